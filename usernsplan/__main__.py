@@ -1,0 +1,5 @@
+"""``python -m usernsplan``."""
+
+from usernsplan.cli import main
+
+main()

@@ -1,0 +1,67 @@
+"""The commands that only look: list, show, history."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from usernsplan.cli.options import Json, Root
+from usernsplan.cli.options import show as print_
+from usernsplan.errors import UnknownNameError
+from usernsplan.host.read import layout_at
+from usernsplan.ledger import open_ledger
+
+
+def list_(root: Root = "/", json: Json = False) -> None:
+    """List what is allocated, and which released ranges are kept back.
+
+    Example: usernsplan list --json
+    """
+    ledger = open_ledger(layout_at(root)).state()
+    if json:
+        from usernsplan.report import json_  # noqa: PLC0415 - one of the two
+
+        print_(json_.allocations("list", ledger.allocations, ledger))
+    else:
+        from usernsplan.report import text  # noqa: PLC0415
+
+        print_(text.allocations(ledger))
+
+
+def show(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What 'usernsplan list' shows.")],
+    root: Root = "/",
+    json: Json = False,
+) -> None:
+    """Show one allocation: owner, strategy, both maps, since when.
+
+    Example: usernsplan show web
+    """
+    found = [a for a in open_ledger(layout_at(root)).state().allocations if a.name == name]
+    if not found:
+        raise UnknownNameError(f"nothing is allocated under the name '{name}'")
+    if json:
+        from usernsplan.report import json_  # noqa: PLC0415 - one of the two
+
+        print_(json_.allocations("show", found))
+    else:
+        from usernsplan.report import text  # noqa: PLC0415
+
+        print_(text.allocation(found[0]))
+
+
+def history(root: Root = "/", json: Json = False) -> None:
+    """Show what was done on this host: when, by whom, with which words, and what changed.
+
+    Example: usernsplan history
+    """
+    entries = open_ledger(layout_at(root)).history()
+    if json:
+        from usernsplan.report import json_  # noqa: PLC0415 - one of the two
+
+        print_(json_.history(entries))
+    else:
+        from usernsplan.report import text  # noqa: PLC0415
+
+        print_(text.history(entries))

@@ -1,0 +1,32 @@
+"""The kernel itself: the lines of /proc/PID/uid_map and gid_map, container host count, user_namespaces(7)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from usernsplan.engines.base import Verdict
+
+if TYPE_CHECKING:
+    from usernsplan.model import Allocation, HostState
+
+
+@dataclass(frozen=True, slots=True)
+class MapFile:
+    """One of the two files; a map that the kernel would refuse cannot have been made."""
+
+    kind: Literal["uids", "gids"]
+
+    def verdict(self, allocation: Allocation) -> Verdict:
+        """Always: an IdMap keeps the kernel's rules."""
+        del allocation
+        return Verdict(can=True)
+
+    def render(self, allocation: Allocation, state: HostState) -> str:
+        """One extent a line, to be written in one write(2)."""
+        del state
+        ids = allocation.mapping.uids if self.kind == "uids" else allocation.mapping.gids
+        return ids.text().removesuffix("\n")
+
+
+ENGINES = {"uid_map": MapFile("uids"), "gid_map": MapFile("gids")}

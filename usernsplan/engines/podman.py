@@ -1,0 +1,32 @@
+"""Podman as root: --uidmap and --gidmap, container:host:count. Rootless, the middle number means something else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from usernsplan.engines.base import Verdict
+
+if TYPE_CHECKING:
+    from usernsplan.mapping import IdMap
+    from usernsplan.model import Allocation, HostState
+
+
+class Podman:
+    """Flags for podman run, create and build."""
+
+    def verdict(self, allocation: Allocation) -> Verdict:
+        """Any map: root's Podman hands it to the runtime as it is."""
+        del allocation
+        return Verdict(can=True)
+
+    def render(self, allocation: Allocation, state: HostState) -> str:
+        """The flags, on one line, to stand right after ``podman run``."""
+        del state
+        return " ".join((*_flags("--uidmap", allocation.mapping.uids), *_flags("--gidmap", allocation.mapping.gids)))
+
+
+def _flags(flag: str, ids: IdMap) -> list[str]:
+    return [f"{flag} {container}:{host}:{count}" for container, host, count in ids.triples()]
+
+
+ENGINES = {"podman": Podman()}

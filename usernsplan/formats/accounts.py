@@ -1,0 +1,77 @@
+"""passwd(5) and group(5): the names and numbers in them, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from usernsplan.ids import IdSet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+
+class User(NamedTuple):
+    """One account."""
+
+    name: str
+    uid: int
+    gid: int
+
+
+class Group(NamedTuple):
+    """One group."""
+
+    name: str
+    gid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Accounts:
+    """All accounts and groups of a host."""
+
+    users: tuple[User, ...] = ()
+    groups: tuple[Group, ...] = ()
+
+    def user(self, name: str) -> User | None:
+        """The account of this name, the first as getpwnam(3) finds it."""
+        return next((user for user in self.users if user.name == name), None)
+
+    def user_of(self, uid: int) -> User | None:
+        """The account of this uid."""
+        return next((user for user in self.users if user.uid == uid), None)
+
+    def group(self, name: str) -> Group | None:
+        """The group of this name."""
+        return next((group for group in self.groups if group.name == name), None)
+
+    def group_of(self, gid: int) -> Group | None:
+        """The group of this gid."""
+        return next((group for group in self.groups if group.gid == gid), None)
+
+    def ids(self) -> IdSet:
+        """Every uid and gid that an account or a group has: an id taken as either is free as neither."""
+        numbers = [user.uid for user in self.users] + [user.gid for user in self.users]
+        numbers += [group.gid for group in self.groups]
+        return IdSet.clipped((number, number + 1) for number in numbers)
+
+
+def users(raw: bytes) -> Iterator[User]:
+    """Read passwd(5): name:password:uid:gid:…; a line without the numbers is no account to anybody."""
+    for name, uid, gid in _fields(raw, (0, 2, 3)):
+        if uid.isdecimal() and gid.isdecimal():
+            yield User(name, int(uid), int(gid))
+
+
+def groups(raw: bytes) -> Iterator[Group]:
+    """Read group(5): name:password:gid:…."""
+    for name, gid in _fields(raw, (0, 2)):
+        if gid.isdecimal():
+            yield Group(name, int(gid))
+
+
+def _fields(raw: bytes, wanted: tuple[int, ...]) -> Iterable[tuple[str, ...]]:
+    for line in raw.decode("utf-8", "surrogateescape").split("\n"):
+        fields = line.split(":")
+        if len(fields) > wanted[-1] and fields[0]:
+            yield tuple(fields[index] for index in wanted)

@@ -1,0 +1,198 @@
+"""Docker's daemon.json: find and change one key, and keep every other byte.
+
+The daemon reads this file with a parser that lets the last of two equal keys win and stops at comments, trailing commas
+and a byte order mark; we refuse all of these with line and column instead of guessing what was meant.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import NamedTuple, NoReturn
+
+from usernsplan.errors import InvalidFileError
+
+REMAP = "userns-remap"
+DATA_ROOT = "data-root"
+DEFAULT_DATA_ROOT = "/var/lib/docker"
+
+
+class Member(NamedTuple):
+    """One ``"key": value`` of the top-level object, and where its key and value stand in the text."""
+
+    key: str
+    value: object
+    key_at: int
+    value_at: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonConfig:
+    """A daemon.json that was read: its text and its top-level members, in order.
+
+    ``open_at`` is the index of the object's brace, or -1 for an empty file (the daemon takes it for {}).
+    """
+
+    text: str = ""
+    members: tuple[Member, ...] = ()
+    open_at: int = -1
+
+    def get(self, key: str) -> str | None:
+        """The value of a key whose value is a string, or None where the key is missing."""
+        return next((str(member.value) for member in self.members if member.key == key), None)
+
+
+def parse(raw: bytes, place: str) -> DaemonConfig:
+    """Read the bytes of daemon.json; ``place`` is its path, for messages.
+
+    Raises InvalidFileError (path:line:column) for anything but one JSON object without duplicate keys, and where
+    userns-remap or data-root is not a string.
+    """
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        column = error.start - raw.rfind(b"\n", 0, error.start)
+        raise InvalidFileError(f"{place}:{line}:{column}", "not UTF-8") from error
+    if not text.strip():
+        return DaemonConfig(text)
+    return _Reader(text, place).config()
+
+
+def with_remap(config: DaemonConfig, value: str) -> bytes:
+    """The file with userns-remap set to ``value``: in its place where it has one, else as the last key."""
+    text, quoted = config.text, json.dumps(value)
+    present = next((member for member in config.members if member.key == REMAP), None)
+    if present:
+        return (text[: present.value_at] + quoted + text[present.end :]).encode()
+    if config.members:
+        first, last = config.members[0], config.members[-1]
+        lead = text[config.open_at + 1 : first.key_at] or (" " if "\n" not in text.strip() else "")
+        colon = text[first.key_at : first.value_at][len(json.dumps(first.key)) :] if _plain(config, first) else ": "
+        return (text[: last.end] + f',{lead}"{REMAP}"{colon}{quoted}' + text[last.end :]).encode()
+    fresh = f'{{\n  "{REMAP}": {quoted}\n}}'
+    if config.open_at < 0:
+        return (fresh + "\n").encode()
+    close = text.rindex("}")
+    return (text[: config.open_at] + fresh + text[close + 1 :]).encode()
+
+
+def without_remap(config: DaemonConfig) -> bytes:
+    """The file without userns-remap, the comma and the blanks that belonged to it gone as well."""
+    text = config.text
+    keys = [member.key for member in config.members]
+    if REMAP not in keys:
+        return text.encode()
+    at = keys.index(REMAP)
+    member = config.members[at]
+    if at > 0:
+        start, stop = config.members[at - 1].end, member.end
+    elif len(keys) > 1:
+        start, stop = member.key_at, config.members[1].key_at
+    else:
+        start, stop = config.open_at + 1, text.rindex("}")
+    return (text[:start] + text[stop:]).encode()
+
+
+def _plain(config: DaemonConfig, member: Member) -> bool:
+    """Tell whether a key is written without escapes, so that what follows it can be measured."""
+    return config.text.startswith(json.dumps(member.key), member.key_at)
+
+
+class _Reader:
+    """A JSON reader that knows where it is; scalars are left to the standard library."""
+
+    def __init__(self, text: str, place: str) -> None:
+        self.text, self.place = text, place
+        self.scalars = json.JSONDecoder(parse_constant=self._no_constant)
+
+    def config(self) -> DaemonConfig:
+        start = self._blanks(0)
+        if not self.text.startswith("{", start):
+            self._fail(start, "expected an object: the daemon's configuration is { … }")
+        members, end = self._object(start)
+        rest = self._blanks(end)
+        if rest < len(self.text):
+            self._fail(rest, "something follows the closing brace")
+        for member in members:
+            if member.key in {REMAP, DATA_ROOT} and not isinstance(member.value, str):
+                self._fail(member.value_at, f'"{member.key}" must be a string')
+        return DaemonConfig(self.text, tuple(members), start)
+
+    def _object(self, at: int) -> tuple[list[Member], int]:
+        members: list[Member] = []
+        seen: set[str] = set()
+        at = self._blanks(at + 1)
+        if self.text.startswith("}", at):
+            return members, at + 1
+        while True:
+            key_at = at
+            if not self.text.startswith('"', at):
+                self._fail(at, "expected a key in double quotes (no comment, no trailing comma)")
+            key, at = self._scalar(at)
+            if key in seen:
+                self._fail(key_at, f'the key "{key}" stands here a second time, and the daemon would take this one')
+            seen.add(str(key))
+            at = self._blanks(at)
+            if not self.text.startswith(":", at):
+                self._fail(at, "expected ':' after a key")
+            value_at = self._blanks(at + 1)
+            value, at = self._value(value_at)
+            members.append(Member(str(key), value, key_at, value_at, at))
+            at, done = self._next(at, "}")
+            if done:
+                return members, at
+
+    def _array(self, at: int) -> int:
+        at = self._blanks(at + 1)
+        if self.text.startswith("]", at):
+            return at + 1
+        while True:
+            _, at = self._value(at)
+            at, done = self._next(at, "]")
+            if done:
+                return at
+
+    def _next(self, at: int, closing: str) -> tuple[int, bool]:
+        """Step over a comma (to what follows it) or the closing bracket."""
+        at = self._blanks(at)
+        if self.text.startswith(closing, at):
+            return at + 1, True
+        if not self.text.startswith(",", at):
+            self._fail(at, f"expected ',' or '{closing}'")
+        return self._blanks(at + 1), False
+
+    def _value(self, at: int) -> tuple[object, int]:
+        if self.text.startswith("{", at):
+            return dict, self._object(at)[1]
+        if self.text.startswith("[", at):
+            return list, self._array(at)
+        return self._scalar(at)
+
+    def _scalar(self, at: int) -> tuple[object, int]:
+        try:
+            value, end = self.scalars.raw_decode(self.text, at)
+        except json.JSONDecodeError as error:
+            self._fail(error.pos, "not JSON: " + error.msg[0].lower() + error.msg[1:])
+        except ValueError:
+            self._fail(at, "not a number that JSON knows")
+        return value, end
+
+    @staticmethod
+    def _no_constant(name: str) -> NoReturn:
+        raise ValueError(name)
+
+    def _blanks(self, at: int) -> int:
+        while at < len(self.text) and self.text[at] in " \t\r\n":
+            at += 1
+        return at
+
+    def _fail(self, at: int, fact: str) -> NoReturn:
+        line = self.text.count("\n", 0, at) + 1
+        column = at - self.text.rfind("\n", 0, at)
+        if at >= len(self.text):
+            fact += " (the text ends here)"
+        raise InvalidFileError(
+            f"{self.place}:{line}:{column}", fact, hint="correct the file, or leave it alone with --no-daemon-config"
+        )

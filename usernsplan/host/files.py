@@ -1,0 +1,213 @@
+"""Files below a root: found without leaving it, read whole, replaced whole."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from usernsplan.errors import NotPermittedError, RefusedError, UsernsplanError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from usernsplan.layout import Layout
+
+_SYMLINKS = 40  # as many as the kernel follows: path_resolution(7)
+_FS_IOC_GETFLAGS = 0x80086601
+_IMMUTABLE_OR_APPEND = 0x10 | 0x20
+# One fixed name beside each file: the lock allows one writer, so a killed run leaves at most this, and the next writer
+# replaces it.
+_NEW = ".usernsplan-new"
+
+
+def real(layout: Layout, name: str, *, follow: bool = False) -> str:
+    """The path at which a name of the layout really lies, its folders' symlinks read as a chroot would read them.
+
+    An absolute symlink starts again at the root and '..' ends there, so nothing outside the root is ever named. The last
+    part is followed only with ``follow``. Raises RefusedError for a loop of symlinks.
+    """
+    todo = [part for part in reversed(name.split("/")) if part]
+    top = os.path.realpath(layout.root)
+    path, links = top, 0
+    while todo:
+        part = todo.pop()
+        if part == "..":
+            path = os.path.dirname(path) if path != top else top
+            continue
+        path_here = os.path.join(path, part)
+        if (todo or follow) and os.path.islink(path_here):
+            links += 1
+            if links > _SYMLINKS:
+                raise RefusedError(f"{layout.path(name)}: too many symlinks below {layout.root}")
+            target = os.readlink(path_here)
+            path = top if target.startswith("/") else path
+            todo += [piece for piece in reversed(target.split("/")) if piece not in {"", "."}]
+            continue
+        path = path_here
+    return path
+
+
+def read(layout: Layout, name: str, *, follow: bool = False) -> bytes | None:
+    """The bytes of a regular file, or None where there is none.
+
+    Without ``follow`` a symlink is refused, as shadow does with subuid: whoever can point it elsewhere would choose what
+    we read. Raises RefusedError for a symlink or anything that is no regular file, NotPermittedError as it says.
+    """
+    with explained(layout, name):
+        path = real(layout, name, follow=follow)
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        with open(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise RefusedError(f"{layout.path(name)} is not a regular file")
+            return file.read()
+
+
+def write(layout: Layout, files: dict[str, bytes], *, backup: tuple[str, ...] = ()) -> None:
+    """Replace files, each whole or not at all: all are written out beside their places before the first is exchanged.
+
+    Owner and mode stay; a new file is 0644. Files named in ``backup`` leave their old content in ``NAME-``, as shadow
+    does. Raises an error of ours for every way in which a file can refuse; those exchanged until then stay exchanged.
+    """
+    staged: list[tuple[str, str, str]] = []
+    try:
+        for name, content in files.items():
+            with explained(layout, name):
+                make_folder(layout, os.path.dirname(name))
+                path = real(layout, name)
+                staged += _stage(name, path, content, backup=name in backup)
+        while staged:
+            name, path, temporary = staged[0]
+            with explained(layout, name):
+                os.rename(temporary, path)
+                sync_folder(os.path.dirname(path))
+            staged.pop(0)
+    finally:
+        for _, _, temporary in staged:
+            with suppress(OSError):
+                os.unlink(temporary)
+
+
+def remove(layout: Layout, name: str) -> None:
+    """Take a file away."""
+    with explained(layout, name):
+        path = real(layout, name)
+        os.unlink(path)
+        sync_folder(os.path.dirname(path))
+
+
+def discard_unfinished(layout: Layout, names: tuple[str, ...]) -> None:
+    """Take away what a killed run had written out beside these files."""
+    for name in names:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            os.unlink(real(layout, name) + _NEW)
+
+
+def make_folder(layout: Layout, name: str, mode: int = 0o755) -> str:
+    """Make a folder and those above it, the root included, where they are missing; return where it really lies."""
+    with explained(layout, name):
+        path = real(layout, name, follow=True)
+        if not os.path.isdir(path):
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with suppress(FileExistsError):
+                os.mkdir(path, mode)
+        return path
+
+
+def sync_folder(path: str) -> None:
+    """Make what was renamed in a folder survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _stage(name: str, path: str, content: bytes, *, backup: bool) -> Iterator[tuple[str, str, str]]:
+    """Write the new content, and a backup of the old, beside the place; yield (name, place, temporary) for each."""
+    try:
+        old = os.lstat(path)
+    except FileNotFoundError:
+        old = None
+    if old and not stat.S_ISREG(old.st_mode):
+        raise RefusedError(f"{path} is not a regular file")
+    if old and backup:
+        with open(path, "rb") as file:
+            yield name, path + "-", _written(path + "-" + _NEW, file.read(), old)
+    yield name, path, _written(path + _NEW, content, old)
+
+
+def _written(temporary: str, content: bytes, like: os.stat_result | None) -> str:
+    with suppress(FileNotFoundError):
+        os.unlink(temporary)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(temporary, flags, 0o600)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            if like and (like.st_uid, like.st_gid) != (os.geteuid(), os.getegid()):
+                os.fchown(descriptor, like.st_uid, like.st_gid)
+            os.fchmod(descriptor, stat.S_IMODE(like.st_mode) if like else 0o644)
+            os.fsync(descriptor)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+    return temporary
+
+
+@contextmanager
+def explained(layout: Layout, name: str) -> Iterator[None]:
+    """Turn what the system says of a file into an error that names it, the reason and the remedy."""
+    try:
+        yield
+    except OSError as error:
+        raise _explanation(layout, name, error) from error
+
+
+def _explanation(layout: Layout, name: str, error: OSError) -> UsernsplanError:
+    shown = layout.path(name)
+    match error.errno:
+        case errno.ELOOP:
+            return RefusedError(
+                f"{shown} is a symlink", hint="shadow's tools refuse it too; put a regular file in its place"
+            )
+        case errno.EPERM | errno.EACCES if _is_immutable(layout, name):
+            return NotPermittedError(f"{shown} is immutable or append-only", hint=f"chattr -i -a {shown}")
+        case errno.EPERM | errno.EACCES:
+            return NotPermittedError(f"{shown}: {_reason(error)}")
+        case errno.EROFS:
+            return NotPermittedError(f"{shown} is on a read-only file system", hint="mount it writable, or use --root")
+        case errno.EBUSY:
+            return UsernsplanError(
+                f"{shown} is a mount point: it cannot be replaced whole",
+                hint="a bind-mounted file can only be written half-way; unmount it, or bind its folder",
+            )
+        case errno.ENOSPC | errno.EDQUOT:
+            return UsernsplanError(f"{shown}: {_reason(error)}; the file is as it was", hint="make room and run again")
+    return UsernsplanError(f"{shown}: {_reason(error)}")
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
+
+
+def _is_immutable(layout: Layout, name: str) -> bool:
+    import fcntl  # noqa: PLC0415 - only after a failure
+
+    for place in (real(layout, name), real(layout, os.path.dirname(name), follow=True)):
+        with suppress(OSError):
+            descriptor = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                flags = int.from_bytes(fcntl.ioctl(descriptor, _FS_IOC_GETFLAGS, bytes(8))[:4], "little")
+            finally:
+                os.close(descriptor)
+            if flags & _IMMUTABLE_OR_APPEND:
+                return True
+    return False

@@ -1,0 +1,46 @@
+"""The host as one value: every file that a decision may depend on, read once."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from usernsplan.errors import InvalidValueError
+from usernsplan.formats import nsswitch, subid
+from usernsplan.host import accounts, files, procfs
+from usernsplan.ids import IdSet
+from usernsplan.layout import DAEMON_JSON, LOGIN_DEFS, NSSWITCH, SUBGID, SUBUID, Layout
+from usernsplan.model import HostState
+
+if TYPE_CHECKING:
+    from usernsplan.ledger import Ledger
+
+
+def layout_at(root: str) -> Layout:
+    """The layout of ``--root``: another spelling of "/" is this machine itself."""
+    if not root:
+        raise InvalidValueError("--root is empty", hint="name a folder, or leave --root out for this machine")
+    if os.path.lexists(root) and not os.path.isdir(root):
+        raise InvalidValueError(f"--root {root} is not a folder")
+    return Layout("/" if os.path.isdir(root) and os.path.samefile(root, "/") else root)
+
+
+def state(layout: Layout, ledger: Ledger) -> HostState:
+    """Read the host below ``layout.root``. Nothing is written, nothing outside the root is read.
+
+    Raises RefusedError for a subuid or subgid that is a symlink, and whatever else reading a file may meet.
+    """
+    switch = files.read(layout, NSSWITCH, follow=True) or b""
+    return HostState(
+        layout=layout,
+        subuid=subid.parse(files.read(layout, SUBUID)),
+        subgid=subid.parse(files.read(layout, SUBGID)),
+        daemon_json=files.read(layout, DAEMON_JSON, follow=True),
+        login_defs=files.read(layout, LOGIN_DEFS, follow=True) or b"",
+        subid_source=nsswitch.source(switch, "subid"),
+        passwd_source=nsswitch.source(switch, "passwd"),
+        accounts=accounts.read(layout),
+        ledger=ledger.state(),
+        namespaces=procfs.namespace_ids() if layout.is_host else IdSet(),
+        can_add_accounts=accounts.can_add(layout),
+    )

@@ -1,0 +1,42 @@
+"""Who holds which range, and what was done when: one small Protocol, and the embedded ledger behind it.
+
+A ledger does no deciding. Its one promise: ``begin`` is on disk before it returns, and between ``begin`` and ``complete``
+or ``put_back`` the intent can be read again after a crash.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from usernsplan.layout import Layout
+    from usernsplan.model import HistoryEntry, Intent, LedgerState
+
+
+class Ledger(Protocol):
+    """What every ledger can do. Callers hold the subid locks around everything that writes."""
+
+    def state(self) -> LedgerState:
+        """Everything that is allocated or quarantined, by name."""
+
+    def history(self) -> tuple[HistoryEntry, ...]:
+        """What was done, oldest first."""
+
+    def pending(self) -> Intent | None:
+        """The intent of a run that did not finish."""
+
+    def begin(self, intent: Intent) -> None:
+        """Remember what is about to happen to the host."""
+
+    def complete(self, entry: HistoryEntry) -> None:
+        """Take over the pending intent's ledger changes, note them in the history, and drop the intent: in one step."""
+
+    def put_back(self, entry: HistoryEntry) -> None:
+        """Drop the pending intent without its changes, and note that in the history."""
+
+
+def open_ledger(layout: Layout) -> Ledger:
+    """The ledger of a host. Nothing is made on disk before something is written."""
+    from usernsplan.ledger.sqlite import SqliteLedger  # noqa: PLC0415 - sqlite3 only where a ledger is opened
+
+    return SqliteLedger(layout)

@@ -1,0 +1,235 @@
+"""The embedded ledger: one SQLite file below the root, readable by root alone."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import sqlite3
+import zlib
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from usernsplan.errors import LedgerError
+from usernsplan.host import files
+from usernsplan.ids import IdRange
+from usernsplan.layout import LEDGER
+from usernsplan.mapping import IdMap, Mapping
+from usernsplan.model import Actor, Allocation, Change, HistoryEntry, Intent, LedgerChange, LedgerState, Quarantined
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from usernsplan.layout import Layout
+
+_VERSION = 1
+# Seconds to wait for another reader or writer of the file itself; writers of the host wait on the subid locks before.
+_PATIENCE = 15
+_SCHEMA = """
+CREATE TABLE allocation (
+    name TEXT PRIMARY KEY, owner TEXT NOT NULL UNIQUE, strategy TEXT NOT NULL,
+    uid_map TEXT NOT NULL, gid_map TEXT NOT NULL, held_start INTEGER, held_count INTEGER, since TEXT NOT NULL
+);
+CREATE TABLE quarantine (name TEXT NOT NULL, held_start INTEGER NOT NULL, held_count INTEGER NOT NULL,
+    since TEXT NOT NULL);
+CREATE TABLE history (at TEXT NOT NULL, actor TEXT NOT NULL, command TEXT NOT NULL, changed TEXT NOT NULL);
+CREATE TABLE intent (only INTEGER PRIMARY KEY CHECK (only = 1), content TEXT NOT NULL);
+"""
+
+
+class SqliteLedger:
+    """See the Ledger protocol. A missing file reads as an empty ledger and is made by the first ``begin``."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._shown = layout.path(LEDGER)
+
+    def state(self) -> LedgerState:
+        """Everything that is allocated or quarantined, by name."""
+        with self._reading() as db:
+            if db is None:
+                return LedgerState()
+            maps = _Maps()
+            return LedgerState(
+                tuple(
+                    Allocation(name, owner, strategy, maps.mapping(uids, gids), _held(start, count), since)
+                    for name, owner, strategy, uids, gids, start, count, since in db.execute(
+                        "SELECT name, owner, strategy, uid_map, gid_map, held_start, held_count, since FROM allocation "
+                        "ORDER BY name"
+                    )
+                ),
+                tuple(
+                    Quarantined(name, IdRange(start, count), since)
+                    for name, start, count, since in db.execute(
+                        "SELECT name, held_start, held_count, since FROM quarantine ORDER BY name, held_start"
+                    )
+                ),
+                interrupted=db.execute("SELECT 1 FROM intent").fetchone() is not None,
+            )
+
+    def history(self) -> tuple[HistoryEntry, ...]:
+        """What was done, oldest first."""
+        with self._reading() as db:
+            rows = db.execute("SELECT at, actor, command, changed FROM history ORDER BY rowid") if db else ()
+            return tuple(
+                HistoryEntry(at, Actor(**json.loads(actor)), command, tuple(json.loads(changed)))
+                for at, actor, command, changed in rows
+            )
+
+    def pending(self) -> Intent | None:
+        """The intent of a run that did not finish."""
+        with self._reading() as db:
+            row = db.execute("SELECT content FROM intent").fetchone() if db else None
+            return _intent(row[0]) if row else None
+
+    def begin(self, intent: Intent) -> None:
+        """Remember what is about to happen; on disk when this returns."""
+        with self._writing() as db:
+            db.execute("INSERT INTO intent VALUES (1, ?)", (_intent_text(intent),))
+
+    def complete(self, entry: HistoryEntry) -> None:
+        """Take over the pending intent's ledger changes, note them, drop the intent."""
+        with self._writing() as db:
+            [content] = db.execute("SELECT content FROM intent").fetchone()
+            change = _intent(content).ledger
+            db.executemany("DELETE FROM allocation WHERE name = ?", ((name,) for name in change.remove))
+            db.executemany("DELETE FROM quarantine WHERE name = ?", ((name,) for name in change.forget))
+            db.executemany(
+                "INSERT INTO quarantine VALUES (?, ?, ?, ?)",
+                ((name, held.start, held.count, entry.at) for name, held in change.quarantine),
+            )
+            db.executemany(
+                "INSERT INTO allocation VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (_row(a, entry.at) for a in change.add)
+            )
+            _close(db, entry)
+
+    def put_back(self, entry: HistoryEntry) -> None:
+        """Drop the pending intent without its changes, and note that."""
+        with self._writing() as db:
+            _close(db, entry)
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection | None]:
+        with files.explained(self._layout, LEDGER):
+            path = files.real(self._layout, LEDGER, follow=True)
+            try:
+                # SQLite's own "unable to open database file" does not say why.
+                os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+            except (FileNotFoundError, NotADirectoryError):
+                yield None
+                return
+        # rw, not ro: after a kill in a commit, SQLite has to roll back before it can read.
+        mode = "rw" if os.access(path, os.W_OK) else "ro&immutable=1"
+        with self._explained(), _connected(path, mode) as db:
+            [version] = db.execute("PRAGMA user_version").fetchone()
+            if version > _VERSION:
+                raise LedgerError(
+                    f"{self._shown} has version {version}, and this usernsplan knows {_VERSION}",
+                    hint="use the newer usernsplan that wrote it",
+                )
+            yield db if version else None
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        files.make_folder(self._layout, os.path.dirname(LEDGER), 0o700)
+        with files.explained(self._layout, LEDGER):
+            path = files.real(self._layout, LEDGER)
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+        with self._explained(), _connected(path, "rw") as db, db:
+            db.execute("BEGIN IMMEDIATE")
+            if db.execute("PRAGMA user_version").fetchone() == (0,):
+                for statement in filter(str.strip, _SCHEMA.split(";")):
+                    db.execute(statement)
+                db.execute(f"PRAGMA user_version = {_VERSION}")
+            yield db
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, zlib.error, ValueError, KeyError, TypeError) as error:
+            raise LedgerError(
+                f"{self._shown}: {error}",
+                hint="if the file is damaged, put back a copy of it from a backup; the subid files were not touched",
+            ) from error
+
+
+@contextmanager
+def _connected(path: str, mode: str) -> Iterator[sqlite3.Connection]:
+    quoted = path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+    db = sqlite3.connect(f"file:{quoted}?mode={mode}", uri=True, timeout=_PATIENCE, isolation_level=None)
+    try:
+        yield db
+    finally:
+        db.close()
+
+
+def _close(db: sqlite3.Connection, entry: HistoryEntry) -> None:
+    actor = json.dumps({"uid": entry.actor.uid, "sudo_uid": entry.actor.sudo_uid, "login_uid": entry.actor.login_uid})
+    row = (entry.at, actor, entry.command, json.dumps(entry.changed))
+    db.execute("INSERT INTO history VALUES (?, ?, ?, ?)", row)
+    db.execute("DELETE FROM intent")
+
+
+class _Maps:
+    """Texts of maps to values; both maps of an allocation are mostly the same text, and are then one value."""
+
+    def mapping(self, uids: str, gids: str) -> Mapping:
+        uid_map = _id_map(json.loads(uids))
+        return Mapping(uid_map, uid_map if uids == gids else _id_map(json.loads(gids)))
+
+
+def _id_map(triples: Iterable[tuple[int, int, int]]) -> IdMap:
+    return IdMap.of(*triples)
+
+
+def _held(start: int | None, count: int | None) -> IdRange | None:
+    return IdRange(start, count) if start is not None and count is not None else None
+
+
+def _row(a: Allocation, since: str) -> tuple[object, ...]:
+    maps = (json.dumps(a.mapping.uids.triples()), json.dumps(a.mapping.gids.triples()))
+    held = (a.held.start, a.held.count) if a.held else (None, None)
+    return (a.name, a.owner, a.strategy, *maps, *held, since)
+
+
+def _intent_text(intent: Intent) -> str:
+    change = intent.ledger
+    return json.dumps(
+        {
+            "command": intent.command,
+            "actor": [intent.actor.uid, intent.actor.sudo_uid, intent.actor.login_uid],
+            "add": [_row(a, "") for a in change.add],
+            "remove": change.remove,
+            "quarantine": [(name, held.start, held.count) for name, held in change.quarantine],
+            "forget": change.forget,
+            "changes": [(c.path, _packed(c.before), _packed(c.after)) for c in intent.changes],
+        }
+    )
+
+
+def _intent(text: str) -> Intent:
+    content: dict[str, Any] = json.loads(text)
+    maps = _Maps()
+    return Intent(
+        content["command"],
+        Actor(*content["actor"]),
+        LedgerChange(
+            add=tuple(
+                Allocation(name, owner, strategy, maps.mapping(uids, gids), _held(start, count))
+                for name, owner, strategy, uids, gids, start, count, _ in content["add"]
+            ),
+            remove=tuple(content["remove"]),
+            quarantine=tuple((name, IdRange(start, count)) for name, start, count in content["quarantine"]),
+            forget=tuple(content["forget"]),
+        ),
+        tuple(Change(path, _unpacked(before), _unpacked(after) or b"") for path, before, after in content["changes"]),
+    )
+
+
+def _packed(content: bytes | None) -> str | None:
+    return None if content is None else base64.b64encode(zlib.compress(content, 1)).decode()
+
+
+def _unpacked(text: str | None) -> bytes | None:
+    return None if text is None else zlib.decompress(base64.b64decode(text))

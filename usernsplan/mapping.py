@@ -1,0 +1,162 @@
+"""uid_map and gid_map as values: translate, compose, invert. Pure.
+
+A map that the kernel would refuse cannot be made; the rules are those of user_namespaces(7), checked by writing to
+/proc/PID/uid_map on Linux 6.18.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from usernsplan.errors import InvalidValueError
+from usernsplan.ids import ID_LIMIT, IdRange
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# UID_GID_MAP_MAX_EXTENTS of the kernel, since Linux 4.15.
+MAX_EXTENTS = 340
+# The kernel takes a map in one write of less than a page.
+MAX_BYTES = 4096
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Extent:
+    """One line of uid_map(5): ``count`` ids from ``container`` on are the ids from ``host`` on.
+
+    Raises InvalidValueError where either side is not a range of ids that can exist.
+    """
+
+    container: int
+    host: int
+    count: int
+
+    def __post_init__(self) -> None:
+        first = min(self.host, self.container)
+        last = max(self.host, self.container)
+        if first < 0 or self.count < 1 or last + self.count > ID_LIMIT:
+            raise InvalidValueError(
+                f"the kernel takes no such extent: '{self}'",
+                hint="both sides lie within 0-4294967294, and the count is at least 1",
+            )
+
+    @property
+    def container_range(self) -> IdRange:
+        """The ids as the container sees them."""
+        return IdRange(self.container, self.count)
+
+    @property
+    def host_range(self) -> IdRange:
+        """The ids as the host sees them."""
+        return IdRange(self.host, self.count)
+
+    def __str__(self) -> str:
+        return f"{self.container} {self.host} {self.count}"
+
+
+class IdMap(tuple[Extent, ...]):
+    """A whole uid_map or gid_map: at least one extent, in the order in which it is written.
+
+    Raises InvalidValueError for what the kernel answers with EINVAL: an overlap on either side, more than 340 extents,
+    4096 bytes or more as written, or no extent at all.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, extents: Iterable[Extent]) -> IdMap:
+        """Check the extents against the kernel's rules."""
+        new = super().__new__(cls, tuple(extents))
+        if len(new) == 1:
+            return new
+        if not new:
+            raise InvalidValueError("a map without an extent: the kernel refuses it")
+        if len(new) > MAX_EXTENTS:
+            raise InvalidValueError(f"{len(new)} extents: the kernel takes at most {MAX_EXTENTS} in one map")
+        if len(new.text()) >= MAX_BYTES:
+            raise InvalidValueError(f"{len(new.text())} bytes as written: the kernel takes a map of under {MAX_BYTES}")
+        _refuse_overlap("container", sorted((e.container, e.count, e) for e in new))
+        _refuse_overlap("host", sorted((e.host, e.count, e) for e in new))
+        return new
+
+    @classmethod
+    def of(cls, *extents: tuple[int, int, int]) -> IdMap:
+        """Make a map of (container, host, count) triples."""
+        return cls(Extent(*extent) for extent in extents)
+
+    @classmethod
+    def parse(cls, text: str) -> IdMap:
+        """Read the text of a /proc/PID/uid_map, with whatever blanks between the numbers."""
+        try:
+            return cls(Extent(*map(int, line.split())) for line in text.splitlines())
+        except (TypeError, ValueError) as error:
+            raise InvalidValueError(f"not the text of a uid_map: {error}") from error
+
+    def text(self) -> str:
+        """The map as it is written to /proc/PID/uid_map."""
+        return "".join(f"{extent}\n" for extent in self)
+
+    def to_host(self, container: int) -> int | None:
+        """The host id of a container id, or None where it is unmapped."""
+        for extent in self:
+            if extent.container <= container < extent.container + extent.count:
+                return extent.host + container - extent.container
+        return None
+
+    def to_container(self, host: int) -> int | None:
+        """The container id of a host id, or None where it is unmapped (the container then sees 65534)."""
+        for extent in self:
+            if extent.host <= host < extent.host + extent.count:
+                return extent.container + host - extent.host
+        return None
+
+    def invert(self) -> IdMap:
+        """The map from host ids to container ids."""
+        return IdMap(Extent(e.host, e.container, e.count) for e in self)
+
+    def compose(self, outer: IdMap) -> IdMap:
+        """Follow this map and then ``outer``, whose container ids are this one's host ids, as nested namespaces do.
+
+        Ids that ``outer`` does not map drop out. Raises InvalidValueError where none is left, or too many extents are.
+        """
+        found = []
+        for inner in self:
+            for over in outer:
+                start = max(inner.host, over.container)
+                stop = min(inner.host + inner.count, over.container + over.count)
+                if start < stop:
+                    container = inner.container + start - inner.host
+                    found.append(Extent(container, over.host + start - over.container, stop - start))
+        return IdMap(found)
+
+    def is_end_to_end(self) -> bool:
+        """Tell whether the extents follow each other from container id 0: the only maps that Docker can make."""
+        expected = 0
+        for extent in self:
+            if extent.container != expected:
+                return False
+            expected += extent.count
+        return True
+
+    def host_ranges(self) -> tuple[IdRange, ...]:
+        """The host side, one range for each extent, in the order of the map."""
+        return tuple(e.host_range for e in self)
+
+    def triples(self) -> list[tuple[int, int, int]]:
+        """(container, host, count) for each extent, in order."""
+        return [(e.container, e.host, e.count) for e in self]
+
+
+def _refuse_overlap(side: str, ordered: list[Any]) -> None:
+    for (start, count, first), (following, _, second) in pairwise(ordered):
+        if following < start + count:
+            raise InvalidValueError(f"'{first}' and '{second}' overlap in their {side} ids: the kernel refuses the map")
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """Both maps of one user namespace."""
+
+    uids: IdMap
+    gids: IdMap

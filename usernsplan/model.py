@@ -1,0 +1,180 @@
+"""The values that walk through the house: what the host is, what is asked, what is decided. Frozen, and they do nothing.
+
+HostState x AllocateRequest -> Plan -> Intent (the part of a plan that the ledger remembers until it is carried out).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from usernsplan.formats.accounts import Accounts
+    from usernsplan.formats.nsswitch import Source
+    from usernsplan.formats.subid import SubidFile
+    from usernsplan.ids import IdRange, IdSet
+    from usernsplan.layout import Layout
+    from usernsplan.mapping import Mapping
+    from usernsplan.strategies import Strategy
+
+# The name under which the allocation is kept that Docker's daemon.json points to, and its owner: what dockerd itself
+# calls the user of "userns-remap": "default".
+DEFAULT_NAME = "default"
+DEFAULT_OWNER = "dockremap"
+
+Severity = Literal["error", "warning", "info"]
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """Who has which ids: container ``name``, the ``owner`` of its lines in subuid and subgid, its mapping.
+
+    ``held`` is what nobody else may have while this allocation stands (the same for uids and gids); None where the
+    mapping takes nothing from the pool. ``since`` (UTC, ISO 8601) is set once the ledger has it.
+    """
+
+    name: str
+    owner: str
+    strategy: str
+    mapping: Mapping
+    held: IdRange | None = None
+    since: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """A range that was released and that files may still carry: not given out again until it is forgotten."""
+
+    name: str
+    held: IdRange
+    since: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One file of the host: its path below the root, and its bytes before (None: it was not there) and after."""
+
+    path: str
+    before: bytes | None
+    after: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that the user should know, and what he can do about it."""
+
+    code: str
+    severity: Severity
+    message: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerChange:
+    """What the ledger gains and loses when a plan is carried out."""
+
+    add: tuple[Allocation, ...] = ()
+    remove: tuple[str, ...] = ()
+    quarantine: tuple[tuple[str, IdRange], ...] = ()
+    forget: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who ran a command: the effective uid, SUDO_UID where sudo set one, and the uid that logged in (loginuid)."""
+
+    uid: int
+    sudo_uid: int | None = None
+    login_uid: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """A plan on its way to the host: written to the ledger before the first file changes, taken out after the last."""
+
+    command: str
+    actor: Actor
+    ledger: LedgerChange
+    changes: tuple[Change, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryEntry:
+    """One change that was carried out: when (UTC, ISO 8601), who, by which words, and what changed, a line each."""
+
+    at: str
+    actor: Actor
+    command: str
+    changed: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerState:
+    """All that the ledger holds, at one moment. ``interrupted``: a run was killed and is not yet mended."""
+
+    allocations: tuple[Allocation, ...] = ()
+    quarantined: tuple[Quarantined, ...] = ()
+    interrupted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HostState:
+    """Everything that a decision may depend on, read once.
+
+    ``daemon_json`` is raw, None where there is no such file; ``namespaces`` are the host ids that running user
+    namespaces map; ``can_add_accounts`` tells whether useradd can be run for this root.
+    """
+
+    layout: Layout
+    subuid: SubidFile
+    subgid: SubidFile
+    daemon_json: bytes | None
+    login_defs: bytes
+    subid_source: Source
+    passwd_source: Source
+    accounts: Accounts
+    ledger: LedgerState
+    namespaces: IdSet
+    can_add_accounts: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AllocateRequest:
+    """The words of one ``allocate``: no names means the default allocation, Docker's."""
+
+    names: tuple[str, ...]
+    strategy: Strategy
+    owner: str | None = None
+    start: int | None = None
+    pool: IdRange | None = None
+    daemon: str | None = None
+    daemon_config: bool = True
+    yes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseRequest:
+    """The words of one ``release``; ``forget`` gives quarantined ranges back to the pool instead."""
+
+    names: tuple[str, ...]
+    forget: bool = False
+    yes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A decision, whole: nothing in it is still open. ``unfinished``: something is left for the user to do first."""
+
+    kind: str
+    allocations: tuple[Allocation, ...] = ()
+    changes: tuple[Change, ...] = ()
+    ledger: LedgerChange = field(default_factory=LedgerChange)
+    account_commands: tuple[tuple[str, ...], ...] = ()
+    findings: tuple[Finding, ...] = ()
+    next_steps: tuple[str, ...] = ()
+    unfinished: bool = False
+
+    @property
+    def changed(self) -> bool:
+        """Tell whether carrying it out would change anything."""
+        return bool(self.changes or self.account_commands) or self.ledger != LedgerChange()

@@ -1,0 +1,125 @@
+"""What the user should know about a plan: findings on the host and the strategy, and what to do next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from usernsplan.errors import InvalidFileError
+from usernsplan.formats import login_defs
+from usernsplan.ids import OVERFLOW_ID
+from usernsplan.layout import LOGIN_DEFS, SUBGID, SUBUID
+from usernsplan.model import Finding
+from usernsplan.strategies import Shared, Strategy, in_subid
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from usernsplan.model import Allocation, HostState
+
+
+def findings(state: HostState, strategy: Strategy, allocations: Iterable[Allocation]) -> tuple[Finding, ...]:
+    """Everything worth saying about these allocations on this host."""
+    found = [*_odd_lines(state), *_directory_service(state), *_login_defs(state)]
+    if isinstance(strategy, Shared):
+        found += _dockerroot(state, strategy)
+    for allocation in allocations:
+        found += _on_allocation(state, allocation)
+    return tuple(dict.fromkeys(found))
+
+
+def next_steps(new: Iterable[Allocation]) -> tuple[str, ...]:
+    """Commands that use what was just allocated."""
+    first = next(iter(new), None)
+    return (
+        (f"usernsplan render podman {first.name}  # or uid_map, oci, docker: what each engine reads",) if first else ()
+    )
+
+
+def _odd_lines(state: HostState) -> Iterator[Finding]:
+    for path, file in ((SUBUID, state.subuid), (SUBGID, state.subgid)):
+        odd = file.odd_lines()
+        if odd:
+            more = f", and {len(odd) - 1} more such lines" if odd[1:] else ""
+            yield Finding(
+                "USN108",
+                "warning",
+                f"{state.layout.path(path)}:{odd[0].number}: {odd[0].problem}{more}",
+                "it is kept as it is and its ids count as taken; Podman, Incus or an older Docker may refuse the file",
+            )
+
+
+def _directory_service(state: HostState) -> Iterator[Finding]:
+    remote = [service for service in state.passwd_source.services if service in {"sss", "winbind", "ldap"}]
+    if remote:
+        yield Finding(
+            "USN105",
+            "warning",
+            f"accounts come from {remote[0]} too, and not all of its ids can be seen from here (SSSD maps Active "
+            "Directory to 200000-2000200000 by default)",
+            "compare with its id range, and keep out of it with --pool FIRST-LAST",
+        )
+
+
+def _login_defs(state: HostState) -> Iterator[Finding]:
+    try:
+        login_defs.parse(state.login_defs, state.layout.path(LOGIN_DEFS))
+    except InvalidFileError as error:
+        yield Finding("USN112", "warning", str(error), "useradd stumbles over it too")
+
+
+def _dockerroot(state: HostState, strategy: Shared) -> Iterator[Finding]:
+    if strategy.identity:
+        return
+    user, group = state.accounts.user_of(strategy.dockerroot), state.accounts.group_of(strategy.dockerroot)
+    whose = [f"the account '{user.name}'"] if user else []
+    whose += [f"the group '{group.name}'"] if group else []
+    if whose:
+        yield Finding(
+            "USN101",
+            "warning",
+            f"DOCKERROOT {strategy.dockerroot} is {' and '.join(whose)} on this host: container root can do what it can",
+            "choose an id that nobody has with --dockerroot N",
+        )
+
+
+def _on_allocation(state: HostState, allocation: Allocation) -> Iterator[Finding]:
+    shared, written = allocation.strategy == Shared.name, in_subid(allocation.strategy, allocation.mapping)
+    if allocation.mapping.uids.to_host(0) == 0:
+        yield Finding(
+            "USN102",
+            "warning",
+            f"'{allocation.name}' is an identity map: its root is the host's root wherever capabilities do not matter "
+            f"(files, sockets); a process run as {allocation.owner} could become any user, root included",
+            "use it to try user namespaces out; --dockerroot N keeps container root away from root",
+        )
+    elif shared and state.accounts.user(allocation.owner):
+        yield Finding(
+            "USN102",
+            "warning",
+            f"{allocation.owner} is an account: whoever runs as it can become every user of this host above "
+            f"{allocation.mapping.uids.to_host(0)}",
+            "grant it to an owner that is nobody's login",
+        )
+    if shared and allocation.held and written:
+        yield Finding(
+            "USN103",
+            "warning",
+            f"{allocation.owner}'s lines make Docker's map by their order, the filler {allocation.held} in the middle; "
+            "the next useradd that hands out a range sorts the file and breaks it",
+            "run this command again after a useradd: it puts them back in order",
+        )
+    if shared and not written:
+        yield Finding(
+            "USN113",
+            "info",
+            f"'{allocation.name}' is kept in the ledger only: a map past 65535 in subuid would stop every useradd",
+            "'usernsplan render podman' and 'render oci' print it",
+        )
+    if allocation.strategy == "per-container" and allocation.mapping.uids.to_host(OVERFLOW_ID) is None:
+        yield Finding(
+            "USN104",
+            "warning",
+            f"'{allocation.name}' maps {allocation.mapping.uids[0].count} ids: nobody ({OVERFLOW_ID}) is not among "
+            "them, and images that own files by it cannot be unpacked",
+            "the default --size 65536 has it",
+        )

@@ -1,0 +1,182 @@
+"""allocate: which name gets which ids. The lines are put together in grants, Docker's part in daemon."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from usernsplan.errors import InvalidValueError, RefusedError
+from usernsplan.ids import IdRange
+from usernsplan.layout import NSSWITCH
+from usernsplan.model import DEFAULT_NAME, Allocation, LedgerChange, Plan
+from usernsplan.planner import advice, daemon
+from usernsplan.planner.grants import Grants
+from usernsplan.planner.names import check_name, check_owner, owner_of
+from usernsplan.planner.taken import claims, holders, pool_of, take
+from usernsplan.strategies import Shared, Strategy, in_subid
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from usernsplan.model import AllocateRequest, HostState
+
+
+def make_plan(state: HostState, request: AllocateRequest) -> Plan:
+    """Decide one ``allocate``: all the names or none.
+
+    A name that is allocated already, by the same words, stays as it is; lines that it lost are put back. Raises
+    RefusedError, InvalidValueError, InvalidFileError or PoolExhaustedError, and says what stands in the way.
+    """
+    names = _names(request)
+    _refuse_bypassed_files(state)
+    _refuse_other_strategy(state, request.strategy)
+    known = {allocation.name: allocation for allocation in state.ledger.allocations}
+    grants = Grants(state)
+    for name in names:
+        if name in known:
+            _refuse_other_words(known[name], request)
+            grants.restore(known[name])
+    new = _new(state, request, [name for name in names if name not in known], grants)
+    allocations = tuple(known.get(name) or new[name] for name in names)
+    docker = _docker(state, request, known | new)
+    return Plan(
+        kind="allocate",
+        allocations=allocations,
+        changes=grants.changes() + docker.changes,
+        ledger=LedgerChange(add=tuple(new.values())),
+        account_commands=docker.commands,
+        findings=advice.findings(state, request.strategy, allocations) + tuple(grants.findings) + docker.findings,
+        next_steps=docker.next_steps + advice.next_steps(new.values()),
+        unfinished=docker.unfinished,
+    )
+
+
+def _names(request: AllocateRequest) -> tuple[str, ...]:
+    for name in request.names:
+        check_name(name)
+    names = tuple(dict.fromkeys(request.names)) or (DEFAULT_NAME,)
+    if request.daemon and not request.names:
+        again = f"allocate {request.daemon} --daemon {request.daemon}"
+        raise InvalidValueError("--daemon without a name to allocate", hint=f"say '{again}'")
+    if request.owner is not None:
+        check_owner(request.owner)
+    if len(names) > 1 and (request.owner is not None or request.start is not None):
+        raise InvalidValueError(
+            "--owner and --start are about one name, and several are given", hint="allocate them one at a time"
+        )
+    return names
+
+
+def _refuse_bypassed_files(state: HostState) -> None:
+    if state.subid_source.services != ("files",):
+        services = " ".join(state.subid_source.services)
+        raise RefusedError(
+            f"{state.layout.path(NSSWITCH)}:{state.subid_source.number}: 'subid: {services}': newuidmap and Podman "
+            "take subordinate ids from there and do not read subuid and subgid",
+            hint="grant ranges in that service, or say 'subid: files'",
+        )
+
+
+def _refuse_other_strategy(state: HostState, strategy: Strategy) -> None:
+    others = [a.name for a in state.ledger.allocations if a.strategy != strategy.name]
+    if others:
+        names = ", ".join(others[:5]) + (f" and {len(others) - 5} more" if others[5:] else "")
+        theirs = state.ledger.allocations[0].strategy
+        raise RefusedError(
+            f"this host's strategy is {theirs}, and one host has one strategy: {names}",
+            hint=f"use --strategy {theirs}, or 'usernsplan release' these first",
+        )
+
+
+def _docker_target(request: AllocateRequest) -> str | None:
+    """The name that Docker is to use. Naming containers never switches its remap on: only --daemon or no name does."""
+    return request.daemon or (None if request.names else DEFAULT_NAME)
+
+
+def _docker(state: HostState, request: AllocateRequest, known: dict[str, Allocation]) -> daemon.Pointed:
+    target = _docker_target(request)
+    if target is None or not request.daemon_config:
+        return daemon.Pointed()
+    if target not in known:
+        raise InvalidValueError(f"--daemon {target}: no such allocation", hint=f"name it too: 'allocate {target} …'")
+    return daemon.point_at(state, known[target], yes=request.yes)
+
+
+def _variant(request: AllocateRequest, name: str) -> Strategy:
+    """The strategy as this name gets it: a shared map that Docker is to make must be without a gap."""
+    if isinstance(request.strategy, Shared) and name == _docker_target(request):
+        return replace(request.strategy, filler=True)
+    return request.strategy
+
+
+def _refuse_other_words(known: Allocation, request: AllocateRequest) -> None:
+    """Raise RefusedError unless the request describes the allocation that stands."""
+    shapes = [request.strategy]
+    if isinstance(request.strategy, Shared):
+        # Whether Docker was to use it is not repeated by words that only name it again.
+        shapes.append(replace(request.strategy, filler=True))
+    anew = f"'usernsplan release {known.name}' first, then allocate it anew; its files need their owners shifted"
+    ids = ", ".join(map(str, known.mapping.uids.host_ranges()))
+    if not any(_has_shape(known, shape) for shape in shapes):
+        raise RefusedError(f"'{known.name}' is allocated already, by other words, as host uids {ids}", hint=anew)
+    if request.owner not in {None, known.owner}:
+        raise RefusedError(f"'{known.name}' is allocated already, to the owner {known.owner}", hint=anew)
+    if request.start is not None and not (known.held and known.held.start == request.start):
+        raise RefusedError(f"'{known.name}' is allocated already, as host uids {ids}", hint=anew)
+
+
+def _has_shape(known: Allocation, strategy: Strategy) -> bool:
+    base, count = (known.held.start, known.held.count) if known.held else (None, None)
+    return count == (strategy.need.count if strategy.need else None) and strategy.mapping(base) == known.mapping
+
+
+def _new(state: HostState, request: AllocateRequest, names: Iterable[str], grants: Grants) -> dict[str, Allocation]:
+    """The allocations that are yet to be made; their lines go into ``grants``."""
+    owners = {name: owner_of(state, name, request.owner, is_daemon=name == _docker_target(request)) for name in names}
+    _refuse_second_allocation(state, owners)
+    bases = _bases(state, request, owners, grants)
+    made = {}
+    for name, owner in owners.items():
+        strategy, base = _variant(request, name), bases.get(name)
+        held = IdRange(base, strategy.need.count) if base is not None and strategy.need else None
+        made[name] = Allocation(name, owner, strategy.name, strategy.mapping(base), held)
+        if name == _docker_target(request) and not in_subid(strategy.name, made[name].mapping):
+            raise InvalidValueError(
+                "--max: Docker takes its map from subuid, and a shared map past 65535 is never written there",
+                hint="leave --max out; for Podman and OCI, name the containers",
+            )
+        grants.add(made[name], adopt=request.start is not None)
+    return made
+
+
+def _refuse_second_allocation(state: HostState, owners: dict[str, str]) -> None:
+    held = {a.owner: a.name for a in state.ledger.allocations}
+    for name, owner in owners.items():
+        if owner in held:
+            raise RefusedError(
+                f"the owner {owner} has the allocation '{held[owner]}': readers would join a second one to it",
+                hint=f"give '{name}' another --owner",
+            )
+
+
+def _bases(state: HostState, request: AllocateRequest, owners: dict[str, str], grants: Grants) -> dict[str, int]:
+    """The first id of each name that takes a range from the pool."""
+    needs = {name: need for name in owners if (need := _variant(request, name).need)}
+    if not needs:
+        if owners and request.start is not None:
+            raise InvalidValueError("--start: this allocation takes no range of its own")
+        return {}
+    need = next(iter(needs.values()))
+    pool = pool_of(state, request.strategy, request.pool)
+    if request.start is None:
+        found = take(pool, claims(state, state.subuid, state.subgid), need, len(needs))
+        return dict(zip(needs, found, strict=True))
+    [name] = needs
+    ids = IdRange(request.start, need.count)
+    if ids.start % need.align:
+        raise InvalidValueError(f"--start {ids.start} is not a multiple of {need.align}")
+    if ids.start not in pool or ids.last not in pool:
+        raise InvalidValueError(f"--start: {ids} lies outside the pool {pool}", hint="widen it with --pool FIRST-LAST")
+    for whose, overlap in holders(ids, claims(state, *grants.without(owners[name]))):
+        raise RefusedError(f"--start: {ids} is not free: {overlap} is {whose}", hint="leave --start out: we find one")
+    return {name: ids.start}

@@ -1,0 +1,136 @@
+"""Docker's daemon.json: whether, and with what consequences, it can be pointed at an allocation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from usernsplan.errors import RefusedError
+from usernsplan.formats import daemon_json
+from usernsplan.formats.subid import Grant
+from usernsplan.layout import DAEMON_JSON
+from usernsplan.model import DEFAULT_OWNER, Change, Finding
+
+if TYPE_CHECKING:
+    from usernsplan.formats.daemon_json import DaemonConfig
+    from usernsplan.model import Allocation, HostState
+
+RESTART = "systemctl restart docker  # the remap changes only when the daemon starts anew; a reload does not do it"
+
+
+@dataclass(frozen=True, slots=True)
+class Pointed:
+    """What pointing Docker at an allocation takes: accounts to make first, the file's change, what to tell."""
+
+    changes: tuple[Change, ...] = ()
+    commands: tuple[tuple[str, ...], ...] = ()
+    findings: tuple[Finding, ...] = ()
+    next_steps: tuple[str, ...] = ()
+    unfinished: bool = False
+
+
+def point_at(state: HostState, allocation: Allocation, *, yes: bool) -> Pointed:
+    """Set userns-remap to the allocation's owner.
+
+    Raises RefusedError where Docker cannot make the mapping, or where the file names another user and ``yes`` is not
+    said: the daemon would hide the images and containers of the old one.
+    """
+    if not allocation.mapping.uids.is_end_to_end():
+        raise RefusedError(
+            f"Docker cannot make the map of '{allocation.name}': it lays ranges end to end from container id 0",
+            hint="Podman and OCI runtimes can: 'usernsplan render podman'; for Docker, allocate without "
+            "--container-id, and a shared one with --daemon from the start",
+        )
+    config = daemon_json.parse(state.daemon_json or b"", state.layout.path(DAEMON_JSON))
+    current = config.get(daemon_json.REMAP)
+    commands = _account_commands(state, allocation.owner)
+    if current is not None and remap_user(state, current) == allocation.owner and not commands:
+        return Pointed()
+    if current not in {None, allocation.owner} and remap_user(state, current) != allocation.owner and not yes:
+        raise RefusedError(
+            f'{state.layout.path(DAEMON_JSON)}: "userns-remap" is "{current}", and Docker would hide what it has in '
+            f"{_old_data_root(state, config)} and start anew in {data_root(config, allocation)}",
+            hint="say --yes to change it, or --no-daemon-config to leave it alone",
+        )
+    if commands and not state.can_add_accounts:
+        return _left_to_do(state, allocation, commands)
+    change = Change(DAEMON_JSON, state.daemon_json, daemon_json.with_remap(config, allocation.owner))
+    return Pointed(
+        changes=(change,) if change.before != change.after else (),
+        commands=commands,
+        findings=(_hidden(state, config, allocation),) if change.before != change.after else (),
+        next_steps=(RESTART,),
+    )
+
+
+def remap_user(state: HostState, value: str) -> str | None:
+    """Whom a value of userns-remap means: user, uid, user:group, uid:gid or "default"; None where remap is off.
+
+    moby: "" is off, and so, with a mere warning, is root.
+    """
+    user = value.partition(":")[0]
+    if user.isdecimal():
+        account = state.accounts.user_of(int(user))
+        user = account.name if account else user
+    if value == "default":
+        return DEFAULT_OWNER
+    return None if user in {"", "root"} else user
+
+
+def data_root(config: DaemonConfig, allocation: Allocation) -> str:
+    """Where the daemon keeps everything once it is remapped: <data-root>/<uid>.<gid> of container root."""
+    base = config.get(daemon_json.DATA_ROOT) or daemon_json.DEFAULT_DATA_ROOT
+    return f"{base}/{allocation.mapping.uids.to_host(0)}.{allocation.mapping.gids.to_host(0)}"
+
+
+def _old_data_root(state: HostState, config: DaemonConfig) -> str:
+    base = config.get(daemon_json.DATA_ROOT) or daemon_json.DEFAULT_DATA_ROOT
+    user = remap_user(state, config.get(daemon_json.REMAP) or "")
+    if user is None:
+        return base
+    # Docker takes the owner's lines in file order: the first holds container root.
+    firsts = [
+        next((x.start for x in file.lines if isinstance(x, Grant) and x.owner == user), None)
+        for file in (state.subuid, state.subgid)
+    ]
+    return f"{base}/{firsts[0]}.{firsts[1]}" if None not in firsts else f"{base}/<uid>.<gid> of {user}"
+
+
+def _account_commands(state: HostState, owner: str) -> tuple[tuple[str, ...], ...]:
+    """What makes the remap user, and the group of the same name that dockerd insists on, where they are missing."""
+    user, group = state.accounts.user(owner), state.accounts.group(owner)
+    if user and group:
+        return ()
+    if user:
+        return (("groupadd", "--system", owner),)
+    own_group = ("--gid", owner) if group else ("--user-group",)
+    nowhere = ("--no-create-home", "--home-dir", "/nonexistent", "--shell", "/usr/sbin/nologin")
+    return (("useradd", "--system", *own_group, *nowhere, owner),)
+
+
+def _left_to_do(state: HostState, allocation: Allocation, commands: tuple[tuple[str, ...], ...]) -> Pointed:
+    prefix = () if state.layout.is_host else ("--prefix", state.layout.root)
+    left = tuple(" ".join((command[0], *prefix, *command[1:])) for command in commands)
+    return Pointed(
+        findings=(
+            Finding(
+                "USN107",
+                "warning",
+                f"Docker's remap user {allocation.owner}, or its group, does not exist, and {commands[0][0]} cannot be "
+                f"run here: {state.layout.path(DAEMON_JSON)} is left alone, and Docker is not remapped yet",
+                "run the command below, then this one again",
+            ),
+        ),
+        next_steps=left,
+        unfinished=True,
+    )
+
+
+def _hidden(state: HostState, config: DaemonConfig, allocation: Allocation) -> Finding:
+    old, new = _old_data_root(state, config), data_root(config, allocation)
+    return Finding(
+        "USN106",
+        "warning",
+        f"Docker keeps its images and containers in {new} from its next start on; what is in {old} is hidden, not moved",
+        "push or save what you need before the restart; taking userns-remap out brings the old ones back",
+    )

@@ -1,0 +1,67 @@
+"""Which words may be a container's name, and which the owner of its lines."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from usernsplan.errors import InvalidValueError, RefusedError
+from usernsplan.layout import PASSWD
+from usernsplan.model import DEFAULT_NAME, DEFAULT_OWNER
+
+if TYPE_CHECKING:
+    from usernsplan.model import HostState
+
+# Docker's own grammar (moby, names.RestrictedNamePattern): an engine must be able to use the name.
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+_OWNER = re.compile(r"[^\s:#+-][^\s:#]*")
+_LONGEST = 255
+
+
+def check_name(name: str) -> None:
+    """Raise InvalidValueError for what Docker would not take as a container's name."""
+    if name == DEFAULT_NAME:
+        raise InvalidValueError(
+            f"'{DEFAULT_NAME}' is the name of Docker's own allocation", hint="to make that one, give no name at all"
+        )
+    if not _NAME.fullmatch(name) or len(name) > _LONGEST:
+        raise InvalidValueError(
+            f"'{name}' is not a container name",
+            hint="two characters or more: a letter or digit, then letters, digits, '_', '.' and '-'",
+        )
+
+
+def check_owner(owner: str) -> None:
+    """Raise InvalidValueError for what no reader, or not every reader, takes for a name in subuid(5)."""
+    if (
+        not _OWNER.fullmatch(owner)
+        or len(owner.encode("utf-8", "surrogateescape")) > _LONGEST
+        or not owner.isprintable()
+    ):
+        raise InvalidValueError(
+            f"'{owner}' cannot own a line in subuid(5)",
+            hint="no blank, ':' or '#', nothing unprintable, no '-' or '+' in front, and not empty",
+        )
+    if owner.isdigit():
+        raise InvalidValueError(
+            f"'{owner}' as an owner would be read as a uid", hint="name the account, or choose a name of your own"
+        )
+
+
+def owner_of(state: HostState, name: str, wanted: str | None, *, is_daemon: bool) -> str:
+    """The owner of a new allocation's lines.
+
+    Without --owner it is a name that is nobody's account, so that no person can map the range: an account of that name
+    is refused, except Docker's remap user, which must be one.
+    """
+    if wanted is not None:
+        return wanted
+    if name == DEFAULT_NAME:
+        return DEFAULT_OWNER
+    owner = f"usernsplan-{name}"
+    if state.accounts.user(owner) and not is_daemon:
+        raise RefusedError(
+            f"{state.layout.path(PASSWD)}: '{owner}' is an account: whoever is logged in as it could map the range",
+            hint=f"say '--owner {owner}' if that is meant, or '--owner OTHER'",
+        )
+    return owner

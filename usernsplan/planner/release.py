@@ -1,0 +1,77 @@
+"""release: take an allocation's lines out and keep its range from being given out again; or forget such a range."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from usernsplan.errors import RefusedError, UnknownNameError
+from usernsplan.formats import daemon_json
+from usernsplan.layout import DAEMON_JSON
+from usernsplan.model import Change, LedgerChange, Plan
+from usernsplan.planner import daemon
+from usernsplan.planner.grants import Grants
+
+if TYPE_CHECKING:
+    from usernsplan.model import Allocation, HostState, ReleaseRequest
+
+
+def make_release(state: HostState, request: ReleaseRequest) -> Plan:
+    """Decide one ``release``: all the names or none.
+
+    Raises UnknownNameError for a name that nothing is known of, and RefusedError where Docker still uses it.
+    """
+    names = tuple(dict.fromkeys(request.names))
+    return _forget(state, names) if request.forget else _release(state, names, yes=request.yes)
+
+
+def _release(state: HostState, names: tuple[str, ...], *, yes: bool) -> Plan:
+    known = {allocation.name: allocation for allocation in state.ledger.allocations}
+    for name in names:
+        if name not in known:
+            raise UnknownNameError(f"nothing is allocated under the name '{name}'; nothing was released")
+    gone = tuple(known[name] for name in names)
+    grants = Grants(state)
+    for allocation in gone:
+        grants.remove(allocation)
+    docker = _unpoint(state, gone, yes=yes)
+    held = tuple((allocation.name, allocation.held) for allocation in gone if allocation.held)
+    forget = " ".join(name for name, _ in held[:3]) + (" …" if held[3:] else "")
+    later = f"usernsplan release --forget {forget}  # when no file carries these ids any more: they can then be reused"
+    return Plan(
+        kind="release",
+        allocations=gone,
+        changes=grants.changes() + docker.changes,
+        ledger=LedgerChange(remove=names, quarantine=held),
+        findings=tuple(grants.findings) + docker.findings,
+        next_steps=docker.next_steps + ((later,) if held else ()),
+    )
+
+
+def _forget(state: HostState, names: tuple[str, ...]) -> Plan:
+    quarantined = {entry.name for entry in state.ledger.quarantined}
+    for name in names:
+        if name not in quarantined:
+            raise UnknownNameError(
+                f"no released range is kept under the name '{name}'; nothing was forgotten",
+                hint="'usernsplan list' shows the ranges in quarantine",
+            )
+    return Plan(kind="forget", ledger=LedgerChange(forget=names))
+
+
+def _unpoint(state: HostState, gone: tuple[Allocation, ...], *, yes: bool) -> daemon.Pointed:
+    """Take userns-remap out where it names an owner that is about to lose its lines: dockerd would not start."""
+    owners = {allocation.owner for allocation in gone if state.accounts.user(allocation.owner)}
+    if not owners or state.daemon_json is None:
+        return daemon.Pointed()
+    place = state.layout.path(DAEMON_JSON)
+    config = daemon_json.parse(state.daemon_json, place)
+    current = config.get(daemon_json.REMAP)
+    if current is None or daemon.remap_user(state, current) not in owners:
+        return daemon.Pointed()
+    if not yes:
+        raise RefusedError(
+            f'{place}: "userns-remap" is "{current}": without its lines Docker does not start',
+            hint="say --yes to take userns-remap out as well: containers then run as the host's root again",
+        )
+    change = Change(DAEMON_JSON, state.daemon_json, daemon_json.without_remap(config))
+    return daemon.Pointed(changes=(change,), next_steps=(daemon.RESTART,))

@@ -1,0 +1,113 @@
+"""Which ids are taken on a host, and by what; and from which pool ranges come."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from usernsplan.errors import InvalidFileError, InvalidValueError, PoolExhaustedError
+from usernsplan.formats import login_defs
+from usernsplan.ids import IdRange, IdSet
+from usernsplan.layout import GROUP, LEDGER, LOGIN_DEFS, PASSWD, SUBGID, SUBUID
+from usernsplan.reserved import EXCLUSIVE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from usernsplan.formats.subid import SubidFile
+    from usernsplan.model import HostState
+    from usernsplan.strategies import Need, Strategy
+
+# systemd hands out container ranges from here on, and below it useradd finds its own from 100000 up: whoever starts
+# here stays out of useradd's way for its first six users and inside both conventions.
+POOL_START = 524288
+
+
+class Claim(NamedTuple):
+    """Ids that somebody has, and who, in words that name the place."""
+
+    whose: str
+    ids: IdSet
+
+
+def claims(state: HostState, subuid: SubidFile, subgid: SubidFile) -> tuple[Claim, ...]:
+    """Everything that is taken on this host. uids and gids alike: a range of ours is the same for both.
+
+    The two files are given apart from the state so that lines which are already ours can be left out.
+    """
+    ledger = state.layout.path(LEDGER)
+    held = IdSet(a.held for a in state.ledger.allocations if a.held)
+    quarantined = IdSet(q.held for q in state.ledger.quarantined)
+    return (
+        *claims_of_others(state, subuid, subgid),
+        Claim("reserved by convention (the table in the README)", EXCLUSIVE),
+        Claim("mapped by a running user namespace", state.namespaces),
+        Claim(f"allocated in {ledger}", held),
+        Claim("released, and files may still carry it ('usernsplan release --forget NAME' frees it)", quarantined),
+    )
+
+
+def claims_of_others(state: HostState, subuid: SubidFile, subgid: SubidFile) -> tuple[Claim, ...]:
+    """What the files of the host give to somebody."""
+    path = state.layout.path
+    return (
+        Claim(f"granted by a line of {path(SUBUID)}", subuid.claimed()),
+        Claim(f"granted by a line of {path(SUBGID)}", subgid.claimed()),
+        Claim(f"an account of {path(PASSWD)} or a group of {path(GROUP)}", state.accounts.ids()),
+    )
+
+
+def free(pool: IdRange, taken: tuple[Claim, ...]) -> IdSet:
+    """The ids of the pool that nobody has."""
+    return IdSet.union(claim.ids for claim in taken).gaps(pool)
+
+
+def holders(ids: IdRange, taken: tuple[Claim, ...]) -> Iterator[tuple[str, IdRange]]:
+    """Who has some of these ids, and which."""
+    for claim in taken:
+        for overlap in claim.ids & IdSet((ids,)):
+            yield claim.whose, overlap
+
+
+def pool_of(state: HostState, strategy: Strategy, wanted: IdRange | None) -> IdRange:
+    """Where ranges are taken from: --pool, else what the strategy says, else 524288 up to login.defs' SUB_UID_MAX.
+
+    The base is the same for uids and gids, so the smaller of SUB_UID_MAX and SUB_GID_MAX counts. Raises
+    InvalidFileError where login.defs contradicts itself, and InvalidValueError where it leaves no pool.
+    """
+    if wanted is not None:
+        return wanted
+    if strategy.pool is not None:
+        return strategy.pool
+    place = state.layout.path(LOGIN_DEFS)
+    defs = login_defs.parse(state.login_defs, place)
+    for low, high, key in (
+        (defs.sub_uid_min, defs.sub_uid_max, "SUB_UID"),
+        (defs.sub_gid_min, defs.sub_gid_max, "SUB_GID"),
+    ):
+        if low > high:
+            raise InvalidFileError(
+                place,
+                f"{key}_MIN {low} lies above {key}_MAX {high}",
+                hint="useradd fails with these too; correct them, or say --pool FIRST-LAST",
+            )
+    last = min(defs.sub_uid_max, defs.sub_gid_max)
+    if last < POOL_START:
+        raise InvalidValueError(
+            f"{place}: SUB_UID_MAX or SUB_GID_MAX is {last}, below our pool's start {POOL_START}",
+            hint="raise it, or say where to take ranges from with --pool FIRST-LAST",
+        )
+    return IdRange(POOL_START, last - POOL_START + 1)
+
+
+def take(pool: IdRange, taken: tuple[Claim, ...], need: Need, wanted: int) -> list[int]:
+    """The bases of ``wanted`` new ranges, first fit; all of them or PoolExhaustedError."""
+    room = free(pool, taken)
+    found = [fit for fit, _ in zip(room.fits(need.count, need.align), range(wanted), strict=False)]
+    if len(found) < wanted:
+        left = room - IdSet(found)
+        aligned = f" at a multiple of {need.align}" if need.align > 1 else ""
+        raise PoolExhaustedError(
+            f"no room for {wanted - len(found)} of {wanted} ranges of {need.count} ids{aligned} in the pool {pool}; "
+            f"the largest gap left holds {left.largest()} ids; nothing was allocated"
+        )
+    return [fit.start for fit in found]

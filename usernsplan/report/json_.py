@@ -1,0 +1,72 @@
+"""Values as JSON documents, format_version 1: fields are only ever added."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from usernsplan.report.diff import unified
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from usernsplan.layout import Layout
+    from usernsplan.model import Allocation, HistoryEntry, LedgerState, Plan
+
+
+def plan(plan: Plan, layout: Layout) -> str:
+    """The result of allocate, release or forget."""
+    return _document(
+        plan.kind,
+        changed=plan.changed,
+        allocations=[_allocation(a) for a in plan.allocations],
+        changes=[{"path": layout.path(c.path), "diff": unified(c, layout.path(c.path))} for c in plan.changes],
+        findings=[
+            {"code": f.code, "severity": f.severity, "message": f.message, "hint": f.hint} for f in plan.findings
+        ],
+        next_steps=list(plan.next_steps),
+    )
+
+
+def allocations(kind: str, found: Iterable[Allocation], ledger: LedgerState | None = None) -> str:
+    """The result of list and show; list has what is in quarantine too."""
+    more: dict[str, Any] = {}
+    if ledger is not None:
+        more["quarantined"] = [
+            {"name": q.name, "start": q.held.start, "count": q.held.count, "since": q.since} for q in ledger.quarantined
+        ]
+    return _document(kind, allocations=[_allocation(a) for a in found], **more)
+
+
+def history(entries: Iterable[HistoryEntry]) -> str:
+    """The result of history, oldest first."""
+    return _document(
+        "history",
+        entries=[
+            {
+                "at": e.at,
+                "uid": e.actor.uid,
+                "sudo_uid": e.actor.sudo_uid,
+                "login_uid": e.actor.login_uid,
+                "command": e.command,
+                "changed": list(e.changed),
+            }
+            for e in entries
+        ],
+    )
+
+
+def _allocation(a: Allocation) -> dict[str, Any]:
+    return {
+        "name": a.name,
+        "owner": a.owner,
+        "strategy": a.strategy,
+        "uid_map": a.mapping.uids.triples(),
+        "gid_map": a.mapping.gids.triples(),
+        "held": [a.held.start, a.held.count] if a.held else None,
+        "since": a.since or None,
+    }
+
+
+def _document(kind: str, **fields: Any) -> str:
+    return json.dumps({"format_version": 1, "kind": kind, **fields}, indent=2)

@@ -1,0 +1,105 @@
+"""Values as a person reads them in a terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from usernsplan.report.diff import unified
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from usernsplan.layout import Layout
+    from usernsplan.mapping import IdMap
+    from usernsplan.model import Actor, Allocation, Finding, HistoryEntry, LedgerState, Plan
+
+_HEADERS = ("name", "owner", "container ids", "host uids", "host gids")
+# A history entry of thousands of names would bury the others; --json has all of it.
+_LINES_SHOWN = 8
+
+
+def plan(plan: Plan, layout: Layout, *, done: bool) -> str:
+    """The table, then the diff of each file, then what to do next; ``done`` tells a report from a preview."""
+    parts = [table(_HEADERS, [_row(a) for a in plan.allocations])] if plan.allocations else []
+    parts += [unified(change, layout.path(change.path)) for change in plan.changes]
+    if not done and plan.account_commands:
+        parts.append("\n".join(f"would run: {' '.join(command)}" for command in plan.account_commands))
+    if not plan.changed:
+        parts.append("Nothing changes: it is already so.")
+    elif not done:
+        parts.append("Nothing was written: this is what would be.")
+    if plan.kind == "forget" and done:
+        parts.append(f"Forgotten: {', '.join(plan.ledger.forget)}. The ranges can be given out again.")
+    if plan.next_steps:
+        parts.append("\n".join(("Next:", *(f"  {step}" for step in plan.next_steps))))
+    return "\n\n".join(parts)
+
+
+def findings(found: Iterable[Finding]) -> str:
+    """Warnings, one paragraph each."""
+    return "\n".join(f"{f.severity}: {f.message} [{f.code}]" + (f"\n  {f.hint}" if f.hint else "") for f in found)
+
+
+def allocations(ledger: LedgerState) -> str:
+    """Everything that is allocated, and what was released and is not given out again yet."""
+    parts = [table((*_HEADERS, "strategy"), [(*_row(a), a.strategy) for a in ledger.allocations])]
+    if not ledger.allocations:
+        parts = ["Nothing is allocated."]
+    if ledger.quarantined:
+        rows = [(q.name, str(q.held), q.since) for q in ledger.quarantined]
+        parts.append(table(("released", "ids kept back", "since"), rows))
+    return "\n\n".join(parts)
+
+
+def allocation(a: Allocation) -> str:
+    """One allocation, everything that is known of it."""
+    rows = [("name", a.name), ("owner", a.owner), ("strategy", a.strategy), ("since", a.since)]
+    if a.held:
+        rows.append(("held", f"{a.held} ({a.held.count} ids, uids and gids)"))
+    for kind, ids in (("uid_map", a.mapping.uids), ("gid_map", a.mapping.gids)):
+        rows += [(kind if first else "", _extent(*extent)) for first, extent in _numbered(ids)]
+    return table((), rows)
+
+
+def history(entries: Sequence[HistoryEntry]) -> str:
+    """What was done, oldest first."""
+    if not entries:
+        return "Nothing was done yet."
+    rows = []
+    for entry in entries:
+        shown = list(entry.changed[:_LINES_SHOWN])
+        if len(entry.changed) > _LINES_SHOWN:
+            shown.append(f"… and {len(entry.changed) - _LINES_SHOWN} more (--json has them)")
+        rows.append((entry.at, _who(entry.actor), "\n".join((entry.command, *shown))))
+    return table(("when", "who", "command, and what changed"), rows)
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns, aligned; numbers stay the text that they are."""
+    from tabulate import tabulate  # noqa: PLC0415 - a third of list's start-up
+
+    return tabulate(rows, headers, tablefmt="simple" if headers else "plain", disable_numparse=True)
+
+
+def _row(a: Allocation) -> tuple[str, ...]:
+    return (a.name, a.owner, _ranges(a.mapping.uids.invert()), _ranges(a.mapping.uids), _ranges(a.mapping.gids))
+
+
+def _ranges(ids: IdMap) -> str:
+    return ", ".join(map(str, ids.host_ranges()))
+
+
+def _numbered(ids: IdMap) -> Iterable[tuple[bool, tuple[int, int, int]]]:
+    return ((index == 0, extent) for index, extent in enumerate(ids.triples()))
+
+
+def _extent(container: int, host: int, count: int) -> str:
+    if count == 1:
+        return f"{container} -> {host}"
+    return f"{container}-{container + count - 1} -> {host}-{host + count - 1}"
+
+
+def _who(actor: Actor) -> str:
+    via = f" (sudo by {actor.sudo_uid})" if actor.sudo_uid is not None else ""
+    login = f", login {actor.login_uid}" if actor.login_uid is not None else ""
+    return f"uid {actor.uid}{via}{login}"

@@ -1,0 +1,169 @@
+"""The three documented strategies: what each needs from the pool, and the mapping that it makes of it. Pure.
+
+They are alternatives for a host, not ingredients: the planner keeps one host to one of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+from usernsplan.errors import InvalidValueError, RefusedError
+from usernsplan.ids import ID_LIMIT, IdRange
+from usernsplan.mapping import Extent, IdMap, Mapping
+
+# systemd, the kubelet and incus all ask for container ranges whose base has its low 16 bits clear, so that the
+# container id can be read off the host id: https://systemd.io/UIDS-GIDS/
+SLOT = 65536
+# The largest id that 16-bit tables and Docker's own default range can hold.
+SUBID_MAX = 65535
+OPENSHIFT_IDS = IdRange(1000000000, 1000000000)
+OPENSHIFT_BLOCK = 10000
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What an allocation takes for itself alone: ``count`` ids, the same for uids and gids, from a multiple of
+    ``align``.
+    """
+
+    count: int
+    align: int
+
+
+class Strategy(Protocol):
+    """One way to give a container its ids. Immutable; equal words make equal strategies."""
+
+    name: ClassVar[str]
+
+    @property
+    def pool(self) -> IdRange | None:
+        """Where this strategy's ranges are taken from, or None for the host's own pool (login.defs decides)."""
+
+    @property
+    def need(self) -> Need | None:
+        """What must be taken from the pool for one allocation; None where nothing is."""
+
+    def mapping(self, base: int | None) -> Mapping:
+        """The mapping of an allocation whose range starts at ``base`` (None where nothing was needed)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PerContainer:
+    """Use case 3: every container has a range of its own.
+
+    ``size`` ids from a base that is a multiple of 65536, the same for uids and gids.
+    """
+
+    name: ClassVar[str] = "per-container"
+    size: int = SLOT
+
+    def __post_init__(self) -> None:
+        IdRange(0, self.size)
+
+    @property
+    def pool(self) -> IdRange | None:
+        return None
+
+    @property
+    def need(self) -> Need:
+        return Need(self.size, SLOT)
+
+    def mapping(self, base: int | None) -> Mapping:
+        return _same(Extent(0, _known(base), self.size))
+
+
+@dataclass(frozen=True, slots=True)
+class SingleUid:
+    """Use case 2, the OpenShift way: everything in a container is one uid and one gid of its own on the host.
+
+    OpenShift gives every project a block of 10000 ids and runs it as the first: we keep its blocks, so that both can
+    read each other's numbers. ``block`` 1 packs them. ``container_id`` is the one id that the container can use.
+    """
+
+    name: ClassVar[str] = "single-uid"
+    block: int = OPENSHIFT_BLOCK
+    container_id: int = 0
+
+    def __post_init__(self) -> None:
+        IdRange(0, self.block)
+        IdRange(self.container_id, 1)
+
+    @property
+    def pool(self) -> IdRange | None:
+        return OPENSHIFT_IDS
+
+    @property
+    def need(self) -> Need:
+        return Need(self.block, self.block)
+
+    def mapping(self, base: int | None) -> Mapping:
+        return _same(Extent(self.container_id, _known(base), 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """Use case 1, DOCKERROOT: container root is host id ``dockerroot``, and every id above it is itself.
+
+    The map is 0 -> N and N+1..max -> itself, for uids and gids. ``identity`` is the variant 0..max-1 -> itself.
+    ``filler``: Docker lays its ranges end to end from container id 0 and cannot skip ids, so for Docker the container
+    ids 1..N are mapped too, to N ids taken from the pool that belong to nobody.
+    """
+
+    name: ClassVar[str] = "shared"
+    dockerroot: int = 2
+    max: int = SUBID_MAX
+    identity: bool = False
+    filler: bool = False
+
+    def __post_init__(self) -> None:
+        if self.identity:
+            IdRange(0, self.max)
+        elif self.dockerroot < 1:
+            raise RefusedError(
+                f"--dockerroot {self.dockerroot} would make container root the host's root",
+                hint="choose an id of 1 or more; --identity is the strategy in which no id changes",
+            )
+        elif not self.dockerroot < self.max < ID_LIMIT:
+            raise InvalidValueError(
+                f"--dockerroot {self.dockerroot} with --max {self.max} leaves no map",
+                hint="max lies above dockerroot and is at most 4294967294",
+            )
+
+    @property
+    def pool(self) -> IdRange | None:
+        return None
+
+    @property
+    def need(self) -> Need | None:
+        return Need(self.dockerroot, 1) if self.filler and not self.identity else None
+
+    def mapping(self, base: int | None) -> Mapping:
+        if self.identity:
+            return _same(Extent(0, 0, self.max))
+        root, above = self.dockerroot, self.dockerroot + 1
+        middle = [Extent(1, _known(base), root)] if self.need else []
+        return _same(Extent(0, root, 1), *middle, Extent(above, above, self.max - root))
+
+
+NAMES = (Shared.name, SingleUid.name, PerContainer.name)
+
+
+def in_subid(strategy: str, mapping: Mapping) -> bool:
+    """Tell whether subuid and subgid carry a mapping of the strategy of this name.
+
+    A shared map past 65535 is not written there: with a line such as 3:4294967292 in the file, every later useradd
+    finds no free range ("Can't get unique subordinate UID range"), and root needs no line for OCI and Podman.
+    """
+    return strategy != Shared.name or max(e.container + e.count - 1 for e in mapping.uids) <= SUBID_MAX
+
+
+def _same(*extents: Extent) -> Mapping:
+    ids = IdMap(extents)
+    return Mapping(ids, ids)
+
+
+def _known(base: int | None) -> int:
+    if base is None:
+        raise InvalidValueError("this strategy takes its ids from the pool: a base is needed")
+    return base

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from usernsplan.apply import carry_out, preview
     from usernsplan.engines import render
     from usernsplan.errors import UsernsplanError
-    from usernsplan.host.read import layout_at, state
+    from usernsplan.host.files import layout_at
+    from usernsplan.host.read import state
     from usernsplan.ids import IdRange, IdSet
     from usernsplan.layout import Layout
     from usernsplan.ledger import open_ledger
@@ -40,7 +41,7 @@ _HOME = {
     "SingleUid": "strategies",
     "UsernsplanError": "errors",
     "carry_out": "apply",
-    "layout_at": "host.read",
+    "layout_at": "host.files",
     "make_plan": "planner",
     "make_release": "planner",
     "open_ledger": "ledger",

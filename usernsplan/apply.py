@@ -12,7 +12,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from usernsplan.errors import HostChangedError
+from usernsplan.errors import HostChangedError, LedgerError, UsernsplanError
 from usernsplan.formats.subid import added_lines
 from usernsplan.host import accounts, files, locks, log, procfs, read
 from usernsplan.layout import DAEMON_JSON, SUBGID, SUBUID
@@ -49,22 +49,28 @@ def carry_out(layout: Layout, ledger: Ledger, decide: Callable[[HostState], Plan
     another instead of failing. Raises what ``decide`` raises, LockBusyError, and the errors of files and ledger; the
     host is then as it was.
     """
-    findings: tuple[Finding, ...] = ()
-    if ledger.pending():
-        with locks.subid_locks(layout):
-            findings = recover(layout, ledger)
-    plan = decide(read.state(layout, ledger))
-    if plan.changed:
-        # Before the locks, which useradd takes itself. If we fail after it, an account without a range is harmless.
-        for command in plan.account_commands:
-            accounts.add(layout, command)
-        with locks.subid_locks(layout):
-            findings += recover(layout, ledger)
-            plan = decide(read.state(layout, ledger))
-            if plan.account_commands:
-                raise HostChangedError(f"the account {plan.account_commands[0][-1]} went away meanwhile")
-            if plan.changed:
-                commit(layout, ledger, plan)
+    findings: list[Finding] = []
+    try:
+        if ledger.pending():
+            with locks.subid_locks(layout):
+                findings += recover(layout, ledger)
+        plan = decide(read.state(layout, ledger))
+        if plan.changed:
+            # Before the locks, which useradd takes itself. If we fail after it, an account without a range is harmless.
+            for command in plan.account_commands:
+                accounts.add(layout, command)
+                made = f"made the account that Docker's remap needs: {' '.join(command)}"
+                findings.append(Finding("USN115", "info", made))
+            with locks.subid_locks(layout):
+                findings += recover(layout, ledger)
+                plan = decide(read.state(layout, ledger))
+                if plan.account_commands:
+                    raise HostChangedError(f"the account {plan.account_commands[0][-1]} went away meanwhile")
+                if plan.changed:
+                    commit(layout, ledger, plan)
+    except UsernsplanError as error:
+        error.notes = tuple(finding.message for finding in findings)
+        raise
     return replace(plan, findings=(*findings, *plan.findings))
 
 
@@ -81,7 +87,11 @@ def commit(layout: Layout, ledger: Ledger, plan: Plan) -> None:
         recover(layout, ledger)
         raise
     entry = _entry(intent, layout)
-    ledger.complete(entry)
+    try:
+        ledger.complete(entry)
+    except LedgerError as error:
+        later = "the files are written; the next usernsplan that can write its ledger takes them over"
+        raise LedgerError(str(error), hint=later) from error
     log.changed(layout, (f"{line} (uid {entry.actor.uid}: {entry.command})" for line in entry.changed))
 
 

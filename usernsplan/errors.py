@@ -11,6 +11,8 @@ class UsernsplanError(Exception):
 
     exit_status = 1
     hint = ""
+    # What was done before it failed and still holds: an interrupted run that was mended, say.
+    notes: tuple[str, ...] = ()
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         """Take the place and the fact as ``message``; ``hint``, where given, replaces the class's own remedy."""

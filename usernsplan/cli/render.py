@@ -9,7 +9,7 @@ import typer
 from usernsplan import engines
 from usernsplan.cli.options import Root, show
 from usernsplan.errors import UnknownNameError
-from usernsplan.host import read
+from usernsplan.host import files, read
 from usernsplan.ledger import open_ledger
 
 
@@ -22,7 +22,8 @@ def render(
 
     Examples: podman run $(usernsplan render podman web) IMAGE;  usernsplan render uid_map web > /proc/PID/uid_map
     """
-    layout = read.layout_at(root)
+    engines.engine(engine)
+    layout = files.layout_at(root)
     state = read.state(layout, open_ledger(layout))
     found = [a for a in state.ledger.allocations if a.name == name]
     if not found:

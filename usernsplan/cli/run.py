@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from usernsplan import apply
 from usernsplan.cli.options import show, warn
-from usernsplan.host.read import layout_at
+from usernsplan.host.files import layout_at
 from usernsplan.ledger import open_ledger
 
 if TYPE_CHECKING:

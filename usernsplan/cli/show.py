@@ -9,7 +9,7 @@ import typer
 from usernsplan.cli.options import Json, Root
 from usernsplan.cli.options import show as print_
 from usernsplan.errors import UnknownNameError
-from usernsplan.host.read import layout_at
+from usernsplan.host.files import layout_at
 from usernsplan.ledger import open_ledger
 
 

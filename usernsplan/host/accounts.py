@@ -42,6 +42,7 @@ def add(layout: Layout, command: tuple[str, ...]) -> None:
     program = shutil.which(command[0], path=_SBIN) or command[0]
     prefix = () if layout.is_host else ("--prefix", os.path.realpath(layout.root))
     words = (program, *prefix, *command[1:])
+    files.make_folder(layout, os.path.dirname(PASSWD))
     done = subprocess.run(words, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)  # noqa: S603
     if done.returncode:
         raise UsernsplanError(

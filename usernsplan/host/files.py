@@ -8,12 +8,11 @@ import stat
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from usernsplan.errors import NotPermittedError, RefusedError, UsernsplanError
+from usernsplan.errors import InvalidValueError, NotPermittedError, RefusedError, UsernsplanError
+from usernsplan.layout import Layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from usernsplan.layout import Layout
 
 _SYMLINKS = 40  # as many as the kernel follows: path_resolution(7)
 _FS_IOC_GETFLAGS = 0x80086601
@@ -21,6 +20,15 @@ _IMMUTABLE_OR_APPEND = 0x10 | 0x20
 # One fixed name beside each file: the lock allows one writer, so a killed run leaves at most this, and the next writer
 # replaces it.
 _NEW = ".usernsplan-new"
+
+
+def layout_at(root: str) -> Layout:
+    """The layout of ``--root``: another spelling of "/" is this machine itself."""
+    if not root:
+        raise InvalidValueError("--root is empty", hint="name a folder, or leave --root out for this machine")
+    if os.path.lexists(root) and not os.path.isdir(root):
+        raise InvalidValueError(f"--root {root} is not a folder")
+    return Layout("/" if os.path.isdir(root) and os.path.samefile(root, "/") else root)
 
 
 def real(layout: Layout, name: str, *, follow: bool = False) -> str:
@@ -62,9 +70,10 @@ def read(layout: Layout, name: str, *, follow: bool = False) -> bytes | None:
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
             return None
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise RefusedError(f"{layout.path(name)} is not a regular file")
         with open(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise RefusedError(f"{layout.path(name)} is not a regular file")
             return file.read()
 
 
@@ -104,8 +113,9 @@ def remove(layout: Layout, name: str) -> None:
 def discard_unfinished(layout: Layout, names: tuple[str, ...]) -> None:
     """Take away what a killed run had written out beside these files."""
     for name in names:
-        with suppress(FileNotFoundError, NotADirectoryError):
-            os.unlink(real(layout, name) + _NEW)
+        for suffix in (_NEW, "-" + _NEW):
+            with suppress(FileNotFoundError, NotADirectoryError):
+                os.unlink(real(layout, name) + suffix)
 
 
 def make_folder(layout: Layout, name: str, mode: int = 0o755) -> str:

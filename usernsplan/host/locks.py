@@ -70,7 +70,7 @@ def _try_password_lock(layout: Layout, descriptor: int) -> str:
 def _link_lock(layout: Layout, name: str, deadline: float) -> Iterator[None]:
     with files.explained(layout, name + ".lock"):
         path = files.real(layout, name)
-        lock, own = path + ".lock", f"{path}.{os.getpid()}"
+        lock, own = path + ".lock", path + ".usernsplan-lock"
         _retry(deadline, lambda: _try_link_lock(layout.path(name) + ".lock", own, lock))
     try:
         yield

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
-from usernsplan.errors import InvalidValueError
 from usernsplan.formats import nsswitch, subid
 from usernsplan.host import accounts, files, procfs
 from usernsplan.ids import IdSet
-from usernsplan.layout import DAEMON_JSON, LOGIN_DEFS, NSSWITCH, SUBGID, SUBUID, Layout
+from usernsplan.layout import DAEMON_JSON, LOGIN_DEFS, NSSWITCH, SUBGID, SUBUID
 from usernsplan.model import HostState
 
 if TYPE_CHECKING:
+    from usernsplan.layout import Layout
     from usernsplan.ledger import Ledger
-
-
-def layout_at(root: str) -> Layout:
-    """The layout of ``--root``: another spelling of "/" is this machine itself."""
-    if not root:
-        raise InvalidValueError("--root is empty", hint="name a folder, or leave --root out for this machine")
-    if os.path.lexists(root) and not os.path.isdir(root):
-        raise InvalidValueError(f"--root {root} is not a folder")
-    return Layout("/" if os.path.isdir(root) and os.path.samefile(root, "/") else root)
 
 
 def state(layout: Layout, ledger: Ledger) -> HostState:

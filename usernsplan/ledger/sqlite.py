@@ -7,7 +7,7 @@ import json
 import os
 import sqlite3
 import zlib
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from usernsplan.errors import LedgerError
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from usernsplan.layout import Layout
 
 _VERSION = 1
+# What the last step of a run needs on the disk besides its rows: a few pages, and their rollback journal.
+_ROOM = 131072
 # Seconds to wait for another reader or writer of the file itself; writers of the host wait on the subid locks before.
 _PATIENCE = 15
 _SCHEMA = """
@@ -84,11 +86,14 @@ class SqliteLedger:
 
     def begin(self, intent: Intent) -> None:
         """Remember what is about to happen; on disk when this returns."""
+        content = _intent_text(intent)
+        self._reserve(_ROOM + 4 * len(content))
         with self._writing() as db:
-            db.execute("INSERT INTO intent VALUES (1, ?)", (_intent_text(intent),))
+            db.execute("INSERT INTO intent VALUES (1, ?)", (content,))
 
     def complete(self, entry: HistoryEntry) -> None:
         """Take over the pending intent's ledger changes, note them, drop the intent."""
+        self._reserve(0)
         with self._writing() as db:
             [content] = db.execute("SELECT content FROM intent").fetchone()
             change = _intent(content).ledger
@@ -105,8 +110,27 @@ class SqliteLedger:
 
     def put_back(self, entry: HistoryEntry) -> None:
         """Drop the pending intent without its changes, and note that."""
+        self._reserve(0)
         with self._writing() as db:
             _close(db, entry)
+
+    def _reserve(self, size: int) -> None:
+        """Keep ``size`` bytes of the disk for what ends a run, or give them back: between the two the files change, and
+        a full disk must be met before."""
+        files.make_folder(self._layout, os.path.dirname(LEDGER), 0o700)
+        with files.explained(self._layout, LEDGER):
+            path = files.real(self._layout, LEDGER) + "-reserve"
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+            if size:
+                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+                try:
+                    os.posix_fallocate(descriptor, 0, size)
+                except OSError:
+                    os.unlink(path)
+                    raise
+                finally:
+                    os.close(descriptor)
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection | None]:
@@ -150,7 +174,7 @@ class SqliteLedger:
         except (sqlite3.Error, zlib.error, ValueError, KeyError, TypeError) as error:
             raise LedgerError(
                 f"{self._shown}: {error}",
-                hint="if the file is damaged, put back a copy of it from a backup; the subid files were not touched",
+                hint="where the file itself is damaged, put back a copy of it from a backup",
             ) from error
 
 

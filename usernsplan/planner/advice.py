@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from usernsplan.errors import InvalidFileError
 from usernsplan.formats import login_defs
 from usernsplan.ids import OVERFLOW_ID
 from usernsplan.layout import LOGIN_DEFS, SUBGID, SUBUID
-from usernsplan.model import Finding
+from usernsplan.model import DEFAULT_NAME, DEFAULT_OWNER, Finding
 from usernsplan.strategies import Shared, Strategy, in_subid
 
 if TYPE_CHECKING:
@@ -27,12 +28,11 @@ def findings(state: HostState, strategy: Strategy, allocations: Iterable[Allocat
     return tuple(dict.fromkeys(found))
 
 
-def next_steps(new: Iterable[Allocation]) -> tuple[str, ...]:
-    """Commands that use what was just allocated."""
-    first = next(iter(new), None)
-    return (
-        (f"usernsplan render podman {first.name}  # or uid_map, oci, docker: what each engine reads",) if first else ()
-    )
+def next_steps(state: HostState, new: Iterable[Allocation]) -> tuple[str, ...]:
+    """Commands that use what was just allocated; Docker's own allocation needs none but the daemon's restart."""
+    named = [allocation.name for allocation in new if allocation.name != DEFAULT_NAME]
+    root = "" if state.layout.is_host else f" --root {shlex.quote(state.layout.root)}"
+    return tuple(f"usernsplan render podman {name}{root}  # or uid_map, gid_map, oci, docker" for name in named[:1])
 
 
 def _odd_lines(state: HostState) -> Iterator[Finding]:
@@ -92,7 +92,7 @@ def _on_allocation(state: HostState, allocation: Allocation) -> Iterator[Finding
             f"(files, sockets); a process run as {allocation.owner} could become any user, root included",
             "use it to try user namespaces out; --dockerroot N keeps container root away from root",
         )
-    elif shared and state.accounts.user(allocation.owner):
+    elif shared and allocation.owner != DEFAULT_OWNER and state.accounts.user(allocation.owner):
         yield Finding(
             "USN102",
             "warning",

@@ -46,7 +46,7 @@ def make_plan(state: HostState, request: AllocateRequest) -> Plan:
         ledger=LedgerChange(add=tuple(new.values())),
         account_commands=docker.commands,
         findings=advice.findings(state, request.strategy, allocations) + tuple(grants.findings) + docker.findings,
-        next_steps=docker.next_steps + advice.next_steps(new.values()),
+        next_steps=docker.next_steps + advice.next_steps(state, new.values()),
         unfinished=docker.unfinished,
     )
 

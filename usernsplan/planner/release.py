@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from usernsplan.errors import RefusedError, UnknownNameError
@@ -36,7 +37,8 @@ def _release(state: HostState, names: tuple[str, ...], *, yes: bool) -> Plan:
     docker = _unpoint(state, gone, yes=yes)
     held = tuple((allocation.name, allocation.held) for allocation in gone if allocation.held)
     forget = " ".join(name for name, _ in held[:3]) + (" …" if held[3:] else "")
-    later = f"usernsplan release --forget {forget}  # when no file carries these ids any more: they can then be reused"
+    root = "" if state.layout.is_host else f" --root {shlex.quote(state.layout.root)}"
+    later = f"usernsplan release --forget {forget}{root}  # when no file carries these ids any more: they can then be reused"
     return Plan(
         kind="release",
         allocations=gone,

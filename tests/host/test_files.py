@@ -1,0 +1,213 @@
+"""What the subid files can be besides a plain file: each is a clear error, and the original stays intact."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.command import PROGRAM, files_of, json_of, usernsplan
+from usernsplan.errors import UsernsplanError
+from usernsplan.host import files
+from usernsplan.layout import SUBUID, Layout
+
+if TYPE_CHECKING:
+    from pyfakefs.fake_filesystem import FakeFilesystem
+
+ALLOCATE = ("allocate", "--strategy", "per-container", "web", "--root")
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files immutable, mount and chown")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "host/etc").mkdir(parents=True)
+    (tmp_path / "host/etc/subuid").write_text("alice:100000:65536\n")
+    (tmp_path / "host/etc/subgid").write_text("alice:100000:65536\n")
+    return tmp_path / "host"
+
+
+def in_private_mounts(script: str) -> subprocess.CompletedProcess[str]:
+    """Run a shell script whose mounts nobody else sees."""
+    words = ["unshare", "-m", "--propagation", "private", "sh", "-euc", script]
+    return subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.mark.parametrize("name", ["subuid", "subgid"])
+def test_a_symlinked_file_is_refused(root: Path, name: str) -> None:
+    (root / "etc" / name).rename(root / "etc/elsewhere")
+    (root / "etc" / name).symlink_to("elsewhere")
+    done = usernsplan(*ALLOCATE, root, status=9)
+    assert f"{root}/etc/{name} is a symlink" in done.stderr
+    assert (root / "etc/elsewhere").read_text() == "alice:100000:65536\n"
+    assert (root / "etc" / name).is_symlink()
+
+
+@pytest.mark.parametrize("what", ["fifo", "folder"])
+def test_something_that_is_no_file_is_refused_and_does_not_block(root: Path, what: str) -> None:
+    (root / "etc/subuid").unlink()
+    os.mkfifo(root / "etc/subuid") if what == "fifo" else (root / "etc/subuid").mkdir()
+    assert f"{root}/etc/subuid is not a regular file" in usernsplan(*ALLOCATE, root, status=9).stderr
+
+
+@needs_root
+@pytest.mark.parametrize("name", ["subuid", "subgid"])
+def test_an_immutable_file_is_named_and_both_files_stay_as_they_were(root: Path, name: str) -> None:
+    path = root / "etc" / name
+    if subprocess.run(["chattr", "+i", path], capture_output=True, check=False).returncode:
+        pytest.skip("this file system knows no immutable files")
+    before = files_of(root)
+    try:
+        done = usernsplan(*ALLOCATE, root, status=8)
+    finally:
+        subprocess.run(["chattr", "-i", path], check=True)
+    assert f"{path} is immutable" in done.stderr
+    assert "chattr -i" in done.stderr
+    after = files_of(root)
+    assert after["etc/subuid"][2] == before["etc/subuid"][2] == after["etc/subgid"][2]
+    assert json_of("list", "--root", root)["allocations"] == []
+    assert json_of(*ALLOCATE, root)["changed"] is True
+
+
+@needs_root
+def test_a_bind_mounted_file_is_named_and_nothing_is_written(root: Path) -> None:
+    words = " ".join(map(str, (*PROGRAM, *ALLOCATE, root)))
+    done = in_private_mounts(f"mount --bind {root}/etc/subgid {root}/etc/subgid; {words}; exit 99")
+    assert done.returncode == 1, done.stderr
+    assert f"{root}/etc/subgid is a mount point" in done.stderr
+    assert (root / "etc/subuid").read_text() == "alice:100000:65536\n" == (root / "etc/subgid").read_text()
+    assert not list((root / "etc").glob("*usernsplan*"))
+
+
+@needs_root
+def test_a_read_only_file_system_is_named_and_still_takes_a_dry_run(root: Path) -> None:
+    words = " ".join(map(str, (*PROGRAM, *ALLOCATE, root)))
+    mount = f"mount --bind {root} {root}; mount -o remount,ro,bind {root}"
+    done = in_private_mounts(f"{mount}; {words}; exit 99")
+    assert done.returncode == 8, done.stderr
+    assert "read-only file system" in done.stderr
+    done = in_private_mounts(f"{mount}; {words} --dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "+usernsplan-web:524288:65536" in done.stdout
+
+
+@needs_root
+def test_a_full_disk_leaves_both_files_whole_and_the_next_run_finds_nothing_to_mend(root: Path) -> None:
+    """Try every size of disk from one that holds nothing to one that suffices: whatever fails, nothing is half there."""
+    lines = "".join(f"u{n}:{n * 10}:10\n" for n in range(100000, 101000))
+    (root / "etc/subuid").write_text(lines)
+    run, seen = " ".join(PROGRAM), set()
+    for pages in range(8, 100, 4):
+        done = in_private_mounts(
+            f"cp -r {root} {root}.{pages}; cd {root}; mount -t tmpfs -o size={pages * 4}k x {root}; cd {root}\n"
+            f"cp -r {root}.{pages}/. {root} 2>/dev/null || exit 77\n"
+            f"rc=0; {run} allocate --strategy per-container web --root {root} >/dev/null || rc=$?\n"
+            f"wc -l < {root}/etc/subuid; wc -l < {root}/etc/subgid; ls -A {root}/etc\n"
+            f"exit $rc"
+        )
+        if done.returncode == 77:
+            continue
+        seen.add(done.returncode)
+        uids, gids, *names = done.stdout.split()
+        assert "Traceback" not in done.stderr
+        if done.returncode == 0:
+            assert (uids, gids) == ("1001", "2")
+            break
+        assert (uids, gids) == ("1000", "1"), done.stderr
+        assert not [name for name in names if "usernsplan" in name]
+    assert seen == {0, 1}
+
+
+def test_owner_and_mode_stay_and_the_old_content_is_kept_beside_as_shadow_does(root: Path) -> None:
+    path = root / "etc/subuid"
+    path.chmod(0o640)
+    owner = (4242, 4343) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
+    os.chown(path, *owner)
+    usernsplan(*ALLOCATE, root)
+    seen = path.stat()
+    assert (seen.st_uid, seen.st_gid, seen.st_mode & 0o7777) == (*owner, 0o640)
+    assert (root / "etc/subuid-").read_text() == "alice:100000:65536\n"
+    assert path.read_text() == "alice:100000:65536\nusernsplan-web:524288:65536\n"
+
+
+def test_a_root_whose_folders_are_symlinks_to_the_outside_never_leads_there(root: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "subuid").write_text("bob:200000:65536\n")
+    shutil.rmtree(root / "etc")
+    (root / "etc").symlink_to(outside)
+    usernsplan(*ALLOCATE, root)
+    assert sorted(path.name for path in outside.iterdir()) == ["subuid"]
+    assert (outside / "subuid").read_text() == "bob:200000:65536\n"
+    # An absolute symlink means a place below the root, as it does to a process that is chrooted there.
+    assert (root / str(outside).lstrip("/") / "subuid").read_text() == "usernsplan-web:524288:65536\n"
+
+
+def test_a_symlink_with_many_parents_stays_below_the_root(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "passwd").write_text("outside:x:524288:524288::/:/bin/sh\n")
+    (root / "etc/passwd").symlink_to("../../../../../../../../" + str(tmp_path / "passwd"))
+    assert json_of(*ALLOCATE, root)["allocations"][0]["uid_map"] == [[0, 524288, 65536]]
+
+
+def test_a_loop_of_symlinks_is_said(root: Path) -> None:
+    shutil.rmtree(root / "etc")
+    (root / "etc").symlink_to("/etc")
+    assert "too many symlinks" in usernsplan(*ALLOCATE, root, status=9).stderr
+
+
+def test_accounts_and_login_defs_come_from_the_root(root: Path) -> None:
+    (root / "etc/passwd").write_text("svc:x:524288:524288::/:/bin/sh\n")
+    (root / "etc/group").write_text("svc:x:589824:\n")
+    (root / "etc/login.defs").write_text("SUB_UID_MAX\t720895\n#SUB_GID_MAX 99\n")
+    assert json_of(*ALLOCATE, root)["allocations"][0]["uid_map"] == [[0, 655360, 65536]]
+    usernsplan("allocate", "--strategy", "per-container", "more", "--root", root, status=7)
+
+
+def test_subids_from_a_directory_service_are_refused_because_the_files_are_not_read(root: Path) -> None:
+    (root / "etc/nsswitch.conf").write_text("passwd: files sss\n# subid: files\nsubid:\tsss\n")
+    done = usernsplan(*ALLOCATE, root, status=9)
+    assert f"{root}/etc/nsswitch.conf:3: 'subid: sss'" in done.stderr
+
+
+def test_another_root_is_not_logged_and_not_looked_up_on_this_machine(root: Path) -> None:
+    """What running namespaces or accounts of this machine hold does not count for a tree that is for another one."""
+    if shutil.which("strace") is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("strace is missing")
+        pytest.skip("no strace")
+    trace = root.parent / "trace"
+    words = [*PROGRAM, *ALLOCATE, str(root)]
+    subprocess.run(["strace", "-f", "-o", trace, "-e", "trace=file,connect", *words], check=True, capture_output=True)
+    ours = ("/etc/", "/var/lib/", "/proc/", "/dev/log", "/run/")
+    opened = [line.split('"')[1] for line in trace.read_text().splitlines() if line.count('"') >= 2]
+    # What the interpreter itself reads: its linker's cache and the C library's settings; and who is asking.
+    own = ("/etc/ld.so", "/etc/localtime", "/etc/locale", "/proc/self/loginuid", "/proc/sys/", "/proc/self/maps")
+    assert [path for path in opened if path.startswith(ours) and not path.startswith(own)] == []
+
+
+def test_no_space_is_an_error_with_the_file_left_alone(fs: FakeFilesystem) -> None:
+    fs.create_file("/r/etc/subuid", contents="alice:100000:65536\n")
+    fs.set_disk_usage(fs.get_disk_usage().used + 100, "/")
+    with pytest.raises(UsernsplanError, match="no space left"):
+        files.write(Layout("/r"), {SUBUID: b"x" * 200})
+    assert Path("/r/etc/subuid").read_text() == "alice:100000:65536\n"
+    assert os.listdir("/r/etc") == ["subuid"]
+
+
+def test_a_missing_root_is_made_and_a_root_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert "not a folder" in usernsplan(*ALLOCATE, tmp_path / "file", status=2).stderr
+    assert "--root is empty" in usernsplan(*ALLOCATE, "", status=2).stderr
+    usernsplan(*ALLOCATE, tmp_path / "a/b/c")
+    assert (tmp_path / "a/b/c/etc/subuid").exists()
+
+
+def test_a_file_of_100000_lines_is_kept_and_added_to(root: Path) -> None:
+    lines = "".join(f"u{n}:{n * 10}:10\n" for n in range(200000, 300000))
+    (root / "etc/subuid").write_text(lines)
+    usernsplan(*ALLOCATE, root)
+    # These lines take 2000000-2999999: the first free slot is still the pool's first.
+    assert (root / "etc/subuid").read_text() == lines + "usernsplan-web:524288:65536\n"

@@ -1,0 +1,114 @@
+"""shadow's locks: held while we write, waited for, taken over when their holder is gone."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.command import usernsplan
+from usernsplan.errors import LockBusyError
+from usernsplan.host.locks import subid_locks
+from usernsplan.layout import Layout
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "etc").mkdir()
+    return tmp_path
+
+
+def gone() -> int:
+    """The pid of a process that has ended."""
+    with subprocess.Popen(["true"]) as process:
+        process.wait()
+        return process.pid
+
+
+def test_both_link_locks_hold_our_pid_without_a_newline_and_go_away(root: Path) -> None:
+    with subid_locks(Layout(str(root))):
+        for name in ("subuid.lock", "subgid.lock"):
+            assert (root / "etc" / name).read_bytes().rstrip(b"\0") == str(os.getpid()).encode()
+            assert (root / "etc" / name).stat().st_nlink == 1
+    assert sorted(path.name for path in (root / "etc").iterdir()) == [".pwd.lock"]
+
+
+@pytest.mark.parametrize("name", ["subuid.lock", "subgid.lock"])
+def test_a_lock_of_a_living_process_is_waited_for_and_named(root: Path, name: str) -> None:
+    (root / "etc" / name).write_text(str(os.getppid()))
+    with (
+        pytest.raises(LockBusyError, match=f"{name} is held by process {os.getppid()}"),
+        subid_locks(Layout(str(root)), patience=0.2),
+    ):
+        pass
+    assert (root / "etc" / name).read_text() == str(os.getppid())
+    assert sorted(path.name for path in (root / "etc").iterdir()) == [".pwd.lock", name]
+
+
+@pytest.mark.parametrize("ending", ["", "\0"])
+def test_a_lock_whose_process_is_gone_is_taken_over(root: Path, ending: str) -> None:
+    (root / "etc/subuid.lock").write_text(f"{gone()}{ending}")
+    with subid_locks(Layout(str(root)), patience=1):
+        pass
+    assert sorted(path.name for path in (root / "etc").iterdir()) == [".pwd.lock"]
+
+
+@pytest.mark.parametrize("content", ["", "\n", "nobody"])
+def test_a_lock_without_a_pid_blocks_shadow_for_ever_so_it_is_named_and_left(root: Path, content: str) -> None:
+    (root / "etc/subgid.lock").write_text(content)
+    done = usernsplan("allocate", "--strategy", "per-container", "web", "--root", root, status=5)
+    assert f"{root}/etc/subgid.lock" in done.stderr
+    assert (root / "etc/subgid.lock").read_text() == content
+    assert not (root / "etc/subuid").exists()
+
+
+def test_the_password_lock_of_another_process_is_waited_for(root: Path) -> None:
+    code = (
+        "import fcntl, sys\nfile = open(sys.argv[1], 'w')\nfcntl.lockf(file, fcntl.LOCK_EX)\n"
+        "print('held', flush=True)\nsys.stdin.read()"
+    )
+    words = [sys.executable, "-c", code, str(root / "etc/.pwd.lock")]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(LockBusyError, match="pwd.lock"), subid_locks(Layout(str(root)), patience=0.2):
+            pass
+        holder.communicate("")
+    with subid_locks(Layout(str(root)), patience=0.2):
+        pass
+
+
+@pytest.mark.skipif(shutil.which("usermod", path="/usr/sbin:/sbin") is None, reason="usermod is not installed")
+def test_usermod_waits_for_our_locks(root: Path) -> None:
+    """The other direction, with the real tool: while we hold the locks, usermod's change does not happen."""
+    (root / "etc/passwd").write_text("alice:x:1000:1000::/:/bin/sh\n")
+    (root / "etc/group").write_text("alice:x:1000:\n")
+    (root / "etc/subuid").write_text("")
+    (root / "etc/subgid").write_text("")
+    program = shutil.which("usermod", path="/usr/sbin:/sbin") or ""
+    words = [program, "--prefix", str(root), "--add-subuids", "100000-165535", "alice"]
+    with subid_locks(Layout(str(root))):
+        with subprocess.Popen(words, stderr=subprocess.PIPE) as waiting:
+            with pytest.raises(subprocess.TimeoutExpired):
+                waiting.wait(1.5)
+            assert (root / "etc/subuid").read_text() == ""
+            (root / "etc/subuid").write_text("web:524288:65536\n")
+            waiting.kill()
+    for name in ("passwd.lock", "group.lock"):
+        (root / "etc" / name).unlink(missing_ok=True)
+    subprocess.run(words, check=True, capture_output=True)
+    assert (root / "etc/subuid").read_text() == "web:524288:65536\nalice:100000:65536\n"
+
+
+def test_twenty_runs_at_once_lose_nothing(root: Path) -> None:
+    words = [sys.executable, "-m", "usernsplan", "allocate", "--strategy", "per-container", "--root", str(root)]
+    runs = [subprocess.Popen([*words, f"c{n:02}"], stdout=subprocess.DEVNULL) for n in range(20)]
+    assert [run.wait(60) for run in runs] == [0] * 20
+    lines = (root / "etc/subuid").read_text().splitlines()
+    assert sorted(line.split(":")[0] for line in lines) == [f"usernsplan-c{n:02}" for n in range(20)]
+    assert sorted(int(line.split(":")[1]) for line in lines) == [524288 + 65536 * n for n in range(20)]
+    assert (root / "etc/subgid").read_text().splitlines() == lines

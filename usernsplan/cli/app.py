@@ -1,0 +1,51 @@
+"""The typer application: which command lives in which module."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import typer
+
+# Command -> (module, function). Only the module of the command that was typed is imported: start-up is part of the day.
+COMMANDS = {
+    "allocate": ("allocate", "allocate"),
+    "release": ("release", "release"),
+    "list": ("show", "list_"),
+    "show": ("show", "show"),
+    "history": ("show", "history"),
+    "render": ("render", "render"),
+}
+
+
+def app_for(words: list[str]) -> typer.Typer:
+    """The application, with the command that was typed, or with all where none was."""
+    app = typer.Typer(
+        add_completion=False,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    )
+    app.callback()(usernsplan)
+    for name in words[:1] if words[:1] and words[0] in COMMANDS else COMMANDS:
+        module, function = COMMANDS[name]
+        app.command(name)(getattr(import_module(f"usernsplan.cli.{module}"), function))
+    return app
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version  # noqa: PLC0415 - slow, and only here
+
+        print(f"usernsplan {version('usernsplan')}")
+        raise typer.Exit
+
+
+def usernsplan(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),  # noqa: FBT003
+) -> None:
+    """Plan which host ids containers get, and write them where the engines read them.
+
+    Exit status: 0 done, 1 failed, 2 wrong usage, 3 done in part, 4 changes pending (--check), 5 locked by another,
+    6 the host changed meanwhile, 7 no room in the pool, 8 not permitted, 9 refused for safety, 130 interrupted.
+    """

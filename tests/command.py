@@ -44,10 +44,12 @@ def here(*words: str | Path, status: int = 0) -> tuple[str, str]:
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):
+        ended = 0
         try:
             main()
-        except SystemExit as ended:
-            assert (ended.code or 0) == status, f"{words}: status {ended.code}\n{err.getvalue()}"
+        except SystemExit as request:
+            ended = int(request.code or 0)
+    assert ended == status, f"{words}: status {ended}\n{err.getvalue()}"
     return out.getvalue(), err.getvalue()
 
 

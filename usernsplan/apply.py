@@ -1,7 +1,7 @@
 """Plan -> the host: all or nothing, and after a kill at any point the next run puts things right.
 
-The order is the guarantee: locks; the ledger's intent, on disk; the files, each replaced whole; the ledger's changes and
-the end of the intent, in one step. What a leftover intent means is decided in planner.recovery.
+The order is the guarantee: locks; the ledger's intent, on disk; the files, each replaced whole; the ledger's changes
+and the end of the intent, in one step. What a leftover intent means is decided in planner.recovery.
 """
 
 from __future__ import annotations

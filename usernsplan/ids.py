@@ -90,14 +90,14 @@ class IdSet:
     @staticmethod
     def union(sets: Iterable[IdSet]) -> IdSet:
         """All ids of all the sets, in one n log n step."""
-        return IdSet._of(_merged(chain.from_iterable(s._spans for s in sets)))
+        return IdSet._of(_merged(chain.from_iterable(s._spans for s in sets)))  # noqa: SLF001 - our own
 
     def __or__(self, other: IdSet) -> IdSet:
         return IdSet.union((self, other))
 
     def __and__(self, other: IdSet) -> IdSet:
         found: list[tuple[int, int]] = []
-        mine, theirs = iter(self._spans), iter(other._spans)
+        mine, theirs = iter(self._spans), iter(other._spans)  # noqa: SLF001 - our own
         a, b = next(mine, None), next(theirs, None)
         while a and b:
             start, stop = max(a[0], b[0]), min(a[1], b[1])

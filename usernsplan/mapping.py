@@ -16,6 +16,8 @@ from usernsplan.ids import ID_LIMIT, IdRange
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from typing_extensions import Self
+
 # UID_GID_MAP_MAX_EXTENTS of the kernel, since Linux 4.15.
 MAX_EXTENTS = 340
 # The kernel takes a map in one write of less than a page.
@@ -65,7 +67,7 @@ class IdMap(tuple[Extent, ...]):
 
     __slots__ = ()
 
-    def __new__(cls, extents: Iterable[Extent]) -> IdMap:
+    def __new__(cls, extents: Iterable[Extent]) -> Self:
         """Check the extents against the kernel's rules."""
         new = super().__new__(cls, tuple(extents))
         if len(new) == 1:

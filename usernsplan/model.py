@@ -1,4 +1,4 @@
-"""The values that walk through the house: what the host is, what is asked, what is decided. Frozen, and they do nothing.
+"""The values that walk through the house: what the host is, what is asked, what is decided. Frozen; they do nothing.
 
 HostState x AllocateRequest -> Plan -> Intent (the part of a plan that the ledger remembers until it is carried out).
 """

@@ -23,9 +23,7 @@ OPENSHIFT_BLOCK = 10000
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What an allocation takes for itself alone: ``count`` ids, the same for uids and gids, from a multiple of
-    ``align``.
-    """
+    """What an allocation takes for itself: ``count`` ids, the same for uids and gids, from a multiple of ``align``."""
 
     count: int
     align: int

@@ -75,7 +75,7 @@ def test_the_password_lock_of_another_process_is_waited_for(root: Path) -> None:
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(LockBusyError, match="pwd.lock"), subid_locks(Layout(str(root)), patience=0.2):
+        with pytest.raises(LockBusyError, match=r"pwd\.lock"), subid_locks(Layout(str(root)), patience=0.2):
             pass
         holder.communicate("")
     with subid_locks(Layout(str(root)), patience=0.2):
@@ -91,13 +91,12 @@ def test_usermod_waits_for_our_locks(root: Path) -> None:
     (root / "etc/subgid").write_text("")
     program = shutil.which("usermod", path="/usr/sbin:/sbin") or ""
     words = [program, "--prefix", str(root), "--add-subuids", "100000-165535", "alice"]
-    with subid_locks(Layout(str(root))):
-        with subprocess.Popen(words, stderr=subprocess.PIPE) as waiting:
-            with pytest.raises(subprocess.TimeoutExpired):
-                waiting.wait(1.5)
-            assert (root / "etc/subuid").read_text() == ""
-            (root / "etc/subuid").write_text("web:524288:65536\n")
-            waiting.kill()
+    with subid_locks(Layout(str(root))), subprocess.Popen(words, stderr=subprocess.PIPE) as waiting:
+        with pytest.raises(subprocess.TimeoutExpired):
+            waiting.wait(1.5)
+        assert (root / "etc/subuid").read_text() == ""
+        (root / "etc/subuid").write_text("web:524288:65536\n")
+        waiting.kill()
     for name in ("passwd.lock", "group.lock"):
         (root / "etc" / name).unlink(missing_ok=True)
     subprocess.run(words, check=True, capture_output=True)

@@ -1,4 +1,4 @@
-"""The command line: parse, call, print, exit. ``main`` is the way in; ``app`` knows the commands, one module a group."""
+"""The command line: parse, call, print, exit. ``main`` is the way in, ``app`` knows which module has which command."""
 
 from __future__ import annotations
 

@@ -15,14 +15,6 @@ from usernsplan.planner import make_plan
 from usernsplan.strategies import NAMES, PerContainer, Shared, SingleUid, Strategy
 
 _PENDING, _PART = 4, 3
-_EXAMPLES = """
-Examples:
-
-  usernsplan allocate --strategy per-container web db
-  usernsplan allocate --strategy per-container            (Docker's own remap: writes daemon.json)
-  usernsplan allocate --strategy single-uid app --block 1
-  usernsplan allocate --strategy shared --dockerroot 400 --dry-run
-"""
 
 
 def allocate(
@@ -53,6 +45,15 @@ def allocate(
     """Give containers their ids: pick free ranges and write /etc/subuid, /etc/subgid and Docker's daemon.json.
 
     Said again with the same words it changes nothing. All names get their ids, or none does.
+
+    Examples:
+    usernsplan allocate --strategy per-container web db
+
+    usernsplan allocate --strategy per-container  (Docker's own remap: daemon.json too)
+
+    usernsplan allocate --strategy single-uid app --block 1
+
+    usernsplan allocate --strategy shared --dockerroot 400 --dry-run
     """
     chosen = _strategy(
         strategy,

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 _SYMLINKS = 40  # as many as the kernel follows: path_resolution(7)
 _FS_IOC_GETFLAGS = 0x80086601
 _IMMUTABLE_OR_APPEND = 0x10 | 0x20
-# One fixed name beside each file: the lock allows one writer, so a killed run leaves at most this, and the next writer
-# replaces it.
+# One fixed name beside each file: the lock allows one writer, so a killed run leaves at most this, and the next
+# writer replaces it.
 _NEW = ".usernsplan-new"
 
 
@@ -34,8 +34,8 @@ def layout_at(root: str) -> Layout:
 def real(layout: Layout, name: str, *, follow: bool = False) -> str:
     """The path at which a name of the layout really lies, its folders' symlinks read as a chroot would read them.
 
-    An absolute symlink starts again at the root and '..' ends there, so nothing outside the root is ever named. The last
-    part is followed only with ``follow``. Raises RefusedError for a loop of symlinks.
+    An absolute symlink starts again at the root and '..' ends there, so nothing outside the root is ever named. The
+    last part is followed only with ``follow``. Raises RefusedError for a loop of symlinks.
     """
     todo = [part for part in reversed(name.split("/")) if part]
     top = os.path.realpath(layout.root)
@@ -61,8 +61,8 @@ def real(layout: Layout, name: str, *, follow: bool = False) -> str:
 def read(layout: Layout, name: str, *, follow: bool = False) -> bytes | None:
     """The bytes of a regular file, or None where there is none.
 
-    Without ``follow`` a symlink is refused, as shadow does with subuid: whoever can point it elsewhere would choose what
-    we read. Raises RefusedError for a symlink or anything that is no regular file, NotPermittedError as it says.
+    Without ``follow`` a symlink is refused, as shadow does with subuid: whoever can point it elsewhere would choose
+    what we read. Raises RefusedError for a symlink or anything that is no regular file, NotPermittedError as it says.
     """
     with explained(layout, name):
         path = real(layout, name, follow=follow)
@@ -181,7 +181,7 @@ def explained(layout: Layout, name: str) -> Iterator[None]:
         raise _explanation(layout, name, error) from error
 
 
-def _explanation(layout: Layout, name: str, error: OSError) -> UsernsplanError:
+def _explanation(layout: Layout, name: str, error: OSError) -> UsernsplanError:  # noqa: PLR0911 - a case for each
     shown = layout.path(name)
     match error.errno:
         case errno.ELOOP:

@@ -1,7 +1,7 @@
 """The locks that useradd, usermod and usernsplan share: shadow's protocol, in shadow's order.
 
-First lckpwdf(3), a POSIX write lock on /etc/.pwd.lock, which the kernel drops when its holder dies. Then subuid.lock and
-subgid.lock: hard links of a file that holds the pid, because shadow under --prefix uses only these. Checked against
+First lckpwdf(3), a POSIX write lock on /etc/.pwd.lock, which the kernel drops when its holder dies. Then subuid.lock
+and subgid.lock: hard links of a file that holds the pid, because shadow under --prefix uses only these. Checked against
 shadow 4.13 (lib/commonio.c): the pid stands without a newline, and a lock whose process is gone may be taken over.
 """
 

@@ -1,7 +1,7 @@
 """Who holds which range, and what was done when: one small Protocol, and the embedded ledger behind it.
 
-A ledger does no deciding. Its one promise: ``begin`` is on disk before it returns, and between ``begin`` and ``complete``
-or ``put_back`` the intent can be read again after a crash.
+A ledger does no deciding. Its one promise: ``begin`` is on disk before it returns, and between ``begin`` and
+``complete`` or ``put_back`` the intent can be read again after a crash.
 """
 
 from __future__ import annotations

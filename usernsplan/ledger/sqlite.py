@@ -115,8 +115,10 @@ class SqliteLedger:
             _close(db, entry)
 
     def _reserve(self, size: int) -> None:
-        """Keep ``size`` bytes of the disk for what ends a run, or give them back: between the two the files change, and
-        a full disk must be met before."""
+        """Keep ``size`` bytes of the disk for the end of a run, or give them back.
+
+        Between the two the files change; a full disk must be met before.
+        """
         files.make_folder(self._layout, os.path.dirname(LEDGER), 0o700)
         with files.explained(self._layout, LEDGER):
             path = files.real(self._layout, LEDGER) + "-reserve"

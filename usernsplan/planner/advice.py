@@ -77,7 +77,7 @@ def _dockerroot(state: HostState, strategy: Shared) -> Iterator[Finding]:
         yield Finding(
             "USN101",
             "warning",
-            f"DOCKERROOT {strategy.dockerroot} is {' and '.join(whose)} on this host: container root can do what it can",
+            f"DOCKERROOT {strategy.dockerroot} is {' and '.join(whose)} on this host: container root can do all it can",
             "choose an id that nobody has with --dockerroot N",
         )
 

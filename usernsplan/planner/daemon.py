@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 RESTART = "systemctl restart docker  # the remap changes only when the daemon starts anew; a reload does not do it"
 
 
+_TTY = 5
+
+
 @dataclass(frozen=True, slots=True)
 class Pointed:
     """What pointing Docker at an allocation takes: accounts to make first, the file's change, what to tell."""
@@ -58,7 +61,9 @@ def point_at(state: HostState, allocation: Allocation, *, yes: bool) -> Pointed:
     return Pointed(
         changes=(change,) if change.before != change.after else (),
         commands=commands,
-        findings=(_hidden(state, config, allocation),) if change.before != change.after else (),
+        findings=(*_without_tty(allocation), _hidden(state, config, allocation))
+        if change.before != change.after
+        else (),
         next_steps=(RESTART,),
     )
 
@@ -126,11 +131,20 @@ def _left_to_do(state: HostState, allocation: Allocation, commands: tuple[tuple[
     )
 
 
+def _without_tty(allocation: Allocation) -> tuple[Finding, ...]:
+    """Docker mounts a container's /dev/pts with gid=5 (tty), and the kernel answers EINVAL where that is not mapped."""
+    if allocation.mapping.gids.to_host(_TTY) is not None:
+        return ()
+    message = f"Docker mounts /dev/pts for container gid {_TTY}, which '{allocation.name}' does not map: nothing starts"
+    hint = "'docker run --tmpfs /dev/pts …' starts; Podman and OCI runtimes need nothing of the kind"
+    return (Finding("USN116", "warning", message, hint),)
+
+
 def _hidden(state: HostState, config: DaemonConfig, allocation: Allocation) -> Finding:
     old, new = _old_data_root(state, config), data_root(config, allocation)
     return Finding(
         "USN106",
         "warning",
-        f"Docker keeps its images and containers in {new} from its next start on; what is in {old} is hidden, not moved",
+        f"Docker keeps its images and containers in {new} from its next start; what is in {old} is hidden, not moved",
         "push or save what you need before the restart; taking userns-remap out brings the old ones back",
     )

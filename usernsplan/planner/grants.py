@@ -1,4 +1,4 @@
-"""The lines in subuid and subgid while a plan is made: what each owner has there, and what is to be added or taken out."""
+"""The lines in subuid and subgid while a plan is made: what each owner has, what comes and what goes."""
 
 from __future__ import annotations
 

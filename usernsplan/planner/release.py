@@ -38,7 +38,7 @@ def _release(state: HostState, names: tuple[str, ...], *, yes: bool) -> Plan:
     held = tuple((allocation.name, allocation.held) for allocation in gone if allocation.held)
     forget = " ".join(name for name, _ in held[:3]) + (" …" if held[3:] else "")
     root = "" if state.layout.is_host else f" --root {shlex.quote(state.layout.root)}"
-    later = f"usernsplan release --forget {forget}{root}  # when no file carries these ids any more: they can then be reused"
+    later = f"usernsplan release --forget {forget}{root}  # once no file carries these ids any more"
     return Plan(
         kind="release",
         allocations=gone,

@@ -11,7 +11,7 @@ _CONTEXT = 3
 
 
 def unified(change: Change, shown: str) -> str:
-    """The change as ``diff -u`` writes it; bytes that are not UTF-8 appear as \\xNN, a missing line end is said."""
+    """The change as ``diff -u`` writes it; bytes that are not UTF-8 appear escaped, a missing line end is said."""
     import difflib  # noqa: PLC0415 - only where something changed
 
     before, after = _lines(change.before or b""), _lines(change.after)

@@ -42,9 +42,9 @@ def findings(found: Iterable[Finding]) -> str:
 
 def allocations(ledger: LedgerState) -> str:
     """Everything that is allocated, and what was released and is not given out again yet."""
-    parts = [table((*_HEADERS, "strategy"), [(*_row(a), a.strategy) for a in ledger.allocations])]
-    if not ledger.allocations:
-        parts = ["Nothing is allocated."]
+    parts = ["Nothing is allocated."]
+    if ledger.allocations:
+        parts = [table((*_HEADERS, "strategy"), [(*_row(a), a.strategy) for a in ledger.allocations])]
     if ledger.quarantined:
         rows = [(q.name, str(q.held), q.since) for q in ledger.quarantined]
         parts.append(table(("released", "ids kept back", "since"), rows))

@@ -1,0 +1,93 @@
+"""README's blocks, run as they stand: what it shows is what happens."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.command import PROGRAM
+
+REPOSITORY = Path(__file__).parent.parent
+README = (REPOSITORY / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+SHELL = [block for kind, block in BLOCKS if kind == "sh"]
+TEXT = [block for kind, block in BLOCKS if kind == "text"]
+PYTHON = [block for kind, block in BLOCKS if kind == "python"]
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> dict[str, str]:
+    """An environment in which ``usernsplan`` is this checkout, as it would be when installed."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "usernsplan").write_text(f'#!/bin/sh\nexec {" ".join(PROGRAM)} "$@"\n')
+    (folder / "usernsplan").chmod(0o755)
+    return {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "PYTHONPATH": str(REPOSITORY)}
+
+
+def test_the_first_command_works_in_a_fresh_clone_and_prints_what_is_shown(tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    ignored = (".git", ".venv", "build", "demo-host", ".*_cache", "__pycache__", "*.egg-info")
+    copy = ["tar", "-C", str(REPOSITORY), *(f"--exclude=./{name}" for name in ignored), "-cf", "-", "."]
+    clone.mkdir()
+    packed = subprocess.run(copy, capture_output=True, check=True).stdout
+    subprocess.run(["tar", "-C", clone, "-xf", "-"], input=packed, check=True)
+    done = subprocess.run(["bash", "-c", SHELL[0]], cwd=clone, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == TEXT[0]
+    assert (clone / "demo-host/etc/subuid").read_text() == "usernsplan-web:524288:65536\nusernsplan-db:589824:65536\n"
+
+
+def test_the_second_command_is_the_one_that_ci_runs() -> None:
+    assert SHELL[1].endswith("-m pytest\n")
+    found = subprocess.run(
+        ["grep", "-m1", "-E", "^python3 .*-m pytest$", REPOSITORY / "README.md"], capture_output=True, check=True
+    )
+    assert found.stdout.decode() == SHELL[1]
+
+
+@pytest.mark.parametrize("block", SHELL[2:], ids=lambda block: block.splitlines()[0])
+def test_each_command_for_real_use_works_on_another_root(block: str, program: dict[str, str], tmp_path: Path) -> None:
+    """The same lines with --root added; starting engines is left to tests/engines."""
+    root = tmp_path / "host"
+    lines = [re.sub(r"(usernsplan \w+)", rf"\1 --root {root}", line) for line in block.splitlines()]
+    script = 'podman() { echo podman "$@"; }\nsystemctl() { echo systemctl "$@"; }\n' + "\n".join(lines)
+    done = subprocess.run(["bash", "-euc", script], env=program, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    if "lxc" in block:
+        assert "lxc.idmap = u 0 524288 65536\nlxc.idmap = g 0 524288 65536\n" in done.stdout
+        assert (root / "etc/subuid").read_text() == "root:524288:65536\n"
+    elif "podman" in block:
+        assert "podman run --uidmap 0:524288:65536 --gidmap 0:524288:65536 docker.io" in done.stdout
+    else:
+        assert (root / "etc/docker/daemon.json").exists()
+
+
+def test_the_library_example_prints_the_host_id_of_www_data(tmp_path: Path) -> None:
+    [code] = PYTHON
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stderr == ""
+    assert done.stdout == f"{524288 + 33}\n"
+
+
+def test_the_provisioning_example_can_be_run_twice(program: dict[str, str], tmp_path: Path) -> None:
+    script = REPOSITORY / "examples/provision.sh"
+    words, env = [str(script), "web=nginx", "db=postgres"], {**program, "ROOT": str(tmp_path / "image")}
+    first = subprocess.run(words, env=env, capture_output=True, text=True, check=True).stdout
+    assert "+usernsplan-db:589824:65536" in first
+    again = subprocess.run(words, env=env, capture_output=True, text=True, check=True).stdout
+    assert "Nothing changes" in again
+
+
+def test_every_command_has_help_with_an_example() -> None:
+    for command in ("allocate", "release", "list", "show", "history", "render"):
+        done = subprocess.run([*PROGRAM, command, "--help"], capture_output=True, text=True, check=True)
+        assert "Example" in done.stdout, command

@@ -5,6 +5,7 @@ All ranges are half-open, [start, stop), so that one overlap test serves everywh
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from dataclasses import dataclass
 from itertools import chain
@@ -51,10 +52,11 @@ class IdRange:
     @classmethod
     def parse(cls, text: str) -> IdRange:
         """Read ``FIRST-LAST``, both inclusive, the way ``usermod --add-subuids`` writes a range."""
-        first, dash, last = text.partition("-")
-        if not (dash and first.isascii() and first.isdigit() and last.isascii() and last.isdigit()):
+        match = re.fullmatch(r"([0-9]{1,10})-([0-9]{1,10})", text)
+        if not match:
             raise InvalidValueError(f"'{text}' is not a range", hint="write FIRST-LAST in decimal: 524288-1879048191")
-        return cls(int(first), int(last) - int(first) + 1)
+        first, last = map(int, match.groups())
+        return cls(first, last - first + 1)
 
     def overlaps(self, other: IdRange) -> bool:
         """Tell whether at least one id is in both."""
@@ -84,20 +86,20 @@ class IdSet:
     @classmethod
     def _of(cls, spans: tuple[tuple[int, int], ...]) -> IdSet:
         new = cls.__new__(cls)
-        new._spans = spans
+        new._spans = spans  # noqa: SLF001 - our own
         return new
 
-    @staticmethod
-    def union(sets: Iterable[IdSet]) -> IdSet:
+    @classmethod
+    def union(cls, sets: Iterable[IdSet]) -> IdSet:
         """All ids of all the sets, in one n log n step."""
-        return IdSet._of(_merged(chain.from_iterable(s._spans for s in sets)))  # noqa: SLF001 - our own
+        return cls._of(_merged(chain.from_iterable(s._spans for s in sets)))  # noqa: SLF001 - our own
 
     def __or__(self, other: IdSet) -> IdSet:
         return IdSet.union((self, other))
 
     def __and__(self, other: IdSet) -> IdSet:
         found: list[tuple[int, int]] = []
-        mine, theirs = iter(self._spans), iter(other._spans)  # noqa: SLF001 - our own
+        mine, theirs = iter(self._spans), iter(other._spans)
         a, b = next(mine, None), next(theirs, None)
         while a and b:
             start, stop = max(a[0], b[0]), min(a[1], b[1])
@@ -150,7 +152,8 @@ class IdSet:
     def __bool__(self) -> bool:
         return bool(self._spans)
 
-    def __len__(self) -> int:
+    def total(self) -> int:
+        """How many ids are in the set; not its ``len``, because iterating gives ranges."""
         return sum(stop - start for start, stop in self._spans)
 
     def __eq__(self, other: object) -> bool:

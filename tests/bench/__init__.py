@@ -1,0 +1,5 @@
+"""Benchmarks: us and a peer side by side in one run, with the ratio. They measure; nothing fails on a clock.
+
+python -m tests.bench.allocate      10,000 names, and one more, beside usermod --add-subuids (as root)
+python -m tests.bench.startup       list, beside a bare interpreter; and what each library's import takes
+"""

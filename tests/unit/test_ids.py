@@ -79,11 +79,11 @@ def test_a_set_joins_what_touches_or_overlaps_and_shows_it_in_order() -> None:
     ids = _set((20, 30), (5, 10), (10, 12), (22, 24))
     assert list(ids) == [IdRange(5, 7), IdRange(20, 10)]
     assert repr(ids) == "IdSet(5-11, 20-29)"
-    assert (len(ids), ids.largest(), bool(ids)) == (17, 10, True)
+    assert (ids.total(), ids.largest(), bool(ids)) == (17, 10, True)
 
 
 def test_the_empty_set_holds_nothing() -> None:
-    assert (len(IdSet()), IdSet().largest(), bool(IdSet()), list(IdSet())) == (0, 0, False, [])
+    assert (IdSet().total(), IdSet().largest(), bool(IdSet()), list(IdSet())) == (0, 0, False, [])
     assert IdSet().first_fit(1) is None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -9,6 +10,10 @@ from usernsplan.ids import IdSet
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+
+# As glibc reads an id: strtoul takes blanks and a sign in front. More digits than any id has are no number to anybody.
+_NUMBER = re.compile(r"[ \t]*\+?[0-9]{1,20}")
 
 
 class User(NamedTuple):
@@ -59,19 +64,22 @@ class Accounts:
 def users(raw: bytes) -> Iterator[User]:
     """Read passwd(5): name:password:uid:gid:…; a line without the numbers is no account to anybody."""
     for name, uid, gid in _fields(raw, (0, 2, 3)):
-        if uid.isdecimal() and gid.isdecimal():
+        if _NUMBER.fullmatch(uid) and _NUMBER.fullmatch(gid):
             yield User(name, int(uid), int(gid))
 
 
 def groups(raw: bytes) -> Iterator[Group]:
     """Read group(5): name:password:gid:…."""
     for name, gid in _fields(raw, (0, 2)):
-        if gid.isdecimal():
+        if _NUMBER.fullmatch(gid):
             yield Group(name, int(gid))
 
 
 def _fields(raw: bytes, wanted: tuple[int, ...]) -> Iterable[tuple[str, ...]]:
     for line in raw.decode("utf-8", "surrogateescape").split("\n"):
-        fields = line.split(":")
+        # glibc skips blanks before the name, and a line that is a comment.
+        fields = line.lstrip().split(":")
+        if line.lstrip().startswith("#"):
+            continue
         if len(fields) > wanted[-1] and fields[0]:
             yield tuple(fields[index] for index in wanted)

@@ -17,6 +17,10 @@ DATA_ROOT = "data-root"
 DEFAULT_DATA_ROOT = "/var/lib/docker"
 
 
+# What JSON takes for blanks; str.strip takes more.
+_BLANKS = " \t\r\n"
+
+
 class Member(NamedTuple):
     """One ``"key": value`` of the top-level object, and where its key and value stand in the text."""
 
@@ -31,7 +35,7 @@ class Member(NamedTuple):
 class DaemonConfig:
     """A daemon.json that was read: its text and its top-level members, in order.
 
-    ``open_at`` is the index of the object's brace, or -1 for an empty file (the daemon takes it for {}).
+    ``open_at`` is the index of the object's brace, or -1 for an empty file (to newer daemons that is {}).
     """
 
     text: str = ""
@@ -52,12 +56,14 @@ def parse(raw: bytes, place: str) -> DaemonConfig:
     try:
         text = raw.decode()
     except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        column = error.start - raw.rfind(b"\n", 0, error.start)
-        raise InvalidFileError(f"{place}:{line}:{column}", "not UTF-8") from error
-    if not text.strip():
+        good = raw[: error.start].decode()
+        raise InvalidFileError(_place(place, good, len(good)), "not UTF-8") from error
+    if not text.strip(_BLANKS):
         return DaemonConfig(text)
-    return _Reader(text, place).config()
+    try:
+        return _Reader(text, place).config()
+    except RecursionError as error:
+        raise InvalidFileError(place, "nested too deeply to be a daemon's configuration") from error
 
 
 def with_remap(config: DaemonConfig, value: str) -> bytes:
@@ -71,9 +77,10 @@ def with_remap(config: DaemonConfig, value: str) -> bytes:
         lead = text[config.open_at + 1 : first.key_at] or (" " if "\n" not in text.strip() else "")
         colon = text[first.key_at : first.value_at][len(json.dumps(first.key)) :] if _plain(config, first) else ": "
         return (text[: last.end] + f',{lead}"{REMAP}"{colon}{quoted}' + text[last.end :]).encode()
-    fresh = f'{{\n  "{REMAP}": {quoted}\n}}'
+    end = "\r\n" if "\r\n" in text else "\n"
+    fresh = f'{{{end}  "{REMAP}": {quoted}{end}}}'
     if config.open_at < 0:
-        return (fresh + "\n").encode()
+        return (fresh + end).encode()
     close = text.rindex("}")
     return (text[: config.open_at] + fresh + text[close + 1 :]).encode()
 
@@ -93,6 +100,12 @@ def without_remap(config: DaemonConfig) -> bytes:
     else:
         start, stop = config.open_at + 1, text.rindex("}")
     return (text[:start] + text[stop:]).encode()
+
+
+def _place(path: str, text: str, at: int) -> str:
+    """path:line:column of an index into the text, in characters, from 1."""
+    line = text.count("\n", 0, at) + 1
+    return f"{path}:{line}:{at - text.rfind(chr(10), 0, at)}"
 
 
 def _plain(config: DaemonConfig, member: Member) -> bool:
@@ -184,15 +197,11 @@ class _Reader:
         raise ValueError(name)
 
     def _blanks(self, at: int) -> int:
-        while at < len(self.text) and self.text[at] in " \t\r\n":
+        while at < len(self.text) and self.text[at] in _BLANKS:
             at += 1
         return at
 
     def _fail(self, at: int, fact: str) -> NoReturn:
-        line = self.text.count("\n", 0, at) + 1
-        column = at - self.text.rfind("\n", 0, at)
         if at >= len(self.text):
             fact += " (the text ends here)"
-        raise InvalidFileError(
-            f"{self.place}:{line}:{column}", fact, hint="correct the file, or leave it alone with --no-daemon-config"
-        )
+        raise InvalidFileError(_place(self.place, self.text, at), fact, hint="correct the file first")

@@ -16,8 +16,8 @@ DEFAULTS = {
     "SUB_GID_MAX": 600100000,
     "SUB_GID_COUNT": 65536,
 }
-# C's strtoul with base 0, as shadow calls it.
-_NUMBER = re.compile(r"0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*")
+# C's strtoul with base 0, as shadow calls it; more digits than these overflow it.
+_NUMBER = re.compile(r"[ \t]*\+?(0[xX][0-9a-fA-F]{1,16}|0[0-7]{0,22}|[1-9][0-9]{0,18})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +34,27 @@ class LoginDefs:
 
 def parse(raw: bytes, place: str) -> LoginDefs:
     """Read the file; the last line of a key counts. Raises InvalidFileError for a number that shadow cannot read."""
-    found: dict[str, int] = {}
+    found: dict[str, tuple[int, str]] = {}
     for number, line in enumerate(raw.decode("utf-8", "replace").split("\n"), 1):
-        words = line.strip(' \t\r"').split(None, 1)
-        if not words or words[0] not in DEFAULTS:
-            continue
-        value = words[1].strip(' \t"') if len(words) > 1 else ""
-        if not _NUMBER.fullmatch(value):
-            raise InvalidFileError(
-                f"{place}:{number}",
-                f"{words[0]} is '{value}', not a number",
-                hint="correct the line, or say where to take ranges from with --pool FIRST-LAST",
-            )
-        octal = value[0] == "0" and value.isdigit() and len(value) > 1
-        found[words[0].lower()] = int(value, 8 if octal else 0)
-    return LoginDefs(**found)
+        name, value = _fields(line)
+        if name in DEFAULTS and value is not None:
+            found[name] = (number, value)
+    return LoginDefs(**{name.lower(): _value(name, *found[name], place) for name in found})
+
+
+def _fields(line: str) -> tuple[str, str | None]:
+    """Split a line: the name, and the value from behind blanks and quotes up to the next quote; None where none is."""
+    name, *rest = re.split(r"[ \t]", line.rstrip().lstrip(" \t"), maxsplit=1)
+    return name, rest[0].lstrip(' \t"').partition('"')[0] if rest else None
+
+
+def _value(name: str, number: int, text: str, place: str) -> int:
+    match = _NUMBER.fullmatch(text)
+    if not match:
+        raise InvalidFileError(
+            f"{place}:{number}",
+            f"{name} is '{text}', not a number",
+            hint="correct the line, or say where to take ranges from with --pool FIRST-LAST",
+        )
+    octal = match[1].startswith("0") and match[1].isdigit() and len(match[1]) > 1
+    return int(match[1], 8 if octal else 0)

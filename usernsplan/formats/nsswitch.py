@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
+
+# What to do with a service's answer, between two services; blanks may stand inside.
+_ACTION = re.compile(r"\[[^\]]*\]?")
 
 
 class Source(NamedTuple):
@@ -16,6 +20,6 @@ def source(raw: bytes, database: str) -> Source:
     """The services of ``database``, in order; no line means ("files",) as in shadow and glibc."""
     for number, line in enumerate(raw.decode("utf-8", "replace").split("\n"), 1):
         name, colon, services = line.partition("#")[0].partition(":")
-        if colon and name.strip() == database:
-            return Source(tuple(word for word in services.split() if not word.startswith("[")), number)
+        if colon and name.strip().lower() == database:
+            return Source(tuple(_ACTION.sub(" ", services).split()), number)
     return Source(("files",), 0)

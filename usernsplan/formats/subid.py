@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -95,10 +96,11 @@ def parse(raw: bytes | None) -> SubidFile:
 
 def line(owner: str, ids: IdRange) -> bytes:
     """The one form that every reader takes. Raises InvalidValueError for an owner that would break it."""
-    text = f"{owner}:{ids.start}:{ids.count}\n".encode("utf-8", "surrogateescape")
-    if not isinstance(_line(1, text), Grant):
-        raise InvalidValueError(f"'{owner}' cannot be the owner of a line in subuid(5)")
-    return text
+    with suppress(UnicodeEncodeError):
+        text = f"{owner}:{ids.start}:{ids.count}\n".encode()
+        if isinstance(_line(1, text), Grant):
+            return text
+    raise InvalidValueError(f"{owner!r} cannot be the owner of a line in subuid(5)")
 
 
 def with_lines(raw: bytes, new: Iterable[bytes]) -> bytes:
@@ -113,8 +115,8 @@ def without_lines(raw: bytes, unwanted: Iterable[bytes]) -> bytes:
     left = Counter(unwanted)
     kept = []
     for text in reversed(_split(raw)):
-        if left[_ended(text)] > 0:
-            left[_ended(text)] -= 1
+        if left[ended(text)] > 0:
+            left[ended(text)] -= 1
         else:
             kept.append(text)
     return b"".join(reversed(kept))
@@ -122,7 +124,7 @@ def without_lines(raw: bytes, unwanted: Iterable[bytes]) -> bytes:
 
 def added_lines(before: bytes, after: bytes) -> tuple[bytes, ...]:
     """The lines of ``after`` that ``before`` does not have, as often as they are more."""
-    return tuple((Counter(map(_ended, _split(after))) - Counter(map(_ended, _split(before)))).elements())
+    return tuple((Counter(map(ended, _split(after))) - Counter(map(ended, _split(before)))).elements())
 
 
 def _split(raw: bytes) -> list[bytes]:
@@ -132,22 +134,24 @@ def _split(raw: bytes) -> list[bytes]:
     return [piece + b"\n" for piece in pieces] + ([last] if last else [])
 
 
-def _ended(text: bytes) -> bytes:
+def ended(text: bytes) -> bytes:
+    """A line with its line end, which the file's last one may lack."""
     return text if text.endswith(b"\n") else text + b"\n"
 
 
-_GRANT = re.compile(rb"([^\s:#+-][^\s:#]*):(0|[1-9][0-9]{0,19}):(0|[1-9][0-9]{0,19})\n?")
-_NUMBER = re.compile(r"\+?(0[xX][0-9a-fA-F]+|[0-9]+)")
+_GRANT = re.compile(rb"([^\s\0:#+-][^\s\0:#]*):(0|[1-9][0-9]{0,18}):(0|[1-9][0-9]{0,18})\n?")
+# Go reads signed 64 bits, C unsigned ones; longer numbers are none to anybody.
+_GO_MAX, _C_MODULUS = 2**63 - 1, 2**64
+_NUMBER = re.compile(r"([+-]?)(?:0[xX]([0-9a-fA-F]{1,16})|(0{0,1100}[0-9]{1,22}))(?![0-9a-fA-F])")
 
 
 def _line(number: int, raw: bytes) -> Line:
     match = _GRANT.fullmatch(raw)
-    if match and len(raw) < LINE_LIMIT:
+    if match and len(raw.rstrip(b"\n")) < LINE_LIMIT:
         owner, start, count = match.groups()
-        try:
-            return Grant(number, raw, owner.decode(), int(start), int(start) + int(count))
-        except UnicodeDecodeError:
-            pass
+        with suppress(UnicodeDecodeError):
+            if max(int(start), int(count)) <= _GO_MAX:
+                return Grant(number, raw, owner.decode(), int(start), int(start) + int(count))
     return _odd(number, raw)
 
 
@@ -170,15 +174,20 @@ def _readings(field: str) -> tuple[int, ...]:
     match = _NUMBER.match(field.strip())
     if not match:
         return ()
-    text = match[1]
-    if text[:2] in {"0x", "0X"}:
-        return (int(text, 16),)
-    octal = (int(text, 8),) if text[0] == "0" and not set(text) & {"8", "9"} else ()
-    return tuple(dict.fromkeys((int(text), *octal)))
+    sign, hexadecimal, digits = match.groups()
+    if hexadecimal:
+        # moby takes what it cannot read for 0.
+        found = [int(hexadecimal, 16), 0]
+    else:
+        found = [int(digits)] + ([int(digits, 8)] if digits[0] == "0" and not set(digits) & {"8", "9"} else [])
+    if sign == "-":
+        # strtoul does not fail: it wraps.
+        found = [(_C_MODULUS - value) % _C_MODULUS for value in found]
+    return tuple(dict.fromkeys(value for value in found if value < _C_MODULUS))
 
 
 def _problem(raw: bytes, fields: list[str], spans: tuple[tuple[int, int], ...]) -> str:
-    if len(raw) >= LINE_LIMIT:
+    if len(raw.rstrip(b"\n")) >= LINE_LIMIT:
         return f"{len(raw)} bytes: shadow rejects a line of {LINE_LIMIT} or more"
     if not fields[0].strip():
         return "no owner"

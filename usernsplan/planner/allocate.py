@@ -6,12 +6,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from usernsplan.errors import InvalidValueError, RefusedError
-from usernsplan.ids import IdRange
+from usernsplan.ids import IdRange, IdSet
 from usernsplan.layout import NSSWITCH
 from usernsplan.model import DEFAULT_NAME, Allocation, LedgerChange, Plan
 from usernsplan.planner import advice, daemon
 from usernsplan.planner.grants import Grants
-from usernsplan.planner.names import check_name, check_owner, owner_of
+from usernsplan.planner.names import check_name, check_owner, owner_of, refuse_account
 from usernsplan.planner.taken import claims, holders, pool_of, take
 from usernsplan.strategies import Shared, Strategy, in_subid
 
@@ -35,14 +35,18 @@ def make_plan(state: HostState, request: AllocateRequest) -> Plan:
     for name in names:
         if name in known:
             _refuse_other_words(known[name], request)
+    # What Docker is to be pointed at needs its lines too, named again or not.
+    for name in dict.fromkeys((*names, request.daemon or "")):
+        if name in known:
             grants.restore(known[name])
     new = _new(state, request, [name for name in names if name not in known], grants)
     allocations = tuple(known.get(name) or new[name] for name in names)
-    docker = _docker(state, request, known | new)
+    changes = grants.changes()
+    docker = _docker(state, request, known | new, restart=bool(changes))
     return Plan(
         kind="allocate",
         allocations=allocations,
-        changes=grants.changes() + docker.changes,
+        changes=changes + docker.changes,
         ledger=LedgerChange(add=tuple(new.values())),
         account_commands=docker.commands,
         findings=advice.findings(state, request.strategy, allocations) + tuple(grants.findings) + docker.findings,
@@ -58,6 +62,8 @@ def _names(request: AllocateRequest) -> tuple[str, ...]:
     if request.daemon and not request.names:
         again = f"allocate {request.daemon} --daemon {request.daemon}"
         raise InvalidValueError("--daemon without a name to allocate", hint=f"say '{again}'")
+    if request.daemon and not request.daemon_config:
+        raise InvalidValueError("--daemon with --no-daemon-config", hint="one of the two")
     if request.owner is not None:
         check_owner(request.owner)
     if len(names) > 1 and (request.owner is not None or request.start is not None):
@@ -93,13 +99,18 @@ def _docker_target(request: AllocateRequest) -> str | None:
     return request.daemon or (None if request.names else DEFAULT_NAME)
 
 
-def _docker(state: HostState, request: AllocateRequest, known: dict[str, Allocation]) -> daemon.Pointed:
+def _docker(
+    state: HostState, request: AllocateRequest, known: dict[str, Allocation], *, restart: bool
+) -> daemon.Pointed:
     target = _docker_target(request)
     if target is None or not request.daemon_config:
         return daemon.Pointed()
     if target not in known:
         raise InvalidValueError(f"--daemon {target}: no such allocation", hint=f"name it too: 'allocate {target} …'")
-    return daemon.point_at(state, known[target], yes=request.yes)
+    pointed = daemon.point_at(state, known[target], yes=request.yes)
+    if restart and not pointed.changes and not pointed.unfinished:
+        return replace(pointed, next_steps=(daemon.RESTART,))
+    return pointed
 
 
 def _variant(request: AllocateRequest, name: str) -> Strategy:
@@ -132,7 +143,12 @@ def _has_shape(known: Allocation, strategy: Strategy) -> bool:
 
 def _new(state: HostState, request: AllocateRequest, names: Iterable[str], grants: Grants) -> dict[str, Allocation]:
     """The allocations that are yet to be made; their lines go into ``grants``."""
-    owners = {name: owner_of(state, name, request.owner, is_daemon=name == _docker_target(request)) for name in names}
+    accounts = {user.name for user in state.accounts.users}
+    owners = {}
+    for name in names:
+        owners[name] = request.owner or owner_of(name)
+        if request.owner is None and owners[name] in accounts and name != _docker_target(request):
+            refuse_account(state, owners[name])
     _refuse_second_allocation(state, owners)
     bases = _bases(state, request, owners, grants)
     made = {}
@@ -145,7 +161,7 @@ def _new(state: HostState, request: AllocateRequest, names: Iterable[str], grant
                 "--max: Docker takes its map from subuid, and a shared map past 65535 is never written there",
                 hint="leave --max out; for Podman and OCI, name the containers",
             )
-        grants.add(made[name], adopt=request.start is not None)
+        grants.add(made[name])
     return made
 
 
@@ -177,6 +193,9 @@ def _bases(state: HostState, request: AllocateRequest, owners: dict[str, str], g
         raise InvalidValueError(f"--start {ids.start} is not a multiple of {need.align}")
     if ids.start not in pool or ids.last not in pool:
         raise InvalidValueError(f"--start: {ids} lies outside the pool {pool}", hint="widen it with --pool FIRST-LAST")
+    if grants.has_lines(owners[name]):
+        # To be adopted: containers may well be running in it.
+        state = replace(state, namespaces=IdSet())
     for whose, overlap in holders(ids, claims(state, *grants.without(owners[name]))):
         raise RefusedError(f"--start: {ids} is not free: {overlap} is {whose}", hint="leave --start out: we find one")
     return {name: ids.start}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from usernsplan.errors import RefusedError
+from usernsplan.errors import InvalidFileError, RefusedError
 from usernsplan.formats import daemon_json
 from usernsplan.formats.subid import Grant
 from usernsplan.layout import DAEMON_JSON
@@ -44,26 +45,33 @@ def point_at(state: HostState, allocation: Allocation, *, yes: bool) -> Pointed:
             hint="Podman and OCI runtimes can: 'usernsplan render podman'; for Docker, allocate without "
             "--container-id, and a shared one with --daemon from the start",
         )
-    config = daemon_json.parse(state.daemon_json or b"", state.layout.path(DAEMON_JSON))
-    current = config.get(daemon_json.REMAP)
-    commands = _account_commands(state, allocation.owner)
-    if current is not None and remap_user(state, current) == allocation.owner and not commands:
-        return Pointed()
-    if current not in {None, allocation.owner} and remap_user(state, current) != allocation.owner and not yes:
+    if remap_user(state, allocation.owner) != allocation.owner:
         raise RefusedError(
-            f'{state.layout.path(DAEMON_JSON)}: "userns-remap" is "{current}", and Docker would hide what it has in '
+            f'Docker takes "userns-remap": "{allocation.owner}" for something else than the user of that name',
+            hint="'root' switches the remap off, and 'default' is the user dockremap: choose another --owner",
+        )
+    place = state.layout.path(DAEMON_JSON)
+    try:
+        config = daemon_json.parse(state.daemon_json or b"", place)
+    except InvalidFileError as error:
+        error.hint = "correct the file, or leave it alone with --no-daemon-config"
+        raise
+    commands = _account_commands(state, allocation.owner)
+    if commands and not state.can_add_accounts:
+        return _left_to_do(state, allocation, commands)
+    current = config.get(daemon_json.REMAP)
+    if current is not None and remap_user(state, current) == allocation.owner:
+        return Pointed(commands=commands)
+    if current is not None and not yes:
+        raise RefusedError(
+            f'{place}: "userns-remap" is "{current}", and Docker would hide what it has in '
             f"{_old_data_root(state, config)} and start anew in {data_root(config, allocation)}",
             hint="say --yes to change it, or --no-daemon-config to leave it alone",
         )
-    if commands and not state.can_add_accounts:
-        return _left_to_do(state, allocation, commands)
-    change = Change(DAEMON_JSON, state.daemon_json, daemon_json.with_remap(config, allocation.owner))
     return Pointed(
-        changes=(change,) if change.before != change.after else (),
+        changes=(Change(DAEMON_JSON, state.daemon_json, daemon_json.with_remap(config, allocation.owner)),),
         commands=commands,
-        findings=(*_without_tty(allocation), _hidden(state, config, allocation))
-        if change.before != change.after
-        else (),
+        findings=(*_without_tty(allocation), _hidden(state, config, allocation)),
         next_steps=(RESTART,),
     )
 
@@ -115,7 +123,7 @@ def _account_commands(state: HostState, owner: str) -> tuple[tuple[str, ...], ..
 
 def _left_to_do(state: HostState, allocation: Allocation, commands: tuple[tuple[str, ...], ...]) -> Pointed:
     prefix = () if state.layout.is_host else ("--prefix", state.layout.root)
-    left = tuple(" ".join((command[0], *prefix, *command[1:])) for command in commands)
+    left = tuple(shlex.join((command[0], *prefix, *command[1:])) for command in commands)
     return Pointed(
         findings=(
             Finding(

@@ -10,11 +10,11 @@ from usernsplan.errors import RefusedError
 from usernsplan.formats import subid
 from usernsplan.layout import SUBGID, SUBUID
 from usernsplan.model import Change, Finding
-from usernsplan.planner.taken import claims_of_others, holders
+from usernsplan.planner.taken import Claim, claims_of_others, holders
 from usernsplan.strategies import in_subid
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from usernsplan.formats.subid import Line, SubidFile
     from usernsplan.model import Allocation, HostState
@@ -30,38 +30,43 @@ class Grants:
         self._uids = {user.name: str(user.uid) for user in reversed(state.accounts.users)}
         self._out: dict[str, list[bytes]] = {SUBUID: [], SUBGID: []}
         self._in: dict[str, list[bytes]] = {SUBUID: [], SUBGID: []}
+        self._others: tuple[Claim, ...] | None = None
         self.findings: list[Finding] = []
 
-    def without(self, owner: str) -> tuple[SubidFile, SubidFile]:
-        """Both files less what this owner has in them: what everybody else holds."""
-        return self._rest(SUBUID, owner), self._rest(SUBGID, owner)
+    def has_lines(self, owner: str) -> bool:
+        """Tell whether an owner has lines in either file."""
+        return any(self._of(path, owner) for path in self._files)
 
-    def _rest(self, path: str, owner: str) -> SubidFile:
-        mine = {line.number for line in self._of(path, owner)}
+    def without(self, *owners: str) -> tuple[SubidFile, SubidFile]:
+        """Both files less what these owners have in them: what everybody else holds."""
+        return self._rest(SUBUID, owners), self._rest(SUBGID, owners)
+
+    def _rest(self, path: str, owners: Iterable[str]) -> SubidFile:
+        theirs = {line.number for owner in owners for line in self._of(path, owner)}
         file = self._files[path]
-        return replace(file, lines=tuple(line for line in file.lines if line.number not in mine))
+        return replace(file, lines=tuple(line for line in file.lines if line.number not in theirs))
 
-    def add(self, allocation: Allocation, *, adopt: bool) -> None:
+    def add(self, allocation: Allocation) -> None:
         """Grant a new allocation. An owner who has lines already is refused: every reader would join them to ours.
 
-        ``adopt``: the base was named by the user, so lines that are those of this very allocation become ours.
+        Lines that are those of this very allocation, as after the ledger was lost, become ours.
         """
         for path, wanted in _lines(allocation):
             have = self._of(path, allocation.owner)
             if not have:
                 self._in[path] += wanted
-            elif not (adopt and [line.raw for line in have] == wanted):
+            elif [subid.ended(line.raw) for line in have] != wanted:
                 raise RefusedError(
                     f"{self._state.layout.path(path)}:{have[0].number}: {allocation.owner} has "
                     f"'{_shown(have[0].raw)}', which usernsplan did not give; readers would join it to the new range",
-                    hint="take that line out, or name another --owner; lines that are exactly those of an allocation "
-                    "are adopted when --start names their first id",
+                    hint="take that line out, or name another --owner"
+                    + ("; --start with its first id adopts a range that fits" if allocation.held else ""),
                 )
 
     def restore(self, allocation: Allocation) -> None:
         """Put back lines that somebody took out or sorted into another order; where they stand, nothing is done."""
         for path, wanted in _lines(allocation):
-            have = [line.raw for line in self._of(path, allocation.owner)]
+            have = [subid.ended(line.raw) for line in self._of(path, allocation.owner)]
             if have == wanted:
                 continue
             place = self._state.layout.path(path)
@@ -82,13 +87,13 @@ class Grants:
         for path, wanted in _lines(allocation):
             have = self._of(path, allocation.owner)
             place = self._state.layout.path(path)
-            self._out[path] += [line.raw for line in have if line.raw in wanted]
+            self._out[path] += [subid.ended(line.raw) for line in have if subid.ended(line.raw) in wanted]
             if len(have) < len(wanted):
                 self.findings.append(
                     Finding("USN110", "warning", f"{place}: lines of '{allocation.name}' were gone already")
                 )
             for line in have:
-                if line.raw not in wanted:
+                if subid.ended(line.raw) not in wanted:
                     message = f"{place}:{line.number}: '{_shown(line.raw)}' stays: usernsplan did not write it"
                     self.findings.append(Finding("USN111", "warning", message))
 
@@ -110,8 +115,10 @@ class Grants:
         return sorted((line for name in names for line in self._index[path].get(name, ())), key=lambda x: x.number)
 
     def _refuse_lost_range(self, allocation: Allocation) -> None:
-        others = claims_of_others(self._state, *self.without(allocation.owner))
-        for whose, overlap in holders(allocation.held, others) if allocation.held else ():
+        if self._others is None:
+            ours = (known.owner for known in self._state.ledger.allocations)
+            self._others = claims_of_others(self._state, *self.without(*ours))
+        for whose, overlap in holders(allocation.held, self._others) if allocation.held else ():
             raise RefusedError(
                 f"'{allocation.name}' has lost its lines, and {overlap} of its range is now {whose}",
                 hint=f"undo that, or 'usernsplan release {allocation.name}' and allocate it anew",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from usernsplan.errors import InvalidValueError, RefusedError
 from usernsplan.layout import PASSWD
@@ -48,20 +48,14 @@ def check_owner(owner: str) -> None:
         )
 
 
-def owner_of(state: HostState, name: str, wanted: str | None, *, is_daemon: bool) -> str:
-    """The owner of a new allocation's lines.
+def owner_of(name: str) -> str:
+    """The owner of an allocation's lines where --owner names none: nobody's account, or Docker's own remap user."""
+    return DEFAULT_OWNER if name == DEFAULT_NAME else f"usernsplan-{name}"
 
-    Without --owner it is a name that is nobody's account, so that no person can map the range: an account of that name
-    is refused, except Docker's remap user, which must be one.
-    """
-    if wanted is not None:
-        return wanted
-    if name == DEFAULT_NAME:
-        return DEFAULT_OWNER
-    owner = f"usernsplan-{name}"
-    if state.accounts.user(owner) and not is_daemon:
-        raise RefusedError(
-            f"{state.layout.path(PASSWD)}: '{owner}' is an account: whoever is logged in as it could map the range",
-            hint=f"say '--owner {owner}' if that is meant, or '--owner OTHER'",
-        )
-    return owner
+
+def refuse_account(state: HostState, owner: str) -> NoReturn:
+    """Say that an owner which was not asked for by name is somebody's account."""
+    raise RefusedError(
+        f"{state.layout.path(PASSWD)}: '{owner}' is an account: whoever is logged in as it could map the range",
+        hint=f"say '--owner {owner}' if that is meant, or '--owner OTHER'",
+    )

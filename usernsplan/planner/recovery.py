@@ -2,8 +2,8 @@
 
 Other programs may have changed the files since (the locks died with the run), so nothing is decided by position or by
 whole contents: a line of ours is taken out wherever it stands now, and never put in, because its range may by now be
-somebody else's. Hence: a run that was only taking lines out is completed; one that had replaced every file is
-completed; any other is put back.
+somebody else's. Hence: a run that was only taking lines out is completed; one whose files all stand as it meant to
+leave them is completed; any other is put back.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ def _release(state: HostState, names: tuple[str, ...], *, yes: bool) -> Plan:
         grants.remove(allocation)
     docker = _unpoint(state, gone, yes=yes)
     held = tuple((allocation.name, allocation.held) for allocation in gone if allocation.held)
-    forget = " ".join(name for name, _ in held[:3]) + (" …" if held[3:] else "")
+    forget = " ".join(name for name, _ in held)
     root = "" if state.layout.is_host else f" --root {shlex.quote(state.layout.root)}"
     later = f"usernsplan release --forget {forget}{root}  # once no file carries these ids any more"
     return Plan(
@@ -62,11 +62,11 @@ def _forget(state: HostState, names: tuple[str, ...]) -> Plan:
 
 def _unpoint(state: HostState, gone: tuple[Allocation, ...], *, yes: bool) -> daemon.Pointed:
     """Take userns-remap out where it names an owner that is about to lose its lines: dockerd would not start."""
-    owners = {allocation.owner for allocation in gone if state.accounts.user(allocation.owner)}
-    if not owners or state.daemon_json is None:
+    owners = {allocation.owner for allocation in gone}
+    if daemon_json.REMAP.encode() not in (state.daemon_json or b""):
         return daemon.Pointed()
     place = state.layout.path(DAEMON_JSON)
-    config = daemon_json.parse(state.daemon_json, place)
+    config = daemon_json.parse(state.daemon_json or b"", place)
     current = config.get(daemon_json.REMAP)
     if current is None or daemon.remap_user(state, current) not in owners:
         return daemon.Pointed()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from usernsplan.errors import InvalidFileError, InvalidValueError, PoolExhaustedError
 from usernsplan.formats import login_defs
-from usernsplan.ids import IdRange, IdSet
+from usernsplan.ids import ID_LIMIT, IdRange, IdSet
 from usernsplan.layout import GROUP, LEDGER, LOGIN_DEFS, PASSWD, SUBGID, SUBUID
 from usernsplan.reserved import EXCLUSIVE
 
@@ -90,7 +90,7 @@ def pool_of(state: HostState, strategy: Strategy, wanted: IdRange | None) -> IdR
                 f"{key}_MIN {low} lies above {key}_MAX {high}",
                 hint="useradd fails with these too; correct them, or say --pool FIRST-LAST",
             )
-    last = min(defs.sub_uid_max, defs.sub_gid_max)
+    last = min(defs.sub_uid_max, defs.sub_gid_max, ID_LIMIT - 1)
     if last < POOL_START:
         raise InvalidValueError(
             f"{place}: SUB_UID_MAX or SUB_GID_MAX is {last}, below our pool's start {POOL_START}",

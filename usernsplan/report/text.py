@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from usernsplan.report.diff import unified
@@ -23,7 +24,7 @@ def plan(plan: Plan, layout: Layout, *, done: bool) -> str:
     parts = [table(_HEADERS, [_row(a) for a in plan.allocations])] if plan.allocations else []
     parts += [unified(change, layout.path(change.path)) for change in plan.changes]
     if not done and plan.account_commands:
-        parts.append("\n".join(f"would run: {' '.join(command)}" for command in plan.account_commands))
+        parts.append("\n".join(f"would run: {shlex.join(command)}" for command in plan.account_commands))
     if not plan.changed:
         parts.append("Nothing changes: it is already so.")
     elif not done:

@@ -38,9 +38,8 @@ def main() -> None:
         (theirs / "etc").mkdir(parents=True)
         for name in ("subuid", "subgid"):
             (theirs / "etc" / name).touch()
-        subprocess.run(
-            [shutil.which("useradd", path="/usr/sbin:/sbin") or "useradd", "--prefix", theirs, "peer"], check=True
-        )
+        useradd = shutil.which("useradd", path="/usr/sbin:/sbin") or sys.exit("useradd is not installed")
+        subprocess.run([useradd, "--prefix", theirs, "peer"], check=True)
         script = "".join(
             f"{usermod} --prefix {theirs} --add-subuids {base}-{base + 65535} --add-subgids {base}-{base + 65535} peer\n"
             for base in range(524288, 524288 + 65536 * SAMPLE, 65536)

@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from usernsplan.errors import InvalidValueError
@@ -87,8 +88,12 @@ class SubidFile:
         return tuple(line for line in self.lines if isinstance(line, Odd) and line.problem)
 
 
+@lru_cache(maxsize=4)
 def parse(raw: bytes | None) -> SubidFile:
-    """Read the bytes of the file (None: there is none); nothing is an error, nothing is lost."""
+    """Read the bytes of the file (None: there is none); nothing is an error, nothing is lost.
+
+    Remembered, because a run reads both files before it takes the locks and again under them.
+    """
     if raw is None:
         return SubidFile(exists=False)
     return SubidFile(tuple(_line(number, text) for number, text in enumerate(_split(raw), 1)))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import sqlite3
-import zlib
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -45,14 +43,19 @@ class SqliteLedger:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._shown = layout.path(LEDGER)
+        self._known: tuple[object, LedgerState] | None = None
 
     def state(self) -> LedgerState:
         """Everything that is allocated or quarantined, by name."""
         with self._reading() as db:
             if db is None:
                 return LedgerState()
+            # Whatever changes the ledger is in its history too, and a run reads the ledger before and under its locks.
+            stamp = db.execute("SELECT max(rowid), (SELECT count(*) FROM intent) FROM history").fetchone()
+            if self._known and self._known[0] == stamp:
+                return self._known[1]
             maps = _Maps()
-            return LedgerState(
+            state = LedgerState(
                 tuple(
                     Allocation(name, owner, strategy, maps.mapping(uids, gids), _held(start, count), since)
                     for name, owner, strategy, uids, gids, start, count, since in db.execute(
@@ -66,8 +69,10 @@ class SqliteLedger:
                         "SELECT name, held_start, held_count, since FROM quarantine ORDER BY name, held_start"
                     )
                 ),
-                interrupted=db.execute("SELECT 1 FROM intent").fetchone() is not None,
+                interrupted=bool(stamp[1]),
             )
+            self._known = (stamp, state)
+            return state
 
     def history(self) -> tuple[HistoryEntry, ...]:
         """What was done, oldest first."""
@@ -173,7 +178,7 @@ class SqliteLedger:
     def _explained(self) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, zlib.error, ValueError, KeyError, TypeError) as error:
+        except (sqlite3.Error, ValueError, KeyError, TypeError) as error:
             raise LedgerError(
                 f"{self._shown}: {error}",
                 hint="where the file itself is damaged, put back a copy of it from a backup",
@@ -254,8 +259,17 @@ def _intent(text: str) -> Intent:
 
 
 def _packed(content: bytes | None) -> str | None:
+    import base64  # noqa: PLC0415 - only where something changes
+    import zlib  # noqa: PLC0415
+
     return None if content is None else base64.b64encode(zlib.compress(content, 1)).decode()
 
 
 def _unpacked(text: str | None) -> bytes | None:
-    return None if text is None else zlib.decompress(base64.b64decode(text))
+    import base64  # noqa: PLC0415 - only where something changes
+    import zlib  # noqa: PLC0415
+
+    try:
+        return None if text is None else zlib.decompress(base64.b64decode(text))
+    except zlib.error as error:
+        raise ValueError(str(error)) from error

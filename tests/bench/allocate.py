@@ -40,10 +40,8 @@ def main() -> None:
             (theirs / "etc" / name).touch()
         useradd = shutil.which("useradd", path="/usr/sbin:/sbin") or sys.exit("useradd is not installed")
         subprocess.run([useradd, "--prefix", theirs, "peer"], check=True)
-        script = "".join(
-            f"{usermod} --prefix {theirs} --add-subuids {base}-{base + 65535} --add-subgids {base}-{base + 65535} peer\n"
-            for base in range(524288, 524288 + 65536 * SAMPLE, 65536)
-        )
+        ranges = (f"{base}-{base + 65535}" for base in range(524288, 524288 + 65536 * SAMPLE, 65536))
+        script = "".join(f"{usermod} --prefix {theirs} --add-subuids {r} --add-subgids {r} peer\n" for r in ranges)
         scaled = median(["sh", "-c", script], runs=1) * NAMES / SAMPLE
     print(row(f"{NAMES} names in one command", all_names, f"usermod, {SAMPLE} runs x {NAMES // SAMPLE}", scaled))
     print(row(f"one more beside {NAMES}", one_more, "usermod, one run", scaled / NAMES))

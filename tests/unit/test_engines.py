@@ -39,7 +39,7 @@ APART = Allocation(
 )
 @pytest.mark.parametrize("name", ["uid_map", "gid_map"])
 def test_the_kernel_reads_container_host_count(name: str, allocation: Allocation, text: str) -> None:
-    assert render(name, allocation, state()) == text
+    assert render(name, allocation, state()).text == text
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_the_kernel_reads_container_host_count(name: str, allocation: Allocation
     ids=["per-container", "single-uid", "shared", "shared for Docker", "shared to the end", "uids and gids apart"],
 )
 def test_podman_reads_one_flag_for_each_extent(allocation: Allocation, text: str) -> None:
-    assert render("podman", allocation, state()) == text
+    assert render("podman", allocation, state()).text == text
 
 
 OCI_PER_CONTAINER = """\
@@ -91,7 +91,7 @@ OCI_PER_CONTAINER = """\
 
 
 def test_an_oci_runtime_reads_a_fragment_of_config_json() -> None:
-    assert render("oci", PER_CONTAINER, state()) == OCI_PER_CONTAINER
+    assert render("oci", PER_CONTAINER, state()).text == OCI_PER_CONTAINER
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_an_oci_fragment_has_the_user_namespace_and_every_extent(
     allocation: Allocation, uids: list[tuple[int, int, int]], gids: list[tuple[int, int, int]]
 ) -> None:
     names = ("containerID", "hostID", "size")
-    assert json.loads(render("oci", allocation, state())) == {
+    assert json.loads(render("oci", allocation, state()).text) == {
         "linux": {
             "namespaces": [{"type": "user"}],
             "uidMappings": [dict(zip(names, extent, strict=True)) for extent in uids],
@@ -119,7 +119,7 @@ def test_an_oci_fragment_has_the_user_namespace_and_every_extent(
 
 @pytest.mark.parametrize("name", ["uid_map", "gid_map"])
 def test_uid_map_and_gid_map_are_not_mixed_up(name: str) -> None:
-    assert render(name, APART, state()) == {"uid_map": "0 100000 5", "gid_map": "0 200000 3\n3 7 1"}[name]
+    assert render(name, APART, state()).text == {"uid_map": "0 100000 5", "gid_map": "0 200000 3\n3 7 1"}[name]
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_uid_map_and_gid_map_are_not_mixed_up(name: str) -> None:
     ids=["no file", "other keys", "another remap"],
 )
 def test_docker_reads_the_owner_of_the_lines(allocation: Allocation, owner: str, raw: bytes | None, text: str) -> None:
-    assert render("docker", allocation, state(daemon_json=raw)) == text.replace("OWNER", owner)
+    assert render("docker", allocation, state(daemon_json=raw)).text == text.replace("OWNER", owner)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_an_unknown_engine_is_an_error_that_lists_the_known(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(ENGINES))
 def test_nothing_that_is_rendered_ends_in_a_line_end(name: str) -> None:
-    assert not render(name, FILLED, state(daemon_json=b"{}\n")).endswith("\n")
+    assert not render(name, FILLED, state(daemon_json=b"{}\n")).text.endswith("\n")
 
 
 def test_what_docker_makes_of_the_lines_is_what_uid_map_says() -> None:
@@ -196,4 +196,19 @@ def test_what_docker_makes_of_the_lines_is_what_uid_map_says() -> None:
     for _, start, count in lines:
         expected.append(f"{container} {int(start)} {int(count)}")
         container += int(count)
-    assert render("uid_map", plan.allocations[0], state()).split("\n") == expected
+    assert render("uid_map", plan.allocations[0], state()).text.split("\n") == expected
+
+
+@pytest.mark.parametrize(
+    ("passwd", "group", "notes"),
+    [
+        (b"", b"", 1),
+        (b"usernsplan-web:x:990:990::/:/bin/false\n", b"", 1),
+        (b"usernsplan-web:x:990:990::/:/bin/false\n", b"usernsplan-web:x:990:\n", 0),
+    ],
+    ids=["nobody", "no group", "both"],
+)
+def test_docker_needs_an_account_and_a_group_of_the_owners_name_and_that_is_noted(
+    passwd: bytes, group: bytes, notes: int
+) -> None:
+    assert len(render("docker", PER_CONTAINER, state(passwd=passwd, group=group)).notes) == notes

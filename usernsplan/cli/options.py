@@ -36,6 +36,13 @@ def show(output: str) -> None:
     print(output)
 
 
+def note(lines: Iterable[str]) -> None:
+    """Print what is not part of a result where it does not mix with it."""
+    sys.stdout.flush()
+    for line in lines:
+        print(f"note: {line}", file=sys.stderr)
+
+
 def warn(findings: Iterable[Finding]) -> None:
     """Print findings where they do not mix with results."""
     from usernsplan.report import text  # noqa: PLC0415 - only where something is to be said

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from usernsplan import engines
-from usernsplan.cli.options import Root, show
+from usernsplan.cli.options import Root, note, show
 from usernsplan.errors import UnknownNameError
 from usernsplan.host import files, read
 from usernsplan.ledger import open_ledger
@@ -28,4 +28,6 @@ def render(
     found = [a for a in state.ledger.allocations if a.name == name]
     if not found:
         raise UnknownNameError(f"nothing is allocated under the name '{name}'")
-    show(engines.render(engine, found[0], state))
+    rendered = engines.render(engine, found[0], state)
+    show(rendered.text)
+    note(rendered.notes)

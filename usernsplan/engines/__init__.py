@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 from usernsplan.errors import InvalidValueError, RefusedError
 
 if TYPE_CHECKING:
-    from usernsplan.engines.base import Engine
+    from usernsplan.engines.base import Engine, Rendered
     from usernsplan.model import Allocation, HostState
 
 # What `render` is asked for -> the file it lives in; imported only when asked for.
@@ -22,8 +22,8 @@ def engine(name: str) -> Engine:
     return cast("Engine", import_module(f"usernsplan.engines.{ENGINES[name]}").ENGINES[name])
 
 
-def render(name: str, allocation: Allocation, state: HostState) -> str:
-    """What the engine reads, as text to paste.
+def render(name: str, allocation: Allocation, state: HostState) -> Rendered:
+    """What the engine reads, and what it needs besides.
 
     Raises RefusedError where the engine cannot make this mapping, naming one that can: a wrong configuration is never
     printed.

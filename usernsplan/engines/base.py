@@ -17,11 +17,19 @@ class Verdict:
     why: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """What an engine reads: ``text`` to paste, without a final newline, and ``notes`` on what it needs besides."""
+
+    text: str
+    notes: tuple[str, ...] = ()
+
+
 class Engine(Protocol):
     """One container engine."""
 
     def verdict(self, allocation: Allocation) -> Verdict:
         """Tell whether the engine can express this allocation."""
 
-    def render(self, allocation: Allocation, state: HostState) -> str:
-        """The text that it reads, without a final newline; only asked for where the verdict is that it can."""
+    def render(self, allocation: Allocation, state: HostState) -> Rendered:
+        """What it reads; only asked for where the verdict is that it can."""

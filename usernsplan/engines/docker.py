@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from usernsplan.engines.base import Verdict
+from usernsplan.engines.base import Rendered, Verdict
 from usernsplan.formats import daemon_json
 from usernsplan.layout import DAEMON_JSON
 from usernsplan.strategies import in_subid
@@ -27,10 +27,17 @@ class Docker:
             return Verdict(can=False, why="it lays ranges end to end from container id 0 and cannot skip ids")
         return Verdict(can=True)
 
-    def render(self, allocation: Allocation, state: HostState) -> str:
-        """The host's daemon.json with userns-remap set to the owner; the daemon needs an account of that name."""
+    def render(self, allocation: Allocation, state: HostState) -> Rendered:
+        """The host's daemon.json with userns-remap set to the owner."""
         config = daemon_json.parse(state.daemon_json or b"", state.layout.path(DAEMON_JSON))
-        return daemon_json.with_remap(config, allocation.owner).decode().removesuffix("\n")
+        text = daemon_json.with_remap(config, allocation.owner).decode().removesuffix("\n")
+        if state.accounts.user(allocation.owner) and state.accounts.group(allocation.owner):
+            return Rendered(text)
+        note = (
+            f"Docker starts only where {allocation.owner} is an account with a group of its name: "
+            f"'allocate --strategy {allocation.strategy} {allocation.name} --daemon {allocation.name}' makes both"
+        )
+        return Rendered(text, (note,))
 
 
 ENGINES = {"docker": Docker()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from usernsplan.engines.base import Verdict
+from usernsplan.engines.base import Rendered, Verdict
 
 if TYPE_CHECKING:
     from usernsplan.model import Allocation, HostState
@@ -22,11 +22,11 @@ class MapFile:
         del allocation
         return Verdict(can=True)
 
-    def render(self, allocation: Allocation, state: HostState) -> str:
+    def render(self, allocation: Allocation, state: HostState) -> Rendered:
         """One extent a line, to be written in one write(2)."""
         del state
         ids = allocation.mapping.uids if self.kind == "uids" else allocation.mapping.gids
-        return ids.text().removesuffix("\n")
+        return Rendered(ids.text().removesuffix("\n"))
 
 
 ENGINES = {"uid_map": MapFile("uids"), "gid_map": MapFile("gids")}

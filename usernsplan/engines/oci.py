@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from usernsplan.engines.base import Verdict
+from usernsplan.engines.base import Rendered, Verdict
 
 if TYPE_CHECKING:
     from usernsplan.mapping import IdMap
@@ -23,7 +23,7 @@ class Oci:
         del allocation
         return Verdict(can=True)
 
-    def render(self, allocation: Allocation, state: HostState) -> str:
+    def render(self, allocation: Allocation, state: HostState) -> Rendered:
         """A JSON object to merge into config.json; "namespaces" is to be joined with the ones that stand there."""
         del state
         linux = {
@@ -31,7 +31,7 @@ class Oci:
             "uidMappings": _mappings(allocation.mapping.uids),
             "gidMappings": _mappings(allocation.mapping.gids),
         }
-        return json.dumps({"linux": linux}, indent=2)
+        return Rendered(json.dumps({"linux": linux}, indent=2))
 
 
 def _mappings(ids: IdMap) -> list[dict[str, int]]:

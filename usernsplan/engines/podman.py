@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from usernsplan.engines.base import Verdict
+from usernsplan.engines.base import Rendered, Verdict
 
 if TYPE_CHECKING:
     from usernsplan.mapping import IdMap
@@ -19,10 +19,11 @@ class Podman:
         del allocation
         return Verdict(can=True)
 
-    def render(self, allocation: Allocation, state: HostState) -> str:
+    def render(self, allocation: Allocation, state: HostState) -> Rendered:
         """The flags, on one line, to stand right after ``podman run``."""
         del state
-        return " ".join((*_flags("--uidmap", allocation.mapping.uids), *_flags("--gidmap", allocation.mapping.gids)))
+        flags = (*_flags("--uidmap", allocation.mapping.uids), *_flags("--gidmap", allocation.mapping.gids))
+        return Rendered(" ".join(flags))
 
 
 def _flags(flag: str, ids: IdMap) -> list[str]:

@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pytest
+
 from usernsplan.cli import main
+
+needs_root = pytest.mark.skipif(
+    os.geteuid() != 0, reason="only root can mount, chown, make files immutable or add users"
+)
 
 PROGRAM = (sys.executable, "-m", "usernsplan")
 

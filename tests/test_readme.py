@@ -58,14 +58,15 @@ def test_each_command_for_real_use_works_on_another_root(block: str, program: di
     lines = [re.sub(r"(usernsplan \w+)", rf"\1 --root {root}", line) for line in block.splitlines()]
     script = 'podman() { echo podman "$@"; }\nsystemctl() { echo systemctl "$@"; }\n' + "\n".join(lines)
     done = subprocess.run(["bash", "-euc", script], env=program, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    # Whoever is not root cannot add Docker's user: that is left to do, and said.
+    assert done.returncode == (3 if os.geteuid() and "restart docker" in block else 0), done.stderr
     if "lxc" in block:
         assert "lxc.idmap = u 0 524288 65536\nlxc.idmap = g 0 524288 65536\n" in done.stdout
         assert (root / "etc/subuid").read_text() == "root:524288:65536\n"
     elif "podman" in block:
         assert "podman run --uidmap 0:524288:65536 --gidmap 0:524288:65536 docker.io" in done.stdout
     else:
-        assert (root / "etc/docker/daemon.json").exists()
+        assert (root / "etc/docker/daemon.json").exists() == (os.geteuid() == 0)
 
 
 def test_the_library_example_prints_the_host_id_of_www_data(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import files_of, json_of, usernsplan
+from tests.command import files_of, json_of, needs_root, usernsplan
 
 
 @pytest.fixture
@@ -118,6 +118,7 @@ def test_history_says_who_did_what_with_which_words(root: Path) -> None:
     assert "1234" in usernsplan("history", "--root", root).stdout
 
 
+@needs_root
 def test_with_no_names_docker_is_remapped_and_again_nothing_happens(root: Path) -> None:
     put(root, "docker/daemon.json", '{\n    "debug": true\n}\n')
     document = json_of("allocate", "--strategy", "per-container", "--root", root)
@@ -134,8 +135,8 @@ def test_with_no_names_docker_is_remapped_and_again_nothing_happens(root: Path) 
     assert files_of(root) == before
 
 
+@needs_root
 def test_where_useradd_cannot_run_the_command_is_left_to_do_and_docker_is_left_alone(root: Path) -> None:
-    # An unprivileged user has no useradd for the real host; for another root only its absence stops it.
     code = (
         "import sys, usernsplan.host.accounts as a; a._SBIN = '/nonexistent'\n"
         "sys.argv[0] = 'usernsplan'\nfrom usernsplan.cli import main; main()"
@@ -151,6 +152,7 @@ def test_where_useradd_cannot_run_the_command_is_left_to_do_and_docker_is_left_a
     assert (root / "etc/docker/daemon.json").exists()
 
 
+@needs_root
 def test_another_remap_is_not_overwritten_without_yes(root: Path) -> None:
     put(root, "docker/daemon.json", '{"userns-remap": "alice"}')
     put(root, "subuid", "alice:100000:65536\n")

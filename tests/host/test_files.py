@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.command import PROGRAM, files_of, json_of, usernsplan
+from tests.command import PROGRAM, files_of, json_of, needs_root, usernsplan
 from usernsplan.errors import UsernsplanError
 from usernsplan.host import files
 from usernsplan.layout import SUBUID, Layout
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from pyfakefs.fake_filesystem import FakeFilesystem
 
 ALLOCATE = ("allocate", "--strategy", "per-container", "web", "--root")
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files immutable, mount and chown")
 
 
 @pytest.fixture

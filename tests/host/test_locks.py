@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import usernsplan
+from tests.command import needs_root, usernsplan
 from usernsplan.errors import LockBusyError
 from usernsplan.host.locks import subid_locks
 from usernsplan.layout import Layout
@@ -82,6 +82,7 @@ def test_the_password_lock_of_another_process_is_waited_for(root: Path) -> None:
         pass
 
 
+@needs_root
 @pytest.mark.skipif(shutil.which("usermod", path="/usr/sbin:/sbin") is None, reason="usermod is not installed")
 def test_usermod_waits_for_our_locks(root: Path) -> None:
     """The other direction, with the real tool: while we hold the locks, usermod's change does not happen."""

@@ -32,5 +32,5 @@ def state(layout: Layout, ledger: Ledger) -> HostState:
         accounts=accounts.read(layout),
         ledger=ledger.state(),
         namespaces=procfs.namespace_ids() if layout.is_host else IdSet(),
-        can_add_accounts=accounts.can_add(layout),
+        can_add_accounts=accounts.can_add(),
     )

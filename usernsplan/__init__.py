@@ -1,7 +1,7 @@
 """Plan host ids for containers: ranges, maps, the three strategies, and the files that engines read.
 
-As a library: ``make_plan`` decides, from a ``HostState`` and an ``AllocateRequest``, without touching anything;
-``carry_out`` does it. Names are imported when they are first used, so that the commands start fast.
+As a library: ``allocate`` and ``release`` do what the commands do; ``make_plan`` and ``make_release`` decide the same
+from a ``HostState`` without touching anything. Names are imported when they are first used: commands start fast.
 """
 
 from __future__ import annotations
@@ -10,11 +10,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from usernsplan.apply import carry_out, preview
+    from usernsplan.apply import allocate, carry_out, preview, release
     from usernsplan.engines import render
-    from usernsplan.errors import UsernsplanError
+    from usernsplan.errors import (
+        HostChangedError,
+        InvalidFileError,
+        InvalidValueError,
+        LedgerError,
+        LockBusyError,
+        NotPermittedError,
+        PoolExhaustedError,
+        RefusedError,
+        UnknownNameError,
+        UsernsplanError,
+    )
     from usernsplan.host.files import layout_at
-    from usernsplan.host.read import state
     from usernsplan.ids import IdRange, IdSet
     from usernsplan.layout import Layout
     from usernsplan.ledger import open_ledger
@@ -23,62 +33,59 @@ if TYPE_CHECKING:
     from usernsplan.planner import make_plan, make_release
     from usernsplan.strategies import PerContainer, Shared, SingleUid
 
-_HOME = {
-    "AllocateRequest": "model",
-    "Allocation": "model",
-    "Extent": "mapping",
-    "Finding": "model",
-    "HostState": "model",
-    "IdMap": "mapping",
-    "IdRange": "ids",
-    "IdSet": "ids",
-    "Layout": "layout",
-    "Mapping": "mapping",
-    "PerContainer": "strategies",
-    "Plan": "model",
-    "ReleaseRequest": "model",
-    "Shared": "strategies",
-    "SingleUid": "strategies",
-    "UsernsplanError": "errors",
-    "carry_out": "apply",
-    "layout_at": "host.files",
-    "make_plan": "planner",
-    "make_release": "planner",
-    "open_ledger": "ledger",
-    "preview": "apply",
-    "render": "engines",
-    "state": "host.read",
-}
-
 __all__ = [
     "AllocateRequest",
     "Allocation",
     "Extent",
     "Finding",
+    "HostChangedError",
     "HostState",
     "IdMap",
     "IdRange",
     "IdSet",
+    "InvalidFileError",
+    "InvalidValueError",
     "Layout",
+    "LedgerError",
+    "LockBusyError",
     "Mapping",
+    "NotPermittedError",
     "PerContainer",
     "Plan",
+    "PoolExhaustedError",
+    "RefusedError",
     "ReleaseRequest",
     "Shared",
     "SingleUid",
+    "UnknownNameError",
     "UsernsplanError",
+    "allocate",
     "carry_out",
     "layout_at",
     "make_plan",
     "make_release",
     "open_ledger",
     "preview",
+    "release",
     "render",
-    "state",
 ]
+
+_HOMES = {
+    "apply": ("allocate", "carry_out", "preview", "release"),
+    "engines": ("render",),
+    "host.files": ("layout_at",),
+    "ids": ("IdRange", "IdSet"),
+    "layout": ("Layout",),
+    "ledger": ("open_ledger",),
+    "mapping": ("Extent", "IdMap", "Mapping"),
+    "model": ("AllocateRequest", "Allocation", "Finding", "HostState", "Plan", "ReleaseRequest"),
+    "planner": ("make_plan", "make_release"),
+    "strategies": ("PerContainer", "Shared", "SingleUid"),
+}
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOME:
+    if name not in __all__:
         raise AttributeError(f"module 'usernsplan' has no attribute '{name}'")
-    return getattr(import_module(f"usernsplan.{_HOME[name]}"), name)
+    home = next((home for home, names in _HOMES.items() if name in names), "errors")
+    return getattr(import_module(f"usernsplan.{home}"), name)

@@ -7,59 +7,79 @@ and the end of the intent, in one step. What a leftover intent means is decided 
 from __future__ import annotations
 
 import shlex
-import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from usernsplan.errors import HostChangedError, LedgerError, UsernsplanError
 from usernsplan.formats.subid import added_lines
-from usernsplan.host import accounts, files, locks, log, procfs, read
+from usernsplan.host import accounts, files, locks, log, procfs, read, signals
 from usernsplan.layout import DAEMON_JSON, SUBGID, SUBUID
+from usernsplan.ledger import open_ledger
 from usernsplan.model import Finding, HistoryEntry, Intent
-from usernsplan.planner.recovery import mend
+from usernsplan.planner import make_plan, make_release
+from usernsplan.planner.recovery import as_mended, mend, undo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from usernsplan.layout import Layout
     from usernsplan.ledger import Ledger
-    from usernsplan.model import Change, HostState, Plan
+    from usernsplan.model import AllocateRequest, Change, HostState, Plan, ReleaseRequest
+    from usernsplan.planner.recovery import Mended
+
+
+def allocate(request: AllocateRequest, root: str = "/", command: str = "") -> Plan:
+    """Give containers their ids on the host below ``root``; ``command`` is what its history will say. See carry_out."""
+    layout = files.layout_at(root)
+    return carry_out(layout, open_ledger(layout), partial(make_plan, request=request), command)
+
+
+def release(request: ReleaseRequest, root: str = "/", command: str = "") -> Plan:
+    """Take allocations away, or forget released ranges, on the host below ``root``. See carry_out."""
+    layout = files.layout_at(root)
+    return carry_out(layout, open_ledger(layout), partial(make_release, request=request), command)
 
 
 def preview(layout: Layout, ledger: Ledger, decide: Callable[[HostState], Plan]) -> Plan:
     """What would be done now. Nothing is written, no lock is taken."""
     state = read.state(layout, ledger)
-    plan = decide(state)
-    if state.ledger.interrupted:
-        note = Finding(
-            "USN114",
-            "warning",
-            "a run was interrupted between its files: what is shown may differ from what will be done",
-            "the next run that changes something completes it or puts it back first",
-        )
-        plan = replace(plan, findings=(note, *plan.findings))
-    return plan
+    intent = ledger.pending() if state.ledger.interrupted else None
+    if intent is None:
+        return decide(state)
+    message = f"a run was interrupted ('{intent.command}'); it is mended before anything else is done"
+    note = Finding("USN114", "warning", message)
+    try:
+        plan = decide(as_mended(state, intent))
+    except UsernsplanError as error:
+        error.notes = (message,)
+        raise
+    return replace(plan, findings=(note, *plan.findings))
 
 
-def carry_out(layout: Layout, ledger: Ledger, decide: Callable[[HostState], Plan]) -> Plan:
+def carry_out(layout: Layout, ledger: Ledger, decide: Callable[[HostState], Plan], command: str = "") -> Plan:
     """Decide and do it: where nothing is to change, nothing is locked or touched.
 
     The decision is made anew under the locks, from what the host holds then, so that runs at the same time follow one
-    another instead of failing. Raises what ``decide`` raises, LockBusyError, and the errors of files and ledger; the
-    host is then as it was.
+    another instead of failing. Raises what ``decide`` raises, LockBusyError, and the errors of files and ledger: the
+    files are then as they were, or, where even that could not be written, the next run mends them.
     """
     findings: list[Finding] = []
     try:
-        if ledger.pending():
+        state = read.state(layout, ledger)
+        if state.ledger.interrupted:
+            # By a kill, or by a run that is under way at this moment: what was read may be half of it.
             with locks.subid_locks(layout):
                 findings += recover(layout, ledger)
-        plan = decide(read.state(layout, ledger))
+                state = read.state(layout, ledger)
+        plan = decide(state)
         if plan.changed:
             # Before the locks, which useradd takes itself. If we fail after it, an account without a range is harmless.
-            for command in plan.account_commands:
-                accounts.add(layout, command)
-                made = f"made the account that Docker's remap needs: {' '.join(command)}"
+            for words in plan.account_commands:
+                accounts.add(layout, words)
+                made = f"made the account that Docker's remap needs: {shlex.join(layout.account_command(words))}"
                 findings.append(Finding("USN115", "info", made))
             with locks.subid_locks(layout):
                 findings += recover(layout, ledger)
@@ -67,32 +87,36 @@ def carry_out(layout: Layout, ledger: Ledger, decide: Callable[[HostState], Plan
                 if plan.account_commands:
                     raise HostChangedError(f"the account {plan.account_commands[0][-1]} went away meanwhile")
                 if plan.changed:
-                    commit(layout, ledger, plan)
+                    commit(layout, ledger, plan, command)
     except UsernsplanError as error:
         error.notes = tuple(finding.message for finding in findings)
         raise
     return replace(plan, findings=(*findings, *plan.findings))
 
 
-def commit(layout: Layout, ledger: Ledger, plan: Plan) -> None:
+def commit(layout: Layout, ledger: Ledger, plan: Plan, command: str) -> None:
     """Carry out a plan, under the locks. Raises HostChangedError where a file is not what the plan was made from."""
     for change in plan.changes:
         if _now(layout, change.path) != change.before:
             raise HostChangedError(f"{layout.path(change.path)} was changed by somebody else meanwhile")
-    intent = Intent(shlex.join(sys.argv), procfs.actor(), plan.ledger, plan.changes)
-    ledger.begin(intent)
-    try:
-        files.write(layout, {change.path: change.after for change in plan.changes}, backup=(SUBUID, SUBGID))
-    except BaseException:
-        recover(layout, ledger)
-        raise
+    intent = Intent(_printable(command), procfs.actor(), plan.ledger, plan.changes)
     entry = _entry(intent, layout)
-    try:
-        ledger.complete(entry)
-    except LedgerError as error:
-        later = "the files are written; the next usernsplan that can write its ledger takes them over"
-        raise LedgerError(str(error), hint=later) from error
-    log.changed(layout, (f"{line} (uid {entry.actor.uid}: {entry.command})" for line in entry.changed))
+    with signals.held():
+        ledger.begin(intent)
+        try:
+            files.write(layout, {change.path: change.after for change in plan.changes}, backup=(SUBUID, SUBGID))
+        except BaseException:
+            # What cannot be put back now either is the next run's to mend; the first error is the one to tell.
+            with suppress(UsernsplanError):
+                _write(layout, undo(intent, _all_now(layout, intent)), intent)
+                ledger.put_back(replace(entry, changed=("failed, and put back",)))
+            raise
+        try:
+            ledger.complete(entry)
+        except UsernsplanError as error:
+            later = "the files are written; the next usernsplan that can write its ledger takes them over"
+            raise LedgerError(str(error), hint=later) from error
+    _log(layout, entry)
 
 
 def recover(layout: Layout, ledger: Ledger) -> tuple[Finding, ...]:
@@ -100,20 +124,28 @@ def recover(layout: Layout, ledger: Ledger) -> tuple[Finding, ...]:
     intent = ledger.pending()
     if intent is None:
         return ()
-    paths = tuple(change.path for change in intent.changes)
-    mended = mend(intent, {path: _now(layout, path) for path in paths})
-    files.write(layout, {change.path: change.after for change in mended.changes})
-    for path in mended.removals:
-        files.remove(layout, path)
-    files.discard_unfinished(layout, paths)
+    mended = mend(intent, _all_now(layout, intent))
+    _write(layout, mended, intent)
     entry = _entry(intent, layout)
     what = "completed" if mended.completed else "put back"
     if mended.completed:
         ledger.complete(entry)
     else:
-        ledger.put_back(replace(entry, changed=("interrupted, and put back",)))
-    log.changed(layout, [f"an interrupted run was {what}: {intent.command}"])
+        entry = replace(entry, changed=("interrupted, and put back",))
+        ledger.put_back(entry)
+    _log(layout, entry)
     return (Finding("USN114", "warning", f"a run was interrupted ('{intent.command}'); it is now {what}"),)
+
+
+def _write(layout: Layout, mended: Mended, intent: Intent) -> None:
+    files.write(layout, {change.path: change.after for change in mended.changes})
+    for path in mended.removals:
+        files.remove(layout, path)
+    files.discard_unfinished(layout, tuple(change.path for change in intent.changes))
+
+
+def _all_now(layout: Layout, intent: Intent) -> dict[str, bytes | None]:
+    return {change.path: _now(layout, change.path) for change in intent.changes}
 
 
 def _now(layout: Layout, path: str) -> bytes | None:
@@ -122,7 +154,7 @@ def _now(layout: Layout, path: str) -> bytes | None:
 
 def _entry(intent: Intent, layout: Layout) -> HistoryEntry:
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    changed = tuple(line for change in intent.changes for line in _lines(layout, change))
+    changed = tuple(_printable(line) for change in intent.changes for line in _lines(layout, change))
     changed += tuple(f"forgot the released range of {name}" for name in intent.ledger.forget)
     return HistoryEntry(at, intent.actor, intent.command, changed)
 
@@ -133,3 +165,12 @@ def _lines(layout: Layout, change: Change) -> Iterable[str]:
     for sign, lines in (("-", added_lines(change.after, before)), ("+", added_lines(before, change.after))):
         for line in lines:
             yield f"{place}: {sign} {line.decode('utf-8', 'backslashreplace').strip()}"
+
+
+def _log(layout: Layout, entry: HistoryEntry) -> None:
+    log.changed(layout, (f"{line} (uid {entry.actor.uid}: {entry.command})" for line in entry.changed))
+
+
+def _printable(text: str) -> str:
+    """Words that may hold bytes which are not UTF-8 (a path, an argument), so that every ledger and log takes them."""
+    return text.encode("utf-8", "backslashreplace").decode()

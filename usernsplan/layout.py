@@ -6,6 +6,7 @@ host/, because decisions and messages name files too.
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 
 SUBUID = "/etc/subuid"
@@ -22,9 +23,14 @@ LEDGER = "/var/lib/usernsplan/ledger.sqlite3"
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """One host's files, below ``root``: "/" is this machine, anything else a tree as ``useradd --prefix`` means it."""
+    """One host's files, below ``root``: "/" is this machine, anything else a tree as ``useradd --prefix`` means it.
+
+    ``root`` is what the user typed, for messages; ``real`` is where that lies, absolute and without symlinks ("" where
+    nothing is opened or run below it).
+    """
 
     root: str = "/"
+    real: str = ""
 
     @property
     def is_host(self) -> bool:
@@ -34,3 +40,11 @@ class Layout:
     def path(self, name: str) -> str:
         """The path of one of the names above, as messages show it and as a shell would open it."""
         return self.root.rstrip("/") + name
+
+    def command(self, words: str) -> str:
+        """A usernsplan command for this root, to be pasted."""
+        return f"usernsplan {words}" + ("" if self.is_host else f" --root {shlex.quote(self.root)}")
+
+    def account_command(self, command: tuple[str, ...]) -> tuple[str, ...]:
+        """A command of shadow's for this root: shadow takes only an absolute prefix."""
+        return command if self.is_host else (command[0], "--prefix", self.real or self.root, *command[1:])

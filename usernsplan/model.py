@@ -129,6 +129,7 @@ class HostState:
     subuid: SubidFile
     subgid: SubidFile
     daemon_json: bytes | None
+    daemon_json_is_symlink: bool
     login_defs: bytes
     subid_source: Source
     passwd_source: Source

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -166,6 +167,49 @@ def test_another_remap_is_not_overwritten_without_yes(root: Path) -> None:
     assert json.loads((root / "etc/docker/daemon.json").read_text()) == {"userns-remap": "dockremap"}
 
 
+@needs_root
+def test_what_docker_itself_had_made_is_adopted_with_its_first_id(root: Path) -> None:
+    """On a host where "userns-remap": "default" made dockremap and its line: same range, same data root."""
+    put(root, "docker/daemon.json", '{"userns-remap": "default"}')
+    put(root, "passwd", "dockremap:x:990:990::/:/bin/false\n")
+    put(root, "group", "dockremap:x:990:\n")
+    put(root, "subuid", "dockremap:165536:65536\n")
+    put(root, "subgid", "dockremap:165536:65536\n")
+    words = ("allocate", "--strategy", "per-container", "--root", root)
+    assert "--start" in usernsplan(*words, status=9).stderr
+    before = files_of(root)
+    document = json_of(*words, "--start", "165536")
+    assert document["allocations"][0]["uid_map"] == [[0, 165536, 65536]]
+    assert document["changes"] == []
+    assert {name: files_of(root)[name] for name in before} == before
+    assert json_of(*words)["changed"] is False
+
+
+@needs_root
+def test_a_data_root_that_changes_is_said_even_where_daemon_json_does_not(root: Path) -> None:
+    put(root, "docker/daemon.json", '{"userns-remap": "default"}')
+    put(root, "passwd", "dockremap:x:990:990::/:/bin/false\n")
+    put(root, "group", "dockremap:x:990:\n")
+    document = json_of("allocate", "--strategy", "per-container", "--root", root)
+    assert any("/var/lib/docker/524288.524288" in finding["message"] for finding in document["findings"])
+    assert any("restart docker" in step for step in document["next_steps"])
+
+
+@needs_root
+def test_commands_that_are_shown_are_about_the_same_root(root: Path) -> None:
+    shown = json_of("allocate", "--strategy", "per-container", "--root", root, "--dry-run")["account_commands"]
+    assert len(shown) == 1
+    assert shown[0].startswith(f"useradd --prefix {root} --system ")
+    done = usernsplan("allocate", "--strategy", "per-container", "--root", root)
+    assert shown[0] in done.stderr
+
+
+def test_hints_that_can_be_pasted_are_about_the_same_root(root: Path) -> None:
+    usernsplan("allocate", "--strategy", "per-container", "web", "--root", root)
+    done = usernsplan("allocate", "--strategy", "per-container", "web", "--size", "9", "--root", root, status=9)
+    assert f"usernsplan release web --root {root}" in done.stderr
+
+
 def test_a_broken_daemon_json_is_refused_with_line_and_column(root: Path) -> None:
     put(root, "docker/daemon.json", '{\n  "debug": true,\n}\n')
     done = usernsplan("allocate", "--strategy", "per-container", "--root", root, status=1)
@@ -190,6 +234,10 @@ def test_a_broken_daemon_json_is_refused_with_line_and_column(root: Path) -> Non
         (("allocate", "--strategy", "per-container", "web", "--pool", "9-1"), 2, "--pool"),
         (("allocate", "--strategy", "per-container", "web", "--pool", "524288-589822"), 7, "65535"),
         (("allocate", "--strategy", "shared", "--dockerroot", "0", "web"), 9, "--identity"),
+        (("allocate", "--strategy", "shared", "--dockerroot", "9", "--identity", "web"), 2, "--dockerroot"),
+        (("allocate", "--strategy", "per-container", "web", "--daemon", "web", "--no-daemon-config"), 2, "--daemon"),
+        (("allocate", "--strategy", "per-container", "web", "--daemon", ""), 2, "''"),
+        (("allocate", "--strategy", "per-container", "web", "--daemon", "default"), 2, "without a name"),
         (("render", "rkt", "web"), 2, "rkt"),
         (("release",), 2, "NAME"),
         (("frobnicate",), 2, "frobnicate"),
@@ -217,9 +265,12 @@ def test_not_root_is_a_clear_error_that_names_the_file(tmp_path: Path) -> None:
         "import usernsplan.report.text, usernsplan.cli as c\n"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534); c.main()"
     )
-    for parent in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        parent.chmod(0o755)
-    done = subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, check=False)
+    with tempfile.TemporaryDirectory(dir="/tmp") as open_to_all:
+        Path(open_to_all).chmod(0o755)
+        os.mkdir(f"{open_to_all}/tree")
+        os.mkdir(f"{open_to_all}/tree/etc")
+        command = [sys.executable, "-c", code, *map(str, words[:-1]), f"{open_to_all}/tree"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 8, done.stderr
-    assert f"{tmp_path}/etc/.pwd.lock" in done.stderr
-    assert "root" in done.stderr
+    assert f"{open_to_all}/tree/etc/.pwd.lock" in done.stderr
+    assert "run as root" in done.stderr

@@ -1,7 +1,7 @@
-"""A kill at every system call that changes something: the next run completes or puts back, and says so.
+"""A kill, or an error of the disk, at every system call that changes something.
 
-strace kills the process on entry to its n-th call of each kind, for every n until a run gets through, so that every
-boundary between two changes of the disk is visited once.
+strace strikes the process at its n-th call of each kind, for every n that a whole run has, so that every boundary
+between two changes of the disk is visited once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from tests.command import PROGRAM, here
+from tests.command import PROGRAM, here, missing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,75 +76,124 @@ def seen(root: Path) -> Seen:
     )
 
 
-def traced(root: Path, case: Case, calls: str, *more: str) -> int:
-    """Run the command on ``root`` under strace; its exit status."""
+def traced(root: Path, case: Case, calls: str, *more: str) -> tuple[int, str]:
+    """Run the command on ``root`` under strace; its exit status, and what it said."""
     words = ["strace", "-f", "-qq", "-o", f"{root}.trace", "-e", f"trace={calls}", *more]
     run = [*words, *PROGRAM, *case.command, "--root", str(root)]
-    return subprocess.run(run, capture_output=True, check=False, timeout=120).returncode
+    done = subprocess.run(run, capture_output=True, text=True, check=False, timeout=120)
+    return done.returncode, done.stderr
 
 
 def places(template: Path, case: Case) -> list[tuple[str, int]]:
     """Every call of a run that gets through, by kind and number."""
     root = template.parent / "whole"
     shutil.copytree(template, root)
-    assert traced(root, case, ",".join(CALLS)) == 0
+    assert traced(root, case, ",".join(CALLS))[0] == 0
     names = [line.split()[1].split("(")[0] for line in Path(f"{root}.trace").read_text().splitlines()]
     counts = Counter(name for name in names if name in CALLS)
     return [(call, number) for call, count in counts.items() for number in range(1, count + 1)]
 
 
-def killed_everywhere(template: Path, case: Case) -> Iterator[tuple[str, Path]]:
-    """Yield a root for each place at which the command was killed."""
+class Struck(NamedTuple):
+    """A host on which the command was struck, and how that ended."""
 
-    def kill(place: tuple[str, int]) -> tuple[str, Path]:
+    place: str
+    root: Path
+    status: int
+    said: str
+
+
+def struck_everywhere(folder: Path, before: Path, case: Case, blow: str) -> Iterator[Struck]:
+    """Run the command once for each place, struck there, on a copy of ``before``."""
+    folder.mkdir()
+    shutil.copytree(before, folder / "template")
+
+    def strike(place: tuple[str, int]) -> Struck:
         call, number = place
-        root = template.parent / f"{call}{number}"
-        shutil.copytree(template, root)
-        status = traced(root, case, call, "-e", f"inject={call}:signal=KILL:when={number}")
-        assert status in {-9, 137}, f"{place}: {status}"
-        return f"{call} {number}", root
+        root = folder / f"{call}{number}"
+        shutil.copytree(before, root)
+        return Struck(f"{call} {number}", root, *traced(root, case, call, "-e", f"inject={call}:{blow}:when={number}"))
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield from pool.map(kill, places(template, case))
+        for struck in pool.map(strike, places(folder / "template", case)):
+            yield struck
+            shutil.rmtree(struck.root)
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_after_a_kill_anywhere_the_next_run_leaves_all_or_nothing(case: Case, tmp_path: Path) -> None:
+@pytest.fixture(params=list(CASES))
+def case(request: pytest.FixtureRequest) -> Case:
     if shutil.which("strace") is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("strace is missing")
-        pytest.skip("strace is not installed")
+        missing("strace")
+    return CASES[request.param]
+
+
+@pytest.fixture
+def sides(case: Case, tmp_path: Path) -> tuple[Seen, Seen]:
+    """What the host says before the command, and after it."""
     host(tmp_path / "before", case)
-    before = seen(tmp_path / "before")
     shutil.copytree(tmp_path / "before", tmp_path / "after")
     here(*case.command, "--root", tmp_path / "after")
-    after = seen(tmp_path / "after")
+    before, after = seen(tmp_path / "before"), seen(tmp_path / "after")
     assert before != after
-    (tmp_path / "kills").mkdir()
-    shutil.copytree(tmp_path / "before", tmp_path / "kills/template")
-    kills, outcomes = 0, set()
+    return before, after
+
+
+def and_then_all_is_well(struck: Struck, case: Case, sides: tuple[Seen, Seen]) -> None:
+    """The command can still be done, and whatever was left beside the files is gone when another has written them."""
+    if seen(struck.root) == sides[0]:
+        here(*case.command, "--root", struck.root)
+        assert seen(struck.root) == sides[1], struck.place
     words = case.before or case.command
-    strategy = words[words.index("--strategy") + 1]
-    for place, root in killed_everywhere(tmp_path / "kills/template", case):
+    here("allocate", "--strategy", words[words.index("--strategy") + 1], "another", "--root", struck.root)
+    left = {path.name for path in (struck.root / "etc").iterdir()} - PLAIN
+    assert left == {"subuid-", "subgid-", ".pwd.lock"}, struck.place
+
+
+def test_after_a_kill_anywhere_the_next_run_leaves_all_or_nothing(
+    case: Case, sides: tuple[Seen, Seen], tmp_path: Path
+) -> None:
+    before, after = sides
+    kills, outcomes = 0, set()
+    for struck in struck_everywhere(tmp_path / "kills", tmp_path / "before", case, "signal=KILL"):
         kills += 1
+        assert struck.status in {-9, 137}, struck
         # Never half a file, at any moment.
-        assert (root / "etc/subuid").read_text() in {before.subuid, after.subuid}, place
-        assert (root / "etc/subgid").read_text() in {before.subgid, after.subgid}, place
-        assert (root / "etc/docker/daemon.json").read_text() in {before.daemon, after.daemon}, place
+        assert (struck.root / "etc/subuid").read_text() in {before.subuid, after.subuid}, struck.place
+        assert (struck.root / "etc/subgid").read_text() in {before.subgid, after.subgid}, struck.place
+        assert (struck.root / "etc/docker/daemon.json").read_text() in {before.daemon, after.daemon}, struck.place
+        # A preview starts from what will be mended.
+        foretold = here(*case.command, "--dry-run", "--root", struck.root, status=None)
         # The next run wants something that cannot be; it mends all the same, and says so.
-        _, said = here("release", "--forget", "nothing", "--root", root, status=1)
-        now = seen(root)
-        assert now in {before, after}, place
+        _, said = here("release", "--forget", "nothing", "--root", struck.root, status=1)
+        now = seen(struck.root)
+        assert now in {before, after}, struck.place
+        assert ("interrupted" in foretold[1]) == ("interrupted" in said), struck.place
         if "interrupted" in said:
             outcomes.add("completed" if "is now completed" in said else "put back")
-            assert now == (after if "is now completed" in said else before), place
-        if now == before:
-            here(*case.command, "--root", root)
-            assert seen(root) == after, place
-        # Whatever a killed run left beside the files is gone when another has written them.
-        here("allocate", "--strategy", strategy, "another", "--root", root)
-        left = {p.name for p in (root / "etc").iterdir()} - PLAIN
-        assert left == {"subuid-", "subgid-", ".pwd.lock"}, place
-        shutil.rmtree(root)
+            assert now == (after if "is now completed" in said else before), struck.place
+        assert here(*case.command, "--dry-run", "--root", struck.root, status=None)[0] == foretold[0], struck.place
+        and_then_all_is_well(struck, case, sides)
     assert kills > 20
     assert outcomes == ({"completed"} if case.command[0] == "release" else {"completed", "put back"})
+
+
+def test_an_error_of_the_disk_anywhere_leaves_the_files_as_they_were(
+    case: Case, sides: tuple[Seen, Seen], tmp_path: Path
+) -> None:
+    before, after = sides
+    failures = 0
+    for struck in struck_everywhere(tmp_path / "errors", tmp_path / "before", case, "error=EIO"):
+        assert "Traceback" not in struck.said, struck
+        now = (struck.root / "etc/subuid").read_text(), (struck.root / "etc/subgid").read_text()
+        if struck.status:
+            failures += 1
+            # Only the ledger's last step comes after the files; what it could not write, the next run does.
+            if "takes them over" not in struck.said:
+                assert now == (before.subuid, before.subgid), struck
+                assert (struck.root / "etc/docker/daemon.json").read_text() == before.daemon, struck
+        else:
+            assert now == (after.subuid, after.subgid), struck
+        here("release", "--forget", "nothing", "--root", struck.root, status=1)
+        assert seen(struck.root) in {before, after}, struck
+        and_then_all_is_well(struck, case, sides)
+    assert failures > 10

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.command import PROGRAM, files_of, json_of, needs_root, usernsplan
+from tests.command import PROGRAM, files_of, json_of, missing, needs_root, usernsplan
 from usernsplan.errors import UsernsplanError
 from usernsplan.host import files
 from usernsplan.layout import SUBUID, Layout
@@ -18,6 +18,13 @@ from usernsplan.layout import SUBUID, Layout
 if TYPE_CHECKING:
     from pyfakefs.fake_filesystem import FakeFilesystem
 
+
+def put_remap_user(root: Path) -> None:
+    (root / "etc/passwd").write_text("dockremap:x:990:990::/:/bin/false\n")
+    (root / "etc/group").write_text("dockremap:x:990:\n")
+
+
+RELEASE = ("release", "old", "--root")
 ALLOCATE = ("allocate", "--strategy", "per-container", "web", "--root")
 
 
@@ -52,33 +59,152 @@ def test_something_that_is_no_file_is_refused_and_does_not_block(root: Path, wha
     assert f"{root}/etc/subuid is not a regular file" in usernsplan(*ALLOCATE, root, status=9).stderr
 
 
+def said(root: Path) -> tuple[str, str, list[str]]:
+    """Both files and the names that are allocated."""
+    names = [entry["name"] for entry in json_of("list", "--root", root)["allocations"]]
+    return (root / "etc/subuid").read_text(), (root / "etc/subgid").read_text(), names
+
+
+COMMANDS = pytest.mark.parametrize("words", [ALLOCATE, RELEASE], ids=["allocate", "release"])
+
+
 @needs_root
+@COMMANDS
 @pytest.mark.parametrize("name", ["subuid", "subgid"])
-def test_an_immutable_file_is_named_and_both_files_stay_as_they_were(root: Path, name: str) -> None:
+def test_an_immutable_file_is_named_and_both_files_stay_as_they_were(
+    root: Path, name: str, words: tuple[str, ...]
+) -> None:
     path = root / "etc" / name
+    usernsplan("allocate", "--strategy", "per-container", "old", "--root", root)
+    before = said(root)
     if subprocess.run(["chattr", "+i", path], capture_output=True, check=False).returncode:
         pytest.skip("this file system knows no immutable files")
-    before = files_of(root)
     try:
-        done = usernsplan(*ALLOCATE, root, status=8)
+        done = usernsplan(*words, root, status=8)
     finally:
         subprocess.run(["chattr", "-i", path], check=True)
     assert f"{path} is immutable" in done.stderr
     assert "chattr -i" in done.stderr
-    after = files_of(root)
-    assert after["etc/subuid"][2] == before["etc/subuid"][2] == after["etc/subgid"][2]
-    assert json_of("list", "--root", root)["allocations"] == []
-    assert json_of(*ALLOCATE, root)["changed"] is True
+    assert said(root) == before
+    assert "interrupted" not in usernsplan("allocate", "--strategy", "per-container", "next", "--root", root).stderr
+    assert json_of(*words, root)["changed"] is True
 
 
 @needs_root
-def test_a_bind_mounted_file_is_named_and_nothing_is_written(root: Path) -> None:
-    words = " ".join(map(str, (*PROGRAM, *ALLOCATE, root)))
-    done = in_private_mounts(f"mount --bind {root}/etc/subgid {root}/etc/subgid; {words}; exit 99")
+@COMMANDS
+def test_a_bind_mounted_file_is_named_and_nothing_is_written(root: Path, words: tuple[str, ...]) -> None:
+    usernsplan("allocate", "--strategy", "per-container", "old", "--root", root)
+    before = said(root)
+    command = " ".join(map(str, (*PROGRAM, *words, root)))
+    done = in_private_mounts(f"mount --bind {root}/etc/subgid {root}/etc/subgid; {command}; exit 99")
     assert done.returncode == 1, done.stderr
     assert f"{root}/etc/subgid is a mount point" in done.stderr
-    assert (root / "etc/subuid").read_text() == "alice:100000:65536\n" == (root / "etc/subgid").read_text()
+    assert said(root) == before
     assert not list((root / "etc").glob("*usernsplan*"))
+    assert json_of(*words, root)["changed"] is True
+
+
+@needs_root
+def test_a_symlinked_daemon_json_is_refused_and_the_release_that_would_change_it_did_not_happen(root: Path) -> None:
+    usernsplan("allocate", "--strategy", "per-container", "--root", root)
+    path = root / "etc/docker/daemon.json"
+    path.rename(root / "etc/docker/real.json")
+    path.symlink_to("real.json")
+    before = said(root)
+    usernsplan("release", "default", "--yes", "--root", root, status=9)
+    assert said(root) == before
+    usernsplan(*ALLOCATE, root)
+
+
+@needs_root
+def test_useradd_is_not_led_out_of_the_root_by_a_symlink(root: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    shutil.rmtree(root / "etc")
+    (root / "etc").symlink_to(outside)
+    done = usernsplan("allocate", "--strategy", "per-container", "--root", root, status=9)
+    assert "symlink" in done.stderr
+    assert list(outside.iterdir()) == []
+
+
+@needs_root
+def test_a_read_only_docker_folder_fails_once_and_is_not_in_the_way_of_anything_else(root: Path) -> None:
+    put_remap_user(root)
+    (root / "etc/docker").mkdir()
+    (root / "etc/docker/daemon.json").write_text("{}")
+    docker = " ".join(map(str, (*PROGRAM, "allocate", "--strategy", "per-container", "--root", root)))
+    web = " ".join(map(str, (*PROGRAM, *ALLOCATE, root)))
+    mount = f"mount --bind {root}/etc/docker {root}/etc/docker; mount -o remount,ro,bind {root}/etc/docker"
+    done = in_private_mounts(f"{mount}; {docker} && exit 99; echo status $?; {web}")
+    assert done.returncode == 0, done.stderr
+    assert "status 8" in done.stdout
+    assert "daemon.json is on a read-only file system" in done.stderr
+    assert said(root)[0] == "alice:100000:65536\nusernsplan-web:524288:65536\n"
+
+
+def test_a_symlinked_daemon_json_is_refused_before_anything_is_done_for_it(root: Path) -> None:
+    (root / "etc/docker").mkdir()
+    (root / "etc/docker/real.json").write_text("{}")
+    (root / "etc/docker/daemon.json").symlink_to("real.json")
+    before = files_of(root)
+    for preview in ((), ("--dry-run",)):
+        done = usernsplan("allocate", "--strategy", "per-container", "--root", root, *preview, status=9)
+        assert "daemon.json is a symlink" in done.stderr
+    assert files_of(root) == before
+    usernsplan(*ALLOCATE, root)
+
+
+@needs_root
+@pytest.mark.parametrize("mask", ["000", "077", "777"])
+def test_what_is_made_has_its_modes_whatever_the_umask(root: Path, mask: str) -> None:
+    tree = root.parent / "fresh"
+    subprocess.run(["sh", "-c", f"umask {mask}; exec {' '.join(PROGRAM)} {' '.join(ALLOCATE)} {tree}"], check=True)
+    modes = {name: oct((tree / name).stat().st_mode & 0o7777) for name in ("etc", "etc/subuid", "var/lib/usernsplan")}
+    assert modes == {"etc": "0o755", "etc/subuid": "0o644", "var/lib/usernsplan": "0o700"}
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "2>/dev/full", "| true"])
+def test_nobody_to_listen_is_no_failure(root: Path, closed: str) -> None:
+    (root / "etc/subuid").write_text("broken\n")
+    command = " ".join(map(str, (*PROGRAM, *ALLOCATE, root)))
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", f"{command} {closed}"], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert b"Traceback" not in done.stderr
+    assert said(root)[2] == ["web"]
+
+
+@pytest.mark.parametrize("what", ["fifo", "folder", "symlink", "text"])
+def test_a_ledger_that_is_none_is_named_and_nothing_is_written(root: Path, what: str) -> None:
+    ledger = root / "var/lib/usernsplan/ledger.sqlite3"
+    ledger.parent.mkdir(parents=True)
+    if what == "text":
+        ledger.write_text("This is no database. " * 400)
+    elif what == "symlink":
+        ledger.symlink_to("/nowhere")
+    else:
+        os.mkfifo(ledger) if what == "fifo" else ledger.mkdir()
+    for words in (("list", "--root", root), (*ALLOCATE, root)):
+        done = usernsplan(*words, status=9 if what == "symlink" else 1)
+        assert f"{root}/var/lib/usernsplan/ledger.sqlite3" in done.stderr
+    assert (root / "etc/subuid").read_text() == "alice:100000:65536\n"
+
+
+def test_names_that_are_not_utf_8_are_worked_with_and_printed_escaped(root: Path) -> None:
+    strange = root.parent / os.fsdecode(b"r\xf6\xdft %41?#")
+    usernsplan(*ALLOCATE, strange)
+    usernsplan("release", "web", "--root", strange, env={"PYTHONIOENCODING": "ascii"})
+    changed = json_of("history", "--root", strange)["entries"][0]["changed"]
+    assert any("r\\udcf6\\udcdft %41?#/etc/subuid: + usernsplan-web" in line for line in changed)
+
+
+def test_a_result_that_cannot_be_printed_is_an_error_that_does_not_hide_what_was_done(root: Path) -> None:
+    with open("/dev/full", "w") as full:
+        words = [*PROGRAM, *ALLOCATE, str(root)]
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert "could not be printed" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert said(root)[2] == ["web"]
 
 
 @needs_root
@@ -174,9 +300,7 @@ def test_subids_from_a_directory_service_are_refused_because_the_files_are_not_r
 def test_another_root_is_not_logged_and_not_looked_up_on_this_machine(root: Path) -> None:
     """What running namespaces or accounts of this machine hold does not count for a tree that is for another one."""
     if shutil.which("strace") is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("strace is missing")
-        pytest.skip("no strace")
+        missing("strace")
     trace = root.parent / "trace"
     words = [*PROGRAM, *ALLOCATE, str(root)]
     subprocess.run(["strace", "-f", "-o", trace, "-e", "trace=file,connect", *words], check=True, capture_output=True)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import needs_root, usernsplan
-from usernsplan.errors import LockBusyError
+from tests.command import PROGRAM, missing, needs_root, usernsplan
+from usernsplan.errors import LockBusyError, UsernsplanError
 from usernsplan.host.locks import subid_locks
 from usernsplan.layout import Layout
 
@@ -66,6 +66,15 @@ def test_a_lock_without_a_pid_blocks_shadow_for_ever_so_it_is_named_and_left(roo
     assert not (root / "etc/subuid").exists()
 
 
+@pytest.mark.parametrize("what", ["fifo", "symlink"])
+def test_a_lock_that_is_no_file_is_named_and_does_not_block_us(root: Path, what: str) -> None:
+    lock = root / "etc/subuid.lock"
+    os.mkfifo(lock) if what == "fifo" else lock.symlink_to("/etc/hostname")
+    with pytest.raises(UsernsplanError, match=r"subuid\.lock"), subid_locks(Layout(str(root)), patience=0.2):
+        pass
+    assert lock.is_fifo() or lock.is_symlink()
+
+
 def test_the_password_lock_of_another_process_is_waited_for(root: Path) -> None:
     code = (
         "import fcntl, sys\nfile = open(sys.argv[1], 'w')\nfcntl.lockf(file, fcntl.LOCK_EX)\n"
@@ -83,14 +92,13 @@ def test_the_password_lock_of_another_process_is_waited_for(root: Path) -> None:
 
 
 @needs_root
-@pytest.mark.skipif(shutil.which("usermod", path="/usr/sbin:/sbin") is None, reason="usermod is not installed")
 def test_usermod_waits_for_our_locks(root: Path) -> None:
     """The other direction, with the real tool: while we hold the locks, usermod's change does not happen."""
     (root / "etc/passwd").write_text("alice:x:1000:1000::/:/bin/sh\n")
     (root / "etc/group").write_text("alice:x:1000:\n")
     (root / "etc/subuid").write_text("")
     (root / "etc/subgid").write_text("")
-    program = shutil.which("usermod", path="/usr/sbin:/sbin") or ""
+    program = shutil.which("usermod", path="/usr/sbin:/sbin") or missing("usermod")
     words = [program, "--prefix", str(root), "--add-subuids", "100000-165535", "alice"]
     with subid_locks(Layout(str(root))), subprocess.Popen(words, stderr=subprocess.PIPE) as waiting:
         with pytest.raises(subprocess.TimeoutExpired):
@@ -102,6 +110,34 @@ def test_usermod_waits_for_our_locks(root: Path) -> None:
         (root / "etc" / name).unlink(missing_ok=True)
     subprocess.run(words, check=True, capture_output=True)
     assert (root / "etc/subuid").read_text() == "web:524288:65536\nalice:100000:65536\n"
+
+
+@needs_root
+def test_a_busy_lock_of_useradd_is_a_busy_lock(root: Path) -> None:
+    (root / "etc/passwd.lock").write_text(str(os.getpid()))
+    done = usernsplan("allocate", "--strategy", "per-container", "--root", root, status=5)
+    assert "cannot lock" in done.stderr
+    assert not (root / "etc/subuid").exists()
+
+
+def test_a_request_to_stop_waits_until_what_was_begun_is_done(root: Path) -> None:
+    """Every page that the ledger writes is a place at which Ctrl-C may come: all or nothing, and the user is told."""
+    if shutil.which("strace") is None:
+        missing("strace")
+    outcomes = set()
+    for number in (1, 8, 16, 24):
+        tree = root / str(number)
+        inject = f"inject=pwrite64:signal=INT:when={number}"
+        words = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=pwrite64", "-e", inject, *PROGRAM]
+        words += ["allocate", "--strategy", "per-container", "web", "--root", str(tree)]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert done.returncode == 130, done
+        assert "interrupted" in done.stderr
+        listed = usernsplan("list", "--root", tree)
+        assert "interrupted" not in listed.stderr
+        outcomes.add("web" in listed.stdout)
+        assert ("web" in listed.stdout) == (tree / "etc/subuid").exists()
+    assert True in outcomes
 
 
 def test_twenty_runs_at_once_lose_nothing(root: Path) -> None:

@@ -54,6 +54,7 @@ def state(
         subuid=subid.parse(subuid),
         subgid=subid.parse(subgid),
         daemon_json=daemon_json,
+        daemon_json_is_symlink=False,
         login_defs=login_defs,
         subid_source=_source(nsswitch, "subid"),
         passwd_source=_source(nsswitch, "passwd"),

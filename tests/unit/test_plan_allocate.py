@@ -737,7 +737,7 @@ def test_a_start_that_is_not_free_is_refused_and_the_holder_named(host: HostStat
 
 def test_a_start_in_a_reserved_range_is_refused_even_with_a_pool_around_it() -> None:
     request = asked("web", start=2147352576, pool=IdRange.parse("2147352576-2147483647"))
-    with pytest.raises(RefusedError, match="is reserved by convention"):
+    with pytest.raises(RefusedError, match="is kept for systemd"):
         make_plan(state(), request)
 
 

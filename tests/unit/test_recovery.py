@@ -110,8 +110,13 @@ def test_a_file_that_somebody_took_away_is_not_made_again(intent: Intent) -> Non
     assert mended(intent, None, None)[1] == (None, None)
 
 
-def test_an_allocation_is_put_back_in_both_files_if_only_one_was_touched_by_others() -> None:
-    assert mended(allocation(), BOB + WEB + EVE, BOB + WEB) == (False, (BOB + EVE, BOB))
+def test_an_allocation_whose_lines_all_stand_is_completed_whatever_others_added() -> None:
+    assert mended(allocation(), BOB + WEB + EVE, BOB + WEB) == (True, (BOB + WEB + EVE, BOB + WEB))
+    assert mended(allocation(), WEB + BOB + EVE, EVE + BOB + WEB) == (True, (WEB + BOB + EVE, EVE + BOB + WEB))
+
+
+def test_an_allocation_is_put_back_in_both_files_if_others_touched_the_one_that_has_it() -> None:
+    assert mended(allocation(), BOB + WEB + EVE, BOB) == (False, (BOB + EVE, BOB))
 
 
 def test_every_line_of_an_allocation_of_several_is_put_back() -> None:

@@ -6,22 +6,24 @@ from itertools import combinations
 
 import pytest
 
-from usernsplan.reserved import EXCLUSIVE, TABLE
+from usernsplan.ids import IdSet
+from usernsplan.reserved import TABLE
+
+RESERVED = IdSet(entry.ids for entry in TABLE)
 
 
 @pytest.mark.parametrize(
     "number", [0, 999, 1000, 60000, 60577, 65534, 65535, 2147352576, 2147418111, 2147483648, 4294967294]
 )
-def test_an_id_that_belongs_to_somebody_is_exclusive(number: int) -> None:
-    assert number in EXCLUSIVE
+def test_an_id_that_belongs_to_somebody_is_reserved(number: int) -> None:
+    assert number in RESERVED
 
 
 @pytest.mark.parametrize("number", [65536, 100000, 524288, 600100000, 1000000000, 2147352575, 2147418112, 2147483647])
 def test_an_id_that_container_tools_share_is_not(number: int) -> None:
-    assert number not in EXCLUSIVE
+    assert number not in RESERVED
 
 
-def test_no_two_exclusive_entries_claim_the_same_id_and_each_has_a_source() -> None:
-    exclusive = [entry for entry in TABLE if entry.exclusive]
-    assert not [pair for pair in combinations(exclusive, 2) if pair[0].ids.overlaps(pair[1].ids)]
+def test_no_two_entries_claim_the_same_id_and_each_has_a_source() -> None:
+    assert not [pair for pair in combinations(TABLE, 2) if pair[0].ids.overlaps(pair[1].ids)]
     assert all(entry.source and entry.whose for entry in TABLE)

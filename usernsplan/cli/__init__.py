@@ -3,26 +3,44 @@
 from __future__ import annotations
 
 import gc
+import io
+import os
 import sys
+from contextlib import suppress
+
+_INTERRUPTED = 130
+
+
+def say(text: str) -> None:
+    """Print what is not a result to standard error; where nobody can hear it, the exit status still tells."""
+    with suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def main() -> None:
     """Run the command that was typed, and exit with its status."""
     # Collecting while modules are imported takes a twentieth of a short command's time and frees nothing.
     gc.set_threshold(50_000)
-    from usernsplan.cli.app import app_for  # noqa: PLC0415 - after the line above
+    # What we make is for others to read, as the mode of each file says, whatever mask a script runs under.
+    os.umask(0o022)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A name or path that the terminal's encoding lacks is no reason to fail after the work is done.
+            stream.reconfigure(errors="backslashreplace")
+    from usernsplan.cli.app import app_for  # noqa: PLC0415 - after the lines above
     from usernsplan.errors import UsernsplanError  # noqa: PLC0415
 
     try:
         app_for(sys.argv[1:])()
     except UsernsplanError as error:
-        sys.stdout.flush()
         for note in error.notes:
-            print(f"warning: {note}", file=sys.stderr)
-        print(f"usernsplan: {error}", file=sys.stderr)
-        if error.hint:
-            print(f"  {error.hint}", file=sys.stderr)
+            say(f"warning: {note}")
+        say(f"usernsplan: {error}" + (f"\n  {error.hint}" if error.hint else ""))
         sys.exit(error.exit_status)
+    except SystemExit as request:
+        if request.code == _INTERRUPTED:
+            say("usernsplan: interrupted; 'usernsplan history' tells what was done")
+        raise
     finally:
         # The interpreter would search all that was imported for garbage once more before it goes: a tenth of the time.
         gc.freeze()

@@ -28,7 +28,9 @@ def allocate(
     container_id: Annotated[Optional[int], typer.Option(help="single-uid: the id in the container (0).")] = None,
     dockerroot: Annotated[Optional[int], typer.Option(help="shared: the host id of container root (2).")] = None,
     identity: Annotated[bool, typer.Option("--identity", help="shared: every id is itself, root too.")] = False,
-    max_: Annotated[Optional[int], typer.Option("--max", help="shared: the last id of the map (65535).")] = None,
+    max_: Annotated[
+        Optional[int], typer.Option("--max", help="shared: the last id (65535); with --identity, how many.")
+    ] = None,
     start: Annotated[Optional[int], typer.Option(help="The first host id of the one NAME: this or none.")] = None,
     pool: Annotated[Optional[str], typer.Option(metavar="FIRST-LAST", help="Take ranges from here.")] = None,
     owner: Annotated[Optional[str], typer.Option(help="Owner of the lines of the one NAME (usernsplan-NAME).")] = None,
@@ -46,14 +48,12 @@ def allocate(
 
     Said again with the same words it changes nothing. All names get their ids, or none does.
 
+    \b
     Examples:
-    usernsplan allocate --strategy per-container web db
-
-    usernsplan allocate --strategy per-container  (Docker's own remap: daemon.json too)
-
-    usernsplan allocate --strategy single-uid app --block 1
-
-    usernsplan allocate --strategy shared --dockerroot 400 --dry-run
+      usernsplan allocate --strategy per-container web db
+      usernsplan allocate --strategy per-container      (Docker's own: daemon.json too)
+      usernsplan allocate --strategy single-uid app --block 1
+      usernsplan allocate --strategy shared --dockerroot 400 --dry-run
     """
     chosen = _strategy(
         strategy,
@@ -75,10 +75,10 @@ def allocate(
         yes=yes,
     )
     plan = run(partial(make_plan, request=request), root, preview=dry_run or check, as_json=json)
-    if plan.unfinished:
-        raise typer.Exit(_PART)
     if check and plan.changed:
         raise typer.Exit(_PENDING)
+    if plan.unfinished:
+        raise typer.Exit(_PART)
 
 
 def _strategy(name: str, **words: int | None) -> Strategy:
@@ -89,6 +89,8 @@ def _strategy(name: str, **words: int | None) -> Strategy:
             f"--strategy {name}: there is no such strategy" if name else "--strategy is missing",
             hint=f"one of: {', '.join(NAMES)}; 'usernsplan allocate --help' and the README tell them apart",
         )
+    if words["identity"] and words["dockerroot"] is not None:
+        raise InvalidValueError("--identity with --dockerroot", hint="with --identity, container root is 0")
     given = {word: value for word, value in words.items() if value is not None}
     strange = [word for word in given if word not in classes[name].__dataclass_fields__]
     if strange:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from usernsplan.errors import InvalidValueError
+from usernsplan.cli import say
+from usernsplan.errors import InvalidValueError, UnknownNameError, UsernsplanError
 from usernsplan.ids import IdRange
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from usernsplan.model import Finding
+    from usernsplan.model import Allocation, Finding, LedgerState
 
 Root = Annotated[
     str, typer.Option("--root", metavar="DIR", help="Work on the tree at DIR, as useradd --prefix does. Nothing else.")
@@ -31,16 +34,38 @@ def id_range(text: str | None) -> IdRange | None:
         raise InvalidValueError(f"--pool: {error}", hint=error.hint) from error
 
 
-def show(output: str) -> None:
-    """Print a result."""
-    print(output)
+def allocation_of(ledger: LedgerState, name: str) -> Allocation:
+    """The allocation of this name. Raises UnknownNameError."""
+    for allocation in ledger.allocations:
+        if allocation.name == name:
+            return allocation
+    raise UnknownNameError(f"nothing is allocated under the name '{name}'")
+
+
+def write_result(output: str) -> None:
+    """Print a result. A full disk is an error that does not hide what was done; a reader who left wants no more."""
+    try:
+        print(output, flush=True)
+    except OSError as error:
+        # Python would try once more when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno == errno.EPIPE:
+            return
+        reason = (error.strerror or str(error)).lower()
+        hint = "what the command did, it did: 'usernsplan history' tells"
+        raise UsernsplanError(f"the result could not be printed: {reason}", hint=hint) from error
 
 
 def note(lines: Iterable[str]) -> None:
     """Print what is not part of a result where it does not mix with it."""
-    sys.stdout.flush()
     for line in lines:
-        print(f"note: {line}", file=sys.stderr)
+        say(f"note: {line}")
+
+
+def note_interrupted(ledger: LedgerState) -> None:
+    """Say that a run was killed: what the ledger holds and what the files say may differ until it is mended."""
+    if ledger.interrupted:
+        note(["a run was interrupted between its files; the next allocate or release mends it"])
 
 
 def warn(findings: Iterable[Finding]) -> None:
@@ -49,5 +74,4 @@ def warn(findings: Iterable[Finding]) -> None:
 
     found = tuple(findings)
     if found:
-        sys.stdout.flush()
-        print(text.findings(found), file=sys.stderr)
+        say(text.findings(found))

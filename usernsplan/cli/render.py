@@ -7,9 +7,8 @@ from typing import Annotated
 import typer
 
 from usernsplan import engines
-from usernsplan.cli.options import Root, note, show
-from usernsplan.errors import UnknownNameError
-from usernsplan.host import files, read
+from usernsplan.cli.options import Root, allocation_of, note, write_result
+from usernsplan.host.files import layout_at
 from usernsplan.ledger import open_ledger
 
 
@@ -20,14 +19,18 @@ def render(
 ) -> None:
     """Print exactly what an engine reads for an allocation, to paste or to pipe.
 
-    Examples: podman run $(usernsplan render podman web) IMAGE;  usernsplan render uid_map web > /proc/PID/uid_map
+    \b
+    Examples:
+      podman run $(usernsplan render podman web) IMAGE
+      usernsplan render uid_map web > /proc/PID/uid_map
     """
-    engines.engine(engine)
-    layout = files.layout_at(root)
-    state = read.state(layout, open_ledger(layout))
-    found = [a for a in state.ledger.allocations if a.name == name]
-    if not found:
-        raise UnknownNameError(f"nothing is allocated under the name '{name}'")
-    rendered = engines.render(engine, found[0], state)
-    show(rendered.text)
+    layout = layout_at(root)
+    ledger = open_ledger(layout)
+    state = None
+    if engines.reads_host(engine):
+        from usernsplan.host import read  # noqa: PLC0415 - most engines depend on nothing but the allocation
+
+        state = read.state(layout, ledger)
+    rendered = engines.render(engine, allocation_of(ledger.state(), name), state)
+    write_result(rendered.text)
     note(rendered.notes)

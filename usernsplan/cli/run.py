@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from typing import TYPE_CHECKING
 
 from usernsplan import apply
-from usernsplan.cli.options import show, warn
+from usernsplan.cli.options import warn, write_result
 from usernsplan.host.files import layout_at
 from usernsplan.ledger import open_ledger
 
@@ -18,14 +20,18 @@ if TYPE_CHECKING:
 def run(decide: Callable[[HostState], Plan], root: str, *, preview: bool, as_json: bool) -> Plan:
     """Carry a decision out, or only preview it, and print the plan: the result to stdout, findings to stderr."""
     layout = layout_at(root)
-    plan = (apply.preview if preview else apply.carry_out)(layout, open_ledger(layout), decide)
+    ledger = open_ledger(layout)
+    if preview:
+        plan = apply.preview(layout, ledger, decide)
+    else:
+        plan = apply.carry_out(layout, ledger, decide, shlex.join(sys.argv))
     if as_json:
         from usernsplan.report import json_  # noqa: PLC0415 - one of the two
 
-        show(json_.plan(plan, layout))
+        write_result(json_.plan(plan, layout))
     else:
         from usernsplan.report import text  # noqa: PLC0415
 
-        show(text.plan(plan, layout, done=not preview))
+        write_result(text.plan(plan, layout, done=not preview))
         warn(plan.findings)
     return plan

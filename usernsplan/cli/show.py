@@ -6,9 +6,7 @@ from typing import Annotated
 
 import typer
 
-from usernsplan.cli.options import Json, Root
-from usernsplan.cli.options import show as print_
-from usernsplan.errors import UnknownNameError
+from usernsplan.cli.options import Json, Root, allocation_of, note_interrupted, write_result
 from usernsplan.host.files import layout_at
 from usernsplan.ledger import open_ledger
 
@@ -22,11 +20,12 @@ def list_(root: Root = "/", json: Json = False) -> None:
     if json:
         from usernsplan.report import json_  # noqa: PLC0415 - one of the two
 
-        print_(json_.allocations("list", ledger.allocations, ledger))
+        write_result(json_.allocations("list", ledger.allocations, ledger))
     else:
         from usernsplan.report import text  # noqa: PLC0415
 
-        print_(text.allocations(ledger))
+        write_result(text.allocations(ledger))
+    note_interrupted(ledger)
 
 
 def show(
@@ -38,17 +37,17 @@ def show(
 
     Example: usernsplan show web
     """
-    found = [a for a in open_ledger(layout_at(root)).state().allocations if a.name == name]
-    if not found:
-        raise UnknownNameError(f"nothing is allocated under the name '{name}'")
+    ledger = open_ledger(layout_at(root)).state()
+    found = allocation_of(ledger, name)
     if json:
         from usernsplan.report import json_  # noqa: PLC0415 - one of the two
 
-        print_(json_.allocations("show", found))
+        write_result(json_.allocations("show", [found]))
     else:
         from usernsplan.report import text  # noqa: PLC0415
 
-        print_(text.allocation(found[0]))
+        write_result(text.allocation(found))
+    note_interrupted(ledger)
 
 
 def history(root: Root = "/", json: Json = False) -> None:
@@ -60,8 +59,8 @@ def history(root: Root = "/", json: Json = False) -> None:
     if json:
         from usernsplan.report import json_  # noqa: PLC0415 - one of the two
 
-        print_(json_.history(entries))
+        write_result(json_.history(entries))
     else:
         from usernsplan.report import text  # noqa: PLC0415
 
-        print_(text.history(entries))
+        write_result(text.history(entries))

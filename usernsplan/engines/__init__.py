@@ -22,7 +22,12 @@ def engine(name: str) -> Engine:
     return cast("Engine", import_module(f"usernsplan.engines.{ENGINES[name]}").ENGINES[name])
 
 
-def render(name: str, allocation: Allocation, state: HostState) -> Rendered:
+def reads_host(name: str) -> bool:
+    """Tell whether the engine's text depends on the host, which then has to be read for it."""
+    return engine(name).reads_host
+
+
+def render(name: str, allocation: Allocation, state: HostState | None = None) -> Rendered:
     """What the engine reads, and what it needs besides.
 
     Raises RefusedError where the engine cannot make this mapping, naming one that can: a wrong configuration is never

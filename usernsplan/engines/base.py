@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 if TYPE_CHECKING:
     from usernsplan.model import Allocation, HostState
@@ -26,10 +26,15 @@ class Rendered:
 
 
 class Engine(Protocol):
-    """One container engine."""
+    """One container engine.
+
+    ``reads_host`` tells whether its text depends on the host, too; where it does not, no host is read for it.
+    """
+
+    reads_host: ClassVar[bool]
 
     def verdict(self, allocation: Allocation) -> Verdict:
         """Tell whether the engine can express this allocation."""
 
-    def render(self, allocation: Allocation, state: HostState) -> Rendered:
-        """What it reads; only asked for where the verdict is that it can."""
+    def render(self, allocation: Allocation, state: HostState | None) -> Rendered:
+        """What it reads; asked for only where it can. ``state`` is given where it reads the host."""

@@ -5,9 +5,10 @@ https://docs.docker.com/engine/security/userns-remap/
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from usernsplan.engines.base import Rendered, Verdict
+from usernsplan.errors import InvalidValueError
 from usernsplan.formats import daemon_json
 from usernsplan.layout import DAEMON_JSON
 from usernsplan.strategies import in_subid
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 class Docker:
     """daemon.json with userns-remap, merged with the host's own."""
 
+    reads_host: ClassVar[bool] = True
+
     def verdict(self, allocation: Allocation) -> Verdict:
         """Only what lies in subuid, and only without a gap from container id 0."""
         if not in_subid(allocation.strategy, allocation.mapping):
@@ -27,8 +30,10 @@ class Docker:
             return Verdict(can=False, why="it lays ranges end to end from container id 0 and cannot skip ids")
         return Verdict(can=True)
 
-    def render(self, allocation: Allocation, state: HostState) -> Rendered:
+    def render(self, allocation: Allocation, state: HostState | None) -> Rendered:
         """The host's daemon.json with userns-remap set to the owner."""
+        if state is None:
+            raise InvalidValueError("Docker's daemon.json depends on the host, and none was read")
         config = daemon_json.parse(state.daemon_json or b"", state.layout.path(DAEMON_JSON))
         text = daemon_json.with_remap(config, allocation.owner).decode().removesuffix("\n")
         if state.accounts.user(allocation.owner) and state.accounts.group(allocation.owner):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from usernsplan.engines.base import Rendered, Verdict
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 class MapFile:
     """One of the two files; a map that the kernel would refuse cannot have been made."""
 
+    reads_host: ClassVar[bool] = False
     kind: Literal["uids", "gids"]
 
     def verdict(self, allocation: Allocation) -> Verdict:
@@ -22,7 +23,7 @@ class MapFile:
         del allocation
         return Verdict(can=True)
 
-    def render(self, allocation: Allocation, state: HostState) -> Rendered:
+    def render(self, allocation: Allocation, state: HostState | None) -> Rendered:
         """One extent a line, to be written in one write(2)."""
         del state
         ids = allocation.mapping.uids if self.kind == "uids" else allocation.mapping.gids

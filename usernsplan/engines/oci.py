@@ -6,7 +6,7 @@ https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#user-na
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from usernsplan.engines.base import Rendered, Verdict
 
@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 class Oci:
     """The part of config.json that makes the user namespace and its maps."""
 
+    reads_host: ClassVar[bool] = False
+
     def verdict(self, allocation: Allocation) -> Verdict:
         """Any map: the runtime writes it to the kernel as it is."""
         del allocation
         return Verdict(can=True)
 
-    def render(self, allocation: Allocation, state: HostState) -> Rendered:
+    def render(self, allocation: Allocation, state: HostState | None) -> Rendered:
         """A JSON object to merge into config.json; "namespaces" is to be joined with the ones that stand there."""
         del state
         linux = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from usernsplan.engines.base import Rendered, Verdict
 
@@ -14,12 +14,14 @@ if TYPE_CHECKING:
 class Podman:
     """Flags for podman run, create and build."""
 
+    reads_host: ClassVar[bool] = False
+
     def verdict(self, allocation: Allocation) -> Verdict:
         """Any map: root's Podman hands it to the runtime as it is."""
         del allocation
         return Verdict(can=True)
 
-    def render(self, allocation: Allocation, state: HostState) -> Rendered:
+    def render(self, allocation: Allocation, state: HostState | None) -> Rendered:
         """The flags, on one line, to stand right after ``podman run``."""
         del state
         flags = (*_flags("--uidmap", allocation.mapping.uids), *_flags("--gidmap", allocation.mapping.gids))

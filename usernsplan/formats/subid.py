@@ -129,7 +129,12 @@ def without_lines(raw: bytes, unwanted: Iterable[bytes]) -> bytes:
 
 def added_lines(before: bytes, after: bytes) -> tuple[bytes, ...]:
     """The lines of ``after`` that ``before`` does not have, as often as they are more."""
-    return tuple((Counter(map(ended, _split(after))) - Counter(map(ended, _split(before)))).elements())
+    return tuple((counted(after) - counted(before)).elements())
+
+
+def counted(raw: bytes) -> Counter[bytes]:
+    """How often each line stands in the file, a missing line end aside."""
+    return Counter(map(ended, _split(raw)))
 
 
 def _split(raw: bytes) -> list[bytes]:

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
-from usernsplan.errors import UsernsplanError
+from usernsplan.errors import LockBusyError, RefusedError, UsernsplanError
 from usernsplan.formats.accounts import Accounts, Group, User, groups, users
 from usernsplan.host import files
 from usernsplan.layout import GROUP, PASSWD
@@ -16,6 +16,16 @@ if TYPE_CHECKING:
     from usernsplan.layout import Layout
 
 # Where shadow's tools are, whatever PATH a provisioning script was given.
+_ITS_FILES = (
+    "/etc/passwd",
+    "/etc/shadow",
+    "/etc/group",
+    "/etc/gshadow",
+    "/etc/subuid",
+    "/etc/subgid",
+    "/etc/login.defs",
+    "/etc/default/useradd",
+)
 _SBIN = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
 
 
@@ -38,12 +48,25 @@ def can_add() -> bool:
 
 
 def add(layout: Layout, command: tuple[str, ...]) -> None:
-    """Run a useradd or groupadd of a plan on this root. Raises UsernsplanError with the tool's own words."""
+    """Run a useradd or groupadd of a plan on this root. Raises UsernsplanError with the tool's own words.
+
+    shadow follows the symlinks of another root as if they were this machine's: where one of its files lies elsewhere
+    for it than for a process that is chrooted there, RefusedError is raised and nothing is run.
+    """
+    for name in _ITS_FILES if not layout.is_host else ():
+        if os.path.realpath(layout.real + name) != files.real(layout, name, follow=True):
+            raise RefusedError(
+                f"{layout.path(name)} is, or lies behind, a symlink that leads {command[0]} out of the root",
+                hint="make it relative, add the account in a chroot, or say --no-daemon-config",
+            )
     program = shutil.which(command[0], path=_SBIN) or command[0]
-    prefix = () if layout.is_host else ("--prefix", os.path.realpath(layout.root))
-    words = (program, *prefix, *command[1:])
+    words = (program, *layout.account_command(command)[1:])
     files.make_folder(layout, os.path.dirname(PASSWD))
-    done = subprocess.run(words, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)  # noqa: S603
+    done = subprocess.run(  # noqa: S603 - words of our own plan
+        words, capture_output=True, text=True, stdin=subprocess.DEVNULL, env={**os.environ, "LC_ALL": "C"}, check=False
+    )
+    if done.returncode and "cannot lock" in done.stderr:
+        raise LockBusyError(done.stderr.strip().splitlines()[-1])
     if done.returncode:
         raise UsernsplanError(
             f"'{' '.join(words)}' failed with status {done.returncode}: {done.stderr.strip()}",

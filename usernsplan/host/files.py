@@ -28,17 +28,20 @@ def layout_at(root: str) -> Layout:
         raise InvalidValueError("--root is empty", hint="name a folder, or leave --root out for this machine")
     if os.path.lexists(root) and not os.path.isdir(root):
         raise InvalidValueError(f"--root {root} is not a folder")
-    return Layout("/" if os.path.isdir(root) and os.path.samefile(root, "/") else root)
+    if os.path.isdir(root) and os.path.samefile(root, "/"):
+        return Layout("/", "/")
+    return Layout(root, os.path.realpath(root))
 
 
 def real(layout: Layout, name: str, *, follow: bool = False) -> str:
     """The path at which a name of the layout really lies, its folders' symlinks read as a chroot would read them.
 
     An absolute symlink starts again at the root and '..' ends there, so nothing outside the root is ever named. The
-    last part is followed only with ``follow``. Raises RefusedError for a loop of symlinks.
+    last part is followed only with ``follow``. Raises RefusedError for a loop of symlinks. Whoever may swap
+    folders of the tree at the same time can still mislead us between this and the opening: no tree is to be shared so.
     """
     todo = [part for part in reversed(name.split("/")) if part]
-    top = os.path.realpath(layout.root)
+    top = layout.real or os.path.realpath(layout.root)
     path, links = top, 0
     while todo:
         part = todo.pop()
@@ -89,7 +92,7 @@ def write(layout: Layout, files: dict[str, bytes], *, backup: tuple[str, ...] = 
             with explained(layout, name):
                 make_folder(layout, os.path.dirname(name))
                 path = real(layout, name)
-                staged += _stage(name, path, content, backup=name in backup)
+                staged += _stage(layout, name, path, content, backup=name in backup)
         while staged:
             name, path, temporary = staged[0]
             with explained(layout, name):
@@ -102,6 +105,11 @@ def write(layout: Layout, files: dict[str, bytes], *, backup: tuple[str, ...] = 
                 os.unlink(temporary)
 
 
+def is_symlink(layout: Layout, name: str) -> bool:
+    """Tell whether a file is a symlink: it can be read through one, and not be replaced whole."""
+    return os.path.islink(real(layout, name))
+
+
 def remove(layout: Layout, name: str) -> None:
     """Take a file away."""
     with explained(layout, name):
@@ -111,10 +119,10 @@ def remove(layout: Layout, name: str) -> None:
 
 
 def discard_unfinished(layout: Layout, names: tuple[str, ...]) -> None:
-    """Take away what a killed run had written out beside these files."""
+    """Take away what a killed run had written out beside these files; nobody reads it, so it may stay as well."""
     for name in names:
         for suffix in (_NEW, "-" + _NEW):
-            with suppress(FileNotFoundError, NotADirectoryError):
+            with suppress(OSError):
                 os.unlink(real(layout, name) + suffix)
 
 
@@ -138,21 +146,22 @@ def sync_folder(path: str) -> None:
         os.close(descriptor)
 
 
-def _stage(name: str, path: str, content: bytes, *, backup: bool) -> Iterator[tuple[str, str, str]]:
+def _stage(layout: Layout, name: str, path: str, content: bytes, *, backup: bool) -> Iterator[tuple[str, str, str]]:
     """Write the new content, and a backup of the old, beside the place; yield (name, place, temporary) for each."""
     try:
         old = os.lstat(path)
     except FileNotFoundError:
         old = None
     if old and not stat.S_ISREG(old.st_mode):
-        raise RefusedError(f"{path} is not a regular file")
+        raise RefusedError(f"{layout.path(name)} is not a regular file", hint="put a regular file in its place")
     if old and backup:
         with open(path, "rb") as file:
-            yield name, path + "-", _written(path + "-" + _NEW, file.read(), old)
-    yield name, path, _written(path + _NEW, content, old)
+            yield name, path + "-", _written(path + "-" + _NEW, file.read(), path, old)
+    yield name, path, _written(path + _NEW, content, path, old)
 
 
-def _written(temporary: str, content: bytes, like: os.stat_result | None) -> str:
+def _written(temporary: str, content: bytes, like: str, old: os.stat_result | None) -> str:
+    """Write a file with owner, mode and extended attributes (ACLs, SELinux) of the one whose place it will take."""
     with suppress(FileNotFoundError):
         os.unlink(temporary)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -161,15 +170,29 @@ def _written(temporary: str, content: bytes, like: os.stat_result | None) -> str
         with open(descriptor, "wb") as file:
             file.write(content)
             file.flush()
-            if like and (like.st_uid, like.st_gid) != (os.geteuid(), os.getegid()):
-                os.fchown(descriptor, like.st_uid, like.st_gid)
-            os.fchmod(descriptor, stat.S_IMODE(like.st_mode) if like else 0o644)
+            if old and (old.st_uid, old.st_gid) != (os.geteuid(), os.getegid()):
+                os.fchown(descriptor, old.st_uid, old.st_gid)
+            os.fchmod(descriptor, stat.S_IMODE(old.st_mode) if old else 0o644)
+            if old:
+                _copy_attributes(like, temporary)
             os.fsync(descriptor)
     except BaseException:
         with suppress(OSError):
             os.unlink(temporary)
         raise
     return temporary
+
+
+def _copy_attributes(source: str, target: str) -> None:
+    try:
+        names = os.listxattr(source, follow_symlinks=False)
+    except OSError:
+        return  # a file system without attributes
+    for attribute in names:
+        value = os.getxattr(source, attribute, follow_symlinks=False)
+        # The policy may have given the new file its label already, and let nobody set it.
+        with suppress(PermissionError):
+            os.setxattr(target, attribute, value, follow_symlinks=False)
 
 
 @contextmanager
@@ -185,9 +208,7 @@ def _explanation(layout: Layout, name: str, error: OSError) -> UsernsplanError: 
     shown = layout.path(name)
     match error.errno:
         case errno.ELOOP:
-            return RefusedError(
-                f"{shown} is a symlink", hint="shadow's tools refuse it too; put a regular file in its place"
-            )
+            return RefusedError(f"{shown} is a symlink", hint="put a regular file in its place")
         case errno.EPERM | errno.EACCES if _is_immutable(layout, name):
             return NotPermittedError(f"{shown} is immutable or append-only", hint=f"chattr -i -a {shown}")
         case errno.EPERM | errno.EACCES:
@@ -200,7 +221,7 @@ def _explanation(layout: Layout, name: str, error: OSError) -> UsernsplanError: 
                 hint="a bind-mounted file can only be written half-way; unmount it, or bind its folder",
             )
         case errno.ENOSPC | errno.EDQUOT:
-            return UsernsplanError(f"{shown}: {_reason(error)}; the file is as it was", hint="make room and run again")
+            return UsernsplanError(f"{shown}: {_reason(error)}", hint="make room and run again")
     return UsernsplanError(f"{shown}: {_reason(error)}")
 
 

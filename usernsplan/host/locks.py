@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 import time
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -25,31 +26,30 @@ if TYPE_CHECKING:
 
 # lckpwdf(3) gives up after 15 s, and shadow tries 15 times, a second apart.
 PATIENCE = 15.0
-_PAUSE = 0.05
+_PAUSE = 0.01
 
 
 @contextmanager
 def subid_locks(layout: Layout, patience: float = PATIENCE) -> Iterator[None]:
     """Hold everything that keeps others from writing subuid and subgid.
 
-    ``patience`` is in seconds, for all locks together. Raises LockBusyError, which names the lock and its holder.
+    ``patience`` is in seconds, for each lock. Raises LockBusyError, which names the lock and its holder.
     """
-    deadline = time.monotonic() + patience
     with ExitStack() as held:
         files.make_folder(layout, os.path.dirname(PWD_LOCK))
-        held.enter_context(_password_lock(layout, deadline))
+        held.enter_context(_password_lock(layout, patience))
         for name in (SUBUID, SUBGID):
-            held.enter_context(_link_lock(layout, name, deadline))
+            held.enter_context(_link_lock(layout, name, patience))
         yield
 
 
 @contextmanager
-def _password_lock(layout: Layout, deadline: float) -> Iterator[None]:
+def _password_lock(layout: Layout, patience: float) -> Iterator[None]:
     with files.explained(layout, PWD_LOCK):
         path = files.real(layout, PWD_LOCK)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        _retry(deadline, lambda: _try_password_lock(layout, descriptor))
+        _retry(patience, lambda: _try_password_lock(layout, descriptor))
         yield
     finally:
         os.close(descriptor)
@@ -67,15 +67,16 @@ def _try_password_lock(layout: Layout, descriptor: int) -> str:
 
 
 @contextmanager
-def _link_lock(layout: Layout, name: str, deadline: float) -> Iterator[None]:
+def _link_lock(layout: Layout, name: str, patience: float) -> Iterator[None]:
     with files.explained(layout, name + ".lock"):
         path = files.real(layout, name)
         lock, own = path + ".lock", path + ".usernsplan-lock"
-        _retry(deadline, lambda: _try_link_lock(layout.path(name) + ".lock", own, lock))
+        _retry(patience, lambda: _try_link_lock(layout.path(name) + ".lock", own, lock))
     try:
         yield
     finally:
-        with suppress(FileNotFoundError):
+        # One that cannot be removed has our pid in it: when we are gone, anybody may take it over.
+        with suppress(OSError):
             os.unlink(lock)
 
 
@@ -99,11 +100,14 @@ def _try_link_lock(shown: str, own: str, lock: str) -> str:
 def _holder(shown: str, lock: str) -> str:
     """Say who holds a lock, after taking it away where its process is gone ("taken over": the next try links ours)."""
     try:
-        with open(lock, "rb") as file:
-            content = file.read(64)
+        descriptor = os.open(lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return f"{shown} was just released"
-    pid = content.split(b"\0")[0]
+    try:
+        seen = os.fstat(descriptor)
+        pid = os.read(descriptor, 64).split(b"\0")[0] if stat.S_ISREG(seen.st_mode) else b""
+    finally:
+        os.close(descriptor)
     if not pid.isdigit():
         raise LockBusyError(
             f"{shown} does not hold a pid: shadow's tools wait for it for ever",
@@ -112,7 +116,9 @@ def _holder(shown: str, lock: str) -> str:
     if _is_alive(int(pid)):
         return f"{shown} is held by process {int(pid)}"
     with suppress(FileNotFoundError):
-        os.unlink(lock)
+        # Not the lock that somebody else made after taking this one over.
+        if os.lstat(lock).st_ino == seen.st_ino:
+            os.unlink(lock)
     return f"{shown} was left by process {int(pid)}, which is gone"
 
 
@@ -126,7 +132,8 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def _retry(deadline: float, attempt: Callable[[], str]) -> None:
+def _retry(patience: float, attempt: Callable[[], str]) -> None:
+    deadline = time.monotonic() + patience
     while holder := attempt():
         if time.monotonic() > deadline:
             raise LockBusyError(holder)

@@ -26,6 +26,7 @@ def state(layout: Layout, ledger: Ledger) -> HostState:
         subuid=subid.parse(files.read(layout, SUBUID)),
         subgid=subid.parse(files.read(layout, SUBGID)),
         daemon_json=files.read(layout, DAEMON_JSON, follow=True),
+        daemon_json_is_symlink=files.is_symlink(layout, DAEMON_JSON),
         login_defs=files.read(layout, LOGIN_DEFS, follow=True) or b"",
         subid_source=nsswitch.source(switch, "subid"),
         passwd_source=nsswitch.source(switch, "passwd"),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sqlite3
+import stat
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from usernsplan.errors import LedgerError
 from usernsplan.host import files
@@ -16,7 +19,7 @@ from usernsplan.mapping import IdMap, Mapping
 from usernsplan.model import Actor, Allocation, Change, HistoryEntry, Intent, LedgerChange, LedgerState, Quarantined
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from usernsplan.layout import Layout
 
@@ -54,10 +57,9 @@ class SqliteLedger:
             stamp = db.execute("SELECT max(rowid), (SELECT count(*) FROM intent) FROM history").fetchone()
             if self._known and self._known[0] == stamp:
                 return self._known[1]
-            maps = _Maps()
             state = LedgerState(
                 tuple(
-                    Allocation(name, owner, strategy, maps.mapping(uids, gids), _held(start, count), since)
+                    Allocation(name, owner, strategy, _mapping(uids, gids), _held(start, count), since)
                     for name, owner, strategy, uids, gids, start, count, since in db.execute(
                         "SELECT name, owner, strategy, uid_map, gid_map, held_start, held_count, since FROM allocation "
                         "ORDER BY name"
@@ -93,8 +95,12 @@ class SqliteLedger:
         """Remember what is about to happen; on disk when this returns."""
         content = _intent_text(intent)
         self._reserve(_ROOM + 4 * len(content))
-        with self._writing() as db:
-            db.execute("INSERT INTO intent VALUES (1, ?)", (content,))
+        try:
+            with self._writing() as db:
+                db.execute("INSERT INTO intent VALUES (1, ?)", (content,))
+        except BaseException:
+            self._reserve(0)
+            raise
 
     def complete(self, entry: HistoryEntry) -> None:
         """Take over the pending intent's ledger changes, note them, drop the intent."""
@@ -133,22 +139,28 @@ class SqliteLedger:
                 descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
                 try:
                     os.posix_fallocate(descriptor, 0, size)
-                except OSError:
+                except OSError as error:
                     os.unlink(path)
-                    raise
+                    # A file system that cannot reserve is no reason not to work.
+                    if error.errno not in {errno.EOPNOTSUPP, errno.EINVAL}:
+                        raise
                 finally:
                     os.close(descriptor)
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection | None]:
         with files.explained(self._layout, LEDGER):
-            path = files.real(self._layout, LEDGER, follow=True)
+            path = files.real(self._layout, LEDGER)
             try:
                 # SQLite's own "unable to open database file" does not say why.
-                os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+                descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             except (FileNotFoundError, NotADirectoryError):
                 yield None
                 return
+            regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+            os.close(descriptor)
+            if not regular:
+                raise LedgerError(f"{self._shown} is not a regular file", hint="put the ledger back in its place")
         # rw, not ro: after a kill in a commit, SQLite has to roll back before it can read.
         mode = "rw" if os.access(path, os.W_OK) else "ro&immutable=1"
         with self._explained(), _connected(path, mode) as db:
@@ -178,7 +190,7 @@ class SqliteLedger:
     def _explained(self) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, ValueError, KeyError, TypeError) as error:
+        except (sqlite3.Error, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise LedgerError(
                 f"{self._shown}: {error}",
                 hint="where the file itself is damaged, put back a copy of it from a backup",
@@ -187,8 +199,9 @@ class SqliteLedger:
 
 @contextmanager
 def _connected(path: str, mode: str) -> Iterator[sqlite3.Connection]:
-    quoted = path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
-    db = sqlite3.connect(f"file:{quoted}?mode={mode}", uri=True, timeout=_PATIENCE, isolation_level=None)
+    db = sqlite3.connect(
+        f"file:{quote(os.fsencode(path))}?mode={mode}", uri=True, timeout=_PATIENCE, isolation_level=None
+    )
     try:
         yield db
     finally:
@@ -202,16 +215,10 @@ def _close(db: sqlite3.Connection, entry: HistoryEntry) -> None:
     db.execute("DELETE FROM intent")
 
 
-class _Maps:
-    """Texts of maps to values; both maps of an allocation are mostly the same text, and are then one value."""
-
-    def mapping(self, uids: str, gids: str) -> Mapping:
-        uid_map = _id_map(json.loads(uids))
-        return Mapping(uid_map, uid_map if uids == gids else _id_map(json.loads(gids)))
-
-
-def _id_map(triples: Iterable[tuple[int, int, int]]) -> IdMap:
-    return IdMap.of(*triples)
+def _mapping(uids: str, gids: str) -> Mapping:
+    """Texts of maps to values; both are mostly the same text, and then one value."""
+    uid_map = IdMap.of(*json.loads(uids))
+    return Mapping(uid_map, uid_map if uids == gids else IdMap.of(*json.loads(gids)))
 
 
 def _held(start: int | None, count: int | None) -> IdRange | None:
@@ -241,13 +248,12 @@ def _intent_text(intent: Intent) -> str:
 
 def _intent(text: str) -> Intent:
     content: dict[str, Any] = json.loads(text)
-    maps = _Maps()
     return Intent(
         content["command"],
         Actor(*content["actor"]),
         LedgerChange(
             add=tuple(
-                Allocation(name, owner, strategy, maps.mapping(uids, gids), _held(start, count))
+                Allocation(name, owner, strategy, _mapping(uids, gids), _held(start, count))
                 for name, owner, strategy, uids, gids, start, count, _ in content["add"]
             ),
             remove=tuple(content["remove"]),

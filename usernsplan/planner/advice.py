@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING
 
 from usernsplan.errors import InvalidFileError
 from usernsplan.formats import login_defs
+from usernsplan.formats.subid import Grant
 from usernsplan.ids import OVERFLOW_ID
 from usernsplan.layout import LOGIN_DEFS, SUBGID, SUBUID
 from usernsplan.model import DEFAULT_NAME, DEFAULT_OWNER, Finding
-from usernsplan.strategies import Shared, Strategy, in_subid
+from usernsplan.strategies import PerContainer, Shared, Strategy, in_subid
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -31,8 +31,9 @@ def findings(state: HostState, strategy: Strategy, allocations: Iterable[Allocat
 def next_steps(state: HostState, new: Iterable[Allocation]) -> tuple[str, ...]:
     """Commands that use what was just allocated; Docker's own allocation needs none but the daemon's restart."""
     named = [allocation.name for allocation in new if allocation.name != DEFAULT_NAME]
-    root = "" if state.layout.is_host else f" --root {shlex.quote(state.layout.root)}"
-    return tuple(f"usernsplan render podman {name}{root}  # or uid_map, gid_map, oci, docker" for name in named[:1])
+    return tuple(
+        f"{state.layout.command(f'render podman {name}')}  # or uid_map, gid_map, oci, docker" for name in named[:1]
+    )
 
 
 def _odd_lines(state: HostState) -> Iterator[Finding]:
@@ -70,9 +71,16 @@ def _login_defs(state: HostState) -> Iterator[Finding]:
 def _dockerroot(state: HostState, strategy: Shared) -> Iterator[Finding]:
     if strategy.identity:
         return
+    ours = {allocation.owner for allocation in state.ledger.allocations}
     user, group = state.accounts.user_of(strategy.dockerroot), state.accounts.group_of(strategy.dockerroot)
     whose = [f"the account '{user.name}'"] if user else []
     whose += [f"the group '{group.name}'"] if group else []
+    whose += [
+        f"in a range that {state.layout.path(path)} gives to {line.owner}"
+        for path, file in ((SUBUID, state.subuid), (SUBGID, state.subgid))
+        for line in file.lines
+        if isinstance(line, Grant) and line.start <= strategy.dockerroot < line.stop and line.owner not in ours
+    ]
     if whose:
         yield Finding(
             "USN101",
@@ -115,7 +123,7 @@ def _on_allocation(state: HostState, allocation: Allocation) -> Iterator[Finding
             f"'{allocation.name}' is kept in the ledger only: a map past 65535 in subuid would stop every useradd",
             "'usernsplan render podman' and 'render oci' print it",
         )
-    if allocation.strategy == "per-container" and allocation.mapping.uids.to_host(OVERFLOW_ID) is None:
+    if allocation.strategy == PerContainer.name and allocation.mapping.uids.to_host(OVERFLOW_ID) is None:
         yield Finding(
             "USN104",
             "warning",

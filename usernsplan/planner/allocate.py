@@ -34,7 +34,7 @@ def make_plan(state: HostState, request: AllocateRequest) -> Plan:
     grants = Grants(state)
     for name in names:
         if name in known:
-            _refuse_other_words(known[name], request)
+            _refuse_other_words(state, known[name], request)
     # What Docker is to be pointed at needs its lines too, named again or not.
     for name in dict.fromkeys((*names, request.daemon or "")):
         if name in known:
@@ -59,11 +59,14 @@ def _names(request: AllocateRequest) -> tuple[str, ...]:
     for name in request.names:
         check_name(name)
     names = tuple(dict.fromkeys(request.names)) or (DEFAULT_NAME,)
-    if request.daemon and not request.names:
-        again = f"allocate {request.daemon} --daemon {request.daemon}"
-        raise InvalidValueError("--daemon without a name to allocate", hint=f"say '{again}'")
-    if request.daemon and not request.daemon_config:
-        raise InvalidValueError("--daemon with --no-daemon-config", hint="one of the two")
+    if request.daemon is not None:
+        if request.daemon != DEFAULT_NAME:
+            check_name(request.daemon)
+        if not request.names:
+            again = f"allocate {request.daemon} --daemon {request.daemon}"
+            raise InvalidValueError("--daemon without a name to allocate", hint=f"say '{again}'")
+        if not request.daemon_config:
+            raise InvalidValueError("--daemon with --no-daemon-config", hint="one of the two")
     if request.owner is not None:
         check_owner(request.owner)
     if len(names) > 1 and (request.owner is not None or request.start is not None):
@@ -90,7 +93,7 @@ def _refuse_other_strategy(state: HostState, strategy: Strategy) -> None:
         theirs = state.ledger.allocations[0].strategy
         raise RefusedError(
             f"this host's strategy is {theirs}, and one host has one strategy: {names}",
-            hint=f"use --strategy {theirs}, or 'usernsplan release' these first",
+            hint=f"use --strategy {theirs}, or '{state.layout.command('release ' + ' '.join(others[:5]))}' first",
         )
 
 
@@ -106,7 +109,8 @@ def _docker(
     if target is None or not request.daemon_config:
         return daemon.Pointed()
     if target not in known:
-        raise InvalidValueError(f"--daemon {target}: no such allocation", hint=f"name it too: 'allocate {target} …'")
+        how = "'allocate' without a name makes it" if target == DEFAULT_NAME else f"name it too: 'allocate {target} …'"
+        raise InvalidValueError(f"--daemon {target}: no such allocation", hint=how)
     pointed = daemon.point_at(state, known[target], yes=request.yes)
     if restart and not pointed.changes and not pointed.unfinished:
         return replace(pointed, next_steps=(daemon.RESTART,))
@@ -120,13 +124,14 @@ def _variant(request: AllocateRequest, name: str) -> Strategy:
     return request.strategy
 
 
-def _refuse_other_words(known: Allocation, request: AllocateRequest) -> None:
+def _refuse_other_words(state: HostState, known: Allocation, request: AllocateRequest) -> None:
     """Raise RefusedError unless the request describes the allocation that stands."""
     shapes = [request.strategy]
     if isinstance(request.strategy, Shared):
         # Whether Docker was to use it is not repeated by words that only name it again.
         shapes.append(replace(request.strategy, filler=True))
-    anew = f"'usernsplan release {known.name}' first, then allocate it anew; its files need their owners shifted"
+    release = state.layout.command(f"release {known.name}")
+    anew = f"'{release}' first, then allocate it anew; its files need their owners shifted"
     ids = ", ".join(map(str, known.mapping.uids.host_ranges()))
     if not any(_has_shape(known, shape) for shape in shapes):
         raise RefusedError(f"'{known.name}' is allocated already, by other words, as host uids {ids}", hint=anew)
@@ -153,16 +158,20 @@ def _new(state: HostState, request: AllocateRequest, names: Iterable[str], grant
     bases = _bases(state, request, owners, grants)
     made = {}
     for name, owner in owners.items():
-        strategy, base = _variant(request, name), bases.get(name)
-        held = IdRange(base, strategy.need.count) if base is not None and strategy.need else None
-        made[name] = Allocation(name, owner, strategy.name, strategy.mapping(base), held)
-        if name == _docker_target(request) and not in_subid(strategy.name, made[name].mapping):
+        made[name] = _made(request, name, owner, bases.get(name))
+        if name == _docker_target(request) and not in_subid(made[name].strategy, made[name].mapping):
             raise InvalidValueError(
                 "--max: Docker takes its map from subuid, and a shared map past 65535 is never written there",
                 hint="leave --max out; for Podman and OCI, name the containers",
             )
         grants.add(made[name])
     return made
+
+
+def _made(request: AllocateRequest, name: str, owner: str, base: int | None) -> Allocation:
+    strategy = _variant(request, name)
+    held = IdRange(base, strategy.need.count) if base is not None and strategy.need else None
+    return Allocation(name, owner, strategy.name, strategy.mapping(base), held)
 
 
 def _refuse_second_allocation(state: HostState, owners: dict[str, str]) -> None:
@@ -189,13 +198,13 @@ def _bases(state: HostState, request: AllocateRequest, owners: dict[str, str], g
         return dict(zip(needs, found, strict=True))
     [name] = needs
     ids = IdRange(request.start, need.count)
-    if ids.start % need.align:
-        raise InvalidValueError(f"--start {ids.start} is not a multiple of {need.align}")
-    if ids.start not in pool or ids.last not in pool:
-        raise InvalidValueError(f"--start: {ids} lies outside the pool {pool}", hint="widen it with --pool FIRST-LAST")
-    if grants.has_lines(owners[name]):
-        # To be adopted: containers may well be running in it.
+    if grants.stands(_made(request, name, owners[name], ids.start)):
+        # Adopted as it is, wherever somebody put it; containers may well be running in it.
         state = replace(state, namespaces=IdSet())
+    elif ids.start % need.align:
+        raise InvalidValueError(f"--start {ids.start} is not a multiple of {need.align}")
+    elif ids.start not in pool or ids.last not in pool:
+        raise InvalidValueError(f"--start: {ids} lies outside the pool {pool}", hint="widen it with --pool FIRST-LAST")
     for whose, overlap in holders(ids, claims(state, *grants.without(owners[name]))):
         raise RefusedError(f"--start: {ids} is not free: {overlap} is {whose}", hint="leave --start out: we find one")
     return {name: ids.start}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from usernsplan.errors import InvalidFileError, RefusedError
+from usernsplan.errors import InvalidFileError, InvalidValueError, RefusedError
 from usernsplan.formats import daemon_json
 from usernsplan.formats.subid import Grant
 from usernsplan.layout import DAEMON_JSON
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 RESTART = "systemctl restart docker  # the remap changes only when the daemon starts anew; a reload does not do it"
 
 
+# The group tty, in every distribution and in moby's devpts mount.
 _TTY = 5
+_LONGEST_LOGIN = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ def point_at(state: HostState, allocation: Allocation, *, yes: bool) -> Pointed:
             hint="Podman and OCI runtimes can: 'usernsplan render podman'; for Docker, allocate without "
             "--container-id, and a shared one with --daemon from the start",
         )
-    if remap_user(state, allocation.owner) != allocation.owner:
+    if allocation.owner in {"root", "default"}:
         raise RefusedError(
             f'Docker takes "userns-remap": "{allocation.owner}" for something else than the user of that name',
             hint="'root' switches the remap off, and 'default' is the user dockremap: choose another --owner",
@@ -57,11 +60,19 @@ def point_at(state: HostState, allocation: Allocation, *, yes: bool) -> Pointed:
         error.hint = "correct the file, or leave it alone with --no-daemon-config"
         raise
     commands = _account_commands(state, allocation.owner)
+    if commands and len(allocation.owner) > _LONGEST_LOGIN:
+        raise InvalidValueError(
+            f"Docker's remap user {allocation.owner} has {len(allocation.owner)} characters, and useradd takes up to "
+            f"{_LONGEST_LOGIN}",
+            hint="give it a shorter --owner",
+        )
     if commands and not state.can_add_accounts:
         return _left_to_do(state, allocation, commands)
     current = config.get(daemon_json.REMAP)
     if current is not None and remap_user(state, current) == allocation.owner:
-        return Pointed(commands=commands)
+        moved = _old_data_root(state, config) != data_root(config, allocation)
+        return Pointed(commands=commands, findings=(_hidden(state, config, allocation),) if moved else ())
+    refuse_symlink(state)
     if current is not None and not yes:
         raise RefusedError(
             f'{place}: "userns-remap" is "{current}", and Docker would hide what it has in '
@@ -76,13 +87,22 @@ def point_at(state: HostState, allocation: Allocation, *, yes: bool) -> Pointed:
     )
 
 
+def refuse_symlink(state: HostState) -> None:
+    """Raise RefusedError where daemon.json is a symlink: it is to change, and a file can only be replaced itself."""
+    if state.daemon_json_is_symlink:
+        raise RefusedError(
+            f"{state.layout.path(DAEMON_JSON)} is a symlink",
+            hint="put a regular file in its place, or set userns-remap where the symlink leads",
+        )
+
+
 def remap_user(state: HostState, value: str) -> str | None:
     """Whom a value of userns-remap means: user, uid, user:group, uid:gid or "default"; None where remap is off.
 
     moby: "" is off, and so, with a mere warning, is root.
     """
     user = value.partition(":")[0]
-    if user.isdecimal():
+    if re.fullmatch("[0-9]{1,10}", user):
         account = state.accounts.user_of(int(user))
         user = account.name if account else user
     if value == "default":
@@ -122,8 +142,7 @@ def _account_commands(state: HostState, owner: str) -> tuple[tuple[str, ...], ..
 
 
 def _left_to_do(state: HostState, allocation: Allocation, commands: tuple[tuple[str, ...], ...]) -> Pointed:
-    prefix = () if state.layout.is_host else ("--prefix", state.layout.root)
-    left = tuple(shlex.join((command[0], *prefix, *command[1:])) for command in commands)
+    left = tuple(shlex.join(state.layout.account_command(command)) for command in commands)
     return Pointed(
         findings=(
             Finding(

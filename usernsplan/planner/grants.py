@@ -33,9 +33,9 @@ class Grants:
         self._others: tuple[Claim, ...] | None = None
         self.findings: list[Finding] = []
 
-    def has_lines(self, owner: str) -> bool:
-        """Tell whether an owner has lines in either file."""
-        return any(self._of(path, owner) for path in self._files)
+    def stands(self, allocation: Allocation) -> bool:
+        """Tell whether the lines of an allocation are in both files, and its owner has no others."""
+        return all(self._have(path, allocation.owner) == wanted for path, wanted in _lines(allocation))
 
     def without(self, *owners: str) -> tuple[SubidFile, SubidFile]:
         """Both files less what these owners have in them: what everybody else holds."""
@@ -55,18 +55,18 @@ class Grants:
             have = self._of(path, allocation.owner)
             if not have:
                 self._in[path] += wanted
-            elif [subid.ended(line.raw) for line in have] != wanted:
+            elif self._have(path, allocation.owner) != wanted:
                 raise RefusedError(
                     f"{self._state.layout.path(path)}:{have[0].number}: {allocation.owner} has "
                     f"'{_shown(have[0].raw)}', which usernsplan did not give; readers would join it to the new range",
-                    hint="take that line out, or name another --owner"
-                    + ("; --start with its first id adopts a range that fits" if allocation.held else ""),
+                    hint="take that line out, or name another --owner; a line of both files that has just this size is "
+                    "adopted when --start names its first id",
                 )
 
     def restore(self, allocation: Allocation) -> None:
         """Put back lines that somebody took out or sorted into another order; where they stand, nothing is done."""
         for path, wanted in _lines(allocation):
-            have = [subid.ended(line.raw) for line in self._of(path, allocation.owner)]
+            have = self._have(path, allocation.owner)
             if have == wanted:
                 continue
             place = self._state.layout.path(path)
@@ -109,6 +109,9 @@ class Grants:
         kept = subid.without_lines(file.raw, self._out[path]) if self._out[path] else file.raw
         return subid.with_lines(kept, self._in[path])
 
+    def _have(self, path: str, owner: str) -> list[bytes]:
+        return [subid.ended(line.raw) for line in self._of(path, owner)]
+
     def _of(self, path: str, owner: str) -> list[Line]:
         """The lines of an owner: by name, or by the uid of the account of that name."""
         names = (owner, self._uids[owner]) if owner in self._uids else (owner,)
@@ -121,7 +124,7 @@ class Grants:
         for whose, overlap in holders(allocation.held, self._others) if allocation.held else ():
             raise RefusedError(
                 f"'{allocation.name}' has lost its lines, and {overlap} of its range is now {whose}",
-                hint=f"undo that, or 'usernsplan release {allocation.name}' and allocate it anew",
+                hint=f"undo that, or '{self._state.layout.command(f'release {allocation.name}')}' and allocate it anew",
             )
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING
 
-from usernsplan.errors import RefusedError, UnknownNameError
+from usernsplan.errors import InvalidFileError, RefusedError, UnknownNameError
 from usernsplan.formats import daemon_json
 from usernsplan.layout import DAEMON_JSON
-from usernsplan.model import Change, LedgerChange, Plan
+from usernsplan.model import Change, Finding, LedgerChange, Plan
 from usernsplan.planner import daemon
 from usernsplan.planner.grants import Grants
 
@@ -37,8 +36,7 @@ def _release(state: HostState, names: tuple[str, ...], *, yes: bool) -> Plan:
     docker = _unpoint(state, gone, yes=yes)
     held = tuple((allocation.name, allocation.held) for allocation in gone if allocation.held)
     forget = " ".join(name for name, _ in held)
-    root = "" if state.layout.is_host else f" --root {shlex.quote(state.layout.root)}"
-    later = f"usernsplan release --forget {forget}{root}  # once no file carries these ids any more"
+    later = f"{state.layout.command(f'release --forget {forget}')}  # once no file carries these ids any more"
     return Plan(
         kind="release",
         allocations=gone,
@@ -63,10 +61,14 @@ def _forget(state: HostState, names: tuple[str, ...]) -> Plan:
 def _unpoint(state: HostState, gone: tuple[Allocation, ...], *, yes: bool) -> daemon.Pointed:
     """Take userns-remap out where it names an owner that is about to lose its lines: dockerd would not start."""
     owners = {allocation.owner for allocation in gone}
-    if daemon_json.REMAP.encode() not in (state.daemon_json or b""):
-        return daemon.Pointed()
     place = state.layout.path(DAEMON_JSON)
-    config = daemon_json.parse(state.daemon_json or b"", place)
+    try:
+        config = daemon_json.parse(state.daemon_json or b"", place)
+    except InvalidFileError as error:
+        if daemon_json.REMAP.encode() in (state.daemon_json or b""):
+            raise
+        # No daemon starts from this file, so none depends on these lines.
+        return daemon.Pointed(findings=(Finding("USN117", "warning", str(error), "Docker cannot start from it"),))
     current = config.get(daemon_json.REMAP)
     if current is None or daemon.remap_user(state, current) not in owners:
         return daemon.Pointed()
@@ -75,5 +77,6 @@ def _unpoint(state: HostState, gone: tuple[Allocation, ...], *, yes: bool) -> da
             f'{place}: "userns-remap" is "{current}": without its lines Docker does not start',
             hint="say --yes to take userns-remap out as well: containers then run as the host's root again",
         )
+    daemon.refuse_symlink(state)
     change = Change(DAEMON_JSON, state.daemon_json, daemon_json.without_remap(config))
     return daemon.Pointed(changes=(change,), next_steps=(daemon.RESTART,))

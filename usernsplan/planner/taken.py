@@ -8,7 +8,7 @@ from usernsplan.errors import InvalidFileError, InvalidValueError, PoolExhausted
 from usernsplan.formats import login_defs
 from usernsplan.ids import ID_LIMIT, IdRange, IdSet
 from usernsplan.layout import GROUP, LEDGER, LOGIN_DEFS, PASSWD, SUBGID, SUBUID
-from usernsplan.reserved import EXCLUSIVE
+from usernsplan.reserved import TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,14 +35,15 @@ def claims(state: HostState, subuid: SubidFile, subgid: SubidFile) -> tuple[Clai
     The two files are given apart from the state so that lines which are already ours can be left out.
     """
     ledger = state.layout.path(LEDGER)
+    forget = state.layout.command("release --forget NAME")
     held = IdSet(a.held for a in state.ledger.allocations if a.held)
     quarantined = IdSet(q.held for q in state.ledger.quarantined)
     return (
         *claims_of_others(state, subuid, subgid),
-        Claim("reserved by convention (the table in the README)", EXCLUSIVE),
+        *(Claim(f"kept for {entry.whose} ({entry.source})", IdSet((entry.ids,))) for entry in TABLE),
         Claim("mapped by a running user namespace", state.namespaces),
         Claim(f"allocated in {ledger}", held),
-        Claim("released, and files may still carry it ('usernsplan release --forget NAME' frees it)", quarantined),
+        Claim(f"released, and files may still carry it ('{forget}' frees it)", quarantined),
     )
 
 

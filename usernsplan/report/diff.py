@@ -31,25 +31,33 @@ def unified(change: Change, shown: str) -> str:
 
 
 def _hunks(before: Sequence[bytes], after: Sequence[bytes]) -> Iterator[list[_Opcode]]:
-    """What differs, with three lines around it.
+    """What differs, with three lines around it; in time that grows with the lines and not with their square.
 
-    Lines that are the same at both ends are most of a long file: they are not compared again, so that a line added to
-    100,000 costs no more than one added to three.
+    What is the same at both ends stays. Between, we only take lines out and put lines at the end: so a line that is not
+    the next of the new file has gone, and what the new file has beyond the old one has come.
     """
     from difflib import SequenceMatcher  # noqa: PLC0415 - only where something changed
 
     head = _common(before, after)
     tail = _common(before[head:][::-1], after[head:][::-1])
     stop, new_stop = len(before) - tail, len(after) - tail
-    middle = SequenceMatcher(None, before[head:stop], after[head:new_stop], autojunk=False)
-    moved = [(tag, a + head, b + head, c + head, d + head) for tag, a, b, c, d in middle.get_opcodes()]
-    whole = SequenceMatcher(None, "", "")
-    whole.opcodes = [  # type: ignore[attr-defined]
-        *([("equal", 0, head, 0, head)] if head else []),
-        *moved,
-        *([("equal", stop, len(before), new_stop, len(after))] if tail else []),
-    ]
-    yield from whole.get_grouped_opcodes()
+    opcodes: list[_Opcode] = [("equal", 0, head, 0, head)]
+    old, new = head, head
+    while old < stop:
+        tag = "equal" if new < new_stop and before[old] == after[new] else "delete"
+        kept = tag == "equal"
+        if opcodes[-1][0] == tag:
+            _, start, _, new_start, _ = opcodes.pop()
+        else:
+            start, new_start = old, new
+        old, new = old + 1, new + kept
+        opcodes.append((tag, start, old, new_start, new))
+    opcodes.append(("insert", stop, stop, new, new_stop))
+    opcodes.append(("equal", stop, len(before), new_stop, len(after)))
+    # The matcher only groups what it is given: comparing is done.
+    matcher = SequenceMatcher(None, "", "")
+    matcher.opcodes = [code for code in opcodes if code[1] < code[2] or code[3] < code[4]]  # type: ignore[attr-defined]
+    yield from matcher.get_grouped_opcodes()
 
 
 def _lines(content: bytes) -> list[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from usernsplan.report.diff import unified
@@ -21,6 +22,7 @@ def plan(plan: Plan, layout: Layout) -> str:
         changed=plan.changed,
         allocations=[_allocation(a) for a in plan.allocations],
         changes=[{"path": layout.path(c.path), "diff": unified(c, layout.path(c.path))} for c in plan.changes],
+        account_commands=[shlex.join(layout.account_command(command)) for command in plan.account_commands],
         findings=[
             {"code": f.code, "severity": f.severity, "message": f.message, "hint": f.hint} for f in plan.findings
         ],

@@ -24,9 +24,13 @@ def plan(plan: Plan, layout: Layout, *, done: bool) -> str:
     parts = [table(_HEADERS, [_row(a) for a in plan.allocations])] if plan.allocations else []
     parts += [unified(change, layout.path(change.path)) for change in plan.changes]
     if not done and plan.account_commands:
-        parts.append("\n".join(f"would run: {shlex.join(command)}" for command in plan.account_commands))
+        parts.append(
+            "\n".join(f"would run: {shlex.join(layout.account_command(command))}" for command in plan.account_commands)
+        )
     if not plan.changed:
-        parts.append("Nothing changes: it is already so.")
+        parts.append(
+            "Nothing changes: the rest is left to do." if plan.unfinished else "Nothing changes: it is already so."
+        )
     elif not done:
         parts.append("Nothing was written: this is what would be.")
     if plan.kind == "forget" and done:
@@ -83,7 +87,8 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _row(a: Allocation) -> tuple[str, ...]:
-    return (a.name, a.owner, _ranges(a.mapping.uids.invert()), _ranges(a.mapping.uids), _ranges(a.mapping.gids))
+    container = ", ".join(str(extent.container_range) for extent in a.mapping.uids)
+    return (a.name, a.owner, container, _ranges(a.mapping.uids), _ranges(a.mapping.gids))
 
 
 def _ranges(ids: IdMap) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -23,7 +23,7 @@ from usernsplan.planner import make_plan, make_release
 from usernsplan.planner.recovery import as_mended, mend, undo
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from usernsplan.layout import Layout
     from usernsplan.ledger import Ledger
@@ -49,7 +49,7 @@ def preview(layout: Layout, ledger: Ledger, decide: Callable[[HostState], Plan])
     intent = ledger.pending() if state.ledger.interrupted else None
     if intent is None:
         return decide(state)
-    message = f"a run was interrupted ('{intent.command}'); it is mended before anything else is done"
+    message = f"{_interrupted(intent)}, or is still under way; it is mended before anything else is done"
     note = Finding("USN114", "warning", message)
     try:
         plan = decide(as_mended(state, intent))
@@ -71,9 +71,8 @@ def carry_out(layout: Layout, ledger: Ledger, decide: Callable[[HostState], Plan
         state = read.state(layout, ledger)
         if state.ledger.interrupted:
             # By a kill, or by a run that is under way at this moment: what was read may be half of it.
-            with locks.subid_locks(layout):
-                findings += recover(layout, ledger)
-                state = read.state(layout, ledger)
+            with _locked(layout, ledger, findings) as state:
+                pass
         plan = decide(state)
         if plan.changed:
             # Before the locks, which useradd takes itself. If we fail after it, an account without a range is harmless.
@@ -81,9 +80,8 @@ def carry_out(layout: Layout, ledger: Ledger, decide: Callable[[HostState], Plan
                 accounts.add(layout, words)
                 made = f"made the account that Docker's remap needs: {shlex.join(layout.account_command(words))}"
                 findings.append(Finding("USN115", "info", made))
-            with locks.subid_locks(layout):
-                findings += recover(layout, ledger)
-                plan = decide(read.state(layout, ledger))
+            with _locked(layout, ledger, findings) as state:
+                plan = decide(state)
                 if plan.account_commands:
                     raise HostChangedError(f"the account {plan.account_commands[0][-1]} went away meanwhile")
                 if plan.changed:
@@ -92,6 +90,14 @@ def carry_out(layout: Layout, ledger: Ledger, decide: Callable[[HostState], Plan
         error.notes = tuple(finding.message for finding in findings)
         raise
     return replace(plan, findings=(*findings, *plan.findings))
+
+
+@contextmanager
+def _locked(layout: Layout, ledger: Ledger, findings: list[Finding]) -> Iterator[HostState]:
+    """Keep everybody else from writing; the host as it then is, an interrupted run mended."""
+    with locks.subid_locks(layout):
+        findings += recover(layout, ledger)
+        yield read.state(layout, ledger)
 
 
 def commit(layout: Layout, ledger: Ledger, plan: Plan, command: str) -> None:
@@ -108,14 +114,20 @@ def commit(layout: Layout, ledger: Ledger, plan: Plan, command: str) -> None:
         except BaseException:
             # What cannot be put back now either is the next run's to mend; the first error is the one to tell.
             with suppress(UsernsplanError):
-                _write(layout, undo(intent, _all_now(layout, intent)), intent)
-                ledger.put_back(replace(entry, changed=("failed, and put back",)))
+                _put_back(layout, ledger, intent)
             raise
         try:
             ledger.complete(entry)
         except UsernsplanError as error:
-            later = "the files are written; the next usernsplan that can write its ledger takes them over"
+            later = "everything else is done; the next usernsplan that can write its ledger takes it over"
             raise LedgerError(str(error), hint=later) from error
+        _log(layout, entry)
+
+
+def _put_back(layout: Layout, ledger: Ledger, intent: Intent) -> None:
+    _write(layout, undo(intent, _all_now(layout, intent)), intent)
+    entry = replace(_entry(intent, layout), changed=("failed, and put back",))
+    ledger.put_back(entry)
     _log(layout, entry)
 
 
@@ -124,17 +136,22 @@ def recover(layout: Layout, ledger: Ledger) -> tuple[Finding, ...]:
     intent = ledger.pending()
     if intent is None:
         return ()
-    mended = mend(intent, _all_now(layout, intent))
-    _write(layout, mended, intent)
-    entry = _entry(intent, layout)
+    with signals.held():
+        mended = mend(intent, _all_now(layout, intent))
+        _write(layout, mended, intent)
+        entry = _entry(intent, layout)
+        if mended.completed:
+            ledger.complete(entry)
+        else:
+            entry = replace(entry, changed=("interrupted, and put back",))
+            ledger.put_back(entry)
+        _log(layout, entry)
     what = "completed" if mended.completed else "put back"
-    if mended.completed:
-        ledger.complete(entry)
-    else:
-        entry = replace(entry, changed=("interrupted, and put back",))
-        ledger.put_back(entry)
-    _log(layout, entry)
-    return (Finding("USN114", "warning", f"a run was interrupted ('{intent.command}'); it is now {what}"),)
+    return (Finding("USN114", "warning", f"{_interrupted(intent)}; it is now {what}"),)
+
+
+def _interrupted(intent: Intent) -> str:
+    return f"a run was interrupted ('{intent.command}')" if intent.command else "a run was interrupted"
 
 
 def _write(layout: Layout, mended: Mended, intent: Intent) -> None:

@@ -174,7 +174,7 @@ def test_after_a_kill_anywhere_the_next_run_leaves_all_or_nothing(
         assert here(*case.command, "--dry-run", "--root", struck.root, status=None)[0] == foretold[0], struck.place
         and_then_all_is_well(struck, case, sides)
     assert kills > 20
-    assert outcomes == ({"completed"} if case.command[0] == "release" else {"completed", "put back"})
+    assert outcomes == {"completed", "put back"}
 
 
 def test_an_error_of_the_disk_anywhere_leaves_the_files_as_they_were(
@@ -188,7 +188,7 @@ def test_an_error_of_the_disk_anywhere_leaves_the_files_as_they_were(
         if struck.status:
             failures += 1
             # Only the ledger's last step comes after the files; what it could not write, the next run does.
-            if "takes them over" not in struck.said:
+            if "takes it over" not in struck.said:
                 assert now == (before.subuid, before.subgid), struck
                 assert (struck.root / "etc/docker/daemon.json").read_text() == before.daemon, struck
         else:

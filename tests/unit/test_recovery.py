@@ -63,10 +63,16 @@ def test_a_run_without_a_file_is_completed() -> None:
     assert mend(intent, {}) == Mended(completed=True, changes=(), removals=())
 
 
-@pytest.mark.parametrize("written", [0, 1, 2])
-def test_a_release_is_completed_wherever_it_stopped(written: int) -> None:
+@pytest.mark.parametrize("written", [1, 2])
+def test_a_release_that_took_a_line_out_is_completed(written: int) -> None:
     files = [BOB] * written + [BOB + WEB] * (2 - written)
     assert mended(release(), *files) == (True, (BOB, BOB))
+
+
+@pytest.mark.parametrize("now", [BOB + WEB, WEB + BOB, BOB + WEB + EVE])
+def test_a_release_that_took_nothing_out_did_not_happen(now: bytes) -> None:
+    # It may even have failed, and have been told to have failed, with its lines put back.
+    assert mended(release(), now, BOB + WEB) == (False, (now, BOB + WEB))
 
 
 def test_files_that_the_run_made_are_taken_away_again() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import io
-import os
 import sys
 from contextlib import suppress
 
@@ -13,16 +12,15 @@ _INTERRUPTED = 130
 
 def say(text: str) -> None:
     """Print what is not a result to standard error; where nobody can hear it, the exit status still tells."""
-    with suppress(OSError):
-        print(text, file=sys.stderr, flush=True)
+    if sys.stderr is not None:  # closed: print would then write among the results
+        with suppress(OSError):
+            print(text, file=sys.stderr, flush=True)
 
 
 def main() -> None:
     """Run the command that was typed, and exit with its status."""
     # Collecting while modules are imported takes a twentieth of a short command's time and frees nothing.
     gc.set_threshold(50_000)
-    # What we make is for others to read, as the mode of each file says, whatever mask a script runs under.
-    os.umask(0o022)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A name or path that the terminal's encoding lacks is no reason to fail after the work is done.

@@ -65,7 +65,7 @@ def note(lines: Iterable[str]) -> None:
 def note_interrupted(ledger: LedgerState) -> None:
     """Say that a run was killed: what the ledger holds and what the files say may differ until it is mended."""
     if ledger.interrupted:
-        note(["a run was interrupted between its files; the next allocate or release mends it"])
+        note(["a run is under way, or was interrupted: then the next allocate or release mends it"])
 
 
 def warn(findings: Iterable[Finding]) -> None:

@@ -13,20 +13,16 @@ from usernsplan.host import files
 from usernsplan.layout import GROUP, PASSWD
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from usernsplan.layout import Layout
 
 # Where shadow's tools are, whatever PATH a provisioning script was given.
-_ITS_FILES = (
-    "/etc/passwd",
-    "/etc/shadow",
-    "/etc/group",
-    "/etc/gshadow",
-    "/etc/subuid",
-    "/etc/subgid",
-    "/etc/login.defs",
-    "/etc/default/useradd",
-)
 _SBIN = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
+# What useradd reads or writes below a prefix; beside each database it writes a backup, a new one and a lock.
+_DATABASES = ("/etc/passwd", "/etc/shadow", "/etc/group", "/etc/gshadow", "/etc/subuid", "/etc/subgid")
+_ITS_FILES = (*_DATABASES, "/etc/login.defs", "/etc/default/useradd")
+_BESIDE = ("-", "+", ".lock")
 
 
 def read(layout: Layout) -> Accounts:
@@ -53,17 +49,22 @@ def add(layout: Layout, command: tuple[str, ...]) -> None:
     shadow follows the symlinks of another root as if they were this machine's: where one of its files lies elsewhere
     for it than for a process that is chrooted there, RefusedError is raised and nothing is run.
     """
-    for name in _ITS_FILES if not layout.is_host else ():
-        if os.path.realpath(layout.real + name) != files.real(layout, name, follow=True):
-            raise RefusedError(
-                f"{layout.path(name)} is, or lies behind, a symlink that leads {command[0]} out of the root",
-                hint="make it relative, add the account in a chroot, or say --no-daemon-config",
-            )
+    for name in () if layout.is_host else _leading_out(layout):
+        raise RefusedError(
+            f"{layout.path(name)} is, or lies behind, a symlink that could lead {command[0]} out of the root",
+            hint="put a regular file in its place, add the account in a chroot, or say --no-daemon-config",
+        )
     program = shutil.which(command[0], path=_SBIN) or command[0]
     words = (program, *layout.account_command(command)[1:])
     files.make_folder(layout, os.path.dirname(PASSWD))
     done = subprocess.run(  # noqa: S603 - words of our own plan
-        words, capture_output=True, text=True, stdin=subprocess.DEVNULL, env={**os.environ, "LC_ALL": "C"}, check=False
+        words,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "LC_ALL": "C"},
+        umask=0o022,
+        check=False,
     )
     if done.returncode and "cannot lock" in done.stderr:
         raise LockBusyError(done.stderr.strip().splitlines()[-1])
@@ -72,3 +73,11 @@ def add(layout: Layout, command: tuple[str, ...]) -> None:
             f"'{' '.join(words)}' failed with status {done.returncode}: {done.stderr.strip()}",
             hint="nothing was allocated; make the account yourself, or say --no-daemon-config",
         )
+
+
+def _leading_out(layout: Layout) -> Iterator[str]:
+    for name in _ITS_FILES:
+        if os.path.realpath(layout.real + name) != files.real(layout, name, follow=True):
+            yield name
+    for name in _DATABASES:
+        yield from (name + suffix for suffix in _BESIDE if files.is_symlink(layout, name + suffix))

@@ -130,10 +130,16 @@ def make_folder(layout: Layout, name: str, mode: int = 0o755) -> str:
     """Make a folder and those above it, the root included, where they are missing; return where it really lies."""
     with explained(layout, name):
         path = real(layout, name, follow=True)
-        if not os.path.isdir(path):
-            os.makedirs(os.path.dirname(path), exist_ok=True)
+        missing = []
+        above = path
+        while not os.path.isdir(above):
+            missing.append(above)
+            above = os.path.dirname(above)
+        for folder in reversed(missing):
             with suppress(FileExistsError):
-                os.mkdir(path, mode)
+                os.mkdir(folder)
+                # Others read what lies here, whatever mask a script runs under; only the last may be kept from them.
+                os.chmod(folder, mode if folder == path else 0o755)
         return path
 
 

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import stat
+import threading
 import time
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 # lckpwdf(3) gives up after 15 s, and shadow tries 15 times, a second apart.
 PATIENCE = 15.0
 _PAUSE = 0.01
+_THREADS = threading.Lock()
 
 
 @contextmanager
@@ -36,6 +38,10 @@ def subid_locks(layout: Layout, patience: float = PATIENCE) -> Iterator[None]:
     ``patience`` is in seconds, for each lock. Raises LockBusyError, which names the lock and its holder.
     """
     with ExitStack() as held:
+        # The kernel's locks are the process's: they do not keep its own threads apart.
+        if not _THREADS.acquire(timeout=patience):
+            raise LockBusyError("another thread of this program is at work")
+        held.callback(_THREADS.release)
         files.make_folder(layout, os.path.dirname(PWD_LOCK))
         held.enter_context(_password_lock(layout, patience))
         for name in (SUBUID, SUBGID):
@@ -94,7 +100,8 @@ def _try_link_lock(shown: str, own: str, lock: str) -> str:
             return ""
         return _holder(shown, lock)
     finally:
-        os.unlink(own)
+        with suppress(FileNotFoundError):
+            os.unlink(own)
 
 
 def _holder(shown: str, lock: str) -> str:

@@ -30,7 +30,7 @@ _ROOM = 131072
 _PATIENCE = 15
 _SCHEMA = """
 CREATE TABLE allocation (
-    name TEXT PRIMARY KEY, owner TEXT NOT NULL UNIQUE, strategy TEXT NOT NULL,
+    name TEXT PRIMARY KEY, owner TEXT NOT NULL, strategy TEXT NOT NULL,
     uid_map TEXT NOT NULL, gid_map TEXT NOT NULL, held_start INTEGER, held_count INTEGER, since TEXT NOT NULL
 );
 CREATE TABLE quarantine (name TEXT NOT NULL, held_start INTEGER NOT NULL, held_count INTEGER NOT NULL,
@@ -177,7 +177,9 @@ class SqliteLedger:
         files.make_folder(self._layout, os.path.dirname(LEDGER), 0o700)
         with files.explained(self._layout, LEDGER):
             path = files.real(self._layout, LEDGER)
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            os.fchmod(descriptor, 0o600)
+            os.close(descriptor)
         with self._explained(), _connected(path, "rw") as db, db:
             db.execute("BEGIN IMMEDIATE")
             if db.execute("PRAGMA user_version").fetchone() == (0,):

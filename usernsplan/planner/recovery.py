@@ -2,8 +2,8 @@
 
 After a kill other programs may have changed the files (the locks died with the run), so nothing is decided by position
 or by whole contents: a line of ours is taken out wherever it stands now, and never put in, because its range may by now
-be somebody else's. Hence ``mend``: a run that was only taking lines out is completed; one whose lines all stand is
-completed; any other is put back.
+be somebody else's. Hence ``mend``: where nothing was done, nothing is; a run whose lines all stand is completed, and so
+is one that had begun to take lines out; any other is put back.
 
 A run that fails still holds its locks, so nobody else has written, and ``undo`` gives the files their bytes back.
 """
@@ -19,7 +19,7 @@ from usernsplan.layout import DAEMON_JSON, SUBGID, SUBUID
 from usernsplan.model import Change, Quarantined
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping, Sequence
 
     from usernsplan.model import HostState, Intent
 
@@ -35,17 +35,21 @@ class Mended:
 
 def mend(intent: Intent, now: Mapping[str, bytes | None]) -> Mended:
     """Decide after a kill, from the files' bytes as they are ``now`` (by path; None: there is no file)."""
-    if all(_stands(change, now[change.path]) for change in intent.changes):
+    if all(_stands(c.path, now[c.path], c.before, c.after) for c in intent.changes):
         return Mended(completed=True, changes=())
-    forward = bool(intent.ledger.remove)
-    step = _forward if forward else _back
-    return _mended(((c.path, now[c.path], step(c, now[c.path])) for c in intent.changes), completed=forward)
+    if all(_stands(c.path, now[c.path], c.after, c.before) for c in intent.changes):
+        return Mended(completed=False, changes=())
+    if intent.ledger.remove:
+        steps = [(c.path, now[c.path], _moved(c.path, now[c.path], c.before, c.after)) for c in intent.changes]
+        return _mended(steps, completed=True)
+    steps = [(c.path, now[c.path], _moved(c.path, now[c.path], c.after, c.before)) for c in intent.changes]
+    return _mended(steps, completed=False)
 
 
 def undo(intent: Intent, now: Mapping[str, bytes | None]) -> Mended:
     """Decide after a failure under the locks: every file that was exchanged gets its bytes back."""
     exchanged = [c for c in intent.changes if now[c.path] == c.after != c.before]
-    return _mended(((c.path, c.after, c.before) for c in exchanged), completed=False)
+    return _mended([(c.path, c.after, c.before) for c in exchanged], completed=False)
 
 
 def as_mended(state: HostState, intent: Intent) -> HostState:
@@ -73,8 +77,7 @@ def as_mended(state: HostState, intent: Intent) -> HostState:
     )
 
 
-def _mended(wanted: Iterable[tuple[str, bytes | None, bytes | None]], *, completed: bool) -> Mended:
-    steps = list(wanted)
+def _mended(steps: Sequence[tuple[str, bytes | None, bytes | None]], *, completed: bool) -> Mended:
     return Mended(
         completed=completed,
         changes=tuple(Change(path, old, new) for path, old, new in steps if new is not None and new != old),
@@ -82,52 +85,40 @@ def _mended(wanted: Iterable[tuple[str, bytes | None, bytes | None]], *, complet
     )
 
 
-def _stands(change: Change, now: bytes | None) -> bool:
-    """Tell whether all that the run put into a file is there; somebody may have sorted or added to it since."""
-    if now is None or now == change.after:
-        return now == change.after
-    if change.path == DAEMON_JSON:
-        return _remap(now) == _remap(change.after)
-    before = change.before or b""
-    come, gone = subid.added_lines(before, change.after), subid.added_lines(change.after, before)
-    have, wanted = subid.counted(now), subid.counted(change.after)
+def _stands(path: str, now: bytes | None, source: bytes | None, target: bytes | None) -> bool:
+    """Tell whether all that ``target`` has more than ``source`` is there; others may have sorted or added to it since."""
+    if now is None or now == target:
+        return now == target
+    if path == DAEMON_JSON:
+        return _remap(now) == _remap(target or b"")
+    come, gone = subid.added_lines(source or b"", target or b""), subid.added_lines(target or b"", source or b"")
+    have, wanted = subid.counted(now), subid.counted(target or b"")
     return bool(come) and not gone and all(have[line] >= wanted[line] for line in come)
 
 
-def _forward(change: Change, now: bytes | None) -> bytes | None:
-    """Finish taking out: only lines that the run meant to take out."""
-    if now is None or now == change.before:
-        return change.after if now is not None else None
-    if change.path == DAEMON_JSON:
-        return _with_remap(now, unwanted=_remap(change.before or b""), wanted=_remap(change.after))
-    return subid.without_lines(now, subid.added_lines(change.after, change.before or b""))
+def _moved(path: str, now: bytes | None, source: bytes | None, target: bytes | None) -> bytes | None:
+    """The file moved from ``source`` to ``target``, as far as that takes out what ``source`` had more.
 
-
-def _back(change: Change, now: bytes | None) -> bytes | None:
-    """Undo putting in: only lines that the run put in."""
-    if now is None or now == change.before:
+    Where somebody else has changed it meanwhile, only our own lines, or our own userns-remap, go.
+    """
+    if now is None or now == target:
         return now
-    if now == change.after:
-        return change.before
-    if change.path == DAEMON_JSON:
-        return _with_remap(now, unwanted=_remap(change.after), wanted=_remap(change.before or b""))
-    return subid.without_lines(now, subid.added_lines(change.before or b"", change.after))
+    if now == source:
+        return target
+    if path != DAEMON_JSON:
+        return subid.without_lines(now, subid.added_lines(target or b"", source or b""))
+    if _remap(now) != _remap(source or b""):
+        return now
+    config, value = daemon_json.parse(now, DAEMON_JSON), _remap(target or b"")
+    return daemon_json.without_remap(config) if value is None else daemon_json.with_remap(config, value)
 
 
 def _remap(raw: bytes) -> str | None:
-    """What a daemon.json says of userns-remap; "" where it cannot be read, which is nobody's value."""
+    """What a daemon.json says of userns-remap; a text that no value is where the file cannot be read."""
     try:
         return daemon_json.parse(raw, DAEMON_JSON).get(daemon_json.REMAP)
     except InvalidFileError:
-        return ""
-
-
-def _with_remap(now: bytes, *, unwanted: str | None, wanted: str | None) -> bytes:
-    """The file as somebody else has changed it meanwhile, with our userns-remap exchanged for the other one."""
-    if unwanted is None or _remap(now) != unwanted:
-        return now
-    config = daemon_json.parse(now, DAEMON_JSON)
-    return daemon_json.with_remap(config, wanted) if wanted is not None else daemon_json.without_remap(config)
+        return "\0"
 
 
 def _raw(file: subid.SubidFile) -> bytes | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -23,3 +25,13 @@ def test_every_error_is_offered() -> None:
     from usernsplan import errors  # noqa: PLC0415
 
     assert {name for name in vars(errors) if name.endswith("Error")} <= set(usernsplan.__all__)
+
+
+def test_threads_of_one_program_allocate_one_after_another(tmp_path: Path) -> None:
+    def allocate(number: int) -> int:
+        request = usernsplan.AllocateRequest(names=(f"c{number:02}",), strategy=usernsplan.PerContainer())
+        return usernsplan.allocate(request, root=str(tmp_path)).allocations[0].mapping.uids[0].host
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sorted(pool.map(allocate, range(12))) == [524288 + 65536 * n for n in range(12)]
+    assert (tmp_path / "etc/subuid").read_text().count("\n") == 12

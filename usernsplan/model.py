@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 # calls the user of "userns-remap": "default".
 DEFAULT_NAME = "default"
 DEFAULT_OWNER = "dockremap"
+# Whose lines newuidmap takes when root starts an LXC container: the one owner who may hold several allocations.
+ROOT = "root"
 
 Severity = Literal["error", "warning", "info"]
 

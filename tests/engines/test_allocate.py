@@ -98,6 +98,22 @@ def test_dockerd_starts_with_the_daemon_json_and_its_containers_have_the_planned
     assert "already so" in usernsplan(host, "allocate", *words)
 
 
+def test_lxc_maps_what_root_was_granted_for_each_of_two_containers(host: ThrowawayHost) -> None:
+    require("lxc-usernsexec", "newuidmap")
+    host.write("/etc/subuid", "root:100000:65536\n")
+    host.write("/etc/subgid", "root:100000:65536\n")
+    for name, base in (("one", 524288), ("two", 589824)):
+        usernsplan(host, "allocate", "--strategy", "per-container", name, "--owner", "root")
+        [(container, start, count)] = recipes.lines(usernsplan(host, "render", "uid_map", name))
+        assert start == base
+        maps = ("-m", f"u:{container}:{start}:{count}", "-m", f"g:{container}:{start}:{count}")
+        seen = host.run("lxc-usernsexec", *maps, "--", "cat", "/proc/self/uid_map").stdout
+        assert recipes.lines(seen) == [(0, base, 65536)]
+    usernsplan(host, "release", "one")
+    assert host.read("/etc/subuid") == b"root:100000:65536\nroot:589824:65536\n"
+    assert "already so" in usernsplan(host, "allocate", "--strategy", "per-container", "two", "--owner", "root")
+
+
 def test_useradd_still_works_afterwards_and_we_after_it(host: ThrowawayHost) -> None:
     require("useradd")
     usernsplan(host, "allocate", "--strategy", "shared")

@@ -176,7 +176,7 @@ def test_what_docker_itself_had_made_is_adopted_with_its_first_id(root: Path) ->
     put(root, "subuid", "dockremap:165536:65536\n")
     put(root, "subgid", "dockremap:165536:65536\n")
     words = ("allocate", "--strategy", "per-container", "--root", root)
-    assert "--start" in usernsplan(*words, status=9).stderr
+    assert "'--start 165536' adopts it" in usernsplan(*words, status=9).stderr
     before = files_of(root)
     document = json_of(*words, "--start", "165536")
     assert document["allocations"][0]["uid_map"] == [[0, 165536, 65536]]
@@ -202,6 +202,14 @@ def test_commands_that_are_shown_are_about_the_same_root(root: Path) -> None:
     assert shown[0].startswith(f"useradd --prefix {root} --system ")
     done = usernsplan("allocate", "--strategy", "per-container", "--root", root)
     assert shown[0] in done.stderr
+
+
+def test_an_owner_who_is_nobody_yet_is_warned_of(root: Path) -> None:
+    words = ("allocate", "--strategy", "per-container", "web", "--owner", "carl", "--root", root)
+    assert [finding["code"] for finding in json_of(*words)["findings"]] == ["USN118"]
+    put(root, "passwd", "carl:x:1000:1000::/:/bin/sh\n")
+    assert json_of(*words)["findings"] == []
+    assert "podman system migrate" in usernsplan("render", "podman", "web", "--root", root).stderr
 
 
 def test_hints_that_can_be_pasted_are_about_the_same_root(root: Path) -> None:

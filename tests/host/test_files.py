@@ -128,6 +128,22 @@ def test_useradd_is_not_led_out_of_the_root_by_a_symlink(root: Path, tmp_path: P
 
 
 @needs_root
+@pytest.mark.parametrize("suffix", ["-", "+", ".lock"])
+@pytest.mark.parametrize("database", ["passwd", "shadow", "group", "gshadow"])
+def test_useradd_is_not_led_out_of_the_root_by_what_it_writes_beside(
+    root: Path, tmp_path: Path, database: str, suffix: str
+) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    for name in ("passwd", "shadow", "group", "gshadow"):
+        (root / "etc" / name).write_text("")
+    (root / "etc" / (database + suffix)).symlink_to(victim)
+    done = usernsplan("allocate", "--strategy", "per-container", "--root", root, status=9)
+    assert f"{root}/etc/{database}{suffix}" in done.stderr
+    assert victim.read_text() == "mine"
+
+
+@needs_root
 def test_a_read_only_docker_folder_fails_once_and_is_not_in_the_way_of_anything_else(root: Path) -> None:
     put_remap_user(root)
     (root / "etc/docker").mkdir()
@@ -187,6 +203,13 @@ def test_a_ledger_that_is_none_is_named_and_nothing_is_written(root: Path, what:
         done = usernsplan(*words, status=9 if what == "symlink" else 1)
         assert f"{root}/var/lib/usernsplan/ledger.sqlite3" in done.stderr
     assert (root / "etc/subuid").read_text() == "alice:100000:65536\n"
+
+
+def test_a_note_that_nobody_hears_does_not_go_among_the_results(root: Path) -> None:
+    usernsplan(*ALLOCATE, root)
+    command = " ".join(map(str, (*PROGRAM, "render", "docker", "web", "--root", root)))
+    done = subprocess.run(["sh", "-c", f"{command} 2>&-"], capture_output=True, text=True, check=True)
+    assert done.stdout == '{\n  "userns-remap": "usernsplan-web"\n}\n'
 
 
 def test_names_that_are_not_utf_8_are_worked_with_and_printed_escaped(root: Path) -> None:

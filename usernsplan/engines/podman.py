@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from usernsplan.engines.base import Rendered, Verdict
+from usernsplan.model import DEFAULT_OWNER, ROOT
 
 if TYPE_CHECKING:
     from usernsplan.mapping import IdMap
@@ -25,7 +26,12 @@ class Podman:
         """The flags, on one line, to stand right after ``podman run``."""
         del state
         flags = (*_flags("--uidmap", allocation.mapping.uids), *_flags("--gidmap", allocation.mapping.gids))
-        return Rendered(" ".join(flags))
+        own = allocation.owner.startswith("usernsplan-") or allocation.owner in {DEFAULT_OWNER, ROOT}
+        note = (
+            f"these flags are for root's Podman; run by {allocation.owner}, it reads the lines itself and wants no "
+            "flags, after 'podman system migrate'"
+        )
+        return Rendered(" ".join(flags), () if own else (note,))
 
 
 def _flags(flag: str, ids: IdMap) -> list[str]:

@@ -9,7 +9,8 @@ from usernsplan.formats import login_defs
 from usernsplan.formats.subid import Grant
 from usernsplan.ids import OVERFLOW_ID
 from usernsplan.layout import LOGIN_DEFS, SUBGID, SUBUID
-from usernsplan.model import DEFAULT_NAME, DEFAULT_OWNER, Finding
+from usernsplan.model import DEFAULT_NAME, DEFAULT_OWNER, ROOT, Finding
+from usernsplan.planner.names import owner_of
 from usernsplan.strategies import PerContainer, Shared, Strategy, in_subid
 
 if TYPE_CHECKING:
@@ -30,10 +31,15 @@ def findings(state: HostState, strategy: Strategy, allocations: Iterable[Allocat
 
 def next_steps(state: HostState, new: Iterable[Allocation]) -> tuple[str, ...]:
     """Commands that use what was just allocated; Docker's own allocation needs none but the daemon's restart."""
-    named = [allocation.name for allocation in new if allocation.name != DEFAULT_NAME]
-    return tuple(
-        f"{state.layout.command(f'render podman {name}')}  # or uid_map, gid_map, oci, docker" for name in named[:1]
-    )
+    first = next((allocation for allocation in new if allocation.name != DEFAULT_NAME), None)
+    if first is None:
+        return ()
+    if state.accounts.user(first.owner):
+        # Through newuidmap, as LXC does for root and rootless engines do for everybody else.
+        return (
+            f"{state.layout.command(f'render uid_map {first.name}')}  # what newuidmap now grants to {first.owner}",
+        )
+    return (f"{state.layout.command(f'render podman {first.name}')}  # or uid_map, gid_map, oci, docker",)
 
 
 def _odd_lines(state: HostState) -> Iterator[Finding]:
@@ -92,6 +98,7 @@ def _dockerroot(state: HostState, strategy: Shared) -> Iterator[Finding]:
 
 def _on_allocation(state: HostState, allocation: Allocation) -> Iterator[Finding]:
     shared, written = allocation.strategy == Shared.name, in_subid(allocation.strategy, allocation.mapping)
+    is_own = allocation.owner in {DEFAULT_OWNER, owner_of(allocation.name)}
     if allocation.mapping.uids.to_host(0) == 0:
         yield Finding(
             "USN102",
@@ -107,6 +114,22 @@ def _on_allocation(state: HostState, allocation: Allocation) -> Iterator[Finding
             f"{allocation.owner} is an account: whoever runs as it can become every user of this host above "
             f"{allocation.mapping.uids.to_host(0)}",
             "grant it to an owner that is nobody's login",
+        )
+    if allocation.owner == ROOT:
+        yield Finding(
+            "USN119",
+            "info",
+            "root's lines are what LXC needs; LXD and Incus, where one of them runs here, take ids for containers from "
+            "them too",
+            "give LXD or Incus a range of its own with raw.idmap, or keep them off this host",
+        )
+    elif not is_own and not state.accounts.user(allocation.owner):
+        yield Finding(
+            "USN118",
+            "warning",
+            f"{allocation.owner}, who owns the lines of '{allocation.name}', is no account: the next one of that name "
+            "inherits the range",
+            "release it, or make the account now",
         )
     if shared and allocation.held and written:
         yield Finding(

@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from usernsplan.errors import InvalidValueError, RefusedError
-from usernsplan.ids import IdRange, IdSet
+from usernsplan.ids import IdRange
 from usernsplan.layout import NSSWITCH
-from usernsplan.model import DEFAULT_NAME, Allocation, LedgerChange, Plan
+from usernsplan.model import DEFAULT_NAME, ROOT, Allocation, LedgerChange, Plan
 from usernsplan.planner import advice, daemon
 from usernsplan.planner.grants import Grants
 from usernsplan.planner.names import check_name, check_owner, owner_of, refuse_account
@@ -148,24 +148,40 @@ def _has_shape(known: Allocation, strategy: Strategy) -> bool:
 
 def _new(state: HostState, request: AllocateRequest, names: Iterable[str], grants: Grants) -> dict[str, Allocation]:
     """The allocations that are yet to be made; their lines go into ``grants``."""
-    accounts = {user.name for user in state.accounts.users}
-    owners = {}
-    for name in names:
-        owners[name] = request.owner or owner_of(name)
-        if request.owner is None and owners[name] in accounts and name != _docker_target(request):
-            refuse_account(state, owners[name])
-    _refuse_second_allocation(state, owners)
-    bases = _bases(state, request, owners, grants)
-    made = {}
-    for name, owner in owners.items():
-        made[name] = _made(request, name, owner, bases.get(name))
-        if name == _docker_target(request) and not in_subid(made[name].strategy, made[name].mapping):
+    owners = _owners(state, request, names)
+    if request.start is None:
+        bases = _first_fit(state, request, owners)
+    else:
+        bases = {
+            name: _at_start(state, request, _made(request, name, owner, request.start), grants)
+            for name, owner in owners.items()
+        }
+    made = {name: _made(request, name, owner, bases.get(name)) for name, owner in owners.items()}
+    for name, allocation in made.items():
+        if name == _docker_target(request) and not in_subid(allocation.strategy, allocation.mapping):
             raise InvalidValueError(
                 "--max: Docker takes its map from subuid, and a shared map past 65535 is never written there",
                 hint="leave --max out; for Podman and OCI, name the containers",
             )
-        grants.add(made[name])
+        grants.add(allocation)
     return made
+
+
+def _owners(state: HostState, request: AllocateRequest, names: Iterable[str]) -> dict[str, str]:
+    """Who owns the lines of each new name: an owner other than root holds one allocation, and is nobody by chance."""
+    accounts = {user.name for user in state.accounts.users}
+    held = {a.owner: a.name for a in state.ledger.allocations if a.owner != ROOT}
+    owners = {}
+    for name in names:
+        owner = owners[name] = request.owner or owner_of(name)
+        if request.owner is None and owner in accounts and name != _docker_target(request):
+            refuse_account(state, owner)
+        if owner in held:
+            raise RefusedError(
+                f"the owner {owner} has the allocation '{held[owner]}': readers would join a second one to it",
+                hint=f"give '{name}' another --owner",
+            )
+    return owners
 
 
 def _made(request: AllocateRequest, name: str, owner: str, base: int | None) -> Allocation:
@@ -174,37 +190,33 @@ def _made(request: AllocateRequest, name: str, owner: str, base: int | None) -> 
     return Allocation(name, owner, strategy.name, strategy.mapping(base), held)
 
 
-def _refuse_second_allocation(state: HostState, owners: dict[str, str]) -> None:
-    held = {a.owner: a.name for a in state.ledger.allocations}
-    for name, owner in owners.items():
-        if owner in held:
-            raise RefusedError(
-                f"the owner {owner} has the allocation '{held[owner]}': readers would join a second one to it",
-                hint=f"give '{name}' another --owner",
-            )
-
-
-def _bases(state: HostState, request: AllocateRequest, owners: dict[str, str], grants: Grants) -> dict[str, int]:
+def _first_fit(state: HostState, request: AllocateRequest, names: Iterable[str]) -> dict[str, int]:
     """The first id of each name that takes a range from the pool."""
-    needs = {name: need for name in owners if (need := _variant(request, name).need)}
+    needs = {name: need for name in names if (need := _variant(request, name).need)}
     if not needs:
-        if owners and request.start is not None:
-            raise InvalidValueError("--start: this allocation takes no range of its own")
         return {}
-    need = next(iter(needs.values()))
     pool = pool_of(state, request.strategy, request.pool)
-    if request.start is None:
-        found = take(pool, claims(state, state.subuid, state.subgid), need, len(needs))
-        return dict(zip(needs, found, strict=True))
-    [name] = needs
-    ids = IdRange(request.start, need.count)
-    if grants.stands(_made(request, name, owners[name], ids.start)):
-        # Adopted as it is, wherever somebody put it; containers may well be running in it.
-        state = replace(state, namespaces=IdSet())
-    elif ids.start % need.align:
-        raise InvalidValueError(f"--start {ids.start} is not a multiple of {need.align}")
-    elif ids.start not in pool or ids.last not in pool:
-        raise InvalidValueError(f"--start: {ids} lies outside the pool {pool}", hint="widen it with --pool FIRST-LAST")
-    for whose, overlap in holders(ids, claims(state, *grants.without(owners[name]))):
-        raise RefusedError(f"--start: {ids} is not free: {overlap} is {whose}", hint="leave --start out: we find one")
-    return {name: ids.start}
+    # One command has one strategy and so one need; Docker's filler is wanted by one name alone.
+    found = take(pool, claims(state, state.subuid, state.subgid), next(iter(needs.values())), len(needs))
+    return dict(zip(needs, found, strict=True))
+
+
+def _at_start(state: HostState, request: AllocateRequest, asked: Allocation, grants: Grants) -> int:
+    """The first id that the user named, where it can be had."""
+    need = _variant(request, asked.name).need
+    if asked.held is None or need is None:
+        raise InvalidValueError("--start: this allocation takes no range of its own")
+    grants.refuse_other_lines(asked)
+    # Lines that stand are adopted where somebody put them; containers may well be running in them.
+    adopted = grants.stands(asked)
+    pool = pool_of(state, request.strategy, request.pool)
+    if not adopted and asked.held.start % need.align:
+        raise InvalidValueError(f"--start {asked.held.start} is not a multiple of {need.align}")
+    if not adopted and not (asked.held.start in pool and asked.held.last in pool):
+        hint = "widen it with --pool FIRST-LAST"
+        raise InvalidValueError(f"--start: {asked.held} lies outside the pool {pool}", hint=hint)
+    for whose, overlap in holders(asked.held, claims(state, *grants.without(asked), running=not adopted)):
+        raise RefusedError(
+            f"--start: {asked.held} is not free: {overlap} is {whose}", hint="leave --start out: we find one"
+        )
+    return asked.held.start

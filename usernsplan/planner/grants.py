@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from usernsplan.errors import RefusedError
 from usernsplan.formats import subid
+from usernsplan.formats.subid import Grant
 from usernsplan.layout import SUBGID, SUBUID
-from usernsplan.model import Change, Finding
+from usernsplan.model import ROOT, Change, Finding
 from usernsplan.planner.taken import Claim, claims_of_others, holders
 from usernsplan.strategies import in_subid
 
@@ -35,38 +36,54 @@ class Grants:
 
     def stands(self, allocation: Allocation) -> bool:
         """Tell whether the lines of an allocation are in both files, and its owner has no others."""
-        return all(self._have(path, allocation.owner) == wanted for path, wanted in _lines(allocation))
+        return all(self._have(path, allocation) == wanted for path, wanted in _lines(allocation))
 
-    def without(self, *owners: str) -> tuple[SubidFile, SubidFile]:
-        """Both files less what these owners have in them: what everybody else holds."""
-        return self._rest(SUBUID, owners), self._rest(SUBGID, owners)
+    def without(self, *allocations: Allocation) -> tuple[SubidFile, SubidFile]:
+        """Both files less what the owners of these allocations have in them: what everybody else holds."""
+        return self._rest(SUBUID, allocations), self._rest(SUBGID, allocations)
 
-    def _rest(self, path: str, owners: Iterable[str]) -> SubidFile:
-        theirs = {line.number for owner in owners for line in self._of(path, owner)}
+    def _rest(self, path: str, allocations: Iterable[Allocation]) -> SubidFile:
+        theirs = {line.number for allocation in allocations for line in self._of(path, allocation)}
         file = self._files[path]
         return replace(file, lines=tuple(line for line in file.lines if line.number not in theirs))
 
-    def add(self, allocation: Allocation) -> None:
-        """Grant a new allocation. An owner who has lines already is refused: every reader would join them to ours.
+    def refuse_other_lines(self, allocation: Allocation) -> None:
+        """Raise RefusedError where the owner of a new allocation has lines already: readers would join them to ours.
 
-        Lines that are those of this very allocation, as after the ledger was lost, become ours.
+        Lines that are those of this very allocation, as after the ledger was lost, are no others.
         """
         for path, wanted in _lines(allocation):
-            have = self._of(path, allocation.owner)
-            if not have:
-                self._in[path] += wanted
-            elif self._have(path, allocation.owner) != wanted:
+            have = self._of(path, allocation)
+            if have and self._have(path, allocation) != wanted:
+                start = self._only_start(allocation)
+                adopt = "" if start is None else f"'--start {start}' adopts it as it is; or "
                 raise RefusedError(
                     f"{self._state.layout.path(path)}:{have[0].number}: {allocation.owner} has "
                     f"'{_shown(have[0].raw)}', which usernsplan did not give; readers would join it to the new range",
-                    hint="take that line out, or name another --owner; a line of both files that has just this size is "
-                    "adopted when --start names its first id",
+                    hint=f"{adopt}take that line out, or name another --owner",
                 )
+
+    def _only_start(self, allocation: Allocation) -> int | None:
+        """The first id of an owner who has one plain line, the same in both files, of the size that is asked for."""
+        found = [self._of(path, allocation) for path in self._files]
+        plain = [x for lines in found for x in lines if isinstance(x, Grant) and x.owner == allocation.owner]
+        spans = {(line.start, line.stop) for line in plain}
+        if [len(lines) for lines in found] != [1, 1] or len(plain) != len(found) or len(spans) != 1:
+            return None
+        [(start, stop)] = spans
+        return start if allocation.held and allocation.held.count == stop - start else None
+
+    def add(self, allocation: Allocation) -> None:
+        """Grant a new allocation; where its lines stand already, they become ours. See refuse_other_lines."""
+        self.refuse_other_lines(allocation)
+        for path, wanted in _lines(allocation):
+            if not self._of(path, allocation):
+                self._in[path] += wanted
 
     def restore(self, allocation: Allocation) -> None:
         """Put back lines that somebody took out or sorted into another order; where they stand, nothing is done."""
         for path, wanted in _lines(allocation):
-            have = self._have(path, allocation.owner)
+            have = self._have(path, allocation)
             if have == wanted:
                 continue
             place = self._state.layout.path(path)
@@ -85,7 +102,7 @@ class Grants:
     def remove(self, allocation: Allocation) -> None:
         """Take the lines of an allocation out; nothing but these very lines is touched."""
         for path, wanted in _lines(allocation):
-            have = self._of(path, allocation.owner)
+            have = self._of(path, allocation)
             place = self._state.layout.path(path)
             self._out[path] += [subid.ended(line.raw) for line in have if subid.ended(line.raw) in wanted]
             if len(have) < len(wanted):
@@ -109,18 +126,25 @@ class Grants:
         kept = subid.without_lines(file.raw, self._out[path]) if self._out[path] else file.raw
         return subid.with_lines(kept, self._in[path])
 
-    def _have(self, path: str, owner: str) -> list[bytes]:
-        return [subid.ended(line.raw) for line in self._of(path, owner)]
+    def _have(self, path: str, allocation: Allocation) -> list[bytes]:
+        return [subid.ended(line.raw) for line in self._of(path, allocation)]
 
-    def _of(self, path: str, owner: str) -> list[Line]:
-        """The lines of an owner: by name, or by the uid of the account of that name."""
+    def _of(self, path: str, allocation: Allocation) -> list[Line]:
+        """The lines of an allocation's owner: by name, or by the uid of the account of that name.
+
+        Root may have many: newuidmap, for LXC, takes any of them, and nobody joins them. Of root's only ours count.
+        """
+        owner = allocation.owner
         names = (owner, self._uids[owner]) if owner in self._uids else (owner,)
-        return sorted((line for name in names for line in self._index[path].get(name, ())), key=lambda x: x.number)
+        lines = sorted((line for name in names for line in self._index[path].get(name, ())), key=lambda x: x.number)
+        if owner != ROOT:
+            return lines
+        wanted = dict(_lines(allocation)).get(path, [])
+        return [line for line in lines if subid.ended(line.raw) in wanted]
 
     def _refuse_lost_range(self, allocation: Allocation) -> None:
         if self._others is None:
-            ours = (known.owner for known in self._state.ledger.allocations)
-            self._others = claims_of_others(self._state, *self.without(*ours))
+            self._others = claims_of_others(self._state, *self.without(*self._state.ledger.allocations))
         for whose, overlap in holders(allocation.held, self._others) if allocation.held else ():
             raise RefusedError(
                 f"'{allocation.name}' has lost its lines, and {overlap} of its range is now {whose}",

@@ -86,7 +86,7 @@ def _mended(steps: Sequence[tuple[str, bytes | None, bytes | None]], *, complete
 
 
 def _stands(path: str, now: bytes | None, source: bytes | None, target: bytes | None) -> bool:
-    """Tell whether all that ``target`` has more than ``source`` is there; others may have sorted or added to it since."""
+    """Tell whether all that ``target`` has more than ``source`` is there; others may have sorted or added since."""
     if now is None or now == target:
         return now == target
     if path == DAEMON_JSON:

@@ -29,10 +29,11 @@ class Claim(NamedTuple):
     ids: IdSet
 
 
-def claims(state: HostState, subuid: SubidFile, subgid: SubidFile) -> tuple[Claim, ...]:
+def claims(state: HostState, subuid: SubidFile, subgid: SubidFile, *, running: bool = True) -> tuple[Claim, ...]:
     """Everything that is taken on this host. uids and gids alike: a range of ours is the same for both.
 
-    The two files are given apart from the state so that lines which are already ours can be left out.
+    The two files are given apart from the state so that lines which are already ours can be left out, and so can what
+    containers that are ``running`` have.
     """
     ledger = state.layout.path(LEDGER)
     forget = state.layout.command("release --forget NAME")
@@ -41,7 +42,7 @@ def claims(state: HostState, subuid: SubidFile, subgid: SubidFile) -> tuple[Clai
     return (
         *claims_of_others(state, subuid, subgid),
         *(Claim(f"kept for {entry.whose} ({entry.source})", IdSet((entry.ids,))) for entry in TABLE),
-        Claim("mapped by a running user namespace", state.namespaces),
+        *([Claim("mapped by a running user namespace", state.namespaces)] if running else []),
         Claim(f"allocated in {ledger}", held),
         Claim(f"released, and files may still carry it ('{forget}' frees it)", quarantined),
     )

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from usernsplan.model import Allocation, HostState
 
 RESTART = "systemctl restart docker  # the remap changes only when the daemon starts anew; a reload does not do it"
-
-
 # The group tty, in every distribution and in moby's devpts mount.
 _TTY = 5
 _LONGEST_LOGIN = 32

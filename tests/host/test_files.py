@@ -159,6 +159,7 @@ def test_a_read_only_docker_folder_fails_once_and_is_not_in_the_way_of_anything_
 
 
 def test_a_symlinked_daemon_json_is_refused_before_anything_is_done_for_it(root: Path) -> None:
+    put_remap_user(root)
     (root / "etc/docker").mkdir()
     (root / "etc/docker/real.json").write_text("{}")
     (root / "etc/docker/daemon.json").symlink_to("real.json")

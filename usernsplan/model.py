@@ -123,7 +123,8 @@ class LedgerState:
 class HostState:
     """Everything that a decision may depend on, read once.
 
-    ``daemon_json`` is raw, None where there is no such file; ``namespaces`` are the host ids that running user
+    ``daemon_json`` is raw, None where there is no such file; it is read through a symlink, which is noted because a
+    symlink is not replaced. ``namespaces`` are the host ids that running user
     namespaces map; ``can_add_accounts`` tells whether useradd can be run for this root.
     """
 

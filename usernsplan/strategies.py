@@ -57,7 +57,7 @@ class PerContainer:
     size: int = SLOT
 
     def __post_init__(self) -> None:
-        IdRange(0, self.size)
+        _check("size", 0, self.size)
 
     @property
     def pool(self) -> IdRange | None:
@@ -84,8 +84,8 @@ class SingleUid:
     container_id: int = 0
 
     def __post_init__(self) -> None:
-        IdRange(0, self.block)
-        IdRange(self.container_id, 1)
+        _check("block", 0, self.block)
+        _check("container-id", self.container_id, 1)
 
     @property
     def pool(self) -> IdRange | None:
@@ -116,7 +116,7 @@ class Shared:
 
     def __post_init__(self) -> None:
         if self.identity:
-            IdRange(0, self.max)
+            _check("max", 0, self.max)
         elif self.dockerroot < 1:
             raise RefusedError(
                 f"--dockerroot {self.dockerroot} would make container root the host's root",
@@ -154,6 +154,14 @@ def in_subid(strategy: str, mapping: Mapping) -> bool:
     finds no free range ("Can't get unique subordinate UID range"), and root needs no line for OCI and Podman.
     """
     return strategy != Shared.name or max(e.container + e.count - 1 for e in mapping.uids) <= SUBID_MAX
+
+
+def _check(option: str, start: int, count: int) -> None:
+    """Raise InvalidValueError, naming the option, for ids that cannot exist."""
+    try:
+        IdRange(start, count)
+    except InvalidValueError as error:
+        raise InvalidValueError(f"--{option}: {error}", hint=error.hint) from error
 
 
 def _same(*extents: Extent) -> Mapping:

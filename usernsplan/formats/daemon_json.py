@@ -15,8 +15,6 @@ from usernsplan.errors import InvalidFileError
 REMAP = "userns-remap"
 DATA_ROOT = "data-root"
 DEFAULT_DATA_ROOT = "/var/lib/docker"
-
-
 # What JSON takes for blanks; str.strip takes more.
 _BLANKS = " \t\r\n"
 

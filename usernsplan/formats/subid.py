@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 # shadow reads lines into a buffer of this size and rejects what does not fit.
 LINE_LIMIT = 1024
+_GRANT = re.compile(rb"([^\s\0:#+-][^\s\0:#]*):(0|[1-9][0-9]{0,18}):(0|[1-9][0-9]{0,18})\n?")
+# Go reads signed 64 bits, C unsigned ones; longer numbers are none to anybody.
+_GO_MAX, _C_MODULUS = 2**63 - 1, 2**64
+_NUMBER = re.compile(r"([+-]?)(?:0[xX]([0-9a-fA-F]{1,16})|(0{0,1100}[0-9]{1,22}))(?![0-9a-fA-F])")
 
 
 class Grant(NamedTuple):
@@ -137,22 +141,16 @@ def counted(raw: bytes) -> Counter[bytes]:
     return Counter(map(ended, _split(raw)))
 
 
-def _split(raw: bytes) -> list[bytes]:
-    """The lines with their line ends; LF alone ends a line, as for every reader of this file."""
-    pieces = raw.split(b"\n")
-    last = pieces.pop()
-    return [piece + b"\n" for piece in pieces] + ([last] if last else [])
-
-
 def ended(text: bytes) -> bytes:
     """A line with its line end, which the file's last one may lack."""
     return text if text.endswith(b"\n") else text + b"\n"
 
 
-_GRANT = re.compile(rb"([^\s\0:#+-][^\s\0:#]*):(0|[1-9][0-9]{0,18}):(0|[1-9][0-9]{0,18})\n?")
-# Go reads signed 64 bits, C unsigned ones; longer numbers are none to anybody.
-_GO_MAX, _C_MODULUS = 2**63 - 1, 2**64
-_NUMBER = re.compile(r"([+-]?)(?:0[xX]([0-9a-fA-F]{1,16})|(0{0,1100}[0-9]{1,22}))(?![0-9a-fA-F])")
+def _split(raw: bytes) -> list[bytes]:
+    """The lines with their line ends; LF alone ends a line, as for every reader of this file."""
+    pieces = raw.split(b"\n")
+    last = pieces.pop()
+    return [piece + b"\n" for piece in pieces] + ([last] if last else [])
 
 
 def _line(number: int, raw: bytes) -> Line:

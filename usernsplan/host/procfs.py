@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
-from usernsplan.ids import IdSet
+from usernsplan.ids import ID_LIMIT, IdSet
 from usernsplan.model import Actor
-
-_NO_LOGIN = 4294967295
 
 
 def namespace_ids() -> IdSet:
@@ -29,7 +27,7 @@ def namespace_ids() -> IdSet:
 def actor() -> Actor:
     """Who runs this process."""
     login = _text("/proc/self/loginuid").strip()
-    login_uid = int(login) if login.isdigit() and int(login) != _NO_LOGIN else None
+    login_uid = int(login) if login.isdigit() and int(login) != ID_LIMIT else None
     sudo = os.environ.get("SUDO_UID", "")
     return Actor(os.geteuid(), int(sudo) if sudo.isascii() and sudo.isdigit() else None, login_uid)
 

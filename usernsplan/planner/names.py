@@ -6,6 +6,8 @@ import re
 from typing import TYPE_CHECKING, NoReturn
 
 from usernsplan.errors import InvalidValueError, RefusedError
+from usernsplan.formats import subid
+from usernsplan.ids import IdRange
 from usernsplan.layout import PASSWD
 from usernsplan.model import DEFAULT_NAME, DEFAULT_OWNER
 
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
 
 # Docker's own grammar (moby, names.RestrictedNamePattern): an engine must be able to use the name.
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
-_OWNER = re.compile(r"[^\s:#+-][^\s:#]*")
 _LONGEST = 255
 
 
@@ -33,15 +34,13 @@ def check_name(name: str) -> None:
 
 def check_owner(owner: str) -> None:
     """Raise InvalidValueError for what no reader, or not every reader, takes for a name in subuid(5)."""
-    if (
-        not _OWNER.fullmatch(owner)
-        or len(owner.encode("utf-8", "surrogateescape")) > _LONGEST
-        or not owner.isprintable()
-    ):
-        raise InvalidValueError(
-            f"'{owner}' cannot own a line in subuid(5)",
-            hint="no blank, ':' or '#', nothing unprintable, no '-' or '+' in front, and not empty",
-        )
+    hint = "no blank, ':' or '#', nothing unprintable, no '-' or '+' in front, and not empty"
+    try:
+        subid.line(owner, IdRange(0, 1))
+    except InvalidValueError as error:
+        raise InvalidValueError(str(error), hint=hint) from error
+    if not owner.isprintable() or len(owner.encode()) > _LONGEST:
+        raise InvalidValueError(f"{owner!r} cannot be the owner of a line in subuid(5)", hint=hint)
     if owner.isdigit():
         raise InvalidValueError(
             f"'{owner}' as an owner would be read as a uid", hint="name the account, or choose a name of your own"

@@ -62,7 +62,7 @@ def allocation(a: Allocation) -> str:
     if a.held:
         rows.append(("held", f"{a.held} ({a.held.count} ids, uids and gids)"))
     for kind, ids in (("uid_map", a.mapping.uids), ("gid_map", a.mapping.gids)):
-        rows += [(kind if first else "", _extent(*extent)) for first, extent in _numbered(ids)]
+        rows += [("" if index else kind, _extent(*extent)) for index, extent in enumerate(ids.triples())]
     return table((), rows)
 
 
@@ -93,10 +93,6 @@ def _row(a: Allocation) -> tuple[str, ...]:
 
 def _ranges(ids: IdMap) -> str:
     return ", ".join(map(str, ids.host_ranges()))
-
-
-def _numbered(ids: IdMap) -> Iterable[tuple[bool, tuple[int, int, int]]]:
-    return ((index == 0, extent) for index, extent in enumerate(ids.triples()))
 
 
 def _extent(container: int, host: int, count: int) -> str:

@@ -170,6 +170,8 @@ class SqliteLedger:
                     f"{self._shown} has version {version}, and this usernsplan knows {_VERSION}",
                     hint="use the newer usernsplan that wrote it",
                 )
+            # One moment for everything that is read: a writer may finish between two statements.
+            db.execute("BEGIN")
             yield db if version else None
 
     @contextmanager
@@ -183,6 +185,7 @@ class SqliteLedger:
         with self._explained(), _connected(path, "rw") as db, db:
             db.execute("BEGIN IMMEDIATE")
             if db.execute("PRAGMA user_version").fetchone() == (0,):
+                # Not executescript, which would end the transaction.
                 for statement in filter(str.strip, _SCHEMA.split(";")):
                     db.execute(statement)
                 db.execute(f"PRAGMA user_version = {_VERSION}")

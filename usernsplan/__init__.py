@@ -1,7 +1,8 @@
 """Plan host ids for containers: ranges, maps, the three strategies, and the files that engines read.
 
-As a library: ``allocate`` and ``release`` do what the commands do; ``make_plan`` and ``make_release`` decide the same
-from a ``HostState`` without touching anything. Names are imported when they are first used: commands start fast.
+As a library: ``allocate``, ``release``, ``fix_volume`` and ``undo`` do what the commands do; ``make_plan`` and
+``make_release`` decide the same from a ``HostState`` without touching anything. Names are imported when they are first
+used: commands start fast.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
         NotPermittedError,
         PoolExhaustedError,
         RefusedError,
+        StoppedError,
         UnknownNameError,
         UsernsplanError,
     )
@@ -29,15 +31,27 @@ if TYPE_CHECKING:
     from usernsplan.layout import Layout
     from usernsplan.ledger import open_ledger
     from usernsplan.mapping import Extent, IdMap, Mapping
-    from usernsplan.model import AllocateRequest, Allocation, Finding, HostState, Plan, ReleaseRequest
+    from usernsplan.model import (
+        AllocateRequest,
+        Allocation,
+        Finding,
+        FixReport,
+        FixRequest,
+        HostState,
+        Plan,
+        ReleaseRequest,
+    )
     from usernsplan.planner import make_plan, make_release
     from usernsplan.strategies import PerContainer, Shared, SingleUid
+    from usernsplan.volume import fix_volume, undo
 
 __all__ = [
     "AllocateRequest",
     "Allocation",
     "Extent",
     "Finding",
+    "FixReport",
+    "FixRequest",
     "HostChangedError",
     "HostState",
     "IdMap",
@@ -57,10 +71,12 @@ __all__ = [
     "ReleaseRequest",
     "Shared",
     "SingleUid",
+    "StoppedError",
     "UnknownNameError",
     "UsernsplanError",
     "allocate",
     "carry_out",
+    "fix_volume",
     "layout_at",
     "make_plan",
     "make_release",
@@ -68,6 +84,7 @@ __all__ = [
     "preview",
     "release",
     "render",
+    "undo",
 ]
 
 _HOMES = {
@@ -78,9 +95,19 @@ _HOMES = {
     "layout": ("Layout",),
     "ledger": ("open_ledger",),
     "mapping": ("Extent", "IdMap", "Mapping"),
-    "model": ("AllocateRequest", "Allocation", "Finding", "HostState", "Plan", "ReleaseRequest"),
+    "model": (
+        "AllocateRequest",
+        "Allocation",
+        "Finding",
+        "FixReport",
+        "FixRequest",
+        "HostState",
+        "Plan",
+        "ReleaseRequest",
+    ),
     "planner": ("make_plan", "make_release"),
     "strategies": ("PerContainer", "Shared", "SingleUid"),
+    "volume": ("fix_volume", "undo"),
 }
 
 

@@ -173,6 +173,8 @@ def _entry(intent: Intent, layout: Layout) -> HistoryEntry:
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     changed = tuple(_printable(line) for change in intent.changes for line in _lines(layout, change))
     changed += tuple(f"forgot the released range of {name}" for name in intent.ledger.forget)
+    changed += tuple(_printable(f"volume {v.path} is {v.name}'s now ({v.mode})") for v in intent.ledger.volumes)
+    changed += tuple(_printable(f"volume {path} is no container's any more") for path in intent.ledger.no_volumes)
     return HistoryEntry(at, intent.actor, intent.command, changed)
 
 

@@ -77,3 +77,9 @@ class RefusedError(UsernsplanError):
     """It could be done, and would harm: refused for safety. Exit status 9."""
 
     exit_status = 9
+
+
+class StoppedError(UsernsplanError):
+    """Somebody asked us to stop, and we did, at a point from which the same words go on. Exit status 130."""
+
+    exit_status = 130

@@ -19,6 +19,8 @@ DAEMON_JSON = "/etc/docker/daemon.json"
 # lckpwdf(3) locks this file.
 PWD_LOCK = "/etc/.pwd.lock"  # noqa: S105 - a file
 LEDGER = "/var/lib/usernsplan/ledger.sqlite3"
+# A folder for each run of fix-volume: what it needs to finish after a kill, and to be undone.
+RUNS = "/var/lib/usernsplan/runs"
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,6 +72,16 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class Volume:
+    """A tree that was fixed for a container: where it lies (below the root), the container's name, and how."""
+
+    path: str
+    name: str
+    mode: str
+    since: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class LedgerChange:
     """What the ledger gains and loses when a plan is carried out."""
 
@@ -79,6 +89,8 @@ class LedgerChange:
     remove: tuple[str, ...] = ()
     quarantine: tuple[tuple[str, IdRange], ...] = ()
     forget: tuple[str, ...] = ()
+    volumes: tuple[Volume, ...] = ()
+    no_volumes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +129,7 @@ class LedgerState:
     allocations: tuple[Allocation, ...] = ()
     quarantined: tuple[Quarantined, ...] = ()
     interrupted: bool = False
+    volumes: tuple[Volume, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,3 +195,51 @@ class Plan:
     def changed(self) -> bool:
         """Tell whether carrying it out would change anything."""
         return bool(self.changes or self.account_commands) or self.ledger != LedgerChange()
+
+
+@dataclass(frozen=True, slots=True)
+class FixRequest:
+    """The words of one ``fix-volume``: ``source`` is --from; the maps are texts C:H:N; None means: not said."""
+
+    paths: tuple[str, ...]
+    container: str | None = None
+    mode: Literal["own", "shift"] | None = None
+    user: str | None = None
+    passwd: str | None = None
+    reverse: bool = False
+    source: str | None = None
+    uid_map: tuple[str, ...] = ()
+    gid_map: tuple[str, ...] = ()
+    keep_unmapped: bool = False
+    skip_outside_links: bool = False
+    cross_mounts: bool = False
+    jobs: int | None = None
+    yes: bool = False
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Place:
+    """A path, and what is to be said of it."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FixReport:
+    """What a ``fix-volume`` or an ``undo`` did, or would do. ``run`` is None where nothing was done."""
+
+    kind: Literal["fix-volume", "undo"]
+    volumes: tuple[str, ...]
+    counts: dict[str, int]
+    run: str | None = None
+    dry_run: bool = False
+    container: str | None = None
+    mode: str | None = None
+    flattened: int = 0
+    kept_uids: dict[int, int] = field(default_factory=dict)
+    kept_gids: dict[int, int] = field(default_factory=dict)
+    skipped: tuple[Place, ...] = ()
+    failed: tuple[Place, ...] = ()
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0

@@ -14,6 +14,8 @@ COMMANDS = {
     "show": ("show", "show"),
     "history": ("show", "history"),
     "render": ("render", "render"),
+    "fix-volume": ("fix_volume", "fix_volume"),
+    "undo": ("fix_volume", "undo"),
 }
 
 

@@ -68,6 +68,13 @@ def users(raw: bytes) -> Iterator[User]:
             yield User(name, int(uid), int(gid))
 
 
+def homes(raw: bytes) -> Iterator[tuple[int, str]]:
+    """The uid and the home of each account of passwd(5) that has one."""
+    for uid, _, home in _fields(raw, (2, 4, 5)):
+        if _NUMBER.fullmatch(uid) and home:
+            yield int(uid), home
+
+
 def groups(raw: bytes) -> Iterator[Group]:
     """Read group(5): name:password:gid:…."""
     for name, gid in _fields(raw, (0, 2)):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from usernsplan.errors import LockBusyError, RefusedError, UsernsplanError
 from usernsplan.formats.accounts import Accounts, Group, User, groups, users
+from usernsplan.formats.accounts import homes as homes_in
 from usernsplan.host import files
 from usernsplan.layout import GROUP, PASSWD
 
@@ -36,6 +37,16 @@ def read(layout: Layout) -> Accounts:
         found_users += [User(entry.pw_name, entry.pw_uid, entry.pw_gid) for entry in pwd.getpwall()]
         found_groups += [Group(entry.gr_name, entry.gr_gid) for entry in grp.getgrall()]
     return Accounts(tuple(dict.fromkeys(found_users)), tuple(dict.fromkeys(found_groups)))
+
+
+def homes(layout: Layout) -> tuple[tuple[int, str], ...]:
+    """The uid and the home of everybody whom the host knows."""
+    found = list(homes_in(files.read(layout, PASSWD, follow=True) or b""))
+    if layout.is_host:
+        import pwd  # noqa: PLC0415 - only for the running machine
+
+        found += [(entry.pw_uid, entry.pw_dir) for entry in pwd.getpwall()]
+    return tuple(dict.fromkeys(found))
 
 
 def can_add() -> bool:

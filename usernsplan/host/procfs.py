@@ -39,3 +39,9 @@ def _text(path: str) -> str:
             return file.read()
     except OSError:
         return ""
+
+
+def may_chown() -> bool:
+    """Tell whether this process has CAP_CHOWN, which is the lowest bit of CapEff: capabilities(7)."""
+    effective = next((line for line in _text("/proc/self/status").splitlines() if line.startswith("CapEff:")), "")
+    return bool(int(effective.partition(":")[2].strip() or "0", 16) & 1)

@@ -16,14 +16,24 @@ from usernsplan.host import files
 from usernsplan.ids import IdRange
 from usernsplan.layout import LEDGER
 from usernsplan.mapping import IdMap, Mapping
-from usernsplan.model import Actor, Allocation, Change, HistoryEntry, Intent, LedgerChange, LedgerState, Quarantined
+from usernsplan.model import (
+    Actor,
+    Allocation,
+    Change,
+    HistoryEntry,
+    Intent,
+    LedgerChange,
+    LedgerState,
+    Quarantined,
+    Volume,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from usernsplan.layout import Layout
 
-_VERSION = 1
+_VERSION = 2
 # What the last step of a run needs on the disk besides its rows: a few pages, and their rollback journal.
 _ROOM = 131072
 # Seconds to wait for another reader or writer of the file itself; writers of the host wait on the subid locks before.
@@ -38,6 +48,11 @@ CREATE TABLE quarantine (name TEXT NOT NULL, held_start INTEGER NOT NULL, held_c
 CREATE TABLE history (at TEXT NOT NULL, actor TEXT NOT NULL, command TEXT NOT NULL, changed TEXT NOT NULL);
 CREATE TABLE intent (only INTEGER PRIMARY KEY CHECK (only = 1), content TEXT NOT NULL);
 """
+# What each version added to the one before. A path is bytes: it need not be text.
+_STEPS = {
+    1: _SCHEMA,
+    2: "CREATE TABLE volume (path BLOB PRIMARY KEY, name TEXT NOT NULL, mode TEXT NOT NULL, since TEXT NOT NULL);",
+}
 
 
 class SqliteLedger:
@@ -72,6 +87,14 @@ class SqliteLedger:
                     )
                 ),
                 interrupted=bool(stamp[1]),
+                volumes=tuple(
+                    Volume(os.fsdecode(path), name, mode, since)
+                    for path, name, mode, since in db.execute(
+                        "SELECT path, name, mode, since FROM volume ORDER BY path"
+                    )
+                )
+                if self._version(db) > 1
+                else (),
             )
             self._known = (stamp, state)
             return state
@@ -116,6 +139,12 @@ class SqliteLedger:
             )
             db.executemany(
                 "INSERT INTO allocation VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (_row(a, entry.at) for a in change.add)
+            )
+            db.executemany("DELETE FROM volume WHERE name = ?", ((name,) for name in change.forget))
+            db.executemany("DELETE FROM volume WHERE path = ?", ((os.fsencode(path),) for path in change.no_volumes))
+            db.executemany(
+                "INSERT OR REPLACE INTO volume VALUES (?, ?, ?, ?)",
+                ((os.fsencode(v.path), v.name, v.mode, entry.at) for v in change.volumes),
             )
             _close(db, entry)
 
@@ -164,12 +193,7 @@ class SqliteLedger:
         # rw, not ro: after a kill in a commit, SQLite has to roll back before it can read.
         mode = "rw" if os.access(path, os.W_OK) else "ro&immutable=1"
         with self._explained(), _connected(path, mode) as db:
-            [version] = db.execute("PRAGMA user_version").fetchone()
-            if version > _VERSION:
-                raise LedgerError(
-                    f"{self._shown} has version {version}, and this usernsplan knows {_VERSION}",
-                    hint="use the newer usernsplan that wrote it",
-                )
+            version = self._version(db)
             # One moment for everything that is read: a writer may finish between two statements.
             db.execute("BEGIN")
             yield db if version else None
@@ -184,12 +208,24 @@ class SqliteLedger:
             os.close(descriptor)
         with self._explained(), _connected(path, "rw") as db, db:
             db.execute("BEGIN IMMEDIATE")
-            if db.execute("PRAGMA user_version").fetchone() == (0,):
+            version = self._version(db)
+            for step in range(version + 1, _VERSION + 1):
                 # Not executescript, which would end the transaction.
-                for statement in filter(str.strip, _SCHEMA.split(";")):
+                for statement in filter(str.strip, _STEPS[step].split(";")):
                     db.execute(statement)
+            if version < _VERSION:
                 db.execute(f"PRAGMA user_version = {_VERSION}")
             yield db
+
+    def _version(self, db: sqlite3.Connection) -> int:
+        """The version of the file's tables; 0 where there are none. Raises LedgerError for one from the future."""
+        [version] = db.execute("PRAGMA user_version").fetchone()
+        if version > _VERSION:
+            raise LedgerError(
+                f"{self._shown} has version {version}, and this usernsplan knows {_VERSION}",
+                hint="use the newer usernsplan that wrote it",
+            )
+        return int(version)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -246,6 +282,8 @@ def _intent_text(intent: Intent) -> str:
             "remove": change.remove,
             "quarantine": [(name, held.start, held.count) for name, held in change.quarantine],
             "forget": change.forget,
+            "volumes": [(os.fsencode(v.path).hex(), v.name, v.mode) for v in change.volumes],
+            "no_volumes": [os.fsencode(path).hex() for path in change.no_volumes],
             "changes": [(c.path, _packed(c.before), _packed(c.after)) for c in intent.changes],
         }
     )
@@ -264,9 +302,16 @@ def _intent(text: str) -> Intent:
             remove=tuple(content["remove"]),
             quarantine=tuple((name, IdRange(start, count)) for name, start, count in content["quarantine"]),
             forget=tuple(content["forget"]),
+            # An intent of version 1 has none.
+            volumes=tuple(Volume(_path(raw), name, mode) for raw, name, mode in content.get("volumes", ())),
+            no_volumes=tuple(map(_path, content.get("no_volumes", ()))),
         ),
         tuple(Change(path, _unpacked(before), _unpacked(after) or b"") for path, before, after in content["changes"]),
     )
+
+
+def _path(raw: str) -> str:
+    return os.fsdecode(bytes.fromhex(raw))
 
 
 def _packed(content: bytes | None) -> str | None:

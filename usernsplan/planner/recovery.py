@@ -17,6 +17,7 @@ from usernsplan.errors import InvalidFileError
 from usernsplan.formats import daemon_json, subid
 from usernsplan.layout import DAEMON_JSON, SUBGID, SUBUID
 from usernsplan.model import Change, Quarantined
+from usernsplan.planner.volumes import after
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -67,6 +68,7 @@ def as_mended(state: HostState, intent: Intent) -> HostState:
                 *(q for q in ledger.quarantined if q.name not in change.forget),
                 *(Quarantined(name, held, "") for name, held in change.quarantine),
             ),
+            volumes=after(ledger.volumes, change),
         )
     return replace(
         state,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shlex
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from usernsplan.layout import Layout
-    from usernsplan.model import Allocation, HistoryEntry, LedgerState, Plan
+    from usernsplan.model import Allocation, FixReport, HistoryEntry, LedgerState, Plan
 
 
 def plan(plan: Plan, layout: Layout) -> str:
@@ -56,6 +57,37 @@ def history(entries: Iterable[HistoryEntry]) -> str:
             for e in entries
         ],
     )
+
+
+def fixed(report: FixReport, layout: Layout) -> str:
+    """The result of fix-volume or undo."""
+    return _document(
+        report.kind,
+        run=report.run,
+        dry_run=report.dry_run,
+        changed=bool(report.counts["changed"]),
+        container=report.container,
+        mode=report.mode,
+        volumes=[_path(path) for path in report.volumes],
+        seconds=round(report.seconds, 3),
+        undo=layout.command(f"undo {report.run}") if report.run and report.kind == "fix-volume" else None,
+        counts=report.counts,
+        flattened=report.flattened,
+        kept={"uids": report.kept_uids, "gids": report.kept_gids},
+        skipped=[{**_path(place.path), "reason": place.reason} for place in report.skipped],
+        failed=[{**_path(place.path), "reason": place.reason} for place in report.failed],
+        notes=list(report.notes),
+    )
+
+
+def _path(path: str) -> dict[str, str]:
+    """A path, and its bytes where they are not UTF-8."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raw = path.encode("utf-8", "surrogateescape")
+        return {"path": raw.decode("utf-8", "replace"), "path_b64": base64.b64encode(raw).decode()}
+    return {"path": path}
 
 
 def _allocation(a: Allocation) -> dict[str, Any]:

@@ -12,11 +12,19 @@ if TYPE_CHECKING:
 
     from usernsplan.layout import Layout
     from usernsplan.mapping import IdMap
-    from usernsplan.model import Actor, Allocation, Finding, HistoryEntry, LedgerState, Plan
+    from usernsplan.model import Actor, Allocation, Finding, FixReport, HistoryEntry, LedgerState, Plan
 
 _HEADERS = ("name", "owner", "container ids", "host uids", "host gids")
 # A history entry of thousands of names would bury the others; --json has all of it.
 _LINES_SHOWN = 8
+_PLACES_SHOWN = 20
+_KINDS = {
+    "setuid": "setuid or setgid",
+    "capability": "with a capability",
+    "acl": "with an ACL",
+    "device": "devices",
+    "hard_link": "hard-linked",
+}
 
 
 def plan(plan: Plan, layout: Layout, *, done: bool) -> str:
@@ -77,6 +85,42 @@ def history(entries: Sequence[HistoryEntry]) -> str:
             shown.append(f"… and {len(entry.changed) - _LINES_SHOWN} more (--json has them)")
         rows.append((entry.at, _who(entry.actor), "\n".join((entry.command, *shown))))
     return table(("when", "who", "command, and what changed"), rows)
+
+
+def fixed(report: FixReport, layout: Layout) -> str:
+    """What a fix-volume or an undo did, or would do."""
+    counts = report.counts
+    who = f" for {report.container} ({report.mode})" if report.mode and report.container else ""
+    verb = "would change" if report.dry_run else "changed"
+    kinds = [f"{counts[kind]} {word}" for kind, word in _KINDS.items() if counts[kind]]
+    of_them = f" ({', '.join(kinds)})" if kinds else ""
+    lines = [f"{', '.join(map(shown_path, report.volumes))}{who}"]
+    lines.append(f"  {verb} {counts['changed']}{of_them}, already right {counts['right']}, in {report.seconds:.1f} s")
+    if counts["stragglers"]:
+        lines.append(
+            f"  {counts['stragglers']} of these appeared while the run was at work; something is writing there"
+        )
+    if report.flattened:
+        lines.append(f"  {report.flattened} different owners become one; --mode shift would keep them apart")
+    for kind, kept in (("uid", report.kept_uids), ("gid", report.kept_gids)):
+        if kept:
+            lines.append(
+                f"  kept, without a place in the map: {', '.join(f'{kind} {i} ({n})' for i, n in kept.items())}"
+            )
+    for word, places in (("skipped", report.skipped), ("failed", report.failed)):
+        lines += [f"  {word}: {shown_path(place.path)}: {place.reason}" for place in places[:_PLACES_SHOWN]]
+        if len(places) > _PLACES_SHOWN:
+            lines.append(f"  {word}: … and {len(places) - _PLACES_SHOWN} more (--json has them)")
+    if report.dry_run:
+        lines.append("Nothing was written: this is what would be.")
+    elif report.run and report.kind == "fix-volume":
+        lines.append(f"Undo: {layout.command(f'undo {report.run}')}")
+    return "\n".join(lines)
+
+
+def shown_path(path: str) -> str:
+    """A path on one line of a terminal, whatever bytes it has; quoted where they are not all plain."""
+    return path if path.isprintable() else repr(path)
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -1,0 +1,131 @@
+"""The commands fix-volume and undo."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from usernsplan import volume
+from usernsplan.cli.options import DryRun, Json, Root, Yes, note, write_result
+from usernsplan.cli.progress import watching
+from usernsplan.errors import InvalidValueError
+from usernsplan.host.files import layout_at
+from usernsplan.model import FixRequest
+
+if TYPE_CHECKING:
+    from usernsplan.model import FixReport
+
+_PART = 3
+Jobs = Annotated[Optional[int], typer.Option("--jobs", metavar="N", help="Worker processes (one for each core).")]
+
+
+def fix_volume(
+    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Folders; /SRC:/DEST:U means /SRC.")],
+    container: Annotated[
+        Optional[str], typer.Option(metavar="NAME", help="Whose ids. Not said: whose volume it is, or the only one.")
+    ] = None,
+    mode: Annotated[
+        Optional[str], typer.Option(metavar="own|shift", help="own: one owner for all. shift: owners stay apart.")
+    ] = None,
+    user: Annotated[
+        Optional[str],
+        typer.Option(metavar="U[:G]", help="own: this user of the container (0:0). Without G: his group."),
+    ] = None,
+    passwd: Annotated[
+        Optional[str], typer.Option(metavar="FILE", help="The image's passwd, for --user; 'group' lies beside it.")
+    ] = None,
+    reverse: Annotated[bool, typer.Option("--reverse", help="shift: back to the ids of the host.")] = False,
+    from_: Annotated[
+        Optional[str], typer.Option("--from", metavar="NAME", help="shift: out of this container's range.")
+    ] = None,
+    uid_map: Annotated[
+        Optional[list[str]], typer.Option(metavar="C:H:N", help="shift by this map, without a ledger (repeatable).")
+    ] = None,
+    gid_map: Annotated[Optional[list[str]], typer.Option(metavar="C:H:N", help="The same for groups.")] = None,
+    unmapped: Annotated[str, typer.Option(metavar="refuse|keep", help="Ids that the map lacks.")] = "refuse",
+    outside_links: Annotated[
+        str, typer.Option(metavar="refuse|skip", help="Files with hard links outside of the volume.")
+    ] = "refuse",
+    cross_mounts: Annotated[bool, typer.Option("--cross-mounts", help="Enter what is mounted inside.")] = False,
+    jobs: Jobs = None,
+    root: Root = "/",
+    dry_run: DryRun = False,
+    json: Json = False,
+    yes: Yes = False,
+) -> None:
+    """Give a volume to a container: owners, groups, ACLs and capabilities, whole, and so that it can be taken back.
+
+    Everything is looked at before anything is changed. Killed in the middle, the same words finish it; said twice, the
+    second time changes nothing. 'usernsplan undo RUN' takes it back.
+
+    \b
+    Examples:
+      usernsplan fix-volume /var/lib/content
+      usernsplan fix-volume /srv/db:/var/lib/postgresql:U --container db --user 999:999
+      usernsplan fix-volume /srv/rootfs --container web --mode shift --dry-run
+    """
+    request = FixRequest(
+        paths=tuple(paths),
+        container=container,
+        mode=_one_of("--mode", mode, "own", "shift"),  # type: ignore[arg-type]
+        user=user,
+        passwd=passwd,
+        reverse=reverse,
+        source=from_,
+        uid_map=tuple(uid_map or ()),
+        gid_map=tuple(gid_map or ()),
+        keep_unmapped=_one_of("--unmapped", unmapped, "refuse", "keep") == "keep",
+        skip_outside_links=_one_of("--outside-links", outside_links, "refuse", "skip") == "skip",
+        cross_mounts=cross_mounts,
+        jobs=jobs,
+        yes=yes,
+    )
+    with watching() as watch:
+        report = volume.fix_volume(request, root, dry_run=dry_run, command=_command(), watch=watch)
+    _print(report, root, as_json=json)
+
+
+def undo(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="What fix-volume called it.")],
+    jobs: Jobs = None,
+    root: Root = "/",
+    json: Json = False,
+) -> None:
+    """Take a run of fix-volume back: owners, modes, ACLs and capabilities as they were.
+
+    What has changed since then is left as it is, and named.
+
+    Example: usernsplan undo 20261122-053048
+    """
+    with watching() as watch:
+        report = volume.undo(run, root, jobs=jobs, command=_command(), watch=watch)
+    _print(report, root, as_json=json)
+
+
+def _print(report: FixReport, root: str, *, as_json: bool) -> None:
+    layout = layout_at(root)
+    if as_json:
+        from usernsplan.report import json_  # noqa: PLC0415 - one of the two
+
+        write_result(json_.fixed(report, layout))
+    else:
+        from usernsplan.report import text  # noqa: PLC0415
+
+        write_result(text.fixed(report, layout))
+        note(report.notes)
+    if report.failed:
+        raise typer.Exit(_PART)
+
+
+def _one_of(option: str, value: str | None, *choices: str) -> str | None:
+    if value is not None and value not in choices:
+        raise InvalidValueError(f"{option} {value}: one of {', '.join(choices)}")
+    return value
+
+
+def _command() -> str:
+    """The words as they were typed, to be typed again."""
+    return shlex.join(["usernsplan", *sys.argv[1:]])

@@ -1,0 +1,510 @@
+"""What a worker does with one folder: look at it (and note it in the journal), and carry a note out, or back.
+
+``Looker`` changes nothing. ``Carrier`` does only what a Folder of the journal and a Turn say, and leaves alone whatever
+is not as noted. Both stand in the folder while they work: names are looked up there and nowhere else.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from usernsplan.errors import InvalidValueError
+from usernsplan.volume import special, syscalls, walk
+from usernsplan.volume.folder import has_attributes, reason, step
+from usernsplan.volume.journal import Folder
+from usernsplan.volume.special import HalfDoneError, MeanwhileError, Special
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from usernsplan.volume.targets import Owner, Turn
+    from usernsplan.volume.walk import Volume
+
+_SETID = stat.S_ISUID | stat.S_ISGID
+# Of one reason, more places than anybody will read.
+_MOST_PLACES = 10_000
+# Names of one folder that are noted in one line of the journal.
+_LINE = 4096
+_MOUNT = "it is a mount point; --cross-mounts enters it"
+_READ_ONLY = "it is a mount point, and read-only"
+
+Place = tuple[str, str]
+
+
+@dataclass(slots=True)
+class Linked:
+    """An inode with several names: how many it has, how many were found, what its change would be counted as.
+
+    ``places`` are the names that were found, as long as some are missing.
+    """
+
+    links: int
+    found: int = 0
+    kinds: tuple[str, ...] | None = None
+    places: list[str] = field(default_factory=list)
+
+    def add(self, found: int, kinds: tuple[str, ...] | None, places: Iterable[str]) -> None:
+        """Take in more names of the same inode."""
+        self.found += found
+        self.kinds = self.kinds if kinds is None else kinds
+        self.places = [*self.places, *places] if self.found < self.links else []
+
+
+@dataclass(slots=True)
+class Found:
+    """What was seen. ``changes`` counts the entries that are not right, without linked inodes: ``linked`` has those."""
+
+    entries: int = 0
+    changes: int = 0
+    owners: Counter[Owner] = field(default_factory=Counter)
+    kinds: Counter[str] = field(default_factory=Counter)
+    unmapped_uids: Counter[int] = field(default_factory=Counter)
+    unmapped_gids: Counter[int] = field(default_factory=Counter)
+    linked: dict[tuple[int, int], Linked] = field(default_factory=dict)
+    refusals: list[Place] = field(default_factory=list)
+    skipped: list[Place] = field(default_factory=list)
+    failed: list[Place] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Done:
+    """What was changed. ``linked`` are inodes with several names; ``half`` tells that the run has to be finished."""
+
+    changed: int = 0
+    stragglers: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+    linked: dict[tuple[int, int], tuple[str, ...]] = field(default_factory=dict)
+    skipped: list[Place] = field(default_factory=list)
+    failed: list[Place] = field(default_factory=list)
+    tops: list[Folder] = field(default_factory=list)
+    half: bool = False
+
+
+def _no_place(owner: Owner) -> str:
+    return f"its owner {owner[0]}:{owner[1]} has no place in the map"
+
+
+def kinds_of(entry: Special) -> tuple[str, ...]:
+    """What the change of an entry is counted as, beside being a change."""
+    mode, form = entry.mode, entry.form
+    facts = {
+        "setuid": bool(mode & _SETID) and not stat.S_ISDIR(mode) and not stat.S_ISLNK(mode),
+        "capability": form.capability is not None,
+        "acl": form.acl is not None or form.default_acl is not None,
+        "device": stat.S_ISCHR(mode) or stat.S_ISBLK(mode),
+        "hard_link": entry.linked,
+    }
+    return tuple(kind for kind, holds in facts.items() if holds)
+
+
+class Looker:
+    """Looks at folders. ``precious`` are the (device, inode) of folders that no mount may lead us into.
+
+    ``late``: the run is under way, so what cannot be carried is named instead of counted.
+    """
+
+    def __init__(
+        self,
+        volumes: Sequence[Volume],
+        turn: Turn,
+        seen_before: int,
+        *,
+        precious: frozenset[tuple[int, int]] = frozenset(),
+        late: bool = False,
+    ) -> None:
+        self.found = Found()
+        self._volumes = volumes
+        self._turn = turn
+        self._seen_before = seen_before
+        self._precious = precious
+        self._late = late
+        self._wanted: dict[Owner, Owner | None] = {}
+
+    def look(self, tree: int, parts: tuple[str, ...], *, first: bool = True) -> tuple[list[Folder], list[str]]:
+        """Look at one folder: what is to be noted of it, in one or several pieces, and its sub-folders."""
+        volume = self._volumes[tree]
+        try:
+            pinned = walk.folder(volume, parts)
+        except OSError as error:
+            if error.errno == errno.EXDEV:
+                self.found.skipped.append((volume.shown(parts), _MOUNT))
+            elif error.errno not in walk.GONE:
+                self.found.failed.append((volume.shown(parts), reason(error)))
+            return [], []
+        try:
+            return self._look(volume, tree, parts, pinned, first=first)
+        finally:
+            os.close(pinned)
+
+    def _look(
+        self, volume: Volume, tree: int, parts: tuple[str, ...], pinned: int, *, first: bool
+    ) -> tuple[list[Folder], list[str]]:
+        seen = os.fstat(pinned)
+        if volume.mounts.names and not self._may_enter(volume, parts, pinned, seen):
+            return [], []
+        os.fchdir(pinned)
+        notes = [Folder(tree, parts, seen.st_dev, seen.st_ino)]
+        folders: list[str] = []
+        self.found.entries += first
+        self._itself(volume, notes[0], seen)
+        for names in walk.names(pinned, seen.st_size):
+            found = step(self._unmounted(volume, parts, names), {}, self._seen_before, alone=True)
+            folders += found.folders
+            self.found.entries += sum(map(len, found.plain.values())) + len(found.care)
+            if self._late:
+                self._name_unmapped(volume, parts, found.plain)
+            self._plain(notes, found.plain)
+            for name, _ in found.care:
+                self._special(volume, notes, name)
+            self.found.failed += [(volume.shown(parts, name), why) for name, why in found.failures]
+        return notes, folders
+
+    def _may_enter(self, volume: Volume, parts: tuple[str, ...], pinned: int, seen: os.stat_result) -> bool:
+        if not parts or parts[-1] not in volume.mounts.names.get(parts[:-1], ()):
+            return True
+        if os.fstatvfs(pinned).f_flag & os.ST_RDONLY:
+            self.found.skipped.append((volume.shown(parts), _READ_ONLY))
+            return False
+        if (seen.st_dev, seen.st_ino) in self._precious:
+            self.found.refusals.append((volume.shown(parts), "what is mounted there is not for a container"))
+            return False
+        return True
+
+    def _unmounted(self, volume: Volume, parts: tuple[str, ...], names: list[str]) -> list[str]:
+        """The names without those on which a file is mounted: it would be the file outside that we changed."""
+        mounted = volume.mounts.names.get(parts)
+        if not mounted:
+            return names
+        kept = [name for name in names if name not in mounted]
+        for name in mounted.intersection(names):
+            if stat.S_ISDIR(os.lstat(name).st_mode):
+                kept.append(name)
+            elif not volume.cross_mounts:
+                self.found.skipped.append((volume.shown(parts, name), _MOUNT))
+            elif os.statvfs(name).f_flag & os.ST_RDONLY:
+                self.found.skipped.append((volume.shown(parts, name), _READ_ONLY))
+            else:
+                kept.append(name)
+        return kept
+
+    def wanted(self, owner: Owner) -> Owner | None:
+        """What this owner becomes in this passage; see Turn."""
+        if owner not in self._wanted:
+            self._wanted[owner] = self._turn.wanted(owner)
+        return self._wanted[owner]
+
+    def _owner_changes(self, owner: Owner, entries: int) -> bool:
+        """Count these entries' owner; tell whether it is to be changed."""
+        self.found.owners[owner] += entries
+        wanted = self.wanted(owner)
+        targets = self._turn.targets
+        if targets.owner is None and (wanted is None or targets.uids.keep):
+            self._unmapped(owner, entries)
+        return wanted is not None and wanted != owner
+
+    def _unmapped(self, owner: Owner, entries: int) -> None:
+        targets = self._turn.targets
+        first = self._turn.first(owner)
+        if first is None or targets.uids.lacks(first[0]):
+            self.found.unmapped_uids[owner[0]] += entries
+        if first is None or targets.gids.lacks(first[1]):
+            self.found.unmapped_gids[owner[1]] += entries
+
+    def _name_unmapped(self, volume: Volume, parts: tuple[str, ...], plain: dict[Owner, list[str]]) -> None:
+        for owner, names in plain.items():
+            if self.wanted(owner) is None:
+                self.found.failed += [(volume.shown(parts, name), _no_place(owner)) for name in names]
+
+    def _first(self, owner: Owner) -> Owner:
+        return self._turn.first(owner) or owner
+
+    def _plain(self, notes: list[Folder], plain: dict[Owner, list[str]]) -> None:
+        changing = {owner: names for owner, names in plain.items() if self._owner_changes(owner, len(names))}
+        if not changing:
+            return
+        self.found.changes += sum(map(len, changing.values()))
+        if len(notes) == 1 and notes[0].common is None:
+            common = max(changing, key=lambda owner: len(changing[owner]))
+            notes[0].common = self._first(common)
+        for owner, names in changing.items():
+            first = self._first(owner)
+            if first == notes[0].common:
+                continue
+            for start in range(0, len(names), _LINE):
+                self._room(notes).others.append((first, names[start : start + _LINE]))
+
+    def _room(self, notes: list[Folder]) -> Folder:
+        """The piece of the note to add to: a new one where the last is full."""
+        last = notes[-1]
+        if len(last.special) + sum(len(names) for _, names in last.others) >= _LINE:
+            notes.append(Folder(last.tree, last.parts, last.device, last.inode))
+        return notes[-1]
+
+    def _itself(self, volume: Volume, note: Folder, seen: os.stat_result) -> None:
+        try:
+            if has_attributes("."):
+                self._special(volume, [note], ".")
+                return
+        except OSError as error:
+            self.found.failed.append((volume.shown(note.parts), reason(error, ".")))
+        owner = (seen.st_uid, seen.st_gid)
+        if self._owner_changes(owner, 1):
+            note.own = self._first(owner)
+            self.found.changes += 1
+
+    def _special(self, volume: Volume, notes: list[Folder], name: str) -> None:
+        place = volume.shown(notes[0].parts, "" if name == "." else name)
+        try:
+            entry = special.look(name)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            self.found.failed.append((place, reason(error, name)))
+            return
+        changes = self._owner_changes(entry.form.owner, 1)
+        changes |= self._acl_changes(entry, place)
+        changes |= self._capability_changes(entry, place)
+        kinds = kinds_of(entry)
+        if self._late and self.wanted(entry.form.owner) is None:
+            self.found.failed.append((place, _no_place(entry.form.owner)))
+            return
+        if self._late and entry.linked and changes:
+            # Its other names may lie outside: only a look at the whole tree can tell.
+            self.found.failed.append((place, "it appeared meanwhile and has several links; run again"))
+            return
+        if entry.linked:
+            known = self.found.linked.setdefault((entry.device, entry.inode), Linked(entry.links))
+            known.add(1, kinds if changes else None, [place])
+        elif changes:
+            self.found.changes += 1
+            self.found.kinds.update(kinds)
+        if changes:
+            first = self._first(entry.form.owner)
+            self._room(notes).special.append(entry.with_owner(first))
+
+    def _acl_changes(self, entry: Special, place: str) -> bool:
+        changes = False
+        for raw in (entry.form.acl, entry.form.default_acl):
+            if raw is None or self._turn.stage == 1:
+                continue
+            try:
+                moved = self._turn.targets.acl(raw)
+            except InvalidValueError as error:
+                self.found.refusals.append((place, str(error)))
+                continue
+            for lost, unmapped in ((moved.unmapped_uids, True), (moved.unmapped_gids, False)):
+                (self.found.unmapped_uids if unmapped else self.found.unmapped_gids).update(lost)
+            for duplicate in moved.duplicates:
+                self.found.refusals.append((place, f"its ACL would have two entries for {duplicate}"))
+            changes = changes or moved.raw != raw
+        return changes
+
+    def _capability_changes(self, entry: Special, place: str) -> bool:
+        raw = entry.form.capability
+        if raw is None or self._turn.stage == 1:
+            return False
+        try:
+            new = self._turn.targets.capability(raw)
+        except InvalidValueError as error:
+            self.found.refusals.append((place, str(error)))
+            return False
+        if new is None:
+            self.found.refusals.append((place, "its capability is for a root that the map lacks"))
+        return new is not None and new != raw
+
+
+class Carrier:
+    """Carries notes out. ``turn`` says which passage this is; ``outside`` are linked inodes that are left alone.
+
+    ``devices``: the number that a device had when the notes were made, and has now; a reboot may change it. ``end``
+    (ns), where a run that ended is taken back: whatever was made or changed after it is named and left.
+    """
+
+    def __init__(  # noqa: PLR0913 - all that an order says
+        self,
+        volumes: Sequence[Volume],
+        turn: Turn,
+        seen_before: int,
+        *,
+        devices: Mapping[int, int] | None = None,
+        outside: frozenset[tuple[int, int]] = frozenset(),
+        end: int | None = None,
+    ) -> None:
+        self.done = Done()
+        self._volumes = volumes
+        self._turn = turn
+        self._seen_before = seen_before
+        self._devices = devices or {}
+        self._outside = outside
+        self._back = turn.stage < 0
+        self._end = end
+
+    def carry(self, note: Folder) -> bool:
+        """Carry one folder's note out; False where something in it was not as noted and is to be looked at again."""
+        volume = self._volumes[note.tree]
+        try:
+            pinned = walk.folder(volume, note.parts)
+        except OSError as error:
+            if error.errno not in walk.GONE | {errno.EXDEV}:
+                self._failed(volume, note, "", reason(error))
+                return True
+            if self._back and note.changes():
+                self._failed(volume, note, "", "it is gone")
+            return False
+        try:
+            seen = os.fstat(pinned)
+            if note.inode != seen.st_ino or seen.st_dev != self._devices.get(note.device, seen.st_dev):
+                if self._back and note.changes():
+                    self._failed(volume, note, "", "another folder has its name now")
+                return False
+            os.fchdir(pinned)
+            # Where nobody but root may rename, the inode that was looked at is the one that is changed.
+            alone = seen.st_uid == 0 and not seen.st_mode & 0o022
+            as_noted = self._plain(volume, note, pinned, seen, alone=alone)
+            for entry in note.special:
+                as_noted &= entry.name == "." or self._special(volume, note, entry)
+            if note.parts:
+                return self.itself(note, pinned) and as_noted
+            self.done.tops.append(note)
+            return as_noted
+        finally:
+            os.close(pinned)
+
+    def itself(self, note: Folder, pinned: int) -> bool:
+        """Change the folder itself, in which this process stands: after what is in it."""
+        volume = self._volumes[note.tree]
+        for entry in note.special:
+            if entry.name == ".":
+                return self._special(volume, note, entry)
+        if note.own is None:
+            return True
+        olds, new = self._turn.owners(note.own)
+        now = os.fstat(pinned)[4:6]
+        if now not in {*olds, new}:
+            if self._back:
+                self._failed(volume, note, "", f"its owner is {now[0]}:{now[1]} now")
+            return False
+        if now != new:
+            try:
+                os.fchown(pinned, *new)
+            except OSError as error:
+                self._failed(volume, note, "", reason(error, "."))
+            else:
+                self.done.changed += 1
+        return True
+
+    def _plain(self, volume: Volume, note: Folder, pinned: int, seen: os.stat_result, *, alone: bool) -> bool:
+        as_noted = True
+        for first, names in note.others:
+            as_noted &= self._group(volume, note, names, first, alone=alone, listed=True)
+        if note.common is None:
+            return as_noted
+        listed = {name for _, names in note.others for name in names} | {entry.name for entry in note.special}
+        listed |= volume.mounts.names.get(note.parts, frozenset())
+        for batch in walk.names(pinned, seen.st_size):
+            names = [name for name in batch if name not in listed] if listed else batch
+            as_noted &= self._group(volume, note, names, note.common, alone=alone, listed=False)
+        return as_noted
+
+    def _group(  # noqa: PLR0913 - one folder, one owner
+        self, volume: Volume, note: Folder, names: list[str], first: Owner, *, alone: bool, listed: bool
+    ) -> bool:
+        """Give entries that once all had this owner their new one. ``listed``: the journal names them."""
+        olds, new = self._turn.owners(first)
+        if self._back:
+            names = self._unchanged(volume, note, names, olds, new, listed=listed)
+        found = step(names, dict.fromkeys(olds, new), self._seen_before, alone=alone)
+        self.done.changed += sum(len(found.plain.get(old, ())) for old in {*olds} - {new})
+        self.done.failed += [(volume.shown(note.parts, name), why) for name, why in found.failures]
+        if self._back:
+            return True
+        strange = any(self._turn.wanted(owner) != owner for owner in found.plain if owner not in {*olds, new})
+        return not strange and not found.care
+
+    def _unchanged(  # noqa: PLR0913 - one decision
+        self, volume: Volume, note: Folder, names: list[str], olds: tuple[Owner, ...], new: Owner, *, listed: bool
+    ) -> list[str]:
+        """Going back: the names whose inodes are those of the run, and still have the owner that it gave them."""
+        kept = []
+        for name in names:
+            try:
+                now = os.lstat(name)
+            except FileNotFoundError:
+                if listed:
+                    self._failed(volume, note, name, "it is gone")
+                continue
+            if stat.S_ISDIR(now.st_mode) or now[4:6] == new:
+                continue
+            later = self._end is not None and now.st_ctime_ns > self._end
+            if now[4:6] not in olds:
+                why = f"its owner is {now.st_uid}:{now.st_gid} now"
+            elif later and (born := syscalls.born_ns(name)) is not None and born > (self._end or 0):
+                why = "it was made since"
+            elif now.st_nlink > 1 or now.st_mode & _SETID or (not stat.S_ISLNK(now.st_mode) and has_attributes(name)):
+                why = "it has got a link, a setuid bit, an ACL or a capability since"
+            else:
+                kept.append(name)
+                continue
+            # What was no concern of the run is none now.
+            if listed or later or self._end is None:
+                self._failed(volume, note, name, why)
+        return kept
+
+    def _special(self, volume: Volume, note: Folder, entry: Special) -> bool:
+        place = "" if entry.name == "." else entry.name
+        if (entry.device, entry.inode) in self._outside and entry.linked:
+            return True
+        olds, _ = self._turn.owners(entry.form.owner)
+        old, new = self._turn.forms(entry.form)
+        try:
+            changed = special.carry(entry, olds, old, new, end=self._end)
+        except FileNotFoundError:
+            if self._back:
+                self._failed(volume, note, place, "it is gone")
+            return False
+        except MeanwhileError as error:
+            if self._back:
+                self._failed(volume, note, place, str(error))
+            return False
+        except HalfDoneError as error:
+            self.done.half = True
+            self._failed(volume, note, place, str(error))
+            return True
+        except OSError as error:
+            self._failed(volume, note, place, reason(error, entry.name))
+            return True
+        if changed:
+            kinds = kinds_of(entry)
+            if entry.linked:
+                self.done.linked[entry.device, entry.inode] = kinds
+            else:
+                self.done.changed += 1
+                self.done.kinds.update(kinds)
+        return True
+
+    def _failed(self, volume: Volume, note: Folder, name: str, why: str) -> None:
+        if len(self.done.failed) < _MOST_PLACES:
+            self.done.failed.append((volume.shown(note.parts, name), why))
+
+
+def merged(parts: Iterable[Found]) -> Found:
+    """What several workers saw, as one."""
+    whole = Found()
+    for part in parts:
+        whole.entries += part.entries
+        whole.changes += part.changes
+        whole.owners.update(part.owners)
+        whole.kinds.update(part.kinds)
+        whole.unmapped_uids.update(part.unmapped_uids)
+        whole.unmapped_gids.update(part.unmapped_gids)
+        whole.refusals += part.refusals
+        whole.skipped += part.skipped
+        whole.failed += part.failed
+        for key, linked in part.linked.items():
+            whole.linked.setdefault(key, Linked(linked.links)).add(linked.found, linked.kinds, linked.places)
+    return whole

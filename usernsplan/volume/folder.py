@@ -1,0 +1,123 @@
+"""The step that runs once for every inode: look at the entries of one pinned folder, and give plain ones their owner.
+
+Everything else in this room runs once per folder, or for the few entries that are not plain. A compiled version of
+``step`` would take its place with the same contract, and the same tests.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from usernsplan.volume import syscalls
+from usernsplan.volume.metadata import CARRIED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from usernsplan.volume.targets import Owner
+
+_SETID = stat.S_ISUID | stat.S_ISGID
+_KIND = 0o170000
+_DEVICES = (stat.S_IFCHR, stat.S_IFBLK)
+
+
+@dataclass(slots=True)
+class Step:
+    """What one folder holds: sub-folders, plain entries by the owner that was found, entries that need care, failures.
+
+    Plain: one link, no device, no setuid or setgid bit, no ACL, no capability; a change of owner changes nothing else.
+    What was exchanged between the look and the change is among those that need care.
+    """
+
+    folders: list[str] = field(default_factory=list)
+    plain: dict[Owner, list[str]] = field(default_factory=dict)
+    care: list[tuple[str, os.stat_result]] = field(default_factory=list)
+    failures: list[tuple[str, str]] = field(default_factory=list)
+
+
+def step(names: Iterable[str], owners: Mapping[Owner, Owner], seen_before: int, *, alone: bool) -> Step:
+    """Look at these names in the current folder, and give each plain entry whose owner is in ``owners`` its new one.
+
+    The current folder is the pinned one: a process may stand in a folder, and names are then looked up in it alone.
+    ``seen_before`` (ns): whatever has not changed since then (ctime, which nobody can set) was found to have no
+    attributes that need care. ``alone``: nobody but root can exchange a name between the look and the change; otherwise
+    the inode is pinned for it, which takes twice as long.
+    """
+    found = Step()
+    plain, care, folders = found.plain, found.care, found.folders
+    lstat, give = os.lstat, _give_name if alone else _give_pinned
+    for name in names:
+        try:
+            seen = lstat(name)
+            mode = seen[0]
+            kind = mode & _KIND
+            if kind == stat.S_IFDIR:
+                folders.append(name)
+                continue
+            if (
+                seen[3] != 1
+                or kind in _DEVICES
+                or (
+                    kind != stat.S_IFLNK
+                    and (mode & _SETID or (seen.st_ctime_ns >= seen_before and has_attributes(name)))
+                )
+            ):
+                care.append((name, seen))
+                continue
+            owner = seen[4:6]
+            new = owners.get(owner)
+            if new is not None and new != owner and not give(name, seen, new):
+                care.append((name, seen))
+                continue
+            group = plain.get(owner)
+            if group is None:
+                plain[owner] = [name]
+            else:
+                group.append(name)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            found.failures.append((name, reason(error, name)))
+    return found
+
+
+def has_attributes(name: str) -> bool:
+    """Tell whether an entry of the current folder has an ACL or a capability."""
+    try:
+        names = os.listxattr(name, follow_symlinks=False)
+    except OSError as error:
+        if error.errno != errno.ENOTSUP:
+            raise
+        return False  # a file system without attributes
+    return bool(names) and not CARRIED.isdisjoint(names)
+
+
+def reason(error: OSError, name: str | None = None) -> str:
+    """Why an entry of the current folder could not be changed, in words."""
+    if error.errno == errno.EPERM and name is not None and syscalls.is_immutable(name):
+        return "it is immutable or append-only (chattr -i -a)"
+    if error.errno == errno.EOVERFLOW:
+        return "its owner has no id on this mount, which is idmapped"
+    return (error.strerror or str(error)).lower()
+
+
+def _give_name(name: str, _: os.stat_result, owner: Owner) -> bool:
+    os.lchown(name, *owner)
+    return True
+
+
+def _give_pinned(name: str, seen: os.stat_result, owner: Owner) -> bool:
+    """Change the inode that was looked at, and no other that has got its name since."""
+    pinned = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        now = os.fstat(pinned)
+        if now[:6] != seen[:6] or now.st_ctime_ns != seen.st_ctime_ns:
+            return False
+        syscalls.chown_pinned(pinned, *owner)
+    finally:
+        os.close(pinned)
+    return True

@@ -1,0 +1,364 @@
+"""The journal of a run: one folder below /var/lib/usernsplan/runs, written before the volume is touched.
+
+``run.json`` says what the run is and how far it has come. ``folders.N`` (one for each worker) has a line for each
+folder of the tree, as it was: owners, the names that have another one, and every entry that needs care with its mode,
+ACLs and capability. ``late.N`` has the same for what appeared meanwhile. A line tells of its path only what differs
+from the line before, so that a chain of folders, however deep, takes little room.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from itertools import count, takewhile
+from typing import TYPE_CHECKING, Any
+
+from usernsplan.errors import LockBusyError, UnknownNameError
+from usernsplan.host import files
+from usernsplan.layout import RUNS
+from usernsplan.mapping import IdMap
+from usernsplan.volume.special import Special
+from usernsplan.volume.targets import Form, Targets, Turn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from usernsplan.layout import Layout
+    from usernsplan.volume.targets import Owner
+
+# How far a run is. Only "looking" has changed nothing; "done" and "undone" are finished.
+LOOKING, CHANGING, DONE, UNDOING, UNDONE = "looking", "changing", "done", "undoing", "undone"
+_FORMAT = 1
+_LOCK = "lock"
+_BUFFER = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """One volume of a run: where it lies, and the inode of its top."""
+
+    path: str
+    device: int
+    inode: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """What run.json says.
+
+    ``outside`` are linked inodes (device, inode) that are left alone; ``formerly`` is whose each volume was, and its
+    mode. Times in ns since the epoch: ``seen`` before the first look, ``end`` after the last change; ``whole``: by then
+    everything was right, and ``tops`` is when the inode of each top had changed last.
+    """
+
+    run: str
+    state: str
+    command: str
+    trees: tuple[Tree, ...]
+    targets: Targets
+    seen: int
+    stage: int = 0
+    end: int | None = None
+    staging: tuple[IdMap, IdMap] | None = None
+    container: str | None = None
+    mode: str = "own"
+    outside: tuple[tuple[int, int], ...] = ()
+    formerly: dict[str, list[str]] = field(default_factory=dict)
+    whole: bool = False
+    tops: tuple[int, ...] = ()
+
+    def turn(self, stage: int) -> Turn:
+        """The passage of this stage."""
+        return Turn(self.targets, stage, *(self.staging or (None, None)))
+
+    def same_work(self, other: RunState) -> bool:
+        """Tell whether both do the same to the same trees."""
+        # Not the device: after a reboot it may have another number.
+        mine, others = ({(tree.path, tree.inode) for tree in run.trees} for run in (self, other))
+        return self.targets == other.targets and mine == others
+
+    def overlaps(self, paths: Sequence[str]) -> bool:
+        """Tell whether a tree of this run is, contains, or lies in one of the paths."""
+        return any(
+            a == b or a.startswith(b.rstrip("/") + "/") or b.startswith(a.rstrip("/") + "/")
+            for a in (tree.path for tree in self.trees)
+            for b in paths
+        )
+
+
+@dataclass(slots=True)
+class Folder:
+    """One folder as it was: ``common`` is the owner of every plain entry that ``others`` and ``special`` do not name.
+
+    ``own`` is the owner of the folder itself where that changes and needs no care; where it does need care, it is the
+    entry '.' of ``special``.
+    """
+
+    tree: int
+    parts: tuple[str, ...]
+    device: int
+    inode: int
+    own: Owner | None = None
+    common: Owner | None = None
+    others: list[tuple[Owner, list[str]]] = field(default_factory=list)
+    special: list[Special] = field(default_factory=list)
+
+    def changes(self) -> bool:
+        """Tell whether anything in it is to be changed."""
+        return bool(self.own or self.common or self.others or self.special)
+
+
+class Journal:
+    """One run's folder on disk. Its parent process writes run.json, its workers their logs."""
+
+    def __init__(self, layout: Layout, state: RunState, lock: int = -1) -> None:
+        self._layout = layout
+        self._name = f"{RUNS}/{state.run}"
+        self._lock = lock
+        self.state = state
+        self.folder = files.real(layout, self._name, follow=True)
+
+    def set(self, **changes: Any) -> None:
+        """Note how far the run is; on disk when this returns."""
+        self.state = replace(self.state, **changes)
+        state = self.state
+        content = asdict(replace(state, targets=None, staging=None))  # type: ignore[arg-type]
+        content["targets"] = state.targets.to_json()
+        content["staging"] = [staging.triples() for staging in state.staging] if state.staging else None
+        text = json.dumps({"format": _FORMAT, **content}, indent=1) + "\n"
+        files.write(self._layout, {f"{self._name}/run.json": text.encode()})
+
+    def remove(self) -> None:
+        """Take the run away: it has changed nothing."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.close()
+
+    def close(self) -> None:
+        """Let others have the volume."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def path(self, kind: str, worker: int) -> str:
+        """Where a worker's log of this kind (folders, late) lies."""
+        return os.path.join(self.folder, f"{kind}.{worker}")
+
+    def logs(self) -> list[str]:
+        """Every log that there is, by path."""
+        names = sorted(name for name in os.listdir(self.folder) if name.startswith(("folders.", "late.")))
+        return [os.path.join(self.folder, name) for name in names]
+
+
+class Writer:
+    """Appends folders to one log."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._file = open(path, "ab", buffering=_BUFFER)  # noqa: SIM115 - closed by close
+        self._before: tuple[str, ...] = ()
+
+    def write(self, folder: Folder) -> None:
+        """Note one folder; it may still be in memory when this returns."""
+        same = takewhile(lambda pair: pair[0] == pair[1], zip(self._before, folder.parts, strict=False))
+        kept = sum(1 for _ in same)
+        self._before = folder.parts
+        line: dict[str, Any] = {"p": [kept, *folder.parts[kept:]], "i": [folder.tree, folder.device, folder.inode]}
+        if folder.own:
+            line["own"] = folder.own
+        if folder.common:
+            line["common"] = folder.common
+        if folder.others:
+            line["others"] = folder.others
+        if folder.special:
+            line["special"] = [_packed(special) for special in folder.special]
+        self._file.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+
+    def sync(self) -> None:
+        """Make what was noted survive a power cut."""
+        self._file.flush()
+        os.fdatasync(self._file.fileno())
+
+    def close(self) -> None:
+        """Write out what is in memory."""
+        self._file.close()
+
+
+def read(log: str) -> Iterator[Folder]:
+    """The folders of a log, in order. A line that a kill cut short ends it."""
+    return joined(_lines(log))
+
+
+def joined(pieces: Iterable[Folder]) -> Iterator[Folder]:
+    """Make one note of the pieces that follow each other for the same folder."""
+    last: Folder | None = None
+    for piece in pieces:
+        if last and (last.tree, last.parts, last.inode) == (piece.tree, piece.parts, piece.inode):
+            last.others += piece.others
+            last.special += piece.special
+            continue
+        if last:
+            yield last
+        last = piece
+    if last:
+        yield last
+
+
+def _lines(log: str) -> Iterator[Folder]:
+    parts: tuple[str, ...] = ()
+    with open(log, "rb") as file:
+        for line in file:
+            if not line.endswith(b"\n"):
+                return
+            content = json.loads(line)
+            kept, *more = content["p"]
+            parts = (*parts[:kept], *more)
+            tree, device, inode = content["i"]
+            yield Folder(
+                tree,
+                parts,
+                device,
+                inode,
+                _owner(content.get("own")),
+                _owner(content.get("common")),
+                [((uid, gid), names) for (uid, gid), names in content.get("others", ())],
+                [_unpacked(*fields) for fields in content.get("special", ())],
+            )
+
+
+def _owner(content: list[int] | None) -> Owner | None:
+    return (content[0], content[1]) if content else None
+
+
+def _packed(special: Special) -> list[Any]:
+    form = special.form
+    raw = [value.hex() if value is not None else None for value in (form.acl, form.default_acl, form.capability)]
+    return [special.name, special.device, special.inode, special.mode, special.links, *form.owner, *raw]
+
+
+def _unpacked(  # noqa: PLR0913, PLR0917 - the fields of a line
+    name: str, device: int, inode: int, mode: int, links: int, uid: int, gid: int, *raw: str | None
+) -> Special:
+    values = [bytes.fromhex(value) if value is not None else None for value in raw]
+    return Special(name, device, inode, mode, links, Form((uid, gid), *values))
+
+
+def runs(layout: Layout) -> list[RunState]:
+    """Every run that has a journal, oldest first."""
+    return [state for name in _run_names(layout) if (state := _state(layout, name)) is not None]
+
+
+def run(layout: Layout, name: str) -> RunState:
+    """The run of this name. Raises UnknownNameError."""
+    state = _state(layout, name) if name in _run_names(layout) else None
+    if state is None:
+        raise UnknownNameError(f"there is no run '{name}'", hint=f"{layout.path(RUNS)} has a folder for each")
+    return state
+
+
+def begin(layout: Layout, state: RunState) -> Journal:
+    """Make the folder of a new run, and hold its lock; ``state.run`` is completed so that no other has it.
+
+    Raises LockBusyError where another run is at work on one of the trees.
+    """
+    files.make_folder(layout, os.path.dirname(RUNS), 0o700)
+    above = files.make_folder(layout, RUNS, 0o700)
+    # One beginning after the other: of two runs on one volume, one has to see the other.
+    with _locked(os.path.join(above, _LOCK), wait=True):
+        for other in runs(layout):
+            if other.overlaps([tree.path for tree in state.trees]) and is_at_work(layout, other):
+                raise busy(other.run)
+            if other.state == LOOKING and not is_at_work(layout, other):
+                # Killed before it changed anything: nobody will miss it.
+                shutil.rmtree(Journal(layout, other).folder, ignore_errors=True)
+        taken = set(os.listdir(above))
+        names = (state.run if number == 1 else f"{state.run}.{number}" for number in count(1))
+        state = replace(state, run=next(name for name in names if name not in taken))
+        folder = files.make_folder(layout, f"{RUNS}/{state.run}", 0o700)
+        journal = Journal(layout, state, _locked(os.path.join(folder, _LOCK)).take())
+        journal.set()
+    return journal
+
+
+def resume(layout: Layout, state: RunState) -> Journal:
+    """Take over a run that is not at work any more. Raises LockBusyError where it is."""
+    lock = _locked(os.path.join(Journal(layout, state).folder, _LOCK))
+    if not lock:
+        raise busy(state.run)
+    return Journal(layout, state, lock.take())
+
+
+def is_at_work(layout: Layout, state: RunState) -> bool:
+    """Tell whether some process still holds the run's lock. Nothing is written for it."""
+    with _locked(os.path.join(Journal(layout, state).folder, _LOCK)) as held:
+        return not held
+
+
+def new_name() -> str:
+    """What a run that starts now is called."""
+    return time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+
+
+class _Held:
+    """A lock that may have been got, as a context."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def __bool__(self) -> bool:
+        return self._descriptor >= 0
+
+    def take(self) -> int:
+        """The lock's descriptor, to be closed by whoever takes it."""
+        descriptor, self._descriptor = self._descriptor, -1
+        return descriptor
+
+    def __enter__(self) -> bool:
+        return bool(self)
+
+    def __exit__(self, *_: object) -> None:
+        if self:
+            os.close(self.take())
+
+
+def _locked(path: str, *, wait: bool = False) -> _Held:
+    """Try to hold a lock. Workers inherit it, so that it is free only when the last of them is gone."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        os.close(descriptor)
+        return _Held(-1)
+    return _Held(descriptor)
+
+
+def busy(run: str) -> LockBusyError:
+    """What to say where a run is at work."""
+    return LockBusyError(f"run {run} is at work on this volume", hint="wait until it has finished, and run again")
+
+
+def _run_names(layout: Layout) -> list[str]:
+    try:
+        return sorted(set(os.listdir(files.real(layout, RUNS, follow=True))) - {_LOCK})
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _state(layout: Layout, name: str) -> RunState | None:
+    """Read run.json; None where a kill left a folder without one, or with half of one."""
+    raw = files.read(layout, f"{RUNS}/{name}/run.json")
+    with suppress(ValueError, LookupError, TypeError):
+        content = json.loads(raw or b"")
+        del content["format"]
+        content["trees"] = tuple(Tree(**tree) for tree in content["trees"])
+        content["targets"] = Targets.from_json(content["targets"])
+        staging = content["staging"]
+        content["tops"] = tuple(content["tops"])
+        content["outside"] = tuple((device, inode) for device, inode in content["outside"])
+        content["staging"] = (IdMap.of(*staging[0]), IdMap.of(*staging[1])) if staging else None
+        return RunState(**content)
+    return None

@@ -1,0 +1,86 @@
+"""The bytes of ACLs and file capabilities: which ids they hold, and the same with other ids. Pure.
+
+The layouts are the kernel's: linux/posix_acl_xattr.h and linux/capability.h, both little-endian on every machine.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, NamedTuple
+
+from usernsplan.errors import InvalidValueError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Move = Callable[[int], int | None]
+
+ACL_ACCESS = "system.posix_acl_access"
+ACL_DEFAULT = "system.posix_acl_default"
+CAPABILITY = "security.capability"
+# What a chown by number leaves stale or destroys; every other attribute stays as it is.
+CARRIED = frozenset({ACL_ACCESS, ACL_DEFAULT, CAPABILITY})
+
+_ACL_VERSION = struct.pack("<I", 2)
+_ACL_ENTRY = struct.Struct("<HHI")
+_ACL_USER, _ACL_GROUP = 2, 8
+
+_CAPABILITY_V2, _CAPABILITY_V3 = 0x02000000, 0x03000000
+_REVISION = 0xFF000000
+_V2_SIZE, _V3_SIZE = 20, 24
+
+
+class MovedAcl(NamedTuple):
+    """An ACL with its ids moved, and what stands against writing it.
+
+    ``unmapped_uids`` and ``unmapped_gids`` have no place to go; ``duplicates`` are ids that two entries would share,
+    which the kernel takes and no reader can tell apart.
+    """
+
+    raw: bytes
+    unmapped_uids: tuple[int, ...] = ()
+    unmapped_gids: tuple[int, ...] = ()
+    duplicates: tuple[str, ...] = ()
+
+
+def moved_acl(raw: bytes, uid: Move, gid: Move) -> MovedAcl:
+    """Move the ids of an ACL's named entries. The order and all else stay. Raises InvalidValueError for other bytes."""
+    if raw[:4] != _ACL_VERSION or (len(raw) - 4) % _ACL_ENTRY.size:
+        raise InvalidValueError("an ACL of a form that is not known")
+    moved, seen = [_ACL_VERSION], set()
+    lost: dict[int, list[int]] = {_ACL_USER: [], _ACL_GROUP: []}
+    duplicates = []
+    for tag, permissions, old in _ACL_ENTRY.iter_unpack(raw[4:]):
+        new: int | None = old
+        if tag in lost:
+            new = (uid if tag == _ACL_USER else gid)(old)
+            if new is None:
+                lost[tag].append(old)
+                new = old
+            elif (tag, new) in seen:
+                duplicates.append(f"{'user' if tag == _ACL_USER else 'group'} {new}")
+            seen.add((tag, new))
+        moved.append(_ACL_ENTRY.pack(tag, permissions, new))
+    return MovedAcl(b"".join(moved), tuple(lost[_ACL_USER]), tuple(lost[_ACL_GROUP]), tuple(duplicates))
+
+
+def capability_rootid(raw: bytes) -> int:
+    """Whose root the capability is for: the rootid of version 3; 0, the host's, for version 2.
+
+    Raises InvalidValueError for other bytes.
+    """
+    version = struct.unpack_from("<I", raw)[0] & _REVISION if len(raw) >= _V2_SIZE else None
+    if version == _CAPABILITY_V2 and len(raw) == _V2_SIZE:
+        return 0
+    if version == _CAPABILITY_V3 and len(raw) == _V3_SIZE:
+        return int(struct.unpack_from("<I", raw, _V2_SIZE)[0])
+    raise InvalidValueError("a capability of a form that is not known")
+
+
+def capability_for(raw: bytes, rootid: int) -> bytes:
+    """The same capability for another root: version 2 for the host's (0), version 3 for a container's."""
+    flags = struct.unpack_from("<I", raw)[0] & ~_REVISION
+    rest = raw[4:_V2_SIZE]
+    if rootid == 0:
+        return struct.pack("<I", _CAPABILITY_V2 | flags) + rest
+    return struct.pack("<I", _CAPABILITY_V3 | flags) + rest + struct.pack("<I", rootid)

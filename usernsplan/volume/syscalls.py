@@ -1,0 +1,72 @@
+"""System calls that Python lacks: openat2, fchownat on an O_PATH descriptor, statx's time of birth. Thin, by ctypes.
+
+Numbers are those of Linux, the same on every architecture for what came after 4.20 (openat2); the other two are libc's.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import struct
+
+_OPENAT2 = 437
+_AT_EMPTY_PATH = 0x1000
+_AT_SYMLINK_NOFOLLOW = 0x100
+# linux/openat2.h
+NO_XDEV, NO_MAGICLINKS, NO_SYMLINKS, BENEATH = 0x01, 0x02, 0x04, 0x08
+_AT_FDCWD = -100
+# struct statx: its size, and where in it these fields are.
+_STATX_SIZE, _STATX_MASK, _STATX_ATTRIBUTES, _STATX_BTIME_AT = 256, 0, 8, 80
+_STATX_BTIME = 0x800
+_IMMUTABLE_OR_APPEND = 0x10 | 0x20
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_syscall = _libc.syscall
+_syscall.restype = ctypes.c_long
+_fchownat = _libc.fchownat
+_fchownat.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_uint, ctypes.c_uint, ctypes.c_int)
+
+
+def openat2(folder: int, path: bytes, flags: int, resolve: int) -> int:
+    """Open ``path`` below the folder, resolved under these rules; the descriptor is closed on exec."""
+    how = struct.pack("QQQ", flags | os.O_CLOEXEC, 0, resolve)
+    found = _syscall(ctypes.c_long(_OPENAT2), ctypes.c_int(folder), path, how, ctypes.c_size_t(len(how)))
+    if found < 0:
+        raise _error(path)
+    return int(found)
+
+
+def chown_pinned(descriptor: int, uid: int, gid: int) -> None:
+    """Change the owner of the very inode that an O_PATH descriptor pins, a symlink too; fchown(2) takes none."""
+    if _fchownat(descriptor, b"", uid, gid, _AT_EMPTY_PATH | _AT_SYMLINK_NOFOLLOW):
+        raise _error(b"")
+
+
+def born_ns(name: str) -> int | None:
+    """When an entry of the current folder was made, in ns since the epoch; None where nobody knows."""
+    found = _statx(name, _STATX_BTIME)
+    if found is None or not struct.unpack_from("I", found, _STATX_MASK)[0] & _STATX_BTIME:
+        return None
+    seconds, nanoseconds = struct.unpack_from("qI", found, _STATX_BTIME_AT)
+    return int(seconds * 1_000_000_000 + nanoseconds)
+
+
+def is_immutable(name: str) -> bool:
+    """Tell whether an entry of the current folder is immutable or append-only, without opening it."""
+    found = _statx(name, 0)
+    return found is not None and bool(struct.unpack_from("Q", found, _STATX_ATTRIBUTES)[0] & _IMMUTABLE_OR_APPEND)
+
+
+def _statx(name: str, wanted: int) -> bytes | None:
+    """Struct statx of statx(2), or None where it fails or libc lacks it."""
+    statx = getattr(_libc, "statx", None)
+    found = ctypes.create_string_buffer(_STATX_SIZE)
+    if statx is None or statx(_AT_FDCWD, os.fsencode(name), _AT_SYMLINK_NOFOLLOW, ctypes.c_uint(wanted), found):
+        return None
+    return found.raw
+
+
+def _error(path: bytes) -> OSError:
+    code = ctypes.get_errno() or errno.EIO
+    return OSError(code, os.strerror(code), path)

@@ -1,0 +1,281 @@
+"""Which owner each inode gets, and which ids its ACL and capability: one pure rule for each mode. No I/O.
+
+The rule for one id: what is in the target already stays; what is in the source moves; anything else is unmapped. So a
+run can be repeated, except where source and target overlap: then the source wins, the run goes through staging ids that
+nobody has, and the journal remembers how far it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from usernsplan.errors import InvalidValueError, RefusedError
+from usernsplan.ids import ID_LIMIT, IdRange, IdSet
+from usernsplan.mapping import Extent, IdMap
+from usernsplan.volume import metadata
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from usernsplan.mapping import Mapping
+
+    Owner = tuple[int, int]
+
+_FROM_STAGING = 2
+# Above what any pool gives out, so that no container can be running with these ids.
+_STAGING = IdRange(3_000_000_000, ID_LIMIT - 3_000_000_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Moves:
+    """Where ids of one kind go: ``source`` maps old ids (as its container ids) to new ones (as its host ids).
+
+    ``source_first``: an id on both sides is an old one. ``keep``: an id on neither side stays, instead of being
+    unmapped.
+    """
+
+    source: IdMap
+    source_first: bool = False
+    keep: bool = False
+
+    def __call__(self, old: int) -> int | None:
+        """The new id, or None where the map lacks this one."""
+        moved = self.source.to_host(old)
+        if self.source.to_container(old) is not None and (moved is None or not self.source_first):
+            return old
+        return old if moved is None and self.keep else moved
+
+    def lacks(self, old: int) -> bool:
+        """Tell whether an id is on neither side."""
+        return self.source.to_host(old) is None and self.source.to_container(old) is None
+
+    def overlaps(self) -> bool:
+        """Tell whether some id is both an old one and another's new one."""
+        return any(
+            max(old.container, new.host) < min(old.container + old.count, new.host + new.count)
+            for old in self.source
+            if old.container != old.host
+            for new in self.source
+        )
+
+    def target(self) -> IdSet:
+        """Every new id."""
+        return IdSet(self.source.host_ranges())
+
+    def all_ids(self) -> IdSet:
+        """Every id on either side."""
+        return self.target() | IdSet(e.container_range for e in self.source)
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """The whole rule. ``owner``: the one owner that everything gets (own), or None (shift).
+
+    ``root`` is the new id of container root, for whom capabilities that were the host's count from now on; 0 in
+    reverse; None where the map has no container root.
+    """
+
+    uids: Moves
+    gids: Moves
+    root: int | None
+    owner: Owner | None = None
+
+    @property
+    def mode(self) -> str:
+        """The word for it."""
+        return "shift" if self.owner is None else "own"
+
+    def owner_of(self, old: Owner) -> Owner | None:
+        """The new owner and group, or None where the map lacks one of them."""
+        if self.owner is not None:
+            return self.owner
+        uid, gid = self.uids(old[0]), self.gids(old[1])
+        return None if uid is None or gid is None else (uid, gid)
+
+    def acl(self, raw: bytes) -> metadata.MovedAcl:
+        """An ACL's new bytes. Own changes none: its entries name others, whom somebody let in on purpose."""
+        return metadata.MovedAcl(raw) if self.owner is not None else metadata.moved_acl(raw, self.uids, self.gids)
+
+    def capability(self, raw: bytes) -> bytes | None:
+        """A capability's new bytes, or None where the map lacks its root."""
+        old = metadata.capability_rootid(raw)
+        new = self.root if old == 0 else self.uids(old)
+        if new is None:
+            return raw if self.uids.keep else None
+        return raw if new == old else metadata.capability_for(raw, new)
+
+    def overlaps(self) -> bool:
+        """Tell whether the run has to go through staging ids."""
+        moves = (self.uids, self.gids) if self.owner is None else ()
+        return any(move.source_first and move.overlaps() for move in moves)
+
+    def to_json(self) -> dict[str, Any]:
+        """The rule as the journal keeps it."""
+        moves = {
+            kind: {"source": move.source.triples(), "source_first": move.source_first, "keep": move.keep}
+            for kind, move in (("uids", self.uids), ("gids", self.gids))
+        }
+        return {**moves, "root": self.root, "owner": self.owner}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Targets:
+        """Read what to_json wrote."""
+        uids, gids = (
+            Moves(IdMap.of(*content[kind]["source"]), content[kind]["source_first"], content[kind]["keep"])
+            for kind in ("uids", "gids")
+        )
+        owner = content["owner"]
+        return cls(uids, gids, content["root"], (owner[0], owner[1]) if owner else None)
+
+
+def shift(mapping: Mapping, *, reverse: bool = False, keep: bool = False) -> Targets:
+    """Container ids, as they lie on the host, become the container's host ids; or back."""
+    uids, gids = (m.invert() if reverse else m for m in (mapping.uids, mapping.gids))
+    root = 0 if reverse else mapping.uids.to_host(0)
+    return Targets(Moves(uids, keep=keep), Moves(gids, keep=keep), root)
+
+
+def own(mapping: Mapping, user: Owner, *, keep: bool = False) -> Targets:
+    """Everything becomes the container's ``user`` (container ids). Raises InvalidValueError where the map lacks it."""
+    uid, gid = mapping.uids.to_host(user[0]), mapping.gids.to_host(user[1])
+    if uid is None or gid is None:
+        kind, lacking = ("uid", user[0]) if uid is None else ("gid", user[1])
+        raise InvalidValueError(
+            f"the container has no {kind} {lacking}", hint="choose another --user; 'usernsplan show NAME' tells the map"
+        )
+    plain = shift(mapping, keep=keep)
+    return Targets(plain.uids, plain.gids, plain.root, (uid, gid))
+
+
+def move(old: Mapping, new: Mapping, *, keep: bool = False) -> Targets:
+    """One container's host ids become another's: the same container ids."""
+    uids, gids = (
+        Moves(_through(former, latter), source_first=True, keep=keep)
+        for former, latter in ((old.uids, new.uids), (old.gids, new.gids))
+    )
+    return Targets(uids, gids, new.uids.to_host(0))
+
+
+def explicit(uids: IdMap, gids: IdMap, *, reverse: bool = False, keep: bool = False) -> Targets:
+    """The maps as they were typed: container ids become host ids, or back."""
+    moves = [Moves(m.invert() if reverse else m, source_first=True, keep=keep) for m in (uids, gids)]
+    return Targets(moves[0], moves[1], 0 if reverse else uids.to_host(0))
+
+
+def _through(old: IdMap, new: IdMap) -> IdMap:
+    try:
+        return old.invert().compose(new)
+    except InvalidValueError as error:
+        raise InvalidValueError("the two containers have no container id in common", hint=error.hint) from error
+
+
+def staging(moves: Moves, used: Iterable[int]) -> IdMap:
+    """Where the old ids go meanwhile: ids that are on neither side of the map and that nothing in the tree has.
+
+    Raises RefusedError where there is no such room.
+    """
+    free = IdSet([_STAGING]) - moves.all_ids() - IdSet(IdRange(used_id, 1) for used_id in used)
+    extents = []
+    for extent in moves.source:
+        room = free.first_fit(extent.count)
+        if room is None:
+            raise RefusedError("there is no room above 3000000000 for the ids of a move that overlaps itself")
+        extents.append(Extent(extent.container, room.start, room.count))
+        free = free - IdSet([room])
+    return IdMap(extents)
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What one inode has, of what the run may change: owner and group, the raw ACLs, the raw capability."""
+
+    owner: Owner
+    acl: bytes | None = None
+    default_acl: bytes | None = None
+    capability: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One passage over the tree: what each inode that once was so becomes, in this passage.
+
+    ``stage`` 0 goes straight to the target; 1 goes to the staging ids and 2 from there to the target, where source and
+    target overlap; -1 takes it all back. Only the passage that reaches the target changes ACLs and capabilities: the
+    journal has their old bytes, so one look at them tells whether that was done.
+    """
+
+    targets: Targets
+    stage: int = 0
+    uid_staging: IdMap | None = None
+    gid_staging: IdMap | None = None
+
+    def owners(self, first: Owner) -> tuple[tuple[Owner, ...], Owner]:
+        """For an inode whose owner was ``first`` before the run: the owners to be replaced, and by which."""
+        last = self.targets.owner_of(first) or first
+        between = (self._staged(0, first[0], last[0]), self._staged(1, first[1], last[1]))
+        match self.stage:
+            case 0:
+                return (first,), last
+            case 1:
+                return (first,), between
+            case 2:
+                return (between,), last
+        return (last, between), first
+
+    def forms(self, first: Form) -> tuple[Form, Form]:
+        """The same for all that an inode has: what is to be replaced (its owner is one of owners()), and by what."""
+        olds, new = self.owners(first.owner)
+        old = Form(olds[0], first.acl, first.default_acl, first.capability)
+        if self.stage == 1:
+            return old, Form(new, first.acl, first.default_acl, first.capability)
+        last = Form(
+            new if self.stage >= 0 else olds[0],
+            first.acl and self.targets.acl(first.acl).raw,
+            first.default_acl and self.targets.acl(first.default_acl).raw,
+            first.capability and (self.targets.capability(first.capability) or first.capability),
+        )
+        return (old, last) if self.stage >= 0 else (last, first)
+
+    def first(self, now: Owner) -> Owner | None:
+        """What an owner that is found during this passage was before the run; None where that cannot be told."""
+        if self.stage != _FROM_STAGING:
+            return now
+        uid, gid = self._first(0, now[0]), self._first(1, now[1])
+        return None if uid is None or gid is None else (uid, gid)
+
+    def wanted(self, now: Owner) -> Owner | None:
+        """What an owner that is found during this passage becomes in it: itself where it is right; None: unmapped."""
+        if self.stage in {0, -1}:
+            return self.targets.owner_of(now)
+        staged = [self._unstaged(kind, now[kind]) is not None for kind in (0, 1)]
+        if self.stage == _FROM_STAGING:
+            if not any(staged) and all(self._moves(kind).source.to_container(now[kind]) is not None for kind in (0, 1)):
+                return now
+            first = self.first(now)
+            return None if first is None else self.targets.owner_of(first)
+        if any(staged):
+            return now
+        last = self.targets.owner_of(now)
+        return None if last is None else self.owners(now)[1]
+
+    def _moves(self, kind: int) -> Moves:
+        return (self.targets.uids, self.targets.gids)[kind]
+
+    def _staging(self, kind: int) -> IdMap | None:
+        return (self.uid_staging, self.gid_staging)[kind]
+
+    def _staged(self, kind: int, first: int, last: int) -> int:
+        """Where an id is between the two stages."""
+        staging_map = self._staging(kind)
+        between = staging_map.to_host(first) if staging_map and first != last else None
+        return last if between is None else between
+
+    def _unstaged(self, kind: int, now: int) -> int | None:
+        """What a staging id was before; None where it is no staging id."""
+        staging_map = self._staging(kind)
+        return staging_map.to_container(now) if staging_map else None
+
+    def _first(self, kind: int, now: int) -> int | None:
+        first = self._unstaged(kind, now)
+        return now if first is None and self._moves(kind)(now) == now else first

@@ -1,0 +1,180 @@
+"""Folders below a volume, opened so that nobody can lead us out of it: every one is pinned, and known by its parts.
+
+A part is one name of a path, so a path has no length to exceed, and a name may hold any byte but '/' and NUL.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from usernsplan.volume import syscalls
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    Parts = Sequence[str]
+
+# O_NOATIME: looking at a volume is not to change it.
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOATIME
+_BENEATH = syscalls.BENEATH | syscalls.NO_SYMLINKS | syscalls.NO_MAGICLINKS
+# The kernel takes paths of up to 4095 bytes; longer ones are walked in pieces of a few parts, of up to 255 bytes each.
+_PIECE = 4000
+_PARTS = 15
+# A folder that takes more than this may hold a hundred thousand names: too many to keep at once.
+_BIG = 1 << 22
+_BATCH = 8192
+_LOCAL = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "tmpfs", "f2fs"})
+# What a folder answers that was moved, removed or exchanged since its name was read.
+GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+
+
+@dataclass(frozen=True, slots=True)
+class Mounts:
+    """What is mounted below a volume: for the parts of a folder, the names in it that are mount points."""
+
+    names: dict[tuple[str, ...], frozenset[str]] = field(default_factory=dict)
+
+    @classmethod
+    def below(cls, path: str, mountinfo: str) -> Mounts:
+        """Read /proc/self/mountinfo, proc_pid_mountinfo(5), for the volume that really lies at ``path``."""
+        found: dict[tuple[str, ...], set[str]] = {}
+        prefix = path.rstrip("/") + "/"
+        for line in mountinfo.splitlines():
+            point = _point(line)
+            if point.startswith(prefix) and point != prefix:
+                *parts, name = point[len(prefix) :].split("/")
+                found.setdefault(tuple(parts), set()).add(name)
+        return cls({parts: frozenset(names) for parts, names in found.items()})
+
+    def crossed_by(self, parts: Parts) -> bool:
+        """Tell whether a path leads through a mount point."""
+        return bool(self.names) and any(parts[i] in self.names.get(tuple(parts[:i]), ()) for i in range(len(parts)))
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """One tree: where it really lies, its pinned top, what is mounted in it, and whether mounts are entered.
+
+    ``local``: the times of its inodes are written by this machine's clock.
+    """
+
+    path: str
+    top: int
+    mounts: Mounts
+    cross_mounts: bool = False
+    has_openat2: bool = True
+    local: bool = False
+
+    def shown(self, parts: Parts, name: str = "") -> str:
+        """The path of an entry, for people."""
+        return "/".join([self.path.rstrip("/"), *parts, *([name] if name else [])]) or "/"
+
+
+def pin(path: str) -> int:
+    """Open a folder by its real path, no symlink anywhere in it."""
+    parts = [part for part in path.split("/") if part]
+    slash = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return _in_pieces(slash, parts, _BENEATH) if _knows_openat2(slash) else _by_parts(slash, parts)
+    finally:
+        os.close(slash)
+
+
+def volume(path: str, *, cross_mounts: bool = False) -> Volume:
+    """Pin the top of a volume. ``path`` is real: absolute, normal, no symlinks."""
+    top = pin(path)
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        mountinfo = file.read()
+    mounts = Mounts.below(path, mountinfo)
+    local = not mounts.names and kind_of(path, mountinfo) in _LOCAL
+    return Volume(path, top, mounts, cross_mounts, _knows_openat2(top), local)
+
+
+def kind_of(path: str, mountinfo: str) -> str:
+    """The type of the file system at a real path: that of the last mount on the longest part of it."""
+    kind, longest = "", -1
+    for line in mountinfo.splitlines():
+        point = _point(line).rstrip("/")
+        if len(point) >= longest and f"{path.rstrip('/')}/".startswith(f"{point}/"):
+            kind, longest = line.partition(" - ")[2].split(" ")[0], len(point)
+    return kind
+
+
+def _point(line: str) -> str:
+    """The mount point of a line of mountinfo, where blanks and backslashes are octal."""
+    return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), line.split(" ")[4])
+
+
+def _knows_openat2(top: int) -> bool:
+    """Kernels before 5.6 answer ENOSYS, and filters of old container engines EPERM."""
+    try:
+        os.close(syscalls.openat2(top, b".", _FOLDER, _BENEATH))
+    except OSError:
+        return False
+    return True
+
+
+def folder(of: Volume, parts: Parts) -> int:
+    """Pin a folder of a volume. Raises OSError: EXDEV for what is mounted there, one of GONE for what is no folder.
+
+    Every part is looked up below the volume's pinned top, and no symlink is followed: whatever is renamed meanwhile,
+    what is opened was in the volume.
+    """
+    if of.has_openat2:
+        resolve = _BENEATH if of.cross_mounts else _BENEATH | syscalls.NO_XDEV
+        return _in_pieces(of.top, parts, resolve)
+    if not of.cross_mounts and of.mounts.crossed_by(parts):
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+    return _by_parts(of.top, parts)
+
+
+def _in_pieces(top: int, parts: Parts, resolve: int) -> int:
+    path = os.fsencode("/".join(parts)) or b"."
+    if len(path) < _PIECE:
+        return _opened(top, path, resolve)
+    here = _opened(top, b".", resolve)
+    for at in range(0, len(parts), _PARTS):
+        try:
+            below = _opened(here, os.fsencode("/".join(parts[at : at + _PARTS])), resolve)
+        finally:
+            os.close(here)
+        here = below
+    return here
+
+
+def _opened(top: int, path: bytes, resolve: int) -> int:
+    try:
+        return syscalls.openat2(top, path, _FOLDER, resolve)
+    except OSError as error:
+        # O_NOATIME is for the owner and for CAP_FOWNER.
+        if error.errno != errno.EPERM:
+            raise
+    return syscalls.openat2(top, path, _FOLDER & ~os.O_NOATIME, resolve)
+
+
+def _by_parts(top: int, parts: Parts) -> int:
+    """One part after the other, each below the folder pinned before."""
+    here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=top)
+    for part in [*parts, "."]:
+        flags = _FOLDER & ~os.O_NOATIME if part == "." else os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            below = os.open(part, flags, dir_fd=here)
+        finally:
+            os.close(here)
+        here = below
+    return here
+
+
+def names(of: int, size: int) -> Iterator[list[str]]:
+    """The names in a pinned folder (``size`` is its st_size), in lists: one, or several where there are very many."""
+    if size < _BIG:
+        yield os.listdir(of)
+        return
+    with os.scandir(of) as entries:
+        while batch := [entry.name for entry in islice(entries, _BATCH)]:
+            yield batch

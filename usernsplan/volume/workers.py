@@ -1,0 +1,422 @@
+"""The processes that do the work, and how they share it. Threads would wait for each other in Python.
+
+Each worker owns whole folders: it stands in one and works there. While looking, a worker that has nothing left gets
+half of what another still has before it; after that each carries out its own part of the journal. Workers do not listen
+to signals: the parent does, and asks them through a shared page of memory to stop between two folders.
+"""
+
+from __future__ import annotations
+
+import gc
+import mmap
+import os
+import pickle
+import select
+import signal
+import socket
+import struct
+import traceback
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from usernsplan.errors import UsernsplanError
+from usernsplan.volume import journal, walk
+from usernsplan.volume.carry import Carrier, Done, Found, Looker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from typing_extensions import Self
+
+    from usernsplan.volume.journal import Folder
+    from usernsplan.volume.targets import Turn
+    from usernsplan.volume.walk import Volume
+
+MOST = 64
+# On the shared page: one byte to stop, one for each worker that is asked to share, a counter of entries for each.
+_STOP, _SHARE, _COUNTERS = 0, 1, 512
+_SIZE = struct.Struct("Q")
+_TICK_MS = 100
+
+Place = tuple[int, tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The order to look at folders; ``log``: where to note them, None where nothing is to be written."""
+
+    turn: Turn
+    seen_before: int
+    precious: frozenset[tuple[int, int]]
+    log: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Carry:
+    """The order to carry logs out; see Carrier."""
+
+    turn: Turn
+    seen_before: int
+    logs: tuple[str, ...]
+    devices: dict[int, int]
+    outside: frozenset[tuple[int, int]] = frozenset()
+    end: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """The order to look once more where something was not as noted, or a folder got or lost names since ``since``."""
+
+    turn: Turn
+    since: int
+    logs: tuple[str, ...]
+    log: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tops:
+    """The order to change the tops of the volumes themselves."""
+
+    turn: Turn
+    notes: tuple[Folder, ...]
+    end: int | None = None
+
+
+@dataclass(slots=True)
+class _Worker:
+    """One worker as the parent sees it."""
+
+    pid: int
+    line: socket.socket
+    busy: bool = False
+
+
+class Board:
+    """The page of memory that parent and workers share."""
+
+    def __init__(self) -> None:
+        self._page = mmap.mmap(-1, mmap.PAGESIZE)
+
+    @property
+    def stopped(self) -> bool:
+        """Tell whether everybody is to stop at the next folder."""
+        return self._page[_STOP] != 0
+
+    def stop(self) -> None:
+        """Ask everybody to stop; safe in a signal handler."""
+        self._page[_STOP] = 1
+
+    def asked(self, worker: int) -> bool:
+        """Tell whether this worker is to share its work."""
+        return self._page[_SHARE + worker] != 0
+
+    def ask(self, worker: int, *, share: bool) -> None:
+        """Ask a worker to share, or no longer."""
+        self._page[_SHARE + worker] = share
+
+    def count(self, worker: int, entries: int) -> None:
+        """Note how many entries a worker is through with, of the order at hand."""
+        _SIZE.pack_into(self._page, _COUNTERS + _SIZE.size * worker, entries)
+
+    def counted(self) -> int:
+        """How many entries all workers are through with."""
+        return sum(_SIZE.unpack_from(self._page, _COUNTERS + _SIZE.size * worker)[0] for worker in range(MOST))
+
+    def clear(self) -> None:
+        """Start counting anew."""
+        for worker in range(MOST):
+            self.count(worker, 0)
+
+
+class Crew:
+    """Forked workers, as a context. ``tick`` is called, with the entries counted, at least every tenth of a second."""
+
+    def __init__(self, volumes: Sequence[Volume], jobs: int, tick: Callable[[int], None] = lambda _: None) -> None:
+        self._volumes = volumes
+        self.jobs = jobs
+        self._tick = tick
+        self._workers: list[_Worker] = []
+        self.board = Board()
+
+    def __enter__(self) -> Self:
+        gc.freeze()
+        for number in range(self.jobs):
+            ours, theirs = socket.socketpair()
+            pid = os.fork()
+            if pid == 0:
+                for line in (ours, *(worker.line for worker in self._workers)):
+                    line.close()
+                _serve(_Line(theirs, number, self.board), self._volumes)
+            theirs.close()
+            self._workers.append(_Worker(pid, ours))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.board.stop()
+        for worker in self._workers:
+            worker.line.close()
+        for worker in self._workers:
+            os.waitpid(worker.pid, 0)
+
+    def look(self, orders: Sequence[Look], places: Sequence[Place]) -> list[Found]:
+        """Have everything below these places looked at; each worker has its own order."""
+        self.board.clear()
+        for worker, order in zip(self._workers, orders, strict=True):
+            _send(worker.line, order)
+        waiting = [[(tree, parts, [""])] for tree, parts in places]
+        found: list[Found] = []
+        while True:
+            for worker in self._workers:
+                if not worker.busy and waiting:
+                    _send(worker.line, waiting.pop())
+                    worker.busy = True
+            hungry = any(not worker.busy for worker in self._workers)
+            if not any(worker.busy for worker in self._workers):
+                break
+            for number, worker in enumerate(self._workers):
+                self.board.ask(number, share=hungry and worker.busy)
+            for worker, message in self._heard():
+                if message is None:
+                    worker.busy = False
+                else:
+                    waiting += [[part] for part in message]
+        for worker in self._workers:
+            _send(worker.line, None)
+            found.append(self._answer(worker))
+        return found
+
+    def each(self, orders: Sequence[Carry | Late | Tops]) -> list[Done]:
+        """Give each worker its order, and wait for all."""
+        self.board.clear()
+        done: list[Done] = []
+        given = self._workers[: len(orders)]
+        for worker, order in zip(given, orders, strict=True):
+            _send(worker.line, order)
+            worker.busy = True
+        while any(worker.busy for worker in given):
+            for worker, message in self._heard():
+                worker.busy = False
+                done.append(message)
+        return done
+
+    def _heard(self) -> list[tuple[_Worker, Any]]:
+        """What busy workers have said by now, after at most a tenth of a second."""
+        poll = select.poll()
+        for worker in self._workers:
+            if worker.busy:
+                poll.register(worker.line, select.POLLIN)
+        ready = {descriptor for descriptor, _ in poll.poll(_TICK_MS)}
+        self._tick(self.board.counted())
+        return [(worker, self._answer(worker)) for worker in self._workers if worker.line.fileno() in ready]
+
+    def _answer(self, worker: _Worker) -> Any:  # noqa: ANN401 - whatever the order asks for
+        try:
+            error, message = _receive(worker.line)
+        except (EOFError, ConnectionError) as gone:
+            raise UsernsplanError(
+                f"a worker (process {worker.pid}) was killed",
+                hint="nothing is lost: run again with the same words",
+            ) from gone
+        if error == "told":
+            raise UsernsplanError(*message[:1], hint=message[1])
+        if error:
+            raise RuntimeError(message)
+        return message
+
+
+class _Line:
+    """A worker's end."""
+
+    def __init__(self, line: socket.socket, number: int, board: Board) -> None:
+        self.line, self.number, self.board = line, number, board
+        self._parent = os.getppid()
+        self.counted = 0
+
+    def goes_on(self, entries: int) -> bool:
+        """Note what was done since; tell whether to go on."""
+        self.counted += entries
+        self.board.count(self.number, self.counted)
+        # Whoever is left alone stops: the next run may be about to begin.
+        return not self.board.stopped and os.getppid() == self._parent
+
+    def say(self, message: object) -> None:
+        _send(self.line, ("", message))
+
+
+def _serve(line: _Line, volumes: Sequence[Volume]) -> None:
+    """Do what the parent orders, until it hangs up. Never returns."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    gc.disable()
+    try:
+        _obey(line, volumes)
+    except (EOFError, ConnectionError):
+        os._exit(0)
+    except UsernsplanError as error:
+        _last_words(line, "told", (str(error), error.hint))
+    except OSError as error:
+        # Entries' errors are caught where they happen: this is the journal's.
+        reason = (error.strerror or str(error)).lower()
+        _last_words(line, "told", (f"the journal of the run: {reason}", "make room, and run again with the same words"))
+    except BaseException:  # noqa: BLE001 - the parent shows it
+        _last_words(line, "bug", traceback.format_exc())
+    os._exit(1)
+
+
+def _obey(line: _Line, volumes: Sequence[Volume]) -> NoReturn:
+    again: list[Place] = []
+    while True:
+        order = _receive(line.line)
+        line.counted = 0
+        match order:
+            case Look():
+                line.say(_look(line, volumes, order))
+            case Carry():
+                again.clear()
+                line.say(_carry(line, volumes, order, again))
+            case Late():
+                line.say(_late(line, volumes, order, again))
+            case Tops():
+                line.say(_tops(volumes, order))
+
+
+def _last_words(line: _Line, kind: str, message: object) -> None:
+    try:
+        _send(line.line, (kind, message))
+    except OSError:
+        os._exit(1)
+
+
+def _look(line: _Line, volumes: Sequence[Volume], order: Look) -> Found:
+    looker = Looker(volumes, order.turn, order.seen_before, precious=order.precious)
+    writer = journal.Writer(order.log) if order.log else None
+    while (stack := _receive(line.line)) is not None:
+        before = looker.found.entries
+        while stack and line.goes_on(looker.found.entries - before):
+            before = looker.found.entries
+            if line.board.asked(line.number) and (given := _half(stack)):
+                line.board.ask(line.number, share=False)
+                line.say(given)
+            tree, above, names = stack[-1]
+            name = names.pop()
+            if not names:
+                stack.pop()
+            parts = (*above, name) if name else above
+            notes, folders = looker.look(tree, parts)
+            if writer:
+                for note in notes:
+                    writer.write(note)
+            if folders:
+                stack.append((tree, parts, folders))
+        line.say(None)
+    if writer:
+        writer.sync()
+        writer.close()
+    return looker.found
+
+
+def _half(stack: list[tuple[int, tuple[str, ...], list[str]]]) -> list[tuple[int, tuple[str, ...], list[str]]]:
+    """Take half of what waits nearest to the top away from it: the largest part that can be had at once."""
+    tree, above, names = stack[0]
+    if len(names) > 1:
+        half = names[: len(names) // 2]
+        del names[: len(names) // 2]
+        return [(tree, above, half)]
+    return [stack.pop(0)] if len(stack) > 1 else []
+
+
+def _carry(line: _Line, volumes: Sequence[Volume], order: Carry, again: list[Place]) -> Done:
+    carrier = Carrier(
+        volumes, order.turn, order.seen_before, devices=order.devices, outside=order.outside, end=order.end
+    )
+    before = 0
+    for log in order.logs:
+        for note in journal.read(log):
+            if not line.goes_on(carrier.done.changed - before):
+                return carrier.done
+            before = carrier.done.changed
+            if (note.changes() or not note.parts) and not carrier.carry(note):
+                again.append((note.tree, note.parts))
+    return carrier.done
+
+
+def _late(line: _Line, volumes: Sequence[Volume], order: Late, again: list[Place]) -> Done:
+    looker = Looker(volumes, order.turn, 0, late=True)
+    carrier = Carrier(volumes, order.turn, 0)
+    writer: journal.Writer | None = None
+    todo = dict.fromkeys(again)
+    for log in order.logs:
+        todo |= {(note.tree, note.parts): None for note in journal.read(log) if _touched(volumes, note, order.since)}
+    stack = list(todo)
+    while stack and line.goes_on(0):
+        tree, parts = stack.pop()
+        pieces, folders = looker.look(tree, parts, first=False)
+        for note in journal.joined(pieces):
+            if note.changes():
+                writer = writer or journal.Writer(order.log)
+                writer.write(note)
+                writer.sync()
+                carrier.carry(note)
+        stack += [(tree, (*parts, name)) for name in folders if _is_new(volumes[tree], parts, name, looker)]
+    if writer:
+        writer.close()
+    done = carrier.done
+    done.stragglers = done.changed
+    done.skipped, done.tops = looker.found.skipped, []
+    done.failed += looker.found.failed
+    return done
+
+
+def _touched(volumes: Sequence[Volume], note: Folder, since: int) -> bool:
+    """Tell whether a folder got or lost a name since (ns), or is another one now."""
+    try:
+        pinned = walk.folder(volumes[note.tree], note.parts)
+    except OSError:
+        return False
+    try:
+        now = os.fstat(pinned)
+        return now.st_mtime_ns >= since or (now.st_dev, now.st_ino) != (note.device, note.inode)
+    finally:
+        os.close(pinned)
+
+
+def _is_new(volume: Volume, parts: tuple[str, ...], name: str, looker: Looker) -> bool:
+    """Tell whether a sub-folder has not been worked on: those that were, have their new owner."""
+    try:
+        pinned = walk.folder(volume, (*parts, name))
+    except OSError:
+        return False
+    try:
+        owner = os.fstat(pinned)[4:6]
+        return looker.wanted(owner) != owner
+    finally:
+        os.close(pinned)
+
+
+def _tops(volumes: Sequence[Volume], order: Tops) -> Done:
+    carrier = Carrier(volumes, order.turn, 0, end=order.end)
+    for note in order.notes:
+        top = volumes[note.tree].top
+        os.fchdir(top)
+        carrier.itself(note, top)
+    return carrier.done
+
+
+def _send(line: socket.socket, message: object) -> None:
+    raw = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
+    line.sendall(_SIZE.pack(len(raw)) + raw)
+
+
+def _receive(line: socket.socket) -> Any:  # noqa: ANN401 - what the other side sent
+    [size] = _SIZE.unpack(_exactly(line, _SIZE.size))
+    return pickle.loads(_exactly(line, size))  # noqa: S301 - from our own child or parent
+
+
+def _exactly(line: socket.socket, size: int) -> bytes:
+    got = bytearray()
+    while len(got) < size:
+        piece = line.recv(min(size - len(got), 1 << 20))
+        if not piece:
+            raise EOFError
+        got += piece
+    return bytes(got)

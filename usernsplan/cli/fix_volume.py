@@ -92,6 +92,7 @@ def undo(
     run: Annotated[str, typer.Argument(metavar="RUN", help="What fix-volume called it.")],
     jobs: Jobs = None,
     root: Root = "/",
+    dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
     """Take a run of fix-volume back: owners, modes, ACLs and capabilities as they were.
@@ -101,7 +102,7 @@ def undo(
     Example: usernsplan undo 20261122-053048
     """
     with watching() as watch:
-        report = volume.undo(run, root, jobs=jobs, command=_command(), watch=watch)
+        report = volume.undo(run, root, jobs=jobs, dry_run=dry_run, command=_command(), watch=watch)
     _print(report, root, as_json=json)
 
 

@@ -267,8 +267,10 @@ class Looker:
             self.found.failed.append((place, reason(error, name)))
             return
         changes = self._owner_changes(entry.form.owner, 1)
-        changes |= self._acl_changes(entry, place)
-        changes |= self._capability_changes(entry, place)
+        # Of an overlapping map, only the owner tells whether an inode has been moved: staged or not.
+        if changes or self._turn.stage == 0:
+            changes |= self._acl_changes(entry, place)
+            changes |= self._capability_changes(entry, place)
         kinds = kinds_of(entry)
         if self._late and self.wanted(entry.form.owner) is None:
             self.found.failed.append((place, _no_place(entry.form.owner)))
@@ -322,7 +324,9 @@ class Carrier:
     """Carries notes out. ``turn`` says which passage this is; ``outside`` are linked inodes that are left alone.
 
     ``devices``: the number that a device had when the notes were made, and has now; a reboot may change it. ``end``
-    (ns), where a run that ended is taken back: whatever was made or changed after it is named and left.
+    (ns), where a run that ended is taken back: whatever was made or changed after it is named and left, but for inodes
+    that ``vouched`` knows to have been only carried to and fro until then (ns). ``really`` is False where everything is
+    only to be counted.
     """
 
     def __init__(  # noqa: PLR0913 - all that an order says
@@ -334,6 +338,8 @@ class Carrier:
         devices: Mapping[int, int] | None = None,
         outside: frozenset[tuple[int, int]] = frozenset(),
         end: int | None = None,
+        vouched: Mapping[int, int] | None = None,
+        really: bool = True,
     ) -> None:
         self.done = Done()
         self._volumes = volumes
@@ -343,6 +349,8 @@ class Carrier:
         self._outside = outside
         self._back = turn.stage < 0
         self._end = end
+        self._vouched = vouched or {}
+        self._really = really
 
     def carry(self, note: Folder) -> bool:
         """Carry one folder's note out; False where something in it was not as noted and is to be looked at again."""
@@ -391,7 +399,8 @@ class Carrier:
             return False
         if now != new:
             try:
-                os.fchown(pinned, *new)
+                if self._really:
+                    os.fchown(pinned, *new)
             except OSError as error:
                 self._failed(volume, note, "", reason(error, "."))
             else:
@@ -418,7 +427,8 @@ class Carrier:
         olds, new = self._turn.owners(first)
         if self._back:
             names = self._unchanged(volume, note, names, olds, new, listed=listed)
-        found = step(names, dict.fromkeys(olds, new), self._seen_before, alone=alone)
+        owners = dict.fromkeys(olds, new) if self._really else {}
+        found = step(names, owners, self._seen_before, alone=alone)
         self.done.changed += sum(len(found.plain.get(old, ())) for old in {*olds} - {new})
         self.done.failed += [(volume.shown(note.parts, name), why) for name, why in found.failures]
         if self._back:
@@ -462,7 +472,8 @@ class Carrier:
         olds, _ = self._turn.owners(entry.form.owner)
         old, new = self._turn.forms(entry.form)
         try:
-            changed = special.carry(entry, olds, old, new, end=self._end)
+            end = None if self._end is None else max(self._end, self._vouched.get(entry.inode, 0))
+            changed = special.carry(entry, olds, old, new, end=end, really=self._really)
         except FileNotFoundError:
             if self._back:
                 self._failed(volume, note, place, "it is gone")

@@ -1,4 +1,4 @@
-"""The ways into the volume fixer: ``fix_volume`` and ``undo``. Here a request meets the host; what it means, others decide.
+"""The ways into the volume fixer: here a request meets the host. What it means is decided elsewhere.
 
 The order is the guarantee: finish what was interrupted; look at everything; judge; note in the journal how it was;
 carry out, passage by passage; look once more where something moved; the tops last; the end of the run; the ledger.
@@ -24,7 +24,7 @@ from usernsplan.model import FixReport, Place, Volume
 from usernsplan.planner.volumes import record
 from usernsplan.volume import decide, journal, spots, targets, walk
 from usernsplan.volume.carry import Done, Found, merged
-from usernsplan.volume.journal import CHANGING, DONE, LOOKING, UNDOING, UNDONE, RunState, Tree
+from usernsplan.volume.journal import CHANGING, DONE, LOOKING, UNDOING, UNDONE, Journal, RunState, Tree
 from usernsplan.volume.workers import MOST, Carry, Crew, Late, Look, Tops
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from usernsplan.layout import Layout
     from usernsplan.mapping import IdMap
     from usernsplan.model import FixRequest
-    from usernsplan.volume.journal import Journal
 
 # The clock that the kernel reads for times of files ticks up to 10 ms behind the one that we read.
 _TICK_NS = 50_000_000
@@ -115,8 +114,14 @@ def fix_volume(
     )
 
 
-def undo(
-    run: str, root: str = "/", *, jobs: int | None = None, command: str = "", watch: Watch | None = None
+def undo(  # noqa: PLR0913 - the words of the command
+    run: str,
+    root: str = "/",
+    *,
+    jobs: int | None = None,
+    dry_run: bool = False,
+    command: str = "",
+    watch: Watch | None = None,
 ) -> FixReport:
     """Take a run back: owners, modes, ACLs and capabilities as they were. What has changed since is named and left.
 
@@ -124,18 +129,20 @@ def undo(
     """
     job = _Job(files.layout_at(root), jobs, watch or Unwatched(), _printable(command))
     state = journal.run(job.layout, run)
-    report = FixReport("undo", tuple(tree.path for tree in state.trees), {}, container=state.container)
+    report = FixReport("undo", state.paths, {}, dry_run=dry_run, container=state.container)
     job.run_name = run
     if state.state in {LOOKING, UNDONE}:
         job.notes.append(f"run {run} was taken back already" if state.state == UNDONE else f"run {run} changed nothing")
         return job.report(report)
-    if not procfs.may_chown():
-        raise NotPermittedError("only root may give files to somebody else", hint="run as root")
+    if not dry_run and not procfs.may_chown():
+        raise NotPermittedError("only root may give files to somebody else", hint="run as root; --dry-run needs less")
     with _opened(report.volumes, cross_mounts=True) as job.volumes:
         for tree, volume in zip(state.trees, job.volumes, strict=True):
             if os.fstat(volume.top).st_ino != tree.inode:
                 raise RefusedError(f"{tree.path} is another folder now than the one that run {run} changed")
-        job.take_back(state)
+        job.take_back(state, really=not dry_run)
+    if dry_run:
+        return job.report(report)
     formerly = [Volume(path, name, mode) for path, (name, mode) in state.formerly.items() if name]
     _record(job, formerly, [path for path, (name, _) in state.formerly.items() if not name])
     return job.report(report)
@@ -206,17 +213,18 @@ class _Job:
                 hint=f"mend that and run again, or take it back: {self.layout.command(f'undo {state.run}')}",
             )
 
-    def take_back(self, state: RunState) -> None:
-        """Carry a run's journal out backwards."""
+    def take_back(self, state: RunState, *, really: bool) -> None:
+        """Carry a run's journal out backwards, or only count what that would change."""
         log = journal.resume(self.layout, state)
         try:
             with self._crew() as crew:
                 self.watch.begin(f"Taking back run {state.run}", None)
-                log.set(state=UNDOING)
-                done = self._passage(crew, log, -1)
+                if really:
+                    log.set(state=UNDOING)
+                done = self._passage(crew, log, -1, really=really)
                 self._add(done)
-                if not any(part.half for part in done):
-                    log.set(state=UNDONE)
+                if really and not any(part.half for part in done):
+                    log.set(state=UNDONE, undone=time.time_ns())
         finally:
             log.close()
 
@@ -306,7 +314,7 @@ class _Job:
         whole = not self.failed and not self.stragglers
         log.set(state=DONE, end=time.time_ns(), whole=whole, tops=tuple(map(_changed_ns, self.volumes)))
 
-    def _passage(self, crew: Crew, log: Journal, stage: int) -> list[Done]:
+    def _passage(self, crew: Crew, log: Journal, stage: int, *, really: bool = True) -> list[Done]:
         """One passage over the journal, forwards or (-1) backwards; the tops of the volumes last."""
         state, turn = log.state, log.state.turn(stage)
         end = state.end if stage < 0 else None
@@ -314,7 +322,8 @@ class _Job:
         shares = [tuple(logs[number :: crew.jobs]) for number in range(crew.jobs)]
         devices = {tree.device: _tree(volume).device for tree, volume in zip(state.trees, self.volumes, strict=True)}
         outside = frozenset(state.outside)
-        done = crew.each([Carry(turn, state.seen, share, devices, outside, end) for share in shares])
+        vouched = _vouched(self.layout, state) if end else {}
+        done = crew.each([Carry(turn, state.seen, share, devices, outside, end, vouched, really) for share in shares])
         self._check(crew, log)
         if stage >= 0:
             done += crew.each(
@@ -323,7 +332,7 @@ class _Job:
             self._check(crew, log)
         if not any(part.half for part in done):
             tops = {note.tree: note for part in done for note in part.tops}
-            done += crew.each([Tops(turn, tuple(tops.values()), end)])
+            done += crew.each([Tops(turn, tuple(tops.values()), end, really)])
         return done
 
     def _check(self, crew: Crew, log: Journal) -> None:
@@ -352,7 +361,7 @@ class _Job:
 def _unfinished(layout: Layout, new: RunState) -> RunState | None:
     """The interrupted run that these words go on with. Raises RefusedError where one stands in the way."""
     for run in journal.runs(layout):
-        if run.state not in {CHANGING, UNDOING} or not run.overlaps([tree.path for tree in new.trees]):
+        if run.state not in {CHANGING, UNDOING} or not run.overlaps(new.paths):
             continue
         if journal.is_at_work(layout, run):
             raise journal.busy(run.run)
@@ -360,7 +369,7 @@ def _unfinished(layout: Layout, new: RunState) -> RunState | None:
             return run
         first = f"finish it: {run.command}\n  or " if run.state == CHANGING and run.command else ""
         raise RefusedError(
-            f"run {run.run} on {', '.join(tree.path for tree in run.trees)} was interrupted",
+            f"run {run.run} on {', '.join(run.paths)} was interrupted",
             hint=f"{first}take it back: {layout.command(f'undo {run.run}')}",
         )
     return None
@@ -368,14 +377,28 @@ def _unfinished(layout: Layout, new: RunState) -> RunState | None:
 
 def _last(layout: Layout, new: RunState) -> RunState | None:
     """The last run that changed something in these volumes, where it ended and did the same as this one would."""
-    paths = [tree.path for tree in new.trees]
-    earlier = [run for run in journal.runs(layout) if run.state != LOOKING and run.overlaps(paths)]
+    earlier = [run for run in journal.runs(layout) if run.state != LOOKING and run.overlaps(new.paths)]
     return earlier[-1] if earlier and earlier[-1].state == DONE and earlier[-1].same_work(new) else None
 
 
 def _repeated(layout: Layout, new: RunState) -> RunState | None:
     """The run that did the same already, with a map that must not be followed twice."""
     return _last(layout, new) if new.targets.overlaps() else None
+
+
+def _vouched(layout: Layout, state: RunState) -> dict[int, int]:
+    """Inodes that nobody but us has changed since a run, though their ctime is later; and until when (ns) that holds.
+
+    Later runs carried them away and were taken back: their journals say that they found them as this run had left them.
+    """
+    found: dict[int, int] = {}
+    runs = journal.runs(layout)
+    for later in runs[[run.run for run in runs].index(state.run) + 1 :]:
+        if later.undone is None or state.end is None or not later.overlaps(state.paths):
+            continue
+        for note in chain.from_iterable(map(journal.read, Journal(layout, later).logs())):
+            found |= {entry.inode: later.undone for entry in note.special if entry.changed_ns <= state.end}
+    return found
 
 
 def _verified(layout: Layout, new: RunState, volumes: Sequence[walk.Volume]) -> int:

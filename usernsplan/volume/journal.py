@@ -53,7 +53,8 @@ class RunState:
 
     ``outside`` are linked inodes (device, inode) that are left alone; ``formerly`` is whose each volume was, and its
     mode. Times in ns since the epoch: ``seen`` before the first look, ``end`` after the last change; ``whole``: by then
-    everything was right, and ``tops`` is when the inode of each top had changed last.
+    everything was right, and ``tops`` is when the inode of each top had changed last; ``undone``, when it was taken
+    back.
     """
 
     run: str
@@ -71,6 +72,12 @@ class RunState:
     formerly: dict[str, list[str]] = field(default_factory=dict)
     whole: bool = False
     tops: tuple[int, ...] = ()
+    undone: int | None = None
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Where the trees lie."""
+        return tuple(tree.path for tree in self.trees)
 
     def turn(self, stage: int) -> Turn:
         """The passage of this stage."""
@@ -86,7 +93,7 @@ class RunState:
         """Tell whether a tree of this run is, contains, or lies in one of the paths."""
         return any(
             a == b or a.startswith(b.rstrip("/") + "/") or b.startswith(a.rstrip("/") + "/")
-            for a in (tree.path for tree in self.trees)
+            for a in self.paths
             for b in paths
         )
 
@@ -237,14 +244,15 @@ def _owner(content: list[int] | None) -> Owner | None:
 def _packed(special: Special) -> list[Any]:
     form = special.form
     raw = [value.hex() if value is not None else None for value in (form.acl, form.default_acl, form.capability)]
-    return [special.name, special.device, special.inode, special.mode, special.links, *form.owner, *raw]
+    inode = [special.device, special.inode, special.mode, special.links, special.changed_ns]
+    return [special.name, *inode, *form.owner, *raw]
 
 
 def _unpacked(  # noqa: PLR0913, PLR0917 - the fields of a line
-    name: str, device: int, inode: int, mode: int, links: int, uid: int, gid: int, *raw: str | None
+    name: str, device: int, inode: int, mode: int, links: int, changed_ns: int, uid: int, gid: int, *raw: str | None
 ) -> Special:
     values = [bytes.fromhex(value) if value is not None else None for value in raw]
-    return Special(name, device, inode, mode, links, Form((uid, gid), *values))
+    return Special(name, device, inode, mode, links, changed_ns, Form((uid, gid), *values))
 
 
 def runs(layout: Layout) -> list[RunState]:
@@ -270,7 +278,7 @@ def begin(layout: Layout, state: RunState) -> Journal:
     # One beginning after the other: of two runs on one volume, one has to see the other.
     with _locked(os.path.join(above, _LOCK), wait=True):
         for other in runs(layout):
-            if other.overlaps([tree.path for tree in state.trees]) and is_at_work(layout, other):
+            if other.overlaps(state.paths) and is_at_work(layout, other):
                 raise busy(other.run)
             if other.state == LOOKING and not is_at_work(layout, other):
                 # Killed before it changed anything: nobody will miss it.
@@ -343,9 +351,11 @@ def busy(run: str) -> LockBusyError:
 
 def _run_names(layout: Layout) -> list[str]:
     try:
-        return sorted(set(os.listdir(files.real(layout, RUNS, follow=True))) - {_LOCK})
+        names = set(os.listdir(files.real(layout, RUNS, follow=True))) - {_LOCK}
     except (FileNotFoundError, NotADirectoryError):
         return []
+    # The number that tells runs of the same second apart has as many digits as it takes.
+    return sorted(names, key=lambda name: (name.partition(".")[0], len(name), name))
 
 
 def _state(layout: Layout, name: str) -> RunState | None:

@@ -37,13 +37,17 @@ class HalfDoneError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Special:
-    """One inode that needs care, as it was before the run. ``name`` is in the current folder; '.' is that itself."""
+    """One inode that needs care, as it was before the run. ``changed_ns`` is its ctime.
+
+    ``name`` is looked up in the current folder; '.' is that itself.
+    """
 
     name: str
     device: int
     inode: int
     mode: int
     links: int
+    changed_ns: int
     form: Form
 
     @property
@@ -62,11 +66,13 @@ def look(name: str) -> Special:
         seen = os.fstat(pinned)
         attributes = [] if stat.S_ISLNK(seen.st_mode) else [_attribute(pinned, attribute) for attribute in _ATTRIBUTES]
         form = Form((seen.st_uid, seen.st_gid), *attributes)
-        return Special(name, seen.st_dev, seen.st_ino, seen.st_mode, seen.st_nlink, form)
+        return Special(name, seen.st_dev, seen.st_ino, seen.st_mode, seen.st_nlink, seen.st_ctime_ns, form)
 
 
-def carry(special: Special, olds: tuple[Owner, ...], old: Form, new: Form, *, end: int | None = None) -> bool:
-    """Give an entry of the current folder its new form; tell whether anything was to be changed.
+def carry(  # noqa: PLR0913 - one inode, all that is known of it
+    special: Special, olds: tuple[Owner, ...], old: Form, new: Form, *, end: int | None = None, really: bool = True
+) -> bool:
+    """Give an entry of the current folder its new form (``really``); tell whether anything was to be changed.
 
     What is found has to be the old form, the new one, or something that a kill between the two leaves. ``end`` (ns):
     what was changed later gets no setuid bit and no capability, because it may have been filled with anything. Raises
@@ -84,28 +90,34 @@ def carry(special: Special, olds: tuple[Owner, ...], old: Form, new: Form, *, en
             return False
         if end is not None and now.st_ctime_ns > end and (after_chown(special.mode) != wanted or new.capability):
             raise MeanwhileError("it was changed since, and would get back a setuid bit or a capability")
-        touched = form.owner != new.owner
-        if touched:
-            syscalls.chown_pinned(pinned, *new.owner)
-        path = f"/proc/self/fd/{pinned}"
-        try:
-            for attribute, value, here in (
-                (ACL_ACCESS, new.acl, form.acl),
-                (ACL_DEFAULT, new.default_acl, form.default_acl),
-            ):
-                if value is not None and value != here:
-                    os.setxattr(path, attribute, value)
-                    touched = True
-            if not is_link and stat.S_IMODE(os.fstat(pinned).st_mode) != wanted:
-                os.chmod(path, wanted)
-                touched = True
-            if new.capability is not None and (form.owner != new.owner or form.capability != new.capability):
-                os.setxattr(path, CAPABILITY, new.capability)
-        except OSError as error:
-            if not touched:
-                raise
-            raise HalfDoneError(f"its owner was changed, but not all that belongs to it: {error.strerror}") from error
+        if really:
+            _change(pinned, now, form, new, wanted)
         return True
+
+
+def _change(pinned: int, now: os.stat_result, form: Form, new: Form, wanted: int) -> None:
+    """Owner, ACLs, mode, capability, each only where it differs. See carry for what is raised."""
+    path = f"/proc/self/fd/{pinned}"
+    touched = form.owner != new.owner
+    if touched:
+        syscalls.chown_pinned(pinned, *new.owner)
+    try:
+        for attribute, value, here in (
+            (ACL_ACCESS, new.acl, form.acl),
+            (ACL_DEFAULT, new.default_acl, form.default_acl),
+        ):
+            if value is not None and value != here:
+                os.setxattr(path, attribute, value)
+                touched = True
+        if not stat.S_ISLNK(now.st_mode) and stat.S_IMODE(os.fstat(pinned).st_mode) != wanted:
+            os.chmod(path, wanted)
+            touched = True
+        if new.capability is not None and (form.owner != new.owner or form.capability != new.capability):
+            os.setxattr(path, CAPABILITY, new.capability)
+    except OSError as error:
+        if not touched:
+            raise
+        raise HalfDoneError(f"its owner was changed, but not all that belongs to it: {error.strerror}") from error
 
 
 def _same(special: Special, now: os.stat_result, form: Form, forms: tuple[tuple[Owner, ...], Form, Form]) -> None:

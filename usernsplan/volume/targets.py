@@ -50,6 +50,10 @@ class Moves:
         """Tell whether an id is on neither side."""
         return self.source.to_host(old) is None and self.source.to_container(old) is None
 
+    def settled(self, now: int) -> bool:
+        """Tell whether an id can be one that the run has left: a new one, or one that it keeps."""
+        return self.source.to_container(now) is not None or (self.keep and self.lacks(now))
+
     def overlaps(self) -> bool:
         """Tell whether some id is both an old one and another's new one."""
         return any(
@@ -250,7 +254,7 @@ class Turn:
             return self.targets.owner_of(now)
         staged = [self._unstaged(kind, now[kind]) is not None for kind in (0, 1)]
         if self.stage == _FROM_STAGING:
-            if not any(staged) and all(self._moves(kind).source.to_container(now[kind]) is not None for kind in (0, 1)):
+            if not any(staged) and all(self._moves(kind).settled(now[kind]) for kind in (0, 1)):
                 return now
             first = self.first(now)
             return None if first is None else self.targets.owner_of(first)

@@ -16,7 +16,7 @@ import signal
 import socket
 import struct
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from usernsplan.errors import UsernsplanError
@@ -61,6 +61,8 @@ class Carry:
     devices: dict[int, int]
     outside: frozenset[tuple[int, int]] = frozenset()
     end: int | None = None
+    vouched: dict[int, int] = field(default_factory=dict)
+    really: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,7 @@ class Tops:
     turn: Turn
     notes: tuple[Folder, ...]
     end: int | None = None
+    really: bool = True
 
 
 @dataclass(slots=True)
@@ -327,7 +330,14 @@ def _half(stack: list[tuple[int, tuple[str, ...], list[str]]]) -> list[tuple[int
 
 def _carry(line: _Line, volumes: Sequence[Volume], order: Carry, again: list[Place]) -> Done:
     carrier = Carrier(
-        volumes, order.turn, order.seen_before, devices=order.devices, outside=order.outside, end=order.end
+        volumes,
+        order.turn,
+        order.seen_before,
+        devices=order.devices,
+        outside=order.outside,
+        end=order.end,
+        vouched=order.vouched,
+        really=order.really,
     )
     before = 0
     for log in order.logs:
@@ -394,7 +404,7 @@ def _is_new(volume: Volume, parts: tuple[str, ...], name: str, looker: Looker) -
 
 
 def _tops(volumes: Sequence[Volume], order: Tops) -> Done:
-    carrier = Carrier(volumes, order.turn, 0, end=order.end)
+    carrier = Carrier(volumes, order.turn, 0, end=order.end, really=order.really)
     for note in order.notes:
         top = volumes[note.tree].top
         os.fchdir(top)

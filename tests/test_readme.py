@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.command import PROGRAM
+from tests.command import PROGRAM, usernsplan
+from usernsplan.cli.app import COMMANDS
 
 REPOSITORY = Path(__file__).parent.parent
 README = (REPOSITORY / "README.md").read_text()
@@ -55,18 +57,39 @@ def test_the_second_command_is_the_one_that_ci_runs() -> None:
 def test_each_command_for_real_use_works_on_another_root(block: str, program: dict[str, str], tmp_path: Path) -> None:
     """The same lines with --root added; starting engines is left to tests/engines."""
     root = tmp_path / "host"
-    lines = [re.sub(r"(usernsplan \w+)", rf"\1 --root {root}", line) for line in block.splitlines()]
+    volume = root / "var/lib/content"
+    if "fix-volume" in block:
+        if os.geteuid():
+            pytest.skip("only root can give files away")
+        volume.mkdir(parents=True)
+        (volume / "index.html").write_text("hello")
+        shutil.copy("/bin/true", volume / "tool")
+        (volume / "tool").chmod(0o4755)
+        usernsplan("allocate", "--strategy", "per-container", "web", "--root", root)
+    lines = [re.sub(r"(usernsplan [\w-]+)", rf"\1 --root {root}", line) for line in block.splitlines()]
     script = 'podman() { echo podman "$@"; }\nsystemctl() { echo systemctl "$@"; }\n' + "\n".join(lines)
     done = subprocess.run(["bash", "-euc", script], env=program, capture_output=True, text=True, check=False)
     # Whoever is not root cannot add Docker's user: that is left to do, and said.
     assert done.returncode == (3 if os.geteuid() and "restart docker" in block else 0), done.stderr
-    if "lxc" in block:
+    if "fix-volume" in block:
+        owner = 0 if "--reverse" in block else 524288
+        assert {path.stat().st_uid for path in (volume, *volume.iterdir())} == {owner}
+        assert (volume / "tool").stat().st_mode & 0o7777 == 0o4755
+        if "--reverse" not in block:
+            assert told(done.stdout) == told(TEXT[-1])
+    elif "lxc" in block:
         assert "lxc.idmap = u 0 524288 65536\nlxc.idmap = g 0 524288 65536\n" in done.stdout
         assert (root / "etc/subuid").read_text() == "root:524288:65536\n"
     elif "podman" in block:
         assert "podman run --uidmap 0:524288:65536 --gidmap 0:524288:65536 docker.io" in done.stdout
     else:
         assert (root / "etc/docker/daemon.json").exists() == (os.geteuid() == 0)
+
+
+def told(report: str) -> list[str]:
+    """A report of fix-volume as README shows it, without where, when and how long."""
+    lines = report[report.index("/var/lib/content for") :].splitlines()
+    return [re.sub(r"[\d.]+ s$|undo .*", "", line) for line in lines]
 
 
 def test_the_library_example_prints_the_host_id_of_www_data(tmp_path: Path) -> None:
@@ -89,6 +112,6 @@ def test_the_provisioning_example_can_be_run_twice(program: dict[str, str], tmp_
 
 
 def test_every_command_has_help_with_an_example() -> None:
-    for command in ("allocate", "release", "list", "show", "history", "render"):
+    for command in COMMANDS:
         done = subprocess.run([*PROGRAM, command, "--help"], capture_output=True, text=True, check=True)
         assert "Example" in done.stdout, command

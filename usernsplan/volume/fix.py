@@ -16,12 +16,10 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
-from usernsplan import apply
 from usernsplan.errors import InvalidValueError, NotPermittedError, RefusedError, StoppedError, UsernsplanError
 from usernsplan.host import files, procfs
 from usernsplan.ledger import open_ledger
 from usernsplan.model import FixReport, Place, Volume
-from usernsplan.planner.volumes import record
 from usernsplan.volume import decide, journal, spots, targets, walk
 from usernsplan.volume.carry import Done, Found, merged
 from usernsplan.volume.journal import CHANGING, DONE, LOOKING, UNDOING, UNDONE, Journal, RunState, Tree
@@ -448,6 +446,9 @@ def _record(job: _Job, volumes: Sequence[Volume], removed: Sequence[str]) -> Non
     noted = {(volume.path, volume.name, volume.mode) for volume in ledger.state().volumes}
     if {(v.path, v.name, v.mode) for v in volumes} <= noted and not {path for path, *_ in noted} & set(removed):
         return
+    from usernsplan import apply  # noqa: PLC0415 - half of the start-up, and most runs end above
+    from usernsplan.planner.volumes import record  # noqa: PLC0415
+
     apply.carry_out(job.layout, ledger, partial(record, volumes=volumes, removed=removed), job.command)
 
 

@@ -94,6 +94,7 @@ def undo(
     root: Root = "/",
     dry_run: DryRun = False,
     json: Json = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Give setuid bits back also to what was changed since.")] = False,
 ) -> None:
     """Take a run of fix-volume back: owners, modes, ACLs and capabilities as they were.
 
@@ -102,7 +103,7 @@ def undo(
     Example: usernsplan undo 20261122-053048
     """
     with watching() as watch:
-        report = volume.undo(run, root, jobs=jobs, dry_run=dry_run, command=_command(), watch=watch)
+        report = volume.undo(run, root, jobs=jobs, dry_run=dry_run, yes=yes, command=_command(), watch=watch)
     _print(report, root, as_json=json)
 
 

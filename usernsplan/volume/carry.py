@@ -31,6 +31,8 @@ _MOST_PLACES = 10_000
 # Names of one folder that are noted in one line of the journal.
 _LINE = 4096
 _MOUNT = "it is a mount point; --cross-mounts enters it"
+# Told by the table of ids, not entry by entry, where nothing is changed yet.
+_UNMAPPED = "its ACL has an id that the map lacks"
 _READ_ONLY = "it is a mount point, and read-only"
 
 Place = tuple[str, str]
@@ -102,10 +104,29 @@ def kinds_of(entry: Special) -> tuple[str, ...]:
     return tuple(kind for kind, holds in facts.items() if holds)
 
 
-class Looker:
-    """Looks at folders. ``precious`` are the (device, inode) of folders that no mount may lead us into.
+def unmounted(volume: Volume, parts: tuple[str, ...], names: list[str]) -> tuple[list[str], list[Place]]:
+    """The names of the current folder without those on which a file is mounted, and why.
 
-    ``late``: the run is under way, so what cannot be carried is named instead of counted.
+    Changing such a name would change the file that is mounted there, which lies outside.
+    """
+    mounted = volume.mounts.names.get(parts)
+    if not mounted:
+        return names, []
+    left = {}
+    for name in mounted.intersection(names):
+        if not stat.S_ISDIR(os.lstat(name).st_mode):
+            if not volume.cross_mounts:
+                left[name] = _MOUNT
+            elif os.statvfs(name).f_flag & os.ST_RDONLY:
+                left[name] = _READ_ONLY
+    return [name for name in names if name not in left], [(volume.shown(parts, name), left[name]) for name in left]
+
+
+class Looker:
+    """Looks at folders, and changes nothing.
+
+    ``late``: the run is under way, so what cannot be carried is named instead of counted; ``outside`` are linked inodes
+    that were named before.
     """
 
     def __init__(
@@ -114,15 +135,15 @@ class Looker:
         turn: Turn,
         seen_before: int,
         *,
-        precious: frozenset[tuple[int, int]] = frozenset(),
         late: bool = False,
+        outside: frozenset[tuple[int, int]] = frozenset(),
     ) -> None:
         self.found = Found()
         self._volumes = volumes
         self._turn = turn
         self._seen_before = seen_before
-        self._precious = precious
         self._late = late
+        self._outside = outside
         self._wanted: dict[Owner, Owner | None] = {}
 
     def look(self, tree: int, parts: tuple[str, ...], *, first: bool = True) -> tuple[list[Folder], list[str]]:
@@ -145,15 +166,17 @@ class Looker:
         self, volume: Volume, tree: int, parts: tuple[str, ...], pinned: int, *, first: bool
     ) -> tuple[list[Folder], list[str]]:
         seen = os.fstat(pinned)
-        if volume.mounts.names and not self._may_enter(volume, parts, pinned, seen):
+        if volume.mounts.names and not self._may_enter(volume, parts, pinned):
             return [], []
         os.fchdir(pinned)
         notes = [Folder(tree, parts, seen.st_dev, seen.st_ino)]
         folders: list[str] = []
         self.found.entries += first
         self._itself(volume, notes[0], seen)
-        for names in walk.names(pinned, seen.st_size):
-            found = step(self._unmounted(volume, parts, names), {}, self._seen_before, alone=True)
+        for batch in walk.names(pinned, seen.st_size):
+            names, mounted = unmounted(volume, parts, batch)
+            self.found.skipped += mounted
+            found = step(names, {}, self._seen_before, alone=True)
             folders += found.folders
             self.found.entries += sum(map(len, found.plain.values())) + len(found.care)
             if self._late:
@@ -161,36 +184,17 @@ class Looker:
             self._plain(notes, found.plain)
             for name, _ in found.care:
                 self._special(volume, notes, name)
-            self.found.failed += [(volume.shown(parts, name), why) for name, why in found.failures]
+            for name, why in found.failures:
+                self._leave(volume, notes, name, why)
         return notes, folders
 
-    def _may_enter(self, volume: Volume, parts: tuple[str, ...], pinned: int, seen: os.stat_result) -> bool:
+    def _may_enter(self, volume: Volume, parts: tuple[str, ...], pinned: int) -> bool:
         if not parts or parts[-1] not in volume.mounts.names.get(parts[:-1], ()):
             return True
         if os.fstatvfs(pinned).f_flag & os.ST_RDONLY:
             self.found.skipped.append((volume.shown(parts), _READ_ONLY))
             return False
-        if (seen.st_dev, seen.st_ino) in self._precious:
-            self.found.refusals.append((volume.shown(parts), "what is mounted there is not for a container"))
-            return False
         return True
-
-    def _unmounted(self, volume: Volume, parts: tuple[str, ...], names: list[str]) -> list[str]:
-        """The names without those on which a file is mounted: it would be the file outside that we changed."""
-        mounted = volume.mounts.names.get(parts)
-        if not mounted:
-            return names
-        kept = [name for name in names if name not in mounted]
-        for name in mounted.intersection(names):
-            if stat.S_ISDIR(os.lstat(name).st_mode):
-                kept.append(name)
-            elif not volume.cross_mounts:
-                self.found.skipped.append((volume.shown(parts, name), _MOUNT))
-            elif os.statvfs(name).f_flag & os.ST_RDONLY:
-                self.found.skipped.append((volume.shown(parts, name), _READ_ONLY))
-            else:
-                kept.append(name)
-        return kept
 
     def wanted(self, owner: Owner) -> Owner | None:
         """What this owner becomes in this passage; see Turn."""
@@ -251,34 +255,40 @@ class Looker:
                 self._special(volume, [note], ".")
                 return
         except OSError as error:
-            self.found.failed.append((volume.shown(note.parts), reason(error, ".")))
+            self._leave(volume, [note], ".", reason(error, "."))
+            return
         owner = (seen.st_uid, seen.st_gid)
         if self._owner_changes(owner, 1):
             note.own = self._first(owner)
             self.found.changes += 1
 
+    def _leave(self, volume: Volume, notes: list[Folder], name: str, why: str) -> None:
+        """Name an entry that cannot be carried, and keep it out of what will be."""
+        self.found.failed.append((volume.shown(notes[0].parts, "" if name == "." else name), why))
+        self._room(notes).left.append(name)
+
     def _special(self, volume: Volume, notes: list[Folder], name: str) -> None:
-        place = volume.shown(notes[0].parts, "" if name == "." else name)
         try:
             entry = special.look(name)
         except FileNotFoundError:
             return
         except OSError as error:
-            self.found.failed.append((place, reason(error, name)))
+            self._leave(volume, notes, name, reason(error, name))
             return
         changes = self._owner_changes(entry.form.owner, 1)
+        problems: list[str] = []
         # Of an overlapping map, only the owner tells whether an inode has been moved: staged or not.
-        if changes or self._turn.stage == 0:
-            changes |= self._acl_changes(entry, place)
-            changes |= self._capability_changes(entry, place)
+        if (changes or self._turn.stage == 0) and self._turn.stage != 1:
+            changes |= self._acl_changes(entry, problems)
+            changes |= self._capability_changes(entry, problems)
+        if self._late and (entry.device, entry.inode) in self._outside:
+            return
+        if self._late and (problems := problems + self._late_problems(entry, changes=changes)):
+            self._leave(volume, notes, name, problems[0])
+            return
+        place = volume.shown(notes[0].parts, "" if name == "." else name)
+        self.found.refusals += [(place, problem) for problem in problems if problem != _UNMAPPED]
         kinds = kinds_of(entry)
-        if self._late and self.wanted(entry.form.owner) is None:
-            self.found.failed.append((place, _no_place(entry.form.owner)))
-            return
-        if self._late and entry.linked and changes:
-            # Its other names may lie outside: only a look at the whole tree can tell.
-            self.found.failed.append((place, "it appeared meanwhile and has several links; run again"))
-            return
         if entry.linked:
             known = self.found.linked.setdefault((entry.device, entry.inode), Linked(entry.links))
             known.add(1, kinds if changes else None, [place])
@@ -286,37 +296,41 @@ class Looker:
             self.found.changes += 1
             self.found.kinds.update(kinds)
         if changes:
-            first = self._first(entry.form.owner)
-            self._room(notes).special.append(entry.with_owner(first))
+            self._room(notes).special.append(entry.with_owner(self._first(entry.form.owner)))
 
-    def _acl_changes(self, entry: Special, place: str) -> bool:
+    def _late_problems(self, entry: Special, *, changes: bool) -> list[str]:
+        if self.wanted(entry.form.owner) is None:
+            return [_no_place(entry.form.owner)]
+        # Its other names may lie outside: only a look at the whole tree can tell.
+        return ["it appeared meanwhile and has several links; run again"] if entry.linked and changes else []
+
+    def _acl_changes(self, entry: Special, problems: list[str]) -> bool:
         changes = False
-        for raw in (entry.form.acl, entry.form.default_acl):
-            if raw is None or self._turn.stage == 1:
-                continue
+        for raw in filter(None, (entry.form.acl, entry.form.default_acl)):
             try:
                 moved = self._turn.targets.acl(raw)
             except InvalidValueError as error:
-                self.found.refusals.append((place, str(error)))
+                problems.append(str(error))
                 continue
-            for lost, unmapped in ((moved.unmapped_uids, True), (moved.unmapped_gids, False)):
-                (self.found.unmapped_uids if unmapped else self.found.unmapped_gids).update(lost)
-            for duplicate in moved.duplicates:
-                self.found.refusals.append((place, f"its ACL would have two entries for {duplicate}"))
-            changes = changes or moved.raw != raw
+            self.found.unmapped_uids.update(moved.unmapped_uids)
+            self.found.unmapped_gids.update(moved.unmapped_gids)
+            if moved.unmapped_uids or moved.unmapped_gids:
+                problems.append(_UNMAPPED)
+            problems += [f"its ACL would have two entries for {duplicate}" for duplicate in moved.duplicates]
+            changes |= moved.raw != raw
         return changes
 
-    def _capability_changes(self, entry: Special, place: str) -> bool:
+    def _capability_changes(self, entry: Special, problems: list[str]) -> bool:
         raw = entry.form.capability
-        if raw is None or self._turn.stage == 1:
+        if raw is None:
             return False
         try:
             new = self._turn.targets.capability(raw)
         except InvalidValueError as error:
-            self.found.refusals.append((place, str(error)))
+            problems.append(str(error))
             return False
         if new is None:
-            self.found.refusals.append((place, "its capability is for a root that the map lacks"))
+            problems.append("its capability is for a root that the map lacks")
         return new is not None and new != raw
 
 
@@ -325,8 +339,8 @@ class Carrier:
 
     ``devices``: the number that a device had when the notes were made, and has now; a reboot may change it. ``end``
     (ns), where a run that ended is taken back: whatever was made or changed after it is named and left, but for inodes
-    that ``vouched`` knows to have been only carried to and fro until then (ns). ``really`` is False where everything is
-    only to be counted.
+    that ``vouched`` knows to have been only carried to and fro until then (ns). ``trust`` gives setuid bits and
+    capabilities back also to what was changed after it. ``really`` is False where everything is only to be counted.
     """
 
     def __init__(  # noqa: PLR0913 - all that an order says
@@ -339,6 +353,7 @@ class Carrier:
         outside: frozenset[tuple[int, int]] = frozenset(),
         end: int | None = None,
         vouched: Mapping[int, int] | None = None,
+        trust: bool = False,
         really: bool = True,
     ) -> None:
         self.done = Done()
@@ -350,11 +365,14 @@ class Carrier:
         self._back = turn.stage < 0
         self._end = end
         self._vouched = vouched or {}
+        self._trust = trust
         self._really = really
 
     def carry(self, note: Folder) -> bool:
         """Carry one folder's note out; False where something in it was not as noted and is to be looked at again."""
         volume = self._volumes[note.tree]
+        if volume.top < 0:
+            return True
         try:
             pinned = walk.folder(volume, note.parts)
         except OSError as error:
@@ -414,9 +432,10 @@ class Carrier:
         if note.common is None:
             return as_noted
         listed = {name for _, names in note.others for name in names} | {entry.name for entry in note.special}
-        listed |= volume.mounts.names.get(note.parts, frozenset())
+        listed.update(note.left)
         for batch in walk.names(pinned, seen.st_size):
-            names = [name for name in batch if name not in listed] if listed else batch
+            names, _ = unmounted(volume, note.parts, batch)
+            names = [name for name in names if name not in listed] if listed else names
             as_noted &= self._group(volume, note, names, note.common, alone=alone, listed=False)
         return as_noted
 
@@ -472,7 +491,7 @@ class Carrier:
         olds, _ = self._turn.owners(entry.form.owner)
         old, new = self._turn.forms(entry.form)
         try:
-            end = None if self._end is None else max(self._end, self._vouched.get(entry.inode, 0))
+            end = None if self._end is None or self._trust else max(self._end, self._vouched.get(entry.inode, 0))
             changed = special.carry(entry, olds, old, new, end=end, really=self._really)
         except FileNotFoundError:
             if self._back:

@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Protocol
 from usernsplan.errors import InvalidValueError, NotPermittedError, RefusedError, StoppedError, UsernsplanError
 from usernsplan.host import files, procfs
 from usernsplan.ledger import open_ledger
-from usernsplan.model import FixReport, Place, Volume
+from usernsplan.model import FixReport, LedgerState, Place, Volume
 from usernsplan.volume import decide, journal, spots, targets, walk
 from usernsplan.volume.carry import Done, Found, merged
 from usernsplan.volume.journal import CHANGING, DONE, LOOKING, UNDOING, UNDONE, Journal, RunState, Tree
 from usernsplan.volume.workers import MOST, Carry, Crew, Late, Look, Tops
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from usernsplan.layout import Layout
     from usernsplan.mapping import IdMap
@@ -69,7 +69,7 @@ def fix_volume(
     """
     job = _Job(files.layout_at(root), request.jobs, watch or Unwatched(), _printable(command))
     ledger = open_ledger(job.layout)
-    state = ledger.state()
+    state = LedgerState() if request.uid_map else ledger.state()
     found = spots.find(job.layout, request)
     spots.refuse_dangerous(job.layout, request, found)
     allocation = decide.container_of(request, state, [spot.name for spot in found])
@@ -87,13 +87,14 @@ def fix_volume(
             rule,
             # Where another machine's clock writes the times, no time tells what was seen.
             seen=time.time_ns() - _TICK_NS if all(volume.local for volume in job.volumes) else 0,
+            cross_mounts=request.cross_mounts,
             container=name,
             mode="reverse" if request.reverse else rule.mode,
             formerly={spot.name: formerly.get(spot.name, ["", ""]) for spot in found},
         )
         unfinished = _unfinished(job.layout, new)
         done_before = None if unfinished or request.yes else _repeated(job.layout, new)
-        if done_before:
+        if done_before and (done_before.whole or dry_run):
             job.notes.append(
                 f"run {done_before.run} did this already, and its map overlaps itself: doing it again would move ids"
                 " twice; --yes does it all the same"
@@ -102,8 +103,15 @@ def fix_volume(
             job.preview(request, unfinished or new)
         else:
             if unfinished:
+                job.notes.append(f"run {unfinished.run} was interrupted; it was finished first")
                 job.resume(unfinished)
-            job.run(request, new)
+            elif done_before:
+                job.notes.append(
+                    f"run {done_before.run} did this already, but for what failed; only that was tried again"
+                )
+                job.resume(replace(done_before, state=CHANGING, stage=1, repeated=True))
+            if not (unfinished or done_before) or not rule.overlaps():
+                job.run(request, new)
             if name:
                 volumes = [] if request.reverse else [Volume(spot.name, name, new.mode) for spot in found]
                 _record(job, volumes, [spot.name for spot in found] if request.reverse else [])
@@ -118,27 +126,28 @@ def undo(  # noqa: PLR0913 - the words of the command
     *,
     jobs: int | None = None,
     dry_run: bool = False,
+    yes: bool = False,
     command: str = "",
     watch: Watch | None = None,
 ) -> FixReport:
     """Take a run back: owners, modes, ACLs and capabilities as they were. What has changed since is named and left.
 
-    Raises UnknownNameError, RefusedError where the volume is another folder now, and what ``fix_volume`` raises.
+    With ``yes``, files that were changed since get their setuid bits and capabilities back all the same. Raises
+    UnknownNameError, and what ``fix_volume`` raises.
     """
     job = _Job(files.layout_at(root), jobs, watch or Unwatched(), _printable(command))
     state = journal.run(job.layout, run)
     report = FixReport("undo", state.paths, {}, dry_run=dry_run, container=state.container)
     job.run_name = run
-    if state.state in {LOOKING, UNDONE}:
+    if state.state == LOOKING or (state.state == UNDONE and state.whole):
         job.notes.append(f"run {run} was taken back already" if state.state == UNDONE else f"run {run} changed nothing")
         return job.report(report)
     if not dry_run and not procfs.may_chown():
         raise NotPermittedError("only root may give files to somebody else", hint="run as root; --dry-run needs less")
-    with _opened(report.volumes, cross_mounts=True) as job.volumes:
-        for tree, volume in zip(state.trees, job.volumes, strict=True):
-            if os.fstat(volume.top).st_ino != tree.inode:
-                raise RefusedError(f"{tree.path} is another folder now than the one that run {run} changed")
-        job.take_back(state, really=not dry_run)
+    with ExitStack() as stack:
+        for tree in state.trees:
+            job.volumes.append(_still_there(tree, state, job, stack))
+        job.take_back(state, really=not dry_run, trust=yes)
     if dry_run:
         return job.report(report)
     formerly = [Volume(path, name, mode) for path, (name, mode) in state.formerly.items() if name]
@@ -161,7 +170,7 @@ class _Job:
     stragglers: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
     skipped: set[Place] = field(default_factory=set)
-    failed: set[Place] = field(default_factory=set)
+    failed: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     run_name: str | None = None
 
@@ -170,7 +179,7 @@ class _Job:
         if state.state != LOOKING:
             self.notes.append(f"run {state.run} was interrupted; it is finished first")
         with self._crew() as crew:
-            self._look(crew, request, state, None)
+            self._look(crew, state, None)
         judgement = self._judge(request)
         chosen = [linked for key, linked in self.found.linked.items() if key not in judgement.outside]
         kinds = [linked.kinds for linked in chosen if linked.kinds is not None]
@@ -182,7 +191,7 @@ class _Job:
         log = journal.begin(self.layout, new)
         try:
             with self._crew() as crew:
-                self._look(crew, request, new, log)
+                self._look(crew, new, log)
                 outside = self._judge(request).outside
                 linked = (linked for key, linked in self.found.linked.items() if key not in outside)
                 if self.found.changes or any(one.kinds is not None for one in linked):
@@ -196,22 +205,22 @@ class _Job:
             log.close()
 
     def resume(self, state: RunState) -> None:
-        """Finish a run that was interrupted. Raises UsernsplanError where that cannot be."""
-        self.notes.append(f"run {state.run} was interrupted; it was finished first")
+        """Go on with a run from where ``state`` says. Raises UsernsplanError where it cannot be finished."""
         log = journal.resume(self.layout, state)
         try:
+            log.set()
             with self._crew() as crew:
                 self._carry(crew, log)
         finally:
             log.close()
         if log.state.state == CHANGING:
-            places = sorted(f"  {decide.printable(place.path)}: {place.reason}" for place in self.failed)
+            places = sorted(f"  {decide.printable(path)}: {reason}" for path, reason in self.failed.items())
             raise UsernsplanError(
                 "\n".join([f"run {state.run} could still not be finished:", *places[:_SHOWN]]),
                 hint=f"mend that and run again, or take it back: {self.layout.command(f'undo {state.run}')}",
             )
 
-    def take_back(self, state: RunState, *, really: bool) -> None:
+    def take_back(self, state: RunState, *, really: bool, trust: bool) -> None:
         """Carry a run's journal out backwards, or only count what that would change."""
         log = journal.resume(self.layout, state)
         try:
@@ -219,10 +228,10 @@ class _Job:
                 self.watch.begin(f"Taking back run {state.run}", None)
                 if really:
                     log.set(state=UNDOING)
-                done = self._passage(crew, log, -1, really=really)
+                done = self._passage(crew, log, -1, trust=trust, really=really)
                 self._add(done)
                 if really and not any(part.half for part in done):
-                    log.set(state=UNDONE, undone=time.time_ns())
+                    log.set(state=UNDONE, undone=time.time_ns(), whole=not self.failed)
         finally:
             log.close()
 
@@ -246,7 +255,7 @@ class _Job:
             kept_uids=dict(sorted(found.unmapped_uids.items())),
             kept_gids=dict(sorted(found.unmapped_gids.items())),
             skipped=tuple(sorted(self.skipped)),
-            failed=tuple(sorted(self.failed)),
+            failed=tuple(Place(*failed) for failed in sorted(self.failed.items())),
             notes=tuple(self.notes),
             seconds=time.monotonic() - self.started,
         )
@@ -268,17 +277,16 @@ class _Job:
             for name, handler in before.items():
                 signal.signal(name, handler)
 
-    def _look(self, crew: Crew, request: FixRequest, state: RunState, log: Journal | None) -> None:
+    def _look(self, crew: Crew, state: RunState, log: Journal | None) -> None:
         self.watch.begin("Looking", None)
-        precious = spots.precious() if request.cross_mounts else frozenset()
         seen_before = _verified(self.layout, state, self.volumes)
         orders = [
-            Look(state.turn(state.stage), seen_before, precious, log.path("folders", number) if log else None)
+            Look(state.turn(state.stage), seen_before, log.path("folders", number) if log else None)
             for number in range(crew.jobs)
         ]
         self.found = merged(crew.look(orders, [(tree, ()) for tree in range(len(self.volumes))]))
         self.skipped |= {Place(*place) for place in self.found.skipped}
-        self.failed |= {Place(*place) for place in self.found.failed}
+        self.fail(self.found.failed)
         if crew.board.stopped:
             raise StoppedError("stopped; nothing was changed")
 
@@ -305,32 +313,39 @@ class _Job:
             done = self._passage(crew, log, stage)
             if stage == last:
                 self._add(done)
-            self.failed |= {Place(*place) for part in done for place in part.failed}
+            self.fail(place for part in done for place in part.failed)
             if any(part.half for part in done):
                 self.notes.append(f"run {log.state.run} is not finished; run again with the same words")
                 return
         whole = not self.failed and not self.stragglers
         log.set(state=DONE, end=time.time_ns(), whole=whole, tops=tuple(map(_changed_ns, self.volumes)))
 
-    def _passage(self, crew: Crew, log: Journal, stage: int, *, really: bool = True) -> list[Done]:
+    def _passage(self, crew: Crew, log: Journal, stage: int, *, trust: bool = False, really: bool = True) -> list[Done]:
         """One passage over the journal, forwards or (-1) backwards; the tops of the volumes last."""
         state, turn = log.state, log.state.turn(stage)
         end = state.end if stage < 0 else None
         logs = log.logs()
         shares = [tuple(logs[number :: crew.jobs]) for number in range(crew.jobs)]
-        devices = {tree.device: _tree(volume).device for tree, volume in zip(state.trees, self.volumes, strict=True)}
+        both = zip(state.trees, self.volumes, strict=True)
+        devices = {tree.device: _tree(volume).device for tree, volume in both if volume.top >= 0}
         outside = frozenset(state.outside)
         vouched = _vouched(self.layout, state) if end else {}
-        done = crew.each([Carry(turn, state.seen, share, devices, outside, end, vouched, really) for share in shares])
+        done = crew.each(
+            [Carry(turn, state.seen, share, devices, outside, end, vouched, trust, really) for share in shares]
+        )
         self._check(crew, log)
-        if stage >= 0:
+        # A straggler of an overlapping map that was followed before is what that run made of it.
+        if stage >= 0 and not state.repeated:
             done += crew.each(
-                [Late(turn, state.seen, share, log.path("late", number)) for number, share in enumerate(shares)]
+                [
+                    Late(turn, state.seen, share, outside, log.path("late", number))
+                    for number, share in enumerate(shares)
+                ]
             )
             self._check(crew, log)
         if not any(part.half for part in done):
             tops = {note.tree: note for part in done for note in part.tops}
-            done += crew.each([Tops(turn, tuple(tops.values()), end, really)])
+            done += crew.each([Tops(turn, tuple(tops.values()), end, trust, really)])
         return done
 
     def _check(self, crew: Crew, log: Journal) -> None:
@@ -343,13 +358,18 @@ class _Job:
                 hint=f"{again}take it back: {self.layout.command(f'undo {run}')}",
             )
 
+    def fail(self, places: Iterable[tuple[str, str]]) -> None:
+        """Note what failed: of one entry, the first reason."""
+        for path, reason in places:
+            self.failed.setdefault(path, reason)
+
     def _add(self, done: Sequence[Done]) -> None:
         linked: dict[tuple[int, int], tuple[str, ...]] = {}
         for part in done:
             self.changed += part.changed
             self.stragglers += part.stragglers
             self.kinds.update(part.kinds)
-            self.failed |= {Place(*place) for place in part.failed}
+            self.fail(part.failed)
             self.skipped |= {Place(*place) for place in part.skipped}
             linked |= part.linked
         self.changed += len(linked)
@@ -420,6 +440,20 @@ def _tree(volume: walk.Volume) -> Tree:
     return Tree(volume.path, seen.st_dev, seen.st_ino)
 
 
+def _still_there(tree: Tree, state: RunState, job: _Job, stack: ExitStack) -> walk.Volume:
+    """A volume of an earlier run; one without a top where it is gone, which is said."""
+    try:
+        volume = walk.volume(tree.path, cross_mounts=state.cross_mounts)
+    except OSError as error:
+        job.fail([(tree.path, (error.strerror or str(error)).lower())])
+    else:
+        stack.callback(os.close, volume.top)
+        if _tree(volume).inode == tree.inode:
+            return volume
+        job.fail([(tree.path, f"it is another folder now than the one that run {state.run} changed")])
+    return walk.Volume(tree.path, -1, walk.Mounts())
+
+
 @contextmanager
 def _opened(paths: Sequence[str], *, cross_mounts: bool) -> Iterator[list[walk.Volume]]:
     with ExitStack() as stack:
@@ -449,7 +483,12 @@ def _record(job: _Job, volumes: Sequence[Volume], removed: Sequence[str]) -> Non
     from usernsplan import apply  # noqa: PLC0415 - half of the start-up, and most runs end above
     from usernsplan.planner.volumes import record  # noqa: PLC0415
 
-    apply.carry_out(job.layout, ledger, partial(record, volumes=volumes, removed=removed), job.command)
+    try:
+        apply.carry_out(job.layout, ledger, partial(record, volumes=volumes, removed=removed), job.command)
+    except UsernsplanError as error:
+        done = f"run {job.run_name} did its work; " if job.run_name else ""
+        error.notes = (*error.notes, f"{done}what could not be noted is whose the volume is now")
+        raise
 
 
 def _printable(text: str) -> str:

@@ -54,7 +54,7 @@ class RunState:
     ``outside`` are linked inodes (device, inode) that are left alone; ``formerly`` is whose each volume was, and its
     mode. Times in ns since the epoch: ``seen`` before the first look, ``end`` after the last change; ``whole``: by then
     everything was right, and ``tops`` is when the inode of each top had changed last; ``undone``, when it was taken
-    back.
+    back; ``repeated``: it ended once before, and what failed then is tried again.
     """
 
     run: str
@@ -66,6 +66,7 @@ class RunState:
     stage: int = 0
     end: int | None = None
     staging: tuple[IdMap, IdMap] | None = None
+    cross_mounts: bool = False
     container: str | None = None
     mode: str = "own"
     outside: tuple[tuple[int, int], ...] = ()
@@ -73,6 +74,7 @@ class RunState:
     whole: bool = False
     tops: tuple[int, ...] = ()
     undone: int | None = None
+    repeated: bool = False
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -87,7 +89,7 @@ class RunState:
         """Tell whether both do the same to the same trees."""
         # Not the device: after a reboot it may have another number.
         mine, others = ({(tree.path, tree.inode) for tree in run.trees} for run in (self, other))
-        return self.targets == other.targets and mine == others
+        return (self.targets, self.cross_mounts, mine) == (other.targets, other.cross_mounts, others)
 
     def overlaps(self, paths: Sequence[str]) -> bool:
         """Tell whether a tree of this run is, contains, or lies in one of the paths."""
@@ -103,7 +105,7 @@ class Folder:
     """One folder as it was: ``common`` is the owner of every plain entry that ``others`` and ``special`` do not name.
 
     ``own`` is the owner of the folder itself where that changes and needs no care; where it does need care, it is the
-    entry '.' of ``special``.
+    entry '.' of ``special``. ``left`` are names that could not be looked at.
     """
 
     tree: int
@@ -114,6 +116,7 @@ class Folder:
     common: Owner | None = None
     others: list[tuple[Owner, list[str]]] = field(default_factory=list)
     special: list[Special] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
 
     def changes(self) -> bool:
         """Tell whether anything in it is to be changed."""
@@ -183,6 +186,8 @@ class Writer:
             line["others"] = folder.others
         if folder.special:
             line["special"] = [_packed(special) for special in folder.special]
+        if folder.left:
+            line["left"] = folder.left
         self._file.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
 
     def sync(self) -> None:
@@ -207,6 +212,7 @@ def joined(pieces: Iterable[Folder]) -> Iterator[Folder]:
         if last and (last.tree, last.parts, last.inode) == (piece.tree, piece.parts, piece.inode):
             last.others += piece.others
             last.special += piece.special
+            last.left += piece.left
             continue
         if last:
             yield last
@@ -234,6 +240,7 @@ def _lines(log: str) -> Iterator[Folder]:
                 _owner(content.get("common")),
                 [((uid, gid), names) for (uid, gid), names in content.get("others", ())],
                 [_unpacked(*fields) for fields in content.get("special", ())],
+                content.get("left", []),
             )
 
 

@@ -89,7 +89,7 @@ def carry(  # noqa: PLR0913 - one inode, all that is known of it
         if form == new and stat.S_IMODE(now.st_mode) == wanted:
             return False
         if end is not None and now.st_ctime_ns > end and (after_chown(special.mode) != wanted or new.capability):
-            raise MeanwhileError("it was changed since, and would get back a setuid bit or a capability")
+            raise MeanwhileError("it was changed since; only --yes gives it back its setuid bit or capability")
         if really:
             _change(pinned, now, form, new, wanted)
         return True

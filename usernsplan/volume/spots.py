@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from usernsplan.errors import InvalidValueError, RefusedError
 from usernsplan.formats.accounts import Accounts, groups, users
 from usernsplan.host import accounts, files
-from usernsplan.volume import decide, protected
+from usernsplan.volume import decide, protected, walk
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,11 +56,10 @@ def _spot(layout: Layout, words: str) -> Spot:
         raise InvalidValueError(f"{shown} does not exist{where}")
     if not os.path.isdir(real):
         raise InvalidValueError(f"{shown} is not a folder", hint="a volume is a folder; give a single file with chown")
-    if layout.is_host:
-        return Spot(real, real)
-    if real != layout.real and not real.startswith(layout.real.rstrip("/") + "/"):
+    name = _below(layout, real)
+    if name is None:
         raise RefusedError(f"{shown} really is {real}, which is not below --root {layout.root}")
-    return Spot(real, real[len(layout.real.rstrip("/")) :] or "/")
+    return Spot(real, name)
 
 
 def _placed(layout: Layout, path: str) -> str:
@@ -74,31 +73,27 @@ def _placed(layout: Layout, path: str) -> str:
 
 
 def refuse_dangerous(layout: Layout, request: FixRequest, spots: Sequence[Spot]) -> None:
-    """Raise RefusedError for a volume that nobody can mean, whatever name it has."""
+    """Raise RefusedError for a folder that nobody can mean, under whatever name it was given, or is mounted inside."""
     homes = protected.homes_of(accounts.homes(layout))
+    everybody = homes if layout.is_host else protected.homes_of(accounts.homes(files.layout_at("/")))
+    mounts = walk.all_mounts()
     for spot in spots:
-        dangers = [protected.danger(spot.name, homes)]
-        if not layout.is_host:
-            everybody = protected.homes_of(accounts.homes(files.layout_at("/")))
-            dangers.append(protected.danger(spot.path, everybody, os.path.realpath))
-        elif dangers == [None]:
-            dangers = [protected.danger(spot.path, homes, os.path.realpath)]
-        for danger in dangers:
-            if danger and danger.never:
+        names = [spot.path, *walk.other_names(spot.path, mounts)]
+        for point in walk.Mounts.below(spot.path, mounts).points(spot.path) if request.cross_mounts else ():
+            names += walk.other_names(point, mounts)
+        dangers = [protected.danger(name, everybody, os.path.realpath) for name in names]
+        dangers += [protected.danger(below, homes) for name in names if (below := _below(layout, name)) is not None]
+        for danger in filter(None, dangers):
+            if danger.never:
                 raise RefusedError(f"{spot.path}: {danger.reason}", hint="name the folder of one volume")
-            if danger and not request.yes:
+            if not request.yes:
                 raise RefusedError(f"{spot.path}: {danger.reason}", hint="if you mean it all the same, say --yes")
-        seen = os.stat(spot.path)
-        if (seen.st_dev, seen.st_ino) in precious():
-            raise RefusedError(
-                f"{spot.path} is a system folder under another name", hint="name the folder of one volume"
-            )
 
 
-def precious() -> frozenset[tuple[int, int]]:
-    """The inodes of what no name may lead us to: a bind mount gives it another name."""
-    found = (os.stat(path) for path in protected.NEVER if os.path.isdir(path))
-    return frozenset((seen.st_dev, seen.st_ino) for seen in found)
+def _below(layout: Layout, path: str) -> str | None:
+    """What a real path is called below the root; None where it lies outside."""
+    top = layout.real.rstrip("/")
+    return (path[len(top) :] or "/") if f"{path}/".startswith(f"{top}/") else None
 
 
 def passwd(path: str | None) -> Accounts:

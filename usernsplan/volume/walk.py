@@ -10,12 +10,12 @@ import os
 import re
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from usernsplan.volume import syscalls
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     Parts = Sequence[str]
 
@@ -33,6 +33,15 @@ _LOCAL = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "tmpfs", "f2fs"})
 GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 
+class Mount(NamedTuple):
+    """One line of /proc/self/mountinfo: proc_pid_mountinfo(5). ``root`` is what it shows of the file system."""
+
+    device: str
+    root: str
+    point: str
+    kind: str
+
+
 @dataclass(frozen=True, slots=True)
 class Mounts:
     """What is mounted below a volume: for the parts of a folder, the names in it that are mount points."""
@@ -40,16 +49,19 @@ class Mounts:
     names: dict[tuple[str, ...], frozenset[str]] = field(default_factory=dict)
 
     @classmethod
-    def below(cls, path: str, mountinfo: str) -> Mounts:
-        """Read /proc/self/mountinfo, proc_pid_mountinfo(5), for the volume that really lies at ``path``."""
+    def below(cls, path: str, mounts: Iterable[Mount]) -> Mounts:
+        """What is mounted below the volume that really lies at ``path``."""
         found: dict[tuple[str, ...], set[str]] = {}
         prefix = path.rstrip("/") + "/"
-        for line in mountinfo.splitlines():
-            point = _point(line)
-            if point.startswith(prefix) and point != prefix:
-                *parts, name = point[len(prefix) :].split("/")
+        for mount in mounts:
+            if mount.point.startswith(prefix) and mount.point != prefix:
+                *parts, name = mount.point[len(prefix) :].split("/")
                 found.setdefault(tuple(parts), set()).add(name)
         return cls({parts: frozenset(names) for parts, names in found.items()})
+
+    def points(self, path: str) -> list[str]:
+        """The mount points, by path."""
+        return ["/".join([path.rstrip("/"), *parts, name]) for parts, names in self.names.items() for name in names]
 
     def crossed_by(self, parts: Parts) -> bool:
         """Tell whether a path leads through a mount point."""
@@ -60,7 +72,7 @@ class Mounts:
 class Volume:
     """One tree: where it really lies, its pinned top, what is mounted in it, and whether mounts are entered.
 
-    ``local``: the times of its inodes are written by this machine's clock.
+    ``local``: the times of its inodes are written by this machine's clock. A ``top`` below 0: it is gone.
     """
 
     path: str
@@ -88,26 +100,42 @@ def pin(path: str) -> int:
 def volume(path: str, *, cross_mounts: bool = False) -> Volume:
     """Pin the top of a volume. ``path`` is real: absolute, normal, no symlinks."""
     top = pin(path)
+    mounts = all_mounts()
+    inside = Mounts.below(path, mounts)
+    local = not inside.names and _mount_of(path, mounts).kind in _LOCAL
+    return Volume(path, top, inside, cross_mounts, _knows_openat2(top), local)
+
+
+def all_mounts() -> list[Mount]:
+    """What is mounted, as this process sees it."""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        mountinfo = file.read()
-    mounts = Mounts.below(path, mountinfo)
-    local = not mounts.names and kind_of(path, mountinfo) in _LOCAL
-    return Volume(path, top, mounts, cross_mounts, _knows_openat2(top), local)
+        return [_mount(line) for line in file]
 
 
-def kind_of(path: str, mountinfo: str) -> str:
-    """The type of the file system at a real path: that of the last mount on the longest part of it."""
-    kind, longest = "", -1
-    for line in mountinfo.splitlines():
-        point = _point(line).rstrip("/")
-        if len(point) >= longest and f"{path.rstrip('/')}/".startswith(f"{point}/"):
-            kind, longest = line.partition(" - ")[2].split(" ")[0], len(point)
-    return kind
+def _mount(line: str) -> Mount:
+    """Read a line; blanks and backslashes in its paths are octal."""
+    fields = line.split(" ")
+    root, point = (re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), path) for path in fields[3:5])
+    return Mount(fields[2], root, point, line.partition(" - ")[2].split(" ")[0])
 
 
-def _point(line: str) -> str:
-    """The mount point of a line of mountinfo, where blanks and backslashes are octal."""
-    return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), line.split(" ")[4])
+def _mount_of(path: str, mounts: Iterable[Mount]) -> Mount:
+    """The mount on which a real path lies: the last of those on its longest part."""
+    above = [mount for mount in mounts if f"{path.rstrip('/')}/".startswith(mount.point.rstrip("/") + "/")]
+    longest = max((len(mount.point) for mount in above), default=0)
+    return next((mount for mount in reversed(above) if len(mount.point) == longest), Mount("", "/", "/", ""))
+
+
+def other_names(path: str, mounts: Sequence[Mount]) -> list[str]:
+    """The other paths at which the folder at a real path can be seen: bind mounts of it, and what it is one of."""
+    own = _mount_of(path, mounts)
+    inside = own.root.rstrip("/") + path[len(own.point.rstrip("/")) :]
+    names = [
+        mount.point.rstrip("/") + inside[len(mount.root.rstrip("/")) :]
+        for mount in mounts
+        if mount.device == own.device and f"{inside}/".startswith(mount.root.rstrip("/") + "/")
+    ]
+    return [name or "/" for name in names if name != path]
 
 
 def _knows_openat2(top: int) -> bool:

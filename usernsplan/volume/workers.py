@@ -47,7 +47,6 @@ class Look:
 
     turn: Turn
     seen_before: int
-    precious: frozenset[tuple[int, int]]
     log: str | None
 
 
@@ -62,6 +61,7 @@ class Carry:
     outside: frozenset[tuple[int, int]] = frozenset()
     end: int | None = None
     vouched: dict[int, int] = field(default_factory=dict)
+    trust: bool = False
     really: bool = True
 
 
@@ -72,6 +72,7 @@ class Late:
     turn: Turn
     since: int
     logs: tuple[str, ...]
+    outside: frozenset[tuple[int, int]]
     log: str
 
 
@@ -82,6 +83,7 @@ class Tops:
     turn: Turn
     notes: tuple[Folder, ...]
     end: int | None = None
+    trust: bool = False
     really: bool = True
 
 
@@ -291,7 +293,7 @@ def _last_words(line: _Line, kind: str, message: object) -> None:
 
 
 def _look(line: _Line, volumes: Sequence[Volume], order: Look) -> Found:
-    looker = Looker(volumes, order.turn, order.seen_before, precious=order.precious)
+    looker = Looker(volumes, order.turn, order.seen_before)
     writer = journal.Writer(order.log) if order.log else None
     while (stack := _receive(line.line)) is not None:
         before = looker.found.entries
@@ -337,6 +339,7 @@ def _carry(line: _Line, volumes: Sequence[Volume], order: Carry, again: list[Pla
         outside=order.outside,
         end=order.end,
         vouched=order.vouched,
+        trust=order.trust,
         really=order.really,
     )
     before = 0
@@ -351,7 +354,7 @@ def _carry(line: _Line, volumes: Sequence[Volume], order: Carry, again: list[Pla
 
 
 def _late(line: _Line, volumes: Sequence[Volume], order: Late, again: list[Place]) -> Done:
-    looker = Looker(volumes, order.turn, 0, late=True)
+    looker = Looker(volumes, order.turn, 0, late=True, outside=order.outside)
     carrier = Carrier(volumes, order.turn, 0)
     writer: journal.Writer | None = None
     todo = dict.fromkeys(again)
@@ -404,7 +407,7 @@ def _is_new(volume: Volume, parts: tuple[str, ...], name: str, looker: Looker) -
 
 
 def _tops(volumes: Sequence[Volume], order: Tops) -> Done:
-    carrier = Carrier(volumes, order.turn, 0, end=order.end, really=order.really)
+    carrier = Carrier(volumes, order.turn, 0, end=order.end, trust=order.trust, really=order.really)
     for note in order.notes:
         top = volumes[note.tree].top
         os.fchdir(top)

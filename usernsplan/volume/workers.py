@@ -16,6 +16,7 @@ import signal
 import socket
 import struct
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -37,6 +38,8 @@ MOST = 64
 _STOP, _SHARE, _COUNTERS = 0, 1, 512
 _SIZE = struct.Struct("Q")
 _TICK_MS = 100
+# What a worker's last words are: an error of the user's, or of ours.
+_TOLD, _BUG = "told", "bug"
 
 Place = tuple[int, tuple[str, ...]]
 
@@ -144,16 +147,15 @@ class Crew:
         self.board = Board()
 
     def __enter__(self) -> Self:
+        # What the parent has, no worker needs to look through again and again.
         gc.freeze()
-        for number in range(self.jobs):
-            ours, theirs = socket.socketpair()
-            pid = os.fork()
-            if pid == 0:
-                for line in (ours, *(worker.line for worker in self._workers)):
-                    line.close()
-                _serve(_Line(theirs, number, self.board), self._volumes)
-            theirs.close()
-            self._workers.append(_Worker(pid, ours))
+        try:
+            for number in range(self.jobs):
+                self._hire(number)
+        except OSError as error:
+            self.__exit__()
+            reason = (error.strerror or str(error)).lower()
+            raise UsernsplanError(f"a worker process could not be started: {reason}", hint="try --jobs 1") from error
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -161,19 +163,30 @@ class Crew:
         for worker in self._workers:
             worker.line.close()
         for worker in self._workers:
-            os.waitpid(worker.pid, 0)
+            with suppress(ChildProcessError):  # whoever started us ignores SIGCHLD
+                os.waitpid(worker.pid, 0)
+
+    def _hire(self, number: int) -> None:
+        ours, theirs = socket.socketpair()
+        pid = os.fork()
+        if pid == 0:
+            for line in (ours, *(worker.line for worker in self._workers)):
+                line.close()
+            _serve(_Line(theirs, number, self.board), self._volumes)
+        theirs.close()
+        self._workers.append(_Worker(pid, ours))
 
     def look(self, orders: Sequence[Look], places: Sequence[Place]) -> list[Found]:
         """Have everything below these places looked at; each worker has its own order."""
         self.board.clear()
         for worker, order in zip(self._workers, orders, strict=True):
-            _send(worker.line, order)
+            self._tell(worker, order)
         waiting = [[(tree, parts, [""])] for tree, parts in places]
         found: list[Found] = []
         while True:
             for worker in self._workers:
                 if not worker.busy and waiting:
-                    _send(worker.line, waiting.pop())
+                    self._tell(worker, waiting.pop())
                     worker.busy = True
             hungry = any(not worker.busy for worker in self._workers)
             if not any(worker.busy for worker in self._workers):
@@ -186,7 +199,7 @@ class Crew:
                 else:
                     waiting += [[part] for part in message]
         for worker in self._workers:
-            _send(worker.line, None)
+            self._tell(worker, None)
             found.append(self._answer(worker))
         return found
 
@@ -196,7 +209,7 @@ class Crew:
         done: list[Done] = []
         given = self._workers[: len(orders)]
         for worker, order in zip(given, orders, strict=True):
-            _send(worker.line, order)
+            self._tell(worker, order)
             worker.busy = True
         while any(worker.busy for worker in given):
             for worker, message in self._heard():
@@ -214,19 +227,28 @@ class Crew:
         self._tick(self.board.counted())
         return [(worker, self._answer(worker)) for worker in self._workers if worker.line.fileno() in ready]
 
+    def _tell(self, worker: _Worker, message: object) -> None:
+        try:
+            _send(worker.line, message)
+        except ConnectionError as gone:
+            raise _killed(worker) from gone
+
     def _answer(self, worker: _Worker) -> Any:  # noqa: ANN401 - whatever the order asks for
         try:
             error, message = _receive(worker.line)
         except (EOFError, ConnectionError) as gone:
-            raise UsernsplanError(
-                f"a worker (process {worker.pid}) was killed",
-                hint="nothing is lost: run again with the same words",
-            ) from gone
-        if error == "told":
-            raise UsernsplanError(*message[:1], hint=message[1])
+            raise _killed(worker) from gone
+        if error == _TOLD:
+            raise UsernsplanError(message[0], hint=message[1])
         if error:
             raise RuntimeError(message)
         return message
+
+
+def _killed(worker: _Worker) -> UsernsplanError:
+    return UsernsplanError(
+        f"a worker (process {worker.pid}) was killed", hint="nothing is lost: run again with the same words"
+    )
 
 
 class _Line:
@@ -258,13 +280,13 @@ def _serve(line: _Line, volumes: Sequence[Volume]) -> None:
     except (EOFError, ConnectionError):
         os._exit(0)
     except UsernsplanError as error:
-        _last_words(line, "told", (str(error), error.hint))
+        _last_words(line, _TOLD, (str(error), error.hint))
     except OSError as error:
         # Entries' errors are caught where they happen: this is the journal's.
         reason = (error.strerror or str(error)).lower()
-        _last_words(line, "told", (f"the journal of the run: {reason}", "make room, and run again with the same words"))
+        _last_words(line, _TOLD, (f"the journal of the run: {reason}", "make room, and run again with the same words"))
     except BaseException:  # noqa: BLE001 - the parent shows it
-        _last_words(line, "bug", traceback.format_exc())
+        _last_words(line, _BUG, traceback.format_exc())
     os._exit(1)
 
 

@@ -20,7 +20,7 @@ from usernsplan.errors import InvalidValueError, NotPermittedError, RefusedError
 from usernsplan.host import files, procfs
 from usernsplan.ledger import open_ledger
 from usernsplan.model import FixReport, LedgerState, Place, Volume
-from usernsplan.volume import decide, journal, spots, targets, walk
+from usernsplan.volume import decide, journal, spots, syscalls, targets, walk
 from usernsplan.volume.carry import Done, Found, merged
 from usernsplan.volume.journal import CHANGING, DONE, LOOKING, UNDOING, UNDONE, Journal, RunState, Tree
 from usernsplan.volume.workers import MOST, Carry, Crew, Late, Look, Tops
@@ -230,6 +230,7 @@ class _Job:
                     log.set(state=UNDOING)
                 done = self._passage(crew, log, -1, trust=trust, really=really)
                 self._add(done)
+                self._settle(done, state)
                 if really and not any(part.half for part in done):
                     log.set(state=UNDONE, undone=time.time_ns(), whole=not self.failed)
         finally:
@@ -314,6 +315,7 @@ class _Job:
             if stage == last:
                 self._add(done)
             self.fail(place for part in done for place in part.failed)
+            self._settle(done, log.state)
             if any(part.half for part in done):
                 self.notes.append(f"run {log.state.run} is not finished; run again with the same words")
                 return
@@ -347,6 +349,17 @@ class _Job:
             tops = {note.tree: note for part in done for note in part.tops}
             done += crew.each([Tops(turn, tuple(tops.values()), end, trust, really)])
         return done
+
+    def _settle(self, done: Sequence[Done], state: RunState) -> None:
+        """Have on disk what the journal is about to call done, where the same words could not do it again.
+
+        A power cut may keep a new owner and lose the setuid bit that was put back after it, or keep the note that
+        ids are staged and lose that they are. A plain change of owner that is lost is found by the next run.
+        """
+        if state.staging or any(part.kinds or part.linked for part in done):
+            for volume in self.volumes:
+                if volume.top >= 0:
+                    _sync(volume)
 
     def _check(self, crew: Crew, log: Journal) -> None:
         """Raise StoppedError where a signal stopped the workers."""
@@ -433,6 +446,14 @@ def _verified(layout: Layout, new: RunState, volumes: Sequence[walk.Volume]) -> 
 
 def _changed_ns(volume: walk.Volume) -> int:
     return os.fstat(volume.top).st_ctime_ns
+
+
+def _sync(volume: walk.Volume) -> None:
+    try:
+        syscalls.sync_file_system(volume.top)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise UsernsplanError(f"{volume.path}: what was changed is not all on the disk: {reason}") from error
 
 
 def _tree(volume: walk.Volume) -> Tree:

@@ -43,6 +43,12 @@ def chown_pinned(descriptor: int, uid: int, gid: int) -> None:
         raise _error(b"")
 
 
+def sync_file_system(descriptor: int) -> None:
+    """Bring everything that was changed on a file system to the disk: syncfs(2)."""
+    if _libc.syncfs(descriptor):
+        raise _error(b"")
+
+
 def born_ns(name: str) -> int | None:
     """When an entry of the current folder was made, in ns since the epoch; None where nobody knows."""
     found = _statx(name, _STATX_BTIME)

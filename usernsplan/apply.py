@@ -173,8 +173,8 @@ def _entry(intent: Intent, layout: Layout) -> HistoryEntry:
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     changed = tuple(_printable(line) for change in intent.changes for line in _lines(layout, change))
     changed += tuple(f"forgot the released range of {name}" for name in intent.ledger.forget)
-    changed += tuple(_printable(f"volume {v.path} is {v.name}'s now ({v.mode})") for v in intent.ledger.volumes)
-    changed += tuple(_printable(f"volume {path} is no container's any more") for path in intent.ledger.no_volumes)
+    changed += tuple(f"volume {_one_line(v.path)} is {v.name}'s now ({v.mode})" for v in intent.ledger.volumes)
+    changed += tuple(f"volume {_one_line(path)} is no container's any more" for path in intent.ledger.no_volumes)
     return HistoryEntry(at, intent.actor, intent.command, changed)
 
 
@@ -188,6 +188,11 @@ def _lines(layout: Layout, change: Change) -> Iterable[str]:
 
 def _log(layout: Layout, entry: HistoryEntry) -> None:
     log.changed(layout, (f"{line} (uid {entry.actor.uid}: {entry.command})" for line in entry.changed))
+
+
+def _one_line(path: str) -> str:
+    """A path, which may hold any character, as a part of a line that nobody can forge."""
+    return path if path.isprintable() else repr(path)
 
 
 def _printable(text: str) -> str:

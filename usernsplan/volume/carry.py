@@ -17,6 +17,7 @@ from usernsplan.errors import InvalidValueError
 from usernsplan.volume import special, syscalls, walk
 from usernsplan.volume.folder import has_attributes, reason, step
 from usernsplan.volume.journal import Folder
+from usernsplan.volume.metadata import capability_rootid
 from usernsplan.volume.special import HalfDoneError, MeanwhileError, Special
 
 if TYPE_CHECKING:
@@ -159,6 +160,10 @@ class Looker:
             return [], []
         try:
             return self._look(volume, tree, parts, pinned, first=first)
+        except OSError as error:
+            # It opens and cannot be read: nothing in it is carried, and the rest is.
+            self.found.failed.append((volume.shown(parts), reason(error)))
+            return [], []
         finally:
             os.close(pinned)
 
@@ -330,7 +335,8 @@ class Looker:
             problems.append(str(error))
             return False
         if new is None:
-            problems.append("its capability is for a root that the map lacks")
+            root = capability_rootid(raw)
+            problems.append(f"its capability is for root {root}, which the map lacks; --unmapped keep leaves it so")
         return new is not None and new != raw
 
 
@@ -383,23 +389,29 @@ class Carrier:
                 self._failed(volume, note, "", "it is gone")
             return False
         try:
-            seen = os.fstat(pinned)
-            if note.inode != seen.st_ino or seen.st_dev != self._devices.get(note.device, seen.st_dev):
-                if self._back and note.changes():
-                    self._failed(volume, note, "", "another folder has its name now")
-                return False
-            os.fchdir(pinned)
-            # Where nobody but root may rename, the inode that was looked at is the one that is changed.
-            alone = seen.st_uid == 0 and not seen.st_mode & 0o022
-            as_noted = self._plain(volume, note, pinned, seen, alone=alone)
-            for entry in note.special:
-                as_noted &= entry.name == "." or self._special(volume, note, entry)
-            if note.parts:
-                return self.itself(note, pinned) and as_noted
-            self.done.tops.append(note)
-            return as_noted
+            return self._carry(volume, note, pinned)
+        except OSError as error:
+            self._failed(volume, note, "", reason(error))
+            return True
         finally:
             os.close(pinned)
+
+    def _carry(self, volume: Volume, note: Folder, pinned: int) -> bool:
+        seen = os.fstat(pinned)
+        if note.inode != seen.st_ino or seen.st_dev != self._devices.get(note.device, seen.st_dev):
+            if self._back and note.changes():
+                self._failed(volume, note, "", "another folder has its name now")
+            return False
+        os.fchdir(pinned)
+        # Where nobody but root may rename, the inode that was looked at is the one that is changed.
+        alone = seen.st_uid == 0 and not seen.st_mode & 0o022
+        as_noted = self._plain(volume, note, pinned, seen, alone=alone)
+        for entry in note.special:
+            as_noted &= entry.name == "." or self._special(volume, note, entry)
+        if note.parts:
+            return self.itself(note, pinned) and as_noted
+        self.done.tops.append(note)
+        return as_noted
 
     def itself(self, note: Folder, pinned: int) -> bool:
         """Change the folder itself, in which this process stands: after what is in it."""

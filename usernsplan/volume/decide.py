@@ -91,6 +91,7 @@ def targets_of(request: FixRequest, ledger: LedgerState, allocation: Allocation 
     strange = {
         "--mode own with --reverse, --from or a map": request.mode == "own" and shifts,
         "--user with --mode shift, --reverse, --from or a map": request.user is not None and shifts,
+        "--from and --container with the same name": allocation is not None and request.source == allocation.name,
         "--reverse with --from": request.reverse and request.source is not None,
         "a map with --container or --from": explicit and (request.container or request.source) is not None,
         "--passwd without --user": request.passwd is not None and request.user is None,
@@ -147,12 +148,12 @@ def judge(found: Found, request: FixRequest) -> Judgement:
     """Weigh what was seen, before anything is written. Raises RefusedError for what would not end well."""
     if found.refusals:
         raise RefusedError(
-            f"{len(found.refusals)} entries cannot be carried:\n{_listed(found.refusals)}",
+            f"{_entries(len(found.refusals))} cannot be carried:\n{_listed(found.refusals)}",
             hint="nothing was changed; mend these entries, or take another map",
         )
     if (found.unmapped_uids or found.unmapped_gids) and not request.keep_unmapped:
         rows = [
-            f"  {kind} {unmapped:<10} {entries} {'entry' if entries == 1 else 'entries'}"
+            f"  {kind} {unmapped:<10} {_entries(entries)}"
             for kind, ids in (("uid", found.unmapped_uids), ("gid", found.unmapped_gids))
             for unmapped, entries in sorted(ids.items())
         ]
@@ -165,11 +166,15 @@ def judge(found: Found, request: FixRequest) -> Judgement:
     places = [(place, "") for linked in outside.values() for place in linked.places]
     if outside and not request.skip_outside_links:
         raise RefusedError(
-            f"{len(outside)} files have links outside of the volume, which would change with them:\n{_listed(places)}",
+            f"links outside of the volume would change with these files:\n{_listed(places)}",
             hint="nothing was changed; --outside-links skip leaves these files as they are",
         )
     why = "it has links outside of the volume"
     return Judgement(frozenset(outside), tuple(Place(place, why) for place, _ in sorted(places)))
+
+
+def _entries(number: int) -> str:
+    return "1 entry" if number == 1 else f"{number} entries"
 
 
 def _listed(places: Sequence[tuple[str, str]]) -> str:

@@ -200,8 +200,9 @@ class _Job:
                     log.set(state=CHANGING, stage=stage, staging=staging, outside=tuple(outside))
                     self._carry(crew, log)
         finally:
-            if log.state.state == LOOKING:
+            if log.state.state == LOOKING or (log.state.state == DONE and not self.changed):
                 log.remove()
+                self.run_name = None
             log.close()
 
     def resume(self, state: RunState) -> None:

@@ -28,6 +28,13 @@ _STORAGE = (
     *("/var/lib/buildkit", "/var/lib/crio", "/run/docker", "/run/containerd"),
 )
 _STORAGE_ITSELF = ("/var/lib/lxc", "/var/lib/lxd", "/var/lib/incus", "/var/lib/machines", "/var/lib/portables")
+# File systems that hold nothing of anybody's.
+NOT_FILES = frozenset(
+    {
+        *("proc", "sysfs", "devtmpfs", "devpts", "cgroup", "cgroup2", "securityfs", "debugfs", "tracefs", "bpf"),
+        *("configfs", "pstore", "mqueue", "efivarfs", "fusectl", "binfmt_misc", "nsfs", "rpc_pipefs", "selinuxfs"),
+    }
+)
 _VOLUMES = "/volumes/"
 _IN_HOMES = (".ssh", ".gnupg", ".local/share/containers", ".local/share/docker")
 _FIRST_PERSON = 1000
@@ -70,6 +77,8 @@ def _reasons(path: str, homes: tuple[str, ...], real: Callable[[str], str]) -> I
         (_STORAGE_ITSELF, True, False, "{} holds the root file systems of many containers", False),
         (_ITSELF, True, False, "{} is shared by many", False),
         (homes, True, False, "{} is somebody's home", False),
+        # People whom passwd does not list (LDAP) live there too.
+        ((path,) if os.path.dirname(path) == "/home" else (), True, False, "{} is somebody's home", False),
     ):
         for folder in folders:
             if (itself and path == folder) or (below and not excepted and _inside(path, folder)):

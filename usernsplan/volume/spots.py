@@ -41,16 +41,12 @@ def _spot(layout: Layout, words: str) -> Spot:
     if not path or "\0" in path:
         raise InvalidValueError(f"'{path}' is no path")
     placed = _placed(layout, path)
-    shown = decide.printable(path)
-    if ".." in path.split("/"):
-        raise RefusedError(
-            f"{shown} contains '..'", hint=f"it really is {os.path.realpath(placed)}: name that, if you mean it"
-        )
-    if os.path.islink(placed):
-        raise RefusedError(
-            f"{shown} is a symlink", hint=f"it leads to {os.path.realpath(placed)}: name that, if you mean it"
-        )
     real = os.path.realpath(placed)
+    shown, hint = decide.printable(path), f"it really is {decide.printable(real)}: name that, if you mean it"
+    if ".." in path.split("/"):
+        raise RefusedError(f"{shown} contains '..'", hint=hint)
+    if os.path.islink(os.path.normpath(placed)):
+        raise RefusedError(f"{shown} is a symlink", hint=hint)
     if not os.path.lexists(real):
         where = "" if layout.is_host else f" ({placed}: with --root, PATH is a name below it)"
         raise InvalidValueError(f"{shown} does not exist{where}")
@@ -64,12 +60,11 @@ def _spot(layout: Layout, words: str) -> Spot:
 
 def _placed(layout: Layout, path: str) -> str:
     """Where a path that was typed lies: below the root, unless it was typed as lying there, or as relative."""
-    absolute = os.path.abspath(path) if not path.startswith("/") else path
-    absolute = absolute.rstrip("/") or "/"
-    below = layout.real.rstrip("/")
-    if layout.is_host or not path.startswith("/") or f"{absolute}/".startswith(f"{below}/"):
+    absolute = path if path.startswith("/") else f"{os.getcwd()}/{path}"
+    tops = {layout.real, os.path.abspath(layout.root)}
+    if layout.is_host or absolute != path or any(f"{path}/".startswith(top.rstrip("/") + "/") for top in tops):
         return absolute
-    return below + absolute
+    return layout.real.rstrip("/") + absolute
 
 
 def refuse_dangerous(layout: Layout, request: FixRequest, spots: Sequence[Spot]) -> None:
@@ -78,12 +73,17 @@ def refuse_dangerous(layout: Layout, request: FixRequest, spots: Sequence[Spot])
     everybody = homes if layout.is_host else protected.homes_of(accounts.homes(files.layout_at("/")))
     mounts = walk.all_mounts()
     for spot in spots:
+        kind = walk.kind_of(spot.path, mounts)
+        if kind in protected.NOT_FILES:
+            raise RefusedError(
+                f"{spot.path} is {kind}, which is the kernel's own", hint="name the folder of one volume"
+            )
         names = [spot.path, *walk.other_names(spot.path, mounts)]
         for point in walk.Mounts.below(spot.path, mounts).points(spot.path) if request.cross_mounts else ():
             names += walk.other_names(point, mounts)
         dangers = [protected.danger(name, everybody, os.path.realpath) for name in names]
         dangers += [protected.danger(below, homes) for name in names if (below := _below(layout, name)) is not None]
-        for danger in filter(None, dangers):
+        for danger in sorted(filter(None, dangers), key=lambda danger: not danger.never):
             if danger.never:
                 raise RefusedError(f"{spot.path}: {danger.reason}", hint="name the folder of one volume")
             if not request.yes:

@@ -135,9 +135,8 @@ class Targets:
 
 def shift(mapping: Mapping, *, reverse: bool = False, keep: bool = False) -> Targets:
     """Container ids, as they lie on the host, become the container's host ids; or back."""
-    uids, gids = (m.invert() if reverse else m for m in (mapping.uids, mapping.gids))
-    root = 0 if reverse else mapping.uids.to_host(0)
-    return Targets(Moves(uids, keep=keep), Moves(gids, keep=keep), root)
+    uids, gids = (Moves(m.invert() if reverse else m, keep=keep) for m in (mapping.uids, mapping.gids))
+    return Targets(uids, gids, 0 if reverse else uids(0))
 
 
 def own(mapping: Mapping, user: Owner, *, keep: bool = False) -> Targets:
@@ -163,8 +162,8 @@ def move(old: Mapping, new: Mapping, *, keep: bool = False) -> Targets:
 
 def explicit(uids: IdMap, gids: IdMap, *, reverse: bool = False, keep: bool = False) -> Targets:
     """The maps as they were typed: container ids become host ids, or back."""
-    moves = [Moves(m.invert() if reverse else m, source_first=True, keep=keep) for m in (uids, gids)]
-    return Targets(moves[0], moves[1], 0 if reverse else uids.to_host(0))
+    uid_moves, gid_moves = (Moves(m.invert() if reverse else m, source_first=True, keep=keep) for m in (uids, gids))
+    return Targets(uid_moves, gid_moves, 0 if reverse else uid_moves(0))
 
 
 def _through(old: IdMap, new: IdMap) -> IdMap:

@@ -102,7 +102,7 @@ def volume(path: str, *, cross_mounts: bool = False) -> Volume:
     top = pin(path)
     mounts = all_mounts()
     inside = Mounts.below(path, mounts)
-    local = not inside.names and _mount_of(path, mounts).kind in _LOCAL
+    local = not inside.names and kind_of(path, mounts) in _LOCAL
     return Volume(path, top, inside, cross_mounts, _knows_openat2(top), local)
 
 
@@ -124,6 +124,11 @@ def _mount_of(path: str, mounts: Iterable[Mount]) -> Mount:
     above = [mount for mount in mounts if f"{path.rstrip('/')}/".startswith(mount.point.rstrip("/") + "/")]
     longest = max((len(mount.point) for mount in above), default=0)
     return next((mount for mount in reversed(above) if len(mount.point) == longest), Mount("", "/", "/", ""))
+
+
+def kind_of(path: str, mounts: Iterable[Mount]) -> str:
+    """The type of the file system at a real path."""
+    return _mount_of(path, mounts).kind
 
 
 def other_names(path: str, mounts: Sequence[Mount]) -> list[str]:

@@ -404,26 +404,26 @@ def _late(line: _Line, volumes: Sequence[Volume], order: Late, again: list[Place
 
 def _touched(volumes: Sequence[Volume], note: Folder, since: int) -> bool:
     """Tell whether a folder got or lost a name since (ns), or is another one now."""
-    try:
-        pinned = walk.folder(volumes[note.tree], note.parts)
-    except OSError:
-        return False
-    try:
-        now = os.fstat(pinned)
-        return now.st_mtime_ns >= since or (now.st_dev, now.st_ino) != (note.device, note.inode)
-    finally:
-        os.close(pinned)
+    now = _seen(volumes[note.tree], note.parts)
+    return now is not None and (now.st_mtime_ns >= since or now.st_ino != note.inode)
 
 
 def _is_new(volume: Volume, parts: tuple[str, ...], name: str, looker: Looker) -> bool:
     """Tell whether a sub-folder has not been worked on: those that were, have their new owner."""
+    now = _seen(volume, (*parts, name))
+    return now is not None and looker.wanted(now[4:6]) != now[4:6]
+
+
+def _seen(volume: Volume, parts: tuple[str, ...]) -> os.stat_result | None:
+    """A folder as it is now; None where there is none any more, or it cannot be opened."""
     try:
-        pinned = walk.folder(volume, (*parts, name))
+        pinned = walk.folder(volume, parts)
     except OSError:
-        return False
+        return None
     try:
-        owner = os.fstat(pinned)[4:6]
-        return looker.wanted(owner) != owner
+        return os.fstat(pinned)
+    except OSError:
+        return None
     finally:
         os.close(pinned)
 

@@ -436,7 +436,9 @@ def test_mounts_inside_are_entered_where_one_says_so(mounts: Host) -> None:
     [start] = mounts.starts.values()
     before = snapshot(mounts.volume)
     report = mounts.fix("--mode", "shift", "--cross-mounts")
-    assert report["skipped"] == []
+    assert {place["reason"].partition(", ")[2] for place in report["skipped"]} <= {
+        "and what it shows is met under another name"
+    }
     assert differences(snapshot(mounts.volume), expected(before, shift(start))) == []
     mounts.undo(report["run"])
     assert differences(snapshot(mounts.volume), before) == []

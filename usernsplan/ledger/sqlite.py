@@ -140,7 +140,10 @@ class SqliteLedger:
             db.executemany(
                 "INSERT INTO allocation VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (_row(a, entry.at) for a in change.add)
             )
-            db.executemany("DELETE FROM volume WHERE name = ?", ((name,) for name in change.forget))
+            db.executemany(
+                "DELETE FROM volume WHERE name = ?1 AND NOT EXISTS (SELECT * FROM allocation WHERE name = ?1)",
+                ((name,) for name in change.forget),
+            )
             db.executemany("DELETE FROM volume WHERE path = ?", ((os.fsencode(path),) for path in change.no_volumes))
             db.executemany(
                 "INSERT OR REPLACE INTO volume VALUES (?, ?, ?, ?)",

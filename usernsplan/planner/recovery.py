@@ -61,14 +61,15 @@ def as_mended(state: HostState, intent: Intent) -> HostState:
     ledger = replace(state.ledger, interrupted=False)
     if mended.completed:
         change = intent.ledger
+        allocations = (*(a for a in ledger.allocations if a.name not in change.remove), *change.add)
         ledger = replace(
             ledger,
-            allocations=(*(a for a in ledger.allocations if a.name not in change.remove), *change.add),
+            allocations=allocations,
             quarantined=(
                 *(q for q in ledger.quarantined if q.name not in change.forget),
                 *(Quarantined(name, held, "") for name, held in change.quarantine),
             ),
-            volumes=after(ledger.volumes, change),
+            volumes=after(ledger.volumes, change, (a.name for a in allocations)),
         )
     return replace(
         state,

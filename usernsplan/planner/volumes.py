@@ -24,8 +24,11 @@ def record(state: HostState, volumes: Iterable[Volume], removed: Iterable[str] =
     return Plan("volume", ledger=LedgerChange(volumes=new, no_volumes=gone))
 
 
-def after(volumes: Iterable[Volume], change: LedgerChange) -> tuple[Volume, ...]:
-    """The volumes that the ledger holds after a change."""
-    replaced = {*change.no_volumes, *(v.path for v in change.volumes)}
-    kept = (v for v in volumes if v.path not in replaced and v.name not in change.forget)
+def after(volumes: Iterable[Volume], change: LedgerChange, names: Iterable[str]) -> tuple[Volume, ...]:
+    """The volumes that the ledger holds after a change; ``names`` are those that are allocated then.
+
+    A name that is forgotten takes its volumes with it, unless a new container has it.
+    """
+    replaced, gone = {*change.no_volumes, *(v.path for v in change.volumes)}, {*change.forget} - {*names}
+    kept = (v for v in volumes if v.path not in replaced and v.name not in gone)
     return tuple(sorted([*kept, *change.volumes], key=lambda v: v.path))

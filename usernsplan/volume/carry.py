@@ -10,30 +10,33 @@ import errno
 import os
 import stat
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from usernsplan.errors import InvalidValueError
 from usernsplan.volume import special, syscalls, walk
-from usernsplan.volume.folder import has_attributes, reason, step
+from usernsplan.volume.folder import IMMUTABLE, has_attributes, reason, step
 from usernsplan.volume.journal import Folder
 from usernsplan.volume.metadata import capability_rootid
-from usernsplan.volume.special import HalfDoneError, MeanwhileError, Special
+from usernsplan.volume.special import Care, HalfDoneError, MeanwhileError, Special
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from usernsplan.volume.journal import Settled
     from usernsplan.volume.targets import Owner, Turn
     from usernsplan.volume.walk import Volume
 
 _SETID = stat.S_ISUID | stat.S_ISGID
 # Of one reason, more places than anybody will read.
-_MOST_PLACES = 10_000
+MOST_PLACES = 10_000
 # Names of one folder that are noted in one line of the journal.
 _LINE = 4096
 _MOUNT = "it is a mount point; --cross-mounts enters it"
 # Told by the table of ids, not entry by entry, where nothing is changed yet.
 _UNMAPPED = "its ACL has an id that the map lacks"
+_TWICE = "it is a mount point, and what it shows is met under another name"
 _READ_ONLY = "it is a mount point, and read-only"
 
 Place = tuple[str, str]
@@ -43,19 +46,31 @@ Place = tuple[str, str]
 class Linked:
     """An inode with several names: how many it has, how many were found, what its change would be counted as.
 
-    ``places`` are the names that were found, as long as some are missing.
+    ``changed_ns`` is its ctime when it was first seen. A rename changes that: whoever renames a name from where we have
+    not been to where we are makes one name look like two. ``places`` are the names, as long as some are missing.
     """
 
     links: int
+    changed_ns: int
     found: int = 0
     kinds: tuple[str, ...] | None = None
+    moved: bool = False
     places: list[str] = field(default_factory=list)
 
-    def add(self, found: int, kinds: tuple[str, ...] | None, places: Iterable[str]) -> None:
+    def add(self, other: Linked) -> None:
         """Take in more names of the same inode."""
-        self.found += found
-        self.kinds = self.kinds if kinds is None else kinds
-        self.places = [*self.places, *places] if self.found < self.links else []
+        self.found += other.found
+        self.kinds = self.kinds if other.kinds is None else other.kinds
+        self.moved |= other.moved or self.changed_ns != other.changed_ns
+        if self.is_inside:
+            self.places.clear()
+        else:
+            self.places += other.places
+
+    @property
+    def is_inside(self) -> bool:
+        """Tell whether all its names were found in the volume, each where it stayed."""
+        return self.found >= self.links and not self.moved
 
 
 @dataclass(slots=True)
@@ -72,11 +87,15 @@ class Found:
     refusals: list[Place] = field(default_factory=list)
     skipped: list[Place] = field(default_factory=list)
     failed: list[Place] = field(default_factory=list)
+    special: bool = False
 
 
 @dataclass(slots=True)
 class Done:
-    """What was changed. ``linked`` are inodes with several names; ``half`` tells that the run has to be finished."""
+    """What was changed. ``linked`` are inodes with several names; ``half`` tells that the run has to be finished.
+
+    ``lost``: a folder was not where it had been noted; ``carried`` are the paths that were tried again and are right.
+    """
 
     changed: int = 0
     stragglers: int = 0
@@ -86,6 +105,8 @@ class Done:
     failed: list[Place] = field(default_factory=list)
     tops: list[Folder] = field(default_factory=list)
     half: bool = False
+    lost: bool = False
+    carried: set[str] = field(default_factory=set)
 
 
 def _no_place(owner: Owner) -> str:
@@ -118,6 +139,8 @@ def unmounted(volume: Volume, parts: tuple[str, ...], names: list[str]) -> tuple
         if not stat.S_ISDIR(os.lstat(name).st_mode):
             if not volume.cross_mounts:
                 left[name] = _MOUNT
+            elif volume.shown(parts, name) in volume.twice:
+                left[name] = _TWICE
             elif os.statvfs(name).f_flag & os.ST_RDONLY:
                 left[name] = _READ_ONLY
     return [name for name in names if name not in left], [(volume.shown(parts, name), left[name]) for name in left]
@@ -127,28 +150,34 @@ class Looker:
     """Looks at folders, and changes nothing.
 
     ``late``: the run is under way, so what cannot be carried is named instead of counted; ``outside`` are linked inodes
-    that were named before.
+    that were named before. ``dry``: nothing will be changed after it, so what could not be changed is to be found now.
     """
 
     def __init__(
         self,
         volumes: Sequence[Volume],
         turn: Turn,
-        seen_before: int,
         *,
         late: bool = False,
+        dry: bool = False,
         outside: frozenset[tuple[int, int]] = frozenset(),
     ) -> None:
         self.found = Found()
         self._volumes = volumes
         self._turn = turn
-        self._seen_before = seen_before
         self._late = late
+        self._dry = dry
         self._outside = outside
         self._wanted: dict[Owner, Owner | None] = {}
 
-    def look(self, tree: int, parts: tuple[str, ...], *, first: bool = True) -> tuple[list[Folder], list[str]]:
-        """Look at one folder: what is to be noted of it, in one or several pieces, and its sub-folders."""
+    def look(
+        self, tree: int, parts: tuple[str, ...], seen_before: int = 0, *, first: bool = True
+    ) -> tuple[list[Folder], list[str], int]:
+        """Look at one folder: what is to be noted of it, in one or several pieces; its sub-folders; their seen_before.
+
+        See step for ``seen_before``. A folder that was changed since then may have been moved here with all that is in
+        it, whose own times tell nothing of that.
+        """
         volume = self._volumes[tree]
         try:
             pinned = walk.folder(volume, parts)
@@ -156,37 +185,39 @@ class Looker:
             if error.errno == errno.EXDEV:
                 self.found.skipped.append((volume.shown(parts), _MOUNT))
             elif error.errno not in walk.GONE:
-                self.found.failed.append((volume.shown(parts), reason(error)))
-            return [], []
+                self._fail(volume.shown(parts), reason(error))
+            return [], [], 0
         try:
-            return self._look(volume, tree, parts, pinned, first=first)
+            seen = os.fstat(pinned)
+            seen_before = seen_before if seen.st_ctime_ns < seen_before else 0
+            notes, folders = self._look(volume, Folder(tree, parts, seen.st_dev, seen.st_ino), pinned, seen_before)
         except OSError as error:
             # It opens and cannot be read: nothing in it is carried, and the rest is.
-            self.found.failed.append((volume.shown(parts), reason(error)))
-            return [], []
+            self._fail(volume.shown(parts), reason(error))
+            return [], [], 0
         finally:
             os.close(pinned)
+        self.found.entries += first
+        return notes, folders, seen_before
 
-    def _look(
-        self, volume: Volume, tree: int, parts: tuple[str, ...], pinned: int, *, first: bool
-    ) -> tuple[list[Folder], list[str]]:
-        seen = os.fstat(pinned)
-        if volume.mounts.names and not self._may_enter(volume, parts, pinned):
+    def _look(self, volume: Volume, note: Folder, pinned: int, seen_before: int) -> tuple[list[Folder], list[str]]:
+        if volume.mounts.names and not self._may_enter(volume, note.parts, pinned):
             return [], []
         os.fchdir(pinned)
-        notes = [Folder(tree, parts, seen.st_dev, seen.st_ino)]
-        folders: list[str] = []
-        self.found.entries += first
-        self._itself(volume, notes[0], seen)
+        seen = os.fstat(pinned)
+        notes, folders = [note], []
+        self._itself(volume, note, seen)
         for batch in walk.names(pinned, seen.st_size):
-            names, mounted = unmounted(volume, parts, batch)
+            names, mounted = unmounted(volume, note.parts, batch)
             self.found.skipped += mounted
-            found = step(names, {}, self._seen_before, alone=True)
+            if mounted:
+                self._room(notes).left.extend(set(batch) - set(names))
+            found = step(pinned, names, {}, seen_before)
             folders += found.folders
             self.found.entries += sum(map(len, found.plain.values())) + len(found.care)
             if self._late:
-                self._name_unmapped(volume, parts, found.plain)
-            self._plain(notes, found.plain)
+                self._name_unmapped(volume, note.parts, found.plain)
+            self._plain(volume, notes, found.plain, several=seen.st_size >= walk.BIG)
             for name, _ in found.care:
                 self._special(volume, notes, name)
             for name, why in found.failures:
@@ -196,6 +227,9 @@ class Looker:
     def _may_enter(self, volume: Volume, parts: tuple[str, ...], pinned: int) -> bool:
         if not parts or parts[-1] not in volume.mounts.names.get(parts[:-1], ()):
             return True
+        if volume.shown(parts) in volume.twice:
+            self.found.skipped.append((volume.shown(parts), _TWICE))
+            return False
         if os.fstatvfs(pinned).f_flag & os.ST_RDONLY:
             self.found.skipped.append((volume.shown(parts), _READ_ONLY))
             return False
@@ -227,30 +261,46 @@ class Looker:
     def _name_unmapped(self, volume: Volume, parts: tuple[str, ...], plain: dict[Owner, list[str]]) -> None:
         for owner, names in plain.items():
             if self.wanted(owner) is None:
-                self.found.failed += [(volume.shown(parts, name), _no_place(owner)) for name in names]
+                for name in names:
+                    self._fail(volume.shown(parts, name), _no_place(owner))
 
     def _first(self, owner: Owner) -> Owner:
         return self._turn.first(owner) or owner
 
-    def _plain(self, notes: list[Folder], plain: dict[Owner, list[str]]) -> None:
+    def _plain(self, volume: Volume, notes: list[Folder], plain: dict[Owner, list[str]], *, several: bool) -> None:
+        """Note the plain entries of a folder, or of one of several batches of its names."""
         changing = {owner: names for owner, names in plain.items() if self._owner_changes(owner, len(names))}
-        if not changing:
+        if self._dry:
+            changing = {owner: self._changeable(volume, notes, names) for owner, names in changing.items()}
+        if not changing and not several:
             return
         self.found.changes += sum(map(len, changing.values()))
-        if len(notes) == 1 and notes[0].common is None:
+        if len(notes) == 1 and notes[0].common is None and changing:
             common = max(changing, key=lambda owner: len(changing[owner]))
             notes[0].common = self._first(common)
-        for owner, names in changing.items():
+        for owner, names in plain.items():
             first = self._first(owner)
-            if first == notes[0].common:
+            if owner in changing and first == notes[0].common:
                 continue
             for start in range(0, len(names), _LINE):
-                self._room(notes).others.append((first, names[start : start + _LINE]))
+                room = self._room(notes)
+                if owner in changing:
+                    room.others.append((first, names[start : start + _LINE]))
+                else:
+                    # Backwards, what was right all along must not be taken for what the run has made so.
+                    room.left += names[start : start + _LINE]
+
+    def _changeable(self, volume: Volume, notes: list[Folder], names: list[str]) -> list[str]:
+        """The names without those that the system would not let us change, which are named."""
+        stuck = [name for name in names if syscalls.is_immutable(name)] if self._dry else []
+        for name in stuck:
+            self._leave(volume, notes, name, IMMUTABLE)
+        return [name for name in names if name not in stuck] if stuck else names
 
     def _room(self, notes: list[Folder]) -> Folder:
         """The piece of the note to add to: a new one where the last is full."""
         last = notes[-1]
-        if len(last.special) + sum(len(names) for _, names in last.others) >= _LINE:
+        if len(last.special) + len(last.left) + sum(len(names) for _, names in last.others) >= _LINE:
             notes.append(Folder(last.tree, last.parts, last.device, last.inode))
         return notes[-1]
 
@@ -263,18 +313,22 @@ class Looker:
             self._leave(volume, [note], ".", reason(error, "."))
             return
         owner = (seen.st_uid, seen.st_gid)
-        if self._owner_changes(owner, 1):
+        if self._owner_changes(owner, 1) and self._changeable(volume, [note], ["."]):
             note.own = self._first(owner)
             self.found.changes += 1
 
     def _leave(self, volume: Volume, notes: list[Folder], name: str, why: str) -> None:
         """Name an entry that cannot be carried, and keep it out of what will be."""
-        self.found.failed.append((volume.shown(notes[0].parts, "" if name == "." else name), why))
+        self._fail(volume.shown(notes[0].parts, "" if name == "." else name), why)
         self._room(notes).left.append(name)
+
+    def _fail(self, place: str, why: str) -> None:
+        if len(self.found.failed) < MOST_PLACES:
+            self.found.failed.append((place, why))
 
     def _special(self, volume: Volume, notes: list[Folder], name: str) -> None:
         try:
-            entry = special.look(name)
+            entry = special.look(name, volume.pin)
         except FileNotFoundError:
             return
         except OSError as error:
@@ -291,17 +345,33 @@ class Looker:
         if self._late and (problems := problems + self._late_problems(entry, changes=changes)):
             self._leave(volume, notes, name, problems[0])
             return
+        if changes and not self._changeable(volume, notes, [name]):
+            return
         place = volume.shown(notes[0].parts, "" if name == "." else name)
-        self.found.refusals += [(place, problem) for problem in problems if problem != _UNMAPPED]
+        if len(self.found.refusals) < MOST_PLACES:
+            self.found.refusals += [(place, problem) for problem in problems if problem != _UNMAPPED]
+        self._count(entry, place, changes=changes)
+        if changes:
+            self.found.special = True
+            self._room(notes).special.append(entry.with_owner(self._first(entry.form.owner)))
+        else:
+            self._room(notes).left.append(name)
+
+    def _count(self, entry: Special, place: str, *, changes: bool) -> None:
         kinds = kinds_of(entry)
         if entry.linked:
-            known = self.found.linked.setdefault((entry.device, entry.inode), Linked(entry.links))
-            known.add(1, kinds if changes else None, [place])
+            seen = Linked(entry.links, entry.changed_ns, 1, kinds if changes else None, places=[place])
+            self._linked((entry.device, entry.inode), seen)
         elif changes:
             self.found.changes += 1
             self.found.kinds.update(kinds)
-        if changes:
-            self._room(notes).special.append(entry.with_owner(self._first(entry.form.owner)))
+
+    def _linked(self, key: tuple[int, int], seen: Linked) -> None:
+        known = self.found.linked.get(key)
+        if known:
+            known.add(seen)
+        else:
+            self.found.linked[key] = seen
 
     def _late_problems(self, entry: Special, *, changes: bool) -> list[str]:
         if self.wanted(entry.form.owner) is None:
@@ -340,39 +410,38 @@ class Looker:
         return new is not None and new != raw
 
 
-class Carrier:
-    """Carries notes out. ``turn`` says which passage this is; ``outside`` are linked inodes that are left alone.
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How to carry notes out. ``turn`` says which passage this is; ``outside`` are linked inodes that are left alone.
 
     ``devices``: the number that a device had when the notes were made, and has now; a reboot may change it. ``end``
-    (ns), where a run that ended is taken back: whatever was made or changed after it is named and left, but for inodes
-    that ``vouched`` knows to have been only carried to and fro until then (ns). ``trust`` gives setuid bits and
-    capabilities back also to what was changed after it. ``really`` is False where everything is only to be counted.
+    (ns), where a run that ended is taken back: what was made or changed after it is named and left; ``until`` (ns):
+    later runs, taken back since, have changed it as well. ``settled``, ``trust``, ``really``: see Care. ``only``:
+    nothing but these paths.
     """
 
-    def __init__(  # noqa: PLR0913 - all that an order says
-        self,
-        volumes: Sequence[Volume],
-        turn: Turn,
-        seen_before: int,
-        *,
-        devices: Mapping[int, int] | None = None,
-        outside: frozenset[tuple[int, int]] = frozenset(),
-        end: int | None = None,
-        vouched: Mapping[int, int] | None = None,
-        trust: bool = False,
-        really: bool = True,
-    ) -> None:
+    turn: Turn
+    seen_before: int = 0
+    devices: Mapping[int, int] = field(default_factory=dict)
+    outside: frozenset[tuple[int, int]] = frozenset()
+    end: int | None = None
+    until: int | None = None
+    settled: Mapping[tuple[int, int], int] = field(default_factory=dict)
+    trust: bool = False
+    really: bool = True
+    only: frozenset[str] | None = None
+
+
+class Carrier:
+    """Carries notes out, by the rules; ``settled`` is where the ctimes of inodes with power are noted."""
+
+    def __init__(self, volumes: Sequence[Volume], rules: Rules, settled: Settled | None = None) -> None:
         self.done = Done()
         self._volumes = volumes
-        self._turn = turn
-        self._seen_before = seen_before
-        self._devices = devices or {}
-        self._outside = outside
-        self._back = turn.stage < 0
-        self._end = end
-        self._vouched = vouched or {}
-        self._trust = trust
-        self._really = really
+        self._rules = rules
+        self._turn = rules.turn
+        self._back = rules.turn.stage < 0
+        self._settled = settled
 
     def carry(self, note: Folder) -> bool:
         """Carry one folder's note out; False where something in it was not as noted and is to be looked at again."""
@@ -385,9 +454,7 @@ class Carrier:
             if error.errno not in walk.GONE | {errno.EXDEV}:
                 self._failed(volume, note, "", reason(error))
                 return True
-            if self._back and note.changes():
-                self._failed(volume, note, "", "it is gone")
-            return False
+            return self._lost(volume, note, "it is gone")
         try:
             return self._carry(volume, note, pinned)
         except OSError as error:
@@ -398,13 +465,11 @@ class Carrier:
 
     def _carry(self, volume: Volume, note: Folder, pinned: int) -> bool:
         seen = os.fstat(pinned)
-        if note.inode != seen.st_ino or seen.st_dev != self._devices.get(note.device, seen.st_dev):
-            if self._back and note.changes():
-                self._failed(volume, note, "", "another folder has its name now")
-            return False
+        if note.inode != seen.st_ino or seen.st_dev != self._rules.devices.get(note.device, seen.st_dev):
+            return self._lost(volume, note, "another folder has its name now")
         os.fchdir(pinned)
-        # Where nobody but root may rename, the inode that was looked at is the one that is changed.
-        alone = seen.st_uid == 0 and not seen.st_mode & 0o022
+        # Where nobody but root may rename, and nothing is mounted, a name stays that of the inode that was looked at.
+        alone = seen.st_uid == 0 and not seen.st_mode & 0o022 and not volume.mounts.names
         as_noted = self._plain(volume, note, pinned, seen, alone=alone)
         for entry in note.special:
             as_noted &= entry.name == "." or self._special(volume, note, entry)
@@ -413,13 +478,19 @@ class Carrier:
         self.done.tops.append(note)
         return as_noted
 
+    def _lost(self, volume: Volume, note: Folder, why: str) -> bool:
+        if self._back and note.changes():
+            self._failed(volume, note, "", why)
+        self.done.lost = True
+        return False
+
     def itself(self, note: Folder, pinned: int) -> bool:
         """Change the folder itself, in which this process stands: after what is in it."""
         volume = self._volumes[note.tree]
         for entry in note.special:
             if entry.name == ".":
                 return self._special(volume, note, entry)
-        if note.own is None:
+        if note.own is None or not self._is_meant(volume, note, "."):
             return True
         olds, new = self._turn.owners(note.own)
         now = os.fstat(pinned)[4:6]
@@ -429,18 +500,19 @@ class Carrier:
             return False
         if now != new:
             try:
-                if self._really:
+                if self._rules.really:
                     os.fchown(pinned, *new)
             except OSError as error:
                 self._failed(volume, note, "", reason(error, "."))
-            else:
-                self.done.changed += 1
+                return True
+            self.done.changed += 1
+        self._right(volume, note, ["."])
         return True
 
     def _plain(self, volume: Volume, note: Folder, pinned: int, seen: os.stat_result, *, alone: bool) -> bool:
         as_noted = True
         for first, names in note.others:
-            as_noted &= self._group(volume, note, names, first, alone=alone, listed=True)
+            as_noted &= self._group(volume, note, names, first, pinned, alone=alone, listed=True)
         if note.common is None:
             return as_noted
         listed = {name for _, names in note.others for name in names} | {entry.name for entry in note.special}
@@ -448,20 +520,25 @@ class Carrier:
         for batch in walk.names(pinned, seen.st_size):
             names, _ = unmounted(volume, note.parts, batch)
             names = [name for name in names if name not in listed] if listed else names
-            as_noted &= self._group(volume, note, names, note.common, alone=alone, listed=False)
+            as_noted &= self._group(volume, note, names, note.common, pinned, alone=alone, listed=False)
         return as_noted
 
     def _group(  # noqa: PLR0913 - one folder, one owner
-        self, volume: Volume, note: Folder, names: list[str], first: Owner, *, alone: bool, listed: bool
+        self, volume: Volume, note: Folder, names: list[str], first: Owner, pinned: int, *, alone: bool, listed: bool
     ) -> bool:
         """Give entries that once all had this owner their new one. ``listed``: the journal names them."""
         olds, new = self._turn.owners(first)
+        if self._rules.only is not None:
+            names = [name for name in names if self._is_meant(volume, note, name)]
         if self._back:
             names = self._unchanged(volume, note, names, olds, new, listed=listed)
-        owners = dict.fromkeys(olds, new) if self._really else {}
-        found = step(names, owners, self._seen_before, alone=alone)
+        owners = dict.fromkeys(olds, new) if self._rules.really else {}
+        found = step(pinned, names, owners, self._rules.seen_before, None if alone else volume.pin)
+        for old in {*olds, new}:
+            self._right(volume, note, found.plain.get(old, ()))
         self.done.changed += sum(len(found.plain.get(old, ())) for old in {*olds} - {new})
-        self.done.failed += [(volume.shown(note.parts, name), why) for name, why in found.failures]
+        for name, why in found.failures:
+            self._failed(volume, note, name, why)
         if self._back:
             return True
         strange = any(self._turn.wanted(owner) != owner for owner in found.plain if owner not in {*olds, new})
@@ -481,37 +558,40 @@ class Carrier:
                 continue
             if stat.S_ISDIR(now.st_mode) or now[4:6] == new:
                 continue
-            later = self._end is not None and now.st_ctime_ns > self._end
+            end, until = self._rules.end, self._rules.until or self._rules.end
+            later = until is not None and now.st_ctime_ns > until
             if now[4:6] not in olds:
                 why = f"its owner is {now.st_uid}:{now.st_gid} now"
-            elif later and (born := syscalls.born_ns(name)) is not None and born > (self._end or 0):
+            elif end and now.st_ctime_ns > end and (syscalls.born_ns(name) or 0) > end:
                 why = "it was made since"
+            elif later and not listed and now.st_mtime_ns <= (until or 0):
+                # Not written to: then it was renamed, perhaps from another owner's folder, or its mode changed.
+                why = "it was moved or changed since"
             elif now.st_nlink > 1 or now.st_mode & _SETID or (not stat.S_ISLNK(now.st_mode) and has_attributes(name)):
                 why = "it has got a link, a setuid bit, an ACL or a capability since"
             else:
                 kept.append(name)
                 continue
             # What was no concern of the run is none now.
-            if listed or later or self._end is None:
+            if listed or later or end is None:
                 self._failed(volume, note, name, why)
         return kept
 
     def _special(self, volume: Volume, note: Folder, entry: Special) -> bool:
         place = "" if entry.name == "." else entry.name
-        if (entry.device, entry.inode) in self._outside and entry.linked:
+        key = (entry.device, entry.inode)
+        if (key in self._rules.outside and entry.linked) or not self._is_meant(volume, note, entry.name):
             return True
         olds, _ = self._turn.owners(entry.form.owner)
         old, new = self._turn.forms(entry.form)
+        rules = self._rules
+        care = Care(volume.pin, rules.settled, back=self._back, trust=rules.trust, really=rules.really)
         try:
-            end = None if self._end is None or self._trust else max(self._end, self._vouched.get(entry.inode, 0))
-            changed = special.carry(entry, olds, old, new, end=end, really=self._really)
-        except FileNotFoundError:
+            with self._settled.alone() if entry.linked and self._settled else nullcontext():
+                changed, settled = special.carry(entry, olds, old, new, care)
+        except (FileNotFoundError, MeanwhileError) as error:
             if self._back:
-                self._failed(volume, note, place, "it is gone")
-            return False
-        except MeanwhileError as error:
-            if self._back:
-                self._failed(volume, note, place, str(error))
+                self._failed(volume, note, place, str(error) if isinstance(error, MeanwhileError) else "it is gone")
             return False
         except HalfDoneError as error:
             self.done.half = True
@@ -520,17 +600,31 @@ class Carrier:
         except OSError as error:
             self._failed(volume, note, place, reason(error, entry.name))
             return True
+        self._right(volume, note, [entry.name])
+        if settled is not None and entry.has_power and self._settled:
+            self._settled.note(entry, settled)
         if changed:
-            kinds = kinds_of(entry)
-            if entry.linked:
-                self.done.linked[entry.device, entry.inode] = kinds
-            else:
-                self.done.changed += 1
-                self.done.kinds.update(kinds)
+            self._count(entry)
         return True
 
+    def _count(self, entry: Special) -> None:
+        if entry.linked:
+            self.done.linked[entry.device, entry.inode] = kinds_of(entry)
+        else:
+            self.done.changed += 1
+            self.done.kinds.update(kinds_of(entry))
+
+    def _is_meant(self, volume: Volume, note: Folder, name: str) -> bool:
+        """Tell whether an entry is among those that are to be tried again, where only some are."""
+        only = self._rules.only
+        return only is None or volume.shown(note.parts, "" if name == "." else name) in only
+
+    def _right(self, volume: Volume, note: Folder, names: Iterable[str]) -> None:
+        if self._rules.only is not None:
+            self.done.carried |= {volume.shown(note.parts, "" if name == "." else name) for name in names}
+
     def _failed(self, volume: Volume, note: Folder, name: str, why: str) -> None:
-        if len(self.done.failed) < _MOST_PLACES:
+        if len(self.done.failed) < MOST_PLACES:
             self.done.failed.append((volume.shown(note.parts, name), why))
 
 
@@ -547,6 +641,10 @@ def merged(parts: Iterable[Found]) -> Found:
         whole.refusals += part.refusals
         whole.skipped += part.skipped
         whole.failed += part.failed
+        whole.special |= part.special
         for key, linked in part.linked.items():
-            whole.linked.setdefault(key, Linked(linked.links)).add(linked.found, linked.kinds, linked.places)
+            if key in whole.linked:
+                whole.linked[key].add(linked)
+            else:
+                whole.linked[key] = linked
     return whole

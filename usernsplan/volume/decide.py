@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from usernsplan.volume.targets import Owner, Targets
 
 # A mount as engines spell it: /SRC:/DEST, and options such as U.
-_MOUNT = re.compile(r"(?P<source>.+?):(?P<destination>/[^:]*)(?::(?P<options>[A-Za-z0-9_=,.-]*))?", re.DOTALL)
-_NUMBERS = re.compile(r"\d+:\d+:\d+")
+_MOUNT = re.compile(r"(?P<source>.+?):(?P<destination>/[^:]*)(?::(?P<options>[A-Za-z0-9_=,.;@#-]*))?", re.DOTALL)
+_NUMBERS = re.compile(r"\d{1,10}:\d{1,10}:\d{1,10}", re.ASCII)
+_NUMBER = re.compile(r"\d{1,10}", re.ASCII)
 # Of one kind of trouble, as many places as fit on a screen; the report's JSON has all.
 _SHOWN = 10
 
@@ -60,11 +61,10 @@ def container_of(request: FixRequest, ledger: LedgerState, names: Sequence[str])
     if request.container is not None:
         return _named(by_name, request.container, "--container")
     recorded = {v.path: v.name for v in ledger.volumes if v.name in by_name}
-    found = {recorded.get(name) for name in names}
+    only = next(iter(by_name)) if len(by_name) == 1 else None
+    found = {recorded.get(name, only) for name in names}
     if len(found) == 1 and (name := next(iter(found))) is not None:
         return by_name[name]
-    if found == {None} and len(by_name) == 1:
-        return next(iter(by_name.values()))
     if not by_name:
         raise InvalidValueError(
             "no container has ids yet",
@@ -128,13 +128,14 @@ def _user(text: str | None, passwd: Accounts) -> Owner:
     if text is None:
         return (0, 0)
     name, colon, group_name = text.partition(":")
-    user = passwd.user_of(int(name)) if name.isascii() and name.isdigit() else passwd.user(name)
-    uid = int(name) if name.isascii() and name.isdigit() else user.uid if user else None
+    number = int(name) if _NUMBER.fullmatch(name) else None
+    user = passwd.user(name) if number is None else passwd.user_of(number)
+    uid = user.uid if user else number
     if uid is None:
         raise InvalidValueError(f"--user {text}: no such user", hint="give a number, or --passwd FILE of the image")
     if not colon:
         return (uid, user.gid if user else 0)
-    if group_name.isascii() and group_name.isdigit():
+    if _NUMBER.fullmatch(group_name):
         return (uid, int(group_name))
     group = passwd.group(group_name)
     if group is None:
@@ -162,7 +163,7 @@ def judge(found: Found, request: FixRequest) -> Judgement:
             "some owners have no place in the map:\n" + "\n".join(rows[: 2 * _SHOWN] + more),
             hint="nothing was changed; --unmapped keep leaves these ids as they are",
         )
-    outside = {key: linked for key, linked in found.linked.items() if linked.links > linked.found}
+    outside = {key: linked for key, linked in found.linked.items() if not linked.is_inside}
     places = [(place, "") for linked in outside.values() for place in linked.places]
     if outside and not request.skip_outside_links:
         raise RefusedError(

@@ -14,14 +14,21 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from usernsplan.errors import InvalidValueError, NotPermittedError, RefusedError, StoppedError, UsernsplanError
+from usernsplan.errors import (
+    HostChangedError,
+    InvalidValueError,
+    NotPermittedError,
+    RefusedError,
+    StoppedError,
+    UsernsplanError,
+)
 from usernsplan.host import files, procfs
 from usernsplan.ledger import open_ledger
 from usernsplan.model import FixReport, LedgerState, Place, Volume
 from usernsplan.volume import decide, journal, spots, syscalls, targets, walk
-from usernsplan.volume.carry import Done, Found, merged
+from usernsplan.volume.carry import Done, Found, Rules, merged
 from usernsplan.volume.journal import CHANGING, DONE, LOOKING, UNDOING, UNDONE, Journal, RunState, Tree
 from usernsplan.volume.workers import MOST, Carry, Crew, Late, Look, Tops
 
@@ -77,7 +84,8 @@ def fix_volume(
     name = allocation.name if allocation else None
     if not dry_run and not procfs.may_chown():
         raise NotPermittedError("only root may give files to somebody else", hint="run as root; --dry-run needs less")
-    with _opened([spot.path for spot in found], cross_mounts=request.cross_mounts) as job.volumes:
+    twice = spots.seen_twice(found) if request.cross_mounts else frozenset()
+    with _opened([spot.path for spot in found], request, twice) as job.volumes:
         formerly = {volume.path: [volume.name, volume.mode] for volume in state.volumes}
         new = RunState(
             journal.new_name(),
@@ -92,29 +100,29 @@ def fix_volume(
             mode="reverse" if request.reverse else rule.mode,
             formerly={spot.name: formerly.get(spot.name, ["", ""]) for spot in found},
         )
-        unfinished = _unfinished(job.layout, new)
-        done_before = None if unfinished or request.yes else _repeated(job.layout, new)
-        if done_before and (done_before.whole or dry_run):
+        unfinished, repeated = _earlier(job.layout, new, yes=request.yes)
+        if repeated and (repeated.whole or dry_run):
+            what = "" if repeated.whole else f", but for {len(repeated.failed)} that failed and would be tried again"
             job.notes.append(
-                f"run {done_before.run} did this already, and its map overlaps itself: doing it again would move ids"
-                " twice; --yes does it all the same"
+                f"run {repeated.run} did this already{what}; its map overlaps itself, so that doing it again would move"
+                " ids twice; --yes does it all the same"
             )
         elif dry_run:
             job.preview(request, unfinished or new)
         else:
             if unfinished:
                 job.notes.append(f"run {unfinished.run} was interrupted; it was finished first")
-                job.resume(unfinished)
-            elif done_before:
-                job.notes.append(
-                    f"run {done_before.run} did this already, but for what failed; only that was tried again"
-                )
-                job.resume(replace(done_before, state=CHANGING, stage=1, repeated=True))
-            if not (unfinished or done_before) or not rule.overlaps():
+                job.go_on(unfinished)
+            elif repeated:
+                job.notes.append(f"run {repeated.run} did this already, but for what failed; only that was tried again")
+                job.go_on(repeated, state=CHANGING, stage=1, retried=repeated.failed)
+            if not (unfinished or repeated) or not rule.overlaps():
                 job.run(request, new)
             if name:
                 volumes = [] if request.reverse else [Volume(spot.name, name, new.mode) for spot in found]
                 _record(job, volumes, [spot.name for spot in found] if request.reverse else [])
+    if request.reverse and (powers := job.kinds["setuid"] + job.kinds["capability"]):
+        job.notes.append(f"{powers} setuid bits and capabilities count on the host again, whoever made these files")
     return job.report(
         FixReport("fix-volume", tuple(s.path for s in found), {}, dry_run=dry_run, container=name, mode=rule.mode)
     )
@@ -139,6 +147,8 @@ def undo(  # noqa: PLR0913 - the words of the command
     state = journal.run(job.layout, run)
     report = FixReport("undo", state.paths, {}, dry_run=dry_run, container=state.container)
     job.run_name = run
+    if journal.is_at_work(job.layout, state):
+        raise journal.busy(run)
     if state.state == LOOKING or (state.state == UNDONE and state.whole):
         job.notes.append(f"run {run} was taken back already" if state.state == UNDONE else f"run {run} changed nothing")
         return job.report(report)
@@ -148,10 +158,10 @@ def undo(  # noqa: PLR0913 - the words of the command
         for tree in state.trees:
             job.volumes.append(_still_there(tree, state, job, stack))
         job.take_back(state, really=not dry_run, trust=yes)
-    if dry_run:
-        return job.report(report)
-    formerly = [Volume(path, name, mode) for path, (name, mode) in state.formerly.items() if name]
-    _record(job, formerly, [path for path, (name, _) in state.formerly.items() if not name])
+    stands = any(later.state == DONE for later in _later(job.layout, state))
+    if not dry_run and not stands and not any(path in job.failed for path in state.paths):
+        formerly = [Volume(path, name, mode) for path, (name, mode) in state.formerly.items() if name]
+        _record(job, formerly, [path for path, (name, _) in state.formerly.items() if not name])
     return job.report(report)
 
 
@@ -188,7 +198,13 @@ class _Job:
 
     def run(self, request: FixRequest, new: RunState) -> None:
         """A whole run: look, judge, carry out. One that has nothing to do leaves nothing behind."""
-        log = journal.begin(self.layout, new)
+
+        def check() -> None:
+            unfinished, repeated = _earlier(self.layout, new, yes=request.yes)
+            if unfinished or repeated:
+                raise HostChangedError("another run on the same volume has come before this one")
+
+        log = journal.begin(self.layout, new, check)
         try:
             with self._crew() as crew:
                 self._look(crew, new, log)
@@ -196,8 +212,13 @@ class _Job:
                 linked = (linked for key, linked in self.found.linked.items() if key not in outside)
                 if self.found.changes or any(one.kinds is not None for one in linked):
                     staging = self._staging(new.targets)
-                    stage = 1 if staging else 0
-                    log.set(state=CHANGING, stage=stage, staging=staging, outside=tuple(outside))
+                    log.set(
+                        state=CHANGING,
+                        stage=1 if staging else 0,
+                        staging=staging,
+                        outside=tuple(outside),
+                        special=self.found.special,
+                    )
                     self._carry(crew, log)
         finally:
             if log.state.state == LOOKING or (log.state.state == DONE and not self.changed):
@@ -205,11 +226,11 @@ class _Job:
                 self.run_name = None
             log.close()
 
-    def resume(self, state: RunState) -> None:
-        """Go on with a run from where ``state`` says. Raises UsernsplanError where it cannot be finished."""
-        log = journal.resume(self.layout, state)
+    def go_on(self, run: RunState, **changes: Any) -> None:
+        """Go on with an earlier run, with these changes. Raises UsernsplanError where it cannot be finished."""
+        log = journal.resume(self.layout, run)
         try:
-            log.set()
+            log.set(**changes)
             with self._crew() as crew:
                 self._carry(crew, log)
         finally:
@@ -217,8 +238,8 @@ class _Job:
         if log.state.state == CHANGING:
             places = sorted(f"  {decide.printable(path)}: {reason}" for path, reason in self.failed.items())
             raise UsernsplanError(
-                "\n".join([f"run {state.run} could still not be finished:", *places[:_SHOWN]]),
-                hint=f"mend that and run again, or take it back: {self.layout.command(f'undo {state.run}')}",
+                "\n".join([f"run {run.run} could still not be finished:", *places[:_SHOWN]]),
+                hint=f"mend that and run again, or take it back: {self.layout.command(f'undo {run.run}')}",
             )
 
     def take_back(self, state: RunState, *, really: bool, trust: bool) -> None:
@@ -231,7 +252,8 @@ class _Job:
                     log.set(state=UNDOING)
                 done = self._passage(crew, log, -1, trust=trust, really=really)
                 self._add(done)
-                self._settle(done, state)
+                if really:
+                    self._settle(state)
                 if really and not any(part.half for part in done):
                     log.set(state=UNDONE, undone=time.time_ns(), whole=not self.failed)
         finally:
@@ -248,7 +270,7 @@ class _Job:
             **{kind: self.kinds[kind] for kind in ("setuid", "capability", "acl", "device", "hard_link")},
             "stragglers": self.stragglers,
         }
-        several = len(found.owners) if report.mode == "own" else 0
+        several = len(found.owners) if report.mode == "own" and wrong else 0
         return replace(
             report,
             counts=counts,
@@ -286,7 +308,7 @@ class _Job:
             Look(state.turn(state.stage), seen_before, log.path("folders", number) if log else None)
             for number in range(crew.jobs)
         ]
-        self.found = merged(crew.look(orders, [(tree, ()) for tree in range(len(self.volumes))]))
+        self.found = merged(crew.look(orders, len(self.volumes)))
         self.skipped |= {Place(*place) for place in self.found.skipped}
         self.fail(self.found.failed)
         if crew.board.stopped:
@@ -311,66 +333,86 @@ class _Job:
             if stage != log.state.stage:
                 log.set(stage=stage)
             what = f"Changing, passage {stage} of {last}" if last else "Changing"
-            self.watch.begin(what, self.found.entries or None)
+            self.watch.begin(what, self.found.changes or None)
             done = self._passage(crew, log, stage)
             if stage == last:
                 self._add(done)
             self.fail(place for part in done for place in part.failed)
-            self._settle(done, log.state)
+            self._settle(log.state)
             if any(part.half for part in done):
                 self.notes.append(f"run {log.state.run} is not finished; run again with the same words")
                 return
-        whole = not self.failed and not self.stragglers
-        log.set(state=DONE, end=time.time_ns(), whole=whole, tops=tuple(map(_changed_ns, self.volumes)))
+        carried = {path for part in done for path in part.carried}
+        failed = tuple(sorted((set(log.state.retried or ()) | self.failed.keys()) - carried))
+        for path in failed:
+            self.failed.setdefault(path, "it failed before, and nothing has changed that")
+        whole = not failed and not self.stragglers and not self.skipped
+        tops = tuple(map(_changed_ns, self.volumes))
+        log.set(state=DONE, end=time.time_ns(), whole=whole, failed=failed, retried=None, tops=tops)
 
     def _passage(self, crew: Crew, log: Journal, stage: int, *, trust: bool = False, really: bool = True) -> list[Done]:
         """One passage over the journal, forwards or (-1) backwards; the tops of the volumes last."""
-        state, turn = log.state, log.state.turn(stage)
-        end = state.end if stage < 0 else None
-        logs = log.logs()
-        shares = [tuple(logs[number :: crew.jobs]) for number in range(crew.jobs)]
+        state = log.state
         both = zip(state.trees, self.volumes, strict=True)
-        devices = {tree.device: _tree(volume).device for tree, volume in both if volume.top >= 0}
-        outside = frozenset(state.outside)
-        vouched = _vouched(self.layout, state) if end else {}
-        done = crew.each(
-            [Carry(turn, state.seen, share, devices, outside, end, vouched, trust, really) for share in shares]
+        rules = Rules(
+            state.turn(stage),
+            state.seen,
+            {tree.device: _tree(volume).device for tree, volume in both if volume.top >= 0},
+            frozenset(state.outside),
+            end=state.end if stage < 0 else None,
+            until=max((run.undone or 0 for run in _later(self.layout, state)), default=0) if stage < 0 else None,
+            settled=_settled(self.layout, log) if stage < 0 else {},
+            trust=trust,
+            really=really,
+            only=None if state.retried is None else frozenset(state.retried),
         )
-        self._check(crew, log)
-        # A straggler of an overlapping map that was followed before is what that run made of it.
-        if stage >= 0 and not state.repeated:
+        logs = log.logs("folders", "late")
+        shares = [tuple(logs[number :: crew.jobs]) for number in range(crew.jobs)]
+        kind = "back" if stage < 0 else "settled"
+        notes = [log.path(kind, number) if really else None for number in range(crew.jobs)]
+        done = crew.each([Carry(rules, share, note) for share, note in zip(shares, notes, strict=True)])
+        self._check(crew, log, really=really)
+        # What is tried again may have been moved by the run before: only what was noted tells what it was.
+        if stage >= 0 and rules.only is None:
+            late = replace(rules, seen_before=0)
+            deep = any(part.lost for part in done)
             done += crew.each(
                 [
-                    Late(turn, state.seen, share, outside, log.path("late", number))
+                    Late(late, state.seen, share, log.path("late", number), log.path(kind, number), deep and not number)
                     for number, share in enumerate(shares)
                 ]
             )
-            self._check(crew, log)
+            self._check(crew, log, really=really)
         if not any(part.half for part in done):
             tops = {note.tree: note for part in done for note in part.tops}
-            done += crew.each([Tops(turn, tuple(tops.values()), end, trust, really)])
+            done += crew.each([Tops(rules, tuple(tops.values()), notes[0])])
         return done
 
-    def _settle(self, done: Sequence[Done], state: RunState) -> None:
+    def _settle(self, state: RunState) -> None:
         """Have on disk what the journal is about to call done, where the same words could not do it again.
 
-        A power cut may keep a new owner and lose the setuid bit that was put back after it, or keep the note that
-        ids are staged and lose that they are. A plain change of owner that is lost is found by the next run.
+        A power cut may keep a new owner and lose the setuid bit that was put back after it, or keep the note that ids
+        are staged and lose that they are. A plain change of owner that is lost is found by the next run.
         """
-        if state.staging or any(part.kinds or part.linked for part in done):
+        if state.cross_mounts:
+            os.sync()
+        elif state.staging or state.special:
             for volume in self.volumes:
                 if volume.top >= 0:
                     _sync(volume)
 
-    def _check(self, crew: Crew, log: Journal) -> None:
+    def _check(self, crew: Crew, log: Journal, *, really: bool) -> None:
         """Raise StoppedError where a signal stopped the workers."""
-        if crew.board.stopped:
-            run = log.state.run
-            again = "" if log.state.state == UNDOING else f"go on: {log.state.command or 'the same words'}\n  or "
-            raise StoppedError(
-                f"stopped in the middle of run {run}; what was begun is whole",
-                hint=f"{again}take it back: {self.layout.command(f'undo {run}')}",
-            )
+        if not crew.board.stopped:
+            return
+        run = log.state.run
+        if not really:
+            raise StoppedError("stopped; nothing was changed")
+        again = "" if log.state.state == UNDOING else f"go on: {log.state.command or 'the same words'}\n  or "
+        raise StoppedError(
+            f"stopped in the middle of run {run}; what was begun is whole",
+            hint=f"{again}take it back: {self.layout.command(f'undo {run}')}",
+        )
 
     def fail(self, places: Iterable[tuple[str, str]]) -> None:
         """Note what failed: of one entry, the first reason."""
@@ -390,46 +432,73 @@ class _Job:
         self.kinds.update(chain.from_iterable(linked.values()))
 
 
-def _unfinished(layout: Layout, new: RunState) -> RunState | None:
-    """The interrupted run that these words go on with. Raises RefusedError where one stands in the way."""
-    for run in journal.runs(layout):
-        if run.state not in {CHANGING, UNDOING} or not run.overlaps(new.paths):
+def _earlier(layout: Layout, new: RunState, *, yes: bool) -> tuple[RunState | None, RunState | None]:
+    """The interrupted run that these words go on with, and the run that did the same and must not be repeated.
+
+    Raises LockBusyError or RefusedError where an earlier run stands in the way.
+    """
+    runs = [run for run in journal.runs(layout) if run.overlaps(new)]
+    for run in runs:
+        if run.state not in {CHANGING, UNDOING}:
             continue
         if journal.is_at_work(layout, run):
             raise journal.busy(run.run)
         if run.state == CHANGING and run.same_work(new):
-            return run
+            return run, None
         first = f"finish it: {run.command}\n  or " if run.state == CHANGING and run.command else ""
         raise RefusedError(
             f"run {run.run} on {', '.join(run.paths)} was interrupted",
             hint=f"{first}take it back: {layout.command(f'undo {run.run}')}",
         )
+    if not new.targets.overlaps() or yes:
+        return None, None
+    before = {run.run: run for run in (_moved_by(tree, new, runs) for tree in new.trees) if run}
+    if not before:
+        return None, None
+    run = next(iter(before.values()))
+    if len(before) == 1 and run.same_work(new):
+        return None, run
+    raise RefusedError(
+        f"run {run.run} has moved these ids already in {', '.join(run.paths)}",
+        hint="the map overlaps itself, so that they would be moved twice; if you mean it all the same, say --yes",
+    )
+
+
+def _moved_by(tree: Tree, new: RunState, runs: Sequence[RunState]) -> RunState | None:
+    """The last run that moved the same ids in a tree, or in a part of it, and whose work still stands."""
+    for run in reversed(runs):
+        if run.state != DONE or not any(tree.contains(other) or other.contains(tree) for other in run.trees):
+            continue
+        if run.same_ids(new):
+            return run
+        if any(other.contains(tree) for other in run.trees):
+            return None
     return None
 
 
-def _last(layout: Layout, new: RunState) -> RunState | None:
-    """The last run that changed something in these volumes, where it ended and did the same as this one would."""
-    earlier = [run for run in journal.runs(layout) if run.state != LOOKING and run.overlaps(new.paths)]
-    return earlier[-1] if earlier and earlier[-1].state == DONE and earlier[-1].same_work(new) else None
-
-
-def _repeated(layout: Layout, new: RunState) -> RunState | None:
-    """The run that did the same already, with a map that must not be followed twice."""
-    return _last(layout, new) if new.targets.overlaps() else None
-
-
-def _vouched(layout: Layout, state: RunState) -> dict[int, int]:
-    """Inodes that nobody but us has changed since a run, though their ctime is later; and until when (ns) that holds.
-
-    Later runs carried them away and were taken back: their journals say that they found them as this run had left them.
-    """
-    found: dict[int, int] = {}
+def _later(layout: Layout, state: RunState) -> list[RunState]:
+    """The runs after this one on the same trees, oldest first."""
     runs = journal.runs(layout)
-    for later in runs[[run.run for run in runs].index(state.run) + 1 :]:
-        if later.undone is None or state.end is None or not later.overlaps(state.paths):
-            continue
-        for note in chain.from_iterable(map(journal.read, Journal(layout, later).logs())):
-            found |= {entry.inode: later.undone for entry in note.special if entry.changed_ns <= state.end}
+    after = runs[[run.run for run in runs].index(state.run) + 1 :]
+    return [run for run in after if run.overlaps(state)]
+
+
+def _settled(layout: Layout, log: Journal) -> dict[tuple[int, int], int]:
+    """The ctimes that a run itself left on inodes with power, by (device, inode).
+
+    A later run that carried them on, and was taken back since, says whether it found them so, and what it left.
+    """
+    found = journal.settled(log.logs("settled"))
+    for later in _later(layout, log.state):
+        if later.state == UNDONE:
+            its = Journal(layout, later)
+            back = journal.settled(its.logs("back"))
+            for entry in chain.from_iterable(
+                note.special for one in its.logs("folders", "late") for note in journal.read(one)
+            ):
+                key = (entry.device, entry.inode)
+                if found.get(key) == entry.changed_ns and key in back:
+                    found[key] = back[key]
     return found
 
 
@@ -439,10 +508,12 @@ def _verified(layout: Layout, new: RunState, volumes: Sequence[walk.Volume]) -> 
     It has to have ended whole, and each top has to be as that run left it: were the volume another one by now, or
     rolled back to a snapshot, its top would show it.
     """
-    before = _last(layout, new) if new.seen else None
-    if before is None or not before.whole or before.end is None or before.tops != tuple(map(_changed_ns, volumes)):
+    earlier = [run for run in journal.runs(layout) if run.state != LOOKING and run.overlaps(new)]
+    before = earlier[-1] if earlier else None
+    if not (before and before.state == DONE and before.whole and before.end and before.seen and new.seen):
         return 0
-    return before.end - _TICK_NS
+    same = before.same_work(new) and before.tops == tuple(map(_changed_ns, volumes))
+    return before.end - _TICK_NS if same else 0
 
 
 def _changed_ns(volume: walk.Volume) -> int:
@@ -477,19 +548,19 @@ def _still_there(tree: Tree, state: RunState, job: _Job, stack: ExitStack) -> wa
 
 
 @contextmanager
-def _opened(paths: Sequence[str], *, cross_mounts: bool) -> Iterator[list[walk.Volume]]:
+def _opened(paths: Sequence[str], request: FixRequest, twice: frozenset[str]) -> Iterator[list[walk.Volume]]:
     with ExitStack() as stack:
         volumes = []
         for path in paths:
-            volume = _volume(path, cross_mounts=cross_mounts)
+            volume = _volume(path, request, twice)
             stack.callback(os.close, volume.top)
             volumes.append(volume)
         yield volumes
 
 
-def _volume(path: str, *, cross_mounts: bool) -> walk.Volume:
+def _volume(path: str, request: FixRequest, twice: frozenset[str]) -> walk.Volume:
     try:
-        return walk.volume(path, cross_mounts=cross_mounts)
+        return walk.volume(path, cross_mounts=request.cross_mounts, twice=twice)
     except PermissionError as error:
         raise NotPermittedError(f"{path}: {(error.strerror or '').lower()}") from error
     except OSError as error:

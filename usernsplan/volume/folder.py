@@ -10,18 +10,20 @@ import errno
 import os
 import stat
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from usernsplan.volume import syscalls
 from usernsplan.volume.metadata import CARRIED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from usernsplan.volume.targets import Owner
 
 _SETID = stat.S_ISUID | stat.S_ISGID
 _KIND = 0o170000
+IMMUTABLE = "it is immutable or append-only (chattr -i -a)"
 _DEVICES = (stat.S_IFCHR, stat.S_IFBLK)
 
 
@@ -39,17 +41,24 @@ class Step:
     failures: list[tuple[str, str]] = field(default_factory=list)
 
 
-def step(names: Iterable[str], owners: Mapping[Owner, Owner], seen_before: int, *, alone: bool) -> Step:
-    """Look at these names in the current folder, and give each plain entry whose owner is in ``owners`` its new one.
+def step(
+    folder: int,
+    names: Iterable[str],
+    owners: Mapping[Owner, Owner],
+    seen_before: int,
+    pin: Callable[[str], int] | None = None,
+) -> Step:
+    """Look at these names in a pinned folder, and give each plain entry whose owner is in ``owners`` its new one.
 
-    The current folder is the pinned one: a process may stand in a folder, and names are then looked up in it alone.
+    The process goes and stands in the folder: names are then looked up in it alone, and the calls are the shortest.
     ``seen_before`` (ns): whatever has not changed since then (ctime, which nobody can set) was found to have no
-    attributes that need care. ``alone``: nobody but root can exchange a name between the look and the change; otherwise
-    the inode is pinned for it, which takes twice as long.
+    attributes that need care. ``pin`` pins an entry of the current folder: with it no inode is changed but the one that
+    was looked at, whoever exchanges names meanwhile; without it, which takes half the time, nobody but root may do so.
     """
+    os.fchdir(folder)
     found = Step()
     plain, care, folders = found.plain, found.care, found.folders
-    lstat, give = os.lstat, _give_name if alone else _give_pinned
+    lstat, give = os.lstat, partial(_give_pinned, pin) if pin else _give_name
     for name in names:
         try:
             seen = lstat(name)
@@ -99,7 +108,9 @@ def has_attributes(name: str) -> bool:
 def reason(error: OSError, name: str | None = None) -> str:
     """Why an entry of the current folder could not be changed, in words."""
     if error.errno == errno.EPERM and name is not None and syscalls.is_immutable(name):
-        return "it is immutable or append-only (chattr -i -a)"
+        return IMMUTABLE
+    if error.errno == errno.EXDEV:
+        return "it is a mount point"
     if error.errno == errno.EOVERFLOW:
         return "its owner has no id on this mount, which is idmapped"
     return (error.strerror or str(error)).lower()
@@ -110,9 +121,9 @@ def _give_name(name: str, _: os.stat_result, owner: Owner) -> bool:
     return True
 
 
-def _give_pinned(name: str, seen: os.stat_result, owner: Owner) -> bool:
+def _give_pinned(pin: Callable[[str], int], name: str, seen: os.stat_result, owner: Owner) -> bool:
     """Change the inode that was looked at, and no other that has got its name since."""
-    pinned = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    pinned = pin(name)
     try:
         now = os.fstat(pinned)
         if now[:6] != seen[:6] or now.st_ctime_ns != seen.st_ctime_ns:

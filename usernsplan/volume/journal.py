@@ -13,12 +13,12 @@ import json
 import os
 import shutil
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from itertools import count, takewhile
 from typing import TYPE_CHECKING, Any
 
-from usernsplan.errors import LockBusyError, UnknownNameError
+from usernsplan.errors import HostChangedError, LockBusyError, RefusedError, UnknownNameError
 from usernsplan.host import files
 from usernsplan.layout import RUNS
 from usernsplan.mapping import IdMap
@@ -26,7 +26,7 @@ from usernsplan.volume.special import Special
 from usernsplan.volume.targets import Form, Targets, Turn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
 
     from usernsplan.layout import Layout
     from usernsplan.volume.targets import Owner
@@ -36,6 +36,7 @@ LOOKING, CHANGING, DONE, UNDOING, UNDONE = "looking", "changing", "done", "undoi
 _FORMAT = 1
 _LOCK = "lock"
 _BUFFER = 1 << 20
+_SETTLED_WORDS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,11 @@ class Tree:
     device: int
     inode: int
 
+    def contains(self, other: Tree) -> bool:
+        """Tell whether the other is this tree, by whatever name, or lies in it."""
+        same = (self.device, self.inode) == (other.device, other.inode)
+        return same or f"{other.path}/".startswith(self.path.rstrip("/") + "/")
+
 
 @dataclass(frozen=True, slots=True)
 class RunState:
@@ -53,8 +59,8 @@ class RunState:
 
     ``outside`` are linked inodes (device, inode) that are left alone; ``formerly`` is whose each volume was, and its
     mode. Times in ns since the epoch: ``seen`` before the first look, ``end`` after the last change; ``whole``: by then
-    everything was right, and ``tops`` is when the inode of each top had changed last; ``undone``, when it was taken
-    back; ``repeated``: it ended once before, and what failed then is tried again.
+    everything was right, and ``tops`` is when the inode of each top had changed last; ``failed`` are the paths that
+    failed, ``retried`` those of them that are tried again; ``special``: the journal has entries that need care.
     """
 
     run: str
@@ -74,7 +80,9 @@ class RunState:
     whole: bool = False
     tops: tuple[int, ...] = ()
     undone: int | None = None
-    repeated: bool = False
+    failed: tuple[str, ...] = ()
+    retried: tuple[str, ...] | None = None
+    special: bool = False
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -91,13 +99,18 @@ class RunState:
         mine, others = ({(tree.path, tree.inode) for tree in run.trees} for run in (self, other))
         return (self.targets, self.cross_mounts, mine) == (other.targets, other.cross_mounts, others)
 
-    def overlaps(self, paths: Sequence[str]) -> bool:
-        """Tell whether a tree of this run is, contains, or lies in one of the paths."""
-        return any(
-            a == b or a.startswith(b.rstrip("/") + "/") or b.startswith(a.rstrip("/") + "/")
-            for a in self.paths
-            for b in paths
+    def same_ids(self, other: RunState) -> bool:
+        """Tell whether both move the same ids, whatever they do with others."""
+        mine, theirs = self.targets, other.targets
+        return (mine.uids.source, mine.gids.source, mine.owner) == (
+            theirs.uids.source,
+            theirs.gids.source,
+            theirs.owner,
         )
+
+    def overlaps(self, other: RunState) -> bool:
+        """Tell whether a tree of this run is, contains, or lies in one of the other's."""
+        return any(mine.contains(tree) or tree.contains(mine) for mine in self.trees for tree in other.trees)
 
 
 @dataclass(slots=True)
@@ -158,9 +171,9 @@ class Journal:
         """Where a worker's log of this kind (folders, late) lies."""
         return os.path.join(self.folder, f"{kind}.{worker}")
 
-    def logs(self) -> list[str]:
-        """Every log that there is, by path."""
-        names = sorted(name for name in os.listdir(self.folder) if name.startswith(("folders.", "late.")))
+    def logs(self, *kinds: str) -> list[str]:
+        """Every log of these kinds, by path."""
+        names = sorted(name for name in os.listdir(self.folder) if name.partition(".")[0] in kinds)
         return [os.path.join(self.folder, name) for name in names]
 
 
@@ -168,8 +181,13 @@ class Writer:
     """Appends folders to one log."""
 
     def __init__(self, path: str) -> None:
-        self.path = path
+        is_new = not os.path.exists(path)
         self._file = open(path, "ab", buffering=_BUFFER)  # noqa: SIM115 - closed by close
+        if is_new:
+            files.sync_folder(os.path.dirname(path))
+        else:
+            # What a kill cut short was never acted upon.
+            os.truncate(path, _whole_lines(path))
         self._before: tuple[str, ...] = ()
 
     def write(self, folder: Folder) -> None:
@@ -200,6 +218,51 @@ class Writer:
         self._file.close()
 
 
+def _whole_lines(path: str) -> int:
+    """How many bytes of a log are whole lines."""
+    with open(path, "rb") as file:
+        return sum(len(line) for line in file if line.endswith(b"\n"))
+
+
+class Settled:
+    """Appends the ctimes that our own changes left on inodes with power, each at once: a kill loses one at most."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._file = -1
+
+    def note(self, special: Special, changed_ns: int) -> None:
+        """Note one inode."""
+        if self._file < 0:
+            self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.write(self._file, f"{special.device} {special.inode} {changed_ns}\n".encode())
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep the other workers from an inode that has names elsewhere too: it is to be changed once, as a whole."""
+        lock = os.open(
+            os.path.join(os.path.dirname(self._path), "links"), os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600
+        )
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
+
+
+def settled(logs: Iterable[str]) -> dict[tuple[int, int], int]:
+    """What Settled noted, by (device, inode), the last of each. A line that a kill cut short says nothing."""
+    found: dict[tuple[int, int], int] = {}
+    for log in logs:
+        with open(log, encoding="ascii") as file:
+            for line in file:
+                words = line.split()
+                if len(words) == _SETTLED_WORDS and line.endswith("\n"):
+                    device, inode, changed = map(int, words)
+                    found[device, inode] = changed
+    return found
+
+
 def read(log: str) -> Iterator[Folder]:
     """The folders of a log, in order. A line that a kill cut short ends it."""
     return joined(_lines(log))
@@ -209,7 +272,9 @@ def joined(pieces: Iterable[Folder]) -> Iterator[Folder]:
     """Make one note of the pieces that follow each other for the same folder."""
     last: Folder | None = None
     for piece in pieces:
-        if last and (last.tree, last.parts, last.inode) == (piece.tree, piece.parts, piece.inode):
+        same = last and (last.tree, last.parts, last.inode) == (piece.tree, piece.parts, piece.inode)
+        # A piece that says something of its own is another note: of a later run over the same folder.
+        if last and same and not (piece.own or piece.common):
             last.others += piece.others
             last.special += piece.special
             last.left += piece.left
@@ -263,7 +328,7 @@ def _unpacked(  # noqa: PLR0913, PLR0917 - the fields of a line
 
 
 def runs(layout: Layout) -> list[RunState]:
-    """Every run that has a journal, oldest first."""
+    """Every run that has a journal, oldest first. Raises NotPermittedError where they are not ours to see."""
     return [state for name in _run_names(layout) if (state := _state(layout, name)) is not None]
 
 
@@ -275,42 +340,63 @@ def run(layout: Layout, name: str) -> RunState:
     return state
 
 
-def begin(layout: Layout, state: RunState) -> Journal:
+def begin(layout: Layout, state: RunState, check: Callable[[], None] = lambda: None) -> Journal:
     """Make the folder of a new run, and hold its lock; ``state.run`` is completed so that no other has it.
 
-    Raises LockBusyError where another run is at work on one of the trees.
+    ``check`` is called when no other run can begin or be resumed any more. Raises LockBusyError where another one is at
+    work on one of the trees, and what ``check`` raises.
     """
     files.make_folder(layout, os.path.dirname(RUNS), 0o700)
     above = files.make_folder(layout, RUNS, 0o700)
-    # One beginning after the other: of two runs on one volume, one has to see the other.
     with _locked(os.path.join(above, _LOCK), wait=True):
         for other in runs(layout):
-            if other.overlaps(state.paths) and is_at_work(layout, other):
+            at_work = is_at_work(layout, other)
+            if at_work and other.overlaps(state):
                 raise busy(other.run)
-            if other.state == LOOKING and not is_at_work(layout, other):
+            if other.state == LOOKING and not at_work:
                 # Killed before it changed anything: nobody will miss it.
                 shutil.rmtree(Journal(layout, other).folder, ignore_errors=True)
+        check()
         taken = set(os.listdir(above))
         names = (state.run if number == 1 else f"{state.run}.{number}" for number in count(1))
         state = replace(state, run=next(name for name in names if name not in taken))
         folder = files.make_folder(layout, f"{RUNS}/{state.run}", 0o700)
+        files.sync_folder(above)
         journal = Journal(layout, state, _locked(os.path.join(folder, _LOCK)).take())
         journal.set()
     return journal
 
 
 def resume(layout: Layout, state: RunState) -> Journal:
-    """Take over a run that is not at work any more. Raises LockBusyError where it is."""
-    lock = _locked(os.path.join(Journal(layout, state).folder, _LOCK))
-    if not lock:
-        raise busy(state.run)
-    return Journal(layout, state, lock.take())
+    """Take over a run that is not at work any more, as ``state`` says it is.
+
+    Raises LockBusyError where it is at work, or another one on the same trees; HostChangedError where it is no longer
+    so; RefusedError where a later run on the same trees is unfinished.
+    """
+    with _locked(os.path.join(files.make_folder(layout, RUNS, 0o700), _LOCK), wait=True):
+        lock = _locked(os.path.join(Journal(layout, state).folder, _LOCK))
+        if not lock:
+            raise busy(state.run)
+        with lock:
+            for other in runs(layout):
+                if other.run != state.run and other.overlaps(state):
+                    if is_at_work(layout, other):
+                        raise busy(other.run)
+                    if other.state in {CHANGING, UNDOING}:
+                        hint = f"finish it, or take it back: {layout.command(f'undo {other.run}')}"
+                        raise RefusedError(f"run {other.run} on the same volume is unfinished", hint=hint)
+            if run(layout, state.run) != state:
+                raise HostChangedError(f"run {state.run} has gone on meanwhile")
+            return Journal(layout, state, lock.take())
 
 
 def is_at_work(layout: Layout, state: RunState) -> bool:
     """Tell whether some process still holds the run's lock. Nothing is written for it."""
-    with _locked(os.path.join(Journal(layout, state).folder, _LOCK)) as held:
-        return not held
+    try:
+        with _locked(os.path.join(Journal(layout, state).folder, _LOCK), make=False) as held:
+            return not held
+    except FileNotFoundError:
+        return False
 
 
 def new_name() -> str:
@@ -340,9 +426,9 @@ class _Held:
             os.close(self.take())
 
 
-def _locked(path: str, *, wait: bool = False) -> _Held:
+def _locked(path: str, *, wait: bool = False, make: bool = True) -> _Held:
     """Try to hold a lock. Workers inherit it, so that it is free only when the last of them is gone."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(path, os.O_RDONLY | (os.O_CREAT if make else 0) | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
@@ -357,10 +443,11 @@ def busy(run: str) -> LockBusyError:
 
 
 def _run_names(layout: Layout) -> list[str]:
-    try:
-        names = set(os.listdir(files.real(layout, RUNS, follow=True))) - {_LOCK}
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+    with files.explained(layout, RUNS):
+        try:
+            names = set(os.listdir(files.real(layout, RUNS, follow=True))) - {_LOCK}
+        except (FileNotFoundError, NotADirectoryError):
+            return []
     # The number that tells runs of the same second apart has as many digits as it takes.
     return sorted(names, key=lambda name: (name.partition(".")[0], len(name), name))
 
@@ -375,6 +462,8 @@ def _state(layout: Layout, name: str) -> RunState | None:
         content["targets"] = Targets.from_json(content["targets"])
         staging = content["staging"]
         content["tops"] = tuple(content["tops"])
+        content["failed"] = tuple(content["failed"])
+        content["retried"] = None if content["retried"] is None else tuple(content["retried"])
         content["outside"] = tuple((device, inode) for device, inode in content["outside"])
         content["staging"] = (IdMap.of(*staging[0]), IdMap.of(*staging[1])) if staging else None
         return RunState(**content)

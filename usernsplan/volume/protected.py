@@ -66,8 +66,12 @@ def danger(path: str, homes: Iterable[str] = (), real: Callable[[str], str] = st
 
 def _reasons(path: str, homes: tuple[str, ...], real: Callable[[str], str]) -> Iterator[tuple[str, bool]]:
     """Everything that speaks against a path, the gravest first; with True where nothing can speak for it."""
+    if path.startswith("/home/"):
+        # People whom passwd does not list (LDAP) live there too.
+        homes = (*homes, "/".join(path.split("/")[:3]))
     private = tuple(f"{home}/{name}" for home in homes for name in _IN_HOMES)
-    excepted = path.startswith(_BUT) or _is_named_volume(path)
+    # Volumes that engines made for people to fill, in their storage and in that of people.
+    excepted = {*_STORAGE, *private} if _is_named_volume(path) else set()
     for folders, itself, below, reason, never in (
         (NEVER, True, False, "{} belongs to the system", True),
         (_WHOLE_NEVER, False, True, "it lies in {}, which is not a place for files", True),
@@ -77,11 +81,10 @@ def _reasons(path: str, homes: tuple[str, ...], real: Callable[[str], str]) -> I
         (_STORAGE_ITSELF, True, False, "{} holds the root file systems of many containers", False),
         (_ITSELF, True, False, "{} is shared by many", False),
         (homes, True, False, "{} is somebody's home", False),
-        # People whom passwd does not list (LDAP) live there too.
-        ((path,) if os.path.dirname(path) == "/home" else (), True, False, "{} is somebody's home", False),
     ):
         for folder in folders:
-            if (itself and path == folder) or (below and not excepted and _inside(path, folder)):
+            inside = below and folder not in excepted and not path.startswith(_BUT)
+            if (itself and path == folder) or (inside and (_inside(path, folder) or _inside(path, real(folder)))):
                 yield reason.format(folder), never
     for inner in (*NEVER, *_WHOLE, *_STORAGE, *_STORAGE_ITSELF, *_ITSELF, *homes):
         if _inside(inner, path) or _inside(real(inner), path):

@@ -12,18 +12,17 @@ import os
 import stat
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from usernsplan.volume import syscalls
 from usernsplan.volume.metadata import ACL_ACCESS, ACL_DEFAULT, CAPABILITY
 from usernsplan.volume.targets import Form
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from usernsplan.volume.targets import Owner
 
-_PINNED = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _ATTRIBUTES = (ACL_ACCESS, ACL_DEFAULT, CAPABILITY)
 
 
@@ -55,44 +54,77 @@ class Special:
         """Tell whether it has other names."""
         return self.links > 1 and not stat.S_ISDIR(self.mode)
 
+    @property
+    def has_power(self) -> bool:
+        """Tell whether it lets whoever runs it be more than he is."""
+        return after_chown(self.mode) != stat.S_IMODE(self.mode) or self.form.capability is not None
+
     def with_owner(self, owner: Owner) -> Special:
         """The same, had it had this owner."""
         return replace(self, form=replace(self.form, owner=owner))
 
 
-def look(name: str) -> Special:
+@dataclass(frozen=True, slots=True)
+class Care:
+    """How careful to be with what somebody may have changed since the journal was written.
+
+    ``pin`` pins an entry of the current folder. ``back``: a run is taken back. ``settled``: the ctime (ns) that the run
+    itself left on an inode, by (device, inode). ``trust``: whatever was changed since. ``really`` is False where
+    everything is only to be counted.
+    """
+
+    pin: Callable[[str], int]
+    settled: Mapping[tuple[int, int], int]
+    back: bool = False
+    trust: bool = False
+    really: bool = True
+
+
+class Carried(NamedTuple):
+    """Whether anything was to be changed, and the ctime (ns) that our own change left, where nobody came between."""
+
+    changed: bool
+    settled: int | None = None
+
+
+def look(name: str, pin: Callable[[str], int]) -> Special:
     """Read an entry of the current folder. Nothing but the inode is opened: no device, no fifo, no symlink's target."""
-    with _pin(name) as pinned:
+    with _pinned(name, pin) as pinned:
         seen = os.fstat(pinned)
         attributes = [] if stat.S_ISLNK(seen.st_mode) else [_attribute(pinned, attribute) for attribute in _ATTRIBUTES]
         form = Form((seen.st_uid, seen.st_gid), *attributes)
         return Special(name, seen.st_dev, seen.st_ino, seen.st_mode, seen.st_nlink, seen.st_ctime_ns, form)
 
 
-def carry(  # noqa: PLR0913 - one inode, all that is known of it
-    special: Special, olds: tuple[Owner, ...], old: Form, new: Form, *, end: int | None = None, really: bool = True
-) -> bool:
-    """Give an entry of the current folder its new form (``really``); tell whether anything was to be changed.
+def carry(special: Special, olds: tuple[Owner, ...], old: Form, new: Form, care: Care) -> Carried:
+    """Give an entry of the current folder its new form.
 
-    What is found has to be the old form, the new one, or something that a kill between the two leaves. ``end`` (ns):
-    what was changed later gets no setuid bit and no capability, because it may have been filled with anything. Raises
-    MeanwhileError where it is left alone, HalfDoneError where it is stuck between the two, OSError where nothing was
-    changed.
+    What is found has to be the old form, the new one, or something that a kill between the two leaves. Backwards, a
+    setuid bit or a capability goes only to what nobody has changed since the run had it in its hands, because it may
+    have been filled with anything. Raises MeanwhileError where the entry is left alone, HalfDoneError where it is stuck
+    between the two forms, OSError where nothing was changed.
     """
-    with _pin(special.name) as pinned:
+    with _pinned(special.name, care.pin) as pinned:
         now = os.fstat(pinned)
         is_link = stat.S_ISLNK(now.st_mode)
         found = [None] * 3 if is_link else [_attribute(pinned, attribute) for attribute in _ATTRIBUTES]
         form = Form((now.st_uid, now.st_gid), *found)
-        _same(special, now, form, (olds, old, new))
+        _same(special, now, form, (olds, old, new), back=care.back)
         wanted = stat.S_IMODE(special.mode)
         if form == new and stat.S_IMODE(now.st_mode) == wanted:
-            return False
-        if end is not None and now.st_ctime_ns > end and (after_chown(special.mode) != wanted or new.capability):
-            raise MeanwhileError("it was changed since; only --yes gives it back its setuid bit or capability")
-        if really:
-            _change(pinned, now, form, new, wanted)
-        return True
+            return Carried(changed=False)
+        # Bits and capability that are there are rightly there: the kernel takes them from whatever is written to.
+        ours = form.owner != new.owner or form == old
+        if care.back:
+            ours = care.settled.get((special.device, special.inode)) == now.st_ctime_ns
+            if special.has_power and not (ours or care.trust) and (form.owner != new.owner or old.owner == new.owner):
+                raise MeanwhileError(
+                    "it may have been changed since; only --yes gives it back its setuid bit or capability"
+                )
+        if not care.really:
+            return Carried(changed=True)
+        _change(pinned, now, form, new, wanted)
+        return Carried(changed=True, settled=os.fstat(pinned).st_ctime_ns if ours else None)
 
 
 def _change(pinned: int, now: os.stat_result, form: Form, new: Form, wanted: int) -> None:
@@ -120,7 +152,9 @@ def _change(pinned: int, now: os.stat_result, form: Form, new: Form, wanted: int
         raise HalfDoneError(f"its owner was changed, but not all that belongs to it: {error.strerror}") from error
 
 
-def _same(special: Special, now: os.stat_result, form: Form, forms: tuple[tuple[Owner, ...], Form, Form]) -> None:
+def _same(
+    special: Special, now: os.stat_result, form: Form, forms: tuple[tuple[Owner, ...], Form, Form], *, back: bool
+) -> None:
     """Make sure that this is the inode of the journal, in one of the states that a run brings it into."""
     olds, old, new = forms
     if (now.st_ino, stat.S_IFMT(now.st_mode)) != (special.inode, stat.S_IFMT(special.mode)):
@@ -129,14 +163,14 @@ def _same(special: Special, now: os.stat_result, form: Form, forms: tuple[tuple[
         raise MeanwhileError("it has got one more link")
     if form.owner not in {*olds, new.owner}:
         raise MeanwhileError(f"its owner is {form.owner[0]}:{form.owner[1]} now")
+    # Only our own chown, and a kill right after it, may have taken bits and capability away.
+    chowned = (back or form.owner == new.owner) and {*olds} != {new.owner}
     mode, was = stat.S_IMODE(now.st_mode), stat.S_IMODE(special.mode)
-    if mode not in {was, after_chown(special.mode)}:
+    if mode != was and not (chowned and mode == after_chown(special.mode)):
         raise MeanwhileError(f"its mode is {mode:04o} now")
     if form.acl not in {old.acl, new.acl} or form.default_acl not in {old.default_acl, new.default_acl}:
         raise MeanwhileError("its ACL was changed")
-    # A kill just after the chown leaves none.
-    lost = {None} if {*olds} != {new.owner} else set()
-    if form.capability not in {old.capability, new.capability} | lost:
+    if form.capability not in {old.capability, new.capability} and not (chowned and form.capability is None):
         raise MeanwhileError("its capability was changed")
 
 
@@ -149,8 +183,8 @@ def after_chown(mode: int) -> int:
 
 
 @contextmanager
-def _pin(name: str) -> Iterator[int]:
-    pinned = os.open(name, _PINNED)
+def _pinned(name: str, pin: Callable[[str], int]) -> Iterator[int]:
+    pinned = pin(name)
     try:
         yield pinned
     finally:

@@ -26,13 +26,38 @@ class Spot(NamedTuple):
 
 def find(layout: Layout, request: FixRequest) -> tuple[Spot, ...]:
     """The volumes of a request, each once. Raises RefusedError or InvalidValueError for what is none."""
-    found = {_spot(layout, words): None for words in request.paths}
-    spots = tuple(found)
-    for spot in spots:
-        for other in spots:
-            if spot.path.startswith(other.path.rstrip("/") + "/"):
-                raise InvalidValueError(f"{spot.path} lies in {other.path}", hint="name the outer one alone")
-    return spots
+    found = tuple({_spot(layout, words): None for words in request.paths})
+    mounts = walk.all_mounts()
+    for spot in found:
+        for name in (spot.path, *walk.other_names(spot.path, mounts)):
+            for other in found:
+                if spot.path != other.path and _lies_in(name, other.path):
+                    raise InvalidValueError(f"{spot.path} lies in {other.path}", hint="name the outer one alone")
+    return found
+
+
+def seen_twice(spots: Sequence[Spot]) -> frozenset[str]:
+    """The mount points inside whose content is met under another name too: no inode is to be counted twice.
+
+    Raises RefusedError for one that shows a whole volume, and more.
+    """
+    mounts = walk.all_mounts()
+    points = sorted(point for spot in spots for point in walk.Mounts.below(spot.path, mounts).points(spot.path))
+    twice: set[str] = set()
+    for number, point in enumerate(points):
+        for name in walk.other_names(point, mounts):
+            if any(_lies_in(spot.path, name) for spot in spots):
+                raise RefusedError(f"{point} shows {name}, in which the volume itself lies", hint="unmount it")
+            # What lies in a mount that comes later, or is left out, is not met there.
+            through = max((one for one in points if _lies_in(name, one)), key=len, default=None)
+            met = through is None or (through in points[:number] and through not in twice)
+            if met and any(_lies_in(name, spot.path) for spot in spots):
+                twice.add(point)
+    return frozenset(twice)
+
+
+def _lies_in(path: str, folder: str) -> bool:
+    return f"{path}/".startswith(folder.rstrip("/") + "/")
 
 
 def _spot(layout: Layout, words: str) -> Spot:

@@ -15,7 +15,8 @@ _AT_EMPTY_PATH = 0x1000
 _AT_SYMLINK_NOFOLLOW = 0x100
 # linux/openat2.h
 NO_XDEV, NO_MAGICLINKS, NO_SYMLINKS, BENEATH = 0x01, 0x02, 0x04, 0x08
-_AT_FDCWD = -100
+# Instead of a descriptor: the current folder (AT_FDCWD).
+HERE = -100
 # struct statx: its size, and where in it these fields are.
 _STATX_SIZE, _STATX_MASK, _STATX_ATTRIBUTES, _STATX_BTIME_AT = 256, 0, 8, 80
 _STATX_BTIME = 0x800
@@ -68,7 +69,7 @@ def _statx(name: str, wanted: int) -> bytes | None:
     """Struct statx of statx(2), or None where it fails or libc lacks it."""
     statx = getattr(_libc, "statx", None)
     found = ctypes.create_string_buffer(_STATX_SIZE)
-    if statx is None or statx(_AT_FDCWD, os.fsencode(name), _AT_SYMLINK_NOFOLLOW, ctypes.c_uint(wanted), found):
+    if statx is None or statx(HERE, os.fsencode(name), _AT_SYMLINK_NOFOLLOW, ctypes.c_uint(wanted), found):
         return None
     return found.raw
 

@@ -167,10 +167,9 @@ def explicit(uids: IdMap, gids: IdMap, *, reverse: bool = False, keep: bool = Fa
 
 
 def _through(old: IdMap, new: IdMap) -> IdMap:
-    try:
-        return old.invert().compose(new)
-    except InvalidValueError as error:
-        raise InvalidValueError("the two containers have no container id in common", hint=error.hint) from error
+    if not any(a.container_range.overlaps(b.container_range) for a in old for b in new):
+        raise InvalidValueError("the two containers have no container id in common")
+    return old.invert().compose(new)
 
 
 def staging(moves: Moves, used: Iterable[int]) -> IdMap:
@@ -179,6 +178,11 @@ def staging(moves: Moves, used: Iterable[int]) -> IdMap:
     Raises RefusedError where there is no such room.
     """
     free = IdSet([_STAGING]) - moves.all_ids() - IdSet(IdRange(used_id, 1) for used_id in used)
+    first = min(extent.container for extent in moves.source)
+    span = max(extent.container + extent.count for extent in moves.source) - first
+    room = free.first_fit(span)
+    if room is not None:
+        return IdMap([Extent(first, room.start, span)])
     extents = []
     for extent in moves.source:
         room = free.first_fit(extent.count)

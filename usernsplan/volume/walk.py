@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 
 # O_NOATIME: looking at a volume is not to change it.
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOATIME
+_ENTRY = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _BENEATH = syscalls.BENEATH | syscalls.NO_SYMLINKS | syscalls.NO_MAGICLINKS
 # The kernel takes paths of up to 4095 bytes; longer ones are walked in pieces of a few parts, of up to 255 bytes each.
 _PIECE = 4000
 _PARTS = 15
 # A folder that takes more than this may hold a hundred thousand names: too many to keep at once.
-_BIG = 1 << 22
+BIG = 1 << 22
 _BATCH = 8192
 _LOCAL = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "tmpfs", "f2fs"})
 # What a folder answers that was moved, removed or exchanged since its name was read.
@@ -72,7 +73,8 @@ class Mounts:
 class Volume:
     """One tree: where it really lies, its pinned top, what is mounted in it, and whether mounts are entered.
 
-    ``local``: the times of its inodes are written by this machine's clock. A ``top`` below 0: it is gone.
+    ``local``: the times of its inodes are written by this machine's clock. ``twice`` are mount points whose content is
+    met under another name. A ``top`` below 0: it is gone.
     """
 
     path: str
@@ -81,10 +83,21 @@ class Volume:
     cross_mounts: bool = False
     has_openat2: bool = True
     local: bool = False
+    twice: frozenset[str] = frozenset()
 
     def shown(self, parts: Parts, name: str = "") -> str:
         """The path of an entry, for people."""
         return "/".join([self.path.rstrip("/"), *parts, *([name] if name else [])]) or "/"
+
+    def pin(self, name: str) -> int:
+        """Pin an entry of the current folder, '.' for itself: no symlink's target, and nothing that is mounted on it.
+
+        Raises OSError: EXDEV for a mount point.
+        """
+        if not self.has_openat2:
+            return os.open(name, _ENTRY)
+        resolve = _BENEATH if self.cross_mounts else _BENEATH | syscalls.NO_XDEV
+        return syscalls.openat2(syscalls.HERE, os.fsencode(name), _ENTRY, resolve)
 
 
 def pin(path: str) -> int:
@@ -97,18 +110,19 @@ def pin(path: str) -> int:
         os.close(slash)
 
 
-def volume(path: str, *, cross_mounts: bool = False) -> Volume:
+def volume(path: str, *, cross_mounts: bool = False, twice: frozenset[str] = frozenset()) -> Volume:
     """Pin the top of a volume. ``path`` is real: absolute, normal, no symlinks."""
     top = pin(path)
     mounts = all_mounts()
     inside = Mounts.below(path, mounts)
     local = not inside.names and kind_of(path, mounts) in _LOCAL
-    return Volume(path, top, inside, cross_mounts, _knows_openat2(top), local)
+    return Volume(path, top, inside, cross_mounts, _knows_openat2(top), local, twice)
 
 
 def all_mounts() -> list[Mount]:
     """What is mounted, as this process sees it."""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+    # Only LF ends a line: the kernel leaves a CR in a path as it is.
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
         return [_mount(line) for line in file]
 
 
@@ -205,7 +219,7 @@ def _by_parts(top: int, parts: Parts) -> int:
 
 def names(of: int, size: int) -> Iterator[list[str]]:
     """The names in a pinned folder (``size`` is its st_size), in lists: one, or several where there are very many."""
-    if size < _BIG:
+    if size < BIG:
         yield os.listdir(of)
         return
     with os.scandir(of) as entries:

@@ -17,12 +17,12 @@ import socket
 import struct
 import traceback
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from usernsplan.errors import UsernsplanError
 from usernsplan.volume import journal, walk
-from usernsplan.volume.carry import Carrier, Done, Found, Looker
+from usernsplan.volume.carry import Carrier, Done, Found, Looker, Rules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,11 +42,13 @@ _TICK_MS = 100
 _TOLD, _BUG = "told", "bug"
 
 Place = tuple[int, tuple[str, ...]]
+# Folders to be looked at: of which tree, below which parts, their names, and their seen_before (see step).
+Waiting = tuple[int, tuple[str, ...], list[str], int]
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """The order to look at folders; ``log``: where to note them, None where nothing is to be written."""
+    """The order to look at folders; ``log``: where to note them, None where nothing is to be written, nor changed."""
 
     turn: Turn
     seen_before: int
@@ -55,39 +57,35 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Carry:
-    """The order to carry logs out; see Carrier."""
+    """The order to carry logs out; ``settled``: the log for Settled, None where nothing is to be written."""
 
-    turn: Turn
-    seen_before: int
+    rules: Rules
     logs: tuple[str, ...]
-    devices: dict[int, int]
-    outside: frozenset[tuple[int, int]] = frozenset()
-    end: int | None = None
-    vouched: dict[int, int] = field(default_factory=dict)
-    trust: bool = False
-    really: bool = True
+    settled: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Late:
-    """The order to look once more where something was not as noted, or a folder got or lost names since ``since``."""
+    """The order to look once more where something was not as noted, or a folder got or lost names since ``since``.
 
-    turn: Turn
+    ``deep``: at everything, because a folder was not where it had been noted, and what lies in it may be anywhere.
+    """
+
+    rules: Rules
     since: int
     logs: tuple[str, ...]
-    outside: frozenset[tuple[int, int]]
     log: str
+    settled: str
+    deep: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Tops:
     """The order to change the tops of the volumes themselves."""
 
-    turn: Turn
+    rules: Rules
     notes: tuple[Folder, ...]
-    end: int | None = None
-    trust: bool = False
-    really: bool = True
+    settled: str | None
 
 
 @dataclass(slots=True)
@@ -176,12 +174,12 @@ class Crew:
         theirs.close()
         self._workers.append(_Worker(pid, ours))
 
-    def look(self, orders: Sequence[Look], places: Sequence[Place]) -> list[Found]:
-        """Have everything below these places looked at; each worker has its own order."""
+    def look(self, orders: Sequence[Look], trees: int) -> list[Found]:
+        """Have everything in so many trees looked at; each worker has its own order."""
         self.board.clear()
         for worker, order in zip(self._workers, orders, strict=True):
             self._tell(worker, order)
-        waiting = [[(tree, parts, [""])] for tree, parts in places]
+        waiting: list[list[Waiting]] = [[(tree, (), [""], orders[0].seen_before)] for tree in range(trees)]
         found: list[Found] = []
         while True:
             for worker in self._workers:
@@ -315,7 +313,7 @@ def _last_words(line: _Line, kind: str, message: object) -> None:
 
 
 def _look(line: _Line, volumes: Sequence[Volume], order: Look) -> Found:
-    looker = Looker(volumes, order.turn, order.seen_before)
+    looker = Looker(volumes, order.turn, dry=order.log is None)
     writer = journal.Writer(order.log) if order.log else None
     while (stack := _receive(line.line)) is not None:
         before = looker.found.entries
@@ -324,17 +322,17 @@ def _look(line: _Line, volumes: Sequence[Volume], order: Look) -> Found:
             if line.board.asked(line.number) and (given := _half(stack)):
                 line.board.ask(line.number, share=False)
                 line.say(given)
-            tree, above, names = stack[-1]
+            tree, above, names, seen_before = stack[-1]
             name = names.pop()
             if not names:
                 stack.pop()
             parts = (*above, name) if name else above
-            notes, folders = looker.look(tree, parts)
+            notes, folders, seen_before = looker.look(tree, parts, seen_before)
             if writer:
                 for note in notes:
                     writer.write(note)
             if folders:
-                stack.append((tree, parts, folders))
+                stack.append((tree, parts, folders, seen_before))
         line.say(None)
     if writer:
         writer.sync()
@@ -342,28 +340,18 @@ def _look(line: _Line, volumes: Sequence[Volume], order: Look) -> Found:
     return looker.found
 
 
-def _half(stack: list[tuple[int, tuple[str, ...], list[str]]]) -> list[tuple[int, tuple[str, ...], list[str]]]:
+def _half(stack: list[Waiting]) -> list[Waiting]:
     """Take half of what waits nearest to the top away from it: the largest part that can be had at once."""
-    tree, above, names = stack[0]
+    tree, above, names, seen_before = stack[0]
     if len(names) > 1:
         half = names[: len(names) // 2]
         del names[: len(names) // 2]
-        return [(tree, above, half)]
+        return [(tree, above, half, seen_before)]
     return [stack.pop(0)] if len(stack) > 1 else []
 
 
 def _carry(line: _Line, volumes: Sequence[Volume], order: Carry, again: list[Place]) -> Done:
-    carrier = Carrier(
-        volumes,
-        order.turn,
-        order.seen_before,
-        devices=order.devices,
-        outside=order.outside,
-        end=order.end,
-        vouched=order.vouched,
-        trust=order.trust,
-        really=order.really,
-    )
+    carrier = Carrier(volumes, order.rules, journal.Settled(order.settled) if order.settled else None)
     before = 0
     for log in order.logs:
         for note in journal.read(log):
@@ -376,23 +364,24 @@ def _carry(line: _Line, volumes: Sequence[Volume], order: Carry, again: list[Pla
 
 
 def _late(line: _Line, volumes: Sequence[Volume], order: Late, again: list[Place]) -> Done:
-    looker = Looker(volumes, order.turn, 0, late=True, outside=order.outside)
-    carrier = Carrier(volumes, order.turn, 0)
+    looker = Looker(volumes, order.rules.turn, late=True, outside=order.rules.outside)
+    carrier = Carrier(volumes, order.rules, journal.Settled(order.settled))
     writer: journal.Writer | None = None
-    todo = dict.fromkeys(again)
-    for log in order.logs:
+    todo = dict.fromkeys([(tree, ()) for tree in range(len(volumes))] if order.deep else again)
+    for log in () if order.deep else order.logs:
         todo |= {(note.tree, note.parts): None for note in journal.read(log) if _touched(volumes, note, order.since)}
     stack = list(todo)
     while stack and line.goes_on(0):
         tree, parts = stack.pop()
-        pieces, folders = looker.look(tree, parts, first=False)
+        pieces, folders, _ = looker.look(tree, parts, first=False)
         for note in journal.joined(pieces):
             if note.changes():
                 writer = writer or journal.Writer(order.log)
                 writer.write(note)
                 writer.sync()
                 carrier.carry(note)
-        stack += [(tree, (*parts, name)) for name in folders if _is_new(volumes[tree], parts, name, looker)]
+        below = [(*parts, name) for name in folders]
+        stack += [(tree, one) for one in below if order.deep or _is_new(volumes[tree], one, looker)]
     if writer:
         writer.close()
     done = carrier.done
@@ -408,9 +397,9 @@ def _touched(volumes: Sequence[Volume], note: Folder, since: int) -> bool:
     return now is not None and (now.st_mtime_ns >= since or now.st_ino != note.inode)
 
 
-def _is_new(volume: Volume, parts: tuple[str, ...], name: str, looker: Looker) -> bool:
+def _is_new(volume: Volume, parts: tuple[str, ...], looker: Looker) -> bool:
     """Tell whether a sub-folder has not been worked on: those that were, have their new owner."""
-    now = _seen(volume, (*parts, name))
+    now = _seen(volume, parts)
     return now is not None and looker.wanted(now[4:6]) != now[4:6]
 
 
@@ -429,7 +418,7 @@ def _seen(volume: Volume, parts: tuple[str, ...]) -> os.stat_result | None:
 
 
 def _tops(volumes: Sequence[Volume], order: Tops) -> Done:
-    carrier = Carrier(volumes, order.turn, 0, end=order.end, trust=order.trust, really=order.really)
+    carrier = Carrier(volumes, order.rules, journal.Settled(order.settled) if order.settled else None)
     for note in order.notes:
         top = volumes[note.tree].top
         os.fchdir(top)

@@ -94,7 +94,7 @@ def undo(
     root: Root = "/",
     dry_run: DryRun = False,
     json: Json = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Give setuid bits back also to what was changed since.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Take back also what was changed since, setuid bits too.")] = False,
 ) -> None:
     """Take a run of fix-volume back: owners, modes, ACLs and capabilities as they were.
 

@@ -251,7 +251,7 @@ class Settled:
 
 
 def settled(logs: Iterable[str]) -> dict[tuple[int, int], int]:
-    """What Settled noted, by (device, inode), the last of each. A line that a kill cut short says nothing."""
+    """What Settled noted, by (device, inode), the latest of each. A line that a kill cut short says nothing."""
     found: dict[tuple[int, int], int] = {}
     for log in logs:
         with open(log, encoding="ascii") as file:
@@ -259,7 +259,8 @@ def settled(logs: Iterable[str]) -> dict[tuple[int, int], int]:
                 words = line.split()
                 if len(words) == _SETTLED_WORDS and line.endswith("\n"):
                     device, inode, changed = map(int, words)
-                    found[device, inode] = changed
+                    # Two stages may have been two workers', each with its log.
+                    found[device, inode] = max(changed, found.get((device, inode), 0))
     return found
 
 

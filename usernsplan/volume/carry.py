@@ -33,6 +33,8 @@ _SETID = stat.S_ISUID | stat.S_ISGID
 MOST_PLACES = 10_000
 # Names of one folder that are noted in one line of the journal.
 _LINE = 4096
+# What failed where a folder could not be read: all that is in it.
+_CONTENT = "."
 _MOUNT = "it is a mount point; --cross-mounts enters it"
 # Told by the table of ids, not entry by entry, where nothing is changed yet.
 _UNMAPPED = "its ACL has an id that the map lacks"
@@ -456,10 +458,13 @@ class Carrier:
                 return True
             return self._lost(volume, note, "it is gone")
         try:
-            return self._carry(volume, note, pinned)
+            as_noted = self._carry(volume, note, pinned)
+            self._right(volume, note, [_CONTENT])
         except OSError as error:
-            self._failed(volume, note, "", reason(error))
+            self._failed(volume, note, _CONTENT, reason(error))
             return True
+        else:
+            return as_noted
         finally:
             os.close(pinned)
 
@@ -506,7 +511,7 @@ class Carrier:
                 self._failed(volume, note, "", reason(error, "."))
                 return True
             self.done.changed += 1
-        self._right(volume, note, ["."])
+        self._right(volume, note, [""])
         return True
 
     def _plain(self, volume: Volume, note: Folder, pinned: int, seen: os.stat_result, *, alone: bool) -> bool:
@@ -600,7 +605,7 @@ class Carrier:
         except OSError as error:
             self._failed(volume, note, place, reason(error, entry.name))
             return True
-        self._right(volume, note, [entry.name])
+        self._right(volume, note, [place])
         if settled is not None and entry.has_power and self._settled:
             self._settled.note(entry, settled)
         if changed:
@@ -617,11 +622,12 @@ class Carrier:
     def _is_meant(self, volume: Volume, note: Folder, name: str) -> bool:
         """Tell whether an entry is among those that are to be tried again, where only some are."""
         only = self._rules.only
-        return only is None or volume.shown(note.parts, "" if name == "." else name) in only
+        names = ("" if name == "." else name, _CONTENT)
+        return only is None or any(volume.shown(note.parts, one) in only for one in names)
 
     def _right(self, volume: Volume, note: Folder, names: Iterable[str]) -> None:
         if self._rules.only is not None:
-            self.done.carried |= {volume.shown(note.parts, "" if name == "." else name) for name in names}
+            self.done.carried |= {volume.shown(note.parts, name) for name in names}
 
     def _failed(self, volume: Volume, note: Folder, name: str, why: str) -> None:
         if len(self.done.failed) < MOST_PLACES:

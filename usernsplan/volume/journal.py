@@ -232,10 +232,11 @@ class Settled:
         self._file = -1
 
     def note(self, special: Special, changed_ns: int) -> None:
-        """Note one inode."""
-        if self._file < 0:
-            self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        os.write(self._file, f"{special.device} {special.inode} {changed_ns}\n".encode())
+        """Note one inode. One that cannot be noted counts as changed since by somebody else: that is safe."""
+        with suppress(OSError):
+            if self._file < 0:
+                self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            os.write(self._file, f"{special.device} {special.inode} {changed_ns}\n".encode())
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -349,7 +350,7 @@ def begin(layout: Layout, state: RunState, check: Callable[[], None] = lambda: N
     """
     files.make_folder(layout, os.path.dirname(RUNS), 0o700)
     above = files.make_folder(layout, RUNS, 0o700)
-    with _locked(os.path.join(above, _LOCK), wait=True):
+    with files.explained(layout, RUNS), _locked(os.path.join(above, _LOCK), wait=True):
         for other in runs(layout):
             at_work = is_at_work(layout, other)
             if at_work and other.overlaps(state):
@@ -374,7 +375,8 @@ def resume(layout: Layout, state: RunState) -> Journal:
     Raises LockBusyError where it is at work, or another one on the same trees; HostChangedError where it is no longer
     so; RefusedError where a later run on the same trees is unfinished.
     """
-    with _locked(os.path.join(files.make_folder(layout, RUNS, 0o700), _LOCK), wait=True):
+    above = files.make_folder(layout, RUNS, 0o700)
+    with files.explained(layout, RUNS), _locked(os.path.join(above, _LOCK), wait=True):
         lock = _locked(os.path.join(Journal(layout, state).folder, _LOCK))
         if not lock:
             raise busy(state.run)

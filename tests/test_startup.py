@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.command import needs_root
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,6 +30,8 @@ HEAVY = {"pydantic", "rich", "sqlalchemy", "yaml", "jsonschema"}
         (("allocate", "--strategy", "per-container", "web"), set()),
         (("allocate", "--strategy", "per-container", "web", "--json"), {"tabulate"}),
         (("release", "nothing"), {"tabulate"}),
+        (("undo", "nothing"), {"tabulate"}),
+        (("undo", "nothing", "--json"), {"tabulate"}),
     ],
 )
 def test_a_command_does_not_import_what_it_does_not_need(
@@ -38,3 +43,37 @@ def test_a_command_does_not_import_what_it_does_not_need(
     loaded = set(done.stderr.splitlines()[-1].split())
     assert "usernsplan.cli.app" in loaded
     assert loaded & (HEAVY | more) == set()
+
+
+MAPS = ("--uid-map", "0:100000:65536", "--gid-map", "0:100000:65536")
+
+
+def imported_by(*words: str | Path) -> set[str]:
+    """All modules that a command has loaded at its end, which is to be a good one."""
+    done = subprocess.run([sys.executable, "-c", CODE, *words], capture_output=True, text=True, check=True)
+    assert done.stdout
+    return set(done.stderr.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_a_preview_of_fix_volume_needs_no_libraries(tmp_path: Path, more: tuple[str, ...]) -> None:
+    (tmp_path / "srv/vol").mkdir(parents=True)
+    (tmp_path / "srv/vol").chmod(0o755)
+    (tmp_path / "srv/vol/file").touch()
+    words = ("fix-volume", "/srv/vol", *MAPS, "--unmapped", "keep", "--dry-run", *more)
+    loaded = imported_by(*words, "--root", tmp_path)
+    assert "usernsplan.volume.workers" in loaded
+    assert loaded & (HEAVY | {"tabulate"}) == set()
+
+
+@needs_root
+def test_fix_volume_and_undo_need_no_libraries(tmp_path: Path) -> None:
+    (tmp_path / "srv/vol").mkdir(parents=True)
+    (tmp_path / "srv/vol/file").touch()
+    for _ in range(2):
+        loaded = imported_by("fix-volume", "/srv/vol", *MAPS, "--root", tmp_path)
+        assert "usernsplan.volume.workers" in loaded
+        assert loaded & (HEAVY | {"tabulate"}) == set()
+    [run] = (name for name in os.listdir(tmp_path / "var/lib/usernsplan/runs") if name != "lock")
+    loaded = imported_by("undo", run, "--root", tmp_path)
+    assert loaded & (HEAVY | {"tabulate"}) == set()

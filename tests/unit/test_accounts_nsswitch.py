@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from usernsplan.formats.accounts import Accounts, Group, User, groups, users
+from usernsplan.formats.accounts import Accounts, Group, User, groups, homes, users
 from usernsplan.formats.nsswitch import Source, source
 from usernsplan.ids import IdRange, IdSet
 
@@ -43,6 +43,29 @@ def test_an_account_is_a_name_with_two_numbers(raw: bytes, found: list[User]) ->
 )
 def test_a_group_is_a_name_with_a_number(raw: bytes, found: list[Group]) -> None:
     assert list(groups(raw)) == found
+
+
+@pytest.mark.parametrize(
+    ("raw", "found"),
+    [
+        (b"", []),
+        (
+            b"root:x:0:0:root:/root:/bin/bash\nweb:x:1000:1001:,,,:/home/web:/bin/sh\n",
+            [(0, "/root"), (1000, "/home/web")],
+        ),
+        (b"web:x:1000:1001::/home/web", [(1000, "/home/web")]),
+        (b"web:x:1000:1001\nweb:x:1000:1001:\n", []),
+        (b"web:x:1000:1001:::/bin/sh\n", []),
+        (b"web:x::1001::/home/web:\n", []),
+        (b"web:x:y:1001::/home/web:\n", []),
+        (b"+::::::\n#web:x:1000:1001::/home/web:\n", []),
+        (b"twin:x:5:5::/a:\ntwin:x:5:5::/b:\n", [(5, "/a"), (5, "/b")]),
+        (b"w\xff:x:1:2::/home/w\xff:/bin/sh\n", [(1, "/home/w\udcff")]),
+        (b"web:x:1:2::/home/with blank:/bin/sh\n", [(1, "/home/with blank")]),
+    ],
+)
+def test_a_home_is_told_with_the_number_of_whose_it_is(raw: bytes, found: list[tuple[int, str]]) -> None:
+    assert list(homes(raw)) == found
 
 
 def test_the_first_of_two_equal_names_or_numbers_is_found_as_getpwnam_does() -> None:

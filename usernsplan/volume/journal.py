@@ -236,6 +236,9 @@ class Settled:
         with suppress(OSError):
             if self._file < 0:
                 self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                if os.fstat(self._file).st_size:
+                    # Whatever a kill cut short is a line of its own.
+                    os.write(self._file, b" (cut)\n")
             os.write(self._file, f"{special.device} {special.inode} {changed_ns}\n".encode())
 
     @contextmanager
@@ -255,10 +258,10 @@ def settled(logs: Iterable[str]) -> dict[tuple[int, int], int]:
     """What Settled noted, by (device, inode), the latest of each. A line that a kill cut short says nothing."""
     found: dict[tuple[int, int], int] = {}
     for log in logs:
-        with open(log, encoding="ascii") as file:
+        with open(log, "rb") as file:
             for line in file:
                 words = line.split()
-                if len(words) == _SETTLED_WORDS and line.endswith("\n"):
+                if len(words) == _SETTLED_WORDS and line.endswith(b"\n") and all(word.isdigit() for word in words):
                     device, inode, changed = map(int, words)
                     # Two stages may have been two workers', each with its log.
                     found[device, inode] = max(changed, found.get((device, inode), 0))

@@ -117,7 +117,7 @@ def carry(special: Special, olds: tuple[Owner, ...], old: Form, new: Form, care:
         ours = form.owner != new.owner or form == old
         if care.back:
             ours = care.settled.get((special.device, special.inode)) == now.st_ctime_ns
-            if special.has_power and not (ours or care.trust) and (form.owner != new.owner or old.owner == new.owner):
+            if special.has_power and not (ours or care.trust):
                 raise MeanwhileError(
                     "it may have been changed since; only --yes gives it back its setuid bit or capability"
                 )

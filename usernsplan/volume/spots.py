@@ -44,15 +44,15 @@ def seen_twice(spots: Sequence[Spot]) -> frozenset[str]:
     mounts = walk.all_mounts()
     points = sorted(point for spot in spots for point in walk.Mounts.below(spot.path, mounts).points(spot.path))
     twice: set[str] = set()
-    for number, point in enumerate(points):
+    for point in points:
         for name in walk.other_names(point, mounts):
             if any(_lies_in(spot.path, name) for spot in spots):
                 raise RefusedError(f"{point} shows {name}, in which the volume itself lies", hint="unmount it")
-            # What lies in a mount that comes later, or is left out, is not met there.
-            through = max((one for one in points if _lies_in(name, one)), key=len, default=None)
-            met = through is None or (through in points[:number] and through not in twice)
-            if met and any(_lies_in(name, spot.path) for spot in spots):
-                twice.add(point)
+            if any(_lies_in(name, spot.path) for spot in spots):
+                through = max((one for one in points if _lies_in(name, one)), key=len, default=None)
+                # A part of what is met elsewhere is left out; of two points that show the same, the second.
+                if through != name or name < point:
+                    twice.add(point)
     return frozenset(twice)
 
 

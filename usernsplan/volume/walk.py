@@ -150,11 +150,12 @@ def other_names(path: str, mounts: Sequence[Mount]) -> list[str]:
     own = _mount_of(path, mounts)
     inside = own.root.rstrip("/") + path[len(own.point.rstrip("/")) :]
     names = [
-        mount.point.rstrip("/") + inside[len(mount.root.rstrip("/")) :]
+        (mount, mount.point.rstrip("/") + inside[len(mount.root.rstrip("/")) :] or "/")
         for mount in mounts
         if mount.device == own.device and f"{inside}/".startswith(mount.root.rstrip("/") + "/")
     ]
-    return [name or "/" for name in names if name != path]
+    # Where another mount lies on it, it cannot be seen.
+    return [name for mount, name in names if name != path and _mount_of(name, mounts) is mount]
 
 
 def _knows_openat2(top: int) -> bool:

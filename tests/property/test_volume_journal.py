@@ -1,0 +1,141 @@
+"""Any folder that there can be is the same after it was written to a journal and read again."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from copy import deepcopy
+from pathlib import Path
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from usernsplan.volume.journal import Folder, Writer, joined, read
+from usernsplan.volume.special import Special
+from usernsplan.volume.targets import Form
+
+ID = st.integers(0, 4294967294)
+# What statx gives: the kernel's own widths.
+BIG = st.integers(0, 2**64 - 1)
+OWNER = st.tuples(ID, ID)
+NAME = st.one_of(
+    st.binary(min_size=1, max_size=20).map(lambda raw: os.fsdecode(raw.replace(b"/", b"-").replace(b"\0", b"\n"))),
+    st.sampled_from(["a", "b", "\n", '"', "\\", "\\u0041", "é", "\udcc3", "😀", "\u2028", "\r\n", "n" * 255]),
+)
+PARTS = st.one_of(
+    st.lists(st.sampled_from(["a", "b", "\n", "\udcff"]), max_size=4),
+    st.lists(NAME, max_size=4),
+    st.integers(100, 3000).map(lambda depth: ["d"] * depth),
+).map(tuple)
+RAW = st.one_of(st.none(), st.binary(max_size=30))
+SPECIAL = st.builds(
+    Special,
+    name=st.one_of(NAME, st.just(".")),
+    device=BIG,
+    inode=BIG,
+    mode=st.integers(0, 0o177777),
+    links=st.integers(1, 2**32),
+    changed_ns=st.integers(-(2**63), 2**63),
+    form=st.builds(Form, OWNER, RAW, RAW, RAW),
+)
+FOLDER = st.builds(
+    Folder,
+    tree=st.integers(0, 3),
+    parts=PARTS,
+    device=BIG,
+    inode=BIG,
+    own=st.one_of(st.none(), OWNER),
+    common=st.one_of(st.none(), OWNER),
+    others=st.lists(st.tuples(OWNER, st.lists(NAME, max_size=3)), max_size=3),
+    special=st.lists(SPECIAL, max_size=2),
+    left=st.lists(NAME, max_size=2),
+)
+
+
+def distinct(folders: list[Folder]) -> list[Folder]:
+    """Of neighbours that are one folder, the first: they would be pieces."""
+    kept: list[Folder] = []
+    for folder in folders:
+        if not kept or key(kept[-1]) != key(folder):
+            kept.append(folder)
+    return kept
+
+
+def key(folder: Folder) -> tuple[int, tuple[str, ...], int]:
+    return (folder.tree, folder.parts, folder.inode)
+
+
+def written(path: str, *runs: list[Folder]) -> bytes:
+    """Each run appends with a writer of its own, as after a kill."""
+    for folders in runs:
+        writer = Writer(path)
+        for folder in folders:
+            writer.write(folder)
+        writer.sync()
+        writer.close()
+    return Path(path).read_bytes()
+
+
+@given(folders=st.lists(FOLDER, max_size=6).map(distinct), cut=st.integers(0, 6))
+def test_what_was_noted_is_read_in_order_also_where_a_second_writer_went_on(folders: list[Folder], cut: int) -> None:
+    with tempfile.TemporaryDirectory() as below:
+        path = f"{below}/folders.0"
+        raw = written(path, folders[:cut], folders[cut:])
+        assert list(read(path)) == folders
+        assert raw.count(b"\n") == len(folders)
+        for line in raw.splitlines():
+            json.loads(line)
+
+
+@given(folders=st.lists(FOLDER, min_size=1, max_size=4).map(distinct), data=st.data())
+@settings(suppress_health_check=[HealthCheck.too_slow])
+def test_a_log_that_a_kill_cut_short_is_read_up_to_its_last_whole_line(
+    folders: list[Folder], data: st.DataObject
+) -> None:
+    with tempfile.TemporaryDirectory() as below:
+        path = f"{below}/folders.0"
+        raw = written(path, folders)
+        size = data.draw(st.integers(0, len(raw)))
+        os.truncate(path, size)
+        whole = raw[:size].count(b"\n")
+        assert list(read(path)) == folders[:whole]
+
+
+@given(folders=st.lists(FOLDER, min_size=1, max_size=4).map(distinct), data=st.data())
+def test_a_folder_in_pieces_is_one_folder_again(folders: list[Folder], data: st.DataObject) -> None:
+    pieces: list[Folder] = []
+    for folder in folders:
+        # The first has what a folder has once; the lists go on in the others.
+        cuts = sorted(data.draw(st.tuples(st.integers(0, 3), st.integers(0, 3))))
+        bounds = list(zip([0, *cuts], [*cuts, 99], strict=True))
+        pieces += [
+            Folder(
+                *(folder.tree, folder.parts, folder.device, folder.inode),
+                own=None if number else folder.own,
+                common=None if number else folder.common,
+                others=folder.others[start:stop],
+                special=folder.special[start:stop],
+                left=folder.left[start:stop],
+            )
+            for number, (start, stop) in enumerate(bounds)
+        ]
+    assert list(joined(deepcopy(pieces))) == folders
+    with tempfile.TemporaryDirectory() as below:
+        written(f"{below}/log", pieces)
+        assert list(read(f"{below}/log")) == folders
+
+
+@given(folder=FOLDER)
+def test_a_folder_changes_where_anything_in_it_does(folder: Folder) -> None:
+    nothing = Folder(folder.tree, folder.parts, folder.device, folder.inode, left=folder.left)
+    assert nothing.changes() is False
+    # Owner 0:0 is an owner like any other.
+    for changed in (
+        Folder(0, (), 1, 1, own=(0, 0)),
+        Folder(0, (), 1, 1, common=(0, 0)),
+        Folder(0, (), 1, 1, others=[((0, 0), ["a"])]),
+    ):
+        assert changed.changes() is True
+    same = folder == Folder(folder.tree, folder.parts, folder.device, folder.inode, left=folder.left)
+    assert folder.changes() is not same

@@ -1,0 +1,154 @@
+"""One folder looked at, and its note carried out and back: what the callers of Looker and Carrier build on."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.command import needs_root
+from usernsplan import IdMap, Mapping
+from usernsplan.volume import journal, targets, walk
+from usernsplan.volume.carry import Carrier, Looker, Rules
+from usernsplan.volume.targets import Turn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+IDS = IdMap.of((0, 100000, 65536))
+RULE = targets.shift(Mapping(IDS, IDS))
+THERE, BACK = Turn(RULE), Turn(RULE, -1)
+LATER = 1 << 62
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Iterator[walk.Volume]:
+    """A volume of one folder below its top; the process stands elsewhere in the end, as it did before."""
+    before = os.getcwd()
+    top = (tmp_path / "vol").resolve()
+    (top / "below").mkdir(parents=True)
+    for name in ("a", "b", "below/c"):
+        (top / name).write_bytes(b"x")
+    of = walk.volume(str(top))
+    yield of
+    os.close(of.top)
+    os.chdir(before)
+
+
+def owned(of: walk.Volume, uid: int) -> bool:
+    return all(os.lstat(f"{of.path}/{name}")[4:6] == (uid, uid) for name in ("a", "b"))
+
+
+def give(of: walk.Volume, uid: int) -> None:
+    for name in ("a", "b"):
+        os.chown(f"{of.path}/{name}", uid, uid)
+
+
+def test_a_look_tells_what_to_note_what_to_look_at_next_and_since_when(volume: walk.Volume) -> None:
+    looker = Looker([volume], THERE)
+    [note], folders, seen_before = looker.look(0, (), LATER)
+    assert (note.parts, folders, seen_before) == ((), ["below"], LATER)
+    assert looker.look(0, ("below",), LATER)[1:] == ([], LATER)
+    # The top, below, and three files.
+    assert looker.found.entries == 5
+
+
+def test_below_a_folder_that_was_changed_since_nothing_is_known_already(volume: walk.Volume) -> None:
+    changed = os.stat(f"{volume.path}/below").st_ctime_ns
+    looker = Looker([volume], THERE)
+    assert looker.look(0, ("below",), changed + 1)[2] == changed + 1
+    assert looker.look(0, ("below",), changed)[2] == 0
+    assert looker.look(0, ("below",))[2] == 0
+
+
+def test_a_folder_that_is_gone_is_nothing_and_no_failure(volume: walk.Volume) -> None:
+    looker = Looker([volume], THERE)
+    assert looker.look(0, ("x",), LATER) == ([], [], 0)
+    assert (looker.found.entries, looker.found.failed) == (0, [])
+
+
+@needs_root
+def test_a_note_is_carried_out_and_back_and_only_what_is_meant(volume: walk.Volume) -> None:
+    give(volume, 33)
+    [note], _, _ = Looker([volume], THERE).look(0, ())
+    counting = Carrier([volume], Rules(THERE, really=False))
+    assert counting.carry(note)
+    assert counting.done.changed == 2
+    assert owned(volume, 33)
+    only = Carrier([volume], Rules(THERE, only=frozenset({f"{volume.path}/a"})))
+    only.carry(note)
+    assert only.done.changed == 1
+    assert f"{volume.path}/a" in only.done.carried
+    assert not {volume.path, f"{volume.path}/b"} & only.done.carried
+    assert os.lstat(f"{volume.path}/b").st_uid == 33
+    there = Carrier([volume], Rules(THERE))
+    assert there.carry(note)
+    assert there.done.changed == 1
+    assert owned(volume, 100033)
+    back = Carrier([volume], Rules(BACK))
+    assert back.carry(note)
+    assert (back.done.changed, back.done.failed) == (2, [])
+    assert owned(volume, 33)
+
+
+@needs_root
+def test_what_failed_as_the_content_of_a_folder_is_all_that_is_in_it(volume: walk.Volume) -> None:
+    give(volume, 33)
+    [note], _, _ = Looker([volume], THERE).look(0, ())
+    only = Carrier([volume], Rules(THERE, only=frozenset({f"{volume.path}/."})))
+    assert only.carry(note)
+    assert owned(volume, 100033)
+    assert {f"{volume.path}/{name}" for name in (".", "a", "b")} <= only.done.carried
+
+
+@needs_root
+def test_a_folder_that_got_the_name_meanwhile_is_left_alone(volume: walk.Volume) -> None:
+    give(volume, 33)
+    [note], _, _ = Looker([volume], THERE).look(0, ())
+    there = Carrier([volume], Rules(THERE))
+    assert there.carry(replace(note, inode=note.inode + 1)) is False
+    assert there.done.lost
+    assert owned(volume, 33)
+    # Its device may have got another number at a reboot, and only that one.
+    elsewhere = Carrier([volume], Rules(THERE, devices={note.device: note.device + 1}))
+    assert elsewhere.carry(note) is False
+    rebooted = Carrier([volume], Rules(THERE, devices={note.device + 7: note.device}))
+    assert rebooted.carry(replace(note, device=note.device + 7))
+    assert owned(volume, 100033)
+
+
+@needs_root
+def test_the_times_of_what_has_power_are_noted_and_of_nothing_else(volume: walk.Volume, tmp_path: Path) -> None:
+    give(volume, 33)
+    Path(f"{volume.path}/a").chmod(0o4755)
+    os.link(f"{volume.path}/b", f"{volume.path}/again")
+    [note], _, _ = Looker([volume], THERE).look(0, ())
+    log = str(tmp_path / "settled.0")
+    Carrier([volume], Rules(THERE), journal.Settled(log)).carry(note)
+    seen = os.lstat(f"{volume.path}/a")
+    times = journal.settled([log])
+    assert times == {(seen.st_dev, seen.st_ino): seen.st_ctime_ns}
+    back = Carrier([volume], Rules(BACK, settled=times))
+    back.carry(note)
+    assert back.done.failed == []
+    assert os.lstat(f"{volume.path}/a").st_mode & 0o7777 == 0o4755
+    assert owned(volume, 33)
+
+
+@needs_root
+def test_what_has_power_and_was_changed_since_is_named_and_left(volume: walk.Volume) -> None:
+    give(volume, 33)
+    Path(f"{volume.path}/a").chmod(0o4755)
+    [note], _, _ = Looker([volume], THERE).look(0, ())
+    Carrier([volume], Rules(THERE)).carry(note)
+    back = Carrier([volume], Rules(BACK))
+    back.carry(note)
+    assert [place for place, _ in back.done.failed] == [f"{volume.path}/a"]
+    assert os.lstat(f"{volume.path}/a").st_uid == 100033
+    trusting = Carrier([volume], Rules(BACK, trust=True))
+    trusting.carry(note)
+    assert trusting.done.failed == []
+    assert owned(volume, 33)

@@ -1,0 +1,463 @@
+"""Words, ledger and what was seen become a decision: which path, which container, which rule, and whether it may be."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from tests.unit.states import per_container
+from usernsplan import Allocation, IdMap, Mapping
+from usernsplan.errors import InvalidValueError, RefusedError
+from usernsplan.formats.accounts import Accounts, Group, User
+from usernsplan.model import FixRequest, LedgerState, Volume
+from usernsplan.volume import targets
+from usernsplan.volume.carry import Found, Linked, merged
+from usernsplan.volume.decide import container_of, judge, printable, source_of, targets_of
+
+WEB, DB = per_container("web", 524288), per_container("db", 600000)
+NOBODY = Accounts()
+IMAGE = Accounts(
+    (User("root", 0, 0), User("www-data", 33, 34), User("twin", 33, 99), User("far", 70000, 0)),
+    (Group("www", 55), Group("far", 70000)),
+)
+ASKED = FixRequest(("/srv/vol",))
+
+
+# Which path
+
+
+@pytest.mark.parametrize(
+    ("words", "source"),
+    [
+        ("/srv/vol", "/srv/vol"),
+        ("/srv/vol:/data", "/srv/vol"),
+        ("/srv/vol:/data:U", "/srv/vol"),
+        ("/srv/vol:/data:", "/srv/vol"),
+        ("/srv/vol:/data:ro,U,z", "/srv/vol"),
+        ("/srv/vol:/data:size=5", "/srv/vol"),
+        ("/srv/vol:/", "/srv/vol"),
+        ("srv/vol:/data", "srv/vol"),
+        ("/srv/a:b:/data:U", "/srv/a:b"),
+        ("/srv/a:/b:/data:U", "/srv/a:/b"),
+        ("/srv/a:/b:/data", "/srv/a:/b"),
+        ("/srv/a\nb:/data:U", "/srv/a\nb"),
+        # These are names.
+        ("/srv/a:b", "/srv/a:b"),
+        ("/srv/vol:", "/srv/vol:"),
+        ("/srv/vol:U", "/srv/vol:U"),
+        (":/data:U", ":/data:U"),
+        ("", ""),
+        ("/srv/vol:/data:idmap:U", "/srv/vol:/data:idmap:U"),
+    ],
+)
+def test_a_mount_means_its_source(words: str, source: str) -> None:
+    assert source_of(words, exists=False) == source
+
+
+@pytest.mark.parametrize("words", ["/srv/vol:/data:U", "/srv/vol:/data:idmap", "/srv/vol"])
+def test_a_folder_of_the_whole_name_is_meant_where_there_is_one(words: str) -> None:
+    assert source_of(words, exists=True) == words
+
+
+@pytest.mark.parametrize("options", ["idmap", "U,idmap", "ro,idmap,U", "idmap=uids=0-1-10"])
+def test_a_mount_with_idmap_needs_no_fixing(options: str) -> None:
+    with pytest.raises(InvalidValueError, match="idmap"):
+        source_of(f"/srv/vol:/data:{options}", exists=False)
+
+
+@pytest.mark.parametrize("options", ["noidmap", "idmapped", "U,noidmap=idmap"])
+def test_what_only_looks_like_idmap_is_an_option_like_others(options: str) -> None:
+    assert source_of(f"/srv/vol:/data:{options}", exists=False) == "/srv/vol"
+
+
+# Which container
+
+
+def ledger(*allocations: Allocation, volumes: dict[str, str] | None = None) -> LedgerState:
+    return LedgerState(allocations, volumes=tuple(Volume(p, name, "own") for p, name in (volumes or {}).items()))
+
+
+@pytest.mark.parametrize(
+    ("held", "asked", "names", "chosen"),
+    [
+        # --container is always what is meant.
+        (ledger(WEB, DB), "db", ("/a",), DB),
+        (ledger(WEB, DB, volumes={"/a": "web"}), "db", ("/a",), DB),
+        # The one that has it recorded.
+        (ledger(WEB, DB, volumes={"/a": "web"}), None, ("/a",), WEB),
+        (ledger(WEB, DB, volumes={"/a": "db", "/b": "db"}), None, ("/a", "/b"), DB),
+        # The only one.
+        (ledger(WEB), None, ("/a",), WEB),
+        (ledger(WEB), None, ("/a", "/b"), WEB),
+        (ledger(WEB, volumes={"/elsewhere": "web"}), None, ("/a",), WEB),
+        # A container that is gone is no candidate.
+        (ledger(WEB, volumes={"/a": "gone"}), None, ("/a",), WEB),
+        (ledger(WEB, volumes={"/a": "gone", "/b": "web"}), None, ("/b",), WEB),
+    ],
+)
+def test_the_container_is_the_named_the_recorded_or_the_only_one(
+    held: LedgerState, asked: str | None, names: tuple[str, ...], chosen: Allocation
+) -> None:
+    assert container_of(replace(ASKED, container=asked), held, names) == chosen
+
+
+def test_the_only_container_is_meant_also_where_just_one_of_the_volumes_is_recorded() -> None:
+    assert container_of(ASKED, ledger(WEB, volumes={"/a": "web"}), ("/a", "/b")) == WEB
+
+
+@pytest.mark.parametrize(
+    ("held", "names"),
+    [
+        (ledger(WEB, DB), ("/a",)),
+        (ledger(WEB, DB, volumes={"/a": "web", "/b": "db"}), ("/a", "/b")),
+        (ledger(WEB, DB, volumes={"/a": "web"}), ("/a", "/b")),
+        (ledger(WEB, DB, volumes={"/a": "gone"}), ("/a",)),
+        (ledger(WEB, DB, volumes={"/a/b": "web"}), ("/a",)),
+        (ledger(WEB, DB, volumes={"/a": "web"}), ("/a/b",)),
+    ],
+)
+def test_where_more_than_one_could_be_meant_the_candidates_are_listed(held: LedgerState, names: tuple[str]) -> None:
+    with pytest.raises(InvalidValueError) as raised:
+        container_of(ASKED, held, names)
+    assert "db, web" in raised.value.hint
+
+
+@pytest.mark.parametrize("held", [ledger(), ledger(volumes={"/a": "gone"})])
+def test_without_a_container_it_is_said_how_to_get_one(held: LedgerState) -> None:
+    with pytest.raises(InvalidValueError) as raised:
+        container_of(ASKED, held, ("/a",))
+    assert "allocate" in raised.value.hint
+    assert "--uid-map" in raised.value.hint
+
+
+@pytest.mark.parametrize("held", [ledger(), ledger(WEB)])
+def test_a_container_that_nobody_knows_is_an_error(held: LedgerState) -> None:
+    with pytest.raises(InvalidValueError, match="--container dbb"):
+        container_of(replace(ASKED, container="dbb"), held, ("/a",))
+
+
+def test_typed_maps_are_for_no_container() -> None:
+    asked = replace(ASKED, uid_map=("0:1:1",), gid_map=("0:1:1",))
+    assert container_of(asked, ledger(WEB, volumes={"/srv/vol": "web"}), ("/srv/vol",)) is None
+
+
+# Which rule
+
+
+def test_the_default_is_own_by_the_root_of_the_container() -> None:
+    assert targets_of(ASKED, ledger(WEB), WEB, NOBODY) == targets.own(WEB.mapping, (0, 0))
+    own = replace(ASKED, mode="own", keep_unmapped=True)
+    assert targets_of(own, ledger(WEB), WEB, NOBODY) == targets.own(WEB.mapping, (0, 0), keep=True)
+
+
+def test_shift_reverse_and_from_are_the_rules_of_their_names() -> None:
+    held = ledger(WEB, DB)
+    shift = replace(ASKED, mode="shift")
+    assert targets_of(shift, held, WEB, NOBODY) == targets.shift(WEB.mapping)
+    for words in (replace(ASKED, reverse=True), replace(shift, reverse=True)):
+        assert targets_of(words, held, WEB, NOBODY) == targets.shift(WEB.mapping, reverse=True)
+    for words in (replace(ASKED, source="db"), replace(shift, source="db")):
+        assert targets_of(words, held, WEB, NOBODY) == targets.move(DB.mapping, WEB.mapping)
+    kept = replace(shift, keep_unmapped=True)
+    assert targets_of(kept, held, WEB, NOBODY) == targets.shift(WEB.mapping, keep=True)
+
+
+def test_typed_maps_are_a_shift_each_extent_of_them() -> None:
+    asked = replace(ASKED, uid_map=("0:100000:10", "50:200000:1"), gid_map=("0:7:1",))
+    uids, gids = IdMap.of((0, 100000, 10), (50, 200000, 1)), IdMap.of((0, 7, 1))
+    assert targets_of(asked, ledger(), None, NOBODY) == targets.explicit(uids, gids)
+    for more in ({"mode": "shift"}, {}):
+        words = replace(asked, reverse=True, **more)  # type: ignore[arg-type]
+        assert targets_of(words, ledger(), None, NOBODY) == targets.explicit(uids, gids, reverse=True)
+
+
+MAPS: dict[str, object] = {"uid_map": ("0:1:1",), "gid_map": ("0:1:1",)}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"mode": "own", "reverse": True},
+        {"mode": "own", "source": "db"},
+        {"mode": "own", **MAPS},
+        {"user": "33", "mode": "shift"},
+        {"user": "33", "reverse": True},
+        {"user": "33", "source": "db"},
+        {"user": "33", **MAPS},
+        {"reverse": True, "source": "db"},
+        {"source": "web"},
+        {"source": "web", "container": "web"},
+        {"container": "web", **MAPS},
+        {"source": "db", **MAPS},
+        {"passwd": "/p"},
+        {"passwd": "/p", "mode": "shift"},
+        {"uid_map": ("0:1:1",)},
+        {"gid_map": ("0:1:1",)},
+    ],
+    ids="+".join,
+)
+def test_words_that_say_two_different_things_are_refused_whatever_the_container(words: dict[str, object]) -> None:
+    asked = replace(ASKED, **words)  # type: ignore[arg-type]
+    for allocation in (WEB, None):
+        with pytest.raises(InvalidValueError):
+            targets_of(asked, ledger(WEB, DB), allocation, NOBODY)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {},
+        {"mode": "own"},
+        {"mode": "shift"},
+        {"user": "33"},
+        {"user": "33", "mode": "own"},
+        {"user": "33", "passwd": "/p"},
+        {"reverse": True, "mode": "shift"},
+        {"source": "db", "mode": "shift"},
+        {"source": "db", "container": "web"},
+        {"container": "web", "reverse": True},
+        {"keep_unmapped": True, "reverse": True},
+    ],
+    ids=lambda words: "+".join(words) or "nothing",
+)
+def test_words_that_go_together_are_taken(words: dict[str, object]) -> None:
+    targets_of(replace(ASKED, **words), ledger(WEB, DB), WEB, NOBODY)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "0", "0:1", "0:1:", "0:1:1:1", "a:1:1", "0:-1:1", "0x0:1:1", "0 1 1", "0:1:1,5:6:1", " 0:1:1", "0:1:1\n"],
+)
+@pytest.mark.parametrize("option", ["--uid-map", "--gid-map"])
+def test_a_map_is_three_numbers(text: str, option: str) -> None:
+    words = {**MAPS, option[2:].replace("-", "_"): ("5:6:1", text)}
+    with pytest.raises(InvalidValueError, match=re.escape(f"{option} {text}")):
+        targets_of(replace(ASKED, **words), ledger(), None, NOBODY)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("texts", [("0:1:0",), ("4294967295:0:1",), ("0:4294967294:2",), ("0:1:2", "1:9:1")])
+def test_a_map_that_no_kernel_takes_is_an_error_of_ours(texts: tuple[str, ...]) -> None:
+    with pytest.raises(InvalidValueError):
+        targets_of(replace(ASKED, uid_map=texts, gid_map=("0:1:1",)), ledger(), None, NOBODY)
+
+
+@pytest.mark.parametrize(
+    "words", [{"uid_map": ("0:" + "9" * 5000 + ":1",), "gid_map": ("0:1:1",)}, {"user": "9" * 5000}]
+)
+def test_a_number_of_thousands_of_digits_is_an_error_of_ours(words: dict[str, object]) -> None:
+    allocation = None if "uid_map" in words else WEB
+    with pytest.raises(InvalidValueError):
+        targets_of(replace(ASKED, **words), ledger(WEB), allocation, NOBODY)  # type: ignore[arg-type]
+
+
+def test_a_container_that_nobody_knows_cannot_be_moved_from() -> None:
+    with pytest.raises(InvalidValueError, match="--from gone"):
+        targets_of(replace(ASKED, source="gone"), ledger(WEB, DB), WEB, NOBODY)
+
+
+# --user
+
+
+@pytest.mark.parametrize(
+    ("user", "passwd", "owner"),
+    [
+        ("0", NOBODY, (0, 0)),
+        ("33", NOBODY, (33, 0)),
+        ("33:33", NOBODY, (33, 33)),
+        ("33:44", IMAGE, (33, 44)),
+        ("33", IMAGE, (33, 34)),
+        ("34", IMAGE, (34, 0)),
+        ("www-data", IMAGE, (33, 34)),
+        ("twin", IMAGE, (33, 99)),
+        ("www-data:www", IMAGE, (33, 55)),
+        ("www-data:5", IMAGE, (33, 5)),
+        ("7:www", IMAGE, (7, 55)),
+        ("0065535:00", NOBODY, (65535, 0)),
+    ],
+)
+def test_a_user_is_a_number_or_a_name_of_the_image(user: str, passwd: Accounts, owner: tuple[int, int]) -> None:
+    rule = targets_of(replace(ASKED, user=user), ledger(WEB), WEB, passwd)
+    assert rule.owner == (524288 + owner[0], 524288 + owner[1])
+
+
+@pytest.mark.parametrize(
+    ("user", "said"),
+    [
+        ("www-data", "no such user"),
+        ("", "no such user"),
+        (":33", "no such user"),
+        ("-1", "no such user"),
+        ("+5", "no such user"),
+        ("³", "no such user"),
+        ("\u0661", "no such user"),
+        ("33:www", "no such group"),
+        ("33:", "no such group"),
+        ("33:33:33", "no such group"),
+        ("33:-1", "no such group"),
+        ("65536", "no uid 65536"),
+        ("0:65536", "no gid 65536"),
+    ],
+)
+def test_a_user_that_there_is_not_is_an_error(user: str, said: str) -> None:
+    with pytest.raises(InvalidValueError, match=said):
+        targets_of(replace(ASKED, user=user), ledger(WEB), WEB, NOBODY)
+
+
+@pytest.mark.parametrize(("user", "said"), [("far", "no uid 70000"), ("0:far", "no gid 70000")])
+def test_a_name_whose_number_the_container_lacks_is_an_error(user: str, said: str) -> None:
+    with pytest.raises(InvalidValueError, match=said):
+        targets_of(replace(ASKED, user=user), ledger(WEB), WEB, IMAGE)
+
+
+# May it be
+
+
+def refused(found: Found, **words: object) -> tuple[str, str]:
+    with pytest.raises(RefusedError) as raised:
+        judge(found, replace(ASKED, **words))  # type: ignore[arg-type]
+    assert raised.value.exit_status == 9
+    assert "nothing was changed" in raised.value.hint
+    return str(raised.value), raised.value.hint
+
+
+def test_a_tree_without_trouble_may_be_fixed() -> None:
+    whole = Found(entries=5, linked={(1, 2): Linked(2, 7, 2, ())}, skipped=[("/a", "x")], failed=[("/b", "y")])
+    assert judge(whole, ASKED).outside == frozenset()
+    assert judge(whole, ASKED).skipped == ()
+
+
+def test_unmapped_ids_are_a_table_of_ids_and_counts() -> None:
+    found = Found(unmapped_uids=Counter({70000: 3, 900: 1}), unmapped_gids=Counter({70001: 12}))
+    said, hint = refused(found)
+    rows = [line.split() for line in said.splitlines() if re.search(r"\d", line)]
+    assert rows == [["uid", "900", "1", "entry"], ["uid", "70000", "3", "entries"], ["gid", "70001", "12", "entries"]]
+    assert "--unmapped keep" in hint
+    assert judge(found, replace(ASKED, keep_unmapped=True)).skipped == ()
+    assert "gid" in refused(Found(unmapped_gids=Counter({5: 1})))[0]
+
+
+def test_a_table_of_thousands_of_ids_is_cut_and_the_rest_counted() -> None:
+    said, _ = refused(Found(unmapped_uids=Counter(dict.fromkeys(range(1000), 1))))
+    shown = len(re.findall(r"uid \d+", said))
+    assert shown < 50
+    assert f"{1000 - shown} more" in said
+
+
+def test_entries_that_cannot_be_carried_are_named_whatever_the_words() -> None:
+    found = Found(refusals=[(f"/v/{n:02}", "an ACL") for n in range(15)] + [("/v/new\nline", "b")])
+    for words in ({}, {"keep_unmapped": True, "skip_outside_links": True, "yes": True}):
+        said, _ = refused(found, **words)
+        assert said.startswith("16 entries")
+        assert "/v/00: an ACL" in said
+        assert "6 more" in said
+    said, _ = refused(Found(refusals=found.refusals[-1:]))
+    assert "'/v/new\\nline': b" in said
+
+
+def linked(links: int, *places: str) -> Linked:
+    return Linked(links, 7, len(places), (), places=list(places))
+
+
+def test_links_to_outside_are_refused_and_named_or_skipped_and_named() -> None:
+    found = Found(
+        linked={
+            (1, 2): linked(3, "/v/b", "/v/a"),
+            (1, 3): linked(2, "/v/c", "/v/d"),
+            (2, 2): linked(2, "/v/z"),
+        }
+    )
+    said, hint = refused(found)
+    assert [line.strip() for line in said.splitlines()[1:]] == ["/v/a", "/v/b", "/v/z"]
+    assert "--outside-links skip" in hint
+    judgement = judge(found, replace(ASKED, skip_outside_links=True))
+    assert judgement.outside == {(1, 2), (2, 2)}
+    assert [place.path for place in judgement.skipped] == ["/v/a", "/v/b", "/v/z"]
+    assert all("links outside" in place.reason for place in judgement.skipped)
+
+
+def seen(changed_ns: int, place: str, kinds: tuple[str, ...] | None = ()) -> Linked:
+    return Linked(2, changed_ns, 1, kinds, places=[place])
+
+
+def test_an_inode_is_inside_where_all_its_names_were_found_each_where_it_stayed() -> None:
+    one = seen(7, "/v/a")
+    assert not one.is_inside
+    one.add(seen(7, "/v/b"))
+    assert one.is_inside
+    assert judge(Found(linked={(1, 2): one}), ASKED).outside == frozenset()
+
+
+def test_one_name_that_was_renamed_meanwhile_does_not_count_for_two() -> None:
+    """A rename changes the ctime: it may be the same name, which was seen before and after."""
+    one = seen(7, "/v/a")
+    one.add(seen(8, "/v/b"))
+    assert one.moved
+    assert not one.is_inside
+    found = Found(linked={(1, 2): one})
+    said, _ = refused(found)
+    assert [line.strip() for line in said.splitlines()[1:]] == ["/v/a", "/v/b"]
+    assert judge(found, replace(ASKED, skip_outside_links=True)).outside == {(1, 2)}
+
+
+def test_what_one_worker_saw_move_has_moved_for_all() -> None:
+    first, third = seen(7, "/v/a"), seen(7, "/v/c")
+    third.add(seen(8, "/v/d"))
+    first.add(third)
+    assert first.moved
+    assert not first.is_inside
+    merged_one = merged([Found(linked={(1, 2): seen(7, "/v/a")}), Found(linked={(1, 2): seen(9, "/v/b")})])
+    assert judge(merged_one, replace(ASKED, skip_outside_links=True)).outside == {(1, 2)}
+
+
+def test_a_change_that_one_name_asks_for_is_one_of_the_inode() -> None:
+    for kinds in ((("acl",), None), (None, ("acl",)), (("acl",), ("acl",))):
+        one = seen(7, "/v/a", kinds[0])
+        one.add(seen(7, "/v/b", kinds[1]))
+        assert one.kinds == ("acl",)
+
+
+def test_what_several_workers_saw_is_put_together_by_device_and_inode() -> None:
+    parts = [
+        Found(
+            entries=3, changes=1, owners=Counter({(0, 0): 3}), linked={(1, 2): linked(3, "/a"), (1, 3): linked(2, "/x")}
+        ),
+        Found(
+            entries=4,
+            changes=2,
+            owners=Counter({(0, 0): 1, (5, 5): 3}),
+            kinds=Counter(acl=1),
+            unmapped_uids=Counter({9: 1}),
+            refusals=[("/r", "r")],
+            linked={(1, 2): linked(3, "/b"), (2, 3): linked(2, "/y")},
+        ),
+        Found(linked={(1, 2): linked(3, "/c")}, skipped=[("/s", "s")], failed=[("/f", "f")]),
+    ]
+    whole = merged(parts)
+    assert (whole.entries, whole.changes, whole.owners) == (7, 3, Counter({(0, 0): 4, (5, 5): 3}))
+    assert (whole.kinds, whole.unmapped_uids, whole.unmapped_gids) == (Counter(acl=1), Counter({9: 1}), Counter())
+    assert (whole.refusals, whole.skipped, whole.failed) == ([("/r", "r")], [("/s", "s")], [("/f", "f")])
+    asked = replace(ASKED, skip_outside_links=True)
+    assert judge(replace(whole, refusals=[], unmapped_uids=Counter()), asked).outside == {(1, 3), (2, 3)}
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("/a b/ü", "/a b/ü"),
+        ("/a\nb", "'/a\\nb'"),
+        ("/a\x1b[2J", "'/a\\x1b[2J'"),
+        ("/\udcff", "'/\\udcff'"),
+        ("/\u202e", "'/\\u202e'"),
+    ],
+)
+def test_a_path_is_shown_on_one_line_whatever_it_is(path: str, shown: str) -> None:
+    assert printable(path) == shown
+
+
+def test_both_maps_of_a_container_are_used_each_for_its_kind() -> None:
+    mapping = Mapping(IdMap.of((0, 1000, 10)), IdMap.of((0, 2000, 10)))
+    rule = targets_of(replace(ASKED, user="3:4"), ledger(), replace(WEB, mapping=mapping), NOBODY)
+    assert rule.owner == (1003, 2004)

@@ -1,0 +1,244 @@
+"""Which earlier run is gone on with, which one did the same already, and which one stands in the way."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from usernsplan import IdMap
+from usernsplan.errors import HostChangedError, LockBusyError, RefusedError
+from usernsplan.host.files import layout_at
+from usernsplan.volume import fix, targets
+from usernsplan.volume.journal import CHANGING, DONE, UNDOING, UNDONE, RunState, Tree, begin, resume, run, runs
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from usernsplan.layout import Layout
+    from usernsplan.volume.targets import Targets
+
+UP, GIDS = IdMap.of((0, 5, 10)), IdMap.of((0, 7, 10))
+# Ids move up by a few: done twice, they would move twice.
+MOVES = targets.explicit(UP, GIDS)
+BACK = targets.explicit(UP, GIDS, reverse=True)
+OTHER = targets.explicit(IdMap.of((0, 6, 10)), GIDS)
+ONCE = targets.explicit(IdMap.of((0, 100, 10)), IdMap.of((0, 100, 10)))
+Decision = tuple[str | None, str | None]
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return layout_at(str(tmp_path))
+
+
+def planned(*paths: str, rule: Targets = MOVES) -> RunState:
+    trees = tuple(Tree(path, 5, zlib.crc32(os.fsencode(path))) for path in paths)
+    return RunState("run", "looking", "usernsplan fix-volume x", trees, rule, seen=1)
+
+
+def ran(layout: Layout, *paths: str, rule: Targets = MOVES, state: str = DONE) -> str:
+    log = begin(layout, planned(*paths, rule=rule))
+    log.set(state=state)
+    log.close()
+    return log.state.run
+
+
+def decided(layout: Layout, *paths: str, rule: Targets = MOVES, yes: bool = False) -> Decision:
+    unfinished, repeated = fix._earlier(layout, planned(*paths, rule=rule), yes=yes)
+    return (unfinished.run if unfinished else None, repeated.run if repeated else None)
+
+
+NOTHING: Decision = (None, None)
+
+
+def test_the_maps_of_these_tests_are_what_they_are_taken_for() -> None:
+    assert [rule.overlaps() for rule in (MOVES, BACK, OTHER, ONCE)] == [True, True, True, False]
+
+
+@pytest.mark.parametrize("rule", [MOVES, ONCE])
+def test_the_first_run_has_nothing_before_it(layout: Layout, rule: Targets) -> None:
+    assert decided(layout, "/a", rule=rule) == NOTHING
+    ran(layout, "/ab", rule=rule)
+    ran(layout, "/b/a", rule=rule)
+    assert decided(layout, "/a", rule=rule) == NOTHING
+
+
+def test_the_same_overlapping_map_on_the_same_volumes_was_done_already(layout: Layout) -> None:
+    before = ran(layout, "/a", "/b")
+    assert decided(layout, "/b", "/a") == (None, before)
+    assert decided(layout, "/b", "/a", yes=True) == NOTHING
+    assert decided(layout, "/c") == NOTHING
+
+
+def test_a_map_that_does_not_overlap_itself_may_be_repeated(layout: Layout) -> None:
+    ran(layout, "/a", rule=ONCE)
+    for paths in (("/a",), ("/a", "/b"), ("/a/b",), ("/",)):
+        assert decided(layout, *paths, rule=ONCE) == NOTHING
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        (("/a",), ("/a", "/b")),
+        (("/a", "/b"), ("/b",)),
+        (("/a",), ("/a/b",)),
+        (("/a/b",), ("/a",)),
+        (("/a/b",), ("/",)),
+        (("/x", "/a/b"), ("/y", "/a")),
+    ],
+)
+def test_the_same_ids_of_a_part_are_not_moved_twice(
+    layout: Layout, before: tuple[str, ...], now: tuple[str, ...]
+) -> None:
+    name = ran(layout, *before)
+    with pytest.raises(RefusedError, match=f"run {name} has moved these ids already") as raised:
+        decided(layout, *now)
+    assert "--yes" in raised.value.hint
+    assert decided(layout, *now, yes=True) == NOTHING
+
+
+def test_the_same_ids_are_the_same_whatever_is_done_with_others_and_with_mounts(layout: Layout) -> None:
+    ran(layout, "/a")
+    with pytest.raises(RefusedError, match="already"):
+        decided(layout, "/a", rule=targets.explicit(UP, GIDS, keep=True))
+    with pytest.raises(RefusedError, match="already"):
+        fix._earlier(layout, replace(planned("/a"), cross_mounts=True), yes=False)
+
+
+def test_two_volumes_that_two_runs_moved_are_not_moved_twice(layout: Layout) -> None:
+    ran(layout, "/a")
+    ran(layout, "/b")
+    with pytest.raises(RefusedError, match="already"):
+        decided(layout, "/a", "/b")
+
+
+def test_what_was_taken_back_may_be_done_again(layout: Layout) -> None:
+    ran(layout, "/a", state=UNDONE)
+    assert decided(layout, "/a") == NOTHING
+    before = ran(layout, "/a")
+    ran(layout, "/a", state=UNDONE)
+    assert decided(layout, "/a") == (None, before)
+
+
+def test_after_a_reverse_or_another_move_of_it_all_the_same_may_be_done_again(layout: Layout) -> None:
+    for later, path in ((BACK, "/a"), (OTHER, "/a"), (BACK, "/")):
+        ran(layout, "/a")
+        ran(layout, path, rule=later)
+        assert decided(layout, "/a") == NOTHING
+        assert decided(layout, "/a/b") == NOTHING
+
+
+def test_after_a_reverse_of_a_part_only_that_part_may_be_moved_again(layout: Layout) -> None:
+    before = ran(layout, "/a")
+    ran(layout, "/a/b", rule=BACK)
+    assert decided(layout, "/a") == (None, before)
+    assert decided(layout, "/a/b") == NOTHING
+    with pytest.raises(RefusedError):
+        decided(layout, "/a/c")
+
+
+def test_the_volume_is_known_by_its_inode_under_another_name(layout: Layout) -> None:
+    ran(layout, "/a")
+    [tree] = planned("/a").trees
+    elsewhere = replace(planned("/mnt"), trees=(replace(tree, path="/mnt"),))
+    with pytest.raises(RefusedError, match="already"):
+        fix._earlier(layout, elsewhere, yes=False)
+
+
+# What was interrupted
+
+
+def test_an_interrupted_run_is_gone_on_with_by_the_same_words(layout: Layout) -> None:
+    for rule in (MOVES, ONCE):
+        name = ran(layout, "/a", rule=rule, state=CHANGING)
+        assert decided(layout, "/a", rule=rule) == (name, None)
+        assert decided(layout, "/a", rule=rule, yes=True) == (name, None)
+        log = resume(layout, run(layout, name))
+        log.set(state=UNDONE)
+        log.close()
+
+
+@pytest.mark.parametrize("yes", [False, True])
+@pytest.mark.parametrize(
+    ("paths", "rule", "state"),
+    [
+        (("/a",), OTHER, CHANGING),
+        (("/a", "/b"), MOVES, CHANGING),
+        (("/a/b",), MOVES, CHANGING),
+        (("/",), ONCE, CHANGING),
+        (("/a",), MOVES, UNDOING),
+    ],
+)
+def test_an_interrupted_run_of_other_work_has_to_be_finished_first(
+    layout: Layout, paths: tuple[str, ...], rule: Targets, state: str, yes: bool
+) -> None:
+    name = ran(layout, *paths, rule=rule, state=state)
+    with pytest.raises(RefusedError, match=f"run {name} .* was interrupted") as raised:
+        decided(layout, "/a", yes=yes)
+    assert f"undo {name}" in raised.value.hint
+    # What an undo began can only be taken back.
+    assert ("finish it" in raised.value.hint) is (state == CHANGING)
+
+
+def test_a_run_that_is_at_work_is_waited_for(layout: Layout) -> None:
+    log = begin(layout, planned("/a"))
+    log.set(state=CHANGING)
+    for path in ("/a", "/a/b", "/"):
+        with pytest.raises(LockBusyError):
+            decided(layout, path)
+    assert decided(layout, "/b") == NOTHING
+    log.close()
+    assert decided(layout, "/a") == (log.state.run, None)
+
+
+# What comes between the decision and the lock
+
+
+def test_whoever_checks_as_a_run_begins_keeps_it_from_beginning(layout: Layout) -> None:
+    ran(layout, "/a")
+    before = runs(layout)
+
+    def check() -> None:
+        raise HostChangedError("something came before")
+
+    with pytest.raises(HostChangedError):
+        begin(layout, planned("/a"), check)
+    assert runs(layout) == before
+    again = begin(layout, planned("/a"))
+    again.close()
+
+
+def test_a_run_is_gone_on_with_only_as_it_was_seen(layout: Layout) -> None:
+    name = ran(layout, "/a", state=CHANGING)
+    seen = run(layout, name)
+    log = resume(layout, seen)
+    log.set(stage=2)
+    log.close()
+    with pytest.raises(HostChangedError, match="gone on"):
+        resume(layout, seen)
+    resume(layout, run(layout, name)).close()
+
+
+@pytest.mark.parametrize("state", [CHANGING, UNDOING])
+def test_a_run_is_not_gone_on_with_past_another_that_is_unfinished(layout: Layout, state: str) -> None:
+    first = ran(layout, "/a")
+    later = ran(layout, "/a/b", state=state)
+    ran(layout, "/c", state=state)
+    with pytest.raises(RefusedError, match=f"run {later} on the same volume is unfinished"):
+        resume(layout, run(layout, first))
+    log = resume(layout, run(layout, later))
+    log.set(state=UNDONE)
+    log.close()
+    resume(layout, run(layout, first)).close()
+
+
+def test_a_run_is_not_gone_on_with_while_another_is_at_work_on_a_part(layout: Layout) -> None:
+    first = ran(layout, "/a")
+    later = begin(layout, planned("/a/b"))
+    with pytest.raises(LockBusyError, match=later.state.run):
+        resume(layout, run(layout, first))
+    later.close()

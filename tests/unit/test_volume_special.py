@@ -1,0 +1,395 @@
+"""Entries that need care: what chown takes is given back, and power only to what nobody has changed since."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.command import needs_root
+from tests.unit.test_volume_metadata import USER, acl, v2, v3
+from usernsplan.volume import syscalls
+from usernsplan.volume.metadata import ACL_ACCESS, CAPABILITY
+from usernsplan.volume.special import Care, Carried, HalfDoneError, MeanwhileError, Special, carry, look
+from usernsplan.volume.targets import Form
+
+FIRST, LAST, OTHER = (4711, 4712), (104711, 104712), (5, 5)
+
+
+def acl_for(uid: int, mode: int = 0o755) -> bytes:
+    """As it is in a file of this mode, whose middle digit is the mask."""
+    digits = [mode >> 6 & 7, mode >> 3 & 7, mode & 7]
+    nobody = 0xFFFFFFFF
+    return acl(
+        (1, digits[0], nobody), (USER, 4, uid), (4, 5, nobody), (0x10, digits[1], nobody), (0x20, digits[2], nobody)
+    )
+
+
+def pin(name: str) -> int:
+    return os.open(name, os.O_PATH | os.O_NOFOLLOW)
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path) -> Iterator[Path]:
+    """An empty folder, in which this process stands."""
+    before = os.getcwd()
+    os.chdir(tmp_path)
+    yield tmp_path
+    os.chdir(before)
+
+
+def made(mode: int = 0o755, *, capability: bytes | None = None, acl: bytes | None = None) -> Special:
+    """A file of FIRST, as it is noted before a run."""
+    Path("a").write_bytes(b"content")
+    os.chown("a", *FIRST)
+    if acl:
+        os.setxattr("a", ACL_ACCESS, acl)
+    Path("a").chmod(mode)
+    if capability:
+        os.setxattr("a", CAPABILITY, capability)
+    return look("a", pin)
+
+
+def last(entry: Special) -> Form:
+    """What a run makes of it: its ids go up by 100000."""
+    form = entry.form
+    return Form(
+        LAST,
+        form.acl and acl_for(100033, entry.mode),
+        form.default_acl,
+        form.capability and v3(100000),
+    )
+
+
+def there(entry: Special, *, really: bool = True) -> Carried:
+    return carry(entry, (FIRST,), entry.form, last(entry), Care(pin, {}, really=really))
+
+
+def back(entry: Special, settled: dict[tuple[int, int], int] | None = None, *, trust: bool = False) -> Carried:
+    return carry(entry, (LAST,), last(entry), entry.form, Care(pin, settled or {}, back=True, trust=trust))
+
+
+def seen() -> tuple[tuple[int, int], int, bytes | None, bytes | None]:
+    now = look("a", pin)
+    return now.form.owner, stat.S_IMODE(now.mode), now.form.acl, now.form.capability
+
+
+def ctime() -> int:
+    return os.lstat("a").st_ctime_ns
+
+
+POWERS = pytest.mark.parametrize(
+    ("mode", "capability"), [(0o4755, None), (0o2755, None), (0o755, v2()), (0o6755, v2())]
+)
+
+
+# Looking
+
+
+def test_an_entry_is_read_without_being_opened() -> None:
+    os.mkfifo("fifo")
+    os.symlink("fifo", "link")
+    os.link("fifo", "again")
+    fifo, link = look("fifo", pin), look("link", pin)
+    assert stat.S_ISFIFO(fifo.mode)
+    assert stat.S_ISLNK(link.mode)
+    expected = os.lstat("fifo")
+    assert (fifo.device, fifo.inode, fifo.links, fifo.changed_ns) == (
+        *(expected.st_dev, expected.st_ino, 2, expected.st_ctime_ns),
+    )
+    assert (fifo.linked, link.linked) == (True, False)
+    assert link.form == Form((os.lstat("link").st_uid, os.lstat("link").st_gid))
+    with pytest.raises(FileNotFoundError):
+        look("x", pin)
+
+
+@needs_root
+def test_all_that_a_file_has_is_read() -> None:
+    entry = made(0o4750, capability=v2(), acl=acl_for(33))
+    assert entry.form == Form(FIRST, acl_for(33, 0o750), None, v2())
+    assert stat.S_IMODE(entry.mode) == 0o4750
+
+
+@pytest.mark.parametrize(
+    ("mode", "capability", "power"),
+    [
+        (stat.S_IFREG | 0o755, None, False),
+        (stat.S_IFREG | 0o4644, None, True),
+        (stat.S_IFREG | 0o2755, None, True),
+        # Mandatory locking, long ago: it is no power, and chown leaves it.
+        (stat.S_IFREG | 0o2745, None, False),
+        (stat.S_IFREG | 0o1777, None, False),
+        (stat.S_IFREG | 0o600, v2(), True),
+        (stat.S_IFDIR | 0o6777, None, False),
+    ],
+)
+def test_power_is_what_makes_whoever_runs_it_more_than_he_is(mode: int, capability: bytes | None, power: bool) -> None:
+    entry = Special("a", 1, 2, mode, 1, 0, Form((0, 0), None, None, capability))
+    assert entry.has_power is power
+
+
+# There
+
+
+@needs_root
+@POWERS
+def test_what_chown_takes_is_given_back_and_the_time_that_this_left_is_told(
+    mode: int, capability: bytes | None
+) -> None:
+    entry = made(mode, capability=capability, acl=acl_for(33))
+    assert there(entry) == Carried(changed=True, settled=ctime())
+    expected = (LAST, mode, acl_for(100033), capability and v3(100000))
+    assert seen() == expected
+    before = ctime()
+    assert there(entry) == Carried(changed=False)
+    assert (seen(), ctime()) == (expected, before)
+
+
+@needs_root
+def test_where_it_is_only_counted_nothing_is_changed() -> None:
+    entry = made(0o4755, capability=v2())
+    before = ctime()
+    assert there(entry, really=False) == Carried(changed=True)
+    assert (look("a", pin), ctime()) == (entry, before)
+
+
+@needs_root
+@POWERS
+def test_what_a_kill_after_the_chown_left_is_finished_and_no_time_is_told(mode: int, capability: bytes | None) -> None:
+    entry = made(mode, capability=capability)
+    os.chown("a", *LAST)
+    assert there(entry) == Carried(changed=True)
+    assert seen() == (LAST, mode, None, capability and v3(100000))
+
+
+@needs_root
+def test_a_capability_that_the_kernel_took_from_what_was_written_to_is_not_put_back() -> None:
+    entry = made(capability=v2())
+    Path("a").write_bytes(b"something else")
+    assert CAPABILITY not in os.listxattr("a")
+    with pytest.raises(MeanwhileError, match="capability"):
+        there(entry)
+    assert seen() == (FIRST, 0o755, None, None)
+
+
+@needs_root
+def test_a_capability_is_not_put_back_where_the_run_changes_no_owner() -> None:
+    entry = made(capability=v2())
+    new = replace(entry.form, capability=v3(100000))
+    Path("a").write_bytes(b"something else")
+    with pytest.raises(MeanwhileError, match="capability"):
+        carry(entry, (FIRST,), entry.form, new, Care(pin, {}))
+    with pytest.raises(MeanwhileError, match="capability"):
+        carry(entry, (FIRST,), new, entry.form, Care(pin, {}, back=True, trust=True))
+    assert seen() == (FIRST, 0o755, None, None)
+
+
+@needs_root
+def test_a_setuid_bit_that_was_taken_before_the_run_came_is_not_put_back() -> None:
+    entry = made(0o4755)
+    Path("a").chmod(0o755)
+    with pytest.raises(MeanwhileError, match="mode is 0755"):
+        there(entry)
+    assert seen() == (FIRST, 0o755, None, None)
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("inode", "another file"),
+        ("kind", "another file"),
+        ("link", "one more link"),
+        ("owner", "owner is 5:5"),
+        ("mode", "mode is 4700"),
+        ("acl", "ACL"),
+        ("capability", "capability"),
+    ],
+)
+@pytest.mark.parametrize("going_back", [False, True])
+def test_what_is_not_as_noted_is_left_alone_also_where_everything_is_trusted(
+    what: str, said: str, going_back: bool
+) -> None:
+    entry = made(0o4755, capability=v2(), acl=acl_for(33))
+    if going_back:
+        there(entry)
+    match what:
+        case "inode":
+            Path("b").write_bytes(b"")
+            Path("b").replace("a")
+        case "kind":
+            Path("a").unlink()
+            os.mkfifo("a")
+        case "link":
+            os.link("a", "b")
+        case "owner":
+            os.chown("a", *OTHER)
+        case "mode":
+            Path("a").chmod(0o4700)
+        case "acl":
+            os.setxattr("a", ACL_ACCESS, acl_for(7))
+            Path("a").chmod(0o4755)
+        case "capability":
+            os.setxattr("a", CAPABILITY, v3(7))
+    before = look("a", pin)
+    with pytest.raises(MeanwhileError, match=said):
+        back(entry, trust=True) if going_back else there(entry)
+    assert look("a", pin) == before
+
+
+@needs_root
+def test_one_name_less_is_no_reason_to_leave_it_alone() -> None:
+    made(0o4755)
+    os.link("a", "b")
+    entry = look("a", pin)
+    Path("b").unlink()
+    assert there(entry).changed
+    assert seen()[:2] == (LAST, 0o4755)
+
+
+# Errors
+
+
+@needs_root
+def test_what_fails_after_the_chown_is_half_done_and_the_next_run_finishes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = made(0o4755, capability=v2())
+
+    def failing(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "setxattr", failing)
+        with pytest.raises(HalfDoneError, match="No space left"):
+            there(entry)
+    assert seen() == (LAST, 0o4755, None, None)
+    assert there(entry).changed
+    assert seen() == (LAST, 0o4755, None, v3(100000))
+
+
+@needs_root
+@pytest.mark.parametrize("call", ["chown_pinned", "setxattr"])
+def test_where_nothing_was_changed_yet_an_error_is_itself(call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = made(0o644, acl=acl_for(33))
+    new = last(entry) if call == "chown_pinned" else replace(last(entry), owner=FIRST)
+
+    def failing(*_: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(syscalls if call == "chown_pinned" else os, call, failing)
+    with pytest.raises(PermissionError):
+        carry(entry, (FIRST,), entry.form, new, Care(pin, {}))
+    assert look("a", pin) == entry
+
+
+@needs_root
+def test_no_descriptor_is_left_open() -> None:
+    entry = made(0o4755)
+    before = os.listdir("/proc/self/fd")
+    there(entry)
+    os.chown("a", *OTHER)
+    with pytest.raises(MeanwhileError):
+        there(entry)
+    with pytest.raises(FileNotFoundError):
+        look("x", pin)
+    assert os.listdir("/proc/self/fd") == before
+
+
+# Back
+
+
+@needs_root
+@POWERS
+def test_power_goes_back_to_what_nobody_has_changed_since_the_run_left_it(mode: int, capability: bytes | None) -> None:
+    entry = made(mode, capability=capability, acl=acl_for(33))
+    settled = there(entry).settled
+    assert settled is not None
+    assert back(entry, {(entry.device, entry.inode): settled}) == Carried(changed=True, settled=ctime())
+    assert seen() == (FIRST, mode, acl_for(33), capability)
+    assert back(entry, {(entry.device, entry.inode): settled}) == Carried(changed=False)
+
+
+@needs_root
+@POWERS
+@pytest.mark.parametrize("known", [True, False])
+def test_power_does_not_go_back_to_what_was_changed_since_unless_it_is_trusted(
+    mode: int, capability: bytes | None, known: bool
+) -> None:
+    """Nothing but the ctime tells of a write by root, or through a mapping of the file."""
+    entry = made(mode, capability=capability, acl=acl_for(33))
+    settled = there(entry).settled
+    assert settled is not None
+    time.sleep(0.02)
+    os.utime("a")
+    before = look("a", pin)
+    times = {(entry.device, entry.inode): settled} if known else {}
+    with pytest.raises(MeanwhileError, match="--yes"):
+        back(entry, times)
+    assert look("a", pin) == before
+    # And the time is not ours: a further run is not to trust in it.
+    assert back(entry, times, trust=True) == Carried(changed=True)
+    assert seen() == (FIRST, mode, acl_for(33), capability)
+
+
+@needs_root
+def test_the_time_of_another_inode_tells_nothing() -> None:
+    entry = made(0o4755)
+    settled = there(entry).settled
+    assert settled is not None
+    for key in ((entry.device, entry.inode + 1), (entry.device + 1, entry.inode)):
+        with pytest.raises(MeanwhileError):
+            back(entry, {key: settled})
+    assert seen()[:2] == (LAST, 0o4755)
+
+
+@needs_root
+def test_what_has_no_power_goes_back_whatever_was_written_to_it() -> None:
+    entry = made(0o640, acl=acl_for(33))
+    there(entry)
+    time.sleep(0.02)
+    Path("a").write_bytes(b"something else")
+    assert back(entry) == Carried(changed=True)
+    assert seen()[0] == FIRST
+    assert seen()[2:] == (acl_for(33, 0o640), None)
+
+
+@needs_root
+def test_power_that_is_lost_since_goes_back_only_where_it_is_trusted() -> None:
+    entry = made(capability=v2())
+    settled = there(entry).settled
+    assert settled is not None
+    Path("a").write_bytes(b"something else")
+    assert seen() == (LAST, 0o755, None, None)
+    with pytest.raises(MeanwhileError, match="--yes"):
+        back(entry, {(entry.device, entry.inode): settled})
+    assert seen() == (LAST, 0o755, None, None)
+    assert back(entry, {(entry.device, entry.inode): settled}, trust=True).changed
+    assert seen() == (FIRST, 0o755, None, v2())
+
+
+@needs_root
+def test_a_way_back_that_was_killed_after_its_chown_is_finished_where_it_is_trusted() -> None:
+    entry = made(0o4755, capability=v2())
+    there(entry)
+    os.chown("a", *FIRST)
+    assert back(entry, trust=True).changed
+    assert seen() == (FIRST, 0o4755, None, v2())
+
+
+@needs_root
+def test_what_the_first_owner_filled_after_it_was_taken_back_gets_no_power_from_a_second_undo() -> None:
+    """An undo that left something else is run again; the owner has written meanwhile, so the kernel took its power."""
+    entry = made(capability=v2())
+    settled = there(entry).settled
+    assert settled is not None
+    times = {(entry.device, entry.inode): settled}
+    back(entry, times)
+    Path("a").write_bytes(b"anything")
+    assert seen() == (FIRST, 0o755, None, None)
+    with pytest.raises(MeanwhileError):
+        back(entry, times)

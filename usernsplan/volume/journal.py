@@ -173,7 +173,8 @@ class Journal:
 
     def logs(self, *kinds: str) -> list[str]:
         """Every log of these kinds, by path."""
-        names = sorted(name for name in os.listdir(self.folder) if name.partition(".")[0] in kinds)
+        with files.explained(self._layout, self._name):
+            names = sorted(name for name in os.listdir(self.folder) if name.partition(".")[0] in kinds)
         return [os.path.join(self.folder, name) for name in names]
 
 

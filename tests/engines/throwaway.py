@@ -116,11 +116,11 @@ exec env --ignore-signal=CHLD cat >/dev/null 2>&1
 
 # Run outside, but with the new pid namespace set for it by the caller. The group is joined before its namespace is
 # entered: from within, a process of the outside could not be moved. Each step is an exec: the pid stays Popen.pid.
-ENTER = """
+ENTER = r"""
 umask 022
-pid=$1; shift
+pid=$1 null=$2; shift 2
 echo 0 >"/proc/$pid/root/sys/fs/cgroup/init/cgroup.procs" || exit 125
-exec nsenter --target "$pid" --mount --net --ipc --uts --cgroup -- "$@"
+exec nsenter --target "$pid" --mount --net --ipc --uts --cgroup -- sh -c "exec \"\$@\" $null" sh "$@"
 """
 
 Stream: TypeAlias = "int | IO[bytes] | IO[str]"
@@ -190,20 +190,26 @@ class ThrowawayHost:
         self,
         *argv: str,
         env: dict[str, str] | None = None,
-        stdin: Stream = subprocess.DEVNULL,
-        stdout: Stream = subprocess.DEVNULL,
-        stderr: Stream = subprocess.DEVNULL,
+        stdin: Stream | None = None,
+        stdout: Stream | None = None,
+        stderr: Stream | None = None,
     ) -> subprocess.Popen[str]:
-        """Start a command inside, as root, in /; it ends with the host at the latest. ``env`` adds to ENVIRONMENT."""
+        """Start a command inside, as root, in /; it ends with the host at the latest. ``env`` adds to ENVIRONMENT.
+
+        A stream that nobody names is the host's own /dev/null: crun gives its standard input to the container's root,
+        and the machine's /dev/null is not to be given away.
+        """
+        streams = {"<": stdin, ">": stdout, "2>": stderr}
+        null = " ".join(f"{sign}/dev/null" for sign, stream in streams.items() if stream is None)
 
         def start() -> subprocess.Popen[str]:
             _enter(self.pid, "pid", CLONE_NEWPID)
             return subprocess.Popen(
-                ["sh", "-c", ENTER, "sh", str(self.pid), *argv],
+                ["sh", "-c", ENTER, "sh", str(self.pid), null, *argv],
                 env=ENVIRONMENT | (env or {}),
-                stdin=stdin,
-                stdout=stdout,
-                stderr=stderr,
+                stdin=subprocess.DEVNULL if stdin is None else stdin,
+                stdout=subprocess.DEVNULL if stdout is None else stdout,
+                stderr=subprocess.DEVNULL if stderr is None else stderr,
                 encoding="utf-8",
                 errors="surrogateescape",
                 start_new_session=True,
@@ -222,7 +228,7 @@ class ThrowawayHost:
         env: dict[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command inside to its end, as root, in /; with ``check`` any status but 0 raises CommandFailed."""
-        stdin = subprocess.DEVNULL if input is None else subprocess.PIPE
+        stdin = None if input is None else subprocess.PIPE
         process = self.popen(*argv, env=env, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         failure = ""
         try:

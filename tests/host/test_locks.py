@@ -128,7 +128,21 @@ def test_a_request_to_stop_waits_until_what_was_begun_is_done(root: Path) -> Non
     for number in (1, 8, 16, 24):
         tree = root / str(number)
         inject = f"inject=pwrite64:signal=INT:when={number}"
-        words = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=pwrite64", "-e", inject, *PROGRAM]
+        # Whoever started us in the background may have us ignore SIGINT, and Python then does not hear it either.
+        words = [
+            "env",
+            "--default-signal=INT",
+            "strace",
+            "-f",
+            "-qq",
+            "-o",
+            "/dev/null",
+            "-e",
+            "trace=pwrite64",
+            "-e",
+            inject,
+            *PROGRAM,
+        ]
         words += ["allocate", "--strategy", "per-container", "web", "--root", str(tree)]
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         assert done.returncode == 130, done

@@ -78,7 +78,7 @@ def carry_out(layout: Layout, ledger: Ledger, decide: Callable[[HostState], Plan
             # Before the locks, which useradd takes itself. If we fail after it, an account without a range is harmless.
             for words in plan.account_commands:
                 accounts.add(layout, words)
-                made = f"made the account that Docker's remap needs: {shlex.join(layout.account_command(words))}"
+                made = f"made an account that is needed: {shlex.join(layout.account_command(words))}"
                 findings.append(Finding("USN115", "info", made))
             with _locked(layout, ledger, findings) as state:
                 plan = decide(state)

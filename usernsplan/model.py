@@ -32,7 +32,8 @@ class Allocation:
     """Who has which ids: container ``name``, the ``owner`` of its lines in subuid and subgid, its mapping.
 
     ``held`` is what nobody else may have while this allocation stands (the same for uids and gids); None where the
-    mapping takes nothing from the pool. ``since`` (UTC, ISO 8601) is set once the ledger has it.
+    mapping takes nothing from the pool. ``since`` (UTC, ISO 8601) is set once the ledger has it. ``also`` are further
+    owners who have the same lines, because an engine asks for them: root, for LXC.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Allocation:
     mapping: Mapping
     held: IdRange | None = None
     since: str = ""
+    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +85,13 @@ class Volume:
 
 @dataclass(frozen=True, slots=True)
 class LedgerChange:
-    """What the ledger gains and loses when a plan is carried out."""
+    """What the ledger gains and loses when a plan is carried out.
+
+    ``also`` are (name, owner) pairs: an allocation that stands, and whom its lines are granted to besides.
+    """
 
     add: tuple[Allocation, ...] = ()
+    also: tuple[tuple[str, str], ...] = ()
     remove: tuple[str, ...] = ()
     quarantine: tuple[tuple[str, IdRange], ...] = ()
     forget: tuple[str, ...] = ()
@@ -138,7 +144,8 @@ class HostState:
 
     ``daemon_json`` is raw, None where there is no such file; it is read through a symlink, which is noted because a
     symlink is not replaced. ``namespaces`` are the host ids that running user
-    namespaces map; ``can_add_accounts`` tells whether useradd can be run for this root.
+    namespaces map; ``can_add_accounts`` tells whether useradd can be run for this root. ``engines`` are the names of
+    the engines whose programs are installed.
     """
 
     layout: Layout
@@ -153,11 +160,16 @@ class HostState:
     ledger: LedgerState
     namespaces: IdSet
     can_add_accounts: bool
+    engines: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class AllocateRequest:
-    """The words of one ``allocate``: no names means the default allocation, Docker's."""
+    """The words of one ``allocate``: no names means the default allocation, Docker's.
+
+    ``engines`` None: those that the host has. ``pools`` says for how many containers an engine's own pool is to be
+    (by the engine's name), where that was said.
+    """
 
     names: tuple[str, ...]
     strategy: Strategy
@@ -167,6 +179,8 @@ class AllocateRequest:
     daemon: str | None = None
     daemon_config: bool = True
     yes: bool = False
+    engines: tuple[str, ...] | None = None
+    pools: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +209,32 @@ class Plan:
     def changed(self) -> bool:
         """Tell whether carrying it out would change anything."""
         return bool(self.changes or self.account_commands) or self.ledger != LedgerChange()
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A volume as an engine is to mount it: ``source`` on the host, ``destination`` in the container.
+
+    ``owners`` is how its owners come right: they already are, or fix-volume makes them so ("plain"); the mount maps
+    them ("idmap"); the engine changes them when it starts ("U").
+    """
+
+    source: str
+    destination: str
+    read_only: bool = False
+    owners: Literal["plain", "idmap", "U"] = "plain"
+
+
+@dataclass(frozen=True, slots=True)
+class RenderRequest:
+    """The words of one ``render``: ``volumes`` are texts /SRC:/DEST:OPTIONS, ``bundle`` a folder with a config.json."""
+
+    engine: str
+    name: str
+    volumes: tuple[str, ...] = ()
+    image: str | None = None
+    rootless: bool = False
+    bundle: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

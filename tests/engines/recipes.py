@@ -84,7 +84,7 @@ _numbers = itertools.count(1)
 
 
 class DaemonFailed(RuntimeError):  # noqa: N818 - it says what is the case, as the package's own exceptions do
-    """dockerd did not come up; the message is its log."""
+    """A daemon did not come up; the message is its log."""
 
 
 class Maps(NamedTuple):

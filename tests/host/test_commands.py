@@ -209,7 +209,7 @@ def test_an_owner_who_is_nobody_yet_is_warned_of(root: Path) -> None:
     assert [finding["code"] for finding in json_of(*words)["findings"]] == ["USN118"]
     put(root, "passwd", "carl:x:1000:1000::/:/bin/sh\n")
     assert json_of(*words)["findings"] == []
-    assert "podman system migrate" in usernsplan("render", "podman", "web", "--root", root).stderr
+    assert "--rootless" in usernsplan("render", "podman", "web", "--root", root).stderr
 
 
 def test_hints_that_can_be_pasted_are_about_the_same_root(root: Path) -> None:

@@ -210,7 +210,7 @@ def test_a_note_that_nobody_hears_does_not_go_among_the_results(root: Path) -> N
     usernsplan(*ALLOCATE, root)
     command = " ".join(map(str, (*PROGRAM, "render", "docker", "web", "--root", root)))
     done = subprocess.run(["sh", "-c", f"{command} 2>&-"], capture_output=True, text=True, check=True)
-    assert done.stdout == '{\n  "userns-remap": "usernsplan-web"\n}\n'
+    assert done.stdout == '{\n  "userns-remap": "usernsplan-web",\n  "no-new-privileges": true\n}\n'
 
 
 def test_names_that_are_not_utf_8_are_worked_with_and_printed_escaped(root: Path) -> None:

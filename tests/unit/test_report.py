@@ -197,6 +197,7 @@ def test_a_plan_is_a_document_of_version_1() -> None:
         {
             "name": "web",
             "owner": "usernsplan-web",
+            "also": [],
             "strategy": "per-container",
             "uid_map": [[0, 524288, 65536]],
             "gid_map": [[0, 524288, 65536]],

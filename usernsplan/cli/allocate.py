@@ -38,6 +38,16 @@ def allocate(
     no_daemon_config: Annotated[
         bool, typer.Option("--no-daemon-config", help="Leave Docker's daemon.json alone.")
     ] = False,
+    engine: Annotated[
+        Optional[list[str]],
+        typer.Option(metavar="E", help="Grant what this engine needs besides (repeatable; those found on the host)."),
+    ] = None,
+    auto_containers: Annotated[
+        Optional[int], typer.Option(metavar="N", help="podman-auto: a pool for so many containers (100).")
+    ] = None,
+    pods: Annotated[
+        Optional[int], typer.Option(metavar="N", help="kubernetes: a kubelet's line for so many (110).")
+    ] = None,
     root: Root = "/",
     dry_run: DryRun = False,
     check: Annotated[bool, typer.Option("--check", help="Like --dry-run; exit 4 if something would change.")] = False,
@@ -52,6 +62,7 @@ def allocate(
     Examples:
       usernsplan allocate --strategy per-container web db
       usernsplan allocate --strategy per-container      (Docker's own: daemon.json too)
+      usernsplan allocate --strategy per-container box --engine lxc
       usernsplan allocate --strategy single-uid app --block 1
       usernsplan allocate --strategy shared --dockerroot 400 --dry-run
     """
@@ -64,6 +75,7 @@ def allocate(
         identity=identity or None,
         max=max_,
     )
+    pools = {"podman-auto": auto_containers, "kubernetes": pods}
     request = AllocateRequest(
         names=tuple(names or ()),
         strategy=chosen,
@@ -73,6 +85,8 @@ def allocate(
         daemon=daemon,
         daemon_config=not no_daemon_config,
         yes=yes,
+        engines=tuple(engine) if engine else None,
+        pools=tuple((name, count) for name, count in pools.items() if count is not None),
     )
     plan = run(partial(make_plan, request=request), root, preview=dry_run or check, as_json=json)
     if check and plan.changed:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from usernsplan.cli import say
-from usernsplan.errors import InvalidValueError, UnknownNameError, UsernsplanError
+from usernsplan.errors import InvalidValueError, UsernsplanError
 from usernsplan.ids import IdRange
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from usernsplan.model import Allocation, Finding, LedgerState
+    from usernsplan.model import Finding, LedgerState
 
 Root = Annotated[
     str, typer.Option("--root", metavar="DIR", help="Work on the tree at DIR, as useradd --prefix does. Nothing else.")
@@ -32,14 +32,6 @@ def id_range(text: str | None) -> IdRange | None:
         return None if text is None else IdRange.parse(text)
     except InvalidValueError as error:
         raise InvalidValueError(f"--pool: {error}", hint=error.hint) from error
-
-
-def allocation_of(ledger: LedgerState, name: str) -> Allocation:
-    """The allocation of this name. Raises UnknownNameError."""
-    for allocation in ledger.allocations:
-        if allocation.name == name:
-            return allocation
-    raise UnknownNameError(f"nothing is allocated under the name '{name}'")
 
 
 def write_result(output: str) -> None:

@@ -2,35 +2,97 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from usernsplan import engines
-from usernsplan.cli.options import Root, allocation_of, note, write_result
+from usernsplan import rendering
+from usernsplan.cli.options import Json, Root, note, write_result
+from usernsplan.errors import InvalidValueError
 from usernsplan.host.files import layout_at
 from usernsplan.ledger import open_ledger
+from usernsplan.model import RenderRequest
+
+if TYPE_CHECKING:
+    from usernsplan.engines.base import Rendered
 
 
 def render(
-    engine: Annotated[str, typer.Argument(metavar="|".join(engines.ENGINES), help="Who is to read it.")],
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What 'usernsplan list' shows.")],
+    engine: Annotated[str, typer.Argument(metavar="ENGINE", help="Who is to read it: --list shows them all.")] = "",
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What 'usernsplan list' shows.")] = "",
+    volume: Annotated[
+        Optional[list[str]],
+        typer.Option(metavar="SRC:DEST[:OPT]", help="A mount in the engine's words. OPT: ro, U, idmap (repeatable)."),
+    ] = None,
+    rootless: Annotated[
+        bool, typer.Option("--rootless", help="podman, quadlet: for the owner of the lines, not for root.")
+    ] = False,
+    image: Annotated[Optional[str], typer.Option(metavar="IMAGE", help="quadlet, kubernetes: the image too.")] = None,
+    bundle: Annotated[
+        Optional[str], typer.Option(metavar="DIR", help="oci: patch the config.json of this bundle.")
+    ] = None,
+    out: Annotated[
+        Optional[str], typer.Option(metavar="DIR", help="Write the files where they belong below DIR.")
+    ] = None,
+    list_: Annotated[
+        bool, typer.Option("--list", help="Which engines can express NAME, or each of the strategies.")
+    ] = False,
     root: Root = "/",
+    json: Json = False,
+    yes: Annotated[bool, typer.Option("--yes", help="--out: replace files that say something else.")] = False,
 ) -> None:
     """Print exactly what an engine reads for an allocation, to paste or to pipe.
 
+    What the engine needs besides is said on standard error. An engine that cannot express the allocation is an error,
+    which names others that can.
+
     \b
     Examples:
-      podman run $(usernsplan render podman web) IMAGE
-      usernsplan render uid_map web > /proc/PID/uid_map
+      podman run $(usernsplan render podman web --volume /srv/web:/data) IMAGE
+      usernsplan render nspawn web --out /
+      usernsplan render --list web
     """
-    layout = layout_at(root)
-    ledger = open_ledger(layout)
-    state = None
-    if engines.reads_host(engine):
-        from usernsplan.host import read  # noqa: PLC0415 - most engines depend on nothing but the allocation
+    if list_:
+        _list(engine, name, root, as_json=json)
+        return
+    if not name:
+        raise InvalidValueError("ENGINE and NAME are needed", hint="'usernsplan render --list' shows the engines")
+    if out is not None and bundle is not None:
+        raise InvalidValueError("--out with --bundle", hint="one of the two")
+    request = RenderRequest(engine, name, tuple(volume or ()), image, rootless, bundle)
+    rendered = rendering.rendering(request, root)
+    _deliver(request, rendered, out, yes=yes, as_json=json)
 
-        state = read.state(layout, ledger)
-    rendered = engines.render(engine, allocation_of(ledger.state(), name), state)
-    write_result(rendered.text)
+
+def _deliver(request: RenderRequest, rendered: Rendered, out: str | None, *, yes: bool, as_json: bool) -> None:
+    """Print it, or bring it to its place and say what that changed."""
+    changes, where = None, request.bundle or out
+    if where is not None:
+        changes = rendering.patched(where, rendered) if request.bundle else rendering.placed(where, rendered, yes=yes)
+        rendering.write(where, changes)
+    if as_json:
+        from usernsplan.report import json_  # noqa: PLC0415 - one of the two
+
+        write_result(json_.rendered(request, rendered, changes, layout_at(where or "/")))
+        return
+    if changes is None or where is None:
+        write_result(rendered.text)
+    else:
+        from usernsplan.report import text  # noqa: PLC0415
+
+        write_result(text.placed(changes, layout_at(where)))
     note(rendered.notes)
+
+
+def _list(engine: str, name: str, root: str, *, as_json: bool) -> None:
+    if engine and name:
+        raise InvalidValueError("--list takes one NAME", hint="or none: then it is about the strategies")
+    found = rendering.table(open_ledger(layout_at(root)).state(), engine)
+    if as_json:
+        from usernsplan.report import json_  # noqa: PLC0415 - one of the two
+
+        write_result(json_.engines(found))
+    else:
+        from usernsplan.report import text  # noqa: PLC0415
+
+        write_result(text.engines(found))

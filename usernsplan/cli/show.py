@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from usernsplan.cli.options import Json, Root, allocation_of, note_interrupted, write_result
+from usernsplan.cli.options import Json, Root, note_interrupted, write_result
 from usernsplan.host.files import layout_at
-from usernsplan.ledger import open_ledger
+from usernsplan.ledger import allocation_of, open_ledger
 
 
 def list_(root: Root = "/", json: Json = False) -> None:

@@ -3,41 +3,107 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
+from usernsplan.engines.base import Asked, no
 from usernsplan.errors import InvalidValueError, RefusedError
 
 if TYPE_CHECKING:
-    from usernsplan.engines.base import Engine, Rendered
-    from usernsplan.model import Allocation, HostState
+    from usernsplan.engines.base import Engine, Rendered, Verdict
+    from usernsplan.model import Allocation
 
-# What `render` is asked for -> the file it lives in; imported only when asked for.
-ENGINES = {"uid_map": "kernel", "gid_map": "kernel", "docker": "docker", "podman": "podman", "oci": "oci"}
+
+class Pool(NamedTuple):
+    """A range of its own out of which an engine gives each container 65536 ids: whose, and for how many."""
+
+    owner: str
+    containers: int
+    option: str
+    account: bool = False
+
+
+class Known(NamedTuple):
+    """What is known of an engine without importing it.
+
+    ``programs``: where one of them is installed, the host has the engine. ``also`` is a further owner that it wants
+    every allocation's lines to be granted to, ``pool`` a range that it gives out itself.
+    """
+
+    module: str
+    programs: tuple[str, ...] = ()
+    also: str | None = None
+    pool: Pool | None = None
+
+
+# What `render` and `allocate --engine` are asked for; a file is imported only when it is needed.
+ENGINES = {
+    "uid_map": Known("kernel"),
+    "gid_map": Known("kernel"),
+    "docker": Known("docker", ("dockerd",)),
+    "docker-instance": Known("docker_instance"),
+    "compose": Known("compose"),
+    "podman": Known("podman", ("podman",)),
+    "quadlet": Known("quadlet"),
+    # containers/storage, user of --userns=auto; it needs no account.
+    "podman-auto": Known("podman_auto", pool=Pool("containers", 100, "--auto-containers")),
+    "oci": Known("oci", ("crun", "runc")),
+    "containerd": Known("containerd", ("containerd",)),
+    # newuidmap asks for a line even when root calls it, and LXC calls it for root.
+    "lxc": Known("lxc", ("lxc-start",), also="root"),
+    "incus": Known("incus", ("incusd",), also="root"),
+    "lxd": Known("incus", ("lxd",), also="root"),
+    "nspawn": Known("nspawn", ("systemd-nspawn",)),
+    # The kubelet asks getsubids for its user of this name; 110 pods is what it runs at most if nothing is said.
+    "kubernetes": Known("kubernetes", ("kubelet",), pool=Pool("kubelet", 110, "--pods", account=True)),
+    "openshift": Known("openshift"),
+    "systemd": Known("systemd"),
+    "rootless": Known("rootless"),
+}
+
+
+def known(name: str) -> Known:
+    """What is known of the engine of this name. Raises InvalidValueError for one that we do not know."""
+    if name not in ENGINES:
+        raise InvalidValueError(f"no engine '{name}'", hint=f"one of: {', '.join(ENGINES)}")
+    return ENGINES[name]
 
 
 def engine(name: str) -> Engine:
     """The engine of this name. Raises InvalidValueError for one that we do not know."""
-    if name not in ENGINES:
-        raise InvalidValueError(f"no engine '{name}'", hint=f"one of: {', '.join(ENGINES)}")
-    return cast("Engine", import_module(f"usernsplan.engines.{ENGINES[name]}").ENGINES[name])
+    return cast("Engine", import_module(f"usernsplan.engines.{known(name).module}").ENGINES[name])
 
 
-def reads_host(name: str) -> bool:
-    """Tell whether the engine's text depends on the host, which then has to be read for it."""
-    return engine(name).reads_host
+def pool_of(allocation: Allocation) -> str | None:
+    """The engine whose pool an allocation is; None where it is a container's."""
+    return next(
+        (name for name, it in ENGINES.items() if it.pool and it.pool.owner == allocation.owner == allocation.name), None
+    )
 
 
-def render(name: str, allocation: Allocation, state: HostState | None = None) -> Rendered:
+def verdict(name: str, allocation: Allocation) -> Verdict:
+    """Whether the engine of this name can express an allocation."""
+    theirs = pool_of(allocation)
+    if theirs not in {None, name}:
+        return no(f"it is a pool that {theirs} gives out itself, not one container's range")
+    return engine(name).verdict(allocation)
+
+
+def render(name: str, allocation: Allocation, asked: Asked | None = None) -> Rendered:
     """What the engine reads, and what it needs besides.
 
     Raises RefusedError where the engine cannot make this mapping, naming one that can: a wrong configuration is never
     printed.
     """
-    chosen = engine(name)
-    verdict = chosen.verdict(allocation)
-    if not verdict.can:
-        others = [other for other in ENGINES if engine(other).verdict(allocation).can]
+    asked = asked or Asked()
+    found = verdict(name, allocation)
+    if not found.can:
+        others = [other for other in ENGINES if verdict(other, allocation).can]
         raise RefusedError(
-            f"{name} cannot express the allocation '{allocation.name}': {verdict.why}", hint=f"{', '.join(others)} can"
+            f"{name} cannot express the allocation '{allocation.name}': {found.why}", hint=f"{', '.join(others)} can"
         )
-    return chosen.render(allocation, state)
+    chosen = engine(name)
+    said = {"volume": asked.mounts, "image": asked.image, "rootless": asked.rootless, "bundle": asked.bundle}
+    for word, value in said.items():
+        if value and word not in chosen.takes:
+            raise InvalidValueError(f"--{word}: {name} has no use for it")
+    return chosen.render(allocation, asked)

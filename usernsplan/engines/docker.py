@@ -5,44 +5,75 @@ https://docs.docker.com/engine/security/userns-remap/
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from usernsplan.engines.base import Rendered, Verdict
+from usernsplan.engines.base import EXACTLY, TTY, Asked, File, Rendered, Verdict, no, plain, subid_files
 from usernsplan.errors import InvalidValueError
 from usernsplan.formats import daemon_json
 from usernsplan.layout import DAEMON_JSON
 from usernsplan.strategies import in_subid
 
 if TYPE_CHECKING:
-    from usernsplan.model import Allocation, HostState
+    from usernsplan.model import Allocation, Mount
 
 
 class Docker:
-    """daemon.json with userns-remap, merged with the host's own."""
+    """daemon.json with userns-remap and no-new-privileges, merged with the host's own."""
 
     reads_host: ClassVar[bool] = True
+    takes: ClassVar[frozenset[str]] = frozenset({"volume"})
+    idmap: ClassVar[Literal["no"]] = "no"
 
     def verdict(self, allocation: Allocation) -> Verdict:
         """Only what lies in subuid, and only without a gap from container id 0."""
-        if not in_subid(allocation.strategy, allocation.mapping):
-            return Verdict(can=False, why="it takes its map from subuid, and this one is not written there")
-        if not (allocation.mapping.uids.is_end_to_end() and allocation.mapping.gids.is_end_to_end()):
-            return Verdict(can=False, why="it lays ranges end to end from container id 0 and cannot skip ids")
-        return Verdict(can=True)
+        return can_lay(allocation)
 
-    def render(self, allocation: Allocation, state: HostState | None) -> Rendered:
-        """The host's daemon.json with userns-remap set to the owner."""
-        if state is None:
+    def render(self, allocation: Allocation, asked: Asked) -> Rendered:
+        """The host's daemon.json with userns-remap set to the owner; what it says of no-new-privileges stays."""
+        if asked.state is None:
             raise InvalidValueError("Docker's daemon.json depends on the host, and none was read")
-        config = daemon_json.parse(state.daemon_json or b"", state.layout.path(DAEMON_JSON))
-        text = daemon_json.with_remap(config, allocation.owner).decode().removesuffix("\n")
-        if state.accounts.user(allocation.owner) and state.accounts.group(allocation.owner):
-            return Rendered(text)
-        note = (
+        config = daemon_json.parse(asked.state.daemon_json or b"", asked.state.layout.path(DAEMON_JSON))
+        text = daemon_json.with_remap(config, allocation.owner)
+        if not config.has(daemon_json.NO_NEW_PRIVILEGES):
+            text = daemon_json.with_value(daemon_json.parse(text, ""), daemon_json.NO_NEW_PRIVILEGES, value=True)
+        return Rendered(
+            text.decode().removesuffix("\n"),
+            (File(DAEMON_JSON, text.decode()), *subid_files(allocation)),
+            (*needs(allocation, asked), *run_with("docker run", asked.mounts)),
+        )
+
+
+def can_lay(allocation: Allocation) -> Verdict:
+    """Whether Docker's one way of making a map makes this one."""
+    if not in_subid(allocation.strategy, allocation.mapping):
+        return no("it takes its map from subuid, and this one is not written there")
+    if not (allocation.mapping.uids.is_end_to_end() and allocation.mapping.gids.is_end_to_end()):
+        return no("it lays ranges end to end from container id 0 and cannot skip ids")
+    if allocation.owner in {"root", "default"}:
+        return no(f'it takes "userns-remap": "{allocation.owner}" for something else than the user of that name')
+    return EXACTLY
+
+
+def needs(allocation: Allocation, asked: Asked) -> tuple[str, ...]:
+    """What has to be on the host before a daemon with this remap starts, as far as it is not."""
+    notes = []
+    state = asked.state
+    if state is None or not (state.accounts.user(allocation.owner) and state.accounts.group(allocation.owner)):
+        notes.append(
             f"Docker starts only where {allocation.owner} is an account with a group of its name: "
             f"'allocate --strategy {allocation.strategy} {allocation.name} --daemon {allocation.name}' makes both"
         )
-        return Rendered(text, (note,))
+    if allocation.mapping.gids.to_host(TTY) is None:
+        notes.append("Docker mounts /dev/pts for gid 5, which is not mapped: start containers with --tmpfs /dev/pts")
+    return tuple(notes)
+
+
+def run_with(command: str, mounts: tuple[Mount, ...]) -> tuple[str, ...]:
+    """What is to be said to each container, because the daemon's configuration has no volumes."""
+    if not mounts:
+        return ()
+    words = [f"-v {plain(m.source)}:{plain(m.destination)}" + (":ro" if m.read_only else "") for m in mounts]
+    return (f"volumes are said to each container: {command} {' '.join(words)} …",)
 
 
 ENGINES = {"docker": Docker()}

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from usernsplan.engines.base import Rendered, Verdict
+from usernsplan.engines.base import EXACTLY, Rendered, Verdict
 
 if TYPE_CHECKING:
-    from usernsplan.model import Allocation, HostState
+    from usernsplan.engines.base import Asked
+    from usernsplan.model import Allocation
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,16 +17,18 @@ class MapFile:
     """One of the two files; a map that the kernel would refuse cannot have been made."""
 
     reads_host: ClassVar[bool] = False
+    takes: ClassVar[frozenset[str]] = frozenset()
+    idmap: ClassVar[Literal["no"]] = "no"
     kind: Literal["uids", "gids"]
 
     def verdict(self, allocation: Allocation) -> Verdict:
         """Always: an IdMap keeps the kernel's rules."""
         del allocation
-        return Verdict(can=True)
+        return EXACTLY
 
-    def render(self, allocation: Allocation, state: HostState | None) -> Rendered:
+    def render(self, allocation: Allocation, asked: Asked) -> Rendered:
         """One extent a line, to be written in one write(2)."""
-        del state
+        del asked
         ids = allocation.mapping.uids if self.kind == "uids" else allocation.mapping.gids
         return Rendered(ids.text().removesuffix("\n"))
 

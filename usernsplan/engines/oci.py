@@ -1,4 +1,4 @@
-"""OCI runtimes (crun, runc): a fragment of config.json.
+"""OCI runtimes (crun, runc): a fragment of config.json, or a bundle's whole one with it.
 
 https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#user-namespace-mappings
 """
@@ -6,38 +6,121 @@ https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#user-na
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
-from usernsplan.engines.base import Rendered, Verdict
+from usernsplan.engines.base import EXACTLY, Asked, Rendered, Verdict
+from usernsplan.errors import InvalidFileError, RefusedError
 
 if TYPE_CHECKING:
-    from usernsplan.mapping import IdMap
-    from usernsplan.model import Allocation, HostState
+    from collections.abc import Iterator
+
+    from usernsplan.mapping import IdMap, Mapping
+    from usernsplan.model import Allocation, Mount
 
 
 class Oci:
-    """The part of config.json that makes the user namespace and its maps."""
+    """The part of config.json that makes the user namespace and its maps, and its mounts."""
 
     reads_host: ClassVar[bool] = False
+    takes: ClassVar[frozenset[str]] = frozenset({"volume", "bundle"})
+    idmap: ClassVar[Literal["asked"]] = "asked"
 
     def verdict(self, allocation: Allocation) -> Verdict:
         """Any map: the runtime writes it to the kernel as it is."""
         del allocation
-        return Verdict(can=True)
+        return EXACTLY
 
-    def render(self, allocation: Allocation, state: HostState | None) -> Rendered:
-        """A JSON object to merge into config.json; "namespaces" is to be joined with the ones that stand there."""
-        del state
+    def render(self, allocation: Allocation, asked: Asked) -> Rendered:
+        """A JSON object to merge into config.json; its lists are to be joined with the ones that stand there."""
         linux = {
             "namespaces": [{"type": "user"}],
             "uidMappings": _mappings(allocation.mapping.uids),
             "gidMappings": _mappings(allocation.mapping.gids),
         }
-        return Rendered(json.dumps({"linux": linux}, indent=2))
+        mounts = [_mount(mount, allocation.mapping) for mount in asked.mounts]
+        notes = ["idmap needs crun, or runc 1.2: older ones leave it out and say nothing"] * any(
+            mount.owners == "idmap" for mount in asked.mounts
+        )
+        if asked.bundle is None:
+            return Rendered(
+                json.dumps({**({"mounts": mounts} if mounts else {}), "linux": linux}, indent=2), (), tuple(notes)
+            )
+        config = _config(asked.bundle, asked.place)
+        changed = _patched(config, linux, mounts, asked.place)
+        # As it is, where it says all this already, however it was indented.
+        text = asked.bundle if changed == config else json.dumps(changed, indent=2, ensure_ascii=False) + "\n"
+        root = changed.get("root", {}).get("path") if isinstance(changed.get("root"), dict) else None
+        notes.append(
+            f"the root file system, {root}, has to belong to these ids: 'usernsplan fix-volume … --mode shift'"
+        )
+        return Rendered(text, (), (*notes, *_odd_mounts(changed, allocation.mapping)))
 
 
 def _mappings(ids: IdMap) -> list[dict[str, int]]:
     return [{"containerID": container, "hostID": host, "size": count} for container, host, count in ids.triples()]
+
+
+def _mount(mount: Mount, mapping: Mapping) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "destination": mount.destination,
+        "type": "bind",
+        "source": mount.source,
+        "options": ["rbind", "ro" if mount.read_only else "rw"],
+    }
+    if mount.owners == "idmap":
+        # Here containerID is the id on the disk: what it is to the container without a map, it is with this one.
+        found |= {"uidMappings": _mappings(mapping.uids), "gidMappings": _mappings(mapping.gids)}
+    return found
+
+
+def _config(text: str, place: str) -> dict[str, Any]:
+    try:
+        config = json.loads(text)
+    except ValueError as error:
+        raise InvalidFileError(place, f"not JSON: {error}") from error
+    if not _is_config(config):
+        hint = "'crun spec' or 'runc spec' makes one"
+        raise InvalidFileError(place, "not the config.json of an OCI bundle", hint=hint)
+    return cast("dict[str, Any]", config)
+
+
+def _is_config(config: object) -> bool:
+    """Tell whether the parts that we change are what they have to be."""
+    linux = config.get("linux", {}) if isinstance(config, dict) else None
+    return (
+        isinstance(config, dict)
+        and isinstance(linux, dict)
+        and all(
+            isinstance(part, list) and all(isinstance(item, dict) for item in part)
+            for part in (config.get("mounts") or [], linux.get("namespaces") or [])
+        )
+    )
+
+
+def _patched(config: dict[str, Any], linux: dict[str, Any], mounts: list[dict[str, Any]], place: str) -> dict[str, Any]:
+    """The configuration with the namespace, its maps in place of others, and each mount in place of one there."""
+    old = config.get("linux", {})
+    namespaces = old.get("namespaces") or []
+    if any(each.get("type") == "user" and each.get("path") for each in namespaces):
+        raise RefusedError(
+            f"{place} joins a user namespace that exists, and cannot give it a map", hint='take its "path" out'
+        )
+    new = [] if any(each.get("type") == "user" for each in namespaces) else linux["namespaces"]
+    merged = {**old, **linux, "namespaces": [*namespaces, *new]}
+    destinations = {mount["destination"]: mount for mount in mounts}
+    standing = [destinations.pop(m.get("destination"), m) for m in config.get("mounts") or []]
+    more = {"mounts": [*standing, *destinations.values()]} if mounts else {}
+    return {**config, **more, "linux": merged}
+
+
+def _odd_mounts(config: dict[str, Any], mapping: Mapping) -> Iterator[str]:
+    """Mounts that name an id which is not mapped: the kernel answers them with EINVAL."""
+    for mount in config.get("mounts") or []:
+        for option in mount.get("options") or []:
+            kind, _, number = str(option).partition("=")
+            ids = {"uid": mapping.uids, "gid": mapping.gids}.get(kind)
+            if ids and number.isdecimal() and ids.to_host(int(number)) is None:
+                yield f"{mount.get('destination')} is mounted with {option}, which is not mapped: take that option out"
 
 
 ENGINES = {"oci": Oci()}

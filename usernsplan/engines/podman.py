@@ -1,41 +1,98 @@
-"""Podman as root: --uidmap and --gidmap, container:host:count. Rootless, the middle number means something else."""
+"""Podman: --uidmap and --gidmap, container:host:count. Rootless, the middle number is of an intermediate map.
+
+podman-run(1)
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from usernsplan.engines.base import Rendered, Verdict
+from usernsplan.engines.base import EXACTLY, Asked, Rendered, Verdict, login_of, plain
+from usernsplan.errors import RefusedError
+from usernsplan.formats.subid import Grant, Odd
+from usernsplan.mapping import Extent, IdMap
 from usernsplan.model import DEFAULT_OWNER, ROOT
 
 if TYPE_CHECKING:
-    from usernsplan.mapping import IdMap
-    from usernsplan.model import Allocation, HostState
+    from usernsplan.formats.subid import SubidFile
+    from usernsplan.model import Allocation, Mount
 
 
 class Podman:
     """Flags for podman run, create and build."""
 
     reads_host: ClassVar[bool] = False
+    takes: ClassVar[frozenset[str]] = frozenset({"volume", "rootless"})
+    idmap: ClassVar[Literal["yes"]] = "yes"
 
     def verdict(self, allocation: Allocation) -> Verdict:
         """Any map: root's Podman hands it to the runtime as it is."""
         del allocation
-        return Verdict(can=True)
+        return EXACTLY
 
-    def render(self, allocation: Allocation, state: HostState | None) -> Rendered:
+    def render(self, allocation: Allocation, asked: Asked) -> Rendered:
         """The flags, on one line, to stand right after ``podman run``."""
-        del state
-        flags = (*_flags("--uidmap", allocation.mapping.uids), *_flags("--gidmap", allocation.mapping.gids))
-        own = allocation.owner.startswith("usernsplan-") or allocation.owner in {DEFAULT_OWNER, ROOT}
-        note = (
-            f"these flags are for root's Podman; run by {allocation.owner}, it reads the lines itself and wants no "
-            "flags, after 'podman system migrate'"
-        )
-        return Rendered(" ".join(flags), () if own else (note,))
+        uids, gids = maps(allocation, asked)
+        flags = [f"--uidmap {text}" for text in uids] + [f"--gidmap {text}" for text in gids]
+        flags += [f"-v {volume(mount)}" for mount in asked.mounts]
+        return Rendered(" ".join(flags), (), notes(allocation, asked))
 
 
-def _flags(flag: str, ids: IdMap) -> list[str]:
-    return [f"{flag} {container}:{host}:{count}" for container, host, count in ids.triples()]
+def maps(allocation: Allocation, asked: Asked) -> tuple[list[str], list[str]]:
+    """The values of --uidmap and of --gidmap: host ids for root, intermediate ids for the owner himself."""
+    uids, gids = allocation.mapping.uids, allocation.mapping.gids
+    if asked.rootless and asked.state:
+        login = login_of(allocation, asked)
+        uids, gids = _intermediate(login, uids, asked.state.subuid), _intermediate(login, gids, asked.state.subgid)
+    return _texts(uids), _texts(gids)
+
+
+def _texts(ids: IdMap) -> list[str]:
+    return [f"{container}:{host}:{count}" for container, host, count in ids.triples()]
+
+
+def _intermediate(login: str, ids: IdMap, file: SubidFile) -> IdMap:
+    """A map to the ids of the namespace in which rootless Podman runs itself.
+
+    There the user is 0, and all his lines follow from 1 on, sorted by their start (containers/storage). Written so,
+    every version takes it. Raises RefusedError where it cannot be told.
+    """
+    lines = [line for line in file.by_owner().get(login, []) if not isinstance(line, Odd) or line.problem]
+    start, places = 1, []
+    for line in sorted(lines, key=lambda line: line.start if isinstance(line, Grant) else 0):
+        if isinstance(line, Odd):
+            hint = "correct it, then ask again"
+            raise RefusedError(f"{login} has a line that not every reader understands: {line.problem}", hint=hint)
+        places.append(Extent(line.start, start, line.stop - line.start))
+        start += line.stop - line.start
+    found = ids.compose(IdMap(places)) if places else None
+    if found is None or sum(e.count for e in found) != sum(e.count for e in ids):
+        hint = "'usernsplan allocate' puts them back"
+        raise RefusedError(f"{login}'s lines are not those of this allocation", hint=hint)
+    return found
+
+
+def volume(mount: Mount) -> str:
+    """A value of -v and Volume=."""
+    options = ["ro"] * mount.read_only + ([] if mount.owners == "plain" else [mount.owners])
+    return ":".join([plain(mount.source), plain(mount.destination), *([",".join(options)] if options else [])])
+
+
+def notes(allocation: Allocation, asked: Asked) -> tuple[str, ...]:
+    """What these words need."""
+    found = []
+    if not asked.rootless and allocation.owner not in {DEFAULT_OWNER, ROOT, f"usernsplan-{allocation.name}"}:
+        found.append(f"these flags are for root's Podman; --rootless prints those for {allocation.owner}'s own")
+    if asked.rootless:
+        found.append(f"for {allocation.owner}'s own Podman; after a change of its lines: podman system migrate")
+        flags = [f"--uidmap {e.container}:@{e.host}:{e.count}" for e in allocation.mapping.uids]
+        flags += [f"--gidmap {e.container}:@{e.host}:{e.count}" for e in allocation.mapping.gids]
+        found.append(f"Podman 4.7 and later take host ids as well, after an @: {' '.join(flags)}")
+        if any(mount.owners == "idmap" for mount in asked.mounts):
+            raise RefusedError("rootless Podman cannot mount with an idmap", hint="leave idmap out, or use :U")
+    elif any(mount.owners == "idmap" for mount in asked.mounts):
+        found.append("idmap needs crun: runc before 1.2 leaves it out and says nothing")
+    return tuple(found)
 
 
 ENGINES = {"podman": Podman()}

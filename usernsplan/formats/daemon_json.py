@@ -13,6 +13,7 @@ from typing import NamedTuple, NoReturn
 from usernsplan.errors import InvalidFileError
 
 REMAP = "userns-remap"
+NO_NEW_PRIVILEGES = "no-new-privileges"
 DATA_ROOT = "data-root"
 DEFAULT_DATA_ROOT = "/var/lib/docker"
 # What JSON takes for blanks; str.strip takes more.
@@ -40,6 +41,10 @@ class DaemonConfig:
     members: tuple[Member, ...] = ()
     open_at: int = -1
 
+    def has(self, key: str) -> bool:
+        """Tell whether the file says anything of a key."""
+        return any(member.key == key for member in self.members)
+
     def get(self, key: str) -> str | None:
         """The value of a key whose value is a string, or None where the key is missing."""
         return next((str(member.value) for member in self.members if member.key == key), None)
@@ -65,18 +70,23 @@ def parse(raw: bytes, place: str) -> DaemonConfig:
 
 
 def with_remap(config: DaemonConfig, value: str) -> bytes:
-    """The file with userns-remap set to ``value``: in its place where it has one, else as the last key."""
+    """The file with userns-remap set to ``value``."""
+    return with_value(config, REMAP, value)
+
+
+def with_value(config: DaemonConfig, key: str, value: str | bool) -> bytes:  # noqa: FBT001 - a value of JSON
+    """The file with a key set to ``value``: in its place where it has one, else as the last key."""
     text, quoted = config.text, json.dumps(value)
-    present = next((member for member in config.members if member.key == REMAP), None)
+    present = next((member for member in config.members if member.key == key), None)
     if present:
         return (text[: present.value_at] + quoted + text[present.end :]).encode()
     if config.members:
         first, last = config.members[0], config.members[-1]
         lead = text[config.open_at + 1 : first.key_at] or (" " if "\n" not in text.strip() else "")
         colon = text[first.key_at : first.value_at][len(json.dumps(first.key)) :] if _plain(config, first) else ": "
-        return (text[: last.end] + f',{lead}"{REMAP}"{colon}{quoted}' + text[last.end :]).encode()
+        return (text[: last.end] + f',{lead}"{key}"{colon}{quoted}' + text[last.end :]).encode()
     end = "\r\n" if "\r\n" in text else "\n"
-    fresh = f'{{{end}  "{REMAP}": {quoted}{end}}}'
+    fresh = f'{{{end}  "{key}": {quoted}{end}}}'
     if config.open_at < 0:
         return (fresh + end).encode()
     close = text.rindex("}")

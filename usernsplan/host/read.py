@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from usernsplan.formats import nsswitch, subid
-from usernsplan.host import accounts, files, procfs
+from usernsplan.host import accounts, files, procfs, programs
 from usernsplan.ids import IdSet
 from usernsplan.layout import DAEMON_JSON, LOGIN_DEFS, NSSWITCH, SUBGID, SUBUID
 from usernsplan.model import HostState
@@ -34,4 +34,5 @@ def state(layout: Layout, ledger: Ledger) -> HostState:
         ledger=ledger.state(),
         namespaces=procfs.namespace_ids() if layout.is_host else IdSet(),
         can_add_accounts=accounts.can_add(),
+        engines=programs.engines(layout),
     )

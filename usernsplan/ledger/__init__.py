@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from usernsplan.errors import UnknownNameError
+
 if TYPE_CHECKING:
     from usernsplan.layout import Layout
-    from usernsplan.model import HistoryEntry, Intent, LedgerState
+    from usernsplan.model import Allocation, HistoryEntry, Intent, LedgerState
 
 
 class Ledger(Protocol):
@@ -40,3 +42,11 @@ def open_ledger(layout: Layout) -> Ledger:
     from usernsplan.ledger.sqlite import SqliteLedger  # noqa: PLC0415 - sqlite3 only where a ledger is opened
 
     return SqliteLedger(layout)
+
+
+def allocation_of(ledger: LedgerState, name: str) -> Allocation:
+    """The allocation of this name. Raises UnknownNameError."""
+    for allocation in ledger.allocations:
+        if allocation.name == name:
+            return allocation
+    raise UnknownNameError(f"nothing is allocated under the name '{name}'")

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from usernsplan.layout import Layout
 
-_VERSION = 2
+_VERSION = 3
 # What the last step of a run needs on the disk besides its rows: a few pages, and their rollback journal.
 _ROOM = 131072
 # Seconds to wait for another reader or writer of the file itself; writers of the host wait on the subid locks before.
@@ -52,6 +52,7 @@ CREATE TABLE intent (only INTEGER PRIMARY KEY CHECK (only = 1), content TEXT NOT
 _STEPS = {
     1: _SCHEMA,
     2: "CREATE TABLE volume (path BLOB PRIMARY KEY, name TEXT NOT NULL, mode TEXT NOT NULL, since TEXT NOT NULL);",
+    3: "CREATE TABLE also (name TEXT NOT NULL, owner TEXT NOT NULL, PRIMARY KEY (name, owner));",
 }
 
 
@@ -72,9 +73,21 @@ class SqliteLedger:
             stamp = db.execute("SELECT max(rowid), (SELECT count(*) FROM intent) FROM history").fetchone()
             if self._known and self._known[0] == stamp:
                 return self._known[1]
+            version = self._version(db)
+            also: dict[str, list[str]] = {}
+            for name, owner in db.execute("SELECT name, owner FROM also ORDER BY owner") if version > 2 else ():  # noqa: PLR2004
+                also.setdefault(name, []).append(owner)
             state = LedgerState(
                 tuple(
-                    Allocation(name, owner, strategy, _mapping(uids, gids), _held(start, count), since)
+                    Allocation(
+                        name,
+                        owner,
+                        strategy,
+                        _mapping(uids, gids),
+                        _held(start, count),
+                        since,
+                        tuple(also.get(name, ())),
+                    )
                     for name, owner, strategy, uids, gids, start, count, since in db.execute(
                         "SELECT name, owner, strategy, uid_map, gid_map, held_start, held_count, since FROM allocation "
                         "ORDER BY name"
@@ -93,7 +106,7 @@ class SqliteLedger:
                         "SELECT path, name, mode, since FROM volume ORDER BY path"
                     )
                 )
-                if self._version(db) > 1
+                if version > 1
                 else (),
             )
             self._known = (stamp, state)
@@ -132,6 +145,7 @@ class SqliteLedger:
             [content] = db.execute("SELECT content FROM intent").fetchone()
             change = _intent(content).ledger
             db.executemany("DELETE FROM allocation WHERE name = ?", ((name,) for name in change.remove))
+            db.executemany("DELETE FROM also WHERE name = ?", ((name,) for name in change.remove))
             db.executemany("DELETE FROM quarantine WHERE name = ?", ((name,) for name in change.forget))
             db.executemany(
                 "INSERT INTO quarantine VALUES (?, ?, ?, ?)",
@@ -140,6 +154,7 @@ class SqliteLedger:
             db.executemany(
                 "INSERT INTO allocation VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (_row(a, entry.at) for a in change.add)
             )
+            db.executemany("INSERT OR IGNORE INTO also VALUES (?, ?)", _also(change))
             db.executemany(
                 "DELETE FROM volume WHERE name = ?1 AND NOT EXISTS (SELECT * FROM allocation WHERE name = ?1)",
                 ((name,) for name in change.forget),
@@ -275,6 +290,11 @@ def _row(a: Allocation, since: str) -> tuple[object, ...]:
     return (a.name, a.owner, a.strategy, *maps, *held, since)
 
 
+def _also(change: LedgerChange) -> list[tuple[str, str]]:
+    """Whom the lines of which allocation are granted to besides: of the new ones, and of those that stand."""
+    return [*((a.name, owner) for a in change.add for owner in a.also), *change.also]
+
+
 def _intent_text(intent: Intent) -> str:
     change = intent.ledger
     return json.dumps(
@@ -282,6 +302,7 @@ def _intent_text(intent: Intent) -> str:
             "command": intent.command,
             "actor": [intent.actor.uid, intent.actor.sudo_uid, intent.actor.login_uid],
             "add": [_row(a, "") for a in change.add],
+            "also": _also(change),
             "remove": change.remove,
             "quarantine": [(name, held.start, held.count) for name, held in change.quarantine],
             "forget": change.forget,
@@ -294,14 +315,26 @@ def _intent_text(intent: Intent) -> str:
 
 def _intent(text: str) -> Intent:
     content: dict[str, Any] = json.loads(text)
+    new = {row[0] for row in content["add"]}
+    # An intent of version 2 has none.
+    also = tuple((name, owner) for name, owner in content.get("also", ()))
     return Intent(
         content["command"],
         Actor(*content["actor"]),
         LedgerChange(
             add=tuple(
-                Allocation(name, owner, strategy, _mapping(uids, gids), _held(start, count))
+                Allocation(
+                    name,
+                    owner,
+                    strategy,
+                    _mapping(uids, gids),
+                    _held(start, count),
+                    "",
+                    tuple(o for n, o in also if n == name),
+                )
                 for name, owner, strategy, uids, gids, start, count, _ in content["add"]
             ),
+            also=tuple(pair for pair in also if pair[0] not in new),
             remove=tuple(content["remove"]),
             quarantine=tuple((name, IdRange(start, count)) for name, start, count in content["quarantine"]),
             forget=tuple(content["forget"]),

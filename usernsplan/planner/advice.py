@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from usernsplan import engines
 from usernsplan.errors import InvalidFileError
 from usernsplan.formats import login_defs
 from usernsplan.formats.subid import Grant
@@ -16,7 +17,7 @@ from usernsplan.strategies import PerContainer, Shared, Strategy, in_subid
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from usernsplan.model import Allocation, HostState
+    from usernsplan.model import AllocateRequest, Allocation, HostState
 
 
 def findings(state: HostState, strategy: Strategy, allocations: Iterable[Allocation]) -> tuple[Finding, ...]:
@@ -29,17 +30,19 @@ def findings(state: HostState, strategy: Strategy, allocations: Iterable[Allocat
     return tuple(dict.fromkeys(found))
 
 
-def next_steps(state: HostState, new: Iterable[Allocation]) -> tuple[str, ...]:
+def next_steps(state: HostState, request: AllocateRequest, new: Iterable[Allocation]) -> tuple[str, ...]:
     """Commands that use what was just allocated; Docker's own allocation needs none but the daemon's restart."""
-    first = next((allocation for allocation in new if allocation.name != DEFAULT_NAME), None)
-    if first is None:
-        return ()
-    if state.accounts.user(first.owner):
-        # Through newuidmap, as LXC does for root and rootless engines do for everybody else.
-        return (
-            f"{state.layout.command(f'render uid_map {first.name}')}  # what newuidmap now grants to {first.owner}",
-        )
-    return (f"{state.layout.command(f'render podman {first.name}')}  # or uid_map, gid_map, oci, docker",)
+    made = [allocation for allocation in new if allocation.name != DEFAULT_NAME]
+    pools = [(engine, a.name) for a in made if (engine := engines.pool_of(a))]
+    steps = [state.layout.command(f"render {engine} {name}") for engine, name in pools]
+    first = next((a for a in made if not engines.pool_of(a)), None)
+    if first is not None:
+        named = [e for e in request.engines or () if not engines.ENGINES[e].pool and engines.verdict(e, first).can]
+        # The lines of an account are for its own rootless engines; root is one for LXC.
+        usual = "lxc" if first.owner == ROOT else "rootless" if state.accounts.user(first.owner) else "podman"
+        step = state.layout.command(f"render {named[0] if named else usual} {first.name}")
+        steps.insert(0, f"{step}  # 'usernsplan render --list' shows the other engines")
+    return tuple(steps)
 
 
 def _odd_lines(state: HostState) -> Iterator[Finding]:
@@ -115,7 +118,7 @@ def _on_allocation(state: HostState, allocation: Allocation) -> Iterator[Finding
             f"{allocation.mapping.uids.to_host(0)}",
             "grant it to an owner that is nobody's login",
         )
-    if allocation.owner == ROOT:
+    if ROOT in {allocation.owner, *allocation.also}:
         yield Finding(
             "USN119",
             "info",
@@ -123,7 +126,7 @@ def _on_allocation(state: HostState, allocation: Allocation) -> Iterator[Finding
             "them too",
             "give LXD or Incus a range of its own with raw.idmap, or keep them off this host",
         )
-    elif not is_own and not state.accounts.user(allocation.owner):
+    elif not is_own and not engines.pool_of(allocation) and not state.accounts.user(allocation.owner):
         yield Finding(
             "USN118",
             "warning",

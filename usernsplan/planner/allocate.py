@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from usernsplan.errors import InvalidValueError, RefusedError
-from usernsplan.ids import IdRange
+from usernsplan.ids import IdRange, IdSet
 from usernsplan.layout import NSSWITCH
 from usernsplan.model import DEFAULT_NAME, ROOT, Allocation, LedgerChange, Plan
-from usernsplan.planner import advice, daemon
+from usernsplan.planner import advice, daemon, needs
 from usernsplan.planner.grants import Grants
 from usernsplan.planner.names import check_name, check_owner, owner_of, refuse_account
-from usernsplan.planner.taken import claims, holders, pool_of, take
+from usernsplan.planner.taken import Claim, claims, holders, pool_of, take
 from usernsplan.strategies import Shared, Strategy, in_subid
 
 if TYPE_CHECKING:
@@ -21,44 +21,88 @@ if TYPE_CHECKING:
     from usernsplan.model import AllocateRequest, HostState
 
 
+@dataclass(slots=True)
+class _Draft:
+    """A plan while it is made: the host, the engines to be served, the lines and the allocations that are to come."""
+
+    state: HostState
+    engines: tuple[str, ...]
+    grants: Grants
+    known: dict[str, Allocation]
+    new: dict[str, Allocation] = field(default_factory=dict)
+
+    def of(self, names: Iterable[str]) -> list[Allocation]:
+        """The allocations of these names, which are known or new."""
+        return [self.known.get(name) or self.new[name] for name in names]
+
+
 def make_plan(state: HostState, request: AllocateRequest) -> Plan:
     """Decide one ``allocate``: all the names or none.
 
     A name that is allocated already, by the same words, stays as it is; lines that it lost are put back. Raises
     RefusedError, InvalidValueError, InvalidFileError or PoolExhaustedError, and says what stands in the way.
     """
-    names = _names(request)
+    engines = needs.chosen(state, request)
+    pools = needs.pools(state, request, engines)
+    names = _names(request, engines, has_pools=bool(pools))
     _refuse_bypassed_files(state)
     _refuse_other_strategy(state, request.strategy)
-    known = {allocation.name: allocation for allocation in state.ledger.allocations}
-    grants = Grants(state)
-    for name in names:
-        if name in known:
-            _refuse_other_words(state, known[name], request)
-    # What Docker is to be pointed at needs its lines too, named again or not.
-    for name in dict.fromkeys((*names, request.daemon or "")):
-        if name in known:
-            grants.restore(known[name])
-    new = _new(state, request, [name for name in names if name not in known], grants)
-    allocations = tuple(known.get(name) or new[name] for name in names)
-    changes = grants.changes()
-    docker = _docker(state, request, known | new, restart=bool(changes))
+    draft = _Draft(state, engines, Grants(state), {a.name: a for a in state.ledger.allocations})
+    for words, wanted in ((request, names), *((pool, pool.names) for pool in pools)):
+        for name in wanted:
+            if name in draft.known:
+                _refuse_other_words(state, draft.known[name], words)
+                draft.grants.restore(draft.known[name])
+        _allocate(draft, words, [name for name in wanted if name not in draft.known])
+    if request.daemon in draft.known and request.daemon not in names:
+        # What Docker is to be pointed at needs its lines too, named again or not.
+        draft.grants.restore(draft.known[request.daemon])
+    containers = draft.of(names)
+    also = {a.name: more for a in containers if (more := _widen(draft, a))}
+    docker = _docker(draft, request, restart=bool(draft.grants.changes()))
+    made = daemon.with_accounts(state, needs.accounts(request, engines, containers))
+    allocations = [replace(a, also=(*a.also, *also.get(a.name, ()))) for a in containers]
+    allocations += draft.of(name for pool in pools for name in pool.names)
     return Plan(
         kind="allocate",
-        allocations=allocations,
-        changes=changes + docker.changes,
-        ledger=LedgerChange(add=tuple(new.values())),
-        account_commands=docker.commands,
-        findings=advice.findings(state, request.strategy, allocations) + tuple(grants.findings) + docker.findings,
-        next_steps=docker.next_steps + advice.next_steps(state, new.values()),
-        unfinished=docker.unfinished,
+        allocations=tuple(allocations),
+        changes=draft.grants.changes() + docker.changes,
+        ledger=LedgerChange(
+            add=tuple(draft.new.values()), also=tuple((name, owner) for name, more in also.items() for owner in more)
+        ),
+        account_commands=tuple(dict.fromkeys(docker.commands + made.commands)),
+        findings=(
+            *advice.findings(state, request.strategy, allocations),
+            *draft.grants.findings,
+            *needs.findings(state, request, engines, containers),
+            *docker.findings,
+            *made.findings,
+        ),
+        next_steps=docker.next_steps + made.next_steps + advice.next_steps(state, request, draft.new.values()),
+        unfinished=docker.unfinished or made.unfinished,
     )
 
 
-def _names(request: AllocateRequest) -> tuple[str, ...]:
+def _widen(draft: _Draft, allocation: Allocation) -> tuple[str, ...]:
+    """Grant the lines of an allocation to whom else an engine wants them granted, and say to whom."""
+    more = tuple(o for o in needs.further_owners(draft.engines, allocation) if o not in allocation.also)
+    for owner in more:
+        draft.grants.widen(allocation, owner)
+    return more
+
+
+def _names(request: AllocateRequest, engines: tuple[str, ...], *, has_pools: bool) -> tuple[str, ...]:
+    """The containers. Without a name it is Docker's own allocation, unless other engines were named."""
     for name in request.names:
         check_name(name)
     names = tuple(dict.fromkeys(request.names)) or (DEFAULT_NAME,)
+    if not request.names and request.engines is not None and "docker" not in engines:
+        if not has_pools:
+            raise InvalidValueError(
+                f"--engine {engines[0]} without a name to allocate" if engines else "--engine is empty",
+                hint="name the containers; only Docker has an allocation without a name",
+            )
+        names = ()
     if request.daemon is not None:
         if request.daemon != DEFAULT_NAME:
             check_name(request.daemon)
@@ -102,12 +146,12 @@ def _docker_target(request: AllocateRequest) -> str | None:
     return request.daemon or (None if request.names else DEFAULT_NAME)
 
 
-def _docker(
-    state: HostState, request: AllocateRequest, known: dict[str, Allocation], *, restart: bool
-) -> daemon.Pointed:
-    target = _docker_target(request)
+def _docker(draft: _Draft, request: AllocateRequest, *, restart: bool) -> daemon.Pointed:
+    target, state, known = _docker_target(request), draft.state, draft.known | draft.new
     if target is None or not request.daemon_config:
         return daemon.Pointed()
+    if request.daemon is None and "docker" not in draft.engines:
+        return daemon.Pointed(findings=daemon.not_here(state) if request.engines is None else ())
     if target not in known:
         how = "'allocate' without a name makes it" if target == DEFAULT_NAME else f"name it too: 'allocate {target} …'"
         raise InvalidValueError(f"--daemon {target}: no such allocation", hint=how)
@@ -146,36 +190,39 @@ def _has_shape(known: Allocation, strategy: Strategy) -> bool:
     return count == (strategy.need.count if strategy.need else None) and strategy.mapping(base) == known.mapping
 
 
-def _new(state: HostState, request: AllocateRequest, names: Iterable[str], grants: Grants) -> dict[str, Allocation]:
-    """The allocations that are yet to be made; their lines go into ``grants``."""
-    owners = _owners(state, request, names)
+def _allocate(draft: _Draft, request: AllocateRequest, names: Iterable[str]) -> None:
+    """Add the allocations that are yet to be made to the draft, and their lines."""
+    owners = _owners(draft, request, names)
     if request.start is None:
-        bases = _first_fit(state, request, owners)
+        bases = _first_fit(draft, request, owners)
     else:
         bases = {
-            name: _at_start(state, request, _made(request, name, owner, request.start), grants)
+            name: _at_start(draft, request, _made(request, name, owner, request.start))
             for name, owner in owners.items()
         }
-    made = {name: _made(request, name, owner, bases.get(name)) for name, owner in owners.items()}
-    for name, allocation in made.items():
+    for name, owner in owners.items():
+        allocation = _made(request, name, owner, bases.get(name))
         if name == _docker_target(request) and not in_subid(allocation.strategy, allocation.mapping):
             raise InvalidValueError(
                 "--max: Docker takes its map from subuid, and a shared map past 65535 is never written there",
                 hint="leave --max out; for Podman and OCI, name the containers",
             )
-        grants.add(allocation)
-    return made
+        # A pool is granted to its engine alone.
+        also = () if name == owner else needs.further_owners(draft.engines, allocation)
+        draft.new[name] = replace(allocation, also=also)
+        draft.grants.add(draft.new[name])
 
 
-def _owners(state: HostState, request: AllocateRequest, names: Iterable[str]) -> dict[str, str]:
+def _owners(draft: _Draft, request: AllocateRequest, names: Iterable[str]) -> dict[str, str]:
     """Who owns the lines of each new name: an owner other than root holds one allocation, and is nobody by chance."""
-    accounts = {user.name for user in state.accounts.users}
-    held = {a.owner: a.name for a in state.ledger.allocations if a.owner != ROOT}
+    accounts = {user.name for user in draft.state.accounts.users}
+    held = {a.owner: a.name for a in (*draft.known.values(), *draft.new.values()) if a.owner != ROOT}
     owners = {}
     for name in names:
         owner = owners[name] = request.owner or owner_of(name)
-        if request.owner is None and owner in accounts and name != _docker_target(request):
-            refuse_account(state, owner)
+        meant = request.owner or name == _docker_target(request) or "docker-instance" in draft.engines
+        if owner in accounts and not meant:
+            refuse_account(draft.state, owner)
         if owner in held:
             raise RefusedError(
                 f"the owner {owner} has the allocation '{held[owner]}': readers would join a second one to it",
@@ -190,19 +237,22 @@ def _made(request: AllocateRequest, name: str, owner: str, base: int | None) -> 
     return Allocation(name, owner, strategy.name, strategy.mapping(base), held)
 
 
-def _first_fit(state: HostState, request: AllocateRequest, names: Iterable[str]) -> dict[str, int]:
+def _first_fit(draft: _Draft, request: AllocateRequest, names: Iterable[str]) -> dict[str, int]:
     """The first id of each name that takes a range from the pool."""
-    needs = {name: need for name in names if (need := _variant(request, name).need)}
-    if not needs:
+    wanted = {name: need for name in names if (need := _variant(request, name).need)}
+    if not wanted:
         return {}
+    state, new = draft.state, IdSet(a.held for a in draft.new.values() if a.held)
     pool = pool_of(state, request.strategy, request.pool)
+    taken = (*claims(state, state.subuid, state.subgid), Claim("allocated by these words", new))
     # One command has one strategy and so one need; Docker's filler is wanted by one name alone.
-    found = take(pool, claims(state, state.subuid, state.subgid), next(iter(needs.values())), len(needs))
-    return dict(zip(needs, found, strict=True))
+    found = take(pool, taken, next(iter(wanted.values())), len(wanted))
+    return dict(zip(wanted, found, strict=True))
 
 
-def _at_start(state: HostState, request: AllocateRequest, asked: Allocation, grants: Grants) -> int:
+def _at_start(draft: _Draft, request: AllocateRequest, asked: Allocation) -> int:
     """The first id that the user named, where it can be had."""
+    state, grants = draft.state, draft.grants
     need = _variant(request, asked.name).need
     if asked.held is None or need is None:
         raise InvalidValueError("--start: this allocation takes no range of its own")

@@ -7,6 +7,7 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from usernsplan.engines.base import TTY
 from usernsplan.errors import InvalidFileError, InvalidValueError, RefusedError
 from usernsplan.formats import daemon_json
 from usernsplan.formats.subid import Grant
@@ -14,12 +15,12 @@ from usernsplan.layout import DAEMON_JSON
 from usernsplan.model import DEFAULT_OWNER, Change, Finding
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from usernsplan.formats.daemon_json import DaemonConfig
     from usernsplan.model import Allocation, HostState
 
 RESTART = "systemctl restart docker  # the remap changes only when the daemon starts anew; a reload does not do it"
-# The group tty, in every distribution and in moby's devpts mount.
-_TTY = 5
 _LONGEST_LOGIN = 32
 
 
@@ -65,7 +66,8 @@ def point_at(state: HostState, allocation: Allocation, *, yes: bool) -> Pointed:
             hint="give it a shorter --owner",
         )
     if commands and not state.can_add_accounts:
-        return _left_to_do(state, allocation, commands)
+        what = f"{state.layout.path(DAEMON_JSON)} is left alone, and Docker is not remapped yet"
+        return _left_to_do(state, commands, what)
     current = config.get(daemon_json.REMAP)
     if current is not None and remap_user(state, current) == allocation.owner:
         moved = _old_data_root(state, config) != data_root(config, allocation)
@@ -83,6 +85,21 @@ def point_at(state: HostState, allocation: Allocation, *, yes: bool) -> Pointed:
         findings=(*_without_tty(allocation), _hidden(state, config, allocation)),
         next_steps=(RESTART,),
     )
+
+
+def with_accounts(state: HostState, owners: Iterable[str]) -> Pointed:
+    """What makes these owners accounts with a group of the same name, as dockerd and the kubelet insist on."""
+    commands = tuple(command for owner in owners for command in _account_commands(state, owner))
+    if commands and not state.can_add_accounts:
+        return _left_to_do(state, commands, f"{commands[0][-1]} has to be an account with a group of its name")
+    return Pointed(commands=commands)
+
+
+def not_here(state: HostState) -> tuple[Finding, ...]:
+    """Say that daemon.json was left alone because there is no Docker, and how to have it written all the same."""
+    found = ", ".join(sorted(state.engines))
+    message = f"Docker is not installed here ({found}): {state.layout.path(DAEMON_JSON)} is left alone"
+    return (Finding("USN122", "info", message, "say --engine docker to have it written all the same"),)
 
 
 def refuse_symlink(state: HostState) -> None:
@@ -139,18 +156,11 @@ def _account_commands(state: HostState, owner: str) -> tuple[tuple[str, ...], ..
     return (("useradd", "--system", *own_group, *nowhere, owner),)
 
 
-def _left_to_do(state: HostState, allocation: Allocation, commands: tuple[tuple[str, ...], ...]) -> Pointed:
+def _left_to_do(state: HostState, commands: tuple[tuple[str, ...], ...], what: str) -> Pointed:
     left = tuple(shlex.join(state.layout.account_command(command)) for command in commands)
+    message = f"{commands[0][-1]}, or its group, does not exist, and {commands[0][0]} cannot be run here: {what}"
     return Pointed(
-        findings=(
-            Finding(
-                "USN107",
-                "warning",
-                f"Docker's remap user {allocation.owner}, or its group, does not exist, and {commands[0][0]} cannot be "
-                f"run here: {state.layout.path(DAEMON_JSON)} is left alone, and Docker is not remapped yet",
-                "run the command below, then this one again",
-            ),
-        ),
+        findings=(Finding("USN107", "warning", message, "run the command below, then this one again"),),
         next_steps=left,
         unfinished=True,
     )
@@ -158,9 +168,9 @@ def _left_to_do(state: HostState, allocation: Allocation, commands: tuple[tuple[
 
 def _without_tty(allocation: Allocation) -> tuple[Finding, ...]:
     """Docker mounts a container's /dev/pts with gid=5 (tty), and the kernel answers EINVAL where that is not mapped."""
-    if allocation.mapping.gids.to_host(_TTY) is not None:
+    if allocation.mapping.gids.to_host(TTY) is not None:
         return ()
-    message = f"Docker mounts /dev/pts for container gid {_TTY}, which '{allocation.name}' does not map: nothing starts"
+    message = f"Docker mounts /dev/pts for container gid {TTY}, which '{allocation.name}' does not map: nothing starts"
     hint = "'docker run --tmpfs /dev/pts …' starts; Podman and OCI runtimes need nothing of the kind"
     return (Finding("USN116", "warning", message, hint),)
 

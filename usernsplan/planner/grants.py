@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from usernsplan.errors import RefusedError
 from usernsplan.formats import subid
@@ -28,6 +28,7 @@ class Grants:
         self._state = state
         self._files = {SUBUID: state.subuid, SUBGID: state.subgid}
         self._index = {path: file.by_owner() for path, file in self._files.items()}
+        self._roots: dict[str, dict[bytes, Line]] = {}
         self._uids = {user.name: str(user.uid) for user in reversed(state.accounts.users)}
         self._out: dict[str, list[bytes]] = {SUBUID: [], SUBGID: []}
         self._in: dict[str, list[bytes]] = {SUBUID: [], SUBGID: []}
@@ -36,14 +37,15 @@ class Grants:
 
     def stands(self, allocation: Allocation) -> bool:
         """Tell whether the lines of an allocation are in both files, and its owner has no others."""
-        return all(self._have(path, allocation) == wanted for path, wanted in _lines(allocation))
+        return all(_raw(self._of(one)) == one.wanted for one in _holdings(allocation) if one.owner == allocation.owner)
 
     def without(self, *allocations: Allocation) -> tuple[SubidFile, SubidFile]:
         """Both files less what the owners of these allocations have in them: what everybody else holds."""
         return self._rest(SUBUID, allocations), self._rest(SUBGID, allocations)
 
     def _rest(self, path: str, allocations: Iterable[Allocation]) -> SubidFile:
-        theirs = {line.number for allocation in allocations for line in self._of(path, allocation)}
+        ours = (one for allocation in allocations for one in _holdings(allocation) if one.path == path)
+        theirs = {line.number for one in ours for line in self._of(one)}
         file = self._files[path]
         return replace(file, lines=tuple(line for line in file.lines if line.number not in theirs))
 
@@ -52,20 +54,20 @@ class Grants:
 
         Lines that are those of this very allocation, as after the ledger was lost, are no others.
         """
-        for path, wanted in _lines(allocation):
-            have = self._of(path, allocation)
-            if have and self._have(path, allocation) != wanted:
+        for one in _holdings(allocation):
+            have = self._of(one)
+            if have and _raw(have) != one.wanted:
                 start = self._only_start(allocation)
                 adopt = "" if start is None else f"'--start {start}' adopts it as it is; or "
                 raise RefusedError(
-                    f"{self._state.layout.path(path)}:{have[0].number}: {allocation.owner} has "
+                    f"{self._state.layout.path(one.path)}:{have[0].number}: {one.owner} has "
                     f"'{_shown(have[0].raw)}', which usernsplan did not give; readers would join it to the new range",
                     hint=f"{adopt}take that line out, or name another --owner",
                 )
 
     def _only_start(self, allocation: Allocation) -> int | None:
         """The first id of an owner who has one plain line, the same in both files, of the size that is asked for."""
-        found = [self._of(path, allocation) for path in self._files]
+        found = [self._of(one) for one in _holdings(allocation) if one.owner == allocation.owner]
         plain = [x for lines in found for x in lines if isinstance(x, Grant) and x.owner == allocation.owner]
         spans = {(line.start, line.stop) for line in plain}
         if [len(lines) for lines in found] != [1, 1] or len(plain) != len(found) or len(spans) != 1:
@@ -76,41 +78,47 @@ class Grants:
     def add(self, allocation: Allocation) -> None:
         """Grant a new allocation; where its lines stand already, they become ours. See refuse_other_lines."""
         self.refuse_other_lines(allocation)
-        for path, wanted in _lines(allocation):
-            if not self._of(path, allocation):
-                self._in[path] += wanted
+        for one in _holdings(allocation):
+            if not self._of(one):
+                self._in[one.path] += one.wanted
+
+    def widen(self, allocation: Allocation, owner: str) -> None:
+        """Grant an allocation that stands to a further owner."""
+        for one in _holdings(allocation, owner):
+            have = _raw(self._of(one))
+            self._in[one.path] += [line for line in one.wanted if line not in have]
 
     def restore(self, allocation: Allocation) -> None:
         """Put back lines that somebody took out or sorted into another order; where they stand, nothing is done."""
-        for path, wanted in _lines(allocation):
-            have = self._have(path, allocation)
-            if have == wanted:
+        for one in _holdings(allocation):
+            have = _raw(self._of(one))
+            if have == one.wanted:
                 continue
-            place = self._state.layout.path(path)
-            if Counter(have) - Counter(wanted):
+            place = self._state.layout.path(one.path)
+            if Counter(have) - Counter(one.wanted):
                 raise RefusedError(
-                    f"{place}: {allocation.owner} has other lines than those of '{allocation.name}'",
-                    hint=f"its own are {' and '.join(map(_shown, wanted))}: take the others out",
+                    f"{place}: {one.owner} has other lines than those of '{allocation.name}'",
+                    hint=f"its own are {' and '.join(map(_shown, one.wanted))}: take the others out",
                 )
             self._refuse_lost_range(allocation)
-            self._out[path] += have
-            self._in[path] += wanted
-            what = "in another order, which changes Docker's map" if len(have) == len(wanted) else "missing"
+            self._out[one.path] += have
+            self._in[one.path] += one.wanted
+            what = "in another order, which changes Docker's map" if len(have) == len(one.wanted) else "missing"
             message = f"{place}: the lines of '{allocation.name}' are {what}"
             self.findings.append(Finding("USN109", "warning", message, "they are put back as they were granted"))
 
     def remove(self, allocation: Allocation) -> None:
         """Take the lines of an allocation out; nothing but these very lines is touched."""
-        for path, wanted in _lines(allocation):
-            have = self._of(path, allocation)
-            place = self._state.layout.path(path)
-            self._out[path] += [subid.ended(line.raw) for line in have if subid.ended(line.raw) in wanted]
-            if len(have) < len(wanted):
+        for one in _holdings(allocation):
+            have = self._of(one)
+            place = self._state.layout.path(one.path)
+            self._out[one.path] += [raw for raw in _raw(have) if raw in one.wanted]
+            if len(have) < len(one.wanted):
                 self.findings.append(
                     Finding("USN110", "warning", f"{place}: lines of '{allocation.name}' were gone already")
                 )
             for line in have:
-                if subid.ended(line.raw) not in wanted:
+                if subid.ended(line.raw) not in one.wanted:
                     message = f"{place}:{line.number}: '{_shown(line.raw)}' stays: usernsplan did not write it"
                     self.findings.append(Finding("USN111", "warning", message))
 
@@ -126,21 +134,20 @@ class Grants:
         kept = subid.without_lines(file.raw, self._out[path]) if self._out[path] else file.raw
         return subid.with_lines(kept, self._in[path])
 
-    def _have(self, path: str, allocation: Allocation) -> list[bytes]:
-        return [subid.ended(line.raw) for line in self._of(path, allocation)]
-
-    def _of(self, path: str, allocation: Allocation) -> list[Line]:
-        """The lines of an allocation's owner: by name, or by the uid of the account of that name.
+    def _of(self, one: _Holding) -> list[Line]:
+        """The lines of an owner: by name, or by the uid of the account of that name.
 
         Root may have many: newuidmap, for LXC, takes any of them, and nobody joins them. Of root's only ours count.
         """
-        owner = allocation.owner
+        if one.owner == ROOT:
+            if one.path not in self._roots:
+                self._roots[one.path] = {subid.ended(line.raw): line for line in self._named(one.path, ROOT)}
+            return [self._roots[one.path][raw] for raw in one.wanted if raw in self._roots[one.path]]
+        return self._named(one.path, one.owner)
+
+    def _named(self, path: str, owner: str) -> list[Line]:
         names = (owner, self._uids[owner]) if owner in self._uids else (owner,)
-        lines = sorted((line for name in names for line in self._index[path].get(name, ())), key=lambda x: x.number)
-        if owner != ROOT:
-            return lines
-        wanted = dict(_lines(allocation)).get(path, [])
-        return [line for line in lines if subid.ended(line.raw) in wanted]
+        return sorted((line for name in names for line in self._index[path].get(name, ())), key=lambda x: x.number)
 
     def _refuse_lost_range(self, allocation: Allocation) -> None:
         if self._others is None:
@@ -152,11 +159,24 @@ class Grants:
             )
 
 
-def _lines(allocation: Allocation) -> Iterator[tuple[str, list[bytes]]]:
-    """For each file, the lines that carry an allocation, in the order that Docker depends on."""
+class _Holding(NamedTuple):
+    """What one owner is to have in one file: the lines that carry an allocation, in the order that Docker needs."""
+
+    path: str
+    owner: str
+    wanted: list[bytes]
+
+
+def _holdings(allocation: Allocation, *owners: str) -> Iterator[_Holding]:
+    """What each of these owners is to have for an allocation; not said: its owner, and the further ones."""
     if in_subid(allocation.strategy, allocation.mapping):
-        for path, ids in ((SUBUID, allocation.mapping.uids), (SUBGID, allocation.mapping.gids)):
-            yield path, [subid.line(allocation.owner, host) for host in ids.host_ranges()]
+        for owner in owners or (allocation.owner, *allocation.also):
+            for path, ids in ((SUBUID, allocation.mapping.uids), (SUBGID, allocation.mapping.gids)):
+                yield _Holding(path, owner, [subid.line(owner, host) for host in ids.host_ranges()])
+
+
+def _raw(lines: Iterable[Line]) -> list[bytes]:
+    return [subid.ended(line.raw) for line in lines]
 
 
 def _shown(raw: bytes) -> str:

@@ -61,7 +61,11 @@ def as_mended(state: HostState, intent: Intent) -> HostState:
     ledger = replace(state.ledger, interrupted=False)
     if mended.completed:
         change = intent.ledger
-        allocations = (*(a for a in ledger.allocations if a.name not in change.remove), *change.add)
+        also = {name: tuple(owner for n, owner in change.also if n == name) for name, _ in change.also}
+        standing = (
+            replace(a, also=(*a.also, *also.get(a.name, ()))) for a in ledger.allocations if a.name not in change.remove
+        )
+        allocations = (*standing, *change.add)
         ledger = replace(
             ledger,
             allocations=allocations,

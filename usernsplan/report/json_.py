@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from usernsplan.report.diff import unified
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
+    from usernsplan.engines.base import Rendered, Verdict
     from usernsplan.layout import Layout
-    from usernsplan.model import Allocation, FixReport, HistoryEntry, LedgerState, Plan
+    from usernsplan.model import Allocation, Change, FixReport, HistoryEntry, LedgerState, Plan, RenderRequest
 
 
 def plan(plan: Plan, layout: Layout) -> str:
@@ -80,6 +81,35 @@ def fixed(report: FixReport, layout: Layout) -> str:
     )
 
 
+def rendered(request: RenderRequest, found: Rendered, changes: Sequence[Change] | None, layout: Layout) -> str:
+    """The result of render; with ``changes``, what bringing it to its place below ``layout`` changed."""
+    more: dict[str, Any] = {}
+    if changes is not None:
+        paths = [{"path": layout.path(c.path), "diff": unified(c, layout.path(c.path))} for c in changes]
+        more = {"changed": bool(paths), "changes": paths}
+    return _document(
+        "render",
+        engine=request.engine,
+        allocation=request.name,
+        text=found.text,
+        files=[{"path": file.path, "content": file.content, "adds_lines": file.adds} for file in found.files],
+        notes=list(found.notes),
+        **more,
+    )
+
+
+def engines(found: Iterable[tuple[str, Iterable[tuple[str, Verdict]]]]) -> str:
+    """The result of render --list: what each engine can express, by allocation or strategy."""
+    return _document(
+        "engines",
+        engines=[
+            {"engine": engine, "of": name, "fit": it.fit, "why": it.why}
+            for name, verdicts in found
+            for engine, it in verdicts
+        ],
+    )
+
+
 def _path(path: str) -> dict[str, str]:
     """A path, and its bytes where they are not UTF-8."""
     try:
@@ -94,6 +124,7 @@ def _allocation(a: Allocation) -> dict[str, Any]:
     return {
         "name": a.name,
         "owner": a.owner,
+        "also": list(a.also),
         "strategy": a.strategy,
         "uid_map": a.mapping.uids.triples(),
         "gid_map": a.mapping.gids.triples(),

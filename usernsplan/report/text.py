@@ -10,9 +10,10 @@ from usernsplan.report.diff import unified
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from usernsplan.engines.base import Verdict
     from usernsplan.layout import Layout
     from usernsplan.mapping import IdMap
-    from usernsplan.model import Actor, Allocation, Finding, FixReport, HistoryEntry, LedgerState, Plan
+    from usernsplan.model import Actor, Allocation, Change, Finding, FixReport, HistoryEntry, LedgerState, Plan
 
 _HEADERS = ("name", "owner", "container ids", "host uids", "host gids")
 # A history entry of thousands of names would bury the others; --json has all of it.
@@ -66,7 +67,12 @@ def allocations(ledger: LedgerState) -> str:
 
 def allocation(a: Allocation) -> str:
     """One allocation, everything that is known of it."""
-    rows = [("name", a.name), ("owner", a.owner), ("strategy", a.strategy), ("since", a.since)]
+    rows = [
+        ("name", a.name),
+        ("owner", ", and ".join((a.owner, *a.also))),
+        ("strategy", a.strategy),
+        ("since", a.since),
+    ]
     if a.held:
         rows.append(("held", f"{a.held} ({a.held.count} ids, uids and gids)"))
     for kind, ids in (("uid_map", a.mapping.uids), ("gid_map", a.mapping.gids)):
@@ -118,6 +124,23 @@ def fixed(report: FixReport, layout: Layout) -> str:
     return "\n".join(lines)
 
 
+def placed(changes: Sequence[Change], layout: Layout) -> str:
+    """What bringing files to their places changed."""
+    if not changes:
+        return "Nothing changes: it is already so."
+    return "\n\n".join(unified(change, layout.path(change.path)) for change in changes)
+
+
+def engines(found: Sequence[tuple[str, Sequence[tuple[str, Verdict]]]]) -> str:
+    """Which engine can express what: with the reasons for one allocation, without for several."""
+    if len(found) == 1:
+        [(name, verdicts)] = found
+        return table(("engine", f"'{name}'", "why"), [(engine, it.fit, it.why) for engine, it in verdicts])
+    names = [engine for engine, _ in found[0][1]]
+    cells = [[it.fit for _, it in verdicts] for _, verdicts in found]
+    return table(("engine", *(name for name, _ in found)), list(zip(names, *cells, strict=True)))
+
+
 def shown_path(path: str) -> str:
     """A path on one line of a terminal, whatever bytes it has; quoted where they are not all plain."""
     return path if path.isprintable() else repr(path)
@@ -132,7 +155,7 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _row(a: Allocation) -> tuple[str, ...]:
     container = ", ".join(str(extent.container_range) for extent in a.mapping.uids)
-    return (a.name, a.owner, container, _ranges(a.mapping.uids), _ranges(a.mapping.gids))
+    return (a.name, ", ".join((a.owner, *a.also)), container, _ranges(a.mapping.uids), _ranges(a.mapping.gids))
 
 
 def _ranges(ids: IdMap) -> str:

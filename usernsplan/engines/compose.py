@@ -1,0 +1,62 @@
+"""Compose, for Docker: a fragment of compose.yaml. It cannot carry a map; the daemon has it.
+
+https://docs.docker.com/reference/compose-file/services/
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from usernsplan.engines.base import Asked, File, Rendered, Verdict, nearly, quoted
+from usernsplan.engines.docker import can_lay
+
+if TYPE_CHECKING:
+    from usernsplan.model import Allocation, Mount
+
+
+class Compose:
+    """What compose can say: that the daemon's remap is to hold, no new privileges, and volumes."""
+
+    reads_host: ClassVar[bool] = False
+    takes: ClassVar[frozenset[str]] = frozenset({"volume"})
+    idmap: ClassVar[Literal["no"]] = "no"
+
+    def verdict(self, allocation: Allocation) -> Verdict:
+        """Docker's, with the difference that compose itself has no say in it."""
+        dockers = can_lay(allocation)
+        return (
+            nearly(f"the map is the daemon's, whose userns-remap has to be {allocation.owner}")
+            if dockers.can
+            else dockers
+        )
+
+    def render(self, allocation: Allocation, asked: Asked) -> Rendered:
+        """A service of the allocation's name; long syntax for volumes, in which nothing is split at a colon."""
+        lines = [
+            "services:",
+            f"  {quoted(allocation.name)}:",
+            '    # "" is the daemon\'s own map; compose can only take it away, with "host".',
+            '    userns_mode: ""',
+            "    security_opt:",
+            "      - no-new-privileges:true",
+        ]
+        if asked.mounts:
+            lines.append("    volumes:")
+        for mount in asked.mounts:
+            lines += _volume(mount)
+        text = "\n".join(lines)
+        return Rendered(
+            text,
+            (File("/compose.override.yaml", text + "\n"),),
+            (f"{self.verdict(allocation).why}: see 'usernsplan render docker {allocation.name}'",),
+        )
+
+
+def _volume(mount: Mount) -> list[str]:
+    # Compose replaces $NAME everywhere; $$ is a dollar.
+    source, target = (quoted(path.replace("$", "$$")) for path in (mount.source, mount.destination))
+    lines = ["      - type: bind", f"        source: {source}", f"        target: {target}"]
+    return [*lines, "        read_only: true"] if mount.read_only else lines
+
+
+ENGINES = {"compose": Compose()}

@@ -1,0 +1,47 @@
+"""containerd: flags of ctr run, which takes one extent. Its CRI plugin has no key for maps: the kubelet chooses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from usernsplan.engines.base import EXACTLY, TTY, Asked, Rendered, Verdict, no, plain
+
+if TYPE_CHECKING:
+    from usernsplan.model import Allocation
+
+
+class Containerd:
+    """Flags for ctr run."""
+
+    reads_host: ClassVar[bool] = False
+    takes: ClassVar[frozenset[str]] = frozenset({"volume"})
+    idmap: ClassVar[Literal["no"]] = "no"
+
+    def verdict(self, allocation: Allocation) -> Verdict:
+        """Each flag counts once (the last), and is one extent; /dev/pts is mounted for the group tty."""
+        if len(allocation.mapping.uids) > 1 or len(allocation.mapping.gids) > 1:
+            return no("ctr takes one extent for uids and one for gids")
+        if allocation.mapping.gids.to_host(TTY) is None:
+            return no(f"ctr mounts /dev/pts for gid {TTY}, which is not mapped")
+        return EXACTLY
+
+    def render(self, allocation: Allocation, asked: Asked) -> Rendered:
+        """The flags, on one line, to stand right after ``ctr run``; with --rootfs, ctr would ignore the map."""
+        flags = [
+            f"--{kind}map {container}:{host}:{count}"
+            for kind, ids in (("uid", allocation.mapping.uids), ("gid", allocation.mapping.gids))
+            for container, host, count in ids.triples()
+        ]
+        flags += [
+            f"--mount type=bind,src={plain(mount.source)},dst={plain(mount.destination)},"
+            f"options=rbind:{'ro' if mount.read_only else 'rw'}"
+            for mount in asked.mounts
+        ]
+        notes = (
+            "give ctr an image and --snapshotter native: with --rootfs it ignores the map and says nothing",
+            "containerd's CRI plugin has no key for maps: for pods, 'usernsplan render kubernetes'",
+        )
+        return Rendered(" ".join(flags), (), notes)
+
+
+ENGINES = {"containerd": Containerd()}

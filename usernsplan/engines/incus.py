@@ -1,0 +1,93 @@
+"""Incus and LXD: security.idmap.* and raw.idmap of an instance, as YAML for ``incus init IMAGE NAME < FILE``.
+
+https://linuxcontainers.org/incus/docs/main/userns-idmap/ Checked with LXD 5.0.2: an isolated instance has exactly
+base and size, from container id 0, and raw.idmap adds extents to that; newuidmap asks for root's lines at each start.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from usernsplan.engines.base import EXACTLY, Asked, Rendered, Verdict, no, quoted, subid_files
+from usernsplan.strategies import SLOT, in_subid
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from usernsplan.mapping import Extent
+    from usernsplan.model import Allocation, Mount
+
+
+@dataclass(frozen=True, slots=True)
+class Incus:
+    """The part of an instance's configuration that says its ids."""
+
+    reads_host: ClassVar[bool] = False
+    takes: ClassVar[frozenset[str]] = frozenset({"volume"})
+    # LXD 5.0 takes newer kernels for such as have no idmapped mounts, and then the instance does not start.
+    idmap: ClassVar[Literal["asked"]] = "asked"
+    program: str
+
+    def verdict(self, allocation: Allocation) -> Verdict:
+        """Any map that has container id 0 and begins there alike for uids and gids."""
+        first = _first(allocation)
+        if first is None:
+            return no("it maps uids and gids from container id 0 on, the first range alike")
+        if first.host and not in_subid(allocation.strategy, allocation.mapping):
+            return no("newuidmap grants only what is in subuid, and this one is not written there")
+        return EXACTLY
+
+    def render(self, allocation: Allocation, asked: Asked) -> Rendered:
+        """Strings all through, as the API has them. Without isolated, base and size would be ignored."""
+        first = _first(allocation)
+        lines = ["config:", '  security.idmap.isolated: "true"']
+        if first:
+            lines += [f'  security.idmap.base: "{first.host}"', f'  security.idmap.size: "{first.count}"']
+        if raw := _raw(allocation):
+            lines += ["  raw.idmap: |-", *(f"    {line}" for line in raw)]
+        if asked.mounts:
+            lines.append("devices:")
+        for number, mount in enumerate(asked.mounts, 1):
+            lines += _device(number, mount)
+        return Rendered(
+            "\n".join(lines),
+            subid_files(allocation, "root"),
+            (
+                f"use it so: {self.program} init IMAGE {allocation.name} < FILE",
+                "newuidmap wants the lines to be root's too: 'usernsplan allocate … --engine lxd' grants them",
+                f"root's first line has to be another, of {SLOT} ids or more: other instances get the whole of it",
+            ),
+        )
+
+
+def _first(allocation: Allocation) -> Extent | None:
+    """The extent at container id 0, where uids and gids have the same."""
+    firsts = [
+        next((e for e in ids if e.container == 0), None) for ids in (allocation.mapping.uids, allocation.mapping.gids)
+    ]
+    return firsts[0] if firsts[0] == firsts[1] else None
+
+
+def _raw(allocation: Allocation) -> list[str]:
+    """The other extents: raw.idmap has the host first, then the container, and ranges with both ends."""
+    uids, gids = allocation.mapping.uids, allocation.mapping.gids
+    return _lines("both", uids) if uids == gids else [*_lines("uid", uids), *_lines("gid", gids)]
+
+
+def _lines(kind: str, ids: Iterable[Extent]) -> list[str]:
+    return [f"{kind} {extent.host_range} {extent.container_range}" for extent in ids if extent.container]
+
+
+def _device(number: int, mount: Mount) -> list[str]:
+    return [
+        f"  volume{number}:",
+        "    type: disk",
+        f"    source: {quoted(mount.source)}",
+        f"    path: {quoted(mount.destination)}",
+        *['    readonly: "true"'] * mount.read_only,
+        *['    shift: "true"'] * (mount.owners == "idmap"),
+    ]
+
+
+ENGINES = {"incus": Incus("incus"), "lxd": Incus("lxc")}

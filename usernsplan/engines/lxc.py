@@ -1,0 +1,54 @@
+"""LXC: lxc.idmap lines, and root's own lines in subuid and subgid. lxc.container.conf(5).
+
+LXC asks newuidmap, also as root, and newuidmap asks for a line. ``lxc.idmap = b …`` is not taken: u and g apart.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from usernsplan.engines.base import EXACTLY, Asked, File, Rendered, Verdict, no, plain, subid_files
+from usernsplan.strategies import in_subid
+
+if TYPE_CHECKING:
+    from usernsplan.mapping import IdMap
+    from usernsplan.model import Allocation, Mount
+
+
+class Lxc:
+    """Lines for a container's config."""
+
+    reads_host: ClassVar[bool] = False
+    takes: ClassVar[frozenset[str]] = frozenset({"volume"})
+    idmap: ClassVar[Literal["yes"]] = "yes"
+
+    def verdict(self, allocation: Allocation) -> Verdict:
+        """Any map that lies in subuid, where newuidmap looks for it."""
+        if not in_subid(allocation.strategy, allocation.mapping):
+            return no("newuidmap grants only what is in subuid, and this one is not written there")
+        return EXACTLY
+
+    def render(self, allocation: Allocation, asked: Asked) -> Rendered:
+        """The lines, container host count, to be put into the container's config or included by it."""
+        lines = [*_idmap("u", allocation.mapping.uids), *_idmap("g", allocation.mapping.gids)]
+        text = "\n".join([*lines, *map(_entry, asked.mounts)])
+        path = f"/var/lib/lxc/{allocation.name}/usernsplan.conf"
+        notes = [f"the container's config takes it in with: lxc.include = {path}"]
+        if "root" not in {allocation.owner, *allocation.also}:
+            again = f"allocate --strategy {allocation.strategy} {allocation.name} --engine lxc"
+            notes.append(f"newuidmap wants the lines to be root's too: '{again}' grants them")
+        return Rendered(text, (File(path, text + "\n"), *subid_files(allocation, "root")), tuple(notes))
+
+
+def _idmap(kind: str, ids: IdMap) -> list[str]:
+    return [f"lxc.idmap = {kind} {container} {host} {count}" for container, host, count in ids.triples()]
+
+
+def _entry(mount: Mount) -> str:
+    """A line as in fstab(5), whose target is without the leading slash."""
+    options = ["bind", "create=dir", *["ro"] * mount.read_only, *["idmap=container"] * (mount.owners == "idmap")]
+    target = plain(mount.destination).lstrip("/")
+    return f"lxc.mount.entry = {plain(mount.source)} {target} none {','.join(options)} 0 0"
+
+
+ENGINES = {"lxc": Lxc()}

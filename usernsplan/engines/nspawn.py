@@ -1,0 +1,54 @@
+"""systemd-nspawn: --private-users=BASE:COUNT, and a .nspawn file. systemd-nspawn(1), systemd.nspawn(5)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from usernsplan.engines.base import EXACTLY, Asked, File, Rendered, Verdict, no, only_extent, plain
+from usernsplan.strategies import SLOT
+
+if TYPE_CHECKING:
+    from usernsplan.model import Allocation, Mount
+
+
+class Nspawn:
+    """Flags; with --out the .nspawn file that machinectl and systemd-nspawn@.service read."""
+
+    reads_host: ClassVar[bool] = False
+    takes: ClassVar[frozenset[str]] = frozenset({"volume"})
+    idmap: ClassVar[Literal["yes"]] = "yes"
+
+    def verdict(self, allocation: Allocation) -> Verdict:
+        """One range from container id 0, the same for uids and gids."""
+        if allocation.mapping.uids != allocation.mapping.gids or not only_extent(allocation.mapping.uids):
+            return no("it knows one range, from container id 0, the same for uids and gids")
+        return EXACTLY
+
+    def render(self, allocation: Allocation, asked: Asked) -> Rendered:
+        """Base and count. The root file system is mapped when it is mounted and keeps the host's owners."""
+        start, count = only_extent(allocation.mapping.uids) or (0, 0)
+        flags = [f"--private-users={start}:{count}", "--private-users-ownership=map"]
+        flags += [f"--bind{'-ro' if m.read_only else ''}={_bind(m)}" for m in asked.mounts]
+        lines = [
+            "[Exec]",
+            f"PrivateUsers={start}:{count}",
+            "NoNewPrivileges=yes",
+            "",
+            "[Files]",
+            "PrivateUsersOwnership=map",
+        ]
+        lines += [f"Bind{'ReadOnly' if m.read_only else ''}={_bind(m)}" for m in asked.mounts]
+        path = f"/etc/systemd/nspawn/{allocation.name}.nspawn"
+        notes = [
+            f"--out DIR writes {path}, for machinectl and 'systemd-nspawn -M {allocation.name} --settings=override'"
+        ]
+        if count != SLOT or start % SLOT:
+            notes.append("ownership 'chown' wants a base and a count of 65536; 'map' does not")
+        return Rendered(" ".join(flags), (File(path, "\n".join(lines) + "\n"),), tuple(notes))
+
+
+def _bind(mount: Mount) -> str:
+    return f"{plain(mount.source)}:{plain(mount.destination)}" + (":idmap" if mount.owners == "idmap" else "")
+
+
+ENGINES = {"nspawn": Nspawn()}

@@ -1,0 +1,63 @@
+"""OpenShift: the annotations of a project (namespace) that say which ids and which MCS label its pods run with.
+
+https://docs.openshift.com/container-platform/latest/authentication/managing-security-context-constraints.html
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from usernsplan.engines.base import Asked, Rendered, Verdict, nearly, no, quoted
+from usernsplan.strategies import OPENSHIFT_BLOCK, OPENSHIFT_IDS, SingleUid
+
+if TYPE_CHECKING:
+    from usernsplan.model import Allocation
+
+# OpenShift's allocator of labels: five for each project, out of the pairs of 1024 categories.
+_LABELS = 5
+
+
+class OpenShift:
+    """A project's annotations: a block of ids, start/size, for users and for supplemental groups."""
+
+    reads_host: ClassVar[bool] = False
+    takes: ClassVar[frozenset[str]] = frozenset()
+    idmap: ClassVar[Literal["no"]] = "no"
+
+    def verdict(self, allocation: Allocation) -> Verdict:
+        """A block of OpenShift's own grid."""
+        held = allocation.held
+        if allocation.strategy != SingleUid.name or held is None:
+            return no("a project has one block of ids, and its pods run as the first of them: that is single-uid")
+        if held.count != OPENSHIFT_BLOCK or held.start % OPENSHIFT_BLOCK or held.start not in OPENSHIFT_IDS:
+            return no(
+                f"its blocks are of {OPENSHIFT_BLOCK} ids within {OPENSHIFT_IDS}: allocate without --block and --pool"
+            )
+        return nearly("pods run as these host ids without a user namespace, and see them as they are")
+
+    def render(self, allocation: Allocation, asked: Asked) -> Rendered:
+        """YAML of the namespace."""
+        del asked
+        start = allocation.held.start if allocation.held else 0
+        block = f"{start}/{OPENSHIFT_BLOCK}"
+        first, second = _pair(_LABELS * ((start - OPENSHIFT_IDS.start) // OPENSHIFT_BLOCK))
+        text = f"""\
+apiVersion: v1
+kind: Namespace
+metadata:
+  name: {quoted(allocation.name)}
+  annotations:
+    openshift.io/sa.scc.uid-range: "{block}"
+    openshift.io/sa.scc.supplemental-groups: "{block}"
+    openshift.io/sa.scc.mcs: "s0:c{first},c{second}\""""
+        return Rendered(text, (), ("say it when the project is made: pods that run keep what they were started with",))
+
+
+def _pair(index: int) -> tuple[int, int]:
+    """The pair of categories at a place in the list of all pairs, larger one first: 1,0 2,0 2,1 3,0 …."""
+    first = (1 + math.isqrt(1 + 8 * index)) // 2
+    return first, index - first * (first - 1) // 2
+
+
+ENGINES = {"openshift": OpenShift()}

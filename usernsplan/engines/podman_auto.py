@@ -1,0 +1,55 @@
+"""Podman's --userns=auto, as root: the ids come out of a pool that is the lines of the owner ``containers``.
+
+podman-run(1), containers-storage.conf(5), containers.conf(5)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from usernsplan.engines.base import EXACTLY, Asked, File, Rendered, Verdict, no, subid_files
+from usernsplan.engines.podman import volume
+from usernsplan.strategies import SLOT
+
+if TYPE_CHECKING:
+    from usernsplan.model import Allocation
+
+CONTAINERS = "containers"
+# Podman 4.3 ignores a size in containers.conf: it has to stand in storage.conf, which has no drop-ins and is only good
+# whole, so that nothing but its own line can be given.
+_STORAGE_CONF = f'root-auto-userns-user = "{CONTAINERS}", auto-userns-min-size = {SLOT}, auto-userns-max-size = {SLOT}'
+
+
+class PodmanAuto:
+    """Flags for podman run, and the configuration in which every container is one of these."""
+
+    reads_host: ClassVar[bool] = False
+    takes: ClassVar[frozenset[str]] = frozenset({"volume"})
+    idmap: ClassVar[Literal["yes"]] = "yes"
+
+    def verdict(self, allocation: Allocation) -> Verdict:
+        """A pool; which part of it a container gets is Podman's to say."""
+        if allocation.owner == allocation.name == CONTAINERS:
+            return EXACTLY
+        return no("it takes a part of its own pool for each container: 'allocate --engine podman-auto' makes the pool")
+
+    def render(self, allocation: Allocation, asked: Asked) -> Rendered:
+        """The size is always said: without it Podman guesses from the image, and later finds it too small."""
+        flags = [f"--userns=auto:size={SLOT}", *(f"-v {volume(mount)}" for mount in asked.mounts)]
+        conf = '[containers]\nuserns = "auto"\n'
+        fits = allocation.held.count // SLOT if allocation.held else 0
+        return Rendered(
+            " ".join(flags),
+            (
+                File("/etc/containers/containers.conf.d/10-usernsplan.conf", conf),
+                *subid_files(allocation),
+            ),
+            (
+                f"the pool has room for {fits} containers of {SLOT} ids; each has its part until it is removed",
+                "--out DIR writes a containers.conf with which every container is one of these",
+                f"it needs, below [storage.options] of /etc/containers/storage.conf: {_STORAGE_CONF}",
+            ),
+        )
+
+
+ENGINES = {"podman-auto": PodmanAuto()}

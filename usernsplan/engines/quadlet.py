@@ -1,0 +1,48 @@
+"""Quadlet: a .container file from which Podman's generator makes a service. podman-systemd.unit(5)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from usernsplan.engines import podman
+from usernsplan.engines.base import EXACTLY, Asked, File, Rendered, Verdict
+from usernsplan.errors import InvalidValueError
+
+if TYPE_CHECKING:
+    from usernsplan.model import Allocation
+
+
+class Quadlet:
+    """The whole file where the image is said, else a drop-in for one that says it."""
+
+    reads_host: ClassVar[bool] = False
+    takes: ClassVar[frozenset[str]] = frozenset({"volume", "rootless", "image"})
+    idmap: ClassVar[Literal["yes"]] = "yes"
+
+    def verdict(self, allocation: Allocation) -> Verdict:
+        """Whatever podman run can."""
+        del allocation
+        return EXACTLY
+
+    def render(self, allocation: Allocation, asked: Asked) -> Rendered:
+        """[Container] with its maps; a percent sign would be a specifier of systemd's."""
+        uids, gids = podman.maps(allocation, asked)
+        lines = ["[Container]"]
+        if asked.image:
+            if any(not sign.isprintable() or sign.isspace() or sign == "%" for sign in asked.image):
+                raise InvalidValueError(f"--image {asked.image!r} is no name of an image")
+            lines += [f"ContainerName={allocation.name}", f"Image={asked.image}"]
+        lines += [f"UIDMap={text}" for text in uids] + [f"GIDMap={text}" for text in gids]
+        lines += ["NoNewPrivileges=true", *(f"Volume={podman.volume(mount)}" for mount in asked.mounts)]
+        text = "\n".join(lines)
+        folder = f"/etc/containers/systemd{'/users' if asked.rootless else ''}/{allocation.name}.container"
+        path = folder if asked.image else f"{folder}.d/10-usernsplan.conf"
+        found = [
+            f"this is {path}, for Podman {'4.8' if asked.image else '5.0'} or newer; then: systemctl daemon-reload"
+        ]
+        if not asked.image:
+            found.append("without --image it is a drop-in: the .container file itself has to say Image=")
+        return Rendered(text, (File(path, text + "\n"),), (*found, *podman.notes(allocation, asked)))
+
+
+ENGINES = {"quadlet": Quadlet()}

@@ -1,0 +1,58 @@
+"""A systemd service: a drop-in with what systemd.exec(5) can say. It has no key for a map, only for one user."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from usernsplan.engines.base import Asked, File, Rendered, Verdict, nearly, no, plain
+from usernsplan.strategies import SingleUid
+
+if TYPE_CHECKING:
+    from usernsplan.model import Allocation
+
+
+class Systemd:
+    """User= and Group= as the allocation's one host id, in a user namespace that maps hardly more than it."""
+
+    reads_host: ClassVar[bool] = False
+    takes: ClassVar[frozenset[str]] = frozenset({"volume"})
+    idmap: ClassVar[Literal["no"]] = "no"
+
+    def verdict(self, allocation: Allocation) -> Verdict:
+        """One id; the service sees it as itself."""
+        if allocation.strategy != SingleUid.name:
+            return no("a service runs as one user, and systemd has no key for a map")
+        return nearly("the service runs as this host id and sees it as it is, not as container root")
+
+    def render(self, allocation: Allocation, asked: Asked) -> Rendered:
+        """The drop-in. PrivateUsers=yes maps root and this user to themselves and everybody else to nobody.
+
+        systemd takes a number, but the service ends with 217/USER unless passwd knows it.
+        """
+        uid, gid = allocation.mapping.uids[0].host, allocation.mapping.gids[0].host
+        lines = [
+            "[Service]",
+            f"User={uid}",
+            f"Group={gid}",
+            "PrivateUsers=yes",
+            "NoNewPrivileges=yes",
+            "CapabilityBoundingSet=",
+        ]
+        lines += [
+            f"Bind{'ReadOnly' if mount.read_only else ''}Paths={plain(mount.source)}:{plain(mount.destination)}"
+            for mount in asked.mounts
+        ]
+        text = "\n".join(lines)
+        path = f"/etc/systemd/system/{allocation.name}.service.d/10-usernsplan.conf"
+        nobody = f"useradd --uid {uid} --gid {gid} --no-create-home --shell /usr/sbin/nologin {allocation.owner}"
+        return Rendered(
+            text,
+            (File(path, text + "\n"),),
+            (
+                f"this is {path}; then: systemctl daemon-reload",
+                f"the id has to be an account's: groupadd --gid {gid} {allocation.owner} && {nobody}",
+            ),
+        )
+
+
+ENGINES = {"systemd": Systemd()}

@@ -1,0 +1,129 @@
+"""What engines want besides a container's own lines: root's lines for LXC, a pool for those that divide one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from usernsplan.engines import ENGINES, known, verdict
+from usernsplan.errors import InvalidValueError, RefusedError
+from usernsplan.formats.subid import Grant
+from usernsplan.layout import SUBUID
+from usernsplan.model import DEFAULT_NAME, ROOT, Finding
+from usernsplan.strategies import SLOT, PerContainer, in_subid
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from usernsplan.model import AllocateRequest, Allocation, HostState
+
+# These take ids for containers out of all of root's lines.
+_TAKE_ROOTS = ("lxd", "incus")
+
+
+def chosen(state: HostState, request: AllocateRequest) -> tuple[str, ...]:
+    """The engines that are to be served: those named, else those that the host has, else Docker.
+
+    Those that want root's lines are left out, unless they were named, where LXD or Incus runs: these hand out what root
+    is granted.
+    """
+    if request.engines is not None:
+        for name in request.engines:
+            known(name)
+        return tuple(dict.fromkeys(request.engines))
+    found = tuple(name for name in ENGINES if name in state.engines) or ("docker",)
+    return tuple(name for name in found if not ENGINES[name].also or not state.engines.intersection(_TAKE_ROOTS))
+
+
+def pools(state: HostState, request: AllocateRequest, engines: Iterable[str]) -> tuple[AllocateRequest, ...]:
+    """A request for each pool that these engines want.
+
+    Raises RefusedError under another strategy than per-container, where the engine was named.
+    """
+    sizes, found = dict(request.pools), []
+    for name in engines:
+        pool = ENGINES[name].pool
+        if pool is None:
+            continue
+        if request.strategy.name != PerContainer.name:
+            if request.engines is None:
+                continue
+            raise RefusedError(
+                f"{name} gives each container a range of its own, and this is the strategy {request.strategy.name}",
+                hint=f"one host has one strategy: say --strategy {PerContainer.name}, or leave --engine {name} out",
+            )
+        count = sizes.pop(name, None)
+        stands = next((a for a in state.ledger.allocations if a.name == a.owner == pool.owner), None)
+        if stands and stands.held and count is None:
+            strategy = PerContainer(stands.held.count)
+        elif count is not None and count < 1:
+            raise InvalidValueError(f"{pool.option} {count}: a pool is for one container at least")
+        else:
+            strategy = PerContainer(SLOT * (count or pool.containers))
+        asked = replace(request, names=(pool.owner,), strategy=strategy, owner=pool.owner, start=None, daemon=None)
+        found.append(asked)
+    for name in sizes:
+        option = ENGINES[name].pool
+        raise InvalidValueError(f"{option.option if option else name} without its engine", hint=f"say --engine {name}")
+    return tuple(found)
+
+
+def accounts(request: AllocateRequest, engines: Iterable[str], allocations: Iterable[Allocation]) -> tuple[str, ...]:
+    """Who has to be an account: the kubelet's user, and each remap user of a Docker daemon of its own."""
+    found = [pool.owner for name in engines if (pool := ENGINES[name].pool) and pool.account and _per(request)]
+    if "docker-instance" in engines:
+        found += [a.owner for a in allocations if a.owner != ROOT]
+    return tuple(dict.fromkeys(found))
+
+
+def _per(request: AllocateRequest) -> bool:
+    return request.strategy.name == PerContainer.name
+
+
+def further_owners(engines: Iterable[str], allocation: Allocation) -> tuple[str, ...]:
+    """Who is to have a container's lines besides their owner."""
+    if allocation.name == DEFAULT_NAME or not in_subid(allocation.strategy, allocation.mapping):
+        return ()
+    also = (ENGINES[name].also for name in engines)
+    return tuple(sorted({owner for owner in also if owner and owner != allocation.owner}))
+
+
+def findings(
+    state: HostState, request: AllocateRequest, engines: Iterable[str], allocations: Iterable[Allocation]
+) -> Iterator[Finding]:
+    """What cannot be had of the engines that were named, and which were passed over."""
+    for allocation in allocations:
+        for name in engines if request.engines is not None else ():
+            # A pool is its engine's, whatever the containers have.
+            if not ENGINES[name].pool and not (found := verdict(name, allocation)).can:
+                yield Finding(
+                    "USN120",
+                    "warning",
+                    f"{name} cannot express '{allocation.name}': {found.why}",
+                    f"'{state.layout.command(f'render --list {allocation.name}')}' shows which engines can",
+                )
+    others = sorted(state.engines.intersection(_TAKE_ROOTS))
+    if request.engines is None and others:
+        yield Finding(
+            "USN121",
+            "info",
+            f"{others[0]} takes ids for its containers out of root's lines: nothing was granted to root",
+            f"for a container of {others[0]} or LXC, say --engine {others[0]} or --engine lxc",
+        )
+    named = [name for name in engines if name in _TAKE_ROOTS]
+    if named and not _has_own_range(state):
+        yield Finding(
+            "USN123",
+            "warning",
+            f"root has no range of its own in {state.layout.path(SUBUID)}: {named[0]} gives instances without one the "
+            "whole of root's first line, and that would be a container's",
+            f"put a line such as root:100000:{SLOT} before the others, in subgid too, and restart {named[0]}",
+        )
+
+
+def _has_own_range(state: HostState) -> bool:
+    """Tell whether root's first line that LXD takes (of 65536 ids or more) is none that we gave."""
+    ours = {(r.start, r.stop) for a in state.ledger.allocations for r in a.mapping.uids.host_ranges()}
+    lines = (x for x in state.subuid.lines if isinstance(x, Grant) and x.owner == ROOT and x.stop - x.start >= SLOT)
+    first = next(lines, None)
+    return first is not None and (first.start, first.stop) not in ours

@@ -1,0 +1,142 @@
+"""A rendering for a host: the allocation out of its ledger, what the engine asks of the host, and its files in place.
+
+What an engine reads is decided in engines; here the host is read, the kernel asked, and written what was decided.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from usernsplan import engines
+from usernsplan.engines.base import Asked
+from usernsplan.engines.mounts import Wish, decide
+from usernsplan.errors import HostChangedError, InvalidValueError, RefusedError
+from usernsplan.formats import subid
+from usernsplan.host import files, idmap, locks, read
+from usernsplan.ids import IdRange
+from usernsplan.layout import SUBGID, SUBUID
+from usernsplan.ledger import allocation_of, open_ledger
+from usernsplan.model import Allocation, Change
+from usernsplan.planner.taken import POOL_START
+from usernsplan.strategies import PerContainer, Shared, SingleUid
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from usernsplan.engines.base import File, Rendered, Verdict
+    from usernsplan.layout import Layout
+    from usernsplan.model import LedgerState, RenderRequest
+
+_CONFIG = "/config.json"
+
+
+def rendering(request: RenderRequest, root: str = "/") -> Rendered:
+    """What an engine reads for an allocation of the host below ``root``; nothing is written.
+
+    Raises InvalidValueError, UnknownNameError, and RefusedError where the engine cannot make the mapping.
+    """
+    layout = files.layout_at(root)
+    ledger = open_ledger(layout)
+    known = ledger.state()
+    chosen, allocation = engines.engine(request.engine), allocation_of(known, request.name)
+    mounts, notes = decide(
+        request.engine,
+        allocation,
+        [Wish.parse(words) for words in request.volumes],
+        ledger=known,
+        layout=layout,
+        why_no_idmap=lambda path: _why_no_idmap(layout, path),
+    )
+    asked = Asked(
+        state=read.state(layout, ledger) if chosen.reads_host or request.rootless else None,
+        mounts=mounts,
+        image=request.image,
+        rootless=request.rootless,
+        bundle=None if request.bundle is None else _config(files.layout_at(request.bundle)),
+        place=f"{request.bundle}{_CONFIG}",
+    )
+    found = engines.render(request.engine, allocation, asked)
+    return replace(found, notes=(*found.notes, *notes))
+
+
+def table(ledger: LedgerState, name: str = "") -> list[tuple[str, list[tuple[str, Verdict]]]]:
+    """For each allocation that is asked about (none: one of each strategy, as it is by default), what engines can."""
+    if name:
+        asked = [allocation_of(ledger, name)]
+    else:
+        usual = (Shared(), SingleUid(), PerContainer())
+        asked = [
+            Allocation(it.name, "usernsplan-example", it.name, it.mapping(base), held)
+            for it in usual
+            for base in (it.pool.start if it.pool else POOL_START,)
+            for held in (IdRange(base, it.need.count) if it.need else None,)
+        ]
+    return [(a.name, [(engine, engines.verdict(engine, a)) for engine in engines.ENGINES]) for a in asked]
+
+
+def patched(bundle: str, rendered: Rendered) -> tuple[Change, ...]:
+    """The change that a bundle needs; none where its config.json says all this already."""
+    before, after = _config(files.layout_at(bundle)).encode(), rendered.text.encode()
+    return (Change(_CONFIG, before, after),) if before != after else ()
+
+
+def placed(out: str, rendered: Rendered, *, yes: bool) -> tuple[Change, ...]:
+    """The changes that bring files to their places below ``out``.
+
+    Raises RefusedError where a file says something else, unless ``yes``; lines of subuid and subgid are added.
+    """
+    layout = files.layout_at(out)
+    if not rendered.files:
+        raise InvalidValueError("--out: this has no place of its own", hint="without --out it is printed")
+    changes = []
+    for file in rendered.files:
+        before = files.read(layout, file.path)
+        after = _after(file, before)
+        if before not in {None, after} and not file.adds and not yes:
+            raise RefusedError(
+                f"{layout.path(file.path)} is there already and says something else; nothing was written",
+                hint="say --yes to replace it, or compare: without --out it is printed",
+            )
+        if before != after:
+            changes.append(Change(file.path, before, after))
+    return tuple(changes)
+
+
+def write(root: str, changes: Sequence[Change]) -> None:
+    """Write what was decided, under shadow's locks where lines of others stand in a file.
+
+    Raises HostChangedError where a file is no longer what it was.
+    """
+    layout = files.layout_at(root)
+    with ExitStack() as stack:
+        if any(change.before is not None and change.path in {SUBUID, SUBGID} for change in changes):
+            stack.enter_context(locks.subid_locks(layout))
+        for change in changes:
+            if files.read(layout, change.path) != change.before:
+                raise HostChangedError(f"{layout.path(change.path)} was changed by somebody else meanwhile")
+        files.write(layout, {change.path: change.after for change in changes})
+
+
+def _after(file: File, before: bytes | None) -> bytes:
+    content = file.content.encode()
+    if not file.adds or before is None:
+        return content
+    have = subid.counted(before)
+    return subid.with_lines(before, (line for line in content.splitlines(keepends=True) if not have[line]))
+
+
+def _config(layout: Layout) -> str:
+    raw = files.read(layout, _CONFIG)
+    if raw is None:
+        raise InvalidValueError(
+            f"{layout.path(_CONFIG)} does not exist", hint="--bundle names the folder of an OCI bundle"
+        )
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def _why_no_idmap(layout: Layout, path: str) -> str:
+    if not layout.is_host:
+        return "this machine's kernel is not asked about another root"
+    return idmap.why_not(path)

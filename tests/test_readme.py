@@ -68,7 +68,9 @@ def test_each_command_for_real_use_works_on_another_root(block: str, program: di
         usernsplan("allocate", "--strategy", "per-container", "web", "--root", root)
     lines = [re.sub(r"(usernsplan [\w-]+)", rf"\1 --root {root}", line) for line in block.splitlines()]
     script = 'podman() { echo podman "$@"; }\nsystemctl() { echo systemctl "$@"; }\n' + "\n".join(lines)
-    done = subprocess.run(["bash", "-euc", script], env=program, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["bash", "-euc", script], env=program, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     # Whoever is not root cannot add Docker's user: that is left to do, and said.
     assert done.returncode == (3 if os.geteuid() and "restart docker" in block else 0), done.stderr
     if "fix-volume" in block:
@@ -79,7 +81,11 @@ def test_each_command_for_real_use_works_on_another_root(block: str, program: di
             assert told(done.stdout) == told(TEXT[-1])
     elif "lxc" in block:
         assert "lxc.idmap = u 0 524288 65536\nlxc.idmap = g 0 524288 65536\n" in done.stdout
-        assert (root / "etc/subuid").read_text() == "root:524288:65536\n"
+        assert (root / "etc/subuid").read_text() == "usernsplan-box:524288:65536\nroot:524288:65536\n"
+    elif "nspawn" in block:
+        assert "--private-users=524288:65536 --private-users-ownership=map --bind=/srv/web:/data\n" in done.stdout
+        written = (tmp_path / "config/etc/containers/systemd/web.container").read_text()
+        assert "Image=docker.io/library/nginx\nUIDMap=0:524288:65536\n" in written
     elif "podman" in block:
         assert "podman run --uidmap 0:524288:65536 --gidmap 0:524288:65536 docker.io" in done.stdout
     else:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from usernsplan.apply import allocate, carry_out, preview, release
     from usernsplan.engines import render
+    from usernsplan.engines.base import Asked
     from usernsplan.errors import (
         HostChangedError,
         InvalidFileError,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         FixReport,
         FixRequest,
         HostState,
+        Mount,
         Plan,
         ReleaseRequest,
     )
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AllocateRequest",
     "Allocation",
+    "Asked",
     "Extent",
     "Finding",
     "FixReport",
@@ -63,6 +66,7 @@ __all__ = [
     "LedgerError",
     "LockBusyError",
     "Mapping",
+    "Mount",
     "NotPermittedError",
     "PerContainer",
     "Plan",
@@ -90,6 +94,7 @@ __all__ = [
 _HOMES = {
     "apply": ("allocate", "carry_out", "preview", "release"),
     "engines": ("render",),
+    "engines.base": ("Asked",),
     "host.files": ("layout_at",),
     "ids": ("IdRange", "IdSet"),
     "layout": ("Layout",),
@@ -102,6 +107,7 @@ _HOMES = {
         "FixReport",
         "FixRequest",
         "HostState",
+        "Mount",
         "Plan",
         "ReleaseRequest",
     ),

@@ -239,7 +239,10 @@ class RenderRequest:
 
 @dataclass(frozen=True, slots=True)
 class FixRequest:
-    """The words of one ``fix-volume``: ``source`` is --from; the maps are texts C:H:N; None means: not said."""
+    """The words of one ``fix-volume``: ``source`` is --from; the maps are texts C:H:N; None means: not said.
+
+    With ``discover``, an engine's name, ``paths`` are names of its containers.
+    """
 
     paths: tuple[str, ...]
     container: str | None = None
@@ -255,6 +258,7 @@ class FixRequest:
     cross_mounts: bool = False
     jobs: int | None = None
     yes: bool = False
+    discover: str | None = None
 
 
 @dataclass(frozen=True, order=True, slots=True)

@@ -24,6 +24,10 @@ Jobs = Annotated[Optional[int], typer.Option("--jobs", metavar="N", help="Worker
 
 def fix_volume(
     paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Folders; /SRC:/DEST:U means /SRC.")],
+    discover: Annotated[
+        Optional[str],
+        typer.Option(metavar="podman|docker", help="PATH... are containers: fix what is mounted in them."),
+    ] = None,
     container: Annotated[
         Optional[str], typer.Option(metavar="NAME", help="Whose ids. Not said: whose volume it is, or the only one.")
     ] = None,
@@ -66,6 +70,7 @@ def fix_volume(
       usernsplan fix-volume /var/lib/content
       usernsplan fix-volume /srv/db:/var/lib/postgresql:U --container db --user 999:999
       usernsplan fix-volume /srv/rootfs --container web --mode shift --dry-run
+      usernsplan fix-volume --discover podman web
     """
     request = FixRequest(
         paths=tuple(paths),
@@ -82,6 +87,7 @@ def fix_volume(
         cross_mounts=cross_mounts,
         jobs=jobs,
         yes=yes,
+        discover=discover,
     )
     with watching() as watch:
         report = volume.fix_volume(request, root, dry_run=dry_run, command=_command(), watch=watch)

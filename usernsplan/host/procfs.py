@@ -6,6 +6,7 @@ import os
 from contextlib import suppress
 
 from usernsplan.ids import ID_LIMIT, IdSet
+from usernsplan.mapping import IdMap, Mapping
 from usernsplan.model import Actor
 
 
@@ -22,6 +23,14 @@ def namespace_ids() -> IdSet:
                 seen.update(_text(f"/proc/{process.name}/{kind}_map") for kind in ("uid", "gid"))
     extents = [[int(word) for word in line.split()] for text in seen - own for line in text.splitlines()]
     return IdSet.clipped((host, host + count) for container, host, count in extents if container != host)
+
+
+def mapping_of(pid: int) -> Mapping | None:
+    """The maps of a running process; None where it is gone, or has no user namespace of its own."""
+    uids, gids = (_text(f"/proc/{pid}/{kind}_map") for kind in ("uid", "gid"))
+    if not uids or not gids or uids == _text("/proc/self/uid_map"):
+        return None
+    return Mapping(IdMap.parse(uids), IdMap.parse(gids))
 
 
 def actor() -> Actor:

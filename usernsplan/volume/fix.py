@@ -29,6 +29,7 @@ from usernsplan.ledger import open_ledger
 from usernsplan.model import FixReport, LedgerState, Place, Volume
 from usernsplan.volume import decide, journal, spots, syscalls, targets, walk
 from usernsplan.volume.carry import Done, Found, Rules, merged
+from usernsplan.volume.discover import discover
 from usernsplan.volume.journal import CHANGING, DONE, LOOKING, UNDOING, UNDONE, Journal, RunState, Tree
 from usernsplan.volume.workers import MOST, Carry, Crew, Late, Look, Tops
 
@@ -77,6 +78,8 @@ def fix_volume(
     job = _Job(files.layout_at(root), request.jobs, watch or Unwatched(), _printable(command))
     ledger = open_ledger(job.layout)
     state = LedgerState() if request.uid_map else ledger.state()
+    request, notes = discover(job.layout, request, state)
+    job.notes += notes
     found = spots.find(job.layout, request)
     spots.refuse_dangerous(job.layout, request, found)
     allocation = decide.container_of(request, state, [spot.name for spot in found])

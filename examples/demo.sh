@@ -1,0 +1,49 @@
+#!/bin/sh
+# See a strategy at work: one container of nothing but busybox, which makes a file in a volume. As root; it needs crun and
+# a static busybox, writes only below a folder of its own, and takes that away again.
+#
+#   demo.sh per-container
+#   demo.sh single-uid
+#   demo.sh shared
+set -eu
+
+strategy=${1:?which strategy: per-container, single-uid or shared}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+host=$work/host bundle=$work/bundle volume=$work/host/srv/volume
+
+# The container's root is nobody here: it has to get through all of these folders.
+chmod 755 "$work"
+mkdir -p "$volume" "$bundle/rootfs/bin" "$bundle/rootfs/dev" "$bundle/rootfs/proc" "$bundle/rootfs/volume"
+cp "$(command -v busybox)" "$bundle/rootfs/bin/busybox"
+ln -s busybox "$bundle/rootfs/bin/sh"
+
+cat >"$bundle/config.json" <<'JSON'
+{
+  "ociVersion": "1.0.2",
+  "root": {"path": "rootfs", "readonly": true},
+  "process": {
+    "user": {"uid": 0, "gid": 0},
+    "args": ["sh", "-c", "busybox touch /volume/made; busybox id -u; busybox cat /proc/self/uid_map"],
+    "env": ["PATH=/bin"],
+    "cwd": "/",
+    "noNewPrivileges": true
+  },
+  "mounts": [
+    {"destination": "/proc", "type": "proc", "source": "proc"},
+    {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]}
+  ],
+  "linux": {"namespaces": [{"type": "mount"}, {"type": "pid"}, {"type": "ipc"}, {"type": "uts"}, {"type": "network"}]}
+}
+JSON
+
+echo "--- the plan"
+usernsplan allocate --strategy "$strategy" demo --engine oci --root "$host"
+echo "--- the volume is given to the container, and the bundle gets its map"
+usernsplan fix-volume /srv/volume --container demo --root "$host"
+usernsplan render oci demo --bundle "$bundle" --volume "$volume:/volume" --root "$host" >"$work/diff" 2>&1
+echo "--- inside: who it is, and its map"
+# Through pipes: crun gives what it reads from and writes to, the terminal or /dev/null, to the container's root.
+: | crun run --bundle "$bundle" "usernsplan-demo-$$" 2>&1 | cat
+echo "--- outside: whose its file is"
+stat -c '%u:%g' "$volume/made"

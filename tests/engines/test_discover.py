@@ -1,0 +1,87 @@
+"""fix-volume --discover: containers that exist in Podman and Docker, and what is mounted in them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from tests.engines import recipes
+from tests.engines.throwaway import require
+
+if TYPE_CHECKING:
+    import subprocess
+
+    from tests.engines.throwaway import ThrowawayHost
+
+
+def usernsplan(host: ThrowawayHost, *words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+    done = host.run(sys.executable, "-m", "usernsplan", *words, check=False, env=recipes.PODMAN_ENVIRONMENT)
+    assert done.returncode == status, (words, done.stdout, done.stderr)
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def a_volume(host: ThrowawayHost) -> None:
+    host.run("install", "-d", "-m", "700", "/srv/data", "/srv/data/inner")
+    host.write("/srv/data/file", "x", mode=0o600)
+
+
+def test_a_podman_containers_volumes_are_found_with_whose_ids_it_has(host: ThrowawayHost) -> None:
+    require("podman", "crun")
+    usernsplan(host, "allocate", "--strategy", "per-container", "web", "db", "--engine", "podman")
+    flags = usernsplan(host, "render", "podman", "db").stdout.split()
+    recipes.podman_run(host, flags, ["true"])
+    a_volume(host)
+    volumes = ["/srv/data:/data", "/srv/data/inner:/inner", "/etc/hostname:/name", "named:/named"]
+    words = [word for volume in volumes for word in ("-v", volume)]
+    create = ("podman", "create", "--name")
+    host.run(*create, "box", *flags, *words, recipes.IMAGE, "cat", "/data/file", env=recipes.PODMAN_ENVIRONMENT)
+    host.run(*create, "plain", "-v", "/srv/data:/data", recipes.IMAGE, "true", env=recipes.PODMAN_ENVIRONMENT)
+    assert "its ids are the host's" in usernsplan(host, "fix-volume", "--discover", "podman", "plain", status=9).stderr
+    other = usernsplan(host, "fix-volume", "--discover", "podman", "box", "--container", "web", status=9)
+    assert "not that of 'web'" in other.stderr
+    assert host.owner("/srv/data/file") == (0, 0)
+    done = usernsplan(host, "fix-volume", "--discover", "podman", "box", "--json")
+    report = json.loads(done.stdout)
+    assert report["container"] == "db"
+    assert sorted(volume["path"] for volume in report["volumes"]) == [
+        "/srv/data",
+        "/var/lib/containers/storage/volumes/named/_data",
+    ]
+    assert "/etc/hostname is no folder: left as it is" in report["notes"]
+    assert host.owner("/srv/data/file") == host.owner("/srv/data/inner") == (589824, 589824)
+    assert host.run("podman", "start", "--attach", "box", env=recipes.PODMAN_ENVIRONMENT).stdout == "x"
+    assert "changed 0" in usernsplan(host, "fix-volume", "--discover", "podman", "box").stdout
+    assert "no such container" in usernsplan(host, "fix-volume", "--discover", "podman", "nobody", status=1).stderr
+
+
+def test_a_docker_containers_volumes_have_the_daemons_ids_running_or_not(host: ThrowawayHost) -> None:
+    require("dockerd", "docker")
+    usernsplan(host, "allocate", "--strategy", "per-container", "--engine", "docker")
+    a_volume(host)
+    with recipes.dockerd(host) as docker:
+        words = ("--network=none", "-v", "/srv/data:/data", recipes.IMAGE)
+        host.run("docker", "create", "--name", "box", *words, "cat", "/data/file")
+        usernsplan(host, "fix-volume", "--discover", "docker", "box")
+        assert host.owner("/srv/data/file") == (524288, 524288)
+        assert host.run("docker", "start", "--attach", "box").stdout == "x"
+        host.run("chown", "-R", "0:0", "/srv/data")
+        host.run("docker", "run", "--detach", "--name", "runs", *words, "sleep", "60")
+        noted = usernsplan(host, "fix-volume", "--discover", "docker", "runs").stderr
+        assert "runs is running" in noted
+        assert host.owner("/srv/data/file") == (524288, 524288)
+        host.run("docker", "rm", "--force", "runs")
+        assert docker.run(["cat", "/data/file"], volumes=["/srv/data:/data"]) == "x"
+    assert usernsplan(host, "fix-volume", "--discover", "docker", "box", status=1).stderr.count("\n") <= 2
+
+
+def test_words_that_do_not_go_together(host: ThrowawayHost) -> None:
+    usernsplan(host, "allocate", "--strategy", "per-container", "web", "--engine", "podman")
+    for words in (("lxc", "box"), ("podman", "/srv/data"), ("podman", "--", "-x"), ("podman", "box", "--reverse")):
+        usernsplan(host, "fix-volume", "--discover", *words, status=2)
+    remote = {"DOCKER_HOST": "ssh://elsewhere"}
+    done = host.run(
+        sys.executable, "-m", "usernsplan", "fix-volume", "--discover", "docker", "box", check=False, env=remote
+    )
+    assert (done.returncode, "not this machine's" in done.stderr) == (9, True)

@@ -1,0 +1,50 @@
+"""What ``podman container inspect`` and ``docker container inspect`` print: the part of it that volumes need."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from usernsplan.errors import InvalidFileError, InvalidValueError
+from usernsplan.mapping import Extent, IdMap, Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """One container: the host folders and files that are mounted in it, and its map where the engine tells it.
+
+    ``pid`` is 0 where it does not run. Rootful Podman tells the map; for Docker it is the daemon's.
+    """
+
+    name: str
+    sources: tuple[str, ...]
+    mapping: Mapping | None
+    pid: int
+
+
+def parse(text: str, engine: str) -> tuple[Inspected, ...]:
+    """Read the JSON that the engine printed. Raises InvalidFileError where it is not what engines print."""
+    try:
+        return tuple(_container(entry) for entry in json.loads(text))
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise InvalidFileError(f"{engine} container inspect", f"not what was expected: {error!r}") from error
+
+
+def _container(entry: dict[str, Any]) -> Inspected:
+    mounts = [mount for mount in entry.get("Mounts") or [] if mount.get("Type") in {"bind", "volume"}]
+    maps = (entry.get("HostConfig") or {}).get("IDMappings") or {}
+    return Inspected(
+        name=str(entry["Name"]).removeprefix("/"),
+        sources=tuple(dict.fromkeys(str(mount["Source"]) for mount in mounts if mount.get("Source"))),
+        mapping=Mapping(_map(maps["UidMap"]), _map(maps["GidMap"])) if maps.get("UidMap") else None,
+        pid=int((entry.get("State") or {}).get("Pid") or 0),
+    )
+
+
+def _map(texts: list[str]) -> IdMap:
+    """Podman's container:host:count."""
+    try:
+        return IdMap(Extent(*map(int, text.split(":"))) for text in texts)
+    except InvalidValueError as error:
+        raise ValueError(str(error)) from error

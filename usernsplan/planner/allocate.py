@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from usernsplan.engines import pool_of as pool_of_engine
 from usernsplan.errors import InvalidValueError, RefusedError
 from usernsplan.ids import IdRange, IdSet
 from usernsplan.layout import NSSWITCH
@@ -155,6 +156,10 @@ def _docker(draft: _Draft, request: AllocateRequest, *, restart: bool) -> daemon
     if target not in known:
         how = "'allocate' without a name makes it" if target == DEFAULT_NAME else f"name it too: 'allocate {target} …'"
         raise InvalidValueError(f"--daemon {target}: no such allocation", hint=how)
+    if engine := pool_of_engine(known[target]):
+        raise InvalidValueError(
+            f"--daemon {target}: that is the pool of {engine}", hint="name a container's allocation"
+        )
     pointed = daemon.point_at(state, known[target], yes=request.yes)
     if restart and not pointed.changes and not pointed.unfinished:
         return replace(pointed, next_steps=(daemon.RESTART,))

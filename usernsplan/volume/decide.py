@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from usernsplan.engines import pool_of
 from usernsplan.errors import InvalidValueError, RefusedError
 from usernsplan.mapping import Extent, IdMap
 from usernsplan.model import Place
@@ -57,7 +58,8 @@ def container_of(request: FixRequest, ledger: LedgerState, names: Sequence[str])
     """
     if request.uid_map or request.gid_map:
         return None
-    by_name = {a.name: a for a in ledger.allocations}
+    # A pool is divided by its engine: it is not one container's.
+    by_name = {a.name: a for a in ledger.allocations if not pool_of(a)}
     if request.container is not None:
         return _named(by_name, request.container, "--container")
     recorded = {v.path: v.name for v in ledger.volumes if v.name in by_name}

@@ -1,0 +1,70 @@
+"""Pools that engines divide themselves: granted like a container's range, and taken for none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.unit.states import asked, carried_out, state
+from usernsplan import FixRequest, SingleUid, make_plan
+from usernsplan.engines import pool_of, verdict
+from usernsplan.errors import InvalidValueError, RefusedError
+from usernsplan.volume.decide import container_of
+
+WORDS: dict[str, Any] = {"engines": ("podman-auto", "kubernetes"), "pools": (("podman-auto", 3), ("kubernetes", 2))}
+
+
+def test_each_pool_is_one_line_of_whole_blocks_after_the_containers() -> None:
+    plan = make_plan(state(), asked("web", **WORDS))
+    # 524288 is the pool's start, and every block has 65536 ids.
+    assert plan.changes[0].after == (b"usernsplan-web:524288:65536\ncontainers:589824:196608\nkubelet:786432:131072\n")
+    assert plan.changes[0].after == plan.changes[1].after
+    assert [pool_of(a) for a in plan.allocations] == [None, "podman-auto", "kubernetes"]
+    # The kubelet asks getsubids, which wants an account; Podman does not.
+    assert [command[-1] for command in plan.account_commands] == ["kubelet"]
+    host = carried_out(state(), plan)
+    assert not make_plan(host, asked("web", **WORDS)).changed
+
+
+def test_a_pool_stays_as_large_as_it_is_unless_another_size_is_said() -> None:
+    host = carried_out(state(), make_plan(state(), asked(**WORDS)))
+    assert not make_plan(host, asked(engines=("podman-auto",))).changed
+    with pytest.raises(RefusedError, match="'containers' is allocated already, by other words"):
+        make_plan(host, asked(engines=("podman-auto",), pools=(("podman-auto", 4),)))
+
+
+def test_a_pool_is_no_containers_range() -> None:
+    host = carried_out(state(), make_plan(state(), asked("web", **WORDS)))
+    [containers] = [a for a in host.ledger.allocations if a.name == "containers"]
+    assert verdict("podman-auto", containers).fit == "exactly"
+    assert verdict("podman", containers).fit == verdict("uid_map", containers).fit == "no"
+    found = container_of(FixRequest(("/srv/a",)), host.ledger, ["/srv/a"])
+    assert found is not None
+    assert found.name == "web"
+    with pytest.raises(InvalidValueError, match="--container containers"):
+        container_of(FixRequest(("/srv/a",), container="containers"), host.ledger, ["/srv/a"])
+    with pytest.raises(InvalidValueError, match="the pool of podman-auto"):
+        make_plan(host, asked("web", daemon="containers", engines=("docker",)))
+
+
+def test_a_pool_is_for_per_container_hosts() -> None:
+    with pytest.raises(RefusedError, match="podman-auto gives each container a range of its own"):
+        make_plan(state(), asked("web", strategy=SingleUid(), **WORDS))
+    # An engine that is merely installed stands in nobody's way.
+    host = state()
+    assert make_plan(host, asked("web", strategy=SingleUid())).changed
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ({"engines": ("podman",), "pools": (("podman-auto", 3),)}, "--auto-containers without its engine"),
+        ({"engines": ("podman-auto",), "pools": (("podman-auto", 0),)}, "--auto-containers 0"),
+        ({"engines": ("podman-auto",), "pools": (("podman-auto", 99999),)}, "ids"),
+        ({"engines": ("nonesuch",)}, "no engine 'nonesuch'"),
+    ],
+)
+def test_words_that_cannot_be(words: dict[str, Any], why: str) -> None:
+    with pytest.raises(InvalidValueError, match=why):
+        make_plan(state(), asked("web", **words))

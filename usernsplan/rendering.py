@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from usernsplan import engines
 from usernsplan.engines.base import Asked
-from usernsplan.engines.mounts import Wish, decide
-from usernsplan.errors import HostChangedError, InvalidValueError, RefusedError
-from usernsplan.formats import subid
+from usernsplan.engines.mounts import Ground, Wish, decide
+from usernsplan.errors import HostChangedError, InvalidFileError, InvalidValueError, RefusedError
+from usernsplan.formats import storage_conf, subid
 from usernsplan.host import files, idmap, locks, read
 from usernsplan.ids import IdRange
 from usernsplan.layout import SUBGID, SUBUID
@@ -41,14 +42,15 @@ def rendering(request: RenderRequest, root: str = "/") -> Rendered:
     ledger = open_ledger(layout)
     known = ledger.state()
     chosen, allocation = engines.engine(request.engine), allocation_of(known, request.name)
-    mounts, notes = decide(
-        request.engine,
-        allocation,
-        [Wish.parse(words) for words in request.volumes],
+    ground = Ground(
         ledger=known,
         layout=layout,
-        why_no_idmap=lambda path: _why_no_idmap(layout, path),
+        why_no_idmap=partial(_why_no_idmap, layout),
+        name_of=partial(_name_of, layout),
+        rootless=request.rootless,
     )
+    wishes = [Wish.parse(words) for words in request.volumes]
+    mounts, notes = decide(request.engine, allocation, wishes, ground)
     asked = Asked(
         state=read.state(layout, ledger) if chosen.reads_host or request.rootless else None,
         mounts=mounts,
@@ -94,7 +96,12 @@ def placed(out: str, rendered: Rendered, *, yes: bool) -> tuple[Change, ...]:
     for file in rendered.files:
         before = files.read(layout, file.path)
         after = _after(file, before)
-        if before not in {None, after} and not file.adds and not yes:
+        if before is None and file.into == "options":
+            raise RefusedError(
+                f"{layout.path(file.path)} does not exist, and Podman wants it whole: nothing was written",
+                hint="copy the distribution's, of /usr/share/containers, or make it with driver, runroot and graphroot",
+            )
+        if before not in {None, after} and not file.into and not yes:
             raise RefusedError(
                 f"{layout.path(file.path)} is there already and says something else; nothing was written",
                 hint="say --yes to replace it, or compare: without --out it is printed",
@@ -121,8 +128,11 @@ def write(root: str, changes: Sequence[Change]) -> None:
 
 def _after(file: File, before: bytes | None) -> bytes:
     content = file.content.encode()
-    if not file.adds or before is None:
+    if not file.into or before is None:
         return content
+    if file.into == "options":
+        options = (line.partition(" = ")[::2] for line in file.content.splitlines())
+        return storage_conf.with_options(before, dict(options))
     have = subid.counted(before)
     return subid.with_lines(before, (line for line in content.splitlines(keepends=True) if not have[line]))
 
@@ -133,7 +143,17 @@ def _config(layout: Layout) -> str:
         raise InvalidValueError(
             f"{layout.path(_CONFIG)} does not exist", hint="--bundle names the folder of an OCI bundle"
         )
-    return raw.decode("utf-8", "surrogateescape")
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidFileError(layout.path(_CONFIG), "not UTF-8") from error
+
+
+def _name_of(layout: Layout, path: str) -> str:
+    """The name of a folder below the root as fix-volume notes it: real, and without the root where it was typed too."""
+    top = layout.real.rstrip("/")
+    inside = path[len(top) :] if top and f"{path}/".startswith(f"{top}/") else path
+    return files.real(layout, inside or "/", follow=True)[len(top) :] or "/"
 
 
 def _why_no_idmap(layout: Layout, path: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from usernsplan.engines.base import Asked, no
+from usernsplan.engines.base import Asked, check_image, no
 from usernsplan.errors import InvalidValueError, RefusedError
 
 if TYPE_CHECKING:
@@ -103,6 +103,8 @@ def render(name: str, allocation: Allocation, asked: Asked | None = None) -> Ren
         )
     chosen = engine(name)
     said = {"volume": asked.mounts, "image": asked.image, "rootless": asked.rootless, "bundle": asked.bundle}
+    if asked.image is not None:
+        check_image(asked.image)
     for word, value in said.items():
         if value and word not in chosen.takes:
             raise InvalidValueError(f"--{word}: {name} has no use for it")

@@ -10,17 +10,23 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 from usernsplan.errors import InvalidValueError, RefusedError
 from usernsplan.formats import subid
 from usernsplan.layout import SUBGID, SUBUID
+from usernsplan.model import ROOT
 from usernsplan.strategies import in_subid
 
 if TYPE_CHECKING:
+    from usernsplan.formats.accounts import User
     from usernsplan.mapping import IdMap
     from usernsplan.model import Allocation, HostState, Mount
 
 # The group tty, in every distribution: engines mount a container's /dev/pts with gid=5, and the kernel answers EINVAL
 # where that is not mapped.
 TTY = 5
+# A name of an image, with registry, port, tag and digest; nothing that a shell, systemd or an engine has a use for.
+_IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@+-]*")
+# A label of RFC 1123, as names of pods, containers in them and namespaces have to be.
+LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 # What flags and INI files take as it is, without quotes and escapes, which each program has others of.
-_PLAIN = re.compile(r"/[\w@.+~=/-]*")
+_PLAIN = re.compile(r"(/[\w@.+~=-]+)+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +59,13 @@ def nearly(why: str) -> Verdict:
 class File:
     """A file that an engine reads: its place below the root, and what stands in it.
 
-    ``adds``: these are lines to add where they are missing, in a file that others write too.
+    ``into``: others write there too, and only this is added to it where it is missing: "lines" of subuid and subgid,
+    "options" of a storage.conf that has to exist.
     """
 
     path: str
     content: str
-    adds: bool = False
+    into: Literal["", "lines", "options"] = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +120,7 @@ def subid_files(allocation: Allocation, *owners: str) -> tuple[File, ...]:
     if not in_subid(allocation.strategy, allocation.mapping):
         return ()
     return tuple(
-        File(path, "".join(subid.line(owner, host).decode() for host in ids.host_ranges()), adds=True)
+        File(path, "".join(subid.line(owner, host).decode() for host in ids.host_ranges()), "lines")
         for path, ids in ((SUBUID, allocation.mapping.uids), (SUBGID, allocation.mapping.gids))
         for owner in owners or (allocation.owner,)
     )
@@ -130,8 +137,16 @@ def plain(path: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """A YAML string that nothing can be mistaken in: JSON's are YAML's too."""
+    """A YAML string that nothing can be mistaken in: JSON's are YAML's too, where every character can be printed."""
+    if not text.isprintable():
+        raise RefusedError(f"{text!r} has characters that YAML has no place for")
     return json.dumps(text, ensure_ascii=False)
+
+
+def check_image(image: str) -> None:
+    """Raise InvalidValueError for what is no name of an image."""
+    if not _IMAGE.fullmatch(image):
+        raise InvalidValueError(f"--image {image!r} is no name of an image")
 
 
 def only_extent(ids: IdMap) -> tuple[int, int] | None:
@@ -140,13 +155,14 @@ def only_extent(ids: IdMap) -> tuple[int, int] | None:
     return None if more or container else (host, count)
 
 
-def login_of(allocation: Allocation, asked: Asked) -> str:
+def login_of(allocation: Allocation, asked: Asked) -> User:
     """The account that owns an allocation's lines and can run containers of its own. Raises RefusedError."""
     if asked.state is None:
         raise InvalidValueError("this depends on the host's accounts, and no host was read")
-    if not asked.state.accounts.user(allocation.owner) or allocation.owner == "root":
+    user = asked.state.accounts.user(allocation.owner)
+    if user is None or user.name == ROOT:
         raise RefusedError(
             f"{allocation.owner}, who owns the lines of '{allocation.name}', is nobody who could log in",
             hint="rootless containers want the lines to be an account's: allocate … --owner LOGIN",
         )
-    return allocation.owner
+    return user

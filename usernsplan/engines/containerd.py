@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from usernsplan.engines.base import EXACTLY, TTY, Asked, Rendered, Verdict, no, plain
+from usernsplan.errors import RefusedError
 
 if TYPE_CHECKING:
     from usernsplan.model import Allocation
@@ -33,7 +34,7 @@ class Containerd:
             for container, host, count in ids.triples()
         ]
         flags += [
-            f"--mount type=bind,src={plain(mount.source)},dst={plain(mount.destination)},"
+            f"--mount type=bind,src={_plain(mount.source)},dst={_plain(mount.destination)},"
             f"options=rbind:{'ro' if mount.read_only else 'rw'}"
             for mount in asked.mounts
         ]
@@ -42,6 +43,13 @@ class Containerd:
             "containerd's CRI plugin has no key for maps: for pods, 'usernsplan render kubernetes'",
         )
         return Rendered(" ".join(flags), (), notes)
+
+
+def _plain(path: str) -> str:
+    """Versions of ctr differ in what they make of a second '='."""
+    if "=" in path:
+        raise RefusedError(f"{path!r} has a '=', which ctr takes for its own", hint="bind the folder to one without it")
+    return plain(path)
 
 
 ENGINES = {"containerd": Containerd()}

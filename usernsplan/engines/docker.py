@@ -11,6 +11,7 @@ from usernsplan.engines.base import EXACTLY, TTY, Asked, File, Rendered, Verdict
 from usernsplan.errors import InvalidValueError
 from usernsplan.formats import daemon_json
 from usernsplan.layout import DAEMON_JSON
+from usernsplan.model import DEFAULT_NAME
 from usernsplan.strategies import in_subid
 
 if TYPE_CHECKING:
@@ -61,11 +62,16 @@ def needs(allocation: Allocation, asked: Asked) -> tuple[str, ...]:
     if state is None or not (state.accounts.user(allocation.owner) and state.accounts.group(allocation.owner)):
         notes.append(
             f"Docker starts only where {allocation.owner} is an account with a group of its name: "
-            f"'allocate --strategy {allocation.strategy} {allocation.name} --daemon {allocation.name}' makes both"
+            f"'usernsplan allocate --strategy {allocation.strategy}{_words(allocation)}' makes both"
         )
     if allocation.mapping.gids.to_host(TTY) is None:
         notes.append("Docker mounts /dev/pts for gid 5, which is not mapped: start containers with --tmpfs /dev/pts")
     return tuple(notes)
+
+
+def _words(allocation: Allocation) -> str:
+    """The default allocation is made by naming none, and is what Docker is pointed at then."""
+    return "" if allocation.name == DEFAULT_NAME else f" {allocation.name} --daemon {allocation.name}"
 
 
 def run_with(command: str, mounts: tuple[Mount, ...]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from usernsplan.engines.base import EXACTLY, Asked, Rendered, Verdict, no, quoted, subid_files
+from usernsplan.engines.lxc import maps_root, roots_lines
 from usernsplan.strategies import SLOT, in_subid
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Incus:
         first = _first(allocation)
         if first is None:
             return no("it maps uids and gids from container id 0 on, the first range alike")
-        if first.host and not in_subid(allocation.strategy, allocation.mapping):
+        if not maps_root(allocation) and not in_subid(allocation.strategy, allocation.mapping):
             return no("newuidmap grants only what is in subuid, and this one is not written there")
         return EXACTLY
 
@@ -55,7 +56,7 @@ class Incus:
             subid_files(allocation, "root"),
             (
                 f"use it so: {self.program} init IMAGE {allocation.name} < FILE",
-                "newuidmap wants the lines to be root's too: 'usernsplan allocate … --engine lxd' grants them",
+                *roots_lines(allocation),
                 f"root's first line has to be another, of {SLOT} ids or more: other instances get the whole of it",
             ),
         )

@@ -5,18 +5,16 @@ https://kubernetes.io/docs/concepts/workloads/pods/user-namespaces/
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from usernsplan.engines.base import EXACTLY, Asked, Rendered, Verdict, nearly, no, quoted, subid_files
+from usernsplan.engines.base import EXACTLY, LABEL, Asked, Rendered, Verdict, nearly, no, quoted, subid_files
+from usernsplan.errors import InvalidValueError
 from usernsplan.strategies import SLOT, PerContainer, SingleUid
 
 if TYPE_CHECKING:
     from usernsplan.model import Allocation
 
 KUBELET = "kubelet"
-# A label of RFC 1123, as names of containers in a pod have to be.
-_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
 class Kubernetes:
@@ -30,7 +28,7 @@ class Kubernetes:
         """A pod has no say in which ids it gets; only single-uid can be had without a namespace."""
         if allocation.owner == allocation.name == KUBELET:
             return _kubelets(allocation)
-        if not _LABEL.fullmatch(allocation.name):
+        if not LABEL.fullmatch(allocation.name):
             return no("its name is none for a pod, which has small letters, digits and '-' only, and at most 63")
         if allocation.strategy == PerContainer.name:
             return nearly("the kubelet gives the pod a range out of its own line, not this one")
@@ -41,6 +39,8 @@ class Kubernetes:
     def render(self, allocation: Allocation, asked: Asked) -> Rendered:
         """YAML of a pod, or the kubelet's line of subuid and subgid."""
         if allocation.name == KUBELET:
+            if asked.mounts or asked.image:
+                raise InvalidValueError("--volume and --image are about a pod, and this is the kubelet's own line")
             return _line(allocation)
         lines = ["apiVersion: v1", "kind: Pod", "metadata:", f"  name: {quoted(allocation.name)}", "spec:"]
         notes = ["the kubelet needs its line: 'usernsplan allocate --strategy per-container --engine kubernetes'"]

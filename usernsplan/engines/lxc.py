@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from usernsplan.engines.base import EXACTLY, Asked, File, Rendered, Verdict, no, plain, subid_files
+from usernsplan.model import DEFAULT_NAME
 from usernsplan.strategies import in_subid
 
 if TYPE_CHECKING:
@@ -23,8 +24,8 @@ class Lxc:
     idmap: ClassVar[Literal["yes"]] = "yes"
 
     def verdict(self, allocation: Allocation) -> Verdict:
-        """Any map that lies in subuid, where newuidmap looks for it."""
-        if not in_subid(allocation.strategy, allocation.mapping):
+        """Any map that lies in subuid, where newuidmap looks for it; one that has host root LXC writes itself."""
+        if not maps_root(allocation) and not in_subid(allocation.strategy, allocation.mapping):
             return no("newuidmap grants only what is in subuid, and this one is not written there")
         return EXACTLY
 
@@ -34,10 +35,25 @@ class Lxc:
         text = "\n".join([*lines, *map(_entry, asked.mounts)])
         path = f"/var/lib/lxc/{allocation.name}/usernsplan.conf"
         notes = [f"the container's config takes it in with: lxc.include = {path}"]
-        if "root" not in {allocation.owner, *allocation.also}:
-            again = f"allocate --strategy {allocation.strategy} {allocation.name} --engine lxc"
-            notes.append(f"newuidmap wants the lines to be root's too: '{again}' grants them")
+        notes += roots_lines(allocation)
         return Rendered(text, (File(path, text + "\n"), *subid_files(allocation, "root")), tuple(notes))
+
+
+def maps_root(allocation: Allocation) -> bool:
+    """Tell whether host root is in the map: LXC then does without newuidmap, and so without lines."""
+    return allocation.mapping.uids.to_container(0) is not None
+
+
+def roots_lines(allocation: Allocation) -> tuple[str, ...]:
+    """What makes newuidmap grant the map to root, where nothing did yet."""
+    if "root" in {allocation.owner, *allocation.also} or maps_root(allocation):
+        return ()
+    if allocation.name == DEFAULT_NAME:
+        return (
+            "newuidmap wants the lines to be root's too; this is Docker's: allocate one by name, with --engine lxc",
+        )
+    again = f"usernsplan allocate --strategy {allocation.strategy} {allocation.name} --engine lxc"
+    return (f"newuidmap wants the lines to be root's too: '{again}' grants them",)
 
 
 def _idmap(kind: str, ids: IdMap) -> list[str]:

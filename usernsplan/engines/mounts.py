@@ -14,13 +14,16 @@ from usernsplan.model import Mount
 from usernsplan.strategies import SingleUid
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Sequence
 
     from usernsplan.layout import Layout
     from usernsplan.model import Allocation, LedgerState
 
 _WORDS = re.compile(r"(?P<source>/.*?):(?P<destination>/[^:]*)(?::(?P<options>[^:/]*))?", re.DOTALL)
 _OPTIONS = ("ro", "rw", "U", "idmap")
+_ITSELF = "the runtime maps the ids of a pod's volumes at the mount"
+_ROOTS = "what container root makes there is the host root's, setuid files too: let nobody else get at it (mode 700)"
+_GIVE = "it has to be given to the container"
 # Engines whose own word for "change the owners when it starts" is Podman's.
 _CHOWN = ("podman", "quadlet", "podman-auto")
 
@@ -55,62 +58,95 @@ class Wish:
         return cls(spelt["source"].rstrip("/"), spelt["destination"].rstrip("/"), options)
 
 
-def decide(  # noqa: PLR0913 - what it depends on, one by one
-    name: str,
-    allocation: Allocation,
-    wishes: Iterable[Wish],
-    *,
-    ledger: LedgerState,
-    layout: Layout,
-    why_no_idmap: Callable[[str], str],
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What a decision on volumes stands on besides the words.
+
+    ``name_of`` a path is its name in the ledger, symlinks resolved; ``why_no_idmap`` of a path is "" where it can be
+    mounted with an idmap. ``rootless``: for an account's own Podman, which cannot map the ids of a mount.
+    """
+
+    ledger: LedgerState
+    layout: Layout
+    why_no_idmap: Callable[[str], str]
+    name_of: Callable[[str], str] = str
+    rootless: bool = False
+
+
+def decide(
+    name: str, allocation: Allocation, wishes: Sequence[Wish], on: Ground
 ) -> tuple[tuple[Mount, ...], tuple[str, ...]]:
     """How the engine of this name is to mount these volumes for an allocation, and what is to be said of it.
 
-    A volume that was fixed for the container is mounted as it is; else its ids are mapped at the mount, where the
-    engine can and nothing speaks against it (``why_no_idmap`` of its path is ""); else fix-volume is needed. Raises
-    RefusedError where idmap was asked for and cannot be had.
+    What was fixed for a container carries its host ids, and is mounted as it is. Any other's ids are mapped at the
+    mount, where the engine can and nothing speaks against it; else fix-volume is needed. Raises RefusedError where
+    idmap was asked for and cannot be had, InvalidValueError where two are to be mounted on the same place.
     """
-    whose = {volume.path: volume.name for volume in ledger.volumes}
+    destinations = [wish.destination for wish in wishes]
+    if twice := [path for path in destinations if destinations.count(path) > 1]:
+        raise InvalidValueError(f"--volume: two of them are to be mounted on {twice[0]}")
+    decided = [_one(name, allocation, wish, on) for wish in wishes]
+    return tuple(mount for mount, _ in decided), tuple(note for _, note in decided if note)
+
+
+def _one(name: str, allocation: Allocation, wish: Wish, on: Ground) -> tuple[Mount, str]:
+    source, can = wish.source, _idmap_of(name, allocation, on)
+    whose = _whose(on.name_of(source), on.ledger)
+    fix = _fix(allocation, wish, whose, on.layout)
+    is_right = _is_identity(allocation) or whose == (allocation.name,)
+    owners: Literal["plain", "idmap", "U"] = "plain"
+    why = f"its files carry the host ids of {', '.join(whose)}" if whose else ""
+    if can == "itself":
+        note = f"{why}, and the runtime maps them once more: {_fix_back(wish, on.layout)}" if why else _ITSELF
+        return Mount(source, wish.destination, "ro" in wish.options), f"{source}: {note}"
+    if "idmap" in wish.options:
+        why = f"{name} cannot map the ids of a mount" if can == "no" else why or on.why_no_idmap(source)
+        if why:
+            raise RefusedError(f"--volume {source}, mounted with an idmap: {why}", hint=f"leave idmap out; {fix}")
+        owners = "idmap"
+    elif "U" in wish.options and name in _CHOWN:
+        owners = "U"
+    elif can == "yes" and "U" not in wish.options and not is_right:
+        if not why and (reason := on.why_no_idmap(source)):
+            why = f"no idmap: {reason}"
+        owners = "plain" if why else "idmap"
+    note = ""
+    if owners == "idmap":
+        note = _ROOTS
+    elif owners == "plain" and not is_right:
+        note = f"{why}; {_GIVE}: {fix}" if why else f"{_GIVE}: {fix}"
+    mount = Mount(source, wish.destination, "ro" in wish.options, owners)
+    return mount, f"{source}: {note}" if note else ""
+
+
+def _idmap_of(name: str, allocation: Allocation, on: Ground) -> str:
+    """What the engine can, for this allocation: without a user namespace (a pod of one id) there is nothing to map."""
     can = engine(name).idmap
-    if can == "itself" and allocation.strategy == SingleUid.name:
-        # A pod that runs as an id of the host has no user namespace, and nothing is mapped for it.
-        can = "no"
-    unchanged = all(e.container == e.host for ids in (allocation.mapping.uids, allocation.mapping.gids) for e in ids)
-    mounts, notes = [], []
-    for wish in wishes:
-        asked, right = "idmap" in wish.options, unchanged or whose.get(wish.source) == allocation.name
-        fix = _fix(allocation, wish, whose.get(wish.source), layout)
-        why = ""
-        if asked and can == "no":
-            raise RefusedError(f"--volume {wish.source}: {name} cannot map the ids of a mount", hint=f"instead: {fix}")
-        owners: Literal["plain", "idmap", "U"] = "plain"
-        if can == "itself":
-            notes.append(f"{wish.source}: the runtime maps the ids of a pod's volumes at the mount")
-        elif "U" in wish.options and name in _CHOWN:
-            owners = "U"
-        elif asked or (can == "yes" and "U" not in wish.options and not right):
-            why = why_no_idmap(wish.source)
-            if why and asked:
-                raise RefusedError(
-                    f"--volume {wish.source} cannot be mounted with an idmap: {why}", hint=f"instead: {fix}"
-                )
-            owners = "plain" if why else "idmap"
-        if owners == "idmap":
-            notes.append(
-                f"{wish.source}: what container root makes there is the host root's, setuid files too: let nobody else "
-                "get at it (mode 700 on a folder above it)"
-            )
-        elif owners == "plain" and can != "itself" and not right:
-            notes.append(
-                f"{wish.source}: {f'no idmap: {why}; ' if why else ''}it has to be given to the container: {fix}"
-            )
-        mounts.append(Mount(wish.source, wish.destination, "ro" in wish.options, owners))
-    return tuple(mounts), tuple(notes)
+    return "no" if on.rootless or (can == "itself" and allocation.strategy == SingleUid.name) else can
 
 
-def _fix(allocation: Allocation, wish: Wish, holder: str | None, layout: Layout) -> str:
+def _whose(path: str, ledger: LedgerState) -> tuple[str, ...]:
+    """Whose host ids the files of a folder carry by the ledger: it lies in a fixed volume, or holds some."""
+    inside = f"{path.rstrip('/')}/"
+    above = [v for v in ledger.volumes if inside.startswith(f"{v.path.rstrip('/')}/")]
+    if above:
+        return (max(above, key=lambda v: len(v.path)).name,)
+    # The others in it are still the host's.
+    below = sorted({v.name for v in ledger.volumes if v.path.startswith(inside)})
+    return (*below, "the host") if below else ()
+
+
+def _is_identity(allocation: Allocation) -> bool:
+    return all(e.container == e.host for ids in (allocation.mapping.uids, allocation.mapping.gids) for e in ids)
+
+
+def _fix(allocation: Allocation, wish: Wish, whose: tuple[str, ...], layout: Layout) -> str:
     """What gives a volume to the container, whoever has it now."""
     if pool_of(allocation):
         return "say :U, because the range is known only when the container runs"
-    former = f" --from {holder}" if holder and holder != allocation.name else ""
-    return f"'{layout.command(f'fix-volume {shlex.quote(wish.source)} --container {allocation.name}{former}')}'"
+    former = f" --from {whose[0]}" if len(whose) == 1 and whose[0] != allocation.name else ""
+    return layout.command(f"fix-volume {shlex.quote(wish.source)} --container {allocation.name}{former}")
+
+
+def _fix_back(wish: Wish, layout: Layout) -> str:
+    return layout.command(f"fix-volume {shlex.quote(wish.source)} --reverse")

@@ -49,10 +49,7 @@ class Oci:
         changed = _patched(config, linux, mounts, asked.place)
         # As it is, where it says all this already, however it was indented.
         text = asked.bundle if changed == config else json.dumps(changed, indent=2, ensure_ascii=False) + "\n"
-        root = changed.get("root", {}).get("path") if isinstance(changed.get("root"), dict) else None
-        notes.append(
-            f"the root file system, {root}, has to belong to these ids: 'usernsplan fix-volume … --mode shift'"
-        )
+        notes.append("the bundle's root file system has to belong to these ids: 'usernsplan fix-volume … --mode shift'")
         return Rendered(text, (), (*notes, *_odd_mounts(changed, allocation.mapping)))
 
 
@@ -76,7 +73,7 @@ def _mount(mount: Mount, mapping: Mapping) -> dict[str, Any]:
 def _config(text: str, place: str) -> dict[str, Any]:
     try:
         config = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidFileError(place, f"not JSON: {error}") from error
     if not _is_config(config):
         hint = "'crun spec' or 'runc spec' makes one"
@@ -85,15 +82,13 @@ def _config(text: str, place: str) -> dict[str, Any]:
 
 
 def _is_config(config: object) -> bool:
-    """Tell whether the parts that we change are what they have to be."""
+    """Tell whether the parts that we read and change are what they have to be."""
     linux = config.get("linux", {}) if isinstance(config, dict) else None
-    return (
-        isinstance(config, dict)
-        and isinstance(linux, dict)
-        and all(
-            isinstance(part, list) and all(isinstance(item, dict) for item in part)
-            for part in (config.get("mounts") or [], linux.get("namespaces") or [])
-        )
+    if not isinstance(config, dict) or not isinstance(linux, dict):
+        return False
+    parts = (config.get("mounts") or [], linux.get("namespaces") or [])
+    return all(isinstance(part, list) and all(isinstance(item, dict) for item in part) for part in parts) and all(
+        isinstance(mount.get("destination"), str) and isinstance(mount.get("options") or [], list) for mount in parts[0]
     )
 
 

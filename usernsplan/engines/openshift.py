@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from usernsplan.engines.base import Asked, Rendered, Verdict, nearly, no, quoted
+from usernsplan.engines.base import LABEL, Asked, Rendered, Verdict, nearly, no, quoted
 from usernsplan.strategies import OPENSHIFT_BLOCK, OPENSHIFT_IDS, SingleUid
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ class OpenShift:
             return no(
                 f"its blocks are of {OPENSHIFT_BLOCK} ids within {OPENSHIFT_IDS}: allocate without --block and --pool"
             )
+        if not LABEL.fullmatch(allocation.name):
+            return no("its name is none for a project, which has small letters, digits and '-' only, and at most 63")
         return nearly("pods run as these host ids without a user namespace, and see them as they are")
 
     def render(self, allocation: Allocation, asked: Asked) -> Rendered:

@@ -14,6 +14,8 @@ from usernsplan.mapping import Extent, IdMap
 from usernsplan.model import DEFAULT_OWNER, ROOT
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from usernsplan.formats.subid import SubidFile
     from usernsplan.model import Allocation, Mount
 
@@ -43,7 +45,8 @@ def maps(allocation: Allocation, asked: Asked) -> tuple[list[str], list[str]]:
     uids, gids = allocation.mapping.uids, allocation.mapping.gids
     if asked.rootless and asked.state:
         login = login_of(allocation, asked)
-        uids, gids = _intermediate(login, uids, asked.state.subuid), _intermediate(login, gids, asked.state.subgid)
+        names = (login.name, str(login.uid))
+        uids, gids = _intermediate(names, uids, asked.state.subuid), _intermediate(names, gids, asked.state.subgid)
     return _texts(uids), _texts(gids)
 
 
@@ -51,24 +54,26 @@ def _texts(ids: IdMap) -> list[str]:
     return [f"{container}:{host}:{count}" for container, host, count in ids.triples()]
 
 
-def _intermediate(login: str, ids: IdMap, file: SubidFile) -> IdMap:
+def _intermediate(names: Sequence[str], ids: IdMap, file: SubidFile) -> IdMap:
     """A map to the ids of the namespace in which rootless Podman runs itself.
 
-    There the user is 0, and all his lines follow from 1 on, sorted by their start (containers/storage). Written so,
-    every version takes it. Raises RefusedError where it cannot be told.
+    There the user is 0, and all lines of his names (login and uid) follow from 1 on, sorted by their start, as
+    containers/storage has it. Written so, every version takes it. Raises RefusedError where it cannot be told.
     """
-    lines = [line for line in file.by_owner().get(login, []) if not isinstance(line, Odd) or line.problem]
+    lines = [
+        line for name in names for line in file.by_owner().get(name, []) if isinstance(line, Grant) or line.problem
+    ]
     start, places = 1, []
     for line in sorted(lines, key=lambda line: line.start if isinstance(line, Grant) else 0):
         if isinstance(line, Odd):
             hint = "correct it, then ask again"
-            raise RefusedError(f"{login} has a line that not every reader understands: {line.problem}", hint=hint)
+            raise RefusedError(f"{names[0]} has a line that not every reader understands: {line.problem}", hint=hint)
         places.append(Extent(line.start, start, line.stop - line.start))
         start += line.stop - line.start
     found = ids.compose(IdMap(places)) if places else None
     if found is None or sum(e.count for e in found) != sum(e.count for e in ids):
         hint = "'usernsplan allocate' puts them back"
-        raise RefusedError(f"{login}'s lines are not those of this allocation", hint=hint)
+        raise RefusedError(f"{names[0]}'s lines are not those of this allocation", hint=hint)
     return found
 
 
@@ -88,8 +93,6 @@ def notes(allocation: Allocation, asked: Asked) -> tuple[str, ...]:
         flags = [f"--uidmap {e.container}:@{e.host}:{e.count}" for e in allocation.mapping.uids]
         flags += [f"--gidmap {e.container}:@{e.host}:{e.count}" for e in allocation.mapping.gids]
         found.append(f"Podman 4.7 and later take host ids as well, after an @: {' '.join(flags)}")
-        if any(mount.owners == "idmap" for mount in asked.mounts):
-            raise RefusedError("rootless Podman cannot mount with an idmap", hint="leave idmap out, or use :U")
     elif any(mount.owners == "idmap" for mount in asked.mounts):
         found.append("idmap needs crun: runc before 1.2 leaves it out and says nothing")
     return tuple(found)

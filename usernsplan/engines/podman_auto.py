@@ -15,9 +15,12 @@ if TYPE_CHECKING:
     from usernsplan.model import Allocation
 
 CONTAINERS = "containers"
-# Podman 4.3 ignores a size in containers.conf: it has to stand in storage.conf, which has no drop-ins and is only good
-# whole, so that nothing but its own line can be given.
-_STORAGE_CONF = f'root-auto-userns-user = "{CONTAINERS}", auto-userns-min-size = {SLOT}, auto-userns-max-size = {SLOT}'
+# Podman 4.3 ignores a size in containers.conf: it has to stand in storage.conf, as numbers, not as strings.
+_STORAGE_CONF = f"""\
+root-auto-userns-user = "{CONTAINERS}"
+auto-userns-min-size = {SLOT}
+auto-userns-max-size = {SLOT}
+"""
 
 
 class PodmanAuto:
@@ -42,12 +45,12 @@ class PodmanAuto:
             " ".join(flags),
             (
                 File("/etc/containers/containers.conf.d/10-usernsplan.conf", conf),
+                File("/etc/containers/storage.conf", _STORAGE_CONF, "options"),
                 *subid_files(allocation),
             ),
             (
                 f"the pool has room for {fits} containers of {SLOT} ids; each has its part until it is removed",
-                "--out DIR writes a containers.conf with which every container is one of these",
-                f"it needs, below [storage.options] of /etc/containers/storage.conf: {_STORAGE_CONF}",
+                "--out DIR makes every container one of these: containers.conf, and [storage.options] of storage.conf",
             ),
         )
 

@@ -5,6 +5,7 @@ subuid(5), rootlesskit and podman-system-migrate(1)
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from usernsplan.engines.base import EXACTLY, Asked, Rendered, Verdict, login_of, no, subid_files
@@ -31,14 +32,14 @@ class Rootless:
 
     def render(self, allocation: Allocation, asked: Asked) -> Rendered:
         """A script of checks: it stops at the first that fails, and shows the map that a container gets."""
-        login = login_of(allocation, asked)
+        login = login_of(allocation, asked).name
         [subuid, subgid] = [file.content.split() for file in subid_files(allocation)]
         lines = [f"# As {login}, in a login shell of its own (not by su: that leaves XDG_RUNTIME_DIR unset).", "set -e"]
-        lines += [f"grep -qx {line} /etc/subuid" for line in subuid] + [
-            f"grep -qx {line} /etc/subgid" for line in subgid
-        ]
+        lines += [f"grep -qxF {shlex.quote(line)} /etc/subuid" for line in subuid]
+        lines += [f"grep -qxF {shlex.quote(line)} /etc/subgid" for line in subgid]
         lines += [
-            *(_may(program, capability) for program, capability in (("newuidmap", "setuid"), ("newgidmap", "setgid"))),
+            *_may("newuidmap", "setuid"),
+            *_may("newgidmap", "setgid"),
             'test "$(cat /proc/sys/user/max_user_namespaces)" -gt 0',
             "podman system migrate",
             "podman unshare cat /proc/self/uid_map",
@@ -53,9 +54,10 @@ class Rootless:
         return Rendered("\n".join(lines), subid_files(allocation), tuple(notes))
 
 
-def _may(program: str, capability: str) -> str:
-    """A check that a program may write a map: distributions give it the setuid bit, or just the capability."""
-    return f'f=$(command -v {program}) && {{ test -u "$f" || getcap "$f" | grep -q cap_{capability}; }}'
+def _may(program: str, capability: str) -> tuple[str, ...]:
+    """Checks that a program may write a map: distributions give it the setuid bit, or just the capability."""
+    # Apart: a failure on the left of && would not stop the script.
+    return f"f=$(command -v {program})", f'test -u "$f" || getcap "$f" | grep -q cap_{capability}'
 
 
 ENGINES = {"rootless": Rootless()}

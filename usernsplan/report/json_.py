@@ -92,7 +92,7 @@ def rendered(request: RenderRequest, found: Rendered, changes: Sequence[Change] 
         engine=request.engine,
         allocation=request.name,
         text=found.text,
-        files=[{"path": file.path, "content": file.content, "adds_lines": file.adds} for file in found.files],
+        files=[{"path": file.path, "content": file.content, "into": file.into} for file in found.files],
         notes=list(found.notes),
         **more,
     )

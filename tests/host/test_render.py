@@ -1,0 +1,265 @@
+"""render: what is printed, and what --out and --bundle write, on another root."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.command import files_of, json_of, needs_root, usernsplan
+from usernsplan.engines import ENGINES
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A host with web (per-container), alice's own range, and the pools."""
+    root = tmp_path / "host"
+    words = ("--strategy", "per-container", "--root", root)
+    usernsplan("allocate", "web", *words, "--engine", "podman")
+    (root / "etc/passwd").write_text("alice:x:1000:1000::/home/alice:/bin/sh\n")
+    usernsplan("allocate", "hers", "--owner", "alice", *words, "--engine", "podman")
+    usernsplan("allocate", *words, "--engine", "podman-auto")
+    return root
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+def test_json_has_all_that_there_is_of_every_engine(root: Path) -> None:
+    listed = json_of("render", "--list", "web", "--root", root)
+    assert listed["kind"] == "engines"
+    fits = {row["engine"]: (row["fit"], row["why"]) for row in listed["engines"]}
+    assert list(fits) == list(ENGINES)
+    for engine, (fit, why) in fits.items():
+        assert (fit == "exactly") == (why == ""), engine
+        if fit == "no":
+            refused = usernsplan("render", engine, "web", "--json", "--root", root, status=9)
+            assert refused.stdout == ""
+            assert why in refused.stderr
+            continue
+        found = json_of("render", engine, "web", "--root", root)
+        assert (found["kind"], found["engine"], found["allocation"]) == ("render", engine, "web")
+        assert usernsplan("render", engine, "web", "--root", root).stdout == found["text"] + "\n"
+        assert "changed" not in found
+
+
+def test_the_table_of_strategies_needs_no_allocation(tmp_path: Path) -> None:
+    table = usernsplan("render", "--list", "--root", tmp_path / "none").stdout
+    assert table.split()[:4] == ["engine", "shared", "single-uid", "per-container"]
+    assert not (tmp_path / "none").exists()
+
+
+def test_out_writes_files_in_their_places_once(root: Path, out: Path) -> None:
+    words = ("render", "docker-instance", "web", "--out", out, "--root", root)
+    first = json_of(*words)
+    assert first["changed"]
+    assert sorted(files_of(out)) == [
+        "etc/docker/docker-web.json",
+        "etc/subgid",
+        "etc/subuid",
+        "etc/systemd/system/docker-web.service",
+    ]
+    assert json.loads((out / "etc/docker/docker-web.json").read_text())["userns-remap"] == "usernsplan-web"
+    assert (out / "etc/subuid").read_text() == "usernsplan-web:524288:65536\n"
+    before = files_of(out)
+    assert not json_of(*words)["changed"]
+    assert "Nothing changes" in usernsplan(*words).stdout
+    assert files_of(out) == before
+
+
+def test_out_keeps_what_others_wrote(root: Path, out: Path) -> None:
+    (out / "etc/docker").mkdir(parents=True)
+    (out / "etc/subuid").write_text("bob:100000:65536")
+    (out / "etc/subgid").write_text("usernsplan-web:524288:65536\n")
+    (out / "etc/docker/daemon.json").write_text('{"debug": true}')
+    before = files_of(out)
+    words = ("render", "docker", "web", "--out", out, "--root", root)
+    refused = usernsplan(*words, status=9)
+    assert f"{out}/etc/docker/daemon.json is there already" in refused.stderr
+    assert files_of(out) == before
+    usernsplan(*words, "--yes")
+    assert (out / "etc/subuid").read_text() == "bob:100000:65536\nusernsplan-web:524288:65536\n"
+    assert (out / "etc/subgid").read_text() == "usernsplan-web:524288:65536\n"
+    assert sorted(os.listdir(out / "etc")) == [".pwd.lock", "docker", "subgid", "subuid"]
+
+
+def test_out_on_the_same_root_merges_daemon_json_with_what_stands_there(root: Path) -> None:
+    (root / "etc/docker").mkdir(parents=True)
+    (root / "etc/docker/daemon.json").write_text('{\n  "debug": true\n}\n')
+    usernsplan("render", "docker", "web", "--out", root, "--root", root, "--yes")
+    written = json.loads((root / "etc/docker/daemon.json").read_text())
+    assert written == {"debug": True, "userns-remap": "usernsplan-web", "no-new-privileges": True}
+    assert (root / "etc/subuid").read_text().count("usernsplan-web") == 1
+    # It stands there now, and needs no --yes to stay.
+    assert not json_of("render", "docker", "web", "--out", root, "--root", root)["changed"]
+
+
+def test_storage_conf_is_changed_and_never_made(root: Path, out: Path) -> None:
+    words = ("render", "podman-auto", "containers", "--out", out, "--root", root)
+    assert "Podman wants it whole: nothing was written" in usernsplan(*words, status=9).stderr
+    assert not out.exists()
+    (out / "etc/containers").mkdir(parents=True)
+    (out / "etc/containers/storage.conf").write_text('[storage]\ndriver = "vfs"\n')
+    usernsplan(*words)
+    assert (out / "etc/containers/storage.conf").read_text() == (
+        '[storage]\ndriver = "vfs"\n[storage.options]\nroot-auto-userns-user = "containers"\n'
+        "auto-userns-min-size = 65536\nauto-userns-max-size = 65536\n"
+    )
+    drop_in = out / "etc/containers/containers.conf.d/10-usernsplan.conf"
+    assert drop_in.read_text() == '[containers]\nuserns = "auto"\n'
+    assert not json_of(*words)["changed"]
+
+
+def test_out_does_not_follow_a_symlink_out_of_its_folder(root: Path, out: Path, tmp_path: Path) -> None:
+    (out / "etc").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    (out / "etc/systemd").symlink_to(tmp_path / "elsewhere")
+    # As a chroot would read it: absolute is below OUT.
+    usernsplan("render", "nspawn", "web", "--out", out, "--root", root)
+    assert os.listdir(tmp_path / "elsewhere") == []
+    (out / "etc/systemd").unlink()
+    (out / "etc/systemd/nspawn").mkdir(parents=True)
+    (out / "etc/systemd/nspawn/web.nspawn").symlink_to(tmp_path / "elsewhere/file")
+    assert "symlink" in usernsplan("render", "nspawn", "web", "--out", out, "--root", root, status=9).stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        ((), 2, "ENGINE and NAME are needed"),
+        (("podman",), 2, "ENGINE and NAME are needed"),
+        (("nonesuch", "web"), 2, "no engine 'nonesuch'"),
+        (("podman", "nobody"), 1, "nothing is allocated under the name 'nobody'"),
+        (("--list", "nobody"), 1, "nothing is allocated"),
+        (("--list", "podman", "web"), 2, "--list takes one NAME"),
+        (("podman", "web", "--out", "OUT"), 2, "no place of its own"),
+        (("oci", "web", "--out", "OUT", "--bundle", "OUT"), 2, "--out with --bundle"),
+        (("oci", "web", "--bundle", "OUT"), 2, "config.json does not exist"),
+        (("podman", "web", "--bundle", "OUT"), 2, "config.json does not exist"),
+        (("podman", "web", "--image", "nginx"), 2, "podman has no use for it"),
+        (("uid_map", "web", "--volume", "/a:/b"), 2, "uid_map has no use for it"),
+        (("podman", "web", "--rootless"), 9, "nobody who could log in"),
+        (("lxc", "web", "--rootless"), 2, "lxc has no use for it"),
+        (("podman", "web", "--volume", "a:b"), 2, "expected /SRC:/DEST"),
+        (("podman", "web", "--volume", "/a:/b:z"), 2, "no option 'z'"),
+        (("podman", "web", "--volume", "/a:/b:idmap"), 9, "mounted with an idmap: this machine's kernel is not asked"),
+        (("docker", "web", "--volume", "/a:/b:idmap"), 9, "docker cannot map the ids of a mount"),
+        (("lxc", "web", "--volume", "/a b:/b"), 9, "characters"),
+        (("quadlet", "web", "--image", "a b"), 2, "no name of an image"),
+        (("openshift", "web"), 9, "that is single-uid"),
+    ],
+)
+def test_words_that_cannot_be_are_said_to_be_so(
+    root: Path, out: Path, words: tuple[str, ...], status: int, said: str
+) -> None:
+    before = files_of(root)
+    given = [str(out) if word == "OUT" else word for word in words]
+    done = usernsplan("render", *given, "--root", root, status=status)
+    assert said in done.stderr
+    assert done.stdout == ""
+    assert files_of(root) == before
+    assert not out.exists()
+
+
+def test_rootless_flags_are_places_among_the_owners_lines(root: Path) -> None:
+    words = ("render", "podman", "hers", "--rootless", "--root", root)
+    assert usernsplan(*words).stdout == "--uidmap 0:1:65536 --gidmap 0:1:65536\n"
+    assert "--uidmap 0:@589824:65536 --gidmap 0:@589824:65536" in usernsplan(*words).stderr
+    # Podman sorts all lines of an owner by their start, wherever they stand in the file.
+    with (root / "etc/subuid").open("a") as file:
+        file.write("1000:300:10\nalice:900000:5\n")
+    assert usernsplan(*words).stdout == "--uidmap 0:11:65536 --gidmap 0:1:65536\n"
+    (root / "etc/subgid").write_text("")
+    assert "alice's lines are not those of this allocation" in usernsplan(*words, status=9).stderr
+
+
+BUNDLE: dict[str, Any] = {
+    "ociVersion": "1.0.2",
+    "root": {"path": "rootfs"},
+    "mounts": [{"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["gid=70000", "mode=620"]}],
+    "linux": {"namespaces": [{"type": "mount"}], "resources": {"x": [1]}},
+}
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(BUNDLE))
+    return folder
+
+
+def test_a_bundle_is_patched_in_place_once(root: Path, bundle: Path) -> None:
+    words = ("render", "oci", "web", "--bundle", bundle, "--volume", "/srv/a:/dev/pts:ro", "--root", root)
+    first = json_of(*words)
+    assert first["changed"]
+    written = json.loads((bundle / "config.json").read_text())
+    extent = [{"containerID": 0, "hostID": 524288, "size": 65536}]
+    assert written == BUNDLE | {
+        "mounts": [{"destination": "/dev/pts", "type": "bind", "source": "/srv/a", "options": ["rbind", "ro"]}],
+        "linux": {
+            "namespaces": [{"type": "mount"}, {"type": "user"}],
+            "resources": {"x": [1]},
+            "uidMappings": extent,
+            "gidMappings": extent,
+        },
+    }
+    before = files_of(bundle)
+    assert not json_of(*words)["changed"]
+    assert files_of(bundle) == before
+
+
+def test_a_mount_for_an_id_that_is_not_mapped_is_noted(root: Path, bundle: Path) -> None:
+    notes = json_of("render", "oci", "web", "--bundle", bundle, "--root", root)["notes"]
+    assert "/dev/pts is mounted with gid=70000, which is not mapped: take that option out" in notes
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "said"),
+    [
+        ("{", 1, "config.json: not JSON"),
+        ("[]", 1, "not the config.json of an OCI bundle"),
+        ('{"linux": 3}', 1, "not the config.json"),
+        ('{"mounts": {"a": 1}}', 1, "not the config.json"),
+        ('{"mounts": [3]}', 1, "not the config.json"),
+        ('{"linux": {"namespaces": [3]}}', 1, "not the config.json"),
+        ('{"linux": {"namespaces": [{"type": "user", "path": "/proc/1/ns/user"}]}}', 9, "joins a user namespace"),
+        ('{"linux": null}', 1, "not the config.json"),
+    ],
+)
+def test_a_bundle_that_is_none_stays_as_it_is(root: Path, bundle: Path, text: str, status: int, said: str) -> None:
+    (bundle / "config.json").write_text(text)
+    done = usernsplan("render", "oci", "web", "--bundle", bundle, "--root", root, status=status)
+    assert said in done.stderr
+    assert str(bundle) in done.stderr
+    assert (bundle / "config.json").read_text() == text
+
+
+@needs_root
+def test_the_kernel_is_asked_only_about_this_machine(root: Path) -> None:
+    notes = json_of("render", "podman", "web", "--volume", "/srv:/data", "--root", root)["notes"]
+    assert any("not asked about another root" in note for note in notes)
+    assert any(f"fix-volume /srv --container web --root {root}" in note for note in notes)
+
+
+def test_yaml_is_read_back_as_it_was_meant(root: Path) -> None:
+    odd = "/srv/a 'b' \"c\": #d, $e %f"
+    found = json_of("render", "compose", "web", "--volume", f"{odd}:/data:ro", "--root", root)
+    # Compose replaces $NAME, and takes $$ for a dollar.
+    assert yaml.safe_load(found["text"]) == {
+        "services": {
+            "web": {
+                "userns_mode": "",
+                "security_opt": ["no-new-privileges:true"],
+                "volumes": [
+                    {"type": "bind", "source": odd.replace("$", "$$"), "target": "/data", "read_only": True},
+                ],
+            }
+        }
+    }

@@ -1,0 +1,258 @@
+"""What each engine reads for each kind of allocation, against files worked out from the contract and the facts.
+
+tests/golden/ENGINE.SUFFIX.txt and .json are stdout, byte for byte; .parsed.json is what the YAML of that stdout says;
+.files.json is what stands in the files (content null: looked into below). No golden: the engine cannot.
+"""
+
+from __future__ import annotations
+
+import configparser
+import json
+import re
+import shlex
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+import yaml
+
+from tests.unit.states import PASSWD, state
+from usernsplan import Allocation, IdMap, IdRange, Mapping
+from usernsplan.engines import ENGINES, render, verdict
+from usernsplan.engines.base import Asked
+from usernsplan.errors import RefusedError
+from usernsplan.model import Mount
+
+if TYPE_CHECKING:
+    from usernsplan.engines.base import Rendered
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+FILES = ".files.json"
+
+
+class Kind(NamedTuple):
+    """An allocation of the contract's table."""
+
+    name: str
+    owner: str
+    strategy: str
+    extents: tuple[tuple[int, int, int], ...]
+    held: tuple[int, int] | None
+
+    def allocation(self) -> Allocation:
+        ids = IdMap.of(*self.extents)
+        return Allocation(
+            self.name, self.owner, self.strategy, Mapping(ids, ids), IdRange(*self.held) if self.held else None
+        )
+
+
+KINDS = {
+    "per-container": Kind("web", "usernsplan-web", "per-container", ((0, 524288, 65536),), (524288, 65536)),
+    "single-uid": Kind("web", "usernsplan-web", "single-uid", ((0, 1000820000, 1),), (1000820000, 10000)),
+    "shared": Kind("web", "usernsplan-web", "shared", ((0, 2, 1), (3, 3, 65533)), None),
+    "shared-docker": Kind("default", "dockremap", "shared", ((0, 2, 1), (1, 524288, 2), (3, 3, 65533)), (524288, 2)),
+    "identity": Kind("web", "usernsplan-web", "shared", ((0, 0, 65535),), None),
+    "pool-podman": Kind("containers", "containers", "per-container", ((0, 655360, 6553600),), (655360, 6553600)),
+    "pool-kubelet": Kind("kubelet", "kubelet", "per-container", ((0, 655360, 7208960),), (655360, 7208960)),
+}
+ALLOCATIONS = {suffix: kind.allocation() for suffix, kind in KINDS.items()}
+ASKED = {
+    "": Asked(state=state()),
+    "volume": Asked(state=state(), mounts=(Mount("/srv/web", "/data", read_only=True),)),
+    "idmap": Asked(state=state(), mounts=(Mount("/srv/web", "/data", owners="idmap"),)),
+    "image": Asked(state=state(), image="docker.io/library/nginx:1.27"),
+}
+STDOUT = {
+    re.sub(r"(\.parsed)?\.\w+$", "", path.name): path.name
+    for path in sorted(GOLDEN.iterdir())
+    if not path.name.endswith(FILES)
+}
+CAN = {(engine, suffix) for engine, suffix in (stem.split(".") for stem in STDOUT) if "+" not in suffix}
+CASES = [(engine, suffix) for engine in ENGINES for suffix in KINDS]
+UNITS = ["docker-instance." + suffix for suffix in ("per-container", "single-uid", "shared-docker", "identity")]
+
+
+def rendered(stem: str) -> Rendered:
+    engine, _, suffix = stem.partition(".")
+    kind, _, variant = suffix.partition("+")
+    return render(engine, ALLOCATIONS[kind], ASKED[variant])
+
+
+def golden(name: str) -> str:
+    return (GOLDEN / name).read_bytes().decode()
+
+
+def ini(text: str) -> configparser.RawConfigParser:
+    found = configparser.RawConfigParser(strict=False)
+    found.optionxform = str  # type: ignore[assignment,method-assign]
+    found.read_string(text)
+    return found
+
+
+def meant(value: Any) -> Any:  # noqa: ANN401 - what YAML holds
+    """What is said, whether or not a block of text has a line end at its end."""
+    if isinstance(value, dict):
+        return {key: meant(found) for key, found in value.items()}
+    if isinstance(value, list):
+        return [meant(found) for found in value]
+    return value.rstrip("\n") if isinstance(value, str) and "\n" in value else value
+
+
+@pytest.mark.parametrize("stem", STDOUT)
+def test_the_text_is_the_golden(stem: str) -> None:
+    text, name = rendered(stem).text, STDOUT[stem]
+    if name.endswith(".parsed.json"):
+        assert meant(yaml.safe_load(text)) == meant(json.loads(golden(name)))
+    else:
+        assert text + "\n" == golden(name)
+
+
+@pytest.mark.parametrize("stem", STDOUT)
+def test_the_files_are_the_golden(stem: str) -> None:
+    expected = {file["path"]: file for file in json.loads(golden(stem + FILES))}
+    found = {
+        file.path: {"path": file.path, "content": file.content, "into": file.into} for file in rendered(stem).files
+    }
+    for path, file in expected.items():
+        if file["content"] is None and path in found:
+            file["content"] = found[path]["content"]
+    assert found == expected
+
+
+@pytest.mark.parametrize("stem", STDOUT)
+def test_what_is_json_or_yaml_can_be_read_and_no_text_ends_in_a_line_end(stem: str) -> None:
+    found = rendered(stem)
+    if STDOUT[stem].endswith(".parsed.json"):
+        assert isinstance(yaml.safe_load(found.text), dict)
+    elif STDOUT[stem].endswith(".json"):
+        assert isinstance(json.loads(found.text), dict)
+    assert found.text
+    assert not found.text.endswith("\n")
+    assert all(file.content.endswith("\n") for file in found.files)
+
+
+@pytest.mark.parametrize("stem", STDOUT)
+def test_there_is_one_golden_of_the_text_and_one_of_the_files(stem: str) -> None:
+    assert {path.name for path in GOLDEN.glob(stem + ".*")} == {STDOUT[stem], stem + FILES}
+
+
+def test_no_golden_of_files_is_left_over() -> None:
+    assert {path.name.removesuffix(FILES) for path in GOLDEN.glob("*" + FILES)} == set(STDOUT)
+
+
+@pytest.mark.parametrize(("engine", "suffix"), CASES)
+def test_there_is_a_golden_exactly_where_the_engine_can(engine: str, suffix: str) -> None:
+    can = verdict(engine, ALLOCATIONS[suffix]).can
+    # Whether the owner is somebody's login is not in the allocation: that is told when it is rendered.
+    assert (can and engine != "rootless") == ((engine, suffix) in CAN)
+
+
+@pytest.mark.parametrize(("engine", "suffix"), [case for case in CASES if case not in CAN])
+def test_where_an_engine_cannot_it_refuses_says_why_and_names_one_that_can(engine: str, suffix: str) -> None:
+    allocation = ALLOCATIONS[suffix]
+    with pytest.raises(RefusedError) as caught:
+        render(engine, allocation, ASKED[""])
+    said = f"{caught.value} {caught.value.hint}".replace(",", " ").split()
+    named = {other for other, theirs in CAN if theirs == suffix and other in said} - {engine}
+    assert named, f"{caught.value} ({caught.value.hint})"
+    wrong = {other for other in ENGINES if other in caught.value.hint.replace(",", " ").split()}
+    assert wrong <= {other for other, theirs in CAN if theirs == suffix} | {"rootless"}
+
+
+@pytest.mark.parametrize(("engine", "suffix"), [case for case in CASES if case not in CAN and case[0] != "rootless"])
+def test_a_verdict_of_no_says_why(engine: str, suffix: str) -> None:
+    found = verdict(engine, ALLOCATIONS[suffix])
+    assert (found.fit, found.can) == ("no", False)
+    assert found.why
+
+
+@pytest.mark.parametrize(
+    ("engine", "suffix"),
+    [
+        ("kubernetes", "per-container"),
+        ("systemd", "single-uid"),
+    ],
+)
+def test_what_is_only_something_near_it_says_what_differs(engine: str, suffix: str) -> None:
+    found = verdict(engine, ALLOCATIONS[suffix])
+    assert found.fit == "approximately"
+    assert found.why
+
+
+@pytest.mark.parametrize("stem", UNITS)
+def test_a_docker_of_its_own_is_started_with_its_own_configuration(stem: str) -> None:
+    found = {file.path: file.content for file in rendered(stem).files}
+    [path] = [path for path in found if path.endswith(".service")]
+    config = path.replace("/etc/systemd/system/", "/etc/docker/").replace(".service", ".json")
+    unit = ini(found[path])
+    assert {"Unit", "Service"} <= set(unit.sections())
+    words = unit["Service"]["ExecStart"].replace("=", " ").split()
+    # systemd looks for a program without a path where its own are.
+    assert words[0].rpartition("/")[2] == "dockerd"
+    assert words[words.index("--config-file") + 1] == config
+    assert config in found
+    # A key in the file and as a flag stops the daemon.
+    assert not {"--" + key for key in json.loads(found[config])} & set(words)
+
+
+@pytest.mark.parametrize("stem", [stem for stem in STDOUT if stem.startswith("compose.")])
+def test_composes_file_says_what_its_text_says(stem: str) -> None:
+    found = rendered(stem)
+    assert [file.content for file in found.files] == [found.text + "\n"]
+
+
+@pytest.mark.parametrize("stem", [stem for stem in STDOUT if stem.startswith("podman-auto.")])
+def test_podmans_own_files_say_what_its_flag_says(stem: str) -> None:
+    found = {file.path: file.content for file in rendered(stem).files if file.path.endswith(".conf")}
+    conf = ini(found.pop("/etc/containers/containers.conf.d/10-usernsplan.conf"))
+    assert conf.sections() == ["containers"]
+    assert list(conf["containers"]) == ["userns"]
+    assert conf["containers"]["userns"] in {'"auto"', '"auto:size=65536"'}
+    # Options of a storage.conf, which are no file of their own.
+    assert list(found) == ["/etc/containers/storage.conf"]
+
+
+@pytest.mark.parametrize("suffix", [suffix for suffix in KINDS if not suffix.startswith("pool-")])
+def test_lines_that_are_an_accounts_can_be_rootless(suffix: str) -> None:
+    allocation = replace(ALLOCATIONS[suffix], owner="alice")
+    found = rendered_rootless(allocation)
+    lines = [f"alice:{host}:{count}" for _, host, count in KINDS[suffix].extents]
+    assert {file.path: (file.content.split(), file.into) for file in found.files} == {
+        "/etc/subuid": (lines, "lines"),
+        "/etc/subgid": (lines, "lines"),
+    }
+    assert all(line in found.text for line in lines)
+    assert not found.text.endswith("\n")
+
+
+def test_lines_of_a_name_that_is_no_account_are_nobodys() -> None:
+    with pytest.raises(RefusedError):
+        rendered_rootless(replace(ALLOCATIONS["per-container"], owner="carol"))
+
+
+@pytest.mark.parametrize("owner", ["DOM\\alice", "john.doe", "host$", "a'b", "a;id"])
+def test_a_login_is_one_word_of_the_script_and_no_pattern(owner: str) -> None:
+    host = state(passwd=PASSWD + f"{owner}:x:1001:1001::/:/bin/sh\n".encode())
+    allocation = replace(ALLOCATIONS["per-container"], owner=owner)
+    greps = [line for line in render("rootless", allocation, Asked(state=host)).text.split("\n") if "/etc/sub" in line]
+    assert len(greps) == 2
+    for line in greps:
+        words = shlex.split(line)
+        assert f"{owner}:524288:65536" in words
+        assert "F" in words[1]
+
+
+def test_the_script_goes_no_further_than_the_first_check_that_fails(tmp_path: Path) -> None:
+    text = rendered_rootless(replace(ALLOCATIONS["per-container"], owner="alice")).text
+    for program, does in {"grep": "", "cat": "echo 1", "podman": f"echo >> {tmp_path}/went-on"}.items():
+        (tmp_path / program).write_text(f"#!/bin/sh\n{does}\n", encoding="ascii")
+        (tmp_path / program).chmod(0o755)
+    ran = subprocess.run(["/bin/sh", "-c", text], env={"PATH": str(tmp_path)}, capture_output=True, check=False)
+    assert ran.returncode != 0  # there is no newuidmap
+    assert not (tmp_path / "went-on").exists()
+
+
+def rendered_rootless(allocation: Allocation) -> Rendered:
+    return render("rootless", allocation, ASKED[""])

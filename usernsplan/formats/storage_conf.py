@@ -1,0 +1,48 @@
+"""containers-storage.conf(5): set options in a file that others wrote, and keep every other byte.
+
+The file has no drop-ins, and one that is not whole (driver, runroot, graphroot) stops every Podman of the host: so keys
+are put into the file that is there, and none is made.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SECTION = "storage.options"
+_HEADER = re.compile(r"[ \t]*\[(?!\[)[ \t]*([^\]]*?)[ \t]*\][ \t]*(#.*)?")
+
+
+def with_options(raw: bytes, options: Mapping[str, str]) -> bytes:
+    """The file with these keys of [storage.options]; values are TOML as it is to stand there.
+
+    A key that is there gets its new value in its place, others come right below the section's header; where there is no
+    such section, it comes at the end.
+    """
+    lines = raw.decode("utf-8", "surrogateescape").split("\n")
+    start = next((n for n, line in enumerate(lines) if _name(line) == SECTION), None)
+    left = dict(options)
+    if start is None:
+        if lines[-1]:
+            lines.append("")
+        lines[-1:] = [f"[{SECTION}]", ""]
+        start = len(lines) - 2
+    stop = next((n for n in range(start + 1, len(lines)) if _name(lines[n]) is not None), len(lines))
+    for number in range(start + 1, stop):
+        for key in options:
+            if re.match(rf"[ \t]*{re.escape(key)}[ \t]*=", lines[number]):
+                lines[number] = f"{key} = {options[key]}"
+                left.pop(key, None)
+    lines[start + 1 : start + 1] = [f"{key} = {value}" for key, value in left.items()]
+    return "\n".join(lines).encode("utf-8", "surrogateescape")
+
+
+def _name(line: str) -> str | None:
+    """The section that a line begins; None for any other line. ``[[…]]`` begins one too, of another kind."""
+    header = _HEADER.fullmatch(line.rstrip("\r"))
+    if header:
+        return header[1]
+    return "" if line.lstrip().startswith("[[") else None

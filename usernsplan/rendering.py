@@ -5,6 +5,7 @@ What an engine reads is decided in engines; here the host is read, the kernel as
 
 from __future__ import annotations
 
+import json
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -19,7 +20,7 @@ from usernsplan.host import files, idmap, locks, read
 from usernsplan.ids import IdRange
 from usernsplan.layout import SUBGID, SUBUID
 from usernsplan.ledger import allocation_of, open_ledger
-from usernsplan.model import Allocation, Change
+from usernsplan.model import ROOT, Allocation, Change
 from usernsplan.planner.taken import POOL_START
 from usernsplan.strategies import PerContainer, Shared, SingleUid
 
@@ -101,7 +102,7 @@ def placed(out: str, rendered: Rendered, *, yes: bool) -> tuple[Change, ...]:
                 f"{layout.path(file.path)} does not exist, and Podman wants it whole: nothing was written",
                 hint="copy the distribution's, of /usr/share/containers, or make it with driver, runroot and graphroot",
             )
-        if before not in {None, after} and not file.into and not yes:
+        if before not in {None, after} and not (file.into or yes or _loses_nothing(before or b"", after)):
             raise RefusedError(
                 f"{layout.path(file.path)} is there already and says something else; nothing was written",
                 hint="say --yes to replace it, or compare: without --out it is printed",
@@ -133,8 +134,33 @@ def _after(file: File, before: bytes | None) -> bytes:
     if file.into == "options":
         options = (line.partition(" = ")[::2] for line in file.content.splitlines())
         return storage_conf.with_options(before, dict(options))
-    have = subid.counted(before)
-    return subid.with_lines(before, (line for line in content.splitlines(keepends=True) if not have[line]))
+    return _with_lines(file, before, content.splitlines(keepends=True))
+
+
+def _with_lines(file: File, before: bytes, wanted: list[bytes]) -> bytes:
+    """The file with an owner's lines in their order, which is what makes Docker's map; of root's, any order will do.
+
+    Raises RefusedError where the owner has others: readers would join them.
+    """
+    owner = wanted[0].partition(b":")[0].decode()
+    have = [subid.ended(line.raw) for line in subid.parse(before).by_owner().get(owner, [])]
+    if owner == ROOT:
+        return subid.with_lines(before, (line for line in wanted if line not in have))
+    if set(have) - set(wanted):
+        raise RefusedError(
+            f"{file.path}: {owner} has other lines than those of this allocation; nothing was written",
+            hint="take them out: readers would join them",
+        )
+    return before if have == wanted else subid.with_lines(subid.without_lines(before, have), wanted)
+
+
+def _loses_nothing(before: bytes, after: bytes) -> bool:
+    """Tell whether a JSON object says all that it said before, and more."""
+    try:
+        old, new = json.loads(before), json.loads(after)
+    except ValueError:
+        return False
+    return isinstance(old, dict) and isinstance(new, dict) and new == {**new, **old}
 
 
 def _config(layout: Layout) -> str:

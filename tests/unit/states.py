@@ -156,7 +156,12 @@ def carried_out(host: HostState, plan: Plan) -> HostState:
         content[change.path] = change.after
     old, new = host.ledger, plan.ledger
     ledger = LedgerState(
-        tuple(a for a in old.allocations if a.name not in new.remove) + new.add,
+        tuple(
+            replace(a, also=(*a.also, *(owner for name, owner in new.also if name == a.name)))
+            for a in old.allocations
+            if a.name not in new.remove
+        )
+        + new.add,
         tuple(q for q in old.quarantined if q.name not in new.forget)
         + tuple(Quarantined(name, held, "2026-01-01T00:00:00Z") for name, held in new.quarantine),
     )

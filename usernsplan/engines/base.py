@@ -165,4 +165,10 @@ def login_of(allocation: Allocation, asked: Asked) -> User:
             f"{allocation.owner}, who owns the lines of '{allocation.name}', is nobody who could log in",
             hint="rootless containers want the lines to be an account's: allocate … --owner LOGIN",
         )
+    for kind, number, ids in (("uid", user.uid, allocation.mapping.uids), ("gid", user.gid, allocation.mapping.gids)):
+        if ids.to_container(number) is not None:
+            raise RefusedError(
+                f"{user.name}'s own {kind} {number} is in the map of '{allocation.name}': Podman refuses that",
+                hint="give the account a range that it is not in itself, or run the container as root",
+            )
     return user

@@ -9,6 +9,7 @@ import json
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from usernsplan.engines.base import EXACTLY, Asked, Rendered, Verdict
+from usernsplan.engines.podman import of_idmap
 from usernsplan.errors import InvalidFileError, RefusedError
 
 if TYPE_CHECKING:
@@ -38,9 +39,7 @@ class Oci:
             "gidMappings": _mappings(allocation.mapping.gids),
         }
         mounts = [_mount(mount, allocation.mapping) for mount in asked.mounts]
-        notes = ["idmap needs crun, or runc 1.2: older ones leave it out and say nothing"] * any(
-            mount.owners == "idmap" for mount in asked.mounts
-        )
+        notes = [*of_idmap(asked)]
         if asked.bundle is None:
             return Rendered(
                 json.dumps({**({"mounts": mounts} if mounts else {}), "linux": linux}, indent=2), (), tuple(notes)

@@ -93,9 +93,14 @@ def notes(allocation: Allocation, asked: Asked) -> tuple[str, ...]:
         flags = [f"--uidmap {e.container}:@{e.host}:{e.count}" for e in allocation.mapping.uids]
         flags += [f"--gidmap {e.container}:@{e.host}:{e.count}" for e in allocation.mapping.gids]
         found.append(f"Podman 4.7 and later take host ids as well, after an @: {' '.join(flags)}")
-    elif any(mount.owners == "idmap" for mount in asked.mounts):
-        found.append("idmap needs crun: runc before 1.2 leaves it out and says nothing")
-    return tuple(found)
+    return (*found, *of_idmap(asked))
+
+
+def of_idmap(asked: Asked) -> tuple[str, ...]:
+    """What a mount with an idmap needs of the runtime."""
+    if not any(mount.owners == "idmap" for mount in asked.mounts):
+        return ()
+    return ("idmap needs crun, or runc 1.2: older ones leave it out and say nothing",)
 
 
 ENGINES = {"podman": Podman()}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from usernsplan.engines.base import EXACTLY, Asked, File, Rendered, Verdict, no, subid_files
-from usernsplan.engines.podman import volume
+from usernsplan.engines.podman import of_idmap, volume
 from usernsplan.strategies import SLOT
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class PodmanAuto:
             ),
             (
                 f"the pool has room for {fits} containers of {SLOT} ids; each has its part until it is removed",
+                *of_idmap(asked),
                 "--out DIR makes every container one of these: containers.conf, and [storage.options] of storage.conf",
             ),
         )

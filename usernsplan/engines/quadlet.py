@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from usernsplan.engines import podman
-from usernsplan.engines.base import EXACTLY, Asked, File, Rendered, Verdict
+from usernsplan.engines.base import EXACTLY, Asked, File, Rendered, Verdict, login_of
 
 if TYPE_CHECKING:
     from usernsplan.model import Allocation
@@ -32,8 +32,10 @@ class Quadlet:
         lines += [f"UIDMap={text}" for text in uids] + [f"GIDMap={text}" for text in gids]
         lines += ["NoNewPrivileges=true", *(f"Volume={podman.volume(mount)}" for mount in asked.mounts)]
         text = "\n".join(lines)
-        folder = f"/etc/containers/systemd{'/users' if asked.rootless else ''}/{allocation.name}.container"
-        path = folder if asked.image else f"{folder}.d/10-usernsplan.conf"
+        # The numbers of a rootless one are good for one account only.
+        users = f"/users/{login_of(allocation, asked).uid}" if asked.rootless else ""
+        unit = f"/etc/containers/systemd{users}/{allocation.name}.container"
+        path = unit if asked.image else f"{unit}.d/10-usernsplan.conf"
         found = [
             f"this is {path}, for Podman {'4.8' if asked.image else '5.0'} or newer; then: systemctl daemon-reload"
         ]

@@ -61,9 +61,9 @@ def make_plan(state: HostState, request: AllocateRequest) -> Plan:
     containers = draft.of(names)
     also = {a.name: more for a in containers if (more := _widen(draft, a))}
     docker = _docker(draft, request, restart=bool(draft.grants.changes()))
-    made = daemon.with_accounts(state, needs.accounts(request, engines, containers))
     allocations = [replace(a, also=(*a.also, *also.get(a.name, ()))) for a in containers]
     allocations += draft.of(name for pool in pools for name in pool.names)
+    made = daemon.with_accounts(state, needs.accounts(engines, allocations))
     return Plan(
         kind="allocate",
         allocations=tuple(allocations),
@@ -96,14 +96,27 @@ def _names(request: AllocateRequest, engines: tuple[str, ...], *, has_pools: boo
     """The containers. Without a name it is Docker's own allocation, unless other engines were named."""
     for name in request.names:
         check_name(name)
+        if engine := needs.pool_named(name):
+            hint = f"--engine {engine} makes it; give the container another name"
+            raise InvalidValueError(f"'{name}' is the name of the pool of {engine}", hint=hint)
     names = tuple(dict.fromkeys(request.names)) or (DEFAULT_NAME,)
     if not request.names and request.engines is not None and "docker" not in engines:
         if not has_pools:
-            raise InvalidValueError(
-                f"--engine {engines[0]} without a name to allocate" if engines else "--engine is empty",
-                hint="name the containers; only Docker has an allocation without a name",
-            )
+            hint = "name the containers; only Docker has an allocation without a name"
+            raise InvalidValueError(f"--engine {engines[0]} without a name to allocate", hint=hint)
+        if request.owner is not None:
+            raise InvalidValueError("--owner without a name to allocate", hint="a pool's owner is its engine's own")
         names = ()
+    _check_words(request)
+    if len(names) > 1 and (request.owner is not None or request.start is not None):
+        raise InvalidValueError(
+            "--owner and --start are about one name, and several are given", hint="allocate them one at a time"
+        )
+    return names
+
+
+def _check_words(request: AllocateRequest) -> None:
+    """Raise InvalidValueError for a --daemon or --owner that cannot be."""
     if request.daemon is not None:
         if request.daemon != DEFAULT_NAME:
             check_name(request.daemon)
@@ -114,11 +127,6 @@ def _names(request: AllocateRequest, engines: tuple[str, ...], *, has_pools: boo
             raise InvalidValueError("--daemon with --no-daemon-config", hint="one of the two")
     if request.owner is not None:
         check_owner(request.owner)
-    if len(names) > 1 and (request.owner is not None or request.start is not None):
-        raise InvalidValueError(
-            "--owner and --start are about one name, and several are given", hint="allocate them one at a time"
-        )
-    return names
 
 
 def _refuse_bypassed_files(state: HostState) -> None:
@@ -212,9 +220,7 @@ def _allocate(draft: _Draft, request: AllocateRequest, names: Iterable[str]) -> 
                 "--max: Docker takes its map from subuid, and a shared map past 65535 is never written there",
                 hint="leave --max out; for Podman and OCI, name the containers",
             )
-        # A pool is granted to its engine alone.
-        also = () if name == owner else needs.further_owners(draft.engines, allocation)
-        draft.new[name] = replace(allocation, also=also)
+        draft.new[name] = replace(allocation, also=needs.further_owners(draft.engines, allocation))
         draft.grants.add(draft.new[name])
 
 

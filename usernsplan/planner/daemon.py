@@ -59,12 +59,6 @@ def point_at(state: HostState, allocation: Allocation, *, yes: bool) -> Pointed:
         error.hint = "correct the file, or leave it alone with --no-daemon-config"
         raise
     commands = _account_commands(state, allocation.owner)
-    if commands and len(allocation.owner) > _LONGEST_LOGIN:
-        raise InvalidValueError(
-            f"Docker's remap user {allocation.owner} has {len(allocation.owner)} characters, and useradd takes up to "
-            f"{_LONGEST_LOGIN}",
-            hint="give it a shorter --owner",
-        )
     if commands and not state.can_add_accounts:
         what = f"{state.layout.path(DAEMON_JSON)} is left alone, and Docker is not remapped yet"
         return _left_to_do(state, commands, what)
@@ -149,6 +143,11 @@ def _account_commands(state: HostState, owner: str) -> tuple[tuple[str, ...], ..
     user, group = state.accounts.user(owner), state.accounts.group(owner)
     if user and group:
         return ()
+    if len(owner) > _LONGEST_LOGIN:
+        raise InvalidValueError(
+            f"Docker's remap user {owner} has {len(owner)} characters, and useradd takes up to {_LONGEST_LOGIN}",
+            hint="give it a shorter --owner",
+        )
     if user:
         return (("groupadd", "--system", owner),)
     own_group = ("--gid", owner) if group else ("--user-group",)

@@ -15,7 +15,7 @@ from usernsplan.planner.taken import Claim, claims_of_others, holders
 from usernsplan.strategies import in_subid
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Container, Iterable, Iterator
 
     from usernsplan.formats.subid import Line, SubidFile
     from usernsplan.model import Allocation, HostState
@@ -56,7 +56,7 @@ class Grants:
         """
         for one in _holdings(allocation):
             have = self._of(one)
-            if have and _raw(have) != one.wanted:
+            if have and _raw(have) != one.wanted and one.owner != ROOT:
                 start = self._only_start(allocation)
                 adopt = "" if start is None else f"'--start {start}' adopts it as it is; or "
                 raise RefusedError(
@@ -79,14 +79,20 @@ class Grants:
         """Grant a new allocation; where its lines stand already, they become ours. See refuse_other_lines."""
         self.refuse_other_lines(allocation)
         for one in _holdings(allocation):
-            if not self._of(one):
+            if one.owner == ROOT:
+                self._grant_root(one)
+            elif not self._of(one):
                 self._in[one.path] += one.wanted
 
     def widen(self, allocation: Allocation, owner: str) -> None:
         """Grant an allocation that stands to a further owner."""
         for one in _holdings(allocation, owner):
-            have = _raw(self._of(one))
-            self._in[one.path] += [line for line in one.wanted if line not in have]
+            self._grant_root(one) if owner == ROOT else self._in[one.path].extend(one.wanted)
+
+    def _grant_root(self, one: _Holding) -> None:
+        """Add what root lacks: a line that several shared maps need stands once."""
+        have = (*_raw(self._of(one)), *self._in[one.path])
+        self._in[one.path] += [line for line in one.wanted if line not in have]
 
     def restore(self, allocation: Allocation) -> None:
         """Put back lines that somebody took out or sorted into another order; where they stand, nothing is done."""
@@ -101,18 +107,28 @@ class Grants:
                     hint=f"its own are {' and '.join(map(_shown, one.wanted))}: take the others out",
                 )
             self._refuse_lost_range(allocation)
-            self._out[one.path] += have
-            self._in[one.path] += one.wanted
+            if one.owner == ROOT:
+                self._grant_root(one)
+            else:
+                self._out[one.path] += have
+                self._in[one.path] += one.wanted
             what = "in another order, which changes Docker's map" if len(have) == len(one.wanted) else "missing"
             message = f"{place}: the lines of '{allocation.name}' are {what}"
             self.findings.append(Finding("USN109", "warning", message, "they are put back as they were granted"))
 
-    def remove(self, allocation: Allocation) -> None:
-        """Take the lines of an allocation out; nothing but these very lines is touched."""
+    def remove(self, allocation: Allocation, kept: Container[tuple[str, bytes]]) -> None:
+        """Take the lines of an allocation out; nothing but these very lines is touched.
+
+        ``kept`` are lines of root's, by file, that others need: see ``needed_of_root``.
+        """
         for one in _holdings(allocation):
             have = self._of(one)
             place = self._state.layout.path(one.path)
-            self._out[one.path] += [raw for raw in _raw(have) if raw in one.wanted]
+            if one.owner == ROOT:
+                out = [raw for raw in _raw(have) if (one.path, raw) not in kept and raw not in self._out[one.path]]
+            else:
+                out = [raw for raw in _raw(have) if raw in one.wanted]
+            self._out[one.path] += out
             if len(have) < len(one.wanted):
                 self.findings.append(
                     Finding("USN110", "warning", f"{place}: lines of '{allocation.name}' were gone already")
@@ -157,6 +173,13 @@ class Grants:
                 f"'{allocation.name}' has lost its lines, and {overlap} of its range is now {whose}",
                 hint=f"undo that, or '{self._state.layout.command(f'release {allocation.name}')}' and allocate it anew",
             )
+
+
+def needed_of_root(allocations: Iterable[Allocation]) -> frozenset[tuple[str, bytes]]:
+    """The lines, by file, that root needs for these allocations."""
+    return frozenset(
+        (one.path, raw) for a in allocations for one in _holdings(a) if one.owner == ROOT for raw in one.wanted
+    )
 
 
 class _Holding(NamedTuple):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from usernsplan.engines import ENGINES, known, verdict
+from usernsplan.engines import ENGINES, known, pool_of, verdict
 from usernsplan.errors import InvalidValueError, RefusedError
 from usernsplan.formats.subid import Grant
 from usernsplan.layout import SUBUID
@@ -13,8 +13,9 @@ from usernsplan.model import DEFAULT_NAME, ROOT, Finding
 from usernsplan.strategies import SLOT, PerContainer, in_subid
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
+    from usernsplan.engines import Pool
     from usernsplan.model import AllocateRequest, Allocation, HostState
 
 # These take ids for containers out of all of root's lines.
@@ -35,16 +36,15 @@ def chosen(state: HostState, request: AllocateRequest) -> tuple[str, ...]:
     return tuple(name for name in found if not ENGINES[name].also or not state.engines.intersection(_TAKE_ROOTS))
 
 
-def pools(state: HostState, request: AllocateRequest, engines: Iterable[str]) -> tuple[AllocateRequest, ...]:
+def pools(state: HostState, request: AllocateRequest, engines: Collection[str]) -> tuple[AllocateRequest, ...]:
     """A request for each pool that these engines want.
 
     Raises RefusedError under another strategy than per-container, where the engine was named.
     """
     sizes, found = dict(request.pools), []
-    for name in engines:
-        pool = ENGINES[name].pool
-        if pool is None:
-            continue
+    wanted = [name for name in engines if ENGINES[name].pool]
+    for name in wanted:
+        pool = cast("Pool", ENGINES[name].pool)
         if request.strategy.name != PerContainer.name:
             if request.engines is None:
                 continue
@@ -54,35 +54,48 @@ def pools(state: HostState, request: AllocateRequest, engines: Iterable[str]) ->
             )
         count = sizes.pop(name, None)
         stands = next((a for a in state.ledger.allocations if a.name == a.owner == pool.owner), None)
+        if request.engines is None and not stands and pool.owner in state.subuid.by_owner():
+            # Somebody else's arrangement; an engine that is merely installed is no reason to object to it.
+            continue
         if stands and stands.held and count is None:
-            strategy = PerContainer(stands.held.count)
-        elif count is not None and count < 1:
-            raise InvalidValueError(f"{pool.option} {count}: a pool is for one container at least")
+            size = stands.held.count
         else:
-            strategy = PerContainer(SLOT * (count or pool.containers))
-        asked = replace(request, names=(pool.owner,), strategy=strategy, owner=pool.owner, start=None, daemon=None)
-        found.append(asked)
+            size = SLOT * (pool.containers if count is None else count)
+        try:
+            strategy = PerContainer(size)
+        except InvalidValueError as error:
+            raise InvalidValueError(f"{pool.option} {count}: no such pool, {size} ids", hint=error.hint) from error
+        # --start is about one allocation: that of the one pool where no container is named.
+        alone = wanted == [name] and not request.names and request.engines is not None and "docker" not in engines
+        start = request.start if alone else None
+        found.append(
+            replace(request, names=(pool.owner,), strategy=strategy, owner=pool.owner, start=start, daemon=None)
+        )
     for name in sizes:
         option = ENGINES[name].pool
         raise InvalidValueError(f"{option.option if option else name} without its engine", hint=f"say --engine {name}")
     return tuple(found)
 
 
-def accounts(request: AllocateRequest, engines: Iterable[str], allocations: Iterable[Allocation]) -> tuple[str, ...]:
+def pool_named(name: str) -> str | None:
+    """The engine whose pool has this name."""
+    return next((engine for engine, it in ENGINES.items() if it.pool and it.pool.owner == name), None)
+
+
+def accounts(engines: Iterable[str], allocations: Iterable[Allocation]) -> tuple[str, ...]:
     """Who has to be an account: the kubelet's user, and each remap user of a Docker daemon of its own."""
-    found = [pool.owner for name in engines if (pool := ENGINES[name].pool) and pool.account and _per(request)]
-    if "docker-instance" in engines:
-        found += [a.owner for a in allocations if a.owner != ROOT]
+    found = []
+    for allocation in allocations:
+        pool = ENGINES[engine].pool if (engine := pool_of(allocation)) else None
+        is_remap = pool is None and "docker-instance" in engines and verdict("docker-instance", allocation).can
+        if is_remap or (pool and pool.account):
+            found.append(allocation.owner)
     return tuple(dict.fromkeys(found))
 
 
-def _per(request: AllocateRequest) -> bool:
-    return request.strategy.name == PerContainer.name
-
-
 def further_owners(engines: Iterable[str], allocation: Allocation) -> tuple[str, ...]:
-    """Who is to have a container's lines besides their owner."""
-    if allocation.name == DEFAULT_NAME or not in_subid(allocation.strategy, allocation.mapping):
+    """Who is to have a container's lines besides their owner; a pool is granted to its engine alone."""
+    if allocation.name == DEFAULT_NAME or pool_of(allocation) or not in_subid(allocation.strategy, allocation.mapping):
         return ()
     also = (ENGINES[name].also for name in engines)
     return tuple(sorted({owner for owner in also if owner and owner != allocation.owner}))

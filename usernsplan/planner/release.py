@@ -9,7 +9,7 @@ from usernsplan.formats import daemon_json
 from usernsplan.layout import DAEMON_JSON
 from usernsplan.model import Change, Finding, LedgerChange, Plan
 from usernsplan.planner import daemon
-from usernsplan.planner.grants import Grants
+from usernsplan.planner.grants import Grants, needed_of_root
 
 if TYPE_CHECKING:
     from usernsplan.model import Allocation, HostState, ReleaseRequest
@@ -31,8 +31,9 @@ def _release(state: HostState, names: tuple[str, ...], *, yes: bool) -> Plan:
             raise UnknownNameError(f"nothing is allocated under the name '{name}'; nothing was released")
     gone = tuple(known[name] for name in names)
     grants = Grants(state)
+    kept = needed_of_root(a for a in state.ledger.allocations if a.name not in names)
     for allocation in gone:
-        grants.remove(allocation)
+        grants.remove(allocation, kept)
     docker = _unpoint(state, gone, yes=yes)
     held = tuple((allocation.name, allocation.held) for allocation in gone if allocation.held)
     forget = " ".join(name for name, _ in held)

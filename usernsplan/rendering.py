@@ -6,6 +6,8 @@ What an engine reads is decided in engines; here the host is read, the kernel as
 from __future__ import annotations
 
 import json
+import os
+import stat
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -48,6 +50,7 @@ def rendering(request: RenderRequest, root: str = "/") -> Rendered:
         layout=layout,
         why_no_idmap=partial(_why_no_idmap, layout),
         name_of=partial(_name_of, layout),
+        owner_of=partial(_owner_of, layout),
         rootless=request.rootless,
     )
     wishes = [Wish.parse(words) for words in request.volumes]
@@ -180,6 +183,18 @@ def _name_of(layout: Layout, path: str) -> str:
     top = layout.real.rstrip("/")
     inside = path[len(top) :] if top and f"{path}/".startswith(f"{top}/") else path
     return files.real(layout, inside or "/", follow=True)[len(top) :] or "/"
+
+
+def _owner_of(layout: Layout, path: str) -> int | None:
+    """The host uid of a folder; None where it is not there yet. Raises InvalidValueError for what is no folder."""
+    try:
+        found = os.stat(layout.real.rstrip("/") + _name_of(layout, path))
+    except OSError:
+        return None
+    if not stat.S_ISDIR(found.st_mode):
+        hint = "a volume is a folder; mount a single file in the engine's own words"
+        raise InvalidValueError(f"--volume {path}: it is not a folder", hint=hint)
+    return found.st_uid
 
 
 def _why_no_idmap(layout: Layout, path: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -94,8 +93,8 @@ def test_a_container_of_its_own_name_is_dockers_once_what_the_note_says_is_done(
     [note] = told["notes"]
     with pytest.raises(recipes.DaemonFailed, match="usernsplan-web"), recipes.dockerd(host):
         pass
-    [command] = re.findall(r"'usernsplan ([^']*)'", note)
-    usernsplan(host, *shlex.split(command))
+    assert "the words that allocated it, with --daemon web, make both" in note
+    usernsplan(host, "allocate", "--strategy", "per-container", "web", "--daemon", "web")
     with recipes.dockerd(host) as docker:
         assert seen(docker.run(["sh", "-c", ASK])) == (planned(host, "web"), "1")
     assert json.loads(usernsplan(host, "render", "docker", "web", "--json"))["notes"] == []

@@ -77,7 +77,11 @@ UNITS = ["docker-instance." + suffix for suffix in ("per-container", "single-uid
 def rendered(stem: str) -> Rendered:
     engine, _, suffix = stem.partition(".")
     kind, _, variant = suffix.partition("+")
-    return render(engine, ALLOCATIONS[kind], ASKED[variant])
+    allocation = ALLOCATIONS[kind]
+    if engine in {"lxc", "lxd", "incus"}:
+        # The lines of root's are theirs only where they were granted.
+        allocation = replace(allocation, also=("root",))
+    return render(engine, allocation, ASKED[variant])
 
 
 def golden(name: str) -> str:

@@ -8,6 +8,7 @@ import json
 import re
 import shlex
 import string
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,7 +22,7 @@ from usernsplan.engines import ENGINES, render
 from usernsplan.engines.base import Asked
 from usernsplan.engines.mounts import Ground, Wish, decide
 from usernsplan.errors import InvalidValueError, RefusedError
-from usernsplan.model import LedgerState, Mount, Volume
+from usernsplan.model import LedgerState, Mount, Quarantined, Volume
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +31,7 @@ OPTIONS = ("ro", "rw", "U", "idmap")
 ASKS = [frozenset(found) for count in range(5) for found in itertools.combinations(OPTIONS, count)]
 GOOD = [found for found in ASKS if not {"ro", "rw"} <= found and not {"U", "idmap"} <= found]
 WEB = per_container("web", 524288)
+DB = per_container("db", 589824)
 SINGLE = Allocation(
     "web",
     "usernsplan-web",
@@ -206,7 +208,7 @@ def decided(
     source: str = "/srv/web",
     fixed: str = "/srv/web",
 ) -> tuple[Mount, tuple[str, ...]]:
-    ledger = LedgerState((allocation,), volumes=(Volume(fixed, holder, "own"),) if holder else ())
+    ledger = LedgerState((allocation, DB), volumes=(Volume(fixed, holder, "own"),) if holder else ())
     wish = Wish(source, "/data", options)
     [mount], notes = decide(engine, allocation, [wish], Ground(ledger, layout, lambda _: why))
     assert (mount.source, mount.destination, mount.read_only) == (source, "/data", "ro" in options)
@@ -349,6 +351,52 @@ def test_rootless_podman_cannot_map_the_ids_of_a_mount(engine: str) -> None:
     assert "fix-volume /srv/web" in note
     with pytest.raises(RefusedError, match="cannot map the ids"):
         decide(engine, WEB, [Wish("/srv/web", "/data", frozenset({"idmap"}))], ground)
+
+
+def one(wish: Wish, ledger: LedgerState, owner: int | None = None) -> tuple[Mount, str]:
+    """What becomes of one volume in Podman, where nothing speaks against an idmap."""
+    ground = Ground(ledger, HOST, lambda _: "", owner_of=lambda _: owner)
+    [mount], notes = decide("podman", WEB, [wish], ground)
+    return mount, "".join(notes)
+
+
+@pytest.mark.parametrize(
+    ("allocated", "fixed", "released", "said"),
+    [
+        ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z", "", ""),
+        ("2026-01-03T00:00:00Z", "2026-01-02T00:00:00Z", "2026-01-02T12:00:00Z", "web's former range"),
+        # The ledger's clock ticks seconds: fixed, released and allocated anew within one.
+        ("2026-01-02T00:00:00Z", "2026-01-02T00:00:00Z", "2026-01-02T00:00:00Z", "web's former range"),
+        ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z", "2025-12-31T00:00:00Z", ""),
+    ],
+    ids=["standing", "anew", "anew at once", "fixed after that"],
+)
+def test_a_volume_of_a_range_that_was_released_is_not_the_new_ones(
+    allocated: str, fixed: str, released: str, said: str
+) -> None:
+    kept = (Quarantined("web", IdRange(458752, 65536), released),) if released else ()
+    ledger = LedgerState((replace(WEB, since=allocated),), kept, volumes=(Volume("/srv/web", "web", "own", fixed),))
+    mount, note = one(Wish("/srv/web", "/data"), ledger)
+    assert mount.owners == "plain"
+    assert said in note
+    assert bool(note) == bool(said)
+
+
+@pytest.mark.parametrize(
+    ("owner", "owners", "said"),
+    [
+        (524288, "plain", ""),
+        (524288 + 999, "plain", ""),
+        (589824, "plain", "has to be given to the container: usernsplan fix-volume /srv/web --container web --from db"),
+        (0, "idmap", "host root's"),
+        (None, "idmap", "host root's"),
+    ],
+)  # fmt: skip
+def test_a_folder_whose_owner_is_in_a_range_carries_that_ranges_ids(owner: int | None, owners: str, said: str) -> None:
+    mount, note = one(Wish("/srv/web", "/data"), LedgerState((WEB, DB)), owner)
+    assert mount.owners == owners
+    assert said in note
+    assert bool(note) == bool(said)
 
 
 def test_two_volumes_cannot_be_mounted_on_one_place() -> None:
@@ -498,7 +546,7 @@ def _lxc(text: str) -> Read:
     if SPECIAL.search(source + target) or (kind, rest) != ("none", ["0", "0"]) or target.startswith("/"):
         raise MisreadError(value)
     said = options.split(",")
-    if not {"bind", "create=dir"} <= set(said) <= {"bind", "create=dir", "ro", "idmap=container"}:
+    if not {"rbind", "create=dir"} <= set(said) <= {"rbind", "create=dir", "ro", "idmap=container"}:
         raise MisreadError(value)
     return source, "/" + target, "ro" in said
 

@@ -37,10 +37,12 @@ class Docker:
         text = daemon_json.with_remap(config, allocation.owner)
         if not config.has(daemon_json.NO_NEW_PRIVILEGES):
             text = daemon_json.with_value(daemon_json.parse(text, ""), daemon_json.NO_NEW_PRIVILEGES, value=True)
+        # The default allocation is made by naming none, and Docker is pointed at it then.
+        option = "--engine docker" if allocation.name == DEFAULT_NAME else f"--daemon {allocation.name}"
         return Rendered(
             text.decode().removesuffix("\n"),
             (File(DAEMON_JSON, text.decode()), *subid_files(allocation)),
-            (*needs(allocation, asked), *run_with("docker run", asked.mounts)),
+            (*needs(allocation, asked, option), *run_with("docker run", asked.mounts)),
         )
 
 
@@ -55,23 +57,21 @@ def can_lay(allocation: Allocation) -> Verdict:
     return EXACTLY
 
 
-def needs(allocation: Allocation, asked: Asked) -> tuple[str, ...]:
-    """What has to be on the host before a daemon with this remap starts, as far as it is not."""
+def needs(allocation: Allocation, asked: Asked, option: str) -> tuple[str, ...]:
+    """What has to be on the host before a daemon with this remap starts, as far as it is not.
+
+    ``option``, added to the words that made the allocation, makes it so.
+    """
     notes = []
     state = asked.state
     if state is None or not (state.accounts.user(allocation.owner) and state.accounts.group(allocation.owner)):
         notes.append(
             f"Docker starts only where {allocation.owner} is an account with a group of its name: "
-            f"'usernsplan allocate --strategy {allocation.strategy}{_words(allocation)}' makes both"
+            f"the words that allocated it, with {option}, make both"
         )
     if allocation.mapping.gids.to_host(TTY) is None:
         notes.append("Docker mounts /dev/pts for gid 5, which is not mapped: start containers with --tmpfs /dev/pts")
     return tuple(notes)
-
-
-def _words(allocation: Allocation) -> str:
-    """The default allocation is made by naming none, and is what Docker is pointed at then."""
-    return "" if allocation.name == DEFAULT_NAME else f" {allocation.name} --daemon {allocation.name}"
 
 
 def run_with(command: str, mounts: tuple[Mount, ...]) -> tuple[str, ...]:

@@ -82,10 +82,7 @@ class DockerInstance:
                 f"this is {config}; --out DIR writes it there, and {unit.path} beside it",
                 f"systemctl enable --now {name}, then: {client} run …",
                 f"it has no bridge, so that no other daemon's is touched: '{client} network create' makes one",
-                *(
-                    note.replace("--daemon " + allocation.name, "--engine docker-instance")
-                    for note in needs(allocation, asked)
-                ),
+                *needs(allocation, asked, "--engine docker-instance"),
                 *run_with(f"{client} run", asked.mounts),
             ),
         )

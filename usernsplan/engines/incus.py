@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from usernsplan.engines.base import EXACTLY, Asked, Rendered, Verdict, no, quoted, subid_files
-from usernsplan.engines.lxc import maps_root, roots_lines
+from usernsplan.engines.base import EXACTLY, Asked, Rendered, Verdict, no, quoted
+from usernsplan.engines.lxc import maps_root, roots_files, roots_lines
 from usernsplan.strategies import SLOT, in_subid
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from usernsplan.mapping import Extent
     from usernsplan.model import Allocation, Mount
+
+_SHIFT = "idmap needs a daemon that finds idmapped mounts: LXD 5.0 finds none on newer kernels, and the start fails"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +55,10 @@ class Incus:
             lines += _device(number, mount)
         return Rendered(
             "\n".join(lines),
-            subid_files(allocation, "root"),
+            roots_files(allocation),
             (
-                f"use it so: {self.program} init IMAGE {allocation.name} < FILE",
+                f"use it so: {self.program} init IMAGE NAME < FILE",
+                *[_SHIFT] * any(mount.owners == "idmap" for mount in asked.mounts),
                 *roots_lines(allocation),
                 f"root's first line has to be another, of {SLOT} ids or more: other instances get the whole of it",
             ),

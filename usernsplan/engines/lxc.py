@@ -25,6 +25,8 @@ class Lxc:
 
     def verdict(self, allocation: Allocation) -> Verdict:
         """Any map that lies in subuid, where newuidmap looks for it; one that has host root LXC writes itself."""
+        if None in {allocation.mapping.uids.to_host(0), allocation.mapping.gids.to_host(0)}:
+            return no("it starts containers as their root, and container id 0 is not mapped")
         if not maps_root(allocation) and not in_subid(allocation.strategy, allocation.mapping):
             return no("newuidmap grants only what is in subuid, and this one is not written there")
         return EXACTLY
@@ -36,7 +38,7 @@ class Lxc:
         path = f"/var/lib/lxc/{allocation.name}/usernsplan.conf"
         notes = [f"the container's config takes it in with: lxc.include = {path}"]
         notes += roots_lines(allocation)
-        return Rendered(text, (File(path, text + "\n"), *subid_files(allocation, "root")), tuple(notes))
+        return Rendered(text, (File(path, text + "\n"), *roots_files(allocation)), tuple(notes))
 
 
 def maps_root(allocation: Allocation) -> bool:
@@ -52,8 +54,13 @@ def roots_lines(allocation: Allocation) -> tuple[str, ...]:
         return (
             "newuidmap wants the lines to be root's too; this is Docker's: allocate one by name, with --engine lxc",
         )
-    again = f"usernsplan allocate --strategy {allocation.strategy} {allocation.name} --engine lxc"
-    return (f"newuidmap wants the lines to be root's too: '{again}' grants them",)
+    again = f"the words that allocated '{allocation.name}', with --engine lxc"
+    return (f"newuidmap wants the lines to be root's too: {again}, grant them",)
+
+
+def roots_files(allocation: Allocation) -> tuple[File, ...]:
+    """Root's lines, where they were granted: others would stay when the allocation is released."""
+    return subid_files(allocation, "root") if "root" in {allocation.owner, *allocation.also} else ()
 
 
 def _idmap(kind: str, ids: IdMap) -> list[str]:
@@ -62,7 +69,8 @@ def _idmap(kind: str, ids: IdMap) -> list[str]:
 
 def _entry(mount: Mount) -> str:
     """A line as in fstab(5), whose target is without the leading slash."""
-    options = ["bind", "create=dir", *["ro"] * mount.read_only, *["idmap=container"] * (mount.owners == "idmap")]
+    # rbind: LXC cannot bind a folder alone in which something is mounted.
+    options = ["rbind", "create=dir", *["ro"] * mount.read_only, *["idmap=container"] * (mount.owners == "idmap")]
     target = plain(mount.destination).lstrip("/")
     return f"lxc.mount.entry = {plain(mount.source)} {target} none {','.join(options)} 0 0"
 

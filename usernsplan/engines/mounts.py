@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from usernsplan.layout import Layout
-    from usernsplan.model import Allocation, LedgerState
+    from usernsplan.model import Allocation, LedgerState, Volume
 
 _WORDS = re.compile(r"(?P<source>/.*?):(?P<destination>/[^:]*)(?::(?P<options>[^:/]*))?", re.DOTALL)
 _OPTIONS = ("ro", "rw", "U", "idmap")
@@ -58,18 +58,24 @@ class Wish:
         return cls(spelt["source"].rstrip("/"), spelt["destination"].rstrip("/"), options)
 
 
+def _unknown(path: str) -> None:
+    del path
+
+
 @dataclass(frozen=True, slots=True)
 class Ground:
     """What a decision on volumes stands on besides the words.
 
-    ``name_of`` a path is its name in the ledger, symlinks resolved; ``why_no_idmap`` of a path is "" where it can be
-    mounted with an idmap. ``rootless``: for an account's own Podman, which cannot map the ids of a mount.
+    ``name_of`` a path is its name in the ledger, symlinks resolved; ``owner_of`` is the host uid of the folder, None
+    where it cannot be told; ``why_no_idmap`` of a path is "" where it can be mounted with an idmap. ``rootless``: for
+    an account's own Podman, which cannot map the ids of a mount.
     """
 
     ledger: LedgerState
     layout: Layout
     why_no_idmap: Callable[[str], str]
     name_of: Callable[[str], str] = str
+    owner_of: Callable[[str], int | None] = _unknown
     rootless: bool = False
 
 
@@ -91,8 +97,8 @@ def decide(
 
 def _one(name: str, allocation: Allocation, wish: Wish, on: Ground) -> tuple[Mount, str]:
     source, can = wish.source, _idmap_of(name, allocation, on)
-    whose = _whose(on.name_of(source), on.ledger)
-    fix = _fix(allocation, wish, whose, on.layout)
+    whose = _whose(on.name_of(source), on.owner_of(source), on.ledger)
+    fix = _fix(allocation, wish, whose, on)
     is_right = _is_identity(allocation) or whose == (allocation.name,)
     owners: Literal["plain", "idmap", "U"] = "plain"
     why = f"its files carry the host ids of {', '.join(whose)}" if whose else ""
@@ -125,27 +131,43 @@ def _idmap_of(name: str, allocation: Allocation, on: Ground) -> str:
     return "no" if on.rootless or (can == "itself" and allocation.strategy == SingleUid.name) else can
 
 
-def _whose(path: str, ledger: LedgerState) -> tuple[str, ...]:
-    """Whose host ids the files of a folder carry by the ledger: it lies in a fixed volume, or holds some."""
+def _whose(path: str, owner: int | None, ledger: LedgerState) -> tuple[str, ...]:
+    """Whose host ids the files of a folder carry: by the ledger, or because the folder's owner is in a range of theirs.
+
+    By the ledger it lies in a fixed volume, or holds some. What was fixed for a name before it was released and
+    allocated anew carries the ids of its former range.
+    """
+    held = [a.name for a in ledger.allocations if owner is not None and a.held and owner in a.held]
+    if held:
+        return tuple(held)
+    names = {v.path: v.name if _is_since(v, ledger) else f"{v.name}'s former range" for v in ledger.volumes}
     inside = f"{path.rstrip('/')}/"
-    above = [v for v in ledger.volumes if inside.startswith(f"{v.path.rstrip('/')}/")]
+    above = [path for path in names if inside.startswith(f"{path.rstrip('/')}/")]
     if above:
-        return (max(above, key=lambda v: len(v.path)).name,)
+        return (names[max(above, key=len)],)
     # The others in it are still the host's.
-    below = sorted({v.name for v in ledger.volumes if v.path.startswith(inside)})
+    below = sorted({names[path] for path in names if path.startswith(inside)})
     return (*below, "the host") if below else ()
+
+
+def _is_since(volume: Volume, ledger: LedgerState) -> bool:
+    """Tell whether a volume was fixed since its name was allocated, and not for what had the name before."""
+    made = next((a.since for a in ledger.allocations if a.name == volume.name), None)
+    released = (q.since for q in ledger.quarantined if q.name == volume.name)
+    return made is not None and made <= volume.since and all(at < volume.since for at in released)
 
 
 def _is_identity(allocation: Allocation) -> bool:
     return all(e.container == e.host for ids in (allocation.mapping.uids, allocation.mapping.gids) for e in ids)
 
 
-def _fix(allocation: Allocation, wish: Wish, whose: tuple[str, ...], layout: Layout) -> str:
+def _fix(allocation: Allocation, wish: Wish, whose: tuple[str, ...], on: Ground) -> str:
     """What gives a volume to the container, whoever has it now."""
     if pool_of(allocation):
         return "say :U, because the range is known only when the container runs"
-    former = f" --from {whose[0]}" if len(whose) == 1 and whose[0] != allocation.name else ""
-    return layout.command(f"fix-volume {shlex.quote(wish.source)} --container {allocation.name}{former}")
+    others = {a.name for a in on.ledger.allocations} - {allocation.name}
+    former = f" --from {whose[0]}" if len(whose) == 1 and whose[0] in others else ""
+    return on.layout.command(f"fix-volume {shlex.quote(wish.source)} --container {allocation.name}{former}")
 
 
 def _fix_back(wish: Wish, layout: Layout) -> str:

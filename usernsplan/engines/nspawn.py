@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from usernsplan.engines.base import EXACTLY, Asked, File, Rendered, Verdict, no, only_extent, plain
@@ -9,6 +10,9 @@ from usernsplan.strategies import SLOT
 
 if TYPE_CHECKING:
     from usernsplan.model import Allocation, Mount
+
+# Labels of a host name, up to 64 characters in all: machine names of systemd.
+_MACHINE = re.compile(r"(?=.{1,64}$)[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*")
 
 
 class Nspawn:
@@ -39,12 +43,15 @@ class Nspawn:
         ]
         lines += [f"Bind{'ReadOnly' if m.read_only else ''}={_bind(m)}" for m in asked.mounts]
         path = f"/etc/systemd/nspawn/{allocation.name}.nspawn"
+        files: tuple[File, ...] = (File(path, "\n".join(lines) + "\n"),)
         notes = [
             f"--out DIR writes {path}, for machinectl and 'systemd-nspawn -M {allocation.name} --settings=override'"
         ]
+        if not _MACHINE.fullmatch(allocation.name):
+            files, notes = (), [f"'{allocation.name}' is no name of a machine: there is no .nspawn file for it"]
         if count != SLOT or start % SLOT:
             notes.append("ownership 'chown' wants a base and a count of 65536; 'map' does not")
-        return Rendered(" ".join(flags), (File(path, "\n".join(lines) + "\n"),), tuple(notes))
+        return Rendered(" ".join(flags), files, tuple(notes))
 
 
 def _bind(mount: Mount) -> str:

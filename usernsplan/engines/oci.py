@@ -6,6 +6,8 @@ https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#user-na
 from __future__ import annotations
 
 import json
+import posixpath
+import shlex
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from usernsplan.engines.base import EXACTLY, Asked, Rendered, Verdict
@@ -48,7 +50,9 @@ class Oci:
         changed = _patched(config, linux, mounts, asked.place)
         # As it is, where it says all this already, however it was indented.
         text = asked.bundle if changed == config else json.dumps(changed, indent=2, ensure_ascii=False) + "\n"
-        notes.append("the bundle's root file system has to belong to these ids: 'usernsplan fix-volume … --mode shift'")
+        if rootfs := _rootfs(changed, asked.place):
+            fix = f"usernsplan fix-volume {shlex.quote(rootfs)} --container {allocation.name} --mode shift"
+            notes.append(f"the root file system has to belong to these ids: {fix}")
         return Rendered(text, (), (*notes, *_odd_mounts(changed, allocation.mapping)))
 
 
@@ -105,6 +109,13 @@ def _patched(config: dict[str, Any], linux: dict[str, Any], mounts: list[dict[st
     standing = [destinations.pop(m.get("destination"), m) for m in config.get("mounts") or []]
     more = {"mounts": [*standing, *destinations.values()]} if mounts else {}
     return {**config, **more, "linux": merged}
+
+
+def _rootfs(config: dict[str, Any], place: str) -> str | None:
+    """The path of the bundle's root file system."""
+    root = config.get("root")
+    path = root.get("path") if isinstance(root, dict) else None
+    return posixpath.join(posixpath.dirname(place), path) if isinstance(path, str) else None
 
 
 def _odd_mounts(config: dict[str, Any], mapping: Mapping) -> Iterator[str]:

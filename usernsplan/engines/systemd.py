@@ -44,13 +44,13 @@ class Systemd:
         ]
         text = "\n".join(lines)
         path = f"/etc/systemd/system/{allocation.name}.service.d/10-usernsplan.conf"
-        nobody = f"useradd --uid {uid} --gid {gid} --no-create-home --shell /usr/sbin/nologin {allocation.owner}"
+        nobody = f"useradd --uid {uid} --gid {gid} --no-create-home --shell /usr/sbin/nologin u{uid}"
         return Rendered(
             text,
             (File(path, text + "\n"),),
             (
                 f"this is {path}; then: systemctl daemon-reload",
-                f"the id has to be an account's: groupadd --gid {gid} {allocation.owner} && {nobody}",
+                f"the id has to be an account's; if it is none: groupadd --gid {gid} u{uid} && {nobody}",
             ),
         )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
 from contextlib import suppress
 
 _AT_FDCWD, _AT_EMPTY_PATH = -100, 0x1000
@@ -26,6 +27,8 @@ class _MountAttr(ctypes.Structure):
 
 def why_not(path: str) -> str:
     """Why the folder at ``path`` cannot be mounted with an idmap, or "" where it can."""
+    if _has_mounts(path):
+        return "something is mounted in it"
     if os.geteuid() != 0:
         return "only root can ask the kernel whether it can be"
     try:
@@ -33,21 +36,32 @@ def why_not(path: str) -> str:
     except OSError as error:
         return f"no user namespace can be made ({_reason(error)})"
     try:
-        tree = _call(_OPEN_TREE, _AT_FDCWD, os.fsencode(path), _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC)
-        try:
-            wanted = _MountAttr(_MOUNT_ATTR_IDMAP, 0, 0, namespace)
-            _call(_MOUNT_SETATTR, tree, b"", _AT_EMPTY_PATH, ctypes.byref(wanted), ctypes.sizeof(wanted))
-        finally:
-            os.close(tree)
+        _try(path, namespace)
     except FileNotFoundError:
         return "it does not exist yet"
     except OSError as error:
-        if error.errno == errno.EINVAL:
-            return "its file system cannot be, or something is mounted in it"
-        return f"the kernel says {_reason(error)}"
+        return "its file system cannot be" if error.errno == errno.EINVAL else f"the kernel says {_reason(error)}"
     finally:
         os.close(namespace)
     return ""
+
+
+def _try(path: str, namespace: int) -> None:
+    """Map the ids of a detached mount of the folder. Raises OSError as the kernel answers."""
+    tree = _call(_OPEN_TREE, _AT_FDCWD, os.fsencode(path), _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC)
+    try:
+        wanted = _MountAttr(_MOUNT_ATTR_IDMAP, 0, 0, namespace)
+        _call(_MOUNT_SETATTR, tree, b"", _AT_EMPTY_PATH, ctypes.byref(wanted), ctypes.sizeof(wanted))
+    finally:
+        os.close(tree)
+
+
+def _has_mounts(path: str) -> bool:
+    """Tell whether something is mounted below a folder: engines differ in what they make of it. See mountinfo(5)."""
+    below = os.path.realpath(path).rstrip("/") + "/"
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+        points = (re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), line.split(" ")[4]) for line in file)
+        return any(point.startswith(below) and point != below for point in points)
 
 
 def _namespace() -> int:

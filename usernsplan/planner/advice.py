@@ -80,7 +80,7 @@ def _login_defs(state: HostState) -> Iterator[Finding]:
 def _dockerroot(state: HostState, strategy: Shared) -> Iterator[Finding]:
     if strategy.identity:
         return
-    ours = {allocation.owner for allocation in state.ledger.allocations}
+    ours = {owner for a in state.ledger.allocations for owner in (a.owner, *a.also)}
     user, group = state.accounts.user_of(strategy.dockerroot), state.accounts.group_of(strategy.dockerroot)
     whose = [f"the account '{user.name}'"] if user else []
     whose += [f"the group '{group.name}'"] if group else []

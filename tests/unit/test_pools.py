@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from tests.unit.states import asked, carried_out, state
-from usernsplan import FixRequest, SingleUid, make_plan
+from usernsplan import FixRequest, IdRange, SingleUid, make_plan
 from usernsplan.engines import pool_of, verdict
-from usernsplan.errors import InvalidValueError, RefusedError
+from usernsplan.errors import InvalidValueError, PoolExhaustedError, RefusedError
 from usernsplan.volume.decide import container_of
 
 WORDS: dict[str, Any] = {"engines": ("podman-auto", "kubernetes"), "pools": (("podman-auto", 3), ("kubernetes", 2))}
@@ -68,3 +69,25 @@ def test_a_pool_is_for_per_container_hosts() -> None:
 def test_words_that_cannot_be(words: dict[str, Any], why: str) -> None:
     with pytest.raises(InvalidValueError, match=why):
         make_plan(state(), asked("web", **words))
+
+
+def test_an_engine_that_is_merely_installed_stands_in_nobodys_way() -> None:
+    host = replace(state(login_defs=b"SUB_UID_MAX 700000\nSUB_GID_MAX 700000\n"), engines=frozenset({"kubernetes"}))
+    plan = make_plan(host, asked("web"))
+    assert [a.name for a in plan.allocations] == ["web"]
+    assert plan.changes[0].after == b"usernsplan-web:524288:65536\n"
+    assert [f.code for f in plan.findings if "kubelet" in f.message] == ["USN124"]
+    with pytest.raises(PoolExhaustedError):
+        make_plan(host, asked("web", engines=("kubernetes",)))
+
+
+def test_a_line_that_the_kubelet_has_already_is_left_alone_or_adopted() -> None:
+    theirs = b"kubelet:65536:7208960\n"
+    host = replace(state(theirs, theirs), engines=frozenset({"kubernetes"}))
+    assert [a.name for a in make_plan(host, asked("web")).allocations] == ["web"]
+    with pytest.raises(RefusedError, match="kubelet has 'kubelet:65536:7208960'") as caught:
+        make_plan(host, asked(engines=("kubernetes",)))
+    assert "'--start 65536' adopts it" in caught.value.hint
+    plan = make_plan(host, asked(engines=("kubernetes",), start=65536))
+    assert not plan.changes
+    assert [(a.name, a.held) for a in plan.ledger.add] == [("kubelet", IdRange(65536, 7208960))]

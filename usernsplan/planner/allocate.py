@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from usernsplan.engines import pool_of as pool_of_engine
-from usernsplan.errors import InvalidValueError, RefusedError
+from usernsplan.errors import InvalidValueError, RefusedError, UsernsplanError
 from usernsplan.ids import IdRange, IdSet
 from usernsplan.layout import NSSWITCH
-from usernsplan.model import DEFAULT_NAME, ROOT, Allocation, LedgerChange, Plan
+from usernsplan.model import DEFAULT_NAME, ROOT, Allocation, Finding, LedgerChange, Plan
 from usernsplan.planner import advice, daemon, needs
 from usernsplan.planner.grants import Grants
 from usernsplan.planner.names import check_name, check_owner, owner_of, refuse_account
@@ -49,12 +50,8 @@ def make_plan(state: HostState, request: AllocateRequest) -> Plan:
     _refuse_bypassed_files(state)
     _refuse_other_strategy(state, request.strategy)
     draft = _Draft(state, engines, Grants(state), {a.name: a for a in state.ledger.allocations})
-    for words, wanted in ((request, names), *((pool, pool.names) for pool in pools)):
-        for name in wanted:
-            if name in draft.known:
-                _refuse_other_words(state, draft.known[name], words)
-                draft.grants.restore(draft.known[name])
-        _allocate(draft, words, [name for name in wanted if name not in draft.known])
+    _take(draft, request, names)
+    left_out = [_take_pool(draft, pool, named=request.engines is not None) for pool in pools]
     if request.daemon in draft.known and request.daemon not in names:
         # What Docker is to be pointed at needs its lines too, named again or not.
         draft.grants.restore(draft.known[request.daemon])
@@ -62,7 +59,7 @@ def make_plan(state: HostState, request: AllocateRequest) -> Plan:
     also = {a.name: more for a in containers if (more := _widen(draft, a))}
     docker = _docker(draft, request, restart=bool(draft.grants.changes()))
     allocations = [replace(a, also=(*a.also, *also.get(a.name, ()))) for a in containers]
-    allocations += draft.of(name for pool in pools for name in pool.names)
+    allocations += draft.of(name for pool in pools for name in pool.names if name in draft.known | draft.new)
     made = daemon.with_accounts(state, needs.accounts(engines, allocations))
     return Plan(
         kind="allocate",
@@ -76,12 +73,34 @@ def make_plan(state: HostState, request: AllocateRequest) -> Plan:
             *advice.findings(state, request.strategy, allocations),
             *draft.grants.findings,
             *needs.findings(state, request, engines, containers),
+            *chain(*left_out),
             *docker.findings,
             *made.findings,
         ),
         next_steps=docker.next_steps + made.next_steps + advice.next_steps(state, request, draft.new.values()),
         unfinished=docker.unfinished or made.unfinished,
     )
+
+
+def _take(draft: _Draft, request: AllocateRequest, names: Iterable[str]) -> None:
+    """Put the lines of the names that are known back where they went, and make the others."""
+    for name in names:
+        if name in draft.known:
+            _refuse_other_words(draft.state, draft.known[name], request)
+            draft.grants.restore(draft.known[name])
+    _allocate(draft, request, [name for name in names if name not in draft.known])
+
+
+def _take_pool(draft: _Draft, pool: AllocateRequest, *, named: bool) -> tuple[Finding, ...]:
+    """The same for a pool. An engine that is merely installed stands in nobody's way: what it cannot have is told."""
+    try:
+        _take(draft, pool, pool.names)
+    except UsernsplanError as error:
+        if named:
+            raise
+        message = f"there is no pool for {pool.names[0]}, whose engine is installed: {error}"
+        return (Finding("USN124", "warning", message, error.hint),)
+    return ()
 
 
 def _widen(draft: _Draft, allocation: Allocation) -> tuple[str, ...]:
@@ -220,8 +239,9 @@ def _allocate(draft: _Draft, request: AllocateRequest, names: Iterable[str]) -> 
                 "--max: Docker takes its map from subuid, and a shared map past 65535 is never written there",
                 hint="leave --max out; for Podman and OCI, name the containers",
             )
-        draft.new[name] = replace(allocation, also=needs.further_owners(draft.engines, allocation))
-        draft.grants.add(draft.new[name])
+        allocation = replace(allocation, also=needs.further_owners(draft.engines, allocation))
+        draft.grants.add(allocation)
+        draft.new[name] = allocation
 
 
 def _owners(draft: _Draft, request: AllocateRequest, names: Iterable[str]) -> dict[str, str]:

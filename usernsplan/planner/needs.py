@@ -68,9 +68,8 @@ def pools(state: HostState, request: AllocateRequest, engines: Collection[str]) 
         # --start is about one allocation: that of the one pool where no container is named.
         alone = wanted == [name] and not request.names and request.engines is not None and "docker" not in engines
         start = request.start if alone else None
-        found.append(
-            replace(request, names=(pool.owner,), strategy=strategy, owner=pool.owner, start=start, daemon=None)
-        )
+        words = replace(request, names=(pool.owner,), strategy=strategy, owner=pool.owner, start=start, daemon=None)
+        found.append(words if request.engines is not None else replace(words, pool=None))
     for name in sizes:
         option = ENGINES[name].pool
         raise InvalidValueError(f"{option.option if option else name} without its engine", hint=f"say --engine {name}")

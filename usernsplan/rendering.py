@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import stat
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -16,20 +16,21 @@ from typing import TYPE_CHECKING
 from usernsplan import engines
 from usernsplan.engines.base import Asked
 from usernsplan.engines.mounts import Ground, Wish, decide
-from usernsplan.errors import HostChangedError, InvalidFileError, InvalidValueError, RefusedError
+from usernsplan.errors import InvalidFileError, InvalidValueError, RefusedError
 from usernsplan.formats import storage_conf, subid
 from usernsplan.host import files, idmap, locks, read
 from usernsplan.ids import IdRange
-from usernsplan.layout import SUBGID, SUBUID
+from usernsplan.layout import SUBUID
 from usernsplan.ledger import allocation_of, open_ledger
-from usernsplan.model import ROOT, Allocation, Change
+from usernsplan.model import Allocation, Change
+from usernsplan.planner.names import owner_of
 from usernsplan.planner.taken import POOL_START
 from usernsplan.strategies import PerContainer, Shared, SingleUid
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator
 
-    from usernsplan.engines.base import File, Rendered, Verdict
+    from usernsplan.engines.base import Rendered, Verdict
     from usernsplan.layout import Layout
     from usernsplan.model import LedgerState, RenderRequest
 
@@ -60,10 +61,12 @@ def rendering(request: RenderRequest, root: str = "/") -> Rendered:
         mounts=mounts,
         image=request.image,
         rootless=request.rootless,
-        bundle=None if request.bundle is None else _config(files.layout_at(request.bundle)),
+        bundle=None if request.bundle is None else _config(files.layout_at(request.bundle, "--bundle")),
         place=f"{request.bundle}{_CONFIG}",
     )
     found = engines.render(request.engine, allocation, asked)
+    if known.interrupted:
+        notes = ("a run is under way, or was interrupted: then the next allocate or release mends it", *notes)
     return replace(found, notes=(*found.notes, *notes))
 
 
@@ -74,7 +77,7 @@ def table(ledger: LedgerState, name: str = "") -> list[tuple[str, list[tuple[str
     else:
         usual = (Shared(), SingleUid(), PerContainer())
         asked = [
-            Allocation(it.name, "usernsplan-example", it.name, it.mapping(base), held)
+            Allocation(it.name, owner_of(it.name), it.name, it.mapping(base), held)
             for it in usual
             for base in (it.pool.start if it.pool else POOL_START,)
             for held in (IdRange(base, it.need.count) if it.need else None,)
@@ -82,30 +85,66 @@ def table(ledger: LedgerState, name: str = "") -> list[tuple[str, list[tuple[str
     return [(a.name, [(engine, engines.verdict(engine, a)) for engine in engines.ENGINES]) for a in asked]
 
 
-def patched(bundle: str, rendered: Rendered) -> tuple[Change, ...]:
-    """The change that a bundle needs; none where its config.json says all this already."""
-    before, after = _config(files.layout_at(bundle)).encode(), rendered.text.encode()
-    return (Change(_CONFIG, before, after),) if before != after else ()
+def delivered(
+    request: RenderRequest, root: str = "/", *, out: str | None = None, yes: bool = False, preview: bool = False
+) -> tuple[Rendered, tuple[Change, ...]]:
+    """Render, and bring the files to their places below ``out``, or patch the bundle; say what that changed.
 
-
-def placed(out: str, rendered: Rendered, *, yes: bool) -> tuple[Change, ...]:
-    """The changes that bring files to their places below ``out``.
-
-    Raises RefusedError where a file says something else, unless ``yes``; lines of subuid and subgid are added.
+    With ``preview`` nothing is written. Lines of subuid and subgid are never written here: ``allocate`` grants them,
+    and what the place lacks of them is noted. Raises what ``rendering`` raises, RefusedError where a file says
+    something else and neither ``yes`` is said nor all of it kept, and LockBusyError.
     """
-    layout = files.layout_at(out)
-    if not rendered.files:
+    where, option = (out, "--out") if request.bundle is None else (request.bundle, "--bundle")
+    layout = files.layout_at(where or "", option)
+    with nullcontext() if preview else _alone(layout):
+        rendered = rendering(request, root)
+        if request.bundle is None:
+            changes = _placed(layout, rendered, yes=yes)
+            rendered = replace(rendered, notes=(*rendered.notes, *_lacking(layout, rendered)))
+        else:
+            before, after = _config(layout).encode(), rendered.text.encode()
+            changes = (Change(_CONFIG, before, after),) if before != after else ()
+        if not preview:
+            files.write(layout, {change.path: change.after for change in changes})
+    return rendered, changes
+
+
+@contextmanager
+def _alone(layout: Layout) -> Iterator[None]:
+    """Keep other renderings out of a folder; and out of a host's, who else writes its files, by shadow's locks."""
+    with ExitStack() as stack:
+        if not os.path.isdir(layout.real):
+            # Where nothing comes of it, the folder that was made for the lock goes again.
+            stack.callback(_remove_empty, layout)
+        stack.enter_context(locks.folder_lock(layout))
+        if files.read(layout, SUBUID) is not None:
+            stack.enter_context(locks.subid_locks(layout))
+        yield
+
+
+def _remove_empty(layout: Layout) -> None:
+    with suppress(OSError):
+        os.rmdir(layout.real)
+
+
+def _placed(layout: Layout, rendered: Rendered, *, yes: bool) -> tuple[Change, ...]:
+    """The changes that bring files to their places."""
+    own = [file for file in rendered.files if file.into != "lines"]
+    if not own:
         raise InvalidValueError("--out: this has no place of its own", hint="without --out it is printed")
     changes = []
-    for file in rendered.files:
+    for file in own:
         before = files.read(layout, file.path)
-        after = _after(file, before)
         if before is None and file.into == "options":
             raise RefusedError(
                 f"{layout.path(file.path)} does not exist, and Podman wants it whole: nothing was written",
-                hint="copy the distribution's, of /usr/share/containers, or make it with driver, runroot and graphroot",
+                hint="make it first, with driver, runroot and graphroot: containers-storage.conf(5)",
             )
-        if before not in {None, after} and not (file.into or yes or _loses_nothing(before or b"", after)):
+        after = file.content.encode()
+        if before is not None and file.into == "options":
+            options = (line.partition(" = ")[::2] for line in file.content.splitlines())
+            after = storage_conf.with_options(before, dict(options), layout.path(file.path))
+        elif before not in {None, after} and not (yes or _loses_nothing(before or b"", after)):
             raise RefusedError(
                 f"{layout.path(file.path)} is there already and says something else; nothing was written",
                 hint="say --yes to replace it, or compare: without --out it is printed",
@@ -115,46 +154,15 @@ def placed(out: str, rendered: Rendered, *, yes: bool) -> tuple[Change, ...]:
     return tuple(changes)
 
 
-def write(root: str, changes: Sequence[Change]) -> None:
-    """Write what was decided, under shadow's locks where lines of others stand in a file.
-
-    Raises HostChangedError where a file is no longer what it was.
-    """
-    layout = files.layout_at(root)
-    with ExitStack() as stack:
-        if any(change.before is not None and change.path in {SUBUID, SUBGID} for change in changes):
-            stack.enter_context(locks.subid_locks(layout))
-        for change in changes:
-            if files.read(layout, change.path) != change.before:
-                raise HostChangedError(f"{layout.path(change.path)} was changed by somebody else meanwhile")
-        files.write(layout, {change.path: change.after for change in changes})
-
-
-def _after(file: File, before: bytes | None) -> bytes:
-    content = file.content.encode()
-    if not file.into or before is None:
-        return content
-    if file.into == "options":
-        options = (line.partition(" = ")[::2] for line in file.content.splitlines())
-        return storage_conf.with_options(before, dict(options))
-    return _with_lines(file, before, content.splitlines(keepends=True))
-
-
-def _with_lines(file: File, before: bytes, wanted: list[bytes]) -> bytes:
-    """The file with an owner's lines in their order, which is what makes Docker's map; of root's, any order will do.
-
-    Raises RefusedError where the owner has others: readers would join them.
-    """
-    owner = wanted[0].partition(b":")[0].decode()
-    have = [subid.ended(line.raw) for line in subid.parse(before).by_owner().get(owner, [])]
-    if owner == ROOT:
-        return subid.with_lines(before, (line for line in wanted if line not in have))
-    if set(have) - set(wanted):
-        raise RefusedError(
-            f"{file.path}: {owner} has other lines than those of this allocation; nothing was written",
-            hint="take them out: readers would join them",
-        )
-    return before if have == wanted else subid.with_lines(subid.without_lines(before, have), wanted)
+def _lacking(layout: Layout, rendered: Rendered) -> Iterator[str]:
+    """What the engine depends on and the place's subuid and subgid do not have, in this order."""
+    for file in rendered.files:
+        if file.into == "lines":
+            wanted = file.content.encode().splitlines(keepends=True)
+            have = subid.parse(files.read(layout, file.path)).by_owner().get(file.content.partition(":")[0], [])
+            if [raw for line in have if (raw := subid.ended(line.raw)) in wanted] != wanted:
+                lines = ", ".join(file.content.split())
+                yield f"{layout.path(file.path)} lacks {lines} (in this order): 'usernsplan allocate' grants lines"
 
 
 def _loses_nothing(before: bytes, after: bytes) -> bool:

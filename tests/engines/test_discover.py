@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from tests.engines import recipes
+from tests.engines.recipes_docker_instance import dockerd_instance
 from tests.engines.throwaway import require
 
 if TYPE_CHECKING:
@@ -76,12 +77,50 @@ def test_a_docker_containers_volumes_have_the_daemons_ids_running_or_not(host: T
     assert usernsplan(host, "fix-volume", "--discover", "docker", "box", status=1).stderr.count("\n") <= 2
 
 
+def test_a_docker_container_in_the_hosts_namespace_keeps_its_volumes(host: ThrowawayHost) -> None:
+    require("dockerd", "docker")
+    usernsplan(host, "allocate", "--strategy", "per-container", "--engine", "docker")
+    a_volume(host)
+    with recipes.dockerd(host):
+        words = ("--userns=host", "--network=none", "-v", "/srv/data:/data", recipes.IMAGE, "sleep", "60")
+        host.run("docker", "create", "--name", "box", *words)
+        for _ in ("created", "running"):
+            said = usernsplan(host, "fix-volume", "--discover", "docker", "box", status=9).stderr
+            assert "box has no user namespace: its ids are the host's" in said
+            host.run("docker", "start", "box")
+        host.run("docker", "rm", "--force", "box")
+        host.run("docker", "context", "create", "far", "--docker", "host=tcp://192.0.2.1:5")
+        for remote in ({"DOCKER_HOST": "ssh://elsewhere"}, {"DOCKER_CONTEXT": "far"}):
+            words = (sys.executable, "-m", "usernsplan", "fix-volume", "--discover", "docker", "box")
+            done = host.run(*words, check=False, env=remote)
+            assert (done.returncode, "not this machine's" in done.stderr) == (9, True)
+    assert host.owner("/srv/data/file") == (0, 0)
+
+
+def test_a_stopped_container_of_a_daemon_of_its_own_has_that_daemons_ids(host: ThrowawayHost) -> None:
+    usernsplan(host, "allocate", "--strategy", "per-container", "--engine", "docker")
+    usernsplan(host, "allocate", "--strategy", "per-container", "web", "--engine", "docker-instance")
+    usernsplan(host, "render", "docker-instance", "web", "--out", "/")
+    a_volume(host)
+    with dockerd_instance(host, "/etc/docker/docker-web.json") as daemon:
+        daemon.docker("create", "--name", "box", "--network=none", "-v", "/srv/data:/data", recipes.IMAGE, "true")
+        words = (sys.executable, "-m", "usernsplan", "fix-volume", "--discover", "docker", "box", "--json")
+        report = json.loads(host.run(*words, env={"DOCKER_HOST": daemon.address}).stdout)
+    assert report["container"] == "web"
+    assert host.owner("/srv/data/file") == (589824, 589824)
+
+
+def test_a_daemon_that_was_not_restarted_since_has_the_hosts_ids(host: ThrowawayHost) -> None:
+    a_volume(host)
+    with recipes.dockerd(host):
+        host.run("docker", "create", "--name", "box", "--network=none", "-v", "/srv/data:/data", recipes.IMAGE, "true")
+        usernsplan(host, "allocate", "--strategy", "per-container", "--engine", "docker")
+        said = usernsplan(host, "fix-volume", "--discover", "docker", "box", status=9).stderr
+    assert "its daemon keeps it in /var/lib/docker: not that of any allocation" in said
+    assert host.owner("/srv/data/file") == (0, 0)
+
+
 def test_words_that_do_not_go_together(host: ThrowawayHost) -> None:
     usernsplan(host, "allocate", "--strategy", "per-container", "web", "--engine", "podman")
     for words in (("lxc", "box"), ("podman", "/srv/data"), ("podman", "--", "-x"), ("podman", "box", "--reverse")):
         usernsplan(host, "fix-volume", "--discover", *words, status=2)
-    remote = {"DOCKER_HOST": "ssh://elsewhere"}
-    done = host.run(
-        sys.executable, "-m", "usernsplan", "fix-volume", "--discover", "docker", "box", check=False, env=remote
-    )
-    assert (done.returncode, "not this machine's" in done.stderr) == (9, True)

@@ -73,7 +73,9 @@ def test_dockerd_makes_the_planned_map_of_the_files_and_lets_nobody_gain_privile
     # The lines are lost, and one of somebody else's stands there without its end.
     for path in ("/etc/subuid", "/etc/subgid"):
         host.write(path, "alice:100000:65536")
-    usernsplan(host, "render", "docker", "default", "--out", "/", "--yes")
+    rendered = host.run(sys.executable, "-m", "usernsplan", "render", "docker", "default", "--out", "/")
+    assert "/etc/subuid lacks dockremap:" in rendered.stderr
+    usernsplan(host, "allocate", "--strategy", *words)
     config = host.read("/etc/docker/daemon.json").decode()
     assert config == '{\n    "debug": true,\n    "userns-remap": "dockremap",\n    "no-new-privileges": true\n}\n'
     maps = planned(host, "default")

@@ -73,7 +73,6 @@ def test_with_the_lines_that_were_granted_and_the_command_of_the_note_a_volume_i
 ) -> None:
     give_root_a_range(host)
     allocate_for(host, "lxd", "--strategy", "per-container")
-    assert "Nothing changes" in usernsplan(host, "render", "lxd", "web", "--out", "/").stdout
     with lxd(host) as daemon:
         check_note_on_volume(host, "lxd", runner(daemon), ODDER)
 

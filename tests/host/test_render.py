@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.command import files_of, json_of, needs_root, usernsplan
+from tests.command import PROGRAM, files_of, json_of, needs_root, usernsplan
 from usernsplan.engines import ENGINES
 
 
@@ -59,14 +61,13 @@ def test_out_writes_files_in_their_places_once(root: Path, out: Path) -> None:
     words = ("render", "docker-instance", "web", "--out", out, "--root", root)
     first = json_of(*words)
     assert first["changed"]
-    assert sorted(files_of(out)) == [
-        "etc/docker/docker-web.json",
-        "etc/subgid",
-        "etc/subuid",
-        "etc/systemd/system/docker-web.service",
-    ]
+    # Lines are granted by allocate, which looks first whose the ids are.
+    assert sorted(files_of(out)) == ["etc/docker/docker-web.json", "etc/systemd/system/docker-web.service"]
     assert json.loads((out / "etc/docker/docker-web.json").read_text())["userns-remap"] == "usernsplan-web"
-    assert (out / "etc/subuid").read_text() == "usernsplan-web:524288:65536\n"
+    assert [note for note in first["notes"] if "lacks" in note] == [
+        f"{out}/etc/{file} lacks usernsplan-web:524288:65536 (in this order): 'usernsplan allocate' grants lines"
+        for file in ("subuid", "subgid")
+    ]
     before = files_of(out)
     assert not json_of(*words)["changed"]
     assert "Nothing changes" in usernsplan(*words).stdout
@@ -82,17 +83,23 @@ def test_out_keeps_what_others_wrote(root: Path, out: Path) -> None:
     words = ("render", "docker", "web", "--out", out, "--root", root)
     refused = usernsplan(*words, status=9)
     assert f"{out}/etc/docker/daemon.json is there already" in refused.stderr
+    (out / "etc/.pwd.lock").unlink()
     assert files_of(out) == before
-    usernsplan(*words, "--yes")
-    assert (out / "etc/subuid").read_text() == "bob:100000:65536\nusernsplan-web:524288:65536\n"
-    assert (out / "etc/subgid").read_text() == "usernsplan-web:524288:65536\n"
+    preview = usernsplan(*words, "--yes", "--dry-run")
+    assert '-{"debug": true}' in preview.stdout
+    assert "Nothing was written" in preview.stdout
+    assert files_of(out) == before
+    done = usernsplan(*words, "--yes")
+    assert f"{out}/etc/subuid lacks usernsplan-web" in done.stderr
+    assert "subgid lacks" not in done.stderr
+    assert (out / "etc/subuid").read_text() == "bob:100000:65536"
     assert sorted(os.listdir(out / "etc")) == [".pwd.lock", "docker", "subgid", "subuid"]
 
 
 def test_out_on_the_same_root_merges_daemon_json_with_what_stands_there(root: Path) -> None:
     (root / "etc/docker").mkdir(parents=True)
     (root / "etc/docker/daemon.json").write_text('{\n  "debug": true\n}\n')
-    usernsplan("render", "docker", "web", "--out", root, "--root", root, "--yes")
+    usernsplan("render", "docker", "web", "--out", root, "--root", root)
     written = json.loads((root / "etc/docker/daemon.json").read_text())
     assert written == {"debug": True, "userns-remap": "usernsplan-web", "no-new-privileges": True}
     assert (root / "etc/subuid").read_text().count("usernsplan-web") == 1
@@ -138,6 +145,10 @@ def test_out_does_not_follow_a_symlink_out_of_its_folder(root: Path, out: Path, 
         (("podman", "nobody"), 1, "nothing is allocated under the name 'nobody'"),
         (("--list", "nobody"), 1, "nothing is allocated"),
         (("--list", "podman", "web"), 2, "--list takes one NAME"),
+        (("--list", "web", "--out", "OUT"), 2, "--list takes one NAME"),
+        (("podman", "web", "--dry-run"), 2, "--dry-run and --yes are about --out and --bundle"),
+        (("nspawn", "web", "--out", ""), 2, "--out is empty"),
+        (("oci", "web", "--bundle", ""), 2, "--bundle is empty"),
         (("podman", "web", "--out", "OUT"), 2, "no place of its own"),
         (("oci", "web", "--out", "OUT", "--bundle", "OUT"), 2, "--out with --bundle"),
         (("oci", "web", "--bundle", "OUT"), 2, "config.json does not exist"),
@@ -176,7 +187,7 @@ def test_rootless_flags_are_places_among_the_owners_lines(root: Path) -> None:
         file.write("1000:300:10\nalice:900000:5\n")
     assert usernsplan(*words).stdout == "--uidmap 0:11:65536 --gidmap 0:1:65536\n"
     (root / "etc/subgid").write_text("")
-    assert "alice's lines are not those of this allocation" in usernsplan(*words, status=9).stderr
+    assert "alice's lines do not make this map" in usernsplan(*words, status=9).stderr
 
 
 BUNDLE: dict[str, Any] = {
@@ -231,6 +242,11 @@ def test_a_mount_for_an_id_that_is_not_mapped_is_noted(root: Path, bundle: Path)
         ('{"linux": {"namespaces": [3]}}', 1, "not the config.json"),
         ('{"linux": {"namespaces": [{"type": "user", "path": "/proc/1/ns/user"}]}}', 9, "joins a user namespace"),
         ('{"linux": null}', 1, "not the config.json"),
+        ('{"linux": {}, "linux": {}}', 1, "the key 'linux' stands there twice"),
+        ('{"a": NaN}', 1, "NaN is no number"),
+        ('{"mounts": [{"destination": ["/a"]}]}', 1, "not the config.json"),
+        ('{"mounts": [{"destination": "/a", "options": 3}]}', 1, "not the config.json"),
+        ("[" * 100_000, 1, "not JSON"),
     ],
 )
 def test_a_bundle_that_is_none_stays_as_it_is(root: Path, bundle: Path, text: str, status: int, said: str) -> None:
@@ -263,3 +279,46 @@ def test_yaml_is_read_back_as_it_was_meant(root: Path) -> None:
             }
         }
     }
+
+
+def test_what_is_odd_in_a_bundle_is_no_traceback(root: Path, bundle: Path) -> None:
+    odd = BUNDLE | {"hostname": "\ud800", "annotations": {"a": "é"}}
+    odd["mounts"] = [{"destination": "/a", "options": [f"uid={'9' * 5000}", 3]}]
+    (bundle / "config.json").write_text(json.dumps(odd))
+    usernsplan("render", "oci", "web", "--bundle", bundle, "--root", root)
+    written = json.loads((bundle / "config.json").read_text())
+    assert {key: written[key] for key in odd if key != "linux"} == {key: odd[key] for key in odd if key != "linux"}
+    (bundle / "config.json").write_bytes(b'{"hostname": "\xff"}')
+    assert "not UTF-8" in usernsplan("render", "oci", "web", "--bundle", bundle, "--root", root, status=1).stderr
+
+
+def test_many_at_once_on_one_bundle_and_one_folder_follow_one_another(root: Path, bundle: Path, out: Path) -> None:
+    rendering = [*PROGRAM, "render"]
+    patch = [*rendering, "oci", "web", "--bundle", str(bundle), "--root", str(root)]
+    place = [*rendering, "docker-instance", "web", "--out", str(out), "--root", str(root)]
+    runs = [subprocess.Popen(words, stdout=subprocess.DEVNULL) for words in [patch, place] * 5]
+    assert [run.wait(60) for run in runs] == [0] * 10
+    assert json_of(*patch[len(PROGRAM) :])["changed"] is json_of(*place[len(PROGRAM) :])["changed"] is False
+
+
+def test_a_folder_that_was_made_for_nothing_goes_again(root: Path, out: Path) -> None:
+    usernsplan("render", "podman", "web", "--out", out, "--root", root, status=2)
+    usernsplan("render", "nspawn", "web", "--out", out, "--dry-run", "--root", root)
+    assert not out.exists()
+
+
+def test_an_interrupted_run_is_told_of(root: Path) -> None:
+    db = sqlite3.connect(root / "var/lib/usernsplan/ledger.sqlite3")
+    content = {
+        "command": "x",
+        "actor": [0, None, None],
+        "add": [],
+        "remove": [],
+        "quarantine": [],
+        "forget": [],
+        "changes": [],
+    }
+    with db:
+        db.execute("INSERT INTO intent VALUES (1, ?)", (json.dumps(content),))
+    db.close()
+    assert "was interrupted" in usernsplan("render", "podman", "web", "--root", root).stderr

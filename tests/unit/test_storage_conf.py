@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from usernsplan.errors import InvalidFileError
 from usernsplan.formats.storage_conf import with_options
 
 OPTIONS = {"auto-userns-min-size": "65536", "root-auto-userns-user": '"containers"'}
@@ -45,7 +46,7 @@ def test_a_key_is_changed_in_its_place_and_another_put_below_the_header() -> Non
         (b"[ storage.options ] # x\n", b"[ storage.options ] # x\na = 1\n"),
         (b"[storage.options]", b"[storage.options]\na = 1"),
         (b"[storage.options]\n[[more]]\na = 2\n", b"[storage.options]\na = 1\n[[more]]\na = 2\n"),
-        (b"# [storage.options]\n\xff\n", b"# [storage.options]\n\xff\n[storage.options]\na = 1\n"),
+        (b'[storage.options]\n"a" = 2\n', b"[storage.options]\na = 1\n"),
     ],
 )
 def test_where_there_is_no_such_key_or_section_it_is_made(before: bytes, after: bytes) -> None:
@@ -73,3 +74,10 @@ def test_a_toml_reader_finds_the_values_and_everything_else_as_it_was(lines: lis
     ours = {"auto-userns-min-size": 65536, "root-auto-userns-user": "containers"}
     expected = before | {"storage": storage | {"options": storage.get("options", {}) | ours}}
     assert tomllib.loads(with_options(text.encode(), OPTIONS).decode()) == expected
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="tomllib came with 3.11")
+@pytest.mark.parametrize("raw", [b"\xff\n", b"[storage.options", b"[storage]\noptions.a = 2\n"])
+def test_what_would_be_no_toml_any_more_is_not_written(raw: bytes) -> None:
+    with pytest.raises(InvalidFileError, match=r"storage\.conf: cannot take these options"):
+        with_options(raw, {"a": "1"})

@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from usernsplan import rendering
-from usernsplan.cli.options import Json, Root, note, write_result
+from usernsplan.cli.options import DryRun, Json, Root, note, write_result
 from usernsplan.errors import InvalidValueError
 from usernsplan.host.files import layout_at
 from usernsplan.ledger import open_ledger
 from usernsplan.model import RenderRequest
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from usernsplan.engines.base import Rendered
+    from usernsplan.model import Change
 
 
 def render(
@@ -38,6 +41,7 @@ def render(
         bool, typer.Option("--list", help="Which engines can express NAME, or each of the strategies.")
     ] = False,
     root: Root = "/",
+    dry_run: DryRun = False,
     json: Json = False,
     yes: Annotated[bool, typer.Option("--yes", help="--out: replace files that say something else.")] = False,
 ) -> None:
@@ -52,42 +56,54 @@ def render(
       usernsplan render nspawn web --out /
       usernsplan render --list web
     """
+    if out is not None and bundle is not None:
+        raise InvalidValueError("--out with --bundle", hint="one of the two")
     if list_:
-        _list(engine, name, root, as_json=json)
+        if name or volume or rootless or image or bundle is not None or out is not None:
+            raise InvalidValueError(
+                "--list takes one NAME and nothing else", hint="or none: then it tells the strategies"
+            )
+        _list(engine, root, as_json=json)
         return
     if not name:
         raise InvalidValueError("ENGINE and NAME are needed", hint="'usernsplan render --list' shows the engines")
-    if out is not None and bundle is not None:
-        raise InvalidValueError("--out with --bundle", hint="one of the two")
     request = RenderRequest(engine, name, tuple(volume or ()), image, rootless, bundle)
-    rendered = rendering.rendering(request, root)
-    _deliver(request, rendered, out, yes=yes, as_json=json)
+    if out is None and bundle is None:
+        if dry_run or yes:
+            raise InvalidValueError(
+                "--dry-run and --yes are about --out and --bundle", hint="without them it is printed"
+            )
+        _print(request, rendering.rendering(request, root), None, "/", as_json=json, done=False)
+        return
+    rendered, changes = rendering.delivered(request, root, out=out, yes=yes, preview=dry_run)
+    _print(request, rendered, changes, out or bundle or "/", as_json=json, done=not dry_run)
 
 
-def _deliver(request: RenderRequest, rendered: Rendered, out: str | None, *, yes: bool, as_json: bool) -> None:
-    """Print it, or bring it to its place and say what that changed."""
-    changes, where = None, request.bundle or out
-    if where is not None:
-        changes = rendering.patched(where, rendered) if request.bundle else rendering.placed(where, rendered, yes=yes)
-        rendering.write(where, changes)
+def _print(
+    request: RenderRequest,
+    rendered: Rendered,
+    changes: Sequence[Change] | None,
+    where: str,
+    *,
+    as_json: bool,
+    done: bool,
+) -> None:
     if as_json:
         from usernsplan.report import json_  # noqa: PLC0415 - one of the two
 
-        write_result(json_.rendered(request, rendered, changes, layout_at(where or "/")))
+        write_result(json_.rendered(request, rendered, changes, layout_at(where)))
         return
-    if changes is None or where is None:
+    if changes is None:
         write_result(rendered.text)
     else:
         from usernsplan.report import text  # noqa: PLC0415
 
-        write_result(text.placed(changes, layout_at(where)))
+        write_result(text.placed(changes, layout_at(where), done=done))
     note(rendered.notes)
 
 
-def _list(engine: str, name: str, root: str, *, as_json: bool) -> None:
-    if engine and name:
-        raise InvalidValueError("--list takes one NAME", hint="or none: then it is about the strategies")
-    found = rendering.table(open_ledger(layout_at(root)).state(), engine)
+def _list(name: str, root: str, *, as_json: bool) -> None:
+    found = rendering.table(open_ledger(layout_at(root)).state(), name)
     if as_json:
         from usernsplan.report import json_  # noqa: PLC0415 - one of the two
 

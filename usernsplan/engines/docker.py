@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from usernsplan.engines.base import EXACTLY, TTY, Asked, File, Rendered, Verdict, no, plain, subid_files
+from usernsplan.engines.base import EXACTLY, TTY, Asked, File, Rendered, Verdict, nearly, no, plain, subid_files
 from usernsplan.errors import InvalidValueError
 from usernsplan.formats import daemon_json
 from usernsplan.layout import DAEMON_JSON
@@ -39,10 +39,13 @@ class Docker:
             text = daemon_json.with_value(daemon_json.parse(text, ""), daemon_json.NO_NEW_PRIVILEGES, value=True)
         # The default allocation is made by naming none, and Docker is pointed at it then.
         option = "--engine docker" if allocation.name == DEFAULT_NAME else f"--daemon {allocation.name}"
+        notes = needs(allocation, asked, option)
+        if (replaced := config.get(daemon_json.REMAP)) not in {None, allocation.owner}:
+            notes += (f'it replaces "userns-remap": "{replaced}": Docker hides the images and containers it has there',)
         return Rendered(
             text.decode().removesuffix("\n"),
             (File(DAEMON_JSON, text.decode()), *subid_files(allocation)),
-            (*needs(allocation, asked, option), *run_with("docker run", asked.mounts)),
+            (*notes, *run_with("docker run", asked.mounts)),
         )
 
 
@@ -54,6 +57,8 @@ def can_lay(allocation: Allocation) -> Verdict:
         return no("it lays ranges end to end from container id 0 and cannot skip ids")
     if allocation.owner in {"root", "default"}:
         return no(f'it takes "userns-remap": "{allocation.owner}" for something else than the user of that name')
+    if allocation.mapping.gids.to_host(TTY) is None:
+        return nearly(f"containers start only with --tmpfs /dev/pts: it mounts that for gid {TTY}, which is not mapped")
     return EXACTLY
 
 

@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 
 _WORDS = re.compile(r"(?P<source>/.*?):(?P<destination>/[^:]*)(?::(?P<options>[^:/]*))?", re.DOTALL)
 _OPTIONS = ("ro", "rw", "U", "idmap")
-_ITSELF = "the runtime maps the ids of a pod's volumes at the mount"
-_ROOTS = "what container root makes there is the host root's, setuid files too: let nobody else get at it (mode 700)"
-_GIVE = "it has to be given to the container"
+_BY_THE_RUNTIME = "the runtime maps the ids of a pod's volumes at the mount"
+_MADE_BY_ROOT = (
+    "what container root makes there is the host root's, setuid files too: let nobody else get at it (mode 700)"
+)
+_NOT_ITS_OWN = "it has to be given to the container"
 # Engines whose own word for "change the owners when it starts" is Podman's.
 _CHOWN = ("podman", "quadlet", "podman-auto")
 
@@ -53,7 +55,7 @@ class Wish:
         for path in (spelt["source"], spelt["destination"]):
             if posixpath.normpath(path) != path.rstrip("/") or path.startswith("//"):
                 raise InvalidValueError(
-                    f"--volume {words}: '{path}' is not a plain path", hint="without '.', '..', '//'"
+                    f"--volume {words}: '{path}' is not a plain path", hint="a folder below /, without '.', '..', '//'"
                 )
         return cls(spelt["source"].rstrip("/"), spelt["destination"].rstrip("/"), options)
 
@@ -99,11 +101,14 @@ def _one(name: str, allocation: Allocation, wish: Wish, on: Ground) -> tuple[Mou
     source, can = wish.source, _idmap_of(name, allocation, on)
     whose = _whose(on.name_of(source), on.owner_of(source), on.ledger)
     fix = _fix(allocation, wish, whose, on)
-    is_right = _is_identity(allocation) or whose == (allocation.name,)
+    maps = {a.name: a.mapping for a in on.ledger.allocations} | {allocation.name: allocation.mapping}
+    # Shared containers have one map: what is one's is the other's.
+    is_right = _is_identity(allocation) or (bool(whose) and {maps.get(n) for n in whose} == {allocation.mapping})
     owners: Literal["plain", "idmap", "U"] = "plain"
     why = f"its files carry the host ids of {', '.join(whose)}" if whose else ""
     if can == "itself":
-        note = f"{why}, and the runtime maps them once more: {_fix_back(wish, on.layout)}" if why else _ITSELF
+        back = on.layout.command(f"fix-volume {shlex.quote(wish.source)} --container {''.join(whose[:1])} --reverse")
+        note = f"{why}, and the runtime maps them once more: {back}" if why else _BY_THE_RUNTIME
         return Mount(source, wish.destination, "ro" in wish.options), f"{source}: {note}"
     if "idmap" in wish.options:
         why = f"{name} cannot map the ids of a mount" if can == "no" else why or on.why_no_idmap(source)
@@ -118,9 +123,9 @@ def _one(name: str, allocation: Allocation, wish: Wish, on: Ground) -> tuple[Mou
         owners = "plain" if why else "idmap"
     note = ""
     if owners == "idmap":
-        note = _ROOTS
+        note = _MADE_BY_ROOT
     elif owners == "plain" and not is_right:
-        note = f"{why}; {_GIVE}: {fix}" if why else f"{_GIVE}: {fix}"
+        note = f"{why}; {_NOT_ITS_OWN}: {fix}" if why else f"{_NOT_ITS_OWN}: {fix}"
     mount = Mount(source, wish.destination, "ro" in wish.options, owners)
     return mount, f"{source}: {note}" if note else ""
 
@@ -168,7 +173,3 @@ def _fix(allocation: Allocation, wish: Wish, whose: tuple[str, ...], on: Ground)
     others = {a.name for a in on.ledger.allocations} - {allocation.name}
     former = f" --from {whose[0]}" if len(whose) == 1 and whose[0] in others else ""
     return on.layout.command(f"fix-volume {shlex.quote(wish.source)} --container {allocation.name}{former}")
-
-
-def _fix_back(wish: Wish, layout: Layout) -> str:
-    return layout.command(f"fix-volume {shlex.quote(wish.source)} --reverse")

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import posixpath
+import re
 import shlex
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, cast
 
 from usernsplan.engines.base import EXACTLY, Asked, Rendered, Verdict
 from usernsplan.engines.podman import of_idmap
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
     from usernsplan.mapping import IdMap, Mapping
     from usernsplan.model import Allocation, Mount
+
+_ID = re.compile("[0-9]{1,10}")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Oci:
@@ -49,7 +53,7 @@ class Oci:
         config = _config(asked.bundle, asked.place)
         changed = _patched(config, linux, mounts, asked.place)
         # As it is, where it says all this already, however it was indented.
-        text = asked.bundle if changed == config else json.dumps(changed, indent=2, ensure_ascii=False) + "\n"
+        text = asked.bundle if changed == config else _written(changed)
         if rootfs := _rootfs(changed, asked.place):
             fix = f"usernsplan fix-volume {shlex.quote(rootfs)} --container {allocation.name} --mode shift"
             notes.append(f"the root file system has to belong to these ids: {fix}")
@@ -75,13 +79,32 @@ def _mount(mount: Mount, mapping: Mapping) -> dict[str, Any]:
 
 def _config(text: str, place: str) -> dict[str, Any]:
     try:
-        config = json.loads(text)
+        config = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise InvalidFileError(place, f"not JSON: {error}") from error
     if not _is_config(config):
         hint = "'crun spec' or 'runc spec' makes one"
         raise InvalidFileError(place, "not the config.json of an OCI bundle", hint=hint)
     return cast("dict[str, Any]", config)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; of two equal keys one would be lost. Raises ValueError."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands there twice")
+    return found
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _written(config: dict[str, Any]) -> str:
+    """The text of a whole config.json; what is no Unicode (half of a surrogate pair) stays escaped."""
+    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+    return text if text.isascii() or not _SURROGATE.search(text) else json.dumps(config, indent=2) + "\n"
 
 
 def _is_config(config: object) -> bool:
@@ -124,7 +147,7 @@ def _odd_mounts(config: dict[str, Any], mapping: Mapping) -> Iterator[str]:
         for option in mount.get("options") or []:
             kind, _, number = str(option).partition("=")
             ids = {"uid": mapping.uids, "gid": mapping.gids}.get(kind)
-            if ids and number.isdecimal() and ids.to_host(int(number)) is None:
+            if ids and _ID.fullmatch(number) and ids.to_host(int(number)) is None:
                 yield f"{mount.get('destination')} is mounted with {option}, which is not mapped: take that option out"
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from usernsplan.engines.base import EXACTLY, Asked, Rendered, Verdict, login_of, plain
-from usernsplan.errors import RefusedError
-from usernsplan.formats.subid import Grant, Odd
+from usernsplan.errors import InvalidValueError, RefusedError
+from usernsplan.formats.subid import Grant
 from usernsplan.mapping import Extent, IdMap
 from usernsplan.model import DEFAULT_OWNER, ROOT
 
@@ -64,17 +64,19 @@ def _intermediate(names: Sequence[str], ids: IdMap, file: SubidFile) -> IdMap:
         line for name in names for line in file.by_owner().get(name, []) if isinstance(line, Grant) or line.problem
     ]
     start, places = 1, []
-    for line in sorted(lines, key=lambda line: line.start if isinstance(line, Grant) else 0):
-        if isinstance(line, Odd):
-            hint = "correct it, then ask again"
-            raise RefusedError(f"{names[0]} has a line that not every reader understands: {line.problem}", hint=hint)
-        places.append(Extent(line.start, start, line.stop - line.start))
-        start += line.stop - line.start
-    found = ids.compose(IdMap(places)) if places else None
-    if found is None or sum(e.count for e in found) != sum(e.count for e in ids):
-        hint = "'usernsplan allocate' puts them back"
-        raise RefusedError(f"{names[0]}'s lines are not those of this allocation", hint=hint)
-    return found
+    try:
+        for line in sorted(lines, key=lambda line: line.start if isinstance(line, Grant) else 0):
+            if not isinstance(line, Grant):
+                raise InvalidValueError(f"line {line.number} is none that every reader understands: {line.problem}")
+            places.append(Extent(line.start, start, line.stop - line.start))
+            start += line.stop - line.start
+        found = ids.compose(IdMap(places)) if places else ()
+        if sum(e.count for e in found) != sum(e.count for e in ids):
+            raise InvalidValueError("some of its ids are in none of them")
+    except InvalidValueError as error:
+        hint = "'usernsplan allocate' puts its own back; others have to be corrected by hand"
+        raise RefusedError(f"{names[0]}'s lines do not make this map: {error}", hint=hint) from error
+    return IdMap(found)
 
 
 def volume(mount: Mount) -> str:

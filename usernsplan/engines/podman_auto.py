@@ -51,7 +51,8 @@ class PodmanAuto:
             (
                 f"the pool has room for {fits} containers of {SLOT} ids; each has its part until it is removed",
                 *of_idmap(asked),
-                "--out DIR makes every container one of these: containers.conf, and [storage.options] of storage.conf",
+                "--out DIR makes every container one of these: containers.conf, and [storage.options] of storage.conf "
+                + ", ".join(_STORAGE_CONF.splitlines()),
             ),
         )
 

@@ -36,9 +36,8 @@ class Quadlet:
         users = f"/users/{login_of(allocation, asked).uid}" if asked.rootless else ""
         unit = f"/etc/containers/systemd{users}/{allocation.name}.container"
         path = unit if asked.image else f"{unit}.d/10-usernsplan.conf"
-        found = [
-            f"this is {path}, for Podman {'4.8' if asked.image else '5.0'} or newer; then: systemctl daemon-reload"
-        ]
+        reload = f"systemctl {'--user ' if asked.rootless else ''}daemon-reload"
+        found = [f"this is {path}, for Podman {'4.8' if asked.image else '5.0'} or newer; then: {reload}"]
         if not asked.image:
             found.append("without --image it is a drop-in: the .container file itself has to say Image=")
         return Rendered(text, (File(path, text + "\n"),), (*found, *podman.notes(allocation, asked)))

@@ -14,13 +14,15 @@ from usernsplan.mapping import Extent, IdMap, Mapping
 class Inspected:
     """One container: the host folders and files that are mounted in it, and its map where the engine tells it.
 
-    ``pid`` is 0 where it does not run. Rootful Podman tells the map; for Docker it is the daemon's.
+    ``pid`` is 0 where it does not run. Rootful Podman tells the map; for Docker it is the daemon's, unless the
+    container asked for the host's namespace (``is_hosts``).
     """
 
     name: str
     sources: tuple[str, ...]
     mapping: Mapping | None
     pid: int
+    is_hosts: bool = False
 
 
 def parse(text: str, engine: str) -> tuple[Inspected, ...]:
@@ -33,12 +35,14 @@ def parse(text: str, engine: str) -> tuple[Inspected, ...]:
 
 def _container(entry: dict[str, Any]) -> Inspected:
     mounts = [mount for mount in entry.get("Mounts") or [] if mount.get("Type") in {"bind", "volume"}]
-    maps = (entry.get("HostConfig") or {}).get("IDMappings") or {}
+    config = entry.get("HostConfig") or {}
+    maps = config.get("IDMappings") or {}
     return Inspected(
         name=str(entry["Name"]).removeprefix("/"),
         sources=tuple(dict.fromkeys(str(mount["Source"]) for mount in mounts if mount.get("Source"))),
         mapping=Mapping(_map(maps["UidMap"]), _map(maps["GidMap"])) if maps.get("UidMap") else None,
         pid=int((entry.get("State") or {}).get("Pid") or 0),
+        is_hosts=config.get("UsernsMode") == "host",
     )
 
 

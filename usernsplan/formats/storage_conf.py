@@ -7,7 +7,10 @@ are put into the file that is there, and none is made.
 from __future__ import annotations
 
 import re
+import sys
 from typing import TYPE_CHECKING
+
+from usernsplan.errors import InvalidFileError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,11 +19,12 @@ SECTION = "storage.options"
 _HEADER = re.compile(r"[ \t]*\[(?!\[)[ \t]*([^\]]*?)[ \t]*\][ \t]*(#.*)?")
 
 
-def with_options(raw: bytes, options: Mapping[str, str]) -> bytes:
+def with_options(raw: bytes, options: Mapping[str, str], place: str = "storage.conf") -> bytes:
     """The file with these keys of [storage.options]; values are TOML as it is to stand there.
 
     A key that is there gets its new value in its place, others come right below the section's header; where there is no
-    such section, it comes at the end.
+    such section, it comes at the end. Raises InvalidFileError where that is no TOML: the file was none, or says a key
+    in a way that is not understood here.
     """
     lines = raw.decode("utf-8", "surrogateescape").split("\n")
     start = next((n for n, line in enumerate(lines) if _name(line) == SECTION), None)
@@ -33,11 +37,26 @@ def with_options(raw: bytes, options: Mapping[str, str]) -> bytes:
     stop = next((n for n in range(start + 1, len(lines)) if _name(lines[n]) is not None), len(lines))
     for number in range(start + 1, stop):
         for key in options:
-            if re.match(rf"[ \t]*{re.escape(key)}[ \t]*=", lines[number]):
+            if re.match(rf"""[ \t]*(["']?){re.escape(key)}\1[ \t]*=""", lines[number]):
                 lines[number] = f"{key} = {options[key]}"
                 left.pop(key, None)
     lines[start + 1 : start + 1] = [f"{key} = {value}" for key, value in left.items()]
-    return "\n".join(lines).encode("utf-8", "surrogateescape")
+    text = "\n".join(lines)
+    _check(text, place)
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _check(text: str, place: str) -> None:
+    """Read the result as Podman would, where Python can."""
+    if sys.version_info < (3, 11):
+        return
+    import tomllib  # noqa: PLC0415 - since 3.11, and only here
+
+    try:
+        tomllib.loads(text)
+    except ValueError as error:
+        hint = f"set the keys of [{SECTION}] by hand: without --out they are printed"
+        raise InvalidFileError(place, f"cannot take these options: {error}", hint=hint) from error
 
 
 def _name(line: str) -> str | None:

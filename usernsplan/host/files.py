@@ -22,12 +22,12 @@ _IMMUTABLE_OR_APPEND = 0x10 | 0x20
 _NEW = ".usernsplan-new"
 
 
-def layout_at(root: str) -> Layout:
-    """The layout of ``--root``: another spelling of "/" is this machine itself."""
+def layout_at(root: str, option: str = "--root") -> Layout:
+    """The layout of ``--root``, or of another option: another spelling of "/" is this machine itself."""
     if not root:
-        raise InvalidValueError("--root is empty", hint="name a folder, or leave --root out for this machine")
+        raise InvalidValueError(f"{option} is empty", hint=f"name a folder, or leave {option} out")
     if os.path.lexists(root) and not os.path.isdir(root):
-        raise InvalidValueError(f"--root {root} is not a folder")
+        raise InvalidValueError(f"{option} {root} is not a folder")
     if os.path.isdir(root) and os.path.samefile(root, "/"):
         return Layout("/", "/")
     return Layout(root, os.path.realpath(root))

@@ -50,6 +50,26 @@ def subid_locks(layout: Layout, patience: float = PATIENCE) -> Iterator[None]:
 
 
 @contextmanager
+def folder_lock(layout: Layout, patience: float = PATIENCE) -> Iterator[None]:
+    """Keep other renderings out of a folder; the kernel drops the lock when its holder dies."""
+    with files.explained(layout, "/"):
+        descriptor = os.open(files.make_folder(layout, "/"), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _retry(patience, lambda: _try_folder_lock(layout, descriptor))
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _try_folder_lock(layout: Layout, descriptor: int) -> str:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return f"{layout.root} is being written by another rendering"
+    return ""
+
+
+@contextmanager
 def _password_lock(layout: Layout, patience: float) -> Iterator[None]:
     with files.explained(layout, PWD_LOCK):
         path = files.real(layout, PWD_LOCK)

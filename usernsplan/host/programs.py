@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from usernsplan.engines import ENGINES
+from usernsplan.errors import RefusedError
 from usernsplan.host import files
 
 if TYPE_CHECKING:
@@ -18,7 +20,10 @@ _FOLDERS = ("/usr/bin", "/usr/sbin", "/bin", "/sbin", "/usr/local/bin", "/usr/lo
 def engines(layout: Layout) -> frozenset[str]:
     """The engines that have a program below this root."""
     # A folder that is a symlink leads to another of them, in the root: as a chroot would see it.
-    folders = {files.real(layout, folder, follow=True) for folder in _FOLDERS}
+    folders = set()
+    for folder in _FOLDERS:
+        with suppress(RefusedError):  # a loop of symlinks leads to no program
+            folders.add(files.real(layout, folder, follow=True))
     return frozenset(
         name
         for name, known in ENGINES.items()

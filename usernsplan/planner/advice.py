@@ -39,7 +39,8 @@ def next_steps(state: HostState, request: AllocateRequest, new: Iterable[Allocat
     if first is not None:
         named = [e for e in request.engines or () if not engines.ENGINES[e].pool and engines.verdict(e, first).can]
         # The lines of an account are for its own rootless engines; root is one for LXC.
-        usual = "lxc" if first.owner == ROOT else "rootless" if state.accounts.user(first.owner) else "podman"
+        is_login = state.accounts.user(first.owner) and engines.verdict("rootless", first).can
+        usual = "lxc" if first.owner == ROOT else "rootless" if is_login else "podman"
         step = state.layout.command(f"render {named[0] if named else usual} {first.name}")
         steps.insert(0, f"{step}  # 'usernsplan render --list' shows the other engines")
     return tuple(steps)
@@ -124,7 +125,7 @@ def _on_allocation(state: HostState, allocation: Allocation) -> Iterator[Finding
             "info",
             "root's lines are what LXC needs; LXD and Incus, where one of them runs here, take ids for containers from "
             "them too",
-            "give LXD or Incus a range of its own with raw.idmap, or keep them off this host",
+            "where one of them runs, root's first line has to be a range of its own",
         )
     elif not is_own and not engines.pool_of(allocation) and not state.accounts.user(allocation.owner):
         yield Finding(

@@ -77,7 +77,9 @@ def make_plan(state: HostState, request: AllocateRequest) -> Plan:
             *docker.findings,
             *made.findings,
         ),
-        next_steps=docker.next_steps + made.next_steps + advice.next_steps(state, request, draft.new.values()),
+        next_steps=tuple(
+            dict.fromkeys(docker.next_steps + made.next_steps + advice.next_steps(state, request, draft.new.values()))
+        ),
         unfinished=docker.unfinished or made.unfinished,
     )
 
@@ -229,17 +231,16 @@ def _allocate(draft: _Draft, request: AllocateRequest, names: Iterable[str]) -> 
         bases = _first_fit(draft, request, owners)
     else:
         bases = {
-            name: _at_start(draft, request, _made(request, name, owner, request.start))
+            name: _at_start(draft, request, _made(draft, request, name, owner, request.start))
             for name, owner in owners.items()
         }
     for name, owner in owners.items():
-        allocation = _made(request, name, owner, bases.get(name))
+        allocation = _made(draft, request, name, owner, bases.get(name))
         if name == _docker_target(request) and not in_subid(allocation.strategy, allocation.mapping):
             raise InvalidValueError(
                 "--max: Docker takes its map from subuid, and a shared map past 65535 is never written there",
                 hint="leave --max out; for Podman and OCI, name the containers",
             )
-        allocation = replace(allocation, also=needs.further_owners(draft.engines, allocation))
         draft.grants.add(allocation)
         draft.new[name] = allocation
 
@@ -262,10 +263,11 @@ def _owners(draft: _Draft, request: AllocateRequest, names: Iterable[str]) -> di
     return owners
 
 
-def _made(request: AllocateRequest, name: str, owner: str, base: int | None) -> Allocation:
+def _made(draft: _Draft, request: AllocateRequest, name: str, owner: str, base: int | None) -> Allocation:
     strategy = _variant(request, name)
     held = IdRange(base, strategy.need.count) if base is not None and strategy.need else None
-    return Allocation(name, owner, strategy.name, strategy.mapping(base), held)
+    made = Allocation(name, owner, strategy.name, strategy.mapping(base), held)
+    return replace(made, also=needs.further_owners(draft.engines, made))
 
 
 def _first_fit(draft: _Draft, request: AllocateRequest, names: Iterable[str]) -> dict[str, int]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from usernsplan.engines.base import TTY
+from usernsplan.engines.docker import can_lay
 from usernsplan.errors import InvalidFileError, InvalidValueError, RefusedError
 from usernsplan.formats import daemon_json
 from usernsplan.formats.subid import Grant
@@ -41,16 +42,11 @@ def point_at(state: HostState, allocation: Allocation, *, yes: bool) -> Pointed:
     Raises RefusedError where Docker cannot make the mapping, or where the file names another user and ``yes`` is not
     said: the daemon would hide the images and containers of the old one.
     """
-    if not allocation.mapping.uids.is_end_to_end():
+    if not (found := can_lay(allocation)).can:
         raise RefusedError(
-            f"Docker cannot make the map of '{allocation.name}': it lays ranges end to end from container id 0",
+            f"Docker cannot make the map of '{allocation.name}': {found.why}",
             hint="Podman and OCI runtimes can: 'usernsplan render podman'; for Docker, allocate without "
-            "--container-id, and a shared one with --daemon from the start",
-        )
-    if allocation.owner in {"root", "default"}:
-        raise RefusedError(
-            f'Docker takes "userns-remap": "{allocation.owner}" for something else than the user of that name',
-            hint="'root' switches the remap off, and 'default' is the user dockremap: choose another --owner",
+            "--container-id, a shared one with --daemon from the start, and with another --owner than root or default",
         )
     place = state.layout.path(DAEMON_JSON)
     try:
@@ -85,7 +81,8 @@ def with_accounts(state: HostState, owners: Iterable[str]) -> Pointed:
     """What makes these owners accounts with a group of the same name, as dockerd and the kubelet insist on."""
     commands = tuple(command for owner in owners for command in _account_commands(state, owner))
     if commands and not state.can_add_accounts:
-        return _left_to_do(state, commands, f"{commands[0][-1]} has to be an account with a group of its name")
+        who = ", ".join(dict.fromkeys(command[-1] for command in commands))
+        return _left_to_do(state, commands, f"the engines that ask for {who} do not start yet")
     return Pointed(commands=commands)
 
 
@@ -157,7 +154,8 @@ def _account_commands(state: HostState, owner: str) -> tuple[tuple[str, ...], ..
 
 def _left_to_do(state: HostState, commands: tuple[tuple[str, ...], ...], what: str) -> Pointed:
     left = tuple(shlex.join(state.layout.account_command(command)) for command in commands)
-    message = f"{commands[0][-1]}, or its group, does not exist, and {commands[0][0]} cannot be run here: {what}"
+    who = ", ".join(dict.fromkeys(command[-1] for command in commands))
+    message = f"{who}, or a group of that name, does not exist, and {commands[0][0]} cannot be run here: {what}"
     return Pointed(
         findings=(Finding("USN107", "warning", message, "run the command below, then this one again"),),
         next_steps=left,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 from usernsplan.engines import ENGINES, known, pool_of, verdict
 from usernsplan.errors import InvalidValueError, RefusedError
 from usernsplan.formats.subid import Grant
-from usernsplan.layout import SUBUID
+from usernsplan.layout import PASSWD, SUBUID
 from usernsplan.model import DEFAULT_NAME, ROOT, Finding
 from usernsplan.strategies import SLOT, PerContainer, in_subid
 
@@ -51,6 +51,11 @@ def pools(state: HostState, request: AllocateRequest, engines: Collection[str]) 
             raise RefusedError(
                 f"{name} gives each container a range of its own, and this is the strategy {request.strategy.name}",
                 hint=f"one host has one strategy: say --strategy {PerContainer.name}, or leave --engine {name} out",
+            )
+        if not pool.account and state.accounts.user(pool.owner):
+            raise RefusedError(
+                f"{state.layout.path(PASSWD)}: '{pool.owner}' is an account: whoever logs in as it could map the pool",
+                hint=f"rename the account: {name} takes the lines of this owner and of no other",
             )
         count = sizes.pop(name, None)
         stands = next((a for a in state.ledger.allocations if a.name == a.owner == pool.owner), None)
@@ -101,7 +106,7 @@ def further_owners(engines: Iterable[str], allocation: Allocation) -> tuple[str,
 
 
 def findings(
-    state: HostState, request: AllocateRequest, engines: Iterable[str], allocations: Iterable[Allocation]
+    state: HostState, request: AllocateRequest, engines: Collection[str], allocations: Collection[Allocation]
 ) -> Iterator[Finding]:
     """What cannot be had of the engines that were named, and which were passed over."""
     for allocation in allocations:
@@ -114,28 +119,41 @@ def findings(
                     f"{name} cannot express '{allocation.name}': {found.why}",
                     f"'{state.layout.command(f'render --list {allocation.name}')}' shows which engines can",
                 )
-    others = sorted(state.engines.intersection(_TAKE_ROOTS))
-    if request.engines is None and others:
+    for name in engines if request.engines is not None else ():
+        if ENGINES[name].also and any(a.name == DEFAULT_NAME for a in allocations):
+            message = f"{name} is for containers that have a name: nothing is granted to root for '{DEFAULT_NAME}'"
+            yield Finding("USN120", "warning", message, "name the container")
+    takers = [name for name in _TAKE_ROOTS if name in state.engines or name in engines]
+    if not takers:
+        return
+    granted = any(ROOT in {a.owner, *a.also} for a in (*state.ledger.allocations, *allocations))
+    if request.engines is None and not granted:
         yield Finding(
             "USN121",
             "info",
-            f"{others[0]} takes ids for its containers out of root's lines: nothing was granted to root",
-            f"for a container of {others[0]} or LXC, say --engine {others[0]} or --engine lxc",
+            f"{takers[0]} takes ids for its containers out of root's lines: nothing was granted to root",
+            f"for a container of {takers[0]} or LXC, say --engine {takers[0]} or --engine lxc",
         )
-    named = [name for name in engines if name in _TAKE_ROOTS]
-    if named and not _has_own_range(state):
+    elif granted and not _has_own_range(state):
         yield Finding(
             "USN123",
             "warning",
-            f"root has no range of its own in {state.layout.path(SUBUID)}: {named[0]} gives instances without one the "
-            "whole of root's first line, and that would be a container's",
-            f"put a line such as root:100000:{SLOT} before the others, in subgid too, and restart {named[0]}",
+            f"root has no range of its own in {state.layout.path(SUBUID)} that comes first and starts lowest: "
+            f"{takers[0]} gives other instances the whole of root's first line, a container's, now or after the next "
+            "useradd",
+            f"put a line such as root:100000:{SLOT} before the others, in subgid too, and restart {takers[0]}",
         )
 
 
 def _has_own_range(state: HostState) -> bool:
-    """Tell whether root's first line that LXD takes (of 65536 ids or more) is none that we gave."""
+    """Tell whether root's first line that LXD takes is none of ours, in the file and when useradd has sorted it.
+
+    LXD takes lines of 65536 ids or more.
+    """
     ours = {(r.start, r.stop) for a in state.ledger.allocations for r in a.mapping.uids.host_ranges()}
-    lines = (x for x in state.subuid.lines if isinstance(x, Grant) and x.owner == ROOT and x.stop - x.start >= SLOT)
-    first = next(lines, None)
-    return first is not None and (first.start, first.stop) not in ours
+    spans = [
+        (line.start, line.stop)
+        for line in state.subuid.lines
+        if isinstance(line, Grant) and line.owner == ROOT and line.stop - line.start >= SLOT
+    ]
+    return bool(spans) and spans[0] not in ours and min(spans) not in ours

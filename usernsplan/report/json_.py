@@ -22,6 +22,7 @@ def plan(plan: Plan, layout: Layout) -> str:
     return _document(
         plan.kind,
         changed=plan.changed,
+        unfinished=plan.unfinished,
         allocations=[_allocation(a) for a in plan.allocations],
         changes=[{"path": layout.path(c.path), "diff": unified(c, layout.path(c.path))} for c in plan.changes],
         account_commands=[shlex.join(layout.account_command(command)) for command in plan.account_commands],

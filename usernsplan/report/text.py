@@ -124,11 +124,12 @@ def fixed(report: FixReport, layout: Layout) -> str:
     return "\n".join(lines)
 
 
-def placed(changes: Sequence[Change], layout: Layout) -> str:
-    """What bringing files to their places changed."""
+def placed(changes: Sequence[Change], layout: Layout, *, done: bool) -> str:
+    """What bringing files to their places changed, or would change."""
     if not changes:
         return "Nothing changes: it is already so."
-    return "\n\n".join(unified(change, layout.path(change.path)) for change in changes)
+    parts = [unified(change, layout.path(change.path)) for change in changes]
+    return "\n\n".join(parts if done else [*parts, "Nothing was written: this is what would be."])
 
 
 def engines(found: Sequence[tuple[str, Sequence[tuple[str, Verdict]]]]) -> str:

@@ -8,15 +8,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from usernsplan.errors import InvalidValueError, NotPermittedError, RefusedError, UsernsplanError
-from usernsplan.formats import daemon_json, inspect
-from usernsplan.host import procfs, read
-from usernsplan.layout import DAEMON_JSON
-from usernsplan.ledger import open_ledger
-from usernsplan.planner.daemon import remap_user
+from usernsplan.formats import inspect
+from usernsplan.host import procfs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from usernsplan.formats.inspect import Inspected
     from usernsplan.layout import Layout
     from usernsplan.model import Allocation, FixRequest, LedgerState
@@ -49,8 +44,9 @@ def discover(layout: Layout, request: FixRequest, ledger: LedgerState) -> Discov
         )
     if strange := [name for name in request.paths if not name.strip() or name.startswith("-") or "/" in name]:
         raise InvalidValueError(f"'{strange[0]}' is no name of a container", hint="with --discover, PATH... are names")
-    found = inspect.parse(_ask(engine, request.paths), engine)
-    names = {_allocation(layout, engine, one, request, ledger).name for one in found}
+    _refuse_remote(engine)
+    found = inspect.parse(_ask((engine, "container", "inspect", *request.paths)), engine)
+    names = {_allocation(engine, one, request, ledger).name for one in found}
     if len(names) > 1:
         raise InvalidValueError("these containers have different ids", hint="name them one at a time")
     if not names:
@@ -65,45 +61,52 @@ def discover(layout: Layout, request: FixRequest, ledger: LedgerState) -> Discov
     return Discovered(replace(request, paths=tuple(outer), container=names.pop(), discover=None), tuple(notes))
 
 
-def _allocation(layout: Layout, engine: str, one: Inspected, request: FixRequest, ledger: LedgerState) -> Allocation:
+def _allocation(engine: str, one: Inspected, request: FixRequest, ledger: LedgerState) -> Allocation:
     """Whose ids a container has: told by its map where there is one, else by the daemon that would start it."""
     mapping = one.mapping or (procfs.mapping_of(one.pid) if one.pid else None)
+    if one.is_hosts or (mapping is None and (one.pid or engine == "podman")):
+        raise RefusedError(
+            f"{one.name} has no user namespace: its ids are the host's", hint="give it one, then its volumes"
+        )
     if mapping is not None:
         fitting = [a for a in ledger.allocations if (a.mapping.uids, a.mapping.gids) == (mapping.uids, mapping.gids)]
         what = f"{one.name} has the map {', '.join(map(str, mapping.uids))}"
-    elif engine == "podman":
-        raise RefusedError(
-            f"{one.name} has no user namespace: its ids are the host's", hint="'usernsplan render podman'"
-        )
     else:
-        state = read.state(layout, open_ledger(layout))
-        config = daemon_json.parse(state.daemon_json or b"", layout.path(DAEMON_JSON))
-        owner = remap_user(state, config.get(daemon_json.REMAP) or "")
-        fitting = [a for a in ledger.allocations if a.owner == owner]
-        what = f"{one.name} does not run, and {layout.path(DAEMON_JSON)} has the remap user {owner}"
-    if request.container is not None:
-        fitting = [a for a in fitting if a.name == request.container]
-    if len(fitting) != 1:
+        root = _ask(("docker", "info", "--format", "{{.DockerRootDir}}")).strip()
+        # A remapped daemon keeps everything below <uid>.<gid> of its containers' root.
+        fitting = [a for a in ledger.allocations if f"/{a.mapping.uids.to_host(0)}.{a.mapping.gids.to_host(0)}" in root]
+        what = f"{one.name} does not run, and its daemon keeps it in {root}"
+    # A shared map is many containers'; the one of this name is meant, or the one that was said.
+    names = {request.container} if request.container else {one.name}
+    chosen = [a for a in fitting if a.name in names] or ([] if request.container else fitting)
+    if len(chosen) != 1:
         wanted = f"'{request.container}'" if request.container else "one allocation" if fitting else "any allocation"
         raise RefusedError(f"{what}: not that of {wanted}", hint="'usernsplan list' shows what is allocated")
-    return fitting[0]
+    return chosen[0]
 
 
-def _ask(engine: str, names: Iterable[str]) -> str:
-    remote = os.environ.get({"podman": "CONTAINER_HOST", "docker": "DOCKER_HOST"}[engine], "")
-    if remote and not remote.startswith("unix://"):
-        raise RefusedError(f"{engine} is told to ask {remote}: its folders are not this machine's", hint="ask there")
-    words = (engine, "container", "inspect", *names)
+def _refuse_remote(engine: str) -> None:
+    """Raise RefusedError where the engine asks another machine, whose folders are not ours."""
+    host = os.environ.get("CONTAINER_HOST") or os.environ.get("CONTAINER_CONNECTION") or ""
+    if engine == "docker":
+        context = ("docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}")
+        host = os.environ.get("DOCKER_HOST") or _ask(context).strip()
+    if host and not host.startswith("unix://"):
+        raise RefusedError(f"{engine} asks {host}: the folders there are not this machine's", hint="ask there")
+
+
+def _ask(words: tuple[str, ...]) -> str:
+    """What the engine prints. Raises an error of ours with what it says where it fails."""
     try:
         done = subprocess.run(  # noqa: S603 - our words, and names that were looked at
-            words, capture_output=True, text=True, errors="surrogateescape", check=False
+            words, capture_output=True, text=True, errors="surrogateescape", stdin=subprocess.DEVNULL, check=False
         )
     except FileNotFoundError as error:
-        raise UsernsplanError(f"{engine} is not installed here") from error
+        raise UsernsplanError(f"{words[0]} is not installed here") from error
     except PermissionError as error:
-        raise NotPermittedError(f"{engine} cannot be run") from error
+        raise NotPermittedError(f"{words[0]} cannot be run") from error
     if done.returncode:
-        raise UsernsplanError(f"{engine} container inspect: {done.stderr.strip()}")
+        raise UsernsplanError(f"{' '.join(words[:3])}: {done.stderr.strip()}")
     return done.stdout
 
 

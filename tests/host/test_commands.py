@@ -204,6 +204,12 @@ def test_commands_that_are_shown_are_about_the_same_root(root: Path) -> None:
     assert shown[0] in done.stderr
 
 
+def test_a_loop_of_symlinks_where_programs_are_looked_for_is_no_obstacle(root: Path) -> None:
+    (root / "snap").mkdir(parents=True)
+    (root / "snap/bin").symlink_to("bin")
+    usernsplan("allocate", "--strategy", "per-container", "web", "--root", root)
+
+
 def test_an_owner_who_is_nobody_yet_is_warned_of(root: Path) -> None:
     words = ("allocate", "--strategy", "per-container", "web", "--owner", "carl", "--root", root)
     assert [finding["code"] for finding in json_of(*words)["findings"]] == ["USN118"]

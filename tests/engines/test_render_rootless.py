@@ -134,7 +134,7 @@ def test_whatever_lines_come_later_the_numbers_are_right_or_refused(
 
 def test_the_line_that_useradd_gave_alice_is_taken_over(alice: ThrowawayHost) -> None:
     append(alice, "alice:100000:65536\n", "alice:100000:65536\n")
-    words = ("allocate", "--strategy", "per-container", "web", "--owner", "alice")
+    words = ("allocate", "--strategy", "per-container", "web", "--owner", "alice", "--engine", "rootless")
     refused = alice.run(sys.executable, "-m", "usernsplan", *words, check=False)
     assert refused.returncode == 9
     [adopt] = re.findall(r"'(--start \d+)'", refused.stderr)

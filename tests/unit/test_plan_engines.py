@@ -96,3 +96,11 @@ def test_the_next_step_is_one_that_works() -> None:
     host = state(passwd=b"usernsplan-web:x:990:990::/:/usr/sbin/nologin\n", group=b"usernsplan-web:x:990:\n")
     plan = make_plan(host, asked("web", owner="usernsplan-web"))
     assert plan.next_steps[0].startswith("usernsplan render podman web")
+
+
+def test_release_tells_of_the_account_that_was_made_for_a_daemon() -> None:
+    host = carried_out(state(), make_plan(state(), asked("web", "db", engines=("docker-instance",))))
+    plan = make_release(host, ReleaseRequest(("web",)))
+    assert [f.message for f in plan.findings] == [
+        "the account usernsplan-web stays, and a Docker daemon that is remapped to it does not start"
+    ]

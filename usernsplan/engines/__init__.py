@@ -26,13 +26,15 @@ class Known(NamedTuple):
     """What is known of an engine without importing it.
 
     ``programs``: where one of them is installed, the host has the engine. ``also`` is a further owner that it wants
-    every allocation's lines to be granted to, ``pool`` a range that it gives out itself.
+    every allocation's lines to be granted to, ``pool`` a range that it gives out itself. ``takes_roots``: it gives its
+    own containers ids out of all of root's lines.
     """
 
     module: str
     programs: tuple[str, ...] = ()
     also: str | None = None
     pool: Pool | None = None
+    takes_roots: bool = False
 
 
 # What `render` and `allocate --engine` are asked for; a file is imported only when it is needed.
@@ -50,8 +52,8 @@ ENGINES = {
     "containerd": Known("containerd", ("containerd",)),
     # newuidmap asks for a line even when root calls it, and LXC calls it for root.
     "lxc": Known("lxc", ("lxc-start",), also="root"),
-    "incus": Known("incus", ("incusd",), also="root"),
-    "lxd": Known("incus", ("lxd",), also="root"),
+    "incus": Known("incus", ("incusd",), also="root", takes_roots=True),
+    "lxd": Known("incus", ("lxd",), also="root", takes_roots=True),
     "nspawn": Known("nspawn", ("systemd-nspawn",)),
     # The kubelet asks getsubids for its user of this name; 110 pods is what it runs at most if nothing is said.
     "kubernetes": Known("kubernetes", ("kubelet",), pool=Pool("kubelet", 110, "--pods", account=True)),

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from usernsplan.engines import Pool
     from usernsplan.model import AllocateRequest, Allocation, HostState
 
-# These take ids for containers out of all of root's lines.
-_TAKE_ROOTS = ("lxd", "incus")
+_TAKE_ROOTS = tuple(name for name, it in ENGINES.items() if it.takes_roots)
 
 
 def chosen(state: HostState, request: AllocateRequest) -> tuple[str, ...]:

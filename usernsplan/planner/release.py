@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 from usernsplan.errors import InvalidFileError, RefusedError, UnknownNameError
 from usernsplan.formats import daemon_json
 from usernsplan.layout import DAEMON_JSON
-from usernsplan.model import Change, Finding, LedgerChange, Plan
+from usernsplan.model import DEFAULT_NAME, Change, Finding, LedgerChange, Plan
 from usernsplan.planner import daemon
 from usernsplan.planner.grants import Grants, needed_of_root
+from usernsplan.planner.names import owner_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from usernsplan.model import Allocation, HostState, ReleaseRequest
 
 
@@ -43,9 +46,19 @@ def _release(state: HostState, names: tuple[str, ...], *, yes: bool) -> Plan:
         allocations=gone,
         changes=grants.changes() + docker.changes,
         ledger=LedgerChange(remove=names, quarantine=held),
-        findings=tuple(grants.findings) + docker.findings,
+        findings=(*grants.findings, *docker.findings, *_accounts(state, gone)),
         next_steps=docker.next_steps + ((later,) if held else ()),
     )
+
+
+def _accounts(state: HostState, gone: Iterable[Allocation]) -> Iterator[Finding]:
+    """An account of a container's name was made for a Docker daemon of its own."""
+    for allocation in gone:
+        is_ours = allocation.name != DEFAULT_NAME and allocation.owner == owner_of(allocation.name)
+        if is_ours and state.accounts.user(allocation.owner):
+            message = f"the account {allocation.owner} stays, and a Docker daemon that is remapped to it does not start"
+            hint = f"stop docker-{allocation.name} first where there is one, and then userdel {allocation.owner}"
+            yield Finding("USN125", "warning", message, hint)
 
 
 def _forget(state: HostState, names: tuple[str, ...]) -> Plan:

@@ -417,12 +417,19 @@ def test_a_pod_with_a_user_namespace_needs_no_fixing(options: frozenset[str], wh
     assert not fixing(notes)
 
 
+def test_a_pod_is_told_what_cannot_be_brought_back_by_one_command() -> None:
+    # Nobody of this name is allocated any more.
+    _, [note] = decided("kubernetes", holder="gone")
+    assert "the host ids of gone's former range" in note
+    assert "fix-volume" not in note
+
+
 @pytest.mark.parametrize("holder", ["web", "db"])
 def test_a_pod_with_a_user_namespace_wants_the_hosts_ids_back(holder: str) -> None:
     mount, [note] = decided("kubernetes", holder=holder)
     assert mount.owners == "plain"
     assert f"the host ids of {holder}, and the runtime maps them once more: usernsplan fix-volume /srv/web" in note
-    assert note.endswith("--reverse")
+    assert note.endswith(f"--container {holder} --reverse")
 
 
 @pytest.mark.parametrize("holder", ["", "db"])

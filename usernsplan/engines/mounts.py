@@ -107,8 +107,7 @@ def _one(name: str, allocation: Allocation, wish: Wish, on: Ground) -> tuple[Mou
     owners: Literal["plain", "idmap", "U"] = "plain"
     why = f"its files carry the host ids of {', '.join(whose)}" if whose else ""
     if can == "itself":
-        back = on.layout.command(f"fix-volume {shlex.quote(wish.source)} --container {''.join(whose[:1])} --reverse")
-        note = f"{why}, and the runtime maps them once more: {back}" if why else _BY_THE_RUNTIME
+        note = f"{why}, and the runtime maps them once more: {_fix_back(wish, whose, on)}" if why else _BY_THE_RUNTIME
         return Mount(source, wish.destination, "ro" in wish.options), f"{source}: {note}"
     if "idmap" in wish.options:
         why = f"{name} cannot map the ids of a mount" if can == "no" else why or on.why_no_idmap(source)
@@ -173,3 +172,10 @@ def _fix(allocation: Allocation, wish: Wish, whose: tuple[str, ...], on: Ground)
     others = {a.name for a in on.ledger.allocations} - {allocation.name}
     former = f" --from {whose[0]}" if len(whose) == 1 and whose[0] in others else ""
     return on.layout.command(f"fix-volume {shlex.quote(wish.source)} --container {allocation.name}{former}")
+
+
+def _fix_back(wish: Wish, whose: tuple[str, ...], on: Ground) -> str:
+    """What brings a volume back to the ids of the host, from the one container that has it."""
+    if len(whose) > 1 or whose[0] not in {a.name for a in on.ledger.allocations}:
+        return "its owners have to be those of the host"
+    return on.layout.command(f"fix-volume {shlex.quote(wish.source)} --container {whose[0]} --reverse")

@@ -318,6 +318,9 @@ def _intent(text: str) -> Intent:
     new = {row[0] for row in content["add"]}
     # An intent of version 2 has none.
     also = tuple((name, owner) for name, owner in content.get("also", ()))
+    owners: dict[str, list[str]] = {}
+    for name, owner in also:
+        owners.setdefault(name, []).append(owner)
     return Intent(
         content["command"],
         Actor(*content["actor"]),
@@ -330,7 +333,7 @@ def _intent(text: str) -> Intent:
                     _mapping(uids, gids),
                     _held(start, count),
                     "",
-                    tuple(o for n, o in also if n == name),
+                    tuple(owners.get(name, ())),
                 )
                 for name, owner, strategy, uids, gids, start, count, _ in content["add"]
             ),

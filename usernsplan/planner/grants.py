@@ -29,6 +29,8 @@ class Grants:
         self._files = {SUBUID: state.subuid, SUBGID: state.subgid}
         self._index = {path: file.by_owner() for path, file in self._files.items()}
         self._roots: dict[str, dict[bytes, Line]] = {}
+        self._come: set[tuple[str, bytes]] = set()
+        self._gone: set[tuple[str, bytes]] = set()
         self._uids = {user.name: str(user.uid) for user in reversed(state.accounts.users)}
         self._out: dict[str, list[bytes]] = {SUBUID: [], SUBGID: []}
         self._in: dict[str, list[bytes]] = {SUBUID: [], SUBGID: []}
@@ -91,8 +93,10 @@ class Grants:
 
     def _grant_root(self, one: _Holding) -> None:
         """Add what root lacks: a line that several shared maps need stands once."""
-        have = (*_raw(self._of(one)), *self._in[one.path])
-        self._in[one.path] += [line for line in one.wanted if line not in have]
+        have = _raw(self._of(one))
+        new = [(one.path, raw) for raw in one.wanted if raw not in have and (one.path, raw) not in self._come]
+        self._in[one.path] += [raw for _, raw in new]
+        self._come.update(new)
 
     def restore(self, allocation: Allocation) -> None:
         """Put back lines that somebody took out or sorted into another order; where they stand, nothing is done."""
@@ -125,7 +129,9 @@ class Grants:
             have = self._of(one)
             place = self._state.layout.path(one.path)
             if one.owner == ROOT:
-                out = [raw for raw in _raw(have) if (one.path, raw) not in kept and raw not in self._out[one.path]]
+                places = ((one.path, raw) for raw in _raw(have))
+                out = [raw for path, raw in places if (path, raw) not in kept and (path, raw) not in self._gone]
+                self._gone.update((one.path, raw) for raw in out)
             else:
                 out = [raw for raw in _raw(have) if raw in one.wanted]
             self._out[one.path] += out

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 # How long each of the four tests of the command lasts.
 SECONDS = 14.0
+# As many runs of fix-volume and undo, against as many attempts, whatever time they take.
+RUNS, STRIKES, LONGEST = 24, 10_000, 100.0
 # How long a usual walker may take until it is led out; it takes a moment.
 PATIENCE = 30.0
 
@@ -123,14 +125,16 @@ def test_nothing_outside_changes_whatever_is_swapped_meanwhile(
             assert document["changed"]
             return document
 
-        while time.monotonic() < end:
+        def enough() -> bool:
+            return sum(endings.values()) >= RUNS and attackers.strikes() >= STRIKES
+
+        # On a busy machine it takes longer; only attackers that do not strike at all end it without enough.
+        while time.monotonic() < end or (not enough() and time.monotonic() < end + LONGEST):
             run = fix()["run"]
             told("undo", server.run("undo", run, "--json", "--root", host.root, status=None))
             fix()
             fix("--reverse")
-        strikes = attackers.strikes()
-        assert strikes > 1000 * SECONDS, endings
-    assert sum(endings.values()) > 2 * SECONDS, endings
+        assert enough(), (endings, attackers.strikes())
 
     # And when they have gone, the volume can be put right: whatever is in it, but for names of files outside.
     host.fix(*words[:-1])

@@ -28,7 +28,7 @@ from usernsplan.planner.taken import POOL_START
 from usernsplan.strategies import PerContainer, Shared, SingleUid
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from usernsplan.engines.base import Rendered, Verdict
     from usernsplan.layout import Layout
@@ -63,6 +63,7 @@ def rendering(request: RenderRequest, root: str = "/") -> Rendered:
         rootless=request.rootless,
         bundle=None if request.bundle is None else _config(files.layout_at(request.bundle, "--bundle")),
         place=f"{request.bundle}{_CONFIG}",
+        layout=layout,
     )
     found = engines.render(request.engine, allocation, asked)
     if known.interrupted:
@@ -113,18 +114,21 @@ def delivered(
 def _alone(layout: Layout) -> Iterator[None]:
     """Keep other renderings out of a folder; and out of a host's, who else writes its files, by shadow's locks."""
     with ExitStack() as stack:
-        if not os.path.isdir(layout.real):
-            # Where nothing comes of it, the folder that was made for the lock goes again.
-            stack.callback(_remove_empty, layout)
+        missing = [layout.real]
+        while not os.path.isdir(missing[-1]):
+            missing.append(os.path.dirname(missing[-1]))
+        # Where nothing comes of it, the folders that are made for the lock go again.
+        stack.callback(_remove_empty, missing[:-1])
         stack.enter_context(locks.folder_lock(layout))
         if files.read(layout, SUBUID) is not None:
             stack.enter_context(locks.subid_locks(layout))
         yield
 
 
-def _remove_empty(layout: Layout) -> None:
+def _remove_empty(folders: Iterable[str]) -> None:
     with suppress(OSError):
-        os.rmdir(layout.real)
+        for folder in folders:
+            os.rmdir(folder)
 
 
 def _placed(layout: Layout, rendered: Rendered, *, yes: bool) -> tuple[Change, ...]:
@@ -144,7 +148,10 @@ def _placed(layout: Layout, rendered: Rendered, *, yes: bool) -> tuple[Change, .
         if before is not None and file.into == "options":
             options = (line.partition(" = ")[::2] for line in file.content.splitlines())
             after = storage_conf.with_options(before, dict(options), layout.path(file.path))
-        elif before not in {None, after} and not (yes or _loses_nothing(before or b"", after)):
+            is_kept = not subid.added_lines(after, before)
+        else:
+            is_kept = _loses_nothing(before or b"", after)
+        if before not in {None, after} and not (yes or is_kept):
             raise RefusedError(
                 f"{layout.path(file.path)} is there already and says something else; nothing was written",
                 hint="say --yes to replace it, or compare: without --out it is printed",
@@ -160,9 +167,10 @@ def _lacking(layout: Layout, rendered: Rendered) -> Iterator[str]:
         if file.into == "lines":
             wanted = file.content.encode().splitlines(keepends=True)
             have = subid.parse(files.read(layout, file.path)).by_owner().get(file.content.partition(":")[0], [])
-            if [raw for line in have if (raw := subid.ended(line.raw)) in wanted] != wanted:
+            if list(dict.fromkeys(raw for line in have if (raw := subid.ended(line.raw)) in wanted)) != wanted:
                 lines = ", ".join(file.content.split())
-                yield f"{layout.path(file.path)} lacks {lines} (in this order): 'usernsplan allocate' grants lines"
+                grants = layout.command("allocate …")
+                yield f"{layout.path(file.path)} lacks {lines} (in this order): '{grants}' grants lines there"
 
 
 def _loses_nothing(before: bytes, after: bytes) -> bool:

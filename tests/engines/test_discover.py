@@ -120,6 +120,17 @@ def test_a_daemon_that_was_not_restarted_since_has_the_hosts_ids(host: Throwaway
     assert host.owner("/srv/data/file") == (0, 0)
 
 
+def test_a_folders_name_is_no_remap(host: ThrowawayHost) -> None:
+    usernsplan(host, "allocate", "--strategy", "shared", "web", "--engine", "podman")
+    usernsplan(host, "allocate", "--strategy", "shared", "--engine", "docker", "--no-daemon-config")
+    a_volume(host)
+    with recipes.dockerd(host, flags=["--data-root=/run/2.2tb/docker"]):
+        host.run("docker", "create", "--name", "box", "--network=none", "-v", "/srv/data:/data", recipes.IMAGE, "true")
+        said = usernsplan(host, "fix-volume", "--discover", "docker", "box", status=9).stderr
+    assert "not that of any allocation" in said
+    assert host.owner("/srv/data/file") == (0, 0)
+
+
 def test_words_that_do_not_go_together(host: ThrowawayHost) -> None:
     usernsplan(host, "allocate", "--strategy", "per-container", "web", "--engine", "podman")
     for words in (("lxc", "box"), ("podman", "/srv/data"), ("podman", "--", "-x"), ("podman", "box", "--reverse")):

@@ -226,7 +226,10 @@ def test_with_the_files_every_container_is_an_automatic_one(host: ThrowawayHost)
     assert not host.exists(drop_in)
     others = "\n[storage.options]\n# kept\nauto-userns-min-size = 1024\nadditionalimagestores = []\n"
     host.write(recipes_podman_auto.STORAGE_CONF, recipes.STORAGE_CONF + others)
-    usernsplan(host, *words)
+    # Another size stands there: it is replaced only when that is meant.
+    assert host.run(sys.executable, "-m", "usernsplan", *words, check=False).returncode == 9
+    assert not host.exists(drop_in)
+    usernsplan(host, *words, "--yes")
     assert host.exists(drop_in)
     assert "already so" in usernsplan(host, *words)
     assert {"# kept", "additionalimagestores = []"} <= set(

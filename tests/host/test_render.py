@@ -65,7 +65,8 @@ def test_out_writes_files_in_their_places_once(root: Path, out: Path) -> None:
     assert sorted(files_of(out)) == ["etc/docker/docker-web.json", "etc/systemd/system/docker-web.service"]
     assert json.loads((out / "etc/docker/docker-web.json").read_text())["userns-remap"] == "usernsplan-web"
     assert [note for note in first["notes"] if "lacks" in note] == [
-        f"{out}/etc/{file} lacks usernsplan-web:524288:65536 (in this order): 'usernsplan allocate' grants lines"
+        f"{out}/etc/{file} lacks usernsplan-web:524288:65536 (in this order): "
+        f"'usernsplan allocate … --root {out}' grants lines there"
         for file in ("subuid", "subgid")
     ]
     before = files_of(out)
@@ -322,3 +323,38 @@ def test_an_interrupted_run_is_told_of(root: Path) -> None:
         db.execute("INSERT INTO intent VALUES (1, ?)", (json.dumps(content),))
     db.close()
     assert "was interrupted" in usernsplan("render", "podman", "web", "--root", root).stderr
+
+
+def test_options_of_others_in_storage_conf_are_replaced_only_with_yes(root: Path, out: Path) -> None:
+    conf = out / "etc/containers/storage.conf"
+    conf.parent.mkdir(parents=True)
+    conf.write_text("[storage.options]\r\nauto-userns-min-size = 1024  # ours\r\n")
+    before = files_of(out)
+    words = ("render", "podman-auto", "containers", "--out", out, "--root", root)
+    assert "says something else" in usernsplan(*words, status=9).stderr
+    assert files_of(out) == before
+    usernsplan(*words, "--yes")
+    assert "auto-userns-min-size = 65536\r\n" in conf.read_bytes().decode()
+
+
+def test_commands_in_notes_are_for_the_root_that_was_named(root: Path, bundle: Path) -> None:
+    notes = json_of("render", "oci", "web", "--bundle", bundle, "--root", root)["notes"]
+    assert any(f"fix-volume {bundle}/rootfs --container web --mode shift --root {root}" in note for note in notes)
+
+
+def test_folders_that_were_made_for_nothing_go_again(root: Path, out: Path) -> None:
+    usernsplan("render", "podman", "web", "--out", out / "b/c", "--root", root, status=2)
+    usernsplan("render", "oci", "web", "--bundle", out / "b/c", "--root", root, status=2)
+    assert not out.exists()
+
+
+def test_a_mount_takes_the_place_of_every_one_on_its_destination(root: Path, bundle: Path) -> None:
+    mounts = [{"destination": path, "type": "tmpfs"} for path in ("/a", "/data/", "/b", "/data")]
+    (bundle / "config.json").write_text(json.dumps(BUNDLE | {"mounts": mounts}))
+    usernsplan("render", "oci", "web", "--bundle", bundle, "--volume", "/srv/x:/data", "--root", root)
+    written = json.loads((bundle / "config.json").read_text())["mounts"]
+    assert [(mount["destination"], mount["type"]) for mount in written] == [
+        ("/a", "tmpfs"),
+        ("/data", "bind"),
+        ("/b", "tmpfs"),
+    ]

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from tests.unit.states import asked, carried_out, state
-from usernsplan import HostState, Plan, ReleaseRequest, Shared, make_plan, make_release
+from tests.unit.states import asked, carried_out, files, state, with_files
+from usernsplan import AllocateRequest, HostState, Plan, ReleaseRequest, Shared, make_plan, make_release
 from usernsplan.errors import RefusedError
 from usernsplan.model import LedgerState
 
@@ -104,3 +104,11 @@ def test_release_tells_of_the_account_that_was_made_for_a_daemon() -> None:
     assert [f.message for f in plan.findings] == [
         "the account usernsplan-web stays, and a Docker daemon that is remapped to it does not start"
     ]
+
+
+@pytest.mark.parametrize("words", [asked("web", owner="root"), asked("web", engines=("lxc",))])
+def test_a_line_of_roots_that_stands_twice_goes_twice(words: AllocateRequest) -> None:
+    host = carried_out(state(), make_plan(state(), words))
+    twice = host.subuid.raw + b"root:524288:65536\nroot:600000000:65536\n"
+    host = with_files(host, files(host) | {"/etc/subuid": twice})
+    assert make_release(host, ReleaseRequest(("web",))).changes[0].after == b"root:600000000:65536\n"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.states import asked, carried_out, state
+from tests.unit.states import asked, carried_out, files, in_one, state, with_files
 from usernsplan import FixRequest, IdRange, SingleUid, make_plan
 from usernsplan.engines import pool_of, verdict
 from usernsplan.errors import InvalidValueError, PoolExhaustedError, RefusedError
@@ -91,3 +91,29 @@ def test_a_line_that_the_kubelet_has_already_is_left_alone_or_adopted() -> None:
     plan = make_plan(host, asked(engines=("kubernetes",), start=65536))
     assert not plan.changes
     assert [(a.name, a.held) for a in plan.ledger.add] == [("kubelet", IdRange(65536, 7208960))]
+
+
+def test_what_is_tried_for_an_engine_that_is_merely_installed_leaves_nothing_half_done() -> None:
+    host = carried_out(state(), make_plan(state(), asked("web", engines=("kubernetes",))))
+    # Lost in one file, another in the other one.
+    host = with_files(
+        host,
+        files(host)
+        | {
+            "/etc/subuid": b"usernsplan-web:524288:65536\n",
+            "/etc/subgid": b"usernsplan-web:524288:65536\nkubelet:900000000:65536\n",
+        },
+    )
+    plan = make_plan(replace(host, engines=frozenset({"kubernetes"})), asked("db"))
+    assert not any(b"kubelet:7" in change.after or b"kubelet:5" in change.after for change in plan.changes)
+    assert [f.code for f in plan.findings] == ["USN124"]
+    with pytest.raises(RefusedError, match="kubelet has other lines"):
+        make_plan(host, asked("db", engines=("kubernetes",)))
+
+
+@pytest.mark.parametrize("file", ["subuid", "subgid"])
+def test_a_line_of_the_kubelets_in_one_file_is_somebody_elses_arrangement_too(file: str) -> None:
+    host = replace(state(**in_one(file, b"kubelet:700000:65536\n")), engines=frozenset({"kubernetes"}))
+    plan = make_plan(host, asked("web"))
+    assert [a.name for a in plan.allocations] == ["web"]
+    assert not plan.findings

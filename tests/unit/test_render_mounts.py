@@ -399,6 +399,21 @@ def test_a_folder_whose_owner_is_in_a_range_carries_that_ranges_ids(owner: int |
     assert bool(note) == bool(said)
 
 
+@pytest.mark.parametrize("options", [frozenset(), frozenset({"ro"})], ids=["rw", "ro"])
+def test_what_one_container_of_a_pool_left_is_not_the_next_ones(options: frozenset[str]) -> None:
+    ground = Ground(LedgerState((WEB, POOL)), HOST, lambda _: "", owner_of=lambda _: 720896)
+    [mount], [note] = decide("podman-auto", POOL, [Wish("/srv/web", "/data", options)], ground)
+    assert mount.owners == "plain"
+    assert "say :U" in note
+
+
+def test_an_owner_in_the_block_that_the_container_does_not_have_is_not_right() -> None:
+    ground = Ground(LedgerState((SINGLE,)), HOST, lambda _: "", owner_of=lambda _: 1000820005)
+    [mount], [note] = decide("podman", SINGLE, [Wish("/srv/web", "/data")], ground)
+    assert mount.owners == "plain"
+    assert "fix-volume /srv/web --container web" in note
+
+
 def test_two_volumes_cannot_be_mounted_on_one_place() -> None:
     with pytest.raises(InvalidValueError, match="mounted on /data"):
         decide("podman", WEB, [Wish("/srv/a", "/data"), Wish("/srv/b", "/data")], Ground(LedgerState(), HOST, str))

@@ -59,7 +59,7 @@ def render(
     if out is not None and bundle is not None:
         raise InvalidValueError("--out with --bundle", hint="one of the two")
     if list_:
-        if name or volume or rootless or image or bundle is not None or out is not None:
+        if name or volume or rootless or image or dry_run or yes or {bundle, out} != {None}:
             raise InvalidValueError(
                 "--list takes one NAME and nothing else", hint="or none: then it tells the strategies"
             )

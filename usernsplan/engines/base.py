@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from usernsplan.errors import InvalidValueError, RefusedError
 from usernsplan.formats import subid
-from usernsplan.layout import SUBGID, SUBUID
+from usernsplan.layout import SUBGID, SUBUID, Layout
 from usernsplan.model import ROOT
 from usernsplan.strategies import in_subid
 
@@ -27,6 +27,9 @@ _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@+-]*")
 LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 # What flags and INI files take as it is, without quotes and escapes, which each program has others of.
 _PLAIN = re.compile(r"(/[\w@.+~=-]+)+")
+
+
+_HERE = Layout()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,7 @@ class Asked:
     """What a rendering is to say besides the map. ``state`` is given to engines that read the host.
 
     ``rootless``: for the allocation's owner, not for root. ``bundle`` is the text of the config.json that is to be
-    patched, ``place`` its path.
+    patched, ``place`` its path. ``layout`` is the host that commands in notes are for.
     """
 
     state: HostState | None = None
@@ -94,6 +97,7 @@ class Asked:
     rootless: bool = False
     bundle: str | None = None
     place: str = ""
+    layout: Layout = _HERE
 
 
 class Engine(Protocol):

@@ -48,7 +48,7 @@ class Compose:
         return Rendered(
             text,
             (File("/compose.override.yaml", text + "\n"),),
-            (f"{self.verdict(allocation).why}: see 'usernsplan render docker {allocation.name}'",),
+            (f"{self.verdict(allocation).why}: {asked.layout.command(f'render docker {allocation.name}')}",),
         )
 
 

@@ -40,7 +40,7 @@ class Containerd:
         ]
         notes = (
             "give ctr an image and --snapshotter native: with --rootfs it ignores the map and says nothing",
-            "containerd's CRI plugin has no key for maps: for pods, 'usernsplan render kubernetes'",
+            "containerd's CRI plugin has no key for maps: for pods, the kubelet chooses them (render kubernetes)",
         )
         return Rendered(" ".join(flags), (), notes)
 

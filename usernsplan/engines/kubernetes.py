@@ -43,7 +43,8 @@ class Kubernetes:
                 raise InvalidValueError("--volume and --image are about a pod, and this is the kubelet's own line")
             return _line(allocation)
         lines = ["apiVersion: v1", "kind: Pod", "metadata:", f"  name: {quoted(allocation.name)}", "spec:"]
-        notes = ["the kubelet needs its line: 'usernsplan allocate --strategy per-container --engine kubernetes'"]
+        grants = asked.layout.command("allocate --strategy per-container --engine kubernetes")
+        notes = [f"the kubelet needs its line: {grants}"]
         if allocation.strategy == PerContainer.name:
             lines.append("  hostUsers: false")
         else:

@@ -99,11 +99,10 @@ def decide(
 
 def _one(name: str, allocation: Allocation, wish: Wish, on: Ground) -> tuple[Mount, str]:
     source, can = wish.source, _idmap_of(name, allocation, on)
-    whose = _whose(on.name_of(source), on.owner_of(source), on.ledger)
+    owner = on.owner_of(source)
+    whose = _whose(on.name_of(source), owner, on.ledger)
     fix = _fix(allocation, wish, whose, on)
-    maps = {a.name: a.mapping for a in on.ledger.allocations} | {allocation.name: allocation.mapping}
-    # Shared containers have one map: what is one's is the other's.
-    is_right = _is_identity(allocation) or (bool(whose) and {maps.get(n) for n in whose} == {allocation.mapping})
+    is_right = _is_identity(allocation) or _is_right(allocation, whose, owner, on.ledger)
     owners: Literal["plain", "idmap", "U"] = "plain"
     why = f"its files carry the host ids of {', '.join(whose)}" if whose else ""
     if can == "itself":
@@ -127,6 +126,19 @@ def _one(name: str, allocation: Allocation, wish: Wish, on: Ground) -> tuple[Mou
         note = f"{why}; {_NOT_ITS_OWN}: {fix}" if why else f"{_NOT_ITS_OWN}: {fix}"
     mount = Mount(source, wish.destination, "ro" in wish.options, owners)
     return mount, f"{source}: {note}" if note else ""
+
+
+def _is_right(allocation: Allocation, whose: tuple[str, ...], owner: int | None, ledger: LedgerState) -> bool:
+    """Tell whether the files of a folder have the owners that the container needs.
+
+    Shared containers have one map: what is one's is the other's. Whoever of a pool had a folder, the next container has
+    other ids; and of a block of ids, a container may have but one.
+    """
+    maps = {a.name: a.mapping for a in ledger.allocations} | {allocation.name: allocation.mapping}
+    if pool_of(allocation) or not whose or {maps.get(name) for name in whose} != {allocation.mapping}:
+        return False
+    strange = owner is not None and allocation.held is not None and owner in allocation.held
+    return not strange or allocation.mapping.uids.to_container(owner or 0) is not None
 
 
 def _idmap_of(name: str, allocation: Allocation, on: Ground) -> str:

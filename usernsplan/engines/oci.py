@@ -55,7 +55,8 @@ class Oci:
         # As it is, where it says all this already, however it was indented.
         text = asked.bundle if changed == config else _written(changed)
         if rootfs := _rootfs(changed, asked.place):
-            fix = f"usernsplan fix-volume {shlex.quote(rootfs)} --container {allocation.name} --mode shift"
+            words = f"fix-volume {shlex.quote(rootfs)} --container {allocation.name} --mode shift"
+            fix = asked.layout.command(words)
             notes.append(f"the root file system has to belong to these ids: {fix}")
         return Rendered(text, (), (*notes, *_odd_mounts(changed, allocation.mapping)))
 
@@ -128,9 +129,16 @@ def _patched(config: dict[str, Any], linux: dict[str, Any], mounts: list[dict[st
         )
     new = [] if any(each.get("type") == "user" for each in namespaces) else linux["namespaces"]
     merged = {**old, **linux, "namespaces": [*namespaces, *new]}
-    destinations = {mount["destination"]: mount for mount in mounts}
-    standing = [destinations.pop(m.get("destination"), m) for m in config.get("mounts") or []]
-    more = {"mounts": [*standing, *destinations.values()]} if mounts else {}
+    new_mounts = {mount["destination"]: mount for mount in mounts}
+    left, standing = dict(new_mounts), []
+    for mount in config.get("mounts") or []:
+        destination = mount["destination"].rstrip("/")
+        if destination not in new_mounts:
+            standing.append(mount)
+        elif destination in left:
+            # In the place of the first one there; a second one would lie over it.
+            standing.append(left.pop(destination))
+    more = {"mounts": [*standing, *left.values()]} if mounts else {}
     return {**config, **more, "linux": merged}
 
 

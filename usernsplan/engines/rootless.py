@@ -44,7 +44,7 @@ class Rootless:
             "podman system migrate",
             "podman unshare cat /proc/self/uid_map",
         ]
-        flags = f"usernsplan render podman {allocation.name} --rootless"
+        flags = asked.layout.command(f"render podman {allocation.name} --rootless")
         notes = [
             f"container root is {login} itself there; '{flags}' prints the flags for the map of '{allocation.name}'",
             "'podman system migrate' stops the account's running containers; without it Podman keeps to the old lines",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from usernsplan.engines.base import Asked, File, Rendered, Verdict, nearly, no, plain
@@ -44,13 +45,15 @@ class Systemd:
         ]
         text = "\n".join(lines)
         path = f"/etc/systemd/system/{allocation.name}.service.d/10-usernsplan.conf"
-        nobody = f"useradd --uid {uid} --gid {gid} --no-create-home --shell /usr/sbin/nologin u{uid}"
+        group = shlex.join(asked.layout.account_command(("groupadd", "--gid", f"{gid}", f"u{uid}")))
+        nobody = ("useradd", "--uid", f"{uid}", "--gid", f"{gid}", "--no-create-home", "--shell", "/usr/sbin/nologin")
+        user = shlex.join(asked.layout.account_command((*nobody, f"u{uid}")))
         return Rendered(
             text,
             (File(path, text + "\n"),),
             (
                 f"this is {path}; then: systemctl daemon-reload",
-                f"the id has to be an account's; if it is none: groupadd --gid {gid} u{uid} && {nobody}",
+                f"the id has to be an account's; if it is none: {group} && {user}",
             ),
         )
 

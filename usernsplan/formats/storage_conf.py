@@ -38,7 +38,7 @@ def with_options(raw: bytes, options: Mapping[str, str], place: str = "storage.c
     for number in range(start + 1, stop):
         for key in options:
             if re.match(rf"""[ \t]*(["']?){re.escape(key)}\1[ \t]*=""", lines[number]):
-                lines[number] = f"{key} = {options[key]}"
+                lines[number] = f"{key} = {options[key]}" + "\r" * lines[number].endswith("\r")
                 left.pop(key, None)
     lines[start + 1 : start + 1] = [f"{key} = {value}" for key, value in left.items()]
     text = "\n".join(lines)

@@ -95,13 +95,15 @@ def _take(draft: _Draft, request: AllocateRequest, names: Iterable[str]) -> None
 
 def _take_pool(draft: _Draft, pool: AllocateRequest, *, named: bool) -> tuple[Finding, ...]:
     """The same for a pool. An engine that is merely installed stands in nobody's way: what it cannot have is told."""
-    try:
-        _take(draft, pool, pool.names)
-    except UsernsplanError as error:
-        if named:
-            raise
-        message = f"there is no pool for {pool.names[0]}, whose engine is installed: {error}"
-        return (Finding("USN124", "warning", message, error.hint),)
+    if not named:
+        try:
+            # On a draft that is thrown away: half of what was tried is not to stay.
+            _take(replace(draft, grants=Grants(draft.state), new=dict(draft.new)), pool, pool.names)
+        except UsernsplanError as error:
+            message = f"nothing is done for the pool of {pool.names[0]}, whose engine is installed here: {error}"
+            hint = f"--engine {needs.pool_named(pool.names[0])} asks for it, and says what stands in the way"
+            return (Finding("USN124", "warning", message, hint),)
+    _take(draft, pool, pool.names)
     return ()
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 RESTART = "systemctl restart docker  # the remap changes only when the daemon starts anew; a reload does not do it"
 _LONGEST_LOGIN = 32
+_WITHOUT_A_GAP = "allocate without --container-id, and a shared one with --daemon from the start"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +44,10 @@ def point_at(state: HostState, allocation: Allocation, *, yes: bool) -> Pointed:
     said: the daemon would hide the images and containers of the old one.
     """
     if not (found := can_lay(allocation)).can:
+        other = "choose another --owner" if allocation.owner in {"root", "default"} else _WITHOUT_A_GAP
         raise RefusedError(
             f"Docker cannot make the map of '{allocation.name}': {found.why}",
-            hint="Podman and OCI runtimes can: 'usernsplan render podman'; for Docker, allocate without "
-            "--container-id, a shared one with --daemon from the start, and with another --owner than root or default",
+            hint=f"Podman and OCI runtimes can: 'usernsplan render podman'; for Docker, {other}",
         )
     place = state.layout.path(DAEMON_JSON)
     try:

@@ -29,6 +29,7 @@ class Grants:
         self._files = {SUBUID: state.subuid, SUBGID: state.subgid}
         self._index = {path: file.by_owner() for path, file in self._files.items()}
         self._roots: dict[str, dict[bytes, Line]] = {}
+        self._counts: dict[str, Counter[bytes]] = {}
         self._come: set[tuple[str, bytes]] = set()
         self._gone: set[tuple[str, bytes]] = set()
         self._uids = {user.name: str(user.uid) for user in reversed(state.accounts.users)}
@@ -129,9 +130,10 @@ class Grants:
             have = self._of(one)
             place = self._state.layout.path(one.path)
             if one.owner == ROOT:
-                places = ((one.path, raw) for raw in _raw(have))
-                out = [raw for path, raw in places if (path, raw) not in kept and (path, raw) not in self._gone]
+                out = [raw for raw in one.wanted if (one.path, raw) not in kept and (one.path, raw) not in self._gone]
                 self._gone.update((one.path, raw) for raw in out)
+                # As often as it stands there.
+                out *= max((self._raws(one.path)[raw] for raw in out), default=0)
             else:
                 out = [raw for raw in _raw(have) if raw in one.wanted]
             self._out[one.path] += out
@@ -166,6 +168,12 @@ class Grants:
                 self._roots[one.path] = {subid.ended(line.raw): line for line in self._named(one.path, ROOT)}
             return [self._roots[one.path][raw] for raw in one.wanted if raw in self._roots[one.path]]
         return self._named(one.path, one.owner)
+
+    def _raws(self, path: str) -> Counter[bytes]:
+        """How often each line stands in a file."""
+        if path not in self._counts:
+            self._counts[path] = subid.counted(self._files[path].raw)
+        return self._counts[path]
 
     def _named(self, path: str, owner: str) -> list[Line]:
         names = (owner, self._uids[owner]) if owner in self._uids else (owner,)

@@ -58,7 +58,8 @@ def pools(state: HostState, request: AllocateRequest, engines: Collection[str]) 
             )
         count = sizes.pop(name, None)
         stands = next((a for a in state.ledger.allocations if a.name == a.owner == pool.owner), None)
-        if request.engines is None and not stands and pool.owner in state.subuid.by_owner():
+        lines = state.subuid.by_owner().keys() | state.subgid.by_owner().keys()
+        if request.engines is None and not stands and pool.owner in lines:
             # Somebody else's arrangement; an engine that is merely installed is no reason to object to it.
             continue
         if stands and stands.held and count is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from usernsplan.errors import InvalidFileError, RefusedError, UnknownNameError
@@ -57,7 +58,8 @@ def _accounts(state: HostState, gone: Iterable[Allocation]) -> Iterator[Finding]
         is_ours = allocation.name != DEFAULT_NAME and allocation.owner == owner_of(allocation.name)
         if is_ours and state.accounts.user(allocation.owner):
             message = f"the account {allocation.owner} stays, and a Docker daemon that is remapped to it does not start"
-            hint = f"stop docker-{allocation.name} first where there is one, and then userdel {allocation.owner}"
+            userdel = shlex.join(state.layout.account_command(("userdel", allocation.owner)))
+            hint = f"stop docker-{allocation.name} first where there is one, and then: {userdel}"
             yield Finding("USN125", "warning", message, hint)
 
 

@@ -7,6 +7,7 @@ import subprocess
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from usernsplan.engines import verdict
 from usernsplan.errors import InvalidValueError, NotPermittedError, RefusedError, UsernsplanError
 from usernsplan.formats import inspect
 from usernsplan.host import procfs
@@ -73,8 +74,10 @@ def _allocation(engine: str, one: Inspected, request: FixRequest, ledger: Ledger
         what = f"{one.name} has the map {', '.join(map(str, mapping.uids))}"
     else:
         root = _ask(("docker", "info", "--format", "{{.DockerRootDir}}")).strip()
-        # A remapped daemon keeps everything below <uid>.<gid> of its containers' root.
-        fitting = [a for a in ledger.allocations if f"/{a.mapping.uids.to_host(0)}.{a.mapping.gids.to_host(0)}" in root]
+        # A remapped daemon keeps everything in a folder <uid>.<gid> of its containers' root.
+        folder = os.path.basename(root)
+        remaps = [a for a in ledger.allocations if verdict("docker", a).can]
+        fitting = [a for a in remaps if folder == f"{a.mapping.uids.to_host(0)}.{a.mapping.gids.to_host(0)}"]
         what = f"{one.name} does not run, and its daemon keeps it in {root}"
     # A shared map is many containers'; the one of this name is meant, or the one that was said.
     names = {request.container} if request.container else {one.name}

@@ -182,9 +182,13 @@ def test_a_container_file_says_what_podman_run_makes_of_it(
 
 @pytest.mark.parametrize("image", [(), ("--image", "docker.io/library/busybox:latest")], ids=["drop-in", "whole"])
 def test_podmans_generator_makes_these_flags_of_the_file(host: ThrowawayHost, image: tuple[str, ...]) -> None:
+    require("podman")
     generator = next((path for path in GENERATORS if host.exists(path)), None)
-    if generator is None:
-        pytest.skip("this Podman has no generator of units: it comes with 4.4")
+    version = [int(number) for number in re.findall(r"\d+", host.run("podman", "--version").stdout)]
+    if generator is None or (version < [5] and not image):
+        # Then the flags that the file stands for are all there is to run: see the test above.
+        assert version < ([4, 4] if generator is None else [5])
+        return
     usernsplan(host, "allocate", "--strategy", "shared", "web")
     if not image:
         host.write("/etc/containers/systemd/web.container", "[Container]\nImage=localhost/x\n")

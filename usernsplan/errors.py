@@ -83,3 +83,8 @@ class StoppedError(UsernsplanError):
     """Somebody asked us to stop, and we did, at a point from which the same words go on. Exit status 130."""
 
     exit_status = 130
+
+
+def reason_of(error: OSError) -> str:
+    """What the system says of a failure, to stand in the middle of a message."""
+    return (error.strerror or str(error)).lower()

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 # calls the user of "userns-remap": "default".
 DEFAULT_NAME = "default"
 DEFAULT_OWNER = "dockremap"
+# What the owner of a container's lines begins with where none is named: nobody's account.
+OWN_PREFIX = "usernsplan-"
 # Whose lines newuidmap takes when root starts an LXC container: the one owner who may hold several allocations.
 ROOT = "root"
 

@@ -5,7 +5,6 @@ What an engine reads is decided in engines; here the host is read, the kernel as
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
@@ -14,10 +13,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from usernsplan import engines
+from usernsplan.engines import placing
 from usernsplan.engines.base import Asked
 from usernsplan.engines.mounts import Ground, Wish, decide
-from usernsplan.errors import InvalidFileError, InvalidValueError, RefusedError
-from usernsplan.formats import storage_conf, subid
+from usernsplan.errors import InvalidFileError, InvalidValueError
 from usernsplan.host import files, idmap, locks, read
 from usernsplan.ids import IdRange
 from usernsplan.layout import SUBUID
@@ -100,8 +99,9 @@ def delivered(
     with nullcontext() if preview else _alone(layout):
         rendered = rendering(request, root)
         if request.bundle is None:
-            changes = _placed(layout, rendered, yes=yes)
-            rendered = replace(rendered, notes=(*rendered.notes, *_lacking(layout, rendered)))
+            now = {file.path: files.read(layout, file.path) for file in rendered.files}
+            changes = placing.placed(rendered, now, layout, yes=yes)
+            rendered = replace(rendered, notes=(*rendered.notes, *placing.lacking(rendered, now, layout)))
         else:
             before, after = _config(layout).encode(), rendered.text.encode()
             changes = (Change(_CONFIG, before, after),) if before != after else ()
@@ -129,57 +129,6 @@ def _remove_empty(folders: Iterable[str]) -> None:
     with suppress(OSError):
         for folder in folders:
             os.rmdir(folder)
-
-
-def _placed(layout: Layout, rendered: Rendered, *, yes: bool) -> tuple[Change, ...]:
-    """The changes that bring files to their places."""
-    own = [file for file in rendered.files if file.into != "lines"]
-    if not own:
-        raise InvalidValueError("--out: this has no place of its own", hint="without --out it is printed")
-    changes = []
-    for file in own:
-        before = files.read(layout, file.path)
-        if before is None and file.into == "options":
-            raise RefusedError(
-                f"{layout.path(file.path)} does not exist, and Podman wants it whole: nothing was written",
-                hint="make it first, with driver, runroot and graphroot: containers-storage.conf(5)",
-            )
-        after = file.content.encode()
-        if before is not None and file.into == "options":
-            options = (line.partition(" = ")[::2] for line in file.content.splitlines())
-            after = storage_conf.with_options(before, dict(options), layout.path(file.path))
-            is_kept = not subid.added_lines(after, before)
-        else:
-            is_kept = _loses_nothing(before or b"", after)
-        if before not in {None, after} and not (yes or is_kept):
-            raise RefusedError(
-                f"{layout.path(file.path)} is there already and says something else; nothing was written",
-                hint="say --yes to replace it, or compare: without --out it is printed",
-            )
-        if before != after:
-            changes.append(Change(file.path, before, after))
-    return tuple(changes)
-
-
-def _lacking(layout: Layout, rendered: Rendered) -> Iterator[str]:
-    """What the engine depends on and the place's subuid and subgid do not have, in this order."""
-    for file in rendered.files:
-        if file.into == "lines":
-            wanted = file.content.encode().splitlines(keepends=True)
-            have = subid.parse(files.read(layout, file.path)).by_owner().get(file.content.partition(":")[0], [])
-            if list(dict.fromkeys(raw for line in have if (raw := subid.ended(line.raw)) in wanted)) != wanted:
-                lines = ", ".join(file.content.split())
-                grants = layout.command("allocate …")
-                yield f"{layout.path(file.path)} lacks {lines} (in this order): '{grants}' grants lines there"
-
-
-def _loses_nothing(before: bytes, after: bytes) -> bool:
-    """Tell whether a JSON object says all that it said before, and more."""
-    try:
-        old, new = json.loads(before), json.loads(after)
-    except ValueError:
-        return False
-    return isinstance(old, dict) and isinstance(new, dict) and new == {**new, **old}
 
 
 def _config(layout: Layout) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from usernsplan.errors import RefusedError
-from usernsplan.volume import walk
+from usernsplan.host.mounts import Mount
+from usernsplan.volume import spots
 from usernsplan.volume.spots import Spot, seen_twice
-from usernsplan.volume.walk import Mount
 
 ROOT = Mount("8:1", "/", "/", "ext4")
 
@@ -22,7 +22,7 @@ def disk(point: str, device: str = "8:2", root: str = "/") -> Mount:
 
 
 def twice(monkeypatch: pytest.MonkeyPatch, mounts: list[Mount], *paths: str) -> set[str]:
-    monkeypatch.setattr(walk, "all_mounts", lambda: [ROOT, *mounts])
+    monkeypatch.setattr(spots, "all_mounts", lambda: [ROOT, *mounts])
     return set(seen_twice([Spot(path, path) for path in paths or ("/srv/vol",)]))
 
 

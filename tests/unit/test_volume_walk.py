@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.unit.oracle import needs
+from usernsplan.host.mounts import Mount, all_mounts, parse
 from usernsplan.volume import syscalls, walk
-from usernsplan.volume.walk import Mount, Mounts, Volume, all_mounts, folder, names, other_names, pin
+from usernsplan.volume.walk import Mounts, Volume, folder, names, other_names, pin
 
 ROOT = Mount("8:1", "/", "/", "ext4")
 # What a process sees at the start of a namespace: the file system's root, two more, and bind mounts of parts of them.
@@ -58,7 +59,7 @@ HOST = [
     ],
 )
 def test_a_line_of_mountinfo_is_read_as_proc_5_writes_it(line: str, mount: tuple[str, str, str, str]) -> None:
-    assert walk._mount(line) == Mount(*mount)
+    assert parse(line) == Mount(*mount)
 
 
 def test_our_own_mounts_are_read() -> None:
@@ -70,11 +71,12 @@ def test_our_own_mounts_are_read() -> None:
 # Runs in a mount namespace of its own: mounts at this name, and prints what is seen there.
 _MOUNTED = """
 import json, os, subprocess, sys
+from usernsplan.host.mounts import all_mounts
 from usernsplan.volume import walk
 top, name = sys.argv[1:]
 os.mkdir(os.path.join(top, name))
 subprocess.run(["mount", "-t", "tmpfs", "none", os.path.join(top, name)], check=True)
-mounts = walk.all_mounts()
+mounts = all_mounts()
 below = walk.Mounts.below(top, mounts)
 print(json.dumps([below.names[()] == {name}, below.points(top) == [os.path.join(top, name)], below.crossed_by([name])]))
 """

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from usernsplan.cli import say
-from usernsplan.errors import InvalidValueError, UsernsplanError
+from usernsplan.errors import InvalidValueError, UsernsplanError, reason_of
 from usernsplan.ids import IdRange
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def write_result(output: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if error.errno == errno.EPIPE:
             return
-        reason = (error.strerror or str(error)).lower()
+        reason = reason_of(error)
         hint = "what the command did, it did: 'usernsplan history' tells"
         raise UsernsplanError(f"the result could not be printed: {reason}", hint=hint) from error
 

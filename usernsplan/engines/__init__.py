@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from usernsplan.engines.base import Asked, check_image, no
 from usernsplan.errors import InvalidValueError, RefusedError
+from usernsplan.model import ROOT
 
 if TYPE_CHECKING:
     from usernsplan.engines.base import Engine, Rendered, Verdict
@@ -51,9 +52,9 @@ ENGINES = {
     "oci": Known("oci", ("crun", "runc")),
     "containerd": Known("containerd", ("containerd",)),
     # newuidmap asks for a line even when root calls it, and LXC calls it for root.
-    "lxc": Known("lxc", ("lxc-start",), also="root"),
-    "incus": Known("incus", ("incusd",), also="root", takes_roots=True),
-    "lxd": Known("incus", ("lxd",), also="root", takes_roots=True),
+    "lxc": Known("lxc", ("lxc-start",), also=ROOT),
+    "incus": Known("incus", ("incusd",), also=ROOT, takes_roots=True),
+    "lxd": Known("incus", ("lxd",), also=ROOT, takes_roots=True),
     "nspawn": Known("nspawn", ("systemd-nspawn",)),
     # The kubelet asks getsubids for its user of this name; 110 pods is what it runs at most if nothing is said.
     "kubernetes": Known("kubernetes", ("kubelet",), pool=Pool("kubelet", 110, "--pods", account=True)),

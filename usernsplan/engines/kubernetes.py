@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from usernsplan.engines import pool_of
 from usernsplan.engines.base import EXACTLY, LABEL, Asked, Rendered, Verdict, nearly, no, quoted, subid_files
 from usernsplan.errors import InvalidValueError
 from usernsplan.strategies import SLOT, PerContainer, SingleUid
 
 if TYPE_CHECKING:
     from usernsplan.model import Allocation
-
-KUBELET = "kubelet"
 
 
 class Kubernetes:
@@ -26,7 +25,7 @@ class Kubernetes:
 
     def verdict(self, allocation: Allocation) -> Verdict:
         """A pod has no say in which ids it gets; only single-uid can be had without a namespace."""
-        if allocation.owner == allocation.name == KUBELET:
+        if pool_of(allocation) == "kubernetes":
             return _kubelets(allocation)
         if not LABEL.fullmatch(allocation.name):
             return no("its name is none for a pod, which has small letters, digits and '-' only, and at most 63")
@@ -38,7 +37,7 @@ class Kubernetes:
 
     def render(self, allocation: Allocation, asked: Asked) -> Rendered:
         """YAML of a pod, or the kubelet's line of subuid and subgid."""
-        if allocation.name == KUBELET:
+        if pool_of(allocation) == "kubernetes":
             if asked.mounts or asked.image:
                 raise InvalidValueError("--volume and --image are about a pod, and this is the kubelet's own line")
             return _line(allocation)

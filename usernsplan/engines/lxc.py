@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from usernsplan.engines.base import EXACTLY, Asked, File, Rendered, Verdict, no, plain, subid_files
-from usernsplan.model import DEFAULT_NAME
+from usernsplan.model import DEFAULT_NAME, ROOT
 from usernsplan.strategies import in_subid
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def maps_root(allocation: Allocation) -> bool:
 
 def roots_lines(allocation: Allocation) -> tuple[str, ...]:
     """What makes newuidmap grant the map to root, where nothing did yet."""
-    if "root" in {allocation.owner, *allocation.also} or maps_root(allocation):
+    if ROOT in {allocation.owner, *allocation.also} or maps_root(allocation):
         return ()
     if allocation.name == DEFAULT_NAME:
         return (
@@ -60,7 +60,7 @@ def roots_lines(allocation: Allocation) -> tuple[str, ...]:
 
 def roots_files(allocation: Allocation) -> tuple[File, ...]:
     """Root's lines, where they were granted: others would stay when the allocation is released."""
-    return subid_files(allocation, "root") if "root" in {allocation.owner, *allocation.also} else ()
+    return subid_files(allocation, ROOT) if ROOT in {allocation.owner, *allocation.also} else ()
 
 
 def _idmap(kind: str, ids: IdMap) -> list[str]:

@@ -11,7 +11,7 @@ from usernsplan.engines.base import EXACTLY, Asked, Rendered, Verdict, login_of,
 from usernsplan.errors import InvalidValueError, RefusedError
 from usernsplan.formats.subid import Grant
 from usernsplan.mapping import Extent, IdMap
-from usernsplan.model import DEFAULT_OWNER, ROOT
+from usernsplan.model import DEFAULT_OWNER, OWN_PREFIX, ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,7 +88,7 @@ def volume(mount: Mount) -> str:
 def notes(allocation: Allocation, asked: Asked) -> tuple[str, ...]:
     """What these words need."""
     found = []
-    if not asked.rootless and allocation.owner not in {DEFAULT_OWNER, ROOT, f"usernsplan-{allocation.name}"}:
+    if not asked.rootless and allocation.owner not in {DEFAULT_OWNER, ROOT, f"{OWN_PREFIX}{allocation.name}"}:
         found.append(f"these flags are for root's Podman; --rootless prints those for {allocation.owner}'s own")
     if asked.rootless:
         found.append(f"for {allocation.owner}'s own Podman; after a change of its lines: podman system migrate")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from usernsplan.engines import pool_of
 from usernsplan.engines.base import EXACTLY, Asked, File, Rendered, Verdict, no, subid_files
 from usernsplan.engines.podman import of_idmap, volume
 from usernsplan.strategies import SLOT
@@ -14,10 +15,9 @@ from usernsplan.strategies import SLOT
 if TYPE_CHECKING:
     from usernsplan.model import Allocation
 
-CONTAINERS = "containers"
 # Podman 4.3 ignores a size in containers.conf: it has to stand in storage.conf, as numbers, not as strings.
 _STORAGE_CONF = f"""\
-root-auto-userns-user = "{CONTAINERS}"
+root-auto-userns-user = "{{owner}}"
 auto-userns-min-size = {SLOT}
 auto-userns-max-size = {SLOT}
 """
@@ -32,7 +32,7 @@ class PodmanAuto:
 
     def verdict(self, allocation: Allocation) -> Verdict:
         """A pool; which part of it a container gets is Podman's to say."""
-        if allocation.owner == allocation.name == CONTAINERS:
+        if pool_of(allocation) == "podman-auto":
             return EXACTLY
         return no("it takes a part of its own pool for each container: 'allocate --engine podman-auto' makes the pool")
 
@@ -40,19 +40,20 @@ class PodmanAuto:
         """The size is always said: without it Podman guesses from the image, and later finds it too small."""
         flags = [f"--userns=auto:size={SLOT}", *(f"-v {volume(mount)}" for mount in asked.mounts)]
         conf = '[containers]\nuserns = "auto"\n'
+        storage = _STORAGE_CONF.format(owner=allocation.owner)
         fits = allocation.held.count // SLOT if allocation.held else 0
         return Rendered(
             " ".join(flags),
             (
                 File("/etc/containers/containers.conf.d/10-usernsplan.conf", conf),
-                File("/etc/containers/storage.conf", _STORAGE_CONF, "options"),
+                File("/etc/containers/storage.conf", storage, "options"),
                 *subid_files(allocation),
             ),
             (
                 f"the pool has room for {fits} containers of {SLOT} ids; each has its part until it is removed",
                 *of_idmap(asked),
                 "--out DIR makes every container one of these: containers.conf, and [storage.options] of storage.conf "
-                + ", ".join(_STORAGE_CONF.splitlines()),
+                + ", ".join(storage.splitlines()),
             ),
         )
 

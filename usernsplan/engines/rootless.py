@@ -9,6 +9,7 @@ import shlex
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from usernsplan.engines.base import EXACTLY, Asked, Rendered, Verdict, login_of, no, subid_files
+from usernsplan.model import DEFAULT_OWNER, OWN_PREFIX, ROOT
 from usernsplan.strategies import SLOT, in_subid
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class Rootless:
         """What is in subuid, for an owner that is not one of ours."""
         if not in_subid(allocation.strategy, allocation.mapping):
             return no("newuidmap grants only what is in subuid, and this one is not written there")
-        if allocation.owner in {"root", "dockremap", f"usernsplan-{allocation.name}"}:
+        if allocation.owner in {ROOT, DEFAULT_OWNER, f"{OWN_PREFIX}{allocation.name}"}:
             return no(f"its lines are {allocation.owner}'s, and nobody logs in as that: allocate it with --owner LOGIN")
         return EXACTLY
 

@@ -15,7 +15,8 @@ class Inspected:
     """One container: the host folders and files that are mounted in it, and its map where the engine tells it.
 
     ``pid`` is 0 where it does not run. Rootful Podman tells the map; for Docker it is the daemon's, unless the
-    container asked for the host's namespace (``is_hosts``).
+    container asked for the host's namespace (``is_hosts``). ``root`` is where that daemon keeps what it has; inspect
+    does not tell it.
     """
 
     name: str
@@ -23,6 +24,7 @@ class Inspected:
     mapping: Mapping | None
     pid: int
     is_hosts: bool = False
+    root: str = ""
 
 
 def parse(text: str, engine: str) -> tuple[Inspected, ...]:

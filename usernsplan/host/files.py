@@ -8,7 +8,7 @@ import stat
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from usernsplan.errors import InvalidValueError, NotPermittedError, RefusedError, UsernsplanError
+from usernsplan.errors import InvalidValueError, NotPermittedError, RefusedError, UsernsplanError, reason_of
 from usernsplan.layout import Layout
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ def _explanation(layout: Layout, name: str, error: OSError) -> UsernsplanError: 
         case errno.EPERM | errno.EACCES if _is_immutable(layout, name):
             return NotPermittedError(f"{shown} is immutable or append-only", hint=f"chattr -i -a {shown}")
         case errno.EPERM | errno.EACCES:
-            return NotPermittedError(f"{shown}: {_reason(error)}")
+            return NotPermittedError(f"{shown}: {reason_of(error)}")
         case errno.EROFS:
             return NotPermittedError(f"{shown} is on a read-only file system", hint="mount it writable, or use --root")
         case errno.EBUSY:
@@ -227,12 +227,8 @@ def _explanation(layout: Layout, name: str, error: OSError) -> UsernsplanError: 
                 hint="a bind-mounted file can only be written half-way; unmount it, or bind its folder",
             )
         case errno.ENOSPC | errno.EDQUOT:
-            return UsernsplanError(f"{shown}: {_reason(error)}", hint="make room and run again")
-    return UsernsplanError(f"{shown}: {_reason(error)}")
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()
+            return UsernsplanError(f"{shown}: {reason_of(error)}", hint="make room and run again")
+    return UsernsplanError(f"{shown}: {reason_of(error)}")
 
 
 def _is_immutable(layout: Layout, name: str) -> bool:

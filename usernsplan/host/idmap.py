@@ -8,8 +8,10 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import re
 from contextlib import suppress
+
+from usernsplan.errors import reason_of
+from usernsplan.host.mounts import all_mounts
 
 _AT_FDCWD, _AT_EMPTY_PATH = -100, 0x1000
 _OPEN_TREE_CLONE, _OPEN_TREE_CLOEXEC = 1, os.O_CLOEXEC
@@ -34,13 +36,13 @@ def why_not(path: str) -> str:
     try:
         namespace = _namespace()
     except OSError as error:
-        return f"no user namespace can be made ({_reason(error)})"
+        return f"no user namespace can be made ({reason_of(error)})"
     try:
         _try(path, namespace)
     except FileNotFoundError:
         return "it does not exist yet"
     except OSError as error:
-        return "its file system cannot be" if error.errno == errno.EINVAL else f"the kernel says {_reason(error)}"
+        return "its file system cannot be" if error.errno == errno.EINVAL else f"the kernel says {reason_of(error)}"
     finally:
         os.close(namespace)
     return ""
@@ -57,11 +59,9 @@ def _try(path: str, namespace: int) -> None:
 
 
 def _has_mounts(path: str) -> bool:
-    """Tell whether something is mounted below a folder: engines differ in what they make of it. See mountinfo(5)."""
+    """Tell whether something is mounted below a folder: engines differ in what they make of it."""
     below = os.path.realpath(path).rstrip("/") + "/"
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
-        points = (re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), line.split(" ")[4]) for line in file)
-        return any(point.startswith(below) and point != below for point in points)
+    return any(mount.point.startswith(below) for mount in all_mounts())
 
 
 def _namespace() -> int:
@@ -96,7 +96,3 @@ def _call(number: int, *arguments: object) -> int:
     if found < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return found
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()

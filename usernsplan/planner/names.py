@@ -9,7 +9,7 @@ from usernsplan.errors import InvalidValueError, RefusedError
 from usernsplan.formats import subid
 from usernsplan.ids import IdRange
 from usernsplan.layout import PASSWD
-from usernsplan.model import DEFAULT_NAME, DEFAULT_OWNER
+from usernsplan.model import DEFAULT_NAME, DEFAULT_OWNER, OWN_PREFIX
 
 if TYPE_CHECKING:
     from usernsplan.model import HostState
@@ -49,7 +49,7 @@ def check_owner(owner: str) -> None:
 
 def owner_of(name: str) -> str:
     """The owner of an allocation's lines where --owner names none: nobody's account, or Docker's own remap user."""
-    return DEFAULT_OWNER if name == DEFAULT_NAME else f"usernsplan-{name}"
+    return DEFAULT_OWNER if name == DEFAULT_NAME else f"{OWN_PREFIX}{name}"
 
 
 def refuse_account(state: HostState, owner: str) -> NoReturn:

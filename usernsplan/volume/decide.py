@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from usernsplan.engines import pool_of
+from usernsplan.engines import pool_of, verdict
 from usernsplan.errors import InvalidValueError, RefusedError
 from usernsplan.mapping import Extent, IdMap
 from usernsplan.model import Place
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from usernsplan.formats.accounts import Accounts
+    from usernsplan.formats.inspect import Inspected
     from usernsplan.model import Allocation, FixRequest, LedgerState
     from usernsplan.volume.carry import Found
     from usernsplan.volume.targets import Owner, Targets
@@ -76,6 +78,37 @@ def container_of(request: FixRequest, ledger: LedgerState, names: Sequence[str])
         "it does not go without saying which container is meant" if found == {None} else "these volumes are of several",
         hint=f"say --container with one of: {', '.join(sorted(by_name))}",
     )
+
+
+def whose(one: Inspected, wanted: str | None, ledger: LedgerState) -> Allocation:
+    """Whose ids an engine's container has: told by its map where there is one, else by the daemon that would start it.
+
+    ``wanted`` is --container. Raises RefusedError where it has the host's, or those of no or of several allocations.
+    """
+    if one.is_hosts or not (one.mapping or one.root):
+        raise RefusedError(
+            f"{one.name} has no user namespace: its ids are the host's", hint="give it one, then its volumes"
+        )
+    if one.mapping is not None:
+        fitting = [a for a in ledger.allocations if a.mapping == one.mapping]
+        what = f"{one.name} has the map {', '.join(map(str, one.mapping.uids))}"
+    else:
+        # A remapped daemon keeps everything in a folder <uid>.<gid> of its containers' root.
+        folder = posixpath.basename(one.root)
+        remaps = [a for a in ledger.allocations if verdict("docker", a).can]
+        fitting = [a for a in remaps if folder == f"{a.mapping.uids.to_host(0)}.{a.mapping.gids.to_host(0)}"]
+        what = f"{one.name} does not run, and its daemon keeps it in {one.root}"
+    # A shared map is many containers'; the one of this name is meant, or the one that was said.
+    chosen = [a for a in fitting if a.name == (wanted or one.name)] or ([] if wanted else fitting)
+    if len(chosen) != 1:
+        which = f"'{wanted}'" if wanted else "one allocation" if fitting else "any allocation"
+        raise RefusedError(f"{what}: not that of {which}", hint="'usernsplan list' shows what is allocated")
+    return chosen[0]
+
+
+def lies_in(path: str, folder: str) -> bool:
+    """Tell whether a path is a folder, or lies in it."""
+    return f"{path}/".startswith(folder.rstrip("/") + "/")
 
 
 def _named(by_name: Mapping[str, Allocation], name: str, option: str) -> Allocation:

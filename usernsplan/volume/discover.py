@@ -7,15 +7,15 @@ import subprocess
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from usernsplan.engines import verdict
 from usernsplan.errors import InvalidValueError, NotPermittedError, RefusedError, UsernsplanError
 from usernsplan.formats import inspect
 from usernsplan.host import procfs
+from usernsplan.volume import decide
 
 if TYPE_CHECKING:
     from usernsplan.formats.inspect import Inspected
     from usernsplan.layout import Layout
-    from usernsplan.model import Allocation, FixRequest, LedgerState
+    from usernsplan.model import FixRequest, LedgerState
 
 ENGINES = ("podman", "docker")
 
@@ -47,14 +47,14 @@ def discover(layout: Layout, request: FixRequest, ledger: LedgerState) -> Discov
         raise InvalidValueError(f"'{strange[0]}' is no name of a container", hint="with --discover, PATH... are names")
     _refuse_remote(engine)
     found = inspect.parse(_ask((engine, "container", "inspect", *request.paths)), engine)
-    names = {_allocation(engine, one, request, ledger).name for one in found}
+    names = {decide.whose(_seen(engine, one), request.container, ledger).name for one in found}
     if len(names) > 1:
         raise InvalidValueError("these containers have different ids", hint="name them one at a time")
     if not names:
         raise InvalidValueError(f"{engine} knows no container {', '.join(request.paths)}")
     sources = dict.fromkeys(source for one in found for source in one.sources)
     folders = [source for source in sources if os.path.isdir(source)]
-    outer = [path for path in folders if not any(_lies_in(path, other) for other in folders)]
+    outer = [path for path in folders if not any(path != other and decide.lies_in(path, other) for other in folders)]
     if not outer:
         raise InvalidValueError(f"{', '.join(request.paths)}: no folder of the host is mounted there")
     notes = [f"{source} is no folder: left as it is" for source in sources if source not in folders]
@@ -62,30 +62,15 @@ def discover(layout: Layout, request: FixRequest, ledger: LedgerState) -> Discov
     return Discovered(replace(request, paths=tuple(outer), container=names.pop(), discover=None), tuple(notes))
 
 
-def _allocation(engine: str, one: Inspected, request: FixRequest, ledger: LedgerState) -> Allocation:
-    """Whose ids a container has: told by its map where there is one, else by the daemon that would start it."""
-    mapping = one.mapping or (procfs.mapping_of(one.pid) if one.pid else None)
-    if one.is_hosts or (mapping is None and (one.pid or engine == "podman")):
-        raise RefusedError(
-            f"{one.name} has no user namespace: its ids are the host's", hint="give it one, then its volumes"
-        )
-    if mapping is not None:
-        fitting = [a for a in ledger.allocations if (a.mapping.uids, a.mapping.gids) == (mapping.uids, mapping.gids)]
-        what = f"{one.name} has the map {', '.join(map(str, mapping.uids))}"
-    else:
-        root = _ask(("docker", "info", "--format", "{{.DockerRootDir}}")).strip()
-        # A remapped daemon keeps everything in a folder <uid>.<gid> of its containers' root.
-        folder = os.path.basename(root)
-        remaps = [a for a in ledger.allocations if verdict("docker", a).can]
-        fitting = [a for a in remaps if folder == f"{a.mapping.uids.to_host(0)}.{a.mapping.gids.to_host(0)}"]
-        what = f"{one.name} does not run, and its daemon keeps it in {root}"
-    # A shared map is many containers'; the one of this name is meant, or the one that was said.
-    names = {request.container} if request.container else {one.name}
-    chosen = [a for a in fitting if a.name in names] or ([] if request.container else fitting)
-    if len(chosen) != 1:
-        wanted = f"'{request.container}'" if request.container else "one allocation" if fitting else "any allocation"
-        raise RefusedError(f"{what}: not that of {wanted}", hint="'usernsplan list' shows what is allocated")
-    return chosen[0]
+def _seen(engine: str, one: Inspected) -> Inspected:
+    """A container with what only the machine can tell: the map of its process, or the folder of its daemon."""
+    if one.is_hosts or one.mapping is not None:
+        return one
+    if one.pid:
+        return replace(one, mapping=procfs.mapping_of(one.pid))
+    return replace(
+        one, root=_ask(("docker", "info", "--format", "{{.DockerRootDir}}")).strip() if engine == "docker" else ""
+    )
 
 
 def _refuse_remote(engine: str) -> None:
@@ -111,7 +96,3 @@ def _ask(words: tuple[str, ...]) -> str:
     if done.returncode:
         raise UsernsplanError(f"{' '.join(words[:3])}: {done.stderr.strip()}")
     return done.stdout
-
-
-def _lies_in(path: str, folder: str) -> bool:
-    return path != folder and f"{path}/".startswith(folder.rstrip("/") + "/")

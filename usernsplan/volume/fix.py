@@ -23,6 +23,7 @@ from usernsplan.errors import (
     RefusedError,
     StoppedError,
     UsernsplanError,
+    reason_of,
 )
 from usernsplan.host import files, procfs
 from usernsplan.ledger import open_ledger
@@ -527,7 +528,7 @@ def _sync(volume: walk.Volume) -> None:
     try:
         syscalls.sync_file_system(volume.top)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = reason_of(error)
         raise UsernsplanError(f"{volume.path}: what was changed is not all on the disk: {reason}") from error
 
 
@@ -541,7 +542,7 @@ def _still_there(tree: Tree, state: RunState, job: _Job, stack: ExitStack) -> wa
     try:
         volume = walk.volume(tree.path, cross_mounts=state.cross_mounts)
     except OSError as error:
-        job.fail([(tree.path, (error.strerror or str(error)).lower())])
+        job.fail([(tree.path, reason_of(error))])
     else:
         stack.callback(os.close, volume.top)
         if _tree(volume).inode == tree.inode:
@@ -567,7 +568,7 @@ def _volume(path: str, request: FixRequest, twice: frozenset[str]) -> walk.Volum
     except PermissionError as error:
         raise NotPermittedError(f"{path}: {(error.strerror or '').lower()}") from error
     except OSError as error:
-        raise UsernsplanError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+        raise UsernsplanError(f"{path}: {reason_of(error)}") from error
 
 
 def _record(job: _Job, volumes: Sequence[Volume], removed: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
+from usernsplan.errors import reason_of
 from usernsplan.volume import syscalls
 from usernsplan.volume.metadata import CARRIED
 
@@ -113,7 +114,7 @@ def reason(error: OSError, name: str | None = None) -> str:
         return "it is a mount point"
     if error.errno == errno.EOVERFLOW:
         return "its owner has no id on this mount, which is idmapped"
-    return (error.strerror or str(error)).lower()
+    return reason_of(error)
 
 
 def _give_name(name: str, _: os.stat_result, owner: Owner) -> bool:

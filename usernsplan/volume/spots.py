@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from usernsplan.errors import InvalidValueError, RefusedError
+from usernsplan.errors import InvalidValueError, RefusedError, reason_of
 from usernsplan.formats.accounts import Accounts, groups, users
 from usernsplan.host import accounts, files
+from usernsplan.host.mounts import all_mounts
 from usernsplan.volume import decide, protected, walk
 
 if TYPE_CHECKING:
@@ -27,11 +28,11 @@ class Spot(NamedTuple):
 def find(layout: Layout, request: FixRequest) -> tuple[Spot, ...]:
     """The volumes of a request, each once. Raises RefusedError or InvalidValueError for what is none."""
     found = tuple({_spot(layout, words): None for words in request.paths})
-    mounts = walk.all_mounts()
+    mounts = all_mounts()
     for spot in found:
         for name in (spot.path, *walk.other_names(spot.path, mounts)):
             for other in found:
-                if spot.path != other.path and _lies_in(name, other.path):
+                if spot.path != other.path and decide.lies_in(name, other.path):
                     raise InvalidValueError(f"{spot.path} lies in {other.path}", hint="name the outer one alone")
     return found
 
@@ -41,23 +42,19 @@ def seen_twice(spots: Sequence[Spot]) -> frozenset[str]:
 
     Raises RefusedError for one that shows a whole volume, and more.
     """
-    mounts = walk.all_mounts()
+    mounts = all_mounts()
     points = sorted(point for spot in spots for point in walk.Mounts.below(spot.path, mounts).points(spot.path))
     twice: set[str] = set()
     for point in points:
         for name in walk.other_names(point, mounts):
-            if any(_lies_in(spot.path, name) for spot in spots):
+            if any(decide.lies_in(spot.path, name) for spot in spots):
                 raise RefusedError(f"{point} shows {name}, in which the volume itself lies", hint="unmount it")
-            if any(_lies_in(name, spot.path) for spot in spots):
-                through = max((one for one in points if _lies_in(name, one)), key=len, default=None)
+            if any(decide.lies_in(name, spot.path) for spot in spots):
+                through = max((one for one in points if decide.lies_in(name, one)), key=len, default=None)
                 # A part of what is met elsewhere is left out; of two points that show the same, the second.
                 if through != name or name < point:
                     twice.add(point)
     return frozenset(twice)
-
-
-def _lies_in(path: str, folder: str) -> bool:
-    return f"{path}/".startswith(folder.rstrip("/") + "/")
 
 
 def _spot(layout: Layout, words: str) -> Spot:
@@ -96,7 +93,7 @@ def refuse_dangerous(layout: Layout, request: FixRequest, spots: Sequence[Spot])
     """Raise RefusedError for a folder that nobody can mean, under whatever name it was given, or is mounted inside."""
     homes = protected.homes_of(accounts.homes(layout))
     everybody = homes if layout.is_host else protected.homes_of(accounts.homes(files.layout_at("/")))
-    mounts = walk.all_mounts()
+    mounts = all_mounts()
     for spot in spots:
         kind = walk.kind_of(spot.path, mounts)
         if kind in protected.NOT_FILES:
@@ -134,4 +131,4 @@ def passwd(path: str | None) -> Accounts:
         with open(group_path, "rb") as file:
             return Accounts(found, tuple(groups(file.read())))
     except OSError as error:
-        raise InvalidValueError(f"--passwd {path}: {(error.strerror or str(error)).lower()}") from error
+        raise InvalidValueError(f"--passwd {path}: {reason_of(error)}") from error

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from usernsplan.host.mounts import Mount, all_mounts
 from usernsplan.volume import syscalls
 
 if TYPE_CHECKING:
@@ -32,15 +32,6 @@ _BATCH = 8192
 _LOCAL = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "tmpfs", "f2fs"})
 # What a folder answers that was moved, removed or exchanged since its name was read.
 GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
-
-
-class Mount(NamedTuple):
-    """One line of /proc/self/mountinfo: proc_pid_mountinfo(5). ``root`` is what it shows of the file system."""
-
-    device: str
-    root: str
-    point: str
-    kind: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,20 +108,6 @@ def volume(path: str, *, cross_mounts: bool = False, twice: frozenset[str] = fro
     inside = Mounts.below(path, mounts)
     local = not inside.names and kind_of(path, mounts) in _LOCAL
     return Volume(path, top, inside, cross_mounts, _knows_openat2(top), local, twice)
-
-
-def all_mounts() -> list[Mount]:
-    """What is mounted, as this process sees it."""
-    # Only LF ends a line: the kernel leaves a CR in a path as it is.
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
-        return [_mount(line) for line in file]
-
-
-def _mount(line: str) -> Mount:
-    """Read a line; blanks and backslashes in its paths are octal."""
-    fields = line.split(" ")
-    root, point = (re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), path) for path in fields[3:5])
-    return Mount(fields[2], root, point, line.partition(" - ")[2].split(" ")[0])
 
 
 def _mount_of(path: str, mounts: Iterable[Mount]) -> Mount:

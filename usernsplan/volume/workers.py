@@ -20,7 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from usernsplan.errors import UsernsplanError
+from usernsplan.errors import UsernsplanError, reason_of
 from usernsplan.volume import journal, walk
 from usernsplan.volume.carry import Carrier, Done, Found, Looker, Rules
 
@@ -152,7 +152,7 @@ class Crew:
                 self._hire(number)
         except OSError as error:
             self.__exit__()
-            reason = (error.strerror or str(error)).lower()
+            reason = reason_of(error)
             raise UsernsplanError(f"a worker process could not be started: {reason}", hint="try --jobs 1") from error
         return self
 
@@ -281,7 +281,7 @@ def _serve(line: _Line, volumes: Sequence[Volume]) -> None:
         _last_words(line, _TOLD, (str(error), error.hint))
     except OSError as error:
         # Entries' errors are caught where they happen: this is the journal's.
-        reason = (error.strerror or str(error)).lower()
+        reason = reason_of(error)
         _last_words(line, _TOLD, (f"the journal of the run: {reason}", "make room, and run again with the same words"))
     except BaseException:  # noqa: BLE001 - the parent shows it
         _last_words(line, _BUG, traceback.format_exc())

@@ -174,6 +174,8 @@ def _entry(intent: Intent, layout: Layout) -> HistoryEntry:
     changed = tuple(_printable(line) for change in intent.changes for line in _lines(layout, change))
     changed += tuple(f"forgot the released range of {name}" for name in intent.ledger.forget)
     changed += tuple(f"volume {_one_line(v.path)} is {v.name}'s now ({v.mode})" for v in intent.ledger.volumes)
+    changed += tuple(f"reserved {r.ids}: {_one_line(r.why)}" for r in intent.ledger.reserve)
+    changed += tuple(f"no longer reserved: {ids}" for ids in intent.ledger.unreserve)
     changed += tuple(f"volume {_one_line(path)} is no container's any more" for path in intent.ledger.no_volumes)
     return HistoryEntry(at, intent.actor, intent.command, changed)
 

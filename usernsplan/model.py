@@ -57,6 +57,15 @@ class Quarantined:
 
 
 @dataclass(frozen=True, slots=True)
+class Reservation:
+    """Ids, as uids and gids, that are never to be given out here, and why: somebody outside of this host has them."""
+
+    ids: IdRange
+    why: str
+    since: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
     """One file of the host: its path below the root, and its bytes before (None: it was not there) and after."""
 
@@ -77,12 +86,16 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """A tree that was fixed for a container: where it lies (below the root), the container's name, and how."""
+    """A tree that was fixed for a container: where it lies (below the root), the container's name, and how.
+
+    ``user`` is UID:GID of the container to whom --mode own gave it; "" with --mode shift, and where nobody noted it.
+    """
 
     path: str
     name: str
     mode: str
     since: str = ""
+    user: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +112,8 @@ class LedgerChange:
     forget: tuple[str, ...] = ()
     volumes: tuple[Volume, ...] = ()
     no_volumes: tuple[str, ...] = ()
+    reserve: tuple[Reservation, ...] = ()
+    unreserve: tuple[IdRange, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +153,22 @@ class LedgerState:
     quarantined: tuple[Quarantined, ...] = ()
     interrupted: bool = False
     volumes: tuple[Volume, ...] = ()
+    reservations: tuple[Reservation, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """A user namespace that runs: its inode number (readlink /proc/PID/ns/user), its creator's host uid, its processes.
+
+    ``parent`` is the inode number of the one it was made in; None, as for ``owner``, where the kernel does not tell us.
+    ``mapping`` has its container ids and this process's own ids; None where one of its maps is not written yet.
+    """
+
+    inode: int
+    owner: int | None
+    parent: int | None
+    pids: tuple[int, ...]
+    mapping: Mapping | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from usernsplan.model import (
     LedgerChange,
     LedgerState,
     Quarantined,
+    Reservation,
     Volume,
 )
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from usernsplan.layout import Layout
 
-_VERSION = 3
+_VERSION = 4
 # What the last step of a run needs on the disk besides its rows: a few pages, and their rollback journal.
 _ROOM = 131072
 # Seconds to wait for another reader or writer of the file itself; writers of the host wait on the subid locks before.
@@ -53,6 +54,9 @@ _STEPS = {
     1: _SCHEMA,
     2: "CREATE TABLE volume (path BLOB PRIMARY KEY, name TEXT NOT NULL, mode TEXT NOT NULL, since TEXT NOT NULL);",
     3: "CREATE TABLE also (name TEXT NOT NULL, owner TEXT NOT NULL, PRIMARY KEY (name, owner));",
+    # ids are FIRST-LAST; user is that of --mode own as UID:GID, '' where nobody noted it.
+    4: "CREATE TABLE reservation (ids TEXT PRIMARY KEY, why TEXT NOT NULL, since TEXT NOT NULL);"
+    "ALTER TABLE volume ADD COLUMN user TEXT NOT NULL DEFAULT '';",
 }
 
 
@@ -100,14 +104,8 @@ class SqliteLedger:
                     )
                 ),
                 interrupted=bool(stamp[1]),
-                volumes=tuple(
-                    Volume(os.fsdecode(path), name, mode, since)
-                    for path, name, mode, since in db.execute(
-                        "SELECT path, name, mode, since FROM volume ORDER BY path"
-                    )
-                )
-                if version > 1
-                else (),
+                volumes=tuple(_volumes(db, version)),
+                reservations=tuple(_reservations(db, version)),
             )
             self._known = (stamp, state)
             return state
@@ -161,8 +159,13 @@ class SqliteLedger:
             )
             db.executemany("DELETE FROM volume WHERE path = ?", ((os.fsencode(path),) for path in change.no_volumes))
             db.executemany(
-                "INSERT OR REPLACE INTO volume VALUES (?, ?, ?, ?)",
-                ((os.fsencode(v.path), v.name, v.mode, entry.at) for v in change.volumes),
+                "INSERT OR REPLACE INTO volume (path, name, mode, since, user) VALUES (?, ?, ?, ?, ?)",
+                ((os.fsencode(v.path), v.name, v.mode, entry.at, v.user) for v in change.volumes),
+            )
+            db.executemany("DELETE FROM reservation WHERE ids = ?", ((_ids(r),) for r in change.unreserve))
+            db.executemany(
+                "INSERT OR REPLACE INTO reservation VALUES (?, ?, ?)",
+                ((_ids(r.ids), r.why, entry.at) for r in change.reserve),
             )
             _close(db, entry)
 
@@ -280,6 +283,26 @@ def _mapping(uids: str, gids: str) -> Mapping:
     return Mapping(uid_map, uid_map if uids == gids else IdMap.of(*json.loads(gids)))
 
 
+def _volumes(db: sqlite3.Connection, version: int) -> Iterator[Volume]:
+    if version < 2:  # noqa: PLR2004 - see _STEPS
+        return
+    # Since version 4 the user stands there too.
+    for path, name, mode, since, *user in db.execute("SELECT * FROM volume ORDER BY path"):
+        yield Volume(os.fsdecode(path), name, mode, since, "".join(user))
+
+
+def _reservations(db: sqlite3.Connection, version: int) -> Iterator[Reservation]:
+    if version < 4:  # noqa: PLR2004 - see _STEPS
+        return
+    for ids, why, since in db.execute("SELECT ids, why, since FROM reservation ORDER BY rowid"):
+        yield Reservation(IdRange.parse(ids), why, since)
+
+
+def _ids(ids: IdRange) -> str:
+    """A range as IdRange.parse reads it, a single id too."""
+    return f"{ids.start}-{ids.last}"
+
+
 def _held(start: int | None, count: int | None) -> IdRange | None:
     return IdRange(start, count) if start is not None and count is not None else None
 
@@ -306,8 +329,10 @@ def _intent_text(intent: Intent) -> str:
             "remove": change.remove,
             "quarantine": [(name, held.start, held.count) for name, held in change.quarantine],
             "forget": change.forget,
-            "volumes": [(os.fsencode(v.path).hex(), v.name, v.mode) for v in change.volumes],
+            "volumes": [(os.fsencode(v.path).hex(), v.name, v.mode, "", v.user) for v in change.volumes],
             "no_volumes": [os.fsencode(path).hex() for path in change.no_volumes],
+            "reserve": [(_ids(r.ids), r.why) for r in change.reserve],
+            "unreserve": [_ids(r) for r in change.unreserve],
             "changes": [(c.path, _packed(c.before), _packed(c.after)) for c in intent.changes],
         }
     )
@@ -342,8 +367,11 @@ def _intent(text: str) -> Intent:
             quarantine=tuple((name, IdRange(start, count)) for name, start, count in content["quarantine"]),
             forget=tuple(content["forget"]),
             # An intent of version 1 has none.
-            volumes=tuple(Volume(_path(raw), name, mode) for raw, name, mode in content.get("volumes", ())),
+            volumes=tuple(Volume(_path(raw), *rest) for raw, *rest in content.get("volumes", ())),
             no_volumes=tuple(map(_path, content.get("no_volumes", ()))),
+            # One of version 3 has no reservations.
+            reserve=tuple(Reservation(IdRange.parse(ids), why) for ids, why in content.get("reserve", ())),
+            unreserve=tuple(map(IdRange.parse, content.get("unreserve", ()))),
         ),
         tuple(Change(path, _unpacked(before), _unpacked(after) or b"") for path, before, after in content["changes"]),
     )

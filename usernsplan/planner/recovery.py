@@ -17,6 +17,7 @@ from usernsplan.errors import InvalidFileError
 from usernsplan.formats import daemon_json, subid
 from usernsplan.layout import DAEMON_JSON, SUBGID, SUBUID
 from usernsplan.model import Change, Quarantined
+from usernsplan.planner.reservations import reserved_after
 from usernsplan.planner.volumes import after
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def as_mended(state: HostState, intent: Intent) -> HostState:
                 *(Quarantined(name, held, "") for name, held in change.quarantine),
             ),
             volumes=after(ledger.volumes, change, (a.name for a in allocations)),
+            reservations=reserved_after(ledger.reservations, change),
         )
     return replace(
         state,

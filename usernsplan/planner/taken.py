@@ -44,6 +44,7 @@ def claims(state: HostState, subuid: SubidFile, subgid: SubidFile, *, running: b
         *(Claim(f"kept for {entry.whose} ({entry.source})", IdSet((entry.ids,))) for entry in TABLE),
         *([Claim("mapped by a running user namespace", state.namespaces)] if running else []),
         Claim(f"allocated in {ledger}", held),
+        *(Claim(f"reserved in {ledger}: {r.why}", IdSet((r.ids,))) for r in state.ledger.reservations),
         Claim(f"released, and files may still carry it ('{forget}' frees it)", quarantined),
     )
 

@@ -18,8 +18,8 @@ def record(state: HostState, volumes: Iterable[Volume], removed: Iterable[str] =
     A container that was released meanwhile gets none.
     """
     names = {a.name for a in state.ledger.allocations}
-    noted = {v.path: (v.name, v.mode) for v in state.ledger.volumes}
-    new = tuple(v for v in volumes if v.name in names and noted.get(v.path) != (v.name, v.mode))
+    noted = {v.path: (v.name, v.mode, v.user) for v in state.ledger.volumes}
+    new = tuple(v for v in volumes if v.name in names and noted.get(v.path) != (v.name, v.mode, v.user))
     gone = tuple(path for path in removed if path in noted)
     return Plan("volume", ledger=LedgerChange(volumes=new, no_volumes=gone))
 

@@ -146,6 +146,14 @@ def targets_of(request: FixRequest, ledger: LedgerState, allocation: Allocation 
     return targets.own(allocation.mapping, _user(request.user, passwd), keep=keep)
 
 
+def user_of(rule: Targets, allocation: Allocation) -> str:
+    """The container's UID:GID to whom a rule gives everything; "" where it keeps owners apart."""
+    if rule.owner is None:
+        return ""
+    uid, gid = rule.owner
+    return f"{allocation.mapping.uids.to_container(uid)}:{allocation.mapping.gids.to_container(gid)}"
+
+
 def _map(option: str, texts: Iterable[str]) -> IdMap:
     extents = []
     for text in texts:

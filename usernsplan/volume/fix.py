@@ -90,7 +90,7 @@ def fix_volume(
         raise NotPermittedError("only root may give files to somebody else", hint="run as root; --dry-run needs less")
     twice = spots.seen_twice(found) if request.cross_mounts else frozenset()
     with _opened([spot.path for spot in found], request, twice) as job.volumes:
-        formerly = {volume.path: [volume.name, volume.mode] for volume in state.volumes}
+        formerly = {volume.path: [volume.name, volume.mode, volume.user] for volume in state.volumes}
         new = RunState(
             journal.new_name(),
             LOOKING,
@@ -102,7 +102,7 @@ def fix_volume(
             cross_mounts=request.cross_mounts,
             container=name,
             mode="reverse" if request.reverse else rule.mode,
-            formerly={spot.name: formerly.get(spot.name, ["", ""]) for spot in found},
+            formerly={spot.name: formerly.get(spot.name, ["", "", ""]) for spot in found},
         )
         unfinished, repeated = _earlier(job.layout, new, yes=request.yes)
         if repeated and (repeated.whole or dry_run):
@@ -122,8 +122,9 @@ def fix_volume(
                 job.go_on(repeated, state=CHANGING, stage=1, retried=repeated.failed)
             if not (unfinished or repeated) or not rule.overlaps():
                 job.run(request, new)
-            if name:
-                volumes = [] if request.reverse else [Volume(spot.name, name, new.mode) for spot in found]
+            if name and allocation:
+                user = decide.user_of(rule, allocation)
+                volumes = [] if request.reverse else [Volume(spot.name, name, new.mode, user=user) for spot in found]
                 _record(job, volumes, [spot.name for spot in found] if request.reverse else [])
     if request.reverse and (powers := job.kinds["setuid"] + job.kinds["capability"]):
         job.notes.append(f"{powers} setuid bits and capabilities count on the host again, whoever made these files")
@@ -164,8 +165,11 @@ def undo(  # noqa: PLR0913 - the words of the command
         job.take_back(state, really=not dry_run, trust=yes)
     stands = any(later.state == DONE for later in _later(job.layout, state))
     if not dry_run and not stands and not any(path in job.failed for path in state.paths):
-        formerly = [Volume(path, name, mode) for path, (name, mode) in state.formerly.items() if name]
-        _record(job, formerly, [path for path, (name, _) in state.formerly.items() if not name])
+        # A run of an older version noted no user.
+        formerly = [
+            Volume(path, name, mode, user="".join(user)) for path, (name, mode, *user) in state.formerly.items() if name
+        ]
+        _record(job, formerly, [path for path, was in state.formerly.items() if not was[0]])
     return job.report(report)
 
 

@@ -292,7 +292,7 @@ def test_an_old_ledger_is_of_the_new_kind_after_the_next_write_and_keeps_what_it
     assert known(found) == [(ODD, "web", "own")]
     now = tables(old)
     assert now["version"] == [(4,)]
-    assert now["volume"] == [(os.fsencode(ODD), "web", "own", NOW)]
+    assert now["volume"] == [(os.fsencode(ODD), "web", "own", NOW, "")]
     assert now["history"][:-1] == before["history"]
     assert {name: now[name] for name in ("allocation", "quarantine", "intent")} == {
         name: before[name] for name in ("allocation", "quarantine", "intent")

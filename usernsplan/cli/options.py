@@ -34,6 +34,11 @@ def id_range(text: str | None) -> IdRange | None:
         raise InvalidValueError(f"--pool: {error}", hint=error.hint) from error
 
 
+def colours() -> bool:
+    """Tell whether somebody looks who wants colours: a terminal, and no NO_COLOR (https://no-color.org)."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
 def write_result(output: str) -> None:
     """Print a result. A full disk is an error that does not hide what was done; a reader who left wants no more."""
     try:

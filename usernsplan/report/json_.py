@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 def plan(plan: Plan, layout: Layout) -> str:
     """The result of allocate, release or forget."""
-    return _document(
+    return document(
         plan.kind,
         changed=plan.changed,
         unfinished=plan.unfinished,
-        allocations=[_allocation(a) for a in plan.allocations],
+        allocations=[allocation_fields(a) for a in plan.allocations],
         changes=[{"path": layout.path(c.path), "diff": unified(c, layout.path(c.path))} for c in plan.changes],
         account_commands=[shlex.join(layout.account_command(command)) for command in plan.account_commands],
         findings=[
@@ -40,12 +40,12 @@ def allocations(kind: str, found: Iterable[Allocation], ledger: LedgerState | No
         more["quarantined"] = [
             {"name": q.name, "start": q.held.start, "count": q.held.count, "since": q.since} for q in ledger.quarantined
         ]
-    return _document(kind, allocations=[_allocation(a) for a in found], **more)
+    return document(kind, allocations=[allocation_fields(a) for a in found], **more)
 
 
 def history(entries: Iterable[HistoryEntry]) -> str:
     """The result of history, oldest first."""
-    return _document(
+    return document(
         "history",
         entries=[
             {
@@ -63,21 +63,21 @@ def history(entries: Iterable[HistoryEntry]) -> str:
 
 def fixed(report: FixReport, layout: Layout) -> str:
     """The result of fix-volume or undo."""
-    return _document(
+    return document(
         report.kind,
         run=report.run,
         dry_run=report.dry_run,
         changed=bool(report.counts["changed"]),
         container=report.container,
         mode=report.mode,
-        volumes=[_path(path) for path in report.volumes],
+        volumes=[path_fields(path) for path in report.volumes],
         seconds=round(report.seconds, 3),
         undo=layout.command(f"undo {report.run}") if report.run and report.kind == "fix-volume" else None,
         counts=report.counts,
         flattened=report.flattened,
         kept={"uids": report.kept_uids, "gids": report.kept_gids},
-        skipped=[{**_path(place.path), "reason": place.reason} for place in report.skipped],
-        failed=[{**_path(place.path), "reason": place.reason} for place in report.failed],
+        skipped=[{**path_fields(place.path), "reason": place.reason} for place in report.skipped],
+        failed=[{**path_fields(place.path), "reason": place.reason} for place in report.failed],
         notes=list(report.notes),
     )
 
@@ -88,7 +88,7 @@ def rendered(request: RenderRequest, found: Rendered, changes: Sequence[Change] 
     if changes is not None:
         paths = [{"path": layout.path(c.path), "diff": unified(c, layout.path(c.path))} for c in changes]
         more = {"changed": bool(paths), "changes": paths}
-    return _document(
+    return document(
         "render",
         engine=request.engine,
         allocation=request.name,
@@ -101,7 +101,7 @@ def rendered(request: RenderRequest, found: Rendered, changes: Sequence[Change] 
 
 def engines(found: Iterable[tuple[str, Iterable[tuple[str, Verdict]]]]) -> str:
     """The result of render --list: what each engine can express, by allocation or strategy."""
-    return _document(
+    return document(
         "engines",
         engines=[
             {"engine": engine, "of": name, "fit": it.fit, "why": it.why}
@@ -111,7 +111,7 @@ def engines(found: Iterable[tuple[str, Iterable[tuple[str, Verdict]]]]) -> str:
     )
 
 
-def _path(path: str) -> dict[str, str]:
+def path_fields(path: str) -> dict[str, str]:
     """A path, and its bytes where they are not UTF-8."""
     try:
         path.encode()
@@ -121,7 +121,8 @@ def _path(path: str) -> dict[str, str]:
     return {"path": path}
 
 
-def _allocation(a: Allocation) -> dict[str, Any]:
+def allocation_fields(a: Allocation) -> dict[str, Any]:
+    """An allocation, whole."""
     return {
         "name": a.name,
         "owner": a.owner,
@@ -134,5 +135,6 @@ def _allocation(a: Allocation) -> dict[str, Any]:
     }
 
 
-def _document(kind: str, **fields: Any) -> str:
+def document(kind: str, **fields: Any) -> str:
+    """A result: what it is, and its fields."""
     return json.dumps({"format_version": 1, "kind": kind, **fields}, indent=2)

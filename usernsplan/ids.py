@@ -146,6 +146,12 @@ class IdSet:
         at = bisect_right(self._spans, (number, ID_LIMIT))
         return at > 0 and number < self._spans[at - 1][1]
 
+    def meets(self, ids: IdRange) -> bool:
+        """Tell whether at least one id of a range is in the set, in the time of a search."""
+        at = bisect_right(self._spans, (ids.start, ID_LIMIT))
+        before = at > 0 and ids.start < self._spans[at - 1][1]
+        return before or (at < len(self._spans) and self._spans[at][0] < ids.stop)
+
     def __iter__(self) -> Iterator[IdRange]:
         return (IdRange(start, stop - start) for start, stop in self._spans)
 

@@ -197,11 +197,21 @@ class HostState:
 
 
 @dataclass(frozen=True, slots=True)
+class Words:
+    """What is said of one allocation: None where nothing is."""
+
+    strategy: Strategy
+    owner: str | None = None
+    start: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class AllocateRequest:
     """The words of one ``allocate``: no names means the default allocation, Docker's.
 
     ``engines`` None: those that the host has. ``pools`` says for how many containers an engine's own pool is to be
-    (by the engine's name), where that was said.
+    (by the engine's name), where that was said. ``each``: what is said of single names, in place of what is said of
+    all. ``from_file``: of a plan file, which names the default allocation where it wants it.
     """
 
     names: tuple[str, ...]
@@ -214,6 +224,12 @@ class AllocateRequest:
     yes: bool = False
     engines: tuple[str, ...] | None = None
     pools: tuple[tuple[str, int], ...] = ()
+    each: dict[str, Words] = field(default_factory=dict)
+    from_file: bool = False
+
+    def words(self, name: str) -> Words:
+        """What is said of this name."""
+        return self.each.get(name) or Words(self.strategy, self.owner, self.start)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from itertools import chain
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING
 
 from usernsplan.engines import pool_of as pool_of_engine
@@ -18,9 +18,10 @@ from usernsplan.planner.taken import Claim, claims, holders, pool_of, take
 from usernsplan.strategies import Shared, Strategy, in_subid
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from usernsplan.model import AllocateRequest, HostState
+    from usernsplan.strategies import Need
 
 
 @dataclass(slots=True)
@@ -118,11 +119,15 @@ def _widen(draft: _Draft, allocation: Allocation) -> tuple[str, ...]:
 def _names(request: AllocateRequest, engines: tuple[str, ...], *, has_pools: bool) -> tuple[str, ...]:
     """The containers. Without a name it is Docker's own allocation, unless other engines were named."""
     for name in request.names:
-        check_name(name)
+        if not (request.from_file and name == DEFAULT_NAME):
+            check_name(name)
         if engine := needs.pool_named(name):
             hint = f"--engine {engine} makes it; give the container another name"
             raise InvalidValueError(f"'{name}' is the name of the pool of {engine}", hint=hint)
-    names = tuple(dict.fromkeys(request.names)) or (DEFAULT_NAME,)
+    names = tuple(dict.fromkeys(request.names))
+    if request.from_file:
+        return names
+    names = names or (DEFAULT_NAME,)
     if not request.names and request.engines is not None and "docker" not in engines:
         if not has_pools:
             hint = "name the containers; only Docker has an allocation without a name"
@@ -174,8 +179,12 @@ def _refuse_other_strategy(state: HostState, strategy: Strategy) -> None:
 
 
 def _docker_target(request: AllocateRequest) -> str | None:
-    """The name that Docker is to use. Naming containers never switches its remap on: only --daemon or no name does."""
-    return request.daemon or (None if request.names else DEFAULT_NAME)
+    """The name that Docker is to use. Naming containers never switches its remap on: only --daemon or no name does.
+
+    A plan file names Docker's own allocation where it wants it.
+    """
+    means_default = DEFAULT_NAME in request.names if request.from_file else not request.names
+    return request.daemon or (DEFAULT_NAME if means_default else None)
 
 
 def _docker(draft: _Draft, request: AllocateRequest, *, restart: bool) -> daemon.Pointed:
@@ -199,25 +208,27 @@ def _docker(draft: _Draft, request: AllocateRequest, *, restart: bool) -> daemon
 
 def _variant(request: AllocateRequest, name: str) -> Strategy:
     """The strategy as this name gets it: a shared map that Docker is to make must be without a gap."""
-    if isinstance(request.strategy, Shared) and name == _docker_target(request):
-        return replace(request.strategy, filler=True)
-    return request.strategy
+    strategy = request.words(name).strategy
+    if isinstance(strategy, Shared) and name in {DEFAULT_NAME, _docker_target(request)}:
+        return replace(strategy, filler=True)
+    return strategy
 
 
 def _refuse_other_words(state: HostState, known: Allocation, request: AllocateRequest) -> None:
     """Raise RefusedError unless the request describes the allocation that stands."""
-    shapes = [request.strategy]
-    if isinstance(request.strategy, Shared):
+    words = request.words(known.name)
+    shapes = [words.strategy]
+    if isinstance(words.strategy, Shared):
         # Whether Docker was to use it is not repeated by words that only name it again.
-        shapes.append(replace(request.strategy, filler=True))
+        shapes.append(replace(words.strategy, filler=True))
     release = state.layout.command(f"release {known.name}")
     anew = f"'{release}' first, then allocate it anew; its files need their owners shifted"
     ids = ", ".join(map(str, known.mapping.uids.host_ranges()))
     if not any(_has_shape(known, shape) for shape in shapes):
         raise RefusedError(f"'{known.name}' is allocated already, by other words, as host uids {ids}", hint=anew)
-    if request.owner not in {None, known.owner}:
+    if words.owner not in {None, known.owner}:
         raise RefusedError(f"'{known.name}' is allocated already, to the owner {known.owner}", hint=anew)
-    if request.start is not None and not (known.held and known.held.start == request.start):
+    if words.start is not None and not (known.held and known.held.start == words.start):
         raise RefusedError(f"'{known.name}' is allocated already, as host uids {ids}", hint=anew)
 
 
@@ -229,13 +240,11 @@ def _has_shape(known: Allocation, strategy: Strategy) -> bool:
 def _allocate(draft: _Draft, request: AllocateRequest, names: Iterable[str]) -> None:
     """Add the allocations that are yet to be made to the draft, and their lines."""
     owners = _owners(draft, request, names)
-    if request.start is None:
-        bases = _first_fit(draft, request, owners)
-    else:
-        bases = {
-            name: _at_start(draft, request, _made(draft, request, name, owner, request.start))
-            for name, owner in owners.items()
-        }
+    # Those that want one place first: it may be where the others would come to lie.
+    placed = {name: start for name in owners if (start := request.words(name).start) is not None}
+    made = [_made(draft, request, name, owners[name], start) for name, start in placed.items()]
+    _check_starts(draft, request, made)
+    bases = placed | _first_fit(draft, request, [name for name in owners if name not in placed], made)
     for name, owner in owners.items():
         allocation = _made(draft, request, name, owner, bases.get(name))
         if name == _docker_target(request) and not in_subid(allocation.strategy, allocation.mapping):
@@ -253,8 +262,9 @@ def _owners(draft: _Draft, request: AllocateRequest, names: Iterable[str]) -> di
     held = {a.owner: a.name for a in (*draft.known.values(), *draft.new.values()) if a.owner != ROOT}
     owners = {}
     for name in names:
-        owner = owners[name] = request.owner or owner_of(name)
-        meant = request.owner or name == _docker_target(request) or "docker-instance" in draft.engines
+        said = request.words(name).owner
+        owner = owners[name] = said or owner_of(name)
+        meant = said or name in {DEFAULT_NAME, _docker_target(request)} or "docker-instance" in draft.engines
         if owner in accounts and not meant:
             refuse_account(draft.state, owner)
         if owner in held:
@@ -262,6 +272,8 @@ def _owners(draft: _Draft, request: AllocateRequest, names: Iterable[str]) -> di
                 f"the owner {owner} has the allocation '{held[owner]}': readers would join a second one to it",
                 hint=f"give '{name}' another --owner",
             )
+        if owner != ROOT:
+            held[owner] = name
     return owners
 
 
@@ -272,36 +284,54 @@ def _made(draft: _Draft, request: AllocateRequest, name: str, owner: str, base: 
     return replace(made, also=needs.further_owners(draft.engines, made))
 
 
-def _first_fit(draft: _Draft, request: AllocateRequest, names: Iterable[str]) -> dict[str, int]:
-    """The first id of each name that takes a range from the pool."""
-    wanted = {name: need for name in names if (need := _variant(request, name).need)}
-    if not wanted:
-        return {}
-    state, new = draft.state, IdSet(a.held for a in draft.new.values() if a.held)
-    pool = pool_of(state, request.strategy, request.pool)
-    taken = (*claims(state, state.subuid, state.subgid), Claim("allocated by these words", new))
-    # One command has one strategy and so one need; Docker's filler is wanted by one name alone.
-    found = take(pool, taken, next(iter(wanted.values())), len(wanted))
-    return dict(zip(wanted, found, strict=True))
+def _first_fit(
+    draft: _Draft, request: AllocateRequest, names: Iterable[str], placed: Iterable[Allocation]
+) -> dict[str, int]:
+    """The first id of each name that takes a range from the pool; ``placed`` have theirs, and are not lines yet."""
+    wanted: dict[Need, list[str]] = {}
+    for name in names:
+        if need := _variant(request, name).need:
+            wanted.setdefault(need, []).append(name)
+    state, found = draft.state, dict[str, int]()
+    taken = claims(state, state.subuid, state.subgid) if wanted else ()
+    new = IdSet(a.held for a in (*draft.new.values(), *placed) if a.held)
+    for need, group in wanted.items():
+        pool = pool_of(state, request.strategy, request.pool)
+        bases = take(pool, (*taken, Claim("allocated by these words", new)), need, len(group))
+        found |= zip(group, bases, strict=True)
+        new |= IdSet(IdRange(base, need.count) for base in bases)
+    return found
 
 
-def _at_start(draft: _Draft, request: AllocateRequest, asked: Allocation) -> int:
-    """The first id that the user named, where it can be had."""
+def _check_starts(draft: _Draft, request: AllocateRequest, asked: Sequence[Allocation]) -> None:
+    """Raise an error where a first id that was named cannot be had."""
     state, grants = draft.state, draft.grants
-    need = _variant(request, asked.name).need
-    if asked.held is None or need is None:
-        raise InvalidValueError("--start: this allocation takes no range of its own")
-    grants.refuse_other_lines(asked)
-    # Lines that stand are adopted where somebody put them; containers may well be running in them.
-    adopted = grants.stands(asked)
-    pool = pool_of(state, request.strategy, request.pool)
-    if not adopted and asked.held.start % need.align:
-        raise InvalidValueError(f"--start {asked.held.start} is not a multiple of {need.align}")
-    if not adopted and not (asked.held.start in pool and asked.held.last in pool):
-        hint = "widen it with --pool FIRST-LAST"
-        raise InvalidValueError(f"--start: {asked.held} lies outside the pool {pool}", hint=hint)
-    for whose, overlap in holders(asked.held, claims(state, *grants.without(asked), running=not adopted)):
-        raise RefusedError(
-            f"--start: {asked.held} is not free: {overlap} is {whose}", hint="leave --start out: we find one"
-        )
-    return asked.held.start
+    for one in asked:
+        need = _variant(request, one.name).need
+        if one.held is None or need is None:
+            raise InvalidValueError("--start: this allocation takes no range of its own")
+        grants.refuse_other_lines(one)
+        # Lines that stand are adopted where somebody put them; containers may well be running in them.
+        pool = pool_of(state, request.strategy, request.pool)
+        if not grants.stands(one) and one.held.start % need.align:
+            raise InvalidValueError(f"--start {one.held.start} is not a multiple of {need.align}")
+        if not grants.stands(one) and not (one.held.start in pool and one.held.last in pool):
+            hint = "widen it with --pool FIRST-LAST"
+            raise InvalidValueError(f"--start: {one.held} lies outside the pool {pool}", hint=hint)
+    leave = "leave --start out: we find one"
+    for (held, name), (following, other) in pairwise(_held([*draft.new.values(), *asked])):
+        if held.overlaps(following):
+            raise RefusedError(f"--start: {held} of '{name}' and {following} of '{other}' overlap", hint=leave)
+    # Almost always nothing is in the way of any; only where something is, it is looked at whose it is.
+    adopted = [one for one in asked if grants.stands(one)]
+    taken = IdSet.union(claim.ids for claim in claims(state, *grants.without(*adopted))) if asked else IdSet()
+    for held, name in _held(asked):
+        if taken.meets(held):
+            [one] = (a for a in asked if a.name == name)
+            for whose, overlap in holders(held, claims(state, *grants.without(one), running=one not in adopted)):
+                raise RefusedError(f"--start: {held} is not free: {overlap} is {whose}", hint=leave)
+
+
+def _held(allocations: Iterable[Allocation]) -> list[tuple[IdRange, str]]:
+    """What they hold, and their names, in the order of the ids."""
+    return sorted((a.held, a.name) for a in allocations if a.held)

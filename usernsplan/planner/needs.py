@@ -73,7 +73,9 @@ def pools(state: HostState, request: AllocateRequest, engines: Collection[str]) 
         # --start is about one allocation: that of the one pool where no container is named.
         alone = wanted == [name] and not request.names and request.engines is not None and "docker" not in engines
         start = request.start if alone else None
-        words = replace(request, names=(pool.owner,), strategy=strategy, owner=pool.owner, start=start, daemon=None)
+        # The pool's own words, whatever a plan file says of containers.
+        alike = replace(request, names=(pool.owner,), daemon=None, each={}, from_file=False)
+        words = replace(alike, strategy=strategy, owner=pool.owner, start=start)
         found.append(words if request.engines is not None else replace(words, pool=None))
     for name in sizes:
         option = ENGINES[name].pool

@@ -45,18 +45,28 @@ def release(request: ReleaseRequest, root: str = "/", command: str = "") -> Plan
 
 def preview(layout: Layout, ledger: Ledger, decide: Callable[[HostState], Plan]) -> Plan:
     """What would be done now. Nothing is written, no lock is taken."""
+    with foreseen(layout, ledger) as (state, notes):
+        plan = decide(state)
+    return replace(plan, findings=(*notes, *plan.findings))
+
+
+@contextmanager
+def foreseen(layout: Layout, ledger: Ledger) -> Iterator[tuple[HostState, tuple[Finding, ...]]]:
+    """The host as it will be once an interrupted run is mended, and what is to be said of that.
+
+    Errors that are raised inside say it too.
+    """
     state = read.state(layout, ledger)
     intent = ledger.pending() if state.ledger.interrupted else None
     if intent is None:
-        return decide(state)
+        yield state, ()
+        return
     message = f"{_interrupted(intent)}, or is still under way; it is mended before anything else is done"
-    note = Finding("USN114", "warning", message)
     try:
-        plan = decide(as_mended(state, intent))
+        yield as_mended(state, intent), (Finding("USN114", "warning", message),)
     except UsernsplanError as error:
         error.notes = (message,)
         raise
-    return replace(plan, findings=(note, *plan.findings))
 
 
 def carry_out(layout: Layout, ledger: Ledger, decide: Callable[[HostState], Plan], command: str = "") -> Plan:

@@ -5,12 +5,20 @@ A message says the place and the fact; the hint says the remedy. Only the comman
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 
 class UsernsplanError(Exception):
     """The root of the tree: something could not be done. Exit status 1."""
 
     exit_status = 1
     hint = ""
+    # The allocation that it is about, where it is about one: a plan file then tells the line.
+    about = ""
     # What was done before it failed and still holds: an interrupted run that was mended, say.
     notes: tuple[str, ...] = ()
 
@@ -83,6 +91,16 @@ class StoppedError(UsernsplanError):
     """Somebody asked us to stop, and we did, at a point from which the same words go on. Exit status 130."""
 
     exit_status = 130
+
+
+@contextmanager
+def about(name: str) -> Iterator[None]:
+    """Let an error that is raised inside say which allocation it is about."""
+    try:
+        yield
+    except UsernsplanError as error:
+        error.about = name
+        raise
 
 
 def reason_of(error: OSError) -> str:

@@ -16,6 +16,8 @@ GROUP = "/etc/group"
 LOGIN_DEFS = "/etc/login.defs"
 NSSWITCH = "/etc/nsswitch.conf"
 DAEMON_JSON = "/etc/docker/daemon.json"
+# What this host should have, where nobody names another plan file.
+PLAN_FILE = "/etc/usernsplan.yaml"
 # lckpwdf(3) locks this file.
 PWD_LOCK = "/etc/.pwd.lock"  # noqa: S105 - a file
 LEDGER = "/var/lib/usernsplan/ledger.sqlite3"

@@ -243,11 +243,15 @@ class ReleaseRequest:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A decision, whole: nothing in it is still open. ``unfinished``: something is left for the user to do first."""
+    """A decision, whole: nothing in it is still open. ``unfinished``: something is left for the user to do first.
+
+    ``restored`` are the names of allocations that lost lines, which are put back.
+    """
 
     kind: str
     allocations: tuple[Allocation, ...] = ()
     changes: tuple[Change, ...] = ()
+    restored: tuple[str, ...] = ()
     ledger: LedgerChange = field(default_factory=LedgerChange)
     account_commands: tuple[tuple[str, ...], ...] = ()
     findings: tuple[Finding, ...] = ()
@@ -258,6 +262,35 @@ class Plan:
     def changed(self) -> bool:
         """Tell whether carrying it out would change anything."""
         return bool(self.changes or self.account_commands) or self.ledger != LedgerChange()
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One line of what a plan file changes on a host: something comes, changes or goes."""
+
+    sign: Literal["+", "~", "-"]
+    kind: Literal["container", "pool", "account", "docker", "reservation", "volume"]
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """What a plan file comes to on a host: carried out one after the other, ``allocate`` and ``prune``, then volumes.
+
+    ``volumes`` are those that are not yet as the file wants them, ``kept`` is what the host has and the file has not.
+    """
+
+    allocate: Plan
+    prune: Plan
+    volumes: tuple[Volume, ...]
+    steps: tuple[Step, ...]
+    kept: tuple[str, ...]
+
+    @property
+    def pending(self) -> bool:
+        """Tell whether anything is to be done."""
+        return self.allocate.changed or self.prune.changed or bool(self.volumes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,7 @@ def rendering(request: RenderRequest, root: str = "/") -> Rendered:
         ledger=known,
         layout=layout,
         why_no_idmap=partial(_why_no_idmap, layout),
-        name_of=partial(_name_of, layout),
+        name_of=partial(files.name_below, layout),
         owner_of=partial(_owner_of, layout),
         rootless=request.rootless,
     )
@@ -143,17 +143,10 @@ def _config(layout: Layout) -> str:
         raise InvalidFileError(layout.path(_CONFIG), "not UTF-8") from error
 
 
-def _name_of(layout: Layout, path: str) -> str:
-    """The name of a folder below the root as fix-volume notes it: real, and without the root where it was typed too."""
-    top = layout.real.rstrip("/")
-    inside = path[len(top) :] if top and f"{path}/".startswith(f"{top}/") else path
-    return files.real(layout, inside or "/", follow=True)[len(top) :] or "/"
-
-
 def _owner_of(layout: Layout, path: str) -> int | None:
     """The host uid of a folder; None where it is not there yet. Raises InvalidValueError for what is no folder."""
     try:
-        found = os.stat(layout.real.rstrip("/") + _name_of(layout, path))
+        found = os.stat(layout.real.rstrip("/") + files.name_below(layout, path))
     except OSError:
         return None
     if not stat.S_ISDIR(found.st_mode):

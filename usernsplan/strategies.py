@@ -144,7 +144,42 @@ class Shared:
         return _same(Extent(0, root, 1), *middle, Extent(above, above, self.max - root))
 
 
-NAMES = (Shared.name, SingleUid.name, PerContainer.name)
+_CLASSES: dict[str, type[PerContainer | SingleUid | Shared]] = {c.name: c for c in (Shared, SingleUid, PerContainer)}
+NAMES = tuple(_CLASSES)
+
+
+def named(name: str, options: dict[str, int]) -> PerContainer | SingleUid | Shared:
+    """The strategy of this name with these options, by the words of the command line without their dashes.
+
+    Raises InvalidValueError for an option of another strategy: it is an error, not ignored.
+    """
+    if name not in _CLASSES:
+        raise InvalidValueError(
+            f"--strategy {name}: there is no such strategy" if name else "--strategy is missing",
+            hint=f"one of: {', '.join(NAMES)}; 'usernsplan allocate --help' and the README tell them apart",
+        )
+    if options.get("identity") and "dockerroot" in options:
+        raise InvalidValueError("--identity with --dockerroot", hint="with --identity, container root is 0")
+    fields = {option.replace("-", "_"): value for option, value in options.items()}
+    for option, field in zip(options, fields, strict=True):
+        if field not in _CLASSES[name].__dataclass_fields__:
+            raise InvalidValueError(f"--{option} is not an option of the strategy {name}")
+    return _CLASSES[name](**fields)  # type: ignore[arg-type]
+
+
+def options_of(strategy: str, mapping: Mapping, held: IdRange | None) -> dict[str, int]:
+    """The options by which ``named`` makes this mapping, but for those that have their usual value."""
+    last = max(extent.container_range.last for extent in mapping.uids)
+    if strategy == PerContainer.name:
+        found = {"size": last + 1}
+    elif strategy == SingleUid.name:
+        found = {"block": held.count if held else 1, "container-id": last}
+    elif mapping.uids.to_host(0) == 0:
+        found = {"identity": True, "max": last + 1}
+    else:
+        found = {"dockerroot": mapping.uids.to_host(0) or 0, "max": last}
+    usual = _CLASSES[strategy]()
+    return {option: value for option, value in found.items() if value != getattr(usual, option.replace("-", "_"))}
 
 
 def in_subid(strategy: str, mapping: Mapping) -> bool:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from usernsplan.cli.options import DryRun, Json, Root, Yes, id_range
+from usernsplan.cli.options import DryRun, Json, Root, Yes, id_range, note
 from usernsplan.cli.run import run
 from usernsplan.errors import InvalidValueError
+from usernsplan.host import plan_file
+from usernsplan.host.files import layout_at
 from usernsplan.model import AllocateRequest
 from usernsplan.planner import make_plan
-from usernsplan.strategies import NAMES, PerContainer, Shared, SingleUid, Strategy
+from usernsplan.strategies import NAMES, named
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from usernsplan.model import HostState, Plan
 
 _PENDING, _PART = 4, 3
 
@@ -20,7 +27,7 @@ _PENDING, _PART = 4, 3
 def allocate(
     names: Annotated[
         Optional[list[str]],
-        typer.Argument(metavar="[NAME]...", help="Containers. None: Docker's own allocation, 'default'."),
+        typer.Argument(metavar="[NAME]...", help="Containers. None: those of the plan file, else Docker's own."),
     ] = None,
     strategy: Annotated[str, typer.Option(metavar="S", help=f"One of: {', '.join(NAMES)}.")] = "",
     size: Annotated[Optional[int], typer.Option(help="per-container: ids for each (65536).")] = None,
@@ -56,7 +63,8 @@ def allocate(
 ) -> None:
     """Give containers their ids: pick free ranges and write /etc/subuid, /etc/subgid and Docker's daemon.json.
 
-    Said again with the same words it changes nothing. All names get their ids, or none does.
+    Said again with the same words it changes nothing. All names get their ids, or none does. Without a name, it is what
+    ./usernsplan.yaml or /etc/usernsplan.yaml says (see 'usernsplan plan'), or where there is none, Docker's own.
 
     \b
     Examples:
@@ -66,48 +74,50 @@ def allocate(
       usernsplan allocate --strategy single-uid app --block 1
       usernsplan allocate --strategy shared --dockerroot 400 --dry-run
     """
-    chosen = _strategy(
-        strategy,
-        size=size,
-        block=block,
-        container_id=container_id,
-        dockerroot=dockerroot,
-        identity=identity or None,
-        max=max_,
-    )
+    options = {
+        "size": size,
+        "block": block,
+        "container-id": container_id,
+        "dockerroot": dockerroot,
+        "identity": identity or None,
+        "max": max_,
+    }
+    said = {option: value for option, value in options.items() if value is not None}
     pools = {"podman-auto": auto_containers, "kubernetes": pods}
-    request = AllocateRequest(
-        names=tuple(names or ()),
-        strategy=chosen,
-        owner=owner,
-        start=start,
-        pool=id_range(pool),
-        daemon=daemon,
-        daemon_config=not no_daemon_config,
-        yes=yes,
-        engines=tuple(engine) if engine else None,
-        pools=tuple((name, count) for name, count in pools.items() if count is not None),
-    )
-    plan = run(partial(make_plan, request=request), root, preview=dry_run or check, as_json=json)
+    file = None if names else plan_file.find(layout_at(root))
+    if file is not None:
+        others = (start, pool, owner, daemon, engine, *said.values(), *pools.values(), no_daemon_config or None)
+        if any(value is not None for value in others):
+            hint = "say it there, or name the containers"
+            raise InvalidValueError(f"{file} says what is allocated, and so do these options", hint=hint)
+        decide = _by_file(file, strategy, root, yes=yes)
+    else:
+        request = AllocateRequest(
+            names=tuple(names or ()),
+            strategy=named(strategy, said),
+            owner=owner,
+            start=start,
+            pool=id_range(pool),
+            daemon=daemon,
+            daemon_config=not no_daemon_config,
+            yes=yes,
+            engines=tuple(engine) if engine else None,
+            pools=tuple((name, count) for name, count in pools.items() if count is not None),
+        )
+        decide = partial(make_plan, request=request)
+    plan = run(decide, root, preview=dry_run or check, as_json=json)
     if check and plan.changed:
         raise typer.Exit(_PENDING)
     if plan.unfinished:
         raise typer.Exit(_PART)
 
 
-def _strategy(name: str, **words: int | None) -> Strategy:
-    """The strategy that was asked for; an option of another one is an error, not ignored."""
-    classes: dict[str, type[PerContainer | SingleUid | Shared]] = {c.name: c for c in (Shared, SingleUid, PerContainer)}
-    if name not in classes:
-        raise InvalidValueError(
-            f"--strategy {name}: there is no such strategy" if name else "--strategy is missing",
-            hint=f"one of: {', '.join(NAMES)}; 'usernsplan allocate --help' and the README tell them apart",
-        )
-    if words["identity"] and words["dockerroot"] is not None:
-        raise InvalidValueError("--identity with --dockerroot", hint="with --identity, container root is 0")
-    given = {word: value for word, value in words.items() if value is not None}
-    strange = [word for word in given if word not in classes[name].__dataclass_fields__]
-    if strange:
-        option = "--" + strange[0].replace("_", "-")
-        raise InvalidValueError(f"{option} is not an option of the strategy {name}")
-    return classes[name](**given)  # type: ignore[arg-type]
+def _by_file(file: str, strategy: str, root: str, *, yes: bool) -> Callable[[HostState], Plan]:
+    """What a plan file says; --strategy may only say the same."""
+    from usernsplan import planfile  # noqa: PLC0415 - YAML and volumes, only where there is such a file
+
+    loaded = planfile.load(layout_at(root), file)
+    if strategy not in {"", loaded.spec.strategy}:
+        raise InvalidValueError(f"--strategy {strategy}: {file} says {loaded.spec.strategy}", hint="leave it out")
+    note([f"{file} says what is allocated"])
+    return planfile.allocating(loaded, yes=yes)

@@ -16,6 +16,9 @@ COMMANDS = {
     "render": ("render", "render"),
     "fix-volume": ("fix_volume", "fix_volume"),
     "undo": ("fix_volume", "undo"),
+    "plan": ("plan", "plan"),
+    "apply": ("plan", "apply"),
+    "export": ("plan", "export"),
 }
 
 

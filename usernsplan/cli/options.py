@@ -39,6 +39,17 @@ def colours() -> bool:
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
+def ask(question: str) -> None:
+    """Ask on the terminal whether to go on, and exit where not. Raises InvalidValueError where nobody is there."""
+    if not sys.stdin or not sys.stdin.isatty():
+        raise InvalidValueError("nobody is there to be asked: standard input is no terminal", hint="say --yes")
+    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+        say("Nothing was changed.")
+        raise typer.Exit(1)
+
+
 def write_result(output: str) -> None:
     """Print a result. A full disk is an error that does not hide what was done; a reader who left wants no more."""
     try:

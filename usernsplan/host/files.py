@@ -61,6 +61,13 @@ def real(layout: Layout, name: str, *, follow: bool = False) -> str:
     return path
 
 
+def name_below(layout: Layout, path: str) -> str:
+    """The name of a folder below the root as the ledger has it: real, and without the root where it was typed too."""
+    top = layout.real.rstrip("/")
+    inside = path[len(top) :] if top and f"{path}/".startswith(f"{top}/") else path
+    return real(layout, inside or "/", follow=True)[len(top) :] or "/"
+
+
 def read(layout: Layout, name: str, *, follow: bool = False) -> bytes | None:
     """The bytes of a regular file, or None where there is none.
 

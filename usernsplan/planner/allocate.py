@@ -7,7 +7,7 @@ from itertools import chain, pairwise
 from typing import TYPE_CHECKING
 
 from usernsplan.engines import pool_of as pool_of_engine
-from usernsplan.errors import InvalidValueError, RefusedError, UsernsplanError
+from usernsplan.errors import InvalidValueError, RefusedError, UsernsplanError, about
 from usernsplan.ids import IdRange, IdSet
 from usernsplan.layout import NSSWITCH
 from usernsplan.model import DEFAULT_NAME, ROOT, Allocation, Finding, LedgerChange, Plan
@@ -58,7 +58,7 @@ def make_plan(state: HostState, request: AllocateRequest) -> Plan:
         draft.grants.restore(draft.known[request.daemon])
     containers = draft.of(names)
     also = {a.name: more for a in containers if (more := _widen(draft, a))}
-    docker = _docker(draft, request, restart=bool(draft.grants.changes()))
+    docker = _docker(draft, request)
     allocations = [replace(a, also=(*a.also, *also.get(a.name, ()))) for a in containers]
     allocations += draft.of(name for pool in pools for name in pool.names if name in draft.known | draft.new)
     made = daemon.with_accounts(state, needs.accounts(engines, allocations))
@@ -66,6 +66,7 @@ def make_plan(state: HostState, request: AllocateRequest) -> Plan:
         kind="allocate",
         allocations=tuple(allocations),
         changes=draft.grants.changes() + docker.changes,
+        restored=tuple(draft.grants.restored),
         ledger=LedgerChange(
             add=tuple(draft.new.values()), also=tuple((name, owner) for name, more in also.items() for owner in more)
         ),
@@ -89,8 +90,9 @@ def _take(draft: _Draft, request: AllocateRequest, names: Iterable[str]) -> None
     """Put the lines of the names that are known back where they went, and make the others."""
     for name in names:
         if name in draft.known:
-            _refuse_other_words(draft.state, draft.known[name], request)
-            draft.grants.restore(draft.known[name])
+            with about(name):
+                _refuse_other_words(draft.state, draft.known[name], request)
+                draft.grants.restore(draft.known[name])
     _allocate(draft, request, [name for name in names if name not in draft.known])
 
 
@@ -119,11 +121,12 @@ def _widen(draft: _Draft, allocation: Allocation) -> tuple[str, ...]:
 def _names(request: AllocateRequest, engines: tuple[str, ...], *, has_pools: bool) -> tuple[str, ...]:
     """The containers. Without a name it is Docker's own allocation, unless other engines were named."""
     for name in request.names:
-        if not (request.from_file and name == DEFAULT_NAME):
-            check_name(name)
-        if engine := needs.pool_named(name):
-            hint = f"--engine {engine} makes it; give the container another name"
-            raise InvalidValueError(f"'{name}' is the name of the pool of {engine}", hint=hint)
+        with about(name):
+            if not (request.from_file and name == DEFAULT_NAME):
+                check_name(name)
+            if engine := needs.pool_named(name):
+                hint = f"--engine {engine} makes it; give the container another name"
+                raise InvalidValueError(f"'{name}' is the name of the pool of {engine}", hint=hint)
     names = tuple(dict.fromkeys(request.names))
     if request.from_file:
         return names
@@ -187,7 +190,7 @@ def _docker_target(request: AllocateRequest) -> str | None:
     return request.daemon or (DEFAULT_NAME if means_default else None)
 
 
-def _docker(draft: _Draft, request: AllocateRequest, *, restart: bool) -> daemon.Pointed:
+def _docker(draft: _Draft, request: AllocateRequest) -> daemon.Pointed:
     target, state, known = _docker_target(request), draft.state, draft.known | draft.new
     if target is None or not request.daemon_config:
         return daemon.Pointed()
@@ -201,7 +204,8 @@ def _docker(draft: _Draft, request: AllocateRequest, *, restart: bool) -> daemon
             f"--daemon {target}: that is the pool of {engine}", hint="name a container's allocation"
         )
     pointed = daemon.point_at(state, known[target], yes=request.yes)
-    if restart and not pointed.changes and not pointed.unfinished:
+    lines_change = target in draft.grants.restored or target in draft.new
+    if lines_change and not pointed.changes and not pointed.unfinished:
         return replace(pointed, next_steps=(daemon.RESTART,))
     return pointed
 
@@ -252,7 +256,8 @@ def _allocate(draft: _Draft, request: AllocateRequest, names: Iterable[str]) -> 
                 "--max: Docker takes its map from subuid, and a shared map past 65535 is never written there",
                 hint="leave --max out; for Podman and OCI, name the containers",
             )
-        draft.grants.add(allocation)
+        with about(name):
+            draft.grants.add(allocation)
         draft.new[name] = allocation
 
 
@@ -265,13 +270,14 @@ def _owners(draft: _Draft, request: AllocateRequest, names: Iterable[str]) -> di
         said = request.words(name).owner
         owner = owners[name] = said or owner_of(name)
         meant = said or name in {DEFAULT_NAME, _docker_target(request)} or "docker-instance" in draft.engines
-        if owner in accounts and not meant:
-            refuse_account(draft.state, owner)
-        if owner in held:
-            raise RefusedError(
-                f"the owner {owner} has the allocation '{held[owner]}': readers would join a second one to it",
-                hint=f"give '{name}' another --owner",
-            )
+        with about(name):
+            if owner in accounts and not meant:
+                refuse_account(draft.state, owner)
+            if owner in held:
+                raise RefusedError(
+                    f"the owner {owner} has the allocation '{held[owner]}': readers would join a second one to it",
+                    hint=f"give '{name}' another --owner",
+                )
         if owner != ROOT:
             held[owner] = name
     return owners
@@ -307,21 +313,13 @@ def _check_starts(draft: _Draft, request: AllocateRequest, asked: Sequence[Alloc
     """Raise an error where a first id that was named cannot be had."""
     state, grants = draft.state, draft.grants
     for one in asked:
-        need = _variant(request, one.name).need
-        if one.held is None or need is None:
-            raise InvalidValueError("--start: this allocation takes no range of its own")
-        grants.refuse_other_lines(one)
-        # Lines that stand are adopted where somebody put them; containers may well be running in them.
-        pool = pool_of(state, request.strategy, request.pool)
-        if not grants.stands(one) and one.held.start % need.align:
-            raise InvalidValueError(f"--start {one.held.start} is not a multiple of {need.align}")
-        if not grants.stands(one) and not (one.held.start in pool and one.held.last in pool):
-            hint = "widen it with --pool FIRST-LAST"
-            raise InvalidValueError(f"--start: {one.held} lies outside the pool {pool}", hint=hint)
+        with about(one.name):
+            _check_start(draft, request, one)
     leave = "leave --start out: we find one"
     for (held, name), (following, other) in pairwise(_held([*draft.new.values(), *asked])):
         if held.overlaps(following):
-            raise RefusedError(f"--start: {held} of '{name}' and {following} of '{other}' overlap", hint=leave)
+            with about(other):
+                raise RefusedError(f"--start: {held} of '{name}' and {following} of '{other}' overlap", hint=leave)
     # Almost always nothing is in the way of any; only where something is, it is looked at whose it is.
     adopted = [one for one in asked if grants.stands(one)]
     taken = IdSet.union(claim.ids for claim in claims(state, *grants.without(*adopted))) if asked else IdSet()
@@ -329,7 +327,25 @@ def _check_starts(draft: _Draft, request: AllocateRequest, asked: Sequence[Alloc
         if taken.meets(held):
             [one] = (a for a in asked if a.name == name)
             for whose, overlap in holders(held, claims(state, *grants.without(one), running=one not in adopted)):
-                raise RefusedError(f"--start: {held} is not free: {overlap} is {whose}", hint=leave)
+                with about(name):
+                    raise RefusedError(f"--start: {held} is not free: {overlap} is {whose}", hint=leave)
+
+
+def _check_start(draft: _Draft, request: AllocateRequest, one: Allocation) -> None:
+    """Raise an error where an allocation cannot lie where it was asked for, whoever has what."""
+    need = _variant(request, one.name).need
+    if one.held is None or need is None:
+        raise InvalidValueError("--start: this allocation takes no range of its own")
+    draft.grants.refuse_other_lines(one)
+    # Lines that stand are adopted where somebody put them; containers may well be running in them.
+    if draft.grants.stands(one):
+        return
+    pool = pool_of(draft.state, request.strategy, request.pool)
+    if one.held.start % need.align:
+        raise InvalidValueError(f"--start {one.held.start} is not a multiple of {need.align}")
+    if not (one.held.start in pool and one.held.last in pool):
+        hint = "widen it with --pool FIRST-LAST"
+        raise InvalidValueError(f"--start: {one.held} lies outside the pool {pool}", hint=hint)
 
 
 def _held(allocations: Iterable[Allocation]) -> list[tuple[IdRange, str]]:

@@ -37,6 +37,8 @@ class Grants:
         self._in: dict[str, list[bytes]] = {SUBUID: [], SUBGID: []}
         self._others: tuple[Claim, ...] | None = None
         self.findings: list[Finding] = []
+        # The names of allocations whose lines are put back.
+        self.restored: dict[str, None] = {}
 
     def stands(self, allocation: Allocation) -> bool:
         """Tell whether the lines of an allocation are in both files, and its owner has no others."""
@@ -112,6 +114,7 @@ class Grants:
                     hint=f"its own are {' and '.join(map(_shown, one.wanted))}: take the others out",
                 )
             self._refuse_lost_range(allocation)
+            self.restored[allocation.name] = None
             if one.owner == ROOT:
                 self._grant_root(one)
             else:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 from usernsplan.errors import InvalidFileError
 from usernsplan.formats import daemon_json, subid
 from usernsplan.layout import DAEMON_JSON, SUBGID, SUBUID
-from usernsplan.model import Change, Quarantined
+from usernsplan.model import Change, LedgerChange, Quarantined
 from usernsplan.planner.reservations import reserved_after
-from usernsplan.planner.volumes import after
+from usernsplan.planner.volumes import after as volumes_after
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -56,34 +56,42 @@ def undo(intent: Intent, now: Mapping[str, bytes | None]) -> Mended:
 
 def as_mended(state: HostState, intent: Intent) -> HostState:
     """The host as it will be once ``intent`` is mended: what a preview has to start from."""
-    now = {SUBUID: _raw(state.subuid), SUBGID: _raw(state.subgid), DAEMON_JSON: state.daemon_json}
-    mended = mend(intent, now)
-    now |= {change.path: change.after for change in mended.changes} | dict.fromkeys(mended.removals)
-    ledger = replace(state.ledger, interrupted=False)
-    if mended.completed:
-        change = intent.ledger
-        also = {name: tuple(owner for n, owner in change.also if n == name) for name, _ in change.also}
-        standing = (
-            replace(a, also=(*a.also, *also.get(a.name, ()))) for a in ledger.allocations if a.name not in change.remove
-        )
-        allocations = (*standing, *change.add)
-        ledger = replace(
-            ledger,
-            allocations=allocations,
-            quarantined=(
-                *(q for q in ledger.quarantined if q.name not in change.forget),
-                *(Quarantined(name, held, "") for name, held in change.quarantine),
-            ),
-            volumes=after(ledger.volumes, change, (a.name for a in allocations)),
-            reservations=reserved_after(ledger.reservations, change),
-        )
+    mended = mend(intent, _files(state))
+    now: dict[str, bytes | None] = {c.path: c.after for c in mended.changes} | dict.fromkeys(mended.removals)
+    after = as_changed(state, now, intent.ledger if mended.completed else LedgerChange())
+    return replace(after, ledger=replace(after.ledger, interrupted=False))
+
+
+def as_changed(state: HostState, files: dict[str, bytes | None], change: LedgerChange) -> HostState:
+    """The host once these files (by path; None: taken away) and the ledger have changed so."""
+    now = _files(state) | files
+    also = {name: tuple(owner for n, owner in change.also if n == name) for name, _ in change.also}
+    standing = (
+        replace(a, also=(*a.also, *also.get(a.name, ())))
+        for a in state.ledger.allocations
+        if a.name not in change.remove
+    )
+    allocations = (*standing, *change.add)
     return replace(
         state,
         subuid=subid.parse(now[SUBUID]),
         subgid=subid.parse(now[SUBGID]),
         daemon_json=now[DAEMON_JSON],
-        ledger=ledger,
+        ledger=replace(
+            state.ledger,
+            allocations=allocations,
+            quarantined=(
+                *(q for q in state.ledger.quarantined if q.name not in change.forget),
+                *(Quarantined(name, held, "") for name, held in change.quarantine),
+            ),
+            volumes=volumes_after(state.ledger.volumes, change, (a.name for a in allocations)),
+            reservations=reserved_after(state.ledger.reservations, change),
+        ),
     )
+
+
+def _files(state: HostState) -> dict[str, bytes | None]:
+    return {SUBUID: _raw(state.subuid), SUBGID: _raw(state.subgid), DAEMON_JSON: state.daemon_json}
 
 
 def _mended(steps: Sequence[tuple[str, bytes | None, bytes | None]], *, completed: bool) -> Mended:

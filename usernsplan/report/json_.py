@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from usernsplan.engines.base import Rendered, Verdict
     from usernsplan.layout import Layout
-    from usernsplan.model import Allocation, Change, FixReport, HistoryEntry, LedgerState, Plan, RenderRequest
+    from usernsplan.model import Allocation, Change, Finding, FixReport, HistoryEntry, LedgerState, Plan, RenderRequest
 
 
 def plan(plan: Plan, layout: Layout) -> str:
@@ -26,11 +26,14 @@ def plan(plan: Plan, layout: Layout) -> str:
         allocations=[allocation_fields(a) for a in plan.allocations],
         changes=[{"path": layout.path(c.path), "diff": unified(c, layout.path(c.path))} for c in plan.changes],
         account_commands=[shlex.join(layout.account_command(command)) for command in plan.account_commands],
-        findings=[
-            {"code": f.code, "severity": f.severity, "message": f.message, "hint": f.hint} for f in plan.findings
-        ],
+        findings=finding_fields(plan.findings),
         next_steps=list(plan.next_steps),
     )
+
+
+def finding_fields(found: Iterable[Finding]) -> list[dict[str, str]]:
+    """Findings, as they stand in several results."""
+    return [{"code": f.code, "severity": f.severity, "message": f.message, "hint": f.hint} for f in found]
 
 
 def allocations(kind: str, found: Iterable[Allocation], ledger: LedgerState | None = None) -> str:
@@ -63,23 +66,27 @@ def history(entries: Iterable[HistoryEntry]) -> str:
 
 def fixed(report: FixReport, layout: Layout) -> str:
     """The result of fix-volume or undo."""
-    return document(
-        report.kind,
-        run=report.run,
-        dry_run=report.dry_run,
-        changed=bool(report.counts["changed"]),
-        container=report.container,
-        mode=report.mode,
-        volumes=[path_fields(path) for path in report.volumes],
-        seconds=round(report.seconds, 3),
-        undo=layout.command(f"undo {report.run}") if report.run and report.kind == "fix-volume" else None,
-        counts=report.counts,
-        flattened=report.flattened,
-        kept={"uids": report.kept_uids, "gids": report.kept_gids},
-        skipped=[{**path_fields(place.path), "reason": place.reason} for place in report.skipped],
-        failed=[{**path_fields(place.path), "reason": place.reason} for place in report.failed],
-        notes=list(report.notes),
-    )
+    return document(report.kind, **fixed_fields(report, layout))
+
+
+def fixed_fields(report: FixReport, layout: Layout) -> dict[str, Any]:
+    """What a fix-volume or undo did, also as a part of another result."""
+    return {
+        "run": report.run,
+        "dry_run": report.dry_run,
+        "changed": bool(report.counts["changed"]),
+        "container": report.container,
+        "mode": report.mode,
+        "volumes": [path_fields(path) for path in report.volumes],
+        "seconds": round(report.seconds, 3),
+        "undo": layout.command(f"undo {report.run}") if report.run and report.kind == "fix-volume" else None,
+        "counts": report.counts,
+        "flattened": report.flattened,
+        "kept": {"uids": report.kept_uids, "gids": report.kept_gids},
+        "skipped": [{**path_fields(place.path), "reason": place.reason} for place in report.skipped],
+        "failed": [{**path_fields(place.path), "reason": place.reason} for place in report.failed],
+        "notes": list(report.notes),
+    }
 
 
 def rendered(request: RenderRequest, found: Rendered, changes: Sequence[Change] | None, layout: Layout) -> str:

@@ -1,0 +1,158 @@
+"""The commands plan, apply and export: a file says what a host should have."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from usernsplan import planfile
+from usernsplan.cli.options import Json, Root, ask, colours, note, warn, write_result
+from usernsplan.cli.progress import watching
+from usernsplan.errors import InvalidValueError, UsernsplanError
+from usernsplan.host.files import layout_at
+from usernsplan.ledger import open_ledger
+from usernsplan.report.colour import Paint
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from usernsplan.layout import Layout
+    from usernsplan.model import Desired, FixReport, Volume
+
+_PENDING, _PART = 4, 3
+File = Annotated[
+    str, typer.Argument(metavar="[FILE]", help="The plan file. Not said: ./usernsplan.yaml, else /etc/usernsplan.yaml.")
+]
+Prune = Annotated[bool, typer.Option("--prune", help="Release what the file does not name.")]
+
+
+def plan(
+    file: File = "",
+    check: Annotated[bool, typer.Option("--check", help="Exit 4 if something is pending.")] = False,
+    out: Annotated[Optional[str], typer.Option(metavar="F", help="Save it for 'usernsplan apply --plan F'.")] = None,
+    prune: Prune = False,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of plan files, for editors.")] = False,
+    root: Root = "/",
+    json: Json = False,
+) -> None:
+    """Show what would make this host what a plan file says: what comes (+), changes (~) and goes (-).
+
+    Nothing is written. Ranges that were given are never renumbered, and what the file does not name is kept.
+
+    \b
+    Examples:
+      usernsplan plan
+      usernsplan plan hosts/web1.yaml --check
+      usernsplan plan --out tonight.plan; usernsplan apply --plan tonight.plan
+    """
+    if schema:
+        from usernsplan.formats.spec import schema as text  # noqa: PLC0415 - only here
+
+        write_result(text())
+        return
+    layout = layout_at(root)
+    ledger = open_ledger(layout)
+    loaded = planfile.load(layout, file or None, prune=prune)
+    desired = planfile.preview(layout, ledger, loaded)
+    if out is not None:
+        planfile.save(layout, out, loaded, desired)
+    _show(desired, loaded.spec.place, layout, as_json=json)
+    if out is not None:
+        note([f"saved: {layout.command(f'apply --plan {shlex.quote(out)}')} does exactly this"])
+    if check and desired.pending:
+        raise typer.Exit(_PENDING)
+
+
+def apply(
+    file: File = "",
+    saved: Annotated[
+        Optional[str], typer.Option("--plan", metavar="F", help="Do exactly what was saved there.")
+    ] = None,
+    prune: Prune = False,
+    fix_volumes: Annotated[
+        bool, typer.Option("--fix-volumes", help="Run fix-volume for each volume that needs it.")
+    ] = False,
+    root: Root = "/",
+    json: Json = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Make this host what a plan file says, after showing it and asking.
+
+    What is done is what was shown: if the host changes in between, nothing is done (exit 6).
+
+    \b
+    Examples:
+      usernsplan apply --yes --fix-volumes
+      usernsplan apply --plan tonight.plan --yes
+    """
+    if saved is not None and (file or prune):
+        raise InvalidValueError("--plan with FILE or --prune", hint="what was saved says both")
+    layout = layout_at(root)
+    ledger = open_ledger(layout)
+    loaded = planfile.load(layout, file or None, prune=prune) if saved is None else planfile.restore(layout, saved)
+    shown = planfile.preview(layout, ledger, loaded)
+    place, command = loaded.spec.place, shlex.join(["usernsplan", *sys.argv[1:]])
+    if not json:
+        _show(shown, place, layout, as_json=False)
+    is_work = shown.allocate.changed or shown.prune.changed or bool(fix_volumes and shown.volumes)
+    if is_work and not yes:
+        ask("Apply this?")
+    come, gone = planfile.carry_out(layout, ledger, loaded, shown, command)
+    with watching() as watch:
+        fixed = planfile.fix_volumes(layout, shown, command, watch) if fix_volumes else ()
+    done = replace(shown, allocate=come, prune=gone)
+    _tell(done, place, layout, fixed, as_json=json, is_work=is_work)
+    failed = any(isinstance(one, UsernsplanError) or one.failed for _, one in fixed)
+    if failed or come.unfinished:
+        raise typer.Exit(_PART)
+
+
+def export(root: Root = "/", json: Json = False) -> None:
+    """Print the plan file of this host as it is: planning by it changes nothing.
+
+    Example: usernsplan export > usernsplan.yaml
+    """
+    layout = layout_at(root)
+    spec, notes = planfile.exported(layout, open_ledger(layout))
+    if json:
+        from usernsplan.formats.spec import document  # noqa: PLC0415 - one of the two
+        from usernsplan.report import json_  # noqa: PLC0415
+
+        write_result(json_.document("export", spec=document(spec), notes=list(notes)))
+    else:
+        from usernsplan.formats.spec import text  # noqa: PLC0415
+
+        write_result(text(spec).rstrip("\n"))
+        note(notes)
+
+
+def _show(desired: Desired, place: str, layout: Layout, *, as_json: bool) -> None:
+    from usernsplan.report import desired as report  # noqa: PLC0415 - not needed for what fails before
+
+    if as_json:
+        write_result(report.document(desired, place, layout))
+    else:
+        write_result(report.text(desired, place, layout, Paint(colours())))
+        warn((*desired.allocate.findings, *desired.prune.findings))
+
+
+def _tell(
+    desired: Desired,
+    place: str,
+    layout: Layout,
+    fixed: Sequence[tuple[Volume, FixReport | UsernsplanError]],
+    *,
+    as_json: bool,
+    is_work: bool,
+) -> None:
+    """What was done; in text, what the plan said of it stands above already."""
+    from usernsplan.report import desired as report  # noqa: PLC0415
+
+    if as_json:
+        write_result(report.document(desired, place, layout, applied=is_work, volumes=report.fixed(fixed, layout)))
+    elif is_work:
+        write_result(report.done(desired, layout, fixed))

@@ -1,0 +1,185 @@
+"""Plan files at work: found, read, shown, saved and carried out. What they mean is decided in planner.desired."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from usernsplan import apply
+from usernsplan.errors import (
+    HostChangedError,
+    InvalidFileError,
+    InvalidValueError,
+    StoppedError,
+    UsernsplanError,
+    reason_of,
+)
+from usernsplan.formats import spec as formats
+from usernsplan.host import files, plan_file, read
+from usernsplan.layout import PLAN_FILE
+from usernsplan.model import FixRequest
+from usernsplan.planner.desired import exported as make_exported
+from usernsplan.planner.desired import fingerprint, make_desired
+from usernsplan.volume import fix_volume
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from usernsplan.formats.spec import Spec
+    from usernsplan.layout import Layout
+    from usernsplan.ledger import Ledger
+    from usernsplan.model import Desired, FixReport, HostState, Plan, Volume
+    from usernsplan.volume.fix import Watch
+
+_SAVED = "saved-plan"
+
+
+@dataclass(frozen=True, slots=True)
+class PlanFile:
+    """A plan file that was read: its text, what it says, and whether what it does not name is to go.
+
+    ``seen`` are the fingerprints of the decision that was shown, where one was saved.
+    """
+
+    text: str
+    spec: Spec
+    prune: bool = False
+    seen: tuple[str, str] | None = None
+
+
+def load(layout: Layout, path: str | None, *, prune: bool = False) -> PlanFile:
+    """Read a plan file: this one ("-": standard input), or the one that is meant where none is named."""
+    where = path or plan_file.find(layout)
+    if where is None:
+        raise InvalidValueError(
+            f"no plan file: neither ./{plan_file.HERE} nor {layout.path(PLAN_FILE)}",
+            hint=f"name one, or begin with '{layout.command('export')} > {plan_file.HERE}'",
+        )
+    place = "standard input" if where == "-" else where
+    return _parsed(layout, _raw(where), place, prune=prune)
+
+
+def save(layout: Layout, path: str, plan: PlanFile, desired: Desired) -> None:
+    """Write down what was shown, for ``restore``. An existing file is replaced, whole."""
+    content = {
+        "format_version": 1,
+        "kind": _SAVED,
+        "root": layout.real,
+        "file": plan.spec.place,
+        "prune": plan.prune,
+        "steps": [f"{step.sign} {step.kind} {step.name}: {step.text}" for step in desired.steps],
+        "fingerprints": [fingerprint(desired.allocate), fingerprint(desired.prune)],
+        "text": plan.text,
+    }
+    folder, name = os.path.split(os.path.abspath(path))
+    files.write(files.layout_at(folder, "--out"), {f"/{name}": json.dumps(content, indent=2).encode() + b"\n"})
+
+
+def restore(layout: Layout, path: str) -> PlanFile:
+    """Read what ``save`` wrote. Raises InvalidFileError for anything else, InvalidValueError for another root's."""
+    try:
+        found = json.loads(_raw(path))
+        if found["kind"] != _SAVED or found["format_version"] != 1:
+            raise KeyError("kind")
+        root, text, place, prune = found["root"], found["text"], found["file"], found["prune"]
+        first, second = map(str, found["fingerprints"])
+        raw = text.encode()
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise InvalidFileError(path, "not a plan that 'usernsplan plan --out' saved") from error
+    if root != layout.real:
+        raise InvalidValueError(f"{path} was made for the root {root}", hint=f"say --root {root}")
+    return replace(_parsed(layout, raw, str(place), prune=prune is True), seen=(first, second))
+
+
+def allocating(plan: PlanFile, *, yes: bool) -> Callable[[HostState], Plan]:
+    """The decision of an ``allocate`` without a name: what the file names comes, nothing goes."""
+
+    def decide(state: HostState) -> Plan:
+        desired = make_desired(state, plan.spec, yes=yes)
+        later = (state.layout.command("apply --fix-volumes"),) if desired.volumes else ()
+        made = desired.allocate
+        return replace(made, kind="allocate", next_steps=(*made.next_steps, *later))
+
+    return decide
+
+
+def preview(layout: Layout, ledger: Ledger, plan: PlanFile) -> Desired:
+    """What the file comes to now. Raises HostChangedError where something else was shown when it was saved."""
+    with apply.foreseen(layout, ledger) as (state, notes):
+        desired = make_desired(state, plan.spec, prune=plan.prune)
+    if plan.seen and plan.seen != (fingerprint(desired.allocate), fingerprint(desired.prune)):
+        raise _changed()
+    return replace(desired, allocate=replace(desired.allocate, findings=(*notes, *desired.allocate.findings)))
+
+
+def carry_out(layout: Layout, ledger: Ledger, plan: PlanFile, shown: Desired, command: str) -> tuple[Plan, Plan]:
+    """Do exactly what was shown, but for volumes: first what comes, then what goes.
+
+    Raises HostChangedError where the host holds something else by now, and what apply.carry_out raises.
+    """
+
+    def exactly(seen: Plan, decide: Callable[[Desired], Plan]) -> Callable[[HostState], Plan]:
+        def decided(state: HostState) -> Plan:
+            now = decide(make_desired(state, plan.spec, prune=plan.prune))
+            # Accounts are made before the rest, and are there when it is decided anew.
+            if fingerprint(now) != fingerprint(seen) or not set(now.account_commands) <= set(seen.account_commands):
+                raise _changed()
+            return now
+
+        return decided
+
+    come = apply.carry_out(layout, ledger, exactly(shown.allocate, lambda desired: desired.allocate), command)
+    return come, apply.carry_out(layout, ledger, exactly(shown.prune, lambda desired: desired.prune), command)
+
+
+def exported(layout: Layout, ledger: Ledger) -> tuple[Spec, tuple[str, ...]]:
+    """The plan file of the host as it is, and what is to be said of it."""
+    state = read.state(layout, ledger)
+    notes = [] if state.ledger.allocations else ["nothing is allocated here: the strategy is only a proposal"]
+    if state.ledger.interrupted:
+        notes.append("a run is under way, or was interrupted: then the next allocate or release mends it")
+    return make_exported(state), tuple(notes)
+
+
+def fix_volumes(
+    layout: Layout, desired: Desired, command: str, watch: Watch
+) -> tuple[tuple[Volume, FixReport | UsernsplanError], ...]:
+    """Run fix-volume for each volume that is not as the file wants it; one that cannot be fixed keeps none from it."""
+    found: list[tuple[Volume, FixReport | UsernsplanError]] = []
+    for one in desired.volumes:
+        mode: Literal["own", "shift"] = "own" if one.mode == "own" else "shift"
+        request = FixRequest((one.path,), container=one.name, mode=mode, user=one.user or None)
+        try:
+            found.append((one, fix_volume(request, layout.root, command=command, watch=watch)))
+        except StoppedError:
+            raise
+        except UsernsplanError as error:
+            found.append((one, error))
+    return tuple(found)
+
+
+def _changed() -> UsernsplanError:
+    hint = "look at the plan again: it is made from what the host holds now"
+    return HostChangedError("the host is no longer what the plan was made from; nothing was changed", hint=hint)
+
+
+def _parsed(layout: Layout, raw: bytes, place: str, *, prune: bool) -> PlanFile:
+    spec = formats.parse(raw, place)
+    containers = tuple(
+        replace(one, volumes=tuple(replace(v, path=files.name_below(layout, v.path)) for v in one.volumes))
+        for one in spec.containers
+    )
+    return PlanFile(raw.decode("utf-8-sig"), replace(spec, containers=containers), prune)
+
+
+def _raw(path: str) -> bytes:
+    try:
+        if path == "-":
+            return sys.stdin.buffer.read()
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise InvalidValueError(f"{path}: {reason_of(error)}") from error

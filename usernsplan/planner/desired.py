@@ -1,0 +1,269 @@
+"""A plan file and a host -> what is to be done; and a host -> the plan file that describes it. Pure.
+
+Nothing that stands is renumbered: a file that wants another range for a name that has one is refused. What the file
+does not name stays, and goes only with ``prune``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
+
+from usernsplan.engines import pool_of, verdict
+from usernsplan.errors import InvalidFileError, RefusedError, UsernsplanError
+from usernsplan.formats import daemon_json
+from usernsplan.formats.spec import Spec, SpecContainer, SpecReservation, SpecVolume
+from usernsplan.layout import DAEMON_JSON, SUBGID, SUBUID
+from usernsplan.model import (
+    DEFAULT_NAME,
+    ROOT,
+    AllocateRequest,
+    Change,
+    Desired,
+    LedgerChange,
+    Plan,
+    ReleaseRequest,
+    Reservation,
+    Step,
+    Volume,
+    Words,
+)
+from usernsplan.planner.allocate import make_plan
+from usernsplan.planner.daemon import remap_user
+from usernsplan.planner.names import owner_of
+from usernsplan.planner.recovery import as_changed
+from usernsplan.planner.release import make_release
+from usernsplan.strategies import SLOT, Shared, in_subid, named, options_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from usernsplan.ids import IdRange
+    from usernsplan.model import Allocation, HostState
+
+
+def make_desired(state: HostState, spec: Spec, *, prune: bool = False, yes: bool = False) -> Desired:
+    """Decide what makes the host what the file says. ``yes``: Docker may be remapped to another user than now.
+
+    Raises what make_plan raises, with the line of the container that it is about, and RefusedError where a range that
+    is to be reserved has been given out.
+    """
+    # Whoever writes down whom Docker is to be remapped to means that it hides what it has elsewhere.
+    request = replace(request_of(spec), yes=yes or bool(spec.daemon))
+    reserve = _to_reserve(state, spec)
+    reserved = as_changed(state, {}, LedgerChange(reserve=reserve))
+    with _placed(spec, None):
+        plan = make_plan(reserved, request)
+    plan = replace(plan, kind="apply", ledger=replace(plan.ledger, reserve=reserve))
+    gone, unreserve = _not_named(state, spec)
+    release = Plan("apply")
+    if prune:
+        after = as_changed(state, {c.path: c.after for c in plan.changes}, plan.ledger)
+        with _released(spec):
+            release = make_release(after, ReleaseRequest(tuple(a.name for a in gone)))
+        release = replace(release, kind="apply", ledger=replace(release.ledger, unreserve=unreserve))
+    volumes = tuple(_to_fix(state, spec))
+    kept = () if prune else (*(a.name for a in gone), *(f"reservation {ids}" for ids in unreserve))
+    steps = (*_steps(state, plan), *_steps(state, release), *map(_volume_step, volumes))
+    return Desired(plan, release, volumes, steps, kept)
+
+
+def request_of(spec: Spec) -> AllocateRequest:
+    """The words of the ``allocate`` that a file stands for. Raises InvalidFileError for options of another strategy."""
+    with _placed(spec, f"{spec.place}: "):
+        strategy = named(spec.strategy, spec.options)
+    each = {}
+    for one in spec.containers:
+        with _placed(spec, _at(spec, one)):
+            each[one.name] = Words(named(spec.strategy, {**spec.options, **one.options}), one.owner, one.start)
+    if spec.daemon and spec.daemon not in each:
+        place, line = spec.place, spec.lines["daemon"]
+        raise InvalidFileError(f"{place}:{line}", f"daemon: '{spec.daemon}' is none of the containers of this file")
+    return AllocateRequest(
+        names=tuple(each),
+        strategy=strategy,
+        pool=spec.pool,
+        daemon=spec.daemon or None,
+        daemon_config=spec.daemon is not False,
+        engines=spec.engines,
+        pools=spec.pools,
+        each=each,
+        from_file=True,
+    )
+
+
+def merged_changes(desired: Desired) -> tuple[Change, ...]:
+    """What becomes of each file in the end: one change, though two steps change it."""
+    found: dict[str, Change] = {}
+    for change in (*desired.allocate.changes, *desired.prune.changes):
+        found[change.path] = replace(found.get(change.path, change), after=change.after)
+    return tuple(change for change in found.values() if change.before != change.after)
+
+
+def fingerprint(plan: Plan) -> str:
+    """What a plan changes, as a short text: two plans with the same one do the same."""
+    return hashlib.sha256(repr((plan.changes, plan.ledger)).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def exported(state: HostState) -> Spec:
+    """The plan file of a host as it is: planning by it changes nothing there."""
+    containers = [a for a in state.ledger.allocations if not pool_of(a)]
+    pools = [(engine, a.held) for a in state.ledger.allocations if (engine := pool_of(a)) and a.held]
+    daemon = _pointed_at(state, containers)
+    strategy = state.ledger.allocations[0].strategy if state.ledger.allocations else "per-container"
+    engines = ["docker"] if daemon else []
+    lines = [a for a in containers if a.name != DEFAULT_NAME and in_subid(a.strategy, a.mapping)]
+    if lines and all(ROOT in {a.owner, *a.also} for a in lines):
+        engines.append("lxc")
+    return Spec(
+        place="",
+        strategy=strategy,
+        engines=(*engines, *(engine for engine, _ in pools)),
+        pools=tuple((engine, held.count // SLOT) for engine, held in pools),
+        daemon=daemon or (False if any(a.name == DEFAULT_NAME for a in containers) else None),
+        containers=tuple(_exported(state, a, daemon) for a in containers),
+        reservations=tuple(SpecReservation(r.ids, r.why, 0, "") for r in state.ledger.reservations),
+    )
+
+
+def _exported(state: HostState, a: Allocation, daemon: str | None) -> SpecContainer:
+    # A shared map takes ids of its own only for Docker.
+    starts = a.strategy != Shared.name or a.name in {DEFAULT_NAME, daemon}
+    volumes = (v for v in state.ledger.volumes if v.name == a.name and _is_plain(v.path) and v.mode in {"own", "shift"})
+    return SpecContainer(
+        name=a.name,
+        line=0,
+        at="",
+        owner=a.owner if a.owner != owner_of(a.name) else None,
+        start=a.held.start if a.held and starts else None,
+        options=options_of(a.strategy, a.mapping, a.held),
+        volumes=tuple(SpecVolume(v.path, "own" if v.mode == "own" else "shift", v.user, 0) for v in volumes),
+    )
+
+
+def _is_plain(path: str) -> bool:
+    """Tell whether YAML has a way of writing a path."""
+    return path.isprintable()
+
+
+def _pointed_at(state: HostState, containers: Iterable[Allocation]) -> str | None:
+    """The allocation that Docker's remap points at."""
+    try:
+        value = daemon_json.parse(state.daemon_json or b"", DAEMON_JSON).get(daemon_json.REMAP)
+    except InvalidFileError:
+        return None
+    user = remap_user(state, value) if value is not None else None
+    return next((a.name for a in containers if a.owner == user and verdict("docker", a).can), None)
+
+
+@contextmanager
+def _placed(spec: Spec, where: str | None) -> Iterator[None]:
+    """Let an error say which line of the file it is about; None: the line of the allocation that it names, if any."""
+    try:
+        yield
+    except UsernsplanError as error:
+        found = next((_at(spec, one) for one in spec.containers if one.name == error.about), "")
+        error.args = (f"{found if where is None else where}{error}",)
+        raise
+
+
+def _at(spec: Spec, one: SpecContainer) -> str:
+    return f"{spec.place}:{one.line}: {one.at}: "
+
+
+@contextmanager
+def _released(spec: Spec) -> Iterator[None]:
+    """Where something that is to go cannot, say by which words it can."""
+    try:
+        yield
+    except RefusedError as error:
+        error.hint = f"'usernsplan release NAME --yes' does it on its own; or name it in {spec.place}"
+        raise
+
+
+def _to_reserve(state: HostState, spec: Spec) -> tuple[Reservation, ...]:
+    """The reservations that are yet to be made. Raises RefusedError for ids that somebody got from us."""
+    have = {r.ids: r.why for r in state.ledger.reservations}
+    new = [one for one in spec.reservations if have.get(one.ids) != one.why]
+    for one in new:
+        for allocation in state.ledger.allocations:
+            if allocation.held and allocation.held.overlaps(one.ids):
+                raise RefusedError(
+                    f"{spec.place}:{one.line}: {one.at}.ids: {one.ids} overlaps {allocation.held}, which "
+                    f"'{allocation.name}' has",
+                    hint=f"reserve what is left of it, or release '{allocation.name}' first",
+                )
+    return tuple(Reservation(one.ids, one.why) for one in new)
+
+
+def _not_named(state: HostState, spec: Spec) -> tuple[tuple[Allocation, ...], tuple[IdRange, ...]]:
+    """What the host has and the file does not name; an engine's pool only where the file names engines."""
+    names = {one.name for one in spec.containers}
+    gone = []
+    for allocation in state.ledger.allocations:
+        engine = pool_of(allocation)
+        named_pool = engine is not None and (spec.engines is None or engine in spec.engines)
+        if not named_pool and allocation.name not in names:
+            gone.append(allocation)
+    reserved = {one.ids for one in spec.reservations}
+    return tuple(gone), tuple(r.ids for r in state.ledger.reservations if r.ids not in reserved)
+
+
+def _to_fix(state: HostState, spec: Spec) -> Iterator[Volume]:
+    """The volumes that the ledger does not know as the file wants them. Raises InvalidFileError for one of two."""
+    wanted = [(one, volume) for one in spec.containers for volume in one.volumes]
+    for path, times in Counter(volume.path for _, volume in wanted).items():
+        if times > 1:
+            lines = [volume.line for _, volume in wanted if volume.path == path]
+            raise InvalidFileError(
+                f"{spec.place}:{lines[1]}", f"the volume {path} is another container's, line {lines[0]}"
+            )
+    since = {a.name: a.since for a in state.ledger.allocations}
+    noted = {v.path: v for v in state.ledger.volumes}
+    for one, volume in wanted:
+        new = Volume(volume.path, one.name, volume.mode, user=volume.user)
+        have = noted.get(volume.path)
+        # One that was fixed before its container got the range that it has now carries other ids.
+        if not (one.name in since and have and have.since >= since[one.name] and replace(have, since="") == new):
+            yield new
+
+
+def _steps(state: HostState, plan: Plan) -> Iterator[Step]:
+    standing = {a.name: a for a in state.ledger.allocations}
+    for allocation in plan.ledger.add:
+        owner = ", and ".join((allocation.owner, *allocation.also))
+        yield Step("+", _kind(allocation), allocation.name, f"{_ids(allocation)}, owner {owner}")
+    for command in plan.account_commands:
+        yield Step("+", "account", command[-1], command[0])
+    for reservation in plan.ledger.reserve:
+        is_new = reservation.ids not in {r.ids for r in state.ledger.reservations}
+        yield Step("+" if is_new else "~", "reservation", str(reservation.ids), reservation.why)
+    for name in plan.restored:
+        yield Step("~", _kind(standing[name]), name, "its lines are put back as they were granted")
+    for name, owner in plan.ledger.also:
+        yield Step("~", _kind(standing[name]), name, f"granted to {owner} too")
+    for change in plan.changes:
+        if change.path not in {SUBUID, SUBGID}:
+            remap = daemon_json.parse(change.after, change.path).get(daemon_json.REMAP)
+            text = f'"userns-remap": "{remap}"' if remap is not None else 'without "userns-remap"'
+            yield Step("~", "docker", state.layout.path(change.path), text)
+    for name in plan.ledger.remove:
+        yield Step("-", _kind(standing[name]), name, f"{_ids(standing[name])}: kept back until it is forgotten")
+    for ids in plan.ledger.unreserve:
+        yield Step("-", "reservation", str(ids), "no longer reserved")
+
+
+def _volume_step(volume: Volume) -> Step:
+    whom = f" {volume.user}" if volume.user else ""
+    return Step("~", "volume", volume.path, f"to be given to {volume.name} ({volume.mode}{whom})")
+
+
+def _kind(allocation: Allocation) -> Literal["container", "pool"]:
+    return "pool" if pool_of(allocation) else "container"
+
+
+def _ids(allocation: Allocation) -> str:
+    return ", ".join(f"{e.container_range} -> {e.host_range}" for e in allocation.mapping.uids)

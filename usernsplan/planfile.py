@@ -41,13 +41,13 @@ _SAVED = "saved-plan"
 class PlanFile:
     """A plan file that was read: its text, what it says, and whether what it does not name is to go.
 
-    ``seen`` are the fingerprints of the decision that was shown, where one was saved.
+    ``seen`` is the fingerprint of what was shown, where that was saved.
     """
 
     text: str
     spec: Spec
     prune: bool = False
-    seen: tuple[str, str] | None = None
+    seen: str | None = None
 
 
 def load(layout: Layout, path: str | None, *, prune: bool = False) -> PlanFile:
@@ -71,7 +71,7 @@ def save(layout: Layout, path: str, plan: PlanFile, desired: Desired) -> None:
         "file": plan.spec.place,
         "prune": plan.prune,
         "steps": [f"{step.sign} {step.kind} {step.name}: {step.text}" for step in desired.steps],
-        "fingerprints": [fingerprint(desired.allocate), fingerprint(desired.prune)],
+        "fingerprint": fingerprint(desired),
         "text": plan.text,
     }
     folder, name = os.path.split(os.path.abspath(path))
@@ -85,13 +85,12 @@ def restore(layout: Layout, path: str) -> PlanFile:
         if found["kind"] != _SAVED or found["format_version"] != 1:
             raise KeyError("kind")
         root, text, place, prune = found["root"], found["text"], found["file"], found["prune"]
-        first, second = map(str, found["fingerprints"])
-        raw = text.encode()
+        seen, raw = str(found["fingerprint"]), text.encode()
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise InvalidFileError(path, "not a plan that 'usernsplan plan --out' saved") from error
     if root != layout.real:
         raise InvalidValueError(f"{path} was made for the root {root}", hint=f"say --root {root}")
-    return replace(_parsed(layout, raw, str(place), prune=prune is True), seen=(first, second))
+    return replace(_parsed(layout, raw, str(place), prune=prune is True), seen=seen)
 
 
 def allocating(plan: PlanFile, *, yes: bool) -> Callable[[HostState], Plan]:
@@ -110,7 +109,7 @@ def preview(layout: Layout, ledger: Ledger, plan: PlanFile) -> Desired:
     """What the file comes to now. Raises HostChangedError where something else was shown when it was saved."""
     with apply.foreseen(layout, ledger) as (state, notes):
         desired = make_desired(state, plan.spec, prune=plan.prune)
-    if plan.seen and plan.seen != (fingerprint(desired.allocate), fingerprint(desired.prune)):
+    if plan.seen and plan.seen != fingerprint(desired):
         raise _changed()
     return replace(desired, allocate=replace(desired.allocate, findings=(*notes, *desired.allocate.findings)))
 
@@ -125,7 +124,8 @@ def carry_out(layout: Layout, ledger: Ledger, plan: PlanFile, shown: Desired, co
         def decided(state: HostState) -> Plan:
             now = decide(make_desired(state, plan.spec, prune=plan.prune))
             # Accounts are made before the rest, and are there when it is decided anew.
-            if fingerprint(now) != fingerprint(seen) or not set(now.account_commands) <= set(seen.account_commands):
+            accounts = set(now.account_commands) - set(seen.account_commands)
+            if accounts or (now.changes, now.ledger) != (seen.changes, seen.ledger):
                 raise _changed()
             return now
 

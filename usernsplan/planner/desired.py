@@ -103,9 +103,11 @@ def merged_changes(desired: Desired) -> tuple[Change, ...]:
     return tuple(change for change in found.values() if change.before != change.after)
 
 
-def fingerprint(plan: Plan) -> str:
-    """What a plan changes, as a short text: two plans with the same one do the same."""
-    return hashlib.sha256(repr((plan.changes, plan.ledger)).encode("utf-8", "surrogateescape")).hexdigest()
+def fingerprint(desired: Desired) -> str:
+    """What is to be done, as a short text: two decisions that have the same do the same."""
+    come, gone = desired.allocate, desired.prune
+    done = (come.account_commands, come.changes, come.ledger, gone.changes, gone.ledger, desired.volumes)
+    return hashlib.sha256(repr(done).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def exported(state: HostState) -> Spec:

@@ -17,8 +17,9 @@ class UsernsplanError(Exception):
 
     exit_status = 1
     hint = ""
-    # The allocation that it is about, where it is about one: a plan file then tells the line.
+    # The allocation and the option that it is about, where it is about one: a plan file then tells the line.
     about = ""
+    option = ""
     # What was done before it failed and still holds: an interrupted run that was mended, say.
     notes: tuple[str, ...] = ()
 
@@ -94,12 +95,13 @@ class StoppedError(UsernsplanError):
 
 
 @contextmanager
-def about(name: str) -> Iterator[None]:
-    """Let an error that is raised inside say which allocation it is about."""
+def about(name: str = "", option: str = "") -> Iterator[None]:
+    """Let an error that is raised inside say which allocation, or which option, it is about."""
     try:
         yield
     except UsernsplanError as error:
-        error.about = name
+        error.about = error.about or name
+        error.option = error.option or option
         raise
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
-from usernsplan.errors import InvalidValueError, RefusedError
+from usernsplan.errors import InvalidValueError, RefusedError, about
 from usernsplan.ids import ID_LIMIT, IdRange
 from usernsplan.mapping import Extent, IdMap, Mapping
 
@@ -159,12 +159,15 @@ def named(name: str, options: dict[str, int]) -> PerContainer | SingleUid | Shar
             hint=f"one of: {', '.join(NAMES)}; 'usernsplan allocate --help' and the README tell them apart",
         )
     if options.get("identity") and "dockerroot" in options:
-        raise InvalidValueError("--identity with --dockerroot", hint="with --identity, container root is 0")
+        with about(option="identity"):
+            raise InvalidValueError("--identity with --dockerroot", hint="with --identity, container root is 0")
     fields = {option.replace("-", "_"): value for option, value in options.items()}
     for option, field in zip(options, fields, strict=True):
         if field not in _CLASSES[name].__dataclass_fields__:
-            raise InvalidValueError(f"--{option} is not an option of the strategy {name}")
-    return _CLASSES[name](**fields)  # type: ignore[arg-type]
+            with about(option=option):
+                raise InvalidValueError(f"--{option} is not an option of the strategy {name}")
+    with about(option=next(iter(options), "")):
+        return _CLASSES[name](**fields)  # type: ignore[arg-type]
 
 
 def options_of(strategy: str, mapping: Mapping, held: IdRange | None) -> dict[str, int]:
@@ -196,7 +199,8 @@ def _check(option: str, start: int, count: int) -> None:
     try:
         IdRange(start, count)
     except InvalidValueError as error:
-        raise InvalidValueError(f"--{option}: {error}", hint=error.hint) from error
+        with about(option=option):
+            raise InvalidValueError(f"--{option}: {error}", hint=error.hint) from error
 
 
 def _same(*extents: Extent) -> Mapping:

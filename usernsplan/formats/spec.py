@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 
 from usernsplan.errors import InvalidFileError, InvalidValueError
-from usernsplan.ids import IdRange
+from usernsplan.ids import ID_LIMIT, IdRange
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +29,7 @@ _TAG = "tag:yaml.org,2002:"
 _DECIMAL = re.compile(r"0|[1-9][0-9]{0,9}")
 _USER = re.compile(r"[0-9]{1,10}(:[0-9]{1,10})?")
 # What no reader of YAML takes for anything but text, where PyYAML's rules of 1.1 do not.
-_WORD = re.compile(r"[A-Za-z/][A-Za-z0-9/._-]*")
+_WORD = re.compile(r"[A-Za-z/][A-Za-z0-9/._-]+")
 _LONGEST = 8 << 20
 _DEEPEST = 32
 
@@ -46,7 +46,10 @@ class SpecVolume:
 
 @dataclass(frozen=True, slots=True)
 class SpecContainer:
-    """One container: ``options`` are its strategy's, where they differ from what is said of all. ``at`` is its key."""
+    """One container: ``options`` are its strategy's, where they differ from what is said of all.
+
+    ``at`` is its key in the file, and ``lines`` are those of its own keys.
+    """
 
     name: str
     line: int
@@ -55,6 +58,7 @@ class SpecContainer:
     start: int | None = None
     options: dict[str, int] = field(default_factory=dict)
     volumes: tuple[SpecVolume, ...] = ()
+    lines: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,17 +118,20 @@ def document(spec: Spec) -> dict[str, Any]:
     engines = [{"name": name, "containers": pools[name]} if name in pools else name for name in spec.engines or ()]
     found: dict[str, Any] = {"version": 1, "strategy": spec.strategy, **spec.options}
     if spec.pool is not None:
-        found["pool"] = str(spec.pool)
+        found["pool"] = _said(spec.pool)
     if spec.engines is not None:
         found["engines"] = engines
     if spec.daemon is not None:
         found["daemon"] = spec.daemon
     found["containers"] = [_container(one) for one in spec.containers]
     if spec.reservations:
-        found["reservations"] = [
-            {"ids": str(r.ids) if r.ids.count > 1 else r.ids.start, "for": r.why} for r in spec.reservations
-        ]
+        found["reservations"] = [{"ids": _said(r.ids), "for": r.why} for r in spec.reservations]
     return found
+
+
+def _said(ids: IdRange) -> str | int:
+    """A range as _range reads it."""
+    return str(ids) if ids.count > 1 else ids.start
 
 
 def _container(one: SpecContainer) -> dict[str, Any]:
@@ -167,8 +174,10 @@ def _composed(raw: bytes, place: str) -> yaml.Node:
         mark = error.problem_mark or error.context_mark
         where = f"{place}:{mark.line + 1}:{mark.column + 1}" if mark else place
         raise InvalidFileError(where, f"not YAML: {error.problem or error.context}") from error
-    except yaml.YAMLError as error:
-        raise InvalidFileError(place, f"not YAML: {str(error).splitlines()[0]}") from error
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        # A character that may not be there, or that there is not (without libyaml): the reader counts, and has no mark.
+        line = text.count("\n", 0, getattr(error, "position", 0)) + 1
+        raise InvalidFileError(f"{place}:{line}", f"not YAML: {str(error).splitlines()[0]}") from error
     if node is None:
         raise InvalidFileError(f"{place}:1", "there is nothing in it", hint="'usernsplan export' writes one")
     return node
@@ -202,7 +211,7 @@ class _Reader:
         }
         found = self.fields(node, "", readers, "strategy")
         if self.wrong:
-            (line, first), *others = sorted(self.wrong)
+            (line, first), *others = sorted(self.wrong, key=lambda one: one[0])
             more = "".join(f"\n{self.place}:{line}: {fact}" for line, fact in others)
             raise InvalidFileError(f"{self.place}:{line}", first + more)
         return Spec(
@@ -215,7 +224,7 @@ class _Reader:
             daemon=found.get("daemon"),
             containers=found.get("containers", ()),
             reservations=found.get("reservations", ()),
-            lines={key.value: _line(key) for key, _ in node.value},
+            lines=_lines(node),
         )
 
     def engines(self, node: yaml.Node, at: str) -> list[tuple[str, int | None]]:
@@ -227,7 +236,9 @@ class _Reader:
                     found.append((_text(item, key), None))
                 else:
                     one = self.fields(item, key, {"name": _text, "containers": _number}, "name")
-                    found.append((one.get("name", ""), one.get("containers")))
+                    found.append((one.get("name", f"\0{key}"), one.get("containers")))
+                if found[-1][0] in {name for name, _ in found[:-1]}:
+                    raise _WrongError(item, key, f"'{found[-1][0]}' stands here a second time")
         return found
 
     def containers(self, node: yaml.Node, at: str) -> tuple[SpecContainer, ...]:
@@ -254,6 +265,7 @@ class _Reader:
             owner=found.get("owner"),
             start=found.get("start"),
             options={key: found[key] for key in _OPTIONS if key in found},
+            lines=_lines(node),
             volumes=tuple(
                 replace(v, user=user) if v.mode == "own" and not v.user else v for v in found.get("volumes", ())
             ),
@@ -297,7 +309,8 @@ class _Reader:
         seen: dict[str, int] = {}
         for key_node, value in node.value:
             key = str(key_node.value) if isinstance(key_node, yaml.ScalarNode) else "?"
-            inside = f"{at}.{key}" if at else key
+            shown = key if key.isprintable() else repr(key)
+            inside = f"{at}.{shown}" if at else shown
             with self.noting():
                 if key in seen:
                     raise _WrongError(key_node, inside, f"this key stands here a second time: line {seen[key]}")
@@ -322,6 +335,10 @@ class _Reader:
         self.wrong.append((_line(error.node), f"{error.at}: {error}" if error.at else str(error)))
 
 
+def _lines(node: yaml.Node) -> dict[str, int]:
+    return {str(key.value): _line(key) for key, _ in node.value}
+
+
 def _line(node: yaml.Node) -> int:
     return int(node.start_mark.line) + 1
 
@@ -341,9 +358,11 @@ def _scalar(node: yaml.Node, at: str, kind: str, wanted: str) -> str:
         return str(node.value)
     kinds = {"int": "a number", "float": "a number", "bool": "true or false", "null": "nothing", "timestamp": "a date"}
     read = kinds.get(node.tag.removeprefix(_TAG))
-    if read and kind == "str":
+    if read and kind == "str" and node.value:
         raise _WrongError(node, at, f"YAML reads {node.value!r} as {read}: put it in quotes to have text")
-    raise _WrongError(node, at, f"{node.value!r} is not {wanted}")
+    raise _WrongError(
+        node, at, f"{node.value!r} is not {wanted}" if node.value else f"nothing is there: expected {wanted}"
+    )
 
 
 def _text(node: yaml.Node, at: str) -> str:
@@ -355,6 +374,8 @@ def _text(node: yaml.Node, at: str) -> str:
 
 def _number(node: yaml.Node, at: str) -> int:
     text = _scalar(node, at, "int", "a whole number")
+    if re.fullmatch("-[1-9][0-9]*|[1-9][0-9]{10,}", text):
+        raise _WrongError(node, at, f"{text} is no number of ids")
     if not _DECIMAL.fullmatch(text):
         raise _WrongError(node, at, f"{text!r} is not a number in plain decimal: YAML may read it as another")
     return int(text)
@@ -410,12 +431,15 @@ def _user(node: yaml.Node, at: str) -> str:
     if isinstance(node, yaml.ScalarNode) and node.tag == f"{_TAG}int":
         if ":" in node.value:
             raise _WrongError(node, at, f"YAML reads {node.value!r} as a number to the base of 60: put it in quotes")
-        return f"{_number(node, at)}:0"
-    text = _scalar(node, at, "str", wanted)
+        text = str(_number(node, at))
+    else:
+        text = _scalar(node, at, "str", wanted)
     if not _USER.fullmatch(text):
         raise _WrongError(node, at, f"{text!r} is not {wanted}")
-    uid, _, gid = text.partition(":")
-    return f"{int(uid)}:{int(gid or 0)}"
+    uid, gid = (int(number) for number in (text if ":" in text else f"{text}:0").split(":"))
+    if max(uid, gid) >= ID_LIMIT:
+        raise _WrongError(node, at, f"{text!r}: there is no such id")
+    return f"{uid}:{gid}"
 
 
 def _path(node: yaml.Node, at: str) -> str:

@@ -45,11 +45,13 @@ def make_plan(state: HostState, request: AllocateRequest) -> Plan:
     A name that is allocated already, by the same words, stays as it is; lines that it lost are put back. Raises
     RefusedError, InvalidValueError, InvalidFileError or PoolExhaustedError, and says what stands in the way.
     """
-    engines = needs.chosen(state, request)
-    pools = needs.pools(state, request, engines)
+    with about(option="engines"):
+        engines = needs.chosen(state, request)
+        pools = needs.pools(state, request, engines)
     names = _names(request, engines, has_pools=bool(pools))
     _refuse_bypassed_files(state)
-    _refuse_other_strategy(state, request.strategy)
+    with about(option="strategy"):
+        _refuse_other_strategy(state, request.strategy)
     draft = _Draft(state, engines, Grants(state), {a.name: a for a in state.ledger.allocations})
     _take(draft, request, names)
     left_out = [_take_pool(draft, pool, named=request.engines is not None) for pool in pools]
@@ -58,7 +60,8 @@ def make_plan(state: HostState, request: AllocateRequest) -> Plan:
         draft.grants.restore(draft.known[request.daemon])
     containers = draft.of(names)
     also = {a.name: more for a in containers if (more := _widen(draft, a))}
-    docker = _docker(draft, request)
+    with about(option="daemon"):
+        docker = _docker(draft, request)
     allocations = [replace(a, also=(*a.also, *also.get(a.name, ()))) for a in containers]
     allocations += draft.of(name for pool in pools for name in pool.names if name in draft.known | draft.new)
     made = daemon.with_accounts(state, needs.accounts(engines, allocations))
@@ -122,11 +125,7 @@ def _names(request: AllocateRequest, engines: tuple[str, ...], *, has_pools: boo
     """The containers. Without a name it is Docker's own allocation, unless other engines were named."""
     for name in request.names:
         with about(name):
-            if not (request.from_file and name == DEFAULT_NAME):
-                check_name(name)
-            if engine := needs.pool_named(name):
-                hint = f"--engine {engine} makes it; give the container another name"
-                raise InvalidValueError(f"'{name}' is the name of the pool of {engine}", hint=hint)
+            _check_container(request, name)
     names = tuple(dict.fromkeys(request.names))
     if request.from_file:
         return names
@@ -144,6 +143,18 @@ def _names(request: AllocateRequest, engines: tuple[str, ...], *, has_pools: boo
             "--owner and --start are about one name, and several are given", hint="allocate them one at a time"
         )
     return names
+
+
+def _check_container(request: AllocateRequest, name: str) -> None:
+    """Raise InvalidValueError for a name that no container can have, or an owner that no line can."""
+    if not (request.from_file and name == DEFAULT_NAME):
+        check_name(name)
+    if engine := needs.pool_named(name):
+        hint = f"--engine {engine} makes it; give the container another name"
+        raise InvalidValueError(f"'{name}' is the name of the pool of {engine}", hint=hint)
+    if name in request.each and (owner := request.words(name).owner) is not None:
+        with about(option="owner"):
+            check_owner(owner)
 
 
 def _check_words(request: AllocateRequest) -> None:
@@ -246,7 +257,10 @@ def _allocate(draft: _Draft, request: AllocateRequest, names: Iterable[str]) -> 
     owners = _owners(draft, request, names)
     # Those that want one place first: it may be where the others would come to lie.
     placed = {name: start for name in owners if (start := request.words(name).start) is not None}
-    made = [_made(draft, request, name, owners[name], start) for name, start in placed.items()]
+    made = []
+    for name, start in placed.items():
+        with about(name, "start"):
+            made.append(_made(draft, request, name, owners[name], start))
     _check_starts(draft, request, made)
     bases = placed | _first_fit(draft, request, [name for name in owners if name not in placed], made)
     for name, owner in owners.items():
@@ -302,8 +316,9 @@ def _first_fit(
     taken = claims(state, state.subuid, state.subgid) if wanted else ()
     new = IdSet(a.held for a in (*draft.new.values(), *placed) if a.held)
     for need, group in wanted.items():
-        pool = pool_of(state, request.strategy, request.pool)
-        bases = take(pool, (*taken, Claim("allocated by these words", new)), need, len(group))
+        with about(option="pool"):
+            pool = pool_of(state, request.strategy, request.pool)
+            bases = take(pool, (*taken, Claim("allocated by these words", new)), need, len(group))
         found |= zip(group, bases, strict=True)
         new |= IdSet(IdRange(base, need.count) for base in bases)
     return found
@@ -313,12 +328,12 @@ def _check_starts(draft: _Draft, request: AllocateRequest, asked: Sequence[Alloc
     """Raise an error where a first id that was named cannot be had."""
     state, grants = draft.state, draft.grants
     for one in asked:
-        with about(one.name):
+        with about(one.name, "start"):
             _check_start(draft, request, one)
     leave = "leave --start out: we find one"
     for (held, name), (following, other) in pairwise(_held([*draft.new.values(), *asked])):
         if held.overlaps(following):
-            with about(other):
+            with about(other, "start"):
                 raise RefusedError(f"--start: {held} of '{name}' and {following} of '{other}' overlap", hint=leave)
     # Almost always nothing is in the way of any; only where something is, it is looked at whose it is.
     adopted = [one for one in asked if grants.stands(one)]
@@ -327,7 +342,7 @@ def _check_starts(draft: _Draft, request: AllocateRequest, asked: Sequence[Alloc
         if taken.meets(held):
             [one] = (a for a in asked if a.name == name)
             for whose, overlap in holders(held, claims(state, *grants.without(one), running=one not in adopted)):
-                with about(name):
+                with about(name, "start"):
                     raise RefusedError(f"--start: {held} is not free: {overlap} is {whose}", hint=leave)
 
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from usernsplan.engines import pool_of, verdict
-from usernsplan.errors import InvalidFileError, RefusedError, UsernsplanError
+from usernsplan.errors import InvalidFileError, RefusedError, UsernsplanError, about
 from usernsplan.formats import daemon_json
 from usernsplan.formats.spec import Spec, SpecContainer, SpecReservation, SpecVolume
 from usernsplan.layout import DAEMON_JSON, SUBGID, SUBUID
@@ -55,7 +55,7 @@ def make_desired(state: HostState, spec: Spec, *, prune: bool = False, yes: bool
     request = replace(request_of(spec), yes=yes or bool(spec.daemon))
     reserve = _to_reserve(state, spec)
     reserved = as_changed(state, {}, LedgerChange(reserve=reserve))
-    with _placed(spec, None):
+    with _placed(spec):
         plan = make_plan(reserved, request)
     plan = replace(plan, kind="apply", ledger=replace(plan.ledger, reserve=reserve))
     gone, unreserve = _not_named(state, spec)
@@ -65,7 +65,7 @@ def make_desired(state: HostState, spec: Spec, *, prune: bool = False, yes: bool
         with _released(spec):
             release = make_release(after, ReleaseRequest(tuple(a.name for a in gone)))
         release = replace(release, kind="apply", ledger=replace(release.ledger, unreserve=unreserve))
-    volumes = tuple(_to_fix(state, spec))
+    volumes = tuple(_to_fix(state, spec, {a.name: a for a in plan.allocations}))
     kept = () if prune else (*(a.name for a in gone), *(f"reservation {ids}" for ids in unreserve))
     steps = (*_steps(state, plan), *_steps(state, release), *map(_volume_step, volumes))
     return Desired(plan, release, volumes, steps, kept)
@@ -73,11 +73,11 @@ def make_desired(state: HostState, spec: Spec, *, prune: bool = False, yes: bool
 
 def request_of(spec: Spec) -> AllocateRequest:
     """The words of the ``allocate`` that a file stands for. Raises InvalidFileError for options of another strategy."""
-    with _placed(spec, f"{spec.place}: "):
+    with _placed(spec):
         strategy = named(spec.strategy, spec.options)
     each = {}
     for one in spec.containers:
-        with _placed(spec, _at(spec, one)):
+        with _placed(spec), about(one.name):
             each[one.name] = Words(named(spec.strategy, {**spec.options, **one.options}), one.owner, one.start)
     if spec.daemon and spec.daemon not in each:
         place, line = spec.place, spec.lines["daemon"]
@@ -162,18 +162,18 @@ def _pointed_at(state: HostState, containers: Iterable[Allocation]) -> str | Non
 
 
 @contextmanager
-def _placed(spec: Spec, where: str | None) -> Iterator[None]:
-    """Let an error say which line of the file it is about; None: the line of the allocation that it names, if any."""
+def _placed(spec: Spec) -> Iterator[None]:
+    """Let an error say which line and key of the file it is about."""
     try:
         yield
     except UsernsplanError as error:
-        found = next((_at(spec, one) for one in spec.containers if one.name == error.about), "")
-        error.args = (f"{found if where is None else where}{error}",)
+        one = next((one for one in spec.containers if one.name == error.about), None)
+        lines, line, at = (one.lines, one.line, one.at) if one else (spec.lines, 0, "")
+        key = error.option if error.option in lines else ""
+        path = ".".join(filter(None, (at, key)))
+        if path:
+            error.args = (f"{spec.place}:{lines.get(key, line)}: {path}: {error}",)
         raise
-
-
-def _at(spec: Spec, one: SpecContainer) -> str:
-    return f"{spec.place}:{one.line}: {one.at}: "
 
 
 @contextmanager
@@ -214,8 +214,11 @@ def _not_named(state: HostState, spec: Spec) -> tuple[tuple[Allocation, ...], tu
     return tuple(gone), tuple(r.ids for r in state.ledger.reservations if r.ids not in reserved)
 
 
-def _to_fix(state: HostState, spec: Spec) -> Iterator[Volume]:
-    """The volumes that the ledger does not know as the file wants them. Raises InvalidFileError for one of two."""
+def _to_fix(state: HostState, spec: Spec, allocations: dict[str, Allocation]) -> Iterator[Volume]:
+    """The volumes that the ledger does not know as the file wants them.
+
+    Raises InvalidFileError for one of two containers, and for a user that its container does not have.
+    """
     wanted = [(one, volume) for one in spec.containers for volume in one.volumes]
     for path, times in Counter(volume.path for _, volume in wanted).items():
         if times > 1:
@@ -226,6 +229,11 @@ def _to_fix(state: HostState, spec: Spec) -> Iterator[Volume]:
     since = {a.name: a.since for a in state.ledger.allocations}
     noted = {v.path: v for v in state.ledger.volumes}
     for one, volume in wanted:
+        mapping = allocations[one.name].mapping
+        uid, _, gid = volume.user.partition(":")
+        if volume.user and None in {mapping.uids.to_host(int(uid)), mapping.gids.to_host(int(gid))}:
+            where = f"{spec.place}:{volume.line}"
+            raise InvalidFileError(where, f"{volume.path}: '{one.name}' has no user {volume.user}: its map lacks it")
         new = Volume(volume.path, one.name, volume.mode, user=volume.user)
         have = noted.get(volume.path)
         # One that was fixed before its container got the range that it has now carries other ids.

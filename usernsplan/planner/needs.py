@@ -79,7 +79,9 @@ def pools(state: HostState, request: AllocateRequest, engines: Collection[str]) 
         found.append(words if request.engines is not None else replace(words, pool=None))
     for name in sizes:
         option = ENGINES[name].pool
-        raise InvalidValueError(f"{option.option if option else name} without its engine", hint=f"say --engine {name}")
+        if option is None:
+            raise InvalidValueError(f"{name} has no pool of its own", hint="leave the number of containers out")
+        raise InvalidValueError(f"{option.option} without its engine", hint=f"say --engine {name}")
     return tuple(found)
 
 

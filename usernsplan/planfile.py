@@ -21,14 +21,15 @@ from usernsplan.formats import spec as formats
 from usernsplan.host import files, plan_file, read
 from usernsplan.layout import PLAN_FILE
 from usernsplan.model import FixRequest
+from usernsplan.planner.desired import can_export, fingerprint, make_desired
 from usernsplan.planner.desired import exported as make_exported
-from usernsplan.planner.desired import fingerprint, make_desired
 from usernsplan.volume import fix_volume
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from usernsplan.formats.spec import Spec
+    from usernsplan.host.plan_file import Found
     from usernsplan.layout import Layout
     from usernsplan.ledger import Ledger
     from usernsplan.model import Desired, FixReport, HostState, Plan, Volume
@@ -52,14 +53,19 @@ class PlanFile:
 
 def load(layout: Layout, path: str | None, *, prune: bool = False) -> PlanFile:
     """Read a plan file: this one ("-": standard input), or the one that is meant where none is named."""
-    where = path or plan_file.find(layout)
-    if where is None:
+    if path is None and (found := plan_file.find(layout)):
+        return _parsed(layout, found.raw, found.path, prune=prune)
+    if path is None:
         raise InvalidValueError(
             f"no plan file: neither ./{plan_file.HERE} nor {layout.path(PLAN_FILE)}",
             hint=f"name one, or begin with '{layout.command('export')} > {plan_file.HERE}'",
         )
-    place = "standard input" if where == "-" else where
-    return _parsed(layout, _raw(where), place, prune=prune)
+    return _parsed(layout, _raw(path), "standard input" if path == "-" else path, prune=prune)
+
+
+def found(layout: Layout, one: Found) -> PlanFile:
+    """Read the plan file that was found where none was named."""
+    return _parsed(layout, one.raw, one.path, prune=False)
 
 
 def save(layout: Layout, path: str, plan: PlanFile, desired: Desired) -> None:
@@ -80,8 +86,9 @@ def save(layout: Layout, path: str, plan: PlanFile, desired: Desired) -> None:
 
 def restore(layout: Layout, path: str) -> PlanFile:
     """Read what ``save`` wrote. Raises InvalidFileError for anything else, InvalidValueError for another root's."""
+    content = _raw(path)
     try:
-        found = json.loads(_raw(path))
+        found = json.loads(content)
         if found["kind"] != _SAVED or found["format_version"] != 1:
             raise KeyError("kind")
         root, text, place, prune = found["root"], found["text"], found["file"], found["prune"]
@@ -139,6 +146,9 @@ def exported(layout: Layout, ledger: Ledger) -> tuple[Spec, tuple[str, ...]]:
     """The plan file of the host as it is, and what is to be said of it."""
     state = read.state(layout, ledger)
     notes = [] if state.ledger.allocations else ["nothing is allocated here: the strategy is only a proposal"]
+    names = {a.name for a in state.ledger.allocations}
+    left = [v.path for v in state.ledger.volumes if v.name in names and not can_export(v)]
+    notes += [f"the volume {path!r} is left out: fix it once more, or write it down by hand" for path in left]
     if state.ledger.interrupted:
         notes.append("a run is under way, or was interrupted: then the next allocate or release mends it")
     return make_exported(state), tuple(notes)
@@ -176,10 +186,11 @@ def _parsed(layout: Layout, raw: bytes, place: str, *, prune: bool) -> PlanFile:
 
 
 def _raw(path: str) -> bytes:
+    most = formats.LONGEST + 1
     try:
         if path == "-":
-            return sys.stdin.buffer.read()
+            return sys.stdin.buffer.read(most)
         with open(path, "rb") as file:
-            return file.read()
+            return file.read(most)
     except OSError as error:
         raise InvalidValueError(f"{path}: {reason_of(error)}") from error

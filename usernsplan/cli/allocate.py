@@ -19,6 +19,7 @@ from usernsplan.strategies import NAMES, named
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from usernsplan.host.plan_file import Found
     from usernsplan.model import HostState, Plan
 
 _PENDING, _PART = 4, 3
@@ -89,7 +90,7 @@ def allocate(
         others = (start, pool, owner, daemon, engine, *said.values(), *pools.values(), no_daemon_config or None)
         if any(value is not None for value in others):
             hint = "say it there, or name the containers"
-            raise InvalidValueError(f"{file} says what is allocated, and so do these options", hint=hint)
+            raise InvalidValueError(f"{file.path} says what is allocated, and so do these options", hint=hint)
         decide = _by_file(file, strategy, root, yes=yes)
     else:
         request = AllocateRequest(
@@ -112,12 +113,12 @@ def allocate(
         raise typer.Exit(_PART)
 
 
-def _by_file(file: str, strategy: str, root: str, *, yes: bool) -> Callable[[HostState], Plan]:
+def _by_file(file: Found, strategy: str, root: str, *, yes: bool) -> Callable[[HostState], Plan]:
     """What a plan file says; --strategy may only say the same."""
     from usernsplan import planfile  # noqa: PLC0415 - YAML and volumes, only where there is such a file
 
-    loaded = planfile.load(layout_at(root), file)
+    loaded = planfile.found(layout_at(root), file)
     if strategy not in {"", loaded.spec.strategy}:
-        raise InvalidValueError(f"--strategy {strategy}: {file} says {loaded.spec.strategy}", hint="leave it out")
-    note([f"{file} says what is allocated"])
+        raise InvalidValueError(f"--strategy {strategy}: {file.path} says {loaded.spec.strategy}", hint="leave it out")
+    note([f"{file.path} says what is allocated"])
     return planfile.allocating(loaded, yes=yes)

@@ -100,6 +100,8 @@ def apply(
         _show(shown, place, layout, as_json=False)
     is_work = shown.allocate.changed or shown.prune.changed or bool(fix_volumes and shown.volumes)
     if is_work and not yes:
+        if json:
+            raise InvalidValueError("--json shows nothing that could be asked about", hint="say --yes")
         ask("Apply this?")
     come, gone = planfile.carry_out(layout, ledger, loaded, shown, command)
     with watching() as watch:
@@ -155,4 +157,4 @@ def _tell(
     if as_json:
         write_result(report.document(desired, place, layout, applied=is_work, volumes=report.fixed(fixed, layout)))
     elif is_work:
-        write_result(report.done(desired, layout, fixed))
+        write_result(report.done(desired, place, layout, fixed))

@@ -156,7 +156,7 @@ def _whose(path: str, owner: int | None, ledger: LedgerState) -> tuple[str, ...]
     held = [a.name for a in ledger.allocations if owner is not None and a.held and owner in a.held]
     if held:
         return tuple(held)
-    names = {v.path: v.name if _is_since(v, ledger) else f"{v.name}'s former range" for v in ledger.volumes}
+    names = {v.path: v.name if is_since(v, ledger) else f"{v.name}'s former range" for v in ledger.volumes}
     inside = f"{path.rstrip('/')}/"
     above = [path for path in names if inside.startswith(f"{path.rstrip('/')}/")]
     if above:
@@ -166,7 +166,7 @@ def _whose(path: str, owner: int | None, ledger: LedgerState) -> tuple[str, ...]
     return (*below, "the host") if below else ()
 
 
-def _is_since(volume: Volume, ledger: LedgerState) -> bool:
+def is_since(volume: Volume, ledger: LedgerState) -> bool:
     """Tell whether a volume was fixed since its name was allocated, and not for what had the name before."""
     made = next((a.since for a in ledger.allocations if a.name == volume.name), None)
     released = (q.since for q in ledger.quarantined if q.name == volume.name)

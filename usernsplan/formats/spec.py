@@ -30,7 +30,7 @@ _DECIMAL = re.compile(r"0|[1-9][0-9]{0,9}")
 _USER = re.compile(r"[0-9]{1,10}(:[0-9]{1,10})?")
 # What no reader of YAML takes for anything but text, where PyYAML's rules of 1.1 do not.
 _WORD = re.compile(r"[A-Za-z/][A-Za-z0-9/._-]+")
-_LONGEST = 8 << 20
+LONGEST = 8 << 20
 _DEEPEST = 32
 
 
@@ -159,8 +159,8 @@ def _composed(raw: bytes, place: str) -> yaml.Node:
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise InvalidFileError(f"{place}:{line}", "not UTF-8") from error
-    if len(raw) > _LONGEST:
-        raise InvalidFileError(place, f"{len(raw)} bytes: longer than any plan file")
+    if len(raw) > LONGEST:
+        raise InvalidFileError(place, f"longer than {LONGEST} bytes: that is no plan file")
     try:
         depth = 0
         for event in yaml.parse(text, loader):

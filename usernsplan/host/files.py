@@ -40,7 +40,7 @@ def real(layout: Layout, name: str, *, follow: bool = False) -> str:
     last part is followed only with ``follow``. Raises RefusedError for a loop of symlinks. Whoever may swap
     folders of the tree at the same time can still mislead us between this and the opening: no tree is to be shared so.
     """
-    todo = [part for part in reversed(name.split("/")) if part]
+    todo = [part for part in reversed(name.split("/")) if part not in {"", "."}]
     top = layout.real or os.path.realpath(layout.root)
     path, links = top, 0
     while todo:

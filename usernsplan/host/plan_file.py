@@ -1,12 +1,12 @@
-"""Where the plan file lies that is meant when none is named."""
+"""The plan file that is meant when none is named."""
 
 from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from usernsplan.errors import RefusedError
+from usernsplan.errors import NotPermittedError, RefusedError, reason_of
 from usernsplan.host import files, procfs
 from usernsplan.layout import PLAN_FILE
 
@@ -16,7 +16,14 @@ if TYPE_CHECKING:
 HERE = "usernsplan.yaml"
 
 
-def find(layout: Layout) -> str | None:
+class Found(NamedTuple):
+    """A plan file, and its bytes: what was looked at is what is read, whoever exchanges the file."""
+
+    path: str
+    raw: bytes
+
+
+def find(layout: Layout) -> Found | None:
     """The plan file of this folder, or below /etc of the root; None where there is none.
 
     Raises RefusedError for one that somebody else may have written: what it says would be done in our name.
@@ -24,14 +31,28 @@ def find(layout: Layout) -> str | None:
     etc = files.real(layout, PLAN_FILE, follow=True)
     for path, shown in ((HERE, f"./{HERE}"), (etc, layout.path(PLAN_FILE))):
         try:
-            found = os.stat(path)
-        except OSError:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
             continue
-        actor, mode = procfs.actor(), stat.S_IMODE(found.st_mode)
-        if found.st_uid not in {0, actor.uid, actor.sudo_uid} or mode & stat.S_IWOTH:
-            raise RefusedError(
-                f"{shown} belongs to uid {found.st_uid} with mode {mode:o}: others may have written it",
-                hint="name the file ('usernsplan apply FILE') if it is meant, or work in another folder",
-            )
-        return path
+        except OSError as error:
+            raise NotPermittedError(f"{shown}: {reason_of(error)}") from error
+        try:
+            _refuse_foreign(os.fstat(descriptor), shown)
+            with open(descriptor, "rb", closefd=False) as file:
+                return Found(path, file.read())
+        finally:
+            os.close(descriptor)
     return None
+
+
+def _refuse_foreign(seen: os.stat_result, shown: str) -> None:
+    actor, mode = procfs.actor(), stat.S_IMODE(seen.st_mode)
+    if not stat.S_ISREG(seen.st_mode):
+        raise RefusedError(
+            f"{shown} is not a regular file", hint="name the file that is meant: 'usernsplan apply FILE'"
+        )
+    if seen.st_uid not in {0, actor.uid, actor.sudo_uid} or mode & stat.S_IWOTH:
+        raise RefusedError(
+            f"{shown} belongs to uid {seen.st_uid} with mode {mode:o}: others may have written it",
+            hint="name the file ('usernsplan apply FILE') if it is meant, or work in another folder",
+        )

@@ -264,7 +264,8 @@ def _allocate(draft: _Draft, request: AllocateRequest, names: Iterable[str]) -> 
     _check_starts(draft, request, made)
     bases = placed | _first_fit(draft, request, [name for name in owners if name not in placed], made)
     for name, owner in owners.items():
-        allocation = _made(draft, request, name, owner, bases.get(name))
+        with about(name):
+            allocation = _made(draft, request, name, owner, bases.get(name))
         if name == _docker_target(request) and not in_subid(allocation.strategy, allocation.mapping):
             raise InvalidValueError(
                 "--max: Docker takes its map from subuid, and a shared map past 65535 is never written there",

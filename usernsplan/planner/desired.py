@@ -16,6 +16,7 @@ from usernsplan.engines import pool_of, verdict
 from usernsplan.errors import InvalidFileError, RefusedError, UsernsplanError, about
 from usernsplan.formats import daemon_json
 from usernsplan.formats.spec import Spec, SpecContainer, SpecReservation, SpecVolume
+from usernsplan.ids import IdRange
 from usernsplan.layout import DAEMON_JSON, SUBGID, SUBUID
 from usernsplan.model import (
     DEFAULT_NAME,
@@ -36,12 +37,13 @@ from usernsplan.planner.daemon import remap_user
 from usernsplan.planner.names import owner_of
 from usernsplan.planner.recovery import as_changed
 from usernsplan.planner.release import make_release
+from usernsplan.planner.taken import pool_of as pool_range
+from usernsplan.planner.volumes import is_noted
 from usernsplan.strategies import SLOT, Shared, in_subid, named, options_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from usernsplan.ids import IdRange
     from usernsplan.model import Allocation, HostState
 
 
@@ -63,7 +65,7 @@ def make_desired(state: HostState, spec: Spec, *, prune: bool = False, yes: bool
     if prune:
         after = as_changed(state, {c.path: c.after for c in plan.changes}, plan.ledger)
         with _released(spec):
-            release = make_release(after, ReleaseRequest(tuple(a.name for a in gone)))
+            release = make_release(after, ReleaseRequest(tuple(a.name for a in gone))) if gone else release
         release = replace(release, kind="apply", ledger=replace(release.ledger, unreserve=unreserve))
     volumes = tuple(_to_fix(state, spec, {a.name: a for a in plan.allocations}))
     kept = () if prune else (*(a.name for a in gone), *(f"reservation {ids}" for ids in unreserve))
@@ -106,7 +108,15 @@ def merged_changes(desired: Desired) -> tuple[Change, ...]:
 def fingerprint(desired: Desired) -> str:
     """What is to be done, as a short text: two decisions that have the same do the same."""
     come, gone = desired.allocate, desired.prune
-    done = (come.account_commands, come.changes, come.ledger, gone.changes, gone.ledger, desired.volumes)
+    done = (
+        come.allocations,
+        come.account_commands,
+        come.changes,
+        come.ledger,
+        gone.changes,
+        gone.ledger,
+        desired.volumes,
+    )
     return hashlib.sha256(repr(done).encode("utf-8", "surrogateescape")).hexdigest()
 
 
@@ -123,6 +133,7 @@ def exported(state: HostState) -> Spec:
     return Spec(
         place="",
         strategy=strategy,
+        pool=_exported_pool(state, containers),
         engines=(*engines, *(engine for engine, _ in pools)),
         pools=tuple((engine, held.count // SLOT) for engine, held in pools),
         daemon=daemon or (False if any(a.name == DEFAULT_NAME for a in containers) else None),
@@ -134,7 +145,7 @@ def exported(state: HostState) -> Spec:
 def _exported(state: HostState, a: Allocation, daemon: str | None) -> SpecContainer:
     # A shared map takes ids of its own only for Docker.
     starts = a.strategy != Shared.name or a.name in {DEFAULT_NAME, daemon}
-    volumes = (v for v in state.ledger.volumes if v.name == a.name and _is_plain(v.path) and v.mode in {"own", "shift"})
+    volumes = (v for v in state.ledger.volumes if v.name == a.name and can_export(v))
     return SpecContainer(
         name=a.name,
         line=0,
@@ -146,9 +157,23 @@ def _exported(state: HostState, a: Allocation, daemon: str | None) -> SpecContai
     )
 
 
-def _is_plain(path: str) -> bool:
-    """Tell whether YAML has a way of writing a path."""
-    return path.isprintable()
+def can_export(volume: Volume) -> bool:
+    """Tell whether a plan file can say of a volume what the ledger does.
+
+    YAML has no way of writing some paths, and an older version did not note to which user a volume was given.
+    """
+    return volume.path.isprintable() and (volume.mode == "shift" or (volume.mode == "own" and volume.user != ""))
+
+
+def _exported_pool(state: HostState, containers: Iterable[Allocation]) -> IdRange | None:
+    """From where to where ranges were taken, where that is not the pool that goes without saying."""
+    own = [a for a in containers if a.held and a.strategy != Shared.name]
+    usual = [pool_range(state, named(a.strategy, {}), None) for a in own[:1]]
+    held = sorted(a.held for a in own if a.held)
+    if all(ids.start in usual[0] and ids.last in usual[0] for ids in held):
+        return None
+    first, last = held[0].start, max(ids.last for ids in held)
+    return IdRange(first, last - first + 1)
 
 
 def _pointed_at(state: HostState, containers: Iterable[Allocation]) -> str | None:
@@ -158,6 +183,9 @@ def _pointed_at(state: HostState, containers: Iterable[Allocation]) -> str | Non
     except InvalidFileError:
         return None
     user = remap_user(state, value) if value is not None else None
+    if user is None or not (state.accounts.user(user) and state.accounts.group(user)):
+        # No daemon starts from it; a file that says so would make the account.
+        return None
     return next((a.name for a in containers if a.owner == user and verdict("docker", a).can), None)
 
 
@@ -223,11 +251,9 @@ def _to_fix(state: HostState, spec: Spec, allocations: dict[str, Allocation]) ->
     for path, times in Counter(volume.path for _, volume in wanted).items():
         if times > 1:
             lines = [volume.line for _, volume in wanted if volume.path == path]
-            raise InvalidFileError(
-                f"{spec.place}:{lines[1]}", f"the volume {path} is another container's, line {lines[0]}"
-            )
-    since = {a.name: a.since for a in state.ledger.allocations}
-    noted = {v.path: v for v in state.ledger.volumes}
+            fact = f"the volume {path} stands here a second time: line {lines[0]}"
+            raise InvalidFileError(f"{spec.place}:{lines[1]}", fact)
+    known = {a.name for a in state.ledger.allocations}
     for one, volume in wanted:
         mapping = allocations[one.name].mapping
         uid, _, gid = volume.user.partition(":")
@@ -235,9 +261,7 @@ def _to_fix(state: HostState, spec: Spec, allocations: dict[str, Allocation]) ->
             where = f"{spec.place}:{volume.line}"
             raise InvalidFileError(where, f"{volume.path}: '{one.name}' has no user {volume.user}: its map lacks it")
         new = Volume(volume.path, one.name, volume.mode, user=volume.user)
-        have = noted.get(volume.path)
-        # One that was fixed before its container got the range that it has now carries other ids.
-        if not (one.name in since and have and have.since >= since[one.name] and replace(have, since="") == new):
+        if one.name not in known or not is_noted(state.ledger, new):
             yield new
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from usernsplan.engines.mounts import is_since
 from usernsplan.model import LedgerChange, Plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from usernsplan.model import HostState, Volume
+    from usernsplan.model import HostState, LedgerState, Volume
 
 
 def record(state: HostState, volumes: Iterable[Volume], removed: Iterable[str] = ()) -> Plan:
@@ -17,11 +19,16 @@ def record(state: HostState, volumes: Iterable[Volume], removed: Iterable[str] =
 
     A container that was released meanwhile gets none.
     """
-    names = {a.name for a in state.ledger.allocations}
-    noted = {v.path: (v.name, v.mode, v.user) for v in state.ledger.volumes}
-    new = tuple(v for v in volumes if v.name in names and noted.get(v.path) != (v.name, v.mode, v.user))
+    names, noted = {a.name for a in state.ledger.allocations}, {v.path for v in state.ledger.volumes}
+    new = tuple(v for v in volumes if v.name in names and not is_noted(state.ledger, v))
     gone = tuple(path for path in removed if path in noted)
     return Plan("volume", ledger=LedgerChange(volumes=new, no_volumes=gone))
+
+
+def is_noted(ledger: LedgerState, volume: Volume) -> bool:
+    """Tell whether the ledger has a volume just so, fixed for the range that its container has now."""
+    found = next((v for v in ledger.volumes if v.path == volume.path), None)
+    return found is not None and replace(found, since=volume.since) == volume and is_since(found, ledger)
 
 
 def after(volumes: Iterable[Volume], change: LedgerChange, names: Iterable[str]) -> tuple[Volume, ...]:

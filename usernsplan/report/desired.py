@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -47,14 +48,17 @@ def summary(desired: Desired, place: str) -> str:
     return f"Plan: {count['add']} to add, {count['change']} to change, {count['remove']} to remove{volumes}."
 
 
-def done(desired: Desired, layout: Layout, fixed: Sequence[tuple[Volume, FixReport | UsernsplanError]]) -> str:
+def done(
+    desired: Desired, place: str, layout: Layout, fixed: Sequence[tuple[Volume, FixReport | UsernsplanError]]
+) -> str:
     """What is to be told after it was carried out: volumes, and what is left to do."""
     parts = [
         f"{shown_path(volume.path)}: not fixed: {one}" if isinstance(one, UsernsplanError) else report_of(one, layout)
         for volume, one in fixed
     ]
     if not fixed and desired.volumes:
-        parts.append("The volumes are left: 'usernsplan apply --fix-volumes' fixes them.")
+        again = layout.command(f"apply {shlex.quote(place)} --fix-volumes")
+        parts.append(f"The volumes are left: '{again}' fixes them.")
     steps = (*desired.allocate.next_steps, *desired.prune.next_steps)
     if steps:
         parts.append("\n".join(("Next:", *(f"  {step}" for step in steps))))

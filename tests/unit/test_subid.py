@@ -44,14 +44,15 @@ def test_what_every_reader_takes_alike_is_a_grant(raw: bytes, owner: str, start:
         (b"web:100000:65536 # why\n", {"web"}, {(100000, 165536)}),
         (b" web:100000:65536\n", {" web", "web"}, {(100000, 165536)}),
         (b"\tweb:100000:65536\n", {"\tweb", "web"}, {(100000, 165536)}),
-        (b"web: 100000:65536\n", {"web"}, {(100000, 165536)}),
+        # What moby cannot read as a number it takes for 0.
+        (b"web: 100000:65536\n", {"web"}, {(100000, 165536), (0, 65536)}),
         (b"web:100000:65536 \n", {"web"}, {(100000, 165536)}),
         (b"web:100000:65536\r\n", {"web"}, {(100000, 165536)}),
         (b"web:100000:65536:1\n", {"web"}, {(100000, 165536)}),
         (b"web:+100000:65536\n", {"web"}, {(100000, 165536)}),
         # 010 is ten to those who read decimal, and eight to those who read as C does.
         (b"web:010:5\n", {"web"}, {(10, 15), (8, 13)}),
-        (b"web:010:010\n", {"web"}, {(10, 20), (10, 18), (8, 18), (8, 16)}),
+        (b"web:010:010\n", {"web"}, {(10, 20), (8, 16)}),
         (b"web:080:5\n", {"web"}, {(80, 85)}),
         (b"+web:1:2\n", {"+web"}, {(1, 3)}),
         (b"-web:1:2\n", {"-web"}, {(1, 3)}),
@@ -60,10 +61,20 @@ def test_what_every_reader_takes_alike_is_a_grant(raw: bytes, owner: str, start:
         (b"web\n", {"web"}, set()),
         (b"web:\n", {"web"}, set()),
         (b"web:100000\n", {"web"}, set()),
-        (b"web:x:5\n", {"web"}, set()),
+        (b"web:x:5\n", {"web"}, {(0, 5)}),
         (b"web:5:x\n", {"web"}, set()),
         (b"web::\n", {"web"}, set()),
-        (b"web:\xd9\xa1:5\n", {"web"}, set()),
+        (b"web:\xd9\xa1:5\n", {"web"}, {(0, 5)}),
+        (b"web::5\n", {"web"}, {(0, 5)}),
+        (b"web:1e3:5\n", {"web"}, {(0, 5)}),
+        # Incus reads 32 bits, the others more.
+        # Docker cuts to 32 bits what a container gets.
+        (b"web:4294967296:5\n", {"web"}, {(4294967296, 4294967301), (0, 5)}),
+        # Go trims a blank that is none to C.
+        (b"\xc2\xa0web:5:7\n", {"\xa0web", "web"}, {(5, 12)}),
+        # moby goes on with the largest number that it can hold, and the kernel refuses it.
+        (b"web:5:99999999999999999999\n", {"web"}, set()),
+        (b"web:5:9223372036854775807\n", {"web"}, {(5, 5 + 2**63 - 1)}),
     ],
 )
 def test_a_line_on_which_readers_differ_is_odd_and_every_reading_is_kept(
@@ -87,10 +98,18 @@ def test_a_hexadecimal_start_is_also_zero_as_docker_takes_it() -> None:
     assert (0, 65536) in line.spans
 
 
-@pytest.mark.parametrize("raw", [b"\n", b"   \n", b"\r\n", b"# web:1:2\n", b"  # web:1:2\n", b"#\xff\n", b"#web:1:2"])
+@pytest.mark.parametrize("raw", [b"\n", b"\r\n", b"# web:1:2\n", b"#\xff\n", b"#web:1:2"])
 def test_a_comment_or_a_blank_line_claims_nothing_and_is_no_problem(raw: bytes) -> None:
     assert only(raw) == Odd(1, raw, (), (), "")
     assert subid.parse(raw).odd_lines() == ()
+
+
+@pytest.mark.parametrize("raw", [b"   \n", b"\t\r\n", b"  # web:1:2\n", b"\x0b#\n"])
+def test_a_comment_or_an_empty_line_that_begins_with_a_blank_claims_nothing_and_is_a_problem(raw: bytes) -> None:
+    line = only(raw)
+    assert isinstance(line, Odd)
+    assert (line.owners, line.spans) == ((), ())
+    assert "incus fails" in line.problem
 
 
 @pytest.mark.parametrize(
@@ -100,6 +119,9 @@ def test_a_comment_or_a_blank_line_claims_nothing_and_is_no_problem(raw: bytes) 
         (b":1:2\n", "no owner"),
         (b"web:x:1\n", "not a number"),
         (b"web:1:2\r\n", "CR LF"),
+        (b"web:4294967296:2\n", "more than 32 bits"),
+        (b"web:1:4294967296\n", "more than 32 bits"),
+        (b"\xc2\xa0web:1:2\n", "readers disagree"),
         (b"web:1:2 # c\n", "readers disagree"),
         (of_length(1024), "shadow rejects"),
     ],
@@ -151,7 +173,9 @@ def test_owners_are_kept_apart_by_name_and_by_uid_and_in_file_order() -> None:
 
 def test_what_ends_past_the_last_id_claims_only_ids_that_exist() -> None:
     assert list(subid.parse(b"web:4294967290:65536\n").claimed()) == [IdRange(4294967290, 5)]
-    assert subid.parse(b"web:4294967295:1\nweb:5000000000:9\n").claimed() == IdSet()
+    assert subid.parse(b"web:4294967295:1\n").claimed() == IdSet()
+    # But Docker cuts a number to 32 bits, which is seen in a container's map.
+    assert subid.parse(b"web:5000000000:9\n").claimed() == IdSet([IdRange(5000000000 - 2**32, 9)])
 
 
 def test_a_line_of_no_ids_claims_none() -> None:

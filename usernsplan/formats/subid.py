@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from usernsplan.errors import InvalidValueError
-from usernsplan.ids import IdRange, IdSet
+from usernsplan.ids import ID_LIMIT, IdRange, IdSet
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 # shadow reads lines into a buffer of this size and rejects what does not fit.
 LINE_LIMIT = 1024
 _GRANT = re.compile(rb"([^\s\0:#+-][^\s\0:#]*):(0|[1-9][0-9]{0,18}):(0|[1-9][0-9]{0,18})\n?")
-# Go reads signed 64 bits, C unsigned ones; longer numbers are none to anybody.
-_GO_MAX, _C_MODULUS = 2**63 - 1, 2**64
-_NUMBER = re.compile(r"([+-]?)(?:0[xX]([0-9a-fA-F]{1,16})|(0{0,1100}[0-9]{1,22}))(?![0-9a-fA-F])")
+# incus reads unsigned numbers of 32 bits, all others of 63 or more.
+_INCUS_MODULUS = 2**32
+_MEANT = re.compile(r"\+?0{0,1100}([0-9]{1,19})(?![0-9a-fA-FxX])")
 
 
 class Grant(NamedTuple):
@@ -156,51 +156,55 @@ def _split(raw: bytes) -> list[bytes]:
 def _line(number: int, raw: bytes) -> Line:
     match = _GRANT.fullmatch(raw)
     if match and len(raw.rstrip(b"\n")) < LINE_LIMIT:
-        owner, start, count = match.groups()
+        start, count = int(match[2]), int(match[3])
         with suppress(UnicodeDecodeError):
-            if max(int(start), int(count)) <= _GO_MAX:
-                return Grant(number, raw, owner.decode(), int(start), int(start) + int(count))
+            owner = match[1].decode()
+            # Go trims any blank of Unicode; incus gives up on numbers of more than 32 bits.
+            if not owner[0].isspace() and max(start, count) < _INCUS_MODULUS:
+                return Grant(number, raw, owner, start, start + count)
     return _odd(number, raw)
 
 
 def _odd(number: int, raw: bytes) -> Odd:
     text = raw.decode("utf-8", "surrogateescape").rstrip("\n")
-    if not text.strip() or text.lstrip().startswith("#"):
+    if text in {"", "\r"} or text.startswith("#"):
         return Odd(number, raw, (), (), "")
+
+    from usernsplan.formats import readers  # noqa: PLC0415 - few files have odd lines
+
+    bare = text.strip(readers.GO_BLANKS)
+    if not bare or bare.startswith("#"):
+        return Odd(number, raw, (), (), "a comment or an empty line that begins with a blank: incus fails on the file")
     fields = text.split(":")
-    owner = fields[0]
-    owners = tuple(dict.fromkeys((owner, owner.strip())))
+    readings = readers.of_line(raw)
+    takes = [(reading.reader, *take) for reading in readings for take in reading.takes]
+    owners = tuple(dict.fromkeys((fields[0], fields[0].strip(), *(owner for _, owner, _, _ in takes))))
     if len(fields) < 3:  # noqa: PLR2004 - owner, start, count
         return Odd(number, raw, owners, (), "expected owner:start:count")
-    starts, counts = _readings(fields[1]), _readings(fields[2])
-    spans = tuple((start, start + count) for start in starts for count in counts)
-    return Odd(number, raw, owners, spans, _problem(raw, fields, spans))
+    meant = _meant(fields[1], fields[2])
+    # Docker alone goes on with the largest number for one that it cannot hold, until the kernel refuses the map.
+    laid = ((start, count) for who, _, start, count in takes if who != "docker" or start + count <= ID_LIMIT)
+    spans = tuple(dict.fromkeys((start, start + count) for start, count in (*meant, *laid) if count > 0))
+    return Odd(number, raw, owners, spans, _problem(raw, fields, readable=bool(meant or readings[0].takes)))
 
 
-def _readings(field: str) -> tuple[int, ...]:
-    """What readers make of a number: blanks trimmed or not, a comment cut off, decimal only or C's bases too."""
-    match = _NUMBER.match(field.strip())
-    if not match:
-        return ()
-    sign, hexadecimal, digits = match.groups()
-    if hexadecimal:
-        # moby takes what it cannot read for 0.
-        found = [int(hexadecimal, 16), 0]
-    else:
-        found = [int(digits)] + ([int(digits, 8)] if digits[0] == "0" and not set(digits) & {"8", "9"} else [])
-    if sign == "-":
-        # strtoul does not fail: it wraps.
-        found = [(_C_MODULUS - value) % _C_MODULUS for value in found]
-    return tuple(dict.fromkeys(value for value in found if value < _C_MODULUS))
+def _meant(start: str, count: str) -> tuple[tuple[int, int], ...]:
+    """What whoever wrote the line must have meant, blanks trimmed and a comment cut off, read by a program or not."""
+    matches = [_MEANT.match(field.strip()) for field in (start, count)]
+    numbers = [int(match[1]) for match in matches if match]
+    return ((numbers[0], numbers[1]),) if len(numbers) == len(matches) else ()
 
 
-def _problem(raw: bytes, fields: list[str], spans: tuple[tuple[int, int], ...]) -> str:
+def _problem(raw: bytes, fields: list[str], *, readable: bool) -> str:
     if len(raw.rstrip(b"\n")) >= LINE_LIMIT:
         return f"{len(raw)} bytes: shadow rejects a line of {LINE_LIMIT} or more"
     if not fields[0].strip():
         return "no owner"
-    if not spans:
+    if not readable:
         return "start or count is not a number"
     if raw.endswith(b"\r\n"):
-        return "ends in CR LF: shadow and incus skip it, Docker reads it"
+        return "ends in CR LF: shadow skips it, Docker, Podman and incus read it"
+    match = _GRANT.fullmatch(raw)
+    if match and max(int(match[2]), int(match[3])) >= _INCUS_MODULUS:
+        return "a number of more than 32 bits: Docker cuts it, incus skips the line"
     return "readers disagree on it: write owner:start:count in decimal, without blanks or a comment"

@@ -1,0 +1,349 @@
+"""What each reader makes of a line and of a file, worked out from the programs' sources and seen when they ran."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from usernsplan.formats import readers, subid
+from usernsplan.formats.readers import READERS, Entry, Reading
+from usernsplan.formats.subid import Grant
+from usernsplan.ids import ID_LIMIT, IdSet
+
+FAILS = "fails"
+# What a reader takes a line for: a range of an owner, nothing, or a reason to give up.
+Take = Entry | str | None
+
+WEB = ("web", 5, 70000)
+# The largest number of Go in 64 bits, and what is left of it when Docker lays it.
+MOST = 2**63 - 1
+LAID = 2**32 - 1
+
+
+def row(raw: bytes, *takes: Take) -> tuple[bytes, tuple[Take, ...]]:
+    assert len(takes) == len(READERS)
+    return raw, takes
+
+
+# The line, and what shadow, Docker, Podman and Incus take it for.
+LINES: list[tuple[bytes, tuple[Take, ...]]] = [
+    # Plain: all agree.
+    row(b"web:5:70000\n", WEB, WEB, WEB, WEB),
+    row(b"web:5:70000", WEB, WEB, WEB, WEB),
+    *(
+        row(b"%s:5:70000\n" % o, *[(o.decode(), 5, 70000)] * 4)
+        for o in (b"1234", b"WEB", b"CORP\\web$", b"m\xc3\xbcller")
+    ),
+    row(b"\xff:5:70000\n", *[("\udcff", 5, 70000)] * 4),
+    row(b"web:0:0\n", *[("web", 0, 0)] * 4),
+    row(b"web:4294967295:4294967295\n", *[("web", 4294967295, 4294967295)] * 4),
+    row(b"web\x1c:5:70000\n", *[("web\x1c", 5, 70000)] * 4),
+    row(b"web :5:70000\n", *[("web ", 5, 70000)] * 4),
+    row(b":5:70000\n", None, *[("", 5, 70000)] * 3),
+    # Nothing to anybody.
+    *(
+        row(raw, None, None, None, None)
+        for raw in (b"", b"\n", b"\r\n", b"#\n", b"# a:b:c", b"#web:5:70000\n", b"#\xff")
+    ),
+    # A blank before them, and incus gives up.
+    *(row(raw, None, None, None, FAILS) for raw in (b" \n", b"\t\r\n", b"  # web:5:70000\n", b"\x0b#\n")),
+    # Comments behind.
+    row(b"web:5:70000 # c\n", None, ("web", 5, 0), FAILS, None),
+    row(b"web:5:70000# c\n", None, ("web", 5, 0), FAILS, WEB),
+    row(b"web:5 # c:70000\n", None, ("web", 0, 70000), FAILS, FAILS),
+    row(b"we#b:5:70000\n", *[("we#b", 5, 70000)] * 3, FAILS),
+    # Blanks.
+    row(b" web:5:70000\n", (" web", 5, 70000), WEB, WEB, (" web", 5, 70000)),
+    row(b"\tweb:5:70000\n", ("\tweb", 5, 70000), WEB, WEB, ("\tweb", 5, 70000)),
+    row(b"\xc2\xa0web:5:70000\n", ("\xa0web", 5, 70000), WEB, WEB, ("\xa0web", 5, 70000)),
+    row(b"\x1cweb:5:70000\n", *[("\x1cweb", 5, 70000)] * 4),
+    row(b"\x85web:5:70000\n", *[("\udc85web", 5, 70000)] * 4),
+    row(b"web: 5:70000\n", WEB, ("web", 0, 70000), FAILS, None),
+    row(b"web:5:\t70000\n", WEB, ("web", 5, 0), FAILS, None),
+    row(b"web:5 :70000\n", None, ("web", 0, 70000), FAILS, None),
+    row(b"web:5:70000 \n", None, WEB, WEB, None),
+    row(b"web:5:70000\t\n", None, WEB, WEB, None),
+    row(b"web:5:70000\r\n", None, WEB, WEB, WEB),
+    row(b"web:5:70000\r\r\n", None, WEB, WEB, None),
+    # Numbers.
+    row(b"web:0x5:70000\n", WEB, ("web", 0, 70000), FAILS, None),
+    row(b"web:5:0X11170\n", WEB, ("web", 5, 0), FAILS, None),
+    row(b"web:010:70000\n", ("web", 8, 70000), *[("web", 10, 70000)] * 3),
+    row(b"web:08:70000\n", None, *[("web", 8, 70000)] * 3),
+    row(b"web:00:70000\n", *[("web", 0, 70000)] * 4),
+    row(b"web:0x:70000\n", None, ("web", 0, 70000), FAILS, None),
+    row(b"web:+5:70000\n", WEB, WEB, WEB, None),
+    row(b"web:-5:70000\n", ("web", 2**64 - 5, 70000), ("web", 2**32 - 5, 70000), ("web", -5, 70000), None),
+    row(b"web:5:-7\n", ("web", 5, 2**64 - 7), ("web", 5, 2**32 - 7), ("web", 5, -7), None),
+    row(b"web:-0:70000\n", *[("web", 0, 70000)] * 3, None),
+    row(b"web:x:70000\n", None, ("web", 0, 70000), FAILS, None),
+    row(b"web:5:x\n", None, ("web", 5, 0), FAILS, None),
+    row(b"web:1e3:70000\n", None, ("web", 0, 70000), FAILS, None),
+    row(b"web:1_0:70000\n", None, ("web", 0, 70000), FAILS, None),
+    row(b"web:\xd9\xa1:70000\n", None, ("web", 0, 70000), FAILS, None),
+    row(b"web:4294967296:70000\n", ("web", 2**32, 70000), ("web", 0, 70000), ("web", 2**32, 70000), None),
+    row(b"web:5:4294967301\n", ("web", 5, 2**32 + 5), ("web", 5, 5), ("web", 5, 2**32 + 5), None),
+    row(b"web:9223372036854775807:1\n", ("web", MOST, 1), ("web", LAID, 1), ("web", MOST, 1), None),
+    row(b"web:9223372036854775808:1\n", ("web", MOST + 1, 1), ("web", LAID, 1), FAILS, None),
+    row(b"web:18446744073709551615:1\n", ("web", 2**64 - 1, 1), ("web", LAID, 1), FAILS, None),
+    row(b"web:18446744073709551616:1\n", None, ("web", LAID, 1), FAILS, None),
+    row(b"web:18446744073709551616x:1\n", None, ("web", LAID, 1), FAILS, None),
+    row(b"web:9223372036854775808x:1\n", None, ("web", 0, 1), FAILS, None),
+    row(b"web:-9223372036854775809:1\n", ("web", MOST, 1), ("web", 0, 1), FAILS, None),
+    row(b"web:" + b"9" * 500 + b":1\n", None, ("web", LAID, 1), FAILS, None),
+    row(b"web:" + b"0" * 500 + b"5:70000\n", *[WEB] * 4),
+    row(b"web:" + b"0" * 500 + b"9:70000\n", None, *[("web", 9, 70000)] * 3),
+    row(b"web:" + b"0" * 65000 + b"x:70000\n", None, ("web", 0, 70000), FAILS, None),
+    row(b"web:0x000:70000\n", *[("web", 0, 70000)] * 2, FAILS, None),
+    # Fields.
+    row(b"web\n", None, ("web", 0, 0), FAILS, FAILS),
+    row(b"web:5\n", None, ("web", 5, 0), FAILS, FAILS),
+    row(b"web:5:\n", None, ("web", 5, 0), FAILS, None),
+    row(b"web::70000\n", None, ("web", 0, 70000), FAILS, None),
+    row(b"::\n", None, ("", 0, 0), FAILS, None),
+    row(b"web:5:70000:\n", WEB, WEB, FAILS, WEB),
+    row(b"web:5:70000:9:x\n", WEB, WEB, FAILS, WEB),
+    row(b"web:5:70000: # c\n", WEB, WEB, FAILS, WEB),
+    # To shadow a line for NIS.
+    row(b"+web:5:70000\n", None, *[("+web", 5, 70000)] * 3),
+    row(b"-web:5:70000\n", None, *[("-web", 5, 70000)] * 3),
+    # NUL.
+    row(b"web:5:70000\0\n", None, ("web", 5, 0), FAILS, None),
+    row(b"web\0:5:70000\n", None, *[("web\0", 5, 70000)] * 3),
+    # Long lines.
+    *(row(b"w" * n + b":5:70000\n", *[("w" * n, 5, 70000)] * 4) for n in (1013, 1015)),
+    *(row(b"w" * n + b":5:70000\n", None, *[("w" * n, 5, 70000)] * 3) for n in (1016, 5000, 65527)),
+    row(b"\xc3\xbc" * 508 + b":5:70000\n", None, *[("\xfc" * 508, 5, 70000)] * 3),
+    row(b"w" * 65528 + b":5:70000\n", None, FAILS, FAILS, FAILS),
+]
+
+
+def short(value: object) -> str:
+    return repr(value)[:40] if isinstance(value, bytes) else ""
+
+
+@pytest.mark.parametrize(("raw", "takes"), LINES, ids=short)
+def test_what_each_reader_takes_a_line_for(raw: bytes, takes: tuple[Take, ...]) -> None:
+    found = readers.of_line(raw)
+    assert tuple(reading.reader for reading in found) == READERS
+    for reading, take in zip(found, takes, strict=True):
+        assert reading.fails is (take == FAILS), reading
+        assert reading.takes == ((take,) if isinstance(take, tuple) else ()), reading
+    assert readers.differ(found) is (len(set(takes)) > 1)
+
+
+@pytest.mark.parametrize(
+    ("raw", "reader", "said"),
+    [
+        (b"web:0x5:70000\n", "docker", "container root becomes host root"),
+        (b"web:0x5:70000\n", "docker", "20.10 does not start if the line is its user's"),
+        (b"web:4294967296:70000\n", "docker", "container root becomes host root; cut to 32 bits: 0:70000"),
+        (b"web:5\n", "docker", "20.10 does not start, whosever line it is"),
+        (b"web:5\n", "podman", "whosever line it is"),
+        (b"web:5\n", "incus", "whosever line it is"),
+        (b"web:x:1\n", "podman", "for this owner"),
+        (b"web:0x5:70000\n", "podman", "built with libsubid it reads as shadow does"),
+        (b"web:5:7\n", "incus", "fewer than 65536"),
+        (b"+web:5:7\n", "shadow", "NIS"),
+        (b"web:5:7\0\n", "shadow", "NUL"),
+        (b"web:5:7:9\n", "shadow", "newest shadow ignores it"),
+        (b"w" * 1024 + b"\n", "shadow", "1024 bytes or more"),
+    ],
+)
+def test_a_remark_says_what_comes_of_a_line(raw: bytes, reader: str, said: str) -> None:
+    [reading] = [found for found in readers.of_line(raw) if found.reader == reader]
+    assert said in reading.remark
+
+
+def test_there_is_nothing_to_say_about_a_plain_line_or_a_comment() -> None:
+    assert {reading.remark for raw in (b"web:5:70000\n", b"# c\n", b"\n") for reading in readers.of_line(raw)} == {""}
+
+
+def of_owner(raw: bytes, owner: str = "web", uid: int | None = 1234) -> dict[str, Reading]:
+    return {reading.reader: reading for reading in readers.of_owner(subid.parse(raw), owner, uid)}
+
+
+def ranges(raw: bytes, owner: str = "web", uid: int | None = 1234) -> dict[str, list[tuple[int, int]] | str]:
+    found = of_owner(raw, owner, uid)
+    return {
+        name: FAILS if reading.fails and not reading.takes else [entry[1:] for entry in reading.takes]
+        for name, reading in found.items()
+    }
+
+
+def all_of(found: list[tuple[int, int]]) -> dict[str, list[tuple[int, int]]]:
+    return {reader: list(found) for reader in READERS}
+
+
+A, B, C = (300000, 65536), (100000, 65536), (200000, 65536)
+
+
+def test_podman_alone_sorts_by_start() -> None:
+    raw = b"web:300000:65536\nweb:100000:65536\nother:1:1\nweb:200000:65536\n"
+    assert ranges(raw) == {"shadow": [A, B, C], "docker": [A, B, C], "podman": [B, C, A], "incus": [A, B, C]}
+    assert readers.differ(readers.of_owner(subid.parse(raw), "web", 1234))
+    assert "LXD takes only the first" in of_owner(raw)["incus"].remark
+
+
+def test_lines_that_name_the_owner_by_number_count_too_but_to_incus_only_where_none_has_his_name() -> None:
+    raw = b"web:300000:65536\n1234:100000:65536\n"
+    assert ranges(raw) == {"shadow": [A, B], "docker": [A, B], "podman": [B, A], "incus": [A]}
+    assert "20.10 takes only the lines that name the owner by number" in of_owner(raw)["docker"].remark
+    assert ranges(raw, uid=None) == all_of([A])
+    assert ranges(b"1234:300000:65536\n") == all_of([A])
+    assert "LXD looks for the name alone" in of_owner(b"1234:300000:65536\n")["incus"].remark
+    # A small range by name is dropped, but it is there.
+    assert ranges(b"web:1:1\n1234:300000:65536\n")["incus"] == []
+
+
+def test_incus_alone_takes_a_name_in_another_case_and_no_small_range() -> None:
+    raw = b"Web:300000:65536\nweb:100000:65535\nWEB:200000:65536\n"
+    assert ranges(raw) == {**all_of([(100000, 65535)]), "incus": [A, C]}
+    # Kelvin's sign folds to k; sharp s does not fold to two letters.
+    assert ranges("\u212aai:300000:65536\nstra\u00dfe:1:70000\n".encode(), "kai")["incus"] == [A]
+    assert ranges("stra\u00dfe:1:70000\n".encode(), "STRASSE")["incus"] == []
+
+
+@pytest.mark.parametrize(
+    ("other", "podman", "incus"),
+    [
+        (b"other\n", FAILS, FAILS),
+        (b"other:5\n", FAILS, FAILS),
+        (b"other:1:2:3\n", FAILS, [A]),
+        (b"other:x:y\n", [A], [A]),
+        (b"  # c\n", [A], FAILS),
+        (b"   \n", [A], FAILS),
+        (b"other:1#:2\n", [A], FAILS),
+        (b"other:1:2 # c\n", [A], [A]),
+        (b"# c\n\n", [A], [A]),
+    ],
+)
+def test_whose_file_fails_because_of_anothers_line(other: bytes, podman: object, incus: object) -> None:
+    for raw in (other + b"web:300000:65536\n", b"web:300000:65536\n" + other):
+        assert ranges(raw) == {"shadow": [A], "docker": [A], "podman": podman, "incus": incus}
+
+
+def test_docker_20_10_is_stopped_by_any_line_that_has_not_three_fields() -> None:
+    for other in (b"other\n", b"other:1:2:3\n"):
+        assert "20.10 does not start" in of_owner(other + b"web:300000:65536\n")["docker"].remark
+    for other in (b"#\n", b" # c\n", b"\n", b"other:x:y\n"):
+        assert of_owner(other + b"web:300000:65536\n")["docker"].remark == ""
+
+
+def test_podman_fails_on_a_number_of_its_own_owner_alone() -> None:
+    raw = b"web:300000:65536\nweb:0x10:5\n"
+    assert ranges(raw)["podman"] == FAILS
+    assert ranges(raw, "other", 1)["podman"] == []
+    assert "libsubid" in of_owner(raw)["podman"].remark
+
+
+def test_from_a_line_that_is_too_long_for_go_on_docker_fails_and_podman_and_incus_read_nothing() -> None:
+    raw = b"web:300000:65536\n" + b"w" * 70000 + b":1:2\nother\nweb:100000:65536\n"
+    assert ranges(raw) == {"shadow": [A, B], "docker": FAILS, "podman": [A], "incus": [A]}
+    found = of_owner(raw)
+    assert [found[reader].fails for reader in READERS] == [False, True, True, True]
+
+
+def test_a_nul_hides_the_line_end_from_shadow() -> None:
+    # The next line is read over what follows the NUL.
+    assert ranges(b"web:300000:\0junk\n65536\n")["shadow"] == [A]
+    assert ranges(b"we\0\nb:300000:65536\n#\0\nweb:100000:65536\nweb:200000:65536\n")["shadow"] == [A, C]
+    assert ranges(b"web:300000:65536\nother\0\n")["shadow"] == FAILS
+    assert ranges(b"web:300000:65536\nweb:100000:65536\0")["shadow"] == [A, B]
+
+
+def test_a_missing_last_line_end_is_told_of_newer_shadows() -> None:
+    assert "newer shadow" in of_owner(b"web:300000:65536")["shadow"].remark
+    assert of_owner(b"web:300000:65536\n")["shadow"].remark == ""
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        (b"web:1:5\nweb:5:1\n", "overlap"),
+        (b"web:1:5\nweb:1:5\n", "overlap"),
+        (b"web:9:0\n", "empty"),
+        (b"web:4294967290:6\n", "outside"),
+        (b"web:-5:6\n", "outside"),
+    ],
+)
+def test_a_map_that_the_kernel_refuses_is_told(raw: bytes, said: str) -> None:
+    assert said in of_owner(raw)["docker"].remark
+    assert said in of_owner(raw)["podman"].remark
+
+
+@pytest.mark.parametrize("raw", [b"web:1:5\nweb:6:1\n", b"web:4294967290:5\n", b"web:0:1\n"])
+def test_a_map_that_the_kernel_takes_is_not_complained_of(raw: bytes) -> None:
+    assert of_owner(raw)["docker"].remark == ""
+
+
+@pytest.mark.parametrize("raw", [b"", b"other:1:2\n", None])
+def test_a_file_without_the_owner_gives_him_nothing(raw: bytes | None) -> None:
+    found = readers.of_owner(subid.parse(raw), "web", 1234)
+    assert {reading.takes for reading in found} == {()}
+    assert {reading.remark for reading in found} == {"no line for this owner"}
+    assert not readers.differ(found)
+
+
+def test_readings_differ_by_what_is_taken_by_its_order_and_by_failing_but_not_by_a_remark() -> None:
+    one, other = ("web", 1, 2), ("web", 3, 4)
+    base = Reading("shadow", (one, other), "")
+    assert not readers.differ([base, Reading("incus", (one, other), "a remark")])
+    assert readers.differ([base, Reading("incus", (other, one), "")])
+    assert readers.differ([base, Reading("incus", (one,), "")])
+    assert readers.differ([Reading("shadow", (), ""), Reading("incus", (), "", fails=True)])
+
+
+PIECES = st.sampled_from(
+    [
+        *(b"web", b"Web", b"1234", b":", b":", b":", b"\n", b"0", b"5", b"070", b"0x", b"x", b"65536", b"100000"),
+        *(
+            b"4294967296",
+            b"99999999999999999999",
+            b"-",
+            b"+",
+            b"#",
+            b" ",
+            b"\t",
+            b"\r",
+            b"\0",
+            b"\xff",
+            b"\xc2\xa0",
+            b"\x1c",
+        ),
+    ]
+)
+LINE = st.binary() | st.lists(PIECES).map(b"".join)
+
+
+def kernel_takes(reading: Reading, start: int, count: int) -> IdSet:
+    """Docker alone asks the kernel for a range whole and unasked, and then gets it whole or not at all."""
+    whole = reading.reader != "docker" or start + count <= ID_LIMIT
+    return IdSet.clipped([(start, start + count)] if whole else [])
+
+
+@given(LINE)
+@example(b"a\x85:1:2")
+def test_no_bytes_are_an_error_and_a_grant_is_what_all_agree_on(raw: bytes) -> None:
+    for line in subid.parse(raw).lines:
+        found = readers.of_line(line.raw)
+        if isinstance(line, Grant):
+            assert {reading.takes for reading in found} == {((line.owner, line.start, line.stop - line.start),)}
+            assert not readers.differ(found)
+        elif readers.differ(found):
+            assert line.problem
+        # Whatever a reader takes the line for is claimed, and found by the owner's name.
+        for reading in found:
+            for owner, start, count in reading.takes:
+                assert owner in subid.parse(line.raw).by_owner()
+                assert not kernel_takes(reading, start, count) - subid.parse(line.raw).claimed()
+
+
+@given(LINE)
+def test_no_file_is_an_error_and_what_a_reader_hands_out_is_claimed(raw: bytes) -> None:
+    file = subid.parse(raw)
+    for reading in readers.of_owner(file, "web", 1234):
+        if "\0" not in raw.decode("latin-1"):
+            for _, start, count in reading.takes:
+                assert not kernel_takes(reading, start, count) - file.claimed()

@@ -30,6 +30,10 @@ HEAVY = {"pydantic", "rich", "sqlalchemy", "yaml", "jsonschema"}
         (("allocate", "--strategy", "per-container", "web"), set()),
         (("allocate", "--strategy", "per-container", "web", "--json"), {"tabulate"}),
         (("release", "nothing"), {"tabulate"}),
+        (("whois", "1310753"), {"tabulate", "ctypes", "tempfile"}),
+        (("whois", "1310753", "--json"), {"tabulate", "ctypes"}),
+        (("whois", "--container", "web", "33"), {"tabulate", "ctypes"}),
+        (("find-owned", "nothing", "/"), {"tabulate"}),
         (("undo", "nothing"), {"tabulate"}),
         (("undo", "nothing", "--json"), {"tabulate"}),
     ],
@@ -43,6 +47,15 @@ def test_a_command_does_not_import_what_it_does_not_need(
     loaded = set(done.stderr.splitlines()[-1].split())
     assert "usernsplan.cli.app" in loaded
     assert loaded & (HEAVY | more) == set()
+
+
+@pytest.mark.parametrize("words", [("1",), ("--all",)])
+def test_inspect_imports_no_library_but_for_its_table(words: tuple[str, ...]) -> None:
+    done = subprocess.run([sys.executable, "-c", CODE, "inspect", *words], capture_output=True, text=True, check=True)
+    loaded = set(done.stderr.splitlines()[-1].split())
+    assert "usernsplan.cli.inspect" in loaded
+    # Neither what plans nor what fixes volumes.
+    assert loaded & (HEAVY | {"ctypes", "usernsplan.planner", "usernsplan.volume"}) == set()
 
 
 MAPS = ("--uid-map", "0:100000:65536", "--gid-map", "0:100000:65536")

@@ -142,15 +142,15 @@ class IdSet:
         """How many ids the longest unbroken range holds; 0 for the empty set."""
         return max((stop - start for start, stop in self._spans), default=0)
 
+    def meets(self, start: int, stop: int) -> bool:
+        """Tell whether some id from ``start`` up to, but without, ``stop`` is in the set: log n."""
+        at = bisect_right(self._spans, (start, ID_LIMIT))
+        before, after = self._spans[at - 1 : at], self._spans[at : at + 1]
+        return any(start < theirs for _, theirs in before) or any(theirs < stop for theirs, _ in after)
+
     def __contains__(self, number: int) -> bool:
         at = bisect_right(self._spans, (number, ID_LIMIT))
         return at > 0 and number < self._spans[at - 1][1]
-
-    def meets(self, ids: IdRange) -> bool:
-        """Tell whether at least one id of a range is in the set, in the time of a search."""
-        at = bisect_right(self._spans, (ids.start, ID_LIMIT))
-        before = at > 0 and ids.start < self._spans[at - 1][1]
-        return before or (at < len(self._spans) and self._spans[at][0] < ids.stop)
 
     def __iter__(self) -> Iterator[IdRange]:
         return (IdRange(start, stop - start) for start, stop in self._spans)

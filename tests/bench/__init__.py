@@ -2,5 +2,7 @@
 
 python -m tests.bench.allocate      10,000 names, and one more, beside usermod --add-subuids (as root)
 python -m tests.bench.startup       list, beside a bare interpreter; and what each library's import takes
+python -m tests.bench.whois         one id and a million lines among 10,000 allocations, beside grep, awk and sort
+python -m tests.bench.find_owned    beside find -uid (as root)
 python -m tests.bench.volume        fix-volume beside chown -hR and fuidshift; its memory and its system calls (as root)
 """

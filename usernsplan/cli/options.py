@@ -55,13 +55,30 @@ def write_result(output: str) -> None:
     try:
         print(output, flush=True)
     except OSError as error:
-        # Python would try once more when it exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if error.errno == errno.EPIPE:
-            return
-        reason = reason_of(error)
-        hint = "what the command did, it did: 'usernsplan history' tells"
-        raise UsernsplanError(f"the result could not be printed: {reason}", hint=hint) from error
+        _unprinted(error)
+
+
+def stream(pieces: Iterable[str | bytes]) -> None:
+    """Print a result as it comes: a line for each text, and bytes as they are. Raises as write_result does."""
+    try:
+        for piece in pieces:
+            if isinstance(piece, bytes):
+                sys.stdout.buffer.write(piece)
+            else:
+                sys.stdout.write(f"{piece}\n")
+        sys.stdout.flush()
+    except OSError as error:
+        _unprinted(error)
+
+
+def _unprinted(error: OSError) -> None:
+    # Python would try once more when it exits.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if error.errno == errno.EPIPE:
+        return
+    reason = reason_of(error)
+    hint = "what the command did, it did: 'usernsplan history' tells"
+    raise UsernsplanError(f"the result could not be printed: {reason}", hint=hint) from error
 
 
 def note(lines: Iterable[str]) -> None:

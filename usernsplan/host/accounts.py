@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from usernsplan.errors import LockBusyError, RefusedError, UsernsplanError
+from usernsplan.errors import InvalidValueError, LockBusyError, RefusedError, UsernsplanError, reason_of
 from usernsplan.formats.accounts import Accounts, Group, User, groups, users
 from usernsplan.formats.accounts import homes as homes_in
 from usernsplan.host import files
 from usernsplan.layout import GROUP, PASSWD
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from usernsplan.layout import Layout
 
@@ -47,6 +48,41 @@ def homes(layout: Layout) -> tuple[tuple[int, str], ...]:
 
         found += [(entry.pw_uid, entry.pw_dir) for entry in pwd.getpwall()]
     return tuple(dict.fromkeys(found))
+
+
+def of_ids(layout: Layout, uids: Iterable[int], gids: Iterable[int]) -> Accounts:
+    """Who has these ids on this machine by NSS, which answers for many more than it enumerates (SSSD); else nobody."""
+    found_users, found_groups = [], []
+    if layout.is_host:
+        import grp  # noqa: PLC0415 - only for the running machine
+        import pwd  # noqa: PLC0415
+
+        for uid in uids:
+            with suppress(KeyError):
+                user = pwd.getpwuid(uid)
+                found_users.append(User(user.pw_name, user.pw_uid, user.pw_gid))
+        for gid in gids:
+            with suppress(KeyError):
+                group = grp.getgrgid(gid)
+                found_groups.append(Group(group.gr_name, group.gr_gid))
+    return Accounts(tuple(found_users), tuple(found_groups))
+
+
+def of_image(path: str | None) -> Accounts:
+    """Users of an image's passwd, and groups of the file 'group' beside it. Raises InvalidValueError."""
+    if path is None:
+        return Accounts()
+    try:
+        with open(path, "rb") as file:
+            found = tuple(users(file.read()))
+        group_path = os.path.join(os.path.dirname(path), "group")
+        if not os.path.exists(group_path):
+            return Accounts(found)
+        with open(group_path, "rb") as file:
+            return Accounts(found, tuple(groups(file.read())))
+    except (OSError, ValueError) as error:
+        reason = reason_of(error) if isinstance(error, OSError) else str(error)
+        raise InvalidValueError(f"--passwd {path}: {reason}") from error
 
 
 def can_add() -> bool:

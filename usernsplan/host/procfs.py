@@ -1,28 +1,12 @@
-"""What /proc tells of this machine: the user namespaces that run, and who is asking."""
+"""What /proc tells of one process: its maps, and who is asking."""
 
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 
-from usernsplan.ids import ID_LIMIT, IdSet
+from usernsplan.ids import ID_LIMIT
 from usernsplan.mapping import IdMap, Mapping
 from usernsplan.model import Actor
-
-
-def namespace_ids() -> IdSet:
-    """The host ids, uids and gids, that running user namespaces map to something else.
-
-    Maps like our own are the host itself. An extent that maps ids to themselves hands out no range: it is left out.
-    """
-    own = {_text(f"/proc/self/{kind}_map") for kind in ("uid", "gid")}
-    seen: set[str] = set()
-    with suppress(FileNotFoundError), os.scandir("/proc") as processes:
-        for process in processes:
-            if process.name.isdigit():
-                seen.update(_text(f"/proc/{process.name}/{kind}_map") for kind in ("uid", "gid"))
-    extents = [[int(word) for word in line.split()] for text in seen - own for line in text.splitlines()]
-    return IdSet.clipped((host, host + count) for container, host, count in extents if container != host)
 
 
 def mapping_of(pid: int) -> Mapping | None:
@@ -51,6 +35,11 @@ def _text(path: str) -> str:
 
 
 def may_chown() -> bool:
-    """Tell whether this process has CAP_CHOWN, which is the lowest bit of CapEff: capabilities(7)."""
+    """Tell whether this process has CAP_CHOWN."""
+    return has_capability(0)
+
+
+def has_capability(number: int) -> bool:
+    """Tell whether this process has a capability, by its number in linux/capability.h: a bit of CapEff."""
     effective = next((line for line in _text("/proc/self/status").splitlines() if line.startswith("CapEff:")), "")
-    return bool(int(effective.partition(":")[2].strip() or "0", 16) & 1)
+    return bool(int(effective.partition(":")[2].strip() or "0", 16) >> number & 1)

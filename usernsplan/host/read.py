@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from usernsplan.formats import nsswitch, subid
-from usernsplan.host import accounts, files, procfs, programs
+from usernsplan.host import accounts, files, namespaces, programs
 from usernsplan.ids import IdSet
 from usernsplan.layout import DAEMON_JSON, LOGIN_DEFS, NSSWITCH, SUBGID, SUBUID
 from usernsplan.model import HostState
@@ -32,7 +32,7 @@ def state(layout: Layout, ledger: Ledger) -> HostState:
         passwd_source=nsswitch.source(switch, "passwd"),
         accounts=accounts.read(layout),
         ledger=ledger.state(),
-        namespaces=procfs.namespace_ids() if layout.is_host else IdSet(),
+        namespaces=namespaces.host_ids() if layout.is_host else IdSet(),
         can_add_accounts=accounts.can_add(),
         engines=programs.engines(layout),
     )

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Protocol
 from usernsplan.errors import UnknownNameError
 
 if TYPE_CHECKING:
+    from collections.abc import Container
+
+    from usernsplan.ids import IdSet
     from usernsplan.layout import Layout
     from usernsplan.model import Allocation, HistoryEntry, Intent, LedgerState
 
@@ -21,8 +24,14 @@ class Ledger(Protocol):
     def state(self) -> LedgerState:
         """Everything that is allocated or quarantined, by name."""
 
-    def history(self) -> tuple[HistoryEntry, ...]:
-        """What was done, oldest first."""
+    def about(self, ids: IdSet) -> LedgerState:
+        """What concerns some host ids: as ``state``, less what holds none of them. Volumes are left out.
+
+        Allocations that share ids, or that hold none, may map any: they are among it always.
+        """
+
+    def history(self, at: Container[str] | None = None) -> tuple[HistoryEntry, ...]:
+        """What was done, oldest first; with ``at``, at these moments only."""
 
     def pending(self) -> Intent | None:
         """The intent of a run that did not finish."""

@@ -28,10 +28,12 @@ from usernsplan.model import (
     Reservation,
     Volume,
 )
+from usernsplan.strategies import Shared
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Container, Iterator
 
+    from usernsplan.ids import IdSet
     from usernsplan.layout import Layout
 
 _VERSION = 4
@@ -78,31 +80,9 @@ class SqliteLedger:
             if self._known and self._known[0] == stamp:
                 return self._known[1]
             version = self._version(db)
-            also: dict[str, list[str]] = {}
-            for name, owner in db.execute("SELECT name, owner FROM also ORDER BY owner") if version > 2 else ():  # noqa: PLR2004
-                also.setdefault(name, []).append(owner)
             state = LedgerState(
-                tuple(
-                    Allocation(
-                        name,
-                        owner,
-                        strategy,
-                        _mapping(uids, gids),
-                        _held(start, count),
-                        since,
-                        tuple(also.get(name, ())),
-                    )
-                    for name, owner, strategy, uids, gids, start, count, since in db.execute(
-                        "SELECT name, owner, strategy, uid_map, gid_map, held_start, held_count, since FROM allocation "
-                        "ORDER BY name"
-                    )
-                ),
-                tuple(
-                    Quarantined(name, IdRange(start, count), since)
-                    for name, start, count, since in db.execute(
-                        "SELECT name, held_start, held_count, since FROM quarantine ORDER BY name, held_start"
-                    )
-                ),
+                tuple(_allocations(db, version)),
+                tuple(_quarantined(db)),
                 interrupted=bool(stamp[1]),
                 volumes=tuple(_volumes(db, version)),
                 reservations=tuple(_reservations(db, version)),
@@ -110,13 +90,29 @@ class SqliteLedger:
             self._known = (stamp, state)
             return state
 
-    def history(self) -> tuple[HistoryEntry, ...]:
-        """What was done, oldest first."""
+    def about(self, ids: IdSet) -> LedgerState:
+        """What concerns some host ids: see the protocol."""
+        with self._reading() as db:
+            if db is None:
+                return LedgerState()
+            version = self._version(db)
+            db.create_function("concerns", 2, lambda start, count: ids.meets(start, start + count))
+            shares = f"held_start IS NULL OR strategy = '{Shared.name}' OR concerns(held_start, held_count)"
+            return LedgerState(
+                tuple(_allocations(db, version, shares)),
+                tuple(_quarantined(db, "concerns(held_start, held_count)")),
+                interrupted=bool(db.execute("SELECT count(*) FROM intent").fetchone()[0]),
+                reservations=tuple(r for r in _reservations(db, version) if ids.meets(r.ids.start, r.ids.stop)),
+            )
+
+    def history(self, at: Container[str] | None = None) -> tuple[HistoryEntry, ...]:
+        """What was done, oldest first; with ``at``, at these moments only."""
         with self._reading() as db:
             rows = db.execute("SELECT at, actor, command, changed FROM history ORDER BY rowid") if db else ()
             return tuple(
-                HistoryEntry(at, Actor(**json.loads(actor)), command, tuple(json.loads(changed)))
-                for at, actor, command, changed in rows
+                HistoryEntry(then, Actor(**json.loads(actor)), command, tuple(json.loads(changed)))
+                for then, actor, command, changed in rows
+                if at is None or then in at
             )
 
     def pending(self) -> Intent | None:
@@ -281,6 +277,25 @@ def _mapping(uids: str, gids: str) -> Mapping:
     """Texts of maps to values; both are mostly the same text, and then one value."""
     uid_map = IdMap.of(*json.loads(uids))
     return Mapping(uid_map, uid_map if uids == gids else IdMap.of(*json.loads(gids)))
+
+
+def _allocations(db: sqlite3.Connection, version: int, where: str = "1") -> Iterator[Allocation]:
+    also: dict[str, list[str]] = {}
+    for name, owner in db.execute("SELECT name, owner FROM also ORDER BY owner") if version > 2 else ():  # noqa: PLR2004
+        also.setdefault(name, []).append(owner)
+    for name, owner, strategy, uids, gids, start, count, since in db.execute(
+        "SELECT name, owner, strategy, uid_map, gid_map, held_start, held_count, since FROM allocation "  # noqa: S608
+        f"WHERE {where} ORDER BY name"  # our own words
+    ):
+        held = _held(start, count)
+        yield Allocation(name, owner, strategy, _mapping(uids, gids), held, since, tuple(also.get(name, ())))
+
+
+def _quarantined(db: sqlite3.Connection, where: str = "1") -> Iterator[Quarantined]:
+    for name, start, count, since in db.execute(
+        f"SELECT name, held_start, held_count, since FROM quarantine WHERE {where} ORDER BY name, held_start"  # noqa: S608
+    ):
+        yield Quarantined(name, IdRange(start, count), since)
 
 
 def _volumes(db: sqlite3.Connection, version: int) -> Iterator[Volume]:

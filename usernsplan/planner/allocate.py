@@ -340,7 +340,7 @@ def _check_starts(draft: _Draft, request: AllocateRequest, asked: Sequence[Alloc
     adopted = [one for one in asked if grants.stands(one)]
     taken = IdSet.union(claim.ids for claim in claims(state, *grants.without(*adopted))) if asked else IdSet()
     for held, name in _held(asked):
-        if taken.meets(held):
+        if taken.meets(held.start, held.stop):
             [one] = (a for a in asked if a.name == name)
             for whose, overlap in holders(held, claims(state, *grants.without(one), running=one not in adopted)):
                 with about(name, "start"):

@@ -72,17 +72,17 @@ def holders(ids: IdRange, taken: tuple[Claim, ...]) -> Iterator[tuple[str, IdRan
 
 
 def pool_of(state: HostState, strategy: Strategy, wanted: IdRange | None) -> IdRange:
-    """Where ranges are taken from: --pool, else what the strategy says, else 524288 up to login.defs' SUB_UID_MAX.
+    """Where ranges are taken from: --pool, else what the strategy says, else the host's own pool."""
+    return wanted or strategy.pool or default_pool(state.login_defs, state.layout.path(LOGIN_DEFS))
+
+
+def default_pool(raw: bytes, place: str) -> IdRange:
+    """A host's own pool: from 524288 up to SUB_UID_MAX in its login.defs, which lies at ``place``.
 
     The base is the same for uids and gids, so the smaller of SUB_UID_MAX and SUB_GID_MAX counts. Raises
     InvalidFileError where login.defs contradicts itself, and InvalidValueError where it leaves no pool.
     """
-    if wanted is not None:
-        return wanted
-    if strategy.pool is not None:
-        return strategy.pool
-    place = state.layout.path(LOGIN_DEFS)
-    defs = login_defs.parse(state.login_defs, place)
+    defs = login_defs.parse(raw, place)
     for low, high, key in (
         (defs.sub_uid_min, defs.sub_uid_max, "SUB_UID"),
         (defs.sub_gid_min, defs.sub_gid_max, "SUB_GID"),

@@ -50,17 +50,7 @@ def history(entries: Iterable[HistoryEntry]) -> str:
     """The result of history, oldest first."""
     return document(
         "history",
-        entries=[
-            {
-                "at": e.at,
-                "uid": e.actor.uid,
-                "sudo_uid": e.actor.sudo_uid,
-                "login_uid": e.actor.login_uid,
-                "command": e.command,
-                "changed": list(e.changed),
-            }
-            for e in entries
-        ],
+        entries=[{**deed_fields(e), "changed": list(e.changed)} for e in entries],
     )
 
 
@@ -116,6 +106,17 @@ def engines(found: Iterable[tuple[str, Iterable[tuple[str, Verdict]]]]) -> str:
             for engine, it in verdicts
         ],
     )
+
+
+def deed_fields(e: HistoryEntry) -> dict[str, Any]:
+    """Who did something, when, and with which words."""
+    return {
+        "at": e.at,
+        "uid": e.actor.uid,
+        "sudo_uid": e.actor.sudo_uid,
+        "login_uid": e.actor.login_uid,
+        "command": e.command,
+    }
 
 
 def path_fields(path: str) -> dict[str, str]:

@@ -89,7 +89,7 @@ def history(entries: Sequence[HistoryEntry]) -> str:
         shown = list(entry.changed[:_LINES_SHOWN])
         if len(entry.changed) > _LINES_SHOWN:
             shown.append(f"… and {len(entry.changed) - _LINES_SHOWN} more (--json has them)")
-        rows.append((entry.at, _who(entry.actor), "\n".join((entry.command, *shown))))
+        rows.append((entry.at, who(entry.actor), "\n".join((entry.command, *shown))))
     return table(("when", "who", "command, and what changed"), rows)
 
 
@@ -147,6 +147,13 @@ def shown_path(path: str) -> str:
     return path if path.isprintable() else repr(path)
 
 
+def who(actor: Actor) -> str:
+    """Who ran a command."""
+    via = f" (sudo by {actor.sudo_uid})" if actor.sudo_uid is not None else ""
+    login = f", login {actor.login_uid}" if actor.login_uid is not None else ""
+    return f"uid {actor.uid}{via}{login}"
+
+
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns, aligned; numbers stay the text that they are."""
     from tabulate import tabulate  # noqa: PLC0415 - a third of list's start-up
@@ -167,9 +174,3 @@ def _extent(container: int, host: int, count: int) -> str:
     if count == 1:
         return f"{container} -> {host}"
     return f"{container}-{container + count - 1} -> {host}-{host + count - 1}"
-
-
-def _who(actor: Actor) -> str:
-    via = f" (sudo by {actor.sudo_uid})" if actor.sudo_uid is not None else ""
-    login = f", login {actor.login_uid}" if actor.login_uid is not None else ""
-    return f"uid {actor.uid}{via}{login}"

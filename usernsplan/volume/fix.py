@@ -25,7 +25,7 @@ from usernsplan.errors import (
     UsernsplanError,
     reason_of,
 )
-from usernsplan.host import files, procfs
+from usernsplan.host import accounts, files, procfs
 from usernsplan.ledger import open_ledger
 from usernsplan.model import FixReport, LedgerState, Place, Volume
 from usernsplan.volume import decide, journal, spots, syscalls, targets, walk
@@ -84,7 +84,7 @@ def fix_volume(
     found = spots.find(job.layout, request)
     spots.refuse_dangerous(job.layout, request, found)
     allocation = decide.container_of(request, state, [spot.name for spot in found])
-    rule = decide.targets_of(request, state, allocation, spots.passwd(request.passwd))
+    rule = decide.targets_of(request, state, allocation, accounts.of_image(request.passwd))
     name = allocation.name if allocation else None
     if not dry_run and not procfs.may_chown():
         raise NotPermittedError("only root may give files to somebody else", hint="run as root; --dry-run needs less")

@@ -6,12 +6,12 @@ The layouts are the kernel's: linux/posix_acl_xattr.h and linux/capability.h, bo
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from usernsplan.errors import InvalidValueError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     Move = Callable[[int], int | None]
 
@@ -45,12 +45,10 @@ class MovedAcl(NamedTuple):
 
 def moved_acl(raw: bytes, uid: Move, gid: Move) -> MovedAcl:
     """Move the ids of an ACL's named entries. The order and all else stay. Raises InvalidValueError for other bytes."""
-    if raw[:4] != _ACL_VERSION or (len(raw) - 4) % _ACL_ENTRY.size:
-        raise InvalidValueError("an ACL of a form that is not known")
     moved, seen = [_ACL_VERSION], set()
     lost: dict[int, list[int]] = {_ACL_USER: [], _ACL_GROUP: []}
     duplicates = []
-    for tag, permissions, old in _ACL_ENTRY.iter_unpack(raw[4:]):
+    for tag, permissions, old in _entries(raw):
         new: int | None = old
         if tag in lost:
             new = (uid if tag == _ACL_USER else gid)(old)
@@ -62,6 +60,27 @@ def moved_acl(raw: bytes, uid: Move, gid: Move) -> MovedAcl:
             seen.add((tag, new))
         moved.append(_ACL_ENTRY.pack(tag, permissions, new))
     return MovedAcl(b"".join(moved), tuple(lost[_ACL_USER]), tuple(lost[_ACL_GROUP]), tuple(duplicates))
+
+
+class Named(NamedTuple):
+    """A named entry of an ACL: a user's or a group's id, and what it may (r 4, w 2, x 1)."""
+
+    kind: Literal["user", "group"]
+    id: int
+    permissions: int
+
+
+def named(raw: bytes) -> tuple[Named, ...]:
+    """The named entries of an ACL, in order. Raises InvalidValueError for other bytes."""
+    kinds: dict[int, Literal["user", "group"]] = {_ACL_USER: "user", _ACL_GROUP: "group"}
+    return tuple(Named(kinds[tag], who, permissions) for tag, permissions, who in _entries(raw) if tag in kinds)
+
+
+def _entries(raw: bytes) -> Iterator[tuple[int, int, int]]:
+    """Each entry: tag, permissions, id."""
+    if raw[:4] != _ACL_VERSION or (len(raw) - 4) % _ACL_ENTRY.size:
+        raise InvalidValueError("an ACL of a form that is not known")
+    return _ACL_ENTRY.iter_unpack(raw[4:])
 
 
 def capability_rootid(raw: bytes) -> int:

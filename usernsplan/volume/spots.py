@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from usernsplan.errors import InvalidValueError, RefusedError, reason_of
-from usernsplan.formats.accounts import Accounts, groups, users
+from usernsplan.errors import InvalidValueError, RefusedError
 from usernsplan.host import accounts, files
 from usernsplan.host.mounts import all_mounts
 from usernsplan.volume import decide, protected, walk
@@ -27,13 +26,13 @@ class Spot(NamedTuple):
 
 def find(layout: Layout, request: FixRequest) -> tuple[Spot, ...]:
     """The volumes of a request, each once. Raises RefusedError or InvalidValueError for what is none."""
-    found = tuple({_spot(layout, words): None for words in request.paths})
+    found = tuple({spot(layout, words): None for words in request.paths})
     mounts = all_mounts()
-    for spot in found:
-        for name in (spot.path, *walk.other_names(spot.path, mounts)):
+    for one in found:
+        for name in (one.path, *walk.other_names(one.path, mounts)):
             for other in found:
-                if spot.path != other.path and decide.lies_in(name, other.path):
-                    raise InvalidValueError(f"{spot.path} lies in {other.path}", hint="name the outer one alone")
+                if one.path != other.path and decide.lies_in(name, other.path):
+                    raise InvalidValueError(f"{one.path} lies in {other.path}", hint="name the outer one alone")
     return found
 
 
@@ -57,12 +56,12 @@ def seen_twice(spots: Sequence[Spot]) -> frozenset[str]:
     return frozenset(twice)
 
 
-def _spot(layout: Layout, words: str) -> Spot:
+def spot(layout: Layout, words: str) -> Spot:
     """Where a PATH lies. Raises RefusedError for a symlink and '..', InvalidValueError for what is no folder."""
-    path = decide.source_of(words, exists=os.path.lexists(_placed(layout, words)))
+    path = decide.source_of(words, exists=os.path.lexists(placed_at(layout, words)))
     if not path or "\0" in path:
         raise InvalidValueError(f"'{path}' is no path")
-    placed = _placed(layout, path)
+    placed = placed_at(layout, path)
     real = os.path.realpath(placed)
     shown, hint = decide.printable(path), f"it really is {decide.printable(real)}: name that, if you mean it"
     if ".." in path.split("/"):
@@ -74,13 +73,13 @@ def _spot(layout: Layout, words: str) -> Spot:
         raise InvalidValueError(f"{shown} does not exist{where}")
     if not os.path.isdir(real):
         raise InvalidValueError(f"{shown} is not a folder", hint="a volume is a folder; give a single file with chown")
-    name = _below(layout, real)
+    name = below(layout, real)
     if name is None:
         raise RefusedError(f"{shown} really is {real}, which is not below --root {layout.root}")
     return Spot(real, name)
 
 
-def _placed(layout: Layout, path: str) -> str:
+def placed_at(layout: Layout, path: str) -> str:
     """Where a path that was typed lies: below the root, unless it was typed as lying there, or as relative."""
     absolute = path if path.startswith("/") else f"{os.getcwd()}/{path}"
     tops = {layout.real, os.path.abspath(layout.root)}
@@ -104,7 +103,7 @@ def refuse_dangerous(layout: Layout, request: FixRequest, spots: Sequence[Spot])
         for point in walk.Mounts.below(spot.path, mounts).points(spot.path) if request.cross_mounts else ():
             names += walk.other_names(point, mounts)
         dangers = [protected.danger(name, everybody, os.path.realpath) for name in names]
-        dangers += [protected.danger(below, homes) for name in names if (below := _below(layout, name)) is not None]
+        dangers += [protected.danger(inside, homes) for name in names if (inside := below(layout, name)) is not None]
         for danger in sorted(filter(None, dangers), key=lambda danger: not danger.never):
             if danger.never:
                 raise RefusedError(f"{spot.path}: {danger.reason}", hint="name the folder of one volume")
@@ -112,23 +111,7 @@ def refuse_dangerous(layout: Layout, request: FixRequest, spots: Sequence[Spot])
                 raise RefusedError(f"{spot.path}: {danger.reason}", hint="if you mean it all the same, say --yes")
 
 
-def _below(layout: Layout, path: str) -> str | None:
+def below(layout: Layout, path: str) -> str | None:
     """What a real path is called below the root; None where it lies outside."""
     top = layout.real.rstrip("/")
     return (path[len(top) :] or "/") if f"{path}/".startswith(f"{top}/") else None
-
-
-def passwd(path: str | None) -> Accounts:
-    """Users of an image's passwd, and groups of the file 'group' beside it."""
-    if path is None:
-        return Accounts()
-    try:
-        with open(path, "rb") as file:
-            found = tuple(users(file.read()))
-        group_path = os.path.join(os.path.dirname(path), "group")
-        if not os.path.exists(group_path):
-            return Accounts(found)
-        with open(group_path, "rb") as file:
-            return Accounts(found, tuple(groups(file.read())))
-    except OSError as error:
-        raise InvalidValueError(f"--passwd {path}: {reason_of(error)}") from error

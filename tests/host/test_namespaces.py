@@ -1,0 +1,153 @@
+"""The user namespaces of this machine, beside what lsns and the kernel's own files say of them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.command import needs_root
+from usernsplan.host import namespaces
+from usernsplan.ids import IdRange
+
+if TYPE_CHECKING:
+    from usernsplan.model import Namespace
+
+pytestmark = needs_root
+
+# A process in a namespace of its own that waits for its maps to be written from outside, and a child in a nested one.
+NESTING = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.unshare(0x10000000) == 0, ctypes.get_errno()
+print("made", flush=True)
+sys.stdin.readline()
+os.setgid(0)
+os.setuid(0)
+child = os.fork()
+if child == 0:
+    assert libc.unshare(0x10000000) == 0, ctypes.get_errno()
+    # Whoever has changed its uid may not write to its own /proc entry before it is dumpable again.
+    libc.prctl(4, 1, 0, 0, 0)
+    for name, text in (("setgroups", "deny"), ("uid_map", "5 0 1"), ("gid_map", "5 0 1")):
+        with open(f"/proc/self/{name}", "w") as file:
+            file.write(text)
+    print(os.getpid(), flush=True)
+    if sys.argv[1] == "orphan":
+        os.kill(os.getppid(), 9)
+    sys.stdin.readline()
+    os._exit(0)
+os.waitpid(child, 0)
+"""
+
+
+@contextmanager
+def nested(kind: str = "") -> Iterator[tuple[int, int]]:
+    """The pids of a process whose namespace has 0-999 of 3000000 on, and of one nested in it, 5 of which is its 0."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", NESTING, kind], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdin
+    assert process.stdout
+    try:
+        assert process.stdout.readline() == "made\n"
+        for name in ("uid_map", "gid_map"):
+            Path(f"/proc/{process.pid}/{name}").write_text("0 3000000 1000\n")
+        print(file=process.stdin, flush=True)
+        yield process.pid, int(process.stdout.readline())
+    finally:
+        process.stdin.close()
+        process.stdout.close()
+        process.wait()
+
+
+def of(pid: int) -> Namespace:
+    inode = os.stat(f"/proc/{pid}/ns/user").st_ino
+    [found] = [one for one in namespaces.running() if one.inode == inode]
+    return found
+
+
+def test_a_namespace_and_a_nested_one_are_told_with_owner_parent_and_the_hosts_ids() -> None:
+    with nested() as (outer_pid, inner_pid):
+        outer, inner = of(outer_pid), of(inner_pid)
+        assert outer.pids == (outer_pid,)
+        assert inner.pids == (inner_pid,)
+        assert outer.owner == 0
+        assert outer.parent == os.stat("/proc/self/ns/user").st_ino
+        assert inner.parent == outer.inode
+        assert inner.owner == 3000000
+        assert outer.mapping
+        assert inner.mapping
+        assert outer.mapping.uids.triples() == outer.mapping.gids.triples() == [(0, 3000000, 1000)]
+        # In it the map reads "5 0 1": from here, the outer one's 0 is seen as the host's.
+        assert inner.mapping.uids.triples() == [(5, 3000000, 1)]
+        assert IdRange(3000000, 1000) in set(namespaces.host_ids())
+
+
+def test_our_own_namespace_is_none_of_them_and_lsns_knows_the_same() -> None:
+    own = os.stat("/proc/self/ns/user").st_ino
+    with nested() as pids:
+        ours = {one.inode: len(one.pids) for one in namespaces.running() if set(one.pids) & set(pids)}
+        said = subprocess.run(
+            ["lsns", "--type", "user", "--noheadings", "--output", "NS,NPROCS"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        theirs = {int(line.split()[0]): int(line.split()[1]) for line in said.stdout.splitlines()}
+        assert own not in ours
+        assert ours == {inode: theirs[inode] for inode in ours}
+        assert len(ours) == 2
+
+
+def test_a_parent_that_every_process_has_left_is_found_all_the_same() -> None:
+    with nested("orphan") as (outer_pid, inner_pid):
+        deadline = time.monotonic() + 30
+        while Path(f"/proc/{outer_pid}/task").exists() and "Z" not in Path(f"/proc/{outer_pid}/stat").read_text():
+            assert time.monotonic() < deadline
+        os.waitpid(outer_pid, 0)
+        inner = of(inner_pid)
+        [outer] = [one for one in namespaces.running() if one.inode == inner.parent]
+        assert outer.pids == ()
+        assert outer.mapping is None
+        assert outer.owner == 0
+
+
+def test_a_namespace_without_maps_is_told_without_a_mapping() -> None:
+    with subprocess.Popen(["unshare", "--user", "cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin
+        assert process.stdout
+        process.stdin.write(b"x\n")
+        process.stdin.flush()
+        process.stdout.readline()
+        assert of(process.pid).mapping is None
+        process.stdin.close()
+
+
+def test_processes_that_come_and_go_meanwhile_disturb_nothing() -> None:
+    script = "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do unshare -U true; done"
+    with subprocess.Popen(["sh", "-c", f"{script} & {script}; wait"]) as storm:
+        while storm.poll() is None:
+            namespaces.running()
+            namespaces.host_ids()
+
+
+@pytest.mark.skipif(not Path("/usr/bin/setpriv").exists(), reason="setpriv is not installed")
+def test_whoever_is_not_root_sees_his_own_and_is_told_so() -> None:
+    code = "from usernsplan.host import namespaces as n; print(n.sees_all(), n.running(), 3000000 in n.host_ids())"
+    with nested():
+        done = subprocess.run(
+            ["setpriv", "--reuid=12345", "--regid=12345", "--clear-groups", sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "PYTHONPATH": str(Path(namespaces.__file__).parents[2])},
+        )
+    assert done.stdout == "False () True\n", done.stderr

@@ -1,0 +1,253 @@
+"""whois on a root of its own, and find-owned's words; what they say beside the files that they say it of."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.command import PROGRAM, files_of, json_of, needs_root, usernsplan
+
+ACCOUNTS = "root:x:0:0:root:/root:/bin/sh\nalice:x:1000:1000::/home/alice:/bin/sh\n"
+GROUP = "root:x:0:\nalice:x:1000:\n"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A host with web (524288 on), a released one, and lines and accounts of others."""
+    root = tmp_path / "host"
+    usernsplan("allocate", "--strategy", "per-container", "web", "old", "--root", root, env={"SUDO_UID": "1234"})
+    usernsplan("release", "old", "--root", root)
+    (root / "etc/passwd").write_text(ACCOUNTS)
+    (root / "etc/group").write_text(GROUP)
+    with (root / "etc/subuid").open("a") as file:
+        file.write("alice:100000:65536\n bob:100010:5\r\n")
+    image = root / "image/etc"
+    image.mkdir(parents=True)
+    (image / "passwd").write_text("www-data:x:33:33::/:/bin/sh\n")
+    (image / "group").write_text("web:x:33:\n")
+    return root
+
+
+def piped(text: str | bytes, *words: str | Path, status: int = 0) -> str:
+    """Run whois with this on its standard input."""
+    done = subprocess.run(
+        [*PROGRAM, "whois", *map(str, words)],
+        input=text.encode() if isinstance(text, str) else text,
+        capture_output=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == status, done.stderr
+    assert b"Traceback" not in done.stderr
+    return (done.stderr if status else done.stdout).decode()
+
+
+def answer(*words: str | Path) -> dict[str, Any]:
+    [found] = json_of("whois", *words)["answers"]
+    assert isinstance(found, dict)
+    return found
+
+
+def test_an_id_of_a_container_is_told_with_everything_that_is_known(root: Path) -> None:
+    found = answer("524321", "--root", root, "--passwd", root / "image/etc/passwd")
+    assert found["id"] == 524321
+    [uid] = found["uid"]
+    history = json_of("history", "--root", root)["entries"][0]
+    assert uid == {
+        "kind": "allocation",
+        "name": "web",
+        "owner": "usernsplan-web",
+        "strategy": "per-container",
+        "container_id": 33,
+        "container_name": "www-data",
+        "range": [524288, 65536],
+        "since": history["at"],
+        "by": {name: history[name] for name in ("at", "uid", "sudo_uid", "login_uid", "command")},
+    }
+    assert uid["by"]["sudo_uid"] == 1234
+    [gid] = found["gid"]
+    assert gid["container_name"] == "web"
+    text = usernsplan("whois", "524321", "--root", root, "--passwd", root / "image/etc/passwd").stdout
+    for word in ("web", "33 (www-data)", "524288-589823", "per-container", history["at"], "sudo by 1234", "allocate"):
+        assert word in text
+
+
+def test_others_lines_the_released_range_and_accounts(root: Path) -> None:
+    found = answer("100012", "--root", root)
+    assert [(one["kind"], one["owner"], one["line"], one["range"]) for one in found["uid"]] == [
+        ("subid", "alice", 2, [100000, 65536]),
+        ("subid", "bob", 3, [100010, 5]),
+    ]
+    assert "CR LF" in found["uid"][1]["problem"]
+    assert found["gid"] == []
+    [released] = answer("589824", "--root", root)["uid"]
+    assert (released["kind"], released["name"], released["range"]) == ("quarantine", "old", [589824, 65536])
+    assert "release --forget old" in usernsplan("whois", "589824", "--root", root).stdout
+    kinds = [one["kind"] for one in answer("1000", "--root", root)["uid"]]
+    assert kinds == ["account", "reserved"]
+
+
+def test_what_nobody_has_is_free_in_the_pool_or_outside_of_it(root: Path) -> None:
+    free, outside = (answer(str(number), "--root", root) for number in (655360, 70000))
+    assert (free["free"], free["in_pool"]) == (True, True)
+    assert (outside["free"], outside["in_pool"]) == (True, False)
+    assert "free in the pool (524288-600100000)" in usernsplan("whois", "655360", "--root", root).stdout
+    (root / "etc/login.defs").write_text("SUB_UID_MAX 600000\n")
+    assert answer("655360", "--root", root)["in_pool"] is False
+    (root / "etc/login.defs").write_text("SUB_UID_MAX 5\n")
+    assert answer("655360", "--root", root)["in_pool"] is None
+
+
+def test_65534_says_that_what_is_unmapped_reads_so(root: Path) -> None:
+    assert "lacks is shown as 65534" in usernsplan("whois", "65534", "--root", root).stdout
+    assert answer("65534", "--root", root)["remarks"]
+
+
+def test_many_ids_get_a_line_each_in_their_order(root: Path) -> None:
+    lines = piped("524288 1000\n\n524288\n70000\n", "--root", root).splitlines()
+    assert [line.split()[0] for line in lines] == ["524288", "1000", "524288", "70000"]
+    assert "container web: 0" in lines[0] == lines[2]
+    assert piped("1000\n70000", "--root", root, "-").splitlines() == [lines[1], lines[3]]
+    found = json.loads(piped("5 6 5 6", "--root", root, "--json"))["answers"]
+    assert [one["id"] for one in found] == [5, 6]
+
+
+def test_no_ids_at_all_are_answered_by_nothing(root: Path) -> None:
+    assert piped("", "--root", root) == ""
+    assert usernsplan("whois", "--root", root).stdout == ""
+
+
+@pytest.mark.parametrize("word", ["4294967295", "-1", "0x10", "1e3", "01", "web", "1.0", "+5", "99999999999999999999"])
+def test_what_is_no_id_is_named(root: Path, word: str) -> None:
+    assert repr(word) in usernsplan("whois", "--root", root, "--", "5", word, status=2).stderr
+    assert f"line 3: {word!r}" in piped(f"1\n2 2\n4 {word}\n", "--root", root, status=2)
+
+
+def test_bytes_that_are_no_text_are_an_error_that_a_terminal_can_show(root: Path) -> None:
+    said = piped(b"1\n\xff\x1b[31m\n", "--root", root, status=2)
+    assert "line 2" in said
+    assert "\x1b" not in said
+
+
+def test_the_largest_id_is_one(root: Path) -> None:
+    [kept] = answer("4294967294", "--root", root)["uid"]
+    assert "FreeIPA" in kept["whose"]
+
+
+def test_the_other_way_and_what_is_not_mapped(root: Path) -> None:
+    words = ("whois", "--container", "web", "--root", root)
+    found = json_of(*words, "33", "65536")
+    assert found["container"] == "web"
+    assert [(one["uid"], one["gid"]) for one in found["answers"]] == [(524321, 524321), (None, None)]
+    named = json_of(*words, "www-data", "--passwd", root / "image/etc/passwd")["answers"]
+    assert [(one["container_uid"], one["uid"]) for one in named] == [(33, 524321)]
+    assert "not mapped" in usernsplan(*words, "65536").stdout
+    assert "www-data" in usernsplan(*words, "www-data", status=2).stderr
+    assert piped("33\n0\n", *words[1:]).count("\n") == 2
+    usernsplan("whois", "--container", "nobody", "1", "--root", root, status=1)
+    usernsplan(*words, "33", "--file", "/etc", status=2)
+
+
+@needs_root
+def test_a_file_is_told_with_its_acl_and_the_root_of_its_capability(root: Path) -> None:
+    folder = root / "srv"
+    folder.mkdir()
+    path = folder / "odd\nname"
+    path.touch()
+    subprocess.run(["setfacl", "-m", "u:524321:r,g:1000:rx", path], check=True)
+    subprocess.run(["setfacl", "-m", "d:u:100000:r", folder], check=True)
+    os.chown(path, 524288, 1000)
+    # VFS_CAP_REVISION_3, cap_chown permitted, rootid 524288.
+    raw = b"\x01\x00\x00\x03" + b"\x01\x00\x00\x00" + bytes(12) + (524288).to_bytes(4, "little")
+    os.setxattr(path, "security.capability", raw)
+    document = json_of("whois", "--file", "/srv/odd\nname", "--file", "/srv", "--root", root)
+    assert document["answers"] == []
+    told, above = document["files"]
+    assert [(one["role"], one["id"], [claim["kind"] for claim in one["claims"]]) for one in told["ids"]] == [
+        ("owner", 524288, ["allocation"]),
+        ("group", 1000, ["group", "reserved"]),
+        ("ACL user", 524321, ["allocation"]),
+        ("ACL group", 1000, ["group", "reserved"]),
+        ("capability for the root of", 524288, ["allocation"]),
+    ]
+    assert [(one["role"], one["id"]) for one in above["ids"]][2:] == [("default ACL user", 100000)]
+    text = usernsplan("whois", "--file", "/srv/odd\nname", "--root", root).stdout
+    assert "'/srv/odd\\nname' (file)" in text
+    assert "ACL user 524321: container web: 33" in text
+
+
+@needs_root
+def test_of_a_symlink_it_is_the_link_itself(root: Path) -> None:
+    (root / "srv").mkdir()
+    link = root / "srv/link"
+    link.symlink_to("/etc/passwd")
+    os.lchown(link, 524290, 0)
+    [told] = json_of("whois", "--file", "/srv/link", "--root", root)["files"]
+    assert (told["type"], told["ids"][0]["id"]) == ("symlink", 524290)
+    # A folder that is a symlink is followed as a chroot would: /etc is the root's own.
+    (root / "srv/dir").symlink_to("/etc")
+    [told] = json_of("whois", "--file", "/srv/dir/passwd", "--root", root)["files"]
+    assert told["ids"][0]["id"] == os.stat(root / "etc/passwd").st_uid
+
+
+@pytest.mark.parametrize(
+    ("path", "status"), [("/srv/none", 2), ("", 2), ("/etc/passwd/x", 2), ("/" + "x" * 300, 2), ("/x" * 3000, 2)]
+)
+def test_a_path_at_which_nothing_lies(root: Path, path: str, status: int) -> None:
+    usernsplan("whois", "--file", path, "--root", root, status=status)
+
+
+def test_names_that_others_wrote_cannot_paint_the_terminal(root: Path) -> None:
+    with (root / "etc/subuid").open("ab") as file:
+        file.write(b"e\x1b[31mvil:300000:10\nb\xffd:300000:10\n")
+    text = piped("300005", "--root", root)
+    assert "\x1b" not in text
+    assert len(answer("300005", "--root", root)["uid"]) == 2
+
+
+def test_nothing_is_written(root: Path) -> None:
+    before = files_of(root)
+    usernsplan("whois", "524288", "--root", root)
+    usernsplan("whois", "1000", "--json", "--root", root)
+    assert files_of(root) == before
+
+
+def test_a_host_without_anything_has_nobody(tmp_path: Path) -> None:
+    assert answer("655360", "--root", tmp_path / "none")["free"] is True
+
+
+@needs_root
+def test_whoever_may_not_read_the_ledger_is_told_by_the_lines(root: Path) -> None:
+    for path in (root, *root.parents):
+        if stat.S_IMODE(path.stat().st_mode) & 0o005 != 0o005:
+            path.chmod(path.stat().st_mode | 0o055)
+        if path == Path("/tmp"):
+            break
+    done = subprocess.run(
+        [
+            "setpriv",
+            "--reuid=12345",
+            "--regid=12345",
+            "--clear-groups",
+            *PROGRAM,
+            "whois",
+            "524300",
+            "--json",
+            "--root",
+            root,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.returncode == 0, done.stderr
+    [answer] = json.loads(done.stdout)["answers"]
+    assert [one["owner"] for one in answer["uid"]] == ["usernsplan-web"]
+    assert "ledger" in done.stderr

@@ -1,0 +1,206 @@
+"""Whose an id is, on hosts that are values; every expectation is worked out by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.unit.states import PASSWD, per_container, shared, state
+from usernsplan import IdMap, IdRange, Mapping
+from usernsplan.formats import accounts
+from usernsplan.model import Actor, Allocation, HistoryEntry, LedgerState, Namespace, Quarantined, Reservation
+from usernsplan.whose import ids as whose
+from usernsplan.whose.ids import (
+    Answer,
+    Facts,
+    OfAccount,
+    OfAllocation,
+    OfGroup,
+    OfLine,
+    OfNamespace,
+    OfQuarantine,
+    OfReservation,
+    OfReserved,
+)
+
+ROOT = Actor(0, 1000, None)
+IMAGE = accounts.Accounts(
+    (accounts.User("www-data", 33, 33), accounts.User("second", 33, 33), accounts.User("alone", 40, 77)),
+    (accounts.Group("www", 33), accounts.Group("staff", 50)),
+)
+
+
+def facts(
+    subuid: bytes = b"",
+    subgid: bytes = b"",
+    *,
+    ledger: LedgerState = LedgerState(),  # noqa: B008 - frozen
+    passwd: bytes = PASSWD,
+    namespaces: tuple[Namespace, ...] = (),
+    history: tuple[HistoryEntry, ...] = (),
+    root: str = "/",
+) -> Facts:
+    host = state(subuid, subgid, passwd=passwd, root=root)
+    return Facts(host.layout, ledger, host.subuid, host.subgid, host.accounts, namespaces, history, IMAGE)
+
+
+def ask(number: int, known: Facts) -> Answer:
+    return whose.answers([number], known)[number]
+
+
+def deed(at: str, *changed: str) -> HistoryEntry:
+    return HistoryEntry(at, ROOT, "usernsplan allocate", changed)
+
+
+def test_an_allocation_tells_the_container_id_its_name_and_who_gave_it() -> None:
+    web = replace(per_container("web", 1310720), since="T")
+    entry = deed("T", "/etc/subuid: + usernsplan-web:1310720:65536")
+    lines = b"usernsplan-web:1310720:65536\n"
+    answer = ask(1310753, facts(lines, lines, ledger=LedgerState((web,)), history=(entry,)))
+    span = (1310720, 1376256)
+    assert answer.uid == (OfAllocation(web, span, 33, "www-data", entry),)
+    assert answer.gid == (OfAllocation(web, span, 33, "www", entry),)
+    assert not answer.is_free
+
+
+def test_the_ids_beside_a_range_are_nobodys() -> None:
+    web = per_container("web", 1310720)
+    known = facts(ledger=LedgerState((web,)))
+    assert [ask(n, known).is_free for n in (1310719, 1310720, 1376255, 1376256)] == [True, False, False, True]
+
+
+def test_a_block_that_is_kept_has_no_container_id_but_for_the_one_that_is_mapped() -> None:
+    ids = IdMap.of((33, 1000000000, 1))
+    app = Allocation("app", "usernsplan-app", "single-uid", Mapping(ids, ids), IdRange(1000000000, 10000))
+    known = facts(ledger=LedgerState((app,)))
+    [mapped] = ask(1000000000, known).uid
+    assert isinstance(mapped, OfAllocation)
+    assert (mapped.container_id, mapped.container_name) == (33, "www-data")
+    [kept] = ask(1000009999, known).uid
+    assert kept == OfAllocation(app, (1000000000, 1000010000), None, None, None)
+    assert ask(1000010000, known).is_free
+
+
+def test_a_line_of_ours_is_told_as_the_allocation_and_another_as_its_owners() -> None:
+    web = per_container("web", 524288)
+    lines = b"usernsplan-web:524288:65536\nalice:524288:65536\nusernsplan-web:524290:1\n"
+    known = facts(lines, b"", ledger=LedgerState((web,)), root="/r")
+    told = [(type(one), getattr(one, "owner", None)) for one in ask(524290, known).uid]
+    assert told == [(OfAllocation, None), (OfLine, "alice"), (OfLine, "usernsplan-web")]
+    line = ask(524288, known).uid[1]
+    assert isinstance(line, OfLine)
+    assert (line.file, line.line.number, line.span, line.problem) == ("/r/etc/subuid", 2, (524288, 589824), "")
+    assert [type(one) for one in ask(524290, known).gid] == [OfAllocation]
+
+
+def test_lines_that_roots_or_further_owners_have_for_an_allocation_are_ours() -> None:
+    box = replace(per_container("box", 524288), also=("root",))
+    lines = b"usernsplan-box:524288:65536\nroot:524288:65536\n"
+    assert [type(one) for one in ask(524288, facts(lines, lines, ledger=LedgerState((box,)))).uid] == [OfAllocation]
+
+
+def test_an_odd_line_is_told_with_what_it_could_mean() -> None:
+    known = facts(b"# 100\nbob:0x64:10\ncarl:100\n")
+    [line] = [one for one in ask(105, known).uid if isinstance(one, OfLine)]
+    assert (line.line.number, line.owner, line.span) == (2, "bob", (100, 110))
+    assert "readers" in line.problem
+    # moby takes a number that it cannot read for 0.
+    assert [one.span for one in ask(5, known).uid if isinstance(one, OfLine)] == [(0, 10)]
+
+
+def test_a_line_that_readers_take_for_overlapping_ranges_is_told_once() -> None:
+    known = facts(b"bob:0x5:10\n")
+    assert len([one for one in ask(7, known).uid if isinstance(one, OfLine)]) == 1
+
+
+def test_accounts_and_groups_have_their_side_only() -> None:
+    passwd = PASSWD + b"ghost:x:70000:70001::/:/bin/sh\ntwin:x:70000:1000::/:/bin/sh\n"
+    known = facts(passwd=passwd)
+    assert ask(70000, known) == Answer((OfAccount("ghost"), OfAccount("twin")), ())
+    # No group has this number: it is the account's all the same.
+    assert ask(70001, known) == Answer((), (OfAccount("ghost"),))
+    assert ask(1000, known).gid[0] == OfGroup("alice")
+
+
+def test_a_running_namespace_tells_the_id_in_it() -> None:
+    uids, gids = IdMap.of((0, 700000, 1000)), IdMap.of((5, 800000, 10))
+    one = Namespace(1, 0, None, (10, 11), Mapping(uids, gids))
+    empty = Namespace(2, 0, None, (12,), None)
+    known = facts(namespaces=(one, empty))
+    assert ask(700033, known) == Answer((OfNamespace(one, 33),), ())
+    assert ask(800009, known) == Answer((), (OfNamespace(one, 14),))
+
+
+def test_what_is_reserved_released_or_kept_by_convention_is_told_last() -> None:
+    ledger = LedgerState(
+        (),
+        (Quarantined("old", IdRange(600000, 10), "T"),),
+        reservations=(Reservation(IdRange(600005, 10), "the NAS"),),
+    )
+    answer = ask(600007, facts(ledger=ledger))
+    assert [type(one) for one in answer.uid] == [OfReservation, OfQuarantine]
+    assert answer.uid == answer.gid
+    [kept] = ask(61184, facts()).uid
+    assert isinstance(kept, OfReserved)
+    assert "DynamicUser" in kept.entry.whose
+
+
+def test_a_shared_map_is_told_where_it_maps_the_id_to_itself() -> None:
+    web = shared("web", (0, 2, 1), (3, 3, 65533))
+    known = facts(ledger=LedgerState((web,)), passwd=b"")
+    told = {
+        n: [one.container_id for one in ask(n, known).uid if isinstance(one, OfAllocation)] for n in (1, 2, 3, 65535)
+    }
+    assert told == {1: [], 2: [0], 3: [3], 65535: [65535]}
+
+
+def test_the_deed_is_that_of_the_moment_and_of_several_the_one_that_names_the_allocation() -> None:
+    web = replace(per_container("web", 524288), since="T")
+    other = deed("T", "/etc/subuid: + usernsplan-db:589824:65536")
+    mine = deed("T", "/r/etc/subuid: + usernsplan-web:524288:65536", "/r/etc/subgid: + usernsplan-web:524288:65536")
+    assert whose.giver(web, (deed("S"), other, mine)) == mine
+    assert whose.giver(web, (deed("S"), other)) == other
+    assert whose.giver(web, (deed("T", "failed, and put back"), other, mine)) == mine
+    assert whose.giver(web, (deed("T", "interrupted, and put back"), deed("T"))) == deed("T")
+    assert whose.giver(web, (deed("S"),)) is None
+    assert whose.giver(web, (other, deed("T"))) is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ("33", (33, 33, 524321, 524321)),
+        ("65536", (65536, 65536, None, None)),
+        ("www-data", (33, 33, 524321, 524321)),
+        ("alone", (40, 77, 524328, 524365)),
+        ("staff", (None, 50, None, 524338)),
+    ],
+)
+def test_the_other_way(asked: str, expected: tuple[int | None, ...]) -> None:
+    found = whose.from_container(asked, per_container("web", 524288), IMAGE)
+    assert found
+    assert found == (asked, *expected)
+
+
+@pytest.mark.parametrize("asked", ["nobody-knows", "4294967295", "-1", "0x21", "033", "", "\uff13"])
+def test_no_id_and_no_name_is_none(asked: str) -> None:
+    assert whose.from_container(asked, per_container("web", 524288), IMAGE) is None
+    assert whose.read_id(asked) is None
+
+
+@pytest.mark.parametrize(("text", "number"), [("0", 0), ("4294967294", 4294967294), ("65534", 65534)])
+def test_an_id_is_decimal(text: str, number: int) -> None:
+    assert whose.read_id(text) == number
+
+
+def test_an_extent_tells_each_part_of_it_and_what_is_nobodys() -> None:
+    web = per_container("web", 524288)
+    known = facts(b"alice:500000:20000\n", b"", ledger=LedgerState((web,)))
+    [(extent, parts, free)] = whose.Ranges(known).shares(IdMap.of((0, 510000, 20000)))
+    assert extent.host == 510000
+    told = [(part.start, part.stop, type(part.holder)) for part in parts]
+    assert told == [(524288, 530000, OfAllocation), (510000, 520000, OfLine)]
+    assert list(free) == [IdRange(520000, 4288)]
+    [(_, parts, _)] = whose.Ranges(known).shares(IdMap.of((0, 510000, 20000)), gids=True)
+    assert [type(part.holder) for part in parts] == [OfAllocation]

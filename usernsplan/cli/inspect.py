@@ -1,0 +1,83 @@
+"""The command inspect."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from usernsplan.cli.options import Json, note, note_interrupted, write_result
+from usernsplan.errors import InvalidValueError
+from usernsplan.host import about, namespaces, process
+from usernsplan.host.files import layout_at
+from usernsplan.ids import IdSet
+from usernsplan.ledger import open_ledger
+from usernsplan.report import process as report
+from usernsplan.whose import privileges
+from usernsplan.whose.ids import answers, read_id
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from usernsplan.model import Namespace
+    from usernsplan.whose.ids import Facts
+
+# The number of the first user namespace of every kernel: PROC_USER_INIT_INO.
+_FIRST = 0xEFFFFFFD
+
+
+def inspect(
+    pid: Annotated[Optional[str], typer.Argument(metavar="[PID]", help="A process of this machine.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Every user namespace of this machine instead.")] = False,
+    json: Json = False,
+) -> None:
+    """Tell what a process may do, and as whom: its user namespace, its ids, its capabilities, and what follows.
+
+    \b
+    Examples:
+      usernsplan inspect 4711
+      usernsplan inspect $(podman inspect --format '{{.State.Pid}}' web)
+      usernsplan inspect --all
+    """
+    if (pid is None) != all_:
+        raise InvalidValueError("which process?" if pid is None else "--all with a PID", hint="say one: PID or --all")
+    if namespaces.inode_of("self") != _FIRST:
+        note(["this runs in a user namespace itself: 'the host' is what can be seen from here"])
+    if pid is None:
+        _all(as_json=json)
+    else:
+        _one(pid, as_json=json)
+
+
+def _one(word: str, *, as_json: bool) -> None:
+    number = read_id(word)
+    if not number:
+        raise InvalidValueError(f"{word!r} is no process", hint="a PID is a decimal number from 1 on")
+    status = process.status(number)
+    found = namespaces.running()
+    line = namespaces.around(number, found)
+    owners = [namespace.owner for namespace in line if namespace.owner is not None]
+    ids = {*status.uids.all(), *status.gids.all(), *status.groups, *owners}
+    facts = _facts(ids, line, found)
+    one = privileges.Process(number, status, line, facts, answers(ids, facts))
+    said = privileges.sentences(status, one.namespace)
+    write_result(report.document_of(one, said) if as_json else report.text_of(one, said))
+    note_interrupted(facts.ledger)
+
+
+def _all(*, as_json: bool) -> None:
+    found = namespaces.running()
+    owners = {namespace.owner for namespace in found if namespace.owner is not None}
+    facts = _facts(owners, found, found)
+    names = {namespace.inode: process.name(namespace.pids[0]) for namespace in found if namespace.pids}
+    write_result(report.all_document(found, names, facts) if as_json else report.all_text(found, names, facts))
+    note_interrupted(facts.ledger)
+
+
+def _facts(ids: set[int], of: Iterable[Namespace], running: tuple[Namespace, ...]) -> Facts:
+    mappings = [namespace.mapping for namespace in of if namespace.mapping]
+    ranges = IdSet(r for mapping in mappings for r in (*mapping.uids.host_ranges(), *mapping.gids.host_ranges()))
+    layout = layout_at("/")
+    facts, notes = about.facts(layout, open_ledger(layout), ids, ranges=ranges, namespaces=running)
+    note(notes)
+    return facts

@@ -1,0 +1,180 @@
+"""The command whois."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from usernsplan.cli.options import Json, Root, note, note_interrupted, stream, write_result
+from usernsplan.errors import InvalidValueError
+from usernsplan.host import about, accounts
+from usernsplan.host.files import layout_at
+from usernsplan.ledger import allocation_of, open_ledger
+from usernsplan.whose.ids import answers, from_container, read_id
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from usernsplan.formats.accounts import Accounts
+    from usernsplan.ids import IdRange
+    from usernsplan.layout import Layout
+    from usernsplan.volume.owned import Carried
+    from usernsplan.whose.ids import Answer, Facts
+
+_STDIN = "-"
+_HINT = "an id is a decimal number from 0 to 4294967294"
+
+
+def whois(
+    ids: Annotated[
+        Optional[list[str]], typer.Argument(metavar="[ID]...", help="uids, gids. None or '-': from standard input.")
+    ] = None,
+    container: Annotated[
+        Optional[str], typer.Option(metavar="NAME", help="IDs are this container's: tell the host's.")
+    ] = None,
+    file: Annotated[
+        Optional[list[str]], typer.Option(metavar="PATH", help="Tell whose a file is, ACL and all (repeatable).")
+    ] = None,
+    passwd: Annotated[
+        Optional[str], typer.Option(metavar="FILE", help="The image's passwd, for names; 'group' lies beside it.")
+    ] = None,
+    root: Root = "/",
+    json: Json = False,
+) -> None:
+    """Tell whose an id of this host is: which container's, and which id in it; whose else it may be, and why.
+
+    An id may be several's; one that nobody has is told as free. Many ids get one line each.
+
+    \b
+    Examples:
+      usernsplan whois 1310753 --passwd /srv/web/rootfs/etc/passwd
+      usernsplan whois --container web 33
+      usernsplan whois --file /srv/web/index.html
+      find /srv -printf '%U\\n' | sort -u | usernsplan whois
+    """
+    layout = layout_at(root)
+    image = accounts.of_image(passwd)
+    if container is not None:
+        if file:
+            raise InvalidValueError("--container with --file", hint="a file has ids of the host: say one of the two")
+        _inside(layout, container, list(_words(ids or [_STDIN])), image, as_json=json)
+        return
+    asked = _read(ids or ([] if file else [_STDIN]))
+    carried = list(_carried(layout, file or ()))
+    wanted = {*asked, *(number for _, _, one in carried for number in _all_ids(one))}
+    facts, notes = about.facts(layout, open_ledger(layout), wanted)
+    facts = replace(facts, image=image)
+    found = answers(wanted, facts)
+    pool = about.pool(layout) if any(answer.is_free for answer in found.values()) or json else None
+    if json:
+        from usernsplan.report import json_, whose  # noqa: PLC0415 - one of the two
+
+        told = [whose.answer_fields(number, found[number], pool) for number in dict.fromkeys(asked)]
+        files = [whose.file_fields(path, kind, one, found) for path, kind, one in carried]
+        write_result(json_.document("whois", answers=told, **({"files": files} if file else {})))
+    else:
+        stream(_text(asked, carried, found, pool, facts))
+    note(notes)
+    note_interrupted(facts.ledger)
+
+
+def _text(
+    asked: Sequence[int],
+    carried: Sequence[tuple[str, str, Carried]],
+    found: dict[int, Answer],
+    pool: IdRange | None,
+    facts: Facts,
+) -> Iterator[str]:
+    from usernsplan.report import whose  # noqa: PLC0415 - one of the two
+
+    for path, kind, one in carried:
+        yield whose.file(path, kind, one, found, pool)
+    if len(asked) == 1:
+        yield whose.paragraph(asked[0], found[asked[0]], facts.layout, pool)
+    else:
+        lines = {number: whose.line(number, found[number], pool) for number in set(asked)}
+        yield from (lines[number] for number in asked)
+
+
+def _inside(layout: Layout, name: str, words: Sequence[str], image: Accounts, *, as_json: bool) -> None:
+    """Follow a container's maps to the host."""
+    from usernsplan.report import whose  # noqa: PLC0415 - not for the other way
+
+    allocation = allocation_of(open_ledger(layout).state(), name)
+    found = []
+    for word in words:
+        one = from_container(word, allocation, image)
+        if one is None:
+            raise InvalidValueError(
+                f"{word!r} is no id, and no user of the image", hint=f"{_HINT}; --passwd FILE tells the image's names"
+            )
+        found.append(one)
+    if as_json:
+        from usernsplan.report import json_  # noqa: PLC0415 - one of the two
+
+        write_result(json_.document("whois", container=name, answers=[whose.inside_fields(one) for one in found]))
+    else:
+        stream(whose.inside(one, name) for one in found)
+
+
+def _words(ids: Iterable[str]) -> Iterator[str]:
+    """The words that were typed; for '-', those of standard input."""
+    for word in ids:
+        if word == _STDIN:
+            yield from _from_stdin().decode("utf-8", "backslashreplace").split()
+        else:
+            yield word
+
+
+def _read(words: Sequence[str]) -> list[int]:
+    """The ids that are asked for, in order. Raises InvalidValueError for what is none."""
+    found: list[int] = []
+    for word in words:
+        if word == _STDIN:
+            found += _read_many(_from_stdin())
+        else:
+            number = read_id(word)
+            if number is None:
+                raise InvalidValueError(f"{word!r} is no id", hint=_HINT)
+            found.append(number)
+    return found
+
+
+def _read_many(raw: bytes) -> list[int]:
+    """The ids of a text of many; each is understood once."""
+    words = raw.split()
+    known = {word: read_id(word.decode("ascii", "backslashreplace")) for word in set(words)}
+    if None in known.values():
+        for number, line in enumerate(raw.split(b"\n"), 1):
+            for word in line.split():
+                if known[word] is None:
+                    shown = word.decode("utf-8", "backslashreplace")
+                    raise InvalidValueError(f"standard input, line {number}: {shown!r} is no id", hint=_HINT)
+    return [known[word] or 0 for word in words]
+
+
+def _from_stdin() -> bytes:
+    if sys.stdin is None or sys.stdin.isatty():
+        raise InvalidValueError("which id?", hint="name one or more, pipe them in, or say --file PATH")
+    return sys.stdin.buffer.read()
+
+
+def _carried(layout: Layout, paths: Sequence[str]) -> Iterator[tuple[str, str, Carried]]:
+    """What carries which ids: each path as it was typed, the kind of what lies there, its ids."""
+    if not paths:
+        return
+    from usernsplan.volume import owned  # noqa: PLC0415 - only for files
+
+    for path in paths:
+        kind, one = owned.of_path(layout, path)
+        yield path, kind, one
+
+
+def _all_ids(one: Carried) -> Iterator[int]:
+    yield from (one.uid, one.gid)
+    yield from (entry.id for entry in (*one.acl, *one.default_acl))
+    if one.rootid is not None:
+        yield one.rootid

@@ -1,0 +1,97 @@
+"""/proc/PID/status, proc_pid_status(5): what a process may do. Capabilities by name, capabilities(7)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from usernsplan.errors import InvalidValueError
+
+# By number, from 0: linux/capability.h of Linux 5.9 and later.
+CAPABILITIES = (
+    *("chown", "dac_override", "dac_read_search", "fowner", "fsetid", "kill", "setgid", "setuid", "setpcap"),
+    *("linux_immutable", "net_bind_service", "net_broadcast", "net_admin", "net_raw", "ipc_lock", "ipc_owner"),
+    *("sys_module", "sys_rawio", "sys_chroot", "sys_ptrace", "sys_pacct", "sys_admin", "sys_boot", "sys_nice"),
+    *("sys_resource", "sys_time", "sys_tty_config", "mknod", "lease", "audit_write", "audit_control", "setfcap"),
+    *("mac_override", "mac_admin", "syslog", "wake_alarm", "block_suspend", "audit_read", "perfmon", "bpf"),
+    "checkpoint_restore",
+)
+_LINE = re.compile(r"(\w+):[ \t]*(.*)")
+_ESCAPES = {r"\n": "\n", r"\\": "\\"}
+
+
+@dataclass(frozen=True, slots=True)
+class Ids:
+    """The four of a process: whoever opens a file is the one of the file system, which mostly is the effective one."""
+
+    real: int
+    effective: int
+    saved: int
+    file_system: int
+
+    def all(self) -> tuple[int, int, int, int]:
+        """In the order of the file."""
+        return (self.real, self.effective, self.saved, self.file_system)
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """The five sets, each by name in the order of their numbers; a number that has no name yet stands for itself."""
+
+    inheritable: tuple[str, ...] = ()
+    permitted: tuple[str, ...] = ()
+    effective: tuple[str, ...] = ()
+    bounding: tuple[str, ...] = ()
+    ambient: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """One process. Ids are those of the reader's namespace; ``state`` is a letter, Z for a zombie.
+
+    ``no_new_privs``, ``seccomp`` (0 none, 1 strict, 2 filter) and ``filters`` are None where the kernel is too old to
+    tell, or was built without.
+    """
+
+    name: str
+    state: str
+    uids: Ids
+    gids: Ids
+    groups: tuple[int, ...]
+    capabilities: Capabilities
+    no_new_privs: bool | None = None
+    seccomp: int | None = None
+    filters: int | None = None
+    kernel_thread: bool = False
+
+
+def parse(text: str) -> Status:
+    """Read the file. Raises InvalidValueError for what is none."""
+    found = {match[1]: match[2].strip() for line in text.split("\n") if (match := _LINE.fullmatch(line))}
+    try:
+        return Status(
+            name=re.sub(r"\\[n\\]", lambda escape: _ESCAPES[escape[0]], found["Name"]),
+            state=found["State"][:1],
+            uids=Ids(*map(int, found["Uid"].split())),
+            gids=Ids(*map(int, found["Gid"].split())),
+            groups=tuple(map(int, found.get("Groups", "").split())),
+            capabilities=Capabilities(
+                *(names(int(found.get(f"Cap{which}", "0"), 16)) for which in ("Inh", "Prm", "Eff", "Bnd", "Amb"))
+            ),
+            no_new_privs=bool(int(found["NoNewPrivs"])) if "NoNewPrivs" in found else None,
+            seccomp=int(found["Seccomp"]) if "Seccomp" in found else None,
+            filters=int(found["Seccomp_filters"]) if "Seccomp_filters" in found else None,
+            # Before Linux 6.10 there is no such line; a process without memory of its own is one, or a zombie.
+            kernel_thread=found["Kthread"] == "1" if "Kthread" in found else "VmSize" not in found,
+        )
+    except (KeyError, ValueError, TypeError) as error:
+        raise InvalidValueError(f"not the text of a /proc/PID/status: {error}") from error
+
+
+def names(bits: int) -> tuple[str, ...]:
+    """The capabilities of a set, by name; a number that is not known stands for itself."""
+    return tuple(
+        CAPABILITIES[number] if number < len(CAPABILITIES) else str(number)
+        for number in range(bits.bit_length())
+        if bits >> number & 1
+    )

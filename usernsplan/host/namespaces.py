@@ -1,0 +1,170 @@
+"""The user namespaces that run on this machine, in one pass over /proc: user_namespaces(7), ioctl_ns(2).
+
+One that no process is in is only found as the parent of another: nothing lists those that a bind mount keeps.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from usernsplan.host import procfs
+from usernsplan.ids import ID_LIMIT, IdSet
+from usernsplan.mapping import Extent, IdMap, Mapping
+from usernsplan.model import Namespace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# linux/nsfs.h
+_NS_GET_PARENT = 0xB702
+_NS_GET_OWNER_UID = 0xB704
+_SYS_PTRACE = 19
+
+
+def running() -> tuple[Namespace, ...]:
+    """Every user namespace but our own, by inode; of those whose processes we may not look at, none.
+
+    A parent in which no process is left is among them, without processes and without a mapping. See ``sees_all``.
+    """
+    own = inode_of("self")
+    members: dict[int, list[int]] = {}
+    for pid, inode in _processes():
+        if inode is not None and inode != own:
+            members.setdefault(inode, []).append(pid)
+    found: dict[int, Namespace] = {}
+    for inode, pids in members.items():
+        mapping = next((read for pid in pids if (read := _mapping(pid, inode))), None)
+        itself, *around = _line_of(pids, inode) or [(inode, None, None)]
+        found[inode] = Namespace(*itself, tuple(sorted(pids)), mapping)
+        for name, owner, parent in around:
+            if name != own and name not in members:
+                found[name] = Namespace(name, owner, parent, (), None)
+    return tuple(found[inode] for inode in sorted(found))
+
+
+def around(pid: int, found: tuple[Namespace, ...]) -> tuple[Namespace, ...]:
+    """The user namespace of a process and those around it, up to our own, which is none of them; of ``running``.
+
+    Where we may not look at the process, one without a number that has its maps; none, where these are our own.
+    """
+    inode = inode_of(pid)
+    if inode is None:
+        texts = [_text(pid, kind) for kind in ("uid", "gid")]
+        if texts == [_text("self", kind) for kind in ("uid", "gid")]:
+            return ()
+        return (Namespace(0, None, None, (pid,), _read(texts)),)
+    by_inode = {namespace.inode: namespace for namespace in found}
+    line = []
+    while inode is not None and inode in by_inode:
+        line.append(by_inode[inode])
+        inode = by_inode[inode].parent
+    return tuple(line)
+
+
+def sees_all() -> bool:
+    """Tell whether we may look at the processes of others: CAP_SYS_PTRACE, capabilities(7)."""
+    return procfs.has_capability(_SYS_PTRACE)
+
+
+def inode_of(pid: int | str) -> int | None:
+    """The inode number of a process's user namespace; None where it is gone or not ours to look at."""
+    try:
+        # It reads user:[4026531837].
+        return int(os.readlink(f"/proc/{pid}/ns/user")[6:-1])
+    except OSError:
+        return None
+
+
+def host_ids() -> IdSet:
+    """The host ids, uids and gids, that running user namespaces map to something else.
+
+    Maps like our own are the host itself. An extent that maps ids to themselves hands out no range: it is left out.
+    The maps of everybody can be read, also where the namespace's number cannot.
+    """
+    own = {_text("self", kind) for kind in ("uid", "gid")}
+    seen: set[int | None] = set()
+    texts: set[str] = set()
+    for pid, inode in _processes():
+        if inode is None or inode not in seen:
+            read = {_text(pid, kind) for kind in ("uid", "gid")}
+            texts |= read
+            if all(read):
+                seen.add(inode)
+    extents = (extent for text in texts - own for extent in _extents(text))
+    return IdSet.clipped((host, host + count) for container, host, count in extents if container != host)
+
+
+def _processes() -> Iterator[tuple[int, int | None]]:
+    """Every process, and the inode number of its user namespace."""
+    with suppress(FileNotFoundError), os.scandir("/proc") as processes:
+        for process in processes:
+            if process.name.isdigit():
+                yield int(process.name), inode_of(process.name)
+
+
+def _line_of(pids: list[int], inode: int) -> list[tuple[int, int | None, int | None]]:
+    """A namespace and those around it, as (inode, owner, parent), as far as the kernel tells us."""
+    line: list[tuple[int, int | None, int | None]] = []
+    here = _opened(pids, inode)
+    while here is not None:
+        above = _parent(here)
+        line.append((os.fstat(here).st_ino, _owner(here), None if above is None else os.fstat(above).st_ino))
+        os.close(here)
+        here = above
+    return line
+
+
+def _opened(pids: list[int], inode: int) -> int | None:
+    """The namespace, opened through one of its processes: the number of one that ended may be another's by now."""
+    for pid in pids:
+        with suppress(OSError):
+            descriptor = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+            if os.fstat(descriptor).st_ino == inode:
+                return descriptor
+            os.close(descriptor)
+    return None
+
+
+def _parent(namespace: int) -> int | None:
+    try:
+        return fcntl.ioctl(namespace, _NS_GET_PARENT)
+    except OSError:
+        return None  # EPERM: it is our own, or none of ours lies around it
+
+
+def _owner(namespace: int) -> int | None:
+    raw = bytearray(4)
+    try:
+        fcntl.ioctl(namespace, _NS_GET_OWNER_UID, raw)
+    except OSError:
+        return None
+    return int.from_bytes(raw, "little")
+
+
+def _mapping(pid: int, inode: int) -> Mapping | None:
+    """Both maps, read while the process is in this namespace; None where one of them is not written yet."""
+    texts = [_text(pid, kind) for kind in ("uid", "gid")]
+    return _read(texts) if inode_of(pid) == inode else None
+
+
+def _read(texts: list[str]) -> Mapping | None:
+    # 4294967295 stands for what has no id in our own namespace.
+    uids, gids = ([Extent(*e) for e in _extents(text) if e[1] != ID_LIMIT] for text in texts)
+    return Mapping(IdMap(uids), IdMap(gids)) if uids and gids else None
+
+
+def _extents(text: str) -> list[tuple[int, int, int]]:
+    lines = (line.split() for line in text.splitlines())
+    return [(int(container), int(host), int(count)) for container, host, count in lines]
+
+
+def _text(pid: int | str, kind: str) -> str:
+    """A map as the kernel writes it, or "" where the process is gone."""
+    try:
+        with open(f"/proc/{pid}/{kind}_map", encoding="ascii") as file:
+            return file.read()
+    except OSError:
+        return ""

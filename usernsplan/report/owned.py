@@ -1,0 +1,82 @@
+"""What carries some ids, as text and as JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from usernsplan.report.json_ import document, path_fields
+from usernsplan.report.text import shown_path, table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from usernsplan.mapping import Mapping
+    from usernsplan.model import Place
+    from usernsplan.volume.owned import Count, Hit
+
+_SHOWN = 20
+_OF_GROUPS = {"group", "ACL group"}
+
+
+def streamed(what: str, hits: Iterable[Hit], missed: Sequence[Place]) -> Iterator[str]:
+    """The document find-owned, piece by piece: entries are printed as they are found, however many they are."""
+    head = document("find-owned", what=what, entries=[]).rstrip()
+    yield head[: head.rindex("]")].rstrip()
+    last = ""
+    for hit in hits:
+        if last:
+            yield f"{last},"
+        roles = [{"role": role, "id": number} for role, number in hit.roles]
+        fields = {**path_fields(hit.path), "uid": hit.carried.uid, "gid": hit.carried.gid, "roles": roles}
+        last = f"    {json.dumps(fields)}"
+    if last:
+        yield last
+    yield f'  ],\n  "missed": {json.dumps(_places(missed))}\n}}'
+
+
+def count_document(what: str, found: Count, mapping: Mapping | None) -> str:
+    """The document find-owned with counts."""
+    rows = [
+        {"role": role, "id": number, "container_id": inside, "entries": times}
+        for role, number, inside, times in _rows(found, mapping)
+    ]
+    totals = {role: sum(by_id.values()) for role, by_id in found.by_role.items()}
+    return document(
+        "find-owned", what=what, count=found.entries, by_role=totals, by_id=rows, missed=_places(found.missed)
+    )
+
+
+def count(found: Count, mapping: Mapping | None) -> str:
+    """How many there are, then by role and id, the most frequent first."""
+    lines = [f"{found.entries} {'entry carries' if found.entries == 1 else 'entries carry'} these ids"]
+    rows = _rows(found, mapping)
+    if rows:
+        lines[0] += f", the first: {shown_path(found.example)}"
+        told = [
+            (role, str(number), "" if inside is None else str(inside), str(times))
+            for role, number, inside, times in rows[:_SHOWN]
+        ]
+        lines.append(table(("as", "id", "container id", "entries"), told))
+    if len(rows) > _SHOWN:
+        lines.append(f"… and {len(rows) - _SHOWN} more ids (--json has them)")
+    return "\n".join(lines)
+
+
+def _rows(found: Count, mapping: Mapping | None) -> list[tuple[str, int, int | None, int]]:
+    rows = [
+        (role, number, _inside(role, number, mapping), times)
+        for role, by_id in found.by_role.items()
+        for number, times in by_id.items()
+    ]
+    return sorted(rows, key=lambda row: (-row[3], row[1], row[0]))
+
+
+def _inside(role: str, number: int, mapping: Mapping | None) -> int | None:
+    if mapping is None:
+        return None
+    return (mapping.gids if role in _OF_GROUPS else mapping.uids).to_container(number)
+
+
+def _places(missed: Sequence[Place]) -> list[dict[str, Any]]:
+    return [{**path_fields(place.path), "reason": place.reason} for place in missed]

@@ -1,0 +1,310 @@
+"""A process and its user namespace, and all of a machine's, as text and as JSON."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from usernsplan.ids import IdRange
+from usernsplan.report.text import shown_path, table
+from usernsplan.report.whose import fields, line_of, short
+from usernsplan.whose.ids import OfAccount, OfGroup, OfNamespace, Ranges
+from usernsplan.whose.privileges import listed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from usernsplan.formats.proc_status import Ids, Status
+    from usernsplan.ids import IdSet
+    from usernsplan.mapping import Extent, IdMap
+    from usernsplan.model import Namespace
+    from usernsplan.whose.ids import Answer, Facts, Holder, Share
+    from usernsplan.whose.privileges import Process, Sentence
+
+_SETS = ("effective", "permitted", "bounding", "inheritable", "ambient")
+_SECCOMP = {0: "none", 1: "strict", 2: "filter"}
+# A namespace of many small extents would bury the rest; --json has all.
+_SHOWN = 12
+_FEW = 3
+
+
+def text_of(process: Process, said: Sequence[Sentence]) -> str:
+    """Everything that is known of a process, and what it means."""
+    pid, status, line, facts, whose = process
+    parts = [f"process {pid} ({shown_path(status.name)}), state {status.state}"]
+    parts += _namespaces(line, Ranges(facts), whose)
+    namespace = process.namespace
+    mapping = namespace.mapping if namespace else None
+    rows = []
+    for kind, ids, one in (
+        ("uid", status.uids, mapping.uids if mapping else None),
+        ("gid", status.gids, mapping.gids if mapping else None),
+    ):
+        rows += [(f"{what}{kind}", *_seen(number, one, namespace, whose, kind)) for what, number in _four(ids)]
+    groups = mapping.gids if mapping else None
+    rows += [
+        ("" if at else "groups", *_seen(number, groups, namespace, whose, "gid"))
+        for at, number in enumerate(status.groups[:_SHOWN])
+    ]
+    if len(status.groups) > _SHOWN:
+        rows.append(("", f"and {len(status.groups) - _SHOWN} more", "", ""))
+    headers = ("", "host id", "container id", "whose") if namespace else ("", "id", "", "whose")
+    parts.append(table(headers, rows))
+    sets = [(f"{name} capabilities", listed(getattr(status.capabilities, name))) for name in _SETS]
+    sets.append(("no_new_privs", {None: "unknown", False: "not set", True: "set"}[status.no_new_privs]))
+    sets.append(("seccomp", _seccomp(status)))
+    parts.append(table((), sets))
+    parts.append("\n".join(("What that means:", *(f"  {'!' if one.unusual else '-'} {one.text}" for one in said))))
+    return "\n\n".join(parts)
+
+
+def document_of(process: Process, said: Sequence[Sentence]) -> str:
+    """The same as a JSON document."""
+    from usernsplan.report.json_ import document  # noqa: PLC0415 - one of the two
+
+    pid, status, line, facts, whose = process
+    ranges = Ranges(facts)
+    mapping = process.namespace.mapping if process.namespace else None
+    uids, gids = (mapping.uids, mapping.gids) if mapping else (None, None)
+    return document(
+        "inspect",
+        pid=pid,
+        name=_text(status.name),
+        state=status.state,
+        namespaces=[
+            _namespace_fields(namespace, ranges, around)
+            for namespace, around in zip(line, [*line[1:], None], strict=False)
+        ],
+        uids={what: _id_fields(number, uids, line, whose[number].uid) for what, number in _named(status.uids)},
+        gids={what: _id_fields(number, gids, line, whose[number].gid) for what, number in _named(status.gids)},
+        groups=[_id_fields(number, gids, line, whose[number].gid) for number in status.groups],
+        capabilities={name: list(getattr(status.capabilities, name)) for name in _SETS},
+        no_new_privs=status.no_new_privs,
+        seccomp=status.seccomp,
+        seccomp_filters=status.filters,
+        meaning=[one._asdict() for one in said],
+    )
+
+
+def all_text(found: Sequence[Namespace], names: Mapping[int, str], facts: Facts) -> str:
+    """Every user namespace, nested ones below their parent."""
+    if not found:
+        return "No user namespace runs here but the host's."
+    accounts = {user.uid: user.name for user in reversed(facts.accounts.users)}
+    ranges, rows = Ranges(facts), []
+    for depth, one in _nested(found):
+        owner = "" if one.owner is None else str(one.owner)
+        who = f" ({shown_path(accounts[one.owner])})" if one.owner in accounts else ""
+        first = f"{one.pids[0]} ({shown_path(names.get(one.inode, ''))})" if one.pids else ""
+        rows.append(
+            (
+                f"└{'──' * depth} {one.inode}" if depth else str(one.inode),
+                owner + who,
+                str(len(one.pids)),
+                first,
+                _hosts(one),
+                _belongs(one, ranges),
+            )
+        )
+    return table(("namespace", "made by uid", "processes", "first", "host uids", "whose"), rows)
+
+
+def all_document(found: Sequence[Namespace], names: Mapping[int, str], facts: Facts) -> str:
+    """The same as a JSON document."""
+    from usernsplan.report.json_ import document  # noqa: PLC0415 - one of the two
+
+    accounts = {user.uid: _text(user.name) for user in reversed(facts.accounts.users)}
+    ranges = Ranges(facts)
+    by_inode = {namespace.inode: namespace for namespace in found}
+    return document(
+        "namespaces",
+        namespaces=[
+            {
+                **_namespace_fields(one, ranges, by_inode.get(one.parent or 0)),
+                "owner_name": accounts.get(one.owner) if one.owner is not None else None,
+                "depth": depth,
+                "name": _text(names[one.inode]) if one.inode in names else None,
+            }
+            for depth, one in _nested(found)
+        ],
+    )
+
+
+def _nested(found: Sequence[Namespace]) -> Iterator[tuple[int, Namespace]]:
+    """Each namespace after the one around it, and how deep it lies."""
+    known = {namespace.inode for namespace in found}
+    below: dict[int, list[Namespace]] = {}
+    for namespace in found:
+        below.setdefault(namespace.parent if namespace.parent in known and namespace.parent else 0, []).append(
+            namespace
+        )
+    waiting = [(0, namespace) for namespace in reversed(below.get(0, []))]
+    while waiting:
+        depth, namespace = waiting.pop()
+        yield depth, namespace
+        waiting += [(depth + 1, inner) for inner in reversed(below.get(namespace.inode, []))]
+
+
+def _hosts(namespace: Namespace) -> str:
+    if namespace.mapping is None:
+        return "no map" if namespace.pids else ""
+    ranges = namespace.mapping.uids.host_ranges()
+    more = f", and {len(ranges) - _FEW} more" if len(ranges) > _FEW else ""
+    return ", ".join(map(str, ranges[:_FEW])) + more
+
+
+def _belongs(namespace: Namespace, ranges: Ranges) -> str:
+    """Whose the ids of a namespace are, in a few words."""
+    if namespace.mapping is None:
+        return ""
+    told = dict.fromkeys(word for words in _words(namespace.mapping.uids, ranges, gids=False) for word in words)
+    few = list(told)[:_FEW]
+    return ", ".join(few) + (f", and {len(told) - _FEW} more" if len(told) > _FEW else "")
+
+
+def _words(ids: IdMap, ranges: Ranges, *, gids: bool) -> Iterator[list[str]]:
+    """Whose the host ids of each extent are."""
+    for extent, parts, free in ranges.shares(ids, gids=gids):
+        wide = [part for part in parts if not isinstance(part.holder, OfAccount | OfGroup)]
+        single = [part for part in parts if isinstance(part.holder, OfAccount | OfGroup)]
+        words = ["each id is the host's own"] if extent.container == extent.host and extent.count > 1 else []
+        words += [_share(extent, part) for part in wide[:_SHOWN]]
+        if len(wide) > _SHOWN:
+            words.append(f"and {len(wide) - _SHOWN} more")
+        if len(single) > _FEW:
+            words.append(f"{len(single)} {'groups' if gids else 'accounts'} of the host")
+        else:
+            words += [_share(extent, part) for part in single]
+        if free and not words:
+            words.append("given to nobody")
+        elif free and wide:
+            words.append(f"{', '.join(map(str, list(free)[:_FEW]))}: given to nobody")
+        yield words
+
+
+def _share(extent: Extent, part: Share) -> str:
+    """Whose a part of an extent is, and whether it is all of it."""
+    start, stop = getattr(part.holder, "span", (part.start, part.stop))
+    whole = part.start == extent.host and part.stop == extent.host + extent.count
+    of = "" if (start, stop) == (part.start, part.stop) else "a part of "
+    only = "" if whole else f"{IdRange(part.start, part.stop - part.start)}: "
+    return f"{only}{of}{line_of(part.holder)}"
+
+
+def _namespaces(line: Sequence[Namespace], ranges: Ranges, whose: Mapping[int, Answer]) -> Iterator[str]:
+    if not line:
+        yield "no user namespace of its own: its ids are the host's"
+    for depth, one in enumerate(line):
+        around = line[depth + 1] if depth + 1 < len(line) else None
+        who = "" if one.owner is None else f", made by uid {one.owner}: {_whose(whose[one.owner].uid, one.owner)}"
+        number = str(one.inode) if one.inode else "that cannot be looked at"
+        head = f"{'in the' if depth else 'the'} user namespace {number}{who}"
+        if one.mapping is None:
+            yield f"{head}\n  its maps are not written, or no process is left in it"
+            continue
+        rows = [
+            (kind, *row)
+            for kind, gids, ids in (("uids", False, one.mapping.uids), ("gids", True, one.mapping.gids))
+            for row in _extents(ids, around, ranges, gids=gids)
+        ]
+        headers = ("", "container ids", *(["in the one around it"] if around else []), "host ids", "whose")
+        yield f"{head}\n{table(headers, rows)}"
+
+
+def _extents(ids: IdMap, around: Namespace | None, ranges: Ranges, *, gids: bool) -> Iterator[tuple[str, ...]]:
+    for number, (extent, words) in enumerate(zip(ids, _words(ids, ranges, gids=gids), strict=True)):
+        if number == _SHOWN:
+            yield ("…", *([""] if around else []), f"and {len(ids) - _SHOWN} more", "(--json has them)")
+            return
+        between = [_between(extent, around, gids=gids)] if around else []
+        yield (str(extent.container_range), *between, str(extent.host_range), "\n".join(words))
+
+
+def _between(extent: Extent, around: Namespace, *, gids: bool) -> str:
+    """What the namespace around calls the ids of an extent."""
+    if around.mapping is None:
+        return "unknown"
+    parent = (around.mapping.gids if gids else around.mapping.uids).to_container(extent.host)
+    if parent is None:
+        return "not mapped"
+    return f"{parent}-{parent + extent.count - 1}" if extent.count > 1 else str(parent)
+
+
+def _namespace_fields(one: Namespace, ranges: Ranges, around: Namespace | None) -> dict[str, Any]:
+    maps: dict[str, Any] = {"uid_map": None, "gid_map": None}
+    if one.mapping:
+        maps = {
+            "uid_map": list(_extent_fields(one.mapping.uids, around, ranges, gids=False)),
+            "gid_map": list(_extent_fields(one.mapping.gids, around, ranges, gids=True)),
+        }
+    return {"inode": one.inode or None, "owner": one.owner, "parent": one.parent, "pids": list(one.pids), **maps}
+
+
+def _extent_fields(ids: IdMap, around: Namespace | None, ranges: Ranges, *, gids: bool) -> Iterator[dict[str, Any]]:
+    outer = around.mapping if around else None
+    for extent, parts, free in ranges.shares(ids, gids=gids):
+        yield {
+            "container": extent.container,
+            "parent": (outer.gids if gids else outer.uids).to_container(extent.host) if outer else None,
+            "host": extent.host,
+            "count": extent.count,
+            "belongs": [{"of": [p.start, p.stop - p.start], **_without_ids(fields(p.holder))} for p in parts],
+            "free": _ranges(free),
+        }
+
+
+def _without_ids(holder: dict[str, Any]) -> dict[str, Any]:
+    """A claim on a range: which container id it is, is no question here."""
+    return {name: value for name, value in holder.items() if name not in {"container_id", "container_name"}}
+
+
+def _id_fields(number: int, ids: IdMap | None, line: Sequence[Namespace], holders: Iterable[Holder]) -> dict[str, Any]:
+    inside = number if not line else ids.to_container(number) if ids else None
+    return {"id": number, "container_id": inside, "claims": [fields(one) for one in holders]}
+
+
+def _seen(
+    number: int, ids: IdMap | None, namespace: Namespace | None, whose: Mapping[int, Answer], kind: str
+) -> tuple[str, str, str]:
+    inside = ""
+    if namespace is not None:
+        container = ids.to_container(number) if ids else None
+        inside = "not mapped" if container is None else str(container)
+    return str(number), inside, _whose(whose[number].uid if kind == "uid" else whose[number].gid, number)
+
+
+def _whose(holders: Sequence[Holder], number: int) -> str:
+    """Who has an id, running namespaces aside: this is about one of them."""
+    return short([one for one in holders if not isinstance(one, OfNamespace)], number, None)
+
+
+def _four(ids: Ids) -> Iterator[tuple[str, int]]:
+    """The four ids of a process; one line where they are the same."""
+    if len(set(ids.all())) == 1:
+        yield "", ids.real
+    else:
+        for what, number in _named(ids):
+            yield f"{what.replace('_', ' ')} ", number
+
+
+def _named(ids: Ids) -> Iterator[tuple[str, int]]:
+    yield from (
+        ("real", ids.real),
+        ("effective", ids.effective),
+        ("saved", ids.saved),
+        ("file_system", ids.file_system),
+    )
+
+
+def _seccomp(status: Status) -> str:
+    if status.seccomp is None:
+        return "unknown"
+    many = f", {status.filters} of them" if status.seccomp == 2 and status.filters is not None else ""  # noqa: PLR2004
+    return _SECCOMP.get(status.seccomp, str(status.seccomp)) + many
+
+
+def _ranges(ids: IdSet) -> list[list[int]]:
+    return [[one.start, one.count] for one in ids]
+
+
+def _text(name: str) -> str:
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

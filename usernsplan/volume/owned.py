@@ -1,0 +1,289 @@
+"""Which ids an inode carries, and what in a tree carries some ids: owner, group, ACL entries, a capability's root.
+
+Nothing is changed, no symlink is followed, and no folder is looked at but below the tops that were named.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from usernsplan.errors import InvalidValueError, NotPermittedError, RefusedError, UsernsplanError, reason_of
+from usernsplan.host import files
+from usernsplan.ids import IdSet
+from usernsplan.model import Place
+from usernsplan.volume import decide, metadata, spots, walk
+from usernsplan.volume.folder import has_attributes, reason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from usernsplan.layout import Layout
+    from usernsplan.volume.metadata import Named
+
+_KINDS = {
+    stat.S_IFREG: "file",
+    stat.S_IFDIR: "folder",
+    stat.S_IFLNK: "symlink",
+    stat.S_IFCHR: "device",
+    stat.S_IFBLK: "device",
+    stat.S_IFIFO: "pipe",
+    stat.S_IFSOCK: "socket",
+}
+
+
+class Carried(NamedTuple):
+    """The ids of one inode. ``rootid`` is whose root its capability is for (0: the host's); None where it has none."""
+
+    uid: int
+    gid: int
+    acl: tuple[Named, ...] = ()
+    default_acl: tuple[Named, ...] = ()
+    rootid: int | None = None
+
+
+def carried(path: str, seen: os.stat_result | None = None) -> Carried:
+    """The ids of what lies at ``path``, of a symlink itself; ``seen`` is its lstat.
+
+    Raises OSError, and InvalidValueError for an attribute of an unknown form.
+    """
+    seen = seen or os.lstat(path)
+    if not has_attributes(path):
+        return Carried(seen.st_uid, seen.st_gid)
+    names = metadata.CARRIED.intersection(os.listxattr(path, follow_symlinks=False))
+    raw = {name: os.getxattr(path, name, follow_symlinks=False) for name in names}
+    try:
+        return Carried(
+            seen.st_uid,
+            seen.st_gid,
+            metadata.named(raw[metadata.ACL_ACCESS]) if metadata.ACL_ACCESS in raw else (),
+            metadata.named(raw[metadata.ACL_DEFAULT]) if metadata.ACL_DEFAULT in raw else (),
+            metadata.capability_rootid(raw[metadata.CAPABILITY]) if metadata.CAPABILITY in raw else None,
+        )
+    except InvalidValueError as error:
+        raise InvalidValueError(f"{path}: {error}") from error
+
+
+def of_path(layout: Layout, path: str) -> tuple[str, Carried]:
+    """What lies at a PATH that was typed, and its ids. With another root, PATH is a name below it, as for fix-volume.
+
+    Raises InvalidValueError where there is nothing, or it lies outside of the root; NotPermittedError.
+    """
+    if "\0" in path or not path:
+        raise InvalidValueError(f"{path!r} is no path")
+    shown = decide.printable(path)
+    try:
+        place = spots.placed_at(layout, path)
+        if not layout.is_host:
+            name = spots.below(layout, place)
+            if name is None:
+                raise InvalidValueError(f"{shown} is not below --root {layout.root}")
+            place = files.real(layout, name)
+        seen = os.lstat(place)
+        return kind_of(seen), carried(place, seen)
+    except PermissionError as error:
+        raise NotPermittedError(f"{shown}: {reason_of(error)}") from error
+    except OSError as error:
+        raise InvalidValueError(f"{shown}: {reason_of(error)}") from error
+
+
+def kind_of(seen: os.stat_result) -> str:
+    """What an inode is, in a word or two."""
+    return _KINDS.get(stat.S_IFMT(seen.st_mode), "file")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The ids that are looked for, as uids and as gids."""
+
+    uids: IdSet
+    gids: IdSet
+
+    def of(self, one: Carried) -> Iterator[tuple[str, int]]:
+        """Which of them an inode carries, and as what (see ROLES)."""
+        if one.uid in self.uids:
+            yield "owner", one.uid
+        if one.gid in self.gids:
+            yield "group", one.gid
+        for entry in (*one.acl, *one.default_acl):
+            if entry.id in (self.uids if entry.kind == "user" else self.gids):
+                yield f"ACL {entry.kind}", entry.id
+        if one.rootid is not None and one.rootid in self.uids:
+            yield "capability", one.rootid
+
+
+# What an id can be to an inode. All but "group" and "ACL group" are uids.
+ROLES = ("owner", "group", "ACL user", "ACL group", "capability")
+
+
+class Hit(NamedTuple):
+    """One name of an inode that carries some of the ids; ``roles`` says as what each: see ROLES."""
+
+    path: str
+    carried: Carried
+    roles: tuple[tuple[str, int], ...]
+
+
+@dataclass(slots=True)
+class Count:
+    """How many names carry ids that were looked for, by what the id is to them (see ROLES) and by id.
+
+    ``entries`` is how many names carry at least one, ``example`` one of them ("" for none); ``missed`` are the places
+    that could not be looked at.
+    """
+
+    entries: int = 0
+    example: str = ""
+    by_role: dict[str, Counter[int]] = field(default_factory=lambda: {role: Counter() for role in ROLES})
+    missed: list[Place] = field(default_factory=list)
+
+    def add(self, hit: Hit) -> None:
+        """Count one more name."""
+        self.entries += 1
+        self.example = self.example or hit.path
+        for role, number in set(hit.roles):
+            self.by_role[role][number] += 1
+
+    def ids(self) -> IdSet:
+        """Every id that was found, in whatever role."""
+        return IdSet.clipped((number, number + 1) for found in self.by_role.values() for number in found)
+
+
+def count(dirs: Iterable[str], ids: IdSet, *, cross_mounts: bool = False) -> Count:
+    """Count what in these folders carries some of ``ids``, as uids or gids.
+
+    ``dirs`` are paths of this machine, as they are opened here; a folder in another one is counted twice. Mounts below
+    them are left out unless ``cross_mounts``. To tell which of several ranges files still carry, ask for their union
+    and look for each in ``ids()``. What cannot be looked at is in ``missed``; nothing is raised for it.
+    """
+    found = Count()
+    for path in dirs:
+        with _missing(path, found.missed.append):
+            for hit in find(path, path, Wanted(ids, ids), cross_mounts=cross_mounts, miss=found.missed.append):
+                found.add(hit)
+    return found
+
+
+@contextmanager
+def _missing(path: str, miss: Callable[[Place], object]) -> Iterator[None]:
+    try:
+        yield
+    except UsernsplanError as error:
+        miss(Place(path, str(error)))
+
+
+def top_of(layout: Layout, path: str) -> str:
+    """Where a DIR that was typed lies. Raises InvalidValueError and RefusedError as fix-volume does."""
+    return spots.spot(layout, path).path
+
+
+def find(
+    top: str, shown: str, wanted: Wanted, *, cross_mounts: bool = False, miss: Callable[[Place], object]
+) -> Iterator[Hit]:
+    """Everything in the folder ``top``, itself too, that carries some of the ids; paths begin with ``shown``.
+
+    Each name of an inode is told. ``miss`` is called with what cannot be looked at; what goes away meanwhile is not
+    missed. Raises InvalidValueError where there is no folder, RefusedError for a symlink.
+    """
+    if os.path.islink(top):
+        raise RefusedError(
+            f"{decide.printable(shown)} is a symlink", hint="name the folder that it leads to, if you mean it"
+        )
+    if not os.path.isdir(top):
+        raise InvalidValueError(f"{decide.printable(shown)} is not a folder")
+    try:
+        volume = walk.volume(os.path.realpath(top), cross_mounts=cross_mounts)
+    except OSError as error:
+        raise UsernsplanError(f"{decide.printable(shown)}: {reason(error)}") from error
+    try:
+        home = os.open(".", os.O_PATH | os.O_CLOEXEC)
+        try:
+            yield from _Search(volume, shown.rstrip("/"), wanted, miss, home).hits()
+        finally:
+            os.close(home)
+    finally:
+        os.close(volume.top)
+
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """One walk through one tree; ``home`` is the folder that this process stands in, and returns to."""
+
+    volume: walk.Volume
+    shown: str
+    wanted: Wanted
+    miss: Callable[[Place], object]
+    home: int
+
+    def hits(self) -> Iterator[Hit]:
+        # Names of folders that wait, below which parts: as many as the folders above have, however large the tree is.
+        waiting: list[tuple[tuple[str, ...], list[str]]] = [((), [""])]
+        while waiting:
+            above, names = waiting[-1]
+            name = names.pop()
+            if not names:
+                waiting.pop()
+            parts = (*above, name) if name else above
+            path = "/".join((self.shown, *parts))
+            folders: list[str] = []
+            try:
+                pinned = walk.folder(self.volume, parts)
+                try:
+                    if not parts:
+                        yield from self._carrying(path or "/", f"/proc/self/fd/{pinned}/.", os.fstat(pinned))
+                    yield from self._inside(parts, path, pinned, folders)
+                finally:
+                    os.close(pinned)
+            except OSError as error:
+                if error.errno not in walk.GONE | {errno.EXDEV}:
+                    self.miss(Place(path or "/", reason(error)))
+            if folders:
+                waiting.append((parts, folders))
+
+    def _inside(self, parts: tuple[str, ...], path: str, pinned: int, folders: list[str]) -> Iterator[Hit]:
+        """What lies in one pinned folder; its sub-folders are noted in ``folders``."""
+        mounted = frozenset[str]() if self.volume.cross_mounts else self.volume.mounts.names.get(parts, frozenset())
+        for names in walk.names(pinned, os.fstat(pinned).st_size):
+            # Names are looked up fastest from where they are; nobody else is to find this process there.
+            os.fchdir(pinned)
+            try:
+                hits = self._looked_at(
+                    [name for name in names if name not in mounted] if mounted else names, path, folders
+                )
+            finally:
+                os.fchdir(self.home)
+            yield from hits
+
+    def _looked_at(self, names: list[str], path: str, folders: list[str]) -> list[Hit]:
+        """What entries of the current folder carry."""
+        uids, gids = self.wanted.uids, self.wanted.gids
+        hits: list[Hit] = []
+        for name in names:
+            try:
+                seen = os.lstat(name)
+                kind = stat.S_IFMT(seen.st_mode)
+                if kind == stat.S_IFDIR:
+                    folders.append(name)
+                # Most carry none of them and have no attributes: that is to be quick.
+                if not (seen.st_uid in uids or seen.st_gid in gids or (kind != stat.S_IFLNK and has_attributes(name))):
+                    continue
+                hits += self._carrying(f"{path}/{name}", name, seen)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                self.miss(Place(f"{path}/{name}", reason(error)))
+        return hits
+
+    def _carrying(self, path: str, place: str, seen: os.stat_result) -> Iterator[Hit]:
+        try:
+            one = carried(place, seen)
+        except InvalidValueError as error:
+            self.miss(Place(path, str(error).removeprefix(f"{place}: ")))
+            return
+        if roles := tuple(self.wanted.of(one)):
+            yield Hit(path, one, roles)

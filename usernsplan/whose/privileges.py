@@ -1,0 +1,253 @@
+"""What the state of a process means, in sentences that hold on the kernel: each rule names where it is written.
+
+"The host" is whoever looks: the user namespace of this process.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from usernsplan.formats.proc_status import CAPABILITIES
+from usernsplan.ids import OVERFLOW_ID
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
+    from usernsplan.formats.proc_status import Status
+    from usernsplan.model import Namespace
+    from usernsplan.whose.ids import Answer, Facts
+
+# What Docker and its kin give a container that asks for nothing.
+DEFAULT = frozenset(
+    {
+        *("chown", "dac_override", "fowner", "fsetid", "kill", "setgid", "setuid", "setpcap", "net_bind_service"),
+        *("net_raw", "sys_chroot", "mknod", "audit_write", "setfcap"),
+    }
+)
+
+_LITTLE = 8
+
+
+class Sentence(NamedTuple):
+    """One thing that follows; ``code`` is for programs and stays, ``unusual`` for what people should look at.
+
+    ``capabilities`` are those that it is about.
+    """
+
+    code: str
+    text: str
+    unusual: bool = False
+    capabilities: tuple[str, ...] = ()
+
+
+class Process(NamedTuple):
+    """One process: its namespace and those around it (none where it has the host's), what is known of their ids.
+
+    ``whose`` has an answer for each of its own ids.
+    """
+
+    pid: int
+    status: Status
+    line: tuple[Namespace, ...]
+    facts: Facts
+    whose: Mapping[int, Answer]
+
+    @property
+    def namespace(self) -> Namespace | None:
+        """Its own."""
+        return self.line[0] if self.line else None
+
+
+def sentences(status: Status, namespace: Namespace | None) -> tuple[Sentence, ...]:
+    """What the state of a process means; ``namespace`` is its own, None where it is the host's."""
+    root = _Root(status, namespace)
+    return tuple(
+        sentence
+        for rule in (_identity, _reach, _regain, _kept, _switches, _groups, _seccomp)
+        for sentence in rule(status, namespace, root)
+    )
+
+
+class _Root:
+    """Who is root for a process: the host id of its namespace's uid 0, None where that is not mapped."""
+
+    def __init__(self, status: Status, namespace: Namespace | None) -> None:
+        if namespace is None:
+            self.uid: int | None = 0
+        else:
+            self.uid = namespace.mapping.uids.to_host(0) if namespace.mapping else None
+        # execve(2) looks at these two.
+        self.is_now = self.uid is not None and self.uid in {status.uids.real, status.uids.effective}
+        self.is_saved = not self.is_now and self.uid is not None and self.uid == status.uids.saved
+
+
+def listed(names: Collection[str]) -> str:
+    """A set of capabilities in words."""
+    if not names:
+        return "none"
+    if set(names) >= set(CAPABILITIES):
+        return f"all {len(names)}"
+    if set(names) == DEFAULT:
+        return f"the {len(DEFAULT)} that Docker gives by default"
+    missing = [name for name in CAPABILITIES if name not in names]
+    return f"all but {_named(missing)}" if _nearly_all(names) else _named(names)
+
+
+def _nearly_all(names: Collection[str]) -> bool:
+    """Tell whether a set is that of a root whom somebody took a little from, and not one that was given."""
+    return len(set(CAPABILITIES) - set(names)) <= _LITTLE
+
+
+def _named(names: Iterable[str]) -> str:
+    return ", ".join(names)
+
+
+def _identity(status: Status, namespace: Namespace | None, root: _Root) -> Iterator[Sentence]:
+    """user_namespaces(7): who a process is outside of its namespace."""
+    uid = status.uids.effective
+    if namespace is None:
+        if root.is_now:
+            text = "it is root of the host: no user namespace lies between"
+            yield Sentence("host-root", text)
+        return
+    if namespace.owner is not None:
+        yield Sentence(
+            "owner",
+            f"host uid {namespace.owner} made its namespace, and has every capability in it from outside",
+        )
+    if namespace.mapping is None:
+        text = f"the maps of its namespace are not written: it sees every id as {OVERFLOW_ID}"
+        yield Sentence("no-map", text, unusual=True)
+        return
+    if root.uid == 0:
+        text = "root of its namespace is uid 0 of the host: files and sockets of root are its own"
+        yield Sentence("identity-root", text, unusual=True)
+    elif root.is_now:
+        yield Sentence("root-inside", f"it is root in its own user namespace; to the host it is uid {uid}, and no root")
+    lost = [
+        number for number in dict.fromkeys(status.uids.all()) if namespace.mapping.uids.to_container(number) is None
+    ]
+    for number in lost:
+        text = f"the map lacks its uid {number}: it sees itself as {OVERFLOW_ID}, and is {number} all the same"
+        yield Sentence("unmapped-uid", text, unusual=True)
+
+
+def _reach(status: Status, namespace: Namespace | None, root: _Root) -> Iterator[Sentence]:
+    """capabilities(7) and user_namespaces(7): what its capabilities are good for now."""
+    have = status.capabilities
+    if namespace is not None and have.permitted:
+        text = (
+            f"its capabilities ({listed(have.permitted)}) count for what its own user namespace owns, and for nothing "
+            "of the host's"
+        )
+        yield Sentence("namespaced", text, capabilities=have.permitted)
+    elif have.permitted:
+        text = f"its capabilities ({listed(have.permitted)}) count on the whole host"
+        yield Sentence("host-capabilities", text, capabilities=have.permitted)
+    elif not root.is_now:
+        yield Sentence("no-capabilities", "it has no capability now")
+    else:
+        yield Sentence("powerless-root", "it is root without a capability: it has what root's uid owns, no more")
+    beyond = tuple(name for name in have.permitted if name not in DEFAULT)
+    if beyond and not _nearly_all(have.permitted):
+        text = f"beyond what Docker gives by default: {listed(beyond)}"
+        yield Sentence("beyond-default", text, unusual=True, capabilities=beyond)
+
+
+def _regain(status: Status, namespace: Namespace | None, root: _Root) -> Iterator[Sentence]:
+    """capabilities(7), "Transformation of capabilities during execve()", and no_new_privs(7): what it can get back."""
+    have = status.capabilities
+    if status.no_new_privs:
+        yield Sentence(
+            "no-new-privs",
+            "no_new_privs is set: set-user-ID and set-group-ID bits and file capabilities give it and its children "
+            "nothing, and it cannot be taken back",
+        )
+        return
+    # Root, and whoever a setuid-root binary makes root, gets the bounding set and what is inheritable.
+    gain = tuple(name for name in _ordered((*have.bounding, *have.inheritable)) if name not in have.permitted)
+    if root.is_now and gain:
+        text = f"as root, every program that it runs has these capabilities again: {listed(gain)}"
+        yield Sentence("regain-as-root", text, capabilities=gain)
+    elif gain and root.uid is not None:
+        where = f"of its namespace's root (host uid {root.uid})" if namespace else "of root"
+        text = (
+            "its bounding set is not empty and no_new_privs is not set: through a setuid binary "
+            f"{where} it can regain these capabilities: {listed(gain)}"
+        )
+        yield Sentence("regain-by-setuid", text, unusual=True, capabilities=gain)
+    elif root.uid is None and (allowed := tuple(name for name in gain if name in have.bounding)):
+        text = f"its namespace has no root to become; a file's capabilities can give it {listed(allowed)}"
+        yield Sentence("regain-by-file", text, capabilities=allowed)
+    elif not have.bounding and not root.is_now:
+        text = "its bounding set is empty: no setuid binary gives it a capability"
+        if namespace is None:
+            text += ", though one of root's still makes it uid 0, who owns root's files"
+        yield Sentence("nothing-to-regain", text)
+
+
+def _kept(status: Status, _namespace: Namespace | None, _root: _Root) -> Iterator[Sentence]:
+    """capabilities(7): the ambient and the inheritable set."""
+    have = status.capabilities
+    if have.ambient:
+        text = f"ambient: {_named(have.ambient)}: every program that it runs keeps these, also with no_new_privs"
+        yield Sentence("ambient", text, unusual=True, capabilities=have.ambient)
+    only = tuple(name for name in have.inheritable if name not in have.ambient)
+    if only:
+        text = f"inheritable: {listed(only)}: by themselves they give nothing, to a file that asks for them they do"
+        yield Sentence("inheritable", text, unusual=True, capabilities=only)
+
+
+def _switches(status: Status, namespace: Namespace | None, root: _Root) -> Iterator[Sentence]:
+    """credentials(7): who it can become without any capability, and with one."""
+    uids = status.uids
+    if root.is_saved:
+        yield Sentence("saved-root", "its saved uid is root's: it can be root again at any time", unusual=True)
+    elif len({uids.real, uids.effective, uids.saved}) > 1:
+        others = sorted({uids.real, uids.saved} - {uids.effective})
+        text = f"it can also become uid {' or '.join(map(str, others))}: its real or saved one"
+        yield Sentence("other-uid", text, unusual=True)
+    if uids.file_system != uids.effective:
+        text = f"it opens files as uid {uids.file_system}, and not as its effective uid {uids.effective}"
+        yield Sentence("file-system-uid", text, unusual=True)
+    if "setuid" in status.capabilities.effective:
+        whom = "of the host" if namespace is None else "that its map has"
+        yield Sentence("setuid", f"with setuid it can become every uid {whom}")
+
+
+def _groups(status: Status, namespace: Namespace | None, _root: _Root) -> Iterator[Sentence]:
+    """user_namespaces(7): file permissions go by the host's groups, whatever a process sees of them."""
+    mapping = namespace.mapping if namespace else None
+    if namespace is None:
+        if 0 in {*status.groups, status.gids.effective} and 0 not in status.uids.all():
+            yield Sentence("root-group", "it is in the group 0, root's, of the host", unusual=True)
+    elif mapping is not None:
+        lost = [g for g in dict.fromkeys((*status.gids.all(), *status.groups)) if mapping.gids.to_container(g) is None]
+        if lost:
+            text = (
+                f"it is in host groups that its map lacks ({_few(lost)}): it sees them as {OVERFLOW_ID}, and opens "
+                "what they may open"
+            )
+            yield Sentence("unmapped-group", text, unusual=True)
+
+
+def _seccomp(status: Status, _namespace: Namespace | None, _root: _Root) -> Iterator[Sentence]:
+    """seccomp(2)."""
+    if status.seccomp == 0:
+        yield Sentence("no-seccomp", "no seccomp filter: every system call of the kernel is open to it")
+    elif status.seccomp == 1:
+        yield Sentence("strict-seccomp", "seccomp is strict: read, write, _exit and sigreturn are all it may call")
+    elif status.seccomp is not None:
+        number = "" if status.filters is None else f"{status.filters} "
+        word = "filters say" if status.filters != 1 else "filter says"
+        yield Sentence("seccomp", f"{number}seccomp {word} which system calls it may make; which, cannot be seen")
+
+
+def _ordered(names: Iterable[str]) -> list[str]:
+    found = set(names)
+    return [name for name in CAPABILITIES if name in found] + sorted(found - set(CAPABILITIES))
+
+
+def _few(numbers: Sequence[int], shown: int = 8) -> str:
+    more = f" and {len(numbers) - shown} more" if len(numbers) > shown else ""
+    return ", ".join(map(str, numbers[:shown])) + more

@@ -134,6 +134,12 @@ class IdSet:
                 yield IdRange(base, count)
                 base += -(-count // align) * align
 
+    def how_many(self, count: int, align: int = 1) -> int:
+        """How many ranges ``fits`` would yield, worked out without making them."""
+        step = -(-count // align) * align
+        rooms = (stop + -start // align * align - count for start, stop in self._spans)
+        return sum(room // step + 1 for room in rooms if room >= 0)
+
     def first_fit(self, count: int, align: int = 1) -> IdRange | None:
         """The lowest range of ``count`` ids with an aligned start, or None where none fits."""
         return next(self.fits(count, align), None)

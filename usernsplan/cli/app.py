@@ -13,6 +13,8 @@ COMMANDS = {
     "list": ("show", "list_"),
     "show": ("show", "show"),
     "history": ("show", "history"),
+    "map": ("map_", "map_"),
+    "capacity": ("capacity", "capacity"),
     "render": ("render", "render"),
     "whois": ("whois", "whois"),
     "inspect": ("inspect", "inspect"),

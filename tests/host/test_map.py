@@ -1,0 +1,239 @@
+"""The commands map and capacity on a root of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from tests.command import files_of, json_of, usernsplan
+
+SVG = "{http://www.w3.org/2000/svg}"
+ESCAPE = "\x1b"
+# An owner as only a hostile hand writes it: markup, quotes, a bell, a terminal's escape, a text that runs backwards.
+HOSTILE = "</script><script>alert(1)</script>\"'&\x07\x1b[31m\u202egnp"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Three containers, two users, and one whose line lies over a container's."""
+    root = tmp_path / "host"
+    (root / "etc").mkdir(parents=True)
+    (root / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\nalice:x:1000:1000::/home/alice:/bin/sh\n")
+    (root / "etc/group").write_text("root:x:0:\nalice:x:1000:\ntty:x:5:\n")
+    for name in ("subuid", "subgid"):
+        (root / "etc" / name).write_text("alice:100000:65536\nbob:165536:65536\n")
+    usernsplan("allocate", "--strategy", "per-container", "web", "db", "cache", "--root", root)
+    return root
+
+
+def clash(root: Path) -> None:
+    with open(root / "etc/subuid", "a") as file:
+        file.write("mallory:600000:10\n")
+
+
+def drawn(root: Path, *words: str | Path, env: dict[str, str] | None = None) -> str:
+    return usernsplan("map", "--root", root, *words, env=env).stdout
+
+
+def test_the_picture_of_a_terminal_shows_who_is_where(root: Path) -> None:
+    shown = drawn(root, "--width", "80", env={"PYTHONIOENCODING": "utf-8"})
+    assert max(map(len, shown.splitlines())) <= 80
+    assert ESCAPE not in shown
+    [bar] = [line for line in shown.splitlines() if "web" in line and "│" in line]
+    # Three of equal size in four slots: what is left of the region is the room behind them.
+    assert re.fullmatch(r"    │█web█+▓db▓+█cache█+[─_]+│", bar)
+    assert bar.index("db") - bar.index("web") == pytest.approx(74 / 4, abs=1)
+    assert "524288-589823         allocation web" in shown
+    assert "3 allocations" in shown
+    assert "conflict" not in shown
+    assert "room for     9,145 more of 65,536 ids (per-container)" in shown
+
+
+def test_a_conflict_is_marked_by_a_character_and_told(root: Path) -> None:
+    clash(root)
+    shown = drawn(root, "--width", "80")
+    assert "1 conflict: different owners for the same ids" in shown
+    assert "600000-600009 as uids: allocation 'db' and line of others 'mallory'" in shown
+    bars = {
+        line[:4].strip(): line for line in shown.splitlines() if "web" in line and line[:4].strip() in {"uid", "gid"}
+    }
+    assert "!" in bars["uid"]
+    assert "!" not in bars["gid"]
+
+
+def test_without_utf_8_the_picture_is_ascii(root: Path) -> None:
+    env = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    shown = drawn(root, "--width", "80", env=env)
+    assert shown.isascii()
+    assert "\\u" not in shown
+    assert re.search(r"\|#web#+%db%+#cache#+", shown)
+
+
+@pytest.mark.parametrize("width", ["1", "40", "61", "200", "1000"])
+def test_any_width_will_do(root: Path, width: str) -> None:
+    clash(root)
+    lines = drawn(root, "--width", width, env={"PYTHONIOENCODING": "utf-8"}).splitlines()
+    assert {len(line) for line in lines if line.endswith("│")} == {max(int(width), 40)}
+
+
+def test_columns_of_the_terminal_are_asked_for(root: Path) -> None:
+    lines = drawn(root, env={"COLUMNS": "57", "PYTHONIOENCODING": "utf-8"}).splitlines()
+    assert {len(line) for line in lines if line.endswith("│")} == {57}
+
+
+def test_a_picture_is_whole_well_formed_and_the_same_each_time(root: Path, tmp_path: Path) -> None:
+    clash(root)
+    svg, html = tmp_path / "ids.svg", tmp_path / "ids.html"
+    before = files_of(root)
+    done = usernsplan("map", "--root", root, "--svg", svg, "--html", html)
+    assert done.stdout == ""
+    assert done.stderr.splitlines() == [f"note: written: {svg}", f"note: written: {html}"]
+    assert files_of(root) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["host", "ids.html", "ids.svg"]
+    assert drawn(root, "--svg", "-") == svg.read_text()
+    assert drawn(root, "--html", "-").strip() == html.read_text().strip()
+    picture = ET.fromstring(svg.read_text())  # noqa: S314 - our own output
+    titles = [element.text or "" for element in picture.iter(f"{SVG}title")]
+    assert any(title.startswith("allocation web\n524288-589823 (65,536 ids)") for title in titles)
+    assert any("600000-600009 as uids: allocation 'db' and line of others 'mallory'" in title for title in titles)
+    assert not list(picture.iter(f"{SVG}script"))
+    for text in (svg.read_text(), html.read_text()):
+        assert {where[:1] for where in re.findall(r'(?i)(?:src|href)\s*=\s*"?(.)', text)} <= {"#"}
+        assert {where[:1] for where in re.findall(r"(?i)url\((.)", text)} == {"#"}
+        assert "@import" not in text
+
+
+def test_hostile_names_are_text_everywhere(root: Path) -> None:
+    with open(root / "etc/subuid", "a") as file:
+        file.write(f"{HOSTILE}:600000:10\n")
+    with open(root / "etc/passwd", "ab") as raw:
+        raw.write(b"<b>\xff\x1b:x:589900:1000::/:/bin/sh\n")
+    svg = drawn(root, "--svg", "-")
+    html = drawn(root, "--html", "-")
+    ET.fromstring(svg)  # noqa: S314 - our own output
+    for text in (svg, html, drawn(root, "--width", "80")):
+        assert not set(text) & {ESCAPE, "\x07", "\u202e", "\udcff"}
+    for text in (svg, html):
+        assert "alert(1)</script>" not in text
+        assert "&lt;script&gt;alert(1)" in text
+        assert "<b>" not in text
+    assert html.count("<script>") == 1 == html.count("</script>")
+    [owner] = [s["label"] for s in json_of("map", "--root", root)["segments"] if s["start"] == 600000]
+    assert owner == HOSTILE
+
+
+def test_the_document_has_exact_numbers(root: Path) -> None:
+    clash(root)
+    document = json_of("map", "--root", root)
+    assert document["kind"] == "map"
+    segments = document["segments"]
+    [db] = [s for s in segments if s["label"] == "db"]
+    assert (db["start"], db["count"], db["kind"], db["uid"], db["gid"]) == (589824, 65536, "allocation", True, True)
+    assert db["owners"] == ["usernsplan-db"]
+    assert db["conflict"] is True
+    [conflict] = document["conflicts"]
+    assert [segments[n]["label"] for n in conflict["segments"]] == ["db", "mallory"]
+    assert (conflict["start"], conflict["count"], conflict["uid"], conflict["gid"]) == (600000, 10, True, False)
+    assert [s["label"] for s in segments if s["conflict"]] == ["db", "mallory"]
+
+
+def test_a_document_and_a_picture_at_once_but_one_standard_output(root: Path, tmp_path: Path) -> None:
+    json_of("map", "--root", root, "--svg", tmp_path / "a.svg")
+    assert (tmp_path / "a.svg").exists()
+    for words in (("--svg", "-", "--html", "-"), ("--svg", "-", "--json"), ("--html", "-", "--json")):
+        assert "standard output" in usernsplan("map", "--root", root, *words, status=2).stderr
+
+
+def test_a_file_is_replaced_whole_and_keeps_its_mode(root: Path, tmp_path: Path) -> None:
+    target, link = tmp_path / "ids.svg", tmp_path / "link.svg"
+    target.write_text("old")
+    target.chmod(0o640)
+    link.symlink_to(target)
+    usernsplan("map", "--root", root, "--svg", link)
+    assert link.is_symlink()
+    assert target.read_text().startswith("<svg")
+    assert stat.S_IMODE(target.stat().st_mode) == 0o640
+    usernsplan("map", "--root", root, "--svg", "/dev/null")
+    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+
+
+def test_what_the_system_refuses_is_said(root: Path, tmp_path: Path) -> None:
+    assert "is a directory" in usernsplan("map", "--root", root, "--svg", tmp_path, status=1).stderr
+    assert "no such file" in usernsplan("map", "--root", root, "--svg", tmp_path / "no/x.svg", status=1).stderr
+    assert "no space left" in usernsplan("map", "--root", root, "--html", "/dev/full", status=1).stderr
+    assert "/proc/1/x.svg: " in usernsplan("map", "--root", root, "--svg", "/proc/1/x.svg", status=1).stderr
+
+
+def test_an_empty_host_has_a_picture_too(tmp_path: Path) -> None:
+    shown = drawn(tmp_path / "nothing", "--width", "60")
+    assert "room for     9,148 more of 65,536 ids (per-container)" in shown
+    assert "gives no ids to new users on this host" in shown
+    ET.fromstring(drawn(tmp_path / "nothing", "--svg", "-"))  # noqa: S314 - our own output
+
+
+def test_thousands_are_counted_not_listed(tmp_path: Path) -> None:
+    root = tmp_path / "host"
+    usernsplan("allocate", "--strategy", "per-container", *(f"c{n}" for n in range(3000)), "--root", root)
+    shown = drawn(root, "--width", "80", env={"PYTHONIOENCODING": "utf-8"})
+    assert len(shown.splitlines()) < 50
+    assert "… 2,988 more, 1310720-…" in shown
+    usernsplan("map", "--root", root, "--svg", tmp_path / "a.svg", "--html", tmp_path / "a.html")
+    assert (tmp_path / "a.html").stat().st_size < 2_000_000
+    assert (tmp_path / "a.svg").stat().st_size < 1_000_000
+    assert (tmp_path / "a.html").read_text().count('<tr data-k="allocation"') == 3000
+
+
+def test_capacity_counts_what_is_left(root: Path) -> None:
+    usernsplan("release", "db", "--root", root)
+    shown = usernsplan("capacity", "--root", root).stdout
+    # 599575713 ids from 524288 to 600100000; 9148 whole slots, of which three are taken or kept back.
+    assert "used         196,608 ids, under 0.1 %" in shown
+    assert "free         599,379,105 ids" in shown
+    assert "room for     9,145 more of 65,536 ids (per-container)" in shown
+    assert "quarantine   65,536 ids; 'release --forget' makes room for 1 more" in shown
+    document = json_of("capacity", "--root", root)
+    assert (document["kind"], document["more"], document["more_after_forget"]) == ("capacity", 9145, 9146)
+    assert document["pool"] == [524288, 599575713]
+    assert document["gaps"] == [[720896, 599379105]]
+    # useradd sees no quarantine: 4 from 231072 to 524287, 1 at 589824, 9145 from 720896 to 600100000.
+    assert document["useradd"]["more_users"] == 4 + 1 + 9145
+
+
+@pytest.mark.parametrize(
+    ("words", "more"),
+    [
+        # from 720896 on every second slot, and 65537 ids still fit into the last one and what is behind it
+        (("--size", "65537"), 4573),
+        (("--size", "1", "--pool", "720896-851967"), 2),
+        (("--size", "599379106"), 0),
+        (("--pool", "524288-720895"), 0),
+    ],
+)
+def test_capacity_of_another_size_or_pool(root: Path, words: tuple[str, ...], more: int) -> None:
+    assert json_of("capacity", "--root", root, *words)["more"] == more
+
+
+def test_capacity_of_a_host_of_blocks_is_in_its_blocks(tmp_path: Path) -> None:
+    usernsplan("allocate", "--strategy", "single-uid", "app", "--block", "1000", "--root", tmp_path)
+    document = json_of("capacity", "--root", tmp_path)
+    assert (document["strategy"], document["size"], document["more"]) == ("single-uid", 1000, 999_999)
+    assert document["pool"] == [1_000_000_000, 1_000_000_000]
+
+
+@pytest.mark.parametrize("words", [("--size", "0"), ("--size", "-5"), ("--size", "4294967296"), ("--pool", "x")])
+def test_capacity_of_what_cannot_be_is_wrong_usage(root: Path, words: tuple[str, ...]) -> None:
+    usernsplan("capacity", "--root", root, *words, status=2)
+
+
+def test_a_login_defs_without_a_pool_is_an_error_of_capacity_and_a_note_of_map(root: Path) -> None:
+    (root / "etc/login.defs").write_text("SUB_UID_MIN 9\nSUB_UID_MAX 8\n")
+    assert "SUB_UID_MIN 9 lies above" in usernsplan("capacity", "--root", root, status=1).stderr
+    assert "pool         none: " in drawn(root, "--width", "80")
+    assert json_of("map", "--root", root)["capacity"] is None
+    assert json.loads(usernsplan("capacity", "--root", root, "--pool", "524288-720895", "--json").stdout)["more"] == 0

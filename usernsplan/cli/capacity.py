@@ -1,0 +1,44 @@
+"""The command capacity."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+
+from usernsplan.cli.options import Json, Root, id_range, note_interrupted, write_result
+from usernsplan.host import read
+from usernsplan.host.files import layout_at
+from usernsplan.ledger import open_ledger
+from usernsplan.space import Space, useradd, usual
+from usernsplan.space import capacity as figures
+
+
+def capacity(
+    size: Annotated[
+        Optional[int], typer.Option(help="Ids of a range (65536; the host's blocks of single-uid).")
+    ] = None,
+    pool: Annotated[Optional[str], typer.Option(metavar="FIRST-LAST", help="Look at these ids.")] = None,
+    root: Root = "/",
+    json: Json = False,
+) -> None:
+    """Count what is left: used and free ids, the largest gap, room for how many more, when useradd runs out.
+
+    \b
+    Examples:
+      usernsplan capacity
+      usernsplan capacity --size 1000000
+      usernsplan capacity --json
+    """
+    layout = layout_at(root)
+    state = read.state(layout, open_ledger(layout))
+    found = Space((), (), figures(state, usual(state, size), id_range(pool)), useradd(state))
+    if json:
+        from usernsplan.report import map_json  # noqa: PLC0415 - one of the two
+
+        write_result(map_json.capacity(found))
+    else:
+        from usernsplan.report import capacity as report  # noqa: PLC0415
+
+        write_result(report.text(found))
+    note_interrupted(state.ledger)

@@ -1,0 +1,88 @@
+"""The command map."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from typing import Annotated, Optional
+
+import typer
+
+from usernsplan.cli.options import Json, Root, colours, note, note_interrupted, write_result
+from usernsplan.errors import InvalidValueError
+from usernsplan.host import read
+from usernsplan.host.files import layout_at
+from usernsplan.ledger import open_ledger
+from usernsplan.report.text import shown_path
+from usernsplan.space import Space, space
+
+_STDOUT = "-"
+
+
+def map_(
+    svg: Annotated[Optional[str], typer.Option(metavar="FILE", help="Write the picture as SVG; - is stdout.")] = None,
+    html: Annotated[
+        Optional[str], typer.Option(metavar="FILE", help="Write a page to zoom in, with a table; - is stdout.")
+    ] = None,
+    width: Annotated[
+        Optional[int], typer.Option(metavar="N", min=1, max=10000, help="Columns to draw in (the terminal's).")
+    ] = None,
+    root: Root = "/",
+    json: Json = False,
+) -> None:
+    """Draw the host's ids: accounts, lines, allocations, what is kept back, conflicts, and what is free.
+
+    Each FILE is whole in itself and asks no network for anything.
+
+    \b
+    Examples:
+      usernsplan map
+      usernsplan map --html ids.html
+      usernsplan map --svg - > ids.svg
+    """
+    if [svg, html, _STDOUT if json else None].count(_STDOUT) > 1:
+        raise InvalidValueError("two results on standard output", hint="write one of them to a FILE")
+    layout = layout_at(root)
+    state = read.state(layout, open_ledger(layout))
+    found, title = space(state), f"Ids of {'this host' if layout.is_host else shown_path(layout.root)}"
+    for target, kind in ((svg, "svg"), (html, "html")):
+        if target is not None:
+            _write(target, _drawn(found, title, kind))
+    if json:
+        from usernsplan.report import map_json  # noqa: PLC0415 - one of the two
+
+        write_result(map_json.document(found))
+    elif svg is None and html is None:
+        write_result(_terminal(found, title, width))
+    note_interrupted(state.ledger)
+
+
+def _terminal(found: Space, title: str, width: int | None) -> str:
+    from usernsplan.report import map_text  # noqa: PLC0415 - one of the ways to show it
+    from usernsplan.report.colour import Paint  # noqa: PLC0415
+
+    encoding = (sys.stdout.encoding or "ascii").lower().replace("-", "")
+    columns = width or shutil.get_terminal_size().columns
+    style = map_text.Style(columns, encoding.startswith("utf"), Paint(colours()))
+    return map_text.picture(found, style, title)
+
+
+def _drawn(found: Space, title: str, kind: str) -> str:
+    if kind == "svg":
+        from usernsplan.report import map_svg  # noqa: PLC0415 - one of the ways to show it
+
+        return map_svg.document(found, title)
+    from usernsplan.report import map_html  # noqa: PLC0415
+
+    return map_html.document(found, title)
+
+
+def _write(target: str, content: str) -> None:
+    if target == _STDOUT:
+        write_result(content.rstrip("\n"))
+        return
+    from usernsplan.host import output  # noqa: PLC0415 - only where a file is asked for
+
+    output.write(os.fspath(target), content.encode())
+    note([f"written: {target}"])

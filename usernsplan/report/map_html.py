@@ -1,0 +1,122 @@
+"""The id space as a page: the picture, a closer look that can be moved and zoomed, the figures, and a table of it all.
+
+One file; nothing is fetched, and its Content-Security-Policy allows nothing but its own style and script, by their
+hashes. Without scripts the picture, the figures and the table are there. The script reads what it draws from the table,
+so that every name stands in the page once, as text. Pure.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from html import escape
+from importlib import resources
+from typing import TYPE_CHECKING
+
+from usernsplan.report import map_svg, scale
+from usernsplan.report.text import shown_path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from usernsplan.report.scale import Item
+    from usernsplan.space import Space
+
+# The script is told of so many places in which a segment clashes.
+_MARKED = 50
+# So many are told in words above, and in a row of the table; the others are counted.
+_LISTED, _NAMED = 20, 3
+
+
+def document(space: Space, title: str) -> str:
+    """The whole page."""
+    script, style = (_file(name) for name in ("map.js", "map.css"))
+    style += map_svg.STYLE
+    allowed = f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; base-uri 'none'"
+    shown = _esc(title)
+    parts = (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n',
+        f'<meta http-equiv="Content-Security-Policy" content="{allowed}; form-action \'none\'">\n',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n',
+        '<meta name="color-scheme" content="light dark">\n<meta name="referrer" content="no-referrer">\n',
+        f"<title>{shown}</title>\n<style>{style}</style>\n</head>\n<body>\n",
+        f'<svg class="defs" width="0" height="0" aria-hidden="true">{map_svg.DEFS}</svg>\n',
+        f'<header><h1>{shown}</h1><p><a href="#all">To the table</a></p></header>\n<main>\n',
+        *_figures(space),
+        *_conflicts(space),
+        '<section aria-labelledby="h-picture"><h2 id="h-picture">The picture</h2>\n',
+        map_svg.part(space, map_svg.WIDTH, "wide"),
+        map_svg.part(space, map_svg.NARROW, "narrow"),
+        "\n</section>\n",
+        _ZOOM,
+        *_table(scale.items(space)),
+        f"</main>\n<script>{script}</script>\n</body>\n</html>\n",
+    )
+    return "".join(parts)
+
+
+# Shown by the script: without it there is nothing to zoom with.
+_ZOOM = """<section id="zoom" aria-labelledby="h-zoom" hidden><h2 id="h-zoom">A closer look</h2>
+<p class="buttons"><label>Go to <select id="where"></select></label>
+<button type="button" id="in">Zoom in</button> <button type="button" id="out">Zoom out</button>
+<button type="button" id="left">Left</button> <button type="button" id="right">Right</button></p>
+<div id="view" role="group" aria-label="The ids, closer"></div>
+<p class="hint">Wheel or + and - zoom, dragging or the arrow keys move; a click on a bar goes to it.</p></section>
+<p id="detail" aria-hidden="true" hidden></p>
+"""
+
+
+def _figures(space: Space) -> Iterator[str]:
+    rows = scale.figures(space.capacity) if space.capacity else [("pool", f"none: {shown_path(space.problem)}")]
+    yield '<section aria-labelledby="h-figures"><h2 id="h-figures">What is left</h2>\n<dl>'
+    for name, words in (*rows, ("useradd", scale.useradd_words(space.useradd))):
+        yield f"<div><dt>{_esc(name)}</dt><dd>{_esc(words)}</dd></div>"
+    yield "</dl></section>\n"
+
+
+def _conflicts(space: Space) -> Iterator[str]:
+    found = list(scale.clashes(space))
+    if found:
+        yield '<section aria-labelledby="h-clash"><h2 id="h-clash" class="bad">'
+        yield f"{len(found):,} conflict{'s' * (len(found) != 1)}: different owners for the same ids</h2>\n<ul>"
+        yield from (f"<li>{_esc(shown_path(words))}</li>" for words in found[:_LISTED])
+        yield f"<li>and {len(found) - _LISTED:,} more: see the table</li>" if len(found) > _LISTED else ""
+        yield "</ul></section>\n"
+
+
+def _table(items: Iterable[Item]) -> Iterator[str]:
+    yield '<section aria-labelledby="h-all"><h2 id="h-all">Everything</h2>\n'
+    yield '<div class="scroll" tabindex="0" role="region" aria-labelledby="h-all"><table id="all">'
+    yield "<caption>Every claim on ids of this host, by its first id</caption>\n<thead><tr>"
+    for head in ("First", "Last", "Ids", "As", "Kind", "Name", "Details"):
+        yield f'<th scope="col">{head}</th>'
+    yield "</tr></thead>\n<tbody>\n"
+    for item in items:
+        segment = item.segment
+        details = [shown_path(words) for words in segment.details]
+        bad = clashes = ""
+        if item.conflicts:
+            places = " ".join(f"{c.ids.start}-{c.ids.stop}-{c.sort}" for c in item.conflicts[:_MARKED])
+            bad, clashes = ' class="bad"', f' data-c="{places}"'
+            words = ", ".join(str(c.ids) for c in item.conflicts[:_NAMED])
+            more = f" and {len(item.conflicts) - _NAMED:,} more" if len(item.conflicts) > _NAMED else ""
+            details.insert(0, f"CONFLICT at {words}{more}")
+        yield (
+            f'<tr data-k="{segment.kind}" data-s="{segment.sort}"{clashes}{bad}><td>{segment.ids.start}</td>'
+            f"<td>{segment.ids.last}</td><td>{segment.ids.count}</td><td>{scale.SORTS[segment.sort]}</td>"
+            f'<td>{scale.NAMES[segment.kind]}</td><th scope="row">{_esc(shown_path(segment.label))}</th>'
+            f"<td>{_esc('; '.join(details))}</td></tr>\n"
+        )
+    yield "</tbody></table></div></section>\n"
+
+
+def _file(name: str) -> str:
+    return resources.files("usernsplan.report").joinpath(name).read_text("utf-8")
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _esc(text: str) -> str:
+    return escape(text, quote=True)

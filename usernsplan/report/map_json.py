@@ -1,0 +1,78 @@
+"""The id space and its capacity as JSON documents: exact numbers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from usernsplan.report import json_
+
+if TYPE_CHECKING:
+    from usernsplan.space import Capacity, Segment, Space, Useradd
+
+
+def document(space: Space) -> str:
+    """The result of map: segments, conflicts (between which segments, counted from 0), what is free."""
+    found = space.in_conflict()
+    return json_.document(
+        "map",
+        segments=[{**_segment(s), "conflict": number in found} for number, s in enumerate(space.segments)],
+        conflicts=[
+            {"start": c.ids.start, "count": c.ids.count, **_sort(c.sort), "segments": [c.first, c.second]}
+            for c in space.conflicts
+        ],
+        capacity=figures(space.capacity),
+        useradd=useradd(space.useradd),
+        problem=space.problem or None,
+    )
+
+
+def capacity(space: Space) -> str:
+    """The result of capacity."""
+    return json_.document("capacity", **(figures(space.capacity) or {}), useradd=useradd(space.useradd))
+
+
+def figures(c: Capacity | None) -> dict[str, Any] | None:
+    """The figures of a pool, in ids; ``more`` and ``more_after_forget`` are ranges of ``size`` ids."""
+    if c is None:
+        return None
+    return {
+        "strategy": c.strategy,
+        "pool": [c.pool.start, c.pool.count],
+        "used": c.used,
+        "free": c.free.total(),
+        "gaps": [[gap.start, gap.count] for gap in c.free],
+        "largest_gap": c.free.largest(),
+        "size": c.count,
+        "align": c.align,
+        "more": c.more,
+        "quarantined": c.quarantined,
+        "more_after_forget": c.more_after_forget,
+    }
+
+
+def useradd(found: Useradd | None) -> dict[str, Any] | None:
+    """What useradd has left, None where login.defs cannot be read."""
+    if found is None:
+        return None
+    sides: dict[str, Any] = {}
+    for name, count, area, fits in zip(
+        ("uids", "gids"), found.counts, found.areas, (found.uids, found.gids), strict=True
+    ):
+        sides[name] = {"range": [area.start, area.count] if area else None, "size": count, "more": fits}
+    return {"more_users": found.users, **sides}
+
+
+def _segment(s: Segment) -> dict[str, Any]:
+    return {
+        "start": s.ids.start,
+        "count": s.ids.count,
+        **_sort(s.sort),
+        "kind": s.kind,
+        "label": s.label,
+        "owners": list(s.owners),
+        "details": list(s.details),
+    }
+
+
+def _sort(sort: str) -> dict[str, bool]:
+    return {"uid": sort != "gid", "gid": sort != "uid"}

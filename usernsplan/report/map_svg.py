@@ -1,0 +1,348 @@
+"""The id space as an SVG picture: the whole of it, and a bar for each region in which something is. Pure.
+
+No scripts, no links, no fonts of its own. What a bar is, its ``title`` says; kinds differ by pattern as well as by
+colour; colours follow the reader's light or dark scheme.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING
+
+from usernsplan.report import scale
+from usernsplan.report.text import shown_path
+from usernsplan.space import BACKGROUND
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from usernsplan.ids import IdRange
+    from usernsplan.report.scale import Item, Region
+    from usernsplan.space import Conflict, Kind, Segment, Space
+
+WIDTH, NARROW = 1160, 360
+CONFLICT, CONFLICT_DARK = "#d40000", "#ff4d4d"
+# After Okabe and Ito: told apart with any kind of colour vision. Dark ink is put on light fills.
+FILLS: dict[Kind, str] = {
+    "allocation": "#0072b2",
+    "filler": "#7fb2d6",
+    "shared": "#56b4e9",
+    "subid": "#e69f00",
+    "account": "#cc79a7",
+    "group": "#a8598a",
+    "namespace": "#009e73",
+    "quarantine": "#9a9a9a",
+    "reservation": "#f0e442",
+    "reserved": "#bdbdbd",
+    "useradd": "#f3cf80",
+    "pool": "#9ecae1",
+}
+# What is drawn over the fill, in a square of 8: a shape of its own for each kind.
+_SHAPES: dict[Kind, str] = {
+    "filler": "M0 0h4v4h-4zM4 4h4v4h-4z",
+    "shared": "M0 8L8 0M-2 2L2 -2M6 10L10 6",
+    "subid": "M0 0L8 8M-2 6L2 10M6 -2L10 2",
+    "account": "M0 4h8",
+    "group": "M4 0v8",
+    "namespace": "M0 4h8M4 0v8",
+    "quarantine": "M0 0L8 8M8 0L0 8",
+    "reservation": "M3 3h2v2h-2z",
+    "reserved": "M2 2h1v1h-1zM6 6h1v1h-1z",
+    "useradd": "M0 7h8",
+    "pool": "M1 0v8",
+}
+_LEFT, _RIGHT = 34, 8
+_BAR, _GROUND, _GAP, _HATCH = 32, 5, 6, 12
+_LANE = _BAR + 2 * _GROUND
+# Narrower than this nothing is seen; what falls into it together is drawn as one.
+_NARROWEST = 2.0
+_LETTER = 7.2
+_NAMED = 3
+_TITLED = 8
+_SMALL = BACKGROUND | {"account", "group", "namespace"}
+# The Tab key stops at bars; where they are more than a person would go through, it does not.
+_STOPS, _STOP = 60, ' tabindex="0"'
+
+_INK = "#1b1f24"
+STYLE = "".join(
+    (
+        "svg.ids{font:12px system-ui,sans-serif;color-scheme:light dark}.ids text{fill:#1b1f24}.ids .bg{fill:#fff}",
+        ".ids .frame{fill:#f3f4f6;stroke:#9aa1a9}.ids .tick{stroke:#9aa1a9}.ids .axis{font-size:11px;fill:#4a525b}",
+        ".ids .head{font-weight:600;font-size:14px}.ids .sub{font-weight:400;fill:#4a525b}.ids .big{font-size:20px}",
+        ".ids .edge{stroke:#fff;stroke-width:1}.ids .k{pointer-events:none;paint-order:stroke;stroke-width:4px;",
+        f"stroke-linejoin:round;fill:{_INK}}}.ids .k-allocation{{fill:#fff}}",
+        "".join(f".ids .k-{kind}{{stroke:{fill}}}" for kind, fill in FILLS.items()),
+        f".clash{{stroke:{CONFLICT};fill:url(#p-conflict)}}.cf{{fill:{CONFLICT}}}.ids .flag{{fill:{CONFLICT}}}",
+        ".ids .bang{fill:#fff;font-weight:700;font-size:11px;text-anchor:middle;pointer-events:none}",
+        ".ids g.s rect{shape-rendering:crispEdges}.ids g.s:focus{outline:none}",
+        ".ids g.s:focus rect,.ids g.s:hover rect{stroke:#000;stroke-width:2}",
+        ".shape{fill:none;stroke:#1b1f24;stroke-width:1;stroke-opacity:.45}.whole{stroke:none;fill:#1b1f24;",
+        "fill-opacity:.45}",
+        "@media(prefers-color-scheme:dark){.ids text{fill:#e8eaed}.ids .bg{fill:#15181c}",
+        ".ids .frame{fill:#23272e;stroke:#6b737c}.ids .tick{stroke:#6b737c}.ids .axis,.ids .sub{fill:#b3bac2}",
+        f".ids .edge{{stroke:#15181c}}.ids .k{{fill:{_INK}}}.ids .k-allocation{{fill:#fff}}",
+        f".clash{{stroke:{CONFLICT_DARK}}}.cf,.ids .flag{{fill:{CONFLICT_DARK}}}",
+        ".ids g.s:focus rect,.ids g.s:hover rect{stroke:#fff}}",
+    )
+)
+
+
+@dataclass(slots=True)
+class _Bar:
+    """What is drawn as one: from where to where, and the items in it."""
+
+    left: float
+    right: float
+    items: list[Item]
+
+
+def document(space: Space, title: str) -> str:
+    """The picture as a file of its own."""
+    body, height = _draw(space, WIDTH, 74)
+    shown = _esc(title)
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="ids" width="{WIDTH}" height="{height}" '
+        f'viewBox="0 0 {WIDTH} {height}" role="group" aria-label="{shown}"><title>{shown}</title>'
+        f'<style>{STYLE}</style>{DEFS}<rect class="bg" width="{WIDTH}" height="{height}"/>'
+        f'<text class="head big" x="8" y="30">{shown}</text><text x="8" y="52">{_esc(summary(space))}</text>'
+    )
+    return head + body + "</svg>\n"
+
+
+def part(space: Space, width: int, name: str) -> str:
+    """The picture as a part of a page that has ``STYLE`` and ``DEFS``; ``name`` is its class."""
+    body, height = _draw(space, width, 8)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="ids {name}" width="{width}" height="{height}" '
+        f'viewBox="0 0 {width} {height}" role="group" aria-label="The host\'s ids">{body}</svg>'
+    )
+
+
+def summary(space: Space) -> str:
+    """The state of the host in one line."""
+    many = len(space.conflicts)
+    parts = [f"{many:,} conflict{'s' * (many != 1)}" if many else "no conflicts"]
+    if space.capacity:
+        c = space.capacity
+        parts.append(f"{c.used:,} of {c.pool.count:,} ids of the pool used")
+        parts.append(f"room for {c.more:,} more of {c.count:,}")
+    return " · ".join(parts)
+
+
+def _patterns() -> Iterator[str]:
+    for kind, fill in FILLS.items():
+        solid = "whole" if kind in {"filler", "reservation", "reserved"} else "shape"
+        shape = f'<path class="{solid}" d="{_SHAPES[kind]}"/>' if kind in _SHAPES else ""
+        yield (
+            f'<pattern id="p-{kind}" width="8" height="8" patternUnits="userSpaceOnUse">'
+            f'<rect width="8" height="8" fill="{fill}"/>{shape}</pattern>'
+        )
+    yield (
+        '<pattern id="p-conflict" width="8" height="8" patternUnits="userSpaceOnUse"><rect class="cf" width="8" '
+        'height="8"/><path d="M0 8L8 0M-2 2L2 -2M6 10L10 6" stroke="#fff" stroke-width="1.5"/></pattern>'
+    )
+
+
+DEFS = f"<defs>{''.join(_patterns())}</defs>"
+
+
+def _draw(space: Space, width: int, top: float) -> tuple[str, int]:
+    """All bars one below the other, and the legend; with the height that they take."""
+    out: list[str] = []
+    items = scale.items(space)
+    inner = width - _LEFT - _RIGHT
+    whole = scale.Region(scale.WHOLE, items)
+    y = _heading(out, width, top, "All ids", "linear to 1000, then logarithmic")
+    y = _lanes(out, whole, lambda n: _LEFT + inner * scale.share(n), y, named=False)
+    y = _axis(out, [(n, _LEFT + inner * scale.share(n)) for n in scale.MARKS], width, y)
+    for region in scale.regions(space, items):
+        out.append(f'<g data-region="{region.ids.start}-{region.ids.stop}">')
+        y = _heading(out, width, y, str(region.ids), scale.counted(region.claims()))
+        x_of = _linear(region.ids, inner)
+        y = _lanes(out, region, x_of, y, named=True)
+        out.append("</g>")
+        y = _axis(out, [(n, x_of(n)) for n in scale.ticks(region.ids, max(inner // 130, 2))], width, y)
+    y = _legend(out, items, width, y)
+    return "".join(out), round(y + 8)
+
+
+def _linear(ids: IdRange, inner: int) -> Callable[[int], float]:
+    return lambda number: _LEFT + inner * (number - ids.start) / ids.count
+
+
+def _heading(out: list[str], width: int, y: float, ids: str, words: str) -> float:
+    room = int((width - _LEFT) / _LETTER) - len(ids) - 2
+    if len(words) > room:
+        # On a line of its own, as much of it as there is room for.
+        out.append(f'<text class="head" x="{_LEFT}" y="{y + 16}">{_esc(ids)}</text>')
+        out.append(f'<text class="sub" x="{_LEFT}" y="{y + 33}">{_esc(_short(words, width - _LEFT))}</text>')
+        return y + 41
+    more = f'<tspan class="sub" dx="10">{_esc(words)}</tspan>'
+    out.append(f'<text class="head" x="{_LEFT}" y="{y + 16}">{_esc(ids)} {more}</text>')
+    return y + 24
+
+
+def _lanes(out: list[str], region: Region, x_of: Callable[[int], float], y: float, *, named: bool) -> float:
+    """The lanes of a region: above a place for flags, then the claims, below them the areas."""
+    flagged = any(c.ids.overlaps(region.ids) for item in region.items for c in item.conflicts)
+    for sort in region.lanes():
+        y += 16 if flagged else 0
+        left, right = x_of(region.ids.start), x_of(region.ids.stop)
+        out.append(f'<rect class="frame" x="{_n(left)}" y="{y}" width="{_n(right - left)}" height="{_LANE}"/>')
+        if sort != "both":
+            out.append(f'<text class="axis" x="6" y="{y + 20}">{sort}</text>')
+        seen = [i for i in region.items if sort == "both" or i.segment.sort in {sort, "both"}]
+        for kind in scale.ORDER:
+            bars = list(_bars((i for i in seen if i.segment.kind == kind), region.ids, x_of))
+            stop = _STOP if len(bars) <= _STOPS and kind not in BACKGROUND else ""
+            out += (_bar(bar, kind, y, stop) + (_label(bar, kind, y) if named else "") for bar in bars)
+        here = {c for i in seen for c in i.conflicts if c.sort in {sort, "both"} or sort == "both"}
+        _clashes(out, [c for c in here if c.ids.overlaps(region.ids)], region, x_of, y)
+        y += _LANE + _GAP
+    return y - _GAP
+
+
+def _bars(items: Iterable[Item], within: IdRange, x_of: Callable[[int], float]) -> Iterator[_Bar]:
+    """The bars of one kind; neighbours too narrow to be seen alone are one."""
+    bar: _Bar | None = None
+    for item in items:
+        ids = item.segment.ids
+        left, right = x_of(max(ids.start, within.start)), x_of(min(ids.stop, within.stop))
+        if bar and _joins(bar, left, right):
+            bar.right = max(bar.right, right)
+            bar.items.append(item)
+            continue
+        if bar:
+            yield bar
+        bar = _Bar(left, max(right, left + _NARROWEST), [item])
+    if bar:
+        yield bar
+
+
+def _joins(bar: _Bar, left: float, right: float) -> bool:
+    """Tell whether nobody could see a further bar beside this one: too narrow, or over the same ids."""
+    narrow = right - left < _NARROWEST and left < bar.left + _NARROWEST
+    return narrow or (left == bar.left and right == bar.right)
+
+
+def _bar(bar: _Bar, kind: Kind, y: float, stop: str) -> str:
+    top, height = y, float(_BAR)
+    if kind in BACKGROUND:
+        top, height = y + _BAR + (_GROUND if kind == "useradd" else 0), _GROUND
+    elif kind == "namespace":
+        top, height = y + _BAR - 8, 8
+    elif kind in {"account", "group"}:
+        top, height = y + 8, _BAR - 8
+    # Of the edges as they are written: neighbours meet.
+    width = round(bar.right, 1) - round(bar.left, 1)
+    edge = ' class="edge"' if width > 4 * _NARROWEST and kind not in BACKGROUND else ""
+    return (
+        f'<g class="s"{stop} role="img"><title>{_esc(titled(bar.items))}</title><rect{edge} x="{_n(bar.left)}" '
+        f'y="{_n(top)}" width="{_n(width)}" height="{_n(height)}" fill="url(#p-{kind})"/></g>'
+    )
+
+
+def _label(bar: _Bar, kind: Kind, y: float) -> str:
+    """The name of a bar in it, where there is room."""
+    if len(bar.items) > 1 or kind in _SMALL:
+        return ""
+    label = _short(shown_path(bar.items[0].segment.label), bar.right - bar.left - 10)
+    return f'<text class="k k-{kind}" x="{_n(bar.left + 6)}" y="{_n(y + 15)}">{_esc(label)}</text>' if label else ""
+
+
+def _clashes(out: list[str], found: list[Conflict], region: Region, x_of: Callable[[int], float], y: float) -> None:
+    """Where ids are claimed twice: hatched in red over the lower part of the bar, with a flag above it."""
+    within = region.ids
+    segments = {item.number: item.segment for item in region.items} if found else {}
+    spans: list[tuple[float, float, list[Conflict]]] = []
+    for conflict in sorted(found, key=lambda c: (c.ids, c.first, c.second)):
+        left, right = x_of(max(conflict.ids.start, within.start)), x_of(min(conflict.ids.stop, within.stop))
+        right = max(right, left + 2 * _NARROWEST)
+        if spans and left < spans[-1][1]:
+            spans[-1][2].append(conflict)
+            spans[-1] = (spans[-1][0], max(right, spans[-1][1]), spans[-1][2])
+        else:
+            spans.append((left, right, [conflict]))
+    stop = _STOP if len(spans) <= _STOPS else ""
+    flag = -100.0
+    for left, right, several in spans:
+        told = [shown_path(scale.clash(c, segments[c.first], segments[c.second])) for c in several[:_TITLED]]
+        more = [f"and {len(several) - _TITLED:,} more"] if len(several) > _TITLED else []
+        words = "\n".join((f"{len(several):,} conflict{'s' * (len(several) != 1)}", *told, *more))
+        middle = (left + right) / 2
+        out.append(
+            f'<g class="s"{stop} role="img"><title>{_esc(words)}</title><rect class="clash" x="{_n(left)}" '
+            f'y="{_n(y + _BAR - _HATCH)}" width="{_n(right - left)}" height="{_HATCH}"/></g>'
+        )
+        if middle - flag >= 2 * _LETTER:
+            out.append(f'<path class="flag" d="M{_n(middle)} {y}l-7 -13h14z"/>')
+            out.append(f'<text class="bang" x="{_n(middle)}" y="{y - 4}">!</text>')
+            flag = middle
+
+
+def _axis(out: list[str], marks: list[tuple[int, float]], width: int, y: float) -> float:
+    """Numbers below a bar; those that would touch another are left out, first and last are there."""
+    taken: list[tuple[float, float]] = []
+    for number, x in [marks[0], marks[-1], *marks[1:-1]]:
+        half = len(str(number)) * 6.4 / 2
+        centre = min(max(x, _LEFT + half), width - _RIGHT - half)
+        if all(centre + half + 8 < left or right + 8 < centre - half for left, right in taken):
+            taken.append((centre - half, centre + half))
+            out.append(f'<path class="tick" d="M{_n(x)} {y}v4"/>')
+            out.append(f'<text class="axis" text-anchor="middle" x="{_n(centre)}" y="{y + 16}">{number}</text>')
+    return y + 30
+
+
+def _legend(out: list[str], items: Iterable[Item], width: int, y: float) -> float:
+    kinds = {item.segment.kind for item in items}
+    found = [(f'fill="url(#p-{kind})"', scale.NAMES[kind]) for kind in scale.NAMES if kind in kinds]
+    if any(item.conflicts for item in items):
+        found.insert(0, ('class="clash"', "conflict"))
+    x = float(_LEFT)
+    for fill, name in found:
+        step = 24 + len(name) * _LETTER + 14
+        if x > _LEFT and x + step > width:
+            x, y = float(_LEFT), y + 22
+        out.append(f'<rect {fill} x="{_n(x)}" y="{y}" width="18" height="14"/>')
+        out.append(f'<text x="{_n(x + 24)}" y="{y + 12}">{_esc(name)}</text>')
+        x += step
+    return y + 22
+
+
+def titled(items: list[Item]) -> str:
+    """What is told of a bar."""
+    if len(items) == 1:
+        return described(items[0].segment, conflicts=len(items[0].conflicts))
+    first, last = items[0].segment, items[-1].segment
+    names = [shown_path(i.segment.label) for i in items[:_TITLED]]
+    names += ["…", shown_path(last.label)] if len(items) > _TITLED else []
+    stop = max(i.segment.ids.last for i in items)
+    return f"{scale.counted(items)}, {first.ids.start}-{stop}: {', '.join(names)}"
+
+
+def described(segment: Segment, *, conflicts: int = 0) -> str:
+    """A segment in a few lines."""
+    sort = "" if segment.sort == "both" else f", as {scale.SORTS[segment.sort]} only"
+    many = f"{segment.ids.count:,} ids" if segment.ids.count > 1 else "1 id"
+    lines = [f"{scale.NAMES[segment.kind]} {shown_path(segment.label)}", f"{segment.ids} ({many}{sort})"]
+    lines += map(shown_path, segment.details)
+    lines += [f"in {conflicts:,} conflict{'s' * (conflicts != 1)}"] if conflicts else []
+    return "\n".join(lines)
+
+
+def _short(text: str, width: float) -> str:
+    """As much of a text as fits; "" where that would say nothing."""
+    room = int(width / _LETTER)
+    if len(text) <= room:
+        return text
+    return text[: room - 1] + "…" if room > _NAMED else ""
+
+
+def _esc(text: str) -> str:
+    return escape(text, quote=True)
+
+
+def _n(number: float) -> str:
+    """A coordinate, in as few characters as its tenths need."""
+    return f"{number:.1f}".removesuffix(".0")

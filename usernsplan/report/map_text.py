@@ -1,0 +1,233 @@
+"""The id space as a picture for a terminal: bars of characters, colours where they are wanted, a list, figures."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from itertools import groupby
+from textwrap import wrap
+from typing import TYPE_CHECKING, NamedTuple
+
+from usernsplan.report import scale
+from usernsplan.report.text import shown_path
+from usernsplan.space import BACKGROUND
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from usernsplan.ids import IdRange
+    from usernsplan.report.colour import Paint
+    from usernsplan.report.scale import Item, Region
+    from usernsplan.space import Kind, Sort, Space
+
+
+class Style(NamedTuple):
+    """How the picture is to look: ``width`` in columns, whether the terminal has more than ASCII, its colours."""
+
+    width: int
+    unicode: bool
+    paint: Paint
+
+
+class _Mark(NamedTuple):
+    character: str
+    plain: str
+    colour: str
+
+
+_MARKS: dict[Kind, _Mark] = {
+    "allocation": _Mark("█", "#", "blue"),
+    "filler": _Mark("▞", "f", "blue"),
+    "shared": _Mark("░", "~", "cyan"),
+    "subid": _Mark("▒", "=", "yellow"),
+    "account": _Mark("a", "a", "magenta"),
+    "group": _Mark("g", "g", "magenta"),
+    "namespace": _Mark("◆", "n", "green"),
+    "quarantine": _Mark("x", "x", "dim"),
+    "reservation": _Mark("r", "r", "cyan"),
+    "reserved": _Mark("·", ".", "dim"),
+    "useradd": _Mark("─", "-", "dim"),
+    "pool": _Mark("_", "_", "dim"),
+}
+_CONFLICT = _Mark("!", "!", "red")
+_NEXT = _Mark("▓", "%", "blue")  # every other allocation, so that neighbours can be told apart
+_RANK = {kind: rank for rank, kind in enumerate(scale.ORDER)}
+_NARROWEST = 40
+_MARGIN = 5
+# Of each region, and of the conflicts, so many lines are listed; --json has all.
+_LISTED = 12
+# Shorter pieces of a name say nothing.
+_NAMED = 3
+
+
+def picture(space: Space, style: Style, title: str) -> str:
+    """All of it: the whole space, its regions, conflicts, what is left."""
+    style = style._replace(width=max(style.width, _NARROWEST))
+    items = scale.items(space)
+    regions = scale.regions(space, items)
+    parts = [
+        [style.paint(_cut(title, style.width, style), "bold"), *_whole(items, style)],
+        *([*_region(region, style)] for region in regions),
+        [*_clashes(space, style)],
+        [*_left(space)],
+        [*_legend(items, style)],
+    ]
+    return "\n\n".join("\n".join(part) for part in parts if part)
+
+
+def _whole(items: Sequence[Item], style: Style) -> Iterator[str]:
+    cells = style.width - _MARGIN - 1
+    edges = [scale.at(cell / cells) for cell in range(cells + 1)]
+    for sort in scale.Region(scale.WHOLE, tuple(items)).lanes():
+        yield _bar(items, edges, sort, style, named=False)
+    yield _axis([(n, scale.share(n)) for n in scale.MARKS], cells)
+
+
+def _region(region: Region, style: Style) -> Iterator[str]:
+    cells = style.width - _MARGIN - 1
+    ids = region.ids
+    edges = [ids.start + ids.count * cell // cells for cell in range(cells + 1)]
+    claims = region.claims()
+    words = wrap(f"{ids}  {scale.counted(claims)}", style.width, subsequent_indent=" " * _MARGIN)
+    yield from (words[0].replace(str(ids), style.paint(str(ids), "bold"), 1), *words[1:])
+    for sort in region.lanes():
+        yield _bar(region.items, edges, sort, style, named=True)
+    yield _axis([(n, (n - ids.start) / ids.count) for n in scale.ticks(ids, cells // 22)], cells)
+    # People know their accounts; of these only what clashes is listed.
+    listed = [i for i in claims if i.conflicts or not scale.is_account(i.segment)]
+    yield from (_line(item, style) for item in listed[:_LISTED])
+    if len(listed) > _LISTED:
+        more = f"  … {len(listed) - _LISTED:,} more, {listed[_LISTED].segment.ids.start}-…"
+        yield more if style.unicode else more.replace("…", "...")
+
+
+class _Cell(NamedTuple):
+    """What is seen of a cell: the topmost claim in it, by its number."""
+
+    rank: int = -1
+    mark: _Mark = _Mark(" ", " ", "")
+    number: int = -1
+
+
+def _bar(items: Iterable[Item], edges: Sequence[int], sort: Sort, style: Style, *, named: bool) -> str:
+    """A lane: for each cell the topmost claim in it, names where there is room; a conflict before everything."""
+    cells = [_Cell()] * (len(edges) - 1)
+    shown = [i for i in items if _is_in(i.segment.ids, i.segment.sort, edges, sort)]
+    odd = False
+    for item in shown:
+        mark, its = _MARKS[item.segment.kind], _cells_of(item.segment.ids, edges)
+        if item.segment.kind == "allocation" and item.segment.ids.count >= edges[its.start + 1] - edges[its.start]:
+            odd = not odd
+            mark = mark if odd else _NEXT
+        new = _Cell(_RANK[item.segment.kind], mark, item.number)
+        for cell in its:
+            if new.rank >= cells[cell].rank:
+                cells[cell] = new
+    clashes = (c for item in shown for c in item.conflicts if _is_in(c.ids, c.sort, edges, sort))
+    for its in {_cells_of(clash.ids, edges) for clash in clashes}:
+        for cell in its:
+            cells[cell] = _Cell(mark=_CONFLICT)
+    text = [cell.mark.character if style.unicode else cell.mark.plain for cell in cells]
+    for item in shown if named else ():
+        if item.segment.kind not in BACKGROUND:
+            _write_name(text, cells, item)
+    lead = {"both": "", "uid": "uid", "gid": "gid"}[sort]
+    edge = "│" if style.unicode else "|"
+    coloured = zip(text, (cell.mark.colour for cell in cells), strict=True)
+    return f"{lead:>{_MARGIN - 1}}{edge}{_painted(coloured, style.paint)}{edge}"
+
+
+def _is_in(ids: IdRange, sort: Sort, edges: Sequence[int], lane: Sort) -> bool:
+    """Tell whether ids of a sort are seen in a lane between these edges."""
+    return (sort == lane or "both" in {sort, lane}) and ids.start < edges[-1] and ids.stop > edges[0]
+
+
+def _cells_of(ids: IdRange, edges: Sequence[int]) -> range:
+    """The cells in which ids lie; a cell that is narrower than one id is that id's."""
+    first = bisect_right(edges, max(ids.start, edges[0])) - 1
+    return range(first, max(bisect_left(edges, min(ids.stop, edges[-1])), first + 1))
+
+
+def _write_name(text: list[str], cells: Sequence[_Cell], item: Item) -> None:
+    """Write a name behind the first cell of its bar, where enough cells in a row are the bar's own."""
+    mine = [n for n, cell in enumerate(cells) if cell.number == item.number]
+    if len(mine) < _NAMED:
+        return
+    run = [n for place, n in enumerate(mine) if n == mine[0] + place][1:-1]
+    label = item.segment.label
+    if label.isascii() and label.isprintable() and len(run) >= min(len(label), _NAMED):
+        for place, letter in zip(run, label, strict=False):
+            text[place] = letter
+
+
+def _painted(text: Iterable[tuple[str, str]], paint: Paint) -> str:
+    """Neighbours of one colour are painted in one go."""
+    runs = (("".join(letter for letter, _ in run), colour) for colour, run in groupby(text, key=lambda one: one[1]))
+    return "".join(paint(run, colour) if colour else run for run, colour in runs)
+
+
+def _axis(marks: Iterable[tuple[int, float]], cells: int) -> str:
+    """Numbers below a bar, each where it belongs, those that would touch left out; the last one ends with the bar."""
+    line = [" "] * (cells + _MARGIN + 1)
+    ordered = list(marks)
+    for number, part in [ordered[-1], *ordered[:-1]]:
+        text = str(number)
+        start = min(_MARGIN + round(part * cells), cells + _MARGIN - len(text))
+        free = line[max(start - 1, 0) : start + len(text) + 1]
+        if not "".join(free).strip():
+            line[start : start + len(text)] = text
+    return "".join(line).rstrip()
+
+
+def _line(item: Item, style: Style) -> str:
+    segment = item.segment
+    mark = _CONFLICT if item.conflicts else _MARKS[segment.kind]
+    sort = "" if segment.sort == "both" else f" ({scale.SORTS[segment.sort]})"
+    ids = f"{segment.ids}"
+    more = f"  {segment.details[0]}" if segment.kind in {"subid", "quarantine", "namespace"} and segment.details else ""
+    text = f"{ids:<21} {scale.NAMES[segment.kind]}{sort} {shown_path(segment.label)}{more}"
+    character = mark.character if style.unicode else mark.plain
+    return "  " + style.paint(character, mark.colour) + " " + _cut(text, style.width - 4, style)
+
+
+def _clashes(space: Space, style: Style) -> Iterator[str]:
+    found = list(scale.clashes(space))
+    if found:
+        many = "conflict" if len(found) == 1 else "conflicts"
+        yield style.paint(f"{len(found):,} {many}: different owners for the same ids", "red")
+        yield from (style.paint("  ! ", "red") + shown_path(line) for line in found[:_LISTED])
+        if len(found) > _LISTED:
+            yield f"  {'…' if style.unicode else '...'} {len(found) - _LISTED:,} more (--json has them)"
+
+
+def _left(space: Space) -> Iterator[str]:
+    if space.capacity:
+        yield from (f"{name:<12} {words}" for name, words in scale.figures(space.capacity))
+    else:
+        yield f"{'pool':<12} none: {shown_path(space.problem)}"
+    yield f"{'useradd':<12} {scale.useradd_words(space.useradd)}"
+
+
+def _legend(items: Iterable[Item], style: Style) -> Iterator[str]:
+    """What the characters mean, of those that are there."""
+    kinds = {item.segment.kind for item in items}
+    found = [(_MARKS[kind], scale.NAMES[kind]) for kind in scale.NAMES if kind in kinds]
+    if any(item.conflicts for item in items):
+        found.insert(0, (_CONFLICT, "conflict"))
+    line, length = "", 0
+    for mark, name in found:
+        character = (mark.character if style.unicode else mark.plain) + (
+            (_NEXT.character if style.unicode else _NEXT.plain) if name == "allocation" else ""
+        )
+        if length and length + len(character) + len(name) + 3 > style.width:
+            yield line
+            line, length = "", 0
+        line += ("  " if length else "") + style.paint(character, mark.colour) + f" {name}"
+        length += len(character) + len(name) + (3 if length else 1)
+    if line:
+        yield line
+
+
+def _cut(text: str, width: int, style: Style) -> str:
+    """A line that does not run over the edge."""
+    mark = "…" if style.unicode else "..."
+    return text if len(text) <= width else text[: width - len(mark)] + mark

@@ -35,6 +35,8 @@ HEAVY = {"pydantic", "rich", "sqlalchemy", "yaml", "jsonschema"}
         (("capacity",), set()),
         (("capacity", "--json"), {"tabulate"}),
         (("release", "nothing"), {"tabulate"}),
+        (("check",), {"tabulate", "usernsplan.volume.owned"}),
+        (("check", "--json"), {"tabulate", "usernsplan.apply"}),
         (("whois", "1310753"), {"tabulate", "ctypes", "tempfile"}),
         (("whois", "1310753", "--json"), {"tabulate", "ctypes"}),
         (("whois", "--container", "web", "33"), {"tabulate", "ctypes"}),

@@ -42,6 +42,7 @@ class InvalidFileError(UsernsplanError):
     def __init__(self, place: str, fact: str, *, hint: str = "") -> None:
         """``place`` is path:line or path:line:column."""
         super().__init__(f"{place}: {fact}", hint=hint)
+        self.place, self.fact = place, fact
 
 
 class UnknownNameError(UsernsplanError):

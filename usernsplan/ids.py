@@ -144,6 +144,15 @@ class IdSet:
         """The lowest range of ``count`` ids with an aligned start, or None where none fits."""
         return next(self.fits(count, align), None)
 
+    def within(self, ids: IdRange) -> Iterator[IdRange]:
+        """The parts of this set that lie in ``ids``, lowest first; found without looking at the rest."""
+        for index in range(max(bisect_right(self._spans, (ids.start, ID_LIMIT)) - 1, 0), len(self._spans)):
+            start, stop = max(self._spans[index][0], ids.start), min(self._spans[index][1], ids.stop)
+            if start < stop:
+                yield IdRange(start, stop - start)
+            elif start >= ids.stop:
+                return
+
     def largest(self) -> int:
         """How many ids the longest unbroken range holds; 0 for the empty set."""
         return max((stop - start for start, stop in self._spans), default=0)

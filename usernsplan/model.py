@@ -76,12 +76,18 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that the user should know, and what he can do about it."""
+    """Something that the user should know, and what he can do about it.
+
+    ``place`` is the file below the root, with a line where there is one (path:line); ``table`` has rows of reader, what
+    it takes and a remark, where a line is not understood alike.
+    """
 
     code: str
     severity: Severity
     message: str
     hint: str = ""
+    place: str = ""
+    table: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

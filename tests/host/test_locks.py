@@ -12,7 +12,7 @@ import pytest
 
 from tests.command import PROGRAM, missing, needs_root, usernsplan
 from usernsplan.errors import LockBusyError, UsernsplanError
-from usernsplan.host.locks import subid_locks
+from usernsplan.host.locks import left_behind, remove_stale, subid_locks
 from usernsplan.layout import Layout
 
 
@@ -162,3 +162,19 @@ def test_twenty_runs_at_once_lose_nothing(root: Path) -> None:
     assert sorted(line.split(":")[0] for line in lines) == [f"usernsplan-c{n:02}" for n in range(20)]
     assert sorted(int(line.split(":")[1]) for line in lines) == [524288 + 65536 * n for n in range(20)]
     assert (root / "etc/subgid").read_text().splitlines() == lines
+
+
+def test_what_lies_there_is_told_and_of_another_root_no_process_is_looked_for(root: Path) -> None:
+    layout = Layout(str(root))
+    assert left_behind(layout) == ()
+    (root / "etc/subuid.lock").write_text(f"{gone()}\0")
+    (root / "etc/subgid.lock").write_text(f"{os.getpid()}\n")
+    (root / "etc/group.lock").symlink_to("nowhere")
+    (root / "etc/shadow.lock").mkdir()
+    found = {name: (pid, alive) for name, pid, alive in left_behind(layout)}
+    assert found.pop("/etc/subuid.lock")[0] is not None
+    assert found == dict.fromkeys(("/etc/subgid.lock", "/etc/group.lock", "/etc/shadow.lock"), (None, None))
+    assert all(alive is None for _, _, alive in left_behind(layout))
+    before = sorted(path.name for path in (root / "etc").iterdir())
+    assert remove_stale(layout) == ()
+    assert sorted(path.name for path in (root / "etc").iterdir()) == sorted([*before, ".pwd.lock"])

@@ -16,6 +16,7 @@ COMMANDS = {
     "map": ("map_", "map_"),
     "capacity": ("capacity", "capacity"),
     "render": ("render", "render"),
+    "check": ("check", "check"),
     "whois": ("whois", "whois"),
     "inspect": ("inspect", "inspect"),
     "find-owned": ("find_owned", "find_owned"),

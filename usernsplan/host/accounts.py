@@ -68,6 +68,18 @@ def of_ids(layout: Layout, uids: Iterable[int], gids: Iterable[int]) -> Accounts
     return Accounts(tuple(found_users), tuple(found_groups))
 
 
+def known_elsewhere(owners: Iterable[str]) -> frozenset[str]:
+    """Those of these names and uids that NSS knows on this machine when it is asked for each."""
+    import pwd  # noqa: PLC0415 - only for the running machine
+
+    found = set()
+    for owner in owners:
+        with suppress(KeyError, ValueError, OverflowError):
+            pwd.getpwuid(int(owner)) if owner.isascii() and owner.isdigit() else pwd.getpwnam(owner)
+            found.add(owner)
+    return frozenset(found)
+
+
 def of_image(path: str | None) -> Accounts:
     """Users of an image's passwd, and groups of the file 'group' beside it. Raises InvalidValueError."""
     if path is None:

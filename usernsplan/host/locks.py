@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from usernsplan.errors import LockBusyError
 from usernsplan.host import files
-from usernsplan.layout import PWD_LOCK, SUBGID, SUBUID
+from usernsplan.layout import GROUP, PASSWD, PWD_LOCK, SUBGID, SUBUID
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 # lckpwdf(3) gives up after 15 s, and shadow tries 15 times, a second apart.
 PATIENCE = 15.0
 _PAUSE = 0.01
+# What useradd and usermod lock besides; the same protocol.
+_LINK_LOCKS = tuple(f"{name}.lock" for name in (PASSWD, GROUP, "/etc/shadow", "/etc/gshadow", SUBUID, SUBGID))
 _THREADS = threading.Lock()
 
 
@@ -47,6 +49,37 @@ def subid_locks(layout: Layout, patience: float = PATIENCE) -> Iterator[None]:
         for name in (SUBUID, SUBGID):
             held.enter_context(_link_lock(layout, name, patience))
         yield
+
+
+def left_behind(layout: Layout) -> tuple[tuple[str, int | None, bool | None], ...]:
+    """The lock files that lie there: name, pid (None: it holds none), and whether that process lives.
+
+    In another root nobody looks at processes: None.
+    """
+    found: list[tuple[str, int | None, bool | None]] = []
+    for name in _LINK_LOCKS:
+        with files.explained(layout, name), suppress(FileNotFoundError, NotADirectoryError):
+            text, _ = _content(files.real(layout, name))
+            pid = int(text) if text.isdigit() else None
+            found.append((name, pid, _is_alive(pid) if pid is not None and layout.is_host else None))
+    return tuple(found)
+
+
+def remove_stale(layout: Layout, patience: float = PATIENCE) -> tuple[str, ...]:
+    """Take away the lock files whose process is gone, as the next useradd would; return their names.
+
+    Raises LockBusyError where somebody is at work.
+    """
+    removed = []
+    with _password_lock(layout, patience):
+        for name, pid, alive in left_behind(layout):
+            if pid is not None and alive is False:
+                path = files.real(layout, name)
+                with files.explained(layout, name):
+                    _holder(layout.path(name), path)
+                if not os.path.lexists(path):
+                    removed.append(name)
+    return tuple(removed)
 
 
 @contextmanager
@@ -127,14 +160,9 @@ def _try_link_lock(shown: str, own: str, lock: str) -> str:
 def _holder(shown: str, lock: str) -> str:
     """Say who holds a lock, after taking it away where its process is gone ("taken over": the next try links ours)."""
     try:
-        descriptor = os.open(lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        pid, inode = _content(lock)
     except FileNotFoundError:
         return f"{shown} was just released"
-    try:
-        seen = os.fstat(descriptor)
-        pid = os.read(descriptor, 64).split(b"\0")[0] if stat.S_ISREG(seen.st_mode) else b""
-    finally:
-        os.close(descriptor)
     if not pid.isdigit():
         raise LockBusyError(
             f"{shown} does not hold a pid: shadow's tools wait for it for ever",
@@ -144,9 +172,24 @@ def _holder(shown: str, lock: str) -> str:
         return f"{shown} is held by process {int(pid)}"
     with suppress(FileNotFoundError):
         # Not the lock that somebody else made after taking this one over.
-        if os.lstat(lock).st_ino == seen.st_ino:
+        if os.lstat(lock).st_ino == inode:
             os.unlink(lock)
     return f"{shown} was left by process {int(pid)}, which is gone"
+
+
+def _content(lock: str) -> tuple[bytes, int]:
+    """What a lock file holds up to a NUL, and its inode number; nothing where it is no regular file."""
+    try:
+        descriptor = os.open(lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        return b"", os.lstat(lock).st_ino
+    try:
+        seen = os.fstat(descriptor)
+        return os.read(descriptor, 64).split(b"\0")[0] if stat.S_ISREG(seen.st_mode) else b"", seen.st_ino
+    finally:
+        os.close(descriptor)
 
 
 def _is_alive(pid: int) -> bool:

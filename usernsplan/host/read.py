@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
+from usernsplan.errors import NotPermittedError, UsernsplanError
 from usernsplan.formats import nsswitch, subid
+from usernsplan.formats.accounts import Accounts
 from usernsplan.host import accounts, files, namespaces, programs
 from usernsplan.ids import IdSet
-from usernsplan.layout import DAEMON_JSON, LOGIN_DEFS, NSSWITCH, SUBGID, SUBUID
-from usernsplan.model import HostState
+from usernsplan.layout import DAEMON_JSON, LEDGER, LOGIN_DEFS, NSSWITCH, PASSWD, SUBGID, SUBUID
+from usernsplan.model import HostState, LedgerState
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from usernsplan.layout import Layout
     from usernsplan.ledger import Ledger
+
+T = TypeVar("T")
+
+
+class _Attempt(Protocol):
+    """A way of reading: fail, or go on with something else in its place."""
+
+    def __call__(self, path: str, read: Callable[[], T], otherwise: T) -> T:
+        """Read the file at ``path``."""
+
+
+class Unread(NamedTuple):
+    """A file that could not be read as it should, and why."""
+
+    path: str
+    error: UsernsplanError
 
 
 def state(layout: Layout, ledger: Ledger) -> HostState:
@@ -20,18 +42,56 @@ def state(layout: Layout, ledger: Ledger) -> HostState:
 
     Raises RefusedError for a subuid or subgid that is a symlink, and whatever else reading a file may meet.
     """
-    switch = files.read(layout, NSSWITCH, follow=True) or b""
+    return _state(layout, ledger, _or_fail)
+
+
+def what_can_be_read(layout: Layout, ledger: Ledger) -> tuple[HostState, tuple[Unread, ...]]:
+    """The same for one who is to be told what is wrong: what cannot be read is taken for empty, and named.
+
+    A subuid or subgid that is a symlink is read through it. Raises NotPermittedError.
+    """
+    unread: list[Unread] = []
+
+    def attempt(path: str, read: Callable[[], T], otherwise: T) -> T:
+        try:
+            return read()
+        except NotPermittedError:
+            raise
+        except UsernsplanError as error:
+            unread.append(Unread(path, error))
+            return otherwise
+
+    found = _state(layout, ledger, attempt)
+    through = {
+        path: subid.parse(attempt(path, partial(files.read, layout, path, follow=True), None))
+        for path in (SUBUID, SUBGID)
+        if any(one.path == path for one in unread)
+    }
+    found = replace(found, subuid=through.get(SUBUID, found.subuid), subgid=through.get(SUBGID, found.subgid))
+    # Of a file that could not be read either way, the first reason is the one to tell.
+    return found, tuple({one.path: one for one in reversed(unread)}.values())
+
+
+def _or_fail(path: str, read: Callable[[], T], otherwise: T) -> T:  # noqa: ARG001 - one way of two
+    return read()
+
+
+def _state(layout: Layout, ledger: Ledger, attempt: _Attempt) -> HostState:
+    def raw(path: str, *, follow: bool = True) -> bytes | None:
+        return attempt(path, partial(files.read, layout, path, follow=follow), None)
+
+    switch = raw(NSSWITCH) or b""
     return HostState(
         layout=layout,
-        subuid=subid.parse(files.read(layout, SUBUID)),
-        subgid=subid.parse(files.read(layout, SUBGID)),
-        daemon_json=files.read(layout, DAEMON_JSON, follow=True),
-        daemon_json_is_symlink=files.is_symlink(layout, DAEMON_JSON),
-        login_defs=files.read(layout, LOGIN_DEFS, follow=True) or b"",
+        subuid=subid.parse(raw(SUBUID, follow=False)),
+        subgid=subid.parse(raw(SUBGID, follow=False)),
+        daemon_json=raw(DAEMON_JSON),
+        daemon_json_is_symlink=attempt(DAEMON_JSON, partial(files.is_symlink, layout, DAEMON_JSON), otherwise=False),
+        login_defs=raw(LOGIN_DEFS) or b"",
         subid_source=nsswitch.source(switch, "subid"),
         passwd_source=nsswitch.source(switch, "passwd"),
-        accounts=accounts.read(layout),
-        ledger=ledger.state(),
+        accounts=attempt(PASSWD, partial(accounts.read, layout), Accounts()),
+        ledger=attempt(LEDGER, ledger.state, LedgerState()),
         namespaces=namespaces.host_ids() if layout.is_host else IdSet(),
         can_add_accounts=accounts.can_add(),
         engines=programs.engines(layout),

@@ -60,15 +60,25 @@ def _odd_lines(state: HostState) -> Iterator[Finding]:
 
 
 def _directory_service(state: HostState) -> Iterator[Finding]:
-    remote = [service for service in state.passwd_source.services if service in {"sss", "winbind", "ldap"}]
-    if remote:
+    service = directory_service(state)
+    if service:
         yield Finding(
             "USN105",
             "warning",
-            f"accounts come from {remote[0]} too, and not all of its ids can be seen from here (SSSD maps Active "
+            f"accounts come from {service} too, and not all of its ids can be seen from here (SSSD maps Active "
             "Directory to 200000-2000200000 by default)",
             "compare with its id range, and keep out of it with --pool FIRST-LAST",
         )
+
+
+def directory_service(state: HostState) -> str | None:
+    """The service, if there is one, from which accounts come that cannot all be listed from here."""
+    return next((name for name in state.passwd_source.services if name in {"sss", "winbind", "ldap"}), None)
+
+
+def lacks_nobody(allocation: Allocation) -> bool:
+    """Tell whether an allocation is one of a container's own range, and too small for nobody's id."""
+    return allocation.strategy == PerContainer.name and allocation.mapping.uids.to_host(OVERFLOW_ID) is None
 
 
 def _login_defs(state: HostState) -> Iterator[Finding]:
@@ -150,7 +160,7 @@ def _on_allocation(state: HostState, allocation: Allocation) -> Iterator[Finding
             f"'{allocation.name}' is kept in the ledger only: a map past 65535 in subuid would stop every useradd",
             "'usernsplan render podman' and 'render oci' print it",
         )
-    if allocation.strategy == PerContainer.name and allocation.mapping.uids.to_host(OVERFLOW_ID) is None:
+    if lacks_nobody(allocation):
         yield Finding(
             "USN104",
             "warning",

@@ -40,16 +40,21 @@ class Grants:
         # The names of allocations whose lines are put back.
         self.restored: dict[str, None] = {}
 
+    def of(self, allocation: Allocation) -> Iterator[tuple[Holding, list[Line]]]:
+        """What each owner of an allocation is to have in each file, and what lines he has there, in file order."""
+        for one in holdings(allocation):
+            yield one, self._of(one)
+
     def stands(self, allocation: Allocation) -> bool:
         """Tell whether the lines of an allocation are in both files, and its owner has no others."""
-        return all(_raw(self._of(one)) == one.wanted for one in _holdings(allocation) if one.owner == allocation.owner)
+        return all(_raw(self._of(one)) == one.wanted for one in holdings(allocation) if one.owner == allocation.owner)
 
     def without(self, *allocations: Allocation) -> tuple[SubidFile, SubidFile]:
         """Both files less what the owners of these allocations have in them: what everybody else holds."""
         return self._rest(SUBUID, allocations), self._rest(SUBGID, allocations)
 
     def _rest(self, path: str, allocations: Iterable[Allocation]) -> SubidFile:
-        ours = (one for allocation in allocations for one in _holdings(allocation) if one.path == path)
+        ours = (one for allocation in allocations for one in holdings(allocation) if one.path == path)
         theirs = {line.number for one in ours for line in self._of(one)}
         file = self._files[path]
         return replace(file, lines=tuple(line for line in file.lines if line.number not in theirs))
@@ -59,7 +64,7 @@ class Grants:
 
         Lines that are those of this very allocation, as after the ledger was lost, are no others.
         """
-        for one in _holdings(allocation):
+        for one in holdings(allocation):
             have = self._of(one)
             if have and _raw(have) != one.wanted and one.owner != ROOT:
                 start = self._only_start(allocation)
@@ -72,7 +77,7 @@ class Grants:
 
     def _only_start(self, allocation: Allocation) -> int | None:
         """The first id of an owner who has one plain line, the same in both files, of the size that is asked for."""
-        found = [self._of(one) for one in _holdings(allocation) if one.owner == allocation.owner]
+        found = [self._of(one) for one in holdings(allocation) if one.owner == allocation.owner]
         plain = [x for lines in found for x in lines if isinstance(x, Grant) and x.owner == allocation.owner]
         spans = {(line.start, line.stop) for line in plain}
         if [len(lines) for lines in found] != [1, 1] or len(plain) != len(found) or len(spans) != 1:
@@ -83,7 +88,7 @@ class Grants:
     def add(self, allocation: Allocation) -> None:
         """Grant a new allocation; where its lines stand already, they become ours. See refuse_other_lines."""
         self.refuse_other_lines(allocation)
-        for one in _holdings(allocation):
+        for one in holdings(allocation):
             if one.owner == ROOT:
                 self._grant_root(one)
             elif not self._of(one):
@@ -91,10 +96,10 @@ class Grants:
 
     def widen(self, allocation: Allocation, owner: str) -> None:
         """Grant an allocation that stands to a further owner."""
-        for one in _holdings(allocation, owner):
+        for one in holdings(allocation, owner):
             self._grant_root(one) if owner == ROOT else self._in[one.path].extend(one.wanted)
 
-    def _grant_root(self, one: _Holding) -> None:
+    def _grant_root(self, one: Holding) -> None:
         """Add what root lacks: a line that several shared maps need stands once."""
         have = _raw(self._of(one))
         new = [(one.path, raw) for raw in one.wanted if raw not in have and (one.path, raw) not in self._come]
@@ -102,26 +107,30 @@ class Grants:
         self._come.update(new)
 
     def restore(self, allocation: Allocation) -> None:
-        """Put back lines that somebody took out or sorted into another order; where they stand, nothing is done."""
-        for one in _holdings(allocation):
-            have = _raw(self._of(one))
-            if have == one.wanted:
-                continue
-            place = self._state.layout.path(one.path)
+        """Put back lines that somebody took out or sorted into another order; where they stand, nothing is done.
+
+        Raises RefusedError, and then nothing of this allocation is put back, where an owner has other lines too or
+        somebody else has the range now.
+        """
+        broken = [(one, raw) for one, have in self.of(allocation) if (raw := _raw(have)) != one.wanted]
+        for one, have in broken:
             if Counter(have) - Counter(one.wanted):
                 raise RefusedError(
-                    f"{place}: {one.owner} has other lines than those of '{allocation.name}'",
+                    f"{self._state.layout.path(one.path)}: {one.owner} has other lines than those of "
+                    f"'{allocation.name}'",
                     hint=f"its own are {' and '.join(map(_shown, one.wanted))}: take the others out",
                 )
+        if broken:
             self._refuse_lost_range(allocation)
             self.restored[allocation.name] = None
+        for one, have in broken:
             if one.owner == ROOT:
                 self._grant_root(one)
             else:
                 self._out[one.path] += have
                 self._in[one.path] += one.wanted
             what = "in another order, which changes Docker's map" if len(have) == len(one.wanted) else "missing"
-            message = f"{place}: the lines of '{allocation.name}' are {what}"
+            message = f"{self._state.layout.path(one.path)}: the lines of '{allocation.name}' are {what}"
             self.findings.append(Finding("USN109", "warning", message, "they are put back as they were granted"))
 
     def remove(self, allocation: Allocation, kept: Container[tuple[str, bytes]]) -> None:
@@ -129,7 +138,7 @@ class Grants:
 
         ``kept`` are lines of root's, by file, that others need: see ``needed_of_root``.
         """
-        for one in _holdings(allocation):
+        for one in holdings(allocation):
             have = self._of(one)
             place = self._state.layout.path(one.path)
             if one.owner == ROOT:
@@ -161,7 +170,7 @@ class Grants:
         kept = subid.without_lines(file.raw, self._out[path]) if self._out[path] else file.raw
         return subid.with_lines(kept, self._in[path])
 
-    def _of(self, one: _Holding) -> list[Line]:
+    def _of(self, one: Holding) -> list[Line]:
         """The lines of an owner: by name, or by the uid of the account of that name.
 
         Root may have many: newuidmap, for LXC, takes any of them, and nobody joins them. Of root's only ours count.
@@ -195,11 +204,11 @@ class Grants:
 def needed_of_root(allocations: Iterable[Allocation]) -> frozenset[tuple[str, bytes]]:
     """The lines, by file, that root needs for these allocations."""
     return frozenset(
-        (one.path, raw) for a in allocations for one in _holdings(a) if one.owner == ROOT for raw in one.wanted
+        (one.path, raw) for a in allocations for one in holdings(a) if one.owner == ROOT for raw in one.wanted
     )
 
 
-class _Holding(NamedTuple):
+class Holding(NamedTuple):
     """What one owner is to have in one file: the lines that carry an allocation, in the order that Docker needs."""
 
     path: str
@@ -207,12 +216,12 @@ class _Holding(NamedTuple):
     wanted: list[bytes]
 
 
-def _holdings(allocation: Allocation, *owners: str) -> Iterator[_Holding]:
+def holdings(allocation: Allocation, *owners: str) -> Iterator[Holding]:
     """What each of these owners is to have for an allocation; not said: its owner, and the further ones."""
     if in_subid(allocation.strategy, allocation.mapping):
         for owner in owners or (allocation.owner, *allocation.also):
             for path, ids in ((SUBUID, allocation.mapping.uids), (SUBGID, allocation.mapping.gids)):
-                yield _Holding(path, owner, [subid.line(owner, host) for host in ids.host_ranges()])
+                yield Holding(path, owner, [subid.line(owner, host) for host in ids.host_ranges()])
 
 
 def _raw(lines: Iterable[Line]) -> list[bytes]:

@@ -67,7 +67,7 @@ def free(pool: IdRange, taken: tuple[Claim, ...]) -> IdSet:
 def holders(ids: IdRange, taken: tuple[Claim, ...]) -> Iterator[tuple[str, IdRange]]:
     """Who has some of these ids, and which."""
     for claim in taken:
-        for overlap in claim.ids & IdSet((ids,)):
+        for overlap in claim.ids.within(ids):
             yield claim.whose, overlap
 
 

@@ -1,0 +1,240 @@
+"""Random hosts against sets of numbers; hosts of allocate alone; and repairs of what was damaged at random."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.unit.states import REMAPPED, asked, carried_out, files, per_container, shared, state, with_files
+from usernsplan import (
+    AllocateRequest,
+    HostState,
+    IdRange,
+    PerContainer,
+    ReleaseRequest,
+    Shared,
+    SingleUid,
+    make_release,
+)
+from usernsplan import make_plan as decide
+from usernsplan.audit import Facts, check
+from usernsplan.audit.base import Index, Span
+from usernsplan.audit.host import ranges_left
+from usernsplan.audit.ranges import overlaps
+from usernsplan.errors import HostChangedError, UsernsplanError
+from usernsplan.formats import subid
+from usernsplan.layout import SUBGID, SUBUID
+from usernsplan.planner.repair import as_shown, make_repair
+
+if TYPE_CHECKING:
+    from usernsplan import Plan
+    from usernsplan.strategies import Strategy
+
+SPANS = st.lists(
+    st.builds(
+        lambda start, count, owner: (start, start + count, owner),
+        st.integers(0, 30),
+        st.integers(1, 12),
+        st.sampled_from("abc"),
+    ),
+    max_size=12,
+).map(lambda found: [Span(start, stop, SUBUID, n, owner) for n, (start, stop, owner) in enumerate(found, 1)])
+
+
+def meet(one: Span, other: Span) -> bool:
+    return bool(set(range(one.start, one.stop)) & set(range(other.start, other.stop)))
+
+
+@given(SPANS)
+def test_what_overlaps_is_what_every_pair_of_them_says(spans: list[Span]) -> None:
+    ordered = sorted(spans, key=lambda span: (span.start, span.number))
+    expected = {
+        later for earlier, later in combinations(ordered, 2) if earlier.owner != later.owner and meet(earlier, later)
+    }
+    found = list(overlaps(spans))
+    assert {span for span, _ in found} == expected
+    assert len(found) == len(expected)
+    for span, other in found:
+        assert span.owner != other.owner
+        assert meet(span, other)
+
+
+@given(SPANS)
+def test_the_rule_tells_the_same_of_a_file(spans: list[Span]) -> None:
+    raw = b"".join(b"%s:%d:%d\n" % (s.owner.encode(), 100000 + s.start, s.stop - s.start) for s in spans)
+    ordered = sorted(spans, key=lambda span: (span.start, span.number))
+    expected = {
+        f"/etc/subgid:{later.number}"
+        for earlier, later in combinations(ordered, 2)
+        if earlier.owner != later.owner and meet(earlier, later)
+    }
+    assert {finding.place for finding in check(Facts(state(b"", raw)), {"USN001"})} == expected
+
+
+@given(SPANS, st.integers(0, 45), st.integers(1, 10))
+def test_the_index_finds_what_looking_at_each_finds(spans: list[Span], start: int, count: int) -> None:
+    asked_for = Span(start, start + count, SUBUID, 0, "x")
+    assert sorted(Index(spans).over(start, start + count)) == sorted(span for span in spans if meet(span, asked_for))
+
+
+def as_useradd_looks(taken: list[tuple[int, int]], low: int, high: int, count: int) -> int:
+    """find_free_range of shadow 4.13, line by line, asked again and again until it fails."""
+    taken, found = list(taken), 0
+    while True:
+        at, free = low, None
+        for first, stop in sorted(taken):
+            last = stop - 1
+            top = min(first, high + 1)
+            if top > at and top - at >= count:
+                free = at
+                break
+            at = max(at, last + 1)
+            if at > high:
+                return found
+        else:
+            if high - at + 1 >= count:
+                free = at
+        if free is None:
+            return found
+        taken.append((free, free + count))
+        found += 1
+
+
+@given(SPANS, st.integers(0, 20), st.integers(0, 30), st.integers(1, 7))
+def test_ranges_that_are_left_are_as_many_as_useradd_would_find(
+    spans: list[Span], low: int, more: int, count: int
+) -> None:
+    raw = b"".join(b"%s:%d:%d\n" % (s.owner.encode(), s.start, s.stop - s.start) for s in spans)
+    expected = as_useradd_looks([(s.start, s.stop) for s in spans], low, low + more, count)
+    assert ranges_left(subid.parse(raw), low, low + more, count) == expected
+
+
+# One host has one strategy; Docker's own allocation may be among them.
+STRATEGIES: tuple[tuple[Strategy, ...], ...] = (
+    (PerContainer(), PerContainer(131072)),
+    (SingleUid(), SingleUid(block=1), SingleUid(container_id=33)),
+    (Shared(), Shared(dockerroot=7), Shared(max=4294967294)),
+)
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> list[AllocateRequest | ReleaseRequest]:
+    strategies: tuple[Strategy, ...] = draw(st.sampled_from(STRATEGIES))
+    names = st.lists(st.sampled_from(["a1", "b2", "c3", "d4"]), max_size=3, unique=True)
+    engines = st.sampled_from([None, ("podman",), ("lxc",), ("docker",), ("docker", "lxc"), ("docker-instance",)])
+    flags: st.SearchStrategy[bool] = st.booleans()
+    found: list[AllocateRequest | ReleaseRequest] = []
+    for _ in range(draw(st.integers(1, 4))):
+        is_release: bool = draw(flags)
+        if found and is_release:
+            release = draw(names.filter(bool))
+            found.append(ReleaseRequest(tuple(release), forget=draw(flags), yes=True))
+        else:
+            words = asked(*draw(names), strategy=draw(st.sampled_from(strategies)), engines=draw(engines))
+            found.append(words)
+    return found
+
+
+def after(host: HostState, words: AllocateRequest | ReleaseRequest) -> HostState:
+    """The host after these words, as it was where they are refused."""
+    try:
+        plan = decide(host, words) if isinstance(words, AllocateRequest) else make_release(host, words)
+    except UsernsplanError:
+        return host
+    return carried_out(host, plan)
+
+
+@settings(max_examples=150, deadline=None)
+@given(requests())
+def test_a_host_made_by_allocate_and_release_alone_has_no_errors(
+    said: list[AllocateRequest | ReleaseRequest],
+) -> None:
+    host = state(b"alice:100000:65536\n", b"alice:100000:65536\n", daemon_json=b'{\n  "debug": true\n}\n')
+    for words in said:
+        host = after(host, words)
+        found = [f for f in check(Facts(host)) if f.severity == "error"]
+        assert found == []
+
+
+OURS = [
+    per_container("web", 524288),
+    replace(per_container("db", 589824), also=("root",)),
+    shared("default", (0, 2, 1), (1, 655360, 2), (3, 3, 65533), owner="dockremap", held=IdRange(655360, 2)),
+    per_container("old", 720896, 1000),
+]
+OUR_LINES = [
+    b"usernsplan-web:524288:65536\n",
+    b"usernsplan-db:589824:65536\n",
+    b"root:589824:65536\n",
+    b"dockremap:2:1\n",
+    b"dockremap:655360:2\n",
+    b"dockremap:3:65533\n",
+    b"usernsplan-old:720896:1000\n",
+]
+THEIRS = [
+    b"alice:100000:65536\n",
+    b"# a comment\n",
+    b"\n",
+    b"bob:0x186a0:5\n",
+    b"root:100000:65536\n",
+    b"carl:524288:10\n",
+    b"usernsplan-web:900000:1\n",
+    b"dockremap:3:65533\n",
+    b"1000:1:1\n",
+    b"carl:655361:1\n",
+]
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> HostState:
+    """A host on which our lines were lost, moved and mixed with those of others."""
+    raw = []
+    for _ in range(2):
+        lines = [line for line in OUR_LINES if draw(st.integers(0, 3))]
+        lines += draw(st.lists(st.sampled_from(THEIRS), max_size=4))
+        raw.append(b"".join(draw(st.permutations(lines))))
+    cut = draw(st.booleans())
+    raw = [text.removesuffix(b"\n") if cut else text for text in raw]
+    return state(*raw, allocations=OURS, **REMAPPED, daemon_json=b'{"userns-remap": "dockremap"}')
+
+
+def repaired(host: HostState, plan: Plan) -> HostState:
+    content = files(host)
+    for change in plan.changes:
+        assert content[change.path] == change.before
+        content[change.path] = change.after
+    return with_files(host, content)
+
+
+@settings(max_examples=300, deadline=None)
+@given(damaged())
+def test_a_repair_puts_ours_back_touches_nothing_else_and_is_done_once(host: HostState) -> None:
+    plan = make_repair(host)
+    mended = repaired(host, plan)
+    assert plan.ledger == type(plan.ledger)()
+    ours = set(OUR_LINES)
+    for path in (SUBUID, SUBGID):
+        before, now = (files(h)[path] or b"" for h in (host, mended))
+        lines_before, lines_now = (
+            [line + b"\n" for line in raw.removesuffix(b"\n").split(b"\n")] if raw else [] for raw in (before, now)
+        )
+        # What others wrote stands as it stood, in its order; nothing that stood is gone.
+        assert [x for x in lines_before if x not in ours] == [x for x in lines_now if x not in ours]
+        assert not Counter(lines_before) - Counter(lines_now)
+    left = {finding.message for finding in plan.findings if finding.code == "USN126"}
+    if not left:
+        assert check(Facts(mended), {"USN050", "USN051"}) == ()
+    again = make_repair(mended)
+    assert again.changes == ()
+    assert {finding.code for finding in again.findings} <= {"USN126"}
+    assert {finding.message for finding in again.findings} == left
+    assert as_shown(plan)(host).changes == plan.changes
+    if plan.changes:
+        with pytest.raises(HostChangedError):
+            as_shown(plan)(mended)

@@ -1,0 +1,195 @@
+"""Rules about Docker: what daemon.json says of userns-remap, and whether the daemon can follow it."""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from usernsplan.audit.base import FILES, Facts, Seen, rule
+from usernsplan.errors import InvalidFileError
+from usernsplan.formats import daemon_json
+from usernsplan.formats.subid import Grant
+from usernsplan.layout import DAEMON_JSON, GROUP, PASSWD
+from usernsplan.model import DEFAULT_NAME, DEFAULT_OWNER
+from usernsplan.planner.daemon import RESTART, remap_user
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_NUMBER = re.compile("[0-9]{1,10}")
+
+
+@rule("USN040", "error")
+def daemon_json_unreadable(facts: Facts) -> Iterator[Seen]:
+    """Docker's daemon.json cannot be read.
+
+    The daemon does not start from such a file, or takes something else from it than it seems to say: comments, a
+    trailing comma, a byte order mark and an unknown form of a value stop it, and of a key that stands there twice the
+    last counts.
+
+        {
+          "userns-remap": "dockremap",
+        }                               a comma before the brace
+
+    Correct the file; the place is the first character that does not fit.
+    """
+    for found in facts.unread:
+        if found.path == DAEMON_JSON:
+            yield Seen(facts.place(DAEMON_JSON), found.fact, found.hint)
+    try:
+        daemon_json.parse(facts.state.daemon_json or b"", facts.place(DAEMON_JSON))
+    except InvalidFileError as error:
+        yield Seen(error.place, error.fact, "Docker does not start from it, or reads it in another way: correct it")
+
+
+def _remapped(facts: Facts) -> tuple[str, str] | None:
+    """The value of userns-remap, and the user whom it means; None where it is off, or dockerd makes what it needs."""
+    value = facts.daemon.get(daemon_json.REMAP) if facts.daemon else None
+    user = remap_user(facts.state, value) if value is not None else None
+    if value is None or user is None or (value == "default" and DEFAULT_OWNER not in facts.users):
+        return None
+    return value, user
+
+
+@rule("USN041", "error")
+def remap_user_missing(facts: Facts) -> Iterator[Seen]:
+    """Docker's userns-remap names a user that does not exist.
+
+    dockerd looks the user up when it starts, and does not start without ("can't create ID mappings").
+
+        "userns-remap": "dockremap"     and no dockremap in passwd
+
+    Make the account ('usernsplan allocate' does), or name another user. "default" lets dockerd make dockremap itself.
+    """
+    found = _remapped(facts)
+    if found and facts.is_nobody(found[1]):
+        message = f'"userns-remap" is "{found[0]}", and {facts.place(PASSWD)} has no {found[1]}: Docker does not start'
+        yield Seen(facts.place(DAEMON_JSON), message, f"useradd --system --user-group {found[1]}, or name another user")
+
+
+@rule("USN042", "error")
+def remap_group_missing(facts: Facts) -> Iterator[Seen]:
+    """Docker's userns-remap means a group that does not exist.
+
+    Where the value names no group, dockerd looks for one of the user's name, or of his number where a number was said,
+    and does not start without.
+
+        "userns-remap": "dockremap"     and no group dockremap, because useradd made one without --user-group
+
+    groupadd --system NAME, or say the group: "userns-remap": "USER:GROUP".
+    """
+    found = _remapped(facts)
+    if found is None or facts.is_nobody(found[1]):
+        return
+    value, user = found
+    wanted, said, group = value.partition(":")
+    # Without a group in the value, a number means the group of that number, and a name the group of that name.
+    group = group if said else wanted if _NUMBER.fullmatch(wanted) else user
+    accounts = facts.state.accounts
+    known = accounts.group_of(int(group)) if _NUMBER.fullmatch(group) else accounts.group(group)
+    # The groups of one whom a directory knows need not be listed here either.
+    if known is None and user not in facts.elsewhere:
+        what = "gid" if _NUMBER.fullmatch(group) else "group"
+        message = f'"userns-remap" is "{value}", and {facts.place(GROUP)} has no {what} {group}: Docker does not start'
+        option = f"--gid {group} {user}" if what == "gid" else group
+        yield Seen(facts.place(DAEMON_JSON), message, f"groupadd --system {option}")
+
+
+@rule("USN043", "error")
+def remap_range_missing(facts: Facts) -> Iterator[Seen]:
+    """Docker's remap user has no range in subuid or in subgid.
+
+    dockerd does not start: "no subuid ranges found for user". It looks into subgid by the user's name as well, whatever
+    group was said.
+
+        "userns-remap": "dockremap"     and no line of dockremap in subuid
+
+    'usernsplan allocate --strategy per-container' gives it one; 'usernsplan check --fix' puts one of ours back.
+    """
+    found = _remapped(facts)
+    for path in FILES if found else ():
+        if found and found[1] not in facts.by_owner[path]:
+            message = f'"userns-remap" is "{found[0]}", and {facts.place(path)} has no line of {found[1]}'
+            yield Seen(facts.place(DAEMON_JSON), f"{message}: Docker does not start", _grant(facts, found[1]))
+
+
+def _grant(facts: Facts, user: str) -> str:
+    command = facts.state.layout.command
+    if user in facts.owners:
+        return f"'{command('check --fix')}' puts it back"
+    return "grant it one: usermod --add-subuids FIRST-LAST --add-subgids FIRST-LAST " + user
+
+
+@rule("USN044", "error")
+def remap_is_off(facts: Facts) -> Iterator[Seen]:
+    """Docker's userns-remap is there and switches nothing on, while ids are allocated for it.
+
+    "root" turns remapping off with a mere warning in the daemon's log, and "" turns it off without one. Containers then
+    run as the host's root, and the file looks as if they did not.
+
+        "userns-remap": ""
+
+    Set it to the allocation's owner ('usernsplan allocate' does, with --yes), or take the key out and release the
+    allocation.
+    """
+    value = facts.daemon.get(daemon_json.REMAP) if facts.daemon else None
+    meant = _for_docker(facts)
+    if value is not None and meant and remap_user(facts.state, value) is None:
+        message = f'"userns-remap" is "{value}", which switches it off, and {meant} is allocated for Docker'
+        yield Seen(facts.place(DAEMON_JSON), message, f'"userns-remap": "{meant}" is meant, and then: {RESTART}')
+
+
+@rule("USN045", "info")
+def remap_is_elsewhere(facts: Facts) -> Iterator[Seen]:
+    """Ids are allocated for Docker, and its configuration does not name them.
+
+    Docker runs its containers by another map, or as the host's root, while a range is kept for it.
+
+    The key was taken out, Docker's package came with another file, the allocation was made with --no-daemon-config, or
+    the daemon gets --userns-remap on its command line, which cannot be seen from here.
+
+    'usernsplan allocate' with the words of the allocation sets it; 'usernsplan release default' gives the range up.
+    """
+    value = facts.daemon.get(daemon_json.REMAP) if facts.daemon else None
+    meant = _for_docker(facts)
+    if "docker" not in facts.state.engines or not meant or (facts.daemon is None and facts.state.daemon_json):
+        return
+    user = remap_user(facts.state, value) if value is not None else None
+    if value is None or user not in {None, meant}:
+        says = "there is no" if value is None else f'"{value}" is another'
+        message = f"{meant} is allocated for Docker, and {says} userns-remap"
+        hint = "the words that allocated it set it, and --yes replaces another one"
+        yield Seen(facts.place(DAEMON_JSON), message, hint)
+
+
+def _for_docker(facts: Facts) -> str:
+    """The owner of the allocation that was made for Docker's daemon; "" where none was."""
+    return next((a.owner for a in facts.state.ledger.allocations if a.name == DEFAULT_NAME), "")
+
+
+@rule("USN046", "warning")
+def order_makes_the_map(facts: Facts) -> Iterator[Seen]:
+    """Docker's map depends on the order of lines that the next useradd sorts.
+
+    Docker lays the ranges of its remap user end to end, in the order of the file. useradd sorts the file by start when
+    it gives out a range: container root is then another host id, without a word, and the daemon starts with a new,
+    empty data folder.
+
+        dockremap:2:1
+        dockremap:524288:2      the filler
+        dockremap:3:65533       useradd puts this line second
+
+    After a useradd run 'usernsplan check --fix' (or the words that allocated it), which puts them back in order. A map
+    whose lines ascend by themselves has no such trouble: the strategies per-container and single-uid.
+    """
+    found = _remapped(facts)
+    for path in FILES if found else ():
+        lines = [x for x in facts.lines(path) if isinstance(x, Grant) and found and facts.owner_of(x) == found[1]]
+        if any(after.start < before.start for before, after in pairwise(lines)):
+            message = (
+                f"the order of the {len(lines)} lines of {lines[0].owner} makes Docker's map; useradd would sort them"
+            )
+            fix = facts.state.layout.command("check --fix")
+            hint = f"after a useradd, '{fix}' puts them back" if lines[0].owner in facts.owners else "use one line"
+            yield Seen(facts.place(path, lines[0].number), message, hint)

@@ -1,0 +1,182 @@
+"""Rules about the host: whether useradd still finds ranges, whether the files count at all, what locks lie about."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from usernsplan.audit.base import Facts, Seen, rule
+from usernsplan.errors import InvalidFileError
+from usernsplan.formats import login_defs, readers
+from usernsplan.formats.subid import Grant
+from usernsplan.ids import ID_LIMIT, IdRange, IdSet
+from usernsplan.layout import LOGIN_DEFS, NSSWITCH, SUBGID, SUBUID
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from usernsplan.formats.login_defs import LoginDefs
+    from usernsplan.formats.subid import Line, SubidFile
+
+_FEW = 10
+
+
+@rule("USN060", "warning")
+def useradd_runs_short(facts: Facts) -> Iterator[Seen]:
+    """Ranges for useradd are about to run out.
+
+    It looks for SUB_UID_COUNT ids in a row between SUB_UID_MIN and SUB_UID_MAX, and for as many gids. Fewer than ten
+    such places are left.
+
+        SUB_UID_MAX 700000      and five accounts have their ranges below
+
+    Raise SUB_UID_MAX and SUB_GID_MAX in login.defs, or take lines out that nobody needs any more.
+    """
+    for path, key, left in _left(facts):
+        if 0 < left < _FEW:
+            message = f"useradd finds {left} more ranges between {key}_MIN and {key}_MAX"
+            yield Seen(facts.place(path), message, f"raise {key}_MAX in {facts.place(LOGIN_DEFS)}")
+
+
+@rule("USN061", "error")
+def useradd_is_out(facts: Facts) -> Iterator[Seen]:
+    """No range is left for useradd.
+
+    Every useradd of a person fails with status 16, "Can't get unique subordinate UID range": no account is made at all.
+
+    The ranges are used up; or one line takes everything, as 3:4294967292 for a container that shares the host's ids.
+
+        bob:100000:600000001
+
+    Raise SUB_UID_MAX and SUB_GID_MAX in login.defs, or take such a line out; useradd -F, or SUB_UID_COUNT 0, makes
+    accounts without ranges.
+    """
+    for path, key, left in _left(facts):
+        if left == 0:
+            message = f"useradd finds no range between {key}_MIN and {key}_MAX: it makes no account any more"
+            yield Seen(facts.place(path), message, f"raise {key}_MAX in {facts.place(LOGIN_DEFS)}")
+
+
+def _left(facts: Facts) -> Iterator[tuple[str, str, int]]:
+    """How many ranges useradd still finds in each file that is there."""
+    defs = _defs(facts)
+    if defs is None:
+        return
+    for path, file, key, low, high, count in (
+        (SUBUID, facts.state.subuid, "SUB_UID", defs.sub_uid_min, defs.sub_uid_max, defs.sub_uid_count),
+        (SUBGID, facts.state.subgid, "SUB_GID", defs.sub_gid_min, defs.sub_gid_max, defs.sub_gid_count),
+    ):
+        if file.exists and count > 0 and low <= high:
+            yield path, key, ranges_left(file, low, high, count)
+
+
+def ranges_left(file: SubidFile, low: int, high: int, count: int) -> int:
+    """How many more ranges of ``count`` ids useradd finds between ``low`` and ``high``, one after the other.
+
+    As find_free_range of shadow 4.13 does: in each gap from its first id on, whatever multiple that is.
+    """
+    last = min(high, ID_LIMIT - 1)
+    if low > last:
+        return 0
+    taken = IdSet.clipped(span for line in file.lines for span in _as_shadow(line))
+    return sum(gap.count // count for gap in taken.gaps(IdRange(low, last - low + 1)))
+
+
+def _as_shadow(line: Line) -> Iterator[tuple[int, int]]:
+    """What useradd takes a line for; what only other readers see in it is free to useradd."""
+    if isinstance(line, Grant):
+        yield line.start, line.stop
+    else:
+        shadow = next(reading for reading in readers.of_line(line.raw) if reading.reader == "shadow")
+        yield from ((start, start + count) for _, start, count in shadow.takes)
+
+
+def _defs(facts: Facts) -> LoginDefs | None:
+    try:
+        return login_defs.parse(facts.state.login_defs, facts.place(LOGIN_DEFS))
+    except InvalidFileError:
+        return None
+
+
+@rule("USN062", "error")
+def files_bypassed(facts: Facts) -> Iterator[Seen]:
+    """nsswitch.conf takes subordinate ids from elsewhere: the files are not read.
+
+    With another service than 'files', newuidmap and Podman ask that service and read neither subuid nor subgid; usermod
+    writes nothing, with status 0. Docker reads the files all the same: the host's engines disagree.
+
+        subid: sss
+
+    Grant ranges in that service, or say 'subid: files'.
+    """
+    services = facts.state.subid_source.services
+    if services != ("files",):
+        message = f"'subid: {' '.join(services)}': newuidmap and Podman do not read subuid and subgid"
+        hint = "grant ranges in that service, or say 'subid: files'"
+        yield Seen(facts.place(NSSWITCH, facts.state.subid_source.number), message, hint)
+
+
+@rule("USN063", "error")
+def login_defs_wrong(facts: Facts) -> Iterator[Seen]:
+    """login.defs says nothing useful of subordinate ids.
+
+    A number that shadow cannot read, or a MIN above its MAX: useradd fails, or takes what nobody expects.
+
+        SUB_UID_MIN 100000
+        SUB_UID_MAX 65536
+
+    Correct the keys, or take them out: the defaults are 100000 and 600100000.
+    """
+    try:
+        defs = login_defs.parse(facts.state.login_defs, facts.place(LOGIN_DEFS))
+    except InvalidFileError as error:
+        yield Seen(error.place, error.fact, "useradd stumbles over it too: correct the line")
+        return
+    for key, low, high in (
+        ("SUB_UID", defs.sub_uid_min, defs.sub_uid_max),
+        ("SUB_GID", defs.sub_gid_min, defs.sub_gid_max),
+    ):
+        if low > high:
+            message = f"{key}_MIN {low} lies above {key}_MAX {high}: useradd finds no range"
+            yield Seen(facts.place(LOGIN_DEFS), message, "correct one of the two")
+
+
+@rule("USN064", "warning")
+def lock_is_stale(facts: Facts) -> Iterator[Seen]:
+    """A lock file was left by a process that is gone.
+
+    useradd, usermod and usernsplan put their pid into a lock file beside the file that they write. Where the process
+    is gone the next of them takes the lock over by itself; until then scripts that look for the file wait.
+
+        /etc/subuid.lock        holds 4711, and no process has that pid
+
+    'usernsplan check --fix' removes it. In another root than this machine's nobody looks at processes: there it is said
+    of every lock.
+    """
+    for lock in facts.locks:
+        if lock.pid is None or lock.alive:
+            continue
+        hint = f"'{facts.state.layout.command('check --fix')}' removes it"
+        message = f"the lock was left by process {lock.pid}, which is gone"
+        if lock.alive is None:
+            message = f"a lock of process {lock.pid}, for which nobody looks in another root"
+            hint = "remove it if no useradd or usernsplan is at work there; the next one takes it over if none is"
+        yield Seen(facts.place(lock.path), message, hint)
+
+
+@rule("USN065", "error")
+def lock_blocks(facts: Facts) -> Iterator[Seen]:
+    """A lock file holds no pid: useradd and usermod wait for it for ever.
+
+    shadow takes a lock over only where it reads the pid of a process that is gone. An empty file, or a pid with a line
+    end behind it, is none: every useradd, usermod and usernsplan fails until somebody removes the file.
+
+    A full disk while the lock was made, a backup that was put back, or a script that wrote the file with echo.
+
+        echo $$ >/etc/subuid.lock
+
+    Make sure that no useradd or usermod runs, and remove the file.
+    """
+    for lock in facts.locks:
+        if lock.pid is None:
+            place = facts.place(lock.path)
+            yield Seen(place, "the lock holds no pid: useradd and usermod wait for it for ever", f"rm {place}")

@@ -1,0 +1,256 @@
+"""Rules about owners: who is nobody, whose lines do not fit together, whose are too small."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from usernsplan.audit.base import FILES, Facts, Seen, listed, rule
+from usernsplan.engines import ENGINES, pool_of
+from usernsplan.formats.subid import Grant
+from usernsplan.layout import LEDGER, SUBGID, SUBUID
+from usernsplan.model import DEFAULT_OWNER, OWN_PREFIX, ROOT
+from usernsplan.planner import advice
+from usernsplan.strategies import SLOT, SingleUid
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from usernsplan.audit.base import Span
+
+# Owners that need no account, or get theirs when an engine starts: Podman's and the kubelet's pools, Docker's user.
+_POOLS = frozenset(it.pool.owner for it in ENGINES.values() if it.pool)
+_KNOWN = _POOLS | {ROOT, DEFAULT_OWNER}
+_KUBELET = "kubelet"
+_PODS = 110
+
+
+@rule("USN020", "warning")
+def orphan(facts: Facts) -> Iterator[Seen]:
+    """Lines belong to a name that no account has.
+
+    Whoever gets an account of that name inherits the range, and with it every file that containers left there.
+
+    usermod --login does not rename in subuid and subgid, and a line that was written by hand may have a typing error;
+    userdel takes only the lines of the account's very name.
+
+        carla:165536:65536      carla was renamed to carl; the next carla has carl's containers
+
+    Rename the owner in the line if he has another name now; take the line out if nobody has these ids any more.
+    """
+    for owner, span in _first_lines(facts):
+        if owner.isdigit() or not facts.is_nobody(owner) or owner in _KNOWN or owner.startswith(OWN_PREFIX):
+            continue
+        ours = facts.owners.get(owner)
+        hint = "rename the owner in the line, or take it out"
+        if ours:
+            release = facts.state.layout.command(f"release {ours.name}")
+            hint = f"make the account now, or '{release}' and allocate it without --owner"
+        message = f"no account has the name {owner}: the next one of that name inherits {span.ids}"
+        yield Seen(facts.place(span.path, span.number), message, hint)
+
+
+@rule("USN021", "warning")
+def orphan_number(facts: Facts) -> Iterator[Seen]:
+    """Lines belong to a uid that no account has.
+
+    The owner of a line may be a uid instead of a name. Where no account has it, the next one that gets this uid, which
+    useradd may choose by itself, inherits the range.
+
+        1005:165536:65536       and nobody has uid 1005
+
+    Take the line out, or make the account.
+    """
+    for owner, span in _first_lines(facts):
+        if owner.isdigit() and facts.is_nobody(owner):
+            message = f"no account has the uid {owner}: the next one that gets it inherits {span.ids}"
+            yield Seen(facts.place(span.path, span.number), message, "take the line out, or make the account")
+
+
+def _first_lines(facts: Facts) -> Iterator[tuple[str, Span]]:
+    """Every owner, with the first of his lines."""
+    seen: set[str] = set()
+    for path in FILES:
+        for owner, spans in facts.by_owner[path].items():
+            if owner not in seen:
+                seen.add(owner)
+                yield owner, spans[0]
+
+
+@rule("USN022", "error")
+def in_one_file(facts: Facts) -> Iterator[Seen]:
+    """An owner has uids and no gids, or gids and no uids.
+
+    A user namespace needs both maps. dockerd does not start ("no subgid ranges found"), and rootless Podman maps
+    nothing but the account itself.
+
+    Somebody wrote one of the two files and forgot the other: usermod has --add-subuids and --add-subgids apart.
+
+        alice:100000:65536      in subuid; nothing of alice in subgid
+
+    Add the same range to the other file, if it is free there.
+    """
+    for path, other in ((SUBUID, SUBGID), (SUBGID, SUBUID)):
+        for owner, spans in facts.by_owner[path].items():
+            if owner not in facts.by_owner[other] and _in_use(facts, owner):
+                option = "--add-subgids" if other == SUBGID else "--add-subuids"
+                message = f"{owner} has {spans[0].ids} here, and nothing in {facts.place(other)}"
+                hint = f"usermod {option} {spans[0].ids} {owner}, if nobody has these ids there"
+                yield Seen(facts.place(path, spans[0].number), message, hint)
+
+
+@rule("USN023", "warning")
+def not_alike(facts: Facts) -> Iterator[Seen]:
+    """An owner's lines in subuid and in subgid differ.
+
+    Maps of uids and gids then have other host ids, or other sizes: a container's uid 33 and gid 33 are two numbers on
+    the host, Docker's data lie in <uid>.<gid> of both, and what is given to 524321:524321 belongs to two containers.
+
+    Docker's own allocator, usermod with one option, and ranges that were taken on one side only make them so.
+
+        alice:100000:65536      in subuid
+        alice:165536:65536      in subgid
+
+    Nothing has to be done where it is known. To make them alike, choose a range that is free in both files, and shift
+    the files with 'usernsplan fix-volume --mode shift'.
+    """
+    for owner, spans in facts.by_owner[SUBUID].items():
+        theirs = facts.by_owner[SUBGID].get(owner)
+        if theirs and owner != ROOT and _in_use(facts, owner):
+            uids, gids = ([(span.start, span.stop) for span in given] for given in (spans, theirs))
+            if uids != gids:
+                had = listed([span.ids for span in theirs])
+                message = f"{owner} has the uids {listed([span.ids for span in spans])} and the gids {had}"
+                yield Seen(
+                    facts.place(SUBUID, spans[0].number), message, "one range that is free in both serves better"
+                )
+
+
+@rule("USN024", "warning")
+def too_small(facts: Facts) -> Iterator[Seen]:
+    """A map of fewer than 65536 ids leaves nobody (65534) out.
+
+    Images have files of nobody and nogroup, and package managers change to them: unpacking fails ("potentially
+    insufficient UIDs or GIDs"), and what cannot be mapped belongs to 65534 in the container's eyes anyway.
+    systemd-nspawn and Incus refuse less altogether.
+
+        alice:100000:10000
+
+    Give the owner 65536 ids: usermod --add-subuids FIRST-LAST, and --add-subgids. A container that is known to use few
+    ids may keep its small range.
+    """
+    for a in facts.state.ledger.allocations:
+        if advice.lacks_nobody(a):
+            release = facts.state.layout.command(f"release {a.name}")
+            message = f"'{a.name}' maps {a.mapping.uids[0].count} ids, and nobody (65534) is not among them"
+            yield Seen(facts.place(LEDGER), message, f"'{release}', and allocate it with --size 65536")
+    for path in FILES:
+        for owner, spans in facts.by_owner[path].items():
+            size = sum(span.stop - span.start for span in spans)
+            if size < SLOT and owner not in _KNOWN - {DEFAULT_OWNER} and _in_use(facts, owner):
+                message = f"{owner} has {size} ids: nobody (65534) is not among them"
+                yield Seen(facts.place(path, spans[0].number), message, "images want 65536: add the missing ones")
+
+
+def _in_use(facts: Facts, owner: str) -> bool:
+    """Tell whether an owner is somebody, and not one of our allocations: of these, and of nobody's, others tell."""
+    if owner in facts.owners or owner.startswith(OWN_PREFIX):
+        return False
+    return owner in _KNOWN or not facts.is_nobody(owner)
+
+
+@rule("USN025", "error")
+def image_does_not_fit(facts: Facts) -> Iterator[Seen]:
+    """A map is too small for the largest id of an image (--passwd).
+
+    An image's file whose owner is not mapped cannot be unpacked (lchown: invalid argument), and a process cannot become
+    such a user.
+
+        _apt:x:100000:65534::…          in the image's passwd
+        usernsplan-web:524288:65536     maps 0-65535
+
+    Release the container and allocate it anew with a --size above that id. Containers of the strategy single-uid run
+    as one id whatever the image says, and are left out.
+    """
+    if facts.image is None:
+        return
+    largest = {
+        SUBUID: max(((user.uid, user.name) for user in facts.image.users), default=None),
+        SUBGID: max(
+            [(group.gid, group.name) for group in facts.image.groups]
+            + [(user.gid, f"of {user.name}") for user in facts.image.users],
+            default=None,
+        ),
+    }
+    for path, found in largest.items():
+        if found is None:
+            continue
+        kind = "uid" if path == SUBUID else "gid"
+        number, name = found
+        for a in facts.state.ledger.allocations:
+            ids = a.mapping.uids if path == SUBUID else a.mapping.gids
+            if a.strategy != SingleUid.name and not pool_of(a) and ids.to_host(number) is None:
+                release = facts.state.layout.command(f"release {a.name}")
+                message = f"the image's largest {kind} is {number} ({name}), and '{a.name}' does not map it"
+                yield Seen(facts.place(LEDGER), message, f"'{release}', and allocate it with a larger --size")
+        for owner, spans in facts.by_owner[path].items():
+            # A rootless engine maps the account itself to 0 and the range to the ids above.
+            size = sum(span.stop - span.start for span in spans) + (facts.person(owner) is not None)
+            if number >= size and owner not in _POOLS | {ROOT} and _in_use(facts, owner):
+                message = f"the image's largest {kind} is {number} ({name}), and {owner} has {size} ids"
+                yield Seen(facts.place(path, spans[0].number), message, "add the missing ones to both files")
+
+
+@rule("USN026", "error")
+def kubelet_refuses(facts: Facts) -> Iterator[Seen]:
+    """The kubelet would not start with its lines.
+
+    It asks getsubids for its user, and wants one line, the same in both files, whose start and count are multiples of
+    65536 and at least 65536: every pod gets 65536 ids, and none of them may be the host's.
+
+        kubelet:100000:65536            100000 is no multiple of 65536
+
+    'usernsplan allocate --strategy per-container --engine kubernetes --pods 110' makes a line that it takes; take the
+    other one out first.
+    """
+    given = _kubelets(facts)
+    if not any(given.values()):
+        return
+    fact = ""
+    if any(len(lines) != 1 for lines in given.values()):
+        fact = f"it wants one line in each file, and there are {len(given[SUBUID])} and {len(given[SUBGID])}"
+    elif len({(line.start, line.stop) for [line] in given.values()}) > 1:
+        fact = "its lines in subuid and in subgid differ"
+    else:
+        [line] = given[SUBUID]
+        if line.start % SLOT or (line.stop - line.start) % SLOT:
+            fact = f"start {line.start} and count {line.stop - line.start} have to be multiples of {SLOT}"
+        elif line.start < SLOT or line.stop - line.start < SLOT:
+            fact = f"start and count have to be {SLOT} or more"
+    if fact:
+        path = next(path for path in FILES if given[path])
+        hint = "take it out; 'usernsplan allocate --strategy per-container --engine kubernetes' makes one"
+        yield Seen(facts.place(path, given[path][0].number), f"the kubelet refuses its line: {fact}", hint)
+
+
+@rule("USN027", "warning")
+def kubelet_is_short(facts: Facts) -> Iterator[Seen]:
+    """The kubelet's line is shorter than its pods by default need.
+
+    Unless it is told otherwise a kubelet runs up to 110 pods, and it does not start with a line of fewer than 65536 ids
+    for each.
+
+        kubelet:524288:655360           10 pods
+
+    Set maxPods in the kubelet's configuration to what the line has room for, or give it a longer line.
+    """
+    for line in _kubelets(facts)[SUBUID][:1]:
+        pods = (line.stop - line.start) // SLOT
+        if 0 < pods < _PODS:
+            message = f"the kubelet's line has room for {pods} pods, and a kubelet runs {_PODS} by default"
+            yield Seen(facts.place(SUBUID, line.number), message, f"set its maxPods to {pods} or less")
+
+
+def _kubelets(facts: Facts) -> dict[str, list[Grant]]:
+    return {
+        path: [x for x in facts.lines(path) if isinstance(x, Grant) and facts.owner_of(x) == _KUBELET] for path in FILES
+    }

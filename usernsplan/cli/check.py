@@ -1,0 +1,179 @@
+"""The command check."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from usernsplan import audit, checking
+from usernsplan.cli import say
+from usernsplan.cli.options import DryRun, Json, Root, colours, note, warn, write_result
+from usernsplan.errors import InvalidValueError
+from usernsplan.host.files import layout_at
+from usernsplan.ledger import open_ledger
+from usernsplan.report.colour import Paint
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from usernsplan.audit import Facts, Repair
+    from usernsplan.audit.base import Carried
+    from usernsplan.layout import Layout
+    from usernsplan.ledger import Ledger
+    from usernsplan.model import Finding, Quarantined
+
+_FAILED = 1
+# What of a repair was told before it was asked for.
+_LEFT = "USN126"
+_FORMATS = ("table", "github", "json")
+
+
+def check(
+    select: Annotated[
+        Optional[list[str]], typer.Option(metavar="CODES", help="Only these: USN001,USN02 (repeatable).")
+    ] = None,
+    ignore: Annotated[Optional[list[str]], typer.Option(metavar="CODES", help="All but these (repeatable).")] = None,
+    format: Annotated[str, typer.Option(metavar="F", help="table, github (workflow commands) or json.")] = "table",
+    explain: Annotated[Optional[str], typer.Option(metavar="CODE", help="Tell the whole story of a code.")] = None,
+    passwd: Annotated[
+        Optional[str], typer.Option(metavar="FILE", help="An image's passwd: do the maps hold its largest id?")
+    ] = None,
+    scan: Annotated[
+        Optional[list[str]],
+        typer.Option(metavar="DIR", help="Look in DIR for files that carry a released range (repeatable)."),
+    ] = None,
+    fix: Annotated[bool, typer.Option("--fix", help="Repair what is safe, after showing it and asking.")] = False,
+    root: Root = "/",
+    dry_run: DryRun = False,
+    json: Json = False,
+    yes: Annotated[bool, typer.Option("--yes", help="--fix: do not ask.")] = False,
+) -> None:
+    """Find what clashes: ranges that two have, lines that readers understand differently, drift, and much else.
+
+    Exit status: 0 where no error is found (or left), 1 where one is. --fix puts lost or sorted lines of ours back,
+    completes an interrupted run and removes locks that nobody holds; what others wrote is never touched.
+
+    \b
+    Examples:
+      usernsplan check
+      usernsplan check --explain USN001
+      usernsplan check --select USN05 --fix
+      usernsplan check --scan /srv --format github
+    """
+    form = _form(format, as_json=json)
+    if (dry_run or yes) and not fix:
+        raise InvalidValueError("--dry-run and --yes are about --fix", hint="without it nothing is written")
+    if explain is not None:
+        _explain(explain, form)
+        return
+    codes = audit.chosen(select or (), ignore or ())
+    layout = layout_at(root)
+    ledger = open_ledger(layout)
+    facts, found = _look(layout, ledger, codes, passwd, scan)
+    repaired = None
+    if fix:
+        repair = audit.repair_of(facts, found)
+        done = _repaired(layout, ledger, repair, form, dry_run=dry_run, yes=yes)
+        if done:
+            _, found = _look(layout, ledger, codes, passwd, scan)
+        repaired = (repair, done)
+    _print(found, form, layout, repaired)
+    if any(finding.severity == "error" for finding in found):
+        raise typer.Exit(_FAILED)
+
+
+def _form(name: str, *, as_json: bool) -> str:
+    if name not in _FORMATS:
+        raise InvalidValueError(f"--format {name}: one of {', '.join(_FORMATS)}")
+    if as_json and name == "github":
+        raise InvalidValueError("--json with --format github", hint="one of the two")
+    return "json" if as_json else name
+
+
+def _explain(code: str, form: str) -> None:
+    from usernsplan.report import audit as report  # noqa: PLC0415 - only where something is printed
+
+    write_result(report.explained_json(code) if form == "json" else report.explained(code, Paint(colours())))
+
+
+def _look(
+    layout: Layout, ledger: Ledger, codes: frozenset[str], passwd: str | None, scan: Sequence[str] | None
+) -> tuple[Facts, tuple[Finding, ...]]:
+    facts = checking.gather(layout, ledger, passwd=passwd)
+    if scan:
+        facts = replace(facts, scanned=_scanned(layout, facts.state.ledger.quarantined, scan))
+    return facts, audit.check(facts, codes)
+
+
+def _scanned(layout: Layout, released: Sequence[Quarantined], folders: Sequence[str]) -> tuple[Carried, ...]:
+    """What these folders carry of each released range; with something left that cannot be looked at, none is free."""
+    from usernsplan.audit.base import Carried  # noqa: PLC0415 - only for --scan
+    from usernsplan.ids import IdSet  # noqa: PLC0415
+    from usernsplan.report.text import shown_path  # noqa: PLC0415
+    from usernsplan.volume import owned  # noqa: PLC0415
+
+    named = {owned.top_of(layout, folder) for folder in folders}
+    # What lies in another of them is looked at once.
+    tops = sorted(top for top in named if not any(f"{top}/".startswith(f"{o.rstrip('/')}/") for o in named - {top}))
+    every = owned.count(tops, IdSet(q.held for q in released))
+    note(f"not looked at: {shown_path(place.path)}: {place.reason}" for place in every.missed)
+    found = []
+    for q in released:
+        ids = IdSet((q.held,))
+        if every.ids() & ids:
+            one = every if len(released) == 1 else owned.count(tops, ids)
+            found.append(Carried(q.name, q.held, one.entries, one.example))
+        elif not every.missed:
+            found.append(Carried(q.name, q.held, 0, ""))
+    return tuple(found)
+
+
+def _print(found: Sequence[Finding], form: str, layout: Layout, repaired: tuple[Repair, bool] | None) -> None:
+    from usernsplan.report import audit as report  # noqa: PLC0415 - after the work
+
+    if form == "json":
+        write_result(report.as_json(found, layout, repaired))
+    elif form == "table":
+        write_result(report.table(found, Paint(colours())))
+    elif found:
+        write_result(report.github(found))
+
+
+def _repaired(layout: Layout, ledger: Ledger, repair: Repair, form: str, *, dry_run: bool, yes: bool) -> bool:
+    """Show what is to be done, ask, do it; tell whether it was done."""
+    from usernsplan.report import audit as report  # noqa: PLC0415 - only for --fix
+
+    # A result of the format that was asked for comes later, and alone.
+    (write_result if form == "table" else say)(report.repair(repair, layout) + "\n")
+    if repair.hindered_by:
+        note([f"nothing is put back while {layout.path(repair.hindered_by)} cannot be read as it should"])
+    warn(finding for finding in (repair.plan.findings if repair.plan else ()) if finding.code == _LEFT)
+    if not repair.needed or dry_run or not (yes or _agreed()):
+        return False
+    _carry_out(layout, ledger, repair)
+    return True
+
+
+def _carry_out(layout: Layout, ledger: Ledger, repair: Repair) -> None:
+    from usernsplan import apply  # noqa: PLC0415 - only for --fix
+    from usernsplan.host import locks  # noqa: PLC0415
+    from usernsplan.planner.repair import as_shown  # noqa: PLC0415
+
+    if repair.locks:
+        locks.remove_stale(layout)
+    if repair.plan and (repair.mends or repair.changes):
+        plan = apply.carry_out(layout, ledger, as_shown(repair.plan), shlex.join(sys.argv))
+        warn(finding for finding in plan.findings if finding.code != _LEFT)
+        note(f"next: {step}" for step in plan.next_steps)
+
+
+def _agreed() -> bool:
+    """Ask on a terminal. Raises InvalidValueError where there is none: nobody could answer."""
+    if not (sys.stdin and sys.stdin.isatty()):
+        raise InvalidValueError("--fix asks first, and there is no terminal: nothing was done", hint="say --yes")
+    say("Apply? [y/N]")
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}

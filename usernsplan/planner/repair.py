@@ -1,0 +1,68 @@
+"""check --fix: put lines of ours back that were lost or sorted. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from usernsplan.errors import HostChangedError, InvalidFileError, RefusedError
+from usernsplan.formats import daemon_json, subid
+from usernsplan.layout import DAEMON_JSON, SUBGID, SUBUID
+from usernsplan.model import Change, Finding, Plan
+from usernsplan.planner import daemon
+from usernsplan.planner.grants import Grants
+from usernsplan.planner.recovery import as_mended
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from usernsplan.model import HostState, Intent
+
+
+def make_repair(state: HostState) -> Plan:
+    """Decide what is put back: all lines of ours that can be, and of what cannot be it is told why."""
+    grants, left, restored = Grants(state), [], set()
+    # Lowest first, so that the next useradd has nothing of ours to sort.
+    for allocation in sorted(state.ledger.allocations, key=lambda a: a.mapping.uids[0].host):
+        told = len(grants.findings)
+        try:
+            grants.restore(allocation)
+        except RefusedError as error:
+            left.append(Finding("USN126", "warning", f"left as it is: {error}", error.hint))
+        if len(grants.findings) > told:
+            restored.add(allocation.owner)
+    steps = (daemon.RESTART,) if _remap_user(state) in restored else ()
+    return Plan("repair", changes=grants.changes(), findings=(*grants.findings, *left), next_steps=steps)
+
+
+def _remap_user(state: HostState) -> str | None:
+    try:
+        value = daemon_json.parse(state.daemon_json or b"", DAEMON_JSON).get(daemon_json.REMAP)
+    except InvalidFileError:
+        return None
+    return daemon.remap_user(state, value) if value is not None else None
+
+
+def after_mending(state: HostState, intent: Intent) -> tuple[Plan, tuple[Change, ...]]:
+    """The repair of a host on which a run was interrupted, and all that changes: the mending of that run as well."""
+    mended = as_mended(state, intent)
+    plan = make_repair(mended)
+    now = {SUBUID: _raw(state.subuid), SUBGID: _raw(state.subgid), DAEMON_JSON: state.daemon_json}
+    then = {SUBUID: _raw(mended.subuid), SUBGID: _raw(mended.subgid), DAEMON_JSON: mended.daemon_json}
+    then |= {change.path: change.after for change in plan.changes}
+    return plan, tuple(Change(path, now[path], then[path] or b"") for path in now if now[path] != then[path])
+
+
+def as_shown(shown: Plan) -> Callable[[HostState], Plan]:
+    """The decision, which is to be the one that was shown. It raises HostChangedError where it no longer is."""
+
+    def decide(state: HostState) -> Plan:
+        plan = make_repair(state)
+        if plan.changes != shown.changes:
+            raise HostChangedError("what is to be repaired is no longer what was shown; nothing was repaired")
+        return plan
+
+    return decide
+
+
+def _raw(file: subid.SubidFile) -> bytes | None:
+    return file.raw if file.exists else None

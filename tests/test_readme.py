@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import PROGRAM, usernsplan
+from tests.command import PROGRAM, needs_root, usernsplan
 from usernsplan.cli.app import COMMANDS
 
 REPOSITORY = Path(__file__).parent.parent
@@ -20,6 +20,8 @@ BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 SHELL = [block for kind, block in BLOCKS if kind == "sh"]
 TEXT = [block for kind, block in BLOCKS if kind == "text"]
 PYTHON = [block for kind, block in BLOCKS if kind == "python"]
+YAML = [block for kind, block in BLOCKS if kind == "yaml"]
+[PLAN] = [block for block in SHELL if "usernsplan plan" in block]
 
 
 @pytest.fixture
@@ -53,7 +55,9 @@ def test_the_second_command_is_the_one_that_ci_runs() -> None:
     assert found.stdout.decode() == SHELL[1]
 
 
-@pytest.mark.parametrize("block", SHELL[2:], ids=lambda block: block.splitlines()[0])
+@pytest.mark.parametrize(
+    "block", [block for block in SHELL[2:] if block != PLAN], ids=lambda block: block.splitlines()[0]
+)
 def test_each_command_for_real_use_works_on_another_root(block: str, program: dict[str, str], tmp_path: Path) -> None:
     """The same lines with --root added; starting engines is left to tests/engines."""
     root = tmp_path / "host"
@@ -66,8 +70,7 @@ def test_each_command_for_real_use_works_on_another_root(block: str, program: di
         shutil.copy("/bin/true", volume / "tool")
         (volume / "tool").chmod(0o4755)
         usernsplan("allocate", "--strategy", "per-container", "web", "--root", root)
-    lines = [re.sub(r"(usernsplan [\w-]+)", rf"\1 --root {root}", line) for line in block.splitlines()]
-    script = 'podman() { echo podman "$@"; }\nsystemctl() { echo systemctl "$@"; }\n' + "\n".join(lines)
+    script = 'podman() { echo podman "$@"; }\nsystemctl() { echo systemctl "$@"; }\n' + below(root, block)
     done = subprocess.run(
         ["bash", "-euc", script], env=program, cwd=tmp_path, capture_output=True, text=True, check=False
     )
@@ -90,6 +93,36 @@ def test_each_command_for_real_use_works_on_another_root(block: str, program: di
         assert "podman run --uidmap 0:524288:65536 --gidmap 0:524288:65536 docker.io" in done.stdout
     else:
         assert (root / "etc/docker/daemon.json").exists() == (os.geteuid() == 0)
+
+
+def below(root: Path, block: str) -> str:
+    """The same commands with --root added."""
+    return "\n".join(re.sub(r"(usernsplan [\w-]+)", rf"\1 --root {root}", line) for line in block.splitlines())
+
+
+@needs_root
+def test_the_plan_file_becomes_what_the_host_has(program: dict[str, str], tmp_path: Path) -> None:
+    root, [file] = tmp_path / "host", YAML
+    (tmp_path / "usernsplan.yaml").write_text(file)
+    for name in ("web", "db", "rootfs"):
+        (root / "srv" / name).mkdir(parents=True)
+    # Who pastes it is asked; here nobody is.
+    script = below(root, PLAN.replace("--fix-volumes", "--fix-volumes --yes"))
+    words = ["bash", "-euc", script]
+    done = subprocess.run(words, env=program, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("Nothing to do: the host is as usernsplan.yaml says.\n")
+    # web, db and cache in that order, past what is reserved; db is 131072 wide.
+    assert {line for line in (root / "etc/subuid").read_text().splitlines() if not line.startswith("root:")} == {
+        *("usernsplan-web:524288:65536", "usernsplan-db:786432:131072", "usernsplan-cache:589824:65536"),
+    }
+    assert '"userns-remap": "usernsplan-web"' in (root / "etc/docker/daemon.json").read_text()
+    assert (root / "srv/web").stat().st_uid == 524288
+    usernsplan("plan", "--check", "--root", root, cwd=tmp_path, env=program)
+    usernsplan("allocate", "--check", "--root", root, cwd=tmp_path, env=program)
+    exported = usernsplan("export", "--root", root).stdout
+    (tmp_path / "usernsplan.yaml").write_text(exported)
+    usernsplan("plan", "--check", "--prune", "--root", root, cwd=tmp_path, env=program)
 
 
 def told(report: str) -> list[str]:

@@ -19,15 +19,20 @@ CODE = (
     "try:\n    main()\nexcept SystemExit:\n    pass\nprint(*sys.modules, file=sys.stderr)"
 )
 HEAVY = {"pydantic", "rich", "sqlalchemy", "yaml", "jsonschema"}
+VOLUMES = {"usernsplan.volume.fix", "usernsplan.volume.workers"}
 
 
 @pytest.mark.parametrize(
     ("words", "more"),
     [
-        (("list",), {"tabulate"}),
+        (("list",), {"tabulate"} | VOLUMES),
         (("list", "--json"), {"tabulate"}),
         (("history", "--json"), {"tabulate"}),
-        (("allocate", "--strategy", "per-container", "web"), set()),
+        (
+            ("allocate", "--strategy", "per-container", "web"),
+            {"usernsplan.planfile", "usernsplan.formats.spec"} | VOLUMES,
+        ),
+        (("allocate", "--strategy", "per-container"), {"usernsplan.planfile", "usernsplan.formats.spec"} | VOLUMES),
         (("allocate", "--strategy", "per-container", "web", "--json"), {"tabulate"}),
         (("map",), {"tabulate"}),
         (("map", "--json"), {"tabulate"}),
@@ -63,6 +68,33 @@ def test_inspect_imports_no_library_but_for_its_table(words: tuple[str, ...]) ->
     assert "usernsplan.cli.inspect" in loaded
     # Neither what plans nor what fixes volumes.
     assert loaded & (HEAVY | {"ctypes", "usernsplan.planner", "usernsplan.volume"}) == set()
+
+
+PLAN = "strategy: per-container\nengines: [podman]\ncontainers: [{name: web, volumes: [/srv/web]}]\n"
+
+
+@pytest.mark.parametrize(
+    "words", [("plan",), ("plan", "--json"), ("plan", "--check"), ("apply", "--yes"), ("allocate",)]
+)
+def test_a_plan_file_needs_yaml_and_no_other_library(tmp_path: Path, words: tuple[str, ...]) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/usernsplan.yaml").write_text(PLAN)
+    loaded = imported_by(*words, "--root", tmp_path)
+    assert "yaml" in loaded
+    assert loaded & ((HEAVY - {"yaml"}) | ({"tabulate"} if words != ("allocate",) else set())) == set()
+
+
+@pytest.mark.parametrize(
+    ("words", "more"),
+    [
+        (("export", "--json"), {"tabulate"}),
+        (("export",), {"tabulate"}),
+        (("plan", "--schema"), {"tabulate"}),
+    ],
+)
+def test_what_reads_no_plan_file_needs_no_table(tmp_path: Path, words: tuple[str, ...], more: set[str]) -> None:
+    (tmp_path / "etc").mkdir()
+    assert imported_by(*words, "--root", tmp_path) & ((HEAVY - {"yaml"}) | more) == set()
 
 
 MAPS = ("--uid-map", "0:100000:65536", "--gid-map", "0:100000:65536")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
@@ -18,7 +17,7 @@ from usernsplan.errors import (
     reason_of,
 )
 from usernsplan.formats import spec as formats
-from usernsplan.host import files, plan_file, read
+from usernsplan.host import files, output, plan_file, read
 from usernsplan.layout import PLAN_FILE
 from usernsplan.model import FixRequest
 from usernsplan.planner.desired import can_export, fingerprint, make_desired
@@ -80,8 +79,7 @@ def save(layout: Layout, path: str, plan: PlanFile, desired: Desired) -> None:
         "fingerprint": fingerprint(desired),
         "text": plan.text,
     }
-    folder, name = os.path.split(os.path.abspath(path))
-    files.write(files.layout_at(folder, "--out"), {f"/{name}": json.dumps(content, indent=2).encode() + b"\n"})
+    output.write(path, json.dumps(content, indent=2).encode() + b"\n")
 
 
 def restore(layout: Layout, path: str) -> PlanFile:
@@ -189,6 +187,8 @@ def _raw(path: str) -> bytes:
     most = formats.LONGEST + 1
     try:
         if path == "-":
+            if sys.stdin is None:
+                raise InvalidValueError("standard input is closed", hint="name a file")
             return sys.stdin.buffer.read(most)
         with open(path, "rb") as file:
             return file.read(most)

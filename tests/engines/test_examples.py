@@ -71,6 +71,26 @@ def test_the_cloud_config_does_what_it_says_and_may_run_again(host: ThrowawayHos
         assert command[0] != "usernsplan" or "Nothing changes" in again or "changed 0" in again, command
 
 
+def test_the_plan_file_is_what_the_host_has_then(host: ThrowawayHost) -> None:
+    installed(host)
+    file = str(EXAMPLES / "usernsplan.yaml")
+    for name in ("web", "db", "db-rootfs"):
+        host.run("install", "-d", f"/srv/{name}")
+        host.write(f"/srv/{name}/file", name)
+    host.run("usernsplan", "apply", file, "--yes", "--fix-volumes")
+    # web and cache first, being of one size; db past what is reserved.
+    assert host.read("/etc/subuid").decode().splitlines() == [
+        *("usernsplan-web:524288:65536", "usernsplan-db:786432:131072", "usernsplan-cache:589824:65536"),
+    ]
+    assert [host.owner(f"/srv/{name}/file")[0] for name in ("web", "db", "db-rootfs")] == [
+        *(524288, 786432 + 999, 786432),
+    ]
+    assert not host.exists("/etc/docker/daemon.json")
+    host.run("usernsplan", "plan", file, "--check", "--prune")
+    exported = host.run("usernsplan", "export").stdout
+    host.run("usernsplan", "plan", "-", "--check", "--prune", input=exported)
+
+
 def test_the_playbook_reports_what_it_changed_and_nothing_the_second_time(tmp_path: Path) -> None:
     if os.geteuid():
         pytest.skip("only root can give files away")

@@ -36,7 +36,8 @@ def id_range(text: str | None) -> IdRange | None:
 
 def colours() -> bool:
     """Tell whether somebody looks who wants colours: a terminal, and no NO_COLOR (https://no-color.org)."""
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
+    return is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def ask(question: str) -> None:

@@ -145,7 +145,8 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _quoted(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar(f"{_TAG}str", value, style=None if _WORD.fullmatch(value) else "'")
+    style = None if _WORD.fullmatch(value) else "'" if value.isprintable() else '"'
+    return dumper.represent_scalar(f"{_TAG}str", value, style=style)
 
 
 _Dumper.add_representer(str, _quoted)
@@ -162,12 +163,17 @@ def _composed(raw: bytes, place: str) -> yaml.Node:
     if len(raw) > LONGEST:
         raise InvalidFileError(place, f"longer than {LONGEST} bytes: that is no plan file")
     try:
-        depth = 0
+        depth, branching = 0, set()
         for event in yaml.parse(text, loader):
+            line = event.start_mark.line + 1 if event.start_mark else 1
+            if isinstance(event, yaml.CollectionStartEvent):
+                branching.add(event.anchor)
+            if isinstance(event, yaml.AliasEvent) and event.anchor in branching:
+                # A few of these in each other say more than any machine can hold.
+                raise InvalidFileError(f"{place}:{line}", f"the alias *{event.anchor} stands for more than one value")
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             # Composing goes down as deep as the text does.
             if depth > _DEEPEST:
-                line = event.start_mark.line + 1 if event.start_mark else 1
                 raise InvalidFileError(f"{place}:{line}", "nested too deeply for a plan file")
         node = yaml.compose(text, loader)
     except yaml.MarkedYAMLError as error:

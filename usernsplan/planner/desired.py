@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from usernsplan.engines import pool_of, verdict
+from usernsplan.engines.mounts import is_since
 from usernsplan.errors import InvalidFileError, RefusedError, UsernsplanError, about
 from usernsplan.formats import daemon_json
 from usernsplan.formats.spec import Spec, SpecContainer, SpecReservation, SpecVolume
@@ -145,7 +146,7 @@ def exported(state: HostState) -> Spec:
 def _exported(state: HostState, a: Allocation, daemon: str | None) -> SpecContainer:
     # A shared map takes ids of its own only for Docker.
     starts = a.strategy != Shared.name or a.name in {DEFAULT_NAME, daemon}
-    volumes = (v for v in state.ledger.volumes if v.name == a.name and can_export(v))
+    volumes = (v for v in state.ledger.volumes if v.name == a.name and can_export(v) and is_since(v, state.ledger))
     return SpecContainer(
         name=a.name,
         line=0,
@@ -248,6 +249,7 @@ def _to_fix(state: HostState, spec: Spec, allocations: dict[str, Allocation]) ->
     Raises InvalidFileError for one of two containers, and for a user that its container does not have.
     """
     wanted = [(one, volume) for one in spec.containers for volume in one.volumes]
+    _refuse_nested(state, spec)
     for path, times in Counter(volume.path for _, volume in wanted).items():
         if times > 1:
             lines = [volume.line for _, volume in wanted if volume.path == path]
@@ -263,6 +265,23 @@ def _to_fix(state: HostState, spec: Spec, allocations: dict[str, Allocation]) ->
         new = Volume(volume.path, one.name, volume.mode, user=volume.user)
         if one.name not in known or not is_noted(state.ledger, new):
             yield new
+
+
+def _refuse_nested(state: HostState, spec: Spec) -> None:
+    """Raise InvalidFileError for a volume in another one: whoever is fixed last takes the inner one's files.
+
+    Of those that only the ledger has, a container's own are no trouble: the file names the outer one instead.
+    """
+    known = {v.path: (v.name, 0) for v in state.ledger.volumes if is_since(v, state.ledger)}
+    known |= {volume.path: (one.name, volume.line) for one in spec.containers for volume in one.volumes}
+    for path, (name, line) in known.items():
+        parts = path.strip("/").split("/")
+        for outer in ("/" + "/".join(parts[:stop]) for stop in range(len(parts))):
+            other, other_line = known.get(outer, (name, 0))
+            if (line and other_line) or ((line or other_line) and name != other):
+                fact = f"the volume {path} of '{name}' lies in {outer}, which is '{other}'s"
+                hint = "a volume is one container's with all that lies in it"
+                raise InvalidFileError(f"{spec.place}:{max(line, other_line)}", fact, hint=hint)
 
 
 def _steps(state: HostState, plan: Plan) -> Iterator[Step]:

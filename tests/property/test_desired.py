@@ -1,0 +1,233 @@
+"""Plan files one after the other: nothing that stands is renumbered, and every host has a file that says what it is."""
+
+from __future__ import annotations
+
+import random
+import time
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.unit.desired import PER_CONTAINER, again, applied, decided, ids
+from tests.unit.states import DOCKREMAP_GROUP, DOCKREMAP_USER, GROUP, PASSWD, Known, files, state
+from usernsplan.errors import UsernsplanError
+from usernsplan.formats.spec import Spec, SpecContainer, SpecReservation, SpecVolume
+from usernsplan.ids import IdRange, IdSet
+from usernsplan.planner.desired import exported, fingerprint, make_desired, merged_changes
+
+if TYPE_CHECKING:
+    from usernsplan import Allocation, HostState
+
+NAMES = ("aa", "bb", "cc", "dd", "default")
+MODES: list[tuple[Literal["own", "shift"], str]] = [("own", "0:0"), ("own", "0:33"), ("shift", "")]
+PATHS = ("/v1", "/v2", "/v3")
+# Small ranges close to each other, so that they meet.
+STARTS = {
+    "per-container": [524288, 589824, 655360, 720896],
+    "single-uid": [1000000000, 1000010000],
+    "shared": [524288, 524290],
+}
+OPTIONS: dict[str, dict[str, list[int]]] = {
+    "per-container": {"size": [1, 65536, 65537, 131072]},
+    "single-uid": {"block": [1, 2, 10000], "container-id": [0, 33]},
+    "shared": {"dockerroot": [2, 3, 400], "max": [65535, 1000, 4294967294], "identity": [True, False]},
+}
+ENGINES = {
+    "per-container": ["docker", "podman", "lxc", "podman-auto", "kubernetes", "docker-instance"],
+    "single-uid": ["docker", "podman", "lxc"],
+    "shared": ["docker", "podman", "lxc"],
+}
+
+
+@st.composite
+def hosts(draw: st.DrawFn) -> HostState:
+    """A host of other people: some lines, some daemon.json."""
+    lines = draw(st.sampled_from([b"", b"bob:589824:65536\n", b"alice:100000:65536\nbob:524290:5\n", b"broken\n"]))
+    raw = draw(
+        st.sampled_from([None, b"{}", b'{"userns-remap": "alice"}', b'{"userns-remap": "usernsplan-aa"}', b"{broken"])
+    )
+    engines = draw(st.sampled_from([frozenset(), frozenset({"docker"}), frozenset({"lxc", "podman-auto"})]))
+    # Whom Docker is pointed at has an account: it would not start.
+    known = Known(
+        passwd=PASSWD + DOCKREMAP_USER + b"usernsplan-aa:x:901:901::/:/bin/sh\n",
+        group=GROUP + DOCKREMAP_GROUP + b"usernsplan-aa:x:901:\n",
+    )
+    if raw is None or b"usernsplan" not in raw:
+        known = draw(st.sampled_from([known, Known(passwd=PASSWD, group=GROUP)]))
+    host = state(lines, draw(st.sampled_from([lines, b""])), daemon_json=raw, **known)
+    return replace(host, engines=engines)
+
+
+@st.composite
+def specs(draw: st.DrawFn, strategy: str) -> Spec:
+    def options() -> dict[str, int]:
+        return {k: draw(st.sampled_from(v)) for k, v in OPTIONS[strategy].items() if draw(st.integers(0, 7)) == 7}
+
+    paths = iter(draw(st.permutations(PATHS)))
+    containers = tuple(
+        SpecContainer(
+            name,
+            number,
+            f"containers[{number}]",
+            owner=draw(st.sampled_from([*[None] * 9, "somebody", "alice", "root", "usernsplan-aa"])),
+            start=draw(st.sampled_from([*[None] * 6, *STARTS[strategy]])),
+            options=options(),
+            volumes=tuple(
+                SpecVolume(next(paths), *draw(st.sampled_from(MODES)), 0)
+                for _ in range(draw(st.sampled_from([0, 0, 1])))
+            )
+            if number < len(PATHS)
+            else (),
+        )
+        for number, name in enumerate(draw(st.lists(st.sampled_from(NAMES), min_size=1, max_size=4, unique=True)))
+    )
+    engines = draw(st.none() | st.lists(st.sampled_from(ENGINES[strategy]), max_size=3, unique=True).map(tuple))
+    pools = [e for e in engines or () if e in {"podman-auto", "kubernetes"}]
+    ranges = [IdRange(524288, 65536), IdRange(600000, 1), IdRange(4000000, 5), IdRange(1000000000, 20000)]
+    return Spec(
+        place="p.yaml",
+        strategy=strategy,
+        options=options(),
+        pool=draw(st.sampled_from([*[None] * 4, IdRange(524288, 9 * 65536)])) if strategy == "per-container" else None,
+        engines=engines,
+        pools=tuple((engine, draw(st.sampled_from([1, 2]))) for engine in pools if draw(st.booleans())),
+        daemon=draw(st.sampled_from([*[None] * 5, False, *(c.name for c in containers)])),
+        containers=containers,
+        reservations=tuple(
+            SpecReservation(one, draw(st.sampled_from(["NFS", "another host"])), 0, f"reservations[{number}]")
+            for number, one in enumerate(draw(st.lists(st.sampled_from(ranges), max_size=2, unique=True)))
+        ),
+        lines={"daemon": 1},
+    )
+
+
+@st.composite
+def sequences(draw: st.DrawFn) -> tuple[HostState, list[tuple[Spec, bool]]]:
+    strategy = draw(st.sampled_from(sorted(OPTIONS)))
+    length = draw(st.integers(1, 4))
+    return draw(hosts()), [(draw(specs(strategy)), draw(st.booleans())) for _ in range(length)]
+
+
+def by_name(host: HostState) -> dict[str, Allocation]:
+    return {a.name: a for a in host.ledger.allocations}
+
+
+def apart(host: HostState) -> bool:
+    """Whether everything that is held, kept back or reserved is so by one only; reservations may cover each other."""
+    held = [a.held for a in host.ledger.allocations if a.held] + [q.held for q in host.ledger.quarantined]
+    return IdSet(held).total() == sum(one.count for one in held)
+
+
+@settings(max_examples=250)
+@given(found=sequences())
+def test_files_one_after_the_other(found: tuple[HostState, list[tuple[Spec, bool]]]) -> None:
+    host, sequence = found
+    statuses = set()
+    for spec, prune in sequence:
+        before = by_name(host)
+        try:
+            desired = make_desired(host, spec, prune=prune)
+        except UsernsplanError as error:
+            statuses.add(error.exit_status)
+            continue
+        new = applied(host, desired)
+        now = by_name(new)
+        # What stands keeps its ids, its owner and whoever else has its lines; nothing goes unless that was asked for.
+        for name in before.keys() & now.keys():
+            assert now[name].mapping == before[name].mapping
+            assert (now[name].held, now[name].owner) == (before[name].held, before[name].owner)
+            assert set(before[name].also) <= set(now[name].also)
+        assert prune or before.keys() <= now.keys()
+        # What goes is kept back, and none of it is given to somebody else.
+        assert apart(new)
+        for name in before.keys() - now.keys():
+            assert before[name].held is None or before[name].held in [q.held for q in new.ledger.quarantined]
+        # All that the file names is there, as it says, and what is reserved by now is nobody's who came later.
+        for one in spec.containers:
+            assert one.start is None or now[one.name].held == IdRange(
+                one.start, (now[one.name].held or IdRange(0, 1)).count
+            )
+            assert one.owner in {None, now[one.name].owner}
+        for name in now.keys() - before.keys():
+            assert all(not (h := now[name].held) or not h.overlaps(r.ids) for r in new.ledger.reservations)
+        assert {r.ids for r in spec.reservations} <= {r.ids for r in new.ledger.reservations}
+        # Lines of others stand.
+        for old, raw in ((host.subuid.raw, new.subuid.raw), (host.subgid.raw, new.subgid.raw)):
+            theirs = [line for line in old.splitlines() if line.split(b":")[0] in {b"bob", b"broken"}]
+            assert theirs == [line for line in raw.splitlines() if line.split(b":")[0] in {b"bob", b"broken"}]
+        # Said again it is done, and the steps are what was told: none without a change, no change without one.
+        twice = make_desired(new, spec, prune=prune)
+        assert not twice.pending, twice
+        assert twice.steps == ()
+        assert desired.pending == bool(desired.steps)
+        assert bool(merged_changes(desired)) == (files(host) != files(new))
+        host = new
+    assert statuses <= {1, 2, 7, 9}
+
+
+@settings(max_examples=250)
+@given(found=sequences())
+def test_the_file_of_a_host_changes_nothing_there_and_makes_another_one_alike(
+    found: tuple[HostState, list[tuple[Spec, bool]]],
+) -> None:
+    host, sequence = found
+    for spec, prune in sequence:
+        with suppress(UsernsplanError):
+            host = applied(host, make_desired(host, spec, prune=prune))
+    file = again(host)
+    for prune in (False, True):
+        desired = make_desired(host, file, prune=prune)
+        assert not desired.pending, (desired.steps, file)
+        assert (desired.steps, desired.kept) == ((), ())
+    assert {c.name for c in file.containers} | {n for n in by_name(host) if n in {"containers", "kubelet"}} == by_name(
+        host
+    ).keys()
+    empty = replace(state(), engines=host.engines)
+    new = applied(empty, make_desired(empty, file))
+    # Of a shared map only Docker's has ids that were taken for it; what Docker had once, no file can say.
+    containers = {
+        a.name
+        for a in host.ledger.allocations
+        if a.name in {c.name for c in file.containers}
+        and not (a.strategy == "shared" and a.held and a.name not in {"default", file.daemon})
+    }
+    assert {name: ids(new)[name] for name in containers} == {name: ids(host)[name] for name in containers}
+
+
+@given(found=sequences())
+def test_the_same_decision_has_the_same_fingerprint_and_another_has_another(
+    found: tuple[HostState, list[tuple[Spec, bool]]],
+) -> None:
+    host, [(spec, prune), *_] = found
+    try:
+        desired = make_desired(host, spec, prune=prune)
+    except UsernsplanError:
+        return
+    assert fingerprint(desired) == fingerprint(make_desired(host, spec, prune=prune))
+    # Once it is carried out, what is left is another decision.
+    left = make_desired(applied(host, desired), spec, prune=prune)
+    assert desired.pending == (fingerprint(left) != fingerprint(desired))
+
+
+def test_nine_thousand_containers_with_their_starts() -> None:
+    numbers = list(range(9000))
+    random.Random(5).shuffle(numbers)  # noqa: S311
+    containers = tuple(
+        SpecContainer(f"c{n}", 0, "", start=524288 + n * 65536, volumes=(SpecVolume(f"/v{n}", "own", "0:0", 0),))
+        for n in numbers
+    )
+    begun = time.monotonic()
+    host = applied(state(), make_desired(state(), Spec("p.yaml", "per-container", engines=(), containers=containers)))
+    made = time.monotonic()
+    assert len(host.ledger.allocations) == 9000
+    desired = make_desired(host, exported(host), prune=True)
+    print(f"9000 containers: made in {made - begun:.1f} s, exported and planned in {time.monotonic() - made:.1f} s")
+    assert not desired.pending
+
+
+def test_a_host_whose_ranges_lie_outside_of_the_usual_pool_has_a_file_for_others_too() -> None:
+    host = applied(state(), decided(state(), PER_CONTAINER + "pool: 1000000000-2000000000\ncontainers: [aa]\n"))
+    assert ids(applied(state(), make_desired(state(), again(host)))) == ids(host)

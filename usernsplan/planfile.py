@@ -22,6 +22,7 @@ from usernsplan.layout import PLAN_FILE
 from usernsplan.model import FixRequest
 from usernsplan.planner.desired import can_export, fingerprint, make_desired
 from usernsplan.planner.desired import exported as make_exported
+from usernsplan.planner.volumes import has_moved
 from usernsplan.volume import fix_volume
 
 if TYPE_CHECKING:
@@ -153,13 +154,15 @@ def exported(layout: Layout, ledger: Ledger) -> tuple[Spec, tuple[str, ...]]:
 
 
 def fix_volumes(
-    layout: Layout, desired: Desired, command: str, watch: Watch
+    layout: Layout, ledger: Ledger, desired: Desired, command: str, watch: Watch
 ) -> tuple[tuple[Volume, FixReport | UsernsplanError], ...]:
     """Run fix-volume for each volume that is not as the file wants it; one that cannot be fixed keeps none from it."""
+    known = ledger.state()
     found: list[tuple[Volume, FixReport | UsernsplanError]] = []
     for one in desired.volumes:
         mode: Literal["own", "shift"] = "own" if one.mode == "own" else "shift"
-        request = FixRequest((one.path,), container=one.name, mode=mode, user=one.user or None)
+        source = one.name if mode == "shift" and has_moved(known, one) else None
+        request = FixRequest((one.path,), container=one.name, mode=mode, user=one.user or None, source=source)
         try:
             found.append((one, fix_volume(request, layout.root, command=command, watch=watch)))
         except StoppedError:

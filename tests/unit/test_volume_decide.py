@@ -9,10 +9,10 @@ from dataclasses import replace
 import pytest
 
 from tests.unit.states import per_container
-from usernsplan import Allocation, IdMap, Mapping
+from usernsplan import Allocation, IdMap, IdRange, Mapping
 from usernsplan.errors import InvalidValueError, RefusedError
 from usernsplan.formats.accounts import Accounts, Group, User
-from usernsplan.model import FixRequest, LedgerState, Volume
+from usernsplan.model import FixRequest, LedgerState, Quarantined, Volume
 from usernsplan.volume import targets
 from usernsplan.volume.carry import Found, Linked, merged
 from usernsplan.volume.decide import container_of, judge, printable, source_of, targets_of
@@ -251,6 +251,22 @@ def test_a_number_of_thousands_of_digits_is_an_error_of_ours(words: dict[str, ob
     allocation = None if "uid_map" in words else WEB
     with pytest.raises(InvalidValueError):
         targets_of(replace(ASKED, **words), ledger(WEB), allocation, NOBODY)  # type: ignore[arg-type]
+
+
+def test_files_can_be_moved_out_of_a_range_that_was_released() -> None:
+    released = Quarantined("old", IdRange(720896, 65536), "")
+    before = replace(ledger(WEB, DB), quarantined=(released,))
+    old = Mapping(IdMap.of((0, 720896, 65536)), IdMap.of((0, 720896, 65536)))
+    assert targets_of(replace(ASKED, source="old"), before, WEB, NOBODY) == targets.move(old, WEB.mapping)
+    # Released and allocated anew under one name: out of the former range.
+    again = replace(ledger(WEB, DB), quarantined=(replace(released, name="web"),))
+    assert targets_of(replace(ASKED, source="web"), again, WEB, NOBODY) == targets.move(old, WEB.mapping)
+    # A name that stands is meant, whatever was released under it.
+    both = replace(ledger(WEB, DB), quarantined=(replace(released, name="db"),))
+    assert targets_of(replace(ASKED, source="db"), both, WEB, NOBODY) == targets.move(DB.mapping, WEB.mapping)
+    twice = replace(before, quarantined=(released, replace(released, held=IdRange(786432, 65536))))
+    with pytest.raises(InvalidValueError, match="720896-786431, 786432-851967"):
+        targets_of(replace(ASKED, source="old"), twice, WEB, NOBODY)
 
 
 def test_a_container_that_nobody_knows_cannot_be_moved_from() -> None:

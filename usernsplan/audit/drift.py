@@ -179,8 +179,8 @@ def still_carried(facts: Facts) -> Iterator[Seen]:
         usernsplan release web
         /srv/web/index.html belongs to 524321   container uid 33 of what was web
 
-    Give the files away ('usernsplan fix-volume --mode shift --from …', chown) or remove them; 'usernsplan find-owned
-    NAME DIR' lists them.
+    'usernsplan find-owned NAME DIR' lists them. Give them away ('usernsplan fix-volume DIR --container NEW --from NAME'
+    does, and chown) or remove them.
     """
     for found in facts.scanned or ():
         if found.entries:

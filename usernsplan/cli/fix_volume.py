@@ -43,7 +43,8 @@ def fix_volume(
     ] = None,
     reverse: Annotated[bool, typer.Option("--reverse", help="shift: back to the ids of the host.")] = False,
     from_: Annotated[
-        Optional[str], typer.Option("--from", metavar="NAME", help="shift: out of this container's range.")
+        Optional[str],
+        typer.Option("--from", metavar="NAME", help="shift: out of this container's range, a released one too."),
     ] = None,
     uid_map: Annotated[
         Optional[list[str]], typer.Option(metavar="C:H:N", help="shift by this map, without a ledger (repeatable).")

@@ -105,7 +105,7 @@ def apply(
         ask("Apply this?")
     come, gone = planfile.carry_out(layout, ledger, loaded, shown, command)
     with watching() as watch:
-        fixed = planfile.fix_volumes(layout, shown, command, watch) if fix_volumes else ()
+        fixed = planfile.fix_volumes(layout, ledger, shown, command, watch) if fix_volumes else ()
     done = replace(shown, allocate=come, prune=gone)
     _tell(done, place, layout, fixed, as_json=json, is_work=is_work)
     failed = any(isinstance(one, UsernsplanError) or one.failed for _, one in fixed)

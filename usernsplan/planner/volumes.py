@@ -31,6 +31,12 @@ def is_noted(ledger: LedgerState, volume: Volume) -> bool:
     return found is not None and replace(found, since=volume.since) == volume and is_since(found, ledger)
 
 
+def has_moved(ledger: LedgerState, volume: Volume) -> bool:
+    """Tell whether a volume still carries the ids that its container had before it was released and allocated anew."""
+    found = next((v for v in ledger.volumes if v.path == volume.path and v.name == volume.name), None)
+    return found is not None and found.mode == "shift" and not is_since(found, ledger)
+
+
 def after(volumes: Iterable[Volume], change: LedgerChange, names: Iterable[str]) -> tuple[Volume, ...]:
     """The volumes that the ledger holds after a change; ``names`` are those that are allocated then.
 

@@ -11,6 +11,7 @@ from usernsplan.engines import pool_of, verdict
 from usernsplan.errors import InvalidValueError, RefusedError
 from usernsplan.mapping import Extent, IdMap
 from usernsplan.model import Place
+from usernsplan.strategies import PerContainer, SingleUid
 from usernsplan.volume import targets
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from usernsplan.formats.accounts import Accounts
     from usernsplan.formats.inspect import Inspected
+    from usernsplan.mapping import Mapping as Mapping_
     from usernsplan.model import Allocation, FixRequest, LedgerState
     from usernsplan.volume.carry import Found
     from usernsplan.volume.targets import Owner, Targets
@@ -126,7 +128,6 @@ def targets_of(request: FixRequest, ledger: LedgerState, allocation: Allocation 
     strange = {
         "--mode own with --reverse, --from or a map": request.mode == "own" and shifts,
         "--user with --mode shift, --reverse, --from or a map": request.user is not None and shifts,
-        "--from and --container with the same name": allocation is not None and request.source == allocation.name,
         "--reverse with --from": request.reverse and request.source is not None,
         "a map with --container or --from": explicit and (request.container or request.source) is not None,
         "--passwd without --user": request.passwd is not None and request.user is None,
@@ -139,11 +140,34 @@ def targets_of(request: FixRequest, ledger: LedgerState, allocation: Allocation 
         uids, gids = _map("--uid-map", request.uid_map), _map("--gid-map", request.gid_map)
         return targets.explicit(uids, gids, reverse=request.reverse, keep=keep)
     if request.source is not None:
-        former = _named({a.name: a for a in ledger.allocations}, request.source, "--from")
-        return targets.move(former.mapping, allocation.mapping, keep=keep)
+        return targets.move(_former(request.source, ledger, allocation), allocation.mapping, keep=keep)
     if shifts:
         return targets.shift(allocation.mapping, reverse=request.reverse, keep=keep)
     return targets.own(allocation.mapping, _user(request.user, passwd), keep=keep)
+
+
+def _former(name: str, ledger: LedgerState, allocation: Allocation) -> Mapping_:
+    """The mapping that files are to be moved out of: another allocation's, or that of a released range of this name.
+
+    Of a released one the ledger has the range; what was mapped there follows from the host's one strategy.
+    """
+    others = {a.name: a for a in ledger.allocations if a.name != allocation.name}
+    released = [q.held for q in ledger.quarantined if q.name == name]
+    if name in others or not released:
+        if name == allocation.name:
+            raise InvalidValueError("--from and --container with the same name", hint="name the former container")
+        return _named(others, name, "--from").mapping
+    if len(released) > 1:
+        ranges = ", ".join(map(str, released))
+        raise InvalidValueError(
+            f"--from {name}: several ranges of this name were released: {ranges}",
+            hint="say which with --uid-map and --gid-map, out of it with --reverse and then into the new one",
+        )
+    if allocation.strategy == PerContainer.name:
+        return PerContainer(released[0].count).mapping(released[0].start)
+    if allocation.strategy == SingleUid.name:
+        return SingleUid(container_id=allocation.mapping.uids[0].container).mapping(released[0].start)
+    raise InvalidValueError(f"--from {name}: what a shared map had there is not known any more", hint="use --uid-map")
 
 
 def user_of(rule: Targets, allocation: Allocation) -> str:

@@ -273,7 +273,11 @@ FIRING: dict[str, list[Case]] = {
             ("/etc/subuid:1", ("carl",)),
         ),
     ],
-    "USN021": [fires(host(b"1005:165536:65536\n"), ("/etc/subuid:1", ("1005", "165536-231071")))],
+    "USN021": [
+        fires(host(b"1005:165536:65536\n"), ("/etc/subuid:1", ("1005", "165536-231071"))),
+        # With a zero in front it is not alice's number to any reader.
+        fires(host(b"01000:165536:65536\n"), ("/etc/subuid:1", ("01000", "165536-231071"))),
+    ],
     "USN022": [
         fires(host(ALICE, b""), ("/etc/subuid:1", ("alice", "/etc/subgid"))),
         fires(host(b"alice:5:0\n", b"1000:100000:65536\n"), ("/etc/subgid:1", ("alice", "/etc/subuid"))),
@@ -287,6 +291,7 @@ FIRING: dict[str, list[Case]] = {
         ),
     ],
     "USN024": [
+        fires(host(b"alice:100000:0\n"), ("/etc/subuid:1", ("count is 0",)), ("/etc/subgid:1", ("count is 0",))),
         fires(host(b"alice:100000:65535\n", b""), ("/etc/subuid:1", ("alice has 65535 ids",))),
         fires(
             host(b"usernsplan-web:524288:65534\n", allocations=[per_container("web", 524288, 65534)]),
@@ -520,6 +525,9 @@ SILENT: dict[str, list[Facts]] = {
         host(WEB + WEB, allocations=[per_container("web", 524288)]),
     ],
     "USN004": [
+        # What LXD asks of root for a shared home, and LXC for an identity map.
+        host(b"root:1000:1\n"),
+        host(b"root:0:65536\n"),
         host(b"containers:100000:65536\n", **with_bob(uid=165536)),
         host(b"", b"containers:100000:65536\n", **with_bob(uid=100500)),
         host(ALICE, **with_bob(uid=100500)),
@@ -651,7 +659,12 @@ SILENT: dict[str, list[Facts]] = {
     ],
     "USN051": [host(FILLED_LINES + ALICE, allocations=[FILLED]), host(b"dockremap:2:1\n", allocations=[FILLED])],
     "USN052": [PER_CONTAINER, host(allocations=[FILLED]), host(SORTED_LINES, allocations=[FILLED])],
-    "USN053": [PER_CONTAINER, host(ALICE), ledger(host(WEB), interrupted=True)],
+    "USN053": [
+        PER_CONTAINER,
+        host(ALICE),
+        ledger(host(WEB), interrupted=True),
+        but(host(WEB), unread=(Unread(LEDGER, "file is not a database", ""),)),
+    ],
     "USN054": [PER_CONTAINER],
     "USN055": [but(host(), unread=(Unread(NSSWITCH, "", ""),))],
     "USN056": [but(host(), scanned=(Carried("old", IdRange(524288, 65536), 0, ""),)), host()],
@@ -674,7 +687,7 @@ SILENT: dict[str, list[Facts]] = {
         host(ALICE, login_defs=b"SUB_UID_MAX 231071\nSUB_GID_MAX 231071\n"),
         host(login_defs=b"SUB_UID_MAX x\n"),
     ],
-    "USN062": [host(nsswitch=b"subid: files\n"), host()],
+    "USN062": [host(nsswitch=b"subid: files\n"), host(nsswitch=b"subid: files sss\n"), host()],
     "USN063": [host(login_defs=b"SUB_UID_MAX 0x7fffffff\nSUB_GID_MIN 9\nSUB_GID_MAX 9\n"), host()],
     "USN064": [but(host(), locks=(Lock("/etc/subuid.lock", 1, alive=True), Lock("/etc/subgid.lock", None, None)))],
     "USN065": [but(host(), locks=(Lock("/etc/subuid.lock", 1, alive=True), Lock("/etc/subgid.lock", 2, alive=False)))],

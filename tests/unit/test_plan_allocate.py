@@ -551,7 +551,6 @@ def test_a_number_of_five_thousand_digits_in_login_defs_is_an_error_of_that_file
     [
         (b"subid: sss\n", "nsswitch.conf:1: 'subid: sss'"),
         (b"passwd: files sss\nsubid:\tsss\n", "nsswitch.conf:2: 'subid: sss'"),
-        (b"subid: files sss\n", "nsswitch.conf:1: 'subid: files sss'"),
     ],
 )
 def test_a_host_that_does_not_read_the_files_is_refused(nsswitch: bytes, words: str) -> None:

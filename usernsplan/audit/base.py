@@ -87,8 +87,13 @@ class Span(NamedTuple):
 
     @property
     def ids(self) -> str:
-        """The ids as FIRST-LAST; past what an id can be, too."""
+        """The ids as FIRST-LAST, or the one; past what an id can be, too."""
         return f"{self.start}-{self.stop - 1}" if self.stop - self.start > 1 else f"{self.start}"
+
+    @property
+    def for_usermod(self) -> str:
+        """The ids as usermod takes them: FIRST-LAST, also where they are one."""
+        return f"{self.start}-{self.stop - 1}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,7 +168,8 @@ class Facts:
     def owner_of(self, line: Line) -> str:
         """Whom a line is for: the account of that name or uid, or what the line says."""
         owner = line.owner if isinstance(line, Grant) else (line.owners or ("",))[-1]
-        if owner.isascii() and owner.isdigit() and len(owner) <= 10:  # noqa: PLR2004 - digits of 4294967295
+        # With a zero in front it is nobody's number: readers compare the text.
+        if owner.isascii() and owner.isdigit() and str(int(owner[:10])) == owner:
             return self.names.get(int(owner), owner)
         return owner
 

@@ -65,7 +65,8 @@ def remap_user_missing(facts: Facts) -> Iterator[Seen]:
     found = _remapped(facts)
     if found and facts.is_nobody(found[1]):
         message = f'"userns-remap" is "{found[0]}", and {facts.place(PASSWD)} has no {found[1]}: Docker does not start'
-        yield Seen(facts.place(DAEMON_JSON), message, f"useradd --system --user-group {found[1]}, or name another user")
+        user = f"--uid {found[1]} NAME" if _NUMBER.fullmatch(found[1]) else found[1]
+        yield Seen(facts.place(DAEMON_JSON), message, f"useradd --system --user-group {user}, or name another user")
 
 
 @rule("USN042", "error")

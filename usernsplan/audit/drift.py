@@ -122,7 +122,7 @@ def unknown_to_the_ledger(facts: Facts) -> Iterator[Seen]:
 
     Adopt it ('usernsplan allocate --strategy per-container old --start 589824'), or take the line out.
     """
-    if facts.state.ledger.interrupted:
+    if facts.state.ledger.interrupted or any(found.path == LEDGER for found in facts.unread):
         return
     known = {owner for a in facts.state.ledger.allocations for owner in (a.owner, *a.also)}
     for path in FILES:

@@ -108,9 +108,9 @@ def files_bypassed(facts: Facts) -> Iterator[Seen]:
 
     Grant ranges in that service, or say 'subid: files'.
     """
-    services = facts.state.subid_source.services
-    if services != ("files",):
-        message = f"'subid: {' '.join(services)}': newuidmap and Podman do not read subuid and subgid"
+    if not facts.state.subid_source.reads_files:
+        services = " ".join(facts.state.subid_source.services)
+        message = f"'subid: {services}': newuidmap and Podman do not read subuid and subgid"
         hint = "grant ranges in that service, or say 'subid: files'"
         yield Seen(facts.place(NSSWITCH, facts.state.subid_source.number), message, hint)
 
@@ -179,4 +179,4 @@ def lock_blocks(facts: Facts) -> Iterator[Seen]:
     for lock in facts.locks:
         if lock.pid is None:
             place = facts.place(lock.path)
-            yield Seen(place, "the lock holds no pid: useradd and usermod wait for it for ever", f"rm {place}")
+            yield Seen(place, "the lock holds no pid: useradd and usermod wait for it for ever", "take it away")

@@ -94,7 +94,7 @@ def in_one_file(facts: Facts) -> Iterator[Seen]:
             if owner not in facts.by_owner[other] and _in_use(facts, owner):
                 option = "--add-subgids" if other == SUBGID else "--add-subuids"
                 message = f"{owner} has {spans[0].ids} here, and nothing in {facts.place(other)}"
-                hint = f"usermod {option} {spans[0].ids} {owner}, if nobody has these ids there"
+                hint = f"usermod {option} {spans[0].for_usermod} {owner}, if nobody has these ids there"
                 yield Seen(facts.place(path, spans[0].number), message, hint)
 
 
@@ -149,6 +149,10 @@ def too_small(facts: Facts) -> Iterator[Seen]:
             if size < SLOT and owner not in _KNOWN - {DEFAULT_OWNER} and _in_use(facts, owner):
                 message = f"{owner} has {size} ids: nobody (65534) is not among them"
                 yield Seen(facts.place(path, spans[0].number), message, "images want 65536: add the missing ones")
+        for line in facts.lines(path):
+            if isinstance(line, Grant) and line.start == line.stop:
+                message = f"{line.owner} gets no id from this line: its count is 0"
+                yield Seen(facts.place(path, line.number), message, "correct the count, or take the line out")
 
 
 def _in_use(facts: Facts, owner: str) -> bool:

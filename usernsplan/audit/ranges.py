@@ -175,7 +175,7 @@ def _over(facts: Facts, path: str, ids: list[tuple[int, str]], kind: str) -> Ite
     ids = sorted(dict.fromkeys(ids))
     blocks = [span for span in (_block(facts, name) for name in facts.owners) if span]
     for span in (*facts.spans[path], *blocks):
-        if span.intended or _may_become(facts, span):
+        if span.intended or _may_become(facts, span) or _is_meant_by_root(span):
             continue
         names = [f"{name} ({number})" for number, name in _between(ids, span) if name != span.owner]
         if names:
@@ -183,6 +183,11 @@ def _over(facts: Facts, path: str, ids: list[tuple[int, str]], kind: str) -> Ite
             message = f"the {kind} {listed(names)} lies in {span.ids} of {of}"
             hint = f"give the {kind} another number, or {of} another range, and shift the files"
             yield Seen(facts.place(span.path, span.number), message, hint)
+
+
+def _is_meant_by_root(span: Span) -> bool:
+    """Tell whether a line of root's is about the host's own ids: LXC's identity maps, one id for LXD's raw.idmap."""
+    return span.owner == ROOT and not span.allocation and (span.start == 0 or span.stop - span.start == 1)
 
 
 def _block(facts: Facts, owner: str) -> Span | None:

@@ -15,6 +15,11 @@ class Source(NamedTuple):
     services: tuple[str, ...]
     number: int
 
+    @property
+    def reads_files(self) -> bool:
+        """Tell whether subordinate ids come from the files: shadow (lib/nss.c) takes the first service alone."""
+        return self.services[:1] in {(), ("files",)}
+
 
 def source(raw: bytes, database: str) -> Source:
     """The services of ``database``, in order; no line means ("files",) as in shadow and glibc."""

@@ -172,7 +172,7 @@ def _check_words(request: AllocateRequest) -> None:
 
 
 def _refuse_bypassed_files(state: HostState) -> None:
-    if state.subid_source.services != ("files",):
+    if not state.subid_source.reads_files:
         services = " ".join(state.subid_source.services)
         raise RefusedError(
             f"{state.layout.path(NSSWITCH)}:{state.subid_source.number}: 'subid: {services}': newuidmap and Podman "

@@ -22,26 +22,25 @@ No conflict, because it is meant to be so:
 
 from __future__ import annotations
 
-import re
 from bisect import insort
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
 from usernsplan.errors import UsernsplanError
-from usernsplan.formats import login_defs
-from usernsplan.formats.subid import LINE_LIMIT, Grant
+from usernsplan.formats.subid import Grant
 from usernsplan.ids import ID_LIMIT, IdRange, IdSet
 from usernsplan.layout import GROUP, LOGIN_DEFS, PASSWD, SUBGID, SUBUID
 from usernsplan.model import ROOT
 from usernsplan.planner.taken import claims, free, pool_of
+from usernsplan.planner.useradd import Useradd, useradd
 from usernsplan.reserved import TABLE
 from usernsplan.strategies import PerContainer, Shared, SingleUid, in_subid
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from usernsplan.formats.subid import Line, SubidFile
+    from usernsplan.formats.subid import SubidFile
     from usernsplan.model import Allocation, HostState
     from usernsplan.strategies import Strategy
 
@@ -105,25 +104,6 @@ class Conflict:
     sort: Sort
     first: int
     second: int
-
-
-@dataclass(frozen=True, slots=True)
-class Useradd:
-    """What useradd can still give: ``users`` more get ``count`` ids each. None where login.defs turns it off.
-
-    ``areas`` are SUB_UID_MIN-SUB_UID_MAX and SUB_GID_MIN-SUB_GID_MAX; ``uids`` and ``gids`` say how many fit in either,
-    None where useradd gives none of that sort (its file is not there, or its count is 0).
-    """
-
-    counts: tuple[int, int]
-    areas: tuple[IdRange | None, IdRange | None]
-    uids: int | None
-    gids: int | None
-
-    @property
-    def users(self) -> int | None:
-        """How many users it can add before one of the two runs out; None where it gives no ids to anybody."""
-        return min((n for n in (self.uids, self.gids) if n is not None), default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,70 +197,6 @@ def capacity(state: HostState, strategy: Strategy | None = None, pool: IdRange |
 def _without_quarantine(state: HostState, pool: IdRange) -> IdSet:
     forgotten = replace(state, ledger=replace(state.ledger, quarantined=()))
     return free(pool, claims(forgotten, state.subuid, state.subgid))
-
-
-def useradd(state: HostState) -> Useradd | None:
-    """What useradd has left, by the rule of shadow 4.13, lib/subordinate_io.c: None where login.defs is not to be read.
-
-    ``find_free_range`` sorts the lines by their start and takes the lowest hole of SUB_UID_COUNT ids in
-    SUB_UID_MIN..SUB_UID_MAX; an empty line divides a hole. A line counts with three fields or more and numbers as
-    strtoul(3) reads them, whoever it names. It gives nothing of a sort whose file is missing.
-    """
-    try:
-        defs = login_defs.parse(state.login_defs, state.layout.path(LOGIN_DEFS))
-    except UsernsplanError:
-        return None
-    uids = (defs.sub_uid_min, defs.sub_uid_max, defs.sub_uid_count)
-    gids = (defs.sub_gid_min, defs.sub_gid_max, defs.sub_gid_count)
-    return Useradd(
-        (uids[2], gids[2]),
-        (_between(uids[0], uids[1]), _between(gids[0], gids[1])),
-        _useradd_fits(state.subuid, *uids),
-        _useradd_fits(state.subgid, *gids),
-    )
-
-
-def _useradd_fits(file: SubidFile, low: int, last: int, count: int) -> int | None:
-    if not file.exists or count == 0:
-        return None
-    # find_new_sub_uids refuses these before it looks.
-    if low > last or count >= last or low + count - 1 > last:
-        return 0
-    fits = 0
-    for start, stop in [*sorted(span for line in file.lines if (span := _as_shadow(line))), (last + 1, last + 1)]:
-        fits += max(min(start, last + 1) - low, 0) // count
-        low = max(low, stop)
-    return fits
-
-
-# What strtoul(3) with base 0 takes whole: lib/getulong.c.
-_STRTOUL = re.compile(rb"[ \t\v\f\r]*([+-]?)(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)")
-_ULONG = 2**64
-
-
-def _as_shadow(line: Line) -> tuple[int, int] | None:
-    """The range that shadow takes a line for, or None where it skips it."""
-    if isinstance(line, Grant):
-        return line.start, line.stop
-    raw = line.raw.rstrip(b"\n")
-    owner, *numbers = raw.split(b":")[:3]
-    if not owner or owner[:1] in b"+-" or len(numbers) != 2 or len(raw) >= LINE_LIMIT:  # noqa: PLR2004 - start, count
-        return None
-    start, count = map(_strtoul, numbers)
-    # Unsigned long wraps.
-    return None if start is None or count is None else (start, (start + count) % _ULONG)
-
-
-def _strtoul(field: bytes) -> int | None:
-    match = _STRTOUL.fullmatch(field)
-    if not match:
-        return None
-    sign, digits = match.groups()
-    octal = digits.isdigit() and digits[:1] == b"0"
-    value = int(digits, 8 if octal else 0)
-    if value >= _ULONG:
-        return None
-    return -value % _ULONG if sign == b"-" else value
 
 
 def conflicts(segments: Sequence[Segment]) -> Iterator[Conflict]:
@@ -442,8 +358,3 @@ def _by_sort(uids: Iterable[_T], gids: Iterable[_T]) -> Iterator[tuple[Sort, lis
     yield "both", [one for one in of_uids if one in of_gids]
     yield "uid", [one for one in of_uids if one not in of_gids]
     yield "gid", [one for one in of_gids if one not in of_uids]
-
-
-def _between(first: int, last: int) -> IdRange | None:
-    last = min(last, ID_LIMIT - 1)
-    return IdRange(first, last - first + 1) if first <= last else None

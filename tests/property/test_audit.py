@@ -25,10 +25,8 @@ from usernsplan import (
 from usernsplan import make_plan as decide
 from usernsplan.audit import Facts, check
 from usernsplan.audit.base import Index, Span
-from usernsplan.audit.host import ranges_left
 from usernsplan.audit.ranges import overlaps
 from usernsplan.errors import HostChangedError, UsernsplanError
-from usernsplan.formats import subid
 from usernsplan.layout import SUBGID, SUBUID
 from usernsplan.planner.repair import as_shown, make_repair
 
@@ -81,38 +79,6 @@ def test_the_rule_tells_the_same_of_a_file(spans: list[Span]) -> None:
 def test_the_index_finds_what_looking_at_each_finds(spans: list[Span], start: int, count: int) -> None:
     asked_for = Span(start, start + count, SUBUID, 0, "x")
     assert sorted(Index(spans).over(start, start + count)) == sorted(span for span in spans if meet(span, asked_for))
-
-
-def as_useradd_looks(taken: list[tuple[int, int]], low: int, high: int, count: int) -> int:
-    """find_free_range of shadow 4.13, line by line, asked again and again until it fails."""
-    taken, found = list(taken), 0
-    while True:
-        at, free = low, None
-        for first, stop in sorted(taken):
-            last = stop - 1
-            top = min(first, high + 1)
-            if top > at and top - at >= count:
-                free = at
-                break
-            at = max(at, last + 1)
-            if at > high:
-                return found
-        else:
-            if high - at + 1 >= count:
-                free = at
-        if free is None:
-            return found
-        taken.append((free, free + count))
-        found += 1
-
-
-@given(SPANS, st.integers(0, 20), st.integers(0, 30), st.integers(1, 7))
-def test_ranges_that_are_left_are_as_many_as_useradd_would_find(
-    spans: list[Span], low: int, more: int, count: int
-) -> None:
-    raw = b"".join(b"%s:%d:%d\n" % (s.owner.encode(), s.start, s.stop - s.start) for s in spans)
-    expected = as_useradd_looks([(s.start, s.stop) for s in spans], low, low + more, count)
-    assert ranges_left(subid.parse(raw), low, low + more, count) == expected
 
 
 # One host has one strategy; Docker's own allocation may be among them.

@@ -14,7 +14,8 @@ from usernsplan import IdRange, IdSet, PerContainer, SingleUid
 from usernsplan import make_plan as decide
 from usernsplan.errors import PoolExhaustedError
 from usernsplan.model import HostState, Quarantined, Reservation
-from usernsplan.space import BACKGROUND, Segment, capacity, clash, space, useradd
+from usernsplan.planner.useradd import useradd
+from usernsplan.space import BACKGROUND, Segment, capacity, clash, space
 
 LOW, HIGH = 70_000, 70_039
 IDS = range(LOW, HIGH + 1)

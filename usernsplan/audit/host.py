@@ -6,16 +6,12 @@ from typing import TYPE_CHECKING
 
 from usernsplan.audit.base import Facts, Seen, rule
 from usernsplan.errors import InvalidFileError
-from usernsplan.formats import login_defs, readers
-from usernsplan.formats.subid import Grant
-from usernsplan.ids import ID_LIMIT, IdRange, IdSet
+from usernsplan.formats import login_defs
 from usernsplan.layout import LOGIN_DEFS, NSSWITCH, SUBGID, SUBUID
+from usernsplan.planner.useradd import useradd
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from usernsplan.formats.login_defs import LoginDefs
-    from usernsplan.formats.subid import Line, SubidFile
 
 _FEW = 10
 
@@ -57,44 +53,11 @@ def useradd_is_out(facts: Facts) -> Iterator[Seen]:
 
 
 def _left(facts: Facts) -> Iterator[tuple[str, str, int]]:
-    """How many ranges useradd still finds in each file that is there."""
-    defs = _defs(facts)
-    if defs is None:
-        return
-    for path, file, key, low, high, count in (
-        (SUBUID, facts.state.subuid, "SUB_UID", defs.sub_uid_min, defs.sub_uid_max, defs.sub_uid_count),
-        (SUBGID, facts.state.subgid, "SUB_GID", defs.sub_gid_min, defs.sub_gid_max, defs.sub_gid_count),
-    ):
-        if file.exists and count > 0 and low <= high:
-            yield path, key, ranges_left(file, low, high, count)
-
-
-def ranges_left(file: SubidFile, low: int, high: int, count: int) -> int:
-    """How many more ranges of ``count`` ids useradd finds between ``low`` and ``high``, one after the other.
-
-    As find_free_range of shadow 4.13 does: in each gap from its first id on, whatever multiple that is.
-    """
-    last = min(high, ID_LIMIT - 1)
-    if low > last:
-        return 0
-    taken = IdSet.clipped(span for line in file.lines for span in _as_shadow(line))
-    return sum(gap.count // count for gap in taken.gaps(IdRange(low, last - low + 1)))
-
-
-def _as_shadow(line: Line) -> Iterator[tuple[int, int]]:
-    """What useradd takes a line for; what only other readers see in it is free to useradd."""
-    if isinstance(line, Grant):
-        yield line.start, line.stop
-    else:
-        shadow = next(reading for reading in readers.of_line(line.raw) if reading.reader == "shadow")
-        yield from ((start, start + count) for _, start, count in shadow.takes)
-
-
-def _defs(facts: Facts) -> LoginDefs | None:
-    try:
-        return login_defs.parse(facts.state.login_defs, facts.place(LOGIN_DEFS))
-    except InvalidFileError:
-        return None
+    """How many ranges useradd still finds in each file that is there; a MIN above its MAX is told by itself."""
+    found = useradd(facts.state)
+    if found:
+        lefts = zip((SUBUID, SUBGID), ("SUB_UID", "SUB_GID"), found.areas, (found.uids, found.gids), strict=True)
+        yield from ((path, key, left) for path, key, area, left in lefts if area and left is not None)
 
 
 @rule("USN062", "error")
@@ -131,12 +94,9 @@ def login_defs_wrong(facts: Facts) -> Iterator[Seen]:
     except InvalidFileError as error:
         yield Seen(error.place, error.fact, "useradd stumbles over it too: correct the line")
         return
-    for key, low, high in (
-        ("SUB_UID", defs.sub_uid_min, defs.sub_uid_max),
-        ("SUB_GID", defs.sub_gid_min, defs.sub_gid_max),
-    ):
-        if low > high:
-            message = f"{key}_MIN {low} lies above {key}_MAX {high}: useradd finds no range"
+    for area in defs.areas:
+        if area.first > area.last:
+            message = f"{area.key}_MIN {area.first} lies above {area.key}_MAX {area.last}: useradd finds no range"
             yield Seen(facts.place(LOGIN_DEFS), message, "correct one of the two")
 
 

@@ -479,9 +479,8 @@ def outside_the_pool(facts: Facts) -> Iterator[Seen]:
         defs = login_defs.parse(facts.state.login_defs, facts.place(LOGIN_DEFS))
     except InvalidFileError:
         return
-    bounds = {SUBUID: (defs.sub_uid_min, defs.sub_uid_max), SUBGID: (defs.sub_gid_min, defs.sub_gid_max)}
     single = {a.name for a in facts.state.ledger.allocations if a.strategy == SingleUid.name}
-    for path, (low, high) in bounds.items():
+    for path, (_, low, high, _) in zip(FILES, defs.areas, strict=True):
         outside = [
             span
             for span in _plain(facts, path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from usernsplan.errors import InvalidFileError
 
@@ -20,6 +21,15 @@ DEFAULTS = {
 _NUMBER = re.compile(r"[ \t]*\+?(0[xX][0-9a-fA-F]{1,16}|0[0-7]{0,22}|[1-9][0-9]{0,18})")
 
 
+class Area(NamedTuple):
+    """Where useradd looks for ``size`` ids of one sort: ``first`` to ``last``, of the keys that begin with ``key``."""
+
+    key: str
+    first: int
+    last: int
+    size: int
+
+
 @dataclass(frozen=True, slots=True)
 class LoginDefs:
     """The subordinate id keys of one host; numbers are ids and counts, MAX is inclusive."""
@@ -30,6 +40,14 @@ class LoginDefs:
     sub_gid_min: int = DEFAULTS["SUB_GID_MIN"]
     sub_gid_max: int = DEFAULTS["SUB_GID_MAX"]
     sub_gid_count: int = DEFAULTS["SUB_GID_COUNT"]
+
+    @property
+    def areas(self) -> tuple[Area, Area]:
+        """What holds for uids, and what for gids."""
+        return (
+            Area("SUB_UID", self.sub_uid_min, self.sub_uid_max, self.sub_uid_count),
+            Area("SUB_GID", self.sub_gid_min, self.sub_gid_max, self.sub_gid_count),
+        )
 
 
 def parse(raw: bytes, place: str) -> LoginDefs:

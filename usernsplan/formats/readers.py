@@ -84,6 +84,12 @@ def of_line(raw: bytes) -> tuple[Reading, ...]:
     )
 
 
+def as_shadow(raw: bytes) -> Entry | None:
+    """What useradd of shadow takes one line for, also one that begins with # as a comment would; None: it skips it."""
+    text = _text(raw.partition(b"\n")[0])
+    return None if text[:1] in {"+", "-"} or _length(text) >= LINE_LIMIT else _shadow_entry(text)
+
+
 def of_owner(file: SubidFile, owner: str, uid: int | None) -> tuple[Reading, ...]:
     """What each of READERS hands to an owner out of the whole file, in the order in which it lays the ranges.
 
@@ -173,12 +179,17 @@ def _shadow(text: str) -> _Seen:
         return _Seen(remark="ignored: it begins with + or -, as entries for NIS do")
     if _length(text) >= LINE_LIMIT:
         return _Seen(remark=f"ignored: {LINE_LIMIT} bytes or more")
-    owner, *numbers = (*text.split(":"), "", "")[:_FIELDS]
-    start, count = map(_c_number, numbers)
-    if not owner or start is None or count is None:
+    entry = _shadow_entry(text)
+    if entry is None:
         return _Seen(remark="ignored: a field is missing, empty, or not a number as C reads it")
     more = "the newest shadow ignores it: more than three fields" if text.count(":") >= _FIELDS else ""
-    return _Seen(owner, (owner, start, count), more)
+    return _Seen(entry[0], entry, more)
+
+
+def _shadow_entry(text: str) -> Entry | None:
+    owner, *numbers = (*text.split(":"), "", "")[:_FIELDS]
+    start, count = map(_c_number, numbers)
+    return None if not owner or start is None or count is None else (owner, start, count)
 
 
 def _c_number(field: str) -> int | None:

@@ -83,17 +83,14 @@ def default_pool(raw: bytes, place: str) -> IdRange:
     InvalidFileError where login.defs contradicts itself, and InvalidValueError where it leaves no pool.
     """
     defs = login_defs.parse(raw, place)
-    for low, high, key in (
-        (defs.sub_uid_min, defs.sub_uid_max, "SUB_UID"),
-        (defs.sub_gid_min, defs.sub_gid_max, "SUB_GID"),
-    ):
-        if low > high:
+    for area in defs.areas:
+        if area.first > area.last:
             raise InvalidFileError(
                 place,
-                f"{key}_MIN {low} lies above {key}_MAX {high}",
+                f"{area.key}_MIN {area.first} lies above {area.key}_MAX {area.last}",
                 hint="useradd fails with these too; correct them, or say --pool FIRST-LAST",
             )
-    last = min(defs.sub_uid_max, defs.sub_gid_max, ID_LIMIT - 1)
+    last = min(*(area.last for area in defs.areas), ID_LIMIT - 1)
     if last < POOL_START:
         raise InvalidValueError(
             f"{place}: SUB_UID_MAX or SUB_GID_MAX is {last}, below our pool's start {POOL_START}",

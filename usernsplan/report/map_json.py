@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from usernsplan.report import json_
 
 if TYPE_CHECKING:
-    from usernsplan.space import Capacity, Segment, Space, Useradd
+    from usernsplan.planner.useradd import Useradd
+    from usernsplan.space import Capacity, Segment, Space
 
 
 def document(space: Space) -> str:

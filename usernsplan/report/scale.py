@@ -17,7 +17,8 @@ from usernsplan.space import BACKGROUND, Segment, Space
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from usernsplan.space import Capacity, Conflict, Kind, Sort, Useradd
+    from usernsplan.planner.useradd import Useradd
+    from usernsplan.space import Capacity, Conflict, Kind, Sort
 
 WHOLE = IdRange(0, ID_LIMIT)
 # The ids of the host itself: accounts, and what 16 bits can hold.

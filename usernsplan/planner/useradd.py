@@ -1,0 +1,81 @@
+"""What useradd has left: how many more users it can give subordinate ids to. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from usernsplan.errors import InvalidFileError
+from usernsplan.formats import login_defs, readers
+from usernsplan.formats.subid import Grant
+from usernsplan.ids import ID_LIMIT, IdRange
+from usernsplan.layout import LOGIN_DEFS
+
+if TYPE_CHECKING:
+    from usernsplan.formats.login_defs import Area
+    from usernsplan.formats.subid import Line, SubidFile
+    from usernsplan.model import HostState
+
+_ULONG = 2**64
+
+
+@dataclass(frozen=True, slots=True)
+class Useradd:
+    """What useradd can still give: ``users`` more get ``count`` ids each. None where login.defs turns it off.
+
+    ``areas`` are SUB_UID_MIN-SUB_UID_MAX and SUB_GID_MIN-SUB_GID_MAX; ``uids`` and ``gids`` say how many fit in either,
+    None where useradd gives none of that sort (its file is not there, or its count is 0).
+    """
+
+    counts: tuple[int, int]
+    areas: tuple[IdRange | None, IdRange | None]
+    uids: int | None
+    gids: int | None
+
+    @property
+    def users(self) -> int | None:
+        """How many users it can add before one of the two runs out; None where it gives no ids to anybody."""
+        return min((n for n in (self.uids, self.gids) if n is not None), default=None)
+
+
+def useradd(state: HostState) -> Useradd | None:
+    """What useradd has left, by the rule of shadow 4.13, lib/subordinateio.c: None where login.defs is not to be read.
+
+    ``find_free_range`` sorts the lines by their start and takes the lowest hole of SUB_UID_COUNT ids in
+    SUB_UID_MIN..SUB_UID_MAX; an empty line divides a hole. A line counts whoever it names. It gives nothing of a sort
+    whose file is missing.
+    """
+    try:
+        uids, gids = login_defs.parse(state.login_defs, state.layout.path(LOGIN_DEFS)).areas
+    except InvalidFileError:
+        return None
+    return Useradd(
+        (uids.size, gids.size), (_ids(uids), _ids(gids)), _fits(state.subuid, uids), _fits(state.subgid, gids)
+    )
+
+
+def _ids(area: Area) -> IdRange | None:
+    last = min(area.last, ID_LIMIT - 1)
+    return IdRange(area.first, last - area.first + 1) if area.first <= last else None
+
+
+def _fits(file: SubidFile, area: Area) -> int | None:
+    _, low, last, count = area
+    if not file.exists or count == 0:
+        return None
+    # find_new_sub_uids refuses these before it looks.
+    if low > last or count >= last or low + count - 1 > last:
+        return 0
+    fits = 0
+    for start, stop in [*sorted(span for line in file.lines if (span := _span(line))), (last + 1, last + 1)]:
+        fits += max(min(start, last + 1) - low, 0) // count
+        low = max(low, stop)
+    return fits
+
+
+def _span(line: Line) -> tuple[int, int] | None:
+    """The range that shadow takes a line for, or None where it skips it; its unsigned long wraps."""
+    if isinstance(line, Grant):
+        return line.start, line.stop
+    taken = readers.as_shadow(line.raw)
+    return taken and (taken[1], (taken[1] + taken[2]) % _ULONG)

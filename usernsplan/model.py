@@ -26,6 +26,9 @@ OWN_PREFIX = "usernsplan-"
 # Whose lines newuidmap takes when root starts an LXC container: the one owner who may hold several allocations.
 ROOT = "root"
 
+# What is said of a LedgerState that is ``interrupted``, by whoever only reads it.
+INTERRUPTED = "a run is under way, or was interrupted: then the next allocate or release mends it"
+
 Severity = Literal["error", "warning", "info"]
 
 

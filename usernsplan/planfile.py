@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import TYPE_CHECKING, Literal
 
 from usernsplan import apply
 from usernsplan.errors import (
-    HostChangedError,
     InvalidFileError,
     InvalidValueError,
     StoppedError,
@@ -19,9 +19,10 @@ from usernsplan.errors import (
 from usernsplan.formats import spec as formats
 from usernsplan.host import files, output, plan_file, read
 from usernsplan.layout import PLAN_FILE
-from usernsplan.model import FixRequest
+from usernsplan.model import INTERRUPTED, FixRequest
 from usernsplan.planner.desired import can_export, fingerprint, make_desired
 from usernsplan.planner.desired import exported as make_exported
+from usernsplan.planner.shown import changed, exactly
 from usernsplan.planner.volumes import has_moved
 from usernsplan.volume import fix_volume
 
@@ -116,7 +117,7 @@ def preview(layout: Layout, ledger: Ledger, plan: PlanFile) -> Desired:
     with apply.foreseen(layout, ledger) as (state, notes):
         desired = make_desired(state, plan.spec, prune=plan.prune)
     if plan.seen and plan.seen != fingerprint(desired):
-        raise _changed()
+        raise changed()
     return replace(desired, allocate=replace(desired.allocate, findings=(*notes, *desired.allocate.findings)))
 
 
@@ -126,19 +127,11 @@ def carry_out(layout: Layout, ledger: Ledger, plan: PlanFile, shown: Desired, co
     Raises HostChangedError where the host holds something else by now, and what apply.carry_out raises.
     """
 
-    def exactly(seen: Plan, decide: Callable[[Desired], Plan]) -> Callable[[HostState], Plan]:
-        def decided(state: HostState) -> Plan:
-            now = decide(make_desired(state, plan.spec, prune=plan.prune))
-            # Accounts are made before the rest, and are there when it is decided anew.
-            accounts = set(now.account_commands) - set(seen.account_commands)
-            if accounts or (now.changes, now.ledger) != (seen.changes, seen.ledger):
-                raise _changed()
-            return now
+    def of(part: Callable[[Desired], Plan]) -> Callable[[HostState], Plan]:
+        return lambda state: part(make_desired(state, plan.spec, prune=plan.prune))
 
-        return decided
-
-    come = apply.carry_out(layout, ledger, exactly(shown.allocate, lambda desired: desired.allocate), command)
-    return come, apply.carry_out(layout, ledger, exactly(shown.prune, lambda desired: desired.prune), command)
+    come = apply.carry_out(layout, ledger, exactly(shown.allocate, of(attrgetter("allocate"))), command)
+    return come, apply.carry_out(layout, ledger, exactly(shown.prune, of(attrgetter("prune"))), command)
 
 
 def exported(layout: Layout, ledger: Ledger) -> tuple[Spec, tuple[str, ...]]:
@@ -149,7 +142,7 @@ def exported(layout: Layout, ledger: Ledger) -> tuple[Spec, tuple[str, ...]]:
     left = [v.path for v in state.ledger.volumes if v.name in names and not can_export(v)]
     notes += [f"the volume {path!r} is left out: fix it once more, or write it down by hand" for path in left]
     if state.ledger.interrupted:
-        notes.append("a run is under way, or was interrupted: then the next allocate or release mends it")
+        notes.append(INTERRUPTED)
     return make_exported(state), tuple(notes)
 
 
@@ -170,11 +163,6 @@ def fix_volumes(
         except UsernsplanError as error:
             found.append((one, error))
     return tuple(found)
-
-
-def _changed() -> UsernsplanError:
-    hint = "look at the plan again: it is made from what the host holds now"
-    return HostChangedError("the host is no longer what the plan was made from; nothing was changed", hint=hint)
 
 
 def _parsed(layout: Layout, raw: bytes, place: str, *, prune: bool) -> PlanFile:

@@ -21,7 +21,7 @@ from usernsplan.host import files, idmap, locks, read
 from usernsplan.ids import IdRange
 from usernsplan.layout import SUBUID
 from usernsplan.ledger import allocation_of, open_ledger
-from usernsplan.model import Allocation, Change
+from usernsplan.model import INTERRUPTED, Allocation, Change
 from usernsplan.planner.names import owner_of
 from usernsplan.planner.taken import POOL_START
 from usernsplan.strategies import PerContainer, Shared, SingleUid
@@ -66,7 +66,7 @@ def rendering(request: RenderRequest, root: str = "/") -> Rendered:
     )
     found = engines.render(request.engine, allocation, asked)
     if known.interrupted:
-        notes = ("a run is under way, or was interrupted: then the next allocate or release mends it", *notes)
+        notes = (INTERRUPTED, *notes)
     return replace(found, notes=(*found.notes, *notes))
 
 

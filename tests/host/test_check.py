@@ -324,7 +324,7 @@ def answered(root: Path, answer: str) -> tuple[int, str]:
     finally:
         os.close(terminal)
         os.close(theirs)
-    assert "Apply? [y/N]" in done.stderr
+    assert "Apply this? [y/N]" in done.stderr
     return done.returncode, done.stdout
 
 
@@ -346,8 +346,10 @@ def test_a_host_that_changes_while_it_asks_is_not_repaired(root: Path) -> None:
         text=True,
     ) as asking:
         assert asking.stderr
-        while "Apply?" not in asking.stderr.readline():
+        shown = ""
+        while "[y/N]" not in shown:
             assert asking.poll() is None
+            shown += asking.stderr.read(1)
         put(root, "subuid", f"{ALICE}bob:165536:65536\n")
         before = files_of(root)
         os.write(terminal, b"y\n")

@@ -28,7 +28,8 @@ from usernsplan.audit.base import Index, Span
 from usernsplan.audit.ranges import overlaps
 from usernsplan.errors import HostChangedError, UsernsplanError
 from usernsplan.layout import SUBGID, SUBUID
-from usernsplan.planner.repair import as_shown, make_repair
+from usernsplan.planner.repair import make_repair
+from usernsplan.planner.shown import exactly
 
 if TYPE_CHECKING:
     from usernsplan import Plan
@@ -200,7 +201,7 @@ def test_a_repair_puts_ours_back_touches_nothing_else_and_is_done_once(host: Hos
     assert again.changes == ()
     assert {finding.code for finding in again.findings} <= {"USN126"}
     assert {finding.message for finding in again.findings} == left
-    assert as_shown(plan)(host).changes == plan.changes
+    assert exactly(plan, make_repair)(host).changes == plan.changes
     if plan.changes:
         with pytest.raises(HostChangedError):
-            as_shown(plan)(mended)
+            exactly(plan, make_repair)(mended)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from tests.unit.states import with_accounts
+from tests.unit.states import carried_out
 from usernsplan.formats.spec import Spec, parse, text
 from usernsplan.model import LedgerChange
 from usernsplan.planner.desired import exported, make_desired
 from usernsplan.planner.recovery import as_changed
 
 if TYPE_CHECKING:
-    from usernsplan import HostState, Plan
+    from usernsplan import HostState
     from usernsplan.model import Desired
 
 PER_CONTAINER = "strategy: per-container\n"
@@ -26,17 +26,9 @@ def decided(host: HostState, said: str, *, prune: bool = False) -> Desired:
     return make_desired(host, file(said), prune=prune)
 
 
-def after(host: HostState, plan: Plan) -> HostState:
-    for change in plan.changes:
-        known = {"/etc/subuid": host.subuid, "/etc/subgid": host.subgid}.get(change.path)
-        before = (known.raw if known.exists else None) if known else host.daemon_json
-        assert before == change.before, change.path
-    return as_changed(with_accounts(host, plan), {c.path: c.after for c in plan.changes}, plan.ledger)
-
-
 def applied(host: HostState, desired: Desired, *, fix: bool = True) -> HostState:
     """The host once all of it was carried out, and the volumes were fixed, one moment after the other."""
-    host = dated(after(dated(after(host, desired.allocate)), desired.prune))
+    host = dated(carried_out(dated(carried_out(host, desired.allocate)), desired.prune))
     return dated(as_changed(host, {}, LedgerChange(volumes=desired.volumes))) if fix else host
 
 

@@ -9,6 +9,7 @@ from usernsplan import AllocateRequest, Allocation, HostState, IdMap, IdRange, I
 from usernsplan.formats import accounts, nsswitch, subid
 from usernsplan.layout import DAEMON_JSON, SUBGID, SUBUID
 from usernsplan.model import LedgerState, Quarantined
+from usernsplan.planner.recovery import as_changed, files_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,6 +32,8 @@ nogroup:x:65534:
 DOCKREMAP_USER = b"dockremap:x:997:996::/nonexistent:/usr/sbin/nologin\n"
 DOCKREMAP_GROUP = b"dockremap:x:996:\n"
 NO_IDS = IdSet()
+# The bytes of the three files that plans change, by path; None where there is no such file.
+files = files_of
 
 
 def state(
@@ -115,15 +118,6 @@ def shared(name: str, *extents: tuple[int, int, int], owner: str = "", held: IdR
     return Allocation(name, owner or f"usernsplan-{name}", "shared", Mapping(ids, ids), held)
 
 
-def files(host: HostState) -> dict[str, bytes | None]:
-    """The bytes of the three files that plans change; None where there is no such file."""
-    return {
-        SUBUID: host.subuid.raw if host.subuid.exists else None,
-        SUBGID: host.subgid.raw if host.subgid.exists else None,
-        DAEMON_JSON: host.daemon_json,
-    }
-
-
 def with_files(host: HostState, content: dict[str, bytes | None]) -> HostState:
     """The host with other bytes in its three files."""
     return replace(
@@ -150,19 +144,6 @@ def with_accounts(host: HostState, plan: Plan) -> HostState:
 
 def carried_out(host: HostState, plan: Plan) -> HostState:
     """The host after a plan: every file as the plan shows it, the ledger as the plan changes it."""
-    content = files(host)
-    for change in plan.changes:
-        assert content[change.path] == change.before, change.path
-        content[change.path] = change.after
-    old, new = host.ledger, plan.ledger
-    ledger = LedgerState(
-        tuple(
-            replace(a, also=(*a.also, *(owner for name, owner in new.also if name == a.name)))
-            for a in old.allocations
-            if a.name not in new.remove
-        )
-        + new.add,
-        tuple(q for q in old.quarantined if q.name not in new.forget)
-        + tuple(Quarantined(name, held, "2026-01-01T00:00:00Z") for name, held in new.quarantine),
-    )
-    return replace(with_files(with_accounts(host, plan), content), ledger=ledger)
+    before = files(host)
+    assert {change.path: before[change.path] for change in plan.changes} == {c.path: c.before for c in plan.changes}
+    return as_changed(with_accounts(host, plan), {change.path: change.after for change in plan.changes}, plan.ledger)

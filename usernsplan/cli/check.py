@@ -11,7 +11,7 @@ import typer
 
 from usernsplan import audit, checking
 from usernsplan.cli import say
-from usernsplan.cli.options import DryRun, Json, Root, colours, note, warn, write_result
+from usernsplan.cli.options import DryRun, Json, Root, agreed, colours, note, warn, write_result
 from usernsplan.errors import InvalidValueError
 from usernsplan.host.files import layout_at
 from usernsplan.ledger import open_ledger
@@ -152,7 +152,7 @@ def _repaired(layout: Layout, ledger: Ledger, repair: Repair, form: str, *, dry_
     if repair.hindered_by:
         note([f"nothing is put back while {layout.path(repair.hindered_by)} cannot be read as it should"])
     warn(finding for finding in (repair.plan.findings if repair.plan else ()) if finding.code == _LEFT)
-    if not repair.needed or dry_run or not (yes or _agreed()):
+    if not repair.needed or dry_run or not (yes or agreed("Apply this?")):
         return False
     _carry_out(layout, ledger, repair)
     return True
@@ -161,19 +161,12 @@ def _repaired(layout: Layout, ledger: Ledger, repair: Repair, form: str, *, dry_
 def _carry_out(layout: Layout, ledger: Ledger, repair: Repair) -> None:
     from usernsplan import apply  # noqa: PLC0415 - only for --fix
     from usernsplan.host import locks  # noqa: PLC0415
-    from usernsplan.planner.repair import as_shown  # noqa: PLC0415
+    from usernsplan.planner.repair import make_repair  # noqa: PLC0415
+    from usernsplan.planner.shown import exactly  # noqa: PLC0415
 
     if repair.locks:
         locks.remove_stale(layout)
     if repair.plan and (repair.mends or repair.changes):
-        plan = apply.carry_out(layout, ledger, as_shown(repair.plan), shlex.join(sys.argv))
+        plan = apply.carry_out(layout, ledger, exactly(repair.plan, make_repair), shlex.join(sys.argv))
         warn(finding for finding in plan.findings if finding.code != _LEFT)
         note(f"next: {step}" for step in plan.next_steps)
-
-
-def _agreed() -> bool:
-    """Ask on a terminal. Raises InvalidValueError where there is none: nobody could answer."""
-    if not (sys.stdin and sys.stdin.isatty()):
-        raise InvalidValueError("--fix asks first, and there is no terminal: nothing was done", hint="say --yes")
-    say("Apply? [y/N]")
-    return sys.stdin.readline().strip().lower() in {"y", "yes"}

@@ -12,6 +12,7 @@ import typer
 from usernsplan.cli import say
 from usernsplan.errors import InvalidValueError, UsernsplanError, reason_of
 from usernsplan.ids import IdRange
+from usernsplan.model import INTERRUPTED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -40,15 +41,16 @@ def colours() -> bool:
     return is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def ask(question: str) -> None:
-    """Ask on the terminal whether to go on, and exit where not. Raises InvalidValueError where nobody is there."""
+def agreed(question: str) -> bool:
+    """Ask on the terminal whether to go on. Raises InvalidValueError where nobody is there."""
     if not sys.stdin or not sys.stdin.isatty():
         raise InvalidValueError("nobody is there to be asked: standard input is no terminal", hint="say --yes")
     sys.stderr.write(f"{question} [y/N] ")
     sys.stderr.flush()
-    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+    is_agreed = sys.stdin.readline().strip().lower() in {"y", "yes"}
+    if not is_agreed:
         say("Nothing was changed.")
-        raise typer.Exit(1)
+    return is_agreed
 
 
 def write_result(output: str) -> None:
@@ -91,7 +93,7 @@ def note(lines: Iterable[str]) -> None:
 def note_interrupted(ledger: LedgerState) -> None:
     """Say that a run was killed: what the ledger holds and what the files say may differ until it is mended."""
     if ledger.interrupted:
-        note(["a run is under way, or was interrupted: then the next allocate or release mends it"])
+        note([INTERRUPTED])
 
 
 def warn(findings: Iterable[Finding]) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from usernsplan import planfile
-from usernsplan.cli.options import Json, Root, ask, colours, note, warn, write_result
+from usernsplan.cli.options import Json, Root, agreed, colours, note, warn, write_result
 from usernsplan.cli.progress import watching
 from usernsplan.errors import InvalidValueError, UsernsplanError
 from usernsplan.host.files import layout_at
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from usernsplan.layout import Layout
     from usernsplan.model import Desired, FixReport, Volume
 
-_PENDING, _PART = 4, 3
+_PENDING, _PART, _REFUSED = 4, 3, 1
 File = Annotated[
     str, typer.Argument(metavar="[FILE]", help="The plan file. Not said: ./usernsplan.yaml, else /etc/usernsplan.yaml.")
 ]
@@ -102,7 +102,8 @@ def apply(
     if is_work and not yes:
         if json:
             raise InvalidValueError("--json shows nothing that could be asked about", hint="say --yes")
-        ask("Apply this?")
+        if not agreed("Apply this?"):
+            raise typer.Exit(_REFUSED)
     come, gone = planfile.carry_out(layout, ledger, loaded, shown, command)
     with watching() as watch:
         fixed = planfile.fix_volumes(layout, ledger, shown, command, watch) if fix_volumes else ()

@@ -56,7 +56,7 @@ def undo(intent: Intent, now: Mapping[str, bytes | None]) -> Mended:
 
 def as_mended(state: HostState, intent: Intent) -> HostState:
     """The host as it will be once ``intent`` is mended: what a preview has to start from."""
-    mended = mend(intent, _files(state))
+    mended = mend(intent, files_of(state))
     now: dict[str, bytes | None] = {c.path: c.after for c in mended.changes} | dict.fromkeys(mended.removals)
     after = as_changed(state, now, intent.ledger if mended.completed else LedgerChange())
     return replace(after, ledger=replace(after.ledger, interrupted=False))
@@ -64,7 +64,7 @@ def as_mended(state: HostState, intent: Intent) -> HostState:
 
 def as_changed(state: HostState, files: dict[str, bytes | None], change: LedgerChange) -> HostState:
     """The host once these files (by path; None: taken away) and the ledger have changed so."""
-    now = _files(state) | files
+    now = files_of(state) | files
     also = {name: tuple(owner for n, owner in change.also if n == name) for name, _ in change.also}
     standing = (
         replace(a, also=(*a.also, *also.get(a.name, ())))
@@ -90,7 +90,8 @@ def as_changed(state: HostState, files: dict[str, bytes | None], change: LedgerC
     )
 
 
-def _files(state: HostState) -> dict[str, bytes | None]:
+def files_of(state: HostState) -> dict[str, bytes | None]:
+    """The bytes of the files that plans change, by path; None where there is no such file."""
     return {SUBUID: _raw(state.subuid), SUBGID: _raw(state.subgid), DAEMON_JSON: state.daemon_json}
 
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from usernsplan.errors import HostChangedError, InvalidFileError, RefusedError
-from usernsplan.formats import daemon_json, subid
-from usernsplan.layout import DAEMON_JSON, SUBGID, SUBUID
+from usernsplan.errors import InvalidFileError, RefusedError
+from usernsplan.formats import daemon_json
+from usernsplan.layout import DAEMON_JSON
 from usernsplan.model import Change, Finding, Plan
 from usernsplan.planner import daemon
 from usernsplan.planner.grants import Grants
-from usernsplan.planner.recovery import as_mended
+from usernsplan.planner.recovery import as_mended, files_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from usernsplan.model import HostState, Intent
 
 
@@ -46,23 +44,6 @@ def after_mending(state: HostState, intent: Intent) -> tuple[Plan, tuple[Change,
     """The repair of a host on which a run was interrupted, and all that changes: the mending of that run as well."""
     mended = as_mended(state, intent)
     plan = make_repair(mended)
-    now = {SUBUID: _raw(state.subuid), SUBGID: _raw(state.subgid), DAEMON_JSON: state.daemon_json}
-    then = {SUBUID: _raw(mended.subuid), SUBGID: _raw(mended.subgid), DAEMON_JSON: mended.daemon_json}
+    now, then = files_of(state), files_of(mended)
     then |= {change.path: change.after for change in plan.changes}
     return plan, tuple(Change(path, now[path], then[path] or b"") for path in now if now[path] != then[path])
-
-
-def as_shown(shown: Plan) -> Callable[[HostState], Plan]:
-    """The decision, which is to be the one that was shown. It raises HostChangedError where it no longer is."""
-
-    def decide(state: HostState) -> Plan:
-        plan = make_repair(state)
-        if plan.changes != shown.changes:
-            raise HostChangedError("what is to be repaired is no longer what was shown; nothing was repaired")
-        return plan
-
-    return decide
-
-
-def _raw(file: subid.SubidFile) -> bytes | None:
-    return file.raw if file.exists else None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from usernsplan.audit import SEVERITIES, story
 from usernsplan.report.diff import unified
-from usernsplan.report.json_ import document
+from usernsplan.report.json_ import change_fields, document, finding_fields
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,9 +96,8 @@ def as_json(found: Sequence[Finding], layout: Layout, repaired: tuple[Repair, bo
     more: dict[str, Any] = {}
     if repaired:
         it, done = repaired
-        changes = [{"path": layout.path(c.path), "diff": unified(c, layout.path(c.path))} for c in it.changes]
         locks = [layout.path(path) for path in it.locks]
-        more["repair"] = {"done": done, "changes": changes, "mends": it.mends, "locks": locks}
+        more["repair"] = {"done": done, "changes": change_fields(it.changes, layout), "mends": it.mends, "locks": locks}
     return document(
         "check",
         findings=[fields(f) for f in found],
@@ -113,12 +112,9 @@ def fields(finding: Finding) -> dict[str, Any]:
     if finding.table:
         more["table"] = [dict(zip(("reader", "takes", "remark"), row, strict=True)) for row in finding.table]
     return {
-        "code": finding.code,
-        "severity": finding.severity,
+        **finding_fields(finding),
         "title": story(finding.code).title,
         "place": finding.place,
-        "message": finding.message,
-        "hint": finding.hint,
         **more,
     }
 

@@ -83,7 +83,6 @@ def counts(desired: Desired) -> dict[str, int]:
 
 def document(desired: Desired, place: str, layout: Layout, *, applied: bool | None = None, **more: object) -> str:
     """The same as JSON; ``applied``: whether it was carried out, None where only the plan was asked for."""
-    changes = merged_changes(desired)
     findings = (*desired.allocate.findings, *desired.prune.findings)
     return json_.document(
         "plan" if applied is None else "apply",
@@ -96,9 +95,9 @@ def document(desired: Desired, place: str, layout: Layout, *, applied: bool | No
             for step in desired.steps
         ],
         allocations=[json_.allocation_fields(a) for a in desired.allocate.allocations],
-        changes=[{"path": layout.path(c.path), "diff": unified(c, layout.path(c.path))} for c in changes],
+        changes=json_.change_fields(merged_changes(desired), layout),
         kept=list(desired.kept),
-        findings=json_.finding_fields(findings),
+        findings=[json_.finding_fields(f) for f in findings],
         next_steps=[*desired.allocate.next_steps, *desired.prune.next_steps],
         **more,
     )

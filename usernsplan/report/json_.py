@@ -24,16 +24,21 @@ def plan(plan: Plan, layout: Layout) -> str:
         changed=plan.changed,
         unfinished=plan.unfinished,
         allocations=[allocation_fields(a) for a in plan.allocations],
-        changes=[{"path": layout.path(c.path), "diff": unified(c, layout.path(c.path))} for c in plan.changes],
+        changes=change_fields(plan.changes, layout),
         account_commands=[shlex.join(layout.account_command(command)) for command in plan.account_commands],
-        findings=finding_fields(plan.findings),
+        findings=[finding_fields(f) for f in plan.findings],
         next_steps=list(plan.next_steps),
     )
 
 
-def finding_fields(found: Iterable[Finding]) -> list[dict[str, str]]:
-    """Findings, as they stand in several results."""
-    return [{"code": f.code, "severity": f.severity, "message": f.message, "hint": f.hint} for f in found]
+def finding_fields(f: Finding) -> dict[str, Any]:
+    """A finding, as it stands in several results."""
+    return {"code": f.code, "severity": f.severity, "message": f.message, "hint": f.hint}
+
+
+def change_fields(changes: Iterable[Change], layout: Layout) -> list[dict[str, str]]:
+    """Files that change, as they stand in several results."""
+    return [{"path": layout.path(c.path), "diff": unified(c, layout.path(c.path))} for c in changes]
 
 
 def allocations(kind: str, found: Iterable[Allocation], ledger: LedgerState | None = None) -> str:
@@ -83,8 +88,7 @@ def rendered(request: RenderRequest, found: Rendered, changes: Sequence[Change] 
     """The result of render; with ``changes``, what bringing it to its place below ``layout`` changed."""
     more: dict[str, Any] = {}
     if changes is not None:
-        paths = [{"path": layout.path(c.path), "diff": unified(c, layout.path(c.path))} for c in changes]
-        more = {"changed": bool(paths), "changes": paths}
+        more = {"changed": bool(changes), "changes": change_fields(changes, layout)}
     return document(
         "render",
         engine=request.engine,

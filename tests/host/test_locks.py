@@ -178,3 +178,22 @@ def test_what_lies_there_is_told_and_of_another_root_no_process_is_looked_for(ro
     before = sorted(path.name for path in (root / "etc").iterdir())
     assert remove_stale(layout) == ()
     assert sorted(path.name for path in (root / "etc").iterdir()) == sorted([*before, ".pwd.lock"])
+
+
+@pytest.mark.parametrize(
+    ("content", "pid"),
+    [
+        (b"0", None),
+        (b"4294967296", None),
+        (b"99999999999999999999", None),
+        (b"-5", -5),
+        (b"+7", 7),
+        (b" 7", 7),
+        (b"7\n", None),
+    ],
+)
+def test_a_lock_is_read_as_shadow_reads_it(tmp_path: Path, content: bytes, pid: int | None) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/subuid.lock").write_bytes(content)
+    [(name, found, _)] = locks.left_behind(layout_at(str(tmp_path)))
+    assert (name, found) == ("/etc/subuid.lock", pid)

@@ -602,6 +602,12 @@ def test_nothing_to_do_is_saved_and_done_too(root: Path) -> None:
 # Somebody is asked.
 
 
+def on_terminal() -> None:
+    """As a login shell starts programs; whoever started the tests in the background may ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
 def answered(answer: bytes, *words: str, wait: bool = True) -> tuple[int, str, str]:
     """Run it on a terminal of its own, and answer the question; status, output, and what stood on the terminal."""
     master, slave = pty.openpty()
@@ -613,7 +619,7 @@ def answered(answer: bytes, *words: str, wait: bool = True) -> tuple[int, str, s
             stderr=slave,
             env={**os.environ, "PYTHONPATH": str(REPOSITORY), "TERM": "dumb"},
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - the terminal sends Ctrl-C
+            preexec_fn=on_terminal,  # noqa: PLW1509 - the terminal sends Ctrl-C
         )
         os.close(slave)
         seen = b""

@@ -82,6 +82,7 @@ def fires(facts: Facts, *seen: tuple[str, tuple[str, ...]]) -> Case:
 
 
 PER_CONTAINER = host(WEB, allocations=[per_container("web", 524288)])
+ROOTS = replace(per_container("web", 524288), also=("root",))
 DOCKER = host(b"dockremap:524288:65536\n", **REMAPPED, daemon_json=REMAP)
 DEFAULT = per_container("default", 524288, owner="dockremap")
 KUBELET = "the kubelet refuses its line"
@@ -265,6 +266,16 @@ FIRING: dict[str, list[Case]] = {
             ("/etc/subgid:2", ("alice's 100000-165535 and 1 more outside 100001-600100000",)),
         ),
     ],
+    "USN016": [
+        fires(
+            but(
+                host(b"alice:700000:65536\n"),
+                namespaces=(running((0, 700000, 65536)), running((0, 690000, 20000), pids=())),
+            ),
+            ("/etc/subuid:1", ("alice", "root's")),
+            ("/etc/subuid:1", ("alice", "root's")),
+        ),
+    ],
     "USN020": [
         fires(host(ALICE + b"carla:165536:65536\n"), ("/etc/subuid:2", ("carla", "165536-231071"))),
         fires(host(b"", b"carla:165536:65536\n"), ("/etc/subgid:1", ("carla",))),
@@ -325,6 +336,15 @@ FIRING: dict[str, list[Case]] = {
         fires(host(b"kubelet:131072:7208960\n", b"kubelet:196608:7208960\n"), ("/etc/subuid:1", (KUBELET, "differ"))),
     ],
     "USN027": [fires(host(b"kubelet:524288:7143424\n"), ("/etc/subuid:1", ("109 pods", "110")))],
+    "USN028": [
+        fires(
+            but(
+                host(b"usernsplan-web:524288:65536\nroot:524288:65536\n", allocations=[ROOTS]),
+                engines=frozenset({"lxd"}),
+            ),
+            ("/etc/subuid", ("root has no range of its own", "lxd")),
+        ),
+    ],
     "USN030": [
         fires(host(b" alice:100000:65536\n", b""), ("/etc/subuid:1", ("readers disagree",))),
         fires(host(b"", ALICE + b"alice:0100000:65536\r\n"), ("/etc/subgid:2", ("",))),
@@ -579,6 +599,13 @@ SILENT: dict[str, list[Facts]] = {
         host(b"alice:5:9\nalice:2147483648:9\n"),
         host(b"alice:700000000:9\n", login_defs=b"SUB_UID_MAX x\n"),
     ],
+    "USN016": [
+        # By herself, in her own container, by root in what is nobody's login, and by Docker, whom she was lent to.
+        but(host(ALICE), namespaces=(running((0, 100000, 65536), owner=1000), running((0, 100000, 9), owner=100000))),
+        but(PER_CONTAINER, namespaces=(running((0, 524288, 65536)),)),
+        but(host(ALICE, daemon_json=b'{"userns-remap": "alice"}'), namespaces=(running((0, 100000, 65536)),)),
+        but(host(ALICE), namespaces=(running((0, 0, 4294967295)),)),
+    ],
     "USN020": [
         host(ALICE + b"root:1:1\ncontainers:200000:9\nkubelet:300000:9\ndockremap:400000:9\n1005:5:5\n" + WEB),
         but(host(b"carla:165536:65536\n"), elsewhere=frozenset({"carla"})),
@@ -590,6 +617,14 @@ SILENT: dict[str, list[Facts]] = {
         host(WEB, b"", allocations=[per_container("web", 524288)]),
         host(b"alice:524288:65536\n", b"", allocations=[per_container("web", 524288, owner="alice")]),
         host(b"alice:5:0\n", b""),
+    ],
+    "USN028": [
+        host(b"usernsplan-web:524288:65536\nroot:524288:65536\n", allocations=[ROOTS]),
+        but(
+            host(b"root:100000:65536\n" + WEB + b"root:524288:65536\n", allocations=[ROOTS]),
+            engines=frozenset({"lxd"}),
+        ),
+        but(PER_CONTAINER, engines=frozenset({"lxd"})),
     ],
     "USN023": [host(ALICE), host(ALICE, b""), host(b"root:1:1\n", b"root:2:2\n"), host(b"carla:1:9\n", b"carla:2:9\n")],
     "USN024": [

@@ -18,6 +18,7 @@ from usernsplan.formats.subid import Grant, ended
 from usernsplan.layout import DAEMON_JSON, LEDGER, SUBGID, SUBUID
 from usernsplan.model import ROOT, Finding
 from usernsplan.planner.grants import Grants, holdings
+from usernsplan.planner.repair import make_repair
 from usernsplan.strategies import Shared
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from usernsplan.formats.daemon_json import DaemonConfig
     from usernsplan.formats.subid import Line
     from usernsplan.ids import IdRange
-    from usernsplan.model import Allocation, HostState, Intent, Namespace, Severity
+    from usernsplan.model import Allocation, HostState, Intent, Namespace, Plan, Severity
 
 FILES = (SUBUID, SUBGID)
 # UID_MIN of login.defs(5) as everybody has it, and the one number above it that is nobody's login.
@@ -142,6 +143,11 @@ class Facts:
     def grants(self) -> Grants:
         """What our allocations are to have in both files, and what they have."""
         return Grants(self.state)
+
+    @cached_property
+    def repair(self) -> Plan:
+        """What ``check --fix`` would put back."""
+        return make_repair(self.state)
 
     @cached_property
     def spans(self) -> dict[str, tuple[Span, ...]]:

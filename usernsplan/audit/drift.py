@@ -35,7 +35,7 @@ def lines_missing(facts: Facts) -> Iterator[Seen]:
         lacking = Counter(one.wanted) - Counter(_raw(have))
         if lacking and not Counter(_raw(have)) - Counter(one.wanted):
             message = f"'{a.name}' lacks {_shown(lacking)}"
-            yield Seen(facts.place(one.path), message, _fix(facts))
+            yield Seen(facts.place(one.path), message, _fix(facts, a))
 
 
 @rule("USN051", "error")
@@ -57,7 +57,7 @@ def lines_reordered(facts: Facts) -> Iterator[Seen]:
     for a, one, have in _drifted(facts):
         if Counter(_raw(have)) == Counter(one.wanted):
             message = f"the {len(have)} lines of '{a.name}' stand in another order, which changes Docker's map"
-            yield Seen(facts.place(one.path, have[0].number), message, _fix(facts))
+            yield Seen(facts.place(one.path, have[0].number), message, _fix(facts, a))
 
 
 @rule("USN052", "error")
@@ -104,8 +104,11 @@ def _shown(lines: Counter[bytes]) -> str:
     return " and ".join(f"'{raw.decode('utf-8', 'backslashreplace').strip()}'" for raw in lines)
 
 
-def _fix(facts: Facts) -> str:
-    return f"'{facts.state.layout.command('check --fix')}' puts them back as they were granted"
+def _fix(facts: Facts, a: Allocation) -> str:
+    if a.name in facts.repair.restored:
+        return f"'{facts.state.layout.command('check --fix')}' puts them back as they were granted"
+    release = facts.state.layout.command(f"release {a.name}")
+    return f"somebody else has the range, or its owner has other lines: take these out, or '{release}'"
 
 
 @rule("USN053", "warning")

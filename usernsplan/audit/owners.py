@@ -9,7 +9,7 @@ from usernsplan.engines import ENGINES, pool_of
 from usernsplan.formats.subid import Grant
 from usernsplan.layout import LEDGER, SUBGID, SUBUID
 from usernsplan.model import DEFAULT_OWNER, OWN_PREFIX, ROOT
-from usernsplan.planner import advice
+from usernsplan.planner import advice, needs
 from usernsplan.strategies import SLOT, SingleUid
 
 if TYPE_CHECKING:
@@ -160,6 +160,23 @@ def _in_use(facts: Facts, owner: str) -> bool:
     if owner in facts.owners or owner.startswith(OWN_PREFIX):
         return False
     return owner in _KNOWN or not facts.is_nobody(owner)
+
+
+@rule("USN028", "warning")
+def roots_first_is_a_containers(facts: Facts) -> Iterator[Seen]:
+    """LXD or Incus gives its instances a range that is a container's.
+
+    They take ids for instances out of root's lines: without isolation all of the first that has 65536 ids. Where that
+    line is there because LXC needs it for one container, the instances and that container are the same ids.
+
+        root:524288:65536       'usernsplan allocate box --engine lxc'; and LXD starts with nothing of its own
+
+    Put a line of root's own before it and below it (useradd sorts the file), in both files: root:100000:65536.
+    """
+    takers = needs.takers_of_roots(facts.state)
+    granted = any(ROOT in {a.owner, *a.also} for a in facts.state.ledger.allocations)
+    if takers and granted and not needs.has_own_range(facts.state):
+        yield Seen(facts.place(SUBUID), *needs.no_own_range(facts.state, takers[0]))
 
 
 @rule("USN025", "error")

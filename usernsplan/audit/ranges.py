@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from usernsplan.audit.base import FILES, Facts, Index, Seen, Span, listed, rule
 from usernsplan.errors import InvalidFileError
-from usernsplan.formats import login_defs
+from usernsplan.formats import daemon_json, login_defs
 from usernsplan.formats.subid import Grant
 from usernsplan.ids import ID_LIMIT, IdSet
 from usernsplan.layout import LEDGER, LOGIN_DEFS, NSSWITCH, SUBGID, SUBUID
 from usernsplan.model import ROOT
 from usernsplan.planner import advice
+from usernsplan.planner.daemon import remap_user
 from usernsplan.reserved import TABLE
 from usernsplan.strategies import SLOT, SingleUid
 
@@ -308,15 +309,17 @@ def over_reserved(facts: Facts) -> Iterator[Seen]:
     Move the range to 524288 or above. Ids below 65536 are shared on purpose by the strategy 'shared' alone, and of
     its lines nothing is said.
     """
-    kept = [(entry.ids, f"{entry.whose} ({entry.ids})") for entry in TABLE if entry.ids.start < _SIGNED]
-    kept += [(r.ids, f"'{r.why}' ({r.ids}), as the ledger has it") for r in facts.state.ledger.reservations]
+    usual = [(entry.ids, f"{entry.whose} ({entry.ids})") for entry in TABLE if entry.ids.start < _SIGNED]
+    reserved = [(r.ids, f"'{r.why}' ({r.ids}), as the ledger has it") for r in facts.state.ledger.reservations]
     for path in FILES:
         for span in facts.spans[path]:
-            if span.intended or span.owner == ROOT:
+            if span.intended or _is_meant_by_root(span):
                 continue
-            # Of a login's line over the system and people it is told whom it may become.
-            known = 2 if _may_become(facts, span) else 0
-            whose = [words for ids, words in kept[known:] if span.start < ids.stop and ids.start < span.stop]
+            # Root may map whatever it likes; of a login's line over people and the system another rule tells.
+            known = len(usual) if span.owner == ROOT else 2 if _may_become(facts, span) else 0
+            whose = [
+                words for ids, words in [*usual[known:], *reserved] if span.start < ids.stop and ids.start < span.stop
+            ]
             if whose:
                 message = f"{span.owner}'s {span.ids} lies over what is kept for {listed(whose)}"
                 yield Seen(facts.place(path, span.number), message, "move it: free ranges begin at 524288")
@@ -418,6 +421,33 @@ def _clash(facts: Facts, path: str, namespace: Namespace, extent: Extent) -> Spa
 def _ids_of(facts: Facts, owner: str) -> IdSet:
     """The uids that an owner's lines give him: what is made inside of his containers is made by one of these."""
     return IdSet.clipped((span.start, span.stop) for span in facts.by_owner[SUBUID].get(owner, ()))
+
+
+@rule("USN016", "warning")
+def root_runs_there(facts: Facts) -> Iterator[Seen]:
+    """Root runs a user namespace with ids that a line gives to an account.
+
+    What the account's own engines make is made as that account. What root makes there is another container, of
+    systemd-nspawn -U, LXC or podman --uidmap: it and the account's containers own each other's files. It may be meant
+    (podman --subuidname); then nothing has to be done.
+
+        systemd-nspawn --private-users=700000:65536 …      runs, by root
+        useradd dina                                       dina:700000:65536: useradd does not look at what runs
+
+    Stop it, or give it ids that are nobody's ('usernsplan allocate').
+    """
+    remap = remap_user(facts.state, facts.daemon.get(daemon_json.REMAP) or "") if facts.daemon else None
+    for namespace in facts.namespaces:
+        if namespace.mapping is None or namespace.owner != 0:
+            continue
+        for path, ids in ((SUBUID, namespace.mapping.uids), (SUBGID, namespace.mapping.gids)):
+            spans = (s for e in ids if e.container != e.host for s in facts.taken[path].over(e.host, e.host + e.count))
+            his = [s for s in spans if s.number and facts.person(s.owner) and s.owner not in {remap, *facts.owners}]
+            if his:
+                pid = namespace.pids[0] if namespace.pids else 0
+                message = f"{his[0].owner}'s {his[0].ids} is in use by a user namespace of root's, {namespace.inode}"
+                yield Seen(facts.place(path, his[0].number), message, f"'usernsplan inspect {pid}' shows its maps")
+                break
 
 
 @rule("USN013", "warning")

@@ -333,5 +333,18 @@ readers would join to them, or somebody else has the range by now.
 Take the other line out, and run it again; or release the allocation, allocate it anew and shift its files. See USN002
 and USN052.""",
     ),
+    Story(
+        "USN127",
+        "warning",
+        "A plan file reserves ids that somebody has",
+        """\
+A reservation keeps ids out of every pool, because somebody outside of this host has them. Where a line or an account of
+this host has some of them, they are two's already, and a reservation cannot take them back.
+
+    reservations: [{ids: 700000-765535, for: the NFS server}]
+    alice:700000:65536              in subuid
+
+Give that owner another range, and shift the files of his containers.""",
+    ),
 )
 ADVICE: dict[str, Story] = {story.code: story for story in _STORIES}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import stat
 import threading
 import time
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 # lckpwdf(3) gives up after 15 s, and shadow tries 15 times, a second apart.
 PATIENCE = 15.0
 _PAUSE = 0.01
+_PID_MAX = 2**31 - 1
 # What useradd and usermod lock besides; the same protocol.
 _LINK_LOCKS = tuple(f"{name}.lock" for name in (PASSWD, GROUP, "/etc/shadow", "/etc/gshadow", SUBUID, SUBGID))
 _THREADS = threading.Lock()
@@ -59,8 +61,7 @@ def left_behind(layout: Layout) -> tuple[tuple[str, int | None, bool | None], ..
     found: list[tuple[str, int | None, bool | None]] = []
     for name in _LINK_LOCKS:
         with files.explained(layout, name), suppress(FileNotFoundError, NotADirectoryError):
-            text, _ = _content(files.real(layout, name))
-            pid = int(text) if text.isdigit() else None
+            pid = _pid(_content(files.real(layout, name))[0])
             found.append((name, pid, _is_alive(pid) if pid is not None and layout.is_host else None))
     return tuple(found)
 
@@ -160,21 +161,22 @@ def _try_link_lock(shown: str, own: str, lock: str) -> str:
 def _holder(shown: str, lock: str) -> str:
     """Say who holds a lock, after taking it away where its process is gone ("taken over": the next try links ours)."""
     try:
-        pid, inode = _content(lock)
+        raw, inode = _content(lock)
     except FileNotFoundError:
         return f"{shown} was just released"
-    if not pid.isdigit():
+    pid = _pid(raw)
+    if pid is None:
         raise LockBusyError(
             f"{shown} does not hold a pid: shadow's tools wait for it for ever",
             hint=f"make sure that no useradd or usermod runs, then remove {shown}",
         )
-    if _is_alive(int(pid)):
-        return f"{shown} is held by process {int(pid)}"
+    if _is_alive(pid):
+        return f"{shown} is held by process {pid}"
     with suppress(FileNotFoundError):
         # Not the lock that somebody else made after taking this one over.
         if os.lstat(lock).st_ino == inode:
             os.unlink(lock)
-    return f"{shown} was left by process {int(pid)}, which is gone"
+    return f"{shown} was left by process {pid}, which is gone"
 
 
 def _content(lock: str) -> tuple[bytes, int]:
@@ -192,12 +194,18 @@ def _content(lock: str) -> tuple[bytes, int]:
         os.close(descriptor)
 
 
+def _pid(raw: bytes) -> int | None:
+    """The pid that shadow reads (strtol in lib/commonio.c); None where it takes the lock for nobody's, and waits."""
+    number = int(raw) if re.fullmatch(rb"[ \t]*[+-]?[0-9]{1,10}", raw) else 0
+    return number if number and abs(number) <= _PID_MAX else None
+
+
 def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except (PermissionError, OverflowError):
+    except PermissionError:
         return True
     return True
 

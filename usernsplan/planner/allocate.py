@@ -54,7 +54,8 @@ def make_plan(state: HostState, request: AllocateRequest) -> Plan:
         _refuse_other_strategy(state, request.strategy)
     draft = _Draft(state, engines, Grants(state), {a.name: a for a in state.ledger.allocations})
     _take(draft, request, names)
-    left_out = [_take_pool(draft, pool, named=request.engines is not None) for pool in pools]
+    with about(option="engines"):
+        left_out = [_take_pool(draft, pool, named=request.engines is not None) for pool in pools]
     if request.daemon in draft.known and request.daemon not in names:
         # What Docker is to be pointed at needs its lines too, named again or not.
         draft.grants.restore(draft.known[request.daemon])

@@ -25,6 +25,7 @@ from usernsplan.model import (
     AllocateRequest,
     Change,
     Desired,
+    Finding,
     LedgerChange,
     Plan,
     ReleaseRequest,
@@ -38,6 +39,7 @@ from usernsplan.planner.daemon import remap_user
 from usernsplan.planner.names import owner_of
 from usernsplan.planner.recovery import as_changed
 from usernsplan.planner.release import make_release
+from usernsplan.planner.taken import claims_of_others, holders
 from usernsplan.planner.taken import pool_of as pool_range
 from usernsplan.planner.volumes import is_noted
 from usernsplan.strategies import SLOT, Shared, in_subid, named, options_of
@@ -60,7 +62,12 @@ def make_desired(state: HostState, spec: Spec, *, prune: bool = False, yes: bool
     reserved = as_changed(state, {}, LedgerChange(reserve=reserve))
     with _placed(spec):
         plan = make_plan(reserved, request)
-    plan = replace(plan, kind="apply", ledger=replace(plan.ledger, reserve=reserve))
+    plan = replace(
+        plan,
+        kind="apply",
+        ledger=replace(plan.ledger, reserve=reserve),
+        findings=(*plan.findings, *_reserved_over(state, reserve)),
+    )
     gone, unreserve = _not_named(state, spec)
     release = Plan("apply")
     if prune:
@@ -228,6 +235,15 @@ def _to_reserve(state: HostState, spec: Spec) -> tuple[Reservation, ...]:
                     hint=f"reserve what is left of it, or release '{allocation.name}' first",
                 )
     return tuple(Reservation(one.ids, one.why) for one in new)
+
+
+def _reserved_over(state: HostState, reserve: Iterable[Reservation]) -> Iterator[Finding]:
+    """What is to be kept for somebody outside, and somebody here has."""
+    others = claims_of_others(state, state.subuid, state.subgid) if reserve else ()
+    for one in reserve:
+        for whose, overlap in holders(one.ids, others):
+            message = f"{overlap}, which is to be reserved for '{one.why}', is {whose}"
+            yield Finding("USN127", "warning", message, "what is given already stays given: only new ranges keep out")
 
 
 def _not_named(state: HostState, spec: Spec) -> tuple[tuple[Allocation, ...], tuple[IdRange, ...]]:

@@ -127,7 +127,7 @@ def findings(
         if ENGINES[name].also and any(a.name == DEFAULT_NAME for a in allocations):
             message = f"{name} is for containers that have a name: nothing is granted to root for '{DEFAULT_NAME}'"
             yield Finding("USN120", "warning", message, "name the container")
-    takers = [name for name in _TAKE_ROOTS if name in state.engines or name in engines]
+    takers = takers_of_roots(state, engines)
     if not takers:
         return
     granted = any(ROOT in {a.owner, *a.also} for a in (*state.ledger.allocations, *allocations))
@@ -138,18 +138,25 @@ def findings(
             f"{takers[0]} takes ids for its containers out of root's lines: nothing was granted to root",
             f"for a container of {takers[0]} or LXC, say --engine {takers[0]} or --engine lxc",
         )
-    elif granted and not _has_own_range(state):
-        yield Finding(
-            "USN123",
-            "warning",
-            f"root has no range of its own in {state.layout.path(SUBUID)} that comes first and starts lowest: "
-            f"{takers[0]} gives other instances the whole of root's first line, a container's, now or after the next "
-            "useradd",
-            f"put a line such as root:100000:{SLOT} before the others, in subgid too, and restart {takers[0]}",
-        )
+    elif granted and not has_own_range(state):
+        yield Finding("USN123", "warning", *no_own_range(state, takers[0]))
 
 
-def _has_own_range(state: HostState) -> bool:
+def takers_of_roots(state: HostState, engines: Collection[str] = ()) -> tuple[str, ...]:
+    """The engines, of the host's and these, that give their containers ids out of root's lines."""
+    return tuple(name for name in _TAKE_ROOTS if name in state.engines or name in engines)
+
+
+def no_own_range(state: HostState, taker: str) -> tuple[str, str]:
+    """What to say where such an engine has no line of its own, and what to do about it."""
+    message = (
+        f"root has no range of its own in {state.layout.path(SUBUID)} that comes first and starts lowest: "
+        f"{taker} gives other instances the whole of root's first line, a container's, now or after the next useradd"
+    )
+    return message, f"put a line such as root:100000:{SLOT} before the others, in subgid too, and restart {taker}"
+
+
+def has_own_range(state: HostState) -> bool:
     """Tell whether root's first line that LXD takes is none of ours, in the file and when useradd has sorted it.
 
     LXD takes lines of 65536 ids or more.

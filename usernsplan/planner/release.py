@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from usernsplan.model import Allocation, HostState, ReleaseRequest
 
 
+# So many names stand in a proposal.
+_NAMED = 20
+
+
 def make_release(state: HostState, request: ReleaseRequest) -> Plan:
     """Decide one ``release``: all the names or none.
 
@@ -40,7 +44,7 @@ def _release(state: HostState, names: tuple[str, ...], *, yes: bool) -> Plan:
         grants.remove(allocation, kept)
     docker = _unpoint(state, gone, yes=yes)
     held = tuple((allocation.name, allocation.held) for allocation in gone if allocation.held)
-    forget = " ".join(name for name, _ in held)
+    forget = " ".join(name for name, _ in held[:_NAMED]) + (" …" if held[_NAMED:] else "")
     later = f"{state.layout.command(f'release --forget {forget}')}  # once no file carries these ids any more"
     return Plan(
         kind="release",

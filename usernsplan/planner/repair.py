@@ -29,7 +29,13 @@ def make_repair(state: HostState) -> Plan:
         if len(grants.findings) > told:
             restored.add(allocation.owner)
     steps = (daemon.RESTART,) if _remap_user(state) in restored else ()
-    return Plan("repair", changes=grants.changes(), findings=(*grants.findings, *left), next_steps=steps)
+    return Plan(
+        "repair",
+        changes=grants.changes(),
+        restored=tuple(grants.restored),
+        findings=(*grants.findings, *left),
+        next_steps=steps,
+    )
 
 
 def _remap_user(state: HostState) -> str | None:

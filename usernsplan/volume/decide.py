@@ -151,12 +151,11 @@ def _former(name: str, ledger: LedgerState, allocation: Allocation) -> Mapping_:
 
     Of a released one the ledger has the range; what was mapped there follows from the host's one strategy.
     """
-    others = {a.name: a for a in ledger.allocations if a.name != allocation.name}
     released = [q.held for q in ledger.quarantined if q.name == name]
-    if name in others or not released:
-        if name == allocation.name:
-            raise InvalidValueError("--from and --container with the same name", hint="name the former container")
-        return _named(others, name, "--from").mapping
+    if name == allocation.name and not released:
+        raise InvalidValueError("--from and --container with the same name", hint="name the former container")
+    if name != allocation.name and (not released or any(a.name == name for a in ledger.allocations)):
+        return _named({a.name: a for a in ledger.allocations}, name, "--from").mapping
     if len(released) > 1:
         ranges = ", ".join(map(str, released))
         raise InvalidValueError(

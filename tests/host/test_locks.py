@@ -195,5 +195,5 @@ def test_what_lies_there_is_told_and_of_another_root_no_process_is_looked_for(ro
 def test_a_lock_is_read_as_shadow_reads_it(tmp_path: Path, content: bytes, pid: int | None) -> None:
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/subuid.lock").write_bytes(content)
-    [(name, found, _)] = locks.left_behind(layout_at(str(tmp_path)))
+    [(name, found, _)] = left_behind(Layout(str(tmp_path), str(tmp_path)))
     assert (name, found) == ("/etc/subuid.lock", pid)

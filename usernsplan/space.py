@@ -13,8 +13,8 @@ No conflict, because it is meant to be so:
 - what belongs to one owner: two lines of his, a line of his that lies over an allocation granted to him (so root's
   lines over LXC's allocations), an allocation and its filler; the lines that carry an allocation are told as it;
 - a shared or identity map: it maps people's ids deliberately;
-- lines of root and of LXD's account, to which its packages grant one range;
-- a line of root's for one single id, which LXD's raw.idmap asks for: root has that id anyway;
+- lines of root and of LXD's or Incus's account, to which their packages grant one range;
+- a line of root's about the host's own ids (planner.meant), or over what is reserved by convention: root has them;
 - accounts and groups in what is reserved for them by convention, and in a reservation, whose reason they may be;
 - running namespaces: what they map is given by a line, or by root at will; they are shown where no allocation has them;
 - areas that anybody takes ranges from after looking: the pool, and where useradd looks.
@@ -32,6 +32,7 @@ from usernsplan.formats.subid import Grant
 from usernsplan.ids import ID_LIMIT, IdRange, IdSet
 from usernsplan.layout import GROUP, LOGIN_DEFS, PASSWD, SUBGID, SUBUID
 from usernsplan.model import ROOT
+from usernsplan.planner.meant import DAEMONS_OF_ROOT, is_meant_by_root
 from usernsplan.planner.taken import claims, free, pool_of
 from usernsplan.planner.useradd import Useradd, useradd
 from usernsplan.reserved import TABLE
@@ -64,8 +65,6 @@ Sort = Literal["both", "uid", "gid"]
 
 # Whoever clashes with more others at once is told of so many.
 _NAMED = 20
-# LXD's packages grant one range to root and to the daemon's account: root's containers are LXD's.
-_LXD = ("lxd", "_lxd")
 
 # Areas, not claims: whoever takes from them looks first.
 BACKGROUND: frozenset[Kind] = frozenset({"reserved", "useradd", "pool"})
@@ -225,11 +224,14 @@ def clash(one: Segment, other: Segment) -> bool:
         return False
     if one.kind in _OWN and other.kind in _OWN:
         return one.label != other.label
-    return not set(one.owners) & set(other.owners) and not (_is_root_s_one(one) or _is_root_s_one(other))
+    return not set(one.owners) & set(other.owners) and not (_is_meant(one, other) or _is_meant(other, one))
 
 
-def _is_root_s_one(segment: Segment) -> bool:
-    return segment.kind == "subid" and segment.ids.count == 1 and segment.owners == (ROOT,)
+def _is_meant(line: Segment, over: Segment) -> bool:
+    if line.kind != "subid":
+        return False
+    by_root = line.label == ROOT and over.kind == "reserved"
+    return by_root or is_meant_by_root(line.label, line.ids.start, line.ids.count)
 
 
 def _segments(state: HostState, figures: Capacity | None) -> Iterator[Segment]:
@@ -279,11 +281,12 @@ def _host_ranges(a: Allocation) -> tuple[IdRange, ...]:
 
 
 class _Said(NamedTuple):
-    """A range that a line gives to an owner, and what is odd about the line."""
+    """A range that a line gives to an owner, and what is odd about the line; ``of_root``: root has the same one."""
 
     owner: str
     ids: IdRange
     problem: str
+    of_root: bool = False
 
 
 def _lines_of_others(state: HostState) -> Iterator[Segment]:
@@ -300,14 +303,17 @@ def _lines_of_others(state: HostState) -> Iterator[Segment]:
     found: dict[str, dict[_Said, list[str]]] = {}
     for path, file in ((SUBUID, state.subuid), (SUBGID, state.subgid)):
         found[path] = {}
-        for said, number in _said(file, names):
+        lines = list(_said(file, names))
+        roots = {said.ids for said, _ in lines if said.owner == ROOT}
+        for one, number in lines:
+            said = one._replace(of_root=one.owner in DAEMONS_OF_ROOT and one.ids in roots)
             if (path, said.owner, said.ids) not in granted:
                 found[path].setdefault(said, []).append(f"{state.layout.path(path)}:{number}")
     for sort, several in _by_sort(found[SUBUID].keys(), found[SUBGID].keys()):
         for said in several:
             places = (*found[SUBUID].get(said, ()), *found[SUBGID].get(said, ()))
             details = (", ".join(places), *([said.problem] if said.problem else []))
-            owners = (said.owner, ROOT) if said.owner in _LXD else (said.owner,)
+            owners = (said.owner, ROOT) if said.of_root else (said.owner,)
             yield Segment(said.ids, sort, "subid", said.owner, details, owners)
 
 

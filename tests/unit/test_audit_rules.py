@@ -222,7 +222,15 @@ FIRING: dict[str, list[Case]] = {
         fires(
             host(ALICE, b"", quarantined=[Quarantined("old", IdRange(165535, 65536), "")]),
             ("/etc/subuid:1", ("alice's 100000-165535", "165535-231070", "'old'")),
-        )
+        ),
+        # An account made there owns what the container left.
+        fires(
+            host(
+                passwd=PASSWD + b"eve:x:524321:1000::/:/bin/sh\n",
+                quarantined=[Quarantined("old", IdRange(524288, 65536), "")],
+            ),
+            ("/etc/passwd", ("the account eve (524321)", "524288-589823", "'old'")),
+        ),
     ],
     "USN011": [
         fires(

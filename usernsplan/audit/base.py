@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from usernsplan.errors import InvalidFileError
 from usernsplan.formats import daemon_json
 from usernsplan.formats.subid import Grant, ended
+from usernsplan.ids import IdRange, IdSet
 from usernsplan.layout import DAEMON_JSON, LEDGER, SUBGID, SUBUID
 from usernsplan.model import ROOT, Finding
 from usernsplan.planner.grants import Grants, holdings
+from usernsplan.planner.meant import is_meant_by_root
 from usernsplan.planner.repair import make_repair
 from usernsplan.strategies import Shared
 
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from usernsplan.formats.accounts import Accounts, User
     from usernsplan.formats.daemon_json import DaemonConfig
     from usernsplan.formats.subid import Line
-    from usernsplan.ids import IdRange
     from usernsplan.model import Allocation, HostState, Intent, Namespace, Plan, Severity
 
 FILES = (SUBUID, SUBGID)
@@ -202,6 +203,24 @@ class Facts:
         """
         return {path: Index([*(s for s in self.spans[path] if not s.intended), *self.held]) for path in FILES}
 
+    @cached_property
+    def given(self) -> dict[str, tuple[Span, ...]]:
+        """By file, what its lines give, and what the ledger holds for an allocation besides: a block, a lost line.
+
+        What root means by lines about the host's own ids is left out.
+        """
+        found: dict[str, tuple[Span, ...]] = {}
+        for path in FILES:
+            ours = IdSet.clipped((span.start, span.stop) for span in self.spans[path] if span.allocation)
+            kept = (
+                one._replace(start=part.start, stop=part.stop)
+                for one in self.held
+                for whole in [IdRange(one.start, one.stop - one.start)]
+                for part in IdSet(ours.within(whole)).gaps(whole)
+            )
+            found[path] = (*(span for span in self.spans[path] if not is_meant(span)), *kept)
+        return found
+
     def person(self, owner: str) -> User | None:
         """The ordinary account of an owner: somebody, or a service, that can log in; None for any other."""
         user = self.users.get(owner)
@@ -219,6 +238,11 @@ class Facts:
             return None if raw is None else daemon_json.parse(raw, self.place(DAEMON_JSON))
         except InvalidFileError:
             return None
+
+
+def is_meant(span: Span) -> bool:
+    """Tell whether a line is root's about the host's own ids."""
+    return not span.allocation and is_meant_by_root(span.owner, span.start, span.stop - span.start)
 
 
 class Index:

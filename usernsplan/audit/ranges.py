@@ -5,21 +5,23 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import TYPE_CHECKING
 
-from usernsplan.audit.base import FILES, Facts, Index, Seen, Span, listed, rule
+from usernsplan.audit.base import FILES, Facts, Index, Seen, Span, is_meant, listed, rule
 from usernsplan.errors import InvalidFileError
 from usernsplan.formats import daemon_json, login_defs
 from usernsplan.formats.subid import Grant
 from usernsplan.ids import ID_LIMIT, IdSet
-from usernsplan.layout import LEDGER, LOGIN_DEFS, NSSWITCH, SUBGID, SUBUID
+from usernsplan.layout import GROUP, LEDGER, LOGIN_DEFS, NSSWITCH, PASSWD, SUBGID, SUBUID
 from usernsplan.model import ROOT
 from usernsplan.planner import advice
 from usernsplan.planner.daemon import remap_user
+from usernsplan.planner.meant import DAEMONS_OF_ROOT
 from usernsplan.reserved import TABLE
 from usernsplan.strategies import SLOT, SingleUid
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from usernsplan.ids import IdRange
     from usernsplan.mapping import Extent
     from usernsplan.model import Namespace
 
@@ -27,8 +29,6 @@ if TYPE_CHECKING:
 _SSSD = range(200000, 2000200000)
 # From here on ids are negative to whoever keeps them in a signed number of 32 bits.
 _SIGNED = 2**31
-# LXD's and Incus's packages give the same range to these and to root, who runs the daemon.
-_LXD = frozenset({"lxd", "_lxd", "incus", "_incus"})
 _ANOTHER = "give one of them another range, and shift the files of its containers"
 
 
@@ -50,11 +50,14 @@ def owners_overlap(facts: Facts) -> Iterator[Seen]:
     """
     for path in FILES:
         roots = {(span.start, span.stop) for span in facts.by_owner[path].get(ROOT, ())}
+        daemons = {(s.start, s.stop) for owner in DAEMONS_OF_ROOT for s in facts.by_owner[path].get(owner, ())}
         others = [
             span
             for span in facts.spans[path]
             if not (span.allocation or span.owner in facts.owners)
-            and not (span.owner in _LXD and (span.start, span.stop) in roots)
+            # Of a range that both have, root's line is the one that counts.
+            and not (span.owner in DAEMONS_OF_ROOT and (span.start, span.stop) in roots)
+            and not (is_meant(span) and (span.start, span.stop) not in daemons)
         ]
         for span, other in sorted(overlaps(others), key=lambda pair: pair[0].number):
             message = f"{span.owner}'s {span.ids} overlaps with {other.owner}'s {other.ids} in line {other.number}"
@@ -102,7 +105,7 @@ def allocations_overlap(facts: Facts) -> Iterator[Seen]:
     for path in FILES:
         for span in facts.spans[path]:
             theirs = (one for one in held.over(span.start, span.stop) if one.owner != span.owner)
-            if not span.allocation and (one := next(theirs, None)):
+            if not (span.allocation or is_meant(span)) and (one := next(theirs, None)):
                 message = f"{span.owner}'s {span.ids} overlaps with {one.ids}, which '{one.allocation}' has"
                 yield Seen(facts.place(path, span.number), message, "take this line out: usernsplan did not give it")
 
@@ -174,11 +177,13 @@ def over_a_group(facts: Facts) -> Iterator[Seen]:
 def _over(facts: Facts, path: str, ids: list[tuple[int, str]], kind: str) -> Iterator[Seen]:
     """The ranges, intended ones aside, in which accounts or groups lie. What a login may become is told apart."""
     ids = sorted(dict.fromkeys(ids))
-    blocks = [span for span in (_block(facts, name) for name in facts.owners) if span]
-    for span in (*facts.spans[path], *blocks):
-        if span.intended or _may_become(facts, span) or _is_meant_by_root(span):
+    for span in facts.given[path]:
+        if span.intended or _may_become(facts, span):
             continue
-        names = [f"{name} ({number})" for number, name in _between(ids, span) if name != span.owner]
+        # Of an account's own id in its own line another rule tells.
+        user = facts.users.get(span.owner) if span.number else None
+        own = user and (user.uid if path == SUBUID else user.gid)
+        names = [f"{name} ({number})" for number, name in _between(ids, span) if number != own]
         if names:
             of = f"'{span.allocation}'" if span.allocation else span.owner
             message = f"the {kind} {listed(names)} lies in {span.ids} of {of}"
@@ -186,20 +191,7 @@ def _over(facts: Facts, path: str, ids: list[tuple[int, str]], kind: str) -> Ite
             yield Seen(facts.place(span.path, span.number), message, hint)
 
 
-def _is_meant_by_root(span: Span) -> bool:
-    """Tell whether a line of root's is about the host's own ids: LXC's identity maps, one id for LXD's raw.idmap."""
-    return span.owner == ROOT and not span.allocation and (span.start == 0 or span.stop - span.start == 1)
-
-
-def _block(facts: Facts, owner: str) -> Span | None:
-    """What an allocation keeps for itself beyond what it maps, which no line shows: a block of single-uid."""
-    a = facts.owners[owner]
-    if a.strategy != SingleUid.name or not a.held or a.held.count == 1:
-        return None
-    return Span(a.held.start + 1, a.held.stop, LEDGER, 0, owner, a.name)
-
-
-def _between(ids: list[tuple[int, str]], span: Span) -> list[tuple[int, str]]:
+def _between(ids: list[tuple[int, str]], span: Span | IdRange) -> list[tuple[int, str]]:
     return ids[bisect_left(ids, (span.start, "")) : bisect_left(ids, (span.stop, ""))]
 
 
@@ -309,17 +301,16 @@ def over_reserved(facts: Facts) -> Iterator[Seen]:
     Move the range to 524288 or above. Ids below 65536 are shared on purpose by the strategy 'shared' alone, and of
     its lines nothing is said.
     """
-    usual = [(entry.ids, f"{entry.whose} ({entry.ids})") for entry in TABLE if entry.ids.start < _SIGNED]
+    conventions = [(entry.ids, f"{entry.whose} ({entry.ids})") for entry in TABLE if entry.ids.start < _SIGNED]
     reserved = [(r.ids, f"'{r.why}' ({r.ids}), as the ledger has it") for r in facts.state.ledger.reservations]
     for path in FILES:
-        for span in facts.spans[path]:
-            if span.intended or _is_meant_by_root(span):
+        for span in facts.given[path]:
+            if span.intended:
                 continue
-            # Root may map whatever it likes; of a login's line over people and the system another rule tells.
-            known = len(usual) if span.owner == ROOT else 2 if _may_become(facts, span) else 0
-            whose = [
-                words for ids, words in [*usual[known:], *reserved] if span.start < ids.stop and ids.start < span.stop
-            ]
+            # Of a login's line over the system and people it is told whom it may become; root is the system.
+            known = len(conventions) if span.owner == ROOT else 2 if _may_become(facts, span) else 0
+            kept = (*conventions[known:], *reserved)
+            whose = [words for ids, words in kept if span.start < ids.stop and ids.start < span.stop]
             if whose:
                 message = f"{span.owner}'s {span.ids} lies over what is kept for {listed(whose)}"
                 yield Seen(facts.place(path, span.number), message, "move it: free ranges begin at 524288")
@@ -335,17 +326,26 @@ def over_released(facts: Facts) -> Iterator[Seen]:
 
         usernsplan release web          524288-589823 is kept back
         useradd bob                     and SUB_UID_MIN is 524288: bob:524288:65536
+        useradd --uid 524321 eve        and she owns what container uid 33 left
 
     See what carries the ids ('usernsplan check --scan DIR', 'usernsplan find-owned'), give it away or remove it, and
     then 'usernsplan release --forget NAME'; or move the other line.
     """
-    for path in FILES:
+    hint = f"files may still carry these ids: '{facts.state.layout.command('check --scan DIR')}' looks"
+    accounts = {
+        SUBUID: (PASSWD, "account", sorted({(user.uid, user.name) for user in facts.users.values()})),
+        SUBGID: (GROUP, "group", sorted({(group.gid, group.name) for group in facts.state.accounts.groups})),
+    }
+    for path, (where, kind, ids) in accounts.items():
+        given = Index(span for span in facts.given[path] if not span.intended)
         for q in facts.state.ledger.quarantined:
-            for span in facts.taken[path].over(q.held.start, q.held.stop):
-                if span.path != LEDGER:
-                    message = f"{span.owner}'s {span.ids} overlaps with {q.held}, released by '{q.name}'"
-                    hint = f"files may still carry these ids: '{facts.state.layout.command('check --scan DIR')}' looks"
-                    yield Seen(facts.place(path, span.number), message, hint)
+            for span in given.over(q.held.start, q.held.stop):
+                message = f"{span.owner}'s {span.ids} overlaps with {q.held}, released by '{q.name}'"
+                yield Seen(facts.place(span.path, span.number), message, hint)
+            names = [f"{name} ({number})" for number, name in _between(ids, q.held)]
+            if names:
+                message = f"the {kind} {listed(names)} lies in {q.held}, released by '{q.name}'"
+                yield Seen(facts.place(where), message, hint)
 
 
 @rule("USN011", "warning")

@@ -1,0 +1,16 @@
+"""Which lines lie over other ids on purpose. Pure; the audit and the picture of the id space go by it."""
+
+from __future__ import annotations
+
+from usernsplan.model import ROOT
+
+# The packages of LXD and Incus give the same range to these and to root, who runs the daemon.
+DAEMONS_OF_ROOT = frozenset({"lxd", "_lxd", "incus", "_incus"})
+
+
+def is_meant_by_root(owner: str, start: int, count: int) -> bool:
+    """Tell whether a line is root's, about the host's own ids: LXC's identity maps, one id for LXD's raw.idmap.
+
+    Root has these ids anyway.
+    """
+    return owner == ROOT and (start == 0 or count == 1)

@@ -11,12 +11,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from usernsplan.host import procfs
-from usernsplan.ids import ID_LIMIT, IdSet
-from usernsplan.mapping import Extent, IdMap, Mapping
+from usernsplan.ids import IdSet
 from usernsplan.model import Namespace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from usernsplan.mapping import Mapping
 
 # linux/nsfs.h
 _NS_GET_PARENT = 0xB702
@@ -52,10 +53,8 @@ def around(pid: int, found: tuple[Namespace, ...]) -> tuple[Namespace, ...]:
     """
     inode = inode_of(pid)
     if inode is None:
-        texts = [_text(pid, kind) for kind in ("uid", "gid")]
-        if texts == [_text("self", kind) for kind in ("uid", "gid")]:
-            return ()
-        return (Namespace(0, None, None, (pid,), _read(texts)),)
+        texts = procfs.map_texts(pid)
+        return () if texts == procfs.map_texts("self") else (Namespace(0, None, None, (pid,), procfs.read(*texts)),)
     by_inode = {namespace.inode: namespace for namespace in found}
     line = []
     while inode is not None and inode in by_inode:
@@ -84,16 +83,16 @@ def host_ids() -> IdSet:
     Maps like our own are the host itself. An extent that maps ids to themselves hands out no range: it is left out.
     The maps of everybody can be read, also where the namespace's number cannot.
     """
-    own = {_text("self", kind) for kind in ("uid", "gid")}
+    own = set(procfs.map_texts("self"))
     seen: set[int | None] = set()
     texts: set[str] = set()
     for pid, inode in _processes():
         if inode is None or inode not in seen:
-            read = {_text(pid, kind) for kind in ("uid", "gid")}
-            texts |= read
+            read = procfs.map_texts(pid)
+            texts.update(read)
             if all(read):
                 seen.add(inode)
-    extents = (extent for text in texts - own for extent in _extents(text))
+    extents = (extent for text in texts - own for extent in procfs.extents(text))
     return IdSet.clipped((host, host + count) for container, host, count in extents if container != host)
 
 
@@ -146,25 +145,5 @@ def _owner(namespace: int) -> int | None:
 
 def _mapping(pid: int, inode: int) -> Mapping | None:
     """Both maps, read while the process is in this namespace; None where one of them is not written yet."""
-    texts = [_text(pid, kind) for kind in ("uid", "gid")]
-    return _read(texts) if inode_of(pid) == inode else None
-
-
-def _read(texts: list[str]) -> Mapping | None:
-    # 4294967295 stands for what has no id in our own namespace.
-    uids, gids = ([Extent(*e) for e in _extents(text) if e[1] != ID_LIMIT] for text in texts)
-    return Mapping(IdMap(uids), IdMap(gids)) if uids and gids else None
-
-
-def _extents(text: str) -> list[tuple[int, int, int]]:
-    lines = (line.split() for line in text.splitlines())
-    return [(int(container), int(host), int(count)) for container, host, count in lines]
-
-
-def _text(pid: int | str, kind: str) -> str:
-    """A map as the kernel writes it, or "" where the process is gone."""
-    try:
-        with open(f"/proc/{pid}/{kind}_map", encoding="ascii") as file:
-            return file.read()
-    except OSError:
-        return ""
+    texts = procfs.map_texts(pid)
+    return procfs.read(*texts) if inode_of(pid) == inode else None

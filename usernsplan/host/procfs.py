@@ -5,16 +5,32 @@ from __future__ import annotations
 import os
 
 from usernsplan.ids import ID_LIMIT
-from usernsplan.mapping import IdMap, Mapping
+from usernsplan.mapping import Extent, IdMap, Mapping
 from usernsplan.model import Actor
 
 
 def mapping_of(pid: int) -> Mapping | None:
     """The maps of a running process; None where it is gone, or has no user namespace of its own."""
-    uids, gids = (_text(f"/proc/{pid}/{kind}_map") for kind in ("uid", "gid"))
-    if not uids or not gids or uids == _text("/proc/self/uid_map"):
-        return None
-    return Mapping(IdMap.parse(uids), IdMap.parse(gids))
+    texts = map_texts(pid)
+    return None if texts[0] == map_texts("self")[0] else read(*texts)
+
+
+def map_texts(pid: int | str) -> tuple[str, str]:
+    """Both maps as the kernel writes them; "" where the process is gone, or has none yet."""
+    return _text(f"/proc/{pid}/uid_map"), _text(f"/proc/{pid}/gid_map")
+
+
+def read(uid_map: str, gid_map: str) -> Mapping | None:
+    """What these texts say; None where one of the maps is not written yet."""
+    # 4294967295 stands for what has no id in our own namespace.
+    uids, gids = ([Extent(*e) for e in extents(text) if e[1] != ID_LIMIT] for text in (uid_map, gid_map))
+    return Mapping(IdMap(uids), IdMap(gids)) if uids and gids else None
+
+
+def extents(text: str) -> list[tuple[int, int, int]]:
+    """(container, host, count) for each line of a map."""
+    lines = (line.split() for line in text.splitlines())
+    return [(int(container), int(host), int(count)) for container, host, count in lines]
 
 
 def actor() -> Actor:

@@ -207,11 +207,12 @@ class HostState:
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """What is said of one allocation: None where nothing is."""
+    """What is said of one allocation: None where nothing is. ``engines`` are to be served besides those of all."""
 
     strategy: Strategy
     owner: str | None = None
     start: int | None = None
+    engines: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,8 +220,9 @@ class AllocateRequest:
     """The words of one ``allocate``: no names means the default allocation, Docker's.
 
     ``engines`` None: those that the host has. ``pools`` says for how many containers an engine's own pool is to be
-    (by the engine's name), where that was said. ``each``: what is said of single names, in place of what is said of
-    all. ``from_file``: of a plan file, which names the default allocation where it wants it.
+    (by the engine's name), and ``pool_starts`` its first id, where that was said. ``each``: what is said of single
+    names, in place of what is said of all. ``from_file``: of a plan file, which names the default allocation where it
+    wants it.
     """
 
     names: tuple[str, ...]
@@ -233,6 +235,7 @@ class AllocateRequest:
     yes: bool = False
     engines: tuple[str, ...] | None = None
     pools: tuple[tuple[str, int], ...] = ()
+    pool_starts: tuple[tuple[str, int], ...] = ()
     each: dict[str, Words] = field(default_factory=dict)
     from_file: bool = False
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from usernsplan import apply
 from usernsplan.errors import (
+    HostChangedError,
     InvalidFileError,
     InvalidValueError,
     StoppedError,
@@ -131,7 +132,12 @@ def carry_out(layout: Layout, ledger: Ledger, plan: PlanFile, shown: Desired, co
         return lambda state: part(make_desired(state, plan.spec, prune=plan.prune))
 
     come = apply.carry_out(layout, ledger, exactly(shown.allocate, of(attrgetter("allocate"))), command)
-    return come, apply.carry_out(layout, ledger, exactly(shown.prune, of(attrgetter("prune"))), command)
+    try:
+        return come, apply.carry_out(layout, ledger, exactly(shown.prune, of(attrgetter("prune"))), command)
+    except HostChangedError as error:
+        if come.changed:
+            raise HostChangedError("the host changed in between: what comes is done, nothing was released") from error
+        raise
 
 
 def exported(layout: Layout, ledger: Ledger) -> tuple[Spec, tuple[str, ...]]:

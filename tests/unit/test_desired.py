@@ -143,18 +143,18 @@ def test_a_host_has_one_strategy(prune: bool) -> None:
 @pytest.mark.parametrize(
     ("containers", "message"),
     [
-        ("[{name: aa, start: 524289}]", "p.yaml:2: containers[0].start: --start 524289 is not a multiple of 65536"),
+        ("[{name: aa, start: 524289}]", "p.yaml:2: containers[0].start: 'start' 524289 is not a multiple of 65536"),
         (
             "[aa, {name: bb, start: 65536}]",
-            "p.yaml:2: containers[1].start: --start: 65536-131071 lies outside the pool",
+            "p.yaml:2: containers[1].start: 'start': 65536-131071 lies outside the pool",
         ),
         (
             "[{name: aa, start: 524288, size: 65537}, {name: bb, start: 589824}]",
-            "p.yaml:2: containers[1].start: --start: 524288-589824 of 'aa' and 589824-655359 of 'bb' overlap",
+            "p.yaml:2: containers[1].start: 'start': 524288-589824 of 'aa' and 589824-655359 of 'bb' overlap",
         ),
         (
             "[{name: bb, start: 524288}, {name: aa, start: 524288}]",
-            "p.yaml:2: containers[0].start: --start: 524288-589823 of 'aa' and 524288-589823 of 'bb' overlap",
+            "p.yaml:2: containers[0].start: 'start': 524288-589823 of 'aa' and 524288-589823 of 'bb' overlap",
         ),
         (
             "[{name: aa, owner: xx}, {name: bb, owner: xx}]",
@@ -169,9 +169,9 @@ def test_a_host_has_one_strategy(prune: bool) -> None:
         ("[containers]", "p.yaml:2: containers[0]: 'containers' is the name of the pool of podman-auto"),
         (
             "[{name: aa, block: 5}]",
-            "p.yaml:2: containers[0].block: --block is not an option of the strategy per-container",
+            "p.yaml:2: containers[0].block: 'block' is not an option of the strategy per-container",
         ),
-        ("[{name: aa, size: 0}]", "p.yaml:2: containers[0].size: --size: no such range of ids"),
+        ("[{name: aa, size: 0}]", "p.yaml:2: containers[0].size: 'size': no such range of ids"),
     ],
 )
 def test_what_a_container_cannot_have_is_told_with_its_line(containers: str, message: str) -> None:
@@ -193,7 +193,7 @@ def test_what_a_container_cannot_have_is_told_with_its_line(containers: str, mes
 def test_a_start_that_somebody_has_is_refused(host: HostState, more: str, whose: str | None) -> None:
     found = refused(host, PER_CONTAINER + more + "containers:\n- {name: new, start: 524288}\n")
     assert whose is None or whose in found
-    assert whose is None or found.startswith(f"p.yaml:{3 + bool(more)}: containers[0].start: --start: ")
+    assert whose is None or found.startswith(f"p.yaml:{3 + bool(more)}: containers[0].start: 'start': ")
 
 
 def test_ids_that_were_given_out_cannot_be_reserved() -> None:

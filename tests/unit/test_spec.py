@@ -20,7 +20,7 @@ ROOT_KEYS = (
     "version, strategy, pool, engines, daemon, containers, reservations, "
     "size, block, container-id, dockerroot, max, identity"
 )
-CONTAINER_KEYS = "name, owner, start, user, volumes, size, block, container-id, dockerroot, max, identity"
+CONTAINER_KEYS = "name, owner, start, user, volumes, engines, size, block, container-id, dockerroot, max, identity"
 
 WHOLE = b"""\
 # a comment
@@ -283,11 +283,14 @@ def test_ranges(written: str, ids: IdRange) -> None:
         ("strategy: shared\nengines: docker\n", "2: engines: expected a list"),
         ("strategy: shared\nengines: {name: docker}\n", "2: engines: expected a list"),
         ("strategy: shared\nengines:\n", "2: engines: expected a list"),
-        ("strategy: shared\nengines:\n- [docker]\n", "3: engines[0]: expected keys and values: name, containers"),
+        (
+            "strategy: shared\nengines:\n- [docker]\n",
+            "3: engines[0]: expected keys and values: name, containers, start",
+        ),
         ("strategy: shared\nengines:\n- containers: 5\n", "3: engines[0]: the key 'name' is missing"),
         (
             "strategy: shared\nengines:\n- docker\n- name: lxc\n  count: 5\n",
-            "5: engines[1].count: no such key; there are name, containers",
+            "5: engines[1].count: no such key; there are name, containers, start",
         ),
         (
             "strategy: shared\nengines:\n- {name: lxc, containers: many}\n",

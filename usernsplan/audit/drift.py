@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from typing import TYPE_CHECKING
 
 from usernsplan.audit.base import FILES, Facts, Seen, listed, rule
+from usernsplan.errors import InvalidValueError
 from usernsplan.formats.subid import ended
 from usernsplan.layout import LEDGER
 from usernsplan.model import OWN_PREFIX
+from usernsplan.planner.names import check_name
+from usernsplan.planner.taken import POOL_START
+from usernsplan.strategies import SLOT, PerContainer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    from usernsplan.audit.base import Span
     from usernsplan.formats.subid import Line
     from usernsplan.model import Allocation
     from usernsplan.planner.grants import Holding
@@ -132,10 +138,26 @@ def unknown_to_the_ledger(facts: Facts) -> Iterator[Seen]:
         for owner, spans in facts.by_owner[path].items():
             if owner.startswith(OWN_PREFIX) and owner not in known:
                 name = owner.removeprefix(OWN_PREFIX)
-                adopt = f"allocate --strategy per-container {name} --start {spans[0].start}"
                 message = f"the ledger knows no '{name}', and {owner} has {listed([span.ids for span in spans])}"
-                hint = f"'{facts.state.layout.command(adopt)}' adopts it; or take the line out"
+                adopt = _adopting(facts, name, spans)
+                hint = f"'{adopt}' adopts it; or take the line out" if adopt else "take the line out"
                 yield Seen(facts.place(path, spans[0].number), message, hint)
+
+
+def _adopting(facts: Facts, name: str, spans: Sequence[Span]) -> str:
+    """The words that make an allocation of these lines; "" where there are none."""
+    strategies = {a.strategy for a in facts.state.ledger.allocations}
+    try:
+        check_name(name)
+    except InvalidValueError:
+        return ""
+    if len(spans) != 1 or not strategies <= {PerContainer.name}:
+        return ""
+    [span] = spans
+    size = "" if span.stop - span.start == SLOT else f" --size {span.stop - span.start}"
+    pool = "" if span.start >= POOL_START else f" --pool {span.for_usermod}"
+    words = f"allocate --strategy per-container {shlex.quote(name)} --start {span.start}{size}{pool}"
+    return facts.state.layout.command(words)
 
 
 @rule("USN054", "warning")

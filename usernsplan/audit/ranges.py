@@ -275,13 +275,12 @@ def own_id(facts: Facts) -> Iterator[Seen]:
     """
     for path in FILES:
         for owner, spans in facts.by_owner[path].items():
-            user = facts.users.get(owner)
-            if user is None or owner == ROOT:
+            user = facts.person(owner)
+            if user is None:
                 continue
             own, kind = (user.uid, "uid") if path == SUBUID else (user.gid, "gid")
             for span in spans:
-                # Docker's own user maps himself nowhere; only a login's engine does.
-                if span.start <= own < span.stop and (facts.person(owner) or not span.intended):
+                if span.start <= own < span.stop:
                     message = f"{owner}'s own {kind} {own} lies in his range {span.ids}"
                     yield Seen(facts.place(path, span.number), message, "rootless engines do not start: move the range")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gc
 import io
+import os
 import sys
-from contextlib import suppress
 
 _INTERRUPTED = 130
 
@@ -13,8 +13,11 @@ _INTERRUPTED = 130
 def say(text: str) -> None:
     """Print what is not a result to standard error; where nobody can hear it, the exit status still tells."""
     if sys.stderr is not None:  # closed: print would then write among the results
-        with suppress(OSError):
+        try:
             print(text, file=sys.stderr, flush=True)
+        except OSError:
+            # Python would try once more when it exits, and end with a status of its own.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def main() -> None:

@@ -22,9 +22,12 @@ class Source(NamedTuple):
 
 
 def source(raw: bytes, database: str) -> Source:
-    """The services of ``database``, in order; no line means ("files",) as in shadow and glibc."""
+    """The services of ``database``, in order; no line means ("files",) as in shadow and glibc.
+
+    glibc takes blanks around the name, shadow, who reads the line of subid, none.
+    """
     for number, line in enumerate(raw.decode("utf-8", "replace").split("\n"), 1):
         name, colon, services = line.partition("#")[0].partition(":")
-        if colon and name.strip().lower() == database:
+        if colon and (name if database == "subid" else name.strip()).lower() == database:
             return Source(tuple(_ACTION.sub(" ", services).split()), number)
     return Source(("files",), 0)

@@ -48,6 +48,7 @@ class SpecVolume:
 class SpecContainer:
     """One container: ``options`` are its strategy's, where they differ from what is said of all.
 
+    ``engines`` are to be served for it, besides those of all.
     ``at`` is its key in the file, and ``lines`` are those of its own keys.
     """
 
@@ -58,6 +59,7 @@ class SpecContainer:
     start: int | None = None
     options: dict[str, int] = field(default_factory=dict)
     volumes: tuple[SpecVolume, ...] = ()
+    engines: tuple[str, ...] = ()
     lines: dict[str, int] = field(default_factory=dict)
 
 
@@ -75,8 +77,8 @@ class SpecReservation:
 class Spec:
     """A whole plan file. ``daemon``: the container that Docker's remap points at; False: leave daemon.json alone.
 
-    ``engines`` None: those that the host has. ``pools``: for how many containers, by the engine's name. ``place`` is
-    the file's path, for messages, and ``lines`` are those of its keys.
+    ``engines`` None: those that the host has. ``pools`` and ``pool_starts``: for how many containers, and the first id,
+    by the engine's name. ``place`` is the file's path, for messages, and ``lines`` are those of its keys.
     """
 
     place: str
@@ -85,6 +87,7 @@ class Spec:
     pool: IdRange | None = None
     engines: tuple[str, ...] | None = None
     pools: tuple[tuple[str, int], ...] = ()
+    pool_starts: tuple[tuple[str, int], ...] = ()
     daemon: str | Literal[False] | None = None
     containers: tuple[SpecContainer, ...] = ()
     reservations: tuple[SpecReservation, ...] = ()
@@ -114,8 +117,12 @@ def text(spec: Spec) -> str:
 
 def document(spec: Spec) -> dict[str, Any]:
     """The same as plain lists and dictionaries."""
-    pools = dict(spec.pools)
-    engines = [{"name": name, "containers": pools[name]} if name in pools else name for name in spec.engines or ()]
+    pools, starts = dict(spec.pools), dict(spec.pool_starts)
+    said = {
+        name: {key: of[name] for key, of in (("containers", pools), ("start", starts)) if name in of}
+        for name in spec.engines or ()
+    }
+    engines = [{"name": name, **more} if more else name for name, more in said.items()]
     found: dict[str, Any] = {"version": 1, "strategy": spec.strategy, **spec.options}
     if spec.pool is not None:
         found["pool"] = _said(spec.pool)
@@ -135,7 +142,13 @@ def _said(ids: IdRange) -> str | int:
 
 
 def _container(one: SpecContainer) -> dict[str, Any]:
-    said = {"name": one.name, "owner": one.owner, "start": one.start, **one.options}
+    said = {
+        "name": one.name,
+        "owner": one.owner,
+        "start": one.start,
+        "engines": list(one.engines) or None,
+        **one.options,
+    }
     volumes = [{"path": v.path, "mode": v.mode, **({"user": v.user} if v.user else {})} for v in one.volumes]
     return {key: value for key, value in said.items() if value is not None} | ({"volumes": volumes} if volumes else {})
 
@@ -225,26 +238,27 @@ class _Reader:
             strategy=found["strategy"],
             options={key: found[key] for key in _OPTIONS if key in found},
             pool=found.get("pool"),
-            engines=tuple(name for name, _ in found["engines"]) if "engines" in found else None,
-            pools=tuple((name, count) for name, count in found.get("engines", ()) if count is not None),
+            engines=tuple(one["name"] for one in found["engines"]) if "engines" in found else None,
+            pools=tuple((one["name"], one["containers"]) for one in found.get("engines", ()) if "containers" in one),
+            pool_starts=tuple((one["name"], one["start"]) for one in found.get("engines", ()) if "start" in one),
             daemon=found.get("daemon"),
             containers=found.get("containers", ()),
             reservations=found.get("reservations", ()),
             lines=_lines(node),
         )
 
-    def engines(self, node: yaml.Node, at: str) -> list[tuple[str, int | None]]:
-        """Names of engines, and for how many containers, where that is said."""
-        found: list[tuple[str, int | None]] = []
+    def engines(self, node: yaml.Node, at: str) -> list[dict[str, Any]]:
+        """Names of engines; and of a pool for how many containers, and its first id, where that is said."""
+        found: list[dict[str, Any]] = []
         for item, key in _items(node, at):
             with self.noting():
                 if isinstance(item, yaml.ScalarNode):
-                    found.append((_text(item, key), None))
+                    found.append({"name": _text(item, key)})
                 else:
-                    one = self.fields(item, key, {"name": _text, "containers": _number}, "name")
-                    found.append((one.get("name", f"\0{key}"), one.get("containers")))
-                if found[-1][0] in {name for name, _ in found[:-1]}:
-                    raise _WrongError(item, key, f"'{found[-1][0]}' stands here a second time")
+                    one = self.fields(item, key, {"name": _text, "containers": _number, "start": _number}, "name")
+                    found.append({"name": f"\0{key}", **one})
+                if found[-1]["name"] in {one["name"] for one in found[:-1]}:
+                    raise _WrongError(item, key, f"'{found[-1]['name']}' stands here a second time")
         return found
 
     def containers(self, node: yaml.Node, at: str) -> tuple[SpecContainer, ...]:
@@ -261,7 +275,7 @@ class _Reader:
         if isinstance(node, yaml.ScalarNode):
             return SpecContainer(_text(node, at), _line(node), at)
         own: dict[str, _Read] = {"name": _text, "owner": _text, "start": _number, "user": _user}
-        found = self.fields(node, at, {**own, "volumes": self.volumes, **_OPTIONS}, "name")
+        found = self.fields(node, at, {**own, "volumes": self.volumes, "engines": _names, **_OPTIONS}, "name")
         user = found.get("user", "0:0")
         return SpecContainer(
             # Where there is none, that is noted, and nothing comes of the rest.
@@ -270,6 +284,7 @@ class _Reader:
             at=at,
             owner=found.get("owner"),
             start=found.get("start"),
+            engines=tuple(found.get("engines", ())),
             options={key: found[key] for key in _OPTIONS if key in found},
             lines=_lines(node),
             volumes=tuple(
@@ -376,6 +391,10 @@ def _text(node: yaml.Node, at: str) -> str:
     if not text or not text.isprintable():
         raise _WrongError(node, at, f"{text!r}: text that can be printed is needed")
     return text
+
+
+def _names(node: yaml.Node, at: str) -> list[str]:
+    return list(dict.fromkeys(_text(item, key) for item, key in _items(node, at)))
 
 
 def _number(node: yaml.Node, at: str) -> int:

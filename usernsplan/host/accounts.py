@@ -29,8 +29,14 @@ _BESIDE = ("-", "+", ".lock")
 
 def read(layout: Layout) -> Accounts:
     """Everybody whom the host knows. On this machine that includes what NSS enumerates (homed, LDAP where it does)."""
-    found_users = list(users(files.read(layout, PASSWD, follow=True) or b""))
-    found_groups = list(groups(files.read(layout, GROUP, follow=True) or b""))
+    return of_files(
+        layout, files.read(layout, PASSWD, follow=True) or b"", files.read(layout, GROUP, follow=True) or b""
+    )
+
+
+def of_files(layout: Layout, passwd: bytes, group: bytes) -> Accounts:
+    """Whom these two files name, and on this machine NSS."""
+    found_users, found_groups = list(users(passwd)), list(groups(group))
     if layout.is_host:
         import grp  # noqa: PLC0415 - only for the running machine
         import pwd  # noqa: PLC0415

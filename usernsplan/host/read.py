@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from usernsplan.errors import NotPermittedError, UsernsplanError
 from usernsplan.formats import nsswitch, subid
-from usernsplan.formats.accounts import Accounts
 from usernsplan.host import accounts, files, namespaces, programs
 from usernsplan.ids import IdSet
-from usernsplan.layout import DAEMON_JSON, LEDGER, LOGIN_DEFS, NSSWITCH, PASSWD, SUBGID, SUBUID
+from usernsplan.layout import DAEMON_JSON, GROUP, LEDGER, LOGIN_DEFS, NSSWITCH, PASSWD, SUBGID, SUBUID
 from usernsplan.model import HostState, LedgerState
 
 if TYPE_CHECKING:
@@ -90,7 +89,7 @@ def _state(layout: Layout, ledger: Ledger, attempt: _Attempt) -> HostState:
         login_defs=raw(LOGIN_DEFS) or b"",
         subid_source=nsswitch.source(switch, "subid"),
         passwd_source=nsswitch.source(switch, "passwd"),
-        accounts=attempt(PASSWD, partial(accounts.read, layout), Accounts()),
+        accounts=accounts.of_files(layout, raw(PASSWD) or b"", raw(GROUP) or b""),
         ledger=attempt(LEDGER, ledger.state, LedgerState()),
         namespaces=namespaces.host_ids() if layout.is_host else IdSet(),
         can_add_accounts=accounts.can_add(),

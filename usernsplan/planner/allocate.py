@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING
 
+from usernsplan.engines import known as known_engine
 from usernsplan.engines import pool_of as pool_of_engine
 from usernsplan.errors import InvalidValueError, RefusedError, UsernsplanError, about
 from usernsplan.ids import IdRange, IdSet
@@ -60,7 +61,7 @@ def make_plan(state: HostState, request: AllocateRequest) -> Plan:
         # What Docker is to be pointed at needs its lines too, named again or not.
         draft.grants.restore(draft.known[request.daemon])
     containers = draft.of(names)
-    also = {a.name: more for a in containers if (more := _widen(draft, a))}
+    also = {a.name: more for a in containers if (more := _widen(draft, request, a))}
     with about(option="daemon"):
         docker = _docker(draft, request)
     allocations = [replace(a, also=(*a.also, *also.get(a.name, ()))) for a in containers]
@@ -114,9 +115,10 @@ def _take_pool(draft: _Draft, pool: AllocateRequest, *, named: bool) -> tuple[Fi
     return ()
 
 
-def _widen(draft: _Draft, allocation: Allocation) -> tuple[str, ...]:
+def _widen(draft: _Draft, request: AllocateRequest, allocation: Allocation) -> tuple[str, ...]:
     """Grant the lines of an allocation to whom else an engine wants them granted, and say to whom."""
-    more = tuple(o for o in needs.further_owners(draft.engines, allocation) if o not in allocation.also)
+    engines = (*draft.engines, *request.words(allocation.name).engines)
+    more = tuple(o for o in needs.further_owners(engines, allocation) if o not in allocation.also)
     for owner in more:
         draft.grants.widen(allocation, owner)
     return more
@@ -153,6 +155,9 @@ def _check_container(request: AllocateRequest, name: str) -> None:
     if engine := needs.pool_named(name):
         hint = f"--engine {engine} makes it; give the container another name"
         raise InvalidValueError(f"'{name}' is the name of the pool of {engine}", hint=hint)
+    with about(option="engines"):
+        for engine in request.words(name).engines:
+            known_engine(engine)
     if name in request.each and (owner := request.words(name).owner) is not None:
         with about(option="owner"):
             check_owner(owner)
@@ -303,7 +308,7 @@ def _made(draft: _Draft, request: AllocateRequest, name: str, owner: str, base: 
     strategy = _variant(request, name)
     held = IdRange(base, strategy.need.count) if base is not None and strategy.need else None
     made = Allocation(name, owner, strategy.name, strategy.mapping(base), held)
-    return replace(made, also=needs.further_owners(draft.engines, made))
+    return replace(made, also=needs.further_owners((*draft.engines, *request.words(name).engines), made))
 
 
 def _first_fit(

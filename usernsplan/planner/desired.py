@@ -7,6 +7,7 @@ does not name stays, and goes only with ``prune``.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import replace
@@ -42,12 +43,19 @@ from usernsplan.planner.release import make_release
 from usernsplan.planner.taken import claims_of_others, holders
 from usernsplan.planner.taken import pool_of as pool_range
 from usernsplan.planner.volumes import is_noted
-from usernsplan.strategies import SLOT, Shared, in_subid, named, options_of
+from usernsplan.strategies import SLOT, Shared, named, options_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from usernsplan.model import Allocation, HostState
+
+
+# Words that are an option on the command line and a key in the file.
+_KEYS = (
+    *("strategy", "size", "block", "container-id", "dockerroot", "max", "identity"),
+    *("pool", "owner", "start", "daemon"),
+)
 
 
 def make_desired(state: HostState, spec: Spec, *, prune: bool = False, yes: bool = False) -> Desired:
@@ -88,7 +96,8 @@ def request_of(spec: Spec) -> AllocateRequest:
     each = {}
     for one in spec.containers:
         with _placed(spec), about(one.name):
-            each[one.name] = Words(named(spec.strategy, {**spec.options, **one.options}), one.owner, one.start)
+            strategy_of_one = named(spec.strategy, {**spec.options, **one.options})
+            each[one.name] = Words(strategy_of_one, one.owner, one.start, one.engines)
     if spec.daemon and spec.daemon not in each:
         place, line = spec.place, spec.lines["daemon"]
         raise InvalidFileError(f"{place}:{line}", f"daemon: '{spec.daemon}' is none of the containers of this file")
@@ -100,6 +109,7 @@ def request_of(spec: Spec) -> AllocateRequest:
         daemon_config=spec.daemon is not False,
         engines=spec.engines,
         pools=spec.pools,
+        pool_starts=spec.pool_starts,
         each=each,
         from_file=True,
     )
@@ -135,15 +145,13 @@ def exported(state: HostState) -> Spec:
     daemon = _pointed_at(state, containers)
     strategy = state.ledger.allocations[0].strategy if state.ledger.allocations else "per-container"
     engines = ["docker"] if daemon else []
-    lines = [a for a in containers if a.name != DEFAULT_NAME and in_subid(a.strategy, a.mapping)]
-    if lines and all(ROOT in {a.owner, *a.also} for a in lines):
-        engines.append("lxc")
     return Spec(
         place="",
         strategy=strategy,
         pool=_exported_pool(state, containers),
         engines=(*engines, *(engine for engine, _ in pools)),
         pools=tuple((engine, held.count // SLOT) for engine, held in pools),
+        pool_starts=tuple((engine, held.start) for engine, held in pools),
         daemon=daemon or (False if any(a.name == DEFAULT_NAME for a in containers) else None),
         containers=tuple(_exported(state, a, daemon) for a in containers),
         reservations=tuple(SpecReservation(r.ids, r.why, 0, "") for r in state.ledger.reservations),
@@ -161,6 +169,8 @@ def _exported(state: HostState, a: Allocation, daemon: str | None) -> SpecContai
         owner=a.owner if a.owner != owner_of(a.name) else None,
         start=a.held.start if a.held and starts else None,
         options=options_of(a.strategy, a.mapping, a.held),
+        # Whom LXC, LXD or Incus wants its lines to be granted to.
+        engines=("lxc",) if ROOT in a.also else (),
         volumes=tuple(SpecVolume(v.path, "own" if v.mode == "own" else "shift", v.user, 0) for v in volumes),
     )
 
@@ -208,8 +218,14 @@ def _placed(spec: Spec) -> Iterator[None]:
         key = error.option if error.option in lines else ""
         path = ".".join(filter(None, (at, key)))
         if path:
-            error.args = (f"{spec.place}:{lines.get(key, line)}: {path}: {error}",)
+            error.args = (f"{spec.place}:{lines.get(key, line)}: {path}: {_in_words_of_the_file(str(error))}",)
+            error.hint = _in_words_of_the_file(error.hint)
         raise
+
+
+def _in_words_of_the_file(text: str) -> str:
+    """Options of the command line as the keys that they are in the file."""
+    return re.sub(rf"--({'|'.join(_KEYS)})\b", r"'\1'", text)
 
 
 @contextmanager
@@ -293,7 +309,7 @@ def _refuse_nested(state: HostState, spec: Spec) -> None:
     for path, (name, line) in known.items():
         parts = path.strip("/").split("/")
         for outer in ("/" + "/".join(parts[:stop]) for stop in range(len(parts))):
-            other, other_line = known.get(outer, (name, 0))
+            other, other_line = known.get(outer, (name, 0)) if outer != path else (name, 0)
             if (line and other_line) or ((line or other_line) and name != other):
                 fact = f"the volume {path} of '{name}' lies in {outer}, which is '{other}'s"
                 hint = "a volume is one container's with all that lies in it"

@@ -72,9 +72,9 @@ def pools(state: HostState, request: AllocateRequest, engines: Collection[str]) 
             raise InvalidValueError(f"{pool.option} {count}: no such pool, {size} ids", hint=error.hint) from error
         # --start is about one allocation: that of the one pool where no container is named.
         alone = wanted == [name] and not request.names and request.engines is not None and "docker" not in engines
-        start = request.start if alone else None
+        start = request.start if alone else dict(request.pool_starts).get(name)
         # The pool's own words, whatever a plan file says of containers.
-        alike = replace(request, names=(pool.owner,), daemon=None, each={}, from_file=False)
+        alike = replace(request, names=(pool.owner,), daemon=None, each={}, from_file=False, pool_starts=())
         words = replace(alike, strategy=strategy, owner=pool.owner, start=start)
         found.append(words if request.engines is not None else replace(words, pool=None))
     for name in sizes:

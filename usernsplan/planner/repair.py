@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from usernsplan.engines import pool_of
 from usernsplan.errors import InvalidFileError, RefusedError
 from usernsplan.formats import daemon_json
 from usernsplan.layout import DAEMON_JSON
-from usernsplan.model import Change, Finding, Plan
+from usernsplan.model import ROOT, Change, Finding, Plan
 from usernsplan.planner import daemon
 from usernsplan.planner.grants import Grants
+from usernsplan.planner.names import owner_of
 from usernsplan.planner.recovery import as_mended, files_of
 
 if TYPE_CHECKING:
-    from usernsplan.model import HostState, Intent
+    from usernsplan.model import Allocation, HostState, Intent
 
 
 def make_repair(state: HostState) -> Plan:
@@ -23,6 +25,8 @@ def make_repair(state: HostState) -> Plan:
     for allocation in sorted(state.ledger.allocations, key=lambda a: a.mapping.uids[0].host):
         told = len(grants.findings)
         try:
+            if not grants.stands(allocation):
+                _refuse_orphan(state, allocation)
             grants.restore(allocation)
         except RefusedError as error:
             left.append(Finding("USN126", "warning", f"left as it is: {error}", error.hint))
@@ -36,6 +40,16 @@ def make_repair(state: HostState) -> Plan:
         findings=(*grants.findings, *left),
         next_steps=steps,
     )
+
+
+def _refuse_orphan(state: HostState, allocation: Allocation) -> None:
+    """Raise RefusedError for an owner who is an account no more: the next one of that name would have the range."""
+    usual = allocation.owner in {owner_of(allocation.name), ROOT} or pool_of(allocation)
+    if not usual and state.accounts.user(allocation.owner) is None:
+        raise RefusedError(
+            f"{allocation.owner}, who owns the lines of '{allocation.name}', is no account any more",
+            hint=f"make the account, or '{state.layout.command(f'release {allocation.name}')}'",
+        )
 
 
 def _remap_user(state: HostState) -> str | None:

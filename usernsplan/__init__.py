@@ -1,8 +1,8 @@
 """Plan host ids for containers: ranges, maps, the three strategies, and the files that engines read.
 
-As a library: ``allocate``, ``release``, ``fix_volume`` and ``undo`` do what the commands do; ``make_plan`` and
-``make_release`` decide the same from a ``HostState`` without touching anything. Names are imported when they are first
-used: commands start fast.
+As a library: ``allocate``, ``release``, ``fix_volume``, ``undo`` and ``check`` do what the commands do; ``make_plan``
+and ``make_release`` decide the same from a ``HostState`` without touching anything. Names are imported when they are
+first used: commands start fast.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from usernsplan.apply import allocate, carry_out, preview, release
+    from usernsplan.checking import check
     from usernsplan.engines import render
     from usernsplan.engines.base import Asked
     from usernsplan.errors import (
@@ -80,6 +81,7 @@ __all__ = [
     "UsernsplanError",
     "allocate",
     "carry_out",
+    "check",
     "fix_volume",
     "layout_at",
     "make_plan",
@@ -93,6 +95,7 @@ __all__ = [
 
 _HOMES = {
     "apply": ("allocate", "carry_out", "preview", "release"),
+    "checking": ("check",),
     "engines": ("render",),
     "engines.base": ("Asked",),
     "host.files": ("layout_at",),

@@ -1,4 +1,4 @@
-"""Gather what the audit looks at: the host, as far as it can be read, and what else is known of it. Decides nothing."""
+"""Check a host: gather what the audit looks at, as far as it can be read. Decides nothing."""
 
 from __future__ import annotations
 
@@ -6,20 +6,31 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+from usernsplan import audit
 from usernsplan.audit.base import FILES, Attributes, Facts, Lock, Unread
 from usernsplan.errors import LedgerError
 from usernsplan.formats.subid import Grant
 from usernsplan.host import accounts, files, locks, namespaces, read
+from usernsplan.ledger import open_ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from usernsplan.layout import Layout
     from usernsplan.ledger import Ledger
-    from usernsplan.model import HostState, Intent
+    from usernsplan.model import Finding, HostState, Intent
 
 # Where accounts come from that getpwent(3) lists whole.
 _LISTED = {"files", "compat", "systemd"}
+
+
+def check(root: str = "/", codes: Collection[str] | None = None) -> tuple[Finding, ...]:
+    """What the audit finds on the host below ``root``, by these rules (USN001 …; None: all); errors come first.
+
+    Nothing is written. Raises NotPermittedError.
+    """
+    layout = files.layout_at(root)
+    return audit.check(gather(layout, open_ledger(layout)), codes)
 
 
 def gather(layout: Layout, ledger: Ledger, *, passwd: str | None = None) -> Facts:

@@ -155,6 +155,10 @@ def test_every_code_in_the_source_has_a_story() -> None:
     named = {code for path in SOURCES for code in re.findall(r"USN[0-9]{3}", path.read_text())}
     assert named == set(RULES) | set(ADVICE)
     assert set(RULES).isdisjoint(ADVICE)
+    noted = [
+        code for path in SOURCES for code in re.findall(r'^@rule\("(USN[0-9]{3})"', path.read_text(), re.MULTILINE)
+    ]
+    assert sorted(noted) == sorted(RULES)
 
 
 def test_what_allocate_and_release_tell_has_the_severity_of_its_story() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -11,7 +9,7 @@ import typer
 
 from usernsplan import audit, checking
 from usernsplan.cli import say
-from usernsplan.cli.options import DryRun, Json, Root, agreed, colours, note, warn, write_result
+from usernsplan.cli.options import DryRun, Json, Root, agreed, colours, note, typed, warn, write_result
 from usernsplan.errors import InvalidValueError
 from usernsplan.host.files import layout_at
 from usernsplan.ledger import open_ledger
@@ -167,6 +165,6 @@ def _carry_out(layout: Layout, ledger: Ledger, repair: Repair) -> None:
     if repair.locks:
         locks.remove_stale(layout)
     if repair.plan and (repair.mends or repair.changes):
-        plan = apply.carry_out(layout, ledger, exactly(repair.plan, make_repair), shlex.join(sys.argv))
+        plan = apply.carry_out(layout, ledger, exactly(repair.plan, make_repair), typed())
         warn(finding for finding in plan.findings if finding.code != _LEFT)
         note(f"next: {step}" for step in plan.next_steps)

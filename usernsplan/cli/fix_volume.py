@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from usernsplan import volume
-from usernsplan.cli.options import DryRun, Json, Root, Yes, note, write_result
+from usernsplan.cli.options import DryRun, Json, Root, Yes, note, typed, write_result
 from usernsplan.cli.progress import watching
 from usernsplan.errors import InvalidValueError
 from usernsplan.host.files import layout_at
@@ -91,7 +89,7 @@ def fix_volume(
         discover=discover,
     )
     with watching() as watch:
-        report = volume.fix_volume(request, root, dry_run=dry_run, command=_command(), watch=watch)
+        report = volume.fix_volume(request, root, dry_run=dry_run, command=typed(), watch=watch)
     _print(report, root, as_json=json)
 
 
@@ -110,7 +108,7 @@ def undo(
     Example: usernsplan undo 20261122-053048
     """
     with watching() as watch:
-        report = volume.undo(run, root, jobs=jobs, dry_run=dry_run, yes=yes, command=_command(), watch=watch)
+        report = volume.undo(run, root, jobs=jobs, dry_run=dry_run, yes=yes, command=typed(), watch=watch)
     _print(report, root, as_json=json)
 
 
@@ -133,8 +131,3 @@ def _one_of(option: str, value: str | None, *choices: str) -> str | None:
     if value is not None and value not in choices:
         raise InvalidValueError(f"{option} {value}: one of {', '.join(choices)}")
     return value
-
-
-def _command() -> str:
-    """The words as they were typed, to be typed again."""
-    return shlex.join(["usernsplan", *sys.argv[1:]])

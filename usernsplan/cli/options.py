@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -82,6 +83,11 @@ def _unprinted(error: OSError) -> None:
     reason = reason_of(error)
     hint = "what the command did, it did: 'usernsplan history' tells"
     raise UsernsplanError(f"the result could not be printed: {reason}", hint=hint) from error
+
+
+def typed() -> str:
+    """The words as they were typed, to be typed again: for the history, and for hints."""
+    return shlex.join(["usernsplan", *sys.argv[1:]])
 
 
 def note(lines: Iterable[str]) -> None:

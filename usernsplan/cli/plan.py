@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from usernsplan import planfile
-from usernsplan.cli.options import Json, Root, agreed, colours, note, warn, write_result
+from usernsplan.cli.options import Json, Root, agreed, colours, note, typed, warn, write_result
 from usernsplan.cli.progress import watching
 from usernsplan.errors import InvalidValueError, UsernsplanError
 from usernsplan.host.files import layout_at
@@ -95,7 +94,7 @@ def apply(
     ledger = open_ledger(layout)
     loaded = planfile.load(layout, file or None, prune=prune) if saved is None else planfile.restore(layout, saved)
     shown = planfile.preview(layout, ledger, loaded)
-    place, command = loaded.spec.place, shlex.join(["usernsplan", *sys.argv[1:]])
+    place, command = loaded.spec.place, typed()
     if not json:
         _show(shown, place, layout, as_json=False)
     is_work = shown.allocate.changed or shown.prune.changed or bool(fix_volumes and shown.volumes)

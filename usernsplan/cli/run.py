@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from typing import TYPE_CHECKING
 
 from usernsplan import apply
-from usernsplan.cli.options import warn, write_result
+from usernsplan.cli.options import typed, warn, write_result
 from usernsplan.host.files import layout_at
 from usernsplan.ledger import open_ledger
 
@@ -21,10 +19,7 @@ def run(decide: Callable[[HostState], Plan], root: str, *, preview: bool, as_jso
     """Carry a decision out, or only preview it, and print the plan: the result to stdout, findings to stderr."""
     layout = layout_at(root)
     ledger = open_ledger(layout)
-    if preview:
-        plan = apply.preview(layout, ledger, decide)
-    else:
-        plan = apply.carry_out(layout, ledger, decide, shlex.join(sys.argv))
+    plan = apply.preview(layout, ledger, decide) if preview else apply.carry_out(layout, ledger, decide, typed())
     if as_json:
         from usernsplan.report import json_  # noqa: PLC0415 - one of the two
 

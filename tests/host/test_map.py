@@ -6,12 +6,13 @@ import json
 import os
 import re
 import stat
+import subprocess
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
 
-from tests.command import files_of, json_of, usernsplan
+from tests.command import PROGRAM, files_of, json_of, usernsplan
 
 SVG = "{http://www.w3.org/2000/svg}"
 ESCAPE = "\x1b"
@@ -161,6 +162,22 @@ def test_a_file_is_replaced_whole_and_keeps_its_mode(root: Path, tmp_path: Path)
     assert stat.S_IMODE(target.stat().st_mode) == 0o640
     usernsplan("map", "--root", root, "--svg", "/dev/null")
     assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+
+
+def test_a_file_takes_one_result_and_its_name_is_shown_safely(root: Path, tmp_path: Path) -> None:
+    one = tmp_path / "ids"
+    done = usernsplan("map", "--root", root, "--svg", one, "--html", tmp_path / "." / "ids", status=2)
+    assert "in one file" in done.stderr
+    assert not one.exists()
+    odd = tmp_path / "x\x1b[31m.svg"
+    assert ESCAPE not in usernsplan("map", "--root", root, "--svg", odd).stderr
+    assert odd.exists()
+
+
+def test_a_closed_standard_output_is_no_traceback(root: Path) -> None:
+    words = [*PROGRAM, "map", "--root", str(root)]
+    done = subprocess.run(["sh", "-c", '"$@" >&-', "sh", *words], stderr=subprocess.PIPE, text=True, check=False)
+    assert "Traceback" not in done.stderr
 
 
 def test_what_the_system_refuses_is_said(root: Path, tmp_path: Path) -> None:

@@ -43,6 +43,8 @@ def map_(
     """
     if [svg, html, _STDOUT if json else None].count(_STDOUT) > 1:
         raise InvalidValueError("two results on standard output", hint="write one of them to a FILE")
+    if svg and html and os.path.realpath(svg) == os.path.realpath(html):
+        raise InvalidValueError(f"{shown_path(svg)}: the picture and the page in one file", hint="give each its own")
     layout = layout_at(root)
     state = read.state(layout, open_ledger(layout))
     found, title = space(state), f"Ids of {'this host' if layout.is_host else shown_path(layout.root)}"
@@ -62,9 +64,10 @@ def _terminal(found: Space, title: str, width: int | None) -> str:
     from usernsplan.report import map_text  # noqa: PLC0415 - one of the ways to show it
     from usernsplan.report.colour import Paint  # noqa: PLC0415
 
-    encoding = (sys.stdout.encoding or "ascii").lower().replace("-", "")
+    # None where it is closed.
+    encoding = (sys.stdout and sys.stdout.encoding) or "ascii"
     columns = width or shutil.get_terminal_size().columns
-    style = map_text.Style(columns, encoding.startswith("utf"), Paint(colours()))
+    style = map_text.Style(columns, encoding.lower().startswith("utf"), Paint(colours()))
     return map_text.picture(found, style, title)
 
 
@@ -85,4 +88,4 @@ def _write(target: str, content: str) -> None:
     from usernsplan.host import output  # noqa: PLC0415 - only where a file is asked for
 
     output.write(os.fspath(target), content.encode())
-    note([f"written: {target}"])
+    note([f"written: {shown_path(target)}"])

@@ -58,6 +58,7 @@ Kind = Literal[
     "reserved",
     "useradd",
     "pool",
+    "free",
 ]
 _T = TypeVar("_T")
 # As what the ids of a segment are claimed: as both, or as one of the two.
@@ -67,7 +68,7 @@ Sort = Literal["both", "uid", "gid"]
 _NAMED = 20
 
 # Areas, not claims: whoever takes from them looks first.
-BACKGROUND: frozenset[Kind] = frozenset({"reserved", "useradd", "pool"})
+BACKGROUND: frozenset[Kind] = frozenset({"reserved", "useradd", "pool", "free"})
 _OWN: tuple[Kind, ...] = ("allocation", "filler")
 _CLASHES: dict[Kind, frozenset[Kind]] = {
     **dict.fromkeys(_OWN, frozenset({*_OWN, "subid", "account", "group", "quarantine", "reservation", "reserved"})),
@@ -110,6 +111,8 @@ class Capacity:
     """The figures of a pool, in ids; ``more`` ranges of ``count`` ids at multiples of ``align`` can be allocated.
 
     ``quarantined`` ids would come back with release --forget, and then ``more_after_forget`` ranges fit.
+    ``shared``: containers of the host have one map together, any number of them; ranges are given once these are
+    released.
     """
 
     strategy: str
@@ -120,6 +123,7 @@ class Capacity:
     more: int
     quarantined: int
     more_after_forget: int
+    shared: bool = False
 
     @property
     def used(self) -> int:
@@ -190,6 +194,7 @@ def capacity(state: HostState, strategy: Strategy | None = None, pool: IdRange |
         more=unforgotten.how_many(need.count, need.align),
         quarantined=(kept & rest).total(),
         more_after_forget=rest.how_many(need.count, need.align),
+        shared=any(a.strategy == Shared.name for a in state.ledger.allocations),
     )
 
 
@@ -250,7 +255,9 @@ def _segments(state: HostState, figures: Capacity | None) -> Iterator[Segment]:
         yield Segment(entry.ids, "both", "reserved", entry.whose, (entry.source,))
     ours = IdSet(ids for a in state.ledger.allocations for ids in (*_host_ranges(a), *([a.held] if a.held else [])))
     for ids in state.namespaces - ours:
-        yield Segment(ids, "both", "namespace", "a running user namespace", ("no allocation has these ids",))
+        # The set has joined those that lie side by side.
+        what = ("no allocation has these ids", "'usernsplan inspect --all' tells them apart")
+        yield Segment(ids, "both", "namespace", "one or more running user namespaces", what)
     yield from _areas(state, figures)
 
 

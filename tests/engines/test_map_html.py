@@ -10,7 +10,7 @@ import pytest
 
 from tests.command import usernsplan
 from tests.engines import browser as chromium
-from usernsplan.report.map_svg import CONFLICT, CONFLICT_DARK
+from usernsplan.report.map_svg import CONFLICT, CONFLICT_DARK, FILLS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -120,6 +120,46 @@ def test_labels_do_not_lie_over_each_other(browser: Browser, tmp_path: Path) -> 
         labels, over, cut = browser.value(script)
         assert labels > 20
         assert (over, cut) == (0, 0), width
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_what_is_half_free_looks_half_free(browser: Browser, tmp_path: Path, width: int) -> None:
+    root, page = tmp_path / "host", tmp_path / "ids.html"
+    names = [f"web{n}" for n in range(3000)]
+    for words in (("allocate", "--strategy", "per-container", *names), ("release", *names[::2])):
+        usernsplan(*words, "--root", root)
+    usernsplan("release", "--forget", *names[::2], "--root", root)
+    usernsplan("map", "--html", page, "--root", root)
+    browser.size(width, 900)
+    browser.open(page)
+    wide = "wide" if width > 760 else "narrow"
+    for selector in (f"svg.{wide} [data-region]:last-of-type", "#view svg"):
+        script = (
+            f"(() => {{ const all = document.querySelectorAll('{selector} rect.frame'); const it = all[all.length - 1]"
+        )
+        left, top, wide_, height = browser.value(
+            f"{script}.getBoundingClientRect(); return [it.x, it.y + scrollY, it.width, it.height]; }})()"
+        )
+        # A frame of 42 has a bar of 32, and below it the areas.
+        seen = chromium.colours(browser.screenshot(left, top, wide_, height * 32 / 42))
+        assert seen.get(rgb(FILLS["allocation"]), 0) / sum(seen.values()) == pytest.approx(0.5, abs=0.07)
+    assert "50 % free" in browser.value("document.querySelector('#view text.head').textContent")
+
+
+def test_a_gap_says_how_many_more_fit(browser: Browser, tmp_path: Path) -> None:
+    browser.size(1280, 900)
+    browser.open(host(tmp_path, containers=3, clash=False))
+    browser.mouse("mouseMoved", *place(browser, "#view g.s [fill='transparent']"))
+    told = browser.value("document.getElementById('detail').textContent")
+    assert told.startswith("room for 9,145 more\n720896-600100000: ")
+
+
+def test_the_picture_alone_fits_a_narrow_window(browser: Browser, tmp_path: Path) -> None:
+    host(tmp_path, containers=3, clash=True)
+    usernsplan("map", "--svg", tmp_path / "ids.svg", "--root", tmp_path / "host")
+    browser.size(700, 900)
+    browser.open(tmp_path / "ids.svg")
+    assert browser.value("document.documentElement.getBoundingClientRect().width") <= 700
 
 
 def test_nothing_is_fetched_and_nothing_else_could_run(browser: Browser, tmp_path: Path) -> None:

@@ -48,10 +48,11 @@ def test_the_picture_of_a_terminal_shows_who_is_where(root: Path) -> None:
     assert ESCAPE not in shown
     [bar] = [line for line in shown.splitlines() if "web" in line and "│" in line]
     # Three of equal size in four slots: what is left of the region is the room behind them.
-    assert re.fullmatch(r"    │█web█+▓db▓+█cache█+[─_]+│", bar)
+    assert re.fullmatch(r"    │█web█+▓db▓+█cache█+[▁-▇]?[─_]+│", bar)
     assert bar.index("db") - bar.index("web") == pytest.approx(74 / 4, abs=1)
-    assert "524288-589823         allocation web" in shown
-    assert "3 allocations" in shown
+    assert "524288-589823         web  allocation" in shown
+    # Of the four slots one is free.
+    assert "524288-786431  3 allocations, 25 % free, room for 1 more here" in shown
     assert "conflict" not in shown
     assert "room for     9,145 more of 65,536 ids (per-container)" in shown
 
@@ -76,11 +77,97 @@ def test_without_utf_8_the_picture_is_ascii(root: Path) -> None:
     assert re.search(r"\|#web#+%db%+#cache#+", shown)
 
 
+def half_empty(root: Path, containers: int) -> None:
+    """Allocate, and release every other of them for good."""
+    names = [f"c{n}" for n in range(containers)]
+    usernsplan("allocate", "--strategy", "per-container", *names, "--root", root)
+    usernsplan("release", *names[::2], "--root", root)
+    usernsplan("release", "--forget", *names[::2], "--root", root)
+
+
+@pytest.mark.parametrize(("encoding", "half"), [("utf-8", "▃▄▅"), ("ascii", ":+")])
+def test_what_is_half_free_looks_half_free_in_a_terminal(tmp_path: Path, encoding: str, half: str) -> None:
+    half_empty(tmp_path, 600)
+    shown = drawn(tmp_path, "--width", "80", env={"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"})
+    # From the first that is left, in the second slot, to the 600th: 300 of 600, and a slot that is free behind them.
+    [head] = [number for number, line in enumerate(shown.splitlines()) if "300 allocations" in line]
+    assert shown.splitlines()[head] == "589824-39911423  300 allocations, 50 % free, room for 300 more here"
+    bar = shown.splitlines()[head + 1].strip()[1:-1]
+    assert len(bar) == 74
+    assert sum(bar.count(mark) for mark in half) == 74
+
+
+@pytest.mark.parametrize("containers", [100, 700, 1100, 3000])
+def test_what_is_half_free_looks_half_free_in_a_picture(tmp_path: Path, containers: int) -> None:
+    half_empty(tmp_path, containers)
+    picture = ET.fromstring(drawn(tmp_path, "--svg", "-"))  # noqa: S314 - our own output
+    region = [group for group in picture.iter(f"{SVG}g") if group.get("data-region")][-1]
+    bars = [rect for rect in region.iter(f"{SVG}rect") if rect.get("fill") == "url(#p-allocation)"]
+    painted = sum(float(bar.get("width", 0)) * float(bar.get("height", 0)) for bar in bars)
+    # 1160 less the margins are the ids of the region; 32 is the height of a bar.
+    assert painted / ((1160 - 34 - 8) * 32) == pytest.approx(0.5, abs=0.03)
+
+
+def test_what_is_kept_back_is_seen_beside_what_is_given_out(tmp_path: Path) -> None:
+    names = [f"c{n}" for n in range(3000)]
+    usernsplan("allocate", "--strategy", "per-container", *names, "--root", tmp_path)
+    usernsplan("release", *names[::2], "--root", tmp_path)
+    picture = ET.fromstring(drawn(tmp_path, "--svg", "-"))  # noqa: S314 - our own output
+    assert "1,500 allocations, 1,500 in quarantine, under 1 % free, room for 1 more here" in [
+        element.text for element in picture.iter(f"{SVG}tspan")
+    ]
+    region = [group for group in picture.iter(f"{SVG}g") if group.get("data-region")][-1]
+    middle = 1160 / 2
+    spans = {}
+    for bar in region.iter(f"{SVG}rect"):
+        left, top, wide, high = (float(bar.get(key, 0)) for key in ("x", "y", "width", "height"))
+        if left <= middle < left + wide:
+            spans[bar.get("fill")] = (top, top + high)
+    kept, given = spans["url(#p-quarantine)"], spans["url(#p-allocation)"]
+    assert kept[1] == pytest.approx(given[0], abs=3)
+    assert given[1] - kept[0] == 32
+
+
+def test_what_is_free_says_how_many_more_fit(root: Path, tmp_path: Path) -> None:
+    usernsplan("release", "db", "--root", root)
+    usernsplan("release", "--forget", "db", "--root", root)
+    page = tmp_path / "ids.html"
+    picture = ET.fromstring(drawn(root, "--svg", "-", "--html", page))  # noqa: S314 - our own output
+    titles = [element.text or "" for element in picture.iter(f"{SVG}title")]
+    assert "room for 1 more\n589824-655359 (65,536 ids)" in titles
+    # 599575713 ids from 524288 on are 9148 whole slots.
+    assert any(title.startswith("room for 9,145 more\n720896-600100000 ") for title in titles)
+    assert "room for 1 more" in [element.text for element in picture.iter(f"{SVG}text")]
+    assert "<td>589824</td><td>655359</td><td>65536</td><td>uids and gids</td><td>free</td>" in page.read_text()
+
+
+def test_a_name_is_written_behind_what_lies_over_its_beginning(root: Path) -> None:
+    with open(root / "etc/subuid", "a") as file:
+        file.write("mallory:650000:15360\n")
+    picture = ET.fromstring(drawn(root, "--svg", "-"))  # noqa: S314 - our own output
+    names = {e.text: float(e.get("x", 0)) for e in reversed(list(picture.iter(f"{SVG}text"))) if e.text}
+    # cache begins with 655360, and mallory's line ends with 665359: of 262144 ids from 524288 on.
+    inner = 1160 - 34 - 8
+    assert names["cache"] == pytest.approx(34 + 6 + inner * (665360 - 524288) / 262144, abs=1)
+    assert names["web"] == pytest.approx(34 + 6, abs=1)
+
+
+def test_shared_maps_and_areas_are_told_in_words_that_fit(tmp_path: Path) -> None:
+    usernsplan("allocate", "--strategy", "shared", "web", "--root", tmp_path)
+    titles = [e.text or "" for e in ET.fromstring(drawn(tmp_path, "--svg", "-")).iter(f"{SVG}title")]  # noqa: S314
+    assert any(title.startswith("the pool\n") for title in titles)
+    assert not any("conventions" in title or "shared maps" in title.replace("ranges of shared", "") for title in titles)
+
+
 @pytest.mark.parametrize("width", ["1", "40", "61", "200", "1000"])
 def test_any_width_will_do(root: Path, width: str) -> None:
     clash(root)
     lines = drawn(root, "--width", width, env={"PYTHONIOENCODING": "utf-8"}).splitlines()
     assert {len(line) for line in lines if line.endswith("│")} == {max(int(width), 40)}
+    assert max(map(len, lines)) <= max(int(width), 40)
+    # Whose a range is can be read at any width.
+    assert any(re.match(r"  ! 600000-600009 +mallory", line) for line in lines)
+    assert any("165536-231071         bob" in line for line in lines)
 
 
 def test_columns_of_the_terminal_are_asked_for(root: Path) -> None:
@@ -241,6 +328,36 @@ def test_capacity_of_a_host_of_blocks_is_in_its_blocks(tmp_path: Path) -> None:
     document = json_of("capacity", "--root", tmp_path)
     assert (document["strategy"], document["size"], document["more"]) == ("single-uid", 1000, 999_999)
     assert document["pool"] == [1_000_000_000, 1_000_000_000]
+
+
+@pytest.mark.parametrize("words", [(), ("--identity",)])
+def test_capacity_of_a_host_that_shares_promises_no_ranges(tmp_path: Path, words: tuple[str, ...]) -> None:
+    usernsplan("allocate", "--strategy", "shared", "web", *words, "--root", tmp_path)
+    refused = usernsplan("allocate", "--strategy", "per-container", "db", "--root", tmp_path, status=9)
+    assert "one host has one strategy" in refused.stderr
+    shown = usernsplan("capacity", "--root", tmp_path).stdout
+    assert "room for     any number of names: all share the same ids; once they are released, for " in shown
+    document = json_of("capacity", "--root", tmp_path)
+    assert document["shared"] is True
+    usernsplan("release", "web", "--root", tmp_path)
+    after = json_of("capacity", "--root", tmp_path)
+    assert (after["shared"], after["more"]) == (False, 9148)
+
+
+def test_one_id_is_one_id(root: Path) -> None:
+    (root / "etc/subuid").write_text("eve:720900:1\n")
+    shown = usernsplan("capacity", "--pool", "720900-720909", "--root", root).stdout
+    assert "used         1 id, 10.0 %" in shown
+
+
+def test_what_useradd_has_left_are_subordinate_ids(root: Path) -> None:
+    shown = usernsplan("capacity", "--root", root).stdout
+    assert re.search(
+        r"useradd +has subordinate ids for [0-9,]+ more users, then subordinate uids and gids run out", shown
+    )
+    (root / "etc/login.defs").write_text("SUB_UID_MIN 100000\nSUB_UID_MAX 231071\n")
+    shown = usernsplan("capacity", "--pool", "524288-720895", "--root", root).stdout
+    assert "has no subordinate uids left: it fails for the next user" in shown
 
 
 @pytest.mark.parametrize("words", [("--size", "0"), ("--size", "-5"), ("--size", "4294967296"), ("--pool", "x")])

@@ -10,6 +10,7 @@ from tests.unit.states import GROUP, PASSWD, in_one, per_container, same_lines, 
 from usernsplan import IdMap, IdRange, IdSet, Mapping, PerContainer, SingleUid
 from usernsplan.errors import InvalidFileError
 from usernsplan.model import Allocation, HostState, LedgerState, Quarantined, Reservation
+from usernsplan.report.scale import counted, items
 from usernsplan.space import BACKGROUND, Space, capacity, space, usual
 
 WEB = per_container("web", 524288)
@@ -142,7 +143,10 @@ def test_root_s_line_over_an_allocation_that_is_not_root_s_is_one() -> None:
 def test_a_shared_map_is_shown_and_its_filler_is_its_own() -> None:
     made = shared("default", (0, 2, 1), (1, 524288, 2), (3, 3, 65533), owner="dockremap", held=IdRange(524288, 2))
     lines = same_lines(b"dockremap:2:1\ndockremap:524288:2\ndockremap:3:65533\n")
-    assert told(space(state(allocations=[made], **lines))) == [
+    found = space(state(allocations=[made], **lines))
+    assert counted(i for i in items(found) if i.segment.kind == "shared") == "2 ranges of shared maps"
+    assert counted(i for i in items(found) if i.segment.kind == "reserved").endswith(" reserved by convention")
+    assert told(found) == [
         ("shared", "default", "both", "2"),
         ("shared", "default", "both", "3-65535"),
         ("filler", "default", "both", "524288-524289"),
@@ -162,6 +166,8 @@ def test_namespaces_are_shown_where_no_allocation_has_their_ids() -> None:
     running = IdSet([IdRange(524288, 65536 + 5), IdRange(700000, 3)])
     found = space(state(allocations=[WEB], namespaces=running, **WEB_LINES))
     assert [str(s.ids) for s in found.segments if s.kind == "namespace"] == ["589824-589828", "700000-700002"]
+    # How many run there the host does not say: those side by side are joined.
+    assert counted(i for i in items(found) if i.segment.kind == "namespace") == "2 ranges of running namespaces"
     [web] = [s for s in found.segments if s.kind == "allocation"]
     assert "a user namespace runs in it" in web.details
 

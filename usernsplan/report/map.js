@@ -1,10 +1,13 @@
 "use strict";
 // The closer look: draws what the table says between the ids `low` and `high`, on a linear scale.
 (function () {
-  const LIMIT = 4294967295, BAR = 32, GROUND = 5, LANE = BAR + 2 * GROUND, FLAG = 16, EDGE = 34, NARROW = 2, FOCUSABLE = 300;
-  const ORDER = ["pool", "useradd", "reserved", "shared", "subid", "reservation", "quarantine", "allocation", "filler",
+  const LIMIT = 4294967295, BAR = 32, GROUND = 5, LANE = BAR + 2 * GROUND, FLAG = 16, EDGE = 34, NARROW = 2, LOWEST = 0.25;
+  const FOCUSABLE = 300;
+  const ORDER = ["free", "pool", "useradd", "reserved", "shared", "subid", "reservation", "quarantine", "allocation", "filler",
     "namespace", "group", "account"];
-  const AREAS = new Set(["pool", "useradd", "reserved"]);
+  const AREAS = new Set(["pool", "useradd", "reserved", "free"]), SMALL = new Set(["account", "group", "namespace"]);
+  // Their names say what they are.
+  const NAMED = new Set(["pool", "useradd", "namespace", "free"]);
   const view = document.getElementById("view"), detail = document.getElementById("detail");
   const where = document.getElementById("where");
 
@@ -16,8 +19,8 @@
     });
     return {
       start: Number(cells[0].textContent), stop: Number(cells[1].textContent) + 1, sort: row.dataset.s,
-      kind: row.dataset.k, name: cells[5].textContent, clashes,
-      text: cells[4].textContent + " " + cells[5].textContent + "\n" + cells[0].textContent + "-" +
+      kind: row.dataset.k, name: cells[5].textContent, clashes, room: Number(row.dataset.n || 0),
+      text: (NAMED.has(row.dataset.k) ? "" : cells[4].textContent + " ") + cells[5].textContent + "\n" + cells[0].textContent + "-" +
         cells[1].textContent + ": " + cells[2].textContent + " " + cells[3].textContent + "\n" + cells[6].textContent
     };
   });
@@ -37,9 +40,13 @@
       const narrow = last && right - left < NARROW && left < last.left + NARROW;
       if (narrow || (last && left === last.left && right === last.right)) {
         last.claims.push(claim);
+        last.taken += Math.max(right - Math.max(left, last.reach), 0);
+        last.reach = Math.max(last.reach, right);
         last.right = Math.max(last.right, right);
       } else {
-        out.push({ left, right: Math.max(right, left + NARROW), claims: [claim] });
+        // A gap as narrow would be a hair line; the height tells of it.
+        if (last && last.taken < last.right - last.left && left - last.right < NARROW / 2) last.right = left;
+        out.push({ left, right: Math.max(right, left + NARROW), reach: right, taken: right - left, claims: [claim] });
       }
     }
     return out;
@@ -48,6 +55,10 @@
   function told(bar) {
     if (bar.claims.length === 1) return bar.claims[0].text;
     const first = bar.claims[0], last = bar.claims[bar.claims.length - 1];
+    if (first.kind === "free") {
+      return bar.claims.length + " free stretches, " + first.start + "-" + (last.stop - 1) + ": room for " +
+        bar.claims.reduce((sum, claim) => sum + claim.room, 0) + " more\nA click zooms to them.";
+    }
     return bar.claims.length + " claims, " + first.start + "-" + (last.stop - 1) + ": " +
       bar.claims.slice(0, 8).map((claim) => claim.name).join(", ") + (bar.claims.length > 8 ? ", … " + last.name : "") +
       "\nA click zooms to them.";
@@ -87,16 +98,25 @@
     for (const kind of ORDER) {
       const several = bars(seen.filter((claim) => claim.kind === kind), x);
       for (const bar of several) {
-        let y = top, height = BAR;
-        if (AREAS.has(kind)) { y = top + BAR + (kind === "useradd" ? GROUND : 0); height = GROUND; }
+        const whole = kind === "free" || (!AREAS.has(kind) && !SMALL.has(kind));
+        // As high as it is full, so that what is half free looks half free; quarantine from above, to be seen beside.
+        let height = BAR * Math.min(Math.max(bar.taken / (bar.right - bar.left), LOWEST), 1);
+        let y = kind === "quarantine" ? top : top + BAR - height;
+        if (kind === "free") { y = top; height = BAR; }
+        else if (AREAS.has(kind)) { y = top + BAR + (kind === "useradd" ? GROUND : 0); height = GROUND; }
         else if (kind === "namespace") { y = top + BAR - 8; height = 8; }
         else if (kind === "account" || kind === "group") { y = top + 8; height = BAR - 8; }
         const width = bar.right - bar.left, first = bar.claims[0], last = bar.claims[bar.claims.length - 1];
-        const shape = made("rect", { x: bar.left, y, width, height, fill: "url(#p-" + kind + ")" });
+        const shape = made("rect", { x: bar.left, y, width, height, fill: kind === "free" ? "transparent" : "url(#p-" + kind + ")" });
         if (width > 4 * NARROW && !AREAS.has(kind)) shape.setAttribute("class", "edge");
         svg.append(active(shape, told(bar), first.start, last.stop, several.length <= FOCUSABLE && !AREAS.has(kind)));
-        const label = height === BAR && bar.claims.length === 1 ? short(first.name, width - 10) : "";
-        if (label) svg.append(made("text", { class: "k k-" + kind, x: bar.left + 6, y: top + 15 }, label));
+        let start = first.start;
+        for (const clash of first.clashes) {
+          if ((clash.sort === sort || clash.sort === "both") && clash.start <= start && start < clash.stop && clash.stop < first.stop) start = clash.stop;
+        }
+        const from = Math.max(bar.left, x(start));
+        const label = whole && bar.claims.length === 1 ? short(first.name, bar.right - from - 10) : "";
+        if (label) svg.append(made("text", { class: "k k-" + kind, x: from + 6, y: top + 15 }, label));
       }
     }
     let edge = -1, flag = -100;
@@ -133,6 +153,20 @@
     }
   }
 
+  // What of the pool's part of what is seen nobody has.
+  function free(found) {
+    const pool = found.find((claim) => claim.kind === "pool");
+    if (!pool) return "";
+    const start = Math.max(pool.start, low), stop = Math.min(pool.stop, high);
+    let left = 0;
+    for (const claim of found) {
+      if (claim.kind === "free") left += Math.min(claim.stop, stop) - Math.max(claim.start, start);
+    }
+    const part = left / (stop - start);
+    const whole = Math.round(100 * part), odd = (whole === 0 || whole === 100) && part !== whole / 100;
+    return ", " + (odd ? (whole ? "over 99" : "under 1") : whole) + " % free";
+  }
+
   function draw() {
     drawn = 0;
     const width = view.clientWidth, inner = width - EDGE - 8;
@@ -144,7 +178,7 @@
     const svg = made("svg", { class: "ids", width, height, viewBox: "0 0 " + width + " " + height });
     const claimed = found.filter((claim) => !AREAS.has(claim.kind)).length;
     svg.append(made("text", { class: "head", x: EDGE, y: 16 }, low + "-" + (high - 1) + " "));
-    svg.lastChild.append(made("tspan", { class: "sub", dx: 10 }, claimed + (claimed === 1 ? " claim" : " claims")));
+    svg.lastChild.append(made("tspan", { class: "sub", dx: 10 }, claimed + (claimed === 1 ? " claim" : " claims") + free(found)));
     let top = 22 + FLAG;
     for (const sort of sorts) { lane(svg, found, sort, top, x); top += LANE + FLAG + 4; }
     axis(svg, top - FLAG - 4, x, width);

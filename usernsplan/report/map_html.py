@@ -49,7 +49,7 @@ def document(space: Space, title: str) -> str:
         map_svg.part(space, map_svg.NARROW, "narrow"),
         "\n</section>\n",
         _ZOOM,
-        *_table(scale.items(space)),
+        *_table(scale.with_free(space)),
         f"</main>\n<script>{script}</script>\n</body>\n</html>\n",
     )
     return "".join(parts)
@@ -87,14 +87,14 @@ def _conflicts(space: Space) -> Iterator[str]:
 def _table(items: Iterable[Item]) -> Iterator[str]:
     yield '<section aria-labelledby="h-all"><h2 id="h-all">Everything</h2>\n'
     yield '<div class="scroll" tabindex="0" role="region" aria-labelledby="h-all"><table id="all">'
-    yield "<caption>Every claim on ids of this host, by its first id</caption>\n<thead><tr>"
+    yield "<caption>Every claim on ids of this host, and what is free of the pool, by first id</caption>\n<thead><tr>"
     for head in ("First", "Last", "Ids", "As", "Kind", "Name", "Details"):
         yield f'<th scope="col">{head}</th>'
     yield "</tr></thead>\n<tbody>\n"
     for item in items:
         segment = item.segment
         details = [shown_path(words) for words in segment.details]
-        bad = clashes = ""
+        bad, clashes = "", f' data-n="{item.room}"' if segment.kind == "free" else ""
         if item.conflicts:
             places = " ".join(f"{c.ids.start}-{c.ids.stop}-{c.sort}" for c in item.conflicts[:_MARKED])
             bad, clashes = ' class="bad"', f' data-c="{places}"'

@@ -33,7 +33,10 @@ def capacity(space: Space) -> str:
 
 
 def figures(c: Capacity | None) -> dict[str, Any] | None:
-    """The figures of a pool, in ids; ``more`` and ``more_after_forget`` are ranges of ``size`` ids."""
+    """The figures of a pool, in ids; ``more`` and ``more_after_forget`` are ranges of ``size`` ids.
+
+    Where ``shared`` is true they can be given once the shared ones are released.
+    """
     if c is None:
         return None
     return {
@@ -48,6 +51,7 @@ def figures(c: Capacity | None) -> dict[str, Any] | None:
         "more": c.more,
         "quarantined": c.quarantined,
         "more_after_forget": c.more_after_forget,
+        "shared": c.shared,
     }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from html import escape
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from usernsplan.report import scale
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from usernsplan.ids import IdRange
     from usernsplan.report.scale import Item, Region
-    from usernsplan.space import Conflict, Kind, Segment, Space
+    from usernsplan.space import Conflict, Kind, Segment, Sort, Space
 
 WIDTH, NARROW = 1160, 360
 CONFLICT, CONFLICT_DARK = "#d40000", "#ff4d4d"
@@ -57,21 +58,24 @@ _BAR, _GROUND, _GAP, _HATCH = 32, 5, 6, 12
 _LANE = _BAR + 2 * _GROUND
 # Narrower than this nothing is seen; what falls into it together is drawn as one.
 _NARROWEST = 2.0
+# No bar is lower than this part of its lane.
+_LOWEST = 0.25
 _LETTER = 7.2
 _NAMED = 3
 _TITLED = 8
-_SMALL = BACKGROUND | {"account", "group", "namespace"}
+_SMALL = BACKGROUND - {"free"} | {"account", "group", "namespace"}
 # The Tab key stops at bars; where they are more than a person would go through, it does not.
 _STOPS, _STOP = 60, ' tabindex="0"'
 
 _INK = "#1b1f24"
 STYLE = "".join(
     (
-        "svg.ids{font:12px system-ui,sans-serif;color-scheme:light dark}.ids text{fill:#1b1f24}.ids .bg{fill:#fff}",
+        "svg.ids{font:12px system-ui,sans-serif;color-scheme:light dark;max-width:100%;height:auto}",
+        ".ids text{fill:#1b1f24}.ids .bg{fill:#fff}",
         ".ids .frame{fill:#f3f4f6;stroke:#9aa1a9}.ids .tick{stroke:#9aa1a9}.ids .axis{font-size:11px;fill:#4a525b}",
         ".ids .head{font-weight:600;font-size:14px}.ids .sub{font-weight:400;fill:#4a525b}.ids .big{font-size:20px}",
         ".ids .edge{stroke:#fff;stroke-width:1}.ids .k{pointer-events:none;paint-order:stroke;stroke-width:4px;",
-        f"stroke-linejoin:round;fill:{_INK}}}.ids .k-allocation{{fill:#fff}}",
+        f"stroke-linejoin:round;fill:{_INK}}}.ids .k-allocation{{fill:#fff}}.ids .k-free{{fill:#4a525b;stroke:none}}",
         "".join(f".ids .k-{kind}{{stroke:{fill}}}" for kind, fill in FILLS.items()),
         f".clash{{stroke:{CONFLICT};fill:url(#p-conflict)}}.cf{{fill:{CONFLICT}}}.ids .flag{{fill:{CONFLICT}}}",
         ".ids .bang{fill:#fff;font-weight:700;font-size:11px;text-anchor:middle;pointer-events:none}",
@@ -82,6 +86,7 @@ STYLE = "".join(
         "@media(prefers-color-scheme:dark){.ids text{fill:#e8eaed}.ids .bg{fill:#15181c}",
         ".ids .frame{fill:#23272e;stroke:#6b737c}.ids .tick{stroke:#6b737c}.ids .axis,.ids .sub{fill:#b3bac2}",
         f".ids .edge{{stroke:#15181c}}.ids .k{{fill:{_INK}}}.ids .k-allocation{{fill:#fff}}",
+        ".ids .k-free{fill:#b3bac2}",
         f".clash{{stroke:{CONFLICT_DARK}}}.cf,.ids .flag{{fill:{CONFLICT_DARK}}}",
         ".ids g.s:focus rect,.ids g.s:hover rect{stroke:#fff}}",
     )
@@ -90,11 +95,18 @@ STYLE = "".join(
 
 @dataclass(slots=True)
 class _Bar:
-    """What is drawn as one: from where to where, and the items in it."""
+    """What is drawn as one: from where to where, the items in it, where they end, and how much of it they take."""
 
     left: float
     right: float
     items: list[Item]
+    reach: float
+    taken: float
+
+    @property
+    def share(self) -> float:
+        """How full it is, so that what is half free looks half free; never too little to be seen."""
+        return min(max(self.taken / (self.right - self.left), _LOWEST), 1)
 
 
 def document(space: Space, title: str) -> str:
@@ -126,7 +138,7 @@ def summary(space: Space) -> str:
     if space.capacity:
         c = space.capacity
         parts.append(f"{c.used:,} of {c.pool.count:,} ids of the pool used")
-        parts.append(f"room for {c.more:,} more of {c.count:,}")
+        parts.append("its containers share their ids" if c.shared else f"room for {c.more:,} more of {c.count:,}")
     return " · ".join(parts)
 
 
@@ -150,15 +162,15 @@ DEFS = f"<defs>{''.join(_patterns())}</defs>"
 def _draw(space: Space, width: int, top: float) -> tuple[str, int]:
     """All bars one below the other, and the legend; with the height that they take."""
     out: list[str] = []
-    items = scale.items(space)
+    items = scale.with_free(space)
     inner = width - _LEFT - _RIGHT
     whole = scale.Region(scale.WHOLE, items)
-    y = _heading(out, width, top, "All ids", "linear to 1000, then logarithmic")
+    y = _heading(out, width, top, "All ids", "linear to 1000, then logarithmic; a bar is as high as it is full")
     y = _lanes(out, whole, lambda n: _LEFT + inner * scale.share(n), y, named=False)
     y = _axis(out, [(n, _LEFT + inner * scale.share(n)) for n in scale.MARKS], width, y)
     for region in scale.regions(space, items):
         out.append(f'<g data-region="{region.ids.start}-{region.ids.stop}">')
-        y = _heading(out, width, y, str(region.ids), scale.counted(region.claims()))
+        y = _heading(out, width, y, str(region.ids), scale.told(region, space))
         x_of = _linear(region.ids, inner)
         y = _lanes(out, region, x_of, y, named=True)
         out.append("</g>")
@@ -174,10 +186,12 @@ def _linear(ids: IdRange, inner: int) -> Callable[[int], float]:
 def _heading(out: list[str], width: int, y: float, ids: str, words: str) -> float:
     room = int((width - _LEFT) / _LETTER) - len(ids) - 2
     if len(words) > room:
-        # On a line of its own, as much of it as there is room for.
+        # On lines of their own.
         out.append(f'<text class="head" x="{_LEFT}" y="{y + 16}">{_esc(ids)}</text>')
-        out.append(f'<text class="sub" x="{_LEFT}" y="{y + 33}">{_esc(_short(words, width - _LEFT))}</text>')
-        return y + 41
+        for line in wrap(words, int((width - _LEFT) / _LETTER)):
+            y += 17
+            out.append(f'<text class="sub" x="{_LEFT}" y="{y + 16}">{_esc(line)}</text>')
+        return y + 24
     more = f'<tspan class="sub" dx="10">{_esc(words)}</tspan>'
     out.append(f'<text class="head" x="{_LEFT}" y="{y + 16}">{_esc(ids)} {more}</text>')
     return y + 24
@@ -196,7 +210,7 @@ def _lanes(out: list[str], region: Region, x_of: Callable[[int], float], y: floa
         for kind in scale.ORDER:
             bars = list(_bars((i for i in seen if i.segment.kind == kind), region.ids, x_of))
             stop = _STOP if len(bars) <= _STOPS and kind not in BACKGROUND else ""
-            out += (_bar(bar, kind, y, stop) + (_label(bar, kind, y) if named else "") for bar in bars)
+            out += (_bar(bar, kind, y, stop) + (_label(bar, sort, y, x_of) if named else "") for bar in bars)
         here = {c for i in seen for c in i.conflicts if c.sort in {sort, "both"} or sort == "both"}
         _clashes(out, [c for c in here if c.ids.overlaps(region.ids)], region, x_of, y)
         y += _LANE + _GAP
@@ -210,12 +224,17 @@ def _bars(items: Iterable[Item], within: IdRange, x_of: Callable[[int], float]) 
         ids = item.segment.ids
         left, right = x_of(max(ids.start, within.start)), x_of(min(ids.stop, within.stop))
         if bar and _joins(bar, left, right):
+            bar.taken += max(right - max(left, bar.reach), 0)
+            bar.reach = max(bar.reach, right)
             bar.right = max(bar.right, right)
             bar.items.append(item)
             continue
         if bar:
+            if bar.share < 1 and left - bar.right < _NARROWEST / 2:
+                # A gap as narrow would be a hair line; the height tells of it.
+                bar.right = left
             yield bar
-        bar = _Bar(left, max(right, left + _NARROWEST), [item])
+        bar = _Bar(left, max(right, left + _NARROWEST), [item], right, right - left)
     if bar:
         yield bar
 
@@ -228,12 +247,22 @@ def _joins(bar: _Bar, left: float, right: float) -> bool:
 
 def _bar(bar: _Bar, kind: Kind, y: float, stop: str) -> str:
     top, height = y, float(_BAR)
+    if kind == "free":
+        # Nothing to be seen; it is there to be asked.
+        return (
+            f'<g class="s" role="img"><title>{_esc(titled(bar.items))}</title><rect x="{_n(bar.left)}" y="{_n(top)}" '
+            f'width="{_n(bar.right - bar.left)}" height="{_n(height)}" fill="transparent"/></g>'
+        )
     if kind in BACKGROUND:
         top, height = y + _BAR + (_GROUND if kind == "useradd" else 0), _GROUND
     elif kind == "namespace":
         top, height = y + _BAR - 8, 8
     elif kind in {"account", "group"}:
         top, height = y + 8, _BAR - 8
+    else:
+        height *= bar.share
+        # From above, so that it can be seen beside what was given out between.
+        top = y if kind == "quarantine" else y + _BAR - height
     # Of the edges as they are written: neighbours meet.
     width = round(bar.right, 1) - round(bar.left, 1)
     edge = ' class="edge"' if width > 4 * _NARROWEST and kind not in BACKGROUND else ""
@@ -243,12 +272,18 @@ def _bar(bar: _Bar, kind: Kind, y: float, stop: str) -> str:
     )
 
 
-def _label(bar: _Bar, kind: Kind, y: float) -> str:
-    """The name of a bar in it, where there is room."""
-    if len(bar.items) > 1 or kind in _SMALL:
+def _label(bar: _Bar, lane: Sort, y: float, x_of: Callable[[int], float]) -> str:
+    """The name of a bar in it, where there is room: behind what lies over its beginning."""
+    segment, conflicts = bar.items[0].segment, bar.items[0].conflicts
+    if len(bar.items) > 1 or segment.kind in _SMALL:
         return ""
-    label = _short(shown_path(bar.items[0].segment.label), bar.right - bar.left - 10)
-    return f'<text class="k k-{kind}" x="{_n(bar.left + 6)}" y="{_n(y + 15)}">{_esc(label)}</text>' if label else ""
+    start = segment.ids.start
+    for clash in conflicts:
+        if clash.sort in {lane, "both"} and clash.ids.start <= start < clash.ids.stop < segment.ids.stop:
+            start = clash.ids.stop
+    left = max(bar.left, x_of(start))
+    label = _short(shown_path(segment.label), bar.right - left - 10)
+    return f'<text class="k k-{segment.kind}" x="{_n(left + 6)}" y="{_n(y + 15)}">{_esc(label)}</text>' if label else ""
 
 
 def _clashes(out: list[str], found: list[Conflict], region: Region, x_of: Callable[[int], float], y: float) -> None:
@@ -296,7 +331,7 @@ def _axis(out: list[str], marks: list[tuple[int, float]], width: int, y: float) 
 
 def _legend(out: list[str], items: Iterable[Item], width: int, y: float) -> float:
     kinds = {item.segment.kind for item in items}
-    found = [(f'fill="url(#p-{kind})"', scale.NAMES[kind]) for kind in scale.NAMES if kind in kinds]
+    found = [(f'fill="url(#p-{kind})"', scale.NAMES[kind]) for kind in FILLS if kind in kinds]
     if any(item.conflicts for item in items):
         found.insert(0, ('class="clash"', "conflict"))
     x = float(_LEFT)
@@ -315,6 +350,9 @@ def titled(items: list[Item]) -> str:
     if len(items) == 1:
         return described(items[0].segment, conflicts=len(items[0].conflicts))
     first, last = items[0].segment, items[-1].segment
+    if first.kind == "free":
+        room = sum(item.room for item in items)
+        return f"{len(items):,} free stretches, {first.ids.start}-{last.ids.last}: room for {room:,} more"
     names = [shown_path(i.segment.label) for i in items[:_TITLED]]
     names += ["…", shown_path(last.label)] if len(items) > _TITLED else []
     stop = max(i.segment.ids.last for i in items)
@@ -324,8 +362,10 @@ def titled(items: list[Item]) -> str:
 def described(segment: Segment, *, conflicts: int = 0) -> str:
     """A segment in a few lines."""
     sort = "" if segment.sort == "both" else f", as {scale.SORTS[segment.sort]} only"
-    many = f"{segment.ids.count:,} ids" if segment.ids.count > 1 else "1 id"
-    lines = [f"{scale.NAMES[segment.kind]} {shown_path(segment.label)}", f"{segment.ids} ({many}{sort})"]
+    lines = [
+        shown_path(scale.called(segment)),
+        f"{segment.ids} ({scale.ids(segment.ids.count)}{sort})",
+    ]
     lines += map(shown_path, segment.details)
     lines += [f"in {conflicts:,} conflict{'s' * (conflicts != 1)}"] if conflicts else []
     return "\n".join(lines)

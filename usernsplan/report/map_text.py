@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from itertools import groupby
+from itertools import groupby, pairwise
 from textwrap import wrap
 from typing import TYPE_CHECKING, NamedTuple
 
+from usernsplan.ids import IdRange, IdSet
 from usernsplan.report import scale
 from usernsplan.report.text import shown_path
 from usernsplan.space import BACKGROUND
@@ -14,7 +15,6 @@ from usernsplan.space import BACKGROUND
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from usernsplan.ids import IdRange
     from usernsplan.report.colour import Paint
     from usernsplan.report.scale import Item, Region
     from usernsplan.space import Kind, Sort, Space
@@ -50,7 +50,11 @@ _MARKS: dict[Kind, _Mark] = {
 }
 _CONFLICT = _Mark("!", "!", "red")
 _NEXT = _Mark("▓", "%", "blue")  # every other allocation, so that neighbours can be told apart
+_HEIGHTS = " ▁▂▃▄▅▆▇"
 _RANK = {kind: rank for rank, kind in enumerate(scale.ORDER)}
+# Of these a cell shows how much of it is taken.
+_SHADED = {_RANK["allocation"], _RANK["subid"]}
+_PART = _Mark("▁▄▇", ":+", "blue")
 _NARROWEST = 40
 _MARGIN = 5
 # Of each region, and of the conflicts, so many lines are listed; --json has all.
@@ -66,9 +70,9 @@ def picture(space: Space, style: Style, title: str) -> str:
     regions = scale.regions(space, items)
     parts = [
         [style.paint(_cut(title, style.width, style), "bold"), *_whole(items, style)],
-        *([*_region(region, style)] for region in regions),
+        *([*_region(region, space, style)] for region in regions),
         [*_clashes(space, style)],
-        [*_left(space)],
+        [*_left(space, style)],
         [*_legend(items, style)],
     ]
     return "\n\n".join("\n".join(part) for part in parts if part)
@@ -82,12 +86,12 @@ def _whole(items: Sequence[Item], style: Style) -> Iterator[str]:
     yield _axis([(n, scale.share(n)) for n in scale.MARKS], cells)
 
 
-def _region(region: Region, style: Style) -> Iterator[str]:
+def _region(region: Region, space: Space, style: Style) -> Iterator[str]:
     cells = style.width - _MARGIN - 1
     ids = region.ids
     edges = [ids.start + ids.count * cell // cells for cell in range(cells + 1)]
     claims = region.claims()
-    words = wrap(f"{ids}  {scale.counted(claims)}", style.width, subsequent_indent=" " * _MARGIN)
+    words = _wrapped(f"{ids}  {scale.told(region, space)}", style, _MARGIN)
     yield from (words[0].replace(str(ids), style.paint(str(ids), "bold"), 1), *words[1:])
     for sort in region.lanes():
         yield _bar(region.items, edges, sort, style, named=True)
@@ -110,18 +114,8 @@ class _Cell(NamedTuple):
 
 def _bar(items: Iterable[Item], edges: Sequence[int], sort: Sort, style: Style, *, named: bool) -> str:
     """A lane: for each cell the topmost claim in it, names where there is room; a conflict before everything."""
-    cells = [_Cell()] * (len(edges) - 1)
     shown = [i for i in items if _is_in(i.segment.ids, i.segment.sort, edges, sort)]
-    odd = False
-    for item in shown:
-        mark, its = _MARKS[item.segment.kind], _cells_of(item.segment.ids, edges)
-        if item.segment.kind == "allocation" and item.segment.ids.count >= edges[its.start + 1] - edges[its.start]:
-            odd = not odd
-            mark = mark if odd else _NEXT
-        new = _Cell(_RANK[item.segment.kind], mark, item.number)
-        for cell in its:
-            if new.rank >= cells[cell].rank:
-                cells[cell] = new
+    cells = _topmost(shown, edges)
     clashes = (c for item in shown for c in item.conflicts if _is_in(c.ids, c.sort, edges, sort))
     for its in {_cells_of(clash.ids, edges) for clash in clashes}:
         for cell in its:
@@ -134,6 +128,44 @@ def _bar(items: Iterable[Item], edges: Sequence[int], sort: Sort, style: Style, 
     edge = "│" if style.unicode else "|"
     coloured = zip(text, (cell.mark.colour for cell in cells), strict=True)
     return f"{lead:>{_MARGIN - 1}}{edge}{_painted(coloured, style.paint)}{edge}"
+
+
+def _topmost(shown: Iterable[Item], edges: Sequence[int]) -> list[_Cell]:
+    """What is seen of each cell where nothing clashes."""
+    cells = [_Cell()] * (len(edges) - 1)
+    odd = False
+    for item in shown:
+        mark, its = _MARKS[item.segment.kind], _cells_of(item.segment.ids, edges)
+        if item.segment.kind == "allocation" and item.segment.ids.count >= edges[its.start + 1] - edges[its.start]:
+            odd = not odd
+            mark = mark if odd else _NEXT
+        new = _Cell(_RANK[item.segment.kind], mark, item.number)
+        for cell in its:
+            if new.rank >= cells[cell].rank:
+                cells[cell] = new
+    for cell, share in enumerate(_shares(shown, edges)):
+        if cells[cell].rank in _SHADED:
+            cells[cell] = cells[cell]._replace(mark=_filled(cells[cell].mark, share))
+    return cells
+
+
+def _shares(items: Iterable[Item], edges: Sequence[int]) -> list[float]:
+    """What part of each cell's ids somebody has."""
+    taken = [0] * (len(edges) - 1)
+    for ids in IdSet(item.segment.ids for item in items if item.segment.kind not in BACKGROUND):
+        if ids.overlaps(IdRange(edges[0], edges[-1] - edges[0])):
+            for cell in _cells_of(ids, edges):
+                taken[cell] += min(ids.stop, edges[cell + 1]) - max(ids.start, edges[cell])
+    widths = (after - before for before, after in pairwise(edges))
+    return [ids / width if width else 1 for ids, width in zip(taken, widths, strict=True)]
+
+
+def _filled(mark: _Mark, share: float) -> _Mark:
+    """A mark as high as its cell is full, so that what is half free looks half free."""
+    eighths = max(round(8 * share), 1)
+    if eighths >= len(_HEIGHTS):
+        return mark
+    return _Mark(_HEIGHTS[eighths], "+" if eighths > len(_HEIGHTS) / 2 else ":", mark.colour)
 
 
 def _is_in(ids: IdRange, sort: Sort, edges: Sequence[int], lane: Sort) -> bool:
@@ -184,7 +216,9 @@ def _line(item: Item, style: Style) -> str:
     sort = "" if segment.sort == "both" else f" ({scale.SORTS[segment.sort]})"
     ids = f"{segment.ids}"
     more = f"  {segment.details[0]}" if segment.kind in {"subid", "quarantine", "namespace"} and segment.details else ""
-    text = f"{ids:<21} {scale.NAMES[segment.kind]}{sort} {shown_path(segment.label)}{more}"
+    # Whose it is comes first: it is what a narrow terminal has room for.
+    kind = "" if scale.called(segment) == segment.label else f"  {scale.NAMES[segment.kind]}"
+    text = f"{ids:<21} {shown_path(segment.label)}{kind}{sort}{more}"
     character = mark.character if style.unicode else mark.plain
     return "  " + style.paint(character, mark.colour) + " " + _cut(text, style.width - 4, style)
 
@@ -193,18 +227,19 @@ def _clashes(space: Space, style: Style) -> Iterator[str]:
     found = list(scale.clashes(space))
     if found:
         many = "conflict" if len(found) == 1 else "conflicts"
-        yield style.paint(f"{len(found):,} {many}: different owners for the same ids", "red")
-        yield from (style.paint("  ! ", "red") + shown_path(line) for line in found[:_LISTED])
+        head = _wrapped(f"{len(found):,} {many}: different owners for the same ids", style, 4)
+        yield from (style.paint(line, "red") for line in head)
+        for words in found[:_LISTED]:
+            first, *more = _wrapped(f"  ! {shown_path(words)}", style, 4)
+            yield from (style.paint(first[:4], "red") + first[4:], *more)
         if len(found) > _LISTED:
             yield f"  {'…' if style.unicode else '...'} {len(found) - _LISTED:,} more (--json has them)"
 
 
-def _left(space: Space) -> Iterator[str]:
-    if space.capacity:
-        yield from (f"{name:<12} {words}" for name, words in scale.figures(space.capacity))
-    else:
-        yield f"{'pool':<12} none: {shown_path(space.problem)}"
-    yield f"{'useradd':<12} {scale.useradd_words(space.useradd)}"
+def _left(space: Space, style: Style) -> Iterator[str]:
+    rows = scale.figures(space.capacity) if space.capacity else [("pool", f"none: {shown_path(space.problem)}")]
+    for name, words in (*rows, ("useradd", scale.useradd_words(space.useradd))):
+        yield from _wrapped(f"{name:<12} {words}", style, 13)
 
 
 def _legend(items: Iterable[Item], style: Style) -> Iterator[str]:
@@ -213,6 +248,8 @@ def _legend(items: Iterable[Item], style: Style) -> Iterator[str]:
     found = [(_MARKS[kind], scale.NAMES[kind]) for kind in scale.NAMES if kind in kinds]
     if any(item.conflicts for item in items):
         found.insert(0, (_CONFLICT, "conflict"))
+    if kinds & {"allocation", "subid"}:
+        found.append((_PART, "in part free"))
     line, length = "", 0
     for mark, name in found:
         character = (mark.character if style.unicode else mark.plain) + (
@@ -225,6 +262,11 @@ def _legend(items: Iterable[Item], style: Style) -> Iterator[str]:
         length += len(character) + len(name) + (3 if length else 1)
     if line:
         yield line
+
+
+def _wrapped(text: str, style: Style, indent: int) -> list[str]:
+    """A text on as many lines as it needs."""
+    return wrap(text, style.width, subsequent_indent=" " * indent, break_on_hyphens=False)
 
 
 def _cut(text: str, width: int, style: Style) -> str:

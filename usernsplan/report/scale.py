@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
-from usernsplan.ids import ID_LIMIT, IdRange
+from usernsplan.ids import ID_LIMIT, IdRange, IdSet
 from usernsplan.space import BACKGROUND, Segment, Space
 
 if TYPE_CHECKING:
@@ -38,15 +38,19 @@ NAMES: dict[Kind, str] = {
     "subid": "line of others",
     "account": "account",
     "group": "group",
-    "namespace": "running namespace",
+    "namespace": "running namespaces",
     "quarantine": "quarantine",
     "reservation": "reservation",
     "reserved": "reserved by convention",
     "useradd": "where useradd looks",
     "pool": "the pool",
+    "free": "free",
 }
+# The label of such a segment says what it is.
+_SELF_NAMED: frozenset[Kind] = frozenset({"namespace", "useradd", "pool", "free"})
 # What is drawn later lies above.
 ORDER: tuple[Kind, ...] = (
+    "free",
     "pool",
     "useradd",
     "reserved",
@@ -66,11 +70,12 @@ SORTS: dict[Sort, str] = {"both": "uids and gids", "uid": "uids", "gid": "gids"}
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A segment with its position in the space, and the conflicts that it has."""
+    """A segment with its position in the space, and the conflicts that it has; ``room``: how many ranges fit in it."""
 
     number: int
     segment: Segment
     conflicts: tuple[Conflict, ...]
+    room: int = 0
 
 
 class Region(NamedTuple):
@@ -106,6 +111,21 @@ def items(space: Space) -> tuple[Item, ...]:
     """All segments, each with its conflicts."""
     found = space.in_conflict()
     return tuple(Item(number, s, tuple(found.get(number, ()))) for number, s in enumerate(space.segments))
+
+
+def with_free(space: Space) -> tuple[Item, ...]:
+    """All segments and, among them by its first id, what is free of the pool: with how many more fit in it."""
+    return tuple(sorted((*items(space), *_free(space)), key=lambda item: item.segment.ids.start))
+
+
+def _free(space: Space) -> Iterator[Item]:
+    if (figures := space.capacity) is None:
+        return
+    for gap in figures.free:
+        room = IdSet((gap,)).how_many(figures.count, figures.align)
+        words = f"room for {room:,} more" if room else "free, too short for one more"
+        why = ("once what is shared is released",) if figures.shared else ()
+        yield Item(-1, Segment(gap, "both", "free", words, why), (), room)
 
 
 def regions(space: Space, all_items: Iterable[Item]) -> tuple[Region, ...]:
@@ -168,10 +188,36 @@ def counted(found: Iterable[Item]) -> str:
     return ", ".join(f"{numbers[kind]:,} {_plural(kind, numbers[kind])}" for kind in NAMES if kind in numbers)
 
 
+def told(region: Region, space: Space) -> str:
+    """A region in words: what lies in it, and what of the pool's part of it is free."""
+    words, figures = [counted(region.claims())], space.capacity
+    within = figures and IdSet((region.ids,)) & IdSet((figures.pool,))
+    if figures and within:
+        free = figures.free & within
+        words.append(_free_part(free.total() / within.total()))
+        if not figures.shared:
+            words.append(f"room for {free.how_many(figures.count, figures.align):,} more here")
+    return ", ".join(words)
+
+
+def _free_part(part: float) -> str:
+    """Only nothing is 0 %, and only everything is 100 %."""
+    whole = round(100 * part)
+    if whole in {0, 100} and part != whole / 100:
+        return "over 99 % free" if whole else "under 1 % free"
+    return f"{whole} % free"
+
+
 def _plural(kind: Kind, number: int) -> str:
     name = NAMES[kind]
-    plurals = {"subid": "lines of others", "filler": "fillers of Docker's maps", "quarantine": "in quarantine"}
-    return name if number == 1 and kind != "quarantine" else plurals.get(kind, f"{name}s")
+    plurals = {"subid": "lines of others", "filler": "fillers of Docker's maps", "shared": "ranges of shared maps"}
+    # Of these it is not known how many they are, or a number of them needs other words.
+    always = {
+        "quarantine": "in quarantine",
+        "reserved": name,
+        "namespace": f"range{'s' * (number != 1)} of running namespaces",
+    }
+    return always.get(kind) or (name if number == 1 else plurals.get(kind, f"{name}s"))
 
 
 def clashes(space: Space) -> Iterator[str]:
@@ -184,6 +230,11 @@ def clash(conflict: Conflict, one: Segment, other: Segment) -> str:
     return f"{conflict.ids} as {SORTS[conflict.sort]}: {_called(one)} and {_called(other)}"
 
 
+def called(segment: Segment) -> str:
+    """A segment's kind and name, where the name does not say the kind."""
+    return segment.label if segment.kind in _SELF_NAMED else f"{NAMES[segment.kind]} {segment.label}"
+
+
 def _called(segment: Segment) -> str:
     return f"{NAMES[segment.kind]} '{segment.label}'"
 
@@ -192,19 +243,27 @@ def figures(capacity: Capacity) -> list[tuple[str, str]]:
     """The figures of a pool: what, and how many."""
     part = capacity.used / capacity.pool.count
     shown = "under 0.1 %" if 0 < part < _THOUSANDTH else f"{100 * part:.1f} %"
+    room = f"{capacity.more:,} more of {ids(capacity.count)} ({capacity.strategy})"
+    if capacity.shared:
+        room = f"any number of names: all share the same ids; once they are released, for {room}"
     rows = [
-        ("pool", f"{capacity.pool}, {capacity.pool.count:,} ids"),
-        ("used", f"{capacity.used:,} ids, {shown}"),
-        ("free", f"{capacity.free.total():,} ids"),
-        ("largest gap", f"{capacity.free.largest():,} ids"),
-        ("room for", f"{capacity.more:,} more of {capacity.count:,} ids ({capacity.strategy})"),
+        ("pool", f"{capacity.pool}, {ids(capacity.pool.count)}"),
+        ("used", f"{ids(capacity.used)}, {shown}"),
+        ("free", ids(capacity.free.total())),
+        ("largest gap", ids(capacity.free.largest())),
+        ("room for", room),
     ]
     if capacity.quarantined:
         forgotten = capacity.more_after_forget - capacity.more
         rows.append(
-            ("quarantine", f"{capacity.quarantined:,} ids; 'release --forget' makes room for {forgotten:,} more")
+            ("quarantine", f"{ids(capacity.quarantined)}; 'release --forget' makes room for {forgotten:,} more")
         )
     return rows
+
+
+def ids(count: int) -> str:
+    """How many ids."""
+    return f"{count:,} id{'s' * (count != 1)}"
 
 
 def useradd_words(found: Useradd | None) -> str:
@@ -213,8 +272,8 @@ def useradd_words(found: Useradd | None) -> str:
         return "login.defs cannot be read, by useradd neither"
     if found.users is None:
         return "gives no ids to new users on this host"
-    short = [name for name, n in (("uids", found.uids), ("gids", found.gids)) if n is not None and n == found.users]
+    sorts = [name for name, n in (("uids", found.uids), ("gids", found.gids)) if n is not None and n == found.users]
+    short = f"subordinate {' and '.join(sorts)}"
     if not found.users:
-        return f"has no {' and '.join(short)} left: it fails for the next user"
-    many = "user" if found.users == 1 else "users"
-    return f"can give ids to {found.users:,} more {many}, then {' and '.join(short)} run out"
+        return f"has no {short} left: it fails for the next user"
+    return f"has subordinate ids for {found.users:,} more user{'s' * (found.users != 1)}, then {short} run out"

@@ -150,6 +150,10 @@ class IdMap(tuple[Extent, ...]):
         return [(e.container, e.host, e.count) for e in self]
 
 
+# Every map before it is written: to the kernel one without an extent, that maps nothing.
+UNWRITTEN = tuple.__new__(IdMap)
+
+
 def _refuse_overlap(side: str, ordered: list[Any]) -> None:
     for (start, count, first), (following, _, second) in pairwise(ordered):
         if following < start + count:

@@ -170,7 +170,8 @@ class Namespace:
     """A user namespace that runs: its inode number (readlink /proc/PID/ns/user), its creator's host uid, its processes.
 
     ``parent`` is the inode number of the one it was made in; None, as for ``owner``, where the kernel does not tell us.
-    ``mapping`` has its container ids and this process's own ids; None where one of its maps is not written yet.
+    ``mapping`` has its container ids and this process's own ids, mapping.UNWRITTEN for one that is not written yet;
+    None where neither is.
     """
 
     inode: int

@@ -15,14 +15,18 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import pytest
 
-from tests.command import json_of, missing, needs_root, usernsplan
+from tests.command import here, json_of, missing, needs_root, usernsplan
 from tests.host.test_namespaces import nested
 from usernsplan.formats import proc_status
 from usernsplan.formats.proc_status import CAPABILITIES
+from usernsplan.host import namespaces
+
+if TYPE_CHECKING:
+    from usernsplan.model import Namespace
 
 pytestmark = needs_root
 
@@ -51,6 +55,11 @@ def bound(*kept):
     for number in range(last + 1):
         if number not in kept:
             libc.prctl(24, number, 0, 0, 0)
+def set_inheritable(number):
+    data = ctypes.create_string_buffer(24)
+    done(libc.capget(struct.pack("Ii", 0x20080522, 0), data))
+    effective, permitted, _, *high = struct.unpack("6I", data.raw)
+    done(libc.capset(struct.pack("Ii", 0x20080522, 0), struct.pack("6I", effective, permitted, 1 << number, *high)))
 def no_new_privs():
     done(libc.prctl(38, 1, 0, 0, 0))
 exec(sys.argv[1])
@@ -72,10 +81,10 @@ class Waiting:
     def on(self) -> None:
         print(file=self._of(self.process.stdin), flush=True)
 
-    def map(self, *lines: str) -> None:
-        """Write both maps of its namespace, once it has one."""
+    def map(self, *lines: str, names: tuple[str, ...] = ("uid_map", "gid_map")) -> None:
+        """Write the maps of its namespace, once it has one."""
         self.ready()
-        for name in ("uid_map", "gid_map"):
+        for name in names:
             Path(f"/proc/{self.pid}/{name}").write_text("".join(f"{line}\n" for line in lines))
         self.on()
 
@@ -373,17 +382,222 @@ def test_a_process_that_is_gone_a_zombie_and_a_kernel_thread() -> None:
         assert "kernel" in usernsplan("inspect", "2", status=1).stderr
 
 
+AS_NOBODY = ["setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups"]
+
+
+def by(prefix: list[str], *words: str) -> subprocess.CompletedProcess[str]:
+    """Run it by way of another program."""
+    return subprocess.run(
+        [*prefix, sys.executable, "-m", "usernsplan", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(proc_status.__file__).parents[2],
+    )
+
+
 def test_whoever_is_not_root_is_told_what_can_be_told() -> None:
     with waiting("") as one:
         one.ready()
-        other = ["setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups"]
-        done = subprocess.run(
-            [*other, sys.executable, "-m", "usernsplan", "inspect", str(one.pid), "--json"],
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=Path(proc_status.__file__).parents[2],
-        )
+        done = by(AS_NOBODY, "inspect", str(one.pid), "--json")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["namespaces"] == []
+    document = json.loads(done.stdout)
+    # Its maps are like those of a namespace that has every id.
+    assert document["namespaces"] is None
+    codes = {one["code"] for one in document["meaning"]}
+    assert "unseen-namespace" in codes
+    assert not codes & {"host-root", "host-capabilities"}
     assert "only those of your own" in done.stderr
+
+
+BY_HALF = "unshare(); os.setresuid({uid}, {uid}, {uid}); drop_permitted()"
+
+
+def test_root_of_a_namespace_of_which_only_the_uid_map_is_written_is_root() -> None:
+    with waiting(BY_HALF.format(uid=0), "/bin/cat", "/proc/self/status") as one:
+        one.map(f"0 {BASE} 1000", names=("uid_map",))
+        one.ready()
+        said = one.said()
+        document = json_of("inspect", str(one.pid))
+        everything = {namespace["inode"]: namespace for namespace in json_of("inspect", "--all")["namespaces"]}
+        owned = usernsplan("whois", str(BASE)).stdout
+        text = usernsplan("inspect", str(one.pid)).stdout
+        after = status_of(one.go())
+    [namespace] = document["namespaces"]
+    assert [namespace["uid_map"][0][side] for side in ("container", "host", "count")] == [0, BASE, 1000]
+    assert namespace["gid_map"] is None
+    assert everything[namespace["inode"]]["uid_map"] == namespace["uid_map"]
+    assert f"user namespace {namespace['inode']}, container id 0" in owned
+    assert set(said) >= {"root-inside", "no-gid-map", "powerless-root"}
+    assert "no-map" not in said
+    assert "its gid_map is not written" in text
+    assert said["regain-as-root"]["capabilities"] == list(after.capabilities.permitted) != []
+
+
+def test_where_no_gid_is_mapped_a_setuid_binary_does_nothing(folder: Path) -> None:
+    with waiting(BY_HALF.format(uid=5), setuid_cat(folder, BASE), "/proc/self/status") as one:
+        one.map(f"0 {BASE} 1000", names=("uid_map",))
+        one.ready()
+        said = one.said()
+        after = status_of(one.go())
+    assert after.capabilities.permitted == ()
+    assert after.uids.effective == 5
+    assert "regain-by-setuid" not in said
+    assert "gid" in said["regain-by-file"]["text"]
+
+
+def test_where_only_the_gid_map_is_written_it_has_no_uid() -> None:
+    with waiting("unshare(); os.setresgid(0, 0, 0); drop_permitted()", "/bin/cat", "/proc/self/status") as one:
+        one.map(f"0 {BASE} 1000", names=("gid_map",))
+        one.ready()
+        said = one.said()
+        after = status_of(one.go())
+    assert set(said) >= {"no-uid-map", "regain-by-file"}
+    assert not set(said) & {"no-map", "no-gid-map", "unmapped-uid", "root-inside"}
+    assert (after.uids.effective, after.gids.effective) == (65534, 0)
+    assert after.capabilities.permitted == ()
+
+
+@pytest.mark.parametrize("setup", ["", "os.setresgid(0, 0, 0); os.setresuid(0, 0, 0)"])
+def test_whoever_is_not_root_is_not_told_that_a_namespace_with_every_id_is_the_host(setup: str) -> None:
+    with waiting(f"unshare(); {setup}") as one:
+        one.map("0 0 4294967295")
+        one.ready()
+        done = by(AS_NOBODY, "inspect", str(one.pid))
+        document = json.loads(by(AS_NOBODY, "inspect", str(one.pid), "--json").stdout)
+        everything = by(AS_NOBODY, "inspect", "--all")
+        seen = json_of("inspect", "--all")
+        unseen = json.loads(by(AS_NOBODY, "inspect", "--all", "--json").stdout)
+        assert set(one.said()) >= {"namespaced", "identity-root"}
+    assert "cannot be seen" in done.stdout
+    assert "it is root of the host" not in done.stdout
+    assert "its ids are the host's" not in done.stdout
+    assert document["namespaces"] is None
+    # That there are others is not denied.
+    assert everything.stdout == "No user namespace can be seen from here but the host's.\n"
+    assert (seen["complete"], unseen["complete"]) == (True, False)
+
+
+def test_in_a_user_namespace_root_is_not_told_as_root_of_the_host() -> None:
+    inside = ["unshare", "--user", "--map-root-user"]
+    # The shell that unshare became, and a process outside.
+    script = ["sh", "-c", 'exec "$@" inspect $$ --json', "sh"]
+    done = by([*inside, *script])
+    document = json.loads(done.stdout)
+    said = {one["code"]: one["text"] for one in document["meaning"]}
+    assert document["initial"] is False
+    assert "looked at from" in said["host-root"]
+    assert "looked at from" in said["host-capabilities"]
+    assert json_of("inspect", str(os.getpid()))["initial"] is True
+    # What lies around it the kernel does not translate: the map of our own reads as if it had every id.
+    document = json.loads(by(inside, "inspect", str(os.getpid()), "--json").stdout)
+    assert document["namespaces"] is None
+
+
+NOROOT = ["setpriv", "--securebits", "+noroot"]
+
+
+def test_root_that_is_none_for_execve_is_said_to_be_possible(folder: Path) -> None:
+    # Nothing in /proc tells the two apart, and only one of them has capabilities again.
+    for words in (["--reuid=0"], [f"--reuid={UID}", "--clear-groups"]):
+        process = [*NOROOT, *words, sys.executable, "-c", PROCESS, "pass", str(setuid_cat(folder)), "/proc/self/status"]
+        with subprocess.Popen(
+            process, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as started:
+            one = Waiting(started)
+            one.ready()
+            said = one.said()
+            after = status_of(one.go())
+        assert after.capabilities.permitted == ()
+        [regain] = [text for code, text in said.items() if code.startswith("regain")]
+        assert "unless its securebits, which cannot be seen, say noroot" in regain["text"]
+
+
+def test_only_the_sets_that_are_not_empty_are_said_not_to_be(folder: Path) -> None:
+    setup = f"set_inheritable({CHOWN}); bound(); become({UID})"
+    with waiting(setup, setuid_cat(folder), "/proc/self/status") as one:
+        one.ready()
+        said = one.said()
+        after = status_of(one.go())
+    assert said["regain-by-setuid"]["capabilities"] == list(after.capabilities.permitted) == ["chown"]
+    assert said["regain-by-setuid"]["text"].startswith("its inheritable set is not empty")
+
+
+@pytest.mark.parametrize("more", ["", "; no_new_privs()"])
+@pytest.mark.parametrize("kind", ["set-group-ID", "has capabilities"])
+def test_ambient_capabilities_are_lost_to_files_that_have_privileges_of_their_own(
+    folder: Path, kind: str, more: str
+) -> None:
+    setpriv = shutil.which("setpriv") or missing("setpriv")
+    cat = folder / "cat"
+    shutil.copy("/bin/cat", cat)
+    if kind == "set-group-ID":
+        os.chown(cat, 0, 54321)
+        cat.chmod(0o2755)
+    else:
+        setcap = shutil.which("setcap", path="/usr/sbin:/sbin:/usr/bin") or missing("setcap")
+        subprocess.run([setcap, "cap_kill+p", cat], check=True)
+    words = [f"--reuid={UID}", "--clear-groups", "--inh-caps=+chown", "--ambient-caps=+chown"]
+    process = [setpriv, *words, sys.executable, "-c", PROCESS, f"pass{more}", str(cat), "/proc/self/status"]
+    with subprocess.Popen(
+        process, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as started:
+        one = Waiting(started)
+        one.ready()
+        said = one.said()
+        after = status_of(one.go())
+    # no_new_privs leaves set-group-ID out altogether: that file is like every other.
+    assert ("chown" in after.capabilities.permitted) == (kind == "set-group-ID" and bool(more))
+    assert kind in said["ambient"]["text"]
+
+
+def test_in_a_nested_namespace_its_maker_has_power_from_the_one_around_it_only() -> None:
+    dumpable = "libc.prctl(4, 1, 0, 0, 0)"
+    setup = (
+        f"become({UID}); {dumpable}; unshare(); os.setresgid(33, 33, 33); os.setresuid(33, 33, 33); {dumpable}; "
+        f"done(libc.unshare(0x10000000)); open('/proc/self/uid_map', 'w').write('0 33 1')"
+    )
+    with waiting(setup) as one:
+        one.map(f"0 {BASE} 1000")
+        one.ready()
+        said = one.said()
+        enter = ["nsenter", "--user", "--preserve-credentials", "--target", str(one.pid), "true"]
+        ok = {
+            uid: subprocess.run(
+                ["setpriv", f"--reuid={uid}", "--clear-groups", *enter], capture_output=True, check=False
+            ).returncode
+            == 0
+            for uid in (BASE + 33, UID)
+        }
+    assert ok == {BASE + 33: False, UID: True}
+    text = said["owner"]["text"]
+    assert f"host uid {BASE + 33} made its namespace, and has every capability in it from the namespace around" in text
+    assert f"from the host, uid {UID} has them" in text
+
+
+def test_one_that_ends_or_goes_elsewhere_while_it_is_looked_at_is_not_told_by_what_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked = namespaces.running
+    for ends in (False, True):
+        with waiting("ask(); libc.unshare(0x10000000)") as one:
+            one.ready()
+
+            def meanwhile(one: Waiting = one, ends: bool = ends) -> tuple[Namespace, ...]:
+                found = looked()
+                monkeypatch.setattr(namespaces, "running", looked)
+                if ends:
+                    one.process.kill()
+                    one.process.wait()
+                else:
+                    one.on()
+                    one.ready()
+                return found
+
+            monkeypatch.setattr(namespaces, "running", meanwhile)
+            out, err = here("inspect", str(one.pid), status=1 if ends else 0)
+        assert "its ids are the host's" not in out
+        if ends:
+            assert (out, "no process" in err) == ("", True)
+        else:
+            assert "its maps are not written" in out

@@ -117,7 +117,7 @@ NS = inside((0, 100000, 65536), owner=0)
     ],
 )
 def test_what_follows(status: Status, namespace: Namespace | None, codes: set[str]) -> None:
-    said = privileges.sentences(status, namespace)
+    said = privileges.sentences(status, (namespace,) if namespace else ())
     assert {one.code for one in said} == codes
     assert len(said) == len(codes)
     assert all(one.text and one.text[0].islower() | one.text[0].isdigit() for one in said)
@@ -128,7 +128,7 @@ def test_what_is_regained_is_what_is_lacking() -> None:
     for uids in (PLAIN.uids, ROOT):
         [gain] = [
             one
-            for one in privileges.sentences(replace(PLAIN, uids=uids, capabilities=have), None)
+            for one in privileges.sentences(replace(PLAIN, uids=uids, capabilities=have), ())
             if "regain" in one.code
         ]
         assert gain.capabilities == ("kill", "bpf")
@@ -139,7 +139,7 @@ def test_where_nobody_is_root_only_the_bounding_set_can_be_had() -> None:
     have = Capabilities(inheritable=("bpf",), bounding=("chown", "kill"))
     [gain] = [
         one
-        for one in privileges.sentences(replace(namespaced(PLAIN, 5000), capabilities=have), inside((1, 5000, 1)))
+        for one in privileges.sentences(replace(namespaced(PLAIN, 5000), capabilities=have), (inside((1, 5000, 1)),))
         if one.code == "regain-by-file"
     ]
     assert gain.capabilities == ("chown", "kill")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from usernsplan.cli.options import Json, note, note_interrupted, write_result
-from usernsplan.errors import InvalidValueError
+from usernsplan.errors import InvalidValueError, UsernsplanError
 from usernsplan.host import about, namespaces, process
 from usernsplan.host.files import layout_at
 from usernsplan.ids import IdSet
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from usernsplan.model import Namespace
     from usernsplan.whose.ids import Facts
 
-# The number of the first user namespace of every kernel: PROC_USER_INIT_INO.
-_FIRST = 0xEFFFFFFD
+# So often a process is looked at again that is changing while it is looked at.
+_TRIES = 5
 
 
 def inspect(
@@ -41,7 +42,7 @@ def inspect(
     """
     if (pid is None) != all_:
         raise InvalidValueError("which process?" if pid is None else "--all with a PID", hint="say one: PID or --all")
-    if namespaces.inode_of("self") != _FIRST:
+    if not namespaces.is_first():
         note(["this runs in a user namespace itself: 'the host' is what can be seen from here"])
     if pid is None:
         _all(as_json=json)
@@ -53,14 +54,21 @@ def _one(word: str, *, as_json: bool) -> None:
     number = read_id(word)
     if not number:
         raise InvalidValueError(f"{word!r} is no process", hint="a PID is a decimal number from 1 on")
-    status = process.status(number)
-    found = namespaces.running()
-    line = namespaces.around(number, found)
-    owners = [namespace.owner for namespace in line if namespace.owner is not None]
+    for _ in range(_TRIES):
+        before = process.status(number)
+        found = namespaces.running()
+        line = namespaces.around(number, found)
+        # One that ends meanwhile is told as that, and not by what is left of it.
+        status = process.status(number)
+        if replace(before, state=status.state) == status and line == namespaces.around(number, found):
+            break
+    else:
+        raise UsernsplanError(f"process {number} does not stay as it is for long enough to be looked at")
+    owners = [namespace.owner for namespace in line or () if namespace.owner is not None]
     ids = {*status.uids.all(), *status.gids.all(), *status.groups, *owners}
-    facts = _facts(ids, line, found)
-    one = privileges.Process(number, status, line, facts, answers(ids, facts))
-    said = privileges.sentences(status, one.namespace)
+    facts = _facts(ids, line or (), found)
+    one = privileges.Process(number, status, line, facts, answers(ids, facts), namespaces.is_first())
+    said = privileges.sentences(status, line, initial=one.initial)
     write_result(report.document_of(one, said) if as_json else report.text_of(one, said))
     note_interrupted(facts.ledger)
 
@@ -70,7 +78,8 @@ def _all(*, as_json: bool) -> None:
     owners = {namespace.owner for namespace in found if namespace.owner is not None}
     facts = _facts(owners, found, found)
     names = {namespace.inode: process.name(namespace.pids[0]) for namespace in found if namespace.pids}
-    write_result(report.all_document(found, names, facts) if as_json else report.all_text(found, names, facts))
+    write = report.all_document if as_json else report.all_text
+    write_result(write(found, names, facts, complete=namespaces.sees_all() and namespaces.is_first()))
     note_interrupted(facts.ledger)
 
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _NS_GET_PARENT = 0xB702
 _NS_GET_OWNER_UID = 0xB704
 _SYS_PTRACE = 19
+# The number of the first user namespace of every kernel: PROC_USER_INIT_INO.
+_FIRST = 0xEFFFFFFD
 
 
 def running() -> tuple[Namespace, ...]:
@@ -46,21 +48,34 @@ def running() -> tuple[Namespace, ...]:
     return tuple(found[inode] for inode in sorted(found))
 
 
-def around(pid: int, found: tuple[Namespace, ...]) -> tuple[Namespace, ...]:
+def around(pid: int, found: tuple[Namespace, ...]) -> tuple[Namespace, ...] | None:
     """The user namespace of a process and those around it, up to our own, which is none of them; of ``running``.
 
-    Where we may not look at the process, one without a number that has its maps; none, where these are our own.
+    Where we may not look at the process, one without a number that has its maps. None where that does not tell: maps
+    like our own are no proof of our own namespace, and what lies outside of ours the kernel does not translate.
     """
-    inode = inode_of(pid)
+    inode, own = inode_of(pid), inode_of("self")
     if inode is None:
         texts = procfs.map_texts(pid)
-        return () if texts == procfs.map_texts("self") else (Namespace(0, None, None, (pid,), procfs.read(*texts)),)
+        if own != _FIRST or texts == procfs.map_texts("self"):
+            return None
+        return (Namespace(0, None, None, (pid,), procfs.read(*texts)),)
+    if inode == own:
+        return ()
     by_inode = {namespace.inode: namespace for namespace in found}
-    line = []
-    while inode is not None and inode in by_inode:
-        line.append(by_inode[inode])
-        inode = by_inode[inode].parent
-    return tuple(line)
+    if inode not in by_inode:  # it was made meanwhile
+        by_inode = {namespace.inode: namespace for namespace in running()}
+    line: list[Namespace] = []
+    above: int | None = inode
+    while above in by_inode:
+        line.append(by_inode[above])
+        above = line[-1].parent
+    return tuple(line) or None
+
+
+def is_first() -> bool:
+    """Tell whether this process is in the host's first user namespace, and not itself in one of those that are made."""
+    return inode_of("self") == _FIRST
 
 
 def sees_all() -> bool:
@@ -144,6 +159,6 @@ def _owner(namespace: int) -> int | None:
 
 
 def _mapping(pid: int, inode: int) -> Mapping | None:
-    """Both maps, read while the process is in this namespace; None where one of them is not written yet."""
+    """Both maps, read while the process is in this namespace; None where neither is written yet."""
     texts = procfs.map_texts(pid)
     return procfs.read(*texts) if inode_of(pid) == inode else None

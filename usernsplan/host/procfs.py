@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 
 from usernsplan.ids import ID_LIMIT
-from usernsplan.mapping import Extent, IdMap, Mapping
+from usernsplan.mapping import UNWRITTEN, Extent, IdMap, Mapping
 from usernsplan.model import Actor
 
 
 def mapping_of(pid: int) -> Mapping | None:
     """The maps of a running process; None where it is gone, or has no user namespace of its own."""
     texts = map_texts(pid)
-    return None if texts[0] == map_texts("self")[0] else read(*texts)
+    return None if texts[0] == map_texts("self")[0] or not all(texts) else read(*texts)
 
 
 def map_texts(pid: int | str) -> tuple[str, str]:
@@ -21,10 +21,12 @@ def map_texts(pid: int | str) -> tuple[str, str]:
 
 
 def read(uid_map: str, gid_map: str) -> Mapping | None:
-    """What these texts say; None where one of the maps is not written yet."""
+    """What these texts say; None where neither map is written yet."""
     # 4294967295 stands for what has no id in our own namespace.
     uids, gids = ([Extent(*e) for e in extents(text) if e[1] != ID_LIMIT] for text in (uid_map, gid_map))
-    return Mapping(IdMap(uids), IdMap(gids)) if uids and gids else None
+    if not (uids or gids):
+        return None
+    return Mapping(IdMap(uids) if uids else UNWRITTEN, IdMap(gids) if gids else UNWRITTEN)
 
 
 def extents(text: str) -> list[tuple[int, int, int]]:

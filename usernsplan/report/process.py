@@ -29,7 +29,7 @@ _FEW = 3
 
 def text_of(process: Process, said: Sequence[Sentence]) -> str:
     """Everything that is known of a process, and what it means."""
-    pid, status, line, facts, whose = process
+    pid, status, line, facts, whose, _ = process
     parts = [f"process {pid} ({shown_path(status.name)}), state {status.state}"]
     parts += _namespaces(line, Ranges(facts), whose)
     namespace = process.namespace
@@ -61,7 +61,7 @@ def document_of(process: Process, said: Sequence[Sentence]) -> str:
     """The same as a JSON document."""
     from usernsplan.report.json_ import document  # noqa: PLC0415 - one of the two
 
-    pid, status, line, facts, whose = process
+    pid, status, line, facts, whose, initial = process
     ranges = Ranges(facts)
     mapping = process.namespace.mapping if process.namespace else None
     uids, gids = (mapping.uids, mapping.gids) if mapping else (None, None)
@@ -70,7 +70,10 @@ def document_of(process: Process, said: Sequence[Sentence]) -> str:
         pid=pid,
         name=_text(status.name),
         state=status.state,
-        namespaces=[
+        initial=initial,
+        namespaces=None
+        if line is None
+        else [
             _namespace_fields(namespace, ranges, around)
             for namespace, around in zip(line, [*line[1:], None], strict=False)
         ],
@@ -85,10 +88,11 @@ def document_of(process: Process, said: Sequence[Sentence]) -> str:
     )
 
 
-def all_text(found: Sequence[Namespace], names: Mapping[int, str], facts: Facts) -> str:
-    """Every user namespace, nested ones below their parent."""
+def all_text(found: Sequence[Namespace], names: Mapping[int, str], facts: Facts, *, complete: bool) -> str:
+    """Every user namespace, nested ones below their parent; ``complete`` tells whether all could be seen."""
     if not found:
-        return "No user namespace runs here but the host's."
+        where = "runs here" if complete else "can be seen from here"
+        return f"No user namespace {where} but the host's."
     accounts = {user.uid: user.name for user in reversed(facts.accounts.users)}
     ranges, rows = Ranges(facts), []
     for depth, one in _nested(found):
@@ -108,7 +112,7 @@ def all_text(found: Sequence[Namespace], names: Mapping[int, str], facts: Facts)
     return table(("namespace", "made by uid", "processes", "first", "host uids", "whose"), rows)
 
 
-def all_document(found: Sequence[Namespace], names: Mapping[int, str], facts: Facts) -> str:
+def all_document(found: Sequence[Namespace], names: Mapping[int, str], facts: Facts, *, complete: bool) -> str:
     """The same as a JSON document."""
     from usernsplan.report.json_ import document  # noqa: PLC0415 - one of the two
 
@@ -117,6 +121,7 @@ def all_document(found: Sequence[Namespace], names: Mapping[int, str], facts: Fa
     by_inode = {namespace.inode: namespace for namespace in found}
     return document(
         "namespaces",
+        complete=complete,
         namespaces=[
             {
                 **_namespace_fields(one, ranges, by_inode.get(one.parent or 0)),
@@ -145,7 +150,7 @@ def _nested(found: Sequence[Namespace]) -> Iterator[tuple[int, Namespace]]:
 
 
 def _hosts(namespace: Namespace) -> str:
-    if namespace.mapping is None:
+    if namespace.mapping is None or not namespace.mapping.uids:
         return "no map" if namespace.pids else ""
     ranges = namespace.mapping.uids.host_ranges()
     more = f", and {len(ranges) - _FEW} more" if len(ranges) > _FEW else ""
@@ -177,7 +182,8 @@ def _words(ids: IdMap, ranges: Ranges, *, gids: bool) -> Iterator[list[str]]:
         if free and not words:
             words.append("given to nobody")
         elif free and wide:
-            words.append(f"{', '.join(map(str, list(free)[:_FEW]))}: given to nobody")
+            more = f" and {len(list(free)) - _FEW} more" if len(list(free)) > _FEW else ""
+            words.append(f"{', '.join(map(str, list(free)[:_FEW]))}{more}: given to nobody")
         yield words
 
 
@@ -190,7 +196,10 @@ def _share(extent: Extent, part: Share) -> str:
     return f"{only}{of}{line_of(part.holder)}"
 
 
-def _namespaces(line: Sequence[Namespace], ranges: Ranges, whose: Mapping[int, Answer]) -> Iterator[str]:
+def _namespaces(line: Sequence[Namespace] | None, ranges: Ranges, whose: Mapping[int, Answer]) -> Iterator[str]:
+    if line is None:
+        yield "its user namespace cannot be seen, nor whether it has one of its own"
+        return
     if not line:
         yield "no user namespace of its own: its ids are the host's"
     for depth, one in enumerate(line):
@@ -207,7 +216,8 @@ def _namespaces(line: Sequence[Namespace], ranges: Ranges, whose: Mapping[int, A
             for row in _extents(ids, around, ranges, gids=gids)
         ]
         headers = ("", "container ids", *(["in the one around it"] if around else []), "host ids", "whose")
-        yield f"{head}\n{table(headers, rows)}"
+        lacking = [f"\n  its {k}_map is not written" for k in ("uid", "gid") if not getattr(one.mapping, f"{k}s")]
+        yield f"{head}\n{table(headers, rows)}{''.join(lacking)}"
 
 
 def _extents(ids: IdMap, around: Namespace | None, ranges: Ranges, *, gids: bool) -> Iterator[tuple[str, ...]]:
@@ -233,8 +243,8 @@ def _namespace_fields(one: Namespace, ranges: Ranges, around: Namespace | None) 
     maps: dict[str, Any] = {"uid_map": None, "gid_map": None}
     if one.mapping:
         maps = {
-            "uid_map": list(_extent_fields(one.mapping.uids, around, ranges, gids=False)),
-            "gid_map": list(_extent_fields(one.mapping.gids, around, ranges, gids=True)),
+            "uid_map": list(_extent_fields(one.mapping.uids, around, ranges, gids=False)) or None,
+            "gid_map": list(_extent_fields(one.mapping.gids, around, ranges, gids=True)) or None,
         }
     return {"inode": one.inode or None, "owner": one.owner, "parent": one.parent, "pids": list(one.pids), **maps}
 
@@ -257,8 +267,10 @@ def _without_ids(holder: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in holder.items() if name not in {"container_id", "container_name"}}
 
 
-def _id_fields(number: int, ids: IdMap | None, line: Sequence[Namespace], holders: Iterable[Holder]) -> dict[str, Any]:
-    inside = number if not line else ids.to_container(number) if ids else None
+def _id_fields(
+    number: int, ids: IdMap | None, line: Sequence[Namespace] | None, holders: Iterable[Holder]
+) -> dict[str, Any]:
+    inside = number if line == () else ids.to_container(number) if ids else None
     return {"id": number, "container_id": inside, "claims": [fields(one) for one in holders]}
 
 

@@ -1,6 +1,6 @@
 """What the state of a process means, in sentences that hold on the kernel: each rule names where it is written.
 
-"The host" is whoever looks: the user namespace of this process.
+"The host" is whoever looks: the user namespace of this process. Securebits are in no file of /proc.
 """
 
 from __future__ import annotations
@@ -27,6 +27,15 @@ DEFAULT = frozenset(
 
 _LITTLE = 8
 
+# What is said of a process without a user namespace of its own, and how where the host is a user namespace itself.
+_OF_THE_HOST = {
+    "host-root": "it is root of the user namespace that this was looked at from, which is not the host's first",
+    "host-capabilities": "its capabilities count in the user namespace that this was looked at from",
+}
+
+
+_NOROOT = ", unless its securebits, which cannot be seen, say noroot"
+
 
 class Sentence(NamedTuple):
     """One thing that follows; ``code`` is for programs and stays, ``unusual`` for what people should look at.
@@ -41,16 +50,18 @@ class Sentence(NamedTuple):
 
 
 class Process(NamedTuple):
-    """One process: its namespace and those around it (none where it has the host's), what is known of their ids.
+    """One process: its namespace and those around it, what is known of their ids.
 
-    ``whose`` has an answer for each of its own ids.
+    ``line`` is empty where it has the host's, None where it cannot be seen which it has. ``whose`` has an answer for
+    each of its own ids. ``initial`` tells whether the host is really one, and no user namespace itself.
     """
 
     pid: int
     status: Status
-    line: tuple[Namespace, ...]
+    line: tuple[Namespace, ...] | None
     facts: Facts
     whose: Mapping[int, Answer]
+    initial: bool = True
 
     @property
     def namespace(self) -> Namespace | None:
@@ -58,14 +69,20 @@ class Process(NamedTuple):
         return self.line[0] if self.line else None
 
 
-def sentences(status: Status, namespace: Namespace | None) -> tuple[Sentence, ...]:
-    """What the state of a process means; ``namespace`` is its own, None where it is the host's."""
+def sentences(status: Status, line: tuple[Namespace, ...] | None, *, initial: bool = True) -> tuple[Sentence, ...]:
+    """What the state of a process means; ``line`` and ``initial`` as Process has them."""
+    namespace = line[0] if line else None
     root = _Root(status, namespace)
-    return tuple(
+    found = [
         sentence
         for rule in (_identity, _reach, _regain, _kept, _switches, _groups, _seccomp)
         for sentence in rule(status, namespace, root)
-    )
+    ]
+    if line is None:
+        found = [_unseen(status), *(one for one in found if one.code not in _OF_THE_HOST)]
+    elif not initial:
+        found = [one._replace(text=_OF_THE_HOST[one.code]) if one.code in _OF_THE_HOST else one for one in found]
+    return (*_owners(line or ()), *found)
 
 
 class _Root:
@@ -78,6 +95,8 @@ class _Root:
             self.uid = namespace.mapping.uids.to_host(0) if namespace.mapping else None
         # execve(2) looks at these two.
         self.is_now = self.uid is not None and self.uid in {status.uids.real, status.uids.effective}
+        # Where no gid is mapped, the kernel leaves out a file's set-user-ID bit: no file's group is.
+        self.by_setuid = self.uid is not None and not (namespace and namespace.mapping and not namespace.mapping.gids)
         self.is_saved = not self.is_now and self.uid is not None and self.uid == status.uids.saved
 
 
@@ -110,26 +129,46 @@ def _identity(status: Status, namespace: Namespace | None, root: _Root) -> Itera
             text = "it is root of the host: no user namespace lies between"
             yield Sentence("host-root", text)
         return
-    if namespace.owner is not None:
-        yield Sentence(
-            "owner",
-            f"host uid {namespace.owner} made its namespace, and has every capability in it from outside",
-        )
     if namespace.mapping is None:
         text = f"the maps of its namespace are not written: it sees every id as {OVERFLOW_ID}"
         yield Sentence("no-map", text, unusual=True)
         return
+    for kind, ids in (("uid", namespace.mapping.uids), ("gid", namespace.mapping.gids)):
+        if not ids:
+            text = f"the {kind}_map of its namespace is not written: it sees every {kind} as {OVERFLOW_ID}"
+            yield Sentence(f"no-{kind}-map", text, unusual=True)
     if root.uid == 0:
         text = "root of its namespace is uid 0 of the host: files and sockets of root are its own"
         yield Sentence("identity-root", text, unusual=True)
     elif root.is_now:
         yield Sentence("root-inside", f"it is root in its own user namespace; to the host it is uid {uid}, and no root")
-    lost = [
-        number for number in dict.fromkeys(status.uids.all()) if namespace.mapping.uids.to_container(number) is None
-    ]
-    for number in lost:
+    uids = namespace.mapping.uids
+    for number in [number for number in dict.fromkeys(status.uids.all()) if uids and uids.to_container(number) is None]:
         text = f"the map lacks its uid {number}: it sees itself as {OVERFLOW_ID}, and is {number} all the same"
         yield Sentence("unmapped-uid", text, unusual=True)
+
+
+def _owners(line: tuple[Namespace, ...]) -> Iterator[Sentence]:
+    """user_namespaces(7): who has every capability in a namespace, and from where."""
+    owner = line[0].owner if line else None
+    if owner is None:
+        return
+    text = f"host uid {owner} made its namespace, and has every capability in it from the namespace around it"
+    outermost = line[-1].owner
+    if len(line) == 1:
+        text = f"host uid {owner} made its namespace, and has every capability in it from outside"
+    elif outermost is not None:
+        text += f"; from the host, uid {outermost} has them, who made the outermost"
+    yield Sentence("owner", text)
+
+
+def _unseen(status: Status) -> Sentence:
+    """What can be said where its user namespace cannot be looked at, and may be the host's."""
+    have = status.capabilities.permitted
+    text = "whether it has a user namespace of its own cannot be seen: run as root of the host"
+    if have:
+        text += f"; if it has none, its capabilities ({listed(have)}) count on the whole host"
+    return Sentence("unseen-namespace", text, capabilities=have)
 
 
 def _reach(status: Status, namespace: Namespace | None, root: _Root) -> Iterator[Sentence]:
@@ -167,17 +206,19 @@ def _regain(status: Status, namespace: Namespace | None, root: _Root) -> Iterato
     # Root, and whoever a setuid-root binary makes root, gets the bounding set and what is inheritable.
     gain = tuple(name for name in _ordered((*have.bounding, *have.inheritable)) if name not in have.permitted)
     if root.is_now and gain:
-        text = f"as root, every program that it runs has these capabilities again: {listed(gain)}"
+        text = f"as root, every program that it runs has these capabilities again{_NOROOT}: {listed(gain)}"
         yield Sentence("regain-as-root", text, capabilities=gain)
-    elif gain and root.uid is not None:
+    elif gain and root.by_setuid:
         where = f"of its namespace's root (host uid {root.uid})" if namespace else "of root"
+        of = " and ".join(word for word in ("bounding", "inheritable") if getattr(have, word))
         text = (
-            "its bounding set is not empty and no_new_privs is not set: through a setuid binary "
-            f"{where} it can regain these capabilities: {listed(gain)}"
+            f"its {of} set is not empty and no_new_privs is not set: through a setuid binary "
+            f"{where} it can regain these capabilities{_NOROOT}: {listed(gain)}"
         )
         yield Sentence("regain-by-setuid", text, unusual=True, capabilities=gain)
-    elif root.uid is None and (allowed := tuple(name for name in gain if name in have.bounding)):
-        text = f"its namespace has no root to become; a file's capabilities can give it {listed(allowed)}"
+    elif not root.by_setuid and (allowed := tuple(name for name in gain if name in have.bounding)):
+        why = "its namespace has no root to become" if root.uid is None else "no gid is mapped: no setuid binary works"
+        text = f"{why}; a file's capabilities can give it {listed(allowed)}"
         yield Sentence("regain-by-file", text, capabilities=allowed)
     elif not have.bounding and not root.is_now:
         text = "its bounding set is empty: no setuid binary gives it a capability"
@@ -190,11 +231,15 @@ def _kept(status: Status, _namespace: Namespace | None, _root: _Root) -> Iterato
     """capabilities(7): the ambient and the inheritable set."""
     have = status.capabilities
     if have.ambient:
-        text = f"ambient: {_named(have.ambient)}: every program that it runs keeps these, also with no_new_privs"
+        text = (
+            f"ambient: {_named(have.ambient)}: every program that it runs keeps these, also with no_new_privs, unless "
+            "the program's file is set-user-ID, set-group-ID or has capabilities"
+        )
         yield Sentence("ambient", text, unusual=True, capabilities=have.ambient)
     only = tuple(name for name in have.inheritable if name not in have.ambient)
     if only:
-        text = f"inheritable: {listed(only)}: by themselves they give nothing, to a file that asks for them they do"
+        more = "no file gives more of them than it has now" if status.no_new_privs else "a file that asks for them does"
+        text = f"inheritable: {listed(only)}: by themselves they give nothing; {more}"
         yield Sentence("inheritable", text, unusual=True, capabilities=only)
 
 

@@ -219,7 +219,49 @@ def test_nothing_is_written(root: Path) -> None:
 
 
 def test_a_host_without_anything_has_nobody(tmp_path: Path) -> None:
-    assert answer("655360", "--root", tmp_path / "none")["free"] is True
+    assert answer("655360", "--root", tmp_path)["free"] is True
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["whois 655360", "find-owned 1-2 /srv", "list", "show web", "history", "map", "capacity", "check", "export"],
+)
+def test_a_root_that_was_mistyped_is_named_by_whoever_only_reads(tmp_path: Path, words: str) -> None:
+    missing = tmp_path / "hots"
+    done = usernsplan(*words.split(), "--root", missing, status=2)
+    assert f"--root {missing} does not exist" in done.stderr
+    assert done.stdout == ""
+    assert not missing.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        ("whois 524288", 0),
+        ("whois 524288 5 --json", 0),
+        ("whois 5 6", 0),
+        ("whois --container web 0", 0),
+        ("find-owned web /image", 0),
+        ("find-owned web /image --null", 0),
+        ("find-owned web /image --count", 0),
+        ("find-owned web /image --json", 0),
+        ("find-owned web /nothing-there", 2),
+    ],
+)
+def test_with_standard_output_closed_the_status_is_the_same(root: Path, words: str, status: int) -> None:
+    command = " ".join((*PROGRAM, *words.split(), "--root", str(root)))
+    done = subprocess.run(["sh", "-c", f"{command} >&-"], stderr=subprocess.PIPE, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    assert done.returncode == status, done.stderr
+
+
+def test_of_a_command_that_only_looks_nothing_is_said_to_be_done(root: Path) -> None:
+    with open("/dev/full", "w") as full:
+        words = [*PROGRAM, "whois", "524288", "--root", str(root)]
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert "could not be printed" in done.stderr
+    assert "history" not in done.stderr
 
 
 @needs_root

@@ -31,7 +31,7 @@ def capacity(
       usernsplan capacity --size 1000000
       usernsplan capacity --json
     """
-    layout = layout_at(root)
+    layout = layout_at(root, exists=True)
     state = read.state(layout, open_ledger(layout))
     found = Space((), (), figures(state, usual(state, size), id_range(pool)), useradd(state))
     if json:

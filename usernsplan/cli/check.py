@@ -69,7 +69,7 @@ def check(
         _explain(explain, form)
         return
     codes = audit.chosen(select or (), ignore or ())
-    layout = layout_at(root)
+    layout = layout_at(root, exists=True)
     ledger = open_ledger(layout)
     facts, found = _look(layout, ledger, codes, passwd, scan)
     repaired = None

@@ -46,7 +46,7 @@ def find_owned(
     """
     if null and (count or json):
         raise InvalidValueError("--null with --count or --json", hint="it is about a list of paths")
-    layout = layout_at(root)
+    layout = layout_at(root, exists=True)
     ledger = open_ledger(layout).state()
     wanted, mapping = _wanted(what, ledger)
     tops = [(owned.top_of(layout, path), path if layout.is_host else "") for path in dirs]

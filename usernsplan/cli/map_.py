@@ -45,7 +45,7 @@ def map_(
         raise InvalidValueError("two results on standard output", hint="write one of them to a FILE")
     if svg and html and os.path.realpath(svg) == os.path.realpath(html):
         raise InvalidValueError(f"{shown_path(svg)}: the picture and the page in one file", hint="give each its own")
-    layout = layout_at(root)
+    layout = layout_at(root, exists=True)
     state = read.state(layout, open_ledger(layout))
     found, title = space(state), f"Ids of {'this host' if layout.is_host else shown_path(layout.root)}"
     for target, kind in ((svg, "svg"), (html, "html")):

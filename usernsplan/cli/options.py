@@ -6,6 +6,7 @@ import errno
 import os
 import shlex
 import sys
+from collections import deque
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -59,11 +60,14 @@ def write_result(output: str) -> None:
     try:
         print(output, flush=True)
     except OSError as error:
-        _unprinted(error)
+        _unprinted(error, hint="what the command changed is changed all the same: 'usernsplan history' tells")
 
 
 def stream(pieces: Iterable[str | bytes]) -> None:
-    """Print a result as it comes: a line for each text, and bytes as they are. Raises as write_result does."""
+    """Print what was found as it comes: a line for each text, and bytes as they are. Raises as write_result does."""
+    if sys.stdout is None:  # closed: nobody wants it, and the search still tells by its exit status
+        deque(pieces, maxlen=0)
+        return
     try:
         for piece in pieces:
             if isinstance(piece, bytes):
@@ -75,13 +79,12 @@ def stream(pieces: Iterable[str | bytes]) -> None:
         _unprinted(error)
 
 
-def _unprinted(error: OSError) -> None:
+def _unprinted(error: OSError, *, hint: str = "") -> None:
     # Python would try once more when it exits.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if error.errno == errno.EPIPE:
         return
     reason = reason_of(error)
-    hint = "what the command did, it did: 'usernsplan history' tells"
     raise UsernsplanError(f"the result could not be printed: {reason}", hint=hint) from error
 
 

@@ -118,7 +118,7 @@ def export(root: Root = "/", json: Json = False) -> None:
 
     Example: usernsplan export > usernsplan.yaml
     """
-    layout = layout_at(root)
+    layout = layout_at(root, exists=True)
     spec, notes = planfile.exported(layout, open_ledger(layout))
     if json:
         from usernsplan.formats.spec import document  # noqa: PLC0415 - one of the two

@@ -16,7 +16,7 @@ def list_(root: Root = "/", json: Json = False) -> None:
 
     Example: usernsplan list --json
     """
-    ledger = open_ledger(layout_at(root)).state()
+    ledger = open_ledger(layout_at(root, exists=True)).state()
     if json:
         from usernsplan.report import json_  # noqa: PLC0415 - one of the two
 
@@ -37,7 +37,7 @@ def show(
 
     Example: usernsplan show web
     """
-    ledger = open_ledger(layout_at(root)).state()
+    ledger = open_ledger(layout_at(root, exists=True)).state()
     found = allocation_of(ledger, name)
     if json:
         from usernsplan.report import json_  # noqa: PLC0415 - one of the two
@@ -55,7 +55,7 @@ def history(root: Root = "/", json: Json = False) -> None:
 
     Example: usernsplan history
     """
-    entries = open_ledger(layout_at(root)).history()
+    entries = open_ledger(layout_at(root, exists=True)).history()
     if json:
         from usernsplan.report import json_  # noqa: PLC0415 - one of the two
 

@@ -55,7 +55,7 @@ def whois(
       usernsplan whois --file /srv/web/index.html
       find /srv -printf '%U\\n' | sort -u | usernsplan whois
     """
-    layout = layout_at(root)
+    layout = layout_at(root, exists=True)
     image = accounts.of_image(passwd)
     if container is not None:
         if file:

@@ -22,12 +22,17 @@ _IMMUTABLE_OR_APPEND = 0x10 | 0x20
 _NEW = ".usernsplan-new"
 
 
-def layout_at(root: str, option: str = "--root") -> Layout:
-    """The layout of ``--root``, or of another option: another spelling of "/" is this machine itself."""
+def layout_at(root: str, option: str = "--root", *, exists: bool = False) -> Layout:
+    """The layout of ``--root``, or of another option: another spelling of "/" is this machine itself.
+
+    With ``exists``, for who only reads, it has to be there: of a name that was mistyped, everything would be free.
+    """
     if not root:
         raise InvalidValueError(f"{option} is empty", hint=f"name a folder, or leave {option} out")
     if os.path.lexists(root) and not os.path.isdir(root):
         raise InvalidValueError(f"{option} {root} is not a folder")
+    if exists and not os.path.lexists(root):
+        raise InvalidValueError(f"{option} {root} does not exist")
     if os.path.isdir(root) and os.path.samefile(root, "/"):
         return Layout("/", "/")
     return Layout(root, os.path.realpath(root))

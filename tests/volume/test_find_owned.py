@@ -154,9 +154,27 @@ def test_mounts_are_entered_only_when_that_is_said(host: Host) -> None:
         (inside / "there").touch()
         os.chown(inside / "there", FIRST, 0)
         assert paths(RANGE, top) == set()
+        for words in ((), ("--count",)):
+            assert json_of("find-owned", RANGE, top, *words)["left_out"] == [{"path": str(p)} for p in (file, inside)]
+        assert "--cross-mounts" in usernsplan("find-owned", RANGE, top, "--count").stderr
+        # Named itself, it is not left out; and what one walk meets is told once.
+        assert json_of("find-owned", RANGE, top, inside)["left_out"] == [{"path": str(file)}]
+        assert json_of("find-owned", RANGE, top, inside, "--count")["count"] == 1
+        assert json_of("find-owned", RANGE, top, inside, "--count", "--cross-mounts")["count"] == 2
         assert paths(RANGE, top, "--cross-mounts") == {os.fsencode(inside / "there"), os.fsencode(file)}
     finally:
         subprocess.run(["umount", inside, file], check=True)
+
+
+def test_what_is_named_twice_is_told_once(tree: Path) -> None:
+    once = json_of("find-owned", RANGE, tree, "--count")
+    assert json_of("find-owned", RANGE, tree, tree / "d0", tree, "--count") == once
+    assert json_of("find-owned", RANGE, tree / "d0", tree, "--count") == once
+    assert once["left_out"] == []
+
+
+def test_for_a_single_file_there_is_whois(tree: Path) -> None:
+    assert "whois --file" in usernsplan("find-owned", RANGE, tree / "other", status=2).stderr
 
 
 def test_a_deep_tree_of_long_names_is_walked_to_its_end(host: Host) -> None:

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from usernsplan.cli import say
-from usernsplan.cli.options import Json, Root, note_interrupted, stream, write_result
-from usernsplan.errors import InvalidValueError, UnknownNameError
+from usernsplan.cli.options import Json, Root, note, note_interrupted, stream, write_result
+from usernsplan.engines import pool_of
+from usernsplan.errors import InvalidValueError, NotPermittedError, UnknownNameError
 from usernsplan.host.files import layout_at
 from usernsplan.ids import IdRange, IdSet
 from usernsplan.ledger import open_ledger
+from usernsplan.model import LedgerState
 from usernsplan.volume import owned
 from usernsplan.whose.ids import read_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from usernsplan.layout import Layout
     from usernsplan.mapping import Mapping
-    from usernsplan.model import LedgerState, Place
+    from usernsplan.model import Place
     from usernsplan.volume.owned import Hit, Wanted
 
 _PART = 3
+_FEW = 5
 
 
 def find_owned(
@@ -47,9 +52,10 @@ def find_owned(
     if null and (count or json):
         raise InvalidValueError("--null with --count or --json", hint="it is about a list of paths")
     layout = layout_at(root, exists=True)
-    ledger = open_ledger(layout).state()
+    ledger = _known(layout, what)
     wanted, mapping = _wanted(what, ledger)
-    tops = [(owned.top_of(layout, path), path if layout.is_host else "") for path in dirs]
+    tops = {owned.top_of(layout, path): path if layout.is_host else "" for path in reversed(dirs)}
+    kept, left_out = owned.each_once(reversed(tops), cross_mounts=cross_mounts)
     missed: list[Place] = []
 
     def miss(place: Place) -> None:
@@ -60,17 +66,18 @@ def find_owned(
             say(f"{shown_path(place.path)}: {place.reason}")
 
     def hits() -> Iterator[Hit]:
-        for top, shown in tops:
-            yield from owned.find(top, shown or top, wanted, cross_mounts=cross_mounts, miss=miss)
+        for top in kept:
+            yield from owned.find(top, tops[top] or top, wanted, cross_mounts=cross_mounts, miss=miss)
 
     if count:
-        _count(what, hits(), missed, mapping, as_json=json)
+        _count(what, hits(), (missed, left_out), mapping, as_json=json)
     elif json:
         from usernsplan.report import owned as report  # noqa: PLC0415 - one of the three
 
-        stream(report.streamed(what, hits(), missed))
+        stream(report.streamed(what, hits(), missed, left_out))
     else:
         stream(_paths(hits(), null=null))
+    note(_left_out(left_out))
     note_interrupted(ledger)
     if missed:
         raise typer.Exit(_PART)
@@ -85,14 +92,42 @@ def _paths(hits: Iterator[Hit], *, null: bool) -> Iterator[str | bytes]:
         yield os.fsencode(hit.path) + b"\0" if null else shown_path(hit.path)
 
 
-def _count(what: str, hits: Iterator[Hit], missed: Sequence[Place], mapping: Mapping | None, *, as_json: bool) -> None:
+def _left_out(points: Sequence[str]) -> Iterator[str]:
+    """What was not entered, in a few words: whoever asks whether any file carries an id is to know."""
+    from usernsplan.report.text import shown_path  # noqa: PLC0415 - seldom needed
+
+    if points:
+        few = ", ".join(shown_path(point) for point in points[:_FEW])
+        more = f" and {len(points) - _FEW} more" if len(points) > _FEW else ""
+        yield f"left out, being mounted: {few}{more}; --cross-mounts enters them"
+
+
+def _count(
+    what: str,
+    hits: Iterator[Hit],
+    not_seen: tuple[Sequence[Place], Sequence[str]],
+    mapping: Mapping | None,
+    *,
+    as_json: bool,
+) -> None:
     from usernsplan.report import owned as report  # noqa: PLC0415 - one of the three
 
     found = owned.Count()
     for hit in hits:
         found.add(hit)
+    missed, left_out = not_seen
     found.missed += missed
-    write_result(report.count_document(what, found, mapping) if as_json else report.count(found, mapping))
+    write_result(report.count_document(what, found, mapping, left_out) if as_json else report.count(found, mapping))
+
+
+def _known(layout: Layout, what: str) -> LedgerState:
+    """What the ledger holds; nothing where it may not be read and the ids are spelt out."""
+    try:
+        return open_ledger(layout).state()
+    except NotPermittedError:
+        if _ids(what) is None:
+            raise
+        return LedgerState()
 
 
 def _wanted(what: str, ledger: LedgerState) -> tuple[Wanted, Mapping | None]:
@@ -102,12 +137,12 @@ def _wanted(what: str, ledger: LedgerState) -> tuple[Wanted, Mapping | None]:
             mapping = allocation.mapping
             held = IdSet((allocation.held,) if allocation.held else ())
             uids, gids = IdSet(mapping.uids.host_ranges()), IdSet(mapping.gids.host_ranges())
-            return owned.Wanted(uids | held, gids | held), mapping
+            # Which ids the containers of a pool have of it, their engine knows.
+            return owned.Wanted(uids | held, gids | held), None if pool_of(allocation) else mapping
     released = IdSet(q.held for q in ledger.quarantined if q.name == what)
     if not released:
-        number = read_id(what)
         try:
-            released = IdSet((IdRange.parse(what) if number is None else IdRange(number, 1),))
+            released = IdSet((_ids(what) or IdRange.parse(what),))
         except InvalidValueError as error:
             if what[:1].isdigit() and "-" in what:
                 raise InvalidValueError(f"'{what}' is no range: {error}", hint=error.hint) from error
@@ -116,3 +151,13 @@ def _wanted(what: str, ledger: LedgerState) -> tuple[Wanted, Mapping | None]:
                 hint="'usernsplan list' shows both; a range is FIRST-LAST",
             ) from error
     return owned.Wanted(released, released), None
+
+
+def _ids(what: str) -> IdRange | None:
+    """The ids that are spelt out; None for a name, or what is no range."""
+    number = read_id(what)
+    if number is not None:
+        return IdRange(number, 1)
+    with suppress(InvalidValueError):
+        return IdRange.parse(what)
+    return None

@@ -19,7 +19,7 @@ _SHOWN = 20
 _OF_GROUPS = {"group", "ACL group"}
 
 
-def streamed(what: str, hits: Iterable[Hit], missed: Sequence[Place]) -> Iterator[str]:
+def streamed(what: str, hits: Iterable[Hit], missed: Sequence[Place], left_out: Sequence[str]) -> Iterator[str]:
     """The document find-owned, piece by piece: entries are printed as they are found, however many they are."""
     head = document("find-owned", what=what, entries=[]).rstrip()
     yield head[: head.rindex("]")].rstrip()
@@ -32,10 +32,11 @@ def streamed(what: str, hits: Iterable[Hit], missed: Sequence[Place]) -> Iterato
         last = f"    {json.dumps(fields)}"
     if last:
         yield last
-    yield f'  ],\n  "missed": {json.dumps(_places(missed))}\n}}'
+    mounts = json.dumps([path_fields(path) for path in left_out])
+    yield f'  ],\n  "missed": {json.dumps(_places(missed))},\n  "left_out": {mounts}\n}}'
 
 
-def count_document(what: str, found: Count, mapping: Mapping | None) -> str:
+def count_document(what: str, found: Count, mapping: Mapping | None, left_out: Sequence[str]) -> str:
     """The document find-owned with counts."""
     rows = [
         {"role": role, "id": number, "container_id": inside, "entries": times}
@@ -43,7 +44,13 @@ def count_document(what: str, found: Count, mapping: Mapping | None) -> str:
     ]
     totals = {role: sum(by_id.values()) for role, by_id in found.by_role.items()}
     return document(
-        "find-owned", what=what, count=found.entries, by_role=totals, by_id=rows, missed=_places(found.missed)
+        "find-owned",
+        what=what,
+        count=found.entries,
+        by_role=totals,
+        by_id=rows,
+        missed=_places(found.missed),
+        left_out=[path_fields(path) for path in left_out],
     )
 
 

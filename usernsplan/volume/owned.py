@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from usernsplan.errors import InvalidValueError, NotPermittedError, RefusedError, UsernsplanError, reason_of
 from usernsplan.host import files
+from usernsplan.host.mounts import all_mounts
 from usernsplan.ids import IdSet
 from usernsplan.model import Place
-from usernsplan.volume import decide, metadata, spots, walk
+from usernsplan.volume import decide, metadata, protected, spots, walk
 from usernsplan.volume.folder import has_attributes, reason
 
 if TYPE_CHECKING:
@@ -179,7 +180,28 @@ def _missing(path: str, miss: Callable[[Place], object]) -> Iterator[None]:
 
 def top_of(layout: Layout, path: str) -> str:
     """Where a DIR that was typed lies. Raises InvalidValueError and RefusedError as fix-volume does."""
+    place = spots.placed_at(layout, path)
+    if os.path.isfile(place) and not os.path.islink(place):
+        hint = "'usernsplan whois --file' tells whose a single file is"
+        raise InvalidValueError(f"{decide.printable(path)} is not a folder", hint=hint)
     return spots.spot(layout, path).path
+
+
+def each_once(tops: Iterable[str], *, cross_mounts: bool) -> tuple[dict[str, None], tuple[str, ...]]:
+    """Folders without those that a walk through another meets anyway, and the mounts that no walk enters.
+
+    Both are real paths. The kernel's own file systems hold no files, and are no loss.
+    """
+    mounts = all_mounts()
+    points = {top: walk.Mounts.below(top, mounts).points(top) for top in tops}
+
+    def meets(top: str, path: str) -> bool:
+        passed = () if cross_mounts else points[top]
+        return decide.lies_in(path, top) and not any(decide.lies_in(path, point) for point in passed)
+
+    kept = {top: None for top in points if not any(top != other and meets(other, top) for other in points)}
+    left = sorted({point for top in kept for point in points[top] if not any(meets(top, point) for top in kept)})
+    return kept, tuple(point for point in left if walk.kind_of(point, mounts) not in protected.NOT_FILES)
 
 
 def find(

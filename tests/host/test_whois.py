@@ -64,6 +64,7 @@ def test_an_id_of_a_container_is_told_with_everything_that_is_known(root: Path) 
         "name": "web",
         "owner": "usernsplan-web",
         "strategy": "per-container",
+        "pool": None,
         "container_id": 33,
         "container_name": "www-data",
         "range": [524288, 65536],
@@ -271,25 +272,42 @@ def test_whoever_may_not_read_the_ledger_is_told_by_the_lines(root: Path) -> Non
             path.chmod(path.stat().st_mode | 0o055)
         if path == Path("/tmp"):
             break
-    done = subprocess.run(
-        [
-            "setpriv",
-            "--reuid=12345",
-            "--regid=12345",
-            "--clear-groups",
-            *PROGRAM,
-            "whois",
-            "524300",
-            "--json",
-            "--root",
-            root,
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(__file__).parents[2],
-    )
-    assert done.returncode == 0, done.stderr
+    nobody = ["setpriv", "--reuid=12345", "--regid=12345", "--clear-groups", *PROGRAM]
+
+    def told(*words: str | Path) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [*nobody, *words, "--root", root],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=Path(__file__).parents[2],
+        )
+        assert done.returncode == 0, done.stderr
+        return done
+
+    done = told("whois", "524300", "--json")
     [answer] = json.loads(done.stdout)["answers"]
     assert [one["owner"] for one in answer["uid"]] == ["usernsplan-web"]
+    assert answer["free"] is False
     assert "ledger" in done.stderr
+    # Of the range that was released no file tells: it is not to be told as free.
+    [answer] = json.loads(told("whois", "589824", "--json").stdout)["answers"]
+    assert answer["free"] is None
+    done = told("whois", "589824")
+    assert "as far as can be seen" in done.stdout
+    assert "free in the pool" not in done.stdout
+    assert "released" in done.stderr
+    # Who spells the ids out needs no ledger.
+    assert told("find-owned", "524288-524290", "/image").stdout == ""
+
+
+def test_of_a_pool_it_is_not_told_which_container_it_is(root: Path) -> None:
+    usernsplan(
+        "allocate", "--engine", "podman-auto", "--auto-containers", "5", "--strategy", "per-container", "--root", root
+    )
+    first = json_of("show", "containers", "--root", root)["allocations"][0]["held"][0]
+    assert "podman-auto" in usernsplan("whois", str(first + 65569), "--root", root).stdout
+    assert "is a pool" in usernsplan("whois", "--container", "containers", "33", "--root", root, status=2).stderr
+    os.chown(root / "image", first + 65569, 0) if os.geteuid() == 0 else None
+    for row in json_of("find-owned", "containers", "/image", "--count", "--root", root)["by_id"]:
+        assert row["container_id"] is None

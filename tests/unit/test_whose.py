@@ -10,6 +10,7 @@ from tests.unit.states import PASSWD, per_container, shared, state
 from usernsplan import IdMap, IdRange, Mapping
 from usernsplan.formats import accounts
 from usernsplan.model import Actor, Allocation, HistoryEntry, LedgerState, Namespace, Quarantined, Reservation
+from usernsplan.report.whose import fields, line, line_of, paragraph, short
 from usernsplan.whose import ids as whose
 from usernsplan.whose.ids import (
     Answer,
@@ -88,9 +89,9 @@ def test_a_line_of_ours_is_told_as_the_allocation_and_another_as_its_owners() ->
     known = facts(lines, b"", ledger=LedgerState((web,)), root="/r")
     told = [(type(one), getattr(one, "owner", None)) for one in ask(524290, known).uid]
     assert told == [(OfAllocation, None), (OfLine, "alice"), (OfLine, "usernsplan-web")]
-    line = ask(524288, known).uid[1]
-    assert isinstance(line, OfLine)
-    assert (line.file, line.line.number, line.span, line.problem) == ("/r/etc/subuid", 2, (524288, 589824), "")
+    found = ask(524288, known).uid[1]
+    assert isinstance(found, OfLine)
+    assert (found.file, found.line.number, found.span, found.problem) == ("/r/etc/subuid", 2, (524288, 589824), "")
     assert [type(one) for one in ask(524290, known).gid] == [OfAllocation]
 
 
@@ -100,11 +101,40 @@ def test_lines_that_roots_or_further_owners_have_for_an_allocation_are_ours() ->
     assert [type(one) for one in ask(524288, facts(lines, lines, ledger=LedgerState((box,)))).uid] == [OfAllocation]
 
 
+def test_an_owner_may_be_written_as_a_number() -> None:
+    web = per_container("web", 524288)
+    passwd = PASSWD + b"usernsplan-web:x:4000:4000::/:/bin/sh\nbob:x:1001:1001::/:/bin/sh\n"
+    known = facts(b"4000:524288:65536\n1001:231072:65536\n77777:231072:1\n", ledger=LedgerState((web,)), passwd=passwd)
+    # The number of the allocation's owner: the line is ours.
+    assert [type(one) for one in ask(524288, known).uid] == [OfAllocation]
+    told = [(one.owner, one.account) for one in ask(231072, known).uid if isinstance(one, OfLine)]
+    assert told == [("1001", "bob"), ("77777", "")]
+    assert line_of(ask(231073, known).uid[0]) == "1001 (bob) (/etc/subuid:2)"
+
+
+def test_which_container_of_a_pool_has_an_id_is_not_known() -> None:
+    # As of "allocate --engine podman-auto": podman gives the second container 589824 on, and there 589857 is 33.
+    ids = IdMap.of((0, 524288, 327680))
+    pool = Allocation("containers", "containers", "per-container", Mapping(ids, ids), IdRange(524288, 327680))
+    known = facts(ledger=LedgerState((pool,)))
+    [found] = ask(589857, known).uid
+    assert isinstance(found, OfAllocation)
+    assert (found.pool, found.container_id, found.container_name) == ("podman-auto", None, None)
+    assert "65569" not in paragraph(589857, ask(589857, known), known.layout, None)
+    assert short([found], 589857, None) == "the pool containers of podman-auto"
+    assert (fields(found)["pool"], fields(found)["container_id"]) == ("podman-auto", None)
+
+
+def test_a_line_that_only_some_read_so_is_told_as_that_in_few_words_too() -> None:
+    known = facts(b"bob:0x50000:10\n")
+    assert line(0, ask(0, known), None).split("uid: ")[1].startswith("perhaps bob (/etc/subuid:1)")
+
+
 def test_an_odd_line_is_told_with_what_it_could_mean() -> None:
     known = facts(b"# 100\nbob:0x64:10\ncarl:100\n")
-    [line] = [one for one in ask(105, known).uid if isinstance(one, OfLine)]
-    assert (line.line.number, line.owner, line.span) == (2, "bob", (100, 110))
-    assert "readers" in line.problem
+    [odd] = [one for one in ask(105, known).uid if isinstance(one, OfLine)]
+    assert (odd.line.number, odd.owner, odd.span) == (2, "bob", (100, 110))
+    assert "readers" in odd.problem
     # moby takes a number that it cannot read for 0.
     assert [one.span for one in ask(5, known).uid if isinstance(one, OfLine)] == [(0, 10)]
 

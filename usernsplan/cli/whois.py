@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from usernsplan.cli.options import Json, Root, note, note_interrupted, stream, write_result
+from usernsplan.engines import pool_of
 from usernsplan.errors import InvalidValueError
 from usernsplan.host import about, accounts
 from usernsplan.host.files import layout_at
@@ -72,11 +73,12 @@ def whois(
     if json:
         from usernsplan.report import json_, whose  # noqa: PLC0415 - one of the two
 
-        told = [whose.answer_fields(number, found[number], pool) for number in dict.fromkeys(asked)]
+        complete = facts.complete
+        told = [whose.answer_fields(number, found[number], pool, complete=complete) for number in dict.fromkeys(asked)]
         files = [whose.file_fields(path, kind, one, found) for path, kind, one in carried]
         write_result(json_.document("whois", answers=told, **({"files": files} if file else {})))
     else:
-        stream(_text(asked, carried, found, pool, facts))
+        stream(_text(asked, carried, found, pool if facts.complete else None, facts))
     note(notes)
     note_interrupted(facts.ledger)
 
@@ -104,6 +106,9 @@ def _inside(layout: Layout, name: str, words: Sequence[str], image: Accounts, *,
     from usernsplan.report import whose  # noqa: PLC0415 - not for the other way
 
     allocation = allocation_of(open_ledger(layout).state(), name)
+    if engine := pool_of(allocation):
+        hint = "'usernsplan inspect PID' shows the maps of one that runs"
+        raise InvalidValueError(f"{name} is a pool: {engine} gives parts of it to its containers", hint=hint)
     found = []
     for word in words:
         one = from_container(word, allocation, image)

@@ -41,12 +41,15 @@ def facts(
     say.
     """
     notes = []
+    complete = True
     try:
         known = ledger.about(IdSet.clipped((number, number + 1) for number in ids) | ranges)
         history = ledger.history({allocation.since for allocation in known.allocations}) if known.allocations else ()
     except NotPermittedError as error:
-        known, history = LedgerState(), ()
-        notes.append(f"{error}: allocations are told by their lines only")
+        known, history, complete = LedgerState(), (), False
+        notes.append(
+            f"{error}: allocations are told by their lines only, and what is released, reserved or kept is not known"
+        )
     everybody = accounts.read(layout)
     if len(ids) <= FEW:
         users, groups = {user.uid for user in everybody.users}, {group.gid for group in everybody.groups}
@@ -66,6 +69,7 @@ def facts(
         accounts=everybody,
         namespaces=namespaces or (),
         history=history,
+        complete=complete,
     )
     return found, tuple(notes)
 

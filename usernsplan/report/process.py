@@ -168,6 +168,7 @@ def _belongs(namespace: Namespace, ranges: Ranges) -> str:
 
 def _words(ids: IdMap, ranges: Ranges, *, gids: bool) -> Iterator[list[str]]:
     """Whose the host ids of each extent are."""
+    nobody = "given to nobody" if ranges.complete else "given to nobody, as far as can be seen"
     for extent, parts, free in ranges.shares(ids, gids=gids):
         wide = [part for part in parts if not isinstance(part.holder, OfAccount | OfGroup)]
         single = [part for part in parts if isinstance(part.holder, OfAccount | OfGroup)]
@@ -180,10 +181,10 @@ def _words(ids: IdMap, ranges: Ranges, *, gids: bool) -> Iterator[list[str]]:
         else:
             words += [_share(extent, part) for part in single]
         if free and not words:
-            words.append("given to nobody")
+            words.append(nobody)
         elif free and wide:
             more = f" and {len(list(free)) - _FEW} more" if len(list(free)) > _FEW else ""
-            words.append(f"{', '.join(map(str, list(free)[:_FEW]))}{more}: given to nobody")
+            words.append(f"{', '.join(map(str, list(free)[:_FEW]))}{more}: {nobody}")
         yield words
 
 

@@ -75,13 +75,13 @@ def inside_fields(found: Inside) -> dict[str, Any]:
     return found._asdict()
 
 
-def answer_fields(number: int, answer: Answer, pool: IdRange | None) -> dict[str, Any]:
-    """One answer as an object of the document."""
+def answer_fields(number: int, answer: Answer, pool: IdRange | None, *, complete: bool) -> dict[str, Any]:
+    """One answer as an object of the document; whether an id is free is null where not all could be read."""
     return {
         "id": number,
         "uid": [fields(one) for one in answer.uid],
         "gid": [fields(one) for one in answer.gid],
-        "free": answer.is_free,
+        "free": None if answer.is_free and not complete else answer.is_free,
         "in_pool": None if pool is None else number in pool,
         "remarks": [UNMAPPED] if number == OVERFLOW_ID else [],
     }
@@ -98,6 +98,7 @@ def fields(holder: Holder) -> dict[str, Any]:  # noqa: PLR0911 - a case for each
                 "name": allocation.name,
                 "owner": allocation.owner,
                 "strategy": allocation.strategy,
+                "pool": holder.pool,
                 "container_id": container_id,
                 "container_name": container_name,
                 "range": _range(span),
@@ -106,7 +107,7 @@ def fields(holder: Holder) -> dict[str, Any]:  # noqa: PLR0911 - a case for each
             }
         case OfLine(file, found, span):
             told = {"file": file, "line": found.number, "owner": _text(holder.owner), "range": _range(span)}
-            return {"kind": "subid", **told, "problem": holder.problem}
+            return {"kind": "subid", **told, "account": _text(holder.account) or None, "problem": holder.problem}
         case OfAccount(name):
             return {"kind": "account", "name": _text(name)}
         case OfGroup(name):
@@ -161,18 +162,16 @@ def _roles(one: Carried, found: Mapping[int, Answer]) -> Iterator[tuple[str, int
 def _told(holder: Holder, layout: Layout) -> list[str]:  # noqa: PLR0911 - a case for each
     """Somebody who has an id, in one line or a few."""
     match holder:
-        case OfAllocation(allocation, span, container_id, container_name, by):
-            name = f" ({shown_path(container_name)})" if container_name else ""
-            what = "kept for it, not mapped" if container_id is None else f"container id {container_id}{name}"
+        case OfAllocation(allocation, span, _, _, by):
             deed = [f"  by {who(by.actor)}: {_cut(shown_path(by.command))}"] if by else []
             owner = ", and ".join((allocation.owner, *allocation.also))
             return [
-                f"container {allocation.name}, {what}",
+                _inside_of(holder),
                 f"  range {_shown(span)} of {owner}, strategy {allocation.strategy}, since {allocation.since}",
                 *deed,
             ]
         case OfLine(file, found, span):
-            ids, owner = _shown(span), shown_path(holder.owner)
+            ids, owner = _shown(span), _owner(holder)
             if holder.problem:
                 return [f"{file}:{found.number}: may be read as {ids} of {owner}", f"  {holder.problem}"]
             return [f"{file}:{found.number}: {owner} may map {ids}"]
@@ -196,6 +195,15 @@ def _told(holder: Holder, layout: Layout) -> list[str]:  # noqa: PLR0911 - a cas
             ]
 
 
+def _inside_of(holder: OfAllocation) -> str:
+    allocation, _, container_id, container_name, _ = holder
+    if holder.pool:
+        return f"the pool {allocation.name}: {holder.pool} gives parts of it to its containers, and knows which"
+    name = f" ({shown_path(container_name)})" if container_name else ""
+    what = "kept for it, not mapped" if container_id is None else f"container id {container_id}{name}"
+    return f"container {allocation.name}, {what}"
+
+
 def _short(holder: Holder) -> str:
     if isinstance(holder, OfAllocation) and holder.container_id is not None:
         name = f" ({shown_path(holder.container_name)})" if holder.container_name else ""
@@ -209,9 +217,11 @@ def line_of(holder: Holder) -> str:  # noqa: PLR0911 - a case for each
     """Who somebody is, in a few words, whatever id it is about."""
     match holder:
         case OfAllocation(allocation, _, container_id, _, _):
+            if holder.pool:
+                return f"the pool {allocation.name} of {holder.pool}"
             return f"container {allocation.name}" + (", kept and not mapped" if container_id is None else "")
         case OfLine(file, found, _):
-            return f"{shown_path(holder.owner)} ({file}:{found.number})"
+            return f"{'perhaps ' if holder.problem else ''}{_owner(holder)} ({file}:{found.number})"
         case OfAccount(name):
             return f"account {shown_path(name)}"
         case OfGroup(name):
@@ -226,13 +236,18 @@ def line_of(holder: Holder) -> str:  # noqa: PLR0911 - a case for each
             return f"released: {entry.name}"
 
 
+def _owner(holder: OfLine) -> str:
+    account = f" ({shown_path(holder.account)})" if holder.account else ""
+    return shown_path(holder.owner) + account
+
+
 def _cut(text: str) -> str:
     return text if len(text) <= _LONG else f"{text[:_LONG]}…"
 
 
 def _free(pool: IdRange | None, number: int) -> str:
     if pool is None:
-        return "nobody's"
+        return "nobody's, as far as can be seen"
     return f"nobody's: free in the pool ({pool})" if number in pool else f"nobody's, and outside of the pool ({pool})"
 
 

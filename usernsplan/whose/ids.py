@@ -9,6 +9,7 @@ from functools import partial
 from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
+from usernsplan.engines import pool_of
 from usernsplan.formats.accounts import Accounts
 from usernsplan.formats.subid import Grant
 from usernsplan.ids import ID_LIMIT, IdSet
@@ -35,7 +36,8 @@ Span = tuple[int, int]  # start, stop
 class Facts:
     """What is known of a host that may concern the ids in question; ``history`` holds the moments of its allocations.
 
-    ``image`` are the accounts of a container's image, who give its ids their names.
+    ``image`` are the accounts of a container's image, who give its ids their names. ``complete`` is False where the
+    ledger could not be read: then what nobody has may be released, reserved or kept all the same.
     """
 
     layout: Layout
@@ -46,10 +48,14 @@ class Facts:
     namespaces: tuple[Namespace, ...] = ()
     history: tuple[HistoryEntry, ...] = ()
     image: Accounts = NOBODY
+    complete: bool = True
 
 
 class OfAllocation(NamedTuple):
-    """An allocation; ``container_id`` is None where the id is kept for it and not mapped. ``by``: who gave it."""
+    """An allocation; ``container_id`` is None where the id is kept for it and not mapped. ``by``: who gave it.
+
+    Of a pool it is None too: which of its containers has the id is not known here, nor as which id.
+    """
 
     allocation: Allocation
     span: Span
@@ -57,13 +63,22 @@ class OfAllocation(NamedTuple):
     container_name: str | None
     by: HistoryEntry | None
 
+    @property
+    def pool(self) -> str | None:
+        """The engine that gives parts of it to its containers; None where it is one container's."""
+        return pool_of(self.allocation)
+
 
 class OfLine(NamedTuple):
-    """A line of ``file`` that somebody else wrote; ``span`` is what a reader could take it for."""
+    """A line of ``file`` that somebody else wrote; ``span`` is what a reader could take it for.
+
+    ``account`` is whom a number means that stands for the owner.
+    """
 
     file: str
     line: Line
     span: Span
+    account: str = ""
 
     @property
     def owner(self) -> str:
@@ -159,7 +174,8 @@ def _sources(
         ids = _ids(allocation.mapping, kind)
         ours.update((owner, e.host, e.host + e.count) for owner in (allocation.owner, *allocation.also) for e in ids)
         yield from _allocated(allocation, ids, names, giver(allocation, facts.history))
-    yield from _granted(file, facts.layout.path(path), ours)
+    users = {str(user.uid): user.name for user in reversed(facts.accounts.users)}
+    yield from _granted(file, facts.layout.path(path), ours, users)
     for number, holders in accounts.items():
         for one in holders:
             yield number, number + 1, _always(one)
@@ -175,8 +191,11 @@ def _sources(
 def _allocated(
     allocation: Allocation, ids: IdMap, names: Mapping[int, str], by: HistoryEntry | None
 ) -> Iterator[_Source]:
+    pooled = pool_of(allocation) is not None
     for extent in ids:
-        yield extent.host, extent.host + extent.count, partial(_inside, allocation, extent, names, by)
+        span = (extent.host, extent.host + extent.count)
+        inside = partial(_inside, allocation, extent, names, by)
+        yield *span, _always(OfAllocation(allocation, span, None, None, by)) if pooled else inside
     if allocation.held and allocation.held not in ids.host_ranges():
         held = allocation.held
         kept = OfAllocation(allocation, (held.start, held.stop), None, None, by)
@@ -184,15 +203,18 @@ def _allocated(
             yield part.start, part.stop, _always(kept)
 
 
-def _granted(file: SubidFile, path: str, ours: Container[tuple[str, int, int]]) -> Iterator[_Source]:
-    """The lines of others."""
+def _granted(
+    file: SubidFile, path: str, ours: Container[tuple[str, int, int]], users: Mapping[str, str]
+) -> Iterator[_Source]:
+    """The lines of others; ``users`` has the names of numbers, which newuidmap(1) takes for an owner as well."""
     for line in file.lines:
         if not isinstance(line, Grant):
             # It is one line, whatever it may be taken for.
             for span in IdSet.clipped(line.spans):
                 yield span.start, span.stop, _always(OfLine(path, line, (span.start, span.stop)))
-        elif (line.owner, line.start, line.stop) not in ours:
-            yield line.start, line.stop, _always(OfLine(path, line, (line.start, line.stop)))
+        elif not any((owner, line.start, line.stop) in ours for owner in (line.owner, users.get(line.owner, ""))):
+            account = users.get(line.owner, "")
+            yield line.start, line.stop, _always(OfLine(path, line, (line.start, line.stop), account))
 
 
 def _inside(
@@ -251,7 +273,9 @@ def giver(allocation: Allocation, history: Iterable[HistoryEntry]) -> HistoryEnt
     ]
     if len(then) > 1:
         added = {f"+ {allocation.owner}:{ids.start}:{ids.count}" for ids in allocation.mapping.uids.host_ranges()}
-        then = [entry for entry in then if any(line.partition(": ")[2] in added for line in entry.changed)]
+        by_line = [entry for entry in then if any(line.partition(": ")[2] in added for line in entry.changed)]
+        # Of a shared map no line may be its own: then the words that were typed name it.
+        then = by_line or [entry for entry in then if allocation.name in entry.command.split()]
     return then[0] if then else None
 
 
@@ -270,6 +294,7 @@ class Ranges:
         # Not namespaces, whose maps these are.
         self._facts = replace(facts, namespaces=())
         self._sorted: dict[bool, tuple[list[int], list[int], list[tuple[int, _Source]]]] = {}
+        self.complete = facts.complete
 
     def shares(self, ids: IdMap, *, gids: bool = False) -> tuple[tuple[Extent, tuple[Share, ...], IdSet], ...]:
         """Whose the host ids of each extent of a map are, and which of them are nobody's.

@@ -166,6 +166,30 @@ def test_mounts_are_entered_only_when_that_is_said(host: Host) -> None:
         subprocess.run(["umount", inside, file], check=True)
 
 
+def test_a_scan_that_leaves_a_mount_out_calls_no_range_free(host: Host) -> None:
+    usernsplan("allocate", "--strategy", "per-container", "gone", "--root", host.root)
+    usernsplan("release", "gone", "--root", host.root)
+    start = json_of("list", "--root", host.root)["quarantined"][0]["start"]
+    inside = host.root / "srv/vol/inside"
+    inside.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", inside], check=True)
+    try:
+
+        def told(*folders: str) -> list[str]:
+            words = [word for folder in folders for word in ("--scan", folder)]
+            found = json_of("check", *words, "--root", host.root)["findings"]
+            return [one["code"] for one in found if one["code"] in {"USN056", "USN057"}]
+
+        assert told("/srv") == []
+        # Named too, it is looked at, though it lies in the other folder.
+        assert told("/srv", "/srv/vol/inside") == ["USN057"]
+        (inside / "there").touch()
+        os.chown(inside / "there", start + 33, 0)
+        assert told("/srv", "/srv/vol/inside") == ["USN056"]
+    finally:
+        subprocess.run(["umount", inside], check=True)
+
+
 def test_what_is_named_twice_is_told_once(tree: Path) -> None:
     once = json_of("find-owned", RANGE, tree, "--count")
     assert json_of("find-owned", RANGE, tree, tree / "d0", tree, "--count") == once

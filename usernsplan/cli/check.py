@@ -114,18 +114,19 @@ def _scanned(layout: Layout, released: Sequence[Quarantined], folders: Sequence[
     from usernsplan.report.text import shown_path  # noqa: PLC0415
     from usernsplan.volume import owned  # noqa: PLC0415
 
-    named = {owned.top_of(layout, folder) for folder in folders}
-    # What lies in another of them is looked at once.
-    tops = sorted(top for top in named if not any(f"{top}/".startswith(f"{o.rstrip('/')}/") for o in named - {top}))
+    named = sorted({owned.top_of(layout, folder) for folder in folders})
+    tops, mounts = owned.each_once(named, cross_mounts=False)
     every = owned.count(tops, IdSet(q.held for q in released))
-    note(f"not looked at: {shown_path(place.path)}: {place.reason}" for place in every.missed)
+    missed = [(place.path, place.reason) for place in every.missed]
+    missed += [(path, "something is mounted there: name it too") for path in mounts]
+    note(f"not looked at: {shown_path(path)}: {reason}" for path, reason in missed)
     found = []
     for q in released:
         ids = IdSet((q.held,))
         if every.ids() & ids:
             one = every if len(released) == 1 else owned.count(tops, ids)
             found.append(Carried(q.name, q.held, one.entries, one.example))
-        elif not every.missed:
+        elif not missed:
             found.append(Carried(q.name, q.held, 0, ""))
     return tuple(found)
 

@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -601,3 +602,58 @@ def test_one_that_ends_or_goes_elsewhere_while_it_is_looked_at_is_not_told_by_wh
             assert (out, "no process" in err) == ("", True)
         else:
             assert "its maps are not written" in out
+
+
+def test_a_process_that_is_uid_0_of_the_host_under_another_number_has_roots_files(folder: Path) -> None:
+    secret = folder / "secret"
+    secret.write_text("mine")
+    secret.chmod(0o600)
+    with waiting("unshare(); os.setresgid(5, 5, 5); os.setresuid(5, 5, 5)", "/bin/cat", secret) as one:
+        one.map(f"0 {BASE} 5", "5 0 1")
+        one.ready()
+        assert "host-uid-0" in one.said()
+        assert one.go() == "mine"
+
+
+def test_setuid_in_a_namespace_that_has_host_uid_0_somewhere_leads_there(folder: Path) -> None:
+    secret = folder / "secret"
+    secret.write_text("mine")
+    secret.chmod(0o600)
+    becoming = f"os.setresuid(5, 5, 5); print(open('{secret}').read()); sys.exit()"
+    with waiting(f"unshare(); os.setresgid(0, 0, 0); os.setresuid(0, 0, 0); ask(); {becoming}") as one:
+        one.map(f"0 {BASE} 5", "5 0 1")
+        one.ready()
+        said = one.said()
+        assert one.go() == "mine\n"
+    assert "uid 0 of the host among them" in said["setuid"]["text"]
+    assert "host-uid-0" not in said
+
+
+def test_what_is_permitted_and_not_in_effect_is_told_apart() -> None:
+    lowered = (
+        "data = ctypes.create_string_buffer(24); head = struct.pack('Ii', 0x20080522, 0); libc.capget(head, data); "
+    )
+    lowered += (
+        "sets = struct.unpack('6I', data.raw); done(libc.capset(head, struct.pack('6I', 0, *sets[1:3], 0, *sets[4:])))"
+    )
+    trying = "print(libc.sethostname(b'x', 1)); sys.exit()"
+    with waiting(f"libc.unshare(0x04000000); {lowered}; ask(); {trying}") as one:
+        one.ready()
+        said = one.said()
+        assert one.go() == "-1\n"
+    assert said["host-capabilities"]["text"].endswith("in effect now: none")
+
+
+def test_a_process_whose_first_thread_has_ended_runs_on() -> None:
+    setup = (
+        "import threading, time; threading.Thread(target=time.sleep, args=(60,)).start(); ask(); libc.pthread_exit(0)"
+    )
+    with waiting(setup) as one:
+        one.ready()
+        one.on()
+        deadline = time.monotonic() + 30
+        while "State:\tZ" not in Path(f"/proc/{one.pid}/status").read_text():
+            assert time.monotonic() < deadline
+        document = json_of("inspect", str(one.pid))
+    assert document["state"] == "S"
+    assert document["namespaces"] == []

@@ -75,7 +75,7 @@ NS = inside((0, 100000, 65536), owner=0)
         (
             namespaced(PLAIN, 0),
             replace(NS, mapping=None),
-            {"no-map", "owner", "no-capabilities", "regain-by-file", "no-seccomp"},
+            {"host-uid-0", "no-map", "owner", "no-capabilities", "regain-by-file", "no-seccomp"},
         ),
         # Ids that differ.
         (

@@ -2,28 +2,51 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from usernsplan.errors import InvalidValueError, NotPermittedError, UsernsplanError, reason_of
 from usernsplan.formats import proc_status
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# A zombie, and what is on its way to none at all.
+_ENDED = {"Z", "X"}
 
 
 def status(pid: int) -> proc_status.Status:
     """What a process may do. Raises an error that says why where there is nothing to tell."""
     try:
-        with open(f"/proc/{pid}/status", encoding="utf-8", errors="surrogateescape") as file:
-            found = proc_status.parse(file.read())
+        found = _read(f"/proc/{pid}/status")
+        if found.state in _ENDED:
+            # Its first thread has; others may run on.
+            found = next(_running_threads(pid), found)
     except (FileNotFoundError, ProcessLookupError) as error:
         raise UsernsplanError(f"there is no process {pid}, or it cannot be seen from here") from error
     except InvalidValueError as error:
         raise UsernsplanError(f"process {pid}: {error}") from error
     except OSError as error:
         raise NotPermittedError(f"process {pid}: {reason_of(error)}") from error
-    if found.state in {"Z", "X"}:
+    if found.state in _ENDED:
         raise UsernsplanError(f"process {pid} has ended: it is a zombie, and may do nothing any more")
     if found.kernel_thread:
         raise UsernsplanError(f"process {pid} is a thread of the kernel: it has no program, and no limits")
     return found
+
+
+def _read(path: str) -> proc_status.Status:
+    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        return proc_status.parse(file.read())
+
+
+def _running_threads(pid: int) -> Iterator[proc_status.Status]:
+    for thread in sorted(os.listdir(f"/proc/{pid}/task"), key=int):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            found = _read(f"/proc/{pid}/task/{thread}/status")
+            if found.state not in _ENDED:
+                yield found
 
 
 def name(pid: int) -> str:

@@ -129,6 +129,9 @@ def _identity(status: Status, namespace: Namespace | None, root: _Root) -> Itera
             text = "it is root of the host: no user namespace lies between"
             yield Sentence("host-root", text)
         return
+    if 0 in {uid, status.uids.file_system} and root.uid != 0:
+        text = "it is uid 0 of the host, whatever it is called inside: files and sockets of root are its own"
+        yield Sentence("host-uid-0", text, unusual=True)
     if namespace.mapping is None:
         text = f"the maps of its namespace are not written: it sees every id as {OVERFLOW_ID}"
         yield Sentence("no-map", text, unusual=True)
@@ -174,14 +177,15 @@ def _unseen(status: Status) -> Sentence:
 def _reach(status: Status, namespace: Namespace | None, root: _Root) -> Iterator[Sentence]:
     """capabilities(7) and user_namespaces(7): what its capabilities are good for now."""
     have = status.capabilities
+    now = "" if set(have.effective) == set(have.permitted) else f"; in effect now: {listed(have.effective)}"
     if namespace is not None and have.permitted:
         text = (
             f"its capabilities ({listed(have.permitted)}) count for what its own user namespace owns, and for nothing "
-            "of the host's"
+            f"of the host's{now}"
         )
         yield Sentence("namespaced", text, capabilities=have.permitted)
     elif have.permitted:
-        text = f"its capabilities ({listed(have.permitted)}) count on the whole host"
+        text = f"its capabilities ({listed(have.permitted)}) count on the whole host{now}"
         yield Sentence("host-capabilities", text, capabilities=have.permitted)
     elif not root.is_now:
         yield Sentence("no-capabilities", "it has no capability now")
@@ -227,7 +231,7 @@ def _regain(status: Status, namespace: Namespace | None, root: _Root) -> Iterato
         yield Sentence("nothing-to-regain", text)
 
 
-def _kept(status: Status, _namespace: Namespace | None, _root: _Root) -> Iterator[Sentence]:
+def _kept(status: Status, _namespace: Namespace | None, root: _Root) -> Iterator[Sentence]:
     """capabilities(7): the ambient and the inheritable set."""
     have = status.capabilities
     if have.ambient:
@@ -240,7 +244,8 @@ def _kept(status: Status, _namespace: Namespace | None, _root: _Root) -> Iterato
     if only:
         more = "no file gives more of them than it has now" if status.no_new_privs else "a file that asks for them does"
         text = f"inheritable: {listed(only)}: by themselves they give nothing; {more}"
-        yield Sentence("inheritable", text, unusual=True, capabilities=only)
+        # Root has every capability of its next program anyway.
+        yield Sentence("inheritable", text, unusual=not root.is_now, capabilities=only)
 
 
 def _switches(status: Status, namespace: Namespace | None, root: _Root) -> Iterator[Sentence]:
@@ -257,7 +262,10 @@ def _switches(status: Status, namespace: Namespace | None, root: _Root) -> Itera
         yield Sentence("file-system-uid", text, unusual=True)
     if "setuid" in status.capabilities.effective:
         whom = "of the host" if namespace is None else "that its map has"
-        yield Sentence("setuid", f"with setuid it can become every uid {whom}")
+        mapping = namespace.mapping if namespace else None
+        has_root = mapping is not None and mapping.uids.to_container(0) is not None
+        among = ", uid 0 of the host among them" if has_root else ""
+        yield Sentence("setuid", f"with setuid it can become every uid {whom}{among}", unusual=has_root)
 
 
 def _groups(status: Status, namespace: Namespace | None, _root: _Root) -> Iterator[Sentence]:

@@ -29,9 +29,12 @@ _FEW = 3
 
 def text_of(process: Process, said: Sequence[Sentence]) -> str:
     """Everything that is known of a process, and what it means."""
-    pid, status, line, facts, whose, _ = process
+    pid, status, line, facts, whose, initial = process
     parts = [f"process {pid} ({shown_path(status.name)}), state {status.state}"]
-    parts += _namespaces(line, Ranges(facts), whose)
+    if line == () and not initial:
+        parts.append("no user namespace of its own, but the one that this was looked at from")
+    else:
+        parts += _namespaces(line, Ranges(facts), whose)
     namespace = process.namespace
     mapping = namespace.mapping if namespace else None
     rows = []

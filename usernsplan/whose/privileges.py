@@ -31,6 +31,8 @@ _LITTLE = 8
 _OF_THE_HOST = {
     "host-root": "it is root of the user namespace that this was looked at from, which is not the host's first",
     "host-capabilities": "its capabilities count in the user namespace that this was looked at from",
+    "setuid": "with setuid it can become every uid that the user namespace has that this was looked at from",
+    "root-group": "it is in the group 0 of the user namespace that this was looked at from",
 }
 
 
@@ -79,8 +81,10 @@ def sentences(status: Status, line: tuple[Namespace, ...] | None, *, initial: bo
         for sentence in rule(status, namespace, root)
     ]
     if line is None:
-        found = [_unseen(status), *(one for one in found if one.code not in _OF_THE_HOST)]
-    elif not initial:
+        # With maps like the host's, its ids are the host's, whoever has the namespace.
+        unsure = _OF_THE_HOST if not initial else {"host-root", "host-capabilities"}
+        found = [_unseen(status), *(one for one in found if one.code not in unsure)]
+    elif not line and not initial:
         found = [one._replace(text=_OF_THE_HOST[one.code]) if one.code in _OF_THE_HOST else one for one in found]
     return (*_owners(line or ()), *found)
 

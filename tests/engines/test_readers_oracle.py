@@ -11,19 +11,20 @@ import re
 import shutil
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.command import missing
-from tests.engines import recipes
 from tests.engines.recipes_rootless import _require_rootless, as_user, login_user
 from tests.engines.throwaway import SEARCH_PATH, ThrowawayHost, require
 from tests.unit.oracle import needs
 from tests.unit.test_readers import LAID, LINES, short
 from tests.unit.test_subid_oracle import getsubids
 from usernsplan.formats import readers, subid
+from usernsplan.formats.limits import INCUS_LEAST
 
 if TYPE_CHECKING:
     import subprocess
@@ -33,26 +34,7 @@ if TYPE_CHECKING:
 
 WEB_UID = 1234
 HIGH_UID = 3000000000
-FILES = [
-    b"web:300000:65536\nother:1:1\nweb:100000:65536\n",
-    b"web:300000:65536\n1234:100000:65536\n",
-    b"1234:300000:65536\nweb:100000:65536\n",
-    b"web:5:9\nweb:5:9\n",
-    b"web:5:9\nweb:6:9",
-    b"other\nweb:5:70000\n",
-    b"web:5:70000\nother:1:2:3\n",
-    b"other:x:y\nweb:5:70000\n",
-    b"# c\n\nweb:5:70000\n",
-    b"  # c\nweb:5:70000\n",
-    b" \nweb:5:70000\n",
-    b"\xff:1:2\nWeb:1:70000\nweb:5:70000",
-    b"web:5:70000\n" + b"w" * 70000 + b":1:2\nweb:6:70000\n",
-    b"web:5:\0junk\n70000\n",
-    b"web:5:70000\nother\0\n",
-    b"web:5:70000\0",
-    b"other:1:2\n",
-]
-CASES = FILES + [raw for raw, _ in LINES]
+CASES = [raw for raw, _ in LINES]
 
 # Says what it is asked for and refuses: what an engine read is then in its arguments, and nothing stays behind.
 NEWIDMAP = '#!/bin/sh\necho "$(basename "$0")" "$@" >>/tmp/asked\nexit 1\n'
@@ -60,8 +42,13 @@ HUGE = re.compile(rb":-|[0-9]{10}")
 FAILURE = re.compile(r"Format not correct|string to int conversion failed", re.IGNORECASE)
 
 
-def model(raw: bytes, owner: str = "web", uid: int | None = WEB_UID) -> dict[str, Reading]:
-    return {reading.reader: reading for reading in readers.of_owner(subid.parse(raw), owner, uid)}
+def model(raw: bytes, *names: str) -> dict[str, Reading]:
+    """What each reader takes a line for, of those with one of these names; those of web unless it is said."""
+    names = names or ("web", str(WEB_UID))
+    return {
+        reading.reader: replace(reading, takes=tuple(take for take in reading.takes if take[0] in names))
+        for reading in readers.of_line(raw)
+    }
 
 
 def ranges(reading: Reading) -> list[tuple[int, int]]:
@@ -99,13 +86,11 @@ def test_docker_20_10_makes_container_root_what_the_model_says(machine: Throwawa
     if "version 20.10" not in version:
         pytest.skip(f"the model's remarks are on 20.10, not on {version}")
     reading = model(raw)["docker"]
-    takes = reading.takes
-    if "takes only the lines that name the owner by number" in reading.remark:
-        takes = tuple(take for take in takes if take[0] == str(WEB_UID))
-    if "20.10 does not start" in reading.remark or not takes:
+    # Of another's line it asks no more than that it has three fields.
+    if not reading.takes or "20.10 does not start" in reading.remark:
         expected = []
     else:
-        _, start, count = takes[0]
+        [(_, start, count)] = reading.takes
         # The daemon itself goes on with 64 bits, and finds no root in a range that is empty or negative.
         expected = [start if count and b":-7" not in raw else LAID]
     found = [int(name.partition(".")[0]) % 2**32 for name in container_root(machine, raw)]
@@ -138,17 +123,6 @@ def _stop(process: subprocess.Popen[str]) -> None:
     process.wait()
 
 
-def test_docker_lays_the_lines_in_file_order(host: ThrowawayHost) -> None:
-    need("dockerd")
-    raw = b"web:300000:5\nweb:100000:65536\nweb:200000:7\n"
-    recipes.add_user(host, "web", WEB_UID)
-    host.write("/etc/subuid", raw)
-    host.write("/etc/subgid", raw)
-    with recipes.dockerd(host, ["--userns-remap=web"]) as docker:
-        lines = recipes.lines(docker.run(["cat", "/proc/self/uid_map"]))
-    assert [(start, count) for _, start, count in lines] == ranges(model(raw)["docker"])
-
-
 def asked(host: ThrowawayHost, program: str, raw: bytes, user: str = "web") -> tuple[list[tuple[int, int]], str]:
     """What an engine without privileges asks newuidmap for beside the user's own id, and what it says."""
     need(program)
@@ -171,22 +145,20 @@ def test_buildah_which_reads_as_podman_without_libsubid(machine: ThrowawayHost, 
     found, said = asked(machine, "buildah", raw)
     # Like Docker it cuts to 32 bits what it lays.
     assert found == [(start % 2**32, count % 2**32) for start, count in ranges(reading)]
-    assert bool(FAILURE.search(said)) is ("the whole file fails" in reading.remark)
+    is_own = raw.strip().startswith(b"web")
+    fails = "whosever line it is" in reading.remark or (is_own and "fails for this owner" in reading.remark)
+    assert bool(FAILURE.search(said)) is fails
 
 
 def test_podman_reads_all_lines_of_shadow_where_it_has_libsubid(machine: ThrowawayHost) -> None:
     # Podman refuses a range with the user's own uid in it, and takes one that wraps around for such a one.
-    raw = b"".join(subid.ended(raw) for raw in CASES if b"\0" not in raw and not HUGE.search(raw))
-    raw = raw.replace(b"web", b"high")
-    readings = model(raw, "high", HIGH_UID)
-    if links_libsubid(need("podman")):
-        expected = sorted(ranges(readings["shadow"]), key=lambda found: found[0])
-    else:
-        expected = ranges(readings["podman"])
-    found, said = asked(machine, "podman", raw, "high")
-    assert len(expected) > 20
+    if not links_libsubid(need("podman")):
+        pytest.skip("this podman is built without libsubid")
+    lines = [subid.ended(raw).replace(b"web", b"high") for raw in CASES if b"\0" not in raw and not HUGE.search(raw)]
+    expected = [one for raw in lines for one in ranges(model(raw, "high", str(HIGH_UID))["shadow"])]
+    found, said = asked(machine, "podman", b"".join(lines), "high")
+    assert len(expected) > 10
     assert sorted(found) == sorted(expected), said
-    assert [start for start, _ in found] == [start for start, _ in expected]
 
 
 def links_libsubid(program: str) -> bool:
@@ -216,8 +188,9 @@ def as_root(raw: bytes) -> bytes:
 
 
 def lxd_takes(raw: bytes) -> list[tuple[int, int]]:
-    """What LXD takes of what Incus takes: the ranges of this name, whatever its case; it uses the first."""
-    return ranges(model(raw, "root", None)["incus"])
+    """What LXD takes of what Incus takes: a range of this name, whatever its case, that is not too small."""
+    found = ranges(model(raw, "root", "Root", "ROOT")["incus"])
+    return [(start, count) for start, count in found if count >= INCUS_LEAST]
 
 
 def lxd_map(host: ThrowawayHost, raw: bytes) -> tuple[int, int] | None:

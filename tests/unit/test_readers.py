@@ -1,4 +1,4 @@
-"""What each reader makes of a line and of a file, worked out from the programs' sources and seen when they ran."""
+"""What each reader makes of a line, worked out from the programs' sources and seen when they ran."""
 
 from __future__ import annotations
 
@@ -160,138 +160,12 @@ def test_there_is_nothing_to_say_about_a_plain_line_or_a_comment() -> None:
     assert {reading.remark for raw in (b"web:5:70000\n", b"# c\n", b"\n") for reading in readers.of_line(raw)} == {""}
 
 
-def of_owner(raw: bytes, owner: str = "web", uid: int | None = 1234) -> dict[str, Reading]:
-    return {reading.reader: reading for reading in readers.of_owner(subid.parse(raw), owner, uid)}
-
-
-def ranges(raw: bytes, owner: str = "web", uid: int | None = 1234) -> dict[str, list[tuple[int, int]] | str]:
-    found = of_owner(raw, owner, uid)
-    return {
-        name: FAILS if reading.fails and not reading.takes else [entry[1:] for entry in reading.takes]
-        for name, reading in found.items()
-    }
-
-
-def all_of(found: list[tuple[int, int]]) -> dict[str, list[tuple[int, int]]]:
-    return {reader: list(found) for reader in READERS}
-
-
-A, B, C = (300000, 65536), (100000, 65536), (200000, 65536)
-
-
-def test_podman_alone_sorts_by_start() -> None:
-    raw = b"web:300000:65536\nweb:100000:65536\nother:1:1\nweb:200000:65536\n"
-    assert ranges(raw) == {"shadow": [A, B, C], "docker": [A, B, C], "podman": [B, C, A], "incus": [A, B, C]}
-    assert readers.differ(readers.of_owner(subid.parse(raw), "web", 1234))
-    assert "LXD takes only the first" in of_owner(raw)["incus"].remark
-
-
-def test_lines_that_name_the_owner_by_number_count_too_but_to_incus_only_where_none_has_his_name() -> None:
-    raw = b"web:300000:65536\n1234:100000:65536\n"
-    assert ranges(raw) == {"shadow": [A, B], "docker": [A, B], "podman": [B, A], "incus": [A]}
-    assert "20.10 takes only the lines that name the owner by number" in of_owner(raw)["docker"].remark
-    assert ranges(raw, uid=None) == all_of([A])
-    assert ranges(b"1234:300000:65536\n") == all_of([A])
-    assert "LXD looks for the name alone" in of_owner(b"1234:300000:65536\n")["incus"].remark
-    # A small range by name is dropped, but it is there.
-    assert ranges(b"web:1:1\n1234:300000:65536\n")["incus"] == []
-
-
-def test_incus_alone_takes_a_name_in_another_case_and_no_small_range() -> None:
-    raw = b"Web:300000:65536\nweb:100000:65535\nWEB:200000:65536\n"
-    assert ranges(raw) == {**all_of([(100000, 65535)]), "incus": [A, C]}
-    # Kelvin's sign folds to k; sharp s does not fold to two letters.
-    assert ranges("\u212aai:300000:65536\nstra\u00dfe:1:70000\n".encode(), "kai")["incus"] == [A]
-    assert ranges("stra\u00dfe:1:70000\n".encode(), "STRASSE")["incus"] == []
-
-
-@pytest.mark.parametrize(
-    ("other", "podman", "incus"),
-    [
-        (b"other\n", FAILS, FAILS),
-        (b"other:5\n", FAILS, FAILS),
-        (b"other:1:2:3\n", FAILS, [A]),
-        (b"other:x:y\n", [A], [A]),
-        (b"  # c\n", [A], FAILS),
-        (b"   \n", [A], FAILS),
-        (b"other:1#:2\n", [A], FAILS),
-        (b"other:1:2 # c\n", [A], [A]),
-        (b"# c\n\n", [A], [A]),
-    ],
-)
-def test_whose_file_fails_because_of_anothers_line(other: bytes, podman: object, incus: object) -> None:
-    for raw in (other + b"web:300000:65536\n", b"web:300000:65536\n" + other):
-        assert ranges(raw) == {"shadow": [A], "docker": [A], "podman": podman, "incus": incus}
-
-
-def test_docker_20_10_is_stopped_by_any_line_that_has_not_three_fields() -> None:
-    for other in (b"other\n", b"other:1:2:3\n"):
-        assert "20.10 does not start" in of_owner(other + b"web:300000:65536\n")["docker"].remark
-    for other in (b"#\n", b" # c\n", b"\n", b"other:x:y\n"):
-        assert of_owner(other + b"web:300000:65536\n")["docker"].remark == ""
-
-
-def test_podman_fails_on_a_number_of_its_own_owner_alone() -> None:
-    raw = b"web:300000:65536\nweb:0x10:5\n"
-    assert ranges(raw)["podman"] == FAILS
-    assert ranges(raw, "other", 1)["podman"] == []
-    assert "libsubid" in of_owner(raw)["podman"].remark
-
-
-def test_from_a_line_that_is_too_long_for_go_on_docker_fails_and_podman_and_incus_read_nothing() -> None:
-    raw = b"web:300000:65536\n" + b"w" * 70000 + b":1:2\nother\nweb:100000:65536\n"
-    assert ranges(raw) == {"shadow": [A, B], "docker": FAILS, "podman": [A], "incus": [A]}
-    found = of_owner(raw)
-    assert [found[reader].fails for reader in READERS] == [False, True, True, True]
-
-
-def test_a_nul_hides_the_line_end_from_shadow() -> None:
-    # The next line is read over what follows the NUL.
-    assert ranges(b"web:300000:\0junk\n65536\n")["shadow"] == [A]
-    assert ranges(b"we\0\nb:300000:65536\n#\0\nweb:100000:65536\nweb:200000:65536\n")["shadow"] == [A, C]
-    assert ranges(b"web:300000:65536\nother\0\n")["shadow"] == FAILS
-    assert ranges(b"web:300000:65536\nweb:100000:65536\0")["shadow"] == [A, B]
-
-
-def test_a_missing_last_line_end_is_told_of_newer_shadows() -> None:
-    assert "newer shadow" in of_owner(b"web:300000:65536")["shadow"].remark
-    assert of_owner(b"web:300000:65536\n")["shadow"].remark == ""
-
-
-@pytest.mark.parametrize(
-    ("raw", "said"),
-    [
-        (b"web:1:5\nweb:5:1\n", "overlap"),
-        (b"web:1:5\nweb:1:5\n", "overlap"),
-        (b"web:9:0\n", "empty"),
-        (b"web:4294967290:6\n", "outside"),
-        (b"web:-5:6\n", "outside"),
-    ],
-)
-def test_a_map_that_the_kernel_refuses_is_told(raw: bytes, said: str) -> None:
-    assert said in of_owner(raw)["docker"].remark
-    assert said in of_owner(raw)["podman"].remark
-
-
-@pytest.mark.parametrize("raw", [b"web:1:5\nweb:6:1\n", b"web:4294967290:5\n", b"web:0:1\n"])
-def test_a_map_that_the_kernel_takes_is_not_complained_of(raw: bytes) -> None:
-    assert of_owner(raw)["docker"].remark == ""
-
-
-@pytest.mark.parametrize("raw", [b"", b"other:1:2\n", None])
-def test_a_file_without_the_owner_gives_him_nothing(raw: bytes | None) -> None:
-    found = readers.of_owner(subid.parse(raw), "web", 1234)
-    assert {reading.takes for reading in found} == {()}
-    assert {reading.remark for reading in found} == {"no line for this owner"}
-    assert not readers.differ(found)
-
-
-def test_readings_differ_by_what_is_taken_by_its_order_and_by_failing_but_not_by_a_remark() -> None:
+def test_readings_differ_by_what_is_taken_and_by_failing_but_not_by_a_remark() -> None:
     one, other = ("web", 1, 2), ("web", 3, 4)
-    base = Reading("shadow", (one, other), "")
-    assert not readers.differ([base, Reading("incus", (one, other), "a remark")])
-    assert readers.differ([base, Reading("incus", (other, one), "")])
-    assert readers.differ([base, Reading("incus", (one,), "")])
+    base = Reading("shadow", (one,), "")
+    assert not readers.differ([base, Reading("incus", (one,), "a remark")])
+    assert readers.differ([base, Reading("incus", (other,), "")])
+    assert readers.differ([base, Reading("incus", (), "")])
     assert readers.differ([Reading("shadow", (), ""), Reading("incus", (), "", fails=True)])
 
 
@@ -338,12 +212,3 @@ def test_no_bytes_are_an_error_and_a_grant_is_what_all_agree_on(raw: bytes) -> N
             for owner, start, count in reading.takes:
                 assert owner in subid.parse(line.raw).by_owner()
                 assert not kernel_takes(reading, start, count) - subid.parse(line.raw).claimed()
-
-
-@given(LINE)
-def test_no_file_is_an_error_and_what_a_reader_hands_out_is_claimed(raw: bytes) -> None:
-    file = subid.parse(raw)
-    for reading in readers.of_owner(file, "web", 1234):
-        if "\0" not in raw.decode("latin-1"):
-            for _, start, count in reading.takes:
-                assert not kernel_takes(reading, start, count) - file.claimed()

@@ -14,13 +14,12 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from usernsplan.errors import InvalidValueError
+from usernsplan.formats.limits import LINE_LIMIT
 from usernsplan.ids import ID_LIMIT, IdRange, IdSet
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-# shadow reads lines into a buffer of this size and rejects what does not fit.
-LINE_LIMIT = 1024
 _GRANT = re.compile(rb"([^\s\0:#+-][^\s\0:#]*):(0|[1-9][0-9]{0,18}):(0|[1-9][0-9]{0,18})\n?")
 # incus reads unsigned numbers of 32 bits, all others of 63 or more.
 _INCUS_MODULUS = 2**32
@@ -170,7 +169,7 @@ def _odd(number: int, raw: bytes) -> Odd:
     if text in {"", "\r"} or text.startswith("#"):
         return Odd(number, raw, (), (), "")
 
-    from usernsplan.formats import readers  # noqa: PLC0415 - few files have odd lines
+    from usernsplan.formats import readers  # noqa: PLC0415 - slow to start, and few files have odd lines
 
     bare = text.strip(readers.GO_BLANKS)
     if not bare or bare.startswith("#"):

@@ -25,7 +25,7 @@ from usernsplan import (
 from usernsplan import make_plan as decide
 from usernsplan.audit import Facts, check
 from usernsplan.audit.base import Index, Span
-from usernsplan.audit.ranges import overlaps
+from usernsplan.audit.overlaps import overlaps
 from usernsplan.errors import HostChangedError, UsernsplanError
 from usernsplan.layout import SUBGID, SUBUID
 from usernsplan.planner.repair import make_repair

@@ -1,0 +1,163 @@
+"""Rules about ranges and the numbers of accounts: whom they lie over, and who can become whom."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import TYPE_CHECKING
+
+from usernsplan.audit.base import FILES, Facts, Seen, Span, listed, rule
+from usernsplan.layout import SUBGID, SUBUID
+from usernsplan.model import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from usernsplan.ids import IdRange
+
+
+@rule("USN004", "error")
+def over_an_account(facts: Facts) -> Iterator[Seen]:
+    """A range lies over the uid of an account.
+
+    Whoever is that id in a container is that account on the host as soon as a file or a process is concerned: he reads
+    its home and signals its processes.
+
+    useradd gives a new account the next free uid without looking at subuid, and directory services number people
+    without knowing of the file at all. usermod -u and lines written by hand do it too.
+
+        containers:100000:65536         in subuid
+        bob:x:100500:100500:…           in passwd
+
+    Give the range up or the account another uid: usermod -u NEW bob, then chown what it owns. To let containers share
+    the host's ids on purpose, see the strategy 'shared'.
+    """
+    yield from _over(facts, SUBUID, [(user.uid, user.name) for user in facts.users.values()], "account")
+
+
+@rule("USN005", "error")
+def over_a_group(facts: Facts) -> Iterator[Seen]:
+    """A range lies over the gid of a group.
+
+    Processes of a container that have this id as their group are members of the host's group: they read whatever it
+    may read, docker's socket or the disks included where the group is 'docker' or 'disk'.
+
+    groupadd takes the next free gid without looking at subgid.
+
+        containers:100000:65536         in subgid
+        staff:x:100100:bob              in group
+
+    Give the range up, or the group another gid: groupmod -g NEW staff, then chgrp what it owns.
+    """
+    yield from _over(facts, SUBGID, [(group.gid, group.name) for group in facts.state.accounts.groups], "group")
+
+
+def _over(facts: Facts, path: str, ids: list[tuple[int, str]], kind: str) -> Iterator[Seen]:
+    """The ranges, intended ones aside, in which accounts or groups lie. What a login may become is told apart."""
+    ids = sorted(dict.fromkeys(ids))
+    for span in facts.given[path]:
+        if span.intended or may_become(facts, span):
+            continue
+        # Of an account's own id in its own line another rule tells.
+        user = facts.users.get(span.owner) if span.number else None
+        own = user and (user.uid if path == SUBUID else user.gid)
+        names = [f"{name} ({number})" for number, name in between(ids, span) if number != own]
+        if names:
+            of = f"'{span.allocation}'" if span.allocation else span.owner
+            message = f"the {kind} {listed(names)} lies in {span.ids} of {of}"
+            hint = f"give the {kind} another number, or {of} another range, and shift the files"
+            yield Seen(facts.place(span.path, span.number), message, hint)
+
+
+@rule("USN006", "error")
+def becomes_others(facts: Facts) -> Iterator[Seen]:
+    """An account may become others: root, the system, or somebody else.
+
+    newuidmap lets an account map every id that its lines give it. Whoever is logged in as it makes a user namespace,
+    becomes that id inside, and is that id on the host as well: with 0 that is root, and no password was asked.
+
+    Such lines come from usermod --add-subuids 0-65535, from recipes that give a service "all ids", and from accounts
+    that were made later, inside a range that stood already.
+
+        alice:0:65536           alice becomes root, and everybody
+        bob:100000:65536        and carl has uid 100500: bob becomes carl
+
+    Take the line out and give the account a range of its own: usermod --del-subuids FIRST-LAST, --add-subuids. To let
+    a container share the host's ids on purpose, use an owner that is nobody's login ('usernsplan allocate --strategy
+    shared').
+    """
+    kinds = {
+        SUBUID: ("account", sorted((user.uid, user.name) for user in facts.users.values())),
+        SUBGID: ("group", sorted((group.gid, group.name) for group in set(facts.state.accounts.groups))),
+    }
+    for path, (kind, ids) in kinds.items():
+        for span in facts.spans[path]:
+            if not may_become(facts, span):
+                continue
+            user = facts.users[span.owner]
+            found = [(n, name) for n, name in between(ids, span) if n != (user.uid if path == SUBUID else user.gid)]
+            system = [name for number, name in found if 0 < number < 1000]  # noqa: PLR2004 - UID_MIN
+            whom = [kind + " root (0)"] if span.start == 0 else []
+            whom += [f"{len(system)} of the system's {kind}s"] if system else []
+            whom += [f"{kind} {name} ({number})" for number, name in found if number >= 1000]  # noqa: PLR2004
+            if whom:
+                message = f"whoever runs as {span.owner} can become {listed(whom)} by {span.ids}"
+                yield Seen(facts.place(path, span.number), message, "take the line out, and give a range of its own")
+
+
+@rule("USN007", "warning")
+def host_root(facts: Facts) -> Iterator[Seen]:
+    """A range holds host id 0: a container's id is the host's root.
+
+    Files and sockets do not ask for capabilities: a process that is host id 0 in a container owns what root owns,
+    wherever it can reach it. The user namespace still keeps it from mounting, from the network and from devices.
+
+    'usernsplan allocate --strategy shared --identity' makes such a map on purpose, to try user namespaces out. Written
+    by hand, it is mostly a start of 0 that should have been another number.
+
+        dockremap:0:65536
+
+    Use it for a trial only; --dockerroot N makes container root some other id.
+    """
+    for path in FILES:
+        for span in facts.spans[path]:
+            if span.start == 0 and span.owner != ROOT and not may_become(facts, span):
+                message = f"{span.owner}'s {span.ids} holds the host's root"
+                yield Seen(facts.place(path, span.number), message, "a start of 1 or more keeps container root apart")
+
+
+@rule("USN008", "error")
+def own_id(facts: Facts) -> Iterator[Seen]:
+    """An account's own id lies in its own range.
+
+    Rootless engines map the account itself to container root and its range to the ids above; where the range holds
+    the account's own id, that id appears twice in the map, and the kernel refuses it (EINVAL): nothing starts.
+
+    A line written by hand, or an account whose uid was changed or that came from a directory service with high numbers.
+
+        alice:x:100500:100500:…         in passwd
+        alice:100000:65536              in subuid
+
+    Give the account another range: usermod --del-subuids 100000-165535 --add-subuids FIRST-LAST alice.
+    """
+    for path in FILES:
+        for owner, spans in facts.by_owner[path].items():
+            user = facts.person(owner)
+            if user is None:
+                continue
+            own, kind = (user.uid, "uid") if path == SUBUID else (user.gid, "gid")
+            for span in spans:
+                if span.start <= own < span.stop:
+                    message = f"{owner}'s own {kind} {own} lies in his range {span.ids}"
+                    yield Seen(facts.place(path, span.number), message, "rootless engines do not start: move the range")
+
+
+def between(ids: list[tuple[int, str]], span: Span | IdRange) -> list[tuple[int, str]]:
+    """Those of ``ids``, which are sorted, that lie in the span."""
+    return ids[bisect_left(ids, (span.start, "")) : bisect_left(ids, (span.stop, ""))]
+
+
+def may_become(facts: Facts, span: Span) -> bool:
+    """Tell whether an account could become others by a line: a login, or a service with host root in its range."""
+    user = facts.users.get(span.owner)
+    login = facts.person(span.owner) is not None
+    return login or (user is not None and user.name != ROOT and span.start == 0 and not span.intended)

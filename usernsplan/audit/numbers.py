@@ -1,0 +1,155 @@
+"""Rules about where a range lies: what is kept for others by convention, and where ids end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from usernsplan.audit.accounts import may_become
+from usernsplan.audit.base import FILES, Facts, Seen, listed, rule
+from usernsplan.errors import InvalidFileError
+from usernsplan.formats import login_defs
+from usernsplan.formats.subid import Grant
+from usernsplan.ids import ID_LIMIT
+from usernsplan.layout import LOGIN_DEFS, NSSWITCH
+from usernsplan.model import ROOT
+from usernsplan.planner import advice
+from usernsplan.reserved import TABLE
+from usernsplan.strategies import SLOT, SingleUid
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from usernsplan.audit.base import Span
+
+# SSSD's ldap_idmap_range_min and ldap_idmap_range_max, of sssd-ldap(5).
+_SSSD = range(200000, 2000200000)
+# From here on ids are negative to whoever keeps them in a signed number of 32 bits.
+_SIGNED = 2**31
+
+
+@rule("USN009", "warning")
+def over_reserved(facts: Facts) -> Iterator[Seen]:
+    """A range lies over ids that are kept for somebody else.
+
+    The numbers below 65536, and a few above, belong to somebody by convention: the system, people, systemd-homed,
+    DynamicUser=, nobody, systemd's foreign images. Others give them out without reading subuid. What the ledger has
+    reserved is somebody's outside of this host.
+
+    Lines written by hand do it; useradd does where SUB_UID_MIN is low.
+
+        web:61184:4336          DynamicUser= takes its ids from here
+
+    Move the range to 524288 or above. Ids below 65536 are shared on purpose by the strategy 'shared' alone, and of
+    its lines nothing is said.
+    """
+    conventions = [(entry.ids, f"{entry.whose} ({entry.ids})") for entry in TABLE if entry.ids.start < _SIGNED]
+    reserved = [(r.ids, f"'{r.why}' ({r.ids}), as the ledger has it") for r in facts.state.ledger.reservations]
+    for path in FILES:
+        for span in facts.given[path]:
+            if span.intended:
+                continue
+            # Of a login's line over the system and people it is told whom it may become; root is the system.
+            known = len(conventions) if span.owner == ROOT else 2 if may_become(facts, span) else 0
+            kept = (*conventions[known:], *reserved)
+            whose = [words for ids, words in kept if span.start < ids.stop and ids.start < span.stop]
+            if whose:
+                message = f"{span.owner}'s {span.ids} lies over what is kept for {listed(whose)}"
+                yield Seen(facts.place(path, span.number), message, "move it: free ranges begin at 524288")
+
+
+@rule("USN011", "warning")
+def over_directory(facts: Facts) -> Iterator[Seen]:
+    """Ranges lie where a directory service numbers its people.
+
+    SSSD maps the accounts of an Active Directory to 200000-2000200000 unless it is told otherwise, in slices of
+    200000; winbind and LDAP have ranges of their own. Not all of these accounts can be listed from here, so a person
+    may have, or may get, an id that a container has.
+
+        passwd: files sss               in nsswitch.conf
+        containers:524288:65536         in subuid, and somebody of the domain is 524900
+
+    Compare with ldap_idmap_range_min and _max in sssd.conf (or the idmap config of smb.conf), and take ranges from
+    elsewhere: 'usernsplan allocate --pool FIRST-LAST'.
+    """
+    service = advice.directory_service(facts.state)
+    lines = [s for path in FILES for s in facts.spans[path] if not s.intended]
+    found = [s for s in lines if s.start < _SSSD.stop and _SSSD.start < s.stop]
+    if service and found:
+        first = facts.place(found[0].path, found[0].number)
+        message = f"accounts come from {service} too, and {len(found)} lines ({first} is one) lie in its default range"
+        hint = f"compare with the ids that {service} gives out here, by default {_SSSD.start}-{_SSSD.stop}"
+        yield Seen(facts.place(NSSWITCH, facts.state.passwd_source.number), message, hint)
+
+
+@rule("USN013", "warning")
+def past_signed(facts: Facts) -> Iterator[Seen]:
+    """A range reaches past 2147483647.
+
+    The kernel takes these ids, but some programs keep an id in a signed number of 32 bits and see them as negative:
+    runc and Docker among them. FreeIPA gives out its subordinate ids from 2147483648 on, too.
+
+        containers:2147450880:65536     half of it is negative to Docker
+
+    Move the range below 2147483648.
+    """
+    for span in _plain(facts):
+        if _SIGNED < span.stop <= ID_LIMIT:
+            message = f"{span.owner}'s {span.ids} reaches past {_SIGNED - 1}"
+            yield Seen(
+                facts.place(span.path, span.number), message, "runc and Docker see such ids as negative: move it"
+            )
+
+
+@rule("USN014", "error")
+def past_all_ids(facts: Facts) -> Iterator[Seen]:
+    """A range reaches past 4294967294, the last id that there is.
+
+    The kernel refuses every map with such an id (EINVAL), so no container of this owner starts; usermod and dockerd
+    do not object before.
+
+        bob:4294901760:65536            one id too many
+
+    Give the owner a range that lies below.
+    """
+    for span in _plain(facts):
+        if span.stop > ID_LIMIT:
+            message = f"{span.owner}'s {span.ids} reaches past {ID_LIMIT - 1}, the last id"
+            yield Seen(facts.place(span.path, span.number), message, "the kernel refuses such a map: move the range")
+
+
+@rule("USN015", "info")
+def outside_the_pool(facts: Facts) -> Iterator[Seen]:
+    """A range lies outside what login.defs sets apart for subordinate ids.
+
+    SUB_UID_MIN and SUB_UID_MAX say where useradd looks for ranges, and where other tools may expect them. A range
+    outside works; but nobody who plans ids by login.defs (a directory service, another tool) knows of it.
+
+        SUB_UID_MAX 600100000           in login.defs
+        bob:700000000:65536             in subuid
+
+    Nothing has to be done. To bring both together, raise SUB_UID_MAX or move the range.
+    """
+    try:
+        defs = login_defs.parse(facts.state.login_defs, facts.place(LOGIN_DEFS))
+    except InvalidFileError:
+        return
+    single = {a.name for a in facts.state.ledger.allocations if a.strategy == SingleUid.name}
+    for path, (_, low, high, _) in zip(FILES, defs.areas, strict=True):
+        outside = [
+            span
+            for span in _plain(facts, path)
+            if (span.start < low or span.stop - 1 > high)
+            # What lies below 65536 or past 2^31 is told by rules of its own.
+            and not (span.intended or span.allocation in single or span.start < SLOT or span.stop > _SIGNED)
+        ]
+        if outside:
+            whose = listed([f"{span.owner}'s {span.ids}" for span in outside], 1)
+            message = f"{whose} outside {low}-{high} of {facts.place(LOGIN_DEFS)}"
+            yield Seen(facts.place(path, outside[0].number), message, "raise the bound there, or leave it so")
+
+
+def _plain(facts: Facts, *paths: str) -> Iterator[Span]:
+    """What lines give that every reader understands alike; of the others it is told elsewhere."""
+    for path in paths or FILES:
+        plain = {line.number for line in facts.lines(path) if isinstance(line, Grant)}
+        yield from (span for span in facts.spans[path] if span.number in plain)

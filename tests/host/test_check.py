@@ -60,8 +60,8 @@ def test_a_host_in_order_has_nothing_and_nothing_is_touched(root: Path) -> None:
     assert files_of(root) == before
 
 
-def test_a_tree_that_is_not_there_has_nothing_either(tmp_path: Path) -> None:
-    assert usernsplan("check", "--root", tmp_path / "none").stdout == "Nothing found.\n"
+def test_a_tree_that_is_not_there_is_a_word_typed_wrong(tmp_path: Path) -> None:
+    assert "does not exist" in usernsplan("check", "--root", tmp_path / "none", status=2).stderr
     assert not (tmp_path / "none").exists()
 
 

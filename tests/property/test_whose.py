@@ -13,7 +13,7 @@ from usernsplan.model import Allocation, LedgerState, Namespace, Quarantined, Re
 from usernsplan.reserved import TABLE
 from usernsplan.whose import ids as whose
 from usernsplan.whose.ids import (
-    Facts,
+    About,
     OfAccount,
     OfAllocation,
     OfGroup,
@@ -53,7 +53,7 @@ NAMES = st.sampled_from(["x", "y"])
 NUMBERS = st.integers(BASE, BASE + SPACE)
 LINES = st.builds(subid.line, st.sampled_from(["oa", "ob", "oc"]), RANGES)
 FACTS = st.builds(
-    Facts,
+    About,
     st.just(Layout()),
     st.builds(
         lambda a, q, r: LedgerState(tuple(a), tuple(q), reservations=tuple(r)),
@@ -82,7 +82,7 @@ FACTS = st.builds(
 )
 
 
-def brute(number: int, facts: Facts, *, gids: bool) -> list[object]:
+def brute(number: int, facts: About, *, gids: bool) -> list[object]:
     """Every holder, asked whether it has this one id."""
     found: list[object] = []
     ours = set()
@@ -136,7 +136,7 @@ def plain(holder: object) -> object:  # noqa: PLR0911
 
 
 @given(FACTS)
-def test_every_id_of_a_small_space_has_the_holders_that_say_so(facts: Facts) -> None:
+def test_every_id_of_a_small_space_has_the_holders_that_say_so(facts: About) -> None:
     space = range(BASE - 1, BASE + SPACE + 2)
     found = whose.answers(space, facts)
     for number in space:
@@ -145,7 +145,7 @@ def test_every_id_of_a_small_space_has_the_holders_that_say_so(facts: Facts) -> 
 
 
 @given(FACTS)
-def test_the_way_into_a_container_is_the_way_out_of_it(facts: Facts) -> None:
+def test_the_way_into_a_container_is_the_way_out_of_it(facts: About) -> None:
     for allocation in facts.ledger.allocations:
         for container in range(30):
             inside = whose.from_container(str(container), allocation, Accounts())
@@ -160,7 +160,7 @@ def test_the_way_into_a_container_is_the_way_out_of_it(facts: Facts) -> None:
 
 
 @given(FACTS, maps(), st.booleans())
-def test_the_parts_of_an_extent_are_what_its_ids_say_one_by_one(facts: Facts, ids: IdMap, gids: bool) -> None:
+def test_the_parts_of_an_extent_are_what_its_ids_say_one_by_one(facts: About, ids: IdMap, gids: bool) -> None:
     for extent, parts, free in whose.Ranges(facts).shares(ids, gids=gids):
         for number in range(extent.host, extent.host + extent.count):
             answer = whose.answers([number], facts)[number]

@@ -13,8 +13,8 @@ from usernsplan.model import Actor, Allocation, HistoryEntry, LedgerState, Names
 from usernsplan.report.whose import fields, line, line_of, paragraph, short
 from usernsplan.whose import ids as whose
 from usernsplan.whose.ids import (
+    About,
     Answer,
-    Facts,
     OfAccount,
     OfAllocation,
     OfGroup,
@@ -41,12 +41,12 @@ def facts(
     namespaces: tuple[Namespace, ...] = (),
     history: tuple[HistoryEntry, ...] = (),
     root: str = "/",
-) -> Facts:
+) -> About:
     host = state(subuid, subgid, passwd=passwd, root=root)
-    return Facts(host.layout, ledger, host.subuid, host.subgid, host.accounts, namespaces, history, IMAGE)
+    return About(host.layout, ledger, host.subuid, host.subgid, host.accounts, namespaces, history, IMAGE)
 
 
-def ask(number: int, known: Facts) -> Answer:
+def ask(number: int, known: About) -> Answer:
     return whose.answers([number], known)[number]
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from usernsplan.model import Namespace
-    from usernsplan.whose.ids import Facts
+    from usernsplan.whose.ids import About
 
 # So often a process is looked at again that is changing while it is looked at.
 _TRIES = 5
@@ -83,7 +83,7 @@ def _all(*, as_json: bool) -> None:
     note_interrupted(facts.ledger)
 
 
-def _facts(ids: set[int], of: Iterable[Namespace], running: tuple[Namespace, ...]) -> Facts:
+def _facts(ids: set[int], of: Iterable[Namespace], running: tuple[Namespace, ...]) -> About:
     mappings = [namespace.mapping for namespace in of if namespace.mapping]
     ranges = IdSet(r for mapping in mappings for r in (*mapping.uids.host_ranges(), *mapping.gids.host_ranges()))
     layout = layout_at("/")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from usernsplan.ids import IdRange
     from usernsplan.layout import Layout
     from usernsplan.volume.owned import Carried
-    from usernsplan.whose.ids import Answer, Facts
+    from usernsplan.whose.ids import About, Answer
 
 _STDIN = "-"
 _HINT = "an id is a decimal number from 0 to 4294967294"
@@ -88,7 +88,7 @@ def _text(
     carried: Sequence[tuple[str, str, Carried]],
     found: dict[int, Answer],
     pool: IdRange | None,
-    facts: Facts,
+    facts: About,
 ) -> Iterator[str]:
     from usernsplan.report import whose  # noqa: PLC0415 - one of the two
 

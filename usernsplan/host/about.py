@@ -12,7 +12,7 @@ from usernsplan.host import accounts, files
 from usernsplan.ids import IdSet
 from usernsplan.layout import LOGIN_DEFS, SUBGID, SUBUID
 from usernsplan.model import LedgerState
-from usernsplan.whose.ids import Facts
+from usernsplan.whose.ids import About
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -34,7 +34,7 @@ def facts(
     *,
     ranges: IdSet = NO_IDS,
     namespaces: tuple[Namespace, ...] | None = None,
-) -> tuple[Facts, tuple[str, ...]]:
+) -> tuple[About, tuple[str, ...]]:
     """Everything that concerns these host ids and ranges of them, and notes on what could not be looked at.
 
     ``namespaces``: those that run, where they are known already. Whoever may not read the ledger is told what the files
@@ -61,7 +61,7 @@ def facts(
         namespaces = of_machine.running() if namespaces is None else namespaces
         if not of_machine.sees_all():
             notes.append("of running user namespaces, only those of your own processes can be seen")
-    found = Facts(
+    found = About(
         layout=layout,
         ledger=known,
         subuid=subid.parse(files.read(layout, SUBUID)),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from usernsplan.ids import IdSet
     from usernsplan.mapping import Extent, IdMap
     from usernsplan.model import Namespace
-    from usernsplan.whose.ids import Answer, Facts, Holder, Share
+    from usernsplan.whose.ids import About, Answer, Holder, Share
     from usernsplan.whose.privileges import Process, Sentence
 
 _SETS = ("effective", "permitted", "bounding", "inheritable", "ambient")
@@ -91,7 +91,7 @@ def document_of(process: Process, said: Sequence[Sentence]) -> str:
     )
 
 
-def all_text(found: Sequence[Namespace], names: Mapping[int, str], facts: Facts, *, complete: bool) -> str:
+def all_text(found: Sequence[Namespace], names: Mapping[int, str], facts: About, *, complete: bool) -> str:
     """Every user namespace, nested ones below their parent; ``complete`` tells whether all could be seen."""
     if not found:
         where = "runs here" if complete else "can be seen from here"
@@ -115,7 +115,7 @@ def all_text(found: Sequence[Namespace], names: Mapping[int, str], facts: Facts,
     return table(("namespace", "made by uid", "processes", "first", "host uids", "whose"), rows)
 
 
-def all_document(found: Sequence[Namespace], names: Mapping[int, str], facts: Facts, *, complete: bool) -> str:
+def all_document(found: Sequence[Namespace], names: Mapping[int, str], facts: About, *, complete: bool) -> str:
     """The same as a JSON document."""
     from usernsplan.report.json_ import document  # noqa: PLC0415 - one of the two
 

@@ -33,7 +33,7 @@ Span = tuple[int, int]  # start, stop
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class About:
     """What is known of a host that may concern the ids in question; ``history`` holds the moments of its allocations.
 
     ``image`` are the accounts of a container's image, who give its ids their names. ``complete`` is False where the
@@ -145,7 +145,7 @@ class Answer(NamedTuple):
         return not (self.uid or self.gid)
 
 
-def answers(ids: Iterable[int], facts: Facts) -> dict[int, Answer]:
+def answers(ids: Iterable[int], facts: About) -> dict[int, Answer]:
     """Answer each id once, by number. What there is to look through is gone through once, however many they are."""
     asked = sorted(set(ids))
     uids = _holders(asked, _sources(facts, facts.subuid, SUBUID, _of_accounts(facts.accounts), 0))
@@ -164,7 +164,7 @@ def _holders(asked: Sequence[int], sources: Iterable[_Source]) -> dict[int, list
 
 
 def _sources(
-    facts: Facts, file: SubidFile, path: str, accounts: Mapping[int, list[Holder]], kind: int
+    facts: About, file: SubidFile, path: str, accounts: Mapping[int, list[Holder]], kind: int
 ) -> Iterator[_Source]:
     """Everything that holds ids of one kind: uids (0) or gids (1)."""
     ledger = facts.ledger
@@ -290,7 +290,7 @@ class Share(NamedTuple):
 class Ranges:
     """Who holds ranges of a host, to be asked for many maps: ordered once by where they start."""
 
-    def __init__(self, facts: Facts) -> None:
+    def __init__(self, facts: About) -> None:
         # Not namespaces, whose maps these are.
         self._facts = replace(facts, namespaces=())
         self._sorted: dict[bool, tuple[list[int], list[int], list[tuple[int, _Source]]]] = {}

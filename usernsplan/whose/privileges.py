@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from usernsplan.formats.proc_status import Status
     from usernsplan.model import Namespace
-    from usernsplan.whose.ids import Answer, Facts
+    from usernsplan.whose.ids import About, Answer
 
 # What Docker and its kin give a container that asks for nothing.
 DEFAULT = frozenset(
@@ -61,7 +61,7 @@ class Process(NamedTuple):
     pid: int
     status: Status
     line: tuple[Namespace, ...] | None
-    facts: Facts
+    facts: About
     whose: Mapping[int, Answer]
     initial: bool = True
 

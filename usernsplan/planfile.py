@@ -21,8 +21,9 @@ from usernsplan.formats import spec as formats
 from usernsplan.host import files, output, plan_file, read
 from usernsplan.layout import PLAN_FILE
 from usernsplan.model import INTERRUPTED, FixRequest
-from usernsplan.planner.desired import can_export, fingerprint, make_desired
-from usernsplan.planner.desired import exported as make_exported
+from usernsplan.planner.desired import fingerprint, make_desired
+from usernsplan.planner.exported import can_export
+from usernsplan.planner.exported import exported as make_exported
 from usernsplan.planner.shown import changed, exactly
 from usernsplan.planner.volumes import has_moved
 from usernsplan.volume import fix_volume

@@ -16,7 +16,8 @@ from tests.unit.states import DOCKREMAP_GROUP, DOCKREMAP_USER, GROUP, PASSWD, Kn
 from usernsplan.errors import UsernsplanError
 from usernsplan.formats.spec import Spec, SpecContainer, SpecReservation, SpecVolume
 from usernsplan.ids import IdRange, IdSet
-from usernsplan.planner.desired import exported, fingerprint, make_desired, merged_changes
+from usernsplan.planner.desired import fingerprint, make_desired, merged_changes
+from usernsplan.planner.exported import exported
 
 if TYPE_CHECKING:
     from usernsplan import Allocation, HostState

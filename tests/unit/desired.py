@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from tests.unit.states import carried_out
 from usernsplan.formats.spec import Spec, parse, text
 from usernsplan.model import LedgerChange
-from usernsplan.planner.desired import exported, make_desired
+from usernsplan.planner.desired import make_desired
+from usernsplan.planner.exported import exported
 from usernsplan.planner.recovery import as_changed
 
 if TYPE_CHECKING:

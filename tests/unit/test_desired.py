@@ -13,7 +13,8 @@ from usernsplan import HostState, IdRange
 from usernsplan.errors import UsernsplanError
 from usernsplan.formats.spec import text
 from usernsplan.model import Quarantined, Reservation, Volume
-from usernsplan.planner.desired import exported, make_desired, merged_changes
+from usernsplan.planner.desired import make_desired, merged_changes
+from usernsplan.planner.exported import exported
 from usernsplan.report.desired import counts
 
 WEB = b"usernsplan-web:524288:65536\n"

@@ -1,4 +1,4 @@
-"""A plan file and a host -> what is to be done; and a host -> the plan file that describes it. Pure.
+"""A plan file and a host -> what is to be done. Pure.
 
 Nothing that stands is renumbered: a file that wants another range for a name that has one is refused. What the file
 does not name stays, and goes only with ``prune``.
@@ -13,16 +13,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
-from usernsplan.engines import pool_of, verdict
+from usernsplan.engines import pool_of
 from usernsplan.engines.mounts import is_since
 from usernsplan.errors import InvalidFileError, RefusedError, UsernsplanError, about
 from usernsplan.formats import daemon_json
-from usernsplan.formats.spec import Spec, SpecContainer, SpecReservation, SpecVolume
-from usernsplan.ids import IdRange
-from usernsplan.layout import DAEMON_JSON, SUBGID, SUBUID
+from usernsplan.layout import SUBGID, SUBUID
 from usernsplan.model import (
-    DEFAULT_NAME,
-    ROOT,
     AllocateRequest,
     Change,
     Desired,
@@ -36,18 +32,17 @@ from usernsplan.model import (
     Words,
 )
 from usernsplan.planner.allocate import make_plan
-from usernsplan.planner.daemon import remap_user
-from usernsplan.planner.names import owner_of
 from usernsplan.planner.recovery import as_changed
 from usernsplan.planner.release import make_release
 from usernsplan.planner.taken import claims_of_others, holders
-from usernsplan.planner.taken import pool_of as pool_range
 from usernsplan.planner.volumes import is_noted
-from usernsplan.strategies import SLOT, Shared, named, options_of
+from usernsplan.strategies import named
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from usernsplan.formats.spec import Spec
+    from usernsplan.ids import IdRange
     from usernsplan.model import Allocation, HostState
 
 
@@ -136,75 +131,6 @@ def fingerprint(desired: Desired) -> str:
         desired.volumes,
     )
     return hashlib.sha256(repr(done).encode("utf-8", "surrogateescape")).hexdigest()
-
-
-def exported(state: HostState) -> Spec:
-    """The plan file of a host as it is: planning by it changes nothing there."""
-    containers = [a for a in state.ledger.allocations if not pool_of(a)]
-    pools = [(engine, a.held) for a in state.ledger.allocations if (engine := pool_of(a)) and a.held]
-    daemon = _pointed_at(state, containers)
-    strategy = state.ledger.allocations[0].strategy if state.ledger.allocations else "per-container"
-    engines = ["docker"] if daemon else []
-    return Spec(
-        place="",
-        strategy=strategy,
-        pool=_exported_pool(state, containers),
-        engines=(*engines, *(engine for engine, _ in pools)),
-        pools=tuple((engine, held.count // SLOT) for engine, held in pools),
-        pool_starts=tuple((engine, held.start) for engine, held in pools),
-        daemon=daemon or (False if any(a.name == DEFAULT_NAME for a in containers) else None),
-        containers=tuple(_exported(state, a, daemon) for a in containers),
-        reservations=tuple(SpecReservation(r.ids, r.why, 0, "") for r in state.ledger.reservations),
-    )
-
-
-def _exported(state: HostState, a: Allocation, daemon: str | None) -> SpecContainer:
-    # A shared map takes ids of its own only for Docker.
-    starts = a.strategy != Shared.name or a.name in {DEFAULT_NAME, daemon}
-    volumes = (v for v in state.ledger.volumes if v.name == a.name and can_export(v) and is_since(v, state.ledger))
-    return SpecContainer(
-        name=a.name,
-        line=0,
-        at="",
-        owner=a.owner if a.owner != owner_of(a.name) else None,
-        start=a.held.start if a.held and starts else None,
-        options=options_of(a.strategy, a.mapping, a.held),
-        # Whom LXC, LXD or Incus wants its lines to be granted to.
-        engines=("lxc",) if ROOT in a.also else (),
-        volumes=tuple(SpecVolume(v.path, "own" if v.mode == "own" else "shift", v.user, 0) for v in volumes),
-    )
-
-
-def can_export(volume: Volume) -> bool:
-    """Tell whether a plan file can say of a volume what the ledger does.
-
-    YAML has no way of writing some paths, and an older version did not note to which user a volume was given.
-    """
-    return volume.path.isprintable() and (volume.mode == "shift" or (volume.mode == "own" and volume.user != ""))
-
-
-def _exported_pool(state: HostState, containers: Iterable[Allocation]) -> IdRange | None:
-    """From where to where ranges were taken, where that is not the pool that goes without saying."""
-    own = [a for a in containers if a.held and a.strategy != Shared.name]
-    usual = [pool_range(state, named(a.strategy, {}), None) for a in own[:1]]
-    held = sorted(a.held for a in own if a.held)
-    if all(ids.start in usual[0] and ids.last in usual[0] for ids in held):
-        return None
-    first, last = held[0].start, max(ids.last for ids in held)
-    return IdRange(first, last - first + 1)
-
-
-def _pointed_at(state: HostState, containers: Iterable[Allocation]) -> str | None:
-    """The allocation that Docker's remap points at."""
-    try:
-        value = daemon_json.parse(state.daemon_json or b"", DAEMON_JSON).get(daemon_json.REMAP)
-    except InvalidFileError:
-        return None
-    user = remap_user(state, value) if value is not None else None
-    if user is None or not (state.accounts.user(user) and state.accounts.group(user)):
-        # No daemon starts from it; a file that says so would make the account.
-        return None
-    return next((a.name for a in containers if a.owner == user and verdict("docker", a).can), None)
 
 
 @contextmanager

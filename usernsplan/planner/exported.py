@@ -1,0 +1,92 @@
+"""A host -> the plan file that describes it. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from usernsplan.engines import pool_of, verdict
+from usernsplan.engines.mounts import is_since
+from usernsplan.errors import InvalidFileError
+from usernsplan.formats import daemon_json
+from usernsplan.formats.spec import Spec, SpecContainer, SpecReservation, SpecVolume
+from usernsplan.ids import IdRange
+from usernsplan.layout import DAEMON_JSON
+from usernsplan.model import DEFAULT_NAME, ROOT
+from usernsplan.planner.daemon import remap_user
+from usernsplan.planner.names import owner_of
+from usernsplan.planner.taken import pool_of as pool_range
+from usernsplan.strategies import SLOT, Shared, named, options_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from usernsplan.model import Allocation, HostState, Volume
+
+
+def exported(state: HostState) -> Spec:
+    """The plan file of a host as it is: planning by it changes nothing there."""
+    containers = [a for a in state.ledger.allocations if not pool_of(a)]
+    pools = [(engine, a.held) for a in state.ledger.allocations if (engine := pool_of(a)) and a.held]
+    daemon = _pointed_at(state, containers)
+    strategy = state.ledger.allocations[0].strategy if state.ledger.allocations else "per-container"
+    engines = ["docker"] if daemon else []
+    return Spec(
+        place="",
+        strategy=strategy,
+        pool=_pool(state, containers),
+        engines=(*engines, *(engine for engine, _ in pools)),
+        pools=tuple((engine, held.count // SLOT) for engine, held in pools),
+        pool_starts=tuple((engine, held.start) for engine, held in pools),
+        daemon=daemon or (False if any(a.name == DEFAULT_NAME for a in containers) else None),
+        containers=tuple(_container(state, a, daemon) for a in containers),
+        reservations=tuple(SpecReservation(r.ids, r.why, 0, "") for r in state.ledger.reservations),
+    )
+
+
+def _container(state: HostState, a: Allocation, daemon: str | None) -> SpecContainer:
+    # A shared map takes ids of its own only for Docker.
+    starts = a.strategy != Shared.name or a.name in {DEFAULT_NAME, daemon}
+    volumes = (v for v in state.ledger.volumes if v.name == a.name and can_export(v) and is_since(v, state.ledger))
+    return SpecContainer(
+        name=a.name,
+        line=0,
+        at="",
+        owner=a.owner if a.owner != owner_of(a.name) else None,
+        start=a.held.start if a.held and starts else None,
+        options=options_of(a.strategy, a.mapping, a.held),
+        # Whom LXC, LXD or Incus wants its lines to be granted to.
+        engines=("lxc",) if ROOT in a.also else (),
+        volumes=tuple(SpecVolume(v.path, "own" if v.mode == "own" else "shift", v.user, 0) for v in volumes),
+    )
+
+
+def can_export(volume: Volume) -> bool:
+    """Tell whether a plan file can say of a volume what the ledger does.
+
+    YAML has no way of writing some paths, and an older version did not note to which user a volume was given.
+    """
+    return volume.path.isprintable() and (volume.mode == "shift" or (volume.mode == "own" and volume.user != ""))
+
+
+def _pool(state: HostState, containers: Iterable[Allocation]) -> IdRange | None:
+    """From where to where ranges were taken, where that is not the pool that goes without saying."""
+    own = [a for a in containers if a.held and a.strategy != Shared.name]
+    usual = [pool_range(state, named(a.strategy, {}), None) for a in own[:1]]
+    held = sorted(a.held for a in own if a.held)
+    if all(ids.start in usual[0] and ids.last in usual[0] for ids in held):
+        return None
+    first, last = held[0].start, max(ids.last for ids in held)
+    return IdRange(first, last - first + 1)
+
+
+def _pointed_at(state: HostState, containers: Iterable[Allocation]) -> str | None:
+    """The allocation that Docker's remap points at."""
+    try:
+        value = daemon_json.parse(state.daemon_json or b"", DAEMON_JSON).get(daemon_json.REMAP)
+    except InvalidFileError:
+        return None
+    user = remap_user(state, value) if value is not None else None
+    if user is None or not (state.accounts.user(user) and state.accounts.group(user)):
+        # No daemon starts from it; a file that says so would make the account.
+        return None
+    return next((a.name for a in containers if a.owner == user and verdict("docker", a).can), None)

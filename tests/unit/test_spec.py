@@ -735,6 +735,7 @@ containers = st.builds(
     owner=st.none() | texts,
     start=st.none() | numbers,
     options=options,
+    engines=st.lists(texts, max_size=3, unique=True).map(tuple),
     volumes=st.lists(volumes, max_size=3, unique_by=lambda v: v.path).map(tuple),
 )
 
@@ -742,7 +743,7 @@ containers = st.builds(
 @st.composite
 def specs(draw: st.DrawFn) -> Spec:
     engines = draw(st.none() | st.lists(texts, max_size=3, unique=True).map(tuple))
-    sizes = {engine: draw(st.none() | numbers) for engine in engines or ()}
+    sizes, starts = ({engine: draw(st.none() | numbers) for engine in engines or ()} for _ in range(2))
     return Spec(
         place="",
         strategy=draw(st.sampled_from(formats.STRATEGIES)),
@@ -750,6 +751,7 @@ def specs(draw: st.DrawFn) -> Spec:
         pool=draw(st.none() | ranges),
         engines=engines,
         pools=tuple((engine, count) for engine, count in sizes.items() if count is not None),
+        pool_starts=tuple((engine, start) for engine, start in starts.items() if start is not None),
         daemon=draw(st.none() | st.just(UNTOUCHED) | texts),
         containers=draw(st.lists(containers, max_size=3, unique_by=lambda c: c.name).map(tuple)),
         reservations=tuple(

@@ -7,13 +7,13 @@ from usernsplan import IdMap, Mapping
 from usernsplan.formats.proc_status import Capabilities, Ids, Status
 from usernsplan.model import LedgerState, Namespace
 from usernsplan.report import process as report
-from usernsplan.whose.ids import Facts, answers
+from usernsplan.whose.ids import About, answers
 from usernsplan.whose.privileges import Process
 
 
 def text(uids: IdMap, subuid: bytes, *, complete: bool = True) -> str:
     host = state(subuid)
-    facts = Facts(host.layout, LedgerState(), host.subuid, host.subgid, host.accounts, complete=complete)
+    facts = About(host.layout, LedgerState(), host.subuid, host.subgid, host.accounts, complete=complete)
     namespace = Namespace(1, 0, None, (7,), Mapping(uids, IdMap.of((0, 700000, 1))))
     ids = Ids(100000, 100000, 100000, 100000)
     status = Status("x", "S", ids, ids, (), Capabilities())

@@ -27,9 +27,9 @@ _LISTED = {"files", "compat", "systemd"}
 def check(root: str = "/", codes: Collection[str] | None = None) -> tuple[Finding, ...]:
     """What the audit finds on the host below ``root``, by these rules (USN001 …; None: all); errors come first.
 
-    Nothing is written. Raises NotPermittedError.
+    Nothing is written. Raises NotPermittedError, and InvalidValueError where ``root`` is not there.
     """
-    layout = files.layout_at(root)
+    layout = files.layout_at(root, exists=True)
     return audit.check(gather(layout, open_ledger(layout)), codes)
 
 

@@ -234,3 +234,17 @@ def test_an_extent_tells_each_part_of_it_and_what_is_nobodys() -> None:
     assert list(free) == [IdRange(520000, 4288)]
     [(_, parts, _)] = whose.Ranges(known).shares(IdMap.of((0, 510000, 20000)), gids=True)
     assert [type(part.holder) for part in parts] == [OfAllocation]
+
+
+def test_of_several_runs_in_one_second_the_one_that_names_it_made_a_map_without_lines_of_its_own() -> None:
+    ids = IdMap.of((0, 524288, 65536))
+    first, second = (
+        Allocation(name, "usernsplan", "shared", Mapping(ids, ids), IdRange(524288, 65536), since="T")
+        for name in ("n1", "n2")
+    )
+    one, two = (
+        HistoryEntry("T", ROOT, f"usernsplan allocate --strategy shared {name}", (f"+ {name}",))
+        for name in ("n1", "n2")
+    )
+    assert [whose.giver(each, (one, two)) for each in (first, second)] == [one, two]
+    assert whose.giver(replace(first, name="n3"), (one, two)) is None

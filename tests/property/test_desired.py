@@ -31,6 +31,7 @@ STARTS = {
     "single-uid": [1000000000, 1000010000],
     "shared": [524288, 524290],
 }
+POOL_STARTS = [786432, 16777216, 33554432]
 OPTIONS: dict[str, dict[str, list[int]]] = {
     "per-container": {"size": [1, 65536, 65537, 131072]},
     "single-uid": {"block": [1, 2, 10000], "container-id": [0, 33]},
@@ -76,6 +77,7 @@ def specs(draw: st.DrawFn, strategy: str) -> Spec:
             owner=draw(st.sampled_from([*[None] * 9, "somebody", "alice", "root", "usernsplan-aa"])),
             start=draw(st.sampled_from([*[None] * 6, *STARTS[strategy]])),
             options=options(),
+            engines=draw(st.sampled_from([(), (), (), ("lxc",), ("podman",)])),
             volumes=tuple(
                 SpecVolume(next(paths), *draw(st.sampled_from(MODES)), 0)
                 for _ in range(draw(st.sampled_from([0, 0, 1])))
@@ -85,7 +87,8 @@ def specs(draw: st.DrawFn, strategy: str) -> Spec:
         )
         for number, name in enumerate(draw(st.lists(st.sampled_from(NAMES), min_size=1, max_size=4, unique=True)))
     )
-    engines = draw(st.none() | st.lists(st.sampled_from(ENGINES[strategy]), max_size=3, unique=True).map(tuple))
+    some = st.lists(st.sampled_from(ENGINES[strategy]), max_size=3, unique=True).map(tuple)
+    engines = draw(st.none() | (st.just(("podman-auto",)) if strategy == "per-container" else some) | some)
     pools = [e for e in engines or () if e in {"podman-auto", "kubernetes"}]
     ranges = [IdRange(524288, 65536), IdRange(600000, 1), IdRange(4000000, 5), IdRange(1000000000, 20000)]
     return Spec(
@@ -95,6 +98,7 @@ def specs(draw: st.DrawFn, strategy: str) -> Spec:
         pool=draw(st.sampled_from([*[None] * 4, IdRange(524288, 9 * 65536)])) if strategy == "per-container" else None,
         engines=engines,
         pools=tuple((engine, draw(st.sampled_from([1, 2]))) for engine in pools if draw(st.booleans())),
+        pool_starts=tuple((engine, draw(st.sampled_from(POOL_STARTS))) for engine in pools if draw(st.integers(0, 3))),
         daemon=draw(st.sampled_from([*[None] * 5, False, *(c.name for c in containers)])),
         containers=containers,
         reservations=tuple(
@@ -120,6 +124,16 @@ def apart(host: HostState) -> bool:
     """Whether everything that is held, kept back or reserved is so by one only; reservations may cover each other."""
     held = [a.held for a in host.ledger.allocations if a.held] + [q.held for q in host.ledger.quarantined]
     return IdSet(held).total() == sum(one.count for one in held)
+
+
+def lines_of_root(raw: bytes) -> set[tuple[int, int]]:
+    fields = (line.split(b":") for line in raw.splitlines())
+    return {(int(start), int(count)) for owner, start, count in fields if owner == b"root"}
+
+
+def granted_to_root(host: HostState) -> set[tuple[int, int]]:
+    mine = (a for a in host.ledger.allocations if "root" in {a.owner, *a.also})
+    return {(e.host, e.count) for a in mine for e in a.mapping.uids}
 
 
 @settings(max_examples=250)
@@ -183,19 +197,22 @@ def test_the_file_of_a_host_changes_nothing_there_and_makes_another_one_alike(
         desired = make_desired(host, file, prune=prune)
         assert not desired.pending, (desired.steps, file)
         assert (desired.steps, desired.kept) == ((), ())
-    assert {c.name for c in file.containers} | {n for n in by_name(host) if n in {"containers", "kubelet"}} == by_name(
-        host
-    ).keys()
+    pools = by_name(host).keys() & {"containers", "kubelet"}
+    assert {c.name for c in file.containers} | pools == by_name(host).keys()
     empty = replace(state(), engines=host.engines)
     new = applied(empty, make_desired(empty, file))
     # Of a shared map only Docker's has ids that were taken for it; what Docker had once, no file can say.
-    containers = {
+    alike = {
         a.name
         for a in host.ledger.allocations
-        if a.name in {c.name for c in file.containers}
-        and not (a.strategy == "shared" and a.held and a.name not in {"default", file.daemon})
+        if not (a.strategy == "shared" and a.held and a.name not in {"default", file.daemon})
     }
-    assert {name: ids(new)[name] for name in containers} == {name: ids(host)[name] for name in containers}
+    assert {name: ids(new)[name] for name in alike} == {name: ids(host)[name] for name in alike}
+    assert pools <= alike
+    # Whom LXC wants them to be granted to has their lines there, and nobody else's.
+    assert {n: a.also for n, a in by_name(new).items()} == {n: a.also for n, a in by_name(host).items()}
+    for raw in (new.subuid.raw, new.subgid.raw):
+        assert lines_of_root(raw) == granted_to_root(new)
 
 
 @given(found=sequences())

@@ -349,6 +349,8 @@ def test_an_empty_host() -> None:
         PER_CONTAINER + "engines: [lxc]\ncontainers: [aa, bb]\n",
         PER_CONTAINER + "engines: [{name: podman-auto, containers: 3}, kubernetes]\ncontainers: [aa]\n",
         PER_CONTAINER + "engines: [podman-auto]\n",
+        PER_CONTAINER + "engines: [{name: podman-auto, containers: 3, start: 16777216}]\ncontainers: [aa]\n",
+        PER_CONTAINER + "engines: [docker]\ncontainers: [aa, {name: bb, engines: [lxc]}]\n",
         PER_CONTAINER + "engines: [docker-instance]\ncontainers: [aa]\n",
         PER_CONTAINER + "containers: [{name: aa, owner: root}, {name: bb, owner: root}, cc]\n",
         PER_CONTAINER

@@ -230,8 +230,8 @@ def test_the_same_decision_has_the_same_fingerprint_and_another_has_another(
     assert desired.pending == (fingerprint(left) != fingerprint(desired))
 
 
-def test_nine_thousand_containers_with_their_starts() -> None:
-    numbers = list(range(9000))
+def test_three_thousand_containers_with_their_starts() -> None:
+    numbers = list(range(3000))
     random.Random(5).shuffle(numbers)  # noqa: S311
     containers = tuple(
         SpecContainer(f"c{n}", 0, "", start=524288 + n * 65536, volumes=(SpecVolume(f"/v{n}", "own", "0:0", 0),))
@@ -240,9 +240,9 @@ def test_nine_thousand_containers_with_their_starts() -> None:
     begun = time.monotonic()
     host = applied(state(), make_desired(state(), Spec("p.yaml", "per-container", engines=(), containers=containers)))
     made = time.monotonic()
-    assert len(host.ledger.allocations) == 9000
+    assert len(host.ledger.allocations) == 3000
     desired = make_desired(host, exported(host), prune=True)
-    print(f"9000 containers: made in {made - begun:.1f} s, exported and planned in {time.monotonic() - made:.1f} s")
+    print(f"3000 containers: made in {made - begun:.1f} s, exported and planned in {time.monotonic() - made:.1f} s")
     assert not desired.pending
 
 

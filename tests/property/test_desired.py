@@ -132,7 +132,13 @@ def lines_of_root(raw: bytes) -> set[tuple[int, int]]:
 
 
 def granted_to_root(host: HostState) -> set[tuple[int, int]]:
-    mine = (a for a in host.ledger.allocations if "root" in {a.owner, *a.also})
+    # A shared map past 65535 has no lines of anybody.
+    mine = (
+        a
+        for a in host.ledger.allocations
+        if "root" in {a.owner, *a.also}
+        and (a.strategy != "shared" or max(e.container_range.last for e in a.mapping.uids) <= 65535)
+    )
     return {(e.host, e.count) for a in mine for e in a.mapping.uids}
 
 

@@ -156,7 +156,8 @@ def _whose(path: str, owner: int | None, ledger: LedgerState) -> tuple[str, ...]
     held = [a.name for a in ledger.allocations if owner is not None and a.held and owner in a.held]
     if held:
         return tuple(held)
-    names = {v.path: v.name if is_since(v, ledger) else f"{v.name}'s former range" for v in ledger.volumes}
+    now = standing(ledger)
+    names = {v.path: v.name if v.path in now else f"{v.name}'s former range" for v in ledger.volumes}
     inside = f"{path.rstrip('/')}/"
     above = [path for path in names if inside.startswith(f"{path.rstrip('/')}/")]
     if above:
@@ -166,11 +167,17 @@ def _whose(path: str, owner: int | None, ledger: LedgerState) -> tuple[str, ...]
     return (*below, "the host") if below else ()
 
 
-def is_since(volume: Volume, ledger: LedgerState) -> bool:
-    """Tell whether a volume was fixed since its name was allocated, and not for what had the name before."""
-    made = next((a.since for a in ledger.allocations if a.name == volume.name), None)
-    released = (q.since for q in ledger.quarantined if q.name == volume.name)
-    return made is not None and made <= volume.since and all(at < volume.since for at in released)
+def standing(ledger: LedgerState) -> dict[str, Volume]:
+    """By path, the volumes that were fixed since their name was allocated, and not for what had the name before."""
+    made = {a.name: a.since for a in ledger.allocations}
+    released: dict[str, str] = {}
+    for q in ledger.quarantined:
+        released[q.name] = max(q.since, released.get(q.name, q.since))
+    return {
+        v.path: v
+        for v in ledger.volumes
+        if v.name in made and made[v.name] <= v.since and (v.name not in released or released[v.name] < v.since)
+    }
 
 
 def _is_identity(allocation: Allocation) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from usernsplan.engines import pool_of
-from usernsplan.engines.mounts import is_since
+from usernsplan.engines.mounts import standing
 from usernsplan.errors import InvalidFileError, RefusedError, UsernsplanError, about
 from usernsplan.formats import daemon_json
 from usernsplan.layout import SUBGID, SUBUID
@@ -35,7 +35,7 @@ from usernsplan.planner.allocate import make_plan
 from usernsplan.planner.recovery import as_changed
 from usernsplan.planner.release import make_release
 from usernsplan.planner.taken import claims_of_others, holders
-from usernsplan.planner.volumes import is_noted
+from usernsplan.planner.volumes import not_noted
 from usernsplan.strategies import named
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def make_desired(state: HostState, spec: Spec, *, prune: bool = False, yes: bool
         with _released(spec):
             release = make_release(after, ReleaseRequest(tuple(a.name for a in gone))) if gone else release
         release = replace(release, kind="apply", ledger=replace(release.ledger, unreserve=unreserve))
-    volumes = tuple(_to_fix(state, spec, {a.name: a for a in plan.allocations}))
+    volumes = _to_fix(state, spec, {a.name: a for a in plan.allocations})
     kept = () if prune else (*(a.name for a in gone), *(f"reservation {ids}" for ids in unreserve))
     steps = (*_steps(state, plan), *_steps(state, release), *map(_volume_step, volumes))
     return Desired(plan, release, volumes, steps, kept)
@@ -201,7 +201,7 @@ def _not_named(state: HostState, spec: Spec) -> tuple[tuple[Allocation, ...], tu
     return tuple(gone), tuple(r.ids for r in state.ledger.reservations if r.ids not in reserved)
 
 
-def _to_fix(state: HostState, spec: Spec, allocations: dict[str, Allocation]) -> Iterator[Volume]:
+def _to_fix(state: HostState, spec: Spec, allocations: dict[str, Allocation]) -> tuple[Volume, ...]:
     """The volumes that the ledger does not know as the file wants them.
 
     Raises InvalidFileError for one of two containers, and for a user that its container does not have.
@@ -213,16 +213,14 @@ def _to_fix(state: HostState, spec: Spec, allocations: dict[str, Allocation]) ->
             lines = [volume.line for _, volume in wanted if volume.path == path]
             fact = f"the volume {path} stands here a second time: line {lines[0]}"
             raise InvalidFileError(f"{spec.place}:{lines[1]}", fact)
-    known = {a.name for a in state.ledger.allocations}
     for one, volume in wanted:
         mapping = allocations[one.name].mapping
         uid, _, gid = volume.user.partition(":")
         if volume.user and None in {mapping.uids.to_host(int(uid)), mapping.gids.to_host(int(gid))}:
             where = f"{spec.place}:{volume.line}"
             raise InvalidFileError(where, f"{volume.path}: '{one.name}' has no user {volume.user}: its map lacks it")
-        new = Volume(volume.path, one.name, volume.mode, user=volume.user)
-        if one.name not in known or not is_noted(state.ledger, new):
-            yield new
+    # One that is noted for a container that is yet to be made was another's of that name.
+    return not_noted(state.ledger, (Volume(v.path, one.name, v.mode, user=v.user) for one, v in wanted))
 
 
 def _refuse_nested(state: HostState, spec: Spec) -> None:
@@ -230,7 +228,7 @@ def _refuse_nested(state: HostState, spec: Spec) -> None:
 
     Of those that only the ledger has, a container's own are no trouble: the file names the outer one instead.
     """
-    known = {v.path: (v.name, 0) for v in state.ledger.volumes if is_since(v, state.ledger)}
+    known = {path: (v.name, 0) for path, v in standing(state.ledger).items()}
     known |= {volume.path: (one.name, volume.line) for one in spec.containers for volume in one.volumes}
     for path, (name, line) in known.items():
         parts = path.strip("/").split("/")
@@ -243,7 +241,7 @@ def _refuse_nested(state: HostState, spec: Spec) -> None:
 
 
 def _steps(state: HostState, plan: Plan) -> Iterator[Step]:
-    standing = {a.name: a for a in state.ledger.allocations}
+    known = {a.name: a for a in state.ledger.allocations}
     for allocation in plan.ledger.add:
         owner = ", and ".join((allocation.owner, *allocation.also))
         yield Step("+", _kind(allocation), allocation.name, f"{_ids(allocation)}, owner {owner}")
@@ -253,16 +251,16 @@ def _steps(state: HostState, plan: Plan) -> Iterator[Step]:
         is_new = reservation.ids not in {r.ids for r in state.ledger.reservations}
         yield Step("+" if is_new else "~", "reservation", str(reservation.ids), reservation.why)
     for name in plan.restored:
-        yield Step("~", _kind(standing[name]), name, "its lines are put back as they were granted")
+        yield Step("~", _kind(known[name]), name, "its lines are put back as they were granted")
     for name, owner in plan.ledger.also:
-        yield Step("~", _kind(standing[name]), name, f"granted to {owner} too")
+        yield Step("~", _kind(known[name]), name, f"granted to {owner} too")
     for change in plan.changes:
         if change.path not in {SUBUID, SUBGID}:
             remap = daemon_json.parse(change.after, change.path).get(daemon_json.REMAP)
             text = f'"userns-remap": "{remap}"' if remap is not None else 'without "userns-remap"'
             yield Step("~", "docker", state.layout.path(change.path), text)
     for name in plan.ledger.remove:
-        yield Step("-", _kind(standing[name]), name, f"{_ids(standing[name])}: kept back until it is forgotten")
+        yield Step("-", _kind(known[name]), name, f"{_ids(known[name])}: kept back until it is forgotten")
     for ids in plan.ledger.unreserve:
         yield Step("-", "reservation", str(ids), "no longer reserved")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from usernsplan.engines import pool_of, verdict
-from usernsplan.engines.mounts import is_since
+from usernsplan.engines.mounts import standing
 from usernsplan.errors import InvalidFileError
 from usernsplan.formats import daemon_json
 from usernsplan.formats.spec import Spec, SpecContainer, SpecReservation, SpecVolume
@@ -30,6 +30,9 @@ def exported(state: HostState) -> Spec:
     daemon = _pointed_at(state, containers)
     strategy = state.ledger.allocations[0].strategy if state.ledger.allocations else "per-container"
     engines = ["docker"] if daemon else []
+    volumes: dict[str, list[Volume]] = {}
+    for volume in filter(can_export, standing(state.ledger).values()):
+        volumes.setdefault(volume.name, []).append(volume)
     return Spec(
         place="",
         strategy=strategy,
@@ -38,15 +41,14 @@ def exported(state: HostState) -> Spec:
         pools=tuple((engine, held.count // SLOT) for engine, held in pools),
         pool_starts=tuple((engine, held.start) for engine, held in pools),
         daemon=daemon or (False if any(a.name == DEFAULT_NAME for a in containers) else None),
-        containers=tuple(_container(state, a, daemon) for a in containers),
+        containers=tuple(_container(a, daemon, volumes.get(a.name, ())) for a in containers),
         reservations=tuple(SpecReservation(r.ids, r.why, 0, "") for r in state.ledger.reservations),
     )
 
 
-def _container(state: HostState, a: Allocation, daemon: str | None) -> SpecContainer:
+def _container(a: Allocation, daemon: str | None, volumes: Iterable[Volume]) -> SpecContainer:
     # A shared map takes ids of its own only for Docker.
     starts = a.strategy != Shared.name or a.name in {DEFAULT_NAME, daemon}
-    volumes = (v for v in state.ledger.volumes if v.name == a.name and can_export(v) and is_since(v, state.ledger))
     return SpecContainer(
         name=a.name,
         line=0,

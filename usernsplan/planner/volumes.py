@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from usernsplan.engines.mounts import is_since
+from usernsplan.engines.mounts import standing
 from usernsplan.model import LedgerChange, Plan
 
 if TYPE_CHECKING:
@@ -20,21 +20,21 @@ def record(state: HostState, volumes: Iterable[Volume], removed: Iterable[str] =
     A container that was released meanwhile gets none.
     """
     names, noted = {a.name for a in state.ledger.allocations}, {v.path for v in state.ledger.volumes}
-    new = tuple(v for v in volumes if v.name in names and not is_noted(state.ledger, v))
+    new = tuple(v for v in not_noted(state.ledger, volumes) if v.name in names)
     gone = tuple(path for path in removed if path in noted)
     return Plan("volume", ledger=LedgerChange(volumes=new, no_volumes=gone))
 
 
-def is_noted(ledger: LedgerState, volume: Volume) -> bool:
-    """Tell whether the ledger has a volume just so, fixed for the range that its container has now."""
-    found = next((v for v in ledger.volumes if v.path == volume.path), None)
-    return found is not None and replace(found, since=volume.since) == volume and is_since(found, ledger)
+def not_noted(ledger: LedgerState, volumes: Iterable[Volume]) -> tuple[Volume, ...]:
+    """Those that the ledger does not have just so, fixed for the range that their container has now."""
+    now = standing(ledger)
+    return tuple(v for v in volumes if v.path not in now or replace(now[v.path], since=v.since) != v)
 
 
 def has_moved(ledger: LedgerState, volume: Volume) -> bool:
     """Tell whether a volume still carries the ids that its container had before it was released and allocated anew."""
     found = next((v for v in ledger.volumes if v.path == volume.path and v.name == volume.name), None)
-    return found is not None and found.mode == "shift" and not is_since(found, ledger)
+    return found is not None and found.mode == "shift" and found.path not in standing(ledger)
 
 
 def after(volumes: Iterable[Volume], change: LedgerChange, names: Iterable[str]) -> tuple[Volume, ...]:

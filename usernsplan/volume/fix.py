@@ -578,10 +578,10 @@ def _volume(path: str, request: FixRequest, twice: frozenset[str]) -> walk.Volum
 def _record(job: _Job, volumes: Sequence[Volume], removed: Sequence[str]) -> None:
     """Note in the ledger whose the volumes are. Most runs find it noted, and then nothing is locked or read for it."""
     ledger = open_ledger(job.layout)
-    from usernsplan.planner.volumes import is_noted, record  # noqa: PLC0415 - a volume by a map of its own needs no ledger
+    from usernsplan.planner.volumes import not_noted, record  # noqa: PLC0415 - a volume by a map of its own needs no ledger
 
     state = ledger.state()
-    if all(is_noted(state, volume) for volume in volumes) and not {v.path for v in state.volumes} & set(removed):
+    if not not_noted(state, volumes) and not {v.path for v in state.volumes} & set(removed):
         return
     from usernsplan import apply  # noqa: PLC0415 - half of the start-up, and most runs end above
 

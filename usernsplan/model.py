@@ -278,35 +278,6 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """One line of what a plan file changes on a host: something comes, changes or goes."""
-
-    sign: Literal["+", "~", "-"]
-    kind: Literal["container", "pool", "account", "docker", "reservation", "volume"]
-    name: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Desired:
-    """What a plan file comes to on a host: carried out one after the other, ``allocate`` and ``prune``, then volumes.
-
-    ``volumes`` are those that are not yet as the file wants them, ``kept`` is what the host has and the file has not.
-    """
-
-    allocate: Plan
-    prune: Plan
-    volumes: tuple[Volume, ...]
-    steps: tuple[Step, ...]
-    kept: tuple[str, ...]
-
-    @property
-    def pending(self) -> bool:
-        """Tell whether anything is to be done."""
-        return self.allocate.changed or self.prune.changed or bool(self.volumes)
-
-
-@dataclass(frozen=True, slots=True)
 class Mount:
     """A volume as an engine is to mount it: ``source`` on the host, ``destination`` in the container.
 

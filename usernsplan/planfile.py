@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from usernsplan.host.plan_file import Found
     from usernsplan.layout import Layout
     from usernsplan.ledger import Ledger
-    from usernsplan.model import Desired, FixReport, HostState, Plan, Volume
+    from usernsplan.model import FixReport, HostState, Plan, Volume
+    from usernsplan.planner.desired import Desired
     from usernsplan.volume.fix import Watch
 
 _SAVED = "saved-plan"

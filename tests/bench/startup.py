@@ -5,6 +5,7 @@ Run it in a venv into which usernsplan is installed, with its bytecode compiled:
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -20,8 +21,18 @@ def main() -> None:
     bare = median([sys.executable, "-c", "pass"], runs=RUNS)
     with tempfile.TemporaryDirectory() as root:
         median([program, "allocate", "--strategy", "per-container", "web", "db", "--root", root], runs=1)
-        for words in (["list"], ["list", "--json"], ["show", "web"], ["render", "podman", "web"], ["--help"]):
-            rooted = [] if words == ["--help"] else ["--root", root]
+        commands = (
+            "list",
+            "list --json",
+            "show web",
+            "render podman web",
+            "whois 524321",
+            "check",
+            "map",
+            "plan --schema",
+        )
+        for words in (*map(str.split, commands), ["inspect", str(os.getpid())], ["--help"]):
+            rooted = [] if words[0] in {"--help", "inspect"} else ["--root", root]
             taken = median([program, *words, *rooted], runs=RUNS)
             print(row(f"usernsplan {' '.join(words)}", taken, "python -c pass", bare))
     for library in ("typer", "tabulate", "sqlite3", "json", "yaml", "rich.progress"):

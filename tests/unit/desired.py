@@ -14,7 +14,7 @@ from usernsplan.planner.recovery import as_changed
 
 if TYPE_CHECKING:
     from usernsplan import HostState
-    from usernsplan.model import Desired
+    from usernsplan.planner.desired import Desired
 
 PER_CONTAINER = "strategy: per-container\n"
 

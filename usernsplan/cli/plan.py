@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from usernsplan.layout import Layout
-    from usernsplan.model import Desired, FixReport, Volume
+    from usernsplan.model import FixReport, Volume
+    from usernsplan.planner.desired import Desired
 
 _PENDING, _PART, _REFUSED = 4, 3, 1
 File = Annotated[

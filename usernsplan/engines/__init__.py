@@ -5,12 +5,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from usernsplan.engines.base import Asked, check_image, no
 from usernsplan.errors import InvalidValueError, RefusedError
 from usernsplan.model import ROOT
 
 if TYPE_CHECKING:
-    from usernsplan.engines.base import Engine, Rendered, Verdict
+    from usernsplan.engines.base import Asked, Engine, Rendered, Verdict
     from usernsplan.model import Allocation
 
 
@@ -85,6 +84,8 @@ def pool_of(allocation: Allocation) -> str | None:
 
 def verdict(name: str, allocation: Allocation) -> Verdict:
     """Whether the engine of this name can express an allocation."""
+    from usernsplan.engines.base import no  # noqa: PLC0415 - whoever asks for the list alone starts faster
+
     theirs = pool_of(allocation)
     if theirs not in {None, name}:
         return no(f"it is a pool that {theirs} gives out itself, not one container's range")
@@ -97,6 +98,8 @@ def render(name: str, allocation: Allocation, asked: Asked | None = None) -> Ren
     Raises RefusedError where the engine cannot make this mapping, naming one that can: a wrong configuration is never
     printed.
     """
+    from usernsplan.engines.base import Asked, check_image  # noqa: PLC0415 - see verdict
+
     asked = asked or Asked()
     found = verdict(name, allocation)
     if not found.can:

@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections import Counter
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from usernsplan.engines import pool_of
@@ -21,13 +21,11 @@ from usernsplan.layout import SUBGID, SUBUID
 from usernsplan.model import (
     AllocateRequest,
     Change,
-    Desired,
     Finding,
     LedgerChange,
     Plan,
     ReleaseRequest,
     Reservation,
-    Step,
     Volume,
     Words,
 )
@@ -44,6 +42,35 @@ if TYPE_CHECKING:
     from usernsplan.formats.spec import Spec
     from usernsplan.ids import IdRange
     from usernsplan.model import Allocation, HostState
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One line of what a plan file changes on a host: something comes, changes or goes."""
+
+    sign: Literal["+", "~", "-"]
+    kind: Literal["container", "pool", "account", "docker", "reservation", "volume"]
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """What a plan file comes to on a host: carried out one after the other, ``allocate`` and ``prune``, then volumes.
+
+    ``volumes`` are those that are not yet as the file wants them, ``kept`` is what the host has and the file has not.
+    """
+
+    allocate: Plan
+    prune: Plan
+    volumes: tuple[Volume, ...]
+    steps: tuple[Step, ...]
+    kept: tuple[str, ...]
+
+    @property
+    def pending(self) -> bool:
+        """Tell whether anything is to be done."""
+        return self.allocate.changed or self.prune.changed or bool(self.volumes)
 
 
 # Words that are an option on the command line and a key in the file.

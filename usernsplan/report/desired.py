@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from usernsplan.layout import Layout
-    from usernsplan.model import Desired, FixReport, Volume
+    from usernsplan.model import FixReport, Volume
+    from usernsplan.planner.desired import Desired
     from usernsplan.report.colour import Paint
 
 _COLOURS = {"+": "green", "~": "yellow", "-": "red"}

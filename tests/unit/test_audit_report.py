@@ -75,7 +75,7 @@ def test_github_gets_a_command_for_each_with_file_line_and_column() -> None:
         "::error file=/etc/subuid,line=7,title=USN001::bob's overlaps%0Amove it",
         "::error file=/etc/docker/daemon.json,line=3,col=1,title=USN040::no comma",
         "::warning file=/etc/subgid,line=2,title=USN020::no carla%0Arename",
-        "::warning file=/etc/subuid,line=9,title=USN030::differ%0Awrite it",
+        "::warning file=/etc/subuid,line=9,title=USN030::differ%0Ashadow: a:1:2%0Apodman: -: fails%0Awrite it",
         "::notice file=./a b/etc/subuid,line=1,title=USN015::outside",
     ]
     assert report.github(()) == ""

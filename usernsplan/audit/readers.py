@@ -33,7 +33,7 @@ def readers_differ(facts: Facts) -> Iterator[Seen]:
     """
     for place, line, found in _odd(facts):
         if not _dangerous(found):
-            yield Seen(place, line.problem, _PLAIN, _rows(found))
+            yield Seen(place, _fact(line), _PLAIN, _rows(found))
 
 
 @rule("USN031", "error")
@@ -52,13 +52,18 @@ def reader_gives_up(facts: Facts) -> Iterator[Seen]:
     """
     for place, line, found in _odd(facts):
         if _dangerous(found):
-            yield Seen(place, line.problem, _PLAIN, _rows(found))
+            yield Seen(place, _fact(line), _PLAIN, _rows(found))
 
 
 def _odd(facts: Facts) -> Iterator[tuple[str, Odd, tuple[Reading, ...]]]:
     for path, file in ((SUBUID, facts.state.subuid), (SUBGID, facts.state.subgid)):
         for line in file.odd_lines():
             yield facts.place(path, line.number), line, readers.of_line(line.raw)
+
+
+def _fact(line: Odd) -> str:
+    """What is odd about a line, without the remedy that allocate says with it."""
+    return line.problem.partition(": write ")[0]
 
 
 def _dangerous(found: tuple[Reading, ...]) -> bool:

@@ -69,7 +69,8 @@ def _command(finding: Finding) -> str:
     file, line, column = match.groups() if match else ("", None, None)
     properties = {"file": file, "line": line, "col": column, "title": finding.code}
     words = ",".join(f"{key}={_property(_safe(value))}" for key, value in properties.items() if value)
-    message = "\n".join(map(_safe, filter(None, (finding.message, finding.hint))))
+    rows = (": ".join(filter(None, row)) for row in finding.table)
+    message = "\n".join(map(_safe, filter(None, (finding.message, *rows, finding.hint))))
     return f"::{_COMMANDS[finding.severity]} {words}::{_data(message)}"
 
 

@@ -18,6 +18,8 @@ NSSWITCH = "/etc/nsswitch.conf"
 DAEMON_JSON = "/etc/docker/daemon.json"
 # What this host should have, where nobody names another plan file.
 PLAN_FILE = "/etc/usernsplan.yaml"
+# What a plan file is called that has no name.
+STDIN = "standard input"
 # lckpwdf(3) locks this file.
 PWD_LOCK = "/etc/.pwd.lock"  # noqa: S105 - a file
 LEDGER = "/var/lib/usernsplan/ledger.sqlite3"

@@ -19,7 +19,7 @@ from usernsplan.errors import (
 )
 from usernsplan.formats import spec as formats
 from usernsplan.host import files, output, plan_file, read
-from usernsplan.layout import PLAN_FILE
+from usernsplan.layout import PLAN_FILE, STDIN
 from usernsplan.model import INTERRUPTED, FixRequest
 from usernsplan.planner.desired import fingerprint, make_desired
 from usernsplan.planner.exported import can_export
@@ -64,7 +64,7 @@ def load(layout: Layout, path: str | None, *, prune: bool = False) -> PlanFile:
             f"no plan file: neither ./{plan_file.HERE} nor {layout.path(PLAN_FILE)}",
             hint=f"name one, or begin with '{layout.command('export')} > {plan_file.HERE}'",
         )
-    return _parsed(layout, _raw(path), "standard input" if path == "-" else path, prune=prune)
+    return _parsed(layout, _raw(path), STDIN if path == "-" else path, prune=prune)
 
 
 def found(layout: Layout, one: Found) -> PlanFile:

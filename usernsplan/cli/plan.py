@@ -82,7 +82,7 @@ def apply(
 ) -> None:
     """Make this host what a plan file says, after showing it and asking.
 
-    What is done is what was shown: if the host changes in between, nothing is done (exit 6).
+    What is done is what was shown: if the host has changed since, it is not (exit 6), and is to be looked at again.
 
     \b
     Examples:
@@ -109,6 +109,10 @@ def apply(
         fixed = planfile.fix_volumes(layout, ledger, shown, command, watch) if fix_volumes else ()
     done = replace(shown, allocate=come, prune=gone)
     _tell(done, place, layout, fixed, as_json=json, is_work=is_work)
+    if not json:
+        # Accounts that were made, say; what was foreseen stands above.
+        foreseen = {*shown.allocate.findings, *shown.prune.findings}
+        warn(finding for finding in (*come.findings, *gone.findings) if finding not in foreseen)
     failed = any(isinstance(one, UsernsplanError) or one.failed for _, one in fixed)
     if failed or come.unfinished:
         raise typer.Exit(_PART)

@@ -7,6 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from usernsplan.errors import UsernsplanError
+from usernsplan.layout import STDIN
 from usernsplan.planner.desired import merged_changes
 from usernsplan.report import json_
 from usernsplan.report.diff import unified
@@ -58,8 +59,8 @@ def done(
         for volume, one in fixed
     ]
     if not fixed and desired.volumes:
-        again = layout.command(f"apply {shlex.quote(place)} --fix-volumes")
-        parts.append(f"The volumes are left: '{again}' fixes them.")
+        file = "FILE" if place == STDIN else shlex.quote(place)
+        parts.append(f"The volumes are left: '{layout.command(f'apply {file} --fix-volumes')}' fixes them.")
     steps = (*desired.allocate.next_steps, *desired.prune.next_steps)
     if steps:
         parts.append("\n".join(("Next:", *(f"  {step}" for step in steps))))

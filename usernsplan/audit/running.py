@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from usernsplan.audit.base import Facts, Seen, rule
-from usernsplan.formats import daemon_json
 from usernsplan.ids import IdSet
 from usernsplan.layout import SUBGID, SUBUID
-from usernsplan.planner.daemon import remap_user
+from usernsplan.planner.daemon import remapped_to
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,7 +81,7 @@ def root_runs_there(facts: Facts) -> Iterator[Seen]:
 
     Stop it, or give it ids that are nobody's ('usernsplan allocate').
     """
-    remap = remap_user(facts.state, facts.daemon.get(daemon_json.REMAP) or "") if facts.daemon else None
+    remap = remapped_to(facts.state)
     for namespace in facts.namespaces:
         if namespace.mapping is None or namespace.owner != 0:
             continue

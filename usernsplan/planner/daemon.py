@@ -117,6 +117,15 @@ def remap_user(state: HostState, value: str) -> str | None:
     return None if user in {"", "root"} else user
 
 
+def remapped_to(state: HostState) -> str | None:
+    """Whom the host's daemon.json remaps to; None where remap is off, and where no daemon starts from the file."""
+    try:
+        value = daemon_json.parse(state.daemon_json or b"", DAEMON_JSON).get(daemon_json.REMAP)
+    except InvalidFileError:
+        return None
+    return remap_user(state, value) if value is not None else None
+
+
 def data_root(config: DaemonConfig, allocation: Allocation) -> str:
     """Where the daemon keeps everything once it is remapped: <data-root>/<uid>.<gid> of container root."""
     base = config.get(daemon_json.DATA_ROOT) or daemon_json.DEFAULT_DATA_ROOT

@@ -6,13 +6,10 @@ from typing import TYPE_CHECKING
 
 from usernsplan.engines import pool_of, verdict
 from usernsplan.engines.mounts import standing
-from usernsplan.errors import InvalidFileError
-from usernsplan.formats import daemon_json
 from usernsplan.formats.spec import Spec, SpecContainer, SpecReservation, SpecVolume
 from usernsplan.ids import IdRange
-from usernsplan.layout import DAEMON_JSON
 from usernsplan.model import DEFAULT_NAME, ROOT
-from usernsplan.planner.daemon import remap_user
+from usernsplan.planner.daemon import remapped_to
 from usernsplan.planner.names import owner_of
 from usernsplan.planner.taken import pool_of as pool_range
 from usernsplan.strategies import SLOT, Shared, named, options_of
@@ -83,11 +80,7 @@ def _pool(state: HostState, containers: Iterable[Allocation]) -> IdRange | None:
 
 def _pointed_at(state: HostState, containers: Iterable[Allocation]) -> str | None:
     """The allocation that Docker's remap points at."""
-    try:
-        value = daemon_json.parse(state.daemon_json or b"", DAEMON_JSON).get(daemon_json.REMAP)
-    except InvalidFileError:
-        return None
-    user = remap_user(state, value) if value is not None else None
+    user = remapped_to(state)
     if user is None or not (state.accounts.user(user) and state.accounts.group(user)):
         # No daemon starts from it; a file that says so would make the account.
         return None

@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from usernsplan.engines import pool_of
-from usernsplan.errors import InvalidFileError, RefusedError
-from usernsplan.formats import daemon_json
-from usernsplan.layout import DAEMON_JSON
+from usernsplan.errors import RefusedError
 from usernsplan.model import ROOT, Change, Finding, Plan
 from usernsplan.planner import daemon
 from usernsplan.planner.grants import Grants
@@ -32,7 +30,7 @@ def make_repair(state: HostState) -> Plan:
             left.append(Finding("USN126", "warning", f"left as it is: {error}", error.hint))
         if len(grants.findings) > told:
             restored.add(allocation.owner)
-    steps = (daemon.RESTART,) if _remap_user(state) in restored else ()
+    steps = (daemon.RESTART,) if daemon.remapped_to(state) in restored else ()
     return Plan(
         "repair",
         changes=grants.changes(),
@@ -50,14 +48,6 @@ def _refuse_orphan(state: HostState, allocation: Allocation) -> None:
             f"{allocation.owner}, who owns the lines of '{allocation.name}', is no account any more",
             hint=f"make the account, or '{state.layout.command(f'release {allocation.name}')}'",
         )
-
-
-def _remap_user(state: HostState) -> str | None:
-    try:
-        value = daemon_json.parse(state.daemon_json or b"", DAEMON_JSON).get(daemon_json.REMAP)
-    except InvalidFileError:
-        return None
-    return daemon.remap_user(state, value) if value is not None else None
 
 
 def after_mending(state: HostState, intent: Intent) -> tuple[Plan, tuple[Change, ...]]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from usernsplan.ids import ID_LIMIT, IdRange, IdSet
 from usernsplan.space import BACKGROUND, Segment, Space
+from usernsplan.strategies import SLOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 WHOLE = IdRange(0, ID_LIMIT)
 # The ids of the host itself: accounts, and what 16 bits can hold.
 HOST_IDS = IdRange(0, 65536)
-SLOT = 65536
 # More than these bars are not read, they are counted.
 _REGIONS = 6
 # A range longer than this, 256 containers' worth, says where it begins; it does not stretch a region to its end.

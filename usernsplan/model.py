@@ -307,7 +307,10 @@ class RenderRequest:
 class FixRequest:
     """The words of one ``fix-volume``: ``source`` is --from; the maps are texts C:H:N; None means: not said.
 
-    With ``discover``, an engine's name, ``paths`` are names of its containers.
+    With ``discover``, an engine's name, ``paths`` are names of its containers. ``drop_power`` and ``keep_power`` say what
+    becomes of setuid bits, setgid bits and capabilities that the map would turn into another id's; ``again`` allows
+    moving ids that were moved already; ``take`` allows taking another container's volume; ``copy_up`` allows changes
+    that make an overlay copy data up.
     """
 
     paths: tuple[str, ...]
@@ -325,6 +328,11 @@ class FixRequest:
     jobs: int | None = None
     yes: bool = False
     discover: str | None = None
+    drop_power: bool = False
+    keep_power: bool = False
+    again: bool = False
+    take: bool = False
+    copy_up: bool = False
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -337,7 +345,10 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class FixReport:
-    """What a ``fix-volume`` or an ``undo`` did, or would do. ``run`` is None where nothing was done."""
+    """What a ``fix-volume`` or an ``undo`` did, or would do. ``run`` is None where nothing was done.
+
+    ``dropped`` are files that lost setuid bit, setgid bit or capability, each with what it lost.
+    """
 
     kind: Literal["fix-volume", "undo"]
     volumes: tuple[str, ...]
@@ -353,3 +364,4 @@ class FixReport:
     failed: tuple[Place, ...] = ()
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
+    dropped: tuple[Place, ...] = ()

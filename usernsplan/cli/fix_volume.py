@@ -53,6 +53,15 @@ def fix_volume(
         str, typer.Option(metavar="refuse|skip", help="Files with hard links outside of the volume.")
     ] = "refuse",
     cross_mounts: Annotated[bool, typer.Option("--cross-mounts", help="Enter what is mounted inside.")] = False,
+    drop_power: Annotated[
+        bool, typer.Option("--drop-power", help="Take setuid, setgid and capabilities that would become another id's.")
+    ] = False,
+    keep_power: Annotated[
+        bool, typer.Option("--keep-power", help="Keep those whose content is proved unchanged; drop the others.")
+    ] = False,
+    again: Annotated[bool, typer.Option("--again", help="Move ids once more by a map that overlaps itself.")] = False,
+    take: Annotated[bool, typer.Option("--take", help="Take a volume that is another container's.")] = False,
+    copy_up: Annotated[bool, typer.Option("--copy-up", help="Let an overlay copy files up to change them.")] = False,
     jobs: Jobs = None,
     root: Root = "/",
     dry_run: DryRun = False,
@@ -87,6 +96,11 @@ def fix_volume(
         jobs=jobs,
         yes=yes,
         discover=discover,
+        drop_power=drop_power,
+        keep_power=keep_power,
+        again=again,
+        take=take,
+        copy_up=copy_up,
     )
     with watching() as watch:
         report = volume.fix_volume(request, root, dry_run=dry_run, command=typed(), watch=watch)

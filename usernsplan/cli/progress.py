@@ -56,6 +56,10 @@ class _Lines:
         )
         say(f"{self._what}: {entries}{of} entries, {rate:.0f}/s{left}")
 
+    def warn(self, text: str) -> None:
+        """See Watch."""
+        say(f"warning: {text}")
+
     def end(self) -> None:
         """Nothing is left to be said."""
 
@@ -87,6 +91,10 @@ class _Bar:
         if self._task is not None:
             self._progress.update(self._task, completed=entries)
             self._progress.refresh()
+
+    def warn(self, text: str) -> None:
+        """See Watch."""
+        say(f"warning: {text}")
 
     def end(self) -> None:
         """Take the bar away: the report says it all."""

@@ -80,6 +80,7 @@ def fixed_fields(report: FixReport, layout: Layout) -> dict[str, Any]:
         "kept": {"uids": report.kept_uids, "gids": report.kept_gids},
         "skipped": [{**path_fields(place.path), "reason": place.reason} for place in report.skipped],
         "failed": [{**path_fields(place.path), "reason": place.reason} for place in report.failed],
+        "dropped": [{**path_fields(place.path), "reason": place.reason} for place in report.dropped],
         "notes": list(report.notes),
     }
 

@@ -113,7 +113,8 @@ def fixed(report: FixReport, layout: Layout) -> str:
             lines.append(
                 f"  kept, without a place in the map: {', '.join(f'{kind} {i} ({n})' for i, n in kept.items())}"
             )
-    for word, places in (("skipped", report.skipped), ("failed", report.failed)):
+    lost = "would lose its power" if report.dry_run else "lost its power"
+    for word, places in ((lost, report.dropped), ("skipped", report.skipped), ("failed", report.failed)):
         lines += [f"  {word}: {shown_path(place.path)}: {place.reason}" for place in places[:_PLACES_SHOWN]]
         if len(places) > _PLACES_SHOWN:
             lines.append(f"  {word}: … and {len(places) - _PLACES_SHOWN} more (--json has them)")

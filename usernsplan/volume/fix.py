@@ -56,6 +56,9 @@ class Watch(Protocol):
     def tick(self, entries: int) -> None:
         """So many entries are behind it; called every tenth of a second."""
 
+    def warn(self, text: str) -> None:
+        """Something that the user should know before anything is changed."""
+
 
 class Unwatched:
     """Nobody is looking."""
@@ -64,6 +67,9 @@ class Unwatched:
         """See Watch."""
 
     def tick(self, entries: int) -> None:
+        """See Watch."""
+
+    def warn(self, text: str) -> None:
         """See Watch."""
 
 

@@ -307,8 +307,8 @@ class RenderRequest:
 class FixRequest:
     """The words of one ``fix-volume``: ``source`` is --from; the maps are texts C:H:N; None means: not said.
 
-    With ``discover``, an engine's name, ``paths`` are names of its containers. ``drop_power`` and ``keep_power`` say what
-    becomes of setuid bits, setgid bits and capabilities that the map would turn into another id's; ``again`` allows
+    With ``discover``, an engine's name, ``paths`` are names of its containers. ``drop_power`` and ``keep_power`` say
+    what becomes of setuid bits, setgid bits and capabilities that would become another id's; ``again`` allows
     moving ids that were moved already; ``take`` allows taking another container's volume; ``copy_up`` allows changes
     that make an overlay copy data up.
     """

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from usernsplan.volume.journal import Folder, Writer, joined, read
+from usernsplan.volume.renew import Proof
 from usernsplan.volume.special import Special
 from usernsplan.volume.targets import Form
 
@@ -34,10 +35,10 @@ SPECIAL = st.builds(
     name=st.one_of(NAME, st.just(".")),
     device=BIG,
     inode=BIG,
-    mode=st.integers(0, 0o177777),
     links=st.integers(1, 2**32),
     changed_ns=st.integers(-(2**63), 2**63),
-    form=st.builds(Form, OWNER, RAW, RAW, RAW),
+    form=st.builds(Form, OWNER, st.integers(0, 0o177777), RAW, RAW, RAW),
+    proof=st.one_of(st.none(), st.builds(Proof, st.integers(0, 2**63), st.text("0123456789abcdef", min_size=64))),
 )
 FOLDER = st.builds(
     Folder,

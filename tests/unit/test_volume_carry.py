@@ -11,7 +11,7 @@ import pytest
 
 from tests.command import needs_root
 from usernsplan import IdMap, Mapping
-from usernsplan.volume import journal, targets, walk
+from usernsplan.volume import targets, walk
 from usernsplan.volume.carry import Carrier, Looker, Rules
 from usernsplan.volume.targets import Turn
 
@@ -121,34 +121,37 @@ def test_a_folder_that_got_the_name_meanwhile_is_left_alone(volume: walk.Volume)
 
 
 @needs_root
-def test_the_times_of_what_has_power_are_noted_and_of_nothing_else(volume: walk.Volume, tmp_path: Path) -> None:
+def test_of_what_has_power_and_changes_the_content_is_proved_and_of_nothing_else(volume: walk.Volume) -> None:
     give(volume, 33)
     Path(f"{volume.path}/a").chmod(0o4755)
     os.link(f"{volume.path}/b", f"{volume.path}/again")
-    [note], _, _ = Looker([volume], THERE).look(0, ())
-    log = str(tmp_path / "settled.0")
-    Carrier([volume], Rules(THERE), journal.Settled(log)).carry(note)
-    seen = os.lstat(f"{volume.path}/a")
-    times = journal.settled([log])
-    assert times == {(seen.st_dev, seen.st_ino): seen.st_ctime_ns}
-    back = Carrier([volume], Rules(BACK, settled=times))
-    back.carry(note)
-    assert back.done.failed == []
-    assert os.lstat(f"{volume.path}/a").st_mode & 0o7777 == 0o4755
-    assert owned(volume, 33)
+    looker = Looker([volume], THERE)
+    [note], _, _ = looker.look(0, ())
+    proofs = {entry.name: entry.proof for entry in note.special}
+    proof = proofs.pop("a")
+    assert proof is not None
+    assert proof.size == 1
+    assert proofs == {"b": None, "again": None}
+    [preview], _, _ = Looker([volume], THERE, dry=True).look(0, ())
+    assert {entry.proof for entry in preview.special} == {None}
+    # Whether it would lose power, is known only when the host's ids are.
+    assert [(one.name, one.left.mode & 0o7777) for one in looker.found.lacking] == [("a", 0o755)]
 
 
 @needs_root
-def test_what_has_power_and_was_changed_since_is_named_and_left(volume: walk.Volume) -> None:
+def test_on_the_way_back_what_had_power_is_named_and_does_without(volume: walk.Volume) -> None:
     give(volume, 33)
     Path(f"{volume.path}/a").chmod(0o4755)
     [note], _, _ = Looker([volume], THERE).look(0, ())
-    Carrier([volume], Rules(THERE)).carry(note)
+    there = Carrier([volume], Rules(THERE))
+    there.carry(note)
+    assert os.lstat(f"{volume.path}/a").st_mode & 0o7777 == 0o755
+    assert [one.name for one in there.done.lacking] == ["a"]
     back = Carrier([volume], Rules(BACK))
     back.carry(note)
-    assert [place for place, _ in back.done.failed] == [f"{volume.path}/a"]
-    assert os.lstat(f"{volume.path}/a").st_uid == 100033
-    trusting = Carrier([volume], Rules(BACK, trust=True))
-    trusting.carry(note)
-    assert trusting.done.failed == []
+    assert back.done.failed == []
+    assert [(one.parts, one.name, one.whole.owner, one.changed) for one in back.done.lacking] == [
+        ((), "a", (33, 33), True)
+    ]
+    assert os.lstat(f"{volume.path}/a").st_mode & 0o7777 == 0o755
     assert owned(volume, 33)

@@ -29,8 +29,8 @@ from usernsplan.volume.journal import (
     LOOKING,
     UNDONE,
     Folder,
+    Links,
     RunState,
-    Settled,
     Tree,
     Writer,
     begin,
@@ -39,10 +39,7 @@ from usernsplan.volume.journal import (
     resume,
     run,
     runs,
-    settled,
 )
-from usernsplan.volume.special import Special
-from usernsplan.volume.targets import Form
 
 WEB = Mapping(IdMap.of((0, 100000, 65536)), IdMap.of((0, 200000, 65536)))
 SWAPPED = targets.explicit(IdMap.of((1, 2, 1), (2, 1, 1)), IdMap.of((0, 9, 1)), keep=True)
@@ -235,7 +232,7 @@ def test_the_logs_of_a_run_are_those_of_its_workers_and_nothing_else(layout: Lay
         Path(path).touch()
     assert at_work.logs("folders", "late") == sorted(paths)
     assert at_work.logs("late") == sorted(path for path in paths if "late" in path)
-    assert at_work.logs("settled") == at_work.logs() == []
+    assert at_work.logs("swaps") == at_work.logs() == []
     at_work.close()
 
 
@@ -444,74 +441,11 @@ def test_a_second_writer_cuts_what_a_kill_left_of_a_line_and_nothing_else(tmp_pa
     assert log.read_bytes() == b""
 
 
-# The times that our own changes left
-
-
-def power(device: int, inode: int) -> Special:
-    return Special("x", device, inode, stat.S_IFREG | 0o4755, 1, 1, Form((0, 0)))
-
-
-def test_the_times_that_were_noted_are_read_from_all_logs_and_the_latest_of_each_counts(tmp_path: Path) -> None:
-    paths = [str(tmp_path / name) for name in ("settled.0", "settled.1")]
-    big = (2**64 - 1, 2**64 - 2)
-    first, second = Settled(paths[0]), Settled(paths[1])
-    first.note(power(5, 7), 1_800_000_000_123_456_789)
-    first.note(power(*big), 1)
-    first.note(power(5, 8), 3)
-    first.note(power(5, 8), 4)
-    second.note(power(6, 7), 5)
-    # Of two passages, by two workers.
-    second.note(power(5, 7), 1_799_999_999_123_456_789)
-    Settled(paths[0]).note(power(6, 8), 6)
-    assert settled(reversed(paths)) == settled(paths)
-    assert settled(paths) == {(5, 7): 1_800_000_000_123_456_789, big: 1, (5, 8): 4, (6, 7): 5, (6, 8): 6}
-    assert settled(paths[1:]) == {(6, 7): 5, (5, 7): 1_799_999_999_123_456_789}
-    assert settled([]) == {}
-    assert stat.S_IMODE(os.stat(paths[0]).st_mode) == 0o600
-
-
-def test_no_log_of_times_is_made_where_nothing_is_noted(tmp_path: Path) -> None:
-    Settled(str(tmp_path / "settled.0"))
-    assert os.listdir(tmp_path) == []
-
-
-def test_a_time_that_cannot_be_noted_is_no_error(tmp_path: Path) -> None:
-    Settled(str(tmp_path / "nowhere/settled.0")).note(power(5, 7), 1234)
-    assert os.listdir(tmp_path) == []
-
-
-def test_a_time_that_was_cut_short_says_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "settled.0"
-    noted = Settled(str(path))
-    noted.note(power(5, 7), 1234)
-    noted.note(power(6, 8), 5678)
-    raw = path.read_bytes()
-    whole = raw.index(b"\n") + 1
-    for size in range(len(raw)):
-        path.write_bytes(raw[:size])
-        assert settled([str(path)]) == ({(5, 7): 1234} if size >= whole else {})
-
-
-def test_of_times_a_line_that_was_cut_short_loses_no_other(tmp_path: Path) -> None:
-    path = tmp_path / "settled.0"
-    Settled(str(path)).note(power(5, 7), 1234)
-    os.truncate(path, path.stat().st_size - 3)
-    Settled(str(path)).note(power(6, 8), 5678)
-    assert settled([str(path)]) == {(6, 8): 5678}
-
-
-def test_what_a_power_cut_leaves_of_times_is_no_error(tmp_path: Path) -> None:
-    """A file that was not synced may have blocks of zeros where its last lines were."""
-    path = tmp_path / "settled.0"
-    Settled(str(path)).note(power(5, 7), 1234)
-    with path.open("ab") as file:
-        file.write(b"\0" * 8)
-    Settled(str(path)).note(power(6, 8), 5678)
-    assert settled([str(path)])[5, 7] == 1234
+# Inodes with several names
 
 
 def test_an_inode_with_several_names_is_changed_by_one_worker_at_a_time(tmp_path: Path) -> None:
-    one, other = (Settled(str(tmp_path / f"settled.{number}")) for number in range(2))
+    one, other = Links(str(tmp_path)), Links(str(tmp_path))
     inside = threading.Event()
 
     def enter() -> None:

@@ -1,11 +1,10 @@
-"""Entries that need care: what chown takes is given back, and power only to what nobody has changed since."""
+"""Entries that need care: what chown takes is given back, and on the way back nobody gets power in place."""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from tests.command import needs_root
 from tests.unit.test_volume_metadata import USER, acl, v2, v3
 from usernsplan.volume import syscalls
 from usernsplan.volume.metadata import ACL_ACCESS, CAPABILITY
-from usernsplan.volume.special import Care, Carried, HalfDoneError, MeanwhileError, Special, carry, look
+from usernsplan.volume.special import Care, Carried, Change, HalfDoneError, MeanwhileError, Special, carry, look
 from usernsplan.volume.targets import Form
 
 FIRST, LAST, OTHER = (4711, 4712), (104711, 104712), (5, 5)
@@ -61,18 +60,25 @@ def last(entry: Special) -> Form:
     form = entry.form
     return Form(
         LAST,
+        form.mode,
         form.acl and acl_for(100033, entry.mode),
         form.default_acl,
         form.capability and v3(100000),
     )
 
 
+def going(entry: Special, new: Form | None = None) -> Change:
+    """The change of a run; where it takes power, ``new`` is what it leaves."""
+    return Change((FIRST,), entry.form, new or last(entry), last(entry))
+
+
 def there(entry: Special, *, really: bool = True) -> Carried:
-    return carry(entry, (FIRST,), entry.form, last(entry), Care(pin, {}, really=really))
+    return carry(entry, going(entry), Care(pin, really=really))._replace(inode=0)
 
 
-def back(entry: Special, settled: dict[tuple[int, int], int] | None = None, *, trust: bool = False) -> Carried:
-    return carry(entry, (LAST,), last(entry), entry.form, Care(pin, settled or {}, back=True, trust=trust))
+def back(entry: Special, renewed: dict[tuple[int, int], int] | None = None) -> Carried:
+    change = Change((LAST,), last(entry), entry.form, last(entry), back=True)
+    return carry(entry, change, Care(pin, renewed or {}))._replace(inode=0)
 
 
 def seen() -> tuple[tuple[int, int], int, bytes | None, bytes | None]:
@@ -104,7 +110,7 @@ def test_an_entry_is_read_without_being_opened() -> None:
         *(expected.st_dev, expected.st_ino, 2, expected.st_ctime_ns),
     )
     assert (fifo.linked, link.linked) == (True, False)
-    assert link.form == Form((os.lstat("link").st_uid, os.lstat("link").st_gid))
+    assert link.form == Form((os.lstat("link").st_uid, os.lstat("link").st_gid), stat.S_IFLNK | 0o777)
     with pytest.raises(FileNotFoundError):
         look("x", pin)
 
@@ -112,26 +118,7 @@ def test_an_entry_is_read_without_being_opened() -> None:
 @needs_root
 def test_all_that_a_file_has_is_read() -> None:
     entry = made(0o4750, capability=v2(), acl=acl_for(33))
-    assert entry.form == Form(FIRST, acl_for(33, 0o750), None, v2())
-    assert stat.S_IMODE(entry.mode) == 0o4750
-
-
-@pytest.mark.parametrize(
-    ("mode", "capability", "power"),
-    [
-        (stat.S_IFREG | 0o755, None, False),
-        (stat.S_IFREG | 0o4644, None, True),
-        (stat.S_IFREG | 0o2755, None, True),
-        # Mandatory locking, long ago: it is no power, and chown leaves it.
-        (stat.S_IFREG | 0o2745, None, False),
-        (stat.S_IFREG | 0o1777, None, False),
-        (stat.S_IFREG | 0o600, v2(), True),
-        (stat.S_IFDIR | 0o6777, None, False),
-    ],
-)
-def test_power_is_what_makes_whoever_runs_it_more_than_he_is(mode: int, capability: bytes | None, power: bool) -> None:
-    entry = Special("a", 1, 2, mode, 1, 0, Form((0, 0), None, None, capability))
-    assert entry.has_power is power
+    assert entry.form == Form(FIRST, stat.S_IFREG | 0o4750, acl_for(33, 0o750), None, v2())
 
 
 # There
@@ -139,11 +126,9 @@ def test_power_is_what_makes_whoever_runs_it_more_than_he_is(mode: int, capabili
 
 @needs_root
 @POWERS
-def test_what_chown_takes_is_given_back_and_the_time_that_this_left_is_told(
-    mode: int, capability: bytes | None
-) -> None:
+def test_what_chown_takes_is_given_back(mode: int, capability: bytes | None) -> None:
     entry = made(mode, capability=capability, acl=acl_for(33))
-    assert there(entry) == Carried(changed=True, settled=ctime())
+    assert there(entry) == Carried(changed=True)
     expected = (LAST, mode, acl_for(100033), capability and v3(100000))
     assert seen() == expected
     before = ctime()
@@ -161,7 +146,7 @@ def test_where_it_is_only_counted_nothing_is_changed() -> None:
 
 @needs_root
 @POWERS
-def test_what_a_kill_after_the_chown_left_is_finished_and_no_time_is_told(mode: int, capability: bytes | None) -> None:
+def test_what_a_kill_after_the_chown_left_is_finished(mode: int, capability: bytes | None) -> None:
     entry = made(mode, capability=capability)
     os.chown("a", *LAST)
     assert there(entry) == Carried(changed=True)
@@ -184,9 +169,10 @@ def test_a_capability_is_not_put_back_where_the_run_changes_no_owner() -> None:
     new = replace(entry.form, capability=v3(100000))
     Path("a").write_bytes(b"something else")
     with pytest.raises(MeanwhileError, match="capability"):
-        carry(entry, (FIRST,), entry.form, new, Care(pin, {}))
-    with pytest.raises(MeanwhileError, match="capability"):
-        carry(entry, (FIRST,), new, entry.form, Care(pin, {}, back=True, trust=True))
+        carry(entry, Change((FIRST,), entry.form, new, new), Care(pin))
+    assert (
+        carry(entry, Change((FIRST,), new, entry.form, new, back=True), Care(pin))[:2] == Carried(False, lacks=True)[:2]
+    )
     assert seen() == (FIRST, 0o755, None, None)
 
 
@@ -213,9 +199,7 @@ def test_a_setuid_bit_that_was_taken_before_the_run_came_is_not_put_back() -> No
     ],
 )
 @pytest.mark.parametrize("going_back", [False, True])
-def test_what_is_not_as_noted_is_left_alone_also_where_everything_is_trusted(
-    what: str, said: str, going_back: bool
-) -> None:
+def test_what_is_not_as_noted_is_left_alone(what: str, said: str, going_back: bool) -> None:
     entry = made(0o4755, capability=v2(), acl=acl_for(33))
     if going_back:
         there(entry)
@@ -239,7 +223,7 @@ def test_what_is_not_as_noted_is_left_alone_also_where_everything_is_trusted(
             os.setxattr("a", CAPABILITY, v3(7))
     before = look("a", pin)
     with pytest.raises(MeanwhileError, match=said):
-        back(entry, trust=True) if going_back else there(entry)
+        back(entry) if going_back else there(entry)
     assert look("a", pin) == before
 
 
@@ -283,7 +267,7 @@ def test_where_nothing_was_changed_yet_an_error_is_itself(call: str, monkeypatch
 
     monkeypatch.setattr(syscalls if call == "chown_pinned" else os, call, failing)
     with pytest.raises(PermissionError):
-        carry(entry, (FIRST,), entry.form, new, Care(pin, {}))
+        carry(entry, Change((FIRST,), entry.form, new, new), Care(pin))
     assert look("a", pin) == entry
 
 
@@ -300,58 +284,79 @@ def test_no_descriptor_is_left_open() -> None:
     assert os.listdir("/proc/self/fd") == before
 
 
+# Power that a run takes
+
+
+@needs_root
+@pytest.mark.parametrize("killed", [False, True])
+def test_power_that_a_run_takes_is_lacking_however_often_it_is_run(killed: bool) -> None:
+    entry = made(0o6755, capability=v2(), acl=acl_for(33))
+    less = replace(last(entry), mode=stat.S_IFREG | 0o2755, capability=None)
+    if killed:
+        os.chown("a", *LAST)
+    assert carry(entry, going(entry, less), Care(pin))[:2] == Carried(changed=True, lacks=True)[:2]
+    assert seen() == (LAST, 0o2755, acl_for(100033), None)
+    before = ctime()
+    assert carry(entry, going(entry, less), Care(pin))[:2] == Carried(changed=False, lacks=True)[:2]
+    assert ctime() == before
+
+
+@needs_root
+def test_power_is_taken_also_where_the_owner_stays() -> None:
+    entry = made(0o4755, capability=v2())
+    less = replace(entry.form, mode=stat.S_IFREG | 0o755, capability=None)
+    change = Change((FIRST,), entry.form, less, entry.form)
+    assert carry(entry, change, Care(pin))[:2] == Carried(changed=True, lacks=True)[:2]
+    assert seen() == (FIRST, 0o755, None, None)
+    assert carry(entry, change, Care(pin))[:2] == Carried(changed=False, lacks=True)[:2]
+
+
+@needs_root
+def test_what_took_its_place_and_has_its_power_is_right() -> None:
+    entry = made(0o4755)
+    less = replace(last(entry), mode=stat.S_IFREG | 0o755)
+    Path("b").write_bytes(b"content")
+    os.chown("b", *LAST)
+    Path("b").chmod(0o4755)
+    Path("b").replace("a")
+    renewed = {(entry.device, entry.inode): os.lstat("a").st_ino}
+    assert carry(entry, going(entry, less), Care(pin, renewed))[:2] == Carried(changed=False)[:2]
+    with pytest.raises(MeanwhileError, match="another file"):
+        carry(entry, going(entry, less), Care(pin))
+    assert seen() == (LAST, 0o4755, None, None)
+
+
 # Back
 
 
 @needs_root
 @POWERS
-def test_power_goes_back_to_what_nobody_has_changed_since_the_run_left_it(mode: int, capability: bytes | None) -> None:
+def test_on_the_way_back_all_but_power_is_put_back(mode: int, capability: bytes | None) -> None:
     entry = made(mode, capability=capability, acl=acl_for(33))
-    settled = there(entry).settled
-    assert settled is not None
-    assert back(entry, {(entry.device, entry.inode): settled}) == Carried(changed=True, settled=ctime())
-    assert seen() == (FIRST, mode, acl_for(33), capability)
-    assert back(entry, {(entry.device, entry.inode): settled}) == Carried(changed=False)
+    there(entry)
+    assert back(entry) == Carried(changed=True, lacks=True)
+    assert seen() == (FIRST, 0o755, acl_for(33), None)
+    before = ctime()
+    assert back(entry) == Carried(changed=False, lacks=True)
+    assert ctime() == before
 
 
 @needs_root
-@POWERS
-@pytest.mark.parametrize("known", [True, False])
-def test_power_does_not_go_back_to_what_was_changed_since_unless_it_is_trusted(
-    mode: int, capability: bytes | None, known: bool
-) -> None:
-    """Nothing but the ctime tells of a write by root, or through a mapping of the file."""
-    entry = made(mode, capability=capability, acl=acl_for(33))
-    settled = there(entry).settled
-    assert settled is not None
-    time.sleep(0.02)
-    os.utime("a")
-    before = look("a", pin)
-    times = {(entry.device, entry.inode): settled} if known else {}
-    with pytest.raises(MeanwhileError, match="--yes"):
-        back(entry, times)
-    assert look("a", pin) == before
-    # And the time is not ours: a further run is not to trust in it.
-    assert back(entry, times, trust=True) == Carried(changed=True)
-    assert seen() == (FIRST, mode, acl_for(33), capability)
-
-
-@needs_root
-def test_the_time_of_another_inode_tells_nothing() -> None:
-    entry = made(0o4755)
-    settled = there(entry).settled
-    assert settled is not None
-    for key in ((entry.device, entry.inode + 1), (entry.device + 1, entry.inode)):
-        with pytest.raises(MeanwhileError):
-            back(entry, {key: settled})
-    assert seen()[:2] == (LAST, 0o4755)
+def test_power_that_is_no_more_than_what_there_is_goes_back_in_place() -> None:
+    """From the host's root to anybody: who can become root can become everybody."""
+    entry = made(0o4755, capability=v3(100000))
+    os.chown("a", 0, 0)
+    Path("a").chmod(0o4755)
+    os.setxattr("a", CAPABILITY, v2())
+    now = look("a", pin).form
+    assert carry(entry, Change(((0, 0),), now, entry.form, now, back=True), Care(pin))[:2] == Carried(changed=True)[:2]
+    assert seen() == (FIRST, 0o4755, None, v3(100000))
 
 
 @needs_root
 def test_what_has_no_power_goes_back_whatever_was_written_to_it() -> None:
     entry = made(0o640, acl=acl_for(33))
     there(entry)
-    time.sleep(0.02)
     Path("a").write_bytes(b"something else")
     assert back(entry) == Carried(changed=True)
     assert seen()[0] == FIRST
@@ -359,37 +364,24 @@ def test_what_has_no_power_goes_back_whatever_was_written_to_it() -> None:
 
 
 @needs_root
-def test_power_that_is_lost_since_goes_back_only_where_it_is_trusted() -> None:
-    entry = made(capability=v2())
-    settled = there(entry).settled
-    assert settled is not None
-    Path("a").write_bytes(b"something else")
-    assert seen() == (LAST, 0o755, None, None)
-    with pytest.raises(MeanwhileError, match="--yes"):
-        back(entry, {(entry.device, entry.inode): settled})
-    assert seen() == (LAST, 0o755, None, None)
-    assert back(entry, {(entry.device, entry.inode): settled}, trust=True).changed
-    assert seen() == (FIRST, 0o755, None, v2())
-
-
-@needs_root
-def test_a_way_back_that_was_killed_after_its_chown_is_finished_where_it_is_trusted() -> None:
+def test_a_way_back_that_was_killed_after_its_chown_still_lacks_power() -> None:
     entry = made(0o4755, capability=v2())
     there(entry)
     os.chown("a", *FIRST)
-    assert back(entry, trust=True).changed
-    assert seen() == (FIRST, 0o4755, None, v2())
+    assert back(entry) == Carried(changed=False, lacks=True)
+    assert seen() == (FIRST, 0o755, None, None)
 
 
 @needs_root
-def test_what_the_first_owner_filled_after_it_was_taken_back_gets_no_power_from_a_second_undo() -> None:
-    """An undo that left something else is run again; the owner has written meanwhile, so the kernel took its power."""
-    entry = made(capability=v2())
-    settled = there(entry).settled
-    assert settled is not None
-    times = {(entry.device, entry.inode): settled}
-    back(entry, times)
-    Path("a").write_bytes(b"anything")
-    assert seen() == (FIRST, 0o755, None, None)
-    with pytest.raises(MeanwhileError):
-        back(entry, times)
+def test_what_has_its_power_back_in_another_inode_is_right() -> None:
+    entry = made(0o4755, capability=v2())
+    there(entry)
+    Path("b").write_bytes(b"content")
+    os.chown("b", *FIRST)
+    Path("b").chmod(0o4755)
+    os.setxattr("b", CAPABILITY, v2())
+    Path("b").replace("a")
+    renewed = {(entry.device, entry.inode): os.lstat("a").st_ino}
+    assert back(entry, renewed) == Carried(changed=False)
+    with pytest.raises(MeanwhileError, match="another file"):
+        back(entry)

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -285,9 +286,12 @@ def test_the_root_of_a_capability_that_the_map_lacks_is_refused_or_kept(volumes:
     capability = capability_v3(70000)
     finish(write(os.fsencode(volumes.volume) + b"/capable"), 33, 33, 0o755, capability=capability)
     assert "capable" in refused(volumes, "--mode", mode)
-    volumes.fix("--mode", mode, "--unmapped", "keep")
+    report = volumes.fix("--mode", mode, "--unmapped", "keep")
     seen = snapshot(volumes.volume)[b"capable"]
-    assert (seen.capability, seen.uid) == (capability, start + (33 if mode == "shift" else 0))
+    # Somebody else's file takes no capability along to one owner of all.
+    kept = capability if mode == "shift" else b""
+    assert (seen.capability, seen.uid) == (kept, start + (33 if mode == "shift" else 0))
+    assert paths_of(report["dropped"]) == ([] if mode == "shift" else ["capable"])
 
 
 def test_an_id_is_looked_for_in_the_map_of_its_kind(host: Host) -> None:
@@ -440,8 +444,12 @@ def test_mounts_inside_are_entered_where_one_says_so(mounts: Host) -> None:
         "and what it shows is met under another name"
     }
     assert differences(snapshot(mounts.volume), expected(before, shift(start))) == []
-    mounts.undo(report["run"])
-    assert differences(snapshot(mounts.volume), before) == []
+    undone = mounts.undo(report["run"], status=3)
+    # A new file in its place would leave the old one to the mount.
+    assert paths_of(undone["failed"]) == ["file-0"]
+    assert "mounted at" in undone["failed"][0]["reason"]
+    left = {path: replace(before[path], mode=0o755) for path in (b"bind/file-0", b"last/file-0")}
+    assert differences(snapshot(mounts.volume), {**before, **left}) == []
 
 
 def test_what_is_mounted_twice_is_moved_once(volumes: Host) -> None:
@@ -493,7 +501,7 @@ def test_immutable_and_append_only_files_are_named_and_the_rest_is_done(ext4_hos
     host = ext4_host
     [start] = host.allocate("web")
     rule = shift(start) if kind == "shift" else TWICE
-    words = ("--mode", "shift") if kind == "shift" else tuple(maps(TWICE))
+    words = ("--mode", "shift") if kind == "shift" else (*maps(TWICE), "--drop-power")
     simple(host.volume, 33, 33)
     simple(host.volume / "folder", 33, 33)
     finish(write(os.fsencode(host.volume) + b"/setuid"), 33, 33, 0o4755)

@@ -272,6 +272,8 @@ class Rule:
     keep: bool = False
     # Of two ranges that overlap: whether an id in both is moved (explicit maps, --from) or stays.
     source_wins: bool = False
+    # Whether new ids that are no host's are nothing but images of the old ones, which nobody else has.
+    images: bool = True
 
     def uid(self, number: int) -> int:
         """Where a user id goes."""
@@ -309,19 +311,36 @@ class Rule:
             return struct.pack("<I", 0x02000000 | magic) + before[4:20]
         return struct.pack("<I", 0x03000000 | magic) + before[4:20] + struct.pack("<I", new)
 
+    def _is_image(self, number: int) -> bool:
+        return self.images and self.own is None and number >= 65536
+
+    def _kept(self, inode: Inode, uid: int, gid: int, capability: bytes) -> tuple[int, bytes]:
+        """Mode and capability of an inode that becomes this user's and group's: nobody gets an id that he had not."""
+        mode = inode.mode
+        if inode.kind != stat.S_IFREG:
+            return mode, capability
+        if mode & stat.S_ISUID and inode.uid not in {0, uid} and not self._is_image(uid):
+            mode -= stat.S_ISUID
+        is_setgid = mode & (stat.S_ISGID | stat.S_IXGRP) == stat.S_ISGID | stat.S_IXGRP
+        if is_setgid and inode.gid != gid and (inode.uid, inode.gid) != (0, 0) and not self._is_image(gid):
+            mode -= stat.S_ISGID
+        if capability:
+            old, new = rootid_of(inode.capability) or 0, rootid_of(capability) or 0
+            if old not in {0, new} and not self._is_image(new):
+                capability = b""
+            if self.own and inode.uid not in {0, uid}:
+                capability = b""
+        return mode, capability
+
     def carried(self, inode: Inode) -> Inode:
         """One inode after the run."""
         capability = self.capability(inode.capability)
+        uid, gid = self.own or (self.uid(inode.uid), self.gid(inode.gid))
+        mode, capability = self._kept(inode, uid, gid, capability)
+        inode = replace(inode, uid=uid, gid=gid, mode=mode, capability=capability)
         if self.own:
-            return replace(inode, uid=self.own[0], gid=self.own[1], capability=capability)
-        return replace(
-            inode,
-            uid=self.uid(inode.uid),
-            gid=self.gid(inode.gid),
-            acl=self.acl(inode.acl),
-            default_acl=self.acl(inode.default_acl),
-            capability=capability,
-        )
+            return inode
+        return replace(inode, acl=self.acl(inode.acl), default_acl=self.acl(inode.default_acl))
 
 
 def shift(start: int, count: int = 65536, **more: Any) -> Rule:
@@ -331,7 +350,7 @@ def shift(start: int, count: int = 65536, **more: Any) -> Rule:
 
 def reverse(start: int, count: int = 65536, **more: Any) -> Rule:
     """--reverse out of one range of a container."""
-    return Rule(((start, 0, count),), ((start, 0, count),), None, **more)
+    return Rule(((start, 0, count),), ((start, 0, count),), None, images=False, **more)
 
 
 def over(old: int, new: int, count: int = 65536, **more: Any) -> Rule:

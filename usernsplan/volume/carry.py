@@ -11,21 +11,22 @@ import os
 import stat
 from collections import Counter
 from contextlib import nullcontext
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, NamedTuple
 
 from usernsplan.errors import InvalidValueError
-from usernsplan.volume import special, syscalls, walk
+from usernsplan.volume import power, renew, special, syscalls, walk
 from usernsplan.volume.folder import IMMUTABLE, has_attributes, reason, step
 from usernsplan.volume.journal import Folder
 from usernsplan.volume.metadata import capability_rootid
-from usernsplan.volume.special import Care, HalfDoneError, MeanwhileError, Special
+from usernsplan.volume.special import Care, Change, HalfDoneError, MeanwhileError, Special
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from usernsplan.volume.journal import Settled
-    from usernsplan.volume.targets import Owner, Turn
+    from usernsplan.volume.journal import Links
+    from usernsplan.volume.renew import Proof
+    from usernsplan.volume.targets import Form, Owner, Turn
     from usernsplan.volume.walk import Volume
 
 _SETID = stat.S_ISUID | stat.S_ISGID
@@ -75,9 +76,29 @@ class Linked:
         return self.found >= self.links and not self.moved
 
 
+class Lacking(NamedTuple):
+    """A name whose file loses power: ``whole`` is what the file would be with it, ``left`` what it is without.
+
+    ``parts`` and ``name`` say where it lies in which tree, ``inode`` what it is now (``entry``: what it was before the
+    run); ``changed``: its change is yet to be counted.
+    """
+
+    tree: int
+    parts: tuple[str, ...]
+    name: str
+    entry: Special
+    whole: Form
+    left: Form
+    inode: int
+    changed: bool = False
+
+
 @dataclass(slots=True)
 class Found:
-    """What was seen. ``changes`` counts the entries that are not right, without linked inodes: ``linked`` has those."""
+    """What was seen. ``changes`` counts the entries that are not right, without linked inodes: ``linked`` has those.
+
+    ``lacking`` are the names whose files would lose power.
+    """
 
     entries: int = 0
     changes: int = 0
@@ -89,6 +110,7 @@ class Found:
     refusals: list[Place] = field(default_factory=list)
     skipped: list[Place] = field(default_factory=list)
     failed: list[Place] = field(default_factory=list)
+    lacking: list[Lacking] = field(default_factory=list)
     special: bool = False
 
 
@@ -96,7 +118,8 @@ class Found:
 class Done:
     """What was changed. ``linked`` are inodes with several names; ``half`` tells that the run has to be finished.
 
-    ``lost``: a folder was not where it had been noted; ``carried`` are the paths that were tried again and are right.
+    ``lost``: a folder was not where it had been noted; ``carried`` are the paths that were tried again and are right;
+    ``lacking`` are the names whose files have lost power.
     """
 
     changed: int = 0
@@ -106,6 +129,7 @@ class Done:
     skipped: list[Place] = field(default_factory=list)
     failed: list[Place] = field(default_factory=list)
     tops: list[Folder] = field(default_factory=list)
+    lacking: list[Lacking] = field(default_factory=list)
     half: bool = False
     lost: bool = False
     carried: set[str] = field(default_factory=set)
@@ -171,6 +195,8 @@ class Looker:
         self._dry = dry
         self._outside = outside
         self._wanted: dict[Owner, Owner | None] = {}
+        # Of an inode with many names, the content is read once.
+        self._proofs: dict[tuple[int, int, int, int], Proof | None] = {}
 
     def look(
         self, tree: int, parts: tuple[str, ...], seen_before: int = 0, *, first: bool = True
@@ -355,9 +381,35 @@ class Looker:
         self._count(entry, place, changes=changes)
         if changes:
             self.found.special = True
-            self._room(notes).special.append(entry.with_owner(self._first(entry.form.owner)))
+            entry = replace(entry, proof=self._proof(entry, volume.pin))
+            first = entry.with_owner(self._first(entry.form.owner))
+            self._room(notes).special.append(first)
+            whole = self._turn.whole(first.form)
+            left = power.lawful(first.form, whole, own=self._turn.targets.owner is not None)
+            if left != whole:
+                self.found.lacking.append(Lacking(notes[0].tree, notes[0].parts, name, first, whole, left, entry.inode))
         else:
             self._room(notes).left.append(name)
+
+    def _proof(self, entry: Special, pin: Callable[[str], int]) -> Proof | None:
+        """What proves the content of an entry of the current folder, where it has power.
+
+        That is what the very inode held while it had it: the kernel takes power from whatever is written to.
+        """
+        if self._dry or not power.has_power(entry.form):
+            return None
+        state = (entry.device, entry.inode, entry.mode, entry.changed_ns)
+        if state not in self._proofs:
+            pinned = pin(entry.name)
+            try:
+                now = os.fstat(pinned)
+                same = (now.st_dev, now.st_ino, now.st_mode, now.st_ctime_ns) == state
+                self._proofs[state] = renew.proof_of(pinned) if same else None
+            except OSError:
+                self._proofs[state] = None
+            finally:
+                os.close(pinned)
+        return self._proofs[state]
 
     def _count(self, entry: Special, place: str, *, changes: bool) -> None:
         kinds = kinds_of(entry)
@@ -418,8 +470,8 @@ class Rules:
 
     ``devices``: the number that a device had when the notes were made, and has now; a reboot may change it. ``end``
     (ns), where a run that ended is taken back: what was made or changed after it is named and left; ``until`` (ns):
-    later runs, taken back since, have changed it as well. ``settled``, ``trust``, ``really``: see Care. ``only``:
-    nothing but these paths.
+    later runs, taken back since, have changed it as well. ``trust``: take back also what was moved or changed since.
+    ``renewed``, ``really``: see Care. ``only``: nothing but these paths.
     """
 
     turn: Turn
@@ -428,22 +480,22 @@ class Rules:
     outside: frozenset[tuple[int, int]] = frozenset()
     end: int | None = None
     until: int | None = None
-    settled: Mapping[tuple[int, int], int] = field(default_factory=dict)
+    renewed: Mapping[tuple[int, int], int] = field(default_factory=dict)
     trust: bool = False
     really: bool = True
     only: frozenset[str] | None = None
 
 
 class Carrier:
-    """Carries notes out, by the rules; ``settled`` is where the ctimes of inodes with power are noted."""
+    """Carries notes out, by the rules; ``links`` keeps workers from changing an inode with several names at once."""
 
-    def __init__(self, volumes: Sequence[Volume], rules: Rules, settled: Settled | None = None) -> None:
+    def __init__(self, volumes: Sequence[Volume], rules: Rules, links: Links | None = None) -> None:
         self.done = Done()
         self._volumes = volumes
         self._rules = rules
         self._turn = rules.turn
         self._back = rules.turn.stage < 0
-        self._settled = settled
+        self._links = links
 
     def carry(self, note: Folder) -> bool:
         """Carry one folder's note out; False where something in it was not as noted and is to be looked at again."""
@@ -589,11 +641,12 @@ class Carrier:
             return True
         olds, _ = self._turn.owners(entry.form.owner)
         old, new = self._turn.forms(entry.form)
-        rules = self._rules
-        care = Care(volume.pin, rules.settled, back=self._back, trust=rules.trust, really=rules.really)
+        whole = self._turn.whole(entry.form) if self._turn.stage != 1 else new
+        change = Change(olds, old, new, whole, back=self._back)
+        care = Care(volume.pin, self._rules.renewed, self._rules.really)
         try:
-            with self._settled.alone() if entry.linked and self._settled else nullcontext():
-                changed, settled = special.carry(entry, olds, old, new, care)
+            with self._links.alone() if entry.linked and self._links else nullcontext():
+                changed, lacks, inode = special.carry(entry, change, care)
         except (FileNotFoundError, MeanwhileError) as error:
             if self._back:
                 self._failed(volume, note, place, str(error) if isinstance(error, MeanwhileError) else "it is gone")
@@ -606,9 +659,10 @@ class Carrier:
             self._failed(volume, note, place, reason(error, entry.name))
             return True
         self._right(volume, note, [place])
-        if settled is not None and entry.has_power and self._settled:
-            self._settled.note(entry, settled)
-        if changed:
+        if lacks:
+            whole, left = (new, power.lawful(old, new)) if self._back else (whole, new)
+            self.done.lacking.append(Lacking(note.tree, note.parts, entry.name, entry, whole, left, inode, changed))
+        if changed and not (lacks and self._back):
             self._count(entry)
         return True
 
@@ -647,6 +701,7 @@ def merged(parts: Iterable[Found]) -> Found:
         whole.refusals += part.refusals
         whole.skipped += part.skipped
         whole.failed += part.failed
+        whole.lacking += part.lacking
         whole.special |= part.special
         for key, linked in part.linked.items():
             if key in whole.linked:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from usernsplan.engines import pool_of, verdict
 from usernsplan.errors import InvalidValueError, RefusedError
+from usernsplan.ids import IdSet
 from usernsplan.mapping import Extent, IdMap
 from usernsplan.model import Place
 from usernsplan.strategies import PerContainer, SingleUid
-from usernsplan.volume import targets
+from usernsplan.volume import power, targets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from usernsplan.formats.inspect import Inspected
     from usernsplan.mapping import Mapping as Mapping_
     from usernsplan.model import Allocation, FixRequest, LedgerState
-    from usernsplan.volume.carry import Found
+    from usernsplan.volume.carry import Found, Lacking
+    from usernsplan.volume.power import Images
     from usernsplan.volume.targets import Owner, Targets
 
 # A mount as engines spell it: /SRC:/DEST, and options such as U.
@@ -30,6 +32,14 @@ _NUMBERS = re.compile(r"\d{1,10}:\d{1,10}:\d{1,10}", re.ASCII)
 _NUMBER = re.compile(r"\d{1,10}", re.ASCII)
 # Of one kind of trouble, as many places as fit on a screen; the report's JSON has all.
 _SHOWN = 10
+
+
+@dataclass(frozen=True, slots=True)
+class HostIds:
+    """Who has ids of the host: its accounts and groups, and each owner of lines in subuid and subgid."""
+
+    accounts: IdSet
+    owners: tuple[IdSet, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +116,52 @@ def whose(one: Inspected, wanted: str | None, ledger: LedgerState) -> Allocation
         which = f"'{wanted}'" if wanted else "one allocation" if fitting else "any allocation"
         raise RefusedError(f"{what}: not that of {which}", hint="'usernsplan list' shows what is allocated")
     return chosen[0]
+
+
+def images_of(request: FixRequest, ledger: LedgerState, rule: Targets, host: HostIds, to: Allocation | None) -> Images:
+    """The ids of a rule's target that are nothing but images of the old ones: see power.
+
+    Whoever has an allocation's range has it alone, and so has the owner of lines in subuid; what comes out of another
+    container that still stands, or back to the host, is nobody's image.
+    """
+    standing = {a.name for a in ledger.allocations}
+    if (
+        rule.owner is not None
+        or request.reverse
+        or (request.source in standing and request.source != request.container)
+    ):
+        return power.NONE
+    held = [IdSet([a.held]) for a in ledger.allocations if a.held]
+    both = (rule.uids.target(), rule.gids.target())
+    if to is None:
+        return power.images(both, host.accounts, [*held, *host.owners])
+    own = IdSet([to.held]) if to.held else IdSet()
+    return power.images((both[0] & own, both[1] & own), host.accounts, [own])
+
+
+def losing(lacking: Iterable[Lacking], rule: Targets) -> tuple[Lacking, ...]:
+    """The names whose files lose power by a rule, now that it is known which ids are images."""
+    found = []
+    for one in lacking:
+        left = power.lawful(one.entry.form, one.whole, rule.same, own=rule.owner is not None)
+        if left != one.whole:
+            found.append(one._replace(left=left))
+    return tuple(found)
+
+
+def refuse_power(losing: Sequence[tuple[str, Lacking]], request: FixRequest, rule: Targets) -> None:
+    """Raise RefusedError where a map would let somebody become another id through files, by path."""
+    if not losing or rule.owner is not None or request.drop_power or request.keep_power:
+        return
+    rows = [
+        (path, f"{power.lost(one.entry.form, one.left)} would become {power.lost(one.whole, one.left)}")
+        for path, one in losing
+    ]
+    raise RefusedError(
+        f"these files would let somebody become an id that he could not become before:\n{_listed(rows)}",
+        hint="nothing was changed; --drop-power takes that from them, --keep-power leaves it to those whose content is"
+        " proved by the run that brought them in",
+    )
 
 
 def lies_in(path: str, folder: str) -> bool:

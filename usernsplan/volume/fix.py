@@ -25,11 +25,14 @@ from usernsplan.errors import (
     UsernsplanError,
     reason_of,
 )
+from usernsplan.formats import subid
 from usernsplan.host import accounts, files, procfs
+from usernsplan.ids import IdSet
+from usernsplan.layout import SUBGID, SUBUID
 from usernsplan.ledger import open_ledger
 from usernsplan.model import FixReport, LedgerState, Place, Volume
-from usernsplan.volume import decide, journal, spots, syscalls, targets, walk
-from usernsplan.volume.carry import Done, Found, Rules, merged
+from usernsplan.volume import decide, journal, restore, spots, syscalls, targets, walk
+from usernsplan.volume.carry import Done, Found, Rules, kinds_of, merged
 from usernsplan.volume.discover import discover
 from usernsplan.volume.journal import CHANGING, DONE, LOOKING, UNDOING, UNDONE, Journal, RunState, Tree
 from usernsplan.volume.workers import MOST, Carry, Crew, Late, Look, Tops
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from usernsplan.layout import Layout
     from usernsplan.mapping import IdMap
     from usernsplan.model import FixRequest
+    from usernsplan.volume.carry import Lacking
 
 # The clock that the kernel reads for times of files ticks up to 10 ms behind the one that we read.
 _TICK_NS = 50_000_000
@@ -91,6 +95,7 @@ def fix_volume(
     spots.refuse_dangerous(job.layout, request, found)
     allocation = decide.container_of(request, state, [spot.name for spot in found])
     rule = decide.targets_of(request, state, allocation, accounts.of_image(request.passwd))
+    rule = replace(rule, same=decide.images_of(request, state, rule, _host_ids(job.layout, request), allocation))
     name = allocation.name if allocation else None
     if not dry_run and not procfs.may_chown():
         raise NotPermittedError("only root may give files to somebody else", hint="run as root; --dry-run needs less")
@@ -109,6 +114,7 @@ def fix_volume(
             container=name,
             mode="reverse" if request.reverse else rule.mode,
             formerly={spot.name: formerly.get(spot.name, ["", "", ""]) for spot in found},
+            keep_power=request.keep_power,
         )
         unfinished, repeated = _earlier(job.layout, new, yes=request.yes)
         if repeated and (repeated.whole or dry_run):
@@ -122,7 +128,7 @@ def fix_volume(
         else:
             if unfinished:
                 job.notes.append(f"run {unfinished.run} was interrupted; it was finished first")
-                job.go_on(unfinished)
+                job.go_on(unfinished, targets=replace(unfinished.targets, same=rule.same))
             elif repeated:
                 job.notes.append(f"run {repeated.run} did this already, but for what failed; only that was tried again")
                 job.go_on(repeated, state=CHANGING, stage=1, retried=repeated.failed)
@@ -132,8 +138,6 @@ def fix_volume(
                 user = decide.user_of(rule, allocation)
                 volumes = [] if request.reverse else [Volume(spot.name, name, new.mode, user=user) for spot in found]
                 _record(job, volumes, [spot.name for spot in found] if request.reverse else [])
-    if request.reverse and (powers := job.kinds["setuid"] + job.kinds["capability"]):
-        job.notes.append(f"{powers} setuid bits and capabilities count on the host again, whoever made these files")
     return job.report(
         FixReport("fix-volume", tuple(s.path for s in found), {}, dry_run=dry_run, container=name, mode=rule.mode)
     )
@@ -151,7 +155,8 @@ def undo(  # noqa: PLR0913 - the words of the command
 ) -> FixReport:
     """Take a run back: owners, modes, ACLs and capabilities as they were. What has changed since is named and left.
 
-    With ``yes``, files that were changed since get their setuid bits and capabilities back all the same. Raises
+    Setuid bits, setgid bits and capabilities go only to content that is proved to be what it was; the other files stay
+    without, and are named. With ``yes``, plain files that were moved or changed since are taken back too. Raises
     UnknownNameError, and what ``fix_volume`` raises.
     """
     job = _Job(files.layout_at(root), jobs, watch or Unwatched(), _printable(command))
@@ -169,7 +174,7 @@ def undo(  # noqa: PLR0913 - the words of the command
         for tree in state.trees:
             job.volumes.append(_still_there(tree, state, job, stack))
         job.take_back(state, really=not dry_run, trust=yes)
-    stands = any(later.state == DONE for later in _later(job.layout, state))
+    stands = any(later.state == DONE for later in journal.later(job.layout, state))
     if not dry_run and not stands and not any(path in job.failed for path in state.paths):
         # A run of an older version noted no user.
         formerly = [
@@ -195,6 +200,7 @@ class _Job:
     kinds: Counter[str] = field(default_factory=Counter)
     skipped: set[Place] = field(default_factory=set)
     failed: dict[str, str] = field(default_factory=dict)
+    dropped: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     run_name: str | None = None
 
@@ -204,7 +210,12 @@ class _Job:
             self.notes.append(f"run {state.run} was interrupted; it is finished first")
         with self._crew() as crew:
             self._look(crew, state, None)
-        judgement = self._judge(request)
+        judgement = self._judge(request, state.targets)
+        losing = [(one, "") for one in decide.losing(self.found.lacking, state.targets)]
+        if request.keep_power:
+            names, known = [one for one, _ in losing], restore.proofs(self.layout, state)
+            losing = list(restore.restore(self.volumes, names, known, None).rest)
+        self._drop(losing)
         chosen = [linked for key, linked in self.found.linked.items() if key not in judgement.outside]
         kinds = [linked.kinds for linked in chosen if linked.kinds is not None]
         self.changed = self.found.changes + len(kinds)
@@ -222,7 +233,7 @@ class _Job:
         try:
             with self._crew() as crew:
                 self._look(crew, new, log)
-                outside = self._judge(request).outside
+                outside = self._judge(request, new.targets).outside
                 linked = (linked for key, linked in self.found.linked.items() if key not in outside)
                 if self.found.changes or any(one.kinds is not None for one in linked):
                     staging = self._staging(new.targets)
@@ -244,6 +255,7 @@ class _Job:
         """Go on with an earlier run, with these changes. Raises UsernsplanError where it cannot be finished."""
         log = journal.resume(self.layout, run)
         try:
+            restore.mend(self.volumes, log)
             log.set(**changes)
             with self._crew() as crew:
                 self._carry(crew, log)
@@ -263,9 +275,15 @@ class _Job:
             with self._crew() as crew:
                 self.watch.begin(f"Taking back run {state.run}", None)
                 if really:
+                    restore.mend(self.volumes, log)
                     log.set(state=UNDOING)
                 done = self._passage(crew, log, -1, trust=trust, really=really)
                 self._add(done)
+                lacking = [one for part in done for one in part.lacking]
+                journaled = log if really else None
+                restored, rest = restore.restore(self.volumes, lacking, lambda one: one.entry.proof, journaled)
+                self._count(lacking, restored)
+                self.fail((self._path(one), restore.told(one, why, self._path(one))) for one, why in rest)
                 if really:
                     self._settle(state)
                 if really and not any(part.half for part in done):
@@ -294,6 +312,7 @@ class _Job:
             kept_gids=dict(sorted(found.unmapped_gids.items())),
             skipped=tuple(sorted(self.skipped)),
             failed=tuple(Place(*failed) for failed in sorted(self.failed.items())),
+            dropped=tuple(Place(*dropped) for dropped in sorted(self.dropped.items())),
             notes=tuple(self.notes),
             seconds=time.monotonic() - self.started,
         )
@@ -328,8 +347,10 @@ class _Job:
         if crew.board.stopped:
             raise StoppedError("stopped; nothing was changed")
 
-    def _judge(self, request: FixRequest) -> decide.Judgement:
+    def _judge(self, request: FixRequest, rule: targets.Targets) -> decide.Judgement:
         judgement = decide.judge(self.found, request)
+        losing = decide.losing(self.found.lacking, rule)
+        decide.refuse_power([(self._path(one), one) for one in losing], request, rule)
         self.skipped |= set(judgement.skipped)
         return judgement
 
@@ -356,6 +377,12 @@ class _Job:
             if any(part.half for part in done):
                 self.notes.append(f"run {log.state.run} is not finished; run again with the same words")
                 return
+        lacking = [one for part in done for one in part.lacking]
+        rest = tuple((one, "") for one in lacking)
+        if log.state.keep_power:
+            known = restore.proofs(self.layout, log.state)
+            rest = restore.restore(self.volumes, lacking, known, log).rest
+        self._drop(rest)
         carried = {path for part in done for path in part.carried}
         failed = tuple(sorted((set(log.state.retried or ()) | self.failed.keys()) - carried))
         for path in failed:
@@ -374,17 +401,16 @@ class _Job:
             {tree.device: _tree(volume).device for tree, volume in both if volume.top >= 0},
             frozenset(state.outside),
             end=state.end if stage < 0 else None,
-            until=max((run.undone or 0 for run in _later(self.layout, state)), default=0) if stage < 0 else None,
-            settled=_settled(self.layout, log) if stage < 0 else {},
+            until=max((run.undone or 0 for run in journal.later(self.layout, state)), default=0) if stage < 0 else None,
+            renewed=restore.renewed(self.layout, state),
             trust=trust,
             really=really,
             only=None if state.retried is None else frozenset(state.retried),
         )
         logs = log.logs("folders", "late")
         shares = [tuple(logs[number :: crew.jobs]) for number in range(crew.jobs)]
-        kind = "back" if stage < 0 else "settled"
-        notes = [log.path(kind, number) if really else None for number in range(crew.jobs)]
-        done = crew.each([Carry(rules, share, note) for share, note in zip(shares, notes, strict=True)])
+        run = log.folder if really else None
+        done = crew.each([Carry(rules, share, run) for share in shares])
         self._check(crew, log, really=really)
         # What is tried again may have been moved by the run before: only what was noted tells what it was.
         if stage >= 0 and rules.only is None:
@@ -392,14 +418,14 @@ class _Job:
             deep = any(part.lost for part in done)
             done += crew.each(
                 [
-                    Late(late, state.seen, share, log.path("late", number), log.path(kind, number), deep and not number)
+                    Late(late, state.seen, share, log.path("late", number), log.folder, deep and not number)
                     for number, share in enumerate(shares)
                 ]
             )
             self._check(crew, log, really=really)
         if not any(part.half for part in done):
             tops = {note.tree: note for part in done for note in part.tops}
-            done += crew.each([Tops(rules, tuple(tops.values()), notes[0])])
+            done += crew.each([Tops(rules, tuple(tops.values()), run)])
         return done
 
     def _settle(self, state: RunState) -> None:
@@ -427,6 +453,21 @@ class _Job:
             f"stopped in the middle of run {run}; what was begun is whole",
             hint=f"{again}take it back: {self.layout.command(f'undo {run}')}",
         )
+
+    def _path(self, one: Lacking) -> str:
+        return self.volumes[one.tree].shown(one.parts, one.name)
+
+    def _drop(self, lost: Iterable[tuple[Lacking, str]]) -> None:
+        for one, why in lost:
+            path = self._path(one)
+            self.dropped[path] = restore.told(one, why, path)
+
+    def _count(self, lacking: Iterable[Lacking], restored: Iterable[Lacking]) -> None:
+        """Count what was changed of files that lacked power: each file once."""
+        changed = {(one.entry.device, one.entry.inode): one for one in lacking if one.changed}
+        changed |= {(one.entry.device, one.entry.inode): one for one in restored}
+        self.changed += len(changed)
+        self.kinds.update(chain.from_iterable(kinds_of(one.entry) for one in changed.values()))
 
     def fail(self, places: Iterable[tuple[str, str]]) -> None:
         """Note what failed: of one entry, the first reason."""
@@ -490,30 +531,17 @@ def _moved_by(tree: Tree, new: RunState, runs: Sequence[RunState]) -> RunState |
     return None
 
 
-def _later(layout: Layout, state: RunState) -> list[RunState]:
-    """The runs after this one on the same trees, oldest first."""
-    runs = journal.runs(layout)
-    after = runs[[run.run for run in runs].index(state.run) + 1 :]
-    return [run for run in after if run.overlaps(state)]
-
-
-def _settled(layout: Layout, log: Journal) -> dict[tuple[int, int], int]:
-    """The ctimes that a run itself left on inodes with power, by (device, inode).
-
-    A later run that carried them on, and was taken back since, says whether it found them so, and what it left.
-    """
-    found = journal.settled(log.logs("settled"))
-    for later in _later(layout, log.state):
-        if later.state == UNDONE:
-            its = Journal(layout, later)
-            back = journal.settled(its.logs("back"))
-            for entry in chain.from_iterable(
-                note.special for one in its.logs("folders", "late") for note in journal.read(one)
-            ):
-                key = (entry.device, entry.inode)
-                if found.get(key) == entry.changed_ns and key in back:
-                    found[key] = back[key]
-    return found
+def _host_ids(layout: Layout, request: FixRequest) -> decide.HostIds:
+    """Whose ids the host's are; the owners of lines count only where no allocation says whose a range is."""
+    known = accounts.read(layout).ids()
+    if not request.uid_map:
+        return decide.HostIds(known)
+    owners: dict[str, list[tuple[int, int]]] = {}
+    for path in (SUBUID, SUBGID):
+        for line in subid.parse(files.read(layout, path, follow=True)).lines:
+            if isinstance(line, subid.Grant):
+                owners.setdefault(line.owner, []).append((line.start, line.stop))
+    return decide.HostIds(known, tuple(map(IdSet.clipped, owners.values())))
 
 
 def _verified(layout: Layout, new: RunState, volumes: Sequence[walk.Volume]) -> int:

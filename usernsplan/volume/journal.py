@@ -22,6 +22,7 @@ from usernsplan.errors import HostChangedError, LockBusyError, RefusedError, Unk
 from usernsplan.host import files
 from usernsplan.layout import RUNS
 from usernsplan.mapping import IdMap
+from usernsplan.volume.renew import Proof
 from usernsplan.volume.special import Special
 from usernsplan.volume.targets import Form, Targets, Turn
 
@@ -36,7 +37,6 @@ LOOKING, CHANGING, DONE, UNDOING, UNDONE = "looking", "changing", "done", "undoi
 _FORMAT = 1
 _LOCK = "lock"
 _BUFFER = 1 << 20
-_SETTLED_WORDS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,8 @@ class RunState:
     ``outside`` are linked inodes (device, inode) that are left alone; ``formerly`` is whose each volume was, and its
     mode. Times in ns since the epoch: ``seen`` before the first look, ``end`` after the last change; ``whole``: by then
     everything was right, and ``tops`` is when the inode of each top had changed last; ``failed`` are the paths that
-    failed, ``retried`` those of them that are tried again; ``special``: the journal has entries that need care.
+    failed, ``retried`` those of them that are tried again; ``special``: the journal has entries that need care;
+    ``keep_power``: files that lose power get it back where their content is proved unchanged.
     """
 
     run: str
@@ -83,6 +84,7 @@ class RunState:
     failed: tuple[str, ...] = ()
     retried: tuple[str, ...] | None = None
     special: bool = False
+    keep_power: bool = False
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -225,48 +227,21 @@ def _whole_lines(path: str) -> int:
         return sum(len(line) for line in file if line.endswith(b"\n"))
 
 
-class Settled:
-    """Appends the ctimes that our own changes left on inodes with power, each at once: a kill loses one at most."""
+class Links:
+    """Keeps the workers of a run from changing an inode with several names at the same time. ``run``: its folder."""
 
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._file = -1
-
-    def note(self, special: Special, changed_ns: int) -> None:
-        """Note one inode. One that cannot be noted counts as changed since by somebody else: that is safe."""
-        with suppress(OSError):
-            if self._file < 0:
-                self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-                if os.fstat(self._file).st_size:
-                    # Whatever a kill cut short is a line of its own.
-                    os.write(self._file, b" (cut)\n")
-            os.write(self._file, f"{special.device} {special.inode} {changed_ns}\n".encode())
+    def __init__(self, run: str) -> None:
+        self._path = os.path.join(run, "links")
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Keep the other workers from an inode that has names elsewhere too: it is to be changed once, as a whole."""
-        lock = os.open(
-            os.path.join(os.path.dirname(self._path), "links"), os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600
-        )
+        """Keep the other workers from such an inode: it is to be changed once, as a whole."""
+        lock = os.open(self._path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
         finally:
             os.close(lock)
-
-
-def settled(logs: Iterable[str]) -> dict[tuple[int, int], int]:
-    """What Settled noted, by (device, inode), the latest of each. A line that a kill cut short says nothing."""
-    found: dict[tuple[int, int], int] = {}
-    for log in logs:
-        with open(log, "rb") as file:
-            for line in file:
-                words = line.split()
-                if len(words) == _SETTLED_WORDS and line.endswith(b"\n") and all(word.isdigit() for word in words):
-                    device, inode, changed = map(int, words)
-                    # Two stages may have been two workers', each with its log.
-                    found[device, inode] = max(changed, found.get((device, inode), 0))
-    return found
 
 
 def read(log: str) -> Iterator[Folder]:
@@ -322,15 +297,18 @@ def _owner(content: list[int] | None) -> Owner | None:
 def _packed(special: Special) -> list[Any]:
     form = special.form
     raw = [value.hex() if value is not None else None for value in (form.acl, form.default_acl, form.capability)]
-    inode = [special.device, special.inode, special.mode, special.links, special.changed_ns]
-    return [special.name, *inode, *form.owner, *raw]
+    inode = [special.device, special.inode, form.mode, special.links, special.changed_ns]
+    proof = [special.proof.size, special.proof.digest] if special.proof else []
+    return [special.name, *inode, *form.owner, *raw, *proof]
 
 
-def _unpacked(  # noqa: PLR0913, PLR0917 - the fields of a line
-    name: str, device: int, inode: int, mode: int, links: int, changed_ns: int, uid: int, gid: int, *raw: str | None
-) -> Special:
+def _unpacked(*fields: Any) -> Special:
+    name, device, inode, mode, links, changed_ns, uid, gid, *more = fields
+    # A run of an older version noted no proof.
+    raw, proof = more[:3], more[3:]
     values = [bytes.fromhex(value) if value is not None else None for value in raw]
-    return Special(name, device, inode, mode, links, changed_ns, Form((uid, gid), *values))
+    form = Form((uid, gid), mode, *values)
+    return Special(name, device, inode, links, changed_ns, form, Proof(*proof) if proof else None)
 
 
 def runs(layout: Layout) -> list[RunState]:
@@ -344,6 +322,13 @@ def run(layout: Layout, name: str) -> RunState:
     if state is None:
         raise UnknownNameError(f"there is no run '{name}'", hint=f"{layout.path(RUNS)} has a folder for each")
     return state
+
+
+def later(layout: Layout, state: RunState) -> list[RunState]:
+    """The runs after this one on the same trees, oldest first."""
+    every = runs(layout)
+    after = every[[run.run for run in every].index(state.run) + 1 :]
+    return [run for run in after if run.overlaps(state)]
 
 
 def begin(layout: Layout, state: RunState, check: Callable[[], None] = lambda: None) -> Journal:

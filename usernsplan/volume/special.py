@@ -11,16 +11,17 @@ import errno
 import os
 import stat
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from usernsplan.volume import syscalls
+from usernsplan.volume import power, syscalls
 from usernsplan.volume.metadata import ACL_ACCESS, ACL_DEFAULT, CAPABILITY
 from usernsplan.volume.targets import Form
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from usernsplan.volume.renew import Proof
     from usernsplan.volume.targets import Owner
 
 _ATTRIBUTES = (ACL_ACCESS, ACL_DEFAULT, CAPABILITY)
@@ -38,26 +39,27 @@ class HalfDoneError(Exception):
 class Special:
     """One inode that needs care, as it was before the run. ``changed_ns`` is its ctime.
 
-    ``name`` is looked up in the current folder; '.' is that itself.
+    ``name`` is looked up in the current folder; '.' is that itself. ``proof`` tells what the content of a file with
+    power was.
     """
 
     name: str
     device: int
     inode: int
-    mode: int
     links: int
     changed_ns: int
     form: Form
+    proof: Proof | None = None
+
+    @property
+    def mode(self) -> int:
+        """Its st_mode."""
+        return self.form.mode
 
     @property
     def linked(self) -> bool:
         """Tell whether it has other names."""
         return self.links > 1 and not stat.S_ISDIR(self.mode)
-
-    @property
-    def has_power(self) -> bool:
-        """Tell whether it lets whoever runs it be more than he is."""
-        return after_chown(self.mode) != stat.S_IMODE(self.mode) or self.form.capability is not None
 
     def with_owner(self, owner: Owner) -> Special:
         """The same, had it had this owner."""
@@ -65,112 +67,123 @@ class Special:
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """What one inode is to become: the ``olds`` are the owners to be replaced, ``old`` and ``new`` all that it has.
+
+    ``whole`` is what a run leaves of it where nobody takes power from it. ``back``: a run is taken back.
+    """
+
+    olds: tuple[Owner, ...]
+    old: Form
+    new: Form
+    whole: Form
+    back: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Care:
     """How careful to be with what somebody may have changed since the journal was written.
 
-    ``pin`` pins an entry of the current folder. ``back``: a run is taken back. ``settled``: the ctime (ns) that the run
-    itself left on an inode, by (device, inode). ``trust``: whatever was changed since. ``really`` is False where
-    everything is only to be counted.
+    ``pin`` pins an entry of the current folder. ``renewed`` are the inodes that have taken the place of others, by
+    (device, inode) of those. ``really`` is False where everything is only to be counted.
     """
 
     pin: Callable[[str], int]
-    settled: Mapping[tuple[int, int], int]
-    back: bool = False
-    trust: bool = False
+    renewed: Mapping[tuple[int, int], int] = field(default_factory=dict)
     really: bool = True
 
 
 class Carried(NamedTuple):
-    """Whether anything was to be changed, and the ctime (ns) that our own change left, where nobody came between."""
+    """Whether anything was to be changed, and whether the entry still lacks power that it once had; its inode now."""
 
     changed: bool
-    settled: int | None = None
+    lacks: bool = False
+    inode: int = 0
 
 
 def look(name: str, pin: Callable[[str], int]) -> Special:
     """Read an entry of the current folder. Nothing but the inode is opened: no device, no fifo, no symlink's target."""
     with _pinned(name, pin) as pinned:
         seen = os.fstat(pinned)
-        attributes = [] if stat.S_ISLNK(seen.st_mode) else [_attribute(pinned, attribute) for attribute in _ATTRIBUTES]
-        form = Form((seen.st_uid, seen.st_gid), *attributes)
-        return Special(name, seen.st_dev, seen.st_ino, seen.st_mode, seen.st_nlink, seen.st_ctime_ns, form)
+        return Special(name, seen.st_dev, seen.st_ino, seen.st_nlink, seen.st_ctime_ns, _form(pinned, seen))
 
 
-def carry(special: Special, olds: tuple[Owner, ...], old: Form, new: Form, care: Care) -> Carried:
+def carry(special: Special, change: Change, care: Care) -> Carried:
     """Give an entry of the current folder its new form.
 
-    What is found has to be the old form, the new one, or something that a kill between the two leaves. Backwards, a
-    setuid bit or a capability goes only to what nobody has changed since the run had it in its hands, because it may
-    have been filled with anything. Raises MeanwhileError where the entry is left alone, HalfDoneError where it is stuck
-    between the two forms, OSError where nothing was changed.
+    What is found has to be the old form, the new one, or something that a kill between the two leaves. Backwards, no
+    power is given here that the file does not have already: somebody may have written to it, or hold it open. Raises
+    MeanwhileError where the entry is left alone, HalfDoneError where it is stuck between the two forms, OSError where
+    nothing was changed.
     """
     with _pinned(special.name, care.pin) as pinned:
         now = os.fstat(pinned)
-        is_link = stat.S_ISLNK(now.st_mode)
-        found = [None] * 3 if is_link else [_attribute(pinned, attribute) for attribute in _ATTRIBUTES]
-        form = Form((now.st_uid, now.st_gid), *found)
-        _same(special, now, form, (olds, old, new), back=care.back)
-        wanted = stat.S_IMODE(special.mode)
-        if form == new and stat.S_IMODE(now.st_mode) == wanted:
-            return Carried(changed=False)
-        # Bits and capability that are there are rightly there: the kernel takes them from whatever is written to.
-        ours = form.owner != new.owner or form == old
-        if care.back:
-            ours = care.settled.get((special.device, special.inode)) == now.st_ctime_ns
-            if special.has_power and not (ours or care.trust):
-                raise MeanwhileError(
-                    "it may have been changed since; only --yes gives it back its setuid bit or capability"
-                )
-        if not care.really:
-            return Carried(changed=True)
-        _change(pinned, now, form, new, wanted)
-        return Carried(changed=True, settled=os.fstat(pinned).st_ctime_ns if ours else None)
+        form = _form(pinned, now)
+        is_renewed = care.renewed.get((special.device, special.inode)) == now.st_ino
+        _same(special, now, form, change, is_renewed=is_renewed)
+        wanted = power.lawful(form, change.new) if change.back else change.new
+        if is_renewed and form == change.whole and not change.back:
+            wanted = form
+        lacks = wanted != (change.new if change.back else change.whole)
+        if form == wanted:
+            return Carried(changed=False, lacks=lacks, inode=now.st_ino)
+        if care.really:
+            _change(pinned, form, wanted)
+        return Carried(changed=True, lacks=lacks, inode=now.st_ino)
 
 
-def _change(pinned: int, now: os.stat_result, form: Form, new: Form, wanted: int) -> None:
+def _change(pinned: int, form: Form, wanted: Form) -> None:
     """Owner, ACLs, mode, capability, each only where it differs. See carry for what is raised."""
     path = f"/proc/self/fd/{pinned}"
-    touched = form.owner != new.owner
-    if touched:
-        syscalls.chown_pinned(pinned, *new.owner)
+    chowned = touched = form.owner != wanted.owner
+    if chowned:
+        syscalls.chown_pinned(pinned, *wanted.owner)
     try:
         for attribute, value, here in (
-            (ACL_ACCESS, new.acl, form.acl),
-            (ACL_DEFAULT, new.default_acl, form.default_acl),
+            (ACL_ACCESS, wanted.acl, form.acl),
+            (ACL_DEFAULT, wanted.default_acl, form.default_acl),
         ):
             if value is not None and value != here:
                 os.setxattr(path, attribute, value)
                 touched = True
-        if not stat.S_ISLNK(now.st_mode) and stat.S_IMODE(os.fstat(pinned).st_mode) != wanted:
-            os.chmod(path, wanted)
+        mode = stat.S_IMODE(wanted.mode)
+        if not stat.S_ISLNK(form.mode) and stat.S_IMODE(os.fstat(pinned).st_mode) != mode:
+            os.chmod(path, mode)
             touched = True
-        if new.capability is not None and (form.owner != new.owner or form.capability != new.capability):
-            os.setxattr(path, CAPABILITY, new.capability)
+        if wanted.capability is None and form.capability is not None and not chowned:
+            os.removexattr(path, CAPABILITY)
+        if wanted.capability is not None and (chowned or form.capability != wanted.capability):
+            os.setxattr(path, CAPABILITY, wanted.capability)
     except OSError as error:
         if not touched:
             raise
         raise HalfDoneError(f"its owner was changed, but not all that belongs to it: {error.strerror}") from error
 
 
-def _same(
-    special: Special, now: os.stat_result, form: Form, forms: tuple[tuple[Owner, ...], Form, Form], *, back: bool
-) -> None:
+def _same(special: Special, now: os.stat_result, form: Form, change: Change, *, is_renewed: bool) -> None:
     """Make sure that this is the inode of the journal, in one of the states that a run brings it into."""
-    olds, old, new = forms
-    if (now.st_ino, stat.S_IFMT(now.st_mode)) != (special.inode, stat.S_IFMT(special.mode)):
+    forms = (change.old, change.new, change.whole)
+    is_it = now.st_ino == special.inode or is_renewed
+    if not is_it or stat.S_IFMT(now.st_mode) != stat.S_IFMT(special.mode):
         raise MeanwhileError("another file has its name now")
     if now.st_nlink > special.links and not stat.S_ISDIR(now.st_mode):
         raise MeanwhileError("it has got one more link")
-    if form.owner not in {*olds, new.owner}:
+    if form.owner not in {*change.olds, change.new.owner}:
         raise MeanwhileError(f"its owner is {form.owner[0]}:{form.owner[1]} now")
-    # Only our own chown, and a kill right after it, may have taken bits and capability away.
-    chowned = (back or form.owner == new.owner) and {*olds} != {new.owner}
-    mode, was = stat.S_IMODE(now.st_mode), stat.S_IMODE(special.mode)
-    if mode != was and not (chowned and mode == after_chown(special.mode)):
+    # Only our own chown, and a kill right after it, may have taken bits and capability away; or our taking of power.
+    chowned = (change.back or form.owner == change.new.owner) and {*change.olds} != {change.new.owner}
+    modes = {stat.S_IMODE(one.mode) for one in forms}
+    if chowned:
+        modes |= {after_chown(one.mode) for one in forms}
+    if change.back:
+        modes |= {stat.S_IMODE(power.without(one).mode) for one in forms}
+    mode = stat.S_IMODE(now.st_mode)
+    if mode not in modes:
         raise MeanwhileError(f"its mode is {mode:04o} now")
-    if form.acl not in {old.acl, new.acl} or form.default_acl not in {old.default_acl, new.default_acl}:
+    if form.acl not in {one.acl for one in forms} or form.default_acl not in {one.default_acl for one in forms}:
         raise MeanwhileError("its ACL was changed")
-    if form.capability not in {old.capability, new.capability} and not (chowned and form.capability is None):
+    gone = form.capability is None and (chowned or change.back)
+    if form.capability not in {one.capability for one in forms} and not gone:
         raise MeanwhileError("its capability was changed")
 
 
@@ -189,6 +202,11 @@ def _pinned(name: str, pin: Callable[[str], int]) -> Iterator[int]:
         yield pinned
     finally:
         os.close(pinned)
+
+
+def _form(pinned: int, seen: os.stat_result) -> Form:
+    found = [None] * 3 if stat.S_ISLNK(seen.st_mode) else [_attribute(pinned, attribute) for attribute in _ATTRIBUTES]
+    return Form((seen.st_uid, seen.st_gid), seen.st_mode, *found)
 
 
 def _attribute(pinned: int, attribute: str) -> bytes | None:

@@ -1,4 +1,4 @@
-"""System calls that Python lacks: openat2, fchownat on an O_PATH descriptor, statx's time of birth. Thin, by ctypes.
+"""System calls that Python lacks: openat2, fchownat on an O_PATH descriptor, linkat, renameat2, statx. Thin, by ctypes.
 
 Numbers are those of Linux, the same on every architecture for what came after 4.20 (openat2); the other two are libc's.
 """
@@ -27,6 +27,9 @@ _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
 _fchownat = _libc.fchownat
 _fchownat.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_uint, ctypes.c_uint, ctypes.c_int)
+# linux/fs.h
+_RENAME_EXCHANGE = 2
+_AT_SYMLINK_FOLLOW = 0x400
 
 
 def openat2(folder: int, path: bytes, flags: int, resolve: int) -> int:
@@ -42,6 +45,22 @@ def chown_pinned(descriptor: int, uid: int, gid: int) -> None:
     """Change the owner of the very inode that an O_PATH descriptor pins, a symlink too; fchown(2) takes none."""
     if _fchownat(descriptor, b"", uid, gid, _AT_EMPTY_PATH | _AT_SYMLINK_NOFOLLOW):
         raise _error(b"")
+
+
+def link(descriptor: int, folder: int, name: str) -> None:
+    """Give the open file a name in a folder; one without any name too, as O_TMPFILE makes it: linkat(2)."""
+    path = f"/proc/self/fd/{descriptor}".encode()
+    if _libc.linkat(HERE, path, folder, os.fsencode(name), _AT_SYMLINK_FOLLOW):
+        raise _error(os.fsencode(name))
+
+
+def exchange(folder: int, one: str, other: str) -> None:
+    """Let two names of a folder change places in one step: renameat2(2)."""
+    renameat2 = getattr(_libc, "renameat2", None)
+    if renameat2 is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    if renameat2(folder, os.fsencode(one), folder, os.fsencode(other), ctypes.c_uint(_RENAME_EXCHANGE)):
+        raise _error(os.fsencode(one))
 
 
 def sync_file_system(descriptor: int) -> None:

@@ -7,13 +7,13 @@ nobody has, and the journal remembers how far it is.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from usernsplan.errors import InvalidValueError, RefusedError
 from usernsplan.ids import ID_LIMIT, IdRange, IdSet
 from usernsplan.mapping import Extent, IdMap
-from usernsplan.volume import metadata
+from usernsplan.volume import metadata, power
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -77,13 +77,15 @@ class Targets:
     """The whole rule. ``owner``: the one owner that everything gets (own), or None (shift).
 
     ``root`` is the new id of container root, for whom capabilities that were the host's count from now on; 0 in
-    reverse; None where the map has no container root.
+    reverse; None where the map has no container root. ``same`` are the images that count as the ids that they come
+    from, see power: what the host has by now, and no part of the rule itself.
     """
 
     uids: Moves
     gids: Moves
     root: int | None
     owner: Owner | None = None
+    same: power.Images = field(default=power.NONE, compare=False)
 
     @property
     def mode(self) -> str:
@@ -120,7 +122,7 @@ class Targets:
             kind: {"source": move.source.triples(), "source_first": move.source_first, "keep": move.keep}
             for kind, move in (("uids", self.uids), ("gids", self.gids))
         }
-        return {**moves, "root": self.root, "owner": self.owner}
+        return {**moves, "root": self.root, "owner": self.owner, "same": self.same.to_json()}
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Targets:
@@ -130,7 +132,9 @@ class Targets:
             for kind in ("uids", "gids")
         )
         owner = content["owner"]
-        return cls(uids, gids, content["root"], (owner[0], owner[1]) if owner else None)
+        # A run of an older version noted no images: then none counts as the id that it comes from.
+        same = power.Images.from_json(content["same"]) if "same" in content else power.NONE
+        return cls(uids, gids, content["root"], (owner[0], owner[1]) if owner else None, same)
 
 
 def shift(mapping: Mapping, *, reverse: bool = False, keep: bool = False) -> Targets:
@@ -195,9 +199,13 @@ def staging(moves: Moves, used: Iterable[int]) -> IdMap:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What one inode has, of what the run may change: owner and group, the raw ACLs, the raw capability."""
+    """What one inode has, of what the run may change: owner and group, mode, the raw ACLs, the raw capability.
+
+    ``mode`` is st_mode, with the inode's type.
+    """
 
     owner: Owner
+    mode: int
     acl: bytes | None = None
     default_acl: bytes | None = None
     capability: bytes | None = None
@@ -231,18 +239,26 @@ class Turn:
         return (last, between), first
 
     def forms(self, first: Form) -> tuple[Form, Form]:
-        """The same for all that an inode has: what is to be replaced (its owner is one of owners()), and by what."""
+        """The same for all that an inode has: what is to be replaced (its owner is one of owners()), and by what.
+
+        Without the power that the rule of this run does not let it keep: see power.lawful.
+        """
         olds, new = self.owners(first.owner)
-        old = Form(olds[0], first.acl, first.default_acl, first.capability)
         if self.stage == 1:
-            return old, Form(new, first.acl, first.default_acl, first.capability)
-        last = Form(
-            new if self.stage >= 0 else olds[0],
+            return replace(first, owner=olds[0]), replace(first, owner=new)
+        last = self.whole(first)
+        last = power.lawful(first, last, self.targets.same, own=self.targets.owner is not None)
+        return (last, first) if self.stage < 0 else (replace(first, owner=olds[0]), last)
+
+    def whole(self, first: Form) -> Form:
+        """All that an inode has after the run, had it kept its power."""
+        return Form(
+            self.targets.owner_of(first.owner) or first.owner,
+            first.mode,
             first.acl and self.targets.acl(first.acl).raw,
             first.default_acl and self.targets.acl(first.default_acl).raw,
             first.capability and (self.targets.capability(first.capability) or first.capability),
         )
-        return (old, last) if self.stage >= 0 else (last, first)
 
     def first(self, now: Owner) -> Owner | None:
         """What an owner that is found during this passage was before the run; None where that cannot be told."""

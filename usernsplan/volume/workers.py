@@ -57,11 +57,11 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Carry:
-    """The order to carry logs out; ``settled``: the log for Settled, None where nothing is to be written."""
+    """The order to carry logs out; ``run``: the folder of the run, None where nothing is to be written."""
 
     rules: Rules
     logs: tuple[str, ...]
-    settled: str | None
+    run: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class Late:
     since: int
     logs: tuple[str, ...]
     log: str
-    settled: str
+    run: str
     deep: bool
 
 
@@ -85,7 +85,7 @@ class Tops:
 
     rules: Rules
     notes: tuple[Folder, ...]
-    settled: str | None
+    run: str | None
 
 
 @dataclass(slots=True)
@@ -351,7 +351,7 @@ def _half(stack: list[Waiting]) -> list[Waiting]:
 
 
 def _carry(line: _Line, volumes: Sequence[Volume], order: Carry, again: list[Place]) -> Done:
-    carrier = Carrier(volumes, order.rules, journal.Settled(order.settled) if order.settled else None)
+    carrier = Carrier(volumes, order.rules, journal.Links(order.run) if order.run else None)
     before = 0
     for log in order.logs:
         for note in journal.read(log):
@@ -365,7 +365,7 @@ def _carry(line: _Line, volumes: Sequence[Volume], order: Carry, again: list[Pla
 
 def _late(line: _Line, volumes: Sequence[Volume], order: Late, again: list[Place]) -> Done:
     looker = Looker(volumes, order.rules.turn, late=True, outside=order.rules.outside)
-    carrier = Carrier(volumes, order.rules, journal.Settled(order.settled))
+    carrier = Carrier(volumes, order.rules, journal.Links(order.run))
     writer: journal.Writer | None = None
     todo = dict.fromkeys([(tree, ()) for tree in range(len(volumes))] if order.deep else again)
     for log in () if order.deep else order.logs:
@@ -418,7 +418,7 @@ def _seen(volume: Volume, parts: tuple[str, ...]) -> os.stat_result | None:
 
 
 def _tops(volumes: Sequence[Volume], order: Tops) -> Done:
-    carrier = Carrier(volumes, order.rules, journal.Settled(order.settled) if order.settled else None)
+    carrier = Carrier(volumes, order.rules, journal.Links(order.run) if order.run else None)
     for note in order.notes:
         top = volumes[note.tree].top
         os.fchdir(top)

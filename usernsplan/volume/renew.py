@@ -1,0 +1,446 @@
+"""A file with power gets a new inode: power goes only to content that is proved, in an inode that nobody has open.
+
+Power given to an inode in place cannot be made safe: whoever had the file open, or mapped, or had passed the permission
+check of an open(2), writes to it after the bit is set. So the content is copied into a file without a name, of root's,
+which nobody but us can open; the copy is compared with the proof; it gets its owner and power; and only then it takes
+the name. Which inode takes whose place is in a log before the first name changes, so that a kill loses nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import secrets
+import stat
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from usernsplan.errors import reason_of
+from usernsplan.host.files import sync_folder
+from usernsplan.volume import syscalls, walk
+from usernsplan.volume.metadata import ACL_ACCESS, CAPABILITY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from usernsplan.volume.walk import Volume
+
+    Key = tuple[int, int, int]
+
+# Of what holds more data nothing is proved: it is no program, and reading it would take longer than the run.
+_MOST = 1 << 30
+_PIECE, _BLOCK = 1 << 20, 4096
+_HIDDEN = ".usernsplan-"
+# What the new inode gets of its own, and what the kernel signs for one inode alone.
+_NOT_COPIED = frozenset({ACL_ACCESS, CAPABILITY, "security.evm"})
+# What a file system answers that has no files without a name.
+_NO_TMPFILE = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT})
+
+
+class NotRenewedError(Exception):
+    """The file stays as it is, without power; the message tells why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What a file held: its size in bytes, and the SHA-256 of its blocks and their places, in hex."""
+
+    size: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """One name of an inode: in which tree, below which parts."""
+
+    tree: int
+    parts: tuple[str, ...]
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a file is to be: its inode now, all of its names, and what the new one is to have.
+
+    ``mode`` are permission bits; ``acl`` and ``capability`` are raw, None for none.
+    """
+
+    inode: int
+    names: tuple[Name, ...]
+    owner: tuple[int, int]
+    mode: int
+    acl: bytes | None
+    capability: bytes | None
+    proof: Proof
+
+
+def proof_of(pinned: int) -> Proof | None:
+    """Prove the content of the regular file that an O_PATH descriptor pins; None where it changed while it was read.
+
+    None also for more data than any program has. Raises OSError.
+    """
+    before = os.fstat(pinned)
+    if not stat.S_ISREG(before.st_mode) or before.st_blocks * 512 > _MOST:
+        return None
+    had = _attribute(pinned, CAPABILITY)
+    try:
+        with _opened(pinned) as file:
+            proof = _proved(file)
+    except NotRenewedError:
+        return None
+    now = os.fstat(pinned)
+    # A write moves ctime, but for the grain of the clock, and takes power away.
+    same = (before[:7], before.st_ctime_ns) == (now[:7], now.st_ctime_ns) and had == _attribute(pinned, CAPABILITY)
+    return proof if same else None
+
+
+def foretell(volumes: Sequence[Volume], wanted: Wanted) -> None:
+    """Tell, without changing anything, whether a file's content is proved. Raises NotRenewedError where it is not."""
+    with _explained(), _folder(volumes, wanted.names[0]) as folder, _pinned(folder, wanted) as pinned:
+        _refuse_other(wanted, pinned)
+        with _opened(pinned) as file:
+            _compare(file, wanted.proof)
+
+
+def renew(volumes: Sequence[Volume], wanted: Wanted, log: Swaps) -> None:
+    """Put a new inode, with the same content and the wanted owner, mode, ACL and capability, in a file's place.
+
+    The old inode must have been left without power. Raises NotRenewedError: then no name has changed.
+    """
+    with _explained(), _folder(volumes, wanted.names[0]) as folder, _pinned(folder, wanted) as old:
+        _refuse_other(wanted, old)
+        with _copied(folder, old, wanted) as new:
+            _swap(volumes, wanted, new, log)
+
+
+def mend(volumes: Sequence[Volume], logs: Iterable[str]) -> None:
+    """After a kill: finish what was exchanged whole, take the rest back; no temporary name is left."""
+    for log in logs:
+        begun, done = _read(log)
+        for swap in begun:
+            if swap.key in done:
+                continue
+            if all(_shows(volumes, name, swap.new) for name, _ in swap.hidden):
+                Swaps(log).done(swap)
+                _tidy(volumes, swap)
+            else:
+                _take_back(volumes, swap)
+
+
+@dataclass(frozen=True, slots=True)
+class _Swap:
+    """One line of the log: the inodes, and each name with the temporary one that it is exchanged with."""
+
+    device: int
+    old: int
+    new: int
+    hidden: tuple[tuple[Name, str], ...]
+
+    @property
+    def key(self) -> Key:
+        """Which inode takes the place of which other one."""
+        return self.device, self.old, self.new
+
+
+class Swaps:
+    """Appends to a log which inode is about to take whose place; on disk before the first name changes."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def note(self, swap: _Swap) -> None:
+        """Note what is about to begin."""
+        self._write([*swap.key, [[name.tree, list(name.parts), name.name, other] for name, other in swap.hidden]])
+
+    def done(self, swap: _Swap) -> None:
+        """Note that every name is the new inode's."""
+        self._write([*swap.key])
+
+    def _write(self, words: list[Any]) -> None:
+        is_new = not os.path.exists(self._path)
+        file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            # Whatever a kill cut short ends here.
+            os.write(file, b"\n" + json.dumps(words).encode() + b"\n")
+            os.fsync(file)
+        finally:
+            os.close(file)
+        if is_new:
+            sync_folder(os.path.dirname(self._path))
+
+
+def swapped(logs: Iterable[str]) -> dict[tuple[int, int], int]:
+    """Which inodes have taken the place of others: by (device, inode) of the first, in the order of the logs."""
+    return {(device, old): new for log in logs for device, old, new in _read(log)[1]}
+
+
+def _read(log: str) -> tuple[list[_Swap], dict[Key, None]]:
+    """What a log says has begun, and what is done."""
+    begun: list[_Swap] = []
+    done: dict[Key, None] = {}
+    with open(log, "rb") as file:
+        for line in file:
+            with suppress(ValueError, TypeError):
+                device, old, new, *hidden = json.loads(line)
+                if hidden:
+                    names = ((Name(tree, tuple(parts), name), other) for tree, parts, name, other in hidden[0])
+                    begun.append(_Swap(device, old, new, tuple(names)))
+                else:
+                    done[device, old, new] = None
+    return begun, done
+
+
+# One file
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """An error of the system as the reason why a file is left as it is."""
+    try:
+        yield
+    except OSError as error:
+        raise NotRenewedError(reason_of(error)) from error
+
+
+@contextmanager
+def _folder(volumes: Sequence[Volume], name: Name) -> Iterator[int]:
+    volume = volumes[name.tree]
+    if volume.top < 0:
+        raise NotRenewedError("its volume is gone")
+    folder = walk.folder(volume, name.parts)
+    try:
+        yield folder
+    finally:
+        os.close(folder)
+
+
+@contextmanager
+def _pinned(folder: int, wanted: Wanted) -> Iterator[int]:
+    pinned = os.open(wanted.names[0].name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        yield pinned
+    finally:
+        os.close(pinned)
+
+
+@contextmanager
+def _opened(pinned: int) -> Iterator[int]:
+    """Open the very inode for reading; its time of access stays where the system lets us."""
+    path, flags = f"/proc/self/fd/{pinned}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        file = os.open(path, flags | os.O_NOATIME)
+    except PermissionError:
+        file = os.open(path, flags)
+    try:
+        yield file
+    finally:
+        os.close(file)
+
+
+def _refuse_other(wanted: Wanted, pinned: int) -> None:
+    now = os.fstat(pinned)
+    if now.st_ino != wanted.inode or not stat.S_ISREG(now.st_mode):
+        raise NotRenewedError("another file has its name now")
+    if now.st_nlink != len(wanted.names):
+        raise NotRenewedError(f"it has {now.st_nlink} names, and {len(wanted.names)} are known")
+    if now.st_size != wanted.proof.size:
+        raise NotRenewedError("its content was changed since")
+
+
+def _data(file: int) -> Iterator[tuple[int, bytes]]:
+    """The content of a file but for its holes: (offset, bytes), in whole blocks, each once."""
+    at = 0
+    while True:
+        try:
+            start = os.lseek(file, at, os.SEEK_DATA)
+            stop = os.lseek(file, start, os.SEEK_HOLE)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # nothing but a hole is left
+                return
+            raise
+        at, stop = max(at, start - start % _BLOCK), stop + -stop % _BLOCK
+        while at < stop:
+            piece = os.pread(file, min(_PIECE, stop - at), at)
+            if not piece:
+                return
+            yield at, piece
+            at += len(piece)
+
+
+def _proved(file: int) -> Proof:
+    """The proof of an open file: of each block that is not all zeros, and its place: a hole and zeros are the same."""
+    read = 0
+    digest = hashlib.sha256()
+    for at, piece in _data(file):
+        read += len(piece)
+        if read > _MOST:
+            raise NotRenewedError("it is too large to be proved")
+        for start in range(0, len(piece), _BLOCK):
+            block = piece[start : start + _BLOCK]
+            if any(block):
+                digest.update(b"%d:" % (at + start))
+                digest.update(block)
+    return Proof(os.fstat(file).st_size, digest.hexdigest())
+
+
+def _compare(file: int, proof: Proof) -> None:
+    if _proved(file) != proof:
+        raise NotRenewedError("its content was changed since")
+
+
+@contextmanager
+def _copied(folder: int, old: int, wanted: Wanted) -> Iterator[int]:
+    """A file without a name that holds the proved content, and has all that it is to have."""
+    try:
+        new = os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=folder)
+    except OSError as error:
+        if error.errno in _NO_TMPFILE:
+            raise NotRenewedError("the file system has no files without a name (O_TMPFILE)") from error
+        raise
+    try:
+        seen = os.fstat(old)
+        with _opened(old) as file:
+            os.truncate(new, wanted.proof.size)
+            for at, piece in _data(file):
+                _write(new, piece, at)
+        _compare(new, wanted.proof)
+        _furnish(new, old, wanted)
+        os.utime(new, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+        os.fsync(new)
+        yield new
+    finally:
+        os.close(new)
+
+
+def _write(file: int, piece: bytes, at: int) -> None:
+    while piece:
+        written = os.pwrite(file, piece, at)
+        piece, at = piece[written:], at + written
+
+
+def _furnish(new: int, old: int, wanted: Wanted) -> None:
+    """Give the new inode the other attributes of the old one, and owner, ACL, mode and capability, in this order."""
+    for attribute in _names_of_attributes(old):
+        if attribute not in _NOT_COPIED and (value := _attribute(old, attribute)) is not None:
+            os.setxattr(new, attribute, value)
+    # A folder's default ACL gives every new file one.
+    for attribute in set(_names_of_attributes(new)) & {ACL_ACCESS}:
+        os.removexattr(new, attribute)
+    os.fchown(new, *wanted.owner)
+    if wanted.acl is not None:
+        os.setxattr(new, ACL_ACCESS, wanted.acl)
+    os.fchmod(new, wanted.mode)
+    if wanted.capability is not None:
+        os.setxattr(new, CAPABILITY, wanted.capability)
+    now = os.fstat(new)
+    has = (now[4:6], stat.S_IMODE(now.st_mode), _attribute(new, CAPABILITY), _attribute(new, ACL_ACCESS))
+    if has != (wanted.owner, wanted.mode, wanted.capability, wanted.acl):
+        raise NotRenewedError("the file system does not keep what it is given")
+
+
+def _attribute(descriptor: int, attribute: str) -> bytes | None:
+    try:
+        return os.getxattr(f"/proc/self/fd/{descriptor}", attribute)
+    except OSError as error:
+        if error.errno in {errno.ENODATA, errno.ENOTSUP}:
+            return None
+        raise
+
+
+def _names_of_attributes(descriptor: int) -> list[str]:
+    try:
+        return os.listxattr(f"/proc/self/fd/{descriptor}")
+    except OSError as error:
+        if error.errno == errno.ENOTSUP:
+            return []
+        raise
+
+
+# Its names
+
+
+def _swap(volumes: Sequence[Volume], wanted: Wanted, new: int, log: Swaps) -> None:
+    """Let the new inode take all names of the old one, or none."""
+    seen = os.fstat(new)
+    hidden = tuple((name, f"{_HIDDEN}{secrets.token_hex(8)}") for name in wanted.names)
+    swap = _Swap(seen.st_dev, wanted.inode, seen.st_ino, hidden)
+    log.note(swap)
+    try:
+        for name, temporary in hidden:
+            with _folder(volumes, name) as folder, _same_times(folder):
+                syscalls.link(new, folder, temporary)
+                _exchange(folder, name.name, temporary, swap)
+        log.done(swap)
+    except (OSError, NotRenewedError):
+        # Wherever somebody may have taken it meanwhile: it is to be a file like any other.
+        _disarm(new)
+        _take_back(volumes, swap)
+        raise
+    _tidy(volumes, swap)
+
+
+def _disarm(new: int) -> None:
+    os.fchown(new, 0, 0)
+    os.fchmod(new, 0o600)
+    with suppress(OSError):
+        os.removexattr(new, CAPABILITY)
+
+
+def _take_back(volumes: Sequence[Volume], swap: _Swap) -> None:
+    """Give the old inode its names back, and take the temporary ones away."""
+    for name, temporary in reversed(swap.hidden):
+        with suppress(OSError, NotRenewedError), _folder(volumes, name) as folder, _same_times(folder):
+            if (_inode(folder, temporary), _inode(folder, name.name)) == (swap.old, swap.new):
+                syscalls.exchange(folder, temporary, name.name)
+            _remove(folder, temporary, swap.new)
+
+
+def _tidy(volumes: Sequence[Volume], swap: _Swap) -> None:
+    """Take the temporary names away, which are the old inode's last ones."""
+    for name, temporary in swap.hidden:
+        with suppress(OSError, NotRenewedError), _folder(volumes, name) as folder, _same_times(folder):
+            _remove(folder, temporary, swap.old)
+
+
+def _shows(volumes: Sequence[Volume], name: Name, inode: int) -> bool:
+    with suppress(OSError, NotRenewedError), _folder(volumes, name) as folder:
+        return _inode(folder, name.name) == inode
+    return False
+
+
+def _exchange(folder: int, name: str, temporary: str, swap: _Swap) -> None:
+    """Let the new inode, which has the temporary name, and the old one change names; else nothing changes."""
+    syscalls.exchange(folder, temporary, name)
+    if _inode(folder, temporary) != swap.old:
+        # Somebody was quicker: what has come out is his, and goes back to where it was.
+        syscalls.exchange(folder, temporary, name)
+        raise NotRenewedError("another file has its name now")
+    if _inode(folder, name) != swap.new:
+        raise NotRenewedError("somebody exchanges names there")
+
+
+def _remove(folder: int, name: str, inode: int) -> None:
+    """Take a temporary name away, where it is still that of this inode."""
+    if _inode(folder, name) == inode:
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=folder)
+
+
+def _inode(folder: int, name: str) -> int | None:
+    try:
+        return os.stat(name, dir_fd=folder, follow_symlinks=False).st_ino
+    except FileNotFoundError:
+        return None
+
+
+@contextmanager
+def _same_times(folder: int) -> Iterator[None]:
+    """Give a folder its times back: its content is what it was."""
+    before = os.fstat(folder)
+    try:
+        yield
+    finally:
+        os.utime(folder, ns=(before.st_atime_ns, before.st_mtime_ns))

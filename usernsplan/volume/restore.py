@@ -1,0 +1,139 @@
+"""Files that lost power in a run, and get it back where their content is proved to be what it was.
+
+Nothing is given to the file itself: somebody may hold it open. A new inode takes its place, see renew.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+from itertools import chain
+from typing import TYPE_CHECKING, NamedTuple
+
+from usernsplan.host.mounts import all_mounts
+from usernsplan.volume import journal, power, renew
+from usernsplan.volume.journal import DONE, Journal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from usernsplan.host.mounts import Mount
+    from usernsplan.layout import Layout
+    from usernsplan.volume.carry import Lacking
+    from usernsplan.volume.journal import RunState
+    from usernsplan.volume.renew import Proof
+    from usernsplan.volume.special import Special
+    from usernsplan.volume.walk import Volume
+
+    Key = tuple[int, int]
+
+_SWAPS = "swaps"
+
+
+class Restored(NamedTuple):
+    """The names whose files have their power again, and the others, each with the reason."""
+
+    restored: tuple[Lacking, ...]
+    rest: tuple[tuple[Lacking, str], ...]
+
+
+def restore(
+    volumes: Sequence[Volume],
+    lacking: Sequence[Lacking],
+    proof: Callable[[Lacking], Proof | None],
+    log: Journal | None,
+) -> Restored:
+    """Give files the power that they lack, where ``proof`` proves their content; without ``log``, only look."""
+    files: dict[Key, list[Lacking]] = {}
+    for one in lacking:
+        files.setdefault((one.entry.device, one.inode), []).append(one)
+    swaps = renew.Swaps(log.path(_SWAPS, 0)) if log else None
+    mounts = all_mounts() if files else []
+    restored: list[Lacking] = []
+    rest: list[tuple[Lacking, str]] = []
+    for names in files.values():
+        known = proof(names[0])
+        try:
+            if known is None:
+                raise renew.NotRenewedError("nothing proves what it held")
+            if where := _mounted(names, mounts):
+                raise renew.NotRenewedError(f"it is mounted at {where}, which would go on showing the old file")
+            wanted = _wanted(names, known)
+            if swaps:
+                renew.renew(volumes, wanted, swaps)
+            else:
+                renew.foretell(volumes, wanted)
+        except renew.NotRenewedError as error:
+            rest += [(one, str(error)) for one in names]
+        else:
+            restored += names
+    return Restored(tuple(restored), tuple(rest))
+
+
+def _mounted(names: Sequence[Lacking], mounts: Sequence[Mount]) -> str:
+    """Where a file itself is mounted; "" where it is not."""
+    device, inode = names[0].entry.device, names[0].inode
+    number = f"{os.major(device)}:{os.minor(device)}"
+    for mount in mounts:
+        if mount.device == number and any(mount.root.endswith(f"/{one.name}") for one in names):
+            with suppress(OSError):
+                seen = os.stat(mount.point)
+                if stat.S_ISREG(seen.st_mode) and seen.st_ino == inode:
+                    return mount.point
+    return ""
+
+
+def mend(volumes: Sequence[Volume], log: Journal) -> None:
+    """Finish, or take back, what a kill left between two inodes."""
+    renew.mend(volumes, log.logs(_SWAPS))
+
+
+def _wanted(names: Sequence[Lacking], proof: Proof) -> renew.Wanted:
+    whole = names[0].whole
+    return renew.Wanted(
+        inode=names[0].inode,
+        names=tuple(renew.Name(one.tree, one.parts, one.name) for one in names),
+        owner=whole.owner,
+        mode=stat.S_IMODE(whole.mode),
+        capability=whole.capability,
+        proof=proof,
+        acl=whole.acl,
+    )
+
+
+def renewed(layout: Layout, state: RunState) -> dict[Key, int]:
+    """Which inodes took the place of others in this run and in later ones: by (device, inode) of the first."""
+    found: dict[Key, int] = {}
+    for run in (state, *journal.later(layout, state)):
+        for (device, old), new in renew.swapped(Journal(layout, run).logs(_SWAPS)).items():
+            found |= {key: new for key, inode in found.items() if (key[0], inode) == (device, old)}
+            found[device, old] = new
+    return found
+
+
+def proofs(layout: Layout, state: RunState) -> Callable[[Lacking], Proof | None]:
+    """What the runs that brought files in noted of them: for a file that had just the power that it is to have."""
+    known: dict[Key, list[Special]] = {}
+    for run in journal.runs(layout):
+        if run.run == state.run or run.state != DONE or not run.overlaps(state):
+            continue
+        log, places = Journal(layout, run), renewed(layout, run)
+        for note in chain.from_iterable(map(journal.read, log.logs("folders", "late"))):
+            for entry in note.special:
+                if entry.proof:
+                    key = (entry.device, entry.inode)
+                    known.setdefault((entry.device, places.get(key, entry.inode)), []).append(entry)
+
+    def proof(one: Lacking) -> Proof | None:
+        entries = known.get((one.entry.device, one.entry.inode), ())
+        return next((e.proof for e in entries if power.lawful(e.form, one.whole) == one.whole), None)
+
+    return proof
+
+
+def told(one: Lacking, why: str, path: str) -> str:
+    """What a name's file has lost, why, and the commands that give it back."""
+    because = f" ({why})" if why else ""
+    lost, commands = power.lost(one.whole, one.left), power.commands(one.whole, one.left, path)
+    return f"{lost} taken{because}; if it may have that: {commands}"

@@ -171,10 +171,12 @@ _SWAPPED = Rule(_SWAP, _SWAP, None, source_wins=True)
 CASES = {
     "shift": Case(("--container", "web", "--mode", "shift"), shift(START)),
     "own": Case(("--container", "web"), own(START)),
-    "overlap": Case(tuple(maps(over(0, HALF))), over(0, HALF), _in_both_halves),
-    "swap": Case(tuple(maps(_SWAPPED)), _SWAPPED, lambda number: 1000 + number % 2, v2=False),
+    "overlap": Case((*maps(over(0, HALF)), "--drop-power"), over(0, HALF), _in_both_halves),
+    "swap": Case((*maps(_SWAPPED), "--drop-power"), _SWAPPED, lambda number: 1000 + number % 2, v2=False),
     "reverse": Case(
-        ("--container", "web", "--mode", "shift", "--reverse"), reverse(START), lambda number: START + number
+        ("--container", "web", "--mode", "shift", "--reverse", "--drop-power"),
+        reverse(START),
+        lambda number: START + number,
     ),
 }
 

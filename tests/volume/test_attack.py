@@ -133,7 +133,7 @@ def test_nothing_outside_changes_whatever_is_swapped_meanwhile(
             run = fix()["run"]
             told("undo", server.run("undo", run, "--json", "--root", host.root, status=None))
             fix()
-            fix("--reverse")
+            fix("--reverse", "--keep-power")
         assert enough(), (endings, attackers.strikes())
 
     # And when they have gone, the volume can be put right: whatever is in it, but for names of files outside.

@@ -323,7 +323,7 @@ def test_of_runs_begun_at_once_each_is_right_or_turned_away(
         assert not any("Traceback" in found.err for found in ended), ended
         here("fix-volume", web.volume, *SHIFT, "--root", web.root)
         assert owners(web.volume) == wanted
-        here("fix-volume", web.volume, *SHIFT, "--reverse", "--root", web.root)
+        here("fix-volume", web.volume, *SHIFT, "--reverse", "--keep-power", "--root", web.root)
 
 
 # Memory.

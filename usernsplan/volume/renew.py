@@ -122,8 +122,8 @@ def mend(volumes: Sequence[Volume], logs: Iterable[str]) -> None:
         begun, done = _read(log)
         for swap in begun:
             if swap.key in done:
-                continue
-            if all(_shows(volumes, name, swap.new) for name, _ in swap.hidden):
+                _tidy(volumes, swap)
+            elif all(_shows(volumes, name, swap.new) for name, _ in swap.hidden):
                 Swaps(log).done(swap)
                 _tidy(volumes, swap)
             else:
@@ -132,12 +132,16 @@ def mend(volumes: Sequence[Volume], logs: Iterable[str]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Swap:
-    """One line of the log: the inodes, and each name with the temporary one that it is exchanged with."""
+    """One line of the log: the inodes, and each name with the temporary one that it is exchanged with.
+
+    ``times`` are the atime and mtime (ns) of each name's folder, which is as it was in the end.
+    """
 
     device: int
     old: int
     new: int
     hidden: tuple[tuple[Name, str], ...]
+    times: tuple[tuple[int, int], ...]
 
     @property
     def key(self) -> Key:
@@ -153,7 +157,8 @@ class Swaps:
 
     def note(self, swap: _Swap) -> None:
         """Note what is about to begin."""
-        self._write([*swap.key, [[name.tree, list(name.parts), name.name, other] for name, other in swap.hidden]])
+        names = [[name.tree, list(name.parts), name.name, other] for name, other in swap.hidden]
+        self._write([*swap.key, names, swap.times])
 
     def done(self, swap: _Swap) -> None:
         """Note that every name is the new inode's."""
@@ -187,7 +192,8 @@ def _read(log: str) -> tuple[list[_Swap], dict[Key, None]]:
                 device, old, new, *hidden = json.loads(line)
                 if hidden:
                     names = ((Name(tree, tuple(parts), name), other) for tree, parts, name, other in hidden[0])
-                    begun.append(_Swap(device, old, new, tuple(names)))
+                    times = tuple((accessed, modified) for accessed, modified in hidden[1])
+                    begun.append(_Swap(device, old, new, tuple(names), times))
                 else:
                     done[device, old, new] = None
     return begun, done
@@ -366,11 +372,11 @@ def _swap(volumes: Sequence[Volume], wanted: Wanted, new: int, log: Swaps) -> No
     """Let the new inode take all names of the old one, or none."""
     seen = os.fstat(new)
     hidden = tuple((name, f"{_HIDDEN}{secrets.token_hex(8)}") for name in wanted.names)
-    swap = _Swap(seen.st_dev, wanted.inode, seen.st_ino, hidden)
+    swap = _Swap(seen.st_dev, wanted.inode, seen.st_ino, hidden, tuple(_times(volumes, name) for name in wanted.names))
     log.note(swap)
     try:
         for name, temporary in hidden:
-            with _folder(volumes, name) as folder, _same_times(folder):
+            with _folder(volumes, name) as folder:
                 syscalls.link(new, folder, temporary)
                 _exchange(folder, name.name, temporary, swap)
         log.done(swap)
@@ -391,18 +397,18 @@ def _disarm(new: int) -> None:
 
 def _take_back(volumes: Sequence[Volume], swap: _Swap) -> None:
     """Give the old inode its names back, and take the temporary ones away."""
-    for name, temporary in reversed(swap.hidden):
-        with suppress(OSError, NotRenewedError), _folder(volumes, name) as folder, _same_times(folder):
+    for (name, temporary), times in reversed([*zip(swap.hidden, swap.times, strict=True)]):
+        with suppress(OSError, NotRenewedError), _folder(volumes, name) as folder:
             if (_inode(folder, temporary), _inode(folder, name.name)) == (swap.old, swap.new):
                 syscalls.exchange(folder, temporary, name.name)
-            _remove(folder, temporary, swap.new)
+            _remove(folder, temporary, swap.new, times)
 
 
 def _tidy(volumes: Sequence[Volume], swap: _Swap) -> None:
     """Take the temporary names away, which are the old inode's last ones."""
-    for name, temporary in swap.hidden:
-        with suppress(OSError, NotRenewedError), _folder(volumes, name) as folder, _same_times(folder):
-            _remove(folder, temporary, swap.old)
+    for (name, temporary), times in zip(swap.hidden, swap.times, strict=True):
+        with suppress(OSError, NotRenewedError), _folder(volumes, name) as folder:
+            _remove(folder, temporary, swap.old, times)
 
 
 def _shows(volumes: Sequence[Volume], name: Name, inode: int) -> bool:
@@ -422,11 +428,12 @@ def _exchange(folder: int, name: str, temporary: str, swap: _Swap) -> None:
         raise NotRenewedError("somebody exchanges names there")
 
 
-def _remove(folder: int, name: str, inode: int) -> None:
-    """Take a temporary name away, where it is still that of this inode."""
+def _remove(folder: int, name: str, inode: int, times: tuple[int, int]) -> None:
+    """Take a temporary name away, where it is still that of this inode; the folder's content is what it was then."""
     if _inode(folder, name) == inode:
         with suppress(FileNotFoundError):
             os.unlink(name, dir_fd=folder)
+        os.utime(folder, ns=times)
 
 
 def _inode(folder: int, name: str) -> int | None:
@@ -436,11 +443,7 @@ def _inode(folder: int, name: str) -> int | None:
         return None
 
 
-@contextmanager
-def _same_times(folder: int) -> Iterator[None]:
-    """Give a folder its times back: its content is what it was."""
-    before = os.fstat(folder)
-    try:
-        yield
-    finally:
-        os.utime(folder, ns=(before.st_atime_ns, before.st_mtime_ns))
+def _times(volumes: Sequence[Volume], name: Name) -> tuple[int, int]:
+    with _folder(volumes, name) as folder:
+        seen = os.fstat(folder)
+    return seen.st_atime_ns, seen.st_mtime_ns

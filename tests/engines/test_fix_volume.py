@@ -181,14 +181,14 @@ def test_a_volume_goes_from_one_container_to_another_and_back_to_the_host(host: 
 
     # In the range of db the same names have the same owners, and for web they are nobody's.
     usernsplan(host, "allocate", "--strategy", "per-container", "db")
-    usernsplan(host, "fix-volume", VOLUME, "--from", "web", "--container", "db", "--mode", "shift")
+    usernsplan(host, "fix-volume", VOLUME, "--from", "web", "--container", "db", "--keep-power")
     assert web.sh(STAT) == seen_as([NOBODY] * len(NAMES))
     assert web.sh(ASK) == NOTHING
     flags = shlex.split(usernsplan(host, "render", "podman", "db"))
     seen = recipes.podman_run(host, flags, ["sh", "-c", f"{STAT}; {ASK}"], [f"{VOLUME}:/vol"])
     assert seen.splitlines() == [*seen_as(SEVERAL), *EVERYTHING]
 
-    usernsplan(host, "fix-volume", VOLUME, "--container", "db", "--mode", "shift", "--reverse")
+    usernsplan(host, "fix-volume", VOLUME, "--container", "db", "--reverse", "--keep-power")
     assert host.run("sh", "-c", STAT.replace("/vol", VOLUME)).stdout == on_the_host
     assert host.run("getcap", f"{VOLUME}/capable-cat").stdout.split() == [
         f"{VOLUME}/capable-cat",

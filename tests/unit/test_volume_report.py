@@ -141,9 +141,21 @@ def test_a_run_is_a_document_with_all_that_is_promised() -> None:
         "kept": {"uids": {}, "gids": {}},
         "skipped": [],
         "failed": [],
+        "dropped": [],
         "notes": [],
     }
     assert document(DONE, ELSEWHERE)["undo"] == "usernsplan undo 20261122-053048 --root '/srv/my tree'"
+
+
+def test_what_lost_power_is_counted_and_listed() -> None:
+    report = replace(DONE, dropped=(Place("/srv/vol/su", "setuid 33 taken"), Place("/srv/vol/man", "setgid 7 taken")))
+    assert document(report)["dropped"] == [
+        {"path": "/srv/vol/su", "reason": "setuid 33 taken"},
+        {"path": "/srv/vol/man", "reason": "setgid 7 taken"},
+    ]
+    lines = text.fixed(report, ROOT).splitlines()
+    assert "  2 lost setuid, setgid or capability, which would have become another id's" in lines
+    assert "  lost: /srv/vol/su: setuid 33 taken" in lines
 
 
 def test_an_undo_is_a_document_of_the_same_shape() -> None:

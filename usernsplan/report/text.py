@@ -113,8 +113,11 @@ def fixed(report: FixReport, layout: Layout) -> str:
             lines.append(
                 f"  kept, without a place in the map: {', '.join(f'{kind} {i} ({n})' for i, n in kept.items())}"
             )
-    lost = "would lose its power" if report.dry_run else "lost its power"
-    for word, places in ((lost, report.dropped), ("skipped", report.skipped), ("failed", report.failed)):
+    if report.dropped:
+        lose = "would lose" if report.dry_run else "lost"
+        what = "setuid, setgid or capability, which would have become another id's"
+        lines.append(f"  {len(report.dropped)} {lose} {what}")
+    for word, places in (("lost", report.dropped), ("skipped", report.skipped), ("failed", report.failed)):
         lines += [f"  {word}: {shown_path(place.path)}: {place.reason}" for place in places[:_PLACES_SHOWN]]
         if len(places) > _PLACES_SHOWN:
             lines.append(f"  {word}: … and {len(places) - _PLACES_SHOWN} more (--json has them)")

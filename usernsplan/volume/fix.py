@@ -213,7 +213,8 @@ class _Job:
         judgement = self._judge(request, state.targets)
         losing = [(one, "") for one in decide.losing(self.found.lacking, state.targets)]
         if request.keep_power:
-            names, known = [one for one, _ in losing], restore.proofs(self.layout, state)
+            # A run that is only foreseen has no name yet.
+            names, known = [one for one, _ in losing], restore.proofs(self.layout, replace(state, run=""))
             losing = list(restore.restore(self.volumes, names, known, None).rest)
         self._drop(losing)
         chosen = [linked for key, linked in self.found.linked.items() if key not in judgement.outside]

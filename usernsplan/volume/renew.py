@@ -14,9 +14,10 @@ import json
 import os
 import secrets
 import stat
+import time
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from usernsplan.errors import reason_of
 from usernsplan.host.files import sync_folder
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 _MOST = 1 << 30
 _PIECE, _BLOCK = 1 << 20, 4096
 _HIDDEN = ".usernsplan-"
+# How far a swap is, in the log.
+_BEGUN, _DONE, _ENDED = "begun", "done", "ended"
 # What the new inode gets of its own, and what the kernel signs for one inode alone.
 _NOT_COPIED = frozenset({ACL_ACCESS, CAPABILITY, "security.evm"})
 # What a file system answers that has no files without a name.
@@ -119,15 +122,18 @@ def renew(volumes: Sequence[Volume], wanted: Wanted, log: Swaps) -> None:
 def mend(volumes: Sequence[Volume], logs: Iterable[str]) -> None:
     """After a kill: finish what was exchanged whole, take the rest back; no temporary name is left."""
     for log in logs:
-        begun, done = _read(log)
-        for swap in begun:
-            if swap.key in done:
+        swaps, noted = Swaps(log), _read(log)
+        for swap in noted.begun:
+            if swap.key in noted.ended:
+                continue
+            if swap.key in noted.done:
                 _tidy(volumes, swap)
             elif all(_shows(volumes, name, swap.new) for name, _ in swap.hidden):
-                Swaps(log).done(swap)
+                swaps.note(_DONE, swap)
                 _tidy(volumes, swap)
             else:
                 _take_back(volumes, swap)
+            swaps.note(_ENDED, swap)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,14 +161,10 @@ class Swaps:
     def __init__(self, path: str) -> None:
         self._path = path
 
-    def note(self, swap: _Swap) -> None:
-        """Note what is about to begin."""
+    def note(self, what: str, swap: _Swap) -> None:
+        """Note how far it is; on disk when this returns."""
         names = [[name.tree, list(name.parts), name.name, other] for name, other in swap.hidden]
-        self._write([*swap.key, names, swap.times])
-
-    def done(self, swap: _Swap) -> None:
-        """Note that every name is the new inode's."""
-        self._write([*swap.key])
+        self._write([what, *swap.key, *([names, swap.times] if what == _BEGUN else [time.time_ns()])])
 
     def _write(self, words: list[Any]) -> None:
         is_new = not os.path.exists(self._path)
@@ -177,26 +179,45 @@ class Swaps:
             sync_folder(os.path.dirname(self._path))
 
 
-def swapped(logs: Iterable[str]) -> dict[tuple[int, int], int]:
-    """Which inodes have taken the place of others: by (device, inode) of the first, in the order of the logs."""
-    return {(device, old): new for log in logs for device, old, new in _read(log)[1]}
+class Swapped(NamedTuple):
+    """Which inode has taken the place of which other one on a device, and when (ns since the epoch)."""
+
+    at: int
+    device: int
+    old: int
+    new: int
 
 
-def _read(log: str) -> tuple[list[_Swap], dict[Key, None]]:
-    """What a log says has begun, and what is done."""
-    begun: list[_Swap] = []
-    done: dict[Key, None] = {}
+def swapped(logs: Iterable[str]) -> list[Swapped]:
+    """Which inodes have taken the place of others."""
+    return [Swapped(at, *key) for log in logs for key, at in _read(log).done.items()]
+
+
+@dataclass(slots=True)
+class _Noted:
+    """What a log says has begun, whose names are all the new inode's, and of what nothing is left to be done."""
+
+    begun: list[_Swap] = field(default_factory=list)
+    done: dict[Key, int] = field(default_factory=dict)
+    ended: set[Key] = field(default_factory=set)
+
+
+def _read(log: str) -> _Noted:
+    noted = _Noted()
     with open(log, "rb") as file:
         for line in file:
-            with suppress(ValueError, TypeError):
-                device, old, new, *hidden = json.loads(line)
-                if hidden:
-                    names = ((Name(tree, tuple(parts), name), other) for tree, parts, name, other in hidden[0])
-                    times = tuple((accessed, modified) for accessed, modified in hidden[1])
-                    begun.append(_Swap(device, old, new, tuple(names), times))
+            # A line that a kill cut short says nothing: what it was to say had not come about.
+            with suppress(ValueError, TypeError, IndexError):
+                what, device, old, new, *more = json.loads(line)
+                if what == _BEGUN:
+                    names = ((Name(tree, tuple(parts), name), other) for tree, parts, name, other in more[0])
+                    times = ((accessed, modified) for accessed, modified in more[1])
+                    noted.begun.append(_Swap(device, old, new, tuple(names), tuple(times)))
+                elif what == _DONE:
+                    noted.done[device, old, new] = more[0]
                 else:
-                    done[device, old, new] = None
-    return begun, done
+                    noted.ended.add((device, old, new))
+    return noted
 
 
 # One file
@@ -373,19 +394,21 @@ def _swap(volumes: Sequence[Volume], wanted: Wanted, new: int, log: Swaps) -> No
     seen = os.fstat(new)
     hidden = tuple((name, f"{_HIDDEN}{secrets.token_hex(8)}") for name in wanted.names)
     swap = _Swap(seen.st_dev, wanted.inode, seen.st_ino, hidden, tuple(_times(volumes, name) for name in wanted.names))
-    log.note(swap)
+    log.note(_BEGUN, swap)
     try:
         for name, temporary in hidden:
             with _folder(volumes, name) as folder:
                 syscalls.link(new, folder, temporary)
                 _exchange(folder, name.name, temporary, swap)
-        log.done(swap)
+        log.note(_DONE, swap)
     except (OSError, NotRenewedError):
         # Wherever somebody may have taken it meanwhile: it is to be a file like any other.
         _disarm(new)
         _take_back(volumes, swap)
+        log.note(_ENDED, swap)
         raise
     _tidy(volumes, swap)
+    log.note(_ENDED, swap)
 
 
 def _disarm(new: int) -> None:
@@ -401,14 +424,16 @@ def _take_back(volumes: Sequence[Volume], swap: _Swap) -> None:
         with suppress(OSError, NotRenewedError), _folder(volumes, name) as folder:
             if (_inode(folder, temporary), _inode(folder, name.name)) == (swap.old, swap.new):
                 syscalls.exchange(folder, temporary, name.name)
-            _remove(folder, temporary, swap.new, times)
+            _remove(folder, temporary, swap.new)
+            os.utime(folder, ns=times)
 
 
 def _tidy(volumes: Sequence[Volume], swap: _Swap) -> None:
     """Take the temporary names away, which are the old inode's last ones."""
     for (name, temporary), times in zip(swap.hidden, swap.times, strict=True):
         with suppress(OSError, NotRenewedError), _folder(volumes, name) as folder:
-            _remove(folder, temporary, swap.old, times)
+            _remove(folder, temporary, swap.old)
+            os.utime(folder, ns=times)
 
 
 def _shows(volumes: Sequence[Volume], name: Name, inode: int) -> bool:
@@ -428,12 +453,11 @@ def _exchange(folder: int, name: str, temporary: str, swap: _Swap) -> None:
         raise NotRenewedError("somebody exchanges names there")
 
 
-def _remove(folder: int, name: str, inode: int, times: tuple[int, int]) -> None:
-    """Take a temporary name away, where it is still that of this inode; the folder's content is what it was then."""
+def _remove(folder: int, name: str, inode: int) -> None:
+    """Take a temporary name away, where it is still that of this inode."""
     if _inode(folder, name) == inode:
         with suppress(FileNotFoundError):
             os.unlink(name, dir_fd=folder)
-        os.utime(folder, ns=times)
 
 
 def _inode(folder: int, name: str) -> int | None:

@@ -105,10 +105,12 @@ def _wanted(names: Sequence[Lacking], proof: Proof) -> renew.Wanted:
 def renewed(layout: Layout, state: RunState) -> dict[Key, int]:
     """Which inodes took the place of others in this run and in later ones: by (device, inode) of the first."""
     found: dict[Key, int] = {}
-    for run in (state, *journal.later(layout, state)):
-        for (device, old), new in renew.swapped(Journal(layout, run).logs(_SWAPS)).items():
-            found |= {key: new for key, inode in found.items() if (key[0], inode) == (device, old)}
-            found[device, old] = new
+    runs = (state, *journal.later(layout, state))
+    # An earlier run may have been taken back after a later one: the clock tells the order, not the runs.
+    swaps = sorted(chain.from_iterable(renew.swapped(Journal(layout, run).logs(_SWAPS)) for run in runs))
+    for _, device, old, new in swaps:
+        found |= {key: new for key, inode in found.items() if (key[0], inode) == (device, old)}
+        found[device, old] = new
     return found
 
 

@@ -27,7 +27,7 @@ from usernsplan.errors import (
 )
 from usernsplan.host import accounts, files, procfs
 from usernsplan.ledger import open_ledger
-from usernsplan.model import FixReport, LedgerState, Place, Volume
+from usernsplan.model import FixReport, Place, Volume
 from usernsplan.volume import decide, journal, spots, syscalls, targets, walk
 from usernsplan.volume.carry import Done, Found, Rules, merged
 from usernsplan.volume.discover import discover
@@ -84,19 +84,19 @@ def fix_volume(
     """
     job = _Job(files.layout_at(root), request.jobs, watch or Unwatched(), _printable(command))
     ledger = open_ledger(job.layout)
-    state = LedgerState() if request.uid_map else ledger.state()
+    state = ledger.state()
     request, notes = discover(job.layout, request, state)
     job.notes += notes
     found = spots.find(job.layout, request)
     spots.refuse_dangerous(job.layout, request, found)
-    allocation = decide.container_of(request, state, [spot.name for spot in found])
-    rule = decide.targets_of(request, state, allocation, accounts.of_image(request.passwd))
-    name = allocation.name if allocation else None
+    meant = job.meant = decide.understood(request, state, (spot.name for spot in found), job.layout.command)
+    request, name = meant.request, meant.container
+    rule = decide.targets_of(request, state, meant.allocation, accounts.of_image(request.passwd), meant.names)
+    decide.refuse_others(meant)
     if not dry_run and not procfs.may_chown():
         raise NotPermittedError("only root may give files to somebody else", hint="run as root; --dry-run needs less")
     twice = spots.seen_twice(found) if request.cross_mounts else frozenset()
     with _opened([spot.path for spot in found], request, twice) as job.volumes:
-        formerly = {volume.path: [volume.name, volume.mode, volume.user] for volume in state.volumes}
         new = RunState(
             journal.new_name(),
             LOOKING,
@@ -108,8 +108,10 @@ def fix_volume(
             cross_mounts=request.cross_mounts,
             container=name,
             mode="reverse" if request.reverse else rule.mode,
-            formerly={spot.name: formerly.get(spot.name, ["", "", ""]) for spot in found},
+            formerly=decide.formerly(meant),
         )
+        if _moved_before(job.layout, new):
+            new = replace(new, targets=rule.after_it())
         unfinished, repeated = _earlier(job.layout, new, yes=request.yes)
         if repeated and (repeated.whole or dry_run):
             what = "" if repeated.whole else f", but for {len(repeated.failed)} that failed and would be tried again"
@@ -128,10 +130,10 @@ def fix_volume(
                 job.go_on(repeated, state=CHANGING, stage=1, retried=repeated.failed)
             if not (unfinished or repeated) or not rule.overlaps():
                 job.run(request, new)
-            if name and allocation:
-                user = decide.user_of(rule, allocation)
-                volumes = [] if request.reverse else [Volume(spot.name, name, new.mode, user=user) for spot in found]
-                _record(job, volumes, [spot.name for spot in found] if request.reverse else [])
+            volumes = decide.noted(meant, rule)
+            removed = decide.no_longer(meant, volumes)
+            if volumes or removed:
+                _record(job, volumes, removed)
     if request.reverse and (powers := job.kinds["setuid"] + job.kinds["capability"]):
         job.notes.append(f"{powers} setuid bits and capabilities count on the host again, whoever made these files")
     return job.report(
@@ -197,6 +199,7 @@ class _Job:
     failed: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     run_name: str | None = None
+    meant: decide.Meant | None = None
 
     def preview(self, request: FixRequest, state: RunState) -> None:
         """Look and judge, and count what would be done."""
@@ -204,7 +207,7 @@ class _Job:
             self.notes.append(f"run {state.run} was interrupted; it is finished first")
         with self._crew() as crew:
             self._look(crew, state, None)
-        judgement = self._judge(request)
+        judgement = self._judge(request, state)
         chosen = [linked for key, linked in self.found.linked.items() if key not in judgement.outside]
         kinds = [linked.kinds for linked in chosen if linked.kinds is not None]
         self.changed = self.found.changes + len(kinds)
@@ -222,7 +225,7 @@ class _Job:
         try:
             with self._crew() as crew:
                 self._look(crew, new, log)
-                outside = self._judge(request).outside
+                outside = self._judge(request, new).outside
                 linked = (linked for key, linked in self.found.linked.items() if key not in outside)
                 if self.found.changes or any(one.kinds is not None for one in linked):
                     staging = self._staging(new.targets)
@@ -328,8 +331,11 @@ class _Job:
         if crew.board.stopped:
             raise StoppedError("stopped; nothing was changed")
 
-    def _judge(self, request: FixRequest) -> decide.Judgement:
-        judgement = decide.judge(self.found, request)
+    def _judge(self, request: FixRequest, state: RunState) -> decide.Judgement:
+        judgement = decide.judge(self.found, request, decide.former(self.meant, self.found) if self.meant else ())
+        # What the journal has is finished by the journal, however much of it is there already.
+        if self.meant and state.state == LOOKING:
+            decide.refuse_moved(self.meant, self.found, state.targets)
         self.skipped |= set(judgement.skipped)
         return judgement
 
@@ -488,6 +494,16 @@ def _moved_by(tree: Tree, new: RunState, runs: Sequence[RunState]) -> RunState |
         if any(other.contains(tree) for other in run.trees):
             return None
     return None
+
+
+def _moved_before(layout: Layout, new: RunState) -> bool:
+    """Tell whether a run has moved the same ids in each of these trees, or has begun to, and it still stands."""
+    runs = [run for run in journal.runs(layout) if run.state in {CHANGING, DONE} and run.overlaps(new)]
+    last = [
+        next((run for run in reversed(runs) if any(other.contains(tree) for other in run.trees)), None)
+        for tree in new.trees
+    ]
+    return all(run is not None and run.same_ids(new) for run in last)
 
 
 def _later(layout: Layout, state: RunState) -> list[RunState]:

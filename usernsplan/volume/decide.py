@@ -197,10 +197,12 @@ def refuse_others(meant: Meant) -> None:
             continue
         how = "lies in" if lies_in(near, path) else "holds"
         where = "" if near == path else f" {how} {printable(path)}, which"
-        move = f"{meant.command(f'{_words(meant)} --from {volume.name}')} moves its ids; " if name is not None else ""
+        inner = replace(meant, names=(max(near, path, key=len),))
+        words = f"{_words(inner)} --from {shlex.quote(volume.name)}"
+        move = f"carry its ids: {meant.command(words)}\n  or " if name is not None else ""
         raise RefusedError(
             f"the volume {printable(near)}{where} is '{volume.name}'s",
-            hint=f"{move}{once_more(meant, take=True)} takes it as it is",
+            hint=f"{move}take it as it is: {once_more(meant, take=True)}",
         )
 
 
@@ -243,10 +245,15 @@ def once_more(meant: Meant, **more: bool) -> str:
     return meant.command(" ".join(words))
 
 
-def is_shifted(ledger: LedgerState, allocation: Allocation, names: Sequence[str]) -> bool:
-    """Tell whether the ledger has all these volumes as shifted into the ids that the container has now."""
-    shifted = [v.path for v in standing(ledger).values() if v.name == allocation.name and v.mode == "shift"]
-    return bool(names) and all(any(lies_in(name, path) for path in shifted) for name in names)
+def is_its_own(ledger: LedgerState, allocation: Allocation, names: Sequence[str]) -> bool:
+    """Tell whether the ledger has all these volumes as given to the container, with the ids that it has now."""
+    its = _of(ledger, allocation)
+    return bool(names) and all(any(lies_in(name, path) for path in its) for name in names)
+
+
+def _of(ledger: LedgerState, allocation: Allocation) -> list[str]:
+    """Where the volumes are that carry the ids that a container has now."""
+    return [v.path for v in standing(ledger).values() if v.name == allocation.name]
 
 
 def noted(meant: Meant, rule: Targets) -> tuple[Volume, ...]:
@@ -303,15 +310,14 @@ def targets_of(
         if request.user is not None:
             return targets.own(Mapping_(uids, gids), _user(request.user, passwd), keep=keep)
         return targets.explicit(uids, gids, reverse=request.reverse, keep=keep)
+    # Every host id of a shared map is the host's too, but for those that were taken from the pool for it.
+    alone = allocation.strategy != Shared.name or is_its_own(ledger, allocation, names)
+    exclusive = None if alone else IdSet(filter(None, (allocation.held,)))
     if request.source is not None:
-        return targets.move(_former(request.source, ledger, allocation), allocation.mapping, keep=keep)
+        former_map = _former(request.source, ledger, allocation)
+        return targets.move(former_map, allocation.mapping, keep=keep, exclusive=exclusive)
     if shifts:
-        # Every host id of a shared map is the host's too, but for those that were taken from the pool for it.
-        exclusive = IdSet(filter(None, (allocation.held,)))
-        alone = allocation.strategy != Shared.name or is_shifted(ledger, allocation, names)
-        return targets.shift(
-            allocation.mapping, reverse=request.reverse, keep=keep, exclusive=None if alone else exclusive
-        )
+        return targets.shift(allocation.mapping, reverse=request.reverse, keep=keep, exclusive=exclusive)
     return targets.own(allocation.mapping, _user(request.user, passwd), keep=keep)
 
 
@@ -381,17 +387,30 @@ def _user(text: str | None, passwd: Accounts) -> Owner:
 
 
 def refuse_moved(meant: Meant, found: Found, rule: Targets) -> None:
-    """Raise RefusedError where a map that overlaps itself has moved these ids already, as far as they can tell it."""
-    if meant.request.again or not rule.overlaps() or rule.root is None or not found.owners:
+    """Raise RefusedError where a map that overlaps itself may have moved these ids already.
+
+    The ledger may have noted it, or the owners tell it: all are ones that the map gives, and the top is the root's. A
+    map that leaves root where it is, as one that swaps two users, gives no such sign.
+    """
+    request, allocation = meant.request, meant.allocation
+    if request.again or not rule.overlaps() or not found.owners:
         return
     uids, gids = rule.uids.target(), rule.gids.target()
     inside = all(uid in uids and gid in gids for uid, gid in found.owners)
-    if inside and all(uid == rule.root for uid, _ in found.tops):
-        raise RefusedError(
-            f"all owners are ones that this map gives, and the top is {rule.root}'s: it was carried already, it seems;"
-            " its map overlaps itself, so that doing it again would move ids twice",
-            hint=f"nothing was changed; where it was not: {once_more(meant, again=True)}",
-        )
+    moves_root = rule.root is not None and rule.uids.source.to_container(rule.root) not in {None, rule.root}
+    its = [] if allocation is None or request.reverse or request.source is not None else _of(meant.ledger, allocation)
+    have = [path for path in its if any(lies_in(path, name) or lies_in(name, path) for name in meant.names)]
+    if have:
+        fact = f"{', '.join(map(printable, have))} is '{meant.container}'s already"
+    elif inside and moves_root and all(uid == rule.root for uid, _ in found.tops):
+        fact = f"all owners are ones that this map gives, and the top is {rule.root}'s, as if it was done already"
+    else:
+        return
+    raise RefusedError(
+        f"{', '.join(map(printable, meant.names))}: {fact}; the map overlaps itself, so that doing it again would move"
+        " ids twice",
+        hint=f"nothing was changed; if it was not done: {once_more(meant, again=True)}",
+    )
 
 
 def former(meant: Meant, found: Found) -> tuple[str, ...]:
@@ -437,7 +456,7 @@ def judge(found: Found, request: FixRequest, remedies: Sequence[str] = ()) -> Ju
         raise RefusedError(
             "some owners have no place in the map:\n" + "\n".join(rows[: 2 * _SHOWN] + more),
             hint="nothing was changed; "
-            + "".join(f"{remedy} moves those of another range; " for remedy in remedies)
+            + "".join(f"carry those of another range: {remedy}\n  or " for remedy in remedies)
             + "--unmapped keep leaves these ids as they are",
         )
     outside = {key: linked for key, linked in found.linked.items() if not linked.is_inside}

@@ -158,20 +158,18 @@ def shift(mapping: Mapping, *, reverse: bool = False, keep: bool = False, exclus
     ``exclusive``: the host ids that nobody but the container has, where the tree was not shifted yet; None where every
     new id in it is the container's.
     """
-    uids, gids = (
-        Moves(
-            ids.invert() if reverse else ids,
-            source_first=True,
-            keep=keep,
-            others=IdSet() if reverse or exclusive is None else _only_new(ids) - exclusive,
-        )
-        for ids in (mapping.uids, mapping.gids)
-    )
-    return Targets(uids, gids, 0 if reverse else uids(0))
+    if reverse:
+        uids, gids = (_moves(ids.invert(), keep=keep) for ids in (mapping.uids, mapping.gids))
+        return Targets(uids, gids, 0)
+    uids, gids = (_moves(ids, keep=keep, exclusive=exclusive) for ids in (mapping.uids, mapping.gids))
+    return Targets(uids, gids, uids(0))
 
 
-def _only_new(ids: IdMap) -> IdSet:
-    return IdSet(ids.host_ranges()) - IdSet(extent.container_range for extent in ids)
+def _moves(source: IdMap, *, keep: bool, exclusive: IdSet | None = None) -> Moves:
+    """Where an id on both sides is an old one, and one on the new side alone is right only in what is exclusive."""
+    only_new = IdSet(source.host_ranges()) - IdSet(extent.container_range for extent in source)
+    others = IdSet() if exclusive is None else only_new - exclusive
+    return Moves(source, source_first=True, keep=keep, others=others)
 
 
 def own(mapping: Mapping, user: Owner, *, keep: bool = False) -> Targets:
@@ -187,10 +185,10 @@ def own(mapping: Mapping, user: Owner, *, keep: bool = False) -> Targets:
     return Targets(uids, gids, mapping.uids.to_host(0), (uid, gid))
 
 
-def move(old: Mapping, new: Mapping, *, keep: bool = False) -> Targets:
-    """One container's host ids become another's: the same container ids."""
+def move(old: Mapping, new: Mapping, *, keep: bool = False, exclusive: IdSet | None = None) -> Targets:
+    """One container's host ids become another's: the same container ids. ``exclusive``: see shift."""
     uids, gids = (
-        Moves(_through(former, latter), source_first=True, keep=keep)
+        _moves(_through(former, latter), keep=keep, exclusive=exclusive)
         for former, latter in ((old.uids, new.uids), (old.gids, new.gids))
     )
     return Targets(uids, gids, new.uids.to_host(0))

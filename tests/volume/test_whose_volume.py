@@ -48,7 +48,7 @@ def allocated(host: Host, *words: str) -> dict[str, Any]:
 
 def docker(host: Host) -> int:
     """Allocate what Docker makes of DOCKERROOT, whose ids 1 and 2 are two of nobody else; the first of them."""
-    found = allocated(host, "--strategy", "shared", "--dockerroot", "2", "app", "--engine", "docker")
+    found = allocated(host, "--strategy", "shared", "--dockerroot", "2", "app", "--daemon", "app")
     (_, two, one), (first, filler, number) = found["uid_map"][:2]
     assert (two, one, first, number) == (2, 1, 1, 2)
     start: int = filler
@@ -135,7 +135,7 @@ def test_in_a_volume_that_was_shifted_it_is_right_already(volumes: Host) -> None
 def test_the_journal_tells_it_where_the_ledger_has_not_noted_it_yet(volumes: Host) -> None:
     podman(volumes)
     simple(volumes.volume, 0, 0)
-    ledger = volumes.root / "var/lib/usernsplan/ledger.db"
+    ledger = volumes.root / "var/lib/usernsplan/ledger.sqlite3"
     before = ledger.read_bytes()
     volumes.fix("--mode", "shift")
     # As after a kill between the end of the run and the note.
@@ -160,7 +160,7 @@ def test_an_overlapping_map_whose_journal_was_pruned_is_not_done_twice(volumes: 
     docker(volumes)
     simple(volumes.volume, 0, 0)
     file(volumes.volume / "of-2", 2)
-    ledger = volumes.root / "var/lib/usernsplan/ledger.db"
+    ledger = volumes.root / "var/lib/usernsplan/ledger.sqlite3"
     was = ledger.read_bytes()
     volumes.fix("--mode", "shift")
     shutil.rmtree(volumes.runs)

@@ -66,6 +66,15 @@ def ledger_volumes(host: Host) -> dict[str, str]:
     return {volume.path: volume.name for volume in open_ledger(layout_at(str(host.root))).state().volumes}
 
 
+def planned(host: Host, name: str, path: str, mode: str) -> int:
+    """With which status a plan of just this volume ends: 0 where nothing is to be done."""
+    names = "".join(f"  - name: {one}\n" for one in ("web", "db") if one != name)
+    volume = f"  - name: {name}\n    volumes: [{{path: {path}, mode: {mode}}}]\n"
+    plan = host.root / "plan.yaml"
+    plan.write_text(f"version: 1\nstrategy: per-container\ncontainers:\n{volume}{names}")
+    return host.attempt("plan", plan, "--check").returncode
+
+
 def pasted(host: Host, said: str) -> list[str]:
     """The command of a remedy, as a shell would take it apart, without its first word and the root."""
     line = next(line for line in said.splitlines() if "usernsplan fix-volume" in line)
@@ -185,6 +194,30 @@ def test_an_overlapping_map_whose_journal_was_pruned_is_not_done_twice(volumes: 
     assert snapshot(volumes.volume) != before
 
 
+def test_a_run_that_an_older_version_left_is_finished_by_its_own_rule_and_not_done_again(volumes: Host) -> None:
+    filler = docker(volumes)
+    for number in (0, 1, 3):
+        file(volumes.volume / f"of-{number}", number)
+    finish(os.fsencode(volumes.volume), 0, 0, 0o755)
+    ledger = volumes.root / "var/lib/usernsplan/ledger.sqlite3"
+    was = ledger.read_bytes()
+    run = volumes.fix("--mode", "shift")["run"]
+    ledger.write_bytes(was)
+    # As the older one had it: one passage, and an id on both sides is a new one. It was killed before its last file.
+    path = volumes.runs / run / "run.json"
+    content = json.loads(path.read_text())
+    content |= {"state": "changing", "stage": 0, "staging": None, "end": None, "whole": False, "tops": []}
+    for kind in ("uids", "gids"):
+        content["targets"][kind]["source_first"] = False
+    path.write_text(json.dumps(content))
+    os.chown(volumes.volume / "of-0", 0, 0)
+    for _ in range(2):
+        volumes.fix("--mode", "shift")
+        found = {path.decode(): inode.uid for path, inode in snapshot(volumes.volume).items()}
+        assert found == {".": 2, "of-0": 2, "of-1": filler, "of-3": 3}
+    assert volumes.run_names() == [run]
+
+
 def test_an_explicit_overlapping_map_whose_journal_was_pruned_is_refused(host: Host) -> None:
     simple(host.volume, 0, 0)
     file(host.volume / "of-33", 33)
@@ -268,6 +301,8 @@ def test_a_volume_that_was_taken_is_the_other_container_s_with_all_that_is_in_it
     assert owners(host.volume) == {(web, web)}
     assert ledger_volumes(host) == {"/srv/vol": "web"}
     assert host.fix("--dry-run")["container"] == "web"
+    assert planned(host, "web", "/srv/vol", "own") == 0
+    assert planned(host, "db", "/srv/vol/inner", "own") != 0
     host.undo(run)
     assert ledger_volumes(host) == {"/srv/vol/inner": "db"}
 

@@ -186,7 +186,8 @@ MAPS: dict[str, object] = {"uid_map": ("0:1:1",), "gid_map": ("0:1:1",)}
         {"user": "33", "mode": "shift"},
         {"user": "33", "reverse": True},
         {"user": "33", "source": "db"},
-        {"user": "33", **MAPS},
+        {"user": "33", "reverse": True, **MAPS},
+        {"user": "33", "mode": "shift", **MAPS},
         {"reverse": True, "source": "db"},
         {"source": "web"},
         {"source": "web", "container": "web"},
@@ -220,6 +221,8 @@ def test_words_that_say_two_different_things_are_refused_whatever_the_container(
         {"source": "db", "container": "web"},
         {"container": "web", "reverse": True},
         {"keep_unmapped": True, "reverse": True},
+        {"user": "0", **MAPS},
+        {"user": "0", "mode": "own", **MAPS},
     ],
     ids=lambda words: "+".join(words) or "nothing",
 )

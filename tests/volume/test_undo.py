@@ -93,7 +93,7 @@ def test_after_undo_the_same_run_may_be_done_again(host: Host) -> None:
 
 
 def test_after_undo_an_overlapping_map_is_not_taken_for_done(host: Host) -> None:
-    simple(host.volume, 33, 33)
+    simple(host.volume, 5, 5)
     before = snapshot(host.volume)
     words = ("--uid-map", "0:33:1000", "--gid-map", "0:33:1000")
     first = host.fix(*words)

@@ -78,10 +78,9 @@ def test_a_volume_is_remembered_with_its_container(host: Host, spelling: str) ->
         "for podman": "/srv/vol:/data:U",
     }[spelling]
     words = ("--json", "--root", host.root)
-    mode = () if spelling == "for podman" else ("--mode", "shift")
-    report = json.loads(usernsplan("fix-volume", path, *mode, *words, cwd=host.root / "srv").stdout)
+    report = json.loads(usernsplan("fix-volume", path, *words, cwd=host.root / "srv").stdout)
     assert report["container"] == "db"
-    assert owner(host.volume / "file-1") == start + (0 if spelling == "for podman" else 44)
+    assert owner(host.volume / "file-1") == start + 44
 
 
 def test_what_the_history_shows_is_which_volume(host: Host) -> None:

@@ -30,7 +30,10 @@ def fix_volume(
         Optional[str], typer.Option(metavar="NAME", help="Whose ids. Not said: whose volume it is, or the only one.")
     ] = None,
     mode: Annotated[
-        Optional[str], typer.Option(metavar="own|shift", help="own: one owner for all. shift: owners stay apart.")
+        Optional[str],
+        typer.Option(
+            metavar="own|shift", help="own: one owner for all. shift: owners stay apart. Not said: as before, or own."
+        ),
     ] = None,
     user: Annotated[
         Optional[str],
@@ -45,7 +48,7 @@ def fix_volume(
         typer.Option("--from", metavar="NAME", help="shift: out of this container's range, a released one too."),
     ] = None,
     uid_map: Annotated[
-        Optional[list[str]], typer.Option(metavar="C:H:N", help="shift by this map, without a ledger (repeatable).")
+        Optional[list[str]], typer.Option(metavar="C:H:N", help="shift by this map; own with --user (repeatable).")
     ] = None,
     gid_map: Annotated[Optional[list[str]], typer.Option(metavar="C:H:N", help="The same for groups.")] = None,
     unmapped: Annotated[str, typer.Option(metavar="refuse|keep", help="Ids that the map lacks.")] = "refuse",

@@ -18,7 +18,7 @@ from usernsplan.errors import InvalidValueError
 from usernsplan.volume import power, renew, special, syscalls, walk
 from usernsplan.volume.folder import IMMUTABLE, has_attributes, reason, step
 from usernsplan.volume.journal import Folder
-from usernsplan.volume.metadata import capability_rootid
+from usernsplan.volume.metadata import capability_rootid, named
 from usernsplan.volume.special import Care, Change, HalfDoneError, MeanwhileError, Special
 
 if TYPE_CHECKING:
@@ -112,6 +112,8 @@ class Found:
     failed: list[Place] = field(default_factory=list)
     lacking: list[Lacking] = field(default_factory=list)
     special: bool = False
+    # Whose the tops of the volumes are.
+    tops: list[Owner] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -197,6 +199,9 @@ class Looker:
         self._wanted: dict[Owner, Owner | None] = {}
         # Of an inode with many names, the content is read once.
         self._proofs: dict[tuple[int, int, int, int], Proof | None] = {}
+        moves = (turn.targets.uids, turn.targets.gids)
+        # Whether an id that the map lacks may stay, so that it has to be counted all the same.
+        self._may_lack = any(move.keep or move.others for move in moves)
 
     def look(
         self, tree: int, parts: tuple[str, ...], seen_before: int = 0, *, first: bool = True
@@ -234,6 +239,8 @@ class Looker:
         os.fchdir(pinned)
         seen = os.fstat(pinned)
         notes, folders = [note], []
+        if not note.parts:
+            self.found.tops.append((seen.st_uid, seen.st_gid))
         self._itself(volume, note, seen)
         for batch in walk.names(pinned, seen.st_size):
             names, mounted = unmounted(volume, note.parts, batch)
@@ -274,7 +281,7 @@ class Looker:
         self.found.owners[owner] += entries
         wanted = self.wanted(owner)
         targets = self._turn.targets
-        if targets.owner is None and (wanted is None or targets.uids.keep):
+        if targets.owner is None and (wanted is None or self._may_lack):
             self._unmapped(owner, entries)
         return wanted is not None and wanted != owner
 
@@ -441,13 +448,23 @@ class Looker:
             except InvalidValueError as error:
                 problems.append(str(error))
                 continue
-            self.found.unmapped_uids.update(moved.unmapped_uids)
-            self.found.unmapped_gids.update(moved.unmapped_gids)
+            self._count_lacking(raw)
             if moved.unmapped_uids or moved.unmapped_gids:
                 problems.append(_UNMAPPED)
             problems += [f"its ACL would have two entries for {duplicate}" for duplicate in moved.duplicates]
             changes |= moved.raw != raw
         return changes
+
+    def _count_lacking(self, raw: bytes) -> None:
+        """Count the entries of an ACL that name an id which the map lacks, kept or not."""
+        targets = self._turn.targets
+        if targets.owner is not None:
+            return
+        for entry in named(raw):
+            if entry.kind == "user" and targets.uids.lacks(entry.id):
+                self.found.unmapped_uids[entry.id] += 1
+            if entry.kind == "group" and targets.gids.lacks(entry.id):
+                self.found.unmapped_gids[entry.id] += 1
 
     def _capability_changes(self, entry: Special, problems: list[str]) -> bool:
         raw = entry.form.capability
@@ -703,6 +720,7 @@ def merged(parts: Iterable[Found]) -> Found:
         whole.failed += part.failed
         whole.lacking += part.lacking
         whole.special |= part.special
+        whole.tops += part.tops
         for key, linked in part.linked.items():
             if key in whole.linked:
                 whole.linked[key].add(linked)

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import posixpath
 import re
-from dataclasses import dataclass
+import shlex
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from usernsplan.engines import pool_of, verdict
+from usernsplan.engines.mounts import standing
 from usernsplan.errors import InvalidValueError, RefusedError
 from usernsplan.ids import IdSet
 from usernsplan.mapping import Extent, IdMap
-from usernsplan.model import Place
-from usernsplan.strategies import PerContainer, SingleUid
+from usernsplan.mapping import Mapping as Mapping_
+from usernsplan.model import Place, Volume
+from usernsplan.strategies import PerContainer, Shared, SingleUid
 from usernsplan.volume import power, targets
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from usernsplan.formats.accounts import Accounts
     from usernsplan.formats.inspect import Inspected
-    from usernsplan.mapping import Mapping as Mapping_
     from usernsplan.model import Allocation, FixRequest, LedgerState
     from usernsplan.volume.carry import Found, Lacking
     from usernsplan.volume.power import Images
@@ -32,6 +34,8 @@ _NUMBERS = re.compile(r"\d{1,10}:\d{1,10}:\d{1,10}", re.ASCII)
 _NUMBER = re.compile(r"\d{1,10}", re.ASCII)
 # Of one kind of trouble, as many places as fit on a screen; the report's JSON has all.
 _SHOWN = 10
+# What --mode own does where nobody says whose everything is to be: container root's.
+_OWN = ("own", "0:0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,25 @@ class Judgement:
 
     outside: frozenset[tuple[int, int]] = frozenset()
     skipped: tuple[Place, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Meant:
+    """A request that is understood: for whom, and for which volumes, by their names in the ledger.
+
+    ``allocation`` is None with explicit maps; ``command`` makes a command of words, to be pasted.
+    """
+
+    request: FixRequest
+    ledger: LedgerState
+    allocation: Allocation | None
+    names: tuple[str, ...]
+    command: Callable[[str], str]
+
+    @property
+    def container(self) -> str | None:
+        """The name of the container that is meant."""
+        return self.allocation.name if self.allocation else None
 
 
 def source_of(words: str, *, exists: bool) -> str:
@@ -176,14 +199,159 @@ def _named(by_name: Mapping[str, Allocation], name: str, option: str) -> Allocat
     return by_name[name]
 
 
-def targets_of(request: FixRequest, ledger: LedgerState, allocation: Allocation | None, passwd: Accounts) -> Targets:
-    """The rule that the words mean. Raises InvalidValueError for words that do not go together."""
+def understood(request: FixRequest, ledger: LedgerState, names: Iterable[str], command: Callable[[str], str]) -> Meant:
+    """What a request means on this host; raises what ``container_of`` and ``as_recorded`` raise."""
+    names = tuple(names)
+    allocation = container_of(request, ledger, names)
+    return Meant(as_recorded(request, ledger, allocation, names), ledger, allocation, names, command)
+
+
+def as_recorded(
+    request: FixRequest, ledger: LedgerState, allocation: Allocation | None, names: Sequence[str]
+) -> FixRequest:
+    """The request with the mode and user that the ledger has for these volumes, where it says nothing of its own.
+
+    What was shifted is flattened only where --mode says so. Raises InvalidValueError where the volumes were fixed in
+    different ways, RefusedError where one that was shifted lies in them.
+    """
+    said = request.mode or request.reverse or request.source is not None or request.passwd is not None
+    if allocation is None or said or not names:
+        return request
+    mine = [volume for volume in ledger.volumes if volume.name == allocation.name]
+    ways = {name: _OWN if request.user is not None else _way(name, mine) for name in names}
+    mode, user = next(iter(ways.values()))
+    if len(set(ways.values())) > 1:
+        told = ", ".join(f"{printable(name)} ({' '.join(filter(None, way))})" for name, way in ways.items())
+        raise InvalidValueError(f"these volumes were fixed in different ways: {told}", hint="say --mode, or one path")
+    if mode == "shift":
+        return replace(request, mode="shift")
+    for volume in mine:
+        outer = next((name for name in names if volume.path != name and lies_in(volume.path, name)), None)
+        if volume.mode == "shift" and outer:
+            raise RefusedError(
+                f"{printable(volume.path)} in {printable(outer)} was fixed with --mode shift: its owners would be lost",
+                hint="say --mode shift, or --mode own to give all of it one owner",
+            )
+    return request if request.user is not None or user == _OWN[1] else replace(request, mode="own", user=user)
+
+
+def _way(name: str, volumes: Iterable[Volume]) -> tuple[str, str]:
+    """How a path was fixed: as noted for it, or for the innermost volume that it lies in."""
+    over = max((v for v in volumes if lies_in(name, v.path)), key=lambda v: len(v.path), default=None)
+    if over is None:
+        return _OWN
+    return ("shift", "") if over.mode == "shift" else ("own", over.user or _OWN[1])
+
+
+def refuse_others(meant: Meant) -> None:
+    """Raise RefusedError where a volume is another container's, holds one, or lies in one."""
+    request, name = meant.request, meant.container
+    for path, volume in {} if request.take else standing(meant.ledger).items():
+        near = next((spot for spot in meant.names if lies_in(path, spot) or lies_in(spot, path)), None)
+        if near is None or volume.name in {name, request.source}:
+            continue
+        how = "lies in" if lies_in(near, path) else "holds"
+        where = "" if near == path else f" {how} {printable(path)}, which"
+        inner = replace(meant, names=(max(near, path, key=len),))
+        words = f"{_words(inner)} --from {shlex.quote(volume.name)}"
+        move = f"carry its ids: {meant.command(words)}\n  or " if name is not None else ""
+        raise RefusedError(
+            f"the volume {printable(near)}{where} is '{volume.name}'s",
+            hint=f"{move}take it as it is: {once_more(meant, take=True)}",
+        )
+
+
+def _words(meant: Meant, container: str | None = None) -> str:
+    """The words of a fix-volume of these volumes, for the container that is meant or another one."""
+    name = container or meant.container
+    whose = f" --container {shlex.quote(name)}" if name is not None else ""
+    return f"fix-volume {' '.join(map(shlex.quote, meant.names))}{whose}"
+
+
+def once_more(meant: Meant, **more: bool) -> str:
+    """The command that means the same, and more."""
+    request = replace(meant.request, **more)  # type: ignore[arg-type]
+    options = {
+        "--mode": request.mode,
+        "--user": request.user,
+        "--passwd": request.passwd,
+        "--from": request.source,
+        "--jobs": request.jobs,
+    }
+    flags = {
+        "--reverse": request.reverse,
+        "--unmapped keep": request.keep_unmapped,
+        "--outside-links skip": request.skip_outside_links,
+        "--cross-mounts": request.cross_mounts,
+        "--drop-power": request.drop_power,
+        "--keep-power": request.keep_power,
+        "--again": request.again,
+        "--take": request.take,
+        "--copy-up": request.copy_up,
+        "--yes": request.yes,
+    }
+    words = [
+        _words(meant),
+        *(f"{option} {shlex.quote(str(value))}" for option, value in options.items() if value is not None),
+        *(f"--uid-map {text}" for text in request.uid_map),
+        *(f"--gid-map {text}" for text in request.gid_map),
+        *(flag for flag, said in flags.items() if said),
+    ]
+    return meant.command(" ".join(words))
+
+
+def is_its_own(ledger: LedgerState, allocation: Allocation, names: Sequence[str]) -> bool:
+    """Tell whether the ledger has all these volumes as given to the container, with the ids that it has now."""
+    its = _of(ledger, allocation)
+    return bool(names) and all(any(lies_in(name, path) for path in its) for name in names)
+
+
+def _of(ledger: LedgerState, allocation: Allocation) -> list[str]:
+    """Where the volumes are that carry the ids that a container has now."""
+    return [v.path for v in standing(ledger).values() if v.name == allocation.name]
+
+
+def noted(meant: Meant, rule: Targets) -> tuple[Volume, ...]:
+    """What the ledger is to hold of the volumes, once they are the container's by this rule; nothing in reverse."""
+    allocation = meant.allocation
+    if allocation is None or meant.request.reverse:
+        return ()
+    user = user_of(rule, allocation)
+    return tuple(Volume(name, allocation.name, rule.mode, user=user) for name in meant.names)
+
+
+def no_longer(meant: Meant, new: Iterable[Volume]) -> tuple[str, ...]:
+    """The volumes at these paths and in them that the ledger is to forget: they are part of what is ``new`` now."""
+    ways = {(v.name, v.mode, v.user) for v in new}
+    outdated = (v for v in _within(meant) if (v.name, v.mode, v.user) not in ways)
+    return tuple(v.path for v in outdated if v.path not in {one.path for one in new})
+
+
+def formerly(meant: Meant) -> dict[str, list[str]]:
+    """Whose the volumes are before the run, and whose those in them that stand: for whoever takes it back."""
+    now = standing(meant.ledger)
+    was = {v.path: [v.name, v.mode, v.user] for v in _within(meant) if v.path in now or v.path in meant.names}
+    return {name: ["", "", ""] for name in meant.names} | was
+
+
+def _within(meant: Meant) -> list[Volume]:
+    return [v for v in meant.ledger.volumes if any(lies_in(v.path, name) for name in meant.names)]
+
+
+def targets_of(
+    request: FixRequest, ledger: LedgerState, allocation: Allocation | None, passwd: Accounts, names: Sequence[str] = ()
+) -> Targets:
+    """The rule that the words mean for volumes of these ``names`` in the ledger.
+
+    Raises InvalidValueError for words that do not go together.
+    """
     keep = request.keep_unmapped
     explicit = bool(request.uid_map or request.gid_map)
-    shifts = request.mode == "shift" or explicit or request.reverse or request.source is not None
+    moves = request.mode == "shift" or request.reverse or request.source is not None
+    shifts = moves or (explicit and request.user is None)
     strange = {
-        "--mode own with --reverse, --from or a map": request.mode == "own" and shifts,
-        "--user with --mode shift, --reverse, --from or a map": request.user is not None and shifts,
+        "--mode own with --reverse, --from or a map without --user": request.mode == "own" and shifts,
+        "--user with --mode shift, --reverse or --from": request.user is not None and moves,
         "--reverse with --from": request.reverse and request.source is not None,
         "a map with --container or --from": explicit and (request.container or request.source) is not None,
         "--passwd without --user": request.passwd is not None and request.user is None,
@@ -194,11 +362,17 @@ def targets_of(request: FixRequest, ledger: LedgerState, allocation: Allocation 
             raise InvalidValueError(f"{words}: that says two different things", hint="'usernsplan fix-volume --help'")
     if allocation is None:
         uids, gids = _map("--uid-map", request.uid_map), _map("--gid-map", request.gid_map)
+        if request.user is not None:
+            return targets.own(Mapping_(uids, gids), _user(request.user, passwd), keep=keep)
         return targets.explicit(uids, gids, reverse=request.reverse, keep=keep)
+    # Every host id of a shared map is the host's too, but for those that were taken from the pool for it.
+    alone = allocation.strategy != Shared.name or is_its_own(ledger, allocation, names)
+    exclusive = None if alone else IdSet(filter(None, (allocation.held,)))
     if request.source is not None:
-        return targets.move(_former(request.source, ledger, allocation), allocation.mapping, keep=keep)
+        former_map = _former(request.source, ledger, allocation)
+        return targets.move(former_map, allocation.mapping, keep=keep, exclusive=exclusive)
     if shifts:
-        return targets.shift(allocation.mapping, reverse=request.reverse, keep=keep)
+        return targets.shift(allocation.mapping, reverse=request.reverse, keep=keep, exclusive=exclusive)
     return targets.own(allocation.mapping, _user(request.user, passwd), keep=keep)
 
 
@@ -267,8 +441,61 @@ def _user(text: str | None, passwd: Accounts) -> Owner:
     return (uid, group.gid)
 
 
-def judge(found: Found, request: FixRequest) -> Judgement:
-    """Weigh what was seen, before anything is written. Raises RefusedError for what would not end well."""
+def refuse_moved(meant: Meant, found: Found, rule: Targets) -> None:
+    """Raise RefusedError where a map that overlaps itself may have moved these ids already.
+
+    The ledger may have noted it, or the owners tell it: all are ones that the map gives, and the top is the root's. A
+    map that leaves root where it is, as one that swaps two users, gives no such sign.
+    """
+    request, allocation = meant.request, meant.allocation
+    if request.again or not rule.overlaps() or not found.owners:
+        return
+    uids, gids = rule.uids.target(), rule.gids.target()
+    inside = all(uid in uids and gid in gids for uid, gid in found.owners)
+    moves_root = rule.root is not None and rule.uids.source.to_container(rule.root) not in {None, rule.root}
+    its = [] if allocation is None or request.reverse or request.source is not None else _of(meant.ledger, allocation)
+    have = [path for path in its if any(lies_in(path, name) or lies_in(name, path) for name in meant.names)]
+    if have:
+        fact = f"{', '.join(map(printable, have))} is '{meant.container}'s already"
+    elif inside and moves_root and all(uid == rule.root for uid, _ in found.tops):
+        fact = f"all owners are ones that this map gives, and the top is {rule.root}'s, as if it was done already"
+    else:
+        return
+    raise RefusedError(
+        f"{', '.join(map(printable, meant.names))}: {fact}; the map overlaps itself, so that doing it again would move"
+        " ids twice",
+        hint=f"nothing was changed; if it was not done: {once_more(meant, again=True)}",
+    )
+
+
+def former(meant: Meant, found: Found) -> tuple[str, ...]:
+    """The commands that carry the owners which have no place in the map, where it is known whose ids they are."""
+    request, ledger, allocation = meant.request, meant.ledger, meant.allocation
+    if allocation is None or request.source is not None:
+        return ()
+    held = [(a.name, a.held) for a in ledger.allocations] + [(q.name, q.held) for q in ledger.quarantined]
+    strange = IdSet.clipped((id_, id_ + 1) for id_ in (*found.unmapped_uids, *found.unmapped_gids))
+    commands = []
+    for name in dict.fromkeys(name for name, ids in held if ids and IdSet([ids]) & strange):
+        try:
+            ids = _former(name, ledger, allocation)
+        except InvalidValueError:
+            continue
+        there = IdSet(ids.uids.host_ranges()) | IdSet(ids.gids.host_ranges())
+        if not there & strange:
+            continue
+        if not request.reverse:
+            commands.append(meant.command(f"{_words(meant)} --from {shlex.quote(name)}"))
+        elif any(a.name == name for a in ledger.allocations):
+            commands.append(meant.command(f"{_words(meant, name)} --reverse"))
+    return tuple(commands)
+
+
+def judge(found: Found, request: FixRequest, remedies: Sequence[str] = ()) -> Judgement:
+    """Weigh what was seen, before anything is written. Raises RefusedError for what would not end well.
+
+    ``remedies`` are commands for the owners that have no place in the map.
+    """
     if found.refusals:
         raise RefusedError(
             f"{_entries(len(found.refusals))} cannot be carried:\n{_listed(found.refusals)}",
@@ -283,14 +510,17 @@ def judge(found: Found, request: FixRequest) -> Judgement:
         more = [f"  … and {len(rows) - 2 * _SHOWN} more ids"] if len(rows) > 2 * _SHOWN else []
         raise RefusedError(
             "some owners have no place in the map:\n" + "\n".join(rows[: 2 * _SHOWN] + more),
-            hint="nothing was changed; --unmapped keep leaves these ids as they are",
+            hint="nothing was changed; "
+            + "".join(f"carry those of another range: {remedy}\n  or " for remedy in remedies)
+            + "--unmapped keep leaves these ids as they are",
         )
     outside = {key: linked for key, linked in found.linked.items() if not linked.is_inside}
     places = [(place, "") for linked in outside.values() for place in linked.places]
     if outside and not request.skip_outside_links:
         raise RefusedError(
             f"links outside of the volume would change with these files:\n{_listed(places)}",
-            hint="nothing was changed; --outside-links skip leaves these files as they are",
+            hint="nothing was changed; where the other names lie in another folder that is to be given to the same"
+            " container, name both folders in one command; --outside-links skip leaves these files as they are",
         )
     why = "it has links outside of the volume"
     return Judgement(frozenset(outside), tuple(Place(place, why) for place, _ in sorted(places)))

@@ -30,7 +30,7 @@ from usernsplan.host import accounts, files, procfs
 from usernsplan.ids import IdSet
 from usernsplan.layout import SUBGID, SUBUID
 from usernsplan.ledger import open_ledger
-from usernsplan.model import FixReport, LedgerState, Place, Volume
+from usernsplan.model import FixReport, Place, Volume
 from usernsplan.volume import decide, journal, restore, spots, syscalls, targets, walk
 from usernsplan.volume.carry import Done, Found, Rules, kinds_of, merged
 from usernsplan.volume.discover import discover
@@ -88,20 +88,21 @@ def fix_volume(
     """
     job = _Job(files.layout_at(root), request.jobs, watch or Unwatched(), _printable(command))
     ledger = open_ledger(job.layout)
-    state = LedgerState() if request.uid_map else ledger.state()
+    state = ledger.state()
     request, notes = discover(job.layout, request, state)
     job.notes += notes
     found = spots.find(job.layout, request)
     spots.refuse_dangerous(job.layout, request, found)
-    allocation = decide.container_of(request, state, [spot.name for spot in found])
-    rule = decide.targets_of(request, state, allocation, accounts.of_image(request.passwd))
-    rule = replace(rule, same=decide.images_of(request, state, rule, _host_ids(job.layout, request), allocation))
-    name = allocation.name if allocation else None
+    meant = job.meant = decide.understood(request, state, (spot.name for spot in found), job.layout.command)
+    request, name = meant.request, meant.container
+    rule = decide.targets_of(request, state, meant.allocation, accounts.of_image(request.passwd), meant.names)
+    decide.refuse_others(meant)
+    host_ids = _host_ids(job.layout, request)
+    rule = replace(rule, same=decide.images_of(request, state, rule, host_ids, meant.allocation))
     if not dry_run and not procfs.may_chown():
         raise NotPermittedError("only root may give files to somebody else", hint="run as root; --dry-run needs less")
     twice = spots.seen_twice(found) if request.cross_mounts else frozenset()
     with _opened([spot.path for spot in found], request, twice) as job.volumes:
-        formerly = {volume.path: [volume.name, volume.mode, volume.user] for volume in state.volumes}
         new = RunState(
             journal.new_name(),
             LOOKING,
@@ -113,9 +114,11 @@ def fix_volume(
             cross_mounts=request.cross_mounts,
             container=name,
             mode="reverse" if request.reverse else rule.mode,
-            formerly={spot.name: formerly.get(spot.name, ["", "", ""]) for spot in found},
+            formerly=decide.formerly(meant),
             keep_power=request.keep_power,
         )
+        if _moved_before(job.layout, new):
+            new = replace(new, targets=rule.after_it())
         unfinished, repeated = _earlier(job.layout, new, yes=request.yes)
         if repeated and (repeated.whole or dry_run):
             what = "" if repeated.whole else f", but for {len(repeated.failed)} that failed and would be tried again"
@@ -134,10 +137,10 @@ def fix_volume(
                 job.go_on(repeated, state=CHANGING, stage=1, retried=repeated.failed)
             if not (unfinished or repeated) or not rule.overlaps():
                 job.run(request, new)
-            if name and allocation:
-                user = decide.user_of(rule, allocation)
-                volumes = [] if request.reverse else [Volume(spot.name, name, new.mode, user=user) for spot in found]
-                _record(job, volumes, [spot.name for spot in found] if request.reverse else [])
+            volumes = decide.noted(meant, rule)
+            removed = decide.no_longer(meant, volumes)
+            if volumes or removed:
+                _record(job, volumes, removed)
     return job.report(
         FixReport("fix-volume", tuple(s.path for s in found), {}, dry_run=dry_run, container=name, mode=rule.mode)
     )
@@ -203,6 +206,7 @@ class _Job:
     dropped: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     run_name: str | None = None
+    meant: decide.Meant | None = None
 
     def preview(self, request: FixRequest, state: RunState) -> None:
         """Look and judge, and count what would be done."""
@@ -210,7 +214,7 @@ class _Job:
             self.notes.append(f"run {state.run} was interrupted; it is finished first")
         with self._crew() as crew:
             self._look(crew, state, None)
-        judgement = self._judge(request, state.targets)
+        judgement = self._judge(request, state)
         losing = [(one, "") for one in decide.losing(self.found.lacking, state.targets)]
         if request.keep_power:
             # A run that is only foreseen has no name yet.
@@ -234,7 +238,7 @@ class _Job:
         try:
             with self._crew() as crew:
                 self._look(crew, new, log)
-                outside = self._judge(request, new.targets).outside
+                outside = self._judge(request, new).outside
                 linked = (linked for key, linked in self.found.linked.items() if key not in outside)
                 if self.found.changes or any(one.kinds is not None for one in linked):
                     staging = self._staging(new.targets)
@@ -348,10 +352,13 @@ class _Job:
         if crew.board.stopped:
             raise StoppedError("stopped; nothing was changed")
 
-    def _judge(self, request: FixRequest, rule: targets.Targets) -> decide.Judgement:
-        judgement = decide.judge(self.found, request)
-        losing = decide.losing(self.found.lacking, rule)
-        decide.refuse_power([(self._path(one), one) for one in losing], request, rule)
+    def _judge(self, request: FixRequest, state: RunState) -> decide.Judgement:
+        judgement = decide.judge(self.found, request, decide.former(self.meant, self.found) if self.meant else ())
+        # What the journal has is finished by the journal, however much of it is there already.
+        if self.meant and state.state == LOOKING:
+            decide.refuse_moved(self.meant, self.found, state.targets)
+        losing = decide.losing(self.found.lacking, state.targets)
+        decide.refuse_power([(self._path(one), one) for one in losing], request, state.targets)
         self.skipped |= set(judgement.skipped)
         return judgement
 
@@ -543,6 +550,14 @@ def _host_ids(layout: Layout, request: FixRequest) -> decide.HostIds:
             if isinstance(line, subid.Grant):
                 owners.setdefault(line.owner, []).append((line.start, line.stop))
     return decide.HostIds(known, tuple(map(IdSet.clipped, owners.values())))
+def _moved_before(layout: Layout, new: RunState) -> bool:
+    """Tell whether a run has moved the same ids in each of these trees, or has begun to, and it still stands."""
+    runs = [run for run in journal.runs(layout) if run.state in {CHANGING, DONE} and run.overlaps(new)]
+    last = [
+        next((run for run in reversed(runs) if any(other.contains(tree) for other in run.trees)), None)
+        for tree in new.trees
+    ]
+    return all(run is not None and run.same_ids(new) for run in last)
 
 
 def _verified(layout: Layout, new: RunState, volumes: Sequence[walk.Volume]) -> int:

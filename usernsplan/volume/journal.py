@@ -99,7 +99,8 @@ class RunState:
         """Tell whether both do the same to the same trees."""
         # Not the device: after a reboot it may have another number.
         mine, others = ({(tree.path, tree.inode) for tree in run.trees} for run in (self, other))
-        return (self.targets, self.cross_mounts, mine) == (other.targets, other.cross_mounts, others)
+        same = (self.cross_mounts, mine) == (other.cross_mounts, others)
+        return same and self.targets.same_work(other.targets)
 
     def same_ids(self, other: RunState) -> bool:
         """Tell whether both move the same ids, whatever they do with others."""

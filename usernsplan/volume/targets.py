@@ -1,8 +1,8 @@
 """Which owner each inode gets, and which ids its ACL and capability: one pure rule for each mode. No I/O.
 
-The rule for one id: what is in the target already stays; what is in the source moves; anything else is unmapped. So a
+The rule for one id: what is in the source moves; what is in the target already stays; anything else is unmapped. So a
 run can be repeated, except where source and target overlap: then the source wins, the run goes through staging ids that
-nobody has, and the journal remembers how far it is.
+nobody has, and the journal remembers how far it is. Own gives one owner and leaves what is in the target.
 """
 
 from __future__ import annotations
@@ -32,12 +32,14 @@ class Moves:
     """Where ids of one kind go: ``source`` maps old ids (as its container ids) to new ones (as its host ids).
 
     ``source_first``: an id on both sides is an old one. ``keep``: an id on neither side stays, instead of being
-    unmapped.
+    unmapped. ``others``: new ids that others may have too. They stay like every new id, but in a tree that was not
+    moved yet they are none of the container's: the first look counts them among those that have no place.
     """
 
     source: IdMap
     source_first: bool = False
     keep: bool = False
+    others: IdSet = field(default_factory=IdSet)
 
     def __call__(self, old: int) -> int | None:
         """The new id, or None where the map lacks this one."""
@@ -47,8 +49,8 @@ class Moves:
         return old if moved is None and self.keep else moved
 
     def lacks(self, old: int) -> bool:
-        """Tell whether an id is on neither side."""
-        return self.source.to_host(old) is None and self.source.to_container(old) is None
+        """Tell whether an id is on neither side, or on the new one only because it is another's."""
+        return self.source.to_host(old) is None and (self.source.to_container(old) is None or old in self.others)
 
     def settled(self, now: int) -> bool:
         """Tell whether an id can be one that the run has left: a new one, or one that it keeps."""
@@ -86,6 +88,23 @@ class Targets:
     root: int | None
     owner: Owner | None = None
     same: power.Images = field(default=power.NONE, compare=False)
+
+    def same_work(self, other: Targets) -> bool:
+        """Tell whether both bring the same owners to the same places.
+
+        How an id on both sides is taken is no matter: a run of an older version took some of them otherwise, and what
+        it left is finished by its own journal.
+        """
+        mine, theirs = (
+            (rule.uids.source, rule.uids.keep, rule.gids.source, rule.gids.keep, rule.root, rule.owner)
+            for rule in (self, other)
+        )
+        return mine == theirs
+
+    def after_it(self) -> Targets:
+        """The same rule for a tree that it moved before: there every new id is the container's."""
+        uids, gids = (replace(move, others=IdSet()) for move in (self.uids, self.gids))
+        return replace(self, uids=uids, gids=gids)
 
     @property
     def mode(self) -> str:
@@ -137,10 +156,24 @@ class Targets:
         return cls(uids, gids, content["root"], (owner[0], owner[1]) if owner else None, same)
 
 
-def shift(mapping: Mapping, *, reverse: bool = False, keep: bool = False) -> Targets:
-    """Container ids, as they lie on the host, become the container's host ids; or back."""
-    uids, gids = (Moves(m.invert() if reverse else m, keep=keep) for m in (mapping.uids, mapping.gids))
-    return Targets(uids, gids, 0 if reverse else uids(0))
+def shift(mapping: Mapping, *, reverse: bool = False, keep: bool = False, exclusive: IdSet | None = None) -> Targets:
+    """Container ids, as they lie on the host, become the container's host ids; or back.
+
+    ``exclusive``: the host ids that nobody but the container has, where the tree was not shifted yet; None where every
+    new id in it is the container's.
+    """
+    if reverse:
+        uids, gids = (_moves(ids.invert(), keep=keep) for ids in (mapping.uids, mapping.gids))
+        return Targets(uids, gids, 0)
+    uids, gids = (_moves(ids, keep=keep, exclusive=exclusive) for ids in (mapping.uids, mapping.gids))
+    return Targets(uids, gids, uids(0))
+
+
+def _moves(source: IdMap, *, keep: bool, exclusive: IdSet | None = None) -> Moves:
+    """Where an id on both sides is an old one, and one on the new side alone is right only in what is exclusive."""
+    only_new = IdSet(source.host_ranges()) - IdSet(extent.container_range for extent in source)
+    others = IdSet() if exclusive is None else only_new - exclusive
+    return Moves(source, source_first=True, keep=keep, others=others)
 
 
 def own(mapping: Mapping, user: Owner, *, keep: bool = False) -> Targets:
@@ -151,14 +184,15 @@ def own(mapping: Mapping, user: Owner, *, keep: bool = False) -> Targets:
         raise InvalidValueError(
             f"the container has no {kind} {lacking}", hint="choose another --user; 'usernsplan show NAME' tells the map"
         )
-    plain = shift(mapping, keep=keep)
-    return Targets(plain.uids, plain.gids, plain.root, (uid, gid))
+    # What is right already has to stay so when it is done again: no staging, and no journal, tells old from new here.
+    uids, gids = Moves(mapping.uids, keep=keep), Moves(mapping.gids, keep=keep)
+    return Targets(uids, gids, mapping.uids.to_host(0), (uid, gid))
 
 
-def move(old: Mapping, new: Mapping, *, keep: bool = False) -> Targets:
-    """One container's host ids become another's: the same container ids."""
+def move(old: Mapping, new: Mapping, *, keep: bool = False, exclusive: IdSet | None = None) -> Targets:
+    """One container's host ids become another's: the same container ids. ``exclusive``: see shift."""
     uids, gids = (
-        Moves(_through(former, latter), source_first=True, keep=keep)
+        _moves(_through(former, latter), keep=keep, exclusive=exclusive)
         for former, latter in ((old.uids, new.uids), (old.gids, new.gids))
     )
     return Targets(uids, gids, new.uids.to_host(0))

@@ -675,6 +675,29 @@ def test_depth_does_not_bring_us_down(raw: str) -> None:
     assert errors(raw) == ["1: nested too deeply for a plan file"]
 
 
+@both_loaders
+@pytest.mark.parametrize(
+    ("raw", "line"),
+    [
+        # 32 levels are read, the line of the next is told: a mapping, and then sequences.
+        ("strategy:\n" + "".join(" " * deep + "-\n" for deep in range(1, 1500)), 33),
+        ("\n\nstrategy: [[[\n" + "[" * 20_000, 4),
+        ("strategy: " + "[\n" * 31 + "[" * 1500, 32),
+        ("strategy: " + "[\n" * 32 + "[" * 1500, 32),
+        ("strategy: shared\nengines:\n- podman\n- " + "{a: " * 2000, 4),
+        ("# e\n" + "? " * 3000 + "a", 2),
+    ],
+)
+def test_depth_is_told_with_its_line_whichever_reader_notices_it(raw: str, line: int) -> None:
+    assert errors(raw) == [f"{line}: nested too deeply for a plan file"]
+
+
+@both_loaders
+def test_a_text_that_names_the_depth_is_still_a_text() -> None:
+    [said] = errors("strategy: shared\ncontainers: [exceeded maximum nesting depth\n")
+    assert "not YAML: " in said
+
+
 def test_as_much_as_no_plan_file_is_long() -> None:
     with pytest.raises(InvalidFileError, match="that is no plan file"):
         read(b"strategy: shared\n#" + b"x" * (8 << 20))

@@ -32,6 +32,7 @@ _USER = re.compile(r"[0-9]{1,10}(:[0-9]{1,10})?")
 _WORD = re.compile(r"[A-Za-z/][A-Za-z0-9/._-]+")
 LONGEST = 8 << 20
 _DEEPEST = 32
+_TOO_DEEP = "nested too deeply for a plan file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,12 +188,10 @@ def _composed(raw: bytes, place: str) -> yaml.Node:
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             # Composing goes down as deep as the text does.
             if depth > _DEEPEST:
-                raise InvalidFileError(f"{place}:{line}", "nested too deeply for a plan file")
+                raise InvalidFileError(f"{place}:{line}", _TOO_DEEP)
         node = yaml.compose(text, loader)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f"{place}:{mark.line + 1}:{mark.column + 1}" if mark else place
-        raise InvalidFileError(where, f"not YAML: {error.problem or error.context}") from error
+        raise _no_yaml(error, place) from error
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         # A character that may not be there, or that there is not (without libyaml): the reader counts, and has no mark.
         line = text.count("\n", 0, getattr(error, "position", 0)) + 1
@@ -200,6 +199,16 @@ def _composed(raw: bytes, place: str) -> yaml.Node:
     if node is None:
         raise InvalidFileError(f"{place}:1", "there is nothing in it", hint="'usernsplan export' writes one")
     return node
+
+
+def _no_yaml(error: yaml.MarkedYAMLError, place: str) -> InvalidFileError:
+    mark = error.problem_mark or error.context_mark
+    # libyaml 0.2.6 (PyYAML 6.0.4) ends at 1000 levels itself, and it reads a line to its end to know whether that is
+    # a key: it may notice before any event has told of the levels on that line.
+    if mark and "nesting depth" in (error.problem or ""):
+        return InvalidFileError(f"{place}:{mark.line + 1}", _TOO_DEEP)
+    where = f"{place}:{mark.line + 1}:{mark.column + 1}" if mark else place
+    return InvalidFileError(where, f"not YAML: {error.problem or error.context}")
 
 
 class _WrongError(Exception):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.volume.tree import Host
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.volume.tree import Host
 
 RUN = "20261129-071316"
 SWAP = ("--uid-map", "1000:1001:1", "--uid-map", "1001:1000:1", "--gid-map", "1000:1001:1", "--gid-map", "1001:1000:1")
@@ -61,12 +63,12 @@ def owners(host: Host) -> dict[str, int]:
     return {path: seen.st_uid for path, seen in found.items()}
 
 
-def left(host: Host, state: str, folders: str = FOLDERS, **changed: Any) -> Path:
+def left(host: Host, state: str, **changed: Any) -> Path:
     """Lay the folder of a run of format 1 there, with some fields changed; where its run.json is."""
     place = host.runs / RUN
     place.mkdir(parents=True)
     top, sub = os.lstat(host.volume), os.lstat(host.volume / "sub")
-    numbers = {"DEVICE": top.st_dev, "TOP": top.st_ino, "SUB": sub.st_ino, "PATH": host.volume}
+    folders, numbers = FOLDERS, {"DEVICE": top.st_dev, "TOP": top.st_ino, "SUB": sub.st_ino, "PATH": host.volume}
     for word, number in numbers.items():
         folders, state = folders.replace(word, str(number)), state.replace(word, str(number))
     (place / "folders.0").write_text(folders)

@@ -92,6 +92,17 @@ def history(entries: Iterable[HistoryEntry]) -> str:
     )
 
 
+def pruned(removed: Sequence[tuple[str, int]], kept: Iterable[tuple[str, str]], *, dry_run: bool) -> str:
+    """The result of history --prune-runs."""
+    return document(
+        "prune-runs",
+        dry_run=dry_run,
+        removed=[{"run": name, "bytes": size} for name, size in removed],
+        bytes=sum(size for _, size in removed),
+        kept=[{"run": name, "reason": why} for name, why in kept],
+    )
+
+
 def fixed(report: FixReport, layout: Layout) -> str:
     """The result of fix-volume or undo."""
     return document(report.kind, **fixed_fields(report, layout))

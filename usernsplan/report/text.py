@@ -101,6 +101,16 @@ def history(entries: Sequence[HistoryEntry]) -> str:
     return table(("when", "who", "command, and what changed"), rows)
 
 
+def pruned(removed: Sequence[tuple[str, int]], *, dry_run: bool) -> str:
+    """Which journals of runs were removed, or would be, and how many bytes that is."""
+    verb = "would remove" if dry_run else "removed"
+    lines = [f"{verb} run {name} ({size} bytes)" for name, size in removed[:_PLACES_SHOWN]]
+    if len(removed) > _PLACES_SHOWN:
+        lines.append(f"{verb} … and {len(removed) - _PLACES_SHOWN} more (--json has them)")
+    count = "1 run" if len(removed) == 1 else f"{len(removed)} runs"
+    return "\n".join([*lines, f"{verb.capitalize()} {count}, {sum(size for _, size in removed)} bytes."])
+
+
 def fixed(report: FixReport, layout: Layout) -> str:
     """What a fix-volume or an undo did, or would do."""
     counts = report.counts

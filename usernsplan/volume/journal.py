@@ -424,6 +424,19 @@ def _can_be_finished(content: dict[str, Any]) -> bool:
     return content["format"] > 1 or not overlaps or not (content.get("failed") or content.get("retried"))
 
 
+@contextmanager
+def alone(layout: Layout, *, write: bool = True) -> Iterator[None]:
+    """Let no run begin or be resumed meanwhile; without ``write``, or where there is no run yet, nothing is locked."""
+    above = files.real(layout, RUNS, follow=True)
+    if not write or not os.path.isdir(above):
+        yield
+        return
+    with files.explained(layout, RUNS):
+        lock = _locked(os.path.join(above, _LOCK), wait=True)
+    with lock:
+        yield
+
+
 def new_name() -> str:
     """What a run that starts now is called."""
     return time.strftime("%Y%m%d-%H%M%S", time.gmtime())

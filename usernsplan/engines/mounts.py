@@ -102,7 +102,8 @@ def decide(
 def _one(name: str, allocation: Allocation, wish: Wish, on: Ground) -> tuple[Mount, str]:
     source, can = wish.source, _idmap_of(name, allocation, on)
     owner = on.owner_of(source)
-    doubt = _doubt(on.name_of(source), on)
+    # A symlink may have taken the place of the volume: then the two names differ.
+    doubt = _doubt(on.name_of(source), on) or _doubt(source, on)
     whose = _whose(on.name_of(source), owner, on.ledger, is_doubted=bool(doubt))
     fix = _fix(allocation, wish, whose, on)
     is_right = _is_identity(allocation) or (not doubt and _is_right(allocation, whose, owner, on.ledger))

@@ -56,7 +56,7 @@ def foreseen(layout: Layout, ledger: Ledger) -> Iterator[tuple[HostState, tuple[
 
     Errors that are raised inside say it too.
     """
-    state = read.state(layout, ledger)
+    state = read.looked_at(read.state(layout, ledger))
     intent = ledger.pending() if state.ledger.interrupted else None
     if intent is None:
         yield state, ()

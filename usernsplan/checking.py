@@ -39,6 +39,7 @@ def gather(layout: Layout, ledger: Ledger, *, passwd: str | None = None) -> Fact
     ``passwd`` is the passwd of an image. Raises NotPermittedError, and InvalidValueError for --passwd.
     """
     state, unread = read.what_can_be_read(layout, ledger)
+    state = read.looked_at(state)
     return Facts(
         state=state,
         namespaces=namespaces.running() if layout.is_host else (),

@@ -26,6 +26,9 @@ OWN_PREFIX = "usernsplan-"
 # Whose lines newuidmap takes when root starts an LXC container: the one owner who may hold several allocations.
 ROOT = "root"
 
+# So many entries of a recorded volume are looked at before it is called right.
+MOST_SEEN = 1000
+
 # What is said of a LedgerState that is ``interrupted``, by whoever only reads it.
 INTERRUPTED = "a run is under way, or was interrupted: then the next allocate or release mends it"
 
@@ -182,13 +185,50 @@ class Namespace:
 
 
 @dataclass(frozen=True, slots=True)
+class UnfinishedRun:
+    """A run of fix-volume (or, ``is_undoing``, of undo) that was interrupted: by which words, and at which volumes.
+
+    ``paths`` are real paths of this machine. ``problem`` is why nobody can tell what became of the run, and ``hint``
+    the remedy; "" where it was simply interrupted.
+    """
+
+    run: str
+    command: str = ""
+    paths: tuple[str, ...] = ()
+    is_undoing: bool = False
+    problem: str = ""
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeSeen:
+    """What was seen of a recorded volume (``path`` is its name in the ledger): its top, and one level below.
+
+    ``top`` is the owner of the top, None where it was not seen: ``why`` then says why not, and ``is_missing`` that
+    there is nothing. ``owners`` are (uid, gid, entries) of what lies in the top, of at most MOST_SEEN entries
+    (``is_cut``: there are more). ``is_mount``: something is mounted on the path. ``keeps``: the last run was told to
+    leave ids that the map lacks.
+    """
+
+    path: str
+    top: tuple[int, int] | None = None
+    owners: tuple[tuple[int, int, int], ...] = ()
+    is_cut: bool = False
+    is_mount: bool = False
+    keeps: bool = False
+    is_missing: bool = False
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class HostState:
     """Everything that a decision may depend on, read once.
 
     ``daemon_json`` is raw, None where there is no such file; it is read through a symlink, which is noted because a
     symlink is not replaced. ``namespaces`` are the host ids that running user
     namespaces map; ``can_add_accounts`` tells whether useradd can be run for this root. ``engines`` are the names of
-    the engines whose programs are installed.
+    the engines whose programs are installed. ``volumes`` are the recorded volumes as they look, and ``runs`` the runs
+    of fix-volume that were interrupted, both empty where nobody looked.
     """
 
     layout: Layout
@@ -204,6 +244,8 @@ class HostState:
     namespaces: IdSet
     can_add_accounts: bool
     engines: frozenset[str] = frozenset()
+    volumes: tuple[VolumeSeen, ...] = ()
+    runs: tuple[UnfinishedRun, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

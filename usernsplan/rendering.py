@@ -16,14 +16,16 @@ from usernsplan import engines
 from usernsplan.engines import placing
 from usernsplan.engines.base import Asked
 from usernsplan.engines.mounts import Ground, Wish, decide
-from usernsplan.errors import InvalidFileError, InvalidValueError
-from usernsplan.host import files, idmap, locks, read
+from usernsplan.errors import InvalidFileError, InvalidValueError, RefusedError
+from usernsplan.host import files, idmap, locks, read, volumes
 from usernsplan.ids import IdRange
 from usernsplan.layout import SUBUID
 from usernsplan.ledger import allocation_of, open_ledger
 from usernsplan.model import INTERRUPTED, Allocation, Change
 from usernsplan.planner.names import owner_of
+from usernsplan.planner.runs import half_way, told
 from usernsplan.planner.taken import POOL_START
+from usernsplan.planner.volumes import doubts
 from usernsplan.strategies import PerContainer, Shared, SingleUid
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
     from usernsplan.engines.base import Rendered, Verdict
     from usernsplan.layout import Layout
-    from usernsplan.model import LedgerState, RenderRequest
+    from usernsplan.model import LedgerState, RenderRequest, UnfinishedRun
 
 _CONFIG = "/config.json"
 
@@ -45,6 +47,10 @@ def rendering(request: RenderRequest, root: str = "/") -> Rendered:
     ledger = open_ledger(layout)
     known = ledger.state()
     chosen, allocation = engines.engine(request.engine), allocation_of(known, request.name)
+    wishes = [Wish.parse(words) for words in request.volumes]
+    recorded = volumes.recorded(layout, known) if wishes else volumes.Recorded((), ())
+    for wish in wishes:
+        _refuse_half_way(layout, wish, recorded.runs)
     ground = Ground(
         ledger=known,
         layout=layout,
@@ -52,8 +58,8 @@ def rendering(request: RenderRequest, root: str = "/") -> Rendered:
         name_of=partial(files.name_below, layout),
         owner_of=partial(_owner_of, layout),
         rootless=request.rootless,
+        doubts={path: one.fact for path, one in doubts(known, recorded.volumes, layout).items()},
     )
-    wishes = [Wish.parse(words) for words in request.volumes]
     mounts, notes = decide(request.engine, allocation, wishes, ground)
     asked = Asked(
         state=read.state(layout, ledger) if chosen.reads_host or request.rootless else None,
@@ -67,6 +73,8 @@ def rendering(request: RenderRequest, root: str = "/") -> Rendered:
     found = engines.render(request.engine, allocation, asked)
     if known.interrupted:
         notes = (INTERRUPTED, *notes)
+    # At which volume these are, nobody can tell: so they are named, for any.
+    notes = (*("; ".join(told(run, layout)) for run in recorded.runs if run.problem), *notes)
     return replace(found, notes=(*found.notes, *notes))
 
 
@@ -153,6 +161,14 @@ def _owner_of(layout: Layout, path: str) -> int | None:
         hint = "a volume is a folder; mount a single file in the engine's own words"
         raise InvalidValueError(f"--volume {path}: it is not a folder", hint=hint)
     return found.st_uid
+
+
+def _refuse_half_way(layout: Layout, wish: Wish, runs: Iterable[UnfinishedRun]) -> None:
+    """Raise RefusedError for a volume that an interrupted run left half-way: some of its files have other owners."""
+    run = half_way(layout.real.rstrip("/") + files.name_below(layout, wish.source), runs)
+    if run:
+        fact, remedy = told(run, layout)
+        raise RefusedError(f"--volume {wish.source}: {fact}", hint=remedy)
 
 
 def _why_no_idmap(layout: Layout, path: str) -> str:

@@ -854,8 +854,11 @@ def test_what_the_file_says_of_a_volume_may_change(root: Path) -> None:
     assert owners(db) == {(589824 + 5, 589824 + 6)}
     assert owners(rootfs) == {(589824, 589824)}
     here("plan", "--check", "--root", root)
-    # A new file of the host's root is nothing that a plan looks for.
+    # A new file of the host's root is seen one level below the top, and no deeper.
     (db / "new").touch()
+    here("plan", "--check", "--root", root, status=4)
+    here("apply", "--yes", "--fix-volumes", "--root", root)
+    assert owners(db) == {(589824 + 5, 589824 + 6)}
     here("plan", "--check", "--root", root)
 
 

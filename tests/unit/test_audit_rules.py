@@ -10,11 +10,21 @@ import pytest
 from tests.unit.states import GROUP, PASSWD, REMAPPED, per_container, shared, state
 from usernsplan import Allocation, HostState, IdMap, IdRange, Mapping
 from usernsplan.audit import RULES, Facts, check
-from usernsplan.audit.base import Attributes, Carried, Lock, Unread
+from usernsplan.audit.base import Attributes, Carried, Lock, Misfits, Unread
 from usernsplan.formats.accounts import Accounts, Group, User
 from usernsplan.layout import DAEMON_JSON, LEDGER, NSSWITCH, SUBGID, SUBUID
 from usernsplan.layout import PASSWD as PASSWD_FILE
-from usernsplan.model import Actor, Intent, LedgerChange, Namespace, Quarantined, Reservation
+from usernsplan.model import (
+    Actor,
+    Intent,
+    LedgerChange,
+    Namespace,
+    Quarantined,
+    Reservation,
+    UnfinishedRun,
+    Volume,
+    VolumeSeen,
+)
 from usernsplan.strategies import SingleUid
 
 if TYPE_CHECKING:
@@ -54,6 +64,13 @@ def but(facts: Facts, **changed: object) -> Facts:
 
 def ledger(facts: Facts, **changed: object) -> Facts:
     return but(facts, ledger=replace(facts.state.ledger, **changed))  # type: ignore[arg-type]
+
+
+def seen(*volumes: VolumeSeen, since: str = "2026-11-22T05:30:48Z") -> Facts:
+    """A host on which /srv/web was fixed for web, whose ids are 524288-589823, and what is seen of it now."""
+    allocations = [replace(per_container("web", 524288), since="2026-11-22T00:00:00Z"), per_container("db", 589824)]
+    facts = host(WEB + b"usernsplan-db:589824:65536\n", allocations=allocations)
+    return but(ledger(facts, volumes=(Volume("/srv/web", "web", "own", since, "0:0"),)), volumes=volumes)
 
 
 def single(name: str, base: int) -> Allocation:
@@ -521,6 +538,57 @@ FIRING: dict[str, list[Case]] = {
         ),
     ],
     "USN065": [fires(but(host(), locks=(Lock("/etc/passwd.lock", None, None),)), ("/etc/passwd.lock", ("no pid",)))],
+    "USN070": [
+        fires(
+            but(
+                host(),
+                runs=(
+                    UnfinishedRun("20261122-053048", "usernsplan fix-volume /srv/web", ("/srv/web", "/srv/\n")),
+                    UnfinishedRun("20261122-053049", "", ("/srv/db",), is_undoing=True),
+                ),
+            ),
+            ("/var/lib/usernsplan/runs/20261122-053048", ("/srv/web, '/srv/\\n' was interrupted",)),
+            ("/var/lib/usernsplan/runs/20261122-053049", ("undoing run 20261122-053049 on /srv/db",)),
+        )
+    ],
+    "USN071": [
+        fires(
+            but(host(), runs=(UnfinishedRun("a", problem="/var/lib/usernsplan/runs/a/run.json is damaged", hint="x"),)),
+            ("/var/lib/usernsplan/runs/a/run.json", ("is damaged",)),
+        )
+    ],
+    "USN072": [
+        fires(
+            seen(VolumeSeen("/srv/web", (0, 0), ((0, 0, 12), (524288, 524288, 27), (524288, 589823, 1)))),
+            (
+                "/srv/web",
+                ("web's", "top belongs to uid 0 and gid 0", "12 of 40 entries in it belong to uid 0 and gid 0"),
+            ),
+        ),
+        # The ids of another container; one past the end of our own.
+        fires(
+            seen(VolumeSeen("/srv/web", (524288, 524288), ((524288, 589824, 1), (524288, 524288, 999)), is_cut=True)),
+            ("/srv/web", ("1 of the first 1000 entries in it belong to gid 589824 (db's)",)),
+        ),
+        fires(seen(VolumeSeen("/srv/web", why="a symlink leads to it")), ("/srv/web", ("a symlink leads to it",))),
+        # Told to keep what the map lacks, and nothing in it is the container's.
+        fires(seen(VolumeSeen("/srv/web", (0, 0), ((5, 5, 1),), keeps=True)), ("/srv/web", ("uid 0", "uid 5"))),
+    ],
+    "USN073": [
+        fires(
+            seen(VolumeSeen("/srv/web", is_missing=True, why="there is nothing at this path")),
+            ("/srv/web", ("recorded as web's", "nothing at this path")),
+        )
+    ],
+    "USN074": [
+        fires(
+            but(seen(), misfits=(Misfits("/srv/web", "web", 7, ("uid 0", "gid 5"), ("/srv/web/a\n", "/srv/web/b")),)),
+            (
+                "/srv/web",
+                ("7 files belong to ids that 'web' does not have (uid 0, gid 5)", "'/srv/web/a\\n', /srv/web/b"),
+            ),
+        )
+    ],
 }
 
 SILENT: dict[str, list[Facts]] = {
@@ -734,6 +802,21 @@ SILENT: dict[str, list[Facts]] = {
     "USN063": [host(login_defs=b"SUB_UID_MAX 0x7fffffff\nSUB_GID_MIN 9\nSUB_GID_MAX 9\n"), host()],
     "USN064": [but(host(), locks=(Lock("/etc/subuid.lock", 1, alive=True), Lock("/etc/subgid.lock", None, None)))],
     "USN065": [but(host(), locks=(Lock("/etc/subuid.lock", 1, alive=True), Lock("/etc/subgid.lock", 2, alive=False)))],
+    "USN070": [but(host(), runs=(UnfinishedRun("a", problem="damaged"),))],
+    "USN071": [but(host(), runs=(UnfinishedRun("a", "usernsplan fix-volume /srv/web", ("/srv/web",)),))],
+    "USN072": [
+        # Any id of the map, the first and the last.
+        seen(VolumeSeen("/srv/web", (524288, 589823), ((589823, 524288, 3),))),
+        seen(VolumeSeen("/srv/web", (524288, 524288))),
+        seen(VolumeSeen("/srv/web", (0, 0), ((0, 0, 9), (524300, 524300, 1)), keeps=True)),
+        seen(VolumeSeen("/srv/web", is_missing=True, why="there is nothing at this path")),
+        # What was fixed before its container was released and allocated anew is no longer its.
+        seen(VolumeSeen("/srv/web", (0, 0)), since="2026-11-21T00:00:00Z"),
+        seen(VolumeSeen("/srv/other", (0, 0))),
+        seen(),
+    ],
+    "USN073": [seen(VolumeSeen("/srv/web", (0, 0), ((0, 0, 1),)))],
+    "USN074": [seen()],
 }
 
 
@@ -773,10 +856,10 @@ def test_a_host_in_order_has_no_finding_at_all() -> None:
 
 def test_errors_come_first_and_then_the_codes_in_order() -> None:
     findings = check(host(b"carla:61183:2\nalice:4294901760:65536\n", b"", login_defs=b"SUB_UID_MAX x\n"))
-    seen = [(finding.severity, finding.code) for finding in findings]
+    told = [(finding.severity, finding.code) for finding in findings]
     ranks = {"error": 0, "warning": 1, "info": 2}
-    assert seen == sorted(seen, key=lambda one: (ranks[one[0]], one[1]))
-    assert {severity for severity, _ in seen} == {"error", "warning"}
+    assert told == sorted(told, key=lambda one: (ranks[one[0]], one[1]))
+    assert {severity for severity, _ in told} == {"error", "warning"}
 
 
 def test_what_each_reader_makes_of_a_line_is_a_table() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 # Each of these notes its rules in RULES.
-from usernsplan.audit import accounts, docker, drift, host, numbers, overlaps, owners, readers, running  # noqa: F401
+from usernsplan.audit import accounts, docker, drift, host, numbers, overlaps, owners, readers, running, volumes  # noqa: F401
 from usernsplan.audit.base import RULES, Facts, Rule
 from usernsplan.audit.repairs import Repair, repair_of
 from usernsplan.audit.stories import ADVICE, Story

@@ -71,6 +71,19 @@ class Carried(NamedTuple):
     example: str
 
 
+class Misfits(NamedTuple):
+    """The files of a recorded volume whose owner has no place in its container's map: how many, and the first.
+
+    ``ids`` are the commonest of these owners, in words.
+    """
+
+    path: str
+    name: str
+    entries: int
+    ids: tuple[str, ...]
+    examples: tuple[str, ...]
+
+
 class Span(NamedTuple):
     """Ids from ``start`` up to ``stop`` that a line gives to ``owner``, as some reader reads it.
 
@@ -104,7 +117,8 @@ class Facts:
 
     ``namespaces`` run on this machine; ``image`` are the accounts of --passwd; ``scanned`` is what --scan found of the
     released ranges, None where nothing was scanned; ``intent`` is that of a run that did not finish;
-    ``elsewhere`` are owners whom a directory service knows, though it does not list them.
+    ``elsewhere`` are owners whom a directory service knows, though it does not list them; ``misfits`` is what
+    --volumes found.
     """
 
     state: HostState
@@ -116,6 +130,7 @@ class Facts:
     scanned: tuple[Carried, ...] | None = None
     intent: Intent | None = None
     elsewhere: frozenset[str] = frozenset()
+    misfits: tuple[Misfits, ...] = ()
 
     def place(self, path: str, number: int = 0) -> str:
         """path:line as it is typed for this root."""

@@ -10,23 +10,27 @@ import typer
 from usernsplan import audit, checking
 from usernsplan.cli import say
 from usernsplan.cli.options import DryRun, Json, Root, agreed, colours, note, typed, warn, write_result
-from usernsplan.errors import InvalidValueError
+from usernsplan.errors import InvalidValueError, UsernsplanError
 from usernsplan.host.files import layout_at
 from usernsplan.ledger import open_ledger
+from usernsplan.model import Place
 from usernsplan.report.colour import Paint
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from usernsplan.audit import Facts, Repair
-    from usernsplan.audit.base import Carried
+    from usernsplan.audit.base import Carried, Misfits
     from usernsplan.layout import Layout
     from usernsplan.ledger import Ledger
-    from usernsplan.model import Finding, Quarantined
+    from usernsplan.model import Finding, LedgerState, Quarantined
 
 _FAILED = 1
 # What of a repair was told before it was asked for.
 _LEFT = "USN126"
+# As what an id is looked for in a volume; and of one volume, so many places are named.
+_KINDS = {"owner": "uid", "group": "gid"}
+_EXAMPLES = 3
 _FORMATS = ("table", "github", "json")
 
 
@@ -44,6 +48,9 @@ def check(
         Optional[list[str]],
         typer.Option(metavar="DIR", help="Look in DIR for files that carry a released range (repeatable)."),
     ] = None,
+    volumes: Annotated[
+        bool, typer.Option("--volumes", help="Look at every file of each volume that was fixed.")
+    ] = False,
     fix: Annotated[bool, typer.Option("--fix", help="Repair what is safe, after showing it and asking.")] = False,
     root: Root = "/",
     dry_run: DryRun = False,
@@ -61,6 +68,7 @@ def check(
       usernsplan check --explain USN001
       usernsplan check --select USN05 --fix
       usernsplan check --scan /srv --format github
+      usernsplan check --volumes
     """
     form = _form(format, as_json=json)
     if (dry_run or yes) and not fix:
@@ -71,13 +79,13 @@ def check(
     codes = audit.chosen(select or (), ignore or ())
     layout = layout_at(root, exists=True)
     ledger = open_ledger(layout)
-    facts, found = _look(layout, ledger, codes, passwd, scan)
+    facts, found = _look(layout, ledger, codes, passwd, scan, volumes=volumes)
     repaired = None
     if fix:
         repair = audit.repair_of(facts, found)
         done = _repaired(layout, ledger, repair, form, dry_run=dry_run, yes=yes)
         if done:
-            _, found = _look(layout, ledger, codes, passwd, scan)
+            _, found = _look(layout, ledger, codes, passwd, scan, volumes=volumes)
         repaired = (repair, done)
     _print(found, form, layout, repaired)
     if any(finding.severity == "error" for finding in found):
@@ -99,11 +107,19 @@ def _explain(code: str, form: str) -> None:
 
 
 def _look(
-    layout: Layout, ledger: Ledger, codes: frozenset[str], passwd: str | None, scan: Sequence[str] | None
+    layout: Layout,
+    ledger: Ledger,
+    codes: frozenset[str],
+    passwd: str | None,
+    scan: Sequence[str] | None,
+    *,
+    volumes: bool,
 ) -> tuple[Facts, tuple[Finding, ...]]:
     facts = checking.gather(layout, ledger, passwd=passwd)
     if scan:
         facts = replace(facts, scanned=_scanned(layout, facts.state.ledger.quarantined, scan))
+    if volumes:
+        facts = replace(facts, misfits=tuple(_misfits(layout, facts.state.ledger)))
     return facts, audit.check(facts, codes)
 
 
@@ -129,6 +145,36 @@ def _scanned(layout: Layout, released: Sequence[Quarantined], folders: Sequence[
         elif not missed:
             found.append(Carried(q.name, q.held, 0, ""))
     return tuple(found)
+
+
+def _misfits(layout: Layout, ledger: LedgerState) -> Iterator[Misfits]:
+    """What of each recorded volume has an owner whom its container does not have."""
+    from collections import Counter  # noqa: PLC0415 - only for --volumes
+
+    from usernsplan.audit.base import Misfits  # noqa: PLC0415
+    from usernsplan.engines.mounts import standing  # noqa: PLC0415
+    from usernsplan.ids import ID_LIMIT, IdRange, IdSet  # noqa: PLC0415
+    from usernsplan.report.text import shown_path  # noqa: PLC0415
+    from usernsplan.volume import owned  # noqa: PLC0415
+
+    maps, every = {a.name: a.mapping for a in ledger.allocations}, IdSet((IdRange(0, ID_LIMIT),))
+    missed: list[Place] = []
+    for volume in standing(ledger).values():
+        mapping, top = maps[volume.name], layout.real.rstrip("/") + volume.path
+        uids, gids = (every - IdSet(ids.host_ranges()) for ids in (mapping.uids, mapping.gids))
+        entries, ids, examples = 0, Counter[str](), list[str]()
+        try:
+            for hit in owned.find(top, top, owned.Wanted(uids, gids), miss=missed.append):
+                # An ACL may let others in on purpose; an owner without a place is nobody to the container.
+                strange = [f"{_KINDS[role]} {number}" for role, number in hit.roles if role in _KINDS]
+                entries += bool(strange)
+                ids.update(strange)
+                examples += [hit.path] if strange and len(examples) < _EXAMPLES else []
+        except UsernsplanError as error:
+            missed.append(Place(top, str(error)))
+        if entries:
+            yield Misfits(volume.path, volume.name, entries, tuple(one for one, _ in ids.most_common()), (*examples,))
+    note(f"not looked at: {shown_path(place.path)}: {place.reason}" for place in missed)
 
 
 def _print(found: Sequence[Finding], form: str, layout: Layout, repaired: tuple[Repair, bool] | None) -> None:

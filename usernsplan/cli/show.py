@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from usernsplan.cli.options import Json, Root, note_interrupted, write_result
+from usernsplan.cli.options import DryRun, Json, Root, note, note_interrupted, write_result
+from usernsplan.errors import InvalidValueError
 from usernsplan.host.files import layout_at
+from usernsplan.host.volumes import recorded
 from usernsplan.ledger import allocation_of, open_ledger
+
+if TYPE_CHECKING:
+    from usernsplan.layout import Layout
+    from usernsplan.model import LedgerState, Volume
+
+# More of a number would be no age.
+_DIGITS = 5
 
 
 def list_(root: Root = "/", json: Json = False) -> None:
@@ -16,16 +25,19 @@ def list_(root: Root = "/", json: Json = False) -> None:
 
     Example: usernsplan list --json
     """
-    ledger = open_ledger(layout_at(root, exists=True)).state()
+    layout = layout_at(root, exists=True)
+    ledger = open_ledger(layout).state()
+    volumes, runs = _recorded(layout, ledger)
     if json:
         from usernsplan.report import json_  # noqa: PLC0415 - one of the two
 
-        write_result(json_.allocations("list", ledger.allocations, ledger))
+        write_result(json_.allocations("list", ledger.allocations, ledger, volumes, runs))
     else:
         from usernsplan.report import text  # noqa: PLC0415
 
-        write_result(text.allocations(ledger))
+        write_result(text.allocations(ledger, volumes))
     note_interrupted(ledger)
+    note("; ".join(run[1:]) for run in runs)
 
 
 def show(
@@ -37,24 +49,98 @@ def show(
 
     Example: usernsplan show web
     """
-    ledger = open_ledger(layout_at(root, exists=True)).state()
+    layout = layout_at(root, exists=True)
+    ledger = open_ledger(layout).state()
     found = allocation_of(ledger, name)
+    volumes, runs = _recorded(layout, ledger, name)
     if json:
         from usernsplan.report import json_  # noqa: PLC0415 - one of the two
 
-        write_result(json_.allocations("show", [found]))
+        write_result(json_.allocations("show", [found], None, volumes, runs))
     else:
         from usernsplan.report import text  # noqa: PLC0415
 
-        write_result(text.allocation(found))
+        write_result(text.allocation(found, volumes))
     note_interrupted(ledger)
+    note("; ".join(run[1:]) for run in runs)
 
 
-def history(root: Root = "/", json: Json = False) -> None:
+def _prune(root: str, seconds: int, *, dry_run: bool, as_json: bool) -> None:
+    import time  # noqa: PLC0415 - only for --prune-runs
+
+    from usernsplan.volume.prune import prune  # noqa: PLC0415
+
+    layout = layout_at(root, exists=True)
+    pruned = prune(layout, time.time_ns() - seconds * 10**9, dry_run=dry_run)
+    if as_json:
+        from usernsplan.report import json_  # noqa: PLC0415 - one of the two
+
+        write_result(json_.pruned(pruned.removed, pruned.kept, dry_run=dry_run))
+    else:
+        from usernsplan.report import text  # noqa: PLC0415
+
+        write_result(text.pruned(pruned.removed, dry_run=dry_run))
+        note(f"run {name} stays: {why}" for name, why in pruned.kept)
+
+
+def _seconds(age: str) -> int:
+    """Read 12h, 30d or 4w."""
+    units = {"h": 3600, "d": 86400, "w": 604800}
+    number, unit = age[:-1], age[-1:]
+    if unit not in units or not (number.isascii() and number.isdigit() and len(number) <= _DIGITS):
+        raise InvalidValueError(f"--older-than {age}: expected a number and a unit", hint="12h, 30d or 4w")
+    return int(number) * units[unit]
+
+
+def _recorded(
+    layout: Layout, ledger: LedgerState, name: str | None = None
+) -> tuple[list[tuple[Volume, str, str]], list[tuple[str, str, str]]]:
+    """The recorded volumes (of one container) that stand, each with what is wrong and the remedy; "" where it is right.
+
+    And the runs of fix-volume that were interrupted: the name of each, the fact, and the remedy.
+    """
+    found = recorded(layout, ledger)
+    told: list[tuple[str, str, str]] = []
+    volumes: list[tuple[Volume, str, str]] = []
+    if found.runs:
+        from usernsplan.planner.runs import told as words  # noqa: PLC0415 - most hosts have none
+
+        told = [(run.run, *words(run, layout)) for run in found.runs]
+    if ledger.volumes:
+        from usernsplan.planner.volumes import looks  # noqa: PLC0415 - the same
+
+        volumes = [one for one in looks(ledger, found.volumes, layout) if name in {None, one[0].name}]
+    return volumes, told
+
+
+def history(
+    prune_runs: Annotated[
+        bool, typer.Option("--prune-runs", help="Remove journals of fix-volume that ended long ago.")
+    ] = False,
+    older_than: Annotated[
+        Optional[str], typer.Option(metavar="AGE", help="--prune-runs: 30d; units are h, d and w.")
+    ] = None,
+    root: Root = "/",
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
     """Show what was done on this host: when, by whom, with which words, and what changed.
 
-    Example: usernsplan history
+    With --prune-runs, remove the journals of runs of fix-volume that are done or undone and older than AGE: they can no
+    longer be undone then. The history stays, and so does every run that is unfinished.
+
+    \b
+    Examples:
+      usernsplan history
+      usernsplan history --prune-runs --older-than 30d --dry-run
     """
+    if prune_runs != (older_than is not None):
+        raise InvalidValueError("--prune-runs and --older-than go together", hint="--prune-runs --older-than 30d")
+    if dry_run and not prune_runs:
+        raise InvalidValueError("--dry-run is about --prune-runs", hint="without it nothing is written")
+    if older_than is not None:
+        _prune(root, _seconds(older_than), dry_run=dry_run, as_json=json)
+        return
     entries = open_ledger(layout_at(root, exists=True)).history()
     if json:
         from usernsplan.report import json_  # noqa: PLC0415 - one of the two

@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from usernsplan.engines import engine, pool_of
@@ -14,7 +14,7 @@ from usernsplan.model import Mount
 from usernsplan.strategies import SingleUid
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from usernsplan.layout import Layout
     from usernsplan.model import Allocation, LedgerState, Volume
@@ -70,7 +70,8 @@ class Ground:
 
     ``name_of`` a path is its name in the ledger, symlinks resolved; ``owner_of`` is the host uid of the folder, None
     where it cannot be told; ``why_no_idmap`` of a path is "" where it can be mounted with an idmap. ``rootless``: for
-    an account's own Podman, which cannot map the ids of a mount.
+    an account's own Podman, which cannot map the ids of a mount. ``doubts`` are the recorded volumes, by path, that do
+    not look as the ledger has them, and what is wrong.
     """
 
     ledger: LedgerState
@@ -79,6 +80,7 @@ class Ground:
     name_of: Callable[[str], str] = str
     owner_of: Callable[[str], int | None] = _unknown
     rootless: bool = False
+    doubts: Mapping[str, str] = field(default_factory=dict)
 
 
 def decide(
@@ -100,13 +102,17 @@ def decide(
 def _one(name: str, allocation: Allocation, wish: Wish, on: Ground) -> tuple[Mount, str]:
     source, can = wish.source, _idmap_of(name, allocation, on)
     owner = on.owner_of(source)
-    whose = _whose(on.name_of(source), owner, on.ledger)
+    # A symlink may have taken the place of the volume: then the two names differ.
+    doubt = _doubt(on.name_of(source), on) or _doubt(source, on)
+    whose = _whose(on.name_of(source), owner, on.ledger, is_doubted=bool(doubt))
     fix = _fix(allocation, wish, whose, on)
-    is_right = _is_identity(allocation) or _is_right(allocation, whose, owner, on.ledger)
+    is_right = _is_identity(allocation) or (not doubt and _is_right(allocation, whose, owner, on.ledger))
     owners: Literal["plain", "idmap", "U"] = "plain"
-    why = f"its files carry the host ids of {', '.join(whose)}" if whose else ""
+    why = f"its files carry the host ids of {', '.join(whose)}" if whose and not doubt else doubt
     if can == "itself":
         note = f"{why}, and the runtime maps them once more: {_fix_back(wish, whose, on)}" if why else _BY_THE_RUNTIME
+        if doubt:
+            note = f"{doubt}; {_BY_THE_RUNTIME}"
         return Mount(source, wish.destination, "ro" in wish.options), f"{source}: {note}"
     if "idmap" in wish.options:
         why = f"{name} cannot map the ids of a mount" if can == "no" else why or on.why_no_idmap(source)
@@ -119,7 +125,7 @@ def _one(name: str, allocation: Allocation, wish: Wish, on: Ground) -> tuple[Mou
         if not why and (reason := on.why_no_idmap(source)):
             why = f"no idmap: {reason}"
         owners = "plain" if why else "idmap"
-    note = ""
+    note = doubt
     if owners == "idmap":
         note = _MADE_BY_ROOT
     elif owners == "plain" and not is_right:
@@ -147,15 +153,27 @@ def _idmap_of(name: str, allocation: Allocation, on: Ground) -> str:
     return "no" if on.rootless or (can == "itself" and allocation.strategy == SingleUid.name) else can
 
 
-def _whose(path: str, owner: int | None, ledger: LedgerState) -> tuple[str, ...]:
+def _doubt(path: str, on: Ground) -> str:
+    """What is wrong with the recorded volume that a folder is, or lies in, where something is; "" where not."""
+    inside = f"{path.rstrip('/')}/"
+    above = [volume for volume in standing(on.ledger).values() if inside.startswith(f"{volume.path.rstrip('/')}/")]
+    volume = max(above, key=lambda volume: len(volume.path), default=None)
+    if volume is None or volume.path not in on.doubts:
+        return ""
+    return f"{volume.path} is recorded as {volume.name}'s, but {on.doubts[volume.path]}"
+
+
+def _whose(path: str, owner: int | None, ledger: LedgerState, *, is_doubted: bool = False) -> tuple[str, ...]:
     """Whose host ids the files of a folder carry: by the ledger, or because the folder's owner is in a range of theirs.
 
-    By the ledger it lies in a fixed volume, or holds some. What was fixed for a name before it was released and
-    allocated anew carries the ids of its former range.
+    By the ledger it lies in a fixed volume, or holds some; where that is doubted, only the owner tells. What was fixed
+    for a name before it was released and allocated anew carries the ids of its former range.
     """
     held = [a.name for a in ledger.allocations if owner is not None and a.held and owner in a.held]
     if held:
         return tuple(held)
+    if is_doubted:
+        return ()
     now = standing(ledger)
     names = {v.path: v.name if v.path in now else f"{v.name}'s former range" for v in ledger.volumes}
     inside = f"{path.rstrip('/')}/"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from usernsplan.errors import NotPermittedError, UsernsplanError
 from usernsplan.formats import nsswitch, subid
-from usernsplan.host import accounts, files, namespaces, programs
+from usernsplan.host import accounts, files, namespaces, programs, volumes
 from usernsplan.ids import IdSet
 from usernsplan.layout import DAEMON_JSON, GROUP, LEDGER, LOGIN_DEFS, NSSWITCH, PASSWD, SUBGID, SUBUID
 from usernsplan.model import HostState, LedgerState
@@ -42,6 +42,12 @@ def state(layout: Layout, ledger: Ledger) -> HostState:
     Raises RefusedError for a subuid or subgid that is a symlink, and whatever else reading a file may meet.
     """
     return _state(layout, ledger, _or_fail)
+
+
+def looked_at(state: HostState) -> HostState:
+    """The same state, with the recorded volumes as they look. Apart, for what is decided under locks needs none."""
+    found = volumes.recorded(state.layout, state.ledger)
+    return replace(state, volumes=found.volumes, runs=found.runs)
 
 
 def what_can_be_read(layout: Layout, ledger: Ledger) -> tuple[HostState, tuple[Unread, ...]]:

@@ -32,8 +32,9 @@ from usernsplan.model import (
 from usernsplan.planner.allocate import make_plan
 from usernsplan.planner.recovery import as_changed
 from usernsplan.planner.release import make_release
+from usernsplan.planner.runs import findings as findings_of_runs
 from usernsplan.planner.taken import claims_of_others, holders
-from usernsplan.planner.volumes import not_noted
+from usernsplan.planner.volumes import doubts, not_noted
 from usernsplan.strategies import named
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def make_desired(state: HostState, spec: Spec, *, prune: bool = False, yes: bool
         plan,
         kind="apply",
         ledger=replace(plan.ledger, reserve=reserve),
-        findings=(*plan.findings, *_reserved_over(state, reserve)),
+        findings=(*plan.findings, *_reserved_over(state, reserve), *findings_of_runs(state.runs, state.layout)),
     )
     gone, unreserve = _not_named(state, spec)
     release = Plan("apply")
@@ -107,7 +108,7 @@ def make_desired(state: HostState, spec: Spec, *, prune: bool = False, yes: bool
         release = replace(release, kind="apply", ledger=replace(release.ledger, unreserve=unreserve))
     volumes = _to_fix(state, spec, {a.name: a for a in plan.allocations})
     kept = () if prune else (*(a.name for a in gone), *(f"reservation {ids}" for ids in unreserve))
-    steps = (*_steps(state, plan), *_steps(state, release), *map(_volume_step, volumes))
+    steps = (*_steps(state, plan), *_steps(state, release), *_volume_steps(state, volumes))
     return Desired(plan, release, volumes, steps, kept)
 
 
@@ -229,7 +230,7 @@ def _not_named(state: HostState, spec: Spec) -> tuple[tuple[Allocation, ...], tu
 
 
 def _to_fix(state: HostState, spec: Spec, allocations: dict[str, Allocation]) -> tuple[Volume, ...]:
-    """The volumes that the ledger does not know as the file wants them.
+    """The volumes that the ledger does not know as the file wants them, or that do not look as it knows them.
 
     Raises InvalidFileError for one of two containers, and for a user that its container does not have.
     """
@@ -247,7 +248,8 @@ def _to_fix(state: HostState, spec: Spec, allocations: dict[str, Allocation]) ->
             where = f"{spec.place}:{volume.line}"
             raise InvalidFileError(where, f"{volume.path}: '{one.name}' has no user {volume.user}: its map lacks it")
     # One that is noted for a container that is yet to be made was another's of that name.
-    return not_noted(state.ledger, (Volume(v.path, one.name, v.mode, user=v.user) for one, v in wanted))
+    volumes = (Volume(v.path, one.name, v.mode, user=v.user) for one, v in wanted)
+    return not_noted(state.ledger, volumes, doubts(state.ledger, state.volumes, state.layout))
 
 
 def _refuse_nested(state: HostState, spec: Spec) -> None:
@@ -292,9 +294,12 @@ def _steps(state: HostState, plan: Plan) -> Iterator[Step]:
         yield Step("-", "reservation", str(ids), "no longer reserved")
 
 
-def _volume_step(volume: Volume) -> Step:
-    whom = f" {volume.user}" if volume.user else ""
-    return Step("~", "volume", volume.path, f"to be given to {volume.name} ({volume.mode}{whom})")
+def _volume_steps(state: HostState, volumes: Iterable[Volume]) -> Iterator[Step]:
+    doubted = doubts(state.ledger, state.volumes, state.layout)
+    for volume in volumes:
+        whom = f" {volume.user}" if volume.user else ""
+        why = f": {doubted[volume.path].fact}" if volume.path in doubted else ""
+        yield Step("~", "volume", volume.path, f"to be given to {volume.name} ({volume.mode}{whom}){why}")
 
 
 def _kind(allocation: Allocation) -> Literal["container", "pool"]:

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import shlex
+from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from usernsplan.engines.mounts import standing
-from usernsplan.model import LedgerChange, Plan
+from usernsplan.model import MOST_SEEN, LedgerChange, Plan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Container, Iterable
 
-    from usernsplan.model import HostState, LedgerState, Volume
+    from usernsplan.layout import Layout
+    from usernsplan.mapping import Mapping
+    from usernsplan.model import HostState, LedgerState, Volume, VolumeSeen
+
+# Of ids that do not belong in a volume, as many as fit on a line.
+_SHOWN = 3
+
+
+class Doubt(NamedTuple):
+    """A recorded volume that does not look as the ledger has it: what is wrong, and what mends it."""
+
+    volume: Volume
+    fact: str
+    remedy: str
+    is_missing: bool = False
 
 
 def record(state: HostState, volumes: Iterable[Volume], removed: Iterable[str] = ()) -> Plan:
@@ -25,10 +41,89 @@ def record(state: HostState, volumes: Iterable[Volume], removed: Iterable[str] =
     return Plan("volume", ledger=LedgerChange(volumes=new, no_volumes=gone))
 
 
-def not_noted(ledger: LedgerState, volumes: Iterable[Volume]) -> tuple[Volume, ...]:
-    """Those that the ledger does not have just so, fixed for the range that their container has now."""
+def not_noted(ledger: LedgerState, volumes: Iterable[Volume], doubted: Container[str] = ()) -> tuple[Volume, ...]:
+    """Those that the ledger does not have just so, fixed for the range that their container has now.
+
+    And those at ``doubted``, by path, which do not look as the ledger has them.
+    """
     now = standing(ledger)
-    return tuple(v for v in volumes if v.path not in now or replace(now[v.path], since=v.since) != v)
+    return tuple(
+        v for v in volumes if v.path not in now or v.path in doubted or replace(now[v.path], since=v.since) != v
+    )
+
+
+def doubts(ledger: LedgerState, seen: Iterable[VolumeSeen], layout: Layout) -> dict[str, Doubt]:
+    """By path, the recorded volumes that were looked at and do not look right.
+
+    A volume is right where every owner in sight has a place in its container's map: within that, the container may
+    give its files to whom it likes.
+    """
+    now, maps = standing(ledger), {a.name: a.mapping for a in ledger.allocations}
+    found = {}
+    for one in seen:
+        volume = now.get(one.path)
+        fact = one.why or (_strange(one, maps[volume.name], volume.name, ledger) if volume else "")
+        if volume and fact:
+            found[one.path] = Doubt(volume, fact, _mending(volume, one, layout), one.is_missing)
+    return found
+
+
+def looks(ledger: LedgerState, seen: Iterable[VolumeSeen], layout: Layout) -> list[tuple[Volume, str, str]]:
+    """The recorded volumes that stand, each with what is wrong and the remedy; "" where it looks right."""
+    found = doubts(ledger, seen, layout)
+    return [(v, found[p].fact, found[p].remedy) if p in found else (v, "", "") for p, v in standing(ledger).items()]
+
+
+def _strange(one: VolumeSeen, mapping: Mapping, name: str, ledger: LedgerState) -> str:
+    """Which owners in sight have no place in the map, in words; "" where all have."""
+
+    def lacking(uid: int, gid: int) -> str:
+        """What of an owner has no place, and whose it is."""
+        strange = [("uid", uid)] if mapping.uids.to_container(uid) is None else []
+        strange += [("gid", gid)] if mapping.gids.to_container(gid) is None else []
+        return " and ".join(_id(*each, name, ledger) for each in strange)
+
+    owners = [(lacking(uid, gid), entries) for uid, gid, entries in one.owners]
+    top = lacking(*one.top) if one.top else ""
+    if one.keeps and not (top and all(strange for strange, _ in owners)):
+        return ""
+    inside: Counter[str] = Counter()
+    for strange, entries in owners:
+        if strange:
+            inside[strange] += entries
+    parts = [f"its top belongs to {top}"] if top else []
+    total = f"the first {MOST_SEEN}" if one.is_cut else f"{sum(entries for _, entries in owners)}"
+    parts += [
+        f"{entries} of {total} entries in it belong to {strange}" for strange, entries in inside.most_common(_SHOWN)
+    ]
+    if len(inside) > _SHOWN:
+        parts.append(f"and others to {len(inside) - _SHOWN} more owners")
+    return ", ".join(parts)
+
+
+def _id(kind: str, number: int, name: str, ledger: LedgerState) -> str:
+    """An id, and whose it is as far as the ledger knows."""
+    for a in ledger.allocations:
+        ids = a.mapping.uids if kind == "uid" else a.mapping.gids
+        if a.name != name and ((a.held and number in a.held) or ids.to_container(number) is not None):
+            return f"{kind} {number} ({a.name}'s)"
+    released = next((q.name for q in ledger.quarantined if number in q.held), None)
+    return f"{kind} {number} (of {released}'s former range)" if released else f"{kind} {number}"
+
+
+def give_again(volume: Volume, layout: Layout) -> str:
+    """The command that fixes a recorded volume as it was recorded."""
+    whom = f" --user {volume.user}" if volume.user else ""
+    return layout.command(f"fix-volume {shlex.quote(volume.path)} --container {volume.name} --mode {volume.mode}{whom}")
+
+
+def _mending(volume: Volume, seen: VolumeSeen, layout: Layout) -> str:
+    command = give_again(volume, layout)
+    if seen.is_missing:
+        return f"put it back or mount it, then: {command}"
+    if seen.is_mount:
+        return f"something is mounted there: unmount it if it hides the volume; if it is the volume: {command}"
+    return f"give it to the container again: {command}"
 
 
 def has_moved(ledger: LedgerState, volume: Volume) -> bool:

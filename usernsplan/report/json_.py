@@ -14,7 +14,17 @@ if TYPE_CHECKING:
 
     from usernsplan.engines.base import Rendered, Verdict
     from usernsplan.layout import Layout
-    from usernsplan.model import Allocation, Change, Finding, FixReport, HistoryEntry, LedgerState, Plan, RenderRequest
+    from usernsplan.model import (
+        Allocation,
+        Change,
+        Finding,
+        FixReport,
+        HistoryEntry,
+        LedgerState,
+        Plan,
+        RenderRequest,
+        Volume,
+    )
 
 
 def plan(plan: Plan, layout: Layout) -> str:
@@ -41,13 +51,36 @@ def change_fields(changes: Iterable[Change], layout: Layout) -> list[dict[str, s
     return [{"path": layout.path(c.path), "diff": unified(c, layout.path(c.path))} for c in changes]
 
 
-def allocations(kind: str, found: Iterable[Allocation], ledger: LedgerState | None = None) -> str:
-    """The result of list and show; list has what is in quarantine too."""
+def allocations(
+    kind: str,
+    found: Iterable[Allocation],
+    ledger: LedgerState | None = None,
+    volumes: Iterable[tuple[Volume, str, str]] = (),
+    runs: Iterable[tuple[str, str, str]] = (),
+) -> str:
+    """The result of list and show; list has what is in quarantine too.
+
+    ``volumes`` are recorded volumes, each with what is wrong ("" where it is right) and the remedy; ``runs`` are the
+    runs of fix-volume that were interrupted, each with the fact and the remedy.
+    """
     more: dict[str, Any] = {}
     if ledger is not None:
         more["quarantined"] = [
             {"name": q.name, "start": q.held.start, "count": q.held.count, "since": q.since} for q in ledger.quarantined
         ]
+    more["volumes"] = [
+        {
+            **path_fields(v.path),
+            "name": v.name,
+            "mode": v.mode,
+            "user": v.user or None,
+            "right": not fact,
+            "wrong": fact or None,
+            "hint": remedy or None,
+        }
+        for v, fact, remedy in volumes
+    ]
+    more["unfinished_runs"] = [{"run": run, "message": fact, "hint": remedy} for run, fact, remedy in runs]
     return document(kind, allocations=[allocation_fields(a) for a in found], **more)
 
 
@@ -56,6 +89,17 @@ def history(entries: Iterable[HistoryEntry]) -> str:
     return document(
         "history",
         entries=[{**deed_fields(e), "changed": list(e.changed)} for e in entries],
+    )
+
+
+def pruned(removed: Sequence[tuple[str, int]], kept: Iterable[tuple[str, str]], *, dry_run: bool) -> str:
+    """The result of history --prune-runs."""
+    return document(
+        "prune-runs",
+        dry_run=dry_run,
+        removed=[{"run": name, "bytes": size} for name, size in removed],
+        bytes=sum(size for _, size in removed),
+        kept=[{"run": name, "reason": why} for name, why in kept],
     )
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from usernsplan.engines.base import Verdict
     from usernsplan.layout import Layout
     from usernsplan.mapping import IdMap
-    from usernsplan.model import Actor, Allocation, Change, Finding, FixReport, HistoryEntry, LedgerState, Plan
+    from usernsplan.model import Actor, Allocation, Change, Finding, FixReport, HistoryEntry, LedgerState, Plan, Volume
 
 _HEADERS = ("name", "owner", "container ids", "host uids", "host gids")
 # A history entry of thousands of names would bury the others; --json has all of it.
@@ -54,19 +54,24 @@ def findings(found: Iterable[Finding]) -> str:
     return "\n".join(f"{f.severity}: {f.message} [{f.code}]" + (f"\n  {f.hint}" if f.hint else "") for f in found)
 
 
-def allocations(ledger: LedgerState) -> str:
-    """Everything that is allocated, and what was released and is not given out again yet."""
+def allocations(ledger: LedgerState, volumes: Iterable[tuple[Volume, str, str]] = ()) -> str:
+    """Everything that is allocated, what was released and is not given out again yet, and which volumes look wrong.
+
+    ``volumes`` are recorded volumes, each with what is wrong ("" where it is right) and the remedy.
+    """
     parts = ["Nothing is allocated."]
     if ledger.allocations:
         parts = [table((*_HEADERS, "strategy"), [(*_row(a), a.strategy) for a in ledger.allocations])]
     if ledger.quarantined:
         rows = [(q.name, str(q.held), q.since) for q in ledger.quarantined]
         parts.append(table(("released", "ids kept back", "since"), rows))
+    if wrong := [(shown_path(v.path), v.name, f"{fact}\n{remedy}") for v, fact, remedy in volumes if fact]:
+        parts.append(table(("volume", "recorded as", "what is wrong, and what mends it"), wrong))
     return "\n\n".join(parts)
 
 
-def allocation(a: Allocation) -> str:
-    """One allocation, everything that is known of it."""
+def allocation(a: Allocation, volumes: Iterable[tuple[Volume, str, str]] = ()) -> str:
+    """One allocation, everything that is known of it; ``volumes`` as for allocations."""
     rows = [
         ("name", a.name),
         ("owner", ", and ".join((a.owner, *a.also))),
@@ -77,6 +82,9 @@ def allocation(a: Allocation) -> str:
         rows.append(("held", f"{a.held} ({a.held.count} ids, uids and gids)"))
     for kind, ids in (("uid_map", a.mapping.uids), ("gid_map", a.mapping.gids)):
         rows += [("" if index else kind, _extent(*extent)) for index, extent in enumerate(ids.triples())]
+    for v, fact, remedy in volumes:
+        how = f"{shown_path(v.path)} ({' '.join(filter(None, (v.mode, v.user)))})"
+        rows.append(("volume", f"{how}: {fact}\n{remedy}" if fact else f"{how}: looks right"))
     return table((), rows)
 
 
@@ -91,6 +99,16 @@ def history(entries: Sequence[HistoryEntry]) -> str:
             shown.append(f"… and {len(entry.changed) - _LINES_SHOWN} more (--json has them)")
         rows.append((entry.at, who(entry.actor), "\n".join((entry.command, *shown))))
     return table(("when", "who", "command, and what changed"), rows)
+
+
+def pruned(removed: Sequence[tuple[str, int]], *, dry_run: bool) -> str:
+    """Which journals of runs were removed, or would be, and how many bytes that is."""
+    verb = "would remove" if dry_run else "removed"
+    lines = [f"{verb} run {name} ({size} bytes)" for name, size in removed[:_PLACES_SHOWN]]
+    if len(removed) > _PLACES_SHOWN:
+        lines.append(f"{verb} … and {len(removed) - _PLACES_SHOWN} more (--json has them)")
+    count = "1 run" if len(removed) == 1 else f"{len(removed)} runs"
+    return "\n".join([*lines, f"{verb.capitalize()} {count}, {sum(size for _, size in removed)} bytes."])
 
 
 def fixed(report: FixReport, layout: Layout) -> str:

@@ -413,7 +413,8 @@ class _Job:
             renewed=restore.renewed(self.layout, state),
             trust=trust,
             really=really,
-            only=None if state.retried is None else frozenset(state.retried),
+            # Taken back is all of it, whatever was tried again.
+            only=None if state.retried is None or stage < 0 else frozenset(state.retried),
         )
         logs = log.logs("folders", "late")
         shares = [tuple(logs[number :: crew.jobs]) for number in range(crew.jobs)]
@@ -507,6 +508,7 @@ def _earlier(layout: Layout, new: RunState, *, yes: bool) -> tuple[RunState | No
         if journal.is_at_work(layout, run):
             raise journal.busy(run.run)
         if run.state == CHANGING and run.same_work(new):
+            journal.refuse_half_known(layout, run)
             return run, None
         first = f"finish it: {run.command}\n  or " if run.state == CHANGING and run.command else ""
         raise RefusedError(

@@ -14,12 +14,13 @@ import os
 import shutil
 import time
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import count, takewhile
 from typing import TYPE_CHECKING, Any
 
 from usernsplan.errors import HostChangedError, LockBusyError, RefusedError, UnknownNameError
 from usernsplan.host import files
+from usernsplan.host import runs as read_runs
 from usernsplan.layout import RUNS
 from usernsplan.mapping import IdMap
 from usernsplan.volume.renew import Proof
@@ -33,9 +34,9 @@ if TYPE_CHECKING:
     from usernsplan.volume.targets import Owner
 
 # How far a run is. Only "looking" has changed nothing; "done" and "undone" are finished.
-LOOKING, CHANGING, DONE, UNDOING, UNDONE = "looking", "changing", "done", "undoing", "undone"
-_FORMAT = 1
-_LOCK = "lock"
+LOOKING, CHANGING, DONE, UNDOING, UNDONE = read_runs.STATES
+_FORMAT = read_runs.FORMAT
+_LOCK = read_runs.LOCK
 _BUFFER = 1 << 20
 
 
@@ -314,12 +315,12 @@ def _unpacked(*fields: Any) -> Special:
 
 def runs(layout: Layout) -> list[RunState]:
     """Every run that has a journal, oldest first. Raises NotPermittedError where they are not ours to see."""
-    return [state for name in _run_names(layout) if (state := _state(layout, name)) is not None]
+    return [state for name in read_runs.names(layout) if (state := _state(layout, name)) is not None]
 
 
 def run(layout: Layout, name: str) -> RunState:
     """The run of this name. Raises UnknownNameError."""
-    state = _state(layout, name) if name in _run_names(layout) else None
+    state = _state(layout, name) if name in read_runs.names(layout) else None
     if state is None:
         raise UnknownNameError(f"there is no run '{name}'", hint=f"{layout.path(RUNS)} has a folder for each")
     return state
@@ -385,11 +386,41 @@ def resume(layout: Layout, state: RunState) -> Journal:
 
 def is_at_work(layout: Layout, state: RunState) -> bool:
     """Tell whether some process still holds the run's lock. Nothing is written for it."""
-    try:
-        with _locked(os.path.join(Journal(layout, state).folder, _LOCK), make=False) as held:
-            return not held
-    except FileNotFoundError:
-        return False
+    return read_runs.is_at_work(layout, state.run)
+
+
+def refuse_half_known(layout: Layout, state: RunState) -> None:
+    """Raise RefusedError where a run that an older version left cannot be finished: what failed in it is not known."""
+    content = read_runs.content(layout, state.run)
+    if content and not _can_be_finished(content):
+        raise RefusedError(
+            f"run {state.run} on {', '.join(state.paths)} was interrupted, and an older usernsplan began it: what"
+            " failed in it is not known, and its map overlaps itself",
+            hint=f"take it back, and run again: {layout.command(f'undo {state.run}')}",
+        )
+
+
+def _can_be_finished(content: dict[str, Any]) -> bool:
+    """Tell whether what run.json says is enough to finish the run.
+
+    Format 1 kept of what failed in an overlapping map a list that was cut for readers: an entry that it forgot would
+    be moved twice, or not at all. Where nothing had failed, nothing was forgotten.
+    """
+    overlaps = content.get("staging") is not None
+    return content["format"] > 1 or not overlaps or not (content.get("failed") or content.get("retried"))
+
+
+@contextmanager
+def alone(layout: Layout, *, write: bool = True) -> Iterator[None]:
+    """Let no run begin or be resumed meanwhile; without ``write``, or where there is no run yet, nothing is locked."""
+    above = files.real(layout, RUNS, follow=True)
+    if not write or not os.path.isdir(above):
+        yield
+        return
+    with files.explained(layout, RUNS):
+        lock = _locked(os.path.join(above, _LOCK), wait=True)
+    with lock:
+        yield
 
 
 def new_name() -> str:
@@ -419,9 +450,9 @@ class _Held:
             os.close(self.take())
 
 
-def _locked(path: str, *, wait: bool = False, make: bool = True) -> _Held:
+def _locked(path: str, *, wait: bool = False) -> _Held:
     """Try to hold a lock. Workers inherit it, so that it is free only when the last of them is gone."""
-    descriptor = os.open(path, os.O_RDONLY | (os.O_CREAT if make else 0) | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
@@ -435,23 +466,13 @@ def busy(run: str) -> LockBusyError:
     return LockBusyError(f"run {run} is at work on this volume", hint="wait until it has finished, and run again")
 
 
-def _run_names(layout: Layout) -> list[str]:
-    with files.explained(layout, RUNS):
-        try:
-            names = set(os.listdir(files.real(layout, RUNS, follow=True))) - {_LOCK}
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-    # The number that tells runs of the same second apart has as many digits as it takes.
-    return sorted(names, key=lambda name: (name.partition(".")[0], len(name), name))
-
-
 def _state(layout: Layout, name: str) -> RunState | None:
-    """Read run.json; None where a kill left a folder without one, or with half of one."""
-    raw = files.read(layout, f"{RUNS}/{name}/run.json")
-    with suppress(ValueError, LookupError, TypeError):
-        content = json.loads(raw or b"")
-        del content["format"]
-        content["trees"] = tuple(Tree(**tree) for tree in content["trees"])
+    """Read run.json; None where a kill left a folder without one. Raises RefusedError where it cannot be understood."""
+    content = read_runs.content(layout, name)
+    if content is None:
+        return None
+    try:
+        content["trees"] = tuple(Tree(tree["path"], tree["device"], tree["inode"]) for tree in content["trees"])
         content["targets"] = Targets.from_json(content["targets"])
         staging = content["staging"]
         content["tops"] = tuple(content["tops"])
@@ -459,5 +480,7 @@ def _state(layout: Layout, name: str) -> RunState | None:
         content["retried"] = None if content["retried"] is None else tuple(content["retried"])
         content["outside"] = tuple((device, inode) for device, inode in content["outside"])
         content["staging"] = (IdMap.of(*staging[0]), IdMap.of(*staging[1])) if staging else None
-        return RunState(**content)
-    return None
+        # A newer version of the same format may have added fields.
+        return RunState(**{known.name: content[known.name] for known in fields(RunState) if known.name in content})
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise read_runs.damaged(layout, name) from error

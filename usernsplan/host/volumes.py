@@ -1,0 +1,102 @@
+"""Recorded volumes as they look: the owner of each top, and of what lies one level below. Nothing is decided here."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import Counter
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
+
+from usernsplan.errors import reason_of
+from usernsplan.host import runs
+from usernsplan.host.mounts import all_mounts
+from usernsplan.model import MOST_SEEN, VolumeSeen
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from usernsplan.layout import Layout
+    from usernsplan.model import LedgerState, UnfinishedRun, Volume
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Recorded(NamedTuple):
+    """The recorded volumes of a ledger as they look, and the runs of fix-volume that were interrupted."""
+
+    volumes: tuple[VolumeSeen, ...]
+    runs: tuple[UnfinishedRun, ...]
+
+
+def recorded(layout: Layout, ledger: LedgerState) -> Recorded:
+    """Look at what the ledger remembers: the disk is the truth. Raises NotPermittedError."""
+    found = runs.look(layout)
+    return Recorded(look(layout, ledger.volumes, found.kept), found.unfinished)
+
+
+def look(layout: Layout, volumes: Iterable[Volume], kept: Collection[str] = ()) -> tuple[VolumeSeen, ...]:
+    """Look at each volume; those at ``kept`` may have ids that the map lacks. Nothing is changed, nothing raised."""
+    wanted = list(volumes)
+    mounts = _mounts() if wanted else {}
+    top = layout.real.rstrip("/")
+    return tuple(_seen(volume.path, top + volume.path, mounts, keeps=volume.path in kept) for volume in wanted)
+
+
+def _mounts() -> dict[str, set[str]]:
+    """By folder, the names in it on which something is mounted."""
+    found: dict[str, set[str]] = {}
+    for mount in all_mounts():
+        above, _, name = mount.point.rpartition("/")
+        found.setdefault(above or "/", set()).add(name)
+    return found
+
+
+def _seen(name: str, path: str, mounts: dict[str, set[str]], *, keeps: bool) -> VolumeSeen:
+    try:
+        seen = os.lstat(path)
+        if os.path.realpath(path) != path:
+            return VolumeSeen(name, why="a symlink leads to it")
+        above, _, last = path.rpartition("/")
+        is_mount = last in mounts.get(above or "/", ())
+        owners, is_cut = Counter[tuple[int, int]](), False
+        if stat.S_ISDIR(seen.st_mode):
+            seen, owners, is_cut = _inside(path, mounts.get(path, ()))
+        elif not stat.S_ISREG(seen.st_mode):
+            return VolumeSeen(name, why="it is neither a folder nor a file")
+    except (FileNotFoundError, NotADirectoryError):
+        return VolumeSeen(name, is_missing=True, why="there is nothing at this path")
+    except OSError as error:
+        return VolumeSeen(name, why=f"it cannot be looked at: {reason_of(error)}")
+    found = tuple((uid, gid, count) for (uid, gid), count in sorted(owners.items()))
+    return VolumeSeen(name, (seen.st_uid, seen.st_gid), found, is_cut, is_mount, keeps)
+
+
+def _inside(path: str, mounted: Collection[str]) -> tuple[os.stat_result, Counter[tuple[int, int]], bool]:
+    """The top of a folder, how many entries each owner has in it, and whether there are more than were looked at."""
+    owners: Counter[tuple[int, int]] = Counter()
+    descriptor = _opened(path)
+    try:
+        with os.scandir(descriptor) as entries:
+            # What is mounted in it is not the volume's, and no run enters it.
+            for entry in islice((entry for entry in entries if entry.name not in mounted), MOST_SEEN):
+                try:
+                    seen = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue
+                # A file with links elsewhere may have been left as it is, on purpose.
+                if seen.st_nlink == 1 or stat.S_ISDIR(seen.st_mode):
+                    owners[seen.st_uid, seen.st_gid] += 1
+            is_cut = next(entries, None) is not None
+        return os.fstat(descriptor), owners, is_cut
+    finally:
+        os.close(descriptor)
+
+
+def _opened(path: str) -> int:
+    try:
+        # Looking at a volume is not to change it.
+        return os.open(path, _FOLDER | os.O_NOATIME)
+    except PermissionError:
+        # O_NOATIME is for the owner and for CAP_FOWNER.
+        return os.open(path, _FOLDER)

@@ -1,0 +1,46 @@
+"""What is said of a run of fix-volume that was interrupted: the fact, and the commands that finish it or undo it. Pure.
+
+Whoever shows a run says it with these words: check, plan, list, show, render.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from usernsplan.model import Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from usernsplan.layout import Layout
+    from usernsplan.model import UnfinishedRun
+
+# The codes of the rules that tell the story of each: see audit.volumes.
+INTERRUPTED, UNKNOWN = "USN070", "USN071"
+
+
+def told(run: UnfinishedRun, layout: Layout) -> tuple[str, str]:
+    """The fact, and the remedy."""
+    if run.problem:
+        return run.problem, run.hint
+    paths = ", ".join(path if path.isprintable() else repr(path) for path in run.paths)
+    undo = layout.command(f"undo {run.run}")
+    if run.is_undoing:
+        return f"undoing run {run.run} on {paths} was interrupted", f"finish it: {undo}"
+    finish = run.command or "call fix_volume again as before"
+    return f"run {run.run} on {paths} was interrupted", f"finish it: {finish}; or take it back: {undo}"
+
+
+def findings(runs: Iterable[UnfinishedRun], layout: Layout) -> tuple[Finding, ...]:
+    """The same as findings of a plan."""
+    return tuple(Finding(UNKNOWN if run.problem else INTERRUPTED, "error", *told(run, layout)) for run in runs)
+
+
+def half_way(path: str, runs: Iterable[UnfinishedRun]) -> UnfinishedRun | None:
+    """The interrupted run that left the tree at a real path half-way, or one above or below it."""
+    return next((run for run in runs if any(_meets(path, other) for other in run.paths)), None)
+
+
+def _meets(one: str, other: str) -> bool:
+    a, b = (f"{path.rstrip('/')}/" for path in (one, other))
+    return a.startswith(b) or b.startswith(a)

@@ -40,6 +40,7 @@ _MOUNT = "it is a mount point; --cross-mounts enters it"
 _UNMAPPED = "its ACL has an id that the map lacks"
 _TWICE = "it is a mount point, and what it shows is met under another name"
 _READ_ONLY = "it is a mount point, and read-only"
+_IDMAPPED = "it is a mount point, and idmapped: fix the folder that is mounted there"
 
 Place = tuple[str, str]
 
@@ -129,23 +130,33 @@ def kinds_of(entry: Special) -> tuple[str, ...]:
 
 
 def unmounted(volume: Volume, parts: tuple[str, ...], names: list[str]) -> tuple[list[str], list[Place]]:
-    """The names of the current folder without those on which a file is mounted, and why.
+    """The names of the current folder without those mount points that are left alone, and why.
 
-    Changing such a name would change the file that is mounted there, which lies outside.
+    Changing such a name would change what is mounted there, which lies outside.
     """
     mounted = volume.mounts.names.get(parts)
     if not mounted:
         return names, []
-    left = {}
-    for name in mounted.intersection(names):
-        if not stat.S_ISDIR(os.lstat(name).st_mode):
-            if not volume.cross_mounts:
-                left[name] = _MOUNT
-            elif volume.shown(parts, name) in volume.twice:
-                left[name] = _TWICE
-            elif os.statvfs(name).f_flag & os.ST_RDONLY:
-                left[name] = _READ_ONLY
+    # What serves a mount may be dead, and then every call on it fails or hangs: one that is not entered is not asked.
+    left = {
+        name: why
+        for name in mounted.intersection(names)
+        if (why := _left_alone(volume, parts, name) if volume.cross_mounts else _MOUNT)
+    }
     return [name for name in names if name not in left], [(volume.shown(parts, name), left[name]) for name in left]
+
+
+def _left_alone(volume: Volume, parts: tuple[str, ...], name: str) -> str:
+    """Why a mount point in the current folder is not entered, although mounts are; "" where it is."""
+    if volume.shown(parts, name) in volume.twice:
+        return _TWICE
+    if volume.shown(parts, name) in volume.idmapped:
+        return _IDMAPPED
+    try:
+        os.lstat(name)
+        return _READ_ONLY if os.statvfs(name).f_flag & os.ST_RDONLY else ""
+    except OSError as error:
+        return f"it is a mount point, and cannot be looked at: {reason(error)}"
 
 
 class Looker:
@@ -199,23 +210,23 @@ class Looker:
             return [], [], 0
         finally:
             os.close(pinned)
-        self.found.entries += first
+        self.found.entries += first and not volume.only
         return notes, folders, seen_before
 
     def _look(self, volume: Volume, note: Folder, pinned: int, seen_before: int) -> tuple[list[Folder], list[str]]:
-        if volume.mounts.names and not self._may_enter(volume, note.parts, pinned):
-            return [], []
         os.fchdir(pinned)
         seen = os.fstat(pinned)
         notes, folders = [note], []
-        self._itself(volume, note, seen)
-        for batch in walk.names(pinned, seen.st_size):
+        if not volume.only:
+            self._itself(volume, note, seen)
+        for batch in walk.names(pinned, seen.st_size, volume.only):
             names, mounted = unmounted(volume, note.parts, batch)
             self.found.skipped += mounted
             if mounted:
                 self._room(notes).left.extend(set(batch) - set(names))
             found = step(pinned, names, {}, seen_before)
-            folders += found.folders
+            # In place of a single file there may be a folder by now, which nobody named.
+            folders += [] if volume.only else found.folders
             self.found.entries += sum(map(len, found.plain.values())) + len(found.care)
             if self._late:
                 self._name_unmapped(volume, note.parts, found.plain)
@@ -225,17 +236,6 @@ class Looker:
             for name, why in found.failures:
                 self._leave(volume, notes, name, why)
         return notes, folders
-
-    def _may_enter(self, volume: Volume, parts: tuple[str, ...], pinned: int) -> bool:
-        if not parts or parts[-1] not in volume.mounts.names.get(parts[:-1], ()):
-            return True
-        if volume.shown(parts) in volume.twice:
-            self.found.skipped.append((volume.shown(parts), _TWICE))
-            return False
-        if os.fstatvfs(pinned).f_flag & os.ST_RDONLY:
-            self.found.skipped.append((volume.shown(parts), _READ_ONLY))
-            return False
-        return True
 
     def wanted(self, owner: Owner) -> Owner | None:
         """What this owner becomes in this passage; see Turn."""
@@ -522,7 +522,7 @@ class Carrier:
             return as_noted
         listed = {name for _, names in note.others for name in names} | {entry.name for entry in note.special}
         listed.update(note.left)
-        for batch in walk.names(pinned, seen.st_size):
+        for batch in walk.names(pinned, seen.st_size, volume.only):
             names, _ = unmounted(volume, note.parts, batch)
             names = [name for name in names if name not in listed] if listed else names
             as_noted &= self._group(volume, note, names, note.common, pinned, alone=alone, listed=False)

@@ -371,7 +371,7 @@ class _Job:
         rules = Rules(
             state.turn(stage),
             state.seen,
-            {tree.device: _tree(volume).device for tree, volume in both if volume.top >= 0},
+            {tree.device: os.fstat(volume.top).st_dev for tree, volume in both if volume.top >= 0},
             frozenset(state.outside),
             end=state.end if stage < 0 else None,
             until=max((run.undone or 0 for run in _later(self.layout, state)), default=0) if stage < 0 else None,
@@ -531,7 +531,10 @@ def _verified(layout: Layout, new: RunState, volumes: Sequence[walk.Volume]) -> 
 
 
 def _changed_ns(volume: walk.Volume) -> int:
-    return os.fstat(volume.top).st_ctime_ns
+    try:
+        return volume.seen().st_ctime_ns
+    except OSError:
+        return 0  # a single file that is gone by now
 
 
 def _sync(volume: walk.Volume) -> None:
@@ -543,8 +546,11 @@ def _sync(volume: walk.Volume) -> None:
 
 
 def _tree(volume: walk.Volume) -> Tree:
-    seen = os.fstat(volume.top)
-    return Tree(volume.path, seen.st_dev, seen.st_ino)
+    try:
+        seen = volume.seen()
+    except OSError as error:
+        raise UsernsplanError(f"{volume.named}: {reason_of(error)}") from error
+    return Tree(volume.named, seen.st_dev, seen.st_ino)
 
 
 def _still_there(tree: Tree, state: RunState, job: _Job, stack: ExitStack) -> walk.Volume:
@@ -557,7 +563,8 @@ def _still_there(tree: Tree, state: RunState, job: _Job, stack: ExitStack) -> wa
         stack.callback(os.close, volume.top)
         if _tree(volume).inode == tree.inode:
             return volume
-        job.fail([(tree.path, f"it is another folder now than the one that run {state.run} changed")])
+        what = "file" if volume.only else "folder"
+        job.fail([(tree.path, f"it is another {what} now than the one that run {state.run} changed")])
     return walk.Volume(tree.path, -1, walk.Mounts())
 
 

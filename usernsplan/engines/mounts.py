@@ -73,8 +73,8 @@ def _folder(path: str) -> bool:
 class Ground:
     """What a decision on volumes stands on besides the words.
 
-    ``name_of`` a path is its name in the ledger, symlinks resolved; ``owner_of`` is the host uid of what lies there,
-    None where it cannot be told; ``is_folder`` tells a folder from a single file; ``why_no_idmap`` of a path is "" where
+    ``name_of`` a path is its name in the ledger, symlinks resolved; ``owner_of`` is the host uid of what lies there, or
+    None; ``is_folder`` tells a folder from a single file; ``why_no_idmap`` of a path is "" where
     it can be mounted with an idmap. ``rootless``: for an account's own Podman, which cannot map the ids of a mount.
     """
 

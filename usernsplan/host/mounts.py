@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import NamedTuple
 
@@ -18,6 +19,12 @@ class Mount(NamedTuple):
     kind: str
     options: str = ""
     fs_options: str = ""
+
+    @property
+    def number(self) -> int:
+        """The device as st_dev has it."""
+        major, _, minor = self.device.partition(":")
+        return os.makedev(int(major), int(minor))
 
     @property
     def is_idmapped(self) -> bool:

@@ -12,9 +12,12 @@ import stat
 from collections import Counter
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from usernsplan.errors import InvalidValueError
+from usernsplan.host import procfs
+from usernsplan.ids import OVERFLOW_ID, IdSet
 from usernsplan.volume import special, syscalls, walk
 from usernsplan.volume.folder import IMMUTABLE, has_attributes, reason, step
 from usernsplan.volume.journal import Folder
@@ -24,6 +27,7 @@ from usernsplan.volume.special import Care, HalfDoneError, MeanwhileError, Speci
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from usernsplan.host.mounts import Mount
     from usernsplan.volume.journal import Settled
     from usernsplan.volume.targets import Owner, Turn
     from usernsplan.volume.walk import Volume
@@ -78,7 +82,10 @@ class Linked:
 
 @dataclass(slots=True)
 class Found:
-    """What was seen. ``changes`` counts the entries that are not right, without linked inodes: ``linked`` has those."""
+    """What was seen. ``changes`` counts the entries that are not right, without linked inodes: ``linked`` has those.
+
+    ``copies``: so many entries, with so many bytes, would be copied up in an overlay.
+    """
 
     entries: int = 0
     changes: int = 0
@@ -91,6 +98,8 @@ class Found:
     skipped: list[Place] = field(default_factory=list)
     failed: list[Place] = field(default_factory=list)
     special: bool = False
+    copies: int = 0
+    copied_bytes: int = 0
 
 
 @dataclass(slots=True)
@@ -159,6 +168,36 @@ def _left_alone(volume: Volume, parts: tuple[str, ...], name: str) -> str:
         return f"it is a mount point, and cannot be looked at: {reason(error)}"
 
 
+def _is_in_upper(overlay: Mount, shown: str, name: str) -> bool:
+    """Tell whether an entry of the current folder is in the upper folder of its overlay already.
+
+    Where that folder cannot be found by the path that it had when it was mounted, nothing is.
+    """
+    upper = overlay.fs_option("upperdir")
+    if not upper.startswith("/"):
+        return False
+    inside = overlay.root.rstrip("/") + shown[len(overlay.point.rstrip("/")) :]
+    try:
+        return stat.S_IFMT(os.lstat(upper + inside).st_mode) == stat.S_IFMT(os.lstat(name).st_mode)
+    except OSError:
+        return False
+
+
+def _top_of_device(volume: Volume, note: Folder) -> str:
+    """The path of the outermost folder above a noted one, or itself, that lies on the same file system."""
+    for length in range(len(note.parts)):
+        try:
+            above = walk.folder(volume, note.parts[:length])
+        except OSError:
+            continue
+        try:
+            if os.fstat(above).st_dev == note.device:
+                return volume.shown(note.parts[:length])
+        finally:
+            os.close(above)
+    return volume.shown(note.parts)
+
+
 class Looker:
     """Looks at folders, and changes nothing.
 
@@ -182,6 +221,8 @@ class Looker:
         self._dry = dry
         self._outside = outside
         self._wanted: dict[Owner, Owner | None] = {}
+        self._read_only: dict[int, bool] = {}
+        self._namespace = procfs.own_ids() if dry else (IdSet(), IdSet())
 
     def look(
         self, tree: int, parts: tuple[str, ...], seen_before: int = 0, *, first: bool = True
@@ -272,8 +313,10 @@ class Looker:
     def _plain(self, volume: Volume, notes: list[Folder], plain: dict[Owner, list[str]], *, several: bool) -> None:
         """Note the plain entries of a folder, or of one of several batches of its names."""
         changing = {owner: names for owner, names in plain.items() if self._owner_changes(owner, len(names))}
-        if self._dry:
-            changing = {owner: self._changeable(volume, notes, names) for owner, names in changing.items()}
+        may = {owner: self._changeable(volume, notes, names, owner) for owner, names in changing.items()}
+        changing = {owner: names for owner, names in may.items() if names}
+        if volume.overlays:
+            self._copies(volume, notes[0], chain.from_iterable(changing.values()))
         if not changing and not several:
             return
         self.found.changes += sum(map(len, changing.values()))
@@ -292,12 +335,59 @@ class Looker:
                     # Backwards, what was right all along must not be taken for what the run has made so.
                     room.left += names[start : start + _LINE]
 
-    def _changeable(self, volume: Volume, notes: list[Folder], names: list[str]) -> list[str]:
-        """The names without those that the system would not let us change, which are named."""
-        stuck = [name for name in names if syscalls.is_immutable(name)] if self._dry else []
-        for name in stuck:
-            self._leave(volume, notes, name, IMMUTABLE)
+    def _changeable(self, volume: Volume, notes: list[Folder], names: list[str], owner: Owner) -> list[str]:
+        """The names of this owner without those that the system would not let us change, which are named."""
+        if self._is_read_only(volume, notes[0]):
+            return []
+        if not self._dry:
+            return names
+        why = self._not_ours(owner)
+        stuck = {name: why or IMMUTABLE for name in names if why or syscalls.is_immutable(name)}
+        for name, reason_why in stuck.items():
+            self._leave(volume, notes, name, reason_why)
         return [name for name in names if name not in stuck] if stuck else names
+
+    def _copies(self, volume: Volume, note: Folder, names: Iterable[str]) -> None:
+        """Count which of these entries a change of owner would copy up: those that the upper folder does not have."""
+        # Of a file that is mounted by itself, the folder says nothing.
+        met = [one for one in volume.overlays if volume.only or one.number == note.device]
+        lying = [one for one in met if f"{volume.shown(note.parts)}/".startswith(one.point.rstrip("/") + "/")]
+        if not lying:
+            return
+        overlay = max(lying, key=lambda one: len(one.point))
+        for name in names:
+            try:
+                if _is_in_upper(overlay, volume.shown(note.parts, name), name):
+                    continue
+                seen = os.lstat(name)
+            except OSError:
+                continue  # what goes away meanwhile is not copied
+            self.found.copies += 1
+            # With metacopy the content stays where it is; links are split all the same.
+            has_content = stat.S_ISREG(seen.st_mode) and overlay.fs_option("metacopy") != "on"
+            self.found.copied_bytes += seen.st_size if has_content else 0
+
+    def _is_read_only(self, volume: Volume, note: Folder) -> bool:
+        """Tell whether nothing can be changed where the current folder lies; that is named once for all that is there.
+
+        Asked once for each file system, and where it is not one system call more for every folder.
+        """
+        if note.device not in self._read_only:
+            self._read_only[note.device] = syscalls.is_read_only(volume.only or ".")
+            if self._read_only[note.device]:
+                self._fail(_top_of_device(volume, note), "it is read-only")
+        return self._read_only[note.device]
+
+    def _not_ours(self, owner: Owner) -> str:
+        """Why this user namespace does not let its root give what this owner has to its new one, or ""."""
+        new = self.wanted(owner) or owner
+        for kind, ids, old, wanted in zip(("uid", "gid"), self._namespace, owner, new, strict=True):
+            if wanted not in ids:
+                return f"this user namespace has no {kind} {wanted}"
+            # What has no id here is shown as this one.
+            if old == OVERFLOW_ID and old not in ids:
+                return f"its {kind} has no id in this user namespace"
+        return ""
 
     def _room(self, notes: list[Folder]) -> Folder:
         """The piece of the note to add to: a new one where the last is full."""
@@ -315,7 +405,7 @@ class Looker:
             self._leave(volume, [note], ".", reason(error, "."))
             return
         owner = (seen.st_uid, seen.st_gid)
-        if self._owner_changes(owner, 1) and self._changeable(volume, [note], ["."]):
+        if self._owner_changes(owner, 1) and self._changeable(volume, [note], ["."], owner):
             note.own = self._first(owner)
             self.found.changes += 1
 
@@ -347,8 +437,10 @@ class Looker:
         if self._late and (problems := problems + self._late_problems(entry, changes=changes)):
             self._leave(volume, notes, name, problems[0])
             return
-        if changes and not self._changeable(volume, notes, [name]):
+        if changes and not self._changeable(volume, notes, [name], entry.form.owner):
             return
+        if changes and volume.overlays and name != ".":
+            self._copies(volume, notes[0], [name])
         place = volume.shown(notes[0].parts, "" if name == "." else name)
         if len(self.found.refusals) < MOST_PLACES:
             self.found.refusals += [(place, problem) for problem in problems if problem != _UNMAPPED]
@@ -648,6 +740,8 @@ def merged(parts: Iterable[Found]) -> Found:
         whole.skipped += part.skipped
         whole.failed += part.failed
         whole.special |= part.special
+        whole.copies += part.copies
+        whole.copied_bytes += part.copied_bytes
         for key, linked in part.linked.items():
             if key in whole.linked:
                 whole.linked[key].add(linked)

@@ -130,7 +130,8 @@ def fix_volume(
                 job.run(request, new)
             if name and allocation:
                 user = decide.user_of(rule, allocation)
-                volumes = [] if request.reverse else [Volume(spot.name, name, new.mode, user=user) for spot in found]
+                right = [spot for spot in found if spot.path not in job.failed]
+                volumes = [] if request.reverse else [Volume(spot.name, name, new.mode, user=user) for spot in right]
                 _record(job, volumes, [spot.name for spot in found] if request.reverse else [])
     if request.reverse and (powers := job.kinds["setuid"] + job.kinds["capability"]):
         job.notes.append(f"{powers} setuid bits and capabilities count on the host again, whoever made these files")
@@ -330,6 +331,8 @@ class _Job:
 
     def _judge(self, request: FixRequest) -> decide.Judgement:
         judgement = decide.judge(self.found, request)
+        lowers = dict.fromkeys(chain.from_iterable(walk.lower_folders(volume) for volume in self.volumes))
+        decide.refuse_copies(self.found, request, tuple(lowers))
         self.skipped |= set(judgement.skipped)
         return judgement
 
@@ -555,6 +558,7 @@ def _tree(volume: walk.Volume) -> Tree:
 
 def _still_there(tree: Tree, state: RunState, job: _Job, stack: ExitStack) -> walk.Volume:
     """A volume of an earlier run; one without a top where it is gone, which is said."""
+    spots.refuse_idmapped(tree.path)
     try:
         volume = walk.volume(tree.path, cross_mounts=state.cross_mounts)
     except OSError as error:
@@ -580,6 +584,7 @@ def _opened(paths: Sequence[str], request: FixRequest, twice: frozenset[str]) ->
 
 
 def _volume(path: str, request: FixRequest, twice: frozenset[str]) -> walk.Volume:
+    spots.refuse_idmapped(path)
     try:
         return walk.volume(path, cross_mounts=request.cross_mounts, twice=twice)
     except PermissionError as error:

@@ -140,6 +140,19 @@ def refuse_dangerous(layout: Layout, request: FixRequest, spots: Sequence[Spot])
                 raise RefusedError(f"{spot.path}: {danger.reason}", hint="if you mean it all the same, say --yes")
 
 
+def refuse_idmapped(path: str) -> None:
+    """Raise RefusedError for a path on an idmapped mount: ids that are given there are others on the disk."""
+    mounts = all_mounts()
+    if not walk.is_idmapped(path, mounts):
+        return
+    names = [name for name in walk.other_names(path, mounts) if not walk.is_idmapped(name, mounts)]
+    source = f": {decide.printable(names[0])}" if names else ", once this mount is gone"
+    raise RefusedError(
+        f"{decide.printable(path)} lies on an idmapped mount, which shows other ids than the disk has",
+        hint=f"fix the folder that is mounted here{source}",
+    )
+
+
 def _with_homes(names: Sequence[str], homes: Sequence[str]) -> list[str]:
     """Paths of a file, and the home that it lies right in: that account's programs read it (.bashrc, .profile)."""
     return [*names, *(above for name in names if (above := os.path.dirname(name)) in homes)]

@@ -30,6 +30,7 @@ _PARTS = 15
 # A folder that takes more than this may hold a hundred thousand names: too many to keep at once.
 BIG = 1 << 22
 _BATCH = 8192
+_OVERLAYS = frozenset({"overlay", "fuse.fuse-overlayfs"})
 _LOCAL = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "tmpfs", "f2fs"})
 # What a folder answers that was moved, removed or exchanged since its name was read.
 GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
@@ -68,7 +69,7 @@ class Volume:
     ``local``: the times of its inodes are written by this machine's clock. ``twice`` are mount points whose content is
     met under another name. A ``top`` below 0: it is gone. ``only``: the volume is this one name in the top, a single
     file, and neither the top itself nor anything else in it. ``idmapped`` are mount points that show other ids than the
-    disk has.
+    disk has; ``overlays`` are the merged overlays that its files may lie on.
     """
 
     path: str
@@ -80,6 +81,7 @@ class Volume:
     twice: frozenset[str] = frozenset()
     only: str = ""
     idmapped: frozenset[str] = frozenset()
+    overlays: tuple[Mount, ...] = ()
 
     @property
     def named(self) -> str:
@@ -130,14 +132,32 @@ def volume(path: str, *, cross_mounts: bool = False, twice: frozenset[str] = fro
     # Of those at the same point, the last is on top.
     on_top = {mount.point: mount for mount in mounts}
     idmapped = frozenset(point for point in inside.points(path) if on_top[point].is_idmapped)
-    return Volume(path, top, inside, cross_mounts, _knows_openat2(top), local, twice, idmapped=idmapped)
+    met = [_mount_of(path, mounts), *(on_top[point] for point in inside.points(path) if cross_mounts)]
+    return Volume(
+        path,
+        top,
+        inside,
+        cross_mounts,
+        _knows_openat2(top),
+        local,
+        twice,
+        idmapped=idmapped,
+        overlays=tuple(mount for mount in met if mount.kind in _OVERLAYS),
+    )
 
 
 def _single(path: str, mounts: Iterable[Mount]) -> Volume:
     above, _, name = path.rpartition("/")
     top = pin(above)
+    own = _mount_of(path, mounts)
     of = Volume(
-        above or "/", top, Mounts(), has_openat2=_knows_openat2(top), local=kind_of(path, mounts) in _LOCAL, only=name
+        above or "/",
+        top,
+        Mounts(),
+        has_openat2=_knows_openat2(top),
+        local=own.kind in _LOCAL,
+        only=name,
+        overlays=(own,) if own.kind in _OVERLAYS else (),
     )
     try:
         if stat.S_ISLNK(of.seen().st_mode):
@@ -160,6 +180,11 @@ def kind_of(path: str, mounts: Iterable[Mount]) -> str:
     return _mount_of(path, mounts).kind
 
 
+def is_idmapped(path: str, mounts: Iterable[Mount]) -> bool:
+    """Tell whether what lies at a real path shows other ids than the disk has."""
+    return _mount_of(path, mounts).is_idmapped
+
+
 def other_names(path: str, mounts: Sequence[Mount]) -> list[str]:
     """The other paths at which the folder at a real path can be seen: bind mounts of it, and what it is one of."""
     own = _mount_of(path, mounts)
@@ -171,6 +196,11 @@ def other_names(path: str, mounts: Sequence[Mount]) -> list[str]:
     ]
     # Where another mount lies on it, it cannot be seen.
     return [name for mount, name in names if name != path and _mount_of(name, mounts) is mount]
+
+
+def lower_folders(of: Volume) -> list[str]:
+    """The lower folders of the overlays that a volume's files may lie on, as far as the kernel tells."""
+    return [path for one in of.overlays for path in one.fs_option("lowerdir").split(":") if path[:1] == "/"]
 
 
 def _knows_openat2(top: int) -> bool:

@@ -324,13 +324,14 @@ class Mount:
     """A volume as an engine is to mount it: ``source`` on the host, ``destination`` in the container.
 
     ``owners`` is how its owners come right: they already are, or fix-volume makes them so ("plain"); the mount maps
-    them ("idmap"); the engine changes them when it starts ("U").
+    them ("idmap"); the engine changes them when it starts ("U"). ``is_folder``: it is one, or is not there yet.
     """
 
     source: str
     destination: str
     read_only: bool = False
     owners: Literal["plain", "idmap", "U"] = "plain"
+    is_folder: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,7 @@ def rendering(request: RenderRequest, root: str = "/") -> Rendered:
         why_no_idmap=partial(_why_no_idmap, layout),
         name_of=partial(files.name_below, layout),
         owner_of=partial(_owner_of, layout),
+        is_folder=partial(_is_folder, layout),
         rootless=request.rootless,
         doubts={path: one.fact for path, one in doubts(known, recorded.volumes, layout).items()},
     )
@@ -152,15 +153,22 @@ def _config(layout: Layout) -> str:
 
 
 def _owner_of(layout: Layout, path: str) -> int | None:
-    """The host uid of a folder; None where it is not there yet. Raises InvalidValueError for what is no folder."""
+    """The host uid of a folder or a file; None where it is not there yet."""
+    found = _seen(layout, path)
+    return None if found is None else found.st_uid
+
+
+def _is_folder(layout: Layout, path: str) -> bool:
+    """Tell a folder, or what is not there yet, from a single file."""
+    found = _seen(layout, path)
+    return found is None or stat.S_ISDIR(found.st_mode)
+
+
+def _seen(layout: Layout, path: str) -> os.stat_result | None:
     try:
-        found = os.stat(layout.real.rstrip("/") + files.name_below(layout, path))
+        return os.stat(layout.real.rstrip("/") + files.name_below(layout, path))
     except OSError:
         return None
-    if not stat.S_ISDIR(found.st_mode):
-        hint = "a volume is a folder; mount a single file in the engine's own words"
-        raise InvalidValueError(f"--volume {path}: it is not a folder", hint=hint)
-    return found.st_uid
 
 
 def _refuse_half_way(layout: Layout, wish: Wish, runs: Iterable[UnfinishedRun]) -> None:

@@ -50,7 +50,7 @@ def test_a_podman_containers_volumes_are_found_with_whose_ids_it_has(host: Throw
         "/srv/data",
         "/var/lib/containers/storage/volumes/named/_data",
     ]
-    assert "/etc/hostname is no folder: left as it is" in report["notes"]
+    assert "/etc/hostname is a file of the system: left as it is" in report["notes"]
     assert host.owner("/srv/data/file") == host.owner("/srv/data/inner") == (589824, 589824)
     assert host.run("podman", "start", "--attach", "box", env=recipes.PODMAN_ENVIRONMENT).stdout == "x"
     assert "changed 0" in usernsplan(host, "fix-volume", "--discover", "podman", "box").stdout

@@ -59,7 +59,7 @@ HOST = [
     ],
 )
 def test_a_line_of_mountinfo_is_read_as_proc_5_writes_it(line: str, mount: tuple[str, str, str, str]) -> None:
-    assert parse(line) == Mount(*mount)
+    assert parse(line)[:4] == mount
 
 
 def test_our_own_mounts_are_read() -> None:

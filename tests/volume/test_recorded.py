@@ -1,4 +1,4 @@
-"""The disk is the truth: recorded volumes are looked at, and runs that were interrupted are shown, wherever it counts."""
+"""The disk is the truth: recorded volumes are looked at, and interrupted runs are shown, wherever it counts."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ Jobs = Annotated[Optional[int], typer.Option("--jobs", metavar="N", help="Worker
 
 
 def fix_volume(
-    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Folders; /SRC:/DEST:U means /SRC.")],
+    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Folders or files; /SRC:/DEST:U means /SRC.")],
     discover: Annotated[
         Optional[str],
         typer.Option(metavar="podman|docker", help="PATH... are containers: fix what is mounted in them."),

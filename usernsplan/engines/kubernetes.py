@@ -62,7 +62,7 @@ class Kubernetes:
             lines.append("  volumes:")
             for number, mount in enumerate(asked.mounts, 1):
                 lines += [f"    - name: volume-{number}", "      hostPath:", f"        path: {quoted(mount.source)}"]
-                lines += ["        type: Directory"]
+                lines += ["        type: Directory"] if mount.is_folder else []
         if not asked.image:
             notes.append("without --image it is a patch for a pod that says its image")
         return Rendered("\n".join(lines), (), tuple(notes))

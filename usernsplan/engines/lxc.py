@@ -70,7 +70,8 @@ def _idmap(kind: str, ids: IdMap) -> list[str]:
 def _entry(mount: Mount) -> str:
     """A line as in fstab(5), whose target is without the leading slash."""
     # rbind: LXC cannot bind a folder alone in which something is mounted.
-    options = ["rbind", "create=dir", *["ro"] * mount.read_only, *["idmap=container"] * (mount.owners == "idmap")]
+    create = "create=dir" if mount.is_folder else "create=file"
+    options = ["rbind", create, *["ro"] * mount.read_only, *["idmap=container"] * (mount.owners == "idmap")]
     target = plain(mount.destination).lstrip("/")
     return f"lxc.mount.entry = {plain(mount.source)} {target} none {','.join(options)} 0 0"
 

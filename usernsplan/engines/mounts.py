@@ -64,14 +64,19 @@ def _unknown(path: str) -> None:
     del path
 
 
+def _folder(path: str) -> bool:
+    del path
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class Ground:
     """What a decision on volumes stands on besides the words.
 
-    ``name_of`` a path is its name in the ledger, symlinks resolved; ``owner_of`` is the host uid of the folder, None
-    where it cannot be told; ``why_no_idmap`` of a path is "" where it can be mounted with an idmap. ``rootless``: for
-    an account's own Podman, which cannot map the ids of a mount. ``doubts`` are the recorded volumes, by path, that do
-    not look as the ledger has them, and what is wrong.
+    ``name_of`` a path is its name in the ledger, symlinks resolved; ``owner_of`` is the host uid of what lies there, or
+    None; ``is_folder`` tells a folder from a single file; ``why_no_idmap`` of a path is "" where it can be mounted with
+    an idmap. ``rootless``: for an account's own Podman, which cannot map the ids of a mount. ``doubts`` are the
+    recorded volumes, by path, that do not look as the ledger has them, and what is wrong.
     """
 
     ledger: LedgerState
@@ -79,6 +84,7 @@ class Ground:
     why_no_idmap: Callable[[str], str]
     name_of: Callable[[str], str] = str
     owner_of: Callable[[str], int | None] = _unknown
+    is_folder: Callable[[str], bool] = _folder
     rootless: bool = False
     doubts: Mapping[str, str] = field(default_factory=dict)
 
@@ -113,7 +119,8 @@ def _one(name: str, allocation: Allocation, wish: Wish, on: Ground) -> tuple[Mou
         note = f"{why}, and the runtime maps them once more: {_fix_back(wish, whose, on)}" if why else _BY_THE_RUNTIME
         if doubt:
             note = f"{doubt}; {_BY_THE_RUNTIME}"
-        return Mount(source, wish.destination, "ro" in wish.options), f"{source}: {note}"
+        mount = Mount(source, wish.destination, "ro" in wish.options, is_folder=on.is_folder(source))
+        return mount, f"{source}: {note}"
     if "idmap" in wish.options:
         why = f"{name} cannot map the ids of a mount" if can == "no" else why or on.why_no_idmap(source)
         if why:
@@ -130,7 +137,7 @@ def _one(name: str, allocation: Allocation, wish: Wish, on: Ground) -> tuple[Mou
         note = _MADE_BY_ROOT
     elif owners == "plain" and not is_right:
         note = f"{why}; {_NOT_ITS_OWN}: {fix}" if why else f"{_NOT_ITS_OWN}: {fix}"
-    mount = Mount(source, wish.destination, "ro" in wish.options, owners)
+    mount = Mount(source, wish.destination, "ro" in wish.options, owners, on.is_folder(source))
     return mount, f"{source}: {note}" if note else ""
 
 

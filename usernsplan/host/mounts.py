@@ -2,28 +2,55 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import NamedTuple
 
 
 class Mount(NamedTuple):
-    """One line of /proc/self/mountinfo: proc_pid_mountinfo(5). ``root`` is what it shows of the file system."""
+    """One line of /proc/self/mountinfo: proc_pid_mountinfo(5). ``root`` is what it shows of the file system.
+
+    ``options`` are those of this mount, ``fs_options`` those of its file system, as the kernel writes them.
+    """
 
     device: str
     root: str
     point: str
     kind: str
+    options: str = ""
+    fs_options: str = ""
+
+    @property
+    def number(self) -> int:
+        """The device as st_dev has it."""
+        major, _, minor = self.device.partition(":")
+        return os.makedev(int(major), int(minor))
+
+    @property
+    def is_idmapped(self) -> bool:
+        """Tell whether its files show other ids than the disk has."""
+        return "idmapped" in self.options.split(",")
+
+    def fs_option(self, name: str) -> str:
+        """The value of an option of the file system; "" where it has none."""
+        # A comma in a value is octal too, so that every comma ends an option.
+        found = (option.partition("=") for option in self.fs_options.split(","))
+        return next((_plain(value) for key, _, value in found if key == name), "")
 
 
-def all_mounts() -> list[Mount]:
-    """What is mounted, as this process sees it."""
+def all_mounts(pid: int | str = "self") -> list[Mount]:
+    """What is mounted, as this process or another one sees it."""
     # Only LF ends a line: the kernel leaves a CR in a path as it is.
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+    with open(f"/proc/{pid}/mountinfo", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
         return [parse(line) for line in file]
 
 
 def parse(line: str) -> Mount:
     """Read a line; blanks and backslashes in its paths are octal."""
     fields = line.split(" ")
-    root, point = (re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), path) for path in fields[3:5])
-    return Mount(fields[2], root, point, line.partition(" - ")[2].split(" ")[0])
+    kind, *rest = line.rstrip("\n").partition(" - ")[2].split(" ", 2)
+    return Mount(fields[2], _plain(fields[3]), _plain(fields[4]), kind, fields[5], rest[-1] if rest else "")
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from usernsplan.ids import ID_LIMIT
+from usernsplan.ids import ID_LIMIT, IdSet
 from usernsplan.mapping import UNWRITTEN, Extent, IdMap, Mapping
 from usernsplan.model import Actor
 
@@ -18,6 +18,14 @@ def mapping_of(pid: int) -> Mapping | None:
 def map_texts(pid: int | str) -> tuple[str, str]:
     """Both maps as the kernel writes them; "" where the process is gone, or has none yet."""
     return _text(f"/proc/{pid}/uid_map"), _text(f"/proc/{pid}/gid_map")
+
+
+def own_ids() -> tuple[IdSet, IdSet]:
+    """The uids and the gids that exist in the user namespace of this process."""
+    # Without a /proc nothing is known, and nothing is foretold.
+    texts = (text or f"0 0 {ID_LIMIT}" for text in map_texts("self"))
+    uids, gids = (IdSet.clipped((e[0], e[0] + e[2]) for e in extents(text)) for text in texts)
+    return uids, gids
 
 
 def read(uid_map: str, gid_map: str) -> Mapping | None:

@@ -12,9 +12,12 @@ import stat
 from collections import Counter
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from usernsplan.errors import InvalidValueError
+from usernsplan.host import procfs
+from usernsplan.ids import OVERFLOW_ID, IdSet
 from usernsplan.volume import power, renew, special, syscalls, walk
 from usernsplan.volume.folder import IMMUTABLE, has_attributes, reason, step
 from usernsplan.volume.journal import Folder
@@ -24,6 +27,7 @@ from usernsplan.volume.special import Care, Change, HalfDoneError, MeanwhileErro
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from usernsplan.host.mounts import Mount
     from usernsplan.volume.journal import Links
     from usernsplan.volume.renew import Proof
     from usernsplan.volume.targets import Form, Owner, Turn
@@ -41,6 +45,7 @@ _MOUNT = "it is a mount point; --cross-mounts enters it"
 _UNMAPPED = "its ACL has an id that the map lacks"
 _TWICE = "it is a mount point, and what it shows is met under another name"
 _READ_ONLY = "it is a mount point, and read-only"
+_IDMAPPED = "it is a mount point, and idmapped: fix the folder that is mounted there"
 
 Place = tuple[str, str]
 
@@ -98,6 +103,7 @@ class Found:
     """What was seen. ``changes`` counts the entries that are not right, without linked inodes: ``linked`` has those.
 
     ``lacking`` are the names whose files would lose power.
+    ``copies``: so many entries, with so many bytes, would be copied up in an overlay.
     """
 
     entries: int = 0
@@ -114,6 +120,8 @@ class Found:
     special: bool = False
     # Whose the tops of the volumes are.
     tops: list[Owner] = field(default_factory=list)
+    copies: int = 0
+    copied_bytes: int = 0
 
 
 @dataclass(slots=True)
@@ -155,23 +163,63 @@ def kinds_of(entry: Special) -> tuple[str, ...]:
 
 
 def unmounted(volume: Volume, parts: tuple[str, ...], names: list[str]) -> tuple[list[str], list[Place]]:
-    """The names of the current folder without those on which a file is mounted, and why.
+    """The names of the current folder without those mount points that are left alone, and why.
 
-    Changing such a name would change the file that is mounted there, which lies outside.
+    Changing such a name would change what is mounted there, which lies outside.
     """
     mounted = volume.mounts.names.get(parts)
     if not mounted:
         return names, []
-    left = {}
-    for name in mounted.intersection(names):
-        if not stat.S_ISDIR(os.lstat(name).st_mode):
-            if not volume.cross_mounts:
-                left[name] = _MOUNT
-            elif volume.shown(parts, name) in volume.twice:
-                left[name] = _TWICE
-            elif os.statvfs(name).f_flag & os.ST_RDONLY:
-                left[name] = _READ_ONLY
+    # What serves a mount may be dead, and then every call on it fails or hangs: one that is not entered is not asked.
+    left = {
+        name: why
+        for name in mounted.intersection(names)
+        if (why := _left_alone(volume, parts, name) if volume.cross_mounts else _MOUNT)
+    }
     return [name for name in names if name not in left], [(volume.shown(parts, name), left[name]) for name in left]
+
+
+def _left_alone(volume: Volume, parts: tuple[str, ...], name: str) -> str:
+    """Why a mount point in the current folder is not entered, although mounts are; "" where it is."""
+    if volume.shown(parts, name) in volume.twice:
+        return _TWICE
+    if volume.shown(parts, name) in volume.idmapped:
+        return _IDMAPPED
+    try:
+        os.lstat(name)
+        return _READ_ONLY if os.statvfs(name).f_flag & os.ST_RDONLY else ""
+    except OSError as error:
+        return f"it is a mount point, and cannot be looked at: {reason(error)}"
+
+
+def _is_in_upper(overlay: Mount, shown: str, name: str) -> bool:
+    """Tell whether an entry of the current folder is in the upper folder of its overlay already.
+
+    Where that folder cannot be found by the path that it had when it was mounted, nothing is.
+    """
+    upper = overlay.fs_option("upperdir")
+    if not upper.startswith("/"):
+        return False
+    inside = overlay.root.rstrip("/") + shown[len(overlay.point.rstrip("/")) :]
+    try:
+        return stat.S_IFMT(os.lstat(upper + inside).st_mode) == stat.S_IFMT(os.lstat(name).st_mode)
+    except OSError:
+        return False
+
+
+def _top_of_device(volume: Volume, note: Folder) -> str:
+    """The path of the outermost folder above a noted one, or itself, that lies on the same file system."""
+    for length in range(len(note.parts)):
+        try:
+            above = walk.folder(volume, note.parts[:length])
+        except OSError:
+            continue
+        try:
+            if os.fstat(above).st_dev == note.device:
+                return volume.shown(note.parts[:length])
+        finally:
+            os.close(above)
+    return volume.shown(note.parts)
 
 
 class Looker:
@@ -202,6 +250,8 @@ class Looker:
         moves = (turn.targets.uids, turn.targets.gids)
         # Whether an id that the map lacks may stay, so that it has to be counted all the same.
         self._may_lack = any(move.keep or move.others for move in moves)
+        self._read_only: dict[int, bool] = {}
+        self._namespace = procfs.own_ids() if dry else (IdSet(), IdSet())
 
     def look(
         self, tree: int, parts: tuple[str, ...], seen_before: int = 0, *, first: bool = True
@@ -230,25 +280,25 @@ class Looker:
             return [], [], 0
         finally:
             os.close(pinned)
-        self.found.entries += first
+        self.found.entries += first and not volume.only
         return notes, folders, seen_before
 
     def _look(self, volume: Volume, note: Folder, pinned: int, seen_before: int) -> tuple[list[Folder], list[str]]:
-        if volume.mounts.names and not self._may_enter(volume, note.parts, pinned):
-            return [], []
         os.fchdir(pinned)
         seen = os.fstat(pinned)
         notes, folders = [note], []
-        if not note.parts:
+        if not note.parts and not volume.only:
             self.found.tops.append((seen.st_uid, seen.st_gid))
-        self._itself(volume, note, seen)
-        for batch in walk.names(pinned, seen.st_size):
+        if not volume.only:
+            self._itself(volume, note, seen)
+        for batch in walk.names(pinned, seen.st_size, volume.only):
             names, mounted = unmounted(volume, note.parts, batch)
             self.found.skipped += mounted
             if mounted:
                 self._room(notes).left.extend(set(batch) - set(names))
             found = step(pinned, names, {}, seen_before)
-            folders += found.folders
+            # In place of a single file there may be a folder by now, which nobody named.
+            folders += [] if volume.only else found.folders
             self.found.entries += sum(map(len, found.plain.values())) + len(found.care)
             if self._late:
                 self._name_unmapped(volume, note.parts, found.plain)
@@ -258,17 +308,6 @@ class Looker:
             for name, why in found.failures:
                 self._leave(volume, notes, name, why)
         return notes, folders
-
-    def _may_enter(self, volume: Volume, parts: tuple[str, ...], pinned: int) -> bool:
-        if not parts or parts[-1] not in volume.mounts.names.get(parts[:-1], ()):
-            return True
-        if volume.shown(parts) in volume.twice:
-            self.found.skipped.append((volume.shown(parts), _TWICE))
-            return False
-        if os.fstatvfs(pinned).f_flag & os.ST_RDONLY:
-            self.found.skipped.append((volume.shown(parts), _READ_ONLY))
-            return False
-        return True
 
     def wanted(self, owner: Owner) -> Owner | None:
         """What this owner becomes in this passage; see Turn."""
@@ -305,8 +344,10 @@ class Looker:
     def _plain(self, volume: Volume, notes: list[Folder], plain: dict[Owner, list[str]], *, several: bool) -> None:
         """Note the plain entries of a folder, or of one of several batches of its names."""
         changing = {owner: names for owner, names in plain.items() if self._owner_changes(owner, len(names))}
-        if self._dry:
-            changing = {owner: self._changeable(volume, notes, names) for owner, names in changing.items()}
+        may = {owner: self._changeable(volume, notes, names, owner) for owner, names in changing.items()}
+        changing = {owner: names for owner, names in may.items() if names}
+        if volume.overlays:
+            self._copies(volume, notes[0], chain.from_iterable(changing.values()))
         if not changing and not several:
             return
         self.found.changes += sum(map(len, changing.values()))
@@ -325,12 +366,59 @@ class Looker:
                     # Backwards, what was right all along must not be taken for what the run has made so.
                     room.left += names[start : start + _LINE]
 
-    def _changeable(self, volume: Volume, notes: list[Folder], names: list[str]) -> list[str]:
-        """The names without those that the system would not let us change, which are named."""
-        stuck = [name for name in names if syscalls.is_immutable(name)] if self._dry else []
-        for name in stuck:
-            self._leave(volume, notes, name, IMMUTABLE)
+    def _changeable(self, volume: Volume, notes: list[Folder], names: list[str], owner: Owner) -> list[str]:
+        """The names of this owner without those that the system would not let us change, which are named."""
+        if self._is_read_only(volume, notes[0]):
+            return []
+        if not self._dry:
+            return names
+        why = self._not_ours(owner)
+        stuck = {name: why or IMMUTABLE for name in names if why or syscalls.is_immutable(name)}
+        for name, reason_why in stuck.items():
+            self._leave(volume, notes, name, reason_why)
         return [name for name in names if name not in stuck] if stuck else names
+
+    def _copies(self, volume: Volume, note: Folder, names: Iterable[str]) -> None:
+        """Count which of these entries a change of owner would copy up: those that the upper folder does not have."""
+        # Of a file that is mounted by itself, the folder says nothing.
+        met = [one for one in volume.overlays if volume.only or one.number == note.device]
+        lying = [one for one in met if f"{volume.shown(note.parts)}/".startswith(one.point.rstrip("/") + "/")]
+        if not lying:
+            return
+        overlay = max(lying, key=lambda one: len(one.point))
+        for name in names:
+            try:
+                if _is_in_upper(overlay, volume.shown(note.parts, name), name):
+                    continue
+                seen = os.lstat(name)
+            except OSError:
+                continue  # what goes away meanwhile is not copied
+            self.found.copies += 1
+            # With metacopy the content stays where it is; links are split all the same.
+            has_content = stat.S_ISREG(seen.st_mode) and overlay.fs_option("metacopy") != "on"
+            self.found.copied_bytes += seen.st_size if has_content else 0
+
+    def _is_read_only(self, volume: Volume, note: Folder) -> bool:
+        """Tell whether nothing can be changed where the current folder lies; that is named once for all that is there.
+
+        Asked once for each file system, and where it is not one system call more for every folder.
+        """
+        if note.device not in self._read_only:
+            self._read_only[note.device] = syscalls.is_read_only(volume.only or ".")
+            if self._read_only[note.device]:
+                self._fail(_top_of_device(volume, note), "it is read-only")
+        return self._read_only[note.device]
+
+    def _not_ours(self, owner: Owner) -> str:
+        """Why this user namespace does not let its root give what this owner has to its new one, or ""."""
+        new = self.wanted(owner) or owner
+        for kind, ids, old, wanted in zip(("uid", "gid"), self._namespace, owner, new, strict=True):
+            if wanted not in ids:
+                return f"this user namespace has no {kind} {wanted}"
+            # What has no id here is shown as this one.
+            if old == OVERFLOW_ID and old not in ids:
+                return f"its {kind} has no id in this user namespace"
+        return ""
 
     def _room(self, notes: list[Folder]) -> Folder:
         """The piece of the note to add to: a new one where the last is full."""
@@ -348,7 +436,7 @@ class Looker:
             self._leave(volume, [note], ".", reason(error, "."))
             return
         owner = (seen.st_uid, seen.st_gid)
-        if self._owner_changes(owner, 1) and self._changeable(volume, [note], ["."]):
+        if self._owner_changes(owner, 1) and self._changeable(volume, [note], ["."], owner):
             note.own = self._first(owner)
             self.found.changes += 1
 
@@ -380,23 +468,30 @@ class Looker:
         if self._late and (problems := problems + self._late_problems(entry, changes=changes)):
             self._leave(volume, notes, name, problems[0])
             return
-        if changes and not self._changeable(volume, notes, [name]):
+        if changes and not self._changeable(volume, notes, [name], entry.form.owner):
             return
+        if changes and volume.overlays and name != ".":
+            self._copies(volume, notes[0], [name])
         place = volume.shown(notes[0].parts, "" if name == "." else name)
         if len(self.found.refusals) < MOST_PLACES:
             self.found.refusals += [(place, problem) for problem in problems if problem != _UNMAPPED]
         self._count(entry, place, changes=changes)
         if changes:
-            self.found.special = True
-            entry = replace(entry, proof=self._proof(entry, volume.pin))
-            first = entry.with_owner(self._first(entry.form.owner))
-            self._room(notes).special.append(first)
-            whole = self._turn.whole(first.form)
-            left = power.lawful(first.form, whole, own=self._turn.targets.owner is not None)
-            if left != whole:
-                self.found.lacking.append(Lacking(notes[0].tree, notes[0].parts, name, first, whole, left, entry.inode))
+            self._note(volume, notes, entry)
         else:
             self._room(notes).left.append(name)
+
+    def _note(self, volume: Volume, notes: list[Folder], entry: Special) -> None:
+        """Note an entry that is to be changed, with what proves its content where it has power."""
+        self.found.special = True
+        entry = replace(entry, proof=self._proof(entry, volume.pin))
+        first = entry.with_owner(self._first(entry.form.owner))
+        self._room(notes).special.append(first)
+        whole = self._turn.whole(first.form)
+        left = power.lawful(first.form, whole, own=self._turn.targets.owner is not None)
+        if left != whole:
+            note = notes[0]
+            self.found.lacking.append(Lacking(note.tree, note.parts, entry.name, first, whole, left, entry.inode))
 
     def _proof(self, entry: Special, pin: Callable[[str], int]) -> Proof | None:
         """What proves the content of an entry of the current folder, where it has power.
@@ -591,7 +686,7 @@ class Carrier:
             return as_noted
         listed = {name for _, names in note.others for name in names} | {entry.name for entry in note.special}
         listed.update(note.left)
-        for batch in walk.names(pinned, seen.st_size):
+        for batch in walk.names(pinned, seen.st_size, volume.only):
             names, _ = unmounted(volume, note.parts, batch)
             names = [name for name in names if name not in listed] if listed else names
             as_noted &= self._group(volume, note, names, note.common, pinned, alone=alone, listed=False)
@@ -721,6 +816,8 @@ def merged(parts: Iterable[Found]) -> Found:
         whole.lacking += part.lacking
         whole.special |= part.special
         whole.tops += part.tops
+        whole.copies += part.copies
+        whole.copied_bytes += part.copied_bytes
         for key, linked in part.linked.items():
             if key in whole.linked:
                 whole.linked[key].add(linked)

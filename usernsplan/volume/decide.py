@@ -526,6 +526,19 @@ def judge(found: Found, request: FixRequest, remedies: Sequence[str] = ()) -> Ju
     return Judgement(frozenset(outside), tuple(Place(place, why) for place, _ in sorted(places)))
 
 
+def refuse_copies(found: Found, request: FixRequest, lowers: Sequence[str]) -> None:
+    """Raise RefusedError where an overlay would make new files out of those of its lower folders (``lowers``)."""
+    if not found.copies or request.copy_up:
+        return
+    folders = ", ".join(map(printable, lowers[:3])) or "its lower folders"
+    raise RefusedError(
+        f"on an overlay, {_entries(found.copies)} of {found.copied_bytes} bytes would be copied up, which splits hard"
+        " links and cannot be undone",
+        hint=f"nothing was changed; unmount the overlay and fix {folders}, or mount these with an idmap below it;"
+        " --copy-up copies all the same",
+    )
+
+
 def _entries(number: int) -> str:
     return "1 entry" if number == 1 else f"{number} entries"
 

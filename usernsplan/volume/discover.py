@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from usernsplan.errors import InvalidValueError, NotPermittedError, RefusedError, UsernsplanError
+from usernsplan.errors import InvalidValueError, NotPermittedError, RefusedError, UsernsplanError, reason_of
 from usernsplan.formats import inspect
 from usernsplan.host import procfs
-from usernsplan.volume import decide
+from usernsplan.volume import decide, protected
 
 if TYPE_CHECKING:
     from usernsplan.formats.inspect import Inspected
@@ -53,13 +54,35 @@ def discover(layout: Layout, request: FixRequest, ledger: LedgerState) -> Discov
     if not names:
         raise InvalidValueError(f"{engine} knows no container {', '.join(request.paths)}")
     sources = dict.fromkeys(source for one in found for source in one.sources)
-    folders = [source for source in sources if os.path.isdir(source)]
-    outer = [path for path in folders if not any(path != other and decide.lies_in(path, other) for other in folders)]
+    left = {source: why for source in sources if (why := _why_left(source))}
+    chosen = [source for source in sources if source not in left]
+    outer = [path for path in chosen if not any(path != other and decide.lies_in(path, other) for other in chosen)]
+    notes = [f"{source} {why}: left as it is" for source, why in left.items()]
     if not outer:
-        raise InvalidValueError(f"{', '.join(request.paths)}: no folder of the host is mounted there")
-    notes = [f"{source} is no folder: left as it is" for source in sources if source not in folders]
+        what = ", ".join(request.paths)
+        raise InvalidValueError("\n  ".join([f"{what}: no folder or file of the host is mounted there", *notes]))
     notes += [f"{one.name} is running: what it writes meanwhile is looked at once more" for one in found if one.pid]
     return Discovered(replace(request, paths=tuple(outer), container=names.pop(), discover=None), tuple(notes))
+
+
+def _why_left(source: str) -> str:
+    """Why what is mounted from here is not the container's to have, or "" where it may be; folders are judged later.
+
+    Engines mount sockets and files of the system into containers, and nobody means them when he names the container.
+    Raises NotPermittedError where even root is not let in: what cannot be seen is not left in silence.
+    """
+    try:
+        mode = os.stat(source).st_mode
+    except PermissionError as error:
+        raise NotPermittedError(f"{source}: permission denied") from error
+    except OSError as error:
+        return f"cannot be looked at ({reason_of(error)})"
+    if stat.S_ISDIR(mode):
+        return ""
+    if not stat.S_ISREG(mode):
+        return "is no folder or file"
+    danger = protected.danger(os.path.realpath(source), (), os.path.realpath)
+    return "is a file of the system" if danger else ""
 
 
 def _seen(engine: str, one: Inspected) -> Inspected:

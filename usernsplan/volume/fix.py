@@ -137,8 +137,10 @@ def fix_volume(
                 job.go_on(repeated, state=CHANGING, stage=1, retried=repeated.failed)
             if not (unfinished or repeated) or not rule.overlaps():
                 job.run(request, new)
-            volumes = decide.noted(meant, rule)
-            removed = decide.no_longer(meant, volumes)
+            # One whose top failed is nobody's yet.
+            failed = {spot.name for spot in found if spot.path in job.failed}
+            noted = decide.noted(meant, rule)
+            volumes, removed = [one for one in noted if one.path not in failed], decide.no_longer(meant, noted)
             if volumes or removed:
                 _record(job, volumes, removed)
     return job.report(
@@ -359,6 +361,8 @@ class _Job:
             decide.refuse_moved(self.meant, self.found, state.targets)
         losing = decide.losing(self.found.lacking, state.targets)
         decide.refuse_power([(self._path(one), one) for one in losing], request, state.targets)
+        lowers = dict.fromkeys(chain.from_iterable(walk.lower_folders(volume) for volume in self.volumes))
+        decide.refuse_copies(self.found, request, tuple(lowers))
         self.skipped |= set(judgement.skipped)
         return judgement
 
@@ -406,7 +410,7 @@ class _Job:
         rules = Rules(
             state.turn(stage),
             state.seen,
-            {tree.device: _tree(volume).device for tree, volume in both if volume.top >= 0},
+            {tree.device: os.fstat(volume.top).st_dev for tree, volume in both if volume.top >= 0},
             frozenset(state.outside),
             end=state.end if stage < 0 else None,
             until=max((run.undone or 0 for run in journal.later(self.layout, state)), default=0) if stage < 0 else None,
@@ -552,6 +556,8 @@ def _host_ids(layout: Layout, request: FixRequest) -> decide.HostIds:
             if isinstance(line, subid.Grant):
                 owners.setdefault(line.owner, []).append((line.start, line.stop))
     return decide.HostIds(known, tuple(map(IdSet.clipped, owners.values())))
+
+
 def _moved_before(layout: Layout, new: RunState) -> bool:
     """Tell whether a run has moved the same ids in each of these trees, or has begun to, and it still stands."""
     runs = [run for run in journal.runs(layout) if run.state in {CHANGING, DONE} and run.overlaps(new)]
@@ -577,7 +583,10 @@ def _verified(layout: Layout, new: RunState, volumes: Sequence[walk.Volume]) -> 
 
 
 def _changed_ns(volume: walk.Volume) -> int:
-    return os.fstat(volume.top).st_ctime_ns
+    try:
+        return volume.seen().st_ctime_ns
+    except OSError:
+        return 0  # a single file that is gone by now
 
 
 def _sync(volume: walk.Volume) -> None:
@@ -589,12 +598,16 @@ def _sync(volume: walk.Volume) -> None:
 
 
 def _tree(volume: walk.Volume) -> Tree:
-    seen = os.fstat(volume.top)
-    return Tree(volume.path, seen.st_dev, seen.st_ino)
+    try:
+        seen = volume.seen()
+    except OSError as error:
+        raise UsernsplanError(f"{volume.named}: {reason_of(error)}") from error
+    return Tree(volume.named, seen.st_dev, seen.st_ino)
 
 
 def _still_there(tree: Tree, state: RunState, job: _Job, stack: ExitStack) -> walk.Volume:
     """A volume of an earlier run; one without a top where it is gone, which is said."""
+    spots.refuse_idmapped(tree.path)
     try:
         volume = walk.volume(tree.path, cross_mounts=state.cross_mounts)
     except OSError as error:
@@ -603,7 +616,8 @@ def _still_there(tree: Tree, state: RunState, job: _Job, stack: ExitStack) -> wa
         stack.callback(os.close, volume.top)
         if _tree(volume).inode == tree.inode:
             return volume
-        job.fail([(tree.path, f"it is another folder now than the one that run {state.run} changed")])
+        what = "file" if volume.only else "folder"
+        job.fail([(tree.path, f"it is another {what} now than the one that run {state.run} changed")])
     return walk.Volume(tree.path, -1, walk.Mounts())
 
 
@@ -619,6 +633,7 @@ def _opened(paths: Sequence[str], request: FixRequest, twice: frozenset[str]) ->
 
 
 def _volume(path: str, request: FixRequest, twice: frozenset[str]) -> walk.Volume:
+    spots.refuse_idmapped(path)
     try:
         return walk.volume(path, cross_mounts=request.cross_mounts, twice=twice)
     except PermissionError as error:

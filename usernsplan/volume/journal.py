@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import count, takewhile
 from typing import TYPE_CHECKING, Any

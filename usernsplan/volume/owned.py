@@ -181,7 +181,7 @@ def _missing(path: str, miss: Callable[[Place], object]) -> Iterator[None]:
 def top_of(layout: Layout, path: str) -> str:
     """Where a DIR that was typed lies. Raises InvalidValueError and RefusedError as fix-volume does."""
     place = spots.placed_at(layout, path)
-    if os.path.isfile(place) and not os.path.islink(place):
+    if os.path.exists(place) and not os.path.isdir(place) and not os.path.islink(place):
         hint = "'usernsplan whois --file' tells whose a single file is"
         raise InvalidValueError(f"{decide.printable(path)} is not a folder", hint=hint)
     return spots.spot(layout, path).path
@@ -216,10 +216,14 @@ def find(
         raise RefusedError(
             f"{decide.printable(shown)} is a symlink", hint="name the folder that it leads to, if you mean it"
         )
-    if not os.path.isdir(top):
-        raise InvalidValueError(f"{decide.printable(shown)} is not a folder")
     try:
+        if not stat.S_ISDIR(os.stat(top).st_mode):
+            raise InvalidValueError(f"{decide.printable(shown)} is not a folder")
         volume = walk.volume(os.path.realpath(top), cross_mounts=cross_mounts)
+    except FileNotFoundError as error:
+        raise InvalidValueError(f"{decide.printable(shown)} is not a folder") from error
+    except PermissionError as error:
+        raise NotPermittedError(f"{decide.printable(shown)}: {reason(error)}") from error
     except OSError as error:
         raise UsernsplanError(f"{decide.printable(shown)}: {reason(error)}") from error
     try:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from usernsplan.errors import InvalidValueError, RefusedError
+from usernsplan.errors import InvalidValueError, NotPermittedError, RefusedError, UsernsplanError
 from usernsplan.host import accounts, files
 from usernsplan.host.mounts import all_mounts
 from usernsplan.volume import decide, protected, walk
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 
     from usernsplan.layout import Layout
     from usernsplan.model import FixRequest
+
+
+# What says that there is nothing of this name.
+_NOTHING = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
 
 
 class Spot(NamedTuple):
@@ -57,8 +62,8 @@ def seen_twice(spots: Sequence[Spot]) -> frozenset[str]:
 
 
 def spot(layout: Layout, words: str) -> Spot:
-    """Where a PATH lies. Raises RefusedError for a symlink and '..', InvalidValueError for what is no folder."""
-    path = decide.source_of(words, exists=os.path.lexists(placed_at(layout, words)))
+    """Where a PATH lies. Raises RefusedError for a symlink and '..', and errors that tell why nothing is seen there."""
+    path = decide.source_of(words, exists=_why_unseen(placed_at(layout, words)) not in _NOTHING)
     if not path or "\0" in path:
         raise InvalidValueError(f"'{path}' is no path")
     placed = placed_at(layout, path)
@@ -68,15 +73,36 @@ def spot(layout: Layout, words: str) -> Spot:
         raise RefusedError(f"{shown} contains '..'", hint=hint)
     if os.path.islink(os.path.normpath(placed)):
         raise RefusedError(f"{shown} is a symlink", hint=hint)
-    if not os.path.lexists(real):
+    why = _why_unseen(real)
+    if why in _NOTHING:
         where = "" if layout.is_host else f" ({placed}: with --root, PATH is a name below it)"
         raise InvalidValueError(f"{shown} does not exist{where}")
-    if not os.path.isdir(real):
-        raise InvalidValueError(f"{shown} is not a folder", hint="a volume is a folder; give a single file with chown")
+    if why == errno.EACCES:
+        raise NotPermittedError(f"{shown}: permission denied", hint=_let_in(real))
+    if why:
+        raise UsernsplanError(f"{shown}: {os.strerror(why).lower()}")
     name = below(layout, real)
     if name is None:
         raise RefusedError(f"{shown} really is {real}, which is not below --root {layout.root}")
     return Spot(real, name)
+
+
+def _why_unseen(path: str) -> int:
+    """The errno with which the system does not show what lies at a path; 0 where it does."""
+    try:
+        os.lstat(path)
+    except OSError as error:
+        return error.errno or errno.EIO
+    except ValueError:
+        return errno.ENOENT  # a NUL
+    return 0
+
+
+def _let_in(path: str) -> str | None:
+    """What helps where the system lets this user not in; None: what always helps."""
+    if os.geteuid() == 0 and walk.kind_of(path, all_mounts()).startswith("fuse"):
+        return "only who mounted it may see a FUSE mount: mount it with '-o allow_root', or fix what it shows"
+    return None
 
 
 def placed_at(layout: Layout, path: str) -> str:
@@ -102,13 +128,34 @@ def refuse_dangerous(layout: Layout, request: FixRequest, spots: Sequence[Spot])
         names = [spot.path, *walk.other_names(spot.path, mounts)]
         for point in walk.Mounts.below(spot.path, mounts).points(spot.path) if request.cross_mounts else ():
             names += walk.other_names(point, mounts)
+        inner = [inside for name in names if (inside := below(layout, name)) is not None]
+        if not os.path.isdir(spot.path):
+            names, inner = _with_homes(names, everybody), _with_homes(inner, homes)
         dangers = [protected.danger(name, everybody, os.path.realpath) for name in names]
-        dangers += [protected.danger(inside, homes) for name in names if (inside := below(layout, name)) is not None]
+        dangers += [protected.danger(name, homes) for name in inner]
         for danger in sorted(filter(None, dangers), key=lambda danger: not danger.never):
             if danger.never:
                 raise RefusedError(f"{spot.path}: {danger.reason}", hint="name the folder of one volume")
             if not request.yes:
                 raise RefusedError(f"{spot.path}: {danger.reason}", hint="if you mean it all the same, say --yes")
+
+
+def refuse_idmapped(path: str) -> None:
+    """Raise RefusedError for a path on an idmapped mount: ids that are given there are others on the disk."""
+    mounts = all_mounts()
+    if not walk.is_idmapped(path, mounts):
+        return
+    names = [name for name in walk.other_names(path, mounts) if not walk.is_idmapped(name, mounts)]
+    source = f": {decide.printable(names[0])}" if names else ", once this mount is gone"
+    raise RefusedError(
+        f"{decide.printable(path)} lies on an idmapped mount, which shows other ids than the disk has",
+        hint=f"fix the folder that is mounted here{source}",
+    )
+
+
+def _with_homes(names: Sequence[str], homes: Sequence[str]) -> list[str]:
+    """Paths of a file, and the home that it lies right in: that account's programs read it (.bashrc, .profile)."""
+    return [*names, *(above for name in names if (above := os.path.dirname(name)) in homes)]
 
 
 def below(layout: Layout, path: str) -> str | None:

@@ -13,6 +13,7 @@ import struct
 _OPENAT2 = 437
 _AT_EMPTY_PATH = 0x1000
 _AT_SYMLINK_NOFOLLOW = 0x100
+_AT_EACCESS = 0x200
 # linux/openat2.h
 NO_XDEV, NO_MAGICLINKS, NO_SYMLINKS, BENEATH = 0x01, 0x02, 0x04, 0x08
 # Instead of a descriptor: the current folder (AT_FDCWD).
@@ -82,6 +83,17 @@ def is_immutable(name: str) -> bool:
     """Tell whether an entry of the current folder is immutable or append-only, without opening it."""
     found = _statx(name, 0)
     return found is not None and bool(struct.unpack_from("Q", found, _STATX_ATTRIBUTES)[0] & _IMMUTABLE_OR_APPEND)
+
+
+def is_read_only(name: str) -> bool:
+    """Tell whether an entry of the current folder lies on a read-only mount or in a read-only subvolume of btrfs.
+
+    statvfs(2) knows nothing of subvolumes; access(2) asks them, and nothing of devices and pipes.
+    """
+    if os.statvfs(name).f_flag & os.ST_RDONLY:
+        return True
+    denied = _libc.faccessat(HERE, os.fsencode(name), os.W_OK, _AT_EACCESS)
+    return bool(denied) and ctypes.get_errno() == errno.EROFS
 
 
 def _statx(name: str, wanted: int) -> bytes | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -29,6 +30,7 @@ _PARTS = 15
 # A folder that takes more than this may hold a hundred thousand names: too many to keep at once.
 BIG = 1 << 22
 _BATCH = 8192
+_OVERLAYS = frozenset({"overlay", "fuse.fuse-overlayfs"})
 _LOCAL = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "tmpfs", "f2fs"})
 # What a folder answers that was moved, removed or exchanged since its name was read.
 GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
@@ -65,7 +67,9 @@ class Volume:
     """One tree: where it really lies, its pinned top, what is mounted in it, and whether mounts are entered.
 
     ``local``: the times of its inodes are written by this machine's clock. ``twice`` are mount points whose content is
-    met under another name. A ``top`` below 0: it is gone.
+    met under another name. A ``top`` below 0: it is gone. ``only``: the volume is this one name in the top, a single
+    file, and neither the top itself nor anything else in it. ``idmapped`` are mount points that show other ids than the
+    disk has; ``overlays`` are the merged overlays that its files may lie on.
     """
 
     path: str
@@ -75,9 +79,23 @@ class Volume:
     has_openat2: bool = True
     local: bool = False
     twice: frozenset[str] = frozenset()
+    only: str = ""
+    idmapped: frozenset[str] = frozenset()
+    overlays: tuple[Mount, ...] = ()
+
+    @property
+    def named(self) -> str:
+        """The path that was named: of the top, or of the single file."""
+        return self.shown(())
+
+    def seen(self) -> os.stat_result:
+        """What lies there now: the top, or the single file. Raises OSError where that is gone."""
+        return os.lstat(self.only, dir_fd=self.top) if self.only else os.fstat(self.top)
 
     def shown(self, parts: Parts, name: str = "") -> str:
         """The path of an entry, for people."""
+        if self.only:
+            parts, name = (self.only,), "" if name == self.only else name
         return "/".join([self.path.rstrip("/"), *parts, *([name] if name else [])]) or "/"
 
     def pin(self, name: str) -> int:
@@ -87,7 +105,8 @@ class Volume:
         """
         if not self.has_openat2:
             return os.open(name, _ENTRY)
-        resolve = _BENEATH if self.cross_mounts else _BENEATH | syscalls.NO_XDEV
+        # A file on which another is mounted is that one, where it was named itself.
+        resolve = _BENEATH if self.cross_mounts or self.only else _BENEATH | syscalls.NO_XDEV
         return syscalls.openat2(syscalls.HERE, os.fsencode(name), _ENTRY, resolve)
 
 
@@ -102,12 +121,51 @@ def pin(path: str) -> int:
 
 
 def volume(path: str, *, cross_mounts: bool = False, twice: frozenset[str] = frozenset()) -> Volume:
-    """Pin the top of a volume. ``path`` is real: absolute, normal, no symlinks."""
-    top = pin(path)
+    """Pin the top of a volume, or the folder of a single file. ``path`` is real: absolute, normal, no symlinks."""
     mounts = all_mounts()
+    try:
+        top = pin(path)
+    except NotADirectoryError:
+        return _single(path, mounts)
     inside = Mounts.below(path, mounts)
     local = not inside.names and kind_of(path, mounts) in _LOCAL
-    return Volume(path, top, inside, cross_mounts, _knows_openat2(top), local, twice)
+    # Of those at the same point, the last is on top.
+    on_top = {mount.point: mount for mount in mounts}
+    idmapped = frozenset(point for point in inside.points(path) if on_top[point].is_idmapped)
+    met = [_mount_of(path, mounts), *(on_top[point] for point in inside.points(path) if cross_mounts)]
+    return Volume(
+        path,
+        top,
+        inside,
+        cross_mounts,
+        _knows_openat2(top),
+        local,
+        twice,
+        idmapped=idmapped,
+        overlays=tuple(mount for mount in met if mount.kind in _OVERLAYS),
+    )
+
+
+def _single(path: str, mounts: Iterable[Mount]) -> Volume:
+    above, _, name = path.rpartition("/")
+    top = pin(above)
+    own = _mount_of(path, mounts)
+    of = Volume(
+        above or "/",
+        top,
+        Mounts(),
+        has_openat2=_knows_openat2(top),
+        local=own.kind in _LOCAL,
+        only=name,
+        overlays=(own,) if own.kind in _OVERLAYS else (),
+    )
+    try:
+        if stat.S_ISLNK(of.seen().st_mode):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    except OSError:
+        os.close(top)
+        raise
+    return of
 
 
 def _mount_of(path: str, mounts: Iterable[Mount]) -> Mount:
@@ -122,6 +180,11 @@ def kind_of(path: str, mounts: Iterable[Mount]) -> str:
     return _mount_of(path, mounts).kind
 
 
+def is_idmapped(path: str, mounts: Iterable[Mount]) -> bool:
+    """Tell whether what lies at a real path shows other ids than the disk has."""
+    return _mount_of(path, mounts).is_idmapped
+
+
 def other_names(path: str, mounts: Sequence[Mount]) -> list[str]:
     """The other paths at which the folder at a real path can be seen: bind mounts of it, and what it is one of."""
     own = _mount_of(path, mounts)
@@ -133,6 +196,11 @@ def other_names(path: str, mounts: Sequence[Mount]) -> list[str]:
     ]
     # Where another mount lies on it, it cannot be seen.
     return [name for mount, name in names if name != path and _mount_of(name, mounts) is mount]
+
+
+def lower_folders(of: Volume) -> list[str]:
+    """The lower folders of the overlays that a volume's files may lie on, as far as the kernel tells."""
+    return [path for one in of.overlays for path in one.fs_option("lowerdir").split(":") if path[:1] == "/"]
 
 
 def _knows_openat2(top: int) -> bool:
@@ -195,8 +263,14 @@ def _by_parts(top: int, parts: Parts) -> int:
     return here
 
 
-def names(of: int, size: int) -> Iterator[list[str]]:
-    """The names in a pinned folder (``size`` is its st_size), in lists: one, or several where there are very many."""
+def names(of: int, size: int, only: str = "") -> Iterator[list[str]]:
+    """The names in a pinned folder (``size`` is its st_size), in lists: one, or several where there are very many.
+
+    ``only``: just this one.
+    """
+    if only:
+        yield [only]
+        return
     if size < BIG:
         yield os.listdir(of)
         return

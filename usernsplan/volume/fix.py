@@ -26,13 +26,14 @@ from usernsplan.errors import (
     reason_of,
 )
 from usernsplan.host import accounts, files, procfs
+from usernsplan.host.mounts import all_mounts
 from usernsplan.ledger import open_ledger
 from usernsplan.model import FixReport, LedgerState, Place, Volume
-from usernsplan.volume import decide, journal, spots, syscalls, targets, walk
+from usernsplan.volume import decide, journal, special, spots, syscalls, targets, walk
 from usernsplan.volume.carry import Done, Found, Rules, merged
 from usernsplan.volume.discover import discover
 from usernsplan.volume.journal import CHANGING, DONE, LOOKING, UNDOING, UNDONE, Journal, RunState, Tree
-from usernsplan.volume.workers import MOST, Carry, Crew, Late, Look, Tops
+from usernsplan.volume.workers import MOST, Carry, Crew, Late, Look, Prove, Tops
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -234,6 +235,7 @@ class _Job:
                         outside=tuple(outside),
                         special=self.found.special,
                     )
+                    self._prove(crew, log, fresh=True)
                     self._carry(crew, log)
         finally:
             if log.state.state == LOOKING or (log.state.state == DONE and not self.changed):
@@ -247,6 +249,7 @@ class _Job:
         try:
             log.set(**changes)
             with self._crew() as crew:
+                self._prove(crew, log, fresh=False)
                 self._carry(crew, log)
         finally:
             log.close()
@@ -366,6 +369,37 @@ class _Job:
         whole = not failed and not self.stragglers and not self.skipped
         tops = tuple(map(_changed_ns, self.volumes))
         log.set(state=DONE, end=time.time_ns(), whole=whole, failed=failed, retried=None, tops=tops)
+
+    def _prove(self, crew: Crew, log: Journal, *, fresh: bool) -> None:
+        """See whether the file systems of the run take owners, before more than one entry of each is changed.
+
+        Raises RefusedError where one does not; a ``fresh`` run has then changed nothing, and leaves nothing behind.
+        """
+        mounts = all_mounts()
+        known = walk.takes_owners(mounts)
+        doubted = [volume for volume in self.volumes if volume.top >= 0 and walk.is_doubted(volume, mounts)]
+        state = log.state
+        # What is tried again was proved by the run before, and may have been moved by it.
+        if not doubted or state.retried is not None:
+            return
+        rules = Rules(state.turn(state.stage), state.seen, outside=frozenset(state.outside))
+        whole = any(volume.cross_mounts and volume.mounts.names for volume in self.volumes)
+        order = Prove(rules, tuple(log.logs("folders", "late")), log.path("settled", 0), known, whole)
+        done = crew.each([order])
+        # They are named by the passages, which meet them again.
+        done[0].failed.clear()
+        if not done[0].ignored:
+            if state.stage != 1:
+                self._add(done)
+            return
+        if fresh:
+            if done[0].changed or done[0].linked:
+                self._passage(crew, log, -1)
+            log.remove()
+            hint = "nothing was changed"
+        else:
+            hint = f"take the run back: {self.layout.command(f'undo {state.run}')}"
+        raise RefusedError(f"{decide.printable(done[0].ignored)}: {special.OWN_OWNERS}", hint=hint)
 
     def _passage(self, crew: Crew, log: Journal, stage: int, *, trust: bool = False, really: bool = True) -> list[Done]:
         """One passage over the journal, forwards or (-1) backwards; the tops of the volumes last."""

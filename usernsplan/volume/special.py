@@ -23,11 +23,17 @@ if TYPE_CHECKING:
 
     from usernsplan.volume.targets import Owner
 
+# Of FUSE, CIFS and their like.
+OWN_OWNERS = "this file system sets its own owners; see its uid= and gid= mount options"
 _ATTRIBUTES = (ACL_ACCESS, ACL_DEFAULT, CAPABILITY)
 
 
 class MeanwhileError(Exception):
     """The inode is not what the journal says, so it is left alone; the message tells why."""
+
+
+class IgnoredError(Exception):
+    """The file system took the change of owner and kept its own; nothing was changed."""
 
 
 class HalfDoneError(Exception):
@@ -102,7 +108,7 @@ def carry(special: Special, olds: tuple[Owner, ...], old: Form, new: Form, care:
     What is found has to be the old form, the new one, or something that a kill between the two leaves. Backwards, a
     setuid bit or a capability goes only to what nobody has changed since the run had it in its hands, because it may
     have been filled with anything. Raises MeanwhileError where the entry is left alone, HalfDoneError where it is stuck
-    between the two forms, OSError where nothing was changed.
+    between the two forms, OSError and IgnoredError where nothing was changed.
     """
     with _pinned(special.name, care.pin) as pinned:
         now = os.fstat(pinned)
@@ -132,7 +138,7 @@ def _change(pinned: int, now: os.stat_result, form: Form, new: Form, wanted: int
     path = f"/proc/self/fd/{pinned}"
     touched = form.owner != new.owner
     if touched:
-        syscalls.chown_pinned(pinned, *new.owner)
+        _give(pinned, now, form, new.owner)
     try:
         for attribute, value, here in (
             (ACL_ACCESS, new.acl, form.acl),
@@ -150,6 +156,38 @@ def _change(pinned: int, now: os.stat_result, form: Form, new: Form, wanted: int
         if not touched:
             raise
         raise HalfDoneError(f"its owner was changed, but not all that belongs to it: {error.strerror}") from error
+
+
+def _give(pinned: int, now: os.stat_result, form: Form, owner: Owner) -> None:
+    """Change the owner, and make sure that the file system took it; where it did not, the inode is as it was.
+
+    The kernel takes the capability away before the file system says no (a quota that is full, EDQUOT), and file systems
+    that set their own owners say yes and keep theirs.
+    """
+    try:
+        syscalls.chown_pinned(pinned, *owner)
+    except OSError:
+        _put_back(pinned, now, form)
+        raise
+    if os.fstat(pinned)[4:6] != owner:
+        _put_back(pinned, now, form)
+        raise IgnoredError(OWN_OWNERS)
+
+
+def _put_back(pinned: int, now: os.stat_result, form: Form) -> None:
+    """Give an inode back what a chown that failed took from it: owner, mode, capability."""
+    path = f"/proc/self/fd/{pinned}"
+    try:
+        here = os.fstat(pinned)
+        if here[4:6] != form.owner:
+            syscalls.chown_pinned(pinned, *form.owner)
+        if not stat.S_ISLNK(now.st_mode) and os.fstat(pinned).st_mode != now.st_mode:
+            os.chmod(path, stat.S_IMODE(now.st_mode))
+        if form.capability is not None and _attribute(pinned, CAPABILITY) != form.capability:
+            os.setxattr(path, CAPABILITY, form.capability)
+    except OSError as error:
+        lost = f"its owner could not be changed, and it lost setuid bit or capability: {error.strerror}"
+        raise OSError(error.errno, lost) from error
 
 
 def _same(

@@ -180,6 +180,17 @@ def kind_of(path: str, mounts: Iterable[Mount]) -> str:
     return _mount_of(path, mounts).kind
 
 
+def takes_owners(mounts: Iterable[Mount]) -> frozenset[int]:
+    """The devices whose file systems take every owner, or say that they do not."""
+    return frozenset(mount.number for mount in mounts if mount.kind in _LOCAL)
+
+
+def is_doubted(of: Volume, mounts: Iterable[Mount]) -> bool:
+    """Tell whether a volume has files on a file system that may keep owners of its own."""
+    points = [of.named, *(of.mounts.points(of.path) if of.cross_mounts else ())]
+    return any(kind_of(point, mounts) not in _LOCAL for point in points)
+
+
 def is_idmapped(path: str, mounts: Iterable[Mount]) -> bool:
     """Tell whether what lies at a real path shows other ids than the disk has."""
     return _mount_of(path, mounts).is_idmapped

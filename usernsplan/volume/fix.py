@@ -26,7 +26,7 @@ from usernsplan.errors import (
     reason_of,
 )
 from usernsplan.host import accounts, files, procfs
-from usernsplan.host.mounts import all_mounts
+from usernsplan.host.mounts import all_mounts, of_others
 from usernsplan.ledger import open_ledger
 from usernsplan.model import FixReport, LedgerState, Place, Volume
 from usernsplan.volume import decide, journal, special, spots, syscalls, targets, walk
@@ -90,6 +90,7 @@ def fix_volume(
     job.notes += notes
     found = spots.find(job.layout, request)
     spots.refuse_dangerous(job.layout, request, found)
+    job.warn_of_users([spot.path for spot in found])
     allocation = decide.container_of(request, state, [spot.name for spot in found])
     rule = decide.targets_of(request, state, allocation, accounts.of_image(request.passwd))
     name = allocation.name if allocation else None
@@ -167,6 +168,7 @@ def undo(  # noqa: PLR0913 - the words of the command
         return job.report(report)
     if not dry_run and not procfs.may_chown():
         raise NotPermittedError("only root may give files to somebody else", hint="run as root; --dry-run needs less")
+    job.warn_of_users(state.paths)
     with ExitStack() as stack:
         for tree in state.trees:
             job.volumes.append(_still_there(tree, state, job, stack))
@@ -199,6 +201,13 @@ class _Job:
     failed: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     run_name: str | None = None
+
+    def warn_of_users(self, paths: Sequence[str]) -> None:
+        """Tell of the running containers that use what lies at these paths."""
+        others = of_others()
+        for text in chain.from_iterable(spots.users_of(path, others) for path in paths):
+            self.watch.warn(text)
+            self.notes.append(text)
 
     def preview(self, request: FixRequest, state: RunState) -> None:
         """Look and judge, and count what would be done."""

@@ -31,7 +31,8 @@ from tests.volume.tree import (
     snapshot,
     write,
 )
-from usernsplan.volume import syscalls
+from usernsplan.errors import NotPermittedError
+from usernsplan.volume import discover, syscalls
 
 START = 524288
 SHIFT = ("--container", "web", "--mode", "shift")
@@ -185,6 +186,14 @@ def test_a_path_that_root_may_not_see_is_not_missing(web: Host) -> None:
             assert "does not exist" not in told
         told = here("find-owned", "7", point, "--root", web.root, status=8)[1]
         assert "permission denied" in told
+
+
+def test_what_root_may_not_see_is_not_left_in_silence_when_it_is_discovered(web: Host) -> None:
+    point = web.volume / "a/mount"
+    point.mkdir()
+    with of_another(web.outside, point), pytest.raises(NotPermittedError, match="permission denied"):
+        discover.why_left(str(point))
+    assert discover.why_left(str(point)) == ""
 
 
 def test_a_path_that_is_dead_is_not_missing(web: Host) -> None:

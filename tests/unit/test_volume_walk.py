@@ -62,6 +62,18 @@ def test_a_line_of_mountinfo_is_read_as_proc_5_writes_it(line: str, mount: tuple
     assert parse(line)[:4] == mount
 
 
+def test_the_options_of_a_mount_and_of_its_file_system_are_kept_apart() -> None:
+    mapped = parse("1 1 8:1 / /a rw,relatime,idmapped shared:1 - ext4 /dev/x rw\n")
+    assert (mapped.is_idmapped, mapped.number) == (True, os.makedev(8, 1))
+    # Another option, and one of the file system, of nearly that name.
+    assert not parse("1 1 8:1 / /a rw,noidmapped - ext4 /dev/x rw,idmapped\n").is_idmapped
+    line = "1 1 0:70 / /m rw - overlay overlay rw,lowerdir=/a:/b,upperdir=/x\\040y\\054z,workdir=/w,metacopy=on\n"
+    overlay = parse(line)
+    assert [overlay.fs_option(name) for name in ("lowerdir", "upperdir", "metacopy", "dir", "rw")] == [
+        *("/a:/b", "/x y,z", "on", "", "")
+    ]
+
+
 def test_our_own_mounts_are_read() -> None:
     found = all_mounts()
     assert "/proc" in {mount.point for mount in found if mount.kind == "proc"}

@@ -430,14 +430,16 @@ def test_a_dry_run_writes_nothing_and_reports_the_very_changes(volumes: Host, wo
 
 
 @pytest.mark.parametrize("place", ["volume", "root"])
-def test_a_dry_run_works_on_a_read_only_mount(volumes: Host, place: str) -> None:
+def test_a_dry_run_on_a_read_only_mount_foretells_that_nothing_is_changed(volumes: Host, place: str) -> None:
     volumes.allocate("web")
     nasty(volumes.volume, volumes.outside)
     top = getattr(volumes, place)
     with mounted("--bind", top, top):
         subprocess.run(["mount", "-o", "remount,bind,ro", top], check=True)
-        foretold = volumes.fix("--mode", "shift", "--dry-run")
-    assert volumes.fix("--mode", "shift")["counts"] == foretold["counts"]
+        foretold = volumes.fix("--mode", "shift", "--dry-run", status=3)
+    assert foretold["failed"] == [{"path": str(volumes.volume), "reason": "it is read-only"}]
+    assert foretold["counts"]["changed"] == 0
+    assert foretold["counts"]["entries"] == volumes.fix("--mode", "shift")["counts"]["entries"]
 
 
 def test_a_run_on_a_read_only_mount_says_so_and_changes_nothing(host: Host) -> None:

@@ -17,7 +17,22 @@ from pathlib import Path
 import pytest
 
 from tests.command import PROGRAM, here, missing
-from tests.volume.tree import Host, finish, maps, mounted, over, simple, snapshot, write
+from tests.volume.tree import (
+    CAPABILITY,
+    Host,
+    acl_of,
+    capability_v2,
+    differences,
+    finish,
+    maps,
+    mounted,
+    over,
+    simple,
+    snapshot,
+    write,
+)
+from usernsplan.errors import NotPermittedError
+from usernsplan.volume import discover, syscalls
 
 START = 524288
 SHIFT = ("--container", "web", "--mode", "shift")
@@ -173,6 +188,14 @@ def test_a_path_that_root_may_not_see_is_not_missing(web: Host) -> None:
         assert "permission denied" in told
 
 
+def test_what_root_may_not_see_is_not_left_in_silence_when_it_is_discovered(web: Host) -> None:
+    point = web.volume / "a/mount"
+    point.mkdir()
+    with of_another(web.outside, point), pytest.raises(NotPermittedError, match="permission denied"):
+        discover.why_left(str(point))
+    assert discover.why_left(str(point)) == ""
+
+
 def test_a_path_that_is_dead_is_not_missing(web: Host) -> None:
     point = web.volume / "a/mount"
     point.mkdir()
@@ -239,8 +262,8 @@ def btrfs_property(path: Path, value: str) -> None:
 
 
 def test_a_read_only_subvolume_inside_is_foreseen_and_named_once(btrfs: Path) -> None:
-    for folder in ("etc", "srv/vol", "srv/outside"):
-        (btrfs / folder).mkdir(parents=True)
+    for name in ("etc", "srv/vol", "srv/outside"):
+        (btrfs / name).mkdir(parents=True)
     host = Host(btrfs, "btrfs")
     host.allocate("web")
     simple(host.volume, 7, 7)
@@ -285,7 +308,7 @@ def test_in_a_user_namespace_what_it_does_not_map_is_foreseen(host: Host) -> Non
     simple(host.volume, 0, 0)
     words = ("fix-volume", host.volume, "--root", host.root, "--dry-run", "--unmapped", "keep")
     status, printed = in_a_namespace(*words, *maps(over(0, 50, 10)))
-    assert (status, "changed 4" in printed) == (0, True), printed
+    assert (status, "would change 4" in printed) == (0, True), printed
     status, printed = in_a_namespace(*words, *maps(over(0, 5000, 10)))
     assert (status, printed.count("this user namespace has no uid 5000")) == (3, 4), printed
     # An owner that it has no id for is shown as 65534.
@@ -450,3 +473,146 @@ def test_a_rootless_overlay_counts_as_all_below(web: Host) -> None:
     with bindfs(web.outside, point, "-o", "subtype=fuse-overlayfs"):
         assert "4 entries" not in (told := web.refusal(*SHIFT, status=9, path=point))
         assert "3 entries of 21 bytes" in told
+
+
+# File systems that set their own owners.
+
+OWN = ("--chown-ignore", "--chgrp-ignore")
+FIXED = "this file system sets its own owners; see its uid= and gid= mount options"
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+@pytest.mark.parametrize("setuid", [False, True])
+def test_where_owners_are_fixed_nothing_is_changed_or_counted(web: Host, jobs: str, setuid: bool) -> None:
+    point = web.root / "srv/fuse"
+    point.mkdir()
+    simple(web.outside / "below", 7, 7)
+    if setuid:
+        for path in (web.outside / "below").iterdir():
+            acl = acl_of(0o755, {33: 5}, {}, mask=5)
+            finish(os.fsencode(path), 7, 7, 0o4755, acl=acl, capability=capability_v2())
+    before = snapshot(web.outside)
+    with bindfs(web.outside, point, *OWN):
+        told = web.refusal(*SHIFT, "--jobs", jobs, status=9, path=point)
+        assert FIXED in told
+        assert str(point) in told
+        assert web.run_names() == []
+        for name in ("below/file-0", "below/file-1"):
+            assert FIXED in web.refusal(*SHIFT, status=9, path=point / name)
+    assert differences(snapshot(web.outside), before) == []
+    assert web.run_names() == []
+
+
+def test_a_top_alone_whose_owner_is_fixed_is_found_too(web: Host) -> None:
+    point = web.root / "srv/fuse"
+    point.mkdir()
+    simple(web.outside, 7, 7)
+    for path in (web.outside, *web.outside.iterdir()):
+        os.chown(path, START, START)
+    os.chown(web.outside, 7, 7)
+    with bindfs(web.outside, point, *OWN):
+        assert FIXED in web.refusal(*SHIFT, status=9, path=point)
+
+
+@pytest.mark.parametrize("rule", [(), tuple(maps(over(0, 5, 100)))], ids=["shift", "overlap"])
+def test_a_mount_inside_whose_owners_are_fixed_is_found_before_anything_is_changed(
+    web: Host, rule: tuple[str, ...]
+) -> None:
+    point = web.volume / "z/mount"
+    point.mkdir()
+    simple(web.outside, 7, 7)
+    finish(write(os.fsencode(web.volume / "setuid")), 7, 7, 0o4755)
+    before = snapshot(web.volume)
+    times = {path: path.lstat().st_ctime_ns for path in (web.volume / "a").iterdir()}
+    with bindfs(web.outside, point, *OWN):
+        told = web.refusal(*(rule or SHIFT), "--cross-mounts", status=9)
+        assert FIXED in told
+        assert str(point) in told
+        # Without it, the mount is left out as any.
+        assert places(web.fix(*(rule or SHIFT), "--dry-run")["skipped"]) == [str(point)]
+    after = snapshot(web.volume)
+    assert differences(after, before) == []
+    assert {path: path.lstat().st_ctime_ns for path in times} == times
+    assert web.run_names() == []
+
+
+def test_a_fuse_that_takes_owners_is_a_volume_as_any(web: Host) -> None:
+    """By a plain map: bindfs knows no id above 2147483647, and staging ids are."""
+    point = web.root / "srv/fuse"
+    point.mkdir()
+    simple(web.outside, 7, 7)
+    with bindfs(web.outside, point):
+        report = web.fix(*SHIFT, path=point)
+        assert report["counts"]["changed"] == 4
+        assert uids(web.outside) == {START + 7}
+        web.undo(report["run"])
+        assert uids(web.outside) == {7}
+
+
+# A change of owner that fails after the kernel took a capability away.
+
+
+def failing(pinned: int, uid: int, gid: int) -> None:
+    """As notify_change() does: what is killed first is gone when the file system says no."""
+    del uid, gid
+    path = f"/proc/self/fd/{pinned}"
+    os.removexattr(path, CAPABILITY)
+    os.chmod(path, 0o700)
+    raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+
+def test_what_a_failing_change_of_owner_took_is_put_back(web: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = web.volume / "file-1"
+    finish(os.fsencode(path), 7, 7, 0o4755, capability=capability_v2())
+    before = snapshot(web.volume)
+    monkeypatch.setattr(syscalls, "chown_pinned", failing)
+    report = web.fix(*SHIFT, status=3, path=path)
+    assert report["failed"] == [{"path": str(path), "reason": os.strerror(errno.EDQUOT).lower()}]
+    assert report["counts"]["changed"] == 0
+    assert differences(snapshot(web.volume), before) == []
+
+
+def test_what_cannot_be_put_back_is_said(web: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = web.volume / "file-1"
+    finish(os.fsencode(path), 7, 7, 0o4755, capability=capability_v2())
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    def worse(pinned: int, uid: int, gid: int) -> None:
+        monkeypatch.setattr(os, "setxattr", refuse)
+        failing(pinned, uid, gid)
+
+    monkeypatch.setattr(syscalls, "chown_pinned", worse)
+    [failed] = web.fix(*SHIFT, status=3, path=path)["failed"]
+    assert "it lost setuid bit or capability" in failed["reason"]
+
+
+def test_a_full_quota_costs_no_capability(private_mounts: None, tmp_path: Path) -> None:
+    """The real thing: the quota of the new owner is full, and root may not exceed it."""
+    assert private_mounts is None
+    need("mkfs.ext4", "setquota", "setpriv")
+    image, place = tmp_path / "image", tmp_path / "mounted"
+    place.mkdir()
+    with image.open("wb") as file:
+        file.truncate(32 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-O", "quota", image], check=True)
+    options = ("-o", "loop,usrquota,grpquota")
+    if subprocess.run(["mount", *options, image, place], capture_output=True, check=False).returncode:
+        pytest.skip("this kernel has no quota")
+    try:
+        path = place / "srv/vol/file"
+        for folder in ("etc", "srv/vol"):
+            (place / folder).mkdir(parents=True)
+        finish(write(os.fsencode(path), b"x" * 100_000), 7, 7, 0o4755, capability=capability_v2())
+        before = snapshot(path.parent)
+        subprocess.run(["setquota", "-u", str(START + 7), "1", "1", "1", "1", place], check=True)
+        finish(write(os.fsencode(place / "other"), b"x"), START + 7, 0)
+        bounded = ["setpriv", "--inh-caps=-sys_resource", "--bounding-set=-sys_resource"]
+        words = ["fix-volume", str(path), *maps(over(0, START, 65536)), "--root", str(place)]
+        done = subprocess.run([*bounded, *PROGRAM, *words], capture_output=True, text=True, check=False)
+        assert done.returncode == 3, done
+        assert "quota" in done.stdout + done.stderr
+        assert differences(snapshot(path.parent), before) == []
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)

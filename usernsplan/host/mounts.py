@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from typing import NamedTuple
 
 
@@ -36,6 +37,35 @@ class Mount(NamedTuple):
         # A comma in a value is octal too, so that every comma ends an option.
         found = (option.partition("=") for option in self.fs_options.split(","))
         return next((_plain(value) for key, _, value in found if key == name), "")
+
+
+class Seen(NamedTuple):
+    """What is mounted in another mount namespace, and a process that lives there."""
+
+    pid: int
+    command: str
+    mounts: tuple[Mount, ...]
+
+
+def of_others() -> list[Seen]:
+    """What is mounted in each mount namespace but our own, as far as this process may see it."""
+    found: dict[str, Seen] = {}
+    try:
+        own = os.readlink("/proc/self/ns/mnt")
+        pids = sorted(int(name) for name in os.listdir("/proc") if name.isdigit())
+    except OSError:
+        return []
+    for pid in pids:
+        # Processes end at any time, and not all are ours to see. A namespace is read once, however many live in it.
+        with suppress(OSError):
+            namespace = os.readlink(f"/proc/{pid}/ns/mnt")
+            if namespace != own and namespace not in found:
+                mounts = tuple(all_mounts(pid))
+                with open(f"/proc/{pid}/comm", encoding="utf-8", errors="surrogateescape") as file:
+                    command = file.read().rstrip("\n")
+                if mounts:
+                    found[namespace] = Seen(pid, command, mounts)
+    return list(found.values())
 
 
 def all_mounts(pid: int | str = "self") -> list[Mount]:

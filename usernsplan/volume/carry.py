@@ -22,7 +22,7 @@ from usernsplan.volume import power, renew, special, syscalls, walk
 from usernsplan.volume.folder import IMMUTABLE, has_attributes, reason, step
 from usernsplan.volume.journal import Folder
 from usernsplan.volume.metadata import capability_rootid, named
-from usernsplan.volume.special import Care, Change, HalfDoneError, MeanwhileError, Special
+from usernsplan.volume.special import Care, Change, HalfDoneError, IgnoredError, MeanwhileError, Special
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -38,6 +38,8 @@ _SETID = stat.S_ISUID | stat.S_ISGID
 MOST_PLACES = 10_000
 # Names of one folder that are noted in one line of the journal.
 _LINE = 4096
+# So many entries of a folder are tried, to see whether its file system takes owners.
+_TRIES = 100
 # What failed where a folder could not be read: all that is in it.
 _CONTENT = "."
 _MOUNT = "it is a mount point; --cross-mounts enters it"
@@ -129,7 +131,8 @@ class Done:
     """What was changed. ``linked`` are inodes with several names; ``half`` tells that the run has to be finished.
 
     ``lost``: a folder was not where it had been noted; ``carried`` are the paths that were tried again and are right;
-    ``lacking`` are the names whose files have lost power.
+    ``lacking`` are the names whose files have lost power; ``ignored``: a path whose file system took the change of
+    owner and kept its own.
     """
 
     changed: int = 0
@@ -143,6 +146,7 @@ class Done:
     half: bool = False
     lost: bool = False
     carried: set[str] = field(default_factory=set)
+    ignored: str = ""
 
 
 def _no_place(owner: Owner) -> str:
@@ -632,6 +636,62 @@ class Carrier:
         finally:
             os.close(pinned)
 
+    def prove(self, note: Folder, *, own: bool) -> bool:
+        """Change one entry of a folder, or with ``own`` the folder itself, and tell whether it has its new owner.
+
+        ``done.ignored`` names it where it was changed and has not; else nothing was met that could be changed.
+        """
+        volume = self._volumes[note.tree]
+        try:
+            pinned = walk.folder(volume, note.parts)
+        except OSError:
+            return False
+        try:
+            seen = os.fstat(pinned)
+            if note.inode != seen.st_ino:
+                return False
+            os.fchdir(pinned)
+            return self._took_itself(note, pinned) if own else self._took(volume, note, pinned, seen)
+        except OSError:
+            return False  # the passages meet it again, and name it
+        finally:
+            os.close(pinned)
+
+    def _took(self, volume: Volume, note: Folder, pinned: int, seen: os.stat_result) -> bool:
+        plain = [(first, name) for first, names in note.others for name in names]
+        if note.common is not None:
+            listed = {name for _, name in plain} | {entry.name for entry in note.special} | set(note.left)
+            names, _ = unmounted(volume, note.parts, next(walk.names(pinned, seen.st_size, volume.only), []))
+            plain += [(note.common, name) for name in names if name not in listed]
+        for first, name in plain[:_TRIES]:
+            olds, new = self._turn.owners(first)
+            found = step(pinned, [name], dict.fromkeys(olds, new), self._rules.seen_before, volume.pin)
+            if any(name in found.plain.get(old, ()) for old in {*olds} - {new}):
+                self.done.changed += 1
+                return self._is_now(volume, note, name, new)
+        for entry in note.special[:_TRIES]:
+            before = self.done.changed + len(self.done.linked)
+            if entry.name != ".":
+                self._special(volume, note, entry)
+            if self.done.ignored or self.done.changed + len(self.done.linked) > before:
+                return not self.done.ignored
+        return False
+
+    def _took_itself(self, note: Folder, pinned: int) -> bool:
+        before = self.done.changed
+        self.itself(note, pinned)
+        if self.done.ignored or self.done.changed == before:
+            return False
+        return note.own is None or self._is_now(self._volumes[note.tree], note, ".", self._turn.owners(note.own)[1])
+
+    def _is_now(self, volume: Volume, note: Folder, name: str, owner: Owner) -> bool:
+        """Tell whether an entry of the current folder has this owner, which it was given."""
+        if os.lstat(name)[4:6] == owner:
+            return True
+        self.done.ignored = volume.shown(note.parts, "" if name == "." else name)
+        self.done.changed -= 1
+        return False
+
     def _carry(self, volume: Volume, note: Folder, pinned: int) -> bool:
         seen = os.fstat(pinned)
         if note.inode != seen.st_ino or seen.st_dev != self._rules.devices.get(note.device, seen.st_dev):
@@ -765,6 +825,10 @@ class Carrier:
             return False
         except HalfDoneError as error:
             self.done.half = True
+            self._failed(volume, note, place, str(error))
+            return True
+        except IgnoredError as error:
+            self.done.ignored = volume.shown(note.parts, place)
             self._failed(volume, note, place, str(error))
             return True
         except OSError as error:

@@ -452,12 +452,16 @@ def refuse_moved(meant: Meant, found: Found, rule: Targets) -> None:
         return
     uids, gids = rule.uids.target(), rule.gids.target()
     inside = all(uid in uids and gid in gids for uid, gid in found.owners)
-    moves_root = rule.root is not None and rule.uids.source.to_container(rule.root) not in {None, rule.root}
+    # Which id the new root's was before: 0 where container ids become host ids, unless the map has no container root.
+    was = None if rule.root is None else rule.uids.source.to_container(rule.root)
+    moves_root = was not in {None, rule.root} and (was == 0 or request.reverse or request.source is not None)
+    # A single file is the top itself.
+    tops = found.tops or [*found.owners]
     its = [] if allocation is None or request.reverse or request.source is not None else _of(meant.ledger, allocation)
     have = [path for path in its if any(lies_in(path, name) or lies_in(name, path) for name in meant.names)]
     if have:
         fact = f"{', '.join(map(printable, have))} is '{meant.container}'s already"
-    elif inside and moves_root and all(uid == rule.root for uid, _ in found.tops):
+    elif inside and moves_root and all(uid == rule.root for uid, _ in tops):
         fact = f"all owners are ones that this map gives, and the top is {rule.root}'s, as if it was done already"
     else:
         return

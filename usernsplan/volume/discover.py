@@ -54,7 +54,7 @@ def discover(layout: Layout, request: FixRequest, ledger: LedgerState) -> Discov
     if not names:
         raise InvalidValueError(f"{engine} knows no container {', '.join(request.paths)}")
     sources = dict.fromkeys(source for one in found for source in one.sources)
-    left = {source: why for source in sources if (why := _why_left(source))}
+    left = {source: why for source in sources if (why := why_left(source))}
     chosen = [source for source in sources if source not in left]
     outer = [path for path in chosen if not any(path != other and decide.lies_in(path, other) for other in chosen)]
     notes = [f"{source} {why}: left as it is" for source, why in left.items()]
@@ -65,7 +65,7 @@ def discover(layout: Layout, request: FixRequest, ledger: LedgerState) -> Discov
     return Discovered(replace(request, paths=tuple(outer), container=names.pop(), discover=None), tuple(notes))
 
 
-def _why_left(source: str) -> str:
+def why_left(source: str) -> str:
     """Why what is mounted from here is not the container's to have, or "" where it may be; folders are judged later.
 
     Engines mount sockets and files of the system into containers, and nobody means them when he names the container.

@@ -27,15 +27,16 @@ from usernsplan.errors import (
 )
 from usernsplan.formats import subid
 from usernsplan.host import accounts, files, procfs
+from usernsplan.host.mounts import all_mounts, of_others
 from usernsplan.ids import IdSet
 from usernsplan.layout import SUBGID, SUBUID
 from usernsplan.ledger import open_ledger
 from usernsplan.model import FixReport, Place, Volume
-from usernsplan.volume import decide, journal, restore, spots, syscalls, targets, walk
+from usernsplan.volume import decide, journal, restore, special, spots, syscalls, targets, walk
 from usernsplan.volume.carry import Done, Found, Rules, kinds_of, merged
 from usernsplan.volume.discover import discover
 from usernsplan.volume.journal import CHANGING, DONE, LOOKING, UNDOING, UNDONE, Journal, RunState, Tree
-from usernsplan.volume.workers import MOST, Carry, Crew, Late, Look, Tops
+from usernsplan.volume.workers import MOST, Carry, Crew, Late, Look, Prove, Tops
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -93,6 +94,7 @@ def fix_volume(
     job.notes += notes
     found = spots.find(job.layout, request)
     spots.refuse_dangerous(job.layout, request, found)
+    job.warn_of_users([spot.path for spot in found])
     meant = job.meant = decide.understood(request, state, (spot.name for spot in found), job.layout.command)
     request, name = meant.request, meant.container
     rule = decide.targets_of(request, state, meant.allocation, accounts.of_image(request.passwd), meant.names)
@@ -175,6 +177,7 @@ def undo(  # noqa: PLR0913 - the words of the command
         return job.report(report)
     if not dry_run and not procfs.may_chown():
         raise NotPermittedError("only root may give files to somebody else", hint="run as root; --dry-run needs less")
+    job.warn_of_users(state.paths)
     with ExitStack() as stack:
         for tree in state.trees:
             job.volumes.append(_still_there(tree, state, job, stack))
@@ -209,6 +212,13 @@ class _Job:
     notes: list[str] = field(default_factory=list)
     run_name: str | None = None
     meant: decide.Meant | None = None
+
+    def warn_of_users(self, paths: Sequence[str]) -> None:
+        """Tell of the running containers that use what lies at these paths."""
+        others = of_others()
+        for text in chain.from_iterable(spots.users_of(path, others) for path in paths):
+            self.watch.warn(text)
+            self.notes.append(text)
 
     def preview(self, request: FixRequest, state: RunState) -> None:
         """Look and judge, and count what would be done."""
@@ -251,6 +261,7 @@ class _Job:
                         outside=tuple(outside),
                         special=self.found.special,
                     )
+                    self._prove(crew, log, fresh=True)
                     self._carry(crew, log)
         finally:
             if log.state.state == LOOKING or (log.state.state == DONE and not self.changed):
@@ -265,6 +276,7 @@ class _Job:
             restore.mend(self.volumes, log)
             log.set(**changes)
             with self._crew() as crew:
+                self._prove(crew, log, fresh=False)
                 self._carry(crew, log)
         finally:
             log.close()
@@ -402,6 +414,37 @@ class _Job:
         whole = not failed and not self.stragglers and not self.skipped
         tops = tuple(map(_changed_ns, self.volumes))
         log.set(state=DONE, end=time.time_ns(), whole=whole, failed=failed, retried=None, tops=tops)
+
+    def _prove(self, crew: Crew, log: Journal, *, fresh: bool) -> None:
+        """See whether the file systems of the run take owners, before more than one entry of each is changed.
+
+        Raises RefusedError where one does not; a ``fresh`` run has then changed nothing, and leaves nothing behind.
+        """
+        mounts = all_mounts()
+        known = walk.takes_owners(mounts)
+        doubted = [volume for volume in self.volumes if volume.top >= 0 and walk.is_doubted(volume, mounts)]
+        state = log.state
+        # What is tried again was proved by the run before, and may have been moved by it.
+        if not doubted or state.retried is not None:
+            return
+        rules = Rules(state.turn(state.stage), state.seen, outside=frozenset(state.outside))
+        whole = any(volume.cross_mounts and volume.mounts.names for volume in self.volumes)
+        order = Prove(rules, tuple(log.logs("folders", "late")), log.folder, known, whole)
+        done = crew.each([order])
+        # They are named by the passages, which meet them again.
+        done[0].failed.clear()
+        if not done[0].ignored:
+            if state.stage != 1:
+                self._add(done)
+            return
+        if fresh:
+            if done[0].changed or done[0].linked:
+                self._passage(crew, log, -1)
+            log.remove()
+            hint = "nothing was changed"
+        else:
+            hint = f"take the run back: {self.layout.command(f'undo {state.run}')}"
+        raise RefusedError(f"{decide.printable(done[0].ignored)}: {special.OWN_OWNERS}", hint=hint)
 
     def _passage(self, crew: Crew, log: Journal, stage: int, *, trust: bool = False, really: bool = True) -> list[Done]:
         """One passage over the journal, forwards or (-1) backwards; the tops of the volumes last."""

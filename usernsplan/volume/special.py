@@ -24,11 +24,17 @@ if TYPE_CHECKING:
     from usernsplan.volume.renew import Proof
     from usernsplan.volume.targets import Owner
 
+# Of FUSE, CIFS and their like.
+OWN_OWNERS = "this file system sets its own owners; see its uid= and gid= mount options"
 _ATTRIBUTES = (ACL_ACCESS, ACL_DEFAULT, CAPABILITY)
 
 
 class MeanwhileError(Exception):
     """The inode is not what the journal says, so it is left alone; the message tells why."""
+
+
+class IgnoredError(Exception):
+    """The file system took the change of owner and kept its own; nothing was changed."""
 
 
 class HalfDoneError(Exception):
@@ -113,8 +119,8 @@ def carry(special: Special, change: Change, care: Care) -> Carried:
 
     What is found has to be the old form, the new one, or something that a kill between the two leaves. Backwards, no
     power is given here that the file does not have already: somebody may have written to it, or hold it open. Raises
-    MeanwhileError where the entry is left alone, HalfDoneError where it is stuck between the two forms, OSError where
-    nothing was changed.
+    MeanwhileError where the entry is left alone, HalfDoneError where it is stuck between the two forms, OSError and
+    IgnoredError where nothing was changed.
     """
     with _pinned(special.name, care.pin) as pinned:
         now = os.fstat(pinned)
@@ -137,7 +143,7 @@ def _change(pinned: int, form: Form, wanted: Form) -> None:
     path = f"/proc/self/fd/{pinned}"
     chowned = touched = form.owner != wanted.owner
     if chowned:
-        syscalls.chown_pinned(pinned, *wanted.owner)
+        _give(pinned, form, wanted.owner)
     try:
         for attribute, value, here in (
             (ACL_ACCESS, wanted.acl, form.acl),
@@ -158,6 +164,38 @@ def _change(pinned: int, form: Form, wanted: Form) -> None:
         if not touched:
             raise
         raise HalfDoneError(f"its owner was changed, but not all that belongs to it: {error.strerror}") from error
+
+
+def _give(pinned: int, form: Form, owner: Owner) -> None:
+    """Change the owner, and make sure that the file system took it; where it did not, the inode is as it was.
+
+    The kernel takes the capability away before the file system says no (a quota that is full, EDQUOT), and file systems
+    that set their own owners say yes and keep theirs.
+    """
+    try:
+        syscalls.chown_pinned(pinned, *owner)
+    except OSError:
+        _put_back(pinned, form)
+        raise
+    if os.fstat(pinned)[4:6] != owner:
+        _put_back(pinned, form)
+        raise IgnoredError(OWN_OWNERS)
+
+
+def _put_back(pinned: int, form: Form) -> None:
+    """Give an inode back what a chown that failed took from it: owner, mode, capability."""
+    path = f"/proc/self/fd/{pinned}"
+    try:
+        here = os.fstat(pinned)
+        if here[4:6] != form.owner:
+            syscalls.chown_pinned(pinned, *form.owner)
+        if not stat.S_ISLNK(form.mode) and os.fstat(pinned).st_mode != form.mode:
+            os.chmod(path, stat.S_IMODE(form.mode))
+        if form.capability is not None and _attribute(pinned, CAPABILITY) != form.capability:
+            os.setxattr(path, CAPABILITY, form.capability)
+    except OSError as error:
+        lost = f"its owner could not be changed, and it lost setuid bit or capability: {error.strerror}"
+        raise OSError(error.errno, lost) from error
 
 
 def _same(special: Special, now: os.stat_result, form: Form, change: Change, *, is_renewed: bool) -> None:

@@ -14,6 +14,7 @@ from usernsplan.volume import decide, protected, walk
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from usernsplan.host.mounts import Seen
     from usernsplan.layout import Layout
     from usernsplan.model import FixRequest
 
@@ -138,6 +139,35 @@ def refuse_dangerous(layout: Layout, request: FixRequest, spots: Sequence[Spot])
                 raise RefusedError(f"{spot.path}: {danger.reason}", hint="name the folder of one volume")
             if not request.yes:
                 raise RefusedError(f"{spot.path}: {danger.reason}", hint="if you mean it all the same, say --yes")
+
+
+def users_of(path: str, others: Sequence[Seen]) -> list[str]:
+    """What is to be said of each running container that has what lies at a real path, or a part of it, mounted.
+
+    A container has another root than the host; a service has the host's own, and what is mounted at the same point in
+    both is the host's mount.
+    """
+    mounts = all_mounts()
+    own = walk.mount_of(path, mounts)
+    inside = own.root.rstrip("/") + path[len(own.point.rstrip("/")) :] or "/"
+    root = walk.mount_of("/", mounts)
+    ours = {(mount.device, mount.root, mount.point) for mount in mounts}
+    told = []
+    for seen in others:
+        is_container = walk.mount_of("/", seen.mounts)[:2] != root[:2]
+        for mount in seen.mounts:
+            is_meant = decide.lies_in(mount.root, inside) or decide.lies_in(inside, mount.root)
+            # Of a whole file system of the host (monitors mount "/"), nobody can tell what it is there for.
+            is_hosts = (mount.device, mount.root) == (own.device, own.root) and mount.root != inside
+            is_copy = not is_container and mount[:3] in ours
+            if mount.device == own.device and is_meant and not is_hosts and not is_copy:
+                where = decide.printable(mount.point)
+                who = f"process {seen.pid} ({decide.printable(seen.command)}) has it mounted at {where}"
+                told.append(
+                    f"{decide.printable(path)} is in use: {who}; stop its container first, or it sees owners change"
+                )
+                break
+    return told
 
 
 def refuse_idmapped(path: str) -> None:

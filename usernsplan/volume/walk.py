@@ -132,7 +132,7 @@ def volume(path: str, *, cross_mounts: bool = False, twice: frozenset[str] = fro
     # Of those at the same point, the last is on top.
     on_top = {mount.point: mount for mount in mounts}
     idmapped = frozenset(point for point in inside.points(path) if on_top[point].is_idmapped)
-    met = [_mount_of(path, mounts), *(on_top[point] for point in inside.points(path) if cross_mounts)]
+    met = [mount_of(path, mounts), *(on_top[point] for point in inside.points(path) if cross_mounts)]
     return Volume(
         path,
         top,
@@ -149,7 +149,7 @@ def volume(path: str, *, cross_mounts: bool = False, twice: frozenset[str] = fro
 def _single(path: str, mounts: Iterable[Mount]) -> Volume:
     above, _, name = path.rpartition("/")
     top = pin(above)
-    own = _mount_of(path, mounts)
+    own = mount_of(path, mounts)
     of = Volume(
         above or "/",
         top,
@@ -168,7 +168,7 @@ def _single(path: str, mounts: Iterable[Mount]) -> Volume:
     return of
 
 
-def _mount_of(path: str, mounts: Iterable[Mount]) -> Mount:
+def mount_of(path: str, mounts: Iterable[Mount]) -> Mount:
     """The mount on which a real path lies: the last of those on its longest part."""
     above = [mount for mount in mounts if f"{path.rstrip('/')}/".startswith(mount.point.rstrip("/") + "/")]
     longest = max((len(mount.point) for mount in above), default=0)
@@ -177,17 +177,28 @@ def _mount_of(path: str, mounts: Iterable[Mount]) -> Mount:
 
 def kind_of(path: str, mounts: Iterable[Mount]) -> str:
     """The type of the file system at a real path."""
-    return _mount_of(path, mounts).kind
+    return mount_of(path, mounts).kind
+
+
+def takes_owners(mounts: Iterable[Mount]) -> frozenset[int]:
+    """The devices whose file systems take every owner, or say that they do not."""
+    return frozenset(mount.number for mount in mounts if mount.kind in _LOCAL)
+
+
+def is_doubted(of: Volume, mounts: Iterable[Mount]) -> bool:
+    """Tell whether a volume has files on a file system that may keep owners of its own."""
+    points = [of.named, *(of.mounts.points(of.path) if of.cross_mounts else ())]
+    return any(kind_of(point, mounts) not in _LOCAL for point in points)
 
 
 def is_idmapped(path: str, mounts: Iterable[Mount]) -> bool:
     """Tell whether what lies at a real path shows other ids than the disk has."""
-    return _mount_of(path, mounts).is_idmapped
+    return mount_of(path, mounts).is_idmapped
 
 
 def other_names(path: str, mounts: Sequence[Mount]) -> list[str]:
     """The other paths at which the folder at a real path can be seen: bind mounts of it, and what it is one of."""
-    own = _mount_of(path, mounts)
+    own = mount_of(path, mounts)
     inside = own.root.rstrip("/") + path[len(own.point.rstrip("/")) :]
     names = [
         (mount, mount.point.rstrip("/") + inside[len(mount.root.rstrip("/")) :] or "/")
@@ -195,7 +206,7 @@ def other_names(path: str, mounts: Sequence[Mount]) -> list[str]:
         if mount.device == own.device and f"{inside}/".startswith(mount.root.rstrip("/") + "/")
     ]
     # Where another mount lies on it, it cannot be seen.
-    return [name for mount, name in names if name != path and _mount_of(name, mounts) is mount]
+    return [name for mount, name in names if name != path and mount_of(name, mounts) is mount]
 
 
 def lower_folders(of: Volume) -> list[str]:

@@ -18,6 +18,7 @@ import struct
 import traceback
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from usernsplan.errors import UsernsplanError, reason_of
@@ -62,6 +63,21 @@ class Carry:
     rules: Rules
     logs: tuple[str, ...]
     run: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Prove:
+    """The order to change one entry of each file system, and see whether it takes owners.
+
+    ``known`` are devices that do. ``whole``: read the logs to their ends, because mounts are entered, and one of them
+    may be met only there.
+    """
+
+    rules: Rules
+    logs: tuple[str, ...]
+    run: str
+    known: frozenset[int]
+    whole: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +217,7 @@ class Crew:
             found.append(self._answer(worker))
         return found
 
-    def each(self, orders: Sequence[Carry | Late | Tops]) -> list[Done]:
+    def each(self, orders: Sequence[Carry | Prove | Late | Tops]) -> list[Done]:
         """Give each worker its order, and wait for all."""
         self.board.clear()
         done: list[Done] = []
@@ -299,6 +315,8 @@ def _obey(line: _Line, volumes: Sequence[Volume]) -> NoReturn:
             case Carry():
                 again.clear()
                 line.say(_carry(line, volumes, order, again))
+            case Prove():
+                line.say(_prove(volumes, order))
             case Late():
                 line.say(_late(line, volumes, order, again))
             case Tops():
@@ -360,6 +378,29 @@ def _carry(line: _Line, volumes: Sequence[Volume], order: Carry, again: list[Pla
             before = carrier.done.changed
             if (note.changes() or not note.parts) and not carrier.carry(note):
                 again.append((note.tree, note.parts))
+    return carrier.done
+
+
+def _prove(volumes: Sequence[Volume], order: Prove) -> Done:
+    carrier = Carrier(volumes, order.rules, journal.Links(order.run))
+    proved: set[tuple[int, int]] = set()
+    tops: list[Folder] = []
+    for note in chain.from_iterable(map(journal.read, order.logs)):
+        key = (note.tree, note.device)
+        # A single file may be mounted, and then the device of its folder says nothing of it.
+        is_known = key in proved or (note.device in order.known and not volumes[note.tree].only)
+        if not is_known and note.changes():
+            if not note.parts:
+                tops.append(note)
+            if carrier.prove(note, own=False) or (note.parts and carrier.prove(note, own=True)):
+                proved.add(key)
+        is_enough = not order.whole and len({tree for tree, _ in proved}) == len(volumes)
+        if carrier.done.ignored or is_enough:
+            return carrier.done
+    # The top is the last to be changed, unless there is nothing else.
+    for note in tops:
+        if (note.tree, note.device) not in proved:
+            carrier.prove(note, own=True)
     return carrier.done
 
 

@@ -763,7 +763,7 @@ def test_a_word_that_the_kubelets_line_has_no_use_for_is_not_dropped_in_silence(
         render("kubernetes", KUBELETS, asked)
 
 
-# --- What does not look as it was recorded -----------------------------------------------------------------------------
+# --- What does not look as it was recorded ---------------------------------------------------------------------------
 
 
 def doubted(engine: str, owner: int | None, *options: str, path: str = "/srv/web") -> tuple[Mount, str]:

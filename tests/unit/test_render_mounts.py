@@ -761,3 +761,42 @@ def test_what_names_an_image_is_taken_as_it_is(engine: str, image: str) -> None:
 def test_a_word_that_the_kubelets_line_has_no_use_for_is_not_dropped_in_silence(asked: Asked) -> None:
     with pytest.raises((InvalidValueError, RefusedError)):
         render("kubernetes", KUBELETS, asked)
+
+
+# --- What does not look as it was recorded ---------------------------------------------------------------------------
+
+
+def doubted(engine: str, owner: int | None, *options: str, path: str = "/srv/web") -> tuple[Mount, str]:
+    """A volume in, or at, the recorded /srv/web, which does not look right."""
+    ledger = LedgerState((WEB, DB), volumes=(Volume("/srv/web", "web", "own"),))
+    ground = Ground(ledger, HOST, lambda _: "", owner_of=lambda _: owner, doubts={"/srv/web": "it is odd"})
+    [mount], notes = decide(engine, WEB, [Wish(path, "/data", frozenset(options))], ground)
+    return mount, "".join(notes)
+
+
+@pytest.mark.parametrize("path", ["/srv/web", "/srv/web/below"])
+@pytest.mark.parametrize("owner", [0, None, 524288], ids=["the host's", "unknown", "the container's"])
+@pytest.mark.parametrize("engine", [engine for engine in MOUNTS if engine not in ITSELF])
+def test_a_volume_that_does_not_look_right_is_not_taken_for_right(engine: str, owner: int | None, path: str) -> None:
+    mount, note = doubted(engine, owner, path=path)
+    assert mount.owners == "plain"
+    assert "/srv/web is recorded as web's, but it is odd" in note
+    assert f"usernsplan fix-volume {path} --container web" in note
+    assert "--from" not in note
+
+
+@pytest.mark.parametrize("engine", sorted(ITSELF))
+def test_a_pod_is_told_that_a_volume_does_not_look_right(engine: str) -> None:
+    _, note = doubted(engine, 0)
+    assert "/srv/web is recorded as web's, but it is odd; the runtime maps" in note
+    assert "--reverse" not in note
+
+
+def test_an_idmap_of_what_does_not_look_right_is_refused_and_the_engine_s_own_change_is_not() -> None:
+    with pytest.raises(RefusedError, match="it is odd"):
+        doubted("podman", 0, "idmap")
+    mount, note = doubted("podman", 0, "U")
+    assert mount.owners == "U"
+    assert "it is odd" in note
+    # One beside it is none of this.
+    assert doubted("podman", 0, path="/srv/website")[0].owners == "idmap"

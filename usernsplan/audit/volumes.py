@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from usernsplan.planner.volumes import Doubt
 
 
-@rule(runs.INTERRUPTED, "error")
+@rule("USN070", "error")
 def fix_interrupted(facts: Facts) -> Iterator[Seen]:
     """A run of fix-volume or undo was interrupted.
 
@@ -33,7 +33,7 @@ def fix_interrupted(facts: Facts) -> Iterator[Seen]:
             yield Seen(facts.place(f"{RUNS}/{run.run}"), *runs.told(run, facts.state.layout))
 
 
-@rule(runs.UNKNOWN, "error")
+@rule("USN071", "error")
 def fix_unknown(facts: Facts) -> Iterator[Seen]:
     """What became of a run of fix-volume cannot be told.
 

@@ -116,9 +116,9 @@ def _one(name: str, allocation: Allocation, wish: Wish, on: Ground) -> tuple[Mou
     owners: Literal["plain", "idmap", "U"] = "plain"
     why = f"its files carry the host ids of {', '.join(whose)}" if whose and not doubt else doubt
     if can == "itself":
-        note = f"{why}, and the runtime maps them once more: {_fix_back(wish, whose, on)}" if why else _BY_THE_RUNTIME
-        if doubt:
-            note = f"{doubt}; {_BY_THE_RUNTIME}"
+        note = f"{doubt}; {_BY_THE_RUNTIME}" if doubt else _BY_THE_RUNTIME
+        if whose:
+            note = f"{why}, and the runtime maps them once more: {_fix_back(wish, whose, on)}"
         mount = Mount(source, wish.destination, "ro" in wish.options, is_folder=on.is_folder(source))
         return mount, f"{source}: {note}"
     if "idmap" in wish.options:

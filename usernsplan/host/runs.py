@@ -48,8 +48,8 @@ def content(layout: Layout, name: str) -> dict[str, Any] | None:
         return None
     try:
         found: dict[str, Any] = json.loads(raw)
-        number, is_known = found["format"], found["state"] in STATES
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        number, is_known = found["format"], found.get("state") in STATES
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise damaged(layout, name) from error
     if isinstance(number, int) and number > FORMAT:
         raise RefusedError(

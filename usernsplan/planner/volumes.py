@@ -98,6 +98,8 @@ def _strange(one: VolumeSeen, mapping: Mapping, name: str, ledger: LedgerState) 
     ]
     if len(inside) > _SHOWN:
         parts.append(f"and others to {len(inside) - _SHOWN} more owners")
+    if parts and one.is_mount:
+        parts.append("and something is mounted there")
     return ", ".join(parts)
 
 
@@ -122,7 +124,7 @@ def _mending(volume: Volume, seen: VolumeSeen, layout: Layout) -> str:
     if seen.is_missing:
         return f"put it back or mount it, then: {command}"
     if seen.is_mount:
-        return f"something is mounted there: unmount it if it hides the volume; if it is the volume: {command}"
+        return f"unmount what is mounted there if it hides the volume; if it is the volume: {command}"
     return f"give it to the container again: {command}"
 
 

@@ -514,7 +514,7 @@ def test_a_top_alone_whose_owner_is_fixed_is_found_too(web: Host) -> None:
         assert FIXED in web.refusal(*SHIFT, status=9, path=point)
 
 
-@pytest.mark.parametrize("rule", [(), tuple(maps(over(0, 5, 100)))], ids=["shift", "overlap"])
+@pytest.mark.parametrize("rule", [(), (*maps(over(0, 5, 100)), "--drop-power")], ids=["shift", "overlap"])
 def test_a_mount_inside_whose_owners_are_fixed_is_found_before_anything_is_changed(
     web: Host, rule: tuple[str, ...]
 ) -> None:

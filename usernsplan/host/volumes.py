@@ -62,8 +62,6 @@ def _seen(name: str, path: str, mounts: dict[str, set[str]], *, keeps: bool) -> 
         owners, is_cut = Counter[tuple[int, int]](), False
         if stat.S_ISDIR(seen.st_mode):
             seen, owners, is_cut = _inside(path, mounts.get(path, ()))
-        elif not stat.S_ISREG(seen.st_mode):
-            return VolumeSeen(name, why="it is neither a folder nor a file")
     except (FileNotFoundError, NotADirectoryError):
         return VolumeSeen(name, is_missing=True, why="there is nothing at this path")
     except OSError as error:

@@ -47,8 +47,8 @@ def ran(layout: Layout, *paths: str, rule: Targets = MOVES, state: str = DONE) -
     return log.state.run
 
 
-def decided(layout: Layout, *paths: str, rule: Targets = MOVES, yes: bool = False) -> Decision:
-    unfinished, repeated = fix._earlier(layout, planned(*paths, rule=rule), yes=yes)
+def decided(layout: Layout, *paths: str, rule: Targets = MOVES, again: bool = False) -> Decision:
+    unfinished, repeated = fix._earlier(layout, planned(*paths, rule=rule), again=again)
     return (unfinished.run if unfinished else None, repeated.run if repeated else None)
 
 
@@ -70,8 +70,16 @@ def test_the_first_run_has_nothing_before_it(layout: Layout, rule: Targets) -> N
 def test_the_same_overlapping_map_on_the_same_volumes_was_done_already(layout: Layout) -> None:
     before = ran(layout, "/a", "/b")
     assert decided(layout, "/b", "/a") == (None, before)
-    assert decided(layout, "/b", "/a", yes=True) == NOTHING
+    # The very command that was killed after its last change, too, though it asks to move ids again.
+    assert decided(layout, "/b", "/a", again=True) == (None, before)
     assert decided(layout, "/c") == NOTHING
+
+
+def test_once_a_command_has_come_to_its_end_again_means_again(layout: Layout) -> None:
+    before = ran(layout, "/a", "/b")
+    fix._told(layout, before)
+    assert decided(layout, "/b", "/a") == (None, before)
+    assert decided(layout, "/b", "/a", again=True) == NOTHING
 
 
 def test_a_map_that_does_not_overlap_itself_may_be_repeated(layout: Layout) -> None:
@@ -97,8 +105,8 @@ def test_the_same_ids_of_a_part_are_not_moved_twice(
     name = ran(layout, *before)
     with pytest.raises(RefusedError, match=f"run {name} has moved these ids already") as raised:
         decided(layout, *now)
-    assert "--yes" in raised.value.hint
-    assert decided(layout, *now, yes=True) == NOTHING
+    assert "--again" in raised.value.hint
+    assert decided(layout, *now, again=True) == NOTHING
 
 
 def test_the_same_ids_are_the_same_whatever_is_done_with_others_and_with_mounts(layout: Layout) -> None:
@@ -106,7 +114,7 @@ def test_the_same_ids_are_the_same_whatever_is_done_with_others_and_with_mounts(
     with pytest.raises(RefusedError, match="already"):
         decided(layout, "/a", rule=targets.explicit(UP, GIDS, keep=True))
     with pytest.raises(RefusedError, match="already"):
-        fix._earlier(layout, replace(planned("/a"), cross_mounts=True), yes=False)
+        fix._earlier(layout, replace(planned("/a"), cross_mounts=True), again=False)
 
 
 def test_two_volumes_that_two_runs_moved_are_not_moved_twice(layout: Layout) -> None:
@@ -146,7 +154,7 @@ def test_the_volume_is_known_by_its_inode_under_another_name(layout: Layout) -> 
     [tree] = planned("/a").trees
     elsewhere = replace(planned("/mnt"), trees=(replace(tree, path="/mnt"),))
     with pytest.raises(RefusedError, match="already"):
-        fix._earlier(layout, elsewhere, yes=False)
+        fix._earlier(layout, elsewhere, again=False)
 
 
 # What was interrupted
@@ -156,13 +164,13 @@ def test_an_interrupted_run_is_gone_on_with_by_the_same_words(layout: Layout) ->
     for rule in (MOVES, ONCE):
         name = ran(layout, "/a", rule=rule, state=CHANGING)
         assert decided(layout, "/a", rule=rule) == (name, None)
-        assert decided(layout, "/a", rule=rule, yes=True) == (name, None)
+        assert decided(layout, "/a", rule=rule, again=True) == (name, None)
         log = resume(layout, run(layout, name))
         log.set(state=UNDONE)
         log.close()
 
 
-@pytest.mark.parametrize("yes", [False, True])
+@pytest.mark.parametrize("again", [False, True])
 @pytest.mark.parametrize(
     ("paths", "rule", "state"),
     [
@@ -174,11 +182,11 @@ def test_an_interrupted_run_is_gone_on_with_by_the_same_words(layout: Layout) ->
     ],
 )
 def test_an_interrupted_run_of_other_work_has_to_be_finished_first(
-    layout: Layout, paths: tuple[str, ...], rule: Targets, state: str, yes: bool
+    layout: Layout, paths: tuple[str, ...], rule: Targets, state: str, again: bool
 ) -> None:
     name = ran(layout, *paths, rule=rule, state=state)
     with pytest.raises(RefusedError, match=f"run {name} .* was interrupted") as raised:
-        decided(layout, "/a", yes=yes)
+        decided(layout, "/a", again=again)
     assert f"undo {name}" in raised.value.hint
     # What an undo began can only be taken back.
     assert ("finish it" in raised.value.hint) is (state == CHANGING)

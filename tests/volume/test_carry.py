@@ -289,14 +289,15 @@ def test_a_folder_that_is_looked_at_once_more_is_right(volumes: Host) -> None:
     assert report["counts"]["stragglers"] == 0
 
 
-def test_overlapping_maps_done_again_with_yes_move_each_id_once_more(host: Host) -> None:
+def test_overlapping_maps_done_again_with_again_move_each_id_once_more(host: Host) -> None:
     simple(host.volume, 33, 1000)
     swap = Rule(((33, 1000, 1), (1000, 33, 1)), ((33, 1000, 1), (1000, 33, 1)), None, source_wins=True)
     before = snapshot(host.volume)
     host.fix(*maps(swap))
     once = snapshot(host.volume)
     assert differences(once, expected(before, swap)) == []
-    report = host.fix(*maps(swap), "--yes")
+    assert host.fix(*maps(swap), "--yes")["changed"] is False
+    report = host.fix(*maps(swap), "--again")
     assert report["changed"] is True
     assert settled(snapshot(host.volume)) == settled(before)
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from usernsplan.volume.walk import Volume
 
 _SETID = stat.S_ISUID | stat.S_ISGID
-# Of one reason, more places than anybody will read.
+# More problems than anybody will read: the first of them refuses the run.
 MOST_PLACES = 10_000
 # Names of one folder that are noted in one line of the journal.
 _LINE = 4096
@@ -104,7 +104,7 @@ class Lacking(NamedTuple):
 class Found:
     """What was seen. ``changes`` counts the entries that are not right, without linked inodes: ``linked`` has those.
 
-    ``lacking`` are the names whose files would lose power.
+    ``lacking`` are the names whose files would lose power. ``unseen`` are places that could not be looked at.
     ``copies``: so many entries, with so many bytes, would be copied up in an overlay.
     """
 
@@ -118,6 +118,7 @@ class Found:
     refusals: list[Place] = field(default_factory=list)
     skipped: list[Place] = field(default_factory=list)
     failed: list[Place] = field(default_factory=list)
+    unseen: list[Place] = field(default_factory=list)
     lacking: list[Lacking] = field(default_factory=list)
     special: bool = False
     # Whose the tops of the volumes are.
@@ -130,6 +131,9 @@ class Found:
 class Done:
     """What was changed. ``linked`` are inodes with several names; ``half`` tells that the run has to be finished.
 
+    ``failed`` are entries of the journal, all of them: these, and no others, are tried again. ``named`` are others that
+    were left as they are; ``unseen`` are places that could not be looked at once more.
+
     ``lost``: a folder was not where it had been noted; ``carried`` are the paths that were tried again and are right;
     ``lacking`` are the names whose files have lost power; ``ignored``: a path whose file system took the change of
     owner and kept its own.
@@ -141,6 +145,8 @@ class Done:
     linked: dict[tuple[int, int], tuple[str, ...]] = field(default_factory=dict)
     skipped: list[Place] = field(default_factory=list)
     failed: list[Place] = field(default_factory=list)
+    named: list[Place] = field(default_factory=list)
+    unseen: list[Place] = field(default_factory=list)
     tops: list[Folder] = field(default_factory=list)
     lacking: list[Lacking] = field(default_factory=list)
     half: bool = False
@@ -272,7 +278,7 @@ class Looker:
             if error.errno == errno.EXDEV:
                 self.found.skipped.append((volume.shown(parts), _MOUNT))
             elif error.errno not in walk.GONE:
-                self._fail(volume.shown(parts), reason(error))
+                self._unseen(volume.shown(parts), reason(error))
             return [], [], 0
         try:
             seen = os.fstat(pinned)
@@ -280,7 +286,7 @@ class Looker:
             notes, folders = self._look(volume, Folder(tree, parts, seen.st_dev, seen.st_ino), pinned, seen_before)
         except OSError as error:
             # It opens and cannot be read: nothing in it is carried, and the rest is.
-            self._fail(volume.shown(parts), reason(error))
+            self._unseen(volume.shown(parts), reason(error))
             return [], [], 0
         finally:
             os.close(pinned)
@@ -310,7 +316,7 @@ class Looker:
             for name, _ in found.care:
                 self._special(volume, notes, name)
             for name, why in found.failures:
-                self._leave(volume, notes, name, why)
+                self._leave(volume, notes, name, why, unseen=True)
         return notes, folders
 
     def wanted(self, owner: Owner) -> Owner | None:
@@ -437,21 +443,25 @@ class Looker:
                 self._special(volume, [note], ".")
                 return
         except OSError as error:
-            self._leave(volume, [note], ".", reason(error, "."))
+            self._leave(volume, [note], ".", reason(error, "."), unseen=True)
             return
         owner = (seen.st_uid, seen.st_gid)
         if self._owner_changes(owner, 1) and self._changeable(volume, [note], ["."], owner):
             note.own = self._first(owner)
             self.found.changes += 1
 
-    def _leave(self, volume: Volume, notes: list[Folder], name: str, why: str) -> None:
+    def _leave(self, volume: Volume, notes: list[Folder], name: str, why: str, *, unseen: bool = False) -> None:
         """Name an entry that cannot be carried, and keep it out of what will be."""
-        self._fail(volume.shown(notes[0].parts, "" if name == "." else name), why)
+        (self._unseen if unseen else self._fail)(volume.shown(notes[0].parts, "" if name == "." else name), why)
         self._room(notes).left.append(name)
 
     def _fail(self, place: str, why: str) -> None:
-        if len(self.found.failed) < MOST_PLACES:
-            self.found.failed.append((place, why))
+        self.found.failed.append((place, why))
+
+    def _unseen(self, place: str, why: str) -> None:
+        """Name what could not be looked at: nobody knows whose it is."""
+        self._fail(place, why)
+        self.found.unseen.append((place, why))
 
     def _special(self, volume: Volume, notes: list[Folder], name: str) -> None:
         try:
@@ -459,7 +469,7 @@ class Looker:
         except FileNotFoundError:
             return
         except OSError as error:
-            self._leave(volume, notes, name, reason(error, name))
+            self._leave(volume, notes, name, reason(error, name), unseen=True)
             return
         changes = self._owner_changes(entry.form.owner, 1)
         problems: list[str] = []
@@ -622,7 +632,7 @@ class Carrier:
             pinned = walk.folder(volume, note.parts)
         except OSError as error:
             if error.errno not in walk.GONE | {errno.EXDEV}:
-                self._failed(volume, note, "", reason(error))
+                self._failed(volume, note, _CONTENT, reason(error))
                 return True
             return self._lost(volume, note, "it is gone")
         try:
@@ -860,8 +870,7 @@ class Carrier:
             self.done.carried |= {volume.shown(note.parts, name) for name in names}
 
     def _failed(self, volume: Volume, note: Folder, name: str, why: str) -> None:
-        if len(self.done.failed) < MOST_PLACES:
-            self.done.failed.append((volume.shown(note.parts, name), why))
+        self.done.failed.append((volume.shown(note.parts, name), why))
 
 
 def merged(parts: Iterable[Found]) -> Found:
@@ -877,6 +886,7 @@ def merged(parts: Iterable[Found]) -> Found:
         whole.refusals += part.refusals
         whole.skipped += part.skipped
         whole.failed += part.failed
+        whole.unseen += part.unseen
         whole.lacking += part.lacking
         whole.special |= part.special
         whole.tops += part.tops

@@ -472,6 +472,18 @@ def refuse_moved(meant: Meant, found: Found, rule: Targets) -> None:
     )
 
 
+def refuse_unseen(found: Found, rule: Targets) -> None:
+    """Raise RefusedError where something could not be looked at and the map overlaps itself.
+
+    After such a run an id on both sides is an old one or a new one, and only the journal knows which.
+    """
+    if found.unseen and rule.overlaps():
+        raise RefusedError(
+            f"the map overlaps itself, and something could not be looked at:\n{_listed(found.unseen)}",
+            hint="nothing was changed; mend that, and run again",
+        )
+
+
 def former(meant: Meant, found: Found) -> tuple[str, ...]:
     """The commands that carry the owners which have no place in the map, where it is known whose ids they are."""
     request, ledger, allocation = meant.request, meant.ledger, meant.allocation

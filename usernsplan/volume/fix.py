@@ -50,6 +50,9 @@ if TYPE_CHECKING:
 _TICK_NS = 50_000_000
 _INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SHOWN = 10
+# How often to look whether an inode carries a staging id, before something that moves files about is given up on.
+_LOOKS = 3
+_BEFORE = "it failed before, and nothing has changed that"
 
 
 class Watch(Protocol):
@@ -121,12 +124,12 @@ def fix_volume(
         )
         if _moved_before(job.layout, new):
             new = replace(new, targets=rule.after_it())
-        unfinished, repeated = _earlier(job.layout, new, yes=request.yes)
+        unfinished, repeated = _earlier(job.layout, new, again=request.again)
         if repeated and (repeated.whole or dry_run):
             what = "" if repeated.whole else f", but for {len(repeated.failed)} that failed and would be tried again"
             job.notes.append(
                 f"run {repeated.run} did this already{what}; its map overlaps itself, so that doing it again would move"
-                " ids twice; --yes does it all the same"
+                " ids twice; --again does it all the same"
             )
         elif dry_run:
             job.preview(request, unfinished or new)
@@ -145,6 +148,8 @@ def fix_volume(
             volumes, removed = [one for one in noted if one.path not in failed], decide.no_longer(meant, noted)
             if volumes or removed:
                 _record(job, volumes, removed)
+            if rule.overlaps() and (ended := job.run_name or (repeated and repeated.run)):
+                _told(job.layout, ended)
     return job.report(
         FixReport("fix-volume", tuple(s.path for s in found), {}, dry_run=dry_run, container=name, mode=rule.mode)
     )
@@ -226,6 +231,7 @@ class _Job:
             self.notes.append(f"run {state.run} was interrupted; it is finished first")
         with self._crew() as crew:
             self._look(crew, state, None)
+        decide.refuse_unseen(self.found, state.targets)
         judgement = self._judge(request, state)
         losing = [(one, "") for one in decide.losing(self.found.lacking, state.targets)]
         if request.keep_power:
@@ -242,7 +248,7 @@ class _Job:
         """A whole run: look, judge, carry out. One that has nothing to do leaves nothing behind."""
 
         def check() -> None:
-            unfinished, repeated = _earlier(self.layout, new, yes=request.yes)
+            unfinished, repeated = _earlier(self.layout, new, again=request.again)
             if unfinished or repeated:
                 raise HostChangedError("another run on the same volume has come before this one")
 
@@ -250,6 +256,7 @@ class _Job:
         try:
             with self._crew() as crew:
                 self._look(crew, new, log)
+                decide.refuse_unseen(self.found, new.targets)
                 outside = self._judge(request, new).outside
                 linked = (linked for key, linked in self.found.linked.items() if key not in outside)
                 if self.found.changes or any(one.kinds is not None for one in linked):
@@ -260,6 +267,7 @@ class _Job:
                         staging=staging,
                         outside=tuple(outside),
                         special=self.found.special,
+                        entries=self.found.entries,
                     )
                     self._prove(crew, log, fresh=True)
                     self._carry(crew, log)
@@ -317,7 +325,8 @@ class _Job:
         counts = {
             "entries": found.entries,
             "changed": self.changed,
-            "right": max(found.entries - wrong, 0),
+            # Of a run that was resumed, the look has found right what was changed before.
+            "right": max(found.entries - max(wrong, self.changed), 0),
             **{kind: self.kinds[kind] for kind in ("setuid", "capability", "acl", "device", "hard_link")},
             "stragglers": self.stragglers,
         }
@@ -387,20 +396,28 @@ class _Job:
     def _carry(self, crew: Crew, log: Journal) -> None:
         """Carry a journal out, from the passage on at which it is."""
         self.run_name = log.state.run
+        self.found.entries = self.found.entries or log.state.entries
         last = 2 if log.state.stage else 0
+        # Of a passage that a kill has come after: what failed in it is in the journal.
+        failed = dict.fromkeys(log.state.failed if log.state.stage == last else (), _BEFORE)
         for stage in range(log.state.stage, last + 1):
             if stage != log.state.stage:
-                log.set(stage=stage)
+                log.set(stage=stage, failed=tuple(sorted(failed)))
             what = f"Changing, passage {stage} of {last}" if last else "Changing"
             self.watch.begin(what, self.found.changes or None)
             done = self._passage(crew, log, stage)
             if stage == last:
                 self._add(done)
-            self.fail(place for part in done for place in part.failed)
+            failed |= {path: why for part in done for path, why in part.failed}
+            self.fail(chain.from_iterable((*part.failed, *part.named) for part in done))
             self._settle(log.state)
-            if any(part.half for part in done):
-                self.notes.append(f"run {log.state.run} is not finished; run again with the same words")
+            # An id that was not looked at may be an old one, or in the next passage a new one: nobody could tell then.
+            if any(part.half or (stage < last and part.unseen) for part in done):
+                self._not_finished(log)
                 return
+        if last and not self._none_is_staged(crew, log):
+            self._not_finished(log)
+            return
         lacking = [one for part in done for one in part.lacking]
         rest = tuple((one, "") for one in lacking)
         if log.state.keep_power:
@@ -408,12 +425,41 @@ class _Job:
             rest = restore.restore(self.volumes, lacking, known, log).rest
         self._drop(rest)
         carried = {path for part in done for path in part.carried}
-        failed = tuple(sorted((set(log.state.retried or ()) | self.failed.keys()) - carried))
-        for path in failed:
-            self.failed.setdefault(path, "it failed before, and nothing has changed that")
-        whole = not failed and not self.stragglers and not self.skipped
+        left = tuple(sorted(({*(log.state.retried or ())} | failed.keys()) - carried))
+        self.fail((path, failed.get(path, _BEFORE)) for path in left)
+        whole = not self.failed and not self.stragglers and not self.skipped
         tops = tuple(map(_changed_ns, self.volumes))
-        log.set(state=DONE, end=time.time_ns(), whole=whole, failed=failed, retried=None, tops=tops)
+        log.set(state=DONE, end=time.time_ns(), whole=whole, failed=left, retried=None, tops=tops)
+
+    def _none_is_staged(self, crew: Crew, log: Journal) -> bool:
+        """Make sure that no inode carries a staging id: what was moved about between two looks is carried on."""
+        state = log.state
+        if state.staging is None:
+            return True
+        staged = [IdSet(staging.host_ranges()) for staging in state.staging]
+        turn = state.turn(2)
+        for _ in range(_LOOKS):
+            self.watch.begin("Looking once more", None)
+            found = merged(crew.look([Look(turn, 0, None)] * crew.jobs, len(self.volumes)))
+            self._check(crew, log, really=True)
+            if found.unseen:
+                self.fail(found.unseen)
+                return False
+            if not any(uid in staged[0] or gid in staged[1] for uid, gid in found.owners):
+                return True
+            rules = Rules(turn, outside=frozenset(state.outside))
+            done = crew.each([Late(rules, 0, (), log.path("late", 0), log.folder, deep=True)])
+            self._check(crew, log, really=True)
+            self._add(done)
+            self.fail(chain.from_iterable((*part.failed, *part.named) for part in done))
+        self.fail((path, "something in it still has an id of between the two passages") for path in state.paths)
+        return False
+
+    def _not_finished(self, log: Journal) -> None:
+        run = log.state
+        finish = f"finish it: {run.command}\n  or " if run.command else ""
+        undo = self.layout.command(f"undo {run.run}")
+        self.notes.append(f"run {run.run} is not finished\n  {finish}take it back: {undo}")
 
     def _prove(self, crew: Crew, log: Journal, *, fresh: bool) -> None:
         """See whether the file systems of the run take owners, before more than one entry of each is changed.
@@ -537,13 +583,14 @@ class _Job:
             self.stragglers += part.stragglers
             self.kinds.update(part.kinds)
             self.fail(part.failed)
+            self.fail(part.named)
             self.skipped |= {Place(*place) for place in part.skipped}
             linked |= part.linked
         self.changed += len(linked)
         self.kinds.update(chain.from_iterable(linked.values()))
 
 
-def _earlier(layout: Layout, new: RunState, *, yes: bool) -> tuple[RunState | None, RunState | None]:
+def _earlier(layout: Layout, new: RunState, *, again: bool) -> tuple[RunState | None, RunState | None]:
     """The interrupted run that these words go on with, and the run that did the same and must not be repeated.
 
     Raises LockBusyError or RefusedError where an earlier run stands in the way.
@@ -562,17 +609,19 @@ def _earlier(layout: Layout, new: RunState, *, yes: bool) -> tuple[RunState | No
             f"run {run.run} on {', '.join(run.paths)} was interrupted",
             hint=f"{first}take it back: {layout.command(f'undo {run.run}')}",
         )
-    if not new.targets.overlaps() or yes:
-        return None, None
     before = {run.run: run for run in (_moved_by(tree, new, runs) for tree in new.trees) if run}
-    if not before:
+    if not new.targets.overlaps() or not before:
         return None, None
     run = next(iter(before.values()))
-    if len(before) == 1 and run.same_work(new):
+    is_same = len(before) == 1 and run.same_work(new)
+    if again and not (is_same and run.command == new.command and not run.told):
+        return None, None
+    # With --again too where that very command was killed after its last change: it has moved the ids already.
+    if is_same:
         return None, run
     raise RefusedError(
         f"run {run.run} has moved these ids already in {', '.join(run.paths)}",
-        hint="the map overlaps itself, so that they would be moved twice; if you mean it all the same, say --yes",
+        hint="the map overlaps itself, so that they would be moved twice; if you mean it all the same, say --again",
     )
 
 
@@ -586,6 +635,17 @@ def _moved_by(tree: Tree, new: RunState, runs: Sequence[RunState]) -> RunState |
         if any(other.contains(tree) for other in run.trees):
             return None
     return None
+
+
+def _told(layout: Layout, run: str) -> None:
+    """Note that the command of a run has come to its end: from now on the same words mean another run."""
+    state = journal.run(layout, run)
+    if state.state == DONE and not state.told:
+        log = journal.resume(layout, state)
+        try:
+            log.set(told=True)
+        finally:
+            log.close()
 
 
 def _host_ids(layout: Layout, request: FixRequest) -> decide.HostIds:

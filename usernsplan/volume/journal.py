@@ -60,8 +60,9 @@ class RunState:
 
     ``outside`` are linked inodes (device, inode) that are left alone; ``formerly`` is whose each volume was, and its
     mode. Times in ns since the epoch: ``seen`` before the first look, ``end`` after the last change; ``whole``: by then
-    everything was right, and ``tops`` is when the inode of each top had changed last; ``failed`` are the paths that
-    failed, ``retried`` those of them that are tried again; ``special``: the journal has entries that need care;
+    everything was right, and ``tops`` is when the inode of each top had changed last; ``failed`` are the paths of all
+    entries of the journal that failed, ``retried`` those of them that are tried again; ``told``: the command that made
+    the run came to its end; ``entries`` is how many the look met; ``special``: the journal has entries that need care;
     ``keep_power``: files that lose power get it back where their content is proved unchanged.
     """
 
@@ -86,6 +87,8 @@ class RunState:
     retried: tuple[str, ...] | None = None
     special: bool = False
     keep_power: bool = False
+    told: bool = False
+    entries: int = 0
 
     @property
     def paths(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ to signals: the parent does, and asks them through a shared page of memory to st
 
 from __future__ import annotations
 
+import errno
 import gc
 import mmap
 import os
@@ -18,6 +19,7 @@ import struct
 import traceback
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -408,9 +410,21 @@ def _late(line: _Line, volumes: Sequence[Volume], order: Late, again: list[Place
     looker = Looker(volumes, order.rules.turn, late=True, outside=order.rules.outside)
     carrier = Carrier(volumes, order.rules, journal.Links(order.run))
     writer: journal.Writer | None = None
+    unseen: list[tuple[str, str]] = []
+
+    def tells(question: Callable[[], bool], place: Place) -> bool:
+        try:
+            return question()
+        except OSError as error:
+            unseen.append((volumes[place[0]].shown(place[1]), reason_of(error)))
+            return False
+
     todo = dict.fromkeys([(tree, ()) for tree in range(len(volumes))] if order.deep else again)
     for log in () if order.deep else order.logs:
-        todo |= {(note.tree, note.parts): None for note in journal.read(log) if _touched(volumes, note, order.since)}
+        for note in journal.read(log):
+            place = (note.tree, note.parts)
+            if tells(partial(_touched, volumes, note, order.since), place):
+                todo[place] = None
     stack = list(todo)
     while stack and line.goes_on(0):
         tree, parts = stack.pop()
@@ -421,14 +435,16 @@ def _late(line: _Line, volumes: Sequence[Volume], order: Late, again: list[Place
                 writer.write(note)
                 writer.sync()
                 carrier.carry(note)
-        below = [(*parts, name) for name in folders]
-        stack += [(tree, one) for one in below if order.deep or _is_new(volumes[tree], one, looker)]
+        below = [(tree, (*parts, name)) for name in folders]
+        stack += [at for at in below if order.deep or tells(partial(_is_new, volumes[tree], at[1], looker), at)]
     if writer:
         writer.close()
     done = carrier.done
     done.stragglers = done.changed
     done.skipped, done.tops = looker.found.skipped, []
-    done.failed += looker.found.failed
+    # What the journal has is tried again; nobody knows whose the others were.
+    done.named += [*looker.found.failed, *unseen]
+    done.unseen += [*looker.found.unseen, *unseen]
     return done
 
 
@@ -445,15 +461,15 @@ def _is_new(volume: Volume, parts: tuple[str, ...], looker: Looker) -> bool:
 
 
 def _seen(volume: Volume, parts: tuple[str, ...]) -> os.stat_result | None:
-    """A folder as it is now; None where there is none any more, or it cannot be opened."""
+    """A folder as it is now; None where there is none any more. Raises OSError where it cannot be told."""
     try:
         pinned = walk.folder(volume, parts)
-    except OSError:
-        return None
+    except OSError as error:
+        if error.errno in walk.GONE | {errno.EXDEV}:
+            return None
+        raise
     try:
         return os.fstat(pinned)
-    except OSError:
-        return None
     finally:
         os.close(pinned)
 

@@ -13,14 +13,13 @@ import pytest
 
 from tests.command import PROGRAM, missing
 from tests.volume.prefork import prefork
-from tests.volume.struck import CALLS, CASES, INODES, OWNERS, READS, Grounds, Place, places, sample, share_out, trace
+from tests.volume.struck import CASES, INODES, OWNERS, READS, Grounds, Place, places, sample, share_out, trace
 from tests.volume.tree import Host, differences, expected, finish, maps, over, simple, snapshot, write
 
 if TYPE_CHECKING:
     from tests.volume.prefork import Prefork
     from tests.volume.struck import Ground
 
-ERRORS = ("EIO", "EMFILE", "ENOMEM", "EACCES", "EDQUOT", "ENOSPC")
 # One call, all from one on, every third from one on.
 WHEN = ("{}", "{}+", "{}+3")
 BASE = 1 << 20
@@ -76,13 +75,6 @@ def test_after_an_error_of_a_change_all_can_be_put_right(tmpfs: Path, name: str)
 @pytest.mark.parametrize("name", ["shift", "overlap"])
 def test_after_an_error_of_a_look_all_can_be_put_right(tmpfs: Path, name: str) -> None:
     struck_everywhere(tmpfs, name, READS, ("EMFILE",), 1)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("calls", [CALLS, READS], ids=["changes", "looks"])
-@pytest.mark.parametrize("name", ["shift", "overlap"])
-def test_after_any_error_anywhere_all_can_be_put_right(tmpfs: Path, name: str, calls: tuple[str, ...]) -> None:
-    struck_everywhere(tmpfs, f"{name}", calls, ERRORS, 2)
 
 
 OVER = over(BASE, BASE + 500, 1000, images=True)
@@ -164,6 +156,8 @@ def test_what_is_moved_about_between_the_looks_carries_no_staging_id_in_the_end(
         assert "is not finished" in said
         assert "usernsplan undo" in said
         assert "usernsplan fix-volume" in said
+    # It finishes what was staged first, and names what failed before that; once more carries those.
+    host.attempt("fix-volume", host.volume, *maps(OVER))
     host.fix(*maps(OVER))
     assert differences(snapshot(host.volume), expected(before, OVER)) == []
 
@@ -190,6 +184,8 @@ def test_a_run_that_was_killed_after_it_was_done_is_not_done_again(host: Host, w
         if was_killed and '"told": true' in "".join(path.read_text() for path in host.runs.glob("*/run.json")):
             # It had come to its end: --again would mean again.
             killed += 1
+            break
+        if not was_killed:
             break
         # The very same words, which the journal has.
         assert not kill_at(host, "rename", 10_000, *shift_by)

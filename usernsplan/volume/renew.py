@@ -332,6 +332,9 @@ def _copied(folder: int, old: int, wanted: Wanted) -> Iterator[int]:
         with _opened(old) as file:
             os.truncate(new, wanted.proof.size)
             for at, piece in _data(file):
+                # Somebody may append as fast as we copy.
+                if at >= wanted.proof.size:
+                    break
                 _write(new, piece, at)
         _compare(new, wanted.proof)
         _furnish(new, old, wanted)
@@ -408,7 +411,9 @@ def _swap(volumes: Sequence[Volume], wanted: Wanted, new: int, log: Swaps) -> No
         log.note(_ENDED, swap)
         raise
     _tidy(volumes, swap)
-    log.note(_ENDED, swap)
+    # All has come about; without this line the next run only looks once more.
+    with suppress(OSError):
+        log.note(_ENDED, swap)
 
 
 def _disarm(new: int) -> None:

@@ -127,13 +127,14 @@ def mend(volumes: Sequence[Volume], logs: Iterable[str]) -> None:
             if swap.key in noted.ended:
                 continue
             if swap.key in noted.done:
-                _tidy(volumes, swap)
+                reached = _tidy(volumes, swap)
             elif all(_shows(volumes, name, swap.new) for name, _ in swap.hidden):
                 swaps.note(_DONE, swap)
-                _tidy(volumes, swap)
+                reached = _tidy(volumes, swap)
             else:
-                _take_back(volumes, swap)
-            swaps.note(_ENDED, swap)
+                reached = _take_back(volumes, swap)
+            if reached:
+                swaps.note(_ENDED, swap)
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,6 +333,9 @@ def _copied(folder: int, old: int, wanted: Wanted) -> Iterator[int]:
         with _opened(old) as file:
             os.truncate(new, wanted.proof.size)
             for at, piece in _data(file):
+                # Somebody may append as fast as we copy.
+                if at >= wanted.proof.size:
+                    break
                 _write(new, piece, at)
         _compare(new, wanted.proof)
         _furnish(new, old, wanted)
@@ -404,11 +408,13 @@ def _swap(volumes: Sequence[Volume], wanted: Wanted, new: int, log: Swaps) -> No
     except (OSError, NotRenewedError):
         # Wherever somebody may have taken it meanwhile: it is to be a file like any other.
         _disarm(new)
-        _take_back(volumes, swap)
-        log.note(_ENDED, swap)
+        if _take_back(volumes, swap):
+            log.note(_ENDED, swap)
         raise
-    _tidy(volumes, swap)
-    log.note(_ENDED, swap)
+    if _tidy(volumes, swap):
+        # All has come about; without this line the next run only looks once more.
+        with suppress(OSError):
+            log.note(_ENDED, swap)
 
 
 def _disarm(new: int) -> None:
@@ -418,22 +424,28 @@ def _disarm(new: int) -> None:
         os.removexattr(new, CAPABILITY)
 
 
-def _take_back(volumes: Sequence[Volume], swap: _Swap) -> None:
-    """Give the old inode its names back, and take the temporary ones away."""
+def _take_back(volumes: Sequence[Volume], swap: _Swap) -> bool:
+    """Give the old inode its names back, and take the temporary ones away; tell whether every folder was there."""
+    reached = 0
     for (name, temporary), times in reversed([*zip(swap.hidden, swap.times, strict=True)]):
         with suppress(OSError, NotRenewedError), _folder(volumes, name) as folder:
             if (_inode(folder, temporary), _inode(folder, name.name)) == (swap.old, swap.new):
                 syscalls.exchange(folder, temporary, name.name)
             _remove(folder, temporary, swap.new)
             os.utime(folder, ns=times)
+            reached += 1
+    return reached == len(swap.hidden)
 
 
-def _tidy(volumes: Sequence[Volume], swap: _Swap) -> None:
-    """Take the temporary names away, which are the old inode's last ones."""
+def _tidy(volumes: Sequence[Volume], swap: _Swap) -> bool:
+    """Take the temporary names away, the old inode's last ones; tell whether every folder was there."""
+    reached = 0
     for (name, temporary), times in zip(swap.hidden, swap.times, strict=True):
         with suppress(OSError, NotRenewedError), _folder(volumes, name) as folder:
             _remove(folder, temporary, swap.old)
             os.utime(folder, ns=times)
+            reached += 1
+    return reached == len(swap.hidden)
 
 
 def _shows(volumes: Sequence[Volume], name: Name, inode: int) -> bool:

@@ -451,6 +451,20 @@ def test_an_overlay_with_everything_above_is_a_volume_as_any(web: Host) -> None:
         assert (point / "setuid").stat().st_mode & 0o7777 == 0o4755
 
 
+def test_what_was_made_in_an_overlay_is_known_though_its_upper_folder_is_hidden(web: Host) -> None:
+    """As on a host whose / is an overlay: the mount table names folders that nobody can reach any more."""
+    simple(web.outside, 7, 7)
+    point = web.root / "srv/merged"
+    point.mkdir()
+    with overlay(web.outside, web.root / "srv/over", point), mounted("-t", "tmpfs", "hides", web.root / "srv/over"):
+        simple(point / "below", 7, 7)
+        os.link(point / "below/file-0", point / "below/again")
+        assert "3 entries of 21 bytes" in web.refusal(*SHIFT, status=9, path=point)
+        web.fix(*SHIFT, path=point / "below")
+        assert uids(point / "below") == {START + 7}
+        assert uids(web.outside) == {7}
+
+
 def test_a_single_file_of_an_overlay_is_refused_too(web: Host) -> None:
     simple(web.outside, 7, 7)
     point = web.root / "srv/merged"

@@ -205,8 +205,11 @@ def _left_alone(volume: Volume, parts: tuple[str, ...], name: str) -> str:
 def _is_in_upper(overlay: Mount, shown: str, name: str) -> bool:
     """Tell whether an entry of the current folder is in the upper folder of its overlay already.
 
-    Where that folder cannot be found by the path that it had when it was mounted, nothing is.
+    Its handle says so of what was made there. What was copied up is looked for in that folder; where this cannot be
+    found by the path that it had when it was mounted, nothing counts as copied up.
     """
+    if syscalls.is_only_in_upper(name):
+        return True
     upper = overlay.fs_option("upperdir")
     if not upper.startswith("/"):
         return False

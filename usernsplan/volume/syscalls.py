@@ -31,6 +31,10 @@ _fchownat.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_uint, ctypes.c_uin
 # linux/fs.h
 _RENAME_EXCHANGE = 2
 _AT_SYMLINK_FOLLOW = 0x400
+_AT_HANDLE_FID = 0x200
+# A file handle of overlayfs (fs/overlayfs/overlayfs.h): its type, the magic byte and where the flags are.
+_MAX_HANDLE = 128
+_OVERLAY_HANDLE, _OVERLAY_MAGIC, _OVERLAY_FLAGS_AT, _OVERLAY_IS_UPPER = 0xF8, 0xFB, 6, 0x04
 
 
 def openat2(folder: int, path: bytes, flags: int, resolve: int) -> int:
@@ -94,6 +98,23 @@ def is_read_only(name: str) -> bool:
         return True
     denied = _libc.faccessat(HERE, os.fsencode(name), os.W_OK, _AT_EACCESS)
     return bool(denied) and ctypes.get_errno() == errno.EROFS
+
+
+def is_only_in_upper(name: str) -> bool:
+    """Tell whether an entry of the current folder, in an overlay, was made there: no lower folder has it.
+
+    The overlay encodes which of its folders an inode is in; since Linux 6.6 it does so without nfs_export. Older
+    kernels say no, and so do all of what was copied up.
+    """
+    handle = ctypes.create_string_buffer(struct.pack("Ii", _MAX_HANDLE, 0), 8 + _MAX_HANDLE)
+    mount = ctypes.c_int()
+    asked = getattr(_libc, "name_to_handle_at", None)
+    if asked is None or asked(HERE, os.fsencode(name), handle, ctypes.byref(mount), _AT_HANDLE_FID):
+        return False
+    size, kind = struct.unpack_from("Ii", handle)
+    body = handle.raw[8 : 8 + size]
+    is_overlays = kind == _OVERLAY_HANDLE and len(body) > _OVERLAY_FLAGS_AT and body[4] == _OVERLAY_MAGIC
+    return is_overlays and bool(body[_OVERLAY_FLAGS_AT] & _OVERLAY_IS_UPPER)
 
 
 def _statx(name: str, wanted: int) -> bytes | None:

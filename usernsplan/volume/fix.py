@@ -137,6 +137,7 @@ def fix_volume(
             if unfinished:
                 job.notes.append(f"run {unfinished.run} was interrupted; it was finished first")
                 job.go_on(unfinished, targets=replace(unfinished.targets, same=rule.same))
+                job.try_again(unfinished.run)
             elif repeated:
                 job.notes.append(f"run {repeated.run} did this already, but for what failed; only that was tried again")
                 job.go_on(repeated, state=CHANGING, stage=1, retried=repeated.failed)
@@ -294,6 +295,13 @@ class _Job:
                 "\n".join([f"run {run.run} could still not be finished:", *places[:_SHOWN]]),
                 hint=f"mend that and run again, or take it back: {self.layout.command(f'undo {run.run}')}",
             )
+
+    def try_again(self, run: str) -> None:
+        """Carry once what failed before the run was interrupted, and may have nothing against it any more."""
+        state = journal.run(self.layout, run)
+        if state.targets.overlaps() and state.failed:
+            self.failed.clear()
+            self.go_on(state, state=CHANGING, stage=1, retried=state.failed)
 
     def take_back(self, state: RunState, *, really: bool, trust: bool) -> None:
         """Carry a run's journal out backwards, or only count what that would change."""

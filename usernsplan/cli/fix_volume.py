@@ -116,7 +116,13 @@ def undo(
     root: Root = "/",
     dry_run: DryRun = False,
     json: Json = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Take back also what was changed since, setuid bits too.")] = False,
+    yes: Annotated[
+        bool,
+        typer.Option(
+            "--yes",
+            help="Take back also what was moved or changed since, but for power: a file that changed gets none.",
+        ),
+    ] = False,
 ) -> None:
     """Take a run of fix-volume back: owners, modes, ACLs and capabilities as they were.
 

@@ -1,20 +1,26 @@
-"""Run usernsplan as its users do: as a process, with the interpreter that runs the tests."""
+"""Run usernsplan: as a process, or in this one."""
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import io
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 from unittest import mock
 
 import pytest
 
+from tests.prefork import Ended, Prefork
 from usernsplan.cli import main
+
+if TYPE_CHECKING:
+    from _pytest.mark import ParameterSet
 
 needs_root = pytest.mark.skipif(
     os.geteuid() != 0, reason="only root can mount, chown, make files immutable or add users"
@@ -23,23 +29,51 @@ needs_root = pytest.mark.skipif(
 PROGRAM = (sys.executable, "-m", "usernsplan")
 
 
+def slow(*parameters: object) -> list[ParameterSet]:
+    """Sets of parameters of a test, to be tried only where the slow tests run."""
+    return [
+        pytest.param(*one, marks=pytest.mark.slow)
+        if isinstance(one, tuple)
+        else pytest.param(one, marks=pytest.mark.slow)
+        for one in parameters
+    ]
+
+
 def usernsplan(
     *words: str | Path, status: int = 0, env: dict[str, str] | None = None, cwd: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run it, expect this exit status, and never a traceback."""
-    done = subprocess.run(
-        [*PROGRAM, *map(str, words)],
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        env={**os.environ, **(env or {})},
-        cwd=cwd,
-        check=False,
-        timeout=120,
-    )
-    assert "Traceback" not in done.stderr, done.stderr
-    assert done.returncode == status, f"{words}: status {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done
+    """Run it, expect this exit status, and never a traceback.
+
+    It is a process, forked from an interpreter that has read its modules, because a start takes longer than most
+    commands. With an environment of its own it starts from nothing: that may say how Python begins.
+    """
+    if env:
+        words = (*PROGRAM, *words)
+        started = subprocess.run(
+            list(map(str, words)),
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **env},
+            cwd=cwd,
+            check=False,
+            timeout=120,
+        )
+        ended = Ended(started.returncode, started.stdout, started.stderr)
+    else:
+        ended = _forks(os.stat("/proc/self/ns/mnt").st_ino).start(*words, cwd=cwd).wait()
+    assert "Traceback" not in ended.err, ended.err
+    assert ended.status == status, f"{words}: status {ended.status}\n{ended.out}\n{ended.err}"
+    return subprocess.CompletedProcess(list(map(str, words)), ended.status, ended.out, ended.err)
+
+
+@functools.cache
+def _forks(mounts: int) -> Prefork:
+    """One for each mount namespace that this process has been in: what was forked before sees the mounts of before."""
+    del mounts
+    server = Prefork()
+    atexit.register(server.close)
+    return server
 
 
 def missing(program: str) -> NoReturn:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import settings
 
 # How long one example takes says more about the machine than about us.
-settings.register_profile("unhurried", deadline=None)
+settings.register_profile("unhurried", deadline=None, max_examples=100 if os.environ.get("CI") == "true" else 50)
 settings.load_profile("unhurried")
 
 HOW = "CI=true or --slow runs them"

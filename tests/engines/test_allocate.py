@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 import pytest
 
+from tests.command import slow
 from tests.engines import recipes
 from tests.engines.throwaway import require
 
@@ -27,8 +28,8 @@ SINGLE_UID = (("--strategy", "single-uid"), 0, 1000000000)
 SHARED = (("--strategy", "shared", "--dockerroot", "7"), 0, 7)
 STRATEGIES = pytest.mark.parametrize(
     ("words", "container", "expected"),
-    [PER_CONTAINER, SINGLE_UID, SHARED],
-    ids=["per-container", "single-uid", "shared"],
+    [SHARED, *slow(PER_CONTAINER, SINGLE_UID)],
+    ids=["shared", "per-container", "single-uid"],
 )
 
 

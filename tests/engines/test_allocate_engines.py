@@ -435,6 +435,7 @@ def seen(root: Path) -> Seen:
     return Seen((root / "etc/subuid").read_text(), (root / "etc/subgid").read_text(), entry["also"])
 
 
+@pytest.mark.slow
 def test_after_a_kill_anywhere_root_has_the_lines_and_the_ledger_says_so_or_neither(tmp_path: Path) -> None:
     if shutil.which("strace") is None:
         missing("strace")

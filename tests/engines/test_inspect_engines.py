@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.command import slow
 from tests.engines import recipes
 from tests.engines.throwaway import require
 
@@ -32,8 +33,10 @@ def document(host: ThrowawayHost, *words: str) -> dict[str, Any]:
     [
         (["--user=33:33"], {"no-capabilities", "regain-by-setuid"}, "no-new-privs"),
         (["--user=33:33", "--security-opt=no-new-privileges"], {"no-capabilities", "no-new-privs"}, "regain-by-setuid"),
-        (["--user=33:33", "--cap-drop=all"], {"no-capabilities", "nothing-to-regain"}, "regain-by-setuid"),
-        ([], {"root-inside", "namespaced"}, "host-root"),
+        *slow(
+            (["--user=33:33", "--cap-drop=all"], {"no-capabilities", "nothing-to-regain"}, "regain-by-setuid"),
+            ([], {"root-inside", "namespaced"}, "host-root"),
+        ),
         (["--cap-add=sys_admin"], {"root-inside", "namespaced", "beyond-default"}, "host-root"),
     ],
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.command import usernsplan
+from tests.command import slow, usernsplan
 from tests.engines import browser as chromium
 from usernsplan.report.map_svg import CONFLICT, CONFLICT_DARK, FILLS
 
@@ -78,9 +78,14 @@ def click(page: Browser, selector: str) -> None:
         page.mouse(kind, x, y, button="left", clickCount=1)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 400])
-@pytest.mark.parametrize("containers", [3, 300])
+@pytest.mark.parametrize(
+    ("containers", "width", "scheme"),
+    [
+        *((3, 1280, "light"), (300, 400, "dark")),
+        *slow((3, 1280, "dark"), (3, 400, "light"), (3, 400, "dark"), (300, 1280, "light"), (300, 1280, "dark")),
+        *slow((300, 400, "light")),
+    ],
+)
 def test_it_is_drawn_and_conflicts_are_seen_in_red(
     browser: Browser, tmp_path: Path, containers: int, width: int, scheme: str
 ) -> None:
@@ -122,7 +127,7 @@ def test_labels_do_not_lie_over_each_other(browser: Browser, tmp_path: Path) -> 
         assert (over, cut) == (0, 0), width
 
 
-@pytest.mark.parametrize("width", [1280, 400])
+@pytest.mark.parametrize("width", [1280, *slow(400)])
 def test_what_is_half_free_looks_half_free(browser: Browser, tmp_path: Path, width: int) -> None:
     root, page = tmp_path / "host", tmp_path / "ids.html"
     names = [f"web{n}" for n in range(3000)]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from tests.command import here
+from tests.command import here, slow
 from tests.engines import recipes, recipes_docker_instance
 from tests.engines.throwaway import require
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 STRATEGIES = pytest.mark.parametrize(
     "words",
-    [("per-container",), ("single-uid",), ("shared", "--dockerroot", "7")],
-    ids=["per-container", "single-uid", "shared"],
+    [("shared", "--dockerroot", "7"), *slow((("per-container",),), (("single-uid",),))],
+    ids=["shared", "per-container", "single-uid"],
 )
 ASK = "cat /proc/self/uid_map; echo gids; cat /proc/self/gid_map; echo more; grep NoNewPrivs /proc/self/status"
 
@@ -138,7 +138,7 @@ def bridge_as_told(host: ThrowawayHost, name: str, daemon: recipes_docker_instan
     return daemon.docker("network", "inspect", "-f", "{{(index .IPAM.Config 0).Subnet}}", "own")
 
 
-@pytest.mark.parametrize("containerd", ["its own", "the host's"])
+@pytest.mark.parametrize("containerd", ["its own", *slow("the host's")])
 def test_two_daemons_run_at_once_from_the_files_each_with_a_range(host: ThrowawayHost, containerd: str) -> None:
     require("dockerd", "docker", "systemd-analyze")
     usernsplan(host, "allocate", "--strategy", "per-container", "web", "db", "--engine", "docker-instance")

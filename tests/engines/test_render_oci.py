@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
+from tests.command import slow
 from tests.engines import recipes
 from tests.engines.planned import (
     MAPS,
@@ -92,7 +93,7 @@ def without_gid(config: dict[str, Any], gid: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("runtime", "words", "container", "expected"),
-    [("crun", *PER_CONTAINER), ("crun", *SINGLE_UID), ("crun", *SHARED), ("runc", *SHARED)],
+    [*slow(("crun", *PER_CONTAINER), ("crun", *SINGLE_UID)), ("crun", *SHARED), ("runc", *SHARED)],
     ids=["crun-per-container", "crun-single-uid", "crun-shared", "runc-shared"],
 )
 def test_a_patched_bundle_has_the_planned_maps_and_its_root_and_volumes_the_planned_owners(

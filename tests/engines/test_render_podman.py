@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.command import slow
 from tests.engines import recipes, recipes_podman_auto
 from tests.engines.throwaway import require
 
@@ -31,7 +32,7 @@ SINGLE_UID = (("single-uid",), 1000000000, (0, 1000000000))
 SHARED = (("shared", "--dockerroot", "7"), 7, (33, 33))
 STRATEGIES = pytest.mark.parametrize(
     ("words", "root", "other"),
-    [PER_CONTAINER, SINGLE_UID, SHARED],
+    [PER_CONTAINER, *slow(SINGLE_UID), SHARED],
     ids=["per-container", "single-uid", "shared"],
 )
 

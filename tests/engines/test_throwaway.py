@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
+from tests.command import slow
 from tests.engines import recipes, throwaway
 from tests.engines.throwaway import CommandFailed, ThrowawayHost, require
 
@@ -266,9 +267,9 @@ def docker_setup(host: ThrowawayHost, subuid: str, subgid: str) -> list[str]:
 @pytest.mark.parametrize(
     ("subuid", "subgid", "id_map"),
     [
-        ("dockremap:524288:65536\n", "dockremap:524288:65536\n", PER_CONTAINER),
+        *slow(("dockremap:524288:65536\n", "dockremap:524288:65536\n", PER_CONTAINER)),
         (SHARED_FOR_DOCKER, SHARED_FOR_DOCKER, [(0, 2, 1), (1, 524288, 2), (3, 3, 65533)]),
-        ("dockremap:1000000000:1\n", "dockremap:1000000000:6\n", SINGLE),
+        *slow(("dockremap:1000000000:1\n", "dockremap:1000000000:6\n", SINGLE)),
     ],
     ids=["per-container", "shared", "single"],
 )

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from tests.command import PROGRAM, here, missing
+from tests.command import PROGRAM, here, missing, slow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -120,7 +120,8 @@ def struck_everywhere(folder: Path, before: Path, case: Case, blow: str) -> Iter
             shutil.rmtree(struck.root)
 
 
-@pytest.fixture(params=list(CASES))
+# Docker's has every kind of file; the others have less of the same.
+@pytest.fixture(params=["docker", *slow("allocate", "release")])
 def case(request: pytest.FixtureRequest) -> Case:
     if shutil.which("strace") is None:
         missing("strace")
@@ -177,6 +178,7 @@ def test_after_a_kill_anywhere_the_next_run_leaves_all_or_nothing(
     assert outcomes == {"completed", "put back"}
 
 
+@pytest.mark.slow
 def test_an_error_of_the_disk_anywhere_leaves_the_files_as_they_were(
     case: Case, sides: tuple[Seen, Seen], tmp_path: Path
 ) -> None:

@@ -112,6 +112,8 @@ def test_usermod_waits_for_our_locks(root: Path) -> None:
     assert (root / "etc/subuid").read_text() == "web:524288:65536\nalice:100000:65536\n"
 
 
+# useradd waits 15 s for it.
+@pytest.mark.slow
 @needs_root
 def test_a_busy_lock_of_useradd_is_a_busy_lock(root: Path) -> None:
     (root / "etc/passwd.lock").write_text(str(os.getpid()))

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from tests.command import here, missing
-from tests.volume.prefork import prefork
+from tests.prefork import prefork
 from tests.volume.tree import (
     Host,
     Rule,
@@ -44,7 +44,7 @@ from tests.volume.tree import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.volume.prefork import Ended, Prefork, Run
+    from tests.prefork import Ended, Prefork, Run
     from tests.volume.tree import Inode, Snapshot
 
     Words = tuple[str | Path, ...]

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
+from tests.command import slow
+from tests.prefork import prefork
 from tests.volume.attackers import (
     Arena,
     arena,
@@ -25,19 +27,18 @@ from tests.volume.attackers import (
     of_real_root,
     of_wanderers,
 )
-from tests.volume.prefork import prefork
 from tests.volume.tree import Host, differences, expected, shift, snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from tests.prefork import Ended
     from tests.volume.attackers import Attack
-    from tests.volume.prefork import Ended
     from tests.volume.tree import Snapshot
 
-# How long each of the four tests of the command lasts.
-SECONDS = 14.0
+# How long each of the four tests of the command lasts, at least.
+SECONDS = 14.0 if os.environ.get("CI") == "true" else 5.0
 # As many runs of fix-volume and undo, against as many attempts, whatever time they take.
 RUNS, STRIKES, LONGEST = 24, 10_000, 100.0
 # How long a usual walker may take until it is led out; it takes a moment.
@@ -96,7 +97,7 @@ def place(host: Host) -> tuple[Arena, int]:
 
 @pytest.mark.parametrize(
     ("file_system", "gang"),
-    [("tmpfs", CONTAINER), ("ext4", CONTAINER), ("tmpfs", WANDERERS), ("tmpfs", REAL)],
+    [("tmpfs", CONTAINER), *slow(("ext4", CONTAINER), ("tmpfs", WANDERERS), ("tmpfs", REAL))],
     ids=["containers-root-on-tmpfs", "containers-root-on-ext4", "wandering-links-on-tmpfs", "real-root-on-tmpfs"],
 )
 def test_nothing_outside_changes_whatever_is_swapped_meanwhile(

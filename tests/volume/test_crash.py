@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.volume.prefork import Prefork, prefork
+from tests.command import slow
+from tests.prefork import Prefork, prefork
 from tests.volume.struck import (
     CASES,
     INODES,
@@ -45,12 +46,16 @@ if TYPE_CHECKING:
 
     from tests.volume.struck import Words
 
-# Of each kind of call that changes a volume, so many places are struck: all where it matters most, else a sample.
+# Of each kind of call that changes a volume, so many places are struck: all where it matters most, else a sample; by
+# default a few.
 ALL = 10_000
 KILLS = [
-    *(("shift", 1, ALL, "tmpfs"), ("shift", 2, 6, "tmpfs"), ("shift", 2, 2, "ext4")),
-    *(("own", 1, 6, "tmpfs"), ("own", 2, 3, "tmpfs"), ("reverse", 1, 6, "tmpfs"), ("reverse", 2, 3, "tmpfs")),
-    *(("overlap", 1, ALL, "tmpfs"), ("overlap", 2, 6, "tmpfs"), ("swap", 1, 6, "tmpfs"), ("swap", 2, 3, "tmpfs")),
+    *(("shift", 2, 2, "tmpfs"), ("own", 1, 1, "tmpfs"), ("overlap", 1, 3, "tmpfs")),
+    *slow(
+        *(("shift", 1, ALL, "tmpfs"), ("shift", 2, 6, "tmpfs"), ("shift", 2, 2, "ext4")),
+        *(("own", 1, 6, "tmpfs"), ("own", 2, 3, "tmpfs"), ("reverse", 1, 6, "tmpfs"), ("reverse", 2, 3, "tmpfs")),
+        *(("overlap", 1, ALL, "tmpfs"), ("overlap", 2, 6, "tmpfs"), ("swap", 1, 6, "tmpfs"), ("swap", 2, 3, "tmpfs")),
+    ),
 ]
 
 
@@ -110,7 +115,7 @@ def test_after_a_kill_anywhere_the_same_words_or_undo_put_all_right(
     request: pytest.FixtureRequest, name: str, jobs: int, most: int, file_system: str
 ) -> None:
     where: Path = request.getfixturevalue(file_system)
-    grounds = Grounds(where / f"kills-{name}-{jobs}", CASES[name], jobs)
+    grounds = Grounds(where / f"kills-{name}-{jobs}-{most}", CASES[name], jobs)
     with prefork() as server:
         every = sample(places(server, grounds.new("whole").words), most)
     hits: Counter[str] = Counter()
@@ -139,9 +144,11 @@ def test_after_a_kill_anywhere_the_same_words_or_undo_put_all_right(
     assert runs[True]
 
 
-@pytest.mark.parametrize("name", ["shift", "overlap"])
-def test_after_a_kill_of_all_processes_at_once_the_same_words_or_undo_put_all_right(tmpfs: Path, name: str) -> None:
-    grounds = Grounds(tmpfs / f"power-{name}", CASES[name], 2)
+@pytest.mark.parametrize(("name", "most"), [("overlap", 1), *slow(("shift", 4), ("overlap", 4))])
+def test_after_a_kill_of_all_processes_at_once_the_same_words_or_undo_put_all_right(
+    tmpfs: Path, name: str, most: int
+) -> None:
+    grounds = Grounds(tmpfs / f"power-{name}-{most}", CASES[name], 2)
     with prefork() as server:
         every = [place for place in places(server, grounds.new("whole").words) if not place.alone]
 
@@ -153,12 +160,12 @@ def test_after_a_kill_of_all_processes_at_once_the_same_words_or_undo_put_all_ri
         (undone if number % 2 else finished)(server, ground)
         shutil.rmtree(ground.host.root)
 
-    share_out(sample(every, 4), check)
+    share_out(sample(every, most), check)
 
 
-@pytest.mark.parametrize(("name", "most"), [("shift", 5), ("own", 2), ("overlap", 3)])
+@pytest.mark.parametrize(("name", "most"), [("shift", 1), *slow(("shift", 5), ("own", 2), ("overlap", 3))])
 def test_after_a_kill_of_undo_anywhere_undo_puts_back_all(tmpfs: Path, name: str, most: int) -> None:
-    grounds = Grounds(tmpfs / f"undo-{name}", CASES[name], 2)
+    grounds = Grounds(tmpfs / f"undo-{name}-{most}", CASES[name], 2)
 
     def done(server: Prefork, ground: Ground) -> Words:
         finished(server, ground)
@@ -209,7 +216,7 @@ def failed(name: str, ground: Ground, struck: Traced) -> int:
     return status
 
 
-@pytest.mark.parametrize(("name", "jobs", "error"), [("shift", 2, "EPERM"), ("overlap", 1, "EIO")])
+@pytest.mark.parametrize(("name", "jobs", "error"), slow(("shift", 2, "EPERM"), ("overlap", 1, "EIO")))
 def test_an_error_of_any_change_is_said_and_the_same_words_put_all_right(
     tmpfs: Path, name: str, jobs: int, error: str
 ) -> None:
@@ -230,7 +237,7 @@ def test_an_error_of_any_change_is_said_and_the_same_words_put_all_right(
     assert endings[3], endings
 
 
-@pytest.mark.parametrize(("name", "jobs"), [("shift", 1), ("own", 2)])
+@pytest.mark.parametrize(("name", "jobs"), [("shift", 1), *slow(("own", 2))])
 def test_what_cannot_be_read_is_never_passed_over_in_silence(tmpfs: Path, name: str, jobs: int) -> None:
     grounds = Grounds(tmpfs / f"reads-{name}-{jobs}", CASES[name], jobs)
     with prefork() as server:
@@ -326,7 +333,7 @@ def to_all(pid: int, number: signal.Signals) -> None:
 @pytest.mark.parametrize("jobs", [1, 2])
 @pytest.mark.parametrize(
     ("number", "send"),
-    [(signal.SIGINT, to_all), (signal.SIGTERM, to_all), (signal.SIGTERM, os.kill), (signal.SIGINT, os.kill)],
+    [(signal.SIGINT, to_all), *slow((signal.SIGTERM, to_all), (signal.SIGINT, os.kill)), (signal.SIGTERM, os.kill)],
 )
 def test_asked_to_stop_it_stops_soon_says_how_to_go_on_and_then_ends_right(
     tmpfs: Path,

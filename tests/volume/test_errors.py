@@ -11,18 +11,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.command import PROGRAM, missing
-from tests.volume.prefork import prefork
-from tests.volume.struck import CASES, INODES, OWNERS, READS, Grounds, Place, places, sample, share_out, trace
+from tests.command import PROGRAM, missing, slow
+from tests.prefork import prefork
+from tests.volume.struck import CASES, INODES, OWNERS, READS, RECORDS, Grounds, Place, places, sample, share_out, trace
 from tests.volume.tree import Host, differences, expected, finish, maps, over, simple, snapshot, write
 
 if TYPE_CHECKING:
-    from tests.volume.prefork import Prefork
+    from tests.prefork import Prefork
     from tests.volume.struck import Ground
 
 # One call, all from one on, every third from one on.
 WHEN = ("{}", "{}+", "{}+3")
 BASE = 1 << 20
+# Of each kind of call so many, the first and the last among them.
+MOST = 8
 
 
 def all_is_well(server: Prefork, ground: Ground) -> str:
@@ -42,7 +44,7 @@ def all_is_well(server: Prefork, ground: Ground) -> str:
 
 
 def struck_everywhere(tmpfs: Path, name: str, calls: tuple[str, ...], errors: tuple[str, ...], most: int) -> None:
-    grounds = Grounds(tmpfs / f"errors-{name}-{calls[0]}", CASES[name], 1)
+    grounds = Grounds(tmpfs / f"errors-{name}-{calls[0]}-{errors[0]}-{most}", CASES[name], 1)
     with prefork() as server:
         every = sample(places(server, grounds.new("whole").words, calls), most)
     endings: Counter[str] = Counter()
@@ -75,6 +77,13 @@ def test_after_an_error_of_a_change_all_can_be_put_right(tmpfs: Path, name: str)
 @pytest.mark.parametrize("name", ["shift", "overlap"])
 def test_after_an_error_of_a_look_all_can_be_put_right(tmpfs: Path, name: str) -> None:
     struck_everywhere(tmpfs, name, READS, ("EMFILE",), 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("error", ["EIO", "EMFILE", "ENOMEM", "EACCES", "EDQUOT", "ENOSPC"])
+@pytest.mark.parametrize("name", ["shift", "overlap"])
+def test_after_each_error_at_each_call_all_can_be_put_right(tmpfs: Path, name: str, error: str) -> None:
+    struck_everywhere(tmpfs, name, (*INODES, *READS, *RECORDS), (error,), MOST)
 
 
 OVER = over(BASE, BASE + 500, 1000, images=True)
@@ -156,8 +165,7 @@ def test_what_is_moved_about_between_the_looks_carries_no_staging_id_in_the_end(
         assert "is not finished" in said
         assert "usernsplan undo" in said
         assert "usernsplan fix-volume" in said
-    # It finishes what was staged first, and names what failed before that; once more carries those.
-    host.attempt("fix-volume", host.volume, *maps(OVER))
+    # It finishes what was staged first, and then carries what failed before that.
     host.fix(*maps(OVER))
     assert differences(snapshot(host.volume), expected(before, OVER)) == []
 
@@ -169,7 +177,7 @@ def kill_at(host: Host, call: str, number: int, *words: str) -> bool:
     return done.returncode != 0
 
 
-@pytest.mark.parametrize("words", [(), ("--yes",), ("--again",)])
+@pytest.mark.parametrize("words", [(), ("--again",), *slow((("--yes",),))])
 def test_a_run_that_was_killed_after_it_was_done_is_not_done_again(host: Host, words: tuple[str, ...]) -> None:
     simple(host.volume, 1001, 1001)
     shift_by = ("--uid-map", "1000:31000:60000", "--gid-map", "1000:31000:60000", "--unmapped", "keep", *words)

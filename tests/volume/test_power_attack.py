@@ -38,8 +38,9 @@ UID = 524288
 # Some attackers do each step when they are asked, the others all the time.
 ASKED, FREE = ("held", "mapped"), ("events", "openers", "exchange")
 # By default so many attempts, or so many as there is time for; a busy machine gets these few whatever time they take.
-ATTEMPTS, SECONDS, FEWEST = 2_000, 2.0, 40
-MANY, LONG = 100_000, 1800.0
+ATTEMPTS, SECONDS, FEWEST = 2_000, 1.0, 40
+# The slow test: the attacker that opens and stores all the time is the one that got through once in 99,000 attempts.
+MANY, LONG = 100_000, 600.0
 # How long an attacker may take until it finds what has no guard; it takes a moment.
 PATIENCE = 30.0
 
@@ -254,9 +255,8 @@ def test_each_attacker_finds_files_where_power_is_given_in_place(host: Host, att
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("attack", [*ASKED, *FREE])
-def test_a_hundred_thousand_attempts_give_no_power(volumes: Host, attacker: Path, attack: str) -> None:
-    given, found = attacked(volumes, attacker, attack, True, MANY, LONG)
+def test_a_hundred_thousand_attempts_give_no_power(volumes: Host, attacker: Path) -> None:
+    given, found = attacked(volumes, attacker, "openers", True, MANY, LONG)
     assert found == 0
     assert given
 

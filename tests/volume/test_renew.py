@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.volume.prefork import prefork
+from tests.command import slow
+from tests.prefork import prefork
 from tests.volume.struck import CASES, Grounds, places, sample, share_out, strike
 from tests.volume.test_crash import finished, run_of, undone, was_killed
 from tests.volume.tree import (
@@ -42,7 +43,7 @@ from usernsplan.volume.renew import NotRenewedError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.volume.prefork import Prefork
+    from tests.prefork import Prefork
     from tests.volume.struck import Ground, Place, Words
     from tests.volume.tree import Host, Snapshot
     from usernsplan.volume.walk import Volume
@@ -574,8 +575,9 @@ STEPS = (
 )
 
 
-@pytest.mark.parametrize("most", [2, pytest.param(10_000, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("file_system", ["tmpfs", "ext4"])
+@pytest.mark.parametrize(
+    ("file_system", "most"), [("tmpfs", 2), *slow(("ext4", 2), ("tmpfs", 10_000), ("ext4", 10_000))]
+)
 def test_undo_that_is_killed_anywhere_restores_everything_when_it_runs_again(
     request: pytest.FixtureRequest, file_system: str, most: int
 ) -> None:

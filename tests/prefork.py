@@ -26,7 +26,7 @@ import usernsplan
 from usernsplan.cli import main
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 # A run that takes longer hangs: killed, and the test fails.
 PATIENCE = 60.0
@@ -95,11 +95,11 @@ class Prefork:
         self._runs = 0
         self._last: Run | None = None
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.volume.prefork"],
+            [sys.executable, "-m", "tests.prefork"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            cwd=Path(__file__).resolve().parents[2],
+            cwd=Path(__file__).resolve().parents[1],
         )
 
     def close(self) -> None:
@@ -108,13 +108,14 @@ class Prefork:
         self._process.communicate()
         self._folder.cleanup()
 
-    def start(self, *words: str | Path) -> Run:
+    def start(self, *words: str | Path, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Run:
+        """Fork a run with these words, in this environment and folder, or in those of this process."""
         if self._last:
             self._last.abandon()
         self._runs += 1
         folder = Path(self._folder.name) / str(self._runs)
         folder.mkdir()
-        self.say(json.dumps([str(folder), *map(str, words)]))
+        self.say(json.dumps([str(folder), str(cwd or Path.cwd()), dict(env or os.environ), *map(str, words)]))
         self._last = Run(self, int(self.heard()), folder)
         return self._last
 
@@ -174,11 +175,14 @@ def _serve() -> None:
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
     for line in sys.stdin:
-        folder, *words = json.loads(line)
+        folder, cwd, environment, *words = json.loads(line)
         begin, held = os.pipe()
         pid = os.fork()
         if pid == 0:
             os.close(held)
+            os.chdir(cwd)
+            os.environ.clear()
+            os.environ.update(environment)
             _become(folder, begin, words)
         os.close(begin)
         _answer(pid)

@@ -467,3 +467,24 @@ def test_links_into_a_sibling_are_solved_by_naming_both(volumes: Host) -> None:
     assert "name both folders in one command" in said
     volumes.fix("/srv/two")
     assert owners(volumes.volume) | owners(volumes.root / "srv/two") == {(start, start)}
+
+
+# Back from a map that has ids of the host
+
+
+def test_what_was_never_given_is_not_taken_from_the_host(volumes: Host) -> None:
+    podman(volumes)
+    simple(volumes.volume, DOCKERROOT, DOCKERROOT)
+    said = volumes.refusal("--reverse", status=9)
+    assert "nothing says that" in said
+    assert owners(volumes.volume) == {(DOCKERROOT, DOCKERROOT)}
+    # Whoever knows it better has the command.
+    here(*pasted(volumes, said), "--root", volumes.root)
+    assert owners(volumes.volume) == {(0, 0)}
+
+
+def test_a_range_of_its_own_comes_back_without_a_record(host: Host) -> None:
+    [start] = host.allocate("web")
+    simple(host.volume, start, start)
+    host.fix("--reverse")
+    assert owners(host.volume) == {(0, 0)}

@@ -172,8 +172,9 @@ def losing(lacking: Iterable[Lacking], rule: Targets) -> tuple[Lacking, ...]:
     return tuple(found)
 
 
-def refuse_power(losing: Sequence[tuple[str, Lacking]], request: FixRequest, rule: Targets) -> None:
+def refuse_power(meant: Meant, losing: Sequence[tuple[str, Lacking]], rule: Targets) -> None:
     """Raise RefusedError where a map would let somebody become another id through files, by path."""
+    request = meant.request
     if not losing or rule.owner is not None or request.drop_power or request.keep_power:
         return
     rows = [
@@ -182,8 +183,8 @@ def refuse_power(losing: Sequence[tuple[str, Lacking]], request: FixRequest, rul
     ]
     raise RefusedError(
         f"these files would let somebody become an id that he could not become before:\n{_listed(rows)}",
-        hint="nothing was changed; --drop-power takes that from them, --keep-power leaves it to those whose content is"
-        " proved by the run that brought them in",
+        hint="nothing was changed; take that from them, or keep it where the content is proved by the run that brought"
+        f" them in:\n  {once_more(meant, drop_power=True)}\n  {once_more(meant, keep_power=True)}",
     )
 
 
@@ -259,6 +260,28 @@ def refuse_others(meant: Meant) -> None:
             f"the volume {printable(near)}{where} is '{volume.name}'s",
             hint=f"{move}take it as it is: {once_more(meant, take=True)}",
         )
+
+
+def refuse_never_given(meant: Meant) -> None:
+    """Raise RefusedError where --reverse would take the host's own ids for the container's.
+
+    A shared map has ids of the host in it. Only the ledger tells whether a volume was given to the container, so that
+    host id 2 is its root's, or never was, so that it is bin's.
+    """
+    allocation = meant.allocation
+    if not meant.request.reverse or meant.request.take or allocation is None:
+        return
+    if is_its_own(meant.ledger, allocation, meant.names):
+        return
+    held = IdSet(filter(None, (allocation.held,)))
+    moved = [e for ids in (allocation.mapping.uids, allocation.mapping.gids) for e in ids if e.container != e.host]
+    if not IdSet(e.host_range for e in moved) - held:
+        return
+    raise RefusedError(
+        f"nothing says that {', '.join(map(printable, meant.names))} was given to '{allocation.name}', whose map has"
+        " ids of the host: its own files would change owner",
+        hint=f"nothing was changed; if it was given to it: {once_more(meant, take=True)}",
+    )
 
 
 def _words(meant: Meant, container: str | None = None) -> str:
@@ -542,16 +565,16 @@ def judge(found: Found, request: FixRequest, remedies: Sequence[str] = ()) -> Ju
     return Judgement(frozenset(outside), tuple(Place(place, why) for place, _ in sorted(places)))
 
 
-def refuse_copies(found: Found, request: FixRequest, lowers: Sequence[str]) -> None:
+def refuse_copies(meant: Meant, found: Found, lowers: Sequence[str]) -> None:
     """Raise RefusedError where an overlay would make new files out of those of its lower folders (``lowers``)."""
-    if not found.copies or request.copy_up:
+    if not found.copies or meant.request.copy_up:
         return
-    folders = ", ".join(map(printable, lowers[:3])) or "its lower folders"
+    folders = ", ".join(map(printable, [path for path in lowers if path != "/"][:3])) or "its lower folders"
     raise RefusedError(
         f"on an overlay, {_entries(found.copies)} of {found.copied_bytes} bytes would be copied up, which splits hard"
         " links and cannot be undone",
         hint=f"nothing was changed; unmount the overlay and fix {folders}, or mount these with an idmap below it;"
-        " --copy-up copies all the same",
+        f" or copy all the same: {once_more(meant, copy_up=True)}",
     )
 
 

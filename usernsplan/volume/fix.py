@@ -98,10 +98,11 @@ def fix_volume(
     found = spots.find(job.layout, request)
     spots.refuse_dangerous(job.layout, request, found)
     job.warn_of_users([spot.path for spot in found])
-    meant = job.meant = decide.understood(request, state, (spot.name for spot in found), job.layout.command)
+    meant = decide.understood(request, state, (spot.name for spot in found), job.layout.command)
     request, name = meant.request, meant.container
     rule = decide.targets_of(request, state, meant.allocation, accounts.of_image(request.passwd), meant.names)
     decide.refuse_others(meant)
+    decide.refuse_never_given(meant)
     host_ids = _host_ids(job.layout, request)
     rule = replace(rule, same=decide.images_of(request, state, rule, host_ids, meant.allocation))
     if not dry_run and not procfs.may_chown():
@@ -132,7 +133,7 @@ def fix_volume(
                 " ids twice; --again does it all the same"
             )
         elif dry_run:
-            job.preview(request, unfinished or new)
+            job.preview(meant, unfinished or new)
         else:
             if unfinished:
                 job.notes.append(f"run {unfinished.run} was interrupted; it was finished first")
@@ -142,7 +143,7 @@ def fix_volume(
                 job.notes.append(f"run {repeated.run} did this already, but for what failed; only that was tried again")
                 job.go_on(repeated, state=CHANGING, stage=1, retried=repeated.failed)
             if not (unfinished or repeated) or not rule.overlaps():
-                job.run(request, new)
+                job.run(meant, new)
             # One whose top failed is nobody's yet.
             failed = {spot.name for spot in found if spot.path in job.failed}
             noted = decide.noted(meant, rule)
@@ -217,7 +218,6 @@ class _Job:
     dropped: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     run_name: str | None = None
-    meant: decide.Meant | None = None
 
     def warn_of_users(self, paths: Sequence[str]) -> None:
         """Tell of the running containers that use what lies at these paths."""
@@ -226,16 +226,16 @@ class _Job:
             self.watch.warn(text)
             self.notes.append(text)
 
-    def preview(self, request: FixRequest, state: RunState) -> None:
+    def preview(self, meant: decide.Meant, state: RunState) -> None:
         """Look and judge, and count what would be done."""
         if state.state != LOOKING:
             self.notes.append(f"run {state.run} was interrupted; it is finished first")
         with self._crew() as crew:
             self._look(crew, state, None)
         decide.refuse_unseen(self.found, state.targets)
-        judgement = self._judge(request, state)
+        judgement = self._judge(meant, state)
         losing = [(one, "") for one in decide.losing(self.found.lacking, state.targets)]
-        if request.keep_power:
+        if meant.request.keep_power:
             # A run that is only foreseen has no name yet.
             names, known = [one for one, _ in losing], restore.proofs(self.layout, replace(state, run=""))
             losing = list(restore.restore(self.volumes, names, known, None).rest)
@@ -245,11 +245,11 @@ class _Job:
         self.changed = self.found.changes + len(kinds)
         self.kinds = self.found.kinds + Counter(chain.from_iterable(kinds))
 
-    def run(self, request: FixRequest, new: RunState) -> None:
+    def run(self, meant: decide.Meant, new: RunState) -> None:
         """A whole run: look, judge, carry out. One that has nothing to do leaves nothing behind."""
 
         def check() -> None:
-            unfinished, repeated = _earlier(self.layout, new, again=request.again)
+            unfinished, repeated = _earlier(self.layout, new, again=meant.request.again)
             if unfinished or repeated:
                 raise HostChangedError("another run on the same volume has come before this one")
 
@@ -258,7 +258,7 @@ class _Job:
             with self._crew() as crew:
                 self._look(crew, new, log)
                 decide.refuse_unseen(self.found, new.targets)
-                outside = self._judge(request, new).outside
+                outside = self._judge(meant, new).outside
                 linked = (linked for key, linked in self.found.linked.items() if key not in outside)
                 if self.found.changes or any(one.kinds is not None for one in linked):
                     staging = self._staging(new.targets)
@@ -383,15 +383,15 @@ class _Job:
         if crew.board.stopped:
             raise StoppedError("stopped; nothing was changed")
 
-    def _judge(self, request: FixRequest, state: RunState) -> decide.Judgement:
-        judgement = decide.judge(self.found, request, decide.former(self.meant, self.found) if self.meant else ())
+    def _judge(self, meant: decide.Meant, state: RunState) -> decide.Judgement:
+        judgement = decide.judge(self.found, meant.request, decide.former(meant, self.found))
         # What the journal has is finished by the journal, however much of it is there already.
-        if self.meant and state.state == LOOKING:
-            decide.refuse_moved(self.meant, self.found, state.targets)
+        if state.state == LOOKING:
+            decide.refuse_moved(meant, self.found, state.targets)
         losing = decide.losing(self.found.lacking, state.targets)
-        decide.refuse_power([(self._path(one), one) for one in losing], request, state.targets)
+        decide.refuse_power(meant, [(self._path(one), one) for one in losing], state.targets)
         lowers = dict.fromkeys(chain.from_iterable(walk.lower_folders(volume) for volume in self.volumes))
-        decide.refuse_copies(self.found, request, tuple(lowers))
+        decide.refuse_copies(meant, self.found, tuple(lowers))
         self.skipped |= set(judgement.skipped)
         return judgement
 

@@ -60,7 +60,8 @@ def struck_everywhere(tmpfs: Path, name: str, calls: tuple[str, ...], errors: tu
             assert struck.status >= 0, struck
             if struck.status == 0:
                 assert ground.wrong() == [], (when, error, struck)
-            else:
+            # Where every write fails, nothing can be said either.
+            elif place.call != "write":
                 assert said.strip(), struck
             endings[all_is_well(server, ground)] += 1
             shutil.rmtree(ground.host.root)

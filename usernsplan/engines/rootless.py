@@ -41,7 +41,8 @@ class Rootless:
         lines += [
             *_may("newuidmap", "setuid"),
             *_may("newgidmap", "setgid"),
-            'test "$(cat /proc/sys/user/max_user_namespaces)" -gt 0',
+            "most=$(cat /proc/sys/user/max_user_namespaces)",
+            'test "$most" -gt 0',
             "podman system migrate",
             "podman unshare cat /proc/self/uid_map",
         ]

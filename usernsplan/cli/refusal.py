@@ -70,7 +70,7 @@ def is_due(words: Sequence[str]) -> bool:
 
 
 def _stops_politely() -> dict[int, Any]:
-    before = {}
+    before: dict[int, Any] = {}
     with suppress(ValueError):  # not in a thread
         for number in (signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is signal.SIG_DFL:

@@ -18,6 +18,8 @@ usernsplan allocate --strategy per-container $names $root
 for pair in "$@"; do
     name=${pair%%=*} image=${pair#*=}
     podman container exists "$name" && continue
-    # shellcheck disable=SC2046
-    podman run -d --name "$name" $(usernsplan render podman "$name") "$image"
+    # Apart from podman's line: without flags, the container's root would be the host's.
+    flags=$(usernsplan render podman "$name")
+    # shellcheck disable=SC2086
+    podman run -d --name "$name" $flags "$image"
 done

@@ -6,7 +6,6 @@ and the end of the intent, in one step. What a leftover intent means is decided 
 
 from __future__ import annotations
 
-import shlex
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 from usernsplan.errors import HostChangedError, LedgerError, UsernsplanError
 from usernsplan.formats.subid import added_lines
 from usernsplan.host import accounts, files, locks, log, procfs, read, signals
-from usernsplan.layout import DAEMON_JSON, SUBGID, SUBUID
+from usernsplan.layout import DAEMON_JSON, SUBGID, SUBUID, in_words, shell
 from usernsplan.ledger import open_ledger
 from usernsplan.model import Finding, HistoryEntry, Intent
 from usernsplan.planner import make_plan, make_release
@@ -88,7 +87,7 @@ def carry_out(layout: Layout, ledger: Ledger, decide: Callable[[HostState], Plan
             # Before the locks, which useradd takes itself. If we fail after it, an account without a range is harmless.
             for words in plan.account_commands:
                 accounts.add(layout, words)
-                made = f"made an account that is needed: {shlex.join(layout.account_command(words))}"
+                made = f"made an account that is needed: {shell(*layout.account_command(words))}"
                 findings.append(Finding("USN115", "info", made))
             with _locked(layout, ledger, findings) as state:
                 plan = decide(state)
@@ -161,7 +160,7 @@ def recover(layout: Layout, ledger: Ledger) -> tuple[Finding, ...]:
 
 
 def _interrupted(intent: Intent) -> str:
-    return f"a run was interrupted ('{intent.command}')" if intent.command else "a run was interrupted"
+    return f"a run was interrupted ({in_words(intent.command)})" if intent.command else "a run was interrupted"
 
 
 def _write(layout: Layout, mended: Mended, intent: Intent) -> None:

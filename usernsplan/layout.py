@@ -6,7 +6,9 @@ host/, because decisions and messages name files too.
 
 from __future__ import annotations
 
+import os
 import shlex
+import string
 from dataclasses import dataclass
 
 SUBUID = "/etc/subuid"
@@ -25,6 +27,39 @@ PWD_LOCK = "/etc/.pwd.lock"  # noqa: S105 - a file
 LEDGER = "/var/lib/usernsplan/ledger.sqlite3"
 # A folder for each run of fix-volume: what it needs to finish after a kill, and to be undone.
 RUNS = "/var/lib/usernsplan/runs"
+# What neither a shell in quotes nor printf(1) has a use for.
+_PLAIN = frozenset(string.ascii_letters + string.digits + "/._-+=:,@ ")
+
+
+def _quoted(word: str) -> str:
+    """One word of a command that is printed, as every POSIX shell reads it back: nothing in it is obeyed.
+
+    What a terminal would obey, or a line would end at, is written as octal digits: it stays one line of plain text.
+    """
+    if word.isprintable():
+        return shlex.quote(word)
+    # The shell takes newlines from the end of what a command prints.
+    inner = word.rstrip("\n")
+    octal = "".join(chr(byte) if chr(byte) in _PLAIN else f"\\{byte:03o}" for byte in os.fsencode(inner))
+    return f"\"`printf '{octal}'`\"" + ("'" + word[len(inner) :] + "'" if inner != word else "")
+
+
+def operand(path: str) -> str:
+    """A path as a word that is no option of a program."""
+    return _quoted(f"./{path}" if path.startswith("-") else path)
+
+
+def shell(*words: str) -> str:
+    """A command of these words, or a part of one, to be pasted."""
+    return " ".join(map(_quoted, words))
+
+
+def in_words(command: str) -> str:
+    """A command inside a sentence: in quotes, but where it has some itself.
+
+    Whoever pastes ours with it would end its own there, and what they keep from being obeyed would be obeyed.
+    """
+    return command if set(command) & set("'\"`\\") else f"'{command}'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +83,12 @@ class Layout:
         return self.root.rstrip("/") + name
 
     def command(self, words: str) -> str:
-        """A usernsplan command for this root, to be pasted."""
-        return f"usernsplan {words}" + ("" if self.is_host else f" --root {shlex.quote(self.root)}")
+        """A usernsplan command for this root, to be pasted; what is not ours in ``words`` went through ``shell``."""
+        return f"usernsplan {words}" + ("" if self.is_host else f" --root {shell(self.root)}")
+
+    def inline(self, words: str) -> str:
+        """The same inside a sentence."""
+        return in_words(self.command(words))
 
     def account_command(self, command: tuple[str, ...]) -> tuple[str, ...]:
         """A command of shadow's for this root: shadow takes only an absolute prefix."""

@@ -19,7 +19,7 @@ from usernsplan.errors import (
 )
 from usernsplan.formats import spec as formats
 from usernsplan.host import files, output, plan_file, read
-from usernsplan.layout import PLAN_FILE, STDIN
+from usernsplan.layout import PLAN_FILE, STDIN, in_words, shell
 from usernsplan.model import INTERRUPTED, FixRequest
 from usernsplan.planner.desired import fingerprint, make_desired
 from usernsplan.planner.exported import can_export
@@ -60,9 +60,10 @@ def load(layout: Layout, path: str | None, *, prune: bool = False) -> PlanFile:
     if path is None and (found := plan_file.find(layout)):
         return _parsed(layout, found.raw, found.path, prune=prune)
     if path is None:
+        begin = in_words(f"{layout.command('export')} > {plan_file.HERE}")
         raise InvalidValueError(
             f"no plan file: neither ./{plan_file.HERE} nor {layout.path(PLAN_FILE)}",
-            hint=f"name one, or begin with '{layout.command('export')} > {plan_file.HERE}'",
+            hint=f"name one, or begin with {begin}",
         )
     return _parsed(layout, _raw(path), STDIN if path == "-" else path, prune=prune)
 
@@ -99,7 +100,7 @@ def restore(layout: Layout, path: str) -> PlanFile:
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise InvalidFileError(path, "not a plan that 'usernsplan plan --out' saved") from error
     if root != layout.real:
-        raise InvalidValueError(f"{path} was made for the root {root}", hint=f"say --root {root}")
+        raise InvalidValueError(f"{path} was made for the root {root}", hint=f"say --root {shell(str(root))}")
     return replace(_parsed(layout, raw, str(place), prune=prune is True), seen=seen)
 
 

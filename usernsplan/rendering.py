@@ -17,7 +17,7 @@ from usernsplan.engines import placing
 from usernsplan.engines.base import Asked
 from usernsplan.engines.mounts import Ground, Wish, decide
 from usernsplan.errors import InvalidFileError, InvalidValueError, RefusedError
-from usernsplan.host import files, idmap, locks, read, volumes
+from usernsplan.host import files, idmap, locks, output, read, volumes
 from usernsplan.ids import IdRange
 from usernsplan.layout import SUBUID
 from usernsplan.ledger import allocation_of, open_ledger
@@ -105,9 +105,11 @@ def delivered(
     """
     where, option = (out, "--out") if request.bundle is None else (request.bundle, "--bundle")
     layout = files.layout_at(where or "", option)
+    output.refuse_foreign_links(layout, (SUBUID if request.bundle is None else _CONFIG,))
     with nullcontext() if preview else _alone(layout):
         rendered = rendering(request, root)
         if request.bundle is None:
+            output.refuse_foreign_links(layout, (file.path for file in rendered.files))
             now = {file.path: files.read(layout, file.path) for file in rendered.files}
             changes = placing.placed(rendered, now, layout, yes=yes)
             rendered = replace(rendered, notes=(*rendered.notes, *placing.lacking(rendered, now, layout)))

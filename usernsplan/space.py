@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 from usernsplan.errors import UsernsplanError
 from usernsplan.formats.subid import Grant
 from usernsplan.ids import ID_LIMIT, IdRange, IdSet
-from usernsplan.layout import GROUP, LOGIN_DEFS, PASSWD, SUBGID, SUBUID
+from usernsplan.layout import GROUP, LOGIN_DEFS, PASSWD, SUBGID, SUBUID, shell
 from usernsplan.model import ROOT
 from usernsplan.planner.meant import DAEMONS_OF_ROOT, is_meant_by_root
 from usernsplan.planner.taken import claims, free, pool_of
@@ -245,10 +245,8 @@ def _segments(state: HostState, figures: Capacity | None) -> Iterator[Segment]:
     yield from _lines_of_others(state)
     yield from _accounts(state)
     for q in state.ledger.quarantined:
-        forget = state.layout.command(f"release --forget {q.name}")
-        yield Segment(
-            q.held, "both", "quarantine", q.name, (f"released {q.since}".rstrip(), f"'{forget}' gives it back")
-        )
+        forget = state.layout.inline(f"release --forget {shell(q.name)}")
+        yield Segment(q.held, "both", "quarantine", q.name, (f"released {q.since}".rstrip(), f"{forget} gives it back"))
     for r in state.ledger.reservations:
         yield Segment(r.ids, "both", "reservation", r.why, (f"since {r.since}",) if r.since else ())
     for entry in TABLE:

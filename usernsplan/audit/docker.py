@@ -10,7 +10,7 @@ from usernsplan.audit.base import FILES, Facts, Seen, rule
 from usernsplan.errors import InvalidFileError
 from usernsplan.formats import daemon_json
 from usernsplan.formats.subid import Grant
-from usernsplan.layout import DAEMON_JSON, GROUP, PASSWD
+from usernsplan.layout import DAEMON_JSON, GROUP, PASSWD, shell
 from usernsplan.model import DEFAULT_NAME, DEFAULT_OWNER
 from usernsplan.planner.daemon import RESTART, remap_user
 
@@ -65,7 +65,7 @@ def remap_user_missing(facts: Facts) -> Iterator[Seen]:
     found = _remapped(facts)
     if found and facts.is_nobody(found[1]):
         message = f'"userns-remap" is "{found[0]}", and {facts.place(PASSWD)} has no {found[1]}: Docker does not start'
-        user = f"--uid {found[1]} NAME" if _NUMBER.fullmatch(found[1]) else found[1]
+        user = f"--uid {found[1]} NAME" if _NUMBER.fullmatch(found[1]) else shell(found[1])
         yield Seen(facts.place(DAEMON_JSON), message, f"useradd --system --user-group {user}, or name another user")
 
 
@@ -93,7 +93,7 @@ def remap_group_missing(facts: Facts) -> Iterator[Seen]:
     if known is None and user not in facts.elsewhere:
         what = "gid" if _NUMBER.fullmatch(group) else "group"
         message = f'"userns-remap" is "{value}", and {facts.place(GROUP)} has no {what} {group}: Docker does not start'
-        option = f"--gid {group} {user}" if what == "gid" else group
+        option = f"--gid {group} {shell(user)}" if what == "gid" else shell(group)
         yield Seen(facts.place(DAEMON_JSON), message, f"groupadd --system {option}")
 
 
@@ -116,10 +116,10 @@ def remap_range_missing(facts: Facts) -> Iterator[Seen]:
 
 
 def _grant(facts: Facts, user: str) -> str:
-    command = facts.state.layout.command
+    inline = facts.state.layout.inline
     if user in facts.owners:
-        return f"'{command('check --fix')}' puts it back"
-    return "grant it one: usermod --add-subuids FIRST-LAST --add-subgids FIRST-LAST " + user
+        return f"{inline('check --fix')} puts it back"
+    return "grant it one: usermod --add-subuids FIRST-LAST --add-subgids FIRST-LAST " + shell(user)
 
 
 @rule("USN044", "error")
@@ -191,6 +191,6 @@ def order_makes_the_map(facts: Facts) -> Iterator[Seen]:
             message = (
                 f"the order of the {len(lines)} lines of {lines[0].owner} makes Docker's map; useradd would sort them"
             )
-            fix = facts.state.layout.command("check --fix")
-            hint = f"after a useradd, '{fix}' puts them back" if lines[0].owner in facts.owners else "use one line"
+            fix = facts.state.layout.inline("check --fix")
+            hint = f"after a useradd, {fix} puts them back" if lines[0].owner in facts.owners else "use one line"
             yield Seen(facts.place(path, lines[0].number), message, hint)

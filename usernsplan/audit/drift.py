@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from typing import TYPE_CHECKING
 
 from usernsplan.audit.base import FILES, Facts, Seen, listed, rule
 from usernsplan.errors import InvalidValueError
 from usernsplan.formats.subid import ended
-from usernsplan.layout import LEDGER
+from usernsplan.layout import LEDGER, in_words, shell
 from usernsplan.model import OWN_PREFIX
 from usernsplan.planner.names import check_name
 from usernsplan.planner.taken import POOL_START
@@ -112,9 +111,9 @@ def _shown(lines: Counter[bytes]) -> str:
 
 def _fix(facts: Facts, a: Allocation) -> str:
     if a.name in facts.repair.restored:
-        return f"'{facts.state.layout.command('check --fix')}' puts them back as they were granted"
-    release = facts.state.layout.command(f"release {a.name}")
-    return f"somebody else has the range, or its owner has other lines: take these out, or '{release}'"
+        return f"{facts.state.layout.inline('check --fix')} puts them back as they were granted"
+    release = facts.state.layout.inline(f"release {shell(a.name)}")
+    return f"somebody else has the range, or its owner has other lines: take these out, or {release}"
 
 
 @rule("USN053", "warning")
@@ -140,7 +139,7 @@ def unknown_to_the_ledger(facts: Facts) -> Iterator[Seen]:
                 name = owner.removeprefix(OWN_PREFIX)
                 message = f"the ledger knows no '{name}', and {owner} has {listed([span.ids for span in spans])}"
                 adopt = _adopting(facts, name, spans)
-                hint = f"'{adopt}' adopts it; or take the line out" if adopt else "take the line out"
+                hint = f"{adopt} adopts it; or take the line out" if adopt else "take the line out"
                 yield Seen(facts.place(path, spans[0].number), message, hint)
 
 
@@ -156,8 +155,8 @@ def _adopting(facts: Facts, name: str, spans: Sequence[Span]) -> str:
     [span] = spans
     size = "" if span.stop - span.start == SLOT else f" --size {span.stop - span.start}"
     pool = "" if span.start >= POOL_START else f" --pool {span.for_usermod}"
-    words = f"allocate --strategy per-container {shlex.quote(name)} --start {span.start}{size}{pool}"
-    return facts.state.layout.command(words)
+    words = f"allocate --strategy per-container {shell(name)} --start {span.start}{size}{pool}"
+    return facts.state.layout.inline(words)
 
 
 @rule("USN054", "warning")
@@ -173,8 +172,8 @@ def run_interrupted(facts: Facts) -> Iterator[Seen]:
     'usernsplan check --fix' mends it.
     """
     if facts.state.ledger.interrupted:
-        words = f" ('{facts.intent.command}')" if facts.intent and facts.intent.command else ""
-        hint = f"'{facts.state.layout.command('check --fix')}' completes it or puts it back"
+        words = f" ({in_words(facts.intent.command)})" if facts.intent and facts.intent.command else ""
+        hint = f"{facts.state.layout.inline('check --fix')} completes it or puts it back"
         yield Seen(facts.place(LEDGER), f"a run was interrupted{words}, or is still under way", hint)
 
 
@@ -225,6 +224,6 @@ def can_be_forgotten(facts: Facts) -> Iterator[Seen]:
     carried = {found.name for found in facts.scanned or () if found.entries}
     for found in facts.scanned or ():
         if not found.entries and found.name not in carried:
-            forget = facts.state.layout.command(f"release --forget {found.name}")
+            forget = facts.state.layout.inline(f"release --forget {shell(found.name)}")
             message = f"no file that was scanned carries ids of '{found.name}' ({found.held})"
-            yield Seen(facts.place(LEDGER), message, f"'{forget}' frees it")
+            yield Seen(facts.place(LEDGER), message, f"{forget} frees it")

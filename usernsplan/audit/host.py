@@ -115,7 +115,7 @@ def lock_is_stale(facts: Facts) -> Iterator[Seen]:
     for lock in facts.locks:
         if lock.pid is None or lock.alive:
             continue
-        hint = f"'{facts.state.layout.command('check --fix')}' removes it"
+        hint = f"{facts.state.layout.inline('check --fix')} removes it"
         message = f"the lock was left by process {lock.pid}, which is gone"
         if lock.alive is None:
             message = f"a lock of process {lock.pid}, for which nobody looks in another root"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from usernsplan.audit.accounts import between
 from usernsplan.audit.base import FILES, Facts, Index, Seen, Span, is_meant, listed, rule
-from usernsplan.layout import GROUP, LEDGER, PASSWD, SUBGID, SUBUID
+from usernsplan.layout import GROUP, LEDGER, PASSWD, SUBGID, SUBUID, shell
 from usernsplan.model import ROOT
 from usernsplan.planner.meant import DAEMONS_OF_ROOT
 
@@ -82,9 +82,9 @@ def allocations_overlap(facts: Facts) -> Iterator[Seen]:
     allocate it anew and shift its files.
     """
     for after, before in overlaps(one._replace(owner=one.allocation) for one in facts.held):
-        release = facts.state.layout.command(f"release {after.allocation}")
+        release = facts.state.layout.inline(f"release {shell(after.allocation)}")
         message = f"the ledger gives '{after.allocation}' {after.ids} and '{before.allocation}' {before.ids}"
-        yield Seen(facts.place(LEDGER), message, f"'{release}', and allocate it anew")
+        yield Seen(facts.place(LEDGER), message, f"{release}, and allocate it anew")
     held = Index(facts.held)
     for path in FILES:
         for span in facts.spans[path]:
@@ -137,7 +137,7 @@ def over_released(facts: Facts) -> Iterator[Seen]:
     See what carries the ids ('usernsplan check --scan DIR', 'usernsplan find-owned'), give it away or remove it, and
     then 'usernsplan release --forget NAME'; or move the other line.
     """
-    hint = f"files may still carry these ids: '{facts.state.layout.command('check --scan DIR')}' looks"
+    hint = f"files may still carry these ids: {facts.state.layout.inline('check --scan DIR')} looks"
     accounts = {
         SUBUID: (PASSWD, "account", sorted({(user.uid, user.name) for user in facts.users.values()})),
         SUBGID: (GROUP, "group", sorted({(group.gid, group.name) for group in facts.state.accounts.groups})),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from usernsplan.audit.base import FILES, Facts, Seen, listed, rule
 from usernsplan.engines import ENGINES, pool_of
 from usernsplan.formats.subid import Grant
-from usernsplan.layout import LEDGER, SUBGID, SUBUID
+from usernsplan.layout import LEDGER, SUBGID, SUBUID, shell
 from usernsplan.model import DEFAULT_OWNER, OWN_PREFIX, ROOT
 from usernsplan.planner import advice, needs
 from usernsplan.strategies import SLOT, SingleUid
@@ -43,8 +43,8 @@ def orphan(facts: Facts) -> Iterator[Seen]:
         ours = facts.owners.get(owner)
         hint = "rename the owner in the line, or take it out"
         if ours:
-            release = facts.state.layout.command(f"release {ours.name}")
-            hint = f"make the account now, or '{release}' and allocate it without --owner"
+            release = facts.state.layout.inline(f"release {shell(ours.name)}")
+            hint = f"make the account now, or {release} and allocate it without --owner"
         message = f"no account has the name {owner}: the next one of that name inherits {span.ids}"
         yield Seen(facts.place(span.path, span.number), message, hint)
 
@@ -94,7 +94,7 @@ def in_one_file(facts: Facts) -> Iterator[Seen]:
             if owner not in facts.by_owner[other] and _in_use(facts, owner):
                 option = "--add-subgids" if other == SUBGID else "--add-subuids"
                 message = f"{owner} has {spans[0].ids} here, and nothing in {facts.place(other)}"
-                hint = f"usermod {option} {spans[0].for_usermod} {owner}, if nobody has these ids there"
+                hint = f"usermod {option} {spans[0].for_usermod} {shell(owner)}, if nobody has these ids there"
                 yield Seen(facts.place(path, spans[0].number), message, hint)
 
 
@@ -140,9 +140,9 @@ def too_small(facts: Facts) -> Iterator[Seen]:
     """
     for a in facts.state.ledger.allocations:
         if advice.lacks_nobody(a):
-            release = facts.state.layout.command(f"release {a.name}")
+            release = facts.state.layout.inline(f"release {shell(a.name)}")
             message = f"'{a.name}' maps {a.mapping.uids[0].count} ids, and nobody (65534) is not among them"
-            yield Seen(facts.place(LEDGER), message, f"'{release}', and allocate it with --size 65536")
+            yield Seen(facts.place(LEDGER), message, f"{release}, and allocate it with --size 65536")
     for path in FILES:
         for owner, spans in facts.by_owner[path].items():
             size = sum(span.stop - span.start for span in spans)
@@ -210,9 +210,9 @@ def image_does_not_fit(facts: Facts) -> Iterator[Seen]:
         for a in facts.state.ledger.allocations:
             ids = a.mapping.uids if path == SUBUID else a.mapping.gids
             if a.strategy != SingleUid.name and not pool_of(a) and ids.to_host(number) is None:
-                release = facts.state.layout.command(f"release {a.name}")
+                release = facts.state.layout.inline(f"release {shell(a.name)}")
                 message = f"the image's largest {kind} is {number} ({name}), and '{a.name}' does not map it"
-                yield Seen(facts.place(LEDGER), message, f"'{release}', and allocate it with a larger --size")
+                yield Seen(facts.place(LEDGER), message, f"{release}, and allocate it with a larger --size")
         for owner, spans in facts.by_owner[path].items():
             # A rootless engine maps the account itself to 0 and the range to the ids above.
             size = sum(span.stop - span.start for span in spans) + (facts.person(owner) is not None)

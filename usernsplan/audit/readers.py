@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from usernsplan.audit.base import FILES, Facts, Seen, rule
 from usernsplan.formats import readers
-from usernsplan.layout import LEDGER, SUBGID, SUBUID
+from usernsplan.layout import LEDGER, SUBGID, SUBUID, operand
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -131,9 +131,9 @@ def others_may_write(facts: Facts) -> Iterator[Seen]:
         # In a tree of somebody's own everything is his.
         who += [f"the account {found.uid}"] if found.uid and facts.state.layout.is_host else []
         if who:
-            place = facts.place(found.path)
+            place, path = facts.place(found.path), operand(facts.state.layout.path(found.path))
             message = f"{' and '.join(who)} may write it, and so become root"
-            yield Seen(place, message, f"chown root:root {place}; chmod 644 {place}")
+            yield Seen(place, message, f"chown root:root {path}; chmod 644 {path}")
 
 
 @rule("USN035", "error")

@@ -28,16 +28,22 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             # A name or path that the terminal's encoding lacks is no reason to fail after the work is done.
             stream.reconfigure(errors="backslashreplace")
-    from usernsplan.cli.app import app_for  # noqa: PLC0415 - after the lines above
+    from usernsplan.cli.refusal import instead_of_flags  # noqa: PLC0415 - after the lines above
     from usernsplan.errors import UsernsplanError  # noqa: PLC0415
 
     try:
-        app_for(sys.argv[1:])()
+        with instead_of_flags(sys.argv[1:]):
+            from usernsplan.cli.app import app_for  # noqa: PLC0415 - reading it may fail, or be interrupted
+
+            app_for(sys.argv[1:])()
     except UsernsplanError as error:
         for note in error.notes:
             say(f"warning: {note}")
         say(f"usernsplan: {error}" + (f"\n  {error.hint}" if error.hint else ""))
         sys.exit(error.exit_status)
+    except KeyboardInterrupt:
+        say("usernsplan: interrupted")
+        sys.exit(_INTERRUPTED)
     except SystemExit as request:
         if request.code == _INTERRUPTED:
             say("usernsplan: interrupted; 'usernsplan history' tells what was done")

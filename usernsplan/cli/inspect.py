@@ -37,7 +37,7 @@ def inspect(
     \b
     Examples:
       usernsplan inspect 4711
-      usernsplan inspect $(podman inspect --format '{{.State.Pid}}' web)
+      pid=$(podman inspect --format '{{.State.Pid}}' web) && usernsplan inspect $pid
       usernsplan inspect --all
     """
     if (pid is None) != all_:

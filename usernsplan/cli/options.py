@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shlex
 import sys
 from collections import deque
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +13,7 @@ import typer
 from usernsplan.cli import say
 from usernsplan.errors import InvalidValueError, UsernsplanError, reason_of
 from usernsplan.ids import IdRange
+from usernsplan.layout import shell
 from usernsplan.model import INTERRUPTED
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _unprinted(error: OSError, *, hint: str = "") -> None:
 
 def typed() -> str:
     """The words as they were typed, to be typed again: for the history, and for hints."""
-    return shlex.join(["usernsplan", *sys.argv[1:]])
+    return shell("usernsplan", *sys.argv[1:])
 
 
 def note(lines: Iterable[str]) -> None:

@@ -48,11 +48,12 @@ def render(
     """Print exactly what an engine reads for an allocation, to paste or to pipe.
 
     What the engine needs besides is said on standard error. An engine that cannot express the allocation is an error,
-    which names others that can.
+    which names others that can. Where flags were to be printed, any error prints one that no engine takes
+    (--userns=usernsplan-failed): without flags, a container's root would be the host's.
 
     \b
     Examples:
-      podman run $(usernsplan render podman web --volume /srv/web:/data) IMAGE
+      flags=$(usernsplan render podman web --volume /srv/web:/data) && podman run $flags IMAGE
       usernsplan render nspawn web --out /
       usernsplan render --list web
     """

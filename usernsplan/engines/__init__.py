@@ -27,7 +27,7 @@ class Known(NamedTuple):
 
     ``programs``: where one of them is installed, the host has the engine. ``also`` is a further owner that it wants
     every allocation's lines to be granted to, ``pool`` a range that it gives out itself. ``takes_roots``: it gives its
-    own containers ids out of all of root's lines.
+    own containers ids out of all of root's lines. ``flags``: its text is words of a command line, or a script.
     """
 
     module: str
@@ -35,6 +35,7 @@ class Known(NamedTuple):
     also: str | None = None
     pool: Pool | None = None
     takes_roots: bool = False
+    flags: bool = False
 
 
 # What `render` and `allocate --engine` are asked for; a file is imported only when it is needed.
@@ -44,22 +45,23 @@ ENGINES = {
     "docker": Known("docker", ("dockerd",)),
     "docker-instance": Known("docker_instance"),
     "compose": Known("compose"),
-    "podman": Known("podman", ("podman",)),
+    "podman": Known("podman", ("podman",), flags=True),
     "quadlet": Known("quadlet"),
     # containers/storage, user of --userns=auto; it needs no account.
-    "podman-auto": Known("podman_auto", pool=Pool("containers", 100, "--auto-containers")),
+    "podman-auto": Known("podman_auto", pool=Pool("containers", 100, "--auto-containers"), flags=True),
     "oci": Known("oci", ("crun", "runc")),
-    "containerd": Known("containerd", ("containerd",)),
+    "containerd": Known("containerd", ("containerd",), flags=True),
     # newuidmap asks for a line even when root calls it, and LXC calls it for root.
     "lxc": Known("lxc", ("lxc-start",), also=ROOT),
     "incus": Known("incus", ("incusd",), also=ROOT, takes_roots=True),
     "lxd": Known("incus", ("lxd",), also=ROOT, takes_roots=True),
-    "nspawn": Known("nspawn", ("systemd-nspawn",)),
+    "nspawn": Known("nspawn", ("systemd-nspawn",), flags=True),
     # The kubelet asks getsubids for its user of this name; 110 pods is what it runs at most if nothing is said.
     "kubernetes": Known("kubernetes", ("kubelet",), pool=Pool("kubelet", 110, "--pods", account=True)),
     "openshift": Known("openshift"),
     "systemd": Known("systemd"),
-    "rootless": Known("rootless"),
+    # A script: to an empty one, sh says that all is well.
+    "rootless": Known("rootless", flags=True),
 }
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from usernsplan.engines.base import Asked, File, Rendered, Verdict, nearly, quoted
 from usernsplan.engines.docker import can_lay
+from usernsplan.layout import shell
 
 if TYPE_CHECKING:
     from usernsplan.model import Allocation, Mount
@@ -48,7 +49,7 @@ class Compose:
         return Rendered(
             text,
             (File("/compose.override.yaml", text + "\n"),),
-            (f"{self.verdict(allocation).why}: {asked.layout.command(f'render docker {allocation.name}')}",),
+            (f"{self.verdict(allocation).why}: {asked.layout.command(f'render docker {shell(allocation.name)}')}",),
         )
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import posixpath
 import re
-import shlex
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from usernsplan.engines import engine, pool_of
 from usernsplan.errors import InvalidValueError, RefusedError
+from usernsplan.layout import shell
 from usernsplan.model import Mount
 from usernsplan.strategies import SingleUid
 
@@ -214,12 +214,12 @@ def _fix(allocation: Allocation, wish: Wish, whose: tuple[str, ...], on: Ground)
     if pool_of(allocation):
         return "say :U, because the range is known only when the container runs"
     others = {a.name for a in on.ledger.allocations} - {allocation.name}
-    former = f" --from {whose[0]}" if len(whose) == 1 and whose[0] in others else ""
-    return on.layout.command(f"fix-volume {shlex.quote(wish.source)} --container {allocation.name}{former}")
+    former = f" --from {shell(whose[0])}" if len(whose) == 1 and whose[0] in others else ""
+    return on.layout.command(f"fix-volume {shell(wish.source)} --container {shell(allocation.name)}{former}")
 
 
 def _fix_back(wish: Wish, whose: tuple[str, ...], on: Ground) -> str:
     """What brings a volume back to the ids of the host, from the one container that has it."""
     if len(whose) > 1 or whose[0] not in {a.name for a in on.ledger.allocations}:
         return "its owners have to be those of the host"
-    return on.layout.command(f"fix-volume {shlex.quote(wish.source)} --container {whose[0]} --reverse")
+    return on.layout.command(f"fix-volume {shell(wish.source)} --container {shell(whose[0])} --reverse")

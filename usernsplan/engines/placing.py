@@ -47,8 +47,8 @@ def lacking(rendered: Rendered, now: Mapping[str, bytes | None], layout: Layout)
             have = subid.parse(now[file.path]).by_owner().get(file.content.partition(":")[0], [])
             if list(dict.fromkeys(raw for line in have if (raw := subid.ended(line.raw)) in wanted)) != wanted:
                 lines = ", ".join(file.content.split())
-                grants = layout.command("allocate …")
-                yield f"{layout.path(file.path)} lacks {lines} (in this order): '{grants}' grants lines there"
+                grants = layout.inline("allocate …")
+                yield f"{layout.path(file.path)} lacks {lines} (in this order): {grants} grants lines there"
 
 
 def _after(file: File, before: bytes | None, layout: Layout) -> tuple[bytes, bool]:

@@ -5,10 +5,10 @@ subuid(5), rootlesskit and podman-system-migrate(1)
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from usernsplan.engines.base import EXACTLY, Asked, Rendered, Verdict, login_of, no, subid_files
+from usernsplan.layout import shell
 from usernsplan.model import DEFAULT_OWNER, OWN_PREFIX, ROOT
 from usernsplan.strategies import SLOT, in_subid
 
@@ -36,18 +36,19 @@ class Rootless:
         login = login_of(allocation, asked).name
         [subuid, subgid] = [file.content.split() for file in subid_files(allocation)]
         lines = [f"# As {login}, in a login shell of its own (not by su: that leaves XDG_RUNTIME_DIR unset).", "set -e"]
-        lines += [f"grep -qxF {shlex.quote(line)} /etc/subuid" for line in subuid]
-        lines += [f"grep -qxF {shlex.quote(line)} /etc/subgid" for line in subgid]
+        lines += [f"grep -qxF {shell(line)} /etc/subuid" for line in subuid]
+        lines += [f"grep -qxF {shell(line)} /etc/subgid" for line in subgid]
         lines += [
             *_may("newuidmap", "setuid"),
             *_may("newgidmap", "setgid"),
-            'test "$(cat /proc/sys/user/max_user_namespaces)" -gt 0',
+            "most=$(cat /proc/sys/user/max_user_namespaces)",
+            'test "$most" -gt 0',
             "podman system migrate",
             "podman unshare cat /proc/self/uid_map",
         ]
-        flags = asked.layout.command(f"render podman {allocation.name} --rootless")
+        flags = asked.layout.inline(f"render podman {shell(allocation.name)} --rootless")
         notes = [
-            f"container root is {login} itself there; '{flags}' prints the flags for the map of '{allocation.name}'",
+            f"container root is {login} itself there; {flags} prints the flags for the map of '{allocation.name}'",
             "'podman system migrate' stops the account's running containers; without it Podman keeps to the old lines",
         ]
         if sum(extent.count for extent in allocation.mapping.uids) < SLOT:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from usernsplan.engines.base import Asked, File, Rendered, Verdict, nearly, no, plain
+from usernsplan.layout import shell
 from usernsplan.strategies import SingleUid
 
 if TYPE_CHECKING:
@@ -45,9 +45,9 @@ class Systemd:
         ]
         text = "\n".join(lines)
         path = f"/etc/systemd/system/{allocation.name}.service.d/10-usernsplan.conf"
-        group = shlex.join(asked.layout.account_command(("groupadd", "--gid", f"{gid}", f"u{uid}")))
+        group = shell(*asked.layout.account_command(("groupadd", "--gid", f"{gid}", f"u{uid}")))
         nobody = ("useradd", "--uid", f"{uid}", "--gid", f"{gid}", "--no-create-home", "--shell", "/usr/sbin/nologin")
-        user = shlex.join(asked.layout.account_command((*nobody, f"u{uid}")))
+        user = shell(*asked.layout.account_command((*nobody, f"u{uid}")))
         return Rendered(
             text,
             (File(path, text + "\n"),),

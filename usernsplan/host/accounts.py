@@ -12,7 +12,7 @@ from usernsplan.errors import InvalidValueError, LockBusyError, RefusedError, Us
 from usernsplan.formats.accounts import Accounts, Group, User, groups, users
 from usernsplan.formats.accounts import homes as homes_in
 from usernsplan.host import files
-from usernsplan.layout import GROUP, PASSWD
+from usernsplan.layout import GROUP, PASSWD, in_words, shell
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -135,7 +135,7 @@ def add(layout: Layout, command: tuple[str, ...]) -> None:
         raise LockBusyError(done.stderr.strip().splitlines()[-1])
     if done.returncode:
         raise UsernsplanError(
-            f"'{' '.join(words)}' failed with status {done.returncode}: {done.stderr.strip()}",
+            f"{in_words(shell(*words))} failed with status {done.returncode}: {done.stderr.strip()}",
             hint="nothing was allocated; make the account yourself, or say --no-daemon-config",
         )
 

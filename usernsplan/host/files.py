@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from usernsplan.errors import InvalidValueError, NotPermittedError, RefusedError, UsernsplanError, reason_of
-from usernsplan.layout import Layout
+from usernsplan.layout import Layout, operand
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -228,7 +228,7 @@ def _explanation(layout: Layout, name: str, error: OSError) -> UsernsplanError: 
         case errno.ELOOP:
             return RefusedError(f"{shown} is a symlink", hint="put a regular file in its place")
         case errno.EPERM | errno.EACCES if _is_immutable(layout, name):
-            return NotPermittedError(f"{shown} is immutable or append-only", hint=f"chattr -i -a {shown}")
+            return NotPermittedError(f"{shown} is immutable or append-only", hint=f"chattr -i -a {operand(shown)}")
         case errno.EPERM | errno.EACCES:
             return NotPermittedError(f"{shown}: {reason_of(error)}")
         case errno.EROFS:

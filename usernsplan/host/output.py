@@ -1,47 +1,218 @@
-"""Write a file that the user named: whole or not at all."""
+"""Write a file that the user named: whole or not at all, and where he means it to lie.
+
+On the way there symlinks are followed, as everywhere, but only root's and our own: anybody may put one into /tmp, and
+would choose what is overwritten; fs.protected_symlinks may be off. What is found is pinned, so that nothing changes
+between the look and the writing.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, NamedTuple
 
-from usernsplan.errors import NotPermittedError, UsernsplanError, reason_of
+from usernsplan.errors import HostChangedError, NotPermittedError, RefusedError, UsernsplanError, reason_of
 from usernsplan.report.text import shown_path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from usernsplan.layout import Layout
+
+_SYMLINKS = 40  # as many as the kernel follows: path_resolution(7)
+_LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_FOLDER = _LOOK | os.O_DIRECTORY
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Spot(NamedTuple):
+    """A place in a pinned folder: its name there, and what lies there, itself no symlink; None where nothing does.
+
+    ``is_open``: a name of /proc's for what a process has open, a pipe say; it looks like a link, and is to be opened.
+    """
+
+    folder: int
+    name: str
+    seen: os.stat_result | None
+    is_open: bool = False
 
 
 def write(path: str, content: bytes) -> None:
     """Put the content at ``path``; a regular file is replaced, and keeps its mode; a device or a pipe is written to.
 
-    Raises NotPermittedError or UsernsplanError with what the system says; then an old file is as it was.
+    Raises RefusedError for a symlink or a pipe of somebody else's, NotPermittedError or UsernsplanError with what the
+    system says; then an old file is as it was.
     """
+    with _explained(path), spot(path) as place:
+        if place.seen is None or (stat.S_ISREG(place.seen.st_mode) and not place.is_open):
+            _replace(place, content)
+        else:
+            _write_to(path, place, place.seen, content)
+
+
+def refuse_foreign_links(layout: Layout, names: Iterable[str]) -> None:
+    """Raise RefusedError where a symlink of somebody else's is on the way to a layout's root, or from it to its files.
+
+    What is missing yet leads nowhere.
+    """
+    with _explained(layout.root), suppress(FileNotFoundError, NotADirectoryError), spot(layout.root) as place:
+        top = os.open(place.name, _FOLDER, dir_fd=place.folder)
+        try:
+            for name in names:
+                with suppress(FileNotFoundError, NotADirectoryError), spot(name, top, layout.root):
+                    pass
+        finally:
+            os.close(top)
+
+
+@contextmanager
+def spot(path: str, top: int | None = None, root: str = "") -> Iterator[Spot]:
+    """Pin the folder in which the end of a path lies, with what is there.
+
+    With ``top``, a descriptor of the folder that is shown as ``root``, the path is read as a chroot there would read
+    it. Raises RefusedError for a symlink that belongs neither to root nor to us, and OSError.
+    """
+    folders: list[int] = []
     try:
-        _write(os.path.realpath(path), content)
+        yield _walk(path, folders, top, root)
+    finally:
+        for folder in folders:
+            os.close(folder)
+
+
+def _walk(path: str, folders: list[int], top: int | None, root: str) -> Spot:
+    """Go there, each folder opened in the one before it; ``folders`` are those from the start on."""
+    shown = _start(path, folders, top, root)
+    todo, links = _parts(path), 0
+    while todo:
+        part = todo.pop()
+        if part == "..":
+            shown = os.path.join(shown, part)
+            _up(folders, is_bounded=top is not None)
+            continue
+        try:
+            seen, target = _look(folders[-1], part)
+        except FileNotFoundError:
+            if todo:
+                raise
+            return Spot(folders[-1], part, None)
+        if target is None and todo:
+            shown = os.path.join(shown, part)
+            folders.append(os.open(part, _FOLDER, dir_fd=folders[-1]))
+        elif target is None:
+            return Spot(folders[-1], part, seen)
+        else:
+            links += 1
+            if links > _SYMLINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+            _refuse_foreign(seen, os.path.join(shown, part), "a symlink", "whoever made it says where it leads")
+            if top is None and not todo and _is_open(folders[-1], part, seen):
+                return Spot(folders[-1], part, seen, is_open=True)
+            if target.startswith("/"):
+                shown = _start(target, folders, top, root)
+            todo += _parts(target)
+    return Spot(folders[-1], ".", os.fstat(folders[-1]))
+
+
+def _parts(path: str) -> list[str]:
+    """The parts of a path, the last one first. One that ends in a slash ends in a folder."""
+    parts = [part for part in path.split("/") if part not in {"", "."}]
+    return [*(["."] if parts and path.endswith(("/", "/.")) else []), *reversed(parts)]
+
+
+def _start(path: str, folders: list[int], top: int | None, root: str) -> str:
+    """Begin where a path begins; return how that is shown."""
+    while folders:
+        os.close(folders.pop())
+    is_absolute = path.startswith("/")
+    folders.append(os.open("/" if is_absolute else ".", _FOLDER) if top is None else os.dup(top))
+    return ("/" if is_absolute else "") if top is None else root
+
+
+def _up(folders: list[int], *, is_bounded: bool) -> None:
+    if len(folders) > 1:
+        os.close(folders.pop())
+    elif not is_bounded:
+        folders.append(os.open("..", _FOLDER, dir_fd=folders[0]))
+        os.close(folders.pop(0))
+
+
+def _look(folder: int, name: str) -> tuple[os.stat_result, str | None]:
+    """What lies there, and where it leads if it is a symlink: both of the same inode."""
+    descriptor = os.open(name, _LOOK, dir_fd=folder)
+    try:
+        seen = os.fstat(descriptor)
+        return seen, os.readlink("", dir_fd=descriptor) if stat.S_ISLNK(seen.st_mode) else None
+    finally:
+        os.close(descriptor)
+
+
+def _is_open(folder: int, name: str, link: os.stat_result) -> bool:
+    """Tell a name such as /proc/self/fd/1, behind which is a pipe or a terminal that may have no other name."""
+    if link.st_dev != os.stat("/proc").st_dev:
+        return False
+    return not stat.S_ISREG(os.stat(name, dir_fd=folder).st_mode)
+
+
+def _identity(seen: os.stat_result) -> tuple[int, int, int, int]:
+    """What a name stands for: a number of an inode alone may be given to the next one."""
+    return seen.st_dev, seen.st_ino, stat.S_IFMT(seen.st_mode), seen.st_uid
+
+
+def _is_ours(seen: os.stat_result) -> bool:
+    return seen.st_uid in {0, os.geteuid()}
+
+
+def _refuse_foreign(seen: os.stat_result, path: str, what: str, why: str) -> None:
+    if not _is_ours(seen):
+        raise RefusedError(
+            f"{shown_path(path)} is {what} of uid {seen.st_uid}, who is neither root nor you: {why}",
+            hint="name the place itself if it is meant, or write to a folder of your own",
+        )
+
+
+def _write_to(path: str, place: Spot, seen: os.stat_result, content: bytes) -> None:
+    """Write to what is no regular file; a folder is an error of open's."""
+    if stat.S_ISFIFO(seen.st_mode):
+        _refuse_foreign(seen, path, "a pipe", "whoever made it may read what is written")
+    flags = os.O_WRONLY | os.O_NOCTTY | os.O_CLOEXEC | (0 if place.is_open else os.O_NOFOLLOW)
+    descriptor = os.open(place.name, flags, dir_fd=place.folder)
+    with open(descriptor, "wb", buffering=0) as file:
+        if not place.is_open and _identity(os.fstat(descriptor)) != _identity(seen):
+            raise HostChangedError(f"{shown_path(path)} was exchanged meanwhile; nothing was written")
+        file.write(content)
+
+
+def _replace(place: Spot, content: bytes) -> None:
+    temporary = f"{place.name}.{os.getpid()}.new"
+    descriptor = os.open(temporary, _NEW, 0o666, dir_fd=place.folder)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(content)
+            if place.seen:
+                # Whoever made a file that others may write is not to be able to write ours.
+                mode = stat.S_IMODE(place.seen.st_mode) & 0o777
+                os.fchmod(descriptor, mode if _is_ours(place.seen) else mode & ~0o022)
+            file.flush()
+            os.fsync(descriptor)
+        os.replace(temporary, place.name, src_dir_fd=place.folder, dst_dir_fd=place.folder)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary, dir_fd=place.folder)
+        raise
+
+
+@contextmanager
+def _explained(path: str) -> Iterator[None]:
+    try:
+        yield
     except PermissionError as error:
         hint = "name a file in a folder of your own"
         raise NotPermittedError(f"{shown_path(path)}: {reason_of(error)}", hint=hint) from error
     except (OSError, ValueError) as error:
+        if isinstance(error, UsernsplanError):
+            raise
         reason = reason_of(error) if isinstance(error, OSError) else str(error)
         raise UsernsplanError(f"{shown_path(path)}: {reason}") from error
-
-
-def _write(path: str, content: bytes) -> None:
-    old = None
-    with suppress(FileNotFoundError):
-        old = os.stat(path)
-    if old and not stat.S_ISREG(old.st_mode):
-        # /dev/stdout, say, or a folder: that is an error of open's.
-        with open(path, "wb", buffering=0) as file:
-            file.write(content)
-        return
-    temporary = f"{path}.{os.getpid()}.new"
-    try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-            if old:
-                os.fchmod(file.fileno(), stat.S_IMODE(old.st_mode))
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise

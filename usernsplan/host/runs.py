@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from usernsplan.errors import RefusedError
 from usernsplan.host import files
-from usernsplan.layout import RUNS
+from usernsplan.layout import RUNS, operand, shell
 from usernsplan.model import UnfinishedRun
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def content(layout: Layout, name: str) -> dict[str, Any] | None:
         raise RefusedError(
             f"{_place(layout, name)} was made by a newer usernsplan (format {number}): what became of the run cannot "
             "be told",
-            hint=f"finish it or take it back with that one: {layout.command(f'undo {name}')}",
+            hint=f"finish it or take it back with that one: {layout.command(f'undo {shell(name)}')}",
         )
     if number not in range(1, FORMAT + 1) or not is_known:
         raise damaged(layout, name)
@@ -66,9 +66,10 @@ def damaged(layout: Layout, name: str) -> RefusedError:
     """What to say of a run.json that does not say what it should. It is replaced whole: no kill leaves half of it."""
     folder = layout.path(f"{RUNS}/{name}")
     away = layout.path(f"{os.path.dirname(RUNS)}/damaged-{name}")
+    move = f"mv {operand(folder)} {operand(away)}"
     return RefusedError(
         f"{_place(layout, name)} is damaged: what became of the run cannot be told",
-        hint=f"put it back from a backup; or look at the run's volume, and move the run away: mv {folder} {away}",
+        hint=f"put it back from a backup; or look at the run's volume, and move the run away: {move}",
     )
 
 

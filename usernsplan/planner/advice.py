@@ -9,7 +9,7 @@ from usernsplan.errors import InvalidFileError
 from usernsplan.formats import login_defs
 from usernsplan.formats.subid import Grant
 from usernsplan.ids import OVERFLOW_ID
-from usernsplan.layout import LOGIN_DEFS, SUBGID, SUBUID
+from usernsplan.layout import LOGIN_DEFS, SUBGID, SUBUID, shell
 from usernsplan.model import DEFAULT_NAME, DEFAULT_OWNER, ROOT, Finding
 from usernsplan.planner.names import owner_of
 from usernsplan.strategies import PerContainer, Shared, Strategy, in_subid
@@ -34,14 +34,14 @@ def next_steps(state: HostState, request: AllocateRequest, new: Iterable[Allocat
     """Commands that use what was just allocated; Docker's own allocation needs none but the daemon's restart."""
     made = [allocation for allocation in new if allocation.name != DEFAULT_NAME]
     pools = [(engine, a.name) for a in made if (engine := engines.pool_of(a))]
-    steps = [state.layout.command(f"render {engine} {name}") for engine, name in pools]
+    steps = [state.layout.command(f"render {engine} {shell(name)}") for engine, name in pools]
     first = next((a for a in made if not engines.pool_of(a)), None)
     if first is not None:
         named = [e for e in request.engines or () if not engines.ENGINES[e].pool and engines.verdict(e, first).can]
         # The lines of an account are for its own rootless engines; root is one for LXC.
         is_login = state.accounts.user(first.owner) and engines.verdict("rootless", first).can
         usual = "lxc" if first.owner == ROOT else "rootless" if is_login else "podman"
-        step = state.layout.command(f"render {named[0] if named else usual} {first.name}")
+        step = state.layout.command(f"render {named[0] if named else usual} {shell(first.name)}")
         steps.insert(0, f"{step}  # 'usernsplan render --list' shows the other engines")
     return tuple(steps)
 

@@ -10,7 +10,7 @@ from usernsplan.engines import known as known_engine
 from usernsplan.engines import pool_of as pool_of_engine
 from usernsplan.errors import InvalidValueError, RefusedError, UsernsplanError, about
 from usernsplan.ids import IdRange, IdSet
-from usernsplan.layout import NSSWITCH
+from usernsplan.layout import NSSWITCH, shell
 from usernsplan.model import DEFAULT_NAME, ROOT, Allocation, Finding, LedgerChange, Plan
 from usernsplan.planner import advice, daemon, needs
 from usernsplan.planner.grants import Grants
@@ -169,7 +169,7 @@ def _check_words(request: AllocateRequest) -> None:
         if request.daemon != DEFAULT_NAME:
             check_name(request.daemon)
         if not request.names:
-            again = f"allocate {request.daemon} --daemon {request.daemon}"
+            again = f"allocate {shell(request.daemon)} --daemon {shell(request.daemon)}"
             raise InvalidValueError("--daemon without a name to allocate", hint=f"say '{again}'")
         if not request.daemon_config:
             raise InvalidValueError("--daemon with --no-daemon-config", hint="one of the two")
@@ -194,7 +194,7 @@ def _refuse_other_strategy(state: HostState, strategy: Strategy) -> None:
         theirs = state.ledger.allocations[0].strategy
         raise RefusedError(
             f"this host's strategy is {theirs}, and one host has one strategy: {names}",
-            hint=f"use --strategy {theirs}, or '{state.layout.command('release ' + ' '.join(others[:5]))}' first",
+            hint=f"use --strategy {theirs}, or {state.layout.inline('release ' + shell(*others[:5]))} first",
         )
 
 
@@ -214,7 +214,11 @@ def _docker(draft: _Draft, request: AllocateRequest) -> daemon.Pointed:
     if request.daemon is None and "docker" not in draft.engines:
         return daemon.Pointed(findings=daemon.not_here(state) if request.engines is None else ())
     if target not in known:
-        how = "'allocate' without a name makes it" if target == DEFAULT_NAME else f"name it too: 'allocate {target} …'"
+        how = (
+            "'allocate' without a name makes it"
+            if target == DEFAULT_NAME
+            else f"name it too: 'allocate {shell(target)} …'"
+        )
         raise InvalidValueError(f"--daemon {target}: no such allocation", hint=how)
     if engine := pool_of_engine(known[target]):
         raise InvalidValueError(
@@ -242,8 +246,8 @@ def _refuse_other_words(state: HostState, known: Allocation, request: AllocateRe
     if isinstance(words.strategy, Shared):
         # Whether Docker was to use it is not repeated by words that only name it again.
         shapes.append(replace(words.strategy, filler=True))
-    release = state.layout.command(f"release {known.name}")
-    anew = f"'{release}' first, then allocate it anew; its files need their owners shifted"
+    release = state.layout.inline(f"release {shell(known.name)}")
+    anew = f"{release} first, then allocate it anew; its files need their owners shifted"
     ids = ", ".join(map(str, known.mapping.uids.host_ranges()))
     if not any(_has_shape(known, shape) for shape in shapes):
         raise RefusedError(f"'{known.name}' is allocated already, by other words, as host uids {ids}", hint=anew)

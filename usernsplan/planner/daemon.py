@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ from usernsplan.engines.docker import can_lay
 from usernsplan.errors import InvalidFileError, InvalidValueError, RefusedError
 from usernsplan.formats import daemon_json
 from usernsplan.formats.subid import Grant
-from usernsplan.layout import DAEMON_JSON
+from usernsplan.layout import DAEMON_JSON, shell
 from usernsplan.model import DEFAULT_OWNER, Change, Finding
 
 if TYPE_CHECKING:
@@ -163,7 +162,7 @@ def _account_commands(state: HostState, owner: str) -> tuple[tuple[str, ...], ..
 
 
 def _left_to_do(state: HostState, commands: tuple[tuple[str, ...], ...], what: str) -> Pointed:
-    left = tuple(shlex.join(state.layout.account_command(command)) for command in commands)
+    left = tuple(shell(*state.layout.account_command(command)) for command in commands)
     who = ", ".join(dict.fromkeys(command[-1] for command in commands))
     message = f"{who}, or a group of that name, does not exist, and {commands[0][0]} cannot be run here: {what}"
     return Pointed(

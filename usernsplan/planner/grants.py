@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from usernsplan.errors import RefusedError
 from usernsplan.formats import subid
 from usernsplan.formats.subid import Grant
-from usernsplan.layout import SUBGID, SUBUID
+from usernsplan.layout import SUBGID, SUBUID, shell
 from usernsplan.model import ROOT, Change, Finding
 from usernsplan.planner.taken import Claim, claims_of_others, holders
 from usernsplan.strategies import in_subid
@@ -194,10 +194,11 @@ class Grants:
     def _refuse_lost_range(self, allocation: Allocation) -> None:
         if self._others is None:
             self._others = claims_of_others(self._state, *self.without(*self._state.ledger.allocations))
+        release = self._state.layout.inline(f"release {shell(allocation.name)}")
         for whose, overlap in holders(allocation.held, self._others) if allocation.held else ():
             raise RefusedError(
                 f"'{allocation.name}' has lost its lines, and {overlap} of its range is now {whose}",
-                hint=f"undo that, or '{self._state.layout.command(f'release {allocation.name}')}' and allocate it anew",
+                hint=f"undo that, or {release} and allocate it anew",
             )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 from usernsplan.errors import InvalidValueError, RefusedError
 from usernsplan.formats import subid
 from usernsplan.ids import IdRange
-from usernsplan.layout import PASSWD
+from usernsplan.layout import PASSWD, in_words, shell
 from usernsplan.model import DEFAULT_NAME, DEFAULT_OWNER, OWN_PREFIX
 
 if TYPE_CHECKING:
@@ -56,5 +56,5 @@ def refuse_account(state: HostState, owner: str) -> NoReturn:
     """Say that an owner which was not asked for by name is somebody's account."""
     raise RefusedError(
         f"{state.layout.path(PASSWD)}: '{owner}' is an account: whoever is logged in as it could map the range",
-        hint=f"say '--owner {owner}' if that is meant, or '--owner OTHER'",
+        hint=f"say {in_words(f'--owner {shell(owner)}')} if that is meant, or '--owner OTHER'",
     )

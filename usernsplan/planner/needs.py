@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 from usernsplan.engines import ENGINES, known, pool_of, verdict
 from usernsplan.errors import InvalidValueError, RefusedError
 from usernsplan.formats.subid import Grant
-from usernsplan.layout import PASSWD, SUBUID
+from usernsplan.layout import PASSWD, SUBUID, shell
 from usernsplan.model import DEFAULT_NAME, ROOT, Finding
 from usernsplan.strategies import SLOT, PerContainer, in_subid
 
@@ -121,7 +121,7 @@ def findings(
                     "USN120",
                     "warning",
                     f"{name} cannot express '{allocation.name}': {found.why}",
-                    f"'{state.layout.command(f'render --list {allocation.name}')}' shows which engines can",
+                    f"{state.layout.inline(f'render --list {shell(allocation.name)}')} shows which engines can",
                 )
     for name in engines if request.engines is not None else ():
         if ENGINES[name].also and any(a.name == DEFAULT_NAME for a in allocations):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING
 
 from usernsplan.errors import InvalidFileError, RefusedError, UnknownNameError
 from usernsplan.formats import daemon_json
-from usernsplan.layout import DAEMON_JSON
+from usernsplan.layout import DAEMON_JSON, shell
 from usernsplan.model import DEFAULT_NAME, Change, Finding, LedgerChange, Plan
 from usernsplan.planner import daemon
 from usernsplan.planner.grants import Grants, needed_of_root
@@ -44,7 +43,7 @@ def _release(state: HostState, names: tuple[str, ...], *, yes: bool) -> Plan:
         grants.remove(allocation, kept)
     docker = _unpoint(state, gone, yes=yes)
     held = tuple((allocation.name, allocation.held) for allocation in gone if allocation.held)
-    forget = " ".join(name for name, _ in held[:_NAMED]) + (" …" if held[_NAMED:] else "")
+    forget = " ".join(shell(name) for name, _ in held[:_NAMED]) + (" …" if held[_NAMED:] else "")
     later = f"{state.layout.command(f'release --forget {forget}')}  # once no file carries these ids any more"
     return Plan(
         kind="release",
@@ -62,7 +61,7 @@ def _accounts(state: HostState, gone: Iterable[Allocation]) -> Iterator[Finding]
         is_ours = allocation.name != DEFAULT_NAME and allocation.owner == owner_of(allocation.name)
         if is_ours and state.accounts.user(allocation.owner):
             message = f"the account {allocation.owner} stays, and a Docker daemon that is remapped to it does not start"
-            userdel = shlex.join(state.layout.account_command(("userdel", allocation.owner)))
+            userdel = shell(*state.layout.account_command(("userdel", allocation.owner)))
             hint = f"stop docker-{allocation.name} first where there is one, and then: {userdel}"
             yield Finding("USN125", "warning", message, hint)
 

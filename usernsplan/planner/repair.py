@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from usernsplan.engines import pool_of
 from usernsplan.errors import RefusedError
+from usernsplan.layout import shell
 from usernsplan.model import ROOT, Change, Finding, Plan
 from usernsplan.planner import daemon
 from usernsplan.planner.grants import Grants
@@ -46,7 +47,7 @@ def _refuse_orphan(state: HostState, allocation: Allocation) -> None:
     if not usual and state.accounts.user(allocation.owner) is None:
         raise RefusedError(
             f"{allocation.owner}, who owns the lines of '{allocation.name}', is no account any more",
-            hint=f"make the account, or '{state.layout.command(f'release {allocation.name}')}'",
+            hint=f"make the account, or {state.layout.inline(f'release {shell(allocation.name)}')}",
         )
 
 

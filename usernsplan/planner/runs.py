@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from usernsplan.layout import shell
 from usernsplan.model import Finding
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def told(run: UnfinishedRun, layout: Layout) -> tuple[str, str]:
     if run.problem:
         return run.problem, run.hint
     paths = ", ".join(path if path.isprintable() else repr(path) for path in run.paths)
-    undo = layout.command(f"undo {run.run}")
+    undo = layout.command(f"undo {shell(run.run)}")
     if run.is_undoing:
         return f"undoing run {run.run} on {paths} was interrupted", f"finish it: {undo}"
     finish = run.command or "call fix_volume again as before"

@@ -36,7 +36,7 @@ def claims(state: HostState, subuid: SubidFile, subgid: SubidFile, *, running: b
     containers that are ``running`` have.
     """
     ledger = state.layout.path(LEDGER)
-    forget = state.layout.command("release --forget NAME")
+    forget = state.layout.inline("release --forget NAME")
     held = IdSet(a.held for a in state.ledger.allocations if a.held)
     quarantined = IdSet(q.held for q in state.ledger.quarantined)
     return (
@@ -45,7 +45,7 @@ def claims(state: HostState, subuid: SubidFile, subgid: SubidFile, *, running: b
         *([Claim("mapped by a running user namespace", state.namespaces)] if running else []),
         Claim(f"allocated in {ledger}", held),
         *(Claim(f"reserved in {ledger}: {r.why}", IdSet((r.ids,))) for r in state.ledger.reservations),
-        Claim(f"released, and files may still carry it ('{forget}' frees it)", quarantined),
+        Claim(f"released, and files may still carry it ({forget} frees it)", quarantined),
     )
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from typing import TYPE_CHECKING
 
 from usernsplan.errors import UsernsplanError
-from usernsplan.layout import STDIN
+from usernsplan.layout import STDIN, operand
 from usernsplan.planner.desired import merged_changes
 from usernsplan.report import json_
 from usernsplan.report.diff import unified
@@ -59,8 +58,8 @@ def done(
         for volume, one in fixed
     ]
     if not fixed and desired.volumes:
-        file = "FILE" if place == STDIN else shlex.quote(place)
-        parts.append(f"The volumes are left: '{layout.command(f'apply {file} --fix-volumes')}' fixes them.")
+        file = "FILE" if place == STDIN else operand(place)
+        parts.append(f"The volumes are left: {layout.inline(f'apply {file} --fix-volumes')} fixes them.")
     steps = (*desired.allocate.next_steps, *desired.prune.next_steps)
     if steps:
         parts.append("\n".join(("Next:", *(f"  {step}" for step in steps))))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
-import shlex
 from typing import TYPE_CHECKING, Any
 
+from usernsplan.layout import shell
 from usernsplan.report.diff import unified
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def plan(plan: Plan, layout: Layout) -> str:
         unfinished=plan.unfinished,
         allocations=[allocation_fields(a) for a in plan.allocations],
         changes=change_fields(plan.changes, layout),
-        account_commands=[shlex.join(layout.account_command(command)) for command in plan.account_commands],
+        account_commands=[shell(*layout.account_command(command)) for command in plan.account_commands],
         findings=[finding_fields(f) for f in plan.findings],
         next_steps=list(plan.next_steps),
     )
@@ -118,7 +118,7 @@ def fixed_fields(report: FixReport, layout: Layout) -> dict[str, Any]:
         "mode": report.mode,
         "volumes": [path_fields(path) for path in report.volumes],
         "seconds": round(report.seconds, 3),
-        "undo": layout.command(f"undo {report.run}") if report.run and report.kind == "fix-volume" else None,
+        "undo": layout.command(f"undo {shell(report.run)}") if report.run and report.kind == "fix-volume" else None,
         "counts": report.counts,
         "flattened": report.flattened,
         "kept": {"uids": report.kept_uids, "gids": report.kept_gids},

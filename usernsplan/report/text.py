@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING
 
+from usernsplan.layout import shell
 from usernsplan.report.diff import unified
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def plan(plan: Plan, layout: Layout, *, done: bool) -> str:
     parts += [unified(change, layout.path(change.path)) for change in plan.changes]
     if not done and plan.account_commands:
         parts.append(
-            "\n".join(f"would run: {shlex.join(layout.account_command(command))}" for command in plan.account_commands)
+            "\n".join(f"would run: {shell(*layout.account_command(command))}" for command in plan.account_commands)
         )
     if not plan.changed:
         parts.append(
@@ -142,7 +142,7 @@ def fixed(report: FixReport, layout: Layout) -> str:
     if report.dry_run:
         lines.append("Nothing was written: this is what would be.")
     elif report.run and report.kind == "fix-volume":
-        lines.append(f"Undo: {layout.command(f'undo {report.run}')}")
+        lines.append(f"Undo: {layout.command(f'undo {shell(report.run)}')}")
     return "\n".join(lines)
 
 

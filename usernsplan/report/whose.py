@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from usernsplan.ids import OVERFLOW_ID
+from usernsplan.layout import shell
 from usernsplan.report.text import shown_path, who
 from usernsplan.whose.ids import (
     OfAccount,
@@ -188,10 +189,10 @@ def _told(holder: Holder, layout: Layout) -> list[str]:  # noqa: PLR0911 - a cas
         case OfReservation(entry):
             return [f"reserved here: {entry.ids}: {shown_path(entry.why)}"]
         case OfQuarantine(entry):
-            forget = layout.command(f"release --forget {entry.name}")
+            forget = layout.inline(f"release --forget {shell(entry.name)}")
             return [
                 f"released: {entry.name} had {entry.held} until {entry.since}, and files may still carry it",
-                f"  '{forget}' gives it back to the pool",
+                f"  {forget} gives it back to the pool",
             ]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import posixpath
 import re
-import shlex
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from usernsplan.engines import pool_of, verdict
 from usernsplan.engines.mounts import standing
 from usernsplan.errors import InvalidValueError, RefusedError
 from usernsplan.ids import IdSet
+from usernsplan.layout import shell
 from usernsplan.mapping import Extent, IdMap
 from usernsplan.mapping import Mapping as Mapping_
 from usernsplan.model import Place, Volume
@@ -254,7 +254,7 @@ def refuse_others(meant: Meant) -> None:
         how = "lies in" if lies_in(near, path) else "holds"
         where = "" if near == path else f" {how} {printable(path)}, which"
         inner = replace(meant, names=(max(near, path, key=len),))
-        words = f"{_words(inner)} --from {shlex.quote(volume.name)}"
+        words = f"{_words(inner)} --from {shell(volume.name)}"
         move = f"carry its ids: {meant.command(words)}\n  or " if name is not None else ""
         raise RefusedError(
             f"the volume {printable(near)}{where} is '{volume.name}'s",
@@ -287,8 +287,8 @@ def refuse_never_given(meant: Meant) -> None:
 def _words(meant: Meant, container: str | None = None) -> str:
     """The words of a fix-volume of these volumes, for the container that is meant or another one."""
     name = container or meant.container
-    whose = f" --container {shlex.quote(name)}" if name is not None else ""
-    return f"fix-volume {' '.join(map(shlex.quote, meant.names))}{whose}"
+    whose = f" --container {shell(name)}" if name is not None else ""
+    return f"fix-volume {shell(*meant.names)}{whose}"
 
 
 def once_more(meant: Meant, **more: bool) -> str:
@@ -315,9 +315,9 @@ def once_more(meant: Meant, **more: bool) -> str:
     }
     words = [
         _words(meant),
-        *(f"{option} {shlex.quote(str(value))}" for option, value in options.items() if value is not None),
-        *(f"--uid-map {text}" for text in request.uid_map),
-        *(f"--gid-map {text}" for text in request.gid_map),
+        *(f"{option} {shell(str(value))}" for option, value in options.items() if value is not None),
+        *(f"--uid-map {shell(text)}" for text in request.uid_map),
+        *(f"--gid-map {shell(text)}" for text in request.gid_map),
         *(flag for flag, said in flags.items() if said),
     ]
     return meant.command(" ".join(words))
@@ -524,7 +524,7 @@ def former(meant: Meant, found: Found) -> tuple[str, ...]:
         if not there & strange:
             continue
         if not request.reverse:
-            commands.append(meant.command(f"{_words(meant)} --from {shlex.quote(name)}"))
+            commands.append(meant.command(f"{_words(meant)} --from {shell(name)}"))
         elif any(a.name == name for a in ledger.allocations):
             commands.append(meant.command(f"{_words(meant, name)} --reverse"))
     return tuple(commands)

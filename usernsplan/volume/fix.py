@@ -29,7 +29,7 @@ from usernsplan.formats import subid
 from usernsplan.host import accounts, files, procfs
 from usernsplan.host.mounts import all_mounts, of_others
 from usernsplan.ids import IdSet
-from usernsplan.layout import SUBGID, SUBUID
+from usernsplan.layout import SUBGID, SUBUID, shell
 from usernsplan.ledger import open_ledger
 from usernsplan.model import FixReport, Place, Volume
 from usernsplan.volume import decide, journal, restore, special, spots, syscalls, targets, walk
@@ -293,7 +293,7 @@ class _Job:
             places = sorted(f"  {decide.printable(path)}: {reason}" for path, reason in self.failed.items())
             raise UsernsplanError(
                 "\n".join([f"run {run.run} could still not be finished:", *places[:_SHOWN]]),
-                hint=f"mend that and run again, or take it back: {self.layout.command(f'undo {run.run}')}",
+                hint=f"mend that and run again, or take it back: {self.layout.command(f'undo {shell(run.run)}')}",
             )
 
     def try_again(self, run: str) -> None:
@@ -466,7 +466,7 @@ class _Job:
     def _not_finished(self, log: Journal) -> None:
         run = log.state
         finish = f"finish it: {run.command}\n  or " if run.command else ""
-        undo = self.layout.command(f"undo {run.run}")
+        undo = self.layout.command(f"undo {shell(run.run)}")
         self.notes.append(f"run {run.run} is not finished\n  {finish}take it back: {undo}")
 
     def _prove(self, crew: Crew, log: Journal, *, fresh: bool) -> None:
@@ -497,7 +497,7 @@ class _Job:
             log.remove()
             hint = "nothing was changed"
         else:
-            hint = f"take the run back: {self.layout.command(f'undo {state.run}')}"
+            hint = f"take the run back: {self.layout.command(f'undo {shell(state.run)}')}"
         raise RefusedError(f"{decide.printable(done[0].ignored)}: {special.OWN_OWNERS}", hint=hint)
 
     def _passage(self, crew: Crew, log: Journal, stage: int, *, trust: bool = False, really: bool = True) -> list[Done]:
@@ -561,7 +561,7 @@ class _Job:
         again = "" if log.state.state == UNDOING else f"go on: {log.state.command or 'the same words'}\n  or "
         raise StoppedError(
             f"stopped in the middle of run {run}; what was begun is whole",
-            hint=f"{again}take it back: {self.layout.command(f'undo {run}')}",
+            hint=f"{again}take it back: {self.layout.command(f'undo {shell(run)}')}",
         )
 
     def _path(self, one: Lacking) -> str:
@@ -615,7 +615,7 @@ def _earlier(layout: Layout, new: RunState, *, again: bool) -> tuple[RunState | 
         first = f"finish it: {run.command}\n  or " if run.state == CHANGING and run.command else ""
         raise RefusedError(
             f"run {run.run} on {', '.join(run.paths)} was interrupted",
-            hint=f"{first}take it back: {layout.command(f'undo {run.run}')}",
+            hint=f"{first}take it back: {layout.command(f'undo {shell(run.run)}')}",
         )
     before = {run.run: run for run in (_moved_by(tree, new, runs) for tree in new.trees) if run}
     if not new.targets.overlaps() or not before:

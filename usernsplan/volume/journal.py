@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from usernsplan.errors import HostChangedError, LockBusyError, RefusedError, UnknownNameError
 from usernsplan.host import files
 from usernsplan.host import runs as read_runs
-from usernsplan.layout import RUNS
+from usernsplan.layout import RUNS, shell
 from usernsplan.mapping import IdMap
 from usernsplan.volume.renew import Proof
 from usernsplan.volume.special import Special
@@ -380,7 +380,7 @@ def resume(layout: Layout, state: RunState) -> Journal:
                     if is_at_work(layout, other):
                         raise busy(other.run)
                     if other.state in {CHANGING, UNDOING}:
-                        hint = f"finish it, or take it back: {layout.command(f'undo {other.run}')}"
+                        hint = f"finish it, or take it back: {layout.command(f'undo {shell(other.run)}')}"
                         raise RefusedError(f"run {other.run} on the same volume is unfinished", hint=hint)
             if run(layout, state.run) != state:
                 raise HostChangedError(f"run {state.run} has gone on meanwhile")
@@ -399,7 +399,7 @@ def refuse_half_known(layout: Layout, state: RunState) -> None:
         raise RefusedError(
             f"run {state.run} on {', '.join(state.paths)} was interrupted, and an older usernsplan began it: what"
             " failed in it is not known, and its map overlaps itself",
-            hint=f"take it back, and run again: {layout.command(f'undo {state.run}')}",
+            hint=f"take it back, and run again: {layout.command(f'undo {shell(state.run)}')}",
         )
 
 

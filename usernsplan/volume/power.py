@@ -6,7 +6,6 @@ every id. Where a container alone has the ids that old ones are moved to, an old
 
 from __future__ import annotations
 
-import shlex
 import stat
 import struct
 from dataclasses import dataclass, field, replace
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 from usernsplan.errors import InvalidValueError
 from usernsplan.formats.proc_status import CAPABILITIES
 from usernsplan.ids import IdRange, IdSet
+from usernsplan.layout import operand
 from usernsplan.volume import metadata
 
 if TYPE_CHECKING:
@@ -127,12 +127,12 @@ def lost(whole: Form, left: Form) -> str:
 
 def commands(whole: Form, left: Form, path: str) -> str:
     """The commands that give a file the power that it lost, to be pasted."""
-    quoted = shlex.quote(path)
+    shown = operand(path)
     found = []
     if stat.S_IMODE(whole.mode) != stat.S_IMODE(left.mode):
-        found.append(f"chmod {stat.S_IMODE(whole.mode):04o} {quoted}")
+        found.append(f"chmod {stat.S_IMODE(whole.mode):04o} {shown}")
     if whole.capability is not None and left.capability is None:
-        found.append(f"setcap {_setcap(whole.capability)} {quoted}")
+        found.append(f"setcap {_setcap(whole.capability)} {shown}")
     return " && ".join(found)
 
 

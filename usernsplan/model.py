@@ -275,7 +275,7 @@ class AllocateRequest:
     pool: IdRange | None = None
     daemon: str | None = None
     daemon_config: bool = True
-    yes: bool = False
+    replace_remap: bool = False
     engines: tuple[str, ...] | None = None
     pools: tuple[tuple[str, int], ...] = ()
     pool_starts: tuple[tuple[str, int], ...] = ()
@@ -293,7 +293,7 @@ class ReleaseRequest:
 
     names: tuple[str, ...]
     forget: bool = False
-    yes: bool = False
+    unset_remap: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,7 +353,7 @@ class FixRequest:
     With ``discover``, an engine's name, ``paths`` are names of its containers. ``drop_power`` and ``keep_power`` say
     what becomes of setuid bits, setgid bits and capabilities that would become another id's; ``again`` allows
     moving ids that were moved already; ``take`` allows taking another container's volume; ``copy_up`` allows changes
-    that make an overlay copy data up.
+    that make an overlay copy data up; ``protected`` allows homes, system folders and engines' storage.
     """
 
     paths: tuple[str, ...]
@@ -369,7 +369,7 @@ class FixRequest:
     skip_outside_links: bool = False
     cross_mounts: bool = False
     jobs: int | None = None
-    yes: bool = False
+    protected: bool = False
     discover: str | None = None
     drop_power: bool = False
     keep_power: bool = False

@@ -104,11 +104,11 @@ def restore(layout: Layout, path: str) -> PlanFile:
     return replace(_parsed(layout, raw, str(place), prune=prune is True), seen=seen)
 
 
-def allocating(plan: PlanFile, *, yes: bool) -> Callable[[HostState], Plan]:
+def allocating(plan: PlanFile, *, replace_remap: bool) -> Callable[[HostState], Plan]:
     """The decision of an ``allocate`` without a name: what the file names comes, nothing goes."""
 
     def decide(state: HostState) -> Plan:
-        desired = make_desired(state, plan.spec, yes=yes)
+        desired = make_desired(state, plan.spec, replace_remap=replace_remap)
         later = (state.layout.command("apply --fix-volumes"),) if desired.volumes else ()
         made = desired.allocate
         return replace(made, kind="allocate", next_steps=(*made.next_steps, *later))

@@ -95,13 +95,18 @@ def table(ledger: LedgerState, name: str = "") -> list[tuple[str, list[tuple[str
 
 
 def delivered(
-    request: RenderRequest, root: str = "/", *, out: str | None = None, yes: bool = False, preview: bool = False
+    request: RenderRequest,
+    root: str = "/",
+    *,
+    out: str | None = None,
+    replace_files: bool = False,
+    preview: bool = False,
 ) -> tuple[Rendered, tuple[Change, ...]]:
     """Render, and bring the files to their places below ``out``, or patch the bundle; say what that changed.
 
     With ``preview`` nothing is written. Lines of subuid and subgid are never written here: ``allocate`` grants them,
     and what the place lacks of them is noted. Raises what ``rendering`` raises, RefusedError where a file says
-    something else and neither ``yes`` is said nor all of it kept, and LockBusyError.
+    something else and neither ``replace_files`` is said nor all of it kept, and LockBusyError.
     """
     where, option = (out, "--out") if request.bundle is None else (request.bundle, "--bundle")
     layout = files.layout_at(where or "", option)
@@ -111,7 +116,7 @@ def delivered(
         if request.bundle is None:
             output.refuse_foreign_links(layout, (file.path for file in rendered.files))
             now = {file.path: files.read(layout, file.path) for file in rendered.files}
-            changes = placing.placed(rendered, now, layout, yes=yes)
+            changes = placing.placed(rendered, now, layout, replace=replace_files)
             rendered = replace(rendered, notes=(*rendered.notes, *placing.lacking(rendered, now, layout)))
         else:
             before, after = _config(layout).encode(), rendered.text.encode()

@@ -205,5 +205,5 @@ def test_a_dockerd_that_had_its_own_remap_keeps_it_until_yes_is_said(host: Throw
     refused = host.run(sys.executable, "-m", "usernsplan", "allocate", "--strategy", "per-container", check=False)
     assert refused.returncode == 9
     assert not host.exists("/var/lib/usernsplan")
-    usernsplan(host, "allocate", "--strategy", "per-container", "--yes")
+    usernsplan(host, "allocate", "--strategy", "per-container", "--replace-remap")
     assert json.loads(host.read("/etc/docker/daemon.json")) == {"userns-remap": "dockremap"}

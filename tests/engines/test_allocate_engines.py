@@ -509,7 +509,7 @@ def test_no_two_overlap_every_line_is_an_allocations_and_all_released_the_files_
         if what == "release":
             gone = tuple(name for name in names if name in standing)
             if gone:
-                host = carried_out(host, make_release(host, ReleaseRequest(gone, yes=True)))
+                host = carried_out(host, make_release(host, ReleaseRequest(gone, unset_remap=True)))
         else:
             request = replace(words, strategy=strategy)
             try:
@@ -524,7 +524,7 @@ def test_no_two_overlap_every_line_is_an_allocations_and_all_released_the_files_
         assert_sound(host, theirs)
     everything = tuple(a.name for a in host.ledger.allocations)
     if everything:
-        host = carried_out(host, make_release(host, ReleaseRequest(everything, yes=True)))
+        host = carried_out(host, make_release(host, ReleaseRequest(everything, unset_remap=True)))
     for path in (SUBUID, SUBGID):
         was, now = files(start)[path] or b"", files(host)[path] or b""
         # A last line without its end may have got one.

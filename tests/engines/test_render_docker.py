@@ -122,7 +122,7 @@ def test_lines_that_useradd_sorted_are_not_called_right(host: ThrowawayHost) -> 
     require("useradd")
     usernsplan(host, "allocate", "--strategy", "shared", "--dockerroot", "7")
     before = granted(host, "dockremap")
-    usernsplan(host, "render", "docker", "default", "--out", "/", "--yes")
+    usernsplan(host, "render", "docker", "default", "--out", "/", "--replace-files")
     host.run("useradd", "alice")
     assert granted(host, "dockremap") != before
     done = host.run(sys.executable, "-m", "usernsplan", "render", "docker", "default", "--out", "/", check=False)
@@ -180,7 +180,7 @@ def test_a_file_of_somebody_else_is_replaced_only_if_that_is_said(host: Throwawa
     assert refused.returncode == 9
     assert "docker-web.service" in refused.stderr
     assert not host.exists("/etc/docker/docker-web.json")
-    usernsplan(host, *words, "--yes")
+    usernsplan(host, *words, "--replace-files")
     assert b"ExecStart=" in host.read("/etc/systemd/system/docker-web.service")
     assert host.exists("/etc/docker/docker-web.json")
 

@@ -100,7 +100,7 @@ def test_a_file_that_says_something_else_is_replaced_only_with_yes(host: Throwaw
     assert refused.stdout == ""
     assert FILE in refused.stderr
     assert host.read(FILE) == b"[Exec]\nBoot=yes\n"
-    usernsplan(host, *words, "--yes")
+    usernsplan(host, *words, "--replace-files")
     assert host.read(FILE) == written
 
 

@@ -234,7 +234,7 @@ def test_with_the_files_every_container_is_an_automatic_one(host: ThrowawayHost)
     # Another size stands there: it is replaced only when that is meant.
     assert host.run(sys.executable, "-m", "usernsplan", *words, check=False).returncode == 9
     assert not host.exists(drop_in)
-    usernsplan(host, *words, "--yes")
+    usernsplan(host, *words, "--replace-files")
     assert host.exists(drop_in)
     assert "already so" in usernsplan(host, *words)
     assert {"# kept", "additionalimagestores = []"} <= set(

@@ -163,7 +163,7 @@ def test_another_remap_is_not_overwritten_without_yes(root: Path) -> None:
     assert "/var/lib/docker/100000.100000" in done.stderr
     assert "/var/lib/docker/524288.524288" in done.stderr
     assert files_of(root) == before
-    usernsplan("allocate", "--strategy", "per-container", "--root", root, "--yes")
+    usernsplan("allocate", "--strategy", "per-container", "--root", root, "--replace-remap")
     assert json.loads((root / "etc/docker/daemon.json").read_text()) == {"userns-remap": "dockremap"}
 
 

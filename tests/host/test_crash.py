@@ -40,7 +40,7 @@ CASES = {
         ("allocate", "--strategy", "per-container", "web"), ("allocate", "--strategy", "per-container", "db")
     ),
     "docker": Case((), ("allocate", "--strategy", "shared", "--dockerroot", "7")),
-    "release": Case(("allocate", "--strategy", "shared"), ("release", "default", "--yes")),
+    "release": Case(("allocate", "--strategy", "shared"), ("release", "default", "--unset-remap")),
 }
 
 

@@ -111,7 +111,7 @@ def test_a_symlinked_daemon_json_is_refused_and_the_release_that_would_change_it
     path.rename(root / "etc/docker/real.json")
     path.symlink_to("real.json")
     before = said(root)
-    usernsplan("release", "default", "--yes", "--root", root, status=9)
+    usernsplan("release", "default", "--unset-remap", "--root", root, status=9)
     assert said(root) == before
     usernsplan(*ALLOCATE, root)
 

@@ -86,11 +86,11 @@ def test_out_keeps_what_others_wrote(root: Path, out: Path) -> None:
     assert f"{out}/etc/docker/daemon.json is there already" in refused.stderr
     (out / "etc/.pwd.lock").unlink()
     assert files_of(out) == before
-    preview = usernsplan(*words, "--yes", "--dry-run")
+    preview = usernsplan(*words, "--replace-files", "--dry-run")
     assert '-{"debug": true}' in preview.stdout
     assert "Nothing was written" in preview.stdout
     assert files_of(out) == before
-    done = usernsplan(*words, "--yes")
+    done = usernsplan(*words, "--replace-files")
     assert f"{out}/etc/subuid lacks usernsplan-web" in done.stderr
     assert "subgid lacks" not in done.stderr
     assert (out / "etc/subuid").read_text() == "bob:100000:65536"
@@ -104,7 +104,7 @@ def test_out_on_the_same_root_merges_daemon_json_with_what_stands_there(root: Pa
     written = json.loads((root / "etc/docker/daemon.json").read_text())
     assert written == {"debug": True, "userns-remap": "usernsplan-web", "no-new-privileges": True}
     assert (root / "etc/subuid").read_text().count("usernsplan-web") == 1
-    # It stands there now, and needs no --yes to stay.
+    # It stands there now, and needs no --replace-files to stay.
     assert not json_of("render", "docker", "web", "--out", root, "--root", root)["changed"]
 
 
@@ -147,7 +147,7 @@ def test_out_does_not_follow_a_symlink_out_of_its_folder(root: Path, out: Path, 
         (("--list", "nobody"), 1, "nothing is allocated"),
         (("--list", "podman", "web"), 2, "--list takes one NAME"),
         (("--list", "web", "--out", "OUT"), 2, "--list takes one NAME"),
-        (("podman", "web", "--dry-run"), 2, "--dry-run and --yes are about --out and --bundle"),
+        (("podman", "web", "--dry-run"), 2, "--dry-run and --replace-files are about --out and --bundle"),
         (("nspawn", "web", "--out", ""), 2, "--out is empty"),
         (("oci", "web", "--bundle", ""), 2, "--bundle is empty"),
         (("podman", "web", "--out", "OUT"), 2, "no place of its own"),
@@ -335,7 +335,7 @@ def test_options_of_others_in_storage_conf_are_replaced_only_with_yes(root: Path
     words = ("render", "podman-auto", "containers", "--out", out, "--root", root)
     assert "says something else" in usernsplan(*words, status=9).stderr
     assert files_of(out) == before
-    usernsplan(*words, "--yes")
+    usernsplan(*words, "--replace-files")
     assert "auto-userns-min-size = 65536\r\n" in conf.read_bytes().decode()
 
 

@@ -101,7 +101,7 @@ def requests(draw: st.DrawFn) -> list[AllocateRequest | ReleaseRequest]:
         is_release: bool = draw(flags)
         if found and is_release:
             release = draw(names.filter(bool))
-            found.append(ReleaseRequest(tuple(release), forget=draw(flags), yes=True))
+            found.append(ReleaseRequest(tuple(release), forget=draw(flags), unset_remap=True))
         else:
             words = asked(*draw(names), strategy=draw(st.sampled_from(strategies)), engines=draw(engines))
             found.append(words)

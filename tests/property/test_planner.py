@@ -268,7 +268,7 @@ def requests(draw: st.DrawFn) -> AllocateRequest:
         names = names or ("a1",)
     daemon = draw(st.sampled_from(names)) if names and for_docker and draw(st.booleans()) else None
     owner = draw(st.sampled_from([None, "svc", "alice-x"])) if len(names) == 1 else None
-    return asked(*names, strategy=strategy, pool=POOL, daemon=daemon, owner=owner, yes=draw(st.booleans()))
+    return asked(*names, strategy=strategy, pool=POOL, daemon=daemon, owner=owner, replace_remap=draw(st.booleans()))
 
 
 def planned(host: HostState, request: AllocateRequest) -> Plan | None:
@@ -293,7 +293,7 @@ def test_said_again_it_changes_nothing_and_released_the_files_are_as_before(
     assert again.allocations == plan.allocations
 
     names = tuple(a.name for a in plan.allocations)
-    released = carried_out(host, make_release(host, ReleaseRequest(names, yes=True)))
+    released = carried_out(host, make_release(host, ReleaseRequest(names, unset_remap=True)))
     before, after = files(world.host), files(released)
     for path in (SUBUID, SUBGID):
         # A last line without its end gets one when another line follows it, and keeps it.

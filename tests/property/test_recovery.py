@@ -50,8 +50,12 @@ CONFIGS = (
 REQUESTS = (
     *(asked("web"), asked("web", "db"), asked("web", strategy=PerContainer(size=5))),
     *(asked("web", "db", strategy=SingleUid()), asked("web", "db", strategy=Shared())),
-    *(asked(yes=True), asked(strategy=Shared(), yes=True), asked(strategy=Shared(identity=True), yes=True)),
-    *(asked("web", "db", daemon="web", yes=True), asked("web", strategy=Shared(max=4294967294))),
+    *(
+        asked(replace_remap=True),
+        asked(strategy=Shared(), replace_remap=True),
+        asked(strategy=Shared(identity=True), replace_remap=True),
+    ),
+    *(asked("web", "db", daemon="web", replace_remap=True), asked("web", strategy=Shared(max=4294967294))),
 )
 
 
@@ -124,7 +128,7 @@ def plans(draw: st.DrawFn) -> tuple[HostState, Plan]:
         return host, decide(host, request)
     names = [a.name for a in host.ledger.allocations]
     some = tuple(draw(st.lists(st.sampled_from(names), min_size=1, unique=True)))
-    return host, make_release(host, ReleaseRequest(some, yes=True))
+    return host, make_release(host, ReleaseRequest(some, unset_remap=True))
 
 
 def _is_ours(line: bytes) -> bool:

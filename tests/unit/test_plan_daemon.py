@@ -55,7 +55,7 @@ def test_no_name_makes_the_default_allocation_and_points_docker_at_it() -> None:
 
 @pytest.mark.parametrize(
     "request_",
-    [asked("web"), asked("web", yes=True), asked(daemon_config=False), asked("web", owner="dockremap")],
+    [asked("web"), asked("web", replace_remap=True), asked(daemon_config=False), asked("web", owner="dockremap")],
     ids=["names", "names and yes", "no-daemon-config", "dockremap by name"],
 )
 @pytest.mark.parametrize("raw", [None, b'{"userns-remap": "bob"}', b"not JSON"], ids=["no file", "another", "broken"])
@@ -227,9 +227,9 @@ def test_another_user_is_replaced_only_with_yes(value: str, yes: bool) -> None:
     if not yes:
         with pytest.raises(RefusedError, match=f'"userns-remap" is "{value}"') as caught:
             make_plan(host, asked())
-        assert "--yes" in caught.value.hint
+        assert "--replace-remap" in caught.value.hint
         return
-    plan = make_plan(host, asked(yes=True))
+    plan = make_plan(host, asked(replace_remap=True))
     assert daemon_json(plan) == b'{\n  "debug": true,\n  "userns-remap": "dockremap",\n  "ip": "::1"\n}\n'
 
 
@@ -257,7 +257,7 @@ def test_another_user_is_replaced_only_with_yes(value: str, yes: bool) -> None:
 )
 def test_the_old_and_the_new_data_root_are_named(config: dict[str, str], lines: bytes, old: str, new: str) -> None:
     host = state(**same_lines(lines), daemon_json=json.dumps(config).encode(), **REMAPPED)
-    plan = make_plan(host, asked(yes=True))
+    plan = make_plan(host, asked(replace_remap=True))
     [finding] = [f for f in plan.findings if f.code == "USN106"]
     assert old in finding.message
     assert new in finding.message
@@ -373,7 +373,7 @@ def test_with_a_second_remap_user_the_first_keeps_his_lines() -> None:
     host = carried_out(state(), make_plan(state(), asked("web", daemon="web")))
     with pytest.raises(RefusedError, match='"userns-remap" is "usernsplan-web"'):
         make_plan(host, asked("db", daemon="db"))
-    plan = make_plan(host, asked("db", daemon="db", yes=True))
+    plan = make_plan(host, asked("db", daemon="db", replace_remap=True))
     after = carried_out(host, plan)
     assert after.subuid.raw == b"usernsplan-web:524288:65536\nusernsplan-db:589824:65536\n"
     assert after.daemon_json == b'{\n  "userns-remap": "usernsplan-db"\n}\n'

@@ -198,8 +198,8 @@ def test_docker_is_not_left_with_a_remap_user_without_lines(value: str) -> None:
     host = state(**same_lines(DOCKER_LINES), daemon_json=raw, allocations=[DEFAULT], **REMAPPED)
     with pytest.raises(RefusedError, match=f'"userns-remap" is "{value}"') as caught:
         make_release(host, ReleaseRequest(("default",)))
-    assert "--yes" in caught.value.hint
-    plan = make_release(host, ReleaseRequest(("default",), yes=True))
+    assert "--unset-remap" in caught.value.hint
+    plan = make_release(host, ReleaseRequest(("default",), unset_remap=True))
     assert {c.path: c.after for c in plan.changes} == {
         SUBUID: b"",
         SUBGID: b"",
@@ -216,7 +216,7 @@ def test_docker_is_not_left_with_a_remap_user_without_lines(value: str) -> None:
 @pytest.mark.parametrize("yes", [False, True])
 def test_a_daemon_json_that_points_to_somebody_else_is_left_alone(raw: bytes | None, yes: bool) -> None:
     host = state(**same_lines(DOCKER_LINES), daemon_json=raw, allocations=[DEFAULT], **REMAPPED)
-    plan = make_release(host, ReleaseRequest(("default",), yes=yes))
+    plan = make_release(host, ReleaseRequest(("default",), unset_remap=yes))
     assert [c.path for c in plan.changes] == [SUBUID, SUBGID]
 
 
@@ -240,7 +240,7 @@ def test_allocate_and_release_leave_daemon_json_as_it_was(before: bytes, left: b
     host = state(daemon_json=before, **REMAPPED)
     host = carried_out(host, make_plan(host, asked()))
     assert json.loads(host.daemon_json or b"")["userns-remap"] == "dockremap"
-    host = carried_out(host, make_release(host, ReleaseRequest(("default",), yes=True)))
+    host = carried_out(host, make_release(host, ReleaseRequest(("default",), unset_remap=True)))
     assert host.daemon_json == left
 
 

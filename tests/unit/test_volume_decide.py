@@ -367,7 +367,7 @@ def test_a_table_of_thousands_of_ids_is_cut_and_the_rest_counted() -> None:
 
 def test_entries_that_cannot_be_carried_are_named_whatever_the_words() -> None:
     found = Found(refusals=[(f"/v/{n:02}", "an ACL") for n in range(15)] + [("/v/new\nline", "b")])
-    for words in ({}, {"keep_unmapped": True, "skip_outside_links": True, "yes": True}):
+    for words in ({}, {"keep_unmapped": True, "skip_outside_links": True, "protected": True}):
         said, _ = refused(found, **words)
         assert said.startswith("16 entries")
         assert "/v/00: an ACL" in said

@@ -1,4 +1,4 @@
-"""Folders that nobody means: every path of the list, what contains one and what lies in one, and whom --yes helps."""
+"""Folders that nobody means: every path of the list, what contains one what lies in one, and what --protected opens."""
 
 from __future__ import annotations
 

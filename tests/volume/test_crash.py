@@ -74,10 +74,10 @@ def undone(server: Prefork, ground: Ground) -> None:
         if first.status == 3:
             left = re.findall(r"failed: (.*?): (.*)", first.out)
             assert left, first
-            assert all("--yes" in why for _, why in left), first
+            assert all("--also-changed" in why for _, why in left), first
             inodes = {(found.st_dev, found.st_ino) for found in (os.lstat(path) for path, _ in left)}
             assert len(inodes) <= 2, first
-            server.run(*words, "--yes")
+            server.run(*words, "--also-changed")
         else:
             assert first.status == 0, first
     assert ground.other() == []

@@ -131,7 +131,7 @@ def test_undo_gives_power_back_to_what_is_proved_and_names_the_rest(volumes: Hos
     assert differences(after, before) == []
     # And once more nothing changes: what is named is named again.
     assert names(volumes.undo(run, status=3)["failed"]) == ["mapped", "written"]
-    assert volumes.undo(run, "--yes", status=3)["changed"] is False
+    assert volumes.undo(run, "--also-changed", status=3)["changed"] is False
 
 
 def test_undo_of_what_dropped_power_gives_it_back_where_it_is_proved(volumes: Host) -> None:

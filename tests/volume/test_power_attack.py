@@ -296,7 +296,7 @@ def undone(host: Host, program: Path, attack: str, rounds: int) -> tuple[int, in
             assert report["failed"], "a file without its power is named"
         spoils.gather(place)
         # What another run leaves unfinished is done before the next one begins.
-        here("undo", run, "--yes", "--root", host.root, status=None)
+        here("undo", run, "--also-changed", "--root", host.root, status=None)
         spoils.gather(place)
     found = spoils.examine()
     print(

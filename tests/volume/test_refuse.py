@@ -120,8 +120,8 @@ def test_protected_paths_are_refused(web: Host, path: str) -> None:
 @pytest.mark.parametrize("path", [*NEVER, "/proc/self", "/sys/fs", "/dev/pts"])
 def test_yes_does_not_open_what_a_system_is_made_of(web: Host, path: str) -> None:
     (web.root / path.lstrip("/")).mkdir(parents=True, exist_ok=True)
-    refused(web, "--yes", path=path)
-    refused(web, "--yes", "--mode", "shift", path=path)
+    refused(web, "--protected", path=path)
+    refused(web, "--protected", "--mode", "shift", path=path)
 
 
 def test_a_home_is_refused_and_opened_by_yes(web: Host) -> None:
@@ -132,9 +132,9 @@ def test_a_home_is_refused_and_opened_by_yes(web: Host) -> None:
     with nothing_changes(home):
         said = refused(web, path=home)
     assert "/home/alice" in said
-    assert "--yes" in said
+    assert "--protected" in said
     before = snapshot(home)
-    web.fix("--mode", "shift", "--yes", path=home)
+    web.fix("--mode", "shift", "--protected", path=home)
     assert differences(snapshot(home), expected(before, shift(start))) == []
 
 
@@ -178,7 +178,7 @@ def test_a_symlink_above_the_path_does_not_lead_out_of_the_root(web: Host, spell
 def test_a_symlink_to_a_protected_path_is_refused(web: Host) -> None:
     (web.volume / "link").symlink_to("/etc")
     with nothing_changes(web.root / "etc"):
-        refused(web, "--yes", path=web.volume / "link")
+        refused(web, "--protected", path=web.volume / "link")
 
 
 @pytest.mark.parametrize("path", ["/srv/../srv/vol", "/srv/vol/..", "/srv/outside/../vol", "/srv/vol/../../etc"])

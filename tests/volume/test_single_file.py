@@ -185,7 +185,7 @@ def test_a_file_is_as_dangerous_as_what_it_lies_in(web: Host, name: str) -> None
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
     (web.root / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\n")
-    assert "say --yes" in web.refusal(*SHIFT, status=9, path=path)
+    assert "say --protected" in web.refusal(*SHIFT, status=9, path=path)
 
 
 def test_another_file_of_the_name_is_not_taken_back(web: Host) -> None:

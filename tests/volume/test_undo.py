@@ -330,7 +330,7 @@ def test_what_could_not_be_taken_back_can_be_later(ext4_host: Host) -> None:
         assert left(ext4_host.undo(run, status=3)) == {"file-1"}
     # chattr was a change too: whoever made it has to say that the file may have its setuid bit.
     assert left(ext4_host.undo(run, status=3)) == {"file-1"}
-    ext4_host.undo(run, "--yes")
+    ext4_host.undo(run, "--also-changed")
     assert differences(snapshot(ext4_host.volume), before) == []
 
 

@@ -131,8 +131,8 @@ def remap_is_off(facts: Facts) -> Iterator[Seen]:
 
         "userns-remap": ""
 
-    Set it to the allocation's owner ('usernsplan allocate' does, with --yes), or take the key out and release the
-    allocation.
+    Set it to the allocation's owner ('usernsplan allocate' does, with --replace-remap), or take the key out and release
+    the allocation.
     """
     value = facts.daemon.get(daemon_json.REMAP) if facts.daemon else None
     meant = _for_docker(facts)
@@ -160,7 +160,7 @@ def remap_is_elsewhere(facts: Facts) -> Iterator[Seen]:
     if value is None or user not in {None, meant}:
         says = "there is no" if value is None else f'"{value}" is another'
         message = f"{meant} is allocated for Docker, and {says} userns-remap"
-        hint = "the words that allocated it set it, and --yes replaces another one"
+        hint = "the words that allocated it set it, and --replace-remap replaces another one"
         yield Seen(facts.place(DAEMON_JSON), message, hint)
 
 

@@ -60,6 +60,9 @@ def allocate(
     dry_run: DryRun = False,
     check: Annotated[bool, typer.Option("--check", help="Like --dry-run; exit 4 if something would change.")] = False,
     json: Json = False,
+    replace_remap: Annotated[
+        bool, typer.Option("--replace-remap", help="Point Docker's remap here though it names another user.")
+    ] = False,
     yes: Yes = False,
 ) -> None:
     """Give containers their ids: pick free ranges and write /etc/subuid, /etc/subgid and Docker's daemon.json.
@@ -91,7 +94,7 @@ def allocate(
         if any(value is not None for value in others):
             hint = "say it there, or name the containers"
             raise InvalidValueError(f"{file.path} says what is allocated, and so do these options", hint=hint)
-        decide = _by_file(file, strategy, root, yes=yes)
+        decide = _by_file(file, strategy, root, replace_remap=replace_remap)
     else:
         request = AllocateRequest(
             names=tuple(names or ()),
@@ -101,11 +104,12 @@ def allocate(
             pool=id_range(pool),
             daemon=daemon,
             daemon_config=not no_daemon_config,
-            yes=yes,
+            replace_remap=replace_remap,
             engines=tuple(engine) if engine else None,
             pools=tuple((name, count) for name, count in pools.items() if count is not None),
         )
         decide = partial(make_plan, request=request)
+    del yes  # nothing is asked here
     plan = run(decide, root, preview=dry_run or check, as_json=json)
     if check and plan.changed:
         raise typer.Exit(_PENDING)
@@ -113,7 +117,7 @@ def allocate(
         raise typer.Exit(_PART)
 
 
-def _by_file(file: Found, strategy: str, root: str, *, yes: bool) -> Callable[[HostState], Plan]:
+def _by_file(file: Found, strategy: str, root: str, *, replace_remap: bool) -> Callable[[HostState], Plan]:
     """What a plan file says; --strategy may only say the same."""
     from usernsplan import planfile  # noqa: PLC0415 - YAML and volumes, only where there is such a file
 
@@ -121,4 +125,4 @@ def _by_file(file: Found, strategy: str, root: str, *, yes: bool) -> Callable[[H
     if strategy not in {"", loaded.spec.strategy}:
         raise InvalidValueError(f"--strategy {strategy}: {file.path} says {loaded.spec.strategy}", hint="leave it out")
     note([f"{file.path} says what is allocated"])
-    return planfile.allocating(loaded, yes=yes)
+    return planfile.allocating(loaded, replace_remap=replace_remap)

@@ -64,6 +64,9 @@ def fix_volume(
     ] = False,
     again: Annotated[bool, typer.Option("--again", help="Move ids once more by a map that overlaps itself.")] = False,
     take: Annotated[bool, typer.Option("--take", help="Take a volume that is another container's.")] = False,
+    protected: Annotated[
+        bool, typer.Option("--protected", help="Let a home, a system folder or an engine's storage be changed.")
+    ] = False,
     copy_up: Annotated[bool, typer.Option("--copy-up", help="Let an overlay copy files up to change them.")] = False,
     jobs: Jobs = None,
     root: Root = "/",
@@ -83,6 +86,7 @@ def fix_volume(
       usernsplan fix-volume /srv/rootfs --container web --mode shift --dry-run
       usernsplan fix-volume --discover podman web
     """
+    del yes  # nothing is asked here
     request = FixRequest(
         paths=tuple(paths),
         container=container,
@@ -97,7 +101,7 @@ def fix_volume(
         skip_outside_links=_one_of("--outside-links", outside_links, "refuse", "skip") == "skip",
         cross_mounts=cross_mounts,
         jobs=jobs,
-        yes=yes,
+        protected=protected,
         discover=discover,
         drop_power=drop_power,
         keep_power=keep_power,
@@ -116,13 +120,11 @@ def undo(
     root: Root = "/",
     dry_run: DryRun = False,
     json: Json = False,
-    yes: Annotated[
+    also_changed: Annotated[
         bool,
-        typer.Option(
-            "--yes",
-            help="Take back also what was moved or changed since, but for power: a file that changed gets none.",
-        ),
+        typer.Option("--also-changed", help="Take back also what was moved or changed since; it gets no power."),
     ] = False,
+    yes: Yes = False,
 ) -> None:
     """Take a run of fix-volume back: owners, modes, ACLs and capabilities as they were.
 
@@ -130,8 +132,11 @@ def undo(
 
     Example: usernsplan undo 20261122-053048
     """
+    del yes  # nothing is asked here
     with watching() as watch:
-        report = volume.undo(run, root, jobs=jobs, dry_run=dry_run, yes=yes, command=typed(), watch=watch)
+        report = volume.undo(
+            run, root, jobs=jobs, dry_run=dry_run, also_changed=also_changed, command=typed(), watch=watch
+        )
     _print(report, root, as_json=json)
 
 

@@ -26,7 +26,9 @@ Root = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print a JSON document instead of text.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done; write nothing.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do what would otherwise be refused, as the refusal explains.")]
+Yes = Annotated[
+    bool, typer.Option("--yes", help="I have read the question. What is refused for safety has a flag of its own.")
+]
 
 
 def id_range(text: str | None) -> IdRange | None:

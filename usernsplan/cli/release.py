@@ -21,6 +21,9 @@ def release(
     root: Root = "/",
     dry_run: DryRun = False,
     json: Json = False,
+    unset_remap: Annotated[
+        bool, typer.Option("--unset-remap", help="Take Docker's userns-remap out with the lines that it needs.")
+    ] = False,
     yes: Yes = False,
 ) -> None:
     """Take allocations away: their lines go, and their ranges are kept back until they are forgotten.
@@ -30,5 +33,6 @@ def release(
 
     Example: usernsplan release web
     """
-    request = ReleaseRequest(tuple(names), forget=forget, yes=yes)
+    del yes  # nothing is asked here
+    request = ReleaseRequest(tuple(names), forget=forget, unset_remap=unset_remap)
     run(partial(make_release, request=request), root, preview=dry_run, as_json=json)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from usernsplan import rendering
-from usernsplan.cli.options import DryRun, Json, Root, note, write_result
+from usernsplan.cli.options import DryRun, Json, Root, Yes, note, write_result
 from usernsplan.errors import InvalidValueError
 from usernsplan.host.files import layout_at
 from usernsplan.ledger import open_ledger
@@ -43,7 +43,10 @@ def render(
     root: Root = "/",
     dry_run: DryRun = False,
     json: Json = False,
-    yes: Annotated[bool, typer.Option("--yes", help="--out: replace files that say something else.")] = False,
+    replace_files: Annotated[
+        bool, typer.Option("--replace-files", help="--out: replace files that say something else.")
+    ] = False,
+    yes: Yes = False,
 ) -> None:
     """Print exactly what an engine reads for an allocation, to paste or to pipe.
 
@@ -57,10 +60,11 @@ def render(
       usernsplan render nspawn web --out /
       usernsplan render --list web
     """
+    del yes  # nothing is asked here
     if out is not None and bundle is not None:
         raise InvalidValueError("--out with --bundle", hint="one of the two")
     if list_:
-        if name or volume or rootless or image or dry_run or yes or {bundle, out} != {None}:
+        if name or volume or rootless or image or dry_run or replace_files or {bundle, out} != {None}:
             raise InvalidValueError(
                 "--list takes one NAME and nothing else", hint="or none: then it tells the strategies"
             )
@@ -70,13 +74,13 @@ def render(
         raise InvalidValueError("ENGINE and NAME are needed", hint="'usernsplan render --list' shows the engines")
     request = RenderRequest(engine, name, tuple(volume or ()), image, rootless, bundle)
     if out is None and bundle is None:
-        if dry_run or yes:
+        if dry_run or replace_files:
             raise InvalidValueError(
-                "--dry-run and --yes are about --out and --bundle", hint="without them it is printed"
+                "--dry-run and --replace-files are about --out and --bundle", hint="without them it is printed"
             )
         _print(request, rendering.rendering(request, root), None, "/", as_json=json, done=False)
         return
-    rendered, changes = rendering.delivered(request, root, out=out, yes=yes, preview=dry_run)
+    rendered, changes = rendering.delivered(request, root, out=out, replace_files=replace_files, preview=dry_run)
     _print(request, rendered, changes, out or bundle or "/", as_json=json, done=not dry_run)
 
 

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from usernsplan.layout import Layout
 
 
-def placed(rendered: Rendered, now: Mapping[str, bytes | None], layout: Layout, *, yes: bool) -> tuple[Change, ...]:
+def placed(rendered: Rendered, now: Mapping[str, bytes | None], layout: Layout, *, replace: bool) -> tuple[Change, ...]:
     """The changes that bring files to their places, from what stands there ``now`` (by path; None: no file).
 
     Raises InvalidValueError where there is none to bring, and RefusedError where one says something else and neither
-    ``yes`` is said nor all of it kept.
+    ``replace`` is said nor all of it kept.
     """
     own = [file for file in rendered.files if file.into != "lines"]
     if not own:
@@ -29,10 +29,10 @@ def placed(rendered: Rendered, now: Mapping[str, bytes | None], layout: Layout, 
     for file in own:
         before = now[file.path]
         after, is_kept = _after(file, before, layout)
-        if before not in {None, after} and not (yes or is_kept):
+        if before not in {None, after} and not (replace or is_kept):
             raise RefusedError(
                 f"{layout.path(file.path)} is there already and says something else; nothing was written",
-                hint="say --yes to replace it, or compare: without --out it is printed",
+                hint="say --replace-files to replace it, or compare: without --out it is printed",
             )
         if before != after:
             changes.append(Change(file.path, before, after))

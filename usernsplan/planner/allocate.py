@@ -224,7 +224,7 @@ def _docker(draft: _Draft, request: AllocateRequest) -> daemon.Pointed:
         raise InvalidValueError(
             f"--daemon {target}: that is the pool of {engine}", hint="name a container's allocation"
         )
-    pointed = daemon.point_at(state, known[target], yes=request.yes)
+    pointed = daemon.point_at(state, known[target], replace=request.replace_remap)
     lines_change = target in draft.grants.restored or target in draft.new
     if lines_change and not pointed.changes and not pointed.unfinished:
         return replace(pointed, next_steps=(daemon.RESTART,))

@@ -36,11 +36,11 @@ class Pointed:
     unfinished: bool = False
 
 
-def point_at(state: HostState, allocation: Allocation, *, yes: bool) -> Pointed:
+def point_at(state: HostState, allocation: Allocation, *, replace: bool) -> Pointed:
     """Set userns-remap to the allocation's owner.
 
-    Raises RefusedError where Docker cannot make the mapping, or where the file names another user and ``yes`` is not
-    said: the daemon would hide the images and containers of the old one.
+    Raises RefusedError where Docker cannot make the mapping, or where the file names another user and ``replace``
+    is not said: the daemon would hide the images and containers of the old one.
     """
     if not (found := can_lay(allocation)).can:
         other = "choose another --owner" if allocation.owner in {"root", "default"} else _WITHOUT_A_GAP
@@ -63,11 +63,11 @@ def point_at(state: HostState, allocation: Allocation, *, yes: bool) -> Pointed:
         moved = _old_data_root(state, config) != data_root(config, allocation)
         return Pointed(commands=commands, findings=(_hidden(state, config, allocation),) if moved else ())
     refuse_symlink(state)
-    if current is not None and not yes:
+    if current is not None and not replace:
         raise RefusedError(
             f'{place}: "userns-remap" is "{current}", and Docker would hide what it has in '
             f"{_old_data_root(state, config)} and start anew in {data_root(config, allocation)}",
-            hint="say --yes to change it, or --no-daemon-config to leave it alone",
+            hint="say --replace-remap to change it, or --no-daemon-config to leave it alone",
         )
     return Pointed(
         changes=(Change(DAEMON_JSON, state.daemon_json, daemon_json.with_remap(config, allocation.owner)),),

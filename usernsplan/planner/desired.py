@@ -81,14 +81,14 @@ _KEYS = (
 )
 
 
-def make_desired(state: HostState, spec: Spec, *, prune: bool = False, yes: bool = False) -> Desired:
-    """Decide what makes the host what the file says. ``yes``: Docker may be remapped to another user than now.
+def make_desired(state: HostState, spec: Spec, *, prune: bool = False, replace_remap: bool = False) -> Desired:
+    """Decide what makes the host what the file says. ``replace_remap``: Docker may be remapped to another user.
 
     Raises what make_plan raises, with the line of the container that it is about, and RefusedError where a range that
     is to be reserved has been given out.
     """
     # Whoever writes down whom Docker is to be remapped to means that it hides what it has elsewhere.
-    request = replace(request_of(spec), yes=yes or bool(spec.daemon))
+    request = replace(request_of(spec), replace_remap=replace_remap or bool(spec.daemon))
     reserve = _to_reserve(state, spec)
     reserved = as_changed(state, {}, LedgerChange(reserve=reserve))
     with _placed(spec):
@@ -188,7 +188,7 @@ def _released(spec: Spec) -> Iterator[None]:
     try:
         yield
     except RefusedError as error:
-        error.hint = f"'usernsplan release NAME --yes' does it on its own; or name it in {spec.place}"
+        error.hint = f"'usernsplan release NAME --unset-remap' does it on its own; or name it in {spec.place}"
         raise
 
 

@@ -28,10 +28,10 @@ def make_release(state: HostState, request: ReleaseRequest) -> Plan:
     Raises UnknownNameError for a name that nothing is known of, and RefusedError where Docker still uses it.
     """
     names = tuple(dict.fromkeys(request.names))
-    return _forget(state, names) if request.forget else _release(state, names, yes=request.yes)
+    return _forget(state, names) if request.forget else _release(state, names, unset=request.unset_remap)
 
 
-def _release(state: HostState, names: tuple[str, ...], *, yes: bool) -> Plan:
+def _release(state: HostState, names: tuple[str, ...], *, unset: bool) -> Plan:
     known = {allocation.name: allocation for allocation in state.ledger.allocations}
     for name in names:
         if name not in known:
@@ -41,7 +41,7 @@ def _release(state: HostState, names: tuple[str, ...], *, yes: bool) -> Plan:
     kept = needed_of_root(a for a in state.ledger.allocations if a.name not in names)
     for allocation in gone:
         grants.remove(allocation, kept)
-    docker = _unpoint(state, gone, yes=yes)
+    docker = _unpoint(state, gone, unset=unset)
     held = tuple((allocation.name, allocation.held) for allocation in gone if allocation.held)
     forget = " ".join(shell(name) for name, _ in held[:_NAMED]) + (" …" if held[_NAMED:] else "")
     later = f"{state.layout.command(f'release --forget {forget}')}  # once no file carries these ids any more"
@@ -77,7 +77,7 @@ def _forget(state: HostState, names: tuple[str, ...]) -> Plan:
     return Plan(kind="forget", ledger=LedgerChange(forget=names))
 
 
-def _unpoint(state: HostState, gone: tuple[Allocation, ...], *, yes: bool) -> daemon.Pointed:
+def _unpoint(state: HostState, gone: tuple[Allocation, ...], *, unset: bool) -> daemon.Pointed:
     """Take userns-remap out where it names an owner that is about to lose its lines: dockerd would not start."""
     owners = {allocation.owner for allocation in gone}
     place = state.layout.path(DAEMON_JSON)
@@ -91,10 +91,10 @@ def _unpoint(state: HostState, gone: tuple[Allocation, ...], *, yes: bool) -> da
     current = config.get(daemon_json.REMAP)
     if current is None or daemon.remap_user(state, current) not in owners:
         return daemon.Pointed()
-    if not yes:
+    if not unset:
         raise RefusedError(
             f'{place}: "userns-remap" is "{current}": without its lines Docker does not start',
-            hint="say --yes to take userns-remap out as well: containers then run as the host's root again",
+            hint="say --unset-remap to take userns-remap out as well: containers then run as the host's root again",
         )
     daemon.refuse_symlink(state)
     change = Change(DAEMON_JSON, state.daemon_json, daemon_json.without_remap(config))

@@ -808,7 +808,7 @@ class Carrier:
                 why = "it was made since"
             elif later and not listed and now.st_mtime_ns <= (until or 0) and not self._rules.trust:
                 # Not written to: then it was renamed, perhaps from another owner's folder, or its mode changed.
-                why = "it was moved or changed since; only --yes takes it back"
+                why = "it was moved or changed since; only --also-changed takes it back"
             elif now.st_nlink > 1 or now.st_mode & _SETID or (not stat.S_ISLNK(now.st_mode) and has_attributes(name)):
                 why = "it has got a link, a setuid bit, an ACL or a capability since"
             else:

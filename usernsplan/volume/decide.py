@@ -311,7 +311,7 @@ def once_more(meant: Meant, **more: bool) -> str:
         "--again": request.again,
         "--take": request.take,
         "--copy-up": request.copy_up,
-        "--yes": request.yes,
+        "--protected": request.protected,
     }
     words = [
         _words(meant),

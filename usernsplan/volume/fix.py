@@ -163,15 +163,15 @@ def undo(  # noqa: PLR0913 - the words of the command
     *,
     jobs: int | None = None,
     dry_run: bool = False,
-    yes: bool = False,
+    also_changed: bool = False,
     command: str = "",
     watch: Watch | None = None,
 ) -> FixReport:
     """Take a run back: owners, modes, ACLs and capabilities as they were. What has changed since is named and left.
 
     Setuid bits, setgid bits and capabilities go only to content that is proved to be what it was; the other files stay
-    without, and are named. With ``yes``, plain files that were moved or changed since are taken back too. Raises
-    UnknownNameError, and what ``fix_volume`` raises.
+    without, and are named. With ``also_changed``, plain files that were moved or changed since are taken back too.
+    Raises UnknownNameError, and what ``fix_volume`` raises.
     """
     job = _Job(files.layout_at(root), jobs, watch or Unwatched(), _printable(command))
     state = journal.run(job.layout, run)
@@ -188,7 +188,7 @@ def undo(  # noqa: PLR0913 - the words of the command
     with ExitStack() as stack:
         for tree in state.trees:
             job.volumes.append(_still_there(tree, state, job, stack))
-        job.take_back(state, really=not dry_run, trust=yes)
+        job.take_back(state, really=not dry_run, trust=also_changed)
     stands = any(later.state == DONE for later in journal.later(job.layout, state))
     if not dry_run and not stands and not any(path in job.failed for path in state.paths):
         # A run of an older version noted no user.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-# --yes does not open these: no container could want them, and no system survives it.
+# --protected does not open these: no container could want them, and no system survives it.
 NEVER = ("/", "/etc", "/usr", "/proc", "/sys", "/dev")
 # Of these, nothing below either.
 _WHOLE_NEVER = ("/proc", "/sys", "/dev")
@@ -42,7 +42,7 @@ _NOBODY = 65534
 
 
 class Danger(NamedTuple):
-    """Why a path is refused; ``never``: also with --yes."""
+    """Why a path is refused; ``never``: also with --protected."""
 
     reason: str
     never: bool

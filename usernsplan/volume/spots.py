@@ -137,8 +137,8 @@ def refuse_dangerous(layout: Layout, request: FixRequest, spots: Sequence[Spot])
         for danger in sorted(filter(None, dangers), key=lambda danger: not danger.never):
             if danger.never:
                 raise RefusedError(f"{spot.path}: {danger.reason}", hint="name the folder of one volume")
-            if not request.yes:
-                raise RefusedError(f"{spot.path}: {danger.reason}", hint="if you mean it all the same, say --yes")
+            if not request.protected:
+                raise RefusedError(f"{spot.path}: {danger.reason}", hint="if you mean it all the same, say --protected")
 
 
 def users_of(path: str, others: Sequence[Seen]) -> list[str]:

@@ -1,0 +1,33 @@
+"""What is refused for safety has a flag of its own, and --yes is none: CONTRIBUTING's table is what commands have."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.command import here
+
+ROOT = Path(__file__).parents[2]
+ROWS = re.findall(r"^\| [^|]+ \| ([\w-]+) \| `(--[\w-]+)` \|", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+# Here a command asks.
+ASKING = {"cli/options.py", "cli/plan.py", "cli/check.py"}
+
+
+@pytest.mark.parametrize(("command", "flag"), ROWS)
+def test_each_flag_of_the_table_is_an_option(command: str, flag: str) -> None:
+    assert re.search(rf"^ +{flag}\b", here(command, "--help")[0], re.MULTILINE)
+
+
+def test_the_table_is_there() -> None:
+    assert len(ROWS) > 10
+
+
+def test_no_remedy_says_yes_but_where_something_is_asked() -> None:
+    found = {
+        str(path.relative_to(ROOT / "usernsplan"))
+        for path in (ROOT / "usernsplan").rglob("*.py")
+        if "say --yes" in path.read_text()
+    }
+    assert found <= ASKING, found

@@ -182,7 +182,14 @@ def _now(layout: Layout, path: str) -> bytes | None:
 def _entry(intent: Intent, layout: Layout) -> HistoryEntry:
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     changed = tuple(_printable(line) for change in intent.changes for line in _lines(layout, change))
+    if not intent.changes:
+        changed += tuple(f"released {name}: no line went" for name in intent.ledger.remove)
     changed += tuple(f"forgot the released range of {name}" for name in intent.ledger.forget)
+    back = {a.name for a in intent.ledger.add}
+    changed += tuple(
+        f"{name} has {held} again" if name in back else f"forgot {held}, a released range of {name}"
+        for name, held in intent.ledger.unkeep
+    )
     changed += tuple(f"volume {_one_line(v.path)} is {v.name}'s now ({v.mode})" for v in intent.ledger.volumes)
     changed += tuple(f"reserved {r.ids}: {_one_line(r.why)}" for r in intent.ledger.reserve)
     changed += tuple(f"no longer reserved: {ids}" for ids in intent.ledger.unreserve)

@@ -18,6 +18,9 @@ def release(
     forget: Annotated[
         bool, typer.Option("--forget", help="Give the released ranges of these names back to the pool.")
     ] = False,
+    with_lines: Annotated[
+        bool, typer.Option("--with-lines", help="Take out lines too that stood there before they were adopted.")
+    ] = False,
     root: Root = "/",
     dry_run: DryRun = False,
     json: Json = False,
@@ -26,9 +29,9 @@ def release(
     """Take allocations away: their lines go, and their ranges are kept back until they are forgotten.
 
     Files may still carry ids of a released range, and a container that got it would own them: so it is not given out
-    again before 'usernsplan release --forget NAME'.
+    again before 'usernsplan release --forget NAME'. Lines that usernsplan adopted and did not write stay.
 
     Example: usernsplan release web
     """
-    request = ReleaseRequest(tuple(names), forget=forget, yes=yes)
+    request = ReleaseRequest(tuple(names), forget=forget, yes=yes, with_lines=with_lines)
     run(partial(make_release, request=request), root, preview=dry_run, as_json=json)

@@ -34,6 +34,8 @@ class _Draft:
     grants: Grants
     known: dict[str, Allocation]
     new: dict[str, Allocation] = field(default_factory=dict)
+    # Lines that stood before, of allocations that are widened.
+    found: list[tuple[str, str, str]] = field(default_factory=list)
 
     def of(self, names: Iterable[str]) -> list[Allocation]:
         """The allocations of these names, which are known or new."""
@@ -73,7 +75,9 @@ def make_plan(state: HostState, request: AllocateRequest) -> Plan:
         changes=draft.grants.changes() + docker.changes,
         restored=tuple(draft.grants.restored),
         ledger=LedgerChange(
-            add=tuple(draft.new.values()), also=tuple((name, owner) for name, more in also.items() for owner in more)
+            add=tuple(draft.new.values()),
+            also=tuple((name, owner) for name, more in also.items() for owner in more),
+            found=tuple(draft.found),
         ),
         account_commands=tuple(dict.fromkeys(docker.commands + made.commands)),
         findings=(
@@ -120,7 +124,7 @@ def _widen(draft: _Draft, request: AllocateRequest, allocation: Allocation) -> t
     engines = (*draft.engines, *request.words(allocation.name).engines)
     more = tuple(o for o in needs.further_owners(engines, allocation) if o not in allocation.also)
     for owner in more:
-        draft.grants.widen(allocation, owner)
+        draft.found += [(allocation.name, *line) for line in draft.grants.widen(allocation, owner)]
     return more
 
 
@@ -278,8 +282,7 @@ def _allocate(draft: _Draft, request: AllocateRequest, names: Iterable[str]) -> 
                 hint="leave --max out; for Podman and OCI, name the containers",
             )
         with about(name):
-            draft.grants.add(allocation)
-        draft.new[name] = allocation
+            draft.new[name] = draft.grants.add(allocation)
 
 
 def _owners(draft: _Draft, request: AllocateRequest, names: Iterable[str]) -> dict[str, str]:

@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING
 
 from usernsplan.errors import InvalidFileError, RefusedError, UnknownNameError
 from usernsplan.formats import daemon_json
+from usernsplan.formats.subid import Grant
+from usernsplan.ids import IdRange, IdSet
 from usernsplan.layout import DAEMON_JSON
 from usernsplan.model import DEFAULT_NAME, Change, Finding, LedgerChange, Plan
 from usernsplan.planner import daemon
-from usernsplan.planner.grants import Grants, needed_of_root
+from usernsplan.planner.grants import Grants, keeps_lines, needed_of_root
 from usernsplan.planner.names import owner_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from usernsplan.formats.subid import Line
     from usernsplan.model import Allocation, HostState, ReleaseRequest
 
 
@@ -29,10 +32,10 @@ def make_release(state: HostState, request: ReleaseRequest) -> Plan:
     Raises UnknownNameError for a name that nothing is known of, and RefusedError where Docker still uses it.
     """
     names = tuple(dict.fromkeys(request.names))
-    return _forget(state, names) if request.forget else _release(state, names, yes=request.yes)
+    return _forget(state, names) if request.forget else _release(state, names, request)
 
 
-def _release(state: HostState, names: tuple[str, ...], *, yes: bool) -> Plan:
+def _release(state: HostState, names: tuple[str, ...], request: ReleaseRequest) -> Plan:
     known = {allocation.name: allocation for allocation in state.ledger.allocations}
     for name in names:
         if name not in known:
@@ -40,10 +43,11 @@ def _release(state: HostState, names: tuple[str, ...], *, yes: bool) -> Plan:
     gone = tuple(known[name] for name in names)
     grants = Grants(state)
     kept = needed_of_root(a for a in state.ledger.allocations if a.name not in names)
-    for allocation in gone:
-        grants.remove(allocation, kept)
-    docker = _unpoint(state, gone, yes=yes)
-    held = tuple((allocation.name, allocation.held) for allocation in gone if allocation.held)
+    staying = {a.name: _ranges(grants.remove(a, kept, with_found=request.with_lines)) for a in gone}
+    losing = tuple(a for a in gone if request.with_lines or not keeps_lines(a))
+    docker = _unpoint(state, losing, yes=request.yes)
+    # A range whose line stays is its owner's as it was before us: nobody else gets it, and nothing is to be forgotten.
+    held = tuple((a.name, a.held) for a in gone if a.held and not staying[a.name].meets(a.held.start, a.held.stop))
     forget = " ".join(name for name, _ in held[:_NAMED]) + (" …" if held[_NAMED:] else "")
     later = f"{state.layout.command(f'release --forget {forget}')}  # once no file carries these ids any more"
     return Plan(
@@ -51,9 +55,13 @@ def _release(state: HostState, names: tuple[str, ...], *, yes: bool) -> Plan:
         allocations=gone,
         changes=grants.changes() + docker.changes,
         ledger=LedgerChange(remove=names, quarantine=held),
-        findings=(*grants.findings, *docker.findings, *_accounts(state, gone)),
+        findings=(*grants.findings, *docker.findings, *_accounts(state, losing)),
         next_steps=docker.next_steps + ((later,) if held else ()),
     )
+
+
+def _ranges(lines: Iterable[Line]) -> IdSet:
+    return IdSet(IdRange(line.start, line.stop - line.start) for line in lines if isinstance(line, Grant))
 
 
 def _accounts(state: HostState, gone: Iterable[Allocation]) -> Iterator[Finding]:

@@ -1,0 +1,186 @@
+"""release: only what is ours goes, what was given comes back, and no range is freed while files carry it."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.command import here
+from usernsplan.layout import LEDGER, SUBGID, SUBUID
+
+ALICE = "alice:100000:65536\n"
+USERS = "root:x:0:0::/root:/bin/sh\nalice:x:1000:1000::/home/alice:/bin/bash\n"
+GROUPS = "root:x:0:\nalice:x:1000:\n"
+WEB = ("allocate", "--strategy", "per-container", "web")
+PLAN = "version: 1\nstrategy: per-container\n"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A host on which useradd gave alice a range, and podman works with it."""
+    for name, text in (("passwd", USERS), ("group", GROUPS), ("subuid", ALICE), ("subgid", ALICE)):
+        put(tmp_path, f"/etc/{name}", text)
+    return tmp_path
+
+
+def put(root: Path, name: str, text: str) -> Path:
+    path = Path(f"{root}{name}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def lines(root: Path) -> tuple[str, str]:
+    uids, gids = (Path(f"{root}{name}").read_text() for name in (SUBUID, SUBGID))
+    return uids, gids
+
+
+def ran(root: Path, *words: str | Path, status: int = 0) -> tuple[dict[str, Any], str]:
+    """Run it with --json: what it printed, and said."""
+    out, err = here(*words, "--json", "--root", root, status=status)
+    return json.loads(out) if out else {}, err
+
+
+def listed(root: Path) -> tuple[list[str], list[tuple[str, int]]]:
+    """The names that are allocated, and the ranges that are kept back, with their first ids."""
+    found, _ = ran(root, "list")
+    return [a["name"] for a in found["allocations"]], [(q["name"], q["start"]) for q in found["quarantined"]]
+
+
+def adopt(root: Path) -> None:
+    here("allocate", "alice", "--strategy", "per-container", "--owner", "alice", "--start", "100000", "--root", root)
+    assert lines(root) == (ALICE, ALICE)
+
+
+# Whose lines go
+
+
+def test_an_adopted_line_stays_when_its_allocation_is_released(root: Path) -> None:
+    adopt(root)
+    found, _ = ran(root, "release", "alice")
+    assert lines(root) == (ALICE, ALICE)
+    assert (found["changed"], found["changes"]) == (True, [])
+    said = [f for f in found["findings"] if f["code"] == "USN111"]
+    assert [f["message"].split(": ")[0] for f in said] == [f"{root}/etc/subuid:1", f"{root}/etc/subgid:1"]
+    assert "--with-lines" in said[0]["hint"]
+    assert f"usermod --prefix {root} --del-subuids 100000-165535 alice" in said[0]["hint"]
+    # The line itself keeps the range from others: nothing is left behind that check would complain of.
+    assert listed(root) == ([], [])
+    assert "USN010" not in here("check", "--root", root, status=None)[0]
+    adopt(root)
+
+
+def test_with_lines_takes_an_adopted_line_out_and_keeps_its_range_back(root: Path) -> None:
+    adopt(root)
+    here("release", "alice", "--with-lines", "--root", root)
+    assert lines(root) == ("", "")
+    assert listed(root) == ([], [("alice", 100000)])
+
+
+def test_only_what_was_written_goes_where_half_of_it_stood(root: Path) -> None:
+    line = "bob:589824:65536\n"
+    put(root, SUBUID, ALICE + line)
+    words = ("--owner", "bob", "--start", "589824", "--root", root)
+    here("allocate", "box", "--strategy", "per-container", *words)
+    assert lines(root) == (ALICE + line, ALICE + line)
+    here("release", "box", "--root", root)
+    assert lines(root) == (ALICE + line, ALICE)
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["at once", "when LXC came"])
+def test_a_line_of_roots_that_stood_stays_and_one_that_we_wrote_goes(root: Path, later: bool) -> None:
+    roots = "root:524288:65536\n"
+    put(root, SUBUID, roots)
+    put(root, SUBGID, "")
+    box = ("allocate", "box", "--strategy", "per-container")
+    if later:
+        put(root, SUBUID, "")
+        here(*box, "--root", root)
+        put(root, SUBUID, "usernsplan-box:524288:65536\n" + roots)
+        here(*box, "--engine", "lxc", "--root", root)
+    else:
+        here(*box, "--engine", "lxc", "--owner", "root", "--start", "524288", "--root", root)
+    assert "root:524288:65536\n" in lines(root)[1]
+    here("release", "box", "--root", root)
+    assert lines(root) == (roots, "")
+
+
+def test_a_line_of_roots_that_another_allocation_wrote_goes_with_the_last_of_them(root: Path) -> None:
+    words = ("--strategy", "shared", "--dockerroot", "400", "--owner", "root", "--root", root)
+    before = lines(root)
+    here("allocate", "one", *words)
+    here("allocate", "two", *words)
+    here("release", "one", "--root", root)
+    assert lines(root)[0].count("root:") > 0
+    here("release", "two", "--root", root)
+    assert lines(root) == before
+
+
+def test_apply_prune_leaves_an_adopted_line_too(root: Path) -> None:
+    adopt(root)
+    here(*WEB, "--root", root)
+    plan = put(root, "/plan.yaml", PLAN + "containers: []\n")
+    found, _ = ran(root, "apply", plan, "--prune", "--yes")
+    assert lines(root) == (ALICE, ALICE)
+    assert {f["code"] for f in found["findings"]} >= {"USN111"}
+    assert listed(root) == ([], [("web", 524288)])
+
+
+def test_docker_keeps_its_remap_where_it_keeps_its_lines(root: Path) -> None:
+    line = "dockremap:165536:65536\n"
+    put(root, "/etc/passwd", USERS + "dockremap:x:990:990::/:/bin/false\n")
+    put(root, "/etc/group", GROUPS + "dockremap:x:990:\n")
+    put(root, SUBUID, line)
+    put(root, SUBGID, line)
+    daemon = put(root, "/etc/docker/daemon.json", '{"userns-remap": "default"}')
+    here("allocate", "--strategy", "per-container", "--start", "165536", "--yes", "--root", root)
+    here("release", "default", "--with-lines", "--root", root, status=9)
+    here("release", "default", "--root", root)
+    assert (lines(root), daemon.read_text()) == ((line, line), '{"userns-remap": "default"}')
+
+
+def test_a_line_that_was_lost_and_put_back_is_still_not_ours(root: Path) -> None:
+    adopt(root)
+    put(root, SUBUID, "")
+    here("check", "--fix", "--yes", "--root", root, status=None)
+    assert lines(root) == (ALICE, ALICE)
+    here("release", "alice", "--root", root)
+    assert lines(root) == (ALICE, ALICE)
+
+
+def older(root: Path) -> None:
+    """Make the ledger one of version 4, which did not note which lines stood before."""
+    db = sqlite3.connect(f"{root}{LEDGER}")
+    db.execute("DROP TABLE found")
+    for column in ("owner", "strategy", "uid_map", "gid_map", "made"):
+        db.execute(f"ALTER TABLE quarantine DROP COLUMN {column}")
+    db.execute("PRAGMA user_version = 4")
+    db.commit()
+    db.close()
+
+
+@pytest.mark.parametrize("names", [("web", "alice"), ("alice", "web")], ids=" first, then ".join)
+def test_of_an_older_ledger_only_what_its_history_proves_goes(root: Path, names: tuple[str, ...]) -> None:
+    adopt(root)
+    here(*WEB, "--root", root)
+    older(root)
+    for name in names:
+        here("release", name, "--root", root)
+    assert lines(root) == (ALICE, ALICE)
+
+
+def test_a_line_is_not_taken_out_where_the_history_of_an_older_ledger_is_lost(root: Path) -> None:
+    here(*WEB, "--root", root)
+    older(root)
+    db = sqlite3.connect(f"{root}{LEDGER}")
+    db.execute("UPDATE history SET changed = '[]'")
+    db.commit()
+    db.close()
+    before = lines(root)
+    found, _ = ran(root, "release", "web")
+    assert lines(root) == before
+    assert "USN111" in {f["code"] for f in found["findings"]}

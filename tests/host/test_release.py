@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.command import here
+from tests.command import files_of, here, needs_root
 from usernsplan.layout import LEDGER, SUBGID, SUBUID
 
 ALICE = "alice:100000:65536\n"
@@ -184,3 +185,116 @@ def test_a_line_is_not_taken_out_where_the_history_of_an_older_ledger_is_lost(ro
     found, _ = ran(root, "release", "web")
     assert lines(root) == before
     assert "USN111" in {f["code"] for f in found["findings"]}
+
+
+# What was given comes back
+
+
+def volume(root: Path, name: str = "/srv/web") -> Path:
+    """A volume that is fixed for web, with a file of container uid 33."""
+    file = put(root, f"{name}/index.html", "hello")
+    os.chown(file, 33, 33)
+    here("fix-volume", name, "--container", "web", "--mode", "shift", "--root", root)
+    assert file.lstat().st_uid == 524288 + 33
+    return file
+
+
+@pytest.mark.parametrize("words", [(), ("--start", "524288")], ids=["anywhere", "with its first id"])
+def test_the_same_name_gets_its_released_range_back(root: Path, words: tuple[str, ...]) -> None:
+    here(*WEB, "db", "--root", root)
+    before = lines(root)
+    here("release", "web", "db", "--root", root)
+    found, _ = ran(root, *WEB, *words)
+    assert [a["held"] for a in found["allocations"]] == [[524288, 65536]]
+    assert [f["message"] for f in found["findings"] if f["code"] == "USN131"] == [
+        "'web' has 524288-589823 again, which it had until it was released"
+    ]
+    assert listed(root) == (["web"], [("db", 589824)])
+    here("allocate", "new", "db", "--strategy", "per-container", "--root", root)
+    assert listed(root) == (["db", "new", "web"], [])
+    assert set(before[0].splitlines()) < set(lines(root)[0].splitlines())
+    assert json.loads(here("history", "--json", "--root", root)[0])["entries"][-2]["changed"][-1] == (
+        "web has 524288-589823 again"
+    )
+
+
+@needs_root
+def test_with_its_range_a_name_has_its_volumes_back(root: Path) -> None:
+    here(*WEB, "--root", root)
+    file = volume(root)
+    here("release", "web", "--root", root)
+    here(*WEB, "--root", root)
+    [known] = ran(root, "list")[0]["volumes"]
+    assert (known["name"], known["right"]) == ("web", True)
+    assert file.lstat().st_uid == 524288 + 33
+    here("fix-volume", "/srv/web", "--container", "web", "--mode", "shift", "--root", root)
+    assert file.lstat().st_uid == 524288 + 33
+
+
+@needs_root
+@pytest.mark.parametrize("is_old", [False, True])
+def test_a_plan_file_brings_a_pruned_container_back_as_it_was(root: Path, is_old: bool) -> None:
+    text = PLAN + "containers:\n  - name: web\n    volumes: [{path: /srv/web, mode: shift}]\n"
+    plan, empty = put(root, "/plan.yaml", text), put(root, "/empty.yaml", PLAN + "containers: []\n")
+    os.chown(put(root, "/srv/web/index.html", "hello"), 33, 33)
+    here("apply", plan, "--yes", "--fix-volumes", "--root", root)
+    before = lines(root)
+    here("apply", empty, "--prune", "--yes", "--root", root)
+    assert listed(root) == ([], [("web", 524288)])
+    if is_old:
+        older(root)
+    assert (len(ran(root, "plan", plan)[0]["steps"]) == 1) is not is_old
+    here("apply", plan, "--yes", "--fix-volumes", "--root", root)
+    assert (listed(root), lines(root)) == ((["web"], []), before)
+    assert (root / "srv/web/index.html").lstat().st_uid == 524288 + 33
+    assert ran(root, "plan", plan)[0]["pending"] is False
+
+
+def test_a_range_that_is_somebody_elses_by_now_does_not_come_back_and_that_is_said(root: Path) -> None:
+    here(*WEB, "--root", root)
+    here("release", "web", "--root", root)
+    put(root, SUBUID, ALICE + "bob:550000:10\n")
+    found, _ = ran(root, *WEB)
+    assert [a["held"] for a in found["allocations"]] == [[589824, 65536]]
+    [said] = [f for f in found["findings"] if f["code"] == "USN132"]
+    assert "550000-550009 is now granted by a line of" in said["message"]
+    assert f"usernsplan find-owned 524288-589823 / --root {root}" in said["hint"]
+    assert listed(root) == (["web"], [("web", 524288)])
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("--size", "1000"), "1000 ids are asked for"),
+        (("--owner", "carl"), "its owner was usernsplan-web"),
+        (("--start", "655360"), "other ids are asked for"),
+        (("--pool", "700000-900000"), "other ids are asked for"),
+    ],
+)
+def test_by_other_words_a_name_gets_another_range_and_that_is_said(
+    root: Path, words: tuple[str, ...], why: str
+) -> None:
+    here(*WEB, "--root", root)
+    here("release", "web", "--root", root)
+    found, _ = ran(root, *WEB, *words)
+    assert found["allocations"][0]["held"][0] > 524288
+    assert [why in f["message"] for f in found["findings"] if f["code"] == "USN132"] == [True]
+    assert listed(root) == (["web"], [("web", 524288)])
+
+
+def test_another_name_does_not_get_it_by_its_first_id(root: Path) -> None:
+    here(*WEB, "--root", root)
+    here("release", "web", "--root", root)
+    before = files_of(root)
+    here("allocate", "new", "--strategy", "per-container", "--start", "524288", "--root", root, status=9)
+    assert files_of(root) == before
+
+
+def test_an_adopted_range_that_was_released_with_its_lines_comes_back_where_it_was(root: Path) -> None:
+    adopt(root)
+    here("release", "alice", "--with-lines", "--root", root)
+    here("allocate", "alice", "--strategy", "per-container", "--owner", "alice", "--root", root)
+    assert lines(root) == (ALICE, ALICE)
+    # This time we wrote it.
+    here("release", "alice", "--root", root)
+    assert lines(root) == ("", "")

@@ -15,7 +15,7 @@ from tests.unit.states import (
     shared,
     state,
 )
-from usernsplan import IdRange, Plan, ReleaseRequest, Shared, SingleUid, make_plan, make_release
+from usernsplan import IdRange, PerContainer, Plan, ReleaseRequest, Shared, SingleUid, make_plan, make_release
 from usernsplan.errors import RefusedError, UnknownNameError
 from usernsplan.layout import DAEMON_JSON, SUBGID, SUBUID
 from usernsplan.model import LedgerChange, Quarantined
@@ -158,10 +158,13 @@ def test_a_released_range_is_given_out_again_only_when_it_is_forgotten() -> None
     assert make_plan(host, asked("other")).allocations[0].held == IdRange(FIRST, 65536)
 
 
-def test_the_same_name_gets_another_range_while_its_old_one_is_kept_back() -> None:
+def test_the_same_name_gets_its_range_back_and_no_other_name_does() -> None:
     host = carried_out(state(), make_plan(state(), asked("web")))
     host = carried_out(host, make_release(host, ReleaseRequest(("web",))))
-    assert make_plan(host, asked("web")).allocations[0].held == IdRange(SECOND, 65536)
+    plan = make_plan(host, asked("new", "web"))
+    assert [a.held for a in plan.allocations] == [IdRange(SECOND, 65536), IdRange(FIRST, 65536)]
+    assert plan.ledger.unkeep == (("web", IdRange(FIRST, 65536)),)
+    assert carried_out(host, plan).ledger.quarantined == ()
 
 
 def test_the_whole_block_of_a_single_uid_is_kept_back() -> None:
@@ -182,11 +185,11 @@ def test_only_what_is_kept_back_can_be_forgotten(names: tuple[str, ...]) -> None
 def test_forgetting_a_name_that_stands_anew_leaves_it_standing() -> None:
     host = carried_out(state(), make_plan(state(), asked("web")))
     host = carried_out(host, make_release(host, ReleaseRequest(("web",))))
-    host = carried_out(host, make_plan(host, asked("web")))
+    host = carried_out(host, make_plan(host, asked("web", strategy=PerContainer(size=65535))))
     host = carried_out(host, make_release(host, ReleaseRequest(("web",), forget=True)))
-    assert [a.held for a in host.ledger.allocations] == [IdRange(SECOND, 65536)]
+    assert [a.held for a in host.ledger.allocations] == [IdRange(SECOND, 65535)]
     assert host.ledger.quarantined == ()
-    assert host.subuid.raw == b"usernsplan-web:589824:65536\n"
+    assert host.subuid.raw == b"usernsplan-web:589824:65535\n"
 
 
 # Docker

@@ -204,7 +204,7 @@ def test_forgetting_an_old_range_keeps_the_volumes_of_a_new_container_of_that_na
     for words in (
         ("allocate", "--strategy", "per-container"),
         ("release",),
-        ("allocate", "--strategy", "per-container"),
+        ("allocate", "--strategy", "per-container", "--size", "65535"),
     ):
         here(*words, "web", "--root", tmp_path)
     apply.carry_out(layout, open_ledger(layout), partial(record, volumes=[volume("/new")]))

@@ -106,7 +106,7 @@ def make_desired(state: HostState, spec: Spec, *, prune: bool = False, yes: bool
         with _released(spec):
             release = make_release(after, ReleaseRequest(tuple(a.name for a in gone))) if gone else release
         release = replace(release, kind="apply", ledger=replace(release.ledger, unreserve=unreserve))
-    volumes = _to_fix(state, spec, {a.name: a for a in plan.allocations})
+    volumes = _to_fix(_with_former(state, plan), spec, {a.name: a for a in plan.allocations})
     kept = () if prune else (*(a.name for a in gone), *(f"reservation {ids}" for ids in unreserve))
     steps = (*_steps(state, plan), *_steps(state, release), *_volume_steps(state, volumes))
     return Desired(plan, release, volumes, steps, kept)
@@ -227,6 +227,12 @@ def _not_named(state: HostState, spec: Spec) -> tuple[tuple[Allocation, ...], tu
             gone.append(allocation)
     reserved = {one.ids for one in spec.reservations}
     return tuple(gone), tuple(r.ids for r in state.ledger.reservations if r.ids not in reserved)
+
+
+def _with_former(state: HostState, plan: Plan) -> HostState:
+    """The host with the allocations that have their former range and map again: their volumes stand as they are."""
+    back = tuple(a for a in plan.ledger.add if a.since)
+    return as_changed(state, {}, LedgerChange(add=back, unkeep=plan.ledger.unkeep)) if back else state
 
 
 def _to_fix(state: HostState, spec: Spec, allocations: dict[str, Allocation]) -> tuple[Volume, ...]:

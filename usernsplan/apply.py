@@ -38,7 +38,10 @@ def allocate(request: AllocateRequest, root: str = "/", command: str = "") -> Pl
 
 
 def release(request: ReleaseRequest, root: str = "/", command: str = "") -> Plan:
-    """Take allocations away, or forget released ranges, on the host below ``root``. See carry_out."""
+    """Take allocations away, or forget released ranges, on the host below ``root``. See carry_out.
+
+    Nobody looks here whether files carry what is forgotten: volume.forget does.
+    """
     layout = files.layout_at(root)
     return carry_out(layout, open_ledger(layout), partial(make_release, request=request), command)
 

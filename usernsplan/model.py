@@ -316,7 +316,8 @@ class ReleaseRequest:
 class Plan:
     """A decision, whole: nothing in it is still open. ``unfinished``: something is left for the user to do first.
 
-    ``restored`` are the names of allocations that lost lines, which are put back.
+    ``restored`` are the names of allocations that lost lines, which are put back; ``freed`` the released ranges that
+    are forgotten.
     """
 
     kind: str
@@ -328,6 +329,7 @@ class Plan:
     findings: tuple[Finding, ...] = ()
     next_steps: tuple[str, ...] = ()
     unfinished: bool = False
+    freed: tuple[Quarantined, ...] = ()
 
     @property
     def changed(self) -> bool:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sqlite3
+import struct
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import usernsplan
 from tests.command import files_of, here, needs_root
+from usernsplan import ReleaseRequest
+from usernsplan.errors import RefusedError
 from usernsplan.layout import LEDGER, SUBGID, SUBUID
 
 ALICE = "alice:100000:65536\n"
@@ -298,3 +304,193 @@ def test_an_adopted_range_that_was_released_with_its_lines_comes_back_where_it_w
     # This time we wrote it.
     here("release", "alice", "--root", root)
     assert lines(root) == ("", "")
+
+
+# What release says
+
+
+@needs_root
+def test_release_says_what_it_released_where_the_volumes_are_and_how_to_find_files(root: Path) -> None:
+    here(*WEB, "db", "--root", root)
+    volume(root, "/srv/a web")
+    out, err = here("release", "web", "--root", root)
+    assert "Released: web. Kept back until forgotten: 524288-589823 (web)." in out
+    assert "the volumes of 'web' stay as they are, with its ids: /srv/a web" in err
+    find, forget = (line.partition("  #")[0].strip() for line in out.partition("Next:\n")[2].splitlines())
+    assert find == f"usernsplan find-owned web / '/srv/a web' --root {root}"
+    assert forget == f"usernsplan release --forget web --root {root}"
+    found, _ = here(*shlex.split(find)[1:])
+    assert found.splitlines() == [f"{root}/srv/a web", f"{root}/srv/a web/index.html"]
+    out, _ = here("release", "db", "--dry-run", "--root", root)
+    assert "Would be released: db." in out
+    assert listed(root) == (["db"], [("web", 524288)])
+
+
+@needs_root
+def test_apply_prune_says_it_too(root: Path) -> None:
+    here(*WEB, "--root", root)
+    volume(root)
+    plan = put(root, "/plan.yaml", PLAN + "containers: []\n")
+    found, _ = ran(root, "apply", plan, "--prune", "--yes")
+    assert (
+        f"usernsplan find-owned web / /srv/web --root {root}  # lists the files that carry its ids"
+        in (found["next_steps"])
+    )
+    assert "USN133" in {f["code"] for f in found["findings"]}
+
+
+# Forgetting
+
+
+def refused(root: Path, *words: str | Path) -> str:
+    """What is said where nothing is forgotten."""
+    before = files_of(root)
+    _, said = here("release", "--forget", *words, "--root", root, status=9)
+    assert files_of(root) == before
+    return said
+
+
+def chown_all(top: Path, number: int) -> None:
+    for path in (top, *top.rglob("*")):
+        os.chown(path, number, number, follow_symlinks=False)
+
+
+@needs_root
+def test_a_range_is_not_forgotten_while_a_volume_carries_it(root: Path) -> None:
+    here(*WEB, "--root", root)
+    file = volume(root)
+    here("release", "web", "--root", root)
+    said = refused(root, "web")
+    assert f"{root}/srv/web: 'web' (524288-589823): {file.parent}, {file}\n" in said
+    assert f"usernsplan find-owned 524288-589823 {root}/srv/web --root {root}" in said
+    # Nor is it with --yes, and not in a preview.
+    refused(root, "web", "--yes")
+    refused(root, "web", "--dry-run")
+    chown_all(root / "srv/web", 0)
+    found, _ = ran(root, "release", "--forget", "web", "--dry-run")
+    assert found["freed"] == [{"name": "web", "start": 524288, "count": 65536}]
+    assert listed(root) == ([], [("web", 524288)])
+    out, _ = here("release", "--forget", "web", "--root", root)
+    assert "Forgotten: web (524288-589823)." in out
+    assert listed(root) == ([], [])
+    assert ran(root, "list")[0]["volumes"] == []
+
+
+@needs_root
+@pytest.mark.parametrize("what", ["group", "ACL", "symlink", "another's volume", "a single file"])
+def test_whatever_carries_it_and_in_whosever_volume(root: Path, what: str) -> None:
+    here(*WEB, "db", "--root", root)
+    file = volume(root)
+    single = put(root, "/srv/one", "x")
+    os.chown(single, 1, 1)
+    here("fix-volume", "/srv/one", "--container", "web", "--mode", "shift", "--root", root)
+    here("release", "web", "--root", root)
+    chown_all(root / "srv/web", 0)
+    os.chown(single, 0, 0)
+    place = file
+    if what == "group":
+        os.chown(file, -1, 524288 + 7)
+    elif what == "ACL":
+        entries = ((1, 6, -1), (2, 4, 524288 + 5), (4, 4, -1), (16, 4, -1), (32, 4, -1))
+        acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in entries)
+        os.setxattr(file, "system.posix_acl_access", acl)
+    elif what == "symlink":
+        place = file.with_name("link")
+        place.symlink_to("nowhere")
+        os.chown(place, 524288, 0, follow_symlinks=False)
+    elif what == "another's volume":
+        os.chown(put(root, "/srv/db/file", "x"), 1, 1)
+        here("fix-volume", "/srv/db", "--container", "db", "--mode", "shift", "--root", root)
+        place = root / "srv/db/file"
+        os.chown(place, 524288 + 9, 0)
+    else:
+        place = single
+        os.chown(single, 524288, 0)
+    assert str(place) in refused(root, "web")
+
+
+@needs_root
+def test_folders_that_are_named_are_looked_at_too(root: Path) -> None:
+    here(*WEB, "--root", root)
+    here("release", "web", "--root", root)
+    one, two = put(root, "/data/one/file", "x"), put(root, "/home/two/file", "x")
+    os.chown(one, 524288, 0)
+    os.chown(two, 0, 589823)
+    said = refused(root, "web", "--scan", "/data", "--scan", root / "home")
+    assert str(one) in said
+    assert str(two) in said
+    os.chown(one, 0, 0)
+    assert str(two) in refused(root, "web", "--scan", "/data", "--scan", "/home")
+    here("release", "--forget", "web", "--scan", "/nowhere", "--root", root, status=2)
+    here("release", "web", "--scan", "/data", "--root", root, status=2)
+    os.chown(two, 0, 0)
+    here("release", "--forget", "web", "--scan", "/data", "--scan", "/home", "--root", root)
+    assert listed(root) == ([], [])
+
+
+@needs_root
+@pytest.mark.parametrize("what", ["gone", "moved behind a symlink", "a mount in it"])
+def test_what_cannot_be_looked_at_may_carry_it(root: Path, what: str) -> None:
+    here(*WEB, "--root", root)
+    top = volume(root).parent
+    here("release", "web", "--root", root)
+    chown_all(top, 0)
+    mount = top / "mount"
+    if what == "a mount in it":
+        mount.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", mount], check=True)
+        place = mount
+    else:
+        place = top
+        top.rename(root / "elsewhere")
+        if what != "gone":
+            top.symlink_to(root / "elsewhere")
+    try:
+        assert str(place) in refused(root, "web")
+        _, said = here("release", "--forget", "web", "--yes", "--root", root)
+        assert f"not looked at: {place}" in said
+        assert listed(root) == ([], [])
+    finally:
+        if mount.is_mount():
+            subprocess.run(["umount", mount], check=True)
+
+
+def test_of_several_released_ranges_one_is_forgotten(root: Path) -> None:
+    here(*WEB, "--root", root)
+    here("release", "web", "--root", root)
+    here(*WEB, "--size", "1000", "--root", root)
+    here("release", "web", "--root", root)
+    both = [("web", 524288), ("web", 589824)]
+    assert listed(root) == ([], both)
+    before = files_of(root)
+    _, said = here("release", "--forget", "web", "--root", root, status=2)
+    assert "524288-589823" in said
+    assert "589824-590823" in said
+    assert f"usernsplan release --forget web --range 524288-589823 --root {root}" in said
+    here("release", "--forget", "web", "--range", "524288-524289", "--root", root, status=1)
+    here("release", "--forget", "web", "web2", "--range", "524288-589823", "--root", root, status=2)
+    here("release", "--forget", "web", "--range", "x", "--root", root, status=2)
+    assert files_of(root) == before
+    here("release", "--forget", "web", "--range", "524288-589823", "--root", root)
+    assert listed(root) == ([], both[1:])
+    here("release", "--forget", "web", "--root", root)
+    assert listed(root) == ([], [])
+    changed = [e["changed"] for e in json.loads(here("history", "--json", "--root", root)[0])["entries"][-2:]]
+    assert changed == [["forgot 524288-589823, a released range of web"], ["forgot the released range of web"]]
+
+
+@needs_root
+def test_the_library_looks_too(root: Path) -> None:
+    here(*WEB, "--root", root)
+    file = volume(root)
+    usernsplan.release(ReleaseRequest(("web",)), str(root))
+    before = files_of(root)
+    with pytest.raises(RefusedError, match="still carry"):
+        usernsplan.release(ReleaseRequest(("web",), forget=True), str(root))
+    assert files_of(root) == before
+    chown_all(file.parent, 0)
+    os.chown(put(root, "/data/file", ""), 524288, 0)
+    with pytest.raises(RefusedError, match="/data/file"):
+        usernsplan.release(ReleaseRequest(("web",), forget=True), str(root), scan=["/data"])
+    usernsplan.release(ReleaseRequest(("web",), forget=True), str(root))
+    assert listed(root) == ([], [])

@@ -29,12 +29,12 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done
 Yes = Annotated[bool, typer.Option("--yes", help="Do what would otherwise be refused, as the refusal explains.")]
 
 
-def id_range(text: str | None) -> IdRange | None:
+def id_range(text: str | None, option: str = "--pool") -> IdRange | None:
     """Read FIRST-LAST."""
     try:
         return None if text is None else IdRange.parse(text)
     except InvalidValueError as error:
-        raise InvalidValueError(f"--pool: {error}", hint=error.hint) from error
+        raise InvalidValueError(f"{option}: {error}", hint=error.hint) from error
 
 
 def colours() -> bool:

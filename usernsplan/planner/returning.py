@@ -59,14 +59,15 @@ def missed(state: HostState, new: Iterable[Allocation]) -> Iterator[Finding]:
     for one in state.ledger.quarantined:
         former[one.name] = max(one, former.get(one.name, one), key=_released)
     for allocation in new:
-        if one := former.get(allocation.name):
-            command = state.layout.command
-            message = f"'{one.name}' had {one.held} until it was released, and does not get it again: "
+        before = former.get(allocation.name)
+        if before is not None:
+            command, ids = state.layout.command, f"{before.held.start}-{before.held.last}"
+            message = f"'{before.name}' had {before.held} until it was released, and does not get it again: "
             hint = (
-                f"'{command(f'find-owned {one.held} /')}' lists files that carry the old ids; fix-volume with "
-                f"'--container {one.name} --from {one.name}' gives them the new ones"
+                f"'{command(f'find-owned {ids} /')}' lists files that carry the old ids; fix-volume with "
+                f"'--container {before.name} --from {before.name}' gives them the new ones"
             )
-            yield Finding("USN132", "warning", message + _why(state, one, allocation), hint)
+            yield Finding("USN132", "warning", message + _why(state, before, allocation), hint)
 
 
 def _why(state: HostState, former: Quarantined, now: Allocation) -> str:

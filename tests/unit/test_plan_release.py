@@ -7,6 +7,7 @@ import json
 import pytest
 
 from tests.unit.states import (
+    PASSWD,
     REMAPPED,
     asked,
     carried_out,
@@ -15,7 +16,18 @@ from tests.unit.states import (
     shared,
     state,
 )
-from usernsplan import IdRange, PerContainer, Plan, ReleaseRequest, Shared, SingleUid, make_plan, make_release
+from usernsplan import (
+    HostState,
+    IdRange,
+    IdSet,
+    PerContainer,
+    Plan,
+    ReleaseRequest,
+    Shared,
+    SingleUid,
+    make_plan,
+    make_release,
+)
 from usernsplan.errors import RefusedError, UnknownNameError
 from usernsplan.layout import DAEMON_JSON, SUBGID, SUBUID
 from usernsplan.model import LedgerChange, Quarantined
@@ -267,3 +279,58 @@ def test_the_next_step_that_is_told_can_be_pasted() -> None:
     assert words[:3] == ["usernsplan", "release", "--forget"]
     assert words[3:]
     assert set(words[3:]) <= set(names)
+
+
+# What comes back
+
+
+RELEASED = Quarantined("web", IdRange(FIRST, 65536), "2026-01-02T00:00:00Z")
+
+
+def test_what_an_older_ledger_released_comes_back_by_its_name_and_size() -> None:
+    host = state(quarantined=[RELEASED, Quarantined("db", IdRange(SECOND, 65536), "")])
+    plan = make_plan(host, asked("db", "web", "new"))
+    assert [a.held for a in plan.allocations] == [IdRange(base, 65536) for base in (SECOND, FIRST, THIRD)]
+    assert [a.since for a in plan.allocations] == ["", "", ""]
+    assert carried_out(host, plan).ledger.quarantined == ()
+
+
+def test_the_latest_of_several_comes_back_unless_somebody_else_has_it() -> None:
+    later = Quarantined("web", IdRange(THIRD, 65536), "2026-02-02T00:00:00Z")
+    host = state(quarantined=[later, RELEASED])
+    assert make_plan(host, asked("web")).ledger.unkeep == (("web", later.held),)
+    taken = state(**same_lines(b"bob:655360:1\n"), quarantined=[later, RELEASED])
+    plan = make_plan(taken, asked("web"))
+    assert plan.ledger.unkeep == (("web", RELEASED.held),)
+    assert carried_out(taken, plan).ledger.quarantined == (later,)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        state(subgid=b"bob:589823:1\n", quarantined=[RELEASED]),
+        state(passwd=PASSWD + b"bob:x:524300:1::/:\n", quarantined=[RELEASED]),
+        state(quarantined=[RELEASED, Quarantined("old", IdRange(524300, 1), "")]),
+    ],
+    ids=["a line", "an account", "another released one"],
+)
+def test_whoever_has_an_id_of_it_keeps_it_from_coming_back(other: HostState) -> None:
+    plan = make_plan(other, asked("web"))
+    assert (plan.allocations[0].held, plan.ledger.unkeep) == (IdRange(SECOND, 65536), ())
+    assert "USN132" in codes(plan)
+
+
+def test_what_still_runs_in_it_keeps_nothing_from_coming_back_and_is_said() -> None:
+    host = state(quarantined=[RELEASED], namespaces=IdSet((IdRange(FIRST, 65536),)))
+    plan = make_plan(host, asked("web"))
+    assert plan.ledger.unkeep == (("web", RELEASED.held),)
+    assert [f.severity for f in plan.findings if f.code == "USN131"] == ["warning"]
+
+
+def test_dockers_own_comes_back_with_the_filler_of_its_shared_map() -> None:
+    host = state(**REMAPPED)
+    host = carried_out(host, make_plan(host, asked(strategy=Shared())))
+    before = host.ledger.allocations
+    host = carried_out(host, make_release(host, ReleaseRequest(("default",), yes=True)))
+    host = carried_out(host, make_plan(host, asked(strategy=Shared())))
+    assert (host.ledger.allocations, host.ledger.quarantined) == (before, ())

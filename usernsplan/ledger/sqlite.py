@@ -152,7 +152,8 @@ class SqliteLedger:
                 "DELETE FROM quarantine WHERE name = ? AND held_start = ? AND held_count = ?",
                 ((name, held.start, held.count) for name, held in change.unkeep),
             )
-            was = {name: (o, s, u, g, at) for name, o, s, u, g, _, _, at in db.execute("SELECT * FROM allocation")}
+            rows = db.execute("SELECT * FROM allocation") if change.quarantine else ()
+            was = {name: (owner, strategy, u, g, since) for name, owner, strategy, u, g, _, _, since in rows}
             db.executemany(
                 "INSERT INTO quarantine VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 ((n, held.start, held.count, entry.at, *was.get(n, ("",) * 5)) for n, held in change.quarantine),

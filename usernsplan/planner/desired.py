@@ -279,7 +279,8 @@ def _steps(state: HostState, plan: Plan) -> Iterator[Step]:
     known = {a.name: a for a in state.ledger.allocations}
     for allocation in plan.ledger.add:
         owner = ", and ".join((allocation.owner, *allocation.also))
-        yield Step("+", _kind(allocation), allocation.name, f"{_ids(allocation)}, owner {owner}")
+        again = ", as before it was released" if (allocation.name, allocation.held) in plan.ledger.unkeep else ""
+        yield Step("+", _kind(allocation), allocation.name, f"{_ids(allocation)}, owner {owner}{again}")
     for command in plan.account_commands:
         yield Step("+", "account", command[-1], command[0])
     for reservation in plan.ledger.reserve:

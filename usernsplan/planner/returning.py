@@ -31,7 +31,8 @@ def of(state: HostState, wanted: Mapping[str, tuple[str, Strategy]]) -> dict[str
 
 def without(state: HostState, back: Collection[Quarantined]) -> HostState:
     """The host less these ranges in quarantine."""
-    kept = tuple(one for one in state.ledger.quarantined if one not in back)
+    gone = {(one.name, one.held) for one in back}
+    kept = tuple(one for one in state.ledger.quarantined if (one.name, one.held) not in gone)
     return replace(state, ledger=replace(state.ledger, quarantined=kept))
 
 

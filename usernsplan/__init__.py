@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from usernsplan.apply import allocate, carry_out, preview, release
+    from usernsplan.apply import allocate, carry_out, preview
     from usernsplan.checking import check
     from usernsplan.engines import render
     from usernsplan.engines.base import Asked
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from usernsplan.planner import make_plan, make_release
     from usernsplan.strategies import PerContainer, Shared, SingleUid
     from usernsplan.volume import fix_volume, undo
+    from usernsplan.volume.forget import release
 
 __all__ = [
     "AllocateRequest",
@@ -94,7 +95,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "apply": ("allocate", "carry_out", "preview", "release"),
+    "apply": ("allocate", "carry_out", "preview"),
     "checking": ("check",),
     "engines": ("render",),
     "engines.base": ("Asked",),
@@ -117,6 +118,7 @@ _HOMES = {
     "planner": ("make_plan", "make_release"),
     "strategies": ("PerContainer", "Shared", "SingleUid"),
     "volume": ("fix_volume", "undo"),
+    "volume.forget": ("release",),
 }
 
 

@@ -37,7 +37,10 @@ def allocate(request: AllocateRequest, root: str = "/", command: str = "") -> Pl
 
 
 def release(request: ReleaseRequest, root: str = "/", command: str = "") -> Plan:
-    """Take allocations away, or forget released ranges, on the host below ``root``. See carry_out."""
+    """Take allocations away, or forget released ranges, on the host below ``root``. See carry_out.
+
+    Nobody looks here whether files carry what is forgotten: volume.forget does.
+    """
     layout = files.layout_at(root)
     return carry_out(layout, open_ledger(layout), partial(make_release, request=request), command)
 
@@ -181,7 +184,14 @@ def _now(layout: Layout, path: str) -> bytes | None:
 def _entry(intent: Intent, layout: Layout) -> HistoryEntry:
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     changed = tuple(_printable(line) for change in intent.changes for line in _lines(layout, change))
+    if not intent.changes:
+        changed += tuple(f"released {name}: no line went" for name in intent.ledger.remove)
     changed += tuple(f"forgot the released range of {name}" for name in intent.ledger.forget)
+    back = {a.name for a in intent.ledger.add}
+    changed += tuple(
+        f"{name} has {held} again" if name in back else f"forgot {held}, a released range of {name}"
+        for name, held in intent.ledger.unkeep
+    )
     changed += tuple(f"volume {_one_line(v.path)} is {v.name}'s now ({v.mode})" for v in intent.ledger.volumes)
     changed += tuple(f"reserved {r.ids}: {_one_line(r.why)}" for r in intent.ledger.reserve)
     changed += tuple(f"no longer reserved: {ids}" for ids in intent.ledger.unreserve)

@@ -41,7 +41,8 @@ class Allocation:
 
     ``held`` is what nobody else may have while this allocation stands (the same for uids and gids); None where the
     mapping takes nothing from the pool. ``since`` (UTC, ISO 8601) is set once the ledger has it. ``also`` are further
-    owners who have the same lines, because an engine asks for them: root, for LXC.
+    owners who have the same lines, because an engine asks for them: root, for LXC. ``found`` are (path, line) pairs:
+    the lines of it that stood before and were adopted, which are not ours to take out.
     """
 
     name: str
@@ -51,15 +52,20 @@ class Allocation:
     held: IdRange | None = None
     since: str = ""
     also: tuple[str, ...] = ()
+    found: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """A range that was released and that files may still carry: not given out again until it is forgotten."""
+    """A range that was released and that files may still carry: not given out again until it is forgotten.
+
+    ``was`` is the allocation that had it, to which it comes back; None where an older ledger did not note it.
+    """
 
     name: str
     held: IdRange
     since: str
+    was: Allocation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,14 +120,18 @@ class Volume:
 class LedgerChange:
     """What the ledger gains and loses when a plan is carried out.
 
-    ``also`` are (name, owner) pairs: an allocation that stands, and whom its lines are granted to besides.
+    ``also`` are (name, owner) pairs: an allocation that stands, and whom its lines are granted to besides; ``found``
+    (name, path, line): such a line that stood before. ``unkeep`` are ranges that leave the quarantine one by one:
+    forgotten, or their name has them again; ``forget`` is about all that a name has there.
     """
 
     add: tuple[Allocation, ...] = ()
     also: tuple[tuple[str, str], ...] = ()
+    found: tuple[tuple[str, str, str], ...] = ()
     remove: tuple[str, ...] = ()
     quarantine: tuple[tuple[str, IdRange], ...] = ()
     forget: tuple[str, ...] = ()
+    unkeep: tuple[tuple[str, IdRange], ...] = ()
     volumes: tuple[Volume, ...] = ()
     no_volumes: tuple[str, ...] = ()
     reserve: tuple[Reservation, ...] = ()
@@ -289,18 +299,26 @@ class AllocateRequest:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseRequest:
-    """The words of one ``release``; ``forget`` gives quarantined ranges back to the pool instead."""
+    """The words of one ``release``; ``forget`` gives quarantined ranges back to the pool instead.
+
+    ``with_lines`` takes out lines too that stood before they were adopted. ``range`` says which of several released
+    ranges of the one name is to be forgotten.
+    """
 
     names: tuple[str, ...]
     forget: bool = False
     unset_remap: bool = False
+    unseen: bool = False
+    with_lines: bool = False
+    range: IdRange | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """A decision, whole: nothing in it is still open. ``unfinished``: something is left for the user to do first.
 
-    ``restored`` are the names of allocations that lost lines, which are put back.
+    ``restored`` are the names of allocations that lost lines, which are put back; ``freed`` the released ranges that
+    are forgotten.
     """
 
     kind: str
@@ -312,6 +330,7 @@ class Plan:
     findings: tuple[Finding, ...] = ()
     next_steps: tuple[str, ...] = ()
     unfinished: bool = False
+    freed: tuple[Quarantined, ...] = ()
 
     @property
     def changed(self) -> bool:

@@ -876,9 +876,11 @@ def test_a_container_that_gets_another_range_gets_its_volume_again(
     here("apply", file, "--yes", "--fix-volumes", "--root", root)
     here("release", "web", "--root", root)
     if forget:
+        for path in (web, web / "file"):
+            os.chown(path, 0, 0)
         here("release", "--forget", "web", "--root", root)
-        (root / "etc/subuid").write_text(OTHERS + "bob:524288:65536\n")
-        (root / "etc/subgid").write_text(OTHERS + "bob:524288:65536\n")
+    (root / "etc/subuid").write_text(OTHERS + "bob:524288:65536\n")
+    (root / "etc/subgid").write_text(OTHERS + "bob:524288:65536\n")
     if not is_same_second:
         time.sleep(1 - time.time() % 1)
     here("apply", file, "--yes", "--root", root)

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from tests.unit.states import (
+    PASSWD,
     REMAPPED,
     asked,
     carried_out,
@@ -15,7 +16,18 @@ from tests.unit.states import (
     shared,
     state,
 )
-from usernsplan import IdRange, Plan, ReleaseRequest, Shared, SingleUid, make_plan, make_release
+from usernsplan import (
+    HostState,
+    IdRange,
+    IdSet,
+    PerContainer,
+    Plan,
+    ReleaseRequest,
+    Shared,
+    SingleUid,
+    make_plan,
+    make_release,
+)
 from usernsplan.errors import RefusedError, UnknownNameError
 from usernsplan.layout import DAEMON_JSON, SUBGID, SUBUID
 from usernsplan.model import LedgerChange, Quarantined
@@ -158,10 +170,13 @@ def test_a_released_range_is_given_out_again_only_when_it_is_forgotten() -> None
     assert make_plan(host, asked("other")).allocations[0].held == IdRange(FIRST, 65536)
 
 
-def test_the_same_name_gets_another_range_while_its_old_one_is_kept_back() -> None:
+def test_the_same_name_gets_its_range_back_and_no_other_name_does() -> None:
     host = carried_out(state(), make_plan(state(), asked("web")))
     host = carried_out(host, make_release(host, ReleaseRequest(("web",))))
-    assert make_plan(host, asked("web")).allocations[0].held == IdRange(SECOND, 65536)
+    plan = make_plan(host, asked("new", "web"))
+    assert [a.held for a in plan.allocations] == [IdRange(SECOND, 65536), IdRange(FIRST, 65536)]
+    assert plan.ledger.unkeep == (("web", IdRange(FIRST, 65536)),)
+    assert carried_out(host, plan).ledger.quarantined == ()
 
 
 def test_the_whole_block_of_a_single_uid_is_kept_back() -> None:
@@ -182,11 +197,11 @@ def test_only_what_is_kept_back_can_be_forgotten(names: tuple[str, ...]) -> None
 def test_forgetting_a_name_that_stands_anew_leaves_it_standing() -> None:
     host = carried_out(state(), make_plan(state(), asked("web")))
     host = carried_out(host, make_release(host, ReleaseRequest(("web",))))
-    host = carried_out(host, make_plan(host, asked("web")))
+    host = carried_out(host, make_plan(host, asked("web", strategy=PerContainer(size=65535))))
     host = carried_out(host, make_release(host, ReleaseRequest(("web",), forget=True)))
-    assert [a.held for a in host.ledger.allocations] == [IdRange(SECOND, 65536)]
+    assert [a.held for a in host.ledger.allocations] == [IdRange(SECOND, 65535)]
     assert host.ledger.quarantined == ()
-    assert host.subuid.raw == b"usernsplan-web:589824:65536\n"
+    assert host.subuid.raw == b"usernsplan-web:589824:65535\n"
 
 
 # Docker
@@ -259,8 +274,63 @@ def test_a_broken_daemon_json_does_not_keep_a_container_from_being_released() ->
 def test_the_next_step_that_is_told_can_be_pasted() -> None:
     names = [f"c{n}" for n in range(5)]
     host = carried_out(state(), make_plan(state(), asked(*names)))
-    [step] = make_release(host, ReleaseRequest(tuple(names))).next_steps
+    *_, step = make_release(host, ReleaseRequest(tuple(names))).next_steps
     words = step.partition("#")[0].split()
     assert words[:3] == ["usernsplan", "release", "--forget"]
     assert words[3:]
     assert set(words[3:]) <= set(names)
+
+
+# What comes back
+
+
+RELEASED = Quarantined("web", IdRange(FIRST, 65536), "2026-01-02T00:00:00Z")
+
+
+def test_what_an_older_ledger_released_comes_back_by_its_name_and_size() -> None:
+    host = state(quarantined=[RELEASED, Quarantined("db", IdRange(SECOND, 65536), "")])
+    plan = make_plan(host, asked("db", "web", "new"))
+    assert [a.held for a in plan.allocations] == [IdRange(base, 65536) for base in (SECOND, FIRST, THIRD)]
+    assert [a.since for a in plan.allocations] == ["", "", ""]
+    assert carried_out(host, plan).ledger.quarantined == ()
+
+
+def test_the_latest_of_several_comes_back_unless_somebody_else_has_it() -> None:
+    later = Quarantined("web", IdRange(THIRD, 65536), "2026-02-02T00:00:00Z")
+    host = state(quarantined=[later, RELEASED])
+    assert make_plan(host, asked("web")).ledger.unkeep == (("web", later.held),)
+    taken = state(**same_lines(b"bob:655360:1\n"), quarantined=[later, RELEASED])
+    plan = make_plan(taken, asked("web"))
+    assert plan.ledger.unkeep == (("web", RELEASED.held),)
+    assert carried_out(taken, plan).ledger.quarantined == (later,)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        state(subgid=b"bob:589823:1\n", quarantined=[RELEASED]),
+        state(passwd=PASSWD + b"bob:x:524300:1::/:\n", quarantined=[RELEASED]),
+        state(quarantined=[RELEASED, Quarantined("old", IdRange(524300, 1), "")]),
+    ],
+    ids=["a line", "an account", "another released one"],
+)
+def test_whoever_has_an_id_of_it_keeps_it_from_coming_back(other: HostState) -> None:
+    plan = make_plan(other, asked("web"))
+    assert (plan.allocations[0].held, plan.ledger.unkeep) == (IdRange(SECOND, 65536), ())
+    assert "USN132" in codes(plan)
+
+
+def test_what_still_runs_in_it_keeps_nothing_from_coming_back_and_is_said() -> None:
+    host = state(quarantined=[RELEASED], namespaces=IdSet((IdRange(FIRST, 65536),)))
+    plan = make_plan(host, asked("web"))
+    assert plan.ledger.unkeep == (("web", RELEASED.held),)
+    assert [f.severity for f in plan.findings if f.code == "USN131"] == ["warning"]
+
+
+def test_dockers_own_comes_back_with_the_filler_of_its_shared_map() -> None:
+    host = state(**REMAPPED)
+    host = carried_out(host, make_plan(host, asked(strategy=Shared())))
+    before = host.ledger.allocations
+    host = carried_out(host, make_release(host, ReleaseRequest(("default",), unset_remap=True)))
+    host = carried_out(host, make_plan(host, asked(strategy=Shared())))
+    assert (host.ledger.allocations, host.ledger.quarantined) == (before, ())

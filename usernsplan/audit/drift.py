@@ -224,6 +224,8 @@ def can_be_forgotten(facts: Facts) -> Iterator[Seen]:
     carried = {found.name for found in facts.scanned or () if found.entries}
     for found in facts.scanned or ():
         if not found.entries and found.name not in carried:
-            forget = facts.state.layout.inline(f"release --forget {shell(found.name)}")
+            several = [q for q in facts.state.ledger.quarantined if q.name == found.name][1:]
+            which = f" --range {found.held.start}-{found.held.last}" if several else ""
+            forget = facts.state.layout.inline(f"release --forget {shell(found.name)}{which}")
             message = f"no file that was scanned carries ids of '{found.name}' ({found.held})"
             yield Seen(facts.place(LEDGER), message, f"{forget} frees it")

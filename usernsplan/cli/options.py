@@ -31,12 +31,12 @@ Yes = Annotated[
 ]
 
 
-def id_range(text: str | None) -> IdRange | None:
+def id_range(text: str | None, option: str = "--pool") -> IdRange | None:
     """Read FIRST-LAST."""
     try:
         return None if text is None else IdRange.parse(text)
     except InvalidValueError as error:
-        raise InvalidValueError(f"--pool: {error}", hint=error.hint) from error
+        raise InvalidValueError(f"{option}: {error}", hint=error.hint) from error
 
 
 def colours() -> bool:

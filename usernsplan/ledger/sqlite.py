@@ -8,13 +8,14 @@ import os
 import sqlite3
 import stat
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from usernsplan.errors import LedgerError
 from usernsplan.host import files
 from usernsplan.ids import IdRange
-from usernsplan.layout import LEDGER
+from usernsplan.layout import LEDGER, SUBGID, SUBUID
 from usernsplan.mapping import IdMap, Mapping
 from usernsplan.model import (
     Actor,
@@ -31,12 +32,13 @@ from usernsplan.model import (
 from usernsplan.strategies import Shared
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator
+    from collections.abc import Container, Iterable, Iterator
+    from collections.abc import Mapping as Mapping_
 
     from usernsplan.ids import IdSet
     from usernsplan.layout import Layout
 
-_VERSION = 4
+_VERSION = 5
 # What the last step of a run needs on the disk besides its rows: a few pages, and their rollback journal.
 _ROOM = 131072
 # Seconds to wait for another reader or writer of the file itself; writers of the host wait on the subid locks before.
@@ -59,6 +61,13 @@ _STEPS = {
     # ids are FIRST-LAST; user is that of --mode own as UID:GID, '' where nobody noted it.
     4: "CREATE TABLE reservation (ids TEXT PRIMARY KEY, why TEXT NOT NULL, since TEXT NOT NULL);"
     "ALTER TABLE volume ADD COLUMN user TEXT NOT NULL DEFAULT '';",
+    # Lines that stood before their allocation adopted them; and what a released range was: '' where nobody noted it.
+    5: "CREATE TABLE found (name TEXT NOT NULL, path TEXT NOT NULL, line TEXT NOT NULL, "
+    "PRIMARY KEY (name, path, line));"
+    + "".join(
+        f"ALTER TABLE quarantine ADD COLUMN {column} TEXT NOT NULL DEFAULT '';"
+        for column in ("owner", "strategy", "uid_map", "gid_map", "made")
+    ),
 }
 
 
@@ -138,17 +147,27 @@ class SqliteLedger:
         with self._writing() as db:
             [content] = db.execute("SELECT content FROM intent").fetchone()
             change = _intent(content).ledger
-            db.executemany("DELETE FROM allocation WHERE name = ?", ((name,) for name in change.remove))
-            db.executemany("DELETE FROM also WHERE name = ?", ((name,) for name in change.remove))
             db.executemany("DELETE FROM quarantine WHERE name = ?", ((name,) for name in change.forget))
             db.executemany(
-                "INSERT INTO quarantine VALUES (?, ?, ?, ?)",
-                ((name, held.start, held.count, entry.at) for name, held in change.quarantine),
+                "DELETE FROM quarantine WHERE name = ? AND held_start = ? AND held_count = ?",
+                ((name, held.start, held.count) for name, held in change.unkeep),
             )
+            rows = db.execute("SELECT * FROM allocation") if change.quarantine else ()
+            was = {name: (owner, strategy, u, g, since) for name, owner, strategy, u, g, _, _, since in rows}
             db.executemany(
-                "INSERT INTO allocation VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (_row(a, entry.at) for a in change.add)
+                "INSERT INTO quarantine VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                ((n, held.start, held.count, entry.at, *was.get(n, ("",) * 5)) for n, held in change.quarantine),
+            )
+            for table in ("allocation", "also", "found"):
+                db.executemany(f"DELETE FROM {table} WHERE name = ?", ((name,) for name in change.remove))  # noqa: S608
+            db.executemany(
+                "INSERT INTO allocation VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                # One that has its former range again has it since then.
+                (_row(a, a.since or entry.at) for a in change.add),
             )
             db.executemany("INSERT OR IGNORE INTO also VALUES (?, ?)", _also(change))
+            found = _found(change) if "found" in json.loads(content) else _not_written(change, entry)
+            db.executemany("INSERT OR IGNORE INTO found VALUES (?, ?, ?)", found)
             db.executemany(
                 "DELETE FROM volume WHERE name = ?1 AND NOT EXISTS (SELECT * FROM allocation WHERE name = ?1)",
                 ((name,) for name in change.forget),
@@ -230,6 +249,9 @@ class SqliteLedger:
                 # Not executescript, which would end the transaction.
                 for statement in filter(str.strip, _STEPS[step].split(";")):
                     db.execute(statement)
+                if step == 5:  # noqa: PLR2004 - see _STEPS
+                    rows = [(a.name, *line) for a in _allocations(db, step - 1) for line in a.found]
+                    db.executemany("INSERT INTO found VALUES (?, ?, ?)", rows)
             if version < _VERSION:
                 db.execute(f"PRAGMA user_version = {_VERSION}")
             yield db
@@ -283,19 +305,30 @@ def _allocations(db: sqlite3.Connection, version: int, where: str = "1") -> Iter
     also: dict[str, list[str]] = {}
     for name, owner in db.execute("SELECT name, owner FROM also ORDER BY owner") if version > 2 else ():  # noqa: PLR2004
         also.setdefault(name, []).append(owner)
+    found: dict[str, list[tuple[str, str]]] = {}
+    for name, path, line in db.execute("SELECT * FROM found ORDER BY path, line") if version > 4 else ():  # noqa: PLR2004
+        found.setdefault(name, []).append((path, line))
+    written = _written(db) if version < 5 else {}  # noqa: PLR2004
     for name, owner, strategy, uids, gids, start, count, since in db.execute(
         "SELECT name, owner, strategy, uid_map, gid_map, held_start, held_count, since FROM allocation "  # noqa: S608
         f"WHERE {where} ORDER BY name"  # our own words
     ):
         held = _held(start, count)
-        yield Allocation(name, owner, strategy, _mapping(uids, gids), held, since, tuple(also.get(name, ())))
+        one = Allocation(name, owner, strategy, _mapping(uids, gids), held, since, tuple(also.get(name, ())))
+        lines = found.get(name, ()) if version > 4 else _unproven(one, written)  # noqa: PLR2004
+        yield replace(one, found=tuple(lines)) if lines else one
 
 
 def _quarantined(db: sqlite3.Connection, where: str = "1") -> Iterator[Quarantined]:
-    for name, start, count, since in db.execute(
-        f"SELECT name, held_start, held_count, since FROM quarantine WHERE {where} ORDER BY name, held_start"  # noqa: S608
+    for name, start, count, since, *was in db.execute(
+        f"SELECT * FROM quarantine WHERE {where} ORDER BY name, held_start"  # noqa: S608
     ):
-        yield Quarantined(name, IdRange(start, count), since)
+        held, former = IdRange(start, count), None
+        # Before version 5 nobody noted what it was.
+        if was and was[0]:
+            owner, strategy, uids, gids, made = was
+            former = Allocation(name, owner, strategy, _mapping(uids, gids), held, made)
+        yield Quarantined(name, held, since, former)
 
 
 def _volumes(db: sqlite3.Connection, version: int) -> Iterator[Volume]:
@@ -311,6 +344,49 @@ def _reservations(db: sqlite3.Connection, version: int) -> Iterator[Reservation]
         return
     for ids, why, since in db.execute("SELECT ids, why, since FROM reservation ORDER BY rowid"):
         yield Reservation(IdRange.parse(ids), why, since)
+
+
+def _written(db: sqlite3.Connection) -> dict[tuple[str, str], set[str]]:
+    """The lines, by file, that the history says were written, and when: before version 5 nothing else tells."""
+    found: dict[tuple[str, str], set[str]] = {}
+    for at, changed in db.execute("SELECT at, changed FROM history"):
+        for one in _lines_of(json.loads(changed)):
+            found.setdefault(one, set()).add(at)
+    return found
+
+
+def _lines_of(changed: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """The lines, by file, that an entry of the history says were written: "PLACE: + LINE"."""
+    for text in changed:
+        place, is_new, line = text.rpartition(": + ")
+        yield from ((path, line) for path in (SUBUID, SUBGID) if is_new and place.endswith(path))
+
+
+def _unproven(one: Allocation, written: Mapping_[tuple[str, str], Container[str]]) -> Iterator[tuple[str, str]]:
+    """The lines of an allocation of which an older ledger does not prove that we wrote them: they are not taken out.
+
+    Its owner's were written when it was made; what was written later put back what stood there before.
+    """
+    from usernsplan.planner.grants import holdings  # noqa: PLC0415 - only for an older ledger
+
+    for holding in holdings(one):
+        for raw in holding.wanted:
+            line = (holding.path, raw.decode().rstrip("\n"))
+            at = written.get(line)
+            if at is None or (holding.owner == one.owner and one.since not in at):
+                yield line
+
+
+def _not_written(change: LedgerChange, entry: HistoryEntry) -> Iterator[tuple[str, str, str]]:
+    """The same of a run that an older version began."""
+    lines = dict.fromkeys(_lines_of(entry.changed), ("",))
+    return ((a.name, *line) for a in change.add for line in _unproven(a, lines))
+
+
+def _found(change: LedgerChange) -> Iterator[tuple[str, str, str]]:
+    """The adopted lines of which allocation: of the new ones, and of those that stand."""
+    yield from ((a.name, *line) for a in change.add for line in a.found)
+    yield from change.found
 
 
 def _ids(ids: IdRange) -> str:
@@ -339,11 +415,13 @@ def _intent_text(intent: Intent) -> str:
         {
             "command": intent.command,
             "actor": [intent.actor.uid, intent.actor.sudo_uid, intent.actor.login_uid],
-            "add": [_row(a, "") for a in change.add],
+            "add": [_row(a, a.since) for a in change.add],
             "also": _also(change),
+            "found": list(_found(change)),
             "remove": change.remove,
             "quarantine": [(name, held.start, held.count) for name, held in change.quarantine],
             "forget": change.forget,
+            "unkeep": [(name, held.start, held.count) for name, held in change.unkeep],
             "volumes": [(os.fsencode(v.path).hex(), v.name, v.mode, "", v.user) for v in change.volumes],
             "no_volumes": [os.fsencode(path).hex() for path in change.no_volumes],
             "reserve": [(_ids(r.ids), r.why) for r in change.reserve],
@@ -361,6 +439,11 @@ def _intent(text: str) -> Intent:
     owners: dict[str, list[str]] = {}
     for name, owner in also:
         owners.setdefault(name, []).append(owner)
+    # One of version 4 does not say which lines stood before.
+    lines = [(name, path, line) for name, path, line in content.get("found", ())]
+    found: dict[str, list[tuple[str, str]]] = {}
+    for name, path, line in lines:
+        found.setdefault(name, []).append((path, line))
     return Intent(
         content["command"],
         Actor(*content["actor"]),
@@ -372,15 +455,18 @@ def _intent(text: str) -> Intent:
                     strategy,
                     _mapping(uids, gids),
                     _held(start, count),
-                    "",
+                    since,
                     tuple(owners.get(name, ())),
+                    tuple(found.get(name, ())),
                 )
-                for name, owner, strategy, uids, gids, start, count, _ in content["add"]
+                for name, owner, strategy, uids, gids, start, count, since in content["add"]
             ),
             also=tuple(pair for pair in also if pair[0] not in new),
+            found=tuple(line for line in lines if line[0] not in new),
             remove=tuple(content["remove"]),
             quarantine=tuple((name, IdRange(start, count)) for name, start, count in content["quarantine"]),
             forget=tuple(content["forget"]),
+            unkeep=tuple((name, IdRange(start, count)) for name, start, count in content.get("unkeep", ())),
             # An intent of version 1 has none.
             volumes=tuple(Volume(_path(raw), *rest) for raw, *rest in content.get("volumes", ())),
             no_volumes=tuple(map(_path, content.get("no_volumes", ()))),

@@ -12,7 +12,7 @@ from usernsplan.errors import InvalidValueError, RefusedError, UsernsplanError, 
 from usernsplan.ids import IdRange, IdSet
 from usernsplan.layout import NSSWITCH, shell
 from usernsplan.model import DEFAULT_NAME, ROOT, Allocation, Finding, LedgerChange, Plan
-from usernsplan.planner import advice, daemon, needs
+from usernsplan.planner import advice, daemon, needs, returning
 from usernsplan.planner.grants import Grants
 from usernsplan.planner.names import check_name, check_owner, owner_of, refuse_account
 from usernsplan.planner.taken import Claim, claims, holders, pool_of, take
@@ -21,7 +21,7 @@ from usernsplan.strategies import Shared, Strategy, in_subid
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from usernsplan.model import AllocateRequest, HostState
+    from usernsplan.model import AllocateRequest, HostState, Quarantined
     from usernsplan.strategies import Need
 
 
@@ -34,6 +34,11 @@ class _Draft:
     grants: Grants
     known: dict[str, Allocation]
     new: dict[str, Allocation] = field(default_factory=dict)
+    # Lines that stood before, of allocations that are widened.
+    found: list[tuple[str, str, str]] = field(default_factory=list)
+    # By name, what comes back of what it had until it was released; and what is to be said of that.
+    back: dict[str, Quarantined] = field(default_factory=dict)
+    notes: list[Finding] = field(default_factory=list)
 
     def of(self, names: Iterable[str]) -> list[Allocation]:
         """The allocations of these names, which are known or new."""
@@ -73,12 +78,16 @@ def make_plan(state: HostState, request: AllocateRequest) -> Plan:
         changes=draft.grants.changes() + docker.changes,
         restored=tuple(draft.grants.restored),
         ledger=LedgerChange(
-            add=tuple(draft.new.values()), also=tuple((name, owner) for name, more in also.items() for owner in more)
+            add=tuple(draft.new.values()),
+            also=tuple((name, owner) for name, more in also.items() for owner in more),
+            found=tuple(draft.found),
+            unkeep=tuple((name, former.held) for name, former in draft.back.items()),
         ),
         account_commands=tuple(dict.fromkeys(docker.commands + made.commands)),
         findings=(
             *advice.findings(state, request.strategy, allocations),
             *draft.grants.findings,
+            *draft.notes,
             *needs.findings(state, request, engines, containers),
             *chain(*left_out),
             *docker.findings,
@@ -106,7 +115,8 @@ def _take_pool(draft: _Draft, pool: AllocateRequest, *, named: bool) -> tuple[Fi
     if not named:
         try:
             # On a draft that is thrown away: half of what was tried is not to stay.
-            _take(replace(draft, grants=Grants(draft.state), new=dict(draft.new)), pool, pool.names)
+            tried = replace(draft, grants=Grants(draft.state), new=dict(draft.new), back=dict(draft.back), notes=[])
+            _take(tried, pool, pool.names)
         except UsernsplanError as error:
             message = f"nothing is done for the pool of {pool.names[0]}, whose engine is installed here: {error}"
             hint = f"--engine {needs.pool_named(pool.names[0])} asks for it, and says what stands in the way"
@@ -120,7 +130,7 @@ def _widen(draft: _Draft, request: AllocateRequest, allocation: Allocation) -> t
     engines = (*draft.engines, *request.words(allocation.name).engines)
     more = tuple(o for o in needs.further_owners(engines, allocation) if o not in allocation.also)
     for owner in more:
-        draft.grants.widen(allocation, owner)
+        draft.found += [(allocation.name, *line) for line in draft.grants.widen(allocation, owner)]
     return more
 
 
@@ -267,12 +277,16 @@ def _allocate(draft: _Draft, request: AllocateRequest, names: Iterable[str]) -> 
     owners = _owners(draft, request, names)
     # Those that want one place first: it may be where the others would come to lie.
     placed = {name: start for name in owners if (start := request.words(name).start) is not None}
+    former = returning.of(draft.state, {name: (owner, _variant(request, name)) for name, owner in owners.items()})
     made = []
     for name, start in placed.items():
         with about(name, "start"):
             made.append(_made(draft, request, name, owners[name], start))
+        if back := next((one for one in former.get(name, ()) if one.held == made[-1].held), None):
+            draft.back[name] = back
     _check_starts(draft, request, made)
-    bases = placed | _first_fit(draft, request, [name for name in owners if name not in placed], made)
+    bases = placed | _again(draft, request, owners, former, made)
+    bases |= _first_fit(draft, request, [name for name in owners if name not in bases], made)
     for name, owner in owners.items():
         with about(name):
             allocation = _made(draft, request, name, owner, bases.get(name))
@@ -282,8 +296,44 @@ def _allocate(draft: _Draft, request: AllocateRequest, names: Iterable[str]) -> 
                 hint="leave --max out; for Podman and OCI, name the containers",
             )
         with about(name):
-            draft.grants.add(allocation)
-        draft.new[name] = allocation
+            draft.new[name] = draft.grants.add(returning.since_then(allocation, draft.back.get(name)))
+    draft.notes += returning.told(draft.state, {name: one for name, one in draft.back.items() if name in owners})
+    draft.notes += returning.missed(draft.state, (draft.new[name] for name in owners if name not in draft.back))
+
+
+def _again(
+    draft: _Draft,
+    request: AllocateRequest,
+    owners: dict[str, str],
+    former: dict[str, tuple[Quarantined, ...]],
+    placed: Iterable[Allocation],
+) -> dict[str, int]:
+    """The first ids of the names whose former range comes back, the latest that nobody else has by now.
+
+    What runs in it may be the very container, so that it is no hindrance.
+    """
+    wanted = {
+        (name, one.held.start): one
+        for name, found in former.items()
+        for one in found
+        if request.words(name).start is None and _is_in(one.held, request.pool)
+    }
+    if not wanted:
+        return {}
+    made = [_made(draft, request, name, owners[name], start) for name, start in wanted]
+    state = returning.without(draft.state, list(wanted.values()))
+    taken = IdSet.union(c.ids for c in claims(state, *draft.grants.without(*made), running=False))
+    taken |= IdSet(a.held for a in (*draft.new.values(), *placed) if a.held)
+    found = dict[str, int]()
+    for (name, start), one in wanted.items():
+        if name not in found and not taken.meets(one.held.start, one.held.stop):
+            found[name], draft.back[name] = start, one
+            taken |= IdSet((one.held,))
+    return found
+
+
+def _is_in(held: IdRange, pool: IdRange | None) -> bool:
+    return pool is None or (held.start in pool and held.last in pool)
 
 
 def _owners(draft: _Draft, request: AllocateRequest, names: Iterable[str]) -> dict[str, str]:
@@ -348,11 +398,13 @@ def _check_starts(draft: _Draft, request: AllocateRequest, asked: Sequence[Alloc
                 raise RefusedError(f"--start: {held} of '{name}' and {following} of '{other}' overlap", hint=leave)
     # Almost always nothing is in the way of any; only where something is, it is looked at whose it is.
     adopted = [one for one in asked if grants.stands(one)]
+    state = returning.without(state, list(draft.back.values()))
     taken = IdSet.union(claim.ids for claim in claims(state, *grants.without(*adopted))) if asked else IdSet()
     for held, name in _held(asked):
         if taken.meets(held.start, held.stop):
             [one] = (a for a in asked if a.name == name)
-            for whose, overlap in holders(held, claims(state, *grants.without(one), running=one not in adopted)):
+            running = one not in adopted and name not in draft.back
+            for whose, overlap in holders(held, claims(state, *grants.without(one), running=running)):
                 with about(name, "start"):
                     raise RefusedError(f"--start: {held} is not free: {overlap} is {whose}", hint=leave)
 
@@ -363,13 +415,14 @@ def _check_start(draft: _Draft, request: AllocateRequest, one: Allocation) -> No
     if one.held is None or need is None:
         raise InvalidValueError("--start: this allocation takes no range of its own")
     draft.grants.refuse_other_lines(one)
-    # Lines that stand are adopted where somebody put them; containers may well be running in them.
-    if draft.grants.stands(one):
+    # Lines that stand are adopted where somebody put them; containers may well be running in them. And a range that
+    # the name had before was good enough then.
+    if draft.grants.stands(one) or one.name in draft.back:
         return
     pool = pool_of(draft.state, request.strategy, request.pool)
     if one.held.start % need.align:
         raise InvalidValueError(f"--start {one.held.start} is not a multiple of {need.align}")
-    if not (one.held.start in pool and one.held.last in pool):
+    if not _is_in(one.held, pool):
         hint = "widen it with --pool FIRST-LAST"
         raise InvalidValueError(f"--start: {one.held} lies outside the pool {pool}", hint=hint)
 

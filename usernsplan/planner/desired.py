@@ -106,7 +106,7 @@ def make_desired(state: HostState, spec: Spec, *, prune: bool = False, replace_r
         with _released(spec):
             release = make_release(after, ReleaseRequest(tuple(a.name for a in gone))) if gone else release
         release = replace(release, kind="apply", ledger=replace(release.ledger, unreserve=unreserve))
-    volumes = _to_fix(state, spec, {a.name: a for a in plan.allocations})
+    volumes = _to_fix(_with_former(state, plan), spec, {a.name: a for a in plan.allocations})
     kept = () if prune else (*(a.name for a in gone), *(f"reservation {ids}" for ids in unreserve))
     steps = (*_steps(state, plan), *_steps(state, release), *_volume_steps(state, volumes))
     return Desired(plan, release, volumes, steps, kept)
@@ -229,6 +229,12 @@ def _not_named(state: HostState, spec: Spec) -> tuple[tuple[Allocation, ...], tu
     return tuple(gone), tuple(r.ids for r in state.ledger.reservations if r.ids not in reserved)
 
 
+def _with_former(state: HostState, plan: Plan) -> HostState:
+    """The host with the allocations that have their former range and map again: their volumes stand as they are."""
+    back = tuple(a for a in plan.ledger.add if a.since)
+    return as_changed(state, {}, LedgerChange(add=back, unkeep=plan.ledger.unkeep)) if back else state
+
+
 def _to_fix(state: HostState, spec: Spec, allocations: dict[str, Allocation]) -> tuple[Volume, ...]:
     """The volumes that the ledger does not know as the file wants them, or that do not look as it knows them.
 
@@ -273,7 +279,8 @@ def _steps(state: HostState, plan: Plan) -> Iterator[Step]:
     known = {a.name: a for a in state.ledger.allocations}
     for allocation in plan.ledger.add:
         owner = ", and ".join((allocation.owner, *allocation.also))
-        yield Step("+", _kind(allocation), allocation.name, f"{_ids(allocation)}, owner {owner}")
+        again = ", as before it was released" if (allocation.name, allocation.held) in plan.ledger.unkeep else ""
+        yield Step("+", _kind(allocation), allocation.name, f"{_ids(allocation)}, owner {owner}{again}")
     for command in plan.account_commands:
         yield Step("+", "account", command[-1], command[0])
     for reservation in plan.ledger.reserve:

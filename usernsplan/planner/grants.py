@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -36,6 +37,7 @@ class Grants:
         self._out: dict[str, list[bytes]] = {SUBUID: [], SUBGID: []}
         self._in: dict[str, list[bytes]] = {SUBUID: [], SUBGID: []}
         self._others: tuple[Claim, ...] | None = None
+        self._written: frozenset[tuple[str, bytes]] | None = None
         self.findings: list[Finding] = []
         # The names of allocations whose lines are put back.
         self.restored: dict[str, None] = {}
@@ -85,19 +87,40 @@ class Grants:
         [(start, stop)] = spans
         return start if allocation.held and allocation.held.count == stop - start else None
 
-    def add(self, allocation: Allocation) -> None:
-        """Grant a new allocation; where its lines stand already, they become ours. See refuse_other_lines."""
+    def add(self, allocation: Allocation) -> Allocation:
+        """Grant a new allocation, and say which of its lines stand already. See refuse_other_lines."""
         self.refuse_other_lines(allocation)
         for one in holdings(allocation):
             if one.owner == ROOT:
                 self._grant_root(one)
             elif not self._of(one):
                 self._in[one.path] += one.wanted
+        return replace(allocation, found=tuple(self._found(holdings(allocation))))
 
-    def widen(self, allocation: Allocation, owner: str) -> None:
-        """Grant an allocation that stands to a further owner."""
+    def widen(self, allocation: Allocation, owner: str) -> tuple[tuple[str, str], ...]:
+        """Grant an allocation that stands to a further owner, and say which of these lines stand already."""
         for one in holdings(allocation, owner):
             self._grant_root(one) if owner == ROOT else self._in[one.path].extend(one.wanted)
+        return tuple(self._found(holdings(allocation, owner)))
+
+    def _found(self, wanted: Iterable[Holding]) -> Iterator[tuple[str, str]]:
+        """The lines, by file, that stand before we grant them: somebody else's, unless another allocation wrote them.
+
+        Only root may have a line for several allocations.
+        """
+        for one in wanted:
+            for raw in _raw(self._of(one)):
+                if raw in one.wanted and not (one.owner == ROOT and (one.path, raw) in self._roots_of_ours()):
+                    yield one.path, _text(raw)
+
+    def _roots_of_ours(self) -> frozenset[tuple[str, bytes]]:
+        """Lines of root's that we wrote."""
+        if self._written is None:
+            ours = self._state.ledger.allocations
+            found = {(path, line) for a in ours for path, line in a.found}
+            needed = needed_of_root(a for a in ours if ROOT in {a.owner, *a.also})
+            self._written = frozenset(one for one in needed if (one[0], _text(one[1])) not in found)
+        return self._written
 
     def _grant_root(self, one: Holding) -> None:
         """Add what root lacks: a line that several shared maps need stands once."""
@@ -133,21 +156,30 @@ class Grants:
             message = f"{self._state.layout.path(one.path)}: the lines of '{allocation.name}' are {what}"
             self.findings.append(Finding("USN109", "warning", message, "they are put back as they were granted"))
 
-    def remove(self, allocation: Allocation, kept: Container[tuple[str, bytes]]) -> None:
-        """Take the lines of an allocation out; nothing but these very lines is touched.
+    def remove(
+        self, allocation: Allocation, kept: Container[tuple[str, bytes]], *, with_found: bool = False
+    ) -> tuple[Line, ...]:
+        """Take the lines of an allocation out that we wrote, and tell which stay; nothing else is touched.
 
-        ``kept`` are lines of root's, by file, that others need: see ``needed_of_root``.
+        ``kept`` are lines of root's, by file, that others need: see ``needed_of_root``. ``with_found`` takes adopted
+        lines out too.
         """
+        staying: list[Line] = []
         for one in holdings(allocation):
             have = self._of(one)
             place = self._state.layout.path(one.path)
+            found = {raw for raw in one.wanted if not with_found and (one.path, _text(raw)) in allocation.found}
+            left = [line for line in have if subid.ended(line.raw) in found]
+            staying += left
+            self.findings += [self._stays(one, line) for line in left]
             if one.owner == ROOT:
-                out = [raw for raw in one.wanted if (one.path, raw) not in kept and (one.path, raw) not in self._gone]
+                mine = [raw for raw in one.wanted if raw not in found]
+                out = [raw for raw in mine if (one.path, raw) not in kept and (one.path, raw) not in self._gone]
                 self._gone.update((one.path, raw) for raw in out)
                 # As often as it stands there.
                 out *= max((self._raws(one.path)[raw] for raw in out), default=0)
             else:
-                out = [raw for raw in _raw(have) if raw in one.wanted]
+                out = [raw for raw in _raw(have) if raw in one.wanted and raw not in found]
             self._out[one.path] += out
             if len(have) < len(one.wanted):
                 self.findings.append(
@@ -157,6 +189,20 @@ class Grants:
                 if subid.ended(line.raw) not in one.wanted:
                     message = f"{place}:{line.number}: '{_shown(line.raw)}' stays: usernsplan did not write it"
                     self.findings.append(Finding("USN111", "warning", message))
+        return tuple(staying)
+
+    def _stays(self, one: Holding, line: Line) -> Finding:
+        """What is said of a line that was adopted, and outlives its allocation."""
+        place, shown = self._state.layout.path(one.path), _shown(line.raw)
+        message = f"{place}:{line.number}: '{shown}' stays: usernsplan did not write it, it stood before"
+        hint = "only '--with-lines' takes such a line out with its allocation"
+        if isinstance(line, Grant) and self._state.accounts.user(one.owner):
+            option = "--del-subuids" if one.path == SUBUID else "--del-subgids"
+            usermod = self._state.layout.account_command(
+                ("usermod", option, f"{line.start}-{line.stop - 1}", one.owner)
+            )
+            hint += f"; where nobody needs it any more: {shlex.join(usermod)}"
+        return Finding("USN111", "warning", message, hint)
 
     def changes(self) -> tuple[Change, ...]:
         """The files that are to change: others' lines as they are and where they are, ours at the end."""
@@ -227,6 +273,17 @@ def holdings(allocation: Allocation, *owners: str) -> Iterator[Holding]:
 
 def _raw(lines: Iterable[Line]) -> list[bytes]:
     return [subid.ended(line.raw) for line in lines]
+
+
+def _text(raw: bytes) -> str:
+    """A line as the ledger notes it."""
+    return raw.decode().rstrip("\n")
+
+
+def keeps_lines(allocation: Allocation) -> bool:
+    """Tell whether its owner keeps all lines when it is released, because they stood before."""
+    lines = [(one.path, _text(raw)) for one in holdings(allocation, allocation.owner) for raw in one.wanted]
+    return bool(lines) and all(line in allocation.found for line in lines)
 
 
 def _shown(raw: bytes) -> str:

@@ -66,12 +66,13 @@ def as_changed(state: HostState, files: dict[str, bytes | None], change: LedgerC
     """The host once these files (by path; None: taken away) and the ledger have changed so."""
     now = files_of(state) | files
     also = {name: tuple(owner for n, owner in change.also if n == name) for name, _ in change.also}
+    found = {name: tuple((path, line) for n, path, line in change.found if n == name) for name, _, _ in change.found}
     standing = (
-        replace(a, also=(*a.also, *also.get(a.name, ())))
+        replace(a, also=(*a.also, *also.get(a.name, ())), found=(*a.found, *found.get(a.name, ())))
         for a in state.ledger.allocations
         if a.name not in change.remove
     )
-    allocations = (*standing, *change.add)
+    allocations, was = (*standing, *change.add), {a.name: a for a in state.ledger.allocations}
     return replace(
         state,
         subuid=subid.parse(now[SUBUID]),
@@ -81,8 +82,12 @@ def as_changed(state: HostState, files: dict[str, bytes | None], change: LedgerC
             state.ledger,
             allocations=allocations,
             quarantined=(
-                *(q for q in state.ledger.quarantined if q.name not in change.forget),
-                *(Quarantined(name, held, "") for name, held in change.quarantine),
+                *(
+                    q
+                    for q in state.ledger.quarantined
+                    if q.name not in change.forget and (q.name, q.held) not in change.unkeep
+                ),
+                *(Quarantined(name, held, "", was.get(name)) for name, held in change.quarantine),
             ),
             volumes=volumes_after(state.ledger.volumes, change, (a.name for a in allocations)),
             reservations=reserved_after(state.ledger.reservations, change),

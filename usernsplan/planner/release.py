@@ -4,34 +4,39 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from usernsplan.errors import InvalidFileError, RefusedError, UnknownNameError
+from usernsplan.errors import InvalidFileError, InvalidValueError, RefusedError, UnknownNameError
 from usernsplan.formats import daemon_json
+from usernsplan.formats.subid import Grant
+from usernsplan.ids import IdRange, IdSet
 from usernsplan.layout import DAEMON_JSON, shell
 from usernsplan.model import DEFAULT_NAME, Change, Finding, LedgerChange, Plan
 from usernsplan.planner import daemon
-from usernsplan.planner.grants import Grants, needed_of_root
+from usernsplan.planner.grants import Grants, keeps_lines, needed_of_root
 from usernsplan.planner.names import owner_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Container, Iterable, Iterator, Sequence
 
-    from usernsplan.model import Allocation, HostState, ReleaseRequest
+    from usernsplan.formats.subid import Line
+    from usernsplan.model import Allocation, HostState, Quarantined, ReleaseRequest
 
 
-# So many names stand in a proposal.
+# So many names or volumes stand in a proposal, and so many have a line of their own.
 _NAMED = 20
+_FEW = 5
 
 
 def make_release(state: HostState, request: ReleaseRequest) -> Plan:
     """Decide one ``release``: all the names or none.
 
-    Raises UnknownNameError for a name that nothing is known of, and RefusedError where Docker still uses it.
+    Raises UnknownNameError for a name that nothing is known of, InvalidValueError for one of whose released ranges it
+    does not say which, and RefusedError where Docker still uses it.
     """
     names = tuple(dict.fromkeys(request.names))
-    return _forget(state, names) if request.forget else _release(state, names, unset=request.unset_remap)
+    return _forget(state, names, request.range) if request.forget else _release(state, names, request)
 
 
-def _release(state: HostState, names: tuple[str, ...], *, unset: bool) -> Plan:
+def _release(state: HostState, names: tuple[str, ...], request: ReleaseRequest) -> Plan:
     known = {allocation.name: allocation for allocation in state.ledger.allocations}
     for name in names:
         if name not in known:
@@ -39,20 +44,55 @@ def _release(state: HostState, names: tuple[str, ...], *, unset: bool) -> Plan:
     gone = tuple(known[name] for name in names)
     grants = Grants(state)
     kept = needed_of_root(a for a in state.ledger.allocations if a.name not in names)
-    for allocation in gone:
-        grants.remove(allocation, kept)
-    docker = _unpoint(state, gone, unset=unset)
-    held = tuple((allocation.name, allocation.held) for allocation in gone if allocation.held)
-    forget = " ".join(shell(name) for name, _ in held[:_NAMED]) + (" …" if held[_NAMED:] else "")
-    later = f"{state.layout.command(f'release --forget {forget}')}  # once no file carries these ids any more"
+    staying = {a.name: _ranges(grants.remove(a, kept, with_found=request.with_lines)) for a in gone}
+    losing = tuple(a for a in gone if request.with_lines or not keeps_lines(a))
+    docker = _unpoint(state, losing, unset=request.unset_remap)
+    # A range whose line stays is its owner's as it was before us: nobody else gets it, and nothing is to be forgotten.
+    held = tuple((a.name, a.held) for a in gone if a.held and not staying[a.name].meets(a.held.start, a.held.stop))
     return Plan(
         kind="release",
         allocations=gone,
         changes=grants.changes() + docker.changes,
         ledger=LedgerChange(remove=names, quarantine=held),
-        findings=(*grants.findings, *docker.findings, *_accounts(state, gone)),
-        next_steps=docker.next_steps + ((later,) if held else ()),
+        findings=(*grants.findings, *docker.findings, *_accounts(state, losing), *_volumes(state, gone, dict(held))),
+        next_steps=(*docker.next_steps, *_later(state, held)),
     )
+
+
+def _volumes(state: HostState, gone: Iterable[Allocation], kept: Container[str]) -> Iterator[Finding]:
+    """What becomes of the volumes: nothing."""
+    for allocation in gone:
+        if paths := _paths(state, allocation.name):
+            few = ", ".join(p if p.isprintable() else repr(p) for p in paths[:_FEW])
+            more = f" and {len(paths) - _FEW} more" if paths[_FEW:] else ""
+            message = f"the volumes of '{allocation.name}' stay as they are, with its ids: {few}{more}"
+            hint = (
+                "allocated again by the same words, it has its range and its volumes again"
+                if allocation.name in kept
+                else ""
+            )
+            yield Finding("USN133", "info", message, hint)
+
+
+def _later(state: HostState, held: Sequence[tuple[str, IdRange]]) -> Iterator[str]:
+    """What to do with ranges that are kept back: see what carries their ids, and forget them in the end."""
+    command = state.layout.command
+    for name, _ in held[:_FEW]:
+        dirs = " ".join(map(shell, ("/", *_paths(state, name)[:_NAMED])))
+        yield f"{command(f'find-owned {shell(name)} {dirs}')}  # lists the files that carry its ids"
+    if held[_FEW:]:
+        yield f"{command('check --scan /')}  # tells of all of them which still are carried"
+    if held:
+        forget = " ".join(shell(name) for name, _ in held[:_NAMED]) + (" …" if held[_NAMED:] else "")
+        yield f"{command(f'release --forget {forget}')}  # once no file carries these ids any more"
+
+
+def _paths(state: HostState, name: str) -> list[str]:
+    return [volume.path for volume in state.ledger.volumes if volume.name == name]
+
+
+def _ranges(lines: Iterable[Line]) -> IdSet:
+    return IdSet(IdRange(line.start, line.stop - line.start) for line in lines if isinstance(line, Grant))
 
 
 def _accounts(state: HostState, gone: Iterable[Allocation]) -> Iterator[Finding]:
@@ -66,15 +106,37 @@ def _accounts(state: HostState, gone: Iterable[Allocation]) -> Iterator[Finding]
             yield Finding("USN125", "warning", message, hint)
 
 
-def _forget(state: HostState, names: tuple[str, ...]) -> Plan:
-    quarantined = {entry.name for entry in state.ledger.quarantined}
-    for name in names:
-        if name not in quarantined:
-            raise UnknownNameError(
-                f"no released range is kept under the name '{name}'; nothing was forgotten",
-                hint="'usernsplan list' shows the ranges in quarantine",
-            )
-    return Plan(kind="forget", ledger=LedgerChange(forget=names))
+def _forget(state: HostState, names: tuple[str, ...], wanted: IdRange | None) -> Plan:
+    if wanted is not None and len(names) > 1:
+        raise InvalidValueError("--range is about one name, and several are given", hint="forget them one at a time")
+    kept = {name: [one for one in state.ledger.quarantined if one.name == name] for name in names}
+    freed = {name: _one_of(state, name, ranges, wanted) for name, ranges in kept.items()}
+    whole = tuple(name for name in names if kept[name] == [freed[name]])
+    single = tuple((name, one.held) for name, one in freed.items() if name not in whole)
+    return Plan(kind="forget", ledger=LedgerChange(forget=whole, unkeep=single), freed=tuple(freed.values()))
+
+
+def _one_of(state: HostState, name: str, ranges: Sequence[Quarantined], wanted: IdRange | None) -> Quarantined:
+    """The range of a name that is meant: one, and never every range that it ever had."""
+    if not ranges:
+        raise UnknownNameError(
+            f"no released range is kept under the name '{name}'; nothing was forgotten",
+            hint="'usernsplan list' shows the ranges in quarantine",
+        )
+    meant = [one for one in ranges if wanted in {None, one.held}]
+    if len(meant) == 1:
+        return meant[0]
+    these = ", ".join(f"{one.held} (released {one.since})" if one.since else str(one.held) for one in ranges)
+    if not meant:
+        hint = "'usernsplan list' shows the ranges in quarantine"
+        raise UnknownNameError(
+            f"'{name}' has no released range {wanted}, but {these}; nothing was forgotten", hint=hint
+        )
+    which = f"{meant[0].held.start}-{meant[0].held.last}"
+    one_of_them = state.layout.command(f"release --forget {shell(name)} --range {which}")
+    raise InvalidValueError(
+        f"'{name}' has {len(meant)} released ranges: {these}; nothing was forgotten", hint=f"say which: {one_of_them}"
+    )
 
 
 def _unpoint(state: HostState, gone: tuple[Allocation, ...], *, unset: bool) -> daemon.Pointed:

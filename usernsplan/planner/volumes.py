@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from usernsplan.engines.mounts import standing
 from usernsplan.layout import shell
 from usernsplan.model import MOST_SEEN, LedgerChange, Plan
+from usernsplan.strategies import Shared
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable
@@ -132,6 +133,9 @@ def _mending(volume: Volume, seen: VolumeSeen, layout: Layout) -> str:
 def has_moved(ledger: LedgerState, volume: Volume) -> bool:
     """Tell whether a volume still carries the ids that its container had before it was released and allocated anew."""
     found = next((v for v in ledger.volumes if v.path == volume.path and v.name == volume.name), None)
+    own = any(a.name == volume.name and a.strategy != Shared.name for a in ledger.allocations)
+    if own and all(q.name != volume.name for q in ledger.quarantined):
+        return False  # its range came back to it, or what it had before is forgotten
     return found is not None and found.mode == "shift" and found.path not in standing(ledger)
 
 

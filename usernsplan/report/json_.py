@@ -38,6 +38,7 @@ def plan(plan: Plan, layout: Layout) -> str:
         account_commands=[shell(*layout.account_command(command)) for command in plan.account_commands],
         findings=[finding_fields(f) for f in plan.findings],
         next_steps=list(plan.next_steps),
+        freed=[{"name": q.name, "start": q.held.start, "count": q.held.count} for q in plan.freed],
     )
 
 

@@ -42,8 +42,14 @@ def plan(plan: Plan, layout: Layout, *, done: bool) -> str:
         )
     elif not done:
         parts.append("Nothing was written: this is what would be.")
-    if plan.kind == "forget" and done:
-        parts.append(f"Forgotten: {', '.join(plan.ledger.forget)}. The ranges can be given out again.")
+    if plan.kind == "release":
+        kept = ", ".join(f"{held} ({name})" for name, held in plan.ledger.quarantine)
+        gone = f"{'Released' if done else 'Would be released'}: {', '.join(plan.ledger.remove)}."
+        parts.append(f"{gone} Kept back until forgotten: {kept}." if kept else gone)
+    if plan.kind == "forget":
+        freed = [f"{one.name} ({one.held})" for one in plan.freed] or plan.ledger.forget
+        word = "Forgotten" if done else "Would be forgotten"
+        parts.append(f"{word}: {', '.join(freed)}. The ranges can be given out again.")
     if plan.next_steps:
         parts.append("\n".join(("Next:", *(f"  {step}" for step in plan.next_steps))))
     return "\n\n".join(parts)

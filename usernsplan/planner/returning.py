@@ -1,0 +1,91 @@
+"""A name that comes back: the range that it had until it was released is its own again, with the files in it. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from usernsplan.model import Finding
+from usernsplan.planner.taken import claims, holders
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping
+
+    from usernsplan.model import Allocation, HostState, Quarantined
+    from usernsplan.strategies import Strategy
+
+
+def of(state: HostState, wanted: Mapping[str, tuple[str, Strategy]]) -> dict[str, tuple[Quarantined, ...]]:
+    """By name, the ranges that it had by the same words, the latest first; ``wanted``: owner and strategy.
+
+    Of what an older ledger released nobody noted the owner: there the name and the size tell.
+    """
+    found: dict[str, list[Quarantined]] = {}
+    for one in state.ledger.quarantined:
+        owner, strategy = wanted.get(one.name, ("", None))
+        is_alike = one.was is None or strategy is None or (one.was.owner, one.was.strategy) == (owner, strategy.name)
+        if strategy and strategy.need and strategy.need.count == one.held.count and is_alike:
+            found.setdefault(one.name, []).append(one)
+    return {name: tuple(sorted(ones, key=_released, reverse=True)) for name, ones in found.items()}
+
+
+def without(state: HostState, back: Collection[Quarantined]) -> HostState:
+    """The host less these ranges in quarantine."""
+    gone = {(one.name, one.held) for one in back}
+    kept = tuple(one for one in state.ledger.quarantined if (one.name, one.held) not in gone)
+    return replace(state, ledger=replace(state.ledger, quarantined=kept))
+
+
+def since_then(allocation: Allocation, former: Quarantined | None) -> Allocation:
+    """The allocation, as old as it was: with the same map, the volumes that it had are right as they are."""
+    if former and former.was and former.was.mapping == allocation.mapping:
+        return replace(allocation, since=former.was.since)
+    return allocation
+
+
+def told(state: HostState, back: Mapping[str, Quarantined]) -> Iterator[Finding]:
+    """What is said of ranges that come back."""
+    for name, former in back.items():
+        message = f"'{name}' has {former.held} again, which it had until it was released"
+        if state.namespaces.meets(former.held.start, former.held.stop):
+            hint = f"a running user namespace maps ids of it: if that is no container of '{name}', stop it first"
+            yield Finding("USN131", "warning", message, hint)
+        else:
+            yield Finding("USN131", "info", message)
+
+
+def missed(state: HostState, new: Iterable[Allocation]) -> Iterator[Finding]:
+    """What is said of names that had another range before: files may still carry its ids."""
+    former: dict[str, Quarantined] = {}
+    for one in state.ledger.quarantined:
+        former[one.name] = max(one, former.get(one.name, one), key=_released)
+    for allocation in new:
+        before = former.get(allocation.name)
+        if before is not None:
+            command, ids = state.layout.command, f"{before.held.start}-{before.held.last}"
+            message = f"'{before.name}' had {before.held} until it was released, and does not get it again: "
+            hint = (
+                f"'{command(f'find-owned {ids} /')}' lists files that carry the old ids; fix-volume with "
+                f"'--container {before.name} --from {before.name}' gives them the new ones"
+            )
+            yield Finding("USN132", "warning", message + _why(state, before, allocation), hint)
+
+
+def _why(state: HostState, former: Quarantined, now: Allocation) -> str:
+    was = former.was
+    if now.held is None:
+        return "by these words it has no range of its own"
+    if former.held.count != now.held.count:
+        return f"{now.held.count} ids are asked for, and it has {former.held.count}"
+    if was and was.strategy != now.strategy:
+        return f"its strategy was {was.strategy}"
+    if was and was.owner != now.owner:
+        return f"its owner was {was.owner}"
+    others = claims(without(state, [former]), state.subuid, state.subgid, running=False)
+    if found := next(holders(former.held, others), None):
+        return f"{found[1]} is now {found[0]}"
+    return "other ids are asked for"
+
+
+def _released(one: Quarantined) -> tuple[str, int]:
+    return one.since, one.held.start

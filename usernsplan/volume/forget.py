@@ -1,0 +1,161 @@
+"""release --forget: a range is not given out again while a file that we know of carries its ids.
+
+What is looked at are the volumes in the ledger, all of them, and the folders that somebody names. What cannot be looked
+at may carry them too.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import stat
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from usernsplan import apply
+from usernsplan.errors import RefusedError, UsernsplanError, reason_of
+from usernsplan.host.files import layout_at
+from usernsplan.ids import IdSet
+from usernsplan.ledger import open_ledger
+from usernsplan.model import Finding, Place
+from usernsplan.planner import make_release
+from usernsplan.planner.shown import changed
+from usernsplan.volume import owned
+from usernsplan.volume.decide import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from usernsplan.layout import Layout
+    from usernsplan.model import HostState, Plan, Quarantined, ReleaseRequest
+
+# Of what carries ids in one place so much is named, and so many places.
+_EXAMPLES, _PLACES = 3, 10
+_UNSEEN = "say --unseen where none of it can carry these ids any more"
+
+
+def release(request: ReleaseRequest, root: str = "/", command: str = "", scan: Sequence[str] = ()) -> Plan:
+    """Take allocations away, or forget released ranges, on the host below ``root``. See apply.carry_out.
+
+    ``scan`` are folders in which files are looked for, besides the volumes, that carry what is to be forgotten.
+    """
+    layout = layout_at(root)
+    decide = looked(request, root, scan) if request.forget else partial(make_release, request=request)
+    return apply.carry_out(layout, open_ledger(layout), decide, command)
+
+
+def looked(request: ReleaseRequest, root: str, scan: Sequence[str]) -> Callable[[HostState], Plan]:
+    """The decision to forget, after looking: it takes its time, and is done before anybody waits for our locks.
+
+    Raises RefusedError while a file carries the ids, or, without --unseen, where something could not be looked at.
+    """
+    layout = layout_at(root)
+    with apply.foreseen(layout, open_ledger(layout)) as (state, _):
+        shown = make_release(state, request)
+        found = _Found()
+        for top in _tops(layout, state, scan, found):
+            _look(top, shown.freed, found)
+        found.unseen += _running(state, shown.freed)
+        if found.carrying:
+            raise RefusedError(
+                _listed("files still carry ids of what is to be forgotten", found.carrying),
+                hint=f"give them away or remove them; these list them: {'; '.join(_commands(layout, shown, found))}",
+            )
+        if found.unseen and not request.unseen:
+            raise RefusedError(_listed("not all could be looked at", found.unseen), hint=_UNSEEN)
+    notes = tuple(
+        Finding("USN134", "warning", f"not looked at: {printable(place.path)}: {place.reason}")
+        for place in found.unseen
+    )
+
+    def decide(state: HostState) -> Plan:
+        plan = make_release(state, request)
+        if plan.freed != shown.freed:
+            raise changed()
+        return replace(plan, findings=(*plan.findings, *notes))
+
+    return decide
+
+
+@dataclass(slots=True)
+class _Found:
+    """What carries ids, by place; where, for a command; and what could not be looked at."""
+
+    carrying: list[Place] = field(default_factory=list)
+    where: list[tuple[Quarantined, str]] = field(default_factory=list)
+    unseen: list[Place] = field(default_factory=list)
+
+
+def _tops(layout: Layout, state: HostState, scan: Sequence[str], found: _Found) -> Iterator[str]:
+    """What is to be looked at, each once: real paths of folders and files."""
+    folders = [owned.top_of(layout, path) for path in scan]
+    for volume in state.ledger.volumes:
+        path = layout.real.rstrip("/") + volume.path
+        try:
+            mode = os.lstat(path).st_mode
+            if os.path.realpath(path) != path:
+                found.unseen.append(Place(path, f"a symlink leads to the volume of '{volume.name}'"))
+            elif stat.S_ISDIR(mode):
+                folders.append(path)
+            else:
+                yield path
+        except (FileNotFoundError, NotADirectoryError):
+            found.unseen.append(Place(path, f"the volume of '{volume.name}' is not there: removed, or not mounted"))
+        except OSError as error:
+            found.unseen.append(Place(path, reason_of(error)))
+    kept, mounts = owned.each_once(dict.fromkeys(folders), cross_mounts=False)
+    found.unseen += [Place(point, f"something is mounted there: --scan {shlex.quote(point)}") for point in mounts]
+    yield from kept
+
+
+def _look(top: str, ranges: Sequence[Quarantined], found: _Found) -> None:
+    """Look at one folder with all that lies in it, or at one file."""
+    ids = IdSet(one.held for one in ranges)
+    wanted = owned.Wanted(ids, ids)
+    entries, seen, examples = 0, set[int](), list[str]()
+    try:
+        for path, roles in _carrying(top, wanted, found):
+            entries += 1
+            seen.update(number for _, number in roles)
+            examples += [path] if entries <= _EXAMPLES else []
+    except (UsernsplanError, OSError) as error:
+        reason = reason_of(error) if isinstance(error, OSError) else str(error).removeprefix(f"{top}: ")
+        found.unseen.append(Place(top, reason))
+    if entries:
+        whose = [one for one in ranges if any(number in one.held for number in seen)]
+        more = f" and {entries - _EXAMPLES} more" if entries > _EXAMPLES else ""
+        names = ", ".join(f"'{one.name}' ({one.held})" for one in whose)
+        found.carrying.append(Place(top, f"{names}: {', '.join(map(printable, examples))}{more}"))
+        found.where += [(one, top) for one in whose]
+
+
+def _carrying(top: str, wanted: owned.Wanted, found: _Found) -> Iterator[tuple[str, Sequence[tuple[str, int]]]]:
+    """The paths that carry some of the ids, and as what."""
+    if os.path.isdir(top) and not os.path.islink(top):
+        for hit in owned.find(top, top, wanted, miss=found.unseen.append):
+            yield hit.path, hit.roles
+    elif roles := tuple(wanted.of(owned.carried(top))):
+        yield top, roles
+
+
+def _running(state: HostState, ranges: Sequence[Quarantined]) -> Iterator[Place]:
+    for one in ranges:
+        if state.namespaces.meets(one.held.start, one.held.stop):
+            yield Place(
+                str(one.held), f"a running user namespace maps ids of '{one.name}': it may make files with them"
+            )
+
+
+def _commands(layout: Layout, shown: Plan, found: _Found) -> Iterator[str]:
+    """One command for each range that is carried: it lists the files."""
+    for one in shown.freed:
+        if places := [shlex.quote(path) for whose, path in found.where if whose == one]:
+            ids = f"{one.held.start}-{one.held.last}"
+            yield layout.command(f"find-owned {ids} {' '.join(places[:_PLACES])}")
+
+
+def _listed(fact: str, places: Sequence[Place]) -> str:
+    more = f"\n  … and {len(places) - _PLACES} more" if len(places) > _PLACES else ""
+    named = "".join(f"\n  {printable(place.path)}: {place.reason}" for place in places[:_PLACES])
+    return f"{fact}; nothing was forgotten:{named}{more}"

@@ -13,6 +13,7 @@ from usernsplan.errors import (
     HostChangedError,
     InvalidFileError,
     InvalidValueError,
+    RefusedError,
     StoppedError,
     UsernsplanError,
     reason_of,
@@ -183,13 +184,14 @@ def _parsed(layout: Layout, raw: bytes, place: str, *, prune: bool) -> PlanFile:
 
 
 def _raw(path: str) -> bytes:
-    most = formats.LONGEST + 1
     try:
         if path == "-":
             if sys.stdin is None:
                 raise InvalidValueError("standard input is closed", hint="name a file")
-            return sys.stdin.buffer.read(most)
-        with open(path, "rb") as file:
-            return file.read(most)
+            return sys.stdin.buffer.read(formats.LONGEST + 1)
+        return files.whole(path, path, named=True)
+    except RefusedError as error:
+        # What was named is not what it has to be: that is no danger, but a mistake.
+        raise InvalidValueError(f"{path}: {str(error).removeprefix(path).strip()}", hint=error.hint) from error
     except OSError as error:
         raise InvalidValueError(f"{path}: {reason_of(error)}") from error

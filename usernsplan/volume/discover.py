@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
-import subprocess
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from usernsplan.errors import InvalidValueError, NotPermittedError, RefusedError, UsernsplanError, reason_of
 from usernsplan.formats import inspect
-from usernsplan.host import procfs
+from usernsplan.host import procfs, programs
 from usernsplan.volume import decide, protected
 
 if TYPE_CHECKING:
@@ -109,13 +108,11 @@ def _refuse_remote(engine: str) -> None:
 def _ask(words: tuple[str, ...]) -> str:
     """What the engine prints. Raises an error of ours with what it says where it fails."""
     try:
-        done = subprocess.run(  # noqa: S603 - our words, and names that were looked at
-            words, capture_output=True, text=True, errors="surrogateescape", stdin=subprocess.DEVNULL, check=False
-        )
+        status, out, err = programs.output(words)
     except FileNotFoundError as error:
         raise UsernsplanError(f"{words[0]} is not installed here") from error
     except PermissionError as error:
         raise NotPermittedError(f"{words[0]} cannot be run") from error
-    if done.returncode:
-        raise UsernsplanError(f"{' '.join(words[:3])}: {done.stderr.strip()}")
-    return done.stdout
+    if status:
+        raise UsernsplanError(f"{' '.join(words[:3])}: {err.strip()}")
+    return out

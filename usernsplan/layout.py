@@ -6,8 +6,9 @@ host/, because decisions and messages name files too.
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
+
+from usernsplan.escape import shell
 
 SUBUID = "/etc/subuid"
 SUBGID = "/etc/subgid"
@@ -49,7 +50,7 @@ class Layout:
 
     def command(self, words: str) -> str:
         """A usernsplan command for this root, to be pasted."""
-        return f"usernsplan {words}" + ("" if self.is_host else f" --root {shlex.quote(self.root)}")
+        return f"usernsplan {words}" + ("" if self.is_host else f" --root {shell(self.root)}")
 
     def account_command(self, command: tuple[str, ...]) -> tuple[str, ...]:
         """A command of shadow's for this root: shadow takes only an absolute prefix."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -12,6 +11,7 @@ from usernsplan import planfile
 from usernsplan.cli.options import Json, Root, agreed, colours, note, typed, warn, write_result
 from usernsplan.cli.progress import watching
 from usernsplan.errors import InvalidValueError, UsernsplanError
+from usernsplan.escape import shell
 from usernsplan.host.files import layout_at
 from usernsplan.ledger import open_ledger
 from usernsplan.report.colour import Paint
@@ -62,7 +62,7 @@ def plan(
         planfile.save(layout, out, loaded, desired)
     _show(desired, loaded.spec.place, layout, as_json=json)
     if out is not None:
-        note([f"saved: {layout.command(f'apply --plan {shlex.quote(out)}')} does exactly this"])
+        note([f"saved: {layout.command(f'apply --plan {shell(out)}')} does exactly this"])
     if check and desired.pending:
         raise typer.Exit(_PENDING)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from usernsplan.engines.mounts import standing
+from usernsplan.escape import shell
 from usernsplan.model import MOST_SEEN, LedgerChange, Plan
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def _id(kind: str, number: int, name: str, ledger: LedgerState) -> str:
 def give_again(volume: Volume, layout: Layout) -> str:
     """The command that fixes a recorded volume as it was recorded."""
     whom = f" --user {volume.user}" if volume.user else ""
-    return layout.command(f"fix-volume {shlex.quote(volume.path)} --container {volume.name} --mode {volume.mode}{whom}")
+    return layout.command(f"fix-volume {shell(volume.path)} --container {volume.name} --mode {volume.mode}{whom}")
 
 
 def _mending(volume: Volume, seen: VolumeSeen, layout: Layout) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
-import shlex
 from typing import TYPE_CHECKING, Any
 
+from usernsplan import escape
 from usernsplan.report.diff import unified
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def plan(plan: Plan, layout: Layout) -> str:
         unfinished=plan.unfinished,
         allocations=[allocation_fields(a) for a in plan.allocations],
         changes=change_fields(plan.changes, layout),
-        account_commands=[shlex.join(layout.account_command(command)) for command in plan.account_commands],
+        account_commands=[escape.command(layout.account_command(command)) for command in plan.account_commands],
         findings=[finding_fields(f) for f in plan.findings],
         next_steps=list(plan.next_steps),
     )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING
 
+from usernsplan import escape
 from usernsplan.report.diff import unified
 
 if TYPE_CHECKING:
@@ -34,7 +34,9 @@ def plan(plan: Plan, layout: Layout, *, done: bool) -> str:
     parts += [unified(change, layout.path(change.path)) for change in plan.changes]
     if not done and plan.account_commands:
         parts.append(
-            "\n".join(f"would run: {shlex.join(layout.account_command(command))}" for command in plan.account_commands)
+            "\n".join(
+                f"would run: {escape.command(layout.account_command(command))}" for command in plan.account_commands
+            )
         )
     if not plan.changed:
         parts.append(
@@ -51,7 +53,9 @@ def plan(plan: Plan, layout: Layout, *, done: bool) -> str:
 
 def findings(found: Iterable[Finding]) -> str:
     """Warnings, one paragraph each."""
-    return "\n".join(f"{f.severity}: {f.message} [{f.code}]" + (f"\n  {f.hint}" if f.hint else "") for f in found)
+    return "\n".join(
+        escape.told(f"{f.severity}: {f.message} [{f.code}]" + (f"\n  {f.hint}" if f.hint else "")) for f in found
+    )
 
 
 def allocations(ledger: LedgerState, volumes: Iterable[tuple[Volume, str, str]] = ()) -> str:
@@ -97,7 +101,7 @@ def history(entries: Sequence[HistoryEntry]) -> str:
         shown = list(entry.changed[:_LINES_SHOWN])
         if len(entry.changed) > _LINES_SHOWN:
             shown.append(f"… and {len(entry.changed) - _LINES_SHOWN} more (--json has them)")
-        rows.append((entry.at, who(entry.actor), "\n".join((entry.command, *shown))))
+        rows.append((entry.at, who(entry.actor), "\n".join(map(escape.line, (entry.command, *shown)))))
     return table(("when", "who", "command, and what changed"), rows)
 
 

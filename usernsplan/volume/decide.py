@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from usernsplan.engines import pool_of, verdict
 from usernsplan.engines.mounts import standing
 from usernsplan.errors import InvalidValueError, RefusedError
+from usernsplan.escape import shell
 from usernsplan.ids import IdSet
 from usernsplan.mapping import Extent, IdMap
 from usernsplan.mapping import Mapping as Mapping_
@@ -288,7 +289,7 @@ def _words(meant: Meant, container: str | None = None) -> str:
     """The words of a fix-volume of these volumes, for the container that is meant or another one."""
     name = container or meant.container
     whose = f" --container {shlex.quote(name)}" if name is not None else ""
-    return f"fix-volume {' '.join(map(shlex.quote, meant.names))}{whose}"
+    return f"fix-volume {' '.join(map(shell, meant.names))}{whose}"
 
 
 def once_more(meant: Meant, **more: bool) -> str:
@@ -315,7 +316,7 @@ def once_more(meant: Meant, **more: bool) -> str:
     }
     words = [
         _words(meant),
-        *(f"{option} {shlex.quote(str(value))}" for option, value in options.items() if value is not None),
+        *(f"{option} {shell(str(value))}" for option, value in options.items() if value is not None),
         *(f"--uid-map {text}" for text in request.uid_map),
         *(f"--gid-map {text}" for text in request.gid_map),
         *(flag for flag, said in flags.items() if said),

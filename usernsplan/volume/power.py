@@ -6,13 +6,13 @@ every id. Where a container alone has the ids that old ones are moved to, an old
 
 from __future__ import annotations
 
-import shlex
 import stat
 import struct
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from usernsplan.errors import InvalidValueError
+from usernsplan.escape import shell
 from usernsplan.formats.proc_status import CAPABILITIES
 from usernsplan.ids import IdRange, IdSet
 from usernsplan.volume import metadata
@@ -127,7 +127,7 @@ def lost(whole: Form, left: Form) -> str:
 
 def commands(whole: Form, left: Form, path: str) -> str:
     """The commands that give a file the power that it lost, to be pasted."""
-    quoted = shlex.quote(path)
+    quoted = shell(path)
     found = []
     if stat.S_IMODE(whole.mode) != stat.S_IMODE(left.mode):
         found.append(f"chmod {stat.S_IMODE(whole.mode):04o} {quoted}")

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# A line of ours goes on in one with two blanks in front. A runner of GitHub takes lines with "::" for commands.
-_FORGED = re.compile(r"\n(?!  )|\n(?=\s*::)")
+# A line of ours goes on in one with two blanks in front.
+_FORGED = re.compile(r"\n(?!  )")
+# What a runner of GitHub takes for its commands, blanks in front or not, and this one wherever it stands.
+_COMMAND = re.compile(r"(?m)^([ \t]*):(?=:)|(#)#(?=\[)")
 # What report.colour.Paint writes.
 _PAINT = re.compile(r"(\x1b\[(?:[0-2]|3[1-6])m)")
 _LINES = re.compile(r"[^\n\t]+")
@@ -40,6 +42,16 @@ def lines(text: str, *, colours: bool = False) -> str:
 def told(text: str) -> str:
     """A message of ours with names in it: only its own lines begin where lines begin."""
     return lines(_FORGED.sub(r"\\n", text))
+
+
+def indented(text: str) -> str:
+    """What another program said, as a part of a message of ours."""
+    return "\n  ".join(filter(None, map(str.strip, text.splitlines())))
+
+
+def no_result(text: str) -> str:
+    """What goes to standard error, where a runner of GitHub looks for commands too and none of ours is."""
+    return _COMMAND.sub(lambda match: match[1] + r"\x3a" if match[2] is None else r"#\x23", lines(text))
 
 
 def shell(word: str) -> str:

@@ -18,6 +18,7 @@ from usernsplan.errors import (
     UsernsplanError,
     reason_of,
 )
+from usernsplan.escape import line, shell
 from usernsplan.formats import spec as formats
 from usernsplan.host import files, output, plan_file, read
 from usernsplan.layout import PLAN_FILE, STDIN
@@ -100,7 +101,7 @@ def restore(layout: Layout, path: str) -> PlanFile:
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise InvalidFileError(path, "not a plan that 'usernsplan plan --out' saved") from error
     if root != layout.real:
-        raise InvalidValueError(f"{path} was made for the root {root}", hint=f"say --root {root}")
+        raise InvalidValueError(f"{line(path)} was made for the root {line(root)}", hint=f"say --root {shell(root)}")
     return replace(_parsed(layout, raw, str(place), prune=prune is True), seen=seen)
 
 
@@ -184,14 +185,15 @@ def _parsed(layout: Layout, raw: bytes, place: str, *, prune: bool) -> PlanFile:
 
 
 def _raw(path: str) -> bytes:
+    shown = line(path)
     try:
         if path == "-":
             if sys.stdin is None:
                 raise InvalidValueError("standard input is closed", hint="name a file")
             return sys.stdin.buffer.read(formats.LONGEST + 1)
-        return files.whole(path, path, named=True)
+        return files.whole(path, shown, named=True)
     except RefusedError as error:
         # What was named is not what it has to be: that is no danger, but a mistake.
-        raise InvalidValueError(f"{path}: {str(error).removeprefix(path).strip()}", hint=error.hint) from error
+        raise InvalidValueError(f"{shown}: {str(error).removeprefix(shown).strip()}", hint=error.hint) from error
     except OSError as error:
-        raise InvalidValueError(f"{path}: {reason_of(error)}") from error
+        raise InvalidValueError(f"{shown}: {reason_of(error)}") from error

@@ -16,8 +16,7 @@ def say(text: str) -> None:
     """Print what is not a result to standard error; where nobody can hear it, the exit status still tells."""
     if sys.stderr is not None:  # closed: print would then write among the results
         try:
-            # "##[" is a command to a runner of GitHub wherever it stands.
-            print(escape.lines(text).replace("##[", r"#\x23["), file=sys.stderr, flush=True)
+            print(escape.no_result(text), file=sys.stderr, flush=True)
         except OSError:
             # Python would try once more when it exits, and end with a status of its own.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())

@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from usernsplan.errors import InvalidValueError, LockBusyError, RefusedError, UsernsplanError, reason_of
+from usernsplan.escape import indented, line
 from usernsplan.formats.accounts import Accounts, Group, User, groups, users
 from usernsplan.formats.accounts import homes as homes_in
 from usernsplan.host import files
@@ -94,15 +95,15 @@ def of_image(path: str | None) -> Accounts:
     """
     if path is None:
         return Accounts()
-    found = _of_image(path, f"--passwd {path}")
+    shown, beside = f"--passwd {line(path)}", os.path.join(os.path.dirname(path), "group")
+    found = _of_image(path, shown)
     if found is None:
-        raise InvalidValueError(f"--passwd {path}: no such file or directory")
-    beside = os.path.join(os.path.dirname(path), "group")
-    found_beside = _of_image(beside, beside) or b""
+        raise InvalidValueError(f"{shown}: no such file or directory")
+    found_beside = _of_image(beside, line(beside)) or b""
     try:
         return Accounts(tuple(users(found)), tuple(groups(found_beside)))
     except ValueError as error:
-        raise InvalidValueError(f"--passwd {path}: {error}") from error
+        raise InvalidValueError(f"{shown}: {error}") from error
 
 
 def _of_image(path: str, shown: str) -> bytes | None:
@@ -156,7 +157,7 @@ def add(layout: Layout, command: tuple[str, ...]) -> None:
         raise LockBusyError(done.stderr.strip().splitlines()[-1])
     if done.returncode:
         raise UsernsplanError(
-            f"'{' '.join(words)}' failed with status {done.returncode}: {done.stderr.strip()}",
+            f"'{' '.join(words)}' failed with status {done.returncode}: {indented(done.stderr)}",
             hint="nothing was allocated; make the account yourself, or say --no-daemon-config",
         )
 

@@ -8,6 +8,7 @@ import stat
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from usernsplan import escape
 from usernsplan.errors import InvalidValueError, NotPermittedError, RefusedError, UsernsplanError, reason_of
 from usernsplan.layout import Layout
 
@@ -37,9 +38,9 @@ def layout_at(root: str, option: str = "--root", *, exists: bool = False) -> Lay
     if not root:
         raise InvalidValueError(f"{option} is empty", hint=f"name a folder, or leave {option} out")
     if os.path.lexists(root) and not os.path.isdir(root):
-        raise InvalidValueError(f"{option} {root} is not a folder")
+        raise InvalidValueError(f"{option} {escape.line(root)} is not a folder")
     if exists and not os.path.lexists(root):
-        raise InvalidValueError(f"{option} {root} does not exist")
+        raise InvalidValueError(f"{option} {escape.line(root)} does not exist")
     if os.path.isdir(root) and os.path.samefile(root, "/"):
         return Layout("/", "/")
     return Layout(root, os.path.realpath(root))
@@ -64,7 +65,9 @@ def real(layout: Layout, name: str, *, follow: bool = False) -> str:
         if (todo or follow) and os.path.islink(path_here):
             links += 1
             if links > _SYMLINKS:
-                raise RefusedError(f"{layout.path(name)}: too many symlinks below {layout.root}")
+                raise RefusedError(
+                    f"{escape.line(layout.path(name))}: too many symlinks below {escape.line(layout.root)}"
+                )
             target = os.readlink(path_here)
             path = top if target.startswith("/") else path
             todo += [piece for piece in reversed(target.split("/")) if piece not in {"", "."}]
@@ -88,7 +91,7 @@ def read(layout: Layout, name: str, *, follow: bool = False, largest: int = _LAR
     """
     with explained(layout, name):
         try:
-            return whole(real(layout, name, follow=follow), layout.path(name), largest)
+            return whole(real(layout, name, follow=follow), escape.line(layout.path(name)), largest)
         except (FileNotFoundError, NotADirectoryError):
             return None
 
@@ -268,12 +271,14 @@ def explained(layout: Layout, name: str) -> Iterator[None]:
 
 
 def _explanation(layout: Layout, name: str, error: OSError) -> UsernsplanError:  # noqa: PLR0911 - a case for each
-    shown = layout.path(name)
+    shown = escape.line(layout.path(name))
     match error.errno:
         case errno.ELOOP:
             return RefusedError(f"{shown} is a symlink", hint="put a regular file in its place")
         case errno.EPERM | errno.EACCES if _is_immutable(layout, name):
-            return NotPermittedError(f"{shown} is immutable or append-only", hint=f"chattr -i -a {shown}")
+            return NotPermittedError(
+                f"{shown} is immutable or append-only", hint=f"chattr -i -a {escape.shell(layout.path(name))}"
+            )
         case errno.EPERM | errno.EACCES:
             return NotPermittedError(f"{shown}: {reason_of(error)}")
         case errno.EROFS:

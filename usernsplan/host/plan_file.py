@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from usernsplan.errors import NotPermittedError, RefusedError, reason_of
+from usernsplan.escape import line
 from usernsplan.host import files, trust
 from usernsplan.layout import PLAN_FILE
 
@@ -37,14 +38,14 @@ def _found(layout: Layout, shown: str) -> Found | None:
         place = trust.place("/", _here()) if is_here else trust.place(layout.real or "/", PLAN_FILE)
         if place.doubt:
             raise RefusedError(
-                f"{shown}: {place.doubt}: others may have written it, or put it there",
+                f"{line(shown)}: {line(place.doubt)}: others may have written it, or put it there",
                 hint="name the file ('usernsplan apply FILE') if it is meant, or work in another folder",
             )
-        return Found(HERE if is_here else place.path, files.whole(place.path, shown))
+        return Found(HERE if is_here else place.path, files.whole(place.path, line(shown)))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise NotPermittedError(f"{shown}: {reason_of(error)}") from error
+        raise NotPermittedError(f"{line(shown)}: {reason_of(error)}") from error
 
 
 def _here() -> str:
@@ -52,5 +53,5 @@ def _here() -> str:
     os.lstat(HERE)  # where there is none, the folders above it are nobody's concern
     folder = os.getcwd()
     if not os.path.samefile(folder, "."):
-        raise RefusedError(f"./{HERE}: {folder} is another folder by now", hint="enter the folder again")
+        raise RefusedError(f"./{HERE}: {line(folder)} is another folder by now", hint="enter the folder again")
     return f"{folder}/{HERE}"

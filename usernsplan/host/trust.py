@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from usernsplan.errors import RefusedError
+from usernsplan.escape import line
 from usernsplan.host import procfs
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def place(top: str, name: str) -> Place:
             continue
         links += 1
         if links > _SYMLINKS:
-            raise RefusedError(f"{here}: too many symlinks")
+            raise RefusedError(f"{line(here)}: too many symlinks")
         target = os.readlink(here)
         path = top if target.startswith("/") else path
         todo += reversed(_parts(target))
@@ -116,7 +117,7 @@ def _acl(path: str) -> list[tuple[int, int, int]] | None:
             return None
         raise
     if raw[:4] != _ACL_VERSION or (len(raw) - 4) % _ACL_ENTRY.size:
-        raise RefusedError(f"{path} has an ACL of a kind that is not known")
+        raise RefusedError(f"{line(path)} has an ACL of a kind that is not known")
     return list(_ACL_ENTRY.iter_unpack(raw[4:]))
 
 

@@ -13,9 +13,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from usernsplan.errors import HostChangedError, LedgerError, UsernsplanError
+from usernsplan.escape import in_words, shell
 from usernsplan.formats.subid import added_lines
 from usernsplan.host import accounts, files, locks, log, procfs, read, signals
-from usernsplan.layout import DAEMON_JSON, SUBGID, SUBUID, in_words, shell
+from usernsplan.layout import DAEMON_JSON, SUBGID, SUBUID
 from usernsplan.ledger import open_ledger
 from usernsplan.model import Finding, HistoryEntry, Intent
 from usernsplan.planner import make_plan, make_release

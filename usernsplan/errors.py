@@ -26,6 +26,8 @@ class UsernsplanError(Exception):
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         """Take the place and the fact as ``message``; ``hint``, where given, replaces the class's own remedy."""
         super().__init__(message)
+        # Of a message that tells of several places each line, for one that has a line end in a name shows it escaped.
+        self.lines: tuple[str, ...] = (message,)
         if hint is not None:
             self.hint = hint
 

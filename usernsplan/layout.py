@@ -6,10 +6,9 @@ host/, because decisions and messages name files too.
 
 from __future__ import annotations
 
-import os
-import shlex
-import string
 from dataclasses import dataclass
+
+from usernsplan.escape import in_words, shell
 
 SUBUID = "/etc/subuid"
 SUBGID = "/etc/subgid"
@@ -27,39 +26,6 @@ PWD_LOCK = "/etc/.pwd.lock"  # noqa: S105 - a file
 LEDGER = "/var/lib/usernsplan/ledger.sqlite3"
 # A folder for each run of fix-volume: what it needs to finish after a kill, and to be undone.
 RUNS = "/var/lib/usernsplan/runs"
-# What neither a shell in quotes nor printf(1) has a use for.
-_PLAIN = frozenset(string.ascii_letters + string.digits + "/._-+=:,@ ")
-
-
-def _quoted(word: str) -> str:
-    """One word of a command that is printed, as every POSIX shell reads it back: nothing in it is obeyed.
-
-    What a terminal would obey, or a line would end at, is written as octal digits: it stays one line of plain text.
-    """
-    if word.isprintable():
-        return shlex.quote(word)
-    # The shell takes newlines from the end of what a command prints.
-    inner = word.rstrip("\n")
-    octal = "".join(chr(byte) if chr(byte) in _PLAIN else f"\\{byte:03o}" for byte in os.fsencode(inner))
-    return f"\"`printf '{octal}'`\"" + ("'" + word[len(inner) :] + "'" if inner != word else "")
-
-
-def operand(path: str) -> str:
-    """A path as a word that is no option of a program."""
-    return _quoted(f"./{path}" if path.startswith("-") else path)
-
-
-def shell(*words: str) -> str:
-    """A command of these words, or a part of one, to be pasted."""
-    return " ".join(map(_quoted, words))
-
-
-def in_words(command: str) -> str:
-    """A command inside a sentence: in quotes, but where it has some itself.
-
-    Whoever pastes ours with it would end its own there, and what they keep from being obeyed would be obeyed.
-    """
-    return command if set(command) & set("'\"`\\") else f"'{command}'"
 
 
 @dataclass(frozen=True, slots=True)

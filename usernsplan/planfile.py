@@ -13,13 +13,15 @@ from usernsplan.errors import (
     HostChangedError,
     InvalidFileError,
     InvalidValueError,
+    RefusedError,
     StoppedError,
     UsernsplanError,
     reason_of,
 )
+from usernsplan.escape import in_words, line, shell
 from usernsplan.formats import spec as formats
 from usernsplan.host import files, output, plan_file, read
-from usernsplan.layout import PLAN_FILE, STDIN, in_words, shell
+from usernsplan.layout import PLAN_FILE, STDIN
 from usernsplan.model import INTERRUPTED, FixRequest
 from usernsplan.planner.desired import fingerprint, make_desired
 from usernsplan.planner.exported import can_export
@@ -100,7 +102,9 @@ def restore(layout: Layout, path: str) -> PlanFile:
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise InvalidFileError(path, "not a plan that 'usernsplan plan --out' saved") from error
     if root != layout.real:
-        raise InvalidValueError(f"{path} was made for the root {root}", hint=f"say --root {shell(str(root))}")
+        raise InvalidValueError(
+            f"{line(path)} was made for the root {line(str(root))}", hint=f"say --root {shell(str(root))}"
+        )
     return replace(_parsed(layout, raw, str(place), prune=prune is True), seen=seen)
 
 
@@ -184,13 +188,15 @@ def _parsed(layout: Layout, raw: bytes, place: str, *, prune: bool) -> PlanFile:
 
 
 def _raw(path: str) -> bytes:
-    most = formats.LONGEST + 1
+    shown = line(path)
     try:
         if path == "-":
             if sys.stdin is None:
                 raise InvalidValueError("standard input is closed", hint="name a file")
-            return sys.stdin.buffer.read(most)
-        with open(path, "rb") as file:
-            return file.read(most)
+            return sys.stdin.buffer.read(formats.LONGEST + 1)
+        return files.whole(path, shown, named=True)
+    except RefusedError as error:
+        # What was named is not what it has to be: that is no danger, but a mistake.
+        raise InvalidValueError(f"{shown}: {str(error).removeprefix(shown).strip()}", hint=error.hint) from error
     except OSError as error:
-        raise InvalidValueError(f"{path}: {reason_of(error)}") from error
+        raise InvalidValueError(f"{shown}: {reason_of(error)}") from error

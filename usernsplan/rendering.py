@@ -148,7 +148,7 @@ def _remove_empty(folders: Iterable[str]) -> None:
 
 
 def _config(layout: Layout) -> str:
-    raw = files.read(layout, _CONFIG)
+    raw = files.read(layout, _CONFIG, largest=files.LARGEST)
     if raw is None:
         raise InvalidValueError(
             f"{layout.path(_CONFIG)} does not exist", hint="--bundle names the folder of an OCI bundle"

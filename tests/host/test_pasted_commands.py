@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.command import here, needs_root, slow, usernsplan
-from usernsplan.layout import Layout, in_words, operand, shell
+from usernsplan.escape import in_words, operand, shell
+from usernsplan.layout import Layout
 
 ODD = [
     *(

@@ -10,6 +10,7 @@ import shlex
 import shutil
 import signal
 import stat
+import struct
 import subprocess
 import termios
 import threading
@@ -330,6 +331,116 @@ def test_a_file_that_others_may_have_written_is_not_taken_for_ours(  # noqa: PLR
         assert tree(root) == before
     # Whoever names it means it.
     here("plan", path, "--root", root)
+
+
+def _acl(*entries: tuple[int, int, int]) -> bytes:
+    """Tag, permissions, id; linux/posix_acl_xattr.h."""
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+
+
+_NOBODY = 0xFFFFFFFF
+_LETS_12345 = ((1, 6, _NOBODY), (2, 6, 12345), (4, 4, _NOBODY), (16, 6, _NOBODY), (32, 4, _NOBODY))
+_LETS_GROUP = ((1, 6, _NOBODY), (4, 4, _NOBODY), (8, 6, 12345), (16, 6, _NOBODY), (32, 4, _NOBODY))
+_MASKED = ((1, 6, _NOBODY), (2, 6, 12345), (4, 4, _NOBODY), (16, 4, _NOBODY), (32, 4, _NOBODY))
+_LETS_ROOT = ((1, 6, _NOBODY), (2, 6, 0), (4, 4, _NOBODY), (16, 6, _NOBODY), (32, 4, _NOBODY))
+_LETS_OWNER_GROUP = ((1, 6, _NOBODY), (2, 4, 0), (4, 6, _NOBODY), (16, 6, _NOBODY), (32, 4, _NOBODY))
+
+
+def _chown_group(path: Path) -> None:
+    os.chown(path, 0, 12345)
+    path.chmod(path.stat().st_mode | 0o020)
+
+
+def _with_acl(*entries: tuple[int, int, int], group: int = 0) -> Callable[[Path], None]:
+    def change(path: Path) -> None:
+        os.chown(path, 0, group)
+        os.setxattr(path, "system.posix_acl_access", _acl(*entries))
+
+    return change
+
+
+def _in_the_way(target: str, uid: int) -> Callable[[Path], None]:
+    """The file lies elsewhere, and a symlink leads to it."""
+
+    def change(path: Path) -> None:
+        (path.parent / "way").mkdir()
+        path.rename(path.parent / "way/plan")
+        path.symlink_to(target)
+        os.chown(path, uid, uid, follow_symlinks=False)
+
+    return change
+
+
+def _open_way(path: Path) -> None:
+    _in_the_way("way/plan", 0)(path)
+    (path.parent / "way").chmod(0o777)
+
+
+def _foreign_way(path: Path) -> None:
+    (path.parent / "way").mkdir()
+    path.rename(path.parent / "way/plan")
+    (path.parent / "other").symlink_to("way")
+    os.chown(path.parent / "other", 12345, 12345, follow_symlinks=False)
+    path.symlink_to("other/plan")
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda path: os.chown(path, 0, 12345), ""),
+        (_chown_group, "group 12345"),
+        (_with_acl(*_LETS_12345), "uid 12345"),
+        (_with_acl(*_LETS_GROUP), "group 12345"),
+        (_with_acl(*_LETS_OWNER_GROUP, group=12345), "group 12345"),
+        (_with_acl(*_MASKED), ""),
+        (_with_acl(*_LETS_ROOT), ""),
+        (_in_the_way("way/plan", 0), ""),
+        (_in_the_way("way/plan", 12345), "symlink"),
+        (_open_way, "folder"),
+        (_foreign_way, "symlink"),
+        (lambda path: path.parent.chmod(0o777), "folder"),
+        (lambda path: path.parent.chmod(0o1777), "folder"),
+        (lambda path: path.parent.chmod(0o2755), ""),
+        (lambda path: os.chown(path.parent, 12345, 0), "folder"),
+        (lambda path: _chown_group(path.parent), "group 12345"),
+        (lambda path: _with_acl(*_LETS_12345)(path.parent), "uid 12345"),
+        (lambda path: path.parent.parent.chmod(0o777), "folder"),
+        (lambda path: path.parent.parent.chmod(0o1777), ""),
+        (lambda path: os.chown(path.parent.parent, 12345, 0), "folder"),
+        (lambda path: _chown_group(path.parent.parent), "group 12345"),
+    ],
+)
+@pytest.mark.parametrize("name", ["here", "etc"])
+def test_who_else_could_write_it_or_put_it_there(  # noqa: PLR0917 - its cases
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, change: Callable[[Path], None], why: str
+) -> None:
+    """Each way in which somebody else decides what lies there; the caller's own ways stay open."""
+    (tmp_path / "above/here").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "above/here")
+    root = root.rename(tmp_path / "above/root")
+    path = tmp_path / "above/here/usernsplan.yaml" if name == "here" else root / "etc/usernsplan.yaml"
+    path.write_text(PLAIN)
+    change(path)
+    before = tree(root)
+    for words in (("plan",), ("apply", "--yes"), ("allocate",)) if why else (("plan",),):
+        out, err = here(*words, "--root", root, status=9 if why else 0)
+        assert (not out, "others may have written it" in err, why in err) == (bool(why), bool(why), True)
+    assert tree(root) == before
+    # Whoever names it means it.
+    here("plan", path, "--root", root)
+
+
+@needs_root
+def test_a_folder_of_ours_in_a_sticky_one_of_somebody_elses_is_his(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "above/here").mkdir(parents=True)
+    (tmp_path / "above").chmod(0o1777)
+    os.chown(tmp_path / "above", 12345, 0)
+    monkeypatch.chdir(tmp_path / "above/here")
+    write(PLAIN)
+    assert f"the folder {tmp_path}/above belongs to uid 12345" in here("plan", "--root", root, status=9)[1]
 
 
 @needs_root

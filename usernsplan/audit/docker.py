@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from usernsplan.audit.base import FILES, Facts, Seen, rule
 from usernsplan.errors import InvalidFileError
+from usernsplan.escape import shell
 from usernsplan.formats import daemon_json
 from usernsplan.formats.subid import Grant
-from usernsplan.layout import DAEMON_JSON, GROUP, PASSWD, shell
+from usernsplan.layout import DAEMON_JSON, GROUP, PASSWD
 from usernsplan.model import DEFAULT_NAME, DEFAULT_OWNER
 from usernsplan.planner.daemon import RESTART, remap_user
 

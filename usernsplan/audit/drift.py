@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from usernsplan.audit.base import FILES, Facts, Seen, listed, rule
 from usernsplan.errors import InvalidValueError
+from usernsplan.escape import in_words, shell
 from usernsplan.formats.subid import ended
-from usernsplan.layout import LEDGER, in_words, shell
+from usernsplan.layout import LEDGER
 from usernsplan.model import OWN_PREFIX
 from usernsplan.planner.names import check_name
 from usernsplan.planner.taken import POOL_START

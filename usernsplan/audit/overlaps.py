@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from usernsplan.audit.accounts import between
 from usernsplan.audit.base import FILES, Facts, Index, Seen, Span, is_meant, listed, rule
-from usernsplan.layout import GROUP, LEDGER, PASSWD, SUBGID, SUBUID, shell
+from usernsplan.escape import shell
+from usernsplan.layout import GROUP, LEDGER, PASSWD, SUBGID, SUBUID
 from usernsplan.model import ROOT
 from usernsplan.planner.meant import DAEMONS_OF_ROOT
 

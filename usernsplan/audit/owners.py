@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from usernsplan.audit.base import FILES, Facts, Seen, listed, rule
 from usernsplan.engines import ENGINES, pool_of
+from usernsplan.escape import shell
 from usernsplan.formats.subid import Grant
-from usernsplan.layout import LEDGER, SUBGID, SUBUID, shell
+from usernsplan.layout import LEDGER, SUBGID, SUBUID
 from usernsplan.model import DEFAULT_OWNER, OWN_PREFIX, ROOT
 from usernsplan.planner import advice, needs
 from usernsplan.strategies import SLOT, SingleUid

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from usernsplan.audit.base import FILES, Facts, Seen, rule
+from usernsplan.escape import operand
 from usernsplan.formats import readers
-from usernsplan.layout import LEDGER, SUBGID, SUBUID, operand
+from usernsplan.layout import LEDGER, SUBGID, SUBUID
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

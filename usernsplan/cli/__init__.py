@@ -7,6 +7,8 @@ import io
 import os
 import sys
 
+from usernsplan import escape
+
 _INTERRUPTED = 130
 
 
@@ -14,7 +16,7 @@ def say(text: str) -> None:
     """Print what is not a result to standard error; where nobody can hear it, the exit status still tells."""
     if sys.stderr is not None:  # closed: print would then write among the results
         try:
-            print(text, file=sys.stderr, flush=True)
+            print(escape.no_result(text), file=sys.stderr, flush=True)
         except OSError:
             # Python would try once more when it exits, and end with a status of its own.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
@@ -38,8 +40,10 @@ def main() -> None:
             app_for(sys.argv[1:])()
     except UsernsplanError as error:
         for note in error.notes:
-            say(f"warning: {note}")
-        say(f"usernsplan: {error}" + (f"\n  {error.hint}" if error.hint else ""))
+            say(escape.told(f"warning: {note}"))
+        say("\n".join(map(escape.told, (f"usernsplan: {error.lines[0]}", *error.lines[1:]))))
+        if error.hint:
+            say(escape.told(f"  {error.hint}"))
         sys.exit(error.exit_status)
     except KeyboardInterrupt:
         say("usernsplan: interrupted")

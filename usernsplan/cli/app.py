@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import typer
+from typer.core import TyperGroup
+
+from usernsplan import escape
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # Command -> (module, function). Only the module of the command that was typed is imported: start-up is part of the day.
 COMMANDS = {
@@ -31,6 +39,7 @@ COMMANDS = {
 def app_for(words: list[str]) -> typer.Typer:
     """The application, with the command that was typed, or with all where none was."""
     app = typer.Typer(
+        cls=_Commands,
         add_completion=False,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
@@ -42,6 +51,29 @@ def app_for(words: list[str]) -> typer.Typer:
         module, function = COMMANDS[name]
         app.command(name)(getattr(import_module(f"usernsplan.cli.{module}"), function))
     return app
+
+
+class _Commands(TyperGroup):
+    """Typer's; what it complains of is shown on one line, whatever words it was given."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as they are
+        with _on_one_line():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - the same
+        with _on_one_line():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _on_one_line() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        # Which class it is depends on whether this typer brings its own click.
+        if hasattr(error, "format_message") and hasattr(error, "message"):
+            error.message = escape.line(str(error.message))
+        raise
 
 
 def _version(wanted: bool) -> None:

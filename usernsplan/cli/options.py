@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from usernsplan import escape
 from usernsplan.cli import say
 from usernsplan.errors import InvalidValueError, UsernsplanError, reason_of
+from usernsplan.escape import shell
 from usernsplan.ids import IdRange
-from usernsplan.layout import shell
 from usernsplan.model import INTERRUPTED
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def agreed(question: str) -> bool:
 def write_result(output: str) -> None:
     """Print a result. A full disk is an error that does not hide what was done; a reader who left wants no more."""
     try:
-        print(output, flush=True)
+        print(escape.lines(output, colours=colours()), flush=True)
     except OSError as error:
         _unprinted(error, hint="what the command changed is changed all the same: 'usernsplan history' tells")
 
@@ -75,7 +76,7 @@ def stream(pieces: Iterable[str | bytes]) -> None:
             if isinstance(piece, bytes):
                 sys.stdout.buffer.write(piece)
             else:
-                sys.stdout.write(f"{piece}\n")
+                sys.stdout.write(f"{escape.lines(piece)}\n")
         sys.stdout.flush()
     except OSError as error:
         _unprinted(error)
@@ -98,7 +99,7 @@ def typed() -> str:
 def note(lines: Iterable[str]) -> None:
     """Print what is not part of a result where it does not mix with it."""
     for line in lines:
-        say(f"note: {line}")
+        say(escape.told(f"note: {line}"))
 
 
 def note_interrupted(ledger: LedgerState) -> None:

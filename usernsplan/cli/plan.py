@@ -11,8 +11,8 @@ from usernsplan import planfile
 from usernsplan.cli.options import Json, Root, agreed, colours, note, typed, warn, write_result
 from usernsplan.cli.progress import watching
 from usernsplan.errors import InvalidValueError, UsernsplanError
+from usernsplan.escape import shell
 from usernsplan.host.files import layout_at
-from usernsplan.layout import shell
 from usernsplan.ledger import open_ledger
 from usernsplan.report.colour import Paint
 

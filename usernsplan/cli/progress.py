@@ -8,6 +8,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from usernsplan import escape
 from usernsplan.cli import say
 
 if TYPE_CHECKING:
@@ -54,11 +55,11 @@ class _Lines:
         left = (
             f", {(self._total - entries) / rate:.0f} s left" if self._total and rate and entries < self._total else ""
         )
-        say(f"{self._what}: {entries}{of} entries, {rate:.0f}/s{left}")
+        say(f"{escape.line(self._what)}: {entries}{of} entries, {rate:.0f}/s{left}")
 
     def warn(self, text: str) -> None:
         """See Watch."""
-        say(f"warning: {text}")
+        say(escape.told(f"warning: {text}"))
 
     def end(self) -> None:
         """Nothing is left to be said."""
@@ -78,7 +79,7 @@ class _Bar:
         self._what, self._total = what, total
         if self._progress and self._task is not None:
             self._progress.remove_task(self._task)
-            self._task = self._progress.add_task(what, total=total)
+            self._task = self._progress.add_task(escape.line(what), total=total)
 
     def tick(self, entries: int) -> None:
         """See Watch."""
@@ -87,14 +88,14 @@ class _Bar:
                 return
             self._progress = _drawn()
             self._progress.start()
-            self._task = self._progress.add_task(self._what, total=self._total)
+            self._task = self._progress.add_task(escape.line(self._what), total=self._total)
         if self._task is not None:
             self._progress.update(self._task, completed=entries)
             self._progress.refresh()
 
     def warn(self, text: str) -> None:
         """See Watch."""
-        say(f"warning: {text}")
+        say(escape.told(f"warning: {text}"))
 
     def end(self) -> None:
         """Take the bar away: the report says it all."""
@@ -119,5 +120,11 @@ def _drawn() -> Progress:
         def render(self, task: Task) -> Text:
             return Text(f"{task.speed or 0:.0f}/s")
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Rate(),
+        TimeRemainingColumn(),
+    )
     return Progress(*columns, console=Console(stderr=True), auto_refresh=False, transient=True)

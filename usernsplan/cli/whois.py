@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from usernsplan.whose.ids import About, Answer
 
 _STDIN = "-"
+# More bytes would be more ids than there are processes, files or patience for.
+_MOST = 1 << 28
 _HINT = "an id is a decimal number from 0 to 4294967294"
 
 
@@ -164,7 +166,10 @@ def _read_many(raw: bytes) -> list[int]:
 def _from_stdin() -> bytes:
     if sys.stdin is None or sys.stdin.isatty():
         raise InvalidValueError("which id?", hint="name one or more, pipe them in, or say --file PATH")
-    return sys.stdin.buffer.read()
+    raw = sys.stdin.buffer.read(_MOST + 1)
+    if len(raw) > _MOST:
+        raise InvalidValueError(f"standard input has more than {_MOST} bytes", hint="ask for fewer ids at a time")
+    return raw
 
 
 def _carried(layout: Layout, paths: Sequence[str]) -> Iterator[tuple[str, str, Carried]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from usernsplan.engines.base import Asked, File, Rendered, Verdict, nearly, quoted
 from usernsplan.engines.docker import can_lay
-from usernsplan.layout import shell
+from usernsplan.escape import shell
 
 if TYPE_CHECKING:
     from usernsplan.model import Allocation, Mount

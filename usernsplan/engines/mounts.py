@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from usernsplan.engines import engine, pool_of
 from usernsplan.errors import InvalidValueError, RefusedError
-from usernsplan.layout import shell
+from usernsplan.escape import shell
 from usernsplan.model import Mount
 from usernsplan.strategies import SingleUid
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, cast
 from usernsplan.engines.base import EXACTLY, Asked, Rendered, Verdict
 from usernsplan.engines.podman import of_idmap
 from usernsplan.errors import InvalidFileError, RefusedError
-from usernsplan.layout import shell
+from usernsplan.escape import shell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from usernsplan.engines.base import EXACTLY, Asked, Rendered, Verdict, login_of, no, subid_files
-from usernsplan.layout import shell
+from usernsplan.escape import shell
 from usernsplan.model import DEFAULT_OWNER, OWN_PREFIX, ROOT
 from usernsplan.strategies import SLOT, in_subid
 

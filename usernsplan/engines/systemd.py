@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from usernsplan.engines.base import Asked, File, Rendered, Verdict, nearly, no, plain
-from usernsplan.layout import shell
+from usernsplan.escape import shell
 from usernsplan.strategies import SingleUid
 
 if TYPE_CHECKING:

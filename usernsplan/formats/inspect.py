@@ -31,7 +31,7 @@ def parse(text: str, engine: str) -> tuple[Inspected, ...]:
     """Read the JSON that the engine printed. Raises InvalidFileError where it is not what engines print."""
     try:
         return tuple(_container(entry) for entry in json.loads(text))
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
+    except (ValueError, TypeError, AttributeError, KeyError, OverflowError, RecursionError) as error:
         raise InvalidFileError(f"{engine} container inspect", f"not what was expected: {error!r}") from error
 
 

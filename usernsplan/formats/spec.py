@@ -240,8 +240,10 @@ class _Reader:
         found = self.fields(node, "", readers, "strategy")
         if self.wrong:
             (line, first), *others = sorted(self.wrong, key=lambda one: one[0])
-            more = "".join(f"\n{self.place}:{line}: {fact}" for line, fact in others)
-            raise InvalidFileError(f"{self.place}:{line}", first + more)
+            more = [f"{self.place}:{line}: {fact}" for line, fact in others]
+            error = InvalidFileError(f"{self.place}:{line}", "\n".join((first, *more)))
+            error.lines = (f"{self.place}:{line}: {first}", *more)
+            raise error
         return Spec(
             place=self.place,
             strategy=found["strategy"],

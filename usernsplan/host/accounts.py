@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -9,15 +10,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from usernsplan.errors import InvalidValueError, LockBusyError, RefusedError, UsernsplanError, reason_of
+from usernsplan.escape import in_words, indented, line, shell
 from usernsplan.formats.accounts import Accounts, Group, User, groups, users
 from usernsplan.formats.accounts import homes as homes_in
 from usernsplan.host import files
-from usernsplan.layout import GROUP, PASSWD, in_words, shell
+from usernsplan.layout import GROUP, PASSWD, Layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-
-    from usernsplan.layout import Layout
 
 # Where shadow's tools are, whatever PATH a provisioning script was given.
 _SBIN = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
@@ -87,20 +87,42 @@ def known_elsewhere(owners: Iterable[str]) -> frozenset[str]:
 
 
 def of_image(path: str | None) -> Accounts:
-    """Users of an image's passwd, and groups of the file 'group' beside it. Raises InvalidValueError."""
+    """Users of an image's passwd, and groups of the file 'group' beside it.
+
+    In a folder that is called etc, both are looked up as a chroot of the tree around it would: a symlink leads where
+    it leads in the image. Elsewhere a symlink is refused, for nobody knows what it was meant to lead to.
+    Raises InvalidValueError where the file is not there or says nothing, and RefusedError.
+    """
     if path is None:
         return Accounts()
+    shown, beside = f"--passwd {line(path)}", os.path.join(os.path.dirname(path), "group")
+    found = _of_image(path, shown)
+    if found is None:
+        raise InvalidValueError(f"{shown}: no such file or directory")
+    found_beside = _of_image(beside, line(beside)) or b""
     try:
-        with open(path, "rb") as file:
-            found = tuple(users(file.read()))
-        group_path = os.path.join(os.path.dirname(path), "group")
-        if not os.path.exists(group_path):
-            return Accounts(found)
-        with open(group_path, "rb") as file:
-            return Accounts(found, tuple(groups(file.read())))
-    except (OSError, ValueError) as error:
-        reason = reason_of(error) if isinstance(error, OSError) else str(error)
-        raise InvalidValueError(f"--passwd {path}: {reason}") from error
+        return Accounts(tuple(users(found)), tuple(groups(found_beside)))
+    except ValueError as error:
+        raise InvalidValueError(f"{shown}: {error}") from error
+
+
+def _of_image(path: str, shown: str) -> bytes | None:
+    folder, name = os.path.split(os.path.abspath(path))
+    above, _, last = folder.rpartition("/")
+    try:
+        if last == "etc":
+            top = Layout(above or "/", os.path.realpath(above or "/"))
+            return files.whole(files.real(top, f"/etc/{name}", follow=True), shown)
+        return files.whole(path, shown)
+    except FileNotFoundError:
+        return None
+    except RefusedError as error:
+        raise InvalidValueError(str(error), hint=error.hint) from error
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            hint = "name the file that it leads to, or DIR/etc/passwd of a root file system"
+            raise RefusedError(f"{shown} is a symlink", hint=hint) from error
+        raise InvalidValueError(f"{shown}: {reason_of(error)}") from error
 
 
 def can_add() -> bool:
@@ -135,7 +157,7 @@ def add(layout: Layout, command: tuple[str, ...]) -> None:
         raise LockBusyError(done.stderr.strip().splitlines()[-1])
     if done.returncode:
         raise UsernsplanError(
-            f"{in_words(shell(*words))} failed with status {done.returncode}: {done.stderr.strip()}",
+            f"{in_words(shell(*words))} failed with status {done.returncode}: {indented(done.stderr)}",
             hint="nothing was allocated; make the account yourself, or say --no-daemon-config",
         )
 

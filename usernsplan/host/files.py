@@ -8,8 +8,10 @@ import stat
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from usernsplan import escape
 from usernsplan.errors import InvalidValueError, NotPermittedError, RefusedError, UsernsplanError, reason_of
-from usernsplan.layout import Layout, operand
+from usernsplan.escape import operand
+from usernsplan.layout import Layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,6 +22,13 @@ _IMMUTABLE_OR_APPEND = 0x10 | 0x20
 # One fixed name beside each file: the lock allows one writer, so a killed run leaves at most this, and the next
 # writer replaces it.
 _NEW = ".usernsplan-new"
+# What others made (an image, a bundle, what an engine prints) is read up to here: more of it is no such file.
+LARGEST = 16 << 20
+# A host's own files may list a million accounts, each on a line; and memory ends somewhere.
+_LARGEST_OF_HOST = 1 << 30
+_PIECE = 1 << 20
+# So many seconds a pipe that was named may be silent.
+_PATIENCE = 1
 
 
 def layout_at(root: str, option: str = "--root", *, exists: bool = False) -> Layout:
@@ -30,9 +39,9 @@ def layout_at(root: str, option: str = "--root", *, exists: bool = False) -> Lay
     if not root:
         raise InvalidValueError(f"{option} is empty", hint=f"name a folder, or leave {option} out")
     if os.path.lexists(root) and not os.path.isdir(root):
-        raise InvalidValueError(f"{option} {root} is not a folder")
+        raise InvalidValueError(f"{option} {escape.line(root)} is not a folder")
     if exists and not os.path.lexists(root):
-        raise InvalidValueError(f"{option} {root} does not exist")
+        raise InvalidValueError(f"{option} {escape.line(root)} does not exist")
     if os.path.isdir(root) and os.path.samefile(root, "/"):
         return Layout("/", "/")
     return Layout(root, os.path.realpath(root))
@@ -57,7 +66,9 @@ def real(layout: Layout, name: str, *, follow: bool = False) -> str:
         if (todo or follow) and os.path.islink(path_here):
             links += 1
             if links > _SYMLINKS:
-                raise RefusedError(f"{layout.path(name)}: too many symlinks below {layout.root}")
+                raise RefusedError(
+                    f"{escape.line(layout.path(name))}: too many symlinks below {escape.line(layout.root)}"
+                )
             target = os.readlink(path_here)
             path = top if target.startswith("/") else path
             todo += [piece for piece in reversed(target.split("/")) if piece not in {"", "."}]
@@ -73,23 +84,61 @@ def name_below(layout: Layout, path: str) -> str:
     return real(layout, inside or "/", follow=True)[len(top) :] or "/"
 
 
-def read(layout: Layout, name: str, *, follow: bool = False) -> bytes | None:
+def read(layout: Layout, name: str, *, follow: bool = False, largest: int = _LARGEST_OF_HOST) -> bytes | None:
     """The bytes of a regular file, or None where there is none.
 
     Without ``follow`` a symlink is refused, as shadow does with subuid: whoever can point it elsewhere would choose
     what we read. Raises RefusedError for a symlink or anything that is no regular file, NotPermittedError as it says.
     """
     with explained(layout, name):
-        path = real(layout, name, follow=follow)
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            return whole(real(layout, name, follow=follow), escape.line(layout.path(name)), largest)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.close(descriptor)
-            raise RefusedError(f"{layout.path(name)} is not a regular file")
-        with open(descriptor, "rb") as file:
-            return file.read()
+
+
+def whole(path: str, shown: str, largest: int = LARGEST, *, named: bool = False) -> bytes:
+    """The bytes of a regular file that somebody else may have made: every file that is not ours is read here.
+
+    Nothing is waited for, as a pipe would have us do, and nothing endless is read. Raises RefusedError for what is no
+    regular file, for more than ``largest`` bytes, and OSError as the system says, for a symlink too. One that was
+    ``named`` is meant wherever a symlink leads, and may be a pipe, as long as somebody writes to it (``plan <(...)``).
+    """
+    kinds = {stat.S_IFREG, stat.S_IFIFO if named else stat.S_IFLNK}
+    # Before it is opened: a device may act on that, and a socket is an error without a meaning.
+    if stat.S_IFMT(os.stat(path, follow_symlinks=named).st_mode) not in kinds:
+        raise irregular(shown)
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | (0 if named else os.O_NOFOLLOW)
+    descriptor = os.open(path, flags)
+    try:
+        kind = stat.S_IFMT(os.fstat(descriptor).st_mode)
+        if kind not in kinds:
+            raise irregular(shown)
+        raw = bytearray()
+        # By what is read, and not by the size that is told: a file may grow, and those of /proc tell none.
+        while len(raw) <= largest and (piece := _piece(descriptor, shown, is_pipe=kind == stat.S_IFIFO)):
+            raw += piece
+    finally:
+        os.close(descriptor)
+    if len(raw) > largest:
+        raise RefusedError(f"{shown} has more than {largest} bytes: that is not what it should be")
+    return bytes(raw)
+
+
+def _piece(descriptor: int, shown: str, *, is_pipe: bool) -> bytes:
+    if is_pipe:
+        import select  # noqa: PLC0415 - seldom needed
+
+        ready = select.poll()
+        ready.register(descriptor, select.POLLIN)
+        if not ready.poll(1000 * _PATIENCE):
+            raise RefusedError(f"{shown} is a pipe into which nobody writes", hint="name a file; '-' is standard input")
+    return os.read(descriptor, _PIECE)
+
+
+def irregular(shown: str) -> RefusedError:
+    """The error for what is a pipe, a device, a socket or a folder."""
+    return RefusedError(f"{shown} is not a regular file", hint="put a regular file in its place, or name another")
 
 
 def write(layout: Layout, files: dict[str, bytes], *, backup: tuple[str, ...] = ()) -> None:
@@ -223,7 +272,7 @@ def explained(layout: Layout, name: str) -> Iterator[None]:
 
 
 def _explanation(layout: Layout, name: str, error: OSError) -> UsernsplanError:  # noqa: PLR0911 - a case for each
-    shown = layout.path(name)
+    shown = escape.line(layout.path(name))
     match error.errno:
         case errno.ELOOP:
             return RefusedError(f"{shown} is a symlink", hint="put a regular file in its place")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from usernsplan.escape import line as escaped
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -11,12 +13,15 @@ if TYPE_CHECKING:
 
 
 def changed(layout: Layout, lines: Iterable[str]) -> None:
-    """Log to AUTHPRIV, as useradd does; a change in another root is not this machine's and is not logged here."""
+    """Log to AUTHPRIV, as useradd does; a change in another root is not this machine's and is not logged here.
+
+    Each is a record of its own, whatever is in it: a line end would begin another one, in any program's name.
+    """
     if not layout.is_host:
         return
     import syslog  # noqa: PLC0415 - only when something changes
 
     syslog.openlog("usernsplan", syslog.LOG_PID, syslog.LOG_AUTHPRIV)
     for line in lines:
-        syslog.syslog(syslog.LOG_INFO, line.encode("utf-8", "backslashreplace").decode())
+        syslog.syslog(syslog.LOG_INFO, escaped(line))
     syslog.closelog()

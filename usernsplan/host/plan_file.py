@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import stat
 from typing import TYPE_CHECKING, NamedTuple
 
 from usernsplan.errors import NotPermittedError, RefusedError, reason_of
-from usernsplan.host import files, procfs
+from usernsplan.escape import line
+from usernsplan.host import files, trust
 from usernsplan.layout import PLAN_FILE
 
 if TYPE_CHECKING:
@@ -26,33 +26,32 @@ class Found(NamedTuple):
 def find(layout: Layout) -> Found | None:
     """The plan file of this folder, or below /etc of the root; None where there is none.
 
-    Raises RefusedError for one that somebody else may have written: what it says would be done in our name.
+    Raises RefusedError for one that somebody else may have written: what it says would be done in our name. One that
+    is named is not looked at so: whoever names it means it.
     """
-    etc = files.real(layout, PLAN_FILE, follow=True)
-    for path, shown in ((HERE, f"./{HERE}"), (etc, layout.path(PLAN_FILE))):
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except OSError as error:
-            raise NotPermittedError(f"{shown}: {reason_of(error)}") from error
-        try:
-            _refuse_foreign(os.fstat(descriptor), shown)
-            with open(descriptor, "rb", closefd=False) as file:
-                return Found(path, file.read())
-        finally:
-            os.close(descriptor)
-    return None
+    return _found(layout, f"./{HERE}") or _found(layout, layout.path(PLAN_FILE))
 
 
-def _refuse_foreign(seen: os.stat_result, shown: str) -> None:
-    actor, mode = procfs.actor(), stat.S_IMODE(seen.st_mode)
-    if not stat.S_ISREG(seen.st_mode):
-        raise RefusedError(
-            f"{shown} is not a regular file", hint="name the file that is meant: 'usernsplan apply FILE'"
-        )
-    if seen.st_uid not in {0, actor.uid, actor.sudo_uid} or mode & stat.S_IWOTH:
-        raise RefusedError(
-            f"{shown} belongs to uid {seen.st_uid} with mode {mode:o}: others may have written it",
-            hint="name the file ('usernsplan apply FILE') if it is meant, or work in another folder",
-        )
+def _found(layout: Layout, shown: str) -> Found | None:
+    is_here = shown == f"./{HERE}"
+    try:
+        place = trust.place("/", _here()) if is_here else trust.place(layout.real or "/", PLAN_FILE)
+        if place.doubt:
+            raise RefusedError(
+                f"{line(shown)}: {line(place.doubt)}: others may have written it, or put it there",
+                hint="name the file ('usernsplan apply FILE') if it is meant, or work in another folder",
+            )
+        return Found(HERE if is_here else place.path, files.whole(place.path, line(shown)))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise NotPermittedError(f"{line(shown)}: {reason_of(error)}") from error
+
+
+def _here() -> str:
+    """The file of this folder, by its whole name. Raises RefusedError where that is another folder's."""
+    os.lstat(HERE)  # where there is none, the folders above it are nobody's concern
+    folder = os.getcwd()
+    if not os.path.samefile(folder, "."):
+        raise RefusedError(f"./{HERE}: {line(folder)} is another folder by now", hint="enter the folder again")
+    return f"{folder}/{HERE}"

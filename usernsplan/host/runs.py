@@ -12,8 +12,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from usernsplan.errors import RefusedError
+from usernsplan.escape import operand, shell
 from usernsplan.host import files
-from usernsplan.layout import RUNS, operand, shell
+from usernsplan.layout import RUNS
 from usernsplan.model import UnfinishedRun
 
 if TYPE_CHECKING:

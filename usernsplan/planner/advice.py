@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 from usernsplan import engines
 from usernsplan.errors import InvalidFileError
+from usernsplan.escape import shell
 from usernsplan.formats import login_defs
 from usernsplan.formats.subid import Grant
 from usernsplan.ids import OVERFLOW_ID
-from usernsplan.layout import LOGIN_DEFS, SUBGID, SUBUID, shell
+from usernsplan.layout import LOGIN_DEFS, SUBGID, SUBUID
 from usernsplan.model import DEFAULT_NAME, DEFAULT_OWNER, ROOT, Finding
 from usernsplan.planner.names import owner_of
 from usernsplan.strategies import PerContainer, Shared, Strategy, in_subid

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from usernsplan.engines import known as known_engine
 from usernsplan.engines import pool_of as pool_of_engine
 from usernsplan.errors import InvalidValueError, RefusedError, UsernsplanError, about
+from usernsplan.escape import shell
 from usernsplan.ids import IdRange, IdSet
-from usernsplan.layout import NSSWITCH, shell
+from usernsplan.layout import NSSWITCH
 from usernsplan.model import DEFAULT_NAME, ROOT, Allocation, Finding, LedgerChange, Plan
 from usernsplan.planner import advice, daemon, needs, returning
 from usernsplan.planner.grants import Grants

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from usernsplan.engines.base import TTY
 from usernsplan.engines.docker import can_lay
 from usernsplan.errors import InvalidFileError, InvalidValueError, RefusedError
+from usernsplan.escape import shell
 from usernsplan.formats import daemon_json
 from usernsplan.formats.subid import Grant
-from usernsplan.layout import DAEMON_JSON, shell
+from usernsplan.layout import DAEMON_JSON
 from usernsplan.model import DEFAULT_OWNER, Change, Finding
 
 if TYPE_CHECKING:

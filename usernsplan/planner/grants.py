@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from usernsplan.errors import RefusedError
+from usernsplan.escape import shell
 from usernsplan.formats import subid
 from usernsplan.formats.subid import Grant
-from usernsplan.layout import SUBGID, SUBUID, shell
+from usernsplan.layout import SUBGID, SUBUID
 from usernsplan.model import ROOT, Change, Finding
 from usernsplan.planner.taken import Claim, claims_of_others, holders
 from usernsplan.strategies import in_subid

@@ -6,9 +6,10 @@ import re
 from typing import TYPE_CHECKING, NoReturn
 
 from usernsplan.errors import InvalidValueError, RefusedError
+from usernsplan.escape import in_words, shell
 from usernsplan.formats import subid
 from usernsplan.ids import IdRange
-from usernsplan.layout import PASSWD, in_words, shell
+from usernsplan.layout import PASSWD
 from usernsplan.model import DEFAULT_NAME, DEFAULT_OWNER, OWN_PREFIX
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, cast
 
 from usernsplan.engines import ENGINES, known, pool_of, verdict
 from usernsplan.errors import InvalidValueError, RefusedError
+from usernsplan.escape import shell
 from usernsplan.formats.subid import Grant
-from usernsplan.layout import PASSWD, SUBUID, shell
+from usernsplan.layout import PASSWD, SUBUID
 from usernsplan.model import DEFAULT_NAME, ROOT, Finding
 from usernsplan.strategies import SLOT, PerContainer, in_subid
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from usernsplan.errors import InvalidFileError, InvalidValueError, RefusedError, UnknownNameError
+from usernsplan.escape import shell
 from usernsplan.formats import daemon_json
 from usernsplan.formats.subid import Grant
 from usernsplan.ids import IdRange, IdSet
-from usernsplan.layout import DAEMON_JSON, shell
+from usernsplan.layout import DAEMON_JSON
 from usernsplan.model import DEFAULT_NAME, Change, Finding, LedgerChange, Plan
 from usernsplan.planner import daemon
 from usernsplan.planner.grants import Grants, keeps_lines, needed_of_root

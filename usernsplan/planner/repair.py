@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from usernsplan.engines import pool_of
 from usernsplan.errors import RefusedError
-from usernsplan.layout import shell
+from usernsplan.escape import shell
 from usernsplan.model import ROOT, Change, Finding, Plan
 from usernsplan.planner import daemon
 from usernsplan.planner.grants import Grants

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from usernsplan.layout import shell
+from usernsplan.escape import shell
 from usernsplan.model import Finding
 
 if TYPE_CHECKING:

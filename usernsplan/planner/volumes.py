@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from usernsplan.engines.mounts import standing
-from usernsplan.layout import shell
+from usernsplan.escape import shell
 from usernsplan.model import MOST_SEEN, LedgerChange, Plan
 from usernsplan.strategies import Shared
 

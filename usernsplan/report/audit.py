@@ -7,6 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from usernsplan.audit import SEVERITIES, story
+from usernsplan.escape import line as _safe
 from usernsplan.report.diff import unified
 from usernsplan.report.json_ import change_fields, document, finding_fields
 
@@ -52,11 +53,6 @@ def summary(found: Sequence[Finding]) -> str:
 
 def _plural(severity: str, count: int) -> str:
     return severity if count == 1 or severity == "info" else f"{severity}s"
-
-
-def _safe(text: str) -> str:
-    """Text that others wrote, with whatever bytes, as a terminal may show it on one line."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def github(found: Sequence[Finding]) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from usernsplan import escape
 from usernsplan.errors import UsernsplanError
-from usernsplan.layout import STDIN, operand
+from usernsplan.escape import operand
+from usernsplan.layout import STDIN
 from usernsplan.planner.desired import merged_changes
 from usernsplan.report import json_
 from usernsplan.report.diff import unified
@@ -35,7 +37,7 @@ def text(desired: Desired, place: str, layout: Layout, paint: Paint) -> str:
     parts += [_painted(unified(change, layout.path(change.path)), paint) for change in merged_changes(desired)]
     if desired.kept:
         names = ", ".join(desired.kept[:10]) + (f" and {len(desired.kept) - 10} more" if desired.kept[10:] else "")
-        parts.append(f"Not in {place}, and kept (--prune lets it go): {names}")
+        parts.append(f"Not in {shown_path(place)}, and kept (--prune lets it go): {names}")
     parts.append(summary(desired, place))
     return "\n\n".join(parts)
 
@@ -43,7 +45,7 @@ def text(desired: Desired, place: str, layout: Layout, paint: Paint) -> str:
 def summary(desired: Desired, place: str) -> str:
     """The last line."""
     if not desired.pending:
-        return f"Nothing to do: the host is as {place} says."
+        return f"Nothing to do: the host is as {shown_path(place)} says."
     count = counts(desired)
     volumes = f", {count['volumes']} volumes to fix" if count["volumes"] != 1 else ", 1 volume to fix"
     return f"Plan: {count['add']} to add, {count['change']} to change, {count['remove']} to remove{volumes}."
@@ -54,7 +56,9 @@ def done(
 ) -> str:
     """What is to be told after it was carried out: volumes, and what is left to do."""
     parts = [
-        f"{shown_path(volume.path)}: not fixed: {one}" if isinstance(one, UsernsplanError) else report_of(one, layout)
+        f"{shown_path(volume.path)}: not fixed: {escape.told(str(one))}"
+        if isinstance(one, UsernsplanError)
+        else report_of(one, layout)
         for volume, one in fixed
     ]
     if not fixed and desired.volumes:
@@ -69,9 +73,9 @@ def done(
 def fixed(fixed: Sequence[tuple[Volume, FixReport | UsernsplanError]], layout: Layout) -> list[dict[str, object]]:
     """The volumes that were fixed, for JSON; ``error`` where one could not be."""
     return [
-        {"path": shown_path(volume.path), "error": str(one), "hint": one.hint}
+        {**json_.path_fields(volume.path), "error": str(one), "hint": one.hint}
         if isinstance(one, UsernsplanError)
-        else {"path": shown_path(volume.path), "error": None, **json_.fixed_fields(one, layout)}
+        else {**json_.path_fields(volume.path), "error": None, **json_.fixed_fields(one, layout)}
         for volume, one in fixed
     ]
 
@@ -92,7 +96,12 @@ def document(desired: Desired, place: str, layout: Layout, *, applied: bool | No
         **({} if applied is None else {"applied": applied}),
         counts=counts(desired),
         steps=[
-            {"action": _ACTIONS[step.sign], "kind": step.kind, "name": shown_path(step.name), "text": step.text}
+            {
+                "action": _ACTIONS[step.sign],
+                "kind": step.kind,
+                "name": json_.path_fields(step.name)["path"],
+                "text": step.text,
+            }
             for step in desired.steps
         ],
         allocations=[json_.allocation_fields(a) for a in desired.allocate.allocations],

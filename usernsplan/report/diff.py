@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from usernsplan import escape
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -17,6 +19,7 @@ _Marked = tuple[str, bytes]
 def unified(change: Change, shown: str) -> str:
     """The change as ``diff -u`` writes it; bytes that are not UTF-8 appear escaped, a missing line end is said."""
     marked = _marked(_lines(change.before or b""), _lines(change.after))
+    shown = escape.line(shown)
     out = [f"--- {shown if change.before is not None else '/dev/null'}", f"+++ {shown}"]
     for start, stop in _hunks(marked):
         hunk = marked[start:stop]

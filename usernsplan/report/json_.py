@@ -6,7 +6,7 @@ import base64
 import json
 from typing import TYPE_CHECKING, Any
 
-from usernsplan.layout import shell
+from usernsplan.escape import shell
 from usernsplan.report.diff import unified
 
 if TYPE_CHECKING:

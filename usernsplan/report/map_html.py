@@ -13,6 +13,7 @@ from html import escape
 from importlib import resources
 from typing import TYPE_CHECKING
 
+from usernsplan.escape import lines
 from usernsplan.report import map_svg, scale
 from usernsplan.report.text import shown_path
 
@@ -119,4 +120,4 @@ def _hash(text: str) -> str:
 
 
 def _esc(text: str) -> str:
-    return escape(text, quote=True)
+    return escape(lines(text), quote=True)

@@ -11,6 +11,7 @@ from html import escape
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
+from usernsplan.escape import lines
 from usernsplan.report import scale
 from usernsplan.report.text import shown_path
 from usernsplan.space import BACKGROUND
@@ -380,7 +381,7 @@ def _short(text: str, width: float) -> str:
 
 
 def _esc(text: str) -> str:
-    return escape(text, quote=True)
+    return escape(lines(text), quote=True)
 
 
 def _n(number: float) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from usernsplan.layout import shell
+from usernsplan import escape
+from usernsplan.escape import shell
 from usernsplan.report.diff import unified
 
 if TYPE_CHECKING:
@@ -57,7 +58,9 @@ def plan(plan: Plan, layout: Layout, *, done: bool) -> str:
 
 def findings(found: Iterable[Finding]) -> str:
     """Warnings, one paragraph each."""
-    return "\n".join(f"{f.severity}: {f.message} [{f.code}]" + (f"\n  {f.hint}" if f.hint else "") for f in found)
+    return "\n".join(
+        escape.told(f"{f.severity}: {f.message} [{f.code}]" + (f"\n  {f.hint}" if f.hint else "")) for f in found
+    )
 
 
 def allocations(ledger: LedgerState, volumes: Iterable[tuple[Volume, str, str]] = ()) -> str:
@@ -103,7 +106,7 @@ def history(entries: Sequence[HistoryEntry]) -> str:
         shown = list(entry.changed[:_LINES_SHOWN])
         if len(entry.changed) > _LINES_SHOWN:
             shown.append(f"… and {len(entry.changed) - _LINES_SHOWN} more (--json has them)")
-        rows.append((entry.at, who(entry.actor), "\n".join((entry.command, *shown))))
+        rows.append((entry.at, who(entry.actor), "\n".join(map(escape.line, (entry.command, *shown)))))
     return table(("when", "who", "command, and what changed"), rows)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from usernsplan.escape import line as escaped
+from usernsplan.escape import shell
 from usernsplan.ids import OVERFLOW_ID
-from usernsplan.layout import shell
 from usernsplan.report.text import shown_path, who
 from usernsplan.whose.ids import (
     OfAccount,
@@ -174,8 +175,8 @@ def _told(holder: Holder, layout: Layout) -> list[str]:  # noqa: PLR0911 - a cas
         case OfLine(file, found, span):
             ids, owner = _shown(span), _owner(holder)
             if holder.problem:
-                return [f"{file}:{found.number}: may be read as {ids} of {owner}", f"  {holder.problem}"]
-            return [f"{file}:{found.number}: {owner} may map {ids}"]
+                return [f"{escaped(file)}:{found.number}: may be read as {ids} of {owner}", f"  {holder.problem}"]
+            return [f"{escaped(file)}:{found.number}: {owner} may map {ids}"]
         case OfAccount(name):
             return [f"the account {shown_path(name)}"]
         case OfGroup(name):
@@ -222,7 +223,7 @@ def line_of(holder: Holder) -> str:  # noqa: PLR0911 - a case for each
                 return f"the pool {allocation.name} of {holder.pool}"
             return f"container {allocation.name}" + (", kept and not mapped" if container_id is None else "")
         case OfLine(file, found, _):
-            return f"{'perhaps ' if holder.problem else ''}{_owner(holder)} ({file}:{found.number})"
+            return f"{'perhaps ' if holder.problem else ''}{_owner(holder)} ({escaped(file)}:{found.number})"
         case OfAccount(name):
             return f"account {shown_path(name)}"
         case OfGroup(name):

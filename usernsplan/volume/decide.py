@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from usernsplan.engines import pool_of, verdict
 from usernsplan.engines.mounts import standing
 from usernsplan.errors import InvalidValueError, RefusedError
+from usernsplan.escape import shell
 from usernsplan.ids import IdSet
-from usernsplan.layout import shell
 from usernsplan.mapping import Extent, IdMap
 from usernsplan.mapping import Mapping as Mapping_
 from usernsplan.model import Place, Volume

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
-import subprocess
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from usernsplan.errors import InvalidValueError, NotPermittedError, RefusedError, UsernsplanError, reason_of
+from usernsplan.escape import indented
 from usernsplan.formats import inspect
-from usernsplan.host import procfs
+from usernsplan.host import procfs, programs
 from usernsplan.volume import decide, protected
 
 if TYPE_CHECKING:
@@ -57,11 +57,15 @@ def discover(layout: Layout, request: FixRequest, ledger: LedgerState) -> Discov
     left = {source: why for source in sources if (why := why_left(source))}
     chosen = [source for source in sources if source not in left]
     outer = [path for path in chosen if not any(path != other and decide.lies_in(path, other) for other in chosen)]
-    notes = [f"{source} {why}: left as it is" for source, why in left.items()]
+    notes = [f"{decide.printable(source)} {why}: left as it is" for source, why in left.items()]
     if not outer:
         what = ", ".join(request.paths)
         raise InvalidValueError("\n  ".join([f"{what}: no folder or file of the host is mounted there", *notes]))
-    notes += [f"{one.name} is running: what it writes meanwhile is looked at once more" for one in found if one.pid]
+    notes += [
+        f"{decide.printable(one.name)} is running: what it writes meanwhile is looked at once more"
+        for one in found
+        if one.pid
+    ]
     return Discovered(replace(request, paths=tuple(outer), container=names.pop(), discover=None), tuple(notes))
 
 
@@ -74,7 +78,7 @@ def why_left(source: str) -> str:
     try:
         mode = os.stat(source).st_mode
     except PermissionError as error:
-        raise NotPermittedError(f"{source}: permission denied") from error
+        raise NotPermittedError(f"{decide.printable(source)}: permission denied") from error
     except OSError as error:
         return f"cannot be looked at ({reason_of(error)})"
     if stat.S_ISDIR(mode):
@@ -109,13 +113,11 @@ def _refuse_remote(engine: str) -> None:
 def _ask(words: tuple[str, ...]) -> str:
     """What the engine prints. Raises an error of ours with what it says where it fails."""
     try:
-        done = subprocess.run(  # noqa: S603 - our words, and names that were looked at
-            words, capture_output=True, text=True, errors="surrogateescape", stdin=subprocess.DEVNULL, check=False
-        )
+        status, out, err = programs.output(words)
     except FileNotFoundError as error:
         raise UsernsplanError(f"{words[0]} is not installed here") from error
     except PermissionError as error:
         raise NotPermittedError(f"{words[0]} cannot be run") from error
-    if done.returncode:
-        raise UsernsplanError(f"{' '.join(words[:3])}: {done.stderr.strip()}")
-    return done.stdout
+    if status:
+        raise UsernsplanError(f"{' '.join(words[:3])}: {indented(err)}")
+    return out

@@ -25,11 +25,12 @@ from usernsplan.errors import (
     UsernsplanError,
     reason_of,
 )
+from usernsplan.escape import shell
 from usernsplan.formats import subid
 from usernsplan.host import accounts, files, procfs
 from usernsplan.host.mounts import all_mounts, of_others
 from usernsplan.ids import IdSet
-from usernsplan.layout import SUBGID, SUBUID, shell
+from usernsplan.layout import SUBGID, SUBUID
 from usernsplan.ledger import open_ledger
 from usernsplan.model import FixReport, Place, Volume
 from usernsplan.volume import decide, journal, restore, special, spots, syscalls, targets, walk

@@ -19,9 +19,10 @@ from itertools import count, takewhile
 from typing import TYPE_CHECKING, Any
 
 from usernsplan.errors import HostChangedError, LockBusyError, RefusedError, UnknownNameError
+from usernsplan.escape import shell
 from usernsplan.host import files
 from usernsplan.host import runs as read_runs
-from usernsplan.layout import RUNS, shell
+from usernsplan.layout import RUNS
 from usernsplan.mapping import IdMap
 from usernsplan.volume.renew import Proof
 from usernsplan.volume.special import Special

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from usernsplan.errors import InvalidValueError
+from usernsplan.escape import operand
 from usernsplan.formats.proc_status import CAPABILITIES
 from usernsplan.ids import IdRange, IdSet
-from usernsplan.layout import operand
 from usernsplan.volume import metadata
 
 if TYPE_CHECKING:

@@ -1,0 +1,140 @@
+"""Whether a file that was found is root's or the caller's: nobody else can write it, replace it or put it there."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import struct
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+from usernsplan.errors import RefusedError
+from usernsplan.escape import line
+from usernsplan.host import procfs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_SYMLINKS = 40  # as many as the kernel follows: path_resolution(7)
+_WRITE = 2
+# linux/posix_acl_xattr.h, little-endian on every machine: a version, then tag, permissions and id of each entry.
+_ACL, _ACL_VERSION, _ACL_ENTRY = "system.posix_acl_access", struct.pack("<I", 2), struct.Struct("<HHI")
+_USER, _GROUP_OBJ, _GROUP, _MASK = 2, 4, 8, 16
+
+
+class Place(NamedTuple):
+    """Where a file really lies, and why others may have written it or put it there ("" where they cannot)."""
+
+    path: str
+    doubt: str
+
+
+def place(top: str, name: str) -> Place:
+    """Follow a name below ``top`` (absolute, without symlinks) as a chroot there would, and look at all on the way.
+
+    From "/" on each folder is looked at before what lies in it, so that what was found good stays so. Raises OSError
+    where there is nothing, and RefusedError for a loop of symlinks.
+    """
+    trusted = _trusted()
+    path, doubts, links = "/", list[str](), 0
+    for part in _parts(top):
+        doubts += _doubts(path, part, trusted)
+        path = os.path.join(path, part)
+    todo = list(reversed(_parts(name)))
+    while todo:
+        part = todo.pop()
+        if part == "..":
+            path = os.path.dirname(path) if path != top else top
+            continue
+        here = os.path.join(path, part)
+        is_link = stat.S_ISLNK(os.lstat(here).st_mode)
+        doubts += _doubts(path, part, trusted, is_folder=bool(todo) and not is_link)
+        if not is_link:
+            path = here
+            continue
+        links += 1
+        if links > _SYMLINKS:
+            raise RefusedError(f"{line(here)}: too many symlinks")
+        target = os.readlink(here)
+        path = top if target.startswith("/") else path
+        todo += reversed(_parts(target))
+    doubts += _writers(path, os.lstat(path), trusted)
+    return Place(path, doubts[0] if doubts else "")
+
+
+def _parts(path: str) -> list[str]:
+    return [part for part in path.split("/") if part not in {"", "."}]
+
+
+def _trusted() -> frozenset[int]:
+    actor = procfs.actor()
+    return frozenset({0, actor.uid} | ({actor.sudo_uid} if actor.sudo_uid is not None else set()))
+
+
+def _doubts(folder: str, name: str, trusted: frozenset[int], *, is_folder: bool = True) -> Iterator[str]:
+    """Why others may have put what lies in a folder under this name.
+
+    Of a folder that only its owner may move (it has the sticky bit), a folder of ours in it is safe: to move a folder
+    one has to be able to write it. A file is not: whoever may write where it lay before can have moved it there.
+    """
+    above, entry = os.lstat(folder), os.lstat(os.path.join(folder, name))
+    is_safe = is_folder and bool(above.st_mode & stat.S_ISVTX) and entry.st_uid in trusted
+    if not is_safe or above.st_uid not in trusted:
+        yield from (f"the folder {folder} {why}" for why in _writers(folder, above, trusted))
+    if stat.S_ISLNK(entry.st_mode) and entry.st_uid not in trusted:
+        yield f"the symlink {os.path.join(folder, name)} belongs to uid {entry.st_uid}"
+
+
+def _writers(path: str, seen: os.stat_result, trusted: frozenset[int]) -> Iterator[str]:
+    """Who else may write a file or a folder, each in a few words."""
+    mode = stat.S_IMODE(seen.st_mode)
+    if seen.st_uid not in trusted:
+        yield f"belongs to uid {seen.st_uid} with mode {mode:o}"
+    if mode & stat.S_IWOTH:
+        yield f"has mode {mode:o}"
+    acl = _acl(path)
+    if acl is None:
+        acl = [(_GROUP_OBJ, mode >> 3, 0)]
+    allowed = next((permissions for tag, permissions, _ in acl if tag == _MASK), _WRITE)
+    for tag, permissions, number in acl:
+        if not permissions & allowed & _WRITE:
+            continue
+        if tag == _USER and number not in trusted:
+            yield f"has an ACL that lets uid {number} write"
+        if tag == _GROUP_OBJ and not _is_ours(seen.st_gid, trusted):
+            yield f"has mode {mode:o} for the group {seen.st_gid}"
+        if tag == _GROUP and not _is_ours(number, trusted):
+            yield f"has an ACL that lets the group {number} write"
+
+
+def _acl(path: str) -> list[tuple[int, int, int]] | None:
+    """Its ACL; None where it has none. Raises RefusedError for one that cannot be understood."""
+    try:
+        raw = os.getxattr(path, _ACL, follow_symlinks=False)
+    except OSError as error:
+        if error.errno in {errno.ENODATA, errno.EOPNOTSUPP}:
+            return None
+        raise
+    if raw[:4] != _ACL_VERSION or (len(raw) - 4) % _ACL_ENTRY.size:
+        raise RefusedError(f"{line(path)} has an ACL of a kind that is not known")
+    return list(_ACL_ENTRY.iter_unpack(raw[4:]))
+
+
+def _is_ours(gid: int, trusted: frozenset[int]) -> bool:
+    """Tell whether nobody else is in a group: it is called as one of us is, is his first, and has no other members."""
+    import grp  # noqa: PLC0415 - only where a group may write
+    import pwd  # noqa: PLC0415
+
+    try:
+        group = grp.getgrgid(gid)
+    except KeyError:
+        return False
+    # Who is not listed (LDAP) is found by his number, and has his group by the name.
+    ours = [entry for entry in pwd.getpwall() if entry.pw_gid == gid]
+    for uid in trusted:
+        with suppress(KeyError):
+            ours.append(pwd.getpwuid(uid))
+    names = {entry.pw_name for entry in ours if entry.pw_uid in trusted}
+    owns = any(entry.pw_gid == gid and entry.pw_name == group.gr_name and entry.pw_uid in trusted for entry in ours)
+    return owns and names.issuperset(group.gr_mem) and all(entry.pw_uid in trusted for entry in ours)

@@ -19,8 +19,8 @@ _COMMAND = re.compile(r"(?m)^([ \t]*):(?=:)|(#)#(?=\[)")
 _PAINT = re.compile(r"(\x1b\[(?:[0-2]|3[1-6])m)")
 _LINES = re.compile(r"[^\n\t]+")
 _ODD = re.compile(r"[^\n\t -~]")
-# What neither a shell in quotes nor printf(1) has a use for.
-_PLAIN = frozenset(string.ascii_letters + string.digits + "/._-+=:,@ ")
+# What neither a shell in quotes nor printf(1) has a use for; to that a word that begins with a dash is an option.
+_PLAIN = frozenset(string.ascii_letters + string.digits + "/._+=:,@ ")
 
 
 def line(text: str) -> str:

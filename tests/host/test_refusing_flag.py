@@ -146,7 +146,7 @@ def test_without_the_pattern_a_request_to_stop_does_so_too(root: Path, path: Pat
         (("podman", "web", "--volume", "x"), 2),
         (("podman", "web", "--bundle", "/"), 2),
         (("podman", "web", "--volum", "x"), 2),
-        (("podman", "web", "--yes"), 2),
+        (("podman", "web", "--replace-files"), 2),
         (("podman", "web", "more"), 2),
         (("rootless", "web"), 9),
     ],

@@ -130,4 +130,4 @@ def test_a_volume_with_such_names(tmp_path: Path) -> None:
     assert EVIL.replace("\r", "\n") + "\0" in found
     entries = json.loads(here("history", "--json", "--root", root)[0])["entries"]
     assert all(entry["command"].isprintable() for entry in entries)
-    assert any("fix-volume $'" in entry["command"] for entry in entries)
+    assert any('fix-volume "`printf' in entry["command"] for entry in entries)

@@ -55,16 +55,24 @@ def write(path: str, content: bytes) -> None:
 def refuse_foreign_links(layout: Layout, names: Iterable[str]) -> None:
     """Raise RefusedError where a symlink of somebody else's is on the way to a layout's root, or from it to its files.
 
-    What is missing yet leads nowhere.
+    What is missing yet leads nowhere, and neither does a loop: whoever opens it tells.
     """
     with _explained(layout.root), suppress(FileNotFoundError, NotADirectoryError), spot(layout.root) as place:
         top = os.open(place.name, _FOLDER, dir_fd=place.folder)
         try:
             for name in names:
-                with suppress(FileNotFoundError, NotADirectoryError), spot(name, top, layout.root):
-                    pass
+                _follow(name, top, layout.root)
         finally:
             os.close(top)
+
+
+def _follow(name: str, top: int, root: str) -> None:
+    try:
+        with suppress(FileNotFoundError, NotADirectoryError), spot(name, top, root):
+            pass
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -202,7 +201,7 @@ class Grants:
             usermod = self._state.layout.account_command(
                 ("usermod", option, f"{line.start}-{line.stop - 1}", one.owner)
             )
-            hint += f"; where nobody needs it any more: {shlex.join(usermod)}"
+            hint += f"; where nobody needs it any more: {shell(*usermod)}"
         return Finding("USN111", "warning", message, hint)
 
     def changes(self) -> tuple[Change, ...]:

@@ -7,7 +7,6 @@ at may carry them too.
 from __future__ import annotations
 
 import os
-import shlex
 import stat
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from usernsplan import apply
 from usernsplan.errors import RefusedError, UsernsplanError, reason_of
+from usernsplan.escape import shell
 from usernsplan.host.files import layout_at
 from usernsplan.ids import IdSet
 from usernsplan.ledger import open_ledger
@@ -105,7 +105,7 @@ def _tops(layout: Layout, state: HostState, scan: Sequence[str], found: _Found) 
         except OSError as error:
             found.unseen.append(Place(path, reason_of(error)))
     kept, mounts = owned.each_once(dict.fromkeys(folders), cross_mounts=False)
-    found.unseen += [Place(point, f"something is mounted there: --scan {shlex.quote(point)}") for point in mounts]
+    found.unseen += [Place(point, f"something is mounted there: --scan {shell(point)}") for point in mounts]
     yield from kept
 
 
@@ -150,7 +150,7 @@ def _running(state: HostState, ranges: Sequence[Quarantined]) -> Iterator[Place]
 def _commands(layout: Layout, shown: Plan, found: _Found) -> Iterator[str]:
     """One command for each range that is carried: it lists the files."""
     for one in shown.freed:
-        if places := [shlex.quote(path) for whose, path in found.where if whose == one]:
+        if places := [shell(path) for whose, path in found.where if whose == one]:
             ids = f"{one.held.start}-{one.held.last}"
             yield layout.command(f"find-owned {ids} {' '.join(places[:_PLACES])}")
 

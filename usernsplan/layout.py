@@ -6,6 +6,7 @@ host/, because decisions and messages name files too.
 
 from __future__ import annotations
 
+import os
 import shlex
 from dataclasses import dataclass
 
@@ -47,10 +48,33 @@ class Layout:
         """The path of one of the names above, as messages show it and as a shell would open it."""
         return self.root.rstrip("/") + name
 
+    def place(self, name: str) -> str:
+        """Where a name below the root lies on this machine; no symlink is read for it."""
+        return self.real.rstrip("/") + name.rstrip("/") or "/"
+
+    def below(self, path: str) -> str | None:
+        """What a real path is called below the root; None where it lies outside."""
+        top = self.real.rstrip("/")
+        return (path[len(top) :] or "/") if f"{path}/".startswith(f"{top}/") else None
+
     def command(self, words: str) -> str:
         """A usernsplan command for this root, to be pasted."""
-        return f"usernsplan {words}" + ("" if self.is_host else f" --root {shlex.quote(self.root)}")
+        return f"usernsplan {words}" + ("" if self.is_host else f" --root {quoted(self.root)}")
 
     def account_command(self, command: tuple[str, ...]) -> tuple[str, ...]:
         """A command of shadow's for this root: shadow takes only an absolute prefix."""
         return command if self.is_host else (command[0], "--prefix", self.real or self.root, *command[1:])
+
+
+def is_name(path: object) -> bool:
+    """Tell whether something is the name of a place below a root: absolute, normal, and never out of it."""
+    is_text = isinstance(path, str) and path.startswith("/") and not path.startswith("//") and "\0" not in path
+    return is_text and os.path.normpath(str(path)) == path
+
+
+def quoted(word: str) -> str:
+    """A word as a shell takes it, on one line, whatever bytes it has."""
+    if word.isprintable():
+        return shlex.quote(word)
+    plain = (chr(byte) if 32 <= byte < 127 and byte not in b"'\\" else f"\\x{byte:02x}" for byte in os.fsencode(word))  # noqa: PLR2004 - ASCII
+    return f"$'{''.join(plain)}'"

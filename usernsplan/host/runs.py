@@ -9,13 +9,14 @@ import fcntl
 import json
 import os
 import re
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from usernsplan.errors import RefusedError
 from usernsplan.host import files
 from usernsplan.layout import RUNS, is_name, quoted
-from usernsplan.model import UnfinishedRun
+from usernsplan.model import RunSeen, UnfinishedRun
 
 if TYPE_CHECKING:
     from usernsplan.layout import Layout
@@ -95,7 +96,9 @@ def _below(layout: Layout, name: str, found: dict[str, Any]) -> dict[str, Any]:
         for key in ("failed", "retried"):
             found[key] = found[key] and [layout.below(path) or path for path in found[key]]
     places = [layout.place(tree["path"]) for tree in trees]
-    container = found["container"] if isinstance(found["container"], str) else None
+    container = found["container"]
+    if not isinstance(container, str | None):
+        raise TypeError
     return {**found, "trees": trees, "finish": finishing(found["command"], container, places, layout)}
 
 
@@ -133,6 +136,50 @@ def is_at_work(layout: Layout, name: str) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def every(layout: Layout) -> tuple[RunSeen, ...]:
+    """All runs that have a journal, oldest first; those that nobody can read too. Raises NotPermittedError."""
+    return tuple(one for name in names(layout) if (one := _seen(layout, name)))
+
+
+def _seen(layout: Layout, name: str) -> RunSeen | None:
+    try:
+        run = content(layout, name)
+    except RefusedError as error:
+        return RunSeen(name, at=_began(name), size=_size(layout, name), problem=str(error), hint=error.hint)
+    if run is None:
+        return None
+    state = run["state"]
+    return RunSeen(
+        name,
+        _began(name),
+        state,
+        is_at_work(layout, name),
+        run["container"],
+        str(run.get("mode") or "") or None,
+        tuple(layout.place(tree["path"]) for tree in run["trees"]),
+        _size(layout, name),
+        # What failed while it was taken back may be taken back yet.
+        can_undo=state in {*_HALF, DONE} or (state == UNDONE and run.get("whole") is not True),
+    )
+
+
+def _began(name: str) -> str:
+    """When a run began, which its name tells."""
+    try:
+        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.strptime(name.partition(".")[0], "%Y%m%d-%H%M%S"))
+    except ValueError:
+        return ""
+
+
+def _size(layout: Layout, name: str) -> int:
+    """How many bytes a journal has; of one that goes meanwhile, what is left."""
+    total = 0
+    with files.explained(layout, f"{RUNS}/{name}"), suppress(FileNotFoundError, NotADirectoryError):
+        for entry in os.scandir(files.real(layout, f"{RUNS}/{name}", follow=True)):
+            total += entry.stat(follow_symlinks=False).st_size
+    return total
 
 
 class Runs(NamedTuple):

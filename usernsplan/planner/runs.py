@@ -9,6 +9,7 @@ import shlex
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from usernsplan.errors import RefusedError
 from usernsplan.layout import quoted
 from usernsplan.model import Finding
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from usernsplan.layout import Layout
-    from usernsplan.model import UnfinishedRun
+    from usernsplan.model import RunSeen, UnfinishedRun
 
 # The codes of the rules that tell the story of each: see audit.volumes.
 INTERRUPTED, UNKNOWN = "USN070", "USN071"
@@ -100,6 +101,16 @@ def _taken_apart(what: str, words: Sequence[str]) -> tuple[list[str], list[list[
         elif word not in _LEFT_OUT:
             return None
     return named, how
+
+
+def last_to_undo(runs: Sequence[RunSeen]) -> RunSeen | None:
+    """The last run that can be undone. Raises RefusedError where a later one cannot be read: that may be the one."""
+    for one in reversed(runs):
+        if one.problem:
+            raise RefusedError(f"which run was the last cannot be told: {one.problem}", hint=one.hint)
+        if one.can_undo:
+            return one
+    return None
 
 
 def findings(runs: Iterable[UnfinishedRun], layout: Layout) -> tuple[Finding, ...]:

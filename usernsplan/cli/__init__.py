@@ -30,6 +30,9 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     from usernsplan.cli.app import app_for  # noqa: PLC0415 - after the lines above
     from usernsplan.errors import UsernsplanError  # noqa: PLC0415
+    from usernsplan.host import waiting  # noqa: PLC0415
+
+    waiting.listen(lambda text: say(f"usernsplan: {text}"))
 
     try:
         app_for(sys.argv[1:])()

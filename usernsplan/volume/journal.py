@@ -19,7 +19,7 @@ from itertools import chain, count, takewhile
 from typing import TYPE_CHECKING, Any
 
 from usernsplan.errors import HostChangedError, LockBusyError, RefusedError, UnknownNameError
-from usernsplan.host import files
+from usernsplan.host import files, locks
 from usernsplan.host import runs as read_runs
 from usernsplan.layout import RUNS
 from usernsplan.mapping import IdMap
@@ -500,10 +500,16 @@ def _locked(path: str, *, wait: bool = False) -> _Held:
     """Try to hold a lock. Workers inherit it, so that it is free only when the last of them is gone."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        if wait:
+            locks.wait_for(descriptor, read_runs.shown(path))
+        else:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
         return _Held(-1)
+    except BaseException:
+        os.close(descriptor)
+        raise
     return _Held(descriptor)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from unittest import mock
 
 import pytest
 
-from tests.command import files_of, here, slow
+from tests.command import files_of, here, slow, usernsplan
 from tests.volume.tree import Host, clocks, differences, mounted, simple, snapshot
 
 if TYPE_CHECKING:
@@ -352,3 +353,31 @@ def test_a_planted_value_is_no_traceback(host: Host, changed: dict[str, Any]) ->
     assert "is damaged" in done.stderr
     tried(host, "list")
     assert everything(host) == before
+
+
+def test_a_planted_symlink_is_no_run_and_what_it_leads_to_is_not_removed(host: Host) -> None:
+    _, run = fixed(host)
+    content = run_json(host, run)
+    shutil.rmtree(host.runs / run)
+    (host.runs / run).symlink_to("/srv")
+    (host.root / "srv/run.json").write_text(json.dumps({**content, "state": "looking"}))
+    os.utime(host.root / "srv", (1, 1))
+    os.utime(host.root / "srv/run.json", (1, 1))
+    before = snapshot(host.root / "srv")
+    for words in (OTHER, ("fix-volume", "/srv/outside", "--container", "web"), ("undo", run)):
+        assert tried(host, *words).returncode == 9
+    tried(host, "history", "--prune-runs", "--older-than", "1h")
+    assert "is damaged" in tried(host, "history", "--runs").stdout
+    assert differences(snapshot(host.root / "srv"), before) == []
+
+
+@pytest.mark.parametrize("name", ["lock", "folders.0", "late.9", "swaps.0", "links"])
+def test_a_planted_pipe_holds_nobody_up(host: Host, name: str) -> None:
+    _, run = fixed(host)
+    (host.runs / run / name).unlink(missing_ok=True)
+    os.mkfifo(host.runs / run / name)
+    before = snapshot(host.volume)
+    for words in (("history", "--runs"), ("list",), ("undo", run)):
+        done = usernsplan(*words, "--root", host.root, status=9 if words[0] == "undo" else 0)
+        assert ("is damaged" in done.stderr) is (words[0] == "undo")
+    assert differences(snapshot(host.volume), before) == []

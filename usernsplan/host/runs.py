@@ -5,6 +5,7 @@ What a run is to do, only the volume fixer reads. Everybody else reads here whic
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -50,6 +51,9 @@ def content(layout: Layout, name: str) -> dict[str, Any] | None:
     RefusedError where it cannot be told what became of the run: run.json is damaged, or a newer usernsplan's; or it
     tells of a place outside of the root.
     """
+    # What is no folder of its own would be something else of the root's, and taken for a journal: even removed as one.
+    if os.path.islink(files.real(layout, f"{RUNS}/{name}")):
+        raise damaged(layout, name)
     raw = files.read(layout, f"{RUNS}/{name}/run.json")
     if raw is None:
         return None
@@ -123,10 +127,13 @@ def shown(text: str) -> str:
 
 def is_at_work(layout: Layout, name: str) -> bool:
     """Tell whether some process still holds the run's lock. Nothing is written for it."""
-    path = os.path.join(files.real(layout, f"{RUNS}/{name}", follow=True), LOCK)
+    path = os.path.join(files.real(layout, f"{RUNS}/{name}"), LOCK)
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        # A symlink is none of ours; whoever takes the run over refuses it.
+        if error.errno not in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
+            raise
         return False
     try:
         # Shared: two who look at the same moment are not at work for each other.
@@ -177,7 +184,7 @@ def _size(layout: Layout, name: str) -> int:
     """How many bytes a journal has; of one that goes meanwhile, what is left."""
     total = 0
     with files.explained(layout, f"{RUNS}/{name}"), suppress(FileNotFoundError, NotADirectoryError):
-        for entry in os.scandir(files.real(layout, f"{RUNS}/{name}", follow=True)):
+        for entry in os.scandir(files.real(layout, f"{RUNS}/{name}")):
             total += entry.stat(follow_symlinks=False).st_size
     return total
 

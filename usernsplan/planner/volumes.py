@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from usernsplan.engines.mounts import standing
+from usernsplan.layout import quoted
 from usernsplan.model import MOST_SEEN, LedgerChange, Plan
 
 if TYPE_CHECKING:
@@ -115,8 +115,10 @@ def _id(kind: str, number: int, name: str, ledger: LedgerState) -> str:
 
 def give_again(volume: Volume, layout: Layout) -> str:
     """The command that fixes a recorded volume as it was recorded."""
-    whom = f" --user {volume.user}" if volume.user else ""
-    return layout.command(f"fix-volume {shlex.quote(volume.path)} --container {volume.name} --mode {volume.mode}{whom}")
+    # Whoever owns another root wrote its ledger.
+    whom = ("--user", volume.user) if volume.user else ()
+    words = (volume.path, "--container", volume.name, "--mode", volume.mode, *whom)
+    return layout.command(" ".join(("fix-volume", *map(quoted, words))))
 
 
 def _mending(volume: Volume, seen: VolumeSeen, layout: Layout) -> str:

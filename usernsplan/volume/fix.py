@@ -193,7 +193,7 @@ def undo(  # noqa: PLR0913 - the words of the command
     with ExitStack() as stack:
         for tree in state.trees:
             job.volumes.append(_still_there(tree, state, job, stack))
-        if job.other == len(state.trees):
+        if job.other and all(volume.top < 0 for volume in job.volumes):
             job.notes.append(_copied(state, job.layout))
             return job.report(report)
         job.take_back(state, really=not dry_run, trust=yes)

@@ -153,7 +153,7 @@ class Journal:
         self._name = f"{RUNS}/{state.run}"
         self._lock = lock
         self.state = state
-        self.folder = files.real(layout, self._name, follow=True)
+        self.folder = files.real(layout, self._name)
 
     def set(self, **changes: Any) -> None:
         """Note how far the run is; on disk when this returns."""
@@ -245,8 +245,8 @@ class Writer:
 
 
 def _not_followed(path: str, flags: int) -> int:
-    """Open a log; a symlink is none, and would lead whoever writes it out of the root."""
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    """Open a log; a symlink is none, and would lead whoever writes it out of the root; for a pipe nobody waits."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
 
 
 def _whole_lines(path: str) -> int:
@@ -498,7 +498,7 @@ class _Held:
 
 def _locked(path: str, *, wait: bool = False) -> _Held:
     """Try to hold a lock. Workers inherit it, so that it is free only when the last of them is gone."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     try:
         if wait:
             locks.wait_for(descriptor, read_runs.shown(path))

@@ -36,8 +36,8 @@ def prune(layout: Layout, before_ns: int, *, dry_run: bool = False) -> Pruned:
     # A preview takes no lock, for it writes nothing.
     with journal.alone(layout, write=not dry_run):
         for name in read_runs.names(layout):
-            folder = files.real(layout, f"{RUNS}/{name}", follow=True)
-            if not os.path.isdir(folder) or not _is_old(layout, name, folder, before_ns):
+            folder = files.real(layout, f"{RUNS}/{name}")
+            if not os.path.isdir(folder) or os.path.islink(folder) or not _is_old(layout, name, folder, before_ns):
                 continue
             if why := _why_kept(layout, name):
                 kept.append((name, why))

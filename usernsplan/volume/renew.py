@@ -205,7 +205,7 @@ class _Noted:
 
 def _read(log: str) -> _Noted:
     noted = _Noted()
-    with open(log, "rb") as file:
+    with open(os.open(log, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         for line in file:
             # A line that a kill cut short says nothing: what it was to say had not come about.
             with suppress(ValueError, TypeError, IndexError):

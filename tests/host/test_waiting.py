@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.command import files_of, here, needs_root
+from tests.command import files_of, here, needs_root, slow
 from usernsplan.host import waiting
 from usernsplan.layout import LEDGER, RUNS
 
@@ -54,12 +54,14 @@ def made(root: Path) -> Path:
     ("how", "name", "words"),
     [
         ("fcntl", "/etc/.pwd.lock", ("allocate", "--strategy", "per-container", "db")),
-        ("pid", "/etc/subuid.lock", ("allocate", "--strategy", "per-container", "db")),
-        ("flock", f"{RUNS}/lock", ("fix-volume", "/srv/vol", "--container", "web", "--user", "5")),
         ("flock", f"{RUNS}/lock", ("undo", "--last")),
-        ("flock", f"{RUNS}/lock", ("history", "--prune-runs", "--older-than", "1d")),
         ("ledger", LEDGER, ("list",)),
-        ("ledger", LEDGER, ("release", "web", "--dry-run")),
+        *slow(
+            ("pid", "/etc/subuid.lock", ("allocate", "--strategy", "per-container", "db")),
+            ("flock", f"{RUNS}/lock", ("fix-volume", "/srv/vol", "--container", "web", "--user", "5")),
+            ("flock", f"{RUNS}/lock", ("history", "--prune-runs", "--older-than", "1d")),
+            ("ledger", LEDGER, ("release", "web", "--dry-run")),
+        ),
     ],
 )
 def test_a_wait_is_told_after_a_second_with_the_lock_and_its_holder(

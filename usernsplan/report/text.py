@@ -96,7 +96,10 @@ def allocation(a: Allocation, volumes: Iterable[tuple[Volume, str, str]] = (), o
     for v, fact, remedy in volumes:
         how = f"{shown_path(v.path)} ({' '.join(filter(None, (v.mode, v.user)))})"
         rows.append(("volume", f"{how}: {fact}\n{remedy}" if fact else f"{how}: looks right"))
-    for one in of_it:
+    its = list(of_it)
+    if len(its) > _PLACES_SHOWN:
+        rows.append(("run", f"… {len(its) - _PLACES_SHOWN} earlier ones ('usernsplan history --runs' has them)"))
+    for one in its[-_PLACES_SHOWN:]:
         rows.append(("run", f"{one.run} ({_how_far(one)}): {one.mode or ''} {', '.join(map(shown_path, one.paths))}"))
     return table((), rows)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -381,3 +382,18 @@ def test_a_planted_pipe_holds_nobody_up(host: Host, name: str) -> None:
         done = usernsplan(*words, "--root", host.root, status=9 if words[0] == "undo" else 0)
         assert ("is damaged" in done.stderr) is (words[0] == "undo")
     assert differences(snapshot(host.volume), before) == []
+
+
+def test_a_planted_volume_in_the_ledger_is_not_looked_at_outside_of_the_root(host: Host) -> None:
+    fixed(host)
+    with sqlite3.connect(host.root / "var/lib/usernsplan/ledger.sqlite3") as db:
+        db.execute("UPDATE volume SET path = ?, user = ?", (b"/../outside; reboot", "0; reboot"))
+        db.execute("INSERT INTO history SELECT at, actor, command, changed FROM history LIMIT 1")
+    db.close()
+    outside = host.root.parent / "outside; reboot"
+    outside.mkdir()
+    for words in (("list",), ("show", "web"), ("check",)):
+        said = tried(host, *words).stdout
+        assert "this is no path below the root" in said
+        assert "--user '0; reboot'" in said
+    outside.rmdir()

@@ -6,6 +6,7 @@ host/, because decisions and messages name files too.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from usernsplan.escape import in_words, shell
@@ -48,6 +49,15 @@ class Layout:
         """The path of one of the names above, as messages show it and as a shell would open it."""
         return self.root.rstrip("/") + name
 
+    def place(self, name: str) -> str:
+        """Where a name below the root lies on this machine; no symlink is read for it."""
+        return self.real.rstrip("/") + name.rstrip("/") or "/"
+
+    def below(self, path: str) -> str | None:
+        """What a real path is called below the root; None where it lies outside."""
+        top = self.real.rstrip("/")
+        return (path[len(top) :] or "/") if f"{path}/".startswith(f"{top}/") else None
+
     def command(self, words: str) -> str:
         """A usernsplan command for this root, to be pasted; what is not ours in ``words`` went through ``shell``."""
         return f"usernsplan {words}" + ("" if self.is_host else f" --root {shell(self.root)}")
@@ -59,3 +69,9 @@ class Layout:
     def account_command(self, command: tuple[str, ...]) -> tuple[str, ...]:
         """A command of shadow's for this root: shadow takes only an absolute prefix."""
         return command if self.is_host else (command[0], "--prefix", self.real or self.root, *command[1:])
+
+
+def is_name(path: object) -> bool:
+    """Tell whether something is the name of a place below a root: absolute, normal, and never out of it."""
+    is_text = isinstance(path, str) and path.startswith("/") and not path.startswith("//") and "\0" not in path
+    return is_text and os.path.normpath(str(path)) == path

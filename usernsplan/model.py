@@ -211,6 +211,28 @@ class UnfinishedRun:
 
 
 @dataclass(frozen=True, slots=True)
+class RunSeen:
+    """A run of fix-volume as its journal tells of it, for whoever looks for one.
+
+    ``at`` is when it began (UTC, ISO 8601), "" where nobody knows; ``paths`` are where its volumes lie now; ``size`` is
+    the journal's in bytes. ``can_undo``: something of it may be left to be taken back. ``problem`` and ``hint``: see
+    UnfinishedRun.
+    """
+
+    run: str
+    at: str = ""
+    state: str = ""
+    is_at_work: bool = False
+    container: str | None = None
+    mode: str | None = None
+    paths: tuple[str, ...] = ()
+    size: int = 0
+    can_undo: bool = False
+    problem: str = ""
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class VolumeSeen:
     """What was seen of a recorded volume (``path`` is its name in the ledger): its top, and one level below.
 

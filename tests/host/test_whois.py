@@ -143,12 +143,12 @@ def test_the_largest_id_is_one(root: Path) -> None:
 
 def test_the_other_way_and_what_is_not_mapped(root: Path) -> None:
     words = ("whois", "--container", "web", "--root", root)
-    found = json_of(*words, "33", "65536")
+    found = json_of(*words, "33", "65536", status=1)
     assert found["container"] == "web"
     assert [(one["uid"], one["gid"]) for one in found["answers"]] == [(524321, 524321), (None, None)]
     named = json_of(*words, "www-data", "--passwd", root / "image/etc/passwd")["answers"]
     assert [(one["container_uid"], one["uid"]) for one in named] == [(33, 524321)]
-    assert "not mapped" in usernsplan(*words, "65536").stdout
+    assert "not mapped" in usernsplan(*words, "65536", status=1).stdout
     assert "www-data" in usernsplan(*words, "www-data", status=2).stderr
     assert piped("33\n0\n", *words[1:]).count("\n") == 2
     usernsplan("whois", "--container", "nobody", "1", "--root", root, status=1)

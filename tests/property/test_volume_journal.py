@@ -21,7 +21,9 @@ ID = st.integers(0, 4294967294)
 BIG = st.integers(0, 2**64 - 1)
 OWNER = st.tuples(ID, ID)
 NAME = st.one_of(
-    st.binary(min_size=1, max_size=20).map(lambda raw: os.fsdecode(raw.replace(b"/", b"-").replace(b"\0", b"\n"))),
+    st.binary(min_size=1, max_size=20)
+    .map(lambda raw: os.fsdecode(raw.replace(b"/", b"-").replace(b"\0", b"\n")))
+    .filter(lambda name: name != ".."),
     st.sampled_from(["a", "b", "\n", '"', "\\", "\\u0041", "é", "\udcc3", "😀", "\u2028", "\r\n", "n" * 255]),
 )
 PARTS = st.one_of(

@@ -90,7 +90,7 @@ def test_a_run_at_work_stays(host: Host) -> None:
     assert host.run_names() == [run]
 
 
-@pytest.mark.parametrize("raw", ["{", '{"format": 3, "state": "done"}'])
+@pytest.mark.parametrize("raw", ["{", '{"format": 4, "state": "done"}'])
 def test_a_run_that_nobody_can_read_stays(host: Host, raw: str) -> None:
     run = ended(host, days=400)
     place = host.runs / run / "run.json"

@@ -300,7 +300,8 @@ def test_an_interrupted_run_is_told_everywhere_with_both_commands(host: Host, st
     run = interrupted(host, state)
     (host.root / "etc/usernsplan.yaml").write_text(PLAN.format(volume="/srv/vol"))
     undo = f"usernsplan undo {run} --root {host.root}"
-    remedies = [undo] if state == "undoing" else ["finish it: usernsplan fix-volume /srv/vol; or take it back: ", undo]
+    finish = f"finish it: usernsplan fix-volume {host.volume} --container web --root {host.root}; or take it back: "
+    remedies = [undo] if state == "undoing" else [finish, undo]
     [finding] = told(host, "check", "--select", "USN07", status=1)["findings"]
     assert (finding["code"], finding["severity"]) == ("USN070", "error")
     assert str(host.volume) in finding["message"]
@@ -345,7 +346,7 @@ def test_both_commands_do_what_they_say(host: Host) -> None:
     assert told(host, "list")["unfinished_runs"] == []
 
 
-@pytest.mark.parametrize(("raw", "fact"), [("{", "is damaged"), ('{"format": 3}', "a newer usernsplan")])
+@pytest.mark.parametrize(("raw", "fact"), [("{", "is damaged"), ('{"format": 4}', "a newer usernsplan")])
 def test_a_run_of_which_nobody_can_tell_is_named_everywhere(host: Host, raw: str, fact: str) -> None:
     run = interrupted(host)
     (host.root / "etc/usernsplan.yaml").write_text(PLAN.format(volume="/srv/vol"))

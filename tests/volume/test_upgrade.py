@@ -114,11 +114,11 @@ def test_an_overlapping_run_of_version_1_in_which_something_failed_is_refused_an
 
 def test_a_run_of_a_newer_version_stops_every_run_and_is_named(host: Host) -> None:
     volume(host, BEFORE)
-    place = left(host, SHIFTED, format=3)
+    place = left(host, SHIFTED, format=4)
     for words in (("fix-volume", host.volume, *PLAIN), ("fix-volume", host.volume, *PLAIN, "--dry-run"), ("undo", RUN)):
         done = host.attempt(*words)
         assert done.returncode == 9, done
-        assert f"{place} was made by a newer usernsplan (format 3)" in done.stderr
+        assert f"{place} was made by a newer usernsplan (format 4)" in done.stderr
         assert f"usernsplan undo {RUN} --root {host.root}" in done.stderr
     assert owners(host) == BEFORE
 
@@ -131,7 +131,8 @@ def test_fields_that_are_added_are_no_trouble(host: Host) -> None:
     place.write_text(json.dumps(content))
     host.told(*PLAIN)
     assert owners(host) == {path: number + 100000 for path, number in BEFORE.items()}
-    assert json.loads(place.read_text())["format"] == 2
+    now = json.loads(place.read_text())
+    assert (now["format"], now["trees"][0]["path"], now["failed"]) == (3, "/srv/vol", [])
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,9 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     from usernsplan.cli.refusal import instead_of_flags  # noqa: PLC0415 - after the lines above
     from usernsplan.errors import UsernsplanError  # noqa: PLC0415
+    from usernsplan.host import waiting  # noqa: PLC0415
+
+    waiting.listen(lambda text: say(f"usernsplan: {text}"))
 
     try:
         with instead_of_flags(sys.argv[1:]):

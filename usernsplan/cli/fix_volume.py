@@ -9,9 +9,11 @@ import typer
 from usernsplan import volume
 from usernsplan.cli.options import DryRun, Json, Root, Yes, note, typed, write_result
 from usernsplan.cli.progress import watching
-from usernsplan.errors import InvalidValueError
+from usernsplan.errors import InvalidValueError, UnknownNameError
+from usernsplan.host import runs
 from usernsplan.host.files import layout_at
 from usernsplan.model import FixRequest
+from usernsplan.planner.runs import last_to_undo
 
 if TYPE_CHECKING:
     from usernsplan.model import FixReport
@@ -115,7 +117,10 @@ def fix_volume(
 
 
 def undo(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="What fix-volume called it.")],
+    run: Annotated[
+        Optional[str], typer.Argument(metavar="[RUN]", help="What fix-volume called it; 'history --runs' lists them.")
+    ] = None,
+    last: Annotated[bool, typer.Option("--last", help="The last run that can be taken back.")] = False,
     jobs: Jobs = None,
     root: Root = "/",
     dry_run: DryRun = False,
@@ -128,16 +133,48 @@ def undo(
 ) -> None:
     """Take a run of fix-volume back: owners, modes, ACLs and capabilities as they were.
 
-    What has changed since then is left as it is, and named.
+    What has changed since then is left as it is, and named. Without RUN, list the runs that can be taken back, do
+    nothing, and exit 2.
 
-    Example: usernsplan undo 20261122-053048
+    \b
+    Examples:
+      usernsplan undo 20261122-053048
+      usernsplan undo --last --dry-run
     """
     del yes  # nothing is asked here
+    if run is None:
+        run = _last(root) if last else _refuse_none(root, as_json=json)
+    elif last:
+        raise InvalidValueError("RUN with --last", hint="say one of the two")
     with watching() as watch:
         report = volume.undo(
             run, root, jobs=jobs, dry_run=dry_run, also_changed=also_changed, command=typed(), watch=watch
         )
     _print(report, root, as_json=json)
+
+
+def _refuse_none(root: str, *, as_json: bool) -> str:
+    """Nobody said which run: list them. Always raises."""
+    layout = layout_at(root, exists=True)
+    found = [one for one in runs.every(layout) if one.can_undo or one.problem]
+    from usernsplan.cli.show import write_runs  # noqa: PLC0415 - only where nothing is done
+
+    write_runs(found, layout, as_json=as_json)
+    hint = f"name it, or take back the last: {layout.command('undo --last')}" if found else "there is none"
+    raise InvalidValueError("which run is to be undone?", hint=hint)
+
+
+def _last(root: str) -> str:
+    """The last run that can be undone, which is said."""
+    layout = layout_at(root, exists=True)
+    found = last_to_undo(runs.every(layout))
+    if found is None:
+        hint = f"'{layout.command('history --runs')}' lists what there is"
+        raise UnknownNameError("there is no run that can be undone", hint=hint)
+    from usernsplan.report.text import shown_path  # noqa: PLC0415 - only for --last
+
+    note([f"the last run is {found.run}, on {', '.join(map(shown_path, found.paths))}"])
+    return found.run
 
 
 def _print(report: FixReport, root: str, *, as_json: bool) -> None:

@@ -8,13 +8,16 @@ import typer
 
 from usernsplan.cli.options import DryRun, Json, Root, note, note_interrupted, write_result
 from usernsplan.errors import InvalidValueError
+from usernsplan.host import runs as runs_of
 from usernsplan.host.files import layout_at
 from usernsplan.host.volumes import recorded
 from usernsplan.ledger import allocation_of, open_ledger
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from usernsplan.layout import Layout
-    from usernsplan.model import LedgerState, Volume
+    from usernsplan.model import LedgerState, RunSeen, Volume
 
 # More of a number would be no age.
 _DIGITS = 5
@@ -45,7 +48,7 @@ def show(
     root: Root = "/",
     json: Json = False,
 ) -> None:
-    """Show one allocation: owner, strategy, both maps, since when.
+    """Show one allocation: owner, strategy, both maps, since when; its volumes, and the runs of fix-volume for it.
 
     Example: usernsplan show web
     """
@@ -53,14 +56,15 @@ def show(
     ledger = open_ledger(layout).state()
     found = allocation_of(ledger, name)
     volumes, runs = _recorded(layout, ledger, name)
+    of_it = [one for one in runs_of.every(layout) if one.container == name]
     if json:
         from usernsplan.report import json_  # noqa: PLC0415 - one of the two
 
-        write_result(json_.allocations("show", [found], None, volumes, runs))
+        write_result(json_.allocation(found, volumes, runs, of_it, layout))
     else:
         from usernsplan.report import text  # noqa: PLC0415
 
-        write_result(text.allocation(found, volumes))
+        write_result(text.allocation(found, volumes, of_it))
     note_interrupted(ledger)
     note("; ".join(run[1:]) for run in runs)
 
@@ -113,7 +117,20 @@ def _recorded(
     return volumes, told
 
 
+def write_runs(found: Sequence[RunSeen], layout: Layout, *, as_json: bool) -> None:
+    """Print runs as a list."""
+    if as_json:
+        from usernsplan.report import json_  # noqa: PLC0415 - one of the two
+
+        write_result(json_.runs(found, layout))
+    else:
+        from usernsplan.report import text  # noqa: PLC0415
+
+        write_result(text.runs(found))
+
+
 def history(
+    runs: Annotated[bool, typer.Option("--runs", help="List the runs of fix-volume, which undo takes back.")] = False,
     prune_runs: Annotated[
         bool, typer.Option("--prune-runs", help="Remove journals of fix-volume that ended long ago.")
     ] = False,
@@ -126,18 +143,26 @@ def history(
 ) -> None:
     """Show what was done on this host: when, by whom, with which words, and what changed.
 
+    With --runs, list the runs of fix-volume that have a journal: state, container, mode, volumes, size.
     With --prune-runs, remove the journals of runs of fix-volume that are done or undone and older than AGE: they can no
     longer be undone then. The history stays, and so does every run that is unfinished.
 
     \b
     Examples:
       usernsplan history
+      usernsplan history --runs
       usernsplan history --prune-runs --older-than 30d --dry-run
     """
     if prune_runs != (older_than is not None):
         raise InvalidValueError("--prune-runs and --older-than go together", hint="--prune-runs --older-than 30d")
     if dry_run and not prune_runs:
         raise InvalidValueError("--dry-run is about --prune-runs", hint="without it nothing is written")
+    if runs and prune_runs:
+        raise InvalidValueError("--runs with --prune-runs", hint="say one of the two")
+    if runs:
+        layout = layout_at(root, exists=True)
+        write_runs(runs_of.every(layout), layout, as_json=json)
+        return
     if older_than is not None:
         _prune(root, _seconds(older_than), dry_run=dry_run, as_json=json)
         return

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _STDIN = "-"
 # More bytes would be more ids than there are processes, files or patience for.
 _MOST = 1 << 28
+_UNMAPPED = 1
 _HINT = "an id is a decimal number from 0 to 4294967294"
 
 
@@ -49,7 +50,8 @@ def whois(
 ) -> None:
     """Tell whose an id of this host is: which container's, and which id in it; whose else it may be, and why.
 
-    An id may be several's; one that nobody has is told as free. Many ids get one line each.
+    An id may be several's; one that nobody has is told as free. Many ids get one line each. With --container, exit 1
+    where the container's maps lack one.
 
     \b
     Examples:
@@ -125,6 +127,8 @@ def _inside(layout: Layout, name: str, words: Sequence[str], image: Accounts, *,
         write_result(json_.document("whois", container=name, answers=[whose.inside_fields(one) for one in found]))
     else:
         stream(whose.inside(one, name) for one in found)
+    if not all(one.is_mapped for one in found):
+        raise typer.Exit(_UNMAPPED)
 
 
 def _words(ids: Iterable[str]) -> Iterator[str]:

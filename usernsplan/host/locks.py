@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import math
 import os
 import re
 import stat
 import threading
-import time
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from usernsplan.errors import LockBusyError
-from usernsplan.host import files
+from usernsplan.host import files, waiting
 from usernsplan.layout import GROUP, PASSWD, PWD_LOCK, SUBGID, SUBUID
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 # lckpwdf(3) gives up after 15 s, and shadow tries 15 times, a second apart.
 PATIENCE = 15.0
-_PAUSE = 0.01
 _PID_MAX = 2**31 - 1
 # What useradd and usermod lock besides; the same protocol.
 _LINK_LOCKS = tuple(f"{name}.lock" for name in (PASSWD, GROUP, "/etc/shadow", "/etc/gshadow", SUBUID, SUBGID))
@@ -99,7 +98,7 @@ def _try_folder_lock(layout: Layout, descriptor: int) -> str:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return f"{layout.root} is being written by another rendering"
+        return f"{layout.root} is being written by another rendering, {_locker(descriptor)}"
     return ""
 
 
@@ -122,8 +121,25 @@ def _try_password_lock(layout: Layout, descriptor: int) -> str:
     except OSError as error:
         if error.errno not in {errno.EACCES, errno.EAGAIN}:
             raise
-        return f"{layout.path(PWD_LOCK)} is locked"
+        return f"{layout.path(PWD_LOCK)} is locked by {_locker(descriptor)}"
     return ""
+
+
+def wait_for(descriptor: int, shown: str) -> None:
+    """Hold a lock of flock(2), however long that takes."""
+
+    def attempt() -> str:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return f"{shown} is locked by {_locker(descriptor)}"
+        return ""
+
+    waiting.until(attempt, math.inf)
+
+
+def _locker(descriptor: int) -> str:
+    return waiting.locker(os.fstat(descriptor))
 
 
 @contextmanager
@@ -171,7 +187,7 @@ def _holder(shown: str, lock: str) -> str:
             hint=f"make sure that no useradd or usermod runs, then remove {shown}",
         )
     if _is_alive(pid):
-        return f"{shown} is held by process {pid}"
+        return f"{shown} is held by {waiting.called(pid)}"
     with suppress(FileNotFoundError):
         # Not the lock that somebody else made after taking this one over.
         if os.lstat(lock).st_ino == inode:
@@ -211,8 +227,5 @@ def _is_alive(pid: int) -> bool:
 
 
 def _retry(patience: float, attempt: Callable[[], str]) -> None:
-    deadline = time.monotonic() + patience
-    while holder := attempt():
-        if time.monotonic() > deadline:
-            raise LockBusyError(holder)
-        time.sleep(_PAUSE)
+    if holder := waiting.until(attempt, patience):
+        raise LockBusyError(holder)

@@ -5,17 +5,20 @@ What a run is to do, only the volume fixer reads. Everybody else reads here whic
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
+import re
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from usernsplan.errors import RefusedError
 from usernsplan.escape import operand, shell
 from usernsplan.host import files
-from usernsplan.layout import RUNS
-from usernsplan.model import UnfinishedRun
+from usernsplan.layout import RUNS, is_name
+from usernsplan.model import RunSeen, UnfinishedRun
 
 if TYPE_CHECKING:
     from usernsplan.layout import Layout
@@ -23,9 +26,12 @@ if TYPE_CHECKING:
 # How far a run is. Only "looking" has changed nothing; "done" and "undone" are finished.
 LOOKING, CHANGING, DONE, UNDOING, UNDONE = STATES = ("looking", "changing", "done", "undoing", "undone")
 _HALF = frozenset({CHANGING, UNDOING})
-# 2: what failed stands in a log of its own. Within a format, fields are only ever added.
-FORMAT = 2
+# 2: what failed stands in a log of its own. 3: paths are names below the root, which may be moved or mounted elsewhere.
+# Within a format, fields are only ever added.
+FORMAT = 3
 LOCK = "lock"
+# A name that a shell takes as it is: it is printed in commands.
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def names(layout: Layout) -> list[str]:
@@ -42,8 +48,13 @@ def names(layout: Layout) -> list[str]:
 def content(layout: Layout, name: str) -> dict[str, Any] | None:
     """What run.json of a run says; None where a kill left a folder without one: then nothing was changed.
 
-    Raises RefusedError where it cannot be told what became of the run: run.json is damaged, or a newer usernsplan's.
+    Whatever format it has, its paths are names below the root; "finish" is the command that finishes it. Raises
+    RefusedError where it cannot be told what became of the run: run.json is damaged, or a newer usernsplan's; or it
+    tells of a place outside of the root.
     """
+    # What is no folder of its own would be something else of the root's, and taken for a journal: even removed as one.
+    if os.path.islink(files.real(layout, f"{RUNS}/{name}")):
+        raise damaged(layout, name)
     raw = files.read(layout, f"{RUNS}/{name}/run.json")
     if raw is None:
         return None
@@ -58,28 +69,72 @@ def content(layout: Layout, name: str) -> dict[str, Any] | None:
             "be told",
             hint=f"finish it or take it back with that one: {layout.command(f'undo {shell(name)}')}",
         )
-    if number not in range(1, FORMAT + 1) or not is_known:
+    if number not in range(1, FORMAT + 1) or not is_known or not _PLAIN.fullmatch(name):
         raise damaged(layout, name)
-    return found
+    try:
+        return _below(layout, name, found)
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        raise damaged(layout, name) from error
+
+
+def _below(layout: Layout, name: str, found: dict[str, Any]) -> dict[str, Any]:
+    """What run.json says, with every path as a name below the root that is none of a place outside. Else it raises."""
+    from usernsplan.planner.runs import finishing  # noqa: PLC0415 - most hosts have no runs
+
+    def below(path: str) -> str:
+        # Older formats have paths of the machine.
+        inside = path if found["format"] >= FORMAT else layout.below(path)
+        if not is_name(path):
+            raise ValueError
+        if inside is None:
+            raise RefusedError(
+                f"{_place(layout, name)} tells of {shown(path)}, which is not below --root {shown(layout.root)}: the"
+                " root was moved or copied since, and an older usernsplan noted no names below it",
+                hint=f"put the root back where it was; or, if nothing is to be taken back, {_away(layout, name)}",
+            )
+        return inside
+
+    trees = [{**tree, "path": below(tree["path"])} for tree in found["trees"]]
+    if found["run"] != name or not isinstance(found["command"], str) or not all(map(is_name, found["formerly"])):
+        raise ValueError
+    if found["format"] < FORMAT:
+        for key in ("failed", "retried"):
+            found[key] = found[key] and [layout.below(path) or path for path in found[key]]
+    places = [layout.place(tree["path"]) for tree in trees]
+    container = found["container"]
+    if not isinstance(container, str | None):
+        raise TypeError
+    return {**found, "trees": trees, "finish": finishing(found["command"], container, places, layout)}
 
 
 def damaged(layout: Layout, name: str) -> RefusedError:
     """What to say of a run.json that does not say what it should. It is replaced whole: no kill leaves half of it."""
-    folder = layout.path(f"{RUNS}/{name}")
-    away = layout.path(f"{os.path.dirname(RUNS)}/damaged-{name}")
-    move = f"mv {operand(folder)} {operand(away)}"
     return RefusedError(
         f"{_place(layout, name)} is damaged: what became of the run cannot be told",
-        hint=f"put it back from a backup; or look at the run's volume, and move the run away: {move}",
+        hint=f"put it back from a backup; or look at the run's volume, and {_away(layout, name)}",
     )
+
+
+def _away(layout: Layout, name: str) -> str:
+    """The command after which a run is none any more."""
+    folder, away = (layout.path(f"{place}{name}") for place in (f"{RUNS}/", f"{os.path.dirname(RUNS)}/damaged-"))
+    return f"move the run away: mv {operand(folder)} {operand(away)}"
+
+
+def shown(text: str) -> str:
+    """A path on one line, whatever bytes it has."""
+    return text if text.isprintable() else repr(text)
 
 
 def is_at_work(layout: Layout, name: str) -> bool:
     """Tell whether some process still holds the run's lock. Nothing is written for it."""
-    path = os.path.join(files.real(layout, f"{RUNS}/{name}", follow=True), LOCK)
+    path = os.path.join(files.real(layout, f"{RUNS}/{name}"), LOCK)
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        # A symlink is none of ours; whoever takes the run over refuses it.
+        if error.errno not in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
+            raise
         return False
     try:
         # Shared: two who look at the same moment are not at work for each other.
@@ -89,6 +144,50 @@ def is_at_work(layout: Layout, name: str) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def every(layout: Layout) -> tuple[RunSeen, ...]:
+    """All runs that have a journal, oldest first; those that nobody can read too. Raises NotPermittedError."""
+    return tuple(one for name in names(layout) if (one := _seen(layout, name)))
+
+
+def _seen(layout: Layout, name: str) -> RunSeen | None:
+    try:
+        run = content(layout, name)
+    except RefusedError as error:
+        return RunSeen(name, at=_began(name), size=_size(layout, name), problem=str(error), hint=error.hint)
+    if run is None:
+        return None
+    state = run["state"]
+    return RunSeen(
+        name,
+        _began(name),
+        state,
+        is_at_work(layout, name),
+        run["container"],
+        str(run.get("mode") or "") or None,
+        tuple(layout.place(tree["path"]) for tree in run["trees"]),
+        _size(layout, name),
+        # What failed while it was taken back may be taken back yet.
+        can_undo=state in {*_HALF, DONE} or (state == UNDONE and run.get("whole") is not True),
+    )
+
+
+def _began(name: str) -> str:
+    """When a run began, which its name tells."""
+    try:
+        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.strptime(name.partition(".")[0], "%Y%m%d-%H%M%S"))
+    except ValueError:
+        return ""
+
+
+def _size(layout: Layout, name: str) -> int:
+    """How many bytes a journal has; of one that goes meanwhile, what is left."""
+    total = 0
+    with files.explained(layout, f"{RUNS}/{name}"), suppress(FileNotFoundError, NotADirectoryError):
+        for entry in os.scandir(files.real(layout, f"{RUNS}/{name}")):
+            total += entry.stat(follow_symlinks=False).st_size
+    return total
 
 
 class Runs(NamedTuple):
@@ -104,7 +203,7 @@ class Runs(NamedTuple):
 
 def look(layout: Layout) -> Runs:
     """Read the state of every run. Raises NotPermittedError."""
-    unfinished, kept, top = [], set[str](), layout.real.rstrip("/")
+    unfinished, kept = [], set[str]()
     for name in names(layout):
         try:
             run = content(layout, name)
@@ -112,28 +211,18 @@ def look(layout: Layout) -> Runs:
                 # It may have come to its end between the two looks.
                 run = content(layout, name)
                 if run and run["state"] in _HALF:
-                    unfinished.append(_unfinished(layout, name, run))
+                    paths = tuple(layout.place(tree["path"]) for tree in run["trees"])
+                    unfinished.append(UnfinishedRun(name, run["finish"], paths, is_undoing=run["state"] == UNDOING))
         except RefusedError as error:
             unfinished.append(UnfinishedRun(name, problem=str(error), hint=error.hint))
             continue
         if run and run["state"] in {*_HALF, DONE}:
             with suppress(LookupError, TypeError):
-                paths = {path.removeprefix(top) or "/" for path in _paths(run)}
+                names_here = {tree["path"] for tree in run["trees"]}
                 keeps = any(run["targets"][kind]["keep"] is True for kind in ("uids", "gids"))
-                kept = kept | paths if keeps else kept - paths
+                kept = kept | names_here if keeps else kept - names_here
     return Runs(tuple(unfinished), frozenset(kept))
 
 
-def _unfinished(layout: Layout, name: str, run: dict[str, Any]) -> UnfinishedRun:
-    try:
-        return UnfinishedRun(name, str(run["command"]), _paths(run), is_undoing=run["state"] == UNDOING)
-    except (LookupError, TypeError) as error:
-        raise damaged(layout, name) from error
-
-
-def _paths(run: dict[str, Any]) -> tuple[str, ...]:
-    return tuple(str(tree["path"]) for tree in run["trees"])
-
-
 def _place(layout: Layout, name: str) -> str:
-    return layout.path(f"{RUNS}/{name}/run.json")
+    return shown(layout.path(f"{RUNS}/{name}/run.json"))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from usernsplan.errors import reason_of
 from usernsplan.host import runs
 from usernsplan.host.mounts import all_mounts
+from usernsplan.layout import is_name
 from usernsplan.model import MOST_SEEN, VolumeSeen
 
 if TYPE_CHECKING:
@@ -40,7 +41,13 @@ def look(layout: Layout, volumes: Iterable[Volume], kept: Collection[str] = ()) 
     wanted = list(volumes)
     mounts = _mounts() if wanted else {}
     top = layout.real.rstrip("/")
-    return tuple(_seen(volume.path, top + volume.path, mounts, keeps=volume.path in kept) for volume in wanted)
+    return tuple(
+        _seen(volume.path, top + volume.path, mounts, keeps=volume.path in kept)
+        if is_name(volume.path)
+        # Whoever owns another root wrote its ledger.
+        else VolumeSeen(volume.path, why="this is no path below the root")
+        for volume in wanted
+    )
 
 
 def _mounts() -> dict[str, set[str]]:

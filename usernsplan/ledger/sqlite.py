@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from usernsplan.errors import LedgerError
-from usernsplan.host import files
+from usernsplan.host import files, waiting
 from usernsplan.ids import IdRange
 from usernsplan.layout import LEDGER, SUBGID, SUBUID
 from usernsplan.mapping import IdMap, Mapping
@@ -229,6 +229,7 @@ class SqliteLedger:
         # rw, not ro: after a kill in a commit, SQLite has to roll back before it can read.
         mode = "rw" if os.access(path, os.W_OK) else "ro&immutable=1"
         with self._explained(), _connected(path, mode) as db:
+            self._patiently(db, path, "PRAGMA user_version")
             version = self._version(db)
             # One moment for everything that is read: a writer may finish between two statements.
             db.execute("BEGIN")
@@ -243,7 +244,7 @@ class SqliteLedger:
             os.fchmod(descriptor, 0o600)
             os.close(descriptor)
         with self._explained(), _connected(path, "rw") as db, db:
-            db.execute("BEGIN IMMEDIATE")
+            self._patiently(db, path, "BEGIN IMMEDIATE")
             version = self._version(db)
             for step in range(version + 1, _VERSION + 1):
                 # Not executescript, which would end the transaction.
@@ -255,6 +256,26 @@ class SqliteLedger:
             if version < _VERSION:
                 db.execute(f"PRAGMA user_version = {_VERSION}")
             yield db
+
+    def _patiently(self, db: sqlite3.Connection, path: str, statement: str) -> None:
+        """Execute what has to wait for others, who may hold the file; after a second that is said."""
+        busy: list[sqlite3.OperationalError] = []
+
+        def attempt() -> str:
+            try:
+                db.execute(statement).fetchall()
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error):
+                    raise
+                busy[:] = [error]
+                return f"{self._shown} is locked by {waiting.locker(os.stat(path))}"
+            return ""
+
+        # SQLite's own patience is silent.
+        db.execute("PRAGMA busy_timeout = 0")
+        if waiting.until(attempt, _PATIENCE):
+            raise busy[0]
+        db.execute(f"PRAGMA busy_timeout = {int(_PATIENCE * 1000)}")
 
     def _version(self, db: sqlite3.Connection) -> int:
         """The version of the file's tables; 0 where there are none. Raises LedgerError for one from the future."""

@@ -116,9 +116,10 @@ def _id(kind: str, number: int, name: str, ledger: LedgerState) -> str:
 
 def give_again(volume: Volume, layout: Layout) -> str:
     """The command that fixes a recorded volume as it was recorded."""
-    whom = f" --user {shell(volume.user)}" if volume.user else ""
-    words = f"fix-volume {shell(volume.path)} --container {shell(volume.name)} --mode {shell(volume.mode)}{whom}"
-    return layout.command(words)
+    # Whoever owns another root wrote its ledger.
+    whom = ("--user", volume.user) if volume.user else ()
+    words = (volume.path, "--container", volume.name, "--mode", volume.mode, *whom)
+    return layout.command(f"fix-volume {shell(*words)}")
 
 
 def _mending(volume: Volume, seen: VolumeSeen, layout: Layout) -> str:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         LedgerState,
         Plan,
         RenderRequest,
+        RunSeen,
         Volume,
     )
 
@@ -85,12 +86,47 @@ def allocations(
     return document(kind, allocations=[allocation_fields(a) for a in found], **more)
 
 
+def allocation(
+    found: Allocation,
+    volumes: Iterable[tuple[Volume, str, str]],
+    runs: Iterable[tuple[str, str, str]],
+    of_it: Iterable[RunSeen],
+    layout: Layout,
+) -> str:
+    """The result of show: as allocations has it, and all runs of fix-volume for it."""
+    document = json.loads(allocations("show", [found], None, volumes, runs))
+    return json.dumps({**document, "runs": [run_fields(one, layout) for one in of_it]}, indent=2)
+
+
 def history(entries: Iterable[HistoryEntry]) -> str:
     """The result of history, oldest first."""
     return document(
         "history",
         entries=[{**deed_fields(e), "changed": list(e.changed)} for e in entries],
     )
+
+
+def runs(found: Iterable[RunSeen], layout: Layout) -> str:
+    """The result of history --runs, and of undo without a run; oldest first."""
+    return document("runs", runs=[run_fields(one, layout) for one in found])
+
+
+def run_fields(one: RunSeen, layout: Layout) -> dict[str, Any]:
+    """A run of fix-volume, as it stands in several results."""
+    return {
+        "run": one.run,
+        "at": one.at or None,
+        "state": one.state or None,
+        "at_work": one.is_at_work,
+        "container": one.container,
+        "mode": one.mode,
+        "volumes": [path_fields(path) for path in one.paths],
+        "bytes": one.size,
+        "can_undo": one.can_undo,
+        "undo": layout.command(f"undo {one.run}") if one.can_undo else None,
+        "problem": one.problem or None,
+        "hint": one.hint or None,
+    }
 
 
 def pruned(removed: Sequence[tuple[str, int]], kept: Iterable[tuple[str, str]], *, dry_run: bool) -> str:

@@ -14,7 +14,18 @@ if TYPE_CHECKING:
     from usernsplan.engines.base import Verdict
     from usernsplan.layout import Layout
     from usernsplan.mapping import IdMap
-    from usernsplan.model import Actor, Allocation, Change, Finding, FixReport, HistoryEntry, LedgerState, Plan, Volume
+    from usernsplan.model import (
+        Actor,
+        Allocation,
+        Change,
+        Finding,
+        FixReport,
+        HistoryEntry,
+        LedgerState,
+        Plan,
+        RunSeen,
+        Volume,
+    )
 
 _HEADERS = ("name", "owner", "container ids", "host uids", "host gids")
 # A history entry of thousands of names would bury the others; --json has all of it.
@@ -79,8 +90,8 @@ def allocations(ledger: LedgerState, volumes: Iterable[tuple[Volume, str, str]] 
     return "\n\n".join(parts)
 
 
-def allocation(a: Allocation, volumes: Iterable[tuple[Volume, str, str]] = ()) -> str:
-    """One allocation, everything that is known of it; ``volumes`` as for allocations."""
+def allocation(a: Allocation, volumes: Iterable[tuple[Volume, str, str]] = (), of_it: Iterable[RunSeen] = ()) -> str:
+    """One allocation, everything that is known of it; ``volumes`` as for allocations, ``of_it`` are its runs."""
     rows = [
         ("name", a.name),
         ("owner", ", and ".join((a.owner, *a.also))),
@@ -94,6 +105,11 @@ def allocation(a: Allocation, volumes: Iterable[tuple[Volume, str, str]] = ()) -
     for v, fact, remedy in volumes:
         how = f"{shown_path(v.path)} ({' '.join(filter(None, (v.mode, v.user)))})"
         rows.append(("volume", f"{how}: {fact}\n{remedy}" if fact else f"{how}: looks right"))
+    its = list(of_it)
+    if len(its) > _PLACES_SHOWN:
+        rows.append(("run", f"… {len(its) - _PLACES_SHOWN} earlier ones ('usernsplan history --runs' has them)"))
+    for one in its[-_PLACES_SHOWN:]:
+        rows.append(("run", f"{one.run} ({_how_far(one)}): {one.mode or ''} {', '.join(map(shown_path, one.paths))}"))
     return table((), rows)
 
 
@@ -110,6 +126,35 @@ def history(entries: Sequence[HistoryEntry]) -> str:
     return table(("when", "who", "command, and what changed"), rows)
 
 
+def runs(found: Sequence[RunSeen]) -> str:
+    """Runs of fix-volume, oldest first."""
+    if not found:
+        return "There is no run of fix-volume."
+    rows = []
+    for one in found:
+        paths = [shown_path(path) for path in one.paths[:_PLACES_SHOWN]]
+        if len(one.paths) > _PLACES_SHOWN:
+            paths.append(f"… and {len(one.paths) - _PLACES_SHOWN} more (--json has them)")
+        if one.problem:
+            paths = [one.problem, one.hint]
+        size = f"{one.size} bytes"
+        rows.append(
+            (shown_path(one.run), one.at, _how_far(one), one.container or "", one.mode or "", "\n".join(paths), size)
+        )
+    return table(("run", "when", "state", "container", "mode", "volumes", "journal"), rows)
+
+
+def _how_far(one: RunSeen) -> str:
+    """How far a run is, for people."""
+    if one.problem:
+        return "nobody can tell"
+    if one.is_at_work:
+        return f"{one.state}, at work"
+    if one.state in {"changing", "undoing"}:
+        return f"{one.state}, interrupted"
+    return "undone in part" if one.state == "undone" and one.can_undo else one.state
+
+
 def pruned(removed: Sequence[tuple[str, int]], *, dry_run: bool) -> str:
     """Which journals of runs were removed, or would be, and how many bytes that is."""
     verb = "would remove" if dry_run else "removed"
@@ -124,7 +169,8 @@ def fixed(report: FixReport, layout: Layout) -> str:
     """What a fix-volume or an undo did, or would do."""
     counts = report.counts
     who = f" for {report.container} ({report.mode})" if report.mode and report.container else ""
-    verb = "would change" if report.dry_run else "changed"
+    would, did = ("would restore", "restored") if report.kind == "undo" else ("would change", "changed")
+    verb = would if report.dry_run else did
     kinds = [f"{counts[kind]} {word}" for kind, word in _KINDS.items() if counts[kind]]
     of_them = f" ({', '.join(kinds)})" if kinds else ""
     lines = [f"{', '.join(map(shown_path, report.volumes))}{who}"]

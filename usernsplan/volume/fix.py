@@ -6,6 +6,7 @@ carry out, passage by passage; look once more where something moved; the tops la
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -30,9 +31,9 @@ from usernsplan.formats import subid
 from usernsplan.host import accounts, files, procfs
 from usernsplan.host.mounts import all_mounts, of_others
 from usernsplan.ids import IdSet
-from usernsplan.layout import SUBGID, SUBUID
+from usernsplan.layout import RUNS, SUBGID, SUBUID
 from usernsplan.ledger import open_ledger
-from usernsplan.model import FixReport, Place, Volume
+from usernsplan.model import FixReport, FixRequest, Place, Volume
 from usernsplan.volume import decide, journal, restore, special, spots, syscalls, targets, walk
 from usernsplan.volume.carry import Done, Found, Rules, kinds_of, merged
 from usernsplan.volume.discover import discover
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
 
     from usernsplan.layout import Layout
     from usernsplan.mapping import IdMap
-    from usernsplan.model import FixRequest
     from usernsplan.volume.carry import Lacking
 
 # The clock that the kernel reads for times of files ticks up to 10 ms behind the one that we read.
@@ -114,7 +114,7 @@ def fix_volume(
             journal.new_name(),
             LOOKING,
             job.command,
-            tuple(_tree(volume) for volume in job.volumes),
+            tuple(_tree(volume, spot.name) for volume, spot in zip(job.volumes, found, strict=True)),
             rule,
             # Where another machine's clock writes the times, no time tells what was seen.
             seen=time.time_ns() - _TICK_NS if all(volume.local for volume in job.volumes) else 0,
@@ -123,6 +123,7 @@ def fix_volume(
             mode="reverse" if request.reverse else rule.mode,
             formerly=decide.formerly(meant),
             keep_power=request.keep_power,
+            finish=job.command,
         )
         if _moved_before(job.layout, new):
             new = replace(new, targets=rule.after_it())
@@ -176,7 +177,8 @@ def undo(  # noqa: PLR0913 - the words of the command
     """
     job = _Job(files.layout_at(root), jobs, watch or Unwatched(), _printable(command))
     state = journal.run(job.layout, run)
-    report = FixReport("undo", state.paths, {}, dry_run=dry_run, container=state.container)
+    places = state.places(job.layout)
+    report = FixReport("undo", places, {}, dry_run=dry_run, container=state.container)
     job.run_name = run
     if journal.is_at_work(job.layout, state):
         raise journal.busy(run)
@@ -185,13 +187,19 @@ def undo(  # noqa: PLR0913 - the words of the command
         return job.report(report)
     if not dry_run and not procfs.may_chown():
         raise NotPermittedError("only root may give files to somebody else", hint="run as root; --dry-run needs less")
-    job.warn_of_users(state.paths)
+    # No run has changed these, whatever a journal says that came with the root.
+    request = FixRequest(places, cross_mounts=state.cross_mounts, protected=True)
+    spots.refuse_dangerous(job.layout, request, [spots.Spot(job.layout.place(t.path), t.path) for t in state.trees])
+    job.warn_of_users(places)
     with ExitStack() as stack:
         for tree in state.trees:
             job.volumes.append(_still_there(tree, state, job, stack))
+        if job.other and all(volume.top < 0 for volume in job.volumes):
+            job.notes.append(_copied(state, job.layout))
+            return job.report(report)
         job.take_back(state, really=not dry_run, trust=also_changed)
     stands = any(later.state == DONE for later in journal.later(job.layout, state))
-    if not dry_run and not stands and not any(path in job.failed for path in state.paths):
+    if not dry_run and not stands and not any(path in job.failed for path in places):
         # A run of an older version noted no user.
         formerly = [
             Volume(path, name, mode, user="".join(user)) for path, (name, mode, *user) in state.formerly.items() if name
@@ -219,6 +227,7 @@ class _Job:
     dropped: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     run_name: str | None = None
+    other: int = 0
 
     def warn_of_users(self, paths: Sequence[str]) -> None:
         """Tell of the running containers that use what lies at these paths."""
@@ -408,10 +417,10 @@ class _Job:
         self.found.entries = self.found.entries or log.state.entries
         last = 2 if log.state.stage else 0
         # Of a passage that a kill has come after: what failed in it is in the journal.
-        failed = dict.fromkeys(log.state.failed if log.state.stage == last else (), _BEFORE)
+        failed = dict.fromkeys(map(self.layout.place, log.state.failed if log.state.stage == last else ()), _BEFORE)
         for stage in range(log.state.stage, last + 1):
             if stage != log.state.stage:
-                log.set(stage=stage, failed=tuple(sorted(failed)))
+                log.set(stage=stage, failed=self._names(failed))
             what = f"Changing, passage {stage} of {last}" if last else "Changing"
             self.watch.begin(what, self.found.changes or None)
             done = self._passage(crew, log, stage)
@@ -434,11 +443,11 @@ class _Job:
             rest = restore.restore(self.volumes, lacking, known, log).rest
         self._drop(rest)
         carried = {path for part in done for path in part.carried}
-        left = tuple(sorted(({*(log.state.retried or ())} | failed.keys()) - carried))
+        left = sorted(({*map(self.layout.place, log.state.retried or ())} | failed.keys()) - carried)
         self.fail((path, failed.get(path, _BEFORE)) for path in left)
         whole = not self.failed and not self.stragglers and not self.skipped
         tops = tuple(map(_changed_ns, self.volumes))
-        log.set(state=DONE, end=time.time_ns(), whole=whole, failed=left, retried=None, tops=tops)
+        log.set(state=DONE, end=time.time_ns(), whole=whole, failed=self._names(left), retried=None, tops=tops)
 
     def _none_is_staged(self, crew: Crew, log: Journal) -> bool:
         """Make sure that no inode carries a staging id: what was moved about between two looks is carried on."""
@@ -461,12 +470,13 @@ class _Job:
             self._check(crew, log, really=True)
             self._add(done)
             self.fail(chain.from_iterable((*part.failed, *part.named) for part in done))
-        self.fail((path, "something in it still has an id of between the two passages") for path in state.paths)
+        why = "something in it still has an id of between the two passages"
+        self.fail((path, why) for path in state.places(self.layout))
         return False
 
     def _not_finished(self, log: Journal) -> None:
         run = log.state
-        finish = f"finish it: {run.command}\n  or " if run.command else ""
+        finish = f"finish it: {run.finish}\n  or " if run.finish else ""
         undo = self.layout.command(f"undo {shell(run.run)}")
         self.notes.append(f"run {run.run} is not finished\n  {finish}take it back: {undo}")
 
@@ -516,7 +526,7 @@ class _Job:
             trust=trust,
             really=really,
             # Taken back is all of it, whatever was tried again.
-            only=None if state.retried is None or stage < 0 else frozenset(state.retried),
+            only=None if state.retried is None or stage < 0 else frozenset(map(self.layout.place, state.retried)),
         )
         logs = log.logs("folders", "late")
         shares = [tuple(logs[number :: crew.jobs]) for number in range(crew.jobs)]
@@ -559,11 +569,15 @@ class _Job:
         run = log.state.run
         if not really:
             raise StoppedError("stopped; nothing was changed")
-        again = "" if log.state.state == UNDOING else f"go on: {log.state.command or 'the same words'}\n  or "
+        again = "" if log.state.state == UNDOING else f"go on: {log.state.finish or 'the same words'}\n  or "
         raise StoppedError(
             f"stopped in the middle of run {run}; what was begun is whole",
             hint=f"{again}take it back: {self.layout.command(f'undo {shell(run)}')}",
         )
+
+    def _names(self, paths: Iterable[str]) -> tuple[str, ...]:
+        """Paths in volumes as the journal has them: below the root."""
+        return tuple(sorted(self.layout.below(path) or path for path in paths))
 
     def _path(self, one: Lacking) -> str:
         return self.volumes[one.tree].shown(one.parts, one.name)
@@ -613,9 +627,9 @@ def _earlier(layout: Layout, new: RunState, *, again: bool) -> tuple[RunState | 
         if run.state == CHANGING and run.same_work(new):
             journal.refuse_half_known(layout, run)
             return run, None
-        first = f"finish it: {run.command}\n  or " if run.state == CHANGING and run.command else ""
+        first = f"finish it: {run.finish}\n  or " if run.state == CHANGING and run.finish else ""
         raise RefusedError(
-            f"run {run.run} on {', '.join(run.paths)} was interrupted",
+            f"run {run.run} on {', '.join(run.places(layout))} was interrupted",
             hint=f"{first}take it back: {layout.command(f'undo {shell(run.run)}')}",
         )
     before = {run.run: run for run in (_moved_by(tree, new, runs) for tree in new.trees) if run}
@@ -629,7 +643,7 @@ def _earlier(layout: Layout, new: RunState, *, again: bool) -> tuple[RunState | 
     if is_same:
         return None, run
     raise RefusedError(
-        f"run {run.run} has moved these ids already in {', '.join(run.paths)}",
+        f"run {run.run} has moved these ids already in {', '.join(run.places(layout))}",
         hint="the map overlaps itself, so that they would be moved twice; if you mean it all the same, say --again",
     )
 
@@ -709,28 +723,43 @@ def _sync(volume: walk.Volume) -> None:
         raise UsernsplanError(f"{volume.path}: what was changed is not all on the disk: {reason}") from error
 
 
-def _tree(volume: walk.Volume) -> Tree:
+def _tree(volume: walk.Volume, name: str) -> Tree:
     try:
         seen = volume.seen()
     except OSError as error:
         raise UsernsplanError(f"{volume.named}: {reason_of(error)}") from error
-    return Tree(volume.named, seen.st_dev, seen.st_ino)
+    return Tree(name, seen.st_dev, seen.st_ino)
 
 
 def _still_there(tree: Tree, state: RunState, job: _Job, stack: ExitStack) -> walk.Volume:
     """A volume of an earlier run; one without a top where it is gone, which is said."""
-    spots.refuse_idmapped(tree.path)
+    place = job.layout.place(tree.path)
+    spots.refuse_idmapped(place)
     try:
-        volume = walk.volume(tree.path, cross_mounts=state.cross_mounts)
+        volume = walk.volume(place, cross_mounts=state.cross_mounts)
     except OSError as error:
-        job.fail([(tree.path, reason_of(error))])
+        why = "it is a symlink now, or one leads to it" if error.errno == errno.ELOOP else reason_of(error)
+        job.fail([(place, why)])
     else:
         stack.callback(os.close, volume.top)
-        if _tree(volume).inode == tree.inode:
+        # Not the device: after a reboot, or mounted elsewhere, it may have another number.
+        if _tree(volume, tree.path).inode == tree.inode:
             return volume
         what = "file" if volume.only else "folder"
-        job.fail([(tree.path, f"it is another {what} now than the one that run {state.run} changed")])
-    return walk.Volume(tree.path, -1, walk.Mounts())
+        job.fail([(place, f"it is another {what} now than the one that run {state.run} changed")])
+        job.other += 1
+    return walk.Volume(place, -1, walk.Mounts())
+
+
+def _copied(state: RunState, layout: Layout) -> str:
+    """What to do where nothing of what a run has changed lies below this root."""
+    folder = f"{RUNS}/{state.run}"
+    away = f"{os.path.dirname(RUNS)}/of-another-root-{state.run}"
+    return (
+        f"nothing was changed: what run {state.run} has changed lies elsewhere, and this may be a copy of it; take the"
+        " run back there and copy again, or give the copy to whom it is to belong with fix-volume. If this run is in"
+        f" the way here: mv {shell(layout.path(folder))} {shell(layout.path(away))}"
+    )
 
 
 @contextmanager

@@ -15,15 +15,16 @@ import shutil
 import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
-from itertools import count, takewhile
+from itertools import chain, count, takewhile
 from typing import TYPE_CHECKING, Any
 
 from usernsplan.errors import HostChangedError, LockBusyError, RefusedError, UnknownNameError
 from usernsplan.escape import shell
-from usernsplan.host import files
+from usernsplan.host import files, locks
 from usernsplan.host import runs as read_runs
 from usernsplan.layout import RUNS
 from usernsplan.mapping import IdMap
+from usernsplan.volume import walk
 from usernsplan.volume.renew import Proof
 from usernsplan.volume.special import Special
 from usernsplan.volume.targets import Form, Targets, Turn
@@ -43,7 +44,7 @@ _BUFFER = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """One volume of a run: where it lies, and the inode of its top."""
+    """One volume of a run: its name below the root, and the inode of its top."""
 
     path: str
     device: int
@@ -57,14 +58,15 @@ class Tree:
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """What run.json says.
+    """What run.json says. All paths are names below the root, which may have been moved since.
 
-    ``outside`` are linked inodes (device, inode) that are left alone; ``formerly`` is whose each volume was, and its
-    mode. Times in ns since the epoch: ``seen`` before the first look, ``end`` after the last change; ``whole``: by then
-    everything was right, and ``tops`` is when the inode of each top had changed last; ``failed`` are the paths of all
-    entries of the journal that failed, ``retried`` those of them that are tried again; ``told``: the command that made
-    the run came to its end; ``entries`` is how many the look met; ``special``: the journal has entries that need care;
-    ``keep_power``: files that lose power get it back where their content is proved unchanged.
+    ``finish`` is the command that finishes the run, as it may be shown. ``outside`` are linked inodes (device,
+    inode) that are left alone; ``formerly`` is whose each volume was, and its mode. Times in ns since the epoch:
+    ``seen`` before the first look, ``end`` after the last change; ``whole``: by then everything was right, and
+    ``tops`` is when the inode of each top had changed last; ``failed`` are the paths of all entries of the journal
+    that failed, ``retried`` those of them that are tried again; ``told``: the command that made the run came to its
+    end; ``entries`` is how many the look met; ``special``: the journal has entries that need care; ``keep_power``:
+    files that lose power get it back where their content is proved unchanged.
     """
 
     run: str
@@ -90,11 +92,11 @@ class RunState:
     keep_power: bool = False
     told: bool = False
     entries: int = 0
+    finish: str = field(default="", compare=False)
 
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """Where the trees lie."""
-        return tuple(tree.path for tree in self.trees)
+    def places(self, layout: Layout) -> tuple[str, ...]:
+        """Where the trees lie now."""
+        return tuple(layout.place(tree.path) for tree in self.trees)
 
     def turn(self, stage: int) -> Turn:
         """The passage of this stage."""
@@ -152,13 +154,15 @@ class Journal:
         self._name = f"{RUNS}/{state.run}"
         self._lock = lock
         self.state = state
-        self.folder = files.real(layout, self._name, follow=True)
+        self.folder = files.real(layout, self._name)
 
     def set(self, **changes: Any) -> None:
         """Note how far the run is; on disk when this returns."""
         self.state = replace(self.state, **changes)
         state = self.state
         content = asdict(replace(state, targets=None, staging=None))  # type: ignore[arg-type]
+        # It is made anew, of what can be checked, by whoever reads it.
+        del content["finish"]
         content["targets"] = state.targets.to_json()
         content["staging"] = [staging.triples() for staging in state.staging] if state.staging else None
         text = json.dumps({"format": _FORMAT, **content}, indent=1) + "\n"
@@ -185,13 +189,27 @@ class Journal:
             names = sorted(name for name in os.listdir(self.folder) if name.partition(".")[0] in kinds)
         return [os.path.join(self.folder, name) for name in names]
 
+    def refuse_forged(self) -> None:
+        """Raise RefusedError for a journal that no run wrote: it may name what lies outside of the root."""
+        with files.explained(self._layout, self._name):
+            entries = list(os.scandir(self.folder))
+        try:
+            if not all(entry.is_file(follow_symlinks=False) for entry in entries):
+                raise ValueError
+            # Nobody but root writes the journals of this machine, and the longest take a while.
+            for log in () if self._layout.is_host else self.logs("folders", "late"):
+                if any(not 0 <= note.tree < len(self.state.trees) for note in read(log)):
+                    raise ValueError
+        except ValueError as error:
+            raise read_runs.damaged(self._layout, self.state.run) from error
+
 
 class Writer:
     """Appends folders to one log."""
 
     def __init__(self, path: str) -> None:
         is_new = not os.path.exists(path)
-        self._file = open(path, "ab", buffering=_BUFFER)  # noqa: SIM115 - closed by close
+        self._file = open(path, "ab", buffering=_BUFFER, opener=_not_followed)  # noqa: SIM115 - closed by close
         if is_new:
             files.sync_folder(os.path.dirname(path))
         else:
@@ -227,6 +245,11 @@ class Writer:
         self._file.close()
 
 
+def _not_followed(path: str, flags: int) -> int:
+    """Open a log; a symlink is none, and would lead whoever writes it out of the root; for a pipe nobody waits."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+
+
 def _whole_lines(path: str) -> int:
     """How many bytes of a log are whole lines."""
     with open(path, "rb") as file:
@@ -242,7 +265,7 @@ class Links:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Keep the other workers from such an inode: it is to be changed once, as a whole."""
-        lock = os.open(self._path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = os.open(self._path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
@@ -251,7 +274,7 @@ class Links:
 
 
 def read(log: str) -> Iterator[Folder]:
-    """The folders of a log, in order. A line that a kill cut short ends it."""
+    """The folders of a log, in order. A line that a kill cut short ends it. Raises RefusedError for what is no line."""
     return joined(_lines(log))
 
 
@@ -275,25 +298,43 @@ def joined(pieces: Iterable[Folder]) -> Iterator[Folder]:
 
 def _lines(log: str) -> Iterator[Folder]:
     parts: tuple[str, ...] = ()
-    with open(log, "rb") as file:
-        for line in file:
+    with open(log, "rb", opener=_not_followed) as file:
+        for number, line in enumerate(file, 1):
             if not line.endswith(b"\n"):
                 return
-            content = json.loads(line)
-            kept, *more = content["p"]
-            parts = (*parts[:kept], *more)
-            tree, device, inode = content["i"]
-            yield Folder(
-                tree,
-                parts,
-                device,
-                inode,
-                _owner(content.get("own")),
-                _owner(content.get("common")),
-                [((uid, gid), names) for (uid, gid), names in content.get("others", ())],
-                [_unpacked(*fields) for fields in content.get("special", ())],
-                content.get("left", []),
-            )
+            try:
+                folder = _folder(parts, json.loads(line))
+            except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+                raise RefusedError(
+                    f"{read_runs.shown(log)}:{number} is damaged: no run writes such a line",
+                    hint="put the journal back from a backup, or look at the volume of the run",
+                ) from error
+            parts = folder.parts
+            yield folder
+
+
+def _folder(before: tuple[str, ...], content: dict[str, Any]) -> Folder:
+    """What a line tells, after one that told of the folder ``before``. Raises ValueError, LookupError or TypeError."""
+    kept, *more = content["p"]
+    tree, device, inode = content["i"]
+    others = [((uid, gid), names) for (uid, gid), names in content.get("others", ())]
+    special = [_unpacked(*fields) for fields in content.get("special", ())]
+    left = content.get("left", [])
+    # Whoever wrote the journal of another root must not lead us out of its volumes.
+    walk.refuse_paths([*more, *(entry.name for entry in special)])
+    for _, names in others:
+        walk.refuse_paths(names)
+    own, common = _owner(content.get("own")), _owner(content.get("common"))
+    owners = [
+        own or (0, 0),
+        common or (0, 0),
+        *(owner for owner, _ in others),
+        *(entry.form.owner for entry in special),
+    ]
+    inodes = [(entry.device, entry.inode, entry.form.mode, entry.links, entry.changed_ns) for entry in special]
+    if not all(type(number) is int for number in chain(content["i"], *owners, *inodes)):
+        raise TypeError
+    return Folder(tree, (*before[:kept], *more), device, inode, own, common, others, special, left)
 
 
 def _owner(content: list[int] | None) -> Owner | None:
@@ -326,7 +367,8 @@ def run(layout: Layout, name: str) -> RunState:
     """The run of this name. Raises UnknownNameError."""
     state = _state(layout, name) if name in read_runs.names(layout) else None
     if state is None:
-        raise UnknownNameError(f"there is no run '{name}'", hint=f"{layout.path(RUNS)} has a folder for each")
+        hint = f"'{layout.command('history --runs')}' lists them; {layout.path(RUNS)} has a folder for each"
+        raise UnknownNameError(f"there is no run {read_runs.shown(name)!r}", hint=hint)
     return state
 
 
@@ -385,6 +427,7 @@ def resume(layout: Layout, state: RunState) -> Journal:
                         raise RefusedError(f"run {other.run} on the same volume is unfinished", hint=hint)
             if run(layout, state.run) != state:
                 raise HostChangedError(f"run {state.run} has gone on meanwhile")
+            Journal(layout, state).refuse_forged()
             return Journal(layout, state, lock.take())
 
 
@@ -398,8 +441,8 @@ def refuse_half_known(layout: Layout, state: RunState) -> None:
     content = read_runs.content(layout, state.run)
     if content and not _can_be_finished(content):
         raise RefusedError(
-            f"run {state.run} on {', '.join(state.paths)} was interrupted, and an older usernsplan began it: what"
-            " failed in it is not known, and its map overlaps itself",
+            f"run {state.run} on {', '.join(state.places(layout))} was interrupted, and an older usernsplan began it:"
+            " what failed in it is not known, and its map overlaps itself",
             hint=f"take it back, and run again: {layout.command(f'undo {shell(state.run)}')}",
         )
 
@@ -456,12 +499,18 @@ class _Held:
 
 def _locked(path: str, *, wait: bool = False) -> _Held:
     """Try to hold a lock. Workers inherit it, so that it is free only when the last of them is gone."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        if wait:
+            locks.wait_for(descriptor, read_runs.shown(path))
+        else:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
         return _Held(-1)
+    except BaseException:
+        os.close(descriptor)
+        raise
     return _Held(descriptor)
 
 
@@ -485,6 +534,25 @@ def _state(layout: Layout, name: str) -> RunState | None:
         content["outside"] = tuple((device, inode) for device, inode in content["outside"])
         content["staging"] = (IdMap.of(*staging[0]), IdMap.of(*staging[1])) if staging else None
         # A newer version of the same format may have added fields.
-        return RunState(**{known.name: content[known.name] for known in fields(RunState) if known.name in content})
+        state = RunState(**{known.name: content[known.name] for known in fields(RunState) if known.name in content})
+        if not _is_sound(state):
+            raise ValueError(name)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise read_runs.damaged(layout, name) from error
+    return state
+
+
+def _is_sound(state: RunState) -> bool:
+    """Tell whether every field has a value that some run could have written."""
+    times = [time for time in (state.end, state.undone) if time is not None]
+    inodes = [number for tree in state.trees for number in (tree.device, tree.inode)]
+    numbers = [state.seen, state.stage, state.entries, *times, *inodes, *state.tops, *chain(*state.outside)]
+    words = [state.mode, *state.failed, *(state.retried or ()), *chain(*state.formerly.values())]
+    words += [] if state.container is None else [state.container]
+    flags = (state.cross_mounts, state.whole, state.special, state.keep_power, state.told)
+    return (
+        all(type(number) is int and number >= 0 for number in numbers)
+        and all(isinstance(word, str) for word in words)
+        and all(isinstance(flag, bool) for flag in flags)
+        and bool(state.trees)
+    )

@@ -36,8 +36,8 @@ def prune(layout: Layout, before_ns: int, *, dry_run: bool = False) -> Pruned:
     # A preview takes no lock, for it writes nothing.
     with journal.alone(layout, write=not dry_run):
         for name in read_runs.names(layout):
-            folder = files.real(layout, f"{RUNS}/{name}", follow=True)
-            if not os.path.isdir(folder) or not _is_old(layout, name, folder, before_ns):
+            folder = files.real(layout, f"{RUNS}/{name}")
+            if not os.path.isdir(folder) or os.path.islink(folder) or not _is_old(layout, name, folder, before_ns):
                 continue
             if why := _why_kept(layout, name):
                 kept.append((name, why))
@@ -75,14 +75,14 @@ def _why_kept(layout: Layout, name: str) -> str:
         return ""
     if content["state"] != DONE:
         return "it is unfinished: see 'usernsplan check'"
-    if content.get("staging") and any(_is_there(tree) for tree in journal.run(layout, name).trees):
+    if content.get("staging") and any(_is_there(layout, tree) for tree in journal.run(layout, name).trees):
         return "its map overlaps itself: without its journal the same command would move ids twice"
     return ""
 
 
-def _is_there(tree: journal.Tree) -> bool:
+def _is_there(layout: Layout, tree: journal.Tree) -> bool:
     try:
-        return os.lstat(tree.path).st_ino == tree.inode
+        return os.lstat(layout.place(tree.path)).st_ino == tree.inode
     except OSError:
         return False
 

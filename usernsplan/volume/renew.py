@@ -169,7 +169,7 @@ class Swaps:
 
     def _write(self, words: list[Any]) -> None:
         is_new = not os.path.exists(self._path)
-        file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             # Whatever a kill cut short ends here.
             os.write(file, b"\n" + json.dumps(words).encode() + b"\n")
@@ -205,13 +205,15 @@ class _Noted:
 
 def _read(log: str) -> _Noted:
     noted = _Noted()
-    with open(log, "rb") as file:
+    with open(os.open(log, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         for line in file:
             # A line that a kill cut short says nothing: what it was to say had not come about.
             with suppress(ValueError, TypeError, IndexError):
                 what, device, old, new, *more = json.loads(line)
                 if what == _BEGUN:
-                    names = ((Name(tree, tuple(parts), name), other) for tree, parts, name, other in more[0])
+                    names = [(Name(tree, tuple(parts), name), other) for tree, parts, name, other in more[0]]
+                    for name, other in names:
+                        walk.refuse_paths([*name.parts, name.name, other])
                     times = ((accessed, modified) for accessed, modified in more[1])
                     noted.begun.append(_Swap(device, old, new, tuple(names), tuple(times)))
                 elif what == _DONE:
@@ -235,8 +237,8 @@ def _explained() -> Iterator[None]:
 
 @contextmanager
 def _folder(volumes: Sequence[Volume], name: Name) -> Iterator[int]:
-    volume = volumes[name.tree]
-    if volume.top < 0:
+    volume = volumes[name.tree] if 0 <= name.tree < len(volumes) else None
+    if volume is None or volume.top < 0:
         raise NotRenewedError("its volume is gone")
     folder = walk.folder(volume, name.parts)
     try:

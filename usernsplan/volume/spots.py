@@ -190,5 +190,4 @@ def _with_homes(names: Sequence[str], homes: Sequence[str]) -> list[str]:
 
 def below(layout: Layout, path: str) -> str | None:
     """What a real path is called below the root; None where it lies outside."""
-    top = layout.real.rstrip("/")
-    return (path[len(top) :] or "/") if f"{path}/".startswith(f"{top}/") else None
+    return layout.below(path)

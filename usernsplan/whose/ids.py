@@ -349,6 +349,12 @@ class Inside(NamedTuple):
     uid: int | None
     gid: int | None
 
+    @property
+    def is_mapped(self) -> bool:
+        """Tell whether the host has an id for all that was asked."""
+        pairs = ((self.container_uid, self.uid), (self.container_gid, self.gid))
+        return all(host is not None for container, host in pairs if container is not None)
+
 
 def from_container(asked: str, allocation: Allocation, image: Accounts) -> Inside | None:
     """Follow an allocation's maps: for a number, that uid and that gid; for a name of the image, its user and group.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # Every call by which a run changes a name, or the ledger's pages; what it writes before has no name yet that is read.
-CALLS = ("link", "unlink", "rename", "pwrite64", "ftruncate")
+CALLS = ("linkat", "unlinkat", "renameat", "pwrite64", "ftruncate")
 PLAIN = {"subuid", "subgid", "docker", "passwd", "group"}
 OTHERS = "# people\nalice:100000:65536\nbroken\nbob:200000:65536"
 

@@ -28,10 +28,14 @@ def find(layout: Layout) -> Found | None:
 
     Raises RefusedError for one that somebody else may have written: what it says would be done in our name.
     """
-    etc = files.real(layout, PLAN_FILE, follow=True)
-    for path, shown in ((HERE, f"./{HERE}"), (etc, layout.path(PLAN_FILE))):
+    for path, shown in ((HERE, f"./{HERE}"), (files.real(layout, PLAN_FILE, follow=True), layout.path(PLAN_FILE))):
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            if path == HERE:
+                descriptor = os.open(path, flags)
+            else:
+                with files.pinned(layout, PLAN_FILE, follow=True) as place:
+                    descriptor = os.open(place.name, flags | os.O_NOFOLLOW, dir_fd=place.folder)
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from usernsplan.errors import reason_of
-from usernsplan.host.files import sync_folder
+from usernsplan.host.files import no_symlink, sync_folder
 from usernsplan.volume import syscalls, walk
 from usernsplan.volume.metadata import ACL_ACCESS, CAPABILITY
 
@@ -169,7 +169,7 @@ class Swaps:
 
     def _write(self, words: list[Any]) -> None:
         is_new = not os.path.exists(self._path)
-        file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             # Whatever a kill cut short ends here.
             os.write(file, b"\n" + json.dumps(words).encode() + b"\n")
@@ -205,7 +205,7 @@ class _Noted:
 
 def _read(log: str) -> _Noted:
     noted = _Noted()
-    with open(log, "rb") as file:
+    with open(log, "rb", opener=no_symlink) as file:
         for line in file:
             # A line that a kill cut short says nothing: what it was to say had not come about.
             with suppress(ValueError, TypeError, IndexError):

@@ -32,7 +32,7 @@ class Layout:
     """One host's files, below ``root``: "/" is this machine, anything else a tree as ``useradd --prefix`` means it.
 
     ``root`` is what the user typed, for messages; ``real`` is where that lies, absolute and without symlinks ("" where
-    nothing is opened or run below it). ``inode`` is that folder's device and inode, where it was there when it was named.
+    nothing is opened or run below it). ``inode`` is its device and inode, where it was there when it was named.
     """
 
     root: str = "/"

@@ -352,7 +352,7 @@ def sync_folder(folder: int | str) -> None:
         os.close(descriptor)
 
 
-def _stage(
+def _stage(  # noqa: PLR0913 - all of one file
     layout: Layout, name: str, place: Place, content: bytes, *, backup: bool, mode: int | None
 ) -> Iterator[tuple[str, Place, str]]:
     """Write the new content, and a backup of the old, beside the place; yield (name, place, temporary) for each."""

@@ -53,6 +53,8 @@ _PAUSE = 0.01
 _BESIDE = ("-journal", "-wal")
 # In a file's header: its changes are in a write-ahead log (sqlite.org/fileformat.html).
 _IS_WAL = b"\2\2"
+# Python 3.11 reads and writes a whole database in memory; an older one makes files of its own for it.
+_IN_MEMORY = hasattr(sqlite3.Connection, "deserialize")
 _SCHEMA = """
 CREATE TABLE allocation (
     name TEXT PRIMARY KEY, owner TEXT NOT NULL, strategy TEXT NOT NULL,
@@ -367,8 +369,8 @@ def _loaded(raw: bytes, beside: dict[str, bytes]) -> sqlite3.Connection:
     """A ledger in memory, from its file's bytes and those of its journals."""
     db = sqlite3.connect(":memory:", isolation_level=None)
     try:
-        # Python 3.11 knows how; what has journals has to be a file.
-        if beside or raw[18:20] == _IS_WAL or not hasattr(db, "deserialize"):
+        # What has journals has to be a file.
+        if beside or raw[18:20] == _IS_WAL or not _IN_MEMORY:
             with _private({"": raw, **beside}) as path, _connected(path, "rw") as file:
                 file.execute("PRAGMA journal_mode = DELETE")
                 file.backup(db)
@@ -381,7 +383,7 @@ def _loaded(raw: bytes, beside: dict[str, bytes]) -> sqlite3.Connection:
 
 
 def _bytes_of(db: sqlite3.Connection) -> bytes:
-    if hasattr(db, "serialize"):
+    if _IN_MEMORY:
         return bytes(db.serialize())
     with _private({"": b""}) as path:
         with _connected(path, "rw") as file:

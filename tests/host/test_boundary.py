@@ -59,7 +59,7 @@ def outside(tmp_path: Path) -> Path:
 
 def everything(folder: Path) -> dict[str, tuple[int, ...]]:
     """All that lies below a folder, and when each was changed last: a lock that came and went is seen by its folder."""
-    found = {}
+    found: dict[str, tuple[int, ...]] = {}
     for path in (folder, *sorted(folder.rglob("*"))):
         seen = path.lstat()
         found[str(path)] = (seen.st_ino, seen.st_mode, seen.st_uid, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)
@@ -93,9 +93,9 @@ def exchanging(root: Path, outside: Path, names: Sequence[str], *, relative: boo
         assert os.waitpid(child, os.WNOHANG) == (0, 0), "the attacker has given up"
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        for handle, name, trap in pairs:
+        for handle, name, link in pairs:
             if os.path.islink(f"/proc/self/fd/{handle}/{name}"):
-                syscalls.exchange(handle, name, trap)
+                syscalls.exchange(handle, name, link)
             os.close(handle)
 
 
@@ -203,8 +203,12 @@ def test_a_lock_of_a_run_that_is_a_symlink_is_said(root: Path, tmp_path: Path) -
 def test_another_folder_with_the_name_of_the_root_is_not_taken_for_it(root: Path, tmp_path: Path) -> None:
     layout = files.layout_at(str(root))
     root.rename(tmp_path / "away")
-    for put in (lambda: root.symlink_to(tmp_path / "away"), lambda: (root.unlink(), root.mkdir())):
-        put()
+    for kind in ("symlink", "folder"):
+        if kind == "symlink":
+            root.symlink_to(tmp_path / "away")
+        else:
+            root.unlink()
+            root.mkdir()
         for use in (
             lambda: files.read(layout, SUBUID),
             lambda: files.write(layout, {SUBUID: b""}),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import fcntl
 import itertools
+import json
 import os
 import signal
 import sqlite3
@@ -240,6 +242,54 @@ def test_folders_are_read_as_a_chroot_reads_them(tmp_path: Path) -> None:
     assert files.read(layout, "/etc/passwd/none") is None
     with pytest.raises(RefusedError, match="is a symlink"):
         files.read(layout, "/etc/passwd")
+
+
+@needs_root
+def test_a_journal_that_names_a_volume_outside_is_not_taken_back(root: Path, outside: Path) -> None:
+    here(*FIXING[0], "--root", root)
+    [run] = (root / STATE / "runs").glob("2*")
+    inside = json.loads((run / "run.json").read_text())
+    for path in (outside / "srv/vol", root / "../outside/srv/vol"):
+        seen = os.lstat(path)
+        content = copy.deepcopy(inside)
+        content["trees"] = [{"path": str(path), "device": seen.st_dev, "inode": seen.st_ino}]
+        (run / "run.json").write_text(json.dumps(content))
+        before = everything(outside)
+        for more in ((), ("--dry-run",), ("--yes",)):
+            _, err = here("undo", run.name, *more, "--root", root, status=9)
+            assert f"which is not below --root {root}" in err
+        assert everything(outside) == before
+    (run / "run.json").write_text(json.dumps(inside))
+    here("undo", run.name, "--root", root)
+
+
+@needs_root
+def test_a_recorded_volume_behind_a_symlink_is_looked_for_in_the_root(root: Path, outside: Path) -> None:
+    (outside / "srv/vol/mallory").touch()
+    here("fix-volume", "/srv/vol", "--container", "old", "--root", root)
+    (root / "srv").rename(root / "data")
+    (root / "srv").symlink_to(outside / "srv")
+    out, err = here("check", "--volumes", "--root", root, status=None)
+    assert "mallory" not in out + err
+    (root / "srv").unlink()
+    (root / "srv").symlink_to("/data")
+    os.chown(root / "data/vol/file", 7, 7)
+    assert "data/vol/file" in here("check", "--volumes", "--root", root, status=None)[0].replace("srv/", "data/")
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("name", "uid", "gid", "mode"), [("", 4242, 0, 0o755), ("etc", 0, 0, 0o777), ("etc", 0, 7, 0o775)]
+)
+def test_useradd_is_not_run_where_others_may_exchange_what_it_opens(
+    root: Path, name: str, uid: int, gid: int, mode: int
+) -> None:
+    os.chown(root / name, uid, gid)
+    (root / name).chmod(mode)
+    before = files_of(root)
+    _, err = here("allocate", "--strategy", "per-container", "--root", root, status=9)
+    assert "others could lead" in err
+    assert files_of(root) == before
 
 
 def test_no_descriptor_is_left_open(root: Path) -> None:

@@ -717,7 +717,15 @@ def _tree(volume: walk.Volume) -> Tree:
 
 
 def _still_there(tree: Tree, state: RunState, job: _Job, stack: ExitStack) -> walk.Volume:
-    """A volume of an earlier run; one without a top where it is gone, which is said."""
+    """A volume of an earlier run; one without a top where it is gone, which is said.
+
+    Raises RefusedError for one outside of the root: whoever owns another root may have written its journals.
+    """
+    if spots.below(job.layout, tree.path) is None or os.path.normpath(tree.path) != tree.path:
+        raise RefusedError(
+            f"run {state.run} names {decide.printable(tree.path)}, which is not below --root {job.layout.root}",
+            hint="take it back with the root with which it was made",
+        )
     spots.refuse_idmapped(tree.path)
     try:
         volume = walk.volume(tree.path, cross_mounts=state.cross_mounts)

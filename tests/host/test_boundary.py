@@ -9,6 +9,8 @@ import json
 import os
 import signal
 import sqlite3
+import subprocess
+import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -376,6 +378,22 @@ def test_two_who_write_the_ledger_of_another_root_follow_one_another(
     assert "another program is writing it" in err
     assert files_of(root / STATE) == before
     here(*ALLOCATE, "web", "--root", root)
+
+
+def test_a_ledger_that_somebody_writes_in_place_is_not_read_half(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the root is that of a running container, the usernsplan in it works in the file."""
+    monkeypatch.setattr("usernsplan.ledger.sqlite._PATIENCE", 0.1)
+    code = (
+        "import sqlite3, sys\ndb = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "db.execute('BEGIN EXCLUSIVE')\nprint(flush=True)\nsys.stdin.read()\ndb.execute('COMMIT')"
+    )
+    words = [sys.executable, "-c", code, str(root / STATE / "ledger.sqlite3")]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
+        assert writer.stdout
+        writer.stdout.readline()
+        assert "another program is writing it" in here("list", "--root", root, status=1)[1]
+        writer.communicate(b"")
+    assert [one["name"] for one in json_of("list", "--root", root)["allocations"]] == ["old"]
 
 
 @pytest.mark.parametrize("root_of", [lambda path: Layout("/", str(path)), lambda path: files.layout_at(str(path))])

@@ -241,14 +241,21 @@ def read(layout: Layout, name: str, *, follow: bool = False) -> bytes | None:
     Without ``follow`` a symlink is refused, as shadow does with subuid: whoever can point it elsewhere would choose
     what we read. Raises RefusedError for a symlink or anything that is no regular file, NotPermittedError as it says.
     """
+    descriptor = opened(layout, name, follow=follow)
+    if descriptor is None:
+        return None
+    with explained(layout, name), open(descriptor, "rb") as file:
+        return file.read()
+
+
+def opened(layout: Layout, name: str, *, follow: bool = False) -> int | None:
+    """Open a regular file for reading, as ``read`` does; the caller closes it."""
     with explained(layout, name):
         try:
             with pinned(layout, name, follow=follow) as place:
-                descriptor = _opened(layout, name, place)
+                return _opened(layout, name, place)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        with open(descriptor, "rb") as file:
-            return file.read()
 
 
 def _opened(layout: Layout, name: str, place: Place) -> int:

@@ -38,7 +38,7 @@ from usernsplan.model import (
 from usernsplan.strategies import Shared
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator
+    from collections.abc import Callable, Container, Iterator
 
     from usernsplan.ids import IdSet
     from usernsplan.layout import Layout
@@ -51,6 +51,8 @@ _PATIENCE = 15
 _PAUSE = 0.01
 # What SQLite makes beside a file that it changes: where one is left, the file alone is half a ledger.
 _BESIDE = ("-journal", "-wal")
+# The bytes of the file on which SQLite's readers have a lock, and that a writer locks alone before he writes (os.h).
+_SHARED_FIRST, _SHARED_COUNT = 0x40000002, 510
 # In a file's header: its changes are in a write-ahead log (sqlite.org/fileformat.html).
 _IS_WAL = b"\2\2"
 # Python 3.11 reads and writes a whole database in memory; an older one makes files of its own for it.
@@ -260,11 +262,10 @@ class SqliteLedger:
     @contextmanager
     def _apart(self) -> Iterator[sqlite3.Connection | None]:
         """The ledger in memory; what is changed there, nobody sees."""
-        raw = self._raw()
+        raw, beside = self._content()
         if raw is None:
             yield None
             return
-        beside = self._beside()
         with self._explained(), closing(_loaded(raw, beside)) as db:
             yield db
 
@@ -272,7 +273,7 @@ class SqliteLedger:
     def _replacing(self) -> Iterator[sqlite3.Connection]:
         """The ledger in memory; at the end, it takes the place of the file."""
         with self._folder_lock():
-            raw, beside = self._raw(), self._beside()
+            raw, beside = self._content()
             with self._explained(), closing(_loaded(raw or b"", beside)) as db:
                 if beside:
                     # First the file as it is without them, which they leave as it is: a kill may come in between.
@@ -282,17 +283,22 @@ class SqliteLedger:
                 yield db
                 self._replace(db)
 
-    def _raw(self) -> bytes | None:
-        with files.explained(self._layout, LEDGER), suppress(FileNotFoundError, NotADirectoryError):
-            kind = stat.S_IFMT(files.look(self._layout, LEDGER).st_mode)
-            if kind not in {stat.S_IFREG, stat.S_IFLNK}:
-                raise self._no_file()
-        return files.read(self._layout, LEDGER)
+    def _content(self) -> tuple[bytes | None, dict[str, bytes]]:
+        """The file's bytes; and what a kill left beside it, which whoever opens it next has to take back.
 
-    def _beside(self) -> dict[str, bytes]:
-        """What a kill left of a change that SQLite made in the file, and whoever opens it next has to take back."""
-        found = {suffix: files.read(self._layout, LEDGER + suffix) for suffix in _BESIDE}
-        return {suffix: raw for suffix, raw in found.items() if raw}
+        Where this root is a running container's, who works in it writes the file in place: he is waited for.
+        """
+        with files.explained(self._layout, LEDGER), suppress(FileNotFoundError, NotADirectoryError):
+            if stat.S_IFMT(files.look(self._layout, LEDGER).st_mode) not in {stat.S_IFREG, stat.S_IFLNK}:
+                raise self._no_file()
+        descriptor = files.opened(self._layout, LEDGER)
+        if descriptor is None:
+            return None, {}
+        with files.explained(self._layout, LEDGER), open(descriptor, "rb") as file:
+            self._wait(lambda: fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB, _SHARED_COUNT, _SHARED_FIRST))
+            raw = file.read()
+            found = {suffix: files.read(self._layout, LEDGER + suffix) for suffix in _BESIDE}
+            return raw, {suffix: content for suffix, content in found.items() if content}
 
     def _replace(self, db: sqlite3.Connection) -> None:
         files.write(self._layout, {LEDGER: _bytes_of(db)}, mode=0o600)
@@ -303,18 +309,17 @@ class SqliteLedger:
         with files.explained(self._layout, LEDGER):
             folder = files.opened_folder(self._layout, os.path.dirname(LEDGER))
         try:
-            deadline = time.monotonic() + _PATIENCE
-            while True:
-                try:
-                    fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError as error:
-                    if time.monotonic() > deadline:
-                        raise LedgerError(f"{self._shown}: another program is writing it") from error
-                    time.sleep(_PAUSE)
+            self._wait(lambda: fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB))
             yield
         finally:
             os.close(folder)
+
+    def _wait(self, lock: Callable[[], None]) -> None:
+        deadline = time.monotonic() + _PATIENCE
+        while not _got(lock):
+            if time.monotonic() > deadline:
+                raise LedgerError(f"{self._shown}: another program is writing it")
+            time.sleep(_PAUSE)
 
     def _no_file(self) -> LedgerError:
         return LedgerError(f"{self._shown} is not a regular file", hint="put the ledger back in its place")
@@ -363,6 +368,14 @@ def _connected(path: str, mode: str) -> Iterator[sqlite3.Connection]:
         yield db
     finally:
         db.close()
+
+
+def _got(lock: Callable[[], None]) -> bool:
+    try:
+        lock()
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _loaded(raw: bytes, beside: dict[str, bytes]) -> sqlite3.Connection:

@@ -183,7 +183,7 @@ def _parts(path: str) -> list[str]:
 def _root(layout: Layout) -> int:
     """Open the layout's root. Raises RefusedError where another folder has its name than when it was named."""
     try:
-        root = _top(layout.real or os.path.realpath(layout.root))
+        root = folder_at(layout.real or os.path.realpath(layout.root))
     except (FileNotFoundError, NotADirectoryError) as error:
         if layout.inode is None:
             raise
@@ -200,7 +200,7 @@ def _exchanged(layout: Layout) -> RefusedError:
     return RefusedError(f"{layout.root} {fact}", hint="nobody may exchange it, or a folder above it, meanwhile")
 
 
-def _top(path: str, *, make: bool = False) -> int:
+def folder_at(path: str, *, make: bool = False) -> int:
     """Open a folder by its real path: no part of it may be a symlink. With ``make``, what is missing is made."""
     here = os.open("/", _FOLDER)
     for part in reversed(_parts(path)):
@@ -327,7 +327,7 @@ def make_folder(layout: Layout, name: str, mode: int = 0o755) -> None:
     """Make a folder and those above it, the root included, where they are missing; only the last may have a mode."""
     with explained(layout, name):
         if layout.inode is None:
-            os.close(_top(layout.real or os.path.realpath(layout.root), make=True))
+            os.close(folder_at(layout.real or os.path.realpath(layout.root), make=True))
         # Each turn makes one; that somebody takes them away as fast is the only reason not to come to an end.
         for _ in range(_SYMLINKS + name.count("/")):
             way = _Way(layout)

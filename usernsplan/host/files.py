@@ -47,12 +47,17 @@ def layout_at(root: str, option: str = "--root", *, exists: bool = False) -> Lay
     if not os.path.isdir(real):
         # The first write makes it.
         return Layout(root, real)
-    seen = os.lstat(real)
+    try:
+        seen = os.lstat(real)
+    except OSError as error:
+        raise RefusedError(
+            f"{option} {root}: {reason_of(error)}", hint="it was there a moment ago: run again"
+        ) from error
     return Layout(root, real, (seen.st_dev, seen.st_ino))
 
 
 class Place(NamedTuple):
-    """Where a name lies: in a pinned folder, and what it is called there ("." for the root itself)."""
+    """Where a name lies: in a pinned folder, and what it is called there; "." is a folder that was followed, itself."""
 
     folder: int
     name: str
@@ -74,8 +79,8 @@ def pinned(layout: Layout, name: str, *, follow: bool = False) -> Iterator[Place
     try:
         way.go(name, follow=follow)
         if len(way.folders) > len(way.names):
-            # It ended at a folder that is open already.
-            place = Place(way.folders[-2], way.names[-1]) if way.names else Place(way.folders[0], ".")
+            # It ended at a folder, which is open already.
+            place = Place(way.folders[-1], ".")
         elif way.error:
             raise way.error
         else:

@@ -160,23 +160,27 @@ class _Way:
 
     def _enter(self, part: str, *, is_last: bool) -> str | None:
         """Pin a part where it is a folder; say where a symlink leads. What was opened is what is looked at."""
+        above = self.folders[-1]
+        error: OSError = NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        try:
+            # Once more where it became a folder between the two; O_DIRECTORY lets autofs mount what belongs there.
+            for _ in range(_SYMLINKS):
+                with suppress(NotADirectoryError):
+                    self.folders.append(os.open(part, _FOLDER, dir_fd=above))
+                    return None
+                here = os.open(part, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
+                try:
+                    kind = stat.S_IFMT(os.fstat(here).st_mode)
+                    if kind == stat.S_IFLNK:
+                        return os.readlink("", dir_fd=here)
+                finally:
+                    os.close(here)
+                if kind != stat.S_IFDIR:
+                    break
+        except OSError as found:
+            error = found
         # What the last one is instead, whoever opens it will hear.
-        try:
-            here = os.open(part, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.folders[-1])
-        except OSError as error:
-            self.error = self.error if is_last else error
-            return None
-        kind = stat.S_IFMT(os.fstat(here).st_mode)
-        if kind == stat.S_IFDIR:
-            self.folders.append(here)
-            return None
-        try:
-            if kind == stat.S_IFLNK:
-                return os.readlink("", dir_fd=here)
-        finally:
-            os.close(here)
-        if not is_last:
-            self.error = NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        self.error = self.error if is_last else error
         return None
 
 

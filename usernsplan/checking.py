@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import stat
 from typing import TYPE_CHECKING
 
@@ -61,7 +60,7 @@ def _attributes(layout: Layout) -> Iterator[Attributes]:
     for path in FILES:
         with files.explained(layout, path):
             try:
-                seen = os.lstat(files.real(layout, path))
+                seen = files.look(layout, path)
             except (FileNotFoundError, NotADirectoryError):
                 continue
         kinds = {stat.S_IFREG: "regular", stat.S_IFLNK: "symlink", stat.S_IFDIR: "a folder"}

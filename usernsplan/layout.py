@@ -7,7 +7,7 @@ host/, because decisions and messages name files too.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from usernsplan.escape import in_words, shell
 
@@ -34,11 +34,12 @@ class Layout:
     """One host's files, below ``root``: "/" is this machine, anything else a tree as ``useradd --prefix`` means it.
 
     ``root`` is what the user typed, for messages; ``real`` is where that lies, absolute and without symlinks ("" where
-    nothing is opened or run below it).
+    nothing is opened or run below it). ``inode`` is its device and inode, where it was there when it was named.
     """
 
     root: str = "/"
     real: str = ""
+    inode: tuple[int, int] | None = field(default=None, compare=False)
 
     @property
     def is_host(self) -> bool:

@@ -173,7 +173,7 @@ def _is_folder(layout: Layout, path: str) -> bool:
 
 def _seen(layout: Layout, path: str) -> os.stat_result | None:
     try:
-        return os.stat(layout.real.rstrip("/") + files.name_below(layout, path))
+        return files.look(layout, files.name_below(layout, path))
     except OSError:
         return None
 

@@ -21,7 +21,7 @@ USERNSPLAN = (sys.executable, "-m", "usernsplan")
 STRUCK = (
     "import os, usernsplan.host.files\n"
     "rename = os.rename\n"
-    "def struck(a, b):\n    rename(a, b)\n    if b.endswith('/subuid'): os.kill(os.getpid(), 9)\n"
+    "def struck(a, b, **at):\n    rename(a, b, **at)\n    if f'/{b}'.endswith('/subuid'): os.kill(os.getpid(), 9)\n"
     "os.rename = struck\n"
     "from usernsplan.cli import main; main()"
 )

@@ -393,7 +393,7 @@ def killed(root: Path, words: tuple[str, ...], after: str) -> None:
     code = (
         "import os, sys, usernsplan.host.files as f\n"
         "rename = os.rename\n"
-        f"def struck(a, b):\n    rename(a, b)\n    if b.endswith('{after}'): os._exit(9)\n"
+        f"def struck(a, b, **at):\n    rename(a, b, **at)\n    if ('/' + b).endswith('{after}'): os._exit(9)\n"
         "os.rename = struck\n"
         "from usernsplan.cli import main; main()"
     )

@@ -18,12 +18,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from tests.command import PROGRAM, here, missing, slow
+from usernsplan.layout import Layout
+from usernsplan.ledger.sqlite import SqliteLedger
+from usernsplan.model import Actor, HistoryEntry, Intent, LedgerChange, Volume
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # Every call by which a run changes a name, or the ledger's pages; what it writes before has no name yet that is read.
-CALLS = ("link", "unlink", "rename", "pwrite64", "ftruncate")
+CALLS = ("linkat", "unlinkat", "renameat", "pwrite64", "ftruncate")
 PLAIN = {"subuid", "subgid", "docker", "passwd", "group"}
 OTHERS = "# people\nalice:100000:65536\nbroken\nbob:200000:65536"
 
@@ -199,3 +202,42 @@ def test_an_error_of_the_disk_anywhere_leaves_the_files_as_they_were(
         assert seen(struck.root) in {before, after}, struck
         and_then_all_is_well(struck, case, sides)
     assert failures > 10
+
+
+# Below another root the ledger is replaced whole; on this machine SQLite works in the file.
+IN_PLACE = """
+import sys
+from usernsplan.layout import Layout
+from usernsplan.ledger.sqlite import SqliteLedger
+from usernsplan.model import Actor, HistoryEntry, Intent, LedgerChange, Volume
+ledger = SqliteLedger(Layout("/", sys.argv[1]))
+ledger.begin(Intent("fix", Actor(0), LedgerChange(volumes=(Volume("/new", "web", "own"),)), ()))
+ledger.complete(HistoryEntry("then", Actor(0), "fix", ("+",)))
+"""
+
+
+@pytest.mark.parametrize("call", ["unlink", *slow("pwrite64")])
+def test_after_a_kill_anywhere_the_ledger_of_this_machine_is_before_between_or_after(call: str, tmp_path: Path) -> None:
+    if shutil.which("strace") is None:
+        missing("strace")
+    ledger = SqliteLedger(Layout("/", str(tmp_path / "before")))
+    ledger.begin(Intent("", Actor(0), LedgerChange(volumes=(Volume("/old", "web", "own"),)), ()))
+    ledger.complete(HistoryEntry("", Actor(0), "", ()))
+    outcomes = []
+    for number in range(1, 100):
+        root = tmp_path / str(number)
+        shutil.copytree(tmp_path / "before", root)
+        strike = ("-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={number}")
+        words = ["strace", "-f", "-qq", "-o", "/dev/null", *strike, PROGRAM[0], "-c", IN_PLACE, str(root)]
+        status = subprocess.run(words, check=False, timeout=60).returncode
+        found = [
+            (sorted(one.path for one in it.state().volumes), it.pending() is not None)
+            for it in (SqliteLedger(Layout(top, str(root))) for top in (str(root), "/"))
+        ]
+        assert found[0] == found[1], number
+        assert found[0] in ((["/old"], False), (["/old"], True), (["/new", "/old"], False)), number
+        outcomes.append(found[0])
+        if status == 0:
+            break
+    assert outcomes[-1] == (["/new", "/old"], False)
+    assert len(outcomes) > 1

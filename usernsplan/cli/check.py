@@ -11,7 +11,7 @@ from usernsplan import audit, checking
 from usernsplan.cli import say
 from usernsplan.cli.options import DryRun, Json, Root, agreed, colours, note, typed, warn, write_result
 from usernsplan.errors import InvalidValueError, UsernsplanError
-from usernsplan.host.files import layout_at
+from usernsplan.host.files import layout_at, real
 from usernsplan.ledger import open_ledger
 from usernsplan.model import Place
 from usernsplan.report.colour import Paint
@@ -164,7 +164,9 @@ def _misfits(layout: Layout, ledger: LedgerState) -> Iterator[Misfits]:
         uids, gids = (every - IdSet(ids.host_ranges()) for ids in (mapping.uids, mapping.gids))
         entries, ids, examples = 0, Counter[str](), list[str]()
         try:
-            for hit in owned.find(top, top, owned.Wanted(uids, gids), miss=missed.append):
+            # Where that really lies in the root: a folder above it may have become a symlink since it was recorded.
+            place = real(layout, volume.path)
+            for hit in owned.find(place, top, owned.Wanted(uids, gids), miss=missed.append):
                 # An ACL may let others in on purpose; an owner without a place is nobody to the container.
                 strange = [f"{_KINDS[role]} {number}" for role, number in hit.roles if role in _KINDS]
                 entries += bool(strange)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 import subprocess
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -136,6 +137,8 @@ def add(layout: Layout, command: tuple[str, ...]) -> None:
     shadow follows the symlinks of another root as if they were this machine's: where one of its files lies elsewhere
     for it than for a process that is chrooted there, RefusedError is raised and nothing is run.
     """
+    if not layout.is_host:
+        _refuse_others(layout, command[0])
     for name in () if layout.is_host else _leading_out(layout):
         raise RefusedError(
             f"{layout.path(name)} is, or lies behind, a symlink that could lead {command[0]} out of the root",
@@ -160,6 +163,21 @@ def add(layout: Layout, command: tuple[str, ...]) -> None:
             f"{in_words(shell(*words))} failed with status {done.returncode}: {indented(done.stderr)}",
             hint="nothing was allocated; make the account yourself, or say --no-daemon-config",
         )
+
+
+def _refuse_others(layout: Layout, program: str) -> None:
+    """Raise RefusedError where others may exchange what shadow opens by path, after we have looked at it."""
+    for name in ("/", os.path.dirname(PASSWD)):
+        with suppress(FileNotFoundError):
+            seen = files.look(layout, name, follow=True)
+            mode = stat.S_IMODE(seen.st_mode)
+            theirs = mode & stat.S_IWOTH or (mode & stat.S_IWGRP and seen.st_gid not in {0, os.getegid()})
+            if theirs or seen.st_uid not in {0, os.geteuid()}:
+                raise RefusedError(
+                    f"{layout.path(name)} belongs to uid {seen.st_uid} with mode {mode:o}: others could lead {program} "
+                    "out of the root",
+                    hint="add the account in a chroot, or say --no-daemon-config",
+                )
 
 
 def _leading_out(layout: Layout) -> Iterator[str]:

@@ -60,7 +60,8 @@ def left_behind(layout: Layout) -> tuple[tuple[str, int | None, bool | None], ..
     found: list[tuple[str, int | None, bool | None]] = []
     for name in _LINK_LOCKS:
         with files.explained(layout, name), suppress(FileNotFoundError, NotADirectoryError):
-            pid = _pid(_content(files.real(layout, name))[0])
+            with files.pinned(layout, name) as lock:
+                pid = _pid(_content(lock)[0])
             found.append((name, pid, _is_alive(pid) if pid is not None and layout.is_host else None))
     return tuple(found)
 
@@ -74,11 +75,12 @@ def remove_stale(layout: Layout, patience: float = PATIENCE) -> tuple[str, ...]:
     with _password_lock(layout, patience):
         for name, pid, alive in left_behind(layout):
             if pid is not None and alive is False:
-                path = files.real(layout, name)
-                with files.explained(layout, name):
-                    _holder(layout.path(name), path)
-                if not os.path.lexists(path):
-                    removed.append(name)
+                with files.explained(layout, name), files.pinned(layout, name) as lock:
+                    _holder(layout.path(name), lock)
+                    with suppress(FileNotFoundError):
+                        os.lstat(lock.name, dir_fd=lock.folder)
+                        continue
+                removed.append(name)
     return tuple(removed)
 
 
@@ -86,7 +88,8 @@ def remove_stale(layout: Layout, patience: float = PATIENCE) -> tuple[str, ...]:
 def folder_lock(layout: Layout, patience: float = PATIENCE) -> Iterator[None]:
     """Keep other renderings out of a folder; the kernel drops the lock when its holder dies."""
     with files.explained(layout, "/"):
-        descriptor = os.open(files.make_folder(layout, "/"), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        files.make_folder(layout, "/")
+        descriptor = files.opened_folder(layout, "/")
     try:
         _retry(patience, lambda: _try_folder_lock(layout, descriptor))
         yield
@@ -104,9 +107,9 @@ def _try_folder_lock(layout: Layout, descriptor: int) -> str:
 
 @contextmanager
 def _password_lock(layout: Layout, patience: float) -> Iterator[None]:
-    with files.explained(layout, PWD_LOCK):
-        path = files.real(layout, PWD_LOCK)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with files.explained(layout, PWD_LOCK), files.pinned(layout, PWD_LOCK) as lock:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(lock.name, flags, 0o600, dir_fd=lock.folder)
     try:
         _retry(patience, lambda: _try_password_lock(layout, descriptor))
         yield
@@ -144,37 +147,40 @@ def _locker(descriptor: int) -> str:
 
 @contextmanager
 def _link_lock(layout: Layout, name: str, patience: float) -> Iterator[None]:
-    with files.explained(layout, name + ".lock"):
-        path = files.real(layout, name)
-        lock, own = path + ".lock", path + ".usernsplan-lock"
-        _retry(patience, lambda: _try_link_lock(layout.path(name) + ".lock", own, lock))
-    try:
-        yield
-    finally:
-        # One that cannot be removed has our pid in it: when we are gone, anybody may take it over.
-        with suppress(OSError):
-            os.unlink(lock)
+    # Pinned until it is given back: it goes from the very folder in which it was made.
+    with ExitStack() as pins:
+        with files.explained(layout, name + ".lock"):
+            lock = pins.enter_context(files.pinned(layout, name + ".lock"))
+            own = files.Place(lock.folder, os.path.basename(name) + ".usernsplan-lock")
+            _retry(patience, lambda: _try_link_lock(layout.path(name) + ".lock", own, lock))
+        try:
+            yield
+        finally:
+            # One that cannot be removed has our pid in it: when we are gone, anybody may take it over.
+            with suppress(OSError):
+                os.unlink(lock.name, dir_fd=lock.folder)
 
 
-def _try_link_lock(shown: str, own: str, lock: str) -> str:
+def _try_link_lock(shown: str, own: files.Place, lock: files.Place) -> str:
     """Link our pid's file as the lock and return "", or say who holds it."""
     with suppress(FileNotFoundError):
-        os.unlink(own)
-    descriptor = os.open(own, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        os.unlink(own.name, dir_fd=own.folder)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(own.name, flags, 0o600, dir_fd=own.folder)
     try:
         # shadow writes the string's closing NUL as well and stops reading there.
         os.write(descriptor, f"{os.getpid()}\0".encode())
         os.close(descriptor)
         with suppress(FileExistsError):
-            os.link(own, lock)
+            os.link(own.name, lock.name, src_dir_fd=own.folder, dst_dir_fd=lock.folder, follow_symlinks=False)
             return ""
         return _holder(shown, lock)
     finally:
         with suppress(FileNotFoundError):
-            os.unlink(own)
+            os.unlink(own.name, dir_fd=own.folder)
 
 
-def _holder(shown: str, lock: str) -> str:
+def _holder(shown: str, lock: files.Place) -> str:
     """Say who holds a lock, after taking it away where its process is gone ("taken over": the next try links ours)."""
     try:
         raw, inode = _content(lock)
@@ -190,19 +196,20 @@ def _holder(shown: str, lock: str) -> str:
         return f"{shown} is held by {waiting.called(pid)}"
     with suppress(FileNotFoundError):
         # Not the lock that somebody else made after taking this one over.
-        if os.lstat(lock).st_ino == inode:
-            os.unlink(lock)
+        if os.lstat(lock.name, dir_fd=lock.folder).st_ino == inode:
+            os.unlink(lock.name, dir_fd=lock.folder)
     return f"{shown} was left by process {pid}, which is gone"
 
 
-def _content(lock: str) -> tuple[bytes, int]:
+def _content(lock: files.Place) -> tuple[bytes, int]:
     """What a lock file holds up to a NUL, and its inode number; nothing where it is no regular file."""
     try:
-        descriptor = os.open(lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(lock.name, flags, dir_fd=lock.folder)
     except OSError as error:
         if error.errno != errno.ELOOP:
             raise
-        return b"", os.lstat(lock).st_ino
+        return b"", os.lstat(lock.name, dir_fd=lock.folder).st_ino
     try:
         seen = os.fstat(descriptor)
         return os.read(descriptor, 64).split(b"\0")[0] if stat.S_ISREG(seen.st_mode) else b"", seen.st_ino

@@ -13,6 +13,8 @@ from usernsplan.errors import RefusedError
 from usernsplan.host import files
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from usernsplan.layout import Layout
 
 # Where distributions put the programs of engines, and snapd those of LXD.
@@ -22,16 +24,27 @@ _PIECE = 1 << 16
 
 def engines(layout: Layout) -> frozenset[str]:
     """The engines that have a program below this root."""
-    # A folder that is a symlink leads to another of them, in the root: as a chroot would see it.
-    folders = set()
-    for folder in _FOLDERS:
-        with suppress(RefusedError):  # a loop of symlinks leads to no program
-            folders.add(files.real(layout, folder, follow=True))
-    return frozenset(
-        name
-        for name, known in ENGINES.items()
-        if any(os.path.lexists(f"{folder}/{program}") for folder in folders for program in known.programs)
-    )
+    found, looked_at = set[str](), set[tuple[int, int]]()
+    for name in _FOLDERS:
+        # What is not there, or is a loop of symlinks, leads to no program.
+        with suppress(RefusedError, OSError):
+            folder = files.opened_folder(layout, name)
+            try:
+                # One that is a symlink leads to another of them, in the root: as a chroot would see it.
+                seen = os.fstat(folder)
+                if (seen.st_dev, seen.st_ino) not in looked_at:
+                    looked_at.add((seen.st_dev, seen.st_ino))
+                    found |= {name for name, known in ENGINES.items() if any(_lies_in(folder, known.programs))}
+            finally:
+                os.close(folder)
+    return frozenset(found)
+
+
+def _lies_in(folder: int, programs: Iterable[str]) -> Iterator[bool]:
+    for program in programs:
+        with suppress(OSError):
+            os.lstat(program, dir_fd=folder)
+            yield True
 
 
 def output(words: tuple[str, ...]) -> tuple[int, str, str]:

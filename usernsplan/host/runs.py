@@ -38,9 +38,13 @@ def names(layout: Layout) -> list[str]:
     """What the runs are called that have a folder, oldest first. Raises NotPermittedError."""
     with files.explained(layout, RUNS):
         try:
-            found = set(os.listdir(files.real(layout, RUNS, follow=True))) - {LOCK}
+            folder = files.opened_folder(layout, RUNS)
         except (FileNotFoundError, NotADirectoryError):
             return []
+        try:
+            found = set(os.listdir(folder)) - {LOCK}
+        finally:
+            os.close(folder)
     # The number that tells runs of the same second apart has as many digits as it takes.
     return sorted(found, key=lambda name: (name.partition(".")[0], len(name), name))
 
@@ -128,14 +132,17 @@ def shown(text: str) -> str:
 
 def is_at_work(layout: Layout, name: str) -> bool:
     """Tell whether some process still holds the run's lock. Nothing is written for it."""
-    path = os.path.join(files.real(layout, f"{RUNS}/{name}"), LOCK)
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        # A symlink is none of ours; whoever takes the run over refuses it.
-        if error.errno not in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
-            raise
-        return False
+    lock = f"{RUNS}/{name}/{LOCK}"
+    with files.explained(layout, lock):
+        try:
+            with files.pinned(layout, lock) as place:
+                flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+                descriptor = os.open(place.name, flags, dir_fd=place.folder)
+        except OSError as error:
+            # A symlink is none of ours; whoever takes the run over refuses it.
+            if error.errno not in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
+                raise
+            return False
     try:
         # Shared: two who look at the same moment are not at work for each other.
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)

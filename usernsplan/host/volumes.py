@@ -8,8 +8,8 @@ from collections import Counter
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
-from usernsplan.errors import reason_of
-from usernsplan.host import runs
+from usernsplan.errors import RefusedError, reason_of
+from usernsplan.host import files, runs
 from usernsplan.host.mounts import all_mounts
 from usernsplan.layout import is_name
 from usernsplan.model import MOST_SEEN, VolumeSeen
@@ -42,11 +42,11 @@ def look(layout: Layout, volumes: Iterable[Volume], kept: Collection[str] = ()) 
     mounts = _mounts() if wanted else {}
     top = layout.real.rstrip("/")
     return tuple(
-        _seen(volume.path, top + volume.path, mounts, keeps=volume.path in kept)
-        if is_name(volume.path)
+        _seen(layout, one.path, top + one.path, mounts, keeps=one.path in kept)
+        if is_name(one.path)
         # Whoever owns another root wrote its ledger.
-        else VolumeSeen(volume.path, why="this is no path below the root")
-        for volume in wanted
+        else VolumeSeen(one.path, why="this is no path below the root")
+        for one in wanted
     )
 
 
@@ -59,16 +59,19 @@ def _mounts() -> dict[str, set[str]]:
     return found
 
 
-def _seen(name: str, path: str, mounts: dict[str, set[str]], *, keeps: bool) -> VolumeSeen:
+def _seen(layout: Layout, name: str, path: str, mounts: dict[str, set[str]], *, keeps: bool) -> VolumeSeen:
     try:
-        seen = os.lstat(path)
-        if os.path.realpath(path) != path:
+        if files.real(layout, name, follow=True) != path:
             return VolumeSeen(name, why="a symlink leads to it")
         above, _, last = path.rpartition("/")
         is_mount = last in mounts.get(above or "/", ())
         owners, is_cut = Counter[tuple[int, int]](), False
-        if stat.S_ISDIR(seen.st_mode):
-            seen, owners, is_cut = _inside(path, mounts.get(path, ()))
+        with files.pinned(layout, name) as place:
+            seen = os.lstat(place.name, dir_fd=place.folder)
+            if stat.S_ISDIR(seen.st_mode):
+                seen, owners, is_cut = _inside(place, mounts.get(path, ()))
+    except RefusedError as error:
+        return VolumeSeen(name, why=str(error))
     except (FileNotFoundError, NotADirectoryError):
         return VolumeSeen(name, is_missing=True, why="there is nothing at this path")
     except OSError as error:
@@ -77,10 +80,10 @@ def _seen(name: str, path: str, mounts: dict[str, set[str]], *, keeps: bool) -> 
     return VolumeSeen(name, (seen.st_uid, seen.st_gid), found, is_cut, is_mount, keeps)
 
 
-def _inside(path: str, mounted: Collection[str]) -> tuple[os.stat_result, Counter[tuple[int, int]], bool]:
+def _inside(place: files.Place, mounted: Collection[str]) -> tuple[os.stat_result, Counter[tuple[int, int]], bool]:
     """The top of a folder, how many entries each owner has in it, and whether there are more than were looked at."""
     owners: Counter[tuple[int, int]] = Counter()
-    descriptor = _opened(path)
+    descriptor = _opened(place)
     try:
         with os.scandir(descriptor) as entries:
             # What is mounted in it is not the volume's, and no run enters it.
@@ -98,10 +101,10 @@ def _inside(path: str, mounted: Collection[str]) -> tuple[os.stat_result, Counte
         os.close(descriptor)
 
 
-def _opened(path: str) -> int:
+def _opened(place: files.Place) -> int:
     try:
         # Looking at a volume is not to change it.
-        return os.open(path, _FOLDER | os.O_NOATIME)
+        return os.open(place.name, _FOLDER | os.O_NOATIME, dir_fd=place.folder)
     except PermissionError:
         # O_NOATIME is for the owner and for CAP_FOWNER.
-        return os.open(path, _FOLDER)
+        return os.open(place.name, _FOLDER, dir_fd=place.folder)

@@ -1,13 +1,19 @@
-"""The embedded ledger: one SQLite file below the root, readable by root alone."""
+"""The embedded ledger: one SQLite file below the root, readable by root alone.
+
+On this machine SQLite works in the file. SQLite opens by path, and resolves that path itself, /proc/self/fd too: below
+another root, who may exchange folders could lead it out, and its journals. There it never opens anything: the file is
+read as any other, SQLite works on a copy in memory, and the file is replaced whole.
+"""
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import sqlite3
 import stat
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -32,7 +38,7 @@ from usernsplan.model import (
 from usernsplan.strategies import Shared
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Iterator
+    from collections.abc import Callable, Container, Iterable, Iterator
     from collections.abc import Mapping as Mapping_
 
     from usernsplan.ids import IdSet
@@ -43,6 +49,15 @@ _VERSION = 5
 _ROOM = 131072
 # Seconds to wait for another reader or writer of the file itself; writers of the host wait on the subid locks before.
 _PATIENCE = 15
+_PAUSE = 0.01
+# What SQLite makes beside a file that it changes: where one is left, the file alone is half a ledger.
+_BESIDE = ("-journal", "-wal")
+# The bytes of the file on which SQLite's readers have a lock, and that a writer locks alone before he writes (os.h).
+_SHARED_FIRST, _SHARED_COUNT = 0x40000002, 510
+# In a file's header: its changes are in a write-ahead log (sqlite.org/fileformat.html).
+_IS_WAL = b"\2\2"
+# Python 3.11 reads and writes a whole database in memory; an older one makes files of its own for it.
+_IN_MEMORY = hasattr(sqlite3.Connection, "deserialize")
 _SCHEMA = """
 CREATE TABLE allocation (
     name TEXT PRIMARY KEY, owner TEXT NOT NULL, strategy TEXT NOT NULL,
@@ -133,7 +148,7 @@ class SqliteLedger:
     def begin(self, intent: Intent) -> None:
         """Remember what is about to happen; on disk when this returns."""
         content = _intent_text(intent)
-        self._reserve(_ROOM + 4 * len(content))
+        self._reserve(_ROOM + 4 * len(content) + self._size())
         try:
             with self._writing() as db:
                 db.execute("INSERT INTO intent VALUES (1, ?)", (content,))
@@ -196,24 +211,45 @@ class SqliteLedger:
         Between the two the files change; a full disk must be met before.
         """
         files.make_folder(self._layout, os.path.dirname(LEDGER), 0o700)
-        with files.explained(self._layout, LEDGER):
-            path = files.real(self._layout, LEDGER) + "-reserve"
+        name = f"{LEDGER}-reserve"
+        with files.explained(self._layout, LEDGER), files.pinned(self._layout, name) as place:
             with suppress(FileNotFoundError):
-                os.unlink(path)
+                os.unlink(place.name, dir_fd=place.folder)
             if size:
-                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+                descriptor = os.open(place.name, flags, 0o600, dir_fd=place.folder)
                 try:
                     os.posix_fallocate(descriptor, 0, size)
                 except OSError as error:
-                    os.unlink(path)
+                    os.unlink(place.name, dir_fd=place.folder)
                     # A file system that cannot reserve is no reason not to work.
                     if error.errno not in {errno.EOPNOTSUPP, errno.EINVAL}:
                         raise
                 finally:
                     os.close(descriptor)
 
+    def _size(self) -> int:
+        """How large the file is that has to be written out whole, beside the old one; 0 where SQLite works in it."""
+        if self._layout.is_host:
+            return 0
+        try:
+            return files.look(self._layout, LEDGER).st_size
+        except OSError:
+            return 0
+
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection | None]:
+        with self._in_place_to_read() if self._layout.is_host else self._apart() as db:
+            if db is None:
+                yield None
+                return
+            version = self._version(db)
+            # One moment for everything that is read: a writer may finish between two statements.
+            db.execute("BEGIN")
+            yield db if version else None
+
+    @contextmanager
+    def _in_place_to_read(self) -> Iterator[sqlite3.Connection | None]:
         with files.explained(self._layout, LEDGER):
             path = files.real(self._layout, LEDGER)
             try:
@@ -225,26 +261,92 @@ class SqliteLedger:
             regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
             os.close(descriptor)
             if not regular:
-                raise LedgerError(f"{self._shown} is not a regular file", hint="put the ledger back in its place")
+                raise self._no_file()
         # rw, not ro: after a kill in a commit, SQLite has to roll back before it can read.
         mode = "rw" if os.access(path, os.W_OK) else "ro&immutable=1"
         with self._explained(), _connected(path, mode) as db:
             self._patiently(db, path, "PRAGMA user_version")
-            version = self._version(db)
-            # One moment for everything that is read: a writer may finish between two statements.
-            db.execute("BEGIN")
-            yield db if version else None
+            yield db
 
     @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        files.make_folder(self._layout, os.path.dirname(LEDGER), 0o700)
+    def _in_place(self) -> Iterator[sqlite3.Connection]:
         with files.explained(self._layout, LEDGER):
             path = files.real(self._layout, LEDGER)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             os.fchmod(descriptor, 0o600)
             os.close(descriptor)
-        with self._explained(), _connected(path, "rw") as db, db:
+        with self._explained(), _connected(path, "rw") as db:
             self._patiently(db, path, "BEGIN IMMEDIATE")
+            yield db
+
+    @contextmanager
+    def _apart(self) -> Iterator[sqlite3.Connection | None]:
+        """The ledger in memory; what is changed there, nobody sees."""
+        raw, beside = self._content()
+        if raw is None:
+            yield None
+            return
+        with self._explained(), closing(_loaded(raw, beside)) as db:
+            yield db
+
+    @contextmanager
+    def _replacing(self) -> Iterator[sqlite3.Connection]:
+        """The ledger in memory; at the end, it takes the place of the file."""
+        with self._folder_lock():
+            raw, beside = self._content()
+            with self._explained(), closing(_loaded(raw or b"", beside)) as db:
+                if beside:
+                    # First the file as it is without them, which they leave as it is: a kill may come in between.
+                    self._replace(db)
+                    for suffix in beside:
+                        files.remove(self._layout, LEDGER + suffix)
+                db.execute("BEGIN IMMEDIATE")
+                yield db
+                self._replace(db)
+
+    def _content(self) -> tuple[bytes | None, dict[str, bytes]]:
+        """The file's bytes; and what a kill left beside it, which whoever opens it next has to take back.
+
+        Where this root is a running container's, who works in it writes the file in place: he is waited for.
+        """
+        with files.explained(self._layout, LEDGER), suppress(FileNotFoundError, NotADirectoryError):
+            if stat.S_IFMT(files.look(self._layout, LEDGER).st_mode) not in {stat.S_IFREG, stat.S_IFLNK}:
+                raise self._no_file()
+        descriptor = files.opened(self._layout, LEDGER)
+        if descriptor is None:
+            return None, {}
+        with files.explained(self._layout, LEDGER), open(descriptor, "rb") as file:
+            self._wait(lambda: fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB, _SHARED_COUNT, _SHARED_FIRST))
+            raw = file.read()
+            found = {suffix: files.read(self._layout, LEDGER + suffix) for suffix in _BESIDE}
+            return raw, {suffix: content for suffix, content in found.items() if content}
+
+    def _replace(self, db: sqlite3.Connection) -> None:
+        files.write(self._layout, {LEDGER: _bytes_of(db)}, mode=0o600)
+
+    @contextmanager
+    def _folder_lock(self) -> Iterator[None]:
+        """Keep others from replacing the file meanwhile, as SQLite's own lock does where it works in the file."""
+        with files.explained(self._layout, LEDGER):
+            folder = files.opened_folder(self._layout, os.path.dirname(LEDGER))
+        try:
+            self._wait(lambda: fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB))
+            yield
+        finally:
+            os.close(folder)
+
+    def _wait(self, lock: Callable[[], None]) -> None:
+        busy = f"{self._shown} is locked by another program that writes it"
+        if waiting.until(lambda: "" if _got(lock) else busy, _PATIENCE):
+            raise LedgerError(f"{self._shown}: another program is writing it")
+
+    def _no_file(self) -> LedgerError:
+        return LedgerError(f"{self._shown} is not a regular file", hint="put the ledger back in its place")
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        files.make_folder(self._layout, os.path.dirname(LEDGER), 0o700)
+        with self._in_place() if self._layout.is_host else self._replacing() as db, db:
             version = self._version(db)
             for step in range(version + 1, _VERSION + 1):
                 # Not executescript, which would end the transaction.
@@ -307,6 +409,54 @@ def _connected(path: str, mode: str) -> Iterator[sqlite3.Connection]:
         yield db
     finally:
         db.close()
+
+
+def _got(lock: Callable[[], None]) -> bool:
+    try:
+        lock()
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _loaded(raw: bytes, beside: dict[str, bytes]) -> sqlite3.Connection:
+    """A ledger in memory, from its file's bytes and those of its journals."""
+    db = sqlite3.connect(":memory:", isolation_level=None)
+    try:
+        # What has journals has to be a file.
+        if beside or raw[18:20] == _IS_WAL or not _IN_MEMORY:
+            with _private({"": raw, **beside}) as path, _connected(path, "rw") as file:
+                file.execute("PRAGMA journal_mode = DELETE")
+                file.backup(db)
+        elif raw:
+            db.deserialize(raw)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _bytes_of(db: sqlite3.Connection) -> bytes:
+    if _IN_MEMORY:
+        return bytes(db.serialize())
+    with _private({"": b""}) as path:
+        with _connected(path, "rw") as file:
+            db.backup(file)
+        with open(path, "rb") as written:
+            return written.read()
+
+
+@contextmanager
+def _private(content: dict[str, bytes]) -> Iterator[str]:
+    """A ledger's files (by what their names end in) in a folder that is nobody else's, for as long as this lasts."""
+    import tempfile  # noqa: PLC0415 - only after a kill, and with an old Python
+
+    with tempfile.TemporaryDirectory(prefix="usernsplan-") as folder:
+        path = os.path.join(folder, os.path.basename(LEDGER))
+        for suffix, raw in content.items():
+            with open(path + suffix, "xb") as file:
+                file.write(raw)
+        yield path
 
 
 def _close(db: sqlite3.Connection, entry: HistoryEntry) -> None:

@@ -12,8 +12,9 @@ import fcntl
 import json
 import os
 import shutil
+import stat
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import chain, count, takewhile
 from typing import TYPE_CHECKING, Any
@@ -154,7 +155,10 @@ class Journal:
         self._name = f"{RUNS}/{state.run}"
         self._lock = lock
         self.state = state
-        self.folder = files.real(layout, self._name)
+        # Where the workers write it: a path by which nobody can lead them elsewhere.
+        with files.explained(layout, self._name):
+            self._pin = files.opened_folder(layout, self._name)
+        self.folder = f"/proc/self/fd/{self._pin}"
 
     def set(self, **changes: Any) -> None:
         """Note how far the run is; on disk when this returns."""
@@ -170,14 +174,17 @@ class Journal:
 
     def remove(self) -> None:
         """Take the run away: it has changed nothing."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        _forget(self._layout, self._name)
         self.close()
 
     def close(self) -> None:
-        """Let others have the volume."""
+        """Let others have the volume. What ``path`` and ``logs`` told leads nowhere after this."""
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+        if self._pin >= 0:
+            os.close(self._pin)
+            self._pin = -1
 
     def path(self, kind: str, worker: int) -> str:
         """Where a worker's log of this kind (folders, late) lies."""
@@ -208,13 +215,13 @@ class Writer:
     """Appends folders to one log."""
 
     def __init__(self, path: str) -> None:
-        is_new = not os.path.exists(path)
-        self._file = open(path, "ab", buffering=_BUFFER, opener=_not_followed)  # noqa: SIM115 - closed by close
+        is_new = not os.path.lexists(path)
+        self._file = open(path, "ab", buffering=_BUFFER, opener=files.no_symlink)  # noqa: SIM115 - closed by close
         if is_new:
             files.sync_folder(os.path.dirname(path))
         else:
             # What a kill cut short was never acted upon.
-            os.truncate(path, _whole_lines(path))
+            self._file.truncate(_whole_lines(path))
         self._before: tuple[str, ...] = ()
 
     def write(self, folder: Folder) -> None:
@@ -252,7 +259,7 @@ def _not_followed(path: str, flags: int) -> int:
 
 def _whole_lines(path: str) -> int:
     """How many bytes of a log are whole lines."""
-    with open(path, "rb") as file:
+    with open(path, "rb", opener=files.no_symlink) as file:
         return sum(len(line) for line in file if line.endswith(b"\n"))
 
 
@@ -298,7 +305,7 @@ def joined(pieces: Iterable[Folder]) -> Iterator[Folder]:
 
 def _lines(log: str) -> Iterator[Folder]:
     parts: tuple[str, ...] = ()
-    with open(log, "rb", opener=_not_followed) as file:
+    with open(log, "rb", opener=files.no_symlink) as file:
         for number, line in enumerate(file, 1):
             if not line.endswith(b"\n"):
                 return
@@ -386,22 +393,24 @@ def begin(layout: Layout, state: RunState, check: Callable[[], None] = lambda: N
     work on one of the trees, and what ``check`` raises.
     """
     files.make_folder(layout, os.path.dirname(RUNS), 0o700)
-    above = files.make_folder(layout, RUNS, 0o700)
-    with files.explained(layout, RUNS), _locked(os.path.join(above, _LOCK), wait=True):
+    files.make_folder(layout, RUNS, 0o700)
+    with _lock_in(layout, RUNS, wait=True):
         for other in runs(layout):
             at_work = is_at_work(layout, other)
             if at_work and other.overlaps(state):
                 raise busy(other.run)
             if other.state == LOOKING and not at_work:
                 # Killed before it changed anything: nobody will miss it.
-                shutil.rmtree(Journal(layout, other).folder, ignore_errors=True)
+                _forget(layout, f"{RUNS}/{other.run}")
         check()
-        taken = set(os.listdir(above))
+        taken = set(read_runs.names(layout))
         names = (state.run if number == 1 else f"{state.run}.{number}" for number in count(1))
         state = replace(state, run=next(name for name in names if name not in taken))
-        folder = files.make_folder(layout, f"{RUNS}/{state.run}", 0o700)
-        files.sync_folder(above)
-        journal = Journal(layout, state, _locked(os.path.join(folder, _LOCK)).take())
+        name = f"{RUNS}/{state.run}"
+        files.make_folder(layout, name, 0o700)
+        with files.explained(layout, RUNS), files.pinned(layout, name) as place:
+            files.sync_folder(place.folder)
+        journal = Journal(layout, state, _lock_in(layout, name).take())
         journal.set()
     return journal
 
@@ -412,9 +421,9 @@ def resume(layout: Layout, state: RunState) -> Journal:
     Raises LockBusyError where it is at work, or another one on the same trees; HostChangedError where it is no longer
     so; RefusedError where a later run on the same trees is unfinished.
     """
-    above = files.make_folder(layout, RUNS, 0o700)
-    with files.explained(layout, RUNS), _locked(os.path.join(above, _LOCK), wait=True):
-        lock = _locked(os.path.join(Journal(layout, state).folder, _LOCK))
+    files.make_folder(layout, RUNS, 0o700)
+    with _lock_in(layout, RUNS, wait=True):
+        lock = _lock_in(layout, f"{RUNS}/{state.run}")
         if not lock:
             raise busy(state.run)
         with lock:
@@ -460,13 +469,10 @@ def _can_be_finished(content: dict[str, Any]) -> bool:
 @contextmanager
 def alone(layout: Layout, *, write: bool = True) -> Iterator[None]:
     """Let no run begin or be resumed meanwhile; without ``write``, or where there is no run yet, nothing is locked."""
-    above = files.real(layout, RUNS, follow=True)
-    if not write or not os.path.isdir(above):
-        yield
-        return
-    with files.explained(layout, RUNS):
-        lock = _locked(os.path.join(above, _LOCK), wait=True)
-    with lock:
+    with ExitStack() as held:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            if write and stat.S_ISDIR(files.look(layout, RUNS, follow=True).st_mode):
+                held.enter_context(_lock_in(layout, RUNS, wait=True))
         yield
 
 
@@ -497,6 +503,12 @@ class _Held:
             os.close(self.take())
 
 
+def _lock_in(layout: Layout, folder: str, *, wait: bool = False) -> _Held:
+    name = f"{folder}/{_LOCK}"
+    with files.explained(layout, name), files.pinned(layout, name) as place:
+        return _locked(place.path, wait=wait)
+
+
 def _locked(path: str, *, wait: bool = False) -> _Held:
     """Try to hold a lock. Workers inherit it, so that it is free only when the last of them is gone."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
@@ -512,6 +524,12 @@ def _locked(path: str, *, wait: bool = False) -> _Held:
         os.close(descriptor)
         raise
     return _Held(descriptor)
+
+
+def _forget(layout: Layout, name: str) -> None:
+    """Take away the folder of a run that has changed nothing; what cannot be taken away harms nobody."""
+    with suppress(OSError, RefusedError), files.pinned(layout, name) as place:
+        shutil.rmtree(place.path, ignore_errors=True)
 
 
 def busy(run: str) -> LockBusyError:

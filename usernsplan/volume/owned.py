@@ -84,13 +84,21 @@ def of_path(layout: Layout, path: str) -> tuple[str, Carried]:
             name = spots.below(layout, place)
             if name is None:
                 raise InvalidValueError(f"{shown} is not below --root {layout.root}")
-            place = files.real(layout, name)
-        seen = os.lstat(place)
-        return kind_of(seen), carried(place, seen)
+            with files.pinned(layout, name) as pin:
+                return _kind_and_ids(pin.path, shown)
+        return _kind_and_ids(place, shown)
     except PermissionError as error:
         raise NotPermittedError(f"{shown}: {reason_of(error)}") from error
     except OSError as error:
         raise InvalidValueError(f"{shown}: {reason_of(error)}") from error
+
+
+def _kind_and_ids(place: str, shown: str) -> tuple[str, Carried]:
+    seen = os.lstat(place)
+    try:
+        return kind_of(seen), carried(place, seen)
+    except InvalidValueError as error:
+        raise InvalidValueError(str(error).replace(place, shown)) from error
 
 
 def kind_of(seen: os.stat_result) -> str:
@@ -209,6 +217,7 @@ def find(
 ) -> Iterator[Hit]:
     """Everything in the folder ``top``, itself too, that carries some of the ids; paths begin with ``shown``.
 
+    ``top`` is a real path: where a part of it is a symlink, whoever put that there meanwhile, nothing is looked at.
     Each name of an inode is told. ``miss`` is called with what cannot be looked at; what goes away meanwhile is not
     missed. Raises InvalidValueError where there is no folder, RefusedError for a symlink.
     """
@@ -219,7 +228,7 @@ def find(
     try:
         if not stat.S_ISDIR(os.stat(top).st_mode):
             raise InvalidValueError(f"{decide.printable(shown)} is not a folder")
-        volume = walk.volume(os.path.realpath(top), cross_mounts=cross_mounts)
+        volume = walk.volume(top, cross_mounts=cross_mounts)
     except FileNotFoundError as error:
         raise InvalidValueError(f"{decide.printable(shown)} is not a folder") from error
     except PermissionError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -36,16 +37,17 @@ def prune(layout: Layout, before_ns: int, *, dry_run: bool = False) -> Pruned:
     # A preview takes no lock, for it writes nothing.
     with journal.alone(layout, write=not dry_run):
         for name in read_runs.names(layout):
-            folder = files.real(layout, f"{RUNS}/{name}")
-            if not os.path.isdir(folder) or os.path.islink(folder) or not _is_old(layout, name, folder, before_ns):
-                continue
-            if why := _why_kept(layout, name):
-                kept.append((name, why))
-                continue
-            removed.append((name, _size(folder)))
-            if not dry_run:
-                with files.explained(layout, f"{RUNS}/{name}"):
-                    _remove(folder)
+            place = f"{RUNS}/{name}"
+            with files.explained(layout, place), files.pinned(layout, place) as run:
+                # A symlink is no run of ours.
+                if not stat.S_ISDIR(os.lstat(run.path).st_mode) or not _is_old(layout, name, run.path, before_ns):
+                    continue
+                if why := _why_kept(layout, name):
+                    kept.append((name, why))
+                    continue
+                removed.append((name, _size(run.path)))
+                if not dry_run:
+                    _remove(run.path)
     return Pruned(tuple(removed), tuple(kept))
 
 

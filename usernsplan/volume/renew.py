@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from usernsplan.errors import reason_of
-from usernsplan.host.files import sync_folder
+from usernsplan.host.files import no_symlink, sync_folder
 from usernsplan.volume import syscalls, walk
 from usernsplan.volume.metadata import ACL_ACCESS, CAPABILITY
 
@@ -205,7 +205,7 @@ class _Noted:
 
 def _read(log: str) -> _Noted:
     noted = _Noted()
-    with open(os.open(log, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+    with open(log, "rb", opener=no_symlink) as file:
         for line in file:
             # A line that a kill cut short says nothing: what it was to say had not come about.
             with suppress(ValueError, TypeError, IndexError):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import suppress
+from contextlib import closing, suppress
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -105,9 +105,12 @@ def _wanted(names: Sequence[Lacking], proof: Proof) -> renew.Wanted:
 def renewed(layout: Layout, state: RunState) -> dict[Key, int]:
     """Which inodes took the place of others in this run and in later ones: by (device, inode) of the first."""
     found: dict[Key, int] = {}
-    runs = (state, *journal.later(layout, state))
+    swaps: list[renew.Swapped] = []
+    for run in (state, *journal.later(layout, state)):
+        with closing(Journal(layout, run)) as log:
+            swaps += renew.swapped(log.logs(_SWAPS))
     # An earlier run may have been taken back after a later one: the clock tells the order, not the runs.
-    swaps = sorted(chain.from_iterable(renew.swapped(Journal(layout, run).logs(_SWAPS)) for run in runs))
+    swaps.sort()
     for _, device, old, new in swaps:
         found |= {key: new for key, inode in found.items() if (key[0], inode) == (device, old)}
         found[device, old] = new
@@ -120,12 +123,13 @@ def proofs(layout: Layout, state: RunState) -> Callable[[Lacking], Proof | None]
     for run in journal.runs(layout):
         if run.run == state.run or run.state != DONE or not run.overlaps(state):
             continue
-        log, places = Journal(layout, run), renewed(layout, run)
-        for note in chain.from_iterable(map(journal.read, log.logs("folders", "late"))):
-            for entry in note.special:
-                if entry.proof:
-                    key = (entry.device, entry.inode)
-                    known.setdefault((entry.device, places.get(key, entry.inode)), []).append(entry)
+        places = renewed(layout, run)
+        with closing(Journal(layout, run)) as log:
+            for note in chain.from_iterable(map(journal.read, log.logs("folders", "late"))):
+                for entry in note.special:
+                    if entry.proof:
+                        key = (entry.device, entry.inode)
+                        known.setdefault((entry.device, places.get(key, entry.inode)), []).append(entry)
 
     def proof(one: Lacking) -> Proof | None:
         entries = known.get((one.entry.device, one.entry.inode), ())

@@ -49,7 +49,6 @@ _VERSION = 5
 _ROOM = 131072
 # Seconds to wait for another reader or writer of the file itself; writers of the host wait on the subid locks before.
 _PATIENCE = 15
-_PAUSE = 0.01
 # What SQLite makes beside a file that it changes: where one is left, the file alone is half a ledger.
 _BESIDE = ("-journal", "-wal")
 # The bytes of the file on which SQLite's readers have a lock, and that a writer locks alone before he writes (os.h).

@@ -328,6 +328,8 @@ def test_a_run_that_the_old_version_left_behind_is_finished_by_the_new_one(layou
     apply.recover(layout, ledger)
     found = open_ledger(layout).state()
     assert [a.name for a in found.allocations] == ["db", "web"]
+    # It changed no file, so that these lines stood before.
+    assert found.allocations[0].found == tuple((path, "usernsplan-db:589824:65536") for path in (SUBGID, SUBUID))
     assert (found.volumes, found.interrupted) == ((), False)
     assert tables(old)["version"] == [(5,)]
 

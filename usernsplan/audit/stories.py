@@ -147,11 +147,14 @@ Nothing has to be done.""",
         "warning",
         "A line of a released owner stays",
         """\
-The owner has a line that usernsplan did not write, and what others wrote is not taken out.
+The owner has a line that usernsplan did not write, and what others wrote is not taken out. Nor is one that stood before
+and was adopted (allocate --start): alice's Podman needs it as before.
 
     usernsplan-web:700000:65536     somebody added it
+    alice:100000:65536              useradd made it, 'allocate alice --owner alice --start 100000' adopted it
 
-Take it out by hand if nobody needs it.""",
+Of an allocation that an older version made, only lines stay that its history does not show to be written. Take it out
+by hand if nobody needs it; 'usernsplan release NAME --with-lines' takes adopted ones out with the allocation.""",
     ),
     Story(
         "USN112",
@@ -345,6 +348,70 @@ this host has some of them, they are two's already, and a reservation cannot tak
     alice:700000:65536              in subuid
 
 Give that owner another range, and shift the files of his containers.""",
+    ),
+    Story(
+        "USN131",
+        "info",
+        "A name has its former range again",
+        """\
+A name that is allocated again by the same words (strategy, size, owner) has the range again that it had until it was
+released: its files and volumes carry those ids.
+
+    usernsplan release web
+    usernsplan allocate --strategy per-container web     524288-589823 again
+
+It does not where somebody else has some of the ids by now (USN132), or once it was forgotten.""",
+    ),
+    Story(
+        "USN132",
+        "warning",
+        "A name does not have its former range again",
+        """\
+A name was released and is allocated again, and has other ids than before: it was asked for by other words, or somebody
+else has some of its former ids. Its files carry the former ones, which nobody maps now.
+
+    usernsplan release web          524288-589823 is kept back
+    bob:550000:65536                in subuid since
+
+'usernsplan find-owned 524288-589823 /' lists the files. fix-volume with --container web --from web gives them the new
+ids.""",
+    ),
+    Story(
+        "USN133",
+        "info",
+        "The volumes of what was released stay as they are",
+        """\
+Nothing is done to the volumes of a container that is released: their files carry its ids, and its range is kept back.
+
+    usernsplan release web          /srv/web still belongs to 524288
+
+Allocated again by the same words, the container has its range and its volumes again. For another container:
+'usernsplan fix-volume DIR --container NEW --from web'. Or remove them, and then 'usernsplan release --forget web'.""",
+    ),
+    Story(
+        "USN134",
+        "warning",
+        "A range was forgotten, and not all was looked at",
+        """\
+'release --forget' looks at the volumes in the ledger and at --scan DIR for files that carry the ids. A volume was not
+there, something is mounted in it, it could not be read, or a process still has the ids; and --yes was said.
+
+    not looked at: /srv/web: the volume of 'web' is not there: removed, or not mounted
+
+Where such files come back, the next container that gets the ids owns them: 'usernsplan find-owned FIRST-LAST DIR'.""",
+    ),
+    Story(
+        "USN135",
+        "warning",
+        "What runs has ids of a range that comes back",
+        """\
+A name has the range again that it had until it was released, and a running user namespace maps ids of it. Mostly that
+is the very container, which was never stopped.
+
+    usernsplan release web; usernsplan allocate --strategy per-container web
+
+If it is another program that chose these ids by itself, such as systemd-nspawn -U, stop it before the container
+starts. 'usernsplan inspect --all' shows what runs.""",
     ),
 )
 ADVICE: dict[str, Story] = {story.code: story for story in _STORIES}

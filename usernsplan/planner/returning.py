@@ -49,7 +49,7 @@ def told(state: HostState, back: Mapping[str, Quarantined]) -> Iterator[Finding]
         message = f"'{name}' has {former.held} again, which it had until it was released"
         if state.namespaces.meets(former.held.start, former.held.stop):
             hint = f"a running user namespace maps ids of it: if that is no container of '{name}', stop it first"
-            yield Finding("USN131", "warning", message, hint)
+            yield Finding("USN135", "warning", message, hint)
         else:
             yield Finding("USN131", "info", message)
 

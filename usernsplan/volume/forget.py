@@ -46,36 +46,41 @@ def release(request: ReleaseRequest, root: str = "/", command: str = "", scan: S
 
 
 def looked(request: ReleaseRequest, root: str, scan: Sequence[str]) -> Callable[[HostState], Plan]:
-    """The decision to forget, after looking: it takes its time, and is done before anybody waits for our locks.
+    """The decision to forget, which looks when it is first asked: that takes its time, and is before the locks.
 
-    Raises RefusedError while a file carries the ids, or, without --unseen, where something could not be looked at.
+    It raises RefusedError while a file carries the ids, or, without --unseen, where something could not be looked at; and
+    HostChangedError where it is about other ranges when it is asked again.
     """
     layout = layout_at(root)
-    with apply.foreseen(layout, open_ledger(layout)) as (state, _):
-        shown = make_release(state, request)
-        found = _Found()
-        for top in _tops(layout, state, scan, found):
-            _look(top, shown.freed, found)
-        found.unseen += _running(state, shown.freed)
-        if found.carrying:
-            raise RefusedError(
-                _listed("files still carry ids of what is to be forgotten", found.carrying),
-                hint=f"give them away or remove them; these list them: {'; '.join(_commands(layout, shown, found))}",
-            )
-        if found.unseen and not request.unseen:
-            raise RefusedError(_listed("not all could be looked at", found.unseen), hint=_UNSEEN)
-    notes = tuple(
-        Finding("USN134", "warning", f"not looked at: {printable(place.path)}: {place.reason}")
-        for place in found.unseen
-    )
+    seen: list[tuple[Plan, tuple[Finding, ...]]] = []
 
     def decide(state: HostState) -> Plan:
         plan = make_release(state, request)
+        if not seen:
+            seen.append((plan, tuple(_notes(layout, state, plan, scan, yes=request.unseen))))
+        shown, notes = seen[0]
         if plan.freed != shown.freed:
             raise changed()
         return replace(plan, findings=(*plan.findings, *notes))
 
     return decide
+
+
+def _notes(layout: Layout, state: HostState, plan: Plan, scan: Sequence[str], *, yes: bool) -> Iterator[Finding]:
+    """Look, and say what was not looked at. Raises as ``looked`` says."""
+    found = _Found()
+    for top in _tops(layout, state, scan, found):
+        _look(top, plan.freed, found)
+    found.unseen += _running(state, plan.freed)
+    if found.carrying:
+        raise RefusedError(
+            _listed("files still carry ids of what is to be forgotten", found.carrying),
+            hint=f"give them away or remove them; these list them: {'; '.join(_commands(layout, plan, found))}",
+        )
+    if found.unseen and not yes:
+        raise RefusedError(_listed("not all could be looked at", found.unseen), hint=_UNSEEN)
+    for place in found.unseen:
+        yield Finding("USN134", "warning", f"not looked at: {printable(place.path)}: {place.reason}")
 
 
 @dataclass(slots=True)

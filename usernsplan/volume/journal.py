@@ -436,8 +436,13 @@ def resume(layout: Layout, state: RunState) -> Journal:
                         raise RefusedError(f"run {other.run} on the same volume is unfinished", hint=hint)
             if run(layout, state.run) != state:
                 raise HostChangedError(f"run {state.run} has gone on meanwhile")
-            Journal(layout, state).refuse_forged()
-            return Journal(layout, state, lock.take())
+            journal = Journal(layout, state, lock.take())
+            try:
+                journal.refuse_forged()
+            except BaseException:
+                journal.close()
+                raise
+            return journal
 
 
 def is_at_work(layout: Layout, state: RunState) -> bool:

@@ -74,6 +74,14 @@ def test_a_run_that_nobody_can_read_is_listed_with_its_reason(host: Host) -> Non
     assert "is damaged" in here("history", "--runs", "--root", host.root)[0]
 
 
+def test_what_a_planted_run_says_is_shown_on_one_line(host: Host) -> None:
+    [run] = fixed(host, "web")
+    noted(host, run, container="a\x1b[2J\nb", mode="\x1b[31m")
+    printed, _ = here("history", "--runs", "--root", host.root)
+    assert "\x1b" not in printed
+    assert len(printed.splitlines()) == 3
+
+
 @pytest.mark.parametrize(
     ("state", "shown"),
     [("changing", "changing, interrupted"), ("undoing", "undoing, interrupted"), ("undone", "undone in part")],

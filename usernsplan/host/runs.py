@@ -192,7 +192,8 @@ def _size(layout: Layout, name: str) -> int:
     """How many bytes a journal has; of one that goes meanwhile, what is left."""
     total = 0
     with files.explained(layout, f"{RUNS}/{name}"), suppress(FileNotFoundError, NotADirectoryError):
-        for entry in os.scandir(files.real(layout, f"{RUNS}/{name}")):
+        path = files.real(layout, f"{RUNS}/{name}")
+        for entry in () if os.path.islink(path) else os.scandir(path):
             total += entry.stat(follow_symlinks=False).st_size
     return total
 

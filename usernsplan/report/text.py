@@ -109,7 +109,12 @@ def allocation(a: Allocation, volumes: Iterable[tuple[Volume, str, str]] = (), o
     if len(its) > _PLACES_SHOWN:
         rows.append(("run", f"… {len(its) - _PLACES_SHOWN} earlier ones ('usernsplan history --runs' has them)"))
     for one in its[-_PLACES_SHOWN:]:
-        rows.append(("run", f"{one.run} ({_how_far(one)}): {one.mode or ''} {', '.join(map(shown_path, one.paths))}"))
+        rows.append(
+            (
+                "run",
+                f"{one.run} ({_how_far(one)}): {shown_path(one.mode or '')} {', '.join(map(shown_path, one.paths))}",
+            )
+        )
     return table((), rows)
 
 
@@ -137,10 +142,8 @@ def runs(found: Sequence[RunSeen]) -> str:
             paths.append(f"… and {len(one.paths) - _PLACES_SHOWN} more (--json has them)")
         if one.problem:
             paths = [one.problem, one.hint]
-        size = f"{one.size} bytes"
-        rows.append(
-            (shown_path(one.run), one.at, _how_far(one), one.container or "", one.mode or "", "\n".join(paths), size)
-        )
+        who = [shown_path(word or "") for word in (one.run, one.at, _how_far(one), one.container, one.mode)]
+        rows.append((*who, "\n".join(paths), f"{one.size} bytes"))
     return table(("run", "when", "state", "container", "mode", "volumes", "journal"), rows)
 
 

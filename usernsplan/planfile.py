@@ -101,7 +101,9 @@ def restore(layout: Layout, path: str) -> PlanFile:
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise InvalidFileError(path, "not a plan that 'usernsplan plan --out' saved") from error
     if root != layout.real:
-        raise InvalidValueError(f"{line(path)} was made for the root {line(root)}", hint=f"say --root {shell(root)}")
+        raise InvalidValueError(
+            f"{line(path)} was made for the root {line(str(root))}", hint=f"say --root {shell(str(root))}"
+        )
     return replace(_parsed(layout, raw, str(place), prune=prune is True), seen=seen)
 
 

@@ -455,7 +455,7 @@ class _Held:
 
 def _locked(path: str, *, wait: bool = False) -> _Held:
     """Try to hold a lock. Workers inherit it, so that it is free only when the last of them is gone."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:

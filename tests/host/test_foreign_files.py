@@ -189,6 +189,7 @@ def test_what_an_engine_prints_ends() -> None:
         *("[" * 100_000, '{"a":' * 100_000, "[1e999]", "[null]", "{}x", "", "\0", "[[]]", '[{"Name": 1, "Mounts": 1}]'),
         '[{"Name": "a", "State": {"Pid": 1e999}}]',
         '[{"Name": "a", "State": {"Pid": "x"}}]',
+        '[{"Name": "a", "Mounts": [{"Type": "bind", "Source": "etc"}]}]',
         '[{"Name": "a", "HostConfig": {"IDMappings": {"UidMap": ["0:0"], "GidMap": ["1:2:3"]}}}]',
     ],
 )

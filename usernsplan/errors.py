@@ -22,12 +22,12 @@ class UsernsplanError(Exception):
     option = ""
     # What was done before it failed and still holds: an interrupted run that was mended, say.
     notes: tuple[str, ...] = ()
+    # The lines of a message that tells of several places; a line end in any other is in a name, and shown as such.
+    lines: tuple[str, ...] = ()
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         """Take the place and the fact as ``message``; ``hint``, where given, replaces the class's own remedy."""
         super().__init__(message)
-        # Of a message that tells of several places each line, for one that has a line end in a name shows it escaped.
-        self.lines: tuple[str, ...] = (message,)
         if hint is not None:
             self.hint = hint
 

@@ -156,6 +156,17 @@ def test_a_file_of_a_root_that_is_none_is_no_wait(root: Path, name: str, kind: s
     here("map", "--root", root, status=None)
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize("kind", ["fifo", "socket", "folder"])
+def test_a_lock_of_a_root_that_is_none_is_no_wait(root: Path, kind: str) -> None:
+    (root / "etc/.pwd.lock").unlink()
+    KINDS[kind](root / "etc/.pwd.lock")
+    before = files_of(root)
+    _, err = here("allocate", "--strategy", "per-container", "db", "--root", root, status=None)
+    assert ".pwd.lock" in err
+    assert files_of(root) == before
+
+
 def test_a_pipe_whose_writer_is_silent_is_no_wait(root: Path, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     writer = os.open(tmp_path / "pipe", os.O_RDWR)
@@ -178,6 +189,7 @@ def test_what_an_engine_prints_ends() -> None:
         *("[" * 100_000, '{"a":' * 100_000, "[1e999]", "[null]", "{}x", "", "\0", "[[]]", '[{"Name": 1, "Mounts": 1}]'),
         '[{"Name": "a", "State": {"Pid": 1e999}}]',
         '[{"Name": "a", "State": {"Pid": "x"}}]',
+        '[{"Name": "a", "Mounts": [{"Type": "bind", "Source": "etc"}]}]',
         '[{"Name": "a", "HostConfig": {"IDMappings": {"UidMap": ["0:0"], "GidMap": ["1:2:3"]}}}]',
     ],
 )

@@ -44,7 +44,8 @@ def main() -> None:
     except UsernsplanError as error:
         for note in error.notes:
             say(escape.told(f"warning: {note}"))
-        say("\n".join(map(escape.told, (f"usernsplan: {error.lines[0]}", *error.lines[1:]))))
+        first, *more = error.lines or (str(error),)
+        say("\n".join(map(escape.told, (f"usernsplan: {first}", *more))))
         if error.hint:
             say(escape.told(f"  {error.hint}"))
         sys.exit(error.exit_status)

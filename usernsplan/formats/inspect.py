@@ -39,9 +39,12 @@ def _container(entry: dict[str, Any]) -> Inspected:
     mounts = [mount for mount in entry.get("Mounts") or [] if mount.get("Type") in {"bind", "volume"}]
     config = entry.get("HostConfig") or {}
     maps = config.get("IDMappings") or {}
+    sources = tuple(dict.fromkeys(str(mount["Source"]) for mount in mounts if mount.get("Source")))
+    if odd := [source for source in sources if not source.startswith("/")]:
+        raise ValueError(f"a mount from {odd[0]!r}, which is no absolute path")
     return Inspected(
         name=str(entry["Name"]).removeprefix("/"),
-        sources=tuple(dict.fromkeys(str(mount["Source"]) for mount in mounts if mount.get("Source"))),
+        sources=sources,
         mapping=Mapping(_map(maps["UidMap"]), _map(maps["GidMap"])) if maps.get("UidMap") else None,
         pid=int((entry.get("State") or {}).get("Pid") or 0),
         is_hosts=config.get("UsernsMode") == "host",

@@ -498,6 +498,8 @@ def _explanation(layout: Layout, name: str, error: OSError) -> UsernsplanError: 
     match error.errno:
         case errno.ELOOP:
             return RefusedError(f"{shown} is a symlink", hint="put a regular file in its place")
+        case errno.ENXIO:  # a socket, or a pipe that nobody reads
+            return irregular(shown)
         case errno.EPERM | errno.EACCES if _is_immutable(layout, name):
             return NotPermittedError(f"{shown} is immutable or append-only", hint=f"chattr -i -a {operand(shown)}")
         case errno.EPERM | errno.EACCES:

@@ -48,8 +48,8 @@ def release(request: ReleaseRequest, root: str = "/", command: str = "", scan: S
 def looked(request: ReleaseRequest, root: str, scan: Sequence[str]) -> Callable[[HostState], Plan]:
     """The decision to forget, which looks when it is first asked: that takes its time, and is before the locks.
 
-    It raises RefusedError while a file carries the ids, or, without --unseen, where something could not be looked at; and
-    HostChangedError where it is about other ranges when it is asked again.
+    It raises RefusedError while a file carries the ids, or, without --unseen, where something could not be looked at;
+    and HostChangedError where it is about other ranges when it is asked again.
     """
     layout = layout_at(root)
     seen: list[tuple[Plan, tuple[Finding, ...]]] = []

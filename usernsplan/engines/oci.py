@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, cast
 from usernsplan.engines.base import EXACTLY, Asked, Rendered, Verdict
 from usernsplan.engines.podman import of_idmap
 from usernsplan.errors import InvalidFileError, RefusedError
-from usernsplan.escape import shell
+from usernsplan.escape import operand, shell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,7 +55,7 @@ class Oci:
         # As it is, where it says all this already, however it was indented.
         text = asked.bundle if changed == config else _written(changed)
         if rootfs := _rootfs(changed, asked.place):
-            words = f"fix-volume {shell(rootfs)} --container {shell(allocation.name)} --mode shift"
+            words = f"fix-volume {operand(rootfs)} --container {shell(allocation.name)} --mode shift"
             fix = asked.layout.command(words)
             notes.append(f"the root file system has to belong to these ids: {fix}")
         return Rendered(text, (), (*notes, *_odd_mounts(changed, allocation.mapping)))

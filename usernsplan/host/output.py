@@ -159,9 +159,9 @@ def _look(folder: int, name: str) -> tuple[os.stat_result, str | None]:
 
 def _is_open(folder: int, name: str, link: os.stat_result) -> bool:
     """Tell a name such as /proc/self/fd/1, behind which is a pipe or a terminal that may have no other name."""
-    if link.st_dev != os.stat("/proc").st_dev:
-        return False
-    return not stat.S_ISREG(os.stat(name, dir_fd=folder).st_mode)
+    with suppress(OSError):  # without a /proc there are none
+        return link.st_dev == os.stat("/proc").st_dev and not stat.S_ISREG(os.stat(name, dir_fd=folder).st_mode)
+    return False
 
 
 def _identity(seen: os.stat_result) -> tuple[int, int, int, int]:

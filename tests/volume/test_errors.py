@@ -187,7 +187,7 @@ def test_a_run_that_was_killed_after_it_was_done_is_not_done_again(host: Host, w
         shutil.rmtree(host.runs, ignore_errors=True)
         for path in (host.volume, *host.volume.iterdir()):
             os.chown(path, 1001, 1001)
-        was_killed = kill_at(host, "rename", number, *shift_by)
+        was_killed = kill_at(host, "renameat", number, *shift_by)
         owners = {path.stat().st_uid for path in host.volume.iterdir()}
         assert owners <= {1001, 31001} or not owners.isdisjoint({*range(3_000_000_000, 3_001_000_000)}), owners
         if was_killed and '"told": true' in "".join(path.read_text() for path in host.runs.glob("*/run.json")):
@@ -197,7 +197,7 @@ def test_a_run_that_was_killed_after_it_was_done_is_not_done_again(host: Host, w
         if not was_killed:
             break
         # The very same words, which the journal has.
-        assert not kill_at(host, "rename", 10_000, *shift_by)
+        assert not kill_at(host, "renameat", 10_000, *shift_by)
         assert {path.stat().st_uid for path in (host.volume, *host.volume.iterdir())} == {31001}, number
         killed += was_killed
         if not was_killed:

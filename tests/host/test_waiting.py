@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import sqlite3
 import subprocess
 import sys
 import time
@@ -97,10 +96,8 @@ def test_who_gives_up_waiting_names_the_holder_too(tmp_path: Path, monkeypatch: 
 def test_a_ledger_that_stays_locked_is_an_error_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here("allocate", "--strategy", "per-container", "web", "--root", tmp_path)
     monkeypatch.setattr("usernsplan.ledger.sqlite._PATIENCE", 0.2)
-    with sqlite3.connect(f"{tmp_path}{LEDGER}", isolation_level=None) as db:
-        db.execute("BEGIN EXCLUSIVE")
-        assert "database is locked" in here("list", "--root", tmp_path, status=1)[1]
-        db.execute("ROLLBACK")
+    with held("ledger", Path(f"{tmp_path}{LEDGER}"), 1) as pid:
+        assert f"is locked by process {pid}" in here("list", "--root", tmp_path, status=1)[1]
     assert "web" in here("list", "--root", tmp_path)[0]
 
 

@@ -315,7 +315,9 @@ class SqliteLedger:
         if descriptor is None:
             return None, {}
         with files.explained(self._layout, LEDGER), open(descriptor, "rb") as file:
-            self._wait(lambda: fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB, _SHARED_COUNT, _SHARED_FIRST))
+            self._wait(
+                file.fileno(), lambda: fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB, _SHARED_COUNT, _SHARED_FIRST)
+            )
             raw = file.read()
             found = {suffix: files.read(self._layout, LEDGER + suffix) for suffix in _BESIDE}
             return raw, {suffix: content for suffix, content in found.items() if content}
@@ -329,15 +331,17 @@ class SqliteLedger:
         with files.explained(self._layout, LEDGER):
             folder = files.opened_folder(self._layout, os.path.dirname(LEDGER))
         try:
-            self._wait(lambda: fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB))
+            self._wait(folder, lambda: fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB))
             yield
         finally:
             os.close(folder)
 
-    def _wait(self, lock: Callable[[], None]) -> None:
-        busy = f"{self._shown} is locked by another program that writes it"
-        if waiting.until(lambda: "" if _got(lock) else busy, _PATIENCE):
-            raise LedgerError(f"{self._shown}: another program is writing it")
+    def _wait(self, descriptor: int, lock: Callable[[], None]) -> None:
+        def attempt() -> str:
+            return "" if _got(lock) else f"{self._shown} is locked by {waiting.locker(os.fstat(descriptor))}"
+
+        if holder := waiting.until(attempt, _PATIENCE):
+            raise LedgerError(holder)
 
     def _no_file(self) -> LedgerError:
         return LedgerError(f"{self._shown} is not a regular file", hint="put the ledger back in its place")

@@ -511,15 +511,15 @@ class _Held:
 def _lock_in(layout: Layout, folder: str, *, wait: bool = False) -> _Held:
     name = f"{folder}/{_LOCK}"
     with files.explained(layout, name), files.pinned(layout, name) as place:
-        return _locked(place.path, wait=wait)
+        return _locked(place.path, read_runs.shown(layout.path(name)), wait=wait)
 
 
-def _locked(path: str, *, wait: bool = False) -> _Held:
+def _locked(path: str, shown: str, *, wait: bool = False) -> _Held:
     """Try to hold a lock. Workers inherit it, so that it is free only when the last of them is gone."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     try:
         if wait:
-            locks.wait_for(descriptor, read_runs.shown(path))
+            locks.wait_for(descriptor, shown)
         else:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

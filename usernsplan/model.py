@@ -221,6 +221,14 @@ class VolumeSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class DockerData:
+    """What Docker keeps in one data folder, ``path`` below the root, in words: containers, images, volumes."""
+
+    path: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
 class HostState:
     """Everything that a decision may depend on, read once.
 
@@ -228,7 +236,7 @@ class HostState:
     symlink is not replaced. ``namespaces`` are the host ids that running user
     namespaces map; ``can_add_accounts`` tells whether useradd can be run for this root. ``engines`` are the names of
     the engines whose programs are installed. ``volumes`` are the recorded volumes as they look, and ``runs`` the runs
-    of fix-volume that were interrupted, both empty where nobody looked.
+    of fix-volume that were interrupted, both empty where nobody looked. ``docker`` is what Docker has, by data folder.
     """
 
     layout: Layout
@@ -246,6 +254,7 @@ class HostState:
     engines: frozenset[str] = frozenset()
     volumes: tuple[VolumeSeen, ...] = ()
     runs: tuple[UnfinishedRun, ...] = ()
+    docker: tuple[DockerData, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,7 +309,8 @@ class ReleaseRequest:
 class Plan:
     """A decision, whole: nothing in it is still open. ``unfinished``: something is left for the user to do first.
 
-    ``restored`` are the names of allocations that lost lines, which are put back.
+    ``restored`` are the names of allocations that lost lines, which are put back. ``consequences`` are what somebody
+    has to agree to before it is carried out.
     """
 
     kind: str
@@ -312,6 +322,7 @@ class Plan:
     findings: tuple[Finding, ...] = ()
     next_steps: tuple[str, ...] = ()
     unfinished: bool = False
+    consequences: tuple[Finding, ...] = ()
 
     @property
     def changed(self) -> bool:

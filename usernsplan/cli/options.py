@@ -13,13 +13,18 @@ import typer
 
 from usernsplan.cli import say
 from usernsplan.errors import InvalidValueError, UsernsplanError, reason_of
+from usernsplan.host import files
 from usernsplan.ids import IdRange
 from usernsplan.model import INTERRUPTED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from usernsplan.layout import Layout
     from usernsplan.model import Finding, LedgerState
+
+# More names than any host has.
+_LONGEST = 16 * 1024 * 1024
 
 Root = Annotated[
     str, typer.Option("--root", metavar="DIR", help="Work on the tree at DIR, as useradd --prefix does. Nothing else.")
@@ -37,6 +42,31 @@ def id_range(text: str | None) -> IdRange | None:
         raise InvalidValueError(f"--pool: {error}", hint=error.hint) from error
 
 
+def text_of(option: str, path: str) -> str:
+    """What a file says that an option names; "-" is standard input. Raises InvalidValueError."""
+    try:
+        if path != "-":
+            with open(path, "rb") as file:
+                raw = file.read(_LONGEST + 1)
+        elif sys.stdin is None:
+            raise InvalidValueError(f"{option}: standard input is closed", hint="name a file")
+        else:
+            raw = sys.stdin.buffer.read(_LONGEST + 1)
+        if len(raw) > _LONGEST:
+            raise InvalidValueError(f"{option} {path}: more than {_LONGEST} bytes")
+        return raw.decode("utf-8-sig")
+    except (OSError, ValueError) as error:
+        if isinstance(error, InvalidValueError):
+            raise
+        reason = reason_of(error) if isinstance(error, OSError) else "not UTF-8"
+        raise InvalidValueError(f"{option} {path}: {reason}") from error
+
+
+def is_asked() -> bool:
+    """Tell whether somebody is there who can be asked."""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
 def colours() -> bool:
     """Tell whether somebody looks who wants colours: a terminal, and no NO_COLOR (https://no-color.org)."""
     is_terminal = sys.stdout is not None and sys.stdout.isatty()
@@ -45,7 +75,7 @@ def colours() -> bool:
 
 def agreed(question: str) -> bool:
     """Ask on the terminal whether to go on. Raises InvalidValueError where nobody is there."""
-    if not sys.stdin or not sys.stdin.isatty():
+    if not is_asked():
         raise InvalidValueError("nobody is there to be asked: standard input is no terminal", hint="say --yes")
     sys.stderr.write(f"{question} [y/N] ")
     sys.stderr.flush()
@@ -97,6 +127,13 @@ def note(lines: Iterable[str]) -> None:
     """Print what is not part of a result where it does not mix with it."""
     for line in lines:
         say(f"note: {line}")
+
+
+def new_root(layout: Layout, *, done: bool = False) -> list[str]:
+    """What is to be said first where a whole tree comes to be: a name that was mistyped makes one, too."""
+    what = files.new_root(layout)
+    is_now = "a new root is made there" if done else "a new root would be made there"
+    return [f"{layout.root} {what}: {is_now}"] if what else []
 
 
 def note_interrupted(ledger: LedgerState) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import stat
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -20,12 +21,15 @@ _IMMUTABLE_OR_APPEND = 0x10 | 0x20
 # One fixed name beside each file: the lock allows one writer, so a killed run leaves at most this, and the next
 # writer replaces it.
 _NEW = ".usernsplan-new"
+_ROOT = "--root"
+_NO_ROOT = "holds something else"
 
 
-def layout_at(root: str, option: str = "--root", *, exists: bool = False) -> Layout:
+def layout_at(root: str, option: str = _ROOT, *, exists: bool = False) -> Layout:
     """The layout of ``--root``, or of another option: another spelling of "/" is this machine itself.
 
-    With ``exists``, for who only reads, it has to be there: of a name that was mistyped, everything would be free.
+    With ``exists``, for who only reads, it has to be there: of a name that was mistyped, everything would be free. Who
+    writes may begin a new root, but only where nothing lies: any other folder without /etc is a name mistyped.
     """
     if not root:
         raise InvalidValueError(f"{option} is empty", hint=f"name a folder, or leave {option} out")
@@ -35,7 +39,23 @@ def layout_at(root: str, option: str = "--root", *, exists: bool = False) -> Lay
         raise InvalidValueError(f"{option} {root} does not exist")
     if os.path.isdir(root) and os.path.samefile(root, "/"):
         return Layout("/", "/")
-    return Layout(root, os.path.realpath(root))
+    layout = Layout(root, os.path.realpath(root))
+    if option == _ROOT and not exists and new_root(layout) == _NO_ROOT:
+        raise InvalidValueError(
+            f"{option} {root} has no /etc, and is not empty: that is no host's root, and none is begun there",
+            hint=f"correct the name, or 'mkdir {shlex.quote(root)}/etc' where it is meant",
+        )
+    return layout
+
+
+def new_root(layout: Layout) -> str:
+    """What a root is that has no /etc yet, in words; "" for one that has."""
+    with explained(layout, "/"):
+        if os.path.isdir(real(layout, "/etc", follow=True)):
+            return ""
+        if not os.path.lexists(layout.real):
+            return "does not exist"
+        return _NO_ROOT if os.listdir(layout.real) else "is empty"
 
 
 def real(layout: Layout, name: str, *, follow: bool = False) -> str:

@@ -23,13 +23,13 @@ class Found(NamedTuple):
     raw: bytes
 
 
-def find(layout: Layout) -> Found | None:
-    """The plan file of this folder, or below /etc of the root; None where there is none.
+def find(layout: Layout, *, here: bool = True) -> Found | None:
+    """The plan file of this folder (with ``here``), or below /etc of the root; None where there is none.
 
     Raises RefusedError for one that somebody else may have written: what it says would be done in our name.
     """
     etc = files.real(layout, PLAN_FILE, follow=True)
-    for path, shown in ((HERE, f"./{HERE}"), (etc, layout.path(PLAN_FILE))):
+    for path, shown in ((HERE, f"./{HERE}"), (etc, layout.path(PLAN_FILE)))[not here :]:
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):

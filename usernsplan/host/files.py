@@ -51,7 +51,8 @@ def layout_at(root: str, option: str = _ROOT, *, exists: bool = False) -> Layout
 def new_root(layout: Layout) -> str:
     """What a root is that has no /etc yet, in words; "" for one that has."""
     with explained(layout, "/"):
-        if os.path.isdir(real(layout, "/etc", follow=True)):
+        # Whatever it is: a symlink that leads to no folder yet is one in a tree that is being made.
+        if os.path.lexists(os.path.join(layout.real, "etc")):
             return ""
         if not os.path.lexists(layout.real):
             return "does not exist"

@@ -153,6 +153,16 @@ def test_what_cannot_be_looked_at_may_be_something(root: Path) -> None:
     (root / "var/lib/docker").mkdir(parents=True)
     (root / "var/lib/docker/volumes").symlink_to("volumes")
     assert "cannot be looked at" in untouched(root, *DOCKER, status=9)
+    (root / "var/lib/docker/volumes").unlink()
+    (root / "var/lib/docker/image/x").mkdir(parents=True)
+    os.mkfifo(root / "var/lib/docker/image/x/repositories.json")
+    assert "cannot be looked at" in untouched(root, *DOCKER, status=9)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"Repositories": 5}', '{"Repositories": {"a": {}, "b": {}}}'])
+def test_a_list_of_images_that_is_not_an_empty_one_is_some(root: Path, text: str) -> None:
+    put(root, NAMES, text)
+    assert f"in /var/lib/docker: {'2 images' if 'b' in text else '1 image'}" in untouched(root, *DOCKER, status=9)
 
 
 def test_a_plan_file_that_remaps_docker_asks_too(root: Path, folder: Path) -> None:

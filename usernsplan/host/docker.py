@@ -8,7 +8,7 @@ import re
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from usernsplan.errors import InvalidFileError, RefusedError, UsernsplanError, reason_of
+from usernsplan.errors import InvalidFileError, UsernsplanError, reason_of
 from usernsplan.formats import daemon_json
 from usernsplan.host import files
 from usernsplan.layout import DAEMON_JSON
@@ -37,12 +37,12 @@ def look(layout: Layout, raw: bytes | None) -> tuple[DockerData, ...]:
     found = []
     try:
         folders += [f"{base}/{name}" for name in sorted(_names(layout, base)) if _REMAPPED.fullmatch(name)]
-    except (OSError, RefusedError) as error:
+    except (OSError, UsernsplanError) as error:
         found.append(DockerData(base, _unknown(error)))
     for folder in folders:
         try:
             what = ", ".join(_kept(layout, folder))
-        except (OSError, RefusedError) as error:
+        except (OSError, UsernsplanError) as error:
             what = _unknown(error)
         if what:
             found.append(DockerData(folder, what))
@@ -81,12 +81,9 @@ def _named(layout: Layout, path: str) -> int:
 
     In one that nobody can read there may be some.
     """
+    raw = files.read(layout, path, follow=True)
     try:
-        with open(files.real(layout, path, follow=True), "rb") as file:
-            repositories = json.load(file)["Repositories"]
-        return len(repositories)
-    except (FileNotFoundError, NotADirectoryError):
-        return 0
+        return 0 if raw is None else len(json.loads(raw)["Repositories"])
     except (ValueError, LookupError, TypeError, RecursionError):
         return 1
 

@@ -279,7 +279,7 @@ def test_the_example_for_provisioning_makes_what_it_is_given_and_nothing_else(
 
 def test_a_plan_file_of_this_folder_is_not_looked_at_where_a_strategy_is_said(root: Path, folder: Path) -> None:
     (folder / "usernsplan.yaml").write_text("strategy: [broken")
-    here("allocate", *DOCKER, "--root", root)
+    assert "./usernsplan.yaml is not looked at" in here("allocate", *DOCKER, "--root", root)[1]
     assert allocated(root) == ["default"]
     here("allocate", "--root", root, status=1)
     (folder / "usernsplan.yaml").write_text("strategy: per-container\ncontainers: [web]\n")
@@ -434,7 +434,7 @@ def test_check_tells_of_an_account_that_takes_it_later(root: Path, file: str, li
     assert json_of(*words, "db")["allocations"][0]["uid_map"][0] == [0, 6, 1]
 
 
-@pytest.mark.parametrize("word", ["Auto", "", "2.5", "-", "first"])
+@pytest.mark.parametrize("word", ["Auto", "", "2.5", "-", "first", "1_0", " 7", "9" * 5000])
 def test_a_dockerroot_that_is_neither_a_number_nor_auto_is_wrong_usage(root: Path, word: str) -> None:
     untouched(root, "--strategy", "shared", f"--dockerroot={word}", "web", status=2)
 

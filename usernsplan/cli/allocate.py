@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
@@ -117,6 +118,8 @@ def allocate(
                 hint="name containers: 'usernsplan allocate NAME'; 'usernsplan allocate --docker' is Docker's own",
             )
         ids = id_range(pool)
+        if not wanted and plan_file.is_here():
+            note([f"./{plan_file.HERE} is not looked at where --strategy, --docker or --engine is said"])
 
         def decide(state: HostState) -> Plan:
             request = AllocateRequest(
@@ -144,10 +147,9 @@ def _dockerroot(said: str | None) -> int | str | None:
     """A host id, or the word that stands for the first free one."""
     if said is None or said == AUTO:
         return said
-    try:
-        return int(said)
-    except ValueError as error:
-        raise InvalidValueError(f"--dockerroot {said}: not a number", hint=f"a host id, or '{AUTO}'") from error
+    if not re.fullmatch("-?[0-9]{1,20}", said):
+        raise InvalidValueError(f"--dockerroot {said}: not a number", hint=f"a host id, or '{AUTO}'")
+    return int(said)
 
 
 def _names(

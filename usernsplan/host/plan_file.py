@@ -45,6 +45,11 @@ def find(layout: Layout, *, here: bool = True) -> Found | None:
     return None
 
 
+def is_here() -> bool:
+    """Tell whether there is a plan file in this folder."""
+    return os.path.lexists(HERE)
+
+
 def _refuse_foreign(seen: os.stat_result, shown: str) -> None:
     actor, mode = procfs.actor(), stat.S_IMODE(seen.st_mode)
     if not stat.S_ISREG(seen.st_mode):

@@ -303,13 +303,13 @@ FIRING: dict[str, list[Case]] = {
     ],
     "USN018": [
         fires(
-            host(allocations=[shared("web", (0, 2, 1), (3, 3, 65533)), shared("db", (0, 2, 1), (3, 3, 65533))]),
-            ("/etc/passwd", ("bin", "2", "'web', 'db'")),
-            ("/etc/group", ("bin", "2", "'web', 'db'")),
+            host(allocations=[shared(name, (0, 1000, 1), (1001, 1001, 9)) for name in ("web", "db")]),
+            ("/etc/passwd", ("alice", "1000", "'web', 'db'")),
+            ("/etc/group", ("alice", "1000", "'web', 'db'")),
         ),
         fires(
-            host(allocations=[shared("web", (0, 1000, 1), (1001, 1001, 9))], group=b""),
-            ("/etc/passwd", ("alice", "1000")),
+            host(allocations=[FILLED], passwd=PASSWD + b"late:x:2:9::/:\n", group=GROUP + b"daemon:x:2:\n"),
+            ("/etc/passwd", ("late", "2", "'default'")),
         ),
     ],
     "USN020": [
@@ -695,6 +695,7 @@ SILENT: dict[str, list[Facts]] = {
     ],
     "USN018": [
         host(allocations=[shared("web", (0, 400, 1), (401, 401, 65135))]),
+        host(allocations=[FILLED]),
         host(allocations=[shared("web", (0, 0, 65536))]),
         host(allocations=[per_container("web", 524288)], **with_bob(524288)),
     ],

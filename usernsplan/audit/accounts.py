@@ -9,6 +9,7 @@ from usernsplan.audit.base import FILES, Facts, Seen, Span, listed, rule
 from usernsplan.layout import GROUP, PASSWD, SUBGID, SUBUID
 from usernsplan.model import ROOT
 from usernsplan.planner.unsaid import dockerroot_of
+from usernsplan.strategies import Shared
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -152,6 +153,10 @@ def own_id(facts: Facts) -> Iterator[Seen]:
                     yield Seen(facts.place(path, span.number), message, "rootless engines do not start: move the range")
 
 
+# Who has the default DOCKERROOT on most distributions, and owns nothing.
+_USUAL = frozenset({"bin", "daemon"})
+
+
 @rule("USN018", "warning")
 def is_dockerroot(facts: Facts) -> Iterator[Seen]:
     """An account or a group has the id of a shared container's root.
@@ -159,8 +164,9 @@ def is_dockerroot(facts: Facts) -> Iterator[Seen]:
     With the strategy 'shared', container root is one host id, DOCKERROOT. Whoever has that id owns what root of every
     container owns, and root of every container owns what he does.
 
-    The default, 2, is 'bin' or 'daemon' on most distributions, which owns nothing there. Where the id was free, the
-    account came later: useradd and packages that bring an account look at passwd, and not at what containers have.
+    The account came later: useradd and packages that bring an account look at passwd, and not at what containers have.
+    Or the id was chosen in spite of what allocate said. Of the default, 2, it is not told that it is 'bin' or 'daemon', as
+    on most distributions: these own nothing there.
 
         dockremap:11:1                  in subuid
         late:x:11:11:…                  in passwd
@@ -174,10 +180,12 @@ def is_dockerroot(facts: Facts) -> Iterator[Seen]:
             roots.setdefault(root, []).append(f"'{a.name}'")
     users, groups = facts.state.accounts.users, facts.state.accounts.groups
     for root, names in roots.items():
-        for path, kind, command, found in (
-            (PASSWD, "account", "usermod -u", sorted({user.name for user in users if user.uid == root})),
-            (GROUP, "group", "groupmod -g", sorted({group.name for group in groups if group.gid == root})),
+        usual = _USUAL if root == Shared().dockerroot else frozenset()
+        for path, kind, command, have in (
+            (PASSWD, "account", "usermod -u", {user.name for user in users if user.uid == root}),
+            (GROUP, "group", "groupmod -g", {group.name for group in groups if group.gid == root}),
         ):
+            found = sorted(have - usual)
             if found:
                 message = (
                     f"the {kind} {listed(found)} has {root}, which is container root (DOCKERROOT) of {listed(names)}"

@@ -165,8 +165,8 @@ def is_dockerroot(facts: Facts) -> Iterator[Seen]:
     container owns, and root of every container owns what he does.
 
     The account came later: useradd and packages that bring an account look at passwd, and not at what containers have.
-    Or the id was chosen in spite of what allocate said. Of the default, 2, it is not told that it is 'bin' or 'daemon', as
-    on most distributions: these own nothing there.
+    Or the id was chosen in spite of what allocate said. That the default, 2, is 'bin' or 'daemon' on most distributions is
+    not told here: these own nothing there.
 
         dockremap:11:1                  in subuid
         late:x:11:11:…                  in passwd

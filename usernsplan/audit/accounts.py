@@ -165,7 +165,7 @@ def is_dockerroot(facts: Facts) -> Iterator[Seen]:
     container owns, and root of every container owns what he does.
 
     The account came later: useradd and packages that bring an account look at passwd, and not at what containers have.
-    Or the id was chosen in spite of what allocate said. That the default, 2, is 'bin' or 'daemon' on most distributions is
+    Or the id was chosen in spite of what allocate said. That the default, 2, is 'bin' or 'daemon' on most systems is
     not told here: these own nothing there.
 
         dockremap:11:1                  in subuid

@@ -14,7 +14,7 @@ host=$work/host bundle=$work/bundle volume=$work/host/srv/volume
 
 # The container's root is nobody here: it has to get through all of these folders.
 chmod 755 "$work"
-mkdir -p "$volume" "$bundle/rootfs/bin" "$bundle/rootfs/dev" "$bundle/rootfs/proc" "$bundle/rootfs/volume"
+mkdir -p "$volume" "$host/etc" "$bundle/rootfs/bin" "$bundle/rootfs/dev" "$bundle/rootfs/proc" "$bundle/rootfs/volume"
 busybox=$(command -v busybox)
 cp "$busybox" "$bundle/rootfs/bin/busybox"
 ln -s busybox "$bundle/rootfs/bin/sh"

@@ -1,18 +1,14 @@
 #!/bin/sh
 # Give a list of containers their ids on this host, and start each with Podman. Safe to run at every boot or deployment:
-# names that have their range keep it, and nothing is touched where nothing is new.
+# names that have their range keep it, and nothing is touched where nothing is new. An empty list is an error.
 #
 #   provision.sh web=docker.io/library/nginx db=docker.io/library/postgres
 #
 # ROOT=/mnt provisions another tree (a disk image, say) and starts nothing.
 set -eu
 
-names=$(for pair in "$@"; do printf '%s ' "${pair%%=*}"; done)
-root=${ROOT:+--root $ROOT}
-
-# The words are split on purpose: a list of names, and two words or none.
-# shellcheck disable=SC2086
-usernsplan allocate --strategy per-container $names $root
+for pair in "$@"; do printf '%s\n' "${pair%%=*}"; done |
+    usernsplan allocate --strategy per-container --names-from - ${ROOT:+--root "$ROOT"}
 
 [ -z "${ROOT:-}" ] || exit 0
 for pair in "$@"; do

@@ -73,7 +73,8 @@ def test_each_command_for_real_use_works_on_another_root(block: str, program: di
     """The same lines with --root added; starting engines is left to tests/engines."""
     root = tmp_path / "host"
     volume = root / "var/lib/content"
-    (root / "srv").mkdir(parents=True)
+    for name in ("etc", "srv"):
+        (root / name).mkdir(parents=True)
     if "fix-volume" in block:
         if os.geteuid():
             pytest.skip("only root can give files away")
@@ -114,8 +115,8 @@ def below(root: Path, block: str) -> str:
 def test_the_plan_file_becomes_what_the_host_has(program: dict[str, str], tmp_path: Path) -> None:
     root, [file] = tmp_path / "host", YAML
     (tmp_path / "usernsplan.yaml").write_text(file)
-    for name in ("web", "db", "rootfs"):
-        (root / "srv" / name).mkdir(parents=True)
+    for name in ("etc", "srv/web", "srv/db", "srv/rootfs"):
+        (root / name).mkdir(parents=True)
     # Who pastes it is asked; here nobody is.
     script = below(root, PLAN.replace("--fix-volumes", "--fix-volumes --yes"))
     words = ["bash", "-euc", script]

@@ -109,7 +109,8 @@ def imported_by(*words: str | Path) -> set[str]:
 
 @pytest.mark.parametrize("more", [(), ("--json",)])
 def test_a_preview_of_fix_volume_needs_no_libraries(tmp_path: Path, more: tuple[str, ...]) -> None:
-    (tmp_path / "srv/vol").mkdir(parents=True)
+    for name in ("etc", "srv/vol"):
+        (tmp_path / name).mkdir(parents=True)
     (tmp_path / "srv/vol").chmod(0o755)
     (tmp_path / "srv/vol/file").touch()
     words = ("fix-volume", "/srv/vol", *MAPS, "--unmapped", "keep", "--dry-run", *more)
@@ -120,7 +121,8 @@ def test_a_preview_of_fix_volume_needs_no_libraries(tmp_path: Path, more: tuple[
 
 @needs_root
 def test_fix_volume_and_undo_need_no_libraries(tmp_path: Path) -> None:
-    (tmp_path / "srv/vol").mkdir(parents=True)
+    for name in ("etc", "srv/vol"):
+        (tmp_path / name).mkdir(parents=True)
     (tmp_path / "srv/vol/file").touch()
     for _ in range(2):
         loaded = imported_by("fix-volume", "/srv/vol", *MAPS, "--root", tmp_path)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from usernsplan.errors import HostChangedError, LedgerError, UsernsplanError
+from usernsplan.errors import HostChangedError, LedgerError, RefusedError, UsernsplanError
 from usernsplan.escape import in_words, shell
 from usernsplan.formats.subid import added_lines
 from usernsplan.host import accounts, files, locks, log, procfs, read, signals
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 def allocate(request: AllocateRequest, root: str = "/", command: str = "") -> Plan:
     """Give containers their ids on the host below ``root``; ``command`` is what its history will say. See carry_out."""
     layout = files.layout_at(root)
-    return carry_out(layout, open_ledger(layout), partial(make_plan, request=request), command)
+    decide = partial(make_plan, request=request)
+    return carry_out(layout, open_ledger(layout), decide, command, agreed=request.yes)
 
 
 def release(request: ReleaseRequest, root: str = "/", command: str = "") -> Plan:
@@ -72,8 +73,12 @@ def foreseen(layout: Layout, ledger: Ledger) -> Iterator[tuple[HostState, tuple[
         raise
 
 
-def carry_out(layout: Layout, ledger: Ledger, decide: Callable[[HostState], Plan], command: str = "") -> Plan:
+def carry_out(
+    layout: Layout, ledger: Ledger, decide: Callable[[HostState], Plan], command: str = "", *, agreed: bool = False
+) -> Plan:
     """Decide and do it: where nothing is to change, nothing is locked or touched.
+
+    What has consequences is done only where somebody ``agreed`` to them; RefusedError is raised otherwise.
 
     The decision is made anew under the locks, from what the host holds then, so that runs at the same time follow one
     another instead of failing. Raises what ``decide`` raises, LockBusyError, and the errors of files and ledger: the
@@ -87,6 +92,7 @@ def carry_out(layout: Layout, ledger: Ledger, decide: Callable[[HostState], Plan
             with _locked(layout, ledger, findings) as state:
                 pass
         plan = decide(state)
+        _refuse_unasked(plan, command, agreed=agreed)
         if plan.changed:
             # Before the locks, which useradd takes itself. If we fail after it, an account without a range is harmless.
             for words in plan.account_commands:
@@ -95,6 +101,7 @@ def carry_out(layout: Layout, ledger: Ledger, decide: Callable[[HostState], Plan
                 findings.append(Finding("USN115", "info", made))
             with _locked(layout, ledger, findings) as state:
                 plan = decide(state)
+                _refuse_unasked(plan, command, agreed=agreed)
                 if plan.account_commands:
                     raise HostChangedError(f"the account {plan.account_commands[0][-1]} went away meanwhile")
                 if plan.changed:
@@ -103,6 +110,16 @@ def carry_out(layout: Layout, ledger: Ledger, decide: Callable[[HostState], Plan
         error.notes = tuple(finding.message for finding in findings)
         raise
     return replace(plan, findings=(*findings, *plan.findings))
+
+
+def _refuse_unasked(plan: Plan, command: str, *, agreed: bool) -> None:
+    """Raise RefusedError for a plan with consequences that nobody agreed to."""
+    if plan.changed and plan.consequences and not agreed:
+        again = f"'{command} --yes' does it all the same" if command else "yes=True does it all the same"
+        raise RefusedError(
+            "; ".join(one.message for one in plan.consequences),
+            hint=f"{again}; it is left alone where containers are named, and with --no-daemon-config",
+        )
 
 
 @contextmanager

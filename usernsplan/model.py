@@ -253,6 +253,14 @@ class VolumeSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class DockerData:
+    """What Docker keeps in one data folder, ``path`` below the root, in words: containers, images, volumes."""
+
+    path: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
 class HostState:
     """Everything that a decision may depend on, read once.
 
@@ -260,7 +268,7 @@ class HostState:
     symlink is not replaced. ``namespaces`` are the host ids that running user
     namespaces map; ``can_add_accounts`` tells whether useradd can be run for this root. ``engines`` are the names of
     the engines whose programs are installed. ``volumes`` are the recorded volumes as they look, and ``runs`` the runs
-    of fix-volume that were interrupted, both empty where nobody looked.
+    of fix-volume that were interrupted, both empty where nobody looked. ``docker`` is what Docker has, by data folder.
     """
 
     layout: Layout
@@ -278,6 +286,7 @@ class HostState:
     engines: frozenset[str] = frozenset()
     volumes: tuple[VolumeSeen, ...] = ()
     runs: tuple[UnfinishedRun, ...] = ()
+    docker: tuple[DockerData, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,6 +317,7 @@ class AllocateRequest:
     daemon: str | None = None
     daemon_config: bool = True
     replace_remap: bool = False
+    yes: bool = False
     engines: tuple[str, ...] | None = None
     pools: tuple[tuple[str, int], ...] = ()
     pool_starts: tuple[tuple[str, int], ...] = ()
@@ -340,7 +350,7 @@ class Plan:
     """A decision, whole: nothing in it is still open. ``unfinished``: something is left for the user to do first.
 
     ``restored`` are the names of allocations that lost lines, which are put back; ``freed`` the released ranges that
-    are forgotten.
+    are forgotten; ``consequences`` what somebody has to agree to before it is carried out.
     """
 
     kind: str
@@ -353,6 +363,7 @@ class Plan:
     next_steps: tuple[str, ...] = ()
     unfinished: bool = False
     freed: tuple[Quarantined, ...] = ()
+    consequences: tuple[Finding, ...] = ()
 
     @property
     def changed(self) -> bool:

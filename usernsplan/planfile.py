@@ -138,7 +138,8 @@ def carry_out(layout: Layout, ledger: Ledger, plan: PlanFile, shown: Desired, co
     def of(part: Callable[[Desired], Plan]) -> Callable[[HostState], Plan]:
         return lambda state: part(make_desired(state, plan.spec, prune=plan.prune))
 
-    come = apply.carry_out(layout, ledger, exactly(shown.allocate, of(attrgetter("allocate"))), command)
+    # What was shown has been agreed to, consequences and all.
+    come = apply.carry_out(layout, ledger, exactly(shown.allocate, of(attrgetter("allocate"))), command, agreed=True)
     try:
         return come, apply.carry_out(layout, ledger, exactly(shown.prune, of(attrgetter("prune"))), command)
     except HostChangedError as error:

@@ -6,15 +6,20 @@ They are alternatives for a host, not ingredients: the planner keeps one host to
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from usernsplan.errors import InvalidValueError, RefusedError, about
 from usernsplan.ids import ID_LIMIT, IdRange
 from usernsplan.mapping import Extent, IdMap, Mapping
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping as Options
+
 # systemd, the kubelet and incus all ask for container ranges whose base has its low 16 bits clear, so that the
 # container id can be read off the host id: https://systemd.io/UIDS-GIDS/
 SLOT = 65536
+# What stands for the first DOCKERROOT that nobody has.
+AUTO = "auto"
 # The largest id that 16-bit tables and Docker's own default range can hold.
 SUBID_MAX = 65535
 OPENSHIFT_IDS = IdRange(1000000000, 1000000000)
@@ -105,7 +110,8 @@ class Shared:
 
     The map is 0 -> N and N+1..max -> itself, for uids and gids. ``identity`` is the variant 0..max-1 -> itself.
     ``filler``: Docker lays its ranges end to end from container id 0 and cannot skip ids, so for Docker the container
-    ids 1..N are mapped too, to N ids taken from the pool that belong to nobody.
+    ids 1..N are mapped too, to N ids taken from the pool that belong to nobody. ``auto``: the planner takes the first
+    id that nobody has for ``dockerroot``.
     """
 
     name: ClassVar[str] = "shared"
@@ -113,6 +119,7 @@ class Shared:
     max: int = SUBID_MAX
     identity: bool = False
     filler: bool = False
+    auto: bool = False
 
     def __post_init__(self) -> None:
         if self.identity:
@@ -148,10 +155,11 @@ _CLASSES: dict[str, type[PerContainer | SingleUid | Shared]] = {c.name: c for c 
 NAMES = tuple(_CLASSES)
 
 
-def named(name: str, options: dict[str, int]) -> PerContainer | SingleUid | Shared:
+def named(name: str, options: Options[str, int | str]) -> PerContainer | SingleUid | Shared:
     """The strategy of this name with these options, by the words of the command line without their dashes.
 
-    Raises InvalidValueError for an option of another strategy: it is an error, not ignored.
+    All are numbers, but for ``dockerroot``, which may be "auto". Raises InvalidValueError for an option of another
+    strategy: it is an error, not ignored.
     """
     if name not in _CLASSES:
         raise InvalidValueError(
@@ -166,6 +174,8 @@ def named(name: str, options: dict[str, int]) -> PerContainer | SingleUid | Shar
         if field not in _CLASSES[name].__dataclass_fields__:
             with about(option=option):
                 raise InvalidValueError(f"--{option} is not an option of the strategy {name}")
+    if fields.get("dockerroot") == AUTO:
+        fields = {field: value for field, value in fields.items() if field != "dockerroot"} | {"auto": True}
     with about(option=next(iter(options), "")):
         return _CLASSES[name](**fields)  # type: ignore[arg-type]
 

@@ -114,7 +114,10 @@ def test_a_daemon_that_was_not_restarted_since_has_the_hosts_ids(host: Throwaway
     a_volume(host)
     with recipes.dockerd(host):
         host.run("docker", "create", "--name", "box", "--network=none", "-v", "/srv/data:/data", recipes.IMAGE, "true")
-        usernsplan(host, "allocate", "--strategy", "per-container", "--engine", "docker")
+        # It would hide the container from its next start on, and nobody is there to be asked.
+        refused = usernsplan(host, "allocate", "--strategy", "per-container", "--engine", "docker", status=9).stderr
+        assert "in /var/lib/docker: 1 container, 1 image" in refused
+        usernsplan(host, "allocate", "--strategy", "per-container", "--engine", "docker", "--yes")
         said = usernsplan(host, "fix-volume", "--discover", "docker", "box", status=9).stderr
     assert "its daemon keeps it in /var/lib/docker: not that of any allocation" in said
     assert host.owner("/srv/data/file") == (0, 0)

@@ -205,7 +205,8 @@ def test_commands_that_are_shown_are_about_the_same_root(root: Path) -> None:
 
 
 def test_a_loop_of_symlinks_where_programs_are_looked_for_is_no_obstacle(root: Path) -> None:
-    (root / "snap").mkdir(parents=True)
+    for name in ("etc", "snap"):
+        (root / name).mkdir(parents=True)
     (root / "snap/bin").symlink_to("bin")
     usernsplan("allocate", "--strategy", "per-container", "web", "--root", root)
 

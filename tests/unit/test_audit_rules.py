@@ -301,6 +301,17 @@ FIRING: dict[str, list[Case]] = {
             ("/etc/subuid:1", ("alice", "root's")),
         ),
     ],
+    "USN018": [
+        fires(
+            host(allocations=[shared(name, (0, 1000, 1), (1001, 1001, 9)) for name in ("web", "db")]),
+            ("/etc/passwd", ("alice", "1000", "'web', 'db'")),
+            ("/etc/group", ("alice", "1000", "'web', 'db'")),
+        ),
+        fires(
+            host(allocations=[FILLED], passwd=PASSWD + b"late:x:2:9::/:\n", group=GROUP + b"daemon:x:2:\n"),
+            ("/etc/passwd", ("late", "2", "'default'")),
+        ),
+    ],
     "USN020": [
         fires(host(ALICE + b"carla:165536:65536\n"), ("/etc/subuid:2", ("carla", "165536-231071"))),
         fires(host(b"", b"carla:165536:65536\n"), ("/etc/subgid:1", ("carla",))),
@@ -681,6 +692,12 @@ SILENT: dict[str, list[Facts]] = {
         but(PER_CONTAINER, namespaces=(running((0, 524288, 65536)),)),
         but(host(ALICE, daemon_json=b'{"userns-remap": "alice"}'), namespaces=(running((0, 100000, 65536)),)),
         but(host(ALICE), namespaces=(running((0, 0, 4294967295)),)),
+    ],
+    "USN018": [
+        host(allocations=[shared("web", (0, 400, 1), (401, 401, 65135))]),
+        host(allocations=[FILLED]),
+        host(allocations=[shared("web", (0, 0, 65536))]),
+        host(allocations=[per_container("web", 524288)], **with_bob(524288)),
     ],
     "USN020": [
         host(ALICE + b"root:1:1\ncontainers:200000:9\nkubelet:300000:9\ndockremap:400000:9\n1005:5:5\n" + WEB),

@@ -25,6 +25,7 @@ from tests.unit.states import (
 from usernsplan import AllocateRequest, IdRange, Plan, Shared, SingleUid, make_plan
 from usernsplan.errors import InvalidFileError, InvalidValueError, RefusedError
 from usernsplan.layout import DAEMON_JSON, SUBGID, SUBUID
+from usernsplan.model import DockerData
 
 FIRST, SECOND = 524288, 589824
 USERADD = ("useradd", "--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent", "--shell")
@@ -377,3 +378,34 @@ def test_with_a_second_remap_user_the_first_keeps_his_lines() -> None:
     after = carried_out(host, plan)
     assert after.subuid.raw == b"usernsplan-web:524288:65536\nusernsplan-db:589824:65536\n"
     assert after.daemon_json == b'{\n  "userns-remap": "usernsplan-db"\n}\n'
+
+
+BASE, FRESH, OLD = (f"/var/lib/docker{folder}" for folder in ("", "/524288.524288", "/100000.100000"))
+
+
+@pytest.mark.parametrize(
+    ("has", "hidden"), [((), ()), ((BASE,), (BASE,)), ((FRESH,), ()), ((BASE, OLD, FRESH), (BASE, OLD))]
+)
+@pytest.mark.parametrize("words", [asked(), asked("web", daemon="web")], ids=["Docker's own", "a name"])
+@pytest.mark.parametrize("can_add", [True, False])
+def test_what_docker_no_longer_sees_is_a_consequence(
+    words: AllocateRequest, has: tuple[str, ...], hidden: tuple[str, ...], can_add: bool
+) -> None:
+    docker = tuple(DockerData(path, f"what is in {path}") for path in has)
+    host = replace(state(can_add_accounts=can_add), docker=docker)
+    said = " ".join(f.message for f in make_plan(host, words).consequences)
+    assert [path for path in has if f"; in {path}: what is in {path}" in said] == list(hidden)
+    assert bool(said) is bool(hidden)
+    assert make_plan(host, replace(words, daemon_config=False, daemon=None)).consequences == ()
+
+
+def test_where_lines_are_lost_nobody_knows_what_docker_sees_and_where_they_stand_it_goes_on() -> None:
+    words = asked("web", daemon="web")
+    host = carried_out(state(), make_plan(state(), words))
+    host = replace(host, docker=(DockerData(BASE, "1 image"), DockerData(FRESH, "1 image")), subgid=state().subgid)
+    plan = make_plan(host, words)
+    assert plan.changed
+    assert plan.consequences
+    same = replace(host, subuid=host.subuid, subgid=host.subuid)
+    assert not make_plan(same, words).changed
+    assert make_plan(same, words).consequences == ()

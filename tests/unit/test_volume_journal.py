@@ -341,6 +341,7 @@ def test_a_run_is_at_work_as_long_as_one_of_its_workers_is(layout: Layout, tmp_p
 
 
 def test_whoever_begins_waits_for_another_who_is_beginning(layout: Layout, tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
     made(layout, "z", "/mnt", state=UNDONE)
     held = journal._locked(f"{tmp_path}{RUNS}/lock", "shown")
     assert held

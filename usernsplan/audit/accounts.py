@@ -6,8 +6,10 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 from usernsplan.audit.base import FILES, Facts, Seen, Span, listed, rule
-from usernsplan.layout import SUBGID, SUBUID
+from usernsplan.layout import GROUP, PASSWD, SUBGID, SUBUID
 from usernsplan.model import ROOT
+from usernsplan.planner.unsaid import dockerroot_of
+from usernsplan.strategies import Shared
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -149,6 +151,47 @@ def own_id(facts: Facts) -> Iterator[Seen]:
                 if span.start <= own < span.stop:
                     message = f"{owner}'s own {kind} {own} lies in his range {span.ids}"
                     yield Seen(facts.place(path, span.number), message, "rootless engines do not start: move the range")
+
+
+# Who has the default DOCKERROOT on most distributions, and owns nothing.
+_USUAL = frozenset({"bin", "daemon"})
+
+
+@rule("USN018", "warning")
+def is_dockerroot(facts: Facts) -> Iterator[Seen]:
+    """An account or a group has the id of a shared container's root.
+
+    With the strategy 'shared', container root is one host id, DOCKERROOT. Whoever has that id owns what root of every
+    container owns, and root of every container owns what he does.
+
+    The account came later: useradd and packages that bring an account look at passwd, and not at what containers have.
+    Or the id was chosen in spite of what allocate said. That the default, 2, is 'bin' or 'daemon' on most systems is
+    not told here: these own nothing there.
+
+        dockremap:11:1                  in subuid
+        late:x:11:11:…                  in passwd
+
+    Give the account another uid: usermod -u NEW late, then chown what it owns. Or release the allocation and allocate
+    it anew with --dockerroot auto, which takes the first id that nobody has.
+    """
+    roots: dict[int, list[str]] = {}
+    for a in facts.state.ledger.allocations:
+        if root := dockerroot_of(a):
+            roots.setdefault(root, []).append(f"'{a.name}'")
+    users, groups = facts.state.accounts.users, facts.state.accounts.groups
+    for root, names in roots.items():
+        usual = _USUAL if root == Shared().dockerroot else frozenset()
+        for path, kind, command, have in (
+            (PASSWD, "account", "usermod -u", {user.name for user in users if user.uid == root}),
+            (GROUP, "group", "groupmod -g", {group.name for group in groups if group.gid == root}),
+        ):
+            found = sorted(have - usual)
+            if found:
+                message = (
+                    f"the {kind} {listed(found)} has {root}, which is container root (DOCKERROOT) of {listed(names)}"
+                )
+                hint = f"{command} NEW {found[0]}, or allocate anew with '--dockerroot auto': both shift files"
+                yield Seen(facts.place(path), message, hint)
 
 
 def between(ids: list[tuple[int, str]], span: Span | IdRange) -> list[tuple[int, str]]:

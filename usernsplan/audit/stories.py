@@ -28,7 +28,8 @@ lies in a range that a line gives to somebody: root of every container owns what
 
     usernsplan allocate --strategy shared --dockerroot 33       and www-data is 33
 
-The default, 2, is 'bin' on most distributions, which owns nothing there. Choose an id that nobody has.""",
+The default, 2, is 'bin' or 'daemon' on most distributions, which owns nothing there. '--dockerroot auto' takes
+the first id that nobody has; 'check' tells of an account that gets it later (USN018).""",
     ),
     Story(
         "USN102",
@@ -91,7 +92,8 @@ Images and containers from before are not lost, and not moved: they are in the o
     /var/lib/docker                     before
     /var/lib/docker/524288.524288       from the next start on
 
-Push or save what is needed before the restart. Taking userns-remap out brings the old ones back.""",
+Where there are any, allocate asks first, and a script says --yes. Push or save what is needed before the restart.
+Taking userns-remap out brings the old ones back.""",
     ),
     Story(
         "USN107",

@@ -211,6 +211,7 @@ def _carry_out(layout: Layout, ledger: Ledger, repair: Repair) -> None:
     from usernsplan.planner.repair import make_repair  # noqa: PLC0415
     from usernsplan.planner.shown import exactly  # noqa: PLC0415
 
+    layout_at(layout.root)  # what is written, is written below a host's root
     if repair.locks:
         locks.remove_stale(layout)
     if repair.plan and (repair.mends or repair.changes):

@@ -14,13 +14,18 @@ from usernsplan import escape
 from usernsplan.cli import say
 from usernsplan.errors import InvalidValueError, UsernsplanError, reason_of
 from usernsplan.escape import shell
+from usernsplan.host import files
 from usernsplan.ids import IdRange
 from usernsplan.model import INTERRUPTED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from usernsplan.layout import Layout
     from usernsplan.model import Finding, LedgerState
+
+# More names than any host has.
+_LONGEST = 16 * 1024 * 1024
 
 Root = Annotated[
     str, typer.Option("--root", metavar="DIR", help="Work on the tree at DIR, as useradd --prefix does. Nothing else.")
@@ -40,6 +45,30 @@ def id_range(text: str | None, option: str = "--pool") -> IdRange | None:
         raise InvalidValueError(f"{option}: {error}", hint=error.hint) from error
 
 
+def text_of(option: str, path: str) -> str:
+    """What a file says that an option names; "-" is standard input. Raises InvalidValueError."""
+    try:
+        if path != "-":
+            raw = files.whole(path, escape.line(path), _LONGEST, named=True)
+        elif sys.stdin is None:
+            raise InvalidValueError(f"{option}: standard input is closed", hint="name a file")
+        else:
+            raw = sys.stdin.buffer.read(_LONGEST + 1)
+        if len(raw) > _LONGEST:
+            raise InvalidValueError(f"{option} {path}: more than {_LONGEST} bytes")
+        return raw.decode("utf-8-sig")
+    except (OSError, ValueError) as error:
+        if isinstance(error, InvalidValueError):
+            raise
+        reason = reason_of(error) if isinstance(error, OSError) else "not UTF-8"
+        raise InvalidValueError(f"{option} {path}: {reason}") from error
+
+
+def is_asked() -> bool:
+    """Tell whether somebody is there who can be asked."""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
 def colours() -> bool:
     """Tell whether somebody looks who wants colours: a terminal, and no NO_COLOR (https://no-color.org)."""
     is_terminal = sys.stdout is not None and sys.stdout.isatty()
@@ -48,7 +77,7 @@ def colours() -> bool:
 
 def agreed(question: str) -> bool:
     """Ask on the terminal whether to go on. Raises InvalidValueError where nobody is there."""
-    if not sys.stdin or not sys.stdin.isatty():
+    if not is_asked():
         raise InvalidValueError("nobody is there to be asked: standard input is no terminal", hint="say --yes")
     sys.stderr.write(f"{question} [y/N] ")
     sys.stderr.flush()
@@ -100,6 +129,13 @@ def note(lines: Iterable[str]) -> None:
     """Print what is not part of a result where it does not mix with it."""
     for line in lines:
         say(escape.told(f"note: {line}"))
+
+
+def new_root(layout: Layout, *, done: bool = False) -> list[str]:
+    """What is to be said first where a whole tree comes to be: a name that was mistyped makes one, too."""
+    what = files.new_root(layout)
+    is_now = "a new root is made there" if done else "a new root would be made there"
+    return [f"{layout.root} {what}: {is_now}"] if what else []
 
 
 def note_interrupted(ledger: LedgerState) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from usernsplan import planfile
-from usernsplan.cli.options import Json, Root, agreed, colours, note, typed, warn, write_result
+from usernsplan.cli.options import Json, Root, agreed, colours, new_root, note, typed, warn, write_result
 from usernsplan.cli.progress import watching
 from usernsplan.errors import InvalidValueError, UsernsplanError
 from usernsplan.escape import shell
@@ -60,7 +60,9 @@ def plan(
     desired = planfile.preview(layout, ledger, loaded)
     if out is not None:
         planfile.save(layout, out, loaded, desired)
-    _show(desired, loaded.spec.place, layout, as_json=json)
+    new = new_root(layout) if desired.allocate.changed else []
+    note(new if json else ())
+    _show(desired, loaded.spec.place, layout, new, as_json=json)
     if out is not None:
         note([f"saved: {layout.command(f'apply --plan {shell(out)}')} does exactly this"])
     if check and desired.pending:
@@ -96,8 +98,10 @@ def apply(
     loaded = planfile.load(layout, file or None, prune=prune) if saved is None else planfile.restore(layout, saved)
     shown = planfile.preview(layout, ledger, loaded)
     place, command = loaded.spec.place, typed()
+    new = new_root(layout) if shown.allocate.changed else []
+    note(new if json else ())
     if not json:
-        _show(shown, place, layout, as_json=False)
+        _show(shown, place, layout, new, as_json=False)
     is_work = shown.allocate.changed or shown.prune.changed or bool(fix_volumes and shown.volumes)
     if is_work and not yes:
         if json:
@@ -137,13 +141,13 @@ def export(root: Root = "/", json: Json = False) -> None:
         note(notes)
 
 
-def _show(desired: Desired, place: str, layout: Layout, *, as_json: bool) -> None:
+def _show(desired: Desired, place: str, layout: Layout, first: Sequence[str], *, as_json: bool) -> None:
     from usernsplan.report import desired as report  # noqa: PLC0415 - not needed for what fails before
 
     if as_json:
         write_result(report.document(desired, place, layout))
     else:
-        write_result(report.text(desired, place, layout, Paint(colours())))
+        write_result("\n\n".join([*first, report.text(desired, place, layout, Paint(colours()))]))
         warn((*desired.allocate.findings, *desired.prune.findings))
 
 

@@ -96,14 +96,14 @@ def _print(
     if as_json:
         from usernsplan.report import json_  # noqa: PLC0415 - one of the two
 
-        write_result(json_.rendered(request, rendered, changes, layout_at(where)))
+        write_result(json_.rendered(request, rendered, changes, layout_at(where, "--out")))
         return
     if changes is None:
         write_result(rendered.text)
     else:
         from usernsplan.report import text  # noqa: PLC0415
 
-        write_result(text.placed(changes, layout_at(where), done=done))
+        write_result(text.placed(changes, layout_at(where, "--out"), done=done))
     note(rendered.notes)
 
 

@@ -37,12 +37,15 @@ _PIECE = 1 << 20
 _PATIENCE = 1
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_ROOT = "--root"
+_NO_ROOT = "holds something else"
 
 
-def layout_at(root: str, option: str = "--root", *, exists: bool = False) -> Layout:
+def layout_at(root: str, option: str = _ROOT, *, exists: bool = False) -> Layout:
     """The layout of ``--root``, or of another option: another spelling of "/" is this machine itself.
 
-    With ``exists``, for who only reads, it has to be there: of a name that was mistyped, everything would be free.
+    With ``exists``, for who only reads, it has to be there: of a name that was mistyped, everything would be free. Who
+    writes may begin a new root, but only where nothing lies: any other folder without /etc is a name mistyped.
     """
     if not root:
         raise InvalidValueError(f"{option} is empty", hint=f"name a folder, or leave {option} out")
@@ -62,7 +65,25 @@ def layout_at(root: str, option: str = "--root", *, exists: bool = False) -> Lay
         raise RefusedError(
             f"{option} {root}: {reason_of(error)}", hint="it was there a moment ago: run again"
         ) from error
-    return Layout(root, real, (seen.st_dev, seen.st_ino))
+    layout = Layout(root, real, (seen.st_dev, seen.st_ino))
+    if option == _ROOT and not exists and new_root(layout) == _NO_ROOT:
+        raise InvalidValueError(
+            f"{option} {escape.line(root)} has no /etc, and is not empty: that is no host's root, and none is begun"
+            " there",
+            hint=f"correct the name, or where it is meant: mkdir {operand(root.rstrip('/') + '/etc')}",
+        )
+    return layout
+
+
+def new_root(layout: Layout) -> str:
+    """What a root is that has no /etc yet, in words; "" for one that has."""
+    with explained(layout, "/"):
+        # Whatever it is: a symlink that leads to no folder yet is one in a tree that is being made.
+        if os.path.lexists(os.path.join(layout.real, "etc")):
+            return ""
+        if not os.path.lexists(layout.real):
+            return "does not exist"
+        return _NO_ROOT if os.listdir(layout.real) else "is empty"
 
 
 class Place(NamedTuple):

@@ -23,13 +23,18 @@ class Found(NamedTuple):
     raw: bytes
 
 
-def find(layout: Layout) -> Found | None:
-    """The plan file of this folder, or below /etc of the root; None where there is none.
+def find(layout: Layout, *, here: bool = True) -> Found | None:
+    """The plan file of this folder (with ``here``), or below /etc of the root; None where there is none.
 
     Raises RefusedError for one that somebody else may have written: what it says would be done in our name. One that
     is named is not looked at so: whoever names it means it.
     """
-    return _found(layout, f"./{HERE}") or _found(layout, layout.path(PLAN_FILE))
+    return (_found(layout, f"./{HERE}") if here else None) or _found(layout, layout.path(PLAN_FILE))
+
+
+def is_here() -> bool:
+    """Tell whether there is a plan file in this folder."""
+    return os.path.lexists(HERE)
 
 
 def _found(layout: Layout, shown: str) -> Found | None:

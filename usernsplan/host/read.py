@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from usernsplan.errors import NotPermittedError, UsernsplanError
 from usernsplan.formats import nsswitch, subid
-from usernsplan.host import accounts, files, namespaces, programs, volumes
+from usernsplan.host import accounts, docker, files, namespaces, programs, volumes
 from usernsplan.ids import IdSet
 from usernsplan.layout import DAEMON_JSON, GROUP, LEDGER, LOGIN_DEFS, NSSWITCH, PASSWD, SUBGID, SUBUID
 from usernsplan.model import HostState, LedgerState
@@ -86,11 +86,12 @@ def _state(layout: Layout, ledger: Ledger, attempt: _Attempt) -> HostState:
         return attempt(path, partial(files.read, layout, path, follow=follow), None)
 
     switch = raw(NSSWITCH) or b""
+    daemon = raw(DAEMON_JSON)
     return HostState(
         layout=layout,
         subuid=subid.parse(raw(SUBUID, follow=False)),
         subgid=subid.parse(raw(SUBGID, follow=False)),
-        daemon_json=raw(DAEMON_JSON),
+        daemon_json=daemon,
         daemon_json_is_symlink=attempt(DAEMON_JSON, partial(files.is_symlink, layout, DAEMON_JSON), otherwise=False),
         login_defs=raw(LOGIN_DEFS) or b"",
         subid_source=nsswitch.source(switch, "subid"),
@@ -100,4 +101,5 @@ def _state(layout: Layout, ledger: Ledger, attempt: _Attempt) -> HostState:
         namespaces=namespaces.host_ids() if layout.is_host else IdSet(),
         can_add_accounts=accounts.can_add(),
         engines=programs.engines(layout),
+        docker=docker.look(layout, daemon),
     )

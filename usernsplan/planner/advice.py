@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from usernsplan import engines
-from usernsplan.errors import InvalidFileError
+from usernsplan.errors import InvalidFileError, PoolExhaustedError
 from usernsplan.escape import shell
 from usernsplan.formats import login_defs
 from usernsplan.formats.subid import Grant
 from usernsplan.ids import OVERFLOW_ID
 from usernsplan.layout import LOGIN_DEFS, SUBGID, SUBUID
 from usernsplan.model import DEFAULT_NAME, DEFAULT_OWNER, ROOT, Finding
+from usernsplan.planner.meant import is_meant_by_root
 from usernsplan.planner.names import owner_of
-from usernsplan.strategies import PerContainer, Shared, Strategy, in_subid
+from usernsplan.planner.unsaid import dockerroot_of, first_free
+from usernsplan.strategies import PerContainer, Shared, in_subid
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from usernsplan.model import AllocateRequest, Allocation, HostState
 
 
-def findings(state: HostState, strategy: Strategy, allocations: Iterable[Allocation]) -> tuple[Finding, ...]:
+def findings(state: HostState, allocations: Sequence[Allocation]) -> tuple[Finding, ...]:
     """Everything worth saying about these allocations on this host."""
     found = [*_odd_lines(state), *_directory_service(state), *_login_defs(state)]
-    if isinstance(strategy, Shared):
-        found += _dockerroot(state, strategy)
+    for root in dict.fromkeys(map(dockerroot_of, allocations)):
+        found += _dockerroot(state, root) if root else ()
     for allocation in allocations:
         found += _on_allocation(state, allocation)
     return tuple(dict.fromkeys(found))
@@ -89,26 +92,39 @@ def _login_defs(state: HostState) -> Iterator[Finding]:
         yield Finding("USN112", "warning", str(error), "useradd stumbles over it too")
 
 
-def _dockerroot(state: HostState, strategy: Shared) -> Iterator[Finding]:
-    if strategy.identity:
-        return
+def _dockerroot(state: HostState, root: int) -> Iterator[Finding]:
     ours = {owner for a in state.ledger.allocations for owner in (a.owner, *a.also)}
-    user, group = state.accounts.user_of(strategy.dockerroot), state.accounts.group_of(strategy.dockerroot)
-    whose = [f"the account '{user.name}'"] if user else []
-    whose += [f"the group '{group.name}'"] if group else []
+    whose = who_is(state, root)
     whose += [
         f"in a range that {state.layout.path(path)} gives to {line.owner}"
         for path, file in ((SUBUID, state.subuid), (SUBGID, state.subgid))
         for line in file.lines
-        if isinstance(line, Grant) and line.start <= strategy.dockerroot < line.stop and line.owner not in ours
+        if isinstance(line, Grant)
+        and line.start <= root < line.stop
+        and line.owner not in ours
+        # What root means by a line about the host's own ids, it may do anyway.
+        and not is_meant_by_root(line.owner, line.start, line.stop - line.start)
     ]
     if whose:
         yield Finding(
             "USN101",
             "warning",
-            f"DOCKERROOT {strategy.dockerroot} is {' and '.join(whose)} on this host: container root can do all it can",
-            "choose an id that nobody has with --dockerroot N",
+            f"DOCKERROOT {root} is {' and '.join(whose)} on this host: container root can do all it can",
+            f"'--dockerroot auto' takes the first id that nobody has{_free(state)}, '--dockerroot N' any other",
         )
+
+
+def who_is(state: HostState, number: int) -> list[str]:
+    """The account and the group that have this id, in words."""
+    user, group = state.accounts.user_of(number), state.accounts.group_of(number)
+    found = [f"the account '{user.name}'"] if user else []
+    return [*found, f"the group '{group.name}'"] if group else found
+
+
+def _free(state: HostState) -> str:
+    with suppress(PoolExhaustedError):
+        return f" (here {first_free(state)})"
+    return ""
 
 
 def _on_allocation(state: HostState, allocation: Allocation) -> Iterator[Finding]:

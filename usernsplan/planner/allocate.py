@@ -17,7 +17,8 @@ from usernsplan.planner import advice, daemon, needs, returning
 from usernsplan.planner.grants import Grants
 from usernsplan.planner.names import check_name, check_owner, owner_of, refuse_account
 from usernsplan.planner.taken import Claim, claims, holders, pool_of, take
-from usernsplan.strategies import Shared, Strategy, in_subid
+from usernsplan.planner.unsaid import settled
+from usernsplan.strategies import SUBID_MAX, Shared, Strategy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -52,10 +53,12 @@ def make_plan(state: HostState, request: AllocateRequest) -> Plan:
     A name that is allocated already, by the same words, stays as it is; lines that it lost are put back. Raises
     RefusedError, InvalidValueError, InvalidFileError or PoolExhaustedError, and says what stands in the way.
     """
+    request = settled(state, request)
     with about(option="engines"):
         engines = needs.chosen(state, request)
         pools = needs.pools(state, request, engines)
     names = _names(request, engines, has_pools=bool(pools))
+    _refuse_past_docker(state, request, names)
     _refuse_bypassed_files(state)
     with about(option="strategy"):
         _refuse_other_strategy(state, request.strategy)
@@ -86,7 +89,7 @@ def make_plan(state: HostState, request: AllocateRequest) -> Plan:
         ),
         account_commands=tuple(dict.fromkeys(docker.commands + made.commands)),
         findings=(
-            *advice.findings(state, request.strategy, allocations),
+            *advice.findings(state, allocations),
             *draft.grants.findings,
             *draft.notes,
             *needs.findings(state, request, engines, containers),
@@ -98,6 +101,7 @@ def make_plan(state: HostState, request: AllocateRequest) -> Plan:
             dict.fromkeys(docker.next_steps + made.next_steps + advice.next_steps(state, request, draft.new.values()))
         ),
         unfinished=docker.unfinished or made.unfinished,
+        consequences=docker.consequences,
     )
 
 
@@ -188,6 +192,29 @@ def _check_words(request: AllocateRequest) -> None:
         check_owner(request.owner)
 
 
+def _refuse_past_docker(state: HostState, request: AllocateRequest, names: Iterable[str]) -> None:
+    """Raise InvalidValueError for a map of Docker's own that subuid cannot carry."""
+    for name in names:
+        strategy = _variant(request, name)
+        if not (isinstance(strategy, Shared) and strategy.filler):
+            continue
+        last = strategy.max - 1 if strategy.identity else strategy.max
+        if last > SUBID_MAX:
+            if request.from_file:
+                hint = "leave --max out for this one; Podman and OCI runtimes take other containers past it"
+            else:
+                root = "--identity" if strategy.identity else f"--dockerroot {strategy.dockerroot}"
+                other = name if name != DEFAULT_NAME else "web"
+                words = f"allocate --strategy {strategy.name} {root} --max {strategy.max} {other}"
+                made, shown = state.layout.command(words), state.layout.command(f"render podman {other}")
+                hint = f"leave --max out; for Podman or OCI a container has a larger one: '{made}', then '{shown}'"
+            with about(name, "max"):
+                raise InvalidValueError(
+                    f"--max {strategy.max}: Docker's own map comes from subuid, where a shared one ends at {SUBID_MAX}",
+                    hint=hint,
+                )
+
+
 def _refuse_bypassed_files(state: HostState) -> None:
     if not state.subid_source.reads_files:
         services = " ".join(state.subid_source.services)
@@ -235,7 +262,7 @@ def _docker(draft: _Draft, request: AllocateRequest) -> daemon.Pointed:
         raise InvalidValueError(
             f"--daemon {target}: that is the pool of {engine}", hint="name a container's allocation"
         )
-    pointed = daemon.point_at(state, known[target], replace=request.replace_remap)
+    pointed = daemon.point_at(state, known[target], replace_remap=request.replace_remap)
     lines_change = target in draft.grants.restored or target in draft.new
     if lines_change and not pointed.changes and not pointed.unfinished:
         return replace(pointed, next_steps=(daemon.RESTART,))
@@ -254,7 +281,7 @@ def _refuse_other_words(state: HostState, known: Allocation, request: AllocateRe
     """Raise RefusedError unless the request describes the allocation that stands."""
     words = request.words(known.name)
     shapes = [words.strategy]
-    if isinstance(words.strategy, Shared):
+    if isinstance(words.strategy, Shared) and words.strategy.max <= SUBID_MAX + words.strategy.identity:
         # Whether Docker was to use it is not repeated by words that only name it again.
         shapes.append(replace(words.strategy, filler=True))
     release = state.layout.inline(f"release {shell(known.name)}")
@@ -291,11 +318,6 @@ def _allocate(draft: _Draft, request: AllocateRequest, names: Iterable[str]) -> 
     for name, owner in owners.items():
         with about(name):
             allocation = _made(draft, request, name, owner, bases.get(name))
-        if name == _docker_target(request) and not in_subid(allocation.strategy, allocation.mapping):
-            raise InvalidValueError(
-                "--max: Docker takes its map from subuid, and a shared map past 65535 is never written there",
-                hint="leave --max out; for Podman and OCI, name the containers",
-            )
         with about(name):
             draft.new[name] = draft.grants.add(returning.since_then(allocation, draft.back.get(name)))
     draft.notes += returning.told(draft.state, {name: one for name, one in draft.back.items() if name in owners})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from usernsplan.engines.base import TTY
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from usernsplan.formats.daemon_json import DaemonConfig
-    from usernsplan.model import Allocation, HostState
+    from usernsplan.model import Allocation, DockerData, HostState
 
 RESTART = "systemctl restart docker  # the remap changes only when the daemon starts anew; a reload does not do it"
 _LONGEST_LOGIN = 32
@@ -35,13 +35,14 @@ class Pointed:
     findings: tuple[Finding, ...] = ()
     next_steps: tuple[str, ...] = ()
     unfinished: bool = False
+    consequences: tuple[Finding, ...] = ()
 
 
-def point_at(state: HostState, allocation: Allocation, *, replace: bool) -> Pointed:
+def point_at(state: HostState, allocation: Allocation, *, replace_remap: bool) -> Pointed:
     """Set userns-remap to the allocation's owner.
 
-    Raises RefusedError where Docker cannot make the mapping, or where the file names another user and ``replace``
-    is not said: the daemon would hide the images and containers of the old one.
+    Raises RefusedError where Docker cannot make the mapping, or where the file names another user and
+    ``replace_remap`` is not said: the daemon would hide the images and containers of the old one.
     """
     if not (found := can_lay(allocation)).can:
         other = "choose another --owner" if allocation.owner in {"root", "default"} else _WITHOUT_A_GAP
@@ -56,15 +57,18 @@ def point_at(state: HostState, allocation: Allocation, *, replace: bool) -> Poin
         error.hint = "correct the file, or leave it alone with --no-daemon-config"
         raise
     commands = _account_commands(state, allocation.owner)
+    current = config.get(daemon_json.REMAP)
+    is_ours = current is not None and remap_user(state, current) == allocation.owner
+    moved = not is_ours or _old_data_root(state, config) != data_root(config, allocation)
+    consequences = _consequences(state, config, allocation) if moved else ()
     if commands and not state.can_add_accounts:
         what = f"{state.layout.path(DAEMON_JSON)} is left alone, and Docker is not remapped yet"
-        return _left_to_do(state, commands, what)
-    current = config.get(daemon_json.REMAP)
-    if current is not None and remap_user(state, current) == allocation.owner:
-        moved = _old_data_root(state, config) != data_root(config, allocation)
-        return Pointed(commands=commands, findings=(_hidden(state, config, allocation),) if moved else ())
+        return replace(_left_to_do(state, commands, what), consequences=consequences)
+    if is_ours:
+        hidden = (_hidden(state, config, allocation),) if moved else ()
+        return Pointed(commands=commands, findings=hidden, consequences=consequences)
     refuse_symlink(state)
-    if current is not None and not replace:
+    if current is not None and not replace_remap:
         raise RefusedError(
             f'{place}: "userns-remap" is "{current}", and Docker would hide what it has in '
             f"{_old_data_root(state, config)} and start anew in {data_root(config, allocation)}",
@@ -75,6 +79,7 @@ def point_at(state: HostState, allocation: Allocation, *, replace: bool) -> Poin
         commands=commands,
         findings=(*_without_tty(allocation), _hidden(state, config, allocation)),
         next_steps=(RESTART,),
+        consequences=consequences,
     )
 
 
@@ -184,9 +189,23 @@ def _without_tty(allocation: Allocation) -> tuple[Finding, ...]:
 
 def _hidden(state: HostState, config: DaemonConfig, allocation: Allocation) -> Finding:
     old, new = _old_data_root(state, config), data_root(config, allocation)
+    has = "".join(f"; in {one.path}: {one.what}" for one in _elsewhere(state, config, allocation))
     return Finding(
         "USN106",
         "warning",
-        f"Docker keeps its images and containers in {new} from its next start; what is in {old} is hidden, not moved",
+        f"Docker keeps its images and containers in {new} from its next start; what is in {old} is hidden, not moved"
+        + has,
         "push or save what you need before the restart; taking userns-remap out brings the old ones back",
     )
+
+
+def _elsewhere(state: HostState, config: DaemonConfig, allocation: Allocation) -> tuple[DockerData, ...]:
+    """What Docker has that it does not see once it is remapped to the allocation.
+
+    From which folder it runs now cannot be told for certain (its command line counts too), so each one counts.
+    """
+    return tuple(one for one in state.docker if one.path != data_root(config, allocation))
+
+
+def _consequences(state: HostState, config: DaemonConfig, allocation: Allocation) -> tuple[Finding, ...]:
+    return (_hidden(state, config, allocation),) if _elsewhere(state, config, allocation) else ()

@@ -8,6 +8,7 @@ from usernsplan.errors import InvalidFileError, InvalidValueError, PoolExhausted
 from usernsplan.formats import login_defs
 from usernsplan.ids import ID_LIMIT, IdRange, IdSet
 from usernsplan.layout import GROUP, LEDGER, LOGIN_DEFS, PASSWD, SUBGID, SUBUID
+from usernsplan.planner.unsaid import dockerroot_of
 from usernsplan.reserved import TABLE
 
 if TYPE_CHECKING:
@@ -38,12 +39,14 @@ def claims(state: HostState, subuid: SubidFile, subgid: SubidFile, *, running: b
     ledger = state.layout.path(LEDGER)
     forget = state.layout.inline("release --forget NAME")
     held = IdSet(a.held for a in state.ledger.allocations if a.held)
+    roots = IdSet(IdRange(root, 1) for a in state.ledger.allocations if (root := dockerroot_of(a)))
     quarantined = IdSet(q.held for q in state.ledger.quarantined)
     return (
         *claims_of_others(state, subuid, subgid),
         *(Claim(f"kept for {entry.whose} ({entry.source})", IdSet((entry.ids,))) for entry in TABLE),
         *([Claim("mapped by a running user namespace", state.namespaces)] if running else []),
         Claim(f"allocated in {ledger}", held),
+        Claim(f"container root (DOCKERROOT) of an allocation in {ledger}", roots),
         *(Claim(f"reserved in {ledger}: {r.why}", IdSet((r.ids,))) for r in state.ledger.reservations),
         Claim(f"released, and files may still carry it ({forget} frees it)", quarantined),
     )

@@ -1,0 +1,96 @@
+"""What Docker keeps below its data folder: whoever remaps it hides that."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from usernsplan.errors import InvalidFileError, UsernsplanError, reason_of
+from usernsplan.formats import daemon_json
+from usernsplan.host import files
+from usernsplan.layout import DAEMON_JSON
+from usernsplan.model import DockerData
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from usernsplan.layout import Layout
+
+# Where the daemon keeps everything once it is remapped: <uid>.<gid> of container root, in its data folder.
+_REMAPPED = re.compile("[0-9]+[.][0-9]+")
+# What lies among the volumes and is none.
+_NO_VOLUMES = frozenset({"metadata.db", "backingFsBlockDev"})
+
+
+def look(layout: Layout, raw: bytes | None) -> tuple[DockerData, ...]:
+    """Each data folder that holds something; ``raw`` is daemon.json, which may name another than the usual one.
+
+    Nothing is raised: of what cannot be looked at, it is said that nobody knows.
+    """
+    base = daemon_json.DEFAULT_DATA_ROOT
+    with suppress(InvalidFileError):
+        base = daemon_json.parse(raw or b"", DAEMON_JSON).get(daemon_json.DATA_ROOT) or base
+    folders = [base]
+    found = []
+    try:
+        folders += [f"{base}/{name}" for name in sorted(_names(layout, base)) if _REMAPPED.fullmatch(name)]
+    except (OSError, UsernsplanError) as error:
+        found.append(DockerData(base, _unknown(error)))
+    for folder in folders:
+        try:
+            what = ", ".join(_kept(layout, folder))
+        except (OSError, UsernsplanError) as error:
+            what = _unknown(error)
+        if what:
+            found.append(DockerData(folder, what))
+    return tuple({one.path: one for one in reversed(found)}.values())[::-1]
+
+
+def _unknown(error: OSError | UsernsplanError) -> str:
+    return f"what cannot be looked at ({reason_of(error) if isinstance(error, OSError) else error})"
+
+
+def _kept(layout: Layout, folder: str) -> Iterator[str]:
+    """What lies in one data folder, in words."""
+    images = _images(layout, folder)
+    for count, word in (
+        (len(_names(layout, f"{folder}/containers")), "container"),
+        (images, "image"),
+        (len(_names(layout, f"{folder}/volumes") - _NO_VOLUMES), "volume"),
+    ):
+        if count:
+            yield f"{count} {word}" + ("s" if count > 1 else "")
+
+
+def _images(layout: Layout, folder: str) -> int:
+    """How many images each store of a data folder knows; those that only have a name count too."""
+    found = 0
+    for driver in _names(layout, f"{folder}/image"):
+        store = f"{folder}/image/{driver}"
+        kinds = _names(layout, f"{store}/imagedb/content")
+        known = sum(len(_names(layout, f"{store}/imagedb/content/{kind}")) for kind in kinds)
+        found += known or _named(layout, f"{store}/repositories.json")
+    return found
+
+
+def _named(layout: Layout, path: str) -> int:
+    """How many repositories the file names: none where it is as Docker first writes it, {"Repositories":{}}.
+
+    In one that nobody can read there may be some.
+    """
+    raw = files.read(layout, path, follow=True)
+    try:
+        return 0 if raw is None else len(json.loads(raw)["Repositories"])
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return 1
+
+
+def _names(layout: Layout, folder: str) -> set[str]:
+    """The names in a folder; none where there is no folder."""
+    try:
+        return set(os.listdir(files.real(layout, folder, follow=True)))
+    except (FileNotFoundError, NotADirectoryError):
+        return set()

@@ -76,7 +76,7 @@ def is_at_work(layout: Layout, name: str) -> bool:
     """Tell whether some process still holds the run's lock. Nothing is written for it."""
     path = os.path.join(files.real(layout, f"{RUNS}/{name}", follow=True), LOCK)
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         return False
     try:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from usernsplan.errors import LedgerError
+from usernsplan.formats import subid
 from usernsplan.host import files
 from usernsplan.ids import IdRange
-from usernsplan.layout import LEDGER
+from usernsplan.layout import DAEMON_JSON, LEDGER, SUBGID, SUBUID
 from usernsplan.mapping import IdMap, Mapping
 from usernsplan.model import (
     Actor,
@@ -31,7 +32,7 @@ from usernsplan.model import (
 from usernsplan.strategies import Shared
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator
+    from collections.abc import Container, Iterable, Iterator
 
     from usernsplan.ids import IdSet
     from usernsplan.layout import Layout
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 _VERSION = 4
 # What the last step of a run needs on the disk besides its rows: a few pages, and their rollback journal.
 _ROOM = 131072
+# What plans change, and what an interrupted run is therefore put back in.
+_FILES = {SUBUID, SUBGID, DAEMON_JSON}
 # Seconds to wait for another reader or writer of the file itself; writers of the host wait on the subid locks before.
 _PATIENCE = 15
 _SCHEMA = """
@@ -110,16 +113,16 @@ class SqliteLedger:
         with self._reading() as db:
             rows = db.execute("SELECT at, actor, command, changed FROM history ORDER BY rowid") if db else ()
             return tuple(
-                HistoryEntry(then, Actor(**json.loads(actor)), command, tuple(json.loads(changed)))
-                for then, actor, command, changed in rows
+                HistoryEntry(then, Actor(**_actor(actor)), command, _texts(json.loads(changed)))
+                for then, actor, command, changed in _typed(rows, str, str, str, str)
                 if at is None or then in at
             )
 
     def pending(self) -> Intent | None:
         """The intent of a run that did not finish."""
         with self._reading() as db:
-            row = db.execute("SELECT content FROM intent").fetchone() if db else None
-            return _intent(row[0]) if row else None
+            rows = db.execute("SELECT content FROM intent") if db else ()
+            return next((_intent(content) for (content,) in _typed(rows, str)), None)
 
     def begin(self, intent: Intent) -> None:
         """Remember what is about to happen; on disk when this returns."""
@@ -136,7 +139,7 @@ class SqliteLedger:
         """Take over the pending intent's ledger changes, note them, drop the intent."""
         self._reserve(0)
         with self._writing() as db:
-            [content] = db.execute("SELECT content FROM intent").fetchone()
+            [[content]] = _typed(db.execute("SELECT content FROM intent"), str)
             change = _intent(content).ledger
             db.executemany("DELETE FROM allocation WHERE name = ?", ((name,) for name in change.remove))
             db.executemany("DELETE FROM also WHERE name = ?", ((name,) for name in change.remove))
@@ -273,28 +276,80 @@ def _close(db: sqlite3.Connection, entry: HistoryEntry) -> None:
     db.execute("DELETE FROM intent")
 
 
+def _typed(rows: Iterable[tuple[Any, ...]], *kinds: type) -> Iterator[tuple[Any, ...]]:
+    """Rows as they are; ValueError for one in which something else stands than was written there.
+
+    SQLite keeps a text in a column of numbers and bytes in one of texts; a file that was damaged has both.
+    """
+    for row in rows:
+        for value, kind in zip(row, kinds, strict=True):
+            if type(value) is not kind and not (value is None and kind is _MaybeInt):
+                if kind is _MaybeInt and type(value) is int:
+                    continue
+                raise ValueError(f"{value!r:.40} stands where {_WORDS[kind]} is to stand")
+        yield row
+
+
+class _MaybeInt:
+    """A number, or none: a kind of column."""
+
+
+_WORDS = {str: "a text", int: "a number", bytes: "a path", _MaybeInt: "a number, or none"}
+
+
+def _texts(found: Any) -> tuple[str, ...]:  # noqa: ANN401 - what the JSON says
+    if not isinstance(found, list):
+        raise TypeError("a list of texts is to stand there")
+    return tuple(text for (text,) in _typed(((one,) for one in found), str))
+
+
+def _actor(text: str) -> dict[str, int | None]:
+    found: dict[str, int | None] = json.loads(text)
+    list(_typed([(found["uid"], found["sudo_uid"], found["login_uid"])], int, _MaybeInt, _MaybeInt))
+    return found
+
+
+def _map(text: str) -> IdMap:
+    triples = json.loads(text)
+    return IdMap.of(*_typed(map(tuple, triples), int, int, int))  # type: ignore[arg-type]
+
+
 def _mapping(uids: str, gids: str) -> Mapping:
     """Texts of maps to values; both are mostly the same text, and then one value."""
-    uid_map = IdMap.of(*json.loads(uids))
-    return Mapping(uid_map, uid_map if uids == gids else IdMap.of(*json.loads(gids)))
+    uid_map = _map(uids)
+    return Mapping(uid_map, uid_map if uids == gids else _map(gids))
+
+
+def _allocation(row: tuple[Any, ...], also: tuple[str, ...] = ()) -> Allocation:
+    """One row to a value. Whoever could write a name or an owner into a line would write other lines with it."""
+    [[name, owner, strategy, uids, gids, start, count, since]] = _typed(
+        [row], str, str, str, str, str, _MaybeInt, _MaybeInt, str
+    )
+    for one in (owner, *also):
+        subid.line(one, IdRange(0, 1))
+    for one in (name, owner, *also):
+        if not one or not one.isprintable():
+            raise ValueError(f"{one!r:.40} is no name")
+    return Allocation(name, owner, strategy, _mapping(uids, gids), _held(start, count), since, also)
 
 
 def _allocations(db: sqlite3.Connection, version: int, where: str = "1") -> Iterator[Allocation]:
     also: dict[str, list[str]] = {}
-    for name, owner in db.execute("SELECT name, owner FROM also ORDER BY owner") if version > 2 else ():  # noqa: PLR2004
+    more = db.execute("SELECT name, owner FROM also ORDER BY owner") if version > 2 else ()  # noqa: PLR2004
+    for name, owner in _typed(more, str, str):
         also.setdefault(name, []).append(owner)
-    for name, owner, strategy, uids, gids, start, count, since in db.execute(
+    for row in db.execute(
         "SELECT name, owner, strategy, uid_map, gid_map, held_start, held_count, since FROM allocation "  # noqa: S608
         f"WHERE {where} ORDER BY name"  # our own words
     ):
-        held = _held(start, count)
-        yield Allocation(name, owner, strategy, _mapping(uids, gids), held, since, tuple(also.get(name, ())))
+        yield _allocation(row, tuple(also.get(row[0], ())))
 
 
 def _quarantined(db: sqlite3.Connection, where: str = "1") -> Iterator[Quarantined]:
-    for name, start, count, since in db.execute(
+    rows = db.execute(
         f"SELECT name, held_start, held_count, since FROM quarantine WHERE {where} ORDER BY name, held_start"  # noqa: S608
-    ):
+    )
+    for name, start, count, since in _typed(rows, str, int, int, str):
         yield Quarantined(name, IdRange(start, count), since)
 
 
@@ -302,14 +357,23 @@ def _volumes(db: sqlite3.Connection, version: int) -> Iterator[Volume]:
     if version < 2:  # noqa: PLR2004 - see _STEPS
         return
     # Since version 4 the user stands there too.
-    for path, name, mode, since, *user in db.execute("SELECT * FROM volume ORDER BY path"):
-        yield Volume(os.fsdecode(path), name, mode, since, "".join(user))
+    user = "user" if version > 3 else "''"  # noqa: PLR2004
+    rows = db.execute(f"SELECT path, name, mode, since, {user} FROM volume ORDER BY path")  # noqa: S608 - our own words
+    for path, *rest in _typed(rows, bytes, str, str, str, str):
+        yield Volume(_absolute(path), *rest)
+
+
+def _absolute(path: bytes) -> str:
+    if not path.startswith(b"/") or b"\0" in path:
+        raise ValueError(f"{path!r:.40} is no path")
+    return os.fsdecode(path)
 
 
 def _reservations(db: sqlite3.Connection, version: int) -> Iterator[Reservation]:
     if version < 4:  # noqa: PLR2004 - see _STEPS
         return
-    for ids, why, since in db.execute("SELECT ids, why, since FROM reservation ORDER BY rowid"):
+    rows = db.execute("SELECT ids, why, since FROM reservation ORDER BY rowid")
+    for ids, why, since in _typed(rows, str, str, str):
         yield Reservation(IdRange.parse(ids), why, since)
 
 
@@ -319,6 +383,8 @@ def _ids(ids: IdRange) -> str:
 
 
 def _held(start: int | None, count: int | None) -> IdRange | None:
+    if (start is None) != (count is None):
+        raise ValueError("half of a range")
     return IdRange(start, count) if start is not None and count is not None else None
 
 
@@ -357,43 +423,44 @@ def _intent(text: str) -> Intent:
     content: dict[str, Any] = json.loads(text)
     new = {row[0] for row in content["add"]}
     # An intent of version 2 has none.
-    also = tuple((name, owner) for name, owner in content.get("also", ()))
+    also = tuple(_typed(map(tuple, content.get("also", ())), str, str))
     owners: dict[str, list[str]] = {}
     for name, owner in also:
         owners.setdefault(name, []).append(owner)
+    quarantine = _typed(map(tuple, content["quarantine"]), str, int, int)
+    # An intent of version 1 has no volumes, one of version 3 no reservations, nor users of volumes.
+    volumes = ((*row, "") if len(row) == 4 else row for row in map(tuple, content.get("volumes", ())))  # noqa: PLR2004
+    reserve = _typed(map(tuple, content.get("reserve", ())), str, str)
+    [command] = _texts([content["command"]])
+    uid, sudo_uid, login_uid = content["actor"]
+    list(_typed([(uid, sudo_uid, login_uid)], int, _MaybeInt, _MaybeInt))
     return Intent(
-        content["command"],
-        Actor(*content["actor"]),
+        command,
+        Actor(uid, sudo_uid, login_uid),
         LedgerChange(
-            add=tuple(
-                Allocation(
-                    name,
-                    owner,
-                    strategy,
-                    _mapping(uids, gids),
-                    _held(start, count),
-                    "",
-                    tuple(owners.get(name, ())),
-                )
-                for name, owner, strategy, uids, gids, start, count, _ in content["add"]
-            ),
-            also=tuple(pair for pair in also if pair[0] not in new),
-            remove=tuple(content["remove"]),
-            quarantine=tuple((name, IdRange(start, count)) for name, start, count in content["quarantine"]),
-            forget=tuple(content["forget"]),
-            # An intent of version 1 has none.
-            volumes=tuple(Volume(_path(raw), *rest) for raw, *rest in content.get("volumes", ())),
-            no_volumes=tuple(map(_path, content.get("no_volumes", ()))),
-            # One of version 3 has no reservations.
-            reserve=tuple(Reservation(IdRange.parse(ids), why) for ids, why in content.get("reserve", ())),
-            unreserve=tuple(map(IdRange.parse, content.get("unreserve", ()))),
+            add=tuple(_allocation(tuple(row), tuple(owners.get(row[0], ()))) for row in content["add"]),
+            also=tuple(pair for pair in also if pair[0] not in new),  # type: ignore[misc]
+            remove=_texts(content["remove"]),
+            quarantine=tuple((name, IdRange(start, count)) for name, start, count in quarantine),
+            forget=_texts(content["forget"]),
+            volumes=tuple(Volume(_path(raw), *rest) for raw, *rest in _typed(volumes, str, str, str, str, str)),
+            no_volumes=tuple(map(_path, _texts(content.get("no_volumes", [])))),
+            reserve=tuple(Reservation(IdRange.parse(ids), why) for ids, why in reserve),
+            unreserve=tuple(map(IdRange.parse, _texts(content.get("unreserve", [])))),
         ),
-        tuple(Change(path, _unpacked(before), _unpacked(after) or b"") for path, before, after in content["changes"]),
+        tuple(_change(*change) for change in content["changes"]),
     )
 
 
+def _change(path: str, before: str | None, after: str) -> Change:
+    """One file of an intent; ValueError for one that no plan changes."""
+    if path not in _FILES:
+        raise ValueError(f"{path!r:.40} is no file that is changed")
+    return Change(path, _unpacked(before), _unpacked(after) or b"")
+
+
 def _path(raw: str) -> str:
-    return os.fsdecode(bytes.fromhex(raw))
+    return _absolute(bytes.fromhex(raw))
 
 
 def _packed(content: bytes | None) -> str | None:

@@ -269,6 +269,7 @@ class _Job:
                         outside=tuple(outside),
                         special=self.found.special,
                         entries=self.found.entries,
+                        sums=log.sums(),
                     )
                     self._prove(crew, log, fresh=True)
                     self._carry(crew, log)
@@ -282,6 +283,7 @@ class _Job:
         """Go on with an earlier run, with these changes. Raises UsernsplanError where it cannot be finished."""
         log = journal.resume(self.layout, run)
         try:
+            log.refuse_damaged()
             restore.mend(self.volumes, log)
             log.set(**changes)
             with self._crew() as crew:
@@ -307,6 +309,7 @@ class _Job:
         """Carry a run's journal out backwards, or only count what that would change."""
         log = journal.resume(self.layout, state)
         try:
+            log.refuse_damaged()
             with self._crew() as crew:
                 self.watch.begin(f"Taking back run {state.run}", None)
                 if really:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from usernsplan.errors import HostChangedError, LockBusyError, RefusedError, UnknownNameError
 from usernsplan.host import files
 from usernsplan.host import runs as read_runs
+from usernsplan.ids import ID_LIMIT
 from usernsplan.layout import RUNS
 from usernsplan.mapping import IdMap
 from usernsplan.volume.renew import Proof
@@ -63,6 +64,7 @@ class RunState:
     everything was right, and ``tops`` is when the inode of each top had changed last; ``failed`` are the paths of all
     entries of the journal that failed, ``retried`` those of them that are tried again; ``told``: the command that made
     the run came to its end; ``entries`` is how many the look met; ``special``: the journal has entries that need care;
+    ``sums`` are the size and the CRC-32 of each log of the look, which nothing may change after it;
     ``keep_power``: files that lose power get it back where their content is proved unchanged.
     """
 
@@ -89,6 +91,7 @@ class RunState:
     keep_power: bool = False
     told: bool = False
     entries: int = 0
+    sums: dict[str, list[int]] = field(default_factory=dict)
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -162,6 +165,26 @@ class Journal:
         content["staging"] = [staging.triples() for staging in state.staging] if state.staging else None
         text = json.dumps({"format": _FORMAT, **content}, indent=1) + "\n"
         files.write(self._layout, {f"{self._name}/run.json": text.encode()})
+
+    def sums(self) -> dict[str, list[int]]:
+        """Size and CRC-32 of each log of the look."""
+        return {os.path.basename(path): _sum(path) for path in self.logs("folders")}
+
+    def refuse_damaged(self) -> None:
+        """Raise RefusedError unless every log is whole: half of a run is not to be carried out, nor taken back."""
+        with files.explained(self._layout, self._name):
+            now = self.sums()
+            for name, noted in self.state.sums.items():
+                if now.get(name) != noted:
+                    raise damaged_log(
+                        self.path(*_kind_of(name)), "it is not as the run left it" if name in now else "it is gone"
+                    )
+            for log in self.logs("folders", "late"):
+                # What has a sum is as it was written.
+                if os.path.basename(log) not in self.state.sums:
+                    for note in read(log):
+                        if not 0 <= note.tree < len(self.state.trees):
+                            raise damaged_log(log, f"there is no volume {note.tree}")
 
     def remove(self) -> None:
         """Take the run away: it has changed nothing."""
@@ -241,12 +264,37 @@ class Links:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Keep the other workers from such an inode: it is to be changed once, as a whole."""
-        lock = os.open(self._path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = os.open(self._path, os.O_RDONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
         finally:
             os.close(lock)
+
+
+def _kind_of(name: str) -> tuple[str, int]:
+    kind, _, number = name.partition(".")
+    return kind, int(number)
+
+
+def _sum(path: str) -> list[int]:
+    import zlib  # noqa: PLC0415 - only where something is changed
+
+    size = crc = 0
+    with open(path, "rb") as file:
+        while piece := file.read(_BUFFER):
+            size, crc = size + len(piece), zlib.crc32(piece, crc)
+    return [size, crc]
+
+
+def damaged_log(path: str, why: str) -> RefusedError:
+    """What to say of a log that does not say what a run wrote."""
+    folder = os.path.dirname(path)
+    away = os.path.join(os.path.dirname(os.path.dirname(folder)), f"damaged-{os.path.basename(folder)}")
+    return RefusedError(
+        f"{path} is damaged: {why}; what the volume was before the run cannot be told from it",
+        hint=f"put it back from a backup; or look at the run's volume, and move the run away: mv {folder} {away}",
+    )
 
 
 def read(log: str) -> Iterator[Folder]:
@@ -275,28 +323,59 @@ def joined(pieces: Iterable[Folder]) -> Iterator[Folder]:
 def _lines(log: str) -> Iterator[Folder]:
     parts: tuple[str, ...] = ()
     with open(log, "rb") as file:
-        for line in file:
+        for number, line in enumerate(file, 1):
             if not line.endswith(b"\n"):
                 return
-            content = json.loads(line)
-            kept, *more = content["p"]
-            parts = (*parts[:kept], *more)
-            tree, device, inode = content["i"]
-            yield Folder(
-                tree,
-                parts,
-                device,
-                inode,
-                _owner(content.get("own")),
-                _owner(content.get("common")),
-                [((uid, gid), names) for (uid, gid), names in content.get("others", ())],
-                [_unpacked(*fields) for fields in content.get("special", ())],
-                content.get("left", []),
-            )
+            try:
+                folder = _folder(json.loads(line), parts)
+            except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+                raise damaged_log(log, f"line {number} cannot be read ({error!r:.100})") from error
+            parts = folder.parts
+            yield folder
+
+
+def _folder(content: dict[str, Any], before: tuple[str, ...]) -> Folder:
+    """What one line says; whatever is not as it was written raises an error."""
+    kept, *more = content["p"]
+    tree, device, inode = map(_number, content["i"])
+    others = [(_owner(owner), list(map(_name, names))) for owner, names in content.get("others", ())]
+    return Folder(
+        tree,
+        (*before[: _number(kept)], *map(_name, more)),
+        device,
+        inode,
+        _owner(content.get("own")),
+        _owner(content.get("common")),
+        [(owner, names) for owner, names in others if owner],
+        [_unpacked(*fields) for fields in content.get("special", ())],
+        list(map(_name, content.get("left", ()))),
+    )
+
+
+def _number(number: Any) -> int:  # noqa: ANN401 - what the JSON says
+    if type(number) is not int:
+        raise TypeError(f"{number!r:.40} is no number")
+    return number
+
+
+def _name(name: Any) -> str:  # noqa: ANN401 - what the JSON says
+    """The name of an entry of a folder, or '.', that itself: nothing that leads elsewhere."""
+    if not isinstance(name, str) or name in {"", ".."} or "/" in name or "\0" in name:
+        raise ValueError(f"{name!r:.40} is no name of an entry")
+    return name
+
+
+def _id(number: Any) -> int:  # noqa: ANN401 - what the JSON says
+    if not 0 <= _number(number) < ID_LIMIT:
+        raise ValueError(f"{number} is no id")
+    return int(number)
 
 
 def _owner(content: list[int] | None) -> Owner | None:
-    return (content[0], content[1]) if content else None
+    if content is None:
+        return None
+    uid, gid = map(_id, content)
+    return uid, gid
 
 
 def _packed(special: Special) -> list[Any]:
@@ -312,8 +391,12 @@ def _unpacked(*fields: Any) -> Special:
     # A run of an older version noted no proof.
     raw, proof = more[:3], more[3:]
     values = [bytes.fromhex(value) if value is not None else None for value in raw]
-    form = Form((uid, gid), mode, *values)
-    return Special(name, device, inode, links, changed_ns, form, Proof(*proof) if proof else None)
+    form = Form((_id(uid), _id(gid)), _number(mode), *values)
+    if proof:
+        size, digest = proof
+        proof = [_number(size), str(digest)]
+    inode, links, changed_ns = map(_number, (inode, links, changed_ns))
+    return Special(_name(name), _number(device), inode, links, changed_ns, form, Proof(*proof) if proof else None)
 
 
 def runs(layout: Layout) -> list[RunState]:
@@ -455,7 +538,7 @@ class _Held:
 
 def _locked(path: str, *, wait: bool = False) -> _Held:
     """Try to hold a lock. Workers inherit it, so that it is free only when the last of them is gone."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
@@ -485,5 +568,5 @@ def _state(layout: Layout, name: str) -> RunState | None:
         content["staging"] = (IdMap.of(*staging[0]), IdMap.of(*staging[1])) if staging else None
         # A newer version of the same format may have added fields.
         return RunState(**{known.name: content[known.name] for known in fields(RunState) if known.name in content})
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         raise read_runs.damaged(layout, name) from error

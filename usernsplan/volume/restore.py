@@ -11,6 +11,7 @@ from contextlib import suppress
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
+from usernsplan.errors import RefusedError
 from usernsplan.host.mounts import all_mounts
 from usernsplan.volume import journal, power, renew
 from usernsplan.volume.journal import DONE, Journal
@@ -121,11 +122,13 @@ def proofs(layout: Layout, state: RunState) -> Callable[[Lacking], Proof | None]
         if run.run == state.run or run.state != DONE or not run.overlaps(state):
             continue
         log, places = Journal(layout, run), renewed(layout, run)
-        for note in chain.from_iterable(map(journal.read, log.logs("folders", "late"))):
-            for entry in note.special:
-                if entry.proof:
-                    key = (entry.device, entry.inode)
-                    known.setdefault((entry.device, places.get(key, entry.inode)), []).append(entry)
+        # Of a log that is damaged, the rest proves nothing: the files are named.
+        with suppress(RefusedError):
+            for note in chain.from_iterable(map(journal.read, log.logs("folders", "late"))):
+                for entry in note.special:
+                    if entry.proof:
+                        key = (entry.device, entry.inode)
+                        known.setdefault((entry.device, places.get(key, entry.inode)), []).append(entry)
 
     def proof(one: Lacking) -> Proof | None:
         entries = known.get((one.entry.device, one.entry.inode), ())

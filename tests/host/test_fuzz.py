@@ -72,7 +72,17 @@ NUMBERS = (-1, 0, 1, 0.5, 65536, 2**31, 2**32 - 1, 2**32, 2**63, 2**64, 10**400,
 VALUES = (None, True, False, "", "0", "x", "\ud800", "\0", "/", "../..", [], {}, [[]], [1, 2, 3], {"": None}, *NUMBERS)
 TEXTS = (
     *(b"", b"\0", b"\0" * 4096, b"\xff\xfe", b"\xef\xbb\xbf{}", b"{", b"[]", b"null", b"7", b'"x"', b"{}", b"\n\n\r\n"),
-    *(b"[" * 100_000, b'{"a":' * 100_000, b'{"x": 1e999}', b"1" * 5000, b"a: &a [*a]", b":::", b"a:1:2:3:4", b"=", b"\\"),
+    *(
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b'{"x": 1e999}',
+        b"1" * 5000,
+        b"a: &a [*a]",
+        b":::",
+        b"a:1:2:3:4",
+        b"=",
+        b"\\",
+    ),
     *(b"a:" + b"9" * 4999 + b":1\n", b"SUB_UID_MIN " + b"9" * 4999, b"- " * 2000, b"!!python/object:os.system {}"),
 )
 
@@ -169,11 +179,33 @@ class Sane:
     def rows(self, path: Path) -> object:
         said: object = None
         with suppress(sqlite3.Error), closing(sqlite3.connect(path)) as db:
-            table = self.random.choice([row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE sql LIKE 'CREATE TABLE%'")])
+            table = self.random.choice(
+                [row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE sql LIKE 'CREATE TABLE%'")]
+            )
             column = self.random.choice([row[1] for row in db.execute(f"PRAGMA table_info({table})")])
-            value = self.random.choice((b"\xff\0", b"", None, "", "[[", "[" * 100_000, "[[1e999,0,1]]", "[[0,0,99999999999]]", "\0", 0, -1, 2**40, 0.5, "x"))
+            value = self.random.choice(
+                (
+                    b"\xff\0",
+                    b"",
+                    None,
+                    "",
+                    "[[",
+                    "[" * 100_000,
+                    "[[1e999,0,1]]",
+                    "[[0,0,99999999999]]",
+                    "\0",
+                    0,
+                    -1,
+                    2**40,
+                    0.5,
+                    "x",
+                )
+            )
             if table == "intent":
-                db.execute("INSERT OR REPLACE INTO intent VALUES (1, ?)", (self.random.choice(("{}", "null", "[" * 100_000, b"\xff", INTENT, '{"add": 5}')),))
+                db.execute(
+                    "INSERT OR REPLACE INTO intent VALUES (1, ?)",
+                    (self.random.choice(("{}", "null", "[" * 100_000, b"\xff", INTENT, '{"add": 5}')),),
+                )
             said = table, column, value
             db.execute(f"UPDATE {table} SET {column} = ?", (value,))
             db.commit()
@@ -182,7 +214,9 @@ class Sane:
     def tables(self, path: Path) -> object:
         words: str | None = None
         with suppress(sqlite3.Error), closing(sqlite3.connect(path)) as db:
-            table = self.random.choice([row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE sql LIKE 'CREATE TABLE%'")])
+            table = self.random.choice(
+                [row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE sql LIKE 'CREATE TABLE%'")]
+            )
             column = self.random.choice([row[1] for row in db.execute(f"PRAGMA table_info({table})")])
             words = self.random.choice(
                 (
@@ -212,7 +246,17 @@ class Sane:
         return [*words, "--root", str(root)]
 
 
-INTENT = json.dumps({"command": "x", "actor": [0, None, None], "add": [], "remove": [], "quarantine": [], "forget": [], "changes": [["/etc/subuid", None, "eJwDAAAAAAE="]]})
+INTENT = json.dumps(
+    {
+        "command": "x",
+        "actor": [0, None, None],
+        "add": [],
+        "remove": [],
+        "quarantine": [],
+        "forget": [],
+        "changes": [["/etc/subuid", None, "eJwDAAAAAAE="]],
+    }
+)
 
 
 def host(root: Path) -> None:

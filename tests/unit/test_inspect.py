@@ -11,7 +11,6 @@ from usernsplan.errors import InvalidFileError
 from usernsplan.formats.inspect import parse
 from usernsplan.mapping import IdMap
 
-
 BAD_PATHS = ('"/a\\u0000b"', '"/\\ud800"', "7", '["/srv"]', '"srv"', "1e999")
 
 
@@ -46,7 +45,10 @@ def test_podman_tells_the_map_and_the_process() -> None:
         *("", "nonsense", "{}x", "3", "[3]", "[[]]", '[{"Mounts": 3}]', '[{"Name": "x", "Mounts": [3]}]'),
         '[{"Name": "x", "HostConfig": {"IDMappings": {"UidMap": ["0:0"], "GidMap": ["0:0:1"]}}}]',
         '[{"Name": "x", "HostConfig": {"IDMappings": {"UidMap": ["0:0:1"]}}}]',
-        *(f'[{{"Name": "x", "State": {{"Pid": {pid}}}}}]' for pid in ('"many"', "1e999", "NaN", "-5", "[1]", "true", "0.5")),
+        *(
+            f'[{{"Name": "x", "State": {{"Pid": {pid}}}}}]'
+            for pid in ('"many"', "1e999", "NaN", "-5", "[1]", "true", "0.5")
+        ),
         *(f'[{{"Name": "x", "Mounts": [{{"Type": "bind", "Source": {source}}}]}}]' for source in BAD_PATHS),
         *("[" * 100_000, '{"a":' * 100_000, "[" + "9" * 5000 + "]"),
     ],

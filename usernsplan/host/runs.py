@@ -8,10 +8,9 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from usernsplan.errors import RefusedError
+from usernsplan.errors import NotPermittedError, RefusedError, UsernsplanError
 from usernsplan.host import files
 from usernsplan.layout import RUNS
 from usernsplan.model import UnfinishedRun
@@ -43,7 +42,12 @@ def content(layout: Layout, name: str) -> dict[str, Any] | None:
 
     Raises RefusedError where it cannot be told what became of the run: run.json is damaged, or a newer usernsplan's.
     """
-    raw = files.read(layout, f"{RUNS}/{name}/run.json")
+    try:
+        raw = files.read(layout, f"{RUNS}/{name}/run.json")
+    except NotPermittedError:
+        raise
+    except UsernsplanError as error:
+        raise damaged(layout, name, str(error)) from error
     if raw is None:
         return None
     try:
@@ -62,31 +66,36 @@ def content(layout: Layout, name: str) -> dict[str, Any] | None:
     return found
 
 
-def damaged(layout: Layout, name: str) -> RefusedError:
+class DamagedRunError(RefusedError):
+    """The run.json of a run does not say what became of it. Exit status 9."""
+
+
+def damaged(layout: Layout, name: str, fact: str = "") -> DamagedRunError:
     """What to say of a run.json that does not say what it should. It is replaced whole: no kill leaves half of it."""
     folder = layout.path(f"{RUNS}/{name}")
     away = layout.path(f"{os.path.dirname(RUNS)}/damaged-{name}")
-    return RefusedError(
-        f"{_place(layout, name)} is damaged: what became of the run cannot be told",
+    return DamagedRunError(
+        f"{fact or f'{_place(layout, name)} is damaged'}: what became of the run cannot be told",
         hint=f"put it back from a backup; or look at the run's volume, and move the run away: mv {folder} {away}",
     )
 
 
 def is_at_work(layout: Layout, name: str) -> bool:
     """Tell whether some process still holds the run's lock. Nothing is written for it."""
-    path = os.path.join(files.real(layout, f"{RUNS}/{name}", follow=True), LOCK)
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
+    with files.explained(layout, f"{RUNS}/{name}/{LOCK}"):
+        path = os.path.join(files.real(layout, f"{RUNS}/{name}", follow=True), LOCK)
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        try:
+            # Shared: two who look at the same moment are not at work for each other.
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
         return False
-    try:
-        # Shared: two who look at the same moment are not at work for each other.
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
 
 
 class Runs(NamedTuple):
@@ -111,14 +120,21 @@ def look(layout: Layout) -> Runs:
                 run = content(layout, name)
                 if run and run["state"] in _HALF:
                     unfinished.append(_unfinished(layout, name, run))
-        except RefusedError as error:
+        except NotPermittedError:
+            raise
+        except UsernsplanError as error:
             unfinished.append(UnfinishedRun(name, problem=str(error), hint=error.hint))
             continue
         if run and run["state"] in {*_HALF, DONE}:
-            with suppress(LookupError, TypeError):
+            try:
                 paths = {path.removeprefix(top) or "/" for path in _paths(run)}
                 keeps = any(run["targets"][kind]["keep"] is True for kind in ("uids", "gids"))
-                kept = kept | paths if keeps else kept - paths
+            except (LookupError, TypeError):
+                if run["state"] == DONE:  # of the others it is said already
+                    error = damaged(layout, name)
+                    unfinished.append(UnfinishedRun(name, problem=str(error), hint=error.hint))
+                continue
+            kept = kept | paths if keeps else kept - paths
     return Runs(tuple(unfinished), frozenset(kept))
 
 

@@ -606,7 +606,7 @@ def _earlier(layout: Layout, new: RunState, *, again: bool) -> tuple[RunState | 
 
     Raises LockBusyError or RefusedError where an earlier run stands in the way.
     """
-    runs = [run for run in journal.runs(layout) if run.overlaps(new)]
+    runs = [run for run in journal.runs(layout, new) if run.overlaps(new)]
     for run in runs:
         if run.state not in {CHANGING, UNDOING}:
             continue
@@ -674,7 +674,7 @@ def _host_ids(layout: Layout, request: FixRequest) -> decide.HostIds:
 
 def _moved_before(layout: Layout, new: RunState) -> bool:
     """Tell whether a run has moved the same ids in each of these trees, or has begun to, and it still stands."""
-    runs = [run for run in journal.runs(layout) if run.state in {CHANGING, DONE} and run.overlaps(new)]
+    runs = [run for run in journal.runs(layout, new) if run.state in {CHANGING, DONE} and run.overlaps(new)]
     last = [
         next((run for run in reversed(runs) if any(other.contains(tree) for other in run.trees)), None)
         for tree in new.trees
@@ -688,7 +688,7 @@ def _verified(layout: Layout, new: RunState, volumes: Sequence[walk.Volume]) -> 
     It has to have ended whole, and each top has to be as that run left it: were the volume another one by now, or
     rolled back to a snapshot, its top would show it.
     """
-    earlier = [run for run in journal.runs(layout) if run.state != LOOKING and run.overlaps(new)]
+    earlier = [run for run in journal.runs(layout, new) if run.state != LOOKING and run.overlaps(new)]
     before = earlier[-1] if earlier else None
     if not (before and before.state == DONE and before.whole and before.end and before.seen and new.seen):
         return 0

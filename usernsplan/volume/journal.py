@@ -13,12 +13,12 @@ import json
 import os
 import shutil
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import count, takewhile
 from typing import TYPE_CHECKING, Any
 
-from usernsplan.errors import HostChangedError, LockBusyError, RefusedError, UnknownNameError
+from usernsplan.errors import HostChangedError, LockBusyError, RefusedError, UnknownNameError, UsernsplanError
 from usernsplan.host import files
 from usernsplan.host import runs as read_runs
 from usernsplan.ids import ID_LIMIT
@@ -39,6 +39,10 @@ LOOKING, CHANGING, DONE, UNDOING, UNDONE = read_runs.STATES
 _FORMAT = read_runs.FORMAT
 _LOCK = read_runs.LOCK
 _BUFFER = 1 << 20
+# Where a run works, once more: when run.json is damaged, this tells which volumes it has to do with.
+_TREES = "trees.json"
+# What a run that has begun to change something has left.
+_LOGS = ("folders", "late", "swaps")
 
 
 @dataclass(frozen=True, slots=True)
@@ -399,9 +403,49 @@ def _unpacked(*fields: Any) -> Special:
     return Special(_name(name), _number(device), inode, links, changed_ns, form, Proof(*proof) if proof else None)
 
 
-def runs(layout: Layout) -> list[RunState]:
-    """Every run that has a journal, oldest first. Raises NotPermittedError where they are not ours to see."""
-    return [state for name in read_runs.names(layout) if (state := _state(layout, name)) is not None]
+def runs(layout: Layout, near: RunState | None = None) -> list[RunState]:
+    """Every run that has a journal, oldest first; with ``near``, less damaged ones that do not concern its trees.
+
+    Raises NotPermittedError where they are not ours to see, RefusedError for a damaged one that may concern them.
+    """
+    found = []
+    for name in read_runs.names(layout):
+        try:
+            state = _state(layout, name)
+        except read_runs.DamagedRunError:
+            if near is None or _may_concern(layout, name, near):
+                raise
+            continue
+        if state is not None:
+            found.append(state)
+    return found
+
+
+def _may_concern(layout: Layout, name: str, near: RunState) -> bool:
+    """Tell whether a run whose run.json is damaged may have changed one of these trees."""
+    trees = _noted_trees(layout, name)
+    if trees is None:
+        # Nothing tells where it worked: one that had begun to change something has a log of it.
+        return any(os.path.getsize(log) for log in Journal(layout, replace(near, run=name)).logs(*_LOGS))
+    return any(mine.contains(tree) or tree.contains(mine) for mine in near.trees for tree in trees)
+
+
+def _noted_trees(layout: Layout, name: str) -> tuple[Tree, ...] | None:
+    """The trees of a run as they stand beside its run.json, or in what is left of that; None where neither tells."""
+    for place in (_TREES, "run.json"):
+        with suppress(UsernsplanError, ValueError, LookupError, TypeError, RecursionError):
+            content = json.loads(files.read(layout, f"{RUNS}/{name}/{place}") or b"")["trees"]
+            trees = tuple(_tree(tree) for tree in content)
+            if trees:
+                return trees
+    return None
+
+
+def _tree(content: dict[str, Any]) -> Tree:
+    path = content["path"]
+    if not isinstance(path, str) or not path.startswith("/"):
+        raise ValueError(f"{path!r:.40} is no path")
+    return Tree(path, _number(content["device"]), _number(content["inode"]))
 
 
 def run(layout: Layout, name: str) -> RunState:
@@ -414,7 +458,7 @@ def run(layout: Layout, name: str) -> RunState:
 
 def later(layout: Layout, state: RunState) -> list[RunState]:
     """The runs after this one on the same trees, oldest first."""
-    every = runs(layout)
+    every = runs(layout, state)
     after = every[[run.run for run in every].index(state.run) + 1 :]
     return [run for run in after if run.overlaps(state)]
 
@@ -428,7 +472,7 @@ def begin(layout: Layout, state: RunState, check: Callable[[], None] = lambda: N
     files.make_folder(layout, os.path.dirname(RUNS), 0o700)
     above = files.make_folder(layout, RUNS, 0o700)
     with files.explained(layout, RUNS), _locked(os.path.join(above, _LOCK), wait=True):
-        for other in runs(layout):
+        for other in runs(layout, state):
             at_work = is_at_work(layout, other)
             if at_work and other.overlaps(state):
                 raise busy(other.run)
@@ -442,6 +486,8 @@ def begin(layout: Layout, state: RunState, check: Callable[[], None] = lambda: N
         folder = files.make_folder(layout, f"{RUNS}/{state.run}", 0o700)
         files.sync_folder(above)
         journal = Journal(layout, state, _locked(os.path.join(folder, _LOCK)).take())
+        trees = json.dumps({"trees": [asdict(tree) for tree in state.trees]}) + "\n"
+        files.write(layout, {f"{RUNS}/{state.run}/{_TREES}": trees.encode()})
         journal.set()
     return journal
 
@@ -458,7 +504,7 @@ def resume(layout: Layout, state: RunState) -> Journal:
         if not lock:
             raise busy(state.run)
         with lock:
-            for other in runs(layout):
+            for other in runs(layout, state):
                 if other.run != state.run and other.overlaps(state):
                     if is_at_work(layout, other):
                         raise busy(other.run)
@@ -558,7 +604,7 @@ def _state(layout: Layout, name: str) -> RunState | None:
     if content is None:
         return None
     try:
-        content["trees"] = tuple(Tree(tree["path"], tree["device"], tree["inode"]) for tree in content["trees"])
+        content["trees"] = tuple(map(_tree, content["trees"]))
         content["targets"] = Targets.from_json(content["targets"])
         staging = content["staging"]
         content["tops"] = tuple(content["tops"])

@@ -36,15 +36,15 @@ def prune(layout: Layout, before_ns: int, *, dry_run: bool = False) -> Pruned:
     # A preview takes no lock, for it writes nothing.
     with journal.alone(layout, write=not dry_run):
         for name in read_runs.names(layout):
-            folder = files.real(layout, f"{RUNS}/{name}", follow=True)
-            if not os.path.isdir(folder) or not _is_old(layout, name, folder, before_ns):
-                continue
-            if why := _why_kept(layout, name):
-                kept.append((name, why))
-                continue
-            removed.append((name, _size(folder)))
-            if not dry_run:
-                with files.explained(layout, f"{RUNS}/{name}"):
+            with files.explained(layout, f"{RUNS}/{name}"):
+                folder = files.real(layout, f"{RUNS}/{name}", follow=True)
+                if not os.path.isdir(folder) or not _is_old(layout, name, folder, before_ns):
+                    continue
+                if why := _why_kept(layout, name):
+                    kept.append((name, why))
+                    continue
+                removed.append((name, _size(folder)))
+                if not dry_run:
                     _remove(folder)
     return Pruned(tuple(removed), tuple(kept))
 
@@ -67,15 +67,15 @@ def _why_kept(layout: Layout, name: str) -> str:
     if read_runs.is_at_work(layout, name):
         return "it is at work"
     try:
-        content = read_runs.content(layout, name)
+        state = journal.run(layout, name) if read_runs.content(layout, name) is not None else None
     except RefusedError:
         return "its run.json cannot be understood: see 'usernsplan check'"
     # A kill left a folder without a run.json, or one that only looked, before anything was changed.
-    if content is None or content["state"] in {UNDONE, LOOKING}:
+    if state is None or state.state in {UNDONE, LOOKING}:
         return ""
-    if content["state"] != DONE:
+    if state.state != DONE:
         return "it is unfinished: see 'usernsplan check'"
-    if content.get("staging") and any(_is_there(tree) for tree in journal.run(layout, name).trees):
+    if state.staging and any(_is_there(tree) for tree in state.trees):
         return "its map overlaps itself: without its journal the same command would move ids twice"
     return ""
 

@@ -118,7 +118,7 @@ def renewed(layout: Layout, state: RunState) -> dict[Key, int]:
 def proofs(layout: Layout, state: RunState) -> Callable[[Lacking], Proof | None]:
     """What the runs that brought files in noted of them: for a file that had just the power that it is to have."""
     known: dict[Key, list[Special]] = {}
-    for run in journal.runs(layout):
+    for run in journal.runs(layout, state):
         if run.run == state.run or run.state != DONE or not run.overlaps(state):
             continue
         log, places = Journal(layout, run), renewed(layout, run)

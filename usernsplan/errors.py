@@ -55,6 +55,10 @@ class LedgerError(UsernsplanError):
     """The ledger cannot be opened, read or written. Exit status 1."""
 
 
+class DamagedLedgerError(LedgerError):
+    """The ledger does not hold what a ledger holds. Exit status 1."""
+
+
 class LockBusyError(UsernsplanError):
     """Another program holds a lock that shadow's tools share with us. Exit status 5."""
 

@@ -34,7 +34,7 @@ PLAN = "version: 1\nstrategy: per-container\ncontainers:\n- name: web\n  volumes
 FILES = {
     "etc/subuid": "alice:100000:65536\nbob:200000:65536\n",
     "etc/subgid": "alice:100000:65536\n# people\nbob:200000:65536\n",
-    "etc/passwd": "root:x:0:0::/root:/bin/sh\nalice:x:1000:1000::/home/alice:/bin/sh\ndockremap:x:990:990::/:/bin/no\n",
+    "etc/passwd": "root:x:0:0::/root:/bin/sh\nalice:x:1000:1000::/home/alice:/bin/sh\ndockremap:x:990:990::/:\n",
     "etc/group": "root:x:0:\nalice:x:1000:\ndockremap:x:990:\n",
     "etc/login.defs": "UID_MIN 1000\nSUB_UID_MIN 100000\nSUB_UID_COUNT 65536\nUID_MAX 60000\n",
     "etc/nsswitch.conf": "passwd: files systemd\nsubid: files\n",
@@ -69,7 +69,24 @@ WORDS = (
     *("--width", "--scan", "--explain", "USN001", "--select", "--help", "--format", "github", "x" * 5000, "é", "\n"),
 )
 NUMBERS = (-1, 0, 1, 0.5, 65536, 2**31, 2**32 - 1, 2**32, 2**63, 2**64, 10**400, float("inf"), float("nan"))
-VALUES = (None, True, False, "", "0", "x", "\ud800", "\0", "/", "../..", [], {}, [[]], [1, 2, 3], {"": None}, *NUMBERS)
+VALUES: tuple[Any, ...] = (
+    None,
+    True,
+    False,
+    "",
+    "0",
+    "x",
+    "\ud800",
+    "\0",
+    "/",
+    "../..",
+    [],
+    {},
+    [[]],
+    [1, 2, 3],
+    {"": None},
+    *NUMBERS,
+)
 TEXTS = (
     *(b"", b"\0", b"\0" * 4096, b"\xff\xfe", b"\xef\xbb\xbf{}", b"{", b"[]", b"null", b"7", b'"x"', b"{}", b"\n\n\r\n"),
     *(
@@ -91,7 +108,7 @@ class Sane:
     """What is done at random, from one seed."""
 
     def __init__(self, seed: int) -> None:
-        self.random = random.Random(seed)
+        self.random = random.Random(seed)  # noqa: S311 - no secret
         self.done: list[str] = []
 
     def damage(self, root: Path) -> None:
@@ -157,7 +174,7 @@ class Sane:
         document: Any = json.loads(lines[number] if number is not None else "".join(lines))
         places: list[tuple[Any, Any]] = []
 
-        def walk(node: Any) -> None:
+        def walk(node: Any) -> None:  # noqa: ANN401 - JSON
             for key in node if isinstance(node, dict) else range(len(node)) if isinstance(node, list) else ():
                 places.append((node, key))
                 walk(node[key])
@@ -207,7 +224,7 @@ class Sane:
                     (self.random.choice(("{}", "null", "[" * 100_000, b"\xff", INTENT, '{"add": 5}')),),
                 )
             said = table, column, value
-            db.execute(f"UPDATE {table} SET {column} = ?", (value,))
+            db.execute(f"UPDATE {table} SET {column} = ?", (value,))  # noqa: S608 - names that the ledger has
             db.commit()
         return str(said)[:80]
 
@@ -224,7 +241,7 @@ class Sane:
                     f"ALTER TABLE {table} DROP COLUMN {column}",
                     f"ALTER TABLE {table} RENAME COLUMN {column} TO other",
                     f"PRAGMA user_version = {self.random.choice((-1, 0, 1, 2, 3, 4, 5, 99))}",
-                    f"INSERT INTO {table} SELECT * FROM {table}",
+                    f"INSERT INTO {table} SELECT * FROM {table}",  # noqa: S608 - the same
                 )
             )
             db.execute(words)
@@ -292,7 +309,7 @@ def test_whatever_is_damaged_every_command_ends_with_words(tmp_path: Path, secon
     host(root)
     shutil.copytree(root, template, ignore=shutil.ignore_patterns("srv"))
     wanted = os.environ.get("USERNSPLAN_FUZZ_SEED")
-    end, seed = time.monotonic() + seconds, int(wanted) if wanted else random.randrange(2**32)
+    end, seed = time.monotonic() + seconds, int(wanted) if wanted else random.randrange(2**32)  # noqa: S311 - no secret
     while time.monotonic() < end:
         case = Sane(seed)
         for _ in range(case.random.randrange(1, 4)):

@@ -117,6 +117,12 @@ def write(layout: Layout, files: dict[str, bytes], *, backup: tuple[str, ...] = 
                 os.unlink(temporary)
 
 
+def exists(layout: Layout, name: str) -> bool:
+    """Tell whether there is anything of this name."""
+    with explained(layout, name):
+        return os.path.lexists(real(layout, name))
+
+
 def is_symlink(layout: Layout, name: str) -> bool:
     """Tell whether a file is a symlink: it can be read through one, and not be replaced whole."""
     return os.path.islink(real(layout, name))

@@ -131,8 +131,8 @@ def look(layout: Layout) -> Runs:
                 keeps = any(run["targets"][kind]["keep"] is True for kind in ("uids", "gids"))
             except (LookupError, TypeError):
                 if run["state"] == DONE:  # of the others it is said already
-                    error = damaged(layout, name)
-                    unfinished.append(UnfinishedRun(name, problem=str(error), hint=error.hint))
+                    unknown = damaged(layout, name)
+                    unfinished.append(UnfinishedRun(name, problem=str(unknown), hint=unknown.hint))
                 continue
             kept = kept | paths if keeps else kept - paths
     return Runs(tuple(unfinished), frozenset(kept))

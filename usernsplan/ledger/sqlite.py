@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from usernsplan.errors import LedgerError
+from usernsplan.errors import DamagedLedgerError, LedgerError
 from usernsplan.formats import subid
 from usernsplan.host import files
 from usernsplan.ids import IdRange
@@ -65,6 +65,18 @@ _STEPS = {
 }
 
 
+# What SQLite says of a file that need not be damaged, and what helps.
+_NO_DAMAGE = {
+    "database is locked": "another program reads or writes it; try again when it has finished",
+    "database or disk is full": "make room and run again",
+    "disk I/O error": "the disk failed, and 'dmesg' may say how; when it works again, run again",
+    "attempt to write a readonly database": "run as root, on a file system that is mounted writable",
+    "unable to open database file": "run as root; the folder of the ledger has to be readable and writable",
+}
+# What SQLite lays beside a file that it writes.
+_BESIDE = ("-journal", "-wal", "-shm")
+
+
 class SqliteLedger:
     """See the Ledger protocol. A missing file reads as an empty ledger and is made by the first ``begin``."""
 
@@ -113,7 +125,7 @@ class SqliteLedger:
         with self._reading() as db:
             rows = db.execute("SELECT at, actor, command, changed FROM history ORDER BY rowid") if db else ()
             return tuple(
-                HistoryEntry(then, Actor(**_actor(actor)), command, _texts(json.loads(changed)))
+                HistoryEntry(then, _actor(actor), command, _texts(json.loads(changed)))
                 for then, actor, command, changed in _typed(rows, str, str, str, str)
                 if at is None or then in at
             )
@@ -141,31 +153,7 @@ class SqliteLedger:
         with self._writing() as db:
             [[content]] = _typed(db.execute("SELECT content FROM intent"), str)
             change = _intent(content).ledger
-            db.executemany("DELETE FROM allocation WHERE name = ?", ((name,) for name in change.remove))
-            db.executemany("DELETE FROM also WHERE name = ?", ((name,) for name in change.remove))
-            db.executemany("DELETE FROM quarantine WHERE name = ?", ((name,) for name in change.forget))
-            db.executemany(
-                "INSERT INTO quarantine VALUES (?, ?, ?, ?)",
-                ((name, held.start, held.count, entry.at) for name, held in change.quarantine),
-            )
-            db.executemany(
-                "INSERT INTO allocation VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (_row(a, entry.at) for a in change.add)
-            )
-            db.executemany("INSERT OR IGNORE INTO also VALUES (?, ?)", _also(change))
-            db.executemany(
-                "DELETE FROM volume WHERE name = ?1 AND NOT EXISTS (SELECT * FROM allocation WHERE name = ?1)",
-                ((name,) for name in change.forget),
-            )
-            db.executemany("DELETE FROM volume WHERE path = ?", ((os.fsencode(path),) for path in change.no_volumes))
-            db.executemany(
-                "INSERT OR REPLACE INTO volume (path, name, mode, since, user) VALUES (?, ?, ?, ?, ?)",
-                ((os.fsencode(v.path), v.name, v.mode, entry.at, v.user) for v in change.volumes),
-            )
-            db.executemany("DELETE FROM reservation WHERE ids = ?", ((_ids(r),) for r in change.unreserve))
-            db.executemany(
-                "INSERT OR REPLACE INTO reservation VALUES (?, ?, ?)",
-                ((_ids(r.ids), r.why, entry.at) for r in change.reserve),
-            )
+            _take_over(db, change, entry)
             _close(db, entry)
 
     def put_back(self, entry: HistoryEntry) -> None:
@@ -173,6 +161,51 @@ class SqliteLedger:
         self._reserve(0)
         with self._writing() as db:
             _close(db, entry)
+
+    def rebuild(self, change: LedgerChange, entry: HistoryEntry) -> str | None:
+        """Put a new ledger in the place of one that cannot be read, or is gone: see the protocol."""
+        kept = f"{LEDGER}.damaged-{entry.at.replace(':', '')}"
+        files.make_folder(self._layout, os.path.dirname(LEDGER), 0o700)
+        with files.explained(self._layout, LEDGER):
+            path, aside = files.real(self._layout, LEDGER), files.real(self._layout, kept)
+            new = self._made(path, change, entry)
+            # What SQLite would roll back into the new one.
+            for suffix in _BESIDE:
+                with suppress(FileNotFoundError):
+                    os.rename(path + suffix, aside + suffix)
+            is_kept = os.path.lexists(path)
+            if is_kept:
+                os.link(path, aside, follow_symlinks=False)
+            os.rename(new, path)
+            files.sync_folder(os.path.dirname(path))
+        self._known = None
+        return self._layout.path(kept) if is_kept else None
+
+    def _made(self, path: str, change: LedgerChange | None = None, entry: HistoryEntry | None = None) -> str:
+        """A whole ledger beside its place, on disk: no kill leaves one there that says that nothing is held."""
+        new = path + ".usernsplan-new"
+        for suffix in ("", *_BESIDE):
+            with suppress(FileNotFoundError):
+                os.unlink(new + suffix)
+        os.close(os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        with self._explained(), _connected(new, "rw") as db, db:
+            db.execute("BEGIN IMMEDIATE")
+            _upgrade(db, 0)
+            if change and entry:
+                _take_over(db, change, entry)
+                _close(db, entry)
+        return new
+
+    def kept_back(self) -> LedgerState:
+        """Of a ledger that cannot be read, what is quarantined or reserved as far as it goes; nothing is written."""
+        quarantined: list[Quarantined] = []
+        reservations: list[Reservation] = []
+        path = files.real(self._layout, LEDGER)
+        with suppress(LedgerError), self._explained(), _connected(path, "ro&immutable=1") as db:
+            for rows, found in ((_quarantined(db), quarantined), (_reservations(db, _VERSION), reservations)):
+                with suppress(sqlite3.Error, ValueError, LookupError, TypeError):
+                    found.extend(rows)  # type: ignore[arg-type]
+        return LedgerState(quarantined=tuple(quarantined), reservations=tuple(reservations))
 
     def _reserve(self, size: int) -> None:
         """Keep ``size`` bytes of the disk for the end of a run, or give them back.
@@ -213,48 +246,53 @@ class SqliteLedger:
         # rw, not ro: after a kill in a commit, SQLite has to roll back before it can read.
         mode = "rw" if os.access(path, os.W_OK) else "ro&immutable=1"
         with self._explained(), _connected(path, mode) as db:
-            version = self._version(db)
+            self._version(db)
             # One moment for everything that is read: a writer may finish between two statements.
             db.execute("BEGIN")
-            yield db if version else None
+            yield db
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         files.make_folder(self._layout, os.path.dirname(LEDGER), 0o700)
         with files.explained(self._layout, LEDGER):
             path = files.real(self._layout, LEDGER)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            if not os.path.lexists(path):
+                os.rename(self._made(path), path)
+                files.sync_folder(os.path.dirname(path))
+            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             os.fchmod(descriptor, 0o600)
             os.close(descriptor)
         with self._explained(), _connected(path, "rw") as db, db:
             db.execute("BEGIN IMMEDIATE")
-            version = self._version(db)
-            for step in range(version + 1, _VERSION + 1):
-                # Not executescript, which would end the transaction.
-                for statement in filter(str.strip, _STEPS[step].split(";")):
-                    db.execute(statement)
-            if version < _VERSION:
-                db.execute(f"PRAGMA user_version = {_VERSION}")
+            _upgrade(db, self._version(db))
             yield db
 
     def _version(self, db: sqlite3.Connection) -> int:
-        """The version of the file's tables; 0 where there are none. Raises LedgerError for one from the future."""
+        """The version of the file's tables. Raises LedgerError for one from the future, or without any."""
         [version] = db.execute("PRAGMA user_version").fetchone()
         if version > _VERSION:
             raise LedgerError(
                 f"{self._shown} has version {version}, and this usernsplan knows {_VERSION}",
                 hint="use the newer usernsplan that wrote it",
             )
+        if version < 1:
+            raise ValueError("it is empty, or holds no ledger")
         return int(version)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-            raise LedgerError(
-                f"{self._shown}: {error}",
-                hint="where the file itself is damaged, put back a copy of it from a backup",
+        except (
+            *(sqlite3.Error, ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError),
+        ) as error:
+            said = str(error) or type(error).__name__
+            if remedy := next((remedy for words, remedy in _NO_DAMAGE.items() if words in said), ""):
+                raise LedgerError(f"{self._shown}: {said}", hint=remedy) from error
+            raise DamagedLedgerError(
+                f"{self._shown}: {said}",
+                hint="where the file itself is damaged, put back a copy of it from a backup; without one, "
+                f"'{self._layout.command('ledger rebuild')}' shows what can be told from other files",
             ) from error
 
 
@@ -267,6 +305,41 @@ def _connected(path: str, mode: str) -> Iterator[sqlite3.Connection]:
         yield db
     finally:
         db.close()
+
+
+def _upgrade(db: sqlite3.Connection, version: int) -> None:
+    for step in range(version + 1, _VERSION + 1):
+        # Not executescript, which would end the transaction.
+        for statement in filter(str.strip, _STEPS[step].split(";")):
+            db.execute(statement)
+    if version < _VERSION:
+        db.execute(f"PRAGMA user_version = {_VERSION}")
+
+
+def _take_over(db: sqlite3.Connection, change: LedgerChange, entry: HistoryEntry) -> None:
+    db.executemany("DELETE FROM allocation WHERE name = ?", ((name,) for name in change.remove))
+    db.executemany("DELETE FROM also WHERE name = ?", ((name,) for name in change.remove))
+    db.executemany("DELETE FROM quarantine WHERE name = ?", ((name,) for name in change.forget))
+    db.executemany(
+        "INSERT INTO quarantine VALUES (?, ?, ?, ?)",
+        ((name, held.start, held.count, entry.at) for name, held in change.quarantine),
+    )
+    db.executemany("INSERT INTO allocation VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (_row(a, entry.at) for a in change.add))
+    db.executemany("INSERT OR IGNORE INTO also VALUES (?, ?)", _also(change))
+    db.executemany(
+        "DELETE FROM volume WHERE name = ?1 AND NOT EXISTS (SELECT * FROM allocation WHERE name = ?1)",
+        ((name,) for name in change.forget),
+    )
+    db.executemany("DELETE FROM volume WHERE path = ?", ((os.fsencode(path),) for path in change.no_volumes))
+    db.executemany(
+        "INSERT OR REPLACE INTO volume (path, name, mode, since, user) VALUES (?, ?, ?, ?, ?)",
+        ((os.fsencode(v.path), v.name, v.mode, entry.at, v.user) for v in change.volumes),
+    )
+    db.executemany("DELETE FROM reservation WHERE ids = ?", ((_ids(r),) for r in change.unreserve))
+    db.executemany(
+        "INSERT OR REPLACE INTO reservation VALUES (?, ?, ?)",
+        ((_ids(r.ids), r.why, entry.at) for r in change.reserve),
+    )
 
 
 def _close(db: sqlite3.Connection, entry: HistoryEntry) -> None:
@@ -303,15 +376,17 @@ def _texts(found: Any) -> tuple[str, ...]:  # noqa: ANN401 - what the JSON says
     return tuple(text for (text,) in _typed(((one,) for one in found), str))
 
 
-def _actor(text: str) -> dict[str, int | None]:
-    found: dict[str, int | None] = json.loads(text)
-    list(_typed([(found["uid"], found["sudo_uid"], found["login_uid"])], int, _MaybeInt, _MaybeInt))
-    return found
+def _actor(text: str) -> Actor:
+    found = json.loads(text)
+    [[uid, sudo_uid, login_uid]] = _typed(
+        [(found["uid"], found["sudo_uid"], found["login_uid"])], int, _MaybeInt, _MaybeInt
+    )
+    return Actor(uid, sudo_uid, login_uid)
 
 
 def _map(text: str) -> IdMap:
     triples = json.loads(text)
-    return IdMap.of(*_typed(map(tuple, triples), int, int, int))  # type: ignore[arg-type]
+    return IdMap.of(*_typed(map(tuple, triples), int, int, int))
 
 
 def _mapping(uids: str, gids: str) -> Mapping:
@@ -439,7 +514,7 @@ def _intent(text: str) -> Intent:
         Actor(uid, sudo_uid, login_uid),
         LedgerChange(
             add=tuple(_allocation(tuple(row), tuple(owners.get(row[0], ()))) for row in content["add"]),
-            also=tuple(pair for pair in also if pair[0] not in new),  # type: ignore[misc]
+            also=tuple(pair for pair in also if pair[0] not in new),
             remove=_texts(content["remove"]),
             quarantine=tuple((name, IdRange(start, count)) for name, start, count in quarantine),
             forget=_texts(content["forget"]),

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 SECONDS = float(os.environ.get("USERNSPLAN_FUZZ", "4"))
 STATUSES = {*range(10), 130}
-PLAN = "version: 1\nstrategy: per-container\ncontainers:\n- name: web\n  volumes:\n  - {path: /srv/web, mode: shift}\n- db\n"
+PLAN = "strategy: per-container\ncontainers:\n- name: web\n  volumes:\n  - {path: /srv/web, mode: shift}\n- db\n"
 FILES = {
     "etc/subuid": "alice:100000:65536\nbob:200000:65536\n",
     "etc/subgid": "alice:100000:65536\n# people\nbob:200000:65536\n",

@@ -6,6 +6,10 @@ import gc
 import io
 import os
 import sys
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from usernsplan.errors import UsernsplanError
 
 _INTERRUPTED = 130
 
@@ -20,6 +24,13 @@ def say(text: str) -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
+def _end(error: UsernsplanError) -> NoReturn:
+    for note in error.notes:
+        say(f"warning: {note}")
+    say(f"usernsplan: {error}" + (f"\n  {error.hint}" if error.hint else ""))
+    sys.exit(error.exit_status)
+
+
 def main() -> None:
     """Run the command that was typed, and exit with its status."""
     # Collecting while modules are imported takes a twentieth of a short command's time and frees nothing.
@@ -29,15 +40,20 @@ def main() -> None:
             # A name or path that the terminal's encoding lacks is no reason to fail after the work is done.
             stream.reconfigure(errors="backslashreplace")
     from usernsplan.cli.app import app_for  # noqa: PLC0415 - after the lines above
-    from usernsplan.errors import UsernsplanError  # noqa: PLC0415
+    from usernsplan.errors import UsernsplanError, of_system  # noqa: PLC0415
 
     try:
         app_for(sys.argv[1:])()
     except UsernsplanError as error:
-        for note in error.notes:
-            say(f"warning: {note}")
-        say(f"usernsplan: {error}" + (f"\n  {error.hint}" if error.hint else ""))
-        sys.exit(error.exit_status)
+        _end(error)
+    except OSError as error:
+        # What nobody foresaw is told all the same, as far as the system says where it was.
+        _end(of_system(error))
+    except (MemoryError, RecursionError) as error:
+        what = "there is no memory left" if isinstance(error, MemoryError) else "something is nested too deep"
+        _end(
+            UsernsplanError(what, hint="what was read is too large, or damaged: 'usernsplan check' looks at each file")
+        )
     except SystemExit as request:
         if request.code == _INTERRUPTED:
             say("usernsplan: interrupted; 'usernsplan history' tells what was done")

@@ -8,7 +8,15 @@ import stat
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from usernsplan.errors import InvalidValueError, NotPermittedError, RefusedError, UsernsplanError, reason_of
+from usernsplan.errors import (
+    InvalidValueError,
+    NotPermittedError,
+    RefusedError,
+    UsernsplanError,
+    of_place,
+    of_system,
+    reason_of,
+)
 from usernsplan.layout import Layout
 
 if TYPE_CHECKING:
@@ -27,15 +35,16 @@ def layout_at(root: str, option: str = "--root", *, exists: bool = False) -> Lay
 
     With ``exists``, for who only reads, it has to be there: of a name that was mistyped, everything would be free.
     """
-    if not root:
-        raise InvalidValueError(f"{option} is empty", hint=f"name a folder, or leave {option} out")
+    if not root or "\0" in root:
+        raise InvalidValueError(f"{option} is empty, or no path", hint=f"name a folder, or leave {option} out")
     if os.path.lexists(root) and not os.path.isdir(root):
         raise InvalidValueError(f"{option} {root} is not a folder")
     if exists and not os.path.lexists(root):
         raise InvalidValueError(f"{option} {root} does not exist")
-    if os.path.isdir(root) and os.path.samefile(root, "/"):
-        return Layout("/", "/")
-    return Layout(root, os.path.realpath(root))
+    with of_place(f"{option} {root}"):
+        if os.path.isdir(root) and os.path.samefile(root, "/"):
+            return Layout("/", "/")
+        return Layout(root, os.path.realpath(root))
 
 
 def real(layout: Layout, name: str, *, follow: bool = False) -> str:
@@ -58,7 +67,10 @@ def real(layout: Layout, name: str, *, follow: bool = False) -> str:
             links += 1
             if links > _SYMLINKS:
                 raise RefusedError(f"{layout.path(name)}: too many symlinks below {layout.root}")
-            target = os.readlink(path_here)
+            try:
+                target = os.readlink(path_here)
+            except OSError as error:
+                raise of_system(error, f"{layout.path(name)} ({path_here})") from error
             path = top if target.startswith("/") else path
             todo += [piece for piece in reversed(target.split("/")) if piece not in {"", "."}]
             continue
@@ -228,7 +240,7 @@ def explained(layout: Layout, name: str) -> Iterator[None]:
         raise _explanation(layout, name, error) from error
 
 
-def _explanation(layout: Layout, name: str, error: OSError) -> UsernsplanError:  # noqa: PLR0911 - a case for each
+def _explanation(layout: Layout, name: str, error: OSError) -> UsernsplanError:
     shown = layout.path(name)
     match error.errno:
         case errno.ELOOP:
@@ -244,9 +256,7 @@ def _explanation(layout: Layout, name: str, error: OSError) -> UsernsplanError: 
                 f"{shown} is a mount point: it cannot be replaced whole",
                 hint="a bind-mounted file can only be written half-way; unmount it, or bind its folder",
             )
-        case errno.ENOSPC | errno.EDQUOT:
-            return UsernsplanError(f"{shown}: {reason_of(error)}", hint="make room and run again")
-    return UsernsplanError(f"{shown}: {reason_of(error)}")
+    return of_system(error, shown)
 
 
 def _is_immutable(layout: Layout, name: str) -> bool:

@@ -89,7 +89,8 @@ def folder_lock(layout: Layout, patience: float = PATIENCE) -> Iterator[None]:
     with files.explained(layout, "/"):
         descriptor = os.open(files.make_folder(layout, "/"), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        _retry(patience, lambda: _try_folder_lock(layout, descriptor))
+        with files.explained(layout, "/"):
+            _retry(patience, lambda: _try_folder_lock(layout, descriptor))
         yield
     finally:
         os.close(descriptor)
@@ -109,7 +110,8 @@ def _password_lock(layout: Layout, patience: float) -> Iterator[None]:
         path = files.real(layout, PWD_LOCK)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        _retry(patience, lambda: _try_password_lock(layout, descriptor))
+        with files.explained(layout, PWD_LOCK):
+            _retry(patience, lambda: _try_password_lock(layout, descriptor))
         yield
     finally:
         os.close(descriptor)

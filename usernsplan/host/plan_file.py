@@ -6,7 +6,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, NamedTuple
 
-from usernsplan.errors import NotPermittedError, RefusedError, reason_of
+from usernsplan.errors import RefusedError, of_place, of_system
 from usernsplan.host import files, procfs
 from usernsplan.layout import PLAN_FILE
 
@@ -35,11 +35,12 @@ def find(layout: Layout) -> Found | None:
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
-            raise NotPermittedError(f"{shown}: {reason_of(error)}") from error
+            raise of_system(error, shown) from error
         try:
-            _refuse_foreign(os.fstat(descriptor), shown)
-            with open(descriptor, "rb", closefd=False) as file:
-                return Found(path, file.read())
+            with of_place(shown):
+                _refuse_foreign(os.fstat(descriptor), shown)
+                with open(descriptor, "rb", closefd=False) as file:
+                    return Found(path, file.read())
         finally:
             os.close(descriptor)
     return None

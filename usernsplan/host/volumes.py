@@ -8,7 +8,7 @@ from collections import Counter
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
-from usernsplan.errors import reason_of
+from usernsplan.errors import UsernsplanError, reason_of
 from usernsplan.host import runs
 from usernsplan.host.mounts import all_mounts
 from usernsplan.model import MOST_SEEN, VolumeSeen
@@ -38,7 +38,10 @@ def recorded(layout: Layout, ledger: LedgerState) -> Recorded:
 def look(layout: Layout, volumes: Iterable[Volume], kept: Collection[str] = ()) -> tuple[VolumeSeen, ...]:
     """Look at each volume; those at ``kept`` may have ids that the map lacks. Nothing is changed, nothing raised."""
     wanted = list(volumes)
-    mounts = _mounts() if wanted else {}
+    try:
+        mounts = _mounts() if wanted else {}
+    except UsernsplanError as error:
+        return tuple(VolumeSeen(volume.path, why=f"it cannot be looked at: {error}") for volume in wanted)
     top = layout.real.rstrip("/")
     return tuple(_seen(volume.path, top + volume.path, mounts, keeps=volume.path in kept) for volume in wanted)
 

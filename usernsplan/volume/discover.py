@@ -8,7 +8,7 @@ import subprocess
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from usernsplan.errors import InvalidValueError, NotPermittedError, RefusedError, UsernsplanError, reason_of
+from usernsplan.errors import InvalidValueError, NotPermittedError, RefusedError, UsernsplanError, of_system, reason_of
 from usernsplan.formats import inspect
 from usernsplan.host import procfs
 from usernsplan.volume import decide, protected
@@ -116,6 +116,8 @@ def _ask(words: tuple[str, ...]) -> str:
         raise UsernsplanError(f"{words[0]} is not installed here") from error
     except PermissionError as error:
         raise NotPermittedError(f"{words[0]} cannot be run") from error
+    except OSError as error:
+        raise of_system(error, words[0]) from error
     if done.returncode:
         raise UsernsplanError(f"{' '.join(words[:3])}: {done.stderr.strip()}")
     return done.stdout

@@ -23,6 +23,8 @@ from usernsplan.errors import (
     RefusedError,
     StoppedError,
     UsernsplanError,
+    of_place,
+    of_system,
     reason_of,
 )
 from usernsplan.formats import subid
@@ -510,7 +512,7 @@ class _Job:
         rules = Rules(
             state.turn(stage),
             state.seen,
-            {tree.device: os.fstat(volume.top).st_dev for tree, volume in both if volume.top >= 0},
+            {tree.device: _device(volume) for tree, volume in both if volume.top >= 0},
             frozenset(state.outside),
             end=state.end if stage < 0 else None,
             until=max((run.undone or 0 for run in journal.later(self.layout, state)), default=0) if stage < 0 else None,
@@ -703,6 +705,11 @@ def _changed_ns(volume: walk.Volume) -> int:
         return 0  # a single file that is gone by now
 
 
+def _device(volume: walk.Volume) -> int:
+    with of_place(volume.named):
+        return os.fstat(volume.top).st_dev
+
+
 def _sync(volume: walk.Volume) -> None:
     try:
         syscalls.sync_file_system(volume.top)
@@ -715,7 +722,7 @@ def _tree(volume: walk.Volume) -> Tree:
     try:
         seen = volume.seen()
     except OSError as error:
-        raise UsernsplanError(f"{volume.named}: {reason_of(error)}") from error
+        raise of_system(error, volume.named) from error
     return Tree(volume.named, seen.st_dev, seen.st_ino)
 
 
@@ -750,10 +757,8 @@ def _volume(path: str, request: FixRequest, twice: frozenset[str]) -> walk.Volum
     spots.refuse_idmapped(path)
     try:
         return walk.volume(path, cross_mounts=request.cross_mounts, twice=twice)
-    except PermissionError as error:
-        raise NotPermittedError(f"{path}: {(error.strerror or '').lower()}") from error
     except OSError as error:
-        raise UsernsplanError(f"{path}: {reason_of(error)}") from error
+        raise of_system(error, path) from error
 
 
 def _record(job: _Job, volumes: Sequence[Volume], removed: Sequence[str]) -> None:

@@ -121,6 +121,10 @@ _REMEDIES = {
     errno.ENOMEM: "end what takes the memory, and run again",
     errno.ESTALE: "the server of this file system no longer knows it: mount it anew, and run again",
     errno.ENOLCK: "the file system, or its server, has no locks: mount it so that it has, and run again",
+    errno.ENOENT: "name one that is there, or put it back in its place",
+    errno.ENOTDIR: "name one that is there, or put it back in its place",
+    errno.EISDIR: "put, or name, a regular file",
+    errno.ENXIO: "put, or name, a regular file",
     errno.EROFS: "mount it writable, or use --root",
 }
 _ANY_REMEDY = "run the same words again; where it goes on failing, 'dmesg' may say why"

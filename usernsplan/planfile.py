@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from dataclasses import dataclass, replace
 from operator import attrgetter
@@ -15,6 +16,7 @@ from usernsplan.errors import (
     InvalidValueError,
     StoppedError,
     UsernsplanError,
+    of_system,
     reason_of,
 )
 from usernsplan.formats import spec as formats
@@ -97,7 +99,8 @@ def restore(layout: Layout, path: str) -> PlanFile:
         root, text, place, prune = found["root"], found["text"], found["file"], found["prune"]
         seen, raw = str(found["fingerprint"]), text.encode()
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise InvalidFileError(path, "not a plan that 'usernsplan plan --out' saved") from error
+        again = f"save it again: {layout.command(f'plan --out {shlex.quote(path)}')}"
+        raise InvalidFileError(path, "not a plan that 'usernsplan plan --out' saved", hint=again) from error
     if root != layout.real:
         raise InvalidValueError(f"{path} was made for the root {root}", hint=f"say --root {root}")
     return replace(_parsed(layout, raw, str(place), prune=prune is True), seen=seen)
@@ -192,4 +195,4 @@ def _raw(path: str) -> bytes:
         with open(path, "rb") as file:
             return file.read(most)
     except OSError as error:
-        raise InvalidValueError(f"{path}: {reason_of(error)}") from error
+        raise InvalidValueError(f"{path}: {reason_of(error)}", hint=of_system(error, path).hint) from error

@@ -44,7 +44,9 @@ def host(root: Path, command: str) -> tuple[str, ...]:
     for name in ("etc", "srv/web/sub", "srv/other/sub", "usr/bin"):
         (root / name).mkdir(parents=True)
     (root / "bin").symlink_to("usr/bin")
-    (root / "etc/usernsplan.yaml").write_text("strategy: per-container\ncontainers: [{name: web, volumes: [/srv/web]}]\n")
+    (root / "etc/usernsplan.yaml").write_text(
+        "strategy: per-container\ncontainers: [{name: web, volumes: [/srv/web]}]\n"
+    )
     (root / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\n")
     here("allocate", "--strategy", "per-container", "web", "--root", root)
     here("fix-volume", "/srv/web", "--container", "web", "--jobs", "1", "--root", root)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from usernsplan.errors import UsernsplanError
 
 _INTERRUPTED = 130
+_BROKEN = "where its disk failed, 'dmesg' may say how; otherwise install usernsplan again"
 
 
 def say(text: str) -> None:
@@ -39,9 +40,12 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             # A name or path that the terminal's encoding lacks is no reason to fail after the work is done.
             stream.reconfigure(errors="backslashreplace")
-    from usernsplan.cli.app import app_for  # noqa: PLC0415 - after the lines above
-    from usernsplan.errors import UsernsplanError, of_system  # noqa: PLC0415
-
+    try:
+        from usernsplan.cli.app import app_for  # noqa: PLC0415 - after the lines above
+        from usernsplan.errors import UsernsplanError, of_system  # noqa: PLC0415
+    except ImportError as error:
+        say(f"usernsplan: a part of the program cannot be read: {error}\n  {_BROKEN}")
+        sys.exit(1)
     try:
         app_for(sys.argv[1:])()
     except UsernsplanError as error:
@@ -49,6 +53,8 @@ def main() -> None:
     except OSError as error:
         # What nobody foresaw is told all the same, as far as the system says where it was.
         _end(of_system(error))
+    except ImportError as error:
+        _end(UsernsplanError(f"a part of the program cannot be read: {error}", hint=_BROKEN))
     except (MemoryError, RecursionError) as error:
         what = "there is no memory left" if isinstance(error, MemoryError) else "something is nested too deep"
         _end(

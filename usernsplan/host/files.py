@@ -99,7 +99,7 @@ def read(layout: Layout, name: str, *, follow: bool = False) -> bytes | None:
             return None
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
-            raise RefusedError(f"{layout.path(name)} is not a regular file")
+            raise RefusedError(f"{layout.path(name)} is not a regular file", hint="put a regular file in its place")
         with open(descriptor, "rb") as file:
             return file.read()
 
@@ -240,11 +240,13 @@ def explained(layout: Layout, name: str) -> Iterator[None]:
         raise _explanation(layout, name, error) from error
 
 
-def _explanation(layout: Layout, name: str, error: OSError) -> UsernsplanError:
+def _explanation(layout: Layout, name: str, error: OSError) -> UsernsplanError:  # noqa: PLR0911 - a case for each
     shown = layout.path(name)
     match error.errno:
         case errno.ELOOP:
             return RefusedError(f"{shown} is a symlink", hint="put a regular file in its place")
+        case errno.ENXIO | errno.EISDIR:
+            return RefusedError(f"{shown} is not a regular file", hint="put a regular file in its place")
         case errno.EPERM | errno.EACCES if _is_immutable(layout, name):
             return NotPermittedError(f"{shown} is immutable or append-only", hint=f"chattr -i -a {shown}")
         case errno.EPERM | errno.EACCES:

@@ -108,7 +108,7 @@ def _try_folder_lock(layout: Layout, descriptor: int) -> str:
 def _password_lock(layout: Layout, patience: float) -> Iterator[None]:
     with files.explained(layout, PWD_LOCK):
         path = files.real(layout, PWD_LOCK)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     try:
         with files.explained(layout, PWD_LOCK):
             _retry(patience, lambda: _try_password_lock(layout, descriptor))

@@ -125,11 +125,12 @@ def _line_of(pids: list[int], inode: int) -> list[tuple[int, int | None, int | N
     """A namespace and those around it, as (inode, owner, parent), as far as the kernel tells us."""
     line: list[tuple[int, int | None, int | None]] = []
     here = _opened(pids, inode)
-    while here is not None:
-        above = _parent(here)
-        line.append((os.fstat(here).st_ino, _owner(here), None if above is None else os.fstat(above).st_ino))
-        os.close(here)
-        here = above
+    with of_place(f"/proc/{pids[0]}/ns/user"):
+        while here is not None:
+            above = _parent(here)
+            line.append((os.fstat(here).st_ino, _owner(here), None if above is None else os.fstat(above).st_ino))
+            os.close(here)
+            here = above
     return line
 
 

@@ -11,12 +11,15 @@ from usernsplan.ledger import open_ledger
 
 _REFUSED = 1
 
-ledger = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Mend the ledger, which says who has which ids.")
+ledger = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 
 @ledger.callback()
 def _ledger() -> None:
-    """Mend the ledger, which says who has which ids."""
+    """Mend the ledger, which says who has which ids.
+
+    Example: usernsplan ledger rebuild --dry-run
+    """
 
 
 @ledger.command("rebuild")

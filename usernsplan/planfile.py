@@ -173,6 +173,8 @@ def fix_volumes(
             raise
         except UsernsplanError as error:
             found.append((one, error))
+        except OSError as error:
+            found.append((one, of_system(error, "" if error.filename else one.path)))
     return tuple(found)
 
 

@@ -45,6 +45,7 @@ FILES = {
     "image/passwd": "root:x:0:0::/:/bin/sh\nwww:x:33:33::/:/bin/sh\n",
 }
 LEDGER = "var/lib/usernsplan/ledger.sqlite3"
+SWAP = "--uid-map 33:34:1 --uid-map 34:33:1 --gid-map 33:34:1 --gid-map 34:33:1"
 COMMANDS = (
     *("list", "list --json", "show web", "show web --json", "history", "history --json", "map", "map --json"),
     *("map --svg -", "capacity", "capacity --json", "check", "check --json", "check --volumes", "export"),
@@ -57,6 +58,7 @@ COMMANDS = (
     *("render podman-auto web --json", "render kubernetes web", "render quadlet web --rootless", "undo RUN"),
     *("render lxc web --out ROOT/out", "fix-volume /srv/web --jobs 1", "fix-volume /srv/web --container db --take"),
     *("fix-volume /srv/other --container db --mode shift --jobs 1 --json", "undo RUN --dry-run --json"),
+    f"fix-volume /srv/third {SWAP} --unmapped keep --jobs 1",
     *("fix-volume /srv/web --dry-run --passwd ROOT/image/passwd --user www", "history --prune-runs --older-than 0h"),
     *("ledger rebuild --dry-run", "ledger rebuild --yes", "ledger rebuild --json"),
 )
@@ -69,7 +71,9 @@ WORDS = (
     *("--width", "--scan", "--explain", "USN001", "--select", "--help", "--format", "github", "x" * 5000, "é", "\n"),
 )
 NUMBERS = (-1, 0, 1, 0.5, 65536, 2**31, 2**32 - 1, 2**32, 2**63, 2**64, 10**400, float("inf"), float("nan"))
+STATES = ("looking", "changing", "done", "undoing", "undone")
 VALUES: tuple[Any, ...] = (
+    *STATES,
     None,
     True,
     False,
@@ -257,7 +261,8 @@ class Sane:
             first = self.random.choice(COMMANDS).split()[0]
             words = [first, *(self.random.choice(WORDS) for _ in range(self.random.randrange(6)))]
         runs = root / "var/lib/usernsplan/runs"
-        run = next((name for name in sorted(os.listdir(runs)) if name != "lock"), "none") if runs.is_dir() else "none"
+        names = sorted(os.listdir(runs)) if runs.is_dir() else ["none"]
+        run = self.random.choice([name for name in names if name != "lock"] or ["none"])
         words = [word.replace("ROOT", str(root)).replace("RUN", run) for word in words]
         if words[0] == "inspect":
             return ["list", "--root", str(root)]
@@ -282,7 +287,7 @@ def host(root: Path) -> None:
     for name, text in FILES.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
-    for volume in ("web", "other"):
+    for volume in ("web", "other", "third"):
         for name in ("a", "b/c", "b/setuid"):
             place = root / "srv" / volume / name
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -291,6 +296,7 @@ def host(root: Path) -> None:
             place.chmod(0o4755 if name == "b/setuid" else 0o644)
     here("allocate", "--strategy", "per-container", "web", "db", "old", "--root", root)
     here("fix-volume", "/srv/web", "--container", "web", "--mode", "shift", "--jobs", "1", "--root", root)
+    here("fix-volume", "/srv/third", *SWAP.split(), "--drop-power", "--unmapped", "keep", "--jobs", "1", "--root", root)
     here("release", "old", "--root", root)
     here("plan", "--out", root / "saved.plan", "--root", root)
 

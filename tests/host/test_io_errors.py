@@ -164,6 +164,7 @@ def test_what_nobody_foresaw_is_told_in_words(tmp_path: Path) -> None:
         (ImportError("No module named 'x'"), "a part of the program cannot be read"),
         (MemoryError(), "no memory"),
         (RecursionError(), "nested too deep"),
+        (KeyError("x"), "a fault of usernsplan itself, at mock.py:"),
     ):
         with mock.patch("usernsplan.ledger.sqlite.SqliteLedger.state", side_effect=error):
             out, said = here("list", "--root", tmp_path, status=1)

@@ -6,12 +6,14 @@ import gc
 import io
 import os
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from usernsplan.errors import UsernsplanError
 
 _INTERRUPTED = 130
+# Set, it lets whoever mends usernsplan see where it broke.
+_SHOW_ALL = "USERNSPLAN_TRACEBACK"
 _BROKEN = "where its disk failed, 'dmesg' may say how; otherwise install usernsplan again"
 
 
@@ -25,11 +27,39 @@ def say(text: str) -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
-def _end(error: UsernsplanError) -> NoReturn:
-    for note in error.notes:
-        say(f"warning: {note}")
-    say(f"usernsplan: {error}" + (f"\n  {error.hint}" if error.hint else ""))
-    sys.exit(error.exit_status)
+def _told(error: Exception) -> UsernsplanError:
+    """Whatever ended a command, as an error that says place, fact and remedy: nobody is shown a traceback."""
+    from usernsplan.errors import UsernsplanError, of_system  # noqa: PLC0415 - see main
+
+    match error:
+        case UsernsplanError():
+            return error
+        case OSError():
+            return of_system(error)
+        case ImportError():
+            return UsernsplanError(f"a part of the program cannot be read: {error}", hint=_BROKEN)
+        case MemoryError() | RecursionError():
+            what = "there is no memory left" if isinstance(error, MemoryError) else "something is nested too deep"
+            hint = "what was read is too large, or damaged: 'usernsplan check' looks at each file"
+            return UsernsplanError(what, hint=hint)
+    return _fault(error)
+
+
+def _fault(error: Exception) -> UsernsplanError:
+    """What to say of what no file and no system should be able to bring about: in words too, and with its place."""
+    from usernsplan.errors import UsernsplanError  # noqa: PLC0415 - see main
+
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}" if trace else "nowhere"
+    # A worker's has its whole story in it; the last line is the fact.
+    said = (str(error).strip().splitlines() or [""])[-1][:200]
+    return UsernsplanError(
+        f"a fault of usernsplan itself, at {place}: {type(error).__name__}: {said}",
+        hint="'usernsplan check' and 'usernsplan history' tell what was done; please report it, with what "
+        f"{_SHOW_ALL}=1 before the same words prints",
+    )
 
 
 def main() -> None:
@@ -42,24 +72,22 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         from usernsplan.cli.app import app_for  # noqa: PLC0415 - after the lines above
-        from usernsplan.errors import UsernsplanError, of_system  # noqa: PLC0415
+        from usernsplan.errors import UsernsplanError  # noqa: PLC0415
     except ImportError as error:
         say(f"usernsplan: a part of the program cannot be read: {error}\n  {_BROKEN}")
         sys.exit(1)
     try:
         app_for(sys.argv[1:])()
-    except UsernsplanError as error:
-        _end(error)
-    except OSError as error:
-        # What nobody foresaw is told all the same, as far as the system says where it was.
-        _end(of_system(error))
-    except ImportError as error:
-        _end(UsernsplanError(f"a part of the program cannot be read: {error}", hint=_BROKEN))
-    except (MemoryError, RecursionError) as error:
-        what = "there is no memory left" if isinstance(error, MemoryError) else "something is nested too deep"
-        _end(
-            UsernsplanError(what, hint="what was read is too large, or damaged: 'usernsplan check' looks at each file")
-        )
+    except AssertionError:
+        raise  # of a test
+    except Exception as error:
+        if os.environ.get(_SHOW_ALL) and not isinstance(error, UsernsplanError):
+            raise
+        told = _told(error)
+        for note in told.notes:
+            say(f"warning: {note}")
+        say(f"usernsplan: {told}" + (f"\n  {told.hint}" if told.hint else ""))
+        sys.exit(told.exit_status)
     except SystemExit as request:
         if request.code == _INTERRUPTED:
             say("usernsplan: interrupted; 'usernsplan history' tells what was done")

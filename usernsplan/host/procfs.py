@@ -55,7 +55,8 @@ def actor() -> Actor:
 def _text(path: str) -> str:
     """A file of /proc, or "" where the process is gone or not ours to see."""
     try:
-        with open(path, encoding="ascii") as file:
+        # Not "ascii": reading that codec is one more thing that can fail.
+        with open(path, encoding="utf-8", errors="replace") as file:
             return file.read()
     except OSError:
         return ""
@@ -63,7 +64,7 @@ def _text(path: str) -> str:
 
 def may_chown() -> bool:
     """Tell whether this process has CAP_CHOWN. Raises an error of ours where nothing tells it."""
-    with of_place("/proc/self/status"), open("/proc/self/status", encoding="ascii", errors="replace") as file:
+    with of_place("/proc/self/status"), open("/proc/self/status", encoding="utf-8", errors="replace") as file:
         return _has_capability(0, file.read())
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from usernsplan.errors import NotPermittedError, RefusedError, UsernsplanError
 from usernsplan.host import files
@@ -51,7 +51,7 @@ def content(layout: Layout, name: str) -> dict[str, Any] | None:
     if raw is None:
         return None
     try:
-        found: dict[str, Any] = json.loads(raw)
+        found: dict[str, Any] = json.loads(raw, parse_float=_no_number, parse_constant=_no_number)
         number, is_known = found["format"], found.get("state") in STATES
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise damaged(layout, name) from error
@@ -64,6 +64,10 @@ def content(layout: Layout, name: str) -> dict[str, Any] | None:
     if number not in range(1, FORMAT + 1) or not is_known:
         raise damaged(layout, name)
     return found
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number of a run")
 
 
 class DamagedRunError(RefusedError):

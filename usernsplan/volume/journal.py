@@ -598,6 +598,34 @@ def busy(run: str) -> LockBusyError:
     return LockBusyError(f"run {run} is at work on this volume", hint="wait until it has finished, and run again")
 
 
+# What the fields of run.json hold that need no reading; None is allowed where it is their usual value.
+_PLAIN: dict[str, type] = {
+    **dict.fromkeys(("command", "mode", "container"), str),
+    **dict.fromkeys(("seen", "stage", "end", "undone", "entries"), int),
+    **dict.fromkeys(("cross_mounts", "whole", "special", "keep_power", "told"), bool),
+}
+_MAY_LACK = {"container", "end", "undone"}
+
+
+def _refuse_strange(state: RunState, name: str) -> None:
+    """Raise TypeError or ValueError for a run that no run writes down so."""
+    for one, kind in _PLAIN.items():
+        value = getattr(state, one)
+        if type(value) is not kind and not (value is None and one in _MAY_LACK):
+            raise TypeError(f"{one} is {value!r:.40}")
+    if state.run != name or state.stage not in ({0, 1, 2} if state.staging else {0}):
+        raise ValueError("another run's, or none's")
+    texts = [*state.failed, *(state.retried or ()), *state.sums]
+    texts += [word for path, words in state.formerly.items() for word in (path, *words)]
+    numbers = [*state.tops, *(number for pair in (*state.outside, *state.sums.values()) for number in pair)]
+    if not all(isinstance(text, str) for text in texts) or not state.trees:
+        raise TypeError("not a text")
+    for number in numbers:
+        _number(number)
+    if not all(isinstance(words, list) for words in state.formerly.values()):
+        raise TypeError("not a list")
+
+
 def _state(layout: Layout, name: str) -> RunState | None:
     """Read run.json; None where a kill left a folder without one. Raises RefusedError where it cannot be understood."""
     content = read_runs.content(layout, name)
@@ -613,6 +641,8 @@ def _state(layout: Layout, name: str) -> RunState | None:
         content["outside"] = tuple((device, inode) for device, inode in content["outside"])
         content["staging"] = (IdMap.of(*staging[0]), IdMap.of(*staging[1])) if staging else None
         # A newer version of the same format may have added fields.
-        return RunState(**{known.name: content[known.name] for known in fields(RunState) if known.name in content})
+        state = RunState(**{known.name: content[known.name] for known in fields(RunState) if known.name in content})
+        _refuse_strange(state, name)
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         raise read_runs.damaged(layout, name) from error
+    return state

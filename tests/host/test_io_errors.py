@@ -171,3 +171,23 @@ def test_what_nobody_foresaw_is_told_in_words(tmp_path: Path) -> None:
         assert out == ""
         assert words in said
         assert len(said.splitlines()) == 2
+
+
+def test_a_disk_that_fails_is_not_taken_for_a_name_that_is_not_there(tmp_path: Path) -> None:
+    """A link that cannot be looked at would be followed out of the root, an engine not be served."""
+    words = host(tmp_path, "allocate")
+    before = (tmp_path / "etc/subuid").read_bytes()
+    really = os.lstat
+    for place in (tmp_path / "bin", tmp_path / "usr/bin/podman", tmp_path / "etc"):
+
+        def fails(path: str, place: Path = place, **more: int) -> os.stat_result:
+            if path == str(place):
+                raise OSError(errno.EIO, "Input/output error", path)
+            return really(path, **more)
+
+        with mock.patch("os.lstat", fails):
+            _, said = here(*words, status=1)
+        assert f"{place}" in said
+        assert "input/output error" in said
+        assert "dmesg" in said
+        assert (tmp_path / "etc/subuid").read_bytes() == before

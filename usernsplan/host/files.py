@@ -37,9 +37,9 @@ def layout_at(root: str, option: str = "--root", *, exists: bool = False) -> Lay
     """
     if not root or "\0" in root:
         raise InvalidValueError(f"{option} is empty, or no path", hint=f"name a folder, or leave {option} out")
-    if os.path.lexists(root) and not os.path.isdir(root):
+    if is_there(root) and not os.path.isdir(root):
         raise InvalidValueError(f"{option} {root} is not a folder")
-    if exists and not os.path.lexists(root):
+    if exists and not is_there(root):
         raise InvalidValueError(f"{option} {root} does not exist")
     with of_place(f"{option} {root}"):
         if os.path.isdir(root) and os.path.samefile(root, "/"):
@@ -63,7 +63,7 @@ def real(layout: Layout, name: str, *, follow: bool = False) -> str:
             path = os.path.dirname(path) if path != top else top
             continue
         path_here = os.path.join(path, part)
-        if (todo or follow) and os.path.islink(path_here):
+        if (todo or follow) and _is_link(layout, name, path_here):
             links += 1
             if links > _SYMLINKS:
                 raise RefusedError(f"{layout.path(name)}: too many symlinks below {layout.root}")
@@ -76,6 +76,27 @@ def real(layout: Layout, name: str, *, follow: bool = False) -> str:
             continue
         path = path_here
     return path
+
+
+def _is_link(layout: Layout, name: str, path: str) -> bool:
+    """As os.path.islink, which takes a failing disk for no: then the kernel would follow the link, out of the root."""
+    try:
+        return stat.S_ISLNK(os.lstat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return False
+    except OSError as error:
+        raise of_system(error, f"{layout.path(name)} ({path})") from error
+
+
+def is_there(path: str) -> bool:
+    """As os.path.lexists, which takes a failing disk for no. Raises an error of ours."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError, PermissionError, ValueError):
+        return False
+    except OSError as error:
+        raise of_system(error, path) from error
+    return True
 
 
 def name_below(layout: Layout, path: str) -> str:
@@ -264,8 +285,9 @@ def _explanation(layout: Layout, name: str, error: OSError) -> UsernsplanError: 
 def _is_immutable(layout: Layout, name: str) -> bool:
     import fcntl  # noqa: PLC0415 - only after a failure
 
-    for place in (real(layout, name), real(layout, os.path.dirname(name), follow=True)):
-        with suppress(OSError):
+    for one, follow in ((name, False), (os.path.dirname(name), True)):
+        with suppress(OSError, UsernsplanError):
+            place = real(layout, one, follow=follow)
             descriptor = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
                 flags = int.from_bytes(fcntl.ioctl(descriptor, _FS_IOC_GETFLAGS, bytes(8))[:4], "little")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from usernsplan.engines import ENGINES
-from usernsplan.errors import RefusedError
+from usernsplan.errors import NotPermittedError, RefusedError
 from usernsplan.host import files
 
 if TYPE_CHECKING:
@@ -22,10 +21,11 @@ def engines(layout: Layout) -> frozenset[str]:
     # A folder that is a symlink leads to another of them, in the root: as a chroot would see it.
     folders = set()
     for folder in _FOLDERS:
-        with suppress(RefusedError):  # a loop of symlinks leads to no program
+        # A loop of symlinks leads to no program, nor does what is closed to us.
+        with suppress(RefusedError, NotPermittedError):
             folders.add(files.real(layout, folder, follow=True))
     return frozenset(
         name
         for name, known in ENGINES.items()
-        if any(os.path.lexists(f"{folder}/{program}") for folder in folders for program in known.programs)
+        if any(files.is_there(f"{folder}/{program}") for folder in folders for program in known.programs)
     )

@@ -613,7 +613,7 @@ def _refuse_strange(state: RunState, name: str) -> None:
         value = getattr(state, one)
         if type(value) is not kind and not (value is None and one in _MAY_LACK):
             raise TypeError(f"{one} is {value!r:.40}")
-    if state.run != name or state.stage not in ({0, 1, 2} if state.staging else {0}):
+    if state.run != name or state.stage not in {0, 1, 2}:
         raise ValueError("another run's, or none's")
     texts = [*state.failed, *(state.retried or ()), *state.sums]
     texts += [word for path, words in state.formerly.items() for word in (path, *words)]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.command import here
-from usernsplan.volume.journal import _folder
+from usernsplan.errors import RefusedError
+from usernsplan.layout import Layout
+from usernsplan.volume.journal import _folder, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,8 +28,7 @@ def two_volumes(host: Host) -> Path:
     for place in (host.volume, host.outside):
         (place / "sub").mkdir()
         (place / "sub/file").touch()
-    run = host.fix("--container", "web", "--mode", "shift")["run"]
-    return host.runs / str(run)
+    return host.runs / str(host.fix("--container", "web", "--mode", "shift")["run"])
 
 
 def owners(top: Path) -> list[int]:
@@ -118,6 +119,23 @@ def test_by_a_damaged_log_nothing_is_taken_back(
     assert set(owners(host.volume)) == {0}
 
 
+def test_of_a_run_of_an_older_version_every_line_is_looked_at(host: Host) -> None:
+    """It noted no checksums: a line that is cut, or tells of a volume that the run does not have."""
+    folder = two_volumes(host)
+    [log] = [path for path in folder.glob("folders.*") if path.stat().st_size]
+    content = json.loads((folder / "run.json").read_text())
+    del content["sums"]
+    (folder / "run.json").write_text(json.dumps(content))
+    whole, now = log.read_bytes(), owners(host.volume)
+    for raw in (whole[:-1], whole + b'{"p":[0],"i":[1,0,0]}\n', whole + b"x\n"):
+        log.write_bytes(raw)
+        _, said = here("undo", folder.name, "--root", host.root, status=9)
+        assert f"{log} is damaged" in said
+        assert owners(host.volume) == now
+    log.write_bytes(whole)
+    host.undo(folder.name)
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -135,3 +153,24 @@ def test_by_a_damaged_log_nothing_is_taken_back(
 def test_a_line_that_no_run_writes_is_no_note(line: object) -> None:
     with pytest.raises((ValueError, LookupError, TypeError, AttributeError, OverflowError)):
         _folder(line, ())  # type: ignore[arg-type]
+
+
+def test_a_field_of_another_kind_is_damage(host: Host) -> None:
+    folder = two_volumes(host)
+    whole = (folder / "run.json").read_text()
+    layout = Layout(str(host.root), str(host.root))
+    assert run(layout, folder.name).sums
+    odd: tuple[Any, ...] = (1.5, "x", {"a": 1}, [[[]]], -7.0)
+    for field in json.loads(whole):
+        for value in odd:
+            if isinstance(value, str) and field in {"command", "container", "mode"}:
+                continue
+            if field in {"format", "state"}:
+                continue
+            (folder / "run.json").write_text(json.dumps({**json.loads(whole), field: value}))
+            with pytest.raises(RefusedError, match="is damaged"):
+                run(layout, folder.name)
+    for deep in ('"end": 1e999', '"end": NaN', '"stage": 9', '"run": "another"', '"targets": {"uids": null}'):
+        (folder / "run.json").write_text(whole.rstrip()[:-1] + f", {deep}}}\n")
+        with pytest.raises(RefusedError, match="is damaged"):
+            run(layout, folder.name)

@@ -186,6 +186,9 @@ class Journal:
             for log in self.logs("folders", "late"):
                 # What has a sum is as it was written.
                 if os.path.basename(log) not in self.state.sums:
+                    # The look was on disk, whole, before anything was changed; only what came later may be cut.
+                    if os.path.basename(log).startswith("folders.") and _whole_lines(log) != os.path.getsize(log):
+                        raise damaged_log(log, "its last line is cut")
                     for note in read(log):
                         if not 0 <= note.tree < len(self.state.trees):
                             raise damaged_log(log, f"there is no volume {note.tree}")
@@ -607,6 +610,12 @@ _PLAIN: dict[str, type] = {
 _MAY_LACK = {"container", "end", "undone"}
 
 
+def _listed(found: Any) -> tuple[Any, ...]:  # noqa: ANN401 - what the JSON says
+    if not isinstance(found, list):
+        raise TypeError(f"{found!r:.40} is no list")
+    return tuple(found)
+
+
 def _refuse_strange(state: RunState, name: str) -> None:
     """Raise TypeError or ValueError for a run that no run writes down so."""
     for one, kind in _PLAIN.items():
@@ -635,10 +644,10 @@ def _state(layout: Layout, name: str) -> RunState | None:
         content["trees"] = tuple(map(_tree, content["trees"]))
         content["targets"] = Targets.from_json(content["targets"])
         staging = content["staging"]
-        content["tops"] = tuple(content["tops"])
-        content["failed"] = tuple(content["failed"])
-        content["retried"] = None if content["retried"] is None else tuple(content["retried"])
-        content["outside"] = tuple((device, inode) for device, inode in content["outside"])
+        content["tops"] = _listed(content["tops"])
+        content["failed"] = _listed(content["failed"])
+        content["retried"] = None if content["retried"] is None else _listed(content["retried"])
+        content["outside"] = tuple((device, inode) for device, inode in _listed(content["outside"]))
         content["staging"] = (IdMap.of(*staging[0]), IdMap.of(*staging[1])) if staging else None
         # A newer version of the same format may have added fields.
         state = RunState(**{known.name: content[known.name] for known in fields(RunState) if known.name in content})

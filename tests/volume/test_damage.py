@@ -77,7 +77,7 @@ def test_of_a_run_that_notes_nowhere_where_it_worked_its_log_decides(host: Host)
     (folder / "trees.json").unlink()
     (folder / "run.json").write_bytes(b"")
     assert "is damaged" in host.refusal("--container", "web", status=9, path=host.outside)
-    for log in folder.glob("folders.*"):
+    for log in folder.glob("*.[0-9]*"):
         log.write_bytes(b"")
     host.fix("--container", "web", path=host.outside)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
-from usernsplan.cli.options import DryRun, Json, Root, Yes, agreed, note, typed, write_result
+from usernsplan.cli.options import DryRun, Json, Root, agreed, note, typed, write_result
 from usernsplan.errors import InvalidValueError
 from usernsplan.host.files import layout_at
 from usernsplan.ledger import open_ledger
@@ -23,7 +25,12 @@ def _ledger() -> None:
 
 
 @ledger.command("rebuild")
-def rebuild(root: Root = "/", dry_run: DryRun = False, json: Json = False, yes: Yes = False) -> None:
+def rebuild(
+    root: Root = "/",
+    dry_run: DryRun = False,
+    json: Json = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Write it, and do not ask.")] = False,
+) -> None:
     """Make a lost or damaged ledger again, from lines in subuid and subgid and from journals of fix-volume.
 
     What it would hold is shown first, and what cannot be known is named and left out: nothing is guessed. The damaged

@@ -188,8 +188,8 @@ def ledger_unreadable(facts: Facts) -> Iterator[Seen]:
 
     A damaged disk, a file that was cut off, or a ledger that a newer usernsplan wrote.
 
-    Put back a copy of the file from a backup, or use the newer usernsplan. Where it is lost, 'usernsplan ledger rebuild'
-    shows what other files tell of it, and makes a new one.
+    Put back a copy of the file from a backup, or use the newer usernsplan. Where it is lost, 'usernsplan ledger
+    rebuild' shows what other files tell of it, and makes a new one.
     """
     for found in facts.unread:
         if found.path == LEDGER:

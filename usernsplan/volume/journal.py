@@ -462,7 +462,10 @@ def run(layout: Layout, name: str) -> RunState:
 def later(layout: Layout, state: RunState) -> list[RunState]:
     """The runs after this one on the same trees, oldest first."""
     every = runs(layout, state)
-    after = every[[run.run for run in every].index(state.run) + 1 :]
+    names = [run.run for run in every]
+    if state.run not in names:
+        raise HostChangedError(f"run {state.run} was taken away meanwhile")
+    after = every[names.index(state.run) + 1 :]
     return [run for run in after if run.overlaps(state)]
 
 

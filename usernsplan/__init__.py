@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from usernsplan.engines import render
     from usernsplan.engines.base import Asked
     from usernsplan.errors import (
+        DamagedLedgerError,
         HostChangedError,
         InvalidFileError,
         InvalidValueError,
@@ -53,6 +54,7 @@ __all__ = [
     "AllocateRequest",
     "Allocation",
     "Asked",
+    "DamagedLedgerError",
     "Extent",
     "Finding",
     "FixReport",

@@ -12,13 +12,13 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from usernsplan.errors import HostChangedError, LedgerError, RefusedError, UsernsplanError
+from usernsplan.errors import DamagedLedgerError, HostChangedError, LedgerError, RefusedError, UsernsplanError
 from usernsplan.escape import in_words, shell
 from usernsplan.formats.subid import added_lines
 from usernsplan.host import accounts, files, locks, log, procfs, read, signals
-from usernsplan.layout import DAEMON_JSON, SUBGID, SUBUID
+from usernsplan.layout import DAEMON_JSON, LEDGER, SUBGID, SUBUID
 from usernsplan.ledger import open_ledger
-from usernsplan.model import Finding, HistoryEntry, Intent
+from usernsplan.model import Finding, HistoryEntry, Intent, LedgerState
 from usernsplan.planner import make_plan, make_release
 from usernsplan.planner.recovery import as_mended, mend, undo
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from usernsplan.layout import Layout
     from usernsplan.ledger import Ledger
     from usernsplan.model import AllocateRequest, Change, HostState, Plan, ReleaseRequest
+    from usernsplan.planner.rebuild import Rebuilt
     from usernsplan.planner.recovery import Mended
 
 
@@ -178,6 +179,61 @@ def recover(layout: Layout, ledger: Ledger) -> tuple[Finding, ...]:
         _log(layout, entry)
     what = "completed" if mended.completed else "put back"
     return (Finding("USN114", "warning", f"{_interrupted(intent)}; it is now {what}"),)
+
+
+def rebuild(  # noqa: PLR0913 - what is shown, and how it is done
+    layout: Layout,
+    ledger: Ledger,
+    decide: Callable[[HostState], Rebuilt],
+    command: str = "",
+    *,
+    expected: Rebuilt | None = None,
+    really: bool,
+) -> tuple[Rebuilt, str | None]:
+    """Put a new ledger in the place of one that is lost, or only tell what it would hold; and where the old one is now.
+
+    Raises RefusedError where there is nothing to be rebuilt, because the ledger can be read; HostChangedError where
+    it would hold something else by now than ``expected``, which was shown.
+    """
+    _refuse_readable(layout, ledger)
+    if not really:
+        return decide(_without_ledger(layout, ledger)), None
+    with locks.subid_locks(layout), signals.held():
+        _refuse_readable(layout, ledger)
+        rebuilt = decide(_without_ledger(layout, ledger))
+        if expected not in {None, rebuilt}:
+            raise HostChangedError("the host changed since that was shown")
+        names = ", ".join(a.name for a in rebuilt.change.add) or "nothing"
+        changed = (f"the ledger was lost, and made again from other files: {names}",)
+        intent = Intent(_printable(command), procfs.actor(), rebuilt.change, ())
+        entry = _entry(intent, layout)
+        entry = replace(entry, changed=(*changed, *entry.changed))
+        kept = ledger.rebuild(rebuilt.change, entry)
+        _log(layout, entry)
+    return rebuilt, kept
+
+
+def _refuse_readable(layout: Layout, ledger: Ledger) -> None:
+    try:
+        ledger.state()
+        ledger.pending()
+        ledger.history()
+    except DamagedLedgerError:
+        return
+    if files.exists(layout, LEDGER):
+        raise RefusedError(
+            f"{layout.path(LEDGER)} can be read: there is nothing to rebuild",
+            hint=f"{layout.inline('list')} shows what it holds, {layout.inline('check')} what is wrong with it",
+        )
+
+
+def _without_ledger(layout: Layout, ledger: Ledger) -> HostState:
+    """The host as it is, but for its ledger. Raises what reading another file raises: half of them tell nothing."""
+    state, unread = read.what_can_be_read(layout, ledger)
+    for one in unread:
+        if one.path != LEDGER:
+            raise one.error
+    return replace(state, ledger=ledger.kept_back() if files.exists(layout, LEDGER) else LedgerState())
 
 
 def _interrupted(intent: Intent) -> str:

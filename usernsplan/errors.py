@@ -5,6 +5,7 @@ A message says the place and the fact; the hint says the remedy. Only the comman
 
 from __future__ import annotations
 
+import errno
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -57,6 +58,10 @@ class LedgerError(UsernsplanError):
     """The ledger cannot be opened, read or written. Exit status 1."""
 
 
+class DamagedLedgerError(LedgerError):
+    """The ledger does not hold what a ledger holds. Exit status 1."""
+
+
 class LockBusyError(UsernsplanError):
     """Another program holds a lock that shadow's tools share with us. Exit status 5."""
 
@@ -106,6 +111,46 @@ def about(name: str = "", option: str = "") -> Iterator[None]:
         error.about = error.about or name
         error.option = error.option or option
         raise
+
+
+# What helps where the system fails, by errno.
+_REMEDIES = {
+    errno.ENOSPC: "make room and run again",
+    errno.EDQUOT: "make room, or raise the quota, and run again",
+    errno.EIO: "the disk or its file system failed: 'dmesg' may say how; when it works again, run the same words again",
+    errno.EMFILE: "raise the limit and run again: ulimit -n 4096",
+    errno.ENFILE: "the whole system has too many files open: end what holds them, and run again",
+    errno.ENOMEM: "end what takes the memory, and run again",
+    errno.ESTALE: "the server of this file system no longer knows it: mount it anew, and run again",
+    errno.ENOLCK: "the file system, or its server, has no locks: mount it so that it has, and run again",
+    errno.ENOENT: "name one that is there, or put it back in its place",
+    errno.ENOTDIR: "name one that is there, or put it back in its place",
+    errno.EISDIR: "put, or name, a regular file",
+    errno.ENXIO: "put, or name, a regular file",
+    errno.EROFS: "mount it writable, or use --root",
+}
+_ANY_REMEDY = "run the same words again; where it goes on failing, 'dmesg' may say why"
+_NO_PROC = "mount it: mount -t proc proc /proc"
+
+
+def of_system(error: OSError, place: str = "") -> UsernsplanError:
+    """What the system failed at, as an error of ours: the place, the reason and what helps."""
+    where = place or (repr(error.filename)[1:-1] if error.filename else "a call of the system")
+    text = f"{where}: {reason_of(error)}"
+    if error.errno in {errno.EACCES, errno.EPERM}:
+        return NotPermittedError(text)
+    kind = NotPermittedError if error.errno == errno.EROFS else UsernsplanError
+    is_lost = where.startswith("/proc") and error.errno in {errno.ENOENT, errno.ENOTDIR}
+    return kind(text, hint=_NO_PROC if is_lost else _REMEDIES.get(error.errno or 0, _ANY_REMEDY))
+
+
+@contextmanager
+def of_place(place: str) -> Iterator[None]:
+    """Turn what the system says into an error that names this place."""
+    try:
+        yield
+    except OSError as error:
+        raise of_system(error, place) from error
 
 
 def reason_of(error: OSError) -> str:

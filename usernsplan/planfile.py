@@ -16,6 +16,7 @@ from usernsplan.errors import (
     RefusedError,
     StoppedError,
     UsernsplanError,
+    of_system,
     reason_of,
 )
 from usernsplan.escape import in_words, line, shell
@@ -100,7 +101,8 @@ def restore(layout: Layout, path: str) -> PlanFile:
         root, text, place, prune = found["root"], found["text"], found["file"], found["prune"]
         seen, raw = str(found["fingerprint"]), text.encode()
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise InvalidFileError(path, "not a plan that 'usernsplan plan --out' saved") from error
+        again = f"save it again: {layout.command(f'plan --out {shell(path)}')}"
+        raise InvalidFileError(path, "not a plan that 'usernsplan plan --out' saved", hint=again) from error
     if root != layout.real:
         raise InvalidValueError(
             f"{line(path)} was made for the root {line(str(root))}", hint=f"say --root {shell(str(root))}"
@@ -176,6 +178,8 @@ def fix_volumes(
             raise
         except UsernsplanError as error:
             found.append((one, error))
+        except OSError as error:
+            found.append((one, of_system(error, "" if error.filename else one.path)))
     return tuple(found)
 
 
@@ -200,4 +204,4 @@ def _raw(path: str) -> bytes:
         # What was named is not what it has to be: that is no danger, but a mistake.
         raise InvalidValueError(f"{shown}: {str(error).removeprefix(shown).strip()}", hint=error.hint) from error
     except OSError as error:
-        raise InvalidValueError(f"{shown}: {reason_of(error)}") from error
+        raise InvalidValueError(f"{shown}: {reason_of(error)}", hint=of_system(error, shown).hint) from error

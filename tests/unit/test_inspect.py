@@ -11,6 +11,8 @@ from usernsplan.errors import InvalidFileError
 from usernsplan.formats.inspect import parse
 from usernsplan.mapping import IdMap
 
+BAD_PATHS = ('"/a\\u0000b"', '"/\\ud800"', "7", '["/srv"]', '"srv"', "1e999")
+
 
 def entry(**more: Any) -> dict[str, Any]:
     return {"Name": "/web", "Mounts": [], **more}
@@ -43,12 +45,19 @@ def test_podman_tells_the_map_and_the_process() -> None:
         *("", "nonsense", "{}x", "3", "[3]", "[[]]", '[{"Mounts": 3}]', '[{"Name": "x", "Mounts": [3]}]'),
         '[{"Name": "x", "HostConfig": {"IDMappings": {"UidMap": ["0:0"], "GidMap": ["0:0:1"]}}}]',
         '[{"Name": "x", "HostConfig": {"IDMappings": {"UidMap": ["0:0:1"]}}}]',
-        '[{"Name": "x", "State": {"Pid": "many"}}]',
+        *(
+            f'[{{"Name": "x", "State": {{"Pid": {pid}}}}}]'
+            for pid in ('"many"', "1e999", "NaN", "-5", "[1]", "true", "0.5")
+        ),
+        *(f'[{{"Name": "x", "Mounts": [{{"Type": "bind", "Source": {source}}}]}}]' for source in BAD_PATHS),
+        *("[" * 100_000, '{"a":' * 100_000, "[" + "9" * 5000 + "]"),
     ],
+    ids=lambda text: text[:50],
 )
 def test_what_no_engine_prints_is_an_error_of_ours(text: str) -> None:
-    with pytest.raises(InvalidFileError, match="podman container inspect"):
+    with pytest.raises(InvalidFileError, match="podman container inspect") as caught:
         parse(text, "podman")
+    assert "--container" in caught.value.hint
 
 
 def test_an_empty_list_is_no_container() -> None:

@@ -129,7 +129,8 @@ def unknown_to_the_ledger(facts: Facts) -> Iterator[Seen]:
 
         usernsplan-old:589824:65536
 
-    Adopt it ('usernsplan allocate --strategy per-container old --start 589824'), or take the line out.
+    Adopt it ('usernsplan allocate --strategy per-container old --start 589824'), or take the line out. Where the whole
+    ledger is gone, 'usernsplan ledger rebuild' adopts all that is sure.
     """
     if facts.state.ledger.interrupted or any(found.path == LEDGER for found in facts.unread):
         return
@@ -187,8 +188,8 @@ def ledger_unreadable(facts: Facts) -> Iterator[Seen]:
 
     A damaged disk, a file that was cut off, or a ledger that a newer usernsplan wrote.
 
-    Put back a copy of the file from a backup, or use the newer usernsplan. Where it is lost, move it away and adopt
-    what the files hold: 'usernsplan allocate … --start FIRST'.
+    Put back a copy of the file from a backup, or use the newer usernsplan. Where it is lost, 'usernsplan ledger
+    rebuild' shows what other files tell of it, and makes a new one.
     """
     for found in facts.unread:
         if found.path == LEDGER:

@@ -33,6 +33,7 @@ COMMANDS = {
     "plan": ("plan", "plan"),
     "apply": ("plan", "apply"),
     "export": ("plan", "export"),
+    "ledger": ("ledger", "ledger"),
 }
 
 
@@ -49,7 +50,11 @@ def app_for(words: list[str]) -> typer.Typer:
     app.callback()(usernsplan)
     for name in words[:1] if words[:1] and words[0] in COMMANDS else COMMANDS:
         module, function = COMMANDS[name]
-        app.command(name)(getattr(import_module(f"usernsplan.cli.{module}"), function))
+        found = getattr(import_module(f"usernsplan.cli.{module}"), function)
+        if isinstance(found, typer.Typer):
+            app.add_typer(found, name=name)
+        else:
+            app.command(name)(found)
     return app
 
 

@@ -80,9 +80,11 @@ def _mount(mount: Mount, mapping: Mapping) -> dict[str, Any]:
 
 def _config(text: str, place: str) -> dict[str, Any]:
     try:
-        config = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
+        config = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
-        raise InvalidFileError(place, f"not JSON: {error}") from error
+        fact = "nested too deep" if isinstance(error, RecursionError) else str(error)
+        hint = "put it back from a backup, or make the bundle anew: runc spec"
+        raise InvalidFileError(place, f"not JSON: {fact}", hint=hint) from error
     if not _is_config(config):
         hint = "'crun spec' or 'runc spec' makes one"
         raise InvalidFileError(place, "not the config.json of an OCI bundle", hint=hint)
@@ -96,6 +98,14 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         keys = [key for key, _ in pairs]
         raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands there twice")
     return found
+
+
+def _finite(text: str) -> float:
+    """A number that can be written again: of 1e999, Python would write something that is no JSON."""
+    number = float(text)
+    if number in {float("inf"), float("-inf")}:
+        raise ValueError(f"{text} is too large a number")
+    return number
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -31,24 +31,40 @@ def parse(text: str, engine: str) -> tuple[Inspected, ...]:
     """Read the JSON that the engine printed. Raises InvalidFileError where it is not what engines print."""
     try:
         return tuple(_container(entry) for entry in json.loads(text))
-    except (ValueError, TypeError, AttributeError, KeyError, OverflowError, RecursionError) as error:
-        raise InvalidFileError(f"{engine} container inspect", f"not what was expected: {error!r}") from error
+    # What Python reads of a number such as 1e999 is infinite, and so deep as it goes down itself nothing is nested.
+    except (ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError) as error:
+        raise InvalidFileError(
+            f"{engine} container inspect",
+            f"not what was expected: {error!r:.200}",
+            hint=f"look at what {engine} prints; or name the folders themselves, with --container",
+        ) from error
 
 
 def _container(entry: dict[str, Any]) -> Inspected:
     mounts = [mount for mount in entry.get("Mounts") or [] if mount.get("Type") in {"bind", "volume"}]
     config = entry.get("HostConfig") or {}
     maps = config.get("IDMappings") or {}
-    sources = tuple(dict.fromkeys(str(mount["Source"]) for mount in mounts if mount.get("Source")))
-    if odd := [source for source in sources if not source.startswith("/")]:
-        raise ValueError(f"a mount from {odd[0]!r}, which is no absolute path")
     return Inspected(
         name=str(entry["Name"]).removeprefix("/"),
-        sources=sources,
+        sources=tuple(dict.fromkeys(_path(mount["Source"]) for mount in mounts if mount.get("Source"))),
         mapping=Mapping(_map(maps["UidMap"]), _map(maps["GidMap"])) if maps.get("UidMap") else None,
-        pid=int((entry.get("State") or {}).get("Pid") or 0),
+        pid=_pid((entry.get("State") or {}).get("Pid") or 0),
         is_hosts=config.get("UsernsMode") == "host",
     )
+
+
+def _pid(number: object) -> int:
+    if type(number) is not int or number < 0:
+        raise ValueError(f"{number!r} is no process")
+    return number
+
+
+def _path(source: object) -> str:
+    if not isinstance(source, str) or "\0" in source or not source.startswith("/"):
+        raise ValueError(f"a mount from {source!r}, which is no absolute path")
+    # One that no file can have, such as half of a surrogate pair.
+    source.encode("utf-8", "surrogateescape")
+    return source
 
 
 def _map(texts: list[str]) -> IdMap:

@@ -10,7 +10,7 @@ import subprocess
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from usernsplan.errors import InvalidValueError, LockBusyError, RefusedError, UsernsplanError, reason_of
+from usernsplan.errors import InvalidValueError, LockBusyError, RefusedError, UsernsplanError, of_place, reason_of
 from usernsplan.escape import in_words, indented, line, shell
 from usernsplan.formats.accounts import Accounts, Group, User, groups, users
 from usernsplan.formats.accounts import homes as homes_in
@@ -147,15 +147,16 @@ def add(layout: Layout, command: tuple[str, ...]) -> None:
     program = shutil.which(command[0], path=_SBIN) or command[0]
     words = (program, *layout.account_command(command)[1:])
     files.make_folder(layout, os.path.dirname(PASSWD))
-    done = subprocess.run(  # noqa: S603 - words of our own plan
-        words,
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        env={**os.environ, "LC_ALL": "C"},
-        umask=0o022,
-        check=False,
-    )
+    with of_place(program):
+        done = subprocess.run(  # noqa: S603 - words of our own plan
+            words,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "LC_ALL": "C"},
+            umask=0o022,
+            check=False,
+        )
     if done.returncode and "cannot lock" in done.stderr:
         raise LockBusyError(done.stderr.strip().splitlines()[-1])
     if done.returncode:

@@ -15,7 +15,15 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from usernsplan import escape
-from usernsplan.errors import InvalidValueError, NotPermittedError, RefusedError, UsernsplanError, reason_of
+from usernsplan.errors import (
+    InvalidValueError,
+    NotPermittedError,
+    RefusedError,
+    UsernsplanError,
+    of_place,
+    of_system,
+    reason_of,
+)
 from usernsplan.escape import operand
 from usernsplan.layout import Layout
 
@@ -37,6 +45,8 @@ _PIECE = 1 << 20
 _PATIENCE = 1
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+# By these the system says that there is nothing, or who may not see it; by others that it does not know.
+_TELLING = {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG}
 _ROOT = "--root"
 _NO_ROOT = "holds something else"
 
@@ -47,15 +57,16 @@ def layout_at(root: str, option: str = _ROOT, *, exists: bool = False) -> Layout
     With ``exists``, for who only reads, it has to be there: of a name that was mistyped, everything would be free. Who
     writes may begin a new root, but only where nothing lies: any other folder without /etc is a name mistyped.
     """
-    if not root:
-        raise InvalidValueError(f"{option} is empty", hint=f"name a folder, or leave {option} out")
-    if os.path.lexists(root) and not os.path.isdir(root):
+    if not root or "\0" in root:
+        raise InvalidValueError(f"{option} is empty, or no path", hint=f"name a folder, or leave {option} out")
+    if is_there(root) and not os.path.isdir(root):
         raise InvalidValueError(f"{option} {escape.line(root)} is not a folder")
-    if exists and not os.path.lexists(root):
+    if exists and not is_there(root):
         raise InvalidValueError(f"{option} {escape.line(root)} does not exist")
-    if os.path.isdir(root) and os.path.samefile(root, "/"):
-        return Layout("/", "/")
-    real = os.path.realpath(root)
+    with of_place(f"{option} {escape.line(root)}"):
+        if os.path.isdir(root) and os.path.samefile(root, "/"):
+            return Layout("/", "/")
+        real = os.path.realpath(root)
     if not os.path.isdir(real):
         # The first write makes it.
         return Layout(root, real)
@@ -63,7 +74,7 @@ def layout_at(root: str, option: str = _ROOT, *, exists: bool = False) -> Layout
         seen = os.lstat(real)
     except OSError as error:
         raise RefusedError(
-            f"{option} {root}: {reason_of(error)}", hint="it was there a moment ago: run again"
+            f"{option} {escape.line(root)}: {reason_of(error)}", hint="it was there a moment ago: run again"
         ) from error
     layout = Layout(root, real, (seen.st_dev, seen.st_ino))
     if option == _ROOT and not exists and new_root(layout) == _NO_ROOT:
@@ -138,6 +149,9 @@ def real(layout: Layout, name: str, *, follow: bool = False) -> str:
         way.go(name, follow=follow)
     finally:
         way.close()
+    if way.failure:
+        # Else a disk that fails would be taken for a name that is not there.
+        raise of_system(way.failure, escape.line(layout.path(name))) from way.failure
     return os.path.join(layout.real or os.path.realpath(layout.root), *way.names)
 
 
@@ -152,6 +166,8 @@ class _Way:
         self.folders: list[int] = []
         self.names: list[str] = []
         self.error: OSError | None = None
+        # Of the last part too, where it is one that says nothing of what lies there.
+        self.failure: OSError | None = None
         try:
             self.folders.append(_root(layout))
         except OSError as error:
@@ -209,6 +225,8 @@ class _Way:
                     break
         except OSError as found:
             error = found
+        if error.errno not in _TELLING:
+            self.failure = error
         # What the last one is instead, whoever opens it will hear.
         self.error = self.error if is_last else error
         return None
@@ -267,6 +285,17 @@ def _made(folder: int, name: str, mode: int) -> int:
             finally:
                 os.close(made)
     return os.open(name, _FOLDER, dir_fd=folder)
+
+
+def is_there(path: str) -> bool:
+    """As os.path.lexists, which takes a failing disk for no. Raises an error of ours."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError, PermissionError, ValueError):
+        return False
+    except OSError as error:
+        raise of_system(error, escape.line(path)) from error
+    return True
 
 
 def name_below(layout: Layout, path: str) -> str:
@@ -390,6 +419,16 @@ def look(layout: Layout, name: str, *, follow: bool = False) -> os.stat_result:
     """What lies at a name, a symlink itself unless ``follow``. Raises OSError."""
     with pinned(layout, name, follow=follow) as place:
         return os.lstat(place.name, dir_fd=place.folder)
+
+
+def exists(layout: Layout, name: str) -> bool:
+    """Tell whether there is anything of this name."""
+    with explained(layout, name):
+        try:
+            look(layout, name)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
 
 
 def is_symlink(layout: Layout, name: str) -> bool:
@@ -519,7 +558,7 @@ def _explanation(layout: Layout, name: str, error: OSError) -> UsernsplanError: 
     match error.errno:
         case errno.ELOOP:
             return RefusedError(f"{shown} is a symlink", hint="put a regular file in its place")
-        case errno.ENXIO:  # a socket, or a pipe that nobody reads
+        case errno.ENXIO | errno.EISDIR:  # a socket, or a pipe that nobody reads; a folder
             return irregular(shown)
         case errno.EPERM | errno.EACCES if _is_immutable(layout, name):
             return NotPermittedError(f"{shown} is immutable or append-only", hint=f"chattr -i -a {operand(shown)}")
@@ -532,16 +571,14 @@ def _explanation(layout: Layout, name: str, error: OSError) -> UsernsplanError: 
                 f"{shown} is a mount point: it cannot be replaced whole",
                 hint="a bind-mounted file can only be written half-way; unmount it, or bind its folder",
             )
-        case errno.ENOSPC | errno.EDQUOT:
-            return UsernsplanError(f"{shown}: {reason_of(error)}", hint="make room and run again")
-    return UsernsplanError(f"{shown}: {reason_of(error)}")
+    return of_system(error, shown)
 
 
 def _is_immutable(layout: Layout, name: str) -> bool:
     import fcntl  # noqa: PLC0415 - only after a failure
 
     for path, follow in ((name, False), (os.path.dirname(name), True)):
-        with suppress(OSError):
+        with suppress(OSError, UsernsplanError):
             with pinned(layout, path, follow=follow) as place:
                 descriptor = os.open(place.name, _READ, dir_fd=place.folder)
             try:

@@ -91,7 +91,8 @@ def folder_lock(layout: Layout, patience: float = PATIENCE) -> Iterator[None]:
         files.make_folder(layout, "/")
         descriptor = files.opened_folder(layout, "/")
     try:
-        _retry(patience, lambda: _try_folder_lock(layout, descriptor))
+        with files.explained(layout, "/"):
+            _retry(patience, lambda: _try_folder_lock(layout, descriptor))
         yield
     finally:
         os.close(descriptor)
@@ -111,7 +112,8 @@ def _password_lock(layout: Layout, patience: float) -> Iterator[None]:
         flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         descriptor = os.open(lock.name, flags, 0o600, dir_fd=lock.folder)
     try:
-        _retry(patience, lambda: _try_password_lock(layout, descriptor))
+        with files.explained(layout, PWD_LOCK):
+            _retry(patience, lambda: _try_password_lock(layout, descriptor))
         yield
     finally:
         os.close(descriptor)

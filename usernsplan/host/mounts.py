@@ -7,6 +7,8 @@ import re
 from contextlib import suppress
 from typing import NamedTuple
 
+from usernsplan.errors import of_place
+
 
 class Mount(NamedTuple):
     """One line of /proc/self/mountinfo: proc_pid_mountinfo(5). ``root`` is what it shows of the file system.
@@ -69,7 +71,17 @@ def of_others() -> list[Seen]:
 
 
 def all_mounts(pid: int | str = "self") -> list[Mount]:
-    """What is mounted, as this process or another one sees it."""
+    """What is mounted, as this process or another one sees it.
+
+    Raises OSError where that is another one that is gone, and an error of ours where there is no /proc.
+    """
+    if pid == "self":
+        with of_place("/proc/self/mountinfo"):
+            return _mounts_of(pid)
+    return _mounts_of(pid)
+
+
+def _mounts_of(pid: int | str) -> list[Mount]:
     # Only LF ends a line: the kernel leaves a CR in a path as it is.
     with open(f"/proc/{pid}/mountinfo", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
         return [parse(line) for line in file]

@@ -10,6 +10,7 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from usernsplan.errors import of_place
 from usernsplan.host import procfs
 from usernsplan.ids import IdSet
 from usernsplan.model import Namespace
@@ -113,21 +114,23 @@ def host_ids() -> IdSet:
 
 def _processes() -> Iterator[tuple[int, int | None]]:
     """Every process, and the inode number of its user namespace."""
-    with suppress(FileNotFoundError), os.scandir("/proc") as processes:
-        for process in processes:
-            if process.name.isdigit():
-                yield int(process.name), inode_of(process.name)
+    # Without a /proc there is nobody to be seen; one that fails is not to be taken for that.
+    with of_place("/proc"), suppress(FileNotFoundError), os.scandir("/proc") as processes:
+        names = [process.name for process in processes]
+        for name in filter(str.isdigit, names):
+            yield int(name), inode_of(name)
 
 
 def _line_of(pids: list[int], inode: int) -> list[tuple[int, int | None, int | None]]:
     """A namespace and those around it, as (inode, owner, parent), as far as the kernel tells us."""
     line: list[tuple[int, int | None, int | None]] = []
     here = _opened(pids, inode)
-    while here is not None:
-        above = _parent(here)
-        line.append((os.fstat(here).st_ino, _owner(here), None if above is None else os.fstat(above).st_ino))
-        os.close(here)
-        here = above
+    with of_place(f"/proc/{pids[0]}/ns/user"):
+        while here is not None:
+            above = _parent(here)
+            line.append((os.fstat(here).st_ino, _owner(here), None if above is None else os.fstat(above).st_ino))
+            os.close(here)
+            here = above
     return line
 
 

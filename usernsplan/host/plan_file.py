@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from usernsplan.errors import NotPermittedError, RefusedError, reason_of
+from usernsplan.errors import RefusedError, of_system
 from usernsplan.escape import line
 from usernsplan.host import files, trust
 from usernsplan.layout import PLAN_FILE
@@ -50,7 +50,7 @@ def _found(layout: Layout, shown: str) -> Found | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise NotPermittedError(f"{line(shown)}: {reason_of(error)}") from error
+        raise of_system(error, line(shown)) from error
 
 
 def _here() -> str:

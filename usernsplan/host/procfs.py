@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from usernsplan.errors import of_place
 from usernsplan.ids import ID_LIMIT, IdSet
 from usernsplan.mapping import UNWRITTEN, Extent, IdMap, Mapping
 from usernsplan.model import Actor
@@ -54,18 +55,24 @@ def actor() -> Actor:
 def _text(path: str) -> str:
     """A file of /proc, or "" where the process is gone or not ours to see."""
     try:
-        with open(path, encoding="ascii") as file:
+        # Not "ascii": reading that codec is one more thing that can fail.
+        with open(path, encoding="utf-8", errors="replace") as file:
             return file.read()
     except OSError:
         return ""
 
 
 def may_chown() -> bool:
-    """Tell whether this process has CAP_CHOWN."""
-    return has_capability(0)
+    """Tell whether this process has CAP_CHOWN. Raises an error of ours where nothing tells it."""
+    with of_place("/proc/self/status"), open("/proc/self/status", encoding="utf-8", errors="replace") as file:
+        return _has_capability(0, file.read())
 
 
 def has_capability(number: int) -> bool:
     """Tell whether this process has a capability, by its number in linux/capability.h: a bit of CapEff."""
-    effective = next((line for line in _text("/proc/self/status").splitlines() if line.startswith("CapEff:")), "")
+    return _has_capability(number, _text("/proc/self/status"))
+
+
+def _has_capability(number: int, status: str) -> bool:
+    effective = next((line for line in status.splitlines() if line.startswith("CapEff:")), "")
     return bool(int(effective.partition(":")[2].strip() or "0", 16) >> number & 1)

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from usernsplan.engines import ENGINES
-from usernsplan.errors import RefusedError
+from usernsplan.errors import NotPermittedError, RefusedError
 from usernsplan.host import files
 
 if TYPE_CHECKING:
@@ -26,8 +26,12 @@ def engines(layout: Layout) -> frozenset[str]:
     """The engines that have a program below this root."""
     found, looked_at = set[str](), set[tuple[int, int]]()
     for name in _FOLDERS:
-        # What is not there, or is a loop of symlinks, leads to no program.
-        with suppress(RefusedError, OSError):
+        # What is not there, is a loop of symlinks, or is closed to us leads to no program.
+        with (
+            suppress(RefusedError, NotPermittedError),
+            files.explained(layout, name),
+            suppress(FileNotFoundError, NotADirectoryError),
+        ):
             folder = files.opened_folder(layout, name)
             try:
                 # One that is a symlink leads to another of them, in the root: as a chroot would see it.
@@ -42,7 +46,7 @@ def engines(layout: Layout) -> frozenset[str]:
 
 def _lies_in(folder: int, programs: Iterable[str]) -> Iterator[bool]:
     for program in programs:
-        with suppress(OSError):
+        with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
             os.lstat(program, dir_fd=folder)
             yield True
 

@@ -12,9 +12,9 @@ import os
 import re
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from usernsplan.errors import RefusedError
+from usernsplan.errors import NotPermittedError, RefusedError, UsernsplanError
 from usernsplan.escape import operand, shell
 from usernsplan.host import files
 from usernsplan.layout import RUNS, is_name
@@ -56,14 +56,20 @@ def content(layout: Layout, name: str) -> dict[str, Any] | None:
     RefusedError where it cannot be told what became of the run: run.json is damaged, or a newer usernsplan's; or it
     tells of a place outside of the root.
     """
-    # What is no folder of its own would be something else of the root's, and taken for a journal: even removed as one.
-    if os.path.islink(files.real(layout, f"{RUNS}/{name}")):
-        raise damaged(layout, name)
-    raw = files.read(layout, f"{RUNS}/{name}/run.json")
+    try:
+        # What is no folder of its own would be something else of the root's, and taken for a journal: even removed as
+        # one.
+        if os.path.islink(files.real(layout, f"{RUNS}/{name}")):
+            raise damaged(layout, name)
+        raw = files.read(layout, f"{RUNS}/{name}/run.json")
+    except (NotPermittedError, DamagedRunError):
+        raise
+    except UsernsplanError as error:
+        raise damaged(layout, name, str(error)) from error
     if raw is None:
         return None
     try:
-        found: dict[str, Any] = json.loads(raw)
+        found: dict[str, Any] = json.loads(raw, parse_float=_no_number, parse_constant=_no_number)
         number, is_known = found["format"], found.get("state") in STATES
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise damaged(layout, name) from error
@@ -111,10 +117,18 @@ def _below(layout: Layout, name: str, found: dict[str, Any]) -> dict[str, Any]:
     return {**found, "trees": trees, "finish": finishing(found["command"], container, places, layout)}
 
 
-def damaged(layout: Layout, name: str) -> RefusedError:
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number of a run")
+
+
+class DamagedRunError(RefusedError):
+    """The run.json of a run does not say what became of it. Exit status 9."""
+
+
+def damaged(layout: Layout, name: str, fact: str = "") -> DamagedRunError:
     """What to say of a run.json that does not say what it should. It is replaced whole: no kill leaves half of it."""
-    return RefusedError(
-        f"{_place(layout, name)} is damaged: what became of the run cannot be told",
+    return DamagedRunError(
+        f"{fact or f'{_place(layout, name)} is damaged'}: what became of the run cannot be told",
         hint=f"put it back from a backup; or look at the run's volume, and {_away(layout, name)}",
     )
 
@@ -143,13 +157,13 @@ def is_at_work(layout: Layout, name: str) -> bool:
             if error.errno not in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
                 raise
             return False
-    try:
-        # Shared: two who look at the same moment are not at work for each other.
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
+        try:
+            # Shared: two who look at the same moment are not at work for each other.
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
     return False
 
 
@@ -161,7 +175,9 @@ def every(layout: Layout) -> tuple[RunSeen, ...]:
 def _seen(layout: Layout, name: str) -> RunSeen | None:
     try:
         run = content(layout, name)
-    except RefusedError as error:
+    except NotPermittedError:
+        raise
+    except UsernsplanError as error:
         return RunSeen(name, at=_began(name), size=_size(layout, name), problem=str(error), hint=error.hint)
     if run is None:
         return None
@@ -221,14 +237,21 @@ def look(layout: Layout) -> Runs:
                 if run and run["state"] in _HALF:
                     paths = tuple(layout.place(tree["path"]) for tree in run["trees"])
                     unfinished.append(UnfinishedRun(name, run["finish"], paths, is_undoing=run["state"] == UNDOING))
-        except RefusedError as error:
+        except NotPermittedError:
+            raise
+        except UsernsplanError as error:
             unfinished.append(UnfinishedRun(name, problem=str(error), hint=error.hint))
             continue
         if run and run["state"] in {*_HALF, DONE}:
-            with suppress(LookupError, TypeError):
+            try:
                 names_here = {tree["path"] for tree in run["trees"]}
                 keeps = any(run["targets"][kind]["keep"] is True for kind in ("uids", "gids"))
-                kept = kept | names_here if keeps else kept - names_here
+            except (LookupError, TypeError):
+                if run["state"] == DONE:  # of the others it is said already
+                    unknown = damaged(layout, name)
+                    unfinished.append(UnfinishedRun(name, problem=str(unknown), hint=unknown.hint))
+                continue
+            kept = kept | names_here if keeps else kept - names_here
     return Runs(tuple(unfinished), frozenset(kept))
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
-from usernsplan.errors import RefusedError, reason_of
+from usernsplan.errors import UsernsplanError, reason_of
 from usernsplan.host import files, runs
 from usernsplan.host.mounts import all_mounts
 from usernsplan.layout import is_name
@@ -39,7 +39,10 @@ def recorded(layout: Layout, ledger: LedgerState) -> Recorded:
 def look(layout: Layout, volumes: Iterable[Volume], kept: Collection[str] = ()) -> tuple[VolumeSeen, ...]:
     """Look at each volume; those at ``kept`` may have ids that the map lacks. Nothing is changed, nothing raised."""
     wanted = list(volumes)
-    mounts = _mounts() if wanted else {}
+    try:
+        mounts = _mounts() if wanted else {}
+    except UsernsplanError as error:
+        return tuple(VolumeSeen(volume.path, why=f"it cannot be looked at: {error}") for volume in wanted)
     top = layout.real.rstrip("/")
     return tuple(
         _seen(layout, one.path, top + one.path, mounts, keeps=one.path in kept)
@@ -70,7 +73,7 @@ def _seen(layout: Layout, name: str, path: str, mounts: dict[str, set[str]], *, 
             seen = os.lstat(place.name, dir_fd=place.folder)
             if stat.S_ISDIR(seen.st_mode):
                 seen, owners, is_cut = _inside(place, mounts.get(path, ()))
-    except RefusedError as error:
+    except UsernsplanError as error:
         return VolumeSeen(name, why=str(error))
     except (FileNotFoundError, NotADirectoryError):
         return VolumeSeen(name, is_missing=True, why="there is nothing at this path")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from usernsplan.ids import IdSet
     from usernsplan.layout import Layout
-    from usernsplan.model import Allocation, HistoryEntry, Intent, LedgerState
+    from usernsplan.model import Allocation, HistoryEntry, Intent, LedgerChange, LedgerState
 
 
 class Ledger(Protocol):
@@ -44,6 +44,15 @@ class Ledger(Protocol):
 
     def put_back(self, entry: HistoryEntry) -> None:
         """Drop the pending intent without its changes, and note that in the history."""
+
+    def kept_back(self) -> LedgerState:
+        """Of one that cannot be read: the quarantined and the reserved ranges that it still tells, and nothing else."""
+
+    def rebuild(self, change: LedgerChange, entry: HistoryEntry) -> str | None:
+        """Make a new ledger that holds just this, where the old one cannot be read or is gone.
+
+        The old one is kept beside it, untouched; returns where. None where there was none.
+        """
 
 
 def open_ledger(layout: Layout) -> Ledger:

@@ -18,10 +18,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from usernsplan.errors import LedgerError
+from usernsplan.errors import DamagedLedgerError, LedgerError
+from usernsplan.formats import subid
 from usernsplan.host import files, waiting
 from usernsplan.ids import IdRange
-from usernsplan.layout import LEDGER, SUBGID, SUBUID
+from usernsplan.layout import DAEMON_JSON, LEDGER, SUBGID, SUBUID
 from usernsplan.mapping import IdMap, Mapping
 from usernsplan.model import (
     Actor,
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
 _VERSION = 5
 # What the last step of a run needs on the disk besides its rows: a few pages, and their rollback journal.
 _ROOM = 131072
+# What plans change, and what an interrupted run is therefore put back in.
+_FILES = {SUBUID, SUBGID, DAEMON_JSON}
 # Seconds to wait for another reader or writer of the file itself; writers of the host wait on the subid locks before.
 _PATIENCE = 15
 # What SQLite makes beside a file that it changes: where one is left, the file alone is half a ledger.
@@ -82,6 +85,16 @@ _STEPS = {
         f"ALTER TABLE quarantine ADD COLUMN {column} TEXT NOT NULL DEFAULT '';"
         for column in ("owner", "strategy", "uid_map", "gid_map", "made")
     ),
+}
+
+
+# What SQLite says of a file that need not be damaged, and what helps.
+_NO_DAMAGE = {
+    "database is locked": "another program reads or writes it; try again when it has finished",
+    "database or disk is full": "make room and run again",
+    "disk I/O error": "the disk failed, and 'dmesg' may say how; when it works again, run again",
+    "attempt to write a readonly database": "run as root, on a file system that is mounted writable",
+    "unable to open database file": "run as root; the folder of the ledger has to be readable and writable",
 }
 
 
@@ -133,16 +146,16 @@ class SqliteLedger:
         with self._reading() as db:
             rows = db.execute("SELECT at, actor, command, changed FROM history ORDER BY rowid") if db else ()
             return tuple(
-                HistoryEntry(then, Actor(**json.loads(actor)), command, tuple(json.loads(changed)))
-                for then, actor, command, changed in rows
+                HistoryEntry(then, _actor(actor), command, _texts(json.loads(changed)))
+                for then, actor, command, changed in _typed(rows, str, str, str, str)
                 if at is None or then in at
             )
 
     def pending(self) -> Intent | None:
         """The intent of a run that did not finish."""
         with self._reading() as db:
-            row = db.execute("SELECT content FROM intent").fetchone() if db else None
-            return _intent(row[0]) if row else None
+            rows = db.execute("SELECT content FROM intent") if db else ()
+            return next((_intent(content) for (content,) in _typed(rows, str)), None)
 
     def begin(self, intent: Intent) -> None:
         """Remember what is about to happen; on disk when this returns."""
@@ -159,43 +172,10 @@ class SqliteLedger:
         """Take over the pending intent's ledger changes, note them, drop the intent."""
         self._reserve(0)
         with self._writing() as db:
-            [content] = db.execute("SELECT content FROM intent").fetchone()
+            [[content]] = _typed(db.execute("SELECT content FROM intent"), str)
             change = _intent(content).ledger
-            db.executemany("DELETE FROM quarantine WHERE name = ?", ((name,) for name in change.forget))
-            db.executemany(
-                "DELETE FROM quarantine WHERE name = ? AND held_start = ? AND held_count = ?",
-                ((name, held.start, held.count) for name, held in change.unkeep),
-            )
-            rows = db.execute("SELECT * FROM allocation") if change.quarantine else ()
-            was = {name: (owner, strategy, u, g, since) for name, owner, strategy, u, g, _, _, since in rows}
-            db.executemany(
-                "INSERT INTO quarantine VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                ((n, held.start, held.count, entry.at, *was.get(n, ("",) * 5)) for n, held in change.quarantine),
-            )
-            for table in ("allocation", "also", "found"):
-                db.executemany(f"DELETE FROM {table} WHERE name = ?", ((name,) for name in change.remove))  # noqa: S608
-            db.executemany(
-                "INSERT INTO allocation VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                # One that has its former range again has it since then.
-                (_row(a, a.since or entry.at) for a in change.add),
-            )
-            db.executemany("INSERT OR IGNORE INTO also VALUES (?, ?)", _also(change))
             found = _found(change) if "found" in json.loads(content) else _not_written(change, entry)
-            db.executemany("INSERT OR IGNORE INTO found VALUES (?, ?, ?)", found)
-            db.executemany(
-                "DELETE FROM volume WHERE name = ?1 AND NOT EXISTS (SELECT * FROM allocation WHERE name = ?1)",
-                ((name,) for name in change.forget),
-            )
-            db.executemany("DELETE FROM volume WHERE path = ?", ((os.fsencode(path),) for path in change.no_volumes))
-            db.executemany(
-                "INSERT OR REPLACE INTO volume (path, name, mode, since, user) VALUES (?, ?, ?, ?, ?)",
-                ((os.fsencode(v.path), v.name, v.mode, entry.at, v.user) for v in change.volumes),
-            )
-            db.executemany("DELETE FROM reservation WHERE ids = ?", ((_ids(r),) for r in change.unreserve))
-            db.executemany(
-                "INSERT OR REPLACE INTO reservation VALUES (?, ?, ?)",
-                ((_ids(r.ids), r.why, entry.at) for r in change.reserve),
-            )
+            _take_over(db, change, entry, found)
             _close(db, entry)
 
     def put_back(self, entry: HistoryEntry) -> None:
@@ -203,6 +183,39 @@ class SqliteLedger:
         self._reserve(0)
         with self._writing() as db:
             _close(db, entry)
+
+    def rebuild(self, change: LedgerChange, entry: HistoryEntry) -> str | None:
+        """Put a new ledger in the place of one that cannot be read, or is gone: see the protocol."""
+        kept = f"{LEDGER}.damaged-{entry.at.replace(':', '')}"
+        files.make_folder(self._layout, os.path.dirname(LEDGER), 0o700)
+        new = _fresh(change, entry)
+        with self._folder_lock(), files.explained(self._layout, LEDGER):
+            with files.pinned(self._layout, LEDGER) as place:
+                at = {"src_dir_fd": place.folder, "dst_dir_fd": place.folder}
+                aside = os.path.basename(kept)
+                # What SQLite would roll back into the new one.
+                for suffix in (*_BESIDE, "-shm"):
+                    with suppress(FileNotFoundError):
+                        os.rename(place.name + suffix, aside + suffix, **at)
+                is_kept = True
+                try:
+                    # Its name stays until the new one has it: no kill leaves a host without a ledger, which is empty.
+                    os.link(place.name, aside, follow_symlinks=False, **at)
+                except FileNotFoundError:
+                    is_kept = False
+            files.write(self._layout, {LEDGER: new}, mode=0o600)
+        self._known = None
+        return self._layout.path(kept) if is_kept else None
+
+    def kept_back(self) -> LedgerState:
+        """Of a ledger that cannot be read, what is quarantined or reserved as far as it goes; nothing is written."""
+        quarantined: list[Quarantined] = []
+        reservations: list[Reservation] = []
+        with suppress(LedgerError), self._explained(), closing(_loaded(self._content()[0] or b"", {})) as db:
+            for rows, found in ((_quarantined(db), quarantined), (_reservations(db, _VERSION), reservations)):
+                with suppress(sqlite3.Error, ValueError, LookupError, TypeError):
+                    found.extend(rows)  # type: ignore[arg-type]
+        return LedgerState(quarantined=tuple(quarantined), reservations=tuple(reservations))
 
     def _reserve(self, size: int) -> None:
         """Keep ``size`` bytes of the disk for the end of a run, or give them back.
@@ -242,10 +255,10 @@ class SqliteLedger:
             if db is None:
                 yield None
                 return
-            version = self._version(db)
+            self._version(db)
             # One moment for everything that is read: a writer may finish between two statements.
             db.execute("BEGIN")
-            yield db if version else None
+            yield db
 
     @contextmanager
     def _in_place_to_read(self) -> Iterator[sqlite3.Connection | None]:
@@ -271,7 +284,9 @@ class SqliteLedger:
     def _in_place(self) -> Iterator[sqlite3.Connection]:
         with files.explained(self._layout, LEDGER):
             path = files.real(self._layout, LEDGER)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            if not os.path.lexists(path):
+                files.write(self._layout, {LEDGER: _fresh()}, mode=0o600)
+            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             os.fchmod(descriptor, 0o600)
             os.close(descriptor)
         with self._explained(), _connected(path, "rw") as db:
@@ -300,6 +315,8 @@ class SqliteLedger:
                     for suffix in beside:
                         files.remove(self._layout, LEDGER + suffix)
                 db.execute("BEGIN IMMEDIATE")
+                if raw is None:
+                    _upgrade(db, 0)
                 yield db
                 self._replace(db)
 
@@ -350,16 +367,7 @@ class SqliteLedger:
     def _writing(self) -> Iterator[sqlite3.Connection]:
         files.make_folder(self._layout, os.path.dirname(LEDGER), 0o700)
         with self._in_place() if self._layout.is_host else self._replacing() as db, db:
-            version = self._version(db)
-            for step in range(version + 1, _VERSION + 1):
-                # Not executescript, which would end the transaction.
-                for statement in filter(str.strip, _STEPS[step].split(";")):
-                    db.execute(statement)
-                if step == 5:  # noqa: PLR2004 - see _STEPS
-                    rows = [(a.name, *line) for a in _allocations(db, step - 1) for line in a.found]
-                    db.executemany("INSERT INTO found VALUES (?, ?, ?)", rows)
-            if version < _VERSION:
-                db.execute(f"PRAGMA user_version = {_VERSION}")
+            _upgrade(db, self._version(db))
             yield db
 
     def _patiently(self, db: sqlite3.Connection, path: str, statement: str) -> None:
@@ -383,23 +391,31 @@ class SqliteLedger:
         db.execute(f"PRAGMA busy_timeout = {int(_PATIENCE * 1000)}")
 
     def _version(self, db: sqlite3.Connection) -> int:
-        """The version of the file's tables; 0 where there are none. Raises LedgerError for one from the future."""
+        """The version of the file's tables. Raises LedgerError for one from the future, or without any."""
         [version] = db.execute("PRAGMA user_version").fetchone()
         if version > _VERSION:
             raise LedgerError(
                 f"{self._shown} has version {version}, and this usernsplan knows {_VERSION}",
                 hint="use the newer usernsplan that wrote it",
             )
+        if version < 1:
+            raise ValueError("it is empty, or holds no ledger")
         return int(version)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-            raise LedgerError(
-                f"{self._shown}: {error}",
-                hint="where the file itself is damaged, put back a copy of it from a backup",
+        except (
+            *(sqlite3.Error, ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError),
+        ) as error:
+            said = str(error) or type(error).__name__
+            if remedy := next((remedy for words, remedy in _NO_DAMAGE.items() if words in said), ""):
+                raise LedgerError(f"{self._shown}: {said}", hint=remedy) from error
+            raise DamagedLedgerError(
+                f"{self._shown}: {said}",
+                hint="where the file itself is damaged, put back a copy of it from a backup; without one, "
+                f"{self._layout.inline('ledger rebuild')} shows what can be told from other files",
             ) from error
 
 
@@ -439,6 +455,18 @@ def _loaded(raw: bytes, beside: dict[str, bytes]) -> sqlite3.Connection:
     return db
 
 
+def _fresh(change: LedgerChange | None = None, entry: HistoryEntry | None = None) -> bytes:
+    """A whole ledger, made in memory: no kill leaves one on the disk that says that nothing is held."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
+        db.execute("BEGIN")
+        _upgrade(db, 0)
+        if change and entry:
+            _take_over(db, change, entry, _found(change))
+            _close(db, entry)
+        db.execute("COMMIT")
+        return _bytes_of(db)
+
+
 def _bytes_of(db: sqlite3.Connection) -> bytes:
     if _IN_MEMORY:
         return bytes(db.serialize())
@@ -462,6 +490,57 @@ def _private(content: dict[str, bytes]) -> Iterator[str]:
         yield path
 
 
+def _upgrade(db: sqlite3.Connection, version: int) -> None:
+    for step in range(version + 1, _VERSION + 1):
+        # Not executescript, which would end the transaction.
+        for statement in filter(str.strip, _STEPS[step].split(";")):
+            db.execute(statement)
+        if step == 5:  # noqa: PLR2004 - see _STEPS
+            rows = [(a.name, *line) for a in _allocations(db, step - 1) for line in a.found]
+            db.executemany("INSERT INTO found VALUES (?, ?, ?)", rows)
+    if version < _VERSION:
+        db.execute(f"PRAGMA user_version = {_VERSION}")
+
+
+def _take_over(
+    db: sqlite3.Connection, change: LedgerChange, entry: HistoryEntry, found: Iterable[tuple[str, str, str]]
+) -> None:
+    db.executemany("DELETE FROM quarantine WHERE name = ?", ((name,) for name in change.forget))
+    db.executemany(
+        "DELETE FROM quarantine WHERE name = ? AND held_start = ? AND held_count = ?",
+        ((name, held.start, held.count) for name, held in change.unkeep),
+    )
+    rows = db.execute("SELECT * FROM allocation") if change.quarantine else ()
+    was = {name: (owner, strategy, u, g, since) for name, owner, strategy, u, g, _, _, since in rows}
+    db.executemany(
+        "INSERT INTO quarantine VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        ((n, held.start, held.count, entry.at, *was.get(n, ("",) * 5)) for n, held in change.quarantine),
+    )
+    for table in ("allocation", "also", "found"):
+        db.executemany(f"DELETE FROM {table} WHERE name = ?", ((name,) for name in change.remove))  # noqa: S608
+    db.executemany(
+        "INSERT INTO allocation VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        # One that has its former range again has it since then.
+        (_row(a, a.since or entry.at) for a in change.add),
+    )
+    db.executemany("INSERT OR IGNORE INTO also VALUES (?, ?)", _also(change))
+    db.executemany("INSERT OR IGNORE INTO found VALUES (?, ?, ?)", found)
+    db.executemany(
+        "DELETE FROM volume WHERE name = ?1 AND NOT EXISTS (SELECT * FROM allocation WHERE name = ?1)",
+        ((name,) for name in change.forget),
+    )
+    db.executemany("DELETE FROM volume WHERE path = ?", ((os.fsencode(path),) for path in change.no_volumes))
+    db.executemany(
+        "INSERT OR REPLACE INTO volume (path, name, mode, since, user) VALUES (?, ?, ?, ?, ?)",
+        ((os.fsencode(v.path), v.name, v.mode, entry.at, v.user) for v in change.volumes),
+    )
+    db.executemany("DELETE FROM reservation WHERE ids = ?", ((_ids(r),) for r in change.unreserve))
+    db.executemany(
+        "INSERT OR REPLACE INTO reservation VALUES (?, ?, ?)",
+        ((_ids(r.ids), r.why, entry.at) for r in change.reserve),
+    )
+
+
 def _close(db: sqlite3.Connection, entry: HistoryEntry) -> None:
     actor = json.dumps({"uid": entry.actor.uid, "sudo_uid": entry.actor.sudo_uid, "login_uid": entry.actor.login_uid})
     row = (entry.at, actor, entry.command, json.dumps(entry.changed))
@@ -469,62 +548,132 @@ def _close(db: sqlite3.Connection, entry: HistoryEntry) -> None:
     db.execute("DELETE FROM intent")
 
 
+def _typed(rows: Iterable[tuple[Any, ...]], *kinds: type) -> Iterator[tuple[Any, ...]]:
+    """Rows as they are; ValueError for one in which something else stands than was written there.
+
+    SQLite keeps a text in a column of numbers and bytes in one of texts; a file that was damaged has both.
+    """
+    for row in rows:
+        for value, kind in zip(row, kinds, strict=True):
+            if type(value) is not kind and not (value is None and kind is _MaybeInt):
+                if kind is _MaybeInt and type(value) is int:
+                    continue
+                raise ValueError(f"{value!r:.40} stands where {_WORDS[kind]} is to stand")
+        yield row
+
+
+class _MaybeInt:
+    """A number, or none: a kind of column."""
+
+
+_WORDS = {str: "a text", int: "a number", bytes: "a path", _MaybeInt: "a number, or none"}
+
+
+def _texts(found: Any) -> tuple[str, ...]:  # noqa: ANN401 - what the JSON says
+    if not isinstance(found, list):
+        raise TypeError("a list of texts is to stand there")
+    return tuple(text for (text,) in _typed(((one,) for one in found), str))
+
+
+def _actor(text: str) -> Actor:
+    found = json.loads(text)
+    [[uid, sudo_uid, login_uid]] = _typed(
+        [(found["uid"], found["sudo_uid"], found["login_uid"])], int, _MaybeInt, _MaybeInt
+    )
+    return Actor(uid, sudo_uid, login_uid)
+
+
+def _map(text: str) -> IdMap:
+    triples = json.loads(text)
+    return IdMap.of(*_typed(map(tuple, triples), int, int, int))
+
+
 def _mapping(uids: str, gids: str) -> Mapping:
     """Texts of maps to values; both are mostly the same text, and then one value."""
-    uid_map = IdMap.of(*json.loads(uids))
-    return Mapping(uid_map, uid_map if uids == gids else IdMap.of(*json.loads(gids)))
+    uid_map = _map(uids)
+    return Mapping(uid_map, uid_map if uids == gids else _map(gids))
+
+
+def _allocation(row: tuple[Any, ...], also: tuple[str, ...] = ()) -> Allocation:
+    """One row to a value. Whoever could write a name or an owner into a line would write other lines with it."""
+    [[name, owner, strategy, uids, gids, start, count, since]] = _typed(
+        [row], str, str, str, str, str, _MaybeInt, _MaybeInt, str
+    )
+    for one in (owner, *also):
+        subid.line(one, IdRange(0, 1))
+    for one in (name, owner, *also):
+        if not one or not one.isprintable():
+            raise ValueError(f"{one!r:.40} is no name")
+    return Allocation(name, owner, strategy, _mapping(uids, gids), _held(start, count), since, also)
 
 
 def _allocations(db: sqlite3.Connection, version: int, where: str = "1") -> Iterator[Allocation]:
     also: dict[str, list[str]] = {}
-    for name, owner in db.execute("SELECT name, owner FROM also ORDER BY owner") if version > 2 else ():  # noqa: PLR2004
+    more = db.execute("SELECT name, owner FROM also ORDER BY owner") if version > 2 else ()  # noqa: PLR2004
+    for name, owner in _typed(more, str, str):
         also.setdefault(name, []).append(owner)
     found: dict[str, list[tuple[str, str]]] = {}
-    for name, path, line in db.execute("SELECT * FROM found ORDER BY path, line") if version > 4 else ():  # noqa: PLR2004
-        found.setdefault(name, []).append((path, line))
+    lines = db.execute("SELECT name, path, line FROM found ORDER BY path, line") if version > 4 else ()  # noqa: PLR2004
+    for name, *line in _stood(lines):
+        found.setdefault(name, []).append((line[0], line[1]))
     written = _written(db) if version < 5 else {}  # noqa: PLR2004
-    for name, owner, strategy, uids, gids, start, count, since in db.execute(
+    for row in db.execute(
         "SELECT name, owner, strategy, uid_map, gid_map, held_start, held_count, since FROM allocation "  # noqa: S608
         f"WHERE {where} ORDER BY name"  # our own words
     ):
-        held = _held(start, count)
-        one = Allocation(name, owner, strategy, _mapping(uids, gids), held, since, tuple(also.get(name, ())))
-        lines = found.get(name, ()) if version > 4 else _unproven(one, written)  # noqa: PLR2004
-        yield replace(one, found=tuple(lines)) if lines else one
+        one = _allocation(row, tuple(also.get(row[0], ())))
+        stood = found.get(one.name, ()) if version > 4 else _unproven(one, written)  # noqa: PLR2004
+        yield replace(one, found=tuple(stood)) if stood else one
 
 
 def _quarantined(db: sqlite3.Connection, where: str = "1") -> Iterator[Quarantined]:
-    for name, start, count, since, *was in db.execute(
-        f"SELECT * FROM quarantine WHERE {where} ORDER BY name, held_start"  # noqa: S608
-    ):
-        held, former = IdRange(start, count), None
+    for row in db.execute(f"SELECT * FROM quarantine WHERE {where} ORDER BY name, held_start"):  # noqa: S608
         # Before version 5 nobody noted what it was.
+        [[name, start, count, since, *was]] = _typed([row], str, int, int, str, *(str,) * (len(row) - 4))
+        former = None
         if was and was[0]:
             owner, strategy, uids, gids, made = was
-            former = Allocation(name, owner, strategy, _mapping(uids, gids), held, made)
-        yield Quarantined(name, held, since, former)
+            former = _allocation((name, owner, strategy, uids, gids, start, count, made))
+        yield Quarantined(name, IdRange(start, count), since, former)
 
 
 def _volumes(db: sqlite3.Connection, version: int) -> Iterator[Volume]:
     if version < 2:  # noqa: PLR2004 - see _STEPS
         return
     # Since version 4 the user stands there too.
-    for path, name, mode, since, *user in db.execute("SELECT * FROM volume ORDER BY path"):
-        yield Volume(os.fsdecode(path), name, mode, since, "".join(user))
+    user = "user" if version > 3 else "''"  # noqa: PLR2004
+    rows = db.execute(f"SELECT path, name, mode, since, {user} FROM volume ORDER BY path")  # noqa: S608 - our own words
+    for path, *rest in _typed(rows, bytes, str, str, str, str):
+        yield Volume(_absolute(path), *rest)
+
+
+def _stood(rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[str, str, str]]:
+    """Whose lines stood before, in which file, as the ledger notes it."""
+    for name, path, line in _typed(rows, str, str, str):
+        if path not in {SUBUID, SUBGID}:
+            raise ValueError(f"{path!r:.40} has no lines of anybody")
+        yield name, path, line
+
+
+def _absolute(path: bytes) -> str:
+    if not path.startswith(b"/") or b"\0" in path:
+        raise ValueError(f"{path!r:.40} is no path")
+    return os.fsdecode(path)
 
 
 def _reservations(db: sqlite3.Connection, version: int) -> Iterator[Reservation]:
     if version < 4:  # noqa: PLR2004 - see _STEPS
         return
-    for ids, why, since in db.execute("SELECT ids, why, since FROM reservation ORDER BY rowid"):
+    rows = db.execute("SELECT ids, why, since FROM reservation ORDER BY rowid")
+    for ids, why, since in _typed(rows, str, str, str):
         yield Reservation(IdRange.parse(ids), why, since)
 
 
 def _written(db: sqlite3.Connection) -> dict[tuple[str, str], set[str]]:
     """The lines, by file, that the history says were written, and when: before version 5 nothing else tells."""
     found: dict[tuple[str, str], set[str]] = {}
-    for at, changed in db.execute("SELECT at, changed FROM history"):
-        for one in _lines_of(json.loads(changed)):
+    for at, changed in _typed(db.execute("SELECT at, changed FROM history"), str, str):
+        for one in _lines_of(_texts(json.loads(changed))):
             found.setdefault(one, set()).add(at)
     return found
 
@@ -569,6 +718,8 @@ def _ids(ids: IdRange) -> str:
 
 
 def _held(start: int | None, count: int | None) -> IdRange | None:
+    if (start is None) != (count is None):
+        raise ValueError("half of a range")
     return IdRange(start, count) if start is not None and count is not None else None
 
 
@@ -609,51 +760,55 @@ def _intent(text: str) -> Intent:
     content: dict[str, Any] = json.loads(text)
     new = {row[0] for row in content["add"]}
     # An intent of version 2 has none.
-    also = tuple((name, owner) for name, owner in content.get("also", ()))
+    also = tuple(_typed(map(tuple, content.get("also", ())), str, str))
     owners: dict[str, list[str]] = {}
     for name, owner in also:
         owners.setdefault(name, []).append(owner)
     # One of version 4 does not say which lines stood before.
-    lines = [(name, path, line) for name, path, line in content.get("found", ())]
+    lines = tuple(_stood(map(tuple, content.get("found", ()))))
     found: dict[str, list[tuple[str, str]]] = {}
     for name, path, line in lines:
         found.setdefault(name, []).append((path, line))
+    quarantine = _typed(map(tuple, content["quarantine"]), str, int, int)
+    unkeep = _typed(map(tuple, content.get("unkeep", ())), str, int, int)
+    # An intent of version 1 has no volumes, one of version 3 no reservations, nor users of volumes.
+    volumes = ((*row, "") if len(row) == 4 else row for row in map(tuple, content.get("volumes", ())))  # noqa: PLR2004
+    reserve = _typed(map(tuple, content.get("reserve", ())), str, str)
+    [command] = _texts([content["command"]])
+    uid, sudo_uid, login_uid = content["actor"]
+    list(_typed([(uid, sudo_uid, login_uid)], int, _MaybeInt, _MaybeInt))
     return Intent(
-        content["command"],
-        Actor(*content["actor"]),
+        command,
+        Actor(uid, sudo_uid, login_uid),
         LedgerChange(
             add=tuple(
-                Allocation(
-                    name,
-                    owner,
-                    strategy,
-                    _mapping(uids, gids),
-                    _held(start, count),
-                    since,
-                    tuple(owners.get(name, ())),
-                    tuple(found.get(name, ())),
-                )
-                for name, owner, strategy, uids, gids, start, count, since in content["add"]
+                replace(_allocation(tuple(row), tuple(owners.get(row[0], ()))), found=tuple(found.get(row[0], ())))
+                for row in content["add"]
             ),
             also=tuple(pair for pair in also if pair[0] not in new),
             found=tuple(line for line in lines if line[0] not in new),
-            remove=tuple(content["remove"]),
-            quarantine=tuple((name, IdRange(start, count)) for name, start, count in content["quarantine"]),
-            forget=tuple(content["forget"]),
-            unkeep=tuple((name, IdRange(start, count)) for name, start, count in content.get("unkeep", ())),
-            # An intent of version 1 has none.
-            volumes=tuple(Volume(_path(raw), *rest) for raw, *rest in content.get("volumes", ())),
-            no_volumes=tuple(map(_path, content.get("no_volumes", ()))),
-            # One of version 3 has no reservations.
-            reserve=tuple(Reservation(IdRange.parse(ids), why) for ids, why in content.get("reserve", ())),
-            unreserve=tuple(map(IdRange.parse, content.get("unreserve", ()))),
+            remove=_texts(content["remove"]),
+            quarantine=tuple((name, IdRange(start, count)) for name, start, count in quarantine),
+            forget=_texts(content["forget"]),
+            unkeep=tuple((name, IdRange(start, count)) for name, start, count in unkeep),
+            volumes=tuple(Volume(_path(raw), *rest) for raw, *rest in _typed(volumes, str, str, str, str, str)),
+            no_volumes=tuple(map(_path, _texts(content.get("no_volumes", [])))),
+            reserve=tuple(Reservation(IdRange.parse(ids), why) for ids, why in reserve),
+            unreserve=tuple(map(IdRange.parse, _texts(content.get("unreserve", [])))),
         ),
-        tuple(Change(path, _unpacked(before), _unpacked(after) or b"") for path, before, after in content["changes"]),
+        tuple(_change(*change) for change in content["changes"]),
     )
 
 
+def _change(path: str, before: str | None, after: str) -> Change:
+    """One file of an intent; ValueError for one that no plan changes."""
+    if path not in _FILES:
+        raise ValueError(f"{path!r:.40} is no file that is changed")
+    return Change(path, _unpacked(before), _unpacked(after) or b"")
+
+
 def _path(raw: str) -> str:
-    return os.fsdecode(bytes.fromhex(raw))
+    return _absolute(bytes.fromhex(raw))
 
 
 def _packed(content: bytes | None) -> str | None:

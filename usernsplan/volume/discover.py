@@ -7,7 +7,7 @@ import stat
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from usernsplan.errors import InvalidValueError, NotPermittedError, RefusedError, UsernsplanError, reason_of
+from usernsplan.errors import InvalidValueError, NotPermittedError, RefusedError, UsernsplanError, of_system, reason_of
 from usernsplan.escape import indented
 from usernsplan.formats import inspect
 from usernsplan.host import procfs, programs
@@ -118,6 +118,8 @@ def _ask(words: tuple[str, ...]) -> str:
         raise UsernsplanError(f"{words[0]} is not installed here") from error
     except PermissionError as error:
         raise NotPermittedError(f"{words[0]} cannot be run") from error
+    except OSError as error:
+        raise of_system(error, words[0]) from error
     if status:
         raise UsernsplanError(f"{' '.join(words[:3])}: {indented(err)}")
     return out

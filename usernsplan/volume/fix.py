@@ -24,6 +24,8 @@ from usernsplan.errors import (
     RefusedError,
     StoppedError,
     UsernsplanError,
+    of_place,
+    of_system,
     reason_of,
 )
 from usernsplan.escape import shell
@@ -279,6 +281,7 @@ class _Job:
                         outside=tuple(outside),
                         special=self.found.special,
                         entries=self.found.entries,
+                        sums=log.sums(),
                     )
                     self._prove(crew, log, fresh=True)
                     self._carry(crew, log)
@@ -292,6 +295,7 @@ class _Job:
         """Go on with an earlier run, with these changes. Raises UsernsplanError where it cannot be finished."""
         log = journal.resume(self.layout, run)
         try:
+            log.refuse_damaged()
             restore.mend(self.volumes, log)
             log.set(**changes)
             with self._crew() as crew:
@@ -317,6 +321,7 @@ class _Job:
         """Carry a run's journal out backwards, or only count what that would change."""
         log = journal.resume(self.layout, state)
         try:
+            log.refuse_damaged()
             with self._crew() as crew:
                 self.watch.begin(f"Taking back run {state.run}", None)
                 if really:
@@ -518,7 +523,7 @@ class _Job:
         rules = Rules(
             state.turn(stage),
             state.seen,
-            {tree.device: os.fstat(volume.top).st_dev for tree, volume in both if volume.top >= 0},
+            {tree.device: _device(volume) for tree, volume in both if volume.top >= 0},
             frozenset(state.outside),
             end=state.end if stage < 0 else None,
             until=max((run.undone or 0 for run in journal.later(self.layout, state)), default=0) if stage < 0 else None,
@@ -618,7 +623,7 @@ def _earlier(layout: Layout, new: RunState, *, again: bool) -> tuple[RunState | 
 
     Raises LockBusyError or RefusedError where an earlier run stands in the way.
     """
-    runs = [run for run in journal.runs(layout) if run.overlaps(new)]
+    runs = [run for run in journal.runs(layout, new) if run.overlaps(new)]
     for run in runs:
         if run.state not in {CHANGING, UNDOING}:
             continue
@@ -686,7 +691,7 @@ def _host_ids(layout: Layout, request: FixRequest) -> decide.HostIds:
 
 def _moved_before(layout: Layout, new: RunState) -> bool:
     """Tell whether a run has moved the same ids in each of these trees, or has begun to, and it still stands."""
-    runs = [run for run in journal.runs(layout) if run.state in {CHANGING, DONE} and run.overlaps(new)]
+    runs = [run for run in journal.runs(layout, new) if run.state in {CHANGING, DONE} and run.overlaps(new)]
     last = [
         next((run for run in reversed(runs) if any(other.contains(tree) for other in run.trees)), None)
         for tree in new.trees
@@ -700,7 +705,7 @@ def _verified(layout: Layout, new: RunState, volumes: Sequence[walk.Volume]) -> 
     It has to have ended whole, and each top has to be as that run left it: were the volume another one by now, or
     rolled back to a snapshot, its top would show it.
     """
-    earlier = [run for run in journal.runs(layout) if run.state != LOOKING and run.overlaps(new)]
+    earlier = [run for run in journal.runs(layout, new) if run.state != LOOKING and run.overlaps(new)]
     before = earlier[-1] if earlier else None
     if not (before and before.state == DONE and before.whole and before.end and before.seen and new.seen):
         return 0
@@ -715,6 +720,11 @@ def _changed_ns(volume: walk.Volume) -> int:
         return 0  # a single file that is gone by now
 
 
+def _device(volume: walk.Volume) -> int:
+    with of_place(volume.named):
+        return os.fstat(volume.top).st_dev
+
+
 def _sync(volume: walk.Volume) -> None:
     try:
         syscalls.sync_file_system(volume.top)
@@ -727,7 +737,7 @@ def _tree(volume: walk.Volume, name: str) -> Tree:
     try:
         seen = volume.seen()
     except OSError as error:
-        raise UsernsplanError(f"{volume.named}: {reason_of(error)}") from error
+        raise of_system(error, volume.named) from error
     return Tree(name, seen.st_dev, seen.st_ino)
 
 
@@ -777,10 +787,8 @@ def _volume(path: str, request: FixRequest, twice: frozenset[str]) -> walk.Volum
     spots.refuse_idmapped(path)
     try:
         return walk.volume(path, cross_mounts=request.cross_mounts, twice=twice)
-    except PermissionError as error:
-        raise NotPermittedError(f"{path}: {(error.strerror or '').lower()}") from error
     except OSError as error:
-        raise UsernsplanError(f"{path}: {reason_of(error)}") from error
+        raise of_system(error, path) from error
 
 
 def _record(job: _Job, volumes: Sequence[Volume], removed: Sequence[str]) -> None:

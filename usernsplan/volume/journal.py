@@ -14,18 +14,19 @@ import os
 import shutil
 import stat
 import time
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
-from itertools import chain, count, takewhile
+from itertools import count, takewhile
 from typing import TYPE_CHECKING, Any
 
-from usernsplan.errors import HostChangedError, LockBusyError, RefusedError, UnknownNameError
-from usernsplan.escape import shell
+from usernsplan.errors import HostChangedError, LockBusyError, RefusedError, UnknownNameError, UsernsplanError
+from usernsplan.escape import line as one_line
+from usernsplan.escape import operand, shell
 from usernsplan.host import files, locks
 from usernsplan.host import runs as read_runs
+from usernsplan.ids import ID_LIMIT
 from usernsplan.layout import RUNS
 from usernsplan.mapping import IdMap
-from usernsplan.volume import walk
 from usernsplan.volume.renew import Proof
 from usernsplan.volume.special import Special
 from usernsplan.volume.targets import Form, Targets, Turn
@@ -41,6 +42,10 @@ LOOKING, CHANGING, DONE, UNDOING, UNDONE = read_runs.STATES
 _FORMAT = read_runs.FORMAT
 _LOCK = read_runs.LOCK
 _BUFFER = 1 << 20
+# Where a run works, once more: when run.json is damaged, this tells which volumes it has to do with.
+_TREES = "trees.json"
+# What a run that has begun to change something has left.
+_LOGS = ("folders", "late", "swaps")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +72,8 @@ class RunState:
     ``tops`` is when the inode of each top had changed last; ``failed`` are the paths of all entries of the journal
     that failed, ``retried`` those of them that are tried again; ``told``: the command that made the run came to its
     end; ``entries`` is how many the look met; ``special``: the journal has entries that need care; ``keep_power``:
-    files that lose power get it back where their content is proved unchanged.
+    files that lose power get it back where their content is proved unchanged; ``sums`` are the size and the CRC-32 of
+    each log of the look, which nothing may change after it.
     """
 
     run: str
@@ -93,6 +99,7 @@ class RunState:
     keep_power: bool = False
     told: bool = False
     entries: int = 0
+    sums: dict[str, list[int]] = field(default_factory=dict)
     finish: str = field(default="", compare=False)
 
     def places(self, layout: Layout) -> tuple[str, ...]:
@@ -171,6 +178,28 @@ class Journal:
         content["staging"] = [staging.triples() for staging in state.staging] if state.staging else None
         text = json.dumps({"format": _FORMAT, **content}, indent=1) + "\n"
         files.write(self._layout, {f"{self._name}/run.json": text.encode()})
+
+    def sums(self) -> dict[str, list[int]]:
+        """Size and CRC-32 of each log of the look."""
+        return {os.path.basename(path): _sum(path) for path in self.logs("folders")}
+
+    def refuse_damaged(self) -> None:
+        """Raise RefusedError unless every log is whole: half of a run is not to be carried out, nor taken back."""
+        with files.explained(self._layout, self._name):
+            now = self.sums()
+            for name, noted in self.state.sums.items():
+                if now.get(name) != noted:
+                    log = os.path.join(self.folder, os.path.basename(name))
+                    raise damaged_log(log, "it is not as the run left it" if name in now else "it is gone")
+            for log in self.logs("folders", "late"):
+                # What has a sum is as it was written.
+                if os.path.basename(log) not in self.state.sums:
+                    # The look was on disk, whole, before anything was changed; only what came later may be cut.
+                    if os.path.basename(log).startswith("folders.") and _whole_lines(log) != os.path.getsize(log):
+                        raise damaged_log(log, "its last line is cut")
+                    for note in read(log):
+                        if not 0 <= note.tree < len(self.state.trees):
+                            raise damaged_log(log, f"there is no volume {note.tree}")
 
     def remove(self) -> None:
         """Take the run away: it has changed nothing."""
@@ -252,11 +281,6 @@ class Writer:
         self._file.close()
 
 
-def _not_followed(path: str, flags: int) -> int:
-    """Open a log; a symlink is none, and would lead whoever writes it out of the root; for a pipe nobody waits."""
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
-
-
 def _whole_lines(path: str) -> int:
     """How many bytes of a log are whole lines."""
     with open(path, "rb", opener=files.no_symlink) as file:
@@ -272,12 +296,35 @@ class Links:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Keep the other workers from such an inode: it is to be changed once, as a whole."""
-        lock = os.open(self._path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        lock = os.open(self._path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
         finally:
             os.close(lock)
+
+
+def _sum(path: str) -> list[int]:
+    import zlib  # noqa: PLC0415 - only where something is changed
+
+    size = crc = 0
+    with open(path, "rb", opener=files.no_symlink) as file:
+        while piece := file.read(_BUFFER):
+            size, crc = size + len(piece), zlib.crc32(piece, crc)
+    return [size, crc]
+
+
+def damaged_log(path: str, why: str) -> RefusedError:
+    """What to say of a log that does not say what a run wrote."""
+    # It was opened below a folder that is pinned; others know it by its path.
+    folder = os.path.realpath(os.path.dirname(path))
+    away = os.path.join(os.path.dirname(os.path.dirname(folder)), f"damaged-{os.path.basename(folder)}")
+    return RefusedError(
+        f"{one_line(os.path.join(folder, os.path.basename(path)))} is damaged: {why}; what the volume was before the"
+        " run cannot be told from it",
+        hint="put it back from a backup; or look at the run's volume, and move the run away: "
+        f"mv {operand(folder)} {operand(away)}",
+    )
 
 
 def read(log: str) -> Iterator[Folder]:
@@ -310,42 +357,55 @@ def _lines(log: str) -> Iterator[Folder]:
             if not line.endswith(b"\n"):
                 return
             try:
-                folder = _folder(parts, json.loads(line))
-            except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-                raise RefusedError(
-                    f"{read_runs.shown(log)}:{number} is damaged: no run writes such a line",
-                    hint="put the journal back from a backup, or look at the volume of the run",
-                ) from error
+                folder = _folder(json.loads(line), parts)
+            except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+                raise damaged_log(log, f"line {number} cannot be read ({error!r:.100})") from error
             parts = folder.parts
             yield folder
 
 
-def _folder(before: tuple[str, ...], content: dict[str, Any]) -> Folder:
-    """What a line tells, after one that told of the folder ``before``. Raises ValueError, LookupError or TypeError."""
+def _folder(content: dict[str, Any], before: tuple[str, ...]) -> Folder:
+    """What one line says; whatever is not as it was written raises an error."""
     kept, *more = content["p"]
-    tree, device, inode = content["i"]
-    others = [((uid, gid), names) for (uid, gid), names in content.get("others", ())]
-    special = [_unpacked(*fields) for fields in content.get("special", ())]
-    left = content.get("left", [])
-    # Whoever wrote the journal of another root must not lead us out of its volumes.
-    walk.refuse_paths([*more, *(entry.name for entry in special)])
-    for _, names in others:
-        walk.refuse_paths(names)
-    own, common = _owner(content.get("own")), _owner(content.get("common"))
-    owners = [
-        own or (0, 0),
-        common or (0, 0),
-        *(owner for owner, _ in others),
-        *(entry.form.owner for entry in special),
-    ]
-    inodes = [(entry.device, entry.inode, entry.form.mode, entry.links, entry.changed_ns) for entry in special]
-    if not all(type(number) is int for number in chain(content["i"], *owners, *inodes)):
-        raise TypeError
-    return Folder(tree, (*before[:kept], *more), device, inode, own, common, others, special, left)
+    tree, device, inode = map(_number, content["i"])
+    others = [(_owner(owner), list(map(_name, names))) for owner, names in content.get("others", ())]
+    return Folder(
+        tree,
+        (*before[: _number(kept)], *map(_name, more)),
+        device,
+        inode,
+        _owner(content.get("own")),
+        _owner(content.get("common")),
+        [(owner, names) for owner, names in others if owner],
+        [_unpacked(*fields) for fields in content.get("special", ())],
+        list(map(_name, content.get("left", ()))),
+    )
+
+
+def _number(number: Any) -> int:  # noqa: ANN401 - what the JSON says
+    if type(number) is not int:
+        raise TypeError(f"{number!r:.40} is no number")
+    return number
+
+
+def _name(name: Any) -> str:  # noqa: ANN401 - what the JSON says
+    """The name of an entry of a folder, or '.', that itself: nothing that leads elsewhere."""
+    if not isinstance(name, str) or name in {"", ".."} or "/" in name or "\0" in name:
+        raise ValueError(f"{name!r:.40} is no name of an entry")
+    return name
+
+
+def _id(number: Any) -> int:  # noqa: ANN401 - what the JSON says
+    if not 0 <= _number(number) < ID_LIMIT:
+        raise ValueError(f"{number} is no id")
+    return int(number)
 
 
 def _owner(content: list[int] | None) -> Owner | None:
-    return (content[0], content[1]) if content else None
+    if content is None:
+        return None
+    uid, gid = map(_id, content)
+    return uid, gid
 
 
 def _packed(special: Special) -> list[Any]:
@@ -361,13 +421,61 @@ def _unpacked(*fields: Any) -> Special:
     # A run of an older version noted no proof.
     raw, proof = more[:3], more[3:]
     values = [bytes.fromhex(value) if value is not None else None for value in raw]
-    form = Form((uid, gid), mode, *values)
-    return Special(name, device, inode, links, changed_ns, form, Proof(*proof) if proof else None)
+    form = Form((_id(uid), _id(gid)), _number(mode), *values)
+    if proof:
+        size, digest = proof
+        proof = [_number(size), str(digest)]
+    inode, links, changed_ns = map(_number, (inode, links, changed_ns))
+    return Special(_name(name), _number(device), inode, links, changed_ns, form, Proof(*proof) if proof else None)
 
 
-def runs(layout: Layout) -> list[RunState]:
-    """Every run that has a journal, oldest first. Raises NotPermittedError where they are not ours to see."""
-    return [state for name in read_runs.names(layout) if (state := _state(layout, name)) is not None]
+def runs(layout: Layout, near: RunState | None = None) -> list[RunState]:
+    """Every run that has a journal, oldest first; with ``near``, less damaged ones that do not concern its trees.
+
+    Raises NotPermittedError where they are not ours to see, RefusedError for a damaged one that may concern them.
+    """
+    found = []
+    for name in read_runs.names(layout):
+        try:
+            state = _state(layout, name)
+        except read_runs.DamagedRunError:
+            if near is None or _may_concern(layout, name, near):
+                raise
+            continue
+        if state is not None:
+            found.append(state)
+    return found
+
+
+def _may_concern(layout: Layout, name: str, near: RunState) -> bool:
+    """Tell whether a run whose run.json is damaged may have changed one of these trees."""
+    trees = _noted_trees(layout, name)
+    if trees is None:
+        # Nothing tells where it worked: one that had begun to change something has a log of it.
+        with closing(Journal(layout, replace(near, run=name))) as log, files.explained(layout, f"{RUNS}/{name}"):
+            return any(os.path.getsize(path) for path in log.logs(*_LOGS))
+    return any(mine.contains(tree) or tree.contains(mine) for mine in near.trees for tree in trees)
+
+
+def _noted_trees(layout: Layout, name: str) -> tuple[Tree, ...] | None:
+    """The trees of a run as they stand beside its run.json, or in what is left of that; None where neither tells."""
+    for place in (_TREES, "run.json"):
+        with suppress(UsernsplanError, ValueError, LookupError, TypeError, RecursionError):
+            content = json.loads(files.read(layout, f"{RUNS}/{name}/{place}") or b"")
+            trees = tuple(_tree(tree) for tree in content["trees"])
+            if place != _TREES and content.get("format") in {1, 2}:
+                # These have paths of the machine.
+                trees = tuple(replace(tree, path=layout.below(tree.path) or tree.path) for tree in trees)
+            if trees:
+                return trees
+    return None
+
+
+def _tree(content: dict[str, Any]) -> Tree:
+    path = content["path"]
+    if not isinstance(path, str) or not path.startswith("/"):
+        raise ValueError(f"{path!r:.40} is no path")
+    return Tree(path, _number(content["device"]), _number(content["inode"]))
 
 
 def run(layout: Layout, name: str) -> RunState:
@@ -381,8 +489,11 @@ def run(layout: Layout, name: str) -> RunState:
 
 def later(layout: Layout, state: RunState) -> list[RunState]:
     """The runs after this one on the same trees, oldest first."""
-    every = runs(layout)
-    after = every[[run.run for run in every].index(state.run) + 1 :]
+    every = runs(layout, state)
+    names = [run.run for run in every]
+    if state.run not in names:
+        raise HostChangedError(f"run {state.run} was taken away meanwhile")
+    after = every[names.index(state.run) + 1 :]
     return [run for run in after if run.overlaps(state)]
 
 
@@ -395,7 +506,7 @@ def begin(layout: Layout, state: RunState, check: Callable[[], None] = lambda: N
     files.make_folder(layout, os.path.dirname(RUNS), 0o700)
     files.make_folder(layout, RUNS, 0o700)
     with _lock_in(layout, RUNS, wait=True):
-        for other in runs(layout):
+        for other in runs(layout, state):
             at_work = is_at_work(layout, other)
             if at_work and other.overlaps(state):
                 raise busy(other.run)
@@ -411,6 +522,8 @@ def begin(layout: Layout, state: RunState, check: Callable[[], None] = lambda: N
         with files.explained(layout, RUNS), files.pinned(layout, name) as place:
             files.sync_folder(place.folder)
         journal = Journal(layout, state, _lock_in(layout, name).take())
+        trees = json.dumps({"trees": [asdict(tree) for tree in state.trees]}) + "\n"
+        files.write(layout, {f"{name}/{_TREES}": trees.encode()})
         journal.set()
     return journal
 
@@ -427,7 +540,7 @@ def resume(layout: Layout, state: RunState) -> Journal:
         if not lock:
             raise busy(state.run)
         with lock:
-            for other in runs(layout):
+            for other in runs(layout, state):
                 if other.run != state.run and other.overlaps(state):
                     if is_at_work(layout, other):
                         raise busy(other.run)
@@ -542,40 +655,57 @@ def busy(run: str) -> LockBusyError:
     return LockBusyError(f"run {run} is at work on this volume", hint="wait until it has finished, and run again")
 
 
+# What the fields of run.json hold that need no reading; None is allowed where it is their usual value.
+_PLAIN: dict[str, type] = {
+    **dict.fromkeys(("command", "mode", "container"), str),
+    **dict.fromkeys(("seen", "stage", "end", "undone", "entries"), int),
+    **dict.fromkeys(("cross_mounts", "whole", "special", "keep_power", "told"), bool),
+}
+_MAY_LACK = {"container", "end", "undone"}
+
+
+def _listed(found: Any) -> tuple[Any, ...]:  # noqa: ANN401 - what the JSON says
+    if not isinstance(found, list):
+        raise TypeError(f"{found!r:.40} is no list")
+    return tuple(found)
+
+
+def _refuse_strange(state: RunState, name: str) -> None:
+    """Raise TypeError or ValueError for a run that no run writes down so."""
+    for one, kind in _PLAIN.items():
+        value = getattr(state, one)
+        if type(value) is not kind and not (value is None and one in _MAY_LACK):
+            raise TypeError(f"{one} is {value!r:.40}")
+    if state.run != name or state.stage not in {0, 1, 2}:
+        raise ValueError("another run's, or none's")
+    texts = [*state.failed, *(state.retried or ()), *state.sums]
+    texts += [word for path, words in state.formerly.items() for word in (path, *words)]
+    numbers = [*state.tops, *(number for pair in (*state.outside, *state.sums.values()) for number in pair)]
+    if not all(isinstance(text, str) for text in texts) or not state.trees:
+        raise TypeError("not a text")
+    for number in numbers:
+        _number(number)
+    if not all(isinstance(words, list) for words in state.formerly.values()):
+        raise TypeError("not a list")
+
+
 def _state(layout: Layout, name: str) -> RunState | None:
     """Read run.json; None where a kill left a folder without one. Raises RefusedError where it cannot be understood."""
     content = read_runs.content(layout, name)
     if content is None:
         return None
     try:
-        content["trees"] = tuple(Tree(tree["path"], tree["device"], tree["inode"]) for tree in content["trees"])
+        content["trees"] = tuple(map(_tree, content["trees"]))
         content["targets"] = Targets.from_json(content["targets"])
         staging = content["staging"]
-        content["tops"] = tuple(content["tops"])
-        content["failed"] = tuple(content["failed"])
-        content["retried"] = None if content["retried"] is None else tuple(content["retried"])
-        content["outside"] = tuple((device, inode) for device, inode in content["outside"])
+        content["tops"] = _listed(content["tops"])
+        content["failed"] = _listed(content["failed"])
+        content["retried"] = None if content["retried"] is None else _listed(content["retried"])
+        content["outside"] = tuple((device, inode) for device, inode in _listed(content["outside"]))
         content["staging"] = (IdMap.of(*staging[0]), IdMap.of(*staging[1])) if staging else None
         # A newer version of the same format may have added fields.
         state = RunState(**{known.name: content[known.name] for known in fields(RunState) if known.name in content})
-        if not _is_sound(state):
-            raise ValueError(name)
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        _refuse_strange(state, name)
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         raise read_runs.damaged(layout, name) from error
     return state
-
-
-def _is_sound(state: RunState) -> bool:
-    """Tell whether every field has a value that some run could have written."""
-    times = [time for time in (state.end, state.undone) if time is not None]
-    inodes = [number for tree in state.trees for number in (tree.device, tree.inode)]
-    numbers = [state.seen, state.stage, state.entries, *times, *inodes, *state.tops, *chain(*state.outside)]
-    words = [state.mode, *state.failed, *(state.retried or ()), *chain(*state.formerly.values())]
-    words += [] if state.container is None else [state.container]
-    flags = (state.cross_mounts, state.whole, state.special, state.keep_power, state.told)
-    return (
-        all(type(number) is int and number >= 0 for number in numbers)
-        and all(isinstance(word, str) for word in words)
-        and all(isinstance(flag, bool) for flag in flags)
-        and bool(state.trees)
-    )

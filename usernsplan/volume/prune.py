@@ -69,15 +69,15 @@ def _why_kept(layout: Layout, name: str) -> str:
     if read_runs.is_at_work(layout, name):
         return "it is at work"
     try:
-        content = read_runs.content(layout, name)
+        state = journal.run(layout, name) if read_runs.content(layout, name) is not None else None
     except RefusedError:
         return "its run.json cannot be understood: see 'usernsplan check'"
     # A kill left a folder without a run.json, or one that only looked, before anything was changed.
-    if content is None or content["state"] in {UNDONE, LOOKING}:
+    if state is None or state.state in {UNDONE, LOOKING}:
         return ""
-    if content["state"] != DONE:
+    if state.state != DONE:
         return "it is unfinished: see 'usernsplan check'"
-    if content.get("staging") and any(_is_there(layout, tree) for tree in journal.run(layout, name).trees):
+    if state.staging and any(_is_there(layout, tree) for tree in state.trees):
         return "its map overlaps itself: without its journal the same command would move ids twice"
     return ""
 

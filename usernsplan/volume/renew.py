@@ -208,19 +208,30 @@ def _read(log: str) -> _Noted:
     with open(log, "rb", opener=no_symlink) as file:
         for line in file:
             # A line that a kill cut short says nothing: what it was to say had not come about.
-            with suppress(ValueError, TypeError, IndexError):
+            with suppress(ValueError, TypeError, LookupError, RecursionError):
                 what, device, old, new, *more = json.loads(line)
+                if not all(type(number) is int for number in (device, old, new)):
+                    continue
                 if what == _BEGUN:
-                    names = [(Name(tree, tuple(parts), name), other) for tree, parts, name, other in more[0]]
-                    for name, other in names:
-                        walk.refuse_paths([*name.parts, name.name, other])
-                    times = ((accessed, modified) for accessed, modified in more[1])
+                    names = [(_name(tree, parts, name), _text(other)) for tree, parts, name, other in more[0]]
+                    times = ((accessed + 0, modified + 0) for accessed, modified in more[1])
                     noted.begun.append(_Swap(device, old, new, tuple(names), tuple(times)))
                 elif what == _DONE:
-                    noted.done[device, old, new] = more[0]
+                    noted.done[device, old, new] = more[0] + 0
                 else:
                     noted.ended.add((device, old, new))
     return noted
+
+
+def _name(tree: int, parts: list[str], name: str) -> Name:
+    return Name(tree + 0, tuple(map(_text, parts)), _text(name))
+
+
+def _text(name: str) -> str:
+    """The name of an entry as it is noted; TypeError or ValueError for anything else."""
+    if name in {"", ".", ".."} or "/" in name or "\0" in name:
+        raise ValueError("no name of an entry")
+    return name + ""
 
 
 # One file

@@ -11,6 +11,7 @@ from contextlib import closing, suppress
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
+from usernsplan.errors import RefusedError
 from usernsplan.host.mounts import all_mounts
 from usernsplan.volume import journal, power, renew
 from usernsplan.volume.journal import DONE, Journal
@@ -120,11 +121,12 @@ def renewed(layout: Layout, state: RunState) -> dict[Key, int]:
 def proofs(layout: Layout, state: RunState) -> Callable[[Lacking], Proof | None]:
     """What the runs that brought files in noted of them: for a file that had just the power that it is to have."""
     known: dict[Key, list[Special]] = {}
-    for run in journal.runs(layout):
+    for run in journal.runs(layout, state):
         if run.run == state.run or run.state != DONE or not run.overlaps(state):
             continue
         places = renewed(layout, run)
-        with closing(Journal(layout, run)) as log:
+        # Of a log that is damaged, the rest proves nothing: the files are named.
+        with closing(Journal(layout, run)) as log, suppress(RefusedError):
             for note in chain.from_iterable(map(journal.read, log.logs("folders", "late"))):
                 for entry in note.special:
                     if entry.proof:

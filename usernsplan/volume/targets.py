@@ -151,6 +151,12 @@ class Targets:
             for kind in ("uids", "gids")
         )
         owner = content["owner"]
+        for number in (content["root"], *(owner or ())):
+            if number is not None and type(number) is not int:
+                raise TypeError(f"{number!r:.40} is no id")
+        for kind in ("uids", "gids"):
+            if not all(isinstance(content[kind][word], bool) for word in ("source_first", "keep")):
+                raise TypeError(f"{kind}: neither true nor false")
         # A run of an older version noted no images: then none counts as the id that it comes from.
         same = power.Images.from_json(content["same"]) if "same" in content else power.NONE
         return cls(uids, gids, content["root"], (owner[0], owner[1]) if owner else None, same)

@@ -23,7 +23,7 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from usernsplan.errors import UsernsplanError, reason_of
+from usernsplan.errors import RefusedError, UsernsplanError, reason_of
 from usernsplan.volume import journal, walk
 from usernsplan.volume.carry import Carrier, Done, Found, Looker, Rules
 
@@ -255,7 +255,8 @@ class Crew:
         except (EOFError, ConnectionError) as gone:
             raise _killed(worker) from gone
         if error == _TOLD:
-            raise UsernsplanError(message[0], hint=message[1])
+            text, hint, status = message
+            raise (RefusedError if status == RefusedError.exit_status else UsernsplanError)(text, hint=hint)
         if error:
             raise RuntimeError(message)
         return message
@@ -296,11 +297,12 @@ def _serve(line: _Line, volumes: Sequence[Volume]) -> None:
     except (EOFError, ConnectionError):
         os._exit(0)
     except UsernsplanError as error:
-        _last_words(line, _TOLD, (str(error), error.hint))
+        _last_words(line, _TOLD, (str(error), error.hint, error.exit_status))
     except OSError as error:
         # Entries' errors are caught where they happen: this is the journal's.
         reason = reason_of(error)
-        _last_words(line, _TOLD, (f"the journal of the run: {reason}", "make room, and run again with the same words"))
+        words = (f"the journal of the run: {reason}", "make room, and run again with the same words", 1)
+        _last_words(line, _TOLD, words)
     except BaseException:  # noqa: BLE001 - the parent shows it
         _last_words(line, _BUG, traceback.format_exc())
     os._exit(1)

@@ -1,0 +1,42 @@
+"""What the journals of runs tell of volumes: whose they became, for a ledger that was lost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from usernsplan.errors import RefusedError
+from usernsplan.host import runs as read_runs
+from usernsplan.mapping import Mapping
+from usernsplan.planner.rebuild import Given, LeftOut
+from usernsplan.volume import journal
+from usernsplan.volume.journal import CHANGING, DONE, UNDOING
+
+if TYPE_CHECKING:
+    from usernsplan.layout import Layout
+
+
+def given(layout: Layout) -> tuple[list[Given], list[LeftOut]]:
+    """What each run did that stands, oldest first, and the runs that cannot be read. Raises NotPermittedError."""
+    found, left = [], []
+    for name in read_runs.names(layout):
+        try:
+            state = journal.run(layout, name) if read_runs.content(layout, name) is not None else None
+        except RefusedError as error:
+            left.append(LeftOut(f"run {name}", str(error), error.hint))
+            continue
+        if state is None or state.state not in {CHANGING, DONE, UNDOING} or not state.container:
+            continue
+        targets = state.targets
+        found.append(
+            Given(
+                name,
+                state.container,
+                Mapping(targets.uids.source, targets.gids.source),
+                targets.mode,
+                targets.owner,
+                tuple(tree.path for tree in state.trees),
+                is_done=state.state == DONE,
+                is_reverse=state.mode == "reverse",
+            )
+        )
+    return found, left

@@ -397,7 +397,7 @@ def test_a_ledger_that_somebody_writes_in_place_is_not_read_half(root: Path, mon
 def test_the_ledger_of_this_machine_and_of_another_root_are_the_same(tmp_path: Path, root_of: object) -> None:
     """On this machine SQLite works in the file; what stands there is what is read, either way."""
     assert callable(root_of)
-    tmp_path.joinpath("host").mkdir()
+    tmp_path.joinpath("host/etc").mkdir(parents=True)
     layout = root_of(tmp_path / "host")
     change = LedgerChange(volumes=(Volume("/srv/a", "web", "own", "", "0:0"),))
     ledger = SqliteLedger(layout)

@@ -10,6 +10,7 @@ import errno
 import os
 import shutil
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest import mock
@@ -22,6 +23,8 @@ from tests.volume.struck import Place, share_out, strike, trace
 from usernsplan.errors import of_system
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.prefork import Ended, Prefork
 
 pytestmark = needs_root
@@ -173,19 +176,20 @@ def test_what_nobody_foresaw_is_told_in_words(tmp_path: Path) -> None:
         assert len(said.splitlines()) == 2
 
 
+def _failing_at(place: Path, really: Callable[..., object], path: str, *more: int, dir_fd: int | None = None) -> object:
+    above = os.readlink(f"/proc/self/fd/{dir_fd}") if dir_fd is not None else ""
+    if os.path.join(above, path) == str(place):
+        raise OSError(errno.EIO, "Input/output error", path)
+    return really(path, *more, dir_fd=dir_fd)
+
+
 def test_a_disk_that_fails_is_not_taken_for_a_name_that_is_not_there(tmp_path: Path) -> None:
     """A link that cannot be looked at would be followed out of the root, an engine not be served."""
     words = host(tmp_path, "allocate")
     before = (tmp_path / "etc/subuid").read_bytes()
-    really = os.lstat
-    for place in (tmp_path / "bin", tmp_path / "usr/bin/podman", tmp_path / "etc"):
-
-        def fails(path: str, place: Path = place, **more: int) -> os.stat_result:
-            if path == str(place):
-                raise OSError(errno.EIO, "Input/output error", path)
-            return really(path, **more)
-
-        with mock.patch("os.lstat", fails):
+    for call, name in (("open", "bin"), ("open", "etc"), ("lstat", "usr/bin/podman")):
+        place = tmp_path / name
+        with mock.patch(f"os.{call}", partial(_failing_at, place, getattr(os, call))):
             _, said = here(*words, status=1)
         assert f"{place}" in said
         assert "input/output error" in said

@@ -142,6 +142,7 @@ def test_what_fix_volume_prints_for_an_odd_path_is_for_that_path(pasted: Paste, 
     volume = root / "srv" / name
     volume.mkdir(parents=True)
     (volume / "file").touch()
+    (root / "etc").mkdir()
     usernsplan("allocate", "web", "db", "--strategy", "per-container", "--root", root)
     path = str(Path("/srv") / name)
     done = usernsplan("fix-volume", path, "--container", "web", "--root", root)
@@ -171,8 +172,8 @@ def test_chattr_is_for_the_file_that_is_immutable(pasted: Paste, tmp_path: Path,
 
 
 def test_names_out_of_files_of_others_are_quoted_too(pasted: Paste, tmp_path: Path) -> None:
+    (tmp_path / "etc/docker").mkdir(parents=True)
     usernsplan("allocate", "web", "--strategy", "per-container", "--root", tmp_path)
-    (tmp_path / "etc/docker").mkdir()
     (tmp_path / "etc/docker/daemon.json").write_text('{"userns-remap": "x;touch made"}')
     with (tmp_path / "etc/subuid").open("a") as file:
         file.write("b$(touch made):900000:65536\n")

@@ -13,8 +13,6 @@ from usernsplan.errors import NotPermittedError, RefusedError
 from usernsplan.host import files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
     from usernsplan.layout import Layout
 
 # Where distributions put the programs of engines, and snapd those of LXD.
@@ -38,17 +36,24 @@ def engines(layout: Layout) -> frozenset[str]:
                 seen = os.fstat(folder)
                 if (seen.st_dev, seen.st_ino) not in looked_at:
                     looked_at.add((seen.st_dev, seen.st_ino))
-                    found |= {name for name, known in ENGINES.items() if any(_lies_in(folder, known.programs))}
+                    found |= {
+                        engine
+                        for engine, known in ENGINES.items()
+                        if any(_lies_in(layout, folder, f"{name}/{program}") for program in known.programs)
+                    }
             finally:
                 os.close(folder)
     return frozenset(found)
 
 
-def _lies_in(folder: int, programs: Iterable[str]) -> Iterator[bool]:
-    for program in programs:
-        with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
-            os.lstat(program, dir_fd=folder)
-            yield True
+def _lies_in(layout: Layout, folder: int, path: str) -> bool:
+    with suppress(NotPermittedError), files.explained(layout, path):
+        try:
+            os.lstat(os.path.basename(path), dir_fd=folder)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
+    return False
 
 
 def output(words: tuple[str, ...]) -> tuple[int, str, str]:

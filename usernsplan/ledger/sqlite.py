@@ -348,7 +348,8 @@ class SqliteLedger:
         with files.explained(self._layout, LEDGER):
             folder = files.opened_folder(self._layout, os.path.dirname(LEDGER))
         try:
-            self._wait(folder, lambda: fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB))
+            with files.explained(self._layout, LEDGER):
+                self._wait(folder, lambda: fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB))
             yield
         finally:
             os.close(folder)

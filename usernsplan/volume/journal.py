@@ -197,9 +197,7 @@ class Journal:
                     # The look was on disk, whole, before anything was changed; only what came later may be cut.
                     if os.path.basename(log).startswith("folders.") and _whole_lines(log) != os.path.getsize(log):
                         raise damaged_log(log, "its last line is cut")
-                    for note in read(log):
-                        if not 0 <= note.tree < len(self.state.trees):
-                            raise damaged_log(log, f"there is no volume {note.tree}")
+                    self._refuse_strange(log)
 
     def remove(self) -> None:
         """Take the run away: it has changed nothing."""
@@ -229,15 +227,16 @@ class Journal:
         """Raise RefusedError for a journal that no run wrote: it may name what lies outside of the root."""
         with files.explained(self._layout, self._name):
             entries = list(os.scandir(self.folder))
-        try:
             if not all(entry.is_file(follow_symlinks=False) for entry in entries):
-                raise ValueError
+                raise read_runs.damaged(self._layout, self.state.run)
             # Nobody but root writes the journals of this machine, and the longest take a while.
             for log in () if self._layout.is_host else self.logs("folders", "late"):
-                if any(not 0 <= note.tree < len(self.state.trees) for note in read(log)):
-                    raise ValueError
-        except ValueError as error:
-            raise read_runs.damaged(self._layout, self.state.run) from error
+                self._refuse_strange(log)
+
+    def _refuse_strange(self, log: str) -> None:
+        for note in read(log):
+            if not 0 <= note.tree < len(self.state.trees):
+                raise damaged_log(log, f"there is no volume {note.tree}")
 
 
 class Writer:
@@ -449,6 +448,9 @@ def runs(layout: Layout, near: RunState | None = None) -> list[RunState]:
 
 def _may_concern(layout: Layout, name: str, near: RunState) -> bool:
     """Tell whether a run whose run.json is damaged may have changed one of these trees."""
+    if files.is_symlink(layout, f"{RUNS}/{name}"):
+        # Whatever it leads to was not noted by this run.
+        return True
     trees = _noted_trees(layout, name)
     if trees is None:
         # Nothing tells where it worked: one that had begun to change something has a log of it.

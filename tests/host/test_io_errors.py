@@ -79,7 +79,8 @@ def places(server: Prefork, words: tuple[str, ...]) -> list[Place]:
     for (_, call), number in counts.items():
         if call in CALLS:
             most[call] = max(most[call], number)
-    first = {"read": 2}  # before it, the process waits for the word to begin
+    # Before these, the process opens where it writes to, and waits for the word to begin.
+    first = {"read": 2, "openat": 4}
     return [Place(call, n) for call, found in most.items() for n in range(first.get(call, 1), found + 1)]
 
 

@@ -9,6 +9,8 @@ import errno
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from usernsplan.escape import line
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -135,7 +137,7 @@ _NO_PROC = "mount it: mount -t proc proc /proc"
 
 def of_system(error: OSError, place: str = "") -> UsernsplanError:
     """What the system failed at, as an error of ours: the place, the reason and what helps."""
-    where = place or (repr(error.filename)[1:-1] if error.filename else "a call of the system")
+    where = line(place or (str(error.filename) if error.filename else "a call of the system"))
     text = f"{where}: {reason_of(error)}"
     if error.errno in {errno.EACCES, errno.EPERM}:
         return NotPermittedError(text)

@@ -181,6 +181,27 @@ MADE = {
 
 
 @needs_root
+@pytest.mark.parametrize("place", ["state", *slow("all", "lib", "var")])
+def test_no_ledger_is_rebuilt_outside(root: Path, outside: Path, place: str) -> None:
+    """It is made anew, and the damaged one kept, in the very folder that was opened."""
+    turns = 40 if os.environ.get("CI") == "true" else 10
+    here(*ALLOCATE, "web", "--root", root)
+    before = everything(outside)
+    state = os.open(root / STATE, os.O_RDONLY)
+    try:
+        with exchanging(root, outside, PLACES[place], relative=False):
+            for _ in range(turns):
+                ledger = os.open(os.path.basename(LEDGER), os.O_WRONLY | os.O_TRUNC, dir_fd=state)
+                os.write(ledger, b"no ledger")
+                os.close(ledger)
+                out, err = here("ledger", "rebuild", "--yes", "--root", root, status=None)
+                assert "Traceback" not in out + err
+                assert "mallory" not in out + err
+    finally:
+        os.close(state)
+    assert everything(outside) == before
+
+
 @pytest.mark.parametrize("name", MADE)
 def test_a_symlink_where_something_is_made_makes_and_changes_nothing_outside(
     root: Path, tmp_path: Path, name: str
@@ -358,6 +379,9 @@ def test_sqlite_opens_no_path_below_another_root(root: Path, monkeypatch: pytest
     monkeypatch.setattr(sqlite3, "connect", connect)
     for words in COMMANDS:
         here(*words, "--root", root)
+    (root / LEDGER.lstrip("/")).write_bytes(b"")
+    here("ledger", "rebuild", "--yes", "--root", root)
+    here("list", "--root", root)
     assert set(opened) == {":memory:"}
 
 

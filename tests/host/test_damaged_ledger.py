@@ -194,6 +194,10 @@ def test_runs_tell_whose_the_volumes_are(tmp_path: Path) -> None:
     assert volumes() == [v for v in was if v[0] != "/srv/reversed"]
     # Whose lines have no name of ours is told by his run; and without any lines, his ids are kept from others.
     assert json.loads(here("show", "late", "--json", "--root", tmp_path)[0])["allocations"][0]["owner"] == "somebody"
+    # Nothing tells that we wrote these: they are left, unless it is said.
+    for words, goes in (((), False), (("--with-lines",), True)):
+        assert ("-somebody:" in here("release", "late", "--dry-run", *words, "--root", tmp_path)[0]) == goes
+    assert "-usernsplan-web:" in here("release", "web", "--dry-run", "--root", tmp_path)[0]
     for name in ("subuid", "subgid"):
         text = (tmp_path / "etc" / name).read_text()
         (tmp_path / "etc" / name).write_text("".join(x for x in text.splitlines(keepends=True) if "somebody" not in x))

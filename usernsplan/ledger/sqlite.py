@@ -15,6 +15,7 @@ import sqlite3
 import stat
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
+from itertools import count
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -186,26 +187,24 @@ class SqliteLedger:
 
     def rebuild(self, change: LedgerChange, entry: HistoryEntry) -> str | None:
         """Put a new ledger in the place of one that cannot be read, or is gone: see the protocol."""
-        kept = f"{LEDGER}.damaged-{entry.at.replace(':', '')}"
         files.make_folder(self._layout, os.path.dirname(LEDGER), 0o700)
         new = _fresh(change, entry)
         with self._folder_lock(), files.explained(self._layout, LEDGER):
             with files.pinned(self._layout, LEDGER) as place:
                 at = {"src_dir_fd": place.folder, "dst_dir_fd": place.folder}
-                aside = os.path.basename(kept)
+                aside = _free(place.folder, f"{place.name}.damaged-{entry.at.replace(':', '')}")
                 # What SQLite would roll back into the new one.
                 for suffix in (*_BESIDE, "-shm"):
                     with suppress(FileNotFoundError):
                         os.rename(place.name + suffix, aside + suffix, **at)
-                is_kept = True
-                try:
+                kept = None
+                with suppress(FileNotFoundError):
                     # Its name stays until the new one has it: no kill leaves a host without a ledger, which is empty.
                     os.link(place.name, aside, follow_symlinks=False, **at)
-                except FileNotFoundError:
-                    is_kept = False
+                    kept = os.path.join(os.path.dirname(self._shown), aside)
             files.write(self._layout, {LEDGER: new}, mode=0o600)
         self._known = None
-        return self._layout.path(kept) if is_kept else None
+        return kept
 
     def kept_back(self) -> LedgerState:
         """Of a ledger that cannot be read, what is quarantined or reserved as far as it goes; nothing is written."""
@@ -454,6 +453,13 @@ def _loaded(raw: bytes, beside: dict[str, bytes]) -> sqlite3.Connection:
         db.close()
         raise
     return db
+
+
+def _free(folder: int, name: str) -> str:
+    """A name that nothing has in this folder, nor with what SQLite appends."""
+    taken = os.listdir(f"/proc/self/fd/{folder}")
+    names = (name if number == 1 else f"{name}.{number}" for number in count(1))
+    return next(one for one in names if not any(other.startswith(one) for other in taken))
 
 
 def _fresh(change: LedgerChange | None = None, entry: HistoryEntry | None = None) -> bytes:

@@ -5,7 +5,7 @@ Nothing is guessed. What two readings are possible of, and what stands nowhere e
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from usernsplan.errors import InvalidValueError
@@ -14,6 +14,7 @@ from usernsplan.formats.subid import Grant
 from usernsplan.ids import IdRange, IdSet
 from usernsplan.layout import SUBGID, SUBUID
 from usernsplan.model import DEFAULT_NAME, OWN_PREFIX, ROOT, Allocation, LedgerChange, LedgerState, Volume
+from usernsplan.planner.grants import holdings
 from usernsplan.planner.names import check_name
 from usernsplan.strategies import PerContainer, Shared
 
@@ -165,7 +166,11 @@ def _told(name: str, owner: str, lines: _Lines, left: list[LeftOut]) -> Allocati
     if made.mapping.uids.host_ranges() != uids:
         left.append(LeftOut(owner, "its lines are those of no strategy", again))
         return None
-    return made
+    if owner.startswith(OWN_PREFIX):
+        return made
+    # Nothing tells that we wrote them: they stay when it is released.
+    stood = ((one.path, raw.decode().rstrip("\n")) for one in holdings(made) for raw in one.wanted)
+    return replace(made, found=tuple(stood))
 
 
 def _strategy(ranges: Ranges) -> tuple[Strategy | None, int | None]:

@@ -226,12 +226,12 @@ def test_on_a_terminal_the_consequences_come_first_and_then_the_question(root: P
         ((*DOCKER, "--docker", "--daemon", "web"), "--docker with a name"),
         ((*DOCKER, "--docker", "--names-from", "/dev/null"), "--docker with a name"),
         ((*DOCKER, "--docker", "--engine", "podman"), "--docker with --engine podman"),
-        ((*DOCKER, "--names-from", "/dev/null"), "names nobody"),
-        ((*DOCKER, "web", "--names-from", "/dev/null"), "names nobody"),
+        ((*DOCKER, "--names-from", "/dev/null"), "is not a regular file"),
+        ((*DOCKER, "web", "--names-from", "/dev/null"), "is not a regular file"),
         ((*DOCKER, "--names-from", "-"), "standard input names nobody"),
         ((*DOCKER, "--names-from", "/nonexistent"), "no such file"),
-        ((*DOCKER, "--names-from", "/"), "is a directory"),
-        ((*DOCKER, "--names-from", "/dev/zero"), "more than"),
+        ((*DOCKER, "--names-from", "/"), "is not a regular file"),
+        ((*DOCKER, "--names-from", "/dev/zero"), "is not a regular file"),
     ],
 )
 def test_words_that_name_nobody_are_wrong_usage(root: Path, words: tuple[str, ...], says: str) -> None:

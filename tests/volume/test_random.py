@@ -128,6 +128,7 @@ def volume_of(host: Host, entries: list[Entry], *, is_busy: bool) -> Iterator[Ho
     """A fresh volume with this tree, on the same host's file system; as of long ago, or as if it changed right now."""
     one = Host(host.root / f"example-{next(NUMBERS)}", host.file_system)
     one.volume.mkdir(parents=True)
+    (one.root / "etc").mkdir(exist_ok=True)
     make(os.fsencode(one.volume), entries)
     (busy if is_busy else age)(one.volume)
     yield one
@@ -223,7 +224,6 @@ def test_any_tree_is_carried_by_any_map(  # noqa: PLR0917 - hypothesis fills the
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_any_tree_is_owned_by_one(host: Host, entries: list[Entry], user: int, group: int, is_busy: bool) -> None:
     with volume_of(host, entries, is_busy=is_busy) as one:
-        (one.root / "etc").mkdir()
         [start] = one.allocate("web", size=12)
         before = snapshot(one.volume)
         rule = Rule(((0, start, 12),), ((0, start, 12),), start, own=(start + user, start + group))

@@ -12,7 +12,7 @@ import typer
 
 from usernsplan import escape
 from usernsplan.cli import say
-from usernsplan.errors import InvalidValueError, UsernsplanError, reason_of
+from usernsplan.errors import InvalidValueError, RefusedError, UsernsplanError, reason_of
 from usernsplan.escape import shell
 from usernsplan.host import files
 from usernsplan.ids import IdRange
@@ -57,6 +57,8 @@ def text_of(option: str, path: str) -> str:
         if len(raw) > _LONGEST:
             raise InvalidValueError(f"{option} {path}: more than {_LONGEST} bytes")
         return raw.decode("utf-8-sig")
+    except RefusedError as error:
+        raise InvalidValueError(str(error), hint="name a file with one name a line") from error
     except (OSError, ValueError) as error:
         if isinstance(error, InvalidValueError):
             raise

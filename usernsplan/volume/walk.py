@@ -36,13 +36,6 @@ _LOCAL = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "tmpfs", "f2fs"})
 GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 
-def refuse_paths(names: Sequence[str]) -> None:
-    """Raise ValueError where one of these would lead out of its folder, TypeError where it is no text."""
-    together = "".join(names)
-    if "/" in together or "\0" in together or ".." in names:
-        raise ValueError
-
-
 @dataclass(frozen=True, slots=True)
 class Mounts:
     """What is mounted below a volume: for the parts of a folder, the names in it that are mount points."""

@@ -310,7 +310,7 @@ def put_back(root: Path, template: Path) -> None:
 
 
 @needs_root
-@pytest.mark.parametrize("seconds", [SECONDS, pytest.param(60.0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seconds", [SECONDS, pytest.param(20.0, marks=pytest.mark.slow)])
 def test_whatever_is_damaged_every_command_ends_with_words(tmp_path: Path, seconds: float) -> None:
     root, template = tmp_path / "host", tmp_path / "template"
     root.mkdir()

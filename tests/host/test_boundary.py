@@ -149,7 +149,9 @@ def test_nothing_outside_changes_while_folders_are_exchanged_with_symlinks(
     attacked(root, outside, PLACES[place], COMMANDS, turns, relative=relative)
     # And when that is over, the host is a host.
     here("check", "--root", root, status=None)
-    here(*ALLOCATE, "after", "--root", root)
+    # Whoever exchanges the folders of the ledger may leave two halves of two, which is told.
+    _, err = here(*ALLOCATE, "after", "--root", root, status=0 if place == "etc" else None)
+    assert "Traceback" not in err
 
 
 @needs_root

@@ -94,7 +94,9 @@ def new_root(layout: Layout) -> str:
             return ""
         if not os.path.lexists(layout.real):
             return "does not exist"
-        return _NO_ROOT if os.listdir(layout.real) else "is empty"
+        names = os.listdir(layout.real)
+        # Another one may have begun it between the two looks.
+        return "" if "etc" in names else _NO_ROOT if names else "is empty"
 
 
 class Place(NamedTuple):
@@ -561,7 +563,8 @@ def _explanation(layout: Layout, name: str, error: OSError) -> UsernsplanError: 
         case errno.ENXIO | errno.EISDIR:  # a socket, or a pipe that nobody reads; a folder
             return irregular(shown)
         case errno.EPERM | errno.EACCES if _is_immutable(layout, name):
-            return NotPermittedError(f"{shown} is immutable or append-only", hint=f"chattr -i -a {operand(shown)}")
+            mutable = f"chattr -i -a {operand(layout.path(name))}"
+            return NotPermittedError(f"{shown} is immutable or append-only", hint=mutable)
         case errno.EPERM | errno.EACCES:
             return NotPermittedError(f"{shown}: {reason_of(error)}")
         case errno.EROFS:

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
     from tests.engines.throwaway import ThrowawayHost
 
+# Real engines and browsers take their time; what they are given is tested without them.
+pytestmark = pytest.mark.slow
+
+
 USERNSPLAN = (sys.executable, "-m", "usernsplan")
 # Kills itself as soon as it has exchanged /etc/subuid, its locks in its hands.
 STRUCK = (

@@ -6,6 +6,8 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.engines import recipes
 from tests.engines.recipes_docker_instance import dockerd_instance
 from tests.engines.throwaway import require
@@ -14,6 +16,9 @@ if TYPE_CHECKING:
     import subprocess
 
     from tests.engines.throwaway import ThrowawayHost
+
+# Real engines and browsers take their time; what they are given is tested without them.
+pytestmark = pytest.mark.slow
 
 
 def usernsplan(host: ThrowawayHost, *words: str, status: int = 0) -> subprocess.CompletedProcess[str]:

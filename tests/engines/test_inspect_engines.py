@@ -16,6 +16,10 @@ from tests.engines.throwaway import require
 if TYPE_CHECKING:
     from tests.engines.throwaway import ThrowawayHost
 
+# Real engines and browsers take their time; what they are given is tested without them.
+pytestmark = pytest.mark.slow
+
+
 BASE = 524288  # where per-container begins to give ranges out
 
 

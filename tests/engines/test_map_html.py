@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
     from tests.engines.browser import Browser
 
+# Real engines and browsers take their time; what they are given is tested without them.
+pytestmark = pytest.mark.slow
+
+
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'&\u202egnp"
 
 

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from tests.engines.recipes_lxd import Lxd
     from tests.engines.throwaway import ThrowawayHost
 
+# Real engines and browsers take their time; what they are given is tested without them.
+pytestmark = pytest.mark.slow
+
 
 def give_root_a_range(host: ThrowawayHost) -> None:
     """For those instances that have none of their own."""

@@ -18,6 +18,10 @@ from tests.engines.throwaway import CommandFailed, require
 if TYPE_CHECKING:
     from tests.engines.throwaway import ThrowawayHost
 
+# Real engines and browsers take their time; what they are given is tested without them.
+pytestmark = pytest.mark.slow
+
+
 UID = 4242
 BASE = 524288  # where per-container begins to give ranges out
 SLOT = 65536

@@ -31,6 +31,10 @@ from tests.engines.throwaway import CommandFailed
 if TYPE_CHECKING:
     from tests.engines.throwaway import ThrowawayHost
 
+# Real engines and browsers take their time; what they are given is tested without them.
+pytestmark = pytest.mark.slow
+
+
 UNIT = "web.service"
 DROP_IN = f"{UNITS}/{UNIT}.d/10-usernsplan.conf"
 SERVICE = {f"{UNITS}/{UNIT}": "[Service]\nExecStart=/bin/true\n"}

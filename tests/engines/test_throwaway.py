@@ -22,6 +22,10 @@ from tests.engines.throwaway import CommandFailed, ThrowawayHost, require
 if TYPE_CHECKING:
     from tests.engines.recipes import Line
 
+# Real engines and browsers take their time; what they are given is tested without them.
+pytestmark = pytest.mark.slow
+
+
 PER_CONTAINER: list[Line] = [(0, 524288, 65536)]
 SHARED: list[Line] = [(0, 2, 1), (3, 3, 65533)]
 SINGLE: list[Line] = [(0, 1000000000, 1)]

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 # default a few.
 ALL = 10_000
 KILLS = [
-    *(("shift", 2, 2, "tmpfs"), ("own", 1, 1, "tmpfs"), ("overlap", 1, 3, "tmpfs")),
+    *(("shift", 2, 2, "tmpfs"), ("overlap", 1, 2, "tmpfs")),
     *slow(
         *(("shift", 1, ALL, "tmpfs"), ("shift", 2, 6, "tmpfs"), ("shift", 2, 2, "ext4")),
         *(("own", 1, 6, "tmpfs"), ("own", 2, 3, "tmpfs"), ("reverse", 1, 6, "tmpfs"), ("reverse", 2, 3, "tmpfs")),

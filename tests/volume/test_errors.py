@@ -178,7 +178,7 @@ def kill_at(host: Host, call: str, number: int, *words: str) -> bool:
     return done.returncode != 0
 
 
-@pytest.mark.parametrize("words", [(), ("--again",), *slow((("--yes",),))])
+@pytest.mark.parametrize("words", [("--again",), *slow(((),), (("--yes",),))])
 def test_a_run_that_was_killed_after_it_was_done_is_not_done_again(host: Host, words: tuple[str, ...]) -> None:
     simple(host.volume, 1001, 1001)
     shift_by = ("--uid-map", "1000:31000:60000", "--gid-map", "1000:31000:60000", "--unmapped", "keep", *words)

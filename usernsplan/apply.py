@@ -116,7 +116,7 @@ def carry_out(
 def _refuse_unasked(plan: Plan, command: str, *, agreed: bool) -> None:
     """Raise RefusedError for a plan with consequences that nobody agreed to."""
     if plan.changed and plan.consequences and not agreed:
-        again = f"'{command} --yes' does it all the same" if command else "yes=True does it all the same"
+        again = f"{in_words(f'{command} --yes')} does it all the same" if command else "yes=True does it all the same"
         raise RefusedError(
             "; ".join(one.message for one in plan.consequences),
             hint=f"{again}; it is left alone where containers are named, and with --no-daemon-config",

@@ -138,7 +138,7 @@ They were put back as they were granted. After a change of order Docker has to b
         "warning",
         "Lines that were to be released were gone already",
         """\
-release found fewer lines than were granted. What was there went; the range is kept back all the same.
+release found fewer lines than were granted. What was there went; the range is quarantined all the same.
 
     userdel dockremap       takes the lines of the account too
 
@@ -372,7 +372,7 @@ It does not where somebody else has some of the ids by now (USN132), or once it 
 A name was released and is allocated again, and has other ids than before: it was asked for by other words, or somebody
 else has some of its former ids. Its files carry the former ones, which nobody maps now.
 
-    usernsplan release web          524288-589823 is kept back
+    usernsplan release web          524288-589823 is quarantined
     bob:550000:65536                in subuid since
 
 'usernsplan find-owned 524288-589823 /' lists the files. fix-volume with --container web --from web gives them the new
@@ -383,7 +383,7 @@ ids.""",
         "info",
         "The volumes of what was released stay as they are",
         """\
-Nothing is done to the volumes of a container that is released: their files carry its ids, and its range is kept back.
+Nothing is done to the volumes of a container that is released: their files carry its ids, and its range is quarantined.
 
     usernsplan release web          /srv/web still belongs to 524288
 
@@ -396,7 +396,7 @@ Allocated again by the same words, the container has its range and its volumes a
         "A range was forgotten, and not all was looked at",
         """\
 'release --forget' looks at the volumes in the ledger and at --scan DIR for files that carry the ids. A volume was not
-there, something is mounted in it, it could not be read, or a process still has the ids; and --yes was said.
+there, something is mounted in it, it could not be read, or a process still has the ids; --unseen allowed that.
 
     not looked at: /srv/web: the volume of 'web' is not there: removed, or not mounted
 

@@ -85,7 +85,7 @@ def volume_missing(facts: Facts) -> Iterator[Seen]:
         umount /srv
 
     Put it back, or mount it. The record goes with the container: 'usernsplan release NAME', then release --forget, with
-    --yes where it was removed for good.
+    --unseen where it was removed for good.
     """
     for path, doubt in _doubted(facts, is_missing=True):
         message = f"the volume is recorded as {doubt.volume.name}'s, but {doubt.fact}"

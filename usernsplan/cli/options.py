@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from usernsplan.layout import Layout
     from usernsplan.model import Finding, LedgerState
 
-# More names than any host has.
-_LONGEST = 16 * 1024 * 1024
-
 Root = Annotated[
     str, typer.Option("--root", metavar="DIR", help="Work on the tree at DIR, as useradd --prefix does. Nothing else.")
 ]
@@ -49,13 +46,13 @@ def text_of(option: str, path: str) -> str:
     """What a file says that an option names; "-" is standard input. Raises InvalidValueError."""
     try:
         if path != "-":
-            raw = files.whole(path, escape.line(path), _LONGEST, named=True)
+            raw = files.whole(path, escape.line(path), files.LARGEST, named=True)
         elif sys.stdin is None:
             raise InvalidValueError(f"{option}: standard input is closed", hint="name a file")
         else:
-            raw = sys.stdin.buffer.read(_LONGEST + 1)
-        if len(raw) > _LONGEST:
-            raise InvalidValueError(f"{option} {path}: more than {_LONGEST} bytes")
+            raw = sys.stdin.buffer.read(files.LARGEST + 1)
+        if len(raw) > files.LARGEST:
+            raise InvalidValueError(f"{option} {path}: more than {files.LARGEST} bytes")
         return raw.decode("utf-8-sig")
     except RefusedError as error:
         raise InvalidValueError(str(error), hint="name a file with one name a line") from error

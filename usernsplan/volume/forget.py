@@ -57,7 +57,7 @@ def looked(request: ReleaseRequest, root: str, scan: Sequence[str]) -> Callable[
     def decide(state: HostState) -> Plan:
         plan = make_release(state, request)
         if not seen:
-            seen.append((plan, tuple(_notes(layout, state, plan, scan, yes=request.unseen))))
+            seen.append((plan, tuple(_notes(layout, state, plan, scan, unseen=request.unseen))))
         shown, notes = seen[0]
         if plan.freed != shown.freed:
             raise changed()
@@ -66,7 +66,7 @@ def looked(request: ReleaseRequest, root: str, scan: Sequence[str]) -> Callable[
     return decide
 
 
-def _notes(layout: Layout, state: HostState, plan: Plan, scan: Sequence[str], *, yes: bool) -> Iterator[Finding]:
+def _notes(layout: Layout, state: HostState, plan: Plan, scan: Sequence[str], *, unseen: bool) -> Iterator[Finding]:
     """Look, and say what was not looked at. Raises as ``looked`` says."""
     found = _Found()
     for top in _tops(layout, state, scan, found):
@@ -77,7 +77,7 @@ def _notes(layout: Layout, state: HostState, plan: Plan, scan: Sequence[str], *,
             _listed("files still carry ids of what is to be forgotten", found.carrying),
             hint=f"give them away or remove them; these list them: {'; '.join(_commands(layout, plan, found))}",
         )
-    if found.unseen and not yes:
+    if found.unseen and not unseen:
         raise RefusedError(_listed("not all could be looked at", found.unseen), hint=_UNSEEN)
     for place in found.unseen:
         yield Finding("USN134", "warning", f"not looked at: {printable(place.path)}: {place.reason}")

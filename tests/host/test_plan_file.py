@@ -1169,3 +1169,12 @@ def test_a_stream_that_is_closed_is_no_traceback(root: Path, words: str) -> None
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr
     assert lines(root) == ""
+
+
+def test_a_remap_to_somebody_else_is_refused_in_the_words_of_the_file(root: Path) -> None:
+    (root / "etc/docker").mkdir(exist_ok=True)
+    (root / "etc/docker/daemon.json").write_text('{"userns-remap": "bob"}')
+    file = write("strategy: per-container\nengines: [docker]\ncontainers: [default]\n")
+    _, err = here("apply", file, "--yes", "--root", root, status=9)
+    assert "say 'daemon: NAME' in the file to change it, or 'daemon: false' to leave it alone" in err
+    assert (root / "etc/docker/daemon.json").read_text() == '{"userns-remap": "bob"}'

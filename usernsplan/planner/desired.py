@@ -79,6 +79,8 @@ _KEYS = (
     *("strategy", "size", "block", "container-id", "dockerroot", "max", "identity"),
     *("pool", "owner", "start", "daemon"),
 )
+# What the command line says with options of another name.
+_ABOUT_DOCKER = {"--replace-remap": "'daemon: NAME' in the file", "--no-daemon-config": "'daemon: false'"}
 
 
 def make_desired(state: HostState, spec: Spec, *, prune: bool = False, replace_remap: bool = False) -> Desired:
@@ -173,12 +175,14 @@ def _placed(spec: Spec) -> Iterator[None]:
         path = ".".join(filter(None, (at, key)))
         if path:
             error.args = (f"{spec.place}:{lines.get(key, line)}: {path}: {_in_words_of_the_file(str(error))}",)
-            error.hint = _in_words_of_the_file(error.hint)
+        error.hint = _in_words_of_the_file(error.hint)
         raise
 
 
 def _in_words_of_the_file(text: str) -> str:
     """Options of the command line as the keys that they are in the file."""
+    for option, key in _ABOUT_DOCKER.items():
+        text = text.replace(option, key)
     return re.sub(rf"--({'|'.join(_KEYS)})\b", r"'\1'", text)
 
 

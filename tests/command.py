@@ -111,7 +111,11 @@ def json_of(*words: str | Path, status: int = 0) -> dict[str, Any]:
 def files_of(root: Path) -> dict[str, tuple[int, int, bytes]]:
     """Every file below a root: inode, mtime and content, to see whether anything was touched."""
     return {
-        str(path.relative_to(root)): (path.lstat().st_ino, path.lstat().st_mtime_ns, path.read_bytes())
+        str(path.relative_to(root)): (
+            path.lstat().st_ino,
+            path.lstat().st_mtime_ns,
+            path.read_bytes(),
+        )
         for path in sorted(root.rglob("*"))
         if path.is_file() and not path.is_symlink()
     }

@@ -8,14 +8,18 @@ import pytest
 from hypothesis import settings
 
 # How long one example takes says more about the machine than about us.
-settings.register_profile("unhurried", deadline=None, max_examples=100 if os.environ.get("CI") == "true" else 50)
+settings.register_profile(
+    "unhurried", deadline=None, max_examples=100 if os.environ.get("CI") == "true" else 50
+)
 settings.load_profile("unhurried")
 
 HOW = "CI=true or --slow runs them"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--slow", action="store_true", help="run the tests marked slow, as CI=true does")
+    parser.addoption(
+        "--slow", action="store_true", help="run the tests marked slow, as CI=true does"
+    )
 
 
 def slow_ones_run(config: pytest.Config) -> bool:

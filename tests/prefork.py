@@ -66,7 +66,9 @@ class Run:
         return Ended(status, *self.said())
 
     def said(self) -> tuple[str, str]:
-        out, err = ((self.folder / name).read_text(errors="surrogateescape") for name in ("out", "err"))
+        out, err = (
+            (self.folder / name).read_text(errors="surrogateescape") for name in ("out", "err")
+        )
         return out, err
 
     def abandon(self) -> None:
@@ -108,14 +110,20 @@ class Prefork:
         self._process.communicate()
         self._folder.cleanup()
 
-    def start(self, *words: str | Path, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Run:
+    def start(
+        self, *words: str | Path, env: Mapping[str, str] | None = None, cwd: Path | None = None
+    ) -> Run:
         """Fork a run with these words, in this environment and folder, or in those of this process."""
         if self._last:
             self._last.abandon()
         self._runs += 1
         folder = Path(self._folder.name) / str(self._runs)
         folder.mkdir()
-        self.say(json.dumps([str(folder), str(cwd or Path.cwd()), dict(env or os.environ), *map(str, words)]))
+        self.say(
+            json.dumps(
+                [str(folder), str(cwd or Path.cwd()), dict(env or os.environ), *map(str, words)]
+            )
+        )
         self._last = Run(self, int(self.heard()), folder)
         return self._last
 
@@ -198,7 +206,11 @@ def _answer(number: int) -> None:
 
 def _become(folder: str, begin: int, words: list[str]) -> NoReturn:
     os.setsid()
-    for number, name, flags in ((0, "/dev/null", os.O_RDONLY), (1, "out", os.O_WRONLY), (2, "err", os.O_WRONLY)):
+    for number, name, flags in (
+        (0, "/dev/null", os.O_RDONLY),
+        (1, "out", os.O_WRONLY),
+        (2, "err", os.O_WRONLY),
+    ):
         opened = os.open(os.path.join(folder, name), flags | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(opened, number)
         os.close(opened)

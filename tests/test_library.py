@@ -30,7 +30,9 @@ def test_every_error_is_offered() -> None:
 
 def test_threads_of_one_program_allocate_one_after_another(tmp_path: Path) -> None:
     def allocate(number: int) -> int:
-        request = usernsplan.AllocateRequest(names=(f"c{number:02}",), strategy=usernsplan.PerContainer())
+        request = usernsplan.AllocateRequest(
+            names=(f"c{number:02}",), strategy=usernsplan.PerContainer()
+        )
         return usernsplan.allocate(request, root=str(tmp_path)).allocations[0].mapping.uids[0].host
 
     with ThreadPoolExecutor(8) as pool:
@@ -42,8 +44,12 @@ def test_a_host_is_checked_by_all_rules_or_by_some(tmp_path: Path) -> None:
     (tmp_path / "etc").mkdir()
     for name in ("subuid", "subgid"):
         (tmp_path / "etc" / name).write_text("alice:100000:65536\nbob:150000:65536\n")
-    (tmp_path / "etc/passwd").write_text("alice:x:1000:1000::/:/bin/sh\nbob:x:1001:1001::/:/bin/sh\n")
+    (tmp_path / "etc/passwd").write_text(
+        "alice:x:1000:1000::/:/bin/sh\nbob:x:1001:1001::/:/bin/sh\n"
+    )
     found = usernsplan.check(str(tmp_path), {"USN001"})
-    assert [(f.code, f.place) for f in found] == [("USN001", f"{tmp_path}/etc/{n}:2") for n in ("subuid", "subgid")]
+    assert [(f.code, f.place) for f in found] == [
+        ("USN001", f"{tmp_path}/etc/{n}:2") for n in ("subuid", "subgid")
+    ]
     assert set(found) <= set(usernsplan.check(str(tmp_path)))
     assert sorted(os.listdir(tmp_path)) == ["etc"]

@@ -48,28 +48,51 @@ def program(tmp_path: Path) -> dict[str, str]:
 def test_the_first_command_works_in_a_fresh_clone_and_prints_what_is_shown(tmp_path: Path) -> None:
     clone = tmp_path / "clone"
     ignored = (".git", ".venv", "build", "demo-host", ".*_cache", "__pycache__", "*.egg-info")
-    copy = ["tar", "-C", str(REPOSITORY), *(f"--exclude=./{name}" for name in ignored), "-cf", "-", "."]
+    copy = [
+        "tar",
+        "-C",
+        str(REPOSITORY),
+        *(f"--exclude=./{name}" for name in ignored),
+        "-cf",
+        "-",
+        ".",
+    ]
     clone.mkdir()
     packed = subprocess.run(copy, capture_output=True, check=True).stdout
     subprocess.run(["tar", "-C", clone, "-xf", "-"], input=packed, check=True)
-    done = subprocess.run(["bash", "-c", SHELL[0]], cwd=clone, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(
+        ["bash", "-c", SHELL[0]],
+        cwd=clone,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout == TEXT[0]
-    assert (clone / "demo-host/etc/subuid").read_text() == "usernsplan-web:524288:65536\nusernsplan-db:589824:65536\n"
+    assert (
+        clone / "demo-host/etc/subuid"
+    ).read_text() == "usernsplan-web:524288:65536\nusernsplan-db:589824:65536\n"
 
 
 def test_the_second_command_is_the_one_that_ci_runs() -> None:
     assert SHELL[1].endswith("-m pytest\n")
     found = subprocess.run(
-        ["grep", "-m1", "-E", "^python3 .*-m pytest$", REPOSITORY / "README.md"], capture_output=True, check=True
+        ["grep", "-m1", "-E", "^python3 .*-m pytest$", REPOSITORY / "README.md"],
+        capture_output=True,
+        check=True,
     )
     assert found.stdout.decode() == SHELL[1]
 
 
 @pytest.mark.parametrize(
-    "block", [block for block in SHELL[2:] if block != PLAN], ids=lambda block: block.splitlines()[0]
+    "block",
+    [block for block in SHELL[2:] if block != PLAN],
+    ids=lambda block: block.splitlines()[0],
 )
-def test_each_command_for_real_use_works_on_another_root(block: str, program: dict[str, str], tmp_path: Path) -> None:
+def test_each_command_for_real_use_works_on_another_root(
+    block: str, program: dict[str, str], tmp_path: Path
+) -> None:
     """The same lines with --root added; starting engines is left to tests/engines."""
     root = tmp_path / "host"
     volume = root / "var/lib/content"
@@ -83,9 +106,16 @@ def test_each_command_for_real_use_works_on_another_root(block: str, program: di
         shutil.copy("/bin/true", volume / "tool")
         (volume / "tool").chmod(0o4755)
         usernsplan("allocate", "--strategy", "per-container", "web", "--root", root)
-    script = 'podman() { echo podman "$@"; }\nsystemctl() { echo systemctl "$@"; }\n' + below(root, block)
+    script = 'podman() { echo podman "$@"; }\nsystemctl() { echo systemctl "$@"; }\n' + below(
+        root, block
+    )
     done = subprocess.run(
-        ["bash", "-euc", script], env=program, cwd=tmp_path, capture_output=True, text=True, check=False
+        ["bash", "-euc", script],
+        env=program,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     # Whoever is not root cannot add Docker's user: that is left to do, and said.
     assert done.returncode == (3 if os.geteuid() and "restart docker" in block else 0), done.stderr
@@ -98,7 +128,9 @@ def test_each_command_for_real_use_works_on_another_root(block: str, program: di
         return
     assert all(text in done.stdout for word, text in PRINTED.items() if word in block)
     if "lxc" in block:
-        assert (root / "etc/subuid").read_text() == "usernsplan-box:524288:65536\nroot:524288:65536\n"
+        assert (
+            root / "etc/subuid"
+        ).read_text() == "usernsplan-box:524288:65536\nroot:524288:65536\n"
     elif "nspawn" in block:
         written = (tmp_path / "config/etc/containers/systemd/web.container").read_text()
         assert "Image=docker.io/library/nginx\nUIDMap=0:524288:65536\n" in written
@@ -108,7 +140,9 @@ def test_each_command_for_real_use_works_on_another_root(block: str, program: di
 
 def below(root: Path, block: str) -> str:
     """The same commands with --root added."""
-    return "\n".join(re.sub(r"(usernsplan [\w-]+)", rf"\1 --root {root}", line) for line in block.splitlines())
+    return "\n".join(
+        re.sub(r"(usernsplan [\w-]+)", rf"\1 --root {root}", line) for line in block.splitlines()
+    )
 
 
 @needs_root
@@ -120,12 +154,22 @@ def test_the_plan_file_becomes_what_the_host_has(program: dict[str, str], tmp_pa
     # Who pastes it is asked; here nobody is.
     script = below(root, PLAN.replace("--fix-volumes", "--fix-volumes --yes"))
     words = ["bash", "-euc", script]
-    done = subprocess.run(words, env=program, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        words, env=program, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("Nothing to do: the host is as usernsplan.yaml says.\n")
     # web, db and cache in that order, past what is reserved; db is 131072 wide.
-    assert {line for line in (root / "etc/subuid").read_text().splitlines() if not line.startswith("root:")} == {
-        *("usernsplan-web:524288:65536", "usernsplan-db:786432:131072", "usernsplan-cache:589824:65536"),
+    assert {
+        line
+        for line in (root / "etc/subuid").read_text().splitlines()
+        if not line.startswith("root:")
+    } == {
+        *(
+            "usernsplan-web:524288:65536",
+            "usernsplan-db:786432:131072",
+            "usernsplan-cache:589824:65536",
+        ),
     }
     assert '"userns-remap": "usernsplan-web"' in (root / "etc/docker/daemon.json").read_text()
     assert (root / "srv/web").stat().st_uid == 524288
@@ -154,7 +198,10 @@ def test_the_library_example_prints_the_host_id_of_www_data(tmp_path: Path) -> N
 
 def test_the_provisioning_example_can_be_run_twice(program: dict[str, str], tmp_path: Path) -> None:
     script = REPOSITORY / "examples/provision.sh"
-    words, env = [str(script), "web=nginx", "db=postgres"], {**program, "ROOT": str(tmp_path / "image")}
+    words, env = (
+        [str(script), "web=nginx", "db=postgres"],
+        {**program, "ROOT": str(tmp_path / "image")},
+    )
     first = subprocess.run(words, env=env, capture_output=True, text=True, check=True).stdout
     assert "+usernsplan-db:589824:65536" in first
     again = subprocess.run(words, env=env, capture_output=True, text=True, check=True).stdout
@@ -163,5 +210,7 @@ def test_the_provisioning_example_can_be_run_twice(program: dict[str, str], tmp_
 
 def test_every_command_has_help_with_an_example() -> None:
     for command in COMMANDS:
-        done = subprocess.run([*PROGRAM, command, "--help"], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [*PROGRAM, command, "--help"], capture_output=True, text=True, check=True
+        )
         assert "Example" in done.stdout, command

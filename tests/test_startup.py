@@ -32,7 +32,10 @@ VOLUMES = {"usernsplan.volume.fix", "usernsplan.volume.workers"}
             ("allocate", "--strategy", "per-container", "web"),
             {"usernsplan.planfile", "usernsplan.formats.spec"} | VOLUMES,
         ),
-        (("allocate", "--strategy", "per-container"), {"usernsplan.planfile", "usernsplan.formats.spec"} | VOLUMES),
+        (
+            ("allocate", "--strategy", "per-container"),
+            {"usernsplan.planfile", "usernsplan.formats.spec"} | VOLUMES,
+        ),
         (("allocate", "--strategy", "per-container", "web", "--json"), {"tabulate"}),
         (("map",), {"tabulate"}),
         (("map", "--json"), {"tabulate"}),
@@ -54,7 +57,10 @@ def test_a_command_does_not_import_what_it_does_not_need(
     tmp_path: Path, words: tuple[str, ...], more: set[str]
 ) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", CODE, *words, "--root", tmp_path], capture_output=True, text=True, check=True
+        [sys.executable, "-c", CODE, *words, "--root", tmp_path],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     loaded = set(done.stderr.splitlines()[-1].split())
     assert "usernsplan.cli.app" in loaded
@@ -63,25 +69,33 @@ def test_a_command_does_not_import_what_it_does_not_need(
 
 @pytest.mark.parametrize("words", [("1",), ("--all",)])
 def test_inspect_imports_no_library_but_for_its_table(words: tuple[str, ...]) -> None:
-    done = subprocess.run([sys.executable, "-c", CODE, "inspect", *words], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, "inspect", *words], capture_output=True, text=True, check=True
+    )
     loaded = set(done.stderr.splitlines()[-1].split())
     assert "usernsplan.cli.inspect" in loaded
     # Neither what plans nor what fixes volumes.
     assert loaded & (HEAVY | {"ctypes", "usernsplan.planner", "usernsplan.volume"}) == set()
 
 
-PLAN = "strategy: per-container\nengines: [podman]\ncontainers: [{name: web, volumes: [/srv/web]}]\n"
+PLAN = (
+    "strategy: per-container\nengines: [podman]\ncontainers: [{name: web, volumes: [/srv/web]}]\n"
+)
 
 
 @pytest.mark.parametrize(
     "words", [("plan",), ("plan", "--json"), ("plan", "--check"), ("apply", "--yes"), ("allocate",)]
 )
-def test_a_plan_file_needs_yaml_and_no_other_library(tmp_path: Path, words: tuple[str, ...]) -> None:
+def test_a_plan_file_needs_yaml_and_no_other_library(
+    tmp_path: Path, words: tuple[str, ...]
+) -> None:
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/usernsplan.yaml").write_text(PLAN)
     loaded = imported_by(*words, "--root", tmp_path)
     assert "yaml" in loaded
-    assert loaded & ((HEAVY - {"yaml"}) | ({"tabulate"} if words != ("allocate",) else set())) == set()
+    assert (
+        loaded & ((HEAVY - {"yaml"}) | ({"tabulate"} if words != ("allocate",) else set())) == set()
+    )
 
 
 @pytest.mark.parametrize(
@@ -92,7 +106,9 @@ def test_a_plan_file_needs_yaml_and_no_other_library(tmp_path: Path, words: tupl
         (("plan", "--schema"), {"tabulate"}),
     ],
 )
-def test_what_reads_no_plan_file_needs_no_table(tmp_path: Path, words: tuple[str, ...], more: set[str]) -> None:
+def test_what_reads_no_plan_file_needs_no_table(
+    tmp_path: Path, words: tuple[str, ...], more: set[str]
+) -> None:
     (tmp_path / "etc").mkdir()
     assert imported_by(*words, "--root", tmp_path) & ((HEAVY - {"yaml"}) | more) == set()
 
@@ -102,7 +118,9 @@ MAPS = ("--uid-map", "0:100000:65536", "--gid-map", "0:100000:65536")
 
 def imported_by(*words: str | Path) -> set[str]:
     """All modules that a command has loaded at its end, which is to be a good one."""
-    done = subprocess.run([sys.executable, "-c", CODE, *words], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, *words], capture_output=True, text=True, check=True
+    )
     assert done.stdout
     return set(done.stderr.splitlines()[-1].split())
 

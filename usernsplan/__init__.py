@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from usernsplan.apply import allocate, carry_out, preview
     from usernsplan.checking import check
     from usernsplan.engines import render
-    from usernsplan.engines.base import Asked
+    from usernsplan.engines.base import RenderContext
     from usernsplan.errors import (
         DamagedLedgerError,
         HostChangedError,
@@ -53,7 +53,6 @@ if TYPE_CHECKING:
 __all__ = [
     "AllocateRequest",
     "Allocation",
-    "Asked",
     "DamagedLedgerError",
     "Extent",
     "Finding",
@@ -77,6 +76,7 @@ __all__ = [
     "PoolExhaustedError",
     "RefusedError",
     "ReleaseRequest",
+    "RenderContext",
     "Shared",
     "SingleUid",
     "StoppedError",
@@ -100,7 +100,7 @@ _HOMES = {
     "apply": ("allocate", "carry_out", "preview"),
     "checking": ("check",),
     "engines": ("render",),
-    "engines.base": ("Asked",),
+    "engines.base": ("RenderContext",),
     "host.files": ("layout_at",),
     "ids": ("IdRange", "IdSet"),
     "layout": ("Layout",),

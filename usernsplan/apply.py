@@ -12,7 +12,13 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from usernsplan.errors import DamagedLedgerError, HostChangedError, LedgerError, RefusedError, UsernsplanError
+from usernsplan.errors import (
+    DamagedLedgerError,
+    HostChangedError,
+    LedgerError,
+    RefusedError,
+    UsernsplanError,
+)
 from usernsplan.escape import in_words, shell
 from usernsplan.formats.subid import added_lines
 from usernsplan.host import accounts, files, locks, log, procfs, read, signals
@@ -66,7 +72,9 @@ def foreseen(layout: Layout, ledger: Ledger) -> Iterator[tuple[HostState, tuple[
     if intent is None:
         yield state, ()
         return
-    message = f"{_interrupted(intent)}, or is still under way; it is mended before anything else is done"
+    message = (
+        f"{_interrupted(intent)}, or is still under way; it is mended before anything else is done"
+    )
     try:
         yield as_mended(state, intent), (Finding("USN114", "warning", message),)
     except UsernsplanError as error:
@@ -75,7 +83,12 @@ def foreseen(layout: Layout, ledger: Ledger) -> Iterator[tuple[HostState, tuple[
 
 
 def carry_out(
-    layout: Layout, ledger: Ledger, decide: Callable[[HostState], Plan], command: str = "", *, agreed: bool = False
+    layout: Layout,
+    ledger: Ledger,
+    decide: Callable[[HostState], Plan],
+    command: str = "",
+    *,
+    agreed: bool = False,
 ) -> Plan:
     """Decide and do it: where nothing is to change, nothing is locked or touched.
 
@@ -104,7 +117,9 @@ def carry_out(
                 plan = decide(state)
                 _refuse_unasked(plan, command, agreed=agreed)
                 if plan.account_commands:
-                    raise HostChangedError(f"the account {plan.account_commands[0][-1]} went away meanwhile")
+                    raise HostChangedError(
+                        f"the account {plan.account_commands[0][-1]} went away meanwhile"
+                    )
                 if plan.changed:
                     commit(layout, ledger, plan, command)
     except UsernsplanError as error:
@@ -116,7 +131,11 @@ def carry_out(
 def _refuse_unasked(plan: Plan, command: str, *, agreed: bool) -> None:
     """Raise RefusedError for a plan with consequences that nobody agreed to."""
     if plan.changed and plan.consequences and not agreed:
-        again = f"{in_words(f'{command} --yes')} does it all the same" if command else "yes=True does it all the same"
+        again = (
+            f"{in_words(f'{command} --yes')} does it all the same"
+            if command
+            else "yes=True does it all the same"
+        )
         raise RefusedError(
             "; ".join(one.message for one in plan.consequences),
             hint=f"{again}; it is left alone where containers are named, and with --no-daemon-config",
@@ -135,13 +154,19 @@ def commit(layout: Layout, ledger: Ledger, plan: Plan, command: str) -> None:
     """Carry out a plan, under the locks. Raises HostChangedError where a file is not what the plan was made from."""
     for change in plan.changes:
         if _now(layout, change.path) != change.before:
-            raise HostChangedError(f"{layout.path(change.path)} was changed by somebody else meanwhile")
+            raise HostChangedError(
+                f"{layout.path(change.path)} was changed by somebody else meanwhile"
+            )
     intent = Intent(_printable(command), procfs.actor(), plan.ledger, plan.changes)
     entry = _entry(intent, layout)
     with signals.held():
         ledger.begin(intent)
         try:
-            files.write(layout, {change.path: change.after for change in plan.changes}, backup=(SUBUID, SUBGID))
+            files.write(
+                layout,
+                {change.path: change.after for change in plan.changes},
+                backup=(SUBUID, SUBGID),
+            )
         except BaseException:
             # What cannot be put back now either is the next run's to mend; the first error is the one to tell.
             with suppress(UsernsplanError):
@@ -233,11 +258,17 @@ def _without_ledger(layout: Layout, ledger: Ledger) -> HostState:
     for one in unread:
         if one.path != LEDGER:
             raise one.error
-    return replace(state, ledger=ledger.kept_back() if files.exists(layout, LEDGER) else LedgerState())
+    return replace(
+        state, ledger=ledger.kept_back() if files.exists(layout, LEDGER) else LedgerState()
+    )
 
 
 def _interrupted(intent: Intent) -> str:
-    return f"a run was interrupted ({in_words(intent.command)})" if intent.command else "a run was interrupted"
+    return (
+        f"a run was interrupted ({in_words(intent.command)})"
+        if intent.command
+        else "a run was interrupted"
+    )
 
 
 def _write(layout: Layout, mended: Mended, intent: Intent) -> None:
@@ -257,7 +288,9 @@ def _now(layout: Layout, path: str) -> bytes | None:
 
 def _entry(intent: Intent, layout: Layout) -> HistoryEntry:
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    changed = tuple(_printable(line) for change in intent.changes for line in _lines(layout, change))
+    changed = tuple(
+        _printable(line) for change in intent.changes for line in _lines(layout, change)
+    )
     if not intent.changes:
         changed += tuple(f"released {name}: no line went" for name in intent.ledger.remove)
     changed += tuple(f"forgot the released range of {name}" for name in intent.ledger.forget)
@@ -266,23 +299,32 @@ def _entry(intent: Intent, layout: Layout) -> HistoryEntry:
         f"{name} has {held} again" if name in back else f"forgot {held}, a released range of {name}"
         for name, held in intent.ledger.unkeep
     )
-    changed += tuple(f"volume {_one_line(v.path)} is {v.name}'s now ({v.mode})" for v in intent.ledger.volumes)
+    changed += tuple(
+        f"volume {_one_line(v.path)} is {v.name}'s now ({v.mode})" for v in intent.ledger.volumes
+    )
     changed += tuple(f"reserved {r.ids}: {_one_line(r.why)}" for r in intent.ledger.reserve)
     changed += tuple(f"no longer reserved: {ids}" for ids in intent.ledger.unreserve)
-    changed += tuple(f"volume {_one_line(path)} is no container's any more" for path in intent.ledger.no_volumes)
+    changed += tuple(
+        f"volume {_one_line(path)} is no container's any more" for path in intent.ledger.no_volumes
+    )
     return HistoryEntry(at, intent.actor, intent.command, changed)
 
 
 def _lines(layout: Layout, change: Change) -> Iterable[str]:
     """A file's change in words: the lines that went and came."""
     before, place = change.before or b"", layout.path(change.path)
-    for sign, lines in (("-", added_lines(change.after, before)), ("+", added_lines(before, change.after))):
+    for sign, lines in (
+        ("-", added_lines(change.after, before)),
+        ("+", added_lines(before, change.after)),
+    ):
         for line in lines:
             yield f"{place}: {sign} {line.decode('utf-8', 'backslashreplace').strip()}"
 
 
 def _log(layout: Layout, entry: HistoryEntry) -> None:
-    log.changed(layout, (f"{line} (uid {entry.actor.uid}: {entry.command})" for line in entry.changed))
+    log.changed(
+        layout, (f"{line} (uid {entry.actor.uid}: {entry.command})" for line in entry.changed)
+    )
 
 
 def _one_line(path: str) -> str:

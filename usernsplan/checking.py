@@ -79,7 +79,11 @@ def _elsewhere(state: HostState) -> frozenset[str]:
     """Owners without an account here whom a directory service knows, though it does not list them."""
     if not state.layout.is_host or _LISTED.issuperset(state.passwd_source.services):
         return frozenset()
-    known = {user.name for user in state.accounts.users} | {str(user.uid) for user in state.accounts.users}
+    known = {user.name for user in state.accounts.users} | {
+        str(user.uid) for user in state.accounts.users
+    }
     lines = (line for file in (state.subuid, state.subgid) for line in file.lines)
     named = {line.owner for line in lines if isinstance(line, Grant)}
-    return accounts.known_elsewhere(sorted(named - known - {a.owner for a in state.ledger.allocations}))
+    return accounts.known_elsewhere(
+        sorted(named - known - {a.owner for a in state.ledger.allocations})
+    )

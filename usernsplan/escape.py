@@ -51,7 +51,9 @@ def indented(text: str) -> str:
 
 def no_result(text: str) -> str:
     """What goes to standard error, where a runner of GitHub looks for commands too and none of ours is."""
-    return _COMMAND.sub(lambda match: match[1] + r"\x3a" if match[2] is None else r"#\x23", lines(text))
+    return _COMMAND.sub(
+        lambda match: match[1] + r"\x3a" if match[2] is None else r"#\x23", lines(text)
+    )
 
 
 def operand(path: str) -> str:
@@ -85,5 +87,7 @@ def _quoted(word: str) -> str:
         return shlex.quote(word)
     # The shell takes newlines from the end of what a command prints.
     inner = word.rstrip("\n")
-    octal = "".join(chr(byte) if chr(byte) in _PLAIN else f"\\{byte:03o}" for byte in os.fsencode(inner))
+    octal = "".join(
+        chr(byte) if chr(byte) in _PLAIN else f"\\{byte:03o}" for byte in os.fsencode(inner)
+    )
     return f"\"`printf '{octal}'`\"" + ("'" + word[len(inner) :] + "'" if inner != word else "")

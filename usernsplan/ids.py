@@ -54,7 +54,9 @@ class IdRange:
         """Read ``FIRST-LAST``, both inclusive, the way ``usermod --add-subuids`` writes a range."""
         match = re.fullmatch(r"([0-9]{1,10})-([0-9]{1,10})", text)
         if not match:
-            raise InvalidValueError(f"'{text}' is not a range", hint="write FIRST-LAST in decimal: 524288-1879048191")
+            raise InvalidValueError(
+                f"'{text}' is not a range", hint="write FIRST-LAST in decimal: 524288-1879048191"
+            )
         first, last = map(int, match.groups())
         return cls(first, last - first + 1)
 
@@ -146,8 +148,13 @@ class IdSet:
 
     def within(self, ids: IdRange) -> Iterator[IdRange]:
         """The parts of this set that lie in ``ids``, lowest first; found without looking at the rest."""
-        for index in range(max(bisect_right(self._spans, (ids.start, ID_LIMIT)) - 1, 0), len(self._spans)):
-            start, stop = max(self._spans[index][0], ids.start), min(self._spans[index][1], ids.stop)
+        for index in range(
+            max(bisect_right(self._spans, (ids.start, ID_LIMIT)) - 1, 0), len(self._spans)
+        ):
+            start, stop = (
+                max(self._spans[index][0], ids.start),
+                min(self._spans[index][1], ids.stop),
+            )
             if start < stop:
                 yield IdRange(start, stop - start)
             elif start >= ids.stop:
@@ -161,7 +168,9 @@ class IdSet:
         """Tell whether some id from ``start`` up to, but without, ``stop`` is in the set: log n."""
         at = bisect_right(self._spans, (start, ID_LIMIT))
         before, after = self._spans[at - 1 : at], self._spans[at : at + 1]
-        return any(start < theirs for _, theirs in before) or any(theirs < stop for theirs, _ in after)
+        return any(start < theirs for _, theirs in before) or any(
+            theirs < stop for theirs, _ in after
+        )
 
     def __contains__(self, number: int) -> bool:
         at = bisect_right(self._spans, (number, ID_LIMIT))

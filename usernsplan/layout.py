@@ -69,10 +69,19 @@ class Layout:
 
     def account_command(self, command: tuple[str, ...]) -> tuple[str, ...]:
         """A command of shadow's for this root: shadow takes only an absolute prefix."""
-        return command if self.is_host else (command[0], "--prefix", self.real or self.root, *command[1:])
+        return (
+            command
+            if self.is_host
+            else (command[0], "--prefix", self.real or self.root, *command[1:])
+        )
 
 
 def is_name(path: object) -> bool:
     """Tell whether something is the name of a place below a root: absolute, normal, and never out of it."""
-    is_text = isinstance(path, str) and path.startswith("/") and not path.startswith("//") and "\0" not in path
+    is_text = (
+        isinstance(path, str)
+        and path.startswith("/")
+        and not path.startswith("//")
+        and "\0" not in path
+    )
     return is_text and os.path.normpath(str(path)) == path

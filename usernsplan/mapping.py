@@ -75,9 +75,13 @@ class IdMap(tuple[Extent, ...]):
         if not new:
             raise InvalidValueError("a map without an extent: the kernel refuses it")
         if len(new) > MAX_EXTENTS:
-            raise InvalidValueError(f"{len(new)} extents: the kernel takes at most {MAX_EXTENTS} in one map")
+            raise InvalidValueError(
+                f"{len(new)} extents: the kernel takes at most {MAX_EXTENTS} in one map"
+            )
         if len(new.text()) >= MAX_BYTES:
-            raise InvalidValueError(f"{len(new.text())} bytes as written: the kernel takes a map of under {MAX_BYTES}")
+            raise InvalidValueError(
+                f"{len(new.text())} bytes as written: the kernel takes a map of under {MAX_BYTES}"
+            )
         _refuse_overlap("container", sorted((e.container, e.count, e) for e in new))
         _refuse_overlap("host", sorted((e.host, e.count, e) for e in new))
         return new
@@ -129,7 +133,9 @@ class IdMap(tuple[Extent, ...]):
                 stop = min(inner.host + inner.count, over.container + over.count)
                 if start < stop:
                     container = inner.container + start - inner.host
-                    found.append(Extent(container, over.host + start - over.container, stop - start))
+                    found.append(
+                        Extent(container, over.host + start - over.container, stop - start)
+                    )
         return IdMap(found)
 
     def is_end_to_end(self) -> bool:
@@ -157,7 +163,9 @@ UNWRITTEN = tuple.__new__(IdMap)
 def _refuse_overlap(side: str, ordered: list[Any]) -> None:
     for (start, count, first), (following, _, second) in pairwise(ordered):
         if following < start + count:
-            raise InvalidValueError(f"'{first}' and '{second}' overlap in their {side} ids: the kernel refuses the map")
+            raise InvalidValueError(
+                f"'{first}' and '{second}' overlap in their {side} ids: the kernel refuses the map"
+            )
 
 
 @dataclass(frozen=True, slots=True)

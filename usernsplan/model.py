@@ -39,8 +39,8 @@ Severity = Literal["error", "warning", "info"]
 class Allocation:
     """Who has which ids: container ``name``, the ``owner`` of its lines in subuid and subgid, its mapping.
 
-    ``held`` is what nobody else may have while this allocation stands (the same for uids and gids); None where the
-    mapping takes nothing from the pool. ``since`` (UTC, ISO 8601) is set once the ledger has it. ``also`` are further
+    ``reserved_range`` is what nobody else may have while this allocation stands (the same for uids and gids); None where the
+    mapping takes nothing from the pool. ``since`` (UTC, ISO 8601) is set once the ledger has it. ``extra_owners`` are further
     owners who have the same lines, because an engine asks for them: root, for LXC. ``found`` are (path, line) pairs:
     the lines of it that stood before and were adopted, which are not ours to take out.
     """
@@ -49,9 +49,9 @@ class Allocation:
     owner: str
     strategy: str
     mapping: Mapping
-    held: IdRange | None = None
+    reserved_range: IdRange | None = None
     since: str = ""
-    also: tuple[str, ...] = ()
+    extra_owners: tuple[str, ...] = ()
     found: tuple[tuple[str, str], ...] = ()
 
 
@@ -63,7 +63,7 @@ class Quarantined:
     """
 
     name: str
-    held: IdRange
+    reserved_range: IdRange
     since: str
     was: Allocation | None = None
 
@@ -120,13 +120,13 @@ class Volume:
 class LedgerChange:
     """What the ledger gains and loses when a plan is carried out.
 
-    ``also`` are (name, owner) pairs: an allocation that stands, and whom its lines are granted to besides; ``found``
+    ``extra_owners`` are (name, owner) pairs: an allocation that stands, and whom its lines are granted to besides; ``found``
     (name, path, line): such a line that stood before. ``unkeep`` are ranges that leave the quarantine one by one:
     forgotten, or their name has them again; ``forget`` is about all that a name has there.
     """
 
     add: tuple[Allocation, ...] = ()
-    also: tuple[tuple[str, str], ...] = ()
+    extra_owners: tuple[tuple[str, str], ...] = ()
     found: tuple[tuple[str, str, str], ...] = ()
     remove: tuple[str, ...] = ()
     quarantine: tuple[tuple[str, IdRange], ...] = ()
@@ -290,7 +290,7 @@ class HostState:
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
+class ContainerOptions:
     """What is said of one allocation: None where nothing is. ``engines`` are to be served besides those of all."""
 
     strategy: Strategy
@@ -321,12 +321,12 @@ class AllocateRequest:
     engines: tuple[str, ...] | None = None
     pools: tuple[tuple[str, int], ...] = ()
     pool_starts: tuple[tuple[str, int], ...] = ()
-    each: dict[str, Words] = field(default_factory=dict)
+    each: dict[str, ContainerOptions] = field(default_factory=dict)
     from_file: bool = False
 
-    def words(self, name: str) -> Words:
+    def words(self, name: str) -> ContainerOptions:
         """What is said of this name."""
-        return self.each.get(name) or Words(self.strategy, self.owner, self.start)
+        return self.each.get(name) or ContainerOptions(self.strategy, self.owner, self.start)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from usernsplan.formats.spec import Spec
-    from usernsplan.host.plan_file import Found
+    from usernsplan.host.plan_file import FoundFile
     from usernsplan.layout import Layout
     from usernsplan.ledger import Ledger
     from usernsplan.model import FixReport, HostState, Plan, Volume
-    from usernsplan.planner.desired import Desired
+    from usernsplan.planner.desired import PlanDiff
     from usernsplan.volume.fix import Watch
 
 _SAVED = "saved-plan"
@@ -71,12 +71,12 @@ def load(layout: Layout, path: str | None, *, prune: bool = False) -> PlanFile:
     return _parsed(layout, _raw(path), STDIN if path == "-" else path, prune=prune)
 
 
-def found(layout: Layout, one: Found) -> PlanFile:
+def found(layout: Layout, one: FoundFile) -> PlanFile:
     """Read the plan file that was found where none was named."""
     return _parsed(layout, one.raw, one.path, prune=False)
 
 
-def save(layout: Layout, path: str, plan: PlanFile, desired: Desired) -> None:
+def save(layout: Layout, path: str, plan: PlanFile, desired: PlanDiff) -> None:
     """Write down what was shown, for ``restore``. An existing file is replaced, whole."""
     content = {
         "format_version": 1,
@@ -102,10 +102,13 @@ def restore(layout: Layout, path: str) -> PlanFile:
         seen, raw = str(found["fingerprint"]), text.encode()
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         again = f"save it again: {layout.command(f'plan --out {shell(path)}')}"
-        raise InvalidFileError(path, "not a plan that 'usernsplan plan --out' saved", hint=again) from error
+        raise InvalidFileError(
+            path, "not a plan that 'usernsplan plan --out' saved", hint=again
+        ) from error
     if root != layout.real:
         raise InvalidValueError(
-            f"{line(path)} was made for the root {line(str(root))}", hint=f"say --root {shell(str(root))}"
+            f"{line(path)} was made for the root {line(str(root))}",
+            hint=f"say --root {shell(str(root))}",
         )
     return replace(_parsed(layout, raw, str(place), prune=prune is True), seen=seen)
 
@@ -122,48 +125,65 @@ def allocating(plan: PlanFile, *, replace_remap: bool) -> Callable[[HostState], 
     return decide
 
 
-def preview(layout: Layout, ledger: Ledger, plan: PlanFile) -> Desired:
+def preview(layout: Layout, ledger: Ledger, plan: PlanFile) -> PlanDiff:
     """What the file comes to now. Raises HostChangedError where something else was shown when it was saved."""
     with apply.foreseen(layout, ledger) as (state, notes):
         desired = make_desired(state, plan.spec, prune=plan.prune)
     if plan.seen and plan.seen != fingerprint(desired):
         raise changed()
-    return replace(desired, allocate=replace(desired.allocate, findings=(*notes, *desired.allocate.findings)))
+    return replace(
+        desired, allocate=replace(desired.allocate, findings=(*notes, *desired.allocate.findings))
+    )
 
 
-def carry_out(layout: Layout, ledger: Ledger, plan: PlanFile, shown: Desired, command: str) -> tuple[Plan, Plan]:
+def carry_out(
+    layout: Layout, ledger: Ledger, plan: PlanFile, shown: PlanDiff, command: str
+) -> tuple[Plan, Plan]:
     """Do exactly what was shown, but for volumes: first what comes, then what goes.
 
     Raises HostChangedError where the host holds something else by now, and what apply.carry_out raises.
     """
 
-    def of(part: Callable[[Desired], Plan]) -> Callable[[HostState], Plan]:
+    def of(part: Callable[[PlanDiff], Plan]) -> Callable[[HostState], Plan]:
         return lambda state: part(make_desired(state, plan.spec, prune=plan.prune))
 
     # What was shown has been agreed to, consequences and all.
-    come = apply.carry_out(layout, ledger, exactly(shown.allocate, of(attrgetter("allocate"))), command, agreed=True)
+    come = apply.carry_out(
+        layout, ledger, exactly(shown.allocate, of(attrgetter("allocate"))), command, agreed=True
+    )
     try:
-        return come, apply.carry_out(layout, ledger, exactly(shown.prune, of(attrgetter("prune"))), command)
+        return come, apply.carry_out(
+            layout, ledger, exactly(shown.prune, of(attrgetter("prune"))), command
+        )
     except HostChangedError as error:
         if come.changed:
-            raise HostChangedError("the host changed in between: what comes is done, nothing was released") from error
+            raise HostChangedError(
+                "the host changed in between: what comes is done, nothing was released"
+            ) from error
         raise
 
 
 def exported(layout: Layout, ledger: Ledger) -> tuple[Spec, tuple[str, ...]]:
     """The plan file of the host as it is, and what is to be said of it."""
     state = read.state(layout, ledger)
-    notes = [] if state.ledger.allocations else ["nothing is allocated here: the strategy is only a proposal"]
+    notes = (
+        []
+        if state.ledger.allocations
+        else ["nothing is allocated here: the strategy is only a proposal"]
+    )
     names = {a.name for a in state.ledger.allocations}
     left = [v.path for v in state.ledger.volumes if v.name in names and not can_export(v)]
-    notes += [f"the volume {path!r} is left out: fix it once more, or write it down by hand" for path in left]
+    notes += [
+        f"the volume {path!r} is left out: fix it once more, or write it down by hand"
+        for path in left
+    ]
     if state.ledger.interrupted:
         notes.append(INTERRUPTED)
     return make_exported(state), tuple(notes)
 
 
 def fix_volumes(
-    layout: Layout, ledger: Ledger, desired: Desired, command: str, watch: Watch
+    layout: Layout, ledger: Ledger, desired: PlanDiff, command: str, watch: Watch
 ) -> tuple[tuple[Volume, FixReport | UsernsplanError], ...]:
     """Run fix-volume for each volume that is not as the file wants it; one that cannot be fixed keeps none from it."""
     known = ledger.state()
@@ -171,7 +191,9 @@ def fix_volumes(
     for one in desired.volumes:
         mode: Literal["own", "shift"] = "own" if one.mode == "own" else "shift"
         source = one.name if mode == "shift" and has_moved(known, one) else None
-        request = FixRequest((one.path,), container=one.name, mode=mode, user=one.user or None, source=source)
+        request = FixRequest(
+            (one.path,), container=one.name, mode=mode, user=one.user or None, source=source
+        )
         try:
             found.append((one, fix_volume(request, layout.root, command=command, watch=watch)))
         except StoppedError:
@@ -186,7 +208,10 @@ def fix_volumes(
 def _parsed(layout: Layout, raw: bytes, place: str, *, prune: bool) -> PlanFile:
     spec = formats.parse(raw, place)
     containers = tuple(
-        replace(one, volumes=tuple(replace(v, path=files.name_below(layout, v.path)) for v in one.volumes))
+        replace(
+            one,
+            volumes=tuple(replace(v, path=files.name_below(layout, v.path)) for v in one.volumes),
+        )
         for one in spec.containers
     )
     return PlanFile(raw.decode("utf-8-sig"), replace(spec, containers=containers), prune)
@@ -202,6 +227,10 @@ def _raw(path: str) -> bytes:
         return files.whole(path, shown, named=True)
     except RefusedError as error:
         # What was named is not what it has to be: that is no danger, but a mistake.
-        raise InvalidValueError(f"{shown}: {str(error).removeprefix(shown).strip()}", hint=error.hint) from error
+        raise InvalidValueError(
+            f"{shown}: {str(error).removeprefix(shown).strip()}", hint=error.hint
+        ) from error
     except OSError as error:
-        raise InvalidValueError(f"{shown}: {reason_of(error)}", hint=of_system(error, shown).hint) from error
+        raise InvalidValueError(
+            f"{shown}: {reason_of(error)}", hint=of_system(error, shown).hint
+        ) from error

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from usernsplan import engines
 from usernsplan.engines import placing
-from usernsplan.engines.base import Asked
-from usernsplan.engines.mounts import Ground, Wish, decide
+from usernsplan.engines.base import RenderContext
+from usernsplan.engines.mounts import MountContext, VolumeRequest, decide
 from usernsplan.errors import InvalidFileError, InvalidValueError, RefusedError
 from usernsplan.host import files, idmap, locks, output, read, volumes
 from usernsplan.ids import IdRange
@@ -47,11 +47,11 @@ def rendering(request: RenderRequest, root: str = "/") -> Rendered:
     ledger = open_ledger(layout)
     known = ledger.state()
     chosen, allocation = engines.engine(request.engine), allocation_of(known, request.name)
-    wishes = [Wish.parse(words) for words in request.volumes]
+    wishes = [VolumeRequest.parse(words) for words in request.volumes]
     recorded = volumes.recorded(layout, known) if wishes else volumes.Recorded((), ())
     for wish in wishes:
         _refuse_half_way(layout, wish, recorded.runs)
-    ground = Ground(
+    ground = MountContext(
         ledger=known,
         layout=layout,
         why_no_idmap=partial(_why_no_idmap, layout),
@@ -62,12 +62,14 @@ def rendering(request: RenderRequest, root: str = "/") -> Rendered:
         doubts={path: one.fact for path, one in doubts(known, recorded.volumes, layout).items()},
     )
     mounts, notes = decide(request.engine, allocation, wishes, ground)
-    asked = Asked(
+    asked = RenderContext(
         state=read.state(layout, ledger) if chosen.reads_host or request.rootless else None,
         mounts=mounts,
         image=request.image,
         rootless=request.rootless,
-        bundle=None if request.bundle is None else _config(files.layout_at(request.bundle, "--bundle")),
+        bundle=None
+        if request.bundle is None
+        else _config(files.layout_at(request.bundle, "--bundle")),
         place=f"{request.bundle}{_CONFIG}",
         layout=layout,
     )
@@ -91,7 +93,10 @@ def table(ledger: LedgerState, name: str = "") -> list[tuple[str, list[tuple[str
             for base in (it.pool.start if it.pool else POOL_START,)
             for held in (IdRange(base, it.need.count) if it.need else None,)
         ]
-    return [(a.name, [(engine, engines.verdict(engine, a)) for engine in engines.ENGINES]) for a in asked]
+    return [
+        (a.name, [(engine, engines.verdict(engine, a)) for engine in engines.ENGINES])
+        for a in asked
+    ]
 
 
 def delivered(
@@ -117,7 +122,9 @@ def delivered(
             output.refuse_foreign_links(layout, (file.path for file in rendered.files))
             now = {file.path: files.read(layout, file.path) for file in rendered.files}
             changes = placing.placed(rendered, now, layout, replace=replace_files)
-            rendered = replace(rendered, notes=(*rendered.notes, *placing.lacking(rendered, now, layout)))
+            rendered = replace(
+                rendered, notes=(*rendered.notes, *placing.lacking(rendered, now, layout))
+            )
         else:
             before, after = _config(layout).encode(), rendered.text.encode()
             changes = (Change(_CONFIG, before, after),) if before != after else ()
@@ -151,7 +158,8 @@ def _config(layout: Layout) -> str:
     raw = files.read(layout, _CONFIG, largest=files.LARGEST)
     if raw is None:
         raise InvalidValueError(
-            f"{layout.path(_CONFIG)} does not exist", hint="--bundle names the folder of an OCI bundle"
+            f"{layout.path(_CONFIG)} does not exist",
+            hint="--bundle names the folder of an OCI bundle",
         )
     try:
         return raw.decode()
@@ -178,7 +186,7 @@ def _seen(layout: Layout, path: str) -> os.stat_result | None:
         return None
 
 
-def _refuse_half_way(layout: Layout, wish: Wish, runs: Iterable[UnfinishedRun]) -> None:
+def _refuse_half_way(layout: Layout, wish: VolumeRequest, runs: Iterable[UnfinishedRun]) -> None:
     """Raise RefusedError for a volume that an interrupted run left half-way: some of its files have other owners."""
     run = half_way(layout.real.rstrip("/") + files.name_below(layout, wish.source), runs)
     if run:

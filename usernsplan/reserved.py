@@ -38,5 +38,10 @@ TABLE: tuple[Reserved, ...] = (
     _between(65520, 65535, "nobody (65534) and the 16-bit -1 (65535)", _SYSTEMD),
     _between(2147352576, 2147418111, "systemd's foreign images", _SYSTEMD),
     # Readers that keep ids in a signed 32-bit number see these as negative (runc, moby); FreeIPA's subids live here.
-    _between(2147483648, ID_LIMIT - 1, "FreeIPA's subids, and ids that are negative as signed numbers", "ipa-subid(8)"),
+    _between(
+        2147483648,
+        ID_LIMIT - 1,
+        "FreeIPA's subids, and ids that are negative as signed numbers",
+        "ipa-subid(8)",
+    ),
 )

@@ -72,8 +72,13 @@ _NAMED = 20
 BACKGROUND: frozenset[Kind] = frozenset({"reserved", "useradd", "pool", "free"})
 _OWN: tuple[Kind, ...] = ("allocation", "filler")
 _CLASHES: dict[Kind, frozenset[Kind]] = {
-    **dict.fromkeys(_OWN, frozenset({*_OWN, "subid", "account", "group", "quarantine", "reservation", "reserved"})),
-    "subid": frozenset({*_OWN, "subid", "account", "group", "quarantine", "reservation", "reserved"}),
+    **dict.fromkeys(
+        _OWN,
+        frozenset({*_OWN, "subid", "account", "group", "quarantine", "reservation", "reserved"}),
+    ),
+    "subid": frozenset(
+        {*_OWN, "subid", "account", "group", "quarantine", "reservation", "reserved"}
+    ),
     "quarantine": frozenset({*_OWN, "subid", "account", "group"}),
     "reservation": frozenset({*_OWN, "subid"}),
     "reserved": frozenset({*_OWN, "subid"}),
@@ -161,7 +166,11 @@ def space(state: HostState, strategy: Strategy | None = None, pool: IdRange | No
         figures = capacity(state, strategy, pool)
     except UsernsplanError as error:
         problem = str(error)
-    segments = tuple(sorted(_segments(state, figures), key=lambda s: (s.ids.start, -s.ids.count, s.kind, s.label)))
+    segments = tuple(
+        sorted(
+            _segments(state, figures), key=lambda s: (s.ids.start, -s.ids.count, s.kind, s.label)
+        )
+    )
     return Space(segments, tuple(conflicts(segments)), figures, useradd(state), problem)
 
 
@@ -170,22 +179,29 @@ def usual(state: HostState, size: int | None = None) -> Strategy:
 
     ``size`` None: 65536 ids; for single-uid, blocks of the size that the host's last one has.
     """
-    last = next((a for a in reversed(state.ledger.allocations) if a.strategy == SingleUid.name), None)
+    last = next(
+        (a for a in reversed(state.ledger.allocations) if a.strategy == SingleUid.name), None
+    )
     if last is None:
         return PerContainer() if size is None else PerContainer(size)
-    block = size or (last.held.count if last.held else None)
+    block = size or (last.reserved_range.count if last.reserved_range else None)
     return SingleUid() if block is None else SingleUid(block)
 
 
-def capacity(state: HostState, strategy: Strategy | None = None, pool: IdRange | None = None) -> Capacity:
+def capacity(
+    state: HostState, strategy: Strategy | None = None, pool: IdRange | None = None
+) -> Capacity:
     """What is left of the pool. Raises what ``pool_of`` raises where login.defs leaves none."""
     chosen = strategy or usual(state)
     need = chosen.need
     if need is None:
         raise UsernsplanError(f"the strategy {chosen.name} takes nothing from a pool")
     within = pool_of(state, chosen, pool)
-    kept = IdSet(q.held for q in state.ledger.quarantined)
-    unforgotten, rest = free(within, claims(state, state.subuid, state.subgid)), _without_quarantine(state, within)
+    kept = IdSet(q.reserved_range for q in state.ledger.quarantined)
+    unforgotten, rest = (
+        free(within, claims(state, state.subuid, state.subgid)),
+        _without_quarantine(state, within),
+    )
     return Capacity(
         strategy=chosen.name,
         pool=within,
@@ -210,7 +226,9 @@ def conflicts(segments: Sequence[Segment]) -> Iterator[Conflict]:
     Of those that a segment clashes with where it begins, the ``_NAMED`` that reach farthest are told. That is all the
     ids in conflict, and a file in which thousands of lines lie over each other does not make millions of pairs.
     """
-    active: list[tuple[int, int]] = []  # (-stop, position), so that what reaches farthest comes first
+    active: list[
+        tuple[int, int]
+    ] = []  # (-stop, position), so that what reaches farthest comes first
     for number, new in enumerate(segments):
         if new.kind not in _CLASHES:
             continue
@@ -230,7 +248,9 @@ def clash(one: Segment, other: Segment) -> bool:
         return False
     if one.kind in _OWN and other.kind in _OWN:
         return one.label != other.label
-    return not set(one.owners) & set(other.owners) and not (_is_meant(one, other) or _is_meant(other, one))
+    return not set(one.owners) & set(other.owners) and not (
+        _is_meant(one, other) or _is_meant(other, one)
+    )
 
 
 def _is_meant(line: Segment, over: Segment) -> bool:
@@ -247,12 +267,22 @@ def _segments(state: HostState, figures: Capacity | None) -> Iterator[Segment]:
     yield from _accounts(state)
     for q in state.ledger.quarantined:
         forget = state.layout.inline(f"release --forget {shell(q.name)}")
-        yield Segment(q.held, "both", "quarantine", q.name, (f"released {q.since}".rstrip(), f"{forget} gives it back"))
+        yield Segment(
+            q.reserved_range,
+            "both",
+            "quarantine",
+            q.name,
+            (f"released {q.since}".rstrip(), f"{forget} gives it back"),
+        )
     for r in state.ledger.reservations:
         yield Segment(r.ids, "both", "reservation", r.why, (f"since {r.since}",) if r.since else ())
     for entry in TABLE:
         yield Segment(entry.ids, "both", "reserved", entry.whose, (entry.source,))
-    ours = IdSet(ids for a in state.ledger.allocations for ids in (*_host_ranges(a), *([a.held] if a.held else [])))
+    ours = IdSet(
+        ids
+        for a in state.ledger.allocations
+        for ids in (*_host_ranges(a), *([a.reserved_range] if a.reserved_range else []))
+    )
     for ids in state.namespaces - ours:
         # The set has joined those that lie side by side.
         what = ("no allocation has these ids", "'usernsplan inspect --all' tells them apart")
@@ -261,25 +291,34 @@ def _segments(state: HostState, figures: Capacity | None) -> Iterator[Segment]:
 
 
 def _of_allocation(a: Allocation, running: IdSet) -> Iterator[Segment]:
-    owners = (a.owner, *a.also)
+    owners = (a.owner, *a.extra_owners)
     details = [f"strategy {a.strategy}", f"owner {', '.join(owners)}"]
     details += [f"since {a.since}"] if a.since else []
-    if a.held is not None and a.held.start in running:
+    if a.reserved_range is not None and a.reserved_range.start in running:
         details.append("a user namespace runs in it")
     if a.strategy != Shared.name:
         ids = a.mapping.uids
-        if a.held and len(ids) == 1 and ids[0].count < a.held.count:
+        if a.reserved_range and len(ids) == 1 and ids[0].count < a.reserved_range.count:
             details.insert(0, f"container id {ids[0].container} is host id {ids[0].host}")
-        for held in (a.held,) if a.held else _host_ranges(a):
+        for held in (a.reserved_range,) if a.reserved_range else _host_ranges(a):
             yield Segment(held, "both", "allocation", a.name, tuple(details), owners)
         return
-    if a.held:
+    if a.reserved_range:
         what = ("ids of nobody's, which fill the gap in Docker's map", *details)
-        yield Segment(a.held, "both", "filler", a.name, what, owners)
-    uids, gids = (set(ids.host_ranges()) - {a.held} for ids in (a.mapping.uids, a.mapping.gids))
+        yield Segment(a.reserved_range, "both", "filler", a.name, what, owners)
+    uids, gids = (
+        set(ids.host_ranges()) - {a.reserved_range} for ids in (a.mapping.uids, a.mapping.gids)
+    )
     for sort, ranges in _by_sort(uids, gids):
         for one in ranges:
-            yield Segment(one, sort, "shared", a.name, ("maps these ids of the host deliberately", *details), owners)
+            yield Segment(
+                one,
+                sort,
+                "shared",
+                a.name,
+                ("maps these ids of the host deliberately", *details),
+                owners,
+            )
 
 
 def _host_ranges(a: Allocation) -> tuple[IdRange, ...]:
@@ -302,7 +341,7 @@ def _lines_of_others(state: HostState) -> Iterator[Segment]:
         (path, names.get(owner, owner), ids)
         for a in state.ledger.allocations
         if in_subid(a.strategy, a.mapping)
-        for owner in (a.owner, *a.also)
+        for owner in (a.owner, *a.extra_owners)
         for path, side in ((SUBUID, a.mapping.uids), (SUBGID, a.mapping.gids))
         for ids in side.host_ranges()
     }
@@ -333,7 +372,14 @@ def _said(file: SubidFile, names: dict[str, str]) -> Iterator[tuple[_Said, int]]
         for start, stop in spans:
             # What no id can be is cut off, as in SubidFile.claimed.
             if start < min(stop, ID_LIMIT):
-                yield _Said(names.get(owner, owner), IdRange(start, min(stop, ID_LIMIT) - start), problem), line.number
+                yield (
+                    _Said(
+                        names.get(owner, owner),
+                        IdRange(start, min(stop, ID_LIMIT) - start),
+                        problem,
+                    ),
+                    line.number,
+                )
 
 
 def _accounts(state: HostState) -> Iterator[Segment]:
@@ -350,12 +396,20 @@ def _accounts(state: HostState) -> Iterator[Segment]:
     known = {number for _, number in groups}
     for gid in {user.gid for user in state.accounts.users if user.gid < ID_LIMIT} - known:
         of = ", ".join(sorted(user.name for user in state.accounts.users if user.gid == gid))
-        yield Segment(IdRange(gid, 1), "gid", "group", str(gid), (f"{passwd}: the group of {of}, without a name",))
+        yield Segment(
+            IdRange(gid, 1),
+            "gid",
+            "group",
+            str(gid),
+            (f"{passwd}: the group of {of}, without a name",),
+        )
 
 
 def _areas(state: HostState, figures: Capacity | None) -> Iterator[Segment]:
     if figures:
-        yield Segment(figures.pool, "both", "pool", "the pool", ("where allocate takes ranges from",))
+        yield Segment(
+            figures.pool, "both", "pool", "the pool", ("where allocate takes ranges from",)
+        )
     given = useradd(state)
     areas = [{area} if area else set() for area in given.areas] if given else [set(), set()]
     for sort, several in _by_sort(*areas):

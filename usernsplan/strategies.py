@@ -21,7 +21,7 @@ SLOT = 65536
 # What stands for the first DOCKERROOT that nobody has.
 AUTO = "auto"
 # The largest id that 16-bit tables and Docker's own default range can hold.
-SUBID_MAX = 65535
+SHARED_SUBID_LAST = 65535
 OPENSHIFT_IDS = IdRange(1000000000, 1000000000)
 OPENSHIFT_BLOCK = 10000
 
@@ -116,7 +116,7 @@ class Shared:
 
     name: ClassVar[str] = "shared"
     dockerroot: int = 2
-    max: int = SUBID_MAX
+    max: int = SHARED_SUBID_LAST
     identity: bool = False
     filler: bool = False
     auto: bool = False
@@ -151,7 +151,9 @@ class Shared:
         return _same(Extent(0, root, 1), *middle, Extent(above, above, self.max - root))
 
 
-_CLASSES: dict[str, type[PerContainer | SingleUid | Shared]] = {c.name: c for c in (Shared, SingleUid, PerContainer)}
+_CLASSES: dict[str, type[PerContainer | SingleUid | Shared]] = {
+    c.name: c for c in (Shared, SingleUid, PerContainer)
+}
 NAMES = tuple(_CLASSES)
 
 
@@ -168,14 +170,18 @@ def named(name: str, options: Options[str, int | str]) -> PerContainer | SingleU
         )
     if options.get("identity") and "dockerroot" in options:
         with about(option="identity"):
-            raise InvalidValueError("--identity with --dockerroot", hint="with --identity, container root is 0")
+            raise InvalidValueError(
+                "--identity with --dockerroot", hint="with --identity, container root is 0"
+            )
     fields = {option.replace("-", "_"): value for option, value in options.items()}
     for option, field in zip(options, fields, strict=True):
         if field not in _CLASSES[name].__dataclass_fields__:
             with about(option=option):
                 raise InvalidValueError(f"--{option} is not an option of the strategy {name}")
     if fields.get("dockerroot") == AUTO:
-        fields = {field: value for field, value in fields.items() if field != "dockerroot"} | {"auto": True}
+        fields = {field: value for field, value in fields.items() if field != "dockerroot"} | {
+            "auto": True
+        }
     with about(option=next(iter(options), "")):
         return _CLASSES[name](**fields)  # type: ignore[arg-type]
 
@@ -192,7 +198,11 @@ def options_of(strategy: str, mapping: Mapping, held: IdRange | None) -> dict[st
     else:
         found = {"dockerroot": mapping.uids.to_host(0) or 0, "max": last}
     usual = _CLASSES[strategy]()
-    return {option: value for option, value in found.items() if value != getattr(usual, option.replace("-", "_"))}
+    return {
+        option: value
+        for option, value in found.items()
+        if value != getattr(usual, option.replace("-", "_"))
+    }
 
 
 def in_subid(strategy: str, mapping: Mapping) -> bool:
@@ -201,7 +211,10 @@ def in_subid(strategy: str, mapping: Mapping) -> bool:
     A shared map past 65535 is not written there: with a line such as 3:4294967292 in the file, every later useradd
     finds no free range ("Can't get unique subordinate UID range"), and root needs no line for OCI and Podman.
     """
-    return strategy != Shared.name or max(e.container + e.count - 1 for e in mapping.uids) <= SUBID_MAX
+    return (
+        strategy != Shared.name
+        or max(e.container + e.count - 1 for e in mapping.uids) <= SHARED_SUBID_LAST
+    )
 
 
 def _check(option: str, start: int, count: int) -> None:

@@ -20,11 +20,22 @@ POOL = "524288-1879048191"
 
 def main() -> None:
     """Print the figures."""
-    usermod = shutil.which("usermod", path="/usr/sbin:/sbin") or sys.exit("usermod is not installed")
+    usermod = shutil.which("usermod", path="/usr/sbin:/sbin") or sys.exit(
+        "usermod is not installed"
+    )
     names = [f"c{number:05}" for number in range(NAMES)]
     with tempfile.TemporaryDirectory() as folder:
         ours, theirs, many = (Path(folder) / name for name in ("ours", "theirs", "many"))
-        allocate = [sys.executable, "-m", "usernsplan", "allocate", "--strategy", "per-container", "--pool", POOL]
+        allocate = [
+            sys.executable,
+            "-m",
+            "usernsplan",
+            "allocate",
+            "--strategy",
+            "per-container",
+            "--pool",
+            POOL,
+        ]
         bulk = [*allocate, "--root", str(ours), *names]
         all_names = median(bulk, before=lambda: shutil.rmtree(ours, ignore_errors=True))
 
@@ -38,12 +49,26 @@ def main() -> None:
         (theirs / "etc").mkdir(parents=True)
         for name in ("subuid", "subgid"):
             (theirs / "etc" / name).touch()
-        useradd = shutil.which("useradd", path="/usr/sbin:/sbin") or sys.exit("useradd is not installed")
+        useradd = shutil.which("useradd", path="/usr/sbin:/sbin") or sys.exit(
+            "useradd is not installed"
+        )
         subprocess.run([useradd, "--prefix", theirs, "peer"], check=True)
-        ranges = (f"{base}-{base + 65535}" for base in range(524288, 524288 + 65536 * SAMPLE, 65536))
-        script = "".join(f"{usermod} --prefix {theirs} --add-subuids {r} --add-subgids {r} peer\n" for r in ranges)
+        ranges = (
+            f"{base}-{base + 65535}" for base in range(524288, 524288 + 65536 * SAMPLE, 65536)
+        )
+        script = "".join(
+            f"{usermod} --prefix {theirs} --add-subuids {r} --add-subgids {r} peer\n"
+            for r in ranges
+        )
         scaled = median(["sh", "-c", script], runs=1) * NAMES / SAMPLE
-    print(row(f"{NAMES} names in one command", all_names, f"usermod, {SAMPLE} runs x {NAMES // SAMPLE}", scaled))
+    print(
+        row(
+            f"{NAMES} names in one command",
+            all_names,
+            f"usermod, {SAMPLE} runs x {NAMES // SAMPLE}",
+            scaled,
+        )
+    )
     print(row(f"one more beside {NAMES}", one_more, "usermod, one run", scaled / NAMES))
     print(row("the same words again", again, "usermod, one run", scaled / NAMES))
 

@@ -29,8 +29,23 @@ def main() -> None:
         between = ["(", "-uid", f"+{FIRST - 1}", "-uid", f"-{LAST + 1}", "-o"]
         between += ["-gid", f"+{FIRST - 1}", "-gid", f"-{LAST + 1}", ")"]
         find = median(["find", folder, "-xdev", *between])
-        acls = median(["sh", "-c", f"find {folder} -xdev {' '.join(map(repr, between))}; getfacl -RPns {folder}"])
-        ours = [sys.executable, "-m", "usernsplan", "find-owned", f"{FIRST}-{LAST}", folder, "--root", "/"]
+        acls = median(
+            [
+                "sh",
+                "-c",
+                f"find {folder} -xdev {' '.join(map(repr, between))}; getfacl -RPns {folder}",
+            ]
+        )
+        ours = [
+            sys.executable,
+            "-m",
+            "usernsplan",
+            "find-owned",
+            f"{FIRST}-{LAST}",
+            folder,
+            "--root",
+            "/",
+        ]
         listed, counted = median(ours), median([*ours, "--count"])
     print(row(f"find-owned, {FILES} files", listed, "find -uid -gid", find))
     print(row(f"find-owned --count, {FILES} files", counted, "find -uid -gid", find))

@@ -20,7 +20,10 @@ def main() -> None:
     program = str(Path(sys.executable).parent / "usernsplan")
     bare = median([sys.executable, "-c", "pass"], runs=RUNS)
     with tempfile.TemporaryDirectory() as root:
-        median([program, "allocate", "--strategy", "per-container", "web", "db", "--root", root], runs=1)
+        median(
+            [program, "allocate", "--strategy", "per-container", "web", "db", "--root", root],
+            runs=1,
+        )
         commands = (
             "list",
             "list --json",

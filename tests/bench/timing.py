@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 
-def median(words: Sequence[str], *, runs: int = 5, before: Callable[[], object] = lambda: None) -> float:
+def median(
+    words: Sequence[str], *, runs: int = 5, before: Callable[[], object] = lambda: None
+) -> float:
     """Seconds that a command takes; ``before`` is run, untimed, ahead of each run. A failing command is an error."""
     taken = []
     for _ in range(runs):

@@ -60,12 +60,17 @@ def run(words: Sequence[str]) -> Taken:
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             said.seek(0)
-            sys.exit(f"{' '.join(words)}: status {process.returncode}\n{said.read().decode(errors='replace')}")
+            sys.exit(
+                f"{' '.join(words)}: status {process.returncode}\n{said.read().decode(errors='replace')}"
+            )
     return Taken(wall, used.ru_utime, used.ru_stime)
 
 
 def by_turns(
-    commands: Mapping[str, Sequence[str]], before: Callable[[], object], after: Callable[[], object], rounds: int
+    commands: Mapping[str, Sequence[str]],
+    before: Callable[[], object],
+    after: Callable[[], object],
+    rounds: int,
 ) -> dict[str, list[Taken]]:
     """What each command took in each round; ``after`` is for the first of them."""
     taken: dict[str, list[Taken]] = {name: [] for name in commands}
@@ -97,7 +102,9 @@ def median(taken: list[Taken]) -> float:
 def spread(taken: list[Taken]) -> str:
     """Fastest and slowest, and the processors' seconds: user and system."""
     walls = [each.wall for each in taken]
-    user, system = (statistics.median(column) for column in ([e.user for e in taken], [e.system for e in taken]))
+    user, system = (
+        statistics.median(column) for column in ([e.user for e in taken], [e.system for e in taken])
+    )
     return f"{min(walls):.3f}-{max(walls):.3f} s, user {user:.2f}, system {system:.2f}"
 
 
@@ -141,7 +148,9 @@ def mounted(kind: str, host: Path, files: int) -> Iterator[Path]:
         )
         subprocess.run(["mount", "-o", "loop", image, on], check=True)
     else:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100%,nr_inodes=0", "bench", on], check=True)
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=100%,nr_inodes=0", "bench", on], check=True
+        )
     try:
         tree = on / "volume"
         tree.mkdir()
@@ -170,7 +179,16 @@ class Bench:
 
     def compare(self, kind: str, files: int) -> None:
         """All that is timed on one file system."""
-        allocate = [*self.program, "allocate", "--strategy", "per-container", kind, "--root", str(self.host), "--json"]
+        allocate = [
+            *self.program,
+            "allocate",
+            "--strategy",
+            "per-container",
+            kind,
+            "--root",
+            str(self.host),
+            "--json",
+        ]
         done = json.loads(subprocess.run(allocate, check=True, stdout=subprocess.PIPE).stdout)
         owned = done["allocations"][0]["uid_map"][0][1]
         chown = f"chown -hR, {kind}"
@@ -186,12 +204,24 @@ class Bench:
             to = ["chown", "-hR", f"{SHIFTED}:{SHIFTED}", str(tree)]
             both = {"ours": self.ours(tree, *MAPS), "chown": to}
             taken = by_turns(both, fresh, shifted, self.rounds)
-            print(told(f"shift {files} files", taken["ours"], chown, taken["chown"], SHIFT_BOUND), flush=True)
+            print(
+                told(f"shift {files} files", taken["ours"], chown, taken["chown"], SHIFT_BOUND),
+                flush=True,
+            )
             if shutil.which("fuidshift"):
                 range_ = f"b:0:{SHIFTED}:65536"
-                theirs = by_turns({"fuidshift": ["fuidshift", str(tree), range_]}, fresh, shifted, 1)["fuidshift"]
+                theirs = by_turns(
+                    {"fuidshift": ["fuidshift", str(tree), range_]}, fresh, shifted, 1
+                )["fuidshift"]
                 print(
-                    told(f"shift {files} files", taken["ours"], "fuidshift, once", theirs, FUIDSHIFT_BOUND), flush=True
+                    told(
+                        f"shift {files} files",
+                        taken["ours"],
+                        "fuidshift, once",
+                        theirs,
+                        FUIDSHIFT_BOUND,
+                    ),
+                    flush=True,
                 )
             else:
                 print("fuidshift is not installed: nothing to compare with")
@@ -204,7 +234,10 @@ class Bench:
                 fresh()
                 run(both["chown"])
 
-            for what, before in (("shift again, after our run", done), ("shift of what was right before", right)):
+            for what, before in (
+                ("shift again, after our run", done),
+                ("shift of what was right before", right),
+            ):
                 taken = by_turns(both, before, shifted, self.rounds)
                 print(told(what, taken["ours"], chown, taken["chown"], AGAIN_BOUND), flush=True)
 
@@ -213,11 +246,25 @@ class Bench:
                 "chown": ["chown", "-hR", f"{owned}:{owned}", str(tree)],
             }
             taken = by_turns(own, fresh, lambda: expect_owner(tree, owned), self.rounds)
-            print(told(f"own {files} files", taken["ours"], chown, taken["chown"], None), flush=True)
+            print(
+                told(f"own {files} files", taken["ours"], chown, taken["chown"], None), flush=True
+            )
 
-            back = {"ours": self.ours(tree, *MAPS, "--reverse"), "chown": ["chown", "-hR", "0:0", str(tree)]}
+            back = {
+                "ours": self.ours(tree, *MAPS, "--reverse"),
+                "chown": ["chown", "-hR", "0:0", str(tree)],
+            }
             taken = by_turns(back, right, lambda: expect_owner(tree, 0), self.rounds)
-            print(told("shift --reverse: no folder is root's", taken["ours"], chown, taken["chown"], None), flush=True)
+            print(
+                told(
+                    "shift --reverse: no folder is root's",
+                    taken["ours"],
+                    chown,
+                    taken["chown"],
+                    None,
+                ),
+                flush=True,
+            )
 
     def memory(self, files: int) -> None:
         """The peaks of a first run."""
@@ -227,7 +274,9 @@ class Bench:
             pss, rss = peaks(self.ours(tree, *MAPS))
             expect_owner(tree, SHIFTED)
         asked = f"asked: PSS below {MEMORY_BOUND} MB {'met' if pss < MEMORY_BOUND else 'MISSED'}"
-        print(f"memory at {files} files, all processes: peak PSS {pss:.0f} MB, peak RSS {rss:.0f} MB   {asked}")
+        print(
+            f"memory at {files} files, all processes: peak PSS {pss:.0f} MB, peak RSS {rss:.0f} MB   {asked}"
+        )
         runs = self.host / "var/lib/usernsplan/runs"
         size = sum(path.stat().st_size for path in runs.rglob("*"))
         print(f"journal of that run: {size / 1e6:.2f} MB", flush=True)
@@ -243,7 +292,9 @@ class Bench:
             idle = counted([*self.program, "fix-volume", "--help"], self.host)
             for which in ("first", "second"):
                 calls = counted(self.ours(tree, *MAPS), self.host)
-                print(f"system calls per inode, {which} run on {inodes} inodes, the start of a process left out:")
+                print(
+                    f"system calls per inode, {which} run on {inodes} inodes, the start of a process left out:"
+                )
                 for name in idle.keys() & calls.keys():
                     calls[name] -= idle[name]
                 top = sorted(calls.items(), key=lambda call: -call[1])[:10]
@@ -253,7 +304,19 @@ class Bench:
 
 def expect_owner(tree: Path, owner: int) -> None:
     """A run that is fast because it leaves something out is no result."""
-    wrong = ["find", str(tree), "!", "(", "-uid", str(owner), "-gid", str(owner), ")", "-print", "-quit"]
+    wrong = [
+        "find",
+        str(tree),
+        "!",
+        "(",
+        "-uid",
+        str(owner),
+        "-gid",
+        str(owner),
+        ")",
+        "-print",
+        "-quit",
+    ]
     if found := subprocess.run(wrong, check=True, stdout=subprocess.PIPE).stdout:
         sys.exit(f"not owned by {owner}: {os.fsdecode(found)}")
 
@@ -263,7 +326,11 @@ def counted(words: Sequence[str], folder: Path) -> dict[str, int]:
     table = folder / "strace"
     run(["strace", "-f", "-qq", "-c", "-U", "calls,name", "-o", str(table), *words])
     lines = [line.split() for line in table.read_text().splitlines()]
-    return {line[1]: int(line[0]) for line in lines if len(line) == 2 and line[0].isdigit() and line[1] != "total"}
+    return {
+        line[1]: int(line[0])
+        for line in lines
+        if len(line) == 2 and line[0].isdigit() and line[1] != "total"
+    }
 
 
 def peaks(words: Sequence[str]) -> tuple[float, float]:
@@ -272,7 +339,9 @@ def peaks(words: Sequence[str]) -> tuple[float, float]:
     with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None:
             now = [memory_of(pid) for pid in descendants(process.pid)]
-            highest = [max(was, sum(one[which] for one in now)) for which, was in enumerate(highest)]
+            highest = [
+                max(was, sum(one[which] for one in now)) for which, was in enumerate(highest)
+            ]
             time.sleep(SAMPLE_EVERY)
     if process.returncode:
         sys.exit(f"{' '.join(words)}: status {process.returncode}")
@@ -285,7 +354,9 @@ def memory_of(pid: int) -> tuple[int, int]:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
     except (FileNotFoundError, ProcessLookupError):
         return 0, 0
-    sizes = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
+    sizes = {
+        name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)
+    }
     return sizes["Pss"], sizes["Rss"]
 
 
@@ -296,7 +367,9 @@ def descendants(root: int) -> set[int]:
         if name.isdigit():
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 # The name in parentheses may hold anything; what follows the last one does not.
-                parents[int(name)] = int(Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()[1])
+                parents[int(name)] = int(
+                    Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()[1]
+                )
     found, new = {root}, {root}
     while new := {pid for pid, parent in parents.items() if parent in new} - found:
         found |= new
@@ -305,18 +378,26 @@ def descendants(root: int) -> set[int]:
 
 def main() -> None:
     """Print the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--files", type=int, default=300_000)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--memory-files", type=int, default=1_000_000, help="0: leave that part out")
+    parser.add_argument(
+        "--memory-files", type=int, default=1_000_000, help="0: leave that part out"
+    )
     parser.add_argument("--unshared", action="store_true", help=argparse.SUPPRESS)
     words = parser.parse_args()
     if os.geteuid():
         sys.exit("only root can mount and chown")
     if not words.unshared:
         again = [sys.executable, "-m", "tests.bench.volume", *sys.argv[1:], "--unshared"]
-        sys.exit(subprocess.run(["unshare", "--mount", "--propagation", "private", *again], check=False).returncode)
+        sys.exit(
+            subprocess.run(
+                ["unshare", "--mount", "--propagation", "private", *again], check=False
+            ).returncode
+        )
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), words.jobs, words.rounds)
         on = f"Python {platform.python_version()}, Linux {platform.release()}, {os.cpu_count()} cores"

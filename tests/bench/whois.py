@@ -25,10 +25,22 @@ def main() -> None:
     names = [f"c{number:05}" for number in range(NAMES)]
     with tempfile.TemporaryDirectory() as folder:
         root, many = Path(folder) / "host", Path(folder) / "many"
-        allocate = [*program, "allocate", "--strategy", "per-container", "--pool", POOL, "--root", str(root), *names]
+        allocate = [
+            *program,
+            "allocate",
+            "--strategy",
+            "per-container",
+            "--pool",
+            POOL,
+            "--root",
+            str(root),
+            *names,
+        ]
         subprocess.run(allocate, check=True, stdout=subprocess.DEVNULL)
         # Of ten thousand owners, a hundred times each.
-        many.write_text("".join(f"{524288 + 65536 * (number % NAMES) + number % 5}\n" for number in range(MANY)))
+        many.write_text(
+            "".join(f"{524288 + 65536 * (number % NAMES) + number % 5}\n" for number in range(MANY))
+        )
         subuid = str(root / "etc/subuid")
         whois = [*program, "whois", "--root", str(root)]
         script = f"$2 <= {ID} && {ID} < $2 + $3"
@@ -38,14 +50,47 @@ def main() -> None:
             row("whois, one id", one, "python -c pass", bare),
             f"  asked: {BOUND} s {'met' if one < BOUND else 'MISSED'}",
         )
-        print(row("whois, one id", one, "awk over subuid", median(["awk", "-F:", script, subuid], runs=15)))
-        print(row("whois, one id", one, "grep over subuid", median(["grep", "-c", f":{ID - 33}:", subuid], runs=15)))
-        print(row("whois --json, one id", median([*whois, str(ID), "--json"], runs=15), "python -c pass", bare))
-        print(row("inspect --all", median([*program, "inspect", "--all"], runs=15), "python -c pass", bare))
+        print(
+            row(
+                "whois, one id",
+                one,
+                "awk over subuid",
+                median(["awk", "-F:", script, subuid], runs=15),
+            )
+        )
+        print(
+            row(
+                "whois, one id",
+                one,
+                "grep over subuid",
+                median(["grep", "-c", f":{ID - 33}:", subuid], runs=15),
+            )
+        )
+        print(
+            row(
+                "whois --json, one id",
+                median([*whois, str(ID), "--json"], runs=15),
+                "python -c pass",
+                bare,
+            )
+        )
+        print(
+            row(
+                "inspect --all",
+                median([*program, "inspect", "--all"], runs=15),
+                "python -c pass",
+                bare,
+            )
+        )
         shell = f"{' '.join(whois)} < {many}"
         taken = median(["sh", "-c", shell], runs=3)
         print(
-            row(f"whois, {MANY} lines, 50,000 ids", taken, "sort -u of them", median(["sort", "-u", str(many)], runs=3))
+            row(
+                f"whois, {MANY} lines, 50,000 ids",
+                taken,
+                "sort -u of them",
+                median(["sort", "-u", str(many)], runs=3),
+            )
         )
 
 

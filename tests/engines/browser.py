@@ -92,8 +92,17 @@ class Browser:
 
     def size(self, width: int, height: int, scheme: str = "light") -> None:
         """Give the window a size, and the reader a taste: light or dark."""
-        self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
-        self.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        self.send(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
+        self.send(
+            "Emulation.setEmulatedMedia",
+            features=[{"name": "prefers-color-scheme", "value": scheme}],
+        )
         self.settle()
 
     def mouse(self, kind: str, x: float, y: float, **more: Any) -> None:
@@ -104,13 +113,17 @@ class Browser:
     def key(self, name: str, code: int) -> None:
         """Press a key and let it go."""
         for kind in ("keyDown", "keyUp"):
-            self.send("Input.dispatchKeyEvent", type=kind, key=name, code=name, windowsVirtualKeyCode=code)
+            self.send(
+                "Input.dispatchKeyEvent", type=kind, key=name, code=name, windowsVirtualKeyCode=code
+            )
         self.settle()
 
     def screenshot(self, left: float, top: float, width: float, height: float) -> bytes:
         """What is seen of a part of the page, as a PNG."""
         clip = {"x": left, "y": top, "width": width, "height": height, "scale": 1}
-        picture = self.send("Page.captureScreenshot", format="png", clip=clip, captureBeyondViewport=True)
+        picture = self.send(
+            "Page.captureScreenshot", format="png", clip=clip, captureBeyondViewport=True
+        )
         return base64.b64decode(picture["data"])
 
     def complaints(self) -> list[str]:
@@ -120,7 +133,9 @@ class Browser:
 
     def requests(self) -> list[str]:
         """The addresses that were asked for."""
-        asked = (event for event in self.events if event.get("method") == "Network.requestWillBeSent")
+        asked = (
+            event for event in self.events if event.get("method") == "Network.requestWillBeSent"
+        )
         return [event["params"]["request"]["url"] for event in asked]
 
     def close(self) -> None:
@@ -133,14 +148,24 @@ class Browser:
 
 def start(folder: Path) -> Browser:
     """Start Chromium with a profile of its own in ``folder``."""
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    program = (
+        shutil.which("chromium")
+        or shutil.which("chromium-browser")
+        or shutil.which("google-chrome")
+    )
     if program is None:
         missing("chromium")
     theirs, to = os.pipe()
     back, answers = os.pipe()
     # It reads descriptor 3 and writes descriptor 4.
     pipes = f'exec 3<&{theirs} 4>&{answers}; exec "$@"'
-    words = ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--remote-debugging-pipe")
+    words = (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--remote-debugging-pipe",
+    )
     more = (f"--user-data-dir={folder}", "--host-resolver-rules=MAP * ~NOTFOUND", "about:blank")
     with open(folder.with_suffix(".log"), "wb") as log:
         process = subprocess.Popen(
@@ -155,7 +180,9 @@ def start(folder: Path) -> Browser:
     browser = Browser(process, to, back)
     targets = browser.send("Target.getTargets")["targetInfos"]
     [page] = [target["targetId"] for target in targets if target["type"] == "page"]
-    browser.session = browser.send("Target.attachToTarget", targetId=page, flatten=True)["sessionId"]
+    browser.session = browser.send("Target.attachToTarget", targetId=page, flatten=True)[
+        "sessionId"
+    ]
     for domain in ("Page", "Runtime", "Log", "Network"):
         browser.send(f"{domain}.enable")
     return browser
@@ -208,6 +235,10 @@ def _unfiltered(kind: int, line: bytes, above: bytes, step: int) -> bytes:
             more = (left + up) // 2
         else:
             guess = left + up - corner
-            more = min((abs(guess - left), 0, left), (abs(guess - up), 1, up), (abs(guess - corner), 2, corner))[2]
+            more = min(
+                (abs(guess - left), 0, left),
+                (abs(guess - up), 1, up),
+                (abs(guess - corner), 2, corner),
+            )[2]
         out[at] = (out[at] + more) & 255
     return bytes(out)

@@ -53,11 +53,15 @@ chown 0:0 {0}/old 2>/dev/null || echo no
 """
 
 
-def usernsplan(host: ThrowawayHost, *words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+def usernsplan(
+    host: ThrowawayHost, *words: str, status: int = 0
+) -> subprocess.CompletedProcess[str]:
     """Run it inside, on the host's own /etc; expect this exit status, and never a traceback."""
     done = host.run(sys.executable, "-m", "usernsplan", *words, check=False)
     assert "Traceback" not in done.stderr, done.stderr
-    assert done.returncode == status, f"{words}: status {done.returncode}\n{done.stdout}\n{done.stderr}"
+    assert done.returncode == status, (
+        f"{words}: status {done.returncode}\n{done.stdout}\n{done.stderr}"
+    )
     return done
 
 
@@ -84,7 +88,10 @@ def make_volume(host: ThrowawayHost, path: str = UNFIXED) -> str:
 
 def maps(host: ThrowawayHost, name: str = "web") -> tuple[list[recipes.Line], list[recipes.Line]]:
     """Return the planned maps of uids and gids."""
-    uids, gids = (recipes.lines(usernsplan(host, "render", kind, name).stdout) for kind in ("uid_map", "gid_map"))
+    uids, gids = (
+        recipes.lines(usernsplan(host, "render", kind, name).stdout)
+        for kind in ("uid_map", "gid_map")
+    )
     return uids, gids
 
 
@@ -115,14 +122,22 @@ def check(
     if idmap is not None:
         make_volume(host, UNFIXED)
         comma = "," if idmap else ""
-        volumes += [f"{UNFIXED}:/mapped{':' * bool(idmap)}{idmap}", f"{UNFIXED}:/mapped-ro:ro{comma}{idmap}"]
+        volumes += [
+            f"{UNFIXED}:/mapped{':' * bool(idmap)}{idmap}",
+            f"{UNFIXED}:/mapped-ro:ro{comma}{idmap}",
+        ]
     rendered = render(host, engine, *volumes)
     if out:
         usernsplan(host, "render", engine, "web", *_words(volumes), "--out", "/")
     check_notes(rendered.stderr, mapped=idmap is not None)
     lived = ["0:0", "old", "0:0", f"{container}:{container}"]
     read = ["old", "no", "no", "no"]
-    script = MAPS + MAKE.format("/open", container) + LIVE.format("/fixed", container) + READ.format("/fixed-ro")
+    script = (
+        MAPS
+        + MAKE.format("/open", container)
+        + LIVE.format("/fixed", container)
+        + READ.format("/fixed-ro")
+    )
     if idmap is not None:
         script += LIVE.format("/mapped", container) + READ.format("/mapped-ro")
 
@@ -173,7 +188,10 @@ def check_mounts_inside(host: ThrowawayHost, engine: str, run: Run) -> None:
     else:
         assert f"usernsplan fix-volume {volume} --container web\n" in rendered.stderr
     usernsplan(host, "fix-volume", volume)
-    assert run(render(host, engine, f"{volume}:/vol").stdout, f"{look}; cat /vol/old").split() == [*seen, "old"]
+    assert run(render(host, engine, f"{volume}:/vol").stdout, f"{look}; cat /vol/old").split() == [
+        *seen,
+        "old",
+    ]
 
 
 def check_owned(host: ThrowawayHost, engine: str, run: Run) -> None:
@@ -221,7 +239,11 @@ def check_odd_path(host: ThrowawayHost, engine: str, run: Run) -> None:
 
 def refusing(engine: str) -> str:
     """What is printed in place of flags, for an engine that is given flags: one that it refuses."""
-    return "--userns=usernsplan-failed\n" if engine in {"podman", "podman-auto", "containerd", "nspawn"} else ""
+    return (
+        "--userns=usernsplan-failed\n"
+        if engine in {"podman", "podman-auto", "containerd", "nspawn"}
+        else ""
+    )
 
 
 def check_refused(host: ThrowawayHost, engine: str, why: str) -> list[str]:
@@ -239,6 +261,8 @@ def check_refused(host: ThrowawayHost, engine: str, why: str) -> list[str]:
 def check_no_idmap(host: ThrowawayHost, engine: str) -> None:
     """Who asks for an idmap that the engine does not have is told so, and what to do instead."""
     make_volume(host)
-    refused = usernsplan(host, "render", engine, "web", "--volume", f"{UNFIXED}:/vol:idmap", status=9)
+    refused = usernsplan(
+        host, "render", engine, "web", "--volume", f"{UNFIXED}:/vol:idmap", status=9
+    )
     assert refused.stdout == refusing(engine)
     assert f"usernsplan fix-volume {UNFIXED} --container web\n" in refused.stderr

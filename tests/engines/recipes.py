@@ -23,7 +23,20 @@ if TYPE_CHECKING:
 Line = tuple[int, int, int]
 
 IMAGE = "busybox"
-APPLETS = ("cat", "chmod", "chown", "echo", "id", "ls", "mkdir", "sh", "sleep", "stat", "touch", "true")
+APPLETS = (
+    "cat",
+    "chmod",
+    "chown",
+    "echo",
+    "id",
+    "ls",
+    "mkdir",
+    "sh",
+    "sleep",
+    "stat",
+    "touch",
+    "true",
+)
 ROOTFS = "/var/lib/throwaway/rootfs"
 ROOTFS_TAR = "/var/lib/throwaway/rootfs.tar"
 
@@ -78,7 +91,15 @@ DOCKER_SOCKET = "/run/docker.sock"
 DOCKERD_FLAGS = ("--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver=vfs")
 
 # What a container's root usually has, as far as it matters for ids.
-CAPABILITIES = ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_SETGID", "CAP_SETUID"]
+CAPABILITIES = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_SETGID",
+    "CAP_SETUID",
+]
 
 _numbers = itertools.count(1)
 
@@ -109,12 +130,16 @@ def add_user(host: ThrowawayHost, name: str, uid: int | None = None) -> None:
     host.run("useradd", "--system", "--user-group", "--no-create-home", *number, name)
 
 
-def newuidmap(host: ThrowawayHost, owner: str | int, uid_lines: Sequence[Line], gid_lines: Sequence[Line]) -> Maps:
+def newuidmap(
+    host: ThrowawayHost, owner: str | int, uid_lines: Sequence[Line], gid_lines: Sequence[Line]
+) -> Maps:
     """Let an unprivileged user (of /etc/passwd) map a new user namespace with newuidmap and newgidmap."""
     require("newuidmap", "newgidmap", "setpriv", "unshare")
     entry = host.run("getent", "passwd", str(owner)).stdout.split(":")
     become = ["setpriv", "--reuid", entry[2], "--regid", entry[3], "--clear-groups"]
-    uids, gids = ([str(number) for line in table for number in line] for table in (uid_lines, gid_lines))
+    uids, gids = (
+        [str(number) for line in table for number in line] for table in (uid_lines, gid_lines)
+    )
     output = host.run(*become, "sh", "-euc", NEWUIDMAP, "sh", *uids, "gids", *gids).stdout
     uid_map, _, gid_map = output.partition("gids\n")
     return Maps(uid_map, gid_map)
@@ -171,9 +196,13 @@ def oci_run(
     return host.run(runtime, "run", "--bundle", bundle, name).stdout
 
 
-def _oci_base(rootfs: str, argv: Sequence[str], mounts: Sequence[tuple[str, str]]) -> dict[str, Any]:
+def _oci_base(
+    rootfs: str, argv: Sequence[str], mounts: Sequence[tuple[str, str]]
+) -> dict[str, Any]:
     """No id but 0 appears here (a devpts with gid=5, say): no other need be in the map."""
-    binds = [{"destination": there, "source": here, "options": ["rbind", "rw"]} for here, there in mounts]
+    binds = [
+        {"destination": there, "source": here, "options": ["rbind", "rw"]} for here, there in mounts
+    ]
     namespaces = ("user", "mount", "pid", "ipc", "uts", "network")
     return {
         "ociVersion": "1.0.2",
@@ -187,7 +216,12 @@ def _oci_base(rootfs: str, argv: Sequence[str], mounts: Sequence[tuple[str, str]
         },
         "mounts": [
             {"destination": "/proc", "type": "proc", "source": "proc"},
-            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]},
+            {
+                "destination": "/dev",
+                "type": "tmpfs",
+                "source": "tmpfs",
+                "options": ["nosuid", "mode=755"],
+            },
             *binds,
         ],
         "linux": {"namespaces": [{"type": name} for name in namespaces]},
@@ -208,7 +242,9 @@ def merged(base: Mapping[str, Any], fragment: Mapping[str, Any]) -> dict[str, An
     return result
 
 
-def podman_run(host: ThrowawayHost, flags: Sequence[str], argv: Sequence[str], volumes: Sequence[str] = ()) -> str:
+def podman_run(
+    host: ThrowawayHost, flags: Sequence[str], argv: Sequence[str], volumes: Sequence[str] = ()
+) -> str:
     """Run a command with rootful podman; ``volumes`` are written as for its -v option."""
     require("podman", "crun")
     if not host.exists(PODMAN_ENVIRONMENT["CONTAINERS_CONF"]):
@@ -229,9 +265,20 @@ class Docker(NamedTuple):
     host: ThrowawayHost
     log: IO[bytes]
 
-    def run(self, argv: Sequence[str], volumes: Sequence[str] = (), flags: Sequence[str] = ()) -> str:
+    def run(
+        self, argv: Sequence[str], volumes: Sequence[str] = (), flags: Sequence[str] = ()
+    ) -> str:
         """Run a command in a container; ``volumes`` are written as for docker's -v option."""
-        command = ["docker", "run", "--rm", "--network=none", *flags, *_volume_flags(volumes), IMAGE, *argv]
+        command = [
+            "docker",
+            "run",
+            "--rm",
+            "--network=none",
+            *flags,
+            *_volume_flags(volumes),
+            IMAGE,
+            *argv,
+        ]
         return self.host.run(*command).stdout
 
     def read_log(self) -> str:
@@ -242,7 +289,9 @@ class Docker(NamedTuple):
 
 
 @contextlib.contextmanager
-def dockerd(host: ThrowawayHost, flags: Sequence[str] = (), timeout: float = 30) -> Iterator[Docker]:
+def dockerd(
+    host: ThrowawayHost, flags: Sequence[str] = (), timeout: float = 30
+) -> Iterator[Docker]:
     """Run dockerd with the host's own /etc/docker/daemon.json, from start to orderly stop; one at a time in a host."""
     require("dockerd", "docker", "containerd", "runc")
     with tempfile.TemporaryFile() as log:
@@ -261,7 +310,10 @@ def _wait_until_up(docker: Docker, daemon: subprocess.Popen[str], timeout: float
     end = time.monotonic() + timeout
     while time.monotonic() < end and daemon.poll() is None:
         # The socket is there before anybody answers on it; but asking costs a start of the client.
-        if docker.host.exists(DOCKER_SOCKET) and docker.host.run("docker", "version", check=False).returncode == 0:
+        if (
+            docker.host.exists(DOCKER_SOCKET)
+            and docker.host.run("docker", "version", check=False).returncode == 0
+        ):
             return
         time.sleep(0.02)
     raise DaemonFailed(docker.read_log())

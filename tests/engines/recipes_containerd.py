@@ -115,7 +115,10 @@ def _wait_until_up(daemon: Containerd, process: subprocess.Popen[str], timeout: 
     end = time.monotonic() + timeout
     while time.monotonic() < end and process.poll() is None:
         # The socket is there before anybody answers on it; but asking costs a start of the client.
-        if daemon.host.exists(SOCKET) and daemon.host.run("ctr", "version", check=False).returncode == 0:
+        if (
+            daemon.host.exists(SOCKET)
+            and daemon.host.run("ctr", "version", check=False).returncode == 0
+        ):
             return
         time.sleep(0.02)
     raise DaemonFailed(daemon.read_log())

@@ -41,9 +41,16 @@ class Instance(NamedTuple):
         """Let the client say something to this daemon."""
         return self.host.run("docker", "-H", self.address, *argv).stdout
 
-    def run(self, argv: Sequence[str], volumes: Sequence[str] = (), flags: Sequence[str] = ("--network=none",)) -> str:
+    def run(
+        self,
+        argv: Sequence[str],
+        volumes: Sequence[str] = (),
+        flags: Sequence[str] = ("--network=none",),
+    ) -> str:
         """Run a command in a container; ``volumes`` are written as for docker's -v option."""
-        return self.docker("run", "--rm", *flags, *recipes._volume_flags(volumes), recipes.IMAGE, *argv)
+        return self.docker(
+            "run", "--rm", *flags, *recipes._volume_flags(volumes), recipes.IMAGE, *argv
+        )
 
     def read_log(self) -> str:
         """Return what the daemon said so far."""
@@ -59,7 +66,9 @@ def dockerd_instance(
     config = json.loads(host.read(config_path))
     own = [f"--{key}={value}" for key, value in OWN_FLAGS.items() if key not in config]
     with tempfile.TemporaryFile() as log:
-        daemon = host.popen("dockerd", "--config-file", config_path, *own, *flags, stdout=log, stderr=log)
+        daemon = host.popen(
+            "dockerd", "--config-file", config_path, *own, *flags, stdout=log, stderr=log
+        )
         instance = Instance(host, config["hosts"][0], log)
         try:
             _wait_until_up(daemon, lambda: _answers(instance), log, timeout)
@@ -77,7 +86,10 @@ def system_containerd(host: ThrowawayHost, timeout: float = 30) -> Iterator[None
         daemon = host.popen("containerd", stdout=log, stderr=log)
 
         def answers() -> bool:
-            return host.exists(CONTAINERD_SOCKET) and host.run("ctr", "version", check=False).returncode == 0
+            return (
+                host.exists(CONTAINERD_SOCKET)
+                and host.run("ctr", "version", check=False).returncode == 0
+            )
 
         try:
             _wait_until_up(daemon, answers, log, timeout)
@@ -101,10 +113,14 @@ def _answers(instance: Instance) -> bool:
     """Ask, since the socket is there before anybody answers on it; but asking costs a start of the client."""
     if not instance.host.exists(instance.address.removeprefix("unix://")):
         return False
-    return instance.host.run("docker", "-H", instance.address, "version", check=False).returncode == 0
+    return (
+        instance.host.run("docker", "-H", instance.address, "version", check=False).returncode == 0
+    )
 
 
-def _wait_until_up(daemon: subprocess.Popen[str], answers: Callable[[], bool], log: IO[bytes], timeout: float) -> None:
+def _wait_until_up(
+    daemon: subprocess.Popen[str], answers: Callable[[], bool], log: IO[bytes], timeout: float
+) -> None:
     end = time.monotonic() + timeout
     while time.monotonic() < end and daemon.poll() is None:
         if answers():

@@ -35,7 +35,9 @@ def lxc_execute(host: ThrowawayHost, config: str, argv: Sequence[str]) -> str:
     path = f"{LXC_PATH}/{name}.conf"
     _lxc_rootfs(host)
     host.write(path, f"{LXC_CONF}{config}\n")
-    return host.run("lxc-execute", "--name", name, "--lxcpath", LXC_PATH, "--rcfile", path, "--", *argv).stdout
+    return host.run(
+        "lxc-execute", "--name", name, "--lxcpath", LXC_PATH, "--rcfile", path, "--", *argv
+    ).stdout
 
 
 def _lxc_rootfs(host: ThrowawayHost) -> None:

@@ -71,8 +71,12 @@ class Lxd(NamedTuple):
         if result.returncode != 0:
             log = self.host.run("lxc", "info", name, "--show-log", check=False).stdout
             raise StartFailed(f"{result.stderr}\n{log}")
-        pid = json.loads(self.host.run("lxc", "query", f"/1.0/instances/{name}/state").stdout)["pid"]
-        uid_map, gid_map = (self.host.run("cat", f"/proc/{pid}/{kind}").stdout for kind in ("uid_map", "gid_map"))
+        pid = json.loads(self.host.run("lxc", "query", f"/1.0/instances/{name}/state").stdout)[
+            "pid"
+        ]
+        uid_map, gid_map = (
+            self.host.run("cat", f"/proc/{pid}/{kind}").stdout for kind in ("uid_map", "gid_map")
+        )
         return Maps(uid_map, gid_map)
 
     def execute(self, name: str, argv: Sequence[str]) -> str:
@@ -105,14 +109,18 @@ def lxd(host: ThrowawayHost, timeout: float = 30) -> Iterator[Lxd]:
             daemon.wait(timeout=timeout)
 
 
-def _wait_until_up(host: ThrowawayHost, daemon: subprocess.Popen[str], log: IO[bytes], timeout: float) -> None:
+def _wait_until_up(
+    host: ThrowawayHost, daemon: subprocess.Popen[str], log: IO[bytes], timeout: float
+) -> None:
     end = time.monotonic() + timeout
     while time.monotonic() < end and daemon.poll() is None:
         # One second at a time: waitready does not notice that the daemon has died.
         if host.run("lxd", "waitready", "--timeout=1", check=False).returncode == 0:
             return
     # pread, because a seek would move the place at which the daemon writes: it shares the open file.
-    raise DaemonFailed(os.pread(log.fileno(), os.fstat(log.fileno()).st_size, 0).decode(errors="replace"))
+    raise DaemonFailed(
+        os.pread(log.fileno(), os.fstat(log.fileno()).st_size, 0).decode(errors="replace")
+    )
 
 
 def _image(host: ThrowawayHost) -> str:

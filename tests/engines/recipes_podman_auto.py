@@ -48,7 +48,15 @@ def podman_configured(
 ) -> str:
     """Run a command with podman as /etc/containers has it; ``volumes`` are written as for its -v option."""
     _prepare(host)
-    command = ["podman", "run", "--rm", *flags, *recipes._volume_flags(volumes), recipes.IMAGE, *argv]
+    command = [
+        "podman",
+        "run",
+        "--rm",
+        *flags,
+        *recipes._volume_flags(volumes),
+        recipes.IMAGE,
+        *argv,
+    ]
     return host.run(*command, env=ENVIRONMENT).stdout
 
 
@@ -60,7 +68,16 @@ def podman_container(
     _prepare(host)
     container = Container(host, f"throwaway{next(_numbers)}")
     named = ["--detach", "--name", container.name]
-    command = ["podman", "run", *named, *flags, *recipes._volume_flags(volumes), recipes.IMAGE, "sleep", "1000"]
+    command = [
+        "podman",
+        "run",
+        *named,
+        *flags,
+        *recipes._volume_flags(volumes),
+        recipes.IMAGE,
+        "sleep",
+        "1000",
+    ]
     host.run(*command, env=ENVIRONMENT)
     try:
         yield container
@@ -77,4 +94,6 @@ def _prepare(host: ThrowawayHost) -> None:
     if not host.exists(SETTINGS):
         host.write(SETTINGS, recipes.CONTAINERS_CONF)
     if not host.run("podman", "images", "-q", recipes.IMAGE, env=ENVIRONMENT).stdout:
-        host.run("podman", "import", "-q", recipes._rootfs_tar(host), recipes.IMAGE, env=ENVIRONMENT)
+        host.run(
+            "podman", "import", "-q", recipes._rootfs_tar(host), recipes.IMAGE, env=ENVIRONMENT
+        )

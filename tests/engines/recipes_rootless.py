@@ -47,10 +47,27 @@ def login_user(host: ThrowawayHost, name: str, uid: int) -> None:
     With a count of 0 useradd hands out no subordinate ids, as it otherwise does for every user who has none yet.
     """
     no_ids = ("-K", "SUB_UID_COUNT=0", "-K", "SUB_GID_COUNT=0")
-    host.run("useradd", "--uid", str(uid), "--user-group", "--create-home", "--shell", "/bin/sh", *no_ids, name)
+    host.run(
+        "useradd",
+        "--uid",
+        str(uid),
+        "--user-group",
+        "--create-home",
+        "--shell",
+        "/bin/sh",
+        *no_ids,
+        name,
+    )
     user = _account(host, name)
     host.run("mkdir", "-p", "/run/user")
-    host.run("install", "--directory", "--mode=0700", f"--owner={user.uid}", f"--group={user.gid}", user.runtime)
+    host.run(
+        "install",
+        "--directory",
+        "--mode=0700",
+        f"--owner={user.uid}",
+        f"--group={user.gid}",
+        user.runtime,
+    )
 
 
 def as_user(host: ThrowawayHost, name: str, *argv: str) -> str:
@@ -58,7 +75,12 @@ def as_user(host: ThrowawayHost, name: str, *argv: str) -> str:
     require("setpriv")
     user = _account(host, name)
     become = ["setpriv", "--reuid", user.uid, "--regid", user.gid, "--init-groups"]
-    environment = {"HOME": user.home, "USER": name, "LOGNAME": name, "XDG_RUNTIME_DIR": user.runtime}
+    environment = {
+        "HOME": user.home,
+        "USER": name,
+        "LOGNAME": name,
+        "XDG_RUNTIME_DIR": user.runtime,
+    }
     return host.run(*become, *argv, env=environment).stdout
 
 
@@ -77,7 +99,11 @@ def podman_unshare(host: ThrowawayHost, name: str, argv: Sequence[str]) -> str:
 
 
 def podman_rootless(
-    host: ThrowawayHost, name: str, flags: Sequence[str], argv: Sequence[str], volumes: Sequence[str] = ()
+    host: ThrowawayHost,
+    name: str,
+    flags: Sequence[str],
+    argv: Sequence[str],
+    volumes: Sequence[str] = (),
 ) -> str:
     """Run a command in a container of the user's; ``volumes`` are written as for podman's -v option.
 
@@ -106,7 +132,10 @@ def _configure_podman(host: ThrowawayHost, name: str) -> None:
     As the first of the drop-ins, so that whatever a test writes next to it counts for more.
     """
     config = f"{_account(host, name).home}/.config"
-    settings, storage = f"{config}/containers/containers.conf.d/00-throwaway.conf", f"{config}/containers/storage.conf"
+    settings, storage = (
+        f"{config}/containers/containers.conf.d/00-throwaway.conf",
+        f"{config}/containers/storage.conf",
+    )
     if not host.exists(settings):
         host.write(settings, recipes.CONTAINERS_CONF)
         if not host.exists(storage):

@@ -28,7 +28,11 @@ UNDERSTAND = """
 mount -t tmpfs -o mode=777 tmpfs /run
 exec setpriv --reuid 65534 --regid 65534 --clear-groups systemd --test --system --no-pager "--unit=$1"
 """
-TEST_ENVIRONMENT = {"SYSTEMD_LOG_LEVEL": "warning", "SYSTEMD_LOG_TARGET": "console", "XDG_RUNTIME_DIR": "/run"}
+TEST_ENVIRONMENT = {
+    "SYSTEMD_LOG_LEVEL": "warning",
+    "SYSTEMD_LOG_TARGET": "console",
+    "XDG_RUNTIME_DIR": "/run",
+}
 
 # A machine that has the host's programs and users, and no units of its own. Arguments: the tree.
 MAKE_TREE = """
@@ -87,7 +91,9 @@ def understood(host: ThrowawayHost, files: Mapping[str, str], unit: str, key: st
     """
     require("systemd", "setpriv", "unshare")
     _write(host, files)
-    result = host.run("unshare", "--mount", "sh", "-euc", UNDERSTAND, "sh", unit, env=TEST_ENVIRONMENT)
+    result = host.run(
+        "unshare", "--mount", "sh", "-euc", UNDERSTAND, "sh", unit, env=TEST_ENVIRONMENT
+    )
     _, _, after = result.stdout.partition(f"\t-> Unit {unit}:\n")
     mine, _, _ = after.partition("\t-> Unit ")
     if "\t\tUnit Load State: loaded\n" not in mine:
@@ -114,9 +120,22 @@ def service_run(
     tree = f"/tmp/throwaway-systemd-{number}"
     host.run("sh", "-euc", MAKE_TREE, "sh", tree)
     _write(host, files, tree)
-    _write(host, {f"{UNITS}/{unit}.d/zzz-throwaway.conf": RUN_DROP_IN, "/throwaway.sh": script}, tree)
-    shown = [*(f"--bind-ro={path}" for path in SHOWN), *(f"--bind={_escaped(path)}" for path in binds)]
-    command = [*NSPAWN, "--settings=no", f"--directory={tree}", f"--machine=throwaway{number}", *shown, "--boot", "--"]
+    _write(
+        host, {f"{UNITS}/{unit}.d/zzz-throwaway.conf": RUN_DROP_IN, "/throwaway.sh": script}, tree
+    )
+    shown = [
+        *(f"--bind-ro={path}" for path in SHOWN),
+        *(f"--bind={_escaped(path)}" for path in binds),
+    ]
+    command = [
+        *NSPAWN,
+        "--settings=no",
+        f"--directory={tree}",
+        f"--machine=throwaway{number}",
+        *shown,
+        "--boot",
+        "--",
+    ]
     manager = [f"--unit={unit}", "--log-target=console", "--log-level=notice", "--show-status=no"]
     boot = host.run(*command, *manager, check=False, env=NSPAWN_ENVIRONMENT)
     stdout, stderr = (_text(host, f"{tree}/{name}") for name in ("stdout", "stderr"))
@@ -150,5 +169,9 @@ def _objections(result: subprocess.CompletedProcess[str], files: Mapping[str, st
 
 def _capabilities(texts: Iterable[str]) -> list[str]:
     settings = (line.partition("=") for text in texts for line in text.splitlines())
-    words = (value.strip().removeprefix("~").split() for key, _, value in settings if key.strip() in CAPABILITY_KEYS)
+    words = (
+        value.strip().removeprefix("~").split()
+        for key, _, value in settings
+        if key.strip() in CAPABILITY_KEYS
+    )
     return [word for value in words for word in value]

@@ -42,7 +42,12 @@ def test_newuidmap_accepts_what_was_written_and_getsubids_agrees(host: Throwaway
     recipes.add_user(host, "runner")
     usernsplan(host, "allocate", "--strategy", "per-container", "web", "--owner", "runner")
     assert host.run("getsubids", "runner").stdout.split() == ["0:", "runner", "524288", "65536"]
-    assert host.run("getsubids", "-g", "runner").stdout.split() == ["0:", "runner", "524288", "65536"]
+    assert host.run("getsubids", "-g", "runner").stdout.split() == [
+        "0:",
+        "runner",
+        "524288",
+        "65536",
+    ]
     maps = recipes.newuidmap(host, "runner", [(0, 524288, 65536)], [(0, 524288, 65536)])
     expected = recipes.lines(usernsplan(host, "render", "uid_map", "web"))
     assert recipes.lines(maps.uid_map) == expected == recipes.lines(maps.gid_map)
@@ -51,14 +56,20 @@ def test_newuidmap_accepts_what_was_written_and_getsubids_agrees(host: Throwaway
 @STRATEGIES
 @pytest.mark.parametrize("runtime", ["crun", "runc"])
 def test_an_oci_runtime_runs_the_fragment_and_files_get_the_planned_ids(
-    host: ThrowawayHost, runtime: Literal["crun", "runc"], words: tuple[str, ...], container: int, expected: int
+    host: ThrowawayHost,
+    runtime: Literal["crun", "runc"],
+    words: tuple[str, ...],
+    container: int,
+    expected: int,
 ) -> None:
     require(runtime)
     usernsplan(host, "allocate", *words, "web")
     fragment = json.loads(usernsplan(host, "render", "oci", "web"))
     host.run("install", "-d", "-m", "777", "/tmp/vol")
     script = f"cat /proc/self/uid_map; touch /vol/made; chown {container}:{container} /vol/made"
-    seen = recipes.oci_run(host, runtime, fragment, ["sh", "-c", script], mounts=[("/tmp/vol", "/vol")])
+    seen = recipes.oci_run(
+        host, runtime, fragment, ["sh", "-c", script], mounts=[("/tmp/vol", "/vol")]
+    )
     assert recipes.lines(seen) == recipes.lines(usernsplan(host, "render", "uid_map", "web"))
     assert host.owner("/tmp/vol/made") == (expected, expected)
 
@@ -112,7 +123,9 @@ def test_lxc_maps_what_root_was_granted_for_each_of_two_containers(host: Throwaw
         assert recipes.lines(seen) == [(0, base, 65536)]
     usernsplan(host, "release", "one")
     assert host.read("/etc/subuid") == b"root:100000:65536\nroot:589824:65536\n"
-    assert "already so" in usernsplan(host, "allocate", "--strategy", "per-container", "two", "--owner", "root")
+    assert "already so" in usernsplan(
+        host, "allocate", "--strategy", "per-container", "two", "--owner", "root"
+    )
 
 
 def test_useradd_still_works_afterwards_and_we_after_it(host: ThrowawayHost) -> None:
@@ -139,10 +152,21 @@ def test_useradd_still_works_afterwards_and_we_after_it(host: ThrowawayHost) -> 
     assert "alice:100000:65536" in lines
 
 
-def test_twenty_of_us_and_twenty_useradd_at_once_lose_nothing_and_never_overlap(host: ThrowawayHost) -> None:
+def test_twenty_of_us_and_twenty_useradd_at_once_lose_nothing_and_never_overlap(
+    host: ThrowawayHost,
+) -> None:
     require("useradd")
     # Which engines the machine has is no matter here.
-    words = (sys.executable, "-m", "usernsplan", "allocate", "--strategy", "per-container", "--engine", "podman")
+    words = (
+        sys.executable,
+        "-m",
+        "usernsplan",
+        "allocate",
+        "--strategy",
+        "per-container",
+        "--engine",
+        "podman",
+    )
     runs = []
     for number in range(20):
         runs.append(host.popen("useradd", f"user{number:02}"))
@@ -202,7 +226,9 @@ def test_each_change_is_a_line_in_the_system_log(host: ThrowawayHost) -> None:
 def test_a_dockerd_that_had_its_own_remap_keeps_it_until_yes_is_said(host: ThrowawayHost) -> None:
     recipes.add_user(host, "alice")
     host.write("/etc/docker/daemon.json", '{"userns-remap": "alice"}')
-    refused = host.run(sys.executable, "-m", "usernsplan", "allocate", "--strategy", "per-container", check=False)
+    refused = host.run(
+        sys.executable, "-m", "usernsplan", "allocate", "--strategy", "per-container", check=False
+    )
     assert refused.returncode == 9
     assert not host.exists("/var/lib/usernsplan")
     usernsplan(host, "allocate", "--strategy", "per-container", "--replace-remap")

@@ -70,9 +70,15 @@ def root(tmp_path: Path) -> Path:
     accounts = ("dockremap", "kubelet")
     put(tmp_path, "etc/subuid", OTHERS)
     put(tmp_path, "etc/subgid", OTHERS)
-    passwd = "".join(f"{name}:x:{n}:{n}::/:/usr/sbin/nologin\n" for n, name in enumerate(accounts, 900))
+    passwd = "".join(
+        f"{name}:x:{n}:{n}::/:/usr/sbin/nologin\n" for n, name in enumerate(accounts, 900)
+    )
     put(tmp_path, "etc/passwd", f"root:x:0:0::/root:/bin/sh\n{passwd}")
-    put(tmp_path, "etc/group", "root:x:0:\n" + "".join(f"{name}:x:{n}:\n" for n, name in enumerate(accounts, 900)))
+    put(
+        tmp_path,
+        "etc/group",
+        "root:x:0:\n" + "".join(f"{name}:x:{n}:\n" for n, name in enumerate(accounts, 900)),
+    )
     return tmp_path
 
 
@@ -87,18 +93,28 @@ def test_lxc_has_root_granted_the_lines_of_new_containers(root: Path) -> None:
         for owner in (f"usernsplan-{name}", "root")
     )
     assert [found[name]["also"] for name in ("box", "jar")] == [["root"], ["root"]]
-    assert [entry["owner"] for entry in told(root, "list").values()] == ["usernsplan-box", "usernsplan-jar"]
+    assert [entry["owner"] for entry in told(root, "list").values()] == [
+        "usernsplan-box",
+        "usernsplan-jar",
+    ]
     assert "usernsplan-box, and root" in here("show", "box", "--root", root)[0]
 
 
-def test_lxc_has_root_granted_the_lines_of_a_container_that_stands_and_only_once(root: Path) -> None:
+def test_lxc_has_root_granted_the_lines_of_a_container_that_stands_and_only_once(
+    root: Path,
+) -> None:
     here(*PER_CONTAINER, "box", "jar", "--root", root)
     before = ours(root)
     assert told(root, "list")["box"]["also"] == []
     assert told(root, *PER_CONTAINER, "box", "--engine", "lxc")["box"]["also"] == ["root"]
     assert ours(root) == [*before, "root:524288:65536"]
     touched = files_of(root)
-    for more in (["--engine", "lxc"], ["--engine", "lxc", "--engine", "lxc"], ["--engine", "podman"], []):
+    for more in (
+        ["--engine", "lxc"],
+        ["--engine", "lxc", "--engine", "lxc"],
+        ["--engine", "podman"],
+        [],
+    ):
         out, _ = here(*PER_CONTAINER, "box", *more, "--json", "--root", root)
         assert json.loads(out)["changed"] is False
         assert json.loads(out)["allocations"][0]["also"] == ["root"]
@@ -140,10 +156,14 @@ def test_a_line_of_roots_that_was_lost_is_put_back(root: Path) -> None:
     ],
     ids=["shared", "shared and smaller", "identity", "single-uid", "single-uid, another id"],
 )
-def test_lxc_wants_the_lines_of_every_strategy(root: Path, words: tuple[str, ...], lines: list[str]) -> None:
+def test_lxc_wants_the_lines_of_every_strategy(
+    root: Path, words: tuple[str, ...], lines: list[str]
+) -> None:
     command = ("allocate", "--strategy", *words, "box", "--engine", "lxc")
     here(*command, "--root", root)
-    assert ours(root) == [f"{owner}:{line}" for owner in ("usernsplan-box", "root") for line in lines]
+    assert ours(root) == [
+        f"{owner}:{line}" for owner in ("usernsplan-box", "root") for line in lines
+    ]
     touched = files_of(root)
     here(*command, "--root", root)
     assert files_of(root) == touched
@@ -152,7 +172,18 @@ def test_lxc_wants_the_lines_of_every_strategy(root: Path, words: tuple[str, ...
 
 
 def test_a_map_that_subuid_does_not_carry_is_not_granted_to_root_either(root: Path) -> None:
-    words = ("allocate", "--strategy", "shared", "--max", "4294967294", "box", "--engine", "lxc", "--root", root)
+    words = (
+        "allocate",
+        "--strategy",
+        "shared",
+        "--max",
+        "4294967294",
+        "box",
+        "--engine",
+        "lxc",
+        "--root",
+        root,
+    )
     _, said = here(*words)
     assert "USN120" in said
     assert ours(root) == []
@@ -187,7 +218,9 @@ def test_root_keeps_lines_that_two_shared_containers_have_until_both_are_gone(ro
         (("kubernetes", "--pods", "1"), "kubelet", 1),
     ],
 )
-def test_a_pool_is_one_line_of_whole_blocks(root: Path, engine: tuple[str, ...], owner: str, size: int) -> None:
+def test_a_pool_is_one_line_of_whole_blocks(
+    root: Path, engine: tuple[str, ...], owner: str, size: int
+) -> None:
     words = (*PER_CONTAINER, "--engine", *engine)
     found = told(root, *words)
     assert set(found) == {owner}
@@ -195,13 +228,17 @@ def test_a_pool_is_one_line_of_whole_blocks(root: Path, engine: tuple[str, ...],
     assert not (root / "etc/docker").exists()
     touched = files_of(root)
     for again in (words, (*PER_CONTAINER, "--engine", engine[0])):
-        assert told(root, *again) == {owner: {**found[owner], "since": told(root, "list")[owner]["since"]}}
+        assert told(root, *again) == {
+            owner: {**found[owner], "since": told(root, "list")[owner]["since"]}
+        }
         assert files_of(root) == touched
     here("release", owner, "--root", root)
     assert ours(root) == []
 
 
-def test_both_pools_and_containers_are_had_at_once_and_root_gets_the_containers_alone(root: Path) -> None:
+def test_both_pools_and_containers_are_had_at_once_and_root_gets_the_containers_alone(
+    root: Path,
+) -> None:
     engines = [word for name in ("lxc", "kubernetes", "podman-auto") for word in ("--engine", name)]
     here(*PER_CONTAINER, "box", *engines, "--pods", "2", "--auto-containers", "3", "--root", root)
     spans: dict[str, list[tuple[int, int]]] = {}
@@ -223,8 +260,16 @@ def test_both_pools_and_containers_are_had_at_once_and_root_gets_the_containers_
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [
-        ((*PER_CONTAINER, "--engine", "podman-auto", "--auto-containers", "4"), 9, "release containers"),
-        ((*PER_CONTAINER, "web", "--engine", "podman-auto", "--auto-containers", "2"), 9, "release containers"),
+        (
+            (*PER_CONTAINER, "--engine", "podman-auto", "--auto-containers", "4"),
+            9,
+            "release containers",
+        ),
+        (
+            (*PER_CONTAINER, "web", "--engine", "podman-auto", "--auto-containers", "2"),
+            9,
+            "release containers",
+        ),
         ((*PER_CONTAINER, "web", "--auto-containers", "3"), 2, "--engine podman-auto"),
         ((*PER_CONTAINER, "web", "--engine", "lxc", "--pods", "3"), 2, "--engine kubernetes"),
         ((*PER_CONTAINER, "--engine", "kubernetes", "--pods", "0"), 2, "--pods 0"),
@@ -233,11 +278,21 @@ def test_both_pools_and_containers_are_had_at_once_and_root_gets_the_containers_
         ((*PER_CONTAINER, "web", "--engine", "LXC"), 2, "no engine 'LXC'"),
         ((*PER_CONTAINER, "web", "--engine", ""), 2, "no engine ''"),
         ((*PER_CONTAINER, "--engine", "lxc"), 2, "without a name"),
-        ((*PER_CONTAINER, "containers", "--engine", "podman"), 2, "the name of the pool of podman-auto"),
-        ((*PER_CONTAINER, "--engine", "podman-auto", "--owner", "bob"), 2, "--owner without a name"),
+        (
+            (*PER_CONTAINER, "containers", "--engine", "podman"),
+            2,
+            "the name of the pool of podman-auto",
+        ),
+        (
+            (*PER_CONTAINER, "--engine", "podman-auto", "--owner", "bob"),
+            2,
+            "--owner without a name",
+        ),
     ],
 )
-def test_words_that_do_not_fit_change_nothing(root: Path, words: tuple[str, ...], status: int, said: str) -> None:
+def test_words_that_do_not_fit_change_nothing(
+    root: Path, words: tuple[str, ...], status: int, said: str
+) -> None:
     here(*PER_CONTAINER, "--engine", "podman-auto", "--auto-containers", "3", "--root", root)
     before = files_of(root)
     _, error = here(*words, "--root", root, status=status)
@@ -245,7 +300,9 @@ def test_words_that_do_not_fit_change_nothing(root: Path, words: tuple[str, ...]
     assert files_of(root) == before
 
 
-@pytest.mark.parametrize(("name", "engine"), [("containers", "podman-auto"), ("kubelet", "kubernetes")])
+@pytest.mark.parametrize(
+    ("name", "engine"), [("containers", "podman-auto"), ("kubelet", "kubernetes")]
+)
 def test_no_container_has_the_name_of_a_pool(root: Path, name: str, engine: str) -> None:
     for engines in (("--engine", "podman"), ("--engine", engine), ()):
         _, said = here(*PER_CONTAINER, "web", name, *engines, "--root", root, status=2)
@@ -257,7 +314,9 @@ def test_no_container_has_the_name_of_a_pool(root: Path, name: str, engine: str)
 @pytest.mark.parametrize("strategy", ["shared", "single-uid"])
 def test_a_pool_needs_the_strategy_of_ranges(root: Path, strategy: str, engine: str) -> None:
     before = files_of(root)
-    _, said = here("allocate", "--strategy", strategy, "web", "--engine", engine, "--root", root, status=9)
+    _, said = here(
+        "allocate", "--strategy", strategy, "web", "--engine", engine, "--root", root, status=9
+    )
     assert "--strategy per-container" in said
     assert files_of(root) == before
     # One that is only installed does not stand in the way.
@@ -266,7 +325,9 @@ def test_a_pool_needs_the_strategy_of_ranges(root: Path, strategy: str, engine: 
     assert {line.split(":")[0] for line in ours(root)} == {"usernsplan-web"}
 
 
-def test_the_kubelets_line_is_what_getsubids_says_for_an_account_that_was_made(host: ThrowawayHost) -> None:
+def test_the_kubelets_line_is_what_getsubids_says_for_an_account_that_was_made(
+    host: ThrowawayHost,
+) -> None:
     require("getsubids", "useradd")
     words = (sys.executable, "-m", "usernsplan", *PER_CONTAINER, "--engine", "kubernetes")
     host.run(*words, "--pods", "5")
@@ -305,7 +366,10 @@ def test_what_is_said_of_a_line_that_the_kubelet_has_already_helps(root: Path) -
 
 @pytest.mark.parametrize("pool", ["containers", "kubelet"])
 def test_a_pool_is_never_granted_to_root_too(root: Path, pool: str) -> None:
-    engine = {"containers": ("podman-auto", "--auto-containers"), "kubelet": ("kubernetes", "--pods")}[pool]
+    engine = {
+        "containers": ("podman-auto", "--auto-containers"),
+        "kubelet": ("kubernetes", "--pods"),
+    }[pool]
     here(*PER_CONTAINER, "--engine", *engine, "1", "--engine", "lxc", "--root", root)
     here(*PER_CONTAINER, pool, "--owner", pool, "--engine", "lxc", "--root", root, status=None)
     assert ours(root) == [f"{pool}:524288:65536"]
@@ -319,7 +383,9 @@ def test_a_pool_is_never_granted_to_root_too(root: Path, pool: str) -> None:
     [("shared",), ("single-uid", "--container-id", "33"), ("shared", "--max", "4294967294")],
     ids=["a gap", "not from 0", "not in subuid"],
 )
-def test_what_docker_cannot_map_gets_no_account_that_could(root: Path, words: tuple[str, ...]) -> None:
+def test_what_docker_cannot_map_gets_no_account_that_could(
+    root: Path, words: tuple[str, ...]
+) -> None:
     before = (root / "etc/passwd").read_text()
     command = ("allocate", "--strategy", *words, "web", "--engine", "docker-instance", "--dry-run")
     out, said = here(*command, "--root", root, status=None)
@@ -341,12 +407,16 @@ def test_a_name_that_useradd_would_not_take_is_refused_before_it_is_asked(root: 
 
 
 @needs_root
-def test_each_docker_instance_has_an_account_and_said_twice_nothing_changes(host: ThrowawayHost) -> None:
+def test_each_docker_instance_has_an_account_and_said_twice_nothing_changes(
+    host: ThrowawayHost,
+) -> None:
     words = (*PER_CONTAINER, "--engine", "docker-instance")
 
     def made(*names: str) -> list[str]:
         """The accounts that a run says it made."""
-        document = json.loads(host.run(sys.executable, "-m", "usernsplan", *words, *names, "--json").stdout)
+        document = json.loads(
+            host.run(sys.executable, "-m", "usernsplan", *words, *names, "--json").stdout
+        )
         assert document["account_commands"] == []
         return [f["message"].split()[-1] for f in document["findings"] if f["code"] == "USN115"]
 
@@ -377,7 +447,9 @@ def test_an_engine_that_came_later_is_served_by_the_same_words(root: Path) -> No
 
 
 @pytest.mark.parametrize("place", ["usr/bin/lxd", "snap/bin/lxd", "usr/local/sbin/incusd"])
-def test_where_lxd_or_incus_gives_roots_ids_out_nothing_is_granted_unless_it_is_named(root: Path, place: str) -> None:
+def test_where_lxd_or_incus_gives_roots_ids_out_nothing_is_granted_unless_it_is_named(
+    root: Path, place: str
+) -> None:
     put(root, "usr/bin/lxc-start")
     put(root, place)
     _, said = here(*PER_CONTAINER, "box", "--root", root)
@@ -396,7 +468,9 @@ def test_without_docker_its_file_is_left_alone_unless_it_is_named(root: Path) ->
     assert "podman" in said
     assert not (root / "etc/docker").exists()
     here(*PER_CONTAINER, "--engine", "docker", "--root", root)
-    assert json.loads((root / "etc/docker/daemon.json").read_text()) == {"userns-remap": "dockremap"}
+    assert json.loads((root / "etc/docker/daemon.json").read_text()) == {
+        "userns-remap": "dockremap"
+    }
 
 
 @pytest.mark.parametrize("programs", [[], ["usr/bin/dockerd", "usr/bin/podman"], ["bin/dockerd"]])
@@ -407,7 +481,9 @@ def test_docker_is_served_where_it_is_and_where_nothing_is(root: Path, programs:
         put(root, program)
     _, said = here(*PER_CONTAINER, "--root", root)
     assert "USN122" not in said
-    assert json.loads((root / "etc/docker/daemon.json").read_text()) == {"userns-remap": "dockremap"}
+    assert json.loads((root / "etc/docker/daemon.json").read_text()) == {
+        "userns-remap": "dockremap"
+    }
 
 
 def test_a_kubelet_that_is_installed_gets_its_pool(root: Path) -> None:
@@ -424,7 +500,7 @@ class Seen(NamedTuple):
 
     subuid: str
     subgid: str
-    also: list[str]
+    extra_owners: list[str]
 
 
 LXC = crash.Case((*PER_CONTAINER, "web"), (*PER_CONTAINER, "web", "--engine", "lxc"))
@@ -436,20 +512,28 @@ def seen(root: Path) -> Seen:
 
 
 @pytest.mark.slow
-def test_after_a_kill_anywhere_root_has_the_lines_and_the_ledger_says_so_or_neither(tmp_path: Path) -> None:
+def test_after_a_kill_anywhere_root_has_the_lines_and_the_ledger_says_so_or_neither(
+    tmp_path: Path,
+) -> None:
     if shutil.which("strace") is None:
         missing("strace")
     crash.host(tmp_path / "before", LXC)
     shutil.copytree(tmp_path / "before", tmp_path / "after")
     here(*LXC.command, "--root", tmp_path / "after")
     before, after = seen(tmp_path / "before"), seen(tmp_path / "after")
-    assert (before.also, after.also) == ([], ["root"])
+    assert (before.extra_owners, after.extra_owners) == ([], ["root"])
     kills, outcomes = 0, set()
-    for struck in crash.struck_everywhere(tmp_path / "kills", tmp_path / "before", LXC, "signal=KILL"):
+    for struck in crash.struck_everywhere(
+        tmp_path / "kills", tmp_path / "before", LXC, "signal=KILL"
+    ):
         kills += 1
         assert struck.status in {-9, 137}, struck
-        assert (struck.root / "etc/subuid").read_text() in {before.subuid, after.subuid}, struck.place
-        assert (struck.root / "etc/subgid").read_text() in {before.subgid, after.subgid}, struck.place
+        assert (struck.root / "etc/subuid").read_text() in {before.subuid, after.subuid}, (
+            struck.place
+        )
+        assert (struck.root / "etc/subgid").read_text() in {before.subgid, after.subgid}, (
+            struck.place
+        )
         # The next run wants something that cannot be; it mends all the same.
         here("release", "--forget", "nothing", "--root", struck.root, status=1)
         now = seen(struck.root)
@@ -471,11 +555,23 @@ NAMES = ("a1", "b2", "c3")
 @st.composite
 def steps(draw: st.DrawFn) -> tuple[str, tuple[str, ...], AllocateRequest]:
     """What to do, the names to release, and the words to allocate with."""
-    engines = draw(st.none() | st.lists(st.sampled_from(list(ENGINES)), min_size=1, max_size=4).map(tuple))
-    pools = tuple((name, draw(st.integers(1, 3))) for name in ("podman-auto", "kubernetes") if name in (engines or ()))
+    engines = draw(
+        st.none() | st.lists(st.sampled_from(list(ENGINES)), min_size=1, max_size=4).map(tuple)
+    )
+    pools = tuple(
+        (name, draw(st.integers(1, 3)))
+        for name in ("podman-auto", "kubernetes")
+        if name in (engines or ())
+    )
     names = tuple(draw(st.lists(st.sampled_from(NAMES), max_size=3, unique=True)))
-    owner = draw(st.sampled_from([None, None, "root", "svc", "a1", "kubelet"])) if len(names) == 1 else None
-    request = asked(*names, engines=engines, pools=pools, owner=owner, daemon_config=draw(st.booleans()))
+    owner = (
+        draw(st.sampled_from([None, None, "root", "svc", "a1", "kubelet"]))
+        if len(names) == 1
+        else None
+    )
+    request = asked(
+        *names, engines=engines, pools=pools, owner=owner, daemon_config=draw(st.booleans())
+    )
     return draw(st.sampled_from(["allocate", "allocate", "release"])), names, request
 
 
@@ -483,7 +579,7 @@ def lines_of(allocations: tuple[Allocation, ...]) -> Counter[str]:
     return Counter(
         f"{owner}:{ids.start}:{ids.count}"
         for a in allocations
-        for owner in (a.owner, *a.also)
+        for owner in (a.owner, *a.extra_owners)
         for ids in a.mapping.uids.host_ranges()
     )
 
@@ -495,7 +591,9 @@ def lines_of(allocations: tuple[Allocation, ...]) -> Counter[str]:
     ),
     installed=st.frozensets(st.sampled_from(list(ENGINES)), max_size=3),
     wanted=st.lists(steps(), min_size=1, max_size=7),
-    theirs=st.sampled_from([b"", b"root:524288:65536\n", b"# x\nbob:589824:1\nroot:1000000000:1", b"kubelet:5:5\n"]),
+    theirs=st.sampled_from(
+        [b"", b"root:524288:65536\n", b"# x\nbob:589824:1\nroot:1000000000:1", b"kubelet:5:5\n"]
+    ),
 )
 def test_no_two_overlap_every_line_is_an_allocations_and_all_released_the_files_are_as_before(
     strategy: PerContainer | SingleUid | Shared,
@@ -520,7 +618,9 @@ def test_no_two_overlap_every_line_is_an_allocations_and_all_released_the_files_
             host = carried_out(host, plan)
             again = make_plan(host, request)
             assert not again.changed
-            assert {a.name: set(a.also) for a in again.allocations} == {a.name: set(a.also) for a in plan.allocations}
+            assert {a.name: set(a.extra_owners) for a in again.allocations} == {
+                a.name: set(a.extra_owners) for a in plan.allocations
+            }
         assert_sound(host, theirs)
     everything = tuple(a.name for a in host.ledger.allocations)
     if everything:
@@ -532,7 +632,11 @@ def test_no_two_overlap_every_line_is_an_allocations_and_all_released_the_files_
 
 
 def assert_sound(host: HostState, theirs: bytes) -> None:
-    held = sorted((a.held.start, a.held.stop) for a in host.ledger.allocations if a.held)
+    held = sorted(
+        (a.reserved_range.start, a.reserved_range.stop)
+        for a in host.ledger.allocations
+        if a.reserved_range
+    )
     assert all(stop <= following for (_, stop), (following, _) in pairwise(held))
     for path in (SUBUID, SUBGID):
         lines = Counter((files(host)[path] or b"").decode().splitlines())

@@ -91,7 +91,9 @@ def test_usermod_makes_overlaps_and_they_are_found(host: ThrowawayHost) -> None:
     assert "alice's 100000-165535" in clash["message"]
 
 
-def test_an_account_and_a_group_that_are_made_inside_of_a_range_are_found(host: ThrowawayHost) -> None:
+def test_an_account_and_a_group_that_are_made_inside_of_a_range_are_found(
+    host: ThrowawayHost,
+) -> None:
     people(host, "alice")
     lines = host.read("/etc/subuid") + b"containers:524288:65536\n"
     host.write("/etc/subuid", lines)
@@ -105,7 +107,9 @@ def test_an_account_and_a_group_that_are_made_inside_of_a_range_are_found(host: 
     assert found(host) == []
 
 
-def test_a_sorted_filler_map_is_found_and_repaired_and_dockerd_has_the_right_map_again(host: ThrowawayHost) -> None:
+def test_a_sorted_filler_map_is_found_and_repaired_and_dockerd_has_the_right_map_again(
+    host: ThrowawayHost,
+) -> None:
     require("useradd", "dockerd", "docker")
     run(host, "allocate", "--strategy", "shared", "--engine", "docker", check=True)
     assert codes(host) == {"USN046"}
@@ -114,14 +118,18 @@ def test_a_sorted_filler_map_is_found_and_repaired_and_dockerd_has_the_right_map
     host.run("useradd", "alice")
     assert codes(host) == {"USN051"}
     with recipes.dockerd(host) as docker:
-        wrong = recipes.lines(docker.run(["cat", "/proc/self/uid_map"], flags=["--tmpfs", "/dev/pts"]))
+        wrong = recipes.lines(
+            docker.run(["cat", "/proc/self/uid_map"], flags=["--tmpfs", "/dev/pts"])
+        )
     assert wrong != planned
     run(host, "check", "--fix", "--yes", check=True)
     assert codes(host) == {"USN046"}
     with recipes.dockerd(host) as docker:
         assert recipes.lines(docker.run(["cat", "/proc/self/uid_map"])) == planned
     for path, content in right.items():
-        assert sorted(host.read(path).splitlines()) == sorted([*content.splitlines(), b"alice:100000:65536"])
+        assert sorted(host.read(path).splitlines()) == sorted(
+            [*content.splitlines(), b"alice:100000:65536"]
+        )
 
 
 def test_userdel_takes_dockers_lines_and_they_are_put_back(host: ThrowawayHost) -> None:
@@ -136,7 +144,9 @@ def test_userdel_takes_dockers_lines_and_they_are_put_back(host: ThrowawayHost) 
     assert codes(host) == {"USN041"}
 
 
-def test_the_locks_of_a_killed_run_are_found_removed_and_the_run_is_mended(host: ThrowawayHost) -> None:
+def test_the_locks_of_a_killed_run_are_found_removed_and_the_run_is_mended(
+    host: ThrowawayHost,
+) -> None:
     words = ("allocate", "--strategy", "per-container", "web", "--engine", "podman")
     assert host.run(sys.executable, "-c", STRUCK, *words, check=False).returncode != 0
     for path in ("/etc/subuid.lock", "/etc/subgid.lock"):
@@ -176,7 +186,9 @@ def test_a_lock_that_holds_no_pid_really_blocks_usermod(host: ThrowawayHost) -> 
     people(host, "alice")
     host.write("/etc/subuid.lock", "")
     assert codes(host) == {"USN065"}
-    blocked = host.run("usermod", "--add-subuids", "700000-700009", "alice", check=False, timeout=60)
+    blocked = host.run(
+        "usermod", "--add-subuids", "700000-700009", "alice", check=False, timeout=60
+    )
     assert blocked.returncode != 0
     assert "lock" in blocked.stderr
 
@@ -186,13 +198,17 @@ def test_a_lock_that_holds_no_pid_really_blocks_usermod(host: ThrowawayHost) -> 
     [("alice:0:1\n", {"USN006", "USN024"}), ("alice:100000:65536\n", set())],
     ids=["root", "own range"],
 )
-def test_who_can_become_root_by_a_line_really_can(host: ThrowawayHost, lines: str, expected: set[str]) -> None:
+def test_who_can_become_root_by_a_line_really_can(
+    host: ThrowawayHost, lines: str, expected: set[str]
+) -> None:
     people(host, "alice")
     host.write("/etc/subuid", lines)
     host.write("/etc/subgid", lines)
     assert codes(host) == expected
     if expected:
-        assert recipes.lines(recipes.newuidmap(host, "alice", [(0, 0, 1)], [(0, 0, 1)]).uid_map) == [(0, 0, 1)]
+        assert recipes.lines(
+            recipes.newuidmap(host, "alice", [(0, 0, 1)], [(0, 0, 1)]).uid_map
+        ) == [(0, 0, 1)]
     else:
         with pytest.raises(CommandFailed):
             recipes.newuidmap(host, "alice", [(0, 0, 1)], [(0, 0, 1)])
@@ -259,7 +275,9 @@ def test_a_rootless_namespace_in_its_owners_own_range_is_none(host: ThrowawayHos
         "unshare -U sleep 60 & p=$!; sleep .2; "
         f"newuidmap $p 0 {entry[2]} 1 1 100000 65536; newgidmap $p 0 {entry[3]} 1 1 100000 65536; wait"
     )
-    running = host.popen("setpriv", "--reuid", entry[2], "--regid", entry[3], "--clear-groups", "sh", "-c", script)
+    running = host.popen(
+        "setpriv", "--reuid", entry[2], "--regid", entry[3], "--clear-groups", "sh", "-c", script
+    )
     host.run("sh", "-c", "until grep -q 100000 /proc/[0-9]*/gid_map; do sleep .05; done")
     assert found(host) == []
     running.kill()
@@ -272,10 +290,20 @@ NAMED = '{"userns-remap": "%s"}'
     ("config", "subuid", "subgid", "code"),
     [
         (NAMED % "nobodyhere", "", "", "USN041"),
-        (NAMED % "dockremap:nogroup-here", "dockremap:524288:65536\n", "dockremap:524288:65536\n", "USN042"),
+        (
+            NAMED % "dockremap:nogroup-here",
+            "dockremap:524288:65536\n",
+            "dockremap:524288:65536\n",
+            "USN042",
+        ),
         (NAMED % "dockremap", "", "dockremap:524288:65536\n", "USN043"),
         (NAMED % "dockremap", "dockremap:524288:65536\n", "", "USN043"),
-        ('{"userns-remap": "dockremap",}', "dockremap:524288:65536\n", "dockremap:524288:65536\n", "USN040"),
+        (
+            '{"userns-remap": "dockremap",}',
+            "dockremap:524288:65536\n",
+            "dockremap:524288:65536\n",
+            "USN040",
+        ),
     ],
     ids=["user", "group", "uids", "gids", "comma"],
 )

@@ -21,8 +21,12 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 
-def usernsplan(host: ThrowawayHost, *words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
-    done = host.run(sys.executable, "-m", "usernsplan", *words, check=False, env=recipes.PODMAN_ENVIRONMENT)
+def usernsplan(
+    host: ThrowawayHost, *words: str, status: int = 0
+) -> subprocess.CompletedProcess[str]:
+    done = host.run(
+        sys.executable, "-m", "usernsplan", *words, check=False, env=recipes.PODMAN_ENVIRONMENT
+    )
     assert done.returncode == status, (words, done.stdout, done.stderr)
     assert "Traceback" not in done.stderr
     return done
@@ -42,10 +46,32 @@ def test_a_podman_containers_volumes_are_found_with_whose_ids_it_has(host: Throw
     volumes = ["/srv/data:/data", "/srv/data/inner:/inner", "/etc/hostname:/name", "named:/named"]
     words = [word for volume in volumes for word in ("-v", volume)]
     create = ("podman", "create", "--name")
-    host.run(*create, "box", *flags, *words, recipes.IMAGE, "cat", "/data/file", env=recipes.PODMAN_ENVIRONMENT)
-    host.run(*create, "plain", "-v", "/srv/data:/data", recipes.IMAGE, "true", env=recipes.PODMAN_ENVIRONMENT)
-    assert "its ids are the host's" in usernsplan(host, "fix-volume", "--discover", "podman", "plain", status=9).stderr
-    other = usernsplan(host, "fix-volume", "--discover", "podman", "box", "--container", "web", status=9)
+    host.run(
+        *create,
+        "box",
+        *flags,
+        *words,
+        recipes.IMAGE,
+        "cat",
+        "/data/file",
+        env=recipes.PODMAN_ENVIRONMENT,
+    )
+    host.run(
+        *create,
+        "plain",
+        "-v",
+        "/srv/data:/data",
+        recipes.IMAGE,
+        "true",
+        env=recipes.PODMAN_ENVIRONMENT,
+    )
+    assert (
+        "its ids are the host's"
+        in usernsplan(host, "fix-volume", "--discover", "podman", "plain", status=9).stderr
+    )
+    other = usernsplan(
+        host, "fix-volume", "--discover", "podman", "box", "--container", "web", status=9
+    )
     assert "not that of 'web'" in other.stderr
     assert host.owner("/srv/data/file") == (0, 0)
     done = usernsplan(host, "fix-volume", "--discover", "podman", "box", "--json")
@@ -57,12 +83,19 @@ def test_a_podman_containers_volumes_are_found_with_whose_ids_it_has(host: Throw
     ]
     assert "/etc/hostname is a file of the system: left as it is" in report["notes"]
     assert host.owner("/srv/data/file") == host.owner("/srv/data/inner") == (589824, 589824)
-    assert host.run("podman", "start", "--attach", "box", env=recipes.PODMAN_ENVIRONMENT).stdout == "x"
+    assert (
+        host.run("podman", "start", "--attach", "box", env=recipes.PODMAN_ENVIRONMENT).stdout == "x"
+    )
     assert "changed 0" in usernsplan(host, "fix-volume", "--discover", "podman", "box").stdout
-    assert "no such container" in usernsplan(host, "fix-volume", "--discover", "podman", "nobody", status=1).stderr
+    assert (
+        "no such container"
+        in usernsplan(host, "fix-volume", "--discover", "podman", "nobody", status=1).stderr
+    )
 
 
-def test_a_docker_containers_volumes_have_the_daemons_ids_running_or_not(host: ThrowawayHost) -> None:
+def test_a_docker_containers_volumes_have_the_daemons_ids_running_or_not(
+    host: ThrowawayHost,
+) -> None:
     require("dockerd", "docker")
     usernsplan(host, "allocate", "--strategy", "per-container", "--engine", "docker")
     a_volume(host)
@@ -79,7 +112,10 @@ def test_a_docker_containers_volumes_have_the_daemons_ids_running_or_not(host: T
         assert host.owner("/srv/data/file") == (524288, 524288)
         host.run("docker", "rm", "--force", "runs")
         assert docker.run(["cat", "/data/file"], volumes=["/srv/data:/data"]) == "x"
-    assert usernsplan(host, "fix-volume", "--discover", "docker", "box", status=1).stderr.count("\n") <= 2
+    assert (
+        usernsplan(host, "fix-volume", "--discover", "docker", "box", status=1).stderr.count("\n")
+        <= 2
+    )
 
 
 def test_a_docker_container_in_the_hosts_namespace_keeps_its_volumes(host: ThrowawayHost) -> None:
@@ -87,7 +123,15 @@ def test_a_docker_container_in_the_hosts_namespace_keeps_its_volumes(host: Throw
     usernsplan(host, "allocate", "--strategy", "per-container", "--engine", "docker")
     a_volume(host)
     with recipes.dockerd(host):
-        words = ("--userns=host", "--network=none", "-v", "/srv/data:/data", recipes.IMAGE, "sleep", "60")
+        words = (
+            "--userns=host",
+            "--network=none",
+            "-v",
+            "/srv/data:/data",
+            recipes.IMAGE,
+            "sleep",
+            "60",
+        )
         host.run("docker", "create", "--name", "box", *words)
         for _ in ("created", "running"):
             said = usernsplan(host, "fix-volume", "--discover", "docker", "box", status=9).stderr
@@ -96,20 +140,50 @@ def test_a_docker_container_in_the_hosts_namespace_keeps_its_volumes(host: Throw
         host.run("docker", "rm", "--force", "box")
         host.run("docker", "context", "create", "far", "--docker", "host=tcp://192.0.2.1:5")
         for remote in ({"DOCKER_HOST": "ssh://elsewhere"}, {"DOCKER_CONTEXT": "far"}):
-            words = (sys.executable, "-m", "usernsplan", "fix-volume", "--discover", "docker", "box")
+            words = (
+                sys.executable,
+                "-m",
+                "usernsplan",
+                "fix-volume",
+                "--discover",
+                "docker",
+                "box",
+            )
             done = host.run(*words, check=False, env=remote)
             assert (done.returncode, "not this machine's" in done.stderr) == (9, True)
     assert host.owner("/srv/data/file") == (0, 0)
 
 
-def test_a_stopped_container_of_a_daemon_of_its_own_has_that_daemons_ids(host: ThrowawayHost) -> None:
+def test_a_stopped_container_of_a_daemon_of_its_own_has_that_daemons_ids(
+    host: ThrowawayHost,
+) -> None:
     usernsplan(host, "allocate", "--strategy", "per-container", "--engine", "docker")
-    usernsplan(host, "allocate", "--strategy", "per-container", "web", "--engine", "docker-instance")
+    usernsplan(
+        host, "allocate", "--strategy", "per-container", "web", "--engine", "docker-instance"
+    )
     usernsplan(host, "render", "docker-instance", "web", "--out", "/")
     a_volume(host)
     with dockerd_instance(host, "/etc/docker/docker-web.json") as daemon:
-        daemon.docker("create", "--name", "box", "--network=none", "-v", "/srv/data:/data", recipes.IMAGE, "true")
-        words = (sys.executable, "-m", "usernsplan", "fix-volume", "--discover", "docker", "box", "--json")
+        daemon.docker(
+            "create",
+            "--name",
+            "box",
+            "--network=none",
+            "-v",
+            "/srv/data:/data",
+            recipes.IMAGE,
+            "true",
+        )
+        words = (
+            sys.executable,
+            "-m",
+            "usernsplan",
+            "fix-volume",
+            "--discover",
+            "docker",
+            "box",
+            "--json",
+        )
         report = json.loads(host.run(*words, env={"DOCKER_HOST": daemon.address}).stdout)
     assert report["container"] == "web"
     assert host.owner("/srv/data/file") == (589824, 589824)
@@ -118,9 +192,21 @@ def test_a_stopped_container_of_a_daemon_of_its_own_has_that_daemons_ids(host: T
 def test_a_daemon_that_was_not_restarted_since_has_the_hosts_ids(host: ThrowawayHost) -> None:
     a_volume(host)
     with recipes.dockerd(host):
-        host.run("docker", "create", "--name", "box", "--network=none", "-v", "/srv/data:/data", recipes.IMAGE, "true")
+        host.run(
+            "docker",
+            "create",
+            "--name",
+            "box",
+            "--network=none",
+            "-v",
+            "/srv/data:/data",
+            recipes.IMAGE,
+            "true",
+        )
         # It would hide the container from its next start on, and nobody is there to be asked.
-        refused = usernsplan(host, "allocate", "--strategy", "per-container", "--engine", "docker", status=9).stderr
+        refused = usernsplan(
+            host, "allocate", "--strategy", "per-container", "--engine", "docker", status=9
+        ).stderr
         assert "in /var/lib/docker: 1 container, 1 image" in refused
         usernsplan(host, "allocate", "--strategy", "per-container", "--engine", "docker", "--yes")
         said = usernsplan(host, "fix-volume", "--discover", "docker", "box", status=9).stderr
@@ -133,7 +219,17 @@ def test_a_folders_name_is_no_remap(host: ThrowawayHost) -> None:
     usernsplan(host, "allocate", "--strategy", "shared", "--engine", "docker", "--no-daemon-config")
     a_volume(host)
     with recipes.dockerd(host, flags=["--data-root=/run/2.2tb/docker"]):
-        host.run("docker", "create", "--name", "box", "--network=none", "-v", "/srv/data:/data", recipes.IMAGE, "true")
+        host.run(
+            "docker",
+            "create",
+            "--name",
+            "box",
+            "--network=none",
+            "-v",
+            "/srv/data:/data",
+            recipes.IMAGE,
+            "true",
+        )
         said = usernsplan(host, "fix-volume", "--discover", "docker", "box", status=9).stderr
     assert "not that of any allocation" in said
     assert host.owner("/srv/data/file") == (0, 0)
@@ -141,5 +237,10 @@ def test_a_folders_name_is_no_remap(host: ThrowawayHost) -> None:
 
 def test_words_that_do_not_go_together(host: ThrowawayHost) -> None:
     usernsplan(host, "allocate", "--strategy", "per-container", "web", "--engine", "podman")
-    for words in (("lxc", "box"), ("podman", "/srv/data"), ("podman", "--", "-x"), ("podman", "box", "--reverse")):
+    for words in (
+        ("lxc", "box"),
+        ("podman", "/srv/data"),
+        ("podman", "--", "-x"),
+        ("podman", "box", "--reverse"),
+    ):
         usernsplan(host, "fix-volume", "--discover", *words, status=2)

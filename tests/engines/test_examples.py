@@ -24,7 +24,11 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 def installed(host: ThrowawayHost) -> None:
     """``usernsplan`` as a program of the host."""
-    host.write("/usr/local/bin/usernsplan", f'#!/bin/sh\nexec {sys.executable} -m usernsplan "$@"\n', mode=0o755)
+    host.write(
+        "/usr/local/bin/usernsplan",
+        f'#!/bin/sh\nexec {sys.executable} -m usernsplan "$@"\n',
+        mode=0o755,
+    )
 
 
 # The container's root, its map and the owner of the file that it makes, by the strategy's definition.
@@ -43,7 +47,9 @@ def test_the_demo_of_each_strategy(
     installed(host)
     before = host.run("ls", "/tmp", "/etc").stdout
     said = host.run(str(EXAMPLES / "demo.sh"), strategy).stdout
-    inside, outside = said.split("--- inside: who it is, and its map\n")[1].split("--- outside: whose its file is\n")
+    inside, outside = said.split("--- inside: who it is, and its map\n")[1].split(
+        "--- outside: whose its file is\n"
+    )
     assert inside.splitlines()[0] == "0"
     assert recipes.lines(inside.partition("\n")[2]) == lines
     assert outside.strip() == owner
@@ -52,7 +58,9 @@ def test_the_demo_of_each_strategy(
 
 def test_the_cloud_config_does_what_it_says_and_may_run_again(host: ThrowawayHost) -> None:
     installed(host)
-    host.write("/usr/bin/systemctl", "#!/bin/sh\necho systemctl $@ >>/tmp/systemctl.log\n", mode=0o755)
+    host.write(
+        "/usr/bin/systemctl", "#!/bin/sh\necho systemctl $@ >>/tmp/systemctl.log\n", mode=0o755
+    )
     raw = (EXAMPLES / "cloud-init.yaml").read_text()
     assert raw.startswith("#cloud-config\n")
     commands: list[list[str]] = yaml.safe_load(raw)["runcmd"]
@@ -68,7 +76,9 @@ def test_the_cloud_config_does_what_it_says_and_may_run_again(host: ThrowawayHos
     assert host.read("/tmp/systemctl.log") == b"systemctl daemon-reload\nsystemctl start web db\n"
     for command in commands[:-1]:
         again = host.run(*command).stdout
-        assert command[0] != "usernsplan" or "Nothing changes" in again or "changed 0" in again, command
+        assert command[0] != "usernsplan" or "Nothing changes" in again or "changed 0" in again, (
+            command
+        )
 
 
 def test_the_plan_file_is_what_the_host_has_then(host: ThrowawayHost) -> None:
@@ -80,7 +90,11 @@ def test_the_plan_file_is_what_the_host_has_then(host: ThrowawayHost) -> None:
     host.run("usernsplan", "apply", file, "--yes", "--fix-volumes")
     # web and cache first, being of one size; db past what is reserved.
     assert host.read("/etc/subuid").decode().splitlines() == [
-        *("usernsplan-web:524288:65536", "usernsplan-db:786432:131072", "usernsplan-cache:589824:65536"),
+        *(
+            "usernsplan-web:524288:65536",
+            "usernsplan-db:786432:131072",
+            "usernsplan-cache:589824:65536",
+        ),
     ]
     assert [host.owner(f"/srv/{name}/file")[0] for name in ("web", "db", "db-rootfs")] == [
         *(524288, 786432 + 999, 786432),
@@ -97,7 +111,9 @@ def test_the_playbook_reports_what_it_changed_and_nothing_the_second_time(tmp_pa
     program = shutil.which("ansible-playbook", path=f"{SEARCH_PATH}:{os.environ['PATH']}")
     if program is None:
         missing("ansible-playbook")
-    (tmp_path / "usernsplan").write_text(f'#!/bin/sh\ncd {EXAMPLES.parent} && exec {" ".join(PROGRAM)} "$@"\n')
+    (tmp_path / "usernsplan").write_text(
+        f'#!/bin/sh\ncd {EXAMPLES.parent} && exec {" ".join(PROGRAM)} "$@"\n'
+    )
     (tmp_path / "usernsplan").chmod(0o755)
     env = {"PATH": f"{tmp_path}:{SEARCH_PATH}", "HOME": str(tmp_path), "LC_ALL": "C.UTF-8"}
     root = tmp_path / "host"
@@ -108,7 +124,11 @@ def test_the_playbook_reports_what_it_changed_and_nothing_the_second_time(tmp_pa
         done = subprocess.run(words, env=env, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         [recap] = [line for line in done.stdout.splitlines() if line.startswith("localhost ")]
-        return {key: int(value) for key, _, value in (word.partition("=") for word in recap.split()) if value}
+        return {
+            key: int(value)
+            for key, _, value in (word.partition("=") for word in recap.split())
+            if value
+        }
 
     assert (play()["changed"], play()["changed"]) == (4, 0)
     assert (root / "srv/db").stat().st_uid == 589824

@@ -54,7 +54,16 @@ mkdir /vol/folder 2>/dev/null && echo made || echo no
 NOTHING = ["no"] * 5
 EVERYTHING = ["secret", "wrote", "created", "created", "made"]
 
-NAMES = ("", "/secret", "/setuid-cat", "/capable-cat", "/data", "/data/page", "/data/link", "/data/deep/log")
+NAMES = (
+    "",
+    "/secret",
+    "/setuid-cat",
+    "/capable-cat",
+    "/data",
+    "/data/page",
+    "/data/link",
+    "/data/deep/log",
+)
 STAT = "stat -c '%u:%g %a' " + " ".join(f"/vol{name}" for name in NAMES)
 MODES = ("755", "600", "4755", "755", "755", "640", "777", "640")
 ROOT, WEB, PERSON = "0:0", "33:33", "1000:100"
@@ -124,12 +133,17 @@ class Crun:
             folder, _, _ = target.rpartition("/")
             host.run("mkdir", "-p", recipes.ROOTFS + folder)
             host.run("touch", recipes.ROOTFS + target)
-        binds = [{"destination": there, "source": here, "options": ["rbind", "ro"]} for here, there in mounts]
+        binds = [
+            {"destination": there, "source": here, "options": ["rbind", "ro"]}
+            for here, there in mounts
+        ]
         self.fragment = recipes.merged(self.fragment, {"mounts": binds})
 
     def sh(self, script: str, user: int = 0) -> list[str]:
         fragment = recipes.merged(self.fragment, {"process": {"user": {"uid": user, "gid": user}}})
-        return recipes.oci_run(self.host, "crun", fragment, ["sh", "-c", script], [(VOLUME, "/vol")]).splitlines()
+        return recipes.oci_run(
+            self.host, "crun", fragment, ["sh", "-c", script], [(VOLUME, "/vol")]
+        ).splitlines()
 
 
 ENGINES = pytest.mark.parametrize("engine", [Podman, Crun])
@@ -157,7 +171,9 @@ def test_a_container_that_could_do_nothing_in_a_volume_lives_in_it_after_fix_vol
 
 
 @pytest.mark.parametrize("user", [0, 33])
-def test_own_gives_every_name_the_owner_that_podmans_own_u_option_gives_it(host: ThrowawayHost, user: int) -> None:
+def test_own_gives_every_name_the_owner_that_podmans_own_u_option_gives_it(
+    host: ThrowawayHost, user: int
+) -> None:
     require("podman", "crun")
     fill(host)
     fill(host, "/tmp/other")
@@ -170,7 +186,9 @@ def test_own_gives_every_name_the_owner_that_podmans_own_u_option_gives_it(host:
     assert set(owners.values()) == {(BASE + user, BASE + user)}
 
 
-def test_a_volume_goes_from_one_container_to_another_and_back_to_the_host(host: ThrowawayHost) -> None:
+def test_a_volume_goes_from_one_container_to_another_and_back_to_the_host(
+    host: ThrowawayHost,
+) -> None:
     require("podman", "crun")
     volumes = fill(host)
     on_the_host = host.run("sh", "-c", STAT.replace("/vol", VOLUME)).stdout
@@ -196,7 +214,9 @@ def test_a_volume_goes_from_one_container_to_another_and_back_to_the_host(host: 
     ]
 
 
-def test_dockers_containers_live_in_a_volume_that_was_shifted_for_the_daemon(host: ThrowawayHost) -> None:
+def test_dockers_containers_live_in_a_volume_that_was_shifted_for_the_daemon(
+    host: ThrowawayHost,
+) -> None:
     require("dockerd", "docker")
     volumes = [f"{VOLUME}:/vol", *fill(host)]
     usernsplan(host, "allocate", "--strategy", "per-container")

@@ -77,7 +77,9 @@ class Waiting:
         self.pid = process.pid
 
     def ready(self) -> None:
-        assert self._of(self.process.stdout).readline() == "ready\n", self._of(self.process.stderr).read()
+        assert self._of(self.process.stdout).readline() == "ready\n", self._of(
+            self.process.stderr
+        ).read()
 
     def on(self) -> None:
         print(file=self._of(self.process.stdin), flush=True)
@@ -124,7 +126,9 @@ def waiting(setup: str, *program: str | Path) -> Iterator[Waiting]:
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """A folder that everybody can get to."""
-    place = Path(subprocess.check_output(["mktemp", "-d", "/var/tmp/inspect-XXXXXX"], text=True).strip())
+    place = Path(
+        subprocess.check_output(["mktemp", "-d", "/var/tmp/inspect-XXXXXX"], text=True).strip()
+    )
     place.chmod(0o755)
     yield place
     shutil.rmtree(place)
@@ -149,7 +153,9 @@ DEFAULT_14 = "0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 27, 29, 31"
 
 
 @pytest.mark.parametrize("setup", ["pass", f"bound({CHOWN}, {KILL})", f"bound({DEFAULT_14})"])
-def test_a_setuid_binary_brings_back_the_bounding_set_and_nothing_else(folder: Path, setup: str) -> None:
+def test_a_setuid_binary_brings_back_the_bounding_set_and_nothing_else(
+    folder: Path, setup: str
+) -> None:
     with waiting(f"{setup}; become({UID})", setuid_cat(folder), "/proc/self/status") as one:
         one.ready()
         said = one.said()
@@ -163,7 +169,9 @@ def test_a_setuid_binary_brings_back_the_bounding_set_and_nothing_else(folder: P
 
 @pytest.mark.parametrize("setup", ["pass", "bound()"])
 def test_with_no_new_privs_it_brings_back_nothing(folder: Path, setup: str) -> None:
-    with waiting(f"{setup}; become({UID}); no_new_privs()", setuid_cat(folder), "/proc/self/status") as one:
+    with waiting(
+        f"{setup}; become({UID}); no_new_privs()", setuid_cat(folder), "/proc/self/status"
+    ) as one:
         one.ready()
         said = one.said()
         after = status_of(one.go())
@@ -173,7 +181,9 @@ def test_with_no_new_privs_it_brings_back_nothing(folder: Path, setup: str) -> N
     assert after.uids.all() == (UID,) * 4
 
 
-def test_with_an_empty_bounding_set_it_makes_root_and_brings_back_no_capability(folder: Path) -> None:
+def test_with_an_empty_bounding_set_it_makes_root_and_brings_back_no_capability(
+    folder: Path,
+) -> None:
     with waiting(f"bound(); become({UID})", setuid_cat(folder), "/proc/self/status") as one:
         one.ready()
         said = one.said()
@@ -198,20 +208,28 @@ def test_root_that_gave_capabilities_up_has_them_again_in_the_next_program(more:
         assert said["regain-as-root"]["capabilities"] == list(after.capabilities.permitted) != []
 
 
-def test_in_a_namespace_a_setuid_binary_of_its_root_brings_them_back_and_they_count_there_only(folder: Path) -> None:
+def test_in_a_namespace_a_setuid_binary_of_its_root_brings_them_back_and_they_count_there_only(
+    folder: Path,
+) -> None:
     setup = "unshare(); become(1000); drop_permitted()"
     with waiting(setup, setuid_cat(folder, BASE), "/proc/self/status") as one:
         one.map(f"0 {BASE} 65536")
         one.ready()
         said = one.said()
         after = status_of(one.go())
-    assert said["regain-by-setuid"]["capabilities"] == list(after.capabilities.permitted) == list(CAPABILITIES)
+    assert (
+        said["regain-by-setuid"]["capabilities"]
+        == list(after.capabilities.permitted)
+        == list(CAPABILITIES)
+    )
     assert f"host uid {BASE}" in said["regain-by-setuid"]["text"]
     assert after.uids.effective == 0
 
 
 def test_in_a_namespace_the_hosts_setuid_binaries_do_nothing(folder: Path) -> None:
-    with waiting("unshare(); become(1000); drop_permitted()", setuid_cat(folder), "/proc/self/status") as one:
+    with waiting(
+        "unshare(); become(1000); drop_permitted()", setuid_cat(folder), "/proc/self/status"
+    ) as one:
         one.map(f"0 {BASE} 65536")
         one.ready()
         after = status_of(one.go())
@@ -229,8 +247,14 @@ def test_without_a_root_in_the_namespace_only_a_files_capabilities_help(folder: 
         one.ready()
         said = one.said()
         after = status_of(one.go())
-    assert set(after.capabilities.permitted) == {"chown"} <= set(said["regain-by-file"]["capabilities"])
-    with waiting("unshare(); become(1000); drop_permitted()", setuid_cat(folder), "/proc/self/status") as one:
+    assert (
+        set(after.capabilities.permitted)
+        == {"chown"}
+        <= set(said["regain-by-file"]["capabilities"])
+    )
+    with waiting(
+        "unshare(); become(1000); drop_permitted()", setuid_cat(folder), "/proc/self/status"
+    ) as one:
         one.map(f"1000 {BASE} 1")
         one.ready()
         assert status_of(one.go()).capabilities.permitted == ()
@@ -244,7 +268,9 @@ print("own", "yes" if libc.setgroups(1, struct.pack("I", 5)) == 0 else "no")
 
 
 def test_roots_capabilities_of_a_namespace_count_there_and_not_on_the_host() -> None:
-    with waiting(f"unshare(); os.setresgid(0, 0, 0); os.setresuid(0, 0, 0); ask()\n{TRY}\nsys.exit()") as one:
+    with waiting(
+        f"unshare(); os.setresgid(0, 0, 0); os.setresuid(0, 0, 0); ask()\n{TRY}\nsys.exit()"
+    ) as one:
         one.map(f"0 {BASE} 65536")
         one.ready()
         said = one.said()
@@ -258,7 +284,9 @@ def test_an_identity_map_leaves_root_with_roots_files(folder: Path) -> None:
     secret.write_text("mine")
     secret.chmod(0o600)
     for line, expected in (("0 0 65536", "mine"), (f"0 {BASE} 65536", "Permission denied")):
-        with waiting("unshare(); os.setresgid(0, 0, 0); os.setresuid(0, 0, 0)", "/bin/cat", secret) as one:
+        with waiting(
+            "unshare(); os.setresgid(0, 0, 0); os.setresuid(0, 0, 0)", "/bin/cat", secret
+        ) as one:
             one.map(line)
             one.ready()
             assert ("identity-root" in one.said()) == (expected == "mine")
@@ -272,7 +300,11 @@ def test_ambient_capabilities_are_kept_by_every_program(more: str) -> None:
     setup = f"pass{more}"
     process = [sys.executable, "-c", PROCESS, setup, "/bin/cat", "/proc/self/status"]
     with subprocess.Popen(
-        [setpriv, *words, *process], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [setpriv, *words, *process],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as started:
         one = Waiting(started)
         one.ready()
@@ -298,7 +330,9 @@ def test_a_group_that_the_map_lacks_opens_files_all_the_same(folder: Path) -> No
     shared.chmod(0o040)
     for keep, expected in (("54321,", "theirs"), ("", "Permission denied")):
         with waiting(
-            f"os.setgroups([{keep}]); unshare(); os.setresgid(7, 7, 7); os.setresuid(7, 7, 7)", "/bin/cat", shared
+            f"os.setgroups([{keep}]); unshare(); os.setresgid(7, 7, 7); os.setresuid(7, 7, 7)",
+            "/bin/cat",
+            shared,
         ) as one:
             one.map(f"0 {BASE} 65536")
             one.ready()
@@ -312,7 +346,14 @@ def test_whoever_made_a_namespace_has_every_capability_in_it_from_outside() -> N
         one.ready()
         said = one.said()
         assert f"uid {UID}" in said["owner"]["text"]
-        enter = ["setpriv", f"--reuid={UID}", "--clear-groups", "nsenter", "--user", "--preserve-credentials"]
+        enter = [
+            "setpriv",
+            f"--reuid={UID}",
+            "--clear-groups",
+            "nsenter",
+            "--user",
+            "--preserve-credentials",
+        ]
         words = [*enter, "--target", str(one.pid), "cat", "/proc/self/status"]
         # cat is run without a root in the namespace, and so keeps nothing: what nsenter had is what counts.
         assert subprocess.run(words, capture_output=True, text=True, check=False).returncode == 0
@@ -350,7 +391,12 @@ def test_a_nested_namespace_is_followed_to_the_host() -> None:
     assert (innermost["inode"], innermost["parent"], around["inode"]) == (inner, outer, outer)
     # Its 5 is 0 in the one around it, and 3000000 on the host.
     [extent] = innermost["uid_map"]
-    assert (extent["container"], extent["parent"], extent["host"], extent["count"]) == (5, 0, BASE, 1)
+    assert (extent["container"], extent["parent"], extent["host"], extent["count"]) == (
+        5,
+        0,
+        BASE,
+        1,
+    )
     [extent] = around["uid_map"]
     assert (extent["container"], extent["host"], extent["count"]) == (0, BASE, 1000)
     assert document["uids"]["real"]["container_id"] == 5
@@ -420,12 +466,18 @@ def test_root_of_a_namespace_of_which_only_the_uid_map_is_written_is_root() -> N
         one.ready()
         said = one.said()
         document = json_of("inspect", str(one.pid))
-        everything = {namespace["inode"]: namespace for namespace in json_of("inspect", "--all")["namespaces"]}
+        everything = {
+            namespace["inode"]: namespace for namespace in json_of("inspect", "--all")["namespaces"]
+        }
         owned = usernsplan("whois", str(BASE)).stdout
         text = usernsplan("inspect", str(one.pid)).stdout
         after = status_of(one.go())
     [namespace] = document["namespaces"]
-    assert [namespace["uid_map"][0][side] for side in ("container", "host", "count")] == [0, BASE, 1000]
+    assert [namespace["uid_map"][0][side] for side in ("container", "host", "count")] == [
+        0,
+        BASE,
+        1000,
+    ]
     assert namespace["gid_map"] is None
     assert everything[namespace["inode"]]["uid_map"] == namespace["uid_map"]
     assert f"user namespace {namespace['inode']}, container id 0" in owned
@@ -448,7 +500,9 @@ def test_where_no_gid_is_mapped_a_setuid_binary_does_nothing(folder: Path) -> No
 
 
 def test_where_only_the_gid_map_is_written_it_has_no_uid() -> None:
-    with waiting("unshare(); os.setresgid(0, 0, 0); drop_permitted()", "/bin/cat", "/proc/self/status") as one:
+    with waiting(
+        "unshare(); os.setresgid(0, 0, 0); drop_permitted()", "/bin/cat", "/proc/self/status"
+    ) as one:
         one.map(f"0 {BASE} 1000", names=("gid_map",))
         one.ready()
         said = one.said()
@@ -460,7 +514,9 @@ def test_where_only_the_gid_map_is_written_it_has_no_uid() -> None:
 
 
 @pytest.mark.parametrize("setup", ["", "os.setresgid(0, 0, 0); os.setresuid(0, 0, 0)"])
-def test_whoever_is_not_root_is_not_told_that_a_namespace_with_every_id_is_the_host(setup: str) -> None:
+def test_whoever_is_not_root_is_not_told_that_a_namespace_with_every_id_is_the_host(
+    setup: str,
+) -> None:
     with waiting(f"unshare(); {setup}") as one:
         one.map("0 0 4294967295")
         one.ready()
@@ -501,9 +557,22 @@ NOROOT = ["setpriv", "--securebits", "+noroot"]
 def test_root_that_is_none_for_execve_is_said_to_be_possible(folder: Path) -> None:
     # Nothing in /proc tells the two apart, and only one of them has capabilities again.
     for words in (["--reuid=0"], [f"--reuid={UID}", "--clear-groups"]):
-        process = [*NOROOT, *words, sys.executable, "-c", PROCESS, "pass", str(setuid_cat(folder)), "/proc/self/status"]
+        process = [
+            *NOROOT,
+            *words,
+            sys.executable,
+            "-c",
+            PROCESS,
+            "pass",
+            str(setuid_cat(folder)),
+            "/proc/self/status",
+        ]
         with subprocess.Popen(
-            process, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            process,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         ) as started:
             one = Waiting(started)
             one.ready()
@@ -520,7 +589,9 @@ def test_only_the_sets_that_are_not_empty_are_said_not_to_be(folder: Path) -> No
         one.ready()
         said = one.said()
         after = status_of(one.go())
-    assert said["regain-by-setuid"]["capabilities"] == list(after.capabilities.permitted) == ["chown"]
+    assert (
+        said["regain-by-setuid"]["capabilities"] == list(after.capabilities.permitted) == ["chown"]
+    )
     assert said["regain-by-setuid"]["text"].startswith("its inheritable set is not empty")
 
 
@@ -539,7 +610,16 @@ def test_ambient_capabilities_are_lost_to_files_that_have_privileges_of_their_ow
         setcap = shutil.which("setcap", path="/usr/sbin:/sbin:/usr/bin") or missing("setcap")
         subprocess.run([setcap, "cap_kill+p", cat], check=True)
     words = [f"--reuid={UID}", "--clear-groups", "--inh-caps=+chown", "--ambient-caps=+chown"]
-    process = [setpriv, *words, sys.executable, "-c", PROCESS, f"pass{more}", str(cat), "/proc/self/status"]
+    process = [
+        setpriv,
+        *words,
+        sys.executable,
+        "-c",
+        PROCESS,
+        f"pass{more}",
+        str(cat),
+        "/proc/self/status",
+    ]
     with subprocess.Popen(
         process, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as started:
@@ -565,14 +645,19 @@ def test_in_a_nested_namespace_its_maker_has_power_from_the_one_around_it_only()
         enter = ["nsenter", "--user", "--preserve-credentials", "--target", str(one.pid), "true"]
         ok = {
             uid: subprocess.run(
-                ["setpriv", f"--reuid={uid}", "--clear-groups", *enter], capture_output=True, check=False
+                ["setpriv", f"--reuid={uid}", "--clear-groups", *enter],
+                capture_output=True,
+                check=False,
             ).returncode
             == 0
             for uid in (BASE + 33, UID)
         }
     assert ok == {BASE + 33: False, UID: True}
     text = said["owner"]["text"]
-    assert f"host uid {BASE + 33} made its namespace, and has every capability in it from the namespace around" in text
+    assert (
+        f"host uid {BASE + 33} made its namespace, and has every capability in it from the namespace around"
+        in text
+    )
     assert f"from the host, uid {UID} has them" in text
 
 
@@ -604,11 +689,15 @@ def test_one_that_ends_or_goes_elsewhere_while_it_is_looked_at_is_not_told_by_wh
             assert "its maps are not written" in out
 
 
-def test_a_process_that_is_uid_0_of_the_host_under_another_number_has_roots_files(folder: Path) -> None:
+def test_a_process_that_is_uid_0_of_the_host_under_another_number_has_roots_files(
+    folder: Path,
+) -> None:
     secret = folder / "secret"
     secret.write_text("mine")
     secret.chmod(0o600)
-    with waiting("unshare(); os.setresgid(5, 5, 5); os.setresuid(5, 5, 5)", "/bin/cat", secret) as one:
+    with waiting(
+        "unshare(); os.setresgid(5, 5, 5); os.setresuid(5, 5, 5)", "/bin/cat", secret
+    ) as one:
         one.map(f"0 {BASE} 5", "5 0 1")
         one.ready()
         assert "host-uid-0" in one.said()
@@ -620,7 +709,9 @@ def test_setuid_in_a_namespace_that_has_host_uid_0_somewhere_leads_there(folder:
     secret.write_text("mine")
     secret.chmod(0o600)
     becoming = f"os.setresuid(5, 5, 5); print(open('{secret}').read()); sys.exit()"
-    with waiting(f"unshare(); os.setresgid(0, 0, 0); os.setresuid(0, 0, 0); ask(); {becoming}") as one:
+    with waiting(
+        f"unshare(); os.setresgid(0, 0, 0); os.setresuid(0, 0, 0); ask(); {becoming}"
+    ) as one:
         one.map(f"0 {BASE} 5", "5 0 1")
         one.ready()
         said = one.said()
@@ -630,12 +721,8 @@ def test_setuid_in_a_namespace_that_has_host_uid_0_somewhere_leads_there(folder:
 
 
 def test_what_is_permitted_and_not_in_effect_is_told_apart() -> None:
-    lowered = (
-        "data = ctypes.create_string_buffer(24); head = struct.pack('Ii', 0x20080522, 0); libc.capget(head, data); "
-    )
-    lowered += (
-        "sets = struct.unpack('6I', data.raw); done(libc.capset(head, struct.pack('6I', 0, *sets[1:3], 0, *sets[4:])))"
-    )
+    lowered = "data = ctypes.create_string_buffer(24); head = struct.pack('Ii', 0x20080522, 0); libc.capget(head, data); "
+    lowered += "sets = struct.unpack('6I', data.raw); done(libc.capset(head, struct.pack('6I', 0, *sets[1:3], 0, *sets[4:])))"
     trying = "print(libc.sethostname(b'x', 1)); sys.exit()"
     with waiting(f"libc.unshare(0x04000000); {lowered}; ask(); {trying}") as one:
         one.ready()
@@ -645,9 +732,7 @@ def test_what_is_permitted_and_not_in_effect_is_told_apart() -> None:
 
 
 def test_a_process_whose_first_thread_has_ended_runs_on() -> None:
-    setup = (
-        "import threading, time; threading.Thread(target=time.sleep, args=(60,)).start(); ask(); libc.pthread_exit(0)"
-    )
+    setup = "import threading, time; threading.Thread(target=time.sleep, args=(60,)).start(); ask(); libc.pthread_exit(0)"
     with waiting(setup) as one:
         one.ready()
         one.on()

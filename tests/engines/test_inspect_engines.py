@@ -36,21 +36,37 @@ def document(host: ThrowawayHost, *words: str) -> dict[str, Any]:
     ("flags", "expected", "unexpected"),
     [
         (["--user=33:33"], {"no-capabilities", "regain-by-setuid"}, "no-new-privs"),
-        (["--user=33:33", "--security-opt=no-new-privileges"], {"no-capabilities", "no-new-privs"}, "regain-by-setuid"),
+        (
+            ["--user=33:33", "--security-opt=no-new-privileges"],
+            {"no-capabilities", "no-new-privs"},
+            "regain-by-setuid",
+        ),
         *slow(
-            (["--user=33:33", "--cap-drop=all"], {"no-capabilities", "nothing-to-regain"}, "regain-by-setuid"),
+            (
+                ["--user=33:33", "--cap-drop=all"],
+                {"no-capabilities", "nothing-to-regain"},
+                "regain-by-setuid",
+            ),
             ([], {"root-inside", "namespaced"}, "host-root"),
         ),
         (["--cap-add=sys_admin"], {"root-inside", "namespaced", "beyond-default"}, "host-root"),
     ],
 )
-def test_a_container_of_podmans(host: ThrowawayHost, flags: list[str], expected: set[str], unexpected: str) -> None:
+def test_a_container_of_podmans(
+    host: ThrowawayHost, flags: list[str], expected: set[str], unexpected: str
+) -> None:
     require("podman", "crun")
     usernsplan(host, "allocate", "--strategy", "per-container", "web")
-    rendered = shlex.split(json.loads(usernsplan(host, "render", "podman", "web", "--json"))["text"])
-    name = recipes.podman_run(host, [*rendered, *flags, "--network=none", "-d"], ["sleep", "100"]).strip()
+    rendered = shlex.split(
+        json.loads(usernsplan(host, "render", "podman", "web", "--json"))["text"]
+    )
+    name = recipes.podman_run(
+        host, [*rendered, *flags, "--network=none", "-d"], ["sleep", "100"]
+    ).strip()
     environment = recipes.PODMAN_ENVIRONMENT
-    pid = host.run("podman", "inspect", "--format", "{{.State.Pid}}", name, env=environment).stdout.strip()
+    pid = host.run(
+        "podman", "inspect", "--format", "{{.State.Pid}}", name, env=environment
+    ).stdout.strip()
     found = document(host, "inspect", pid)
     codes = {one["code"] for one in found["meaning"]}
     assert expected <= codes
@@ -63,7 +79,9 @@ def test_a_container_of_podmans(host: ThrowawayHost, flags: list[str], expected:
         assert [one["name"] for one in extent["belongs"] if one["kind"] == "allocation"] == ["web"]
         assert extent["free"] == []
     assert "container web" in usernsplan(host, "inspect", pid)
-    [namespace] = [one for one in document(host, "inspect", "--all")["namespaces"] if int(pid) in one["pids"]]
+    [namespace] = [
+        one for one in document(host, "inspect", "--all")["namespaces"] if int(pid) in one["pids"]
+    ]
     assert namespace["inode"] == found["namespaces"][0]["inode"]
     assert "container web" in usernsplan(host, "inspect", "--all")
     claims = document(host, "whois", str(BASE + 33))["answers"][0]["uid"]

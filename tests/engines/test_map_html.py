@@ -36,7 +36,9 @@ def host(folder: Path, *, containers: int, clash: bool) -> Path:
     """A page of a host with so many containers, and one whose line lies over the second."""
     root, page = folder / "host", folder / "ids.html"
     (root / "etc").mkdir(parents=True)
-    (root / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\nalice:x:1000:1000::/home/alice:/bin/sh\n")
+    (root / "etc/passwd").write_text(
+        "root:x:0:0::/root:/bin/sh\nalice:x:1000:1000::/home/alice:/bin/sh\n"
+    )
     (root / "etc/group").write_text("root:x:0:\nalice:x:1000:\ntty:x:5:\n")
     (root / "etc/subuid").write_text("alice:100000:65536\n")
     (root / "etc/subgid").write_text("alice:100000:65536\n")
@@ -51,7 +53,9 @@ def host(folder: Path, *, containers: int, clash: bool) -> Path:
 def picture(page: Browser, kind: str) -> dict[bytes, int]:
     """The colours of the picture in the page, the wide or the narrow one."""
     script = f"(() => {{ const it = document.querySelector('svg.{kind}').getBoundingClientRect();"
-    left, top, width, height = page.value(f"{script} return [it.x, it.y + scrollY, it.width, it.height]; }})()")
+    left, top, width, height = page.value(
+        f"{script} return [it.x, it.y + scrollY, it.width, it.height]; }})()"
+    )
     return chromium.colours(page.screenshot(left, top, width, height))
 
 
@@ -61,7 +65,10 @@ def rgb(colour: str) -> bytes:
 
 def shown(page: Browser) -> tuple[int, int]:
     """The first and the last id of the closer look."""
-    found = re.match(r"(\d+)-(\d+)", page.value("document.querySelector('#view text.head').firstChild.textContent"))
+    found = re.match(
+        r"(\d+)-(\d+)",
+        page.value("document.querySelector('#view text.head').firstChild.textContent"),
+    )
     assert found
     return int(found[1]), int(found[2])
 
@@ -86,7 +93,13 @@ def click(page: Browser, selector: str) -> None:
     ("containers", "width", "scheme"),
     [
         *((3, 1280, "light"), (300, 400, "dark")),
-        *slow((3, 1280, "dark"), (3, 400, "light"), (3, 400, "dark"), (300, 1280, "light"), (300, 1280, "dark")),
+        *slow(
+            (3, 1280, "dark"),
+            (3, 400, "light"),
+            (3, 400, "dark"),
+            (300, 1280, "light"),
+            (300, 1280, "dark"),
+        ),
         *slow((300, 400, "light")),
     ],
 )
@@ -143,15 +156,15 @@ def test_what_is_half_free_looks_half_free(browser: Browser, tmp_path: Path, wid
     browser.open(page)
     wide = "wide" if width > 760 else "narrow"
     for selector in (f"svg.{wide} [data-region]:last-of-type", "#view svg"):
-        script = (
-            f"(() => {{ const all = document.querySelectorAll('{selector} rect.frame'); const it = all[all.length - 1]"
-        )
+        script = f"(() => {{ const all = document.querySelectorAll('{selector} rect.frame'); const it = all[all.length - 1]"
         left, top, wide_, height = browser.value(
             f"{script}.getBoundingClientRect(); return [it.x, it.y + scrollY, it.width, it.height]; }})()"
         )
         # A frame of 42 has a bar of 32, and below it the areas.
         seen = chromium.colours(browser.screenshot(left, top, wide_, height * 32 / 42))
-        assert seen.get(rgb(FILLS["allocation"]), 0) / sum(seen.values()) == pytest.approx(0.5, abs=0.07)
+        assert seen.get(rgb(FILLS["allocation"]), 0) / sum(seen.values()) == pytest.approx(
+            0.5, abs=0.07
+        )
     assert "50 % free" in browser.value("document.querySelector('#view text.head').textContent")
 
 
@@ -181,7 +194,9 @@ def test_nothing_is_fetched_and_nothing_else_could_run(browser: Browser, tmp_pat
     assert browser.complaints() == []
     assert browser.value("document.querySelectorAll('script').length") == 1
     assert browser.value("document.querySelectorAll('img').length") == 0
-    names = browser.value("Array.from(document.querySelectorAll('#all tbody th'), one => one.textContent)")
+    names = browser.value(
+        "Array.from(document.querySelectorAll('#all tbody th'), one => one.textContent)"
+    )
     assert repr(HOSTILE) in names
     # A script that somebody had brought in would not run, and could not send anything anywhere.
     browser.value(
@@ -212,7 +227,10 @@ def test_details_are_there_for_pointer_and_key(browser: Browser, tmp_path: Path)
     for _ in range(40):
         browser.key("Tab", 9)
         found.append(browser.value("document.hidden ? '' : " + told))
-    assert any("600000-619999 as uids: allocation 'web1' and line of others 'mallory'" in words for words in found)
+    assert any(
+        "600000-619999 as uids: allocation 'web1' and line of others 'mallory'" in words
+        for words in found
+    )
     assert browser.complaints() == []
 
 
@@ -258,18 +276,24 @@ def test_zooming_and_moving(browser: Browser, tmp_path: Path) -> None:
     bars = "document.querySelectorAll('#view g.s [fill=\"url(#p-allocation)\"]').length"
     assert browser.value(bars) < 100
     # The last of them: over the first lie the host's own ids, which are as narrow.
-    browser.value("Array.from(document.querySelectorAll('#view g.s [fill=\"url(#p-allocation)\"]')).pop().id = 'last'")
+    browser.value(
+        "Array.from(document.querySelectorAll('#view g.s [fill=\"url(#p-allocation)\"]')).pop().id = 'last'"
+    )
     click(browser, "#last")
     assert 20 < browser.value(bars) < 400
     for _ in range(12):
         browser.value("document.getElementById('in').click()")
         browser.settle()
     assert browser.value(bars) >= 1
-    assert browser.value("document.querySelector('#view text.k-allocation').textContent").startswith("web")
+    assert browser.value(
+        "document.querySelector('#view text.k-allocation').textContent"
+    ).startswith("web")
     assert browser.complaints() == []
 
 
-def test_without_scripts_the_picture_and_the_table_are_there(browser: Browser, tmp_path: Path) -> None:
+def test_without_scripts_the_picture_and_the_table_are_there(
+    browser: Browser, tmp_path: Path
+) -> None:
     page = host(tmp_path, containers=3, clash=True)
     browser.size(1280, 900)
     browser.scripts(on=False)
@@ -290,8 +314,12 @@ def test_it_can_be_read_without_seeing_it(browser: Browser, tmp_path: Path) -> N
     assert browser.value("document.title").startswith("Ids of ")
     assert browser.value("document.querySelectorAll('h1').length") == 1
     assert browser.value("document.querySelector('table caption').textContent")
-    heads = browser.value("Array.from(document.querySelectorAll('thead th'), one => one.scope + ' ' + one.textContent)")
-    assert heads == [f"col {name}" for name in ("First", "Last", "Ids", "As", "Kind", "Name", "Details")]
+    heads = browser.value(
+        "Array.from(document.querySelectorAll('thead th'), one => one.scope + ' ' + one.textContent)"
+    )
+    assert heads == [
+        f"col {name}" for name in ("First", "Last", "Ids", "As", "Kind", "Name", "Details")
+    ]
     rows = browser.value("document.querySelectorAll('tbody tr').length")
     assert rows == browser.value("document.querySelectorAll('tbody th[scope=row]').length") > 10
     # Every id is there once, and what is pointed to exists; every control and every place of the Tab key has a name.
@@ -305,10 +333,16 @@ def test_it_can_be_read_without_seeing_it(browser: Browser, tmp_path: Path) -> N
     )
     tree = browser.send("Accessibility.getFullAXTree")["nodes"]
     told = {
-        (n["role"]["value"], n.get("name", {}).get("value", "")) for n in tree if not n.get("ignored") and "role" in n
+        (n["role"]["value"], n.get("name", {}).get("value", ""))
+        for n in tree
+        if not n.get("ignored") and "role" in n
     }
     assert ("button", "Zoom in") in told
     assert ("rowheader", "web0") in told
     assert any(role == "image" and name.startswith("allocation web0") for role, name in told)
-    nameless = {role for role, name in told if role in {"button", "combobox", "image", "link", "region"} and not name}
+    nameless = {
+        role
+        for role, name in told
+        if role in {"button", "combobox", "image", "link", "region"} and not name
+    }
     assert nameless == set()

@@ -35,7 +35,9 @@ def write(host: ThrowawayHost, text: str) -> None:
     host.write("/etc/usernsplan.yaml", text)
 
 
-def test_a_plan_file_with_three_engines_from_the_first_day_to_the_second(host: ThrowawayHost) -> None:
+def test_a_plan_file_with_three_engines_from_the_first_day_to_the_second(
+    host: ThrowawayHost,
+) -> None:
     require("podman", "crun")
     for name in ("web", "pod", "later"):
         host.run("install", "-d", f"/tmp/{name}")
@@ -59,7 +61,9 @@ def test_a_plan_file_with_three_engines_from_the_first_day_to_the_second(host: T
     ]
     flags = shlex.split(usernsplan(host, "render", "podman", "pod").stdout)
     script = "cat /proc/self/uid_map; cat /vol/file; touch /vol/made"
-    seen = recipes.podman_run(host, [*flags, "--user", "33:34"], ["sh", "-c", script], volumes=["/tmp/pod:/vol"])
+    seen = recipes.podman_run(
+        host, [*flags, "--user", "33:34"], ["sh", "-c", script], volumes=["/tmp/pod:/vol"]
+    )
     assert seen.split() == ["0", "655360", "65536", "pod"]
     assert host.owner("/tmp/pod/made") == (655360 + 33, 655360 + 34)
 

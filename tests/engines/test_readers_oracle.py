@@ -46,7 +46,9 @@ def model(raw: bytes, *names: str) -> dict[str, Reading]:
     """What each reader takes a line for, of those with one of these names; those of web unless it is said."""
     names = names or ("web", str(WEB_UID))
     return {
-        reading.reader: replace(reading, takes=tuple(take for take in reading.takes if take[0] in names))
+        reading.reader: replace(
+            reading, takes=tuple(take for take in reading.takes if take[0] in names)
+        )
         for reading in readers.of_line(raw)
     }
 
@@ -80,7 +82,9 @@ def need(program: str) -> str:
 
 
 @pytest.mark.parametrize("raw", CASES, ids=short)
-def test_docker_20_10_makes_container_root_what_the_model_says(machine: ThrowawayHost, raw: bytes) -> None:
+def test_docker_20_10_makes_container_root_what_the_model_says(
+    machine: ThrowawayHost, raw: bytes
+) -> None:
     need("dockerd")
     version = machine.run("dockerd", "--version").stdout
     if "version 20.10" not in version:
@@ -102,9 +106,17 @@ def container_root(host: ThrowawayHost, raw: bytes) -> list[str]:
     host.write("/etc/subuid", raw)
     host.write("/etc/subgid", "web:100000:65536\n")
     host.run("rm", "-rf", "/tmp/docker")
-    paths = ("--data-root=/tmp/docker/root", "--exec-root=/tmp/docker/exec", "--pidfile=/tmp/docker/pid")
+    paths = (
+        "--data-root=/tmp/docker/root",
+        "--exec-root=/tmp/docker/exec",
+        "--pidfile=/tmp/docker/pid",
+    )
     # Nobody answers there: the daemon waits for containerd, long after it has read its maps.
-    nobody = ("--containerd=/tmp/docker/nobody", "--host=unix:///tmp/docker/socket", "--bridge=none")
+    nobody = (
+        "--containerd=/tmp/docker/nobody",
+        "--host=unix:///tmp/docker/socket",
+        "--bridge=none",
+    )
     daemon = host.popen("dockerd", "--userns-remap=web", "--iptables=false", *paths, *nobody)
     while daemon.poll() is None:
         if found := host.inside(lambda: _names("/tmp/docker/root")):
@@ -123,15 +135,23 @@ def _stop(process: subprocess.Popen[str]) -> None:
     process.wait()
 
 
-def asked(host: ThrowawayHost, program: str, raw: bytes, user: str = "web") -> tuple[list[tuple[int, int]], str]:
+def asked(
+    host: ThrowawayHost, program: str, raw: bytes, user: str = "web"
+) -> tuple[list[tuple[int, int]], str]:
     """What an engine without privileges asks newuidmap for beside the user's own id, and what it says."""
     need(program)
     _require_rootless(program)
     host.write("/etc/subuid", raw)
     host.write("/etc/subgid", f"{user}:100000:65536\n")
     host.write("/tmp/asked", "", mode=0o666)
-    said = as_user(host, user, "sh", "-c", f"PATH=/tmp/bin:$PATH {program} unshare true 2>&1 || true")
-    maps = [line.split()[2:] for line in host.read("/tmp/asked").decode().splitlines() if line.startswith("newuidmap")]
+    said = as_user(
+        host, user, "sh", "-c", f"PATH=/tmp/bin:$PATH {program} unshare true 2>&1 || true"
+    )
+    maps = [
+        line.split()[2:]
+        for line in host.read("/tmp/asked").decode().splitlines()
+        if line.startswith("newuidmap")
+    ]
     numbers = [int(word) for words in maps for word in words]
     triples = list(zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True))
     return [(start, count) for container, start, count in triples if container > 0], said
@@ -146,7 +166,9 @@ def test_buildah_which_reads_as_podman_without_libsubid(machine: ThrowawayHost, 
     # Like Docker it cuts to 32 bits what it lays.
     assert found == [(start % 2**32, count % 2**32) for start, count in ranges(reading)]
     is_own = raw.strip().startswith(b"web")
-    fails = "whosever line it is" in reading.remark or (is_own and "fails for this owner" in reading.remark)
+    fails = "whosever line it is" in reading.remark or (
+        is_own and "fails for this owner" in reading.remark
+    )
     assert bool(FAILURE.search(said)) is fails
 
 
@@ -154,7 +176,11 @@ def test_podman_reads_all_lines_of_shadow_where_it_has_libsubid(machine: Throwaw
     # Podman refuses a range with the user's own uid in it, and takes one that wraps around for such a one.
     if not links_libsubid(need("podman")):
         pytest.skip("this podman is built without libsubid")
-    lines = [subid.ended(raw).replace(b"web", b"high") for raw in CASES if b"\0" not in raw and not HUGE.search(raw)]
+    lines = [
+        subid.ended(raw).replace(b"web", b"high")
+        for raw in CASES
+        if b"\0" not in raw and not HUGE.search(raw)
+    ]
     expected = [one for raw in lines for one in ranges(model(raw, "high", str(HIGH_UID))["shadow"])]
     found, said = asked(machine, "podman", b"".join(lines), "high")
     assert len(expected) > 10
@@ -169,13 +195,19 @@ SENTINEL = b"root:2000000:65536\n"
 
 
 def test_lxd_skips_all_lines_that_the_model_of_incus_skips(machine: ThrowawayHost) -> None:
-    skipped = [as_root(raw) for raw in CASES if not lxd_takes(as_root(raw)) and not model(as_root(raw))["incus"].fails]
+    skipped = [
+        as_root(raw)
+        for raw in CASES
+        if not lxd_takes(as_root(raw)) and not model(as_root(raw))["incus"].fails
+    ]
     assert len(skipped) > 30
     assert lxd_map(machine, b"".join(map(subid.ended, skipped)) + SENTINEL) == (2000000, 65536)
 
 
 @pytest.mark.parametrize("raw", [raw for raw in CASES if b"w" * 100 not in raw], ids=short)
-def test_lxd_takes_what_the_model_of_incus_takes_and_fails_where_it_fails(machine: ThrowawayHost, raw: bytes) -> None:
+def test_lxd_takes_what_the_model_of_incus_takes_and_fails_where_it_fails(
+    machine: ThrowawayHost, raw: bytes
+) -> None:
     raw = as_root(raw)
     takes = lxd_takes(raw)
     if takes or model(raw)["incus"].fails:
@@ -201,7 +233,15 @@ def lxd_map(host: ThrowawayHost, raw: bytes) -> tuple[int, int] | None:
     host.run("rm", "-rf", "/tmp/lxd")
     host.run("mkdir", "-p", "/tmp/lxd")
     with tempfile.TemporaryFile() as log:
-        daemon = host.popen("lxd", "--group", "root", "--verbose", env={"LXD_DIR": "/tmp/lxd"}, stdout=log, stderr=log)
+        daemon = host.popen(
+            "lxd",
+            "--group",
+            "root",
+            "--verbose",
+            env={"LXD_DIR": "/tmp/lxd"},
+            stdout=log,
+            stderr=log,
+        )
         said = ""
         while daemon.poll() is None and "Kernel features" not in said:
             time.sleep(0.005)

@@ -41,7 +41,11 @@ def call(host: ThrowawayHost, engine: str, stack: ExitStack) -> tuple[str, dict[
 
 @pytest.mark.parametrize("engine", ["podman", *slow("containerd"), "nspawn"])
 def test_it_starts_nothing_and_flags_do(host: ThrowawayHost, engine: str) -> None:
-    host.write("/usr/local/bin/usernsplan", f'#!/bin/sh\nexec {sys.executable} -m usernsplan "$@"\n', mode=0o755)
+    host.write(
+        "/usr/local/bin/usernsplan",
+        f'#!/bin/sh\nexec {sys.executable} -m usernsplan "$@"\n',
+        mode=0o755,
+    )
     host.run("usernsplan", "allocate", "--strategy", "per-container", "web")
     with ExitStack() as stack:
         words, env = call(host, engine, stack)

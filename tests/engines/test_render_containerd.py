@@ -53,7 +53,9 @@ def test_the_maps_and_the_owners_in_volumes_are_those_planned(host: ThrowawayHos
     ],
     ids=["with-gid-5-the-last", "identity"],
 )
-def test_one_extent_is_enough_that_has_gid_5(host: ThrowawayHost, words: tuple[str, ...], planned: Line) -> None:
+def test_one_extent_is_enough_that_has_gid_5(
+    host: ThrowawayHost, words: tuple[str, ...], planned: Line
+) -> None:
     allocate(host, *words)
     rendered = render(host, "containerd").stdout
     with containerd(host) as daemon:

@@ -36,7 +36,9 @@ def usernsplan(host: ThrowawayHost, *words: str) -> str:
 
 def planned(host: ThrowawayHost, name: str) -> tuple[list[recipes.Line], list[recipes.Line]]:
     """The uid map and the gid map of an allocation."""
-    return tuple(recipes.lines(usernsplan(host, "render", kind, name)) for kind in ("uid_map", "gid_map"))  # type: ignore[return-value]
+    return tuple(
+        recipes.lines(usernsplan(host, "render", kind, name)) for kind in ("uid_map", "gid_map")
+    )  # type: ignore[return-value]
 
 
 def seen(said: str) -> tuple[tuple[list[recipes.Line], list[recipes.Line]], str]:
@@ -73,13 +75,20 @@ def test_dockerd_makes_the_planned_map_of_the_files_and_lets_nobody_gain_privile
     # The lines are lost, and one of somebody else's stands there without its end.
     for path in ("/etc/subuid", "/etc/subgid"):
         host.write(path, "alice:100000:65536")
-    rendered = host.run(sys.executable, "-m", "usernsplan", "render", "docker", "default", "--out", "/")
+    rendered = host.run(
+        sys.executable, "-m", "usernsplan", "render", "docker", "default", "--out", "/"
+    )
     assert "/etc/subuid lacks dockremap:" in rendered.stderr
     usernsplan(host, "allocate", "--strategy", *words)
     config = host.read("/etc/docker/daemon.json").decode()
-    assert config == '{\n    "debug": true,\n    "userns-remap": "dockremap",\n    "no-new-privileges": true\n}\n'
+    assert (
+        config
+        == '{\n    "debug": true,\n    "userns-remap": "dockremap",\n    "no-new-privileges": true\n}\n'
+    )
     maps = planned(host, "default")
-    assert granted(host, "dockremap") == [[(start, count) for _, start, count in ids] for ids in maps]
+    assert granted(host, "dockremap") == [
+        [(start, count) for _, start, count in ids] for ids in maps
+    ]
     assert granted(host, "alice") == [[(100000, 65536)]] * 2
     with recipes.dockerd(host) as docker:
         assert seen(docker.run(["sh", "-c", ASK], flags=tty(words))) == (maps, "1")
@@ -88,7 +97,9 @@ def test_dockerd_makes_the_planned_map_of_the_files_and_lets_nobody_gain_privile
     assert "already so" in usernsplan(host, "allocate", "--strategy", *words)
 
 
-def test_a_container_of_its_own_name_is_dockers_once_what_the_note_says_is_done(host: ThrowawayHost) -> None:
+def test_a_container_of_its_own_name_is_dockers_once_what_the_note_says_is_done(
+    host: ThrowawayHost,
+) -> None:
     require("dockerd", "docker")
     usernsplan(host, "allocate", "--strategy", "per-container", "web")
     told = json.loads(usernsplan(host, "render", "docker", "web", "--out", "/", "--json"))
@@ -103,7 +114,9 @@ def test_a_container_of_its_own_name_is_dockers_once_what_the_note_says_is_done(
 
 
 @pytest.mark.parametrize("lost", [0, 1, 2])
-def test_lines_that_docker_lays_in_order_are_never_put_back_in_another(tmp_path: Path, lost: int) -> None:
+def test_lines_that_docker_lays_in_order_are_never_put_back_in_another(
+    tmp_path: Path, lost: int
+) -> None:
     words = ("--strategy", "shared", "--dockerroot", "7", "--no-daemon-config", "--root", tmp_path)
     here("allocate", *words)
     files = [tmp_path / "etc/subuid", tmp_path / "etc/subgid"]
@@ -112,7 +125,9 @@ def test_lines_that_docker_lays_in_order_are_never_put_back_in_another(tmp_path:
         kept = file.read_text().splitlines(keepends=True)
         file.write_text("".join(kept[:lost] + kept[lost + 1 :]))
     broken = [file.read_text() for file in files]
-    _, said = here("render", "docker", "default", "--out", tmp_path, "--root", tmp_path, status=None)
+    _, said = here(
+        "render", "docker", "default", "--out", tmp_path, "--root", tmp_path, status=None
+    )
     # Another order is another map: as they were, or not at all, and then it is said what puts them back.
     after = [file.read_text() for file in files]
     assert after == before or (after == broken and "usernsplan allocate" in said)
@@ -125,7 +140,9 @@ def test_lines_that_useradd_sorted_are_not_called_right(host: ThrowawayHost) -> 
     usernsplan(host, "render", "docker", "default", "--out", "/", "--replace-files")
     host.run("useradd", "alice")
     assert granted(host, "dockremap") != before
-    done = host.run(sys.executable, "-m", "usernsplan", "render", "docker", "default", "--out", "/", check=False)
+    done = host.run(
+        sys.executable, "-m", "usernsplan", "render", "docker", "default", "--out", "/", check=False
+    )
     assert granted(host, "dockremap") == before or "usernsplan allocate" in done.stderr
 
 
@@ -139,9 +156,13 @@ def bridge_as_told(host: ThrowawayHost, name: str, daemon: recipes_docker_instan
 
 
 @pytest.mark.parametrize("containerd", ["its own", *slow("the host's")])
-def test_two_daemons_run_at_once_from_the_files_each_with_a_range(host: ThrowawayHost, containerd: str) -> None:
+def test_two_daemons_run_at_once_from_the_files_each_with_a_range(
+    host: ThrowawayHost, containerd: str
+) -> None:
     require("dockerd", "docker", "systemd-analyze")
-    usernsplan(host, "allocate", "--strategy", "per-container", "web", "db", "--engine", "docker-instance")
+    usernsplan(
+        host, "allocate", "--strategy", "per-container", "web", "db", "--engine", "docker-instance"
+    )
     host.run("install", "-d", "-m", "777", "/tmp/vol")
     for name in ("web", "db"):
         assert host.run("id", "-gn", f"usernsplan-{name}").stdout.strip() == f"usernsplan-{name}"
@@ -155,25 +176,35 @@ def test_two_daemons_run_at_once_from_the_files_each_with_a_range(host: Throwawa
         if containerd == "the host's":
             stack.enter_context(recipes_docker_instance.system_containerd(host))
         daemons = {
-            name: stack.enter_context(recipes_docker_instance.dockerd_instance(host, f"/etc/docker/docker-{name}.json"))
+            name: stack.enter_context(
+                recipes_docker_instance.dockerd_instance(host, f"/etc/docker/docker-{name}.json")
+            )
             for name in ("web", "db")
         }
         for name, daemon in daemons.items():
             assert daemon.address == f"unix:///run/docker-{name}.sock"
             script = f"{ASK}; touch /vol/{name}"
-            assert seen(daemon.run(["sh", "-c", script], ["/tmp/vol:/vol"])) == (planned(host, name), "1")
+            assert seen(daemon.run(["sh", "-c", script], ["/tmp/vol:/vol"])) == (
+                planned(host, name),
+                "1",
+            )
         if containerd == "the host's":
             spaces = host.run("ctr", "namespaces", "ls", "-q").stdout.split()
             assert {"docker-web", "docker-db"} <= set(spaces)
         subnets = {bridge_as_told(host, name, daemon) for name, daemon in daemons.items()}
         assert len(subnets) == 2
-    assert [host.owner(f"/tmp/vol/{name}") for name in ("web", "db")] == [(524288, 524288), (589824, 589824)]
+    assert [host.owner(f"/tmp/vol/{name}") for name in ("web", "db")] == [
+        (524288, 524288),
+        (589824, 589824),
+    ]
     for name, base in (("web", 524288), ("db", 589824)):
         assert host.exists(f"/var/lib/docker-{name}/{base}.{base}")
 
 
 def test_a_file_of_somebody_else_is_replaced_only_if_that_is_said(host: ThrowawayHost) -> None:
-    usernsplan(host, "allocate", "--strategy", "per-container", "web", "--engine", "docker-instance")
+    usernsplan(
+        host, "allocate", "--strategy", "per-container", "web", "--engine", "docker-instance"
+    )
     host.write("/etc/systemd/system/docker-web.service", "[Service]\n")
     words = ["render", "docker-instance", "web", "--out", "/"]
     refused = host.run(sys.executable, "-m", "usernsplan", *words, check=False)
@@ -197,11 +228,17 @@ def test_what_compose_says_is_what_docker_does_for_the_service(host: ThrowawayHo
     service = yaml.safe_load(told["text"])["services"]["web"]
     assert set(service) == {"userns_mode", "security_opt", "volumes"}
     # Each key as the flag that it stands for.
-    flags = [f"--userns={service['userns_mode']}", *(f"--security-opt={word}" for word in service["security_opt"])]
+    flags = [
+        f"--userns={service['userns_mode']}",
+        *(f"--security-opt={word}" for word in service["security_opt"]),
+    ]
     for volume in service["volumes"]:
         paths = {key: volume[key].replace("$$", "$") for key in ("source", "target")}
         read_only = ",readonly" if volume.get("read_only") else ""
-        flags += ["--mount", f"type={volume['type']},source={paths['source']},target={paths['target']}{read_only}"]
+        flags += [
+            "--mount",
+            f"type={volume['type']},source={paths['source']},target={paths['target']}{read_only}",
+        ]
     with recipes.dockerd(host) as docker:
         script = f"{ASK}; touch /two/made; touch /one/made 2>/dev/null || exit 0; exit 1"
         assert seen(docker.run(["sh", "-c", script], flags=flags)) == (planned(host, "web"), "1")
@@ -212,9 +249,17 @@ def test_what_compose_says_is_what_docker_does_for_the_service(host: ThrowawayHo
 
 def test_compose_is_yaml_in_which_names_and_paths_stay_what_they_are(tmp_path: Path) -> None:
     names = ["web", "012", "1.0", "1e3", "0x1f", "true", "No", "null", "2026-01-01", "a.b-c_d"]
-    paths = ['/srv/"q" {x}', "/srv/it's # no comment", "/srv/$HOME", "/srv/- ü: [1]", "/srv/back\\slash"]
+    paths = [
+        '/srv/"q" {x}',
+        "/srv/it's # no comment",
+        "/srv/$HOME",
+        "/srv/- ü: [1]",
+        "/srv/back\\slash",
+    ]
     here("allocate", "--strategy", "single-uid", *names, "--root", tmp_path)
-    volumes = [word for number, path in enumerate(paths) for word in ("--volume", f"{path}:/v{number}")]
+    volumes = [
+        word for number, path in enumerate(paths) for word in ("--volume", f"{path}:/v{number}")
+    ]
     for name in names:
         text, _ = here("render", "compose", name, *volumes, "--root", tmp_path)
         assert yaml.safe_load(text) == {

@@ -57,7 +57,9 @@ def test_an_identity_map_is_one_also_past_subuid(host: ThrowawayHost) -> None:
     assert shown(runner(host)(render(host, "lxc").stdout, MAPS)) == ([(0, 0, 4294967295)],) * 2
 
 
-def test_a_volume_that_is_mapped_at_the_mount_is_kept_from_others_as_the_note_says(host: ThrowawayHost) -> None:
+def test_a_volume_that_is_mapped_at_the_mount_is_kept_from_others_as_the_note_says(
+    host: ThrowawayHost,
+) -> None:
     allocate(host, "--strategy", "per-container")
     check_closed(host, "lxc", runner(host))
 
@@ -72,7 +74,9 @@ def test_a_volume_that_has_the_planned_owner_is_mounted_as_it_is(host: Throwaway
     check_owned(host, "lxc", runner(host))
 
 
-def test_a_volume_of_a_container_that_was_released_is_said_to_need_another_owner(host: ThrowawayHost) -> None:
+def test_a_volume_of_a_container_that_was_released_is_said_to_need_another_owner(
+    host: ThrowawayHost,
+) -> None:
     allocate(host, "--strategy", "per-container")
     check_reallocated(host, "lxc", runner(host))
 
@@ -82,7 +86,9 @@ def test_a_path_of_all_characters_that_are_let_through(host: ThrowawayHost) -> N
     check_odd_path(host, "lxc", runner(host))
 
 
-def test_roots_lines_stand_and_without_them_the_container_does_not_start(host: ThrowawayHost) -> None:
+def test_roots_lines_stand_and_without_them_the_container_does_not_start(
+    host: ThrowawayHost,
+) -> None:
     allocate(host, "--strategy", "per-container")
     for path in ("/etc/subuid", "/etc/subgid"):
         assert "root:524288:65536" in host.read(path).decode().splitlines()
@@ -151,7 +157,9 @@ def test_release_leaves_the_lines_of_root_that_another_container_has_too(
     assert "gives to root" not in said
 
 
-def test_the_file_that_out_writes_is_included_and_roots_lines_are_there(host: ThrowawayHost) -> None:
+def test_the_file_that_out_writes_is_included_and_roots_lines_are_there(
+    host: ThrowawayHost,
+) -> None:
     allocate(host, "--strategy", "shared", "--dockerroot", "7")
     before = host.read("/etc/subuid"), host.read("/etc/subgid")
     volume = make_volume(host)

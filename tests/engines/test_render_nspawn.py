@@ -31,12 +31,16 @@ FILE = f"{SETTINGS_FOLDER}/web.nspawn"
 
 
 def by_flags(host: ThrowawayHost) -> Run:
-    return lambda rendered, script: nspawn_run(host, shlex.split(rendered), ["/bin/sh", "-c", script])
+    return lambda rendered, script: nspawn_run(
+        host, shlex.split(rendered), ["/bin/sh", "-c", script]
+    )
 
 
 def by_file(host: ThrowawayHost) -> Run:
     """Run what --out wrote beforehand, whatever is printed."""
-    return lambda _, script: nspawn_run(host, [], ["/bin/sh", "-c", script], settings=host.read(FILE).decode())
+    return lambda _, script: nspawn_run(
+        host, [], ["/bin/sh", "-c", script], settings=host.read(FILE).decode()
+    )
 
 
 def allocate(host: ThrowawayHost, *words: str) -> None:
@@ -62,7 +66,9 @@ def test_an_identity_map_is_one(host: ThrowawayHost) -> None:
     assert shown(by_flags(host)(render(host, "nspawn").stdout, MAPS)) == ([(0, 0, 65535)],) * 2
 
 
-def test_a_volume_that_is_mapped_at_the_mount_is_kept_from_others_as_the_note_says(host: ThrowawayHost) -> None:
+def test_a_volume_that_is_mapped_at_the_mount_is_kept_from_others_as_the_note_says(
+    host: ThrowawayHost,
+) -> None:
     allocate(host, "--strategy", "per-container")
     check_closed(host, "nspawn", by_flags(host))
 
@@ -77,11 +83,14 @@ def test_a_path_of_all_characters_that_are_let_through(host: ThrowawayHost) -> N
     check_odd_path(host, "nspawn", by_flags(host))
 
 
-def test_the_file_gives_no_new_privileges_and_its_own_root_files_to_the_container(host: ThrowawayHost) -> None:
+def test_the_file_gives_no_new_privileges_and_its_own_root_files_to_the_container(
+    host: ThrowawayHost,
+) -> None:
     allocate(host, "--strategy", "per-container")
     usernsplan(host, "render", "nspawn", "web", "--out", "/")
     said = by_file(host)(
-        "", f"{MAPS}stat -c '%u:%g' /bin/busybox; touch /made; stat -c '%u:%g' /made; cat /proc/self/status"
+        "",
+        f"{MAPS}stat -c '%u:%g' /bin/busybox; touch /made; stat -c '%u:%g' /made; cat /proc/self/status",
     )
     assert shown(said) == ([(0, 524288, 65536)],) * 2
     _, _, rest = said.split("\n\n", 2)
@@ -105,9 +114,13 @@ def test_a_file_that_says_something_else_is_replaced_only_with_yes(host: Throwaw
 
 
 @pytest.mark.parametrize(
-    "words", [SHARED[0], ("--strategy", "single-uid", "--container-id", "33")], ids=["shared", "without-root"]
+    "words",
+    [SHARED[0], ("--strategy", "single-uid", "--container-id", "33")],
+    ids=["shared", "without-root"],
 )
-def test_what_is_not_one_range_from_0_is_refused(host: ThrowawayHost, words: tuple[str, ...]) -> None:
+def test_what_is_not_one_range_from_0_is_refused(
+    host: ThrowawayHost, words: tuple[str, ...]
+) -> None:
     allocate(host, *words)
     check_refused(host, "nspawn", "it knows one range, from container id 0")
 

@@ -51,7 +51,9 @@ def runner(host: ThrowawayHost) -> Run:
 
     def run(rendered: str, script: str) -> str:
         fragment = json.loads(rendered)
-        make_mount_points(host, recipes.ROOTFS, (mount["destination"] for mount in fragment["mounts"]))
+        make_mount_points(
+            host, recipes.ROOTFS, (mount["destination"] for mount in fragment["mounts"])
+        )
         return recipes.oci_run(host, "crun", fragment, ["sh", "-c", script])
 
     return run
@@ -70,7 +72,11 @@ def make_bundle(host: ThrowawayHost, runtime: str, script: str) -> None:
     host.run("sh", "-euc", f"cd {BUNDLE}; {runtime} spec")
     config = json.loads(host.read(CONFIG))
     capabilities = dict.fromkeys(("bounding", "effective", "permitted"), recipes.CAPABILITIES)
-    config["process"] |= {"terminal": False, "args": ["/bin/sh", "-c", script], "capabilities": capabilities}
+    config["process"] |= {
+        "terminal": False,
+        "args": ["/bin/sh", "-c", script],
+        "capabilities": capabilities,
+    }
     config["root"]["readonly"] = False
     # crun raises a limit to load a program for the devices, and a container that runs this test may not be let.
     del config["linux"]["resources"]
@@ -97,7 +103,11 @@ def without_gid(config: dict[str, Any], gid: str) -> dict[str, Any]:
     ids=["crun-per-container", "crun-single-uid", "crun-shared", "runc-shared"],
 )
 def test_a_patched_bundle_has_the_planned_maps_and_its_root_and_volumes_the_planned_owners(
-    host: ThrowawayHost, runtime: Literal["crun", "runc"], words: tuple[str, ...], container: int, expected: int
+    host: ThrowawayHost,
+    runtime: Literal["crun", "runc"],
+    words: tuple[str, ...],
+    container: int,
+    expected: int,
 ) -> None:
     allocate(host, *words)
     script = f"stat -c '%u:%g' / /vol/old; touch /made /vol/made; chown {container}:{container} /made /vol/made"
@@ -133,7 +143,10 @@ def test_a_patched_bundle_has_the_planned_maps_and_its_root_and_volumes_the_plan
     after = json.loads(host.read(CONFIG))
     assert after["mounts"].pop()["destination"] == "/vol"
     assert after["linux"]["namespaces"].pop() == {"type": "user"}
-    assert {after["linux"].pop("uidMappings")[0]["hostID"], after["linux"].pop("gidMappings")[0]["hostID"]} == {root}
+    assert {
+        after["linux"].pop("uidMappings")[0]["hostID"],
+        after["linux"].pop("gidMappings")[0]["hostID"],
+    } == {root}
     assert without_gid(after, "gid=5") == without_gid(before, "gid=5")
 
 
@@ -145,7 +158,9 @@ def test_crun_maps_the_ids_of_a_mount_where_it_was_asked_for(
     check(host, "oci", runner(host), container, expected, idmap="idmap")
 
 
-def test_a_volume_that_is_mapped_at_the_mount_is_kept_from_others_as_the_note_says(host: ThrowawayHost) -> None:
+def test_a_volume_that_is_mapped_at_the_mount_is_kept_from_others_as_the_note_says(
+    host: ThrowawayHost,
+) -> None:
     allocate(host, "--strategy", "per-container")
     check_closed(host, "oci", runner(host), option=":idmap")
 
@@ -162,7 +177,9 @@ def test_a_runtime_that_leaves_the_idmap_out_is_what_the_note_warns_of(host: Thr
     rendered = render(host, "oci", f"{UNFIXED}:/vol:idmap")
     assert "idmap needs crun, or runc 1.2" in rendered.stderr
     make_mount_points(host, recipes.ROOTFS, ["/vol"])
-    said = recipes.oci_run(host, "runc", json.loads(rendered.stdout), ["stat", "-c", "%u", "/vol/old"])
+    said = recipes.oci_run(
+        host, "runc", json.loads(rendered.stdout), ["stat", "-c", "%u", "/vol/old"]
+    )
     _, _, version = host.run("runc", "--version").stdout.splitlines()[0].partition("version ")
     older = tuple(map(int, version.split(".")[:2])) < (1, 2)
     assert said.strip() == ("65534" if older else "0")
@@ -170,7 +187,10 @@ def test_a_runtime_that_leaves_the_idmap_out_is_what_the_note_warns_of(host: Thr
 
 def test_a_bundle_that_joins_a_user_namespace_is_refused(host: ThrowawayHost) -> None:
     allocate(host, "--strategy", "per-container")
-    config = {"ociVersion": "1.0.2", "linux": {"namespaces": [{"type": "user", "path": "/proc/1/ns/user"}]}}
+    config = {
+        "ociVersion": "1.0.2",
+        "linux": {"namespaces": [{"type": "user", "path": "/proc/1/ns/user"}]},
+    }
     host.write(CONFIG, json.dumps(config))
     refused = usernsplan(host, "render", "oci", "web", "--bundle", BUNDLE, status=9)
     assert refused.stdout == ""

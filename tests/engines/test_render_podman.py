@@ -37,7 +37,10 @@ STRATEGIES = pytest.mark.parametrize(
 )
 
 # Where podman's generator of units is, from 4.4 on.
-GENERATORS = ("/usr/libexec/podman/quadlet", "/usr/lib/systemd/system-generators/podman-system-generator")
+GENERATORS = (
+    "/usr/libexec/podman/quadlet",
+    "/usr/lib/systemd/system-generators/podman-system-generator",
+)
 # What a key of [Container] stands for, podman-systemd.unit(5).
 FLAGS = {
     "UIDMap": "--uidmap={}",
@@ -99,9 +102,16 @@ def test_roots_flags_mount_each_volume_so_that_the_container_can_live_in_it(
     for path in ("/tmp/fixed", "/tmp/chowned", "/tmp/mapped", "/tmp/chosen"):
         folder(host, path)
     usernsplan(host, "fix-volume", "/tmp/fixed", "--container", "web")
-    volumes = ["/tmp/fixed:/fixed", "/tmp/chowned:/chowned:U", "/tmp/mapped:/mapped:idmap", "/tmp/chosen:/chosen"]
+    volumes = [
+        "/tmp/fixed:/fixed",
+        "/tmp/chowned:/chowned:U",
+        "/tmp/mapped:/mapped:idmap",
+        "/tmp/chosen:/chosen",
+    ]
     volumes += ["/tmp/fixed:/seen:ro"]
-    said = usernsplan(host, "render", "podman", "web", *(word for it in volumes for word in ("--volume", it)))
+    said = usernsplan(
+        host, "render", "podman", "web", *(word for it in volumes for word in ("--volume", it))
+    )
     flags = shlex.split(said)
     # A volume that was not fixed is mapped where it can be.
     assert [flags[n + 1] for n, flag in enumerate(flags) if flag == "-v"] == [
@@ -132,7 +142,9 @@ def test_roots_flags_mount_each_volume_so_that_the_container_can_live_in_it(
         assert host.owner(f"/tmp/{name}/other") == (container, container)
 
 
-def test_a_volume_that_cannot_be_mapped_or_is_anothers_says_what_gives_it_and_that_does(host: ThrowawayHost) -> None:
+def test_a_volume_that_cannot_be_mapped_or_is_anothers_says_what_gives_it_and_that_does(
+    host: ThrowawayHost,
+) -> None:
     require("podman", "crun")
     usernsplan(host, "allocate", "--strategy", "per-container", "web", "db")
     # The host's / is an overlay, which has no mapped mounts; and one of two folders was given to db.
@@ -141,7 +153,15 @@ def test_a_volume_that_cannot_be_mapped_or_is_anothers_says_what_gives_it_and_th
     usernsplan(host, "fix-volume", "/srv/two", "--container", "db")
     volumes = ["--volume", "/srv/one:/one", "--volume", "/srv/two:/two"]
     refused = host.run(
-        sys.executable, "-m", "usernsplan", "render", "podman", "web", *volumes[:-1], "/srv/two:/two:idmap", check=False
+        sys.executable,
+        "-m",
+        "usernsplan",
+        "render",
+        "podman",
+        "web",
+        *volumes[:-1],
+        "/srv/two:/two:idmap",
+        check=False,
     )
     assert refused.returncode == 9
     assert "fix-volume /srv/two --container web --from db" in refused.stderr
@@ -152,7 +172,9 @@ def test_a_volume_that_cannot_be_mapped_or_is_anothers_says_what_gives_it_and_th
     script = f"set -e; {written('/one')}; {written('/two')}"
     assert recipes.podman_run(host, shlex.split(told["text"]), ["sh", "-c", script]) == "old\nold\n"
     assert host.owner("/srv/one/new") == host.owner("/srv/two/new") == (BASE, BASE)
-    assert json.loads(usernsplan(host, "render", "podman", "web", *volumes, "--json"))["notes"] == []
+    assert (
+        json.loads(usernsplan(host, "render", "podman", "web", *volumes, "--json"))["notes"] == []
+    )
 
 
 @pytest.mark.parametrize(
@@ -177,12 +199,18 @@ def test_a_container_file_says_what_podman_run_makes_of_it(
     assert host.owner("/tmp/vol/new") == (root, root)
     # Without the image, the same for a file that says it.
     usernsplan(host, *words)
-    rest, image = flags_of(host.read("/etc/containers/systemd/web.container.d/10-usernsplan.conf").decode())
+    rest, image = flags_of(
+        host.read("/etc/containers/systemd/web.container.d/10-usernsplan.conf").decode()
+    )
     assert (["--name=web", *rest], image) == (flags, "")
 
 
-@pytest.mark.parametrize("image", [(), ("--image", "docker.io/library/busybox:latest")], ids=["drop-in", "whole"])
-def test_podmans_generator_makes_these_flags_of_the_file(host: ThrowawayHost, image: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "image", [(), ("--image", "docker.io/library/busybox:latest")], ids=["drop-in", "whole"]
+)
+def test_podmans_generator_makes_these_flags_of_the_file(
+    host: ThrowawayHost, image: tuple[str, ...]
+) -> None:
     require("podman")
     generator = next((path for path in GENERATORS if host.exists(path)), None)
     version = [int(number) for number in re.findall(r"\d+", host.run("podman", "--version").stdout)]
@@ -205,10 +233,21 @@ def test_podmans_generator_makes_these_flags_of_the_file(host: ThrowawayHost, im
 
 def test_two_automatic_containers_have_disjoint_parts_of_the_pool(host: ThrowawayHost) -> None:
     require("podman", "crun")
-    usernsplan(host, "allocate", "--strategy", "per-container", "--engine", "podman-auto", "--auto-containers", "3")
+    usernsplan(
+        host,
+        "allocate",
+        "--strategy",
+        "per-container",
+        "--engine",
+        "podman-auto",
+        "--auto-containers",
+        "3",
+    )
     folder(host, "/tmp/vol")
     flags = shlex.split(usernsplan(host, "render", "podman-auto", "containers"))
-    mount = shlex.split(usernsplan(host, "render", "podman-auto", "containers", "--volume", "/tmp/vol:/vol:U"))
+    mount = shlex.split(
+        usernsplan(host, "render", "podman-auto", "containers", "--volume", "/tmp/vol:/vol:U")
+    )
     with (
         recipes_podman_auto.podman_container(host, mount) as one,
         recipes_podman_auto.podman_container(host, flags) as two,
@@ -222,14 +261,25 @@ def test_two_automatic_containers_have_disjoint_parts_of_the_pool(host: Throwawa
 
 def test_with_the_files_every_container_is_an_automatic_one(host: ThrowawayHost) -> None:
     require("podman", "crun")
-    usernsplan(host, "allocate", "--strategy", "per-container", "--engine", "podman-auto", "--auto-containers", "3")
+    usernsplan(
+        host,
+        "allocate",
+        "--strategy",
+        "per-container",
+        "--engine",
+        "podman-auto",
+        "--auto-containers",
+        "3",
+    )
     words = ("render", "podman-auto", "containers", "--out", "/")
     drop_in = "/etc/containers/containers.conf.d/10-usernsplan.conf"
     # Podman reads no other storage.conf beside the one in /etc, and half a one is none.
     host.run("rm", "-f", recipes_podman_auto.STORAGE_CONF)
     assert host.run(sys.executable, "-m", "usernsplan", *words, check=False).returncode == 9
     assert not host.exists(drop_in)
-    others = "\n[storage.options]\n# kept\nauto-userns-min-size = 1024\nadditionalimagestores = []\n"
+    others = (
+        "\n[storage.options]\n# kept\nauto-userns-min-size = 1024\nadditionalimagestores = []\n"
+    )
     host.write(recipes_podman_auto.STORAGE_CONF, recipes.STORAGE_CONF + others)
     # Another size stands there: it is replaced only when that is meant.
     assert host.run(sys.executable, "-m", "usernsplan", *words, check=False).returncode == 9

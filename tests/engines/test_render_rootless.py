@@ -41,7 +41,9 @@ def alice(host: ThrowawayHost) -> ThrowawayHost:
 
 
 def allocate(host: ThrowawayHost, *words: str) -> str:
-    return usernsplan(host, "allocate", "--strategy", *(words or ("per-container",)), "web", "--owner", "alice")
+    return usernsplan(
+        host, "allocate", "--strategy", *(words or ("per-container",)), "web", "--owner", "alice"
+    )
 
 
 def append(host: ThrowawayHost, subuid: str, subgid: str) -> None:
@@ -54,7 +56,9 @@ def script_said(host: ThrowawayHost) -> list[recipes.Line]:
     """What the script shows that alice is told to run."""
     recipes_rootless._configure_podman(host, "alice")
     return recipes.lines(
-        recipes_rootless.as_user(host, "alice", "sh", "-c", usernsplan(host, "render", "rootless", "web"))
+        recipes_rootless.as_user(
+            host, "alice", "sh", "-c", usernsplan(host, "render", "rootless", "web")
+        )
     )
 
 
@@ -91,17 +95,33 @@ def test_alice_runs_the_script_and_then_containers_whose_files_have_the_planned_
     own = [(0, UID, 1)]
     own += [(1, 100000, lower), (1 + lower, BASE, SLOT)] if lower else [(1, BASE, SLOT)]
     assert script_said(alice) == own
-    assert recipes.lines(recipes_rootless.podman_unshare(alice, "alice", ["cat", "/proc/self/gid_map"])) == own
+    assert (
+        recipes.lines(
+            recipes_rootless.podman_unshare(alice, "alice", ["cat", "/proc/self/gid_map"])
+        )
+        == own
+    )
     # Rootlesskit takes the lines as they stand in the file.
-    seen = recipes.lines(recipes_rootless.rootlesskit(alice, "alice", ["cat", "/proc/self/uid_map"]))
-    assert {(start, count) for _, start, count in seen} == {(start, count) for _, start, count in own}
+    seen = recipes.lines(
+        recipes_rootless.rootlesskit(alice, "alice", ["cat", "/proc/self/uid_map"])
+    )
+    assert {(start, count) for _, start, count in seen} == {
+        (start, count) for _, start, count in own
+    }
 
     usernsplan(alice, "fix-volume", "/tmp/vol", "--container", "web")
-    flags = shlex.split(usernsplan(alice, "render", "podman", "web", "--rootless", "--volume", "/tmp/vol:/vol"))
-    script = "".join(f"touch /vol/{n}; chown {n}:{n} /vol/{n};" for n in (0, 33, 65535)) + "cat /proc/self/uid_map"
+    flags = shlex.split(
+        usernsplan(alice, "render", "podman", "web", "--rootless", "--volume", "/tmp/vol:/vol")
+    )
+    script = (
+        "".join(f"touch /vol/{n}; chown {n}:{n} /vol/{n};" for n in (0, 33, 65535))
+        + "cat /proc/self/uid_map"
+    )
     inner = recipes_rootless.podman_rootless(alice, "alice", flags, ["sh", "-euc", script])
     assert recipes.lines(inner) == [(0, 1 + lower, SLOT)]
-    assert [alice.owner(f"/tmp/vol/{n}") for n in (0, 33, 65535)] == [(BASE + n,) * 2 for n in (0, 33, 65535)]
+    assert [alice.owner(f"/tmp/vol/{n}") for n in (0, 33, 65535)] == [
+        (BASE + n,) * 2 for n in (0, 33, 65535)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -117,28 +137,51 @@ def test_alice_runs_the_script_and_then_containers_whose_files_have_the_planned_
         ("", "alice:100000:10\r\n"),
         ("alice:100000:10:\n", ""),
     ],
-    ids=["higher", "apart", "others", "by uid", "by uid, hex", "hex", "remark", "carriage return", "four fields"],
+    ids=[
+        "higher",
+        "apart",
+        "others",
+        "by uid",
+        "by uid, hex",
+        "hex",
+        "remark",
+        "carriage return",
+        "four fields",
+    ],
 )
 def test_whatever_lines_come_later_the_numbers_are_right_or_refused(
     alice: ThrowawayHost, subuid: str, subgid: str
 ) -> None:
     allocate(alice)
     append(alice, subuid, subgid)
-    done = alice.run(sys.executable, "-m", "usernsplan", "render", "podman", "web", "--rootless", check=False)
+    done = alice.run(
+        sys.executable, "-m", "usernsplan", "render", "podman", "web", "--rootless", check=False
+    )
     if done.returncode:
         assert done.returncode == 9
         assert "alice" in done.stderr
         return
     flags = shlex.split(done.stdout)
     script = ["sh", "-c", "cat /proc/self/uid_map; echo gids; cat /proc/self/gid_map"]
-    uid_map, _, gid_map = recipes_rootless.podman_unshare(alice, "alice", script).partition("gids\n")
+    uid_map, _, gid_map = recipes_rootless.podman_unshare(alice, "alice", script).partition(
+        "gids\n"
+    )
     for flag, own in (("--uidmap", uid_map), ("--gidmap", gid_map)):
         assert on_host(flag, flags, recipes.lines(own)) == [(0, BASE, SLOT)]
 
 
 def test_the_line_that_useradd_gave_alice_is_taken_over(alice: ThrowawayHost) -> None:
     append(alice, "alice:100000:65536\n", "alice:100000:65536\n")
-    words = ("allocate", "--strategy", "per-container", "web", "--owner", "alice", "--engine", "rootless")
+    words = (
+        "allocate",
+        "--strategy",
+        "per-container",
+        "web",
+        "--owner",
+        "alice",
+        "--engine",
+        "rootless",
+    )
     refused = alice.run(sys.executable, "-m", "usernsplan", *words, check=False)
     assert refused.returncode == 9
     [adopt] = re.findall(r"'(--start \d+)'", refused.stderr)
@@ -153,7 +196,9 @@ def test_one_id_of_its_own_is_enough_for_a_container_of_alices(alice: ThrowawayH
     allocate(alice, "single-uid")
     assert script_said(alice) == [(0, UID, 1), (1, 1000000000, 1)]
     usernsplan(alice, "fix-volume", "/tmp/vol", "--container", "web")
-    flags = shlex.split(usernsplan(alice, "render", "podman", "web", "--rootless", "--volume", "/tmp/vol:/vol"))
+    flags = shlex.split(
+        usernsplan(alice, "render", "podman", "web", "--rootless", "--volume", "/tmp/vol:/vol")
+    )
     recipes_rootless.podman_rootless(alice, "alice", flags, ["touch", "/vol/made"])
     assert alice.owner("/tmp/vol/made") == (1000000000, 1000000000)
 
@@ -166,13 +211,17 @@ def test_a_shared_map_is_for_an_account_whose_uid_is_not_in_it(host: ThrowawayHo
     allocate(host, "shared", "--dockerroot", "7")
     assert joined(script_said(host)) == [(0, 70001, 1), (1, 7, 65529)]
     usernsplan(host, "fix-volume", "/tmp/vol", "--container", "web")
-    flags = shlex.split(usernsplan(host, "render", "podman", "web", "--rootless", "--volume", "/tmp/vol:/vol"))
+    flags = shlex.split(
+        usernsplan(host, "render", "podman", "web", "--rootless", "--volume", "/tmp/vol:/vol")
+    )
     script = "touch /vol/root; touch /vol/33; chown 33:33 /vol/33"
     recipes_rootless.podman_rootless(host, "alice", flags, ["sh", "-euc", script])
     assert [host.owner(f"/tmp/vol/{name}") for name in ("root", "33")] == [(7, 7), (33, 33)]
 
 
-def test_a_map_with_alices_own_uid_in_it_is_refused_because_the_kernel_would(alice: ThrowawayHost) -> None:
+def test_a_map_with_alices_own_uid_in_it_is_refused_because_the_kernel_would(
+    alice: ThrowawayHost,
+) -> None:
     allocate(alice, "shared", "--dockerroot", "7")
     recipes_rootless._configure_podman(alice, "alice")
     with pytest.raises(CommandFailed, match=r"includes the user UID|Invalid argument"):
@@ -183,7 +232,9 @@ def test_a_map_with_alices_own_uid_in_it_is_refused_because_the_kernel_would(ali
         assert str(UID) in done.stderr
 
 
-def test_a_volume_that_nobody_fixed_is_mounted_as_it_is_with_a_word_on_it(alice: ThrowawayHost) -> None:
+def test_a_volume_that_nobody_fixed_is_mounted_as_it_is_with_a_word_on_it(
+    alice: ThrowawayHost,
+) -> None:
     allocate(alice)
     # Rootless podman has no idmap, and nobody asked for one.
     words = ["render", "podman", "web", "--rootless", "--volume", "/tmp/vol:/vol"]
@@ -192,7 +243,9 @@ def test_a_volume_that_nobody_fixed_is_mounted_as_it_is_with_a_word_on_it(alice:
     [fix] = re.findall(r"usernsplan (fix-volume [^'\n]*)", done.stderr)
     usernsplan(alice, *shlex.split(fix))
     assert usernsplan(alice, *words) == done.stdout
-    refused = alice.run(sys.executable, "-m", "usernsplan", *words[:-1], "/tmp/vol:/vol:idmap", check=False)
+    refused = alice.run(
+        sys.executable, "-m", "usernsplan", *words[:-1], "/tmp/vol:/vol:idmap", check=False
+    )
     assert refused.returncode == 9
     assert "idmap" in refused.stderr
 
@@ -200,8 +253,12 @@ def test_a_volume_that_nobody_fixed_is_mounted_as_it_is_with_a_word_on_it(alice:
 def test_podman_gives_a_volume_with_the_letter_u_to_the_container(alice: ThrowawayHost) -> None:
     allocate(alice)
     alice.run("sh", "-c", "mkdir /tmp/own; touch /tmp/own/old; chown -R alice: /tmp/own")
-    flags = shlex.split(usernsplan(alice, "render", "podman", "web", "--rootless", "--volume", "/tmp/own:/vol:U"))
-    recipes_rootless.podman_rootless(alice, "alice", flags, ["sh", "-c", "echo >>/vol/old; touch /vol/new"])
+    flags = shlex.split(
+        usernsplan(alice, "render", "podman", "web", "--rootless", "--volume", "/tmp/own:/vol:U")
+    )
+    recipes_rootless.podman_rootless(
+        alice, "alice", flags, ["sh", "-c", "echo >>/vol/old; touch /vol/new"]
+    )
     assert [alice.owner(f"/tmp/own{name}") for name in ("", "/old", "/new")] == [(BASE, BASE)] * 3
 
 
@@ -232,13 +289,19 @@ def test_the_script_stops_at_what_is_missing(alice: ThrowawayHost) -> None:
 
 def test_nobodys_lines_are_no_rootless_ones(host: ThrowawayHost) -> None:
     usernsplan(host, "allocate", "--strategy", "per-container", "web")
-    for words in (["rootless", "web"], ["podman", "web", "--rootless"], ["quadlet", "web", "--rootless"]):
+    for words in (
+        ["rootless", "web"],
+        ["podman", "web", "--rootless"],
+        ["quadlet", "web", "--rootless"],
+    ):
         done = host.run(sys.executable, "-m", "usernsplan", "render", *words, check=False)
         assert done.returncode == 9
         assert "--owner LOGIN" in done.stderr
 
 
-def test_quadlets_file_is_where_alices_generator_looks_and_nobody_elses(alice: ThrowawayHost) -> None:
+def test_quadlets_file_is_where_alices_generator_looks_and_nobody_elses(
+    alice: ThrowawayHost,
+) -> None:
     allocate(alice)
     words = ["render", "quadlet", "web", "--rootless", "--image", recipes.IMAGE, "--out", "/"]
     usernsplan(alice, *words)

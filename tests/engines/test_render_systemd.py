@@ -81,7 +81,9 @@ def test_the_service_runs_as_the_planned_id_and_keeps_to_its_volumes(host: Throw
     assert host.owner(f"{OPEN}/made") == host.owner(f"{ODD}/more") == (ID, ID)
 
 
-def test_the_file_that_out_writes_is_the_drop_in_and_systemd_understands_it(host: ThrowawayHost) -> None:
+def test_the_file_that_out_writes_is_the_drop_in_and_systemd_understands_it(
+    host: ThrowawayHost,
+) -> None:
     allocate(host, *SINGLE_UID)
     volume = make_volume(host)
     words = ("render", "systemd", "web", "--volume", f"{volume}:/vol:ro", "--out", "/")
@@ -107,11 +109,17 @@ def test_two_services_have_two_ids_and_cannot_read_each_others_volumes(host: Thr
     assert f"usernsplan fix-volume {UNFIXED} --container web --from db\n" in rendered.stderr
     make_account(host, rendered.stderr)
     script = "id -u; cat /vol/old 2>/dev/null || echo no; touch /vol/new 2>/dev/null || echo no"
-    assert service_run(host, files(rendered.stdout), UNIT, script, [UNFIXED]).split() == [str(ID), "no", "no"]
+    assert service_run(host, files(rendered.stdout), UNIT, script, [UNFIXED]).split() == [
+        str(ID),
+        "no",
+        "no",
+    ]
     assert host.owner(f"{UNFIXED}/old") == (ID + 10000, ID + 10000)
 
 
-def test_without_the_account_it_does_not_start_and_with_it_nothing_else_changes(host: ThrowawayHost) -> None:
+def test_without_the_account_it_does_not_start_and_with_it_nothing_else_changes(
+    host: ThrowawayHost,
+) -> None:
     allocate(host, *SINGLE_UID)
     rendered = render(host, "systemd")
     with pytest.raises(CommandFailed, match=r"exit status 217(.|\n)*Failed at step USER"):
@@ -122,11 +130,16 @@ def test_without_the_account_it_does_not_start_and_with_it_nothing_else_changes(
     assert host.run("id", f"u{ID}").stdout.split()[:2] == [f"uid={ID}(u{ID})", f"gid={ID}(u{ID})"]
     assert service_run(host, files(rendered.stdout), UNIT, "id -u").split() == [str(ID)]
     # An account in the range is this container's own: the allocation stands.
-    assert "already so" in usernsplan(host, "allocate", *SINGLE_UID, "web", "--engine", "systemd").stdout
+    assert (
+        "already so"
+        in usernsplan(host, "allocate", *SINGLE_UID, "web", "--engine", "systemd").stdout
+    )
 
 
 @pytest.mark.parametrize("owner", ["root", "longer-than-the-name-of-an-account-may-be"])
-def test_the_account_of_the_note_can_be_made_whoever_owns_the_lines(host: ThrowawayHost, owner: str) -> None:
+def test_the_account_of_the_note_can_be_made_whoever_owns_the_lines(
+    host: ThrowawayHost, owner: str
+) -> None:
     allocate(host, *SINGLE_UID, "--owner", owner)
     rendered = render(host, "systemd")
     make_account(host, rendered.stderr)

@@ -30,7 +30,9 @@ PER_CONTAINER: list[Line] = [(0, 524288, 65536)]
 SHARED: list[Line] = [(0, 2, 1), (3, 3, 65533)]
 SINGLE: list[Line] = [(0, 1000000000, 1)]
 
-MAPS = pytest.mark.parametrize("id_map", [PER_CONTAINER, SHARED, SINGLE], ids=["per-container", "shared", "single"])
+MAPS = pytest.mark.parametrize(
+    "id_map", [PER_CONTAINER, SHARED, SINGLE], ids=["per-container", "shared", "single"]
+)
 
 # Docker counts container ids up from 0 in file order, so ids 1 and 2 need a filler.
 SHARED_FOR_DOCKER = "dockremap:2:1\ndockremap:524288:2\ndockremap:3:65533\n"
@@ -43,7 +45,11 @@ def fingerprint(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         status = path.lstat()
-        digest.update(repr((str(path), status.st_mode, status.st_uid, status.st_gid, status.st_mtime_ns)).encode())
+        digest.update(
+            repr(
+                (str(path), status.st_mode, status.st_uid, status.st_gid, status.st_mtime_ns)
+            ).encode()
+        )
         if stat.S_ISREG(status.st_mode):
             digest.update(path.read_bytes())
     return digest.hexdigest()
@@ -51,7 +57,11 @@ def fingerprint(folder: Path) -> str:
 
 def processes_in(pid_namespace: str) -> list[int]:
     """Find the processes of a pid namespace, as named by readlink of /proc/PID/ns/pid."""
-    return [int(entry.name) for entry in Path("/proc").glob("[0-9]*") if pid_namespace_of(entry) == pid_namespace]
+    return [
+        int(entry.name)
+        for entry in Path("/proc").glob("[0-9]*")
+        if pid_namespace_of(entry) == pid_namespace
+    ]
 
 
 def pid_namespace_of(process: Path) -> str:
@@ -82,7 +92,13 @@ def volume(host: ThrowawayHost) -> str:
 def oci_fragment(id_map: list[Line]) -> dict[str, Any]:
     """Write an id map as config.json has it, for uids and gids alike."""
     mappings = [{"containerID": line[0], "hostID": line[1], "size": line[2]} for line in id_map]
-    return {"linux": {"namespaces": [{"type": "user"}], "uidMappings": mappings, "gidMappings": mappings}}
+    return {
+        "linux": {
+            "namespaces": [{"type": "user"}],
+            "uidMappings": mappings,
+            "gidMappings": mappings,
+        }
+    }
 
 
 def podman_flags(id_map: list[Line]) -> list[str]:
@@ -120,7 +136,9 @@ def test_nothing_remains_when_the_test_process_is_killed() -> None:
             time.sleep(1000)
     """
     argv = [sys.executable, "-c", script]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, cwd=throwaway.REPOSITORY) as other:
+    with subprocess.Popen(
+        argv, stdout=subprocess.PIPE, text=True, cwd=throwaway.REPOSITORY
+    ) as other:
         assert other.stdout is not None
         try:
             group, namespace = other.stdout.readline().split()
@@ -159,11 +177,15 @@ def test_commands_see_the_hosts_own_world(host: ThrowawayHost) -> None:
     for fresh in map(Path, ("/dev", "/run", "/tmp")):
         assert host.inside(fresh.stat).st_dev != fresh.stat().st_dev
     assert host.run("cat", "/proc/self/cgroup").stdout.splitlines()[-1] == "0::/init"
-    assert [line.split()[1] for line in host.run("ip", "-brief", "link").stdout.splitlines()] == ["UNKNOWN"]
+    assert [line.split()[1] for line in host.run("ip", "-brief", "link").stdout.splitlines()] == [
+        "UNKNOWN"
+    ]
 
 
 def test_the_checkout_and_the_interpreter_are_visible(host: ThrowawayHost) -> None:
-    said = host.run(sys.executable, "-c", "import pytest, tests.engines as here; print(here.__file__)").stdout
+    said = host.run(
+        sys.executable, "-c", "import pytest, tests.engines as here; print(here.__file__)"
+    ).stdout
     assert said.strip() == str(throwaway.REPOSITORY / "tests/engines/__init__.py")
 
 
@@ -178,7 +200,10 @@ def test_run_reports_what_went_wrong(host: ThrowawayHost) -> None:
 
 
 def test_run_passes_input_and_environment(host: ThrowawayHost) -> None:
-    assert host.run("sh", "-c", 'cat; echo "$WORD"', input="in\n", env={"WORD": "word"}).stdout == "in\nword\n"
+    assert (
+        host.run("sh", "-c", 'cat; echo "$WORD"', input="in\n", env={"WORD": "word"}).stdout
+        == "in\nword\n"
+    )
 
 
 def test_popen_is_the_process_itself(host: ThrowawayHost) -> None:
@@ -238,7 +263,9 @@ def test_newuidmap_with_shared_and_single_ids(host: ThrowawayHost) -> None:
 
 @MAPS
 @pytest.mark.parametrize("runtime", ["crun", "runc"])
-def test_oci_runtimes(host: ThrowawayHost, runtime: Literal["crun", "runc"], id_map: list[Line]) -> None:
+def test_oci_runtimes(
+    host: ThrowawayHost, runtime: Literal["crun", "runc"], id_map: list[Line]
+) -> None:
     mounts = [(volume(host), "/vol")]
     said = recipes.oci_run(host, runtime, oci_fragment(id_map), SHOW_MAP_AND_TOUCH, mounts)
     assert recipes.lines(said) == id_map
@@ -287,7 +314,10 @@ def test_docker(host: ThrowawayHost, subuid: str, subgid: str, id_map: list[Line
 
 def test_docker_needs_container_gid_5_for_its_devpts(host: ThrowawayHost) -> None:
     docker_setup(host, "dockremap:1000000000:1\n", "dockremap:1000000000:5\n")
-    with recipes.dockerd(host) as docker, pytest.raises(CommandFailed, match=r"(?s)devpts.*gid=5: invalid argument"):
+    with (
+        recipes.dockerd(host) as docker,
+        pytest.raises(CommandFailed, match=r"(?s)devpts.*gid=5: invalid argument"),
+    ):
         docker.run(["true"])
 
 

@@ -41,7 +41,12 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 SEARCH_PATH = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin"
 
 # A fixed environment, so that a test does not depend on the shell it was started from.
-ENVIRONMENT = {"PATH": SEARCH_PATH, "HOME": "/root", "LANG": "C.UTF-8", "PYTHONPATH": str(REPOSITORY)}
+ENVIRONMENT = {
+    "PATH": SEARCH_PATH,
+    "HOME": "/root",
+    "LANG": "C.UTF-8",
+    "PYTHONPATH": str(REPOSITORY),
+}
 
 # What a host gets afresh; a checkout or an interpreter that lives below one of these is bound in again.
 FRESH = ("dev", "proc", "run", "sys", "tmp")
@@ -138,7 +143,9 @@ class CommandFailed(AssertionError):  # noqa: N818
 
     def __init__(self, what: str, result: subprocess.CompletedProcess[str]) -> None:
         """Show the whole command and all that it said."""
-        super().__init__(f"{shlex.join(result.args)}: {what}\n-- stdout:\n{result.stdout}\n-- stderr:\n{result.stderr}")
+        super().__init__(
+            f"{shlex.join(result.args)}: {what}\n-- stdout:\n{result.stdout}\n-- stderr:\n{result.stderr}"
+        )
         self.result = result
 
 
@@ -154,7 +161,18 @@ class ThrowawayHost:
 
     def __enter__(self) -> Self:
         """Build the host, and return when it can be used."""
-        argv = ["unshare", "--mount", "--propagation", "private", "sh", "-c", SUPERVISE, "sh", self.group, BUILD]
+        argv = [
+            "unshare",
+            "--mount",
+            "--propagation",
+            "private",
+            "sh",
+            "-c",
+            SUPERVISE,
+            "sh",
+            self.group,
+            BUILD,
+        ]
         # A file and not a pipe: what process 1 inherits must never fill up.
         with tempfile.TemporaryFile("w+") as errors:
             self._supervisor = subprocess.Popen(
@@ -229,12 +247,16 @@ class ThrowawayHost:
     ) -> subprocess.CompletedProcess[str]:
         """Run a command inside to its end, as root, in /; with ``check`` any status but 0 raises CommandFailed."""
         stdin = None if input is None else subprocess.PIPE
-        process = self.popen(*argv, env=env, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        process = self.popen(
+            *argv, env=env, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
         failure = ""
         try:
             stdout, stderr = process.communicate(input, timeout)
         except subprocess.TimeoutExpired as expired:
-            stdout, stderr = ((said or b"").decode(errors="replace") for said in (expired.stdout, expired.stderr))
+            stdout, stderr = (
+                (said or b"").decode(errors="replace") for said in (expired.stdout, expired.stderr)
+            )
             failure = f"still running, or its output still held open, after {timeout} s"
             _end(process)
         if check and process.returncode != 0:
@@ -290,7 +312,9 @@ def require(*programs: str) -> None:
         pytest.skip("needs root, for namespaces and mounts")
     if reason := _why_unavailable():
         pytest.skip(f"no throw-away host on this machine: {reason}")
-    if missing := [program for program in programs if shutil.which(program, path=SEARCH_PATH) is None]:
+    if missing := [
+        program for program in programs if shutil.which(program, path=SEARCH_PATH) is None
+    ]:
         report = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
         report(f"not installed: {', '.join(missing)}")
 
@@ -308,12 +332,16 @@ def _paths_to_bind() -> list[str]:
     """Find which of our own paths the overlay of / would not show: those below a fresh folder or on another mount."""
     wanted = {REPOSITORY, Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()}
     root = _mount_id(Path("/"))
-    return [str(path) for path in sorted(wanted) if _mount_id(path) != root or path.parts[1] in FRESH]
+    return [
+        str(path) for path in sorted(wanted) if _mount_id(path) != root or path.parts[1] in FRESH
+    ]
 
 
 def _mount_id(path: Path) -> bytes:
     """Ask for the mount and not for st_dev, which a bind mount of the same file system does not change."""
-    return subprocess.check_output(["findmnt", "--noheadings", "--output", "ID", "--target", str(path)])
+    return subprocess.check_output(
+        ["findmnt", "--noheadings", "--output", "ID", "--target", str(path)]
+    )
 
 
 def _in_own_thread(function: Callable[[], T]) -> T:

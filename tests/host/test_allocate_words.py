@@ -69,7 +69,8 @@ NAMES = "var/lib/docker/image/btrfs/repositories.json"
 VOLUME = "var/lib/docker/volumes/data/_data/file"
 REMAPPED = "var/lib/docker/100000.100000/volumes/data/_data/file"
 BY_WORDS = pytest.mark.parametrize(
-    "words", [DOCKER, (*DOCKER, "--docker"), (*DOCKER, "web", "--daemon", "web"), ("--strategy", "shared")]
+    "words",
+    [DOCKER, (*DOCKER, "--docker"), (*DOCKER, "web", "--daemon", "web"), ("--strategy", "shared")],
 )
 
 
@@ -121,14 +122,20 @@ def test_said_again_nobody_is_asked_for_nothing_changes(root: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["var/lib/docker/volumes/metadata.db", "var/lib/docker/buildkit/cache.db", "var/lib/docker/network/files/kv.db"],
+    [
+        "var/lib/docker/volumes/metadata.db",
+        "var/lib/docker/buildkit/cache.db",
+        "var/lib/docker/network/files/kv.db",
+    ],
 )
 def test_a_docker_that_has_nothing_is_remapped_unasked(root: Path, name: str) -> None:
     put(root, name)
     put(root, NAMES, '{"Repositories":{}}')
     (root / "var/lib/docker/containers").mkdir()
     here("allocate", *DOCKER, "--root", root)
-    assert json.loads((root / "etc/docker/daemon.json").read_text()) == {"userns-remap": "dockremap"}
+    assert json.loads((root / "etc/docker/daemon.json").read_text()) == {
+        "userns-remap": "dockremap"
+    }
 
 
 @pytest.mark.parametrize("words", [("web",), ("--no-daemon-config",)])
@@ -159,17 +166,23 @@ def test_what_cannot_be_looked_at_may_be_something(root: Path) -> None:
     assert "cannot be looked at" in untouched(root, *DOCKER, status=9)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"Repositories": 5}', '{"Repositories": {"a": {}, "b": {}}}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '{"Repositories": 5}', '{"Repositories": {"a": {}, "b": {}}}']
+)
 def test_a_list_of_images_that_is_not_an_empty_one_is_some(root: Path, text: str) -> None:
     put(root, NAMES, text)
-    assert f"in /var/lib/docker: {'2 images' if 'b' in text else '1 image'}" in untouched(root, *DOCKER, status=9)
+    assert f"in /var/lib/docker: {'2 images' if 'b' in text else '1 image'}" in untouched(
+        root, *DOCKER, status=9
+    )
 
 
 def test_a_plan_file_that_remaps_docker_asks_too(root: Path, folder: Path) -> None:
     with_data(root)
     (root / "etc/passwd").write_text(ACCOUNTS + "usernsplan-web:x:901:901::/:\n")
     (root / "etc/group").write_text(GROUP + "usernsplan-web:x:901:\n")
-    (folder / "usernsplan.yaml").write_text("strategy: per-container\ndaemon: web\ncontainers: [web]\n")
+    (folder / "usernsplan.yaml").write_text(
+        "strategy: per-container\ndaemon: web\ncontainers: [web]\n"
+    )
     untouched(root, status=9)
     assert "1 container" in here("apply", "--yes", "--root", root)[1]
     assert "usernsplan-web" in (root / "etc/docker/daemon.json").read_text()
@@ -190,14 +203,18 @@ def answered(root: Path, answer: str) -> subprocess.CompletedProcess[str]:
     try:
         os.write(terminal, answer.encode())
         words = [*PROGRAM, "allocate", *DOCKER, "--json", "--root", str(root)]
-        return subprocess.run(words, stdin=theirs, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(
+            words, stdin=theirs, capture_output=True, text=True, timeout=60, check=False
+        )
     finally:
         os.close(terminal)
         os.close(theirs)
 
 
 @pytest.mark.parametrize("answer", ["y\n", "no\n", "\n"])
-def test_on_a_terminal_the_consequences_come_first_and_then_the_question(root: Path, answer: str) -> None:
+def test_on_a_terminal_the_consequences_come_first_and_then_the_question(
+    root: Path, answer: str
+) -> None:
     with_data(root)
     before = files_of(root)
     done = answered(root, answer)
@@ -234,7 +251,9 @@ def test_on_a_terminal_the_consequences_come_first_and_then_the_question(root: P
         ((*DOCKER, "--names-from", "/dev/zero"), "is not a regular file"),
     ],
 )
-def test_words_that_name_nobody_are_wrong_usage(root: Path, words: tuple[str, ...], says: str) -> None:
+def test_words_that_name_nobody_are_wrong_usage(
+    root: Path, words: tuple[str, ...], says: str
+) -> None:
     before = files_of(root)
     assert says in usernsplan("allocate", *words, "--root", root, status=2).stderr
     assert files_of(root) == before
@@ -271,13 +290,19 @@ def test_the_example_for_provisioning_makes_what_it_is_given_and_nothing_else(
     env = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "ROOT": str(spaced)}
     env["PYTHONPATH"] = str(EXAMPLES.parent)
     before = files_of(spaced)
-    done = subprocess.run([EXAMPLES / "provision.sh", *words], env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [EXAMPLES / "provision.sh", *words], env=env, capture_output=True, text=True, check=False
+    )
     assert done.returncode == (0 if words else 2), done.stderr
     assert words or files_of(spaced) == before
-    assert subuid(spaced) == ("usernsplan-web:524288:65536\nusernsplan-db:589824:65536\n" if words else "")
+    assert subuid(spaced) == (
+        "usernsplan-web:524288:65536\nusernsplan-db:589824:65536\n" if words else ""
+    )
 
 
-def test_a_plan_file_of_this_folder_is_not_looked_at_where_a_strategy_is_said(root: Path, folder: Path) -> None:
+def test_a_plan_file_of_this_folder_is_not_looked_at_where_a_strategy_is_said(
+    root: Path, folder: Path
+) -> None:
     (folder / "usernsplan.yaml").write_text("strategy: [broken")
     assert "./usernsplan.yaml is not looked at" in here("allocate", *DOCKER, "--root", root)[1]
     assert allocated(root) == ["default"]
@@ -303,9 +328,15 @@ def test_the_plan_file_of_the_host_still_says_what_is_allocated(root: Path) -> N
 
 @pytest.mark.parametrize(
     ("strategy", "ids"),
-    [("per-container", [0, 589824, 65536]), ("single-uid", [0, 1000010000, 1]), ("shared", [0, 2, 1])],
+    [
+        ("per-container", [0, 589824, 65536]),
+        ("single-uid", [0, 1000010000, 1]),
+        ("shared", [0, 2, 1]),
+    ],
 )
-def test_the_strategy_that_a_host_has_need_not_be_said_again(root: Path, strategy: str, ids: list[int]) -> None:
+def test_the_strategy_that_a_host_has_need_not_be_said_again(
+    root: Path, strategy: str, ids: list[int]
+) -> None:
     here("allocate", "--strategy", strategy, "web", "--root", root)
     [db] = json_of("allocate", "db", "--root", root)["allocations"]
     assert (db["strategy"], db["uid_map"][0]) == (strategy, ids)
@@ -319,7 +350,12 @@ def test_the_strategy_that_a_host_has_need_not_be_said_again(root: Path, strateg
 def test_on_a_new_host_it_is_told_which_to_choose_for_whom(root: Path) -> None:
     said = untouched(root, "web", status=2)
     assert "--strategy is missing" in said
-    for word in ("per-container ", "single-uid ", "shared ", f"allocate --strategy per-container web --root {root}"):
+    for word in (
+        "per-container ",
+        "single-uid ",
+        "shared ",
+        f"allocate --strategy per-container web --root {root}",
+    ):
         assert word in said
     assert "--strategy per-container --docker" in untouched(root, "--docker", status=2)
 
@@ -382,7 +418,10 @@ def test_a_plan_file_with_such_a_map_is_told_its_line(root: Path, folder: Path) 
     text = "strategy: shared\ndaemon: web\ncontainers:\n- {name: web, max: 4294967294}\n"
     (folder / "usernsplan.yaml").write_text(text)
     said = untouched(root, status=2)
-    assert "usernsplan.yaml:4: containers[1].max: " in said or "usernsplan.yaml:4: containers[0].max: " in said
+    assert (
+        "usernsplan.yaml:4: containers[1].max: " in said
+        or "usernsplan.yaml:4: containers[0].max: " in said
+    )
     assert "65535" in said
 
 
@@ -411,18 +450,30 @@ def test_auto_takes_the_first_id_that_nobody_has_and_keeps_it(root: Path) -> Non
     here(*words, "db", "--root", root)
     here(*words, "--root", root)
     maps = {one["name"]: one["uid_map"] for one in json_of("list", "--root", root)["allocations"]}
-    assert {name: ids[0] for name, ids in maps.items()} == {name: [0, 8, 1] for name in ("web", "db", "default")}
+    assert {name: ids[0] for name, ids in maps.items()} == {
+        name: [0, 8, 1] for name in ("web", "db", "default")
+    }
     assert maps["default"][1:] == [[1, 524288, 8], [9, 9, 65527]]
 
 
 @pytest.mark.parametrize(
     ("file", "line", "who"),
     [
-        ("passwd", "late:x:5:100::/:\n", "the account late has 5, which is container root (DOCKERROOT) of 'web'"),
-        ("group", "late:x:5:\n", "the group late has 5, which is container root (DOCKERROOT) of 'web'"),
+        (
+            "passwd",
+            "late:x:5:100::/:\n",
+            "the account late has 5, which is container root (DOCKERROOT) of 'web'",
+        ),
+        (
+            "group",
+            "late:x:5:\n",
+            "the group late has 5, which is container root (DOCKERROOT) of 'web'",
+        ),
     ],
 )
-def test_check_tells_of_an_account_that_takes_it_later(root: Path, file: str, line: str, who: str) -> None:
+def test_check_tells_of_an_account_that_takes_it_later(
+    root: Path, file: str, line: str, who: str
+) -> None:
     here("allocate", "--strategy", "shared", "--dockerroot", "auto", "web", "--root", root)
     assert json_of("check", "--root", root)["findings"] == []
     put(root, f"etc/{file}", {"passwd": ACCOUNTS, "group": GROUP}[file] + line)
@@ -435,18 +486,26 @@ def test_check_tells_of_an_account_that_takes_it_later(root: Path, file: str, li
 
 
 @pytest.mark.parametrize("word", ["Auto", "", "2.5", "-", "first", "1_0", " 7", "9" * 5000])
-def test_a_dockerroot_that_is_neither_a_number_nor_auto_is_wrong_usage(root: Path, word: str) -> None:
+def test_a_dockerroot_that_is_neither_a_number_nor_auto_is_wrong_usage(
+    root: Path, word: str
+) -> None:
     untouched(root, "--strategy", "shared", f"--dockerroot={word}", "web", status=2)
 
 
-@pytest.mark.parametrize("words", [(*DOCKER, "--dockerroot", "auto"), ("--strategy", "shared", "--identity")])
-def test_auto_is_an_option_of_shared_and_not_for_identity(root: Path, words: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "words", [(*DOCKER, "--dockerroot", "auto"), ("--strategy", "shared", "--identity")]
+)
+def test_auto_is_an_option_of_shared_and_not_for_identity(
+    root: Path, words: tuple[str, ...]
+) -> None:
     assert "--dockerroot" in untouched(root, *words, "--dockerroot", "auto", "web", status=2)
 
 
 def test_where_everybody_has_everything_nothing_is_made(root: Path) -> None:
     put(root, "etc/subuid", "alice:2:65533\n")
-    assert "--dockerroot N" in untouched(root, "--strategy", "shared", "--dockerroot", "auto", "web", status=7)
+    assert "--dockerroot N" in untouched(
+        root, "--strategy", "shared", "--dockerroot", "auto", "web", status=7
+    )
     here("allocate", "--strategy", "shared", "web", "--root", root)
 
 
@@ -495,7 +554,9 @@ def test_apply_and_plan_tell_of_it_too(tmp_path: Path, folder: Path) -> None:
         ("check", "--fix", "--yes"),
     ],
 )
-def test_what_is_no_root_stays_as_it_is(tmp_path: Path, folder: Path, words: tuple[str, ...]) -> None:
+def test_what_is_no_root_stays_as_it_is(
+    tmp_path: Path, folder: Path, words: tuple[str, ...]
+) -> None:
     (folder / "usernsplan.yaml").write_text("strategy: per-container\ncontainers: [web]\n")
     root = tmp_path / "hots"
     put(root, "data/file", "kept")
@@ -506,7 +567,9 @@ def test_what_is_no_root_stays_as_it_is(tmp_path: Path, folder: Path, words: tup
     assert sorted(root.rglob("*")) == before
 
 
-@pytest.mark.parametrize("words", [("release", "web"), ("fix-volume", "/data"), ("undo", "20261122-053048")])
+@pytest.mark.parametrize(
+    "words", [("release", "web"), ("fix-volume", "/data"), ("undo", "20261122-053048")]
+)
 def test_what_needs_a_root_makes_none(tmp_path: Path, words: tuple[str, ...]) -> None:
     here(*words, "--root", tmp_path / "hots", status=None)
     assert not (tmp_path / "hots").exists()

@@ -66,12 +66,21 @@ def everything(folder: Path) -> dict[str, tuple[int, ...]]:
     found: dict[str, tuple[int, ...]] = {}
     for path in (folder, *sorted(folder.rglob("*"))):
         seen = path.lstat()
-        found[str(path)] = (seen.st_ino, seen.st_mode, seen.st_uid, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)
+        found[str(path)] = (
+            seen.st_ino,
+            seen.st_mode,
+            seen.st_uid,
+            seen.st_size,
+            seen.st_mtime_ns,
+            seen.st_ctime_ns,
+        )
     return found
 
 
 @contextmanager
-def exchanging(root: Path, outside: Path, names: Sequence[str], *, relative: bool) -> Iterator[None]:
+def exchanging(
+    root: Path, outside: Path, names: Sequence[str], *, relative: bool
+) -> Iterator[None]:
     """While this is open, a process exchanges each of these folders with a symlink to the one outside, and back."""
     pairs = []
     for name in names:
@@ -122,11 +131,21 @@ COMMANDS = (
     ("release", "web"),
     ("release", "--forget", "web"),
 )
-FIXING = (("fix-volume", "/srv/vol", *MAPS, "--yes", "--json"), ("check", "--json"), ("prune", "--older-than", "0d"))
+FIXING = (
+    ("fix-volume", "/srv/vol", *MAPS, "--yes", "--json"),
+    ("check", "--json"),
+    ("prune", "--older-than", "0d"),
+)
 
 
 def attacked(
-    root: Path, outside: Path, names: Sequence[str], commands: Sequence[tuple[str, ...]], turns: int, *, relative: bool
+    root: Path,
+    outside: Path,
+    names: Sequence[str],
+    commands: Sequence[tuple[str, ...]],
+    turns: int,
+    *,
+    relative: bool,
 ) -> None:
     """Run commands while folders are exchanged; afterwards everything outside is as it was."""
     (root / STATE / "runs").mkdir(exist_ok=True)
@@ -155,7 +174,9 @@ def test_nothing_outside_changes_while_folders_are_exchanged_with_symlinks(
 
 
 @needs_root
-@pytest.mark.parametrize("names", [(f"{STATE}/runs",), *slow((("srv", "srv/vol"),), ((STATE, "var"),))])
+@pytest.mark.parametrize(
+    "names", [(f"{STATE}/runs",), *slow((("srv", "srv/vol"),), ((STATE, "var"),))]
+)
 def test_no_journal_is_written_outside_and_no_volume_there_is_fixed(
     root: Path, outside: Path, names: Sequence[str]
 ) -> None:
@@ -219,7 +240,9 @@ def test_a_symlink_where_something_is_made_makes_and_changes_nothing_outside(
         assert not (tmp_path / "new").exists()
 
 
-def test_another_folder_with_the_name_of_the_root_is_not_taken_for_it(root: Path, tmp_path: Path) -> None:
+def test_another_folder_with_the_name_of_the_root_is_not_taken_for_it(
+    root: Path, tmp_path: Path
+) -> None:
     layout = files.layout_at(str(root))
     root.rename(tmp_path / "away")
     for kind in ("symlink", "folder"):
@@ -283,7 +306,9 @@ def test_a_journal_that_names_a_volume_outside_is_not_taken_back(root: Path, out
 
 
 @needs_root
-def test_a_recorded_volume_behind_a_symlink_is_looked_for_in_the_root(root: Path, outside: Path) -> None:
+def test_a_recorded_volume_behind_a_symlink_is_looked_for_in_the_root(
+    root: Path, outside: Path
+) -> None:
     (outside / "srv/vol/mallory").touch()
     here("fix-volume", "/srv/vol", "--container", "old", "--root", root)
     (root / "srv").rename(root / "data")
@@ -293,12 +318,15 @@ def test_a_recorded_volume_behind_a_symlink_is_looked_for_in_the_root(root: Path
     (root / "srv").unlink()
     (root / "srv").symlink_to("/data")
     os.chown(root / "data/vol/file", 7, 7)
-    assert "data/vol/file" in here("check", "--volumes", "--root", root, status=None)[0].replace("srv/", "data/")
+    assert "data/vol/file" in here("check", "--volumes", "--root", root, status=None)[0].replace(
+        "srv/", "data/"
+    )
 
 
 @needs_root
 @pytest.mark.parametrize(
-    ("name", "uid", "gid", "mode"), [("", 4242, 0, 0o755), ("etc", 0, 0, 0o777), ("etc", 0, 7, 0o775)]
+    ("name", "uid", "gid", "mode"),
+    [("", 4242, 0, 0o755), ("etc", 0, 0, 0o777), ("etc", 0, 7, 0o775)],
 )
 def test_useradd_is_not_run_where_others_may_exchange_what_it_opens(
     root: Path, name: str, uid: int, gid: int, mode: int
@@ -336,7 +364,9 @@ def interrupted(ledger: Path, mode: str) -> None:
     )
     if mode == "WAL":
         db.execute("ROLLBACK")
-        db.execute("INSERT INTO quarantine (name, held_start, held_count, since) VALUES ('committed', 1, 1, '')")
+        db.execute(
+            "INSERT INTO quarantine (name, held_start, held_count, since) VALUES ('committed', 1, 1, '')"
+        )
     for path in ledger.parent.glob("original*"):
         ledger.with_name(path.name.replace("original", ledger.name)).write_bytes(path.read_bytes())
     db.close()
@@ -371,7 +401,9 @@ def test_what_a_kill_left_beside_the_ledger_of_a_host_is_taken_back_first(
     db.close()
 
 
-def test_sqlite_opens_no_path_below_another_root(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sqlite_opens_no_path_below_another_root(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     really, opened = sqlite3.connect, []
 
     def connect(path: str, *words: object, **more: object) -> sqlite3.Connection:
@@ -403,7 +435,9 @@ def test_two_who_write_the_ledger_of_another_root_follow_one_another(
     here(*ALLOCATE, "web", "--root", root)
 
 
-def test_a_ledger_that_somebody_writes_in_place_is_not_read_half(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_ledger_that_somebody_writes_in_place_is_not_read_half(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where the root is that of a running container, the usernsplan in it works in the file."""
     monkeypatch.setattr("usernsplan.ledger.sqlite._PATIENCE", 0.1)
     code = (
@@ -419,8 +453,12 @@ def test_a_ledger_that_somebody_writes_in_place_is_not_read_half(root: Path, mon
     assert [one["name"] for one in json_of("list", "--root", root)["allocations"]] == ["old"]
 
 
-@pytest.mark.parametrize("root_of", [lambda path: Layout("/", str(path)), lambda path: files.layout_at(str(path))])
-def test_the_ledger_of_this_machine_and_of_another_root_are_the_same(tmp_path: Path, root_of: object) -> None:
+@pytest.mark.parametrize(
+    "root_of", [lambda path: Layout("/", str(path)), lambda path: files.layout_at(str(path))]
+)
+def test_the_ledger_of_this_machine_and_of_another_root_are_the_same(
+    tmp_path: Path, root_of: object
+) -> None:
     """On this machine SQLite works in the file; what stands there is what is read, either way."""
     assert callable(root_of)
     tmp_path.joinpath("host/etc").mkdir(parents=True)

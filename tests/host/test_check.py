@@ -27,7 +27,9 @@ def root(tmp_path: Path) -> Path:
     put(root, "passwd", ACCOUNTS)
     put(root, "group", GROUPS)
     both(root, ALICE)
-    usernsplan("allocate", "--strategy", "per-container", "web", "db", "--engine", "podman", "--root", root)
+    usernsplan(
+        "allocate", "--strategy", "per-container", "web", "db", "--engine", "podman", "--root", root
+    )
     return root
 
 
@@ -48,7 +50,10 @@ def read(root: Path) -> list[str]:
 
 
 def codes(root: Path, *words: str | Path, status: int = 0) -> list[str]:
-    return [finding["code"] for finding in json_of("check", *words, "--root", root, status=status)["findings"]]
+    return [
+        finding["code"]
+        for finding in json_of("check", *words, "--root", root, status=status)["findings"]
+    ]
 
 
 def test_a_host_in_order_has_nothing_and_nothing_is_touched(root: Path) -> None:
@@ -71,7 +76,9 @@ def test_an_overlap_is_an_error_with_its_line_in_every_format(root: Path) -> Non
     assert f"  USN001 {root}/etc/subuid:4: bob's 165535-231070 overlaps with alice's" in done.stdout
     assert done.stdout.splitlines()[-1].startswith("2 errors; ")
     lines = usernsplan("check", "--root", root, "--format", "github", status=1).stdout.splitlines()
-    assert lines[0].startswith(f"::error file={root}/etc/subuid,line=4,title=USN001::bob's 165535-231070 overlaps")
+    assert lines[0].startswith(
+        f"::error file={root}/etc/subuid,line=4,title=USN001::bob's 165535-231070 overlaps"
+    )
     document = json_of("check", "--root", root, status=1)
     assert document["kind"] == "check"
     assert document["counts"] == {"error": 2, "warning": 0, "info": 0}
@@ -79,7 +86,10 @@ def test_an_overlap_is_an_error_with_its_line_in_every_format(root: Path) -> Non
         f"{root}/etc/subuid:4",
         f"{root}/etc/subgid:4",
     ]
-    assert json.loads(usernsplan("check", "--root", root, "--format", "json", status=1).stdout) == document
+    assert (
+        json.loads(usernsplan("check", "--root", root, "--format", "json", status=1).stdout)
+        == document
+    )
 
 
 def test_only_errors_make_the_status_one(root: Path) -> None:
@@ -92,8 +102,15 @@ def test_select_and_ignore_choose_what_is_told_and_what_counts(root: Path) -> No
     assert codes(root, status=1) == ["USN001", "USN001", "USN020"]
     assert codes(root, "--select", "USN02") == ["USN020"]
     assert codes(root, "--ignore", "USN001") == ["USN020"]
-    assert codes(root, "--select", "USN001,USN020", "--ignore", "USN02", status=1) == ["USN001", "USN001"]
-    assert codes(root, "--select", "USN001", "--select", "USN020", status=1) == ["USN001", "USN001", "USN020"]
+    assert codes(root, "--select", "USN001,USN020", "--ignore", "USN02", status=1) == [
+        "USN001",
+        "USN001",
+    ]
+    assert codes(root, "--select", "USN001", "--select", "USN020", status=1) == [
+        "USN001",
+        "USN001",
+        "USN020",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -117,7 +134,9 @@ def test_wrong_words_are_said_to_be_wrong(root: Path, words: tuple[str, ...], sa
 
 
 def test_explain_tells_the_story_of_rules_and_of_what_allocate_tells() -> None:
-    assert usernsplan("check", "--explain", "usn001").stdout.startswith("USN001 (error): Lines of two owners")
+    assert usernsplan("check", "--explain", "usn001").stdout.startswith(
+        "USN001 (error): Lines of two owners"
+    )
     assert "useradd" in usernsplan("check", "--explain", "USN103").stdout
     assert json_of("check", "--explain", "USN050")["severity"] == "error"
 
@@ -125,7 +144,9 @@ def test_explain_tells_the_story_of_rules_and_of_what_allocate_tells() -> None:
 def test_the_table_of_readers_is_printed_and_is_in_the_document(root: Path) -> None:
     put(root, "subuid", f"{ALICE}{WEB}{DB}bob:0x186a0:65536\n")
     put(root, "subgid", f"{ALICE}{WEB}{DB}bob:231072:65536\n")
-    [finding] = [f for f in json_of("check", "--root", root, status=1)["findings"] if f["code"] == "USN031"]
+    [finding] = [
+        f for f in json_of("check", "--root", root, status=1)["findings"] if f["code"] == "USN031"
+    ]
     assert {row["reader"] for row in finding["table"]} == {"shadow", "docker", "podman", "incus"}
     shown = usernsplan("check", "--root", root, "--select", "USN031", status=1).stdout
     assert "shadow  bob:100000:65536" in shown
@@ -198,7 +219,13 @@ def test_folders_in_the_place_of_other_files_are_findings(root: Path) -> None:
 
 
 def test_bytes_that_are_no_text_are_no_trouble(root: Path) -> None:
-    raw = b"\xff\xfe:1:2\n\x1b[2J:100:5\nb\xf6b:\x00:1\n" + ALICE.encode() + b"\n:::\n" + b"9" * 5000 + b":1:1\n\r\n"
+    raw = (
+        b"\xff\xfe:1:2\n\x1b[2J:100:5\nb\xf6b:\x00:1\n"
+        + ALICE.encode()
+        + b"\n:::\n"
+        + b"9" * 5000
+        + b":1:1\n\r\n"
+    )
     for name in ("subuid", "subgid", "passwd", "group", "login.defs", "nsswitch.conf"):
         (root / "etc" / name).write_bytes(raw)
     for form in ("table", "github", "json"):
@@ -247,7 +274,8 @@ def test_lost_lines_are_put_back_and_what_others_wrote_stays(root: Path) -> None
     assert "[USN109]" in done.stderr
     before = files_of(root)
     assert (
-        "Nothing can be repaired" in usernsplan("check", "--select", "USN05", "--fix", "--yes", "--root", root).stdout
+        "Nothing can be repaired"
+        in usernsplan("check", "--select", "USN05", "--fix", "--yes", "--root", root).stdout
     )
     assert files_of(root) == before
     assert "check" in usernsplan("history", "--root", root).stdout
@@ -381,7 +409,12 @@ def test_a_filler_map_that_was_sorted_is_put_back_in_order(tmp_path: Path) -> No
     usernsplan("allocate", "--strategy", "shared", "--engine", "docker", "--root", root)
     assert codes(root) == ["USN046", "USN046"]
     right = read(root)
-    both(root, "".join(sorted(right[0].splitlines(keepends=True), key=lambda line: int(line.split(":")[1]))))
+    both(
+        root,
+        "".join(
+            sorted(right[0].splitlines(keepends=True), key=lambda line: int(line.split(":")[1]))
+        ),
+    )
     assert codes(root, status=1) == ["USN051", "USN051"]
     done = usernsplan("check", "--fix", "--yes", "--root", root)
     assert "systemctl restart docker" in done.stderr
@@ -397,7 +430,9 @@ def killed(root: Path, words: tuple[str, ...], after: str) -> None:
         "os.rename = struck\n"
         "from usernsplan.cli import main; main()"
     )
-    done = subprocess.run([PROGRAM[0], "-c", code, *words, "--root", str(root)], capture_output=True, check=False)
+    done = subprocess.run(
+        [PROGRAM[0], "-c", code, *words, "--root", str(root)], capture_output=True, check=False
+    )
     assert done.returncode == 9
 
 
@@ -421,12 +456,16 @@ def test_an_interrupted_run_is_told_shown_and_mended(root: Path, after: str, end
     done = usernsplan("check", "--fix", "--yes", "--root", root)
     assert ends in done.stderr
     assert done.stdout.splitlines()[-1] == "Nothing found."
-    wanted = start if ends == "put back" else [text + "usernsplan-new:655360:65536\n" for text in start]
+    wanted = (
+        start if ends == "put back" else [text + "usernsplan-new:655360:65536\n" for text in start]
+    )
     assert read(root) == wanted
 
 
 def test_lost_lines_and_an_interrupted_run_are_mended_in_one(root: Path) -> None:
-    killed(root, ("allocate", "--strategy", "per-container", "new", "--engine", "podman"), "/subuid")
+    killed(
+        root, ("allocate", "--strategy", "per-container", "new", "--engine", "podman"), "/subuid"
+    )
     for name in ("subuid.lock", "subgid.lock"):
         (root / "etc" / name).unlink(missing_ok=True)
     put(root, "subuid", (root / "etc/subuid").read_text().replace(WEB, ""))
@@ -443,9 +482,14 @@ def test_released_ranges_are_looked_for_in_files(root: Path) -> None:
     (root / "srv/a/file").touch()
     os.chown(root / "srv/a/file", 524288 + 33, 0)
     found = json_of("check", "--scan", "/srv", "--root", root)["findings"]
-    assert [(f["code"], f["severity"]) for f in found] == [("USN056", "warning"), ("USN057", "info")]
+    assert [(f["code"], f["severity"]) for f in found] == [
+        ("USN056", "warning"),
+        ("USN057", "info"),
+    ]
     assert "1 files carry ids of 'web'" in found[0]["message"]
-    assert json_of("check", "--scan", "/srv", "--scan", "/srv/a", "--root", root)["findings"] == found
+    assert (
+        json_of("check", "--scan", "/srv", "--scan", "/srv/a", "--root", root)["findings"] == found
+    )
     assert "/srv/a/file" in found[0]["message"]
     assert "release --forget db" in found[1]["hint"]
     os.chown(root / "srv/a/file", 0, 0)

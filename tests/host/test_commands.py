@@ -45,14 +45,19 @@ def test_the_json_document_has_the_promised_form(root: Path) -> None:
     assert allocation["owner"] == "usernsplan-web"
     assert allocation["strategy"] == "per-container"
     assert allocation["uid_map"] == [[0, 524288, 65536]] == allocation["gid_map"]
-    assert [change["path"] for change in document["changes"]] == [f"{root}/etc/subuid", f"{root}/etc/subgid"]
+    assert [change["path"] for change in document["changes"]] == [
+        f"{root}/etc/subuid",
+        f"{root}/etc/subgid",
+    ]
     assert "+usernsplan-web:524288:65536" in document["changes"][0]["diff"]
     assert document["findings"] == []
     assert document["next_steps"]
 
 
 def test_list_and_show_give_the_same_allocation_object(root: Path) -> None:
-    usernsplan("allocate", "--strategy", "single-uid", "web", "--container-id", "33", "--root", root)
+    usernsplan(
+        "allocate", "--strategy", "single-uid", "web", "--container-id", "33", "--root", root
+    )
     listed = json_of("list", "--root", root)["allocations"]
     shown = json_of("show", "web", "--root", root)["allocations"]
     assert listed == shown
@@ -73,7 +78,9 @@ def test_the_same_words_again_touch_no_file(root: Path) -> None:
 
 @pytest.mark.parametrize(("flag", "status"), [("--dry-run", 0), ("--check", 4)])
 def test_a_preview_shows_the_bytes_and_writes_nothing(root: Path, flag: str, status: int) -> None:
-    done = usernsplan("allocate", "--strategy", "per-container", "web", "--root", root, flag, status=status)
+    done = usernsplan(
+        "allocate", "--strategy", "per-container", "web", "--root", root, flag, status=status
+    )
     assert "+usernsplan-web:524288:65536" in done.stdout
     assert not root.exists()
 
@@ -81,7 +88,17 @@ def test_a_preview_shows_the_bytes_and_writes_nothing(root: Path, flag: str, sta
 def test_another_size_of_a_known_name_is_refused_with_what_to_do(root: Path) -> None:
     usernsplan("allocate", "--strategy", "per-container", "web", "--root", root)
     before = files_of(root)
-    done = usernsplan("allocate", "--strategy", "per-container", "web", "--size", "131072", "--root", root, status=9)
+    done = usernsplan(
+        "allocate",
+        "--strategy",
+        "per-container",
+        "web",
+        "--size",
+        "131072",
+        "--root",
+        root,
+        status=9,
+    )
     assert "usernsplan release web" in done.stderr
     done = usernsplan("allocate", "--strategy", "shared", "web2", "--root", root, status=9)
     assert "per-container" in done.stderr
@@ -103,7 +120,9 @@ def test_a_released_range_is_not_given_out_before_it_is_forgotten(root: Path) ->
     assert json_of(*allocate, "newer")["allocations"][0]["uid_map"] == [[0, 524288, 65536]]
 
 
-@pytest.mark.parametrize("words", [("release", "nobody"), ("release", "--forget", "nobody"), ("show", "nobody")])
+@pytest.mark.parametrize(
+    "words", [("release", "nobody"), ("release", "--forget", "nobody"), ("show", "nobody")]
+)
 def test_an_unknown_name_is_an_error(root: Path, words: tuple[str, ...]) -> None:
     usernsplan("allocate", "--strategy", "per-container", "web", "--root", root)
     assert "nobody" in usernsplan(*words, "--root", root, status=1).stderr
@@ -130,19 +149,33 @@ def test_with_no_names_docker_is_remapped_and_again_nothing_happens(root: Path) 
     assert (root / "etc/subuid").read_text() == "dockremap:524288:65536\n"
     assert "dockremap:" in (root / "etc/passwd").read_text()
     assert "dockremap:" in (root / "etc/group").read_text()
-    assert any("/var/lib/docker/524288.524288" in finding["message"] for finding in document["findings"])
+    assert any(
+        "/var/lib/docker/524288.524288" in finding["message"] for finding in document["findings"]
+    )
     before = files_of(root)
     assert json_of("allocate", "--strategy", "per-container", "--root", root)["changed"] is False
     assert files_of(root) == before
 
 
 @needs_root
-def test_where_useradd_cannot_run_the_command_is_left_to_do_and_docker_is_left_alone(root: Path) -> None:
+def test_where_useradd_cannot_run_the_command_is_left_to_do_and_docker_is_left_alone(
+    root: Path,
+) -> None:
     code = (
         "import sys, usernsplan.host.accounts as a; a._SBIN = '/nonexistent'\n"
         "sys.argv[0] = 'usernsplan'\nfrom usernsplan.cli import main; main()"
     )
-    words = [sys.executable, "-c", code, "allocate", "--strategy", "per-container", "--root", str(root), "--json"]
+    words = [
+        sys.executable,
+        "-c",
+        code,
+        "allocate",
+        "--strategy",
+        "per-container",
+        "--root",
+        str(root),
+        "--json",
+    ]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 3, done.stderr
     document = json.loads(done.stdout)
@@ -164,7 +197,9 @@ def test_another_remap_is_not_overwritten_without_yes(root: Path) -> None:
     assert "/var/lib/docker/524288.524288" in done.stderr
     assert files_of(root) == before
     usernsplan("allocate", "--strategy", "per-container", "--root", root, "--replace-remap")
-    assert json.loads((root / "etc/docker/daemon.json").read_text()) == {"userns-remap": "dockremap"}
+    assert json.loads((root / "etc/docker/daemon.json").read_text()) == {
+        "userns-remap": "dockremap"
+    }
 
 
 @needs_root
@@ -191,13 +226,17 @@ def test_a_data_root_that_changes_is_said_even_where_daemon_json_does_not(root: 
     put(root, "passwd", "dockremap:x:990:990::/:/bin/false\n")
     put(root, "group", "dockremap:x:990:\n")
     document = json_of("allocate", "--strategy", "per-container", "--root", root)
-    assert any("/var/lib/docker/524288.524288" in finding["message"] for finding in document["findings"])
+    assert any(
+        "/var/lib/docker/524288.524288" in finding["message"] for finding in document["findings"]
+    )
     assert any("restart docker" in step for step in document["next_steps"])
 
 
 @needs_root
 def test_commands_that_are_shown_are_about_the_same_root(root: Path) -> None:
-    shown = json_of("allocate", "--strategy", "per-container", "--root", root, "--dry-run")["account_commands"]
+    shown = json_of("allocate", "--strategy", "per-container", "--root", root, "--dry-run")[
+        "account_commands"
+    ]
     assert len(shown) == 1
     assert shown[0].startswith(f"useradd --prefix {root} --system ")
     done = usernsplan("allocate", "--strategy", "per-container", "--root", root)
@@ -221,7 +260,9 @@ def test_an_owner_who_is_nobody_yet_is_warned_of(root: Path) -> None:
 
 def test_hints_that_can_be_pasted_are_about_the_same_root(root: Path) -> None:
     usernsplan("allocate", "--strategy", "per-container", "web", "--root", root)
-    done = usernsplan("allocate", "--strategy", "per-container", "web", "--size", "9", "--root", root, status=9)
+    done = usernsplan(
+        "allocate", "--strategy", "per-container", "web", "--size", "9", "--root", root, status=9
+    )
     assert f"usernsplan release web --root {root}" in done.stderr
 
 
@@ -249,16 +290,38 @@ def test_a_broken_daemon_json_is_refused_with_line_and_column(root: Path) -> Non
         (("allocate", "--strategy", "per-container", "web", "--pool", "9-1"), 2, "--pool"),
         (("allocate", "--strategy", "per-container", "web", "--pool", "524288-589822"), 7, "65535"),
         (("allocate", "--strategy", "shared", "--dockerroot", "0", "web"), 9, "--identity"),
-        (("allocate", "--strategy", "shared", "--dockerroot", "9", "--identity", "web"), 2, "--dockerroot"),
-        (("allocate", "--strategy", "per-container", "web", "--daemon", "web", "--no-daemon-config"), 2, "--daemon"),
+        (
+            ("allocate", "--strategy", "shared", "--dockerroot", "9", "--identity", "web"),
+            2,
+            "--dockerroot",
+        ),
+        (
+            (
+                "allocate",
+                "--strategy",
+                "per-container",
+                "web",
+                "--daemon",
+                "web",
+                "--no-daemon-config",
+            ),
+            2,
+            "--daemon",
+        ),
         (("allocate", "--strategy", "per-container", "web", "--daemon", ""), 2, "''"),
-        (("allocate", "--strategy", "per-container", "web", "--daemon", "default"), 2, "without a name"),
+        (
+            ("allocate", "--strategy", "per-container", "web", "--daemon", "default"),
+            2,
+            "without a name",
+        ),
         (("render", "rkt", "web"), 2, "rkt"),
         (("release",), 2, "NAME"),
         (("frobnicate",), 2, "frobnicate"),
     ],
 )
-def test_wrong_words_are_said_to_be_wrong(root: Path, words: tuple[str, ...], status: int, says: str) -> None:
+def test_wrong_words_are_said_to_be_wrong(
+    root: Path, words: tuple[str, ...], status: int, says: str
+) -> None:
     rooted = () if words[0] == "frobnicate" else ("--root", root)
     done = usernsplan(*words, *rooted, status=status)
     assert says in done.stderr

@@ -40,7 +40,8 @@ class Case(NamedTuple):
 
 CASES = {
     "allocate": Case(
-        ("allocate", "--strategy", "per-container", "web"), ("allocate", "--strategy", "per-container", "db")
+        ("allocate", "--strategy", "per-container", "web"),
+        ("allocate", "--strategy", "per-container", "db"),
     ),
     "docker": Case((), ("allocate", "--strategy", "shared", "--dockerroot", "7")),
     "release": Case(("allocate", "--strategy", "shared"), ("release", "default", "--unset-remap")),
@@ -92,7 +93,9 @@ def places(template: Path, case: Case) -> list[tuple[str, int]]:
     root = template.parent / "whole"
     shutil.copytree(template, root)
     assert traced(root, case, ",".join(CALLS))[0] == 0
-    names = [line.split()[1].split("(")[0] for line in Path(f"{root}.trace").read_text().splitlines()]
+    names = [
+        line.split()[1].split("(")[0] for line in Path(f"{root}.trace").read_text().splitlines()
+    ]
     counts = Counter(name for name in names if name in CALLS)
     return [(call, number) for call, count in counts.items() for number in range(1, count + 1)]
 
@@ -115,7 +118,11 @@ def struck_everywhere(folder: Path, before: Path, case: Case, blow: str) -> Iter
         call, number = place
         root = folder / f"{call}{number}"
         shutil.copytree(before, root)
-        return Struck(f"{call} {number}", root, *traced(root, case, call, "-e", f"inject={call}:{blow}:when={number}"))
+        return Struck(
+            f"{call} {number}",
+            root,
+            *traced(root, case, call, "-e", f"inject={call}:{blow}:when={number}"),
+        )
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for struck in pool.map(strike, places(folder / "template", case)):
@@ -148,7 +155,14 @@ def and_then_all_is_well(struck: Struck, case: Case, sides: tuple[Seen, Seen]) -
         here(*case.command, "--root", struck.root)
         assert seen(struck.root) == sides[1], struck.place
     words = case.before or case.command
-    here("allocate", "--strategy", words[words.index("--strategy") + 1], "another", "--root", struck.root)
+    here(
+        "allocate",
+        "--strategy",
+        words[words.index("--strategy") + 1],
+        "another",
+        "--root",
+        struck.root,
+    )
     left = {path.name for path in (struck.root / "etc").iterdir()} - PLAIN
     assert left == {"subuid-", "subgid-", ".pwd.lock"}, struck.place
 
@@ -162,9 +176,16 @@ def test_after_a_kill_anywhere_the_next_run_leaves_all_or_nothing(
         kills += 1
         assert struck.status in {-9, 137}, struck
         # Never half a file, at any moment.
-        assert (struck.root / "etc/subuid").read_text() in {before.subuid, after.subuid}, struck.place
-        assert (struck.root / "etc/subgid").read_text() in {before.subgid, after.subgid}, struck.place
-        assert (struck.root / "etc/docker/daemon.json").read_text() in {before.daemon, after.daemon}, struck.place
+        assert (struck.root / "etc/subuid").read_text() in {before.subuid, after.subuid}, (
+            struck.place
+        )
+        assert (struck.root / "etc/subgid").read_text() in {before.subgid, after.subgid}, (
+            struck.place
+        )
+        assert (struck.root / "etc/docker/daemon.json").read_text() in {
+            before.daemon,
+            after.daemon,
+        }, struck.place
         # A preview starts from what will be mended.
         foretold = here(*case.command, "--dry-run", "--root", struck.root, status=None)
         # The next run wants something that cannot be; it mends all the same, and says so.
@@ -175,7 +196,9 @@ def test_after_a_kill_anywhere_the_next_run_leaves_all_or_nothing(
         if "interrupted" in said:
             outcomes.add("completed" if "is now completed" in said else "put back")
             assert now == (after if "is now completed" in said else before), struck.place
-        assert here(*case.command, "--dry-run", "--root", struck.root, status=None)[0] == foretold[0], struck.place
+        assert (
+            here(*case.command, "--dry-run", "--root", struck.root, status=None)[0] == foretold[0]
+        ), struck.place
         and_then_all_is_well(struck, case, sides)
     assert kills > 20
     assert outcomes == {"completed", "put back"}
@@ -217,7 +240,9 @@ ledger.complete(HistoryEntry("then", Actor(0), "fix", ("+",)))
 
 
 @pytest.mark.parametrize("call", ["unlink", *slow("pwrite64")])
-def test_after_a_kill_anywhere_the_ledger_of_this_machine_is_before_between_or_after(call: str, tmp_path: Path) -> None:
+def test_after_a_kill_anywhere_the_ledger_of_this_machine_is_before_between_or_after(
+    call: str, tmp_path: Path
+) -> None:
     if shutil.which("strace") is None:
         missing("strace")
     ledger = SqliteLedger(Layout("/", str(tmp_path / "before")))
@@ -228,7 +253,18 @@ def test_after_a_kill_anywhere_the_ledger_of_this_machine_is_before_between_or_a
         root = tmp_path / str(number)
         shutil.copytree(tmp_path / "before", root)
         strike = ("-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={number}")
-        words = ["strace", "-f", "-qq", "-o", "/dev/null", *strike, PROGRAM[0], "-c", IN_PLACE, str(root)]
+        words = [
+            "strace",
+            "-f",
+            "-qq",
+            "-o",
+            "/dev/null",
+            *strike,
+            PROGRAM[0],
+            "-c",
+            IN_PLACE,
+            str(root),
+        ]
         status = subprocess.run(words, check=False, timeout=60).returncode
         found = [
             (sorted(one.path for one in it.state().volumes), it.pending() is not None)

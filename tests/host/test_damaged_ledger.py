@@ -49,14 +49,18 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "bytes for a name": _sql("UPDATE allocation SET name = x'ff00' WHERE name = 'web'"),
     "bytes for a date": _sql("UPDATE allocation SET since = x'00'"),
     "a number for an owner": _sql("UPDATE allocation SET owner = x'31'"),
-    "a line in an owner": _sql("UPDATE allocation SET owner = 'a:0:99' || char(10) || 'b' WHERE name = 'web'"),
+    "a line in an owner": _sql(
+        "UPDATE allocation SET owner = 'a:0:99' || char(10) || 'b' WHERE name = 'web'"
+    ),
     "deep JSON": _sql(DEEP),
     "an infinite map": _sql("UPDATE allocation SET uid_map = '[[0, 1e999, 1]]'"),
     "half an id": _sql("UPDATE allocation SET gid_map = '[[0, 524288.5, 65536]]'"),
     "no numbers": _sql("UPDATE quarantine SET held_start = 'x'"),
     "half a range": _sql("UPDATE allocation SET held_count = NULL"),
     "history": _sql("UPDATE history SET changed = '[[1, 2]]'"),
-    "an actor": _sql("""UPDATE history SET actor = '{"uid": "x", "sudo_uid": null, "login_uid": null}'"""),
+    "an actor": _sql(
+        """UPDATE history SET actor = '{"uid": "x", "sudo_uid": null, "login_uid": null}'"""
+    ),
     "an intent": _sql("INSERT INTO intent VALUES (1, '{\"add\": 1e999}')"),
     "an intent on another file": _sql(
         "INSERT INTO intent VALUES (1, '"
@@ -75,7 +79,9 @@ READERS = (
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_ledger_is_named_with_a_remedy_and_nothing_is_done_by_it(tmp_path: Path, damage: str) -> None:
+def test_a_damaged_ledger_is_named_with_a_remedy_and_nothing_is_done_by_it(
+    tmp_path: Path, damage: str
+) -> None:
     ledger = host(tmp_path)
     DAMAGES[damage](ledger)
     before = files_of(tmp_path)
@@ -89,7 +95,9 @@ def test_a_damaged_ledger_is_named_with_a_remedy_and_nothing_is_done_by_it(tmp_p
     assert told, "nobody says it"
     # What was done before keeps nobody from work; all else does.
     if damage not in {"history", "an actor"}:
-        assert [file[2] for file in before.values()] == [file[2] for file in files_of(tmp_path).values()]
+        assert [file[2] for file in before.values()] == [
+            file[2] for file in files_of(tmp_path).values()
+        ]
     shown = json.loads(here("ledger", "rebuild", "--dry-run", "--json", "--root", tmp_path)[0])
     assert [a["name"] for a in shown["allocations"]][:2] == ["web", "db"]
 
@@ -97,7 +105,10 @@ def test_a_damaged_ledger_is_named_with_a_remedy_and_nothing_is_done_by_it(tmp_p
 def test_a_rebuilt_ledger_holds_what_is_sure_and_names_the_rest(tmp_path: Path) -> None:
     ledger = host(tmp_path)
     listed = json.loads(here("list", "--json", "--root", tmp_path)[0])
-    with (tmp_path / "etc/subuid").open("a") as subuid, (tmp_path / "etc/subgid").open("a") as subgid:
+    with (
+        (tmp_path / "etc/subuid").open("a") as subuid,
+        (tmp_path / "etc/subgid").open("a") as subgid,
+    ):
         for file in (subuid, subgid):
             file.write("alice:100000:65536\nusernsplan-one:1000000000:1\nroot:524288:65536\n")
         subuid.write("usernsplan-half:1000000:65536\n")
@@ -153,7 +164,9 @@ def test_a_rebuilt_ledger_holds_what_is_sure_and_names_the_rest(tmp_path: Path) 
         (("shared", "--max", "100000"), []),
     ],
 )
-def test_of_each_strategy_what_its_lines_tell(tmp_path: Path, words: tuple[str, ...], lines: list[str]) -> None:
+def test_of_each_strategy_what_its_lines_tell(
+    tmp_path: Path, words: tuple[str, ...], lines: list[str]
+) -> None:
     (tmp_path / "etc").mkdir()
     here("allocate", "app", "--strategy", *words, "--root", tmp_path)
     listed = json.loads(here("list", "--json", "--root", tmp_path)[0])["allocations"]
@@ -180,7 +193,9 @@ def test_runs_tell_whose_the_volumes_are(tmp_path: Path) -> None:
     here("undo", run, "--root", tmp_path)
     here(*fix, "/srv/reversed", "--container", "web", "--mode", "shift")
     here(*fix, "/srv/reversed", "--container", "web", "--mode", "shift", "--reverse")
-    here("allocate", "late", "--strategy", "per-container", "--owner", "somebody", "--root", tmp_path)
+    here(
+        "allocate", "late", "--strategy", "per-container", "--owner", "somebody", "--root", tmp_path
+    )
     here(*fix, "/srv/gone", "--container", "late", "--mode", "shift")
 
     def volumes() -> list[tuple[str, ...]]:
@@ -193,14 +208,21 @@ def test_runs_tell_whose_the_volumes_are(tmp_path: Path) -> None:
     here("ledger", "rebuild", "--yes", "--root", tmp_path)
     assert volumes() == [v for v in was if v[0] != "/srv/reversed"]
     # Whose lines have no name of ours is told by his run; and without any lines, his ids are kept from others.
-    assert json.loads(here("show", "late", "--json", "--root", tmp_path)[0])["allocations"][0]["owner"] == "somebody"
+    assert (
+        json.loads(here("show", "late", "--json", "--root", tmp_path)[0])["allocations"][0]["owner"]
+        == "somebody"
+    )
     # Nothing tells that we wrote these: they are left, unless it is said.
     for words, goes in (((), False), (("--with-lines",), True)):
-        assert ("-somebody:" in here("release", "late", "--dry-run", *words, "--root", tmp_path)[0]) == goes
+        assert (
+            "-somebody:" in here("release", "late", "--dry-run", *words, "--root", tmp_path)[0]
+        ) == goes
     assert "-usernsplan-web:" in here("release", "web", "--dry-run", "--root", tmp_path)[0]
     for name in ("subuid", "subgid"):
         text = (tmp_path / "etc" / name).read_text()
-        (tmp_path / "etc" / name).write_text("".join(x for x in text.splitlines(keepends=True) if "somebody" not in x))
+        (tmp_path / "etc" / name).write_text(
+            "".join(x for x in text.splitlines(keepends=True) if "somebody" not in x)
+        )
     ledger.unlink()
     done = json.loads(here("ledger", "rebuild", "--yes", "--json", "--root", tmp_path)[0])
     assert [q["name"] for q in done["quarantined"]] == ["late"]

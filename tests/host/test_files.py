@@ -56,7 +56,9 @@ def test_a_symlinked_file_is_refused(root: Path, name: str) -> None:
 def test_something_that_is_no_file_is_refused_and_does_not_block(root: Path, what: str) -> None:
     (root / "etc/subuid").unlink()
     os.mkfifo(root / "etc/subuid") if what == "fifo" else (root / "etc/subuid").mkdir()
-    assert f"{root}/etc/subuid is not a regular file" in usernsplan(*ALLOCATE, root, status=9).stderr
+    assert (
+        f"{root}/etc/subuid is not a regular file" in usernsplan(*ALLOCATE, root, status=9).stderr
+    )
 
 
 def said(root: Path) -> tuple[str, str, list[str]]:
@@ -86,17 +88,24 @@ def test_an_immutable_file_is_named_and_both_files_stay_as_they_were(
     assert f"{path} is immutable" in done.stderr
     assert "chattr -i" in done.stderr
     assert said(root) == before
-    assert "interrupted" not in usernsplan("allocate", "--strategy", "per-container", "next", "--root", root).stderr
+    assert (
+        "interrupted"
+        not in usernsplan("allocate", "--strategy", "per-container", "next", "--root", root).stderr
+    )
     assert json_of(*words, root)["changed"] is True
 
 
 @needs_root
 @COMMANDS
-def test_a_bind_mounted_file_is_named_and_nothing_is_written(root: Path, words: tuple[str, ...]) -> None:
+def test_a_bind_mounted_file_is_named_and_nothing_is_written(
+    root: Path, words: tuple[str, ...]
+) -> None:
     usernsplan("allocate", "--strategy", "per-container", "old", "--root", root)
     before = said(root)
     command = " ".join(map(str, (*PROGRAM, *words, root)))
-    done = in_private_mounts(f"mount --bind {root}/etc/subgid {root}/etc/subgid; {command}; exit 99")
+    done = in_private_mounts(
+        f"mount --bind {root}/etc/subgid {root}/etc/subgid; {command}; exit 99"
+    )
     assert done.returncode == 1, done.stderr
     assert f"{root}/etc/subgid is a mount point" in done.stderr
     assert said(root) == before
@@ -105,7 +114,9 @@ def test_a_bind_mounted_file_is_named_and_nothing_is_written(root: Path, words: 
 
 
 @needs_root
-def test_a_symlinked_daemon_json_is_refused_and_the_release_that_would_change_it_did_not_happen(root: Path) -> None:
+def test_a_symlinked_daemon_json_is_refused_and_the_release_that_would_change_it_did_not_happen(
+    root: Path,
+) -> None:
     usernsplan("allocate", "--strategy", "per-container", "--root", root)
     path = root / "etc/docker/daemon.json"
     path.rename(root / "etc/docker/real.json")
@@ -144,11 +155,15 @@ def test_useradd_is_not_led_out_of_the_root_by_what_it_writes_beside(
 
 
 @needs_root
-def test_a_read_only_docker_folder_fails_once_and_is_not_in_the_way_of_anything_else(root: Path) -> None:
+def test_a_read_only_docker_folder_fails_once_and_is_not_in_the_way_of_anything_else(
+    root: Path,
+) -> None:
     put_remap_user(root)
     (root / "etc/docker").mkdir()
     (root / "etc/docker/daemon.json").write_text("{}")
-    docker = " ".join(map(str, (*PROGRAM, "allocate", "--strategy", "per-container", "--root", root)))
+    docker = " ".join(
+        map(str, (*PROGRAM, "allocate", "--strategy", "per-container", "--root", root))
+    )
     web = " ".join(map(str, (*PROGRAM, *ALLOCATE, root)))
     mount = f"mount --bind {root}/etc/docker {root}/etc/docker; mount -o remount,ro,bind {root}/etc/docker"
     done = in_private_mounts(f"{mount}; {docker} && exit 99; echo status $?; {web}")
@@ -165,7 +180,9 @@ def test_a_symlinked_daemon_json_is_refused_before_anything_is_done_for_it(root:
     (root / "etc/docker/daemon.json").symlink_to("real.json")
     before = files_of(root)
     for preview in ((), ("--dry-run",)):
-        done = usernsplan("allocate", "--strategy", "per-container", "--root", root, *preview, status=9)
+        done = usernsplan(
+            "allocate", "--strategy", "per-container", "--root", root, *preview, status=9
+        )
         assert "daemon.json is a symlink" in done.stderr
     assert files_of(root) == before
     usernsplan(*ALLOCATE, root)
@@ -175,8 +192,14 @@ def test_a_symlinked_daemon_json_is_refused_before_anything_is_done_for_it(root:
 @pytest.mark.parametrize("mask", ["000", "077", "777"])
 def test_what_is_made_has_its_modes_whatever_the_umask(root: Path, mask: str) -> None:
     tree = root.parent / "fresh"
-    subprocess.run(["sh", "-c", f"umask {mask}; exec {' '.join(PROGRAM)} {' '.join(ALLOCATE)} {tree}"], check=True)
-    modes = {name: oct((tree / name).stat().st_mode & 0o7777) for name in ("etc", "etc/subuid", "var/lib/usernsplan")}
+    subprocess.run(
+        ["sh", "-c", f"umask {mask}; exec {' '.join(PROGRAM)} {' '.join(ALLOCATE)} {tree}"],
+        check=True,
+    )
+    modes = {
+        name: oct((tree / name).stat().st_mode & 0o7777)
+        for name in ("etc", "etc/subuid", "var/lib/usernsplan")
+    }
     assert modes == {"etc": "0o755", "etc/subuid": "0o644", "var/lib/usernsplan": "0o700"}
 
 
@@ -184,7 +207,9 @@ def test_what_is_made_has_its_modes_whatever_the_umask(root: Path, mask: str) ->
 def test_nobody_to_listen_is_no_failure(root: Path, closed: str) -> None:
     (root / "etc/subuid").write_text("broken\n")
     command = " ".join(map(str, (*PROGRAM, *ALLOCATE, root)))
-    done = subprocess.run(["bash", "-o", "pipefail", "-c", f"{command} {closed}"], capture_output=True, check=False)
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", f"{command} {closed}"], capture_output=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert b"Traceback" not in done.stderr
     assert said(root)[2] == ["web"]
@@ -209,7 +234,9 @@ def test_a_ledger_that_is_none_is_named_and_nothing_is_written(root: Path, what:
 def test_a_note_that_nobody_hears_does_not_go_among_the_results(root: Path) -> None:
     usernsplan(*ALLOCATE, root)
     command = " ".join(map(str, (*PROGRAM, "render", "docker", "web", "--root", root)))
-    done = subprocess.run(["sh", "-c", f"{command} 2>&-"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["sh", "-c", f"{command} 2>&-"], capture_output=True, text=True, check=True
+    )
     assert done.stdout == '{\n  "userns-remap": "usernsplan-web",\n  "no-new-privileges": true\n}\n'
 
 
@@ -221,7 +248,9 @@ def test_names_that_are_not_utf_8_are_worked_with_and_printed_escaped(root: Path
     assert any("r\\udcf6\\udcdft %41?#/etc/subuid: + usernsplan-web" in line for line in changed)
 
 
-def test_a_result_that_cannot_be_printed_is_an_error_that_does_not_hide_what_was_done(root: Path) -> None:
+def test_a_result_that_cannot_be_printed_is_an_error_that_does_not_hide_what_was_done(
+    root: Path,
+) -> None:
     with open("/dev/full", "w") as full:
         words = [*PROGRAM, *ALLOCATE, str(root)]
         done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
@@ -282,7 +311,9 @@ def test_owner_and_mode_stay_and_the_old_content_is_kept_beside_as_shadow_does(r
     assert path.read_text() == "alice:100000:65536\nusernsplan-web:524288:65536\n"
 
 
-def test_a_root_whose_folders_are_symlinks_to_the_outside_never_leads_there(root: Path, tmp_path: Path) -> None:
+def test_a_root_whose_folders_are_symlinks_to_the_outside_never_leads_there(
+    root: Path, tmp_path: Path
+) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "subuid").write_text("bob:200000:65536\n")
@@ -292,7 +323,9 @@ def test_a_root_whose_folders_are_symlinks_to_the_outside_never_leads_there(root
     assert sorted(path.name for path in outside.iterdir()) == ["subuid"]
     assert (outside / "subuid").read_text() == "bob:200000:65536\n"
     # An absolute symlink means a place below the root, as it does to a process that is chrooted there.
-    assert (root / str(outside).lstrip("/") / "subuid").read_text() == "usernsplan-web:524288:65536\n"
+    assert (
+        root / str(outside).lstrip("/") / "subuid"
+    ).read_text() == "usernsplan-web:524288:65536\n"
 
 
 def test_a_symlink_with_many_parents_stays_below_the_root(root: Path, tmp_path: Path) -> None:
@@ -315,7 +348,9 @@ def test_accounts_and_login_defs_come_from_the_root(root: Path) -> None:
     usernsplan("allocate", "--strategy", "per-container", "more", "--root", root, status=7)
 
 
-def test_subids_from_a_directory_service_are_refused_because_the_files_are_not_read(root: Path) -> None:
+def test_subids_from_a_directory_service_are_refused_because_the_files_are_not_read(
+    root: Path,
+) -> None:
     (root / "etc/nsswitch.conf").write_text("passwd: files sss\n# subid: files\nsubid:\tsss\n")
     done = usernsplan(*ALLOCATE, root, status=9)
     assert f"{root}/etc/nsswitch.conf:3: 'subid: sss'" in done.stderr
@@ -327,11 +362,22 @@ def test_another_root_is_not_logged_and_not_looked_up_on_this_machine(root: Path
         missing("strace")
     trace = root.parent / "trace"
     words = [*PROGRAM, *ALLOCATE, str(root)]
-    subprocess.run(["strace", "-f", "-o", trace, "-e", "trace=file,connect", *words], check=True, capture_output=True)
+    subprocess.run(
+        ["strace", "-f", "-o", trace, "-e", "trace=file,connect", *words],
+        check=True,
+        capture_output=True,
+    )
     ours = ("/etc/", "/var/lib/", "/proc/", "/dev/log", "/run/")
     opened = [line.split('"')[1] for line in trace.read_text().splitlines() if line.count('"') >= 2]
     # What the interpreter itself reads: its linker's cache and the C library's settings; and who is asking.
-    own = ("/etc/ld.so", "/etc/localtime", "/etc/locale", "/proc/self/loginuid", "/proc/sys/", "/proc/self/maps")
+    own = (
+        "/etc/ld.so",
+        "/etc/localtime",
+        "/etc/locale",
+        "/proc/self/loginuid",
+        "/proc/sys/",
+        "/proc/self/maps",
+    )
     assert [path for path in opened if path.startswith(ours) and not path.startswith(own)] == []
 
 

@@ -77,7 +77,9 @@ def image(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["passwd", "group"])
 @pytest.mark.parametrize("place", ["etc", "elsewhere"])
-def test_an_image_has_regular_files(root: Path, image: Path, place: str, name: str, kind: str) -> None:
+def test_an_image_has_regular_files(
+    root: Path, image: Path, place: str, name: str, kind: str
+) -> None:
     (image / "etc").rename(image / place)
     (image / place / name).unlink()
     KINDS[kind](image / place / name)
@@ -90,13 +92,17 @@ def test_an_image_has_regular_files(root: Path, image: Path, place: str, name: s
     ):
         # Below etc, /dev/zero is the image's, which has none.
         is_none = (kind, place) == ("endless", "etc")
-        refused = None if is_none and name == "group" else 9 if kind == "endless" and not is_none else 2
+        refused = (
+            None if is_none and name == "group" else 9 if kind == "endless" and not is_none else 2
+        )
         _, err = here(*words, "--passwd", image / place / "passwd", "--root", root, status=refused)
         assert is_none or f"{image}/{place}/{name}" in err
     assert files_of(root) == before
 
 
-def test_a_symlink_of_an_image_leads_where_it_leads_in_the_image(root: Path, image: Path, tmp_path: Path) -> None:
+def test_a_symlink_of_an_image_leads_where_it_leads_in_the_image(
+    root: Path, image: Path, tmp_path: Path
+) -> None:
     (tmp_path / "passwd").write_text("www:x:1000:1000::/:\n")
     (image / "usr").mkdir()
     (image / "etc/passwd").rename(image / "usr/passwd")
@@ -123,7 +129,9 @@ def test_a_symlink_of_an_image_leads_where_it_leads_in_the_image(root: Path, ima
 def test_a_bundle_has_a_regular_file(root: Path, tmp_path: Path, kind: str) -> None:
     bundle = tmp_path / "bundle"
     bundle.mkdir()
-    (tmp_path / "config.json").write_text(json.dumps({"ociVersion": "1.0.2", "root": {"path": "rootfs"}}))
+    (tmp_path / "config.json").write_text(
+        json.dumps({"ociVersion": "1.0.2", "root": {"path": "rootfs"}})
+    )
     links = {"symlink": "../config.json", "outside": str(tmp_path / "config.json")}
     if kind in KINDS:
         KINDS[kind](bundle / "config.json")
@@ -133,7 +141,9 @@ def test_a_bundle_has_a_regular_file(root: Path, tmp_path: Path, kind: str) -> N
     for more in ((), ("--dry-run",), ("--json",)):
         out, err = here("render", "oci", "web", "--bundle", bundle, *more, "--root", root, status=9)
         assert (out, f"{bundle}/config.json" in err) == ("", True)
-    assert {name: one[2] for name, one in files_of(tmp_path).items()} == {n: one[2] for n, one in before.items()}
+    assert {name: one[2] for name, one in files_of(tmp_path).items()} == {
+        n: one[2] for n, one in before.items()
+    }
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -186,7 +196,17 @@ def test_what_an_engine_prints_ends() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        *("[" * 100_000, '{"a":' * 100_000, "[1e999]", "[null]", "{}x", "", "\0", "[[]]", '[{"Name": 1, "Mounts": 1}]'),
+        *(
+            "[" * 100_000,
+            '{"a":' * 100_000,
+            "[1e999]",
+            "[null]",
+            "{}x",
+            "",
+            "\0",
+            "[[]]",
+            '[{"Name": 1, "Mounts": 1}]',
+        ),
         '[{"Name": "a", "State": {"Pid": 1e999}}]',
         '[{"Name": "a", "State": {"Pid": "x"}}]',
         '[{"Name": "a", "Mounts": [{"Type": "bind", "Source": "etc"}]}]',

@@ -47,30 +47,165 @@ FILES = {
 LEDGER = "var/lib/usernsplan/ledger.sqlite3"
 SWAP = "--uid-map 33:34:1 --uid-map 34:33:1 --gid-map 33:34:1 --gid-map 34:33:1"
 COMMANDS = (
-    *("list", "list --json", "show web", "show web --json", "history", "history --json", "map", "map --json"),
-    *("map --svg -", "capacity", "capacity --json", "check", "check --json", "check --volumes", "export"),
-    *("check --fix --yes", "check --passwd ROOT/image/passwd", "export --json", "whois 1310753 524289 --json"),
-    *("whois --container web 33", "whois --file ROOT/srv/web/a", "find-owned web ROOT/srv", "plan", "plan --json"),
-    *("plan --prune --check", "plan --out ROOT/new.plan", "apply --yes", "apply --yes --fix-volumes --json"),
-    *("apply --plan ROOT/saved.plan --yes", "allocate --strategy per-container more", "allocate --dry-run"),
-    *("allocate --strategy shared --dry-run --json", "release db", "release --forget old", "render --list web"),
-    *("render podman web --volume ROOT/srv/web:/data", "render docker web", "render oci web --bundle ROOT/bundle"),
-    *("render podman-auto web --json", "render kubernetes web", "render quadlet web --rootless", "undo RUN"),
-    *("render lxc web --out ROOT/out", "fix-volume /srv/web --jobs 1", "fix-volume /srv/web --container db --take"),
-    *("fix-volume /srv/other --container db --mode shift --jobs 1 --json", "undo RUN --dry-run --json"),
+    *(
+        "list",
+        "list --json",
+        "show web",
+        "show web --json",
+        "history",
+        "history --json",
+        "map",
+        "map --json",
+    ),
+    *(
+        "map --svg -",
+        "capacity",
+        "capacity --json",
+        "check",
+        "check --json",
+        "check --volumes",
+        "export",
+    ),
+    *(
+        "check --fix --yes",
+        "check --passwd ROOT/image/passwd",
+        "export --json",
+        "whois 1310753 524289 --json",
+    ),
+    *(
+        "whois --container web 33",
+        "whois --file ROOT/srv/web/a",
+        "find-owned web ROOT/srv",
+        "plan",
+        "plan --json",
+    ),
+    *(
+        "plan --prune --check",
+        "plan --out ROOT/new.plan",
+        "apply --yes",
+        "apply --yes --fix-volumes --json",
+    ),
+    *(
+        "apply --plan ROOT/saved.plan --yes",
+        "allocate --strategy per-container more",
+        "allocate --dry-run",
+    ),
+    *(
+        "allocate --strategy shared --dry-run --json",
+        "release db",
+        "release --forget old",
+        "render --list web",
+    ),
+    *(
+        "render podman web --volume ROOT/srv/web:/data",
+        "render docker web",
+        "render oci web --bundle ROOT/bundle",
+    ),
+    *(
+        "render podman-auto web --json",
+        "render kubernetes web",
+        "render quadlet web --rootless",
+        "undo RUN",
+    ),
+    *(
+        "render lxc web --out ROOT/out",
+        "fix-volume /srv/web --jobs 1",
+        "fix-volume /srv/web --container db --take",
+    ),
+    *(
+        "fix-volume /srv/other --container db --mode shift --jobs 1 --json",
+        "undo RUN --dry-run --json",
+    ),
     f"fix-volume /srv/third {SWAP} --unmapped keep --jobs 1",
-    *("fix-volume /srv/web --dry-run --passwd ROOT/image/passwd --user www", "history --prune-runs --older-than 0h"),
+    *(
+        "fix-volume /srv/web --dry-run --passwd ROOT/image/passwd --user www",
+        "history --prune-runs --older-than 0h",
+    ),
     *("ledger rebuild --dry-run", "ledger rebuild --yes", "ledger rebuild --json"),
 )
 WORDS = (
     *" ".join(COMMANDS).split(),
-    *("--root", "ROOT", "-", "", "\0", "\udcff", "..", "/", "//", "/proc/1/mem", "1e999", "-1", "4294967295", "9" * 99),
-    *("--pool", "0-1", "5-4", "--size", "--start", "--owner", "a:b", "--engine", "all", "none", "--from", "--uid-map"),
-    *("0:1:2", "0:4294967295:1", "::", "--gid-map", "--yes", "--dry-run", "--strategy", "shared", "single-uid"),
-    *("--max", "--identity", "--block", "--container-id", "--pods", "--auto-containers", "--user", "--mode", "own"),
-    *("--width", "--scan", "--explain", "USN001", "--select", "--help", "--format", "github", "x" * 5000, "é", "\n"),
+    *(
+        "--root",
+        "ROOT",
+        "-",
+        "",
+        "\0",
+        "\udcff",
+        "..",
+        "/",
+        "//",
+        "/proc/1/mem",
+        "1e999",
+        "-1",
+        "4294967295",
+        "9" * 99,
+    ),
+    *(
+        "--pool",
+        "0-1",
+        "5-4",
+        "--size",
+        "--start",
+        "--owner",
+        "a:b",
+        "--engine",
+        "all",
+        "none",
+        "--from",
+        "--uid-map",
+    ),
+    *(
+        "0:1:2",
+        "0:4294967295:1",
+        "::",
+        "--gid-map",
+        "--yes",
+        "--dry-run",
+        "--strategy",
+        "shared",
+        "single-uid",
+    ),
+    *(
+        "--max",
+        "--identity",
+        "--block",
+        "--container-id",
+        "--pods",
+        "--auto-containers",
+        "--user",
+        "--mode",
+        "own",
+    ),
+    *(
+        "--width",
+        "--scan",
+        "--explain",
+        "USN001",
+        "--select",
+        "--help",
+        "--format",
+        "github",
+        "x" * 5000,
+        "é",
+        "\n",
+    ),
 )
-NUMBERS = (-1, 0, 1, 0.5, 65536, 2**31, 2**32 - 1, 2**32, 2**63, 2**64, 10**400, float("inf"), float("nan"))
+NUMBERS = (
+    -1,
+    0,
+    1,
+    0.5,
+    65536,
+    2**31,
+    2**32 - 1,
+    2**32,
+    2**63,
+    2**64,
+    10**400,
+    float("inf"),
+    float("nan"),
+)
 STATES = ("looking", "changing", "done", "undoing", "undone")
 VALUES: tuple[Any, ...] = (
     *STATES,
@@ -92,7 +227,20 @@ VALUES: tuple[Any, ...] = (
     *NUMBERS,
 )
 TEXTS = (
-    *(b"", b"\0", b"\0" * 4096, b"\xff\xfe", b"\xef\xbb\xbf{}", b"{", b"[]", b"null", b"7", b'"x"', b"{}", b"\n\n\r\n"),
+    *(
+        b"",
+        b"\0",
+        b"\0" * 4096,
+        b"\xff\xfe",
+        b"\xef\xbb\xbf{}",
+        b"{",
+        b"[]",
+        b"null",
+        b"7",
+        b'"x"',
+        b"{}",
+        b"\n\n\r\n",
+    ),
     *(
         b"[" * 100_000,
         b'{"a":' * 100_000,
@@ -104,7 +252,12 @@ TEXTS = (
         b"=",
         b"\\",
     ),
-    *(b"a:" + b"9" * 4999 + b":1\n", b"SUB_UID_MIN " + b"9" * 4999, b"- " * 2000, b"!!python/object:os.system {}"),
+    *(
+        b"a:" + b"9" * 4999 + b":1\n",
+        b"SUB_UID_MIN " + b"9" * 4999,
+        b"- " * 2000,
+        b"!!python/object:os.system {}",
+    ),
 )
 
 
@@ -119,7 +272,14 @@ class Sane:
         files = sorted(path for path in root.rglob("*") if path.is_file() and not path.is_symlink())
         own = [path for path in files if "usernsplan" in str(path.relative_to(root))]
         path = self.random.choice(self.random.choice((files, own)))
-        ways: list[Callable[[Path], object]] = [self.cut, self.holed, self.flipped, self.whole, self.other, self.kind]
+        ways: list[Callable[[Path], object]] = [
+            self.cut,
+            self.holed,
+            self.flipped,
+            self.whole,
+            self.other,
+            self.kind,
+        ]
         if path.suffix == ".sqlite3":
             ways = [self.rows, self.rows, self.rows, self.tables, *ways]
         elif path.read_bytes()[:1] == b"{":
@@ -141,7 +301,9 @@ class Sane:
 
     def flipped(self, path: Path) -> object:
         raw = bytearray(path.read_bytes())
-        places = [self.random.randrange(len(raw)) for _ in range(self.random.randrange(1, 9)) if raw]
+        places = [
+            self.random.randrange(len(raw)) for _ in range(self.random.randrange(1, 9)) if raw
+        ]
         for at in places:
             raw[at] = self.random.choice((self.random.randrange(256), *b'0:-{}[]"\n '))
         path.write_bytes(raw)
@@ -162,7 +324,9 @@ class Sane:
         path.unlink()
         # Whoever names a pipe waits for what comes out of it.
         is_named = path.name == "saved.plan" or path.parent.name == "image"
-        kind = self.random.choice(("folder", "loop", "dangling", "gone", "gone" if is_named else "fifo"))
+        kind = self.random.choice(
+            ("folder", "loop", "dangling", "gone", "gone" if is_named else "fifo")
+        )
         if kind == "folder":
             path.mkdir()
         elif kind == "fifo":
@@ -176,12 +340,20 @@ class Sane:
     def json(self, path: Path) -> object:
         """Another value at a random place of a JSON document, or one of its lines."""
         lines = path.read_text().splitlines(keepends=True)
-        number = self.random.randrange(len(lines)) if path.name.startswith(("folders", "late")) else None
+        number = (
+            self.random.randrange(len(lines)) if path.name.startswith(("folders", "late")) else None
+        )
         document: Any = json.loads(lines[number] if number is not None else "".join(lines))
         places: list[tuple[Any, Any]] = []
 
         def walk(node: Any) -> None:  # noqa: ANN401 - JSON
-            for key in node if isinstance(node, dict) else range(len(node)) if isinstance(node, list) else ():
+            for key in (
+                node
+                if isinstance(node, dict)
+                else range(len(node))
+                if isinstance(node, list)
+                else ()
+            ):
                 places.append((node, key))
                 walk(node[key])
 
@@ -203,9 +375,16 @@ class Sane:
         said: object = None
         with suppress(sqlite3.Error), closing(sqlite3.connect(path)) as db:
             table = self.random.choice(
-                [row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE sql LIKE 'CREATE TABLE%'")]
+                [
+                    row[0]
+                    for row in db.execute(
+                        "SELECT name FROM sqlite_master WHERE sql LIKE 'CREATE TABLE%'"
+                    )
+                ]
             )
-            column = self.random.choice([row[1] for row in db.execute(f"PRAGMA table_info({table})")])
+            column = self.random.choice(
+                [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
+            )
             value = self.random.choice(
                 (
                     b"\xff\0",
@@ -227,7 +406,11 @@ class Sane:
             if table == "intent":
                 db.execute(
                     "INSERT OR REPLACE INTO intent VALUES (1, ?)",
-                    (self.random.choice(("{}", "null", "[" * 100_000, b"\xff", INTENT, '{"add": 5}')),),
+                    (
+                        self.random.choice(
+                            ("{}", "null", "[" * 100_000, b"\xff", INTENT, '{"add": 5}')
+                        ),
+                    ),
                 )
             said = table, column, value
             db.execute(f"UPDATE {table} SET {column} = ?", (value,))  # noqa: S608 - names that the ledger has
@@ -238,9 +421,16 @@ class Sane:
         words: str | None = None
         with suppress(sqlite3.Error), closing(sqlite3.connect(path)) as db:
             table = self.random.choice(
-                [row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE sql LIKE 'CREATE TABLE%'")]
+                [
+                    row[0]
+                    for row in db.execute(
+                        "SELECT name FROM sqlite_master WHERE sql LIKE 'CREATE TABLE%'"
+                    )
+                ]
             )
-            column = self.random.choice([row[1] for row in db.execute(f"PRAGMA table_info({table})")])
+            column = self.random.choice(
+                [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
+            )
             words = self.random.choice(
                 (
                     f"DROP TABLE {table}",
@@ -295,8 +485,30 @@ def host(root: Path) -> None:
             os.chown(place, 33, 33)
             place.chmod(0o4755 if name == "b/setuid" else 0o644)
     here("allocate", "--strategy", "per-container", "web", "db", "old", "--root", root)
-    here("fix-volume", "/srv/web", "--container", "web", "--mode", "shift", "--jobs", "1", "--root", root)
-    here("fix-volume", "/srv/third", *SWAP.split(), "--drop-power", "--unmapped", "keep", "--jobs", "1", "--root", root)
+    here(
+        "fix-volume",
+        "/srv/web",
+        "--container",
+        "web",
+        "--mode",
+        "shift",
+        "--jobs",
+        "1",
+        "--root",
+        root,
+    )
+    here(
+        "fix-volume",
+        "/srv/third",
+        *SWAP.split(),
+        "--drop-power",
+        "--unmapped",
+        "keep",
+        "--jobs",
+        "1",
+        "--root",
+        root,
+    )
     here("release", "old", "--root", root)
     here("plan", "--out", root / "saved.plan", "--root", root)
 
@@ -347,7 +559,10 @@ def fails(done: list[str], seed: int, words: list[str]) -> None:
     signal.signal(signal.SIGALRM, hangs)
     signal.alarm(10)
     try:
-        with open(os.devnull, encoding="ascii") as nothing, mock.patch.object(sys, "stdin", nothing):
+        with (
+            open(os.devnull, encoding="ascii") as nothing,
+            mock.patch.object(sys, "stdin", nothing),
+        ):
             _, said = here(*words, status=None)
         if "Traceback" in said or "a fault of usernsplan itself" in said:
             wrong = said

@@ -30,7 +30,19 @@ if TYPE_CHECKING:
 pytestmark = needs_root
 
 # By which commands look, open, and lock; strace takes names that this machine lacks after a question mark.
-CALLS = ("readlink", "openat", "fstat", "newfstatat", "lstat", "stat", "getdents64", "flock", "fcntl", "read", "access")
+CALLS = (
+    "readlink",
+    "openat",
+    "fstat",
+    "newfstatat",
+    "lstat",
+    "stat",
+    "getdents64",
+    "flock",
+    "fcntl",
+    "read",
+    "access",
+)
 COMMANDS = {
     "list": ("list",),
     "check": ("check",),
@@ -64,7 +76,9 @@ def host(root: Path, command: str, server: Prefork | None = None) -> tuple[str, 
     run("fix-volume", "/srv/web", "--container", "web", "--jobs", "1")
     if command == "ledger":
         os.truncate(root / "var/lib/usernsplan/ledger.sqlite3", 0)
-    [name] = [path.name for path in (root / "var/lib/usernsplan/runs").iterdir() if path.name != "lock"]
+    [name] = [
+        path.name for path in (root / "var/lib/usernsplan/runs").iterdir() if path.name != "lock"
+    ]
     return (*(word.replace("RUN", name) for word in COMMANDS[command]), "--root", str(root))
 
 
@@ -81,7 +95,9 @@ def places(server: Prefork, words: tuple[str, ...]) -> list[Place]:
             most[call] = max(most[call], number)
     # Before these, the process opens where it writes to, and waits for the word to begin.
     first = {"read": 2, "openat": 4}
-    return [Place(call, n) for call, found in most.items() for n in range(first.get(call, 1), found + 1)]
+    return [
+        Place(call, n) for call, found in most.items() for n in range(first.get(call, 1), found + 1)
+    ]
 
 
 def is_told(ended: Ended) -> bool:
@@ -90,9 +106,15 @@ def is_told(ended: Ended) -> bool:
         return "dmesg" in ended.err
     if ended.status in {0, 3} or (ended.status == 1 and not ended.err):
         return True
-    lines = [line for line in ended.err.splitlines() if not line.startswith(("warning: ", "note: "))]
+    lines = [
+        line for line in ended.err.splitlines() if not line.startswith(("warning: ", "note: "))
+    ]
     first = next((line for line in lines if line.startswith("usernsplan: ")), "")
-    return "[Errno" not in ended.err and ("/" in first or "PATH" in first) and "a call of the system" not in first
+    return (
+        "[Errno" not in ended.err
+        and ("/" in first or "PATH" in first)
+        and "a call of the system" not in first
+    )
 
 
 @pytest.mark.parametrize(
@@ -100,7 +122,13 @@ def is_told(ended: Ended) -> bool:
     [
         ("fix-volume", "error=EIO"),
         *slow(*((name, "error=EIO") for name in COMMANDS if name != "fix-volume")),
-        *slow(*zip(COMMANDS, ("error=EACCES", "error=EDQUOT", "error=ENOENT", "error=EMFILE") * 2, strict=True)),
+        *slow(
+            *zip(
+                COMMANDS,
+                ("error=EACCES", "error=EDQUOT", "error=ENOENT", "error=EMFILE") * 2,
+                strict=True,
+            )
+        ),
     ],
 )
 def test_an_error_of_the_system_anywhere_is_told(tmp_path: Path, command: str, blow: str) -> None:
@@ -160,7 +188,9 @@ def test_without_a_proc_a_volume_is_not_touched_and_its_place_is_told(tmp_path: 
     assert os.lstat(tmp_path / "srv/other/sub").st_uid == 0
 
 
-@pytest.mark.parametrize("number", [errno.EIO, errno.EDQUOT, errno.ENOSPC, errno.EMFILE, errno.ENOMEM, errno.ESTALE])
+@pytest.mark.parametrize(
+    "number", [errno.EIO, errno.EDQUOT, errno.ENOSPC, errno.EMFILE, errno.ENOMEM, errno.ESTALE]
+)
 def test_every_error_of_the_system_has_a_remedy(number: int) -> None:
     error = of_system(OSError(number, os.strerror(number), "/srv/a\nb"))
     assert str(error).startswith("/srv/a\\nb: ")
@@ -183,7 +213,9 @@ def test_what_nobody_foresaw_is_told_in_words(tmp_path: Path) -> None:
         assert len(said.splitlines()) == 2
 
 
-def _failing_at(place: Path, really: Callable[..., object], path: str, *more: int, dir_fd: int | None = None) -> object:
+def _failing_at(
+    place: Path, really: Callable[..., object], path: str, *more: int, dir_fd: int | None = None
+) -> object:
     above = os.readlink(f"/proc/self/fd/{dir_fd}") if dir_fd is not None else ""
     if os.path.join(above, path) == str(place):
         raise OSError(errno.EIO, "Input/output error", path)

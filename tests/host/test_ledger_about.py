@@ -33,7 +33,11 @@ def ledger(tmp_path: Path) -> SqliteLedger:
 
 
 def names(state: LedgerState) -> tuple[list[str], list[str], list[str]]:
-    return [a.name for a in state.allocations], [q.name for q in state.quarantined], [r.why for r in state.reservations]
+    return (
+        [a.name for a in state.allocations],
+        [q.name for q in state.quarantined],
+        [r.why for r in state.reservations],
+    )
 
 
 @pytest.mark.parametrize(
@@ -77,7 +81,9 @@ def test_the_history_of_some_moments(ledger: SqliteLedger) -> None:
     assert len(ledger.history()) == 3
 
 
-def test_no_ledger_knows_nothing_and_a_damaged_one_says_so(tmp_path: Path, ledger: SqliteLedger) -> None:
+def test_no_ledger_knows_nothing_and_a_damaged_one_says_so(
+    tmp_path: Path, ledger: SqliteLedger
+) -> None:
     assert open_ledger(layout_at(str(tmp_path / "none"))).about(ids(5)) == LedgerState()
     path = tmp_path / "host/var/lib/usernsplan/ledger.sqlite3"
     path.write_bytes(path.read_bytes()[:4096] + b"damage" * 5000)

@@ -58,7 +58,9 @@ def test_a_lock_whose_process_is_gone_is_taken_over(root: Path, ending: str) -> 
 
 
 @pytest.mark.parametrize("content", ["", "\n", "nobody"])
-def test_a_lock_without_a_pid_blocks_shadow_for_ever_so_it_is_named_and_left(root: Path, content: str) -> None:
+def test_a_lock_without_a_pid_blocks_shadow_for_ever_so_it_is_named_and_left(
+    root: Path, content: str
+) -> None:
     (root / "etc/subgid.lock").write_text(content)
     done = usernsplan("allocate", "--strategy", "per-container", "web", "--root", root, status=5)
     assert f"{root}/etc/subgid.lock" in done.stderr
@@ -70,7 +72,10 @@ def test_a_lock_without_a_pid_blocks_shadow_for_ever_so_it_is_named_and_left(roo
 def test_a_lock_that_is_no_file_is_named_and_does_not_block_us(root: Path, what: str) -> None:
     lock = root / "etc/subuid.lock"
     os.mkfifo(lock) if what == "fifo" else lock.symlink_to("/etc/hostname")
-    with pytest.raises(UsernsplanError, match=r"subuid\.lock"), subid_locks(Layout(str(root)), patience=0.2):
+    with (
+        pytest.raises(UsernsplanError, match=r"subuid\.lock"),
+        subid_locks(Layout(str(root)), patience=0.2),
+    ):
         pass
     assert lock.is_fifo() or lock.is_symlink()
 
@@ -81,10 +86,15 @@ def test_the_password_lock_of_another_process_is_waited_for(root: Path) -> None:
         "print('held', flush=True)\nsys.stdin.read()"
     )
     words = [sys.executable, "-c", code, str(root / "etc/.pwd.lock")]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+    with subprocess.Popen(
+        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
         assert holder.stdout
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(LockBusyError, match=r"pwd\.lock"), subid_locks(Layout(str(root)), patience=0.2):
+        with (
+            pytest.raises(LockBusyError, match=r"pwd\.lock"),
+            subid_locks(Layout(str(root)), patience=0.2),
+        ):
             pass
         holder.communicate("")
     with subid_locks(Layout(str(root)), patience=0.2):
@@ -157,12 +167,25 @@ def test_a_request_to_stop_waits_until_what_was_begun_is_done(root: Path) -> Non
 
 
 def test_twenty_runs_at_once_lose_nothing(root: Path) -> None:
-    words = [sys.executable, "-m", "usernsplan", "allocate", "--strategy", "per-container", "--root", str(root)]
+    words = [
+        sys.executable,
+        "-m",
+        "usernsplan",
+        "allocate",
+        "--strategy",
+        "per-container",
+        "--root",
+        str(root),
+    ]
     runs = [subprocess.Popen([*words, f"c{n:02}"], stdout=subprocess.DEVNULL) for n in range(20)]
     assert [run.wait(60) for run in runs] == [0] * 20
     lines = (root / "etc/subuid").read_text().splitlines()
-    assert sorted(line.split(":")[0] for line in lines) == [f"usernsplan-c{n:02}" for n in range(20)]
-    assert sorted(int(line.split(":")[1]) for line in lines) == [524288 + 65536 * n for n in range(20)]
+    assert sorted(line.split(":")[0] for line in lines) == [
+        f"usernsplan-c{n:02}" for n in range(20)
+    ]
+    assert sorted(int(line.split(":")[1]) for line in lines) == [
+        524288 + 65536 * n for n in range(20)
+    ]
     assert (root / "etc/subgid").read_text().splitlines() == lines
 
 
@@ -175,7 +198,9 @@ def test_what_lies_there_is_told_and_of_another_root_no_process_is_looked_for(ro
     (root / "etc/shadow.lock").mkdir()
     found = {name: (pid, alive) for name, pid, alive in left_behind(layout)}
     assert found.pop("/etc/subuid.lock")[0] is not None
-    assert found == dict.fromkeys(("/etc/subgid.lock", "/etc/group.lock", "/etc/shadow.lock"), (None, None))
+    assert found == dict.fromkeys(
+        ("/etc/subgid.lock", "/etc/group.lock", "/etc/shadow.lock"), (None, None)
+    )
     assert all(alive is None for _, _, alive in left_behind(layout))
     before = sorted(path.name for path in (root / "etc").iterdir())
     assert remove_stale(layout) == ()

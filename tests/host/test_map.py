@@ -25,7 +25,9 @@ def root(tmp_path: Path) -> Path:
     """Three containers, two users, and one whose line lies over a container's."""
     root = tmp_path / "host"
     (root / "etc").mkdir(parents=True)
-    (root / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\nalice:x:1000:1000::/home/alice:/bin/sh\n")
+    (root / "etc/passwd").write_text(
+        "root:x:0:0::/root:/bin/sh\nalice:x:1000:1000::/home/alice:/bin/sh\n"
+    )
     (root / "etc/group").write_text("root:x:0:\nalice:x:1000:\ntty:x:5:\n")
     for name in ("subuid", "subgid"):
         (root / "etc" / name).write_text("alice:100000:65536\nbob:165536:65536\n")
@@ -63,7 +65,9 @@ def test_a_conflict_is_marked_by_a_character_and_told(root: Path) -> None:
     assert "1 conflict: different owners for the same ids" in shown
     assert "600000-600009 as uids: allocation 'db' and line of others 'mallory'" in shown
     bars = {
-        line[:4].strip(): line for line in shown.splitlines() if "web" in line and line[:4].strip() in {"uid", "gid"}
+        line[:4].strip(): line
+        for line in shown.splitlines()
+        if "web" in line and line[:4].strip() in {"uid", "gid"}
     }
     assert "!" in bars["uid"]
     assert "!" not in bars["gid"]
@@ -86,12 +90,17 @@ def half_empty(root: Path, containers: int) -> None:
 
 
 @pytest.mark.parametrize(("encoding", "half"), [("utf-8", "▃▄▅"), ("ascii", ":+")])
-def test_what_is_half_free_looks_half_free_in_a_terminal(tmp_path: Path, encoding: str, half: str) -> None:
+def test_what_is_half_free_looks_half_free_in_a_terminal(
+    tmp_path: Path, encoding: str, half: str
+) -> None:
     half_empty(tmp_path, 600)
     shown = drawn(tmp_path, "--width", "80", env={"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"})
     # From the first that is left, in the second slot, to the 600th: 300 of 600, and a slot that is free behind them.
     [head] = [number for number, line in enumerate(shown.splitlines()) if "300 allocations" in line]
-    assert shown.splitlines()[head] == "589824-39911423  300 allocations, 50 % free, room for 300 more here"
+    assert (
+        shown.splitlines()[head]
+        == "589824-39911423  300 allocations, 50 % free, room for 300 more here"
+    )
     bar = shown.splitlines()[head + 1].strip()[1:-1]
     assert len(bar) == 74
     assert sum(bar.count(mark) for mark in half) == 74
@@ -138,14 +147,19 @@ def test_what_is_free_says_how_many_more_fit(root: Path, tmp_path: Path) -> None
     # 599575713 ids from 524288 on are 9148 whole slots.
     assert any(title.startswith("room for 9,145 more\n720896-600100000 ") for title in titles)
     assert "room for 1 more" in [element.text for element in picture.iter(f"{SVG}text")]
-    assert "<td>589824</td><td>655359</td><td>65536</td><td>uids and gids</td><td>free</td>" in page.read_text()
+    assert (
+        "<td>589824</td><td>655359</td><td>65536</td><td>uids and gids</td><td>free</td>"
+        in page.read_text()
+    )
 
 
 def test_a_name_is_written_behind_what_lies_over_its_beginning(root: Path) -> None:
     with open(root / "etc/subuid", "a") as file:
         file.write("mallory:650000:15360\n")
     picture = ET.fromstring(drawn(root, "--svg", "-"))  # noqa: S314 - our own output
-    names = {e.text: float(e.get("x", 0)) for e in reversed(list(picture.iter(f"{SVG}text"))) if e.text}
+    names = {
+        e.text: float(e.get("x", 0)) for e in reversed(list(picture.iter(f"{SVG}text"))) if e.text
+    }
     # cache begins with 655360, and mallory's line ends with 665359: of 262144 ids from 524288 on.
     inner = 1160 - 34 - 8
     assert names["cache"] == pytest.approx(34 + 6 + inner * (665360 - 524288) / 262144, abs=1)
@@ -154,9 +168,15 @@ def test_a_name_is_written_behind_what_lies_over_its_beginning(root: Path) -> No
 
 def test_shared_maps_and_areas_are_told_in_words_that_fit(tmp_path: Path) -> None:
     usernsplan("allocate", "--strategy", "shared", "web", "--root", tmp_path)
-    titles = [e.text or "" for e in ET.fromstring(drawn(tmp_path, "--svg", "-")).iter(f"{SVG}title")]  # noqa: S314
+    titles = [
+        e.text or ""
+        for e in ET.fromstring(drawn(tmp_path, "--svg", "-")).iter(f"{SVG}title")  # noqa: S314
+    ]
     assert any(title.startswith("the pool\n") for title in titles)
-    assert not any("conventions" in title or "shared maps" in title.replace("ranges of shared", "") for title in titles)
+    assert not any(
+        "conventions" in title or "shared maps" in title.replace("ranges of shared", "")
+        for title in titles
+    )
 
 
 @pytest.mark.parametrize("width", ["1", "40", "61", "200", "1000"])
@@ -189,7 +209,10 @@ def test_a_picture_is_whole_well_formed_and_the_same_each_time(root: Path, tmp_p
     picture = ET.fromstring(svg.read_text())  # noqa: S314 - our own output
     titles = [element.text or "" for element in picture.iter(f"{SVG}title")]
     assert any(title.startswith("allocation web\n524288-589823 (65,536 ids)") for title in titles)
-    assert any("600000-600009 as uids: allocation 'db' and line of others 'mallory'" in title for title in titles)
+    assert any(
+        "600000-600009 as uids: allocation 'db' and line of others 'mallory'" in title
+        for title in titles
+    )
     assert not list(picture.iter(f"{SVG}script"))
     for text in (svg.read_text(), html.read_text()):
         assert {where[:1] for where in re.findall(r'(?i)(?:src|href)\s*=\s*"?(.)', text)} <= {"#"}
@@ -212,7 +235,9 @@ def test_hostile_names_are_text_everywhere(root: Path) -> None:
         assert "&lt;script&gt;alert(1)" in text
         assert "<b>" not in text
     assert html.count("<script>") == 1 == html.count("</script>")
-    [owner] = [s["label"] for s in json_of("map", "--root", root)["segments"] if s["start"] == 600000]
+    [owner] = [
+        s["label"] for s in json_of("map", "--root", root)["segments"] if s["start"] == 600000
+    ]
     assert owner == HOSTILE
 
 
@@ -222,19 +247,36 @@ def test_the_document_has_exact_numbers(root: Path) -> None:
     assert document["kind"] == "map"
     segments = document["segments"]
     [db] = [s for s in segments if s["label"] == "db"]
-    assert (db["start"], db["count"], db["kind"], db["uid"], db["gid"]) == (589824, 65536, "allocation", True, True)
+    assert (db["start"], db["count"], db["kind"], db["uid"], db["gid"]) == (
+        589824,
+        65536,
+        "allocation",
+        True,
+        True,
+    )
     assert db["owners"] == ["usernsplan-db"]
     assert db["conflict"] is True
     [conflict] = document["conflicts"]
     assert [segments[n]["label"] for n in conflict["segments"]] == ["db", "mallory"]
-    assert (conflict["start"], conflict["count"], conflict["uid"], conflict["gid"]) == (600000, 10, True, False)
+    assert (conflict["start"], conflict["count"], conflict["uid"], conflict["gid"]) == (
+        600000,
+        10,
+        True,
+        False,
+    )
     assert [s["label"] for s in segments if s["conflict"]] == ["db", "mallory"]
 
 
-def test_a_document_and_a_picture_at_once_but_one_standard_output(root: Path, tmp_path: Path) -> None:
+def test_a_document_and_a_picture_at_once_but_one_standard_output(
+    root: Path, tmp_path: Path
+) -> None:
     json_of("map", "--root", root, "--svg", tmp_path / "a.svg")
     assert (tmp_path / "a.svg").exists()
-    for words in (("--svg", "-", "--html", "-"), ("--svg", "-", "--json"), ("--html", "-", "--json")):
+    for words in (
+        ("--svg", "-", "--html", "-"),
+        ("--svg", "-", "--json"),
+        ("--html", "-", "--json"),
+    ):
         assert "standard output" in usernsplan("map", "--root", root, *words, status=2).stderr
 
 
@@ -253,7 +295,9 @@ def test_a_file_is_replaced_whole_and_keeps_its_mode(root: Path, tmp_path: Path)
 
 def test_a_file_takes_one_result_and_its_name_is_shown_safely(root: Path, tmp_path: Path) -> None:
     one = tmp_path / "ids"
-    done = usernsplan("map", "--root", root, "--svg", one, "--html", tmp_path / "." / "ids", status=2)
+    done = usernsplan(
+        "map", "--root", root, "--svg", one, "--html", tmp_path / "." / "ids", status=2
+    )
     assert "in one file" in done.stderr
     assert not one.exists()
     odd = tmp_path / "x\x1b[31m.svg"
@@ -263,15 +307,25 @@ def test_a_file_takes_one_result_and_its_name_is_shown_safely(root: Path, tmp_pa
 
 def test_a_closed_standard_output_is_no_traceback(root: Path) -> None:
     words = [*PROGRAM, "map", "--root", str(root)]
-    done = subprocess.run(["sh", "-c", '"$@" >&-', "sh", *words], stderr=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(
+        ["sh", "-c", '"$@" >&-', "sh", *words], stderr=subprocess.PIPE, text=True, check=False
+    )
     assert "Traceback" not in done.stderr
 
 
 def test_what_the_system_refuses_is_said(root: Path, tmp_path: Path) -> None:
     assert "is a directory" in usernsplan("map", "--root", root, "--svg", tmp_path, status=1).stderr
-    assert "no such file" in usernsplan("map", "--root", root, "--svg", tmp_path / "no/x.svg", status=1).stderr
-    assert "no space left" in usernsplan("map", "--root", root, "--html", "/dev/full", status=1).stderr
-    assert "/proc/1/x.svg: " in usernsplan("map", "--root", root, "--svg", "/proc/1/x.svg", status=1).stderr
+    assert (
+        "no such file"
+        in usernsplan("map", "--root", root, "--svg", tmp_path / "no/x.svg", status=1).stderr
+    )
+    assert (
+        "no space left" in usernsplan("map", "--root", root, "--html", "/dev/full", status=1).stderr
+    )
+    assert (
+        "/proc/1/x.svg: "
+        in usernsplan("map", "--root", root, "--svg", "/proc/1/x.svg", status=1).stderr
+    )
 
 
 def test_an_empty_host_has_a_picture_too(tmp_path: Path) -> None:
@@ -283,7 +337,9 @@ def test_an_empty_host_has_a_picture_too(tmp_path: Path) -> None:
 
 def test_thousands_are_counted_not_listed(tmp_path: Path) -> None:
     root = tmp_path / "host"
-    usernsplan("allocate", "--strategy", "per-container", *(f"c{n}" for n in range(3000)), "--root", root)
+    usernsplan(
+        "allocate", "--strategy", "per-container", *(f"c{n}" for n in range(3000)), "--root", root
+    )
     shown = drawn(root, "--width", "80", env={"PYTHONIOENCODING": "utf-8"})
     assert len(shown.splitlines()) < 50
     assert "… 2,988 more, 1310720-…" in shown
@@ -302,7 +358,11 @@ def test_capacity_counts_what_is_left(root: Path) -> None:
     assert "room for     9,145 more of 65,536 ids (per-container)" in shown
     assert "quarantine   65,536 ids; 'release --forget' makes room for 1 more" in shown
     document = json_of("capacity", "--root", root)
-    assert (document["kind"], document["more"], document["more_after_forget"]) == ("capacity", 9145, 9146)
+    assert (document["kind"], document["more"], document["more_after_forget"]) == (
+        "capacity",
+        9145,
+        9146,
+    )
     assert document["pool"] == [524288, 599575713]
     assert document["gaps"] == [[720896, 599379105]]
     # useradd sees no quarantine: 4 from 231072 to 524287, 1 at 589824, 9145 from 720896 to 600100000.
@@ -326,17 +386,28 @@ def test_capacity_of_another_size_or_pool(root: Path, words: tuple[str, ...], mo
 def test_capacity_of_a_host_of_blocks_is_in_its_blocks(tmp_path: Path) -> None:
     usernsplan("allocate", "--strategy", "single-uid", "app", "--block", "1000", "--root", tmp_path)
     document = json_of("capacity", "--root", tmp_path)
-    assert (document["strategy"], document["size"], document["more"]) == ("single-uid", 1000, 999_999)
+    assert (document["strategy"], document["size"], document["more"]) == (
+        "single-uid",
+        1000,
+        999_999,
+    )
     assert document["pool"] == [1_000_000_000, 1_000_000_000]
 
 
 @pytest.mark.parametrize("words", [(), ("--identity",)])
-def test_capacity_of_a_host_that_shares_promises_no_ranges(tmp_path: Path, words: tuple[str, ...]) -> None:
+def test_capacity_of_a_host_that_shares_promises_no_ranges(
+    tmp_path: Path, words: tuple[str, ...]
+) -> None:
     usernsplan("allocate", "--strategy", "shared", "web", *words, "--root", tmp_path)
-    refused = usernsplan("allocate", "--strategy", "per-container", "db", "--root", tmp_path, status=9)
+    refused = usernsplan(
+        "allocate", "--strategy", "per-container", "db", "--root", tmp_path, status=9
+    )
     assert "one host has one strategy" in refused.stderr
     shown = usernsplan("capacity", "--root", tmp_path).stdout
-    assert "room for     any number of names: all share the same ids; once they are released, for " in shown
+    assert (
+        "room for     any number of names: all share the same ids; once they are released, for "
+        in shown
+    )
     document = json_of("capacity", "--root", tmp_path)
     assert document["shared"] is True
     usernsplan("release", "web", "--root", tmp_path)
@@ -353,14 +424,17 @@ def test_one_id_is_one_id(root: Path) -> None:
 def test_what_useradd_has_left_are_subordinate_ids(root: Path) -> None:
     shown = usernsplan("capacity", "--root", root).stdout
     assert re.search(
-        r"useradd +has subordinate ids for [0-9,]+ more users, then subordinate uids and gids run out", shown
+        r"useradd +has subordinate ids for [0-9,]+ more users, then subordinate uids and gids run out",
+        shown,
     )
     (root / "etc/login.defs").write_text("SUB_UID_MIN 100000\nSUB_UID_MAX 231071\n")
     shown = usernsplan("capacity", "--pool", "524288-720895", "--root", root).stdout
     assert "has no subordinate uids left: it fails for the next user" in shown
 
 
-@pytest.mark.parametrize("words", [("--size", "0"), ("--size", "-5"), ("--size", "4294967296"), ("--pool", "x")])
+@pytest.mark.parametrize(
+    "words", [("--size", "0"), ("--size", "-5"), ("--size", "4294967296"), ("--pool", "x")]
+)
 def test_capacity_of_what_cannot_be_is_wrong_usage(root: Path, words: tuple[str, ...]) -> None:
     usernsplan("capacity", "--root", root, *words, status=2)
 
@@ -370,4 +444,9 @@ def test_a_login_defs_without_a_pool_is_an_error_of_capacity_and_a_note_of_map(r
     assert "SUB_UID_MIN 9 lies above" in usernsplan("capacity", "--root", root, status=1).stderr
     assert "pool         none: " in drawn(root, "--width", "80")
     assert json_of("map", "--root", root)["capacity"] is None
-    assert json.loads(usernsplan("capacity", "--root", root, "--pool", "524288-720895", "--json").stdout)["more"] == 0
+    assert (
+        json.loads(
+            usernsplan("capacity", "--root", root, "--pool", "524288-720895", "--json").stdout
+        )["more"]
+        == 0
+    )

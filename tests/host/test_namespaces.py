@@ -52,7 +52,10 @@ os.waitpid(child, 0)
 def nested(kind: str = "") -> Iterator[tuple[int, int]]:
     """The pids of a process whose namespace has 0-999 of 3000000 on, and of one nested in it, 5 of which is its 0."""
     process = subprocess.Popen(
-        [sys.executable, "-c", NESTING, kind], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", NESTING, kind],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert process.stdin
     assert process.stdout
@@ -94,7 +97,9 @@ def test_a_namespace_and_a_nested_one_are_told_with_owner_parent_and_the_hosts_i
 def test_our_own_namespace_is_none_of_them_and_lsns_knows_the_same() -> None:
     own = os.stat("/proc/self/ns/user").st_ino
     with nested() as pids:
-        ours = {one.inode: len(one.pids) for one in namespaces.running() if set(one.pids) & set(pids)}
+        ours = {
+            one.inode: len(one.pids) for one in namespaces.running() if set(one.pids) & set(pids)
+        }
         said = subprocess.run(
             ["lsns", "--type", "user", "--noheadings", "--output", "NS,NPROCS"],
             capture_output=True,
@@ -110,7 +115,10 @@ def test_our_own_namespace_is_none_of_them_and_lsns_knows_the_same() -> None:
 def test_a_parent_that_every_process_has_left_is_found_all_the_same() -> None:
     with nested("orphan") as (outer_pid, inner_pid):
         deadline = time.monotonic() + 30
-        while Path(f"/proc/{outer_pid}/task").exists() and "Z" not in Path(f"/proc/{outer_pid}/stat").read_text():
+        while (
+            Path(f"/proc/{outer_pid}/task").exists()
+            and "Z" not in Path(f"/proc/{outer_pid}/stat").read_text()
+        ):
             assert time.monotonic() < deadline
         os.waitpid(outer_pid, 0)
         inner = of(inner_pid)
@@ -121,7 +129,9 @@ def test_a_parent_that_every_process_has_left_is_found_all_the_same() -> None:
 
 
 def test_a_namespace_without_maps_is_told_without_a_mapping() -> None:
-    with subprocess.Popen(["unshare", "--user", "cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        ["unshare", "--user", "cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
         assert process.stdin
         assert process.stdout
         process.stdin.write(b"x\n")
@@ -144,7 +154,15 @@ def test_whoever_is_not_root_sees_his_own_and_is_told_so() -> None:
     code = "from usernsplan.host import namespaces as n; print(n.sees_all(), n.running(), 3000000 in n.host_ids())"
     with nested():
         done = subprocess.run(
-            ["setpriv", "--reuid=12345", "--regid=12345", "--clear-groups", sys.executable, "-c", code],
+            [
+                "setpriv",
+                "--reuid=12345",
+                "--regid=12345",
+                "--clear-groups",
+                sys.executable,
+                "-c",
+                code,
+            ],
             capture_output=True,
             text=True,
             check=False,

@@ -25,7 +25,9 @@ PLAN = "strategy: per-container\ncontainers: [web]\n"
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     root = tmp_path / "host"
-    usernsplan("allocate", "web", "--strategy", "per-container", "--engine", "podman", "--root", root)
+    usernsplan(
+        "allocate", "web", "--strategy", "per-container", "--engine", "podman", "--root", root
+    )
     (tmp_path / "plan.yaml").write_text(PLAN)
     return root
 
@@ -72,7 +74,9 @@ FILES = pytest.mark.parametrize("kind", ["svg", "plan", *slow("html")])
 @needs_root
 @FILES
 @pytest.mark.parametrize("target", ["file", "new", *slow("no/where")])
-def test_a_symlink_of_somebody_else_is_refused(root: Path, place: Path, outside: Path, kind: str, target: str) -> None:
+def test_a_symlink_of_somebody_else_is_refused(
+    root: Path, place: Path, outside: Path, kind: str, target: str
+) -> None:
     link(place / "ids", outside / target)
     before = files_of(outside)
     done = usernsplan(*words(kind, place / "ids", root), status=9)
@@ -95,9 +99,13 @@ def test_so_is_a_folder_on_the_way(root: Path, place: Path, outside: Path, kind:
 
 
 @needs_root
-@pytest.mark.parametrize("inside", ["etc", "etc/systemd", *slow("etc/systemd/nspawn", "etc/systemd/nspawn/web.nspawn")])
+@pytest.mark.parametrize(
+    "inside", ["etc", "etc/systemd", *slow("etc/systemd/nspawn", "etc/systemd/nspawn/web.nspawn")]
+)
 @pytest.mark.parametrize("more", [(), ("--dry-run",)])
-def test_so_is_one_below_the_folder_of_a_rendering(root: Path, place: Path, inside: str, more: tuple[str, ...]) -> None:
+def test_so_is_one_below_the_folder_of_a_rendering(
+    root: Path, place: Path, inside: str, more: tuple[str, ...]
+) -> None:
     (place / inside).parent.mkdir(parents=True, exist_ok=True)
     (place / "elsewhere").mkdir()
     link(place / inside, "/elsewhere")
@@ -117,7 +125,9 @@ def test_a_bundle_is_not_patched_through_one(root: Path, place: Path, outside: P
 
 @needs_root
 @FILES
-def test_one_that_is_reached_by_our_own_is_refused_too(root: Path, place: Path, outside: Path, kind: str) -> None:
+def test_one_that_is_reached_by_our_own_is_refused_too(
+    root: Path, place: Path, outside: Path, kind: str
+) -> None:
     link(place / "theirs", outside)
     link(place / "ours", "theirs/file", 0)
     usernsplan(*words(kind, place / "ours", root), status=9)
@@ -125,7 +135,9 @@ def test_one_that_is_reached_by_our_own_is_refused_too(root: Path, place: Path, 
 
 
 @pytest.mark.parametrize("kind", ["svg", "plan", "render"])
-def test_our_own_symlinks_are_followed_as_everywhere(root: Path, place: Path, outside: Path, kind: str) -> None:
+def test_our_own_symlinks_are_followed_as_everywhere(
+    root: Path, place: Path, outside: Path, kind: str
+) -> None:
     for name, target in (("a", outside), ("b", "a/etc/.."), ("c", "b")):
         (place / name).symlink_to(target)
     if kind == "render":
@@ -189,7 +201,9 @@ def test_what_is_open_can_be_written_to_by_its_name(root: Path, tmp_path: Path) 
         ("n" * 256, "file name too long"),
     ],
 )
-def test_what_cannot_be_written_is_an_error_with_its_name(root: Path, place: Path, path: str, fact: str) -> None:
+def test_what_cannot_be_written_is_an_error_with_its_name(
+    root: Path, place: Path, path: str, fact: str
+) -> None:
     (place / "loop").symlink_to("loop")
     (place / "file").touch()
     (place / "dir").mkdir()

@@ -49,7 +49,17 @@ class Paste:
         self.folder = folder
         (folder / "bin").mkdir(parents=True)
         (folder / "work").mkdir()
-        for name in ("usernsplan", "chattr", "chmod", "chown", "mv", "useradd", "usermod", "groupadd", "setcap"):
+        for name in (
+            "usernsplan",
+            "chattr",
+            "chmod",
+            "chown",
+            "mv",
+            "useradd",
+            "usermod",
+            "groupadd",
+            "setcap",
+        ):
             (folder / "bin" / name).write_text(
                 f"#!/bin/sh\nexec >>{folder}/words\nprintf 'word %s\\0' \"${{0##*/}}\" \"$@\"\nprintf 'end\\0'\n"
             )
@@ -104,12 +114,19 @@ def commands(said: str, root: str) -> list[str]:
 
 
 ROOTS = pytest.mark.parametrize(
-    "name", ["a b", "$(touch made)", *slow("a'b", "`touch made`", "a\nb", "a;touch made", "a\x1b[31m", 'a"b', "a\\b")]
+    "name",
+    [
+        "a b",
+        "$(touch made)",
+        *slow("a'b", "`touch made`", "a\nb", "a;touch made", "a\x1b[31m", 'a"b', "a\\b"),
+    ],
 )
 
 
 @ROOTS
-def test_what_every_command_prints_for_an_odd_root_is_for_that_root(pasted: Paste, tmp_path: Path, name: str) -> None:
+def test_what_every_command_prints_for_an_odd_root_is_for_that_root(
+    pasted: Paste, tmp_path: Path, name: str
+) -> None:
     root = str(tmp_path / name)
     words = ("--strategy", "per-container", "--root", root)
     said = [here("allocate", "web", "db", *words)[0]]
@@ -118,8 +135,12 @@ def test_what_every_command_prints_for_an_odd_root_is_for_that_root(pasted: Past
     said += here("allocate", "xyz", "--strategy", "single-uid", "--root", root, status=9)
     said += here("list", "--root", root)
     said += here("whois", "600000", "--root", root)
-    (tmp_path / "plan.yaml").write_text("strategy: per-container\ncontainers: [{name: web, volumes: [/srv/none]}]\n")
-    said += here("plan", tmp_path / "plan.yaml", "--out", tmp_path / "a saved\nplan", "--root", root)
+    (tmp_path / "plan.yaml").write_text(
+        "strategy: per-container\ncontainers: [{name: web, volumes: [/srv/none]}]\n"
+    )
+    said += here(
+        "plan", tmp_path / "plan.yaml", "--out", tmp_path / "a saved\nplan", "--root", root
+    )
     said += here("apply", tmp_path / "plan.yaml", "--yes", "--root", root)
     said += here("plan", "--root", root, status=2)
     said += here("render", "oci", "web", "--volume", "/srv/x y:/data", "--root", root)
@@ -137,7 +158,9 @@ def test_what_every_command_prints_for_an_odd_root_is_for_that_root(pasted: Past
 
 @needs_root
 @ROOTS
-def test_what_fix_volume_prints_for_an_odd_path_is_for_that_path(pasted: Paste, tmp_path: Path, name: str) -> None:
+def test_what_fix_volume_prints_for_an_odd_path_is_for_that_path(
+    pasted: Paste, tmp_path: Path, name: str
+) -> None:
     root = tmp_path / name
     volume = root / "srv" / name
     volume.mkdir(parents=True)
@@ -146,7 +169,9 @@ def test_what_fix_volume_prints_for_an_odd_path_is_for_that_path(pasted: Paste, 
     usernsplan("allocate", "web", "db", "--strategy", "per-container", "--root", root)
     path = str(Path("/srv") / name)
     done = usernsplan("fix-volume", path, "--container", "web", "--root", root)
-    assert [pasted(one)[0][:2] for one in commands(done.stdout, str(root))] == [["usernsplan", "undo"]]
+    assert [pasted(one)[0][:2] for one in commands(done.stdout, str(root))] == [
+        ["usernsplan", "undo"]
+    ]
     refused = usernsplan("fix-volume", path, "--container", "db", "--root", root, status=9)
     found = [pasted(one)[0] for one in commands(refused.stderr, str(root))]
     assert len(found) == 2
@@ -164,7 +189,9 @@ def test_chattr_is_for_the_file_that_is_immutable(pasted: Paste, tmp_path: Path,
     if subprocess.run(["chattr", "+i", file], capture_output=True, check=False).returncode:
         pytest.skip("this file system has no immutable files")
     try:
-        refused = usernsplan("allocate", "db", "--strategy", "per-container", "--root", root, status=8)
+        refused = usernsplan(
+            "allocate", "db", "--strategy", "per-container", "--root", root, status=8
+        )
     finally:
         subprocess.run(["chattr", "-i", file], check=True)
     [command] = re.findall(rf"chattr(?: {WORD})+", refused.stderr)
@@ -188,4 +215,6 @@ def test_names_out_of_files_of_others_are_quoted_too(pasted: Paste, tmp_path: Pa
 
 def test_nothing_else_quotes_for_a_shell() -> None:
     sources = (Path(__file__).parents[2] / "usernsplan").glob("**/*.py")
-    assert [path.name for path in sources if re.search(r"shlex\.(quote|join)", path.read_text())] == ["escape.py"]
+    assert [
+        path.name for path in sources if re.search(r"shlex\.(quote|join)", path.read_text())
+    ] == ["escape.py"]

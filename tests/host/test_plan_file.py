@@ -76,7 +76,15 @@ def tree(root: Path) -> dict[str, tuple[Any, ...]]:
     for path in [root, *sorted(root.rglob("*"))]:
         it = path.lstat()
         content = path.read_bytes() if stat.S_ISREG(it.st_mode) else b""
-        found[str(path)] = (it.st_ino, it.st_mode, it.st_uid, it.st_gid, it.st_mtime_ns, it.st_ctime_ns, content)
+        found[str(path)] = (
+            it.st_ino,
+            it.st_mode,
+            it.st_uid,
+            it.st_gid,
+            it.st_mtime_ns,
+            it.st_ctime_ns,
+            content,
+        )
     return found
 
 
@@ -150,7 +158,9 @@ def test_what_the_file_does_not_name_stays_unless_it_is_pruned(root: Path) -> No
     assert lines(root) == "usernsplan-db:589824:131072\nusernsplan-new:720896:65536\n"
 
 
-@pytest.mark.parametrize("edit", ["size: 65536", "start: 1048576", "owner: other", "size: 131072, start: 524288"])
+@pytest.mark.parametrize(
+    "edit", ["size: 65536", "start: 1048576", "owner: other", "size: 131072, start: 524288"]
+)
 def test_an_edit_renumbers_nothing(root: Path, edit: str) -> None:
     write(PLAIN)
     here("apply", "--yes", "--root", root)
@@ -165,7 +175,8 @@ def test_an_edit_renumbers_nothing(root: Path, edit: str) -> None:
 
 def test_export_is_the_file_that_leaves_everything_as_it_is(root: Path, folder: Path) -> None:
     write(
-        PER_CONTAINER + "engines: [lxc, {name: podman-auto, containers: 3}]\ndaemon: default\ncontainers:\n- default\n"
+        PER_CONTAINER
+        + "engines: [lxc, {name: podman-auto, containers: 3}]\ndaemon: default\ncontainers:\n- default\n"
         "- {name: db, owner: 'some@body', size: 5, start: 1048576}\nreservations: [{ids: 5-6, for: 'yes'}]\n"
     )
     here("apply", "--yes", "--root", root)
@@ -174,7 +185,10 @@ def test_export_is_the_file_that_leaves_everything_as_it_is(root: Path, folder: 
     assert err == ""
     write(out)
     for words in (("plan", "--check"), ("plan", "--prune", "--check"), ("apply", "--prune")):
-        assert here(*words, "--root", root)[0] == "Nothing to do: the host is as usernsplan.yaml says.\n"
+        assert (
+            here(*words, "--root", root)[0]
+            == "Nothing to do: the host is as usernsplan.yaml says.\n"
+        )
     assert tree(root) == before
     document = told("export", "--root", root)
     assert document["spec"] == yaml.safe_load(out)
@@ -191,7 +205,12 @@ def test_export_is_the_file_that_leaves_everything_as_it_is(root: Path, folder: 
 def test_export_of_a_host_without_anything(root: Path) -> None:
     before = tree(root)
     out, err = here("export", "--root", root)
-    assert yaml.safe_load(out) == {"version": 1, "strategy": "per-container", "engines": [], "containers": []}
+    assert yaml.safe_load(out) == {
+        "version": 1,
+        "strategy": "per-container",
+        "engines": [],
+        "containers": [],
+    }
     assert "nothing is allocated here" in err
     assert tree(root) == before
     write(out)
@@ -201,7 +220,17 @@ def test_export_of_a_host_without_anything(root: Path) -> None:
 def test_the_documents_have_the_promised_form(root: Path) -> None:
     write(PLAIN + "reservations: [{ids: 800000, for: NFS}]\n")
     fields = {
-        *("format_version", "kind", "file", "pending", "counts", "steps", "allocations", "changes", "kept"),
+        *(
+            "format_version",
+            "kind",
+            "file",
+            "pending",
+            "counts",
+            "steps",
+            "allocations",
+            "changes",
+            "kept",
+        ),
         *("findings", "next_steps"),
     }
     plan = told("plan", "--root", root)
@@ -219,14 +248,24 @@ def test_the_documents_have_the_promised_form(root: Path) -> None:
         ("add", "reservation", "800000"),
     ]
     assert [a["name"] for a in plan["allocations"]] == ["web", "db"]
-    assert [change["path"] for change in plan["changes"]] == [f"{root}/etc/subuid", f"{root}/etc/subgid"]
+    assert [change["path"] for change in plan["changes"]] == [
+        f"{root}/etc/subuid",
+        f"{root}/etc/subgid",
+    ]
     assert told("plan", "--check", "--root", root, status=4) == plan
     applied = told("apply", "--yes", "--root", root)
     assert applied.keys() == fields | {"applied", "volumes"}
     assert (applied["kind"], applied["applied"], applied["volumes"]) == ("apply", True, [])
-    assert {key: applied[key] for key in fields - {"kind"}} == {key: plan[key] for key in fields - {"kind"}}
+    assert {key: applied[key] for key in fields - {"kind"}} == {
+        key: plan[key] for key in fields - {"kind"}
+    }
     again = told("apply", "--yes", "--root", root)
-    assert (again["applied"], again["pending"], again["steps"], again["changes"]) == (False, False, [], [])
+    assert (again["applied"], again["pending"], again["steps"], again["changes"]) == (
+        False,
+        False,
+        [],
+        [],
+    )
     export = told("export", "--root", root)
     assert export.keys() == {"format_version", "kind", "spec", "notes"}
     assert (export["kind"], export["notes"]) == ("export", [])
@@ -245,7 +284,9 @@ def test_the_file_of_this_folder_comes_before_that_of_etc(root: Path) -> None:
     assert told("plan", "named.yaml", "--root", root)["allocations"][0]["name"] == "named"
 
 
-@pytest.mark.parametrize("target", ["/srv/u.yaml", "../srv/u.yaml", "../../../../../../srv/u.yaml", "/up/u.yaml"])
+@pytest.mark.parametrize(
+    "target", ["/srv/u.yaml", "../srv/u.yaml", "../../../../../../srv/u.yaml", "/up/u.yaml"]
+)
 def test_the_file_of_etc_is_found_as_that_root_would_find_it(root: Path, target: str) -> None:
     (root / "srv").mkdir()
     (root / "up").symlink_to("/srv")
@@ -284,7 +325,9 @@ def test_standard_input_is_a_file_too(root: Path) -> None:
     env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(words, input=PLAIN, capture_output=True, text=True, check=True, env=env)
     assert "Plan: 2 to add" in done.stdout
-    done = subprocess.run(words, input="strategy: x\n", capture_output=True, text=True, check=False, env=env)
+    done = subprocess.run(
+        words, input="strategy: x\n", capture_output=True, text=True, check=False, env=env
+    )
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("usernsplan: standard input:1: strategy: 'x' is none of")
 
@@ -300,7 +343,9 @@ def test_a_fifo_that_is_named_is_read(root: Path, folder: Path) -> None:
 def test_a_fifo_that_lies_in_wait_is_refused(root: Path, folder: Path) -> None:
     os.mkfifo(folder / "usernsplan.yaml")
     env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run([*PROGRAM, "plan", "--root", root], env=env, capture_output=True, check=False, timeout=60)
+    done = subprocess.run(
+        [*PROGRAM, "plan", "--root", root], env=env, capture_output=True, check=False, timeout=60
+    )
     assert done.returncode in {2, 9}
 
 
@@ -343,7 +388,13 @@ _LETS_12345 = ((1, 6, _NOBODY), (2, 6, 12345), (4, 4, _NOBODY), (16, 6, _NOBODY)
 _LETS_GROUP = ((1, 6, _NOBODY), (4, 4, _NOBODY), (8, 6, 12345), (16, 6, _NOBODY), (32, 4, _NOBODY))
 _MASKED = ((1, 6, _NOBODY), (2, 6, 12345), (4, 4, _NOBODY), (16, 4, _NOBODY), (32, 4, _NOBODY))
 _LETS_ROOT = ((1, 6, _NOBODY), (2, 6, 0), (4, 4, _NOBODY), (16, 6, _NOBODY), (32, 4, _NOBODY))
-_LETS_OWNER_GROUP = ((1, 6, _NOBODY), (2, 4, 0), (4, 6, _NOBODY), (16, 6, _NOBODY), (32, 4, _NOBODY))
+_LETS_OWNER_GROUP = (
+    (1, 6, _NOBODY),
+    (2, 4, 0),
+    (4, 6, _NOBODY),
+    (16, 6, _NOBODY),
+    (32, 4, _NOBODY),
+)
 
 
 def _chown_group(path: Path) -> None:
@@ -413,19 +464,30 @@ def _foreign_way(path: Path) -> None:
 )
 @pytest.mark.parametrize("name", ["here", "etc"])
 def test_who_else_could_write_it_or_put_it_there(  # noqa: PLR0917 - its cases
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, change: Callable[[Path], None], why: str
+    root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    change: Callable[[Path], None],
+    why: str,
 ) -> None:
     """Each way in which somebody else decides what lies there; the caller's own ways stay open."""
     (tmp_path / "above/here").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "above/here")
     root = root.rename(tmp_path / "above/root")
-    path = tmp_path / "above/here/usernsplan.yaml" if name == "here" else root / "etc/usernsplan.yaml"
+    path = (
+        tmp_path / "above/here/usernsplan.yaml" if name == "here" else root / "etc/usernsplan.yaml"
+    )
     path.write_text(PLAIN)
     change(path)
     before = tree(root)
     for words in (("plan",), ("apply", "--yes"), ("allocate",)) if why else (("plan",),):
         out, err = here(*words, "--root", root, status=9 if why else 0)
-        assert (not out, "others may have written it" in err, why in err) == (bool(why), bool(why), True)
+        assert (not out, "others may have written it" in err, why in err) == (
+            bool(why),
+            bool(why),
+            True,
+        )
     assert tree(root) == before
     # Whoever names it means it.
     here("plan", path, "--root", root)
@@ -440,11 +502,16 @@ def test_a_folder_of_ours_in_a_sticky_one_of_somebody_elses_is_his(
     os.chown(tmp_path / "above", 12345, 0)
     monkeypatch.chdir(tmp_path / "above/here")
     write(PLAIN)
-    assert f"the folder {tmp_path}/above belongs to uid 12345" in here("plan", "--root", root, status=9)[1]
+    assert (
+        f"the folder {tmp_path}/above belongs to uid 12345"
+        in here("plan", "--root", root, status=9)[1]
+    )
 
 
 @needs_root
-def test_the_file_of_whoever_called_sudo_is_his(root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_file_of_whoever_called_sudo_is_his(
+    root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     os.chown(write(PLAIN), 12345, 12345)
     here("plan", "--root", root, status=9)
     monkeypatch.setenv("SUDO_UID", "12345")
@@ -455,7 +522,9 @@ def test_the_file_of_whoever_called_sudo_is_his(root: Path, folder: Path, monkey
 
 
 @needs_root
-def test_whoever_is_not_root_may_plan_and_is_told_what_he_may_not(root: Path, tmp_path: Path) -> None:
+def test_whoever_is_not_root_may_plan_and_is_told_what_he_may_not(
+    root: Path, tmp_path: Path
+) -> None:
     for above in (tmp_path, *tmp_path.parents):
         if above.owner() == "root" and not above.stat().st_mode & 0o001:
             above.chmod(above.stat().st_mode | 0o055)
@@ -466,7 +535,16 @@ def test_whoever_is_not_root_may_plan_and_is_told_what_he_may_not(root: Path, tm
 
     def nobody(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *PROGRAM, *words, "--root", str(root)],
+            [
+                "setpriv",
+                "--reuid=65534",
+                "--regid=65534",
+                "--clear-groups",
+                *PROGRAM,
+                *words,
+                "--root",
+                str(root),
+            ],
             env=env,
             capture_output=True,
             text=True,
@@ -563,7 +641,9 @@ def test_what_was_saved_says_what_goes_too(root: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda root: here("allocate", "--strategy", "per-container", "other", "--engine", "podman", "--root", root),
+        lambda root: here(
+            "allocate", "--strategy", "per-container", "other", "--engine", "podman", "--root", root
+        ),
         lambda root: (root / "etc/subuid").write_text(OTHERS + "bob:200000:65536\n"),
         lambda root: (root / "etc/subgid").write_text(""),
         lambda root: (root / "etc/subuid").unlink(),
@@ -571,7 +651,9 @@ def test_what_was_saved_says_what_goes_too(root: Path) -> None:
         lambda root: here("apply", "--yes", "--root", root),
     ],
 )
-def test_where_the_host_has_changed_nothing_is_done(root: Path, change: Callable[[Path], object]) -> None:
+def test_where_the_host_has_changed_nothing_is_done(
+    root: Path, change: Callable[[Path], object]
+) -> None:
     write(PLAIN)
     save(root)
     change(root)
@@ -586,7 +668,9 @@ def test_where_the_host_has_changed_nothing_is_done(root: Path, change: Callable
 def test_what_does_not_touch_the_plan_is_no_change(root: Path) -> None:
     write(PLAIN)
     save(root)
-    (root / "etc/passwd").write_text((root / "etc/passwd").read_text() + "bob:x:1001:1001::/:/bin/sh\n")
+    (root / "etc/passwd").write_text(
+        (root / "etc/passwd").read_text() + "bob:x:1001:1001::/:/bin/sh\n"
+    )
     here("apply", "--plan", "saved", "--yes", "--root", root)
     assert lines(root) == LINES
 
@@ -669,7 +753,9 @@ def test_what_nobody_saved_is_refused(root: Path, edit: Callable[[dict[str, Any]
         (edited(file=5), 0),
     ],
 )
-def test_what_was_saved_and_edited(root: Path, edit: Callable[[dict[str, Any]], object], status: int) -> None:
+def test_what_was_saved_and_edited(
+    root: Path, edit: Callable[[dict[str, Any]], object], status: int
+) -> None:
     write(PLAIN)
     save(root)
     Path("saved").write_text(json.dumps(edit(json.loads(Path("saved").read_text()))))
@@ -677,7 +763,9 @@ def test_what_was_saved_and_edited(root: Path, edit: Callable[[dict[str, Any]], 
     assert (lines(root) == LINES) == (status == 0)
 
 
-@pytest.mark.parametrize("raw", [b"", b"{", b"\xff", b"[" * 100_000, b"strategy: shared\n", b"9" * 5000, b'"text"'])
+@pytest.mark.parametrize(
+    "raw", [b"", b"{", b"\xff", b"[" * 100_000, b"strategy: shared\n", b"9" * 5000, b'"text"']
+)
 def test_what_is_no_json_is_refused(root: Path, raw: bytes) -> None:
     Path("saved").write_bytes(raw)
     _, err = here("apply", "--plan", "saved", "--yes", "--root", root, status=1)
@@ -761,7 +849,8 @@ def test_who_says_yes(root: Path, answer: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "status"), [(b"n\n", 1), (b"\n", 1), (b"yep\n", 1), (b"\x04", 1), (b"\x03", 130), (b"\xff\n", 1)]
+    ("answer", "status"),
+    [(b"n\n", 1), (b"\n", 1), (b"yep\n", 1), (b"\x04", 1), (b"\x03", 130), (b"\xff\n", 1)],
 )
 def test_who_does_not(root: Path, answer: bytes, status: int) -> None:
     write(PLAIN)
@@ -792,7 +881,9 @@ def test_what_changes_while_somebody_thinks_about_it_is_not_done(root: Path) -> 
     master, slave = pty.openpty()
     env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     words = [*PROGRAM, "apply", "--root", str(root)]
-    process = subprocess.Popen(words, stdin=slave, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+    process = subprocess.Popen(
+        words, stdin=slave, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
+    )
     assert process.stdout is not None
     while not process.stdout.readline().startswith("Plan: "):
         pass
@@ -815,18 +906,23 @@ def test_several_at_once_and_useradd_between_them(root: Path) -> None:
     if shutil.which("useradd") is None:
         missing("useradd")
     write(PLAIN)
-    (root / "etc/login.defs").write_text("SUB_UID_MIN 100000\nSUB_UID_MAX 600100000\nSUB_UID_COUNT 65536\n")
+    (root / "etc/login.defs").write_text(
+        "SUB_UID_MIN 100000\nSUB_UID_MAX 600100000\nSUB_UID_COUNT 65536\n"
+    )
     (root / "etc/shadow").touch()
     (root / "etc/gshadow").touch()
     env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     words = [*PROGRAM, "apply", "--yes", "--root", str(root)]
     runs = [
-        subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) for _ in range(3)
+        subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+        for _ in range(3)
     ]
     users = []
     for number in range(4):
         time.sleep(0.1)
-        done = subprocess.run(["useradd", "--prefix", root, f"u{number}"], capture_output=True, check=False)
+        done = subprocess.run(
+            ["useradd", "--prefix", root, f"u{number}"], capture_output=True, check=False
+        )
         users += [f"u{number}"] * (done.returncode == 0)
     for run in runs:
         _, err = run.communicate(timeout=60)
@@ -842,7 +938,9 @@ def test_several_at_once_and_useradd_between_them(root: Path) -> None:
         assert set(LINES.splitlines()) <= set(found)
 
 
-def test_killed_at_any_point_it_is_never_half_and_said_again_it_is_done(root: Path, tmp_path: Path) -> None:
+def test_killed_at_any_point_it_is_never_half_and_said_again_it_is_done(
+    root: Path, tmp_path: Path
+) -> None:
     """What comes and what goes are two steps; each is whole or not there."""
     if shutil.which("strace") is None:
         missing("strace")
@@ -863,11 +961,15 @@ def test_killed_at_any_point_it_is_never_half_and_said_again_it_is_done(root: Pa
     shutil.rmtree(tmp_path / "whole")
     seen = set()
     places = crash.places(root, case)
-    kept = [place for number, place in enumerate(places) if place[0] == "renameat" or number % 30 == 0]
+    kept = [
+        place for number, place in enumerate(places) if place[0] == "renameat" or number % 30 == 0
+    ]
     for call, number in kept:
         struck = tmp_path / f"{call}{number}"
         shutil.copytree(root, struck)
-        status, said = crash.traced(struck, case, call, "-e", f"inject={call}:signal=KILL:when={number}")
+        status, said = crash.traced(
+            struck, case, call, "-e", f"inject={call}:signal=KILL:when={number}"
+        )
         assert status in {-9, 137}, said
         here("plan", file, "--prune", "--root", struck)
         for name in ("subuid", "subgid"):
@@ -981,7 +1083,9 @@ def test_a_container_that_gets_another_range_gets_its_volume_again(
 ) -> None:
     if is_same_second and not forget:
         request.node.add_marker(pytest.mark.xfail(reason="moments are seconds", strict=False))
-    file = write(PER_CONTAINER + "engines: [podman]\ncontainers: [{name: web, volumes: [/srv/web]}]\n")
+    file = write(
+        PER_CONTAINER + "engines: [podman]\ncontainers: [{name: web, volumes: [/srv/web]}]\n"
+    )
     web = make_volume(root, "/srv/web")
     time.sleep(1 - time.time() % 1)
     here("apply", file, "--yes", "--fix-volumes", "--root", root)
@@ -1026,10 +1130,14 @@ def test_the_name_of_a_volume_is_where_it_lies(root: Path, folder: Path) -> None
     web = make_volume(root, "/data/web")
     (root / "srv").symlink_to("/data")
     for path in ("/srv/web", "/srv/web/", "//srv//web", f"{root}/srv/web"):
-        write(PER_CONTAINER + f"engines: [podman]\ncontainers: [{{name: web, volumes: ['{path}']}}]\n")
+        write(
+            PER_CONTAINER + f"engines: [podman]\ncontainers: [{{name: web, volumes: ['{path}']}}]\n"
+        )
         here("apply", "--yes", "--fix-volumes", "--root", root)
         assert owners(web) == {(524288, 524288)}
-        assert [v["path"] for v in told("export", "--root", root)["spec"]["containers"][0]["volumes"]] == ["/data/web"]
+        assert [
+            v["path"] for v in told("export", "--root", root)["spec"]["containers"][0]["volumes"]
+        ] == ["/data/web"]
         here("plan", "--check", "--root", root)
     assert folder.is_dir()
 
@@ -1052,7 +1160,10 @@ def test_one_volume_by_two_names_is_told_as_what_it_is(root: Path) -> None:
 @needs_root
 def test_a_name_that_cannot_be_printed_is_shown_as_it_can(root: Path) -> None:
     make_volume(root, "/srv/a\x1b[31m\nb")
-    write(PER_CONTAINER + 'engines: [podman]\ncontainers: [{name: web, volumes: ["/srv/a\\e[31m\\nb"]}]\n')
+    write(
+        PER_CONTAINER
+        + 'engines: [podman]\ncontainers: [{name: web, volumes: ["/srv/a\\e[31m\\nb"]}]\n'
+    )
     for words in (("plan",), ("plan", "--json"), ("apply", "--yes", "--fix-volumes")):
         out, err = here(*words, "--root", root)
         assert "\x1b" not in out + err
@@ -1067,7 +1178,10 @@ def test_volumes_that_are_left_are_told_of(root: Path) -> None:
     write(VOLUMES)
     here("apply", "--yes", "--root", root)
     out, _ = here("apply", "--yes", "--root", root)
-    assert out.rstrip().splitlines()[-1] == "Plan: 0 to add, 0 to change, 0 to remove, 3 volumes to fix."
+    assert (
+        out.rstrip().splitlines()[-1]
+        == "Plan: 0 to add, 0 to change, 0 to remove, 3 volumes to fix."
+    )
     document = told("apply", "--yes", "--root", root)
     assert (document["applied"], document["pending"]) == (False, True)
 
@@ -1110,7 +1224,9 @@ def test_allocate_without_a_name_does_what_the_file_says(root: Path) -> None:
         ("--pods", "5"),
     ],
 )
-def test_options_that_say_what_the_file_is_to_say_are_refused(root: Path, words: tuple[str, ...]) -> None:
+def test_options_that_say_what_the_file_is_to_say_are_refused(
+    root: Path, words: tuple[str, ...]
+) -> None:
     write(PLAIN)
     before = tree(root)
     _, err = here("allocate", *words, "--root", root, status=2)
@@ -1128,7 +1244,9 @@ def test_allocate_with_a_name_does_not_look_at_the_file(root: Path) -> None:
 def test_allocate_tells_of_volumes_that_are_left(root: Path) -> None:
     write(VOLUMES)
     out, _ = here("allocate", "--root", root)
-    assert f"apply --root {root} --fix-volumes" in out or f"apply --fix-volumes --root {root}" in out
+    assert (
+        f"apply --root {root} --fix-volumes" in out or f"apply --fix-volumes --root {root}" in out
+    )
 
 
 # As a process: start to end.
@@ -1147,14 +1265,20 @@ def test_as_a_process(root: Path) -> None:
     assert lines(root) == LINES
 
 
-@pytest.mark.parametrize("words", [("plan",), ("export",), ("plan", "--schema"), ("apply", "--yes")])
+@pytest.mark.parametrize(
+    "words", [("plan",), ("export",), ("plan", "--schema"), ("apply", "--yes")]
+)
 def test_a_reader_who_left_is_no_failure(root: Path, words: tuple[str, ...]) -> None:
     write(PLAIN)
     env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run(
-        [*PROGRAM, *words, "--root", str(root)], env=env, stdout=writing, stderr=subprocess.PIPE, check=False
+        [*PROGRAM, *words, "--root", str(root)],
+        env=env,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        check=False,
     )
     os.close(writing)
     assert done.returncode == 0
@@ -1176,5 +1300,7 @@ def test_a_remap_to_somebody_else_is_refused_in_the_words_of_the_file(root: Path
     (root / "etc/docker/daemon.json").write_text('{"userns-remap": "bob"}')
     file = write("strategy: per-container\nengines: [docker]\ncontainers: [default]\n")
     _, err = here("apply", file, "--yes", "--root", root, status=9)
-    assert "say 'daemon: NAME' in the file to change it, or 'daemon: false' to leave it alone" in err
+    assert (
+        "say 'daemon: NAME' in the file to change it, or 'daemon: false' to leave it alone" in err
+    )
     assert (root / "etc/docker/daemon.json").read_text() == '{"userns-remap": "bob"}'

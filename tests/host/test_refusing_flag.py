@@ -33,7 +33,9 @@ main()
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     root = tmp_path / "host"
-    usernsplan("allocate", "web", "--strategy", "per-container", "--root", root, "--engine", "podman")
+    usernsplan(
+        "allocate", "web", "--strategy", "per-container", "--root", root, "--engine", "podman"
+    )
     return root
 
 
@@ -82,7 +84,9 @@ def unsafe(engine: str, rendering: str) -> str:
 
 
 @ENGINES
-def test_the_documented_pattern_starts_an_engine_only_with_flags(root: Path, path: Path, engine: str) -> None:
+def test_the_documented_pattern_starts_an_engine_only_with_flags(
+    root: Path, path: Path, engine: str
+) -> None:
     install(path, "-m", "usernsplan", '"$@"')
     words = f"usernsplan render {engine} NAME --root {root}"
     assert shell(documented(engine, words.replace("NAME", "wbe")), path).returncode == 1
@@ -94,7 +98,10 @@ def test_the_documented_pattern_starts_an_engine_only_with_flags(root: Path, pat
 
 @ENGINES
 def test_a_program_that_is_missing_starts_nothing(root: Path, path: Path, engine: str) -> None:
-    assert shell(documented(engine, f"usernsplan render {engine} web --root {root}"), path).returncode == 127
+    assert (
+        shell(documented(engine, f"usernsplan render {engine} web --root {root}"), path).returncode
+        == 127
+    )
     assert started(path) == []
 
 
@@ -103,7 +110,11 @@ def test_a_program_that_is_missing_starts_nothing(root: Path, path: Path, engine
 def test_a_kill_starts_nothing(root: Path, path: Path, engine: str, signal: int) -> None:
     (path / "struck.py").write_text(STRUCK)
     install(path, str(path / "struck.py"), '"$@"')
-    done = shell(documented(engine, f"usernsplan render {engine} web --root {root}"), path, STRUCK=str(signal))
+    done = shell(
+        documented(engine, f"usernsplan render {engine} web --root {root}"),
+        path,
+        STRUCK=str(signal),
+    )
     assert done.returncode == {9: 137, 15: 143, 2: 130}[signal], done.stderr
     assert started(path) == []
 
@@ -113,14 +124,22 @@ def test_a_kill_starts_nothing(root: Path, path: Path, engine: str, signal: int)
     "words",
     [
         "render ENGINE wbe",
-        *slow("render ENGINE", "render ENGINEE web", "render ENGINE web --volume", "rendr ENGINE web", "render"),
+        *slow(
+            "render ENGINE",
+            "render ENGINEE web",
+            "render ENGINE web --volume",
+            "rendr ENGINE web",
+            "render",
+        ),
     ],
 )
 def test_without_the_pattern_an_error_gives_the_engine_a_flag_that_it_refuses(
     root: Path, path: Path, engine: str, words: str
 ) -> None:
     install(path, "-m", "usernsplan", '"$@"')
-    done = shell(unsafe(engine, f"usernsplan {words.replace('ENGINE', engine)} --root {root}"), path)
+    done = shell(
+        unsafe(engine, f"usernsplan {words.replace('ENGINE', engine)} --root {root}"), path
+    )
     assert done.returncode == 125, done.stderr
     [given] = started(path)
     assert REFUSING in given
@@ -129,7 +148,9 @@ def test_without_the_pattern_an_error_gives_the_engine_a_flag_that_it_refuses(
 
 
 @pytest.mark.parametrize("signal", [15, *slow(2, 1)])
-def test_without_the_pattern_a_request_to_stop_does_so_too(root: Path, path: Path, signal: int) -> None:
+def test_without_the_pattern_a_request_to_stop_does_so_too(
+    root: Path, path: Path, signal: int
+) -> None:
     (path / "struck.py").write_text(STRUCK)
     install(path, str(path / "struck.py"), '"$@"')
     shell(unsafe("podman", f"usernsplan render podman web --root {root}"), path, STRUCK=str(signal))
@@ -151,7 +172,9 @@ def test_without_the_pattern_a_request_to_stop_does_so_too(root: Path, path: Pat
         (("rootless", "web"), 9),
     ],
 )
-def test_every_error_prints_one_flag_and_nothing_else(root: Path, words: tuple[str, ...], status: int) -> None:
+def test_every_error_prints_one_flag_and_nothing_else(
+    root: Path, words: tuple[str, ...], status: int
+) -> None:
     before = files_of(root)
     done = usernsplan("render", *words, "--root", root, status=status)
     assert done.stdout == f"{REFUSING}\n"
@@ -165,7 +188,11 @@ def test_a_damaged_ledger_does_so_too(root: Path) -> None:
 
 
 def test_json_out_and_what_is_no_flags_have_none(root: Path, tmp_path: Path) -> None:
-    for words in (("podman", "wbe", "--json"), ("nspawn", "wbe", "--out", tmp_path / "out"), ("lxc", "wbe")):
+    for words in (
+        ("podman", "wbe", "--json"),
+        ("nspawn", "wbe", "--out", tmp_path / "out"),
+        ("lxc", "wbe"),
+    ):
         assert usernsplan("render", *words, "--root", root, status=1).stdout == ""
     assert not (tmp_path / "out").exists()
     assert REFUSING not in usernsplan("render", "podman", "web", "--root", root).stdout

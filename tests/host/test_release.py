@@ -55,11 +55,24 @@ def ran(root: Path, *words: str | Path, status: int = 0) -> tuple[dict[str, Any]
 def listed(root: Path) -> tuple[list[str], list[tuple[str, int]]]:
     """The names that are allocated, and the ranges that are kept back, with their first ids."""
     found, _ = ran(root, "list")
-    return [a["name"] for a in found["allocations"]], [(q["name"], q["start"]) for q in found["quarantined"]]
+    return [a["name"] for a in found["allocations"]], [
+        (q["name"], q["start"]) for q in found["quarantined"]
+    ]
 
 
 def adopt(root: Path) -> None:
-    here("allocate", "alice", "--strategy", "per-container", "--owner", "alice", "--start", "100000", "--root", root)
+    here(
+        "allocate",
+        "alice",
+        "--strategy",
+        "per-container",
+        "--owner",
+        "alice",
+        "--start",
+        "100000",
+        "--root",
+        root,
+    )
     assert lines(root) == (ALICE, ALICE)
 
 
@@ -72,7 +85,10 @@ def test_an_adopted_line_stays_when_its_allocation_is_released(root: Path) -> No
     assert lines(root) == (ALICE, ALICE)
     assert (found["changed"], found["changes"]) == (True, [])
     said = [f for f in found["findings"] if f["code"] == "USN111"]
-    assert [f["message"].split(": ")[0] for f in said] == [f"{root}/etc/subuid:1", f"{root}/etc/subgid:1"]
+    assert [f["message"].split(": ")[0] for f in said] == [
+        f"{root}/etc/subuid:1",
+        f"{root}/etc/subgid:1",
+    ]
     assert "--with-lines" in said[0]["hint"]
     assert f"usermod --prefix {root} --del-subuids 100000-165535 alice" in said[0]["hint"]
     # The line itself keeps the range from others: nothing is left behind that check would complain of.
@@ -99,7 +115,9 @@ def test_only_what_was_written_goes_where_half_of_it_stood(root: Path) -> None:
 
 
 @pytest.mark.parametrize("later", [False, True], ids=["at once", "when LXC came"])
-def test_a_line_of_roots_that_stood_stays_and_one_that_we_wrote_goes(root: Path, later: bool) -> None:
+def test_a_line_of_roots_that_stood_stays_and_one_that_we_wrote_goes(
+    root: Path, later: bool
+) -> None:
     roots = "root:524288:65536\n"
     put(root, SUBUID, roots)
     put(root, SUBGID, "")
@@ -116,7 +134,9 @@ def test_a_line_of_roots_that_stood_stays_and_one_that_we_wrote_goes(root: Path,
     assert lines(root) == (roots, "")
 
 
-def test_a_line_of_roots_that_another_allocation_wrote_goes_with_the_last_of_them(root: Path) -> None:
+def test_a_line_of_roots_that_another_allocation_wrote_goes_with_the_last_of_them(
+    root: Path,
+) -> None:
     words = ("--strategy", "shared", "--dockerroot", "400", "--owner", "root", "--root", root)
     before = lines(root)
     here("allocate", "one", *words)
@@ -144,7 +164,16 @@ def test_docker_keeps_its_remap_where_it_keeps_its_lines(root: Path) -> None:
     put(root, SUBUID, line)
     put(root, SUBGID, line)
     daemon = put(root, "/etc/docker/daemon.json", '{"userns-remap": "default"}')
-    here("allocate", "--strategy", "per-container", "--start", "165536", "--replace-remap", "--root", root)
+    here(
+        "allocate",
+        "--strategy",
+        "per-container",
+        "--start",
+        "165536",
+        "--replace-remap",
+        "--root",
+        root,
+    )
     here("release", "default", "--with-lines", "--root", root, status=9)
     here("release", "default", "--root", root)
     assert (lines(root), daemon.read_text()) == ((line, line), '{"userns-remap": "default"}')
@@ -171,7 +200,9 @@ def older(root: Path) -> None:
 
 
 @pytest.mark.parametrize("names", [("web", "alice"), ("alice", "web")], ids=" first, then ".join)
-def test_of_an_older_ledger_only_what_its_history_proves_goes(root: Path, names: tuple[str, ...]) -> None:
+def test_of_an_older_ledger_only_what_its_history_proves_goes(
+    root: Path, names: tuple[str, ...]
+) -> None:
     adopt(root)
     here(*WEB, "--root", root)
     older(root)
@@ -205,7 +236,9 @@ def volume(root: Path, name: str = "/srv/web") -> Path:
     return file
 
 
-@pytest.mark.parametrize("words", [(), ("--start", "524288")], ids=["anywhere", "with its first id"])
+@pytest.mark.parametrize(
+    "words", [(), ("--start", "524288")], ids=["anywhere", "with its first id"]
+)
 def test_the_same_name_gets_its_released_range_back(root: Path, words: tuple[str, ...]) -> None:
     here(*WEB, "db", "--root", root)
     before = lines(root)
@@ -219,9 +252,9 @@ def test_the_same_name_gets_its_released_range_back(root: Path, words: tuple[str
     here("allocate", "new", "db", "--strategy", "per-container", "--root", root)
     assert listed(root) == (["db", "new", "web"], [])
     assert set(before[0].splitlines()) < set(lines(root)[0].splitlines())
-    assert json.loads(here("history", "--json", "--root", root)[0])["entries"][-2]["changed"][-1] == (
-        "web has 524288-589823 again"
-    )
+    assert json.loads(here("history", "--json", "--root", root)[0])["entries"][-2]["changed"][
+        -1
+    ] == ("web has 524288-589823 again")
 
 
 @needs_root
@@ -256,7 +289,9 @@ def test_a_plan_file_brings_a_pruned_container_back_as_it_was(root: Path, is_old
     assert ran(root, "plan", plan)[0]["pending"] is False
 
 
-def test_a_range_that_is_somebody_elses_by_now_does_not_come_back_and_that_is_said(root: Path) -> None:
+def test_a_range_that_is_somebody_elses_by_now_does_not_come_back_and_that_is_said(
+    root: Path,
+) -> None:
     here(*WEB, "--root", root)
     here("release", "web", "--root", root)
     put(root, SUBUID, ALICE + "bob:550000:10\n")
@@ -292,11 +327,23 @@ def test_another_name_does_not_get_it_by_its_first_id(root: Path) -> None:
     here(*WEB, "--root", root)
     here("release", "web", "--root", root)
     before = files_of(root)
-    here("allocate", "new", "--strategy", "per-container", "--start", "524288", "--root", root, status=9)
+    here(
+        "allocate",
+        "new",
+        "--strategy",
+        "per-container",
+        "--start",
+        "524288",
+        "--root",
+        root,
+        status=9,
+    )
     assert files_of(root) == before
 
 
-def test_an_adopted_range_that_was_released_with_its_lines_comes_back_where_it_was(root: Path) -> None:
+def test_an_adopted_range_that_was_released_with_its_lines_comes_back_where_it_was(
+    root: Path,
+) -> None:
     adopt(root)
     here("release", "alice", "--with-lines", "--root", root)
     here("allocate", "alice", "--strategy", "per-container", "--owner", "alice", "--root", root)
@@ -310,13 +357,17 @@ def test_an_adopted_range_that_was_released_with_its_lines_comes_back_where_it_w
 
 
 @needs_root
-def test_release_says_what_it_released_where_the_volumes_are_and_how_to_find_files(root: Path) -> None:
+def test_release_says_what_it_released_where_the_volumes_are_and_how_to_find_files(
+    root: Path,
+) -> None:
     here(*WEB, "db", "--root", root)
     volume(root, "/srv/a web")
     out, err = here("release", "web", "--root", root)
     assert "Released: web. Kept back until forgotten: 524288-589823 (web)." in out
     assert "the volumes of 'web' stay as they are, with its ids: /srv/a web" in err
-    find, forget = (line.partition("  #")[0].strip() for line in out.partition("Next:\n")[2].splitlines())
+    find, forget = (
+        line.partition("  #")[0].strip() for line in out.partition("Next:\n")[2].splitlines()
+    )
     assert find == f"usernsplan find-owned web / '/srv/a web' --root {root}"
     assert forget == f"usernsplan release --forget web --root {root}"
     found, _ = here(*shlex.split(find)[1:])
@@ -475,8 +526,14 @@ def test_of_several_released_ranges_one_is_forgotten(root: Path) -> None:
     assert listed(root) == ([], both[1:])
     here("release", "--forget", "web", "--root", root)
     assert listed(root) == ([], [])
-    changed = [e["changed"] for e in json.loads(here("history", "--json", "--root", root)[0])["entries"][-2:]]
-    assert changed == [["forgot 524288-589823, a released range of web"], ["forgot the released range of web"]]
+    changed = [
+        e["changed"]
+        for e in json.loads(here("history", "--json", "--root", root)[0])["entries"][-2:]
+    ]
+    assert changed == [
+        ["forgot 524288-589823, a released range of web"],
+        ["forgot the released range of web"],
+    ]
 
 
 @needs_root

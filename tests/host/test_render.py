@@ -62,8 +62,14 @@ def test_out_writes_files_in_their_places_once(root: Path, out: Path) -> None:
     first = json_of(*words)
     assert first["changed"]
     # Lines are granted by allocate, which looks first whose the ids are.
-    assert sorted(files_of(out)) == ["etc/docker/docker-web.json", "etc/systemd/system/docker-web.service"]
-    assert json.loads((out / "etc/docker/docker-web.json").read_text())["userns-remap"] == "usernsplan-web"
+    assert sorted(files_of(out)) == [
+        "etc/docker/docker-web.json",
+        "etc/systemd/system/docker-web.service",
+    ]
+    assert (
+        json.loads((out / "etc/docker/docker-web.json").read_text())["userns-remap"]
+        == "usernsplan-web"
+    )
     assert [note for note in first["notes"] if "lacks" in note] == [
         f"{out}/etc/{file} lacks usernsplan-web:524288:65536 (in this order): "
         f"'usernsplan allocate … --root {out}' grants lines there"
@@ -124,7 +130,9 @@ def test_storage_conf_is_changed_and_never_made(root: Path, out: Path) -> None:
     assert not json_of(*words)["changed"]
 
 
-def test_out_does_not_follow_a_symlink_out_of_its_folder(root: Path, out: Path, tmp_path: Path) -> None:
+def test_out_does_not_follow_a_symlink_out_of_its_folder(
+    root: Path, out: Path, tmp_path: Path
+) -> None:
     (out / "etc").mkdir(parents=True)
     (tmp_path / "elsewhere").mkdir()
     (out / "etc/systemd").symlink_to(tmp_path / "elsewhere")
@@ -134,7 +142,10 @@ def test_out_does_not_follow_a_symlink_out_of_its_folder(root: Path, out: Path, 
     (out / "etc/systemd").unlink()
     (out / "etc/systemd/nspawn").mkdir(parents=True)
     (out / "etc/systemd/nspawn/web.nspawn").symlink_to(tmp_path / "elsewhere/file")
-    assert "symlink" in usernsplan("render", "nspawn", "web", "--out", out, "--root", root, status=9).stderr
+    assert (
+        "symlink"
+        in usernsplan("render", "nspawn", "web", "--out", out, "--root", root, status=9).stderr
+    )
 
 
 @pytest.mark.parametrize(
@@ -147,7 +158,11 @@ def test_out_does_not_follow_a_symlink_out_of_its_folder(root: Path, out: Path, 
         (("--list", "nobody"), 1, "nothing is allocated"),
         (("--list", "podman", "web"), 2, "--list takes one NAME"),
         (("--list", "web", "--out", "OUT"), 2, "--list takes one NAME"),
-        (("podman", "web", "--dry-run"), 2, "--dry-run and --replace-files are about --out and --bundle"),
+        (
+            ("podman", "web", "--dry-run"),
+            2,
+            "--dry-run and --replace-files are about --out and --bundle",
+        ),
         (("nspawn", "web", "--out", ""), 2, "--out is empty"),
         (("oci", "web", "--bundle", ""), 2, "--bundle is empty"),
         (("podman", "web", "--out", "OUT"), 2, "no place of its own"),
@@ -160,7 +175,11 @@ def test_out_does_not_follow_a_symlink_out_of_its_folder(root: Path, out: Path, 
         (("lxc", "web", "--rootless"), 2, "lxc has no use for it"),
         (("podman", "web", "--volume", "a:b"), 2, "expected /SRC:/DEST"),
         (("podman", "web", "--volume", "/a:/b:z"), 2, "no option 'z'"),
-        (("podman", "web", "--volume", "/a:/b:idmap"), 9, "mounted with an idmap: this machine's kernel is not asked"),
+        (
+            ("podman", "web", "--volume", "/a:/b:idmap"),
+            9,
+            "mounted with an idmap: this machine's kernel is not asked",
+        ),
         (("docker", "web", "--volume", "/a:/b:idmap"), 9, "docker cannot map the ids of a mount"),
         (("lxc", "web", "--volume", "/a b:/b"), 9, "characters"),
         (("quadlet", "web", "--image", "a b"), 2, "no name of an image"),
@@ -196,7 +215,14 @@ def test_rootless_flags_are_places_among_the_owners_lines(root: Path) -> None:
 BUNDLE: dict[str, Any] = {
     "ociVersion": "1.0.2",
     "root": {"path": "rootfs"},
-    "mounts": [{"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["gid=70000", "mode=620"]}],
+    "mounts": [
+        {
+            "destination": "/dev/pts",
+            "type": "devpts",
+            "source": "devpts",
+            "options": ["gid=70000", "mode=620"],
+        }
+    ],
     "linux": {"namespaces": [{"type": "mount"}], "resources": {"x": [1]}},
 }
 
@@ -210,13 +236,30 @@ def bundle(tmp_path: Path) -> Path:
 
 
 def test_a_bundle_is_patched_in_place_once(root: Path, bundle: Path) -> None:
-    words = ("render", "oci", "web", "--bundle", bundle, "--volume", "/srv/a:/dev/pts:ro", "--root", root)
+    words = (
+        "render",
+        "oci",
+        "web",
+        "--bundle",
+        bundle,
+        "--volume",
+        "/srv/a:/dev/pts:ro",
+        "--root",
+        root,
+    )
     first = json_of(*words)
     assert first["changed"]
     written = json.loads((bundle / "config.json").read_text())
     extent = [{"containerID": 0, "hostID": 524288, "size": 65536}]
     assert written == BUNDLE | {
-        "mounts": [{"destination": "/dev/pts", "type": "bind", "source": "/srv/a", "options": ["rbind", "ro"]}],
+        "mounts": [
+            {
+                "destination": "/dev/pts",
+                "type": "bind",
+                "source": "/srv/a",
+                "options": ["rbind", "ro"],
+            }
+        ],
         "linux": {
             "namespaces": [{"type": "mount"}, {"type": "user"}],
             "resources": {"x": [1]},
@@ -243,7 +286,11 @@ def test_a_mount_for_an_id_that_is_not_mapped_is_noted(root: Path, bundle: Path)
         ('{"mounts": {"a": 1}}', 1, "not the config.json"),
         ('{"mounts": [3]}', 1, "not the config.json"),
         ('{"linux": {"namespaces": [3]}}', 1, "not the config.json"),
-        ('{"linux": {"namespaces": [{"type": "user", "path": "/proc/1/ns/user"}]}}', 9, "joins a user namespace"),
+        (
+            '{"linux": {"namespaces": [{"type": "user", "path": "/proc/1/ns/user"}]}}',
+            9,
+            "joins a user namespace",
+        ),
         ('{"linux": null}', 1, "not the config.json"),
         ('{"linux": {}, "linux": {}}', 1, "the key 'linux' stands there twice"),
         ('{"a": NaN}', 1, "NaN is no number"),
@@ -252,7 +299,9 @@ def test_a_mount_for_an_id_that_is_not_mapped_is_noted(root: Path, bundle: Path)
         ("[" * 100_000, 1, "not JSON"),
     ],
 )
-def test_a_bundle_that_is_none_stays_as_it_is(root: Path, bundle: Path, text: str, status: int, said: str) -> None:
+def test_a_bundle_that_is_none_stays_as_it_is(
+    root: Path, bundle: Path, text: str, status: int, said: str
+) -> None:
     (bundle / "config.json").write_text(text)
     done = usernsplan("render", "oci", "web", "--bundle", bundle, "--root", root, status=status)
     assert said in done.stderr
@@ -277,7 +326,12 @@ def test_yaml_is_read_back_as_it_was_meant(root: Path) -> None:
                 "userns_mode": "",
                 "security_opt": ["no-new-privileges:true"],
                 "volumes": [
-                    {"type": "bind", "source": odd.replace("$", "$$"), "target": "/data", "read_only": True},
+                    {
+                        "type": "bind",
+                        "source": odd.replace("$", "$$"),
+                        "target": "/data",
+                        "read_only": True,
+                    },
                 ],
             }
         }
@@ -290,18 +344,29 @@ def test_what_is_odd_in_a_bundle_is_no_traceback(root: Path, bundle: Path) -> No
     (bundle / "config.json").write_text(json.dumps(odd))
     usernsplan("render", "oci", "web", "--bundle", bundle, "--root", root)
     written = json.loads((bundle / "config.json").read_text())
-    assert {key: written[key] for key in odd if key != "linux"} == {key: odd[key] for key in odd if key != "linux"}
+    assert {key: written[key] for key in odd if key != "linux"} == {
+        key: odd[key] for key in odd if key != "linux"
+    }
     (bundle / "config.json").write_bytes(b'{"hostname": "\xff"}')
-    assert "not UTF-8" in usernsplan("render", "oci", "web", "--bundle", bundle, "--root", root, status=1).stderr
+    assert (
+        "not UTF-8"
+        in usernsplan("render", "oci", "web", "--bundle", bundle, "--root", root, status=1).stderr
+    )
 
 
-def test_many_at_once_on_one_bundle_and_one_folder_follow_one_another(root: Path, bundle: Path, out: Path) -> None:
+def test_many_at_once_on_one_bundle_and_one_folder_follow_one_another(
+    root: Path, bundle: Path, out: Path
+) -> None:
     rendering = [*PROGRAM, "render"]
     patch = [*rendering, "oci", "web", "--bundle", str(bundle), "--root", str(root)]
     place = [*rendering, "docker-instance", "web", "--out", str(out), "--root", str(root)]
     runs = [subprocess.Popen(words, stdout=subprocess.DEVNULL) for words in [patch, place] * 5]
     assert [run.wait(60) for run in runs] == [0] * 10
-    assert json_of(*patch[len(PROGRAM) :])["changed"] is json_of(*place[len(PROGRAM) :])["changed"] is False
+    assert (
+        json_of(*patch[len(PROGRAM) :])["changed"]
+        is json_of(*place[len(PROGRAM) :])["changed"]
+        is False
+    )
 
 
 def test_a_folder_that_was_made_for_nothing_goes_again(root: Path, out: Path) -> None:
@@ -327,7 +392,9 @@ def test_an_interrupted_run_is_told_of(root: Path) -> None:
     assert "was interrupted" in usernsplan("render", "podman", "web", "--root", root).stderr
 
 
-def test_options_of_others_in_storage_conf_are_replaced_only_with_yes(root: Path, out: Path) -> None:
+def test_options_of_others_in_storage_conf_are_replaced_only_with_yes(
+    root: Path, out: Path
+) -> None:
     conf = out / "etc/containers/storage.conf"
     conf.parent.mkdir(parents=True)
     conf.write_text("[storage.options]\r\nauto-userns-min-size = 1024  # ours\r\n")
@@ -341,7 +408,10 @@ def test_options_of_others_in_storage_conf_are_replaced_only_with_yes(root: Path
 
 def test_commands_in_notes_are_for_the_root_that_was_named(root: Path, bundle: Path) -> None:
     notes = json_of("render", "oci", "web", "--bundle", bundle, "--root", root)["notes"]
-    assert any(f"fix-volume {bundle}/rootfs --container web --mode shift --root {root}" in note for note in notes)
+    assert any(
+        f"fix-volume {bundle}/rootfs --container web --mode shift --root {root}" in note
+        for note in notes
+    )
 
 
 def test_folders_that_were_made_for_nothing_go_again(root: Path, out: Path) -> None:
@@ -353,7 +423,9 @@ def test_folders_that_were_made_for_nothing_go_again(root: Path, out: Path) -> N
 def test_a_mount_takes_the_place_of_every_one_on_its_destination(root: Path, bundle: Path) -> None:
     mounts = [{"destination": path, "type": "tmpfs"} for path in ("/a", "/data/", "/b", "/data")]
     (bundle / "config.json").write_text(json.dumps(BUNDLE | {"mounts": mounts}))
-    usernsplan("render", "oci", "web", "--bundle", bundle, "--volume", "/srv/x:/data", "--root", root)
+    usernsplan(
+        "render", "oci", "web", "--bundle", bundle, "--volume", "/srv/x:/data", "--root", root
+    )
     written = json.loads((bundle / "config.json").read_text())["mounts"]
     assert [(mount["destination"], mount["type"]) for mount in written] == [
         ("/a", "tmpfs"),

@@ -33,7 +33,9 @@ def held(how: str, path: Path, seconds: float) -> Iterator[int]:
     """Another process holds a lock for so long; its pid."""
     code = f"{HOLD[how]}import os, time\nprint('held', flush=True)\ntime.sleep({seconds})\n"
     code += "os.unlink(sys.argv[1])\n" if how == "pid" else ""
-    with subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True) as holder:
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True
+    ) as holder:
         assert holder.stdout
         assert holder.stdout.readline() == "held\n"
         yield holder.pid
@@ -57,7 +59,11 @@ def made(root: Path) -> Path:
         ("ledger", LEDGER, ("list",)),
         *slow(
             ("pid", "/etc/subuid.lock", ("allocate", "--strategy", "per-container", "db")),
-            ("flock", f"{RUNS}/lock", ("fix-volume", "/srv/vol", "--container", "web", "--user", "5")),
+            (
+                "flock",
+                f"{RUNS}/lock",
+                ("fix-volume", "/srv/vol", "--container", "web", "--user", "5"),
+            ),
             ("flock", f"{RUNS}/lock", ("history", "--prune-runs", "--older-than", "1d")),
             ("ledger", LEDGER, ("release", "web", "--dry-run")),
         ),
@@ -82,18 +88,24 @@ def test_a_short_wait_is_not_told(tmp_path: Path) -> None:
     assert "waiting" not in said
 
 
-def test_who_gives_up_waiting_names_the_holder_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_gives_up_waiting_names_the_holder_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "etc").mkdir()
     here("allocate", "--strategy", "per-container", "web", "--root", tmp_path)
     before = files_of(tmp_path / "etc")
     monkeypatch.setattr("usernsplan.host.locks.subid_locks.__wrapped__.__defaults__", (0.1,))
     with held("fcntl", tmp_path / "etc/.pwd.lock", 1) as pid:
-        _, said = here("allocate", "--strategy", "per-container", "db", "--root", tmp_path, status=5)
+        _, said = here(
+            "allocate", "--strategy", "per-container", "db", "--root", tmp_path, status=5
+        )
     assert f"{tmp_path}/etc/.pwd.lock is locked by process {pid}" in said
     assert files_of(tmp_path / "etc") == before
 
 
-def test_a_ledger_that_stays_locked_is_an_error_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_ledger_that_stays_locked_is_an_error_as_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     here("allocate", "--strategy", "per-container", "web", "--root", tmp_path)
     monkeypatch.setattr("usernsplan.ledger.sqlite._PATIENCE", 0.2)
     with held("ledger", Path(f"{tmp_path}{LEDGER}"), 1) as pid:

@@ -26,16 +26,24 @@ def root(tmp_path: Path) -> Path:
     made = tmp_path / EVIL
     (made / "etc").mkdir(parents=True)
     for name in ("subuid", "subgid"):
-        (made / "etc" / name).write_bytes(b"alice:100000:65536\n" + LINE + b":300000:65536\n" + LINE + b"\n")
-    (made / "etc/passwd").write_bytes(b"root:x:0:0::/:\n" + LINE + b":x:1000:1000::/home/" + LINE + b":\n")
+        (made / "etc" / name).write_bytes(
+            b"alice:100000:65536\n" + LINE + b":300000:65536\n" + LINE + b"\n"
+        )
+    (made / "etc/passwd").write_bytes(
+        b"root:x:0:0::/:\n" + LINE + b":x:1000:1000::/home/" + LINE + b":\n"
+    )
     (made / "etc/group").write_bytes(LINE + b":x:1000:" + LINE + b"\n")
     return made
 
 
-def test_every_command_in_every_form(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_command_in_every_form(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "here" / EVIL.replace("/", "")).mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "here" / EVIL)
-    Path("usernsplan.yaml").write_text("strategy: per-container\nengines: [podman]\ncontainers: [web]\n")
+    Path("usernsplan.yaml").write_text(
+        "strategy: per-container\nengines: [podman]\ncontainers: [web]\n"
+    )
     plan = Path("usernsplan.yaml").absolute()
     for words in (
         ("plan",),
@@ -86,7 +94,8 @@ def test_json_has_the_very_names(root: Path) -> None:
     here("allocate", "--strategy", "per-container", "web", "--root", root, "--engine", "podman")
     entries = json.loads(here("history", "--json", "--root", root)[0])["entries"]
     assert any(
-        changed.startswith(str(root).encode("utf-8", "backslashreplace").decode()) for changed in entries[0]["changed"]
+        changed.startswith(str(root).encode("utf-8", "backslashreplace").decode())
+        for changed in entries[0]["changed"]
     )
 
 

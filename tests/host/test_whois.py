@@ -21,7 +21,16 @@ GROUP = "root:x:0:\nalice:x:1000:\n"
 def root(tmp_path: Path) -> Path:
     """A host with web (524288 on), a released one, and lines and accounts of others."""
     root = tmp_path / "host"
-    usernsplan("allocate", "--strategy", "per-container", "web", "old", "--root", root, env={"SUDO_UID": "1234"})
+    usernsplan(
+        "allocate",
+        "--strategy",
+        "per-container",
+        "web",
+        "old",
+        "--root",
+        root,
+        env={"SUDO_UID": "1234"},
+    )
     usernsplan("release", "old", "--root", root)
     (root / "etc/passwd").write_text(ACCOUNTS)
     (root / "etc/group").write_text(GROUP)
@@ -74,8 +83,18 @@ def test_an_id_of_a_container_is_told_with_everything_that_is_known(root: Path) 
     assert uid["by"]["sudo_uid"] == 1234
     [gid] = found["gid"]
     assert gid["container_name"] == "web"
-    text = usernsplan("whois", "524321", "--root", root, "--passwd", root / "image/etc/passwd").stdout
-    for word in ("web", "33 (www-data)", "524288-589823", "per-container", history["at"], "sudo by 1234", "allocate"):
+    text = usernsplan(
+        "whois", "524321", "--root", root, "--passwd", root / "image/etc/passwd"
+    ).stdout
+    for word in (
+        "web",
+        "33 (www-data)",
+        "524288-589823",
+        "per-container",
+        history["at"],
+        "sudo by 1234",
+        "allocate",
+    ):
         assert word in text
 
 
@@ -88,7 +107,11 @@ def test_others_lines_the_released_range_and_accounts(root: Path) -> None:
     assert "CR LF" in found["uid"][1]["problem"]
     assert found["gid"] == []
     [released] = answer("589824", "--root", root)["uid"]
-    assert (released["kind"], released["name"], released["range"]) == ("quarantine", "old", [589824, 65536])
+    assert (released["kind"], released["name"], released["range"]) == (
+        "quarantine",
+        "old",
+        [589824, 65536],
+    )
     assert "release --forget old" in usernsplan("whois", "589824", "--root", root).stdout
     kinds = [one["kind"] for one in answer("1000", "--root", root)["uid"]]
     assert kinds == ["account", "reserved"]
@@ -98,7 +121,10 @@ def test_what_nobody_has_is_free_in_the_pool_or_outside_of_it(root: Path) -> Non
     free, outside = (answer(str(number), "--root", root) for number in (655360, 70000))
     assert (free["free"], free["in_pool"]) == (True, True)
     assert (outside["free"], outside["in_pool"]) == (True, False)
-    assert "free in the pool (524288-600100000)" in usernsplan("whois", "655360", "--root", root).stdout
+    assert (
+        "free in the pool (524288-600100000)"
+        in usernsplan("whois", "655360", "--root", root).stdout
+    )
     (root / "etc/login.defs").write_text("SUB_UID_MAX 600000\n")
     assert answer("655360", "--root", root)["in_pool"] is False
     (root / "etc/login.defs").write_text("SUB_UID_MAX 5\n")
@@ -124,7 +150,9 @@ def test_no_ids_at_all_are_answered_by_nothing(root: Path) -> None:
     assert usernsplan("whois", "--root", root).stdout == ""
 
 
-@pytest.mark.parametrize("word", ["4294967295", "-1", "0x10", "1e3", "01", "web", "1.0", "+5", "99999999999999999999"])
+@pytest.mark.parametrize(
+    "word", ["4294967295", "-1", "0x10", "1e3", "01", "web", "1.0", "+5", "99999999999999999999"]
+)
 def test_what_is_no_id_is_named(root: Path, word: str) -> None:
     assert repr(word) in usernsplan("whois", "--root", root, "--", "5", word, status=2).stderr
     assert f"line 3: {word!r}" in piped(f"1\n2 2\n4 {word}\n", "--root", root, status=2)
@@ -145,7 +173,10 @@ def test_the_other_way_and_what_is_not_mapped(root: Path) -> None:
     words = ("whois", "--container", "web", "--root", root)
     found = json_of(*words, "33", "65536", status=1)
     assert found["container"] == "web"
-    assert [(one["uid"], one["gid"]) for one in found["answers"]] == [(524321, 524321), (None, None)]
+    assert [(one["uid"], one["gid"]) for one in found["answers"]] == [
+        (524321, 524321),
+        (None, None),
+    ]
     named = json_of(*words, "www-data", "--passwd", root / "image/etc/passwd")["answers"]
     assert [(one["container_uid"], one["uid"]) for one in named] == [(33, 524321)]
     assert "not mapped" in usernsplan(*words, "65536", status=1).stdout
@@ -170,7 +201,9 @@ def test_a_file_is_told_with_its_acl_and_the_root_of_its_capability(root: Path) 
     document = json_of("whois", "--file", "/srv/odd\nname", "--file", "/srv", "--root", root)
     assert document["answers"] == []
     told, above = document["files"]
-    assert [(one["role"], one["id"], [claim["kind"] for claim in one["claims"]]) for one in told["ids"]] == [
+    assert [
+        (one["role"], one["id"], [claim["kind"] for claim in one["claims"]]) for one in told["ids"]
+    ] == [
         ("owner", 524288, ["allocation"]),
         ("group", 1000, ["group", "reserved"]),
         ("ACL user", 524321, ["allocation"]),
@@ -198,7 +231,8 @@ def test_of_a_symlink_it_is_the_link_itself(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "status"), [("/srv/none", 2), ("", 2), ("/etc/passwd/x", 2), ("/" + "x" * 300, 2), ("/x" * 3000, 2)]
+    ("path", "status"),
+    [("/srv/none", 2), ("", 2), ("/etc/passwd/x", 2), ("/" + "x" * 300, 2), ("/x" * 3000, 2)],
 )
 def test_a_path_at_which_nothing_lies(root: Path, path: str, status: int) -> None:
     usernsplan("whois", "--file", path, "--root", root, status=status)
@@ -225,9 +259,21 @@ def test_a_host_without_anything_has_nobody(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    ["whois 655360", "find-owned 1-2 /srv", "list", "show web", "history", "map", "capacity", "check", "export"],
+    [
+        "whois 655360",
+        "find-owned 1-2 /srv",
+        "list",
+        "show web",
+        "history",
+        "map",
+        "capacity",
+        "check",
+        "export",
+    ],
 )
-def test_a_root_that_was_mistyped_is_named_by_whoever_only_reads(tmp_path: Path, words: str) -> None:
+def test_a_root_that_was_mistyped_is_named_by_whoever_only_reads(
+    tmp_path: Path, words: str
+) -> None:
     missing = tmp_path / "hots"
     done = usernsplan(*words.split(), "--root", missing, status=2)
     assert f"--root {missing} does not exist" in done.stderr
@@ -249,9 +295,13 @@ def test_a_root_that_was_mistyped_is_named_by_whoever_only_reads(tmp_path: Path,
         ("find-owned web /nothing-there", 2),
     ],
 )
-def test_with_standard_output_closed_the_status_is_the_same(root: Path, words: str, status: int) -> None:
+def test_with_standard_output_closed_the_status_is_the_same(
+    root: Path, words: str, status: int
+) -> None:
     command = " ".join((*PROGRAM, *words.split(), "--root", str(root)))
-    done = subprocess.run(["sh", "-c", f"{command} >&-"], stderr=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(
+        ["sh", "-c", f"{command} >&-"], stderr=subprocess.PIPE, text=True, check=False
+    )
     assert "Traceback" not in done.stderr
     assert done.returncode == status, done.stderr
 
@@ -303,11 +353,22 @@ def test_whoever_may_not_read_the_ledger_is_told_by_the_lines(root: Path) -> Non
 
 def test_of_a_pool_it_is_not_told_which_container_it_is(root: Path) -> None:
     usernsplan(
-        "allocate", "--engine", "podman-auto", "--auto-containers", "5", "--strategy", "per-container", "--root", root
+        "allocate",
+        "--engine",
+        "podman-auto",
+        "--auto-containers",
+        "5",
+        "--strategy",
+        "per-container",
+        "--root",
+        root,
     )
     first = json_of("show", "containers", "--root", root)["allocations"][0]["held"][0]
     assert "podman-auto" in usernsplan("whois", str(first + 65569), "--root", root).stdout
-    assert "is a pool" in usernsplan("whois", "--container", "containers", "33", "--root", root, status=2).stderr
+    assert (
+        "is a pool"
+        in usernsplan("whois", "--container", "containers", "33", "--root", root, status=2).stderr
+    )
     os.chown(root / "image", first + 65569, 0) if os.geteuid() == 0 else None
     for row in json_of("find-owned", "containers", "/image", "--count", "--root", root)["by_id"]:
         assert row["container_id"] is None

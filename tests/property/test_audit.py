@@ -11,7 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.states import REMAPPED, asked, carried_out, files, per_container, shared, state, with_files
+from tests.unit.states import (
+    REMAPPED,
+    asked,
+    carried_out,
+    files,
+    per_container,
+    shared,
+    state,
+    with_files,
+)
 from usernsplan import (
     AllocateRequest,
     HostState,
@@ -43,7 +52,11 @@ SPANS = st.lists(
         st.sampled_from("abc"),
     ),
     max_size=12,
-).map(lambda found: [Span(start, stop, SUBUID, n, owner) for n, (start, stop, owner) in enumerate(found, 1)])
+).map(
+    lambda found: [
+        Span(start, stop, SUBUID, n, owner) for n, (start, stop, owner) in enumerate(found, 1)
+    ]
+)
 
 
 def meet(one: Span, other: Span) -> bool:
@@ -54,7 +67,9 @@ def meet(one: Span, other: Span) -> bool:
 def test_what_overlaps_is_what_every_pair_of_them_says(spans: list[Span]) -> None:
     ordered = sorted(spans, key=lambda span: (span.start, span.number))
     expected = {
-        later for earlier, later in combinations(ordered, 2) if earlier.owner != later.owner and meet(earlier, later)
+        later
+        for earlier, later in combinations(ordered, 2)
+        if earlier.owner != later.owner and meet(earlier, later)
     }
     found = list(overlaps(spans))
     assert {span for span, _ in found} == expected
@@ -66,7 +81,9 @@ def test_what_overlaps_is_what_every_pair_of_them_says(spans: list[Span]) -> Non
 
 @given(SPANS)
 def test_the_rule_tells_the_same_of_a_file(spans: list[Span]) -> None:
-    raw = b"".join(b"%s:%d:%d\n" % (s.owner.encode(), 100000 + s.start, s.stop - s.start) for s in spans)
+    raw = b"".join(
+        b"%s:%d:%d\n" % (s.owner.encode(), 100000 + s.start, s.stop - s.start) for s in spans
+    )
     ordered = sorted(spans, key=lambda span: (span.start, span.number))
     expected = {
         f"/etc/subgid:{later.number}"
@@ -77,9 +94,13 @@ def test_the_rule_tells_the_same_of_a_file(spans: list[Span]) -> None:
 
 
 @given(SPANS, st.integers(0, 45), st.integers(1, 10))
-def test_the_index_finds_what_looking_at_each_finds(spans: list[Span], start: int, count: int) -> None:
+def test_the_index_finds_what_looking_at_each_finds(
+    spans: list[Span], start: int, count: int
+) -> None:
     asked_for = Span(start, start + count, SUBUID, 0, "x")
-    assert sorted(Index(spans).over(start, start + count)) == sorted(span for span in spans if meet(span, asked_for))
+    assert sorted(Index(spans).over(start, start + count)) == sorted(
+        span for span in spans if meet(span, asked_for)
+    )
 
 
 # One host has one strategy; Docker's own allocation may be among them.
@@ -94,7 +115,9 @@ STRATEGIES: tuple[tuple[Strategy, ...], ...] = (
 def requests(draw: st.DrawFn) -> list[AllocateRequest | ReleaseRequest]:
     strategies: tuple[Strategy, ...] = draw(st.sampled_from(STRATEGIES))
     names = st.lists(st.sampled_from(["a1", "b2", "c3", "d4"]), max_size=3, unique=True)
-    engines = st.sampled_from([None, ("podman",), ("lxc",), ("docker",), ("docker", "lxc"), ("docker-instance",)])
+    engines = st.sampled_from(
+        [None, ("podman",), ("lxc",), ("docker",), ("docker", "lxc"), ("docker-instance",)]
+    )
     flags: st.SearchStrategy[bool] = st.booleans()
     found: list[AllocateRequest | ReleaseRequest] = []
     for _ in range(draw(st.integers(1, 4))):
@@ -103,7 +126,9 @@ def requests(draw: st.DrawFn) -> list[AllocateRequest | ReleaseRequest]:
             release = draw(names.filter(bool))
             found.append(ReleaseRequest(tuple(release), forget=draw(flags), unset_remap=True))
         else:
-            words = asked(*draw(names), strategy=draw(st.sampled_from(strategies)), engines=draw(engines))
+            words = asked(
+                *draw(names), strategy=draw(st.sampled_from(strategies)), engines=draw(engines)
+            )
             found.append(words)
     return found
 
@@ -111,7 +136,9 @@ def requests(draw: st.DrawFn) -> list[AllocateRequest | ReleaseRequest]:
 def after(host: HostState, words: AllocateRequest | ReleaseRequest) -> HostState:
     """The host after these words, as it was where they are refused."""
     try:
-        plan = decide(host, words) if isinstance(words, AllocateRequest) else make_release(host, words)
+        plan = (
+            decide(host, words) if isinstance(words, AllocateRequest) else make_release(host, words)
+        )
     except UsernsplanError:
         return host
     return carried_out(host, plan)
@@ -122,7 +149,9 @@ def after(host: HostState, words: AllocateRequest | ReleaseRequest) -> HostState
 def test_a_host_made_by_allocate_and_release_alone_has_no_errors(
     said: list[AllocateRequest | ReleaseRequest],
 ) -> None:
-    host = state(b"alice:100000:65536\n", b"alice:100000:65536\n", daemon_json=b'{\n  "debug": true\n}\n')
+    host = state(
+        b"alice:100000:65536\n", b"alice:100000:65536\n", daemon_json=b'{\n  "debug": true\n}\n'
+    )
     for words in said:
         host = after(host, words)
         found = [f for f in check(Facts(host)) if f.severity == "error"]
@@ -131,8 +160,15 @@ def test_a_host_made_by_allocate_and_release_alone_has_no_errors(
 
 OURS = [
     per_container("web", 524288),
-    replace(per_container("db", 589824), also=("root",)),
-    shared("default", (0, 2, 1), (1, 655360, 2), (3, 3, 65533), owner="dockremap", held=IdRange(655360, 2)),
+    replace(per_container("db", 589824), extra_owners=("root",)),
+    shared(
+        "default",
+        (0, 2, 1),
+        (1, 655360, 2),
+        (3, 3, 65533),
+        owner="dockremap",
+        reserved_range=IdRange(655360, 2),
+    ),
     per_container("old", 720896, 1000),
 ]
 OUR_LINES = [
@@ -189,7 +225,8 @@ def test_a_repair_puts_ours_back_touches_nothing_else_and_is_done_once(host: Hos
     for path in (SUBUID, SUBGID):
         before, now = (files(h)[path] or b"" for h in (host, mended))
         lines_before, lines_now = (
-            [line + b"\n" for line in raw.removesuffix(b"\n").split(b"\n")] if raw else [] for raw in (before, now)
+            [line + b"\n" for line in raw.removesuffix(b"\n").split(b"\n")] if raw else []
+            for raw in (before, now)
         )
         # What others wrote stands as it stood, in its order; nothing that stood is gone.
         assert [x for x in lines_before if x not in ours] == [x for x in lines_now if x not in ours]

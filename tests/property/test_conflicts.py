@@ -31,26 +31,38 @@ LINES = st.lists(
 @st.composite
 def hosts(draw: st.DrawFn) -> HostState:
     allocations = [
-        per_container(name, *ids) for name, ids in draw(st.dictionaries(st.sampled_from(("web", "db")), RANGES)).items()
+        per_container(name, *ids)
+        for name, ids in draw(st.dictionaries(st.sampled_from(("web", "db")), RANGES)).items()
     ]
-    ours = [(a.owner, (a.held.start, a.held.count)) for a in allocations if a.held]
+    ours = [
+        (a.owner, (a.reserved_range.start, a.reserved_range.count))
+        for a in allocations
+        if a.reserved_range
+    ]
     everybody = shared("all", (0, 1, 0x10000), (0x10000, 2 * LOW, 1))
     flags: st.SearchStrategy[bool] = st.booleans()
     if draw(flags):
         allocations.append(everybody)
-        ours += [(everybody.owner, (ids.start, ids.count)) for ids in everybody.mapping.uids.host_ranges()]
+        ours += [
+            (everybody.owner, (ids.start, ids.count))
+            for ids in everybody.mapping.uids.host_ranges()
+        ]
     lines = []
     for _ in range(2):
         said = [line for line in ours if draw(st.integers(0, 3))] + draw(LINES)
         lines.append(b"".join(b"%s:%d:%d\n" % (owner.encode(), *ids) for owner, ids in said))
     numbers = st.integers(LOW, LOW + 8)
     users = draw(st.dictionaries(st.sampled_from(("carol", "eve")), numbers))
-    passwd = PASSWD + b"".join(b"%s:x:%d:1000::/:/bin/sh\n" % (n.encode(), uid) for n, uid in users.items())
+    passwd = PASSWD + b"".join(
+        b"%s:x:%d:1000::/:/bin/sh\n" % (n.encode(), uid) for n, uid in users.items()
+    )
     groups = draw(st.dictionaries(st.sampled_from(("carol", "lab")), numbers))
     group = GROUP + b"".join(b"%s:x:%d:\n" % (n.encode(), gid) for n, gid in groups.items())
     kept = [Quarantined("old", IdRange(*ids), "") for ids in draw(st.lists(RANGES, max_size=1))]
     host = state(*lines, passwd=passwd, group=group, allocations=allocations, quarantined=kept)
-    reserved = tuple(Reservation(IdRange(*ids), "lab's") for ids in draw(st.lists(RANGES, max_size=1)))
+    reserved = tuple(
+        Reservation(IdRange(*ids), "lab's") for ids in draw(st.lists(RANGES, max_size=1))
+    )
     return replace(host, ledger=replace(host.ledger, reservations=reserved))
 
 

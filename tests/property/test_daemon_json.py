@@ -15,13 +15,23 @@ from usernsplan.formats.daemon_json import DATA_ROOT, REMAP, parse, with_remap, 
 
 Json = dict[str, object]
 
-TEXT = st.text(max_size=6) | st.sampled_from(['"', "\\", "{", "}", ",", ":", "//", "é", "\U0001f433", "\n"])
+TEXT = st.text(max_size=6) | st.sampled_from(
+    ['"', "\\", "{", "}", ",", ":", "//", "é", "\U0001f433", "\n"]
+)
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-9, 9) | st.floats(allow_nan=False, allow_infinity=False, width=32) | TEXT,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT | st.just(REMAP), inner, max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers(-9, 9)
+    | st.floats(allow_nan=False, allow_infinity=False, width=32)
+    | TEXT,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(TEXT | st.just(REMAP), inner, max_size=3)
+    ),
     max_leaves=8,
 )
-KEYS = (TEXT | st.sampled_from(["log-driver", "hosts", "labels"])).filter(lambda key: key not in {REMAP, DATA_ROOT})
+KEYS = (TEXT | st.sampled_from(["log-driver", "hosts", "labels"])).filter(
+    lambda key: key not in {REMAP, DATA_ROOT}
+)
 CONFIGS = st.dictionaries(KEYS, VALUES, max_size=5)
 NEW = st.sampled_from(["default", "web", "100000:100000", 'a"b', "é"])
 
@@ -32,10 +42,15 @@ def written(draw: st.DrawFn, config: Json) -> bytes:
     text = json.dumps(
         dict(draw(st.permutations(list(config.items())))),
         indent=draw(st.sampled_from([None, 0, 1, 2, 4, "\t"])),
-        separators=(draw(st.sampled_from([",", ", ", " ,\n"])), draw(st.sampled_from([":", ": ", " : ", ":\n\t"]))),
+        separators=(
+            draw(st.sampled_from([",", ", ", " ,\n"])),
+            draw(st.sampled_from([":", ": ", " : ", ":\n\t"])),
+        ),
         ensure_ascii=draw(st.booleans()),
     )
-    text = draw(st.sampled_from(["", "\n", "  "])) + text + draw(st.sampled_from(["", "\n", " \n\n"]))
+    text = (
+        draw(st.sampled_from(["", "\n", "  "])) + text + draw(st.sampled_from(["", "\n", " \n\n"]))
+    )
     return (text.replace("\n", "\r\n") if draw(st.booleans()) else text).encode()
 
 
@@ -43,7 +58,9 @@ def same_at_both_ends(one: bytes, two: bytes) -> int:
     """Count the bytes that two files share from the start on, and from the end back."""
 
     def same(first: bytes, second: bytes) -> int:
-        return len(list(takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False))))
+        return len(
+            list(takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))
+        )
 
     return same(one, two) + same(one[::-1], two[::-1])
 
@@ -61,16 +78,22 @@ def strictly(raw: bytes) -> Json | None:
         return dict(pairs)
 
     try:
-        found = json.loads(raw.decode(), parse_constant=no_constant, object_pairs_hook=no_duplicates)
+        found = json.loads(
+            raw.decode(), parse_constant=no_constant, object_pairs_hook=no_duplicates
+        )
     except ValueError:
         return None
-    if not isinstance(found, dict) or not all(isinstance(found.get(key, ""), str) for key in (REMAP, DATA_ROOT)):
+    if not isinstance(found, dict) or not all(
+        isinstance(found.get(key, ""), str) for key in (REMAP, DATA_ROOT)
+    ):
         return None
     return found
 
 
 @given(st.data(), CONFIGS, NEW)
-def test_the_file_with_the_key_says_the_same_and_the_key(data: st.DataObject, config: Json, new: str) -> None:
+def test_the_file_with_the_key_says_the_same_and_the_key(
+    data: st.DataObject, config: Json, new: str
+) -> None:
     raw = data.draw(written(config))
     after = with_remap(parse(raw, "f"), new)
     assert json.loads(after) == {**config, REMAP: new}
@@ -83,7 +106,9 @@ def test_the_file_with_the_key_says_the_same_and_the_key(data: st.DataObject, co
 
 
 @given(st.data(), CONFIGS, NEW)
-def test_only_the_value_changes_where_the_key_is_there(data: st.DataObject, config: Json, new: str) -> None:
+def test_only_the_value_changes_where_the_key_is_there(
+    data: st.DataObject, config: Json, new: str
+) -> None:
     raw = data.draw(written({**config, REMAP: "\x01sentinel"}))
     assert raw.count(b'"\\u0001sentinel"') == 1
     after = with_remap(parse(raw, "f"), new)
@@ -93,7 +118,9 @@ def test_only_the_value_changes_where_the_key_is_there(data: st.DataObject, conf
 
 
 @given(st.data(), CONFIGS)
-def test_the_file_without_the_key_says_the_rest_in_the_same_bytes(data: st.DataObject, config: Json) -> None:
+def test_the_file_without_the_key_says_the_rest_in_the_same_bytes(
+    data: st.DataObject, config: Json
+) -> None:
     raw = data.draw(written({**config, REMAP: "web"}))
     after = without_remap(parse(raw, "f"))
     assert json.loads(after) == config
@@ -114,7 +141,24 @@ def test_every_member_is_where_the_reader_says_it_is(data: st.DataObject, config
 SOUP = st.text(alphabet='{}[]:,"\\ \n\tu0159ae.-+/\ufeff', max_size=24).map(str.encode)
 PIECES = st.lists(
     st.sampled_from(
-        ['"a"', '"\\u0061"', '"userns-remap"', "{", "}", "[", "]", ":", ":", ",", "1", "-", "0", "NaN", " ", "//"]
+        [
+            '"a"',
+            '"\\u0061"',
+            '"userns-remap"',
+            "{",
+            "}",
+            "[",
+            "]",
+            ":",
+            ":",
+            ",",
+            "1",
+            "-",
+            "0",
+            "NaN",
+            " ",
+            "//",
+        ]
     ),
     max_size=14,
 ).map(lambda pieces: ("{" + "".join(pieces) + "}").encode())
@@ -122,7 +166,11 @@ PIECES = st.lists(
 
 @st.composite
 def damaged(draw: st.DrawFn) -> bytes:
-    raw = draw(written(draw(st.dictionaries(TEXT | st.sampled_from([REMAP, DATA_ROOT]), VALUES, max_size=4))))
+    raw = draw(
+        written(
+            draw(st.dictionaries(TEXT | st.sampled_from([REMAP, DATA_ROOT]), VALUES, max_size=4))
+        )
+    )
     at = draw(st.integers(0, len(raw)))
     return (
         raw[:at]
@@ -131,7 +179,9 @@ def damaged(draw: st.DrawFn) -> bytes:
     )
 
 
-@pytest.mark.parametrize("texts", [SOUP, PIECES, damaged()], ids=["characters", "tokens", "damaged files"])
+@pytest.mark.parametrize(
+    "texts", [SOUP, PIECES, damaged()], ids=["characters", "tokens", "damaged files"]
+)
 @given(data=st.data())
 def test_a_file_is_read_exactly_when_strict_json_is_an_object(
     texts: st.SearchStrategy[bytes], data: st.DataObject

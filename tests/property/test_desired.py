@@ -35,7 +35,11 @@ POOL_STARTS = [786432, 16777216, 33554432]
 OPTIONS: dict[str, dict[str, list[int]]] = {
     "per-container": {"size": [1, 65536, 65537, 131072]},
     "single-uid": {"block": [1, 2, 10000], "container-id": [0, 33]},
-    "shared": {"dockerroot": [2, 3, 400], "max": [65535, 1000, 4294967294], "identity": [True, False]},
+    "shared": {
+        "dockerroot": [2, 3, 400],
+        "max": [65535, 1000, 4294967294],
+        "identity": [True, False],
+    },
 }
 ENGINES = {
     "per-container": ["docker", "podman", "lxc", "podman-auto", "kubernetes", "docker-instance"],
@@ -47,11 +51,25 @@ ENGINES = {
 @st.composite
 def hosts(draw: st.DrawFn) -> HostState:
     """A host of other people: some lines, some daemon.json."""
-    lines = draw(st.sampled_from([b"", b"bob:589824:65536\n", b"alice:100000:65536\nbob:524290:5\n", b"broken\n"]))
-    raw = draw(
-        st.sampled_from([None, b"{}", b'{"userns-remap": "alice"}', b'{"userns-remap": "usernsplan-aa"}', b"{broken"])
+    lines = draw(
+        st.sampled_from(
+            [b"", b"bob:589824:65536\n", b"alice:100000:65536\nbob:524290:5\n", b"broken\n"]
+        )
     )
-    engines = draw(st.sampled_from([frozenset(), frozenset({"docker"}), frozenset({"lxc", "podman-auto"})]))
+    raw = draw(
+        st.sampled_from(
+            [
+                None,
+                b"{}",
+                b'{"userns-remap": "alice"}',
+                b'{"userns-remap": "usernsplan-aa"}',
+                b"{broken",
+            ]
+        )
+    )
+    engines = draw(
+        st.sampled_from([frozenset(), frozenset({"docker"}), frozenset({"lxc", "podman-auto"})])
+    )
     # Whom Docker is pointed at has an account: it would not start.
     known = Known(
         passwd=PASSWD + DOCKREMAP_USER + b"usernsplan-aa:x:901:901::/:/bin/sh\n",
@@ -66,7 +84,11 @@ def hosts(draw: st.DrawFn) -> HostState:
 @st.composite
 def specs(draw: st.DrawFn, strategy: str) -> Spec:
     def options() -> dict[str, int]:
-        return {k: draw(st.sampled_from(v)) for k, v in OPTIONS[strategy].items() if draw(st.integers(0, 7)) == 7}
+        return {
+            k: draw(st.sampled_from(v))
+            for k, v in OPTIONS[strategy].items()
+            if draw(st.integers(0, 7)) == 7
+        }
 
     paths = iter(draw(st.permutations(PATHS)))
     containers = tuple(
@@ -74,7 +96,9 @@ def specs(draw: st.DrawFn, strategy: str) -> Spec:
             name,
             number,
             f"containers[{number}]",
-            owner=draw(st.sampled_from([*[None] * 9, "somebody", "alice", "root", "usernsplan-aa"])),
+            owner=draw(
+                st.sampled_from([*[None] * 9, "somebody", "alice", "root", "usernsplan-aa"])
+            ),
             start=draw(st.sampled_from([*[None] * 6, *STARTS[strategy]])),
             options=options(),
             engines=draw(st.sampled_from([(), (), (), ("lxc",), ("podman",)])),
@@ -85,25 +109,46 @@ def specs(draw: st.DrawFn, strategy: str) -> Spec:
             if number < len(PATHS)
             else (),
         )
-        for number, name in enumerate(draw(st.lists(st.sampled_from(NAMES), min_size=1, max_size=4, unique=True)))
+        for number, name in enumerate(
+            draw(st.lists(st.sampled_from(NAMES), min_size=1, max_size=4, unique=True))
+        )
     )
     some = st.lists(st.sampled_from(ENGINES[strategy]), max_size=3, unique=True).map(tuple)
-    engines = draw(st.none() | (st.just(("podman-auto",)) if strategy == "per-container" else some) | some)
+    engines = draw(
+        st.none() | (st.just(("podman-auto",)) if strategy == "per-container" else some) | some
+    )
     pools = [e for e in engines or () if e in {"podman-auto", "kubernetes"}]
-    ranges = [IdRange(524288, 65536), IdRange(600000, 1), IdRange(4000000, 5), IdRange(1000000000, 20000)]
+    ranges = [
+        IdRange(524288, 65536),
+        IdRange(600000, 1),
+        IdRange(4000000, 5),
+        IdRange(1000000000, 20000),
+    ]
     return Spec(
         place="p.yaml",
         strategy=strategy,
         options=options(),
-        pool=draw(st.sampled_from([*[None] * 4, IdRange(524288, 9 * 65536)])) if strategy == "per-container" else None,
+        pool=draw(st.sampled_from([*[None] * 4, IdRange(524288, 9 * 65536)]))
+        if strategy == "per-container"
+        else None,
         engines=engines,
-        pools=tuple((engine, draw(st.sampled_from([1, 2]))) for engine in pools if draw(st.booleans())),
-        pool_starts=tuple((engine, draw(st.sampled_from(POOL_STARTS))) for engine in pools if draw(st.integers(0, 3))),
+        pools=tuple(
+            (engine, draw(st.sampled_from([1, 2]))) for engine in pools if draw(st.booleans())
+        ),
+        pool_starts=tuple(
+            (engine, draw(st.sampled_from(POOL_STARTS)))
+            for engine in pools
+            if draw(st.integers(0, 3))
+        ),
         daemon=draw(st.sampled_from([*[None] * 5, False, *(c.name for c in containers)])),
         containers=containers,
         reservations=tuple(
-            SpecReservation(one, draw(st.sampled_from(["NFS", "another host"])), 0, f"reservations[{number}]")
-            for number, one in enumerate(draw(st.lists(st.sampled_from(ranges), max_size=2, unique=True)))
+            SpecReservation(
+                one, draw(st.sampled_from(["NFS", "another host"])), 0, f"reservations[{number}]"
+            )
+            for number, one in enumerate(
+                draw(st.lists(st.sampled_from(ranges), max_size=2, unique=True))
+            )
         ),
         lines={"daemon": 1},
     )
@@ -122,7 +167,9 @@ def by_name(host: HostState) -> dict[str, Allocation]:
 
 def apart(host: HostState) -> bool:
     """Whether everything that is held, kept back or reserved is so by one only; reservations may cover each other."""
-    held = [a.held for a in host.ledger.allocations if a.held] + [q.held for q in host.ledger.quarantined]
+    held = [a.reserved_range for a in host.ledger.allocations if a.reserved_range] + [
+        q.reserved_range for q in host.ledger.quarantined
+    ]
     return IdSet(held).total() == sum(one.count for one in held)
 
 
@@ -136,7 +183,7 @@ def granted_to_root(host: HostState) -> set[tuple[int, int]]:
     mine = (
         a
         for a in host.ledger.allocations
-        if "root" in {a.owner, *a.also}
+        if "root" in {a.owner, *a.extra_owners}
         and (a.strategy != "shared" or max(e.container_range.last for e in a.mapping.uids) <= 65535)
     )
     return {(e.host, e.count) for a in mine for e in a.mapping.uids}
@@ -159,26 +206,38 @@ def test_files_one_after_the_other(found: tuple[HostState, list[tuple[Spec, bool
         # What stands keeps its ids, its owner and whoever else has its lines; nothing goes unless that was asked for.
         for name in before.keys() & now.keys():
             assert now[name].mapping == before[name].mapping
-            assert (now[name].held, now[name].owner) == (before[name].held, before[name].owner)
-            assert set(before[name].also) <= set(now[name].also)
+            assert (now[name].reserved_range, now[name].owner) == (
+                before[name].reserved_range,
+                before[name].owner,
+            )
+            assert set(before[name].extra_owners) <= set(now[name].extra_owners)
         assert prune or before.keys() <= now.keys()
         # What goes is kept back, and none of it is given to somebody else.
         assert apart(new)
         for name in before.keys() - now.keys():
-            assert before[name].held is None or before[name].held in [q.held for q in new.ledger.quarantined]
+            assert before[name].reserved_range is None or before[name].reserved_range in [
+                q.reserved_range for q in new.ledger.quarantined
+            ]
         # All that the file names is there, as it says, and what is reserved by now is nobody's who came later.
         for one in spec.containers:
-            assert one.start is None or now[one.name].held == IdRange(
-                one.start, (now[one.name].held or IdRange(0, 1)).count
+            assert one.start is None or now[one.name].reserved_range == IdRange(
+                one.start, (now[one.name].reserved_range or IdRange(0, 1)).count
             )
             assert one.owner in {None, now[one.name].owner}
         for name in now.keys() - before.keys():
-            assert all(not (h := now[name].held) or not h.overlaps(r.ids) for r in new.ledger.reservations)
+            assert all(
+                not (h := now[name].reserved_range) or not h.overlaps(r.ids)
+                for r in new.ledger.reservations
+            )
         assert {r.ids for r in spec.reservations} <= {r.ids for r in new.ledger.reservations}
         # Lines of others stand.
         for old, raw in ((host.subuid.raw, new.subuid.raw), (host.subgid.raw, new.subgid.raw)):
-            theirs = [line for line in old.splitlines() if line.split(b":")[0] in {b"bob", b"broken"}]
-            assert theirs == [line for line in raw.splitlines() if line.split(b":")[0] in {b"bob", b"broken"}]
+            theirs = [
+                line for line in old.splitlines() if line.split(b":")[0] in {b"bob", b"broken"}
+            ]
+            assert theirs == [
+                line for line in raw.splitlines() if line.split(b":")[0] in {b"bob", b"broken"}
+            ]
         # Said again it is done, and the steps are what was told: none without a change, no change without one.
         twice = make_desired(new, spec, prune=prune)
         assert not twice.pending, twice
@@ -211,12 +270,16 @@ def test_the_file_of_a_host_changes_nothing_there_and_makes_another_one_alike(
     alike = {
         a.name
         for a in host.ledger.allocations
-        if not (a.strategy == "shared" and a.held and a.name not in {"default", file.daemon})
+        if not (
+            a.strategy == "shared" and a.reserved_range and a.name not in {"default", file.daemon}
+        )
     }
     assert {name: ids(new)[name] for name in alike} == {name: ids(host)[name] for name in alike}
     assert pools <= alike
     # Whom LXC wants them to be granted to has their lines there, and nobody else's.
-    assert {n: a.also for n, a in by_name(new).items()} == {n: a.also for n, a in by_name(host).items()}
+    assert {n: a.extra_owners for n, a in by_name(new).items()} == {
+        n: a.extra_owners for n, a in by_name(host).items()
+    }
     for raw in (new.subuid.raw, new.subgid.raw):
         assert lines_of_root(raw) == granted_to_root(new)
 
@@ -240,18 +303,31 @@ def test_three_thousand_containers_with_their_starts() -> None:
     numbers = list(range(3000))
     random.Random(5).shuffle(numbers)  # noqa: S311
     containers = tuple(
-        SpecContainer(f"c{n}", 0, "", start=524288 + n * 65536, volumes=(SpecVolume(f"/v{n}", "own", "0:0", 0),))
+        SpecContainer(
+            f"c{n}",
+            0,
+            "",
+            start=524288 + n * 65536,
+            volumes=(SpecVolume(f"/v{n}", "own", "0:0", 0),),
+        )
         for n in numbers
     )
     begun = time.monotonic()
-    host = applied(state(), make_desired(state(), Spec("p.yaml", "per-container", engines=(), containers=containers)))
+    host = applied(
+        state(),
+        make_desired(state(), Spec("p.yaml", "per-container", engines=(), containers=containers)),
+    )
     made = time.monotonic()
     assert len(host.ledger.allocations) == 3000
     desired = make_desired(host, exported(host), prune=True)
-    print(f"3000 containers: made in {made - begun:.1f} s, exported and planned in {time.monotonic() - made:.1f} s")
+    print(
+        f"3000 containers: made in {made - begun:.1f} s, exported and planned in {time.monotonic() - made:.1f} s"
+    )
     assert not desired.pending
 
 
 def test_a_host_whose_ranges_lie_outside_of_the_usual_pool_has_a_file_for_others_too() -> None:
-    host = applied(state(), decided(state(), PER_CONTAINER + "pool: 1000000000-2000000000\ncontainers: [aa]\n"))
+    host = applied(
+        state(), decided(state(), PER_CONTAINER + "pool: 1000000000-2000000000\ncontainers: [aa]\n")
+    )
     assert ids(applied(state(), make_desired(state(), again(host)))) == ids(host)

@@ -20,27 +20,49 @@ pytestmark = pytest.mark.skipif(shutil.which("patch") is None, reason="patch is 
 
 # Few different lines, so that equal ones make the diff ambiguous; some of them look like a diff themselves.
 LINE = st.sampled_from(
-    [b"a", b"b", b"c", b"", b"web:1:2", b"-- f", b"++ f", b"@@ -1 +1 @@", b"\\ No newline", b"\xc3\xa9\r"]
+    [
+        b"a",
+        b"b",
+        b"c",
+        b"",
+        b"web:1:2",
+        b"-- f",
+        b"++ f",
+        b"@@ -1 +1 @@",
+        b"\\ No newline",
+        b"\xc3\xa9\r",
+    ]
 )
 
 
 def contents(lines: st.SearchStrategy[list[bytes]]) -> st.SearchStrategy[bytes]:
-    return st.builds(lambda pieces, end: b"\n".join(pieces) + (b"\n" if end and pieces else b""), lines, st.booleans())
+    return st.builds(
+        lambda pieces, end: b"\n".join(pieces) + (b"\n" if end and pieces else b""),
+        lines,
+        st.booleans(),
+    )
 
 
 @st.composite
 def edits(draw: st.DrawFn) -> tuple[bytes, bytes]:
     """Draw two files of few lines, or one long file with a few places changed, to meet hunks far apart."""
     if draw(st.booleans()):
-        return draw(contents(st.lists(LINE, max_size=12))), draw(contents(st.lists(LINE, max_size=12)))
-    before = [b"%d" % (number % draw(st.sampled_from([3, 1000]))) for number in range(draw(st.integers(1, 60)))]
+        return draw(contents(st.lists(LINE, max_size=12))), draw(
+            contents(st.lists(LINE, max_size=12))
+        )
+    before = [
+        b"%d" % (number % draw(st.sampled_from([3, 1000])))
+        for number in range(draw(st.integers(1, 60)))
+    ]
     after = list(before)
     for at in draw(st.lists(st.integers(0, len(before) - 1), max_size=3)):
         after[at : at + draw(st.integers(0, 2))] = draw(st.lists(LINE, max_size=2))
     return draw(contents(st.just(before))), draw(contents(st.just(after)))
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(edits())
 # A hunk without context after its last change is at the end of the file to patch.
 @example((b"0\n1\n2\n0\n1\n2\n0\n1\n", b"0\n1\n1\n2\n0\n1\n"))

@@ -24,7 +24,11 @@ def numbers(ids: IdSet) -> frozenset[int]:
 
 
 def subsets(size: int) -> list[frozenset[int]]:
-    return [frozenset(chosen) for length in range(size + 1) for chosen in combinations(range(size), length)]
+    return [
+        frozenset(chosen)
+        for length in range(size + 1)
+        for chosen in combinations(range(size), length)
+    ]
 
 
 def greedy(free: frozenset[int], count: int, align: int) -> list[int]:
@@ -41,7 +45,10 @@ def greedy(free: frozenset[int], count: int, align: int) -> list[int]:
 @st.composite
 def ranges(draw: st.DrawFn, offset: int) -> list[IdRange]:
     pairs = st.tuples(st.integers(0, SIZE - 1), st.integers(1, SIZE))
-    return [IdRange(offset + start, min(count, SIZE - start)) for start, count in draw(st.lists(pairs, max_size=6))]
+    return [
+        IdRange(offset + start, min(count, SIZE - start))
+        for start, count in draw(st.lists(pairs, max_size=6))
+    ]
 
 
 def test_the_algebra_is_that_of_pythons_sets_for_every_pair_over_six_ids() -> None:
@@ -68,7 +75,9 @@ def test_fits_are_what_taking_the_lowest_again_and_again_gives(align: int) -> No
 
 
 @given(st.data(), st.sampled_from(OFFSETS))
-def test_overlapping_ranges_anywhere_make_the_set_of_their_ids(data: st.DataObject, offset: int) -> None:
+def test_overlapping_ranges_anywhere_make_the_set_of_their_ids(
+    data: st.DataObject, offset: int
+) -> None:
     mine, theirs = data.draw(ranges(offset)), data.draw(ranges(offset))
     a = frozenset(number for span in mine for number in range(span.start, span.stop))
     b = frozenset(number for span in theirs for number in range(span.start, span.stop))
@@ -98,11 +107,19 @@ def test_fits_at_either_end_of_the_ids_are_the_greedy_ones(
 
 
 @given(
-    st.lists(st.tuples(st.integers(-5, SIZE), st.integers(-5, SIZE)), max_size=6), st.sampled_from((0, ID_LIMIT - 9))
+    st.lists(st.tuples(st.integers(-5, SIZE), st.integers(-5, SIZE)), max_size=6),
+    st.sampled_from((0, ID_LIMIT - 9)),
 )
-def test_clipping_keeps_exactly_the_ids_that_can_exist(spans: list[tuple[int, int]], offset: int) -> None:
+def test_clipping_keeps_exactly_the_ids_that_can_exist(
+    spans: list[tuple[int, int]], offset: int
+) -> None:
     moved = [(offset + start, offset + stop) for start, stop in spans]
-    expected = {number for start, stop in moved for number in range(start, stop) if 0 <= number <= 4294967294}
+    expected = {
+        number
+        for start, stop in moved
+        for number in range(start, stop)
+        if 0 <= number <= 4294967294
+    }
     assert numbers(IdSet.clipped(moved)) == expected
 
 

@@ -64,7 +64,9 @@ def test_every_pair_of_small_extents_is_a_map_exactly_when_no_id_stands_twice() 
         assert (ids is None) is (expected is None), pair
         if ids is not None and expected is not None:
             assert as_dict(ids, universe) == expected
-            assert {n: ids.to_container(n) for n in expected.values()} == {host: n for n, host in expected.items()}
+            assert {n: ids.to_container(n) for n in expected.values()} == {
+                host: n for n, host in expected.items()
+            }
 
 
 def test_composition_is_that_of_functions_for_every_small_pair() -> None:
@@ -75,7 +77,10 @@ def test_composition_is_that_of_functions_for_every_small_pair() -> None:
             continue
         under = table((inner,)) or {}
         expected = {number: over[host] for number, host in under.items() if host in over}
-        assert as_dict(composed(IdMap.of(inner), IdMap.of(*outer)), universe) == expected, (inner, outer)
+        assert as_dict(composed(IdMap.of(inner), IdMap.of(*outer)), universe) == expected, (
+            inner,
+            outer,
+        )
 
 
 @given(id_maps(), id_maps())
@@ -95,15 +100,23 @@ def test_a_map_and_its_inverse_cancel_out_on_every_mapped_id(ids: IdMap) -> None
         for i in range(count):
             assert back.to_host(host + i) == container + i == ids.to_container(host + i)
     assert all(extent.container == extent.host for extent in ids.compose(back))
-    assert as_dict(ids.compose(back), range(80)) == {number: number for number in as_dict(ids, range(80))}
+    assert as_dict(ids.compose(back), range(80)) == {
+        number: number for number in as_dict(ids, range(80))
+    }
 
 
 @given(id_maps())
 def test_what_is_not_mapped_is_none_in_both_directions(ids: IdMap) -> None:
-    pairs = {container + i: host + i for container, host, count in ids.triples() for i in range(count)}
+    pairs = {
+        container + i: host + i for container, host, count in ids.triples() for i in range(count)
+    }
     reverse = {host: container for container, host in pairs.items()}
-    assert [ids.to_host(number) for number in range(80)] == [pairs.get(number) for number in range(80)]
-    assert [ids.to_container(number) for number in range(80)] == [reverse.get(number) for number in range(80)]
+    assert [ids.to_host(number) for number in range(80)] == [
+        pairs.get(number) for number in range(80)
+    ]
+    assert [ids.to_container(number) for number in range(80)] == [
+        reverse.get(number) for number in range(80)
+    ]
 
 
 @given(id_maps(), st.sampled_from([" ", "\t", "       "]))
@@ -115,7 +128,9 @@ EDGES = st.sampled_from([-1, 0, 1, 2, 4294967293, 4294967294, 4294967295, 429496
 
 
 @given(st.lists(st.tuples(EDGES, EDGES, EDGES), min_size=1, max_size=3))
-def test_a_map_at_the_edges_is_made_exactly_when_its_ids_exist_and_differ(extents: list[Triple]) -> None:
+def test_a_map_at_the_edges_is_made_exactly_when_its_ids_exist_and_differ(
+    extents: list[Triple],
+) -> None:
     def valid(start: int, count: int) -> bool:
         return start >= 0 and count >= 1 and start + count - 1 <= ID_LIMIT - 1
 

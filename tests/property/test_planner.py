@@ -76,11 +76,33 @@ def as_written(start: int, count: int, spelling: str) -> Written:
 
 
 SPELLINGS = (
-    *("plain", "plain", "plain", "uid", "hex", "octal", "crlf", "blanks", "inline", "four", "latin1"),
+    *(
+        "plain",
+        "plain",
+        "plain",
+        "uid",
+        "hex",
+        "octal",
+        "crlf",
+        "blanks",
+        "inline",
+        "four",
+        "latin1",
+    ),
     *("comment", "short", "word", "beyond"),
 )
 JUNK = st.sampled_from(
-    [b"\n", b"# a comment\n", b"\xff\xfe\x00\n", b":\n", b"::\n", b"bob\n", b"  \n", b"bob::\n", b"\r\n"]
+    [
+        b"\n",
+        b"# a comment\n",
+        b"\xff\xfe\x00\n",
+        b":\n",
+        b"::\n",
+        b"bob\n",
+        b"  \n",
+        b"bob::\n",
+        b"\r\n",
+    ]
 )
 
 
@@ -89,7 +111,10 @@ def lines(
 ) -> st.SearchStrategy[list[Written]]:
     """Up to a dozen lines that start around [first, last], and junk among them."""
     line = st.builds(
-        as_written, st.integers(max(first - longest, 0), last + 3), st.integers(0, longest), st.sampled_from(spellings)
+        as_written,
+        st.integers(max(first - longest, 0), last + 3),
+        st.integers(0, longest),
+        st.sampled_from(spellings),
     )
     return st.lists(st.one_of(line, line, line, JUNK.map(Written)), max_size=12)
 
@@ -115,7 +140,9 @@ def worlds(draw: st.DrawFn, first: int = LOW, last: int = HIGH, longest: int = 1
     cut = b"\n" if draw(st.booleans()) else b""
     raw = [b"".join(line.raw for line in written).removesuffix(cut) for written in (subuid, subgid)]
     ids = st.lists(st.integers(first - 2, last + 2), max_size=3)
-    spans = st.lists(st.builds(IdRange, st.integers(first - 5, last), st.integers(1, longest)), max_size=2)
+    spans = st.lists(
+        st.builds(IdRange, st.integers(first - 5, last), st.integers(1, longest)), max_size=2
+    )
     uids, gids, running, released = draw(ids), draw(ids), draw(spans), draw(spans)
     host = state(
         raw[0],
@@ -125,7 +152,9 @@ def worlds(draw: st.DrawFn, first: int = LOW, last: int = HIGH, longest: int = 1
         namespaces=IdSet(running),
         quarantined=[Quarantined(f"q{n}", ids, "") for n, ids in enumerate(released)],
         daemon_json=draw(
-            st.sampled_from([None, b'{\n  "debug": true\n}\n', b'{"a": {"userns-remap": "x"}, "b": [1]}'])
+            st.sampled_from(
+                [None, b'{\n  "debug": true\n}\n', b'{"a": {"userns-remap": "x"}, "b": [1]}']
+            )
         ),
     )
     taken = [span for line in (*subuid, *subgid) for span in line.grants]
@@ -137,7 +166,10 @@ def lowest_fits(free: set[int], count: int, align: int, wanted: int) -> list[int
     """First fit, the slow way: for each name, the lowest aligned base whose ids are all free."""
     left, found = set(free), []
     for _ in range(wanted):
-        base = next((n for n in sorted(left) if n % align == 0 and left.issuperset(range(n, n + count))), None)
+        base = next(
+            (n for n in sorted(left) if n % align == 0 and left.issuperset(range(n, n + count))),
+            None,
+        )
         if base is None:
             break
         left -= set(range(base, base + count))
@@ -161,7 +193,9 @@ def appended(before: bytes, new: bytes) -> bytes:
     return ended(before) + new
 
 
-NAMES = st.lists(st.sampled_from(["a1", "b2", "c3", "d4", "e5"]), min_size=1, max_size=5, unique=True)
+NAMES = st.lists(
+    st.sampled_from(["a1", "b2", "c3", "d4", "e5"]), min_size=1, max_size=5, unique=True
+)
 
 
 @settings(max_examples=250, deadline=None)
@@ -177,14 +211,24 @@ def test_the_lowest_free_blocks_are_given_out_or_none_and_the_shortfall_is_count
             free -= set(range(base, base + block))
         with pytest.raises(PoolExhaustedError) as caught:
             decide(world.host, request)
-        assert f"no room for {len(names) - len(expected)} of {len(names)} ranges of {block} ids" in str(caught.value)
+        assert (
+            f"no room for {len(names) - len(expected)} of {len(names)} ranges of {block} ids"
+            in str(caught.value)
+        )
         assert f"largest gap left holds {longest_run(free)} ids" in str(caught.value)
         return
     plan = decide(world.host, request)
-    assert [(a.name, a.mapping.uids.triples(), a.mapping.gids.triples(), a.held) for a in plan.allocations] == [
-        (name, [(0, base, 1)], [(0, base, 1)], IdRange(base, block)) for name, base in zip(names, expected, strict=True)
+    assert [
+        (a.name, a.mapping.uids.triples(), a.mapping.gids.triples(), a.reserved_range)
+        for a in plan.allocations
+    ] == [
+        (name, [(0, base, 1)], [(0, base, 1)], IdRange(base, block))
+        for name, base in zip(names, expected, strict=True)
     ]
-    new = b"".join(b"usernsplan-%s:%d:1\n" % (n.encode(), base) for n, base in zip(names, expected, strict=True))
+    new = b"".join(
+        b"usernsplan-%s:%d:1\n" % (n.encode(), base)
+        for n, base in zip(names, expected, strict=True)
+    )
     before = files(world.host)
     assert {c.path: c.after for c in plan.changes} == {
         path: appended(before[path] or b"", new) for path in (SUBUID, SUBGID)
@@ -221,13 +265,17 @@ def test_slots_are_given_out_lowest_first_and_nothing_taken_lies_in_them(
     for _ in names:
         for base in (SLOT * n for n in SLOTS):
             inside = base + size <= SLOT_POOL.stop
-            if inside and not any(count and base < start + count and start < base + size for start, count in taken):
+            if inside and not any(
+                count and base < start + count and start < base + size for start, count in taken
+            ):
                 expected.append(base)
                 taken.add((base, size))
                 break
     request = asked(*names, strategy=PerContainer(size=size), pool=SLOT_POOL)
     if len(expected) < len(names):
-        with pytest.raises(PoolExhaustedError, match=f"no room for {len(names) - len(expected)} of {len(names)} "):
+        with pytest.raises(
+            PoolExhaustedError, match=f"no room for {len(names) - len(expected)} of {len(names)} "
+        ):
             decide(world.host, request)
         return
     assert [a.mapping.uids.triples() for a in decide(world.host, request).allocations] == [
@@ -242,7 +290,9 @@ def test_a_start_is_given_exactly_where_it_is_free(world: World, start: int, blo
     request = asked("a1", strategy=SingleUid(block=block), pool=POOL, start=start)
     wanted = set(range(start, start + block))
     if wanted <= world.free(LOW, HIGH):
-        assert [a.held for a in decide(world.host, request).allocations] == [IdRange(start, block)]
+        assert [a.reserved_range for a in decide(world.host, request).allocations] == [
+            IdRange(start, block)
+        ]
     else:
         with pytest.raises(Exception, match=r"^--start: ") as caught:
             decide(world.host, request)
@@ -251,7 +301,9 @@ def test_a_start_is_given_exactly_where_it_is_free(world: World, start: int, blo
 
 ASKED: st.SearchStrategy[SingleUid | Shared] = st.one_of(
     st.builds(SingleUid, block=st.sampled_from([1, 4]), container_id=st.sampled_from([0, 0, 33])),
-    st.sampled_from([Shared(), Shared(dockerroot=5, max=65000), Shared(identity=True), Shared(max=4294967294)]),
+    st.sampled_from(
+        [Shared(), Shared(dockerroot=5, max=65000), Shared(identity=True), Shared(max=4294967294)]
+    ),
 )
 
 
@@ -268,7 +320,14 @@ def requests(draw: st.DrawFn) -> AllocateRequest:
         names = names or ("a1",)
     daemon = draw(st.sampled_from(names)) if names and for_docker and draw(st.booleans()) else None
     owner = draw(st.sampled_from([None, "svc", "alice-x"])) if len(names) == 1 else None
-    return asked(*names, strategy=strategy, pool=POOL, daemon=daemon, owner=owner, replace_remap=draw(st.booleans()))
+    return asked(
+        *names,
+        strategy=strategy,
+        pool=POOL,
+        daemon=daemon,
+        owner=owner,
+        replace_remap=draw(st.booleans()),
+    )
 
 
 def planned(host: HostState, request: AllocateRequest) -> Plan | None:
@@ -304,12 +363,16 @@ def test_said_again_it_changes_nothing_and_released_the_files_are_as_before(
         assert after[DAEMON_JSON] == before[DAEMON_JSON]
     else:
         assert json.loads(after[DAEMON_JSON] or b"{}") == {}
-    assert {q.held for q in released.ledger.quarantined} >= {a.held for a in plan.allocations if a.held}
+    assert {q.reserved_range for q in released.ledger.quarantined} >= {
+        a.reserved_range for a in plan.allocations if a.reserved_range
+    }
 
 
 @settings(max_examples=150, deadline=None)
 @given(world=worlds(), request_=requests())
-def test_what_is_shown_is_what_is_done_once_the_accounts_are_made(world: World, request_: AllocateRequest) -> None:
+def test_what_is_shown_is_what_is_done_once_the_accounts_are_made(
+    world: World, request_: AllocateRequest
+) -> None:
     plan = planned(world.host, request_)
     if plan is None:
         return
@@ -318,8 +381,15 @@ def test_what_is_shown_is_what_is_done_once_the_accounts_are_made(world: World, 
 
 
 @settings(max_examples=100, deadline=None)
-@given(world=worlds(), steps=st.lists(st.tuples(NAMES, st.sampled_from(["allocate", "release", "forget"])), max_size=6))
-def test_however_it_goes_on_no_two_ever_hold_the_same_id(world: World, steps: list[tuple[list[str], str]]) -> None:
+@given(
+    world=worlds(),
+    steps=st.lists(
+        st.tuples(NAMES, st.sampled_from(["allocate", "release", "forget"])), max_size=6
+    ),
+)
+def test_however_it_goes_on_no_two_ever_hold_the_same_id(
+    world: World, steps: list[tuple[list[str], str]]
+) -> None:
     host, followed = world.host, False
     for names, what in steps:
         standing = {a.name for a in host.ledger.allocations}
@@ -328,18 +398,26 @@ def test_however_it_goes_on_no_two_ever_hold_the_same_id(world: World, steps: li
         if what == "allocate":
             plan = planned(host, asked(*names, strategy=SingleUid(block=3), pool=POOL))
         else:
-            plan = make_release(host, ReleaseRequest(known, forget=what == "forget")) if known else None
+            plan = (
+                make_release(host, ReleaseRequest(known, forget=what == "forget"))
+                if known
+                else None
+            )
         if plan is None:
             continue
         followed = followed or bool(plan.changes)
         host = carried_out(host, plan)
-        ours = [a.held for a in host.ledger.allocations if a.held]
-        back = [q.held for q in host.ledger.quarantined if not q.name.startswith("q")]
+        ours = [a.reserved_range for a in host.ledger.allocations if a.reserved_range]
+        back = [q.reserved_range for q in host.ledger.quarantined if not q.name.startswith("q")]
         numbers = [n for ids in (*ours, *back) for n in range(ids.start, ids.stop)]
         assert len(numbers) == len(set(numbers))
         assert set(numbers) <= world.free(LOW, HIGH)
         # What others wrote, then the lines of what stands, in the order in which they came.
-        lines = b"".join(b"%s:%d:1\n" % (a.owner.encode(), a.held.start) for a in host.ledger.allocations if a.held)
+        lines = b"".join(
+            b"%s:%d:1\n" % (a.owner.encode(), a.reserved_range.start)
+            for a in host.ledger.allocations
+            if a.reserved_range
+        )
         for path, raw in files(world.host).items():
             if path != DAEMON_JSON:
                 assert files(host)[path] == (appended(raw or b"", lines) if followed else raw)
@@ -352,8 +430,14 @@ def shuffled(raw: bytes, order: Iterable[int]) -> bytes:
 
 
 @settings(max_examples=100, deadline=None)
-@given(order=st.permutations(range(5)), file=st.sampled_from(["subuid", "subgid"]), dockerroot=st.integers(1, 9))
-def test_from_any_order_dockers_lines_come_back_into_theirs(order: list[int], file: str, dockerroot: int) -> None:
+@given(
+    order=st.permutations(range(5)),
+    file=st.sampled_from(["subuid", "subgid"]),
+    dockerroot=st.integers(1, 9),
+)
+def test_from_any_order_dockers_lines_come_back_into_theirs(
+    order: list[int], file: str, dockerroot: int
+) -> None:
     request = asked(strategy=Shared(dockerroot=dockerroot), daemon_config=False)
     bare = state(b"bob:100000:65536\neve:0x30000:1\n", b"bob:100000:65536\neve:0x30000:1\n")
     host = carried_out(bare, decide(bare, request))
@@ -361,10 +445,15 @@ def test_from_any_order_dockers_lines_come_back_into_theirs(order: list[int], fi
     sorted_ = replace(host, **{file: state(raw).subuid})  # type: ignore[arg-type]
     plan = decide(sorted_, request)
     after = carried_out(sorted_, plan)
-    root, last = b"dockremap:%d:1\n" % dockerroot, b"dockremap:%d:%d\n" % (dockerroot + 1, 65535 - dockerroot)
+    root, last = (
+        b"dockremap:%d:1\n" % dockerroot,
+        b"dockremap:%d:%d\n" % (dockerroot + 1, 65535 - dockerroot),
+    )
     expected = [root, b"dockremap:524288:%d\n" % dockerroot, last]
     for content in (after.subuid, after.subgid):
-        assert [line.raw for line in content.lines if line.raw.startswith(b"dockremap:")] == expected
+        assert [
+            line.raw for line in content.lines if line.raw.startswith(b"dockremap:")
+        ] == expected
         assert {line.raw for line in content.lines} >= {b"bob:100000:65536\n", b"eve:0x30000:1\n"}
     others = [line for line in raw.splitlines(keepends=True) if not line.startswith(b"dockremap:")]
     changed = getattr(after, file)
@@ -381,7 +470,7 @@ def test_no_bytes_in_the_files_stop_a_plan_or_are_lost(raw: bytes, tail: bytes) 
     if plan is None:
         return
     [allocation] = plan.allocations
-    assert allocation.held is not None
-    assert allocation.held.start not in range(70_000, 70_010)
-    line = b"usernsplan-a1:%d:1\n" % allocation.held.start
+    assert allocation.reserved_range is not None
+    assert allocation.reserved_range.start not in range(70_000, 70_010)
+    line = b"usernsplan-a1:%d:1\n" % allocation.reserved_range.start
     assert {c.after for c in plan.changes} == {appended(content, line)}

@@ -22,7 +22,16 @@ from tests.unit.states import (
     state,
     with_files,
 )
-from usernsplan import AllocateRequest, HostState, PerContainer, Plan, ReleaseRequest, Shared, SingleUid, make_release
+from usernsplan import (
+    AllocateRequest,
+    HostState,
+    PerContainer,
+    Plan,
+    ReleaseRequest,
+    Shared,
+    SingleUid,
+    make_release,
+)
 from usernsplan import make_plan as decide
 from usernsplan.layout import DAEMON_JSON, SUBGID, SUBUID
 from usernsplan.model import Actor, Intent
@@ -55,13 +64,20 @@ REQUESTS = (
         asked(strategy=Shared(), replace_remap=True),
         asked(strategy=Shared(identity=True), replace_remap=True),
     ),
-    *(asked("web", "db", daemon="web", replace_remap=True), asked("web", strategy=Shared(max=4294967294))),
+    *(
+        asked("web", "db", daemon="web", replace_remap=True),
+        asked("web", strategy=Shared(max=4294967294)),
+    ),
 )
 
 
 def lines(raw: bytes | None) -> list[bytes]:
     """The lines, none of them lacking its end."""
-    return [bytes(line) + b"\n" for line in (raw or b"").removesuffix(b"\n").split(b"\n")] if raw else []
+    return (
+        [bytes(line) + b"\n" for line in (raw or b"").removesuffix(b"\n").split(b"\n")]
+        if raw
+        else []
+    )
 
 
 def by_start(raw: bytes) -> bytes:
@@ -86,13 +102,18 @@ def other_user(raw: bytes) -> bytes:
 
 
 SUBID_EDITS: dict[str, Callable[[bytes], bytes]] = {
-    "append": lambda raw: raw + (b"" if raw.endswith(b"\n") or not raw else b"\n") + b"new:700000:65536\n",
+    "append": lambda raw: (
+        raw + (b"" if raw.endswith(b"\n") or not raw else b"\n") + b"new:700000:65536\n"
+    ),
     "prepend": lambda raw: b"new:700000:65536\n" + raw,
     "sort": by_start,
     "drop a line": lambda raw: b"".join(lines(raw)[1:]),
     "lose the last line end": lambda raw: raw.removesuffix(b"\n"),
 }
-DAEMON_EDITS: dict[str, Callable[[bytes], bytes]] = {"another key": other_key, "another user": other_user}
+DAEMON_EDITS: dict[str, Callable[[bytes], bytes]] = {
+    "another key": other_key,
+    "another user": other_user,
+}
 
 
 @st.composite
@@ -121,7 +142,11 @@ def plans(draw: st.DrawFn) -> tuple[HostState, Plan]:
     for path in draw(st.sampled_from([(), (SUBUID,), (SUBUID, SUBGID)])):
         raw = edited[path] or b""
         ours = [line for line in lines(raw) if _is_ours(line)]
-        raw = draw(st.sampled_from([by_start(raw), b"".join(line for line in lines(raw) if line not in ours[:1])]))
+        raw = draw(
+            st.sampled_from(
+                [by_start(raw), b"".join(line for line in lines(raw) if line not in ours[:1])]
+            )
+        )
         edited[path] = raw
     host = with_files(host, edited)
     if what == "again":
@@ -201,12 +226,16 @@ def test_the_lines_of_a_killed_run_are_all_there_or_all_gone_and_others_keep_the
 
 @settings(max_examples=300, deadline=None)
 @given(killed=kills())
-def test_the_other_lines_stay_in_the_order_in_which_they_are(killed: tuple[HostState, Plan, Files, list[str]]) -> None:
+def test_the_other_lines_stay_in_the_order_in_which_they_are(
+    killed: tuple[HostState, Plan, Files, list[str]],
+) -> None:
     _, plan, now, edits = killed
     left = after_mending(now, mend(intent_of(plan), now))
     for path in touched(plan):
         if any(edit.startswith(path) for edit in edits):
-            assert [x for x in lines(left[path]) if not _is_ours(x)] == [x for x in lines(now[path]) if not _is_ours(x)]
+            assert [x for x in lines(left[path]) if not _is_ours(x)] == [
+                x for x in lines(now[path]) if not _is_ours(x)
+            ]
 
 
 @settings(max_examples=300, deadline=None)
@@ -235,13 +264,16 @@ def test_docker_does_not_point_to_an_owner_whose_lines_the_mending_took(
     if config is None or left[DAEMON_JSON] is None:
         return
     before, planned, remap = (
-        json.loads(raw or b"{}").get("userns-remap") for raw in (config.before, config.after, left[DAEMON_JSON])
+        json.loads(raw or b"{}").get("userns-remap")
+        for raw in (config.before, config.after, left[DAEMON_JSON])
     )
     assert before != planned
     if plan.ledger.remove and done.completed:
         assert remap != before, "the lines of the one before are gone"
     elif plan.ledger.remove:
-        assert remap != planned or remap == json.loads(now[DAEMON_JSON] or b"{}").get("userns-remap")
+        assert remap != planned or remap == json.loads(now[DAEMON_JSON] or b"{}").get(
+            "userns-remap"
+        )
     elif done.completed:
         assert remap == planned
     else:

@@ -46,13 +46,17 @@ def accounts(draw: st.DrawFn) -> tuple[bytes, bytes, list[tuple[int, Claimed, st
     """Both files, and which id is whose; an account may have a group of its name and number."""
     passwd, group = PASSWD, GROUP
     known: list[tuple[int, Claimed, str]] = []
-    for name, number in draw(st.dictionaries(st.sampled_from(("eve", "frank")), st.integers(LOW, HIGH))).items():
+    for name, number in draw(
+        st.dictionaries(st.sampled_from(("eve", "frank")), st.integers(LOW, HIGH))
+    ).items():
         passwd += b"%s:x:%d:1000::/:/bin/sh\n" % (name.encode(), number)
         known.append((number, ("account", name), "uid"))
         if draw(st.booleans()):
             group += b"%s:x:%d:\n" % (name.encode(), number)
             known.append((number, ("account", name), "gid"))
-    for name, number in draw(st.dictionaries(st.sampled_from(("staff", "lab")), st.integers(LOW, HIGH))).items():
+    for name, number in draw(
+        st.dictionaries(st.sampled_from(("staff", "lab")), st.integers(LOW, HIGH))
+    ).items():
         group += b"%s:x:%d:\n" % (name.encode(), number)
         known.append((number, ("group", name), "gid"))
     return passwd, group, known
@@ -61,7 +65,9 @@ def accounts(draw: st.DrawFn) -> tuple[bytes, bytes, list[tuple[int, Claimed, st
 @st.composite
 def hosts(draw: st.DrawFn) -> tuple[HostState, dict[tuple[int, str], set[Claimed]]]:
     """A host, and who has each id as a uid and as a gid: noted while it is made, not read off it."""
-    has: dict[tuple[int, str], set[Claimed]] = {(n, sort): set() for n in IDS for sort in ("uid", "gid")}
+    has: dict[tuple[int, str], set[Claimed]] = {
+        (n, sort): set() for n in IDS for sort in ("uid", "gid")
+    }
 
     def note(start: int, count: int, who: Claimed, *sorts: str) -> None:
         for number in range(start, start + count):
@@ -70,13 +76,20 @@ def hosts(draw: st.DrawFn) -> tuple[HostState, dict[tuple[int, str], set[Claimed
 
     lines = {"uid": b"", "gid": b""}
     allocations = []
-    for name, (start, count) in draw(st.dictionaries(st.sampled_from(("web", "db")), ranges())).items():
+    for name, (start, count) in draw(
+        st.dictionaries(st.sampled_from(("web", "db")), ranges())
+    ).items():
         allocations.append(per_container(name, start, count))
         note(start, count, ("allocation", name), "uid", "gid")
         for sort in draw(st.sets(st.sampled_from(("uid", "gid")))):
             lines[sort] += b"usernsplan-%s:%d:%d\n" % (name.encode(), start, count)
     for sort, owner, (start, count) in draw(
-        st.lists(st.tuples(st.sampled_from(("uid", "gid")), st.sampled_from(("carol", "dave")), ranges()), max_size=5)
+        st.lists(
+            st.tuples(
+                st.sampled_from(("uid", "gid")), st.sampled_from(("carol", "dave")), ranges()
+            ),
+            max_size=5,
+        )
     ):
         lines[sort] += b"%s:%d:%d\n" % (owner.encode(), start, count)
         note(start, count, ("subid", owner), sort)
@@ -90,7 +103,14 @@ def hosts(draw: st.DrawFn) -> tuple[HostState, dict[tuple[int, str], set[Claimed
     for start, count in draw(st.lists(ranges(), max_size=1)):
         reserved.append(Reservation(IdRange(start, count), "lab's"))
         note(start, count, ("reservation", "lab's"), "uid", "gid")
-    host = state(lines["uid"], lines["gid"], passwd=passwd, group=group, allocations=allocations, quarantined=kept)
+    host = state(
+        lines["uid"],
+        lines["gid"],
+        passwd=passwd,
+        group=group,
+        allocations=allocations,
+        quarantined=kept,
+    )
     return replace(host, ledger=replace(host.ledger, reservations=tuple(reserved))), has
 
 
@@ -166,8 +186,14 @@ def test_there_is_room_for_as_many_as_the_planner_gives(
         decide(host, asked("last", strategy=strategy, pool=pool))
 
 
-@given(st.lists(st.tuples(st.integers(0, 60), st.integers(1, 20))), st.integers(1, 20), st.integers(1, 8))
-def test_how_many_is_how_many_fits_yields(spans: list[tuple[int, int]], count: int, align: int) -> None:
+@given(
+    st.lists(st.tuples(st.integers(0, 60), st.integers(1, 20))),
+    st.integers(1, 20),
+    st.integers(1, 8),
+)
+def test_how_many_is_how_many_fits_yields(
+    spans: list[tuple[int, int]], count: int, align: int
+) -> None:
     ids = IdSet(IdRange(start, size) for start, size in spans)
     assert ids.how_many(count, align) == len(list(ids.fits(count, align)))
 

@@ -64,16 +64,27 @@ numbers = st.integers(0, 9999999999) | st.sampled_from([0, 1, 65536, 4294967294]
 ids = st.integers(0, 4294967294)
 users = ids | st.builds("{}:{}".format, ids, ids) | ids.map(str) | st.just("012:07")
 ranges = (
-    ids | st.builds(lambda a, b: f"{min(a, b)}-{max(a, b)}", ids, ids) | st.sampled_from(["5-1", "0-4294967295", "1-1"])
+    ids
+    | st.builds(lambda a, b: f"{min(a, b)}-{max(a, b)}", ids, ids)
+    | st.sampled_from(["5-1", "0-4294967295", "1-1"])
 )
 paths = st.text("abz /.~é\n", max_size=6).map(lambda text: f"/{text}")
-options: dict[str, st.SearchStrategy[Any]] = {**dict.fromkeys(OPTIONS, numbers), "identity": st.booleans()}
+options: dict[str, st.SearchStrategy[Any]] = {
+    **dict.fromkeys(OPTIONS, numbers),
+    "identity": st.booleans(),
+}
 volumes = paths | st.fixed_dictionaries(
     {"path": paths}, optional={"mode": st.sampled_from(["own", "shift"]), "user": users}
 )
 containers = texts | st.fixed_dictionaries(
     {"name": texts},
-    optional={"owner": texts, "start": numbers, "user": users, "volumes": st.lists(volumes, max_size=3), **options},
+    optional={
+        "owner": texts,
+        "start": numbers,
+        "user": users,
+        "volumes": st.lists(volumes, max_size=3),
+        **options,
+    },
 )
 engines = texts | st.fixed_dictionaries({"name": texts}, optional={"containers": numbers})
 reservations = st.fixed_dictionaries({"ids": ranges, "for": texts})
@@ -92,7 +103,20 @@ documents = st.fixed_dictionaries(
 
 # What stands where something else is wanted. No fraction that is whole: 1.0 is an integer to JSON Schema.
 WRONG: list[Any] = [
-    *(None, True, False, 0, 1, 2, -1, 1.5, 4294967295, 9999999999, 10000000000, 99999999999999999999),
+    *(
+        None,
+        True,
+        False,
+        0,
+        1,
+        2,
+        -1,
+        1.5,
+        4294967295,
+        9999999999,
+        10000000000,
+        99999999999999999999,
+    ),
     *(
         "",
         "x",
@@ -145,7 +169,13 @@ WRONG: list[Any] = [
 
 def spots(found: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:  # noqa: ANN401
     """The path to every value in a document."""
-    inside = found.items() if isinstance(found, dict) else enumerate(found) if isinstance(found, list) else ()
+    inside = (
+        found.items()
+        if isinstance(found, dict)
+        else enumerate(found)
+        if isinstance(found, list)
+        else ()
+    )
     return [path, *(spot for key, value in inside for spot in spots(value, (*path, key)))]
 
 
@@ -162,7 +192,21 @@ def mutated(draw: st.DrawFn) -> Any:  # noqa: ANN401
         del inside[last]
     elif how == "put in" and isinstance(inside, dict):
         key = draw(
-            st.sampled_from(["name", "path", "ids", "for", "mode", "user", "x", "", "volumes", "Strategy", *OPTIONS])
+            st.sampled_from(
+                [
+                    "name",
+                    "path",
+                    "ids",
+                    "for",
+                    "mode",
+                    "user",
+                    "x",
+                    "",
+                    "volumes",
+                    "Strategy",
+                    *OPTIONS,
+                ]
+            )
         )
         inside[key] = draw(st.sampled_from(WRONG))
     elif how == "put in":
@@ -249,8 +293,16 @@ def test_the_schema_knows_the_keys_that_the_loader_knows() -> None:
     """The loader lists them where it misses one."""
     [top] = re.findall(r"there are (.*)", loader_says({"strategy": "shared", "?": 1}))
     assert set(SCHEMA["properties"]) == set(top.split(", "))
-    for key, definition in (("containers", "container"), ("engines", "engine"), ("reservations", "reservation")):
-        [said] = [f for f in loader_says({"strategy": "shared", key: [{"?": 1}]}).split("\n") if "there are" in f]
+    for key, definition in (
+        ("containers", "container"),
+        ("engines", "engine"),
+        ("reservations", "reservation"),
+    ):
+        [said] = [
+            f
+            for f in loader_says({"strategy": "shared", key: [{"?": 1}]}).split("\n")
+            if "there are" in f
+        ]
         known = SCHEMA["$defs"][definition]
         keys = known["properties"] if "properties" in known else known["oneOf"][1]["properties"]
         assert set(keys) == set(said.partition("there are ")[2].split(", "))
@@ -275,7 +327,10 @@ def test_plan_prints_it_without_a_file_or_a_host(tmp_path: Path) -> None:
 
 
 def test_it_is_installed_with_the_package() -> None:
-    assert json.loads((resources.files("usernsplan.formats") / "spec.schema.json").read_text("utf-8")) == SCHEMA
+    assert (
+        json.loads((resources.files("usernsplan.formats") / "spec.schema.json").read_text("utf-8"))
+        == SCHEMA
+    )
 
 
 def test_it_is_in_the_wheel(tmp_path: Path) -> None:
@@ -284,7 +339,11 @@ def test_it_is_in_the_wheel(tmp_path: Path) -> None:
     copied.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(REPOSITORY / name, copied)
-    shutil.copytree(REPOSITORY / "usernsplan", copied / "usernsplan", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        REPOSITORY / "usernsplan",
+        copied / "usernsplan",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
     # What README says installs it fetches a setuptools of its own; without a network it has to be here.
     code = "import setuptools, sys; sys.exit(int(setuptools.__version__.split('.')[0]) < 77)"
     if subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode:

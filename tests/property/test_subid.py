@@ -32,7 +32,9 @@ FIELDS = st.sampled_from(
     ]
 )
 ENDS = st.sampled_from([b"\n", b"\r\n", b" # c\n", b"\n\n", b"\0\n", b"\x0c\n"])
-LINE = st.builds(lambda fields, end: b":".join(fields) + end, st.lists(FIELDS, min_size=1, max_size=4), ENDS)
+LINE = st.builds(
+    lambda fields, end: b":".join(fields) + end, st.lists(FIELDS, min_size=1, max_size=4), ENDS
+)
 # Lines that look like the real thing, or any bytes; the last one may lack its end.
 FILES = (
     st.builds(
@@ -46,7 +48,8 @@ RANGES = st.tuples(st.integers(0, ID_LIMIT - 1), st.integers(1, ID_LIMIT)).map(
     lambda pair: IdRange(pair[0], min(pair[1], ID_LIMIT - pair[0]))
 )
 OURS = st.lists(
-    st.builds(subid.line, st.sampled_from(["web", "1000", "db"]), RANGES | st.just(IdRange(5, 7))), max_size=5
+    st.builds(subid.line, st.sampled_from(["web", "1000", "db"]), RANGES | st.just(IdRange(5, 7))),
+    max_size=5,
 )
 
 
@@ -71,8 +74,12 @@ def test_every_line_that_means_something_is_a_grant_or_a_problem(raw: bytes) -> 
     owned = {line.number for found in file.by_owner().values() for line in found}
     silent = {line.number for line in file.lines if line.number not in owned}
     unowned = [line for line in file.odd_lines() if line.number not in owned]
-    assert all(not line.raw.decode("utf-8", "replace").partition("#")[0].strip() for line in unowned)
-    assert all(b":" not in line.raw or b"#" in line.raw for line in file.lines if line.number in silent)
+    assert all(
+        not line.raw.decode("utf-8", "replace").partition("#")[0].strip() for line in unowned
+    )
+    assert all(
+        b":" not in line.raw or b"#" in line.raw for line in file.lines if line.number in silent
+    )
 
 
 @given(FILES, OURS)
@@ -86,7 +93,9 @@ def test_taking_the_added_lines_out_again_gives_the_file_back(raw: bytes, new: l
 
 
 @given(FILES, st.data())
-def test_a_line_that_was_taken_out_and_put_back_is_only_moved(raw: bytes, data: st.DataObject) -> None:
+def test_a_line_that_was_taken_out_and_put_back_is_only_moved(
+    raw: bytes, data: st.DataObject
+) -> None:
     chosen = data.draw(st.lists(st.sampled_from(sorted(lines(raw))), unique=True)) if raw else []
     left = subid.without_lines(raw, chosen)
     assert lines(left) == lines(raw) - Counter(chosen)
@@ -98,7 +107,10 @@ def test_what_was_added_and_what_went_away_account_for_the_whole_change(
     raw: bytes, kept: list[bytes], old: list[bytes], new: list[bytes]
 ) -> None:
     before, after = subid.with_lines(raw, kept + old), subid.with_lines(raw, kept + new)
-    added, gone = Counter(subid.added_lines(before, after)), Counter(subid.added_lines(after, before))
+    added, gone = (
+        Counter(subid.added_lines(before, after)),
+        Counter(subid.added_lines(after, before)),
+    )
     assert not added & gone
     assert lines(before) - gone + added == lines(after)
 
@@ -110,7 +122,9 @@ def test_only_the_new_lines_are_told_as_added(raw: bytes, new: list[bytes]) -> N
 
 @given(st.text(min_size=1, max_size=20), RANGES)
 def test_a_written_line_is_read_back_or_its_owner_is_refused(owner: str, ids: IdRange) -> None:
-    breaks = owner[0] in "+-" or any(character in ":#" or character in " \t\n\r\x0b\x0c" for character in owner)
+    breaks = owner[0] in "+-" or any(
+        character in ":#" or character in " \t\n\r\x0b\x0c" for character in owner
+    )
     try:
         raw = subid.line(owner, ids)
     except InvalidValueError:
@@ -121,8 +135,15 @@ def test_a_written_line_is_read_back_or_its_owner_is_refused(owner: str, ids: Id
     assert subid.parse(raw).lines == (Grant(1, raw, owner, ids.start, ids.stop),)
 
 
-@given(st.lists(st.tuples(st.sampled_from(["web", "1000"]), st.integers(0, 40), st.integers(0, 9)), max_size=8))
-def test_what_is_claimed_is_the_union_of_what_the_lines_say(grants: list[tuple[str, int, int]]) -> None:
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["web", "1000"]), st.integers(0, 40), st.integers(0, 9)),
+        max_size=8,
+    )
+)
+def test_what_is_claimed_is_the_union_of_what_the_lines_say(
+    grants: list[tuple[str, int, int]],
+) -> None:
     raw = "".join(f"{owner}:{start}:{count}\n" for owner, start, count in grants).encode()
     expected = {number for _, start, count in grants for number in range(start, start + count)}
     claimed = subid.parse(raw).claimed()

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 pytestmark = needs("getsubids")
 
-OWNERS = st.sampled_from([b"web", b"web", b"web", b"1234", b" web", b"#web", b"other", b"\xff", b""])
+OWNERS = st.sampled_from(
+    [b"web", b"web", b"web", b"1234", b" web", b"#web", b"other", b"\xff", b""]
+)
 NUMBERS = st.sampled_from(
     [
         *(b"0", b"00", b"5", b"5", b"100000", b"65536", b"4294967295", b"9999999999"),
@@ -28,13 +30,21 @@ NUMBERS = st.sampled_from(
 )
 ENDS = st.sampled_from([b"\n", b"\n", b"\n", b"\r\n", b" # c\n", b"\n\n", b"\n:\n", b""])
 LINES = st.builds(
-    lambda owner, start, count, end: owner + b":" + start + b":" + count + end, OWNERS, NUMBERS, NUMBERS, ENDS
+    lambda owner, start, count, end: owner + b":" + start + b":" + count + end,
+    OWNERS,
+    NUMBERS,
+    NUMBERS,
+    ENDS,
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.lists(LINES, min_size=1, max_size=8).map(b"".join))
-def test_getsubids_hands_out_our_grants_and_otherwise_only_our_readings(tmp_path: Path, raw: bytes) -> None:
+def test_getsubids_hands_out_our_grants_and_otherwise_only_our_readings(
+    tmp_path: Path, raw: bytes
+) -> None:
     granted: Counter[tuple[int, int]] = Counter()
     possible: Counter[tuple[int, int]] = Counter()
     by_owner = subid.parse(raw).by_owner()
@@ -46,4 +56,6 @@ def test_getsubids_hands_out_our_grants_and_otherwise_only_our_readings(tmp_path
     answer = Counter(getsubids(tmp_path, raw))
     assert granted <= answer
     # An empty range, which a line that is no grant can be too, holds nothing that could be missed.
-    assert Counter(found for found in (answer - granted).elements() if found[0] < found[1]) <= possible
+    assert (
+        Counter(found for found in (answer - granted).elements() if found[0] < found[1]) <= possible
+    )

@@ -9,7 +9,7 @@ import pytest
 
 from usernsplan import IdMap, IdRange, IdSet, Mapping
 from usernsplan.volume import targets
-from usernsplan.volume.targets import Targets, Turn
+from usernsplan.volume.targets import OwnershipRule, Pass
 
 SPACE = 6
 NOBODY_ELSE = IdSet()
@@ -25,9 +25,15 @@ def small_maps() -> list[Triples]:
             if any(a + n > b for (a, n), (b, _) in pairwise(sources)):
                 continue
             for hosts in product(*[range(SPACE - count + 1) for _, count in sources]):
-                ids = [host + i for host, (_, count) in zip(hosts, sources, strict=True) for i in range(count)]
+                ids = [
+                    host + i
+                    for host, (_, count) in zip(hosts, sources, strict=True)
+                    for i in range(count)
+                ]
                 if len(set(ids)) == len(ids):
-                    found.add(tuple((s, host, n) for (s, n), host in zip(sources, hosts, strict=True)))
+                    found.add(
+                        tuple((s, host, n) for (s, n), host in zip(sources, hosts, strict=True))
+                    )
     return sorted(found)
 
 
@@ -38,15 +44,15 @@ def told(triples: Triples) -> dict[int, int]:
     return {start + i: host + i for start, host, count in triples for i in range(count)}
 
 
-def run(rule: Targets, old: int) -> int | None:
+def run(rule: OwnershipRule, old: int) -> int | None:
     """What the passages of a run make of an id; None where the run is refused because of it."""
     if rule.uids.lacks(old) or rule.owner_of((old, old)) is None:
         return None
     if not rule.overlaps():
-        return Turn(rule).owners((old, old))[1][0]
+        return Pass(rule).owners((old, old))[1][0]
     staging = (targets.staging(rule.uids, [old]), targets.staging(rule.gids, [old]))
-    between = Turn(rule, 1, *staging).owners((old, old))[1]
-    [found], last = Turn(rule, 2, *staging).owners((old, old))
+    between = Pass(rule, 1, *staging).owners((old, old))[1]
+    [found], last = Pass(rule, 2, *staging).owners((old, old))
     assert found == between
     return last[0]
 
@@ -109,7 +115,15 @@ def test_what_is_exclusively_the_container_s_is_right_already() -> None:
     # As Docker has it: 0 is host id 2, and 1 and 2 are two ids of nobody else.
     docker = mapping(((0, 2, 1), (1, 700, 2), (3, 3, 3)))
     rule = targets.shift(docker, exclusive=IdSet([IdRange(700, 2)]))
-    assert [run(rule, old) for old in (0, 1, 2, 3, 700, 701, 702)] == [2, 700, 701, 3, 700, 701, None]
+    assert [run(rule, old) for old in (0, 1, 2, 3, 700, 701, 702)] == [
+        2,
+        700,
+        701,
+        3,
+        700,
+        701,
+        None,
+    ]
     # As Podman has it: the container has no 1 and no 2, and host id 2 is bin's.
     podman = mapping(((0, 2, 1), (3, 3, 3)))
     rule = targets.shift(podman, exclusive=IdSet())
@@ -130,7 +144,7 @@ def test_the_same_work_is_told_whichever_way_ids_on_both_sides_were_taken() -> N
     content = json.loads(json.dumps(rule.to_json()))
     for kind in ("uids", "gids"):
         content[kind]["source_first"] = False
-    older = Targets.from_json(content)
+    older = OwnershipRule.from_json(content)
     assert older != rule
     assert older.same_work(rule)
     assert not older.overlaps()

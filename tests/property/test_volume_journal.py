@@ -24,7 +24,9 @@ NAME = st.one_of(
     st.binary(min_size=1, max_size=20)
     .map(lambda raw: os.fsdecode(raw.replace(b"/", b"-").replace(b"\0", b"\n")))
     .filter(lambda name: name != ".."),
-    st.sampled_from(["a", "b", "\n", '"', "\\", "\\u0041", "é", "\udcc3", "😀", "\u2028", "\r\n", "n" * 255]),
+    st.sampled_from(
+        ["a", "b", "\n", '"', "\\", "\\u0041", "é", "\udcc3", "😀", "\u2028", "\r\n", "n" * 255]
+    ),
 )
 PARTS = st.one_of(
     st.lists(st.sampled_from(["a", "b", "\n", "\udcff"]), max_size=4),
@@ -40,7 +42,9 @@ SPECIAL = st.builds(
     links=st.integers(1, 2**32),
     changed_ns=st.integers(-(2**63), 2**63),
     form=st.builds(Form, OWNER, st.integers(0, 0o177777), RAW, RAW, RAW),
-    proof=st.one_of(st.none(), st.builds(Proof, st.integers(0, 2**63), st.text("0123456789abcdef", min_size=64))),
+    proof=st.one_of(
+        st.none(), st.builds(Proof, st.integers(0, 2**63), st.text("0123456789abcdef", min_size=64))
+    ),
 )
 FOLDER = st.builds(
     Folder,
@@ -81,7 +85,9 @@ def written(path: str, *runs: list[Folder]) -> bytes:
 
 
 @given(folders=st.lists(FOLDER, max_size=6).map(distinct), cut=st.integers(0, 6))
-def test_what_was_noted_is_read_in_order_also_where_a_second_writer_went_on(folders: list[Folder], cut: int) -> None:
+def test_what_was_noted_is_read_in_order_also_where_a_second_writer_went_on(
+    folders: list[Folder], cut: int
+) -> None:
     with tempfile.TemporaryDirectory() as below:
         path = f"{below}/folders.0"
         raw = written(path, folders[:cut], folders[cut:])
@@ -140,5 +146,7 @@ def test_a_folder_changes_where_anything_in_it_does(folder: Folder) -> None:
         Folder(0, (), 1, 1, others=[((0, 0), ["a"])]),
     ):
         assert changed.changes() is True
-    same = folder == Folder(folder.tree, folder.parts, folder.device, folder.inode, left=folder.left)
+    same = folder == Folder(
+        folder.tree, folder.parts, folder.device, folder.inode, left=folder.left
+    )
     assert folder.changes() is not same

@@ -15,7 +15,7 @@ from usernsplan import IdMap, IdSet, Mapping
 from usernsplan.errors import InvalidValueError
 from usernsplan.volume import targets
 from usernsplan.volume.power import lawful
-from usernsplan.volume.targets import Form, Moves, Targets, Turn
+from usernsplan.volume.targets import Form, Moves, OwnershipRule, Pass
 
 Owner = tuple[int, int]
 IDS = range(45)
@@ -43,10 +43,10 @@ def moves(draw: st.DrawFn) -> Moves:
 class Passages:
     """A rule of a map that overlaps itself, and each of its passages. ``uids`` and ``gids``: its map followed once."""
 
-    rule: Targets
-    one: Turn
-    two: Turn
-    back: Turn
+    rule: OwnershipRule
+    one: Pass
+    two: Pass
+    back: Pass
     uids: dict[int, int]
     gids: dict[int, int]
 
@@ -57,7 +57,11 @@ class Passages:
     def movable(self) -> list[Owner]:
         """Every uid that has a place, with some such gid, and the other way round."""
         uids, gids = list(self.uids), list(self.gids)
-        pairs = [(uids[i % len(uids)], gids[(i + by) % len(gids)]) for i in range(len(IDS)) for by in (0, 1)]
+        pairs = [
+            (uids[i % len(uids)], gids[(i + by) % len(gids)])
+            for i in range(len(IDS))
+            for by in (0, 1)
+        ]
         return list(dict.fromkeys(pairs))
 
 
@@ -68,13 +72,16 @@ def passages(draw: st.DrawFn) -> Passages:
     rule = targets.explicit(uids, gids, keep=keep)
     used = draw(st.sets(st.integers(3_000_000_000, 3_000_000_020), max_size=5))
     staging = (targets.staging(rule.uids, used), targets.staging(rule.gids, used))
-    once = [{old: moved(told(ids), old, source_first=True, keep=keep) for old in IDS} for ids in (uids, gids)]
+    once = [
+        {old: moved(told(ids), old, source_first=True, keep=keep) for old in IDS}
+        for ids in (uids, gids)
+    ]
     final = [{old: new for old, new in pairs.items() if new is not None} for pairs in once]
-    one, two, back = (Turn(rule, stage, *staging) for stage in (1, 2, -1))
+    one, two, back = (Pass(rule, stage, *staging) for stage in (1, 2, -1))
     return Passages(rule, one, two, back, *final)
 
 
-def carried(turn: Turn, first: Owner, now: Owner) -> Owner:
+def carried(turn: Pass, first: Owner, now: Owner) -> Owner:
     """What a passage does to an inode that the journal knows."""
     olds, new = turn.owners(first)
     return new if now in olds else now
@@ -98,11 +105,16 @@ def test_a_map_overlaps_exactly_where_some_id_is_old_and_new_and_not_itself(rule
     overlapping = {old for old, new in pairs.items() if old != new} & set(pairs.values())
     assert rule.overlaps() is bool(overlapping)
     assert all((number in rule.target()) is (number in pairs.values()) for number in IDS)
-    assert all((number in rule.all_ids()) is (number in pairs or number in pairs.values()) for number in IDS)
+    assert all(
+        (number in rule.all_ids()) is (number in pairs or number in pairs.values())
+        for number in IDS
+    )
 
 
 @given(rule=moves())
-def test_a_rule_that_does_not_overlap_or_puts_its_target_first_can_be_followed_twice(rule: Moves) -> None:
+def test_a_rule_that_does_not_overlap_or_puts_its_target_first_can_be_followed_twice(
+    rule: Moves,
+) -> None:
     for old in IDS if not (rule.source_first and rule.overlaps()) else ():
         new = rule(old)
         assert new is None or rule(new) == new
@@ -139,7 +151,9 @@ def test_both_passages_are_the_map_followed_once(run: Passages) -> None:
 
 
 @given(run=passages())
-def test_each_passage_may_be_repeated_and_so_may_the_run_after_a_kill_anywhere(run: Passages) -> None:
+def test_each_passage_may_be_repeated_and_so_may_the_run_after_a_kill_anywhere(
+    run: Passages,
+) -> None:
     for first in run.movable():
         between = carried(run.one, first, first)
         assert carried(run.one, first, between) == between
@@ -148,7 +162,9 @@ def test_each_passage_may_be_repeated_and_so_may_the_run_after_a_kill_anywhere(r
 
 
 @given(run=passages())
-def test_the_way_back_leads_to_the_original_owner_from_wherever_a_kill_left_an_inode(run: Passages) -> None:
+def test_the_way_back_leads_to_the_original_owner_from_wherever_a_kill_left_an_inode(
+    run: Passages,
+) -> None:
     for first in run.movable():
         between = carried(run.one, first, first)
         last = carried(run.two, first, between)
@@ -176,7 +192,9 @@ def test_what_only_its_owner_tells_of_is_understood_in_each_passage(run: Passage
 
 
 @given(run=passages())
-def test_the_staged_owners_of_different_inodes_are_different_as_those_before_and_after_are(run: Passages) -> None:
+def test_the_staged_owners_of_different_inodes_are_different_as_those_before_and_after_are(
+    run: Passages,
+) -> None:
     found: dict[Owner, Owner] = {}
     for first in run.movable():
         between = carried(run.one, first, first)
@@ -189,14 +207,20 @@ def forms(draw: st.DrawFn, run: Passages) -> Form:
     def some_acl() -> bytes | None:
         if not draw(st.booleans()):
             return None
-        uids = draw(st.lists(st.sampled_from([n for n in IDS if run.rule.uids(n) is not None]), max_size=3))
-        gids = draw(st.lists(st.sampled_from([n for n in IDS if run.rule.gids(n) is not None]), max_size=3))
+        uids = draw(
+            st.lists(st.sampled_from([n for n in IDS if run.rule.uids(n) is not None]), max_size=3)
+        )
+        gids = draw(
+            st.lists(st.sampled_from([n for n in IDS if run.rule.gids(n) is not None]), max_size=3)
+        )
         return acl(*PLAIN, *((USER, 4, n) for n in uids), *((GROUP, 6, n) for n in gids))
 
     capabilities = [None, v2(), *(v3(n) for n in IDS)]
     possible = [raw for raw in capabilities if raw is None or run.rule.capability(raw) is not None]
     owner = draw(st.sampled_from(run.movable()))
-    mode = draw(st.sampled_from([stat.S_IFREG | 0o644, stat.S_IFREG | 0o6755, stat.S_IFDIR | 0o2755]))
+    mode = draw(
+        st.sampled_from([stat.S_IFREG | 0o644, stat.S_IFREG | 0o6755, stat.S_IFDIR | 0o2755])
+    )
     return Form(owner, mode, some_acl(), some_acl(), draw(st.sampled_from(possible)))
 
 
@@ -206,7 +230,10 @@ def test_all_that_an_inode_has_is_carried_by_the_passage_that_reaches_the_target
 ) -> None:
     first = data.draw(forms(run))
     old, between = run.one.forms(first)
-    assert (old, between) == (first, replace(first, owner=carried(run.one, first.owner, first.owner)))
+    assert (old, between) == (
+        first,
+        replace(first, owner=carried(run.one, first.owner, first.owner)),
+    )
     assert run.two.forms(first)[0] == between
     last = run.two.forms(first)[1]
     assert last.owner == run.final(first.owner)
@@ -226,10 +253,15 @@ def test_a_shift_without_passages_is_the_map_followed_once_and_comes_back(
     uids: IdMap, gids: IdMap, reverse: bool, keep: bool
 ) -> None:
     rule = targets.shift(Mapping(uids, gids), reverse=reverse, keep=keep)
-    sides = [{new: old for old, new in told(m).items()} if reverse else told(m) for m in (uids, gids)]
-    there, back = Turn(rule), Turn(rule, -1)
+    sides = [
+        {new: old for old, new in told(m).items()} if reverse else told(m) for m in (uids, gids)
+    ]
+    there, back = Pass(rule), Pass(rule, -1)
     for owner in [*zip(IDS, IDS, strict=True), *zip(IDS, reversed(IDS), strict=True)]:
-        uid, gid = (moved(side, old, source_first=True, keep=keep) for side, old in zip(sides, owner, strict=True))
+        uid, gid = (
+            moved(side, old, source_first=True, keep=keep)
+            for side, old in zip(sides, owner, strict=True)
+        )
         expected = None if uid is None or gid is None else (uid, gid)
         assert there.wanted(owner) == rule.owner_of(owner) == expected
         if expected is not None:
@@ -251,12 +283,21 @@ def test_from_one_container_to_another_keeps_the_container_id(
         return
     for kind, moving in ((0, rule.uids), (1, rule.gids)):
         there = told(new[kind])
-        through = {host: there[inside] for inside, host in told(old[kind]).items() if inside in there}
-        assert [moving(n) for n in IDS] == [moved(through, n, source_first=True, keep=keep) for n in IDS]
+        through = {
+            host: there[inside] for inside, host in told(old[kind]).items() if inside in there
+        }
+        assert [moving(n) for n in IDS] == [
+            moved(through, n, source_first=True, keep=keep) for n in IDS
+        ]
     assert rule.root == told(new[0]).get(0)
 
 
-@given(run=passages(), owner=st.one_of(st.none(), st.tuples(st.sampled_from(IDS), st.sampled_from(IDS))))
-def test_a_rule_and_its_passages_are_the_same_after_json(run: Passages, owner: Owner | None) -> None:
+@given(
+    run=passages(),
+    owner=st.one_of(st.none(), st.tuples(st.sampled_from(IDS), st.sampled_from(IDS))),
+)
+def test_a_rule_and_its_passages_are_the_same_after_json(
+    run: Passages, owner: Owner | None
+) -> None:
     rule = replace(run.rule, owner=owner)
-    assert Targets.from_json(json.loads(json.dumps(rule.to_json()))) == rule
+    assert OwnershipRule.from_json(json.loads(json.dumps(rule.to_json()))) == rule

@@ -13,7 +13,7 @@ from usernsplan.model import Allocation, LedgerState, Namespace, Quarantined, Re
 from usernsplan.reserved import TABLE
 from usernsplan.whose import ids as whose
 from usernsplan.whose.ids import (
-    About,
+    IdContext,
     OfAccount,
     OfAllocation,
     OfGroup,
@@ -26,7 +26,9 @@ from usernsplan.whose.ids import (
 
 # Between the reserved ranges below 65536 and nothing: small enough to ask for every id.
 BASE, SPACE = 65526, 40
-RANGES = st.builds(lambda at, size: IdRange(BASE + at, size), st.integers(0, SPACE - 10), st.integers(1, 9))
+RANGES = st.builds(
+    lambda at, size: IdRange(BASE + at, size), st.integers(0, SPACE - 10), st.integers(1, 9)
+)
 
 
 @st.composite
@@ -53,7 +55,7 @@ NAMES = st.sampled_from(["x", "y"])
 NUMBERS = st.integers(BASE, BASE + SPACE)
 LINES = st.builds(subid.line, st.sampled_from(["oa", "ob", "oc"]), RANGES)
 FACTS = st.builds(
-    About,
+    IdContext,
     st.just(Layout()),
     st.builds(
         lambda a, q, r: LedgerState(tuple(a), tuple(q), reservations=tuple(r)),
@@ -82,7 +84,7 @@ FACTS = st.builds(
 )
 
 
-def brute(number: int, facts: About, *, gids: bool) -> list[object]:
+def brute(number: int, facts: IdContext, *, gids: bool) -> list[object]:
     """Every holder, asked whether it has this one id."""
     found: list[object] = []
     ours = set()
@@ -92,7 +94,7 @@ def brute(number: int, facts: About, *, gids: bool) -> list[object]:
         container = ids.to_container(number)
         if container is not None:
             found.append(("allocation", a, container))
-        elif a.held and number in a.held:
+        elif a.reserved_range and number in a.reserved_range:
             found.append(("allocation", a, None))
     for line in (facts.subgid if gids else facts.subuid).lines:
         assert isinstance(line, subid.Grant)
@@ -105,11 +107,13 @@ def brute(number: int, facts: About, *, gids: bool) -> list[object]:
     else:
         found += [("account", u.name) for u in facts.accounts.users if u.uid == number]
     for n in facts.namespaces:
-        container = (n.mapping.gids if gids else n.mapping.uids).to_container(number) if n.mapping else None
+        container = (
+            (n.mapping.gids if gids else n.mapping.uids).to_container(number) if n.mapping else None
+        )
         if container is not None:
             found.append(("namespace", n, container))
     found += [("reservation", r) for r in facts.ledger.reservations if number in r.ids]
-    found += [("quarantine", q) for q in facts.ledger.quarantined if number in q.held]
+    found += [("quarantine", q) for q in facts.ledger.quarantined if number in q.reserved_range]
     found += [("reserved", r) for r in TABLE if number in r.ids]
     return found
 
@@ -136,16 +140,18 @@ def plain(holder: object) -> object:  # noqa: PLR0911
 
 
 @given(FACTS)
-def test_every_id_of_a_small_space_has_the_holders_that_say_so(facts: About) -> None:
+def test_every_id_of_a_small_space_has_the_holders_that_say_so(facts: IdContext) -> None:
     space = range(BASE - 1, BASE + SPACE + 2)
     found = whose.answers(space, facts)
     for number in space:
         for holders, gids in ((found[number].uid, False), (found[number].gid, True)):
-            assert sorted(map(repr, map(plain, holders))) == sorted(map(repr, brute(number, facts, gids=gids)))
+            assert sorted(map(repr, map(plain, holders))) == sorted(
+                map(repr, brute(number, facts, gids=gids))
+            )
 
 
 @given(FACTS)
-def test_the_way_into_a_container_is_the_way_out_of_it(facts: About) -> None:
+def test_the_way_into_a_container_is_the_way_out_of_it(facts: IdContext) -> None:
     for allocation in facts.ledger.allocations:
         for container in range(30):
             inside = whose.from_container(str(container), allocation, Accounts())
@@ -154,21 +160,33 @@ def test_the_way_into_a_container_is_the_way_out_of_it(facts: About) -> None:
                 if host is not None:
                     holders = getattr(whose.answers([host], facts)[host], kind)
                     assert any(
-                        isinstance(one, OfAllocation) and one.allocation == allocation and one.container_id == container
+                        isinstance(one, OfAllocation)
+                        and one.allocation == allocation
+                        and one.container_id == container
                         for one in holders
                     )
 
 
 @given(FACTS, maps(), st.booleans())
-def test_the_parts_of_an_extent_are_what_its_ids_say_one_by_one(facts: About, ids: IdMap, gids: bool) -> None:
+def test_the_parts_of_an_extent_are_what_its_ids_say_one_by_one(
+    facts: IdContext, ids: IdMap, gids: bool
+) -> None:
     for extent, parts, free in whose.Ranges(facts).shares(ids, gids=gids):
         for number in range(extent.host, extent.host + extent.count):
             answer = whose.answers([number], facts)[number]
-            holders = [h for h in (answer.gid if gids else answer.uid) if not isinstance(h, (OfNamespace, OfReserved))]
+            holders = [
+                h
+                for h in (answer.gid if gids else answer.uid)
+                if not isinstance(h, (OfNamespace, OfReserved))
+            ]
             assert sum(part.start <= number < part.stop for part in parts) == len(holders)
             assert (number in free) == (not holders)
 
 
 @given(st.lists(RANGES, max_size=5), RANGES)
-def test_a_set_meets_a_range_where_they_have_an_id_in_common(ranges: list[IdRange], asked: IdRange) -> None:
-    assert IdSet(ranges).meets(asked.start, asked.stop) == any(asked.overlaps(one) for one in ranges)
+def test_a_set_meets_a_range_where_they_have_an_id_in_common(
+    ranges: list[IdRange], asked: IdRange
+) -> None:
+    assert IdSet(ranges).meets(asked.start, asked.stop) == any(
+        asked.overlaps(one) for one in ranges
+    )

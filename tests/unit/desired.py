@@ -14,7 +14,7 @@ from usernsplan.planner.recovery import as_changed
 
 if TYPE_CHECKING:
     from usernsplan import HostState
-    from usernsplan.planner.desired import Desired
+    from usernsplan.planner.desired import PlanDiff
 
 PER_CONTAINER = "strategy: per-container\n"
 
@@ -23,11 +23,11 @@ def file(said: str) -> Spec:
     return parse(said.encode(), "p.yaml")
 
 
-def decided(host: HostState, said: str, *, prune: bool = False) -> Desired:
+def decided(host: HostState, said: str, *, prune: bool = False) -> PlanDiff:
     return make_desired(host, file(said), prune=prune)
 
 
-def applied(host: HostState, desired: Desired, *, fix: bool = True) -> HostState:
+def applied(host: HostState, desired: PlanDiff, *, fix: bool = True) -> HostState:
     """The host once all of it was carried out, and the volumes were fixed, one moment after the other."""
     host = dated(carried_out(dated(carried_out(host, desired.allocate)), desired.prune))
     return dated(as_changed(host, {}, LedgerChange(volumes=desired.volumes))) if fix else host
@@ -57,4 +57,7 @@ def again(host: HostState) -> Spec:
 
 def ids(host: HostState) -> dict[str, tuple[str, str, str]]:
     """Who has which host ids, and who owns their lines."""
-    return {a.name: (str(a.mapping.uids), str(a.held), a.owner) for a in host.ledger.allocations}
+    return {
+        a.name: (str(a.mapping.uids), str(a.reserved_range), a.owner)
+        for a in host.ledger.allocations
+    }

@@ -32,7 +32,9 @@ _INSTEAD = 'mount --bind "$0" /etc && mount -t tmpfs none /var/log && exec "$@"'
 def needs(*programs: str) -> pytest.MarkDecorator:
     """Skip where one of the programs is missing, or where we may not make namespaces; where CI is to have all, fail."""
     if os.geteuid() != 0 or not _namespaces():
-        return pytest.mark.skipif(True, reason="only root may mount over /etc and write any uid_map")
+        return pytest.mark.skipif(
+            True, reason="only root may mount over /etc and write any uid_map"
+        )
     missing = [program for program in ("unshare", *programs) if shutil.which(program) is None]
     if missing and os.environ.get("CI") == "true":
         pytest.fail(f"{', '.join(missing)} not installed")
@@ -41,7 +43,17 @@ def needs(*programs: str) -> pytest.MarkDecorator:
 
 def _namespaces() -> bool:
     """Some containers let not even root make a namespace or mount in it."""
-    command = ["unshare", "--mount", "--user", "--map-root-user", "mount", "-t", "tmpfs", "none", "/tmp"]
+    command = [
+        "unshare",
+        "--mount",
+        "--user",
+        "--map-root-user",
+        "mount",
+        "-t",
+        "tmpfs",
+        "none",
+        "/tmp",
+    ]
     try:
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
     except FileNotFoundError:

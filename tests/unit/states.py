@@ -5,7 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypedDict
 
-from usernsplan import AllocateRequest, Allocation, HostState, IdMap, IdRange, IdSet, Layout, Mapping, PerContainer
+from usernsplan import (
+    AllocateRequest,
+    Allocation,
+    HostState,
+    IdMap,
+    IdRange,
+    IdSet,
+    Layout,
+    Mapping,
+    PerContainer,
+)
 from usernsplan.formats import accounts, nsswitch, subid
 from usernsplan.layout import DAEMON_JSON, SUBGID, SUBUID
 from usernsplan.model import LedgerState, Quarantined
@@ -108,14 +118,23 @@ def asked(*names: str, strategy: Strategy | None = None, **words: object) -> All
 def per_container(name: str, base: int, size: int = 65536, owner: str = "") -> Allocation:
     """What the ledger holds of a per-container allocation."""
     ids = IdMap.of((0, base, size))
-    held = IdRange(base, size)
-    return Allocation(name, owner or f"usernsplan-{name}", "per-container", Mapping(ids, ids), held)
+    reserved_range = IdRange(base, size)
+    return Allocation(
+        name, owner or f"usernsplan-{name}", "per-container", Mapping(ids, ids), reserved_range
+    )
 
 
-def shared(name: str, *extents: tuple[int, int, int], owner: str = "", held: IdRange | None = None) -> Allocation:
+def shared(
+    name: str,
+    *extents: tuple[int, int, int],
+    owner: str = "",
+    reserved_range: IdRange | None = None,
+) -> Allocation:
     """What the ledger holds of a shared allocation."""
     ids = IdMap.of(*extents)
-    return Allocation(name, owner or f"usernsplan-{name}", "shared", Mapping(ids, ids), held)
+    return Allocation(
+        name, owner or f"usernsplan-{name}", "shared", Mapping(ids, ids), reserved_range
+    )
 
 
 def with_files(host: HostState, content: dict[str, bytes | None]) -> HostState:
@@ -145,5 +164,11 @@ def with_accounts(host: HostState, plan: Plan) -> HostState:
 def carried_out(host: HostState, plan: Plan) -> HostState:
     """The host after a plan: every file as the plan shows it, the ledger as the plan changes it."""
     before = files(host)
-    assert {change.path: before[change.path] for change in plan.changes} == {c.path: c.before for c in plan.changes}
-    return as_changed(with_accounts(host, plan), {change.path: change.after for change in plan.changes}, plan.ledger)
+    assert {change.path: before[change.path] for change in plan.changes} == {
+        c.path: c.before for c in plan.changes
+    }
+    return as_changed(
+        with_accounts(host, plan),
+        {change.path: change.after for change in plan.changes},
+        plan.ledger,
+    )

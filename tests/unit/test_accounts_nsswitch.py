@@ -64,7 +64,9 @@ def test_a_group_is_a_name_with_a_number(raw: bytes, found: list[Group]) -> None
         (b"web:x:1:2::/home/with blank:/bin/sh\n", [(1, "/home/with blank")]),
     ],
 )
-def test_a_home_is_told_with_the_number_of_whose_it_is(raw: bytes, found: list[tuple[int, str]]) -> None:
+def test_a_home_is_told_with_the_number_of_whose_it_is(
+    raw: bytes, found: list[tuple[int, str]]
+) -> None:
     assert list(homes(raw)) == found
 
 
@@ -78,7 +80,9 @@ def test_the_first_of_two_equal_names_or_numbers_is_found_as_getpwnam_does() -> 
 
 def test_every_uid_and_every_gid_counts_as_taken() -> None:
     accounts = Accounts(tuple(users(PASSWD)), (Group("a", 60000), Group("big", 2**40)))
-    assert accounts.ids() == IdSet([IdRange(0, 1), IdRange(5, 1), IdRange(7, 1), IdRange(1000, 2), IdRange(60000, 1)])
+    assert accounts.ids() == IdSet(
+        [IdRange(0, 1), IdRange(5, 1), IdRange(7, 1), IdRange(1000, 2), IdRange(60000, 1)]
+    )
 
 
 def test_a_number_of_thousands_of_digits_stops_nobody() -> None:
@@ -101,12 +105,20 @@ def test_a_number_of_thousands_of_digits_stops_nobody() -> None:
         (b"\xff\xfe\nsubid: sss\n", Source(("sss",), 2)),
     ],
 )
-def test_the_services_of_a_database_are_read_in_order_with_their_line(raw: bytes, expected: Source) -> None:
+def test_the_services_of_a_database_are_read_in_order_with_their_line(
+    raw: bytes, expected: Source
+) -> None:
     assert source(raw, "subid") == expected
 
 
 @pytest.mark.parametrize(
-    "action", ["[NOTFOUND=return]", "[!UNAVAIL=return]", "[SUCCESS=return NOTFOUND=continue]", "[ NOTFOUND = return ]"]
+    "action",
+    [
+        "[NOTFOUND=return]",
+        "[!UNAVAIL=return]",
+        "[SUCCESS=return NOTFOUND=continue]",
+        "[ NOTFOUND = return ]",
+    ],
 )
 def test_what_stands_in_brackets_is_no_service(action: str) -> None:
     assert source(f"passwd: files {action} sss\n".encode(), "passwd").services == ("files", "sss")

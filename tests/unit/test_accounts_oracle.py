@@ -52,6 +52,8 @@ def test_getent_lists_the_accounts_that_we_read(tmp_path: Path, line: bytes) -> 
     ],
 )
 def test_getent_lists_the_groups_that_we_read(tmp_path: Path, line: bytes) -> None:
-    answer = under_etc(tmp_path, {"group": b"root:x:0:\n" + line}, "getent", "--service=files", "group")
+    answer = under_etc(
+        tmp_path, {"group": b"root:x:0:\n" + line}, "getent", "--service=files", "group"
+    )
     listed = re.findall(r"^([^:]*):[^:]*:(\d+):", answer.stdout.decode(), re.MULTILINE)
     assert [(group.name, str(group.gid)) for group in groups(b"root:x:0:\n" + line)] == listed

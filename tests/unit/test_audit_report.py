@@ -24,7 +24,12 @@ FOUND = (
     Finding("USN040", "error", "no comma", "", "/etc/docker/daemon.json:3:1"),
     Finding("USN020", "warning", "no carla", "rename", "/etc/subgid:2"),
     Finding(
-        "USN030", "warning", "differ", "write it", "/etc/subuid:9", (("shadow", "a:1:2", ""), ("podman", "-", "fails"))
+        "USN030",
+        "warning",
+        "differ",
+        "write it",
+        "/etc/subuid:9",
+        (("shadow", "a:1:2", ""), ("podman", "-", "fails")),
     ),
     Finding("USN015", "info", "outside", "", "./a b/etc/subuid:1"),
 )
@@ -62,7 +67,12 @@ def test_colours_are_for_terminals_only() -> None:
 
 def test_what_others_wrote_cannot_speak_to_the_terminal() -> None:
     evil = Finding(
-        "USN001", "error", "a\x1b[2Jb\nc\udcff", "x\ry", "/tmp/\x07/etc/subuid:1", (("shadow", "\x1b]0;", ""),)
+        "USN001",
+        "error",
+        "a\x1b[2Jb\nc\udcff",
+        "x\ry",
+        "/tmp/\x07/etc/subuid:1",
+        (("shadow", "\x1b]0;", ""),),
     )
     shown = report.table((evil,), PLAIN)
     assert shown.replace("\n", "").isprintable()
@@ -92,12 +102,18 @@ def unescaped(line: str) -> tuple[dict[str, str], str]:
         return text
 
     pairs = (pair.split("=", 1) for pair in match[2].split(","))
-    return {key: undone(value, ("%3A", ":"), ("%2C", ",")) for key, value in pairs}, undone(match[3])
+    return {key: undone(value, ("%3A", ":"), ("%2C", ",")) for key, value in pairs}, undone(
+        match[3]
+    )
 
 
-@pytest.mark.parametrize("root", ["/tmp/a:b", "/tmp/a,b=c", "/tmp/100%", "/tmp/%3A", "/tmp/::error ::", "/tmp/a:7:8"])
+@pytest.mark.parametrize(
+    "root", ["/tmp/a:b", "/tmp/a,b=c", "/tmp/100%", "/tmp/%3A", "/tmp/::error ::", "/tmp/a:7:8"]
+)
 def test_the_runner_reads_back_what_was_found(root: str) -> None:
-    finding = Finding("USN001", "error", "50% of it, e.g. ::stop-commands::x %0A", "a: b", f"{root}/etc/subuid:12")
+    finding = Finding(
+        "USN001", "error", "50% of it, e.g. ::stop-commands::x %0A", "a: b", f"{root}/etc/subuid:12"
+    )
     properties, message = unescaped(report.github((finding,)))
     assert properties == {"file": f"{root}/etc/subuid", "line": "12", "title": "USN001"}
     assert message == f"{finding.message}\n{finding.hint}"
@@ -105,7 +121,10 @@ def test_the_runner_reads_back_what_was_found(root: str) -> None:
 
 def test_a_place_without_a_line_and_none_at_all() -> None:
     found = (Finding("USN061", "error", "x", "", "/etc/subuid"), Finding("USN061", "error", "x"))
-    assert report.github(found).splitlines() == ["::error file=/etc/subuid,title=USN061::x", "::error title=USN061::x"]
+    assert report.github(found).splitlines() == [
+        "::error file=/etc/subuid,title=USN061::x",
+        "::error title=USN061::x",
+    ]
 
 
 def test_json_has_every_field_and_the_table_where_there_is_one() -> None:
@@ -145,7 +164,10 @@ def test_a_code_that_is_none_is_wrong_and_all_are_named(word: str) -> None:
 def test_only_what_was_chosen_is_looked_for() -> None:
     facts = Facts(state(b"alice:100000:9\nalice:100000:9\n", b""))
     assert {finding.code for finding in check(facts, chosen(["USN003"]))} == {"USN003"}
-    assert {finding.code for finding in check(facts, chosen([], ["USN003"]))} == {"USN022", "USN024"}
+    assert {finding.code for finding in check(facts, chosen([], ["USN003"]))} == {
+        "USN022",
+        "USN024",
+    }
 
 
 SOURCES = list(Path(usernsplan.__file__).parent.rglob("*.py"))
@@ -156,7 +178,9 @@ def test_every_code_in_the_source_has_a_story() -> None:
     assert named == set(RULES) | set(ADVICE)
     assert set(RULES).isdisjoint(ADVICE)
     noted = [
-        code for path in SOURCES for code in re.findall(r'^@rule\("(USN[0-9]{3})"', path.read_text(), re.MULTILINE)
+        code
+        for path in SOURCES
+        for code in re.findall(r'^@rule\("(USN[0-9]{3})"', path.read_text(), re.MULTILINE)
     ]
     assert sorted(noted) == sorted(RULES)
 
@@ -164,7 +188,11 @@ def test_every_code_in_the_source_has_a_story() -> None:
 def test_what_allocate_and_release_tell_has_the_severity_of_its_story() -> None:
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Finding":
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Name)
+                and node.func.id == "Finding"
+            ):
                 words = [arg.value for arg in node.args[:2] if isinstance(arg, ast.Constant)]
                 if len(words) == 2:
                     assert story(str(words[0])).severity == words[1]

@@ -64,7 +64,9 @@ from usernsplan.formats.daemon_json import DATA_ROOT, REMAP, parse, with_remap, 
         ('{"é": 1, "é": 2}'.encode(), "1:10", "a second time"),
     ],
 )
-def test_what_the_daemon_would_stop_at_is_refused_with_line_and_column(raw: bytes, place: str, said: str) -> None:
+def test_what_the_daemon_would_stop_at_is_refused_with_line_and_column(
+    raw: bytes, place: str, said: str
+) -> None:
     with pytest.raises(InvalidFileError, match=rf"^daemon\.json:{place}: .*{re.escape(said)}"):
         parse(raw, "daemon.json")
 
@@ -103,7 +105,9 @@ def test_an_empty_file_is_an_empty_configuration(raw: bytes) -> None:
         (b'{"Userns-Remap": "web"}', None, None),
     ],
 )
-def test_a_key_is_found_at_the_top_level_however_it_is_written(raw: bytes, remap: str | None, root: str | None) -> None:
+def test_a_key_is_found_at_the_top_level_however_it_is_written(
+    raw: bytes, remap: str | None, root: str | None
+) -> None:
     config = parse(raw, "f")
     assert (config.get(REMAP), config.get(DATA_ROOT)) == (remap, root)
 
@@ -117,7 +121,10 @@ def test_a_key_is_found_at_the_top_level_however_it_is_written(raw: bytes, remap
         (b'{"a": 1}', b'{"a": 1, "userns-remap": "x"}'),
         (b'{ "a" : 1 }', b'{ "a" : 1, "userns-remap" : "x" }'),
         (b'{\n  "a": 1\n}\n', b'{\n  "a": 1,\n  "userns-remap": "x"\n}\n'),
-        (b'{\n\t"a":\t{\n\t\t"b": 1\n\t}\n}', b'{\n\t"a":\t{\n\t\t"b": 1\n\t},\n\t"userns-remap":\t"x"\n}'),
+        (
+            b'{\n\t"a":\t{\n\t\t"b": 1\n\t}\n}',
+            b'{\n\t"a":\t{\n\t\t"b": 1\n\t},\n\t"userns-remap":\t"x"\n}',
+        ),
         (b'{\r\n    "a": 1\r\n}\r\n', b'{\r\n    "a": 1,\r\n    "userns-remap": "x"\r\n}\r\n'),
         (b'{"userns-remap": "old", "a":1}', b'{"userns-remap": "x", "a":1}'),
         (b'{"a":1,"\\u0075serns-remap" :\t""}', b'{"a":1,"\\u0075serns-remap" :\t"x"}'),
@@ -125,7 +132,9 @@ def test_a_key_is_found_at_the_top_level_however_it_is_written(raw: bytes, remap
         ('{"é": "ü"}'.encode(), '{"é": "ü", "userns-remap": "x"}'.encode()),
     ],
 )
-def test_the_key_is_set_in_the_style_of_the_file_and_nothing_else_moves(raw: bytes, after: bytes) -> None:
+def test_the_key_is_set_in_the_style_of_the_file_and_nothing_else_moves(
+    raw: bytes, after: bytes
+) -> None:
     assert with_remap(parse(raw, "f"), "x") == after
 
 

@@ -22,9 +22,19 @@ def dockerd_reads(folder: Path, raw: bytes) -> bool:
     """Tell whether it got past its file to the log level, or past JSON to a key that it does not know."""
     (folder / "daemon.json").write_bytes(raw)
     own = [f"--{name}={folder / name}" for name in ("data-root", "exec-root", "pidfile")]
-    command = ["dockerd", "--config-file", str(folder / "daemon.json"), "--log-level=none-such", *own]
-    answer = subprocess.run(["unshare", "--mount", "--net", *command], capture_output=True, timeout=30, check=False)
-    if re.search(rb"parse logging level|invalid logging level|don't match any configuration", answer.stderr):
+    command = [
+        "dockerd",
+        "--config-file",
+        str(folder / "daemon.json"),
+        "--log-level=none-such",
+        *own,
+    ]
+    answer = subprocess.run(
+        ["unshare", "--mount", "--net", *command], capture_output=True, timeout=30, check=False
+    )
+    if re.search(
+        rb"parse logging level|invalid logging level|don't match any configuration", answer.stderr
+    ):
         return True
     assert b"unable to configure the Docker daemon" in answer.stderr, answer.stderr
     return False
@@ -63,14 +73,18 @@ def test_we_read_a_file_exactly_when_the_daemon_does(tmp_path: Path, raw: bytes)
     assert dockerd_reads(tmp_path, raw) is read
 
 
-@pytest.mark.parametrize("raw", [b'{"debug": false, "debug": true}', b"{} x", b'{"userns-remap": null}'])
+@pytest.mark.parametrize(
+    "raw", [b'{"debug": false, "debug": true}', b"{} x", b'{"userns-remap": null}']
+)
 def test_we_are_stricter_where_the_daemon_guesses(tmp_path: Path, raw: bytes) -> None:
     assert dockerd_reads(tmp_path, raw)
     with pytest.raises(InvalidFileError):
         parse(raw, "f")
 
 
-@pytest.mark.parametrize("raw", [b"", b"\n", b"{}", b"{ }\r\n", b'{"debug":false}', b'{\r\n\t"debug": false\r\n}'])
+@pytest.mark.parametrize(
+    "raw", [b"", b"\n", b"{}", b"{ }\r\n", b'{"debug":false}', b'{\r\n\t"debug": false\r\n}']
+)
 def test_the_daemon_reads_what_we_write(tmp_path: Path, raw: bytes) -> None:
     after = with_remap(parse(raw, "f"), "default")
     assert dockerd_reads(tmp_path, after)

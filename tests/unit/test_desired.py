@@ -8,7 +8,16 @@ from dataclasses import replace
 import pytest
 
 from tests.unit.desired import PER_CONTAINER, again, applied, decided, ids
-from tests.unit.states import GROUP, PASSWD, REMAPPED, Known, per_container, same_lines, shared, state
+from tests.unit.states import (
+    GROUP,
+    PASSWD,
+    REMAPPED,
+    Known,
+    per_container,
+    same_lines,
+    shared,
+    state,
+)
 from usernsplan import HostState, IdRange
 from usernsplan.errors import UsernsplanError
 from usernsplan.formats.spec import text
@@ -80,9 +89,15 @@ def test_what_changes_and_what_goes() -> None:
             **same_lines(b"usernsplan-old:589824:65536\n"),
             **REMAPPED,
         ),
-        reservations=(Reservation(IdRange(5, 2), "x"), Reservation(IdRange(700000, 2), "old words")),
+        reservations=(
+            Reservation(IdRange(5, 2), "x"),
+            Reservation(IdRange(700000, 2), "old words"),
+        ),
     )
-    said = PER_CONTAINER + "engines: [lxc]\ncontainers: [web]\nreservations: [{ids: 700000-700001, for: new words}]\n"
+    said = (
+        PER_CONTAINER
+        + "engines: [lxc]\ncontainers: [web]\nreservations: [{ids: 700000-700001, for: new words}]\n"
+    )
     assert steps(host, said) == [
         "~ reservation 700000-700001: new words",
         "~ container web: its lines are put back as they were granted",
@@ -90,18 +105,26 @@ def test_what_changes_and_what_goes() -> None:
     ]
     assert decided(host, said).kept == ("old", "reservation 5-6")
     gone = decided(host, said, prune=True)
-    assert [f"{s.sign} {s.kind} {s.name}" for s in gone.steps][3:] == ["- container old", "- reservation 5-6"]
+    assert [f"{s.sign} {s.kind} {s.name}" for s in gone.steps][3:] == [
+        "- container old",
+        "- reservation 5-6",
+    ]
     assert counts(gone) == {"add": 0, "change": 3, "remove": 2, "volumes": 0}
     assert gone.kept == ()
     left = applied(host, gone)
     assert left.subuid.raw == b"usernsplan-web:524288:65536\nroot:524288:65536\n"
-    assert [q.held for q in left.ledger.quarantined] == [IdRange(589824, 65536)]
+    assert [q.reserved_range for q in left.ledger.quarantined] == [IdRange(589824, 65536)]
     assert left.ledger.reservations == (Reservation(IdRange(700000, 2), "new words"),)
 
 
 def test_files_that_two_steps_change_are_one_change() -> None:
-    host = state(allocations=[per_container("old", 524288)], **same_lines(b"# x\nusernsplan-old:524288:65536\n"))
-    [subuid, subgid] = merged_changes(decided(host, PER_CONTAINER + "containers: [web]\n", prune=True))
+    host = state(
+        allocations=[per_container("old", 524288)],
+        **same_lines(b"# x\nusernsplan-old:524288:65536\n"),
+    )
+    [subuid, subgid] = merged_changes(
+        decided(host, PER_CONTAINER + "containers: [web]\n", prune=True)
+    )
     assert subuid.before == host.subuid.raw
     assert subuid.after == subgid.after == b"# x\nusernsplan-web:589824:65536\n"
 
@@ -116,7 +139,9 @@ def test_where_the_host_is_as_the_file_says_nothing_is_to_be_done() -> None:
 def test_a_file_without_containers_asks_for_nothing() -> None:
     assert not decided(state(), PER_CONTAINER).pending
     assert decided(web(), PER_CONTAINER).kept == ("web",)
-    assert decided(web(), PER_CONTAINER + "containers: []\n", prune=True).prune.ledger.remove == ("web",)
+    assert decided(web(), PER_CONTAINER + "containers: []\n", prune=True).prune.ledger.remove == (
+        "web",
+    )
 
 
 # What is refused, and where.
@@ -128,7 +153,10 @@ def test_a_file_without_containers_asks_for_nothing() -> None:
         ("{name: web, size: 131072}", r"'web' is allocated already"),
         ("{name: web, size: 1}", r"'web' is allocated already"),
         ("{name: web, start: 589824}", r"'web' is allocated already, as host uids 524288-589823"),
-        ("{name: web, owner: somebody}", r"'web' is allocated already, to the owner usernsplan-web"),
+        (
+            "{name: web, owner: somebody}",
+            r"'web' is allocated already, to the owner usernsplan-web",
+        ),
     ],
 )
 def test_what_stands_is_never_renumbered(said: str, message: str) -> None:
@@ -138,13 +166,18 @@ def test_what_stands_is_never_renumbered(said: str, message: str) -> None:
 
 @pytest.mark.parametrize("prune", [False, True])
 def test_a_host_has_one_strategy(prune: bool) -> None:
-    assert "this host's strategy is per-container" in refused(web(), "strategy: shared\n", prune=prune)
+    assert "this host's strategy is per-container" in refused(
+        web(), "strategy: shared\n", prune=prune
+    )
 
 
 @pytest.mark.parametrize(
     ("containers", "message"),
     [
-        ("[{name: aa, start: 524289}]", "p.yaml:2: containers[0].start: 'start' 524289 is not a multiple of 65536"),
+        (
+            "[{name: aa, start: 524289}]",
+            "p.yaml:2: containers[0].start: 'start' 524289 is not a multiple of 65536",
+        ),
         (
             "[aa, {name: bb, start: 65536}]",
             "p.yaml:2: containers[1].start: 'start': 65536-131071 lies outside the pool",
@@ -167,7 +200,10 @@ def test_a_host_has_one_strategy(prune: bool) -> None:
         ),
         ("[a]", "p.yaml:2: containers[0]: 'a' is not a container name"),
         ("[aa, 'b b']", "p.yaml:2: containers[1]: 'b b' is not a container name"),
-        ("[containers]", "p.yaml:2: containers[0]: 'containers' is the name of the pool of podman-auto"),
+        (
+            "[containers]",
+            "p.yaml:2: containers[0]: 'containers' is the name of the pool of podman-auto",
+        ),
         (
             "[{name: aa, block: 5}]",
             "p.yaml:2: containers[0].block: 'block' is not an option of the strategy per-container",
@@ -183,23 +219,40 @@ def test_what_a_container_cannot_have_is_told_with_its_line(containers: str, mes
     ("host", "more", "whose"),
     [
         (state(), NFS, "524288-589823 is reserved in /var/lib/usernsplan/ledger.sqlite3: NFS"),
-        (with_ledger(state(), reservations=(Reservation(IdRange(589823, 1), "x"),)), "", "589823 is reserved in"),
+        (
+            with_ledger(state(), reservations=(Reservation(IdRange(589823, 1), "x"),)),
+            "",
+            "589823 is reserved in",
+        ),
         (state(**same_lines(b"bob:589823:5\n")), "", "589823 is granted by a line of /etc/subuid"),
         (state(subgid=b"bob:524280:9\n"), "", "524288 is granted by a line of /etc/subgid"),
-        (state(quarantined=[Quarantined("q", IdRange(524288, 5), "")]), "", "524288-524292 is released"),
+        (
+            state(quarantined=[Quarantined("q", IdRange(524288, 5), "")]),
+            "",
+            "524288-524292 is released",
+        ),
         (web(), "", "524288-589823 is granted by a line"),
-        (state(allocations=[shared("aa", (0, 2, 1), held=IdRange(524288, 1))]), "", None),
+        (state(allocations=[shared("aa", (0, 2, 1), reserved_range=IdRange(524288, 1))]), "", None),
     ],
 )
-def test_a_start_that_somebody_has_is_refused(host: HostState, more: str, whose: str | None) -> None:
+def test_a_start_that_somebody_has_is_refused(
+    host: HostState, more: str, whose: str | None
+) -> None:
     found = refused(host, PER_CONTAINER + more + "containers:\n- {name: new, start: 524288}\n")
     assert whose is None or whose in found
-    assert whose is None or found.startswith(f"p.yaml:{3 + bool(more)}: containers[0].start: 'start': ")
+    assert whose is None or found.startswith(
+        f"p.yaml:{3 + bool(more)}: containers[0].start: 'start': "
+    )
 
 
 def test_ids_that_were_given_out_cannot_be_reserved() -> None:
-    found = refused(web(), PER_CONTAINER + "containers: [web]\nreservations:\n- {ids: 589823-600000, for: NFS}\n")
-    assert found.startswith("p.yaml:4: reservations[0].ids: 589823-600000 overlaps 524288-589823, which 'web' has")
+    found = refused(
+        web(),
+        PER_CONTAINER + "containers: [web]\nreservations:\n- {ids: 589823-600000, for: NFS}\n",
+    )
+    assert found.startswith(
+        "p.yaml:4: reservations[0].ids: 589823-600000 overlaps 524288-589823, which 'web' has"
+    )
 
 
 def test_what_is_reserved_is_given_to_nobody() -> None:
@@ -211,20 +264,33 @@ def test_what_is_reserved_is_given_to_nobody() -> None:
 
 
 def test_a_volume_is_one_containers() -> None:
-    said = PER_CONTAINER + "containers:\n- {name: aa, volumes: [/v]}\n- name: bb\n  volumes:\n  - /w\n  - /v\n"
-    assert refused(state(), said).startswith("p.yaml:7: the volume /v stands here a second time: line 3")
+    said = (
+        PER_CONTAINER
+        + "containers:\n- {name: aa, volumes: [/v]}\n- name: bb\n  volumes:\n  - /w\n  - /v\n"
+    )
+    assert refused(state(), said).startswith(
+        "p.yaml:7: the volume /v stands here a second time: line 3"
+    )
 
 
 @pytest.mark.parametrize("names", [("aa", "bb"), ("bb", "aa")])
 @pytest.mark.parametrize(("first", "second"), [("/v", "/v/w"), ("/v/w", "/v"), ("/v", "/v/w/x")])
-def test_a_volume_inside_of_another_is_refused(names: tuple[str, str], first: str, second: str) -> None:
-    containers = [f"- {{name: {name}, volumes: [{path}]}}\n" for name, path in zip(names, (first, second), strict=True)]
+def test_a_volume_inside_of_another_is_refused(
+    names: tuple[str, str], first: str, second: str
+) -> None:
+    containers = [
+        f"- {{name: {name}, volumes: [{path}]}}\n"
+        for name, path in zip(names, (first, second), strict=True)
+    ]
     found = refused(state(), PER_CONTAINER + "containers:\n- cc\n" + "".join(containers))
     assert found.startswith("p.yaml:5: ")
 
 
 def test_volumes_that_only_begin_alike_are_two() -> None:
-    said = PER_CONTAINER + "containers:\n- {name: aa, volumes: [/v]}\n- {name: bb, volumes: [/vw, /v.w]}\n"
+    said = (
+        PER_CONTAINER
+        + "containers:\n- {name: aa, volumes: [/v]}\n- {name: bb, volumes: [/vw, /v.w]}\n"
+    )
     assert [v.path for v in decided(state(), said).volumes] == ["/v", "/vw", "/v.w"]
 
 
@@ -248,12 +314,24 @@ def test_an_owner_that_readers_take_for_another_is_refused(owner: str) -> None:
         ("strategy: shared\ndockerroot: 0\n", "p.yaml:2: dockerroot: "),
         ("strategy: per-container\nengines:\n- lxc\n- nope\n", "p.yaml:2: engines: "),
         ("strategy: shared\nengines: [podman-auto]\n", "p.yaml:2: engines"),
-        ("strategy: per-container\nengines:\n- {name: podman-auto, containers: 0}\n", "p.yaml:2: engines: "),
-        ("strategy: per-container\nengines:\n- {name: docker, containers: 1}\n", "p.yaml:2: engines: "),
-        ("strategy: per-container\ncontainers:\n- {name: aa, start: 4294901760}\n", "p.yaml:3: containers[0]"),
+        (
+            "strategy: per-container\nengines:\n- {name: podman-auto, containers: 0}\n",
+            "p.yaml:2: engines: ",
+        ),
+        (
+            "strategy: per-container\nengines:\n- {name: docker, containers: 1}\n",
+            "p.yaml:2: engines: ",
+        ),
+        (
+            "strategy: per-container\ncontainers:\n- {name: aa, start: 4294901760}\n",
+            "p.yaml:3: containers[0]",
+        ),
         ("strategy: per-container\npool: 5\ncontainers: [aa]\n", "p.yaml:2: pool: "),
         (f"strategy: per-container\ndaemon: {'a' * 40}\ncontainers:\n- {'a' * 40}\n", "p.yaml:"),
-        ("strategy: per-container\ncontainers:\n- name: aa\n  user: '65536'\n  volumes: [/v]\n", "p.yaml:"),
+        (
+            "strategy: per-container\ncontainers:\n- name: aa\n  user: '65536'\n  volumes: [/v]\n",
+            "p.yaml:",
+        ),
     ],
 )
 def test_every_error_is_told_with_line_and_key(said: str, place: str) -> None:
@@ -289,7 +367,12 @@ def test_what_docker_is_pointed_at_is_not_pruned() -> None:
     # Unless the same file points it elsewhere.
     desired = decided(host, PER_CONTAINER + "daemon: aa\ncontainers: [aa]\n", prune=True)
     assert [f"{s.sign} {s.kind} {s.name}" for s in desired.steps] == [
-        *("+ container aa", "+ account usernsplan-aa", "~ docker /etc/docker/daemon.json", "- container web"),
+        *(
+            "+ container aa",
+            "+ account usernsplan-aa",
+            "~ docker /etc/docker/daemon.json",
+            "- container web",
+        ),
     ]
     assert b'"usernsplan-aa"' in (applied(host, desired).daemon_json or b"")
 
@@ -297,7 +380,10 @@ def test_what_docker_is_pointed_at_is_not_pruned() -> None:
 def test_docker_has_a_shared_map_without_a_gap() -> None:
     said = "strategy: shared\ndaemon: web\ncontainers: [web, {name: db, dockerroot: 7}]\n"
     host = applied(state(), decided(state(), said))
-    found = {a.name: [(e.container, e.host, e.count) for e in a.mapping.uids] for a in host.ledger.allocations}
+    found = {
+        a.name: [(e.container, e.host, e.count) for e in a.mapping.uids]
+        for a in host.ledger.allocations
+    }
     assert found == {
         "web": [(0, 2, 1), (1, 524288, 2), (3, 3, 65533)],
         "db": [(0, 7, 1), (8, 8, 65528)],
@@ -324,8 +410,12 @@ def test_docker_has_a_shared_map_without_a_gap() -> None:
         (Volume("/v", "web", "own", "2", "0:0"), "/v", False),
     ],
 )
-def test_a_volume_is_fixed_unless_it_is_known_to_be(noted: Volume, wanted: str, is_pending: bool) -> None:
-    host = with_ledger(web(), volumes=(noted,), allocations=(replace(per_container("web", 524288), since="1"),))
+def test_a_volume_is_fixed_unless_it_is_known_to_be(
+    noted: Volume, wanted: str, is_pending: bool
+) -> None:
+    host = with_ledger(
+        web(), volumes=(noted,), allocations=(replace(per_container("web", 524288), since="1"),)
+    )
     desired = decided(host, PER_CONTAINER + f"containers: [{{name: web, volumes: [{wanted}]}}]\n")
     assert desired.pending is is_pending
     assert [v.path for v in desired.volumes] == ["/v"] * is_pending
@@ -335,27 +425,34 @@ def test_a_volume_is_fixed_unless_it_is_known_to_be(noted: Volume, wanted: str, 
 
 
 def test_an_empty_host() -> None:
-    assert text(exported(state())) == "version: 1\nstrategy: per-container\nengines: []\ncontainers: []\n"
+    assert (
+        text(exported(state()))
+        == "version: 1\nstrategy: per-container\nengines: []\ncontainers: []\n"
+    )
     assert not make_desired(state(), again(state()), prune=True).pending
 
 
 @pytest.mark.parametrize(
     "said",
     [
-        PER_CONTAINER + "containers: [aa, {name: bb, size: 5}, {name: cc, owner: xx, start: 1048576, size: 131072}]\n",
+        PER_CONTAINER
+        + "containers: [aa, {name: bb, size: 5}, {name: cc, owner: xx, start: 1048576, size: 131072}]\n",
         PER_CONTAINER + "daemon: aa\ncontainers: [aa, bb]\n",
         PER_CONTAINER + "containers: [default, bb]\n",
         PER_CONTAINER + "engines: [docker, lxc]\ncontainers: [default, bb]\n",
         PER_CONTAINER + "engines: [lxc]\ncontainers: [aa, bb]\n",
-        PER_CONTAINER + "engines: [{name: podman-auto, containers: 3}, kubernetes]\ncontainers: [aa]\n",
+        PER_CONTAINER
+        + "engines: [{name: podman-auto, containers: 3}, kubernetes]\ncontainers: [aa]\n",
         PER_CONTAINER + "engines: [podman-auto]\n",
-        PER_CONTAINER + "engines: [{name: podman-auto, containers: 3, start: 16777216}]\ncontainers: [aa]\n",
+        PER_CONTAINER
+        + "engines: [{name: podman-auto, containers: 3, start: 16777216}]\ncontainers: [aa]\n",
         PER_CONTAINER + "engines: [docker]\ncontainers: [aa, {name: bb, engines: [lxc]}]\n",
         PER_CONTAINER + "engines: [docker-instance]\ncontainers: [aa]\n",
         PER_CONTAINER + "containers: [{name: aa, owner: root}, {name: bb, owner: root}, cc]\n",
         PER_CONTAINER
         + "containers: [{name: aa, owner: alice}]\nreservations: [{ids: 5, for: x}, {ids: 6-9, for: y}]\n",
-        PER_CONTAINER + "containers: [{name: aa, volumes: [/a, {path: /b, mode: shift}], user: '3:4'}]\n",
+        PER_CONTAINER
+        + "containers: [{name: aa, volumes: [/a, {path: /b, mode: shift}], user: '3:4'}]\n",
         "strategy: single-uid\ncontainers: [aa, {name: bb, block: 1}, {name: cc, container-id: 33}]\n",
         "strategy: single-uid\nengines: [lxc]\ncontainers: [aa, {name: bb, owner: xx, start: 1000500000}]\n",
         "strategy: single-uid\ndaemon: aa\ncontainers: [aa]\n",
@@ -384,15 +481,24 @@ def test_export_and_plan_is_nothing_to_do_and_an_empty_host_gets_the_same(said: 
 
 
 @pytest.mark.parametrize("prune", [False, True])
-@pytest.mark.parametrize("raw", [None, OURS, OTHERS, b'{"userns-remap": "nobody-at-all"}', b"{broken", b"[]"])
+@pytest.mark.parametrize(
+    "raw", [None, OURS, OTHERS, b'{"userns-remap": "nobody-at-all"}', b"{broken", b"[]"]
+)
 @pytest.mark.parametrize("lines", [WEB, b"", WEB + b"bob:700000:65536\n"])
 def test_export_of_any_daemon_json(raw: bytes | None, lines: bytes, prune: bool) -> None:
-    known = Known(passwd=PASSWD + b"usernsplan-web:x:900:900::/:/bin/sh\n", group=GROUP + b"usernsplan-web:x:900:\n")
-    host = state(allocations=[per_container("web", 524288)], daemon_json=raw, **same_lines(lines), **known)
+    known = Known(
+        passwd=PASSWD + b"usernsplan-web:x:900:900::/:/bin/sh\n",
+        group=GROUP + b"usernsplan-web:x:900:\n",
+    )
+    host = state(
+        allocations=[per_container("web", 524288)], daemon_json=raw, **same_lines(lines), **known
+    )
     found = again(host)
     assert (found.daemon == "web") == (raw == OURS)
     # What was lost is put back, whatever the file says.
-    assert [s.name for s in make_desired(host, found, prune=prune).steps] == ["web"] * (lines == b"")
+    assert [s.name for s in make_desired(host, found, prune=prune).steps] == ["web"] * (
+        lines == b""
+    )
 
 
 def test_export_where_docker_is_pointed_at_an_account_that_is_missing() -> None:
@@ -412,7 +518,10 @@ def test_what_is_in_quarantine_stays_there() -> None:
 
 
 def test_half_of_what_lxc_was_granted_is_no_reason_to_grant_more() -> None:
-    two = (per_container("web", 524288), replace(per_container("db", 589824), also=("root",)))
+    two = (
+        per_container("web", 524288),
+        replace(per_container("db", 589824), extra_owners=("root",)),
+    )
     lines = WEB + b"usernsplan-db:589824:65536\nroot:589824:65536\n"
     host = state(allocations=two, **same_lines(lines))
     assert not make_desired(host, again(host), prune=True).pending

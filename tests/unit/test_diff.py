@@ -26,7 +26,11 @@ def numbered(*numbers: int) -> bytes:
         (b"caf\xc3\xa9\n", b"caf\xe9\n", ["@@ -1 +1 @@", "-café", "+caf\\xe9"]),
         (b"@@ -1 +1 @@\n", b"--- x\n", ["@@ -1 +1 @@", "-@@ -1 +1 @@", "+--- x"]),
         (numbered(*range(10)), numbered(*range(11)), ["@@ -8,3 +8,4 @@", " 7", " 8", " 9", "+10"]),
-        (numbered(*range(9)), numbered(99, *range(9)), ["@@ -1,3 +1,4 @@", "+99", " 0", " 1", " 2"]),
+        (
+            numbered(*range(9)),
+            numbered(99, *range(9)),
+            ["@@ -1,3 +1,4 @@", "+99", " 0", " 1", " 2"],
+        ),
         (
             numbered(*range(9)),
             numbered(0, 1, 2, 3, 9, 5, 6, 7, 8),
@@ -35,18 +39,38 @@ def numbered(*numbers: int) -> bytes:
         (
             numbered(*range(20)),
             numbered(*range(1, 19)),
-            ["@@ -1,4 +1,3 @@", "-0", " 1", " 2", " 3", "@@ -17,4 +16,3 @@", " 16", " 17", " 18", "-19"],
+            [
+                "@@ -1,4 +1,3 @@",
+                "-0",
+                " 1",
+                " 2",
+                " 3",
+                "@@ -17,4 +16,3 @@",
+                " 16",
+                " 17",
+                " 18",
+                "-19",
+            ],
         ),
-        (numbered(7, 7, 7, 7, 7), numbered(7, 7, 7, 7), ["@@ -2,4 +2,3 @@", " 7", " 7", " 7", "-7"]),
+        (
+            numbered(7, 7, 7, 7, 7),
+            numbered(7, 7, 7, 7),
+            ["@@ -2,4 +2,3 @@", " 7", " 7", " 7", "-7"],
+        ),
     ],
 )
-def test_a_change_is_shown_as_diff_u_shows_it(before: bytes, after: bytes, hunks: list[str]) -> None:
+def test_a_change_is_shown_as_diff_u_shows_it(
+    before: bytes, after: bytes, hunks: list[str]
+) -> None:
     shown = unified(Change("etc/f", before, after), "/etc/f")
     assert shown.split("\n") == ["--- /etc/f", "+++ /etc/f", *hunks]
 
 
 def test_a_new_file_comes_from_dev_null() -> None:
-    assert unified(Change("etc/f", None, b"a\n"), "/etc/f") == "--- /dev/null\n+++ /etc/f\n@@ -0,0 +1 @@\n+a"
+    assert (
+        unified(Change("etc/f", None, b"a\n"), "/etc/f")
+        == "--- /dev/null\n+++ /etc/f\n@@ -0,0 +1 @@\n+a"
+    )
 
 
 @pytest.mark.parametrize("content", [b"", b"a", b"a\n", b"\xff"])

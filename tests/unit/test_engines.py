@@ -9,20 +9,35 @@ import pytest
 from tests.unit.states import asked, per_container, shared, state
 from usernsplan import Allocation, IdMap, IdRange, Mapping, Shared, make_plan, render
 from usernsplan.engines import ENGINES, engine
-from usernsplan.engines.base import Asked
+from usernsplan.engines.base import RenderContext
 from usernsplan.errors import InvalidFileError, InvalidValueError, RefusedError
 
 PER_CONTAINER = per_container("web", 524288)
 SINGLE_UID = Allocation(
-    "app", "usernsplan-app", "single-uid", Mapping(*[IdMap.of((0, 1000000000, 1))] * 2), IdRange(1000000000, 10000)
+    "app",
+    "usernsplan-app",
+    "single-uid",
+    Mapping(*[IdMap.of((0, 1000000000, 1))] * 2),
+    IdRange(1000000000, 10000),
 )
 SHARED = shared("web", (0, 2, 1), (3, 3, 65533))
-FILLED = shared("default", (0, 2, 1), (1, 524288, 2), (3, 3, 65533), owner="dockremap", held=IdRange(524288, 2))
+FILLED = shared(
+    "default",
+    (0, 2, 1),
+    (1, 524288, 2),
+    (3, 3, 65533),
+    owner="dockremap",
+    reserved_range=IdRange(524288, 2),
+)
 WIDE = shared("web", (0, 2, 1), (3, 3, 4294967292))
 IDENTITY = shared("web", (0, 0, 65535))
 # Nothing that we make has uids and gids that differ, but an engine must not mix them up.
 APART = Allocation(
-    "web", "bob", "per-container", Mapping(IdMap.of((0, 100000, 5)), IdMap.of((0, 200000, 3), (3, 7, 1))), None
+    "web",
+    "bob",
+    "per-container",
+    Mapping(IdMap.of((0, 100000, 5)), IdMap.of((0, 200000, 3), (3, 7, 1))),
+    None,
 )
 
 
@@ -36,11 +51,20 @@ APART = Allocation(
         (WIDE, "0 2 1\n3 3 4294967292"),
         (IDENTITY, "0 0 65535"),
     ],
-    ids=["per-container", "single-uid", "shared", "shared for Docker", "shared to the end", "identity"],
+    ids=[
+        "per-container",
+        "single-uid",
+        "shared",
+        "shared for Docker",
+        "shared to the end",
+        "identity",
+    ],
 )
 @pytest.mark.parametrize("name", ["uid_map", "gid_map"])
-def test_the_kernel_reads_container_host_count(name: str, allocation: Allocation, text: str) -> None:
-    assert render(name, allocation, Asked(state())).text == text
+def test_the_kernel_reads_container_host_count(
+    name: str, allocation: Allocation, text: str
+) -> None:
+    assert render(name, allocation, RenderContext(state())).text == text
 
 
 @pytest.mark.parametrize(
@@ -59,10 +83,17 @@ def test_the_kernel_reads_container_host_count(name: str, allocation: Allocation
         (WIDE, "--uidmap 0:2:1 --uidmap 3:3:4294967292 --gidmap 0:2:1 --gidmap 3:3:4294967292"),
         (APART, "--uidmap 0:100000:5 --gidmap 0:200000:3 --gidmap 3:7:1"),
     ],
-    ids=["per-container", "single-uid", "shared", "shared for Docker", "shared to the end", "uids and gids apart"],
+    ids=[
+        "per-container",
+        "single-uid",
+        "shared",
+        "shared for Docker",
+        "shared to the end",
+        "uids and gids apart",
+    ],
 )
 def test_podman_reads_one_flag_for_each_extent(allocation: Allocation, text: str) -> None:
-    assert render("podman", allocation, Asked(state())).text == text
+    assert render("podman", allocation, RenderContext(state())).text == text
 
 
 OCI_PER_CONTAINER = """\
@@ -92,7 +123,7 @@ OCI_PER_CONTAINER = """\
 
 
 def test_an_oci_runtime_reads_a_fragment_of_config_json() -> None:
-    assert render("oci", PER_CONTAINER, Asked(state())).text == OCI_PER_CONTAINER
+    assert render("oci", PER_CONTAINER, RenderContext(state())).text == OCI_PER_CONTAINER
 
 
 @pytest.mark.parametrize(
@@ -109,7 +140,7 @@ def test_an_oci_fragment_has_the_user_namespace_and_every_extent(
     allocation: Allocation, uids: list[tuple[int, int, int]], gids: list[tuple[int, int, int]]
 ) -> None:
     names = ("containerID", "hostID", "size")
-    assert json.loads(render("oci", allocation, Asked(state())).text) == {
+    assert json.loads(render("oci", allocation, RenderContext(state())).text) == {
         "linux": {
             "namespaces": [{"type": "user"}],
             "uidMappings": [dict(zip(names, extent, strict=True)) for extent in uids],
@@ -120,7 +151,10 @@ def test_an_oci_fragment_has_the_user_namespace_and_every_extent(
 
 @pytest.mark.parametrize("name", ["uid_map", "gid_map"])
 def test_uid_map_and_gid_map_are_not_mixed_up(name: str) -> None:
-    assert render(name, APART, Asked(state())).text == {"uid_map": "0 100000 5", "gid_map": "0 200000 3\n3 7 1"}[name]
+    assert (
+        render(name, APART, RenderContext(state())).text
+        == {"uid_map": "0 100000 5", "gid_map": "0 200000 3\n3 7 1"}[name]
+    )
 
 
 @pytest.mark.parametrize(
@@ -147,8 +181,12 @@ def test_uid_map_and_gid_map_are_not_mixed_up(name: str) -> None:
     ],
     ids=["no file", "other keys", "privileges left to users", "another remap"],
 )
-def test_docker_reads_the_owner_of_the_lines(allocation: Allocation, owner: str, raw: bytes | None, text: str) -> None:
-    assert render("docker", allocation, Asked(state(daemon_json=raw))).text == text.replace("OWNER", owner)
+def test_docker_reads_the_owner_of_the_lines(
+    allocation: Allocation, owner: str, raw: bytes | None, text: str
+) -> None:
+    assert render("docker", allocation, RenderContext(state(daemon_json=raw))).text == text.replace(
+        "OWNER", owner
+    )
 
 
 @pytest.mark.parametrize(
@@ -162,15 +200,19 @@ def test_docker_reads_the_owner_of_the_lines(allocation: Allocation, owner: str,
             "cannot skip ids",
         ),
         (
-            APART.__class__("web", "bob", "per-container", Mapping(APART.mapping.uids, IdMap.of((1, 7, 1)))),
+            APART.__class__(
+                "web", "bob", "per-container", Mapping(APART.mapping.uids, IdMap.of((1, 7, 1)))
+            ),
             "cannot skip",
         ),
     ],
     ids=["a gap", "past 65535", "identity past 65535", "not from 0", "gids not from 0"],
 )
-def test_docker_refuses_what_it_cannot_make_and_names_who_can(allocation: Allocation, why: str) -> None:
+def test_docker_refuses_what_it_cannot_make_and_names_who_can(
+    allocation: Allocation, why: str
+) -> None:
     with pytest.raises(RefusedError, match=why) as caught:
-        render("docker", allocation, Asked(state()))
+        render("docker", allocation, RenderContext(state()))
     assert caught.value.hint.startswith("uid_map, gid_map, podman, quadlet, oci")
     assert "docker" not in caught.value.hint
 
@@ -182,13 +224,13 @@ def test_docker_takes_an_identity_map_that_subuid_carries() -> None:
 
 def test_docker_refuses_to_print_a_merge_with_a_file_that_is_not_json() -> None:
     with pytest.raises(InvalidFileError, match=r"/etc/docker/daemon\.json:1:2"):
-        render("docker", PER_CONTAINER, Asked(state(daemon_json=b"{,}")))
+        render("docker", PER_CONTAINER, RenderContext(state(daemon_json=b"{,}")))
 
 
 @pytest.mark.parametrize("name", ["", "Docker", "LXD", "kernel", "uid_map\n"])
 def test_an_unknown_engine_is_an_error_that_lists_the_known(name: str) -> None:
     with pytest.raises(InvalidValueError) as caught:
-        render(name, PER_CONTAINER, Asked(state()))
+        render(name, PER_CONTAINER, RenderContext(state()))
     assert caught.value.hint == f"one of: {', '.join(ENGINES)}"
 
 
@@ -200,7 +242,9 @@ def test_what_docker_makes_of_the_lines_is_what_uid_map_says() -> None:
     for _, start, count in lines:
         expected.append(f"{container} {int(start)} {int(count)}")
         container += int(count)
-    assert render("uid_map", plan.allocations[0], Asked(state())).text.split("\n") == expected
+    assert (
+        render("uid_map", plan.allocations[0], RenderContext(state())).text.split("\n") == expected
+    )
 
 
 @pytest.mark.parametrize(
@@ -215,4 +259,7 @@ def test_what_docker_makes_of_the_lines_is_what_uid_map_says() -> None:
 def test_docker_needs_an_account_and_a_group_of_the_owners_name_and_that_is_noted(
     passwd: bytes, group: bytes, notes: int
 ) -> None:
-    assert len(render("docker", PER_CONTAINER, Asked(state(passwd=passwd, group=group))).notes) == notes
+    assert (
+        len(render("docker", PER_CONTAINER, RenderContext(state(passwd=passwd, group=group))).notes)
+        == notes
+    )

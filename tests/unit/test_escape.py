@@ -47,7 +47,9 @@ def test_nothing_gets_through(some: str) -> None:
         assert is_plain(shown)
         shown.encode()
     assert escape.lines(some).count("\n") == escape.no_result(some).count("\n") == some.count("\n")
-    assert not [one for one in escape.no_result(some).split("\n") if one.lstrip(" \t").startswith("::")]
+    assert not [
+        one for one in escape.no_result(some).split("\n") if one.lstrip(" \t").startswith("::")
+    ]
     assert "##[" not in escape.no_result(some)
     assert all(one.startswith("  ") for one in escape.told(some).split("\n")[1:])
 
@@ -74,13 +76,18 @@ def test_a_shell_reads_the_word(word: str) -> None:
     done = subprocess.run(["sh", "-c", f"printf %s {shown}"], capture_output=True, check=True)
     assert done.stdout == word.encode("utf-8", "surrogateescape")
     assert escape.shell(*["echo", word]) == f"echo {shown}"
-    assert Layout(word or "/x").command("list") == f"usernsplan list --root {escape.shell(word or '/x')}"
+    assert (
+        Layout(word or "/x").command("list")
+        == f"usernsplan list --root {escape.shell(word or '/x')}"
+    )
 
 
 def test_a_line_of_the_system_log_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     logged: list[str] = []
     monkeypatch.setattr(syslog, "syslog", lambda _, line: logged.append(line))
-    log.changed(Layout("/", "/"), ["x\nsshd[1]: Accepted password for root\0", EVIL, "+ alice:100000:65536"])
+    log.changed(
+        Layout("/", "/"), ["x\nsshd[1]: Accepted password for root\0", EVIL, "+ alice:100000:65536"]
+    )
     assert len(logged) == 3
     assert all(line.isprintable() for line in logged)
     assert logged[0] == r"x\nsshd[1]: Accepted password for root\x00"

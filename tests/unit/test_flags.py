@@ -10,7 +10,11 @@ import pytest
 from tests.command import here
 
 ROOT = Path(__file__).parents[2]
-ROWS = re.findall(r"^\| [^|]+ \| ([\w-]+) \| `(--[\w-]+)` \|", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+ROWS = re.findall(
+    r"^\| [^|]+ \| ([\w-]+) \| `(--[\w-]+)` \|",
+    (ROOT / "CONTRIBUTING.md").read_text(),
+    re.MULTILINE,
+)
 # Here a command asks.
 ASKING = {"cli/options.py", "cli/plan.py", "cli/check.py"}
 
@@ -27,7 +31,11 @@ def test_the_table_is_there() -> None:
 def test_no_story_of_a_rule_gives_yes_for_a_permission() -> None:
     texts = [path.read_text() for path in (ROOT / "usernsplan/audit").glob("*.py")]
     # What allocate asks, a script answers; nothing else is answered so.
-    assert sum(text.count("--yes") for text in texts) == sum(text.count("a script says --yes") for text in texts) == 1
+    assert (
+        sum(text.count("--yes") for text in texts)
+        == sum(text.count("a script says --yes") for text in texts)
+        == 1
+    )
 
 
 def test_no_remedy_says_yes_but_where_something_is_asked() -> None:

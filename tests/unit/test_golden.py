@@ -21,7 +21,7 @@ import yaml
 from tests.unit.states import PASSWD, state
 from usernsplan import Allocation, IdMap, IdRange, Mapping
 from usernsplan.engines import ENGINES, render, verdict
-from usernsplan.engines.base import Asked
+from usernsplan.engines.base import RenderContext
 from usernsplan.errors import RefusedError
 from usernsplan.model import Mount
 
@@ -39,39 +39,58 @@ class Kind(NamedTuple):
     owner: str
     strategy: str
     extents: tuple[tuple[int, int, int], ...]
-    held: tuple[int, int] | None
+    reserved_range: tuple[int, int] | None
 
     def allocation(self) -> Allocation:
         ids = IdMap.of(*self.extents)
         return Allocation(
-            self.name, self.owner, self.strategy, Mapping(ids, ids), IdRange(*self.held) if self.held else None
+            self.name,
+            self.owner,
+            self.strategy,
+            Mapping(ids, ids),
+            IdRange(*self.reserved_range) if self.reserved_range else None,
         )
 
 
 KINDS = {
-    "per-container": Kind("web", "usernsplan-web", "per-container", ((0, 524288, 65536),), (524288, 65536)),
-    "single-uid": Kind("web", "usernsplan-web", "single-uid", ((0, 1000820000, 1),), (1000820000, 10000)),
+    "per-container": Kind(
+        "web", "usernsplan-web", "per-container", ((0, 524288, 65536),), (524288, 65536)
+    ),
+    "single-uid": Kind(
+        "web", "usernsplan-web", "single-uid", ((0, 1000820000, 1),), (1000820000, 10000)
+    ),
     "shared": Kind("web", "usernsplan-web", "shared", ((0, 2, 1), (3, 3, 65533)), None),
-    "shared-docker": Kind("default", "dockremap", "shared", ((0, 2, 1), (1, 524288, 2), (3, 3, 65533)), (524288, 2)),
+    "shared-docker": Kind(
+        "default", "dockremap", "shared", ((0, 2, 1), (1, 524288, 2), (3, 3, 65533)), (524288, 2)
+    ),
     "identity": Kind("web", "usernsplan-web", "shared", ((0, 0, 65535),), None),
-    "pool-podman": Kind("containers", "containers", "per-container", ((0, 655360, 6553600),), (655360, 6553600)),
-    "pool-kubelet": Kind("kubelet", "kubelet", "per-container", ((0, 655360, 7208960),), (655360, 7208960)),
+    "pool-podman": Kind(
+        "containers", "containers", "per-container", ((0, 655360, 6553600),), (655360, 6553600)
+    ),
+    "pool-kubelet": Kind(
+        "kubelet", "kubelet", "per-container", ((0, 655360, 7208960),), (655360, 7208960)
+    ),
 }
 ALLOCATIONS = {suffix: kind.allocation() for suffix, kind in KINDS.items()}
 ASKED = {
-    "": Asked(state=state()),
-    "volume": Asked(state=state(), mounts=(Mount("/srv/web", "/data", read_only=True),)),
-    "idmap": Asked(state=state(), mounts=(Mount("/srv/web", "/data", owners="idmap"),)),
-    "image": Asked(state=state(), image="docker.io/library/nginx:1.27"),
+    "": RenderContext(state=state()),
+    "volume": RenderContext(state=state(), mounts=(Mount("/srv/web", "/data", read_only=True),)),
+    "idmap": RenderContext(state=state(), mounts=(Mount("/srv/web", "/data", owners="idmap"),)),
+    "image": RenderContext(state=state(), image="docker.io/library/nginx:1.27"),
 }
 STDOUT = {
     re.sub(r"(\.parsed)?\.\w+$", "", path.name): path.name
     for path in sorted(GOLDEN.iterdir())
     if not path.name.endswith(FILES)
 }
-CAN = {(engine, suffix) for engine, suffix in (stem.split(".") for stem in STDOUT) if "+" not in suffix}
+CAN = {
+    (engine, suffix) for engine, suffix in (stem.split(".") for stem in STDOUT) if "+" not in suffix
+}
 CASES = [(engine, suffix) for engine in ENGINES for suffix in KINDS]
-UNITS = ["docker-instance." + suffix for suffix in ("per-container", "single-uid", "shared-docker", "identity")]
+UNITS = [
+    "docker-instance." + suffix
+    for suffix in ("per-container", "single-uid", "shared-docker", "identity")
+]
 
 
 def rendered(stem: str) -> Rendered:
@@ -80,7 +99,7 @@ def rendered(stem: str) -> Rendered:
     allocation = ALLOCATIONS[kind]
     if engine in {"lxc", "lxd", "incus"}:
         # The lines of root's are theirs only where they were granted.
-        allocation = replace(allocation, also=("root",))
+        allocation = replace(allocation, extra_owners=("root",))
     return render(engine, allocation, ASKED[variant])
 
 
@@ -117,7 +136,8 @@ def test_the_text_is_the_golden(stem: str) -> None:
 def test_the_files_are_the_golden(stem: str) -> None:
     expected = {file["path"]: file for file in json.loads(golden(stem + FILES))}
     found = {
-        file.path: {"path": file.path, "content": file.content, "into": file.into} for file in rendered(stem).files
+        file.path: {"path": file.path, "content": file.content, "into": file.into}
+        for file in rendered(stem).files
     }
     for path, file in expected.items():
         if file["content"] is None and path in found:
@@ -154,7 +174,9 @@ def test_there_is_a_golden_exactly_where_the_engine_can(engine: str, suffix: str
 
 
 @pytest.mark.parametrize(("engine", "suffix"), [case for case in CASES if case not in CAN])
-def test_where_an_engine_cannot_it_refuses_says_why_and_names_one_that_can(engine: str, suffix: str) -> None:
+def test_where_an_engine_cannot_it_refuses_says_why_and_names_one_that_can(
+    engine: str, suffix: str
+) -> None:
     allocation = ALLOCATIONS[suffix]
     with pytest.raises(RefusedError) as caught:
         render(engine, allocation, ASKED[""])
@@ -165,7 +187,9 @@ def test_where_an_engine_cannot_it_refuses_says_why_and_names_one_that_can(engin
     assert wrong <= {other for other, theirs in CAN if theirs == suffix} | {"rootless"}
 
 
-@pytest.mark.parametrize(("engine", "suffix"), [case for case in CASES if case not in CAN and case[0] != "rootless"])
+@pytest.mark.parametrize(
+    ("engine", "suffix"), [case for case in CASES if case not in CAN and case[0] != "rootless"]
+)
 def test_a_verdict_of_no_says_why(engine: str, suffix: str) -> None:
     found = verdict(engine, ALLOCATIONS[suffix])
     assert (found.fit, found.can) == ("no", False)
@@ -209,7 +233,9 @@ def test_composes_file_says_what_its_text_says(stem: str) -> None:
 
 @pytest.mark.parametrize("stem", [stem for stem in STDOUT if stem.startswith("podman-auto.")])
 def test_podmans_own_files_say_what_its_flag_says(stem: str) -> None:
-    found = {file.path: file.content for file in rendered(stem).files if file.path.endswith(".conf")}
+    found = {
+        file.path: file.content for file in rendered(stem).files if file.path.endswith(".conf")
+    }
     conf = ini(found.pop("/etc/containers/containers.conf.d/10-usernsplan.conf"))
     assert conf.sections() == ["containers"]
     assert list(conf["containers"]) == ["userns"]
@@ -245,7 +271,11 @@ def test_lines_of_a_name_that_is_no_account_are_nobodys() -> None:
 def test_a_login_is_one_word_of_the_script_and_no_pattern(owner: str) -> None:
     host = state(passwd=PASSWD + f"{owner}:x:1001:1001::/:/bin/sh\n".encode())
     allocation = replace(ALLOCATIONS["per-container"], owner=owner)
-    greps = [line for line in render("rootless", allocation, Asked(state=host)).text.split("\n") if "/etc/sub" in line]
+    greps = [
+        line
+        for line in render("rootless", allocation, RenderContext(state=host)).text.split("\n")
+        if "/etc/sub" in line
+    ]
     assert len(greps) == 2
     for line in greps:
         words = shlex.split(line)
@@ -255,10 +285,16 @@ def test_a_login_is_one_word_of_the_script_and_no_pattern(owner: str) -> None:
 
 def test_the_script_goes_no_further_than_the_first_check_that_fails(tmp_path: Path) -> None:
     text = rendered_rootless(replace(ALLOCATIONS["per-container"], owner="alice")).text
-    for program, does in {"grep": "", "cat": "echo 1", "podman": f"echo >> {tmp_path}/went-on"}.items():
+    for program, does in {
+        "grep": "",
+        "cat": "echo 1",
+        "podman": f"echo >> {tmp_path}/went-on",
+    }.items():
         (tmp_path / program).write_text(f"#!/bin/sh\n{does}\n", encoding="ascii")
         (tmp_path / program).chmod(0o755)
-    ran = subprocess.run(["/bin/sh", "-c", text], env={"PATH": str(tmp_path)}, capture_output=True, check=False)
+    ran = subprocess.run(
+        ["/bin/sh", "-c", text], env={"PATH": str(tmp_path)}, capture_output=True, check=False
+    )
     assert ran.returncode != 0  # there is no newuidmap
     assert not (tmp_path / "went-on").exists()
 

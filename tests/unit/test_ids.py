@@ -14,7 +14,16 @@ def _set(*spans: tuple[int, int]) -> IdSet:
 
 @pytest.mark.parametrize(
     ("start", "count"),
-    [(-1, 1), (-1, 5), (0, 0), (5, -1), (4294967295, 1), (4294967294, 2), (0, 4294967296), (2**64, 1)],
+    [
+        (-1, 1),
+        (-1, 5),
+        (0, 0),
+        (5, -1),
+        (4294967295, 1),
+        (4294967294, 2),
+        (0, 4294967296),
+        (2**64, 1),
+    ],
 )
 def test_a_range_with_no_id_or_an_impossible_one_cannot_be_made(start: int, count: int) -> None:
     with pytest.raises(InvalidValueError, match="no such range"):
@@ -22,7 +31,8 @@ def test_a_range_with_no_id_or_an_impossible_one_cannot_be_made(start: int, coun
 
 
 @pytest.mark.parametrize(
-    ("start", "count", "last"), [(0, 1, 0), (0, 4294967295, 4294967294), (4294967294, 1, 4294967294)]
+    ("start", "count", "last"),
+    [(0, 1, 0), (0, 4294967295, 4294967294), (4294967294, 1, 4294967294)],
 )
 def test_a_range_may_reach_the_last_id_there_is(start: int, count: int, last: int) -> None:
     ids = IdRange(start, count)
@@ -34,7 +44,12 @@ def test_a_range_may_reach_the_last_id_there_is(start: int, count: int, last: in
 
 @pytest.mark.parametrize(
     ("text", "start", "count"),
-    [("5-5", 5, 1), ("524288-1879048191", 524288, 1878523904), ("0-4294967294", 0, 4294967295), ("007-9", 7, 3)],
+    [
+        ("5-5", 5, 1),
+        ("524288-1879048191", 524288, 1878523904),
+        ("0-4294967294", 0, 4294967295),
+        ("007-9", 7, 3),
+    ],
 )
 def test_first_dash_last_is_read_with_both_ends_in_it(text: str, start: int, count: int) -> None:
     assert IdRange.parse(text) == IdRange(start, count)

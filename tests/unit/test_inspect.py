@@ -23,9 +23,19 @@ def mount(source: str, kind: str = "bind") -> dict[str, Any]:
 
 
 def test_sources_are_those_of_binds_and_volumes_each_once() -> None:
-    mounts = [mount("/srv/a"), mount("/var/lib/x/_data", "volume"), mount("", "tmpfs"), mount("/srv/a")]
+    mounts = [
+        mount("/srv/a"),
+        mount("/var/lib/x/_data", "volume"),
+        mount("", "tmpfs"),
+        mount("/srv/a"),
+    ]
     [found] = parse(json.dumps([entry(Mounts=mounts)]), "docker")
-    assert (found.name, found.sources, found.mapping, found.pid) == ("web", ("/srv/a", "/var/lib/x/_data"), None, 0)
+    assert (found.name, found.sources, found.mapping, found.pid) == (
+        "web",
+        ("/srv/a", "/var/lib/x/_data"),
+        None,
+        0,
+    )
 
 
 def test_podman_tells_the_map_and_the_process() -> None:
@@ -42,14 +52,26 @@ def test_podman_tells_the_map_and_the_process() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        *("", "nonsense", "{}x", "3", "[3]", "[[]]", '[{"Mounts": 3}]', '[{"Name": "x", "Mounts": [3]}]'),
+        *(
+            "",
+            "nonsense",
+            "{}x",
+            "3",
+            "[3]",
+            "[[]]",
+            '[{"Mounts": 3}]',
+            '[{"Name": "x", "Mounts": [3]}]',
+        ),
         '[{"Name": "x", "HostConfig": {"IDMappings": {"UidMap": ["0:0"], "GidMap": ["0:0:1"]}}}]',
         '[{"Name": "x", "HostConfig": {"IDMappings": {"UidMap": ["0:0:1"]}}}]',
         *(
             f'[{{"Name": "x", "State": {{"Pid": {pid}}}}}]'
             for pid in ('"many"', "1e999", "NaN", "-5", "[1]", "true", "0.5")
         ),
-        *(f'[{{"Name": "x", "Mounts": [{{"Type": "bind", "Source": {source}}}]}}]' for source in BAD_PATHS),
+        *(
+            f'[{{"Name": "x", "Mounts": [{{"Type": "bind", "Source": {source}}}]}}]'
+            for source in BAD_PATHS
+        ),
         *("[" * 100_000, '{"a":' * 100_000, "[" + "9" * 5000 + "]"),
     ],
     ids=lambda text: text[:50],

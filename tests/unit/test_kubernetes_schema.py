@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tests.unit.states import per_container
-from usernsplan import Allocation, Asked, IdMap, IdRange, Mapping, Mount, render
+from usernsplan import Allocation, IdMap, IdRange, Mapping, Mount, RenderContext, render
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -18,20 +18,34 @@ SCHEMAS: ModuleType = kubernetes_validate
 # The first version that has pod.spec.hostUsers as its users get it today, and the last that is known.
 VERSIONS = ("1.30", SCHEMAS.latest_version())
 SINGLE = Allocation(
-    "web", "usernsplan-web", "single-uid", Mapping(*[IdMap.of((0, 1000820000, 1))] * 2), IdRange(1000820000, 10000)
+    "web",
+    "usernsplan-web",
+    "single-uid",
+    Mapping(*[IdMap.of((0, 1000820000, 1))] * 2),
+    IdRange(1000820000, 10000),
 )
 MOUNTS = (Mount("/srv/a", "/data"), Mount("/srv/b c", "/more", read_only=True))
 
 
-def document(engine: str, allocation: Allocation, asked: Asked | None = None) -> dict[str, Any]:
+def document(
+    engine: str, allocation: Allocation, asked: RenderContext | None = None
+) -> dict[str, Any]:
     found: dict[str, Any] = yaml.safe_load(render(engine, allocation, asked).text)
     return found
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("allocation", [per_container("web", 524288), SINGLE], ids=["per-container", "single-uid"])
-@pytest.mark.parametrize("asked", [Asked(), Asked(mounts=MOUNTS, image="nginx")], ids=["bare", "with volumes"])
-def test_a_pod_is_one_to_kubernetes(version: str, allocation: Allocation, asked: Asked) -> None:
+@pytest.mark.parametrize(
+    "allocation", [per_container("web", 524288), SINGLE], ids=["per-container", "single-uid"]
+)
+@pytest.mark.parametrize(
+    "asked",
+    [RenderContext(), RenderContext(mounts=MOUNTS, image="nginx")],
+    ids=["bare", "with volumes"],
+)
+def test_a_pod_is_one_to_kubernetes(
+    version: str, allocation: Allocation, asked: RenderContext
+) -> None:
     SCHEMAS.validate(document("kubernetes", allocation, asked), version, strict=True)
 
 

@@ -15,7 +15,23 @@ def test_a_name_below_a_root(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["", "srv", "..", "/..", "/srv/..", "/srv/../etc", "//", "//srv", "/srv/", "/a//b", "/.", "/a\0", 5, None]
+    "path",
+    [
+        "",
+        "srv",
+        "..",
+        "/..",
+        "/srv/..",
+        "/srv/../etc",
+        "//",
+        "//srv",
+        "/srv/",
+        "/a//b",
+        "/.",
+        "/a\0",
+        5,
+        None,
+    ],
 )
 def test_what_is_no_name_below_a_root(path: object) -> None:
     assert not is_name(path)

@@ -13,14 +13,22 @@ def uid_min(raw: bytes) -> int:
 
 
 @pytest.mark.parametrize(
-    "raw", [b"", b"\n\n", b"# nothing\n", b"UID_MIN 1000\n", b"SUB_UID_MINIMUM 7\n", b"\xff\xfe 7\n"]
+    "raw",
+    [b"", b"\n\n", b"# nothing\n", b"UID_MIN 1000\n", b"SUB_UID_MINIMUM 7\n", b"\xff\xfe 7\n"],
 )
 def test_where_the_file_is_silent_shadows_defaults_hold(raw: bytes) -> None:
     assert parse(raw, "f") == LoginDefs(100000, 600100000, 65536, 100000, 600100000, 65536)
 
 
 def test_all_six_keys_are_read() -> None:
-    names = ["SUB_UID_MIN", "SUB_UID_MAX", "SUB_UID_COUNT", "SUB_GID_MIN", "SUB_GID_MAX", "SUB_GID_COUNT"]
+    names = [
+        "SUB_UID_MIN",
+        "SUB_UID_MAX",
+        "SUB_UID_COUNT",
+        "SUB_GID_MIN",
+        "SUB_GID_MAX",
+        "SUB_GID_COUNT",
+    ]
     raw = "".join(f"{name} {number}\n" for number, name in enumerate(names, 1)).encode()
     assert parse(raw, "f") == LoginDefs(1, 2, 3, 4, 5, 6)
 
@@ -54,7 +62,22 @@ def test_a_number_is_read_as_shadow_reads_it(raw: bytes, value: int) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["abc", "10x", "0x", "08", "1e5", "1_000", "100000 # c", "# 100000", '""', "1.5", "\u0661", "0b1", "0o7", "1 2"],
+    [
+        "abc",
+        "10x",
+        "0x",
+        "08",
+        "1e5",
+        "1_000",
+        "100000 # c",
+        "# 100000",
+        '""',
+        "1.5",
+        "\u0661",
+        "0b1",
+        "0o7",
+        "1 2",
+    ],
 )
 def test_what_shadow_cannot_read_is_refused_with_its_line(value: str) -> None:
     with pytest.raises(InvalidFileError, match=r"^login\.defs:2: SUB_UID_MIN is"):

@@ -50,4 +50,6 @@ def test_useradd_takes_the_numbers_that_we_read(tmp_path: Path, raw: bytes) -> N
     else:
         assert not refused
         line = f"fresh:{found.sub_uid_min}:{found.sub_uid_count}\n".encode()
-        assert [entry.raw for entry in subid.parse((tmp_path / "subuid").read_bytes()).lines] == [line]
+        assert [entry.raw for entry in subid.parse((tmp_path / "subuid").read_bytes()).lines] == [
+            line
+        ]

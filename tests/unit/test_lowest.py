@@ -13,7 +13,9 @@ CEILINGS = dict(re.findall(r'^  "([\w-]+)>=[\d.]+,<([\d.]+)"', DEPENDENCIES, re.
 
 
 def pins(name: str) -> dict[str, str]:
-    return dict(re.findall(r"^([\w-]+)==([\d.]+)", (ROOT / "tests" / name).read_text(), re.MULTILINE))
+    return dict(
+        re.findall(r"^([\w-]+)==([\d.]+)", (ROOT / "tests" / name).read_text(), re.MULTILINE)
+    )
 
 
 def version(text: str) -> tuple[int, ...]:

@@ -34,7 +34,9 @@ def test_an_extent_that_leaves_the_ids_cannot_be_made(extent: tuple[int, int, in
         Extent(*extent)
 
 
-@pytest.mark.parametrize("extent", [(0, 0, 4294967295), (4294967294, 0, 1), (0, 4294967294, 1), (3, 3, 4294967292)])
+@pytest.mark.parametrize(
+    "extent", [(0, 0, 4294967295), (4294967294, 0, 1), (0, 4294967294, 1), (3, 3, 4294967292)]
+)
 def test_an_extent_may_reach_the_last_id(extent: tuple[int, int, int]) -> None:
     assert IdMap.of(extent).triples() == [extent]
 
@@ -51,7 +53,9 @@ def test_an_extent_may_reach_the_last_id(extent: tuple[int, int, int]) -> None:
         ("host", [(20, 200, 1), (0, 102, 1), (10, 100, 5)]),
     ],
 )
-def test_an_overlap_on_either_side_is_refused_and_named(side: str, extents: list[tuple[int, int, int]]) -> None:
+def test_an_overlap_on_either_side_is_refused_and_named(
+    side: str, extents: list[tuple[int, int, int]]
+) -> None:
     with pytest.raises(InvalidValueError, match=f"overlap in their {side} ids"):
         IdMap.of(*extents)
 
@@ -79,9 +83,12 @@ def test_4095_bytes_are_taken_and_4096_are_not() -> None:
 
 
 @pytest.mark.parametrize(
-    ("container", "host"), [(0, 1000), (1, None), (2, None), (3, 5003), (12, 5012), (13, None), (-1, None)]
+    ("container", "host"),
+    [(0, 1000), (1, None), (2, None), (3, 5003), (12, 5012), (13, None), (-1, None)],
 )
-def test_an_unmapped_id_is_none_and_a_mapped_one_goes_both_ways(container: int, host: int | None) -> None:
+def test_an_unmapped_id_is_none_and_a_mapped_one_goes_both_ways(
+    container: int, host: int | None
+) -> None:
     ids = IdMap.of((0, 1000, 1), (3, 5003, 10))
     assert ids.to_host(container) == host
     if host is not None:
@@ -107,7 +114,10 @@ def test_composing_maps_that_share_nothing_is_an_error() -> None:
 
 def test_composing_into_more_extents_than_the_kernel_takes_is_an_error() -> None:
     # Each line is 17 bytes at most in the outer map, and 24 once the inner one has moved its container ids up.
-    inner, outer = IdMap.of((4000000000, 0, 300)), IdMap.of(*((i, 3000000000 + 2 * i, 1) for i in range(220)))
+    inner, outer = (
+        IdMap.of((4000000000, 0, 300)),
+        IdMap.of(*((i, 3000000000 + 2 * i, 1) for i in range(220))),
+    )
     with pytest.raises(InvalidValueError, match="5280 bytes as written"):
         inner.compose(outer)
 
@@ -122,25 +132,40 @@ def test_composing_into_more_extents_than_the_kernel_takes_is_an_error() -> None
         ([(1, 200000, 2), (0, 2, 1)], False),
     ],
 )
-def test_only_a_map_without_holes_from_zero_on_is_end_to_end(extents: list[tuple[int, int, int]], answer: bool) -> None:
+def test_only_a_map_without_holes_from_zero_on_is_end_to_end(
+    extents: list[tuple[int, int, int]], answer: bool
+) -> None:
     assert IdMap.of(*extents).is_end_to_end() is answer
 
 
 def test_the_two_sides_of_an_extent_are_ranges() -> None:
     extent = Extent(0, 100000, 65536)
-    assert (extent.container_range, extent.host_range) == (IdRange(0, 65536), IdRange(100000, 65536))
+    assert (extent.container_range, extent.host_range) == (
+        IdRange(0, 65536),
+        IdRange(100000, 65536),
+    )
     assert IdMap.of((9, 50, 2), (0, 10, 3)).host_ranges() == (IdRange(50, 2), IdRange(10, 3))
 
 
 def test_a_map_is_read_as_proc_shows_it() -> None:
-    assert IdMap.parse("         0     100000      65536\n     65536          7          1\n") == IdMap.of(
-        (0, 100000, 65536), (65536, 7, 1)
-    )
+    assert IdMap.parse(
+        "         0     100000      65536\n     65536          7          1\n"
+    ) == IdMap.of((0, 100000, 65536), (65536, 7, 1))
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "0 0\n", "0 0 1 2\n", "a b c\n", "0 0x10 1\n", "0 -1 1\n", "0 0 1\n\n1 1 1\n", "0 1.0 1\n", "0 0 1 0 0 1"],
+    [
+        "",
+        "0 0\n",
+        "0 0 1 2\n",
+        "a b c\n",
+        "0 0x10 1\n",
+        "0 -1 1\n",
+        "0 0 1\n\n1 1 1\n",
+        "0 1.0 1\n",
+        "0 0 1 0 0 1",
+    ],
 )
 def test_what_is_no_uid_map_is_an_error_of_ours(text: str) -> None:
     with pytest.raises(InvalidValueError):

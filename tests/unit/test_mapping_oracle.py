@@ -72,7 +72,9 @@ def can_be_made(extents: list[Triple]) -> bool:
         return False
 
 
-@pytest.mark.parametrize("extents", CANDIDATES, ids=lambda extents: f"{len(extents)} extents {extents[:2]}")
+@pytest.mark.parametrize(
+    "extents", CANDIDATES, ids=lambda extents: f"{len(extents)} extents {extents[:2]}"
+)
 def test_a_map_can_be_made_exactly_when_the_kernel_takes_it(extents: list[Triple]) -> None:
     text = "".join(f"{container} {host} {count}\n" for container, host, count in extents)
     # A write of no bytes never reaches the kernel's parser; a line end alone is the emptiest map that does.
@@ -80,7 +82,9 @@ def test_a_map_can_be_made_exactly_when_the_kernel_takes_it(extents: list[Triple
 
 
 @pytest.mark.parametrize("extent", [(4294967296, 0, 1), (0, 4294967296, 1), (0, 0, 4294967297)])
-def test_a_number_past_32_bits_is_refused_though_the_kernel_takes_it_for_a_small_one(extent: Triple) -> None:
+def test_a_number_past_32_bits_is_refused_though_the_kernel_takes_it_for_a_small_one(
+    extent: Triple,
+) -> None:
     assert kernel_takes("{} {} {}\n".format(*extent))
     assert not can_be_made([extent])
 
@@ -110,7 +114,9 @@ def test_what_proc_shows_of_a_map_is_read_back_as_that_map() -> None:
         ([(100, 0, 2), (0, 50, 3)], [(50, 700000, 50), (0, 600000, 50)]),
     ],
 )
-def test_nested_namespaces_map_as_the_composition_of_their_maps(inner: list[Triple], outer: list[Triple]) -> None:
+def test_nested_namespaces_map_as_the_composition_of_their_maps(
+    inner: list[Triple], outer: list[Triple]
+) -> None:
     # The kernel wants each inner extent within one of the outer ones; compose() could also split it.
     under, over = IdMap.of(*inner), IdMap.of(*outer)
     with fresh_namespace() as first:

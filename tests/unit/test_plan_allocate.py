@@ -77,14 +77,31 @@ def test_an_empty_host_gets_one_line_in_each_file_and_an_entry_in_the_ledger() -
         ("web", "usernsplan-web", "per-container"),
         ("db", "usernsplan-db", "per-container"),
     ]
-    assert [a.mapping.uids.triples() for a in plan.allocations] == [[(0, FIRST, 65536)], [(0, SECOND, 65536)]]
-    assert [a.mapping.gids.triples() for a in plan.allocations] == [[(0, FIRST, 65536)], [(0, SECOND, 65536)]]
+    assert [a.mapping.uids.triples() for a in plan.allocations] == [
+        [(0, FIRST, 65536)],
+        [(0, SECOND, 65536)],
+    ]
+    assert [a.mapping.gids.triples() for a in plan.allocations] == [
+        [(0, FIRST, 65536)],
+        [(0, SECOND, 65536)],
+    ]
     lines = b"usernsplan-web:524288:65536\nusernsplan-db:589824:65536\n"
-    assert [(c.path, c.before, c.after) for c in plan.changes] == [(SUBUID, b"", lines), (SUBGID, b"", lines)]
+    assert [(c.path, c.before, c.after) for c in plan.changes] == [
+        (SUBUID, b"", lines),
+        (SUBGID, b"", lines),
+    ]
     assert plan.ledger.add == plan.allocations
     assert (plan.ledger.remove, plan.ledger.quarantine, plan.ledger.forget) == ((), (), ())
-    assert [a.held for a in plan.allocations] == [IdRange(FIRST, 65536), IdRange(SECOND, 65536)]
-    assert (plan.changed, plan.unfinished, plan.account_commands, plan.findings) == (True, False, (), ())
+    assert [a.reserved_range for a in plan.allocations] == [
+        IdRange(FIRST, 65536),
+        IdRange(SECOND, 65536),
+    ]
+    assert (plan.changed, plan.unfinished, plan.account_commands, plan.findings) == (
+        True,
+        False,
+        (),
+        (),
+    )
 
 
 def test_a_host_without_the_two_files_gets_them() -> None:
@@ -106,7 +123,9 @@ def test_a_host_without_the_two_files_gets_them() -> None:
     ],
     ids=["a line", "no final newline", "junk", "not sorted"],
 )
-def test_what_others_wrote_stays_byte_for_byte_and_ours_comes_last(before: bytes, after: bytes) -> None:
+def test_what_others_wrote_stays_byte_for_byte_and_ours_comes_last(
+    before: bytes, after: bytes
+) -> None:
     plan = make_plan(state(**same_lines(before)), asked("web"))
     assert [(c.before, c.after) for c in plan.changes] == [(before, after)] * 2
 
@@ -208,10 +227,14 @@ def test_each_file_keeps_its_own_lines() -> None:
     ],
 )
 @pytest.mark.parametrize("file", ["subuid", "subgid"])
-def test_the_first_slot_is_taken_that_no_reader_gives_to_somebody(file: str, lines: bytes, base: int | None) -> None:
+def test_the_first_slot_is_taken_that_no_reader_gives_to_somebody(
+    file: str, lines: bytes, base: int | None
+) -> None:
     host = state(**in_one(file, lines))
     if base is None:
-        with pytest.raises(PoolExhaustedError, match=r"no room for 1 of 1 .* largest gap left holds 75711 ids"):
+        with pytest.raises(
+            PoolExhaustedError, match=r"no room for 1 of 1 .* largest gap left holds 75711 ids"
+        ):
             make_plan(host, asked("web"))
     else:
         assert bases(make_plan(host, asked("web"))) == [base]
@@ -258,13 +281,21 @@ def test_the_uids_of_one_and_the_gids_of_another_together_leave_the_third_slot()
         ("2147352576-2147483647", 2147418112),
         ("2147352575-4294967294", 2147418112),
     ],
-    ids=["people and system", "from -1 on", "aligned up", "foreign images", "up to the signed limit"],
+    ids=[
+        "people and system",
+        "from -1 on",
+        "aligned up",
+        "foreign images",
+        "up to the signed limit",
+    ],
 )
 def test_reserved_ids_are_not_given_out_whatever_the_pool(pool: str, base: int) -> None:
     assert bases(make_plan(state(), asked("web", pool=IdRange.parse(pool)))) == [base]
 
 
-@pytest.mark.parametrize("pool", ["0-65535", "1000-131070", "2147352576-2147418111", "2147483648-4294967294"])
+@pytest.mark.parametrize(
+    "pool", ["0-65535", "1000-131070", "2147352576-2147418111", "2147483648-4294967294"]
+)
 def test_a_pool_of_reserved_ids_has_no_room(pool: str) -> None:
     with pytest.raises(PoolExhaustedError):
         make_plan(state(), asked("web", pool=IdRange.parse(pool)))
@@ -275,12 +306,16 @@ def test_ten_thousand_names_follow_each_other() -> None:
     plan = make_plan(state(), asked(*names, pool=WIDE_POOL))
     assert [a.name for a in plan.allocations] == names
     assert bases(plan) == [FIRST + 65536 * n for n in range(10_000)]
-    expected = b"".join(b"usernsplan-c%d:%d:65536\n" % (n, FIRST + 65536 * n) for n in range(10_000))
+    expected = b"".join(
+        b"usernsplan-c%d:%d:65536\n" % (n, FIRST + 65536 * n) for n in range(10_000)
+    )
     assert {c.after for c in plan.changes} == {expected}
 
 
 def test_holes_among_ten_thousand_lines_are_filled_lowest_first() -> None:
-    lines = b"".join(b"u%d:%d:65536\n" % (n, FIRST + 65536 * n) for n in range(10_000) if n not in {17, 4711})
+    lines = b"".join(
+        b"u%d:%d:65536\n" % (n, FIRST + 65536 * n) for n in range(10_000) if n not in {17, 4711}
+    )
     plan = make_plan(state(**same_lines(lines)), asked("a1", "b2", "c3", pool=WIDE_POOL))
     assert bases(plan) == [FIRST + 65536 * 17, FIRST + 65536 * 4711, FIRST + 65536 * 10_000]
 
@@ -295,16 +330,22 @@ def test_holes_among_ten_thousand_lines_are_filled_lowest_first() -> None:
         (131072, [FIRST, THIRD, 786432]),
     ],
 )
-def test_every_base_is_a_multiple_of_65536_whatever_the_size(size: int, expected: list[int]) -> None:
+def test_every_base_is_a_multiple_of_65536_whatever_the_size(
+    size: int, expected: list[int]
+) -> None:
     plan = make_plan(state(), asked("a1", "b2", "c3", strategy=PerContainer(size=size)))
     assert bases(plan) == expected
     assert [a.mapping.uids[0].count for a in plan.allocations] == [size] * 3
     assert all(line.endswith(b":%d" % size) for line in added(plan, SUBUID).splitlines())
 
 
-@pytest.mark.parametrize(("size", "warned"), [(65534, True), (65535, False), (65536, False), (1, True)])
+@pytest.mark.parametrize(
+    ("size", "warned"), [(65534, True), (65535, False), (65536, False), (1, True)]
+)
 def test_a_range_without_nobody_is_warned_of(size: int, warned: bool) -> None:
-    assert ("USN104" in codes(make_plan(state(), asked("web", strategy=PerContainer(size=size))))) is warned
+    assert (
+        "USN104" in codes(make_plan(state(), asked("web", strategy=PerContainer(size=size))))
+    ) is warned
 
 
 # single-uid
@@ -336,8 +377,12 @@ def test_single_uid_gives_each_name_one_id_of_a_block_of_its_own(
 ) -> None:
     plan = make_plan(state(**same_lines(lines)), asked("a1", "b2", strategy=strategy))
     assert bases(plan) == expected
-    assert [a.mapping.uids.triples() for a in plan.allocations] == [[(strategy.container_id, b, 1)] for b in expected]
-    assert [a.held for a in plan.allocations] == [IdRange(b, strategy.block) for b in expected]
+    assert [a.mapping.uids.triples() for a in plan.allocations] == [
+        [(strategy.container_id, b, 1)] for b in expected
+    ]
+    assert [a.reserved_range for a in plan.allocations] == [
+        IdRange(b, strategy.block) for b in expected
+    ]
     assert added(plan, SUBUID) == b"usernsplan-a1:%d:1\nusernsplan-b2:%d:1\n" % tuple(expected)
 
 
@@ -348,7 +393,9 @@ def test_the_rest_of_a_block_is_kept_back_for_its_name() -> None:
 
 
 def test_single_uid_takes_from_another_pool_where_one_is_given() -> None:
-    plan = make_plan(state(), asked("a1", strategy=SingleUid(block=10), pool=IdRange.parse("100001-100040")))
+    plan = make_plan(
+        state(), asked("a1", strategy=SingleUid(block=10), pool=IdRange.parse("100001-100040"))
+    )
     assert bases(plan) == [100010]
 
 
@@ -358,7 +405,7 @@ def test_single_uid_takes_from_another_pool_where_one_is_given() -> None:
 def test_shared_maps_root_to_dockerroot_and_the_rest_to_itself_for_every_name() -> None:
     plan = make_plan(state(), asked("web", "db", strategy=Shared()))
     assert [a.mapping.uids.triples() for a in plan.allocations] == [[(0, 2, 1), (3, 3, 65533)]] * 2
-    assert [a.held for a in plan.allocations] == [None, None]
+    assert [a.reserved_range for a in plan.allocations] == [None, None]
     assert added(plan, SUBGID) == (
         b"usernsplan-web:2:1\nusernsplan-web:3:65533\nusernsplan-db:2:1\nusernsplan-db:3:65533\n"
     )
@@ -396,7 +443,9 @@ def test_identity_maps_everything_to_itself_and_warns() -> None:
     assert "USN102" in codes(plan)
 
 
-@pytest.mark.parametrize("strategy", [Shared(), Shared(identity=True)], ids=["dockerroot", "identity"])
+@pytest.mark.parametrize(
+    "strategy", [Shared(), Shared(identity=True)], ids=["dockerroot", "identity"]
+)
 def test_a_start_for_what_takes_no_range_is_refused(strategy: Shared) -> None:
     with pytest.raises(InvalidValueError, match="--start"):
         make_plan(state(), asked("web", strategy=strategy, start=FIRST))
@@ -422,7 +471,9 @@ def test_a_shortfall_says_how_many_are_missing_and_the_largest_gap(
     request = asked(*(f"c{n}" for n in range(names)), pool=IdRange.parse(pool))
     with pytest.raises(PoolExhaustedError) as caught:
         make_plan(state(**same_lines(lines)), request)
-    assert f"no room for {missing} of {names} ranges of 65536 ids at a multiple of 65536" in str(caught.value)
+    assert f"no room for {missing} of {names} ranges of 65536 ids at a multiple of 65536" in str(
+        caught.value
+    )
     assert f"the largest gap left holds {gap} ids" in str(caught.value)
     assert caught.value.exit_status == 7
 
@@ -431,7 +482,10 @@ def test_the_default_pool_holds_9148_slots() -> None:
     # 524288 to 600100000: 599575713 ids, 9148 times 65536 and 52385 more.
     with pytest.raises(PoolExhaustedError, match=r"no room for 852 of 10000 .* holds 52385 ids"):
         make_plan(state(), asked(*(f"c{n}" for n in range(10_000))))
-    assert bases(make_plan(state(), asked(*(f"c{n}" for n in range(9_148)))))[-1] == FIRST + 65536 * 9147
+    assert (
+        bases(make_plan(state(), asked(*(f"c{n}" for n in range(9_148)))))[-1]
+        == FIRST + 65536 * 9147
+    )
 
 
 @pytest.mark.parametrize("size", [599575713, 599575714])
@@ -492,8 +546,16 @@ def test_the_pool_ends_where_login_defs_says(login_defs: bytes, slots: int) -> N
 @pytest.mark.parametrize(
     ("login_defs", "error", "words"),
     [
-        (b"SUB_UID_MIN 700000\nSUB_UID_MAX 600000\n", InvalidFileError, "SUB_UID_MIN 700000 lies above SUB_UID_MAX"),
-        (b"SUB_GID_MIN 700000\nSUB_GID_MAX 600000\n", InvalidFileError, "SUB_GID_MIN 700000 lies above SUB_GID_MAX"),
+        (
+            b"SUB_UID_MIN 700000\nSUB_UID_MAX 600000\n",
+            InvalidFileError,
+            "SUB_UID_MIN 700000 lies above SUB_UID_MAX",
+        ),
+        (
+            b"SUB_GID_MIN 700000\nSUB_GID_MAX 600000\n",
+            InvalidFileError,
+            "SUB_GID_MIN 700000 lies above SUB_GID_MAX",
+        ),
         (b"SUB_UID_MAX 524287\n", InvalidValueError, "524287, below our pool's start 524288"),
         (b"# x\nSUB_UID_MAX lots\n", InvalidFileError, "login.defs:2: SUB_UID_MAX is 'lots'"),
         (b"SUB_UID_MAX -1\n", InvalidFileError, "login.defs:1: SUB_UID_MAX is '-1'"),
@@ -506,7 +568,9 @@ def test_login_defs_that_leave_no_pool_are_an_error_that_a_pool_of_ones_own_avoi
     host = state(login_defs=login_defs)
     with pytest.raises(error, match=re.escape(words)):
         make_plan(host, asked("web"))
-    assert bases(make_plan(host, asked("web", pool=IdRange.parse("1000000-2000000")))) == [16 * 65536]
+    assert bases(make_plan(host, asked("web", pool=IdRange.parse("1000000-2000000")))) == [
+        16 * 65536
+    ]
     assert bases(make_plan(host, asked("web", strategy=SingleUid()))) == [1000000000]
 
 
@@ -534,13 +598,18 @@ def test_a_pool_past_the_last_id_that_exists_is_a_trouble_of_login_defs() -> Non
         pytest.param(lambda digits: state(group=b"bob:x:%s:\n" % digits), id="group"),
     ],
 )
-def test_a_number_of_five_thousand_digits_in_somebodys_line_stops_nothing(host: Callable[[bytes], HostState]) -> None:
+def test_a_number_of_five_thousand_digits_in_somebodys_line_stops_nothing(
+    host: Callable[[bytes], HostState],
+) -> None:
     assert bases(make_plan(host(b"9" * 5000), asked("web"))) == [FIRST]
 
 
 def test_a_number_of_five_thousand_digits_in_login_defs_is_an_error_of_that_file() -> None:
     with pytest.raises((InvalidFileError, InvalidValueError), match=r"login\.defs"):
-        make_plan(state(login_defs=b"SUB_UID_MAX %s\nSUB_GID_MAX %s\n" % (b"9" * 5000, b"9" * 5000)), asked("web"))
+        make_plan(
+            state(login_defs=b"SUB_UID_MAX %s\nSUB_GID_MAX %s\n" % (b"9" * 5000, b"9" * 5000)),
+            asked("web"),
+        )
 
 
 # Where subordinate ids come from
@@ -560,7 +629,12 @@ def test_a_host_that_does_not_read_the_files_is_refused(nsswitch: bytes, words: 
 
 @pytest.mark.parametrize(
     ("nsswitch", "warned"),
-    [(b"subid: files\n", False), (b"#subid: sss\n", False), (b"passwd: files sss\n", True), (b"", False)],
+    [
+        (b"subid: files\n", False),
+        (b"#subid: sss\n", False),
+        (b"passwd: files sss\n", True),
+        (b"", False),
+    ],
     ids=["files", "commented out", "accounts from SSSD", "no line"],
 )
 def test_a_host_that_reads_the_files_is_served(nsswitch: bytes, warned: bool) -> None:
@@ -579,7 +653,9 @@ def test_odd_lines_are_kept_and_the_first_is_named() -> None:
 # Names and owners
 
 
-@pytest.mark.parametrize("name", ["web", "a1", "A.b-c_d", "0x", "10", "web-1.example.org", "a" * 255])
+@pytest.mark.parametrize(
+    "name", ["web", "a1", "A.b-c_d", "0x", "10", "web-1.example.org", "a" * 255]
+)
 def test_a_name_that_docker_takes_is_taken(name: str) -> None:
     plan = make_plan(state(), asked(name))
     assert plan.allocations[0].owner == f"usernsplan-{name}"
@@ -616,7 +692,9 @@ def test_default_is_not_a_name_that_can_be_given() -> None:
         make_plan(state(), asked("default"))
 
 
-@pytest.mark.parametrize("owner", ["bob", "Bob.x", "b$", "svc@example.org", "ünal", "b-+", "o" * 255, "1a", "0x10"])
+@pytest.mark.parametrize(
+    "owner", ["bob", "Bob.x", "b$", "svc@example.org", "ünal", "b-+", "o" * 255, "1a", "0x10"]
+)
 def test_an_owner_whom_every_reader_takes_for_a_name_is_taken(owner: str) -> None:
     plan = make_plan(state(), asked("web", owner=owner))
     assert plan.allocations[0].owner == owner
@@ -626,7 +704,23 @@ def test_an_owner_whom_every_reader_takes_for_a_name_is_taken(owner: str) -> Non
 @pytest.mark.parametrize(
     "owner",
     [
-        *("", ":", "a:b", "#a", "a#b", "a b", " a", "a ", "a\tb", "a\n", "\n", "a\rb", "a\0b", "a\x1bb", "a\u00a0b"),
+        *(
+            "",
+            ":",
+            "a:b",
+            "#a",
+            "a#b",
+            "a b",
+            " a",
+            "a ",
+            "a\tb",
+            "a\n",
+            "\n",
+            "a\rb",
+            "a\0b",
+            "a\x1bb",
+            "a\u00a0b",
+        ),
         *("a\u2028b", "+a", "-a", "o" * 256, "ü" * 128, "0", "1000", "4294967295", "٣", "a\udcff"),
     ],
 )
@@ -639,7 +733,10 @@ def test_the_owner_that_we_would_choose_must_not_be_an_account() -> None:
     host = state(passwd=PASSWD + b"usernsplan-web:x:1001:1001::/:/bin/sh\n")
     with pytest.raises(RefusedError, match="'usernsplan-web' is an account"):
         make_plan(host, asked("web"))
-    assert make_plan(host, asked("web", owner="usernsplan-web")).allocations[0].owner == "usernsplan-web"
+    assert (
+        make_plan(host, asked("web", owner="usernsplan-web")).allocations[0].owner
+        == "usernsplan-web"
+    )
     assert make_plan(host, asked("web", owner="somebody")).allocations[0].owner == "somebody"
 
 
@@ -659,10 +756,20 @@ def test_an_account_that_is_named_as_owner_gets_the_line() -> None:
         b"alice:broken\n",
         b"alice:524288:65536\n",
     ],
-    ids=["by name", "by uid", "by uid, empty", "by name, blank", "hexadecimal", "broken", "the same line"],
+    ids=[
+        "by name",
+        "by uid",
+        "by uid, empty",
+        "by name, blank",
+        "hexadecimal",
+        "broken",
+        "the same line",
+    ],
 )
 @pytest.mark.parametrize("file", ["subuid", "subgid"])
-def test_an_owner_who_has_lines_already_is_refused_because_readers_would_join_them(file: str, lines: bytes) -> None:
+def test_an_owner_who_has_lines_already_is_refused_because_readers_would_join_them(
+    file: str, lines: bytes
+) -> None:
     with pytest.raises(RefusedError, match=f"/etc/{file}:[12]: alice has"):
         make_plan(state(**in_one(file, lines)), asked("web", owner="alice"))
 
@@ -673,12 +780,16 @@ def test_the_uid_of_somebody_else_is_not_the_owners() -> None:
 
 
 def test_two_allocations_cannot_have_one_owner() -> None:
-    host = state(**same_lines(b"bob:524288:65536\n"), allocations=[per_container("web", FIRST, owner="bob")])
+    host = state(
+        **same_lines(b"bob:524288:65536\n"), allocations=[per_container("web", FIRST, owner="bob")]
+    )
     with pytest.raises(RefusedError, match="the owner bob has the allocation 'web'"):
         make_plan(host, asked("db", owner="bob"))
 
 
-@pytest.mark.parametrize("request_", [asked("web", owner="bob"), asked("web", start=FIRST)], ids=["--owner", "--start"])
+@pytest.mark.parametrize(
+    "request_", [asked("web", owner="bob"), asked("web", start=FIRST)], ids=["--owner", "--start"]
+)
 def test_what_is_about_one_name_cannot_be_said_of_two(request_: AllocateRequest) -> None:
     with pytest.raises(InvalidValueError, match="several are given"):
         make_plan(state(), replace(request_, names=("web", "db")))
@@ -714,7 +825,7 @@ def test_a_start_that_no_allocation_could_have_is_refused(
 
 def test_a_start_may_be_the_last_that_fits_into_the_pool() -> None:
     plan = make_plan(state(), asked("web", strategy=PerContainer(size=117921), start=599982080))
-    assert plan.allocations[0].held == IdRange.parse("599982080-600100000")
+    assert plan.allocations[0].reserved_range == IdRange.parse("599982080-600100000")
 
 
 @pytest.mark.parametrize(
@@ -722,14 +833,22 @@ def test_a_start_may_be_the_last_that_fits_into_the_pool() -> None:
     [
         (state(subuid=b"bob:550000:3\n"), "550000-550002 is granted by a line of /etc/subuid"),
         (state(subgid=b"bob:589823:3\n"), "589823 is granted by a line of /etc/subgid"),
-        (state(passwd=b"bob:x:524288:1::/:\n"), "524288 is an account of /etc/passwd or a group of /etc/group"),
-        (state(namespaces=IdSet((IdRange(524287, 2),))), "524288 is mapped by a running user namespace"),
+        (
+            state(passwd=b"bob:x:524288:1::/:\n"),
+            "524288 is an account of /etc/passwd or a group of /etc/group",
+        ),
+        (
+            state(namespaces=IdSet((IdRange(524287, 2),))),
+            "524288 is mapped by a running user namespace",
+        ),
         (state(allocations=[per_container("db", FIRST)]), "524288-589823 is allocated in"),
         (state(quarantined=[Quarantined("db", IdRange(FIRST, 1), "")]), "524288 is released"),
     ],
     ids=["subuid", "subgid", "account", "namespace", "ledger", "quarantine"],
 )
-def test_a_start_that_is_not_free_is_refused_and_the_holder_named(host: HostState, words: str) -> None:
+def test_a_start_that_is_not_free_is_refused_and_the_holder_named(
+    host: HostState, words: str
+) -> None:
     with pytest.raises(RefusedError, match=re.escape(words)):
         make_plan(host, asked("web", start=FIRST))
 
@@ -743,7 +862,11 @@ def test_a_start_in_a_reserved_range_is_refused_even_with_a_pool_around_it() -> 
 @pytest.mark.parametrize(
     ("subuid", "subgid", "changed"),
     [
-        (b"bob:1:1\nusernsplan-web:524288:65536\n", b"usernsplan-web:524288:65536\nbob:1:1\n", set()),
+        (
+            b"bob:1:1\nusernsplan-web:524288:65536\n",
+            b"usernsplan-web:524288:65536\nbob:1:1\n",
+            set(),
+        ),
         (b"usernsplan-web:524288:65536\n", b"", {SUBGID}),
     ],
     ids=["in both files", "in one of them"],
@@ -787,7 +910,9 @@ REQUESTS = [
     pytest.param(asked("web", start=THIRD), id="a start"),
     pytest.param(asked("web", pool=IdRange.parse("1000000-2000000")), id="a pool"),
     pytest.param(asked("web", strategy=SingleUid()), id="single-uid"),
-    pytest.param(asked("web", strategy=SingleUid(block=1, container_id=33)), id="single-uid, packed"),
+    pytest.param(
+        asked("web", strategy=SingleUid(block=1, container_id=33)), id="single-uid, packed"
+    ),
     pytest.param(asked("web", "db", strategy=Shared()), id="shared"),
     pytest.param(asked("web", strategy=Shared(max=4294967294)), id="shared, ledger only"),
     pytest.param(asked("web", strategy=Shared(identity=True)), id="identity"),
@@ -814,7 +939,9 @@ def test_the_same_words_again_change_nothing(request_: AllocateRequest) -> None:
 
 
 @pytest.mark.parametrize("request_", REQUESTS)
-def test_once_the_accounts_are_made_the_plan_is_still_the_one_that_was_shown(request_: AllocateRequest) -> None:
+def test_once_the_accounts_are_made_the_plan_is_still_the_one_that_was_shown(
+    request_: AllocateRequest,
+) -> None:
     host = state(daemon_json=b'{"debug": true}\n')
     shown = make_plan(host, request_)
     done = make_plan(_with_accounts_made(host, shown), request_)
@@ -856,11 +983,23 @@ def test_a_name_given_twice_is_one_allocation() -> None:
         (asked("web", strategy=Shared()), asked("web", strategy=Shared(), start=FIRST)),
     ],
     ids=[
-        *("smaller", "larger", "owner", "start", "block", "container id", "dockerroot", "max", "identity"),
+        *(
+            "smaller",
+            "larger",
+            "owner",
+            "start",
+            "block",
+            "container id",
+            "dockerroot",
+            "max",
+            "identity",
+        ),
         *("Docker's dockerroot", "Docker's size", "a start for what has none"),
     ],
 )
-def test_the_same_name_with_other_words_is_refused(first: AllocateRequest, then: AllocateRequest) -> None:
+def test_the_same_name_with_other_words_is_refused(
+    first: AllocateRequest, then: AllocateRequest
+) -> None:
     host = carried_out(state(), make_plan(state(), first))
     with pytest.raises(RefusedError, match="is allocated already") as caught:
         make_plan(host, then)
@@ -882,7 +1021,10 @@ def test_one_host_has_one_strategy(
     first: PerContainer | SingleUid | Shared, then: PerContainer | SingleUid | Shared, name: str
 ) -> None:
     host = carried_out(state(), make_plan(state(), asked("web", strategy=first)))
-    with pytest.raises(RefusedError, match=f"this host's strategy is {first.name}, and one host has one strategy: web"):
+    with pytest.raises(
+        RefusedError,
+        match=f"this host's strategy is {first.name}, and one host has one strategy: web",
+    ):
         make_plan(host, asked(name, strategy=then))
 
 
@@ -908,7 +1050,9 @@ def test_lines_that_somebody_took_out_are_put_back(subuid: bytes, subgid: bytes)
     host = state(subuid, subgid, allocations=[per_container("web", FIRST)])
     plan = make_plan(host, asked("web"))
     missing = {p for p, raw in ((SUBUID, subuid), (SUBGID, subgid)) if b"web" not in raw}
-    assert {c.path: c.after for c in plan.changes} == dict.fromkeys(missing, b"bob:1:1\nusernsplan-web:524288:65536\n")
+    assert {c.path: c.after for c in plan.changes} == dict.fromkeys(
+        missing, b"bob:1:1\nusernsplan-web:524288:65536\n"
+    )
     assert "USN109" in codes(plan)
     assert not plan.ledger.add
     assert not make_plan(carried_out(host, plan), asked("web")).changed
@@ -923,13 +1067,21 @@ def test_another_name_does_not_repair_what_was_not_named() -> None:
 @pytest.mark.parametrize(
     ("host", "words"),
     [
-        (state(b"bob:550000:5\n"), "550000-550004 of its range is now granted by a line of /etc/subuid"),
-        (state(subgid=b"bob:0x80000:5\n"), "524288-524292 of its range is now granted by a line of /etc/subgid"),
+        (
+            state(b"bob:550000:5\n"),
+            "550000-550004 of its range is now granted by a line of /etc/subuid",
+        ),
+        (
+            state(subgid=b"bob:0x80000:5\n"),
+            "524288-524292 of its range is now granted by a line of /etc/subgid",
+        ),
         (state(passwd=b"bob:x:589823:1::/:\n"), "589823 of its range is now an account"),
     ],
     ids=["a line", "a hexadecimal line", "an account"],
 )
-def test_lines_that_somebody_took_out_are_not_put_back_over_somebody_else(host: HostState, words: str) -> None:
+def test_lines_that_somebody_took_out_are_not_put_back_over_somebody_else(
+    host: HostState, words: str
+) -> None:
     ledger = state(allocations=[per_container("web", FIRST)]).ledger
     with pytest.raises(RefusedError, match=re.escape(words)):
         make_plan(replace(host, ledger=ledger), asked("web"))
@@ -948,11 +1100,16 @@ def test_lines_that_somebody_took_out_are_not_put_back_over_somebody_else(host: 
 )
 def test_other_lines_of_our_owner_are_not_overwritten(lines: bytes) -> None:
     with pytest.raises(RefusedError, match="has other lines than those of 'web'"):
-        make_plan(state(**same_lines(lines), allocations=[per_container("web", FIRST)]), asked("web"))
+        make_plan(
+            state(**same_lines(lines), allocations=[per_container("web", FIRST)]), asked("web")
+        )
 
 
 def test_a_line_of_ours_that_lost_only_its_line_end_is_still_ours() -> None:
-    host = state(**same_lines(b"bob:1:1\nusernsplan-web:524288:65536"), allocations=[per_container("web", FIRST)])
+    host = state(
+        **same_lines(b"bob:1:1\nusernsplan-web:524288:65536"),
+        allocations=[per_container("web", FIRST)],
+    )
     plan = make_plan(host, asked("web"))
     assert plan.allocations == host.ledger.allocations
     assert all(c.after == b"bob:1:1\nusernsplan-web:524288:65536\n" for c in plan.changes)
@@ -967,7 +1124,14 @@ def test_shared_lines_without_an_order_of_their_own_are_left_where_they_are() ->
 
 DOCKER_LINES = b"dockremap:2:1\ndockremap:524288:2\ndockremap:3:65533\n"
 SORTED_LINES = b"dockremap:2:1\ndockremap:3:65533\nbob:100000:65536\ndockremap:524288:2\n"
-DOCKER_SHARED = shared("default", (0, 2, 1), (1, 524288, 2), (3, 3, 65533), owner="dockremap", held=IdRange(524288, 2))
+DOCKER_SHARED = shared(
+    "default",
+    (0, 2, 1),
+    (1, 524288, 2),
+    (3, 3, 65533),
+    owner="dockremap",
+    reserved_range=IdRange(524288, 2),
+)
 
 
 def test_dockers_shared_lines_have_the_filler_in_the_middle() -> None:
@@ -985,7 +1149,7 @@ def test_dockers_shared_lines_have_the_filler_in_the_middle() -> None:
 )
 def test_the_filler_is_the_lowest_free_pair(lines: bytes, filler: int) -> None:
     plan = make_plan(state(subgid=lines), asked(strategy=Shared()))
-    assert plan.allocations[0].held == IdRange(filler, 2)
+    assert plan.allocations[0].reserved_range == IdRange(filler, 2)
     assert added(plan, SUBUID) == b"dockremap:2:1\ndockremap:%d:2\ndockremap:3:65533\n" % filler
 
 
@@ -1005,7 +1169,9 @@ def test_the_filler_is_as_long_as_dockerroot_is_high(dockerroot: int, lines: byt
 
 def test_lines_that_useradd_has_sorted_are_put_back_in_their_order() -> None:
     pointed = b'{"userns-remap": "dockremap"}'
-    host = state(SORTED_LINES, DOCKER_LINES, allocations=[DOCKER_SHARED], daemon_json=pointed, **REMAPPED)
+    host = state(
+        SORTED_LINES, DOCKER_LINES, allocations=[DOCKER_SHARED], daemon_json=pointed, **REMAPPED
+    )
     plan = make_plan(host, asked(strategy=Shared()))
     assert [(c.path, c.before, c.after) for c in plan.changes] == [
         (SUBUID, SORTED_LINES, b"bob:100000:65536\n" + DOCKER_LINES)

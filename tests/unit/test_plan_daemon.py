@@ -28,7 +28,15 @@ from usernsplan.layout import DAEMON_JSON, SUBGID, SUBUID
 from usernsplan.model import DockerData
 
 FIRST, SECOND = 524288, 589824
-USERADD = ("useradd", "--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent", "--shell")
+USERADD = (
+    "useradd",
+    "--system",
+    "--user-group",
+    "--no-create-home",
+    "--home-dir",
+    "/nonexistent",
+    "--shell",
+)
 
 
 def daemon_json(plan: Plan) -> bytes | None:
@@ -56,11 +64,20 @@ def test_no_name_makes_the_default_allocation_and_points_docker_at_it() -> None:
 
 @pytest.mark.parametrize(
     "request_",
-    [asked("web"), asked("web", replace_remap=True), asked(daemon_config=False), asked("web", owner="dockremap")],
+    [
+        asked("web"),
+        asked("web", replace_remap=True),
+        asked(daemon_config=False),
+        asked("web", owner="dockremap"),
+    ],
     ids=["names", "names and yes", "no-daemon-config", "dockremap by name"],
 )
-@pytest.mark.parametrize("raw", [None, b'{"userns-remap": "bob"}', b"not JSON"], ids=["no file", "another", "broken"])
-def test_daemon_json_is_not_touched_unless_it_is_asked_for(request_: AllocateRequest, raw: bytes | None) -> None:
+@pytest.mark.parametrize(
+    "raw", [None, b'{"userns-remap": "bob"}', b"not JSON"], ids=["no file", "another", "broken"]
+)
+def test_daemon_json_is_not_touched_unless_it_is_asked_for(
+    request_: AllocateRequest, raw: bytes | None
+) -> None:
     plan = make_plan(state(daemon_json=raw), request_)
     assert daemon_json(plan) is None
     assert plan.account_commands == ()
@@ -130,7 +147,7 @@ def test_a_shared_map_is_made_for_docker_where_docker_is_to_use_it_and_for_no_ot
         [(0, 2, 1), (3, 3, 65533)],
         [(0, 2, 1), (1, FIRST, 2), (3, 3, 65533)],
     ]
-    assert [a.held for a in plan.allocations] == [None, IdRange(FIRST, 2)]
+    assert [a.reserved_range for a in plan.allocations] == [None, IdRange(FIRST, 2)]
     again = make_plan(carried_out(state(), plan), asked("web", "db", strategy=Shared()))
     assert not again.changed
 
@@ -149,9 +166,19 @@ def test_a_shared_map_is_made_for_docker_where_docker_is_to_use_it_and_for_no_ot
             b'{\n    "debug": true,\n    "hosts": [ ],\n    "userns-remap": "dockremap"\n}\n',
         ),
         (b'{\n\t"debug": true\n}', b'{\n\t"debug": true,\n\t"userns-remap": "dockremap"\n}'),
-        (b'{\r\n  "debug": true\r\n}\r\n', b'{\r\n  "debug": true,\r\n  "userns-remap": "dockremap"\r\n}\r\n'),
+        (
+            b'{\r\n  "debug": true\r\n}\r\n',
+            b'{\r\n  "debug": true,\r\n  "userns-remap": "dockremap"\r\n}\r\n',
+        ),
     ],
-    ids=["empty object", "empty file", "on one line", "four blanks", "tab, no final newline", "CR LF"],
+    ids=[
+        "empty object",
+        "empty file",
+        "on one line",
+        "four blanks",
+        "tab, no final newline",
+        "CR LF",
+    ],
 )
 def test_the_other_keys_and_the_indentation_are_kept(before: bytes, after: bytes | None) -> None:
     plan = make_plan(state(daemon_json=before, **REMAPPED), asked())
@@ -194,7 +221,9 @@ def test_the_other_keys_and_the_indentation_are_kept(before: bytes, after: bytes
         *("not UTF-8", "more behind it", "cut off", "NaN"),
     ],
 )
-def test_a_daemon_json_that_docker_would_not_read_alike_is_refused_with_its_place(raw: bytes, place: str) -> None:
+def test_a_daemon_json_that_docker_would_not_read_alike_is_refused_with_its_place(
+    raw: bytes, place: str
+) -> None:
     with pytest.raises(InvalidFileError, match=rf"^/etc/docker/daemon\.json:{place}: "):
         make_plan(state(daemon_json=raw, **REMAPPED), asked())
 
@@ -209,7 +238,16 @@ def test_a_daemon_json_nested_without_end_is_refused_as_an_invalid_file() -> Non
 
 
 @pytest.mark.parametrize(
-    "value", ["dockremap", "dockremap:dockremap", "dockremap:docker", "default", "997", "997:996", "997:dockremap"]
+    "value",
+    [
+        "dockremap",
+        "dockremap:dockremap",
+        "dockremap:docker",
+        "default",
+        "997",
+        "997:996",
+        "997:dockremap",
+    ],
 )
 def test_every_spelling_of_the_owner_counts_as_the_owner(value: str) -> None:
     raw = json.dumps({"userns-remap": value}).encode()
@@ -219,7 +257,8 @@ def test_every_spelling_of_the_owner_counts_as_the_owner(value: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["bob", "bob:bob", "1000", "1000:1000", "996", "DOCKREMAP", "dockremap2", "alice:dockremap"]
+    "value",
+    ["bob", "bob:bob", "1000", "1000:1000", "996", "DOCKREMAP", "dockremap2", "alice:dockremap"],
 )
 @pytest.mark.parametrize("yes", [False, True])
 def test_another_user_is_replaced_only_with_yes(value: str, yes: bool) -> None:
@@ -231,7 +270,10 @@ def test_another_user_is_replaced_only_with_yes(value: str, yes: bool) -> None:
         assert "--replace-remap" in caught.value.hint
         return
     plan = make_plan(host, asked(replace_remap=True))
-    assert daemon_json(plan) == b'{\n  "debug": true,\n  "userns-remap": "dockremap",\n  "ip": "::1"\n}\n'
+    assert (
+        daemon_json(plan)
+        == b'{\n  "debug": true,\n  "userns-remap": "dockremap",\n  "ip": "::1"\n}\n'
+    )
 
 
 @pytest.mark.parametrize(
@@ -249,14 +291,33 @@ def test_another_user_is_replaced_only_with_yes(value: str, yes: bool) -> None:
             "/var/lib/docker/300000.300000",
             "/var/lib/docker/524288.524288",
         ),
-        ({"userns-remap": "bob", "data-root": "/d"}, b"bob:100000:65536\n", "/d/100000.100000", "/d/524288.524288"),
-        ({"userns-remap": "1000"}, b"alice:100000:65536\n", "/var/lib/docker/100000.100000", "524288.524288"),
+        (
+            {"userns-remap": "bob", "data-root": "/d"},
+            b"bob:100000:65536\n",
+            "/d/100000.100000",
+            "/d/524288.524288",
+        ),
+        (
+            {"userns-remap": "1000"},
+            b"alice:100000:65536\n",
+            "/var/lib/docker/100000.100000",
+            "524288.524288",
+        ),
         ({}, b"", "/var/lib/docker is hidden", "/var/lib/docker/524288.524288"),
         ({"data-root": "/d"}, b"", "/d is hidden", "/d/524288.524288"),
     ],
-    ids=["another user", "his first line counts", "another data-root", "by uid", "remap off", "remap off, data-root"],
+    ids=[
+        "another user",
+        "his first line counts",
+        "another data-root",
+        "by uid",
+        "remap off",
+        "remap off, data-root",
+    ],
 )
-def test_the_old_and_the_new_data_root_are_named(config: dict[str, str], lines: bytes, old: str, new: str) -> None:
+def test_the_old_and_the_new_data_root_are_named(
+    config: dict[str, str], lines: bytes, old: str, new: str
+) -> None:
     host = state(**same_lines(lines), daemon_json=json.dumps(config).encode(), **REMAPPED)
     plan = make_plan(host, asked(replace_remap=True))
     [finding] = [f for f in plan.findings if f.code == "USN106"]
@@ -274,8 +335,14 @@ def test_the_data_root_of_a_shared_remap_is_dockerroot() -> None:
 
 
 def test_lines_that_dockerd_gave_its_own_user_are_not_joined() -> None:
-    host = state(**same_lines(b"dockremap:165536:65536\n"), daemon_json=b'{"userns-remap": "default"}', **REMAPPED)
-    with pytest.raises(RefusedError, match=r"/etc/subuid:1: dockremap has 'dockremap:165536:65536'"):
+    host = state(
+        **same_lines(b"dockremap:165536:65536\n"),
+        daemon_json=b'{"userns-remap": "default"}',
+        **REMAPPED,
+    )
+    with pytest.raises(
+        RefusedError, match=r"/etc/subuid:1: dockremap has 'dockremap:165536:65536'"
+    ):
         make_plan(host, asked())
 
 
@@ -299,7 +366,11 @@ def test_lines_of_the_remap_user_by_its_uid_are_not_joined() -> None:
             ((*USERADD[:2], "--gid", "dockremap", *USERADD[3:], "/usr/sbin/nologin", "dockremap"),),
         ),
         (PASSWD + DOCKREMAP_USER, GROUP + DOCKREMAP_GROUP, ()),
-        (PASSWD + DOCKREMAP_USER, GROUP + b"docker:x:996:\n", (("groupadd", "--system", "dockremap"),)),
+        (
+            PASSWD + DOCKREMAP_USER,
+            GROUP + b"docker:x:996:\n",
+            (("groupadd", "--system", "dockremap"),),
+        ),
     ],
     ids=["neither", "no group", "no user", "both", "a group of another name"],
 )
@@ -363,7 +434,14 @@ def test_what_is_shown_before_the_user_is_made_is_what_is_done_after(value: str)
 def test_docker_is_told_to_restart_when_the_lines_that_it_reads_come_or_come_back() -> None:
     raw = b'{"userns-remap": "dockremap"}'
     lines = b"dockremap:2:1\ndockremap:3:65533\ndockremap:524288:2\n"
-    default = shared("default", (0, 2, 1), (1, 524288, 2), (3, 3, 65533), owner="dockremap", held=IdRange(524288, 2))
+    default = shared(
+        "default",
+        (0, 2, 1),
+        (1, 524288, 2),
+        (3, 3, 65533),
+        owner="dockremap",
+        reserved_range=IdRange(524288, 2),
+    )
     host = state(**same_lines(lines), daemon_json=raw, allocations=[default], **REMAPPED)
     plan = make_plan(host, asked(strategy=Shared()))
     assert {c.path for c in plan.changes} == {SUBUID, SUBGID}
@@ -380,13 +458,18 @@ def test_with_a_second_remap_user_the_first_keeps_his_lines() -> None:
     assert after.daemon_json == b'{\n  "userns-remap": "usernsplan-db"\n}\n'
 
 
-BASE, FRESH, OLD = (f"/var/lib/docker{folder}" for folder in ("", "/524288.524288", "/100000.100000"))
+BASE, FRESH, OLD = (
+    f"/var/lib/docker{folder}" for folder in ("", "/524288.524288", "/100000.100000")
+)
 
 
 @pytest.mark.parametrize(
-    ("has", "hidden"), [((), ()), ((BASE,), (BASE,)), ((FRESH,), ()), ((BASE, OLD, FRESH), (BASE, OLD))]
+    ("has", "hidden"),
+    [((), ()), ((BASE,), (BASE,)), ((FRESH,), ()), ((BASE, OLD, FRESH), (BASE, OLD))],
 )
-@pytest.mark.parametrize("words", [asked(), asked("web", daemon="web")], ids=["Docker's own", "a name"])
+@pytest.mark.parametrize(
+    "words", [asked(), asked("web", daemon="web")], ids=["Docker's own", "a name"]
+)
 @pytest.mark.parametrize("can_add", [True, False])
 def test_what_docker_no_longer_sees_is_a_consequence(
     words: AllocateRequest, has: tuple[str, ...], hidden: tuple[str, ...], can_add: bool
@@ -399,10 +482,16 @@ def test_what_docker_no_longer_sees_is_a_consequence(
     assert make_plan(host, replace(words, daemon_config=False, daemon=None)).consequences == ()
 
 
-def test_where_lines_are_lost_nobody_knows_what_docker_sees_and_where_they_stand_it_goes_on() -> None:
+def test_where_lines_are_lost_nobody_knows_what_docker_sees_and_where_they_stand_it_goes_on() -> (
+    None
+):
     words = asked("web", daemon="web")
     host = carried_out(state(), make_plan(state(), words))
-    host = replace(host, docker=(DockerData(BASE, "1 image"), DockerData(FRESH, "1 image")), subgid=state().subgid)
+    host = replace(
+        host,
+        docker=(DockerData(BASE, "1 image"), DockerData(FRESH, "1 image")),
+        subgid=state().subgid,
+    )
     plan = make_plan(host, words)
     assert plan.changed
     assert plan.consequences

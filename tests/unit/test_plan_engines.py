@@ -7,7 +7,15 @@ from dataclasses import replace
 import pytest
 
 from tests.unit.states import asked, carried_out, files, state, with_files
-from usernsplan import AllocateRequest, HostState, Plan, ReleaseRequest, Shared, make_plan, make_release
+from usernsplan import (
+    AllocateRequest,
+    HostState,
+    Plan,
+    ReleaseRequest,
+    Shared,
+    make_plan,
+    make_release,
+)
 from usernsplan.errors import RefusedError
 from usernsplan.model import LedgerState
 
@@ -35,7 +43,9 @@ def with_engines(host: HostState, *engines: str) -> HostState:
         (b"root:1000000:1000000000\n", True),
     ],
 )
-def test_a_range_of_roots_own_is_asked_for_where_lxd_would_hand_out_a_containers(before: bytes, warned: bool) -> None:
+def test_a_range_of_roots_own_is_asked_for_where_lxd_would_hand_out_a_containers(
+    before: bytes, warned: bool
+) -> None:
     host = carried_out(state(before, before), make_plan(state(before, before), LXD))
     assert ("USN123" in codes(make_plan(host, LXD))) == warned
     # Said again without naming the engine, on a host that has it.
@@ -60,11 +70,13 @@ def test_after_the_ledger_was_lost_an_allocation_with_roots_lines_can_be_adopted
     assert "'--start 524288' adopts it" in caught.value.hint
     plan = make_plan(host, replace(words, start=524288))
     assert not plan.changes
-    assert plan.ledger.add[0].also == ("root",)
+    assert plan.ledger.add[0].extra_owners == ("root",)
 
 
 def test_lines_of_roots_that_two_shared_containers_need_stand_once_until_the_last_goes() -> None:
-    host = carried_out(state(), make_plan(state(), asked("a1", "b1", strategy=Shared(), engines=("lxc",))))
+    host = carried_out(
+        state(), make_plan(state(), asked("a1", "b1", strategy=Shared(), engines=("lxc",)))
+    )
     root = [line for line in host.subuid.raw.splitlines() if line.startswith(b"root")]
     assert root == [b"root:2:1", b"root:3:65533"]
     host = carried_out(host, make_release(host, ReleaseRequest(("a1",))))
@@ -81,7 +93,9 @@ def test_the_pool_of_userns_auto_is_no_logins() -> None:
 
 def test_an_engine_for_named_containers_says_so_where_none_is_named() -> None:
     plan = make_plan(state(), asked(engines=("docker", "lxc")))
-    assert any("lxc is for containers that have a name" in finding.message for finding in plan.findings)
+    assert any(
+        "lxc is for containers that have a name" in finding.message for finding in plan.findings
+    )
     assert b"root" not in plan.changes[0].after
 
 
@@ -93,13 +107,17 @@ def test_an_account_that_two_engines_want_is_left_to_do_once() -> None:
 
 
 def test_the_next_step_is_one_that_works() -> None:
-    host = state(passwd=b"usernsplan-web:x:990:990::/:/usr/sbin/nologin\n", group=b"usernsplan-web:x:990:\n")
+    host = state(
+        passwd=b"usernsplan-web:x:990:990::/:/usr/sbin/nologin\n", group=b"usernsplan-web:x:990:\n"
+    )
     plan = make_plan(host, asked("web", owner="usernsplan-web"))
     assert plan.next_steps[0].startswith("usernsplan render podman web")
 
 
 def test_release_tells_of_the_account_that_was_made_for_a_daemon() -> None:
-    host = carried_out(state(), make_plan(state(), asked("web", "db", engines=("docker-instance",))))
+    host = carried_out(
+        state(), make_plan(state(), asked("web", "db", engines=("docker-instance",)))
+    )
     plan = make_release(host, ReleaseRequest(("web",)))
     assert [f.message for f in plan.findings] == [
         "the account usernsplan-web stays, and a Docker daemon that is remapped to it does not start"
@@ -111,4 +129,6 @@ def test_a_line_of_roots_that_stands_twice_goes_twice(words: AllocateRequest) ->
     host = carried_out(state(), make_plan(state(), words))
     twice = host.subuid.raw + b"root:524288:65536\nroot:600000000:65536\n"
     host = with_files(host, files(host) | {"/etc/subuid": twice})
-    assert make_release(host, ReleaseRequest(("web",))).changes[0].after == b"root:600000000:65536\n"
+    assert (
+        make_release(host, ReleaseRequest(("web",))).changes[0].after == b"root:600000000:65536\n"
+    )

@@ -43,14 +43,18 @@ def codes(plan: Plan) -> set[str]:
 
 
 def test_the_lines_go_and_the_range_is_kept_back() -> None:
-    host = state(**same_lines(b"bob:1:1\n" + OURS + b"eve:2:2\n"), allocations=[per_container("web", FIRST)])
+    host = state(
+        **same_lines(b"bob:1:1\n" + OURS + b"eve:2:2\n"), allocations=[per_container("web", FIRST)]
+    )
     plan = make_release(host, ReleaseRequest(("web",)))
     assert plan.kind == "release"
     assert [(c.path, c.after) for c in plan.changes] == [
         (SUBUID, b"bob:1:1\neve:2:2\n"),
         (SUBGID, b"bob:1:1\neve:2:2\n"),
     ]
-    assert plan.ledger == LedgerChange(remove=("web",), quarantine=(("web", IdRange(FIRST, 65536)),))
+    assert plan.ledger == LedgerChange(
+        remove=("web",), quarantine=(("web", IdRange(FIRST, 65536)),)
+    )
     assert plan.allocations == host.ledger.allocations
     assert plan.findings == ()
     assert any("release --forget web" in step for step in plan.next_steps)
@@ -67,7 +71,15 @@ def test_the_lines_go_and_the_range_is_kept_back() -> None:
         b"usernsplan-WEB:524288:65536\n",
         b"bob:1:1",
     ],
-    ids=["the same ids", "a longer name", "a shorter name", "commented out", "junk", "capitals", "no final newline"],
+    ids=[
+        "the same ids",
+        "a longer name",
+        "a shorter name",
+        "commented out",
+        "junk",
+        "capitals",
+        "no final newline",
+    ],
 )
 def test_what_others_wrote_is_never_touched(others: bytes) -> None:
     host = state(OURS + others, OURS + others, allocations=[per_container("web", FIRST)])
@@ -77,7 +89,11 @@ def test_what_others_wrote_is_never_touched(others: bytes) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    [b"usernsplan-web:700000:65536\n", b"usernsplan-web:0x80000:65536\n", b"usernsplan-web:524288:65535\n"],
+    [
+        b"usernsplan-web:700000:65536\n",
+        b"usernsplan-web:0x80000:65536\n",
+        b"usernsplan-web:524288:65535\n",
+    ],
     ids=["another range", "hexadecimal", "another count"],
 )
 def test_a_line_of_our_owner_that_we_did_not_write_stays_and_is_named(line: bytes) -> None:
@@ -89,7 +105,10 @@ def test_a_line_of_our_owner_that_we_did_not_write_stays_and_is_named(line: byte
 
 
 def test_a_line_of_ours_that_lost_its_line_end_goes_too() -> None:
-    host = state(**same_lines(b"bob:1:1\nusernsplan-web:524288:65536"), allocations=[per_container("web", FIRST)])
+    host = state(
+        **same_lines(b"bob:1:1\nusernsplan-web:524288:65536"),
+        allocations=[per_container("web", FIRST)],
+    )
     plan = make_release(host, ReleaseRequest(("web",)))
     assert [c.after for c in plan.changes] == [b"bob:1:1\n", b"bob:1:1\n"]
 
@@ -104,15 +123,26 @@ def test_lines_that_are_gone_already_are_said_and_the_rest_is_released() -> None
 
 
 def test_files_that_are_gone_are_not_made_anew() -> None:
-    plan = make_release(state(None, None, allocations=[per_container("web", FIRST)]), ReleaseRequest(("web",)))
+    plan = make_release(
+        state(None, None, allocations=[per_container("web", FIRST)]), ReleaseRequest(("web",))
+    )
     assert plan.changes == ()
     assert plan.ledger.remove == ("web",)
 
 
 def test_all_lines_of_a_shared_allocation_go_in_whatever_order_they_are() -> None:
     lines = b"dockremap:2:1\nbob:1:1\ndockremap:3:65533\ndockremap:524288:2\n"
-    default = shared("default", (0, 2, 1), (1, FIRST, 2), (3, 3, 65533), owner="dockremap", held=IdRange(FIRST, 2))
-    plan = make_release(state(**same_lines(lines), allocations=[default]), ReleaseRequest(("default",)))
+    default = shared(
+        "default",
+        (0, 2, 1),
+        (1, FIRST, 2),
+        (3, 3, 65533),
+        owner="dockremap",
+        reserved_range=IdRange(FIRST, 2),
+    )
+    plan = make_release(
+        state(**same_lines(lines), allocations=[default]), ReleaseRequest(("default",))
+    )
     assert [c.after for c in plan.changes] == [b"bob:1:1\n"] * 2
     assert plan.ledger.quarantine == (("default", IdRange(FIRST, 2)),)
 
@@ -132,7 +162,9 @@ def test_what_is_in_the_ledger_only_is_released_without_touching_a_file() -> Non
     assert plan.ledger.remove == ("web",)
 
 
-@pytest.mark.parametrize("names", [("db",), ("web", "db"), ("db", "web"), ("Web",), ("",), ("usernsplan-web",)])
+@pytest.mark.parametrize(
+    "names", [("db",), ("web", "db"), ("db", "web"), ("Web",), ("",), ("usernsplan-web",)]
+)
 def test_a_name_that_is_unknown_is_an_error_and_nothing_is_released(names: tuple[str, ...]) -> None:
     host = state(**same_lines(OURS), allocations=[per_container("web", FIRST)])
     with pytest.raises(UnknownNameError, match="nothing was released"):
@@ -161,20 +193,26 @@ def test_a_released_range_is_given_out_again_only_when_it_is_forgotten() -> None
     host = carried_out(state(), make_plan(state(), asked("web", "db")))
     host = carried_out(host, make_release(host, ReleaseRequest(("web",))))
     host = carried_out(host, make_plan(host, asked("new")))
-    assert [a.held for a in host.ledger.allocations] == [IdRange(SECOND, 65536), IdRange(THIRD, 65536)]
+    assert [a.reserved_range for a in host.ledger.allocations] == [
+        IdRange(SECOND, 65536),
+        IdRange(THIRD, 65536),
+    ]
     plan = make_release(host, ReleaseRequest(("web",), forget=True))
     assert (plan.kind, plan.changes) == ("forget", ())
     assert plan.ledger == LedgerChange(forget=("web",))
     assert plan.changed
     host = carried_out(host, plan)
-    assert make_plan(host, asked("other")).allocations[0].held == IdRange(FIRST, 65536)
+    assert make_plan(host, asked("other")).allocations[0].reserved_range == IdRange(FIRST, 65536)
 
 
 def test_the_same_name_gets_its_range_back_and_no_other_name_does() -> None:
     host = carried_out(state(), make_plan(state(), asked("web")))
     host = carried_out(host, make_release(host, ReleaseRequest(("web",))))
     plan = make_plan(host, asked("new", "web"))
-    assert [a.held for a in plan.allocations] == [IdRange(SECOND, 65536), IdRange(FIRST, 65536)]
+    assert [a.reserved_range for a in plan.allocations] == [
+        IdRange(SECOND, 65536),
+        IdRange(FIRST, 65536),
+    ]
     assert plan.ledger.unkeep == (("web", IdRange(FIRST, 65536)),)
     assert carried_out(host, plan).ledger.quarantined == ()
 
@@ -183,7 +221,7 @@ def test_the_whole_block_of_a_single_uid_is_kept_back() -> None:
     host = carried_out(state(), make_plan(state(), asked("web", strategy=SingleUid())))
     host = carried_out(host, make_release(host, ReleaseRequest(("web",))))
     plan = make_plan(host, asked("new", strategy=SingleUid(block=1)))
-    assert plan.allocations[0].held == IdRange(1000010000, 1)
+    assert plan.allocations[0].reserved_range == IdRange(1000010000, 1)
 
 
 @pytest.mark.parametrize("names", [("web",), ("old", "web")], ids=["it stands", "one of two"])
@@ -199,7 +237,7 @@ def test_forgetting_a_name_that_stands_anew_leaves_it_standing() -> None:
     host = carried_out(host, make_release(host, ReleaseRequest(("web",))))
     host = carried_out(host, make_plan(host, asked("web", strategy=PerContainer(size=65535))))
     host = carried_out(host, make_release(host, ReleaseRequest(("web",), forget=True)))
-    assert [a.held for a in host.ledger.allocations] == [IdRange(SECOND, 65535)]
+    assert [a.reserved_range for a in host.ledger.allocations] == [IdRange(SECOND, 65535)]
     assert host.ledger.quarantined == ()
     assert host.subuid.raw == b"usernsplan-web:589824:65535\n"
 
@@ -225,11 +263,19 @@ def test_docker_is_not_left_with_a_remap_user_without_lines(value: str) -> None:
 
 @pytest.mark.parametrize(
     "raw",
-    [None, b"{}", b'{"userns-remap": "alice"}', b'{"userns-remap": "1000"}', b'{"userns-remap": ""}'],
+    [
+        None,
+        b"{}",
+        b'{"userns-remap": "alice"}',
+        b'{"userns-remap": "1000"}',
+        b'{"userns-remap": ""}',
+    ],
     ids=["no file", "no remap", "somebody else", "somebody else's uid", "off"],
 )
 @pytest.mark.parametrize("yes", [False, True])
-def test_a_daemon_json_that_points_to_somebody_else_is_left_alone(raw: bytes | None, yes: bool) -> None:
+def test_a_daemon_json_that_points_to_somebody_else_is_left_alone(
+    raw: bytes | None, yes: bool
+) -> None:
     host = state(**same_lines(DOCKER_LINES), daemon_json=raw, allocations=[DEFAULT], **REMAPPED)
     plan = make_release(host, ReleaseRequest(("default",), unset_remap=yes))
     assert [c.path for c in plan.changes] == [SUBUID, SUBGID]
@@ -247,7 +293,10 @@ def test_a_container_that_docker_does_not_use_is_released_without_a_question() -
     ("before", "left"),
     [
         (b'{"debug": true}', b'{"debug": true}'),
-        (b'{\n    "debug": true,\n    "ip": "::1"\n}\n', b'{\n    "debug": true,\n    "ip": "::1"\n}\n'),
+        (
+            b'{\n    "debug": true,\n    "ip": "::1"\n}\n',
+            b'{\n    "debug": true,\n    "ip": "::1"\n}\n',
+        ),
         (b"{}", b"{}"),
     ],
 )
@@ -290,7 +339,9 @@ RELEASED = Quarantined("web", IdRange(FIRST, 65536), "2026-01-02T00:00:00Z")
 def test_what_an_older_ledger_released_comes_back_by_its_name_and_size() -> None:
     host = state(quarantined=[RELEASED, Quarantined("db", IdRange(SECOND, 65536), "")])
     plan = make_plan(host, asked("db", "web", "new"))
-    assert [a.held for a in plan.allocations] == [IdRange(base, 65536) for base in (SECOND, FIRST, THIRD)]
+    assert [a.reserved_range for a in plan.allocations] == [
+        IdRange(base, 65536) for base in (SECOND, FIRST, THIRD)
+    ]
     assert [a.since for a in plan.allocations] == ["", "", ""]
     assert carried_out(host, plan).ledger.quarantined == ()
 
@@ -298,10 +349,10 @@ def test_what_an_older_ledger_released_comes_back_by_its_name_and_size() -> None
 def test_the_latest_of_several_comes_back_unless_somebody_else_has_it() -> None:
     later = Quarantined("web", IdRange(THIRD, 65536), "2026-02-02T00:00:00Z")
     host = state(quarantined=[later, RELEASED])
-    assert make_plan(host, asked("web")).ledger.unkeep == (("web", later.held),)
+    assert make_plan(host, asked("web")).ledger.unkeep == (("web", later.reserved_range),)
     taken = state(**same_lines(b"bob:655360:1\n"), quarantined=[later, RELEASED])
     plan = make_plan(taken, asked("web"))
-    assert plan.ledger.unkeep == (("web", RELEASED.held),)
+    assert plan.ledger.unkeep == (("web", RELEASED.reserved_range),)
     assert carried_out(taken, plan).ledger.quarantined == (later,)
 
 
@@ -316,14 +367,14 @@ def test_the_latest_of_several_comes_back_unless_somebody_else_has_it() -> None:
 )
 def test_whoever_has_an_id_of_it_keeps_it_from_coming_back(other: HostState) -> None:
     plan = make_plan(other, asked("web"))
-    assert (plan.allocations[0].held, plan.ledger.unkeep) == (IdRange(SECOND, 65536), ())
+    assert (plan.allocations[0].reserved_range, plan.ledger.unkeep) == (IdRange(SECOND, 65536), ())
     assert "USN132" in codes(plan)
 
 
 def test_what_still_runs_in_it_keeps_nothing_from_coming_back_and_is_said() -> None:
     host = state(quarantined=[RELEASED], namespaces=IdSet((IdRange(FIRST, 65536),)))
     plan = make_plan(host, asked("web"))
-    assert plan.ledger.unkeep == (("web", RELEASED.held),)
+    assert plan.ledger.unkeep == (("web", RELEASED.reserved_range),)
     assert "USN135" in codes(plan)
 
 

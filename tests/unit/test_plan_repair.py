@@ -13,7 +13,14 @@ from usernsplan.planner.repair import after_mending, make_repair
 
 WEB, NEW = b"usernsplan-web:524288:65536\n", b"usernsplan-new:655360:65536\n"
 OURS = per_container("web", 524288)
-DOCKERS = shared("default", (0, 2, 1), (1, 589824, 2), (3, 3, 65533), owner="dockremap", held=IdRange(589824, 2))
+DOCKERS = shared(
+    "default",
+    (0, 2, 1),
+    (1, 589824, 2),
+    (3, 3, 65533),
+    owner="dockremap",
+    reserved_range=IdRange(589824, 2),
+)
 LINES = b"dockremap:2:1\ndockremap:589824:2\ndockremap:3:65533\n"
 SORTED = b"dockremap:2:1\ndockremap:3:65533\ndockremap:589824:2\n"
 
@@ -55,7 +62,10 @@ def test_what_was_lost_in_one_file_and_cannot_be_put_back_in_the_other_is_left_w
 def test_the_mending_of_a_run_is_a_part_of_what_is_shown() -> None:
     # Killed after its first file: its line comes out again, and a line that was lost comes back.
     intent = Intent(
-        "allocate new", Actor(0), LedgerChange(), (Change(SUBUID, b"", NEW), Change(SUBGID, WEB, WEB + NEW))
+        "allocate new",
+        Actor(0),
+        LedgerChange(),
+        (Change(SUBUID, b"", NEW), Change(SUBGID, WEB, WEB + NEW)),
     )
     plan, changes = after_mending(state(NEW, WEB, allocations=[OURS]), intent)
     assert changes == (Change(SUBUID, NEW, WEB),)
@@ -63,19 +73,28 @@ def test_the_mending_of_a_run_is_a_part_of_what_is_shown() -> None:
 
 
 def test_a_file_that_an_interrupted_run_made_is_shown_to_go() -> None:
-    intent = Intent("", Actor(0), LedgerChange(), (Change(SUBUID, None, NEW), Change(SUBGID, None, NEW)))
+    intent = Intent(
+        "", Actor(0), LedgerChange(), (Change(SUBUID, None, NEW), Change(SUBGID, None, NEW))
+    )
     _, changes = after_mending(state(NEW, None), intent)
     assert changes == (Change(SUBUID, NEW, b""),)
 
 
 def test_only_what_was_found_is_repaired() -> None:
-    facts = Facts(host(b""), locks=(Lock("/etc/subuid.lock", 7, alive=False), Lock("/etc/subgid.lock", 1, alive=True)))
+    facts = Facts(
+        host(b""),
+        locks=(Lock("/etc/subuid.lock", 7, alive=False), Lock("/etc/subgid.lock", 1, alive=True)),
+    )
     every = repair_of(facts, check(facts))
     assert every.locks == ("/etc/subuid.lock",)
     assert [change.path for change in every.changes] == [SUBUID, SUBGID]
     assert every.needed
     locks_alone = repair_of(facts, check(facts, {"USN064"}))
-    assert (locks_alone.plan, locks_alone.changes, locks_alone.locks) == (None, (), ("/etc/subuid.lock",))
+    assert (locks_alone.plan, locks_alone.changes, locks_alone.locks) == (
+        None,
+        (),
+        ("/etc/subuid.lock",),
+    )
     assert not repair_of(facts, check(facts, {"USN043"})).needed
 
 

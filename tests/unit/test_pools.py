@@ -13,13 +13,18 @@ from usernsplan.engines import pool_of, verdict
 from usernsplan.errors import InvalidValueError, PoolExhaustedError, RefusedError
 from usernsplan.volume.decide import container_of
 
-WORDS: dict[str, Any] = {"engines": ("podman-auto", "kubernetes"), "pools": (("podman-auto", 3), ("kubernetes", 2))}
+WORDS: dict[str, Any] = {
+    "engines": ("podman-auto", "kubernetes"),
+    "pools": (("podman-auto", 3), ("kubernetes", 2)),
+}
 
 
 def test_each_pool_is_one_line_of_whole_blocks_after_the_containers() -> None:
     plan = make_plan(state(), asked("web", **WORDS))
     # 524288 is the pool's start, and every block has 65536 ids.
-    assert plan.changes[0].after == (b"usernsplan-web:524288:65536\ncontainers:589824:196608\nkubelet:786432:131072\n")
+    assert plan.changes[0].after == (
+        b"usernsplan-web:524288:65536\ncontainers:589824:196608\nkubelet:786432:131072\n"
+    )
     assert plan.changes[0].after == plan.changes[1].after
     assert [pool_of(a) for a in plan.allocations] == [None, "podman-auto", "kubernetes"]
     # The kubelet asks getsubids, which wants an account; Podman does not.
@@ -60,7 +65,10 @@ def test_a_pool_is_for_per_container_hosts() -> None:
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        ({"engines": ("podman",), "pools": (("podman-auto", 3),)}, "--auto-containers without its engine"),
+        (
+            {"engines": ("podman",), "pools": (("podman-auto", 3),)},
+            "--auto-containers without its engine",
+        ),
         ({"engines": ("podman-auto",), "pools": (("podman-auto", 0),)}, "--auto-containers 0"),
         ({"engines": ("podman-auto",), "pools": (("podman-auto", 99999),)}, "ids"),
         ({"engines": ("nonesuch",)}, "no engine 'nonesuch'"),
@@ -72,7 +80,10 @@ def test_words_that_cannot_be(words: dict[str, Any], why: str) -> None:
 
 
 def test_an_engine_that_is_merely_installed_stands_in_nobodys_way() -> None:
-    host = replace(state(login_defs=b"SUB_UID_MAX 700000\nSUB_GID_MAX 700000\n"), engines=frozenset({"kubernetes"}))
+    host = replace(
+        state(login_defs=b"SUB_UID_MAX 700000\nSUB_GID_MAX 700000\n"),
+        engines=frozenset({"kubernetes"}),
+    )
     plan = make_plan(host, asked("web"))
     assert [a.name for a in plan.allocations] == ["web"]
     assert plan.changes[0].after == b"usernsplan-web:524288:65536\n"
@@ -90,7 +101,9 @@ def test_a_line_that_the_kubelet_has_already_is_left_alone_or_adopted() -> None:
     assert "'--start 65536' adopts it" in caught.value.hint
     plan = make_plan(host, asked(engines=("kubernetes",), start=65536))
     assert not plan.changes
-    assert [(a.name, a.held) for a in plan.ledger.add] == [("kubelet", IdRange(65536, 7208960))]
+    assert [(a.name, a.reserved_range) for a in plan.ledger.add] == [
+        ("kubelet", IdRange(65536, 7208960))
+    ]
 
 
 def test_what_is_tried_for_an_engine_that_is_merely_installed_leaves_nothing_half_done() -> None:
@@ -105,7 +118,9 @@ def test_what_is_tried_for_an_engine_that_is_merely_installed_leaves_nothing_hal
         },
     )
     plan = make_plan(replace(host, engines=frozenset({"kubernetes"})), asked("db"))
-    assert not any(b"kubelet:7" in change.after or b"kubelet:5" in change.after for change in plan.changes)
+    assert not any(
+        b"kubelet:7" in change.after or b"kubelet:5" in change.after for change in plan.changes
+    )
     assert [f.code for f in plan.findings] == ["USN124"]
     with pytest.raises(RefusedError, match="kubelet has other lines"):
         make_plan(host, asked("db", engines=("kubernetes",)))
@@ -113,7 +128,9 @@ def test_what_is_tried_for_an_engine_that_is_merely_installed_leaves_nothing_hal
 
 @pytest.mark.parametrize("file", ["subuid", "subgid"])
 def test_a_line_of_the_kubelets_in_one_file_is_somebody_elses_arrangement_too(file: str) -> None:
-    host = replace(state(**in_one(file, b"kubelet:700000:65536\n")), engines=frozenset({"kubernetes"}))
+    host = replace(
+        state(**in_one(file, b"kubelet:700000:65536\n")), engines=frozenset({"kubernetes"})
+    )
     plan = make_plan(host, asked("web"))
     assert [a.name for a in plan.allocations] == ["web"]
     assert not plan.findings

@@ -15,7 +15,9 @@ from usernsplan.whose.privileges import DEFAULT
 NONE = Capabilities()
 ALL = Capabilities(permitted=CAPABILITIES, effective=CAPABILITIES, bounding=CAPABILITIES)
 BOUND = Capabilities(bounding=CAPABILITIES)
-PLAIN = Status("x", "S", Ids(1000, 1000, 1000, 1000), Ids(1000, 1000, 1000, 1000), (), BOUND, False, 0, 0)
+PLAIN = Status(
+    "x", "S", Ids(1000, 1000, 1000, 1000), Ids(1000, 1000, 1000, 1000), (), BOUND, False, 0, 0
+)
 ROOT = Ids(0, 0, 0, 0)
 
 
@@ -37,18 +39,50 @@ NS = inside((0, 100000, 65536), owner=0)
     [
         # S15: not root, a bounding set, no no_new_privs.
         (PLAIN, None, {"no-capabilities", "regain-by-setuid", "no-seccomp"}),
-        (replace(PLAIN, capabilities=NONE), None, {"no-capabilities", "nothing-to-regain", "no-seccomp"}),
+        (
+            replace(PLAIN, capabilities=NONE),
+            None,
+            {"no-capabilities", "nothing-to-regain", "no-seccomp"},
+        ),
         # S16.
-        (replace(PLAIN, no_new_privs=True), None, {"no-capabilities", "no-new-privs", "no-seccomp"}),
-        (replace(PLAIN, seccomp=2, filters=1), None, {"no-capabilities", "regain-by-setuid", "seccomp"}),
-        (replace(PLAIN, seccomp=1), None, {"no-capabilities", "regain-by-setuid", "strict-seccomp"}),
+        (
+            replace(PLAIN, no_new_privs=True),
+            None,
+            {"no-capabilities", "no-new-privs", "no-seccomp"},
+        ),
+        (
+            replace(PLAIN, seccomp=2, filters=1),
+            None,
+            {"no-capabilities", "regain-by-setuid", "seccomp"},
+        ),
+        (
+            replace(PLAIN, seccomp=1),
+            None,
+            {"no-capabilities", "regain-by-setuid", "strict-seccomp"},
+        ),
         (replace(PLAIN, seccomp=None), None, {"no-capabilities", "regain-by-setuid"}),
         # Root of the host.
-        (replace(PLAIN, uids=ROOT, capabilities=ALL), None, {"host-root", "host-capabilities", "setuid", "no-seccomp"}),
-        (replace(PLAIN, uids=ROOT), None, {"host-root", "powerless-root", "regain-as-root", "no-seccomp"}),
-        (replace(PLAIN, uids=ROOT, capabilities=NONE), None, {"host-root", "powerless-root", "no-seccomp"}),
+        (
+            replace(PLAIN, uids=ROOT, capabilities=ALL),
+            None,
+            {"host-root", "host-capabilities", "setuid", "no-seccomp"},
+        ),
+        (
+            replace(PLAIN, uids=ROOT),
+            None,
+            {"host-root", "powerless-root", "regain-as-root", "no-seccomp"},
+        ),
+        (
+            replace(PLAIN, uids=ROOT, capabilities=NONE),
+            None,
+            {"host-root", "powerless-root", "no-seccomp"},
+        ),
         # A container, whose uid 1000 is 101000.
-        (namespaced(PLAIN, 101000), NS, {"owner", "no-capabilities", "regain-by-setuid", "no-seccomp"}),
+        (
+            namespaced(PLAIN, 101000),
+            NS,
+            {"owner", "no-capabilities", "regain-by-setuid", "no-seccomp"},
+        ),
         (
             replace(namespaced(PLAIN, 100000), capabilities=ALL),
             NS,
@@ -64,7 +98,14 @@ NS = inside((0, 100000, 65536), owner=0)
         (
             PLAIN,
             NS,
-            {"unmapped-uid", "unmapped-group", "owner", "no-capabilities", "regain-by-setuid", "no-seccomp"},
+            {
+                "unmapped-uid",
+                "unmapped-group",
+                "owner",
+                "no-capabilities",
+                "regain-by-setuid",
+                "no-seccomp",
+            },
         ),
         # An identity map: root is root.
         (
@@ -103,7 +144,10 @@ NS = inside((0, 100000, 65536), owner=0)
             replace(
                 PLAIN,
                 capabilities=Capabilities(
-                    inheritable=("chown", "kill"), permitted=("chown",), effective=("chown",), ambient=("chown",)
+                    inheritable=("chown", "kill"),
+                    permitted=("chown",),
+                    effective=("chown",),
+                    ambient=("chown",),
                 ),
             ),
             None,
@@ -124,7 +168,9 @@ def test_what_follows(status: Status, namespace: Namespace | None, codes: set[st
 
 
 def test_what_is_regained_is_what_is_lacking() -> None:
-    have = Capabilities(inheritable=("bpf",), permitted=("chown",), effective=("chown",), bounding=("chown", "kill"))
+    have = Capabilities(
+        inheritable=("bpf",), permitted=("chown",), effective=("chown",), bounding=("chown", "kill")
+    )
     for uids in (PLAIN.uids, ROOT):
         [gain] = [
             one
@@ -139,7 +185,9 @@ def test_where_nobody_is_root_only_the_bounding_set_can_be_had() -> None:
     have = Capabilities(inheritable=("bpf",), bounding=("chown", "kill"))
     [gain] = [
         one
-        for one in privileges.sentences(replace(namespaced(PLAIN, 5000), capabilities=have), (inside((1, 5000, 1)),))
+        for one in privileges.sentences(
+            replace(namespaced(PLAIN, 5000), capabilities=have), (inside((1, 5000, 1)),)
+        )
         if one.code == "regain-by-file"
     ]
     assert gain.capabilities == ("chown", "kill")

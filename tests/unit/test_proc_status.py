@@ -51,7 +51,17 @@ def test_every_field_is_read() -> None:
     assert have.inheritable == ("chown",)
     # What Docker gives by default is a80425fb: docker run, CapBnd.
     assert have.permitted == (
-        *("chown", "dac_override", "fowner", "fsetid", "kill", "setgid", "setuid", "setpcap", "net_bind_service"),
+        *(
+            "chown",
+            "dac_override",
+            "fowner",
+            "fsetid",
+            "kill",
+            "setgid",
+            "setuid",
+            "setpcap",
+            "net_bind_service",
+        ),
         *("net_raw", "sys_chroot", "mknod", "audit_write", "setfcap"),
     )
     assert have.effective == ()
@@ -61,7 +71,11 @@ def test_every_field_is_read() -> None:
 
 
 def test_what_an_old_kernel_does_not_tell_is_unknown() -> None:
-    lines = [line for line in TEXT.split("\n") if not line.startswith(("NoNew", "Seccomp", "CapAmb", "Kthread"))]
+    lines = [
+        line
+        for line in TEXT.split("\n")
+        if not line.startswith(("NoNew", "Seccomp", "CapAmb", "Kthread"))
+    ]
     status = proc_status.parse("\n".join(lines))
     assert status.no_new_privs is None
     assert status.seccomp is None
@@ -99,7 +113,9 @@ def test_no_set_is_no_name() -> None:
 @pytest.mark.parametrize("bit", range(len(CAPABILITIES)))
 def test_the_names_are_those_of_libcap(bit: int) -> None:
     capsh = shutil.which("capsh", path="/usr/sbin:/sbin:/usr/bin") or missing("capsh")
-    said = subprocess.run([capsh, f"--decode={1 << bit:x}"], capture_output=True, text=True, check=True).stdout.strip()
+    said = subprocess.run(
+        [capsh, f"--decode={1 << bit:x}"], capture_output=True, text=True, check=True
+    ).stdout.strip()
     assert said == f"0x{1 << bit:016x}=cap_{CAPABILITIES[bit]}"
 
 

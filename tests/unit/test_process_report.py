@@ -7,13 +7,15 @@ from usernsplan import IdMap, Mapping
 from usernsplan.formats.proc_status import Capabilities, Ids, Status
 from usernsplan.model import LedgerState, Namespace
 from usernsplan.report import process as report
-from usernsplan.whose.ids import About, answers
+from usernsplan.whose.ids import IdContext, answers
 from usernsplan.whose.privileges import Process
 
 
 def text(uids: IdMap, subuid: bytes, *, complete: bool = True) -> str:
     host = state(subuid)
-    facts = About(host.layout, LedgerState(), host.subuid, host.subgid, host.accounts, complete=complete)
+    facts = IdContext(
+        host.layout, LedgerState(), host.subuid, host.subgid, host.accounts, complete=complete
+    )
     namespace = Namespace(1, 0, None, (7,), Mapping(uids, IdMap.of((0, 700000, 1))))
     ids = Ids(100000, 100000, 100000, 100000)
     status = Status("x", "S", ids, ids, (), Capabilities())
@@ -30,5 +32,7 @@ def test_a_list_of_free_ids_that_is_cut_says_so() -> None:
 
 
 def test_where_the_ledger_could_not_be_read_nothing_is_given_to_nobody_for_sure() -> None:
-    assert "given to nobody, as far as can be seen" in text(IdMap.of((0, 100000, 5)), b"", complete=False)
+    assert "given to nobody, as far as can be seen" in text(
+        IdMap.of((0, 100000, 5)), b"", complete=False
+    )
     assert "as far as" not in text(IdMap.of((0, 100000, 5)), b"").split("\n\n")[1]

@@ -47,7 +47,10 @@ LINES: list[tuple[bytes, tuple[Take, ...]]] = [
         for raw in (b"", b"\n", b"\r\n", b"#\n", b"# a:b:c", b"#web:5:70000\n", b"#\xff")
     ),
     # A blank before them, and incus gives up.
-    *(row(raw, None, None, None, FAILS) for raw in (b" \n", b"\t\r\n", b"  # web:5:70000\n", b"\x0b#\n")),
+    *(
+        row(raw, None, None, None, FAILS)
+        for raw in (b" \n", b"\t\r\n", b"  # web:5:70000\n", b"\x0b#\n")
+    ),
     # Comments behind.
     row(b"web:5:70000 # c\n", None, ("web", 5, 0), FAILS, None),
     row(b"web:5:70000# c\n", None, ("web", 5, 0), FAILS, WEB),
@@ -74,7 +77,13 @@ LINES: list[tuple[bytes, tuple[Take, ...]]] = [
     row(b"web:00:70000\n", *[("web", 0, 70000)] * 4),
     row(b"web:0x:70000\n", None, ("web", 0, 70000), FAILS, None),
     row(b"web:+5:70000\n", WEB, WEB, WEB, None),
-    row(b"web:-5:70000\n", ("web", 2**64 - 5, 70000), ("web", 2**32 - 5, 70000), ("web", -5, 70000), None),
+    row(
+        b"web:-5:70000\n",
+        ("web", 2**64 - 5, 70000),
+        ("web", 2**32 - 5, 70000),
+        ("web", -5, 70000),
+        None,
+    ),
     row(b"web:5:-7\n", ("web", 5, 2**64 - 7), ("web", 5, 2**32 - 7), ("web", 5, -7), None),
     row(b"web:-0:70000\n", *[("web", 0, 70000)] * 3, None),
     row(b"web:x:70000\n", None, ("web", 0, 70000), FAILS, None),
@@ -82,7 +91,13 @@ LINES: list[tuple[bytes, tuple[Take, ...]]] = [
     row(b"web:1e3:70000\n", None, ("web", 0, 70000), FAILS, None),
     row(b"web:1_0:70000\n", None, ("web", 0, 70000), FAILS, None),
     row(b"web:\xd9\xa1:70000\n", None, ("web", 0, 70000), FAILS, None),
-    row(b"web:4294967296:70000\n", ("web", 2**32, 70000), ("web", 0, 70000), ("web", 2**32, 70000), None),
+    row(
+        b"web:4294967296:70000\n",
+        ("web", 2**32, 70000),
+        ("web", 0, 70000),
+        ("web", 2**32, 70000),
+        None,
+    ),
     row(b"web:5:4294967301\n", ("web", 5, 2**32 + 5), ("web", 5, 5), ("web", 5, 2**32 + 5), None),
     row(b"web:9223372036854775807:1\n", ("web", MOST, 1), ("web", LAID, 1), ("web", MOST, 1), None),
     row(b"web:9223372036854775808:1\n", ("web", MOST + 1, 1), ("web", LAID, 1), FAILS, None),
@@ -138,7 +153,11 @@ def test_what_each_reader_takes_a_line_for(raw: bytes, takes: tuple[Take, ...]) 
     [
         (b"web:0x5:70000\n", "docker", "container root becomes host root"),
         (b"web:0x5:70000\n", "docker", "20.10 does not start if the line is its user's"),
-        (b"web:4294967296:70000\n", "docker", "container root becomes host root; cut to 32 bits: 0:70000"),
+        (
+            b"web:4294967296:70000\n",
+            "docker",
+            "container root becomes host root; cut to 32 bits: 0:70000",
+        ),
         (b"web:5\n", "docker", "20.10 does not start, whosever line it is"),
         (b"web:5\n", "podman", "whosever line it is"),
         (b"web:5\n", "incus", "whosever line it is"),
@@ -157,7 +176,11 @@ def test_a_remark_says_what_comes_of_a_line(raw: bytes, reader: str, said: str) 
 
 
 def test_there_is_nothing_to_say_about_a_plain_line_or_a_comment() -> None:
-    assert {reading.remark for raw in (b"web:5:70000\n", b"# c\n", b"\n") for reading in readers.of_line(raw)} == {""}
+    assert {
+        reading.remark
+        for raw in (b"web:5:70000\n", b"# c\n", b"\n")
+        for reading in readers.of_line(raw)
+    } == {""}
 
 
 def test_readings_differ_by_what_is_taken_and_by_failing_but_not_by_a_remark() -> None:
@@ -171,7 +194,22 @@ def test_readings_differ_by_what_is_taken_and_by_failing_but_not_by_a_remark() -
 
 PIECES = st.sampled_from(
     [
-        *(b"web", b"Web", b"1234", b":", b":", b":", b"\n", b"0", b"5", b"070", b"0x", b"x", b"65536", b"100000"),
+        *(
+            b"web",
+            b"Web",
+            b"1234",
+            b":",
+            b":",
+            b":",
+            b"\n",
+            b"0",
+            b"5",
+            b"070",
+            b"0x",
+            b"x",
+            b"65536",
+            b"100000",
+        ),
         *(
             b"4294967296",
             b"99999999999999999999",
@@ -203,7 +241,9 @@ def test_no_bytes_are_an_error_and_a_grant_is_what_all_agree_on(raw: bytes) -> N
     for line in subid.parse(raw).lines:
         found = readers.of_line(line.raw)
         if isinstance(line, Grant):
-            assert {reading.takes for reading in found} == {((line.owner, line.start, line.stop - line.start),)}
+            assert {reading.takes for reading in found} == {
+                ((line.owner, line.start, line.stop - line.start),)
+            }
             assert not readers.differ(found)
         elif readers.differ(found):
             assert line.problem

@@ -16,7 +16,9 @@ PLAIN = b'{\n  "debug": true\n}\n'
 REMAPPED = b'{\n  "debug": true,\n  "userns-remap": "usernsplan-web"\n}\n'
 
 
-def allocation(before: bytes | None = BOB, lines: bytes = WEB, config: bytes | None = None) -> Intent:
+def allocation(
+    before: bytes | None = BOB, lines: bytes = WEB, config: bytes | None = None
+) -> Intent:
     """A run that puts lines in, and points Docker at them where ``config`` is what daemon.json was."""
     after = (before or b"") + lines
     changes = [Change(SUBUID, before, after), Change(SUBGID, before, after)]
@@ -101,11 +103,21 @@ def test_a_file_that_the_run_made_and_somebody_else_has_used_since_stays_with_hi
         (BOB + WEB.replace(b"65536", b"65535"), BOB + WEB.replace(b"65536", b"65535")),
     ],
     ids=[
-        *("appended", "put in front", "sorted", "bob went", "ours went, eve came", "all exchanged", "emptied"),
+        *(
+            "appended",
+            "put in front",
+            "sorted",
+            "bob went",
+            "ours went, eve came",
+            "all exchanged",
+            "emptied",
+        ),
         *("line end lost", "bob's line end lost", "ours commented out", "ours changed"),
     ],
 )
-def test_of_what_others_did_since_everything_stays_and_of_ours_nothing(now: bytes, left: bytes) -> None:
+def test_of_what_others_did_since_everything_stays_and_of_ours_nothing(
+    now: bytes, left: bytes
+) -> None:
     assert mended(allocation(), now, BOB)[1] == (left, BOB)
     completed, files = mended(release(), now, BOB)
     assert (completed, files) == (True, (left, BOB))
@@ -118,7 +130,10 @@ def test_a_file_that_somebody_took_away_is_not_made_again(intent: Intent) -> Non
 
 def test_an_allocation_whose_lines_all_stand_is_completed_whatever_others_added() -> None:
     assert mended(allocation(), BOB + WEB + EVE, BOB + WEB) == (True, (BOB + WEB + EVE, BOB + WEB))
-    assert mended(allocation(), WEB + BOB + EVE, EVE + BOB + WEB) == (True, (WEB + BOB + EVE, EVE + BOB + WEB))
+    assert mended(allocation(), WEB + BOB + EVE, EVE + BOB + WEB) == (
+        True,
+        (WEB + BOB + EVE, EVE + BOB + WEB),
+    )
 
 
 def test_an_allocation_is_put_back_in_both_files_if_others_touched_the_one_that_has_it() -> None:
@@ -137,7 +152,12 @@ def test_a_line_that_somebody_had_already_and_that_is_put_in_once_more_goes_once
 
 def test_a_last_line_without_its_end_is_somebody_elses_still() -> None:
     before, after = BOB.rstrip(), BOB + WEB
-    intent = Intent("x", Actor(0), LedgerChange(), (Change(SUBUID, before, after), Change(SUBGID, before, after)))
+    intent = Intent(
+        "x",
+        Actor(0),
+        LedgerChange(),
+        (Change(SUBUID, before, after), Change(SUBGID, before, after)),
+    )
     assert mended(intent, after, before) == (False, (before, before))
     assert mended(intent, after + EVE, before) == (False, (BOB + EVE, before))
 
@@ -148,7 +168,12 @@ ORDERED = BOB + b"dockremap:2:1\ndockremap:524288:2\ndockremap:3:65533\n"
 
 @pytest.mark.parametrize("now", [SORTED, ORDERED, SORTED + EVE, ORDERED + EVE])
 def test_a_run_that_put_lines_into_their_order_never_loses_one(now: bytes) -> None:
-    intent = Intent("x", Actor(0), LedgerChange(), (Change(SUBUID, SORTED, ORDERED), Change(SUBGID, SORTED, ORDERED)))
+    intent = Intent(
+        "x",
+        Actor(0),
+        LedgerChange(),
+        (Change(SUBUID, SORTED, ORDERED), Change(SUBGID, SORTED, ORDERED)),
+    )
     _, files = mended(intent, now, SORTED)
     assert files[0] is not None
     assert sorted(files[0].splitlines()) == sorted(now.splitlines())
@@ -168,7 +193,9 @@ def test_what_is_mended_needs_no_mending() -> None:
 @pytest.mark.parametrize("written", [0, 1, 2])
 def test_docker_goes_back_with_the_lines(written: int) -> None:
     intent = allocation(config=PLAIN)
-    files = [c.after for c in intent.changes[:written]] + [c.before for c in intent.changes[written:]]
+    files = [c.after for c in intent.changes[:written]] + [
+        c.before for c in intent.changes[written:]
+    ]
     assert mended(intent, *files) == (False, (BOB, BOB, PLAIN))
 
 
@@ -183,8 +210,12 @@ def test_docker_goes_back_with_the_lines(written: int) -> None:
     ],
     ids=["another key", "in front of it", "the only key", "somebody else was faster", "taken out"],
 )
-def test_a_daemon_json_that_others_changed_keeps_their_keys_and_loses_ours(now: bytes, left: dict[str, str]) -> None:
-    completed, (subuid, subgid, config) = mended(allocation(config=PLAIN), BOB + EVE, BOB + WEB, now)
+def test_a_daemon_json_that_others_changed_keeps_their_keys_and_loses_ours(
+    now: bytes, left: dict[str, str]
+) -> None:
+    completed, (subuid, subgid, config) = mended(
+        allocation(config=PLAIN), BOB + EVE, BOB + WEB, now
+    )
     assert (completed, subuid, subgid) == (False, BOB + EVE, BOB)
     assert json.loads(config or b"") == left
 
@@ -197,7 +228,10 @@ def test_the_remap_user_of_before_comes_back_into_a_file_that_others_changed() -
 
 
 def test_a_daemon_json_that_the_run_made_is_taken_away_again() -> None:
-    changes = (*allocation().changes, Change(DAEMON_JSON, None, b'{"userns-remap": "usernsplan-web"}'))
+    changes = (
+        *allocation().changes,
+        Change(DAEMON_JSON, None, b'{"userns-remap": "usernsplan-web"}'),
+    )
     intent = Intent("x", Actor(0), LedgerChange(), changes)
     assert mended(intent, BOB, BOB + WEB, changes[2].after) == (False, (BOB, BOB, None))
     edited = b'{"userns-remap": "usernsplan-web", "ip": "::1"}'

@@ -83,9 +83,16 @@ _SUBSTITUTION = re.compile(r"""(?<![\w]=)(?<![\w]=")\$\(""")
 
 def shown() -> dict[str, str]:
     """What people read and paste: documents, examples, help, and every string of the source."""
-    found = {str(path): path.read_text() for path in [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("examples/*")]}
+    found = {
+        str(path): path.read_text()
+        for path in [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("examples/*")]
+    }
     for path in REPOSITORY.glob("usernsplan/**/*.py"):
-        strings = [node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)]
+        strings = [
+            node.value
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Constant)
+        ]
         found[str(path)] = "\n".join(text for text in strings if isinstance(text, str))
     for name in COMMANDS:
         help_ = typer.main.get_group(app_for([name])).commands[name].help or ""
@@ -94,7 +101,11 @@ def shown() -> dict[str, str]:
 
 
 def test_nothing_that_can_be_pasted_gives_a_program_the_output_of_one_that_may_fail() -> None:
-    for wrong in ("podman run $(usernsplan render podman web) x", 'cp "$(command -v busybox)" x', "a=b c $(d)"):
+    for wrong in (
+        "podman run $(usernsplan render podman web) x",
+        'cp "$(command -v busybox)" x',
+        "a=b c $(d)",
+    ):
         assert _SUBSTITUTION.search(wrong)
     for right in ("flags=$(usernsplan render podman web) && podman run $flags", 'flags="$(x)"'):
         assert not _SUBSTITUTION.search(right)

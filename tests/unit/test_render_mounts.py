@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from tests.unit.states import per_container, shared, state
 from usernsplan import Allocation, IdMap, IdRange, Layout, Mapping
 from usernsplan.engines import ENGINES, render
-from usernsplan.engines.base import Asked
-from usernsplan.engines.mounts import Ground, Wish, decide
+from usernsplan.engines.base import RenderContext
+from usernsplan.engines.mounts import MountContext, VolumeRequest, decide
 from usernsplan.errors import InvalidValueError, RefusedError
 from usernsplan.model import LedgerState, Mount, Quarantined, Volume
 
@@ -47,7 +47,15 @@ MAPS = {"podman", "quadlet", "podman-auto", "lxc", "nspawn"}
 ON_REQUEST = {"oci", "incus", "lxd"}
 ITSELF = {"kubernetes"}
 CHOWN = {"podman", "quadlet", "podman-auto"}
-MOUNTS = [*sorted(MAPS | ON_REQUEST), "kubernetes", "compose", "containerd", "systemd", "docker", "docker-instance"]
+MOUNTS = [
+    *sorted(MAPS | ON_REQUEST),
+    "kubernetes",
+    "compose",
+    "containerd",
+    "systemd",
+    "docker",
+    "docker-instance",
+]
 HOST = Layout()
 
 
@@ -58,16 +66,20 @@ HOST = Layout()
 def test_options_in_every_order_are_one_wish(options: frozenset[str]) -> None:
     for order in itertools.permutations(options):
         words = "/srv/web:/data" + (":" + ",".join(order) if order else "")
-        assert Wish.parse(words) == Wish("/srv/web", "/data", options)
+        assert VolumeRequest.parse(words) == VolumeRequest("/srv/web", "/data", options)
 
 
 @pytest.mark.parametrize(
-    "options", [found for found in ASKS if found not in GOOD], ids=lambda found: ",".join(sorted(found))
+    "options",
+    [found for found in ASKS if found not in GOOD],
+    ids=lambda found: ",".join(sorted(found)),
 )
-def test_options_that_contradict_each_other_are_an_error_that_lists_them(options: frozenset[str]) -> None:
+def test_options_that_contradict_each_other_are_an_error_that_lists_them(
+    options: frozenset[str],
+) -> None:
     for order in itertools.permutations(options):
         with pytest.raises(InvalidValueError, match="contradict") as caught:
-            Wish.parse("/srv/web:/data:" + ",".join(order))
+            VolumeRequest.parse("/srv/web:/data:" + ",".join(order))
         assert all(option in caught.value.hint for option in OPTIONS)
 
 
@@ -90,9 +102,13 @@ def test_options_that_contradict_each_other_are_an_error_that_lists_them(options
         ("/srv/-v:/-o", "/srv/-v", "/-o"),
     ],
 )
-def test_a_source_and_a_destination_are_read_as_they_are(words: str, source: str, destination: str) -> None:
-    assert Wish.parse(words) == Wish(source, destination)
-    assert Wish.parse(words + ":ro") == Wish(source, destination, frozenset({"ro"}))
+def test_a_source_and_a_destination_are_read_as_they_are(
+    words: str, source: str, destination: str
+) -> None:
+    assert VolumeRequest.parse(words) == VolumeRequest(source, destination)
+    assert VolumeRequest.parse(words + ":ro") == VolumeRequest(
+        source, destination, frozenset({"ro"})
+    )
 
 
 @pytest.mark.parametrize(
@@ -153,16 +169,18 @@ def test_a_source_and_a_destination_are_read_as_they_are(words: str, source: str
 def test_what_is_no_volume_is_an_error_that_says_so(words: str) -> None:
     if words == "/srv/web:/data:/ro":
         # A source may hold colons, so this one is a volume.
-        assert Wish.parse(words) == Wish("/srv/web:/data", "/ro")
+        assert VolumeRequest.parse(words) == VolumeRequest("/srv/web:/data", "/ro")
         return
     with pytest.raises(InvalidValueError, match="--volume") as caught:
-        Wish.parse(words)
+        VolumeRequest.parse(words)
     assert caught.value.hint
     assert str(caught.value).isprintable()
 
 
 PARTS = st.text(
-    st.characters(blacklist_categories=("C", "Z"), blacklist_characters="/:"), min_size=1, max_size=8
+    st.characters(blacklist_categories=("C", "Z"), blacklist_characters="/:"),
+    min_size=1,
+    max_size=8,
 ).filter(lambda part: part.isprintable() and part not in {".", ".."})
 PATHS = st.lists(PARTS, min_size=1, max_size=4).map(lambda parts: "/" + "/".join(parts))
 
@@ -172,8 +190,10 @@ def test_whatever_is_spelt_right_is_read_back(
     source: str, destination: str, options: frozenset[str], slash: bool
 ) -> None:
     end = "/" if slash else ""
-    words = f"{source}{end}:{destination}{end}" + (":" + ",".join(sorted(options)) if options else "")
-    assert Wish.parse(words) == Wish(source, destination, options)
+    words = f"{source}{end}:{destination}{end}" + (
+        ":" + ",".join(sorted(options)) if options else ""
+    )
+    assert VolumeRequest.parse(words) == VolumeRequest(source, destination, options)
 
 
 @given(st.text(st.sampled_from("/:., \\$%'\"\n\0\udcffabUroidmpw~"), max_size=30))
@@ -181,7 +201,7 @@ def test_whatever_is_spelt_right_is_read_back(
 @example("/a:/b::ro")
 def test_any_text_is_an_error_or_a_plain_wish(words: str) -> None:
     try:
-        wish = Wish.parse(words)
+        wish = VolumeRequest.parse(words)
     except InvalidValueError:
         return
     assert wish.options in GOOD
@@ -190,8 +210,10 @@ def test_any_text_is_an_error_or_a_plain_wish(words: str) -> None:
         assert re.fullmatch(r"(/[^/]+)+", path)
         assert not {".", ".."} & set(path.split("/"))
     assert ":" not in wish.destination
-    again = f"{wish.source}:{wish.destination}" + (":" + ",".join(sorted(wish.options)) if wish.options else "")
-    assert Wish.parse(again) == wish
+    again = f"{wish.source}:{wish.destination}" + (
+        ":" + ",".join(sorted(wish.options)) if wish.options else ""
+    )
+    assert VolumeRequest.parse(again) == wish
 
 
 # --- What is decided -------------------------------------------------------------------------------------------------
@@ -208,9 +230,11 @@ def decided(
     source: str = "/srv/web",
     fixed: str = "/srv/web",
 ) -> tuple[Mount, tuple[str, ...]]:
-    ledger = LedgerState((allocation, DB), volumes=(Volume(fixed, holder, "own"),) if holder else ())
-    wish = Wish(source, "/data", options)
-    [mount], notes = decide(engine, allocation, [wish], Ground(ledger, layout, lambda _: why))
+    ledger = LedgerState(
+        (allocation, DB), volumes=(Volume(fixed, holder, "own"),) if holder else ()
+    )
+    wish = VolumeRequest(source, "/data", options)
+    [mount], notes = decide(engine, allocation, [wish], MountContext(ledger, layout, lambda _: why))
     assert (mount.source, mount.destination, mount.read_only) == (source, "/data", "ro" in options)
     assert all(source in note for note in notes)
     return mount, notes
@@ -265,7 +289,9 @@ def test_where_nothing_is_said_an_engine_that_can_maps_the_ids_at_the_mount(
 def test_where_the_ids_cannot_be_mapped_a_note_names_the_command_that_fixes_the_volume(
     engine: str, holder: str, root: str
 ) -> None:
-    mount, notes = decided(engine, holder=holder, why="its file system cannot be", layout=Layout(root))
+    mount, notes = decided(
+        engine, holder=holder, why="its file system cannot be", layout=Layout(root)
+    )
     assert mount.owners == "plain"
     [note] = fixing(notes)
     command = "usernsplan fix-volume /srv/web --container web"
@@ -291,10 +317,14 @@ def test_an_engine_that_may_ignore_the_request_maps_only_when_asked(engine: str)
 @pytest.mark.parametrize("engine", sorted(MAPS | ON_REQUEST))
 @pytest.mark.parametrize("mode", ["", "ro", "rw"])
 @pytest.mark.parametrize("holder", ["", "db"])
-def test_an_idmap_that_was_asked_for_is_made_or_refused(engine: str, mode: str, holder: str) -> None:
+def test_an_idmap_that_was_asked_for_is_made_or_refused(
+    engine: str, mode: str, holder: str
+) -> None:
     options = frozenset({"idmap", mode} - {""})
     assert decided(engine, options)[0].owners == "idmap"
-    with pytest.raises(RefusedError, match="the host ids of db" if holder else "because it is so") as caught:
+    with pytest.raises(
+        RefusedError, match="the host ids of db" if holder else "because it is so"
+    ) as caught:
         decided(engine, options, why="because it is so", holder=holder)
     assert "usernsplan fix-volume /srv/web --container web" in caught.value.hint
     assert ("--from db" in caught.value.hint) == bool(holder)
@@ -321,9 +351,13 @@ def test_what_was_fixed_for_the_container_is_never_mapped_a_second_time(engine: 
 
 @pytest.mark.parametrize("engine", sorted(MAPS))
 @pytest.mark.parametrize(
-    ("source", "fixed"), [("/srv/web/data", "/srv/web"), ("/srv/web/a/b", "/srv/web")], ids=["inside", "deep inside"]
+    ("source", "fixed"),
+    [("/srv/web/data", "/srv/web"), ("/srv/web/a/b", "/srv/web")],
+    ids=["inside", "deep inside"],
 )
-def test_a_folder_in_a_volume_that_was_fixed_is_not_mapped_either(engine: str, source: str, fixed: str) -> None:
+def test_a_folder_in_a_volume_that_was_fixed_is_not_mapped_either(
+    engine: str, source: str, fixed: str
+) -> None:
     mount, notes = decided(engine, source=source, fixed=fixed, holder="web")
     assert (mount.owners, notes) == ("plain", ())
 
@@ -345,17 +379,17 @@ def test_a_volume_of_anothers_is_not_mapped_either(engine: str) -> None:
 
 @pytest.mark.parametrize("engine", ["podman", "quadlet"])
 def test_rootless_podman_cannot_map_the_ids_of_a_mount(engine: str) -> None:
-    ground = Ground(LedgerState((WEB,)), HOST, lambda _: "", rootless=True)
-    [mount], [note] = decide(engine, WEB, [Wish("/srv/web", "/data")], ground)
+    ground = MountContext(LedgerState((WEB,)), HOST, lambda _: "", rootless=True)
+    [mount], [note] = decide(engine, WEB, [VolumeRequest("/srv/web", "/data")], ground)
     assert mount.owners == "plain"
     assert "fix-volume /srv/web" in note
     with pytest.raises(RefusedError, match="cannot map the ids"):
-        decide(engine, WEB, [Wish("/srv/web", "/data", frozenset({"idmap"}))], ground)
+        decide(engine, WEB, [VolumeRequest("/srv/web", "/data", frozenset({"idmap"}))], ground)
 
 
-def one(wish: Wish, ledger: LedgerState, owner: int | None = None) -> tuple[Mount, str]:
+def one(wish: VolumeRequest, ledger: LedgerState, owner: int | None = None) -> tuple[Mount, str]:
     """What becomes of one volume in Podman, where nothing speaks against an idmap."""
-    ground = Ground(ledger, HOST, lambda _: "", owner_of=lambda _: owner)
+    ground = MountContext(ledger, HOST, lambda _: "", owner_of=lambda _: owner)
     [mount], notes = decide("podman", WEB, [wish], ground)
     return mount, "".join(notes)
 
@@ -364,9 +398,19 @@ def one(wish: Wish, ledger: LedgerState, owner: int | None = None) -> tuple[Moun
     ("allocated", "fixed", "released", "said"),
     [
         ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z", "", ""),
-        ("2026-01-03T00:00:00Z", "2026-01-02T00:00:00Z", "2026-01-02T12:00:00Z", "web's former range"),
+        (
+            "2026-01-03T00:00:00Z",
+            "2026-01-02T00:00:00Z",
+            "2026-01-02T12:00:00Z",
+            "web's former range",
+        ),
         # The ledger's clock ticks seconds: fixed, released and allocated anew within one.
-        ("2026-01-02T00:00:00Z", "2026-01-02T00:00:00Z", "2026-01-02T00:00:00Z", "web's former range"),
+        (
+            "2026-01-02T00:00:00Z",
+            "2026-01-02T00:00:00Z",
+            "2026-01-02T00:00:00Z",
+            "web's former range",
+        ),
         ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z", "2025-12-31T00:00:00Z", ""),
     ],
     ids=["standing", "anew", "anew at once", "fixed after that"],
@@ -375,8 +419,10 @@ def test_a_volume_of_a_range_that_was_released_is_not_the_new_ones(
     allocated: str, fixed: str, released: str, said: str
 ) -> None:
     kept = (Quarantined("web", IdRange(458752, 65536), released),) if released else ()
-    ledger = LedgerState((replace(WEB, since=allocated),), kept, volumes=(Volume("/srv/web", "web", "own", fixed),))
-    mount, note = one(Wish("/srv/web", "/data"), ledger)
+    ledger = LedgerState(
+        (replace(WEB, since=allocated),), kept, volumes=(Volume("/srv/web", "web", "own", fixed),)
+    )
+    mount, note = one(VolumeRequest("/srv/web", "/data"), ledger)
     assert mount.owners == "plain"
     assert said in note
     assert bool(note) == bool(said)
@@ -392,8 +438,10 @@ def test_a_volume_of_a_range_that_was_released_is_not_the_new_ones(
         (None, "idmap", "host root's"),
     ],
 )  # fmt: skip
-def test_a_folder_whose_owner_is_in_a_range_carries_that_ranges_ids(owner: int | None, owners: str, said: str) -> None:
-    mount, note = one(Wish("/srv/web", "/data"), LedgerState((WEB, DB)), owner)
+def test_a_folder_whose_owner_is_in_a_range_carries_that_ranges_ids(
+    owner: int | None, owners: str, said: str
+) -> None:
+    mount, note = one(VolumeRequest("/srv/web", "/data"), LedgerState((WEB, DB)), owner)
     assert mount.owners == owners
     assert said in note
     assert bool(note) == bool(said)
@@ -401,22 +449,29 @@ def test_a_folder_whose_owner_is_in_a_range_carries_that_ranges_ids(owner: int |
 
 @pytest.mark.parametrize("options", [frozenset(), frozenset({"ro"})], ids=["rw", "ro"])
 def test_what_one_container_of_a_pool_left_is_not_the_next_ones(options: frozenset[str]) -> None:
-    ground = Ground(LedgerState((WEB, POOL)), HOST, lambda _: "", owner_of=lambda _: 720896)
-    [mount], [note] = decide("podman-auto", POOL, [Wish("/srv/web", "/data", options)], ground)
+    ground = MountContext(LedgerState((WEB, POOL)), HOST, lambda _: "", owner_of=lambda _: 720896)
+    [mount], [note] = decide(
+        "podman-auto", POOL, [VolumeRequest("/srv/web", "/data", options)], ground
+    )
     assert mount.owners == "plain"
     assert "say :U" in note
 
 
 def test_an_owner_in_the_block_that_the_container_does_not_have_is_not_right() -> None:
-    ground = Ground(LedgerState((SINGLE,)), HOST, lambda _: "", owner_of=lambda _: 1000820005)
-    [mount], [note] = decide("podman", SINGLE, [Wish("/srv/web", "/data")], ground)
+    ground = MountContext(LedgerState((SINGLE,)), HOST, lambda _: "", owner_of=lambda _: 1000820005)
+    [mount], [note] = decide("podman", SINGLE, [VolumeRequest("/srv/web", "/data")], ground)
     assert mount.owners == "plain"
     assert "fix-volume /srv/web --container web" in note
 
 
 def test_two_volumes_cannot_be_mounted_on_one_place() -> None:
     with pytest.raises(InvalidValueError, match="mounted on /data"):
-        decide("podman", WEB, [Wish("/srv/a", "/data"), Wish("/srv/b", "/data")], Ground(LedgerState(), HOST, str))
+        decide(
+            "podman",
+            WEB,
+            [VolumeRequest("/srv/a", "/data"), VolumeRequest("/srv/b", "/data")],
+            MountContext(LedgerState(), HOST, str),
+        )
 
 
 @pytest.mark.parametrize("engine", sorted(MAPS))
@@ -443,7 +498,10 @@ def test_a_pod_is_told_what_cannot_be_brought_back_by_one_command() -> None:
 def test_a_pod_with_a_user_namespace_wants_the_hosts_ids_back(holder: str) -> None:
     mount, [note] = decided("kubernetes", holder=holder)
     assert mount.owners == "plain"
-    assert f"the host ids of {holder}, and the runtime maps them once more: usernsplan fix-volume /srv/web" in note
+    assert (
+        f"the host ids of {holder}, and the runtime maps them once more: usernsplan fix-volume /srv/web"
+        in note
+    )
     assert note.endswith(f"--container {holder} --reverse")
 
 
@@ -468,8 +526,12 @@ def test_the_kernel_is_asked_about_each_volume_only_where_the_answer_counts(engi
         asked.append(path)
         return ""
 
-    wishes = [Wish("/srv/b", "/b"), Wish("/srv/a", "/a"), Wish("/srv/c", "/c", frozenset({"U"}))]
-    mounts, _ = decide(engine, WEB, wishes, Ground(LedgerState((WEB,)), HOST, why))
+    wishes = [
+        VolumeRequest("/srv/b", "/b"),
+        VolumeRequest("/srv/a", "/a"),
+        VolumeRequest("/srv/c", "/c", frozenset({"U"})),
+    ]
+    mounts, _ = decide(engine, WEB, wishes, MountContext(LedgerState((WEB,)), HOST, why))
     assert asked == (["/srv/b", "/srv/a"] if engine in MAPS else [])
     assert [(mount.source, mount.destination) for mount in mounts] == [
         ("/srv/b", "/b"),
@@ -541,7 +603,9 @@ def _nspawn(text: str) -> Read:
     if shlex.split(text) != text.split(" "):
         raise MisreadError(text)
     [(read_only, value)] = [
-        (word.startswith("--bind-ro="), word.partition("=")[2]) for word in text.split(" ") if word.startswith("--bind")
+        (word.startswith("--bind-ro="), word.partition("=")[2])
+        for word in text.split(" ")
+        if word.startswith("--bind")
     ]
     return _colons(value, read_only=read_only)
 
@@ -565,7 +629,11 @@ def _containerd(text: str) -> Read:
 def _lxc(text: str) -> Read:
     [value] = re.findall(r"^lxc\.mount\.entry = (.*)$", text, re.MULTILINE)
     source, target, kind, options, *rest = value.split()
-    if SPECIAL.search(source + target) or (kind, rest) != ("none", ["0", "0"]) or target.startswith("/"):
+    if (
+        SPECIAL.search(source + target)
+        or (kind, rest) != ("none", ["0", "0"])
+        or target.startswith("/")
+    ):
         raise MisreadError(value)
     said = options.split(",")
     if not {"rbind", "create=dir"} <= set(said) <= {"rbind", "create=dir", "ro", "idmap=container"}:
@@ -593,7 +661,13 @@ def _compose(text: str) -> Read:
 
 def _incus(text: str) -> Read:
     [device] = yaml.safe_load(text)["devices"].values()
-    if device["type"] != "disk" or not set(device) <= {"type", "source", "path", "readonly", "shift"}:
+    if device["type"] != "disk" or not set(device) <= {
+        "type",
+        "source",
+        "path",
+        "readonly",
+        "shift",
+    }:
         raise MisreadError(text)
     return device["source"], device["path"], device.get("readonly") == "true"
 
@@ -639,11 +713,11 @@ def read_back(engine: str, mount: Mount) -> None:
     """The mount is refused, or the engine's reader finds it as it is, in the text and in the file of it."""
     allocation = ALLOCATION_FOR.get(engine, WEB)
     try:
-        found = render(engine, allocation, Asked(state=state(), mounts=(mount,)))
+        found = render(engine, allocation, RenderContext(state=state(), mounts=(mount,)))
     except (RefusedError, InvalidValueError):
         return
     assert READERS[engine](found.text) == (mount.source, mount.destination, mount.read_only)
-    without = render(engine, allocation, Asked(state=state()))
+    without = render(engine, allocation, RenderContext(state=state()))
     if engine not in {"compose", "incus", "lxd", "kubernetes", "oci"}:
         # The mount adds what it is, and changes nothing else.
         assert found.text.startswith(without.text)
@@ -670,41 +744,53 @@ def test_no_path_means_something_else_than_the_path(engine: str, part: str) -> N
 def test_no_path_that_can_be_asked_for_means_something_else(
     engine: str, source: str, destination: str, read_only: bool
 ) -> None:
-    wish = Wish.parse(f"{source}:{destination}")
+    wish = VolumeRequest.parse(f"{source}:{destination}")
     read_back(engine, Mount(wish.source, wish.destination, read_only))
 
 
 # Wish.parse takes no "/".
-PRINTABLE = st.text(st.sampled_from(string.printable.rstrip() + " é語"), min_size=1, max_size=12).filter(
-    lambda text: text.strip("/")
-)
+PRINTABLE = st.text(
+    st.sampled_from(string.printable.rstrip() + " é語"), min_size=1, max_size=12
+).filter(lambda text: text.strip("/"))
 
 
 @given(st.sampled_from(sorted(READERS)), PRINTABLE, PRINTABLE.filter(lambda text: ":" not in text))
-def test_a_mount_that_nobody_parsed_cannot_break_out_either(engine: str, source: str, destination: str) -> None:
+def test_a_mount_that_nobody_parsed_cannot_break_out_either(
+    engine: str, source: str, destination: str
+) -> None:
     read_back(engine, Mount(f"/{source}", f"/{destination}"))
 
 
 @pytest.mark.parametrize("engine", READERS)
-@pytest.mark.parametrize("path", ["/a\nUser=0", "/a\n[Service]\nUser=0", "/a\rb", "/a\tb", "/a\n    - b", '/a"\nx: "'])
+@pytest.mark.parametrize(
+    "path", ["/a\nUser=0", "/a\n[Service]\nUser=0", "/a\rb", "/a\tb", "/a\n    - b", '/a"\nx: "']
+)
 def test_a_line_end_never_gets_out_of_a_path(engine: str, path: str) -> None:
     read_back(engine, Mount(path, "/data"))
     read_back(engine, Mount("/srv/web", path))
 
 
-@pytest.mark.parametrize("engine", ["podman", "quadlet", "nspawn", "systemd", "containerd", "lxc", "podman-auto"])
-@pytest.mark.parametrize("path", ["/srv/a b", "/srv/a%h", "/srv/a,b", '/srv/a"b', "/srv/a:b", "/srv/a\\b", "/srv/$a"])
-def test_a_format_without_quotes_refuses_what_it_would_take_for_its_own(engine: str, path: str) -> None:
-    asked = Asked(state=state(), mounts=(Mount(path, "/data"),))
+@pytest.mark.parametrize(
+    "engine", ["podman", "quadlet", "nspawn", "systemd", "containerd", "lxc", "podman-auto"]
+)
+@pytest.mark.parametrize(
+    "path", ["/srv/a b", "/srv/a%h", "/srv/a,b", '/srv/a"b', "/srv/a:b", "/srv/a\\b", "/srv/$a"]
+)
+def test_a_format_without_quotes_refuses_what_it_would_take_for_its_own(
+    engine: str, path: str
+) -> None:
+    asked = RenderContext(state=state(), mounts=(Mount(path, "/data"),))
     with pytest.raises(RefusedError) as caught:
         render(engine, ALLOCATION_FOR.get(engine, WEB), asked)
     assert caught.value.hint
 
 
 @pytest.mark.parametrize("engine", ["compose", "incus", "lxd", "kubernetes", "oci"])
-@pytest.mark.parametrize("path", ["/srv/a b", "/srv/a%h", "/srv/a,b", '/srv/a"b', "/srv/a:b", "/srv/a\\b", "/srv/$a"])
+@pytest.mark.parametrize(
+    "path", ["/srv/a b", "/srv/a%h", "/srv/a,b", '/srv/a"b', "/srv/a:b", "/srv/a\\b", "/srv/$a"]
+)
 def test_a_format_with_quotes_takes_every_path(engine: str, path: str) -> None:
-    text = render(engine, WEB, Asked(state=state(), mounts=(Mount(path, "/data"),))).text
+    text = render(engine, WEB, RenderContext(state=state(), mounts=(Mount(path, "/data"),))).text
     assert READERS[engine](text) == (path, "/data", False)
 
 
@@ -720,7 +806,11 @@ def image_of(engine: str, image: str, text: str) -> Any:  # noqa: ANN401 - what 
     if engine == "kubernetes":
         return yaml.safe_load(text)["spec"]["containers"][0]["image"]
     lines = text.replace("\\\n", " ").split("\n")
-    expected = render("quadlet", WEB, Asked(image="IMAGE")).text.replace("IMAGE", image).split("\n")
+    expected = (
+        render("quadlet", WEB, RenderContext(image="IMAGE"))
+        .text.replace("IMAGE", image)
+        .split("\n")
+    )
     assert lines == expected
     [found] = [line.partition("=")[2] for line in lines if line.startswith("Image=")]
     # Quadlet makes it a word of ExecStart=: podman takes options there, systemd variables.
@@ -733,7 +823,7 @@ def image_of(engine: str, image: str, text: str) -> Any:  # noqa: ANN401 - what 
 @pytest.mark.parametrize("image", IMAGES)
 def test_no_image_means_something_else_than_the_image(engine: str, image: str) -> None:
     try:
-        text = render(engine, WEB, Asked(image=image)).text
+        text = render(engine, WEB, RenderContext(image=image)).text
     except (InvalidValueError, RefusedError):
         return
     assert text.encode()
@@ -752,13 +842,17 @@ def test_no_image_means_something_else_than_the_image(engine: str, image: str) -
     ],
 )
 def test_what_names_an_image_is_taken_as_it_is(engine: str, image: str) -> None:
-    assert image_of(engine, image, render(engine, WEB, Asked(image=image)).text) == image
+    assert image_of(engine, image, render(engine, WEB, RenderContext(image=image)).text) == image
 
 
 @pytest.mark.parametrize(
-    "asked", [Asked(mounts=(Mount("/srv/web", "/data"),)), Asked(image="nginx")], ids=["volume", "image"]
+    "asked",
+    [RenderContext(mounts=(Mount("/srv/web", "/data"),)), RenderContext(image="nginx")],
+    ids=["volume", "image"],
 )
-def test_a_word_that_the_kubelets_line_has_no_use_for_is_not_dropped_in_silence(asked: Asked) -> None:
+def test_a_word_that_the_kubelets_line_has_no_use_for_is_not_dropped_in_silence(
+    asked: RenderContext,
+) -> None:
     with pytest.raises((InvalidValueError, RefusedError)):
         render("kubernetes", KUBELETS, asked)
 
@@ -766,18 +860,26 @@ def test_a_word_that_the_kubelets_line_has_no_use_for_is_not_dropped_in_silence(
 # --- What does not look as it was recorded ---------------------------------------------------------------------------
 
 
-def doubted(engine: str, owner: int | None, *options: str, path: str = "/srv/web") -> tuple[Mount, str]:
+def doubted(
+    engine: str, owner: int | None, *options: str, path: str = "/srv/web"
+) -> tuple[Mount, str]:
     """A volume in, or at, the recorded /srv/web, which does not look right."""
     ledger = LedgerState((WEB, DB), volumes=(Volume("/srv/web", "web", "own"),))
-    ground = Ground(ledger, HOST, lambda _: "", owner_of=lambda _: owner, doubts={"/srv/web": "it is odd"})
-    [mount], notes = decide(engine, WEB, [Wish(path, "/data", frozenset(options))], ground)
+    ground = MountContext(
+        ledger, HOST, lambda _: "", owner_of=lambda _: owner, doubts={"/srv/web": "it is odd"}
+    )
+    [mount], notes = decide(engine, WEB, [VolumeRequest(path, "/data", frozenset(options))], ground)
     return mount, "".join(notes)
 
 
 @pytest.mark.parametrize("path", ["/srv/web", "/srv/web/below"])
-@pytest.mark.parametrize("owner", [0, None, 524288], ids=["the host's", "unknown", "the container's"])
+@pytest.mark.parametrize(
+    "owner", [0, None, 524288], ids=["the host's", "unknown", "the container's"]
+)
 @pytest.mark.parametrize("engine", [engine for engine in MOUNTS if engine not in ITSELF])
-def test_a_volume_that_does_not_look_right_is_not_taken_for_right(engine: str, owner: int | None, path: str) -> None:
+def test_a_volume_that_does_not_look_right_is_not_taken_for_right(
+    engine: str, owner: int | None, path: str
+) -> None:
     mount, note = doubted(engine, owner, path=path)
     assert mount.owners == "plain"
     assert "/srv/web is recorded as web's, but it is odd" in note
@@ -792,7 +894,9 @@ def test_a_pod_is_told_that_a_volume_does_not_look_right(engine: str) -> None:
     assert "--reverse" not in note
 
 
-def test_an_idmap_of_what_does_not_look_right_is_refused_and_the_engine_s_own_change_is_not() -> None:
+def test_an_idmap_of_what_does_not_look_right_is_refused_and_the_engine_s_own_change_is_not() -> (
+    None
+):
     with pytest.raises(RefusedError, match="it is odd"):
         doubted("podman", 0, "idmap")
     mount, note = doubted("podman", 0, "U")

@@ -8,9 +8,28 @@ import re
 import pytest
 
 from tests.unit.states import asked, carried_out, per_container, same_lines, shared, state
-from usernsplan import IdMap, IdRange, Layout, Mapping, Plan, ReleaseRequest, Shared, make_plan, make_release
+from usernsplan import (
+    IdMap,
+    IdRange,
+    Layout,
+    Mapping,
+    Plan,
+    ReleaseRequest,
+    Shared,
+    make_plan,
+    make_release,
+)
 from usernsplan.layout import SUBUID
-from usernsplan.model import Actor, Allocation, Change, Finding, HistoryEntry, LedgerChange, LedgerState, Quarantined
+from usernsplan.model import (
+    Actor,
+    Allocation,
+    Change,
+    Finding,
+    HistoryEntry,
+    LedgerChange,
+    LedgerState,
+    Quarantined,
+)
 from usernsplan.report import diff, json_, text
 
 BOB = b"bob:100000:65536\n"
@@ -33,7 +52,11 @@ WEB = per_container("web", 524288)
             b"a\nb\n",
             "--- /f\n+++ /f\n@@ -1 +1,2 @@\n-a\n\\ No newline at end of file\n+a\n+b",
         ),
-        (b"1\n2\n3\n4\n5\n6\n", b"1\n2\n3\n4\n5\n6\n7\n", "--- /f\n+++ /f\n@@ -4,3 +4,4 @@\n 4\n 5\n 6\n+7"),
+        (
+            b"1\n2\n3\n4\n5\n6\n",
+            b"1\n2\n3\n4\n5\n6\n7\n",
+            "--- /f\n+++ /f\n@@ -4,3 +4,4 @@\n 4\n 5\n 6\n+7",
+        ),
         (
             b"1\n2\n3\n4\n5\n6\n7\n8\n9\n",
             b"1\n2\n3\n4\n6\n7\n8\n9\n",
@@ -52,7 +75,9 @@ WEB = per_container("web", 524288)
         "not UTF-8",
     ],
 )
-def test_a_change_is_shown_as_diff_u_shows_it(before: bytes | None, after: bytes, shown: str) -> None:
+def test_a_change_is_shown_as_diff_u_shows_it(
+    before: bytes | None, after: bytes, shown: str
+) -> None:
     assert diff.unified(Change("/f", before, after), "/f") == shown
 
 
@@ -60,13 +85,20 @@ def test_two_places_of_a_long_file_have_the_line_numbers_of_the_file() -> None:
     before = [b"%d\n" % n for n in range(1, 101)]
     after = [line for line in before if line not in {b"40\n", b"60\n"}]
     shown = diff.unified(Change("/f", b"".join(before), b"".join(after)), "/f")
-    assert [line for line in shown.split("\n") if line.startswith("@@")] == ["@@ -37,7 +37,6 @@", "@@ -57,7 +56,6 @@"]
+    assert [line for line in shown.split("\n") if line.startswith("@@")] == [
+        "@@ -37,7 +37,6 @@",
+        "@@ -57,7 +56,6 @@",
+    ]
 
 
 def test_a_line_at_the_end_of_a_hundred_thousand_is_shown_alone() -> None:
     before = b"".join(b"u%d:%d:1\n" % (n, n) for n in range(100_000))
     shown = diff.unified(Change("/f", before, before + b"web:1:1\n"), "/f").split("\n")
-    assert shown[2:] == ["@@ -99998,3 +99998,4 @@", *(f" u{n}:{n}:1" for n in range(99_997, 100_000)), "+web:1:1"]
+    assert shown[2:] == [
+        "@@ -99998,3 +99998,4 @@",
+        *(f" u{n}:{n}:1" for n in range(99_997, 100_000)),
+        "+web:1:1",
+    ]
 
 
 # Text
@@ -106,7 +138,9 @@ def test_a_plan_without_a_change_says_so(done: bool) -> None:
 
 
 def test_paths_are_shown_below_the_root() -> None:
-    shown = text.plan(make_plan(state(root="/srv/tree"), asked("web")), Layout("/srv/tree"), done=True)
+    shown = text.plan(
+        make_plan(state(root="/srv/tree"), asked("web")), Layout("/srv/tree"), done=True
+    )
     assert "+++ /srv/tree/etc/subuid\n" in shown
     assert "+++ /etc" not in shown
 
@@ -118,9 +152,13 @@ def test_forgetting_names_what_is_forgotten() -> None:
 
 
 def test_several_extents_stand_in_one_cell_in_the_order_of_the_map() -> None:
-    filled = shared("default", (0, 2, 1), (1, 524288, 2), (3, 3, 65533), held=IdRange(524288, 2))
+    filled = shared(
+        "default", (0, 2, 1), (1, 524288, 2), (3, 3, 65533), reserved_range=IdRange(524288, 2)
+    )
     shown = text.allocations(LedgerState((filled,)))
-    assert re.search(r"0, 1-2, 3-65535 +2, 524288-524289, 3-65535 +2, 524288-524289, 3-65535 +shared", shown)
+    assert re.search(
+        r"0, 1-2, 3-65535 +2, 524288-524289, 3-65535 +2, 524288-524289, 3-65535 +shared", shown
+    )
 
 
 def test_the_columns_of_uids_and_gids_are_not_mixed_up() -> None:
@@ -169,7 +207,9 @@ def test_findings_name_severity_code_and_remedy() -> None:
 
 def test_history_says_when_who_and_what() -> None:
     assert text.history([]) == "Nothing was done yet."
-    entry = HistoryEntry("2026-01-01T00:00:00Z", Actor(0, 1000, 1001), "usernsplan allocate", ("a + b",))
+    entry = HistoryEntry(
+        "2026-01-01T00:00:00Z", Actor(0, 1000, 1001), "usernsplan allocate", ("a + b",)
+    )
     shown = text.history([entry])
     assert "uid 0 (sudo by 1000), login 1001" in shown
     assert "a + b" in shown

@@ -25,8 +25,12 @@ def test_some(n): pass
 """
 
 
-@pytest.mark.parametrize(("ci", "words", "on"), [("", (), False), ("true", (), True), ("", ("--slow",), True)])
-def test_they_run_only_where_they_are_asked_for(ci: str, words: tuple[str, ...], on: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("ci", "words", "on"), [("", (), False), ("true", (), True), ("", ("--slow",), True)]
+)
+def test_they_run_only_where_they_are_asked_for(
+    ci: str, words: tuple[str, ...], on: bool, tmp_path: Path
+) -> None:
     (tmp_path / "conftest.py").write_bytes(CONFTEST.read_bytes())
     (tmp_path / "test_it.py").write_text(TESTS)
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = slow\n")

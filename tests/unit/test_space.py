@@ -28,7 +28,8 @@ def told(found: Space) -> list[tuple[str, str, str, str]]:
 
 def clashing(found: Space) -> list[tuple[str, str, str, str]]:
     return [
-        (found.segments[c.first].label, found.segments[c.second].label, c.sort, str(c.ids)) for c in found.conflicts
+        (found.segments[c.first].label, found.segments[c.second].label, c.sort, str(c.ids))
+        for c in found.conflicts
     ]
 
 
@@ -53,7 +54,9 @@ def test_lines_are_one_where_both_files_agree_and_two_where_not() -> None:
         ("subid", "carol", "gid", "200000-200010"),
         ("subid", "carol", "uid", "200000-200009"),
     ]
-    assert found.segments[[s.label for s in found.segments].index("carol")].details == ("/etc/subuid:1, /etc/subgid:1",)
+    assert found.segments[[s.label for s in found.segments].index("carol")].details == (
+        "/etc/subuid:1, /etc/subgid:1",
+    )
     assert found.conflicts == ()
 
 
@@ -74,21 +77,31 @@ def test_an_account_and_the_group_of_its_name_and_number_are_one() -> None:
     [
         # another's line over an allocation, in one file
         (
-            state(b"usernsplan-web:524288:65536\nmallory:589000:2000\n", WEB_LINES["subgid"], allocations=[WEB]),
+            state(
+                b"usernsplan-web:524288:65536\nmallory:589000:2000\n",
+                WEB_LINES["subgid"],
+                allocations=[WEB],
+            ),
             [("web", "mallory", "uid", "589000-589823")],
         ),
         # two lines of different owners
         (state(**same_lines(b"a:100000:10\nb:100005:10\n")), [("a", "b", "both", "100005-100009")]),
         # an account in a range: his uid in the uids, his group's number in the gids
         (
-            state(**in_one("subuid", b"a:100000:10\n"), passwd=PASSWD + b"x:x:100003:1000::/:/bin/sh\n"),
+            state(
+                **in_one("subuid", b"a:100000:10\n"),
+                passwd=PASSWD + b"x:x:100003:1000::/:/bin/sh\n",
+            ),
             [("a", "x", "uid", "100003")],
         ),
         (
             state(**in_one("subgid", b"a:100000:10\n"), group=GROUP + b"x:x:100003:\n"),
             [("a", "x", "gid", "100003")],
         ),
-        (state(passwd=PASSWD + b"x:x:524290:1000::/:/bin/sh\n", allocations=[WEB]), [("web", "x", "uid", "524290")]),
+        (
+            state(passwd=PASSWD + b"x:x:524290:1000::/:/bin/sh\n", allocations=[WEB]),
+            [("web", "x", "uid", "524290")],
+        ),
         # what is kept back was given to somebody
         (
             state(b"a:700000:10\n", quarantined=[Quarantined("old", IdRange(700005, 10), "")]),
@@ -111,7 +124,14 @@ def test_different_claims_on_the_same_ids_are_in_conflict(
     assert clashing(space(host)) == expected
 
 
-LXC = Allocation("box", "usernsplan-box", "per-container", WEB.mapping, WEB.held, also=("root",))
+LXC = Allocation(
+    "box",
+    "usernsplan-box",
+    "per-container",
+    WEB.mapping,
+    WEB.reserved_range,
+    extra_owners=("root",),
+)
 IDENTITY = shared("all", (0, 0, 65535))
 
 
@@ -122,12 +142,23 @@ IDENTITY = shared("all", (0, 0, 65535))
         state(**same_lines(b"a:100000:10\na:100005:10\n")),  # one owner
         state(**same_lines(b"alice:100000:10\n1000:100005:10\n")),  # one owner, once by his uid
         state(**same_lines(b"usernsplan-box:524288:65536\nroot:524288:65536\n"), allocations=[LXC]),
-        state(**same_lines(b"usernsplan-box:524288:65536\nroot:500000:1000000\n"), allocations=[LXC]),
+        state(
+            **same_lines(b"usernsplan-box:524288:65536\nroot:500000:1000000\n"), allocations=[LXC]
+        ),
         state(**same_lines(b"root:1000:1\n")),  # LXD's raw.idmap
         state(**same_lines(b"_lxd:100000:10000000\nroot:100000:10000000\n")),  # Debian's lxd
-        state(**same_lines(b"usernsplan-all:0:65535\n"), allocations=[IDENTITY]),  # over everybody's ids, by design
-        state(allocations=[WEB], namespaces=IdSet([IdRange(524288, 65536), IdRange(900000, 10)]), **WEB_LINES),
-        state(**same_lines(b"alice:100000:65536\n"), namespaces=IdSet([IdRange(100000, 65536), IdRange(1000, 1)])),
+        state(
+            **same_lines(b"usernsplan-all:0:65535\n"), allocations=[IDENTITY]
+        ),  # over everybody's ids, by design
+        state(
+            allocations=[WEB],
+            namespaces=IdSet([IdRange(524288, 65536), IdRange(900000, 10)]),
+            **WEB_LINES,
+        ),
+        state(
+            **same_lines(b"alice:100000:65536\n"),
+            namespaces=IdSet([IdRange(100000, 65536), IdRange(1000, 1)]),
+        ),
         state(**same_lines(b"a:0:0\nb:0:0\n")),  # lines that grant nothing
     ],
 )
@@ -136,16 +167,29 @@ def test_what_is_together_by_design_is_no_conflict(host: HostState) -> None:
 
 
 def test_root_s_line_over_an_allocation_that_is_not_root_s_is_one() -> None:
-    host = state(**same_lines(b"usernsplan-web:524288:65536\nroot:500000:1000000\n"), allocations=[WEB])
+    host = state(
+        **same_lines(b"usernsplan-web:524288:65536\nroot:500000:1000000\n"), allocations=[WEB]
+    )
     assert clashing(space(host)) == [("root", "web", "both", "524288-589823")]
 
 
 def test_a_shared_map_is_shown_and_its_filler_is_its_own() -> None:
-    made = shared("default", (0, 2, 1), (1, 524288, 2), (3, 3, 65533), owner="dockremap", held=IdRange(524288, 2))
+    made = shared(
+        "default",
+        (0, 2, 1),
+        (1, 524288, 2),
+        (3, 3, 65533),
+        owner="dockremap",
+        reserved_range=IdRange(524288, 2),
+    )
     lines = same_lines(b"dockremap:2:1\ndockremap:524288:2\ndockremap:3:65533\n")
     found = space(state(allocations=[made], **lines))
-    assert counted(i for i in items(found) if i.segment.kind == "shared") == "2 ranges of shared maps"
-    assert counted(i for i in items(found) if i.segment.kind == "reserved").endswith(" reserved by convention")
+    assert (
+        counted(i for i in items(found) if i.segment.kind == "shared") == "2 ranges of shared maps"
+    )
+    assert counted(i for i in items(found) if i.segment.kind == "reserved").endswith(
+        " reserved by convention"
+    )
     assert told(found) == [
         ("shared", "default", "both", "2"),
         ("shared", "default", "both", "3-65535"),
@@ -155,7 +199,9 @@ def test_a_shared_map_is_shown_and_its_filler_is_its_own() -> None:
 
 def test_a_single_uid_s_block_is_told_whole_and_its_one_id_in_words() -> None:
     ids = IdMap.of((33, 1000000000, 1))
-    made = Allocation("app", "usernsplan-app", "single-uid", Mapping(ids, ids), IdRange(1000000000, 10000))
+    made = Allocation(
+        "app", "usernsplan-app", "single-uid", Mapping(ids, ids), IdRange(1000000000, 10000)
+    )
     host = state(**same_lines(b"usernsplan-app:1000000000:1\n"), allocations=[made])
     [block] = [s for s in space(host).segments if s.kind == "allocation"]
     assert str(block.ids) == "1000000000-1000009999"
@@ -165,16 +211,24 @@ def test_a_single_uid_s_block_is_told_whole_and_its_one_id_in_words() -> None:
 def test_namespaces_are_shown_where_no_allocation_has_their_ids() -> None:
     running = IdSet([IdRange(524288, 65536 + 5), IdRange(700000, 3)])
     found = space(state(allocations=[WEB], namespaces=running, **WEB_LINES))
-    assert [str(s.ids) for s in found.segments if s.kind == "namespace"] == ["589824-589828", "700000-700002"]
+    assert [str(s.ids) for s in found.segments if s.kind == "namespace"] == [
+        "589824-589828",
+        "700000-700002",
+    ]
     # How many run there the host does not say: those side by side are joined.
-    assert counted(i for i in items(found) if i.segment.kind == "namespace") == "2 ranges of running namespaces"
+    assert (
+        counted(i for i in items(found) if i.segment.kind == "namespace")
+        == "2 ranges of running namespaces"
+    )
     [web] = [s for s in found.segments if s.kind == "allocation"]
     assert "a user namespace runs in it" in web.details
 
 
 def test_a_reservation_is_told_and_nobody_may_have_its_ids() -> None:
     host = state(b"a:700000:10\n", passwd=PASSWD + b"x:x:700020:1000::/:/bin/sh\n")
-    kept = LedgerState(reservations=(Reservation(IdRange(700005, 20), "NFS of the lab", "2026-01-01"),))
+    kept = LedgerState(
+        reservations=(Reservation(IdRange(700005, 20), "NFS of the lab", "2026-01-01"),)
+    )
     found = space(replace(host, ledger=kept))
     assert ("reservation", "NFS of the lab", "both", "700005-700024") in told(found)
     assert clashing(found) == [("a", "NFS of the lab", "uid", "700005-700009")]
@@ -204,7 +258,9 @@ def test_without_a_pool_the_picture_is_there_and_says_why() -> None:
 def test_the_figures_of_a_pool() -> None:
     # Three slots of 65536, of which web has the first and what was released has the second.
     pool = IdRange(524288, 3 * 65536)
-    host = state(allocations=[WEB], quarantined=[Quarantined("old", IdRange(589824, 65536), "")], **WEB_LINES)
+    host = state(
+        allocations=[WEB], quarantined=[Quarantined("old", IdRange(589824, 65536), "")], **WEB_LINES
+    )
     figures = capacity(host, pool=pool)
     assert (figures.used, figures.free.total(), figures.free.largest()) == (2 * 65536, 65536, 65536)
     assert (figures.more, figures.quarantined, figures.more_after_forget) == (1, 65536, 2)
@@ -220,7 +276,13 @@ def test_what_is_kept_back_comes_back_only_where_nobody_else_has_it() -> None:
 def test_what_the_next_container_would_be_given() -> None:
     ids = IdMap.of((0, 1000000000, 1))
     blocks = [
-        Allocation(f"app{n}", f"usernsplan-app{n}", "single-uid", Mapping(ids, ids), IdRange(1000000000, size))
+        Allocation(
+            f"app{n}",
+            f"usernsplan-app{n}",
+            "single-uid",
+            Mapping(ids, ids),
+            IdRange(1000000000, size),
+        )
         for n, size in enumerate((10000, 1))
     ]
     assert usual(state()) == PerContainer() == usual(state(allocations=[IDENTITY]))

@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 
 from usernsplan.errors import InvalidFileError
 from usernsplan.formats import spec as formats
-from usernsplan.formats.spec import Spec, SpecContainer, SpecReservation, SpecVolume, document, parse, text
+from usernsplan.formats.spec import (
+    Spec,
+    SpecContainer,
+    SpecReservation,
+    SpecVolume,
+    document,
+    parse,
+    text,
+)
 from usernsplan.ids import IdRange
 
 ROOT_KEYS = (
@@ -86,7 +94,10 @@ both_loaders = pytest.mark.usefixtures("_loader")
 @both_loaders
 def test_every_key_is_read_with_its_line() -> None:
     spec = read(WHOLE)
-    assert [list(c.lines) for c in spec.containers] == [[], ["name", "owner", "start", "user", "size", "volumes"]]
+    assert [list(c.lines) for c in spec.containers] == [
+        [],
+        ["name", "owner", "start", "user", "size", "volumes"],
+    ]
     assert replace(spec, containers=tuple(replace(c, lines={}) for c in spec.containers)) == Spec(
         place="p.yaml",
         strategy="per-container",
@@ -149,7 +160,16 @@ def test_only_the_strategy_is_needed() -> None:
         b'{"strategy": "shared",\n"containers":\n["aa"]}',
         b"'strategy': >-\n  shared\ncontainers: [&a aa]",
     ],
-    ids=["BOM", "CRLF", "CR", "no last end", "an end of document", "plain tags", "JSON", "folded, and an anchor"],
+    ids=[
+        "BOM",
+        "CRLF",
+        "CR",
+        "no last end",
+        "an end of document",
+        "plain tags",
+        "JSON",
+        "folded, and an anchor",
+    ],
 )
 def test_what_yaml_takes_for_the_same(raw: bytes) -> None:
     spec = read(raw)
@@ -240,15 +260,24 @@ def test_ranges(written: str, ids: IdRange) -> None:
         ("size: 1\n", "1: the key 'strategy' is missing"),
         ("{}\n", "1: the key 'strategy' is missing"),
         ("strategy: shared\nfoo: 1\n", f"2: foo: no such key; there are {ROOT_KEYS}"),
-        ("strategy: shared\nStrategy: shared\n", f"2: Strategy: no such key; there are {ROOT_KEYS}"),
+        (
+            "strategy: shared\nStrategy: shared\n",
+            f"2: Strategy: no such key; there are {ROOT_KEYS}",
+        ),
         ("strategy: shared\non: 1\n", f"2: on: no such key; there are {ROOT_KEYS}"),
         ("strategy: shared\n? [a, b]\n: 1\n", f"2: ?: no such key; there are {ROOT_KEYS}"),
-        ("strategy: shared\nversion: 2\n", "2: version: this usernsplan knows version 1 of the format"),
+        (
+            "strategy: shared\nversion: 2\n",
+            "2: version: this usernsplan knows version 1 of the format",
+        ),
         ("strategy: shared\nversion: '1'\n", "2: version: '1' is not a whole number"),
         ("strategy: shared\nversion: 1.0\n", "2: version: '1.0' is not a whole number"),
         ("strategy: [shared]\n", "1: strategy: expected text"),
         ("strategy: {shared: 1}\n", "1: strategy: expected text"),
-        ("strategy: true\n", "1: strategy: YAML reads 'true' as true or false: put it in quotes to have text"),
+        (
+            "strategy: true\n",
+            "1: strategy: YAML reads 'true' as true or false: put it in quotes to have text",
+        ),
         # Numbers
         ("strategy: shared\nmax: '5'\n", "2: max: '5' is not a whole number"),
         ("strategy: shared\nmax: 5.0\n", "2: max: '5.0' is not a whole number"),
@@ -260,17 +289,29 @@ def test_ranges(written: str, ids: IdRange) -> None:
         ("strategy: shared\nidentity: 1\n", "2: identity: '1' is not true or false"),
         ("strategy: shared\nidentity: 'true'\n", "2: identity: 'true' is not true or false"),
         *(
-            (f"strategy: shared\nidentity: {word}\n", f"2: identity: '{word}' is read in two ways: write true or false")
+            (
+                f"strategy: shared\nidentity: {word}\n",
+                f"2: identity: '{word}' is read in two ways: write true or false",
+            )
             for word in ("on", "off", "yes", "no", "True", "FALSE", "Yes")
         ),
         ("strategy: shared\nidentity:\n", "2: identity: nothing is there: expected true or false"),
         # Docker's daemon
-        ("strategy: shared\ndaemon: no\n", "2: daemon: 'no' is read in two ways: write true or false"),
+        (
+            "strategy: shared\ndaemon: no\n",
+            "2: daemon: 'no' is read in two ways: write true or false",
+        ),
         ("strategy: shared\ndaemon: ''\n", "2: daemon: '': text that can be printed is needed"),
         # Ranges
         ("strategy: shared\npool: 10-5\n", "2: pool: no such range of ids: start 10, count -4"),
-        ("strategy: shared\npool: 4294967295\n", "2: pool: no such range of ids: start 4294967295, count 1"),
-        ("strategy: shared\npool: 0-4294967295\n", "2: pool: no such range of ids: start 0, count 4294967296"),
+        (
+            "strategy: shared\npool: 4294967295\n",
+            "2: pool: no such range of ids: start 4294967295, count 1",
+        ),
+        (
+            "strategy: shared\npool: 0-4294967295\n",
+            "2: pool: no such range of ids: start 0, count 4294967296",
+        ),
         ("strategy: shared\npool: 5 - 10\n", "2: pool: '5 - 10' is not a range"),
         ("strategy: shared\npool: 1000:10\n", None),
         ("strategy: shared\npool: [5, 10]\n", "2: pool: expected a range FIRST-LAST"),
@@ -287,7 +328,10 @@ def test_ranges(written: str, ids: IdRange) -> None:
             "strategy: shared\nengines:\n- [docker]\n",
             "3: engines[0]: expected keys and values: name, containers, start",
         ),
-        ("strategy: shared\nengines:\n- containers: 5\n", "3: engines[0]: the key 'name' is missing"),
+        (
+            "strategy: shared\nengines:\n- containers: 5\n",
+            "3: engines[0]: the key 'name' is missing",
+        ),
         (
             "strategy: shared\nengines:\n- docker\n- name: lxc\n  count: 5\n",
             "5: engines[1].count: no such key; there are name, containers, start",
@@ -300,9 +344,18 @@ def test_ranges(written: str, ids: IdRange) -> None:
         ("strategy: shared\ncontainers: web\n", "2: containers: expected a list"),
         ("strategy: shared\ncontainers: {web: {}}\n", "2: containers: expected a list"),
         ("strategy: shared\ncontainers:\n", "2: containers: expected a list"),
-        ("strategy: shared\ncontainers: ['']\n", "2: containers[0]: '': text that can be printed is needed"),
-        ("strategy: shared\ncontainers: [[web]]\n", f"2: containers[0]: expected keys and values: {CONTAINER_KEYS}"),
-        ("strategy: shared\ncontainers:\n- size: 5\n", "3: containers[0]: the key 'name' is missing"),
+        (
+            "strategy: shared\ncontainers: ['']\n",
+            "2: containers[0]: '': text that can be printed is needed",
+        ),
+        (
+            "strategy: shared\ncontainers: [[web]]\n",
+            f"2: containers[0]: expected keys and values: {CONTAINER_KEYS}",
+        ),
+        (
+            "strategy: shared\ncontainers:\n- size: 5\n",
+            "3: containers[0]: the key 'name' is missing",
+        ),
         (
             "strategy: shared\ncontainers:\n- aa\n- bb\n- aa\n",
             "5: containers[2]: 'aa' stands here a second time: line 3",
@@ -332,10 +385,25 @@ def test_ranges(written: str, ids: IdRange) -> None:
                 f"strategy: shared\ncontainers:\n- name: aa\n  user: '{user}'\n",
                 f"4: containers[0].user: '{user}' is not a user of the container in numbers, '33:33'",
             )
-            for user in ("", ":", "33:", ":33", "33:33:33", "-1", "+1", "33 ", "0x21", "12345678901", "٣:٣")
+            for user in (
+                "",
+                ":",
+                "33:",
+                ":33",
+                "33:33:33",
+                "-1",
+                "+1",
+                "33 ",
+                "0x21",
+                "12345678901",
+                "٣:٣",
+            )
         ),
         # Volumes
-        ("strategy: shared\ncontainers:\n- {name: aa, volumes: /a}\n", "3: containers[0].volumes: expected a list"),
+        (
+            "strategy: shared\ncontainers:\n- {name: aa, volumes: /a}\n",
+            "3: containers[0].volumes: expected a list",
+        ),
         (
             "strategy: shared\ncontainers:\n- name: aa\n  volumes:\n  - /b\n  - a/b\n",
             "6: containers[0].volumes[1]: 'a/b' is not an absolute path without '..'",
@@ -373,9 +441,18 @@ def test_ranges(written: str, ids: IdRange) -> None:
         ),
         # Reservations
         ("strategy: shared\nreservations: 5-6\n", "2: reservations: expected a list"),
-        ("strategy: shared\nreservations: [5-6]\n", "2: reservations[0]: expected keys and values: ids, for"),
-        ("strategy: shared\nreservations:\n- ids: 5-6\n", "3: reservations[0]: the key 'for' is missing"),
-        ("strategy: shared\nreservations:\n- for: me\n", "3: reservations[0]: the key 'ids' is missing"),
+        (
+            "strategy: shared\nreservations: [5-6]\n",
+            "2: reservations[0]: expected keys and values: ids, for",
+        ),
+        (
+            "strategy: shared\nreservations:\n- ids: 5-6\n",
+            "3: reservations[0]: the key 'for' is missing",
+        ),
+        (
+            "strategy: shared\nreservations:\n- for: me\n",
+            "3: reservations[0]: the key 'ids' is missing",
+        ),
         (
             "strategy: shared\nreservations:\n- {ids: 5-6, for: ''}\n",
             "3: reservations[0].for: '': text that can be printed is needed",
@@ -408,25 +485,45 @@ def test_what_is_wrong_is_told_with_line_and_key(raw: str, said: str | None) -> 
         ("strategy: per-container\nsize: ", "2: size"),
         ("strategy: per-container\ncontainers:\n- name: aa\n  start: ", "4: containers[0].start"),
         ("strategy: per-container\npool: ", "2: pool"),
-        ("strategy: per-container\nengines:\n- name: podman-auto\n  containers: ", "4: engines[0].containers"),
+        (
+            "strategy: per-container\nengines:\n- name: podman-auto\n  containers: ",
+            "4: engines[0].containers",
+        ),
         ("strategy: per-container\nversion: ", "2: version"),
     ],
     ids=["size", "start", "pool", "engine", "version"],
 )
-def test_numbers_that_readers_take_for_others_are_caught(number: str, before: str, key: str) -> None:
+def test_numbers_that_readers_take_for_others_are_caught(
+    number: str, before: str, key: str
+) -> None:
     [said] = errors(f"{before}{number}\n")
-    assert said == f"{key}: '{number}' is not a number in plain decimal: YAML may read it as another"
+    assert (
+        said == f"{key}: '{number}' is not a number in plain decimal: YAML may read it as another"
+    )
 
 
 @both_loaders
 @pytest.mark.parametrize(
     ("word", "read_as"),
     [
-        *((word, "true or false") for word in ("yes", "no", "on", "off", "true", "False", "YES", "Off")),
+        *(
+            (word, "true or false")
+            for word in ("yes", "no", "on", "off", "true", "False", "YES", "Off")
+        ),
         *((word, "nothing") for word in ("null", "~", "Null")),
         *(
             (word, "a number")
-            for word in ("12", "012", "0x1F", "1_000", "1000:10", "1.5", "6.8523015e+5", ".inf", ".NaN")
+            for word in (
+                "12",
+                "012",
+                "0x1F",
+                "1_000",
+                "1000:10",
+                "1.5",
+                "6.8523015e+5",
+                ".inf",
+                ".NaN",
+            )
         ),
         *((word, "a date") for word in ("2026-01-01", "2001-12-14t21:59:43.10-05:00")),
     ],
@@ -441,9 +538,13 @@ def test_numbers_that_readers_take_for_others_are_caught(number: str, before: st
     ],
     ids=["name", "owner", "for", "engine"],
 )
-def test_what_yaml_does_not_take_for_text_is_no_text(word: str, read_as: str, before: str, key: str) -> None:
+def test_what_yaml_does_not_take_for_text_is_no_text(
+    word: str, read_as: str, before: str, key: str
+) -> None:
     lines = f"strategy: shared\n{before}{word}\n"
-    assert errors(lines) == [f"{key}: YAML reads '{word}' as {read_as}: put it in quotes to have text"]
+    assert errors(lines) == [
+        f"{key}: YAML reads '{word}' as {read_as}: put it in quotes to have text"
+    ]
 
 
 @both_loaders
@@ -459,8 +560,14 @@ def test_in_quotes_it_is_text(word: str) -> None:
 @pytest.mark.parametrize(
     ("raw", "said"),
     [
-        ("strategy: shared\nmax: 5\nstrategy: shared\n", "3: strategy: this key stands here a second time: line 1"),
-        ("strategy: shared\n'strategy': shared\n", "2: strategy: this key stands here a second time: line 1"),
+        (
+            "strategy: shared\nmax: 5\nstrategy: shared\n",
+            "3: strategy: this key stands here a second time: line 1",
+        ),
+        (
+            "strategy: shared\n'strategy': shared\n",
+            "2: strategy: this key stands here a second time: line 1",
+        ),
         (
             "strategy: shared\ncontainers:\n- name: aa\n  name: bb\n",
             "4: containers[0].name: this key stands here a second time: line 3",
@@ -477,7 +584,10 @@ def test_in_quotes_it_is_text(word: str) -> None:
             "strategy: shared\nreservations:\n- ids: 5\n  for: me\n  ids: 5\n",
             "5: reservations[0].ids: this key stands here a second time: line 3",
         ),
-        ('{"strategy": "shared", "strategy": "shared"}', "1: strategy: this key stands here a second time: line 1"),
+        (
+            '{"strategy": "shared", "strategy": "shared"}',
+            "1: strategy: this key stands here a second time: line 1",
+        ),
     ],
 )
 def test_equal_keys_are_caught_at_every_level(raw: str, said: str) -> None:
@@ -500,7 +610,8 @@ strategy: x
 strategy: shared
 """)
     assert [line.rpartition(": ")[0] or line for line in found] == sorted(
-        (line.rpartition(": ")[0] or line for line in found), key=lambda line: int(line.partition(":")[0])
+        (line.rpartition(": ")[0] or line for line in found),
+        key=lambda line: int(line.partition(":")[0]),
     )
     assert [line.split(": ")[:2] for line in found] == [
         ["2", "reservations[0]"],
@@ -516,7 +627,9 @@ strategy: shared
 
 def test_errors_of_one_line_are_told_in_the_order_in_which_they_stand() -> None:
     found = errors("strategy: shared\ncontainers: [" + "1, " * 12 + "]\n")
-    assert [line.split(": ")[1] for line in found] == [f"containers[{number}]" for number in range(12)]
+    assert [line.split(": ")[1] for line in found] == [
+        f"containers[{number}]" for number in range(12)
+    ]
 
 
 # What is no YAML, or not what it looks like.
@@ -566,7 +679,9 @@ def test_a_character_that_yaml_forbids_is_an_error(character: str) -> None:
         read(f"strategy: shared\ncontainers: [a{character}b]\n")
 
 
-@pytest.mark.parametrize("escape", ["\\0", "\\a", "\\e", "\\x7f", "\\n", "\\t", "\\u200b", "\\_", "\\u202e"])
+@pytest.mark.parametrize(
+    "escape", ["\\0", "\\a", "\\e", "\\x7f", "\\n", "\\t", "\\u200b", "\\_", "\\u202e"]
+)
 @pytest.mark.parametrize(
     ("before", "after", "key"),
     [
@@ -591,7 +706,9 @@ def test_a_key_that_cannot_be_printed_is_shown_as_it_can() -> None:
     assert found[0].isprintable()
 
 
-@pytest.mark.parametrize("raw", [b"strategy: shared\ncontainers: [\xff]\n", b"strategy: shared\nmax: '\xc3('\n"])
+@pytest.mark.parametrize(
+    "raw", [b"strategy: shared\ncontainers: [\xff]\n", b"strategy: shared\nmax: '\xc3('\n"]
+)
 def test_what_is_not_utf8_is_told_with_its_line(raw: bytes) -> None:
     assert errors(raw) == ["2: not UTF-8"]
 
@@ -611,7 +728,8 @@ def test_an_empty_file_is_an_error(raw: str) -> None:
 
 @both_loaders
 @pytest.mark.parametrize(
-    "raw", ["- a\n", "hello\n", "~\n", "5\n", "[]\n", "!!set {strategy}\n", "!!omap [strategy: shared]\n"]
+    "raw",
+    ["- a\n", "hello\n", "~\n", "5\n", "[]\n", "!!set {strategy}\n", "!!omap [strategy: shared]\n"],
 )
 def test_what_is_no_mapping_at_the_top_is_an_error(raw: str) -> None:
     assert errors(raw) == [f"1: expected keys and values: {ROOT_KEYS}"]
@@ -704,7 +822,9 @@ def test_as_much_as_no_plan_file_is_long() -> None:
 
 
 def test_an_engine_stands_once() -> None:
-    [said] = errors("strategy: per-container\nengines:\n- {name: podman-auto, containers: 5}\n- podman-auto\n")
+    [said] = errors(
+        "strategy: per-container\nengines:\n- {name: podman-auto, containers: 5}\n- podman-auto\n"
+    )
     assert said.startswith("4: engines[1]: ")
 
 
@@ -714,9 +834,16 @@ def test_a_user_is_an_id_that_can_exist(user: str) -> None:
     assert said.startswith("4: containers[0].user: ")
 
 
-@given(raw=st.binary(max_size=60) | st.text(max_size=60).map(lambda text: text.encode("utf-8", "replace")))
+@given(
+    raw=st.binary(max_size=60)
+    | st.text(max_size=60).map(lambda text: text.encode("utf-8", "replace"))
+)
 def test_bytes_of_any_kind_are_read_or_refused(raw: bytes) -> None:
-    for more in (raw, b"strategy: shared\n" + raw, b"strategy: shared\ncontainers: [" + raw + b"]\n"):
+    for more in (
+        raw,
+        b"strategy: shared\n" + raw,
+        b"strategy: shared\ncontainers: [" + raw + b"]\n",
+    ):
         with suppress(InvalidFileError):
             parse(more, "p.yaml")
 
@@ -725,16 +852,88 @@ def test_bytes_of_any_kind_are_read_or_refused(raw: bytes) -> None:
 
 # Words that readers of YAML 1.1 or 1.2 take for something else, and what has a meaning in YAML's grammar.
 ODD = [
-    *("yes", "No", "on", "OFF", "y", "n", "true", "null", "~", "Null", "12", "012", "0o14", "0x1F", "1_000", "1000:10"),
-    *("1.5", "1e3", ".inf", ".NaN", "-1", "+1", "2026-01-01", "<<", "=", "-", "- a", "a: b", "a #b", "#b", "'", '"'),
-    *("''", "a'b", "[a]", "{a}", "&a", "*a", "!a", "!!int 5", "%a", "@a", "`a", "|", ">", "?", ":", "a:", ",", "é"),
-    *("a  b", "a ", " a", "---", "...", "\\", "\\n", "/", "//a", "😀", "a\u0301", "None", "0", "00", "1:30", "a" * 200),
+    *(
+        "yes",
+        "No",
+        "on",
+        "OFF",
+        "y",
+        "n",
+        "true",
+        "null",
+        "~",
+        "Null",
+        "12",
+        "012",
+        "0o14",
+        "0x1F",
+        "1_000",
+        "1000:10",
+    ),
+    *(
+        "1.5",
+        "1e3",
+        ".inf",
+        ".NaN",
+        "-1",
+        "+1",
+        "2026-01-01",
+        "<<",
+        "=",
+        "-",
+        "- a",
+        "a: b",
+        "a #b",
+        "#b",
+        "'",
+        '"',
+    ),
+    *(
+        "''",
+        "a'b",
+        "[a]",
+        "{a}",
+        "&a",
+        "*a",
+        "!a",
+        "!!int 5",
+        "%a",
+        "@a",
+        "`a",
+        "|",
+        ">",
+        "?",
+        ":",
+        "a:",
+        ",",
+        "é",
+    ),
+    *(
+        "a  b",
+        "a ",
+        " a",
+        "---",
+        "...",
+        "\\",
+        "\\n",
+        "/",
+        "//a",
+        "😀",
+        "a\u0301",
+        "None",
+        "0",
+        "00",
+        "1:30",
+        "a" * 200,
+    ),
 ]
 UNTOUCHED: Literal[False] = False
 texts = st.sampled_from(ODD) | st.text(min_size=1, max_size=12).filter(str.isprintable)
 numbers = st.integers(0, 9999999999)
 ids = st.integers(0, 4294967294)
-ranges = st.builds(lambda a, b: IdRange(min(a, b), abs(a - b) + 1), ids, ids) | ids.map(lambda a: IdRange(a, 1))
+ranges = st.builds(lambda a, b: IdRange(min(a, b), abs(a - b) + 1), ids, ids) | ids.map(
+    lambda a: IdRange(a, 1)
+)
 users = st.builds("{}:{}".format, ids, ids)
 options = st.fixed_dictionaries(
     {},
@@ -766,7 +965,9 @@ containers = st.builds(
 @st.composite
 def specs(draw: st.DrawFn) -> Spec:
     engines = draw(st.none() | st.lists(texts, max_size=3, unique=True).map(tuple))
-    sizes, starts = ({engine: draw(st.none() | numbers) for engine in engines or ()} for _ in range(2))
+    sizes, starts = (
+        {engine: draw(st.none() | numbers) for engine in engines or ()} for _ in range(2)
+    )
     return Spec(
         place="",
         strategy=draw(st.sampled_from(formats.STRATEGIES)),
@@ -778,7 +979,8 @@ def specs(draw: st.DrawFn) -> Spec:
         daemon=draw(st.none() | st.just(UNTOUCHED) | texts),
         containers=draw(st.lists(containers, max_size=3, unique_by=lambda c: c.name).map(tuple)),
         reservations=tuple(
-            SpecReservation(one, draw(texts), 0, "") for one in draw(st.lists(ranges, max_size=3, unique=True))
+            SpecReservation(one, draw(texts), 0, "")
+            for one in draw(st.lists(ranges, max_size=3, unique=True))
         ),
     )
 
@@ -789,7 +991,9 @@ def without_lines(spec: Spec) -> Spec:
         place="",
         lines={},
         containers=tuple(
-            replace(c, line=0, at="", lines={}, volumes=tuple(replace(v, line=0) for v in c.volumes))
+            replace(
+                c, line=0, at="", lines={}, volumes=tuple(replace(v, line=0) for v in c.volumes)
+            )
             for c in spec.containers
         ),
         reservations=tuple(replace(r, line=0, at="") for r in spec.reservations),

@@ -32,7 +32,9 @@ mountopt = "nodev"
 
 def test_a_key_is_changed_in_its_place_and_another_put_below_the_header() -> None:
     expected = WHOLE.replace(b"auto-userns-min-size=1024", b"auto-userns-min-size = 65536")
-    expected = expected.replace(b"[storage.options]\n", b'[storage.options]\nroot-auto-userns-user = "containers"\n')
+    expected = expected.replace(
+        b"[storage.options]\n", b'[storage.options]\nroot-auto-userns-user = "containers"\n'
+    )
     assert with_options(WHOLE, OPTIONS) == expected
     assert with_options(expected, OPTIONS) == expected
 

@@ -64,9 +64,15 @@ def test_a_strategy_says_what_it_takes_from_the_pool(strategy: Strategy, need: N
 
 @pytest.mark.parametrize(
     ("strategy", "pool"),
-    [(PerContainer(), None), (Shared(), None), (SingleUid(), IdRange.parse("1000000000-1999999999"))],
+    [
+        (PerContainer(), None),
+        (Shared(), None),
+        (SingleUid(), IdRange.parse("1000000000-1999999999")),
+    ],
 )
-def test_only_the_openshift_way_has_a_pool_of_its_own(strategy: Strategy, pool: IdRange | None) -> None:
+def test_only_the_openshift_way_has_a_pool_of_its_own(
+    strategy: Strategy, pool: IdRange | None
+) -> None:
     assert strategy.pool == pool
 
 
@@ -92,7 +98,9 @@ def test_container_root_is_never_made_the_hosts_root(dockerroot: int) -> None:
         lambda: SingleUid(container_id=4294967295),
     ],
 )
-def test_words_that_leave_no_map_are_refused_before_a_base_is_looked_for(make: Callable[[], Strategy]) -> None:
+def test_words_that_leave_no_map_are_refused_before_a_base_is_looked_for(
+    make: Callable[[], Strategy],
+) -> None:
     with pytest.raises(InvalidValueError):
         make()
 
@@ -127,7 +135,9 @@ def test_the_filler_is_what_lets_docker_carry_the_shared_map() -> None:
         (SingleUid(container_id=70000), 1000000000, True),
     ],
 )
-def test_a_shared_map_past_65535_is_kept_out_of_subuid(strategy: Strategy, base: int | None, answer: bool) -> None:
+def test_a_shared_map_past_65535_is_kept_out_of_subuid(
+    strategy: Strategy, base: int | None, answer: bool
+) -> None:
     assert in_subid(strategy.name, strategy.mapping(base)) is answer
 
 

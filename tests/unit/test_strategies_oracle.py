@@ -40,7 +40,9 @@ def test_newuidmap_makes_the_map_with_our_lines_and_not_without_the_last_one(
     for granted, made in ((lines[:-1], False), (lines, True)):
         with fresh_namespace() as pid:
             words = [str(number) for triple in ids.triples() for number in triple]
-            answer = under_etc(tmp_path, {"subuid": b"".join(granted)}, "newuidmap", str(pid), *words)
+            answer = under_etc(
+                tmp_path, {"subuid": b"".join(granted)}, "newuidmap", str(pid), *words
+            )
             assert (answer.returncode == 0) is made, answer.stderr
             with open(f"/proc/{pid}/uid_map", encoding="ascii") as file:
                 shown = file.read()

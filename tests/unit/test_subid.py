@@ -34,7 +34,9 @@ def of_length(length: int) -> bytes:
         (b"w+e-b:1:2\n", "w+e-b", 1, 3),
     ],
 )
-def test_what_every_reader_takes_alike_is_a_grant(raw: bytes, owner: str, start: int, stop: int) -> None:
+def test_what_every_reader_takes_alike_is_a_grant(
+    raw: bytes, owner: str, start: int, stop: int
+) -> None:
     assert only(raw) == Grant(1, raw, owner, start, stop)
 
 
@@ -105,7 +107,9 @@ def test_a_comment_or_a_blank_line_claims_nothing_and_is_no_problem(raw: bytes) 
 
 
 @pytest.mark.parametrize("raw", [b"   \n", b"\t\r\n", b"  # web:1:2\n", b"\x0b#\n"])
-def test_a_comment_or_an_empty_line_that_begins_with_a_blank_claims_nothing_and_is_a_problem(raw: bytes) -> None:
+def test_a_comment_or_an_empty_line_that_begins_with_a_blank_claims_nothing_and_is_a_problem(
+    raw: bytes,
+) -> None:
     line = only(raw)
     assert isinstance(line, Odd)
     assert (line.owners, line.spans) == ((), ())
@@ -132,7 +136,9 @@ def test_a_problem_says_what_is_wrong_with_the_line(raw: bytes, said: str) -> No
     assert said in line.problem
 
 
-@pytest.mark.parametrize(("length", "kind"), [(1022, Grant), (1023, Grant), (1024, Odd), (5000, Odd)])
+@pytest.mark.parametrize(
+    ("length", "kind"), [(1022, Grant), (1023, Grant), (1024, Odd), (5000, Odd)]
+)
 def test_a_line_of_1024_characters_or_more_is_odd(length: int, kind: type[Grant | Odd]) -> None:
     line = only(of_length(length))
     assert isinstance(line, kind)
@@ -183,7 +189,9 @@ def test_a_line_of_no_ids_claims_none() -> None:
 
 
 @pytest.mark.parametrize(("raw", "exists"), [(None, False), (b"", True)])
-def test_a_file_that_is_not_there_is_empty_and_known_to_be_missing(raw: bytes | None, exists: bool) -> None:
+def test_a_file_that_is_not_there_is_empty_and_known_to_be_missing(
+    raw: bytes | None, exists: bool
+) -> None:
     file = subid.parse(raw)
     assert (file.lines, file.raw, file.exists) == ((), b"", exists)
 
@@ -205,7 +213,22 @@ def test_a_written_line_is_decimal_without_blanks_and_ends_in_lf() -> None:
 
 @pytest.mark.parametrize(
     "owner",
-    ["", " ", "a b", "a:b", "a\n", "a\nroot", "a\r", "#web", "a#b", "+web", "-web", "+", "\tx", "w" * 1100],
+    [
+        "",
+        " ",
+        "a b",
+        "a:b",
+        "a\n",
+        "a\nroot",
+        "a\r",
+        "#web",
+        "a#b",
+        "+web",
+        "-web",
+        "+",
+        "\tx",
+        "w" * 1100,
+    ],
 )
 def test_an_owner_that_would_break_the_line_is_refused(owner: str) -> None:
     with pytest.raises(InvalidValueError, match="cannot be the owner"):
@@ -229,7 +252,9 @@ def test_an_owner_that_utf_8_cannot_write_is_refused(code: int) -> None:
         (b"\n\n", b"\n\nweb:5:7\n"),
     ],
 )
-def test_new_lines_go_to_the_end_and_never_onto_a_line_without_its_end(raw: bytes, after: bytes) -> None:
+def test_new_lines_go_to_the_end_and_never_onto_a_line_without_its_end(
+    raw: bytes, after: bytes
+) -> None:
     assert subid.with_lines(raw, [b"web:5:7\n"]) == after
 
 

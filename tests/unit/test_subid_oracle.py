@@ -68,7 +68,9 @@ LINES = [
 
 
 @pytest.mark.parametrize("raw", LINES, ids=lambda raw: repr(raw[:40]) + str(len(raw)))
-def test_every_range_that_getsubids_hands_out_is_one_of_our_readings(tmp_path: Path, raw: bytes) -> None:
+def test_every_range_that_getsubids_hands_out_is_one_of_our_readings(
+    tmp_path: Path, raw: bytes
+) -> None:
     lines = subid.parse(raw).by_owner()
     readings: list[tuple[int, int]] = []
     for line in lines.get("web", []) + lines.get("1234", []):
@@ -78,13 +80,21 @@ def test_every_range_that_getsubids_hands_out_is_one_of_our_readings(tmp_path: P
 
 @pytest.mark.parametrize("raw", LINES, ids=lambda raw: repr(raw[:40]) + str(len(raw)))
 def test_getsubids_reads_every_grant_as_we_do(tmp_path: Path, raw: bytes) -> None:
-    grants = [line for line in subid.parse(raw).lines if isinstance(line, Grant) and line.owner in {"web", "1234"}]
+    grants = [
+        line
+        for line in subid.parse(raw).lines
+        if isinstance(line, Grant) and line.owner in {"web", "1234"}
+    ]
     answer = getsubids(tmp_path, raw)
-    assert [(line.start, line.stop) for line in grants if (line.start, line.stop) not in answer] == []
+    assert [
+        (line.start, line.stop) for line in grants if (line.start, line.stop) not in answer
+    ] == []
 
 
 @pytest.mark.parametrize("length", [1022, 1023, 1024, 1025])
-def test_shadow_reads_a_line_exactly_as_long_as_we_call_a_grant(tmp_path: Path, length: int) -> None:
+def test_shadow_reads_a_line_exactly_as_long_as_we_call_a_grant(
+    tmp_path: Path, length: int
+) -> None:
     raw = of_length(length)
     owner = raw.partition(b":")[0]
     accounts = b"root:x:0:0::/:\n" + owner + b":x:1234:1234::/:\n"
@@ -95,11 +105,20 @@ def test_shadow_reads_a_line_exactly_as_long_as_we_call_a_grant(tmp_path: Path, 
 
 @pytest.mark.parametrize(
     "services",
-    [b"", b"subid: files\n", b"subid: sss\n", b"#subid: sss\n", b"subid: sss files\n", b"subid: files sss\n"],
+    [
+        b"",
+        b"subid: files\n",
+        b"subid: sss\n",
+        b"#subid: sss\n",
+        b"subid: sss files\n",
+        b"subid: files sss\n",
+    ],
 )
 def test_shadow_looks_elsewhere_first_exactly_where_we_read_another_first_service(
     tmp_path: Path, services: bytes
 ) -> None:
     raw = b"passwd: files\n" + services
     answer = under_etc(tmp_path, {"subuid": b"web:5:7\n", "nsswitch.conf": raw}, "getsubids", "web")
-    assert (b"libsubid_sss" in answer.stderr) is (nsswitch.source(raw, "subid").services[0] != "files")
+    assert (b"libsubid_sss" in answer.stderr) is (
+        nsswitch.source(raw, "subid").services[0] != "files"
+    )

@@ -18,9 +18,13 @@ from usernsplan.planner.useradd import useradd
         (b"SUB_UID_MIN 1\nSUB_UID_MAX 65536\n", b""),
     ],
 )
-def test_the_audit_says_that_nothing_is_left_where_the_figures_do(login_defs: bytes, subuid: bytes) -> None:
+def test_the_audit_says_that_nothing_is_left_where_the_figures_do(
+    login_defs: bytes, subuid: bytes
+) -> None:
     host = state(subuid, None, login_defs=login_defs)
     found = useradd(host)
     assert found is not None
     assert found.users == 0
-    assert [finding.place for finding in check(Facts(host), {"USN060", "USN061"})] == ["/etc/subuid"]
+    assert [finding.place for finding in check(Facts(host), {"USN060", "USN061"})] == [
+        "/etc/subuid"
+    ]

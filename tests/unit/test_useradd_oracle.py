@@ -35,7 +35,11 @@ def defs(*area: int, gids: tuple[int, ...] = ()) -> bytes:
         # holes between lines, unsorted, overlapping, below and above the area
         (defs(100, 200, 10), b"b:150:7\na:105:12\nc:110:3\nd:50:51\ne:190:100\n", b""),
         # what only some readers take for a line, and an empty line, which divides a hole
-        (defs(100, 200, 10), b"#c:105:3\na:0x80:2\nb:0226:1\nd:115:0\n", b"x: 120:1:junk\ny:1:99 # c\nz:130\n"),
+        (
+            defs(100, 200, 10),
+            b"#c:105:3\na:0x80:2\nb:0226:1\nd:115:0\n",
+            b"x: 120:1:junk\ny:1:99 # c\nz:130\n",
+        ),
         (defs(100, 200, 10), b"a:90:-20\nb:185:3\r\n:150:10\n", b"-a:120:60\n"),
         # the whole area is somebody's
         (defs(100, 200, 10), b"a:0:4294967295\n", b""),

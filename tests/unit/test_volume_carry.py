@@ -13,19 +13,19 @@ from tests.command import needs_root
 from usernsplan import IdMap, Mapping
 from usernsplan.volume import targets, walk
 from usernsplan.volume.carry import Carrier, Looker, Rules
-from usernsplan.volume.targets import Turn
+from usernsplan.volume.targets import Pass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 IDS = IdMap.of((0, 100000, 65536))
 RULE = targets.shift(Mapping(IDS, IDS))
-THERE, BACK = Turn(RULE), Turn(RULE, -1)
+THERE, BACK = Pass(RULE), Pass(RULE, -1)
 LATER = 1 << 62
 
 
 @pytest.fixture
-def volume(tmp_path: Path) -> Iterator[walk.Volume]:
+def volume(tmp_path: Path) -> Iterator[walk.OpenVolume]:
     """A volume of one folder below its top; the process stands elsewhere in the end, as it did before."""
     before = os.getcwd()
     top = (tmp_path / "vol").resolve()
@@ -38,16 +38,18 @@ def volume(tmp_path: Path) -> Iterator[walk.Volume]:
     os.chdir(before)
 
 
-def owned(of: walk.Volume, uid: int) -> bool:
+def owned(of: walk.OpenVolume, uid: int) -> bool:
     return all(os.lstat(f"{of.path}/{name}")[4:6] == (uid, uid) for name in ("a", "b"))
 
 
-def give(of: walk.Volume, uid: int) -> None:
+def give(of: walk.OpenVolume, uid: int) -> None:
     for name in ("a", "b"):
         os.chown(f"{of.path}/{name}", uid, uid)
 
 
-def test_a_look_tells_what_to_note_what_to_look_at_next_and_since_when(volume: walk.Volume) -> None:
+def test_a_look_tells_what_to_note_what_to_look_at_next_and_since_when(
+    volume: walk.OpenVolume,
+) -> None:
     looker = Looker([volume], THERE)
     [note], folders, seen_before = looker.look(0, (), LATER)
     assert (note.parts, folders, seen_before) == ((), ["below"], LATER)
@@ -56,7 +58,9 @@ def test_a_look_tells_what_to_note_what_to_look_at_next_and_since_when(volume: w
     assert looker.found.entries == 5
 
 
-def test_below_a_folder_that_was_changed_since_nothing_is_known_already(volume: walk.Volume) -> None:
+def test_below_a_folder_that_was_changed_since_nothing_is_known_already(
+    volume: walk.OpenVolume,
+) -> None:
     changed = os.stat(f"{volume.path}/below").st_ctime_ns
     looker = Looker([volume], THERE)
     assert looker.look(0, ("below",), changed + 1)[2] == changed + 1
@@ -64,14 +68,14 @@ def test_below_a_folder_that_was_changed_since_nothing_is_known_already(volume: 
     assert looker.look(0, ("below",))[2] == 0
 
 
-def test_a_folder_that_is_gone_is_nothing_and_no_failure(volume: walk.Volume) -> None:
+def test_a_folder_that_is_gone_is_nothing_and_no_failure(volume: walk.OpenVolume) -> None:
     looker = Looker([volume], THERE)
     assert looker.look(0, ("x",), LATER) == ([], [], 0)
     assert (looker.found.entries, looker.found.failed) == (0, [])
 
 
 @needs_root
-def test_a_note_is_carried_out_and_back_and_only_what_is_meant(volume: walk.Volume) -> None:
+def test_a_note_is_carried_out_and_back_and_only_what_is_meant(volume: walk.OpenVolume) -> None:
     give(volume, 33)
     [note], _, _ = Looker([volume], THERE).look(0, ())
     counting = Carrier([volume], Rules(THERE, really=False))
@@ -95,7 +99,9 @@ def test_a_note_is_carried_out_and_back_and_only_what_is_meant(volume: walk.Volu
 
 
 @needs_root
-def test_what_failed_as_the_content_of_a_folder_is_all_that_is_in_it(volume: walk.Volume) -> None:
+def test_what_failed_as_the_content_of_a_folder_is_all_that_is_in_it(
+    volume: walk.OpenVolume,
+) -> None:
     give(volume, 33)
     [note], _, _ = Looker([volume], THERE).look(0, ())
     only = Carrier([volume], Rules(THERE, only=frozenset({f"{volume.path}/."})))
@@ -105,7 +111,7 @@ def test_what_failed_as_the_content_of_a_folder_is_all_that_is_in_it(volume: wal
 
 
 @needs_root
-def test_a_folder_that_got_the_name_meanwhile_is_left_alone(volume: walk.Volume) -> None:
+def test_a_folder_that_got_the_name_meanwhile_is_left_alone(volume: walk.OpenVolume) -> None:
     give(volume, 33)
     [note], _, _ = Looker([volume], THERE).look(0, ())
     there = Carrier([volume], Rules(THERE))
@@ -121,7 +127,9 @@ def test_a_folder_that_got_the_name_meanwhile_is_left_alone(volume: walk.Volume)
 
 
 @needs_root
-def test_of_what_has_power_and_changes_the_content_is_proved_and_of_nothing_else(volume: walk.Volume) -> None:
+def test_of_what_has_power_and_changes_the_content_is_proved_and_of_nothing_else(
+    volume: walk.OpenVolume,
+) -> None:
     give(volume, 33)
     Path(f"{volume.path}/a").chmod(0o4755)
     os.link(f"{volume.path}/b", f"{volume.path}/again")
@@ -139,7 +147,7 @@ def test_of_what_has_power_and_changes_the_content_is_proved_and_of_nothing_else
 
 
 @needs_root
-def test_on_the_way_back_what_had_power_is_named_and_does_without(volume: walk.Volume) -> None:
+def test_on_the_way_back_what_had_power_is_named_and_does_without(volume: walk.OpenVolume) -> None:
     give(volume, 33)
     Path(f"{volume.path}/a").chmod(0o4755)
     [note], _, _ = Looker([volume], THERE).look(0, ())

@@ -14,7 +14,7 @@ from usernsplan.errors import InvalidValueError, RefusedError
 from usernsplan.formats.accounts import Accounts, Group, User
 from usernsplan.model import FixRequest, LedgerState, Quarantined, Volume
 from usernsplan.volume import targets
-from usernsplan.volume.carry import Found, Linked, merged
+from usernsplan.volume.carry import Linked, Seen, merged
 from usernsplan.volume.decide import container_of, judge, printable, source_of, targets_of
 
 WEB, DB = per_container("web", 524288), per_container("db", 600000)
@@ -77,7 +77,9 @@ def test_what_only_looks_like_idmap_is_an_option_like_others(options: str) -> No
 
 
 def ledger(*allocations: Allocation, volumes: dict[str, str] | None = None) -> LedgerState:
-    return LedgerState(allocations, volumes=tuple(Volume(p, name, "own") for p, name in (volumes or {}).items()))
+    return LedgerState(
+        allocations, volumes=tuple(Volume(p, name, "own") for p, name in (volumes or {}).items())
+    )
 
 
 @pytest.mark.parametrize(
@@ -119,7 +121,9 @@ def test_the_only_container_is_meant_also_where_just_one_of_the_volumes_is_recor
         (ledger(WEB, DB, volumes={"/a": "web"}), ("/a/b",)),
     ],
 )
-def test_where_more_than_one_could_be_meant_the_candidates_are_listed(held: LedgerState, names: tuple[str]) -> None:
+def test_where_more_than_one_could_be_meant_the_candidates_are_listed(
+    held: LedgerState, names: tuple[str]
+) -> None:
     with pytest.raises(InvalidValueError) as raised:
         container_of(ASKED, held, names)
     assert "db, web" in raised.value.hint
@@ -171,7 +175,9 @@ def test_typed_maps_are_a_shift_each_extent_of_them() -> None:
     assert targets_of(asked, ledger(), None, NOBODY) == targets.explicit(uids, gids)
     for more in ({"mode": "shift"}, {}):
         words = replace(asked, reverse=True, **more)  # type: ignore[arg-type]
-        assert targets_of(words, ledger(), None, NOBODY) == targets.explicit(uids, gids, reverse=True)
+        assert targets_of(words, ledger(), None, NOBODY) == targets.explicit(
+            uids, gids, reverse=True
+        )
 
 
 MAPS: dict[str, object] = {"uid_map": ("0:1:1",), "gid_map": ("0:1:1",)}
@@ -200,7 +206,9 @@ MAPS: dict[str, object] = {"uid_map": ("0:1:1",), "gid_map": ("0:1:1",)}
     ],
     ids="+".join,
 )
-def test_words_that_say_two_different_things_are_refused_whatever_the_container(words: dict[str, object]) -> None:
+def test_words_that_say_two_different_things_are_refused_whatever_the_container(
+    words: dict[str, object],
+) -> None:
     asked = replace(ASKED, **words)  # type: ignore[arg-type]
     for allocation in (WEB, None):
         with pytest.raises(InvalidValueError):
@@ -232,7 +240,20 @@ def test_words_that_go_together_are_taken(words: dict[str, object]) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "0", "0:1", "0:1:", "0:1:1:1", "a:1:1", "0:-1:1", "0x0:1:1", "0 1 1", "0:1:1,5:6:1", " 0:1:1", "0:1:1\n"],
+    [
+        "",
+        "0",
+        "0:1",
+        "0:1:",
+        "0:1:1:1",
+        "a:1:1",
+        "0:-1:1",
+        "0x0:1:1",
+        "0 1 1",
+        "0:1:1,5:6:1",
+        " 0:1:1",
+        "0:1:1\n",
+    ],
 )
 @pytest.mark.parametrize("option", ["--uid-map", "--gid-map"])
 def test_a_map_is_three_numbers(text: str, option: str) -> None:
@@ -241,7 +262,9 @@ def test_a_map_is_three_numbers(text: str, option: str) -> None:
         targets_of(replace(ASKED, **words), ledger(), None, NOBODY)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("texts", [("0:1:0",), ("4294967295:0:1",), ("0:4294967294:2",), ("0:1:2", "1:9:1")])
+@pytest.mark.parametrize(
+    "texts", [("0:1:0",), ("4294967295:0:1",), ("0:4294967294:2",), ("0:1:2", "1:9:1")]
+)
 def test_a_map_that_no_kernel_takes_is_an_error_of_ours(texts: tuple[str, ...]) -> None:
     with pytest.raises(InvalidValueError):
         targets_of(replace(ASKED, uid_map=texts, gid_map=("0:1:1",)), ledger(), None, NOBODY)
@@ -260,14 +283,22 @@ def test_files_can_be_moved_out_of_a_range_that_was_released() -> None:
     released = Quarantined("old", IdRange(720896, 65536), "")
     before = replace(ledger(WEB, DB), quarantined=(released,))
     old = Mapping(IdMap.of((0, 720896, 65536)), IdMap.of((0, 720896, 65536)))
-    assert targets_of(replace(ASKED, source="old"), before, WEB, NOBODY) == targets.move(old, WEB.mapping)
+    assert targets_of(replace(ASKED, source="old"), before, WEB, NOBODY) == targets.move(
+        old, WEB.mapping
+    )
     # Released and allocated anew under one name: out of the former range.
     again = replace(ledger(WEB, DB), quarantined=(replace(released, name="web"),))
-    assert targets_of(replace(ASKED, source="web"), again, WEB, NOBODY) == targets.move(old, WEB.mapping)
+    assert targets_of(replace(ASKED, source="web"), again, WEB, NOBODY) == targets.move(
+        old, WEB.mapping
+    )
     # A name that stands is meant, whatever was released under it.
     both = replace(ledger(WEB, DB), quarantined=(replace(released, name="db"),))
-    assert targets_of(replace(ASKED, source="db"), both, WEB, NOBODY) == targets.move(DB.mapping, WEB.mapping)
-    twice = replace(before, quarantined=(released, replace(released, held=IdRange(786432, 65536))))
+    assert targets_of(replace(ASKED, source="db"), both, WEB, NOBODY) == targets.move(
+        DB.mapping, WEB.mapping
+    )
+    twice = replace(
+        before, quarantined=(released, replace(released, reserved_range=IdRange(786432, 65536)))
+    )
     with pytest.raises(InvalidValueError, match="720896-786431, 786432-851967"):
         targets_of(replace(ASKED, source="old"), twice, WEB, NOBODY)
 
@@ -297,7 +328,9 @@ def test_a_container_that_nobody_knows_cannot_be_moved_from() -> None:
         ("0065535:00", NOBODY, (65535, 0)),
     ],
 )
-def test_a_user_is_a_number_or_a_name_of_the_image(user: str, passwd: Accounts, owner: tuple[int, int]) -> None:
+def test_a_user_is_a_number_or_a_name_of_the_image(
+    user: str, passwd: Accounts, owner: tuple[int, int]
+) -> None:
     rule = targets_of(replace(ASKED, user=user), ledger(WEB), WEB, passwd)
     assert rule.owner == (524288 + owner[0], 524288 + owner[1])
 
@@ -334,7 +367,7 @@ def test_a_name_whose_number_the_container_lacks_is_an_error(user: str, said: st
 # May it be
 
 
-def refused(found: Found, **words: object) -> tuple[str, str]:
+def refused(found: Seen, **words: object) -> tuple[str, str]:
     with pytest.raises(RefusedError) as raised:
         judge(found, replace(ASKED, **words))  # type: ignore[arg-type]
     assert raised.value.exit_status == 9
@@ -343,36 +376,42 @@ def refused(found: Found, **words: object) -> tuple[str, str]:
 
 
 def test_a_tree_without_trouble_may_be_fixed() -> None:
-    whole = Found(entries=5, linked={(1, 2): Linked(2, 7, 2, ())}, skipped=[("/a", "x")], failed=[("/b", "y")])
+    whole = Seen(
+        entries=5, linked={(1, 2): Linked(2, 7, 2, ())}, skipped=[("/a", "x")], failed=[("/b", "y")]
+    )
     assert judge(whole, ASKED).outside == frozenset()
     assert judge(whole, ASKED).skipped == ()
 
 
 def test_unmapped_ids_are_a_table_of_ids_and_counts() -> None:
-    found = Found(unmapped_uids=Counter({70000: 3, 900: 1}), unmapped_gids=Counter({70001: 12}))
+    found = Seen(unmapped_uids=Counter({70000: 3, 900: 1}), unmapped_gids=Counter({70001: 12}))
     said, hint = refused(found)
     rows = [line.split() for line in said.splitlines() if re.search(r"\d", line)]
-    assert rows == [["uid", "900", "1", "entry"], ["uid", "70000", "3", "entries"], ["gid", "70001", "12", "entries"]]
+    assert rows == [
+        ["uid", "900", "1", "entry"],
+        ["uid", "70000", "3", "entries"],
+        ["gid", "70001", "12", "entries"],
+    ]
     assert "--unmapped keep" in hint
     assert judge(found, replace(ASKED, keep_unmapped=True)).skipped == ()
-    assert "gid" in refused(Found(unmapped_gids=Counter({5: 1})))[0]
+    assert "gid" in refused(Seen(unmapped_gids=Counter({5: 1})))[0]
 
 
 def test_a_table_of_thousands_of_ids_is_cut_and_the_rest_counted() -> None:
-    said, _ = refused(Found(unmapped_uids=Counter(dict.fromkeys(range(1000), 1))))
+    said, _ = refused(Seen(unmapped_uids=Counter(dict.fromkeys(range(1000), 1))))
     shown = len(re.findall(r"uid \d+", said))
     assert shown < 50
     assert f"{1000 - shown} more" in said
 
 
 def test_entries_that_cannot_be_carried_are_named_whatever_the_words() -> None:
-    found = Found(refusals=[(f"/v/{n:02}", "an ACL") for n in range(15)] + [("/v/new\nline", "b")])
+    found = Seen(refusals=[(f"/v/{n:02}", "an ACL") for n in range(15)] + [("/v/new\nline", "b")])
     for words in ({}, {"keep_unmapped": True, "skip_outside_links": True, "protected": True}):
         said, _ = refused(found, **words)
         assert said.startswith("16 entries")
         assert "/v/00: an ACL" in said
         assert "6 more" in said
-    said, _ = refused(Found(refusals=found.refusals[-1:]))
+    said, _ = refused(Seen(refusals=found.refusals[-1:]))
     assert "'/v/new\\nline': b" in said
 
 
@@ -381,7 +420,7 @@ def linked(links: int, *places: str) -> Linked:
 
 
 def test_links_to_outside_are_refused_and_named_or_skipped_and_named() -> None:
-    found = Found(
+    found = Seen(
         linked={
             (1, 2): linked(3, "/v/b", "/v/a"),
             (1, 3): linked(2, "/v/c", "/v/d"),
@@ -406,7 +445,7 @@ def test_an_inode_is_inside_where_all_its_names_were_found_each_where_it_stayed(
     assert not one.is_inside
     one.add(seen(7, "/v/b"))
     assert one.is_inside
-    assert judge(Found(linked={(1, 2): one}), ASKED).outside == frozenset()
+    assert judge(Seen(linked={(1, 2): one}), ASKED).outside == frozenset()
 
 
 def test_one_name_that_was_renamed_meanwhile_does_not_count_for_two() -> None:
@@ -415,7 +454,7 @@ def test_one_name_that_was_renamed_meanwhile_does_not_count_for_two() -> None:
     one.add(seen(8, "/v/b"))
     assert one.moved
     assert not one.is_inside
-    found = Found(linked={(1, 2): one})
+    found = Seen(linked={(1, 2): one})
     said, _ = refused(found)
     assert [line.strip() for line in said.splitlines()[1:]] == ["/v/a", "/v/b"]
     assert judge(found, replace(ASKED, skip_outside_links=True)).outside == {(1, 2)}
@@ -427,7 +466,9 @@ def test_what_one_worker_saw_move_has_moved_for_all() -> None:
     first.add(third)
     assert first.moved
     assert not first.is_inside
-    merged_one = merged([Found(linked={(1, 2): seen(7, "/v/a")}), Found(linked={(1, 2): seen(9, "/v/b")})])
+    merged_one = merged(
+        [Seen(linked={(1, 2): seen(7, "/v/a")}), Seen(linked={(1, 2): seen(9, "/v/b")})]
+    )
     assert judge(merged_one, replace(ASKED, skip_outside_links=True)).outside == {(1, 2)}
 
 
@@ -440,10 +481,13 @@ def test_a_change_that_one_name_asks_for_is_one_of_the_inode() -> None:
 
 def test_what_several_workers_saw_is_put_together_by_device_and_inode() -> None:
     parts = [
-        Found(
-            entries=3, changes=1, owners=Counter({(0, 0): 3}), linked={(1, 2): linked(3, "/a"), (1, 3): linked(2, "/x")}
+        Seen(
+            entries=3,
+            changes=1,
+            owners=Counter({(0, 0): 3}),
+            linked={(1, 2): linked(3, "/a"), (1, 3): linked(2, "/x")},
         ),
-        Found(
+        Seen(
             entries=4,
             changes=2,
             owners=Counter({(0, 0): 1, (5, 5): 3}),
@@ -452,14 +496,25 @@ def test_what_several_workers_saw_is_put_together_by_device_and_inode() -> None:
             refusals=[("/r", "r")],
             linked={(1, 2): linked(3, "/b"), (2, 3): linked(2, "/y")},
         ),
-        Found(linked={(1, 2): linked(3, "/c")}, skipped=[("/s", "s")], failed=[("/f", "f")]),
+        Seen(linked={(1, 2): linked(3, "/c")}, skipped=[("/s", "s")], failed=[("/f", "f")]),
     ]
     whole = merged(parts)
     assert (whole.entries, whole.changes, whole.owners) == (7, 3, Counter({(0, 0): 4, (5, 5): 3}))
-    assert (whole.kinds, whole.unmapped_uids, whole.unmapped_gids) == (Counter(acl=1), Counter({9: 1}), Counter())
-    assert (whole.refusals, whole.skipped, whole.failed) == ([("/r", "r")], [("/s", "s")], [("/f", "f")])
+    assert (whole.kinds, whole.unmapped_uids, whole.unmapped_gids) == (
+        Counter(acl=1),
+        Counter({9: 1}),
+        Counter(),
+    )
+    assert (whole.refusals, whole.skipped, whole.failed) == (
+        [("/r", "r")],
+        [("/s", "s")],
+        [("/f", "f")],
+    )
     asked = replace(ASKED, skip_outside_links=True)
-    assert judge(replace(whole, refusals=[], unmapped_uids=Counter()), asked).outside == {(1, 3), (2, 3)}
+    assert judge(replace(whole, refusals=[], unmapped_uids=Counter()), asked).outside == {
+        (1, 3),
+        (2, 3),
+    }
 
 
 @pytest.mark.parametrize(

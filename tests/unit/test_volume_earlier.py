@@ -13,13 +13,24 @@ from usernsplan import IdMap
 from usernsplan.errors import HostChangedError, LockBusyError, RefusedError
 from usernsplan.host.files import layout_at
 from usernsplan.volume import fix, targets
-from usernsplan.volume.journal import CHANGING, DONE, UNDOING, UNDONE, RunState, Tree, begin, resume, run, runs
+from usernsplan.volume.journal import (
+    CHANGING,
+    DONE,
+    UNDOING,
+    UNDONE,
+    RunState,
+    Tree,
+    begin,
+    resume,
+    run,
+    runs,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from usernsplan.layout import Layout
-    from usernsplan.volume.targets import Targets
+    from usernsplan.volume.targets import OwnershipRule
 
 UP, GIDS = IdMap.of((0, 5, 10)), IdMap.of((0, 7, 10))
 # Ids move up by a few: done twice, they would move twice.
@@ -35,19 +46,21 @@ def layout(tmp_path: Path) -> Layout:
     return layout_at(str(tmp_path))
 
 
-def planned(*paths: str, rule: Targets = MOVES) -> RunState:
+def planned(*paths: str, rule: OwnershipRule = MOVES) -> RunState:
     trees = tuple(Tree(path, 5, zlib.crc32(os.fsencode(path))) for path in paths)
     return RunState("run", "looking", "usernsplan fix-volume x", trees, rule, seen=1)
 
 
-def ran(layout: Layout, *paths: str, rule: Targets = MOVES, state: str = DONE) -> str:
+def ran(layout: Layout, *paths: str, rule: OwnershipRule = MOVES, state: str = DONE) -> str:
     log = begin(layout, planned(*paths, rule=rule))
     log.set(state=state)
     log.close()
     return log.state.run
 
 
-def decided(layout: Layout, *paths: str, rule: Targets = MOVES, again: bool = False) -> Decision:
+def decided(
+    layout: Layout, *paths: str, rule: OwnershipRule = MOVES, again: bool = False
+) -> Decision:
     unfinished, repeated = fix._earlier(layout, planned(*paths, rule=rule), again=again)
     return (unfinished.run if unfinished else None, repeated.run if repeated else None)
 
@@ -60,7 +73,7 @@ def test_the_maps_of_these_tests_are_what_they_are_taken_for() -> None:
 
 
 @pytest.mark.parametrize("rule", [MOVES, ONCE])
-def test_the_first_run_has_nothing_before_it(layout: Layout, rule: Targets) -> None:
+def test_the_first_run_has_nothing_before_it(layout: Layout, rule: OwnershipRule) -> None:
     assert decided(layout, "/a", rule=rule) == NOTHING
     ran(layout, "/ab", rule=rule)
     ran(layout, "/b/a", rule=rule)
@@ -109,7 +122,9 @@ def test_the_same_ids_of_a_part_are_not_moved_twice(
     assert decided(layout, *now, again=True) == NOTHING
 
 
-def test_the_same_ids_are_the_same_whatever_is_done_with_others_and_with_mounts(layout: Layout) -> None:
+def test_the_same_ids_are_the_same_whatever_is_done_with_others_and_with_mounts(
+    layout: Layout,
+) -> None:
     ran(layout, "/a")
     with pytest.raises(RefusedError, match="already"):
         decided(layout, "/a", rule=targets.explicit(UP, GIDS, keep=True))
@@ -132,7 +147,9 @@ def test_what_was_taken_back_may_be_done_again(layout: Layout) -> None:
     assert decided(layout, "/a") == (None, before)
 
 
-def test_after_a_reverse_or_another_move_of_it_all_the_same_may_be_done_again(layout: Layout) -> None:
+def test_after_a_reverse_or_another_move_of_it_all_the_same_may_be_done_again(
+    layout: Layout,
+) -> None:
     for later, path in ((BACK, "/a"), (OTHER, "/a"), (BACK, "/")):
         ran(layout, "/a")
         ran(layout, path, rule=later)
@@ -182,7 +199,7 @@ def test_an_interrupted_run_is_gone_on_with_by_the_same_words(layout: Layout) ->
     ],
 )
 def test_an_interrupted_run_of_other_work_has_to_be_finished_first(
-    layout: Layout, paths: tuple[str, ...], rule: Targets, state: str, again: bool
+    layout: Layout, paths: tuple[str, ...], rule: OwnershipRule, state: str, again: bool
 ) -> None:
     name = ran(layout, *paths, rule=rule, state=state)
     with pytest.raises(RefusedError, match=f"run {name} .* was interrupted") as raised:
@@ -232,7 +249,9 @@ def test_a_run_is_gone_on_with_only_as_it_was_seen(layout: Layout) -> None:
 
 
 @pytest.mark.parametrize("state", [CHANGING, UNDOING])
-def test_a_run_is_not_gone_on_with_past_another_that_is_unfinished(layout: Layout, state: str) -> None:
+def test_a_run_is_not_gone_on_with_past_another_that_is_unfinished(
+    layout: Layout, state: str
+) -> None:
     first = ran(layout, "/a")
     later = ran(layout, "/a/b", state=state)
     ran(layout, "/c", state=state)

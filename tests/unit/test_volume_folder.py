@@ -50,7 +50,7 @@ def make(*names: str, of: tuple[int, int] | None = None) -> None:
             os.lchown(name, *of)
 
 
-def look(*names: str, seen_before: int = 0) -> folder.Step:
+def look(*names: str, seen_before: int = 0) -> folder.FolderListing:
     return at_names(names or sorted(os.listdir()), {}, seen_before=seen_before)
 
 
@@ -59,8 +59,12 @@ def pinned(name: str) -> int:
 
 
 def at_names(
-    names: Iterable[str], owners: dict[tuple[int, int], tuple[int, int]], *, alone: bool = True, seen_before: int = 0
-) -> folder.Step:
+    names: Iterable[str],
+    owners: dict[tuple[int, int], tuple[int, int]],
+    *,
+    alone: bool = True,
+    seen_before: int = 0,
+) -> folder.FolderListing:
     """A step in the current folder: alone in it, or with others who may exchange names meanwhile."""
     here = os.open(".", os.O_RDONLY)
     try:
@@ -96,13 +100,26 @@ def test_what_has_one_link_and_nothing_special_is_plain_whatever_kind_it_is() ->
 def test_hard_links_and_setuid_and_setgid_files_need_care_and_say_what_was_seen() -> None:
     make("setuid", "setgid", "setgid-not-executable", "linked", "sticky")
     os.link("linked", "again")
-    for name, mode in (("setuid", 0o4755), ("setgid", 0o2755), ("setgid-not-executable", 0o2644), ("sticky", 0o1644)):
+    for name, mode in (
+        ("setuid", 0o4755),
+        ("setgid", 0o2755),
+        ("setgid-not-executable", 0o2644),
+        ("sticky", 0o1644),
+    ):
         Path(name).chmod(mode)
     os.symlink("x", "symlink")
     os.link("symlink", "symlink-again", follow_symlinks=False)
     found = look()
     assert [name for name, _ in found.care] == [
-        *("again", "linked", "setgid", "setgid-not-executable", "setuid", "symlink", "symlink-again")
+        *(
+            "again",
+            "linked",
+            "setgid",
+            "setgid-not-executable",
+            "setuid",
+            "symlink",
+            "symlink-again",
+        )
     ]
     assert all(seen == os.lstat(name) for name, seen in found.care)
     assert found.plain == {me(): ["sticky"]}
@@ -114,7 +131,7 @@ def test_folders_are_only_named_also_where_they_are_setgid() -> None:
     os.mkdir("b")
     Path("b").chmod(0o7777)
     found = look()
-    assert found == folder.Step(folders=["a", "b"])
+    assert found == folder.FolderListing(folders=["a", "b"])
 
 
 @needs_root
@@ -129,7 +146,9 @@ def test_devices_and_whiteouts_need_care() -> None:
 @needs_root
 @pytest.mark.parametrize(("attribute", "value"), [(ACL_ACCESS, ACL), (CAPABILITY, v2())])
 @pytest.mark.usefixtures("here")
-def test_an_acl_or_a_capability_needs_care_and_other_attributes_do_not(attribute: str, value: bytes) -> None:
+def test_an_acl_or_a_capability_needs_care_and_other_attributes_do_not(
+    attribute: str, value: bytes
+) -> None:
     make("has", "has-another", "has-both", "has-none")
     for name in ("has", "has-both"):
         os.setxattr(name, attribute, value)
@@ -185,11 +204,13 @@ def test_a_setuid_bit_and_a_second_link_are_seen_however_long_they_have_been_the
 @pytest.mark.usefixtures("here")
 def test_what_is_gone_is_nobody_s_and_the_rest_is_done() -> None:
     make("a", "b")
-    assert look("a", "gone", "b") == folder.Step(plain={me(): ["a", "b"]})
+    assert look("a", "gone", "b") == folder.FolderListing(plain={me(): ["a", "b"]})
 
 
 @pytest.mark.usefixtures("here")
-def test_an_entry_that_cannot_be_looked_at_is_named_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_entry_that_cannot_be_looked_at_is_named_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     make("bad", "good", "worse")
     real = os.lstat
 
@@ -209,7 +230,9 @@ def test_an_entry_that_cannot_be_looked_at_is_named_with_the_reason(monkeypatch:
 
 
 @pytest.mark.usefixtures("here")
-def test_a_file_system_without_attributes_has_none_and_another_error_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_without_attributes_has_none_and_another_error_is_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     make("a")
     codes = [errno.ENOTSUP, errno.EIO]
 
@@ -232,7 +255,9 @@ def test_names_of_any_bytes_are_looked_at() -> None:
 # Standing
 
 
-def test_the_process_goes_and_stands_in_the_folder_and_names_are_looked_up_in_it_alone(here: Path) -> None:
+def test_the_process_goes_and_stands_in_the_folder_and_names_are_looked_up_in_it_alone(
+    here: Path,
+) -> None:
     for name in ("one", "two"):
         (here / name).mkdir()
     make("one/a", "two/a", "two/b")
@@ -258,7 +283,9 @@ def test_what_cannot_be_pinned_is_a_failure_with_the_reason() -> None:
     here = os.open(".", os.O_RDONLY)
     found = step(here, ["a", "mounted", "z"], {FIRST: OTHER}, 0, pin)
     os.close(here)
-    assert found == folder.Step(plain={FIRST: ["a", "z"]}, failures=[("mounted", "it is a mount point")])
+    assert found == folder.FolderListing(
+        plain={FIRST: ["a", "z"]}, failures=[("mounted", "it is a mount point")]
+    )
     assert [owner(name) for name in ("a", "mounted", "z")] == [OTHER, FIRST, OTHER]
 
 
@@ -287,7 +314,11 @@ def test_each_plain_entry_of_a_known_owner_gets_its_new_one(here: Path, alone: b
         (FIRST[0], 1): ["group"],
         OTHER: ["right"],
     }
-    assert (found.folders, [name for name, _ in found.care], found.failures) == (["folder"], ["setuid"], [])
+    assert (found.folders, [name for name, _ in found.care], found.failures) == (
+        ["folder"],
+        ["setuid"],
+        [],
+    )
     assert {name: owner(name) for name in before} == {
         **dict.fromkeys(("first", "second", "symlink", "leads-out", "right"), OTHER),
         "group": (FIRST[0], 1),
@@ -301,7 +332,9 @@ def test_each_plain_entry_of_a_known_owner_gets_its_new_one(here: Path, alone: b
 
 
 @pytest.mark.parametrize("alone", [True, False])
-def test_anybody_may_give_his_own_to_himself_and_it_changes_nothing(here: Path, alone: bool) -> None:
+def test_anybody_may_give_his_own_to_himself_and_it_changes_nothing(
+    here: Path, alone: bool
+) -> None:
     assert here.is_dir()
     make("mine")
     before = os.lstat("mine")
@@ -324,7 +357,9 @@ def exchanged_meanwhile(monkeypatch: pytest.MonkeyPatch, exchange: dict[str, str
     """Between the look and the change, each name gets what lay at another."""
     real = folder._give_pinned
 
-    def give(pin: Callable[[str], int], name: str, seen: os.stat_result, new: tuple[int, int]) -> bool:
+    def give(
+        pin: Callable[[str], int], name: str, seen: os.stat_result, new: tuple[int, int]
+    ) -> bool:
         if name in exchange:
             os.replace(exchange[name], name)
         return real(pin, name, seen, new)
@@ -333,18 +368,28 @@ def exchanged_meanwhile(monkeypatch: pytest.MonkeyPatch, exchange: dict[str, str
 
 
 @needs_root
-def test_an_inode_that_got_the_name_meanwhile_is_left_alone(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_inode_that_got_the_name_meanwhile_is_left_alone(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     secret = str(here.parent / "secret")
     make("a", "link", "twin", "whole", of=FIRST)
     make(secret, "same-owner", of=FIRST)
     os.link(secret, "prepared")
     os.symlink(secret, "prepared-link")
     os.lchown("prepared-link", *FIRST)
-    exchanged_meanwhile(monkeypatch, {"a": "prepared", "link": "prepared-link", "twin": "same-owner"})
+    exchanged_meanwhile(
+        monkeypatch, {"a": "prepared", "link": "prepared-link", "twin": "same-owner"}
+    )
     found = at_names(["a", "link", "twin", "whole"], {FIRST: OTHER}, alone=False)
     assert [name for name, _ in found.care] == ["a", "link", "twin"]
     assert found.plain == {FIRST: ["whole"]}
-    assert [owner(name) for name in ("a", "link", "twin", "whole", secret)] == [FIRST, FIRST, FIRST, OTHER, FIRST]
+    assert [owner(name) for name in ("a", "link", "twin", "whole", secret)] == [
+        FIRST,
+        FIRST,
+        FIRST,
+        OTHER,
+        FIRST,
+    ]
 
 
 @needs_root
@@ -373,23 +418,31 @@ def test_the_same_inode_is_left_alone_where_it_changed_meanwhile(what: str) -> N
 
 @needs_root
 @pytest.mark.usefixtures("here")
-def test_what_is_gone_before_it_can_be_changed_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_gone_before_it_can_be_changed_is_no_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     make("a", "b", of=FIRST)
     real = folder._give_pinned
 
-    def give(pin: Callable[[str], int], name: str, seen: os.stat_result, new: tuple[int, int]) -> bool:
+    def give(
+        pin: Callable[[str], int], name: str, seen: os.stat_result, new: tuple[int, int]
+    ) -> bool:
         if name == "a":
             os.unlink(name)
         return real(pin, name, seen, new)
 
     monkeypatch.setattr(folder, "_give_pinned", give)
-    assert at_names(["a", "b"], {FIRST: OTHER}, alone=False) == folder.Step(plain={FIRST: ["b"]})
+    assert at_names(["a", "b"], {FIRST: OTHER}, alone=False) == folder.FolderListing(
+        plain={FIRST: ["b"]}
+    )
     assert owner("b") == OTHER
 
 
 @pytest.mark.parametrize("alone", [True, False])
 @pytest.mark.usefixtures("here")
-def test_a_change_that_is_refused_is_named_and_the_rest_is_done(alone: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_change_that_is_refused_is_named_and_the_rest_is_done(
+    alone: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make("a", "b", "c")
     given: list[object] = []
 

@@ -53,7 +53,9 @@ def layout(tmp_path: Path) -> Layout:
 
 def planned(name: str, *paths: str, state: str = LOOKING) -> RunState:
     trees = tuple(Tree(path, 5, zlib.crc32(os.fsencode(path))) for path in paths or ("/srv/vol",))
-    return RunState(name, state, "usernsplan fix-volume /srv/vol", trees, targets.shift(WEB), seen=1)
+    return RunState(
+        name, state, "usernsplan fix-volume /srv/vol", trees, targets.shift(WEB), seen=1
+    )
 
 
 def made(layout: Layout, name: str, *paths: str, state: str = DONE) -> RunState:
@@ -89,7 +91,11 @@ def made(layout: Layout, name: str, *paths: str, state: str = DONE) -> RunState:
             retried=("/srv/x",),
             special=True,
         ),
-        replace(planned("a"), targets=targets.own(WEB, (33, 44)), command="usernsplan fix-volume 'a\\xff\n'"),
+        replace(
+            planned("a"),
+            targets=targets.own(WEB, (33, 44)),
+            command="usernsplan fix-volume 'a\\xff\n'",
+        ),
     ],
     ids=["the least", "everything", "own"],
 )
@@ -105,21 +111,25 @@ def test_a_state_is_the_same_after_it_was_written(layout: Layout, state: RunStat
 
 def test_the_turns_of_a_run_know_its_staging_ids(layout: Layout) -> None:
     at_work = begin(layout, replace(planned("a"), targets=SWAPPED, staging=STAGING))
-    assert run(layout, "a").turn(1) == targets.Turn(SWAPPED, 1, *STAGING)
-    assert planned("b").turn(0) == targets.Turn(targets.shift(WEB), 0, None, None)
+    assert run(layout, "a").turn(1) == targets.Pass(SWAPPED, 1, *STAGING)
+    assert planned("b").turn(0) == targets.Pass(targets.shift(WEB), 0, None, None)
     at_work.close()
 
 
 def test_two_runs_do_the_same_work_whatever_the_number_of_the_device() -> None:
     one = planned("a", "/srv/a", "/srv/b")
-    rebooted = replace(one, run="b", trees=tuple(replace(tree, device=99) for tree in reversed(one.trees)))
+    rebooted = replace(
+        one, run="b", trees=tuple(replace(tree, device=99) for tree in reversed(one.trees))
+    )
     assert one.same_work(replace(rebooted, container="other", command="x", stage=2))
     assert not one.same_work(replace(one, cross_mounts=True))
     assert not one.same_work(replace(one, targets=targets.shift(WEB, keep=True)))
     assert not one.same_work(replace(one, targets=targets.shift(WEB, reverse=True)))
     assert not one.same_work(replace(one, trees=one.trees[:1]))
     assert not one.same_work(replace(one, trees=(one.trees[0], replace(one.trees[1], inode=1))))
-    assert not one.same_work(replace(one, trees=(one.trees[0], replace(one.trees[1], path="/srv/c"))))
+    assert not one.same_work(
+        replace(one, trees=(one.trees[0], replace(one.trees[1], path="/srv/c")))
+    )
 
 
 @pytest.mark.parametrize(
@@ -138,7 +148,9 @@ def test_two_runs_do_the_same_work_whatever_the_number_of_the_device() -> None:
         ("/srv/vol", [], False),
     ],
 )
-def test_trees_overlap_where_one_is_or_contains_the_other(mine: str, others: list[str], overlaps: bool) -> None:
+def test_trees_overlap_where_one_is_or_contains_the_other(
+    mine: str, others: list[str], overlaps: bool
+) -> None:
     other = replace(planned("b"), trees=planned("b", *others).trees if others else ())
     assert planned("a", mine).overlaps(other) is overlaps
     assert other.overlaps(planned("a", mine)) is overlaps
@@ -149,7 +161,11 @@ def test_trees_overlap_where_one_is_or_contains_the_other(mine: str, others: lis
 
 
 def test_runs_are_in_the_order_in_which_they_began(layout: Layout) -> None:
-    names = ["20261122-053048", *(f"20261122-053048.{number}" for number in range(2, 12)), "20261122-053049"]
+    names = [
+        "20261122-053048",
+        *(f"20261122-053048.{number}" for number in range(2, 12)),
+        "20261122-053049",
+    ]
     for _ in range(11):
         made(layout, "20261122-053048")
     made(layout, "20261122-053049")
@@ -172,7 +188,9 @@ def test_without_a_run_there_is_none_and_nothing_is_made(layout: Layout, tmp_pat
     assert os.listdir(tmp_path) == []
 
 
-def test_whoever_may_not_read_the_journals_is_told_so(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whoever_may_not_read_the_journals_is_told_so(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made(layout, "a")
 
     def refusing(*_: object) -> list[str]:
@@ -290,9 +308,13 @@ sys.stdin.readline()
 
 
 @contextmanager
-def another(root: Path, path: str, worker: str = "alone") -> Iterator[tuple[subprocess.Popen[str], int]]:
+def another(
+    root: Path, path: str, worker: str = "alone"
+) -> Iterator[tuple[subprocess.Popen[str], int]]:
     command = [sys.executable, "-c", _OTHER, str(root), path, worker]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         pid = int(process.stdout.readline())
         try:
@@ -303,7 +325,9 @@ def another(root: Path, path: str, worker: str = "alone") -> Iterator[tuple[subp
                 os.kill(pid, signal.SIGKILL)
 
 
-def test_another_process_keeps_us_from_its_volume_until_it_is_killed(layout: Layout, tmp_path: Path) -> None:
+def test_another_process_keeps_us_from_its_volume_until_it_is_killed(
+    layout: Layout, tmp_path: Path
+) -> None:
     with another(tmp_path, "/srv/vol") as (process, _):
         state = run(layout, "a")
         assert is_at_work(layout, state)
@@ -346,7 +370,9 @@ def test_whoever_begins_waits_for_another_who_is_beginning(layout: Layout, tmp_p
     held = journal._locked(f"{tmp_path}{RUNS}/lock", "shown")
     assert held
     command = [sys.executable, "-c", _OTHER, str(tmp_path), "/srv/vol", "alone"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         time.sleep(0.5)
         assert process.poll() is None
         assert [state.run for state in runs(layout)] == ["z"]
@@ -384,7 +410,12 @@ def test_a_folder_whose_entries_all_had_one_owner_is_one_short_line(tmp_path: Pa
 
 
 def test_the_same_name_in_two_trees_or_of_another_inode_is_another_folder(tmp_path: Path) -> None:
-    folders = [Folder(0, ("a",), 1, 5), Folder(1, ("a",), 1, 5), Folder(1, ("a",), 1, 6), Folder(1, (), 1, 6)]
+    folders = [
+        Folder(0, ("a",), 1, 5),
+        Folder(1, ("a",), 1, 5),
+        Folder(1, ("a",), 1, 6),
+        Folder(1, (), 1, 6),
+    ]
     write(tmp_path / "log", *folders)
     assert list(read(str(tmp_path / "log"))) == folders
 
@@ -412,7 +443,9 @@ def test_two_notes_of_one_folder_in_a_row_lose_nothing(tmp_path: Path) -> None:
     write(log, Folder(0, ("a",), 1, 1, own=(7, 7), common=(6, 6)))
     found = list(read(str(log)))
     assert {(5, 5), (6, 6)} <= {
-        owner for folder in found for owner in [folder.common, *(owner for owner, _ in folder.others)]
+        owner
+        for folder in found
+        for owner in [folder.common, *(owner for owner, _ in folder.others)]
     }
     assert (7, 7) in {folder.own for folder in found}
 
@@ -471,7 +504,9 @@ def test_an_inode_with_several_names_is_changed_by_one_worker_at_a_time(tmp_path
         (Tree("/a", 1, 1), Tree("/b", 1, 2), False),
     ],
 )
-def test_a_tree_contains_itself_by_any_name_and_what_lies_in_it(outer: Tree, inner: Tree, contains: bool) -> None:
+def test_a_tree_contains_itself_by_any_name_and_what_lies_in_it(
+    outer: Tree, inner: Tree, contains: bool
+) -> None:
     assert outer.contains(inner) is contains
 
 

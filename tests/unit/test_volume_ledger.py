@@ -89,8 +89,14 @@ def test_a_volume_that_is_no_container_s_any_more_is_taken_out_where_it_was_note
 
 def test_what_the_ledger_holds_after_a_change() -> None:
     before = [volume("/a"), volume("/b", "db"), volume("/c"), volume("/d", "gone")]
-    change = LedgerChange(volumes=(volume("/b", "web", "shift"), volume("/0")), no_volumes=("/c",), forget=("gone",))
-    assert after(before, change, ("web", "db")) == (volume("/0"), volume("/a"), volume("/b", "web", "shift"))
+    change = LedgerChange(
+        volumes=(volume("/b", "web", "shift"), volume("/0")), no_volumes=("/c",), forget=("gone",)
+    )
+    assert after(before, change, ("web", "db")) == (
+        volume("/0"),
+        volume("/a"),
+        volume("/b", "web", "shift"),
+    )
     assert after(before, LedgerChange(), ()) == tuple(before)
     released = LedgerChange(remove=("web",), quarantine=(("web", IdRange(1, 1)),))
     assert after(before, released, ("db",)) == tuple(before)
@@ -121,7 +127,9 @@ def changed(layout: Layout, change: LedgerChange, *changes: Change) -> LedgerSta
     found = open_ledger(layout).state()
     assert ledger.state() == found
     names = [a.name for a in found.allocations]
-    assert {(v.path, v.name, v.mode) for v in after(before.volumes, change, names)} == set(known(found))
+    assert {(v.path, v.name, v.mode) for v in after(before.volumes, change, names)} == set(
+        known(found)
+    )
     return found
 
 
@@ -131,12 +139,16 @@ def layout(tmp_path: Path) -> Layout:
 
 
 def test_volumes_stay_until_something_else_is_said_of_them(layout: Layout) -> None:
-    found = changed(layout, LedgerChange(add=(WEB, DB), volumes=(volume("/b"), volume(ODD), volume("/a", "db"))))
+    found = changed(
+        layout, LedgerChange(add=(WEB, DB), volumes=(volume("/b"), volume(ODD), volume("/a", "db")))
+    )
     assert known(found) == [("/a", "db", "own"), ("/b", "web", "own"), (ODD, "web", "own")]
     assert {v.since for v in found.volumes} == {NOW}
     found = changed(layout, LedgerChange(volumes=(volume("/b", "db", "shift"),)))
     assert known(found) == [("/a", "db", "own"), ("/b", "db", "shift"), (ODD, "web", "own")]
-    found = changed(layout, LedgerChange(remove=("web",), quarantine=(("web", IdRange(524288, 65536)),)))
+    found = changed(
+        layout, LedgerChange(remove=("web",), quarantine=(("web", IdRange(524288, 65536)),))
+    )
     assert known(found) == [("/a", "db", "own"), ("/b", "db", "shift"), (ODD, "web", "own")]
     found = changed(layout, LedgerChange(no_volumes=(ODD, "/nowhere")))
     assert known(found) == [("/a", "db", "own"), ("/b", "db", "shift")]
@@ -150,16 +162,25 @@ def test_volumes_stay_until_something_else_is_said_of_them(layout: Layout) -> No
 def test_a_change_that_is_put_back_changes_no_volume(layout: Layout) -> None:
     before = changed(layout, LedgerChange(add=(WEB,), volumes=(volume("/a"),)))
     ledger = open_ledger(layout)
-    ledger.begin(Intent("", Actor(0), LedgerChange(volumes=(volume("/b"),), no_volumes=("/a",)), ()))
+    ledger.begin(
+        Intent("", Actor(0), LedgerChange(volumes=(volume("/b"),), no_volumes=("/a",)), ())
+    )
     assert open_ledger(layout).state().interrupted is True
     ledger.put_back(HistoryEntry(NOW, Actor(0), "", ()))
     assert open_ledger(layout).state() == before
 
 
-def test_an_interrupted_note_is_finished_by_the_next_run_and_shown_before_by_a_preview(layout: Layout) -> None:
+def test_an_interrupted_note_is_finished_by_the_next_run_and_shown_before_by_a_preview(
+    layout: Layout,
+) -> None:
     changed(layout, LedgerChange(add=(WEB,), volumes=(volume("/a"), volume("/gone"))))
     ledger = open_ledger(layout)
-    intent = Intent("fix", Actor(0), LedgerChange(volumes=(volume(ODD, mode="shift"),), no_volumes=("/gone",)), ())
+    intent = Intent(
+        "fix",
+        Actor(0),
+        LedgerChange(volumes=(volume(ODD, mode="shift"),), no_volumes=("/gone",)),
+        (),
+    )
     ledger.begin(intent)
     expected = [("/a", "web", "own"), (ODD, "web", "shift")]
     before = host(volume("/a"), volume("/gone"))
@@ -188,7 +209,9 @@ def test_recording_changes_the_ledger_and_no_other_file(layout: Layout, tmp_path
     assert len(json.loads(here("history", "--json", "--root", tmp_path)[0])["entries"]) == 2
 
 
-def test_a_released_container_keeps_its_volumes_until_its_range_is_forgotten(layout: Layout, tmp_path: Path) -> None:
+def test_a_released_container_keeps_its_volumes_until_its_range_is_forgotten(
+    layout: Layout, tmp_path: Path
+) -> None:
     here("allocate", "--strategy", "per-container", "web", "db", "--root", tmp_path)
     volumes = [volume("/a"), volume("/b", "db"), volume("/c")]
     apply.carry_out(layout, open_ledger(layout), partial(record, volumes=volumes))
@@ -229,14 +252,32 @@ CREATE TABLE intent (only INTEGER PRIMARY KEY CHECK (only = 1), content TEXT NOT
 PRAGMA user_version = 1;
 """
 OLD_MAP = json.dumps([[0, 524288, 65536]])
-OLD_ROW = ["web", "usernsplan-web", "per-container", OLD_MAP, OLD_MAP, 524288, 65536, "2026-01-01T00:00:00Z"]
+OLD_ROW = [
+    "web",
+    "usernsplan-web",
+    "per-container",
+    OLD_MAP,
+    OLD_MAP,
+    524288,
+    65536,
+    "2026-01-01T00:00:00Z",
+]
 OLD_ACTOR = json.dumps({"uid": 0, "sudo_uid": 1000, "login_uid": None})
 # As 0.1 wrote it: without volumes.
 OLD_INTENT = {
     "command": "usernsplan allocate db",
     "actor": [0, None, None],
     "add": [
-        ["db", "usernsplan-db", "per-container", "[[0, 589824, 65536]]", "[[0, 589824, 65536]]", 589824, 65536, ""]
+        [
+            "db",
+            "usernsplan-db",
+            "per-container",
+            "[[0, 589824, 65536]]",
+            "[[0, 589824, 65536]]",
+            589824,
+            65536,
+            "",
+        ]
     ],
     "remove": [],
     "quarantine": [],
@@ -247,7 +288,12 @@ OLD_INTENT = {
 
 def tables(path: Path) -> dict[str, list[Any]]:
     db = sqlite3.connect(path)
-    names = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")]
+    names = [
+        name
+        for (name,) in db.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name"
+        )
+    ]
     found = {name: db.execute(f"SELECT * FROM {name}").fetchall() for name in names}  # noqa: S608 - names of ours
     found["version"] = db.execute("PRAGMA user_version").fetchall()
     db.close()
@@ -263,7 +309,8 @@ def old(tmp_path: Path) -> Path:
     db.execute("INSERT INTO allocation VALUES (?, ?, ?, ?, ?, ?, ?, ?)", OLD_ROW)
     db.execute("INSERT INTO quarantine VALUES ('gone', 655360, 65536, '2026-01-02T00:00:00Z')")
     db.execute(
-        "INSERT INTO history VALUES ('2026-01-01T00:00:00Z', ?, 'usernsplan allocate web', '[\"+\"]')", [OLD_ACTOR]
+        "INSERT INTO history VALUES ('2026-01-01T00:00:00Z', ?, 'usernsplan allocate web', '[\"+\"]')",
+        [OLD_ACTOR],
     )
     db.commit()
     db.close()
@@ -274,10 +321,12 @@ def test_an_old_ledger_is_read_and_not_written_for_it(layout: Layout, old: Path)
     before, stamp = old.read_bytes(), old.stat().st_mtime_ns
     ledger = open_ledger(layout)
     found = ledger.state()
-    assert [(a.name, a.mapping, a.held, a.since) for a in found.allocations] == [
+    assert [(a.name, a.mapping, a.reserved_range, a.since) for a in found.allocations] == [
         ("web", WEB.mapping, IdRange(524288, 65536), "2026-01-01T00:00:00Z")
     ]
-    assert found.quarantined == (Quarantined("gone", IdRange(655360, 65536), "2026-01-02T00:00:00Z"),)
+    assert found.quarantined == (
+        Quarantined("gone", IdRange(655360, 65536), "2026-01-02T00:00:00Z"),
+    )
     assert (found.volumes, found.interrupted, ledger.pending()) == ((), False, None)
     assert ledger.history() == (
         HistoryEntry("2026-01-01T00:00:00Z", Actor(0, 1000), "usernsplan allocate web", ("+",)),
@@ -286,7 +335,9 @@ def test_an_old_ledger_is_read_and_not_written_for_it(layout: Layout, old: Path)
     assert tables(old)["version"] == [(1,)]
 
 
-def test_an_old_ledger_is_of_the_new_kind_after_the_next_write_and_keeps_what_it_has(layout: Layout, old: Path) -> None:
+def test_an_old_ledger_is_of_the_new_kind_after_the_next_write_and_keeps_what_it_has(
+    layout: Layout, old: Path
+) -> None:
     before = tables(old)
     found = changed(layout, LedgerChange(volumes=(volume(ODD),)))
     assert known(found) == [(ODD, "web", "own")]
@@ -299,7 +350,10 @@ def test_an_old_ledger_is_of_the_new_kind_after_the_next_write_and_keeps_what_it
     }
     # What a released range was, nobody noted then.
     assert now["quarantine"] == [(*row, "", "", "", "", "") for row in before["quarantine"]]
-    assert known(changed(layout, LedgerChange(volumes=(volume("/b"),)))) == [("/b", "web", "own"), (ODD, "web", "own")]
+    assert known(changed(layout, LedgerChange(volumes=(volume("/b"),)))) == [
+        ("/b", "web", "own"),
+        (ODD, "web", "own"),
+    ]
 
 
 def test_a_command_that_changes_nothing_leaves_an_old_ledger_old(old: Path, tmp_path: Path) -> None:
@@ -315,7 +369,9 @@ def test_forgetting_and_putting_back_upgrade_an_old_ledger_too(layout: Layout, o
     assert tables(old)["volume"] == []
 
 
-def test_a_run_that_the_old_version_left_behind_is_finished_by_the_new_one(layout: Layout, old: Path) -> None:
+def test_a_run_that_the_old_version_left_behind_is_finished_by_the_new_one(
+    layout: Layout, old: Path
+) -> None:
     db = sqlite3.connect(old)
     db.execute("INSERT INTO intent VALUES (1, ?)", [json.dumps(OLD_INTENT)])
     db.commit()
@@ -329,7 +385,9 @@ def test_a_run_that_the_old_version_left_behind_is_finished_by_the_new_one(layou
     found = open_ledger(layout).state()
     assert [a.name for a in found.allocations] == ["db", "web"]
     # It changed no file, so that these lines stood before.
-    assert found.allocations[0].found == tuple((path, "usernsplan-db:589824:65536") for path in (SUBGID, SUBUID))
+    assert found.allocations[0].found == tuple(
+        (path, "usernsplan-db:589824:65536") for path in (SUBGID, SUBUID)
+    )
     assert (found.volumes, found.interrupted) == ((), False)
     assert tables(old)["version"] == [(5,)]
 

@@ -13,18 +13,20 @@ from usernsplan.errors import InvalidValueError, RefusedError
 from usernsplan.formats.accounts import Accounts
 from usernsplan.model import FixRequest, LedgerState, Quarantined, Volume
 from usernsplan.volume import decide, targets
-from usernsplan.volume.carry import Found
+from usernsplan.volume.carry import Seen
 
 WEB, DB = per_container("web", 524288), per_container("db", 600000)
 # Two fillers of nobody else, as Docker needs them.
-DOCKER = shared("web", (0, 2, 1), (1, 700, 2), (3, 3, 100), held=IdRange(700, 2))
+DOCKER = shared("web", (0, 2, 1), (1, 700, 2), (3, 3, 100), reserved_range=IdRange(700, 2))
 PODMAN = shared("web", (0, 2, 1), (3, 3, 100))
 ASKED = FixRequest(("/srv/vol",))
 MAPS = {"uid_map": ("0:1000:5",), "gid_map": ("0:1000:5",)}
 NOBODY = Accounts()
 
 
-def ledger(*volumes: Volume, allocations: tuple[Allocation, ...] = (WEB, DB), **more: object) -> LedgerState:
+def ledger(
+    *volumes: Volume, allocations: tuple[Allocation, ...] = (WEB, DB), **more: object
+) -> LedgerState:
     return LedgerState(allocations, volumes=volumes, **more)  # type: ignore[arg-type]
 
 
@@ -54,7 +56,9 @@ def refusal(held: LedgerState, *names: str, **words: object) -> RefusedError:
         ("/srv/vol/a", "the volume /srv/vol holds /srv/vol/a, which is 'db's"),
     ],
 )
-@pytest.mark.parametrize("words", [{"container": "web"}, {"container": "web", "reverse": True}, MAPS])
+@pytest.mark.parametrize(
+    "words", [{"container": "web"}, {"container": "web", "reverse": True}, MAPS]
+)
 def test_a_volume_of_another_container_is_refused_with_its_name_and_path(
     path: str, said: str, words: dict[str, object]
 ) -> None:
@@ -73,13 +77,16 @@ def test_a_volume_of_another_container_is_refused_with_its_name_and_path(
         ("/srv/my vol/a", "usernsplan fix-volume '/srv/my vol/a' --container web --from db"),
     ],
 )
-def test_the_remedy_is_a_command_that_carries_the_ids_of_the_other_one(path: str, command: str) -> None:
+def test_the_remedy_is_a_command_that_carries_the_ids_of_the_other_one(
+    path: str, command: str
+) -> None:
     held = ledger(volume(path, "db"))
     error = refusal(held, "/srv/my vol", container="web", mode="shift")
     first, second = error.hint.splitlines()
     assert first == f"carry its ids: {command}"
     assert (
-        second.strip() == "or take it as it is: usernsplan fix-volume '/srv/my vol' --container web --mode shift --take"
+        second.strip()
+        == "or take it as it is: usernsplan fix-volume '/srv/my vol' --container web --mode shift --take"
     )
     decide.refuse_others(meant(held, "/srv/my vol", container="web", source="db"))
 
@@ -103,7 +110,9 @@ def test_no_other_container_s_is_no_trouble(held: LedgerState) -> None:
 
 def test_to_take_one_from_a_container_opens_none_of_a_third() -> None:
     held = ledger(
-        volume("/srv/vol", "db"), volume("/srv/vol/a", "third"), allocations=(WEB, DB, per_container("third", 0))
+        volume("/srv/vol", "db"),
+        volume("/srv/vol/a", "third"),
+        allocations=(WEB, DB, per_container("third", 0)),
     )
     assert "'third's" in str(refusal(held, container="web", source="db"))
 
@@ -161,7 +170,13 @@ def test_without_options_a_volume_is_fixed_as_it_was(
 
 @pytest.mark.parametrize(
     "words",
-    [{"mode": "own"}, {"mode": "own", "user": "5"}, {"user": "5"}, {"reverse": True}, {"source": "db"}],
+    [
+        {"mode": "own"},
+        {"mode": "own", "user": "5"},
+        {"user": "5"},
+        {"reverse": True},
+        {"source": "db"},
+    ],
     ids="+".join,
 )
 def test_options_go_before_what_is_recorded(words: dict[str, object]) -> None:
@@ -179,7 +194,9 @@ def test_volumes_that_were_fixed_in_different_ways_are_named() -> None:
 
 
 @pytest.mark.parametrize("words", [{}, {"user": "33"}])
-def test_what_was_shifted_is_flattened_only_where_the_mode_is_said(words: dict[str, object]) -> None:
+def test_what_was_shifted_is_flattened_only_where_the_mode_is_said(
+    words: dict[str, object],
+) -> None:
     held = ledger(volume("/srv/vol/in side"), volume("/srv", mode="own"))
     with pytest.raises(RefusedError, match="/srv/vol/in side in /srv/vol"):
         meant(held, container="web", **words)
@@ -187,7 +204,9 @@ def test_what_was_shifted_is_flattened_only_where_the_mode_is_said(words: dict[s
         assert meant(held, container="web", mode=mode).request.mode == mode
     # Of another container that is another refusal; shifted with all that is around it, it stays shifted.
     assert meant(ledger(volume("/srv/vol/a", "db")), container="web").request.mode is None
-    assert meant(ledger(volume("/srv"), volume("/srv/vol/a")), container="web").request.mode == "shift"
+    assert (
+        meant(ledger(volume("/srv"), volume("/srv/vol/a")), container="web").request.mode == "shift"
+    )
 
 
 # Ids on both sides of a map
@@ -200,11 +219,19 @@ def test_an_id_that_the_host_has_too_is_the_container_s_only_in_what_was_given_t
 ) -> None:
     asked = replace(ASKED, container="web", **words)  # type: ignore[arg-type]
     recorded = [volume("/srv", mode=mode)]
-    for held, lacks in ((ledger(), True), (ledger(volume("/srv", "db")), True), (ledger(*recorded), False)):
-        rule = decide.targets_of(asked, replace(held, allocations=(PODMAN, DB)), PODMAN, NOBODY, ("/srv/vol",))
+    for held, lacks in (
+        (ledger(), True),
+        (ledger(volume("/srv", "db")), True),
+        (ledger(*recorded), False),
+    ):
+        rule = decide.targets_of(
+            asked, replace(held, allocations=(PODMAN, DB)), PODMAN, NOBODY, ("/srv/vol",)
+        )
         assert [rule.uids.lacks(2), rule.gids.lacks(2)] == [lacks, lacks]
         assert rule.uids.lacks(1)
-    both = decide.targets_of(asked, ledger(*recorded, allocations=(PODMAN, DB)), PODMAN, NOBODY, ("/srv/vol", "/b"))
+    both = decide.targets_of(
+        asked, ledger(*recorded, allocations=(PODMAN, DB)), PODMAN, NOBODY, ("/srv/vol", "/b")
+    )
     assert both.uids.lacks(2)
 
 
@@ -223,11 +250,11 @@ def test_what_was_taken_from_the_pool_is_the_container_s_wherever_it_is_met() ->
 # Moved already
 
 
-def seen(*owners: tuple[int, int], top: tuple[int, int] = (2, 2), **more: object) -> Found:
-    return Found(owners=Counter([*owners, top]), tops=[top], **more)  # type: ignore[arg-type]
+def seen(*owners: tuple[int, int], top: tuple[int, int] = (2, 2), **more: object) -> Seen:
+    return Seen(owners=Counter([*owners, top]), tops=[top], **more)  # type: ignore[arg-type]
 
 
-def refused_as_moved(found: Found, held: LedgerState, **words: object) -> str:
+def refused_as_moved(found: Seen, held: LedgerState, **words: object) -> str:
     asked = meant(held, **{"container": "web", "mode": "shift", **words})
     rule = decide.targets_of(asked.request, held, asked.allocation, NOBODY, asked.names)
     told = RefusedError("")
@@ -236,7 +263,9 @@ def refused_as_moved(found: Found, held: LedgerState, **words: object) -> str:
     except RefusedError as error:
         told = error
     if str(told):
-        assert told.hint.startswith("nothing was changed; if it was not done: usernsplan fix-volume /srv/vol ")
+        assert told.hint.startswith(
+            "nothing was changed; if it was not done: usernsplan fix-volume /srv/vol "
+        )
         assert told.hint.endswith(" --again")
     return str(told)
 
@@ -244,17 +273,28 @@ def refused_as_moved(found: Found, held: LedgerState, **words: object) -> str:
 SHARED = ledger(allocations=(DOCKER, DB))
 
 
-def test_an_overlapping_map_is_refused_where_all_owners_are_new_ones_and_the_top_is_root_s() -> None:
+def test_an_overlapping_map_is_refused_where_all_owners_are_new_ones_and_the_top_is_root_s() -> (
+    None
+):
     assert "the top is 2's" in refused_as_moved(seen((3, 3), (700, 701)), SHARED)
     assert refused_as_moved(seen((3, 3), (700, 701)), SHARED, again=True) == ""
     assert refused_as_moved(seen((3, 3), (0, 3)), SHARED) == ""
     assert refused_as_moved(seen((3, 3), (3, 1)), SHARED) == ""
     assert refused_as_moved(seen((700, 701), top=(3, 3)), SHARED) == ""
     # In reverse, root is the host's.
-    assert "the top is 0's" in refused_as_moved(seen((3, 3), (1, 2), top=(0, 0)), SHARED, reverse=True, mode=None)
-    assert refused_as_moved(seen((3, 3), (700, 0), top=(0, 0)), SHARED, reverse=True, mode=None) == ""
+    assert "the top is 0's" in refused_as_moved(
+        seen((3, 3), (1, 2), top=(0, 0)), SHARED, reverse=True, mode=None
+    )
+    assert (
+        refused_as_moved(seen((3, 3), (700, 0), top=(0, 0)), SHARED, reverse=True, mode=None) == ""
+    )
     # Two users are swapped, and root stays: its top tells nothing.
-    swap = {"uid_map": ("0:0:1", "1:2:1", "2:1:1"), "gid_map": ("0:0:5",), "container": None, "mode": None}
+    swap = {
+        "uid_map": ("0:0:1", "1:2:1", "2:1:1"),
+        "gid_map": ("0:0:5",),
+        "container": None,
+        "mode": None,
+    }
     assert refused_as_moved(seen((1, 1), (2, 2), top=(0, 0)), SHARED, **swap) == ""
     # A map that does not overlap itself is right already.
     assert refused_as_moved(seen((524288, 524289), top=(524288, 524288)), ledger()) == ""
@@ -274,7 +314,7 @@ def test_an_overlapping_map_is_refused_where_the_ledger_has_the_volume(path: str
 def test_ids_of_another_range_have_a_command_that_carries_them() -> None:
     released = Quarantined("old one", IdRange(720896, 65536), "")
     held = ledger(quarantined=(released,))
-    found = Found(unmapped_uids=Counter({600033: 3, 70000: 1}), unmapped_gids=Counter({720900: 1}))
+    found = Seen(unmapped_uids=Counter({600033: 3, 70000: 1}), unmapped_gids=Counter({720900: 1}))
     asked = meant(held, "/srv/my vol", "/b", container="web", mode="shift")
     remedies = decide.former(asked, found)
     assert remedies == (
@@ -283,15 +323,19 @@ def test_ids_of_another_range_have_a_command_that_carries_them() -> None:
     )
     with pytest.raises(RefusedError) as raised:
         decide.judge(found, asked.request, remedies)
-    assert [line.split(": ", 1)[-1] for line in raised.value.hint.splitlines()][:2] == list(remedies)
+    assert [line.split(": ", 1)[-1] for line in raised.value.hint.splitlines()][:2] == list(
+        remedies
+    )
     assert "--unmapped keep" in raised.value.hint
-    assert decide.former(asked, Found(unmapped_uids=Counter({70000: 1}))) == ()
+    assert decide.former(asked, Seen(unmapped_uids=Counter({70000: 1}))) == ()
 
 
 def test_in_reverse_the_command_is_that_of_the_other_container() -> None:
     asked = meant(ledger(), container="web", reverse=True)
-    found = Found(unmapped_uids=Counter({600033: 3}))
-    assert decide.former(asked, found) == ("usernsplan fix-volume /srv/vol --container db --reverse",)
+    found = Seen(unmapped_uids=Counter({600033: 3}))
+    assert decide.former(asked, found) == (
+        "usernsplan fix-volume /srv/vol --container db --reverse",
+    )
 
 
 @pytest.mark.parametrize(
@@ -299,17 +343,21 @@ def test_in_reverse_the_command_is_that_of_the_other_container() -> None:
     [
         # Of what a name had that stands again, and of several ranges of one name, --from means no single one.
         ledger(quarantined=(Quarantined("db", IdRange(720896, 65536), ""),)),
-        ledger(quarantined=tuple(Quarantined("old", IdRange(start, 65536), "") for start in (720896, 786432))),
+        ledger(
+            quarantined=tuple(
+                Quarantined("old", IdRange(start, 65536), "") for start in (720896, 786432)
+            )
+        ),
     ],
 )
 def test_no_command_is_said_that_would_carry_others(held: LedgerState) -> None:
-    found = Found(unmapped_uids=Counter({720896: 3}))
+    found = Seen(unmapped_uids=Counter({720896: 3}))
     assert decide.former(meant(held, container="web", mode="shift"), found) == ()
 
 
 def test_a_former_range_of_the_same_name_is_carried_from_that_name() -> None:
     held = ledger(quarantined=(Quarantined("web", IdRange(720896, 65536), ""),))
-    found = Found(unmapped_uids=Counter({720896: 3}))
+    found = Seen(unmapped_uids=Counter({720896: 3}))
     assert decide.former(meant(held, container="web", mode="shift"), found) == (
         "usernsplan fix-volume /srv/vol --container web --from web",
     )

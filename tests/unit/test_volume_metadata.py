@@ -49,9 +49,21 @@ def collapsed(_: int) -> int:
 
 
 def test_named_users_and_groups_move_each_by_their_own_map_and_nothing_else_does() -> None:
-    entries = ((USER_OBJ, 6, NOBODY), (USER, 4, 33), (GROUP_OBJ, 4, NOBODY), (GROUP, 7, 33), (MASK, 7, NOBODY))
+    entries = (
+        (USER_OBJ, 6, NOBODY),
+        (USER, 4, 33),
+        (GROUP_OBJ, 4, NOBODY),
+        (GROUP, 7, 33),
+        (MASK, 7, NOBODY),
+    )
     moved = moved_acl(acl(*entries, (OTHER, 0, NOBODY)), up, up_more)
-    expected = ((USER_OBJ, 6, NOBODY), (USER, 4, 100033), (GROUP_OBJ, 4, NOBODY), (GROUP, 7, 200033), (MASK, 7, NOBODY))
+    expected = (
+        (USER_OBJ, 6, NOBODY),
+        (USER, 4, 100033),
+        (GROUP_OBJ, 4, NOBODY),
+        (GROUP, 7, 200033),
+        (MASK, 7, NOBODY),
+    )
     assert moved == (acl(*expected, (OTHER, 0, NOBODY)), (), (), ())
 
 
@@ -63,19 +75,36 @@ def test_the_ids_of_unnamed_entries_are_left_even_where_they_look_like_ids() -> 
 
 def test_every_entry_of_one_kind_moves_and_the_order_stays_also_where_it_is_not_by_id() -> None:
     ids = (900, 3, 500, 0, 77)
-    raw = acl(*PLAIN, *((USER, number % 8, number) for number in ids), *((GROUP, 1, number) for number in ids))
+    raw = acl(
+        *PLAIN,
+        *((USER, number % 8, number) for number in ids),
+        *((GROUP, 1, number) for number in ids),
+    )
     assert moved_acl(raw, up, up_more).raw == acl(
-        *PLAIN, *((USER, number % 8, number + 100000) for number in ids), *((GROUP, 1, n + 200000) for n in ids)
+        *PLAIN,
+        *((USER, number % 8, number + 100000) for number in ids),
+        *((GROUP, 1, n + 200000) for n in ids),
     )
 
 
 def test_an_id_without_a_place_stays_and_is_told_by_its_kind() -> None:
-    raw = acl(*PLAIN, (USER, 4, 1000), (USER, 4, 1), (USER, 4, 5000), (GROUP, 4, 2000), (GROUP, 4, 1000))
+    raw = acl(
+        *PLAIN, (USER, 4, 1000), (USER, 4, 1), (USER, 4, 5000), (GROUP, 4, 2000), (GROUP, 4, 1000)
+    )
     moved = moved_acl(raw, up, up_more)
     assert moved.raw == acl(
-        *PLAIN, (USER, 4, 1000), (USER, 4, 100001), (USER, 4, 5000), (GROUP, 4, 2000), (GROUP, 4, 201000)
+        *PLAIN,
+        (USER, 4, 1000),
+        (USER, 4, 100001),
+        (USER, 4, 5000),
+        (GROUP, 4, 2000),
+        (GROUP, 4, 201000),
     )
-    assert (moved.unmapped_uids, moved.unmapped_gids, moved.duplicates) == ((1000, 5000), (2000,), ())
+    assert (moved.unmapped_uids, moved.unmapped_gids, moved.duplicates) == (
+        (1000, 5000),
+        (2000,),
+        (),
+    )
 
 
 def test_two_users_that_become_one_are_a_duplicate_and_a_user_and_a_group_are_not() -> None:
@@ -98,7 +127,9 @@ def test_ids_that_only_swap_are_no_duplicates() -> None:
 
 
 def test_an_acl_may_have_the_largest_id_and_a_header_alone() -> None:
-    assert moved_acl(acl((USER, 4, 0)), lambda _: 4294967294, unchanged).raw == acl((USER, 4, 4294967294))
+    assert moved_acl(acl((USER, 4, 0)), lambda _: 4294967294, unchanged).raw == acl(
+        (USER, 4, 4294967294)
+    )
     assert moved_acl(acl(), up, up).raw == acl()
 
 
@@ -126,7 +157,9 @@ def test_an_acl_of_another_form_is_an_error_of_ours(raw: bytes) -> None:
 
 @pytest.mark.parametrize("flags", [0, EFFECTIVE, 0xFFFFFF])
 @pytest.mark.parametrize("rootid", [1, 1000, 100000, 4294967294])
-def test_a_capability_becomes_one_for_a_container_and_comes_back_byte_for_byte(flags: int, rootid: int) -> None:
+def test_a_capability_becomes_one_for_a_container_and_comes_back_byte_for_byte(
+    flags: int, rootid: int
+) -> None:
     assert capability_for(v2(flags), rootid) == v3(rootid, flags)
     assert capability_for(v3(rootid, flags), 0) == v2(flags)
     assert capability_for(capability_for(v2(flags), rootid), 0) == v2(flags)

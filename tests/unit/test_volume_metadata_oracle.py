@@ -31,7 +31,9 @@ SHIFT = 100000
 
 
 def run(*words: str | Path) -> str:
-    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=False, timeout=30)
+    done = subprocess.run(
+        list(map(str, words)), capture_output=True, text=True, check=False, timeout=30
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -39,7 +41,9 @@ def run(*words: str | Path) -> str:
 def has(*programs: str) -> None:
     lacking = [program for program in programs if shutil.which(program) is None]
     if lacking:
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"{', '.join(lacking)} not installed")
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(
+            f"{', '.join(lacking)} not installed"
+        )
 
 
 @pytest.fixture
@@ -82,7 +86,11 @@ def test_a_moved_acl_is_the_one_that_setfacl_writes_for_the_moved_ids(
     other.chmod(0o640)
     for entry in entries:
         kind, number, mode = entry.split(":")
-        moved = f"{kind}:{int(number) + (SHIFT if kind == 'u' else 2 * SHIFT)}:{mode}" if number else f"{kind}::{mode}"
+        moved = (
+            f"{kind}:{int(number) + (SHIFT if kind == 'u' else 2 * SHIFT)}:{mode}"
+            if number
+            else f"{kind}::{mode}"
+        )
         run("setfacl", "--modify", entry, file)
         run("setfacl", "--modify", moved, other)
     if not entries:
@@ -104,27 +112,36 @@ def test_a_default_acl_is_moved_as_setfacl_writes_it(tmp_path: Path, file: Path)
     assert file.parent == tmp_path
     for name, added in (("one", 0), ("other", SHIFT)):
         (tmp_path / name).mkdir()
-        words = ",".join(f"d:{kind}:{number + added}:rx" for kind in "ug" for number in (7, 5000, 1))
+        words = ",".join(
+            f"d:{kind}:{number + added}:rx" for kind in "ug" for number in (7, 5000, 1)
+        )
         run("setfacl", "--modify", words, tmp_path / name)
     raw, other = (os.getxattr(tmp_path / name, ACL_DEFAULT) for name in ("one", "other"))
     assert moved_acl(raw, up, up).raw == other
 
 
 @pytest.mark.parametrize("what", ["cap_net_raw=ep", "cap_net_raw,cap_bpf=p", "cap_chown=eip"])
-def test_a_capability_is_shifted_as_setcap_writes_it_for_a_root(tmp_path: Path, file: Path, what: str) -> None:
+def test_a_capability_is_shifted_as_setcap_writes_it_for_a_root(
+    tmp_path: Path, file: Path, what: str
+) -> None:
     has("setcap", "getcap")
     other = tmp_path / "other"
     other.write_bytes(b"")
     run("setcap", what, file)
     run("setcap", "-n", str(SHIFT), what, other)
     raw, shifted = (os.getxattr(path, CAPABILITY) for path in (file, other))
-    assert [int.from_bytes(each[:4], "little") & 0xFF000000 for each in (raw, shifted)] == [REVISION_2, REVISION_3]
+    assert [int.from_bytes(each[:4], "little") & 0xFF000000 for each in (raw, shifted)] == [
+        REVISION_2,
+        REVISION_3,
+    ]
     assert bool(raw[0] & EFFECTIVE) is ("e" in what.partition("=")[2])
     assert (capability_rootid(raw), capability_rootid(shifted)) == (0, SHIFT)
     assert capability_for(raw, SHIFT) == shifted
     assert capability_for(shifted, 0) == raw
     os.setxattr(file, CAPABILITY, capability_for(raw, SHIFT))
-    assert run("getcap", "-n", file).replace(str(file), "") == run("getcap", "-n", other).replace(str(other), "")
+    assert run("getcap", "-n", file).replace(str(file), "") == run("getcap", "-n", other).replace(
+        str(other), ""
+    )
     assert f"[rootid={SHIFT}]" in run("getcap", "-n", file)
 
 

@@ -17,8 +17,17 @@ from usernsplan import IdMap, IdRange, IdSet, Mapping
 from usernsplan.model import Allocation, FixRequest, LedgerState
 from usernsplan.volume import decide, power, targets
 from usernsplan.volume.decide import HostIds
-from usernsplan.volume.power import Images, commands, images, is_setgid, is_setuid, lawful, lost, without
-from usernsplan.volume.targets import Form, Targets, Turn
+from usernsplan.volume.power import (
+    Images,
+    commands,
+    images,
+    is_setgid,
+    is_setuid,
+    lawful,
+    lost,
+    without,
+)
+from usernsplan.volume.targets import Form, OwnershipRule, Pass
 
 WEB, OLD = 100000, 200000
 ALICE = 70000  # an account of the host, with an id that lies high
@@ -43,7 +52,7 @@ HOST = HostIds(IdSet([IdRange(0, 3), IdRange(ALICE, 1)]))
 # ALICE passes through as container id 5.
 PASSING = allocation("web", WEB, (0, WEB, 5), (5, ALICE, 1))
 
-Case = tuple[Targets, FixRequest, LedgerState, Allocation | None]
+Case = tuple[OwnershipRule, FixRequest, LedgerState, Allocation | None]
 
 
 def explicit(*extents: tuple[int, int, int], reverse: bool = False) -> Case:
@@ -55,7 +64,12 @@ def explicit(*extents: tuple[int, int, int], reverse: bool = False) -> Case:
 
 CASES: dict[str, Case] = {
     "shift": (targets.shift(TEN.mapping, keep=True), FixRequest(("/vol",)), BOTH, TEN),
-    "passing": (targets.shift(PASSING.mapping, keep=True), FixRequest(("/vol",)), LedgerState((PASSING,)), PASSING),
+    "passing": (
+        targets.shift(PASSING.mapping, keep=True),
+        FixRequest(("/vol",)),
+        LedgerState((PASSING,)),
+        PASSING,
+    ),
     "own": (targets.own(TEN.mapping, (0, 0), keep=True), FixRequest(("/vol",)), BOTH, TEN),
     "own-1": (targets.own(TEN.mapping, (1, 2), keep=True), FixRequest(("/vol",)), BOTH, TEN),
     "reverse": (
@@ -106,17 +120,25 @@ def becomes(form: Form) -> tuple[set[int], set[int], set[int]]:
 
 
 def may(old: Form, before: set[int], after: set[int], same: set[int], everybody: bool) -> bool:
-    return bool(before) and (everybody or before == after or after <= same) if after else old is not None
+    return (
+        bool(before) and (everybody or before == after or after <= same)
+        if after
+        else old is not None
+    )
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_nobody_can_become_more_than_before_and_all_else_stays(case: str) -> None:
     rule, request, ledger, to = CASES[case]
     same = IMAGES.get(case, set())
-    rule = targets.Targets(
-        rule.uids, rule.gids, rule.root, rule.owner, decide.images_of(request, ledger, rule, HOST, to)
+    rule = targets.OwnershipRule(
+        rule.uids,
+        rule.gids,
+        rule.root,
+        rule.owner,
+        decide.images_of(request, ledger, rule, HOST, to),
     )
-    turn = Turn(rule)
+    turn = Pass(rule)
     tried = 0
     for kind, mode, uid, gid, capability in product(KINDS, MODES, IDS, IDS, CAPABILITIES):
         if capability is not None and kind != stat.S_IFREG:
@@ -129,7 +151,10 @@ def test_nobody_can_become_more_than_before_and_all_else_stays(case: str) -> Non
         roots = may(old, was[2], could[2], same, 0 in was[2])
         if rule.owner is not None and uid not in {0, rule.owner[0]}:
             roots = not could[2]
-        expected = tuple(ids if allowed else set() for ids, allowed in zip(could, (users, groups, roots), strict=True))
+        expected = tuple(
+            ids if allowed else set()
+            for ids, allowed in zip(could, (users, groups, roots), strict=True)
+        )
         assert is_ == expected, (case, oct(mode), uid, gid, capability, new)
         # What is no power stays as it is.
         assert without(new) == without(whole)
@@ -141,21 +166,26 @@ def test_nobody_can_become_more_than_before_and_all_else_stays(case: str) -> Non
 def test_the_way_back_gives_nobody_more_than_he_has_now(case: str) -> None:
     """Without a proof: what undo may give in place."""
     rule = CASES[case][0]
-    back = Turn(rule, -1)
+    back = Pass(rule, -1)
     for mode, uid, gid, capability in product(MODES, IDS, IDS, CAPABILITIES):
         first = Form((uid, gid), stat.S_IFREG | mode, capability=capability)
         now, wanted = back.forms(first)
         assert wanted == first
         given, has = becomes(lawful(now, first)), becomes(now)
         for there, here, is_root in zip(
-            given, has, (0 in has[0], bool(has[1]) and now.owner == (0, 0), 0 in has[2]), strict=True
+            given,
+            has,
+            (0 in has[0], bool(has[1]) and now.owner == (0, 0), 0 in has[2]),
+            strict=True,
         ):
             assert not there or there == here or is_root
 
 
 def test_power_is_on_regular_files_and_setgid_needs_group_execute() -> None:
     assert is_setuid(stat.S_IFREG | 0o4644)
-    assert not any(map(is_setuid, (stat.S_IFREG | 0o755, stat.S_IFDIR | 0o4755, stat.S_IFIFO | 0o4755)))
+    assert not any(
+        map(is_setuid, (stat.S_IFREG | 0o755, stat.S_IFDIR | 0o4755, stat.S_IFIFO | 0o4755))
+    )
     assert is_setgid(stat.S_IFREG | 0o2755)
     # Mandatory locking, long ago: it is no power, and chown leaves it.
     assert not any(map(is_setgid, (stat.S_IFREG | 0o2745, stat.S_IFDIR | 0o2775)))
@@ -180,7 +210,9 @@ def test_images_are_the_same_after_json() -> None:
 def test_a_capability_of_a_form_that_is_not_known_stays_only_as_it_is() -> None:
     old = Form((0, 0), stat.S_IFREG | 0o755, capability=b"strange")
     assert lawful(old, old) == old
-    assert lawful(old, Form((0, 0), stat.S_IFREG | 0o755, capability=b"stranger")).capability is None
+    assert (
+        lawful(old, Form((0, 0), stat.S_IFREG | 0o755, capability=b"stranger")).capability is None
+    )
 
 
 def test_other_capabilities_are_more_than_those_that_were_there() -> None:
@@ -199,7 +231,8 @@ def test_what_is_lost_is_said_with_the_commands_that_give_it_back() -> None:
 
 @needs_root
 @pytest.mark.parametrize(
-    "raw", [v2(), v3(100000), v2()[:4] + bytes([0, 0x20, 1, 0, 0x10, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0])]
+    "raw",
+    [v2(), v3(100000), v2()[:4] + bytes([0, 0x20, 1, 0, 0x10, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0])],
 )
 def test_the_commands_give_it_back(tmp_path: Path, raw: bytes) -> None:
     if shutil.which("setcap") is None:

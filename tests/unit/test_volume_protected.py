@@ -40,7 +40,16 @@ def test_what_no_system_survives_is_never_opened(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/proc/1", "/proc/self/task", "/sys/fs/cgroup", "/dev/pts", "/dev/mapper", "/dev/shm", "/dev/shmem"]
+    "path",
+    [
+        "/proc/1",
+        "/proc/self/task",
+        "/sys/fs/cgroup",
+        "/dev/pts",
+        "/dev/mapper",
+        "/dev/shm",
+        "/dev/shmem",
+    ],
 )
 def test_what_is_no_place_for_files_is_never_opened(path: str) -> None:
     found = danger(path, HOMES)
@@ -76,8 +85,24 @@ def test_what_lies_in_a_folder_of_the_system_or_of_an_engine_needs_a_yes(folder:
             "/mnt/disk",
             "/data2",
         ),
-        *("/home/alice/data", "/home/alice/.config", "/root/volume", "/var/lib/dockerish", "/var/lib/docker2/overlay2"),
-        *("/etcetera", "/usr2", "/devices", "/process", "/system", "/bin2", "/dev/shm/volume", "/tmp/x", "/run/app"),
+        *(
+            "/home/alice/data",
+            "/home/alice/.config",
+            "/root/volume",
+            "/var/lib/dockerish",
+            "/var/lib/docker2/overlay2",
+        ),
+        *(
+            "/etcetera",
+            "/usr2",
+            "/devices",
+            "/process",
+            "/system",
+            "/bin2",
+            "/dev/shm/volume",
+            "/tmp/x",
+            "/run/app",
+        ),
         *("/data/people/bobby", "/srv/etc", "/srv/volumes/x/_data", "/var/lib/machines/web"),
     ],
 )
@@ -134,7 +159,9 @@ def test_a_home_needs_a_yes_and_what_lies_in_it_does_not(path: str) -> None:
     assert danger(f"{path}/volume", HOMES) is None
 
 
-@pytest.mark.parametrize("name", [".ssh", ".ssh/keys", ".gnupg", ".local/share/containers", ".local/share/docker/x"])
+@pytest.mark.parametrize(
+    "name", [".ssh", ".ssh/keys", ".gnupg", ".local/share/containers", ".local/share/docker/x"]
+)
 def test_what_is_private_in_a_home_needs_a_yes(name: str) -> None:
     for home in HOMES:
         assert danger(f"{home}/{name}", HOMES) is not None
@@ -151,8 +178,21 @@ def test_whoever_lives_in_home_lives_there_also_where_passwd_does_not_list_him()
 
 def test_homes_are_those_of_root_and_of_people() -> None:
     accounts = [
-        *((0, "/root"), (1000, "/home/alice/"), (1001, "/home//bob"), (60000, "/data/x/../carol"), (0, "/toor")),
-        *((33, "/var/www"), (999, "/srv/app"), (65534, "/nonexistent"), (1002, "/"), (1003, ""), (1004, "relative")),
+        *(
+            (0, "/root"),
+            (1000, "/home/alice/"),
+            (1001, "/home//bob"),
+            (60000, "/data/x/../carol"),
+            (0, "/toor"),
+        ),
+        *(
+            (33, "/var/www"),
+            (999, "/srv/app"),
+            (65534, "/nonexistent"),
+            (1002, "/"),
+            (1003, ""),
+            (1004, "relative"),
+        ),
         (1005, "/home/alice"),
     ]
     assert homes_of(accounts) == ("/data/carol", "/home/alice", "/home/bob", "/root", "/toor")
@@ -183,9 +223,12 @@ def test_what_contains_something_that_no_system_survives_is_not_opened_by_a_yes(
 
 
 def test_a_protected_folder_is_known_by_where_it_really_lies() -> None:
-    real = leads({"/var/lib/docker": "/data/docker", "/usr": "/system/usr", "/home/alice": "/people/alice"})
+    real = leads(
+        {"/var/lib/docker": "/data/docker", "/usr": "/system/usr", "/home/alice": "/people/alice"}
+    )
     docker, usr, alice, above = (
-        danger(path, HOMES, real) for path in ("/data/docker", "/system/usr", "/people/alice", "/people")
+        danger(path, HOMES, real)
+        for path in ("/data/docker", "/system/usr", "/people/alice", "/people")
     )
     assert docker is not None
     assert usr is not None
@@ -205,14 +248,21 @@ def test_a_protected_folder_is_known_by_where_it_really_lies() -> None:
         ("/var/lib/usernsplan", "/data/usernsplan", "/data/usernsplan/runs"),
     ],
 )
-def test_what_lies_in_a_protected_folder_is_known_by_where_that_really_lies(link: str, target: str, path: str) -> None:
+def test_what_lies_in_a_protected_folder_is_known_by_where_that_really_lies(
+    link: str, target: str, path: str
+) -> None:
     assert danger(path, HOMES, leads({link: target})) is not None
 
 
 def test_a_named_volume_is_free_also_where_the_engine_s_folder_is_a_symlink() -> None:
-    assert danger("/data/docker/volumes/web/_data", HOMES, leads({"/var/lib/docker": "/data/docker"})) is None
+    assert (
+        danger("/data/docker/volumes/web/_data", HOMES, leads({"/var/lib/docker": "/data/docker"}))
+        is None
+    )
 
 
-@pytest.mark.parametrize("path", ["/etc/volumes/x/_data", "/usr/share/volumes/x/_data", "/sys/volumes/x/_data"])
+@pytest.mark.parametrize(
+    "path", ["/etc/volumes/x/_data", "/usr/share/volumes/x/_data", "/sys/volumes/x/_data"]
+)
 def test_only_below_an_engine_s_folder_there_are_named_volumes(path: str) -> None:
     assert danger(path, HOMES) is not None

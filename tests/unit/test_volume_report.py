@@ -51,7 +51,9 @@ def test_a_run_is_told_with_counts_kinds_time_and_the_way_back() -> None:
 
 
 def test_the_way_back_is_one_that_can_be_pasted_for_another_root() -> None:
-    assert text.fixed(DONE, ELSEWHERE).endswith("Undo: usernsplan undo 20261122-053048 --root '/srv/my tree'")
+    assert text.fixed(DONE, ELSEWHERE).endswith(
+        "Undo: usernsplan undo 20261122-053048 --root '/srv/my tree'"
+    )
 
 
 def test_a_preview_says_what_would_be_and_gives_no_way_back() -> None:
@@ -79,13 +81,19 @@ def test_every_kind_is_told(kind: str) -> None:
 
 
 def test_flattened_owners_are_told_with_what_would_have_kept_them() -> None:
-    [line] = [line for line in text.fixed(replace(DONE, flattened=4), ROOT).split("\n") if "--mode shift" in line]
+    [line] = [
+        line
+        for line in text.fixed(replace(DONE, flattened=4), ROOT).split("\n")
+        if "--mode shift" in line
+    ]
     assert "4 different owners" in line
     assert "--mode shift" not in text.fixed(DONE, ROOT)
 
 
 def test_stragglers_and_kept_ids_are_told() -> None:
-    more = replace(DONE, counts=counts(changed=9, stragglers=5), kept_uids={7: 1, 70000: 2}, kept_gids={8: 3})
+    more = replace(
+        DONE, counts=counts(changed=9, stragglers=5), kept_uids={7: 1, 70000: 2}, kept_gids={8: 3}
+    )
     shown = text.fixed(more, ROOT)
     assert "5 of these appeared" in shown
     assert "uid 7 (1), uid 70000 (2)" in shown
@@ -97,7 +105,11 @@ def test_what_was_skipped_and_what_failed_are_named_one_line_each_whatever_their
         DONE,
         volumes=("/srv/a", "/srv/\udcff"),
         skipped=(Place("/srv/a/mnt", "it is a mount point"),),
-        failed=(Place("/srv/a/x\ny", "it is immutable"), Place("/srv/a/\x1b[31m", "b"), Place("/srv/\udcff", "c")),
+        failed=(
+            Place("/srv/a/x\ny", "it is immutable"),
+            Place("/srv/a/\x1b[31m", "b"),
+            Place("/srv/\udcff", "c"),
+        ),
     )
     shown = text.fixed(report, ROOT)
     assert shown.startswith("/srv/a, '/srv/\\udcff' for web (own)\n")
@@ -144,11 +156,16 @@ def test_a_run_is_a_document_with_all_that_is_promised() -> None:
         "dropped": [],
         "notes": [],
     }
-    assert document(DONE, ELSEWHERE)["undo"] == "usernsplan undo 20261122-053048 --root '/srv/my tree'"
+    assert (
+        document(DONE, ELSEWHERE)["undo"] == "usernsplan undo 20261122-053048 --root '/srv/my tree'"
+    )
 
 
 def test_what_lost_power_is_counted_and_listed() -> None:
-    report = replace(DONE, dropped=(Place("/srv/vol/su", "setuid 33 taken"), Place("/srv/vol/man", "setgid 7 taken")))
+    report = replace(
+        DONE,
+        dropped=(Place("/srv/vol/su", "setuid 33 taken"), Place("/srv/vol/man", "setgid 7 taken")),
+    )
     assert document(report)["dropped"] == [
         {"path": "/srv/vol/su", "reason": "setuid 33 taken"},
         {"path": "/srv/vol/man", "reason": "setgid 7 taken"},
@@ -168,7 +185,12 @@ def test_an_undo_is_a_document_of_the_same_shape() -> None:
 
 def test_a_preview_has_neither_a_run_nor_a_way_back() -> None:
     found = document(replace(DONE, dry_run=True, run=None))
-    assert (found["run"], found["undo"], found["dry_run"], found["changed"]) == (None, None, True, True)
+    assert (found["run"], found["undo"], found["dry_run"], found["changed"]) == (
+        None,
+        None,
+        True,
+        True,
+    )
 
 
 def test_nothing_changed_where_no_entry_did() -> None:
@@ -180,10 +202,17 @@ def test_kept_ids_are_counted_by_id() -> None:
     assert kept == {"uids": {"1000": 3}, "gids": {"7": 1, "8": 2}}
 
 
-@pytest.mark.parametrize("raw", [b"/srv/\xff\xfe", b"/srv/a\xc3", b"/srv/\xed\xb3\xbf", b"/srv/\n\xff"])
+@pytest.mark.parametrize(
+    "raw", [b"/srv/\xff\xfe", b"/srv/a\xc3", b"/srv/\xed\xb3\xbf", b"/srv/\n\xff"]
+)
 def test_a_path_that_is_not_utf_8_is_there_by_its_bytes(raw: bytes) -> None:
     path = raw.decode("utf-8", "surrogateescape")
-    report = replace(DONE, volumes=(path,), skipped=(Place(path, "a"),), failed=(Place("/ok", "b"), Place(path, "c")))
+    report = replace(
+        DONE,
+        volumes=(path,),
+        skipped=(Place(path, "a"),),
+        failed=(Place("/ok", "b"), Place(path, "c")),
+    )
     found = document(report)
     for place in (found["volumes"][0], found["skipped"][0], found["failed"][1]):
         assert base64.b64decode(place["path_b64"]) == raw
@@ -192,6 +221,8 @@ def test_a_path_that_is_not_utf_8_is_there_by_its_bytes(raw: bytes) -> None:
     assert (found["skipped"][0]["reason"], found["failed"][1]["reason"]) == ("a", "c")
 
 
-@pytest.mark.parametrize("path", ["/srv/ü", "/srv/a\nb", "/srv/😀", '/srv/"\\', "/srv/\x00-free"[:5] + "\x7f"])
+@pytest.mark.parametrize(
+    "path", ["/srv/ü", "/srv/a\nb", "/srv/😀", '/srv/"\\', "/srv/\x00-free"[:5] + "\x7f"]
+)
 def test_a_path_that_is_utf_8_is_itself_and_nothing_else(path: str) -> None:
     assert document(replace(DONE, volumes=(path,)))["volumes"] == [{"path": path}]

@@ -15,7 +15,16 @@ from tests.command import needs_root
 from tests.unit.test_volume_metadata import USER, acl, v2, v3
 from usernsplan.volume import syscalls
 from usernsplan.volume.metadata import ACL_ACCESS, CAPABILITY
-from usernsplan.volume.special import Care, Carried, Change, HalfDoneError, MeanwhileError, Special, carry, look
+from usernsplan.volume.special import (
+    Care,
+    Change,
+    HalfDoneError,
+    MeanwhileError,
+    Special,
+    SpecialResult,
+    carry,
+    look,
+)
 from usernsplan.volume.targets import Form
 
 FIRST, LAST, OTHER = (4711, 4712), (104711, 104712), (5, 5)
@@ -26,7 +35,11 @@ def acl_for(uid: int, mode: int = 0o755) -> bytes:
     digits = [mode >> 6 & 7, mode >> 3 & 7, mode & 7]
     nobody = 0xFFFFFFFF
     return acl(
-        (1, digits[0], nobody), (USER, 4, uid), (4, 5, nobody), (0x10, digits[1], nobody), (0x20, digits[2], nobody)
+        (1, digits[0], nobody),
+        (USER, 4, uid),
+        (4, 5, nobody),
+        (0x10, digits[1], nobody),
+        (0x20, digits[2], nobody),
     )
 
 
@@ -43,7 +56,9 @@ def here(tmp_path: Path) -> Iterator[Path]:
     os.chdir(before)
 
 
-def made(mode: int = 0o755, *, capability: bytes | None = None, acl: bytes | None = None) -> Special:
+def made(
+    mode: int = 0o755, *, capability: bytes | None = None, acl: bytes | None = None
+) -> Special:
     """A file of FIRST, as it is noted before a run."""
     Path("a").write_bytes(b"content")
     os.chown("a", *FIRST)
@@ -72,11 +87,11 @@ def going(entry: Special, new: Form | None = None) -> Change:
     return Change((FIRST,), entry.form, new or last(entry), last(entry))
 
 
-def there(entry: Special, *, really: bool = True) -> Carried:
+def there(entry: Special, *, really: bool = True) -> SpecialResult:
     return carry(entry, going(entry), Care(pin, really=really))._replace(inode=0)
 
 
-def back(entry: Special, renewed: dict[tuple[int, int], int] | None = None) -> Carried:
+def back(entry: Special, renewed: dict[tuple[int, int], int] | None = None) -> SpecialResult:
     change = Change((LAST,), last(entry), entry.form, last(entry), back=True)
     return carry(entry, change, Care(pin, renewed or {}))._replace(inode=0)
 
@@ -110,7 +125,9 @@ def test_an_entry_is_read_without_being_opened() -> None:
         *(expected.st_dev, expected.st_ino, 2, expected.st_ctime_ns),
     )
     assert (fifo.linked, link.linked) == (True, False)
-    assert link.form == Form((os.lstat("link").st_uid, os.lstat("link").st_gid), stat.S_IFLNK | 0o777)
+    assert link.form == Form(
+        (os.lstat("link").st_uid, os.lstat("link").st_gid), stat.S_IFLNK | 0o777
+    )
     with pytest.raises(FileNotFoundError):
         look("x", pin)
 
@@ -128,11 +145,11 @@ def test_all_that_a_file_has_is_read() -> None:
 @POWERS
 def test_what_chown_takes_is_given_back(mode: int, capability: bytes | None) -> None:
     entry = made(mode, capability=capability, acl=acl_for(33))
-    assert there(entry) == Carried(changed=True)
+    assert there(entry) == SpecialResult(changed=True)
     expected = (LAST, mode, acl_for(100033), capability and v3(100000))
     assert seen() == expected
     before = ctime()
-    assert there(entry) == Carried(changed=False)
+    assert there(entry) == SpecialResult(changed=False)
     assert (seen(), ctime()) == (expected, before)
 
 
@@ -140,7 +157,7 @@ def test_what_chown_takes_is_given_back(mode: int, capability: bytes | None) -> 
 def test_where_it_is_only_counted_nothing_is_changed() -> None:
     entry = made(0o4755, capability=v2())
     before = ctime()
-    assert there(entry, really=False) == Carried(changed=True)
+    assert there(entry, really=False) == SpecialResult(changed=True)
     assert (look("a", pin), ctime()) == (entry, before)
 
 
@@ -149,7 +166,7 @@ def test_where_it_is_only_counted_nothing_is_changed() -> None:
 def test_what_a_kill_after_the_chown_left_is_finished(mode: int, capability: bytes | None) -> None:
     entry = made(mode, capability=capability)
     os.chown("a", *LAST)
-    assert there(entry) == Carried(changed=True)
+    assert there(entry) == SpecialResult(changed=True)
     assert seen() == (LAST, mode, None, capability and v3(100000))
 
 
@@ -171,7 +188,8 @@ def test_a_capability_is_not_put_back_where_the_run_changes_no_owner() -> None:
     with pytest.raises(MeanwhileError, match="capability"):
         carry(entry, Change((FIRST,), entry.form, new, new), Care(pin))
     assert (
-        carry(entry, Change((FIRST,), new, entry.form, new, back=True), Care(pin))[:2] == Carried(False, lacks=True)[:2]
+        carry(entry, Change((FIRST,), new, entry.form, new, back=True), Care(pin))[:2]
+        == SpecialResult(False, lacks=True)[:2]
     )
     assert seen() == (FIRST, 0o755, None, None)
 
@@ -241,7 +259,9 @@ def test_one_name_less_is_no_reason_to_leave_it_alone() -> None:
 
 
 @needs_root
-def test_what_fails_after_the_chown_is_half_done_and_the_next_run_finishes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_fails_after_the_chown_is_half_done_and_the_next_run_finishes_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     entry = made(0o4755, capability=v2())
 
     def failing(*_: object) -> None:
@@ -258,7 +278,9 @@ def test_what_fails_after_the_chown_is_half_done_and_the_next_run_finishes_it(mo
 
 @needs_root
 @pytest.mark.parametrize("call", ["chown_pinned", "setxattr"])
-def test_where_nothing_was_changed_yet_an_error_is_itself(call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_nothing_was_changed_yet_an_error_is_itself(
+    call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     entry = made(0o644, acl=acl_for(33))
     new = last(entry) if call == "chown_pinned" else replace(last(entry), owner=FIRST)
 
@@ -294,10 +316,16 @@ def test_power_that_a_run_takes_is_lacking_however_often_it_is_run(killed: bool)
     less = replace(last(entry), mode=stat.S_IFREG | 0o2755, capability=None)
     if killed:
         os.chown("a", *LAST)
-    assert carry(entry, going(entry, less), Care(pin))[:2] == Carried(changed=True, lacks=True)[:2]
+    assert (
+        carry(entry, going(entry, less), Care(pin))[:2]
+        == SpecialResult(changed=True, lacks=True)[:2]
+    )
     assert seen() == (LAST, 0o2755, acl_for(100033), None)
     before = ctime()
-    assert carry(entry, going(entry, less), Care(pin))[:2] == Carried(changed=False, lacks=True)[:2]
+    assert (
+        carry(entry, going(entry, less), Care(pin))[:2]
+        == SpecialResult(changed=False, lacks=True)[:2]
+    )
     assert ctime() == before
 
 
@@ -306,9 +334,9 @@ def test_power_is_taken_also_where_the_owner_stays() -> None:
     entry = made(0o4755, capability=v2())
     less = replace(entry.form, mode=stat.S_IFREG | 0o755, capability=None)
     change = Change((FIRST,), entry.form, less, entry.form)
-    assert carry(entry, change, Care(pin))[:2] == Carried(changed=True, lacks=True)[:2]
+    assert carry(entry, change, Care(pin))[:2] == SpecialResult(changed=True, lacks=True)[:2]
     assert seen() == (FIRST, 0o755, None, None)
-    assert carry(entry, change, Care(pin))[:2] == Carried(changed=False, lacks=True)[:2]
+    assert carry(entry, change, Care(pin))[:2] == SpecialResult(changed=False, lacks=True)[:2]
 
 
 @needs_root
@@ -320,7 +348,9 @@ def test_what_took_its_place_and_has_its_power_is_right() -> None:
     Path("b").chmod(0o4755)
     Path("b").replace("a")
     renewed = {(entry.device, entry.inode): os.lstat("a").st_ino}
-    assert carry(entry, going(entry, less), Care(pin, renewed))[:2] == Carried(changed=False)[:2]
+    assert (
+        carry(entry, going(entry, less), Care(pin, renewed))[:2] == SpecialResult(changed=False)[:2]
+    )
     with pytest.raises(MeanwhileError, match="another file"):
         carry(entry, going(entry, less), Care(pin))
     assert seen() == (LAST, 0o4755, None, None)
@@ -334,10 +364,10 @@ def test_what_took_its_place_and_has_its_power_is_right() -> None:
 def test_on_the_way_back_all_but_power_is_put_back(mode: int, capability: bytes | None) -> None:
     entry = made(mode, capability=capability, acl=acl_for(33))
     there(entry)
-    assert back(entry) == Carried(changed=True, lacks=True)
+    assert back(entry) == SpecialResult(changed=True, lacks=True)
     assert seen() == (FIRST, 0o755, acl_for(33), None)
     before = ctime()
-    assert back(entry) == Carried(changed=False, lacks=True)
+    assert back(entry) == SpecialResult(changed=False, lacks=True)
     assert ctime() == before
 
 
@@ -349,7 +379,10 @@ def test_power_that_is_no_more_than_what_there_is_goes_back_in_place() -> None:
     Path("a").chmod(0o4755)
     os.setxattr("a", CAPABILITY, v2())
     now = look("a", pin).form
-    assert carry(entry, Change(((0, 0),), now, entry.form, now, back=True), Care(pin))[:2] == Carried(changed=True)[:2]
+    assert (
+        carry(entry, Change(((0, 0),), now, entry.form, now, back=True), Care(pin))[:2]
+        == SpecialResult(changed=True)[:2]
+    )
     assert seen() == (FIRST, 0o4755, None, v3(100000))
 
 
@@ -358,7 +391,7 @@ def test_what_has_no_power_goes_back_whatever_was_written_to_it() -> None:
     entry = made(0o640, acl=acl_for(33))
     there(entry)
     Path("a").write_bytes(b"something else")
-    assert back(entry) == Carried(changed=True)
+    assert back(entry) == SpecialResult(changed=True)
     assert seen()[0] == FIRST
     assert seen()[2:] == (acl_for(33, 0o640), None)
 
@@ -368,7 +401,7 @@ def test_a_way_back_that_was_killed_after_its_chown_still_lacks_power() -> None:
     entry = made(0o4755, capability=v2())
     there(entry)
     os.chown("a", *FIRST)
-    assert back(entry) == Carried(changed=False, lacks=True)
+    assert back(entry) == SpecialResult(changed=False, lacks=True)
     assert seen() == (FIRST, 0o755, None, None)
 
 
@@ -382,6 +415,6 @@ def test_what_has_its_power_back_in_another_inode_is_right() -> None:
     os.setxattr("b", CAPABILITY, v2())
     Path("b").replace("a")
     renewed = {(entry.device, entry.inode): os.lstat("a").st_ino}
-    assert back(entry, renewed) == Carried(changed=False)
+    assert back(entry, renewed) == SpecialResult(changed=False)
     with pytest.raises(MeanwhileError, match="another file"):
         back(entry)

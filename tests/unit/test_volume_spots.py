@@ -5,25 +5,25 @@ from __future__ import annotations
 import pytest
 
 from usernsplan.errors import RefusedError
-from usernsplan.host.mounts import Mount
+from usernsplan.host.mounts import MountPoint
 from usernsplan.volume import spots
-from usernsplan.volume.spots import Spot, seen_twice
+from usernsplan.volume.spots import VolumePlace, seen_twice
 
-ROOT = Mount("8:1", "/", "/", "ext4")
+ROOT = MountPoint("8:1", "/", "/", "ext4")
 
 
-def bind(source: str, point: str) -> Mount:
+def bind(source: str, point: str) -> MountPoint:
     """``mount --bind`` of something on the root file system."""
-    return Mount("8:1", source, point, "ext4")
+    return MountPoint("8:1", source, point, "ext4")
 
 
-def disk(point: str, device: str = "8:2", root: str = "/") -> Mount:
-    return Mount(device, root, point, "xfs")
+def disk(point: str, device: str = "8:2", root: str = "/") -> MountPoint:
+    return MountPoint(device, root, point, "xfs")
 
 
-def twice(monkeypatch: pytest.MonkeyPatch, mounts: list[Mount], *paths: str) -> set[str]:
+def twice(monkeypatch: pytest.MonkeyPatch, mounts: list[MountPoint], *paths: str) -> set[str]:
     monkeypatch.setattr(spots, "all_mounts", lambda: [ROOT, *mounts])
-    return set(seen_twice([Spot(path, path) for path in paths or ("/srv/vol",)]))
+    return set(seen_twice([VolumePlace(path, path) for path in paths or ("/srv/vol",)]))
 
 
 @pytest.mark.parametrize(
@@ -48,18 +48,21 @@ def twice(monkeypatch: pytest.MonkeyPatch, mounts: list[Mount], *paths: str) -> 
         ([disk("/srv/vol/a"), disk("/srv/vol/a/y", root="/x")], {"/srv/vol/a/y"}),
         ([disk("/srv/vol/a", root="/x"), disk("/srv/vol/b", root="/y")], set()),
         # The same outside as well.
-        ([disk("/data"), disk("/srv/vol/a", root="/x"), disk("/srv/vol/b", root="/x")], {"/srv/vol/b"}),
+        (
+            [disk("/data"), disk("/srv/vol/a", root="/x"), disk("/srv/vol/b", root="/x")],
+            {"/srv/vol/b"},
+        ),
     ],
 )
 def test_a_mount_is_left_out_where_what_it_shows_is_met_under_another_name(
-    monkeypatch: pytest.MonkeyPatch, mounts: list[Mount], expected: set[str]
+    monkeypatch: pytest.MonkeyPatch, mounts: list[MountPoint], expected: set[str]
 ) -> None:
     assert twice(monkeypatch, mounts) == expected
 
 
 @pytest.mark.parametrize("outside", [[], [disk("/data")]])
 def test_a_part_of_what_is_mounted_after_it_is_met_there_too(
-    monkeypatch: pytest.MonkeyPatch, outside: list[Mount]
+    monkeypatch: pytest.MonkeyPatch, outside: list[MountPoint]
 ) -> None:
     # /srv/vol/a is /srv/vol/b/x: one of them is to be left out, and without a hole in /srv/vol/b it is the part.
     mounts = [*outside, disk("/srv/vol/b", root="/top"), disk("/srv/vol/a", root="/top/x")]
@@ -67,11 +70,13 @@ def test_a_part_of_what_is_mounted_after_it_is_met_there_too(
 
 
 def test_what_another_mount_hides_is_not_met_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    mounts = [bind("/srv/vol/a", "/srv/vol/b"), Mount("0:9", "/", "/srv/vol/a", "tmpfs")]
+    mounts = [bind("/srv/vol/a", "/srv/vol/b"), MountPoint("0:9", "/", "/srv/vol/a", "tmpfs")]
     assert twice(monkeypatch, mounts) == set()
 
 
-def test_of_several_volumes_a_mount_in_one_may_show_a_part_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_several_volumes_a_mount_in_one_may_show_a_part_of_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     mounts = [bind("/srv/b/x", "/srv/a/m")]
     assert twice(monkeypatch, mounts, "/srv/a", "/srv/b") == {"/srv/a/m"}
     assert twice(monkeypatch, mounts, "/srv/a") == set()
@@ -91,6 +96,8 @@ def test_a_mount_that_shows_the_whole_volume_is_refused(
     assert "unmount" in raised.value.hint
 
 
-def test_a_mount_that_shows_another_of_the_volumes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mount_that_shows_another_of_the_volumes_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with pytest.raises(RefusedError, match="/srv/a/m"):
         twice(monkeypatch, [bind("/srv/b", "/srv/a/m")], "/srv/a", "/srv/b")

@@ -10,7 +10,7 @@ from tests.unit.test_volume_metadata import GROUP, PLAIN, USER, acl, v2, v3
 from usernsplan import IdMap, IdRange, IdSet, Mapping
 from usernsplan.errors import InvalidValueError, RefusedError
 from usernsplan.volume import targets
-from usernsplan.volume.targets import Moves, Targets, Turn
+from usernsplan.volume.targets import Moves, OwnershipRule, Pass
 
 ID_LAST = 4294967294
 WEB = Mapping(IdMap.of((0, 100000, 65536)), IdMap.of((0, 200000, 1000)))
@@ -29,7 +29,16 @@ def swapped(a: int, b: int) -> IdMap:
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [(0, 100), (9, 109), (100, 100), (109, 109), (10, None), (99, None), (110, None), (ID_LAST, None)],
+    [
+        (0, 100),
+        (9, 109),
+        (100, 100),
+        (109, 109),
+        (10, None),
+        (99, None),
+        (110, None),
+        (ID_LAST, None),
+    ],
 )
 def test_an_id_moves_or_stays_or_has_no_place(old: int, new: int | None) -> None:
     ids = IdMap.of((0, 100, 10))
@@ -44,7 +53,15 @@ def test_an_id_moves_or_stays_or_has_no_place(old: int, new: int | None) -> None
 def test_an_id_on_both_sides_is_a_new_one_unless_the_source_comes_first() -> None:
     ids = IdMap.of((0, 5, 10))
     assert [Moves(ids)(old) for old in (0, 4, 5, 9, 10, 14, 15)] == [5, 9, 5, 9, 10, 14, None]
-    assert [Moves(ids, source_first=True)(old) for old in (0, 4, 5, 9, 10, 14, 15)] == [5, 9, 10, 14, 10, 14, None]
+    assert [Moves(ids, source_first=True)(old) for old in (0, 4, 5, 9, 10, 14, 15)] == [
+        5,
+        9,
+        10,
+        14,
+        10,
+        14,
+        None,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -122,15 +139,20 @@ def test_the_longest_map_that_the_kernel_takes_has_staging_ids() -> None:
 def test_own_gives_everything_to_one_user_of_the_container() -> None:
     rule = targets.own(WEB, (33, 44))
     assert rule.mode == "own"
-    assert {rule.owner_of(old) for old in ((0, 0), (100033, 200044), (7, 99999999))} == {(100033, 200044)}
+    assert {rule.owner_of(old) for old in ((0, 0), (100033, 200044), (7, 99999999))} == {
+        (100033, 200044)
+    }
     assert targets.own(WEB, (0, 0)).owner_of((5, 5)) == (100000, 200000)
     assert rule.overlaps() is False
 
 
 @pytest.mark.parametrize(
-    ("user", "said"), [((65536, 0), "no uid 65536"), ((0, 1000), "no gid 1000"), ((65536, 1000), "no uid 65536")]
+    ("user", "said"),
+    [((65536, 0), "no uid 65536"), ((0, 1000), "no gid 1000"), ((65536, 1000), "no uid 65536")],
 )
-def test_own_for_a_user_that_the_container_does_not_have_is_an_error(user: tuple[int, int], said: str) -> None:
+def test_own_for_a_user_that_the_container_does_not_have_is_an_error(
+    user: tuple[int, int], said: str
+) -> None:
     with pytest.raises(InvalidValueError, match=said):
         targets.own(WEB, user)
 
@@ -149,7 +171,9 @@ def test_own_for_a_user_that_the_container_does_not_have_is_an_error(user: tuple
         ((65534, 65534), None),
     ],
 )
-def test_shift_moves_uids_and_gids_each_by_their_own_map(old: tuple[int, int], new: tuple[int, int] | None) -> None:
+def test_shift_moves_uids_and_gids_each_by_their_own_map(
+    old: tuple[int, int], new: tuple[int, int] | None
+) -> None:
     rule = targets.shift(WEB)
     assert rule.mode == "shift"
     assert rule.owner_of(old) == new
@@ -221,7 +245,9 @@ def test_shift_moves_the_ids_of_an_acl_and_own_leaves_all_of_them() -> None:
     raw = acl(*PLAIN, (USER, 6, 33), (USER, 4, 100005), (GROUP, 4, 44))
     moved = acl(*PLAIN, (USER, 6, 100033), (USER, 4, 100005), (GROUP, 4, 200044))
     assert targets.shift(WEB).acl(raw) == (moved, (), (), ())
-    assert targets.shift(WEB, reverse=True).acl(moved).raw == acl(*PLAIN, (USER, 6, 33), (USER, 4, 5), (GROUP, 4, 44))
+    assert targets.shift(WEB, reverse=True).acl(moved).raw == acl(
+        *PLAIN, (USER, 6, 33), (USER, 4, 5), (GROUP, 4, 44)
+    )
     assert targets.own(WEB, (0, 0)).acl(raw) == (raw, (), (), ())
     unmapped = acl(*PLAIN, (USER, 6, 65536), (GROUP, 4, 1000))
     assert targets.own(WEB, (0, 0)).acl(unmapped) == (unmapped, (), (), ())
@@ -234,8 +260,10 @@ def test_shift_finds_what_would_be_two_entries_for_one_id() -> None:
     assert targets.shift(WEB).acl(raw).duplicates == ("user 100033",)
 
 
-@pytest.mark.parametrize("rule", [targets.shift(WEB), targets.own(WEB, (33, 44)), targets.explicit(WEB.uids, WEB.gids)])
-def test_a_capability_is_given_to_the_root_of_the_container(rule: Targets) -> None:
+@pytest.mark.parametrize(
+    "rule", [targets.shift(WEB), targets.own(WEB, (33, 44)), targets.explicit(WEB.uids, WEB.gids)]
+)
+def test_a_capability_is_given_to_the_root_of_the_container(rule: OwnershipRule) -> None:
     assert rule.capability(v2()) == v3(100000)
     assert rule.capability(v3(1000)) == v3(101000)
     assert rule.capability(v3(100000)) == v3(100000)
@@ -243,8 +271,10 @@ def test_a_capability_is_given_to_the_root_of_the_container(rule: Targets) -> No
     assert rule.capability(v3(65536)) is None
 
 
-@pytest.mark.parametrize("rule", [targets.shift(WEB, reverse=True), targets.explicit(WEB.uids, WEB.gids, reverse=True)])
-def test_going_back_a_capability_becomes_the_host_s_again(rule: Targets) -> None:
+@pytest.mark.parametrize(
+    "rule", [targets.shift(WEB, reverse=True), targets.explicit(WEB.uids, WEB.gids, reverse=True)]
+)
+def test_going_back_a_capability_becomes_the_host_s_again(rule: OwnershipRule) -> None:
     assert rule.capability(v3(100000)) == v2()
     assert rule.capability(v2()) == v2()
     assert rule.capability(v3(101000)) == v3(1000)
@@ -279,8 +309,8 @@ def test_a_capability_keeps_its_root_where_ids_without_a_place_are_kept() -> Non
         targets.explicit(swapped(1, 2), IdMap.of((0, 7, 3), (9, 1, 2)), reverse=True),
     ],
 )
-def test_a_rule_is_the_same_after_json(rule: Targets) -> None:
-    assert Targets.from_json(json.loads(json.dumps(rule.to_json()))) == rule
+def test_a_rule_is_the_same_after_json(rule: OwnershipRule) -> None:
+    assert OwnershipRule.from_json(json.loads(json.dumps(rule.to_json()))) == rule
 
 
 # Passages
@@ -288,25 +318,28 @@ def test_a_rule_is_the_same_after_json(rule: Targets) -> None:
 
 def test_the_passages_of_two_swapped_ids_and_the_way_back() -> None:
     rule = targets.explicit(swapped(1, 2), IdMap.of((0, 100, 10)))
-    staged = (IdMap.of((1, 3_000_000_001, 1), (2, 3_000_000_002, 1)), IdMap.of((0, 3_000_000_000, 10)))
+    staged = (
+        IdMap.of((1, 3_000_000_001, 1), (2, 3_000_000_002, 1)),
+        IdMap.of((0, 3_000_000_000, 10)),
+    )
     first, between, last = (1, 5), (3_000_000_001, 3_000_000_005), (2, 105)
-    assert Turn(rule, 1, *staged).owners(first) == ((first,), between)
-    assert Turn(rule, 2, *staged).owners(first) == ((between,), last)
-    olds, new = Turn(rule, -1, *staged).owners(first)
+    assert Pass(rule, 1, *staged).owners(first) == ((first,), between)
+    assert Pass(rule, 2, *staged).owners(first) == ((between,), last)
+    olds, new = Pass(rule, -1, *staged).owners(first)
     assert (set(olds), new) == ({between, last}, first)
     # The group has its place already and the user has not.
-    assert Turn(rule, 1, *staged).owners((1, 105)) == (((1, 105),), (3_000_000_001, 105))
-    assert Turn(rule, 2, *staged).owners((1, 105)) == (((3_000_000_001, 105),), (2, 105))
-    assert Turn(rule, 2, *staged).wanted((3_000_000_001, 105)) == (2, 105)
-    assert Turn(rule, 2, *staged).first((3_000_000_001, 105)) == (1, 105)
+    assert Pass(rule, 1, *staged).owners((1, 105)) == (((1, 105),), (3_000_000_001, 105))
+    assert Pass(rule, 2, *staged).owners((1, 105)) == (((3_000_000_001, 105),), (2, 105))
+    assert Pass(rule, 2, *staged).wanted((3_000_000_001, 105)) == (2, 105)
+    assert Pass(rule, 2, *staged).first((3_000_000_001, 105)) == (1, 105)
 
 
 def test_without_an_overlap_there_is_one_passage_and_the_way_back() -> None:
     rule = targets.shift(WEB)
-    assert Turn(rule).owners((33, 44)) == (((33, 44),), (100033, 200044))
-    olds, new = Turn(rule, -1).owners((33, 44))
+    assert Pass(rule).owners((33, 44)) == (((33, 44),), (100033, 200044))
+    olds, new = Pass(rule, -1).owners((33, 44))
     assert (set(olds), new) == ({(100033, 200044)}, (33, 44))
-    assert Turn(rule).wanted((33, 44)) == (100033, 200044)
-    assert Turn(rule).wanted((100033, 200044)) == (100033, 200044)
-    assert Turn(rule).wanted((65536, 0)) is None
-    assert Turn(rule).first((100033, 200044)) == (100033, 200044)
+    assert Pass(rule).wanted((33, 44)) == (100033, 200044)
+    assert Pass(rule).wanted((100033, 200044)) == (100033, 200044)
+    assert Pass(rule).wanted((65536, 0)) is None
+    assert Pass(rule).first((100033, 200044)) == (100033, 200044)

@@ -14,21 +14,21 @@ from pathlib import Path
 import pytest
 
 from tests.unit.oracle import needs
-from usernsplan.host.mounts import Mount, all_mounts, parse
+from usernsplan.host.mounts import MountPoint, all_mounts, parse
 from usernsplan.volume import syscalls, walk
-from usernsplan.volume.walk import Mounts, Volume, folder, names, other_names, pin
+from usernsplan.volume.walk import Mounts, OpenVolume, folder, names, other_names, pin
 
-ROOT = Mount("8:1", "/", "/", "ext4")
+ROOT = MountPoint("8:1", "/", "/", "ext4")
 # What a process sees at the start of a namespace: the file system's root, two more, and bind mounts of parts of them.
-DATA = Mount("8:2", "/", "/data", "xfs")
+DATA = MountPoint("8:2", "/", "/data", "xfs")
 HOST = [
     ROOT,
     DATA,
-    Mount("0:5", "/", "/proc", "proc"),
-    Mount("8:2", "/web", "/srv/web", "xfs"),
-    Mount("8:1", "/var/lib/db", "/srv/db", "ext4"),
-    Mount("8:2", "/web/static", "/data/other/static", "xfs"),
-    Mount("8:2", "/webby", "/srv/webby", "xfs"),
+    MountPoint("0:5", "/", "/proc", "proc"),
+    MountPoint("8:2", "/web", "/srv/web", "xfs"),
+    MountPoint("8:1", "/var/lib/db", "/srv/db", "ext4"),
+    MountPoint("8:2", "/web/static", "/data/other/static", "xfs"),
+    MountPoint("8:2", "/webby", "/srv/webby", "xfs"),
 ]
 
 
@@ -47,18 +47,26 @@ HOST = [
             "1 1 8:1 / /a rw shared:1 master:2 propagate_from:3 unbindable - tmpfs none rw\n",
             ("8:1", "/", "/a", "tmpfs"),
         ),
-        ("1 1 8:1 /a\\040b /c\\011d\\012e\\134f\\043 rw - xfs x rw\n", ("8:1", "/a b", "/c\td\ne\\f#", "xfs")),
+        (
+            "1 1 8:1 /a\\040b /c\\011d\\012e\\134f\\043 rw - xfs x rw\n",
+            ("8:1", "/a b", "/c\td\ne\\f#", "xfs"),
+        ),
         ("1 1 8:1 / /a\\134040b rw - xfs x rw\n", ("8:1", "/", "/a\\040b", "xfs")),
         ("1 1 8:1 / /\udcff\u00fc rw - xfs x rw\n", ("8:1", "/", "/\udcff\u00fc", "xfs")),
         (
             "1 1 0:4 net:[4026531840] /run/netns/x rw - nsfs nsfs rw\n",
             ("0:4", "net:[4026531840]", "/run/netns/x", "nsfs"),
         ),
-        ("1 1 8:1 / /a-b/- rw - fuse.sshfs a\\040-\\040b rw\n", ("8:1", "/", "/a-b/-", "fuse.sshfs")),
+        (
+            "1 1 8:1 / /a-b/- rw - fuse.sshfs a\\040-\\040b rw\n",
+            ("8:1", "/", "/a-b/-", "fuse.sshfs"),
+        ),
         ("1 1 8:1 /x//deleted /a rw - ext4 x rw\n", ("8:1", "/x//deleted", "/a", "ext4")),
     ],
 )
-def test_a_line_of_mountinfo_is_read_as_proc_5_writes_it(line: str, mount: tuple[str, str, str, str]) -> None:
+def test_a_line_of_mountinfo_is_read_as_proc_5_writes_it(
+    line: str, mount: tuple[str, str, str, str]
+) -> None:
     assert parse(line)[:4] == mount
 
 
@@ -69,9 +77,9 @@ def test_the_options_of_a_mount_and_of_its_file_system_are_kept_apart() -> None:
     assert not parse("1 1 8:1 / /a rw,noidmapped - ext4 /dev/x rw,idmapped\n").is_idmapped
     line = "1 1 0:70 / /m rw - overlay overlay rw,lowerdir=/a:/b,upperdir=/x\\040y\\054z,workdir=/w,metacopy=on\n"
     overlay = parse(line)
-    assert [overlay.fs_option(name) for name in ("lowerdir", "upperdir", "metacopy", "dir", "rw")] == [
-        *("/a:/b", "/x y,z", "on", "", "")
-    ]
+    assert [
+        overlay.fs_option(name) for name in ("lowerdir", "upperdir", "metacopy", "dir", "rw")
+    ] == [*("/a:/b", "/x y,z", "on", "", "")]
 
 
 def test_our_own_mounts_are_read() -> None:
@@ -126,7 +134,9 @@ def test_what_is_mounted_below_a_volume_is_known_by_the_parts_of_its_folder() ->
 
 
 def test_a_path_leads_through_a_mount_where_one_of_its_folders_is_one() -> None:
-    mounts = Mounts.below("/", [Mount("1:1", "/", "/a/b", "x"), Mount("1:1", "/", "/a/b/c/d", "x")])
+    mounts = Mounts.below(
+        "/", [MountPoint("1:1", "/", "/a/b", "x"), MountPoint("1:1", "/", "/a/b/c/d", "x")]
+    )
     for parts, crossed in (
         ((), False),
         (("a",), False),
@@ -160,12 +170,14 @@ def test_a_path_leads_through_a_mount_where_one_of_its_folders_is_one() -> None:
         ("/", []),
     ],
 )
-def test_a_folder_has_the_names_that_bind_mounts_of_it_and_above_it_give(path: str, others: list[str]) -> None:
+def test_a_folder_has_the_names_that_bind_mounts_of_it_and_above_it_give(
+    path: str, others: list[str]
+) -> None:
     assert sorted(name for name in other_names(path, HOST) if name != path) == sorted(others)
 
 
 def test_a_bind_mount_of_the_whole_root_gives_each_folder_another_name() -> None:
-    mounts = [ROOT, Mount("8:1", "/", "/host", "ext4")]
+    mounts = [ROOT, MountPoint("8:1", "/", "/host", "ext4")]
     assert other_names("/etc", mounts) == ["/host/etc"]
     assert other_names("/host/etc", mounts) == ["/etc"]
     assert other_names("/host", mounts) == ["/"]
@@ -184,11 +196,11 @@ def test_a_bind_mount_of_the_whole_root_gives_each_folder_another_name() -> None
 )
 def test_the_kind_of_a_file_system_is_that_of_the_nearest_mount(path: str, kind: str) -> None:
     assert walk.kind_of(path, HOST) == kind
-    assert walk.kind_of("/data/x", [*HOST, Mount("0:9", "/", "/data", "tmpfs")]) == "tmpfs"
+    assert walk.kind_of("/data/x", [*HOST, MountPoint("0:9", "/", "/data", "tmpfs")]) == "tmpfs"
 
 
 def test_a_mount_over_another_hides_it() -> None:
-    mounts = [*HOST, Mount("0:9", "/", "/data", "tmpfs")]
+    mounts = [*HOST, MountPoint("0:9", "/", "/data", "tmpfs")]
     assert other_names("/data/web", mounts) == []
 
 
@@ -196,7 +208,9 @@ def test_a_mount_over_another_hides_it() -> None:
 
 
 @contextmanager
-def opened(path: Path, *, has_openat2: bool = True, cross_mounts: bool = False) -> Iterator[Volume]:
+def opened(
+    path: Path, *, has_openat2: bool = True, cross_mounts: bool = False
+) -> Iterator[OpenVolume]:
     of = replace(walk.volume(str(path), cross_mounts=cross_mounts), has_openat2=has_openat2)
     try:
         yield of
@@ -205,7 +219,7 @@ def opened(path: Path, *, has_openat2: bool = True, cross_mounts: bool = False) 
 
 
 @contextmanager
-def there(of: Volume, *parts: str) -> Iterator[os.stat_result]:
+def there(of: OpenVolume, *parts: str) -> Iterator[os.stat_result]:
     descriptor = folder(of, parts)
     try:
         assert not os.get_inheritable(descriptor)
@@ -234,7 +248,9 @@ def tree(tmp_path: Path) -> Path:
 
 @BOTH
 @pytest.mark.parametrize("parts", [(), ("a",), ("a", "b"), ("a", "b", "c")])
-def test_a_folder_is_found_by_its_parts(tree: Path, has_openat2: bool, parts: tuple[str, ...]) -> None:
+def test_a_folder_is_found_by_its_parts(
+    tree: Path, has_openat2: bool, parts: tuple[str, ...]
+) -> None:
     with opened(tree, has_openat2=has_openat2) as of, there(of, *parts) as seen:
         expected = tree.joinpath(*parts).stat()
         assert (seen.st_dev, seen.st_ino) == (expected.st_dev, expected.st_ino)
@@ -266,7 +282,9 @@ def test_no_symlink_is_followed_and_what_is_no_folder_is_gone(
 
 
 @BOTH
-def test_a_folder_that_became_a_symlink_or_was_moved_away_leads_nowhere(tree: Path, has_openat2: bool) -> None:
+def test_a_folder_that_became_a_symlink_or_was_moved_away_leads_nowhere(
+    tree: Path, has_openat2: bool
+) -> None:
     with opened(tree, has_openat2=has_openat2) as of:
         (tree / "a").rename(tree.parent / "outside/a")
         for place in (None, tree.parent / "outside/a"):
@@ -415,7 +433,7 @@ def test_without_openat2_a_mount_is_known_from_mountinfo(tree: Path, cross_mount
 
 
 def test_a_place_is_shown_by_its_path() -> None:
-    of = Volume("/srv/vol", -1, Mounts())
+    of = OpenVolume("/srv/vol", -1, Mounts())
     assert [of.shown(()), of.shown((), "f"), of.shown(("a", "b")), of.shown(("a",), "f")] == [
         *("/srv/vol", "/srv/vol/f", "/srv/vol/a/b", "/srv/vol/a/f")
     ]
@@ -442,8 +460,12 @@ def test_those_of_a_very_large_one_are_several_and_none_is_missing_or_twice(
         (tmp_path / f"\udcff\n{number}").touch()
     descriptor = pin(str(tmp_path.resolve()))
     batches = list(names(descriptor, walk.BIG))
-    assert [len(batch) for batch in batches] == [10] * (entries // 10) + [entries % 10] * bool(entries % 10)
+    assert [len(batch) for batch in batches] == [10] * (entries // 10) + [entries % 10] * bool(
+        entries % 10
+    )
     assert sorted(name for batch in batches for name in batch) == sorted(os.listdir(tmp_path))
     # A second reading starts anew.
-    assert sorted(name for batch in names(descriptor, walk.BIG) for name in batch) == sorted(os.listdir(tmp_path))
+    assert sorted(name for batch in names(descriptor, walk.BIG) for name in batch) == sorted(
+        os.listdir(tmp_path)
+    )
     os.close(descriptor)

@@ -9,12 +9,20 @@ import pytest
 from tests.unit.states import PASSWD, per_container, shared, state
 from usernsplan import IdMap, IdRange, Mapping
 from usernsplan.formats import accounts
-from usernsplan.model import Actor, Allocation, HistoryEntry, LedgerState, Namespace, Quarantined, Reservation
+from usernsplan.model import (
+    Actor,
+    Allocation,
+    HistoryEntry,
+    LedgerState,
+    Namespace,
+    Quarantined,
+    Reservation,
+)
 from usernsplan.report.whose import fields, line, line_of, paragraph, short
 from usernsplan.whose import ids as whose
 from usernsplan.whose.ids import (
-    About,
     Answer,
+    IdContext,
     OfAccount,
     OfAllocation,
     OfGroup,
@@ -27,7 +35,11 @@ from usernsplan.whose.ids import (
 
 ROOT = Actor(0, 1000, None)
 IMAGE = accounts.Accounts(
-    (accounts.User("www-data", 33, 33), accounts.User("second", 33, 33), accounts.User("alone", 40, 77)),
+    (
+        accounts.User("www-data", 33, 33),
+        accounts.User("second", 33, 33),
+        accounts.User("alone", 40, 77),
+    ),
     (accounts.Group("www", 33), accounts.Group("staff", 50)),
 )
 
@@ -41,12 +53,14 @@ def facts(
     namespaces: tuple[Namespace, ...] = (),
     history: tuple[HistoryEntry, ...] = (),
     root: str = "/",
-) -> About:
+) -> IdContext:
     host = state(subuid, subgid, passwd=passwd, root=root)
-    return About(host.layout, ledger, host.subuid, host.subgid, host.accounts, namespaces, history, IMAGE)
+    return IdContext(
+        host.layout, ledger, host.subuid, host.subgid, host.accounts, namespaces, history, IMAGE
+    )
 
 
-def ask(number: int, known: About) -> Answer:
+def ask(number: int, known: IdContext) -> Answer:
     return whose.answers([number], known)[number]
 
 
@@ -68,12 +82,19 @@ def test_an_allocation_tells_the_container_id_its_name_and_who_gave_it() -> None
 def test_the_ids_beside_a_range_are_nobodys() -> None:
     web = per_container("web", 1310720)
     known = facts(ledger=LedgerState((web,)))
-    assert [ask(n, known).is_free for n in (1310719, 1310720, 1376255, 1376256)] == [True, False, False, True]
+    assert [ask(n, known).is_free for n in (1310719, 1310720, 1376255, 1376256)] == [
+        True,
+        False,
+        False,
+        True,
+    ]
 
 
 def test_a_block_that_is_kept_has_no_container_id_but_for_the_one_that_is_mapped() -> None:
     ids = IdMap.of((33, 1000000000, 1))
-    app = Allocation("app", "usernsplan-app", "single-uid", Mapping(ids, ids), IdRange(1000000000, 10000))
+    app = Allocation(
+        "app", "usernsplan-app", "single-uid", Mapping(ids, ids), IdRange(1000000000, 10000)
+    )
     known = facts(ledger=LedgerState((app,)))
     [mapped] = ask(1000000000, known).uid
     assert isinstance(mapped, OfAllocation)
@@ -91,20 +112,31 @@ def test_a_line_of_ours_is_told_as_the_allocation_and_another_as_its_owners() ->
     assert told == [(OfAllocation, None), (OfLine, "alice"), (OfLine, "usernsplan-web")]
     found = ask(524288, known).uid[1]
     assert isinstance(found, OfLine)
-    assert (found.file, found.line.number, found.span, found.problem) == ("/r/etc/subuid", 2, (524288, 589824), "")
+    assert (found.file, found.line.number, found.span, found.problem) == (
+        "/r/etc/subuid",
+        2,
+        (524288, 589824),
+        "",
+    )
     assert [type(one) for one in ask(524290, known).gid] == [OfAllocation]
 
 
 def test_lines_that_roots_or_further_owners_have_for_an_allocation_are_ours() -> None:
-    box = replace(per_container("box", 524288), also=("root",))
+    box = replace(per_container("box", 524288), extra_owners=("root",))
     lines = b"usernsplan-box:524288:65536\nroot:524288:65536\n"
-    assert [type(one) for one in ask(524288, facts(lines, lines, ledger=LedgerState((box,)))).uid] == [OfAllocation]
+    assert [
+        type(one) for one in ask(524288, facts(lines, lines, ledger=LedgerState((box,)))).uid
+    ] == [OfAllocation]
 
 
 def test_an_owner_may_be_written_as_a_number() -> None:
     web = per_container("web", 524288)
     passwd = PASSWD + b"usernsplan-web:x:4000:4000::/:/bin/sh\nbob:x:1001:1001::/:/bin/sh\n"
-    known = facts(b"4000:524288:65536\n1001:231072:65536\n77777:231072:1\n", ledger=LedgerState((web,)), passwd=passwd)
+    known = facts(
+        b"4000:524288:65536\n1001:231072:65536\n77777:231072:1\n",
+        ledger=LedgerState((web,)),
+        passwd=passwd,
+    )
     # The number of the allocation's owner: the line is ours.
     assert [type(one) for one in ask(524288, known).uid] == [OfAllocation]
     told = [(one.owner, one.account) for one in ask(231072, known).uid if isinstance(one, OfLine)]
@@ -115,7 +147,9 @@ def test_an_owner_may_be_written_as_a_number() -> None:
 def test_which_container_of_a_pool_has_an_id_is_not_known() -> None:
     # As of "allocate --engine podman-auto": podman gives the second container 589824 on, and there 589857 is 33.
     ids = IdMap.of((0, 524288, 327680))
-    pool = Allocation("containers", "containers", "per-container", Mapping(ids, ids), IdRange(524288, 327680))
+    pool = Allocation(
+        "containers", "containers", "per-container", Mapping(ids, ids), IdRange(524288, 327680)
+    )
     known = facts(ledger=LedgerState((pool,)))
     [found] = ask(589857, known).uid
     assert isinstance(found, OfAllocation)
@@ -180,7 +214,8 @@ def test_a_shared_map_is_told_where_it_maps_the_id_to_itself() -> None:
     web = shared("web", (0, 2, 1), (3, 3, 65533))
     known = facts(ledger=LedgerState((web,)), passwd=b"")
     told = {
-        n: [one.container_id for one in ask(n, known).uid if isinstance(one, OfAllocation)] for n in (1, 2, 3, 65535)
+        n: [one.container_id for one in ask(n, known).uid if isinstance(one, OfAllocation)]
+        for n in (1, 2, 3, 65535)
     }
     assert told == {1: [], 2: [0], 3: [3], 65535: [65535]}
 
@@ -188,7 +223,11 @@ def test_a_shared_map_is_told_where_it_maps_the_id_to_itself() -> None:
 def test_the_deed_is_that_of_the_moment_and_of_several_the_one_that_names_the_allocation() -> None:
     web = replace(per_container("web", 524288), since="T")
     other = deed("T", "/etc/subuid: + usernsplan-db:589824:65536")
-    mine = deed("T", "/r/etc/subuid: + usernsplan-web:524288:65536", "/r/etc/subgid: + usernsplan-web:524288:65536")
+    mine = deed(
+        "T",
+        "/r/etc/subuid: + usernsplan-web:524288:65536",
+        "/r/etc/subgid: + usernsplan-web:524288:65536",
+    )
     assert whose.giver(web, (deed("S"), other, mine)) == mine
     assert whose.giver(web, (deed("S"), other)) == other
     assert whose.giver(web, (deed("T", "failed, and put back"), other, mine)) == mine
@@ -219,7 +258,9 @@ def test_no_id_and_no_name_is_none(asked: str) -> None:
     assert whose.read_id(asked) is None
 
 
-@pytest.mark.parametrize(("text", "number"), [("0", 0), ("4294967294", 4294967294), ("65534", 65534)])
+@pytest.mark.parametrize(
+    ("text", "number"), [("0", 0), ("4294967294", 4294967294), ("65534", 65534)]
+)
 def test_an_id_is_decimal(text: str, number: int) -> None:
     assert whose.read_id(text) == number
 
@@ -236,10 +277,14 @@ def test_an_extent_tells_each_part_of_it_and_what_is_nobodys() -> None:
     assert [type(part.holder) for part in parts] == [OfAllocation]
 
 
-def test_of_several_runs_in_one_second_the_one_that_names_it_made_a_map_without_lines_of_its_own() -> None:
+def test_of_several_runs_in_one_second_the_one_that_names_it_made_a_map_without_lines_of_its_own() -> (
+    None
+):
     ids = IdMap.of((0, 524288, 65536))
     first, second = (
-        Allocation(name, "usernsplan", "shared", Mapping(ids, ids), IdRange(524288, 65536), since="T")
+        Allocation(
+            name, "usernsplan", "shared", Mapping(ids, ids), IdRange(524288, 65536), since="T"
+        )
         for name in ("n1", "n2")
     )
     one, two = (

@@ -79,7 +79,9 @@ def _fill(place: bytes) -> None:
         if kind == 0:
             finish(path, 33, 33, 0o6755)
         elif kind == 1:
-            finish(path, 0, 0, 0o755, capability=capability_v2() if number % 4 else capability_v3(1000))
+            finish(
+                path, 0, 0, 0o755, capability=capability_v2() if number % 4 else capability_v3(1000)
+            )
         elif kind == 2:
             finish(path, 1000, 1000, 0o640, acl=acl_of(0o640, {33: 6}, {100: 4}))
         else:
@@ -193,17 +195,33 @@ def _exchange(one: str, other: str) -> None:
 def of_containers_root() -> list[list[Attack]]:
     """What a process in a container can do, three attackers at once."""
     return [
-        [folder_for_symlink("open-0-swap/box"), folder_for_symlink("open-1-deep/box/box"), *_of_tops()],
+        [
+            folder_for_symlink("open-0-swap/box"),
+            folder_for_symlink("open-1-deep/box/box"),
+            *_of_tops(),
+        ],
         [
             folder_out_and_in("open-2-move/box"),
             folder_out_and_in("open-5-mixed/box/box"),
-            *(folder_comes_and_goes(f"open-2-move/box/box/short-lived-{number}") for number in range(5)),
-            *(file_for_symlink(f"open-3-files/box/file-{number}", "box/file-0") for number in range(6)),
+            *(
+                folder_comes_and_goes(f"open-2-move/box/box/short-lived-{number}")
+                for number in range(5)
+            ),
+            *(
+                file_for_symlink(f"open-3-files/box/file-{number}", "box/file-0")
+                for number in range(6)
+            ),
             file_for_symlink("open-5-mixed/box/file-1", "secret"),
         ],
         [
-            *(file_for_hard_link(f"open-4-links/box/file-{number}", "shared") for number in range(9)),
-            *(file_for_hard_link(f"open-4-links/box/box/file-{number}", "shared") for number in (3, 4, 5)),
+            *(
+                file_for_hard_link(f"open-4-links/box/file-{number}", "shared")
+                for number in range(9)
+            ),
+            *(
+                file_for_hard_link(f"open-4-links/box/box/file-{number}", "shared")
+                for number in (3, 4, 5)
+            ),
             file_for_hard_link("open-5-mixed/box/file-2", "shared-in-group"),
         ],
     ]
@@ -214,24 +232,42 @@ def of_wanderers() -> list[list[Attack]]:
     return [
         [
             wandering_hard_link(
-                "shared-wanderer", "open-3-files", "open-4-links/box/box", "open-5-mixed", "open-1-deep"
+                "shared-wanderer",
+                "open-3-files",
+                "open-4-links/box/box",
+                "open-5-mixed",
+                "open-1-deep",
             ),
             wandering_hard_link("shared-wanderer-of-33", "open-0-swap", "open-5-mixed"),
         ],
-        [wandering_hard_link("shared", "open-3-files/box", "open-2-move/box/box", "open-0-swap/box/box")],
+        [
+            wandering_hard_link(
+                "shared", "open-3-files/box", "open-2-move/box/box", "open-0-swap/box/box"
+            )
+        ],
     ]
 
 
 def of_real_root() -> list[list[Attack]]:
     """Folders and symlinks, by somebody whom no permission stops."""
     return [
-        [folder_for_symlink("open-0-swap/box"), folder_for_symlink("open-2-move/box/box"), *_of_tops()],
-        [folder_for_symlink_by_two_renames("open-3-files/box"), folder_out_and_in("open-5-mixed/box")],
+        [
+            folder_for_symlink("open-0-swap/box"),
+            folder_for_symlink("open-2-move/box/box"),
+            *_of_tops(),
+        ],
+        [
+            folder_for_symlink_by_two_renames("open-3-files/box"),
+            folder_out_and_in("open-5-mixed/box"),
+        ],
     ]
 
 
 def _of_tops() -> list[Attack]:
-    return [folder_for_symlink("open-1-deep"), folder_for_symlink_by_two_renames("open-4-links/box/box")]
+    return [
+        folder_for_symlink("open-1-deep"),
+        folder_for_symlink_by_two_renames("open-4-links/box/box"),
+    ]
 
 
 # The attackers.
@@ -248,7 +284,9 @@ class Attackers:
 
 
 @contextmanager
-def attacked(volume: Path, uid: int, gangs: Callable[[], list[list[Attack]]]) -> Iterator[Attackers]:
+def attacked(
+    volume: Path, uid: int, gangs: Callable[[], list[list[Attack]]]
+) -> Iterator[Attackers]:
     """While this is open, a process of this uid for each list of attacks goes through them, again and again."""
     # Traps are laid by root, in folders where anybody may write.
     back = Path.cwd()
@@ -277,7 +315,9 @@ def attacked(volume: Path, uid: int, gangs: Callable[[], list[list[Attack]]]) ->
     assert ends == [0] * len(lists), "an attacker failed to do what it is there for"
 
 
-def _strike(volume: Path, uid: int, attacks: Sequence[Attack], counters: memoryview, number: int) -> NoReturn:
+def _strike(
+    volume: Path, uid: int, attacks: Sequence[Attack], counters: memoryview, number: int
+) -> NoReturn:
     # Whatever happens, this copy of the test process must not go on as one.
     status = 1
     stopped: list[int] = []

@@ -35,7 +35,9 @@ def tmpfs(private_mounts: None, tmp_path_factory: pytest.TempPathFactory) -> Ite
     """A tmpfs that notes every time that something is read."""
     assert private_mounts is None
     place = tmp_path_factory.mktemp("tmpfs")
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "strictatime,mode=755", "tmpfs", place], check=True)
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "strictatime,mode=755", "tmpfs", place], check=True
+    )
     yield place
     subprocess.run(["umount", "-l", place], check=True)
 
@@ -53,7 +55,10 @@ def ext4(private_mounts: None, tmp_path_factory: pytest.TempPathFactory) -> Iter
         file.truncate(256 << 20)
     subprocess.run(["mkfs.ext4", "-q", "-b", "4096", "-N", "65536", image], check=True)
     mounted = subprocess.run(
-        ["mount", "-o", "loop,strictatime", image, place], capture_output=True, text=True, check=False
+        ["mount", "-o", "loop,strictatime", image, place],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if mounted.returncode:
         _lacking(f"an image cannot be mounted here: {mounted.stderr.strip()}")

@@ -63,7 +63,17 @@ INODES = (
     *("utimensat", "utime", "utimes"),
 )
 RECORDS = (
-    *("write", "writev", "pwrite64", "ftruncate", "truncate", "fallocate", "fsync", "fdatasync", "sync_file_range"),
+    *(
+        "write",
+        "writev",
+        "pwrite64",
+        "ftruncate",
+        "truncate",
+        "fallocate",
+        "fsync",
+        "fdatasync",
+        "sync_file_range",
+    ),
     *("rename", "renameat", "renameat2", "link", "linkat", "symlink", "symlinkat"),
     *("unlink", "unlinkat", "rmdir", "mkdir", "mkdirat"),
 )
@@ -90,10 +100,23 @@ def thorny(top: Path, pick: Callable[[int], int], *, v2: bool = True) -> None:
     finish(write(root + b"setgid"), pick(0), pick(42), 0o2755)
     finish(write(root + b"all-bits"), pick(7), pick(8), 0o7777)
     finish(write(root + b"capable"), pick(0), pick(0), 0o755, capability=capability)
-    finish(write(root + b"capable-of-1000"), pick(1000), pick(5), 0o755, capability=capability_v3(pick(1000)))
+    finish(
+        write(root + b"capable-of-1000"),
+        pick(1000),
+        pick(5),
+        0o755,
+        capability=capability_v3(pick(1000)),
+    )
     finish(write(root + b"listed"), pick(33), pick(33), 0o640, acl=acl_of(0o640, users, groups, 4))
     everything = root + b"everything"
-    finish(write(everything), pick(1000), pick(100), 0o6750, acl=acl_of(0o6750, users, groups), capability=capability)
+    finish(
+        write(everything),
+        pick(1000),
+        pick(100),
+        0o6750,
+        acl=acl_of(0o6750, users, groups),
+        capability=capability,
+    )
     os.symlink(b"setuid", root + b"symlink")
     finish(root + b"symlink", pick(1000), pick(42))
     os.mkfifo(root + b"fifo")
@@ -103,7 +126,12 @@ def thorny(top: Path, pick: Callable[[int], int], *, v2: bool = True) -> None:
     finish(write(both + b"/inner"), pick(65534), pick(65534), 0o4711, acl=acl_of(0o711, users, {}))
     os.link(root + b"setuid", both + b"/setuid")
     finish(
-        both, pick(1000), pick(5), 0o2770, acl=acl_of(0o770, users, groups), default_acl=acl_of(0o750, users, groups)
+        both,
+        pick(1000),
+        pick(5),
+        0o2770,
+        acl=acl_of(0o770, users, groups),
+        default_acl=acl_of(0o750, users, groups),
     )
     same = folder(root + b"same")
     for number in range(4):
@@ -144,7 +172,9 @@ def owners(top: Path) -> Owners:
 
 def shifted(before: Owners, by: int = START) -> Owners:
     """The same, shifted."""
-    return Counter({(by + uid, by + gid, mode): count for (uid, gid, mode), count in before.items()})
+    return Counter(
+        {(by + uid, by + gid, mode): count for (uid, gid, mode), count in before.items()}
+    )
 
 
 def some_shifted(paths: list[bytes]) -> bool:
@@ -172,7 +202,9 @@ CASES = {
     "shift": Case(("--container", "web", "--mode", "shift"), shift(START)),
     "own": Case(("--container", "web"), own(START)),
     "overlap": Case((*maps(over(0, HALF)), "--drop-power"), over(0, HALF), _in_both_halves),
-    "swap": Case((*maps(_SWAPPED), "--drop-power"), _SWAPPED, lambda number: 1000 + number % 2, v2=False),
+    "swap": Case(
+        (*maps(_SWAPPED), "--drop-power"), _SWAPPED, lambda number: 1000 + number % 2, v2=False
+    ),
     "reverse": Case(
         ("--container", "web", "--mode", "shift", "--reverse", "--drop-power"),
         reverse(START),
@@ -221,7 +253,15 @@ class Grounds:
         host.volume.mkdir(parents=True)
         thorny(host.volume, self._case.pick, v2=self._case.v2)
         before = snapshot(host.volume)
-        words = ("fix-volume", str(host.volume), *self._case.words, "--jobs", str(self._jobs), "--root", str(host.root))
+        words = (
+            "fix-volume",
+            str(host.volume),
+            *self._case.words,
+            "--jobs",
+            str(self._jobs),
+            "--root",
+            str(host.root),
+        )
         return Ground(host, words, before, expected(before, self._case.rule))
 
 
@@ -267,7 +307,9 @@ def trace(
     log = run.folder / "trace"
     # -D would leave us without a child to wait for; -I 4 keeps strace deaf to what is sent to the run's own group.
     options = [*(["-f"] if follow else []), "-qq", "-o", str(log), "-e", f"trace={calls}", *more]
-    with subprocess.Popen(["strace", *options, "-p", str(run.pid)], stderr=subprocess.PIPE, text=True) as tracer:
+    with subprocess.Popen(
+        ["strace", *options, "-p", str(run.pid)], stderr=subprocess.PIPE, text=True
+    ) as tracer:
         wait_until(lambda: tracer.poll() is not None or _is_traced(run.pid), 30)
         run.go()
         if meanwhile:
@@ -281,10 +323,14 @@ def trace(
     assert "nvalid" not in said, said
     # Without -f there is no pid before the call; with it there is.
     lines = log.read_text(errors="replace").splitlines()
-    return Traced(ended, lines if follow else [f"{run.pid} {line}" for line in lines], run.pid, left)
+    return Traced(
+        ended, lines if follow else [f"{run.pid} {line}" for line in lines], run.pid, left
+    )
 
 
-def half_way(server: Prefork, words: Words, number: int, then: Callable[[Run], None], calls: str = OWNERS) -> Traced:
+def half_way(
+    server: Prefork, words: Words, number: int, then: Callable[[Run], None], calls: str = OWNERS
+) -> Traced:
     """Run it, and call ``then`` while all of it stands still, since a process of it is at its n-th change of owner.
 
     Or at its n-th call of another kind.
@@ -303,11 +349,20 @@ def half_way(server: Prefork, words: Words, number: int, then: Callable[[Run], N
                 os.killpg(run.pid, signal.SIGCONT)
             time.sleep(0.005)
 
-    return trace(server, words, calls, "-e", f"inject={calls}:signal=STOP:when={number}", meanwhile=stand_still)
+    return trace(
+        server,
+        words,
+        calls,
+        "-e",
+        f"inject={calls}:signal=STOP:when={number}",
+        meanwhile=stand_still,
+    )
 
 
 def _is_traced(pid: int) -> bool:
-    return "TracerPid:\t0\n" not in Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+    return "TracerPid:\t0\n" not in Path(f"/proc/{pid}/status").read_text(
+        encoding="ascii", errors="replace"
+    )
 
 
 def wait_until(answer: Callable[[], bool], patience: float) -> None:

@@ -61,7 +61,10 @@ def seen(ground: Arena) -> Seen:
     }
     # The yard is the attacker's own, but only its owner may change its owner and mode.
     yard, above = os.lstat(ground.yard), os.lstat(ground.volume.parent)
-    return Seen(outside, ((yard.st_uid, yard.st_gid, yard.st_mode), (above.st_uid, above.st_gid, above.st_ctime_ns)))
+    return Seen(
+        outside,
+        ((yard.st_uid, yard.st_gid, yard.st_mode), (above.st_uid, above.st_gid, above.st_ctime_ns)),
+    )
 
 
 def changed(before: Seen, after: Seen) -> list[str]:
@@ -98,7 +101,12 @@ def place(host: Host) -> tuple[Arena, int]:
 @pytest.mark.parametrize(
     ("file_system", "gang"),
     [("tmpfs", CONTAINER), *slow(("ext4", CONTAINER), ("tmpfs", WANDERERS), ("tmpfs", REAL))],
-    ids=["containers-root-on-tmpfs", "containers-root-on-ext4", "wandering-links-on-tmpfs", "real-root-on-tmpfs"],
+    ids=[
+        "containers-root-on-tmpfs",
+        "containers-root-on-ext4",
+        "wandering-links-on-tmpfs",
+        "real-root-on-tmpfs",
+    ],
 )
 def test_nothing_outside_changes_whatever_is_swapped_meanwhile(
     request: pytest.FixtureRequest, file_system: str, gang: Gang
@@ -106,7 +114,17 @@ def test_nothing_outside_changes_whatever_is_swapped_meanwhile(
     host = request.getfixturevalue(f"host_on_{file_system}")
     ground, start = place(host)
     before = seen(ground)
-    words = ("--container", "web", "--mode", "shift", "--outside-links", "skip", "--jobs", "2", "--json")
+    words = (
+        "--container",
+        "web",
+        "--mode",
+        "shift",
+        "--outside-links",
+        "skip",
+        "--jobs",
+        "2",
+        "--json",
+    )
     endings: Counter[str] = Counter()
     end = time.monotonic() + SECONDS
     with (
@@ -115,7 +133,9 @@ def test_nothing_outside_changes_whatever_is_swapped_meanwhile(
     ):
 
         def fix(*more: str) -> dict[str, Any]:
-            ended = server.run("fix-volume", ground.volume, *words, *more, "--root", host.root, status=None)
+            ended = server.run(
+                "fix-volume", ground.volume, *words, *more, "--root", host.root, status=None
+            )
             return told("fix-volume", ended)
 
         def told(what: str, ended: Ended) -> dict[str, Any]:
@@ -140,7 +160,11 @@ def test_nothing_outside_changes_whatever_is_swapped_meanwhile(
     # And when they have gone, the volume can be put right: whatever is in it, but for names of files outside.
     host.fix(*words[:-1])
     now = snapshot(ground.volume)
-    inside = {path: inode for path, inode in now.items() if inode.links == len(inode.names) or stat.S_ISDIR(inode.kind)}
+    inside = {
+        path: inode
+        for path, inode in now.items()
+        if inode.links == len(inode.names) or stat.S_ISDIR(inode.kind)
+    }
     assert len(inside) > 100
     assert {inode.uid for inode in inside.values()} <= set(range(start, start + 65536))
     assert differences(inside, expected(inside, shift(start))) == []
@@ -219,13 +243,19 @@ def chown_by_count(top: str, uid: int) -> None:
         (chown_by_path, REAL),
     ],
 )
-def test_these_attackers_lead_the_usual_walkers_out(host: Host, walk: Callable[[str, int], None], gang: Gang) -> None:
+def test_these_attackers_lead_the_usual_walkers_out(
+    host: Host, walk: Callable[[str, int], None], gang: Gang
+) -> None:
     ground, start = place(host)
     before = seen(ground)
     end = time.monotonic() + PATIENCE
-    with attacked(ground.volume, start if gang.uid is None else gang.uid, gang.attacks) as attackers:
+    with attacked(
+        ground.volume, start if gang.uid is None else gang.uid, gang.attacks
+    ) as attackers:
         rounds = 0
         while not changed(before, seen(ground)):
             walk(str(ground.volume), start if rounds % 2 else 0)
             rounds += 1
-            assert time.monotonic() < end, f"{attackers.strikes()} attacks in {rounds} rounds led to nothing"
+            assert time.monotonic() < end, (
+                f"{attackers.strikes()} attacks in {rounds} rounds led to nothing"
+            )

@@ -78,7 +78,11 @@ def issued(host: Host, *words: str | Path) -> list[str]:
     run = ["strace", "-f", "-qq", "-y", "-o", str(trace), "-e", f"trace={CHANGES}", *PROGRAM]
     run += ["fix-volume", *map(str, (host.volume, *words)), "--root", str(host.root)]
     subprocess.run(run, capture_output=True, check=True)
-    return [line for line in trace.read_text().splitlines() if "(" in line and "/var/lib/usernsplan/" not in line]
+    return [
+        line
+        for line in trace.read_text().splitlines()
+        if "(" in line and "/var/lib/usernsplan/" not in line
+    ]
 
 
 # The tests themselves.
@@ -98,14 +102,22 @@ def test_the_tree_has_every_hazard(volumes: Host) -> None:
         stat.S_IFBLK,
     }
     for some in (regular, folders):
-        assert {bits for inode in some for bits in (0o4000, 0o2000, 0o1000) if inode.mode & bits} == {
+        assert {
+            bits for inode in some for bits in (0o4000, 0o2000, 0o1000) if inode.mode & bits
+        } == {
             0o4000,
             0o2000,
             0o1000,
         }
         assert any(inode.mode == 0 for inode in some)
     assert any(inode.mode & 0o2010 == 0o2000 for inode in regular)
-    assert {rootid_of(inode.capability) for inode in regular if inode.capability} >= {None, 1000, 65535, 500000, 500042}
+    assert {rootid_of(inode.capability) for inode in regular if inode.capability} >= {
+        None,
+        1000,
+        65535,
+        500000,
+        500042,
+    }
     assert any(inode.capability and inode.mode & 0o4000 for inode in regular)
     assert any(inode.acl and inode.mode & 0o4000 for inode in regular)
     assert any(sum(tag == USER for tag, _, _ in inode.acl) >= 40 for inode in regular)
@@ -114,7 +126,10 @@ def test_the_tree_has_every_hazard(volumes: Host) -> None:
     assert any(inode.links == 2 and inode.kind == stat.S_IFLNK for inode in seen)
     assert any(inode.rdev == 0 and inode.kind == stat.S_IFCHR for inode in seen)
     assert any("trusted.overlay.opaque" in dict(inode.xattrs) for inode in folders)
-    assert any(inode.size > 1 << 22 and sum(end - start for start, end in inode.data) < 1 << 20 for inode in regular)
+    assert any(
+        inode.size > 1 << 22 and sum(end - start for start, end in inode.data) < 1 << 20
+        for inode in regular
+    )
     assert len({inode.mtime_ns for inode in seen}) == len({inode.names for inode in seen})
     assert {inode.uid for inode in seen} > {0, 33, 1000, 65534, 65535, 500005}
 
@@ -135,7 +150,11 @@ def test_shift_carries_everything(volumes: Host, jobs: int | None) -> None:
     assert report["counts"]["stragglers"] == 0
     assert (report["kind"], report["container"], report["mode"]) == ("fix-volume", "web", "shift")
     assert (report["changed"], report["dry_run"], report["flattened"]) == (True, False, 0)
-    assert (report["skipped"], report["failed"], report["kept"]) == ([], [], {"uids": {}, "gids": {}})
+    assert (report["skipped"], report["failed"], report["kept"]) == (
+        [],
+        [],
+        {"uids": {}, "gids": {}},
+    )
     assert [Path(volume["path"]).name for volume in report["volumes"]] == ["vol"]
     assert report["run"] in report["undo"]
     assert (volumes.runs / report["run"]).is_dir()
@@ -155,7 +174,9 @@ def test_shift_carries_everything(volumes: Host, jobs: int | None) -> None:
         (["--user", "www-data:44", "--passwd"], 33, 44),
     ],
 )
-def test_own_gives_everything_to_one_user(host: Host, words: list[str], user: int, group: int) -> None:
+def test_own_gives_everything_to_one_user(
+    host: Host, words: list[str], user: int, group: int
+) -> None:
     [start] = host.allocate("web")
     before = nasty_snapshot(host, Ids(already=start))
     passwd = host.root / "etc/passwd-of-the-image"
@@ -206,7 +227,12 @@ def test_from_moves_it_from_one_container_to_another(volumes: Host) -> None:
     assert report["container"] == "new"
 
 
-SEVERAL: Extents = ((0, 100000, 1000), (1000, 300000, 1), (1001, 200000, 64000), (65001, 400000, 600))
+SEVERAL: Extents = (
+    (0, 100000, 1000),
+    (1000, 300000, 1),
+    (1001, 200000, 64000),
+    (65001, 400000, 600),
+)
 
 
 @pytest.mark.parametrize(
@@ -217,7 +243,12 @@ SEVERAL: Extents = ((0, 100000, 1000), (1000, 300000, 1), (1001, 200000, 64000),
         Rule(((0, 100000, 65536),), SEVERAL, 100000),
         Rule(((0, 2_000_000_000, 65536),), ((0, 4_294_900_000, 65536),), 2_000_000_000),
     ],
-    ids=["another range of groups", "several ranges of users", "several ranges of groups", "ids beyond 31 bits"],
+    ids=[
+        "another range of groups",
+        "several ranges of users",
+        "several ranges of groups",
+        "ids beyond 31 bits",
+    ],
 )
 def test_explicit_maps_carry_users_and_groups_apart(volumes: Host, rule: Rule) -> None:
     before = nasty_snapshot(volumes)
@@ -231,8 +262,12 @@ def test_explicit_maps_carry_users_and_groups_apart(volumes: Host, rule: Rule) -
 
 
 OVERLAPPING = {
-    "moved up by half its size": Rule(((0, 32768, 65536),), ((0, 32768, 65536),), 32768, source_wins=True),
-    "moved down by half its size": Rule(((32768, 0, 98304),), ((32768, 0, 98304),), None, source_wins=True, keep=True),
+    "moved up by half its size": Rule(
+        ((0, 32768, 65536),), ((0, 32768, 65536),), 32768, source_wins=True
+    ),
+    "moved down by half its size": Rule(
+        ((32768, 0, 98304),), ((32768, 0, 98304),), None, source_wins=True, keep=True
+    ),
     "two swapped": Rule(
         ((0, 0, 33), (33, 1000, 1), (34, 34, 966), (1000, 33, 1), (1001, 1001, 64535)),
         ((0, 0, 65536),),
@@ -240,9 +275,15 @@ OVERLAPPING = {
         source_wins=True,
     ),
     "three in a ring": Rule(
-        ((0, 1, 1), (1, 33, 1), (33, 0, 1)), ((0, 5, 1), (5, 42, 1), (42, 0, 1)), 1, source_wins=True, keep=True
+        ((0, 1, 1), (1, 33, 1), (33, 0, 1)),
+        ((0, 5, 1), (5, 42, 1), (42, 0, 1)),
+        1,
+        source_wins=True,
+        keep=True,
     ),
-    "users overlap, groups do not": Rule(((0, 1000, 65536),), ((0, 200000, 65536),), 1000, source_wins=True),
+    "users overlap, groups do not": Rule(
+        ((0, 1000, 65536),), ((0, 200000, 65536),), 1000, source_wins=True
+    ),
     "by one": Rule(((0, 1, 65536),), ((0, 1, 65536),), 1, source_wins=True),
 }
 
@@ -291,7 +332,9 @@ def test_a_folder_that_is_looked_at_once_more_is_right(volumes: Host) -> None:
 
 def test_overlapping_maps_done_again_with_again_move_each_id_once_more(host: Host) -> None:
     simple(host.volume, 33, 1000)
-    swap = Rule(((33, 1000, 1), (1000, 33, 1)), ((33, 1000, 1), (1000, 33, 1)), None, source_wins=True)
+    swap = Rule(
+        ((33, 1000, 1), (1000, 33, 1)), ((33, 1000, 1), (1000, 33, 1)), None, source_wins=True
+    )
     before = snapshot(host.volume)
     host.fix(*maps(swap))
     once = snapshot(host.volume)
@@ -349,11 +392,22 @@ def test_what_was_own_and_is_shifted_stays(host: Host) -> None:
     assert differences(snapshot(host.volume), expected(after, shift(start))) == []
 
 
-@pytest.mark.parametrize("words", [("--mode", "shift"), ("--user", "33:33"), ("--reverse",), ("--from", "old")])
+@pytest.mark.parametrize(
+    "words", [("--mode", "shift"), ("--user", "33:33"), ("--reverse",), ("--from", "old")]
+)
 def test_a_second_run_changes_nothing(volumes: Host, words: tuple[str, ...]) -> None:
     old, web = volumes.allocate("old", "web")
-    words = ("--container", "web", *words, *(["--drop-power"] if words[0] in {"--reverse", "--from"} else []))
-    nasty(volumes.volume, volumes.outside, Ids(offset={"--reverse": web, "--from": old}.get(words[2], 0)))
+    words = (
+        "--container",
+        "web",
+        *words,
+        *(["--drop-power"] if words[0] in {"--reverse", "--from"} else []),
+    )
+    nasty(
+        volumes.volume,
+        volumes.outside,
+        Ids(offset={"--reverse": web, "--from": old}.get(words[2], 0)),
+    )
     assert volumes.fix(*words)["changed"] is True
     before, moved, runs = snapshot(volumes.volume), clocks(volumes.volume), volumes.run_names()
     report = volumes.fix(*words)
@@ -402,7 +456,9 @@ def without_atimes(found: dict[bytes, Clocks]) -> dict[bytes, Clocks]:
     ],
     ids=["shift", "own", "keep", "overlapping"],
 )
-def test_a_dry_run_writes_nothing_and_reports_the_very_changes(volumes: Host, words: tuple[str, ...]) -> None:
+def test_a_dry_run_writes_nothing_and_reports_the_very_changes(
+    volumes: Host, words: tuple[str, ...]
+) -> None:
     [start] = volumes.allocate("web")
     nasty(volumes.volume, volumes.outside, None if "--uid-map" in words else Ids(already=start))
     before, moved, host = snapshot(volumes.volume), clocks(volumes.volume), clocks(volumes.root)
@@ -431,7 +487,9 @@ def test_a_dry_run_writes_nothing_and_reports_the_very_changes(volumes: Host, wo
 
 
 @pytest.mark.parametrize("place", ["volume", "root"])
-def test_a_dry_run_on_a_read_only_mount_foretells_that_nothing_is_changed(volumes: Host, place: str) -> None:
+def test_a_dry_run_on_a_read_only_mount_foretells_that_nothing_is_changed(
+    volumes: Host, place: str
+) -> None:
     volumes.allocate("web")
     nasty(volumes.volume, volumes.outside)
     top = getattr(volumes, place)
@@ -465,7 +523,9 @@ def test_shift_then_reverse_is_where_one_began(volumes: Host) -> None:
     assert differences(snapshot(volumes.volume), before) == []
 
 
-@pytest.mark.parametrize(("name", "levels"), [(b"n" * 255, 40), (b"d", 1500)], ids=["beyond PATH_MAX", "1500 folders"])
+@pytest.mark.parametrize(
+    ("name", "levels"), [(b"n" * 255, 40), (b"d", 1500)], ids=["beyond PATH_MAX", "1500 folders"]
+)
 def test_no_depth_is_too_deep(volumes: Host, name: bytes, levels: int) -> None:
     [start] = volumes.allocate("web")
     deep(volumes.volume, name, levels)
@@ -485,7 +545,9 @@ def test_many_folders_and_files_are_shared_among_the_workers(host: Host) -> None
     for number in range(60):
         below = folder(top + b"/%d" % number)
         for inner in range(60):
-            finish(write(below + b"/%d" % inner, b""), number, inner, 0o4755 if inner == 7 else 0o644)
+            finish(
+                write(below + b"/%d" % inner, b""), number, inner, 0o4755 if inner == 7 else 0o644
+            )
     # One name of each of these is in another folder, and so perhaps in the hands of another worker.
     for number in range(59):
         os.link(top + b"/%d/7" % number, top + b"/%d/linked" % (number + 1))

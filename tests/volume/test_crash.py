@@ -53,8 +53,18 @@ KILLS = [
     *(("shift", 2, 2, "tmpfs"), ("overlap", 1, 2, "tmpfs")),
     *slow(
         *(("shift", 1, ALL, "tmpfs"), ("shift", 2, 6, "tmpfs"), ("shift", 2, 2, "ext4")),
-        *(("own", 1, 6, "tmpfs"), ("own", 2, 3, "tmpfs"), ("reverse", 1, 6, "tmpfs"), ("reverse", 2, 3, "tmpfs")),
-        *(("overlap", 1, ALL, "tmpfs"), ("overlap", 2, 6, "tmpfs"), ("swap", 1, 6, "tmpfs"), ("swap", 2, 3, "tmpfs")),
+        *(
+            ("own", 1, 6, "tmpfs"),
+            ("own", 2, 3, "tmpfs"),
+            ("reverse", 1, 6, "tmpfs"),
+            ("reverse", 2, 3, "tmpfs"),
+        ),
+        *(
+            ("overlap", 1, ALL, "tmpfs"),
+            ("overlap", 2, 6, "tmpfs"),
+            ("swap", 1, 6, "tmpfs"),
+            ("swap", 2, 3, "tmpfs"),
+        ),
     ),
 ]
 
@@ -75,7 +85,9 @@ def undone(server: Prefork, ground: Ground) -> None:
             left = re.findall(r"failed: (.*?): (.*)", first.out)
             assert left, first
             assert all("--also-changed" in why for _, why in left), first
-            inodes = {(found.st_dev, found.st_ino) for found in (os.lstat(path) for path, _ in left)}
+            inodes = {
+                (found.st_dev, found.st_ino) for found in (os.lstat(path) for path, _ in left)
+            }
             assert len(inodes) <= 2, first
             server.run(*words, "--also-changed")
         else:
@@ -163,8 +175,12 @@ def test_after_a_kill_of_all_processes_at_once_the_same_words_or_undo_put_all_ri
     share_out(sample(every, most), check)
 
 
-@pytest.mark.parametrize(("name", "most"), [("shift", 1), *slow(("shift", 5), ("own", 2), ("overlap", 3))])
-def test_after_a_kill_of_undo_anywhere_undo_puts_back_all(tmpfs: Path, name: str, most: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "most"), [("shift", 1), *slow(("shift", 5), ("own", 2), ("overlap", 3))]
+)
+def test_after_a_kill_of_undo_anywhere_undo_puts_back_all(
+    tmpfs: Path, name: str, most: int
+) -> None:
     grounds = Grounds(tmpfs / f"undo-{name}-{most}", CASES[name], 2)
 
     def done(server: Prefork, ground: Ground) -> Words:
@@ -208,15 +224,22 @@ def failed(name: str, ground: Ground, struck: Traced) -> int:
     elif status == 3 and not (name == "overlap" and "not finished" in said):
         # What failed is named, and the rest is done; only a run that goes through staging ids may stop there.
         # Where a folder cannot be read, it stands for what is in it; and the top waits until nothing is half done.
-        left = {inode.names for path, inode in ground.seen().items() if not ground.is_right(path, inode)} - {(b".",)}
+        left = {
+            inode.names for path, inode in ground.seen().items() if not ground.is_right(path, inode)
+        } - {(b".",)}
         named = re.findall(rf"failed: {re.escape(str(ground.host.volume))}/?(.*?): ", said)
-        assert all(any(is_in(os.fsdecode(name), above) for name in names for above in named) for names in left), struck
+        assert all(
+            any(is_in(os.fsdecode(name), above) for name in names for above in named)
+            for names in left
+        ), struck
     else:
         assert said.strip(), struck
     return status
 
 
-@pytest.mark.parametrize(("name", "jobs", "error"), slow(("shift", 2, "EPERM"), ("overlap", 1, "EIO")))
+@pytest.mark.parametrize(
+    ("name", "jobs", "error"), slow(("shift", 2, "EPERM"), ("overlap", 1, "EIO"))
+)
 def test_an_error_of_any_change_is_said_and_the_same_words_put_all_right(
     tmpfs: Path, name: str, jobs: int, error: str
 ) -> None:
@@ -238,7 +261,9 @@ def test_an_error_of_any_change_is_said_and_the_same_words_put_all_right(
 
 
 @pytest.mark.parametrize(("name", "jobs"), [("shift", 1), *slow(("own", 2))])
-def test_what_cannot_be_read_is_never_passed_over_in_silence(tmpfs: Path, name: str, jobs: int) -> None:
+def test_what_cannot_be_read_is_never_passed_over_in_silence(
+    tmpfs: Path, name: str, jobs: int
+) -> None:
     grounds = Grounds(tmpfs / f"reads-{name}-{jobs}", CASES[name], jobs)
     with prefork() as server:
         every = sample(places(server, grounds.new("whole").words, READS), 3)
@@ -257,7 +282,11 @@ def test_what_cannot_be_read_is_never_passed_over_in_silence(tmpfs: Path, name: 
 def killed_half_way(server: Prefork, grounds: Grounds, name: str) -> Ground:
     """A ground on which a run was killed after it had given several entries their owner, and before the last."""
     ground = grounds.new(name)
-    every = [place for place in places(server, grounds.new(f"{name}-whole").words) if "chown" in place.call]
+    every = [
+        place
+        for place in places(server, grounds.new(f"{name}-whole").words)
+        if "chown" in place.call
+    ]
     assert was_killed(strike(server, ground.words, every[len(every) // 2], "signal=KILL"))
     assert ground.other()
     assert ground.wrong()
@@ -284,7 +313,9 @@ def test_other_words_after_a_kill_are_refused_with_both_remedies_which_work(tmpf
             assert f"usernsplan undo {run}" in refused.err
             assert "usernsplan fix-volume" in refused.err
         now = clocks(volume)
-        assert {path: c.ctime_ns for path, c in now.items()} == {path: c.ctime_ns for path, c in half_way.items()}
+        assert {path: c.ctime_ns for path, c in now.items()} == {
+            path: c.ctime_ns for path, c in half_way.items()
+        }
         # Elsewhere one may go on.
         (volume.parent / "another").mkdir()
         server.run("fix-volume", volume.parent / "another", "--container", "web", "--root", root)
@@ -333,7 +364,11 @@ def to_all(pid: int, number: signal.Signals) -> None:
 @pytest.mark.parametrize("jobs", [1, 2])
 @pytest.mark.parametrize(
     ("number", "send"),
-    [(signal.SIGINT, to_all), *slow((signal.SIGTERM, to_all), (signal.SIGINT, os.kill)), (signal.SIGTERM, os.kill)],
+    [
+        (signal.SIGINT, to_all),
+        *slow((signal.SIGTERM, to_all), (signal.SIGINT, os.kill)),
+        (signal.SIGTERM, os.kill),
+    ],
 )
 def test_asked_to_stop_it_stops_soon_says_how_to_go_on_and_then_ends_right(
     tmpfs: Path,
@@ -348,7 +383,15 @@ def test_asked_to_stop_it_stops_soon_says_how_to_go_on_and_then_ends_right(
     volume.mkdir()
     broad(volume, 40, 25)
     wanted = shifted(owners(volume))
-    words: Words = ("fix-volume", volume, *case.words, "--jobs", str(jobs), "--root", ground.host.root)
+    words: Words = (
+        "fix-volume",
+        volume,
+        *case.words,
+        "--jobs",
+        str(jobs),
+        "--root",
+        ground.host.root,
+    )
     with prefork() as server:
         stopped = half_way(server, words, 200, lambda run: send(run.pid, number))
         ended = stopped.ended
@@ -365,7 +408,9 @@ def test_asked_to_stop_it_stops_soon_says_how_to_go_on_and_then_ends_right(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_asked_to_stop_while_it_looks_it_has_changed_nothing(tmpfs: Path, number: signal.Signals) -> None:
+def test_asked_to_stop_while_it_looks_it_has_changed_nothing(
+    tmpfs: Path, number: signal.Signals
+) -> None:
     grounds = Grounds(tmpfs / f"look-{number}", CASES["shift"], 2)
     ground = grounds.new("one")
     broad(ground.host.volume, 20, 25)

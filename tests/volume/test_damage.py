@@ -52,7 +52,9 @@ RUN_JSON: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("damage", RUN_JSON.values(), ids=list(RUN_JSON))
-def test_a_damaged_run_stops_its_own_volume_and_no_other(host: Host, damage: Callable[[Path], object]) -> None:
+def test_a_damaged_run_stops_its_own_volume_and_no_other(
+    host: Host, damage: Callable[[Path], object]
+) -> None:
     folder = two_volumes(host)
     damage(folder / "run.json")
     now = owners(host.volume)
@@ -84,14 +86,18 @@ def test_of_a_run_that_notes_nowhere_where_it_worked_its_log_decides(host: Host)
 
 def _first_line(path: Path, line: object) -> None:
     _, *rest = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(b"".join([(line if isinstance(line, str) else json.dumps(line)).encode() + b"\n", *rest]))
+    path.write_bytes(
+        b"".join([(line if isinstance(line, str) else json.dumps(line)).encode() + b"\n", *rest])
+    )
 
 
 LOGS: dict[str, Callable[[Path], object]] = {
     "gone": lambda path: path.unlink(),
     "empty": lambda path: os.truncate(path, 0),
     "cut": lambda path: os.truncate(path, path.stat().st_size - 3),
-    "one bit": lambda path: path.write_bytes(path.read_bytes().replace(b'"common":[0,0]', b'"common":[1,0]')),
+    "one bit": lambda path: path.write_bytes(
+        path.read_bytes().replace(b'"common":[0,0]', b'"common":[1,0]')
+    ),
     "deep": lambda path: _first_line(path, DEEP),
     "not text": lambda path: path.write_bytes(b"\xff\xfe" + path.read_bytes()),
 }
@@ -140,11 +146,24 @@ def test_of_a_run_of_an_older_version_every_line_is_looked_at(host: Host) -> Non
     "line",
     [
         *({}, [], None, 7, {"p": [0]}, {"p": [0], "i": [0, 1]}, {"p": [0, ".."], "i": [0, 1, 2]}),
-        *({"p": [0, "a/b"], "i": [0, 1, 2]}, {"p": [0], "i": [0, 1, "2"]}, {"p": [0.5], "i": [0, 1, 2]}),
-        *({"p": [0], "i": [0, 1, 2], "own": own} for own in ([], [1], [1, 2, 3], [-1, 0], [2**32 - 1, 0], ["0", 0], 5)),
-        *({"p": [0], "i": [0, 1, 2], "others": [[[0, 0], [name]]]} for name in ("../x", "..", "", 7, None)),
+        *(
+            {"p": [0, "a/b"], "i": [0, 1, 2]},
+            {"p": [0], "i": [0, 1, "2"]},
+            {"p": [0.5], "i": [0, 1, 2]},
+        ),
+        *(
+            {"p": [0], "i": [0, 1, 2], "own": own}
+            for own in ([], [1], [1, 2, 3], [-1, 0], [2**32 - 1, 0], ["0", 0], 5)
+        ),
+        *(
+            {"p": [0], "i": [0, 1, 2], "others": [[[0, 0], [name]]]}
+            for name in ("../x", "..", "", 7, None)
+        ),
         {"p": [0], "i": [0, 1, 2], "others": 5},
-        *({"p": [0], "i": [0, 1, 2], "special": [special]} for special in ([], ["/x", *[0] * 10], [float("inf")] * 10)),
+        *(
+            {"p": [0], "i": [0, 1, 2], "special": [special]}
+            for special in ([], ["/x", *[0] * 10], [float("inf")] * 10)
+        ),
         {"p": [0], "i": [0, 1, float("inf")]},
         {"p": [0], "i": [0, 1, 2], "left": ["\0"]},
     ],
@@ -170,7 +189,13 @@ def test_a_field_of_another_kind_is_damage(host: Host) -> None:
             (folder / "run.json").write_text(json.dumps({**json.loads(whole), field: value}))
             with pytest.raises(RefusedError, match="is damaged"):
                 run(layout, folder.name)
-    for deep in ('"end": 1e999', '"end": NaN', '"stage": 9', '"run": "another"', '"targets": {"uids": null}'):
+    for deep in (
+        '"end": 1e999',
+        '"end": NaN',
+        '"stage": 9',
+        '"run": "another"',
+        '"targets": {"uids": null}',
+    ):
         (folder / "run.json").write_text(whole.rstrip()[:-1] + f", {deep}}}\n")
         with pytest.raises(RefusedError, match="is damaged"):
             run(layout, folder.name)

@@ -13,8 +13,30 @@ import pytest
 
 from tests.command import PROGRAM, missing, slow
 from tests.prefork import prefork
-from tests.volume.struck import CASES, INODES, OWNERS, READS, RECORDS, Grounds, Place, places, sample, share_out, trace
-from tests.volume.tree import Host, differences, expected, finish, maps, over, simple, snapshot, write
+from tests.volume.struck import (
+    CASES,
+    INODES,
+    OWNERS,
+    READS,
+    RECORDS,
+    Grounds,
+    Place,
+    places,
+    sample,
+    share_out,
+    trace,
+)
+from tests.volume.tree import (
+    Host,
+    differences,
+    expected,
+    finish,
+    maps,
+    over,
+    simple,
+    snapshot,
+    write,
+)
 
 if TYPE_CHECKING:
     from tests.prefork import Prefork
@@ -43,7 +65,9 @@ def all_is_well(server: Prefork, ground: Ground) -> str:
     return "undone"
 
 
-def struck_everywhere(tmpfs: Path, name: str, calls: tuple[str, ...], errors: tuple[str, ...], most: int) -> None:
+def struck_everywhere(
+    tmpfs: Path, name: str, calls: tuple[str, ...], errors: tuple[str, ...], most: int
+) -> None:
     grounds = Grounds(tmpfs / f"errors-{name}-{calls[0]}-{errors[0]}-{most}", CASES[name], 1)
     with prefork() as server:
         every = sample(places(server, grounds.new("whole").words, calls), most)
@@ -54,7 +78,9 @@ def struck_everywhere(tmpfs: Path, name: str, calls: tuple[str, ...], errors: tu
             when = WHEN[(number + turn) % len(WHEN)].format(place.number)
             ground = grounds.new(f"{place}-{error}")
             inject = f"inject={place.call}:error={error}:when={when}"
-            struck = trace(server, ground.words, place.call, "-e", inject, follow=not place.alone).ended
+            struck = trace(
+                server, ground.words, place.call, "-e", inject, follow=not place.alone
+            ).ended
             said = struck.out + struck.err
             assert "Traceback" not in said, struck
             assert struck.status >= 0, struck
@@ -83,7 +109,9 @@ def test_after_an_error_of_a_look_all_can_be_put_right(tmpfs: Path, name: str) -
 @pytest.mark.slow
 @pytest.mark.parametrize("error", ["EIO", "EMFILE", "ENOMEM", "EACCES", "EDQUOT", "ENOSPC"])
 @pytest.mark.parametrize("name", ["shift", "overlap"])
-def test_after_each_error_at_each_call_all_can_be_put_right(tmpfs: Path, name: str, error: str) -> None:
+def test_after_each_error_at_each_call_all_can_be_put_right(
+    tmpfs: Path, name: str, error: str
+) -> None:
     struck_everywhere(tmpfs, name, (*INODES, *READS, *RECORDS), (error,), MOST)
 
 
@@ -122,18 +150,40 @@ def test_of_very_many_that_failed_each_is_moved_later_and_once(ext4_host: Host) 
 def strace(host: Host, *blow: str, status: int | None = None) -> str:
     if shutil.which("strace") is None:
         missing("strace")
-    words = [*PROGRAM, "fix-volume", str(host.volume), *maps(OVER), "--jobs", "1", "--root", str(host.root)]
-    done = subprocess.run(["strace", "-f", "-qq", *blow, *words], capture_output=True, text=True, check=False)
+    words = [
+        *PROGRAM,
+        "fix-volume",
+        str(host.volume),
+        *maps(OVER),
+        "--jobs",
+        "1",
+        "--root",
+        str(host.root),
+    ]
+    done = subprocess.run(
+        ["strace", "-f", "-qq", *blow, *words], capture_output=True, text=True, check=False
+    )
     if status is not None:
         assert done.returncode == status, done
     return done.stdout + done.stderr
 
 
-def test_a_look_that_failed_somewhere_refuses_an_overlapping_map_before_anything_is_written(host: Host) -> None:
+def test_a_look_that_failed_somewhere_refuses_an_overlapping_map_before_anything_is_written(
+    host: Host,
+) -> None:
     many(host, 20)
     before = snapshot(host.volume)
     sick = str(host.volume / "many")
-    blow = ("-o", "/dev/null", "-P", sick, "-e", "trace=getdents64", "-e", "inject=getdents64:error=EIO")
+    blow = (
+        "-o",
+        "/dev/null",
+        "-P",
+        sick,
+        "-e",
+        "trace=getdents64",
+        "-e",
+        "inject=getdents64:error=EIO",
+    )
     said = strace(host, *blow, status=9)
     assert "many: input/output error" in said
     assert "nothing was changed" in said
@@ -144,10 +194,20 @@ def test_a_look_that_failed_somewhere_refuses_an_overlapping_map_before_anything
 
 
 @pytest.mark.parametrize("when", range(3, 9))
-def test_a_folder_that_does_not_open_in_one_passage_is_carried_with_all_that_is_in_it(host: Host, when: int) -> None:
+def test_a_folder_that_does_not_open_in_one_passage_is_carried_with_all_that_is_in_it(
+    host: Host, when: int
+) -> None:
     many(host, 20)
     before = snapshot(host.volume)
-    said = strace(host, "-o", "/dev/null", "-e", "trace=openat2", "-e", f"inject=openat2:error=EACCES:when={when}")
+    said = strace(
+        host,
+        "-o",
+        "/dev/null",
+        "-e",
+        "trace=openat2",
+        "-e",
+        f"inject=openat2:error=EACCES:when={when}",
+    )
     after = snapshot(host.volume)
     assert "permission denied" in said or differences(after, expected(before, OVER)) == [], said
     host.fix(*maps(OVER))
@@ -159,7 +219,14 @@ def test_what_is_moved_about_between_the_looks_carries_no_staging_id_in_the_end(
     many(host, 5)
     before = snapshot(host.volume)
     said = strace(
-        host, "-o", "/dev/null", "-e", f"trace={OWNERS}", "-e", f"inject={OWNERS}:error=EIO:when=8+", status=3
+        host,
+        "-o",
+        "/dev/null",
+        "-e",
+        f"trace={OWNERS}",
+        "-e",
+        f"inject={OWNERS}:error=EIO:when=8+",
+        status=3,
     )
     owners = {inode.uid for inode in snapshot(host.volume).values()}
     if any(uid >= 3_000_000_000 for uid in owners):
@@ -172,16 +239,37 @@ def test_what_is_moved_about_between_the_looks_carries_no_staging_id_in_the_end(
 
 
 def kill_at(host: Host, call: str, number: int, *words: str) -> bool:
-    run = [*PROGRAM, "fix-volume", str(host.volume), *words, "--jobs", "1", "--root", str(host.root)]
+    run = [
+        *PROGRAM,
+        "fix-volume",
+        str(host.volume),
+        *words,
+        "--jobs",
+        "1",
+        "--root",
+        str(host.root),
+    ]
     blow = ["-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={number}"]
-    done = subprocess.run(["strace", "-qq", "-o", "/dev/null", *blow, *run], capture_output=True, check=False)
+    done = subprocess.run(
+        ["strace", "-qq", "-o", "/dev/null", *blow, *run], capture_output=True, check=False
+    )
     return done.returncode != 0
 
 
 @pytest.mark.parametrize("words", [("--again",), *slow(((),), (("--yes",),))])
-def test_a_run_that_was_killed_after_it_was_done_is_not_done_again(host: Host, words: tuple[str, ...]) -> None:
+def test_a_run_that_was_killed_after_it_was_done_is_not_done_again(
+    host: Host, words: tuple[str, ...]
+) -> None:
     simple(host.volume, 1001, 1001)
-    shift_by = ("--uid-map", "1000:31000:60000", "--gid-map", "1000:31000:60000", "--unmapped", "keep", *words)
+    shift_by = (
+        "--uid-map",
+        "1000:31000:60000",
+        "--gid-map",
+        "1000:31000:60000",
+        "--unmapped",
+        "keep",
+        *words,
+    )
     killed = 0
     for number in range(1, 60):
         shutil.rmtree(host.runs, ignore_errors=True)
@@ -189,8 +277,12 @@ def test_a_run_that_was_killed_after_it_was_done_is_not_done_again(host: Host, w
             os.chown(path, 1001, 1001)
         was_killed = kill_at(host, "renameat", number, *shift_by)
         owners = {path.stat().st_uid for path in host.volume.iterdir()}
-        assert owners <= {1001, 31001} or not owners.isdisjoint({*range(3_000_000_000, 3_001_000_000)}), owners
-        if was_killed and '"told": true' in "".join(path.read_text() for path in host.runs.glob("*/run.json")):
+        assert owners <= {1001, 31001} or not owners.isdisjoint(
+            {*range(3_000_000_000, 3_001_000_000)}
+        ), owners
+        if was_killed and '"told": true' in "".join(
+            path.read_text() for path in host.runs.glob("*/run.json")
+        ):
             # It had come to its end: --again would mean again.
             killed += 1
             break
@@ -198,7 +290,9 @@ def test_a_run_that_was_killed_after_it_was_done_is_not_done_again(host: Host, w
             break
         # The very same words, which the journal has.
         assert not kill_at(host, "renameat", 10_000, *shift_by)
-        assert {path.stat().st_uid for path in (host.volume, *host.volume.iterdir())} == {31001}, number
+        assert {path.stat().st_uid for path in (host.volume, *host.volume.iterdir())} == {31001}, (
+            number
+        )
         killed += was_killed
         if not was_killed:
             break
@@ -217,7 +311,15 @@ def test_with_again_ids_are_moved_again_once_the_command_has_come_to_its_end(hos
 def test_a_run_that_is_resumed_counts_what_is_right_already(host: Host) -> None:
     many(host, 30)
     entries = len(snapshot(host.volume))
-    strace(host, "-o", "/dev/null", "-e", f"trace={OWNERS}", "-e", f"inject={OWNERS}:signal=KILL:when=20")
+    strace(
+        host,
+        "-o",
+        "/dev/null",
+        "-e",
+        f"trace={OWNERS}",
+        "-e",
+        f"inject={OWNERS}:signal=KILL:when=20",
+    )
     report = host.fix(*maps(OVER))
     counts = report["counts"]
     assert counts["entries"] == entries

@@ -46,7 +46,9 @@ def tree(volumes: Host) -> Path:
         os.chown(folder / "pipe", FIRST, FIRST)
         (folder / os.fsdecode(b"odd\n\xff name")).touch()
         os.chown(folder / os.fsdecode(b"odd\n\xff name"), FIRST, 0)
-        subprocess.run(["setfacl", "-m", f"u:{FIRST + 7}:r,g:{FIRST - 1}:r", folder / "acl"], check=True)
+        subprocess.run(
+            ["setfacl", "-m", f"u:{FIRST + 7}:r,g:{FIRST - 1}:r", folder / "acl"], check=True
+        )
     subprocess.run(["setfacl", "-m", f"d:g:{LAST}:r", top / "d3"], check=True)
     (top / "capable").touch()
     os.setxattr(top / "capable", "security.capability", capability(FIRST))
@@ -60,12 +62,18 @@ def tree(volumes: Host) -> Path:
 def by_find(top: Path) -> set[bytes]:
     """What find, getfacl and getfattr say carries the range."""
     is_in = f"( -uid +{FIRST - 1} -uid -{LAST + 1} -o -gid +{FIRST - 1} -gid -{LAST + 1} )"
-    found = set(subprocess.check_output(["find", top, "-xdev", *is_in.split(), "-print0"]).split(b"\0")[:-1])
-    listed = subprocess.check_output(["getfacl", "-RPnp", "--skip-base", top], text=True, errors="surrogateescape")
+    found = set(
+        subprocess.check_output(["find", top, "-xdev", *is_in.split(), "-print0"]).split(b"\0")[:-1]
+    )
+    listed = subprocess.check_output(
+        ["getfacl", "-RPnp", "--skip-base", top], text=True, errors="surrogateescape"
+    )
     for block in listed.split("\n\n"):
         path = next((line[8:] for line in block.splitlines() if line.startswith("# file: ")), "")
         ids = [
-            line.removeprefix("default:").split(":")[1] for line in block.splitlines() if ":" in line and line[0] != "#"
+            line.removeprefix("default:").split(":")[1]
+            for line in block.splitlines()
+            if ":" in line and line[0] != "#"
         ]
         if any(one.isdigit() and FIRST <= int(one) <= LAST for one in ids):
             found.add(path.encode())
@@ -74,7 +82,9 @@ def by_find(top: Path) -> set[bytes]:
 
 
 def paths(*words: str | Path) -> set[bytes]:
-    done = subprocess.run([*PROGRAM, "find-owned", *map(str, words), "--null"], capture_output=True, check=True)
+    done = subprocess.run(
+        [*PROGRAM, "find-owned", *map(str, words), "--null"], capture_output=True, check=True
+    )
     listed = done.stdout.split(b"\0")
     assert listed.pop() == b""
     assert len(set(listed)) == len(listed)
@@ -155,13 +165,18 @@ def test_mounts_are_entered_only_when_that_is_said(host: Host) -> None:
         os.chown(inside / "there", FIRST, 0)
         assert paths(RANGE, top) == set()
         for words in ((), ("--count",)):
-            assert json_of("find-owned", RANGE, top, *words)["left_out"] == [{"path": str(p)} for p in (file, inside)]
+            assert json_of("find-owned", RANGE, top, *words)["left_out"] == [
+                {"path": str(p)} for p in (file, inside)
+            ]
         assert "--cross-mounts" in usernsplan("find-owned", RANGE, top, "--count").stderr
         # Named itself, it is not left out; and what one walk meets is told once.
         assert json_of("find-owned", RANGE, top, inside)["left_out"] == [{"path": str(file)}]
         assert json_of("find-owned", RANGE, top, inside, "--count")["count"] == 1
         assert json_of("find-owned", RANGE, top, inside, "--count", "--cross-mounts")["count"] == 2
-        assert paths(RANGE, top, "--cross-mounts") == {os.fsencode(inside / "there"), os.fsencode(file)}
+        assert paths(RANGE, top, "--cross-mounts") == {
+            os.fsencode(inside / "there"),
+            os.fsencode(file),
+        }
     finally:
         subprocess.run(["umount", inside, file], check=True)
 
@@ -248,7 +263,9 @@ def test_what_cannot_be_looked_at_is_named_and_the_rest_is_told(host: Host) -> N
         if folder == Path("/"):
             break
         folder.chmod(folder.stat().st_mode | 0o055)
-    done = subprocess.run([PROGRAM[0], "-c", code, top], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [PROGRAM[0], "-c", code, top], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 3, done.stderr
     document = json.loads(done.stdout)
     assert [one["path"] for one in document["entries"]] == [f"{top}/open/file"]

@@ -34,7 +34,9 @@ def noted(host: Host, name: str, /, **changed: Any) -> Path:
 
 
 def listed(host: Host, *words: str, status: int = 0) -> list[dict[str, Any]]:
-    document = json.loads(here(*(words or ("history", "--runs")), "--json", "--root", host.root, status=status)[0])
+    document = json.loads(
+        here(*(words or ("history", "--runs")), "--json", "--root", host.root, status=status)[0]
+    )
     assert document["format_version"] == 1
     runs: list[dict[str, Any]] = document["runs"]
     return runs
@@ -48,7 +50,9 @@ def test_runs_are_listed_with_what_one_looks_for(host: Host) -> None:
         (web, "web", "own", "done"),
         (db, "db", "own", "done"),
     ]
-    assert [one["volumes"] for one in found] == [[{"path": f"{host.root}/srv/{name}"}] for name in ("web", "db")]
+    assert [one["volumes"] for one in found] == [
+        [{"path": f"{host.root}/srv/{name}"}] for name in ("web", "db")
+    ]
     for one in found:
         stamp = one["at"].replace("-", "").replace(":", "").replace("T", "-").removesuffix("Z")
         assert one["run"].partition(".")[0] == stamp
@@ -58,7 +62,15 @@ def test_runs_are_listed_with_what_one_looks_for(host: Host) -> None:
     text, said = here("history", "--runs", "--root", host.root)
     assert said == ""
     lines = text.splitlines()
-    for word in (web, "web", "own", "done", f"{host.root}/srv/web", found[0]["at"], f"{found[0]['bytes']} bytes"):
+    for word in (
+        web,
+        "web",
+        "own",
+        "done",
+        f"{host.root}/srv/web",
+        found[0]["at"],
+        f"{found[0]['bytes']} bytes",
+    ):
         assert any(word in line for line in lines if web in line)
     assert files_of(host.root) == before
 
@@ -67,7 +79,12 @@ def test_a_run_that_nobody_can_read_is_listed_with_its_reason(host: Host) -> Non
     web, db = fixed(host, "web", "db")
     (host.runs / web / "run.json").write_text("{")
     first, second = listed(host)
-    assert (first["run"], first["state"], first["can_undo"], first["undo"]) == (web, None, False, None)
+    assert (first["run"], first["state"], first["can_undo"], first["undo"]) == (
+        web,
+        None,
+        False,
+        None,
+    )
     assert "is damaged" in first["problem"]
     assert "mv " in first["hint"]
     assert second["run"] == db
@@ -84,7 +101,11 @@ def test_what_a_planted_run_says_is_shown_on_one_line(host: Host) -> None:
 
 @pytest.mark.parametrize(
     ("state", "shown"),
-    [("changing", "changing, interrupted"), ("undoing", "undoing, interrupted"), ("undone", "undone in part")],
+    [
+        ("changing", "changing, interrupted"),
+        ("undoing", "undoing, interrupted"),
+        ("undone", "undone in part"),
+    ],
 )
 def test_a_run_that_is_half_way_is_listed_so(host: Host, state: str, shown: str) -> None:
     [run] = fixed(host, "web")
@@ -107,7 +128,9 @@ def test_a_run_at_work_is_listed_so_and_not_taken_back(host: Host) -> None:
     assert differences(snapshot(host.root / "srv"), before) == []
 
 
-def test_without_any_run_there_is_nothing_to_list_or_to_undo_and_nothing_is_made(host: Host) -> None:
+def test_without_any_run_there_is_nothing_to_list_or_to_undo_and_nothing_is_made(
+    host: Host,
+) -> None:
     assert listed(host) == []
     assert "no run" in here("history", "--runs", "--root", host.root)[0]
     assert "no run that can be undone" in here("undo", "--last", "--root", host.root, status=1)[1]
@@ -116,7 +139,9 @@ def test_without_any_run_there_is_nothing_to_list_or_to_undo_and_nothing_is_made
 
 
 @pytest.mark.parametrize("words", [("history", "--runs"), ("undo",), ("undo", "--last")])
-def test_a_root_that_is_not_there_is_no_root_without_runs(host: Host, words: tuple[str, ...]) -> None:
+def test_a_root_that_is_not_there_is_no_root_without_runs(
+    host: Host, words: tuple[str, ...]
+) -> None:
     assert "does not exist" in here(*words, "--root", host.root / "nothing", status=2)[1]
 
 
@@ -201,7 +226,9 @@ def test_an_undo_tells_what_it_restored(host: Host) -> None:
     assert "changed" not in printed
     counts = host.undo(db)["counts"]
     assert counts["changed"] == entries
-    assert "restored" not in here("fix-volume", "/srv/db", "--container", "db", "--root", host.root)[0]
+    assert (
+        "restored" not in here("fix-volume", "/srv/db", "--container", "db", "--root", host.root)[0]
+    )
 
 
 # show
@@ -212,7 +239,10 @@ def test_a_container_is_shown_with_its_volumes_and_runs(host: Host) -> None:
     host.undo(web)
     again = host.fix("--container", "web", "--user", "5", path="/srv/web")["run"]
     document = json.loads(here("show", "web", "--json", "--root", host.root)[0])
-    assert [(one["run"], one["state"]) for one in document["runs"]] == [(web, "undone"), (again, "done")]
+    assert [(one["run"], one["state"]) for one in document["runs"]] == [
+        (web, "undone"),
+        (again, "done"),
+    ]
     assert [one["path"] for one in document["volumes"]] == ["/srv/web"]
     printed, _ = here("show", "web", "--root", host.root)
     assert f"{web} (undone)" in printed

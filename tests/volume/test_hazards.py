@@ -108,7 +108,9 @@ def test_a_failure_in_the_depth_is_named_in_full(web: Host) -> None:
     os.link(web.outside / "file", "linked", dst_dir_fd=handle)
     os.close(handle)
     done = web.fix(*SHIFT, "--outside-links", "skip")
-    assert [skipped["path"] for skipped in done["skipped"]] == [f"{web.volume}/{('n' * 100 + '/') * 300}linked"]
+    assert [skipped["path"] for skipped in done["skipped"]] == [
+        f"{web.volume}/{('n' * 100 + '/') * 300}linked"
+    ]
     assert (web.outside / "file").stat().st_uid == 0
 
 
@@ -137,7 +139,9 @@ def test_five_thousand_folders_in_one_folder(web: Host) -> None:
 
 
 @pytest.mark.parametrize("rule", [shift(START), over(0, 32768)], ids=["shift", "overlap"])
-def test_inodes_that_two_workers_meet_by_two_names_are_carried_and_undone(web: Host, rule: Rule) -> None:
+def test_inodes_that_two_workers_meet_by_two_names_are_carried_and_undone(
+    web: Host, rule: Rule
+) -> None:
     """With an ACL, and power where the rule lets it stay, so that there is much to do from the first to the last."""
     acl = acl_of(0o755, {33: 6}, {100: 4})
     for name in (b"one", b"two"):
@@ -163,7 +167,15 @@ def test_inodes_that_two_workers_meet_by_two_names_are_carried_and_undone(web: H
 
 # Names.
 
-ODD = [b"new\nline", b"\xff\xfe", b"\xc3\xa4", b"\x1b[31mred\x1b[0m", b"tab\tand\rreturn", b"trailing ", b"quote'\""]
+ODD = [
+    b"new\nline",
+    b"\xff\xfe",
+    b"\xc3\xa4",
+    b"\x1b[31mred\x1b[0m",
+    b"tab\tand\rreturn",
+    b"trailing ",
+    b"quote'\"",
+]
 
 
 @pytest.fixture
@@ -207,7 +219,11 @@ def test_a_volume_of_an_odd_name_is_shifted_and_undone(web: Host, name: bytes) -
     done = web.fix(*SHIFT, path=os.fsdecode(path))
     assert differences(snapshot(path), expected(before, shift(START))) == []
     [volume] = done["volumes"]
-    assert base64.b64decode(volume["path_b64"]) if "path_b64" in volume else volume["path"].encode() == path
+    assert (
+        base64.b64decode(volume["path_b64"])
+        if "path_b64" in volume
+        else volume["path"].encode() == path
+    )
     web.undo(done["run"])
     assert differences(snapshot(path), before) == []
 
@@ -229,7 +245,9 @@ def test_what_appears_meanwhile_is_found_and_said(web: Host, server: Prefork) ->
             finish(write(folder(place + b"/late-folder") + b"/inner"), 1000, 1000, 0o600)
         finish(write(os.fsencode(web.volume) + b"/late"), 1, 1)
 
-    run = half_way(server, ("fix-volume", web.volume, *SHIFT, "--json", "--root", web.root), HALF_WAY, add)
+    run = half_way(
+        server, ("fix-volume", web.volume, *SHIFT, "--json", "--root", web.root), HALF_WAY, add
+    )
     assert run.ended.status == 0, run.ended
     assert {uid < START or gid < START for uid, gid, _ in owners(web.volume)} == {False}
     late = os.lstat(web.volume / "0/late")
@@ -253,7 +271,16 @@ def test_a_link_to_the_outside_that_was_known_is_no_failure_when_its_folder_chan
         for number in range(FOLDERS):
             (web.volume / f"{number}/late").touch()
 
-    words = ("fix-volume", web.volume, *SHIFT, "--outside-links", "skip", "--json", "--root", web.root)
+    words = (
+        "fix-volume",
+        web.volume,
+        *SHIFT,
+        "--outside-links",
+        "skip",
+        "--json",
+        "--root",
+        web.root,
+    )
     run = half_way(server, words, HALF_WAY, add)
     assert run.ended.status == 0, run.ended
     document = json.loads(run.ended.out)
@@ -274,7 +301,9 @@ def test_what_goes_away_meanwhile_is_no_failure(web: Host, server: Prefork) -> N
         shutil.rmtree(web.volume / "0")
         shutil.rmtree(web.volume / f"{FOLDERS - 1}")
 
-    run = half_way(server, ("fix-volume", web.volume, *SHIFT, "--json", "--root", web.root), HALF_WAY, take)
+    run = half_way(
+        server, ("fix-volume", web.volume, *SHIFT, "--json", "--root", web.root), HALF_WAY, take
+    )
     assert run.ended.status == 0, run.ended
     assert {uid < START or gid < START for uid, gid, _ in owners(web.volume)} == {False}
 
@@ -300,14 +329,16 @@ def test_while_one_run_works_another_of_the_same_volume_is_turned_away(
         )
 
     run = half_way(server, words, HALF_WAY, others)
-    assert [(found.status, found.err.startswith("usernsplan: ")) for found in turned_away] == [(5, True)] * 4, (
-        turned_away
-    )
+    assert [(found.status, found.err.startswith("usernsplan: ")) for found in turned_away] == [
+        (5, True)
+    ] * 4, turned_away
     assert run.ended.status == 0, run
     assert owners(web.volume) == wanted
 
 
-@pytest.mark.parametrize("paths", [("", "7"), *slow((("", ""),), (("7", ""),), (("7", "8"),))], ids=str)
+@pytest.mark.parametrize(
+    "paths", [("", "7"), *slow((("", ""),), (("7", ""),), (("7", "8"),))], ids=str
+)
 def test_of_runs_begun_at_once_each_is_right_or_turned_away(
     web: Host, server: Prefork, other_server: Prefork, paths: tuple[str, str]
 ) -> None:
@@ -378,9 +409,12 @@ def own_disk(web: Host) -> Iterator[Host]:
 
 
 @pytest.mark.parametrize(
-    "trouble", ["size=256k", "nr_inodes=6", "ro", *slow(*(f"nr_inodes={number}" for number in (4, 5, 7, 8)))]
+    "trouble",
+    ["size=256k", "nr_inodes=6", "ro", *slow(*(f"nr_inodes={number}" for number in (4, 5, 7, 8)))],
 )
-def test_where_there_is_no_room_for_a_journal_nothing_is_changed(own_disk: Host, trouble: str) -> None:
+def test_where_there_is_no_room_for_a_journal_nothing_is_changed(
+    own_disk: Host, trouble: str
+) -> None:
     state = own_disk.root / "var/lib/usernsplan"
     # A line for each entry: every one has an owner of its own.
     for number in range(60):
@@ -402,14 +436,26 @@ def test_where_there_is_no_room_for_a_journal_nothing_is_changed(own_disk: Host,
 
 @pytest.mark.parametrize(
     ("redirections", "status"),
-    [("<&-", 0), (">&-", 0), ("2>&-", 0), ("<&- >&- 2>&-", 0), (">/dev/full", 1), ("2>/dev/full", 0)],
+    [
+        ("<&-", 0),
+        (">&-", 0),
+        ("2>&-", 0),
+        ("<&- >&- 2>&-", 0),
+        (">/dev/full", 1),
+        ("2>/dev/full", 0),
+    ],
 )
-def test_streams_that_are_closed_or_full_do_no_harm_to_the_volume(web: Host, redirections: str, status: int) -> None:
+def test_streams_that_are_closed_or_full_do_no_harm_to_the_volume(
+    web: Host, redirections: str, status: int
+) -> None:
     thorny(web.volume, int)
     before = snapshot(web.volume)
     words = [*PROGRAM, "fix-volume", str(web.volume), *SHIFT, "--root", str(web.root)]
     run = subprocess.run(
-        ["sh", "-c", f'exec "$@" {redirections}', "sh", *words], capture_output=True, text=True, check=False
+        ["sh", "-c", f'exec "$@" {redirections}', "sh", *words],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert "Traceback" not in run.stderr
     assert "Exception ignored" not in run.stderr
@@ -441,9 +487,18 @@ class Screen(NamedTuple):
 def on_a_terminal(words: list[str], env: dict[str, str], begun: Callable[[], bool]) -> Screen:
     """Run it with a terminal for errors, as one does who redirects the results; it is held up a second in its work."""
     master, slave = pty.openpty()
-    clean = {key: value for key, value in os.environ.items() if key not in {"NO_COLOR", "TERM", "COLUMNS"}}
+    clean = {
+        key: value
+        for key, value in os.environ.items()
+        if key not in {"NO_COLOR", "TERM", "COLUMNS"}
+    }
     with subprocess.Popen(
-        words, stdin=slave, stderr=slave, stdout=subprocess.PIPE, env=clean | env, start_new_session=True
+        words,
+        stdin=slave,
+        stderr=slave,
+        stdout=subprocess.PIPE,
+        env=clean | env,
+        start_new_session=True,
     ) as run:
         os.close(slave)
         wait_until(begun, 30)
@@ -462,7 +517,9 @@ def on_a_terminal(words: list[str], env: dict[str, str], begun: Callable[[], boo
 
 
 @pytest.mark.parametrize(
-    "env", [{"TERM": "xterm"}, *slow({"TERM": "dumb"}, {"TERM": "xterm", "NO_COLOR": "1"}, {})], ids=str
+    "env",
+    [{"TERM": "xterm"}, *slow({"TERM": "dumb"}, {"TERM": "xterm", "NO_COLOR": "1"}, {})],
+    ids=str,
 )
 def test_a_terminal_shows_progress_with_rate_and_time_left(web: Host, env: dict[str, str]) -> None:
     firsts = broad(web.volume)
@@ -488,7 +545,11 @@ def test_a_pipe_gets_no_progress_bar(web: Host, more: tuple[str, ...]) -> None:
     broad(web.volume)
     words = [*PROGRAM, "fix-volume", str(web.volume), *SHIFT, *more, "--root", str(web.root)]
     run = subprocess.run(
-        words, capture_output=True, text=True, check=True, env={**os.environ, "TERM": "xterm", "FORCE_COLOR": "1"}
+        words,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "TERM": "xterm", "FORCE_COLOR": "1"},
     )
     assert "\x1b" not in run.stderr + run.stdout
     assert "\r" not in run.stderr + run.stdout
@@ -520,10 +581,14 @@ def test_a_kernel_without_openat2_or_a_filter_against_it_is_no_hindrance(
     kept = settled(snapshot(ground.host.root / "srv/other"))
     subprocess.run(["mount", "--bind", ground.host.root / "srv/other", mounted], check=True)
     try:
-        run = trace(server, (*ground.words, "--json"), "openat2", "-e", f"inject=openat2:error={error}")
+        run = trace(
+            server, (*ground.words, "--json"), "openat2", "-e", f"inject=openat2:error={error}"
+        )
         assert run.ended.status == 0, run
         assert any("INJECTED" in line for line in run.trace)
-        assert [skipped["path"] for skipped in json.loads(run.ended.out)["skipped"]] == [str(mounted)]
+        assert [skipped["path"] for skipped in json.loads(run.ended.out)["skipped"]] == [
+            str(mounted)
+        ]
         assert settled(snapshot(ground.host.root / "srv/other")) == kept
     finally:
         subprocess.run(["umount", mounted], check=True)

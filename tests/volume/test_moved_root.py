@@ -100,7 +100,9 @@ def test_a_disk_that_is_mounted_elsewhere_is_taken_back_there(host: Host, tmp_pa
 
 
 @pytest.mark.parametrize("words", [SHIFT, UP, MAP], ids=" ".join)
-def test_what_was_interrupted_is_finished_where_the_root_lies_now(host: Host, words: tuple[str, ...]) -> None:
+def test_what_was_interrupted_is_finished_where_the_root_lies_now(
+    host: Host, words: tuple[str, ...]
+) -> None:
     _, run = fixed(host, *words)
     after = snapshot(host.volume)
     run_json(host, run, state="changing", end=None, whole=False, stage=2 if words == UP else 0)
@@ -116,16 +118,22 @@ def test_the_command_that_finishes_it_is_of_the_root_as_it_lies_now(host: Host) 
     for now in (copied(host), renamed(host)):
         listed = tried(now, "list").stderr
         assert (
-            f"finish it: usernsplan fix-volume {now.volume} --container web --mode shift --root {now.root};" in listed
+            f"finish it: usernsplan fix-volume {now.volume} --container web --mode shift --root {now.root};"
+            in listed
         )
         said = tried(now, *OTHER).stderr
-        assert f"finish it: usernsplan fix-volume {now.volume} --container web --mode shift --root {now.root}\n" in said
+        assert (
+            f"finish it: usernsplan fix-volume {now.volume} --container web --mode shift --root {now.root}\n"
+            in said
+        )
         assert f"{host.root}/" not in said.replace(f"{now.root}", "")
 
 
 @pytest.mark.parametrize("more", [("--also-changed",), *slow(((),), (("--dry-run",),))])
 @pytest.mark.parametrize("state", ["done", "changing"])
-def test_a_copy_of_a_root_never_touches_the_original(volumes: Host, more: tuple[str, ...], state: str) -> None:
+def test_a_copy_of_a_root_never_touches_the_original(
+    volumes: Host, more: tuple[str, ...], state: str
+) -> None:
     _, run = fixed(volumes)
     run_json(volumes, run, state=state)
     copy = copied(volumes)
@@ -146,7 +154,9 @@ def test_a_copy_of_a_root_never_touches_the_original(volumes: Host, more: tuple[
 
 
 @pytest.mark.parametrize("number", [1, 2])
-def test_journals_of_before_that_have_paths_of_the_machine_still_work_below_the_root(host: Host, number: int) -> None:
+def test_journals_of_before_that_have_paths_of_the_machine_still_work_below_the_root(
+    host: Host, number: int
+) -> None:
     before, run = fixed(host)
     content = run_json(host, run)
     trees = [{**content["trees"][0], "path": str(host.volume)}]
@@ -155,7 +165,11 @@ def test_journals_of_before_that_have_paths_of_the_machine_still_work_below_the_
     host.undo(run)
     assert differences(snapshot(host.volume), before) == []
     content = run_json(host, run)
-    assert (content["format"], content["trees"][0]["path"], content["failed"]) == (3, "/srv/vol", ["/srv/vol/file-1"])
+    assert (content["format"], content["trees"][0]["path"], content["failed"]) == (
+        3,
+        "/srv/vol",
+        ["/srv/vol/file-1"],
+    )
 
 
 @pytest.mark.parametrize("number", [1, 2])
@@ -171,7 +185,10 @@ def test_journals_of_before_are_refused_where_they_tell_of_another_root(
     for words in (("undo", run), ("fix-volume", "/srv/vol", *SHIFT)):
         done = tried(now, *words)
         assert done.returncode == 9
-        assert f"{now.runs}/{run}/run.json tells of {host.volume}, which is not below --root {now.root}" in done.stderr
+        assert (
+            f"{now.runs}/{run}/run.json tells of {host.volume}, which is not below --root {now.root}"
+            in done.stderr
+        )
         assert f"mv {now.runs}/{run} {now.root}/var/lib/usernsplan/damaged-{run}" in done.stderr
     assert tried(now, "check", "--select", "USN071").returncode == 1
     assert (everything(now), everything(host) if host.root.exists() else None) == before
@@ -279,7 +296,9 @@ def test_a_planted_line_leads_out_of_no_volume_and_is_seen_before_anything_is_ch
 
 
 @pytest.mark.parametrize("name", ["late.9", "folders.9", "swaps.0", "links", "odd"])
-def test_a_planted_symlink_in_a_run_s_folder_is_refused(host: Host, name: str, tmp_path: Path) -> None:
+def test_a_planted_symlink_in_a_run_s_folder_is_refused(
+    host: Host, name: str, tmp_path: Path
+) -> None:
     _, run = fixed(host)
     target = tmp_path / "target"
     target.write_text("mine\n")
@@ -294,9 +313,18 @@ def test_a_planted_symlink_in_a_run_s_folder_is_refused(host: Host, name: str, t
     ("command", "shown"),
     [
         ("rm -rf /", None),
-        ("usernsplan fix-volume / --yes --root /", "usernsplan fix-volume {volume} --container web --root {root}"),
-        ("usernsplan fix-volume '/x; reboot' --mode shift", "{volume} --mode shift --container web --root {root}"),
-        ("usernsplan fix-volume x --container 'a; reboot'", "{volume} --container 'a; reboot' --root {root}"),
+        (
+            "usernsplan fix-volume / --yes --root /",
+            "usernsplan fix-volume {volume} --container web --root {root}",
+        ),
+        (
+            "usernsplan fix-volume '/x; reboot' --mode shift",
+            "{volume} --mode shift --container web --root {root}",
+        ),
+        (
+            "usernsplan fix-volume x --container 'a; reboot'",
+            "{volume} --container 'a; reboot' --root {root}",
+        ),
         (
             "usernsplan fix-volume x --container 'a\x1b[2J'",
             r"""{volume} --container "`printf 'a\033\1332J'`" --root {root}""",
@@ -307,7 +335,10 @@ def test_a_planted_symlink_in_a_run_s_folder_is_refused(host: Host, name: str, t
         ("usernsplan fix-volume --unheard-of /", None),
         ("usernsplan fix-volume 'x", None),
         ("\n\x1b[2J", None),
-        ("usernsplan apply /tmp/x --prune --root / --yes", "usernsplan apply /tmp/x --prune --root {root}"),
+        (
+            "usernsplan apply /tmp/x --prune --root / --yes",
+            "usernsplan apply /tmp/x --prune --root {root}",
+        ),
     ],
 )
 def test_a_planted_command_is_not_repeated(host: Host, command: str, shown: str | None) -> None:
@@ -341,10 +372,35 @@ def test_a_planted_name_of_a_run_is_no_part_of_a_command(host: Host, name: str) 
 @pytest.mark.parametrize(
     "changed",
     [
-        *({"seen": "x"}, {"seen": None}, {"stage": "1"}, {"end": "x"}, {"trees": []}, {"trees": {}}, {"tops": ["x"]}),
-        *({"failed": [1]}, {"outside": [[1, "x"]]}, {"formerly": {"/srv/../..": ["a", "own"]}}, {"formerly": [5]}),
-        *({"formerly": {"/srv/vol": [1, 2, 3]}}, {"container": 5}, {"mode": 5}, {"command": None}, {"run": "other"}),
-        *({"cross_mounts": "yes"}, {"undone": "now"}, {"targets": {}}, {"staging": 5}, {"retried": 5}),
+        *(
+            {"seen": "x"},
+            {"seen": None},
+            {"stage": "1"},
+            {"end": "x"},
+            {"trees": []},
+            {"trees": {}},
+            {"tops": ["x"]},
+        ),
+        *(
+            {"failed": [1]},
+            {"outside": [[1, "x"]]},
+            {"formerly": {"/srv/../..": ["a", "own"]}},
+            {"formerly": [5]},
+        ),
+        *(
+            {"formerly": {"/srv/vol": [1, 2, 3]}},
+            {"container": 5},
+            {"mode": 5},
+            {"command": None},
+            {"run": "other"},
+        ),
+        *(
+            {"cross_mounts": "yes"},
+            {"undone": "now"},
+            {"targets": {}},
+            {"staging": 5},
+            {"retried": 5},
+        ),
     ],
     ids=str,
 )

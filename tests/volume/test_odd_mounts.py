@@ -118,7 +118,11 @@ def of_another(source: Path, point: Path) -> Iterator[None]:
     handle = os.open("/dev/fuse", os.O_RDWR)
     try:
         options = f"fd={handle},rootmode=40000,user_id={NOBODY},group_id={NOBODY}"
-        subprocess.run(["mount", "-i", "-t", "fuse", "-o", options, "closed", point], check=True, pass_fds=[handle])
+        subprocess.run(
+            ["mount", "-i", "-t", "fuse", "-o", options, "closed", point],
+            check=True,
+            pass_fds=[handle],
+        )
         yield
     finally:
         os.close(handle)
@@ -130,7 +134,9 @@ def of_another(source: Path, point: Path) -> Iterator[None]:
 
 @pytest.mark.parametrize("words", [(), ("--cross-mounts",)])
 @pytest.mark.parametrize("place", ["a/mount", "mount"])
-def test_a_dead_mount_inside_is_left_out_alone(web: Host, place: str, words: tuple[str, ...]) -> None:
+def test_a_dead_mount_inside_is_left_out_alone(
+    web: Host, place: str, words: tuple[str, ...]
+) -> None:
     point = web.volume / place
     point.mkdir()
     with dead(web.outside, point):
@@ -140,7 +146,9 @@ def test_a_dead_mount_inside_is_left_out_alone(web: Host, place: str, words: tup
             assert report["failed"] == []
             assert report["counts"]["changed"] == 12
         run = report["run"]
-        assert {path.lstat().st_uid for path in (web.volume, *(web.volume / "z").iterdir())} == {START + 7}
+        assert {path.lstat().st_uid for path in (web.volume, *(web.volume / "z").iterdir())} == {
+            START + 7
+        }
         assert ids(web.volume / "a") == ids(web.volume / "a/file-0") == (START + 7, START + 7)
         assert web.fix(*SHIFT, *words)["counts"]["changed"] == 0
         assert web.undo(run)["failed"] == []
@@ -149,7 +157,9 @@ def test_a_dead_mount_inside_is_left_out_alone(web: Host, place: str, words: tup
 
 
 @pytest.mark.parametrize("words", [(), ("--cross-mounts",)])
-def test_a_mount_inside_that_lets_root_not_in_is_left_out_alone(web: Host, words: tuple[str, ...]) -> None:
+def test_a_mount_inside_that_lets_root_not_in_is_left_out_alone(
+    web: Host, words: tuple[str, ...]
+) -> None:
     point = web.volume / "a/mount"
     point.mkdir()
     with of_another(web.outside, point):
@@ -166,7 +176,14 @@ def test_a_dead_mount_is_no_trouble_for_who_looks_for_ids(web: Host) -> None:
         assert "12" in printed
         assert "--cross-mounts" in said
         printed, said = here(
-            "find-owned", "7", web.volume, "--count", "--cross-mounts", "--root", web.root, status=None
+            "find-owned",
+            "7",
+            web.volume,
+            "--count",
+            "--cross-mounts",
+            "--root",
+            web.root,
+            status=None,
         )
         assert "12" in printed
         assert str(point) in said
@@ -191,7 +208,10 @@ def test_a_path_that_root_may_not_see_is_not_missing(web: Host) -> None:
 def test_what_root_may_not_see_is_not_left_in_silence_when_it_is_discovered(web: Host) -> None:
     point = web.volume / "a/mount"
     point.mkdir()
-    with of_another(web.outside, point), pytest.raises(NotPermittedError, match="permission denied"):
+    with (
+        of_another(web.outside, point),
+        pytest.raises(NotPermittedError, match="permission denied"),
+    ):
         discover.why_left(str(point))
     assert discover.why_left(str(point)) == ""
 
@@ -250,7 +270,9 @@ def btrfs(private_mounts: None, tmp_path_factory: pytest.TempPathFactory) -> Ite
     with image.open("wb") as file:
         file.truncate(256 << 20)
     subprocess.run(["mkfs.btrfs", "-q", image], check=True)
-    if subprocess.run(["mount", "-o", "loop", image, place], capture_output=True, check=False).returncode:
+    if subprocess.run(
+        ["mount", "-o", "loop", image, place], capture_output=True, check=False
+    ).returncode:
         pytest.skip("this kernel has no btrfs")
     yield place
     subprocess.run(["umount", "-l", place], check=True)
@@ -360,14 +382,18 @@ def idmapped(source: Path, point: Path, start: int = 100000) -> Iterator[None]:
 
 @pytest.mark.parametrize("words", [("--dry-run",), ()])
 @pytest.mark.parametrize("below", ["", "a", "file-1"])
-def test_an_idmapped_volume_is_refused_once_with_its_source(web: Host, below: str, words: tuple[str, ...]) -> None:
+def test_an_idmapped_volume_is_refused_once_with_its_source(
+    web: Host, below: str, words: tuple[str, ...]
+) -> None:
     point = web.root / "srv/mapped"
     point.mkdir()
     before = snapshot(web.volume)
     with idmapped(web.volume, point):
         assert ids(point / "file-1") == (100007, 100007)
         told = web.refusal(*SHIFT, *words, status=9, path=point / below)
-        assert f"fix the folder that is mounted here: {web.volume / below}\n" in told.replace("/\n", "\n")
+        assert f"fix the folder that is mounted here: {web.volume / below}\n" in told.replace(
+            "/\n", "\n"
+        )
     assert snapshot(web.volume) == before
 
 
@@ -456,7 +482,10 @@ def test_what_was_made_in_an_overlay_is_known_though_its_upper_folder_is_hidden(
     simple(web.outside, 7, 7)
     point = web.root / "srv/merged"
     point.mkdir()
-    with overlay(web.outside, web.root / "srv/over", point), mounted("-t", "tmpfs", "hides", web.root / "srv/over"):
+    with (
+        overlay(web.outside, web.root / "srv/over", point),
+        mounted("-t", "tmpfs", "hides", web.root / "srv/over"),
+    ):
         simple(point / "below", 7, 7)
         os.link(point / "below/file-0", point / "below/again")
         assert "3 entries of 21 bytes" in web.refusal(*SHIFT, status=9, path=point)
@@ -497,7 +526,9 @@ FIXED = "this file system sets its own owners; see its uid= and gid= mount optio
 
 @pytest.mark.parametrize("jobs", ["1", "2"])
 @pytest.mark.parametrize("setuid", [False, True])
-def test_where_owners_are_fixed_nothing_is_changed_or_counted(web: Host, jobs: str, setuid: bool) -> None:
+def test_where_owners_are_fixed_nothing_is_changed_or_counted(
+    web: Host, jobs: str, setuid: bool
+) -> None:
     point = web.root / "srv/fuse"
     point.mkdir()
     simple(web.outside / "below", 7, 7)
@@ -528,7 +559,9 @@ def test_a_top_alone_whose_owner_is_fixed_is_found_too(web: Host) -> None:
         assert FIXED in web.refusal(*SHIFT, status=9, path=point)
 
 
-@pytest.mark.parametrize("rule", [(), (*maps(over(0, 5, 100)), "--drop-power")], ids=["shift", "overlap"])
+@pytest.mark.parametrize(
+    "rule", [(), (*maps(over(0, 5, 100)), "--drop-power")], ids=["shift", "overlap"]
+)
 def test_a_mount_inside_whose_owners_are_fixed_is_found_before_anything_is_changed(
     web: Host, rule: tuple[str, ...]
 ) -> None:
@@ -575,7 +608,9 @@ def failing(pinned: int, uid: int, gid: int) -> None:
     raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
 
 
-def test_what_a_failing_change_of_owner_took_is_put_back(web: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_failing_change_of_owner_took_is_put_back(
+    web: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = web.volume / "file-1"
     finish(os.fsencode(path), 7, 7, 0o4755, capability=capability_v2())
     before = snapshot(web.volume)
@@ -612,7 +647,9 @@ def test_a_full_quota_costs_no_capability(private_mounts: None, tmp_path: Path) 
         file.truncate(32 << 20)
     subprocess.run(["mkfs.ext4", "-q", "-O", "quota", image], check=True)
     options = ("-o", "loop,usrquota,grpquota")
-    if subprocess.run(["mount", *options, image, place], capture_output=True, check=False).returncode:
+    if subprocess.run(
+        ["mount", *options, image, place], capture_output=True, check=False
+    ).returncode:
         pytest.skip("this kernel has no quota")
     try:
         path = place / "srv/vol/file"
@@ -624,7 +661,9 @@ def test_a_full_quota_costs_no_capability(private_mounts: None, tmp_path: Path) 
         finish(write(os.fsencode(place / "other"), b"x"), START + 7, 0)
         bounded = ["setpriv", "--inh-caps=-sys_resource", "--bounding-set=-sys_resource"]
         words = ["fix-volume", str(path), *maps(over(0, START, 65536)), "--root", str(place)]
-        done = subprocess.run([*bounded, *PROGRAM, *words], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [*bounded, *PROGRAM, *words], capture_output=True, text=True, check=False
+        )
         assert done.returncode == 3, done
         assert "quota" in done.stdout + done.stderr
         assert differences(snapshot(path.parent), before) == []

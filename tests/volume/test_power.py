@@ -9,7 +9,17 @@ from pathlib import Path
 import pytest
 
 from tests.command import here
-from tests.volume.tree import Host, capability_v2, capability_v3, differences, finish, maps, shift, snapshot, write
+from tests.volume.tree import (
+    Host,
+    capability_v2,
+    capability_v3,
+    differences,
+    finish,
+    maps,
+    shift,
+    snapshot,
+    write,
+)
 
 STRANGER, ACCOUNT = 1000, 70000
 CONTENT = b"#!/bin/sh\nid\n"
@@ -31,7 +41,9 @@ def names(places: list[dict[str, str]]) -> list[str]:
     return sorted(Path(place["path"]).name for place in places)
 
 
-def test_a_strangers_setuid_file_is_never_container_roots_nor_then_host_roots(volumes: Host) -> None:
+def test_a_strangers_setuid_file_is_never_container_roots_nor_then_host_roots(
+    volumes: Host,
+) -> None:
     volumes.allocate("web")
     theirs = made(volumes, "stranger", STRANGER, STRANGER, 0o6755, capability_v2())
     ours = made(volumes, "root", 0, 0, 0o6755, capability_v2())
@@ -41,7 +53,9 @@ def test_a_strangers_setuid_file_is_never_container_roots_nor_then_host_roots(vo
     assert names(report["dropped"]) == ["group", "stranger"]
     reasons = {Path(place["path"]).name: place["reason"] for place in report["dropped"]}
     [start] = volumes.starts.values()
-    assert f"chmod 6755 {theirs} && setcap -n {start} cap_net_raw=ep {theirs}" in reasons["stranger"]
+    assert (
+        f"chmod 6755 {theirs} && setcap -n {start} cap_net_raw=ep {theirs}" in reasons["stranger"]
+    )
     assert f"chmod 6755 {group}" in reasons["group"]
 
     refused = volumes.refusal("--reverse", status=9)
@@ -61,7 +75,9 @@ def test_a_map_that_gives_power_is_refused_with_the_list_before_anything_is_writ
     made(volumes, "to-root", STRANGER, 7, 0o4755)
     made(volumes, "quiet", STRANGER, 7, 0o755)
     before = snapshot(volumes.volume)
-    refused = volumes.refusal("--uid-map", "1000:0:1", "--gid-map", "7:7:1", "--unmapped", "keep", *yes, status=9)
+    refused = volumes.refusal(
+        "--uid-map", "1000:0:1", "--gid-map", "7:7:1", "--unmapped", "keep", *yes, status=9
+    )
     assert "to-root: setuid 1000 would become setuid 0" in refused
     assert "quiet" not in refused
     assert "--drop-power" in refused
@@ -69,8 +85,12 @@ def test_a_map_that_gives_power_is_refused_with_the_list_before_anything_is_writ
     assert volumes.run_names() == []
 
 
-def test_a_map_onto_an_account_of_the_host_gives_no_power_and_onto_nobody_does_no_harm(host: Host) -> None:
-    (host.root / "etc/passwd").write_text(f"root:x:0:0::/:\nalice:x:{ACCOUNT}:{ACCOUNT}::/home/alice:\n")
+def test_a_map_onto_an_account_of_the_host_gives_no_power_and_onto_nobody_does_no_harm(
+    host: Host,
+) -> None:
+    (host.root / "etc/passwd").write_text(
+        f"root:x:0:0::/:\nalice:x:{ACCOUNT}:{ACCOUNT}::/home/alice:\n"
+    )
     made(host, "man", 6, 12, 0o6755)
     assert "setuid 6 would become setuid 70000" in host.refusal(
         "--uid-map", f"6:{ACCOUNT}:1", "--gid-map", "12:300000:1", "--unmapped", "keep", status=9
@@ -81,18 +101,29 @@ def test_a_map_onto_an_account_of_the_host_gives_no_power_and_onto_nobody_does_n
 
 def test_the_programs_of_a_shifted_root_file_system_keep_what_they_are(volumes: Host) -> None:
     [start] = volumes.allocate("web")
-    wanted = {"su": (0, 0, 0o4755), "chage": (0, 42, 0o2755), "man": (6, 12, 0o4755), "write": (0, 5, 0o2755)}
+    wanted = {
+        "su": (0, 0, 0o4755),
+        "chage": (0, 42, 0o2755),
+        "man": (6, 12, 0o4755),
+        "write": (0, 5, 0o2755),
+    }
     for name, (uid, gid, bits) in wanted.items():
         made(volumes, name, uid, gid, bits)
     made(volumes, "ping", 0, 0, 0o755, capability_v2())
     assert volumes.fix("--mode", "shift")["dropped"] == []
     for name, (uid, gid, bits) in wanted.items():
         found = (volumes.volume / name).stat()
-        assert (found.st_uid, found.st_gid, mode(volumes.volume / name)) == (start + uid, start + gid, bits)
+        assert (found.st_uid, found.st_gid, mode(volumes.volume / name)) == (
+            start + uid,
+            start + gid,
+            bits,
+        )
     assert os.getxattr(volumes.volume / "ping", "security.capability") == capability_v3(start)
 
 
-def test_out_of_a_container_that_stands_no_power_comes_and_out_of_a_released_one_it_does(host: Host) -> None:
+def test_out_of_a_container_that_stands_no_power_comes_and_out_of_a_released_one_it_does(
+    host: Host,
+) -> None:
     host.allocate("old", "new")
     made(host, "setuid", STRANGER, 7, 0o4755)
     host.fix("--container", "old", "--mode", "shift")
@@ -103,7 +134,9 @@ def test_out_of_a_container_that_stands_no_power_comes_and_out_of_a_released_one
 
 
 @pytest.mark.parametrize("words", [("--mode", "shift"), (), ("--user", "33:33")])
-def test_undo_gives_power_back_to_what_is_proved_and_names_the_rest(volumes: Host, words: tuple[str, ...]) -> None:
+def test_undo_gives_power_back_to_what_is_proved_and_names_the_rest(
+    volumes: Host, words: tuple[str, ...]
+) -> None:
     volumes.allocate("web")
     made(volumes, "same", 0, 0, 0o6755, capability_v2())
     made(volumes, "stranger", STRANGER, STRANGER, 0o4711)

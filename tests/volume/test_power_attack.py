@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from tests.volume.tree import Host
-    from usernsplan.volume.walk import Volume
+    from usernsplan.volume.walk import OpenVolume
 
 CONTENT = b"GOOD program\n"
 EVIL = b"EVIL program\n"
@@ -52,7 +52,10 @@ def attacker(tmp_path_factory: pytest.TempPathFactory) -> Path:
         missing("cc")
     program = tmp_path_factory.mktemp("attacker") / "attacker"
     source = Path(__file__).with_name("power_attacker.c")
-    subprocess.run([compiler, "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", "-o", program, source], check=True)
+    subprocess.run(
+        [compiler, "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", "-o", program, source],
+        check=True,
+    )
     return program
 
 
@@ -69,7 +72,9 @@ class Attacker:
         assert self._process.stdout
         self._process.stdin.write(letter)
         self._process.stdin.flush()
-        assert self._process.stdout.read(1) == letter, "an attacker failed to do what it is there for"
+        assert self._process.stdout.read(1) == letter, (
+            "an attacker failed to do what it is there for"
+        )
 
     def stop(self) -> None:
         if self._process.returncode is None:
@@ -83,7 +88,9 @@ class Attacker:
 @contextmanager
 def attacking(program: Path, attack: str, uid: int, place: Path) -> Iterator[Attacker]:
     words = [str(program), attack, str(uid)]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=place) as process:
+    with subprocess.Popen(
+        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=place
+    ) as process:
         running = Attacker(process, free=attack in FREE)
         try:
             yield running
@@ -126,7 +133,9 @@ def has_power(file: int) -> bool:
     return bool(os.fstat(file).st_mode & 0o6000) or "security.capability" in os.listxattr(file)
 
 
-def naive(volumes: Sequence[Volume], wanted: renew.Wanted, log: renew.Swaps | None = None) -> None:
+def naive(
+    volumes: Sequence[OpenVolume], wanted: renew.Wanted, log: renew.Swaps | None = None
+) -> None:
     """What one would do without the guard: the mode comes back by a chmod, in the same inode."""
     del log
     [name] = wanted.names
@@ -142,7 +151,7 @@ def naive(volumes: Sequence[Volume], wanted: renew.Wanted, log: renew.Swaps | No
 class Victim:
     """The calls by which undo brings one file back: a chown in place, which takes its power, and then a new inode."""
 
-    def __init__(self, volume: Volume, log: Path, *, guard: bool) -> None:
+    def __init__(self, volume: OpenVolume, log: Path, *, guard: bool) -> None:
         self._volumes, self._log = (volume,), renew.Swaps(str(log))
         self._give = renew.renew if guard else naive
         self._proof = proof(log.parent)
@@ -214,7 +223,13 @@ def clean(place: Path) -> None:
 
 
 def attacked(  # noqa: PLR0917 - one attack
-    host: Host, program: Path, attack: str, guard: bool, attempts: int, seconds: float, enough: int = FEWEST
+    host: Host,
+    program: Path,
+    attack: str,
+    guard: bool,
+    attempts: int,
+    seconds: float,
+    enough: int = FEWEST,
 ) -> tuple[int, int]:
     """Attack; how often the file had its power in the end, and how many had power with the attacker's content."""
     place, yard = ground(host), host.outside
@@ -242,14 +257,20 @@ def attacked(  # noqa: PLR0917 - one attack
 
 
 @pytest.mark.parametrize("attack", [*ASKED, *FREE])
-def test_no_file_with_the_attackers_content_has_power(volumes: Host, attacker: Path, attack: str) -> None:
-    given, found = attacked(volumes, attacker, attack, True, 300 if attack in ASKED else ATTEMPTS, SECONDS)
+def test_no_file_with_the_attackers_content_has_power(
+    volumes: Host, attacker: Path, attack: str
+) -> None:
+    given, found = attacked(
+        volumes, attacker, attack, True, 300 if attack in ASKED else ATTEMPTS, SECONDS
+    )
     assert found == 0
     assert given, "the file never got its power back: nothing was tried"
 
 
 @pytest.mark.parametrize("attack", [*ASKED, *FREE])
-def test_each_attacker_finds_files_where_power_is_given_in_place(host: Host, attacker: Path, attack: str) -> None:
+def test_each_attacker_finds_files_where_power_is_given_in_place(
+    host: Host, attacker: Path, attack: str
+) -> None:
     _, found = attacked(host, attacker, attack, False, ATTEMPTS, PATIENCE)
     assert found
 
@@ -284,7 +305,9 @@ def undone(host: Host, program: Path, attack: str, rounds: int) -> tuple[int, in
                 running.ask(b"o")
             else:
                 time.sleep(0.02)
-            report: dict[str, Any] = json.loads(here("undo", run, "--json", "--root", host.root, status=None)[0])
+            report: dict[str, Any] = json.loads(
+                here("undo", run, "--json", "--root", host.root, status=None)[0]
+            )
             spoils.gather(place)
             if attack in ASKED:
                 running.ask(b"s")
@@ -307,7 +330,9 @@ def undone(host: Host, program: Path, attack: str, rounds: int) -> tuple[int, in
 
 
 @pytest.mark.parametrize("attack", [*ASKED, *FREE])
-def test_undo_gives_no_power_to_the_attackers_content(volumes: Host, attacker: Path, attack: str) -> None:
+def test_undo_gives_no_power_to_the_attackers_content(
+    volumes: Host, attacker: Path, attack: str
+) -> None:
     given, found = undone(volumes, attacker, attack, 3)
     assert found == 0
     if attack in ASKED:

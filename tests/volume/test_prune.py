@@ -34,7 +34,9 @@ def ended(host: Host, *words: str, days: float, state: str = "done") -> str:
 
 
 def pruned(host: Host, *words: str, older: str = "30d") -> dict[str, Any]:
-    out, _ = here("history", "--prune-runs", "--older-than", older, *words, "--json", "--root", host.root)
+    out, _ = here(
+        "history", "--prune-runs", "--older-than", older, *words, "--json", "--root", host.root
+    )
     document: dict[str, Any] = json.loads(out)
     return document
 
@@ -66,7 +68,9 @@ def test_it_says_how_many_and_how_large(host: Host) -> None:
         here(*words, "--dry-run")[0]
         == f"would remove run {run} ({bytes_} bytes)\nWould remove 1 run, {bytes_} bytes.\n"
     )
-    assert here(*words)[0] == f"removed run {run} ({bytes_} bytes)\nRemoved 1 run, {bytes_} bytes.\n"
+    assert (
+        here(*words)[0] == f"removed run {run} ({bytes_} bytes)\nRemoved 1 run, {bytes_} bytes.\n"
+    )
     assert here(*words)[0] == "Removed 0 runs, 0 bytes.\n"
 
 
@@ -129,7 +133,9 @@ def test_what_is_no_age(host: Host, age: str) -> None:
     assert "12h, 30d or 4w" in said
 
 
-@pytest.mark.parametrize(("age", "goes"), [("25h", False), ("23h", True), ("1d", True), ("1w", False)])
+@pytest.mark.parametrize(
+    ("age", "goes"), [("25h", False), ("23h", True), ("1d", True), ("1w", False)]
+)
 def test_units(host: Host, age: str, goes: bool) -> None:
     ended(host, days=1.01)
     assert bool(pruned(host, older=age)["removed"]) is goes

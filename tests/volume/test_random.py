@@ -38,7 +38,9 @@ from tests.volume.tree import (
 
 # So few ids that maps meet them, and each other.
 IDS = st.integers(0, 11)
-MODES = st.sampled_from([0o644, 0o600, 0o000, 0o755, 0o4755, 0o2755, 0o6711, 0o2644, 0o1777, 0o7777])
+MODES = st.sampled_from(
+    [0o644, 0o600, 0o000, 0o755, 0o4755, 0o2755, 0o6711, 0o2644, 0o1777, 0o7777]
+)
 NAMES = [b"a", b"b", b"c", b"d", b"\xff", b"-n\n"]
 # Without it, most trees are refused.
 KEEP = st.sampled_from([True, True, True, False])
@@ -83,8 +85,15 @@ def extents(draw: st.DrawFn) -> tuple[tuple[int, int, int], ...]:
     """Some ids, and where they go: anywhere, into each other too, but no two to one."""
     found: list[tuple[int, int, int]] = []
     for _ in range(draw(st.integers(1, 3))):
-        start, to, size = draw(st.integers(0, 12)), draw(st.integers(0, 24)), draw(st.integers(1, 12))
-        if all((start + size <= s or s + n <= start) and (to + size <= t or t + n <= to) for s, t, n in found):
+        start, to, size = (
+            draw(st.integers(0, 12)),
+            draw(st.integers(0, 24)),
+            draw(st.integers(1, 12)),
+        )
+        if all(
+            (start + size <= s or s + n <= start) and (to + size <= t or t + n <= to)
+            for s, t, n in found
+        ):
             found.append((start, to, size))
     return tuple(found)
 
@@ -119,8 +128,18 @@ def make(top: bytes, entries: list[Entry]) -> None:
         else:
             files.append(write(path))
             if entry.capability >= -2:
-                capability = capability_v2() if entry.capability < 0 else capability_v3(entry.capability)
-        finish(path, entry.uid, entry.gid, entry.mode, acl=acl, default_acl=default, capability=capability)
+                capability = (
+                    capability_v2() if entry.capability < 0 else capability_v3(entry.capability)
+                )
+        finish(
+            path,
+            entry.uid,
+            entry.gid,
+            entry.mode,
+            acl=acl,
+            default_acl=default,
+            capability=capability,
+        )
 
 
 @contextmanager
@@ -155,7 +174,9 @@ def collides(after: Snapshot) -> bool:
 
 def by_itself(host: Host, *words: str) -> dict[str, Any]:
     """Run fix-volume within this process, which is to carry everything; its report."""
-    printed, said = here("fix-volume", host.volume, *words, "--json", *ENDING, "--root", host.root, status=None)
+    printed, said = here(
+        "fix-volume", host.volume, *words, "--json", *ENDING, "--root", host.root, status=None
+    )
     assert printed, said
     report: dict[str, Any] = json.loads(printed)
     assert report["failed"] == []
@@ -184,7 +205,13 @@ SHARE = 1 if os.environ.get("CI") == "true" else 2
 UNCHECKED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
 
-@given(entries=ENTRIES, uids=extents() | swaps(), gids=extents() | swaps(), keep=KEEP, is_busy=st.booleans())
+@given(
+    entries=ENTRIES,
+    uids=extents() | swaps(),
+    gids=extents() | swaps(),
+    keep=KEEP,
+    is_busy=st.booleans(),
+)
 @settings(max_examples=80 // SHARE, suppress_health_check=UNCHECKED)
 def test_any_tree_is_carried_by_any_map(  # noqa: PLR0917 - hypothesis fills them in
     host: Host,
@@ -227,7 +254,9 @@ def test_any_tree_is_carried_by_any_map(  # noqa: PLR0917 - hypothesis fills the
 
 @given(entries=ENTRIES, user=st.integers(0, 9), group=st.integers(0, 9), is_busy=st.booleans())
 @settings(max_examples=30 // SHARE, suppress_health_check=UNCHECKED)
-def test_any_tree_is_owned_by_one(host: Host, entries: list[Entry], user: int, group: int, is_busy: bool) -> None:
+def test_any_tree_is_owned_by_one(
+    host: Host, entries: list[Entry], user: int, group: int, is_busy: bool
+) -> None:
     with volume_of(host, entries, is_busy=is_busy) as one:
         [start] = one.allocate("web", size=12)
         before = snapshot(one.volume)

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
     from tests.volume.tree import Host
 
-PLAN = "strategy: per-container\nengines: [podman]\ncontainers: [{{name: web, volumes: [{volume}]}}]\n"
+PLAN = (
+    "strategy: per-container\nengines: [podman]\ncontainers: [{{name: web, volumes: [{volume}]}}]\n"
+)
 
 
 def fixed(host: Host, mode: str = "own", count: int = 4) -> int:
@@ -59,7 +61,12 @@ def all_is_well(host: Host) -> None:
     ran(host, "plan", "--check")
     assert codes(host, "--volumes", status=0) == []
     [volume] = told(host, "list")["volumes"]
-    assert (volume["path"], volume["name"], volume["right"], volume["wrong"]) == ("/srv/vol", "web", True, None)
+    assert (volume["path"], volume["name"], volume["right"], volume["wrong"]) == (
+        "/srv/vol",
+        "web",
+        True,
+        None,
+    )
     assert "looks right" in ran(host, "show", "web")[0]
     assert "file" not in ran(host, "list")[0]
     assert "fix-volume" not in ran(host, "render", "podman", "web", "--volume", "/srv/vol:/data")[1]
@@ -128,7 +135,10 @@ def hidden(host: Host) -> None:
 @pytest.mark.parametrize(
     ("happens", "fact"),
     [
-        (restored, "its top belongs to uid 0 and gid 0, 5 of 5 entries in it belong to uid 0 and gid 0"),
+        (
+            restored,
+            "its top belongs to uid 0 and gid 0, 5 of 5 entries in it belong to uid 0 and gid 0",
+        ),
         (in_part, "2 of 5 entries in it belong to uid 0 and gid 0"),
         (replaced, "its top belongs to uid 0 and gid 0"),
         (by_a_symlink, "a symlink leads to it"),
@@ -188,7 +198,9 @@ def test_what_the_container_gives_to_others_of_its_own_is_right(host: Host) -> N
     chowned(host, start + 65535, "", "file-0", "sub")
     all_is_well(host)
     chowned(host, start + 65536, "file-0")
-    nothing_calls_it_right(host, f"1 of 5 entries in it belong to uid {start + 65536} and gid {start + 65536}")
+    nothing_calls_it_right(
+        host, f"1 of 5 entries in it belong to uid {start + 65536} and gid {start + 65536}"
+    )
 
 
 def test_ids_of_others_are_told_by_their_names(host: Host) -> None:
@@ -211,7 +223,9 @@ def test_what_is_mounted_in_it_is_not_the_volume_s(host: Host) -> None:
         subprocess.run(["umount", host.volume / "sub"], check=True)
 
 
-def test_what_a_run_was_told_to_leave_is_right_as_long_as_something_is_the_container_s(host: Host) -> None:
+def test_what_a_run_was_told_to_leave_is_right_as_long_as_something_is_the_container_s(
+    host: Host,
+) -> None:
     host.allocate("web")
     for number, owner in enumerate((0, 70000)):
         (host.volume / f"file-{number}").touch()
@@ -245,7 +259,10 @@ def test_what_lies_deeper_is_found_with_volumes(host: Host) -> None:
     assert finding["message"].startswith("2 files belong to ids that 'web' does not have (")
     for word in ("uid 0", "gid 33", f"{host.volume}/sub/deep", "odd\\n'"):
         assert word in finding["message"]
-    assert finding["hint"] == f"usernsplan fix-volume /srv/vol --container web --mode own --user 0:0 --root {host.root}"
+    assert (
+        finding["hint"]
+        == f"usernsplan fix-volume /srv/vol --container web --mode own --user 0:0 --root {host.root}"
+    )
     here(*shlex.split(finding["hint"])[1:])
     assert codes(host, "--volumes", status=0) == []
 
@@ -253,7 +270,8 @@ def test_what_lies_deeper_is_found_with_volumes(host: Host) -> None:
 def test_looking_changes_nothing_and_stops_at_a_thousand(host: Host) -> None:
     fixed(host, count=1200)
     before = {
-        path: (path.lstat().st_atime_ns, path.lstat().st_ctime_ns) for path in (host.volume, *host.volume.iterdir())
+        path: (path.lstat().st_atime_ns, path.lstat().st_ctime_ns)
+        for path in (host.volume, *host.volume.iterdir())
     }
     layout = layout_at(str(host.root))
     [seen] = recorded(layout, open_ledger(layout).state()).volumes
@@ -280,7 +298,9 @@ def test_a_thousand_volumes_are_looked_at_quickly(host: Host) -> None:
 # Interrupted runs
 
 
-def interrupted(host: Host, state: str = "changing", command: str = "usernsplan fix-volume /srv/vol") -> str:
+def interrupted(
+    host: Host, state: str = "changing", command: str = "usernsplan fix-volume /srv/vol"
+) -> str:
     """A run that did something and was killed; what it is called."""
     [start] = host.allocate("web")
     (host.volume / "file").touch()
@@ -346,8 +366,12 @@ def test_both_commands_do_what_they_say(host: Host) -> None:
     assert told(host, "list")["unfinished_runs"] == []
 
 
-@pytest.mark.parametrize(("raw", "fact"), [("{", "is damaged"), ('{"format": 4}', "a newer usernsplan")])
-def test_a_run_of_which_nobody_can_tell_is_named_everywhere(host: Host, raw: str, fact: str) -> None:
+@pytest.mark.parametrize(
+    ("raw", "fact"), [("{", "is damaged"), ('{"format": 4}', "a newer usernsplan")]
+)
+def test_a_run_of_which_nobody_can_tell_is_named_everywhere(
+    host: Host, raw: str, fact: str
+) -> None:
     run = interrupted(host)
     (host.root / "etc/usernsplan.yaml").write_text(PLAN.format(volume="/srv/vol"))
     place = host.runs / run / "run.json"

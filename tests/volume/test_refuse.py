@@ -110,7 +110,11 @@ def test_protected_paths_are_refused(web: Host, path: str) -> None:
     place.mkdir(parents=True, exist_ok=True)
     (place / "file").write_text("a system's")
     ledger = web.root / "var/lib/usernsplan/ledger.sqlite3"
-    with nothing_changes(place) if "var" not in path and path != "/" else nothing_changes(web.root / "etc"):
+    with (
+        nothing_changes(place)
+        if "var" not in path and path != "/"
+        else nothing_changes(web.root / "etc")
+    ):
         said = refused(web, path=path)
         assert path in said
         refused(web, path=place)
@@ -170,7 +174,9 @@ def test_a_symlink_above_the_path_does_not_lead_out_of_the_root(web: Host, spell
     simple(stray / "below", 33, 33)
     (web.root / "out").symlink_to(stray)
     with nothing_changes(stray):
-        done = web.attempt("fix-volume", web.root / "out/below" if spelling == "whole" else "/out/below")
+        done = web.attempt(
+            "fix-volume", web.root / "out/below" if spelling == "whole" else "/out/below"
+        )
     assert done.returncode in {1, 2, REFUSED}
     assert "out/below" in done.stderr or str(stray) in done.stderr
 
@@ -181,7 +187,9 @@ def test_a_symlink_to_a_protected_path_is_refused(web: Host) -> None:
         refused(web, "--protected", path=web.volume / "link")
 
 
-@pytest.mark.parametrize("path", ["/srv/../srv/vol", "/srv/vol/..", "/srv/outside/../vol", "/srv/vol/../../etc"])
+@pytest.mark.parametrize(
+    "path", ["/srv/../srv/vol", "/srv/vol/..", "/srv/outside/../vol", "/srv/vol/../../etc"]
+)
 def test_a_path_with_dots_is_refused_with_the_real_path(web: Host, path: str) -> None:
     said = refused(web, path=path)
     assert ".." in said
@@ -205,7 +213,10 @@ def test_a_relative_path_that_leads_out_of_the_root_is_an_error(web: Host) -> No
 
 
 def test_a_path_below_the_root_may_be_said_from_the_root_or_whole(web: Host) -> None:
-    foretold = [web.fix("--dry-run", path=path) for path in ("/srv/vol", web.volume, f"{web.volume}/", "/srv//vol/")]
+    foretold = [
+        web.fix("--dry-run", path=path)
+        for path in ("/srv/vol", web.volume, f"{web.volume}/", "/srv//vol/")
+    ]
     assert len({str(report["counts"]) for report in foretold}) == 1
     assert foretold[0]["counts"]["changed"] == 4
 
@@ -222,7 +233,12 @@ def test_a_path_that_is_not_there_is_an_error(web: Host, path: str) -> None:
 
 @pytest.mark.parametrize(
     ("spelling", "user"),
-    [("/srv/vol:/data:U", 0), ("/srv/vol:/data", 0), ("/srv/vol:/data:ro,U", 0), ("/srv/vol:/data:rw,U,z", 0)],
+    [
+        ("/srv/vol:/data:U", 0),
+        ("/srv/vol:/data", 0),
+        ("/srv/vol:/data:ro,U", 0),
+        ("/srv/vol:/data:rw,U,z", 0),
+    ],
 )
 def test_a_volume_may_be_written_as_for_podman(web: Host, spelling: str, user: int) -> None:
     [start] = web.starts.values()
@@ -260,7 +276,9 @@ def test_owners_that_the_map_lacks_are_refused_with_a_table(volumes: Host) -> No
     said = refused(volumes, "--mode", "shift")
     lines = said.splitlines()
     for number, files in ((70000, 2), (70001, 1), (90000, 1), (80000, 2), (80001, 1)):
-        assert any(str(number) in line and str(files) in line.replace(str(number), "") for line in lines), number
+        assert any(
+            str(number) in line and str(files) in line.replace(str(number), "") for line in lines
+        ), number
     assert "--unmapped keep" in said
     # Who gives everything one owner does not mind.
     volumes.fix("--mode", "own")
@@ -280,7 +298,9 @@ def test_an_id_of_an_acl_that_the_map_lacks_is_refused_or_kept(volumes: Host) ->
 
 
 @pytest.mark.parametrize("mode", ["shift", "own"])
-def test_the_root_of_a_capability_that_the_map_lacks_is_refused_or_kept(volumes: Host, mode: str) -> None:
+def test_the_root_of_a_capability_that_the_map_lacks_is_refused_or_kept(
+    volumes: Host, mode: str
+) -> None:
     [start] = volumes.allocate("web")
     simple(volumes.volume, 33, 33)
     capability = capability_v3(70000)
@@ -497,7 +517,9 @@ def test_a_mount_leads_into_nothing_that_is_protected(web: Host, path: str) -> N
 
 @pytest.mark.parametrize("kind", ["shift", "overlapping"])
 @pytest.mark.parametrize("flag", ["i", "a"])
-def test_immutable_and_append_only_files_are_named_and_the_rest_is_done(ext4_host: Host, flag: str, kind: str) -> None:
+def test_immutable_and_append_only_files_are_named_and_the_rest_is_done(
+    ext4_host: Host, flag: str, kind: str
+) -> None:
     host = ext4_host
     [start] = host.allocate("web")
     rule = shift(start) if kind == "shift" else TWICE
@@ -525,20 +547,40 @@ def test_immutable_and_append_only_files_are_named_and_the_rest_is_done(ext4_hos
 
 
 @pytest.mark.parametrize("error", ["EIO", "EACCES"])
-def test_a_folder_that_cannot_be_listed_is_named_and_the_rest_is_done(web: Host, error: str) -> None:
+def test_a_folder_that_cannot_be_listed_is_named_and_the_rest_is_done(
+    web: Host, error: str
+) -> None:
     [start] = web.starts.values()
     for name in ("one", "sick", "two"):
         simple(web.volume / name, 33, 33)
     if shutil.which("strace") is None:
         missing("strace")
-    blow = ("-P", web.volume / "sick", "-e", "trace=getdents64", "-e", f"inject=getdents64:error={error}")
+    blow = (
+        "-P",
+        web.volume / "sick",
+        "-e",
+        "trace=getdents64",
+        "-e",
+        f"inject=getdents64:error={error}",
+    )
     words = ("fix-volume", web.volume, "--mode", "shift", "--root", web.root)
-    run = ["strace", "-f", "-qq", "-o", f"{web.root}.trace", *map(str, blow), *PROGRAM, *map(str, words)]
+    run = [
+        "strace",
+        "-f",
+        "-qq",
+        "-o",
+        f"{web.root}.trace",
+        *map(str, blow),
+        *PROGRAM,
+        *map(str, words),
+    ]
     done = subprocess.run(run, capture_output=True, text=True, check=False)
     assert done.returncode == 3, done.stderr
     assert f"failed: {web.volume}/sick" in done.stdout
     owners = {
-        path: inode.uid - start for path, inode in snapshot(web.volume).items() if path.startswith((b"one", b"two"))
+        path: inode.uid - start
+        for path, inode in snapshot(web.volume).items()
+        if path.startswith((b"one", b"two"))
     }
     assert set(owners.values()) == {33}
 
@@ -572,7 +614,9 @@ def as_nobody(*words: str | Path) -> tuple[int, str]:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), text
 
 
-@pytest.mark.parametrize("words", [("--mode", "own"), ("--uid-map", "0:1000:99", "--gid-map", "0:1000:99")])
+@pytest.mark.parametrize(
+    "words", [("--mode", "own"), ("--uid-map", "0:1000:99", "--gid-map", "0:1000:99")]
+)
 def test_who_is_not_root_is_told_so(web: Host, words: tuple[str, ...]) -> None:
     # As root once, so that all is imported that nobody may not read.
     web.fix(*words)

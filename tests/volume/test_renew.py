@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from tests.prefork import Prefork
     from tests.volume.struck import Ground, Place, Words
     from tests.volume.tree import Host, Snapshot
-    from usernsplan.volume.walk import Volume
+    from usernsplan.volume.walk import OpenVolume
 
 CONTENT = b"program\n" * 1000
 BLOCK = 4096
@@ -72,13 +72,15 @@ def wanted(host: Host, *paths: Path, **more: Any) -> renew.Wanted:
     """A file that is to be setuid root's, under these names, with the content that it has now."""
     proof = proof_of(paths[0])
     assert proof
-    names = tuple(renew.Name(0, path.relative_to(host.volume).parts[:-1], path.name) for path in paths)
+    names = tuple(
+        renew.Name(0, path.relative_to(host.volume).parts[:-1], path.name) for path in paths
+    )
     plain = renew.Wanted(paths[0].stat().st_ino, names, (0, 0), 0o4755, None, None, proof)
     return replace(plain, **more)
 
 
 @contextmanager
-def opened(host: Host) -> Iterator[list[Volume]]:
+def opened(host: Host) -> Iterator[list[OpenVolume]]:
     volume = walk.volume(str(host.volume))
     try:
         yield [volume]
@@ -127,7 +129,9 @@ def times(path: Path) -> tuple[int, int]:
 # What the new inode has.
 
 
-def test_the_new_inode_has_content_attributes_and_times_of_the_old_one_and_what_is_wanted(volumes: Host) -> None:
+def test_the_new_inode_has_content_attributes_and_times_of_the_old_one_and_what_is_wanted(
+    volumes: Host,
+) -> None:
     path = made(volumes, "sub/program", acl=acl_of(0o750, {7: 7}, {}))
     os.setxattr(path, "trusted.binary", bytes(range(256)))
     with suppress(OSError):  # on tmpfs since Linux 6.6
@@ -137,7 +141,9 @@ def test_the_new_inode_has_content_attributes_and_times_of_the_old_one_and_what_
     before, moments, inode = snapshot(volumes.volume), clocks(volumes.volume), path.stat().st_ino
     # The permissions of the group are the mask's, where there is one.
     acl = acl_of(0o750, {1000: 4, 1001: 5}, {100: 5}, mask=5)
-    to_be = wanted(volumes, path, owner=(33, 42), mode=0o6750, acl=raw_acl(acl), capability=capability_v3(33))
+    to_be = wanted(
+        volumes, path, owner=(33, 42), mode=0o6750, acl=raw_acl(acl), capability=capability_v3(33)
+    )
     assert foretold(volumes, to_be) == ""
     assert differences(snapshot(volumes.volume), before) == []
 
@@ -160,9 +166,13 @@ def test_the_new_inode_has_content_attributes_and_times_of_the_old_one_and_what_
     assert new.st_ino != inode
 
 
-def test_an_acl_that_the_folder_gives_to_every_new_file_is_not_the_new_inodes(volumes: Host) -> None:
+def test_an_acl_that_the_folder_gives_to_every_new_file_is_not_the_new_inodes(
+    volumes: Host,
+) -> None:
     path = made(volumes, "sub/program")
-    os.setxattr(path.parent, "system.posix_acl_default", raw_acl(acl_of(0o777, {1000: 7}, {1000: 7})))
+    os.setxattr(
+        path.parent, "system.posix_acl_default", raw_acl(acl_of(0o777, {1000: 7}, {1000: 7}))
+    )
     renewed(volumes, wanted(volumes, path))
     assert ACL not in os.listxattr(path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o4755
@@ -179,7 +189,9 @@ def test_an_acl_that_the_folder_gives_to_every_new_file_is_not_the_new_inodes(vo
     ],
     ids=["empty", "short", "hole", "holes", "pieces"],
 )
-def test_content_is_copied_and_holes_stay_holes(volumes: Host, size: int, pieces: dict[int, bytes]) -> None:
+def test_content_is_copied_and_holes_stay_holes(
+    volumes: Host, size: int, pieces: dict[int, bytes]
+) -> None:
     path = made(volumes, content=b"")
     with path.open("r+b") as file:
         file.truncate(size)
@@ -316,7 +328,9 @@ def test_what_is_not_proved_is_left_as_it_is_and_foretold(
     assert snapshot(volumes.volume) == before
 
 
-def test_without_files_that_have_no_name_it_is_left_as_it_is(volumes: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_files_that_have_no_name_it_is_left_as_it_is(
+    volumes: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = made(volumes)
     to_be = wanted(volumes, path)
     before = snapshot(volumes.volume)
@@ -397,7 +411,11 @@ def linked(host: Host) -> list[Path]:
 
 def test_all_names_in_all_folders_are_the_new_inodes(volumes: Host) -> None:
     paths = linked(volumes)
-    before, moments, inode = snapshot(volumes.volume), clocks(volumes.volume), paths[0].stat().st_ino
+    before, moments, inode = (
+        snapshot(volumes.volume),
+        clocks(volumes.volume),
+        paths[0].stat().st_ino,
+    )
     renewed(volumes, wanted(volumes, *paths, capability=capability_v2()))
     after = snapshot(volumes.volume)
     changed = {
@@ -413,7 +431,9 @@ def test_all_names_in_all_folders_are_the_new_inodes(volumes: Host) -> None:
 
 
 @pytest.mark.parametrize("wrong", range(4))
-def test_where_one_name_is_another_files_all_names_stay_the_old_inodes(volumes: Host, wrong: int) -> None:
+def test_where_one_name_is_another_files_all_names_stay_the_old_inodes(
+    volumes: Host, wrong: int
+) -> None:
     paths = linked(volumes)
     to_be = wanted(volumes, *paths)
     # The number of names is right all the same.
@@ -479,9 +499,17 @@ class Killer:
         return killing
 
 
-def killed(host: Host, to_be: renew.Wanted, killer: Killer, monkeypatch: pytest.MonkeyPatch) -> bool:
+def killed(
+    host: Host, to_be: renew.Wanted, killer: Killer, monkeypatch: pytest.MonkeyPatch
+) -> bool:
     """Tell whether it came so far."""
-    steps = [(syscalls, "link"), (syscalls, "exchange"), (renew, "_remove"), (renew.Swaps, "_write"), (os, "utime")]
+    steps = [
+        (syscalls, "link"),
+        (syscalls, "exchange"),
+        (renew, "_remove"),
+        (renew.Swaps, "_write"),
+        (os, "utime"),
+    ]
     with monkeypatch.context() as patched:
         for where, name in steps:
             patched.setattr(where, name, killer.at(getattr(where, name)))
@@ -499,7 +527,9 @@ def looks(host: Host) -> tuple[Snapshot, dict[bytes, tuple[int, int]]]:
 
 
 @pytest.mark.parametrize("after", [False, True])
-def test_a_kill_between_any_two_steps_is_mended(host: Host, monkeypatch: pytest.MonkeyPatch, after: bool) -> None:
+def test_a_kill_between_any_two_steps_is_mended(
+    host: Host, monkeypatch: pytest.MonkeyPatch, after: bool
+) -> None:
     """Finished where all names had been exchanged, and else taken back; and mended once more it changes nothing."""
     endings: Counter[str] = Counter()
     for number in range(1, 100):
@@ -508,7 +538,10 @@ def test_a_kill_between_any_two_steps_is_mended(host: Host, monkeypatch: pytest.
         log_of(host).write_bytes(b"")
         paths = linked(host)
         to_be, (before, moments) = wanted(host, *paths), looks(host)
-        whole = {name: replace(had, mode=0o4755) if had.links == 4 else had for name, had in before.items()}
+        whole = {
+            name: replace(had, mode=0o4755) if had.links == 4 else had
+            for name, had in before.items()
+        }
         whole |= {name: had for name, had in before.items() if stat.S_ISDIR(had.kind)}
         if not killed(host, to_be, Killer(number, after), monkeypatch):
             break
@@ -518,7 +551,9 @@ def test_a_kill_between_any_two_steps_is_mended(host: Host, monkeypatch: pytest.
         endings["taken back" if is_old else "finished"] += 1
         now = looks(host)
         assert now == (before if is_old else whole, moments)
-        assert [swap.new for swap in renew.swapped([str(log_of(host))])] == ([] if is_old else [inode])
+        assert [swap.new for swap in renew.swapped([str(log_of(host))])] == (
+            [] if is_old else [inode]
+        )
         mended(host)
         assert looks(host) == now
         assert hidden(host) == []
@@ -602,4 +637,12 @@ def test_undo_that_is_killed_anywhere_restores_everything_when_it_runs_again(
         shutil.rmtree(ground.host.root)
 
     share_out(every, check)
-    assert hits.keys() >= {"linkat", "renameat2", "unlinkat", "fchown", "fchmod", "fsetxattr", "ftruncate"}, hits
+    assert hits.keys() >= {
+        "linkat",
+        "renameat2",
+        "unlinkat",
+        "fchown",
+        "fchmod",
+        "fsetxattr",
+        "ftruncate",
+    }, hits

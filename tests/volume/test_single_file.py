@@ -70,7 +70,10 @@ def test_a_file_is_carried_and_taken_back_and_nothing_else_is_touched(web: Host)
     assert [volume["path"] for volume in done["volumes"]] == [str(path)]
     assert ids(path) == (START + 33, START + 42)
     assert stat.S_IMODE(path.lstat().st_mode) == 0o4755
-    moved = tuple((tag, perm, START + number if number < 1000 else number) for tag, perm, number in sorted(acl))
+    moved = tuple(
+        (tag, perm, START + number if number < 1000 else number)
+        for tag, perm, number in sorted(acl)
+    )
     assert parsed_acl(os.getxattr(path, ACL)) == moved
     assert os.getxattr(path, "security.capability") == capability_v3(START)
     assert beside(web, path) == others
@@ -89,7 +92,9 @@ def test_a_plain_file_and_a_folder_in_one_command(web: Host) -> None:
     simple(web.outside, 1, 1)
     path = web.volume / "file-1"
     others = beside(web, path)
-    report = json.loads(here("fix-volume", path, web.outside, *SHIFT, "--json", "--root", web.root)[0])
+    report = json.loads(
+        here("fix-volume", path, web.outside, *SHIFT, "--json", "--root", web.root)[0]
+    )
     assert report["counts"]["changed"] == 1 + 4
     assert ids(path) == (START + 7, START + 7)
     assert ids(web.outside) == ids(web.outside / "file-0") == (START + 1, START + 1)
@@ -121,7 +126,9 @@ def _socket(path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [_fifo, _device, _socket])
-def test_what_is_no_file_is_carried_without_being_opened(web: Host, make: Callable[[Path], None]) -> None:
+def test_what_is_no_file_is_carried_without_being_opened(
+    web: Host, make: Callable[[Path], None]
+) -> None:
     path = web.volume / "odd"
     make(path)
     os.chown(path, 5, 6)
@@ -146,13 +153,17 @@ def test_the_other_name_of_a_file_is_refused_as_in_a_folder(web: Host) -> None:
     report = web.fix(*SHIFT, "--outside-links", "skip", path=path)
     assert [place["path"] for place in report["skipped"]] == [str(path)]
     assert ids(path) == (7, 7)
-    report = json.loads(here("fix-volume", path, web.outside / "again", *SHIFT, "--json", "--root", web.root)[0])
+    report = json.loads(
+        here("fix-volume", path, web.outside / "again", *SHIFT, "--json", "--root", web.root)[0]
+    )
     assert ids(path) == (START + 7, START + 7)
     assert (report["counts"]["changed"], report["counts"]["entries"]) == (1, 2)
 
 
 def test_a_file_in_a_volume_that_is_named_too_is_one_too_many(web: Host) -> None:
-    told = here("fix-volume", web.volume, web.volume / "file-1", *SHIFT, "--root", web.root, status=2)[1]
+    told = here(
+        "fix-volume", web.volume, web.volume / "file-1", *SHIFT, "--root", web.root, status=2
+    )[1]
     assert "lies in" in told
 
 
@@ -206,7 +217,9 @@ def test_a_recorded_file_is_a_volume_as_any(web: Host) -> None:
     path = web.volume / "file-1"
     web.fix(*SHIFT, path=path)
     assert "/srv/vol/file-1" in here("history", "--root", web.root)[0]
-    flags = here("render", "podman", "web", "--volume", f"{path}:/etc/app.conf", "--root", web.root)[0]
+    flags = here(
+        "render", "podman", "web", "--volume", f"{path}:/etc/app.conf", "--root", web.root
+    )[0]
     assert f"{path}:/etc/app.conf" in flags
 
 
@@ -214,12 +227,16 @@ def test_a_recorded_file_is_a_volume_as_any(web: Host) -> None:
     ("engine", "of_a_file", "of_a_folder"),
     [("lxc", "create=file", "create=dir"), ("kubernetes", None, "type: Directory")],
 )
-def test_engines_are_told_a_file_from_a_folder(web: Host, engine: str, of_a_file: str | None, of_a_folder: str) -> None:
+def test_engines_are_told_a_file_from_a_folder(
+    web: Host, engine: str, of_a_file: str | None, of_a_folder: str
+) -> None:
     for path, there, absent in (
         (web.volume / "file-1", of_a_file, of_a_folder),
         (web.volume, of_a_folder, of_a_file),
     ):
-        printed = here("render", engine, "web", "--volume", f"{path}:/data", "--root", web.root, status=None)[0]
+        printed = here(
+            "render", engine, "web", "--volume", f"{path}:/data", "--root", web.root, status=None
+        )[0]
         assert str(path) in printed
         assert there is None or there in printed
         assert absent is None or absent not in printed
@@ -250,7 +267,9 @@ def ask(monkeypatch: pytest.MonkeyPatch) -> Callable[..., discover.Discovered]:
         monkeypatch.setattr(discover, "_ask", lambda _: "")
         monkeypatch.setattr(inspect, "parse", lambda *_: [one])
         monkeypatch.setattr(decide, "whose", lambda *_: SimpleNamespace(name="web"))
-        return discover.discover(files.layout_at("/"), FixRequest(("web",), discover="podman"), LedgerState())
+        return discover.discover(
+            files.layout_at("/"), FixRequest(("web",), discover="podman"), LedgerState()
+        )
 
     return answer
 
@@ -262,7 +281,13 @@ def test_a_mounted_file_is_discovered_and_sockets_and_the_systems_files_are_left
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder/inner").touch()
     os.mkfifo(tmp_path / "pipe")
-    found = ask(tmp_path / "file", tmp_path / "folder", tmp_path / "folder/inner", tmp_path / "pipe", "/etc/hosts")
+    found = ask(
+        tmp_path / "file",
+        tmp_path / "folder",
+        tmp_path / "folder/inner",
+        tmp_path / "pipe",
+        "/etc/hosts",
+    )
     assert found.request.paths == (str(tmp_path / "file"), str(tmp_path / "folder"))
     assert found.notes == (
         f"{tmp_path / 'pipe'} is no folder or file: left as it is",

@@ -49,7 +49,16 @@ def left(report: dict[str, Any]) -> set[str]:
         ("--container", "web", "--mode", "shift", "--unmapped", "keep"),
         ("--uid-map", "0:1000:65536", "--gid-map", "0:5:65536", "--drop-power"),
         (
-            *("--uid-map", "33:1000:1", "--uid-map", "1000:33:1", "--gid-map", "0:5:65536", "--unmapped", "keep"),
+            *(
+                "--uid-map",
+                "33:1000:1",
+                "--uid-map",
+                "1000:33:1",
+                "--gid-map",
+                "0:5:65536",
+                "--unmapped",
+                "keep",
+            ),
             "--drop-power",
         ),
     ],
@@ -176,7 +185,11 @@ def test_what_changed_since_is_named_and_left(volumes: Host) -> None:
     same = {path: inode for path, inode in before.items() if path in after and path not in CHANGED}
     # What was put there by the container would be setuid for somebody of the host.
     written = same.pop(b"written")
-    assert (after[b"written"].uid, after[b"written"].gid, after[b"written"].mode) == (written.uid, written.gid, 0o755)
+    assert (after[b"written"].uid, after[b"written"].gid, after[b"written"].mode) == (
+        written.uid,
+        written.gid,
+        0o755,
+    )
     for path in (b"plain", b".", b"folder"):
         # Their content is of now; owners and modes are put back.
         was = same.pop(path)
@@ -185,7 +198,16 @@ def test_what_changed_since_is_named_and_left(volumes: Host) -> None:
     for path in CHANGED:
         assert after[path] == since[path], path
     # What is gone needs no name.
-    assert left(report) >= {"chown", "chgrp", "chmod", "acl", "capability", "replaced", "new", "written"}
+    assert left(report) >= {
+        "chown",
+        "chgrp",
+        "chmod",
+        "acl",
+        "capability",
+        "replaced",
+        "new",
+        "written",
+    }
     assert left(report).isdisjoint({"stays", "folder", "plain", "vol"})
     assert any("path_b64" in entry for entry in report["skipped"] + report["failed"])
 
@@ -223,7 +245,12 @@ def test_undo_of_own_knows_every_owner(volumes: Host) -> None:
     volumes.allocate("web")
     top = os.fsencode(volumes.volume)
     for number in range(300):
-        finish(write(top + b"/%d" % number, b""), number % 7, number % 5, 0o4755 if number % 11 == 0 else 0o640)
+        finish(
+            write(top + b"/%d" % number, b""),
+            number % 7,
+            number % 5,
+            0o4755 if number % 11 == 0 else 0o640,
+        )
     before = snapshot(volumes.volume)
     volumes.undo(volumes.fix("--user", "33")["run"])
     assert differences(snapshot(volumes.volume), before) == []
@@ -279,7 +306,9 @@ def test_a_dry_run_of_undo_writes_nothing_and_reports_the_very_changes(volumes: 
     before, host = clocks(volumes.volume), clocks(volumes.root)
     foretold = volumes.undo(run, "--dry-run", status=3)
     assert clocks(volumes.volume) == before
-    assert {path: seen[1:] for path, seen in clocks(volumes.root).items()} == {p: seen[1:] for p, seen in host.items()}
+    assert {path: seen[1:] for path, seen in clocks(volumes.root).items()} == {
+        p: seen[1:] for p, seen in host.items()
+    }
     assert (foretold["dry_run"], foretold["changed"]) == (True, True)
     done = volumes.undo(run, status=3)
     for key in ("counts", "skipped", "failed", "volumes"):
@@ -299,7 +328,14 @@ def test_undo_says_what_it_did(host: Host) -> None:
 def test_undo_puts_a_mode_back_that_only_undo_itself_could_lose(host: Host) -> None:
     host.allocate("web")
     top = os.fsencode(host.volume)
-    finish(write(top + b"/setuid"), 33, 33, 0o6755, acl=acl_of(0o755, {5: 7}, {}), capability=capability_v2())
+    finish(
+        write(top + b"/setuid"),
+        33,
+        33,
+        0o6755,
+        acl=acl_of(0o755, {5: 7}, {}),
+        capability=capability_v2(),
+    )
     before = snapshot(host.volume)
     run = host.fix()["run"]
     host.undo(run)

@@ -14,7 +14,16 @@ if TYPE_CHECKING:
     from tests.volume.tree import Host
 
 RUN = "20261129-071316"
-SWAP = ("--uid-map", "1000:1001:1", "--uid-map", "1001:1000:1", "--gid-map", "1000:1001:1", "--gid-map", "1001:1000:1")
+SWAP = (
+    "--uid-map",
+    "1000:1001:1",
+    "--uid-map",
+    "1001:1000:1",
+    "--gid-map",
+    "1000:1001:1",
+    "--gid-map",
+    "1001:1000:1",
+)
 PLAIN = ("--uid-map", "1000:101000:2", "--gid-map", "1000:101000:2")
 # As format 1 wrote them; only path, device and inodes are put in.
 FOLDERS = """\
@@ -68,7 +77,10 @@ def left(host: Host, state: str, **changed: Any) -> Path:
     place = host.runs / RUN
     place.mkdir(parents=True)
     top, sub = os.lstat(host.volume), os.lstat(host.volume / "sub")
-    folders, numbers = FOLDERS, {"DEVICE": top.st_dev, "TOP": top.st_ino, "SUB": sub.st_ino, "PATH": host.volume}
+    folders, numbers = (
+        FOLDERS,
+        {"DEVICE": top.st_dev, "TOP": top.st_ino, "SUB": sub.st_ino, "PATH": host.volume},
+    )
     for word, number in numbers.items():
         folders, state = folders.replace(word, str(number)), state.replace(word, str(number))
     (place / "folders.0").write_text(folders)
@@ -87,14 +99,18 @@ def test_a_disjoint_run_of_version_1_is_finished(host: Host) -> None:
 
 def test_an_overlapping_run_of_version_1_in_which_nothing_failed_is_finished(host: Host) -> None:
     # It was killed in its second passage: some wait at staging ids, one is through.
-    volume(host, {**{path: number + 3_000_000_000 - 1000 for path, number in BEFORE.items()}, "b": 1000})
+    volume(
+        host,
+        {**{path: number + 3_000_000_000 - 1000 for path, number in BEFORE.items()}, "b": 1000},
+    )
     left(host, SWAPPED)
     host.told(*SWAP)
     assert owners(host) == {path: 2001 - number for path, number in BEFORE.items()}
 
 
 @pytest.mark.parametrize(
-    "changed", [{"failed": ["PATH/b"]}, {"retried": ["PATH/b"]}, {"failed": ["x"], "retried": ["x"]}]
+    "changed",
+    [{"failed": ["PATH/b"]}, {"retried": ["PATH/b"]}, {"failed": ["x"], "retried": ["x"]}],
 )
 @pytest.mark.parametrize("more", [(), ("--dry-run",), ("--yes",)])
 def test_an_overlapping_run_of_version_1_in_which_something_failed_is_refused_and_can_be_undone(
@@ -115,7 +131,11 @@ def test_an_overlapping_run_of_version_1_in_which_something_failed_is_refused_an
 def test_a_run_of_a_newer_version_stops_every_run_and_is_named(host: Host) -> None:
     volume(host, BEFORE)
     place = left(host, SHIFTED, format=4)
-    for words in (("fix-volume", host.volume, *PLAIN), ("fix-volume", host.volume, *PLAIN, "--dry-run"), ("undo", RUN)):
+    for words in (
+        ("fix-volume", host.volume, *PLAIN),
+        ("fix-volume", host.volume, *PLAIN, "--dry-run"),
+        ("undo", RUN),
+    ):
         done = host.attempt(*words)
         assert done.returncode == 9, done
         assert f"{place} was made by a newer usernsplan (format 4)" in done.stderr
@@ -138,8 +158,21 @@ def test_fields_that_are_added_are_no_trouble(host: Host) -> None:
 @pytest.mark.parametrize(
     "raw",
     [
-        *("", "{", "[]", "null", "7", "\udcff", '{"format": 1}', '{"format": 1, "state": "changing"}'),
-        *('{"format": 0, "state": "done"}', '{"format": "1", "state": "done"}', '{"format": 1, "state": "odd"}'),
+        *(
+            "",
+            "{",
+            "[]",
+            "null",
+            "7",
+            "\udcff",
+            '{"format": 1}',
+            '{"format": 1, "state": "changing"}',
+        ),
+        *(
+            '{"format": 0, "state": "done"}',
+            '{"format": "1", "state": "done"}',
+            '{"format": 1, "state": "odd"}',
+        ),
         '{"format": 2, "state": "changing", "trees": 5}',
         "[" * 100_000,
     ],

@@ -61,7 +61,9 @@ def test_where_nothing_is_allocated_there_is_no_container(host: Host) -> None:
     assert snapshot(host.volume) == before
 
 
-@pytest.mark.parametrize("spelling", ["whole", "from the root", "relative", "with a slash", "for podman"])
+@pytest.mark.parametrize(
+    "spelling", ["whole", "from the root", "relative", "with a slash", "for podman"]
+)
 def test_a_volume_is_remembered_with_its_container(host: Host, spelling: str) -> None:
     _, start = host.allocate("web", "db")
     simple(host.volume, 33, 33)
@@ -126,7 +128,10 @@ def test_a_dry_run_remembers_nothing(host: Host) -> None:
 def test_a_refused_run_remembers_nothing(host: Host) -> None:
     host.allocate("web", "db")
     simple(host.volume, 700_000_000, 33)
-    assert host.attempt("fix-volume", host.volume, "--container", "db", "--mode", "shift").returncode == 9
+    assert (
+        host.attempt("fix-volume", host.volume, "--container", "db", "--mode", "shift").returncode
+        == 9
+    )
     assert host.attempt("fix-volume", host.volume, "--mode", "shift").returncode in {1, 2}
 
 
@@ -157,7 +162,11 @@ def test_several_paths_are_one_run(host: Host) -> None:
         simple(path, 33 + number, 33)
         before.append(snapshot(path))
     report = host.fix("--mode", "shift", *more)
-    assert [Path(volume["path"]).name for volume in report["volumes"]] == ["vol", "two", "three words"]
+    assert [Path(volume["path"]).name for volume in report["volumes"]] == [
+        "vol",
+        "two",
+        "three words",
+    ]
     assert host.run_names() == [report["run"]]
     assert report["counts"]["changed"] == 12
     for path, was in zip([host.volume, *more], before, strict=True):
@@ -196,7 +205,9 @@ def test_paths_that_hold_each_other_are_moved_once_or_refused(host: Host, other:
     simple(host.volume, 5, 5)
     simple(host.volume / "below", 5, 5)
     finish(os.fsencode(host.root / "srv"), 5, 5, 0o755)
-    done = host.attempt("fix-volume", host.volume, other, "--uid-map", "0:1000:5000", "--gid-map", "0:1000:5000")
+    done = host.attempt(
+        "fix-volume", host.volume, other, "--uid-map", "0:1000:5000", "--gid-map", "0:1000:5000"
+    )
     assert done.returncode in {0, 2, 9}
     seen = {inode.uid for inode in snapshot(host.volume).values()}
     assert seen == ({1005} if done.returncode == 0 else {5})
@@ -213,7 +224,17 @@ def test_one_path_that_is_refused_refuses_all(host: Host) -> None:
 
 
 def test_a_single_uid_container_owns_all_with_its_one_id(host: Host) -> None:
-    words = ("allocate", "--strategy", "single-uid", "app", "--block", "1", "--json", "--root", host.root)
+    words = (
+        "allocate",
+        "--strategy",
+        "single-uid",
+        "app",
+        "--block",
+        "1",
+        "--json",
+        "--root",
+        host.root,
+    )
     [found] = json.loads(usernsplan(*words).stdout)["allocations"]
     [[container_id, start, _]] = [extent for extent in found["uid_map"] if extent[0] == 0]
     assert container_id == 0

@@ -63,7 +63,10 @@ def podman(host: Host) -> None:
 
 def ledger_volumes(host: Host) -> dict[str, str]:
     """The volumes that the ledger has, by path: whose each is."""
-    return {volume.path: volume.name for volume in open_ledger(layout_at(str(host.root))).state().volumes}
+    return {
+        volume.path: volume.name
+        for volume in open_ledger(layout_at(str(host.root))).state().volumes
+    }
 
 
 def planned(host: Host, name: str, path: str, mode: str) -> int:
@@ -194,7 +197,9 @@ def test_an_overlapping_map_whose_journal_was_pruned_is_not_done_twice(volumes: 
     assert snapshot(volumes.volume) != before
 
 
-def test_a_run_that_an_older_version_left_is_finished_by_its_own_rule_and_not_done_again(volumes: Host) -> None:
+def test_a_run_that_an_older_version_left_is_finished_by_its_own_rule_and_not_done_again(
+    volumes: Host,
+) -> None:
     filler = docker(volumes)
     for number in (0, 1, 3):
         file(volumes.volume / f"of-{number}", number)
@@ -206,7 +211,14 @@ def test_a_run_that_an_older_version_left_is_finished_by_its_own_rule_and_not_do
     # As the older one had it: one passage, and an id on both sides is a new one. It was killed before its last file.
     path = volumes.runs / run / "run.json"
     content = json.loads(path.read_text())
-    content |= {"state": "changing", "stage": 0, "staging": None, "end": None, "whole": False, "tops": []}
+    content |= {
+        "state": "changing",
+        "stage": 0,
+        "staging": None,
+        "end": None,
+        "whole": False,
+        "tops": [],
+    }
     for kind in ("uids", "gids"):
         content["targets"][kind]["source_first"] = False
     path.write_text(json.dumps(content))
@@ -292,7 +304,9 @@ def test_another_container_s_volume_its_parent_and_its_child_are_refused(
     assert snapshot(host.root / "srv") == before
 
 
-def test_a_volume_that_was_taken_is_the_other_container_s_with_all_that_is_in_it(host: Host) -> None:
+def test_a_volume_that_was_taken_is_the_other_container_s_with_all_that_is_in_it(
+    host: Host,
+) -> None:
     web, _ = host.allocate("web", "db")
     simple(host.volume, 33, 33)
     simple(host.volume / "inner", 33, 33)
@@ -437,16 +451,29 @@ def test_kept_ids_of_an_acl_are_counted(volumes: Host, overlapping: bool) -> Non
     assert {number for tag, _, number in found.default_acl if tag == 2} == {700}
 
 
-def test_the_ids_of_an_acl_that_become_one_are_refused_in_an_overlapping_map_too(volumes: Host) -> None:
+def test_the_ids_of_an_acl_that_become_one_are_refused_in_an_overlapping_map_too(
+    volumes: Host,
+) -> None:
     simple(volumes.volume, 5, 5)
     path = write(os.fsencode(volumes.volume) + b"/acl")
     # 700 is kept, and 5 becomes it.
     finish(path, 5, 5, 0o644, acl=acl_of(0o644, {5: 6, 700: 4}, {}))
     before = snapshot(volumes.volume)
-    words = ("--uid-map", "5:700:1", "--uid-map", "700:701:1", "--uid-map", "6:6:1", "--gid-map", "0:1:50")
+    words = (
+        "--uid-map",
+        "5:700:1",
+        "--uid-map",
+        "700:701:1",
+        "--uid-map",
+        "6:6:1",
+        "--gid-map",
+        "0:1:50",
+    )
     volumes.fix(*words, "--dry-run")
     # 700 moves on to 701: no two are one. Without that, they are.
-    said = volumes.refusal(*words[:2], "--uid-map", "701:5:1", *words[-2:], "--unmapped", "keep", status=9)
+    said = volumes.refusal(
+        *words[:2], "--uid-map", "701:5:1", *words[-2:], "--unmapped", "keep", status=9
+    )
     assert "two entries for user 700" in said
     assert snapshot(volumes.volume) == before
 

@@ -157,7 +157,9 @@ def _xattrs(place: bytes) -> list[str]:
 
 def _content(folder: int, name: bytes) -> tuple[tuple[tuple[int, int], ...], str]:
     """Where a file has data and where holes, and what it says."""
-    handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NOATIME | os.O_NONBLOCK, dir_fd=folder)
+    handle = os.open(
+        name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NOATIME | os.O_NONBLOCK, dir_fd=folder
+    )
     try:
         data = []
         end = 0
@@ -185,7 +187,9 @@ class Clocks(NamedTuple):
 
 def clocks(top: str | bytes | Path) -> dict[bytes, Clocks]:
     """The clocks of every name. ``snapshot`` reads symlinks, which moves their atime; this moves nothing."""
-    return {path: Clocks(s.st_atime_ns, s.st_mtime_ns, s.st_ctime_ns) for path, _, _, s in walk(top)}
+    return {
+        path: Clocks(s.st_atime_ns, s.st_mtime_ns, s.st_ctime_ns) for path, _, _, s in walk(top)
+    }
 
 
 def settled(seen: Snapshot) -> Snapshot:
@@ -214,7 +218,9 @@ def parsed_acl(raw: bytes) -> Acl:
     if not raw:
         return ()
     assert struct.unpack_from("<I", raw) == (2,)
-    return tuple(sorted((tag, perm, number) for tag, perm, number in struct.iter_unpack("<HHI", raw[4:])))
+    return tuple(
+        sorted((tag, perm, number) for tag, perm, number in struct.iter_unpack("<HHI", raw[4:]))
+    )
 
 
 def raw_acl(entries: Iterable[AclEntry]) -> bytes:
@@ -222,7 +228,9 @@ def raw_acl(entries: Iterable[AclEntry]) -> bytes:
     return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
 
 
-def acl_of(mode: int, users: Mapping[int, int], groups: Mapping[int, int], mask: int = 7) -> list[AclEntry]:
+def acl_of(
+    mode: int, users: Mapping[int, int], groups: Mapping[int, int], mask: int = 7
+) -> list[AclEntry]:
     """An ACL with named users and groups (id to permissions) for a file of this mode."""
     return [
         (USER_OBJ, mode >> 6 & 7, NOBODY_NAMED),
@@ -285,7 +293,9 @@ class Rule:
 
     def _moved(self, number: int, extents: Extents) -> int:
         there = [number for _, to, count in extents if to <= number < to + count]
-        moved = [to + number - start for start, to, count in extents if start <= number < start + count]
+        moved = [
+            to + number - start for start, to, count in extents if start <= number < start + count
+        ]
         for answers in (moved, there) if self.source_wins else (there, moved):
             if answers:
                 return answers[0]
@@ -297,7 +307,10 @@ class Rule:
         """Each named user and group goes where its id goes."""
         moves: dict[int, Callable[[int], int]] = {USER: self.uid, GROUP: self.gid}
         return tuple(
-            sorted((tag, perm, moves[tag](number) if tag in moves else number) for tag, perm, number in entries)
+            sorted(
+                (tag, perm, moves[tag](number) if tag in moves else number)
+                for tag, perm, number in entries
+            )
         )
 
     def capability(self, before: bytes) -> bytes:
@@ -322,7 +335,12 @@ class Rule:
         if mode & stat.S_ISUID and inode.uid not in {0, uid} and not self._is_image(uid):
             mode -= stat.S_ISUID
         is_setgid = mode & (stat.S_ISGID | stat.S_IXGRP) == stat.S_ISGID | stat.S_IXGRP
-        if is_setgid and inode.gid != gid and (inode.uid, inode.gid) != (0, 0) and not self._is_image(gid):
+        if (
+            is_setgid
+            and inode.gid != gid
+            and (inode.uid, inode.gid) != (0, 0)
+            and not self._is_image(gid)
+        ):
             mode -= stat.S_ISGID
         if capability:
             old, new = rootid_of(inode.capability) or 0, rootid_of(capability) or 0
@@ -459,7 +477,17 @@ def nasty(top: Path, outside: Path, ids: Ids | None = None) -> None:
         (outside / "folder").mkdir()
         (outside / "folder/inner").write_text("also outside")
     root = os.fsencode(top) + b"/"
-    for build in (_owners, _bits, _acls, _capabilities, _links, _specials, _xattr_files, _odd_names, _already):
+    for build in (
+        _owners,
+        _bits,
+        _acls,
+        _capabilities,
+        _links,
+        _specials,
+        _xattr_files,
+        _odd_names,
+        _already,
+    ):
         build(root, ids)
     _symlinks(root, ids, os.fsencode(outside))
     # The folder that the volume itself is, has all that a folder can have.
@@ -505,7 +533,13 @@ def _acls(root: bytes, ids: Ids) -> None:
         (b"setuid", 0o4755, 5),
         (b"setgid", 0o2755, 7),
     ):
-        finish(write(top + b"/" + name), ids.user(33), ids.group(33), mode, acl=acl_of(mode, users, groups, mask))
+        finish(
+            write(top + b"/" + name),
+            ids.user(33),
+            ids.group(33),
+            mode,
+            acl=acl_of(mode, users, groups, mask),
+        )
     mode = 0o4755
     finish(
         write(top + b"/setuid-and-capability"),
@@ -521,13 +555,26 @@ def _acls(root: bytes, ids: Ids) -> None:
     many = {ids.user(3000 + number): 4 for number in range(40)}
     finish(write(top + b"/many"), ids.user(0), ids.group(0), 0o644, acl=acl_of(0o644, many, groups))
     both = folder(top + b"/both")
-    finish(write(both + b"/inner"), ids.user(1), ids.group(1), 0o644, acl=acl_of(0o644, users, groups))
-    default = acl_of(0o750, {ids.user(1000): 7, ids.user(2): 5}, {ids.group(2): 1, ids.group(77): 2})
-    finish(both, ids.user(1000), ids.group(5), 0o2770, acl=acl_of(0o770, users, groups), default_acl=default)
+    finish(
+        write(both + b"/inner"), ids.user(1), ids.group(1), 0o644, acl=acl_of(0o644, users, groups)
+    )
+    default = acl_of(
+        0o750, {ids.user(1000): 7, ids.user(2): 5}, {ids.group(2): 1, ids.group(77): 2}
+    )
+    finish(
+        both,
+        ids.user(1000),
+        ids.group(5),
+        0o2770,
+        acl=acl_of(0o770, users, groups),
+        default_acl=default,
+    )
     finish(folder(top + b"/default"), ids.user(0), ids.group(0), 0o1777, default_acl=default)
     # No id is named: nothing to map, but there is an xattr.
     nobody = acl_of(0o700, {}, {})
-    finish(folder(top + b"/default-of-nobody"), ids.user(0), ids.group(0), 0o700, default_acl=nobody)
+    finish(
+        folder(top + b"/default-of-nobody"), ids.user(0), ids.group(0), 0o700, default_acl=nobody
+    )
     fifo = top + b"/fifo"
     os.mkfifo(fifo)
     finish(fifo, ids.user(33), ids.group(33), 0o620, acl=acl_of(0o620, users, groups))
@@ -545,7 +592,13 @@ def _capabilities(root: bytes, ids: Ids) -> None:
     }
     for name, capability in capabilities.items():
         finish(write(top + b"/" + name), ids.user(0), ids.group(0), 0o755, capability=capability)
-        finish(write(top + b"/setuid-" + name), ids.user(33), ids.group(42), 0o6755, capability=capability)
+        finish(
+            write(top + b"/setuid-" + name),
+            ids.user(33),
+            ids.group(42),
+            0o6755,
+            capability=capability,
+        )
     path = write(top + b"/linked-1")
     finish(path, ids.user(9), ids.group(9), 0o4755, capability=capability_v2())
     os.link(path, top + b"/linked-2")
@@ -559,7 +612,11 @@ def _links(root: bytes, ids: Ids) -> None:
     for number in range(3):
         finish(folder(top + b"/folder-%d" % number), ids.user(number), ids.group(number), 0o755)
     finish(
-        write(top + b"/folder-0/setuid"), ids.user(33), ids.group(33), 0o6755, acl=acl_of(0o755, {ids.user(8): 5}, {})
+        write(top + b"/folder-0/setuid"),
+        ids.user(33),
+        ids.group(33),
+        0o6755,
+        acl=acl_of(0o755, {ids.user(8): 5}, {}),
     )
     for number in (1, 2):
         os.link(top + b"/folder-0/setuid", top + b"/folder-%d/setuid" % number)
@@ -675,7 +732,9 @@ def _already(root: bytes, ids: Ids) -> None:
     finish(write(top + b"/the-acl"), there, there, 0o644, acl=whole)
     finish(write(top + b"/v2"), there, there, 0o755, capability=capability_v2())
     finish(write(top + b"/v3-of-root"), there, there, 0o4755, capability=capability_v3(there))
-    finish(write(top + b"/v3-of-42"), there, ids.group(0), 0o4755, capability=capability_v3(there + 42))
+    finish(
+        write(top + b"/v3-of-42"), there, ids.group(0), 0o4755, capability=capability_v3(there + 42)
+    )
     finish(write(top + b"/v3-moves"), there, there, 0o4755, capability=capability_v3(ids.user(42)))
     below = folder(top + b"/folder")
     finish(write(below + b"/inner"), there + 5, there + 5, 0o644)
@@ -733,7 +792,11 @@ class Host:
 
     def run_names(self) -> list[str]:
         """The runs that the journal knows."""
-        return sorted(path.name for path in self.runs.iterdir() if path.is_dir()) if self.runs.exists() else []
+        return (
+            sorted(path.name for path in self.runs.iterdir() if path.is_dir())
+            if self.runs.exists()
+            else []
+        )
 
     def allocate(self, *names: str, size: int = 65536) -> list[int]:
         """Give containers their ranges; where each begins."""
@@ -743,7 +806,9 @@ class Host:
         self.starts.update(starts)
         return [starts[name] for name in names]
 
-    def fix(self, *words: str | Path, status: int = 0, path: str | Path | None = None) -> dict[str, Any]:
+    def fix(
+        self, *words: str | Path, status: int = 0, path: str | Path | None = None
+    ) -> dict[str, Any]:
         """Run fix-volume on the volume, expect this status, and read what it printed."""
         return self._report("fix-volume", path or self.volume, *words, status=status)
 
@@ -758,10 +823,14 @@ class Host:
         assert said.startswith("usernsplan: ") or status == 2, said
         return said
 
-    def attempt(self, *words: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    def attempt(
+        self, *words: str | Path, cwd: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """Run usernsplan with any words that end in any way but a traceback."""
         run = [*PROGRAM, *map(str, words), "--root", str(self.root)]
-        done = subprocess.run(run, capture_output=True, text=True, cwd=cwd, check=False, timeout=120)
+        done = subprocess.run(
+            run, capture_output=True, text=True, cwd=cwd, check=False, timeout=120
+        )
         assert "Traceback" not in done.stderr, done.stderr
         return done
 
@@ -778,7 +847,11 @@ class Host:
         """Run it within this process, which is several times as fast, and must not be changed by it."""
         before = os.getcwd(), sorted(os.listdir("/proc/self/fd")), signal.getsignal(signal.SIGINT)
         done = here(*words, "--root", self.root, status=status)
-        assert before == (os.getcwd(), sorted(os.listdir("/proc/self/fd")), signal.getsignal(signal.SIGINT))
+        assert before == (
+            os.getcwd(),
+            sorted(os.listdir("/proc/self/fd")),
+            signal.getsignal(signal.SIGINT),
+        )
         return done
 
 
@@ -800,7 +873,9 @@ def counted(before: Snapshot, after: Snapshot) -> dict[str, int]:
         kinds["capability"] += bool(inode.capability)
         kinds["device"] += inode.kind in {stat.S_IFCHR, stat.S_IFBLK}
         kinds["hard_link"] += len(inode.names) > 1
-        kinds["setuid"] += inode.kind != stat.S_IFDIR and bool(inode.mode & (stat.S_ISUID | stat.S_ISGID))
+        kinds["setuid"] += inode.kind != stat.S_IFDIR and bool(
+            inode.mode & (stat.S_ISUID | stat.S_ISGID)
+        )
     same = [path for path, inode in before.items() if inode.names[0] not in different]
     return {
         "entries": len(before),

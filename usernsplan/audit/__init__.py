@@ -9,7 +9,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 # Each of these notes its rules in RULES.
-from usernsplan.audit import accounts, docker, drift, host, numbers, overlaps, owners, readers, running, volumes  # noqa: F401
+from usernsplan.audit import (  # noqa: F401
+    accounts,
+    docker,
+    drift,
+    host,
+    numbers,
+    overlaps,
+    owners,
+    readers,
+    running,
+    volumes,
+)
 from usernsplan.audit.base import RULES, Facts, Rule
 from usernsplan.audit.repairs import Repair, repair_of
 from usernsplan.audit.stories import ADVICE, Story
@@ -22,7 +33,18 @@ if TYPE_CHECKING:
 
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
 
-__all__ = ["ADVICE", "RULES", "SEVERITIES", "Facts", "Repair", "Rule", "check", "chosen", "repair_of", "story"]
+__all__ = [
+    "ADVICE",
+    "RULES",
+    "SEVERITIES",
+    "Facts",
+    "Repair",
+    "Rule",
+    "check",
+    "chosen",
+    "repair_of",
+    "story",
+]
 
 
 def check(facts: Facts, codes: Collection[str] | None = None) -> tuple[Finding, ...]:
@@ -46,7 +68,9 @@ def _codes(option: str, words: Iterable[str]) -> frozenset[str]:
     for word in (piece.strip() for text in words for piece in text.split(",")):
         codes = {code for code in RULES if word and code.startswith(word.upper())}
         if not codes:
-            raise InvalidValueError(f"{option} {word}: no such code", hint=f"one of: {', '.join(sorted(RULES))}")
+            raise InvalidValueError(
+                f"{option} {word}: no such code", hint=f"one of: {', '.join(sorted(RULES))}"
+            )
         found |= codes
     return frozenset(found)
 
@@ -58,5 +82,7 @@ def story(code: str) -> Rule | Story:
     """
     known: dict[str, Rule | Story] = {**RULES, **ADVICE}
     if code.upper() not in known:
-        raise InvalidValueError(f"--explain {code}: no such code", hint=f"one of: {', '.join(sorted(known))}")
+        raise InvalidValueError(
+            f"--explain {code}: no such code", hint=f"one of: {', '.join(sorted(known))}"
+        )
     return known[code.upper()]

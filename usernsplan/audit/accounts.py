@@ -33,7 +33,9 @@ def over_an_account(facts: Facts) -> Iterator[Seen]:
     Give the range up or the account another uid: usermod -u NEW bob, then chown what it owns. To let containers share
     the host's ids on purpose, see the strategy 'shared'.
     """
-    yield from _over(facts, SUBUID, [(user.uid, user.name) for user in facts.users.values()], "account")
+    yield from _over(
+        facts, SUBUID, [(user.uid, user.name) for user in facts.users.values()], "account"
+    )
 
 
 @rule("USN005", "error")
@@ -50,7 +52,9 @@ def over_a_group(facts: Facts) -> Iterator[Seen]:
 
     Give the range up, or the group another gid: groupmod -g NEW staff, then chgrp what it owns.
     """
-    yield from _over(facts, SUBGID, [(group.gid, group.name) for group in facts.state.accounts.groups], "group")
+    yield from _over(
+        facts, SUBGID, [(group.gid, group.name) for group in facts.state.accounts.groups], "group"
+    )
 
 
 def _over(facts: Facts, path: str, ids: list[tuple[int, str]], kind: str) -> Iterator[Seen]:
@@ -89,21 +93,32 @@ def becomes_others(facts: Facts) -> Iterator[Seen]:
     """
     kinds = {
         SUBUID: ("account", sorted((user.uid, user.name) for user in facts.users.values())),
-        SUBGID: ("group", sorted((group.gid, group.name) for group in set(facts.state.accounts.groups))),
+        SUBGID: (
+            "group",
+            sorted((group.gid, group.name) for group in set(facts.state.accounts.groups)),
+        ),
     }
     for path, (kind, ids) in kinds.items():
         for span in facts.spans[path]:
             if not may_become(facts, span):
                 continue
             user = facts.users[span.owner]
-            found = [(n, name) for n, name in between(ids, span) if n != (user.uid if path == SUBUID else user.gid)]
+            found = [
+                (n, name)
+                for n, name in between(ids, span)
+                if n != (user.uid if path == SUBUID else user.gid)
+            ]
             system = [name for number, name in found if 0 < number < 1000]  # noqa: PLR2004 - UID_MIN
             whom = [kind + " root (0)"] if span.start == 0 else []
             whom += [f"{len(system)} of the system's {kind}s"] if system else []
             whom += [f"{kind} {name} ({number})" for number, name in found if number >= 1000]  # noqa: PLR2004
             if whom:
                 message = f"whoever runs as {span.owner} can become {listed(whom)} by {span.ids}"
-                yield Seen(facts.place(path, span.number), message, "take the line out, and give a range of its own")
+                yield Seen(
+                    facts.place(path, span.number),
+                    message,
+                    "take the line out, and give a range of its own",
+                )
 
 
 @rule("USN007", "warning")
@@ -124,7 +139,11 @@ def host_root(facts: Facts) -> Iterator[Seen]:
         for span in facts.spans[path]:
             if span.start == 0 and span.owner != ROOT and not may_become(facts, span):
                 message = f"{span.owner}'s {span.ids} holds the host's root"
-                yield Seen(facts.place(path, span.number), message, "a start of 1 or more keeps container root apart")
+                yield Seen(
+                    facts.place(path, span.number),
+                    message,
+                    "a start of 1 or more keeps container root apart",
+                )
 
 
 @rule("USN008", "error")
@@ -150,7 +169,11 @@ def own_id(facts: Facts) -> Iterator[Seen]:
             for span in spans:
                 if span.start <= own < span.stop:
                     message = f"{owner}'s own {kind} {own} lies in his range {span.ids}"
-                    yield Seen(facts.place(path, span.number), message, "rootless engines do not start: move the range")
+                    yield Seen(
+                        facts.place(path, span.number),
+                        message,
+                        "rootless engines do not start: move the range",
+                    )
 
 
 # Who has the default DOCKERROOT on most distributions, and owns nothing.
@@ -187,9 +210,7 @@ def is_dockerroot(facts: Facts) -> Iterator[Seen]:
         ):
             found = sorted(have - usual)
             if found:
-                message = (
-                    f"the {kind} {listed(found)} has {root}, which is container root (DOCKERROOT) of {listed(names)}"
-                )
+                message = f"the {kind} {listed(found)} has {root}, which is container root (DOCKERROOT) of {listed(names)}"
                 hint = f"{command} NEW {found[0]}, or allocate anew with '--dockerroot auto': both shift files"
                 yield Seen(facts.place(path), message, hint)
 
@@ -203,4 +224,6 @@ def may_become(facts: Facts, span: Span) -> bool:
     """Tell whether an account could become others by a line: a login, or a service with host root in its range."""
     user = facts.users.get(span.owner)
     login = facts.person(span.owner) is not None
-    return login or (user is not None and user.name != ROOT and span.start == 0 and not span.intended)
+    return login or (
+        user is not None and user.name != ROOT and span.start == 0 and not span.intended
+    )

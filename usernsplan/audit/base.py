@@ -62,11 +62,11 @@ class Attributes(NamedTuple):
     gid: int
 
 
-class Carried(NamedTuple):
+class FilesCarrying(NamedTuple):
     """What files carry of a released range: how many names of files, and one of them ("" for none)."""
 
     name: str
-    held: IdRange
+    reserved_range: IdRange
     entries: int
     example: str
 
@@ -127,7 +127,7 @@ class Facts:
     unread: tuple[Unread, ...] = ()
     attributes: tuple[Attributes, ...] = ()
     image: Accounts | None = None
-    scanned: tuple[Carried, ...] | None = None
+    scanned: tuple[FilesCarrying, ...] | None = None
     intent: Intent | None = None
     elsewhere: frozenset[str] = frozenset()
     misfits: tuple[Misfits, ...] = ()
@@ -168,7 +168,12 @@ class Facts:
     @cached_property
     def spans(self) -> dict[str, tuple[Span, ...]]:
         """By file, everything that its lines give to somebody, lowest first; empty ranges are left out."""
-        ours = {(one.path, raw): a for a in self.state.ledger.allocations for one in holdings(a) for raw in one.wanted}
+        ours = {
+            (one.path, raw): a
+            for a in self.state.ledger.allocations
+            for one in holdings(a)
+            for raw in one.wanted
+        }
         return {path: tuple(sorted(self._spans(path, ours))) for path in FILES}
 
     def _spans(self, path: str, ours: dict[tuple[str, bytes], Allocation]) -> Iterator[Span]:
@@ -182,9 +187,15 @@ class Facts:
                 if a is None:
                     yield Span(start, stop, path, line.number, owner)
                 else:
-                    filler = a.held is not None and start == a.held.start
+                    filler = a.reserved_range is not None and start == a.reserved_range.start
                     yield Span(
-                        start, stop, path, line.number, a.owner, a.name, a.strategy == Shared.name and not filler
+                        start,
+                        stop,
+                        path,
+                        line.number,
+                        a.owner,
+                        a.name,
+                        a.strategy == Shared.name and not filler,
                     )
 
     def owner_of(self, line: Line) -> str:
@@ -208,7 +219,13 @@ class Facts:
     def held(self) -> tuple[Span, ...]:
         """What each allocation keeps others from, as the ledger has it, lowest first; uids and gids alike."""
         allocations = self.state.ledger.allocations
-        return tuple(sorted(Span(a.held.start, a.held.stop, LEDGER, 0, a.owner, a.name) for a in allocations if a.held))
+        return tuple(
+            sorted(
+                Span(a.reserved_range.start, a.reserved_range.stop, LEDGER, 0, a.owner, a.name)
+                for a in allocations
+                if a.reserved_range
+            )
+        )
 
     @cached_property
     def taken(self) -> dict[str, Index]:
@@ -216,7 +233,10 @@ class Facts:
 
         What is intended to lie over the host's own ids is left out.
         """
-        return {path: Index([*(s for s in self.spans[path] if not s.intended), *self.held]) for path in FILES}
+        return {
+            path: Index([*(s for s in self.spans[path] if not s.intended), *self.held])
+            for path in FILES
+        }
 
     @cached_property
     def given(self) -> dict[str, tuple[Span, ...]]:
@@ -226,7 +246,9 @@ class Facts:
         """
         found: dict[str, tuple[Span, ...]] = {}
         for path in FILES:
-            ours = IdSet.clipped((span.start, span.stop) for span in self.spans[path] if span.allocation)
+            ours = IdSet.clipped(
+                (span.start, span.stop) for span in self.spans[path] if span.allocation
+            )
             kept = (
                 one._replace(start=part.start, stop=part.stop)
                 for one in self.held

@@ -41,7 +41,11 @@ def daemon_json_unreadable(facts: Facts) -> Iterator[Seen]:
     try:
         daemon_json.parse(facts.state.daemon_json or b"", facts.place(DAEMON_JSON))
     except InvalidFileError as error:
-        yield Seen(error.place, error.fact, "Docker does not start from it, or reads it in another way: correct it")
+        yield Seen(
+            error.place,
+            error.fact,
+            "Docker does not start from it, or reads it in another way: correct it",
+        )
 
 
 def _remapped(facts: Facts) -> tuple[str, str] | None:
@@ -67,7 +71,11 @@ def remap_user_missing(facts: Facts) -> Iterator[Seen]:
     if found and facts.is_nobody(found[1]):
         message = f'"userns-remap" is "{found[0]}", and {facts.place(PASSWD)} has no {found[1]}: Docker does not start'
         user = f"--uid {found[1]} NAME" if _NUMBER.fullmatch(found[1]) else shell(found[1])
-        yield Seen(facts.place(DAEMON_JSON), message, f"useradd --system --user-group {user}, or name another user")
+        yield Seen(
+            facts.place(DAEMON_JSON),
+            message,
+            f"useradd --system --user-group {user}, or name another user",
+        )
 
 
 @rule("USN042", "error")
@@ -112,8 +120,14 @@ def remap_range_missing(facts: Facts) -> Iterator[Seen]:
     found = _remapped(facts)
     for path in FILES if found else ():
         if found and found[1] not in facts.by_owner[path]:
-            message = f'"userns-remap" is "{found[0]}", and {facts.place(path)} has no line of {found[1]}'
-            yield Seen(facts.place(DAEMON_JSON), f"{message}: Docker does not start", _grant(facts, found[1]))
+            message = (
+                f'"userns-remap" is "{found[0]}", and {facts.place(path)} has no line of {found[1]}'
+            )
+            yield Seen(
+                facts.place(DAEMON_JSON),
+                f"{message}: Docker does not start",
+                _grant(facts, found[1]),
+            )
 
 
 def _grant(facts: Facts, user: str) -> str:
@@ -139,7 +153,11 @@ def remap_is_off(facts: Facts) -> Iterator[Seen]:
     meant = _for_docker(facts)
     if value is not None and meant and remap_user(facts.state, value) is None:
         message = f'"userns-remap" is "{value}", which switches it off, and {meant} is allocated for Docker'
-        yield Seen(facts.place(DAEMON_JSON), message, f'"userns-remap": "{meant}" is meant, and then: {RESTART}')
+        yield Seen(
+            facts.place(DAEMON_JSON),
+            message,
+            f'"userns-remap": "{meant}" is meant, and then: {RESTART}',
+        )
 
 
 @rule("USN045", "info")
@@ -155,7 +173,11 @@ def remap_is_elsewhere(facts: Facts) -> Iterator[Seen]:
     """
     value = facts.daemon.get(daemon_json.REMAP) if facts.daemon else None
     meant = _for_docker(facts)
-    if "docker" not in facts.state.engines or not meant or (facts.daemon is None and facts.state.daemon_json):
+    if (
+        "docker" not in facts.state.engines
+        or not meant
+        or (facts.daemon is None and facts.state.daemon_json)
+    ):
         return
     user = remap_user(facts.state, value) if value is not None else None
     if value is None or user not in {None, meant}:
@@ -187,11 +209,17 @@ def order_makes_the_map(facts: Facts) -> Iterator[Seen]:
     """
     found = _remapped(facts)
     for path in FILES if found else ():
-        lines = [x for x in facts.lines(path) if isinstance(x, Grant) and found and facts.owner_of(x) == found[1]]
+        lines = [
+            x
+            for x in facts.lines(path)
+            if isinstance(x, Grant) and found and facts.owner_of(x) == found[1]
+        ]
         if any(after.start < before.start for before, after in pairwise(lines)):
-            message = (
-                f"the order of the {len(lines)} lines of {lines[0].owner} makes Docker's map; useradd would sort them"
-            )
+            message = f"the order of the {len(lines)} lines of {lines[0].owner} makes Docker's map; useradd would sort them"
             fix = facts.state.layout.inline("check --fix")
-            hint = f"after a useradd, {fix} puts them back" if lines[0].owner in facts.owners else "use one line"
+            hint = (
+                f"after a useradd, {fix} puts them back"
+                if lines[0].owner in facts.owners
+                else "use one line"
+            )
             yield Seen(facts.place(path, lines[0].number), message, hint)

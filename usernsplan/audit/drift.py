@@ -87,9 +87,15 @@ def other_lines(facts: Facts) -> Iterator[Seen]:
         if others:
             line = next(line for line in reversed(have) if ended(line.raw) in others)
             twice = set(others) <= set(one.wanted)
-            message = f"{one.owner} has {_shown(others)}, " + ("twice" if twice else f"which is not of '{a.name}'")
+            message = f"{one.owner} has {_shown(others)}, " + (
+                "twice" if twice else f"which is not of '{a.name}'"
+            )
             message += f": {_shown(Counter(one.wanted))} is" if not twice else ""
-            yield Seen(facts.place(one.path, line.number), message, "take it out: readers join an owner's lines")
+            yield Seen(
+                facts.place(one.path, line.number),
+                message,
+                "take it out: readers join an owner's lines",
+            )
 
 
 def _drifted(facts: Facts) -> Iterator[tuple[Allocation, Holding, list[Line]]]:
@@ -114,7 +120,9 @@ def _fix(facts: Facts, a: Allocation) -> str:
     if a.name in facts.repair.restored:
         return f"{facts.state.layout.inline('check --fix')} puts them back as they were granted"
     release = facts.state.layout.inline(f"release {shell(a.name)}")
-    return f"somebody else has the range, or its owner has other lines: take these out, or {release}"
+    return (
+        f"somebody else has the range, or its owner has other lines: take these out, or {release}"
+    )
 
 
 @rule("USN053", "warning")
@@ -134,7 +142,7 @@ def unknown_to_the_ledger(facts: Facts) -> Iterator[Seen]:
     """
     if facts.state.ledger.interrupted or any(found.path == LEDGER for found in facts.unread):
         return
-    known = {owner for a in facts.state.ledger.allocations for owner in (a.owner, *a.also)}
+    known = {owner for a in facts.state.ledger.allocations for owner in (a.owner, *a.extra_owners)}
     for path in FILES:
         for owner, spans in facts.by_owner[path].items():
             if owner.startswith(OWN_PREFIX) and owner not in known:
@@ -174,9 +182,13 @@ def run_interrupted(facts: Facts) -> Iterator[Seen]:
     'usernsplan check --fix' mends it.
     """
     if facts.state.ledger.interrupted:
-        words = f" ({in_words(facts.intent.command)})" if facts.intent and facts.intent.command else ""
+        words = (
+            f" ({in_words(facts.intent.command)})" if facts.intent and facts.intent.command else ""
+        )
         hint = f"{facts.state.layout.inline('check --fix')} completes it or puts it back"
-        yield Seen(facts.place(LEDGER), f"a run was interrupted{words}, or is still under way", hint)
+        yield Seen(
+            facts.place(LEDGER), f"a run was interrupted{words}, or is still under way", hint
+        )
 
 
 @rule("USN055", "error")
@@ -211,8 +223,12 @@ def still_carried(facts: Facts) -> Iterator[Seen]:
     for found in facts.scanned or ():
         if found.entries:
             more = f", {found.example} for one" if found.example else ""
-            message = f"{found.entries} files carry ids of '{found.name}' ({found.held}), which was released{more}"
-            yield Seen(facts.place(LEDGER), message, "give them away or remove them before the range is forgotten")
+            message = f"{found.entries} files carry ids of '{found.name}' ({found.reserved_range}), which was released{more}"
+            yield Seen(
+                facts.place(LEDGER),
+                message,
+                "give them away or remove them before the range is forgotten",
+            )
 
 
 @rule("USN057", "info")
@@ -227,7 +243,13 @@ def can_be_forgotten(facts: Facts) -> Iterator[Seen]:
     for found in facts.scanned or ():
         if not found.entries and found.name not in carried:
             several = [q for q in facts.state.ledger.quarantined if q.name == found.name][1:]
-            which = f" --range {found.held.start}-{found.held.last}" if several else ""
+            which = (
+                f" --range {found.reserved_range.start}-{found.reserved_range.last}"
+                if several
+                else ""
+            )
             forget = facts.state.layout.inline(f"release --forget {shell(found.name)}{which}")
-            message = f"no file that was scanned carries ids of '{found.name}' ({found.held})"
+            message = (
+                f"no file that was scanned carries ids of '{found.name}' ({found.reserved_range})"
+            )
             yield Seen(facts.place(LEDGER), message, f"{forget} frees it")

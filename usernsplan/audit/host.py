@@ -56,8 +56,16 @@ def _left(facts: Facts) -> Iterator[tuple[str, str, int]]:
     """How many ranges useradd still finds in each file that is there; a MIN above its MAX is told by itself."""
     found = useradd(facts.state)
     if found:
-        lefts = zip((SUBUID, SUBGID), ("SUB_UID", "SUB_GID"), found.areas, (found.uids, found.gids), strict=True)
-        yield from ((path, key, left) for path, key, area, left in lefts if area and left is not None)
+        lefts = zip(
+            (SUBUID, SUBGID),
+            ("SUB_UID", "SUB_GID"),
+            found.areas,
+            (found.uids, found.gids),
+            strict=True,
+        )
+        yield from (
+            (path, key, left) for path, key, area, left in lefts if area and left is not None
+        )
 
 
 @rule("USN062", "error")
@@ -139,4 +147,8 @@ def lock_blocks(facts: Facts) -> Iterator[Seen]:
     for lock in facts.locks:
         if lock.pid is None:
             place = facts.place(lock.path)
-            yield Seen(place, "the lock holds no pid: useradd and usermod wait for it for ever", "take it away")
+            yield Seen(
+                place,
+                "the lock holds no pid: useradd and usermod wait for it for ever",
+                "take it away",
+            )

@@ -42,8 +42,13 @@ def over_reserved(facts: Facts) -> Iterator[Seen]:
     Move the range to 524288 or above. Ids below 65536 are shared on purpose by the strategy 'shared' alone, and of
     its lines nothing is said.
     """
-    conventions = [(entry.ids, f"{entry.whose} ({entry.ids})") for entry in TABLE if entry.ids.start < _SIGNED]
-    reserved = [(r.ids, f"'{r.why}' ({r.ids}), as the ledger has it") for r in facts.state.ledger.reservations]
+    conventions = [
+        (entry.ids, f"{entry.whose} ({entry.ids})") for entry in TABLE if entry.ids.start < _SIGNED
+    ]
+    reserved = [
+        (r.ids, f"'{r.why}' ({r.ids}), as the ledger has it")
+        for r in facts.state.ledger.reservations
+    ]
     for path in FILES:
         for span in facts.given[path]:
             if span.intended:
@@ -51,10 +56,14 @@ def over_reserved(facts: Facts) -> Iterator[Seen]:
             # Of a login's line over the system and people it is told whom it may become; root is the system.
             known = len(conventions) if span.owner == ROOT else 2 if may_become(facts, span) else 0
             kept = (*conventions[known:], *reserved)
-            whose = [words for ids, words in kept if span.start < ids.stop and ids.start < span.stop]
+            whose = [
+                words for ids, words in kept if span.start < ids.stop and ids.start < span.stop
+            ]
             if whose:
                 message = f"{span.owner}'s {span.ids} lies over what is kept for {listed(whose)}"
-                yield Seen(facts.place(path, span.number), message, "move it: free ranges begin at 524288")
+                yield Seen(
+                    facts.place(path, span.number), message, "move it: free ranges begin at 524288"
+                )
 
 
 @rule("USN011", "warning")
@@ -96,7 +105,9 @@ def past_signed(facts: Facts) -> Iterator[Seen]:
         if _SIGNED < span.stop <= ID_LIMIT:
             message = f"{span.owner}'s {span.ids} reaches past {_SIGNED - 1}"
             yield Seen(
-                facts.place(span.path, span.number), message, "runc and Docker see such ids as negative: move it"
+                facts.place(span.path, span.number),
+                message,
+                "runc and Docker see such ids as negative: move it",
             )
 
 
@@ -114,7 +125,11 @@ def past_all_ids(facts: Facts) -> Iterator[Seen]:
     for span in _plain(facts):
         if span.stop > ID_LIMIT:
             message = f"{span.owner}'s {span.ids} reaches past {ID_LIMIT - 1}, the last id"
-            yield Seen(facts.place(span.path, span.number), message, "the kernel refuses such a map: move the range")
+            yield Seen(
+                facts.place(span.path, span.number),
+                message,
+                "the kernel refuses such a map: move the range",
+            )
 
 
 @rule("USN015", "info")
@@ -140,12 +155,21 @@ def outside_the_pool(facts: Facts) -> Iterator[Seen]:
             for span in _plain(facts, path)
             if (span.start < low or span.stop - 1 > high)
             # What lies below 65536 or past 2^31 is told by rules of its own.
-            and not (span.intended or span.allocation in single or span.start < SLOT or span.stop > _SIGNED)
+            and not (
+                span.intended
+                or span.allocation in single
+                or span.start < SLOT
+                or span.stop > _SIGNED
+            )
         ]
         if outside:
             whose = listed([f"{span.owner}'s {span.ids}" for span in outside], 1)
             message = f"{whose} outside {low}-{high} of {facts.place(LOGIN_DEFS)}"
-            yield Seen(facts.place(path, outside[0].number), message, "raise the bound there, or leave it so")
+            yield Seen(
+                facts.place(path, outside[0].number),
+                message,
+                "raise the bound there, or leave it so",
+            )
 
 
 def _plain(facts: Facts, *paths: str) -> Iterator[Span]:

@@ -35,7 +35,11 @@ def owners_overlap(facts: Facts) -> Iterator[Seen]:
     """
     for path in FILES:
         roots = {(span.start, span.stop) for span in facts.by_owner[path].get(ROOT, ())}
-        daemons = {(s.start, s.stop) for owner in DAEMONS_OF_ROOT for s in facts.by_owner[path].get(owner, ())}
+        daemons = {
+            (s.start, s.stop)
+            for owner in DAEMONS_OF_ROOT
+            for s in facts.by_owner[path].get(owner, ())
+        }
         others = [
             span
             for span in facts.spans[path]
@@ -92,7 +96,11 @@ def allocations_overlap(facts: Facts) -> Iterator[Seen]:
             theirs = (one for one in held.over(span.start, span.stop) if one.owner != span.owner)
             if not (span.allocation or is_meant(span)) and (one := next(theirs, None)):
                 message = f"{span.owner}'s {span.ids} overlaps with {one.ids}, which '{one.allocation}' has"
-                yield Seen(facts.place(path, span.number), message, "take this line out: usernsplan did not give it")
+                yield Seen(
+                    facts.place(path, span.number),
+                    message,
+                    "take this line out: usernsplan did not give it",
+                )
 
 
 @rule("USN003", "error")
@@ -118,7 +126,11 @@ def own_lines_overlap(facts: Facts) -> Iterator[Seen]:
             for span in sorted(spans):
                 if furthest and span.start < furthest.stop and span.number != furthest.number:
                     message = f"{owner}'s {span.ids} overlaps with his {furthest.ids} in line {furthest.number}"
-                    yield Seen(facts.place(path, span.number), message, "the kernel takes no such map: take one out")
+                    yield Seen(
+                        facts.place(path, span.number),
+                        message,
+                        "the kernel takes no such map: take one out",
+                    )
                 if furthest is None or span.stop > furthest.stop:
                     furthest = span
 
@@ -140,16 +152,26 @@ def over_released(facts: Facts) -> Iterator[Seen]:
     """
     hint = f"files may still carry these ids: {facts.state.layout.inline('check --scan DIR')} looks"
     accounts = {
-        SUBUID: (PASSWD, "account", sorted({(user.uid, user.name) for user in facts.users.values()})),
-        SUBGID: (GROUP, "group", sorted({(group.gid, group.name) for group in facts.state.accounts.groups})),
+        SUBUID: (
+            PASSWD,
+            "account",
+            sorted({(user.uid, user.name) for user in facts.users.values()}),
+        ),
+        SUBGID: (
+            GROUP,
+            "group",
+            sorted({(group.gid, group.name) for group in facts.state.accounts.groups}),
+        ),
     }
     for path, (where, kind, ids) in accounts.items():
         given = Index(span for span in facts.given[path] if not span.intended)
         for q in facts.state.ledger.quarantined:
-            for span in given.over(q.held.start, q.held.stop):
-                message = f"{span.owner}'s {span.ids} overlaps with {q.held}, released by '{q.name}'"
+            for span in given.over(q.reserved_range.start, q.reserved_range.stop):
+                message = f"{span.owner}'s {span.ids} overlaps with {q.reserved_range}, released by '{q.name}'"
                 yield Seen(facts.place(span.path, span.number), message, hint)
-            names = [f"{name} ({number})" for number, name in between(ids, q.held)]
+            names = [f"{name} ({number})" for number, name in between(ids, q.reserved_range)]
             if names:
-                message = f"the {kind} {listed(names)} lies in {q.held}, released by '{q.name}'"
+                message = (
+                    f"the {kind} {listed(names)} lies in {q.reserved_range}, released by '{q.name}'"
+                )
                 yield Seen(facts.place(where), message, hint)

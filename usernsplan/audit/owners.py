@@ -39,7 +39,12 @@ def orphan(facts: Facts) -> Iterator[Seen]:
     Rename the owner in the line if he has another name now; take the line out if nobody has these ids any more.
     """
     for owner, span in _first_lines(facts):
-        if owner.isdigit() or not facts.is_nobody(owner) or owner in _KNOWN or owner.startswith(OWN_PREFIX):
+        if (
+            owner.isdigit()
+            or not facts.is_nobody(owner)
+            or owner in _KNOWN
+            or owner.startswith(OWN_PREFIX)
+        ):
             continue
         ours = facts.owners.get(owner)
         hint = "rename the owner in the line, or take it out"
@@ -63,8 +68,14 @@ def orphan_number(facts: Facts) -> Iterator[Seen]:
     """
     for owner, span in _first_lines(facts):
         if owner.isdigit() and facts.is_nobody(owner):
-            message = f"no account has the uid {owner}: the next one that gets it inherits {span.ids}"
-            yield Seen(facts.place(span.path, span.number), message, "take the line out, or make the account")
+            message = (
+                f"no account has the uid {owner}: the next one that gets it inherits {span.ids}"
+            )
+            yield Seen(
+                facts.place(span.path, span.number),
+                message,
+                "take the line out, or make the account",
+            )
 
 
 def _first_lines(facts: Facts) -> Iterator[tuple[str, Span]]:
@@ -122,7 +133,9 @@ def not_alike(facts: Facts) -> Iterator[Seen]:
                 had = listed([span.ids for span in theirs])
                 message = f"{owner} has the uids {listed([span.ids for span in spans])} and the gids {had}"
                 yield Seen(
-                    facts.place(SUBUID, spans[0].number), message, "one range that is free in both serves better"
+                    facts.place(SUBUID, spans[0].number),
+                    message,
+                    "one range that is free in both serves better",
                 )
 
 
@@ -143,17 +156,27 @@ def too_small(facts: Facts) -> Iterator[Seen]:
         if advice.lacks_nobody(a):
             release = facts.state.layout.inline(f"release {shell(a.name)}")
             message = f"'{a.name}' maps {a.mapping.uids[0].count} ids, and nobody (65534) is not among them"
-            yield Seen(facts.place(LEDGER), message, f"{release}, and allocate it with --size 65536")
+            yield Seen(
+                facts.place(LEDGER), message, f"{release}, and allocate it with --size 65536"
+            )
     for path in FILES:
         for owner, spans in facts.by_owner[path].items():
             size = sum(span.stop - span.start for span in spans)
             if size < SLOT and owner not in _KNOWN - {DEFAULT_OWNER} and _in_use(facts, owner):
                 message = f"{owner} has {size} ids: nobody (65534) is not among them"
-                yield Seen(facts.place(path, spans[0].number), message, "images want 65536: add the missing ones")
+                yield Seen(
+                    facts.place(path, spans[0].number),
+                    message,
+                    "images want 65536: add the missing ones",
+                )
         for line in facts.lines(path):
             if isinstance(line, Grant) and line.start == line.stop:
                 message = f"{line.owner} gets no id from this line: its count is 0"
-                yield Seen(facts.place(path, line.number), message, "correct the count, or take the line out")
+                yield Seen(
+                    facts.place(path, line.number),
+                    message,
+                    "correct the count, or take the line out",
+                )
 
 
 def _in_use(facts: Facts, owner: str) -> bool:
@@ -175,7 +198,7 @@ def roots_first_is_a_containers(facts: Facts) -> Iterator[Seen]:
     Put a line of root's own before it and below it (useradd sorts the file), in both files: root:100000:65536.
     """
     takers = needs.takers_of_roots(facts.state)
-    granted = any(ROOT in {a.owner, *a.also} for a in facts.state.ledger.allocations)
+    granted = any(ROOT in {a.owner, *a.extra_owners} for a in facts.state.ledger.allocations)
     if takers and granted and not needs.has_own_range(facts.state):
         yield Seen(facts.place(SUBUID), *needs.no_own_range(facts.state, takers[0]))
 
@@ -213,13 +236,21 @@ def image_does_not_fit(facts: Facts) -> Iterator[Seen]:
             if a.strategy != SingleUid.name and not pool_of(a) and ids.to_host(number) is None:
                 release = facts.state.layout.inline(f"release {shell(a.name)}")
                 message = f"the image's largest {kind} is {number} ({name}), and '{a.name}' does not map it"
-                yield Seen(facts.place(LEDGER), message, f"{release}, and allocate it with a larger --size")
+                yield Seen(
+                    facts.place(LEDGER), message, f"{release}, and allocate it with a larger --size"
+                )
         for owner, spans in facts.by_owner[path].items():
             # A rootless engine maps the account itself to 0 and the range to the ids above.
             size = sum(span.stop - span.start for span in spans) + (facts.person(owner) is not None)
             if number >= size and owner not in _POOLS | {ROOT} and _in_use(facts, owner):
-                message = f"the image's largest {kind} is {number} ({name}), and {owner} has {size} ids"
-                yield Seen(facts.place(path, spans[0].number), message, "add the missing ones to both files")
+                message = (
+                    f"the image's largest {kind} is {number} ({name}), and {owner} has {size} ids"
+                )
+                yield Seen(
+                    facts.place(path, spans[0].number),
+                    message,
+                    "add the missing ones to both files",
+                )
 
 
 @rule("USN026", "error")
@@ -251,7 +282,9 @@ def kubelet_refuses(facts: Facts) -> Iterator[Seen]:
     if fact:
         path = next(path for path in FILES if given[path])
         hint = "take it out; 'usernsplan allocate --strategy per-container --engine kubernetes' makes one"
-        yield Seen(facts.place(path, given[path][0].number), f"the kubelet refuses its line: {fact}", hint)
+        yield Seen(
+            facts.place(path, given[path][0].number), f"the kubelet refuses its line: {fact}", hint
+        )
 
 
 @rule("USN027", "warning")
@@ -269,10 +302,15 @@ def kubelet_is_short(facts: Facts) -> Iterator[Seen]:
         pods = (line.stop - line.start) // SLOT
         if 0 < pods < _PODS:
             message = f"the kubelet's line has room for {pods} pods, and a kubelet runs {_PODS} by default"
-            yield Seen(facts.place(SUBUID, line.number), message, f"set its maxPods to {pods} or less")
+            yield Seen(
+                facts.place(SUBUID, line.number), message, f"set its maxPods to {pods} or less"
+            )
 
 
 def _kubelets(facts: Facts) -> dict[str, list[Grant]]:
     return {
-        path: [x for x in facts.lines(path) if isinstance(x, Grant) and facts.owner_of(x) == _KUBELET] for path in FILES
+        path: [
+            x for x in facts.lines(path) if isinstance(x, Grant) and facts.owner_of(x) == _KUBELET
+        ]
+        for path in FILES
     }

@@ -75,7 +75,11 @@ def _dangerous(found: tuple[Reading, ...]) -> bool:
 
 def _rows(found: tuple[Reading, ...]) -> tuple[tuple[str, str, str], ...]:
     return tuple(
-        (reading.reader, ", ".join(f"{o}:{start}:{count}" for o, start, count in reading.takes) or "-", reading.remark)
+        (
+            reading.reader,
+            ", ".join(f"{o}:{start}:{count}" for o, start, count in reading.takes) or "-",
+            reading.remark,
+        )
         for reading in found
     )
 
@@ -94,7 +98,11 @@ def no_last_newline(facts: Facts) -> Iterator[Seen]:
     for path, file in ((SUBUID, facts.state.subuid), (SUBGID, facts.state.subgid)):
         if file.raw and not file.raw.endswith(b"\n"):
             place = facts.place(path)
-            yield Seen(facts.place(path, len(file.lines)), "the last line has no line end", f"echo >>{place}")
+            yield Seen(
+                facts.place(path, len(file.lines)),
+                "the last line has no line end",
+                f"echo >>{place}",
+            )
 
 
 @rule("USN033", "error")
@@ -110,8 +118,16 @@ def not_a_file(facts: Facts) -> Iterator[Seen]:
     """
     for found in facts.attributes:
         if found.kind != "regular":
-            what = "is a symlink: shadow does not follow it" if found.kind == "symlink" else f"is {found.kind}, no file"
-            yield Seen(facts.place(found.path), what, "put a regular file with the same content in its place")
+            what = (
+                "is a symlink: shadow does not follow it"
+                if found.kind == "symlink"
+                else f"is {found.kind}, no file"
+            )
+            yield Seen(
+                facts.place(found.path),
+                what,
+                "put a regular file with the same content in its place",
+            )
 
 
 @rule("USN034", "error")

@@ -39,7 +39,9 @@ class Repair:
 def repair_of(facts: Facts, found: Iterable[Finding]) -> Repair:
     """What is to be done about these findings."""
     codes = {finding.code for finding in found}
-    locks = tuple(lock.path for lock in facts.locks if lock.alive is False) if "USN064" in codes else ()
+    locks = (
+        tuple(lock.path for lock in facts.locks if lock.alive is False) if "USN064" in codes else ()
+    )
     if codes.isdisjoint({"USN050", "USN051", "USN054"}):
         return Repair(locks=locks)
     # Behind a symlink nothing is written, and without its ledger nobody knows what is ours.

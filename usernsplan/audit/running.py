@@ -36,12 +36,18 @@ def somebody_runs_there(facts: Facts) -> Iterator[Seen]:
         if namespace.mapping is None:
             continue
         for path, ids in ((SUBUID, namespace.mapping.uids), (SUBGID, namespace.mapping.gids)):
-            clash = next((span for extent in ids if (span := _clash(facts, path, namespace, extent))), None)
+            clash = next(
+                (span for extent in ids if (span := _clash(facts, path, namespace, extent))), None
+            )
             if clash:
                 pid = namespace.pids[0] if namespace.pids else 0
                 who = f"process {pid}" if pid else "no process"
                 message = f"{clash.owner}'s {clash.ids} is in use by the user namespace {namespace.inode} ({who})"
-                hint = f"it is not {clash.owner}'s: 'usernsplan inspect {pid}' shows its maps" if pid else ""
+                hint = (
+                    f"it is not {clash.owner}'s: 'usernsplan inspect {pid}' shows its maps"
+                    if pid
+                    else ""
+                )
                 yield Seen(facts.place(clash.path, clash.number), message, hint)
                 break
 
@@ -56,7 +62,8 @@ def _clash(facts: Facts, path: str, namespace: Namespace, extent: Extent) -> Spa
         his = IdSet.clipped((span.start, span.stop) for span in found if span.owner == owner)
         user = facts.users.get(owner)
         if not his.gaps(extent.host_range) and (
-            namespace.owner in {None, 0, user.uid if user else None} or namespace.owner in _ids_of(facts, owner)
+            namespace.owner in {None, 0, user.uid if user else None}
+            or namespace.owner in _ids_of(facts, owner)
         ):
             return None
     # A line says more than the ledger's file.
@@ -86,10 +93,23 @@ def root_runs_there(facts: Facts) -> Iterator[Seen]:
         if namespace.mapping is None or namespace.owner != 0:
             continue
         for path, ids in ((SUBUID, namespace.mapping.uids), (SUBGID, namespace.mapping.gids)):
-            spans = (s for e in ids if e.container != e.host for s in facts.taken[path].over(e.host, e.host + e.count))
-            his = [s for s in spans if s.number and facts.person(s.owner) and s.owner not in {remap, *facts.owners}]
+            spans = (
+                s
+                for e in ids
+                if e.container != e.host
+                for s in facts.taken[path].over(e.host, e.host + e.count)
+            )
+            his = [
+                s
+                for s in spans
+                if s.number and facts.person(s.owner) and s.owner not in {remap, *facts.owners}
+            ]
             if his:
                 pid = namespace.pids[0] if namespace.pids else 0
                 message = f"{his[0].owner}'s {his[0].ids} is in use by a user namespace of root's, {namespace.inode}"
-                yield Seen(facts.place(path, his[0].number), message, f"'usernsplan inspect {pid}' shows its maps")
+                yield Seen(
+                    facts.place(path, his[0].number),
+                    message,
+                    f"'usernsplan inspect {pid}' shows its maps",
+                )
                 break

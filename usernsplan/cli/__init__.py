@@ -41,7 +41,11 @@ def _told(error: Exception) -> UsernsplanError:
         case ImportError():
             return UsernsplanError(f"a part of the program cannot be read: {error}", hint=_BROKEN)
         case MemoryError() | RecursionError():
-            what = "there is no memory left" if isinstance(error, MemoryError) else "something is nested too deep"
+            what = (
+                "there is no memory left"
+                if isinstance(error, MemoryError)
+                else "something is nested too deep"
+            )
             hint = "what was read is too large, or damaged: 'usernsplan check' looks at each file"
             return UsernsplanError(what, hint=hint)
     return _fault(error)
@@ -54,7 +58,11 @@ def _fault(error: Exception) -> UsernsplanError:
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    place = f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}" if trace else "nowhere"
+    place = (
+        f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}"
+        if trace
+        else "nowhere"
+    )
     # A worker's has its whole story in it; the last line is the fact.
     said = (str(error).strip().splitlines() or [""])[-1][:200]
     return UsernsplanError(

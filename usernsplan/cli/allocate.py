@@ -21,7 +21,7 @@ from usernsplan.strategies import AUTO, NAMES
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from usernsplan.host.plan_file import Found
+    from usernsplan.host.plan_file import FoundFile
     from usernsplan.model import HostState, Plan
 
 _PENDING, _PART = 4, 3
@@ -30,50 +30,87 @@ _PENDING, _PART = 4, 3
 def allocate(
     names: Annotated[
         Optional[list[str]],
-        typer.Argument(metavar="[NAME]...", help="Containers. None: those of the plan file, or Docker's own."),
+        typer.Argument(
+            metavar="[NAME]...", help="Containers. None: those of the plan file, or Docker's own."
+        ),
     ] = None,
     names_from: Annotated[
         Optional[str],
-        typer.Option(metavar="FILE", help="Names, one a line; '-' for standard input. Not an empty list."),
+        typer.Option(
+            metavar="FILE", help="Names, one a line; '-' for standard input. Not an empty list."
+        ),
     ] = None,
-    docker: Annotated[bool, typer.Option("--docker", help="Docker's own allocation, which has no name.")] = False,
+    docker: Annotated[
+        bool, typer.Option("--docker", help="Docker's own allocation, which has no name.")
+    ] = False,
     strategy: Annotated[
-        str, typer.Option(metavar="S", help=f"One of: {', '.join(NAMES)} (the one that this host has).")
+        str,
+        typer.Option(metavar="S", help=f"One of: {', '.join(NAMES)} (the one that this host has)."),
     ] = "",
-    size: Annotated[Optional[int], typer.Option(help="per-container: ids for each (65536).")] = None,
-    block: Annotated[Optional[int], typer.Option(help="single-uid: ids set apart for each (10000).")] = None,
-    container_id: Annotated[Optional[int], typer.Option(help="single-uid: the id in the container (0).")] = None,
+    size: Annotated[
+        Optional[int], typer.Option(help="per-container: ids for each (65536).")
+    ] = None,
+    block: Annotated[
+        Optional[int], typer.Option(help="single-uid: ids set apart for each (10000).")
+    ] = None,
+    container_id: Annotated[
+        Optional[int], typer.Option(help="single-uid: the id in the container (0).")
+    ] = None,
     dockerroot: Annotated[
         Optional[str],
-        typer.Option(metavar="N|auto", help="shared: the host id of container root (2); auto: the first free one."),
+        typer.Option(
+            metavar="N|auto",
+            help="shared: the host id of container root (2); auto: the first free one.",
+        ),
     ] = None,
-    identity: Annotated[bool, typer.Option("--identity", help="shared: every id is itself, root too.")] = False,
+    identity: Annotated[
+        bool, typer.Option("--identity", help="shared: every id is itself, root too.")
+    ] = False,
     max_: Annotated[
-        Optional[int], typer.Option("--max", help="shared: the last id (65535); with --identity, how many.")
+        Optional[int],
+        typer.Option("--max", help="shared: the last id (65535); with --identity, how many."),
     ] = None,
-    start: Annotated[Optional[int], typer.Option(help="The first host id of the one NAME: this or none.")] = None,
-    pool: Annotated[Optional[str], typer.Option(metavar="FIRST-LAST", help="Take ranges from here.")] = None,
-    owner: Annotated[Optional[str], typer.Option(help="Owner of the lines of the one NAME (usernsplan-NAME).")] = None,
-    daemon: Annotated[Optional[str], typer.Option(metavar="NAME", help="Point Docker's remap at this one.")] = None,
+    start: Annotated[
+        Optional[int], typer.Option(help="The first host id of the one NAME: this or none.")
+    ] = None,
+    pool: Annotated[
+        Optional[str], typer.Option(metavar="FIRST-LAST", help="Take ranges from here.")
+    ] = None,
+    owner: Annotated[
+        Optional[str], typer.Option(help="Owner of the lines of the one NAME (usernsplan-NAME).")
+    ] = None,
+    daemon: Annotated[
+        Optional[str], typer.Option(metavar="NAME", help="Point Docker's remap at this one.")
+    ] = None,
     no_daemon_config: Annotated[
         bool, typer.Option("--no-daemon-config", help="Leave Docker's daemon.json alone.")
     ] = False,
     engine: Annotated[
         Optional[list[str]],
-        typer.Option(metavar="E", help="Grant what this engine needs besides (repeatable; those found on the host)."),
+        typer.Option(
+            metavar="E",
+            help="Grant what this engine needs besides (repeatable; those found on the host).",
+        ),
     ] = None,
     auto_containers: Annotated[
-        Optional[int], typer.Option(metavar="N", help="podman-auto: a pool for so many containers (100).")
+        Optional[int],
+        typer.Option(metavar="N", help="podman-auto: a pool for so many containers (100)."),
     ] = None,
     pods: Annotated[
-        Optional[int], typer.Option(metavar="N", help="kubernetes: a kubelet's line for so many (110).")
+        Optional[int],
+        typer.Option(metavar="N", help="kubernetes: a kubelet's line for so many (110)."),
     ] = None,
     root: Root = "/",
     dry_run: DryRun = False,
-    check: Annotated[bool, typer.Option("--check", help="Like --dry-run; exit 4 if something would change.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Like --dry-run; exit 4 if something would change.")
+    ] = False,
     json: Json = False,
     replace_remap: Annotated[
-        bool, typer.Option("--replace-remap", help="Point Docker's remap here though it names another user.")
+        bool,
+        typer.Option(
+            "--replace-remap", help="Point Docker's remap here though it names another user."
+        ),
     ] = False,
     yes: Yes = False,
 ) -> None:
@@ -102,16 +139,29 @@ def allocate(
         "identity": identity or None,
         "max": max_,
     }
-    said: dict[str, int | str] = {option: value for option, value in options.items() if value is not None}
+    said: dict[str, int | str] = {
+        option: value for option, value in options.items() if value is not None
+    }
     pools = {"podman-auto": auto_containers, "kubernetes": pods}
     wanted = _names(names or (), names_from, docker=docker, daemon=daemon, engine=engine)
     # Where a command is typed is no part of what it says.
     file = None if wanted or docker else plan_file.find(layout_at(root), here=not strategy)
     if file is not None:
-        others = (start, pool, owner, daemon, engine, *said.values(), *pools.values(), no_daemon_config or None)
+        others = (
+            start,
+            pool,
+            owner,
+            daemon,
+            engine,
+            *said.values(),
+            *pools.values(),
+            no_daemon_config or None,
+        )
         if any(value is not None for value in others):
             hint = "say it there, or name the containers"
-            raise InvalidValueError(f"{file.path} says what is allocated, and so do these options", hint=hint)
+            raise InvalidValueError(
+                f"{file.path} says what is allocated, and so do these options", hint=hint
+            )
         decide = _by_file(file, strategy, root, replace_remap=replace_remap)
     else:
         # A pool of an engine needs no name either.
@@ -122,7 +172,11 @@ def allocate(
             )
         ids = id_range(pool)
         if not wanted and plan_file.is_here():
-            note([f"./{plan_file.HERE} is not looked at where --strategy, --docker or --engine is said"])
+            note(
+                [
+                    f"./{plan_file.HERE} is not looked at where --strategy, --docker or --engine is said"
+                ]
+            )
 
         def decide(state: HostState) -> Plan:
             request = AllocateRequest(
@@ -151,12 +205,19 @@ def _dockerroot(said: str | None) -> int | str | None:
     if said is None or said == AUTO:
         return said
     if not re.fullmatch("-?[0-9]{1,20}", said):
-        raise InvalidValueError(f"--dockerroot {said}: not a number", hint=f"a host id, or '{AUTO}'")
+        raise InvalidValueError(
+            f"--dockerroot {said}: not a number", hint=f"a host id, or '{AUTO}'"
+        )
     return int(said)
 
 
 def _names(
-    named: Sequence[str], names_from: str | None, *, docker: bool, daemon: str | None, engine: Sequence[str] | None
+    named: Sequence[str],
+    names_from: str | None,
+    *,
+    docker: bool,
+    daemon: str | None,
+    engine: Sequence[str] | None,
 ) -> tuple[str, ...]:
     """The names that were said, and those of a file. Raises InvalidValueError for an empty list, which means nobody."""
     if docker and (named or names_from is not None or daemon is not None):
@@ -165,24 +226,34 @@ def _names(
             hint="Docker's own allocation has none; --daemon NAME points Docker at a container's",
         )
     if docker and engine and "docker" not in engine:
-        raise InvalidValueError(f"--docker with --engine {engine[0]}", hint="say --engine docker too, or neither")
+        raise InvalidValueError(
+            f"--docker with --engine {engine[0]}", hint="say --engine docker too, or neither"
+        )
     if names_from is None:
         return tuple(named)
     place = STDIN if names_from == "-" else names_from
     # As in a text for people: what follows a # is a comment.
-    lines = (line.partition("#")[0].strip() for line in text_of("--names-from", names_from).splitlines())
+    lines = (
+        line.partition("#")[0].strip() for line in text_of("--names-from", names_from).splitlines()
+    )
     found = tuple(line for line in lines if line)
     if not found:
-        raise InvalidValueError(f"--names-from: {place} names nobody", hint="one name a line; nothing was allocated")
+        raise InvalidValueError(
+            f"--names-from: {place} names nobody", hint="one name a line; nothing was allocated"
+        )
     return (*named, *found)
 
 
-def _by_file(file: Found, strategy: str, root: str, *, replace_remap: bool) -> Callable[[HostState], Plan]:
+def _by_file(
+    file: FoundFile, strategy: str, root: str, *, replace_remap: bool
+) -> Callable[[HostState], Plan]:
     """What a plan file says; --strategy may only say the same."""
     from usernsplan import planfile  # noqa: PLC0415 - YAML and volumes, only where there is such a file
 
     loaded = planfile.found(layout_at(root), file)
     if strategy not in {"", loaded.spec.strategy}:
-        raise InvalidValueError(f"--strategy {strategy}: {file.path} says {loaded.spec.strategy}", hint="leave it out")
+        raise InvalidValueError(
+            f"--strategy {strategy}: {file.path} says {loaded.spec.strategy}", hint="leave it out"
+        )
     note([f"{file.path} says what is allocated"])
     return planfile.allocating(loaded, replace_remap=replace_remap)

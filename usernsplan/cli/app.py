@@ -90,7 +90,13 @@ def _version(wanted: bool) -> None:
 
 
 def usernsplan(
-    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),  # noqa: FBT003
+    version: bool = typer.Option(
+        False,  # noqa: FBT003
+        "--version",
+        callback=_version,
+        is_eager=True,
+        help="Print the version.",
+    ),
 ) -> None:
     """Plan which host ids containers get, and write them where the engines read them.
 

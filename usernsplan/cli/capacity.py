@@ -19,7 +19,9 @@ def capacity(
     size: Annotated[
         Optional[int], typer.Option(help="Ids of a range (65536; the host's blocks of single-uid).")
     ] = None,
-    pool: Annotated[Optional[str], typer.Option(metavar="FIRST-LAST", help="Look at these ids.")] = None,
+    pool: Annotated[
+        Optional[str], typer.Option(metavar="FIRST-LAST", help="Look at these ids.")
+    ] = None,
     root: Root = "/",
     json: Json = False,
 ) -> None:

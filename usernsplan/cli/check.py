@@ -9,7 +9,17 @@ import typer
 
 from usernsplan import audit, checking
 from usernsplan.cli import say
-from usernsplan.cli.options import DryRun, Json, Root, agreed, colours, note, typed, warn, write_result
+from usernsplan.cli.options import (
+    DryRun,
+    Json,
+    Root,
+    agreed,
+    colours,
+    note,
+    typed,
+    warn,
+    write_result,
+)
 from usernsplan.errors import InvalidValueError, UsernsplanError
 from usernsplan.host.files import layout_at, real
 from usernsplan.ledger import open_ledger
@@ -20,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from usernsplan.audit import Facts, Repair
-    from usernsplan.audit.base import Carried, Misfits
+    from usernsplan.audit.base import FilesCarrying, Misfits
     from usernsplan.layout import Layout
     from usernsplan.ledger import Ledger
     from usernsplan.model import Finding, LedgerState, Quarantined
@@ -36,22 +46,34 @@ _FORMATS = ("table", "github", "json")
 
 def check(
     select: Annotated[
-        Optional[list[str]], typer.Option(metavar="CODES", help="Only these: USN001,USN02 (repeatable).")
+        Optional[list[str]],
+        typer.Option(metavar="CODES", help="Only these: USN001,USN02 (repeatable)."),
     ] = None,
-    ignore: Annotated[Optional[list[str]], typer.Option(metavar="CODES", help="All but these (repeatable).")] = None,
-    format: Annotated[str, typer.Option(metavar="F", help="table, github (workflow commands) or json.")] = "table",
-    explain: Annotated[Optional[str], typer.Option(metavar="CODE", help="Tell the whole story of a code.")] = None,
+    ignore: Annotated[
+        Optional[list[str]], typer.Option(metavar="CODES", help="All but these (repeatable).")
+    ] = None,
+    format: Annotated[
+        str, typer.Option(metavar="F", help="table, github (workflow commands) or json.")
+    ] = "table",
+    explain: Annotated[
+        Optional[str], typer.Option(metavar="CODE", help="Tell the whole story of a code.")
+    ] = None,
     passwd: Annotated[
-        Optional[str], typer.Option(metavar="FILE", help="An image's passwd: do the maps hold its largest id?")
+        Optional[str],
+        typer.Option(metavar="FILE", help="An image's passwd: do the maps hold its largest id?"),
     ] = None,
     scan: Annotated[
         Optional[list[str]],
-        typer.Option(metavar="DIR", help="Look in DIR for files that carry a released range (repeatable)."),
+        typer.Option(
+            metavar="DIR", help="Look in DIR for files that carry a released range (repeatable)."
+        ),
     ] = None,
     volumes: Annotated[
         bool, typer.Option("--volumes", help="Look at every file of each volume that was fixed.")
     ] = False,
-    fix: Annotated[bool, typer.Option("--fix", help="Repair what is safe, after showing it and asking.")] = False,
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Repair what is safe, after showing it and asking.")
+    ] = False,
     root: Root = "/",
     dry_run: DryRun = False,
     json: Json = False,
@@ -72,7 +94,9 @@ def check(
     """
     form = _form(format, as_json=json)
     if (dry_run or yes) and not fix:
-        raise InvalidValueError("--dry-run and --yes are about --fix", hint="without it nothing is written")
+        raise InvalidValueError(
+            "--dry-run and --yes are about --fix", hint="without it nothing is written"
+        )
     if explain is not None:
         _explain(explain, form)
         return
@@ -103,7 +127,9 @@ def _form(name: str, *, as_json: bool) -> str:
 def _explain(code: str, form: str) -> None:
     from usernsplan.report import audit as report  # noqa: PLC0415 - only where something is printed
 
-    write_result(report.explained_json(code) if form == "json" else report.explained(code, Paint(colours())))
+    write_result(
+        report.explained_json(code) if form == "json" else report.explained(code, Paint(colours()))
+    )
 
 
 def _look(
@@ -123,27 +149,29 @@ def _look(
     return facts, audit.check(facts, codes)
 
 
-def _scanned(layout: Layout, released: Sequence[Quarantined], folders: Sequence[str]) -> tuple[Carried, ...]:
+def _scanned(
+    layout: Layout, released: Sequence[Quarantined], folders: Sequence[str]
+) -> tuple[FilesCarrying, ...]:
     """What these folders carry of each released range; with something left that cannot be looked at, none is free."""
-    from usernsplan.audit.base import Carried  # noqa: PLC0415 - only for --scan
+    from usernsplan.audit.base import FilesCarrying  # noqa: PLC0415 - only for --scan
     from usernsplan.ids import IdSet  # noqa: PLC0415
     from usernsplan.report.text import shown_path  # noqa: PLC0415
     from usernsplan.volume import owned  # noqa: PLC0415
 
     named = sorted({owned.top_of(layout, folder) for folder in folders})
     tops, mounts = owned.each_once(named, cross_mounts=False)
-    every = owned.count(tops, IdSet(q.held for q in released))
+    every = owned.count(tops, IdSet(q.reserved_range for q in released))
     missed = [(place.path, place.reason) for place in every.missed]
     missed += [(path, "something is mounted there: name it too") for path in mounts]
     note(f"not looked at: {shown_path(path)}: {reason}" for path, reason in missed)
     found = []
     for q in released:
-        ids = IdSet((q.held,))
+        ids = IdSet((q.reserved_range,))
         if every.ids() & ids:
             one = every if len(released) == 1 else owned.count(tops, ids)
-            found.append(Carried(q.name, q.held, one.entries, one.example))
+            found.append(FilesCarrying(q.name, q.reserved_range, one.entries, one.example))
         elif not missed:
-            found.append(Carried(q.name, q.held, 0, ""))
+            found.append(FilesCarrying(q.name, q.reserved_range, 0, ""))
     return tuple(found)
 
 
@@ -168,18 +196,28 @@ def _misfits(layout: Layout, ledger: LedgerState) -> Iterator[Misfits]:
             place = real(layout, volume.path)
             for hit in owned.find(place, top, owned.Wanted(uids, gids), miss=missed.append):
                 # An ACL may let others in on purpose; an owner without a place is nobody to the container.
-                strange = [f"{_KINDS[role]} {number}" for role, number in hit.roles if role in _KINDS]
+                strange = [
+                    f"{_KINDS[role]} {number}" for role, number in hit.roles if role in _KINDS
+                ]
                 entries += bool(strange)
                 ids.update(strange)
                 examples += [hit.path] if strange and len(examples) < _EXAMPLES else []
         except UsernsplanError as error:
             missed.append(Place(top, str(error)))
         if entries:
-            yield Misfits(volume.path, volume.name, entries, tuple(one for one, _ in ids.most_common()), (*examples,))
+            yield Misfits(
+                volume.path,
+                volume.name,
+                entries,
+                tuple(one for one, _ in ids.most_common()),
+                (*examples,),
+            )
     note(f"not looked at: {shown_path(place.path)}: {place.reason}" for place in missed)
 
 
-def _print(found: Sequence[Finding], form: str, layout: Layout, repaired: tuple[Repair, bool] | None) -> None:
+def _print(
+    found: Sequence[Finding], form: str, layout: Layout, repaired: tuple[Repair, bool] | None
+) -> None:
     from usernsplan.report import audit as report  # noqa: PLC0415 - after the work
 
     if form == "json":
@@ -190,15 +228,25 @@ def _print(found: Sequence[Finding], form: str, layout: Layout, repaired: tuple[
         write_result(report.github(found))
 
 
-def _repaired(layout: Layout, ledger: Ledger, repair: Repair, form: str, *, dry_run: bool, yes: bool) -> bool:
+def _repaired(
+    layout: Layout, ledger: Ledger, repair: Repair, form: str, *, dry_run: bool, yes: bool
+) -> bool:
     """Show what is to be done, ask, do it; tell whether it was done."""
     from usernsplan.report import audit as report  # noqa: PLC0415 - only for --fix
 
     # A result of the format that was asked for comes later, and alone.
     (write_result if form == "table" else say)(report.repair(repair, layout) + "\n")
     if repair.hindered_by:
-        note([f"nothing is put back while {layout.path(repair.hindered_by)} cannot be read as it should"])
-    warn(finding for finding in (repair.plan.findings if repair.plan else ()) if finding.code == _LEFT)
+        note(
+            [
+                f"nothing is put back while {layout.path(repair.hindered_by)} cannot be read as it should"
+            ]
+        )
+    warn(
+        finding
+        for finding in (repair.plan.findings if repair.plan else ())
+        if finding.code == _LEFT
+    )
     if not repair.needed or dry_run or not (yes or agreed("Apply this?")):
         return False
     _carry_out(layout, ledger, repair)

@@ -31,11 +31,22 @@ _FEW = 5
 
 
 def find_owned(
-    what: Annotated[str, typer.Argument(metavar="NAME|FIRST-LAST|ID", help="A container, a released one, or ids.")],
-    dirs: Annotated[list[str], typer.Argument(metavar="DIR...", help="Where to look, below these folders.")],
-    count: Annotated[bool, typer.Option("--count", help="How many, by what the id is to them, and by id.")] = False,
-    null: Annotated[bool, typer.Option("--null", "-0", help="End each path with NUL, its bytes as they are.")] = False,
-    cross_mounts: Annotated[bool, typer.Option("--cross-mounts", help="Enter what is mounted inside.")] = False,
+    what: Annotated[
+        str,
+        typer.Argument(metavar="NAME|FIRST-LAST|ID", help="A container, a released one, or ids."),
+    ],
+    dirs: Annotated[
+        list[str], typer.Argument(metavar="DIR...", help="Where to look, below these folders.")
+    ],
+    count: Annotated[
+        bool, typer.Option("--count", help="How many, by what the id is to them, and by id.")
+    ] = False,
+    null: Annotated[
+        bool, typer.Option("--null", "-0", help="End each path with NUL, its bytes as they are.")
+    ] = False,
+    cross_mounts: Annotated[
+        bool, typer.Option("--cross-mounts", help="Enter what is mounted inside.")
+    ] = False,
     root: Root = "/",
     json: Json = False,
 ) -> None:
@@ -67,7 +78,9 @@ def find_owned(
 
     def hits() -> Iterator[Hit]:
         for top in kept:
-            yield from owned.find(top, tops[top] or top, wanted, cross_mounts=cross_mounts, miss=miss)
+            yield from owned.find(
+                top, tops[top] or top, wanted, cross_mounts=cross_mounts, miss=miss
+            )
 
     if count:
         _count(what, hits(), (missed, left_out), mapping, as_json=json)
@@ -117,7 +130,11 @@ def _count(
         found.add(hit)
     missed, left_out = not_seen
     found.missed += missed
-    write_result(report.count_document(what, found, mapping, left_out) if as_json else report.count(found, mapping))
+    write_result(
+        report.count_document(what, found, mapping, left_out)
+        if as_json
+        else report.count(found, mapping)
+    )
 
 
 def _known(layout: Layout, what: str) -> LedgerState:
@@ -135,17 +152,19 @@ def _wanted(what: str, ledger: LedgerState) -> tuple[Wanted, Mapping | None]:
     for allocation in ledger.allocations:
         if allocation.name == what:
             mapping = allocation.mapping
-            held = IdSet((allocation.held,) if allocation.held else ())
+            held = IdSet((allocation.reserved_range,) if allocation.reserved_range else ())
             uids, gids = IdSet(mapping.uids.host_ranges()), IdSet(mapping.gids.host_ranges())
             # Which ids the containers of a pool have of it, their engine knows.
             return owned.Wanted(uids | held, gids | held), None if pool_of(allocation) else mapping
-    released = IdSet(q.held for q in ledger.quarantined if q.name == what)
+    released = IdSet(q.reserved_range for q in ledger.quarantined if q.name == what)
     if not released:
         try:
             released = IdSet((_ids(what) or IdRange.parse(what),))
         except InvalidValueError as error:
             if what[:1].isdigit() and "-" in what:
-                raise InvalidValueError(f"'{what}' is no range: {error}", hint=error.hint) from error
+                raise InvalidValueError(
+                    f"'{what}' is no range: {error}", hint=error.hint
+                ) from error
             raise UnknownNameError(
                 f"'{what}' is neither allocated nor released, and no range of ids",
                 hint="'usernsplan list' shows both; a range is FIRST-LAST",

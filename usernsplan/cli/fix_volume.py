@@ -19,57 +19,103 @@ if TYPE_CHECKING:
     from usernsplan.model import FixReport
 
 _PART = 3
-Jobs = Annotated[Optional[int], typer.Option("--jobs", metavar="N", help="Worker processes (one for each core).")]
+Jobs = Annotated[
+    Optional[int], typer.Option("--jobs", metavar="N", help="Worker processes (one for each core).")
+]
 
 
 def fix_volume(
-    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Folders or files; /SRC:/DEST:U means /SRC.")],
+    paths: Annotated[
+        list[str],
+        typer.Argument(metavar="PATH...", help="Folders or files; /SRC:/DEST:U means /SRC."),
+    ],
     discover: Annotated[
         Optional[str],
-        typer.Option(metavar="podman|docker", help="PATH... are containers: fix what is mounted in them."),
+        typer.Option(
+            metavar="podman|docker", help="PATH... are containers: fix what is mounted in them."
+        ),
     ] = None,
     container: Annotated[
-        Optional[str], typer.Option(metavar="NAME", help="Whose ids. Not said: whose volume it is, or the only one.")
+        Optional[str],
+        typer.Option(
+            metavar="NAME", help="Whose ids. Not said: whose volume it is, or the only one."
+        ),
     ] = None,
     mode: Annotated[
         Optional[str],
         typer.Option(
-            metavar="own|shift", help="own: one owner for all. shift: owners stay apart. Not said: as before, or own."
+            metavar="own|shift",
+            help="own: one owner for all. shift: owners stay apart. Not said: as before, or own.",
         ),
     ] = None,
     user: Annotated[
         Optional[str],
-        typer.Option(metavar="U[:G]", help="own: this user of the container (0:0). Without G: his group."),
+        typer.Option(
+            metavar="U[:G]", help="own: this user of the container (0:0). Without G: his group."
+        ),
     ] = None,
     passwd: Annotated[
-        Optional[str], typer.Option(metavar="FILE", help="The image's passwd, for --user; 'group' lies beside it.")
+        Optional[str],
+        typer.Option(
+            metavar="FILE", help="The image's passwd, for --user; 'group' lies beside it."
+        ),
     ] = None,
-    reverse: Annotated[bool, typer.Option("--reverse", help="shift: back to the ids of the host.")] = False,
+    reverse: Annotated[
+        bool, typer.Option("--reverse", help="shift: back to the ids of the host.")
+    ] = False,
     from_: Annotated[
         Optional[str],
-        typer.Option("--from", metavar="NAME", help="shift: out of this container's range, a released one too."),
+        typer.Option(
+            "--from",
+            metavar="NAME",
+            help="shift: out of this container's range, a released one too.",
+        ),
     ] = None,
     uid_map: Annotated[
-        Optional[list[str]], typer.Option(metavar="C:H:N", help="shift by this map; own with --user (repeatable).")
+        Optional[list[str]],
+        typer.Option(metavar="C:H:N", help="shift by this map; own with --user (repeatable)."),
     ] = None,
-    gid_map: Annotated[Optional[list[str]], typer.Option(metavar="C:H:N", help="The same for groups.")] = None,
-    unmapped: Annotated[str, typer.Option(metavar="refuse|keep", help="Ids that the map lacks.")] = "refuse",
-    outside_links: Annotated[
-        str, typer.Option(metavar="refuse|skip", help="Files with hard links outside of the volume.")
+    gid_map: Annotated[
+        Optional[list[str]], typer.Option(metavar="C:H:N", help="The same for groups.")
+    ] = None,
+    unmapped: Annotated[
+        str, typer.Option(metavar="refuse|keep", help="Ids that the map lacks.")
     ] = "refuse",
-    cross_mounts: Annotated[bool, typer.Option("--cross-mounts", help="Enter what is mounted inside.")] = False,
+    outside_links: Annotated[
+        str,
+        typer.Option(metavar="refuse|skip", help="Files with hard links outside of the volume."),
+    ] = "refuse",
+    cross_mounts: Annotated[
+        bool, typer.Option("--cross-mounts", help="Enter what is mounted inside.")
+    ] = False,
     drop_power: Annotated[
-        bool, typer.Option("--drop-power", help="Take setuid, setgid and capabilities that would become another id's.")
+        bool,
+        typer.Option(
+            "--drop-power",
+            help="Take setuid, setgid and capabilities that would become another id's.",
+        ),
     ] = False,
     keep_power: Annotated[
-        bool, typer.Option("--keep-power", help="Keep those whose content is proved unchanged; drop the others.")
+        bool,
+        typer.Option(
+            "--keep-power", help="Keep those whose content is proved unchanged; drop the others."
+        ),
     ] = False,
-    again: Annotated[bool, typer.Option("--again", help="Move ids once more by a map that overlaps itself.")] = False,
-    take: Annotated[bool, typer.Option("--take", help="Take a volume that is another container's.")] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Move ids once more by a map that overlaps itself.")
+    ] = False,
+    take: Annotated[
+        bool, typer.Option("--take", help="Take a volume that is another container's.")
+    ] = False,
     protected: Annotated[
-        bool, typer.Option("--protected", help="Let a home, a system folder or an engine's storage be changed.")
+        bool,
+        typer.Option(
+            "--protected", help="Let a home, a system folder or an engine's storage be changed."
+        ),
     ] = False,
-    copy_up: Annotated[bool, typer.Option("--copy-up", help="Let an overlay copy files up to change them.")] = False,
+    copy_up: Annotated[
+        bool, typer.Option("--copy-up", help="Let an overlay copy files up to change them.")
+    ] = False,
     jobs: Jobs = None,
     root: Root = "/",
     dry_run: DryRun = False,
@@ -118,16 +164,24 @@ def fix_volume(
 
 def undo(
     run: Annotated[
-        Optional[str], typer.Argument(metavar="[RUN]", help="What fix-volume called it; 'history --runs' lists them.")
+        Optional[str],
+        typer.Argument(
+            metavar="[RUN]", help="What fix-volume called it; 'history --runs' lists them."
+        ),
     ] = None,
-    last: Annotated[bool, typer.Option("--last", help="The last run that can be taken back.")] = False,
+    last: Annotated[
+        bool, typer.Option("--last", help="The last run that can be taken back.")
+    ] = False,
     jobs: Jobs = None,
     root: Root = "/",
     dry_run: DryRun = False,
     json: Json = False,
     also_changed: Annotated[
         bool,
-        typer.Option("--also-changed", help="Take back also what was moved or changed since; it gets no power."),
+        typer.Option(
+            "--also-changed",
+            help="Take back also what was moved or changed since; it gets no power.",
+        ),
     ] = False,
     yes: Yes = False,
 ) -> None:
@@ -148,7 +202,13 @@ def undo(
         raise InvalidValueError("RUN with --last", hint="say one of the two")
     with watching() as watch:
         report = volume.undo(
-            run, root, jobs=jobs, dry_run=dry_run, also_changed=also_changed, command=typed(), watch=watch
+            run,
+            root,
+            jobs=jobs,
+            dry_run=dry_run,
+            also_changed=also_changed,
+            command=typed(),
+            watch=watch,
         )
     _print(report, root, as_json=json)
 
@@ -160,7 +220,11 @@ def _refuse_none(root: str, *, as_json: bool) -> str:
     from usernsplan.cli.show import write_runs  # noqa: PLC0415 - only where nothing is done
 
     write_runs(found, layout, as_json=as_json)
-    hint = f"name it, or take back the last: {layout.command('undo --last')}" if found else "there is none"
+    hint = (
+        f"name it, or take back the last: {layout.command('undo --last')}"
+        if found
+        else "there is none"
+    )
     raise InvalidValueError("which run is to be undone?", hint=hint)
 
 

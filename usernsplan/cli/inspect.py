@@ -21,15 +21,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from usernsplan.model import Namespace
-    from usernsplan.whose.ids import About
+    from usernsplan.whose.ids import IdContext
 
 # So often a process is looked at again that is changing while it is looked at.
 _TRIES = 5
 
 
 def inspect(
-    pid: Annotated[Optional[str], typer.Argument(metavar="[PID]", help="A process of this machine.")] = None,
-    all_: Annotated[bool, typer.Option("--all", help="Every user namespace of this machine instead.")] = False,
+    pid: Annotated[
+        Optional[str], typer.Argument(metavar="[PID]", help="A process of this machine.")
+    ] = None,
+    all_: Annotated[
+        bool, typer.Option("--all", help="Every user namespace of this machine instead.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Tell what a process may do, and as whom: its user namespace, its ids, its capabilities, and what follows.
@@ -41,7 +45,9 @@ def inspect(
       usernsplan inspect --all
     """
     if (pid is None) != all_:
-        raise InvalidValueError("which process?" if pid is None else "--all with a PID", hint="say one: PID or --all")
+        raise InvalidValueError(
+            "which process?" if pid is None else "--all with a PID", hint="say one: PID or --all"
+        )
     if not namespaces.is_first():
         note(["this runs in a user namespace itself: 'the host' is what can be seen from here"])
     if pid is None:
@@ -53,21 +59,29 @@ def inspect(
 def _one(word: str, *, as_json: bool) -> None:
     number = read_id(word)
     if not number:
-        raise InvalidValueError(f"{word!r} is no process", hint="a PID is a decimal number from 1 on")
+        raise InvalidValueError(
+            f"{word!r} is no process", hint="a PID is a decimal number from 1 on"
+        )
     for _ in range(_TRIES):
         before = process.status(number)
         found = namespaces.running()
         line = namespaces.around(number, found)
         # One that ends meanwhile is told as that, and not by what is left of it.
         status = process.status(number)
-        if replace(before, state=status.state) == status and line == namespaces.around(number, found):
+        if replace(before, state=status.state) == status and line == namespaces.around(
+            number, found
+        ):
             break
     else:
-        raise UsernsplanError(f"process {number} does not stay as it is for long enough to be looked at")
+        raise UsernsplanError(
+            f"process {number} does not stay as it is for long enough to be looked at"
+        )
     owners = [namespace.owner for namespace in line or () if namespace.owner is not None]
     ids = {*status.uids.all(), *status.gids.all(), *status.groups, *owners}
     facts = _facts(ids, line or (), found)
-    one = privileges.Process(number, status, line, facts, answers(ids, facts), namespaces.is_first())
+    one = privileges.Process(
+        number, status, line, facts, answers(ids, facts), namespaces.is_first()
+    )
     said = privileges.sentences(status, line, initial=one.initial)
     write_result(report.document_of(one, said) if as_json else report.text_of(one, said))
     note_interrupted(facts.ledger)
@@ -77,15 +91,23 @@ def _all(*, as_json: bool) -> None:
     found = namespaces.running()
     owners = {namespace.owner for namespace in found if namespace.owner is not None}
     facts = _facts(owners, found, found)
-    names = {namespace.inode: process.name(namespace.pids[0]) for namespace in found if namespace.pids}
+    names = {
+        namespace.inode: process.name(namespace.pids[0]) for namespace in found if namespace.pids
+    }
     write = report.all_document if as_json else report.all_text
-    write_result(write(found, names, facts, complete=namespaces.sees_all() and namespaces.is_first()))
+    write_result(
+        write(found, names, facts, complete=namespaces.sees_all() and namespaces.is_first())
+    )
     note_interrupted(facts.ledger)
 
 
-def _facts(ids: set[int], of: Iterable[Namespace], running: tuple[Namespace, ...]) -> About:
+def _facts(ids: set[int], of: Iterable[Namespace], running: tuple[Namespace, ...]) -> IdContext:
     mappings = [namespace.mapping for namespace in of if namespace.mapping]
-    ranges = IdSet(r for mapping in mappings for r in (*mapping.uids.host_ranges(), *mapping.gids.host_ranges()))
+    ranges = IdSet(
+        r
+        for mapping in mappings
+        for r in (*mapping.uids.host_ranges(), *mapping.gids.host_ranges())
+    )
     layout = layout_at("/")
     facts, notes = about.facts(layout, open_ledger(layout), ids, ranges=ranges, namespaces=running)
     note(notes)

@@ -49,11 +49,15 @@ def rebuild(
     layout = layout_at(root, exists=True)
     store = open_ledger(layout)
     found, left = given(layout)
-    shown, _ = apply.rebuild(layout, store, lambda state: make_rebuilt(state, found, left), really=False)
+    shown, _ = apply.rebuild(
+        layout, store, lambda state: make_rebuilt(state, found, left), really=False
+    )
     if not json:
         write_result(report.text(shown))
     elif not (dry_run or yes):
-        raise InvalidValueError("--json shows nothing that could be asked about", hint="say --dry-run or --yes")
+        raise InvalidValueError(
+            "--json shows nothing that could be asked about", hint="say --dry-run or --yes"
+        )
     if dry_run:
         if json:
             write_result(report.document(shown, None, done=False))
@@ -63,7 +67,12 @@ def rebuild(
     if not yes and not agreed("Write this ledger?"):
         raise typer.Exit(_REFUSED)
     done, kept = apply.rebuild(
-        layout, store, lambda state: make_rebuilt(state, found, left), typed(), expected=shown, really=True
+        layout,
+        store,
+        lambda state: make_rebuilt(state, found, left),
+        typed(),
+        expected=shown,
+        really=True,
     )
     if json:
         write_result(report.document(done, kept, done=True))

@@ -21,12 +21,16 @@ _STDOUT = "-"
 
 
 def map_(
-    svg: Annotated[Optional[str], typer.Option(metavar="FILE", help="Write the picture as SVG; - is stdout.")] = None,
+    svg: Annotated[
+        Optional[str], typer.Option(metavar="FILE", help="Write the picture as SVG; - is stdout.")
+    ] = None,
     html: Annotated[
-        Optional[str], typer.Option(metavar="FILE", help="Write a page to zoom in, with a table; - is stdout.")
+        Optional[str],
+        typer.Option(metavar="FILE", help="Write a page to zoom in, with a table; - is stdout."),
     ] = None,
     width: Annotated[
-        Optional[int], typer.Option(metavar="N", min=1, max=10000, help="Columns to draw in (the terminal's).")
+        Optional[int],
+        typer.Option(metavar="N", min=1, max=10000, help="Columns to draw in (the terminal's)."),
     ] = None,
     root: Root = "/",
     json: Json = False,
@@ -42,12 +46,19 @@ def map_(
       usernsplan map --svg - > ids.svg
     """
     if [svg, html, _STDOUT if json else None].count(_STDOUT) > 1:
-        raise InvalidValueError("two results on standard output", hint="write one of them to a FILE")
+        raise InvalidValueError(
+            "two results on standard output", hint="write one of them to a FILE"
+        )
     if svg and html and os.path.realpath(svg) == os.path.realpath(html):
-        raise InvalidValueError(f"{shown_path(svg)}: the picture and the page in one file", hint="give each its own")
+        raise InvalidValueError(
+            f"{shown_path(svg)}: the picture and the page in one file", hint="give each its own"
+        )
     layout = layout_at(root, exists=True)
     state = read.state(layout, open_ledger(layout))
-    found, title = space(state), f"Ids of {'this host' if layout.is_host else shown_path(layout.root)}"
+    found, title = (
+        space(state),
+        f"Ids of {'this host' if layout.is_host else shown_path(layout.root)}",
+    )
     for target, kind in ((svg, "svg"), (html, "html")):
         if target is not None:
             _write(target, _drawn(found, title, kind))

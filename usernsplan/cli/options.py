@@ -25,12 +25,20 @@ if TYPE_CHECKING:
     from usernsplan.model import Finding, LedgerState
 
 Root = Annotated[
-    str, typer.Option("--root", metavar="DIR", help="Work on the tree at DIR, as useradd --prefix does. Nothing else.")
+    str,
+    typer.Option(
+        "--root",
+        metavar="DIR",
+        help="Work on the tree at DIR, as useradd --prefix does. Nothing else.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print a JSON document instead of text.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done; write nothing.")]
 Yes = Annotated[
-    bool, typer.Option("--yes", help="I have read the question. What is refused for safety has a flag of its own.")
+    bool,
+    typer.Option(
+        "--yes", help="I have read the question. What is refused for safety has a flag of its own."
+    ),
 ]
 
 
@@ -77,7 +85,9 @@ def colours() -> bool:
 def agreed(question: str) -> bool:
     """Ask on the terminal whether to go on. Raises InvalidValueError where nobody is there."""
     if not is_asked():
-        raise InvalidValueError("nobody is there to be asked: standard input is no terminal", hint="say --yes")
+        raise InvalidValueError(
+            "nobody is there to be asked: standard input is no terminal", hint="say --yes"
+        )
     sys.stderr.write(f"{question} [y/N] ")
     sys.stderr.flush()
     is_agreed = sys.stdin.readline().strip().lower() in {"y", "yes"}
@@ -91,7 +101,10 @@ def write_result(output: str) -> None:
     try:
         print(escape.lines(output, colours=colours()), flush=True)
     except OSError as error:
-        _unprinted(error, hint="what the command changed is changed all the same: 'usernsplan history' tells")
+        _unprinted(
+            error,
+            hint="what the command changed is changed all the same: 'usernsplan history' tells",
+        )
 
 
 def stream(pieces: Iterable[str | bytes]) -> None:

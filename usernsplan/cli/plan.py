@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from usernsplan import planfile
-from usernsplan.cli.options import Json, Root, agreed, colours, new_root, note, typed, warn, write_result
+from usernsplan.cli.options import (
+    Json,
+    Root,
+    agreed,
+    colours,
+    new_root,
+    note,
+    typed,
+    warn,
+    write_result,
+)
 from usernsplan.cli.progress import watching
 from usernsplan.errors import InvalidValueError, UsernsplanError
 from usernsplan.escape import shell
@@ -21,11 +31,15 @@ if TYPE_CHECKING:
 
     from usernsplan.layout import Layout
     from usernsplan.model import FixReport, Volume
-    from usernsplan.planner.desired import Desired
+    from usernsplan.planner.desired import PlanDiff
 
 _PENDING, _PART, _REFUSED = 4, 3, 1
 File = Annotated[
-    str, typer.Argument(metavar="[FILE]", help="The plan file. Not said: ./usernsplan.yaml, else /etc/usernsplan.yaml.")
+    str,
+    typer.Argument(
+        metavar="[FILE]",
+        help="The plan file. Not said: ./usernsplan.yaml, else /etc/usernsplan.yaml.",
+    ),
 ]
 Prune = Annotated[bool, typer.Option("--prune", help="Release what the file does not name.")]
 
@@ -33,9 +47,13 @@ Prune = Annotated[bool, typer.Option("--prune", help="Release what the file does
 def plan(
     file: File = "",
     check: Annotated[bool, typer.Option("--check", help="Exit 4 if something is pending.")] = False,
-    out: Annotated[Optional[str], typer.Option(metavar="F", help="Save it for 'usernsplan apply --plan F'.")] = None,
+    out: Annotated[
+        Optional[str], typer.Option(metavar="F", help="Save it for 'usernsplan apply --plan F'.")
+    ] = None,
     prune: Prune = False,
-    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of plan files, for editors.")] = False,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON Schema of plan files, for editors.")
+    ] = False,
     root: Root = "/",
     json: Json = False,
 ) -> None:
@@ -95,7 +113,11 @@ def apply(
         raise InvalidValueError("--plan with FILE or --prune", hint="what was saved says both")
     layout = layout_at(root)
     ledger = open_ledger(layout)
-    loaded = planfile.load(layout, file or None, prune=prune) if saved is None else planfile.restore(layout, saved)
+    loaded = (
+        planfile.load(layout, file or None, prune=prune)
+        if saved is None
+        else planfile.restore(layout, saved)
+    )
     shown = planfile.preview(layout, ledger, loaded)
     place, command = loaded.spec.place, typed()
     new = new_root(layout) if shown.allocate.changed else []
@@ -105,7 +127,9 @@ def apply(
     is_work = shown.allocate.changed or shown.prune.changed or bool(fix_volumes and shown.volumes)
     if is_work and not yes:
         if json:
-            raise InvalidValueError("--json shows nothing that could be asked about", hint="say --yes")
+            raise InvalidValueError(
+                "--json shows nothing that could be asked about", hint="say --yes"
+            )
         if not agreed("Apply this?"):
             raise typer.Exit(_REFUSED)
     come, gone = planfile.carry_out(layout, ledger, loaded, shown, command)
@@ -141,7 +165,9 @@ def export(root: Root = "/", json: Json = False) -> None:
         note(notes)
 
 
-def _show(desired: Desired, place: str, layout: Layout, first: Sequence[str], *, as_json: bool) -> None:
+def _show(
+    desired: PlanDiff, place: str, layout: Layout, first: Sequence[str], *, as_json: bool
+) -> None:
     from usernsplan.report import desired as report  # noqa: PLC0415 - not needed for what fails before
 
     if as_json:
@@ -152,7 +178,7 @@ def _show(desired: Desired, place: str, layout: Layout, first: Sequence[str], *,
 
 
 def _tell(
-    desired: Desired,
+    desired: PlanDiff,
     place: str,
     layout: Layout,
     fixed: Sequence[tuple[Volume, FixReport | UsernsplanError]],
@@ -164,6 +190,10 @@ def _tell(
     from usernsplan.report import desired as report  # noqa: PLC0415
 
     if as_json:
-        write_result(report.document(desired, place, layout, applied=is_work, volumes=report.fixed(fixed, layout)))
+        write_result(
+            report.document(
+                desired, place, layout, applied=is_work, volumes=report.fixed(fixed, layout)
+            )
+        )
     elif is_work:
         write_result(report.done(desired, place, layout, fixed))

@@ -26,7 +26,11 @@ _AFTER = 0.5
 @contextmanager
 def watching() -> Iterator[Watch]:
     """Show a run's progress while it lasts."""
-    watch = _Bar() if sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else _Lines()
+    watch = (
+        _Bar()
+        if sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        else _Lines()
+    )
     try:
         yield watch
     finally:
@@ -53,7 +57,9 @@ class _Lines:
         rate = entries / max(now - self._begun, 0.001)
         of = f" of {self._total}" if self._total else ""
         left = (
-            f", {(self._total - entries) / rate:.0f} s left" if self._total and rate and entries < self._total else ""
+            f", {(self._total - entries) / rate:.0f} s left"
+            if self._total and rate and entries < self._total
+            else ""
         )
         say(f"{escape.line(self._what)}: {entries}{of} entries, {rate:.0f}/s{left}")
 

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 REFUSING = "--userns=usernsplan-failed"
 # Options of render that take the next word; a test compares them with the command's own.
 TAKE_A_WORD = frozenset({"--volume", "--image", "--bundle", "--out", "--root"})
-SWITCHES = frozenset({"--rootless", "--list", "--dry-run", "--replace-files", "--yes", "--json", "--help", "-h"})
+SWITCHES = frozenset(
+    {"--rootless", "--list", "--dry-run", "--replace-files", "--yes", "--json", "--help", "-h"}
+)
 # Who says one of these does not want flags on standard output.
 _ELSEWHERE = frozenset({"--json", "--out"})
 

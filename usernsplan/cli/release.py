@@ -20,29 +20,44 @@ if TYPE_CHECKING:
 
 
 def release(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="What 'usernsplan list' shows.")],
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME...", help="What 'usernsplan list' shows.")
+    ],
     forget: Annotated[
-        bool, typer.Option("--forget", help="Give the released ranges of these names back to the pool.")
+        bool,
+        typer.Option("--forget", help="Give the released ranges of these names back to the pool."),
     ] = False,
     with_lines: Annotated[
-        bool, typer.Option("--with-lines", help="Take out lines too that stood there before they were adopted.")
+        bool,
+        typer.Option(
+            "--with-lines", help="Take out lines too that stood there before they were adopted."
+        ),
     ] = False,
     range: Annotated[
         Optional[str],
-        typer.Option(metavar="FIRST-LAST", help="--forget: which of the released ranges of the one NAME."),
+        typer.Option(
+            metavar="FIRST-LAST", help="--forget: which of the released ranges of the one NAME."
+        ),
     ] = None,
     unseen: Annotated[
-        bool, typer.Option("--unseen", help="--forget: also where something could not be looked at.")
+        bool,
+        typer.Option("--unseen", help="--forget: also where something could not be looked at."),
     ] = False,
     scan: Annotated[
         Optional[list[str]],
-        typer.Option(metavar="DIR", help="--forget: look in DIR too for files that carry the ids (repeatable)."),
+        typer.Option(
+            metavar="DIR",
+            help="--forget: look in DIR too for files that carry the ids (repeatable).",
+        ),
     ] = None,
     root: Root = "/",
     dry_run: DryRun = False,
     json: Json = False,
     unset_remap: Annotated[
-        bool, typer.Option("--unset-remap", help="Take Docker's userns-remap out with the lines that it needs.")
+        bool,
+        typer.Option(
+            "--unset-remap", help="Take Docker's userns-remap out with the lines that it needs."
+        ),
     ] = False,
     yes: Yes = False,
 ) -> None:
@@ -61,10 +76,13 @@ def release(
     """
     del yes  # nothing is asked here
     if with_lines and forget:
-        raise InvalidValueError("--with-lines with --forget", hint="the lines of what is forgotten are gone already")
+        raise InvalidValueError(
+            "--with-lines with --forget", hint="the lines of what is forgotten are gone already"
+        )
     if (range is not None or scan or unseen) and not forget:
         raise InvalidValueError(
-            "--range, --scan and --unseen are about --forget", hint="say --forget, or leave them out"
+            "--range, --scan and --unseen are about --forget",
+            hint="say --forget, or leave them out",
         )
     request = ReleaseRequest(
         tuple(names),

@@ -21,24 +21,37 @@ if TYPE_CHECKING:
 
 
 def render(
-    engine: Annotated[str, typer.Argument(metavar="ENGINE", help="Who is to read it: --list shows them all.")] = "",
+    engine: Annotated[
+        str, typer.Argument(metavar="ENGINE", help="Who is to read it: --list shows them all.")
+    ] = "",
     name: Annotated[str, typer.Argument(metavar="NAME", help="What 'usernsplan list' shows.")] = "",
     volume: Annotated[
         Optional[list[str]],
-        typer.Option(metavar="SRC:DEST[:OPT]", help="A mount in the engine's words. OPT: ro, U, idmap (repeatable)."),
+        typer.Option(
+            metavar="SRC:DEST[:OPT]",
+            help="A mount in the engine's words. OPT: ro, U, idmap (repeatable).",
+        ),
     ] = None,
     rootless: Annotated[
-        bool, typer.Option("--rootless", help="podman, quadlet: for the owner of the lines, not for root.")
+        bool,
+        typer.Option(
+            "--rootless", help="podman, quadlet: for the owner of the lines, not for root."
+        ),
     ] = False,
-    image: Annotated[Optional[str], typer.Option(metavar="IMAGE", help="quadlet, kubernetes: the image too.")] = None,
+    image: Annotated[
+        Optional[str], typer.Option(metavar="IMAGE", help="quadlet, kubernetes: the image too.")
+    ] = None,
     bundle: Annotated[
-        Optional[str], typer.Option(metavar="DIR", help="oci: patch the config.json of this bundle.")
+        Optional[str],
+        typer.Option(metavar="DIR", help="oci: patch the config.json of this bundle."),
     ] = None,
     out: Annotated[
-        Optional[str], typer.Option(metavar="DIR", help="Write the files where they belong below DIR.")
+        Optional[str],
+        typer.Option(metavar="DIR", help="Write the files where they belong below DIR."),
     ] = None,
     list_: Annotated[
-        bool, typer.Option("--list", help="Which engines can express NAME, or each of the strategies.")
+        bool,
+        typer.Option("--list", help="Which engines can express NAME, or each of the strategies."),
     ] = False,
     root: Root = "/",
     dry_run: DryRun = False,
@@ -64,23 +77,37 @@ def render(
     if out is not None and bundle is not None:
         raise InvalidValueError("--out with --bundle", hint="one of the two")
     if list_:
-        if name or volume or rootless or image or dry_run or replace_files or {bundle, out} != {None}:
+        if (
+            name
+            or volume
+            or rootless
+            or image
+            or dry_run
+            or replace_files
+            or {bundle, out} != {None}
+        ):
             raise InvalidValueError(
-                "--list takes one NAME and nothing else", hint="or none: then it tells the strategies"
+                "--list takes one NAME and nothing else",
+                hint="or none: then it tells the strategies",
             )
         _list(engine, root, as_json=json)
         return
     if not name:
-        raise InvalidValueError("ENGINE and NAME are needed", hint="'usernsplan render --list' shows the engines")
+        raise InvalidValueError(
+            "ENGINE and NAME are needed", hint="'usernsplan render --list' shows the engines"
+        )
     request = RenderRequest(engine, name, tuple(volume or ()), image, rootless, bundle)
     if out is None and bundle is None:
         if dry_run or replace_files:
             raise InvalidValueError(
-                "--dry-run and --replace-files are about --out and --bundle", hint="without them it is printed"
+                "--dry-run and --replace-files are about --out and --bundle",
+                hint="without them it is printed",
             )
         _print(request, rendering.rendering(request, root), None, "/", as_json=json, done=False)
         return
-    rendered, changes = rendering.delivered(request, root, out=out, replace_files=replace_files, preview=dry_run)
+    rendered, changes = rendering.delivered(
+        request, root, out=out, replace_files=replace_files, preview=dry_run
+    )
     _print(request, rendered, changes, out or bundle or "/", as_json=json, done=not dry_run)
 
 

@@ -21,7 +21,14 @@ if TYPE_CHECKING:
 _REFUSED = 1
 
 
-def run(decide: Callable[[HostState], Plan], root: str, *, preview: bool, as_json: bool, yes: bool = False) -> Plan:
+def run(
+    decide: Callable[[HostState], Plan],
+    root: str,
+    *,
+    preview: bool,
+    as_json: bool,
+    yes: bool = False,
+) -> Plan:
     """Carry a decision out, or only preview it, and print the plan: the result to stdout, findings to stderr.
 
     Where it has consequences, somebody at the terminal is asked first, unless ``yes`` was said.

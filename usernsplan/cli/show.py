@@ -92,7 +92,9 @@ def _seconds(age: str) -> int:
     units = {"h": 3600, "d": 86400, "w": 604800}
     number, unit = age[:-1], age[-1:]
     if unit not in units or not (number.isascii() and number.isdigit() and len(number) <= _DIGITS):
-        raise InvalidValueError(f"--older-than {age}: expected a number and a unit", hint="12h, 30d or 4w")
+        raise InvalidValueError(
+            f"--older-than {age}: expected a number and a unit", hint="12h, 30d or 4w"
+        )
     return int(number) * units[unit]
 
 
@@ -113,7 +115,9 @@ def _recorded(
     if ledger.volumes:
         from usernsplan.planner.volumes import looks  # noqa: PLC0415 - the same
 
-        volumes = [one for one in looks(ledger, found.volumes, layout) if name in {None, one[0].name}]
+        volumes = [
+            one for one in looks(ledger, found.volumes, layout) if name in {None, one[0].name}
+        ]
     return volumes, told
 
 
@@ -130,9 +134,12 @@ def write_runs(found: Sequence[RunSeen], layout: Layout, *, as_json: bool) -> No
 
 
 def history(
-    runs: Annotated[bool, typer.Option("--runs", help="List the runs of fix-volume, which undo takes back.")] = False,
+    runs: Annotated[
+        bool, typer.Option("--runs", help="List the runs of fix-volume, which undo takes back.")
+    ] = False,
     prune_runs: Annotated[
-        bool, typer.Option("--prune-runs", help="Remove journals of fix-volume that ended long ago.")
+        bool,
+        typer.Option("--prune-runs", help="Remove journals of fix-volume that ended long ago."),
     ] = False,
     older_than: Annotated[
         Optional[str], typer.Option(metavar="AGE", help="--prune-runs: 30d; units are h, d and w.")
@@ -154,9 +161,13 @@ def history(
       usernsplan history --prune-runs --older-than 30d --dry-run
     """
     if prune_runs != (older_than is not None):
-        raise InvalidValueError("--prune-runs and --older-than go together", hint="--prune-runs --older-than 30d")
+        raise InvalidValueError(
+            "--prune-runs and --older-than go together", hint="--prune-runs --older-than 30d"
+        )
     if dry_run and not prune_runs:
-        raise InvalidValueError("--dry-run is about --prune-runs", hint="without it nothing is written")
+        raise InvalidValueError(
+            "--dry-run is about --prune-runs", hint="without it nothing is written"
+        )
     if runs and prune_runs:
         raise InvalidValueError("--runs with --prune-runs", hint="say one of the two")
     if runs:

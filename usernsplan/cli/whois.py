@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from usernsplan.formats.accounts import Accounts
     from usernsplan.ids import IdRange
     from usernsplan.layout import Layout
-    from usernsplan.volume.owned import Carried
-    from usernsplan.whose.ids import About, Answer
+    from usernsplan.volume.owned import InodeIds
+    from usernsplan.whose.ids import Answer, IdContext
 
 _STDIN = "-"
 # More bytes would be more ids than there are processes, files or patience for.
@@ -34,16 +34,20 @@ _HINT = "an id is a decimal number from 0 to 4294967294"
 
 def whois(
     ids: Annotated[
-        Optional[list[str]], typer.Argument(metavar="[ID]...", help="uids, gids. None or '-': from standard input.")
+        Optional[list[str]],
+        typer.Argument(metavar="[ID]...", help="uids, gids. None or '-': from standard input."),
     ] = None,
     container: Annotated[
-        Optional[str], typer.Option(metavar="NAME", help="IDs are this container's: tell the host's.")
+        Optional[str],
+        typer.Option(metavar="NAME", help="IDs are this container's: tell the host's."),
     ] = None,
     file: Annotated[
-        Optional[list[str]], typer.Option(metavar="PATH", help="Tell whose a file is, ACL and all (repeatable).")
+        Optional[list[str]],
+        typer.Option(metavar="PATH", help="Tell whose a file is, ACL and all (repeatable)."),
     ] = None,
     passwd: Annotated[
-        Optional[str], typer.Option(metavar="FILE", help="The image's passwd, for names; 'group' lies beside it.")
+        Optional[str],
+        typer.Option(metavar="FILE", help="The image's passwd, for names; 'group' lies beside it."),
     ] = None,
     root: Root = "/",
     json: Json = False,
@@ -64,7 +68,9 @@ def whois(
     image = accounts.of_image(passwd)
     if container is not None:
         if file:
-            raise InvalidValueError("--container with --file", hint="a file has ids of the host: say one of the two")
+            raise InvalidValueError(
+                "--container with --file", hint="a file has ids of the host: say one of the two"
+            )
         _inside(layout, container, list(_words(ids or [_STDIN])), image, as_json=json)
         return
     asked = _read(ids or ([] if file else [_STDIN]))
@@ -78,7 +84,10 @@ def whois(
         from usernsplan.report import json_, whose  # noqa: PLC0415 - one of the two
 
         complete = facts.complete
-        told = [whose.answer_fields(number, found[number], pool, complete=complete) for number in dict.fromkeys(asked)]
+        told = [
+            whose.answer_fields(number, found[number], pool, complete=complete)
+            for number in dict.fromkeys(asked)
+        ]
         files = [whose.file_fields(path, kind, one, found) for path, kind, one in carried]
         write_result(json_.document("whois", answers=told, **({"files": files} if file else {})))
     else:
@@ -89,10 +98,10 @@ def whois(
 
 def _text(
     asked: Sequence[int],
-    carried: Sequence[tuple[str, str, Carried]],
+    carried: Sequence[tuple[str, str, InodeIds]],
     found: dict[int, Answer],
     pool: IdRange | None,
-    facts: About,
+    facts: IdContext,
 ) -> Iterator[str]:
     from usernsplan.report import whose  # noqa: PLC0415 - one of the two
 
@@ -105,26 +114,35 @@ def _text(
         yield from (lines[number] for number in asked)
 
 
-def _inside(layout: Layout, name: str, words: Sequence[str], image: Accounts, *, as_json: bool) -> None:
+def _inside(
+    layout: Layout, name: str, words: Sequence[str], image: Accounts, *, as_json: bool
+) -> None:
     """Follow a container's maps to the host."""
     from usernsplan.report import whose  # noqa: PLC0415 - not for the other way
 
     allocation = allocation_of(open_ledger(layout).state(), name)
     if engine := pool_of(allocation):
         hint = "'usernsplan inspect PID' shows the maps of one that runs"
-        raise InvalidValueError(f"{name} is a pool: {engine} gives parts of it to its containers", hint=hint)
+        raise InvalidValueError(
+            f"{name} is a pool: {engine} gives parts of it to its containers", hint=hint
+        )
     found = []
     for word in words:
         one = from_container(word, allocation, image)
         if one is None:
             raise InvalidValueError(
-                f"{word!r} is no id, and no user of the image", hint=f"{_HINT}; --passwd FILE tells the image's names"
+                f"{word!r} is no id, and no user of the image",
+                hint=f"{_HINT}; --passwd FILE tells the image's names",
             )
         found.append(one)
     if as_json:
         from usernsplan.report import json_  # noqa: PLC0415 - one of the two
 
-        write_result(json_.document("whois", container=name, answers=[whose.inside_fields(one) for one in found]))
+        write_result(
+            json_.document(
+                "whois", container=name, answers=[whose.inside_fields(one) for one in found]
+            )
+        )
     else:
         stream(whose.inside(one, name) for one in found)
     if not all(one.is_mapped for one in found):
@@ -163,20 +181,26 @@ def _read_many(raw: bytes) -> list[int]:
             for word in line.split():
                 if known[word] is None:
                     shown = word.decode("utf-8", "backslashreplace")
-                    raise InvalidValueError(f"standard input, line {number}: {shown!r} is no id", hint=_HINT)
+                    raise InvalidValueError(
+                        f"standard input, line {number}: {shown!r} is no id", hint=_HINT
+                    )
     return [known[word] or 0 for word in words]
 
 
 def _from_stdin() -> bytes:
     if sys.stdin is None or sys.stdin.isatty():
-        raise InvalidValueError("which id?", hint="name one or more, pipe them in, or say --file PATH")
+        raise InvalidValueError(
+            "which id?", hint="name one or more, pipe them in, or say --file PATH"
+        )
     raw = sys.stdin.buffer.read(_MOST + 1)
     if len(raw) > _MOST:
-        raise InvalidValueError(f"standard input has more than {_MOST} bytes", hint="ask for fewer ids at a time")
+        raise InvalidValueError(
+            f"standard input has more than {_MOST} bytes", hint="ask for fewer ids at a time"
+        )
     return raw
 
 
-def _carried(layout: Layout, paths: Sequence[str]) -> Iterator[tuple[str, str, Carried]]:
+def _carried(layout: Layout, paths: Sequence[str]) -> Iterator[tuple[str, str, InodeIds]]:
     """What carries which ids: each path as it was typed, the kind of what lies there, its ids."""
     if not paths:
         return
@@ -187,7 +211,7 @@ def _carried(layout: Layout, paths: Sequence[str]) -> Iterator[tuple[str, str, C
         yield path, kind, one
 
 
-def _all_ids(one: Carried) -> Iterator[int]:
+def _all_ids(one: InodeIds) -> Iterator[int]:
     yield from (one.uid, one.gid)
     yield from (entry.id for entry in (*one.acl, *one.default_acl))
     if one.rootid is not None:

@@ -9,7 +9,7 @@ from usernsplan.errors import InvalidValueError, RefusedError
 from usernsplan.model import ROOT
 
 if TYPE_CHECKING:
-    from usernsplan.engines.base import Asked, Engine, Rendered, Verdict
+    from usernsplan.engines.base import Engine, RenderContext, Rendered, Verdict
     from usernsplan.model import Allocation
 
 
@@ -22,17 +22,17 @@ class Pool(NamedTuple):
     account: bool = False
 
 
-class Known(NamedTuple):
+class EngineInfo(NamedTuple):
     """What is known of an engine without importing it.
 
-    ``programs``: where one of them is installed, the host has the engine. ``also`` is a further owner that it wants
+    ``programs``: where one of them is installed, the host has the engine. ``extra_owners`` is a further owner that it wants
     every allocation's lines to be granted to, ``pool`` a range that it gives out itself. ``takes_roots``: it gives its
     own containers ids out of all of root's lines. ``flags``: its text is words of a command line, or a script.
     """
 
     module: str
     programs: tuple[str, ...] = ()
-    also: str | None = None
+    extra_owners: str | None = None
     pool: Pool | None = None
     takes_roots: bool = False
     flags: bool = False
@@ -40,32 +40,36 @@ class Known(NamedTuple):
 
 # What `render` and `allocate --engine` are asked for; a file is imported only when it is needed.
 ENGINES = {
-    "uid_map": Known("kernel"),
-    "gid_map": Known("kernel"),
-    "docker": Known("docker", ("dockerd",)),
-    "docker-instance": Known("docker_instance"),
-    "compose": Known("compose"),
-    "podman": Known("podman", ("podman",), flags=True),
-    "quadlet": Known("quadlet"),
+    "uid_map": EngineInfo("kernel"),
+    "gid_map": EngineInfo("kernel"),
+    "docker": EngineInfo("docker", ("dockerd",)),
+    "docker-instance": EngineInfo("docker_instance"),
+    "compose": EngineInfo("compose"),
+    "podman": EngineInfo("podman", ("podman",), flags=True),
+    "quadlet": EngineInfo("quadlet"),
     # containers/storage, user of --userns=auto; it needs no account.
-    "podman-auto": Known("podman_auto", pool=Pool("containers", 100, "--auto-containers"), flags=True),
-    "oci": Known("oci", ("crun", "runc")),
-    "containerd": Known("containerd", ("containerd",), flags=True),
+    "podman-auto": EngineInfo(
+        "podman_auto", pool=Pool("containers", 100, "--auto-containers"), flags=True
+    ),
+    "oci": EngineInfo("oci", ("crun", "runc")),
+    "containerd": EngineInfo("containerd", ("containerd",), flags=True),
     # newuidmap asks for a line even when root calls it, and LXC calls it for root.
-    "lxc": Known("lxc", ("lxc-start",), also=ROOT),
-    "incus": Known("incus", ("incusd",), also=ROOT, takes_roots=True),
-    "lxd": Known("incus", ("lxd",), also=ROOT, takes_roots=True),
-    "nspawn": Known("nspawn", ("systemd-nspawn",), flags=True),
+    "lxc": EngineInfo("lxc", ("lxc-start",), extra_owners=ROOT),
+    "incus": EngineInfo("incus", ("incusd",), extra_owners=ROOT, takes_roots=True),
+    "lxd": EngineInfo("incus", ("lxd",), extra_owners=ROOT, takes_roots=True),
+    "nspawn": EngineInfo("nspawn", ("systemd-nspawn",), flags=True),
     # The kubelet asks getsubids for its user of this name; 110 pods is what it runs at most if nothing is said.
-    "kubernetes": Known("kubernetes", ("kubelet",), pool=Pool("kubelet", 110, "--pods", account=True)),
-    "openshift": Known("openshift"),
-    "systemd": Known("systemd"),
+    "kubernetes": EngineInfo(
+        "kubernetes", ("kubelet",), pool=Pool("kubelet", 110, "--pods", account=True)
+    ),
+    "openshift": EngineInfo("openshift"),
+    "systemd": EngineInfo("systemd"),
     # A script: to an empty one, sh says that all is well.
-    "rootless": Known("rootless", flags=True),
+    "rootless": EngineInfo("rootless", flags=True),
 }
 
 
-def known(name: str) -> Known:
+def known(name: str) -> EngineInfo:
     """What is known of the engine of this name. Raises InvalidValueError for one that we do not know."""
     if name not in ENGINES:
         raise InvalidValueError(f"no engine '{name}'", hint=f"one of: {', '.join(ENGINES)}")
@@ -80,7 +84,12 @@ def engine(name: str) -> Engine:
 def pool_of(allocation: Allocation) -> str | None:
     """The engine whose pool an allocation is; None where it is a container's."""
     return next(
-        (name for name, it in ENGINES.items() if it.pool and it.pool.owner == allocation.owner == allocation.name), None
+        (
+            name
+            for name, it in ENGINES.items()
+            if it.pool and it.pool.owner == allocation.owner == allocation.name
+        ),
+        None,
     )
 
 
@@ -94,23 +103,29 @@ def verdict(name: str, allocation: Allocation) -> Verdict:
     return engine(name).verdict(allocation)
 
 
-def render(name: str, allocation: Allocation, asked: Asked | None = None) -> Rendered:
+def render(name: str, allocation: Allocation, asked: RenderContext | None = None) -> Rendered:
     """What the engine reads, and what it needs besides.
 
     Raises RefusedError where the engine cannot make this mapping, naming one that can: a wrong configuration is never
     printed.
     """
-    from usernsplan.engines.base import Asked, check_image  # noqa: PLC0415 - see verdict
+    from usernsplan.engines.base import RenderContext, check_image  # noqa: PLC0415 - see verdict
 
-    asked = asked or Asked()
+    asked = asked or RenderContext()
     found = verdict(name, allocation)
     if not found.can:
         others = [other for other in ENGINES if verdict(other, allocation).can]
         raise RefusedError(
-            f"{name} cannot express the allocation '{allocation.name}': {found.why}", hint=f"{', '.join(others)} can"
+            f"{name} cannot express the allocation '{allocation.name}': {found.why}",
+            hint=f"{', '.join(others)} can",
         )
     chosen = engine(name)
-    said = {"volume": asked.mounts, "image": asked.image, "rootless": asked.rootless, "bundle": asked.bundle}
+    said = {
+        "volume": asked.mounts,
+        "image": asked.image,
+        "rootless": asked.rootless,
+        "bundle": asked.bundle,
+    }
     if asked.image is not None:
         check_image(asked.image)
     for word, value in said.items():

@@ -84,7 +84,7 @@ class Rendered:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RenderContext:
     """What a rendering is to say besides the map. ``state`` is given to engines that read the host.
 
     ``rootless``: for the allocation's owner, not for root. ``bundle`` is the text of the config.json that is to be
@@ -115,7 +115,7 @@ class Engine(Protocol):
     def verdict(self, allocation: Allocation) -> Verdict:
         """Tell whether the engine can express this allocation."""
 
-    def render(self, allocation: Allocation, asked: Asked) -> Rendered:
+    def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
         """What it reads; asked for only where it can."""
 
 
@@ -159,7 +159,7 @@ def only_extent(ids: IdMap) -> tuple[int, int] | None:
     return None if more or container else (host, count)
 
 
-def login_of(allocation: Allocation, asked: Asked) -> User:
+def login_of(allocation: Allocation, asked: RenderContext) -> User:
     """The account that owns an allocation's lines and can run containers of its own. Raises RefusedError."""
     if asked.state is None:
         raise InvalidValueError("this depends on the host's accounts, and no host was read")
@@ -169,7 +169,10 @@ def login_of(allocation: Allocation, asked: Asked) -> User:
             f"{allocation.owner}, who owns the lines of '{allocation.name}', is nobody who could log in",
             hint="rootless containers want the lines to be an account's: allocate … --owner LOGIN",
         )
-    for kind, number, ids in (("uid", user.uid, allocation.mapping.uids), ("gid", user.gid, allocation.mapping.gids)):
+    for kind, number, ids in (
+        ("uid", user.uid, allocation.mapping.uids),
+        ("gid", user.gid, allocation.mapping.gids),
+    ):
         if ids.to_container(number) is not None:
             raise RefusedError(
                 f"{user.name}'s own {kind} {number} is in the map of '{allocation.name}': Podman refuses that",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from usernsplan.engines.base import Asked, File, Rendered, Verdict, nearly, quoted
+from usernsplan.engines.base import File, RenderContext, Rendered, Verdict, nearly, quoted
 from usernsplan.engines.docker import can_lay
 from usernsplan.escape import shell
 
@@ -31,7 +31,7 @@ class Compose:
             else dockers
         )
 
-    def render(self, allocation: Allocation, asked: Asked) -> Rendered:
+    def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
         """A service of the allocation's name; long syntax for volumes, in which nothing is split at a colon."""
         lines = [
             "services:",
@@ -49,7 +49,9 @@ class Compose:
         return Rendered(
             text,
             (File("/compose.override.yaml", text + "\n"),),
-            (f"{self.verdict(allocation).why}: {asked.layout.command(f'render docker {shell(allocation.name)}')}",),
+            (
+                f"{self.verdict(allocation).why}: {asked.layout.command(f'render docker {shell(allocation.name)}')}",
+            ),
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from usernsplan.engines.base import EXACTLY, TTY, Asked, Rendered, Verdict, no, plain
+from usernsplan.engines.base import EXACTLY, TTY, RenderContext, Rendered, Verdict, no, plain
 from usernsplan.errors import RefusedError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Containerd:
             return no(f"ctr mounts /dev/pts for gid {TTY}, which is not mapped")
         return EXACTLY
 
-    def render(self, allocation: Allocation, asked: Asked) -> Rendered:
+    def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
         """The flags, on one line, to stand right after ``ctr run``; with --rootfs, ctr would ignore the map."""
         flags = [
             f"--{kind}map {container}:{host}:{count}"
@@ -48,7 +48,10 @@ class Containerd:
 def _plain(path: str) -> str:
     """Versions of ctr differ in what they make of a second '='."""
     if "=" in path:
-        raise RefusedError(f"{path!r} has a '=', which ctr takes for its own", hint="bind the folder to one without it")
+        raise RefusedError(
+            f"{path!r} has a '=', which ctr takes for its own",
+            hint="bind the folder to one without it",
+        )
     return plain(path)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from usernsplan.engines.base import Asked, File, Rendered, Verdict, no, subid_files
+from usernsplan.engines.base import File, RenderContext, Rendered, Verdict, no, subid_files
 from usernsplan.engines.docker import can_lay, needs, run_with
 
 if TYPE_CHECKING:
@@ -53,10 +53,12 @@ class DockerInstance:
     def verdict(self, allocation: Allocation) -> Verdict:
         """What Docker can do at all, under a name that its socket's path has room for."""
         if len(_socket(allocation.name)) > _LONGEST_SOCKET:
-            return no(f"its socket's path, {_socket(allocation.name)}, is longer than the {_LONGEST_SOCKET} allowed")
+            return no(
+                f"its socket's path, {_socket(allocation.name)}, is longer than the {_LONGEST_SOCKET} allowed"
+            )
         return can_lay(allocation)
 
-    def render(self, allocation: Allocation, asked: Asked) -> Rendered:
+    def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
         """Nothing in it is the main daemon's; without a bridge, whose address would have to be chosen."""
         name = f"docker-{allocation.name}"
         config = f"/etc/docker/{name}.json"
@@ -73,7 +75,9 @@ class DockerInstance:
             },
             indent=2,
         )
-        unit = File(f"/etc/systemd/system/{name}.service", _UNIT.format(name=allocation.name, config=config))
+        unit = File(
+            f"/etc/systemd/system/{name}.service", _UNIT.format(name=allocation.name, config=config)
+        )
         client = f"docker -H unix://{_socket(allocation.name)}"
         return Rendered(
             text,

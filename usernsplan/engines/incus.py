@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from usernsplan.engines.base import EXACTLY, Asked, Rendered, Verdict, no, quoted
+from usernsplan.engines.base import EXACTLY, RenderContext, Rendered, Verdict, no, quoted
 from usernsplan.engines.lxc import maps_root, roots_files, roots_lines
 from usernsplan.strategies import SLOT, in_subid
 
@@ -41,12 +41,15 @@ class Incus:
             return no("newuidmap grants only what is in subuid, and this one is not written there")
         return EXACTLY
 
-    def render(self, allocation: Allocation, asked: Asked) -> Rendered:
+    def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
         """Strings all through, as the API has them. Without isolated, base and size would be ignored."""
         first = _first(allocation)
         lines = ["config:", '  security.idmap.isolated: "true"']
         if first:
-            lines += [f'  security.idmap.base: "{first.host}"', f'  security.idmap.size: "{first.count}"']
+            lines += [
+                f'  security.idmap.base: "{first.host}"',
+                f'  security.idmap.size: "{first.count}"',
+            ]
         if raw := _raw(allocation):
             lines += ["  raw.idmap: |-", *(f"    {line}" for line in raw)]
         if asked.mounts:
@@ -68,7 +71,8 @@ class Incus:
 def _first(allocation: Allocation) -> Extent | None:
     """The extent at container id 0, where uids and gids have the same."""
     firsts = [
-        next((e for e in ids if e.container == 0), None) for ids in (allocation.mapping.uids, allocation.mapping.gids)
+        next((e for e in ids if e.container == 0), None)
+        for ids in (allocation.mapping.uids, allocation.mapping.gids)
     ]
     return firsts[0] if firsts[0] == firsts[1] else None
 
@@ -80,7 +84,9 @@ def _raw(allocation: Allocation) -> list[str]:
 
 
 def _lines(kind: str, ids: Iterable[Extent]) -> list[str]:
-    return [f"{kind} {extent.host_range} {extent.container_range}" for extent in ids if extent.container]
+    return [
+        f"{kind} {extent.host_range} {extent.container_range}" for extent in ids if extent.container
+    ]
 
 
 def _device(number: int, mount: Mount) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from usernsplan.engines.base import EXACTLY, Rendered, Verdict
 
 if TYPE_CHECKING:
-    from usernsplan.engines.base import Asked
+    from usernsplan.engines.base import RenderContext
     from usernsplan.model import Allocation
 
 
@@ -26,7 +26,7 @@ class MapFile:
         del allocation
         return EXACTLY
 
-    def render(self, allocation: Allocation, asked: Asked) -> Rendered:
+    def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
         """One extent a line, to be written in one write(2)."""
         del asked
         ids = allocation.mapping.uids if self.kind == "uids" else allocation.mapping.gids

@@ -8,7 +8,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from usernsplan.engines import pool_of
-from usernsplan.engines.base import EXACTLY, LABEL, Asked, Rendered, Verdict, nearly, no, quoted, subid_files
+from usernsplan.engines.base import (
+    EXACTLY,
+    LABEL,
+    RenderContext,
+    Rendered,
+    Verdict,
+    nearly,
+    no,
+    quoted,
+    subid_files,
+)
 from usernsplan.errors import InvalidValueError
 from usernsplan.strategies import SLOT, PerContainer, SingleUid
 
@@ -28,27 +38,44 @@ class Kubernetes:
         if pool_of(allocation) == "kubernetes":
             return _kubelets(allocation)
         if not LABEL.fullmatch(allocation.name):
-            return no("its name is none for a pod, which has small letters, digits and '-' only, and at most 63")
+            return no(
+                "its name is none for a pod, which has small letters, digits and '-' only, and at most 63"
+            )
         if allocation.strategy == PerContainer.name:
             return nearly("the kubelet gives the pod a range out of its own line, not this one")
         if allocation.strategy == SingleUid.name:
-            return nearly("the pod runs as these host ids without a user namespace, and sees them as they are")
+            return nearly(
+                "the pod runs as these host ids without a user namespace, and sees them as they are"
+            )
         return no("a pod can have a range of its own or one id, nothing between")
 
-    def render(self, allocation: Allocation, asked: Asked) -> Rendered:
+    def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
         """YAML of a pod, or the kubelet's line of subuid and subgid."""
         if pool_of(allocation) == "kubernetes":
             if asked.mounts or asked.image:
-                raise InvalidValueError("--volume and --image are about a pod, and this is the kubelet's own line")
+                raise InvalidValueError(
+                    "--volume and --image are about a pod, and this is the kubelet's own line"
+                )
             return _line(allocation)
-        lines = ["apiVersion: v1", "kind: Pod", "metadata:", f"  name: {quoted(allocation.name)}", "spec:"]
+        lines = [
+            "apiVersion: v1",
+            "kind: Pod",
+            "metadata:",
+            f"  name: {quoted(allocation.name)}",
+            "spec:",
+        ]
         grants = asked.layout.command("allocate --strategy per-container --engine kubernetes")
         notes = [f"the kubelet needs its line: {grants}"]
         if allocation.strategy == PerContainer.name:
             lines.append("  hostUsers: false")
         else:
             uid, gid = allocation.mapping.uids[0].host, allocation.mapping.gids[0].host
-            lines += ["  securityContext:", "    runAsNonRoot: true", f"    runAsUser: {uid}", f"    runAsGroup: {gid}"]
+            lines += [
+                "  securityContext:",
+                "    runAsNonRoot: true",
+                f"    runAsUser: {uid}",
+                f"    runAsGroup: {gid}",
+            ]
             lines += [f"    fsGroup: {gid}"]
             notes = []
         lines += ["  containers:", f"    - name: {quoted(allocation.name)}"]
@@ -57,11 +84,18 @@ class Kubernetes:
         if asked.mounts:
             lines.append("      volumeMounts:")
             for number, mount in enumerate(asked.mounts, 1):
-                lines += [f"        - name: volume-{number}", f"          mountPath: {quoted(mount.destination)}"]
+                lines += [
+                    f"        - name: volume-{number}",
+                    f"          mountPath: {quoted(mount.destination)}",
+                ]
                 lines += ["          readOnly: true"] if mount.read_only else []
             lines.append("  volumes:")
             for number, mount in enumerate(asked.mounts, 1):
-                lines += [f"    - name: volume-{number}", "      hostPath:", f"        path: {quoted(mount.source)}"]
+                lines += [
+                    f"    - name: volume-{number}",
+                    "      hostPath:",
+                    f"        path: {quoted(mount.source)}",
+                ]
                 lines += ["        type: Directory"] if mount.is_folder else []
         if not asked.image:
             notes.append("without --image it is a patch for a pod that says its image")
@@ -70,15 +104,17 @@ class Kubernetes:
 
 def _kubelets(allocation: Allocation) -> Verdict:
     """What the kubelet asks of its line, or it does not start: whole blocks of 65536, none of them the host's."""
-    held = allocation.held
+    held = allocation.reserved_range
     if held is None or held.start % SLOT or held.count % SLOT or held.start < SLOT:
-        return no("the kubelet wants start and count to be multiples of 65536, and the start no less than that")
+        return no(
+            "the kubelet wants start and count to be multiples of 65536, and the start no less than that"
+        )
     return EXACTLY
 
 
 def _line(allocation: Allocation) -> Rendered:
     files = subid_files(allocation)
-    pods = allocation.held.count // SLOT if allocation.held else 0
+    pods = allocation.reserved_range.count // SLOT if allocation.reserved_range else 0
     return Rendered(
         files[0].content.removesuffix("\n"),
         files,

@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from usernsplan.engines.base import EXACTLY, Asked, File, Rendered, Verdict, no, plain, subid_files
+from usernsplan.engines.base import (
+    EXACTLY,
+    File,
+    RenderContext,
+    Rendered,
+    Verdict,
+    no,
+    plain,
+    subid_files,
+)
 from usernsplan.model import DEFAULT_NAME, ROOT
 from usernsplan.strategies import in_subid
 
@@ -31,7 +40,7 @@ class Lxc:
             return no("newuidmap grants only what is in subuid, and this one is not written there")
         return EXACTLY
 
-    def render(self, allocation: Allocation, asked: Asked) -> Rendered:
+    def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
         """The lines, container host count, to be put into the container's config or included by it."""
         lines = [*_idmap("u", allocation.mapping.uids), *_idmap("g", allocation.mapping.gids)]
         text = "\n".join([*lines, *map(_entry, asked.mounts)])
@@ -48,7 +57,7 @@ def maps_root(allocation: Allocation) -> bool:
 
 def roots_lines(allocation: Allocation) -> tuple[str, ...]:
     """What makes newuidmap grant the map to root, where nothing did yet."""
-    if ROOT in {allocation.owner, *allocation.also} or maps_root(allocation):
+    if ROOT in {allocation.owner, *allocation.extra_owners} or maps_root(allocation):
         return ()
     if allocation.name == DEFAULT_NAME:
         return (
@@ -60,18 +69,29 @@ def roots_lines(allocation: Allocation) -> tuple[str, ...]:
 
 def roots_files(allocation: Allocation) -> tuple[File, ...]:
     """Root's lines, where they were granted: others would stay when the allocation is released."""
-    return subid_files(allocation, ROOT) if ROOT in {allocation.owner, *allocation.also} else ()
+    return (
+        subid_files(allocation, ROOT)
+        if ROOT in {allocation.owner, *allocation.extra_owners}
+        else ()
+    )
 
 
 def _idmap(kind: str, ids: IdMap) -> list[str]:
-    return [f"lxc.idmap = {kind} {container} {host} {count}" for container, host, count in ids.triples()]
+    return [
+        f"lxc.idmap = {kind} {container} {host} {count}" for container, host, count in ids.triples()
+    ]
 
 
 def _entry(mount: Mount) -> str:
     """A line as in fstab(5), whose target is without the leading slash."""
     # rbind: LXC cannot bind a folder alone in which something is mounted.
     create = "create=dir" if mount.is_folder else "create=file"
-    options = ["rbind", create, *["ro"] * mount.read_only, *["idmap=container"] * (mount.owners == "idmap")]
+    options = [
+        "rbind",
+        create,
+        *["ro"] * mount.read_only,
+        *["idmap=container"] * (mount.owners == "idmap"),
+    ]
     target = plain(mount.destination).lstrip("/")
     return f"lxc.mount.entry = {plain(mount.source)} {target} none {','.join(options)} 0 0"
 

@@ -22,16 +22,14 @@ if TYPE_CHECKING:
 _WORDS = re.compile(r"(?P<source>/.*?):(?P<destination>/[^:]*)(?::(?P<options>[^:/]*))?", re.DOTALL)
 _OPTIONS = ("ro", "rw", "U", "idmap")
 _BY_THE_RUNTIME = "the runtime maps the ids of a pod's volumes at the mount"
-_MADE_BY_ROOT = (
-    "what container root makes there is the host root's, setuid files too: let nobody else get at it (mode 700)"
-)
+_MADE_BY_ROOT = "what container root makes there is the host root's, setuid files too: let nobody else get at it (mode 700)"
 _NOT_ITS_OWN = "it has to be given to the container"
 # Engines whose own word for "change the owners when it starts" is Podman's.
 _CHOWN = ("podman", "quadlet", "podman-auto")
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class VolumeRequest:
     """A volume as it was asked for: SRC:DEST, and options."""
 
     source: str
@@ -39,7 +37,7 @@ class Wish:
     options: frozenset[str] = frozenset()
 
     @classmethod
-    def parse(cls, words: str) -> Wish:
+    def parse(cls, words: str) -> VolumeRequest:
         """Read ``/SRC:/DEST[:ro,U,idmap]``. Raises InvalidValueError."""
         spelt = _WORDS.fullmatch(words)
         if not spelt or not words.isprintable():
@@ -50,12 +48,17 @@ class Wish:
         options = frozenset(filter(None, (spelt["options"] or "").split(",")))
         strange = options.difference(_OPTIONS)
         if strange or {"ro", "rw"} <= options or {"U", "idmap"} <= options:
-            what = f"no option '{min(strange)}'" if strange else "these options contradict each other"
-            raise InvalidValueError(f"--volume {words}: {what}", hint=f"options: {', '.join(_OPTIONS)}")
+            what = (
+                f"no option '{min(strange)}'" if strange else "these options contradict each other"
+            )
+            raise InvalidValueError(
+                f"--volume {words}: {what}", hint=f"options: {', '.join(_OPTIONS)}"
+            )
         for path in (spelt["source"], spelt["destination"]):
             if posixpath.normpath(path) != path.rstrip("/") or path.startswith("//"):
                 raise InvalidValueError(
-                    f"--volume {words}: '{path}' is not a plain path", hint="a folder below /, without '.', '..', '//'"
+                    f"--volume {words}: '{path}' is not a plain path",
+                    hint="a folder below /, without '.', '..', '//'",
                 )
         return cls(spelt["source"].rstrip("/"), spelt["destination"].rstrip("/"), options)
 
@@ -70,7 +73,7 @@ def _folder(path: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Ground:
+class MountContext:
     """What a decision on volumes stands on besides the words.
 
     ``name_of`` a path is its name in the ledger, symlinks resolved; ``owner_of`` is the host uid of what lies there, or
@@ -90,7 +93,7 @@ class Ground:
 
 
 def decide(
-    name: str, allocation: Allocation, wishes: Sequence[Wish], on: Ground
+    name: str, allocation: Allocation, wishes: Sequence[VolumeRequest], on: MountContext
 ) -> tuple[tuple[Mount, ...], tuple[str, ...]]:
     """How the engine of this name is to mount these volumes for an allocation, and what is to be said of it.
 
@@ -105,26 +108,38 @@ def decide(
     return tuple(mount for mount, _ in decided), tuple(note for _, note in decided if note)
 
 
-def _one(name: str, allocation: Allocation, wish: Wish, on: Ground) -> tuple[Mount, str]:
+def _one(
+    name: str, allocation: Allocation, wish: VolumeRequest, on: MountContext
+) -> tuple[Mount, str]:
     source, can = wish.source, _idmap_of(name, allocation, on)
     owner = on.owner_of(source)
     # A symlink may have taken the place of the volume: then the two names differ.
     doubt = _doubt(on.name_of(source), on) or _doubt(source, on)
     whose = _whose(on.name_of(source), owner, on.ledger, is_doubted=bool(doubt))
     fix = _fix(allocation, wish, whose, on)
-    is_right = _is_identity(allocation) or (not doubt and _is_right(allocation, whose, owner, on.ledger))
+    is_right = _is_identity(allocation) or (
+        not doubt and _is_right(allocation, whose, owner, on.ledger)
+    )
     owners: Literal["plain", "idmap", "U"] = "plain"
     why = f"its files carry the host ids of {', '.join(whose)}" if whose and not doubt else doubt
     if can == "itself":
         note = f"{doubt}; {_BY_THE_RUNTIME}" if doubt else _BY_THE_RUNTIME
         if whose:
             note = f"{why}, and the runtime maps them once more: {_fix_back(wish, whose, on)}"
-        mount = Mount(source, wish.destination, "ro" in wish.options, is_folder=on.is_folder(source))
+        mount = Mount(
+            source, wish.destination, "ro" in wish.options, is_folder=on.is_folder(source)
+        )
         return mount, f"{source}: {note}"
     if "idmap" in wish.options:
-        why = f"{name} cannot map the ids of a mount" if can == "no" else why or on.why_no_idmap(source)
+        why = (
+            f"{name} cannot map the ids of a mount"
+            if can == "no"
+            else why or on.why_no_idmap(source)
+        )
         if why:
-            raise RefusedError(f"--volume {source}, mounted with an idmap: {why}", hint=f"leave idmap out; {fix}")
+            raise RefusedError(
+                f"--volume {source}, mounted with an idmap: {why}", hint=f"leave idmap out; {fix}"
+            )
         owners = "idmap"
     elif "U" in wish.options and name in _CHOWN:
         owners = "U"
@@ -141,48 +156,72 @@ def _one(name: str, allocation: Allocation, wish: Wish, on: Ground) -> tuple[Mou
     return mount, f"{source}: {note}" if note else ""
 
 
-def _is_right(allocation: Allocation, whose: tuple[str, ...], owner: int | None, ledger: LedgerState) -> bool:
+def _is_right(
+    allocation: Allocation, whose: tuple[str, ...], owner: int | None, ledger: LedgerState
+) -> bool:
     """Tell whether the files of a folder have the owners that the container needs.
 
     Shared containers have one map: what is one's is the other's. Whoever of a pool had a folder, the next container has
     other ids; and of a block of ids, a container may have but one.
     """
     maps = {a.name: a.mapping for a in ledger.allocations} | {allocation.name: allocation.mapping}
-    if pool_of(allocation) or not whose or {maps.get(name) for name in whose} != {allocation.mapping}:
+    if (
+        pool_of(allocation)
+        or not whose
+        or {maps.get(name) for name in whose} != {allocation.mapping}
+    ):
         return False
-    strange = owner is not None and allocation.held is not None and owner in allocation.held
+    strange = (
+        owner is not None
+        and allocation.reserved_range is not None
+        and owner in allocation.reserved_range
+    )
     return not strange or allocation.mapping.uids.to_container(owner or 0) is not None
 
 
-def _idmap_of(name: str, allocation: Allocation, on: Ground) -> str:
+def _idmap_of(name: str, allocation: Allocation, on: MountContext) -> str:
     """What the engine can, for this allocation: without a user namespace (a pod of one id) there is nothing to map."""
     can = engine(name).idmap
-    return "no" if on.rootless or (can == "itself" and allocation.strategy == SingleUid.name) else can
+    return (
+        "no" if on.rootless or (can == "itself" and allocation.strategy == SingleUid.name) else can
+    )
 
 
-def _doubt(path: str, on: Ground) -> str:
+def _doubt(path: str, on: MountContext) -> str:
     """What is wrong with the recorded volume that a folder is, or lies in, where something is; "" where not."""
     inside = f"{path.rstrip('/')}/"
-    above = [volume for volume in standing(on.ledger).values() if inside.startswith(f"{volume.path.rstrip('/')}/")]
+    above = [
+        volume
+        for volume in standing(on.ledger).values()
+        if inside.startswith(f"{volume.path.rstrip('/')}/")
+    ]
     volume = max(above, key=lambda volume: len(volume.path), default=None)
     if volume is None or volume.path not in on.doubts:
         return ""
     return f"{volume.path} is recorded as {volume.name}'s, but {on.doubts[volume.path]}"
 
 
-def _whose(path: str, owner: int | None, ledger: LedgerState, *, is_doubted: bool = False) -> tuple[str, ...]:
+def _whose(
+    path: str, owner: int | None, ledger: LedgerState, *, is_doubted: bool = False
+) -> tuple[str, ...]:
     """Whose host ids the files of a folder carry: by the ledger, or because the folder's owner is in a range of theirs.
 
     By the ledger it lies in a fixed volume, or holds some; where that is doubted, only the owner tells. What was fixed
     for a name before it was released and allocated anew carries the ids of its former range.
     """
-    held = [a.name for a in ledger.allocations if owner is not None and a.held and owner in a.held]
+    held = [
+        a.name
+        for a in ledger.allocations
+        if owner is not None and a.reserved_range and owner in a.reserved_range
+    ]
     if held:
         return tuple(held)
     if is_doubted:
         return ()
     now = standing(ledger)
-    names = {v.path: v.name if v.path in now else f"{v.name}'s former range" for v in ledger.volumes}
+    names = {
+        v.path: v.name if v.path in now else f"{v.name}'s former range" for v in ledger.volumes
+    }
     inside = f"{path.rstrip('/')}/"
     above = [path for path in names if inside.startswith(f"{path.rstrip('/')}/")]
     if above:
@@ -201,25 +240,37 @@ def standing(ledger: LedgerState) -> dict[str, Volume]:
     return {
         v.path: v
         for v in ledger.volumes
-        if v.name in made and made[v.name] <= v.since and (v.name not in released or released[v.name] < v.since)
+        if v.name in made
+        and made[v.name] <= v.since
+        and (v.name not in released or released[v.name] < v.since)
     }
 
 
 def _is_identity(allocation: Allocation) -> bool:
-    return all(e.container == e.host for ids in (allocation.mapping.uids, allocation.mapping.gids) for e in ids)
+    return all(
+        e.container == e.host
+        for ids in (allocation.mapping.uids, allocation.mapping.gids)
+        for e in ids
+    )
 
 
-def _fix(allocation: Allocation, wish: Wish, whose: tuple[str, ...], on: Ground) -> str:
+def _fix(
+    allocation: Allocation, wish: VolumeRequest, whose: tuple[str, ...], on: MountContext
+) -> str:
     """What gives a volume to the container, whoever has it now."""
     if pool_of(allocation):
         return "say :U, because the range is known only when the container runs"
     others = {a.name for a in on.ledger.allocations} - {allocation.name}
     former = f" --from {shell(whose[0])}" if len(whose) == 1 and whose[0] in others else ""
-    return on.layout.command(f"fix-volume {shell(wish.source)} --container {shell(allocation.name)}{former}")
+    return on.layout.command(
+        f"fix-volume {shell(wish.source)} --container {shell(allocation.name)}{former}"
+    )
 
 
-def _fix_back(wish: Wish, whose: tuple[str, ...], on: Ground) -> str:
+def _fix_back(wish: VolumeRequest, whose: tuple[str, ...], on: MountContext) -> str:
     """What brings a volume back to the ids of the host, from the one container that has it."""
     if len(whose) > 1 or whose[0] not in {a.name for a in on.ledger.allocations}:
         return "its owners have to be those of the host"
-    return on.layout.command(f"fix-volume {shell(wish.source)} --container {shell(whose[0])} --reverse")
+    return on.layout.command(
+        f"fix-volume {shell(wish.source)} --container {shell(whose[0])} --reverse"
+    )

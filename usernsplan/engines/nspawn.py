@@ -5,14 +5,25 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from usernsplan.engines.base import EXACTLY, Asked, File, Rendered, Verdict, no, only_extent, plain
+from usernsplan.engines.base import (
+    EXACTLY,
+    File,
+    RenderContext,
+    Rendered,
+    Verdict,
+    no,
+    only_extent,
+    plain,
+)
 from usernsplan.strategies import SLOT
 
 if TYPE_CHECKING:
     from usernsplan.model import Allocation, Mount
 
 # Labels of a host name, up to 64 characters in all: machine names of systemd.
-_MACHINE = re.compile(r"(?=.{1,64}$)[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*")
+_MACHINE = re.compile(
+    r"(?=.{1,64}$)[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*"
+)
 
 
 class Nspawn:
@@ -24,11 +35,13 @@ class Nspawn:
 
     def verdict(self, allocation: Allocation) -> Verdict:
         """One range from container id 0, the same for uids and gids."""
-        if allocation.mapping.uids != allocation.mapping.gids or not only_extent(allocation.mapping.uids):
+        if allocation.mapping.uids != allocation.mapping.gids or not only_extent(
+            allocation.mapping.uids
+        ):
             return no("it knows one range, from container id 0, the same for uids and gids")
         return EXACTLY
 
-    def render(self, allocation: Allocation, asked: Asked) -> Rendered:
+    def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
         """Base and count. The root file system is mapped when it is mounted and keeps the host's owners."""
         start, count = only_extent(allocation.mapping.uids) or (0, 0)
         flags = [f"--private-users={start}:{count}", "--private-users-ownership=map"]
@@ -48,14 +61,19 @@ class Nspawn:
             f"--out DIR writes {path}, for machinectl and 'systemd-nspawn -M {allocation.name} --settings=override'"
         ]
         if not _MACHINE.fullmatch(allocation.name):
-            files, notes = (), [f"'{allocation.name}' is no name of a machine: there is no .nspawn file for it"]
+            files, notes = (
+                (),
+                [f"'{allocation.name}' is no name of a machine: there is no .nspawn file for it"],
+            )
         if count != SLOT or start % SLOT:
             notes.append("ownership 'chown' wants a base and a count of 65536; 'map' does not")
         return Rendered(" ".join(flags), files, tuple(notes))
 
 
 def _bind(mount: Mount) -> str:
-    return f"{plain(mount.source)}:{plain(mount.destination)}" + (":idmap" if mount.owners == "idmap" else "")
+    return f"{plain(mount.source)}:{plain(mount.destination)}" + (
+        ":idmap" if mount.owners == "idmap" else ""
+    )
 
 
 ENGINES = {"nspawn": Nspawn()}

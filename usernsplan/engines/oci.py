@@ -10,7 +10,7 @@ import posixpath
 import re
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, cast
 
-from usernsplan.engines.base import EXACTLY, Asked, Rendered, Verdict
+from usernsplan.engines.base import EXACTLY, RenderContext, Rendered, Verdict
 from usernsplan.engines.podman import of_idmap
 from usernsplan.errors import InvalidFileError, RefusedError
 from usernsplan.escape import operand, shell
@@ -37,7 +37,7 @@ class Oci:
         del allocation
         return EXACTLY
 
-    def render(self, allocation: Allocation, asked: Asked) -> Rendered:
+    def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
         """A JSON object to merge into config.json; its lists are to be joined with the ones that stand there."""
         linux = {
             "namespaces": [{"type": "user"}],
@@ -48,21 +48,28 @@ class Oci:
         notes = [*of_idmap(asked)]
         if asked.bundle is None:
             return Rendered(
-                json.dumps({**({"mounts": mounts} if mounts else {}), "linux": linux}, indent=2), (), tuple(notes)
+                json.dumps({**({"mounts": mounts} if mounts else {}), "linux": linux}, indent=2),
+                (),
+                tuple(notes),
             )
         config = _config(asked.bundle, asked.place)
         changed = _patched(config, linux, mounts, asked.place)
         # As it is, where it says all this already, however it was indented.
         text = asked.bundle if changed == config else _written(changed)
         if rootfs := _rootfs(changed, asked.place):
-            words = f"fix-volume {operand(rootfs)} --container {shell(allocation.name)} --mode shift"
+            words = (
+                f"fix-volume {operand(rootfs)} --container {shell(allocation.name)} --mode shift"
+            )
             fix = asked.layout.command(words)
             notes.append(f"the root file system has to belong to these ids: {fix}")
         return Rendered(text, (), (*notes, *_odd_mounts(changed, allocation.mapping)))
 
 
 def _mappings(ids: IdMap) -> list[dict[str, int]]:
-    return [{"containerID": container, "hostID": host, "size": count} for container, host, count in ids.triples()]
+    return [
+        {"containerID": container, "hostID": host, "size": count}
+        for container, host, count in ids.triples()
+    ]
 
 
 def _mount(mount: Mount, mapping: Mapping) -> dict[str, Any]:
@@ -80,7 +87,9 @@ def _mount(mount: Mount, mapping: Mapping) -> dict[str, Any]:
 
 def _config(text: str, place: str) -> dict[str, Any]:
     try:
-        config = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant, parse_float=_finite)
+        config = json.loads(
+            text, object_pairs_hook=_once, parse_constant=_no_constant, parse_float=_finite
+        )
     except (ValueError, RecursionError) as error:
         fact = "nested too deep" if isinstance(error, RecursionError) else str(error)
         hint = "put it back from a backup, or make the bundle anew: runc spec"
@@ -96,7 +105,9 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands there twice")
+        raise ValueError(
+            f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands there twice"
+        )
     return found
 
 
@@ -115,7 +126,11 @@ def _no_constant(name: str) -> NoReturn:
 def _written(config: dict[str, Any]) -> str:
     """The text of a whole config.json; what is no Unicode (half of a surrogate pair) stays escaped."""
     text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
-    return text if text.isascii() or not _SURROGATE.search(text) else json.dumps(config, indent=2) + "\n"
+    return (
+        text
+        if text.isascii() or not _SURROGATE.search(text)
+        else json.dumps(config, indent=2) + "\n"
+    )
 
 
 def _is_config(config: object) -> bool:
@@ -124,18 +139,24 @@ def _is_config(config: object) -> bool:
     if not isinstance(config, dict) or not isinstance(linux, dict):
         return False
     parts = (config.get("mounts") or [], linux.get("namespaces") or [])
-    return all(isinstance(part, list) and all(isinstance(item, dict) for item in part) for part in parts) and all(
-        isinstance(mount.get("destination"), str) and isinstance(mount.get("options") or [], list) for mount in parts[0]
+    return all(
+        isinstance(part, list) and all(isinstance(item, dict) for item in part) for part in parts
+    ) and all(
+        isinstance(mount.get("destination"), str) and isinstance(mount.get("options") or [], list)
+        for mount in parts[0]
     )
 
 
-def _patched(config: dict[str, Any], linux: dict[str, Any], mounts: list[dict[str, Any]], place: str) -> dict[str, Any]:
+def _patched(
+    config: dict[str, Any], linux: dict[str, Any], mounts: list[dict[str, Any]], place: str
+) -> dict[str, Any]:
     """The configuration with the namespace, its maps in place of others, and each mount in place of one there."""
     old = config.get("linux", {})
     namespaces = old.get("namespaces") or []
     if any(each.get("type") == "user" and each.get("path") for each in namespaces):
         raise RefusedError(
-            f"{place} joins a user namespace that exists, and cannot give it a map", hint='take its "path" out'
+            f"{place} joins a user namespace that exists, and cannot give it a map",
+            hint='take its "path" out',
         )
     new = [] if any(each.get("type") == "user" for each in namespaces) else linux["namespaces"]
     merged = {**old, **linux, "namespaces": [*namespaces, *new]}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from usernsplan.engines.base import LABEL, Asked, Rendered, Verdict, nearly, no, quoted
+from usernsplan.engines.base import LABEL, RenderContext, Rendered, Verdict, nearly, no, quoted
 from usernsplan.strategies import OPENSHIFT_BLOCK, OPENSHIFT_IDS, SingleUid
 
 if TYPE_CHECKING:
@@ -27,21 +27,31 @@ class OpenShift:
 
     def verdict(self, allocation: Allocation) -> Verdict:
         """A block of OpenShift's own grid."""
-        held = allocation.held
+        held = allocation.reserved_range
         if allocation.strategy != SingleUid.name or held is None:
-            return no("a project has one block of ids, and its pods run as the first of them: that is single-uid")
-        if held.count != OPENSHIFT_BLOCK or held.start % OPENSHIFT_BLOCK or held.start not in OPENSHIFT_IDS:
+            return no(
+                "a project has one block of ids, and its pods run as the first of them: that is single-uid"
+            )
+        if (
+            held.count != OPENSHIFT_BLOCK
+            or held.start % OPENSHIFT_BLOCK
+            or held.start not in OPENSHIFT_IDS
+        ):
             return no(
                 f"its blocks are of {OPENSHIFT_BLOCK} ids within {OPENSHIFT_IDS}: allocate without --block and --pool"
             )
         if not LABEL.fullmatch(allocation.name):
-            return no("its name is none for a project, which has small letters, digits and '-' only, and at most 63")
-        return nearly("pods run as these host ids without a user namespace, and see them as they are")
+            return no(
+                "its name is none for a project, which has small letters, digits and '-' only, and at most 63"
+            )
+        return nearly(
+            "pods run as these host ids without a user namespace, and see them as they are"
+        )
 
-    def render(self, allocation: Allocation, asked: Asked) -> Rendered:
+    def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
         """YAML of the namespace."""
         del asked
-        start = allocation.held.start if allocation.held else 0
+        start = allocation.reserved_range.start if allocation.reserved_range else 0
         block = f"{start}/{OPENSHIFT_BLOCK}"
         first, second = _pair(_LABELS * ((start - OPENSHIFT_IDS.start) // OPENSHIFT_BLOCK))
         text = f"""\
@@ -53,7 +63,11 @@ metadata:
     openshift.io/sa.scc.uid-range: "{block}"
     openshift.io/sa.scc.supplemental-groups: "{block}"
     openshift.io/sa.scc.mcs: "s0:c{first},c{second}\""""
-        return Rendered(text, (), ("say it when the project is made: pods that run keep what they were started with",))
+        return Rendered(
+            text,
+            (),
+            ("say it when the project is made: pods that run keep what they were started with",),
+        )
 
 
 def _pair(index: int) -> tuple[int, int]:

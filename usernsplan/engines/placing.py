@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from usernsplan.layout import Layout
 
 
-def placed(rendered: Rendered, now: Mapping[str, bytes | None], layout: Layout, *, replace: bool) -> tuple[Change, ...]:
+def placed(
+    rendered: Rendered, now: Mapping[str, bytes | None], layout: Layout, *, replace: bool
+) -> tuple[Change, ...]:
     """The changes that bring files to their places, from what stands there ``now`` (by path; None: no file).
 
     Raises InvalidValueError where there is none to bring, and RefusedError where one says something else and neither
@@ -24,7 +26,9 @@ def placed(rendered: Rendered, now: Mapping[str, bytes | None], layout: Layout, 
     """
     own = [file for file in rendered.files if file.into != "lines"]
     if not own:
-        raise InvalidValueError("--out: this has no place of its own", hint="without --out it is printed")
+        raise InvalidValueError(
+            "--out: this has no place of its own", hint="without --out it is printed"
+        )
     changes = []
     for file in own:
         before = now[file.path]
@@ -45,7 +49,12 @@ def lacking(rendered: Rendered, now: Mapping[str, bytes | None], layout: Layout)
         if file.into == "lines":
             wanted = file.content.encode().splitlines(keepends=True)
             have = subid.parse(now[file.path]).by_owner().get(file.content.partition(":")[0], [])
-            if list(dict.fromkeys(raw for line in have if (raw := subid.ended(line.raw)) in wanted)) != wanted:
+            if (
+                list(
+                    dict.fromkeys(raw for line in have if (raw := subid.ended(line.raw)) in wanted)
+                )
+                != wanted
+            ):
                 lines = ", ".join(file.content.split())
                 grants = layout.inline("allocate …")
                 yield f"{layout.path(file.path)} lacks {lines} (in this order): {grants} grants lines there"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from usernsplan.engines import pool_of
-from usernsplan.engines.base import EXACTLY, Asked, File, Rendered, Verdict, no, subid_files
+from usernsplan.engines.base import EXACTLY, File, RenderContext, Rendered, Verdict, no, subid_files
 from usernsplan.engines.podman import of_idmap, volume
 from usernsplan.strategies import SLOT
 
@@ -34,14 +34,16 @@ class PodmanAuto:
         """A pool; which part of it a container gets is Podman's to say."""
         if pool_of(allocation) == "podman-auto":
             return EXACTLY
-        return no("it takes a part of its own pool for each container: 'allocate --engine podman-auto' makes the pool")
+        return no(
+            "it takes a part of its own pool for each container: 'allocate --engine podman-auto' makes the pool"
+        )
 
-    def render(self, allocation: Allocation, asked: Asked) -> Rendered:
+    def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
         """The size is always said: without it Podman guesses from the image, and later finds it too small."""
         flags = [f"--userns=auto:size={SLOT}", *(f"-v {volume(mount)}" for mount in asked.mounts)]
         conf = '[containers]\nuserns = "auto"\n'
         storage = _STORAGE_CONF.format(owner=allocation.owner)
-        fits = allocation.held.count // SLOT if allocation.held else 0
+        fits = allocation.reserved_range.count // SLOT if allocation.reserved_range else 0
         return Rendered(
             " ".join(flags),
             (

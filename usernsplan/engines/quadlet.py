@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from usernsplan.engines import podman
-from usernsplan.engines.base import EXACTLY, Asked, File, Rendered, Verdict, login_of
+from usernsplan.engines.base import EXACTLY, File, RenderContext, Rendered, Verdict, login_of
 
 if TYPE_CHECKING:
     from usernsplan.model import Allocation
@@ -23,24 +23,33 @@ class Quadlet:
         del allocation
         return EXACTLY
 
-    def render(self, allocation: Allocation, asked: Asked) -> Rendered:
+    def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
         """[Container] with its maps."""
         uids, gids = podman.maps(allocation, asked)
         lines = ["[Container]"]
         if asked.image:
             lines += [f"ContainerName={allocation.name}", f"Image={asked.image}"]
         lines += [f"UIDMap={text}" for text in uids] + [f"GIDMap={text}" for text in gids]
-        lines += ["NoNewPrivileges=true", *(f"Volume={podman.volume(mount)}" for mount in asked.mounts)]
+        lines += [
+            "NoNewPrivileges=true",
+            *(f"Volume={podman.volume(mount)}" for mount in asked.mounts),
+        ]
         text = "\n".join(lines)
         # The numbers of a rootless one are good for one account only.
         users = f"/users/{login_of(allocation, asked).uid}" if asked.rootless else ""
         unit = f"/etc/containers/systemd{users}/{allocation.name}.container"
         path = unit if asked.image else f"{unit}.d/10-usernsplan.conf"
         reload = f"systemctl {'--user ' if asked.rootless else ''}daemon-reload"
-        found = [f"this is {path}, for Podman {'4.8' if asked.image else '5.0'} or newer; then: {reload}"]
+        found = [
+            f"this is {path}, for Podman {'4.8' if asked.image else '5.0'} or newer; then: {reload}"
+        ]
         if not asked.image:
-            found.append("without --image it is a drop-in: the .container file itself has to say Image=")
-        return Rendered(text, (File(path, text + "\n"),), (*found, *podman.notes(allocation, asked)))
+            found.append(
+                "without --image it is a drop-in: the .container file itself has to say Image="
+            )
+        return Rendered(
+            text, (File(path, text + "\n"),), (*found, *podman.notes(allocation, asked))
+        )
 
 
 ENGINES = {"quadlet": Quadlet()}

@@ -7,7 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from usernsplan.engines.base import EXACTLY, Asked, Rendered, Verdict, login_of, no, subid_files
+from usernsplan.engines.base import (
+    EXACTLY,
+    RenderContext,
+    Rendered,
+    Verdict,
+    login_of,
+    no,
+    subid_files,
+)
 from usernsplan.escape import shell
 from usernsplan.model import DEFAULT_OWNER, OWN_PREFIX, ROOT
 from usernsplan.strategies import SLOT, in_subid
@@ -28,14 +36,19 @@ class Rootless:
         if not in_subid(allocation.strategy, allocation.mapping):
             return no("newuidmap grants only what is in subuid, and this one is not written there")
         if allocation.owner in {ROOT, DEFAULT_OWNER, f"{OWN_PREFIX}{allocation.name}"}:
-            return no(f"its lines are {allocation.owner}'s, and nobody logs in as that: allocate it with --owner LOGIN")
+            return no(
+                f"its lines are {allocation.owner}'s, and nobody logs in as that: allocate it with --owner LOGIN"
+            )
         return EXACTLY
 
-    def render(self, allocation: Allocation, asked: Asked) -> Rendered:
+    def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
         """A script of checks: it stops at the first that fails, and shows the map that a container gets."""
         login = login_of(allocation, asked).name
         [subuid, subgid] = [file.content.split() for file in subid_files(allocation)]
-        lines = [f"# As {login}, in a login shell of its own (not by su: that leaves XDG_RUNTIME_DIR unset).", "set -e"]
+        lines = [
+            f"# As {login}, in a login shell of its own (not by su: that leaves XDG_RUNTIME_DIR unset).",
+            "set -e",
+        ]
         lines += [f"grep -qxF {shell(line)} /etc/subuid" for line in subuid]
         lines += [f"grep -qxF {shell(line)} /etc/subgid" for line in subgid]
         lines += [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from usernsplan.engines.base import Asked, File, Rendered, Verdict, nearly, no, plain
+from usernsplan.engines.base import File, RenderContext, Rendered, Verdict, nearly, no, plain
 from usernsplan.escape import shell
 from usernsplan.strategies import SingleUid
 
@@ -23,9 +23,11 @@ class Systemd:
         """One id; the service sees it as itself."""
         if allocation.strategy != SingleUid.name:
             return no("a service runs as one user, and systemd has no key for a map")
-        return nearly("the service runs as this host id and sees it as it is, not as container root")
+        return nearly(
+            "the service runs as this host id and sees it as it is, not as container root"
+        )
 
-    def render(self, allocation: Allocation, asked: Asked) -> Rendered:
+    def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
         """The drop-in. PrivateUsers=yes maps root and this user to themselves and everybody else to nobody.
 
         systemd takes a number, but the service ends with 217/USER unless passwd knows it.
@@ -46,7 +48,16 @@ class Systemd:
         text = "\n".join(lines)
         path = f"/etc/systemd/system/{allocation.name}.service.d/10-usernsplan.conf"
         group = shell(*asked.layout.account_command(("groupadd", "--gid", f"{gid}", f"u{uid}")))
-        nobody = ("useradd", "--uid", f"{uid}", "--gid", f"{gid}", "--no-create-home", "--shell", "/usr/sbin/nologin")
+        nobody = (
+            "useradd",
+            "--uid",
+            f"{uid}",
+            "--gid",
+            f"{gid}",
+            "--no-create-home",
+            "--shell",
+            "/usr/sbin/nologin",
+        )
         user = shell(*asked.layout.account_command((*nobody, f"u{uid}")))
         return Rendered(
             text,

@@ -83,7 +83,11 @@ def with_value(config: DaemonConfig, key: str, value: str | bool) -> bytes:  # n
     if config.members:
         first, last = config.members[0], config.members[-1]
         lead = text[config.open_at + 1 : first.key_at] or (" " if "\n" not in text.strip() else "")
-        colon = text[first.key_at : first.value_at][len(json.dumps(first.key)) :] if _plain(config, first) else ": "
+        colon = (
+            text[first.key_at : first.value_at][len(json.dumps(first.key)) :]
+            if _plain(config, first)
+            else ": "
+        )
         return (text[: last.end] + f',{lead}"{key}"{colon}{quoted}' + text[last.end :]).encode()
     end = "\r\n" if "\r\n" in text else "\n"
     fresh = f'{{{end}  "{key}": {quoted}{end}}}'
@@ -153,7 +157,10 @@ class _Reader:
                 self._fail(at, "expected a key in double quotes (no comment, no trailing comma)")
             key, at = self._scalar(at)
             if key in seen:
-                self._fail(key_at, f'the key "{key}" stands here a second time, and the daemon would take this one')
+                self._fail(
+                    key_at,
+                    f'the key "{key}" stands here a second time, and the daemon would take this one',
+                )
             seen.add(str(key))
             at = self._blanks(at)
             if not self.text.startswith(":", at):
@@ -212,4 +219,6 @@ class _Reader:
     def _fail(self, at: int, fact: str) -> NoReturn:
         if at >= len(self.text):
             fact += " (the text ends here)"
-        raise InvalidFileError(_place(self.place, self.text, at), fact, hint="correct the file first")
+        raise InvalidFileError(
+            _place(self.place, self.text, at), fact, hint="correct the file first"
+        )

@@ -32,7 +32,14 @@ def parse(text: str, engine: str) -> tuple[Inspected, ...]:
     try:
         return tuple(_container(entry) for entry in json.loads(text))
     # What Python reads of a number such as 1e999 is infinite, and so deep as it goes down itself nothing is nested.
-    except (ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError) as error:
+    except (
+        ValueError,
+        TypeError,
+        AttributeError,
+        LookupError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         raise InvalidFileError(
             f"{engine} container inspect",
             f"not what was expected: {error!r:.200}",
@@ -41,12 +48,16 @@ def parse(text: str, engine: str) -> tuple[Inspected, ...]:
 
 
 def _container(entry: dict[str, Any]) -> Inspected:
-    mounts = [mount for mount in entry.get("Mounts") or [] if mount.get("Type") in {"bind", "volume"}]
+    mounts = [
+        mount for mount in entry.get("Mounts") or [] if mount.get("Type") in {"bind", "volume"}
+    ]
     config = entry.get("HostConfig") or {}
     maps = config.get("IDMappings") or {}
     return Inspected(
         name=str(entry["Name"]).removeprefix("/"),
-        sources=tuple(dict.fromkeys(_path(mount["Source"]) for mount in mounts if mount.get("Source"))),
+        sources=tuple(
+            dict.fromkeys(_path(mount["Source"]) for mount in mounts if mount.get("Source"))
+        ),
         mapping=Mapping(_map(maps["UidMap"]), _map(maps["GidMap"])) if maps.get("UidMap") else None,
         pid=_pid((entry.get("State") or {}).get("Pid") or 0),
         is_hosts=config.get("UsernsMode") == "host",

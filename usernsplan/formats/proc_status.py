@@ -9,11 +9,56 @@ from usernsplan.errors import InvalidValueError
 
 # By number, from 0: linux/capability.h of Linux 5.9 and later.
 CAPABILITIES = (
-    *("chown", "dac_override", "dac_read_search", "fowner", "fsetid", "kill", "setgid", "setuid", "setpcap"),
-    *("linux_immutable", "net_bind_service", "net_broadcast", "net_admin", "net_raw", "ipc_lock", "ipc_owner"),
-    *("sys_module", "sys_rawio", "sys_chroot", "sys_ptrace", "sys_pacct", "sys_admin", "sys_boot", "sys_nice"),
-    *("sys_resource", "sys_time", "sys_tty_config", "mknod", "lease", "audit_write", "audit_control", "setfcap"),
-    *("mac_override", "mac_admin", "syslog", "wake_alarm", "block_suspend", "audit_read", "perfmon", "bpf"),
+    *(
+        "chown",
+        "dac_override",
+        "dac_read_search",
+        "fowner",
+        "fsetid",
+        "kill",
+        "setgid",
+        "setuid",
+        "setpcap",
+    ),
+    *(
+        "linux_immutable",
+        "net_bind_service",
+        "net_broadcast",
+        "net_admin",
+        "net_raw",
+        "ipc_lock",
+        "ipc_owner",
+    ),
+    *(
+        "sys_module",
+        "sys_rawio",
+        "sys_chroot",
+        "sys_ptrace",
+        "sys_pacct",
+        "sys_admin",
+        "sys_boot",
+        "sys_nice",
+    ),
+    *(
+        "sys_resource",
+        "sys_time",
+        "sys_tty_config",
+        "mknod",
+        "lease",
+        "audit_write",
+        "audit_control",
+        "setfcap",
+    ),
+    *(
+        "mac_override",
+        "mac_admin",
+        "syslog",
+        "wake_alarm",
+        "block_suspend",
+        "audit_read",
+        "perfmon",
+        "bpf",
+    ),
     "checkpoint_restore",
 )
 _LINE = re.compile(r"(\w+):[ \t]*(.*)")
@@ -67,7 +112,9 @@ class Status:
 
 def parse(text: str) -> Status:
     """Read the file. Raises InvalidValueError for what is none."""
-    found = {match[1]: match[2].strip() for line in text.split("\n") if (match := _LINE.fullmatch(line))}
+    found = {
+        match[1]: match[2].strip() for line in text.split("\n") if (match := _LINE.fullmatch(line))
+    }
     try:
         return Status(
             name=re.sub(r"\\[n\\]", lambda escape: _ESCAPES[escape[0]], found["Name"]),
@@ -76,7 +123,10 @@ def parse(text: str) -> Status:
             gids=Ids(*map(int, found["Gid"].split())),
             groups=tuple(map(int, found.get("Groups", "").split())),
             capabilities=Capabilities(
-                *(names(int(found.get(f"Cap{which}", "0"), 16)) for which in ("Inh", "Prm", "Eff", "Bnd", "Amb"))
+                *(
+                    names(int(found.get(f"Cap{which}", "0"), 16))
+                    for which in ("Inh", "Prm", "Eff", "Bnd", "Amb")
+                )
             ),
             no_new_privs=bool(int(found["NoNewPrivs"])) if "NoNewPrivs" in found else None,
             seccomp=int(found["Seccomp"]) if "Seccomp" in found else None,

@@ -23,11 +23,15 @@ READERS = ("shadow", "docker", "podman", "incus")
 Entry = tuple[str, int, int]
 
 # What Go's unicode.IsSpace calls a blank, which is not all that str.strip does.
-GO_BLANKS = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
+GO_BLANKS = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(
+    map(chr, range(0x2000, 0x200B))
+)
 _GO_NUMBER = re.compile(r"([+-]?)0*([0-9]+)")
 _GO_MODULUS = 2**63
 # strtoul(3) with base 0: blanks and a sign first, then hexadecimal, octal or decimal.
-_C_NUMBER = re.compile(r"[ \t\n\v\f\r]*([+-]?)(?:0[xX]0*([1-9a-fA-F][0-9a-fA-F]*|0)|0+([1-7][0-7]*|0)|(0|[1-9][0-9]*))")
+_C_NUMBER = re.compile(
+    r"[ \t\n\v\f\r]*([+-]?)(?:0[xX]0*([1-9a-fA-F][0-9a-fA-F]*|0)|0+([1-7][0-7]*|0)|(0|[1-9][0-9]*))"
+)
 _C_MODULUS = 2**64
 _LAID_MODULUS = 2**32
 _INCUS_NUMBER = re.compile(r"0*([1-9][0-9]*|0)")
@@ -101,7 +105,9 @@ def _joined(*remarks: str) -> str:
 
 def _shadow(text: str) -> _Seen:
     if "\0" in text:
-        return _Seen(remark="a NUL hides its end: it joins the next line, and as the last line it fails the whole file")
+        return _Seen(
+            remark="a NUL hides its end: it joins the next line, and as the last line it fails the whole file"
+        )
     # No account has a name that begins so, which getsubids would nonetheless look for.
     if _comment(text.strip(GO_BLANKS)):
         return _Seen()
@@ -112,7 +118,9 @@ def _shadow(text: str) -> _Seen:
     entry = _shadow_entry(text)
     if entry is None:
         return _Seen(remark="ignored: a field is missing, empty, or not a number as C reads it")
-    more = "the newest shadow ignores it: more than three fields" if text.count(":") >= _FIELDS else ""
+    more = (
+        "the newest shadow ignores it: more than three fields" if text.count(":") >= _FIELDS else ""
+    )
     return _Seen(entry, more)
 
 
@@ -158,7 +166,9 @@ def _go_number(field: str) -> tuple[int, bool]:
 
 def _docker(line: str) -> _Seen:
     if _length(line) >= SCANNER_LIMIT:
-        return _Seen(remark=f"dockerd does not start: a line of {SCANNER_LIMIT} bytes or more", fails=True)
+        return _Seen(
+            remark=f"dockerd does not start: a line of {SCANNER_LIMIT} bytes or more", fails=True
+        )
     text = line.strip(GO_BLANKS)
     if _comment(text):
         return _Seen()
@@ -187,7 +197,13 @@ def _podman(line: str) -> _Seen:
     seen, shadow = _podman_go(line), _shadow(line)
     # What comes of a NUL hangs on the next line.
     same = "\0" not in line and (seen.entry, seen.fails) == (shadow.entry, shadow.fails)
-    return seen if same else seen._replace(remark=_joined(seen.remark, "built with libsubid it reads as shadow does"))
+    return (
+        seen
+        if same
+        else seen._replace(
+            remark=_joined(seen.remark, "built with libsubid it reads as shadow does")
+        )
+    )
 
 
 def _podman_go(line: str) -> _Seen:
@@ -198,7 +214,9 @@ def _podman_go(line: str) -> _Seen:
         return _Seen()
     fields = text.split(":")
     if len(fields) != _FIELDS:
-        return _Seen(remark="the whole file fails, whosever line it is: not three fields", fails=True)
+        return _Seen(
+            remark="the whole file fails, whosever line it is: not three fields", fails=True
+        )
     (start, start_read), (count, count_read) = map(_go_number, fields[1:])
     if not (start_read and count_read):
         remark = "the whole file fails for this owner: start or count is not a number"
@@ -217,7 +235,10 @@ def _incus(line: str) -> _Seen:
         return _Seen()
     fields = text.split(":")
     if len(fields) < _FIELDS:
-        return _Seen(remark="the whole file fails, whosever line it is: not three fields before a #", fails=True)
+        return _Seen(
+            remark="the whole file fails, whosever line it is: not three fields before a #",
+            fails=True,
+        )
     matches = [_INCUS_NUMBER.fullmatch(field) for field in fields[1:_FIELDS]]
     numbers = [int(match[1]) for match in matches if match and len(match[1]) <= _DIGITS]
     if len(numbers) < len(matches) or max(numbers) > ID_LIMIT:

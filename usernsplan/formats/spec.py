@@ -106,7 +106,9 @@ def parse(raw: bytes, place: str) -> Spec:
 
 def schema() -> str:
     """The JSON Schema of plan files, as it ships beside this file."""
-    with open(os.path.join(os.path.dirname(__file__), "spec.schema.json"), encoding="utf-8") as file:
+    with open(
+        os.path.join(os.path.dirname(__file__), "spec.schema.json"), encoding="utf-8"
+    ) as file:
         return file.read().rstrip("\n")
 
 
@@ -120,7 +122,9 @@ def document(spec: Spec) -> dict[str, Any]:
     """The same as plain lists and dictionaries."""
     pools, starts = dict(spec.pools), dict(spec.pool_starts)
     said = {
-        name: {key: of[name] for key, of in (("containers", pools), ("start", starts)) if name in of}
+        name: {
+            key: of[name] for key, of in (("containers", pools), ("start", starts)) if name in of
+        }
         for name in spec.engines or ()
     }
     engines = [{"name": name, **more} if more else name for name, more in said.items()]
@@ -150,8 +154,13 @@ def _container(one: SpecContainer) -> dict[str, Any]:
         "engines": list(one.engines) or None,
         **one.options,
     }
-    volumes = [{"path": v.path, "mode": v.mode, **({"user": v.user} if v.user else {})} for v in one.volumes]
-    return {key: value for key, value in said.items() if value is not None} | ({"volumes": volumes} if volumes else {})
+    volumes = [
+        {"path": v.path, "mode": v.mode, **({"user": v.user} if v.user else {})}
+        for v in one.volumes
+    ]
+    return {key: value for key, value in said.items() if value is not None} | (
+        {"volumes": volumes} if volumes else {}
+    )
 
 
 class _Dumper(yaml.SafeDumper):
@@ -184,8 +193,12 @@ def _composed(raw: bytes, place: str) -> yaml.Node:
                 branching.add(event.anchor)
             if isinstance(event, yaml.AliasEvent) and event.anchor in branching:
                 # A few of these in each other say more than any machine can hold.
-                raise InvalidFileError(f"{place}:{line}", f"the alias *{event.anchor} stands for more than one value")
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+                raise InvalidFileError(
+                    f"{place}:{line}", f"the alias *{event.anchor} stands for more than one value"
+                )
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(
+                event, yaml.CollectionEndEvent
+            )
             # Composing goes down as deep as the text does.
             if depth > _DEEPEST:
                 raise InvalidFileError(f"{place}:{line}", _TOO_DEEP)
@@ -195,9 +208,13 @@ def _composed(raw: bytes, place: str) -> yaml.Node:
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         # A character that may not be there, or that there is not (without libyaml): the reader counts, and has no mark.
         line = text.count("\n", 0, getattr(error, "position", 0)) + 1
-        raise InvalidFileError(f"{place}:{line}", f"not YAML: {str(error).splitlines()[0]}") from error
+        raise InvalidFileError(
+            f"{place}:{line}", f"not YAML: {str(error).splitlines()[0]}"
+        ) from error
     if node is None:
-        raise InvalidFileError(f"{place}:1", "there is nothing in it", hint="'usernsplan export' writes one")
+        raise InvalidFileError(
+            f"{place}:1", "there is nothing in it", hint="'usernsplan export' writes one"
+        )
     return node
 
 
@@ -250,8 +267,14 @@ class _Reader:
             options={key: found[key] for key in _OPTIONS if key in found},
             pool=found.get("pool"),
             engines=tuple(one["name"] for one in found["engines"]) if "engines" in found else None,
-            pools=tuple((one["name"], one["containers"]) for one in found.get("engines", ()) if "containers" in one),
-            pool_starts=tuple((one["name"], one["start"]) for one in found.get("engines", ()) if "start" in one),
+            pools=tuple(
+                (one["name"], one["containers"])
+                for one in found.get("engines", ())
+                if "containers" in one
+            ),
+            pool_starts=tuple(
+                (one["name"], one["start"]) for one in found.get("engines", ()) if "start" in one
+            ),
             daemon=found.get("daemon"),
             containers=found.get("containers", ()),
             reservations=found.get("reservations", ()),
@@ -266,7 +289,9 @@ class _Reader:
                 if isinstance(item, yaml.ScalarNode):
                     found.append({"name": _text(item, key)})
                 else:
-                    one = self.fields(item, key, {"name": _text, "containers": _number, "start": _number}, "name")
+                    one = self.fields(
+                        item, key, {"name": _text, "containers": _number, "start": _number}, "name"
+                    )
                     found.append({"name": f"\0{key}", **one})
                 if found[-1]["name"] in {one["name"] for one in found[:-1]}:
                     raise _WrongError(item, key, f"'{found[-1]['name']}' stands here a second time")
@@ -278,7 +303,11 @@ class _Reader:
             with self.noting():
                 one = self.container(item, key)
                 if one.name in found:
-                    raise _WrongError(item, key, f"'{one.name}' stands here a second time: line {found[one.name].line}")
+                    raise _WrongError(
+                        item,
+                        key,
+                        f"'{one.name}' stands here a second time: line {found[one.name].line}",
+                    )
                 found[one.name] = one
         return tuple(found.values())
 
@@ -286,7 +315,9 @@ class _Reader:
         if isinstance(node, yaml.ScalarNode):
             return SpecContainer(_text(node, at), _line(node), at)
         own: dict[str, _Read] = {"name": _text, "owner": _text, "start": _number, "user": _user}
-        found = self.fields(node, at, {**own, "volumes": self.volumes, "engines": _names, **_OPTIONS}, "name")
+        found = self.fields(
+            node, at, {**own, "volumes": self.volumes, "engines": _names, **_OPTIONS}, "name"
+        )
         user = found.get("user", "0:0")
         return SpecContainer(
             # Where there is none, that is noted, and nothing comes of the rest.
@@ -299,7 +330,8 @@ class _Reader:
             options={key: found[key] for key in _OPTIONS if key in found},
             lines=_lines(node),
             volumes=tuple(
-                replace(v, user=user) if v.mode == "own" and not v.user else v for v in found.get("volumes", ())
+                replace(v, user=user) if v.mode == "own" and not v.user else v
+                for v in found.get("volumes", ())
             ),
         )
 
@@ -311,14 +343,23 @@ class _Reader:
                 if isinstance(item, yaml.ScalarNode):
                     one = SpecVolume(_path(item, key), "own", "", _line(item))
                 else:
-                    said = self.fields(item, key, {"path": _path, "mode": _mode, "user": _user}, "path")
+                    said = self.fields(
+                        item, key, {"path": _path, "mode": _mode, "user": _user}, "path"
+                    )
                     one = SpecVolume(
-                        said.get("path", f"\0{key}"), said.get("mode", "own"), said.get("user", ""), _line(item)
+                        said.get("path", f"\0{key}"),
+                        said.get("mode", "own"),
+                        said.get("user", ""),
+                        _line(item),
                     )
                 if one.mode == "shift" and one.user:
                     raise _WrongError(item, key, "mode shift keeps owners apart: it has no user")
                 if one.path in found:
-                    raise _WrongError(item, key, f"{one.path} stands here a second time: line {found[one.path].line}")
+                    raise _WrongError(
+                        item,
+                        key,
+                        f"{one.path} stands here a second time: line {found[one.path].line}",
+                    )
                 found[one.path] = one
         return list(found.values())
 
@@ -333,7 +374,9 @@ class _Reader:
                     found[one["ids"]] = SpecReservation(one["ids"], one["for"], _line(item), key)
         return tuple(found.values())
 
-    def fields(self, node: yaml.Node, at: str, readers: dict[str, _Read], *needed: str) -> dict[str, Any]:
+    def fields(
+        self, node: yaml.Node, at: str, readers: dict[str, _Read], *needed: str
+    ) -> dict[str, Any]:
         """The values of a mapping, each read by what its key asks for; those that are wrong are noted, and left out."""
         if not isinstance(node, yaml.MappingNode) or node.tag != f"{_TAG}map":
             raise _WrongError(node, at, f"expected keys and values: {', '.join(readers)}")
@@ -345,9 +388,13 @@ class _Reader:
             inside = f"{at}.{shown}" if at else shown
             with self.noting():
                 if key in seen:
-                    raise _WrongError(key_node, inside, f"this key stands here a second time: line {seen[key]}")
+                    raise _WrongError(
+                        key_node, inside, f"this key stands here a second time: line {seen[key]}"
+                    )
                 if key not in readers:
-                    raise _WrongError(key_node, inside, f"no such key; there are {', '.join(readers)}")
+                    raise _WrongError(
+                        key_node, inside, f"no such key; there are {', '.join(readers)}"
+                    )
                 seen[key] = _line(key_node)
                 found[key] = readers[key](value, inside)
         for key in needed:
@@ -388,12 +435,22 @@ def _scalar(node: yaml.Node, at: str, kind: str, wanted: str) -> str:
         raise _WrongError(node, at, f"expected {wanted}")
     if node.tag == _TAG + kind:
         return str(node.value)
-    kinds = {"int": "a number", "float": "a number", "bool": "true or false", "null": "nothing", "timestamp": "a date"}
+    kinds = {
+        "int": "a number",
+        "float": "a number",
+        "bool": "true or false",
+        "null": "nothing",
+        "timestamp": "a date",
+    }
     read = kinds.get(node.tag.removeprefix(_TAG))
     if read and kind == "str" and node.value:
-        raise _WrongError(node, at, f"YAML reads {node.value!r} as {read}: put it in quotes to have text")
+        raise _WrongError(
+            node, at, f"YAML reads {node.value!r} as {read}: put it in quotes to have text"
+        )
     raise _WrongError(
-        node, at, f"{node.value!r} is not {wanted}" if node.value else f"nothing is there: expected {wanted}"
+        node,
+        at,
+        f"{node.value!r} is not {wanted}" if node.value else f"nothing is there: expected {wanted}",
     )
 
 
@@ -413,7 +470,9 @@ def _number(node: yaml.Node, at: str) -> int:
     if re.fullmatch("-[1-9][0-9]*|[1-9][0-9]{10,}", text):
         raise _WrongError(node, at, f"{text} is no number of ids")
     if not _DECIMAL.fullmatch(text):
-        raise _WrongError(node, at, f"{text!r} is not a number in plain decimal: YAML may read it as another")
+        raise _WrongError(
+            node, at, f"{text!r} is not a number in plain decimal: YAML may read it as another"
+        )
     return int(text)
 
 
@@ -466,7 +525,11 @@ def _user(node: yaml.Node, at: str) -> str:
     wanted = "a user of the container in numbers, '33:33'"
     if isinstance(node, yaml.ScalarNode) and node.tag == f"{_TAG}int":
         if ":" in node.value:
-            raise _WrongError(node, at, f"YAML reads {node.value!r} as a number to the base of 60: put it in quotes")
+            raise _WrongError(
+                node,
+                at,
+                f"YAML reads {node.value!r} as a number to the base of 60: put it in quotes",
+            )
         text = str(_number(node, at))
     else:
         text = _scalar(node, at, "str", wanted)

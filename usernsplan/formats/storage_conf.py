@@ -34,7 +34,9 @@ def with_options(raw: bytes, options: Mapping[str, str], place: str = "storage.c
             lines.append("")
         lines[-1:] = [f"[{SECTION}]", ""]
         start = len(lines) - 2
-    stop = next((n for n in range(start + 1, len(lines)) if _name(lines[n]) is not None), len(lines))
+    stop = next(
+        (n for n in range(start + 1, len(lines)) if _name(lines[n]) is not None), len(lines)
+    )
     for number in range(start + 1, stop):
         for key in options:
             if re.match(rf"""[ \t]*(["']?){re.escape(key)}\1[ \t]*=""", lines[number]):

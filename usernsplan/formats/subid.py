@@ -173,18 +173,34 @@ def _odd(number: int, raw: bytes) -> Odd:
 
     bare = text.strip(readers.GO_BLANKS)
     if not bare or bare.startswith("#"):
-        return Odd(number, raw, (), (), "a comment or an empty line that begins with a blank: incus fails on the file")
+        return Odd(
+            number,
+            raw,
+            (),
+            (),
+            "a comment or an empty line that begins with a blank: incus fails on the file",
+        )
     fields = text.split(":")
     readings = readers.of_line(raw)
     takes = [(reading.reader, *take) for reading in readings for take in reading.takes]
-    owners = tuple(dict.fromkeys((fields[0], fields[0].strip(), *(owner for _, owner, _, _ in takes))))
+    owners = tuple(
+        dict.fromkeys((fields[0], fields[0].strip(), *(owner for _, owner, _, _ in takes)))
+    )
     if len(fields) < 3:  # noqa: PLR2004 - owner, start, count
         return Odd(number, raw, owners, (), "expected owner:start:count")
     meant = _meant(fields[1], fields[2])
     # Docker alone goes on with the largest number for one that it cannot hold, until the kernel refuses the map.
-    laid = ((start, count) for who, _, start, count in takes if who != "docker" or start + count <= ID_LIMIT)
-    spans = tuple(dict.fromkeys((start, start + count) for start, count in (*meant, *laid) if count > 0))
-    return Odd(number, raw, owners, spans, _problem(raw, fields, readable=bool(meant or readings[0].takes)))
+    laid = (
+        (start, count)
+        for who, _, start, count in takes
+        if who != "docker" or start + count <= ID_LIMIT
+    )
+    spans = tuple(
+        dict.fromkeys((start, start + count) for start, count in (*meant, *laid) if count > 0)
+    )
+    return Odd(
+        number, raw, owners, spans, _problem(raw, fields, readable=bool(meant or readings[0].takes))
+    )
 
 
 def _meant(start: str, count: str) -> tuple[tuple[int, int], ...]:

@@ -12,7 +12,7 @@ from usernsplan.host import accounts, files
 from usernsplan.ids import IdSet
 from usernsplan.layout import LOGIN_DEFS, SUBGID, SUBUID
 from usernsplan.model import LedgerState
-from usernsplan.whose.ids import About
+from usernsplan.whose.ids import IdContext
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -34,7 +34,7 @@ def facts(
     *,
     ranges: IdSet = NO_IDS,
     namespaces: tuple[Namespace, ...] | None = None,
-) -> tuple[About, tuple[str, ...]]:
+) -> tuple[IdContext, tuple[str, ...]]:
     """Everything that concerns these host ids and ranges of them, and notes on what could not be looked at.
 
     ``namespaces``: those that run, where they are known already. Whoever may not read the ledger is told what the files
@@ -44,7 +44,11 @@ def facts(
     complete = True
     try:
         known = ledger.about(IdSet.clipped((number, number + 1) for number in ids) | ranges)
-        history = ledger.history({allocation.since for allocation in known.allocations}) if known.allocations else ()
+        history = (
+            ledger.history({allocation.since for allocation in known.allocations})
+            if known.allocations
+            else ()
+        )
     except NotPermittedError as error:
         known, history, complete = LedgerState(), (), False
         notes.append(
@@ -52,7 +56,10 @@ def facts(
         )
     everybody = accounts.read(layout)
     if len(ids) <= FEW:
-        users, groups = {user.uid for user in everybody.users}, {group.gid for group in everybody.groups}
+        users, groups = (
+            {user.uid for user in everybody.users},
+            {group.gid for group in everybody.groups},
+        )
         more = accounts.of_ids(layout, set(ids) - users, set(ids) - groups)
         everybody = Accounts(everybody.users + more.users, everybody.groups + more.groups)
     if layout.is_host:
@@ -61,7 +68,7 @@ def facts(
         namespaces = of_machine.running() if namespaces is None else namespaces
         if not of_machine.sees_all():
             notes.append("of running user namespaces, only those of your own processes can be seen")
-    found = About(
+    found = IdContext(
         layout=layout,
         ledger=known,
         subuid=subid.parse(files.read(layout, SUBUID)),
@@ -79,5 +86,7 @@ def pool(layout: Layout) -> IdRange | None:
     from usernsplan.planner.taken import default_pool  # noqa: PLC0415 - a fifth of the start-up, and seldom needed
 
     with suppress(UsernsplanError):
-        return default_pool(files.read(layout, LOGIN_DEFS, follow=True) or b"", layout.path(LOGIN_DEFS))
+        return default_pool(
+            files.read(layout, LOGIN_DEFS, follow=True) or b"", layout.path(LOGIN_DEFS)
+        )
     return None

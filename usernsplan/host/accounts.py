@@ -10,7 +10,14 @@ import subprocess
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from usernsplan.errors import InvalidValueError, LockBusyError, RefusedError, UsernsplanError, of_place, reason_of
+from usernsplan.errors import (
+    InvalidValueError,
+    LockBusyError,
+    RefusedError,
+    UsernsplanError,
+    of_place,
+    reason_of,
+)
 from usernsplan.escape import in_words, indented, line, shell
 from usernsplan.formats.accounts import Accounts, Group, User, groups, users
 from usernsplan.formats.accounts import homes as homes_in
@@ -23,7 +30,14 @@ if TYPE_CHECKING:
 # Where shadow's tools are, whatever PATH a provisioning script was given.
 _SBIN = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
 # What useradd reads or writes below a prefix; beside each database it writes a backup, a new one and a lock.
-_DATABASES = ("/etc/passwd", "/etc/shadow", "/etc/group", "/etc/gshadow", "/etc/subuid", "/etc/subgid")
+_DATABASES = (
+    "/etc/passwd",
+    "/etc/shadow",
+    "/etc/group",
+    "/etc/gshadow",
+    "/etc/subuid",
+    "/etc/subgid",
+)
 _ITS_FILES = (*_DATABASES, "/etc/login.defs", "/etc/default/useradd")
 _BESIDE = ("-", "+", ".lock")
 
@@ -31,7 +45,9 @@ _BESIDE = ("-", "+", ".lock")
 def read(layout: Layout) -> Accounts:
     """Everybody whom the host knows. On this machine that includes what NSS enumerates (homed, LDAP where it does)."""
     return of_files(
-        layout, files.read(layout, PASSWD, follow=True) or b"", files.read(layout, GROUP, follow=True) or b""
+        layout,
+        files.read(layout, PASSWD, follow=True) or b"",
+        files.read(layout, GROUP, follow=True) or b"",
     )
 
 
@@ -172,7 +188,9 @@ def _refuse_others(layout: Layout, program: str) -> None:
         with suppress(FileNotFoundError):
             seen = files.look(layout, name, follow=True)
             mode = stat.S_IMODE(seen.st_mode)
-            theirs = mode & stat.S_IWOTH or (mode & stat.S_IWGRP and seen.st_gid not in {0, os.getegid()})
+            theirs = mode & stat.S_IWOTH or (
+                mode & stat.S_IWGRP and seen.st_gid not in {0, os.getegid()}
+            )
             if theirs or seen.st_uid not in {0, os.geteuid()}:
                 raise RefusedError(
                     f"{layout.path(name)} belongs to uid {seen.st_uid} with mode {mode:o}: others could lead {program} "

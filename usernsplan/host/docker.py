@@ -36,7 +36,9 @@ def look(layout: Layout, raw: bytes | None) -> tuple[DockerData, ...]:
     folders = [base]
     found = []
     try:
-        folders += [f"{base}/{name}" for name in sorted(_names(layout, base)) if _REMAPPED.fullmatch(name)]
+        folders += [
+            f"{base}/{name}" for name in sorted(_names(layout, base)) if _REMAPPED.fullmatch(name)
+        ]
     except (OSError, UsernsplanError) as error:
         found.append(DockerData(base, _unknown(error)))
     for folder in folders:

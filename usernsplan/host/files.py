@@ -58,7 +58,9 @@ def layout_at(root: str, option: str = _ROOT, *, exists: bool = False) -> Layout
     writes may begin a new root, but only where nothing lies: any other folder without /etc is a name mistyped.
     """
     if not root or "\0" in root:
-        raise InvalidValueError(f"{option} is empty, or no path", hint=f"name a folder, or leave {option} out")
+        raise InvalidValueError(
+            f"{option} is empty, or no path", hint=f"name a folder, or leave {option} out"
+        )
     if is_there(root) and not os.path.isdir(root):
         raise InvalidValueError(f"{option} {escape.line(root)} is not a folder")
     if exists and not is_there(root):
@@ -74,7 +76,8 @@ def layout_at(root: str, option: str = _ROOT, *, exists: bool = False) -> Layout
         seen = os.lstat(real)
     except OSError as error:
         raise RefusedError(
-            f"{option} {escape.line(root)}: {reason_of(error)}", hint="it was there a moment ago: run again"
+            f"{option} {escape.line(root)}: {reason_of(error)}",
+            hint="it was there a moment ago: run again",
         ) from error
     layout = Layout(root, real, (seen.st_dev, seen.st_ino))
     if option == _ROOT and not exists and new_root(layout) == _NO_ROOT:
@@ -136,7 +139,11 @@ def pinned(layout: Layout, name: str, *, follow: bool = False) -> Iterator[Place
 def opened_folder(layout: Layout, name: str) -> int:
     """Open a folder, to list or to lock it, or to make what was renamed in it survive; the caller closes it."""
     with pinned(layout, name, follow=True) as place:
-        return os.open(place.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place.folder)
+        return os.open(
+            place.name,
+            os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC,
+            dir_fd=place.folder,
+        )
 
 
 def real(layout: Layout, name: str, *, follow: bool = False) -> str:
@@ -257,7 +264,8 @@ def _root(layout: Layout) -> int:
 def _exchanged(layout: Layout) -> RefusedError:
     fact = "is no longer the folder that it was when this command began"
     return RefusedError(
-        f"{escape.line(layout.root)} {fact}", hint="nobody may exchange it, or a folder above it, meanwhile"
+        f"{escape.line(layout.root)} {fact}",
+        hint="nobody may exchange it, or a folder above it, meanwhile",
     )
 
 
@@ -281,7 +289,9 @@ def _made(folder: int, name: str, mode: int) -> int:
         with suppress(FileExistsError):
             os.mkdir(name, mode, dir_fd=folder)
             # Others read what lies here, whatever mask a script runs under.
-            made = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+            made = os.open(
+                name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder
+            )
             try:
                 os.fchmod(made, mode)
             finally:
@@ -307,7 +317,9 @@ def name_below(layout: Layout, path: str) -> str:
     return real(layout, inside or "/", follow=True)[len(top) :] or "/"
 
 
-def read(layout: Layout, name: str, *, follow: bool = False, largest: int = _LARGEST_OF_HOST) -> bytes | None:
+def read(
+    layout: Layout, name: str, *, follow: bool = False, largest: int = _LARGEST_OF_HOST
+) -> bytes | None:
     """The bytes of a regular file, or None where there is none.
 
     Without ``follow`` a symlink is refused, as shadow does with subuid: whoever can point it elsewhere would choose
@@ -344,7 +356,9 @@ def whole(path: str, shown: str, largest: int = LARGEST, *, named: bool = False)
     # Before it is opened: a device may act on that, and a socket is an error without a meaning.
     if stat.S_IFMT(os.stat(path, follow_symlinks=named).st_mode) not in kinds:
         raise irregular(shown)
-    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | (0 if named else os.O_NOFOLLOW)
+    flags = (
+        os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | (0 if named else os.O_NOFOLLOW)
+    )
     descriptor = os.open(path, flags)
     try:
         kind = stat.S_IFMT(os.fstat(descriptor).st_mode)
@@ -372,13 +386,18 @@ def _piece(descriptor: int, shown: str, *, is_pipe: bool) -> bytes:
         ready = select.poll()
         ready.register(descriptor, select.POLLIN)
         if not ready.poll(1000 * _PATIENCE):
-            raise RefusedError(f"{shown} is a pipe into which nobody writes", hint="name a file; '-' is standard input")
+            raise RefusedError(
+                f"{shown} is a pipe into which nobody writes",
+                hint="name a file; '-' is standard input",
+            )
     return os.read(descriptor, _PIECE)
 
 
 def irregular(shown: str) -> RefusedError:
     """The error for what is a pipe, a device, a socket or a folder."""
-    return RefusedError(f"{shown} is not a regular file", hint="put a regular file in its place, or name another")
+    return RefusedError(
+        f"{shown} is not a regular file", hint="put a regular file in its place, or name another"
+    )
 
 
 def _opened(layout: Layout, name: str, place: Place) -> int:
@@ -390,7 +409,13 @@ def _opened(layout: Layout, name: str, place: Place) -> int:
     return descriptor
 
 
-def write(layout: Layout, files: dict[str, bytes], *, backup: tuple[str, ...] = (), mode: int | None = None) -> None:
+def write(
+    layout: Layout,
+    files: dict[str, bytes],
+    *,
+    backup: tuple[str, ...] = (),
+    mode: int | None = None,
+) -> None:
     """Replace files, each whole or not at all: all are written out beside their places before the first is exchanged.
 
     Owner and mode stay (unless ``mode`` says which); a new file is 0644. Files named in ``backup`` leave their old
@@ -408,7 +433,9 @@ def write(layout: Layout, files: dict[str, bytes], *, backup: tuple[str, ...] = 
             while staged:
                 name, place, temporary = staged[0]
                 with explained(layout, name):
-                    os.rename(temporary, place.name, src_dir_fd=place.folder, dst_dir_fd=place.folder)
+                    os.rename(
+                        temporary, place.name, src_dir_fd=place.folder, dst_dir_fd=place.folder
+                    )
                     sync_folder(place.folder)
                 staged.pop(0)
         finally:
@@ -504,7 +531,11 @@ def _stage(  # noqa: PLR0913 - all of one file
     with open(descriptor, "rb") as old:
         if backup:
             beside = Place(place.folder, place.name + "-")
-            yield name, beside, _written(place.folder, beside.name + _NEW, old.read(), old.fileno(), mode)
+            yield (
+                name,
+                beside,
+                _written(place.folder, beside.name + _NEW, old.read(), old.fileno(), mode),
+            )
         yield name, place, _written(place.folder, place.name + _NEW, content, old.fileno(), mode)
 
 
@@ -568,7 +599,9 @@ def _explanation(layout: Layout, name: str, error: OSError) -> UsernsplanError: 
         case errno.EPERM | errno.EACCES:
             return NotPermittedError(f"{shown}: {reason_of(error)}")
         case errno.EROFS:
-            return NotPermittedError(f"{shown} is on a read-only file system", hint="mount it writable, or use --root")
+            return NotPermittedError(
+                f"{shown} is on a read-only file system", hint="mount it writable, or use --root"
+            )
         case errno.EBUSY:
             return UsernsplanError(
                 f"{shown} is a mount point: it cannot be replaced whole",
@@ -585,7 +618,9 @@ def _is_immutable(layout: Layout, name: str) -> bool:
             with pinned(layout, path, follow=follow) as place:
                 descriptor = os.open(place.name, _READ, dir_fd=place.folder)
             try:
-                flags = int.from_bytes(fcntl.ioctl(descriptor, _FS_IOC_GETFLAGS, bytes(8))[:4], "little")
+                flags = int.from_bytes(
+                    fcntl.ioctl(descriptor, _FS_IOC_GETFLAGS, bytes(8))[:4], "little"
+                )
             finally:
                 os.close(descriptor)
             if flags & _IMMUTABLE_OR_APPEND:

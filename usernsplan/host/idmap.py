@@ -24,7 +24,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class _MountAttr(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_uint64) for name in ("attr_set", "attr_clr", "propagation", "userns_fd")]
+    _fields_ = [
+        (name, ctypes.c_uint64) for name in ("attr_set", "attr_clr", "propagation", "userns_fd")
+    ]
 
 
 def why_not(path: str) -> str:
@@ -42,7 +44,11 @@ def why_not(path: str) -> str:
     except FileNotFoundError:
         return "it does not exist yet"
     except OSError as error:
-        return "its file system cannot be" if error.errno == errno.EINVAL else f"the kernel says {reason_of(error)}"
+        return (
+            "its file system cannot be"
+            if error.errno == errno.EINVAL
+            else f"the kernel says {reason_of(error)}"
+        )
     finally:
         os.close(namespace)
     return ""
@@ -53,7 +59,9 @@ def _try(path: str, namespace: int) -> None:
     tree = _call(_OPEN_TREE, _AT_FDCWD, os.fsencode(path), _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC)
     try:
         wanted = _MountAttr(_MOUNT_ATTR_IDMAP, 0, 0, namespace)
-        _call(_MOUNT_SETATTR, tree, b"", _AT_EMPTY_PATH, ctypes.byref(wanted), ctypes.sizeof(wanted))
+        _call(
+            _MOUNT_SETATTR, tree, b"", _AT_EMPTY_PATH, ctypes.byref(wanted), ctypes.sizeof(wanted)
+        )
     finally:
         os.close(tree)
 

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 PATIENCE = 15.0
 _PID_MAX = 2**31 - 1
 # What useradd and usermod lock besides; the same protocol.
-_LINK_LOCKS = tuple(f"{name}.lock" for name in (PASSWD, GROUP, "/etc/shadow", "/etc/gshadow", SUBUID, SUBGID))
+_LINK_LOCKS = tuple(
+    f"{name}.lock" for name in (PASSWD, GROUP, "/etc/shadow", "/etc/gshadow", SUBUID, SUBGID)
+)
 _THREADS = threading.Lock()
 
 
@@ -62,7 +64,9 @@ def left_behind(layout: Layout) -> tuple[tuple[str, int | None, bool | None], ..
         with files.explained(layout, name), suppress(FileNotFoundError, NotADirectoryError):
             with files.pinned(layout, name) as lock:
                 pid = _pid(_content(lock)[0])
-            found.append((name, pid, _is_alive(pid) if pid is not None and layout.is_host else None))
+            found.append(
+                (name, pid, _is_alive(pid) if pid is not None and layout.is_host else None)
+            )
     return tuple(found)
 
 
@@ -174,7 +178,13 @@ def _try_link_lock(shown: str, own: files.Place, lock: files.Place) -> str:
         os.write(descriptor, f"{os.getpid()}\0".encode())
         os.close(descriptor)
         with suppress(FileExistsError):
-            os.link(own.name, lock.name, src_dir_fd=own.folder, dst_dir_fd=lock.folder, follow_symlinks=False)
+            os.link(
+                own.name,
+                lock.name,
+                src_dir_fd=own.folder,
+                dst_dir_fd=lock.folder,
+                follow_symlinks=False,
+            )
             return ""
         return _holder(shown, lock)
     finally:
@@ -214,7 +224,9 @@ def _content(lock: files.Place) -> tuple[bytes, int]:
         return b"", os.lstat(lock.name, dir_fd=lock.folder).st_ino
     try:
         seen = os.fstat(descriptor)
-        return os.read(descriptor, 64).split(b"\0")[0] if stat.S_ISREG(seen.st_mode) else b"", seen.st_ino
+        return os.read(descriptor, 64).split(b"\0")[0] if stat.S_ISREG(
+            seen.st_mode
+        ) else b"", seen.st_ino
     finally:
         os.close(descriptor)
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from usernsplan.errors import of_place
 
 
-class Mount(NamedTuple):
+class MountPoint(NamedTuple):
     """One line of /proc/self/mountinfo: proc_pid_mountinfo(5). ``root`` is what it shows of the file system.
 
     ``options`` are those of this mount, ``fs_options`` those of its file system, as the kernel writes them.
@@ -46,7 +46,7 @@ class Seen(NamedTuple):
 
     pid: int
     command: str
-    mounts: tuple[Mount, ...]
+    mounts: tuple[MountPoint, ...]
 
 
 def of_others() -> list[Seen]:
@@ -70,7 +70,7 @@ def of_others() -> list[Seen]:
     return list(found.values())
 
 
-def all_mounts(pid: int | str = "self") -> list[Mount]:
+def all_mounts(pid: int | str = "self") -> list[MountPoint]:
     """What is mounted, as this process or another one sees it.
 
     Raises OSError where that is another one that is gone, and an error of ours where there is no /proc.
@@ -81,17 +81,21 @@ def all_mounts(pid: int | str = "self") -> list[Mount]:
     return _mounts_of(pid)
 
 
-def _mounts_of(pid: int | str) -> list[Mount]:
+def _mounts_of(pid: int | str) -> list[MountPoint]:
     # Only LF ends a line: the kernel leaves a CR in a path as it is.
-    with open(f"/proc/{pid}/mountinfo", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+    with open(
+        f"/proc/{pid}/mountinfo", encoding="utf-8", errors="surrogateescape", newline="\n"
+    ) as file:
         return [parse(line) for line in file]
 
 
-def parse(line: str) -> Mount:
+def parse(line: str) -> MountPoint:
     """Read a line; blanks and backslashes in its paths are octal."""
     fields = line.split(" ")
     kind, *rest = line.rstrip("\n").partition(" - ")[2].split(" ", 2)
-    return Mount(fields[2], _plain(fields[3]), _plain(fields[4]), kind, fields[5], rest[-1] if rest else "")
+    return MountPoint(
+        fields[2], _plain(fields[3]), _plain(fields[4]), kind, fields[5], rest[-1] if rest else ""
+    )
 
 
 def _plain(text: str) -> str:

@@ -109,7 +109,9 @@ def host_ids() -> IdSet:
             if all(read):
                 seen.add(inode)
     extents = (extent for text in texts - own for extent in procfs.extents(text))
-    return IdSet.clipped((host, host + count) for container, host, count in extents if container != host)
+    return IdSet.clipped(
+        (host, host + count) for container, host, count in extents if container != host
+    )
 
 
 def _processes() -> Iterator[tuple[int, int | None]]:
@@ -128,7 +130,13 @@ def _line_of(pids: list[int], inode: int) -> list[tuple[int, int | None, int | N
     with of_place(f"/proc/{pids[0]}/ns/user"):
         while here is not None:
             above = _parent(here)
-            line.append((os.fstat(here).st_ino, _owner(here), None if above is None else os.fstat(above).st_ino))
+            line.append(
+                (
+                    os.fstat(here).st_ino,
+                    _owner(here),
+                    None if above is None else os.fstat(above).st_ino,
+                )
+            )
             os.close(here)
             here = above
     return line

@@ -13,7 +13,13 @@ import stat
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from usernsplan.errors import HostChangedError, NotPermittedError, RefusedError, UsernsplanError, reason_of
+from usernsplan.errors import (
+    HostChangedError,
+    NotPermittedError,
+    RefusedError,
+    UsernsplanError,
+    reason_of,
+)
 from usernsplan.report.text import shown_path
 
 if TYPE_CHECKING:
@@ -27,7 +33,7 @@ _FOLDER = _LOOK | os.O_DIRECTORY
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-class Spot(NamedTuple):
+class OutputPlace(NamedTuple):
     """A place in a pinned folder: its name there, and what lies there, itself no symlink; None where nothing does.
 
     ``is_open``: a name of /proc's for what a process has open, a pipe say; it looks like a link, and is to be opened.
@@ -57,7 +63,11 @@ def refuse_foreign_links(layout: Layout, names: Iterable[str]) -> None:
 
     What is missing yet leads nowhere, and neither does a loop: whoever opens it tells.
     """
-    with _explained(layout.root), suppress(FileNotFoundError, NotADirectoryError), spot(layout.root) as place:
+    with (
+        _explained(layout.root),
+        suppress(FileNotFoundError, NotADirectoryError),
+        spot(layout.root) as place,
+    ):
         top = os.open(place.name, _FOLDER, dir_fd=place.folder)
         try:
             for name in names:
@@ -76,7 +86,7 @@ def _follow(name: str, top: int, root: str) -> None:
 
 
 @contextmanager
-def spot(path: str, top: int | None = None, root: str = "") -> Iterator[Spot]:
+def spot(path: str, top: int | None = None, root: str = "") -> Iterator[OutputPlace]:
     """Pin the folder in which the end of a path lies, with what is there.
 
     With ``top``, a descriptor of the folder that is shown as ``root``, the path is read as a chroot there would read
@@ -90,7 +100,7 @@ def spot(path: str, top: int | None = None, root: str = "") -> Iterator[Spot]:
             os.close(folder)
 
 
-def _walk(path: str, folders: list[int], top: int | None, root: str) -> Spot:
+def _walk(path: str, folders: list[int], top: int | None, root: str) -> OutputPlace:
     """Go there, each folder opened in the one before it; ``folders`` are those from the start on."""
     shown = _start(path, folders, top, root)
     todo, links = _parts(path), 0
@@ -105,23 +115,25 @@ def _walk(path: str, folders: list[int], top: int | None, root: str) -> Spot:
         except FileNotFoundError:
             if todo:
                 raise
-            return Spot(folders[-1], part, None)
+            return OutputPlace(folders[-1], part, None)
         if target is None and todo:
             shown = os.path.join(shown, part)
             folders.append(os.open(part, _FOLDER, dir_fd=folders[-1]))
         elif target is None:
-            return Spot(folders[-1], part, seen)
+            return OutputPlace(folders[-1], part, seen)
         else:
             links += 1
             if links > _SYMLINKS:
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-            _refuse_foreign(seen, os.path.join(shown, part), "a symlink", "whoever made it says where it leads")
+            _refuse_foreign(
+                seen, os.path.join(shown, part), "a symlink", "whoever made it says where it leads"
+            )
             if top is None and not todo and _is_open(folders[-1], part, seen):
-                return Spot(folders[-1], part, seen, is_open=True)
+                return OutputPlace(folders[-1], part, seen, is_open=True)
             if target.startswith("/"):
                 shown = _start(target, folders, top, root)
             todo += _parts(target)
-    return Spot(folders[-1], ".", os.fstat(folders[-1]))
+    return OutputPlace(folders[-1], ".", os.fstat(folders[-1]))
 
 
 def _parts(path: str) -> list[str]:
@@ -160,7 +172,9 @@ def _look(folder: int, name: str) -> tuple[os.stat_result, str | None]:
 def _is_open(folder: int, name: str, link: os.stat_result) -> bool:
     """Tell a name such as /proc/self/fd/1, behind which is a pipe or a terminal that may have no other name."""
     with suppress(OSError):  # without a /proc there are none
-        return link.st_dev == os.stat("/proc").st_dev and not stat.S_ISREG(os.stat(name, dir_fd=folder).st_mode)
+        return link.st_dev == os.stat("/proc").st_dev and not stat.S_ISREG(
+            os.stat(name, dir_fd=folder).st_mode
+        )
     return False
 
 
@@ -181,7 +195,7 @@ def _refuse_foreign(seen: os.stat_result, path: str, what: str, why: str) -> Non
         )
 
 
-def _write_to(path: str, place: Spot, seen: os.stat_result, content: bytes) -> None:
+def _write_to(path: str, place: OutputPlace, seen: os.stat_result, content: bytes) -> None:
     """Write to what is no regular file; a folder is an error of open's."""
     if stat.S_ISFIFO(seen.st_mode):
         _refuse_foreign(seen, path, "a pipe", "whoever made it may read what is written")
@@ -189,11 +203,13 @@ def _write_to(path: str, place: Spot, seen: os.stat_result, content: bytes) -> N
     descriptor = os.open(place.name, flags, dir_fd=place.folder)
     with open(descriptor, "wb", buffering=0) as file:
         if not place.is_open and _identity(os.fstat(descriptor)) != _identity(seen):
-            raise HostChangedError(f"{shown_path(path)} was exchanged meanwhile; nothing was written")
+            raise HostChangedError(
+                f"{shown_path(path)} was exchanged meanwhile; nothing was written"
+            )
         file.write(content)
 
 
-def _replace(place: Spot, content: bytes) -> None:
+def _replace(place: OutputPlace, content: bytes) -> None:
     temporary = f"{place.name}.{os.getpid()}.new"
     descriptor = os.open(temporary, _NEW, 0o666, dir_fd=place.folder)
     try:

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 HERE = "usernsplan.yaml"
 
 
-class Found(NamedTuple):
+class FoundFile(NamedTuple):
     """A plan file, and its bytes: what was looked at is what is read, whoever exchanges the file."""
 
     path: str
     raw: bytes
 
 
-def find(layout: Layout, *, here: bool = True) -> Found | None:
+def find(layout: Layout, *, here: bool = True) -> FoundFile | None:
     """The plan file of this folder (with ``here``), or below /etc of the root; None where there is none.
 
     Raises RefusedError for one that somebody else may have written: what it says would be done in our name. One that
@@ -37,7 +37,7 @@ def is_here() -> bool:
     return os.path.lexists(HERE)
 
 
-def _found(layout: Layout, shown: str) -> Found | None:
+def _found(layout: Layout, shown: str) -> FoundFile | None:
     is_here = shown == f"./{HERE}"
     try:
         place = trust.place("/", _here()) if is_here else trust.place(layout.real or "/", PLAN_FILE)
@@ -46,7 +46,7 @@ def _found(layout: Layout, shown: str) -> Found | None:
                 f"{line(shown)}: {line(place.doubt)}: others may have written it, or put it there",
                 hint="name the file ('usernsplan apply FILE') if it is meant, or work in another folder",
             )
-        return Found(HERE if is_here else place.path, files.whole(place.path, line(shown)))
+        return FoundFile(HERE if is_here else place.path, files.whole(place.path, line(shown)))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -58,5 +58,7 @@ def _here() -> str:
     os.lstat(HERE)  # where there is none, the folders above it are nobody's concern
     folder = os.getcwd()
     if not os.path.samefile(folder, "."):
-        raise RefusedError(f"./{HERE}: {line(folder)} is another folder by now", hint="enter the folder again")
+        raise RefusedError(
+            f"./{HERE}: {line(folder)} is another folder by now", hint="enter the folder again"
+        )
     return f"{folder}/{HERE}"

@@ -24,15 +24,21 @@ def status(pid: int) -> proc_status.Status:
             # Its first thread has; others may run on.
             found = next(_running_threads(pid), found)
     except (FileNotFoundError, ProcessLookupError) as error:
-        raise UsernsplanError(f"there is no process {pid}, or it cannot be seen from here") from error
+        raise UsernsplanError(
+            f"there is no process {pid}, or it cannot be seen from here"
+        ) from error
     except InvalidValueError as error:
         raise UsernsplanError(f"process {pid}: {error}") from error
     except OSError as error:
         raise NotPermittedError(f"process {pid}: {reason_of(error)}") from error
     if found.state in _ENDED:
-        raise UsernsplanError(f"process {pid} has ended: it is a zombie, and may do nothing any more")
+        raise UsernsplanError(
+            f"process {pid} has ended: it is a zombie, and may do nothing any more"
+        )
     if found.kernel_thread:
-        raise UsernsplanError(f"process {pid} is a thread of the kernel: it has no program, and no limits")
+        raise UsernsplanError(
+            f"process {pid} is a thread of the kernel: it has no program, and no limits"
+        )
     return found
 
 
@@ -51,6 +57,9 @@ def _running_threads(pid: int) -> Iterator[proc_status.Status]:
 
 def name(pid: int) -> str:
     """What a process is called; "" where it is gone."""
-    with suppress(OSError), open(f"/proc/{pid}/comm", encoding="utf-8", errors="surrogateescape") as file:
+    with (
+        suppress(OSError),
+        open(f"/proc/{pid}/comm", encoding="utf-8", errors="surrogateescape") as file,
+    ):
         return file.read().removesuffix("\n")
     return ""

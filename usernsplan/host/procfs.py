@@ -32,7 +32,9 @@ def own_ids() -> tuple[IdSet, IdSet]:
 def read(uid_map: str, gid_map: str) -> Mapping | None:
     """What these texts say; None where neither map is written yet."""
     # 4294967295 stands for what has no id in our own namespace.
-    uids, gids = ([Extent(*e) for e in extents(text) if e[1] != ID_LIMIT] for text in (uid_map, gid_map))
+    uids, gids = (
+        [Extent(*e) for e in extents(text) if e[1] != ID_LIMIT] for text in (uid_map, gid_map)
+    )
     if not (uids or gids):
         return None
     return Mapping(IdMap(uids) if uids else UNWRITTEN, IdMap(gids) if gids else UNWRITTEN)
@@ -64,7 +66,10 @@ def _text(path: str) -> str:
 
 def may_chown() -> bool:
     """Tell whether this process has CAP_CHOWN. Raises an error of ours where nothing tells it."""
-    with of_place("/proc/self/status"), open("/proc/self/status", encoding="utf-8", errors="replace") as file:
+    with (
+        of_place("/proc/self/status"),
+        open("/proc/self/status", encoding="utf-8", errors="replace") as file,
+    ):
         return _has_capability(0, file.read())
 
 

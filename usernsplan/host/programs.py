@@ -16,7 +16,15 @@ if TYPE_CHECKING:
     from usernsplan.layout import Layout
 
 # Where distributions put the programs of engines, and snapd those of LXD.
-_FOLDERS = ("/usr/bin", "/usr/sbin", "/bin", "/sbin", "/usr/local/bin", "/usr/local/sbin", "/snap/bin")
+_FOLDERS = (
+    "/usr/bin",
+    "/usr/sbin",
+    "/bin",
+    "/sbin",
+    "/usr/local/bin",
+    "/usr/local/sbin",
+    "/snap/bin",
+)
 _PIECE = 1 << 16
 
 
@@ -39,7 +47,10 @@ def engines(layout: Layout) -> frozenset[str]:
                     found |= {
                         engine
                         for engine, known in ENGINES.items()
-                        if any(_lies_in(layout, folder, f"{name}/{program}") for program in known.programs)
+                        if any(
+                            _lies_in(layout, folder, f"{name}/{program}")
+                            for program in known.programs
+                        )
                     }
             finally:
                 os.close(folder)
@@ -63,7 +74,9 @@ def output(words: tuple[str, ...]) -> tuple[int, str, str]:
     """
     out, err, pipe = bytearray(), bytearray(), subprocess.PIPE
     with (
-        subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, bufsize=0) as process,  # noqa: S603 - our words, and names that were looked at
+        subprocess.Popen(  # noqa: S603
+            words, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, bufsize=0
+        ) as process,
         selectors.DefaultSelector() as ready,
     ):
         try:
@@ -77,8 +90,14 @@ def output(words: tuple[str, ...]) -> tuple[int, str, str]:
                         ready.unregister(key.fileobj)
                     key.data.extend(piece)
                     if len(key.data) > files.LARGEST:
-                        raise RefusedError(f"'{words[0]}' prints more than {files.LARGEST} bytes: it is not read")
+                        raise RefusedError(
+                            f"'{words[0]}' prints more than {files.LARGEST} bytes: it is not read"
+                        )
         except BaseException:
             process.kill()
             raise
-    return process.returncode, out.decode("utf-8", "surrogateescape"), err.decode("utf-8", "surrogateescape")
+    return (
+        process.returncode,
+        out.decode("utf-8", "surrogateescape"),
+        err.decode("utf-8", "surrogateescape"),
+    )

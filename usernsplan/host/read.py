@@ -10,7 +10,16 @@ from usernsplan.errors import NotPermittedError, UsernsplanError
 from usernsplan.formats import nsswitch, subid
 from usernsplan.host import accounts, docker, files, namespaces, programs, volumes
 from usernsplan.ids import IdSet
-from usernsplan.layout import DAEMON_JSON, GROUP, LEDGER, LOGIN_DEFS, NSSWITCH, PASSWD, SUBGID, SUBUID
+from usernsplan.layout import (
+    DAEMON_JSON,
+    GROUP,
+    LEDGER,
+    LOGIN_DEFS,
+    NSSWITCH,
+    PASSWD,
+    SUBGID,
+    SUBUID,
+)
 from usernsplan.model import HostState, LedgerState
 
 if TYPE_CHECKING:
@@ -72,7 +81,9 @@ def what_can_be_read(layout: Layout, ledger: Ledger) -> tuple[HostState, tuple[U
         for path in (SUBUID, SUBGID)
         if any(one.path == path for one in unread)
     }
-    found = replace(found, subuid=through.get(SUBUID, found.subuid), subgid=through.get(SUBGID, found.subgid))
+    found = replace(
+        found, subuid=through.get(SUBUID, found.subuid), subgid=through.get(SUBGID, found.subgid)
+    )
     # Of a file that could not be read either way, the first reason is the one to tell.
     return found, tuple({one.path: one for one in reversed(unread)}.values())
 
@@ -92,7 +103,9 @@ def _state(layout: Layout, ledger: Ledger, attempt: _Attempt) -> HostState:
         subuid=subid.parse(raw(SUBUID, follow=False)),
         subgid=subid.parse(raw(SUBGID, follow=False)),
         daemon_json=daemon,
-        daemon_json_is_symlink=attempt(DAEMON_JSON, partial(files.is_symlink, layout, DAEMON_JSON), otherwise=False),
+        daemon_json_is_symlink=attempt(
+            DAEMON_JSON, partial(files.is_symlink, layout, DAEMON_JSON), otherwise=False
+        ),
         login_defs=raw(LOGIN_DEFS) or b"",
         subid_source=nsswitch.source(switch, "subid"),
         passwd_source=nsswitch.source(switch, "passwd"),

@@ -24,7 +24,13 @@ if TYPE_CHECKING:
     from usernsplan.layout import Layout
 
 # How far a run is. Only "looking" has changed nothing; "done" and "undone" are finished.
-LOOKING, CHANGING, DONE, UNDOING, UNDONE = STATES = ("looking", "changing", "done", "undoing", "undone")
+LOOKING, CHANGING, DONE, UNDOING, UNDONE = STATES = (
+    "looking",
+    "changing",
+    "done",
+    "undoing",
+    "undone",
+)
 _HALF = frozenset({CHANGING, UNDOING})
 # 2: what failed stands in a log of its own. 3: paths are names below the root, which may be moved or mounted elsewhere.
 # Within a format, fields are only ever added.
@@ -105,7 +111,11 @@ def _below(layout: Layout, name: str, found: dict[str, Any]) -> dict[str, Any]:
         return inside
 
     trees = [{**tree, "path": below(tree["path"])} for tree in found["trees"]]
-    if found["run"] != name or not isinstance(found["command"], str) or not all(map(is_name, found["formerly"])):
+    if (
+        found["run"] != name
+        or not isinstance(found["command"], str)
+        or not all(map(is_name, found["formerly"]))
+    ):
         raise ValueError
     if found["format"] < FORMAT:
         for key in ("failed", "retried"):
@@ -114,7 +124,11 @@ def _below(layout: Layout, name: str, found: dict[str, Any]) -> dict[str, Any]:
     container = found["container"]
     if not isinstance(container, str | None):
         raise TypeError
-    return {**found, "trees": trees, "finish": finishing(found["command"], container, places, layout)}
+    return {
+        **found,
+        "trees": trees,
+        "finish": finishing(found["command"], container, places, layout),
+    }
 
 
 def _no_number(text: str) -> NoReturn:
@@ -135,7 +149,9 @@ def damaged(layout: Layout, name: str, fact: str = "") -> DamagedRunError:
 
 def _away(layout: Layout, name: str) -> str:
     """The command after which a run is none any more."""
-    folder, away = (layout.path(f"{place}{name}") for place in (f"{RUNS}/", f"{os.path.dirname(RUNS)}/damaged-"))
+    folder, away = (
+        layout.path(f"{place}{name}") for place in (f"{RUNS}/", f"{os.path.dirname(RUNS)}/damaged-")
+    )
     return f"move the run away: mv {operand(folder)} {operand(away)}"
 
 
@@ -178,7 +194,9 @@ def _seen(layout: Layout, name: str) -> RunSeen | None:
     except NotPermittedError:
         raise
     except UsernsplanError as error:
-        return RunSeen(name, at=_began(name), size=_size(layout, name), problem=str(error), hint=error.hint)
+        return RunSeen(
+            name, at=_began(name), size=_size(layout, name), problem=str(error), hint=error.hint
+        )
     if run is None:
         return None
     state = run["state"]
@@ -199,7 +217,9 @@ def _seen(layout: Layout, name: str) -> RunSeen | None:
 def _began(name: str) -> str:
     """When a run began, which its name tells."""
     try:
-        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.strptime(name.partition(".")[0], "%Y%m%d-%H%M%S"))
+        return time.strftime(
+            "%Y-%m-%dT%H:%M:%SZ", time.strptime(name.partition(".")[0], "%Y%m%d-%H%M%S")
+        )
     except ValueError:
         return ""
 
@@ -236,7 +256,11 @@ def look(layout: Layout) -> Runs:
                 run = content(layout, name)
                 if run and run["state"] in _HALF:
                     paths = tuple(layout.place(tree["path"]) for tree in run["trees"])
-                    unfinished.append(UnfinishedRun(name, run["finish"], paths, is_undoing=run["state"] == UNDOING))
+                    unfinished.append(
+                        UnfinishedRun(
+                            name, run["finish"], paths, is_undoing=run["state"] == UNDOING
+                        )
+                    )
         except NotPermittedError:
             raise
         except UsernsplanError as error:

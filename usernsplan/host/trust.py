@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 _SYMLINKS = 40  # as many as the kernel follows: path_resolution(7)
 _WRITE = 2
 # linux/posix_acl_xattr.h, little-endian on every machine: a version, then tag, permissions and id of each entry.
-_ACL, _ACL_VERSION, _ACL_ENTRY = "system.posix_acl_access", struct.pack("<I", 2), struct.Struct("<HHI")
+_ACL, _ACL_VERSION, _ACL_ENTRY = (
+    "system.posix_acl_access",
+    struct.pack("<I", 2),
+    struct.Struct("<HHI"),
+)
 _USER, _GROUP_OBJ, _GROUP, _MASK = 2, 4, 8, 16
 
 
@@ -72,7 +76,9 @@ def _trusted() -> frozenset[int]:
     return frozenset({0, actor.uid} | ({actor.sudo_uid} if actor.sudo_uid is not None else set()))
 
 
-def _doubts(folder: str, name: str, trusted: frozenset[int], *, is_folder: bool = True) -> Iterator[str]:
+def _doubts(
+    folder: str, name: str, trusted: frozenset[int], *, is_folder: bool = True
+) -> Iterator[str]:
     """Why others may have put what lies in a folder under this name.
 
     Of a folder that only its owner may move (it has the sticky bit), a folder of ours in it is safe: to move a folder
@@ -136,5 +142,10 @@ def _is_ours(gid: int, trusted: frozenset[int]) -> bool:
         with suppress(KeyError):
             ours.append(pwd.getpwuid(uid))
     names = {entry.pw_name for entry in ours if entry.pw_uid in trusted}
-    owns = any(entry.pw_gid == gid and entry.pw_name == group.gr_name and entry.pw_uid in trusted for entry in ours)
-    return owns and names.issuperset(group.gr_mem) and all(entry.pw_uid in trusted for entry in ours)
+    owns = any(
+        entry.pw_gid == gid and entry.pw_name == group.gr_name and entry.pw_uid in trusted
+        for entry in ours
+    )
+    return (
+        owns and names.issuperset(group.gr_mem) and all(entry.pw_uid in trusted for entry in ours)
+    )

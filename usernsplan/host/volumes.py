@@ -36,13 +36,17 @@ def recorded(layout: Layout, ledger: LedgerState) -> Recorded:
     return Recorded(look(layout, ledger.volumes, found.kept), found.unfinished)
 
 
-def look(layout: Layout, volumes: Iterable[Volume], kept: Collection[str] = ()) -> tuple[VolumeSeen, ...]:
+def look(
+    layout: Layout, volumes: Iterable[Volume], kept: Collection[str] = ()
+) -> tuple[VolumeSeen, ...]:
     """Look at each volume; those at ``kept`` may have ids that the map lacks. Nothing is changed, nothing raised."""
     wanted = list(volumes)
     try:
         mounts = _mounts() if wanted else {}
     except UsernsplanError as error:
-        return tuple(VolumeSeen(volume.path, why=f"it cannot be looked at: {error}") for volume in wanted)
+        return tuple(
+            VolumeSeen(volume.path, why=f"it cannot be looked at: {error}") for volume in wanted
+        )
     top = layout.real.rstrip("/")
     return tuple(
         _seen(layout, one.path, top + one.path, mounts, keeps=one.path in kept)
@@ -62,7 +66,9 @@ def _mounts() -> dict[str, set[str]]:
     return found
 
 
-def _seen(layout: Layout, name: str, path: str, mounts: dict[str, set[str]], *, keeps: bool) -> VolumeSeen:
+def _seen(
+    layout: Layout, name: str, path: str, mounts: dict[str, set[str]], *, keeps: bool
+) -> VolumeSeen:
     try:
         if files.real(layout, name, follow=True) != path:
             return VolumeSeen(name, why="a symlink leads to it")
@@ -83,14 +89,18 @@ def _seen(layout: Layout, name: str, path: str, mounts: dict[str, set[str]], *, 
     return VolumeSeen(name, (seen.st_uid, seen.st_gid), found, is_cut, is_mount, keeps)
 
 
-def _inside(place: files.Place, mounted: Collection[str]) -> tuple[os.stat_result, Counter[tuple[int, int]], bool]:
+def _inside(
+    place: files.Place, mounted: Collection[str]
+) -> tuple[os.stat_result, Counter[tuple[int, int]], bool]:
     """The top of a folder, how many entries each owner has in it, and whether there are more than were looked at."""
     owners: Counter[tuple[int, int]] = Counter()
     descriptor = _opened(place)
     try:
         with os.scandir(descriptor) as entries:
             # What is mounted in it is not the volume's, and no run enters it.
-            for entry in islice((entry for entry in entries if entry.name not in mounted), MOST_SEEN):
+            for entry in islice(
+                (entry for entry in entries if entry.name not in mounted), MOST_SEEN
+            ):
                 try:
                     seen = entry.stat(follow_symlinks=False)
                 except FileNotFoundError:

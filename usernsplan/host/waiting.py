@@ -46,7 +46,9 @@ def locker(seen: os.stat_result) -> str:
     for line in lines:
         # Those that wait for it have an arrow before them. A process of another pid namespace is 0.
         match line.split():
-            case [_, "POSIX" | "FLOCK", _, _, pid, where, *_] if where == place and pid.isdigit() and int(pid):
+            case [_, "POSIX" | "FLOCK", _, _, pid, where, *_] if (
+                where == place and pid.isdigit() and int(pid)
+            ):
                 return called(int(pid))
     return "a process that cannot be told"
 
@@ -56,4 +58,6 @@ def called(pid: int) -> str:
     from usernsplan.host import process  # noqa: PLC0415 - most never wait
 
     found = process.name(pid)
-    return f"process {pid}" + (f" ({found if found.isprintable() else repr(found)})" if found else "")
+    return f"process {pid}" + (
+        f" ({found if found.isprintable() else repr(found)})" if found else ""
+    )

@@ -113,7 +113,9 @@ class SqliteLedger:
             if db is None:
                 return LedgerState()
             # Whatever changes the ledger is in its history too, and a run reads the ledger before and under its locks.
-            stamp = db.execute("SELECT max(rowid), (SELECT count(*) FROM intent) FROM history").fetchone()
+            stamp = db.execute(
+                "SELECT max(rowid), (SELECT count(*) FROM intent) FROM history"
+            ).fetchone()
             if self._known and self._known[0] == stamp:
                 return self._known[1]
             version = self._version(db)
@@ -139,13 +141,19 @@ class SqliteLedger:
                 tuple(_allocations(db, version, shares)),
                 tuple(_quarantined(db, "concerns(held_start, held_count)")),
                 interrupted=bool(db.execute("SELECT count(*) FROM intent").fetchone()[0]),
-                reservations=tuple(r for r in _reservations(db, version) if ids.meets(r.ids.start, r.ids.stop)),
+                reservations=tuple(
+                    r for r in _reservations(db, version) if ids.meets(r.ids.start, r.ids.stop)
+                ),
             )
 
     def history(self, at: Container[str] | None = None) -> tuple[HistoryEntry, ...]:
         """What was done, oldest first; with ``at``, at these moments only."""
         with self._reading() as db:
-            rows = db.execute("SELECT at, actor, command, changed FROM history ORDER BY rowid") if db else ()
+            rows = (
+                db.execute("SELECT at, actor, command, changed FROM history ORDER BY rowid")
+                if db
+                else ()
+            )
             return tuple(
                 HistoryEntry(then, _actor(actor), command, _texts(json.loads(changed)))
                 for then, actor, command, changed in _typed(rows, str, str, str, str)
@@ -175,7 +183,9 @@ class SqliteLedger:
         with self._writing() as db:
             [[content]] = _typed(db.execute("SELECT content FROM intent"), str)
             change = _intent(content).ledger
-            found = _found(change) if "found" in json.loads(content) else _not_written(change, entry)
+            found = (
+                _found(change) if "found" in json.loads(content) else _not_written(change, entry)
+            )
             _take_over(db, change, entry, found)
             _close(db, entry)
 
@@ -210,8 +220,15 @@ class SqliteLedger:
         """Of a ledger that cannot be read, what is quarantined or reserved as far as it goes; nothing is written."""
         quarantined: list[Quarantined] = []
         reservations: list[Reservation] = []
-        with suppress(LedgerError), self._explained(), closing(_loaded(self._content()[0] or b"", {})) as db:
-            for rows, found in ((_quarantined(db), quarantined), (_reservations(db, _VERSION), reservations)):
+        with (
+            suppress(LedgerError),
+            self._explained(),
+            closing(_loaded(self._content()[0] or b"", {})) as db,
+        ):
+            for rows, found in (
+                (_quarantined(db), quarantined),
+                (_reservations(db, _VERSION), reservations),
+            ):
                 with suppress(sqlite3.Error, ValueError, LookupError, TypeError):
                     found.extend(rows)  # type: ignore[arg-type]
         return LedgerState(quarantined=tuple(quarantined), reservations=tuple(reservations))
@@ -265,7 +282,9 @@ class SqliteLedger:
             path = files.real(self._layout, LEDGER)
             try:
                 # SQLite's own "unable to open database file" does not say why.
-                descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+                descriptor = os.open(
+                    path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+                )
             except (FileNotFoundError, NotADirectoryError):
                 yield None
                 return
@@ -325,14 +344,20 @@ class SqliteLedger:
         Where this root is a running container's, who works in it writes the file in place: he is waited for.
         """
         with files.explained(self._layout, LEDGER), suppress(FileNotFoundError, NotADirectoryError):
-            if stat.S_IFMT(files.look(self._layout, LEDGER).st_mode) not in {stat.S_IFREG, stat.S_IFLNK}:
+            if stat.S_IFMT(files.look(self._layout, LEDGER).st_mode) not in {
+                stat.S_IFREG,
+                stat.S_IFLNK,
+            }:
                 raise self._no_file()
         descriptor = files.opened(self._layout, LEDGER)
         if descriptor is None:
             return None, {}
         with files.explained(self._layout, LEDGER), open(descriptor, "rb") as file:
             self._wait(
-                file.fileno(), lambda: fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB, _SHARED_COUNT, _SHARED_FIRST)
+                file.fileno(),
+                lambda: fcntl.lockf(
+                    file, fcntl.LOCK_SH | fcntl.LOCK_NB, _SHARED_COUNT, _SHARED_FIRST
+                ),
             )
             raw = file.read()
             found = {suffix: files.read(self._layout, LEDGER + suffix) for suffix in _BESIDE}
@@ -355,13 +380,19 @@ class SqliteLedger:
 
     def _wait(self, descriptor: int, lock: Callable[[], None]) -> None:
         def attempt() -> str:
-            return "" if _got(lock) else f"{self._shown} is locked by {waiting.locker(os.fstat(descriptor))}"
+            return (
+                ""
+                if _got(lock)
+                else f"{self._shown} is locked by {waiting.locker(os.fstat(descriptor))}"
+            )
 
         if holder := waiting.until(attempt, _PATIENCE):
             raise LedgerError(holder)
 
     def _no_file(self) -> LedgerError:
-        return LedgerError(f"{self._shown} is not a regular file", hint="put the ledger back in its place")
+        return LedgerError(
+            f"{self._shown} is not a regular file", hint="put the ledger back in its place"
+        )
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
@@ -407,10 +438,20 @@ class SqliteLedger:
         try:
             yield
         except (
-            *(sqlite3.Error, ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError),
+            *(
+                sqlite3.Error,
+                ValueError,
+                LookupError,
+                TypeError,
+                AttributeError,
+                RecursionError,
+                OverflowError,
+            ),
         ) as error:
             said = str(error) or type(error).__name__
-            if remedy := next((remedy for words, remedy in _NO_DAMAGE.items() if words in said), ""):
+            if remedy := next(
+                (remedy for words, remedy in _NO_DAMAGE.items() if words in said), ""
+            ):
                 raise LedgerError(f"{self._shown}: {said}", hint=remedy) from error
             raise DamagedLedgerError(
                 f"{self._shown}: {said}",
@@ -422,7 +463,10 @@ class SqliteLedger:
 @contextmanager
 def _connected(path: str, mode: str) -> Iterator[sqlite3.Connection]:
     db = sqlite3.connect(
-        f"file:{quote(os.fsencode(path))}?mode={mode}", uri=True, timeout=_PATIENCE, isolation_level=None
+        f"file:{quote(os.fsencode(path))}?mode={mode}",
+        uri=True,
+        timeout=_PATIENCE,
+        isolation_level=None,
     )
     try:
         yield db
@@ -510,7 +554,10 @@ def _upgrade(db: sqlite3.Connection, version: int) -> None:
 
 
 def _take_over(
-    db: sqlite3.Connection, change: LedgerChange, entry: HistoryEntry, found: Iterable[tuple[str, str, str]]
+    db: sqlite3.Connection,
+    change: LedgerChange,
+    entry: HistoryEntry,
+    found: Iterable[tuple[str, str, str]],
 ) -> None:
     db.executemany("DELETE FROM quarantine WHERE name = ?", ((name,) for name in change.forget))
     db.executemany(
@@ -518,10 +565,15 @@ def _take_over(
         ((name, held.start, held.count) for name, held in change.unkeep),
     )
     rows = db.execute("SELECT * FROM allocation") if change.quarantine else ()
-    was = {name: (owner, strategy, u, g, since) for name, owner, strategy, u, g, _, _, since in rows}
+    was = {
+        name: (owner, strategy, u, g, since) for name, owner, strategy, u, g, _, _, since in rows
+    }
     db.executemany(
         "INSERT INTO quarantine VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        ((n, held.start, held.count, entry.at, *was.get(n, ("",) * 5)) for n, held in change.quarantine),
+        (
+            (n, held.start, held.count, entry.at, *was.get(n, ("",) * 5))
+            for n, held in change.quarantine
+        ),
     )
     for table in ("allocation", "also", "found"):
         db.executemany(f"DELETE FROM {table} WHERE name = ?", ((name,) for name in change.remove))  # noqa: S608
@@ -536,7 +588,9 @@ def _take_over(
         "DELETE FROM volume WHERE name = ?1 AND NOT EXISTS (SELECT * FROM allocation WHERE name = ?1)",
         ((name,) for name in change.forget),
     )
-    db.executemany("DELETE FROM volume WHERE path = ?", ((os.fsencode(path),) for path in change.no_volumes))
+    db.executemany(
+        "DELETE FROM volume WHERE path = ?", ((os.fsencode(path),) for path in change.no_volumes)
+    )
     db.executemany(
         "INSERT OR REPLACE INTO volume (path, name, mode, since, user) VALUES (?, ?, ?, ?, ?)",
         ((os.fsencode(v.path), v.name, v.mode, entry.at, v.user) for v in change.volumes),
@@ -549,7 +603,13 @@ def _take_over(
 
 
 def _close(db: sqlite3.Connection, entry: HistoryEntry) -> None:
-    actor = json.dumps({"uid": entry.actor.uid, "sudo_uid": entry.actor.sudo_uid, "login_uid": entry.actor.login_uid})
+    actor = json.dumps(
+        {
+            "uid": entry.actor.uid,
+            "sudo_uid": entry.actor.sudo_uid,
+            "login_uid": entry.actor.login_uid,
+        }
+    )
     row = (entry.at, actor, entry.command, json.dumps(entry.changed))
     db.execute("INSERT INTO history VALUES (?, ?, ?, ?)", row)
     db.execute("DELETE FROM intent")
@@ -615,12 +675,14 @@ def _allocation(row: tuple[Any, ...], also: tuple[str, ...] = ()) -> Allocation:
 
 
 def _allocations(db: sqlite3.Connection, version: int, where: str = "1") -> Iterator[Allocation]:
-    also: dict[str, list[str]] = {}
+    extra_owners: dict[str, list[str]] = {}
     more = db.execute("SELECT name, owner FROM also ORDER BY owner") if version > 2 else ()  # noqa: PLR2004
     for name, owner in _typed(more, str, str):
-        also.setdefault(name, []).append(owner)
+        extra_owners.setdefault(name, []).append(owner)
     found: dict[str, list[tuple[str, str]]] = {}
-    lines = db.execute("SELECT name, path, line FROM found ORDER BY path, line") if version > 4 else ()  # noqa: PLR2004
+    lines = (
+        db.execute("SELECT name, path, line FROM found ORDER BY path, line") if version > 4 else ()  # noqa: PLR2004
+    )
     for name, *line in _stood(lines):
         found.setdefault(name, []).append((line[0], line[1]))
     written = _written(db) if version < 5 else {}  # noqa: PLR2004
@@ -628,7 +690,7 @@ def _allocations(db: sqlite3.Connection, version: int, where: str = "1") -> Iter
         "SELECT name, owner, strategy, uid_map, gid_map, held_start, held_count, since FROM allocation "  # noqa: S608
         f"WHERE {where} ORDER BY name"  # our own words
     ):
-        one = _allocation(row, tuple(also.get(row[0], ())))
+        one = _allocation(row, tuple(extra_owners.get(row[0], ())))
         stood = found.get(one.name, ()) if version > 4 else _unproven(one, written)  # noqa: PLR2004
         yield replace(one, found=tuple(stood)) if stood else one
 
@@ -636,7 +698,9 @@ def _allocations(db: sqlite3.Connection, version: int, where: str = "1") -> Iter
 def _quarantined(db: sqlite3.Connection, where: str = "1") -> Iterator[Quarantined]:
     for row in db.execute(f"SELECT * FROM quarantine WHERE {where} ORDER BY name, held_start"):  # noqa: S608
         # Before version 5 nobody noted what it was.
-        [[name, start, count, since, *was]] = _typed([row], str, int, int, str, *(str,) * (len(row) - 4))
+        [[name, start, count, since, *was]] = _typed(
+            [row], str, int, int, str, *(str,) * (len(row) - 4)
+        )
         former = None
         if was and was[0]:
             owner, strategy, uids, gids, made = was
@@ -692,7 +756,9 @@ def _lines_of(changed: Iterable[str]) -> Iterator[tuple[str, str]]:
         yield from ((path, line) for path in (SUBUID, SUBGID) if is_new and place.endswith(path))
 
 
-def _unproven(one: Allocation, written: Mapping_[tuple[str, str], Container[str]]) -> Iterator[tuple[str, str]]:
+def _unproven(
+    one: Allocation, written: Mapping_[tuple[str, str], Container[str]]
+) -> Iterator[tuple[str, str]]:
     """The lines of an allocation of which an older ledger does not prove that we wrote them: they are not taken out.
 
     Its owner's were written when it was made; what was written later put back what stood there before.
@@ -732,13 +798,16 @@ def _held(start: int | None, count: int | None) -> IdRange | None:
 
 def _row(a: Allocation, since: str) -> tuple[object, ...]:
     maps = (json.dumps(a.mapping.uids.triples()), json.dumps(a.mapping.gids.triples()))
-    held = (a.held.start, a.held.count) if a.held else (None, None)
+    held = (a.reserved_range.start, a.reserved_range.count) if a.reserved_range else (None, None)
     return (a.name, a.owner, a.strategy, *maps, *held, since)
 
 
 def _also(change: LedgerChange) -> list[tuple[str, str]]:
     """Whom the lines of which allocation are granted to besides: of the new ones, and of those that stand."""
-    return [*((a.name, owner) for a in change.add for owner in a.also), *change.also]
+    return [
+        *((a.name, owner) for a in change.add for owner in a.extra_owners),
+        *change.extra_owners,
+    ]
 
 
 def _intent_text(intent: Intent) -> str:
@@ -754,7 +823,9 @@ def _intent_text(intent: Intent) -> str:
             "quarantine": [(name, held.start, held.count) for name, held in change.quarantine],
             "forget": change.forget,
             "unkeep": [(name, held.start, held.count) for name, held in change.unkeep],
-            "volumes": [(os.fsencode(v.path).hex(), v.name, v.mode, "", v.user) for v in change.volumes],
+            "volumes": [
+                (os.fsencode(v.path).hex(), v.name, v.mode, "", v.user) for v in change.volumes
+            ],
             "no_volumes": [os.fsencode(path).hex() for path in change.no_volumes],
             "reserve": [(_ids(r.ids), r.why) for r in change.reserve],
             "unreserve": [_ids(r) for r in change.unreserve],
@@ -767,9 +838,9 @@ def _intent(text: str) -> Intent:
     content: dict[str, Any] = json.loads(text)
     new = {row[0] for row in content["add"]}
     # An intent of version 2 has none.
-    also = tuple(_typed(map(tuple, content.get("also", ())), str, str))
+    extra_owners = tuple(_typed(map(tuple, content.get("also", ())), str, str))
     owners: dict[str, list[str]] = {}
-    for name, owner in also:
+    for name, owner in extra_owners:
         owners.setdefault(name, []).append(owner)
     # One of version 4 does not say which lines stood before.
     lines = tuple(_stood(map(tuple, content.get("found", ()))))
@@ -779,7 +850,10 @@ def _intent(text: str) -> Intent:
     quarantine = _typed(map(tuple, content["quarantine"]), str, int, int)
     unkeep = _typed(map(tuple, content.get("unkeep", ())), str, int, int)
     # An intent of version 1 has no volumes, one of version 3 no reservations, nor users of volumes.
-    volumes = ((*row, "") if len(row) == 4 else row for row in map(tuple, content.get("volumes", ())))  # noqa: PLR2004
+    volumes = (
+        (*row, "") if len(row) == 4 else row  # noqa: PLR2004
+        for row in map(tuple, content.get("volumes", ()))
+    )
     reserve = _typed(map(tuple, content.get("reserve", ())), str, str)
     [command] = _texts([content["command"]])
     uid, sudo_uid, login_uid = content["actor"]
@@ -789,16 +863,21 @@ def _intent(text: str) -> Intent:
         Actor(uid, sudo_uid, login_uid),
         LedgerChange(
             add=tuple(
-                replace(_allocation(tuple(row), tuple(owners.get(row[0], ()))), found=tuple(found.get(row[0], ())))
+                replace(
+                    _allocation(tuple(row), tuple(owners.get(row[0], ()))),
+                    found=tuple(found.get(row[0], ())),
+                )
                 for row in content["add"]
             ),
-            also=tuple(pair for pair in also if pair[0] not in new),
+            extra_owners=tuple(pair for pair in extra_owners if pair[0] not in new),
             found=tuple(line for line in lines if line[0] not in new),
             remove=_texts(content["remove"]),
             quarantine=tuple((name, IdRange(start, count)) for name, start, count in quarantine),
             forget=_texts(content["forget"]),
             unkeep=tuple((name, IdRange(start, count)) for name, start, count in unkeep),
-            volumes=tuple(Volume(_path(raw), *rest) for raw, *rest in _typed(volumes, str, str, str, str, str)),
+            volumes=tuple(
+                Volume(_path(raw), *rest) for raw, *rest in _typed(volumes, str, str, str, str, str)
+            ),
             no_volumes=tuple(map(_path, _texts(content.get("no_volumes", [])))),
             reserve=tuple(Reservation(IdRange.parse(ids), why) for ids, why in reserve),
             unreserve=tuple(map(IdRange.parse, _texts(content.get("unreserve", [])))),

@@ -34,14 +34,20 @@ def findings(state: HostState, allocations: Sequence[Allocation]) -> tuple[Findi
     return tuple(dict.fromkeys(found))
 
 
-def next_steps(state: HostState, request: AllocateRequest, new: Iterable[Allocation]) -> tuple[str, ...]:
+def next_steps(
+    state: HostState, request: AllocateRequest, new: Iterable[Allocation]
+) -> tuple[str, ...]:
     """Commands that use what was just allocated; Docker's own allocation needs none but the daemon's restart."""
     made = [allocation for allocation in new if allocation.name != DEFAULT_NAME]
     pools = [(engine, a.name) for a in made if (engine := engines.pool_of(a))]
     steps = [state.layout.command(f"render {engine} {shell(name)}") for engine, name in pools]
     first = next((a for a in made if not engines.pool_of(a)), None)
     if first is not None:
-        named = [e for e in request.engines or () if not engines.ENGINES[e].pool and engines.verdict(e, first).can]
+        named = [
+            e
+            for e in request.engines or ()
+            if not engines.ENGINES[e].pool and engines.verdict(e, first).can
+        ]
         # The lines of an account are for its own rootless engines; root is one for LXC.
         is_login = state.accounts.user(first.owner) and engines.verdict("rootless", first).can
         usual = "lxc" if first.owner == ROOT else "rootless" if is_login else "podman"
@@ -77,12 +83,17 @@ def _directory_service(state: HostState) -> Iterator[Finding]:
 
 def directory_service(state: HostState) -> str | None:
     """The service, if there is one, from which accounts come that cannot all be listed from here."""
-    return next((name for name in state.passwd_source.services if name in {"sss", "winbind", "ldap"}), None)
+    return next(
+        (name for name in state.passwd_source.services if name in {"sss", "winbind", "ldap"}), None
+    )
 
 
 def lacks_nobody(allocation: Allocation) -> bool:
     """Tell whether an allocation is one of a container's own range, and too small for nobody's id."""
-    return allocation.strategy == PerContainer.name and allocation.mapping.uids.to_host(OVERFLOW_ID) is None
+    return (
+        allocation.strategy == PerContainer.name
+        and allocation.mapping.uids.to_host(OVERFLOW_ID) is None
+    )
 
 
 def _login_defs(state: HostState) -> Iterator[Finding]:
@@ -93,7 +104,7 @@ def _login_defs(state: HostState) -> Iterator[Finding]:
 
 
 def _dockerroot(state: HostState, root: int) -> Iterator[Finding]:
-    ours = {owner for a in state.ledger.allocations for owner in (a.owner, *a.also)}
+    ours = {owner for a in state.ledger.allocations for owner in (a.owner, *a.extra_owners)}
     whose = who_is(state, root)
     whose += [
         f"in a range that {state.layout.path(path)} gives to {line.owner}"
@@ -128,7 +139,10 @@ def _free(state: HostState) -> str:
 
 
 def _on_allocation(state: HostState, allocation: Allocation) -> Iterator[Finding]:
-    shared, written = allocation.strategy == Shared.name, in_subid(allocation.strategy, allocation.mapping)
+    shared, written = (
+        allocation.strategy == Shared.name,
+        in_subid(allocation.strategy, allocation.mapping),
+    )
     is_own = allocation.owner in {DEFAULT_OWNER, owner_of(allocation.name)}
     if allocation.mapping.uids.to_host(0) == 0:
         yield Finding(
@@ -146,7 +160,7 @@ def _on_allocation(state: HostState, allocation: Allocation) -> Iterator[Finding
             f"{allocation.mapping.uids.to_host(0)}",
             "grant it to an owner that is nobody's login",
         )
-    if ROOT in {allocation.owner, *allocation.also}:
+    if ROOT in {allocation.owner, *allocation.extra_owners}:
         yield Finding(
             "USN119",
             "info",
@@ -154,7 +168,9 @@ def _on_allocation(state: HostState, allocation: Allocation) -> Iterator[Finding
             "them too",
             "where one of them runs, root's first line has to be a range of its own",
         )
-    elif not is_own and not engines.pool_of(allocation) and not state.accounts.user(allocation.owner):
+    elif (
+        not is_own and not engines.pool_of(allocation) and not state.accounts.user(allocation.owner)
+    ):
         yield Finding(
             "USN118",
             "warning",
@@ -162,11 +178,12 @@ def _on_allocation(state: HostState, allocation: Allocation) -> Iterator[Finding
             "inherits the range",
             "release it, or make the account now",
         )
-    if shared and allocation.held and written:
+    if shared and allocation.reserved_range and written:
         yield Finding(
             "USN103",
             "warning",
-            f"{allocation.owner}'s lines make Docker's map by their order, the filler {allocation.held} in the middle; "
+            f"{allocation.owner}'s lines make Docker's map by their order, "
+            f"the filler {allocation.reserved_range} in the middle; "
             "the next useradd that hands out a range sorts the file and breaks it",
             "run this command again after a useradd: it puts them back in order",
         )

@@ -18,7 +18,7 @@ from usernsplan.planner.grants import Grants
 from usernsplan.planner.names import check_name, check_owner, owner_of, refuse_account
 from usernsplan.planner.taken import Claim, claims, holders, pool_of, take
 from usernsplan.planner.unsaid import settled
-from usernsplan.strategies import SUBID_MAX, Shared, Strategy
+from usernsplan.strategies import SHARED_SUBID_LAST, Shared, Strategy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -73,8 +73,12 @@ def make_plan(state: HostState, request: AllocateRequest) -> Plan:
     also = {a.name: more for a in containers if (more := _widen(draft, request, a))}
     with about(option="daemon"):
         docker = _docker(draft, request)
-    allocations = [replace(a, also=(*a.also, *also.get(a.name, ()))) for a in containers]
-    allocations += draft.of(name for pool in pools for name in pool.names if name in draft.known | draft.new)
+    allocations = [
+        replace(a, extra_owners=(*a.extra_owners, *also.get(a.name, ()))) for a in containers
+    ]
+    allocations += draft.of(
+        name for pool in pools for name in pool.names if name in draft.known | draft.new
+    )
     made = daemon.with_accounts(state, needs.accounts(engines, allocations))
     return Plan(
         kind="allocate",
@@ -83,9 +87,9 @@ def make_plan(state: HostState, request: AllocateRequest) -> Plan:
         restored=tuple(draft.grants.restored),
         ledger=LedgerChange(
             add=tuple(draft.new.values()),
-            also=tuple((name, owner) for name, more in also.items() for owner in more),
+            extra_owners=tuple((name, owner) for name, more in also.items() for owner in more),
             found=tuple(draft.found),
-            unkeep=tuple((name, former.held) for name, former in draft.back.items()),
+            unkeep=tuple((name, former.reserved_range) for name, former in draft.back.items()),
         ),
         account_commands=tuple(dict.fromkeys(docker.commands + made.commands)),
         findings=(
@@ -98,7 +102,11 @@ def make_plan(state: HostState, request: AllocateRequest) -> Plan:
             *made.findings,
         ),
         next_steps=tuple(
-            dict.fromkeys(docker.next_steps + made.next_steps + advice.next_steps(state, request, draft.new.values()))
+            dict.fromkeys(
+                docker.next_steps
+                + made.next_steps
+                + advice.next_steps(state, request, draft.new.values())
+            )
         ),
         unfinished=docker.unfinished or made.unfinished,
         consequences=docker.consequences,
@@ -120,7 +128,13 @@ def _take_pool(draft: _Draft, pool: AllocateRequest, *, named: bool) -> tuple[Fi
     if not named:
         try:
             # On a draft that is thrown away: half of what was tried is not to stay.
-            tried = replace(draft, grants=Grants(draft.state), new=dict(draft.new), back=dict(draft.back), notes=[])
+            tried = replace(
+                draft,
+                grants=Grants(draft.state),
+                new=dict(draft.new),
+                back=dict(draft.back),
+                notes=[],
+            )
             _take(tried, pool, pool.names)
         except UsernsplanError as error:
             message = f"nothing is done for the pool of {pool.names[0]}, whose engine is installed here: {error}"
@@ -133,13 +147,17 @@ def _take_pool(draft: _Draft, pool: AllocateRequest, *, named: bool) -> tuple[Fi
 def _widen(draft: _Draft, request: AllocateRequest, allocation: Allocation) -> tuple[str, ...]:
     """Grant the lines of an allocation to whom else an engine wants them granted, and say to whom."""
     engines = (*draft.engines, *request.words(allocation.name).engines)
-    more = tuple(o for o in needs.further_owners(engines, allocation) if o not in allocation.also)
+    more = tuple(
+        o for o in needs.further_owners(engines, allocation) if o not in allocation.extra_owners
+    )
     for owner in more:
         draft.found += [(allocation.name, *line) for line in draft.grants.widen(allocation, owner)]
     return more
 
 
-def _names(request: AllocateRequest, engines: tuple[str, ...], *, has_pools: bool) -> tuple[str, ...]:
+def _names(
+    request: AllocateRequest, engines: tuple[str, ...], *, has_pools: bool
+) -> tuple[str, ...]:
     """The containers. Without a name it is Docker's own allocation, unless other engines were named."""
     for name in request.names:
         with about(name):
@@ -153,12 +171,15 @@ def _names(request: AllocateRequest, engines: tuple[str, ...], *, has_pools: boo
             hint = "name the containers; only Docker has an allocation without a name"
             raise InvalidValueError(f"--engine {engines[0]} without a name to allocate", hint=hint)
         if request.owner is not None:
-            raise InvalidValueError("--owner without a name to allocate", hint="a pool's owner is its engine's own")
+            raise InvalidValueError(
+                "--owner without a name to allocate", hint="a pool's owner is its engine's own"
+            )
         names = ()
     _check_words(request)
     if len(names) > 1 and (request.owner is not None or request.start is not None):
         raise InvalidValueError(
-            "--owner and --start are about one name, and several are given", hint="allocate them one at a time"
+            "--owner and --start are about one name, and several are given",
+            hint="allocate them one at a time",
         )
     return names
 
@@ -199,18 +220,22 @@ def _refuse_past_docker(state: HostState, request: AllocateRequest, names: Itera
         if not (isinstance(strategy, Shared) and strategy.filler):
             continue
         last = strategy.max - 1 if strategy.identity else strategy.max
-        if last > SUBID_MAX:
+        if last > SHARED_SUBID_LAST:
             if request.from_file:
                 hint = "leave --max out for this one; Podman and OCI runtimes take other containers past it"
             else:
                 root = "--identity" if strategy.identity else f"--dockerroot {strategy.dockerroot}"
                 other = name if name != DEFAULT_NAME else "web"
                 words = f"allocate --strategy {strategy.name} {root} --max {strategy.max} {other}"
-                made, shown = state.layout.command(words), state.layout.command(f"render podman {other}")
+                made, shown = (
+                    state.layout.command(words),
+                    state.layout.command(f"render podman {other}"),
+                )
                 hint = f"leave --max out; for Podman or OCI a container has a larger one: '{made}', then '{shown}'"
             with about(name, "max"):
                 raise InvalidValueError(
-                    f"--max {strategy.max}: Docker's own map comes from subuid, where a shared one ends at {SUBID_MAX}",
+                    f"--max {strategy.max}: Docker's own map comes from subuid, "
+                    f"where a shared one ends at {SHARED_SUBID_LAST}",
                     hint=hint,
                 )
 
@@ -281,23 +306,39 @@ def _refuse_other_words(state: HostState, known: Allocation, request: AllocateRe
     """Raise RefusedError unless the request describes the allocation that stands."""
     words = request.words(known.name)
     shapes = [words.strategy]
-    if isinstance(words.strategy, Shared) and words.strategy.max <= SUBID_MAX + words.strategy.identity:
+    if (
+        isinstance(words.strategy, Shared)
+        and words.strategy.max <= SHARED_SUBID_LAST + words.strategy.identity
+    ):
         # Whether Docker was to use it is not repeated by words that only name it again.
         shapes.append(replace(words.strategy, filler=True))
     release = state.layout.inline(f"release {shell(known.name)}")
     anew = f"{release} first, then allocate it anew; its files need their owners shifted"
     ids = ", ".join(map(str, known.mapping.uids.host_ranges()))
     if not any(_has_shape(known, shape) for shape in shapes):
-        raise RefusedError(f"'{known.name}' is allocated already, by other words, as host uids {ids}", hint=anew)
+        raise RefusedError(
+            f"'{known.name}' is allocated already, by other words, as host uids {ids}", hint=anew
+        )
     if words.owner not in {None, known.owner}:
-        raise RefusedError(f"'{known.name}' is allocated already, to the owner {known.owner}", hint=anew)
-    if words.start is not None and not (known.held and known.held.start == words.start):
+        raise RefusedError(
+            f"'{known.name}' is allocated already, to the owner {known.owner}", hint=anew
+        )
+    if words.start is not None and not (
+        known.reserved_range and known.reserved_range.start == words.start
+    ):
         raise RefusedError(f"'{known.name}' is allocated already, as host uids {ids}", hint=anew)
 
 
 def _has_shape(known: Allocation, strategy: Strategy) -> bool:
-    base, count = (known.held.start, known.held.count) if known.held else (None, None)
-    return count == (strategy.need.count if strategy.need else None) and strategy.mapping(base) == known.mapping
+    base, count = (
+        (known.reserved_range.start, known.reserved_range.count)
+        if known.reserved_range
+        else (None, None)
+    )
+    return (
+        count == (strategy.need.count if strategy.need else None)
+        and strategy.mapping(base) == known.mapping
+    )
 
 
 def _allocate(draft: _Draft, request: AllocateRequest, names: Iterable[str]) -> None:
@@ -305,12 +346,17 @@ def _allocate(draft: _Draft, request: AllocateRequest, names: Iterable[str]) -> 
     owners = _owners(draft, request, names)
     # Those that want one place first: it may be where the others would come to lie.
     placed = {name: start for name in owners if (start := request.words(name).start) is not None}
-    former = returning.of(draft.state, {name: (owner, _variant(request, name)) for name, owner in owners.items()})
+    former = returning.of(
+        draft.state, {name: (owner, _variant(request, name)) for name, owner in owners.items()}
+    )
     made = []
     for name, start in placed.items():
         with about(name, "start"):
             made.append(_made(draft, request, name, owners[name], start))
-        if back := next((one for one in former.get(name, ()) if one.held == made[-1].held), None):
+        if back := next(
+            (one for one in former.get(name, ()) if one.reserved_range == made[-1].reserved_range),
+            None,
+        ):
             draft.back[name] = back
     _check_starts(draft, request, made)
     bases = placed | _again(draft, request, owners, former, made)
@@ -319,9 +365,15 @@ def _allocate(draft: _Draft, request: AllocateRequest, names: Iterable[str]) -> 
         with about(name):
             allocation = _made(draft, request, name, owner, bases.get(name))
         with about(name):
-            draft.new[name] = draft.grants.add(returning.since_then(allocation, draft.back.get(name)))
-    draft.notes += returning.told(draft.state, {name: one for name, one in draft.back.items() if name in owners})
-    draft.notes += returning.missed(draft.state, (draft.new[name] for name in owners if name not in draft.back))
+            draft.new[name] = draft.grants.add(
+                returning.since_then(allocation, draft.back.get(name))
+            )
+    draft.notes += returning.told(
+        draft.state, {name: one for name, one in draft.back.items() if name in owners}
+    )
+    draft.notes += returning.missed(
+        draft.state, (draft.new[name] for name in owners if name not in draft.back)
+    )
 
 
 def _again(
@@ -336,22 +388,22 @@ def _again(
     What runs in it may be the very container, so that it is no hindrance.
     """
     wanted = {
-        (name, one.held.start): one
+        (name, one.reserved_range.start): one
         for name, found in former.items()
         for one in found
-        if request.words(name).start is None and _is_in(one.held, request.pool)
+        if request.words(name).start is None and _is_in(one.reserved_range, request.pool)
     }
     if not wanted:
         return {}
     made = [_made(draft, request, name, owners[name], start) for name, start in wanted]
     state = returning.without(draft.state, list(wanted.values()))
     taken = IdSet.union(c.ids for c in claims(state, *draft.grants.without(*made), running=False))
-    taken |= IdSet(a.held for a in (*draft.new.values(), *placed) if a.held)
+    taken |= IdSet(a.reserved_range for a in (*draft.new.values(), *placed) if a.reserved_range)
     found = dict[str, int]()
     for (name, start), one in wanted.items():
-        if name not in found and not taken.meets(one.held.start, one.held.stop):
+        if name not in found and not taken.meets(one.reserved_range.start, one.reserved_range.stop):
             found[name], draft.back[name] = start, one
-            taken |= IdSet((one.held,))
+            taken |= IdSet((one.reserved_range,))
     return found
 
 
@@ -362,12 +414,18 @@ def _is_in(held: IdRange, pool: IdRange | None) -> bool:
 def _owners(draft: _Draft, request: AllocateRequest, names: Iterable[str]) -> dict[str, str]:
     """Who owns the lines of each new name: an owner other than root holds one allocation, and is nobody by chance."""
     accounts = {user.name for user in draft.state.accounts.users}
-    held = {a.owner: a.name for a in (*draft.known.values(), *draft.new.values()) if a.owner != ROOT}
+    held = {
+        a.owner: a.name for a in (*draft.known.values(), *draft.new.values()) if a.owner != ROOT
+    }
     owners = {}
     for name in names:
         said = request.words(name).owner
         owner = owners[name] = said or owner_of(name)
-        meant = said or name in {DEFAULT_NAME, _docker_target(request)} or "docker-instance" in draft.engines
+        meant = (
+            said
+            or name in {DEFAULT_NAME, _docker_target(request)}
+            or "docker-instance" in draft.engines
+        )
         with about(name):
             if owner in accounts and not meant:
                 refuse_account(draft.state, owner)
@@ -381,11 +439,16 @@ def _owners(draft: _Draft, request: AllocateRequest, names: Iterable[str]) -> di
     return owners
 
 
-def _made(draft: _Draft, request: AllocateRequest, name: str, owner: str, base: int | None) -> Allocation:
+def _made(
+    draft: _Draft, request: AllocateRequest, name: str, owner: str, base: int | None
+) -> Allocation:
     strategy = _variant(request, name)
     held = IdRange(base, strategy.need.count) if base is not None and strategy.need else None
     made = Allocation(name, owner, strategy.name, strategy.mapping(base), held)
-    return replace(made, also=needs.further_owners((*draft.engines, *request.words(name).engines), made))
+    return replace(
+        made,
+        extra_owners=needs.further_owners((*draft.engines, *request.words(name).engines), made),
+    )
 
 
 def _first_fit(
@@ -398,7 +461,7 @@ def _first_fit(
             wanted.setdefault(need, []).append(name)
     state, found = draft.state, dict[str, int]()
     taken = claims(state, state.subuid, state.subgid) if wanted else ()
-    new = IdSet(a.held for a in (*draft.new.values(), *placed) if a.held)
+    new = IdSet(a.reserved_range for a in (*draft.new.values(), *placed) if a.reserved_range)
     for need, group in wanted.items():
         with about(option="pool"):
             pool = pool_of(state, request.strategy, request.pool)
@@ -418,24 +481,34 @@ def _check_starts(draft: _Draft, request: AllocateRequest, asked: Sequence[Alloc
     for (held, name), (following, other) in pairwise(_held([*draft.new.values(), *asked])):
         if held.overlaps(following):
             with about(other, "start"):
-                raise RefusedError(f"--start: {held} of '{name}' and {following} of '{other}' overlap", hint=leave)
+                raise RefusedError(
+                    f"--start: {held} of '{name}' and {following} of '{other}' overlap", hint=leave
+                )
     # Almost always nothing is in the way of any; only where something is, it is looked at whose it is.
     adopted = [one for one in asked if grants.stands(one)]
     state = returning.without(state, list(draft.back.values()))
-    taken = IdSet.union(claim.ids for claim in claims(state, *grants.without(*adopted))) if asked else IdSet()
+    taken = (
+        IdSet.union(claim.ids for claim in claims(state, *grants.without(*adopted)))
+        if asked
+        else IdSet()
+    )
     for held, name in _held(asked):
         if taken.meets(held.start, held.stop):
             [one] = (a for a in asked if a.name == name)
             running = one not in adopted and name not in draft.back
-            for whose, overlap in holders(held, claims(state, *grants.without(one), running=running)):
+            for whose, overlap in holders(
+                held, claims(state, *grants.without(one), running=running)
+            ):
                 with about(name, "start"):
-                    raise RefusedError(f"--start: {held} is not free: {overlap} is {whose}", hint=leave)
+                    raise RefusedError(
+                        f"--start: {held} is not free: {overlap} is {whose}", hint=leave
+                    )
 
 
 def _check_start(draft: _Draft, request: AllocateRequest, one: Allocation) -> None:
     """Raise an error where an allocation cannot lie where it was asked for, whoever has what."""
     need = _variant(request, one.name).need
-    if one.held is None or need is None:
+    if one.reserved_range is None or need is None:
         raise InvalidValueError("--start: this allocation takes no range of its own")
     draft.grants.refuse_other_lines(one)
     # Lines that stand are adopted where somebody put them; containers may well be running in them. And a range that
@@ -443,13 +516,17 @@ def _check_start(draft: _Draft, request: AllocateRequest, one: Allocation) -> No
     if draft.grants.stands(one) or one.name in draft.back:
         return
     pool = pool_of(draft.state, request.strategy, request.pool)
-    if one.held.start % need.align:
-        raise InvalidValueError(f"--start {one.held.start} is not a multiple of {need.align}")
-    if not _is_in(one.held, pool):
+    if one.reserved_range.start % need.align:
+        raise InvalidValueError(
+            f"--start {one.reserved_range.start} is not a multiple of {need.align}"
+        )
+    if not _is_in(one.reserved_range, pool):
         hint = "widen it with --pool FIRST-LAST"
-        raise InvalidValueError(f"--start: {one.held} lies outside the pool {pool}", hint=hint)
+        raise InvalidValueError(
+            f"--start: {one.reserved_range} lies outside the pool {pool}", hint=hint
+        )
 
 
 def _held(allocations: Iterable[Allocation]) -> list[tuple[IdRange, str]]:
     """What they hold, and their names, in the order of the ids."""
-    return sorted((a.held, a.name) for a in allocations if a.held)
+    return sorted((a.reserved_range, a.name) for a in allocations if a.reserved_range)

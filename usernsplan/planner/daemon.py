@@ -45,7 +45,9 @@ def point_at(state: HostState, allocation: Allocation, *, replace_remap: bool) -
     ``replace_remap`` is not said: the daemon would hide the images and containers of the old one.
     """
     if not (found := can_lay(allocation)).can:
-        other = "choose another --owner" if allocation.owner in {"root", "default"} else _WITHOUT_A_GAP
+        other = (
+            "choose another --owner" if allocation.owner in {"root", "default"} else _WITHOUT_A_GAP
+        )
         raise RefusedError(
             f"Docker cannot make the map of '{allocation.name}': {found.why}",
             hint=f"Podman and OCI runtimes can: 'usernsplan render podman'; for Docker, {other}",
@@ -75,7 +77,11 @@ def point_at(state: HostState, allocation: Allocation, *, replace_remap: bool) -
             hint="say --replace-remap to change it, or --no-daemon-config to leave it alone",
         )
     return Pointed(
-        changes=(Change(DAEMON_JSON, state.daemon_json, daemon_json.with_remap(config, allocation.owner)),),
+        changes=(
+            Change(
+                DAEMON_JSON, state.daemon_json, daemon_json.with_remap(config, allocation.owner)
+            ),
+        ),
         commands=commands,
         findings=(*_without_tty(allocation), _hidden(state, config, allocation)),
         next_steps=(RESTART,),
@@ -95,8 +101,12 @@ def with_accounts(state: HostState, owners: Iterable[str]) -> Pointed:
 def not_here(state: HostState) -> tuple[Finding, ...]:
     """Say that daemon.json was left alone because there is no Docker, and how to have it written all the same."""
     found = ", ".join(sorted(state.engines))
-    message = f"Docker is not installed here ({found}): {state.layout.path(DAEMON_JSON)} is left alone"
-    return (Finding("USN122", "info", message, "say --engine docker to have it written all the same"),)
+    message = (
+        f"Docker is not installed here ({found}): {state.layout.path(DAEMON_JSON)} is left alone"
+    )
+    return (
+        Finding("USN122", "info", message, "say --engine docker to have it written all the same"),
+    )
 
 
 def refuse_symlink(state: HostState) -> None:
@@ -147,7 +157,9 @@ def _old_data_root(state: HostState, config: DaemonConfig) -> str:
         next((x.start for x in file.lines if isinstance(x, Grant) and x.owner == user), None)
         for file in (state.subuid, state.subgid)
     ]
-    return f"{base}/{firsts[0]}.{firsts[1]}" if None not in firsts else f"{base}/<uid>.<gid> of {user}"
+    return (
+        f"{base}/{firsts[0]}.{firsts[1]}" if None not in firsts else f"{base}/<uid>.<gid> of {user}"
+    )
 
 
 def _account_commands(state: HostState, owner: str) -> tuple[tuple[str, ...], ...]:
@@ -172,7 +184,9 @@ def _left_to_do(state: HostState, commands: tuple[tuple[str, ...], ...], what: s
     who = ", ".join(dict.fromkeys(command[-1] for command in commands))
     message = f"{who}, or a group of that name, does not exist, and {commands[0][0]} cannot be run here: {what}"
     return Pointed(
-        findings=(Finding("USN107", "warning", message, "run the command below, then this one again"),),
+        findings=(
+            Finding("USN107", "warning", message, "run the command below, then this one again"),
+        ),
         next_steps=left,
         unfinished=True,
     )
@@ -183,7 +197,9 @@ def _without_tty(allocation: Allocation) -> tuple[Finding, ...]:
     if allocation.mapping.gids.to_host(TTY) is not None:
         return ()
     message = f"Docker mounts /dev/pts for container gid {TTY}, which '{allocation.name}' does not map: nothing starts"
-    hint = "'docker run --tmpfs /dev/pts …' starts; Podman and OCI runtimes need nothing of the kind"
+    hint = (
+        "'docker run --tmpfs /dev/pts …' starts; Podman and OCI runtimes need nothing of the kind"
+    )
     return (Finding("USN116", "warning", message, hint),)
 
 
@@ -199,7 +215,9 @@ def _hidden(state: HostState, config: DaemonConfig, allocation: Allocation) -> F
     )
 
 
-def _elsewhere(state: HostState, config: DaemonConfig, allocation: Allocation) -> tuple[DockerData, ...]:
+def _elsewhere(
+    state: HostState, config: DaemonConfig, allocation: Allocation
+) -> tuple[DockerData, ...]:
     """What Docker has that it does not see once it is remapped to the allocation.
 
     From which folder it runs now cannot be told for certain (its command line counts too), so each one counts.
@@ -207,5 +225,7 @@ def _elsewhere(state: HostState, config: DaemonConfig, allocation: Allocation) -
     return tuple(one for one in state.docker if one.path != data_root(config, allocation))
 
 
-def _consequences(state: HostState, config: DaemonConfig, allocation: Allocation) -> tuple[Finding, ...]:
+def _consequences(
+    state: HostState, config: DaemonConfig, allocation: Allocation
+) -> tuple[Finding, ...]:
     return (_hidden(state, config, allocation),) if _elsewhere(state, config, allocation) else ()

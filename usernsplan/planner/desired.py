@@ -21,13 +21,13 @@ from usernsplan.layout import SUBGID, SUBUID
 from usernsplan.model import (
     AllocateRequest,
     Change,
+    ContainerOptions,
     Finding,
     LedgerChange,
     Plan,
     ReleaseRequest,
     Reservation,
     Volume,
-    Words,
 )
 from usernsplan.planner.allocate import make_plan
 from usernsplan.planner.recovery import as_changed
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class DiffLine:
     """One line of what a plan file changes on a host: something comes, changes or goes."""
 
     sign: Literal["+", "~", "-"]
@@ -56,7 +56,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Desired:
+class PlanDiff:
     """What a plan file comes to on a host: carried out one after the other, ``allocate`` and ``prune``, then volumes.
 
     ``volumes`` are those that are not yet as the file wants them, ``kept`` is what the host has and the file has not.
@@ -65,7 +65,7 @@ class Desired:
     allocate: Plan
     prune: Plan
     volumes: tuple[Volume, ...]
-    steps: tuple[Step, ...]
+    steps: tuple[DiffLine, ...]
     kept: tuple[str, ...]
 
     @property
@@ -80,10 +80,15 @@ _KEYS = (
     *("pool", "owner", "start", "daemon"),
 )
 # What the command line says with options of another name.
-_ABOUT_DOCKER = {"--replace-remap": "'daemon: NAME' in the file", "--no-daemon-config": "'daemon: false'"}
+_ABOUT_DOCKER = {
+    "--replace-remap": "'daemon: NAME' in the file",
+    "--no-daemon-config": "'daemon: false'",
+}
 
 
-def make_desired(state: HostState, spec: Spec, *, prune: bool = False, replace_remap: bool = False) -> Desired:
+def make_desired(
+    state: HostState, spec: Spec, *, prune: bool = False, replace_remap: bool = False
+) -> PlanDiff:
     """Decide what makes the host what the file says. ``replace_remap``: Docker may be remapped to another user.
 
     Raises what make_plan raises, with the line of the container that it is about, and RefusedError where a range that
@@ -99,19 +104,29 @@ def make_desired(state: HostState, spec: Spec, *, prune: bool = False, replace_r
         plan,
         kind="apply",
         ledger=replace(plan.ledger, reserve=reserve),
-        findings=(*plan.findings, *_reserved_over(state, reserve), *findings_of_runs(state.runs, state.layout)),
+        findings=(
+            *plan.findings,
+            *_reserved_over(state, reserve),
+            *findings_of_runs(state.runs, state.layout),
+        ),
     )
     gone, unreserve = _not_named(state, spec)
     release = Plan("apply")
     if prune:
         after = as_changed(state, {c.path: c.after for c in plan.changes}, plan.ledger)
         with _released(spec):
-            release = make_release(after, ReleaseRequest(tuple(a.name for a in gone))) if gone else release
-        release = replace(release, kind="apply", ledger=replace(release.ledger, unreserve=unreserve))
+            release = (
+                make_release(after, ReleaseRequest(tuple(a.name for a in gone)))
+                if gone
+                else release
+            )
+        release = replace(
+            release, kind="apply", ledger=replace(release.ledger, unreserve=unreserve)
+        )
     volumes = _to_fix(_with_former(state, plan), spec, {a.name: a for a in plan.allocations})
     kept = () if prune else (*(a.name for a in gone), *(f"reservation {ids}" for ids in unreserve))
     steps = (*_steps(state, plan), *_steps(state, release), *_volume_steps(state, volumes))
-    return Desired(plan, release, volumes, steps, kept)
+    return PlanDiff(plan, release, volumes, steps, kept)
 
 
 def request_of(spec: Spec) -> AllocateRequest:
@@ -122,10 +137,12 @@ def request_of(spec: Spec) -> AllocateRequest:
     for one in spec.containers:
         with _placed(spec), about(one.name):
             strategy_of_one = named(spec.strategy, {**spec.options, **one.options})
-            each[one.name] = Words(strategy_of_one, one.owner, one.start, one.engines)
+            each[one.name] = ContainerOptions(strategy_of_one, one.owner, one.start, one.engines)
     if spec.daemon and spec.daemon not in each:
         place, line = spec.place, spec.lines["daemon"]
-        raise InvalidFileError(f"{place}:{line}", f"daemon: '{spec.daemon}' is none of the containers of this file")
+        raise InvalidFileError(
+            f"{place}:{line}", f"daemon: '{spec.daemon}' is none of the containers of this file"
+        )
     return AllocateRequest(
         names=tuple(each),
         strategy=strategy,
@@ -140,7 +157,7 @@ def request_of(spec: Spec) -> AllocateRequest:
     )
 
 
-def merged_changes(desired: Desired) -> tuple[Change, ...]:
+def merged_changes(desired: PlanDiff) -> tuple[Change, ...]:
     """What becomes of each file in the end: one change, though two steps change it."""
     found: dict[str, Change] = {}
     for change in (*desired.allocate.changes, *desired.prune.changes):
@@ -148,7 +165,7 @@ def merged_changes(desired: Desired) -> tuple[Change, ...]:
     return tuple(change for change in found.values() if change.before != change.after)
 
 
-def fingerprint(desired: Desired) -> str:
+def fingerprint(desired: PlanDiff) -> str:
     """What is to be done, as a short text: two decisions that have the same do the same."""
     come, gone = desired.allocate, desired.prune
     done = (
@@ -174,7 +191,9 @@ def _placed(spec: Spec) -> Iterator[None]:
         key = error.option if error.option in lines else ""
         path = ".".join(filter(None, (at, key)))
         if path:
-            error.args = (f"{spec.place}:{lines.get(key, line)}: {path}: {_in_words_of_the_file(str(error))}",)
+            error.args = (
+                f"{spec.place}:{lines.get(key, line)}: {path}: {_in_words_of_the_file(str(error))}",
+            )
         error.hint = _in_words_of_the_file(error.hint)
         raise
 
@@ -202,9 +221,9 @@ def _to_reserve(state: HostState, spec: Spec) -> tuple[Reservation, ...]:
     new = [one for one in spec.reservations if have.get(one.ids) != one.why]
     for one in new:
         for allocation in state.ledger.allocations:
-            if allocation.held and allocation.held.overlaps(one.ids):
+            if allocation.reserved_range and allocation.reserved_range.overlaps(one.ids):
                 raise RefusedError(
-                    f"{spec.place}:{one.line}: {one.at}.ids: {one.ids} overlaps {allocation.held}, which "
+                    f"{spec.place}:{one.line}: {one.at}.ids: {one.ids} overlaps {allocation.reserved_range}, which "
                     f"'{allocation.name}' has",
                     hint=f"reserve what is left of it, or release '{allocation.name}' first",
                 )
@@ -217,7 +236,12 @@ def _reserved_over(state: HostState, reserve: Iterable[Reservation]) -> Iterator
     for one in reserve:
         for whose, overlap in holders(one.ids, others):
             message = f"{overlap}, which is to be reserved for '{one.why}', is {whose}"
-            yield Finding("USN127", "warning", message, "what is given already stays given: only new ranges keep out")
+            yield Finding(
+                "USN127",
+                "warning",
+                message,
+                "what is given already stays given: only new ranges keep out",
+            )
 
 
 def _not_named(state: HostState, spec: Spec) -> tuple[tuple[Allocation, ...], tuple[IdRange, ...]]:
@@ -236,7 +260,9 @@ def _not_named(state: HostState, spec: Spec) -> tuple[tuple[Allocation, ...], tu
 def _with_former(state: HostState, plan: Plan) -> HostState:
     """The host with the allocations that have their former range and map again: their volumes stand as they are."""
     back = tuple(a for a in plan.ledger.add if a.since)
-    return as_changed(state, {}, LedgerChange(add=back, unkeep=plan.ledger.unkeep)) if back else state
+    return (
+        as_changed(state, {}, LedgerChange(add=back, unkeep=plan.ledger.unkeep)) if back else state
+    )
 
 
 def _to_fix(state: HostState, spec: Spec, allocations: dict[str, Allocation]) -> tuple[Volume, ...]:
@@ -256,7 +282,9 @@ def _to_fix(state: HostState, spec: Spec, allocations: dict[str, Allocation]) ->
         uid, _, gid = volume.user.partition(":")
         if volume.user and None in {mapping.uids.to_host(int(uid)), mapping.gids.to_host(int(gid))}:
             where = f"{spec.place}:{volume.line}"
-            raise InvalidFileError(where, f"{volume.path}: '{one.name}' has no user {volume.user}: its map lacks it")
+            raise InvalidFileError(
+                where, f"{volume.path}: '{one.name}' has no user {volume.user}: its map lacks it"
+            )
     # One that is noted for a container that is yet to be made was another's of that name.
     volumes = (Volume(v.path, one.name, v.mode, user=v.user) for one, v in wanted)
     return not_noted(state.ledger, volumes, doubts(state.ledger, state.volumes, state.layout))
@@ -268,7 +296,9 @@ def _refuse_nested(state: HostState, spec: Spec) -> None:
     Of those that only the ledger has, a container's own are no trouble: the file names the outer one instead.
     """
     known = {path: (v.name, 0) for path, v in standing(state.ledger).items()}
-    known |= {volume.path: (one.name, volume.line) for one in spec.containers for volume in one.volumes}
+    known |= {
+        volume.path: (one.name, volume.line) for one in spec.containers for volume in one.volumes
+    }
     for path, (name, line) in known.items():
         parts = path.strip("/").split("/")
         for outer in ("/" + "/".join(parts[:stop]) for stop in range(len(parts))):
@@ -279,38 +309,48 @@ def _refuse_nested(state: HostState, spec: Spec) -> None:
                 raise InvalidFileError(f"{spec.place}:{max(line, other_line)}", fact, hint=hint)
 
 
-def _steps(state: HostState, plan: Plan) -> Iterator[Step]:
+def _steps(state: HostState, plan: Plan) -> Iterator[DiffLine]:
     known = {a.name: a for a in state.ledger.allocations}
     for allocation in plan.ledger.add:
-        owner = ", and ".join((allocation.owner, *allocation.also))
-        again = ", as before it was released" if (allocation.name, allocation.held) in plan.ledger.unkeep else ""
-        yield Step("+", _kind(allocation), allocation.name, f"{_ids(allocation)}, owner {owner}{again}")
+        owner = ", and ".join((allocation.owner, *allocation.extra_owners))
+        again = (
+            ", as before it was released"
+            if (allocation.name, allocation.reserved_range) in plan.ledger.unkeep
+            else ""
+        )
+        yield DiffLine(
+            "+", _kind(allocation), allocation.name, f"{_ids(allocation)}, owner {owner}{again}"
+        )
     for command in plan.account_commands:
-        yield Step("+", "account", command[-1], command[0])
+        yield DiffLine("+", "account", command[-1], command[0])
     for reservation in plan.ledger.reserve:
         is_new = reservation.ids not in {r.ids for r in state.ledger.reservations}
-        yield Step("+" if is_new else "~", "reservation", str(reservation.ids), reservation.why)
+        yield DiffLine("+" if is_new else "~", "reservation", str(reservation.ids), reservation.why)
     for name in plan.restored:
-        yield Step("~", _kind(known[name]), name, "its lines are put back as they were granted")
-    for name, owner in plan.ledger.also:
-        yield Step("~", _kind(known[name]), name, f"granted to {owner} too")
+        yield DiffLine("~", _kind(known[name]), name, "its lines are put back as they were granted")
+    for name, owner in plan.ledger.extra_owners:
+        yield DiffLine("~", _kind(known[name]), name, f"granted to {owner} too")
     for change in plan.changes:
         if change.path not in {SUBUID, SUBGID}:
             remap = daemon_json.parse(change.after, change.path).get(daemon_json.REMAP)
             text = f'"userns-remap": "{remap}"' if remap is not None else 'without "userns-remap"'
-            yield Step("~", "docker", state.layout.path(change.path), text)
+            yield DiffLine("~", "docker", state.layout.path(change.path), text)
     for name in plan.ledger.remove:
-        yield Step("-", _kind(known[name]), name, f"{_ids(known[name])}: kept back until it is forgotten")
+        yield DiffLine(
+            "-", _kind(known[name]), name, f"{_ids(known[name])}: kept back until it is forgotten"
+        )
     for ids in plan.ledger.unreserve:
-        yield Step("-", "reservation", str(ids), "no longer reserved")
+        yield DiffLine("-", "reservation", str(ids), "no longer reserved")
 
 
-def _volume_steps(state: HostState, volumes: Iterable[Volume]) -> Iterator[Step]:
+def _volume_steps(state: HostState, volumes: Iterable[Volume]) -> Iterator[DiffLine]:
     doubted = doubts(state.ledger, state.volumes, state.layout)
     for volume in volumes:
         whom = f" {volume.user}" if volume.user else ""
         why = f": {doubted[volume.path].fact}" if volume.path in doubted else ""
-        yield Step("~", "volume", volume.path, f"to be given to {volume.name} ({volume.mode}{whom}){why}")
+        yield DiffLine(
+            "~", "volume", volume.path, f"to be given to {volume.name} ({volume.mode}{whom}){why}"
+        )
 
 
 def _kind(allocation: Allocation) -> Literal["container", "pool"]:

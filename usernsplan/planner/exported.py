@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 def exported(state: HostState) -> Spec:
     """The plan file of a host as it is: planning by it changes nothing there."""
     containers = [a for a in state.ledger.allocations if not pool_of(a)]
-    pools = [(engine, a.held) for a in state.ledger.allocations if (engine := pool_of(a)) and a.held]
+    pools = [
+        (engine, a.reserved_range)
+        for a in state.ledger.allocations
+        if (engine := pool_of(a)) and a.reserved_range
+    ]
     daemon = _pointed_at(state, containers)
     strategy = state.ledger.allocations[0].strategy if state.ledger.allocations else "per-container"
     engines = ["docker"] if daemon else []
@@ -51,11 +55,13 @@ def _container(a: Allocation, daemon: str | None, volumes: Iterable[Volume]) -> 
         line=0,
         at="",
         owner=a.owner if a.owner != owner_of(a.name) else None,
-        start=a.held.start if a.held and starts else None,
-        options=options_of(a.strategy, a.mapping, a.held),
+        start=a.reserved_range.start if a.reserved_range and starts else None,
+        options=options_of(a.strategy, a.mapping, a.reserved_range),
         # Whom LXC, LXD or Incus wants its lines to be granted to.
-        engines=("lxc",) if ROOT in a.also else (),
-        volumes=tuple(SpecVolume(v.path, "own" if v.mode == "own" else "shift", v.user, 0) for v in volumes),
+        engines=("lxc",) if ROOT in a.extra_owners else (),
+        volumes=tuple(
+            SpecVolume(v.path, "own" if v.mode == "own" else "shift", v.user, 0) for v in volumes
+        ),
     )
 
 
@@ -64,14 +70,16 @@ def can_export(volume: Volume) -> bool:
 
     YAML has no way of writing some paths, and an older version did not note to which user a volume was given.
     """
-    return volume.path.isprintable() and (volume.mode == "shift" or (volume.mode == "own" and volume.user != ""))
+    return volume.path.isprintable() and (
+        volume.mode == "shift" or (volume.mode == "own" and volume.user != "")
+    )
 
 
 def _pool(state: HostState, containers: Iterable[Allocation]) -> IdRange | None:
     """From where to where ranges were taken, where that is not the pool that goes without saying."""
-    own = [a for a in containers if a.held and a.strategy != Shared.name]
+    own = [a for a in containers if a.reserved_range and a.strategy != Shared.name]
     usual = [pool_range(state, named(a.strategy, {}), None) for a in own[:1]]
-    held = sorted(a.held for a in own if a.held)
+    held = sorted(a.reserved_range for a in own if a.reserved_range)
     if all(ids.start in usual[0] and ids.last in usual[0] for ids in held):
         return None
     first, last = held[0].start, max(ids.last for ids in held)

@@ -49,14 +49,20 @@ class Grants:
 
     def stands(self, allocation: Allocation) -> bool:
         """Tell whether the lines of an allocation are in both files, and its owner has no others."""
-        return all(_raw(self._of(one)) == one.wanted for one in holdings(allocation) if one.owner == allocation.owner)
+        return all(
+            _raw(self._of(one)) == one.wanted
+            for one in holdings(allocation)
+            if one.owner == allocation.owner
+        )
 
     def without(self, *allocations: Allocation) -> tuple[SubidFile, SubidFile]:
         """Both files less what the owners of these allocations have in them: what everybody else holds."""
         return self._rest(SUBUID, allocations), self._rest(SUBGID, allocations)
 
     def _rest(self, path: str, allocations: Iterable[Allocation]) -> SubidFile:
-        ours = (one for allocation in allocations for one in holdings(allocation) if one.path == path)
+        ours = (
+            one for allocation in allocations for one in holdings(allocation) if one.path == path
+        )
         theirs = {line.number for one in ours for line in self._of(one)}
         file = self._files[path]
         return replace(file, lines=tuple(line for line in file.lines if line.number not in theirs))
@@ -80,12 +86,21 @@ class Grants:
     def _only_start(self, allocation: Allocation) -> int | None:
         """The first id of an owner who has one plain line, the same in both files, of the size that is asked for."""
         found = [self._of(one) for one in holdings(allocation) if one.owner == allocation.owner]
-        plain = [x for lines in found for x in lines if isinstance(x, Grant) and x.owner == allocation.owner]
+        plain = [
+            x
+            for lines in found
+            for x in lines
+            if isinstance(x, Grant) and x.owner == allocation.owner
+        ]
         spans = {(line.start, line.stop) for line in plain}
         if [len(lines) for lines in found] != [1, 1] or len(plain) != len(found) or len(spans) != 1:
             return None
         [(start, stop)] = spans
-        return start if allocation.held and allocation.held.count == stop - start else None
+        return (
+            start
+            if allocation.reserved_range and allocation.reserved_range.count == stop - start
+            else None
+        )
 
     def add(self, allocation: Allocation) -> Allocation:
         """Grant a new allocation, and say which of its lines stand already. See refuse_other_lines."""
@@ -110,7 +125,9 @@ class Grants:
         """
         for one in wanted:
             for raw in _raw(self._of(one)):
-                if raw in one.wanted and not (one.owner == ROOT and (one.path, raw) in self._roots_of_ours()):
+                if raw in one.wanted and not (
+                    one.owner == ROOT and (one.path, raw) in self._roots_of_ours()
+                ):
                     yield one.path, _text(raw)
 
     def _roots_of_ours(self) -> frozenset[tuple[str, bytes]]:
@@ -118,14 +135,18 @@ class Grants:
         if self._written is None:
             ours = self._state.ledger.allocations
             found = {(path, line) for a in ours for path, line in a.found}
-            needed = needed_of_root(a for a in ours if ROOT in {a.owner, *a.also})
+            needed = needed_of_root(a for a in ours if ROOT in {a.owner, *a.extra_owners})
             self._written = frozenset(one for one in needed if (one[0], _text(one[1])) not in found)
         return self._written
 
     def _grant_root(self, one: Holding) -> None:
         """Add what root lacks: a line that several shared maps need stands once."""
         have = _raw(self._of(one))
-        new = [(one.path, raw) for raw in one.wanted if raw not in have and (one.path, raw) not in self._come]
+        new = [
+            (one.path, raw)
+            for raw in one.wanted
+            if raw not in have and (one.path, raw) not in self._come
+        ]
         self._in[one.path] += [raw for _, raw in new]
         self._come.update(new)
 
@@ -135,7 +156,9 @@ class Grants:
         Raises RefusedError, and then nothing of this allocation is put back, where an owner has other lines too or
         somebody else has the range now.
         """
-        broken = [(one, raw) for one, have in self.of(allocation) if (raw := _raw(have)) != one.wanted]
+        broken = [
+            (one, raw) for one, have in self.of(allocation) if (raw := _raw(have)) != one.wanted
+        ]
         for one, have in broken:
             if Counter(have) - Counter(one.wanted):
                 raise RefusedError(
@@ -152,12 +175,24 @@ class Grants:
             else:
                 self._out[one.path] += have
                 self._in[one.path] += one.wanted
-            what = "in another order, which changes Docker's map" if len(have) == len(one.wanted) else "missing"
-            message = f"{self._state.layout.path(one.path)}: the lines of '{allocation.name}' are {what}"
-            self.findings.append(Finding("USN109", "warning", message, "they are put back as they were granted"))
+            what = (
+                "in another order, which changes Docker's map"
+                if len(have) == len(one.wanted)
+                else "missing"
+            )
+            message = (
+                f"{self._state.layout.path(one.path)}: the lines of '{allocation.name}' are {what}"
+            )
+            self.findings.append(
+                Finding("USN109", "warning", message, "they are put back as they were granted")
+            )
 
     def remove(
-        self, allocation: Allocation, kept: Container[tuple[str, bytes]], *, with_found: bool = False
+        self,
+        allocation: Allocation,
+        kept: Container[tuple[str, bytes]],
+        *,
+        with_found: bool = False,
     ) -> tuple[Line, ...]:
         """Take the lines of an allocation out that we wrote, and tell which stay; nothing else is touched.
 
@@ -168,13 +203,21 @@ class Grants:
         for one in holdings(allocation):
             have = self._of(one)
             place = self._state.layout.path(one.path)
-            found = {raw for raw in one.wanted if not with_found and (one.path, _text(raw)) in allocation.found}
+            found = {
+                raw
+                for raw in one.wanted
+                if not with_found and (one.path, _text(raw)) in allocation.found
+            }
             left = [line for line in have if subid.ended(line.raw) in found]
             staying += left
             self.findings += [self._stays(one, line) for line in left]
             if one.owner == ROOT:
                 mine = [raw for raw in one.wanted if raw not in found]
-                out = [raw for raw in mine if (one.path, raw) not in kept and (one.path, raw) not in self._gone]
+                out = [
+                    raw
+                    for raw in mine
+                    if (one.path, raw) not in kept and (one.path, raw) not in self._gone
+                ]
                 self._gone.update((one.path, raw) for raw in out)
                 # As often as it stands there.
                 out *= max((self._raws(one.path)[raw] for raw in out), default=0)
@@ -183,7 +226,11 @@ class Grants:
             self._out[one.path] += out
             if len(have) < len(one.wanted):
                 self.findings.append(
-                    Finding("USN110", "warning", f"{place}: lines of '{allocation.name}' were gone already")
+                    Finding(
+                        "USN110",
+                        "warning",
+                        f"{place}: lines of '{allocation.name}' were gone already",
+                    )
                 )
             for line in have:
                 if subid.ended(line.raw) not in one.wanted:
@@ -194,7 +241,9 @@ class Grants:
     def _stays(self, one: Holding, line: Line) -> Finding:
         """What is said of a line that was adopted, and outlives its allocation."""
         place, shown = self._state.layout.path(one.path), _shown(line.raw)
-        message = f"{place}:{line.number}: '{shown}' stays: usernsplan did not write it, it stood before"
+        message = (
+            f"{place}:{line.number}: '{shown}' stays: usernsplan did not write it, it stood before"
+        )
         hint = "only '--with-lines' takes such a line out with its allocation"
         if isinstance(line, Grant) and self._state.accounts.user(one.owner):
             option = "--del-subuids" if one.path == SUBUID else "--del-subgids"
@@ -223,8 +272,12 @@ class Grants:
         """
         if one.owner == ROOT:
             if one.path not in self._roots:
-                self._roots[one.path] = {subid.ended(line.raw): line for line in self._named(one.path, ROOT)}
-            return [self._roots[one.path][raw] for raw in one.wanted if raw in self._roots[one.path]]
+                self._roots[one.path] = {
+                    subid.ended(line.raw): line for line in self._named(one.path, ROOT)
+                }
+            return [
+                self._roots[one.path][raw] for raw in one.wanted if raw in self._roots[one.path]
+            ]
         return self._named(one.path, one.owner)
 
     def _raws(self, path: str) -> Counter[bytes]:
@@ -235,13 +288,20 @@ class Grants:
 
     def _named(self, path: str, owner: str) -> list[Line]:
         names = (owner, self._uids[owner]) if owner in self._uids else (owner,)
-        return sorted((line for name in names for line in self._index[path].get(name, ())), key=lambda x: x.number)
+        return sorted(
+            (line for name in names for line in self._index[path].get(name, ())),
+            key=lambda x: x.number,
+        )
 
     def _refuse_lost_range(self, allocation: Allocation) -> None:
         if self._others is None:
-            self._others = claims_of_others(self._state, *self.without(*self._state.ledger.allocations))
+            self._others = claims_of_others(
+                self._state, *self.without(*self._state.ledger.allocations)
+            )
         release = self._state.layout.inline(f"release {shell(allocation.name)}")
-        for whose, overlap in holders(allocation.held, self._others) if allocation.held else ():
+        for whose, overlap in (
+            holders(allocation.reserved_range, self._others) if allocation.reserved_range else ()
+        ):
             raise RefusedError(
                 f"'{allocation.name}' has lost its lines, and {overlap} of its range is now {whose}",
                 hint=f"undo that, or {release} and allocate it anew",
@@ -251,7 +311,11 @@ class Grants:
 def needed_of_root(allocations: Iterable[Allocation]) -> frozenset[tuple[str, bytes]]:
     """The lines, by file, that root needs for these allocations."""
     return frozenset(
-        (one.path, raw) for a in allocations for one in holdings(a) if one.owner == ROOT for raw in one.wanted
+        (one.path, raw)
+        for a in allocations
+        for one in holdings(a)
+        if one.owner == ROOT
+        for raw in one.wanted
     )
 
 
@@ -266,7 +330,7 @@ class Holding(NamedTuple):
 def holdings(allocation: Allocation, *owners: str) -> Iterator[Holding]:
     """What each of these owners is to have for an allocation; not said: its owner, and the further ones."""
     if in_subid(allocation.strategy, allocation.mapping):
-        for owner in owners or (allocation.owner, *allocation.also):
+        for owner in owners or (allocation.owner, *allocation.extra_owners):
             for path, ids in ((SUBUID, allocation.mapping.uids), (SUBGID, allocation.mapping.gids)):
                 yield Holding(path, owner, [subid.line(owner, host) for host in ids.host_ranges()])
 
@@ -282,7 +346,11 @@ def _text(raw: bytes) -> str:
 
 def keeps_lines(allocation: Allocation) -> bool:
     """Tell whether its owner keeps all lines when it is released, because they stood before."""
-    lines = [(one.path, _text(raw)) for one in holdings(allocation, allocation.owner) for raw in one.wanted]
+    lines = [
+        (one.path, _text(raw))
+        for one in holdings(allocation, allocation.owner)
+        for raw in one.wanted
+    ]
     return bool(lines) and all(line in allocation.found for line in lines)
 
 

@@ -24,7 +24,8 @@ def check_name(name: str) -> None:
     """Raise InvalidValueError for what Docker would not take as a container's name."""
     if name == DEFAULT_NAME:
         raise InvalidValueError(
-            f"'{DEFAULT_NAME}' is the name of Docker's own allocation", hint="to make that one, give no name at all"
+            f"'{DEFAULT_NAME}' is the name of Docker's own allocation",
+            hint="to make that one, give no name at all",
         )
     if not _NAME.fullmatch(name) or len(name) > _LONGEST:
         raise InvalidValueError(
@@ -44,7 +45,8 @@ def check_owner(owner: str) -> None:
         raise InvalidValueError(f"{owner!r} cannot be the owner of a line in subuid(5)", hint=hint)
     if owner.isdigit():
         raise InvalidValueError(
-            f"'{owner}' as an owner would be read as a uid", hint="name the account, or choose a name of your own"
+            f"'{owner}' as an owner would be read as a uid",
+            hint="name the account, or choose a name of your own",
         )
 
 

@@ -33,10 +33,16 @@ def chosen(state: HostState, request: AllocateRequest) -> tuple[str, ...]:
             known(name)
         return tuple(dict.fromkeys(request.engines))
     found = tuple(name for name in ENGINES if name in state.engines) or ("docker",)
-    return tuple(name for name in found if not ENGINES[name].also or not state.engines.intersection(_TAKE_ROOTS))
+    return tuple(
+        name
+        for name in found
+        if not ENGINES[name].extra_owners or not state.engines.intersection(_TAKE_ROOTS)
+    )
 
 
-def pools(state: HostState, request: AllocateRequest, engines: Collection[str]) -> tuple[AllocateRequest, ...]:
+def pools(
+    state: HostState, request: AllocateRequest, engines: Collection[str]
+) -> tuple[AllocateRequest, ...]:
     """A request for each pool that these engines want.
 
     Raises RefusedError under another strategy than per-container, where the engine was named.
@@ -58,37 +64,52 @@ def pools(state: HostState, request: AllocateRequest, engines: Collection[str]) 
                 hint=f"rename the account: {name} takes the lines of this owner and of no other",
             )
         count = sizes.pop(name, None)
-        stands = next((a for a in state.ledger.allocations if a.name == a.owner == pool.owner), None)
+        stands = next(
+            (a for a in state.ledger.allocations if a.name == a.owner == pool.owner), None
+        )
         lines = state.subuid.by_owner().keys() | state.subgid.by_owner().keys()
         if request.engines is None and not stands and pool.owner in lines:
             # Somebody else's arrangement; an engine that is merely installed is no reason to object to it.
             continue
-        if stands and stands.held and count is None:
-            size = stands.held.count
+        if stands and stands.reserved_range and count is None:
+            size = stands.reserved_range.count
         else:
             size = SLOT * (pool.containers if count is None else count)
         try:
             strategy = PerContainer(size)
         except InvalidValueError as error:
-            raise InvalidValueError(f"{pool.option} {count}: no such pool, {size} ids", hint=error.hint) from error
+            raise InvalidValueError(
+                f"{pool.option} {count}: no such pool, {size} ids", hint=error.hint
+            ) from error
         # --start is about one allocation: that of the one pool where no container is named.
-        alone = wanted == [name] and not request.names and request.engines is not None and "docker" not in engines
+        alone = (
+            wanted == [name]
+            and not request.names
+            and request.engines is not None
+            and "docker" not in engines
+        )
         start = request.start if alone else dict(request.pool_starts).get(name)
         # The pool's own words, whatever a plan file says of containers.
-        alike = replace(request, names=(pool.owner,), daemon=None, each={}, from_file=False, pool_starts=())
+        alike = replace(
+            request, names=(pool.owner,), daemon=None, each={}, from_file=False, pool_starts=()
+        )
         words = replace(alike, strategy=strategy, owner=pool.owner, start=start)
         found.append(words if request.engines is not None else replace(words, pool=None))
     for name in sizes:
         option = ENGINES[name].pool
         if option is None:
-            raise InvalidValueError(f"{name} has no pool of its own", hint="leave the number of containers out")
+            raise InvalidValueError(
+                f"{name} has no pool of its own", hint="leave the number of containers out"
+            )
         raise InvalidValueError(f"{option.option} without its engine", hint=f"say --engine {name}")
     return tuple(found)
 
 
 def pool_named(name: str) -> str | None:
     """The engine whose pool has this name."""
-    return next((engine for engine, it in ENGINES.items() if it.pool and it.pool.owner == name), None)
+    return next(
+        (engine for engine, it in ENGINES.items() if it.pool and it.pool.owner == name), None
+    )
 
 
 def accounts(engines: Iterable[str], allocations: Iterable[Allocation]) -> tuple[str, ...]:
@@ -96,7 +117,11 @@ def accounts(engines: Iterable[str], allocations: Iterable[Allocation]) -> tuple
     found = []
     for allocation in allocations:
         pool = ENGINES[engine].pool if (engine := pool_of(allocation)) else None
-        is_remap = pool is None and "docker-instance" in engines and verdict("docker-instance", allocation).can
+        is_remap = (
+            pool is None
+            and "docker-instance" in engines
+            and verdict("docker-instance", allocation).can
+        )
         if is_remap or (pool and pool.account):
             found.append(allocation.owner)
     return tuple(dict.fromkeys(found))
@@ -104,14 +129,21 @@ def accounts(engines: Iterable[str], allocations: Iterable[Allocation]) -> tuple
 
 def further_owners(engines: Iterable[str], allocation: Allocation) -> tuple[str, ...]:
     """Who is to have a container's lines besides their owner; a pool is granted to its engine alone."""
-    if allocation.name == DEFAULT_NAME or pool_of(allocation) or not in_subid(allocation.strategy, allocation.mapping):
+    if (
+        allocation.name == DEFAULT_NAME
+        or pool_of(allocation)
+        or not in_subid(allocation.strategy, allocation.mapping)
+    ):
         return ()
-    also = (ENGINES[name].also for name in engines)
+    also = (ENGINES[name].extra_owners for name in engines)
     return tuple(sorted({owner for owner in also if owner and owner != allocation.owner}))
 
 
 def findings(
-    state: HostState, request: AllocateRequest, engines: Collection[str], allocations: Collection[Allocation]
+    state: HostState,
+    request: AllocateRequest,
+    engines: Collection[str],
+    allocations: Collection[Allocation],
 ) -> Iterator[Finding]:
     """What cannot be had of the engines that were named, and which were passed over."""
     for allocation in allocations:
@@ -125,13 +157,15 @@ def findings(
                     f"{state.layout.inline(f'render --list {shell(allocation.name)}')} shows which engines can",
                 )
     for name in engines if request.engines is not None else ():
-        if ENGINES[name].also and any(a.name == DEFAULT_NAME for a in allocations):
+        if ENGINES[name].extra_owners and any(a.name == DEFAULT_NAME for a in allocations):
             message = f"{name} is for containers that have a name: nothing is granted to root for '{DEFAULT_NAME}'"
             yield Finding("USN120", "warning", message, "name the container")
     takers = takers_of_roots(state, engines)
     if not takers:
         return
-    granted = any(ROOT in {a.owner, *a.also} for a in (*state.ledger.allocations, *allocations))
+    granted = any(
+        ROOT in {a.owner, *a.extra_owners} for a in (*state.ledger.allocations, *allocations)
+    )
     if request.engines is None and not granted:
         yield Finding(
             "USN121",
@@ -154,7 +188,10 @@ def no_own_range(state: HostState, taker: str) -> tuple[str, str]:
         f"root has no range of its own in {state.layout.path(SUBUID)} that comes first and starts lowest: "
         f"{taker} gives other instances the whole of root's first line, a container's, now or after the next useradd"
     )
-    return message, f"put a line such as root:100000:{SLOT} before the others, in subgid too, and restart {taker}"
+    return (
+        message,
+        f"put a line such as root:100000:{SLOT} before the others, in subgid too, and restart {taker}",
+    )
 
 
 def has_own_range(state: HostState) -> bool:
@@ -162,7 +199,9 @@ def has_own_range(state: HostState) -> bool:
 
     LXD takes lines of 65536 ids or more.
     """
-    ours = {(r.start, r.stop) for a in state.ledger.allocations for r in a.mapping.uids.host_ranges()}
+    ours = {
+        (r.start, r.stop) for a in state.ledger.allocations for r in a.mapping.uids.host_ranges()
+    }
     spans = [
         (line.start, line.stop)
         for line in state.subuid.lines

@@ -13,7 +13,15 @@ from usernsplan.escape import shell
 from usernsplan.formats.subid import Grant
 from usernsplan.ids import IdRange, IdSet
 from usernsplan.layout import SUBGID, SUBUID
-from usernsplan.model import DEFAULT_NAME, OWN_PREFIX, ROOT, Allocation, LedgerChange, LedgerState, Volume
+from usernsplan.model import (
+    DEFAULT_NAME,
+    OWN_PREFIX,
+    ROOT,
+    Allocation,
+    LedgerChange,
+    LedgerState,
+    Volume,
+)
 from usernsplan.planner.grants import holdings
 from usernsplan.planner.names import check_name
 from usernsplan.strategies import PerContainer, Shared
@@ -64,7 +72,9 @@ class Rebuilt:
     left_out: tuple[LeftOut, ...]
 
 
-def make_rebuilt(state: HostState, given: Sequence[Given], unread: Iterable[LeftOut] = ()) -> Rebuilt:
+def make_rebuilt(
+    state: HostState, given: Sequence[Given], unread: Iterable[LeftOut] = ()
+) -> Rebuilt:
     """Decide what a new ledger is to hold. ``given`` is oldest first; ``unread`` are runs that could not be read."""
     left = list(unread)
     lines = _Lines(state)
@@ -80,11 +90,11 @@ def make_rebuilt(state: HostState, given: Sequence[Given], unread: Iterable[Left
     for name, one in maps.items():
         if name in made or f"{OWN_PREFIX}{name}" in named:
             continue
-        found, held = _of_run(one, lines, left)
+        found, reserved_range = _of_run(one, lines, left)
         if found is not None:
             made[name] = found
-        elif held is not None:
-            kept.append((name, held))
+        elif reserved_range is not None:
+            kept.append((name, reserved_range))
     _drop_overlapping(made, left)
     left += _others(lines, {one.owner for one in made.values()}, {one.what for one in left})
     left += _shared_with_root(made.values(), lines, state)
@@ -100,7 +110,10 @@ def make_rebuilt(state: HostState, given: Sequence[Given], unread: Iterable[Left
         )
     )
     change = LedgerChange(
-        tuple(made.values()), quarantine=tuple(kept), volumes=volumes, reserve=state.ledger.reservations
+        tuple(made.values()),
+        quarantine=tuple(kept),
+        volumes=volumes,
+        reserve=state.ledger.reservations,
     )
     return Rebuilt(change, tuple(dict.fromkeys(left)))
 
@@ -111,7 +124,12 @@ class _Lines:
     def __init__(self, state: HostState) -> None:
         self.layout = state.layout
         self._files = {SUBUID: state.subuid, SUBGID: state.subgid}
-        self._odd = {owner for file in self._files.values() for line in file.odd_lines() for owner in line.owners}
+        self._odd = {
+            owner
+            for file in self._files.values()
+            for line in file.odd_lines()
+            for owner in line.owners
+        }
         self._of = {path: _grants(file) for path, file in self._files.items()}
         self.claimed = IdSet.union(file.claimed() for file in self._files.values())
 
@@ -155,11 +173,17 @@ def _told(name: str, owner: str, lines: _Lines, left: list[LeftOut]) -> Allocati
     again += " and the other words that it was made with: that takes the lines over as they stand"
     if lines.is_odd(owner) or uids != gids or not uids:
         why = f"its lines in {lines.place()} are not the same, or not all read them alike"
-        left.append(LeftOut(owner, why, f"make them the same, or take them out: {lines.layout.command('check')}"))
+        left.append(
+            LeftOut(
+                owner, why, f"make them the same, or take them out: {lines.layout.command('check')}"
+            )
+        )
         return None
     strategy, base = _strategy(uids)
     if strategy is None:
-        left.append(LeftOut(owner, "its lines do not tell which id of the container is which", again))
+        left.append(
+            LeftOut(owner, "its lines do not tell which id of the container is which", again)
+        )
         return None
     held = IdRange(base, strategy.need.count) if strategy.need and base is not None else None
     made = Allocation(name, owner, strategy.name, strategy.mapping(base), held)
@@ -193,7 +217,9 @@ def _strategy(ranges: Ranges) -> tuple[Strategy | None, int | None]:
     return None, None
 
 
-def _of_run(one: Given, lines: _Lines, left: list[LeftOut]) -> tuple[Allocation | None, IdRange | None]:
+def _of_run(
+    one: Given, lines: _Lines, left: list[LeftOut]
+) -> tuple[Allocation | None, IdRange | None]:
     """The allocation that a run names, or the range to be kept back where nobody has its lines any more."""
     ranges = one.mapping.uids.host_ranges()
     both = (ranges, one.mapping.gids.host_ranges())
@@ -201,7 +227,11 @@ def _of_run(one: Given, lines: _Lines, left: list[LeftOut]) -> tuple[Allocation 
     if len(owners) == 1:
         made = _told(one.container, owners[0], lines, left)
         if made is not None and made.mapping != one.mapping:
-            left.append(LeftOut(owners[0], f"run {one.run} gave volumes to '{one.container}' by another map"))
+            left.append(
+                LeftOut(
+                    owners[0], f"run {one.run} gave volumes to '{one.container}' by another map"
+                )
+            )
             return None, None
         return made, None
     alone = len(ranges) == 1 and both[0] == both[1] and ranges[0].count > 1 and ranges[0].start > 0
@@ -215,13 +245,15 @@ def _of_run(one: Given, lines: _Lines, left: list[LeftOut]) -> tuple[Allocation 
 
 def _drop_overlapping(made: dict[str, Allocation], left: list[LeftOut]) -> None:
     """Two that hold the same ids were never given out so: neither is known."""
-    held = [(one.held, name) for name, one in made.items() if one.held]
+    held = [(one.reserved_range, name) for name, one in made.items() if one.reserved_range]
     for (mine, name), (theirs, other) in (
         (a, b) for index, a in enumerate(sorted(held)) for b in sorted(held)[index + 1 :]
     ):
         if mine.overlaps(theirs):
             left += [
-                LeftOut(made[n].owner, f"the lines of {name} and {other} overlap") for n in (name, other) if n in made
+                LeftOut(made[n].owner, f"the lines of {name} and {other} overlap")
+                for n in (name, other)
+                if n in made
             ]
             made.pop(name, None)
             made.pop(other, None)
@@ -231,16 +263,28 @@ def _still_kept(
     state: HostState, made: Iterable[Allocation], kept: Iterable[tuple[str, IdRange]]
 ) -> list[tuple[str, IdRange]]:
     """What the damaged ledger says is quarantined: at worst it keeps ids back that could be given out."""
-    taken = IdSet([*(one.held for one in made if one.held), *(held for _, held in kept)])
-    return [(q.name, q.held) for q in state.ledger.quarantined if not taken.meets(q.held.start, q.held.stop)]
+    taken = IdSet(
+        [*(one.reserved_range for one in made if one.reserved_range), *(held for _, held in kept)]
+    )
+    return [
+        (q.name, q.reserved_range)
+        for q in state.ledger.quarantined
+        if not taken.meets(q.reserved_range.start, q.reserved_range.stop)
+    ]
 
 
 def _others(lines: _Lines, known: set[str], told: set[str]) -> list[LeftOut]:
     """Owners whose names do not say whether usernsplan gave them their lines."""
-    names = [o for o in lines.owners() if o not in known | told and o != ROOT and not o.startswith(OWN_PREFIX)]
+    names = [
+        o
+        for o in lines.owners()
+        if o not in known | told and o != ROOT and not o.startswith(OWN_PREFIX)
+    ]
     if not names:
         return []
-    shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+    shown = ", ".join(names[:_SHOWN]) + (
+        f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    )
     again = lines.layout.command("allocate NAME --owner OWNER --start N")
     return [
         LeftOut(
@@ -256,7 +300,8 @@ def _shared_with_root(made: Iterable[Allocation], lines: _Lines, state: HostStat
     both = [
         one.name
         for one in made
-        if {*one.mapping.uids.host_ranges()} <= {*uids} and {*one.mapping.gids.host_ranges()} <= {*gids}
+        if {*one.mapping.uids.host_ranges()} <= {*uids}
+        and {*one.mapping.gids.host_ranges()} <= {*gids}
     ]
     return [
         LeftOut(
@@ -280,15 +325,23 @@ def _volumes(
             if one.is_reverse:
                 continue
             has = made.get(one.container)
-            same = has is not None and has.mapping.uids.host_ranges() == one.mapping.uids.host_ranges()
+            same = (
+                has is not None and has.mapping.uids.host_ranges() == one.mapping.uids.host_ranges()
+            )
             if not one.is_done:
-                left.append(LeftOut(path, f"run {one.run} on it was interrupted: what finishes it records it"))
+                left.append(
+                    LeftOut(
+                        path, f"run {one.run} on it was interrupted: what finishes it records it"
+                    )
+                )
             elif same or (has is None and one.container in kept):
                 mapping = has.mapping if has else one.mapping
                 found[path] = Volume(path, one.container, one.mode, user=_user(mapping, one.owner))
             else:
                 why = f"run {one.run} gave it to '{one.container}', whose ids are not known, or are others now"
-                left.append(LeftOut(path, why, "once the container is known, run fix-volume on it again"))
+                left.append(
+                    LeftOut(path, why, "once the container is known, run fix-volume on it again")
+                )
     return tuple(sorted(found.values(), key=lambda volume: volume.path))
 
 

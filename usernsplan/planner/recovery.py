@@ -42,9 +42,15 @@ def mend(intent: Intent, now: Mapping[str, bytes | None]) -> Mended:
     if all(_stands(c.path, now[c.path], c.after, c.before) for c in intent.changes):
         return Mended(completed=False, changes=())
     if intent.ledger.remove:
-        steps = [(c.path, now[c.path], _moved(c.path, now[c.path], c.before, c.after)) for c in intent.changes]
+        steps = [
+            (c.path, now[c.path], _moved(c.path, now[c.path], c.before, c.after))
+            for c in intent.changes
+        ]
         return _mended(steps, completed=True)
-    steps = [(c.path, now[c.path], _moved(c.path, now[c.path], c.after, c.before)) for c in intent.changes]
+    steps = [
+        (c.path, now[c.path], _moved(c.path, now[c.path], c.after, c.before))
+        for c in intent.changes
+    ]
     return _mended(steps, completed=False)
 
 
@@ -57,7 +63,9 @@ def undo(intent: Intent, now: Mapping[str, bytes | None]) -> Mended:
 def as_mended(state: HostState, intent: Intent) -> HostState:
     """The host as it will be once ``intent`` is mended: what a preview has to start from."""
     mended = mend(intent, files_of(state))
-    now: dict[str, bytes | None] = {c.path: c.after for c in mended.changes} | dict.fromkeys(mended.removals)
+    now: dict[str, bytes | None] = {c.path: c.after for c in mended.changes} | dict.fromkeys(
+        mended.removals
+    )
     after = as_changed(state, now, intent.ledger if mended.completed else LedgerChange())
     return replace(after, ledger=replace(after.ledger, interrupted=False))
 
@@ -65,10 +73,20 @@ def as_mended(state: HostState, intent: Intent) -> HostState:
 def as_changed(state: HostState, files: dict[str, bytes | None], change: LedgerChange) -> HostState:
     """The host once these files (by path; None: taken away) and the ledger have changed so."""
     now = files_of(state) | files
-    also = {name: tuple(owner for n, owner in change.also if n == name) for name, _ in change.also}
-    found = {name: tuple((path, line) for n, path, line in change.found if n == name) for name, _, _ in change.found}
+    also = {
+        name: tuple(owner for n, owner in change.extra_owners if n == name)
+        for name, _ in change.extra_owners
+    }
+    found = {
+        name: tuple((path, line) for n, path, line in change.found if n == name)
+        for name, _, _ in change.found
+    }
     standing = (
-        replace(a, also=(*a.also, *also.get(a.name, ())), found=(*a.found, *found.get(a.name, ())))
+        replace(
+            a,
+            extra_owners=(*a.extra_owners, *also.get(a.name, ())),
+            found=(*a.found, *found.get(a.name, ())),
+        )
         for a in state.ledger.allocations
         if a.name not in change.remove
     )
@@ -85,7 +103,8 @@ def as_changed(state: HostState, files: dict[str, bytes | None], change: LedgerC
                 *(
                     q
                     for q in state.ledger.quarantined
-                    if q.name not in change.forget and (q.name, q.held) not in change.unkeep
+                    if q.name not in change.forget
+                    and (q.name, q.reserved_range) not in change.unkeep
                 ),
                 *(Quarantined(name, held, "", was.get(name)) for name, held in change.quarantine),
             ),
@@ -103,7 +122,9 @@ def files_of(state: HostState) -> dict[str, bytes | None]:
 def _mended(steps: Sequence[tuple[str, bytes | None, bytes | None]], *, completed: bool) -> Mended:
     return Mended(
         completed=completed,
-        changes=tuple(Change(path, old, new) for path, old, new in steps if new is not None and new != old),
+        changes=tuple(
+            Change(path, old, new) for path, old, new in steps if new is not None and new != old
+        ),
         removals=tuple(path for path, old, new in steps if new is None and old is not None),
     )
 
@@ -114,12 +135,17 @@ def _stands(path: str, now: bytes | None, source: bytes | None, target: bytes | 
         return now == target
     if path == DAEMON_JSON:
         return _remap(now) == _remap(target or b"")
-    come, gone = subid.added_lines(source or b"", target or b""), subid.added_lines(target or b"", source or b"")
+    come, gone = (
+        subid.added_lines(source or b"", target or b""),
+        subid.added_lines(target or b"", source or b""),
+    )
     have, wanted = subid.counted(now), subid.counted(target or b"")
     return bool(come) and not gone and all(have[line] >= wanted[line] for line in come)
 
 
-def _moved(path: str, now: bytes | None, source: bytes | None, target: bytes | None) -> bytes | None:
+def _moved(
+    path: str, now: bytes | None, source: bytes | None, target: bytes | None
+) -> bytes | None:
     """The file moved from ``source`` to ``target``, as far as that takes out what ``source`` had more.
 
     Where somebody else has changed it meanwhile, only our own lines, or our own userns-remap, go.
@@ -133,7 +159,11 @@ def _moved(path: str, now: bytes | None, source: bytes | None, target: bytes | N
     if _remap(now) != _remap(source or b""):
         return now
     config, value = daemon_json.parse(now, DAEMON_JSON), _remap(target or b"")
-    return daemon_json.without_remap(config) if value is None else daemon_json.with_remap(config, value)
+    return (
+        daemon_json.without_remap(config)
+        if value is None
+        else daemon_json.with_remap(config, value)
+    )
 
 
 def _remap(raw: bytes) -> str | None:

@@ -34,14 +34,18 @@ def make_release(state: HostState, request: ReleaseRequest) -> Plan:
     does not say which, and RefusedError where Docker still uses it.
     """
     names = tuple(dict.fromkeys(request.names))
-    return _forget(state, names, request.range) if request.forget else _release(state, names, request)
+    return (
+        _forget(state, names, request.range) if request.forget else _release(state, names, request)
+    )
 
 
 def _release(state: HostState, names: tuple[str, ...], request: ReleaseRequest) -> Plan:
     known = {allocation.name: allocation for allocation in state.ledger.allocations}
     for name in names:
         if name not in known:
-            raise UnknownNameError(f"nothing is allocated under the name '{name}'; nothing was released")
+            raise UnknownNameError(
+                f"nothing is allocated under the name '{name}'; nothing was released"
+            )
     gone = tuple(known[name] for name in names)
     grants = Grants(state)
     kept = needed_of_root(a for a in state.ledger.allocations if a.name not in names)
@@ -49,24 +53,38 @@ def _release(state: HostState, names: tuple[str, ...], request: ReleaseRequest) 
     losing = tuple(a for a in gone if request.with_lines or not keeps_lines(a))
     docker = _unpoint(state, losing, unset=request.unset_remap)
     # A range whose line stays is its owner's as it was before us: nobody else gets it, and nothing is to be forgotten.
-    held = tuple((a.name, a.held) for a in gone if a.held and not staying[a.name].meets(a.held.start, a.held.stop))
+    reserved = tuple(
+        (a.name, a.reserved_range)
+        for a in gone
+        if a.reserved_range
+        and not staying[a.name].meets(a.reserved_range.start, a.reserved_range.stop)
+    )
     return Plan(
         kind="release",
         allocations=gone,
         changes=grants.changes() + docker.changes,
-        ledger=LedgerChange(remove=names, quarantine=held),
-        findings=(*grants.findings, *docker.findings, *_accounts(state, losing), *_volumes(state, gone, dict(held))),
-        next_steps=(*docker.next_steps, *_later(state, held)),
+        ledger=LedgerChange(remove=names, quarantine=reserved),
+        findings=(
+            *grants.findings,
+            *docker.findings,
+            *_accounts(state, losing),
+            *_volumes(state, gone, dict(reserved)),
+        ),
+        next_steps=(*docker.next_steps, *_later(state, reserved)),
     )
 
 
-def _volumes(state: HostState, gone: Iterable[Allocation], kept: Container[str]) -> Iterator[Finding]:
+def _volumes(
+    state: HostState, gone: Iterable[Allocation], kept: Container[str]
+) -> Iterator[Finding]:
     """What becomes of the volumes: nothing."""
     for allocation in gone:
         if paths := _paths(state, allocation.name):
             few = ", ".join(p if p.isprintable() else repr(p) for p in paths[:_FEW])
             more = f" and {len(paths) - _FEW} more" if paths[_FEW:] else ""
-            message = f"the volumes of '{allocation.name}' stay as they are, with its ids: {few}{more}"
+            message = (
+                f"the volumes of '{allocation.name}' stay as they are, with its ids: {few}{more}"
+            )
             hint = (
                 "allocated again by the same words, it has its range and its volumes again"
                 if allocation.name in kept
@@ -84,7 +102,9 @@ def _later(state: HostState, held: Sequence[tuple[str, IdRange]]) -> Iterator[st
     if held[_FEW:]:
         yield f"{command('check --scan /')}  # tells of all of them which still are carried"
     if held:
-        forget = " ".join(shell(name) for name, _ in held[:_NAMED]) + (" …" if held[_NAMED:] else "")
+        forget = " ".join(shell(name) for name, _ in held[:_NAMED]) + (
+            " …" if held[_NAMED:] else ""
+        )
         yield f"{command(f'release --forget {forget}')}  # once no file carries these ids any more"
 
 
@@ -93,7 +113,9 @@ def _paths(state: HostState, name: str) -> list[str]:
 
 
 def _ranges(lines: Iterable[Line]) -> IdSet:
-    return IdSet(IdRange(line.start, line.stop - line.start) for line in lines if isinstance(line, Grant))
+    return IdSet(
+        IdRange(line.start, line.stop - line.start) for line in lines if isinstance(line, Grant)
+    )
 
 
 def _accounts(state: HostState, gone: Iterable[Allocation]) -> Iterator[Finding]:
@@ -109,34 +131,45 @@ def _accounts(state: HostState, gone: Iterable[Allocation]) -> Iterator[Finding]
 
 def _forget(state: HostState, names: tuple[str, ...], wanted: IdRange | None) -> Plan:
     if wanted is not None and len(names) > 1:
-        raise InvalidValueError("--range is about one name, and several are given", hint="forget them one at a time")
+        raise InvalidValueError(
+            "--range is about one name, and several are given", hint="forget them one at a time"
+        )
     kept = {name: [one for one in state.ledger.quarantined if one.name == name] for name in names}
     freed = {name: _one_of(state, name, ranges, wanted) for name, ranges in kept.items()}
     whole = tuple(name for name in names if kept[name] == [freed[name]])
-    single = tuple((name, one.held) for name, one in freed.items() if name not in whole)
-    return Plan(kind="forget", ledger=LedgerChange(forget=whole, unkeep=single), freed=tuple(freed.values()))
+    single = tuple((name, one.reserved_range) for name, one in freed.items() if name not in whole)
+    return Plan(
+        kind="forget", ledger=LedgerChange(forget=whole, unkeep=single), freed=tuple(freed.values())
+    )
 
 
-def _one_of(state: HostState, name: str, ranges: Sequence[Quarantined], wanted: IdRange | None) -> Quarantined:
+def _one_of(
+    state: HostState, name: str, ranges: Sequence[Quarantined], wanted: IdRange | None
+) -> Quarantined:
     """The range of a name that is meant: one, and never every range that it ever had."""
     if not ranges:
         raise UnknownNameError(
             f"no released range is kept under the name '{name}'; nothing was forgotten",
             hint="'usernsplan list' shows the ranges in quarantine",
         )
-    meant = [one for one in ranges if wanted in {None, one.held}]
+    meant = [one for one in ranges if wanted in {None, one.reserved_range}]
     if len(meant) == 1:
         return meant[0]
-    these = ", ".join(f"{one.held} (released {one.since})" if one.since else str(one.held) for one in ranges)
+    these = ", ".join(
+        f"{one.reserved_range} (released {one.since})" if one.since else str(one.reserved_range)
+        for one in ranges
+    )
     if not meant:
         hint = "'usernsplan list' shows the ranges in quarantine"
         raise UnknownNameError(
-            f"'{name}' has no released range {wanted}, but {these}; nothing was forgotten", hint=hint
+            f"'{name}' has no released range {wanted}, but {these}; nothing was forgotten",
+            hint=hint,
         )
-    which = f"{meant[0].held.start}-{meant[0].held.last}"
+    which = f"{meant[0].reserved_range.start}-{meant[0].reserved_range.last}"
     one_of_them = state.layout.command(f"release --forget {shell(name)} --range {which}")
     raise InvalidValueError(
-        f"'{name}' has {len(meant)} released ranges: {these}; nothing was forgotten", hint=f"say which: {one_of_them}"
+        f"'{name}' has {len(meant)} released ranges: {these}; nothing was forgotten",
+        hint=f"say which: {one_of_them}",
     )
 
 
@@ -150,7 +183,9 @@ def _unpoint(state: HostState, gone: tuple[Allocation, ...], *, unset: bool) -> 
         if daemon_json.REMAP.encode() in (state.daemon_json or b""):
             raise
         # No daemon starts from this file, so none depends on these lines.
-        return daemon.Pointed(findings=(Finding("USN117", "warning", str(error), "Docker cannot start from it"),))
+        return daemon.Pointed(
+            findings=(Finding("USN117", "warning", str(error), "Docker cannot start from it"),)
+        )
     current = config.get(daemon_json.REMAP)
     if current is None or daemon.remap_user(state, current) not in owners:
         return daemon.Pointed()

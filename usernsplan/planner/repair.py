@@ -57,4 +57,6 @@ def after_mending(state: HostState, intent: Intent) -> tuple[Plan, tuple[Change,
     plan = make_repair(mended)
     now, then = files_of(state), files_of(mended)
     then |= {change.path: change.after for change in plan.changes}
-    return plan, tuple(Change(path, now[path], then[path] or b"") for path in now if now[path] != then[path])
+    return plan, tuple(
+        Change(path, now[path], then[path] or b"") for path in now if now[path] != then[path]
+    )

@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from usernsplan.model import LedgerChange, Reservation
 
 
-def reserved_after(reservations: Iterable[Reservation], change: LedgerChange) -> tuple[Reservation, ...]:
+def reserved_after(
+    reservations: Iterable[Reservation], change: LedgerChange
+) -> tuple[Reservation, ...]:
     """The reservations that the ledger holds after a change: one for each range."""
     gone = {*change.unreserve, *(r.ids for r in change.reserve)}
     return (*(r for r in reservations if r.ids not in gone), *change.reserve)

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from usernsplan.strategies import Strategy
 
 
-def of(state: HostState, wanted: Mapping[str, tuple[str, Strategy]]) -> dict[str, tuple[Quarantined, ...]]:
+def of(
+    state: HostState, wanted: Mapping[str, tuple[str, Strategy]]
+) -> dict[str, tuple[Quarantined, ...]]:
     """By name, the ranges that it had by the same words, the latest first; ``wanted``: owner and strategy.
 
     Of what an older ledger released nobody noted the owner: there the name and the size tell.
@@ -23,16 +25,27 @@ def of(state: HostState, wanted: Mapping[str, tuple[str, Strategy]]) -> dict[str
     found: dict[str, list[Quarantined]] = {}
     for one in state.ledger.quarantined:
         owner, strategy = wanted.get(one.name, ("", None))
-        is_alike = one.was is None or strategy is None or (one.was.owner, one.was.strategy) == (owner, strategy.name)
-        if strategy and strategy.need and strategy.need.count == one.held.count and is_alike:
+        is_alike = (
+            one.was is None
+            or strategy is None
+            or (one.was.owner, one.was.strategy) == (owner, strategy.name)
+        )
+        if (
+            strategy
+            and strategy.need
+            and strategy.need.count == one.reserved_range.count
+            and is_alike
+        ):
             found.setdefault(one.name, []).append(one)
     return {name: tuple(sorted(ones, key=_released, reverse=True)) for name, ones in found.items()}
 
 
 def without(state: HostState, back: Collection[Quarantined]) -> HostState:
     """The host less these ranges in quarantine."""
-    gone = {(one.name, one.held) for one in back}
-    kept = tuple(one for one in state.ledger.quarantined if (one.name, one.held) not in gone)
+    gone = {(one.name, one.reserved_range) for one in back}
+    kept = tuple(
+        one for one in state.ledger.quarantined if (one.name, one.reserved_range) not in gone
+    )
     return replace(state, ledger=replace(state.ledger, quarantined=kept))
 
 
@@ -46,8 +59,8 @@ def since_then(allocation: Allocation, former: Quarantined | None) -> Allocation
 def told(state: HostState, back: Mapping[str, Quarantined]) -> Iterator[Finding]:
     """What is said of ranges that come back."""
     for name, former in back.items():
-        message = f"'{name}' has {former.held} again, which it had until it was released"
-        if state.namespaces.meets(former.held.start, former.held.stop):
+        message = f"'{name}' has {former.reserved_range} again, which it had until it was released"
+        if state.namespaces.meets(former.reserved_range.start, former.reserved_range.stop):
             hint = f"a running user namespace maps ids of it: if that is no container of '{name}', stop it first"
             yield Finding("USN135", "warning", message, hint)
         else:
@@ -62,8 +75,11 @@ def missed(state: HostState, new: Iterable[Allocation]) -> Iterator[Finding]:
     for allocation in new:
         before = former.get(allocation.name)
         if before is not None:
-            command, ids = state.layout.command, f"{before.held.start}-{before.held.last}"
-            message = f"'{before.name}' had {before.held} until it was released, and does not get it again: "
+            command, ids = (
+                state.layout.command,
+                f"{before.reserved_range.start}-{before.reserved_range.last}",
+            )
+            message = f"'{before.name}' had {before.reserved_range} until it was released, and does not get it again: "
             hint = (
                 f"'{command(f'find-owned {ids} /')}' lists files that carry the old ids; fix-volume with "
                 f"'--container {before.name} --from {before.name}' gives them the new ones"
@@ -73,19 +89,19 @@ def missed(state: HostState, new: Iterable[Allocation]) -> Iterator[Finding]:
 
 def _why(state: HostState, former: Quarantined, now: Allocation) -> str:
     was = former.was
-    if now.held is None:
+    if now.reserved_range is None:
         return "by these words it has no range of its own"
-    if former.held.count != now.held.count:
-        return f"{now.held.count} ids are asked for, and it has {former.held.count}"
+    if former.reserved_range.count != now.reserved_range.count:
+        return f"{now.reserved_range.count} ids are asked for, and it has {former.reserved_range.count}"
     if was and was.strategy != now.strategy:
         return f"its strategy was {was.strategy}"
     if was and was.owner != now.owner:
         return f"its owner was {was.owner}"
     others = claims(without(state, [former]), state.subuid, state.subgid, running=False)
-    if found := next(holders(former.held, others), None):
+    if found := next(holders(former.reserved_range, others), None):
         return f"{found[1]} is now {found[0]}"
     return "other ids are asked for"
 
 
 def _released(one: Quarantined) -> tuple[str, int]:
-    return one.since, one.held.start
+    return one.since, one.reserved_range.start

@@ -60,7 +60,10 @@ def told(run: UnfinishedRun, layout: Layout) -> tuple[str, str]:
     if run.is_undoing:
         return f"undoing run {run.run} on {paths} was interrupted", f"finish it: {undo}"
     finish = run.command or "call fix_volume again as before"
-    return f"run {run.run} on {paths} was interrupted", f"finish it: {finish}; or take it back: {undo}"
+    return (
+        f"run {run.run} on {paths} was interrupted",
+        f"finish it: {finish}; or take it back: {undo}",
+    )
 
 
 def finishing(command: str, container: str | None, places: Sequence[str], layout: Layout) -> str:
@@ -84,7 +87,11 @@ def finishing(command: str, container: str | None, places: Sequence[str], layout
     if any(_ODD in word for word in chain(*kept)):
         return ""
     if what == "fix-volume":
-        kept += [["--container", container]] if container and all(words[0] != "--container" for words in kept) else []
+        kept += (
+            [["--container", container]]
+            if container and all(words[0] != "--container" for words in kept)
+            else []
+        )
         named = list(places)
     return layout.command(shell(what, *named, *chain(*kept)))
 
@@ -114,7 +121,9 @@ def last_to_undo(runs: Sequence[RunSeen]) -> RunSeen | None:
     """The last run that can be undone. Raises RefusedError where a later one cannot be read: that may be the one."""
     for one in reversed(runs):
         if one.problem:
-            raise RefusedError(f"which run was the last cannot be told: {one.problem}", hint=one.hint)
+            raise RefusedError(
+                f"which run was the last cannot be told: {one.problem}", hint=one.hint
+            )
         if one.can_undo:
             return one
     return None
@@ -122,7 +131,10 @@ def last_to_undo(runs: Sequence[RunSeen]) -> RunSeen | None:
 
 def findings(runs: Iterable[UnfinishedRun], layout: Layout) -> tuple[Finding, ...]:
     """The same as findings of a plan."""
-    return tuple(Finding(UNKNOWN if run.problem else INTERRUPTED, "error", *told(run, layout)) for run in runs)
+    return tuple(
+        Finding(UNKNOWN if run.problem else INTERRUPTED, "error", *told(run, layout))
+        for run in runs
+    )
 
 
 def half_way(path: str, runs: Iterable[UnfinishedRun]) -> UnfinishedRun | None:

@@ -28,4 +28,6 @@ def exactly(shown: Plan, decide: Callable[[HostState], Plan]) -> Callable[[HostS
 
 def changed() -> HostChangedError:
     """The error to raise where what was shown can no longer be done."""
-    return HostChangedError("the host is no longer what was shown; nothing was changed", hint="look at it again")
+    return HostChangedError(
+        "the host is no longer what was shown; nothing was changed", hint="look at it again"
+    )

@@ -30,7 +30,9 @@ class Claim(NamedTuple):
     ids: IdSet
 
 
-def claims(state: HostState, subuid: SubidFile, subgid: SubidFile, *, running: bool = True) -> tuple[Claim, ...]:
+def claims(
+    state: HostState, subuid: SubidFile, subgid: SubidFile, *, running: bool = True
+) -> tuple[Claim, ...]:
     """Everything that is taken on this host. uids and gids alike: a range of ours is the same for both.
 
     The two files are given apart from the state so that lines which are already ours can be left out, and so can what
@@ -38,16 +40,22 @@ def claims(state: HostState, subuid: SubidFile, subgid: SubidFile, *, running: b
     """
     ledger = state.layout.path(LEDGER)
     forget = state.layout.inline("release --forget NAME")
-    held = IdSet(a.held for a in state.ledger.allocations if a.held)
+    held = IdSet(a.reserved_range for a in state.ledger.allocations if a.reserved_range)
     roots = IdSet(IdRange(root, 1) for a in state.ledger.allocations if (root := dockerroot_of(a)))
-    quarantined = IdSet(q.held for q in state.ledger.quarantined)
+    quarantined = IdSet(q.reserved_range for q in state.ledger.quarantined)
     return (
         *claims_of_others(state, subuid, subgid),
-        *(Claim(f"kept for {entry.whose} ({entry.source})", IdSet((entry.ids,))) for entry in TABLE),
+        *(
+            Claim(f"kept for {entry.whose} ({entry.source})", IdSet((entry.ids,)))
+            for entry in TABLE
+        ),
         *([Claim("mapped by a running user namespace", state.namespaces)] if running else []),
         Claim(f"allocated in {ledger}", held),
         Claim(f"container root (DOCKERROOT) of an allocation in {ledger}", roots),
-        *(Claim(f"reserved in {ledger}: {r.why}", IdSet((r.ids,))) for r in state.ledger.reservations),
+        *(
+            Claim(f"reserved in {ledger}: {r.why}", IdSet((r.ids,)))
+            for r in state.ledger.reservations
+        ),
         Claim(f"released, and files may still carry it ({forget} frees it)", quarantined),
     )
 

@@ -12,7 +12,7 @@ from usernsplan.ids import IdSet
 from usernsplan.layout import SUBGID, SUBUID
 from usernsplan.model import DEFAULT_NAME
 from usernsplan.planner.meant import is_meant_by_root
-from usernsplan.strategies import SUBID_MAX, PerContainer, Shared, named
+from usernsplan.strategies import SHARED_SUBID_LAST, PerContainer, Shared, named
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -28,7 +28,9 @@ per-container  each container has a range of its own: the strongest separation, 
   So, for example: """
 
 
-def strategy_of(state: HostState, said: str, options: Mapping[str, int | str], names: Sequence[str]) -> Strategy:
+def strategy_of(
+    state: HostState, said: str, options: Mapping[str, int | str], names: Sequence[str]
+) -> Strategy:
     """The strategy that was said, or the one that this host has.
 
     Raises InvalidValueError where nothing is said and nothing allocated, and what strategies.named raises.
@@ -38,12 +40,16 @@ def strategy_of(state: HostState, said: str, options: Mapping[str, int | str], n
     if not state.ledger.allocations:
         words = " ".join(names[:3]) or "--docker"
         command = state.layout.command(f"allocate --strategy {PerContainer.name} {words}")
-        raise InvalidValueError("--strategy is missing: nothing is allocated here that tells it", hint=_WHICH + command)
+        raise InvalidValueError(
+            "--strategy is missing: nothing is allocated here that tells it", hint=_WHICH + command
+        )
     strategy = state.ledger.allocations[0].strategy
     try:
         return named(strategy, options)
     except InvalidValueError as error:
-        error.hint = error.hint or f"this host's strategy is {strategy}, and one host has one strategy"
+        error.hint = (
+            error.hint or f"this host's strategy is {strategy}, and one host has one strategy"
+        )
         raise
 
 
@@ -61,12 +67,16 @@ def settled(state: HostState, request: AllocateRequest) -> AllocateRequest:
         first = _first(state, known.values())
         for name, words in each.items():
             each[name] = replace(words, strategy=_with(words.strategy, known.get(name, first)))
-        return replace(request, strategy=_with(request.strategy, first), each={**request.each, **each})
+        return replace(
+            request, strategy=_with(request.strategy, first), each={**request.each, **each}
+        )
 
 
 def dockerroot_of(allocation: Allocation) -> int | None:
     """The host id of container root in a shared map that keeps it apart from root; None for any other map."""
-    return allocation.mapping.uids.to_host(0) or None if allocation.strategy == Shared.name else None
+    return (
+        allocation.mapping.uids.to_host(0) or None if allocation.strategy == Shared.name else None
+    )
 
 
 def first_free(state: HostState) -> int:
@@ -80,27 +90,31 @@ def _is_auto(strategy: Strategy) -> bool:
 
 def _with(strategy: Strategy, root: int) -> Strategy:
     return (
-        replace(strategy, dockerroot=root, auto=False) if isinstance(strategy, Shared) and strategy.auto else strategy
+        replace(strategy, dockerroot=root, auto=False)
+        if isinstance(strategy, Shared) and strategy.auto
+        else strategy
     )
 
 
 def _first(state: HostState, ours: Iterable[int]) -> int:
     """Container root is one id on the whole host: that of an allocation which stands, while it is nobody else's."""
-    owners = {owner for a in state.ledger.allocations for owner in (a.owner, *a.also)}
+    owners = {owner for a in state.ledger.allocations for owner in (a.owner, *a.extra_owners)}
     lines = (line for file in (state.subuid, state.subgid) for line in file.lines)
     others = IdSet.clipped(
         (x.start, x.stop)
         for x in lines
-        if isinstance(x, Grant) and x.owner not in owners and not is_meant_by_root(x.owner, x.start, x.stop - x.start)
+        if isinstance(x, Grant)
+        and x.owner not in owners
+        and not is_meant_by_root(x.owner, x.start, x.stop - x.start)
     )
     reserved = IdSet(r.ids for r in state.ledger.reservations)
     taken = IdSet.union((state.accounts.ids(), others, reserved))
     usual = Shared().dockerroot
-    for root in chain(ours, range(usual, SUBID_MAX)):
+    for root in chain(ours, range(usual, SHARED_SUBID_LAST)):
         if root not in taken:
             return root
     where = " and ".join(state.layout.path(path) for path in (SUBUID, SUBGID))
     raise PoolExhaustedError(
-        f"--dockerroot auto: somebody has every id from {usual} to {SUBID_MAX - 1}",
+        f"--dockerroot auto: somebody has every id from {usual} to {SHARED_SUBID_LAST - 1}",
         hint=f"accounts, groups, and lines of {where} have them; name one with --dockerroot N",
     )

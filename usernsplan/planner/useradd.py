@@ -50,7 +50,10 @@ def useradd(state: HostState) -> Useradd | None:
     except InvalidFileError:
         return None
     return Useradd(
-        (uids.size, gids.size), (_ids(uids), _ids(gids)), _fits(state.subuid, uids), _fits(state.subgid, gids)
+        (uids.size, gids.size),
+        (_ids(uids), _ids(gids)),
+        _fits(state.subuid, uids),
+        _fits(state.subgid, gids),
     )
 
 
@@ -67,7 +70,10 @@ def _fits(file: SubidFile, area: Area) -> int | None:
     if low > last or count >= last or low + count - 1 > last:
         return 0
     fits = 0
-    for start, stop in [*sorted(span for line in file.lines if (span := _span(line))), (last + 1, last + 1)]:
+    for start, stop in [
+        *sorted(span for line in file.lines if (span := _span(line))),
+        (last + 1, last + 1),
+    ]:
         fits += max(min(start, last + 1) - low, 0) // count
         low = max(low, stop)
     return fits

@@ -36,20 +36,27 @@ def record(state: HostState, volumes: Iterable[Volume], removed: Iterable[str] =
 
     A container that was released meanwhile gets none.
     """
-    names, noted = {a.name for a in state.ledger.allocations}, {v.path for v in state.ledger.volumes}
+    names, noted = (
+        {a.name for a in state.ledger.allocations},
+        {v.path for v in state.ledger.volumes},
+    )
     new = tuple(v for v in not_noted(state.ledger, volumes) if v.name in names)
     gone = tuple(path for path in removed if path in noted)
     return Plan("volume", ledger=LedgerChange(volumes=new, no_volumes=gone))
 
 
-def not_noted(ledger: LedgerState, volumes: Iterable[Volume], doubted: Container[str] = ()) -> tuple[Volume, ...]:
+def not_noted(
+    ledger: LedgerState, volumes: Iterable[Volume], doubted: Container[str] = ()
+) -> tuple[Volume, ...]:
     """Those that the ledger does not have just so, fixed for the range that their container has now.
 
     And those at ``doubted``, by path, which do not look as the ledger has them.
     """
     now = standing(ledger)
     return tuple(
-        v for v in volumes if v.path not in now or v.path in doubted or replace(now[v.path], since=v.since) != v
+        v
+        for v in volumes
+        if v.path not in now or v.path in doubted or replace(now[v.path], since=v.since) != v
     )
 
 
@@ -69,10 +76,15 @@ def doubts(ledger: LedgerState, seen: Iterable[VolumeSeen], layout: Layout) -> d
     return found
 
 
-def looks(ledger: LedgerState, seen: Iterable[VolumeSeen], layout: Layout) -> list[tuple[Volume, str, str]]:
+def looks(
+    ledger: LedgerState, seen: Iterable[VolumeSeen], layout: Layout
+) -> list[tuple[Volume, str, str]]:
     """The recorded volumes that stand, each with what is wrong and the remedy; "" where it looks right."""
     found = doubts(ledger, seen, layout)
-    return [(v, found[p].fact, found[p].remedy) if p in found else (v, "", "") for p, v in standing(ledger).items()]
+    return [
+        (v, found[p].fact, found[p].remedy) if p in found else (v, "", "")
+        for p, v in standing(ledger).items()
+    ]
 
 
 def _strange(one: VolumeSeen, mapping: Mapping, name: str, ledger: LedgerState) -> str:
@@ -95,7 +107,8 @@ def _strange(one: VolumeSeen, mapping: Mapping, name: str, ledger: LedgerState) 
     parts = [f"its top belongs to {top}"] if top else []
     total = f"the first {MOST_SEEN}" if one.is_cut else f"{sum(entries for _, entries in owners)}"
     parts += [
-        f"{entries} of {total} entries in it belong to {strange}" for strange, entries in inside.most_common(_SHOWN)
+        f"{entries} of {total} entries in it belong to {strange}"
+        for strange, entries in inside.most_common(_SHOWN)
     ]
     if len(inside) > _SHOWN:
         parts.append(f"and others to {len(inside) - _SHOWN} more owners")
@@ -108,9 +121,12 @@ def _id(kind: str, number: int, name: str, ledger: LedgerState) -> str:
     """An id, and whose it is as far as the ledger knows."""
     for a in ledger.allocations:
         ids = a.mapping.uids if kind == "uid" else a.mapping.gids
-        if a.name != name and ((a.held and number in a.held) or ids.to_container(number) is not None):
+        if a.name != name and (
+            (a.reserved_range and number in a.reserved_range)
+            or ids.to_container(number) is not None
+        ):
             return f"{kind} {number} ({a.name}'s)"
-    released = next((q.name for q in ledger.quarantined if number in q.held), None)
+    released = next((q.name for q in ledger.quarantined if number in q.reserved_range), None)
     return f"{kind} {number} (of {released}'s former range)" if released else f"{kind} {number}"
 
 
@@ -127,24 +143,33 @@ def _mending(volume: Volume, seen: VolumeSeen, layout: Layout) -> str:
     if seen.is_missing:
         return f"put it back or mount it, then: {command}"
     if seen.is_mount:
-        return f"unmount what is mounted there if it hides the volume; if it is the volume: {command}"
+        return (
+            f"unmount what is mounted there if it hides the volume; if it is the volume: {command}"
+        )
     return f"give it to the container again: {command}"
 
 
 def has_moved(ledger: LedgerState, volume: Volume) -> bool:
     """Tell whether a volume still carries the ids that its container had before it was released and allocated anew."""
-    found = next((v for v in ledger.volumes if v.path == volume.path and v.name == volume.name), None)
+    found = next(
+        (v for v in ledger.volumes if v.path == volume.path and v.name == volume.name), None
+    )
     own = any(a.name == volume.name and a.strategy != Shared.name for a in ledger.allocations)
     if own and all(q.name != volume.name for q in ledger.quarantined):
         return False  # its range came back to it, or what it had before is forgotten
     return found is not None and found.mode == "shift" and found.path not in standing(ledger)
 
 
-def after(volumes: Iterable[Volume], change: LedgerChange, names: Iterable[str]) -> tuple[Volume, ...]:
+def after(
+    volumes: Iterable[Volume], change: LedgerChange, names: Iterable[str]
+) -> tuple[Volume, ...]:
     """The volumes that the ledger holds after a change; ``names`` are those that are allocated then.
 
     A name that is forgotten takes its volumes with it, unless a new container has it.
     """
-    replaced, gone = {*change.no_volumes, *(v.path for v in change.volumes)}, {*change.forget} - {*names}
+    replaced, gone = (
+        {*change.no_volumes, *(v.path for v in change.volumes)},
+        {*change.forget} - {*names},
+    )
     kept = (v for v in volumes if v.path not in replaced and v.name not in gone)
     return tuple(sorted([*kept, *change.volumes], key=lambda v: v.path))

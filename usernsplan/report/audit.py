@@ -32,12 +32,19 @@ def table(found: Sequence[Finding], paint: Paint) -> str:
         lines = []
         for finding in (f for f in found if f.severity == severity):
             place = f"{_safe(finding.place)}: " if finding.place else ""
-            lines.append(f"  {paint(finding.code, _COLOURS[severity])} {paint(place, 'bold')}{_safe(finding.message)}")
+            lines.append(
+                f"  {paint(finding.code, _COLOURS[severity])} {paint(place, 'bold')}{_safe(finding.message)}"
+            )
             width = max((len(row[0]) for row in finding.table), default=0)
-            lines += [f"         {row[0]:{width}}  {_safe('  '.join(filter(None, row[1:])))}" for row in finding.table]
+            lines += [
+                f"         {row[0]:{width}}  {_safe('  '.join(filter(None, row[1:])))}"
+                for row in finding.table
+            ]
             lines += [f"         {_safe(finding.hint)}"] if finding.hint else []
         if lines:
-            parts.append("\n".join((paint(_plural(severity, len(lines)), _COLOURS[severity]), *lines)))
+            parts.append(
+                "\n".join((paint(_plural(severity, len(lines)), _COLOURS[severity]), *lines))
+            )
     return "\n\n".join((*parts, summary(found)))
 
 
@@ -46,7 +53,9 @@ def summary(found: Sequence[Finding]) -> str:
     if not found:
         return "Nothing found."
     counts = Counter(finding.severity for finding in found)
-    first = next(finding.code for severity in SEVERITIES for finding in found if finding.severity == severity)
+    first = next(
+        finding.code for severity in SEVERITIES for finding in found if finding.severity == severity
+    )
     numbers = ", ".join(f"{counts[s]} {_plural(s, counts[s])}" for s in SEVERITIES if counts[s])
     return f"{numbers}; 'usernsplan check --explain {first}' tells the story of one."
 
@@ -64,7 +73,9 @@ def _command(finding: Finding) -> str:
     match = _PLACE.fullmatch(finding.place)
     file, line, column = match.groups() if match else ("", None, None)
     properties = {"file": file, "line": line, "col": column, "title": finding.code}
-    words = ",".join(f"{key}={_property(_safe(value))}" for key, value in properties.items() if value)
+    words = ",".join(
+        f"{key}={_property(_safe(value))}" for key, value in properties.items() if value
+    )
     rows = (": ".join(filter(None, row)) for row in finding.table)
     message = "\n".join(map(_safe, filter(None, (finding.message, *rows, finding.hint))))
     return f"::{_COMMANDS[finding.severity]} {words}::{_data(message)}"
@@ -87,14 +98,21 @@ def repair(it: Repair, layout: Layout) -> str:
     return "\n\n".join(lines) or "Nothing can be repaired."
 
 
-def as_json(found: Sequence[Finding], layout: Layout, repaired: tuple[Repair, bool] | None = None) -> str:
+def as_json(
+    found: Sequence[Finding], layout: Layout, repaired: tuple[Repair, bool] | None = None
+) -> str:
     """The result of check; of ``check --fix``, what it would repair, and whether it did."""
     counts = Counter(finding.severity for finding in found)
     more: dict[str, Any] = {}
     if repaired:
         it, done = repaired
         locks = [layout.path(path) for path in it.locks]
-        more["repair"] = {"done": done, "changes": change_fields(it.changes, layout), "mends": it.mends, "locks": locks}
+        more["repair"] = {
+            "done": done,
+            "changes": change_fields(it.changes, layout),
+            "mends": it.mends,
+            "locks": locks,
+        }
     return document(
         "check",
         findings=[fields(f) for f in found],
@@ -107,7 +125,9 @@ def fields(finding: Finding) -> dict[str, Any]:
     """A finding, whole."""
     more: dict[str, Any] = {}
     if finding.table:
-        more["table"] = [dict(zip(("reader", "takes", "remark"), row, strict=True)) for row in finding.table]
+        more["table"] = [
+            dict(zip(("reader", "takes", "remark"), row, strict=True)) for row in finding.table
+        ]
     return {
         **finding_fields(finding),
         "title": story(finding.code).title,
@@ -126,4 +146,6 @@ def explained(code: str, paint: Paint) -> str:
 def explained_json(code: str) -> str:
     """The story of a code, for a program."""
     found = story(code)
-    return document("rule", code=found.code, severity=found.severity, title=found.title, story=found.story)
+    return document(
+        "rule", code=found.code, severity=found.severity, title=found.title, story=found.story
+    )

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
     from usernsplan.layout import Layout
     from usernsplan.model import FixReport, Volume
-    from usernsplan.planner.desired import Desired
+    from usernsplan.planner.desired import PlanDiff
     from usernsplan.report.colour import Paint
 
 _COLOURS = {"+": "green", "~": "yellow", "-": "red"}
 
 
-def text(desired: Desired, place: str, layout: Layout, paint: Paint) -> str:
+def text(desired: PlanDiff, place: str, layout: Layout, paint: Paint) -> str:
     """The plan as it is shown before it is carried out."""
     width = max((len(f"{step.kind} {shown_path(step.name)}") for step in desired.steps), default=0)
     steps = [
@@ -34,25 +34,35 @@ def text(desired: Desired, place: str, layout: Layout, paint: Paint) -> str:
         for step in desired.steps
     ]
     parts = ["\n".join(steps)] if steps else []
-    parts += [_painted(unified(change, layout.path(change.path)), paint) for change in merged_changes(desired)]
+    parts += [
+        _painted(unified(change, layout.path(change.path)), paint)
+        for change in merged_changes(desired)
+    ]
     if desired.kept:
-        names = ", ".join(desired.kept[:10]) + (f" and {len(desired.kept) - 10} more" if desired.kept[10:] else "")
+        names = ", ".join(desired.kept[:10]) + (
+            f" and {len(desired.kept) - 10} more" if desired.kept[10:] else ""
+        )
         parts.append(f"Not in {shown_path(place)}, and kept (--prune lets it go): {names}")
     parts.append(summary(desired, place))
     return "\n\n".join(parts)
 
 
-def summary(desired: Desired, place: str) -> str:
+def summary(desired: PlanDiff, place: str) -> str:
     """The last line."""
     if not desired.pending:
         return f"Nothing to do: the host is as {shown_path(place)} says."
     count = counts(desired)
-    volumes = f", {count['volumes']} volumes to fix" if count["volumes"] != 1 else ", 1 volume to fix"
+    volumes = (
+        f", {count['volumes']} volumes to fix" if count["volumes"] != 1 else ", 1 volume to fix"
+    )
     return f"Plan: {count['add']} to add, {count['change']} to change, {count['remove']} to remove{volumes}."
 
 
 def done(
-    desired: Desired, place: str, layout: Layout, fixed: Sequence[tuple[Volume, FixReport | UsernsplanError]]
+    desired: PlanDiff,
+    place: str,
+    layout: Layout,
+    fixed: Sequence[tuple[Volume, FixReport | UsernsplanError]],
 ) -> str:
     """What is to be told after it was carried out: volumes, and what is left to do."""
     parts = [
@@ -63,14 +73,18 @@ def done(
     ]
     if not fixed and desired.volumes:
         file = "FILE" if place == STDIN else operand(place)
-        parts.append(f"The volumes are left: {layout.inline(f'apply {file} --fix-volumes')} fixes them.")
+        parts.append(
+            f"The volumes are left: {layout.inline(f'apply {file} --fix-volumes')} fixes them."
+        )
     steps = (*desired.allocate.next_steps, *desired.prune.next_steps)
     if steps:
         parts.append("\n".join(("Next:", *(f"  {step}" for step in steps))))
     return "\n\n".join(("Done.", *parts))
 
 
-def fixed(fixed: Sequence[tuple[Volume, FixReport | UsernsplanError]], layout: Layout) -> list[dict[str, object]]:
+def fixed(
+    fixed: Sequence[tuple[Volume, FixReport | UsernsplanError]], layout: Layout
+) -> list[dict[str, object]]:
     """The volumes that were fixed, for JSON; ``error`` where one could not be."""
     return [
         {**json_.path_fields(volume.path), "error": str(one), "hint": one.hint}
@@ -80,13 +94,20 @@ def fixed(fixed: Sequence[tuple[Volume, FixReport | UsernsplanError]], layout: L
     ]
 
 
-def counts(desired: Desired) -> dict[str, int]:
+def counts(desired: PlanDiff) -> dict[str, int]:
     """How many steps of each kind there are."""
     signs = Counter(step.sign for step in desired.steps if step.kind != "volume")
-    return {"add": signs["+"], "change": signs["~"], "remove": signs["-"], "volumes": len(desired.volumes)}
+    return {
+        "add": signs["+"],
+        "change": signs["~"],
+        "remove": signs["-"],
+        "volumes": len(desired.volumes),
+    }
 
 
-def document(desired: Desired, place: str, layout: Layout, *, applied: bool | None = None, **more: object) -> str:
+def document(
+    desired: PlanDiff, place: str, layout: Layout, *, applied: bool | None = None, **more: object
+) -> str:
     """The same as JSON; ``applied``: whether it was carried out, None where only the plan was asked for."""
     findings = (*desired.allocate.findings, *desired.prune.findings)
     return json_.document(
@@ -120,5 +141,6 @@ def _painted(diff: str, paint: Paint) -> str:
     """A diff with its lines in the colours of their signs; the first two lines name the files."""
     lines = diff.split("\n")
     return "\n".join(
-        lines[:2] + [paint(line, _COLOURS[line[0]]) if line[:1] in {"+", "-"} else line for line in lines[2:]]
+        lines[:2]
+        + [paint(line, _COLOURS[line[0]]) if line[:1] in {"+", "-"} else line for line in lines[2:]]
     )

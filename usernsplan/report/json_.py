@@ -36,10 +36,15 @@ def plan(plan: Plan, layout: Layout) -> str:
         unfinished=plan.unfinished,
         allocations=[allocation_fields(a) for a in plan.allocations],
         changes=change_fields(plan.changes, layout),
-        account_commands=[shell(*layout.account_command(command)) for command in plan.account_commands],
+        account_commands=[
+            shell(*layout.account_command(command)) for command in plan.account_commands
+        ],
         findings=[finding_fields(f) for f in plan.findings],
         next_steps=list(plan.next_steps),
-        freed=[{"name": q.name, "start": q.held.start, "count": q.held.count} for q in plan.freed],
+        freed=[
+            {"name": q.name, "start": q.reserved_range.start, "count": q.reserved_range.count}
+            for q in plan.freed
+        ],
     )
 
 
@@ -68,7 +73,13 @@ def allocations(
     more: dict[str, Any] = {}
     if ledger is not None:
         more["quarantined"] = [
-            {"name": q.name, "start": q.held.start, "count": q.held.count, "since": q.since} for q in ledger.quarantined
+            {
+                "name": q.name,
+                "start": q.reserved_range.start,
+                "count": q.reserved_range.count,
+                "since": q.since,
+            }
+            for q in ledger.quarantined
         ]
     more["volumes"] = [
         {
@@ -82,7 +93,9 @@ def allocations(
         }
         for v, fact, remedy in volumes
     ]
-    more["unfinished_runs"] = [{"run": run, "message": fact, "hint": remedy} for run, fact, remedy in runs]
+    more["unfinished_runs"] = [
+        {"run": run, "message": fact, "hint": remedy} for run, fact, remedy in runs
+    ]
     return document(kind, allocations=[allocation_fields(a) for a in found], **more)
 
 
@@ -129,7 +142,9 @@ def run_fields(one: RunSeen, layout: Layout) -> dict[str, Any]:
     }
 
 
-def pruned(removed: Sequence[tuple[str, int]], kept: Iterable[tuple[str, str]], *, dry_run: bool) -> str:
+def pruned(
+    removed: Sequence[tuple[str, int]], kept: Iterable[tuple[str, str]], *, dry_run: bool
+) -> str:
     """The result of history --prune-runs."""
     return document(
         "prune-runs",
@@ -155,18 +170,26 @@ def fixed_fields(report: FixReport, layout: Layout) -> dict[str, Any]:
         "mode": report.mode,
         "volumes": [path_fields(path) for path in report.volumes],
         "seconds": round(report.seconds, 3),
-        "undo": layout.command(f"undo {shell(report.run)}") if report.run and report.kind == "fix-volume" else None,
+        "undo": layout.command(f"undo {shell(report.run)}")
+        if report.run and report.kind == "fix-volume"
+        else None,
         "counts": report.counts,
         "flattened": report.flattened,
         "kept": {"uids": report.kept_uids, "gids": report.kept_gids},
-        "skipped": [{**path_fields(place.path), "reason": place.reason} for place in report.skipped],
+        "skipped": [
+            {**path_fields(place.path), "reason": place.reason} for place in report.skipped
+        ],
         "failed": [{**path_fields(place.path), "reason": place.reason} for place in report.failed],
-        "dropped": [{**path_fields(place.path), "reason": place.reason} for place in report.dropped],
+        "dropped": [
+            {**path_fields(place.path), "reason": place.reason} for place in report.dropped
+        ],
         "notes": list(report.notes),
     }
 
 
-def rendered(request: RenderRequest, found: Rendered, changes: Sequence[Change] | None, layout: Layout) -> str:
+def rendered(
+    request: RenderRequest, found: Rendered, changes: Sequence[Change] | None, layout: Layout
+) -> str:
     """The result of render; with ``changes``, what bringing it to its place below ``layout`` changed."""
     more: dict[str, Any] = {}
     if changes is not None:
@@ -176,7 +199,9 @@ def rendered(request: RenderRequest, found: Rendered, changes: Sequence[Change] 
         engine=request.engine,
         allocation=request.name,
         text=found.text,
-        files=[{"path": file.path, "content": file.content, "into": file.into} for file in found.files],
+        files=[
+            {"path": file.path, "content": file.content, "into": file.into} for file in found.files
+        ],
         notes=list(found.notes),
         **more,
     )
@@ -220,11 +245,11 @@ def allocation_fields(a: Allocation) -> dict[str, Any]:
     return {
         "name": a.name,
         "owner": a.owner,
-        "also": list(a.also),
+        "also": list(a.extra_owners),
         "strategy": a.strategy,
         "uid_map": a.mapping.uids.triples(),
         "gid_map": a.mapping.gids.triples(),
-        "held": [a.held.start, a.held.count] if a.held else None,
+        "held": [a.reserved_range.start, a.reserved_range.count] if a.reserved_range else None,
         "since": a.since or None,
     }
 

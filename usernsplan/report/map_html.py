@@ -68,7 +68,11 @@ _ZOOM = """<section id="zoom" aria-labelledby="h-zoom" hidden><h2 id="h-zoom">A 
 
 
 def _figures(space: Space) -> Iterator[str]:
-    rows = scale.figures(space.capacity) if space.capacity else [("pool", f"none: {shown_path(space.problem)}")]
+    rows = (
+        scale.figures(space.capacity)
+        if space.capacity
+        else [("pool", f"none: {shown_path(space.problem)}")]
+    )
     yield '<section aria-labelledby="h-figures"><h2 id="h-figures">What is left</h2>\n<dl>'
     for name, words in (*rows, ("useradd", scale.useradd_words(space.useradd))):
         yield f"<div><dt>{_esc(name)}</dt><dd>{_esc(words)}</dd></div>"
@@ -81,7 +85,11 @@ def _conflicts(space: Space) -> Iterator[str]:
         yield '<section aria-labelledby="h-clash"><h2 id="h-clash" class="bad">'
         yield f"{len(found):,} conflict{'s' * (len(found) != 1)}: different owners for the same ids</h2>\n<ul>"
         yield from (f"<li>{_esc(shown_path(words))}</li>" for words in found[:_LISTED])
-        yield f"<li>and {len(found) - _LISTED:,} more: see the table</li>" if len(found) > _LISTED else ""
+        yield (
+            f"<li>and {len(found) - _LISTED:,} more: see the table</li>"
+            if len(found) > _LISTED
+            else ""
+        )
         yield "</ul></section>\n"
 
 
@@ -97,10 +105,16 @@ def _table(items: Iterable[Item]) -> Iterator[str]:
         details = [shown_path(words) for words in segment.details]
         bad, clashes = "", f' data-n="{item.room}"' if segment.kind == "free" else ""
         if item.conflicts:
-            places = " ".join(f"{c.ids.start}-{c.ids.stop}-{c.sort}" for c in item.conflicts[:_MARKED])
+            places = " ".join(
+                f"{c.ids.start}-{c.ids.stop}-{c.sort}" for c in item.conflicts[:_MARKED]
+            )
             bad, clashes = ' class="bad"', f' data-c="{places}"'
             words = ", ".join(str(c.ids) for c in item.conflicts[:_NAMED])
-            more = f" and {len(item.conflicts) - _NAMED:,} more" if len(item.conflicts) > _NAMED else ""
+            more = (
+                f" and {len(item.conflicts) - _NAMED:,} more"
+                if len(item.conflicts) > _NAMED
+                else ""
+            )
             details.insert(0, f"CONFLICT at {words}{more}")
         yield (
             f'<tr data-k="{segment.kind}" data-s="{segment.sort}"{clashes}{bad}><td>{segment.ids.start}</td>'

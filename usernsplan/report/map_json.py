@@ -16,9 +16,16 @@ def document(space: Space) -> str:
     found = space.in_conflict()
     return json_.document(
         "map",
-        segments=[{**_segment(s), "conflict": number in found} for number, s in enumerate(space.segments)],
+        segments=[
+            {**_segment(s), "conflict": number in found} for number, s in enumerate(space.segments)
+        ],
         conflicts=[
-            {"start": c.ids.start, "count": c.ids.count, **_sort(c.sort), "segments": [c.first, c.second]}
+            {
+                "start": c.ids.start,
+                "count": c.ids.count,
+                **_sort(c.sort),
+                "segments": [c.first, c.second],
+            }
             for c in space.conflicts
         ],
         capacity=figures(space.capacity),
@@ -29,7 +36,9 @@ def document(space: Space) -> str:
 
 def capacity(space: Space) -> str:
     """The result of capacity."""
-    return json_.document("capacity", **(figures(space.capacity) or {}), useradd=useradd(space.useradd))
+    return json_.document(
+        "capacity", **(figures(space.capacity) or {}), useradd=useradd(space.useradd)
+    )
 
 
 def figures(c: Capacity | None) -> dict[str, Any] | None:
@@ -63,7 +72,11 @@ def useradd(found: Useradd | None) -> dict[str, Any] | None:
     for name, count, area, fits in zip(
         ("uids", "gids"), found.counts, found.areas, (found.uids, found.gids), strict=True
     ):
-        sides[name] = {"range": [area.start, area.count] if area else None, "size": count, "more": fits}
+        sides[name] = {
+            "range": [area.start, area.count] if area else None,
+            "size": count,
+            "more": fits,
+        }
     return {"more_users": found.users, **sides}
 
 

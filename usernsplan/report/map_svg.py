@@ -139,7 +139,11 @@ def summary(space: Space) -> str:
     if space.capacity:
         c = space.capacity
         parts.append(f"{c.used:,} of {c.pool.count:,} ids of the pool used")
-        parts.append("its containers share their ids" if c.shared else f"room for {c.more:,} more of {c.count:,}")
+        parts.append(
+            "its containers share their ids"
+            if c.shared
+            else f"room for {c.more:,} more of {c.count:,}"
+        )
     return " · ".join(parts)
 
 
@@ -166,7 +170,13 @@ def _draw(space: Space, width: int, top: float) -> tuple[str, int]:
     items = scale.with_free(space)
     inner = width - _LEFT - _RIGHT
     whole = scale.Region(scale.WHOLE, items)
-    y = _heading(out, width, top, "All ids", "linear to 1000, then logarithmic; a bar is as high as it is full")
+    y = _heading(
+        out,
+        width,
+        top,
+        "All ids",
+        "linear to 1000, then logarithmic; a bar is as high as it is full",
+    )
     y = _lanes(out, whole, lambda n: _LEFT + inner * scale.share(n), y, named=False)
     y = _axis(out, [(n, _LEFT + inner * scale.share(n)) for n in scale.MARKS], width, y)
     for region in scale.regions(space, items):
@@ -175,7 +185,9 @@ def _draw(space: Space, width: int, top: float) -> tuple[str, int]:
         x_of = _linear(region.ids, inner)
         y = _lanes(out, region, x_of, y, named=True)
         out.append("</g>")
-        y = _axis(out, [(n, x_of(n)) for n in scale.ticks(region.ids, max(inner // 130, 2))], width, y)
+        y = _axis(
+            out, [(n, x_of(n)) for n in scale.ticks(region.ids, max(inner // 130, 2))], width, y
+        )
     y = _legend(out, items, width, y)
     return "".join(out), round(y + 8)
 
@@ -198,20 +210,27 @@ def _heading(out: list[str], width: int, y: float, ids: str, words: str) -> floa
     return y + 24
 
 
-def _lanes(out: list[str], region: Region, x_of: Callable[[int], float], y: float, *, named: bool) -> float:
+def _lanes(
+    out: list[str], region: Region, x_of: Callable[[int], float], y: float, *, named: bool
+) -> float:
     """The lanes of a region: above a place for flags, then the claims, below them the areas."""
     flagged = any(c.ids.overlaps(region.ids) for item in region.items for c in item.conflicts)
     for sort in region.lanes():
         y += 16 if flagged else 0
         left, right = x_of(region.ids.start), x_of(region.ids.stop)
-        out.append(f'<rect class="frame" x="{_n(left)}" y="{y}" width="{_n(right - left)}" height="{_LANE}"/>')
+        out.append(
+            f'<rect class="frame" x="{_n(left)}" y="{y}" width="{_n(right - left)}" height="{_LANE}"/>'
+        )
         if sort != "both":
             out.append(f'<text class="axis" x="6" y="{y + 20}">{sort}</text>')
         seen = [i for i in region.items if sort == "both" or i.segment.sort in {sort, "both"}]
         for kind in scale.ORDER:
             bars = list(_bars((i for i in seen if i.segment.kind == kind), region.ids, x_of))
             stop = _STOP if len(bars) <= _STOPS and kind not in BACKGROUND else ""
-            out += (_bar(bar, kind, y, stop) + (_label(bar, sort, y, x_of) if named else "") for bar in bars)
+            out += (
+                _bar(bar, kind, y, stop) + (_label(bar, sort, y, x_of) if named else "")
+                for bar in bars
+            )
         here = {c for i in seen for c in i.conflicts if c.sort in {sort, "both"} or sort == "both"}
         _clashes(out, [c for c in here if c.ids.overlaps(region.ids)], region, x_of, y)
         y += _LANE + _GAP
@@ -280,20 +299,32 @@ def _label(bar: _Bar, lane: Sort, y: float, x_of: Callable[[int], float]) -> str
         return ""
     start = segment.ids.start
     for clash in conflicts:
-        if clash.sort in {lane, "both"} and clash.ids.start <= start < clash.ids.stop < segment.ids.stop:
+        if (
+            clash.sort in {lane, "both"}
+            and clash.ids.start <= start < clash.ids.stop < segment.ids.stop
+        ):
             start = clash.ids.stop
     left = max(bar.left, x_of(start))
     label = _short(shown_path(segment.label), bar.right - left - 10)
-    return f'<text class="k k-{segment.kind}" x="{_n(left + 6)}" y="{_n(y + 15)}">{_esc(label)}</text>' if label else ""
+    return (
+        f'<text class="k k-{segment.kind}" x="{_n(left + 6)}" y="{_n(y + 15)}">{_esc(label)}</text>'
+        if label
+        else ""
+    )
 
 
-def _clashes(out: list[str], found: list[Conflict], region: Region, x_of: Callable[[int], float], y: float) -> None:
+def _clashes(
+    out: list[str], found: list[Conflict], region: Region, x_of: Callable[[int], float], y: float
+) -> None:
     """Where ids are claimed twice: hatched in red over the lower part of the bar, with a flag above it."""
     within = region.ids
     segments = {item.number: item.segment for item in region.items} if found else {}
     spans: list[tuple[float, float, list[Conflict]]] = []
     for conflict in sorted(found, key=lambda c: (c.ids, c.first, c.second)):
-        left, right = x_of(max(conflict.ids.start, within.start)), x_of(min(conflict.ids.stop, within.stop))
+        left, right = (
+            x_of(max(conflict.ids.start, within.start)),
+            x_of(min(conflict.ids.stop, within.stop)),
+        )
         right = max(right, left + 2 * _NARROWEST)
         if spans and left < spans[-1][1]:
             spans[-1][2].append(conflict)
@@ -303,7 +334,10 @@ def _clashes(out: list[str], found: list[Conflict], region: Region, x_of: Callab
     stop = _STOP if len(spans) <= _STOPS else ""
     flag = -100.0
     for left, right, several in spans:
-        told = [shown_path(scale.clash(c, segments[c.first], segments[c.second])) for c in several[:_TITLED]]
+        told = [
+            shown_path(scale.clash(c, segments[c.first], segments[c.second]))
+            for c in several[:_TITLED]
+        ]
         more = [f"and {len(several) - _TITLED:,} more"] if len(several) > _TITLED else []
         words = "\n".join((f"{len(several):,} conflict{'s' * (len(several) != 1)}", *told, *more))
         middle = (left + right) / 2
@@ -326,7 +360,9 @@ def _axis(out: list[str], marks: list[tuple[int, float]], width: int, y: float) 
         if all(centre + half + 8 < left or right + 8 < centre - half for left, right in taken):
             taken.append((centre - half, centre + half))
             out.append(f'<path class="tick" d="M{_n(x)} {y}v4"/>')
-            out.append(f'<text class="axis" text-anchor="middle" x="{_n(centre)}" y="{y + 16}">{number}</text>')
+            out.append(
+                f'<text class="axis" text-anchor="middle" x="{_n(centre)}" y="{y + 16}">{number}</text>'
+            )
     return y + 30
 
 

@@ -112,7 +112,9 @@ class _Cell(NamedTuple):
     number: int = -1
 
 
-def _bar(items: Iterable[Item], edges: Sequence[int], sort: Sort, style: Style, *, named: bool) -> str:
+def _bar(
+    items: Iterable[Item], edges: Sequence[int], sort: Sort, style: Style, *, named: bool
+) -> str:
     """A lane: for each cell the topmost claim in it, names where there is room; a conflict before everything."""
     shown = [i for i in items if _is_in(i.segment.ids, i.segment.sort, edges, sort)]
     cells = _topmost(shown, edges)
@@ -136,7 +138,10 @@ def _topmost(shown: Iterable[Item], edges: Sequence[int]) -> list[_Cell]:
     odd = False
     for item in shown:
         mark, its = _MARKS[item.segment.kind], _cells_of(item.segment.ids, edges)
-        if item.segment.kind == "allocation" and item.segment.ids.count >= edges[its.start + 1] - edges[its.start]:
+        if (
+            item.segment.kind == "allocation"
+            and item.segment.ids.count >= edges[its.start + 1] - edges[its.start]
+        ):
             odd = not odd
             mark = mark if odd else _NEXT
         new = _Cell(_RANK[item.segment.kind], mark, item.number)
@@ -170,7 +175,9 @@ def _filled(mark: _Mark, share: float) -> _Mark:
 
 def _is_in(ids: IdRange, sort: Sort, edges: Sequence[int], lane: Sort) -> bool:
     """Tell whether ids of a sort are seen in a lane between these edges."""
-    return (sort == lane or "both" in {sort, lane}) and ids.start < edges[-1] and ids.stop > edges[0]
+    return (
+        (sort == lane or "both" in {sort, lane}) and ids.start < edges[-1] and ids.stop > edges[0]
+    )
 
 
 def _cells_of(ids: IdRange, edges: Sequence[int]) -> range:
@@ -193,7 +200,10 @@ def _write_name(text: list[str], cells: Sequence[_Cell], item: Item) -> None:
 
 def _painted(text: Iterable[tuple[str, str]], paint: Paint) -> str:
     """Neighbours of one colour are painted in one go."""
-    runs = (("".join(letter for letter, _ in run), colour) for colour, run in groupby(text, key=lambda one: one[1]))
+    runs = (
+        ("".join(letter for letter, _ in run), colour)
+        for colour, run in groupby(text, key=lambda one: one[1])
+    )
     return "".join(paint(run, colour) if colour else run for run, colour in runs)
 
 
@@ -215,7 +225,11 @@ def _line(item: Item, style: Style) -> str:
     mark = _CONFLICT if item.conflicts else _MARKS[segment.kind]
     sort = "" if segment.sort == "both" else f" ({scale.SORTS[segment.sort]})"
     ids = f"{segment.ids}"
-    more = f"  {segment.details[0]}" if segment.kind in {"subid", "quarantine", "namespace"} and segment.details else ""
+    more = (
+        f"  {segment.details[0]}"
+        if segment.kind in {"subid", "quarantine", "namespace"} and segment.details
+        else ""
+    )
     # Whose it is comes first: it is what a narrow terminal has room for.
     kind = "" if scale.called(segment) == segment.label else f"  {scale.NAMES[segment.kind]}"
     text = f"{ids:<21} {shown_path(segment.label)}{kind}{sort}{more}"
@@ -237,7 +251,11 @@ def _clashes(space: Space, style: Style) -> Iterator[str]:
 
 
 def _left(space: Space, style: Style) -> Iterator[str]:
-    rows = scale.figures(space.capacity) if space.capacity else [("pool", f"none: {shown_path(space.problem)}")]
+    rows = (
+        scale.figures(space.capacity)
+        if space.capacity
+        else [("pool", f"none: {shown_path(space.problem)}")]
+    )
     for name, words in (*rows, ("useradd", scale.useradd_words(space.useradd))):
         yield from _wrapped(f"{name:<12} {words}", style, 13)
 

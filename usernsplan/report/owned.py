@@ -19,7 +19,9 @@ _SHOWN = 20
 _OF_GROUPS = {"group", "ACL group"}
 
 
-def streamed(what: str, hits: Iterable[Hit], missed: Sequence[Place], left_out: Sequence[str]) -> Iterator[str]:
+def streamed(
+    what: str, hits: Iterable[Hit], missed: Sequence[Place], left_out: Sequence[str]
+) -> Iterator[str]:
     """The document find-owned, piece by piece: entries are printed as they are found, however many they are."""
     head = document("find-owned", what=what, entries=[]).rstrip()
     yield head[: head.rindex("]")].rstrip()
@@ -28,7 +30,12 @@ def streamed(what: str, hits: Iterable[Hit], missed: Sequence[Place], left_out: 
         if last:
             yield f"{last},"
         roles = [{"role": role, "id": number} for role, number in hit.roles]
-        fields = {**path_fields(hit.path), "uid": hit.carried.uid, "gid": hit.carried.gid, "roles": roles}
+        fields = {
+            **path_fields(hit.path),
+            "uid": hit.carried.uid,
+            "gid": hit.carried.gid,
+            "roles": roles,
+        }
         last = f"    {json.dumps(fields)}"
     if last:
         yield last
@@ -36,7 +43,9 @@ def streamed(what: str, hits: Iterable[Hit], missed: Sequence[Place], left_out: 
     yield f'  ],\n  "missed": {json.dumps(_places(missed))},\n  "left_out": {mounts}\n}}'
 
 
-def count_document(what: str, found: Count, mapping: Mapping | None, left_out: Sequence[str]) -> str:
+def count_document(
+    what: str, found: Count, mapping: Mapping | None, left_out: Sequence[str]
+) -> str:
     """The document find-owned with counts."""
     rows = [
         {"role": role, "id": number, "container_id": inside, "entries": times}
@@ -56,7 +65,9 @@ def count_document(what: str, found: Count, mapping: Mapping | None, left_out: S
 
 def count(found: Count, mapping: Mapping | None) -> str:
     """How many there are, then by role and id, the most frequent first."""
-    lines = [f"{found.entries} {'entry carries' if found.entries == 1 else 'entries carry'} these ids"]
+    lines = [
+        f"{found.entries} {'entry carries' if found.entries == 1 else 'entries carry'} these ids"
+    ]
     rows = _rows(found, mapping)
     if rows:
         lines[0] += f", the first: {shown_path(found.example)}"

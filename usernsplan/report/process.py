@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from usernsplan.ids import IdSet
     from usernsplan.mapping import Extent, IdMap
     from usernsplan.model import Namespace
-    from usernsplan.whose.ids import About, Answer, Holder, Share
+    from usernsplan.whose.ids import Answer, Holder, IdContext, Share
     from usernsplan.whose.privileges import Process, Sentence
 
 _SETS = ("effective", "permitted", "bounding", "inheritable", "ambient")
@@ -42,7 +42,10 @@ def text_of(process: Process, said: Sequence[Sentence]) -> str:
         ("uid", status.uids, mapping.uids if mapping else None),
         ("gid", status.gids, mapping.gids if mapping else None),
     ):
-        rows += [(f"{what}{kind}", *_seen(number, one, namespace, whose, kind)) for what, number in _four(ids)]
+        rows += [
+            (f"{what}{kind}", *_seen(number, one, namespace, whose, kind))
+            for what, number in _four(ids)
+        ]
     groups = mapping.gids if mapping else None
     rows += [
         ("" if at else "groups", *_seen(number, groups, namespace, whose, "gid"))
@@ -53,10 +56,16 @@ def text_of(process: Process, said: Sequence[Sentence]) -> str:
     headers = ("", "host id", "container id", "whose") if namespace else ("", "id", "", "whose")
     parts.append(table(headers, rows))
     sets = [(f"{name} capabilities", listed(getattr(status.capabilities, name))) for name in _SETS]
-    sets.append(("no_new_privs", {None: "unknown", False: "not set", True: "set"}[status.no_new_privs]))
+    sets.append(
+        ("no_new_privs", {None: "unknown", False: "not set", True: "set"}[status.no_new_privs])
+    )
     sets.append(("seccomp", _seccomp(status)))
     parts.append(table((), sets))
-    parts.append("\n".join(("What that means:", *(f"  {'!' if one.unusual else '-'} {one.text}" for one in said))))
+    parts.append(
+        "\n".join(
+            ("What that means:", *(f"  {'!' if one.unusual else '-'} {one.text}" for one in said))
+        )
+    )
     return "\n\n".join(parts)
 
 
@@ -80,8 +89,14 @@ def document_of(process: Process, said: Sequence[Sentence]) -> str:
             _namespace_fields(namespace, ranges, around)
             for namespace, around in zip(line, [*line[1:], None], strict=False)
         ],
-        uids={what: _id_fields(number, uids, line, whose[number].uid) for what, number in _named(status.uids)},
-        gids={what: _id_fields(number, gids, line, whose[number].gid) for what, number in _named(status.gids)},
+        uids={
+            what: _id_fields(number, uids, line, whose[number].uid)
+            for what, number in _named(status.uids)
+        },
+        gids={
+            what: _id_fields(number, gids, line, whose[number].gid)
+            for what, number in _named(status.gids)
+        },
         groups=[_id_fields(number, gids, line, whose[number].gid) for number in status.groups],
         capabilities={name: list(getattr(status.capabilities, name)) for name in _SETS},
         no_new_privs=status.no_new_privs,
@@ -91,7 +106,9 @@ def document_of(process: Process, said: Sequence[Sentence]) -> str:
     )
 
 
-def all_text(found: Sequence[Namespace], names: Mapping[int, str], facts: About, *, complete: bool) -> str:
+def all_text(
+    found: Sequence[Namespace], names: Mapping[int, str], facts: IdContext, *, complete: bool
+) -> str:
     """Every user namespace, nested ones below their parent; ``complete`` tells whether all could be seen."""
     if not found:
         where = "runs here" if complete else "can be seen from here"
@@ -115,7 +132,9 @@ def all_text(found: Sequence[Namespace], names: Mapping[int, str], facts: About,
     return table(("namespace", "made by uid", "processes", "first", "host uids", "whose"), rows)
 
 
-def all_document(found: Sequence[Namespace], names: Mapping[int, str], facts: About, *, complete: bool) -> str:
+def all_document(
+    found: Sequence[Namespace], names: Mapping[int, str], facts: IdContext, *, complete: bool
+) -> str:
     """The same as a JSON document."""
     from usernsplan.report.json_ import document  # noqa: PLC0415 - one of the two
 
@@ -142,9 +161,9 @@ def _nested(found: Sequence[Namespace]) -> Iterator[tuple[int, Namespace]]:
     known = {namespace.inode for namespace in found}
     below: dict[int, list[Namespace]] = {}
     for namespace in found:
-        below.setdefault(namespace.parent if namespace.parent in known and namespace.parent else 0, []).append(
-            namespace
-        )
+        below.setdefault(
+            namespace.parent if namespace.parent in known and namespace.parent else 0, []
+        ).append(namespace)
     waiting = [(0, namespace) for namespace in reversed(below.get(0, []))]
     while waiting:
         depth, namespace = waiting.pop()
@@ -164,7 +183,9 @@ def _belongs(namespace: Namespace, ranges: Ranges) -> str:
     """Whose the ids of a namespace are, in a few words."""
     if namespace.mapping is None:
         return ""
-    told = dict.fromkeys(word for words in _words(namespace.mapping.uids, ranges, gids=False) for word in words)
+    told = dict.fromkeys(
+        word for words in _words(namespace.mapping.uids, ranges, gids=False) for word in words
+    )
     few = list(told)[:_FEW]
     return ", ".join(few) + (f", and {len(told) - _FEW} more" if len(told) > _FEW else "")
 
@@ -175,7 +196,11 @@ def _words(ids: IdMap, ranges: Ranges, *, gids: bool) -> Iterator[list[str]]:
     for extent, parts, free in ranges.shares(ids, gids=gids):
         wide = [part for part in parts if not isinstance(part.holder, OfAccount | OfGroup)]
         single = [part for part in parts if isinstance(part.holder, OfAccount | OfGroup)]
-        words = ["each id is the host's own"] if extent.container == extent.host and extent.count > 1 else []
+        words = (
+            ["each id is the host's own"]
+            if extent.container == extent.host and extent.count > 1
+            else []
+        )
         words += [_share(extent, part) for part in wide[:_SHOWN]]
         if len(wide) > _SHOWN:
             words.append(f"and {len(wide) - _SHOWN} more")
@@ -200,7 +225,9 @@ def _share(extent: Extent, part: Share) -> str:
     return f"{only}{of}{line_of(part.holder)}"
 
 
-def _namespaces(line: Sequence[Namespace] | None, ranges: Ranges, whose: Mapping[int, Answer]) -> Iterator[str]:
+def _namespaces(
+    line: Sequence[Namespace] | None, ranges: Ranges, whose: Mapping[int, Answer]
+) -> Iterator[str]:
     if line is None:
         yield "its user namespace cannot be seen, nor whether it has one of its own"
         return
@@ -208,7 +235,11 @@ def _namespaces(line: Sequence[Namespace] | None, ranges: Ranges, whose: Mapping
         yield "no user namespace of its own: its ids are the host's"
     for depth, one in enumerate(line):
         around = line[depth + 1] if depth + 1 < len(line) else None
-        who = "" if one.owner is None else f", made by uid {one.owner}: {_whose(whose[one.owner].uid, one.owner)}"
+        who = (
+            ""
+            if one.owner is None
+            else f", made by uid {one.owner}: {_whose(whose[one.owner].uid, one.owner)}"
+        )
         number = str(one.inode) if one.inode else "that cannot be looked at"
         head = f"{'in the' if depth else 'the'} user namespace {number}{who}"
         if one.mapping is None:
@@ -216,18 +247,38 @@ def _namespaces(line: Sequence[Namespace] | None, ranges: Ranges, whose: Mapping
             continue
         rows = [
             (kind, *row)
-            for kind, gids, ids in (("uids", False, one.mapping.uids), ("gids", True, one.mapping.gids))
+            for kind, gids, ids in (
+                ("uids", False, one.mapping.uids),
+                ("gids", True, one.mapping.gids),
+            )
             for row in _extents(ids, around, ranges, gids=gids)
         ]
-        headers = ("", "container ids", *(["in the one around it"] if around else []), "host ids", "whose")
-        lacking = [f"\n  its {k}_map is not written" for k in ("uid", "gid") if not getattr(one.mapping, f"{k}s")]
+        headers = (
+            "",
+            "container ids",
+            *(["in the one around it"] if around else []),
+            "host ids",
+            "whose",
+        )
+        lacking = [
+            f"\n  its {k}_map is not written"
+            for k in ("uid", "gid")
+            if not getattr(one.mapping, f"{k}s")
+        ]
         yield f"{head}\n{table(headers, rows)}{''.join(lacking)}"
 
 
-def _extents(ids: IdMap, around: Namespace | None, ranges: Ranges, *, gids: bool) -> Iterator[tuple[str, ...]]:
+def _extents(
+    ids: IdMap, around: Namespace | None, ranges: Ranges, *, gids: bool
+) -> Iterator[tuple[str, ...]]:
     for number, (extent, words) in enumerate(zip(ids, _words(ids, ranges, gids=gids), strict=True)):
         if number == _SHOWN:
-            yield ("…", *([""] if around else []), f"and {len(ids) - _SHOWN} more", "(--json has them)")
+            yield (
+                "…",
+                *([""] if around else []),
+                f"and {len(ids) - _SHOWN} more",
+                "(--json has them)",
+            )
             return
         between = [_between(extent, around, gids=gids)] if around else []
         yield (str(extent.container_range), *between, str(extent.host_range), "\n".join(words))
@@ -250,25 +301,41 @@ def _namespace_fields(one: Namespace, ranges: Ranges, around: Namespace | None) 
             "uid_map": list(_extent_fields(one.mapping.uids, around, ranges, gids=False)) or None,
             "gid_map": list(_extent_fields(one.mapping.gids, around, ranges, gids=True)) or None,
         }
-    return {"inode": one.inode or None, "owner": one.owner, "parent": one.parent, "pids": list(one.pids), **maps}
+    return {
+        "inode": one.inode or None,
+        "owner": one.owner,
+        "parent": one.parent,
+        "pids": list(one.pids),
+        **maps,
+    }
 
 
-def _extent_fields(ids: IdMap, around: Namespace | None, ranges: Ranges, *, gids: bool) -> Iterator[dict[str, Any]]:
+def _extent_fields(
+    ids: IdMap, around: Namespace | None, ranges: Ranges, *, gids: bool
+) -> Iterator[dict[str, Any]]:
     outer = around.mapping if around else None
     for extent, parts, free in ranges.shares(ids, gids=gids):
         yield {
             "container": extent.container,
-            "parent": (outer.gids if gids else outer.uids).to_container(extent.host) if outer else None,
+            "parent": (outer.gids if gids else outer.uids).to_container(extent.host)
+            if outer
+            else None,
             "host": extent.host,
             "count": extent.count,
-            "belongs": [{"of": [p.start, p.stop - p.start], **_without_ids(fields(p.holder))} for p in parts],
+            "belongs": [
+                {"of": [p.start, p.stop - p.start], **_without_ids(fields(p.holder))} for p in parts
+            ],
             "free": _ranges(free),
         }
 
 
 def _without_ids(holder: dict[str, Any]) -> dict[str, Any]:
     """A claim on a range: which container id it is, is no question here."""
-    return {name: value for name, value in holder.items() if name not in {"container_id", "container_name"}}
+    return {
+        name: value
+        for name, value in holder.items()
+        if name not in {"container_id", "container_name"}
+    }
 
 
 def _id_fields(
@@ -279,13 +346,21 @@ def _id_fields(
 
 
 def _seen(
-    number: int, ids: IdMap | None, namespace: Namespace | None, whose: Mapping[int, Answer], kind: str
+    number: int,
+    ids: IdMap | None,
+    namespace: Namespace | None,
+    whose: Mapping[int, Answer],
+    kind: str,
 ) -> tuple[str, str, str]:
     inside = ""
     if namespace is not None:
         container = ids.to_container(number) if ids else None
         inside = "not mapped" if container is None else str(container)
-    return str(number), inside, _whose(whose[number].uid if kind == "uid" else whose[number].gid, number)
+    return (
+        str(number),
+        inside,
+        _whose(whose[number].uid if kind == "uid" else whose[number].gid, number),
+    )
 
 
 def _whose(holders: Sequence[Holder], number: int) -> str:
@@ -314,7 +389,9 @@ def _named(ids: Ids) -> Iterator[tuple[str, int]]:
 def _seccomp(status: Status) -> str:
     if status.seccomp is None:
         return "unknown"
-    many = f", {status.filters} of them" if status.seccomp == 2 and status.filters is not None else ""  # noqa: PLR2004
+    many = (
+        f", {status.filters} of them" if status.seccomp == 2 and status.filters is not None else ""  # noqa: PLR2004
+    )
     return _SECCOMP.get(status.seccomp, str(status.seccomp)) + many
 
 

@@ -36,10 +36,16 @@ def document(rebuilt: Rebuilt, kept: str | None, *, done: bool) -> str:
         written=done,
         damaged=kept,
         allocations=[json_.allocation_fields(a) for a in change.add],
-        quarantined=[{"name": name, "start": held.start, "count": held.count} for name, held in change.quarantine],
+        quarantined=[
+            {"name": name, "start": held.start, "count": held.count}
+            for name, held in change.quarantine
+        ],
         volumes=[
             {**json_.path_fields(v.path), "name": v.name, "mode": v.mode, "user": v.user or None}
             for v in change.volumes
         ],
-        left_out=[{"what": one.what, "why": one.why, "remedy": one.remedy or None} for one in rebuilt.left_out],
+        left_out=[
+            {"what": one.what, "why": one.why, "remedy": one.remedy or None}
+            for one in rebuilt.left_out
+        ],
     )

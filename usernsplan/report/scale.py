@@ -110,7 +110,9 @@ MARKS = (0, 1000, 65536, 524288, 2**22, 2**26, 2**30, 2**32 - 2)
 def items(space: Space) -> tuple[Item, ...]:
     """All segments, each with its conflicts."""
     found = space.in_conflict()
-    return tuple(Item(number, s, tuple(found.get(number, ()))) for number, s in enumerate(space.segments))
+    return tuple(
+        Item(number, s, tuple(found.get(number, ()))) for number, s in enumerate(space.segments)
+    )
 
 
 def with_free(space: Space) -> tuple[Item, ...]:
@@ -135,14 +137,27 @@ def regions(space: Space, all_items: Iterable[Item]) -> tuple[Region, ...]:
     """
     everything = tuple(all_items)
     spans = _clusters(
-        [(s.ids.start, min(s.ids.stop, s.ids.start + _STRETCH)) for s in space.segments if _is_far(s)],
+        [
+            (s.ids.start, min(s.ids.stop, s.ids.start + _STRETCH))
+            for s in space.segments
+            if _is_far(s)
+        ],
         space.capacity.pool.start if space.capacity else 0,
     )
     # A slot more than what is taken, so that the room behind it can be seen.
-    rounded = [(start // SLOT * SLOT, min(-(-stop // SLOT) * SLOT + SLOT, ID_LIMIT)) for start, stop in spans]
+    rounded = [
+        (start // SLOT * SLOT, min(-(-stop // SLOT) * SLOT + SLOT, ID_LIMIT))
+        for start, stop in spans
+    ]
     ranges = [HOST_IDS, *(IdRange(start, stop - start) for start, stop in rounded)]
-    found = (Region(ids, tuple(i for i in everything if i.segment.ids.overlaps(ids))) for ids in ranges)
-    return tuple(region for region in found if any(i.conflicts or not is_account(i.segment) for i in region.claims()))
+    found = (
+        Region(ids, tuple(i for i in everything if i.segment.ids.overlaps(ids))) for ids in ranges
+    )
+    return tuple(
+        region
+        for region in found
+        if any(i.conflicts or not is_account(i.segment) for i in region.claims())
+    )
 
 
 def is_account(segment: Segment) -> bool:
@@ -167,7 +182,9 @@ def _clusters(spans: list[tuple[int, int]], pool: int) -> list[tuple[int, int]]:
     while len(found) > _REGIONS - 1:
         gaps = [later[0] / earlier[1] for earlier, later in pairwise(found)]
         nearest = gaps.index(min(gaps))
-        found[nearest : nearest + 2] = [(found[nearest][0], max(found[nearest][1], found[nearest + 1][1]))]
+        found[nearest : nearest + 2] = [
+            (found[nearest][0], max(found[nearest][1], found[nearest + 1][1]))
+        ]
     return found
 
 
@@ -177,7 +194,11 @@ def ticks(ids: IdRange, wanted: int) -> list[int]:
     unit = next((2**n for n in range(16, 33) if 2**n >= step), 2**32) if ids.count > SLOT else 10000
     inner = range(-(-ids.start // unit) * unit, ids.stop, unit)
     clear = ids.count / max(wanted, 1) / 2
-    return [ids.start, *(n for n in inner if n - ids.start > clear and ids.last - n > clear), ids.last]
+    return [
+        ids.start,
+        *(n for n in inner if n - ids.start > clear and ids.last - n > clear),
+        ids.last,
+    ]
 
 
 def counted(found: Iterable[Item]) -> str:
@@ -185,7 +206,9 @@ def counted(found: Iterable[Item]) -> str:
     numbers: dict[Kind, int] = {}
     for item in found:
         numbers[item.segment.kind] = numbers.get(item.segment.kind, 0) + 1
-    return ", ".join(f"{numbers[kind]:,} {_plural(kind, numbers[kind])}" for kind in NAMES if kind in numbers)
+    return ", ".join(
+        f"{numbers[kind]:,} {_plural(kind, numbers[kind])}" for kind in NAMES if kind in numbers
+    )
 
 
 def told(region: Region, space: Space) -> str:
@@ -210,7 +233,11 @@ def _free_part(part: float) -> str:
 
 def _plural(kind: Kind, number: int) -> str:
     name = NAMES[kind]
-    plurals = {"subid": "lines of others", "filler": "fillers of Docker's maps", "shared": "ranges of shared maps"}
+    plurals = {
+        "subid": "lines of others",
+        "filler": "fillers of Docker's maps",
+        "shared": "ranges of shared maps",
+    }
     # Of these it is not known how many they are, or a number of them needs other words.
     always = {
         "quarantine": "in quarantine",
@@ -232,7 +259,9 @@ def clash(conflict: Conflict, one: Segment, other: Segment) -> str:
 
 def called(segment: Segment) -> str:
     """A segment's kind and name, where the name does not say the kind."""
-    return segment.label if segment.kind in _SELF_NAMED else f"{NAMES[segment.kind]} {segment.label}"
+    return (
+        segment.label if segment.kind in _SELF_NAMED else f"{NAMES[segment.kind]} {segment.label}"
+    )
 
 
 def _called(segment: Segment) -> str:
@@ -256,7 +285,10 @@ def figures(capacity: Capacity) -> list[tuple[str, str]]:
     if capacity.quarantined:
         forgotten = capacity.more_after_forget - capacity.more
         rows.append(
-            ("quarantine", f"{ids(capacity.quarantined)}; 'release --forget' makes room for {forgotten:,} more")
+            (
+                "quarantine",
+                f"{ids(capacity.quarantined)}; 'release --forget' makes room for {forgotten:,} more",
+            )
         )
     return rows
 
@@ -272,7 +304,11 @@ def useradd_words(found: Useradd | None) -> str:
         return "login.defs cannot be read, by useradd neither"
     if found.users is None:
         return "gives no ids to new users on this host"
-    sorts = [name for name, n in (("uids", found.uids), ("gids", found.gids)) if n is not None and n == found.users]
+    sorts = [
+        name
+        for name, n in (("uids", found.uids), ("gids", found.gids))
+        if n is not None and n == found.users
+    ]
     short = f"subordinate {' and '.join(sorts)}"
     if not found.users:
         return f"has no {short} left: it fails for the next user"

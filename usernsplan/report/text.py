@@ -46,11 +46,16 @@ def plan(plan: Plan, layout: Layout, *, done: bool) -> str:
     parts += [unified(change, layout.path(change.path)) for change in plan.changes]
     if not done and plan.account_commands:
         parts.append(
-            "\n".join(f"would run: {shell(*layout.account_command(command))}" for command in plan.account_commands)
+            "\n".join(
+                f"would run: {shell(*layout.account_command(command))}"
+                for command in plan.account_commands
+            )
         )
     if not plan.changed:
         parts.append(
-            "Nothing changes: the rest is left to do." if plan.unfinished else "Nothing changes: it is already so."
+            "Nothing changes: the rest is left to do."
+            if plan.unfinished
+            else "Nothing changes: it is already so."
         )
     elif not done:
         parts.append("Nothing was written: this is what would be.")
@@ -59,7 +64,7 @@ def plan(plan: Plan, layout: Layout, *, done: bool) -> str:
         gone = f"{'Released' if done else 'Would be released'}: {', '.join(plan.ledger.remove)}."
         parts.append(f"{gone} Kept back until forgotten: {kept}." if kept else gone)
     if plan.kind == "forget":
-        freed = [f"{one.name} ({one.held})" for one in plan.freed] or plan.ledger.forget
+        freed = [f"{one.name} ({one.reserved_range})" for one in plan.freed] or plan.ledger.forget
         word = "Forgotten" if done else "Would be forgotten"
         parts.append(f"{word}: {', '.join(freed)}. The ranges can be given out again.")
     if plan.next_steps:
@@ -70,7 +75,8 @@ def plan(plan: Plan, layout: Layout, *, done: bool) -> str:
 def findings(found: Iterable[Finding]) -> str:
     """Warnings, one paragraph each."""
     return "\n".join(
-        escape.told(f"{f.severity}: {f.message} [{f.code}]" + (f"\n  {f.hint}" if f.hint else "")) for f in found
+        escape.told(f"{f.severity}: {f.message} [{f.code}]" + (f"\n  {f.hint}" if f.hint else ""))
+        for f in found
     )
 
 
@@ -81,33 +87,46 @@ def allocations(ledger: LedgerState, volumes: Iterable[tuple[Volume, str, str]] 
     """
     parts = ["Nothing is allocated."]
     if ledger.allocations:
-        parts = [table((*_HEADERS, "strategy"), [(*_row(a), a.strategy) for a in ledger.allocations])]
+        parts = [
+            table((*_HEADERS, "strategy"), [(*_row(a), a.strategy) for a in ledger.allocations])
+        ]
     if ledger.quarantined:
-        rows = [(q.name, str(q.held), q.since) for q in ledger.quarantined]
+        rows = [(q.name, str(q.reserved_range), q.since) for q in ledger.quarantined]
         parts.append(table(("released", "ids kept back", "since"), rows))
-    if wrong := [(shown_path(v.path), v.name, f"{fact}\n{remedy}") for v, fact, remedy in volumes if fact]:
+    if wrong := [
+        (shown_path(v.path), v.name, f"{fact}\n{remedy}") for v, fact, remedy in volumes if fact
+    ]:
         parts.append(table(("volume", "recorded as", "what is wrong, and what mends it"), wrong))
     return "\n\n".join(parts)
 
 
-def allocation(a: Allocation, volumes: Iterable[tuple[Volume, str, str]] = (), of_it: Iterable[RunSeen] = ()) -> str:
+def allocation(
+    a: Allocation, volumes: Iterable[tuple[Volume, str, str]] = (), of_it: Iterable[RunSeen] = ()
+) -> str:
     """One allocation, everything that is known of it; ``volumes`` as for allocations, ``of_it`` are its runs."""
     rows = [
         ("name", a.name),
-        ("owner", ", and ".join((a.owner, *a.also))),
+        ("owner", ", and ".join((a.owner, *a.extra_owners))),
         ("strategy", a.strategy),
         ("since", a.since),
     ]
-    if a.held:
-        rows.append(("held", f"{a.held} ({a.held.count} ids, uids and gids)"))
+    if a.reserved_range:
+        rows.append(("held", f"{a.reserved_range} ({a.reserved_range.count} ids, uids and gids)"))
     for kind, ids in (("uid_map", a.mapping.uids), ("gid_map", a.mapping.gids)):
-        rows += [("" if index else kind, _extent(*extent)) for index, extent in enumerate(ids.triples())]
+        rows += [
+            ("" if index else kind, _extent(*extent)) for index, extent in enumerate(ids.triples())
+        ]
     for v, fact, remedy in volumes:
         how = f"{shown_path(v.path)} ({' '.join(filter(None, (v.mode, v.user)))})"
         rows.append(("volume", f"{how}: {fact}\n{remedy}" if fact else f"{how}: looks right"))
     its = list(of_it)
     if len(its) > _PLACES_SHOWN:
-        rows.append(("run", f"… {len(its) - _PLACES_SHOWN} earlier ones ('usernsplan history --runs' has them)"))
+        rows.append(
+            (
+                "run",
+                f"… {len(its) - _PLACES_SHOWN} earlier ones ('usernsplan history --runs' has them)",
+            )
+        )
     for one in its[-_PLACES_SHOWN:]:
         rows.append(
             (
@@ -127,7 +146,9 @@ def history(entries: Sequence[HistoryEntry]) -> str:
         shown = list(entry.changed[:_LINES_SHOWN])
         if len(entry.changed) > _LINES_SHOWN:
             shown.append(f"… and {len(entry.changed) - _LINES_SHOWN} more (--json has them)")
-        rows.append((entry.at, who(entry.actor), "\n".join(map(escape.line, (entry.command, *shown)))))
+        rows.append(
+            (entry.at, who(entry.actor), "\n".join(map(escape.line, (entry.command, *shown))))
+        )
     return table(("when", "who", "command, and what changed"), rows)
 
 
@@ -142,7 +163,10 @@ def runs(found: Sequence[RunSeen]) -> str:
             paths.append(f"… and {len(one.paths) - _PLACES_SHOWN} more (--json has them)")
         if one.problem:
             paths = [one.problem, one.hint]
-        who = [shown_path(word or "") for word in (one.run, one.at, _how_far(one), one.container, one.mode)]
+        who = [
+            shown_path(word or "")
+            for word in (one.run, one.at, _how_far(one), one.container, one.mode)
+        ]
         rows.append((*who, "\n".join(paths), f"{one.size} bytes"))
     return table(("run", "when", "state", "container", "mode", "volumes", "journal"), rows)
 
@@ -165,25 +189,33 @@ def pruned(removed: Sequence[tuple[str, int]], *, dry_run: bool) -> str:
     if len(removed) > _PLACES_SHOWN:
         lines.append(f"{verb} … and {len(removed) - _PLACES_SHOWN} more (--json has them)")
     count = "1 run" if len(removed) == 1 else f"{len(removed)} runs"
-    return "\n".join([*lines, f"{verb.capitalize()} {count}, {sum(size for _, size in removed)} bytes."])
+    return "\n".join(
+        [*lines, f"{verb.capitalize()} {count}, {sum(size for _, size in removed)} bytes."]
+    )
 
 
 def fixed(report: FixReport, layout: Layout) -> str:
     """What a fix-volume or an undo did, or would do."""
     counts = report.counts
     who = f" for {report.container} ({report.mode})" if report.mode and report.container else ""
-    would, did = ("would restore", "restored") if report.kind == "undo" else ("would change", "changed")
+    would, did = (
+        ("would restore", "restored") if report.kind == "undo" else ("would change", "changed")
+    )
     verb = would if report.dry_run else did
     kinds = [f"{counts[kind]} {word}" for kind, word in _KINDS.items() if counts[kind]]
     of_them = f" ({', '.join(kinds)})" if kinds else ""
     lines = [f"{', '.join(map(shown_path, report.volumes))}{who}"]
-    lines.append(f"  {verb} {counts['changed']}{of_them}, already right {counts['right']}, in {report.seconds:.1f} s")
+    lines.append(
+        f"  {verb} {counts['changed']}{of_them}, already right {counts['right']}, in {report.seconds:.1f} s"
+    )
     if counts["stragglers"]:
         lines.append(
             f"  {counts['stragglers']} of these appeared while the run was at work; something is writing there"
         )
     if report.flattened:
-        lines.append(f"  {report.flattened} different owners become one; --mode shift would keep them apart")
+        lines.append(
+            f"  {report.flattened} different owners become one; --mode shift would keep them apart"
+        )
     for kind, kept in (("uid", report.kept_uids), ("gid", report.kept_gids)):
         if kept:
             lines.append(
@@ -193,8 +225,15 @@ def fixed(report: FixReport, layout: Layout) -> str:
         lose = "would lose" if report.dry_run else "lost"
         what = "setuid, setgid or capability, which would have become another id's"
         lines.append(f"  {len(report.dropped)} {lose} {what}")
-    for word, places in (("lost", report.dropped), ("skipped", report.skipped), ("failed", report.failed)):
-        lines += [f"  {word}: {shown_path(place.path)}: {place.reason}" for place in places[:_PLACES_SHOWN]]
+    for word, places in (
+        ("lost", report.dropped),
+        ("skipped", report.skipped),
+        ("failed", report.failed),
+    ):
+        lines += [
+            f"  {word}: {shown_path(place.path)}: {place.reason}"
+            for place in places[:_PLACES_SHOWN]
+        ]
         if len(places) > _PLACES_SHOWN:
             lines.append(f"  {word}: … and {len(places) - _PLACES_SHOWN} more (--json has them)")
     if report.dry_run:
@@ -216,7 +255,9 @@ def engines(found: Sequence[tuple[str, Sequence[tuple[str, Verdict]]]]) -> str:
     """Which engine can express what: with the reasons for one allocation, without for several."""
     if len(found) == 1:
         [(name, verdicts)] = found
-        return table(("engine", f"'{name}'", "why"), [(engine, it.fit, it.why) for engine, it in verdicts])
+        return table(
+            ("engine", f"'{name}'", "why"), [(engine, it.fit, it.why) for engine, it in verdicts]
+        )
     names = [engine for engine, _ in found[0][1]]
     cells = [[it.fit for _, it in verdicts] for _, verdicts in found]
     return table(("engine", *(name for name, _ in found)), list(zip(names, *cells, strict=True)))
@@ -243,7 +284,13 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _row(a: Allocation) -> tuple[str, ...]:
     container = ", ".join(str(extent.container_range) for extent in a.mapping.uids)
-    return (a.name, ", ".join((a.owner, *a.also)), container, _ranges(a.mapping.uids), _ranges(a.mapping.gids))
+    return (
+        a.name,
+        ", ".join((a.owner, *a.extra_owners)),
+        container,
+        _ranges(a.mapping.uids),
+        _ranges(a.mapping.gids),
+    )
 
 
 def _ranges(ids: IdMap) -> str:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from usernsplan.ids import IdRange
     from usernsplan.layout import Layout
-    from usernsplan.volume.owned import Carried
+    from usernsplan.volume.owned import InodeIds
     from usernsplan.whose.ids import Answer, Holder, Inside, Span
 
 # A map that many containers share would bury the rest; --json has all.
@@ -37,8 +37,12 @@ UNMAPPED = f"an id that a container's map lacks is shown as {OVERFLOW_ID} in it"
 def paragraph(number: int, answer: Answer, layout: Layout, pool: IdRange | None) -> str:
     """Everything that is known of one id."""
     lines = [str(number)]
-    uid, gid = ([line for one in some for line in _told(one, layout)] for some in (answer.uid, answer.gid))
-    for what, told in (("as a uid and as a gid", uid),) if uid == gid else (("as a uid", uid), ("as a gid", gid)):
+    uid, gid = (
+        [line for one in some for line in _told(one, layout)] for some in (answer.uid, answer.gid)
+    )
+    for what, told in (
+        (("as a uid and as a gid", uid),) if uid == gid else (("as a uid", uid), ("as a gid", gid))
+    ):
         lines.append(f"  {what}:")
         lines += [f"    {line}" for line in told or [_free(pool, number)]]
     if number == OVERFLOW_ID:
@@ -58,14 +62,17 @@ def short(holders: Sequence[Holder], number: int, pool: IdRange | None) -> str:
         # That an account lies where accounts lie is no news.
         holders = [one for one in holders if not isinstance(one, OfReserved)]
     told = [_short(one) for one in holders[:_SHOWN]] or [_free(pool, number)]
-    return ", ".join(told) + (f", and {len(holders) - _SHOWN} more" if len(holders) > _SHOWN else "")
+    return ", ".join(told) + (
+        f", and {len(holders) - _SHOWN} more" if len(holders) > _SHOWN else ""
+    )
 
 
 def inside(found: Inside, name: str) -> str:
     """What the host calls a container's user or id, on one line."""
     numbers = (("uid", found.container_uid, found.uid), ("gid", found.container_gid, found.gid))
     told = [
-        f"{kind} {container} -> " + (f"host {kind} {host}" if host is not None else "not mapped: it has none")
+        f"{kind} {container} -> "
+        + (f"host {kind} {host}" if host is not None else "not mapped: it has none")
         for kind, container, host in numbers
         if container is not None
     ]
@@ -77,7 +84,9 @@ def inside_fields(found: Inside) -> dict[str, Any]:
     return found._asdict()
 
 
-def answer_fields(number: int, answer: Answer, pool: IdRange | None, *, complete: bool) -> dict[str, Any]:
+def answer_fields(
+    number: int, answer: Answer, pool: IdRange | None, *, complete: bool
+) -> dict[str, Any]:
     """One answer as an object of the document; whether an id is free is null where not all could be read."""
     return {
         "id": number,
@@ -108,26 +117,47 @@ def fields(holder: Holder) -> dict[str, Any]:  # noqa: PLR0911 - a case for each
                 "by": deed_fields(by) if by else None,
             }
         case OfLine(file, found, span):
-            told = {"file": file, "line": found.number, "owner": _text(holder.owner), "range": _range(span)}
-            return {"kind": "subid", **told, "account": _text(holder.account) or None, "problem": holder.problem}
+            told = {
+                "file": file,
+                "line": found.number,
+                "owner": _text(holder.owner),
+                "range": _range(span),
+            }
+            return {
+                "kind": "subid",
+                **told,
+                "account": _text(holder.account) or None,
+                "problem": holder.problem,
+            }
         case OfAccount(name):
             return {"kind": "account", "name": _text(name)}
         case OfGroup(name):
             return {"kind": "group", "name": _text(name)}
         case OfNamespace(namespace, container_id):
             pids = list(namespace.pids)
-            return {"kind": "namespace", "inode": namespace.inode, "pids": pids, "container_id": container_id}
+            return {
+                "kind": "namespace",
+                "inode": namespace.inode,
+                "pids": pids,
+                "container_id": container_id,
+            }
         case OfReserved(entry):
             ids = [entry.ids.start, entry.ids.count]
             return {"kind": "reserved", "whose": entry.whose, "source": entry.source, "range": ids}
         case OfReservation(entry):
-            return {"kind": "reservation", "why": entry.why, "range": [entry.ids.start, entry.ids.count]}
+            return {
+                "kind": "reservation",
+                "why": entry.why,
+                "range": [entry.ids.start, entry.ids.count],
+            }
         case OfQuarantine(entry):
-            ids = [entry.held.start, entry.held.count]
+            ids = [entry.reserved_range.start, entry.reserved_range.count]
             return {"kind": "quarantine", "name": entry.name, "since": entry.since, "range": ids}
 
 
-def file(path: str, kind: str, one: Carried, found: Mapping[int, Answer], pool: IdRange | None) -> str:
+def file(
+    path: str, kind: str, one: InodeIds, found: Mapping[int, Answer], pool: IdRange | None
+) -> str:
     """Whose a file is, each of its ids on a line."""
     lines = [f"{shown_path(path)} ({kind})"]
     for what, number, holders in _roles(one, found):
@@ -135,7 +165,7 @@ def file(path: str, kind: str, one: Carried, found: Mapping[int, Answer], pool: 
     return "\n".join(lines)
 
 
-def file_fields(path: str, kind: str, one: Carried, found: Mapping[int, Answer]) -> dict[str, Any]:
+def file_fields(path: str, kind: str, one: InodeIds, found: Mapping[int, Answer]) -> dict[str, Any]:
     """Whose a file is, as an object."""
     from usernsplan.report.json_ import path_fields  # noqa: PLC0415 - only for JSON
 
@@ -149,7 +179,9 @@ def file_fields(path: str, kind: str, one: Carried, found: Mapping[int, Answer])
     }
 
 
-def _roles(one: Carried, found: Mapping[int, Answer]) -> Iterator[tuple[str, int, tuple[Holder, ...]]]:
+def _roles(
+    one: InodeIds, found: Mapping[int, Answer]
+) -> Iterator[tuple[str, int, tuple[Holder, ...]]]:
     """Each id of an inode: what it is to it, and who has it."""
     yield "owner", one.uid, found[one.uid].uid
     yield "group", one.gid, found[one.gid].gid
@@ -166,7 +198,7 @@ def _told(holder: Holder, layout: Layout) -> list[str]:  # noqa: PLR0911 - a cas
     match holder:
         case OfAllocation(allocation, span, _, _, by):
             deed = [f"  by {who(by.actor)}: {_cut(shown_path(by.command))}"] if by else []
-            owner = ", and ".join((allocation.owner, *allocation.also))
+            owner = ", and ".join((allocation.owner, *allocation.extra_owners))
             return [
                 _inside_of(holder),
                 f"  range {_shown(span)} of {owner}, strategy {allocation.strategy}, since {allocation.since}",
@@ -175,7 +207,10 @@ def _told(holder: Holder, layout: Layout) -> list[str]:  # noqa: PLR0911 - a cas
         case OfLine(file, found, span):
             ids, owner = _shown(span), _owner(holder)
             if holder.problem:
-                return [f"{escaped(file)}:{found.number}: may be read as {ids} of {owner}", f"  {holder.problem}"]
+                return [
+                    f"{escaped(file)}:{found.number}: may be read as {ids} of {owner}",
+                    f"  {holder.problem}",
+                ]
             return [f"{escaped(file)}:{found.number}: {owner} may map {ids}"]
         case OfAccount(name):
             return [f"the account {shown_path(name)}"]
@@ -183,8 +218,12 @@ def _told(holder: Holder, layout: Layout) -> list[str]:  # noqa: PLR0911 - a cas
             return [f"the group {shown_path(name)}"]
         case OfNamespace(namespace, container_id):
             more = len(namespace.pids) - _PIDS_SHOWN
-            pids = ", ".join(map(str, namespace.pids[:_PIDS_SHOWN])) + (f" and {more} more" if more > 0 else "")
-            return [f"user namespace {namespace.inode}, container id {container_id}: process {pids}"]
+            pids = ", ".join(map(str, namespace.pids[:_PIDS_SHOWN])) + (
+                f" and {more} more" if more > 0 else ""
+            )
+            return [
+                f"user namespace {namespace.inode}, container id {container_id}: process {pids}"
+            ]
         case OfReserved(entry):
             return [f"kept for {entry.whose}: {entry.ids} ({entry.source})"]
         case OfReservation(entry):
@@ -192,7 +231,7 @@ def _told(holder: Holder, layout: Layout) -> list[str]:  # noqa: PLR0911 - a cas
         case OfQuarantine(entry):
             forget = layout.inline(f"release --forget {shell(entry.name)}")
             return [
-                f"released: {entry.name} had {entry.held} until {entry.since}, and files may still carry it",
+                f"released: {entry.name} had {entry.reserved_range} until {entry.since}, and files may still carry it",
                 f"  {forget} gives it back to the pool",
             ]
 
@@ -202,7 +241,9 @@ def _inside_of(holder: OfAllocation) -> str:
     if holder.pool:
         return f"the pool {allocation.name}: {holder.pool} gives parts of it to its containers, and knows which"
     name = f" ({shown_path(container_name)})" if container_name else ""
-    what = "kept for it, not mapped" if container_id is None else f"container id {container_id}{name}"
+    what = (
+        "kept for it, not mapped" if container_id is None else f"container id {container_id}{name}"
+    )
     return f"container {allocation.name}, {what}"
 
 
@@ -221,7 +262,9 @@ def line_of(holder: Holder) -> str:  # noqa: PLR0911 - a case for each
         case OfAllocation(allocation, _, container_id, _, _):
             if holder.pool:
                 return f"the pool {allocation.name} of {holder.pool}"
-            return f"container {allocation.name}" + (", kept and not mapped" if container_id is None else "")
+            return f"container {allocation.name}" + (
+                ", kept and not mapped" if container_id is None else ""
+            )
         case OfLine(file, found, _):
             return f"{'perhaps ' if holder.problem else ''}{_owner(holder)} ({escaped(file)}:{found.number})"
         case OfAccount(name):
@@ -250,7 +293,11 @@ def _cut(text: str) -> str:
 def _free(pool: IdRange | None, number: int) -> str:
     if pool is None:
         return "nobody's, as far as can be seen"
-    return f"nobody's: free in the pool ({pool})" if number in pool else f"nobody's, and outside of the pool ({pool})"
+    return (
+        f"nobody's: free in the pool ({pool})"
+        if number in pool
+        else f"nobody's, and outside of the pool ({pool})"
+    )
 
 
 def _shown(span: Span) -> str:

@@ -22,16 +22,23 @@ from usernsplan.volume import power, renew, special, syscalls, walk
 from usernsplan.volume.folder import IMMUTABLE, has_attributes, reason, step
 from usernsplan.volume.journal import Folder
 from usernsplan.volume.metadata import capability_rootid, named
-from usernsplan.volume.special import Care, Change, HalfDoneError, IgnoredError, MeanwhileError, Special
+from usernsplan.volume.special import (
+    Care,
+    Change,
+    HalfDoneError,
+    IgnoredError,
+    MeanwhileError,
+    Special,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from usernsplan.host.mounts import Mount
+    from usernsplan.host.mounts import MountPoint
     from usernsplan.volume.journal import Links
     from usernsplan.volume.renew import Proof
-    from usernsplan.volume.targets import Form, Owner, Turn
-    from usernsplan.volume.walk import Volume
+    from usernsplan.volume.targets import Form, Owner, Pass
+    from usernsplan.volume.walk import OpenVolume
 
 _SETID = stat.S_ISUID | stat.S_ISGID
 # More problems than anybody will read: the first of them refuses the run.
@@ -101,7 +108,7 @@ class Lacking(NamedTuple):
 
 
 @dataclass(slots=True)
-class Found:
+class Seen:
     """What was seen. ``changes`` counts the entries that are not right, without linked inodes: ``linked`` has those.
 
     ``lacking`` are the names whose files would lose power. ``unseen`` are places that could not be looked at.
@@ -172,7 +179,9 @@ def kinds_of(entry: Special) -> tuple[str, ...]:
     return tuple(kind for kind, holds in facts.items() if holds)
 
 
-def unmounted(volume: Volume, parts: tuple[str, ...], names: list[str]) -> tuple[list[str], list[Place]]:
+def unmounted(
+    volume: OpenVolume, parts: tuple[str, ...], names: list[str]
+) -> tuple[list[str], list[Place]]:
     """The names of the current folder without those mount points that are left alone, and why.
 
     Changing such a name would change what is mounted there, which lies outside.
@@ -186,10 +195,12 @@ def unmounted(volume: Volume, parts: tuple[str, ...], names: list[str]) -> tuple
         for name in mounted.intersection(names)
         if (why := _left_alone(volume, parts, name) if volume.cross_mounts else _MOUNT)
     }
-    return [name for name in names if name not in left], [(volume.shown(parts, name), left[name]) for name in left]
+    return [name for name in names if name not in left], [
+        (volume.shown(parts, name), left[name]) for name in left
+    ]
 
 
-def _left_alone(volume: Volume, parts: tuple[str, ...], name: str) -> str:
+def _left_alone(volume: OpenVolume, parts: tuple[str, ...], name: str) -> str:
     """Why a mount point in the current folder is not entered, although mounts are; "" where it is."""
     if volume.shown(parts, name) in volume.twice:
         return _TWICE
@@ -202,7 +213,7 @@ def _left_alone(volume: Volume, parts: tuple[str, ...], name: str) -> str:
         return f"it is a mount point, and cannot be looked at: {reason(error)}"
 
 
-def _is_in_upper(overlay: Mount, shown: str, name: str) -> bool:
+def _is_in_upper(overlay: MountPoint, shown: str, name: str) -> bool:
     """Tell whether an entry of the current folder is in the upper folder of its overlay already.
 
     Its handle says so of what was made there. What was copied up is looked for in that folder; where this cannot be
@@ -220,7 +231,7 @@ def _is_in_upper(overlay: Mount, shown: str, name: str) -> bool:
         return False
 
 
-def _top_of_device(volume: Volume, note: Folder) -> str:
+def _top_of_device(volume: OpenVolume, note: Folder) -> str:
     """The path of the outermost folder above a noted one, or itself, that lies on the same file system."""
     for length in range(len(note.parts)):
         try:
@@ -244,14 +255,14 @@ class Looker:
 
     def __init__(
         self,
-        volumes: Sequence[Volume],
-        turn: Turn,
+        volumes: Sequence[OpenVolume],
+        turn: Pass,
         *,
         late: bool = False,
         dry: bool = False,
         outside: frozenset[tuple[int, int]] = frozenset(),
     ) -> None:
-        self.found = Found()
+        self.found = Seen()
         self._volumes = volumes
         self._turn = turn
         self._late = late
@@ -286,7 +297,9 @@ class Looker:
         try:
             seen = os.fstat(pinned)
             seen_before = seen_before if seen.st_ctime_ns < seen_before else 0
-            notes, folders = self._look(volume, Folder(tree, parts, seen.st_dev, seen.st_ino), pinned, seen_before)
+            notes, folders = self._look(
+                volume, Folder(tree, parts, seen.st_dev, seen.st_ino), pinned, seen_before
+            )
         except OSError as error:
             # It opens and cannot be read: nothing in it is carried, and the rest is.
             self._unseen(volume.shown(parts), reason(error))
@@ -296,7 +309,9 @@ class Looker:
         self.found.entries += first and not volume.only
         return notes, folders, seen_before
 
-    def _look(self, volume: Volume, note: Folder, pinned: int, seen_before: int) -> tuple[list[Folder], list[str]]:
+    def _look(
+        self, volume: OpenVolume, note: Folder, pinned: int, seen_before: int
+    ) -> tuple[list[Folder], list[str]]:
         os.fchdir(pinned)
         seen = os.fstat(pinned)
         notes, folders = [note], []
@@ -345,7 +360,9 @@ class Looker:
         if first is None or targets.gids.lacks(first[1]):
             self.found.unmapped_gids[owner[1]] += entries
 
-    def _name_unmapped(self, volume: Volume, parts: tuple[str, ...], plain: dict[Owner, list[str]]) -> None:
+    def _name_unmapped(
+        self, volume: OpenVolume, parts: tuple[str, ...], plain: dict[Owner, list[str]]
+    ) -> None:
         for owner, names in plain.items():
             if self.wanted(owner) is None:
                 for name in names:
@@ -354,10 +371,22 @@ class Looker:
     def _first(self, owner: Owner) -> Owner:
         return self._turn.first(owner) or owner
 
-    def _plain(self, volume: Volume, notes: list[Folder], plain: dict[Owner, list[str]], *, several: bool) -> None:
+    def _plain(
+        self,
+        volume: OpenVolume,
+        notes: list[Folder],
+        plain: dict[Owner, list[str]],
+        *,
+        several: bool,
+    ) -> None:
         """Note the plain entries of a folder, or of one of several batches of its names."""
-        changing = {owner: names for owner, names in plain.items() if self._owner_changes(owner, len(names))}
-        may = {owner: self._changeable(volume, notes, names, owner) for owner, names in changing.items()}
+        changing = {
+            owner: names for owner, names in plain.items() if self._owner_changes(owner, len(names))
+        }
+        may = {
+            owner: self._changeable(volume, notes, names, owner)
+            for owner, names in changing.items()
+        }
         changing = {owner: names for owner, names in may.items() if names}
         if volume.overlays:
             self._copies(volume, notes[0], chain.from_iterable(changing.values()))
@@ -379,7 +408,9 @@ class Looker:
                     # Backwards, what was right all along must not be taken for what the run has made so.
                     room.left += names[start : start + _LINE]
 
-    def _changeable(self, volume: Volume, notes: list[Folder], names: list[str], owner: Owner) -> list[str]:
+    def _changeable(
+        self, volume: OpenVolume, notes: list[Folder], names: list[str], owner: Owner
+    ) -> list[str]:
         """The names of this owner without those that the system would not let us change, which are named."""
         if self._is_read_only(volume, notes[0]):
             return []
@@ -391,11 +422,15 @@ class Looker:
             self._leave(volume, notes, name, reason_why)
         return [name for name in names if name not in stuck] if stuck else names
 
-    def _copies(self, volume: Volume, note: Folder, names: Iterable[str]) -> None:
+    def _copies(self, volume: OpenVolume, note: Folder, names: Iterable[str]) -> None:
         """Count which of these entries a change of owner would copy up: those that the upper folder does not have."""
         # Of a file that is mounted by itself, the folder says nothing.
         met = [one for one in volume.overlays if volume.only or one.number == note.device]
-        lying = [one for one in met if f"{volume.shown(note.parts)}/".startswith(one.point.rstrip("/") + "/")]
+        lying = [
+            one
+            for one in met
+            if f"{volume.shown(note.parts)}/".startswith(one.point.rstrip("/") + "/")
+        ]
         if not lying:
             return
         overlay = max(lying, key=lambda one: len(one.point))
@@ -411,7 +446,7 @@ class Looker:
             has_content = stat.S_ISREG(seen.st_mode) and overlay.fs_option("metacopy") != "on"
             self.found.copied_bytes += seen.st_size if has_content else 0
 
-    def _is_read_only(self, volume: Volume, note: Folder) -> bool:
+    def _is_read_only(self, volume: OpenVolume, note: Folder) -> bool:
         """Tell whether nothing can be changed where the current folder lies; that is named once for all that is there.
 
         Asked once for each file system, and where it is not one system call more for every folder.
@@ -436,11 +471,14 @@ class Looker:
     def _room(self, notes: list[Folder]) -> Folder:
         """The piece of the note to add to: a new one where the last is full."""
         last = notes[-1]
-        if len(last.special) + len(last.left) + sum(len(names) for _, names in last.others) >= _LINE:
+        if (
+            len(last.special) + len(last.left) + sum(len(names) for _, names in last.others)
+            >= _LINE
+        ):
             notes.append(Folder(last.tree, last.parts, last.device, last.inode))
         return notes[-1]
 
-    def _itself(self, volume: Volume, note: Folder, seen: os.stat_result) -> None:
+    def _itself(self, volume: OpenVolume, note: Folder, seen: os.stat_result) -> None:
         try:
             if has_attributes("."):
                 self._special(volume, [note], ".")
@@ -453,9 +491,13 @@ class Looker:
             note.own = self._first(owner)
             self.found.changes += 1
 
-    def _leave(self, volume: Volume, notes: list[Folder], name: str, why: str, *, unseen: bool = False) -> None:
+    def _leave(
+        self, volume: OpenVolume, notes: list[Folder], name: str, why: str, *, unseen: bool = False
+    ) -> None:
         """Name an entry that cannot be carried, and keep it out of what will be."""
-        (self._unseen if unseen else self._fail)(volume.shown(notes[0].parts, "" if name == "." else name), why)
+        (self._unseen if unseen else self._fail)(
+            volume.shown(notes[0].parts, "" if name == "." else name), why
+        )
         self._room(notes).left.append(name)
 
     def _fail(self, place: str, why: str) -> None:
@@ -466,7 +508,7 @@ class Looker:
         self._fail(place, why)
         self.found.unseen.append((place, why))
 
-    def _special(self, volume: Volume, notes: list[Folder], name: str) -> None:
+    def _special(self, volume: OpenVolume, notes: list[Folder], name: str) -> None:
         try:
             entry = special.look(name, volume.pin)
         except FileNotFoundError:
@@ -491,14 +533,16 @@ class Looker:
             self._copies(volume, notes[0], [name])
         place = volume.shown(notes[0].parts, "" if name == "." else name)
         if len(self.found.refusals) < MOST_PLACES:
-            self.found.refusals += [(place, problem) for problem in problems if problem != _UNMAPPED]
+            self.found.refusals += [
+                (place, problem) for problem in problems if problem != _UNMAPPED
+            ]
         self._count(entry, place, changes=changes)
         if changes:
             self._note(volume, notes, entry)
         else:
             self._room(notes).left.append(name)
 
-    def _note(self, volume: Volume, notes: list[Folder], entry: Special) -> None:
+    def _note(self, volume: OpenVolume, notes: list[Folder], entry: Special) -> None:
         """Note an entry that is to be changed, with what proves its content where it has power."""
         self.found.special = True
         entry = replace(entry, proof=self._proof(entry, volume.pin))
@@ -508,7 +552,9 @@ class Looker:
         left = power.lawful(first.form, whole, own=self._turn.targets.owner is not None)
         if left != whole:
             note = notes[0]
-            self.found.lacking.append(Lacking(note.tree, note.parts, entry.name, first, whole, left, entry.inode))
+            self.found.lacking.append(
+                Lacking(note.tree, note.parts, entry.name, first, whole, left, entry.inode)
+            )
 
     def _proof(self, entry: Special, pin: Callable[[str], int]) -> Proof | None:
         """What proves the content of an entry of the current folder, where it has power.
@@ -533,7 +579,9 @@ class Looker:
     def _count(self, entry: Special, place: str, *, changes: bool) -> None:
         kinds = kinds_of(entry)
         if entry.linked:
-            seen = Linked(entry.links, entry.changed_ns, 1, kinds if changes else None, places=[place])
+            seen = Linked(
+                entry.links, entry.changed_ns, 1, kinds if changes else None, places=[place]
+            )
             self._linked((entry.device, entry.inode), seen)
         elif changes:
             self.found.changes += 1
@@ -550,7 +598,11 @@ class Looker:
         if self.wanted(entry.form.owner) is None:
             return [_no_place(entry.form.owner)]
         # Its other names may lie outside: only a look at the whole tree can tell.
-        return ["it appeared meanwhile and has several links; run again"] if entry.linked and changes else []
+        return (
+            ["it appeared meanwhile and has several links; run again"]
+            if entry.linked and changes
+            else []
+        )
 
     def _acl_changes(self, entry: Special, problems: list[str]) -> bool:
         changes = False
@@ -563,7 +615,9 @@ class Looker:
             self._count_lacking(raw)
             if moved.unmapped_uids or moved.unmapped_gids:
                 problems.append(_UNMAPPED)
-            problems += [f"its ACL would have two entries for {duplicate}" for duplicate in moved.duplicates]
+            problems += [
+                f"its ACL would have two entries for {duplicate}" for duplicate in moved.duplicates
+            ]
             changes |= moved.raw != raw
         return changes
 
@@ -589,7 +643,9 @@ class Looker:
             return False
         if new is None:
             root = capability_rootid(raw)
-            problems.append(f"its capability is for root {root}, which the map lacks; --unmapped keep leaves it so")
+            problems.append(
+                f"its capability is for root {root}, which the map lacks; --unmapped keep leaves it so"
+            )
         return new is not None and new != raw
 
 
@@ -603,7 +659,7 @@ class Rules:
     ``renewed``, ``really``: see Care. ``only``: nothing but these paths.
     """
 
-    turn: Turn
+    turn: Pass
     seen_before: int = 0
     devices: Mapping[int, int] = field(default_factory=dict)
     outside: frozenset[tuple[int, int]] = frozenset()
@@ -618,7 +674,9 @@ class Rules:
 class Carrier:
     """Carries notes out, by the rules; ``links`` keeps workers from changing an inode with several names at once."""
 
-    def __init__(self, volumes: Sequence[Volume], rules: Rules, links: Links | None = None) -> None:
+    def __init__(
+        self, volumes: Sequence[OpenVolume], rules: Rules, links: Links | None = None
+    ) -> None:
         self.done = Done()
         self._volumes = volumes
         self._rules = rules
@@ -664,21 +722,31 @@ class Carrier:
             if note.inode != seen.st_ino:
                 return False
             os.fchdir(pinned)
-            return self._took_itself(note, pinned) if own else self._took(volume, note, pinned, seen)
+            return (
+                self._took_itself(note, pinned) if own else self._took(volume, note, pinned, seen)
+            )
         except OSError:
             return False  # the passages meet it again, and name it
         finally:
             os.close(pinned)
 
-    def _took(self, volume: Volume, note: Folder, pinned: int, seen: os.stat_result) -> bool:
+    def _took(self, volume: OpenVolume, note: Folder, pinned: int, seen: os.stat_result) -> bool:
         plain = [(first, name) for first, names in note.others for name in names]
         if note.common is not None:
-            listed = {name for _, name in plain} | {entry.name for entry in note.special} | set(note.left)
-            names, _ = unmounted(volume, note.parts, next(walk.names(pinned, seen.st_size, volume.only), []))
+            listed = (
+                {name for _, name in plain}
+                | {entry.name for entry in note.special}
+                | set(note.left)
+            )
+            names, _ = unmounted(
+                volume, note.parts, next(walk.names(pinned, seen.st_size, volume.only), [])
+            )
             plain += [(note.common, name) for name in names if name not in listed]
         for first, name in plain[:_TRIES]:
             olds, new = self._turn.owners(first)
-            found = step(pinned, [name], dict.fromkeys(olds, new), self._rules.seen_before, volume.pin)
+            found = step(
+                pinned, [name], dict.fromkeys(olds, new), self._rules.seen_before, volume.pin
+            )
             if any(name in found.plain.get(old, ()) for old in {*olds} - {new}):
                 self.done.changed += 1
                 return self._is_now(volume, note, name, new)
@@ -695,9 +763,11 @@ class Carrier:
         self.itself(note, pinned)
         if self.done.ignored or self.done.changed == before:
             return False
-        return note.own is None or self._is_now(self._volumes[note.tree], note, ".", self._turn.owners(note.own)[1])
+        return note.own is None or self._is_now(
+            self._volumes[note.tree], note, ".", self._turn.owners(note.own)[1]
+        )
 
-    def _is_now(self, volume: Volume, note: Folder, name: str, owner: Owner) -> bool:
+    def _is_now(self, volume: OpenVolume, note: Folder, name: str, owner: Owner) -> bool:
         """Tell whether an entry of the current folder has this owner, which it was given."""
         if os.lstat(name)[4:6] == owner:
             return True
@@ -705,9 +775,11 @@ class Carrier:
         self.done.changed -= 1
         return False
 
-    def _carry(self, volume: Volume, note: Folder, pinned: int) -> bool:
+    def _carry(self, volume: OpenVolume, note: Folder, pinned: int) -> bool:
         seen = os.fstat(pinned)
-        if note.inode != seen.st_ino or seen.st_dev != self._rules.devices.get(note.device, seen.st_dev):
+        if note.inode != seen.st_ino or seen.st_dev != self._rules.devices.get(
+            note.device, seen.st_dev
+        ):
             return self._lost(volume, note, "another folder has its name now")
         os.fchdir(pinned)
         # Where nobody but root may rename, and nothing is mounted, a name stays that of the inode that was looked at.
@@ -720,7 +792,7 @@ class Carrier:
         self.done.tops.append(note)
         return as_noted
 
-    def _lost(self, volume: Volume, note: Folder, why: str) -> bool:
+    def _lost(self, volume: OpenVolume, note: Folder, why: str) -> bool:
         if self._back and note.changes():
             self._failed(volume, note, "", why)
         self.done.lost = True
@@ -751,22 +823,36 @@ class Carrier:
         self._right(volume, note, [""])
         return True
 
-    def _plain(self, volume: Volume, note: Folder, pinned: int, seen: os.stat_result, *, alone: bool) -> bool:
+    def _plain(
+        self, volume: OpenVolume, note: Folder, pinned: int, seen: os.stat_result, *, alone: bool
+    ) -> bool:
         as_noted = True
         for first, names in note.others:
             as_noted &= self._group(volume, note, names, first, pinned, alone=alone, listed=True)
         if note.common is None:
             return as_noted
-        listed = {name for _, names in note.others for name in names} | {entry.name for entry in note.special}
+        listed = {name for _, names in note.others for name in names} | {
+            entry.name for entry in note.special
+        }
         listed.update(note.left)
         for batch in walk.names(pinned, seen.st_size, volume.only):
             names, _ = unmounted(volume, note.parts, batch)
             names = [name for name in names if name not in listed] if listed else names
-            as_noted &= self._group(volume, note, names, note.common, pinned, alone=alone, listed=False)
+            as_noted &= self._group(
+                volume, note, names, note.common, pinned, alone=alone, listed=False
+            )
         return as_noted
 
     def _group(  # noqa: PLR0913 - one folder, one owner
-        self, volume: Volume, note: Folder, names: list[str], first: Owner, pinned: int, *, alone: bool, listed: bool
+        self,
+        volume: OpenVolume,
+        note: Folder,
+        names: list[str],
+        first: Owner,
+        pinned: int,
+        *,
+        alone: bool,
+        listed: bool,
     ) -> bool:
         """Give entries that once all had this owner their new one. ``listed``: the journal names them."""
         olds, new = self._turn.owners(first)
@@ -783,11 +869,20 @@ class Carrier:
             self._failed(volume, note, name, why)
         if self._back:
             return True
-        strange = any(self._turn.wanted(owner) != owner for owner in found.plain if owner not in {*olds, new})
+        strange = any(
+            self._turn.wanted(owner) != owner for owner in found.plain if owner not in {*olds, new}
+        )
         return not strange and not found.care
 
     def _unchanged(  # noqa: PLR0913 - one decision
-        self, volume: Volume, note: Folder, names: list[str], olds: tuple[Owner, ...], new: Owner, *, listed: bool
+        self,
+        volume: OpenVolume,
+        note: Folder,
+        names: list[str],
+        olds: tuple[Owner, ...],
+        new: Owner,
+        *,
+        listed: bool,
     ) -> list[str]:
         """Going back: the names whose inodes are those of the run, and still have the owner that it gave them."""
         kept = []
@@ -809,7 +904,11 @@ class Carrier:
             elif later and not listed and now.st_mtime_ns <= (until or 0) and not self._rules.trust:
                 # Not written to: then it was renamed, perhaps from another owner's folder, or its mode changed.
                 why = "it was moved or changed since; only --also-changed takes it back"
-            elif now.st_nlink > 1 or now.st_mode & _SETID or (not stat.S_ISLNK(now.st_mode) and has_attributes(name)):
+            elif (
+                now.st_nlink > 1
+                or now.st_mode & _SETID
+                or (not stat.S_ISLNK(now.st_mode) and has_attributes(name))
+            ):
                 why = "it has got a link, a setuid bit, an ACL or a capability since"
             else:
                 kept.append(name)
@@ -819,10 +918,12 @@ class Carrier:
                 self._failed(volume, note, name, why)
         return kept
 
-    def _special(self, volume: Volume, note: Folder, entry: Special) -> bool:
+    def _special(self, volume: OpenVolume, note: Folder, entry: Special) -> bool:
         place = "" if entry.name == "." else entry.name
         key = (entry.device, entry.inode)
-        if (key in self._rules.outside and entry.linked) or not self._is_meant(volume, note, entry.name):
+        if (key in self._rules.outside and entry.linked) or not self._is_meant(
+            volume, note, entry.name
+        ):
             return True
         olds, _ = self._turn.owners(entry.form.owner)
         old, new = self._turn.forms(entry.form)
@@ -834,7 +935,12 @@ class Carrier:
                 changed, lacks, inode = special.carry(entry, change, care)
         except (FileNotFoundError, MeanwhileError) as error:
             if self._back:
-                self._failed(volume, note, place, str(error) if isinstance(error, MeanwhileError) else "it is gone")
+                self._failed(
+                    volume,
+                    note,
+                    place,
+                    str(error) if isinstance(error, MeanwhileError) else "it is gone",
+                )
             return False
         except HalfDoneError as error:
             self.done.half = True
@@ -850,7 +956,9 @@ class Carrier:
         self._right(volume, note, [place])
         if lacks:
             whole, left = (new, power.lawful(old, new)) if self._back else (whole, new)
-            self.done.lacking.append(Lacking(note.tree, note.parts, entry.name, entry, whole, left, inode, changed))
+            self.done.lacking.append(
+                Lacking(note.tree, note.parts, entry.name, entry, whole, left, inode, changed)
+            )
         if changed and not (lacks and self._back):
             self._count(entry)
         return True
@@ -862,23 +970,23 @@ class Carrier:
             self.done.changed += 1
             self.done.kinds.update(kinds_of(entry))
 
-    def _is_meant(self, volume: Volume, note: Folder, name: str) -> bool:
+    def _is_meant(self, volume: OpenVolume, note: Folder, name: str) -> bool:
         """Tell whether an entry is among those that are to be tried again, where only some are."""
         only = self._rules.only
         names = ("" if name == "." else name, _CONTENT)
         return only is None or any(volume.shown(note.parts, one) in only for one in names)
 
-    def _right(self, volume: Volume, note: Folder, names: Iterable[str]) -> None:
+    def _right(self, volume: OpenVolume, note: Folder, names: Iterable[str]) -> None:
         if self._rules.only is not None:
             self.done.carried |= {volume.shown(note.parts, name) for name in names}
 
-    def _failed(self, volume: Volume, note: Folder, name: str, why: str) -> None:
+    def _failed(self, volume: OpenVolume, note: Folder, name: str, why: str) -> None:
         self.done.failed.append((volume.shown(note.parts, name), why))
 
 
-def merged(parts: Iterable[Found]) -> Found:
+def merged(parts: Iterable[Seen]) -> Seen:
     """What several workers saw, as one."""
-    whole = Found()
+    whole = Seen()
     for part in parts:
         whole.entries += part.entries
         whole.changes += part.changes

@@ -24,12 +24,14 @@ if TYPE_CHECKING:
     from usernsplan.formats.accounts import Accounts
     from usernsplan.formats.inspect import Inspected
     from usernsplan.model import Allocation, FixRequest, LedgerState
-    from usernsplan.volume.carry import Found, Lacking
+    from usernsplan.volume.carry import Lacking, Seen
     from usernsplan.volume.power import Images
-    from usernsplan.volume.targets import Owner, Targets
+    from usernsplan.volume.targets import Owner, OwnershipRule
 
 # A mount as engines spell it: /SRC:/DEST, and options such as U.
-_MOUNT = re.compile(r"(?P<source>.+?):(?P<destination>/[^:]*)(?::(?P<options>[A-Za-z0-9_=,.;@#-]*))?", re.DOTALL)
+_MOUNT = re.compile(
+    r"(?P<source>.+?):(?P<destination>/[^:]*)(?::(?P<options>[A-Za-z0-9_=,.;@#-]*))?", re.DOTALL
+)
 _NUMBERS = re.compile(r"\d{1,10}:\d{1,10}:\d{1,10}", re.ASCII)
 _NUMBER = re.compile(r"\d{1,10}", re.ASCII)
 # Of one kind of trouble, as many places as fit on a screen; the report's JSON has all.
@@ -83,12 +85,15 @@ def source_of(words: str, *, exists: bool) -> str:
         return words
     if any(option.partition("=")[0] == "idmap" for option in (spelt["options"] or "").split(",")):
         raise InvalidValueError(
-            f"{words}: with idmap the engine maps the ids of the mount", hint="leave the volume as it is"
+            f"{words}: with idmap the engine maps the ids of the mount",
+            hint="leave the volume as it is",
         )
     return spelt["source"]
 
 
-def container_of(request: FixRequest, ledger: LedgerState, names: Sequence[str]) -> Allocation | None:
+def container_of(
+    request: FixRequest, ledger: LedgerState, names: Sequence[str]
+) -> Allocation | None:
     """The allocation to fix the volumes for (``names`` as the ledger would have them); None with explicit maps.
 
     Raises InvalidValueError where none is meant, or more than one could be.
@@ -110,7 +115,9 @@ def container_of(request: FixRequest, ledger: LedgerState, names: Sequence[str])
             hint="'usernsplan allocate' gives them, or say --uid-map C:H:N --gid-map C:H:N",
         )
     raise InvalidValueError(
-        "it does not go without saying which container is meant" if found == {None} else "these volumes are of several",
+        "it does not go without saying which container is meant"
+        if found == {None}
+        else "these volumes are of several",
         hint=f"say --container with one of: {', '.join(sorted(by_name))}",
     )
 
@@ -122,7 +129,8 @@ def whose(one: Inspected, wanted: str | None, ledger: LedgerState) -> Allocation
     """
     if one.is_hosts or not (one.mapping or one.root):
         raise RefusedError(
-            f"{one.name} has no user namespace: its ids are the host's", hint="give it one, then its volumes"
+            f"{one.name} has no user namespace: its ids are the host's",
+            hint="give it one, then its volumes",
         )
     if one.mapping is not None:
         fitting = [a for a in ledger.allocations if a.mapping == one.mapping]
@@ -131,17 +139,29 @@ def whose(one: Inspected, wanted: str | None, ledger: LedgerState) -> Allocation
         # A remapped daemon keeps everything in a folder <uid>.<gid> of its containers' root.
         folder = posixpath.basename(one.root)
         remaps = [a for a in ledger.allocations if verdict("docker", a).can]
-        fitting = [a for a in remaps if folder == f"{a.mapping.uids.to_host(0)}.{a.mapping.gids.to_host(0)}"]
+        fitting = [
+            a
+            for a in remaps
+            if folder == f"{a.mapping.uids.to_host(0)}.{a.mapping.gids.to_host(0)}"
+        ]
         what = f"{one.name} does not run, and its daemon keeps it in {one.root}"
     # A shared map is many containers'; the one of this name is meant, or the one that was said.
     chosen = [a for a in fitting if a.name == (wanted or one.name)] or ([] if wanted else fitting)
     if len(chosen) != 1:
         which = f"'{wanted}'" if wanted else "one allocation" if fitting else "any allocation"
-        raise RefusedError(f"{what}: not that of {which}", hint="'usernsplan list' shows what is allocated")
+        raise RefusedError(
+            f"{what}: not that of {which}", hint="'usernsplan list' shows what is allocated"
+        )
     return chosen[0]
 
 
-def images_of(request: FixRequest, ledger: LedgerState, rule: Targets, host: HostIds, to: Allocation | None) -> Images:
+def images_of(
+    request: FixRequest,
+    ledger: LedgerState,
+    rule: OwnershipRule,
+    host: HostIds,
+    to: Allocation | None,
+) -> Images:
     """The ids of a rule's target that are nothing but images of the old ones: see power.
 
     Whoever has an allocation's range has it alone, and so has the owner of lines in subuid; what comes out of another
@@ -154,15 +174,15 @@ def images_of(request: FixRequest, ledger: LedgerState, rule: Targets, host: Hos
         or (request.source in standing and request.source != request.container)
     ):
         return power.NONE
-    held = [IdSet([a.held]) for a in ledger.allocations if a.held]
+    held = [IdSet([a.reserved_range]) for a in ledger.allocations if a.reserved_range]
     both = (rule.uids.target(), rule.gids.target())
     if to is None:
         return power.images(both, host.accounts, [*held, *host.owners])
-    own = IdSet([to.held]) if to.held else IdSet()
+    own = IdSet([to.reserved_range]) if to.reserved_range else IdSet()
     return power.images((both[0] & own, both[1] & own), host.accounts, [own])
 
 
-def losing(lacking: Iterable[Lacking], rule: Targets) -> tuple[Lacking, ...]:
+def losing(lacking: Iterable[Lacking], rule: OwnershipRule) -> tuple[Lacking, ...]:
     """The names whose files lose power by a rule, now that it is known which ids are images."""
     found = []
     for one in lacking:
@@ -172,13 +192,16 @@ def losing(lacking: Iterable[Lacking], rule: Targets) -> tuple[Lacking, ...]:
     return tuple(found)
 
 
-def refuse_power(meant: Meant, losing: Sequence[tuple[str, Lacking]], rule: Targets) -> None:
+def refuse_power(meant: Meant, losing: Sequence[tuple[str, Lacking]], rule: OwnershipRule) -> None:
     """Raise RefusedError where a map would let somebody become another id through files, by path."""
     request = meant.request
     if not losing or rule.owner is not None or request.drop_power or request.keep_power:
         return
     rows = [
-        (path, f"{power.lost(one.entry.form, one.left)} would become {power.lost(one.whole, one.left)}")
+        (
+            path,
+            f"{power.lost(one.entry.form, one.left)} would become {power.lost(one.whole, one.left)}",
+        )
         for path, one in losing
     ]
     raise RefusedError(
@@ -195,16 +218,24 @@ def lies_in(path: str, folder: str) -> bool:
 
 def _named(by_name: Mapping[str, Allocation], name: str, option: str) -> Allocation:
     if name not in by_name:
-        hint = f"one of: {', '.join(sorted(by_name))}" if by_name else "'usernsplan allocate' makes one"
+        hint = (
+            f"one of: {', '.join(sorted(by_name))}"
+            if by_name
+            else "'usernsplan allocate' makes one"
+        )
         raise InvalidValueError(f"{option} {name}: nothing is allocated under this name", hint=hint)
     return by_name[name]
 
 
-def understood(request: FixRequest, ledger: LedgerState, names: Iterable[str], command: Callable[[str], str]) -> Meant:
+def understood(
+    request: FixRequest, ledger: LedgerState, names: Iterable[str], command: Callable[[str], str]
+) -> Meant:
     """What a request means on this host; raises what ``container_of`` and ``as_recorded`` raise."""
     names = tuple(names)
     allocation = container_of(request, ledger, names)
-    return Meant(as_recorded(request, ledger, allocation, names), ledger, allocation, names, command)
+    return Meant(
+        as_recorded(request, ledger, allocation, names), ledger, allocation, names, command
+    )
 
 
 def as_recorded(
@@ -215,30 +246,44 @@ def as_recorded(
     What was shifted is flattened only where --mode says so. Raises InvalidValueError where the volumes were fixed in
     different ways, RefusedError where one that was shifted lies in them.
     """
-    said = request.mode or request.reverse or request.source is not None or request.passwd is not None
+    said = (
+        request.mode or request.reverse or request.source is not None or request.passwd is not None
+    )
     if allocation is None or said or not names:
         return request
     mine = [volume for volume in ledger.volumes if volume.name == allocation.name]
     ways = {name: _OWN if request.user is not None else _way(name, mine) for name in names}
     mode, user = next(iter(ways.values()))
     if len(set(ways.values())) > 1:
-        told = ", ".join(f"{printable(name)} ({' '.join(filter(None, way))})" for name, way in ways.items())
-        raise InvalidValueError(f"these volumes were fixed in different ways: {told}", hint="say --mode, or one path")
+        told = ", ".join(
+            f"{printable(name)} ({' '.join(filter(None, way))})" for name, way in ways.items()
+        )
+        raise InvalidValueError(
+            f"these volumes were fixed in different ways: {told}", hint="say --mode, or one path"
+        )
     if mode == "shift":
         return replace(request, mode="shift")
     for volume in mine:
-        outer = next((name for name in names if volume.path != name and lies_in(volume.path, name)), None)
+        outer = next(
+            (name for name in names if volume.path != name and lies_in(volume.path, name)), None
+        )
         if volume.mode == "shift" and outer:
             raise RefusedError(
                 f"{printable(volume.path)} in {printable(outer)} was fixed with --mode shift: its owners would be lost",
                 hint="say --mode shift, or --mode own to give all of it one owner",
             )
-    return request if request.user is not None or user == _OWN[1] else replace(request, mode="own", user=user)
+    return (
+        request
+        if request.user is not None or user == _OWN[1]
+        else replace(request, mode="own", user=user)
+    )
 
 
 def _way(name: str, volumes: Iterable[Volume]) -> tuple[str, str]:
     """How a path was fixed: as noted for it, or for the innermost volume that it lies in."""
-    over = max((v for v in volumes if lies_in(name, v.path)), key=lambda v: len(v.path), default=None)
+    over = max(
+        (v for v in volumes if lies_in(name, v.path)), key=lambda v: len(v.path), default=None
+    )
     if over is None:
         return _OWN
     return ("shift", "") if over.mode == "shift" else ("own", over.user or _OWN[1])
@@ -248,7 +293,9 @@ def refuse_others(meant: Meant) -> None:
     """Raise RefusedError where a volume is another container's, holds one, or lies in one."""
     request, name = meant.request, meant.container
     for path, volume in {} if request.take else standing(meant.ledger).items():
-        near = next((spot for spot in meant.names if lies_in(path, spot) or lies_in(spot, path)), None)
+        near = next(
+            (spot for spot in meant.names if lies_in(path, spot) or lies_in(spot, path)), None
+        )
         if near is None or volume.name in {name, request.source}:
             continue
         how = "lies in" if lies_in(near, path) else "holds"
@@ -273,8 +320,13 @@ def refuse_never_given(meant: Meant) -> None:
         return
     if is_its_own(meant.ledger, allocation, meant.names):
         return
-    held = IdSet(filter(None, (allocation.held,)))
-    moved = [e for ids in (allocation.mapping.uids, allocation.mapping.gids) for e in ids if e.container != e.host]
+    held = IdSet(filter(None, (allocation.reserved_range,)))
+    moved = [
+        e
+        for ids in (allocation.mapping.uids, allocation.mapping.gids)
+        for e in ids
+        if e.container != e.host
+    ]
     if not IdSet(e.host_range for e in moved) - held:
         return
     raise RefusedError(
@@ -315,7 +367,11 @@ def once_more(meant: Meant, **more: bool) -> str:
     }
     words = [
         _words(meant),
-        *(f"{option} {shell(str(value))}" for option, value in options.items() if value is not None),
+        *(
+            f"{option} {shell(str(value))}"
+            for option, value in options.items()
+            if value is not None
+        ),
         *(f"--uid-map {shell(text)}" for text in request.uid_map),
         *(f"--gid-map {shell(text)}" for text in request.gid_map),
         *(flag for flag, said in flags.items() if said),
@@ -334,7 +390,7 @@ def _of(ledger: LedgerState, allocation: Allocation) -> list[str]:
     return [v.path for v in standing(ledger).values() if v.name == allocation.name]
 
 
-def noted(meant: Meant, rule: Targets) -> tuple[Volume, ...]:
+def noted(meant: Meant, rule: OwnershipRule) -> tuple[Volume, ...]:
     """What the ledger is to hold of the volumes, once they are the container's by this rule; nothing in reverse."""
     allocation = meant.allocation
     if allocation is None or meant.request.reverse:
@@ -353,7 +409,11 @@ def no_longer(meant: Meant, new: Iterable[Volume]) -> tuple[str, ...]:
 def formerly(meant: Meant) -> dict[str, list[str]]:
     """Whose the volumes are before the run, and whose those in them that stand: for whoever takes it back."""
     now = standing(meant.ledger)
-    was = {v.path: [v.name, v.mode, v.user] for v in _within(meant) if v.path in now or v.path in meant.names}
+    was = {
+        v.path: [v.name, v.mode, v.user]
+        for v in _within(meant)
+        if v.path in now or v.path in meant.names
+    }
     return {name: ["", "", ""] for name in meant.names} | was
 
 
@@ -362,8 +422,12 @@ def _within(meant: Meant) -> list[Volume]:
 
 
 def targets_of(
-    request: FixRequest, ledger: LedgerState, allocation: Allocation | None, passwd: Accounts, names: Sequence[str] = ()
-) -> Targets:
+    request: FixRequest,
+    ledger: LedgerState,
+    allocation: Allocation | None,
+    passwd: Accounts,
+    names: Sequence[str] = (),
+) -> OwnershipRule:
     """The rule that the words mean for volumes of these ``names`` in the ledger.
 
     Raises InvalidValueError for words that do not go together.
@@ -373,16 +437,21 @@ def targets_of(
     moves = request.mode == "shift" or request.reverse or request.source is not None
     shifts = moves or (explicit and request.user is None)
     strange = {
-        "--mode own with --reverse, --from or a map without --user": request.mode == "own" and shifts,
+        "--mode own with --reverse, --from or a map without --user": request.mode == "own"
+        and shifts,
         "--user with --mode shift, --reverse or --from": request.user is not None and moves,
         "--reverse with --from": request.reverse and request.source is not None,
-        "a map with --container or --from": explicit and (request.container or request.source) is not None,
+        "a map with --container or --from": explicit
+        and (request.container or request.source) is not None,
         "--passwd without --user": request.passwd is not None and request.user is None,
-        "--uid-map without --gid-map, or the other way round": bool(request.uid_map) != bool(request.gid_map),
+        "--uid-map without --gid-map, or the other way round": bool(request.uid_map)
+        != bool(request.gid_map),
     }
     for words, said in strange.items():
         if said:
-            raise InvalidValueError(f"{words}: that says two different things", hint="'usernsplan fix-volume --help'")
+            raise InvalidValueError(
+                f"{words}: that says two different things", hint="'usernsplan fix-volume --help'"
+            )
     if allocation is None:
         uids, gids = _map("--uid-map", request.uid_map), _map("--gid-map", request.gid_map)
         if request.user is not None:
@@ -390,12 +459,14 @@ def targets_of(
         return targets.explicit(uids, gids, reverse=request.reverse, keep=keep)
     # Every host id of a shared map is the host's too, but for those that were taken from the pool for it.
     alone = allocation.strategy != Shared.name or is_its_own(ledger, allocation, names)
-    exclusive = None if alone else IdSet(filter(None, (allocation.held,)))
+    exclusive = None if alone else IdSet(filter(None, (allocation.reserved_range,)))
     if request.source is not None:
         former_map = _former(request.source, ledger, allocation)
         return targets.move(former_map, allocation.mapping, keep=keep, exclusive=exclusive)
     if shifts:
-        return targets.shift(allocation.mapping, reverse=request.reverse, keep=keep, exclusive=exclusive)
+        return targets.shift(
+            allocation.mapping, reverse=request.reverse, keep=keep, exclusive=exclusive
+        )
     return targets.own(allocation.mapping, _user(request.user, passwd), keep=keep)
 
 
@@ -404,10 +475,14 @@ def _former(name: str, ledger: LedgerState, allocation: Allocation) -> Mapping_:
 
     Of a released one the ledger has the range; what was mapped there follows from the host's one strategy.
     """
-    released = [q.held for q in ledger.quarantined if q.name == name]
+    released = [q.reserved_range for q in ledger.quarantined if q.name == name]
     if name == allocation.name and not released:
-        raise InvalidValueError("--from and --container with the same name", hint="name the former container")
-    if name != allocation.name and (not released or any(a.name == name for a in ledger.allocations)):
+        raise InvalidValueError(
+            "--from and --container with the same name", hint="name the former container"
+        )
+    if name != allocation.name and (
+        not released or any(a.name == name for a in ledger.allocations)
+    ):
         return _named({a.name: a for a in ledger.allocations}, name, "--from").mapping
     if len(released) > 1:
         ranges = ", ".join(map(str, released))
@@ -418,23 +493,31 @@ def _former(name: str, ledger: LedgerState, allocation: Allocation) -> Mapping_:
     if allocation.strategy == PerContainer.name:
         return PerContainer(released[0].count).mapping(released[0].start)
     if allocation.strategy == SingleUid.name:
-        return SingleUid(container_id=allocation.mapping.uids[0].container).mapping(released[0].start)
-    raise InvalidValueError(f"--from {name}: what a shared map had there is not known any more", hint="use --uid-map")
+        return SingleUid(container_id=allocation.mapping.uids[0].container).mapping(
+            released[0].start
+        )
+    raise InvalidValueError(
+        f"--from {name}: what a shared map had there is not known any more", hint="use --uid-map"
+    )
 
 
-def user_of(rule: Targets, allocation: Allocation) -> str:
+def user_of(rule: OwnershipRule, allocation: Allocation) -> str:
     """The container's UID:GID to whom a rule gives everything; "" where it keeps owners apart."""
     if rule.owner is None:
         return ""
     uid, gid = rule.owner
-    return f"{allocation.mapping.uids.to_container(uid)}:{allocation.mapping.gids.to_container(gid)}"
+    return (
+        f"{allocation.mapping.uids.to_container(uid)}:{allocation.mapping.gids.to_container(gid)}"
+    )
 
 
 def _map(option: str, texts: Iterable[str]) -> IdMap:
     extents = []
     for text in texts:
         if not _NUMBERS.fullmatch(text):
-            raise InvalidValueError(f"{option} {text}: expected CONTAINER:HOST:COUNT, as in 0:100000:65536")
+            raise InvalidValueError(
+                f"{option} {text}: expected CONTAINER:HOST:COUNT, as in 0:100000:65536"
+            )
         try:
             extents.append(Extent(*map(int, text.split(":"))))
         except InvalidValueError as error:
@@ -451,7 +534,9 @@ def _user(text: str | None, passwd: Accounts) -> Owner:
     user = passwd.user(name) if number is None else passwd.user_of(number)
     uid = user.uid if user else number
     if uid is None:
-        raise InvalidValueError(f"--user {text}: no such user", hint="give a number, or --passwd FILE of the image")
+        raise InvalidValueError(
+            f"--user {text}: no such user", hint="give a number, or --passwd FILE of the image"
+        )
     if not colon:
         return (uid, user.gid if user else 0)
     if _NUMBER.fullmatch(group_name):
@@ -459,12 +544,13 @@ def _user(text: str | None, passwd: Accounts) -> Owner:
     group = passwd.group(group_name)
     if group is None:
         raise InvalidValueError(
-            f"--user {text}: no such group", hint="give a number, or --passwd FILE with a file 'group' beside it"
+            f"--user {text}: no such group",
+            hint="give a number, or --passwd FILE with a file 'group' beside it",
         )
     return (uid, group.gid)
 
 
-def refuse_moved(meant: Meant, found: Found, rule: Targets) -> None:
+def refuse_moved(meant: Meant, found: Seen, rule: OwnershipRule) -> None:
     """Raise RefusedError where a map that overlaps itself may have moved these ids already.
 
     The ledger may have noted it, or the owners tell it: all are ones that the map gives, and the top is the root's. A
@@ -477,11 +563,21 @@ def refuse_moved(meant: Meant, found: Found, rule: Targets) -> None:
     inside = all(uid in uids and gid in gids for uid, gid in found.owners)
     # Which id the new root's was before: 0 where container ids become host ids, unless the map has no container root.
     was = None if rule.root is None else rule.uids.source.to_container(rule.root)
-    moves_root = was not in {None, rule.root} and (was == 0 or request.reverse or request.source is not None)
+    moves_root = was not in {None, rule.root} and (
+        was == 0 or request.reverse or request.source is not None
+    )
     # A single file is the top itself.
     tops = found.tops or [*found.owners]
-    its = [] if allocation is None or request.reverse or request.source is not None else _of(meant.ledger, allocation)
-    have = [path for path in its if any(lies_in(path, name) or lies_in(name, path) for name in meant.names)]
+    its = (
+        []
+        if allocation is None or request.reverse or request.source is not None
+        else _of(meant.ledger, allocation)
+    )
+    have = [
+        path
+        for path in its
+        if any(lies_in(path, name) or lies_in(name, path) for name in meant.names)
+    ]
     if have:
         fact = f"{', '.join(map(printable, have))} is '{meant.container}'s already"
     elif inside and moves_root and all(uid == rule.root for uid, _ in tops):
@@ -495,7 +591,7 @@ def refuse_moved(meant: Meant, found: Found, rule: Targets) -> None:
     )
 
 
-def refuse_unseen(found: Found, rule: Targets) -> None:
+def refuse_unseen(found: Seen, rule: OwnershipRule) -> None:
     """Raise RefusedError where something could not be looked at and the map overlaps itself.
 
     After such a run an id on both sides is an old one or a new one, and only the journal knows which.
@@ -507,12 +603,14 @@ def refuse_unseen(found: Found, rule: Targets) -> None:
         )
 
 
-def former(meant: Meant, found: Found) -> tuple[str, ...]:
+def former(meant: Meant, found: Seen) -> tuple[str, ...]:
     """The commands that carry the owners which have no place in the map, where it is known whose ids they are."""
     request, ledger, allocation = meant.request, meant.ledger, meant.allocation
     if allocation is None or request.source is not None:
         return ()
-    held = [(a.name, a.held) for a in ledger.allocations] + [(q.name, q.held) for q in ledger.quarantined]
+    held = [(a.name, a.reserved_range) for a in ledger.allocations] + [
+        (q.name, q.reserved_range) for q in ledger.quarantined
+    ]
     strange = IdSet.clipped((id_, id_ + 1) for id_ in (*found.unmapped_uids, *found.unmapped_gids))
     commands = []
     for name in dict.fromkeys(name for name, ids in held if ids and IdSet([ids]) & strange):
@@ -530,7 +628,7 @@ def former(meant: Meant, found: Found) -> tuple[str, ...]:
     return tuple(commands)
 
 
-def judge(found: Found, request: FixRequest, remedies: Sequence[str] = ()) -> Judgement:
+def judge(found: Seen, request: FixRequest, remedies: Sequence[str] = ()) -> Judgement:
     """Weigh what was seen, before anything is written. Raises RefusedError for what would not end well.
 
     ``remedies`` are commands for the owners that have no place in the map.
@@ -565,11 +663,14 @@ def judge(found: Found, request: FixRequest, remedies: Sequence[str] = ()) -> Ju
     return Judgement(frozenset(outside), tuple(Place(place, why) for place, _ in sorted(places)))
 
 
-def refuse_copies(meant: Meant, found: Found, lowers: Sequence[str]) -> None:
+def refuse_copies(meant: Meant, found: Seen, lowers: Sequence[str]) -> None:
     """Raise RefusedError where an overlay would make new files out of those of its lower folders (``lowers``)."""
     if not found.copies or meant.request.copy_up:
         return
-    folders = ", ".join(map(printable, [path for path in lowers if path != "/"][:3])) or "its lower folders"
+    folders = (
+        ", ".join(map(printable, [path for path in lowers if path != "/"][:3]))
+        or "its lower folders"
+    )
     raise RefusedError(
         f"on an overlay, {_entries(found.copies)} of {found.copied_bytes} bytes would be copied up, which splits hard"
         " links and cannot be undone",
@@ -583,8 +684,13 @@ def _entries(number: int) -> str:
 
 
 def _listed(places: Sequence[tuple[str, str]]) -> str:
-    lines = [f"  {printable(place)}" + (f": {why}" if why else "") for place, why in sorted(places)[:_SHOWN]]
-    return "\n".join([*lines, *([f"  … and {len(places) - _SHOWN} more"] if len(places) > _SHOWN else [])])
+    lines = [
+        f"  {printable(place)}" + (f": {why}" if why else "")
+        for place, why in sorted(places)[:_SHOWN]
+    ]
+    return "\n".join(
+        [*lines, *([f"  … and {len(places) - _SHOWN} more"] if len(places) > _SHOWN else [])]
+    )
 
 
 def printable(path: str) -> str:

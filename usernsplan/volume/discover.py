@@ -7,7 +7,14 @@ import stat
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from usernsplan.errors import InvalidValueError, NotPermittedError, RefusedError, UsernsplanError, of_system, reason_of
+from usernsplan.errors import (
+    InvalidValueError,
+    NotPermittedError,
+    RefusedError,
+    UsernsplanError,
+    of_system,
+    reason_of,
+)
 from usernsplan.escape import indented
 from usernsplan.formats import inspect
 from usernsplan.host import procfs, programs
@@ -44,29 +51,43 @@ def discover(layout: Layout, request: FixRequest, ledger: LedgerState) -> Discov
             "--discover with --root, --reverse, --from or a map",
             hint="it is about containers of this machine, and theirs",
         )
-    if strange := [name for name in request.paths if not name.strip() or name.startswith("-") or "/" in name]:
-        raise InvalidValueError(f"'{strange[0]}' is no name of a container", hint="with --discover, PATH... are names")
+    if strange := [
+        name for name in request.paths if not name.strip() or name.startswith("-") or "/" in name
+    ]:
+        raise InvalidValueError(
+            f"'{strange[0]}' is no name of a container", hint="with --discover, PATH... are names"
+        )
     _refuse_remote(engine)
     found = inspect.parse(_ask((engine, "container", "inspect", *request.paths)), engine)
     names = {decide.whose(_seen(engine, one), request.container, ledger).name for one in found}
     if len(names) > 1:
-        raise InvalidValueError("these containers have different ids", hint="name them one at a time")
+        raise InvalidValueError(
+            "these containers have different ids", hint="name them one at a time"
+        )
     if not names:
         raise InvalidValueError(f"{engine} knows no container {', '.join(request.paths)}")
     sources = dict.fromkeys(source for one in found for source in one.sources)
     left = {source: why for source in sources if (why := why_left(source))}
     chosen = [source for source in sources if source not in left]
-    outer = [path for path in chosen if not any(path != other and decide.lies_in(path, other) for other in chosen)]
+    outer = [
+        path
+        for path in chosen
+        if not any(path != other and decide.lies_in(path, other) for other in chosen)
+    ]
     notes = [f"{decide.printable(source)} {why}: left as it is" for source, why in left.items()]
     if not outer:
         what = ", ".join(request.paths)
-        raise InvalidValueError("\n  ".join([f"{what}: no folder or file of the host is mounted there", *notes]))
+        raise InvalidValueError(
+            "\n  ".join([f"{what}: no folder or file of the host is mounted there", *notes])
+        )
     notes += [
         f"{decide.printable(one.name)} is running: what it writes meanwhile is looked at once more"
         for one in found
         if one.pid
     ]
-    return Discovered(replace(request, paths=tuple(outer), container=names.pop(), discover=None), tuple(notes))
+    return Discovered(
+        replace(request, paths=tuple(outer), container=names.pop(), discover=None), tuple(notes)
+    )
 
 
 def why_left(source: str) -> str:
@@ -96,7 +117,10 @@ def _seen(engine: str, one: Inspected) -> Inspected:
     if one.pid:
         return replace(one, mapping=procfs.mapping_of(one.pid))
     return replace(
-        one, root=_ask(("docker", "info", "--format", "{{.DockerRootDir}}")).strip() if engine == "docker" else ""
+        one,
+        root=_ask(("docker", "info", "--format", "{{.DockerRootDir}}")).strip()
+        if engine == "docker"
+        else "",
     )
 
 
@@ -107,7 +131,9 @@ def _refuse_remote(engine: str) -> None:
         context = ("docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}")
         host = os.environ.get("DOCKER_HOST") or _ask(context).strip()
     if host and not host.startswith("unix://"):
-        raise RefusedError(f"{engine} asks {host}: the folders there are not this machine's", hint="ask there")
+        raise RefusedError(
+            f"{engine} asks {host}: the folders there are not this machine's", hint="ask there"
+        )
 
 
 def _ask(words: tuple[str, ...]) -> str:

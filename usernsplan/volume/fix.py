@@ -37,9 +37,18 @@ from usernsplan.layout import RUNS, SUBGID, SUBUID
 from usernsplan.ledger import open_ledger
 from usernsplan.model import FixReport, FixRequest, Place, Volume
 from usernsplan.volume import decide, journal, restore, special, spots, syscalls, targets, walk
-from usernsplan.volume.carry import Done, Found, Rules, kinds_of, merged
+from usernsplan.volume.carry import Done, Rules, Seen, kinds_of, merged
 from usernsplan.volume.discover import discover
-from usernsplan.volume.journal import CHANGING, DONE, LOOKING, UNDOING, UNDONE, Journal, RunState, Tree
+from usernsplan.volume.journal import (
+    CHANGING,
+    DONE,
+    LOOKING,
+    UNDOING,
+    UNDONE,
+    Journal,
+    RunState,
+    Tree,
+)
 from usernsplan.volume.workers import MOST, Carry, Crew, Late, Look, Prove, Tops
 
 if TYPE_CHECKING:
@@ -85,7 +94,12 @@ class Unwatched:
 
 
 def fix_volume(
-    request: FixRequest, root: str = "/", *, dry_run: bool = False, command: str = "", watch: Watch | None = None
+    request: FixRequest,
+    root: str = "/",
+    *,
+    dry_run: bool = False,
+    command: str = "",
+    watch: Watch | None = None,
 ) -> FixReport:
     """Carry volumes into a container's range, as the request says.
 
@@ -103,20 +117,26 @@ def fix_volume(
     job.warn_of_users([spot.path for spot in found])
     meant = decide.understood(request, state, (spot.name for spot in found), job.layout.command)
     request, name = meant.request, meant.container
-    rule = decide.targets_of(request, state, meant.allocation, accounts.of_image(request.passwd), meant.names)
+    rule = decide.targets_of(
+        request, state, meant.allocation, accounts.of_image(request.passwd), meant.names
+    )
     decide.refuse_others(meant)
     decide.refuse_never_given(meant)
     host_ids = _host_ids(job.layout, request)
     rule = replace(rule, same=decide.images_of(request, state, rule, host_ids, meant.allocation))
     if not dry_run and not procfs.may_chown():
-        raise NotPermittedError("only root may give files to somebody else", hint="run as root; --dry-run needs less")
+        raise NotPermittedError(
+            "only root may give files to somebody else", hint="run as root; --dry-run needs less"
+        )
     twice = spots.seen_twice(found) if request.cross_mounts else frozenset()
     with _opened([spot.path for spot in found], request, twice) as job.volumes:
         new = RunState(
             journal.new_name(),
             LOOKING,
             job.command,
-            tuple(_tree(volume, spot.name) for volume, spot in zip(job.volumes, found, strict=True)),
+            tuple(
+                _tree(volume, spot.name) for volume, spot in zip(job.volumes, found, strict=True)
+            ),
             rule,
             # Where another machine's clock writes the times, no time tells what was seen.
             seen=time.time_ns() - _TICK_NS if all(volume.local for volume in job.volumes) else 0,
@@ -131,7 +151,11 @@ def fix_volume(
             new = replace(new, targets=rule.after_it())
         unfinished, repeated = _earlier(job.layout, new, again=request.again)
         if repeated and (repeated.whole or dry_run):
-            what = "" if repeated.whole else f", but for {len(repeated.failed)} that failed and would be tried again"
+            what = (
+                ""
+                if repeated.whole
+                else f", but for {len(repeated.failed)} that failed and would be tried again"
+            )
             job.notes.append(
                 f"run {repeated.run} did this already{what}; its map overlaps itself, so that doing it again would move"
                 " ids twice; --again does it all the same"
@@ -144,20 +168,32 @@ def fix_volume(
                 job.go_on(unfinished, targets=replace(unfinished.targets, same=rule.same))
                 job.try_again(unfinished.run)
             elif repeated:
-                job.notes.append(f"run {repeated.run} did this already, but for what failed; only that was tried again")
+                job.notes.append(
+                    f"run {repeated.run} did this already, but for what failed; only that was tried again"
+                )
                 job.go_on(repeated, state=CHANGING, stage=1, retried=repeated.failed)
             if not (unfinished or repeated) or not rule.overlaps():
                 job.run(meant, new)
             # One whose top failed is nobody's yet.
             failed = {spot.name for spot in found if spot.path in job.failed}
             noted = decide.noted(meant, rule)
-            volumes, removed = [one for one in noted if one.path not in failed], decide.no_longer(meant, noted)
+            volumes, removed = (
+                [one for one in noted if one.path not in failed],
+                decide.no_longer(meant, noted),
+            )
             if volumes or removed:
                 _record(job, volumes, removed)
             if rule.overlaps() and (ended := job.run_name or (repeated and repeated.run)):
                 _told(job.layout, ended)
     return job.report(
-        FixReport("fix-volume", tuple(s.path for s in found), {}, dry_run=dry_run, container=name, mode=rule.mode)
+        FixReport(
+            "fix-volume",
+            tuple(s.path for s in found),
+            {},
+            dry_run=dry_run,
+            container=name,
+            mode=rule.mode,
+        )
     )
 
 
@@ -185,13 +221,23 @@ def undo(  # noqa: PLR0913 - the words of the command
     if journal.is_at_work(job.layout, state):
         raise journal.busy(run)
     if state.state == LOOKING or (state.state == UNDONE and state.whole):
-        job.notes.append(f"run {run} was taken back already" if state.state == UNDONE else f"run {run} changed nothing")
+        job.notes.append(
+            f"run {run} was taken back already"
+            if state.state == UNDONE
+            else f"run {run} changed nothing"
+        )
         return job.report(report)
     if not dry_run and not procfs.may_chown():
-        raise NotPermittedError("only root may give files to somebody else", hint="run as root; --dry-run needs less")
+        raise NotPermittedError(
+            "only root may give files to somebody else", hint="run as root; --dry-run needs less"
+        )
     # No run has changed these, whatever a journal says that came with the root.
     request = FixRequest(places, cross_mounts=state.cross_mounts, protected=True)
-    spots.refuse_dangerous(job.layout, request, [spots.Spot(job.layout.place(t.path), t.path) for t in state.trees])
+    spots.refuse_dangerous(
+        job.layout,
+        request,
+        [spots.VolumePlace(job.layout.place(t.path), t.path) for t in state.trees],
+    )
     job.warn_of_users(places)
     with ExitStack() as stack:
         for tree in state.trees:
@@ -204,7 +250,9 @@ def undo(  # noqa: PLR0913 - the words of the command
     if not dry_run and not stands and not any(path in job.failed for path in places):
         # A run of an older version noted no user.
         formerly = [
-            Volume(path, name, mode, user="".join(user)) for path, (name, mode, *user) in state.formerly.items() if name
+            Volume(path, name, mode, user="".join(user))
+            for path, (name, mode, *user) in state.formerly.items()
+            if name
         ]
         _record(job, formerly, [path for path, was in state.formerly.items() if not was[0]])
     return job.report(report)
@@ -219,8 +267,8 @@ class _Job:
     watch: Watch
     command: str
     started: float = field(default_factory=time.monotonic)
-    volumes: list[walk.Volume] = field(default_factory=list)
-    found: Found = field(default_factory=Found)
+    volumes: list[walk.OpenVolume] = field(default_factory=list)
+    found: Seen = field(default_factory=Seen)
     changed: int = 0
     stragglers: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
@@ -249,10 +297,15 @@ class _Job:
         losing = [(one, "") for one in decide.losing(self.found.lacking, state.targets)]
         if meant.request.keep_power:
             # A run that is only foreseen has no name yet.
-            names, known = [one for one, _ in losing], restore.proofs(self.layout, replace(state, run=""))
+            names, known = (
+                [one for one, _ in losing],
+                restore.proofs(self.layout, replace(state, run="")),
+            )
             losing = list(restore.restore(self.volumes, names, known, None).rest)
         self._drop(losing)
-        chosen = [linked for key, linked in self.found.linked.items() if key not in judgement.outside]
+        chosen = [
+            linked for key, linked in self.found.linked.items() if key not in judgement.outside
+        ]
         kinds = [linked.kinds for linked in chosen if linked.kinds is not None]
         self.changed = self.found.changes + len(kinds)
         self.kinds = self.found.kinds + Counter(chain.from_iterable(kinds))
@@ -304,7 +357,9 @@ class _Job:
         finally:
             log.close()
         if log.state.state == CHANGING:
-            places = sorted(f"  {decide.printable(path)}: {reason}" for path, reason in self.failed.items())
+            places = sorted(
+                f"  {decide.printable(path)}: {reason}" for path, reason in self.failed.items()
+            )
             raise UsernsplanError(
                 "\n".join([f"run {run.run} could still not be finished:", *places[:_SHOWN]]),
                 hint=f"mend that and run again, or take it back: {self.layout.command(f'undo {shell(run.run)}')}",
@@ -331,9 +386,13 @@ class _Job:
                 self._add(done)
                 lacking = [one for part in done for one in part.lacking]
                 journaled = log if really else None
-                restored, rest = restore.restore(self.volumes, lacking, lambda one: one.entry.proof, journaled)
+                restored, rest = restore.restore(
+                    self.volumes, lacking, lambda one: one.entry.proof, journaled
+                )
                 self._count(lacking, restored)
-                self.fail((self._path(one), restore.told(one, why, self._path(one))) for one, why in rest)
+                self.fail(
+                    (self._path(one), restore.told(one, why, self._path(one))) for one, why in rest
+                )
                 if really:
                     self._settle(state)
                 if really and not any(part.half for part in done):
@@ -344,13 +403,18 @@ class _Job:
     def report(self, report: FixReport) -> FixReport:
         """All of it, told."""
         found = self.found
-        wrong = found.changes + sum(linked.found for linked in found.linked.values() if linked.kinds is not None)
+        wrong = found.changes + sum(
+            linked.found for linked in found.linked.values() if linked.kinds is not None
+        )
         counts = {
             "entries": found.entries,
             "changed": self.changed,
             # Of a run that was resumed, the look has found right what was changed before.
             "right": max(found.entries - max(wrong, self.changed), 0),
-            **{kind: self.kinds[kind] for kind in ("setuid", "capability", "acl", "device", "hard_link")},
+            **{
+                kind: self.kinds[kind]
+                for kind in ("setuid", "capability", "acl", "device", "hard_link")
+            },
             "stragglers": self.stragglers,
         }
         several = len(found.owners) if report.mode == "own" and wrong else 0
@@ -373,7 +437,9 @@ class _Job:
         """Workers; while they are at work, a signal makes them stop between two folders."""
         if self.jobs is not None and not 1 <= self.jobs <= MOST:
             raise InvalidValueError(f"--jobs {self.jobs}: from 1 to {MOST}")
-        crew = Crew(self.volumes, self.jobs or min(len(os.sched_getaffinity(0)), MOST), self.watch.tick)
+        crew = Crew(
+            self.volumes, self.jobs or min(len(os.sched_getaffinity(0)), MOST), self.watch.tick
+        )
         before = {name: signal.getsignal(name) for name in _INTERRUPTS}
         try:
             for name in _INTERRUPTS:
@@ -405,12 +471,14 @@ class _Job:
             decide.refuse_moved(meant, self.found, state.targets)
         losing = decide.losing(self.found.lacking, state.targets)
         decide.refuse_power(meant, [(self._path(one), one) for one in losing], state.targets)
-        lowers = dict.fromkeys(chain.from_iterable(walk.lower_folders(volume) for volume in self.volumes))
+        lowers = dict.fromkeys(
+            chain.from_iterable(walk.lower_folders(volume) for volume in self.volumes)
+        )
         decide.refuse_copies(meant, self.found, tuple(lowers))
         self.skipped |= set(judgement.skipped)
         return judgement
 
-    def _staging(self, rule: targets.Targets) -> tuple[IdMap, IdMap] | None:
+    def _staging(self, rule: targets.OwnershipRule) -> tuple[IdMap, IdMap] | None:
         if not rule.overlaps():
             return None
         uids, gids = ({owner[kind] for owner in self.found.owners} for kind in (0, 1))
@@ -422,7 +490,9 @@ class _Job:
         self.found.entries = self.found.entries or log.state.entries
         last = 2 if log.state.stage else 0
         # Of a passage that a kill has come after: what failed in it is in the journal.
-        failed = dict.fromkeys(map(self.layout.place, log.state.failed if log.state.stage == last else ()), _BEFORE)
+        failed = dict.fromkeys(
+            map(self.layout.place, log.state.failed if log.state.stage == last else ()), _BEFORE
+        )
         for stage in range(log.state.stage, last + 1):
             if stage != log.state.stage:
                 log.set(stage=stage, failed=self._names(failed))
@@ -448,11 +518,20 @@ class _Job:
             rest = restore.restore(self.volumes, lacking, known, log).rest
         self._drop(rest)
         carried = {path for part in done for path in part.carried}
-        left = sorted(({*map(self.layout.place, log.state.retried or ())} | failed.keys()) - carried)
+        left = sorted(
+            ({*map(self.layout.place, log.state.retried or ())} | failed.keys()) - carried
+        )
         self.fail((path, failed.get(path, _BEFORE)) for path in left)
         whole = not self.failed and not self.stragglers and not self.skipped
         tops = tuple(map(_changed_ns, self.volumes))
-        log.set(state=DONE, end=time.time_ns(), whole=whole, failed=self._names(left), retried=None, tops=tops)
+        log.set(
+            state=DONE,
+            end=time.time_ns(),
+            whole=whole,
+            failed=self._names(left),
+            retried=None,
+            tops=tops,
+        )
 
     def _none_is_staged(self, crew: Crew, log: Journal) -> bool:
         """Make sure that no inode carries a staging id: what was moved about between two looks is carried on."""
@@ -492,7 +571,9 @@ class _Job:
         """
         mounts = all_mounts()
         known = walk.takes_owners(mounts)
-        doubted = [volume for volume in self.volumes if volume.top >= 0 and walk.is_doubted(volume, mounts)]
+        doubted = [
+            volume for volume in self.volumes if volume.top >= 0 and walk.is_doubted(volume, mounts)
+        ]
         state = log.state
         # What is tried again was proved by the run before, and may have been moved by it.
         if not doubted or state.retried is not None:
@@ -516,7 +597,9 @@ class _Job:
             hint = f"take the run back: {self.layout.command(f'undo {shell(state.run)}')}"
         raise RefusedError(f"{decide.printable(done[0].ignored)}: {special.OWN_OWNERS}", hint=hint)
 
-    def _passage(self, crew: Crew, log: Journal, stage: int, *, trust: bool = False, really: bool = True) -> list[Done]:
+    def _passage(
+        self, crew: Crew, log: Journal, stage: int, *, trust: bool = False, really: bool = True
+    ) -> list[Done]:
         """One passage over the journal, forwards or (-1) backwards; the tops of the volumes last."""
         state = log.state
         both = zip(state.trees, self.volumes, strict=True)
@@ -526,12 +609,16 @@ class _Job:
             {tree.device: _device(volume) for tree, volume in both if volume.top >= 0},
             frozenset(state.outside),
             end=state.end if stage < 0 else None,
-            until=max((run.undone or 0 for run in journal.later(self.layout, state)), default=0) if stage < 0 else None,
+            until=max((run.undone or 0 for run in journal.later(self.layout, state)), default=0)
+            if stage < 0
+            else None,
             renewed=restore.renewed(self.layout, state),
             trust=trust,
             really=really,
             # Taken back is all of it, whatever was tried again.
-            only=None if state.retried is None or stage < 0 else frozenset(map(self.layout.place, state.retried)),
+            only=None
+            if state.retried is None or stage < 0
+            else frozenset(map(self.layout.place, state.retried)),
         )
         logs = log.logs("folders", "late")
         shares = [tuple(logs[number :: crew.jobs]) for number in range(crew.jobs)]
@@ -544,7 +631,14 @@ class _Job:
             deep = any(part.lost for part in done)
             done += crew.each(
                 [
-                    Late(late, state.seen, share, log.path("late", number), log.folder, deep and not number)
+                    Late(
+                        late,
+                        state.seen,
+                        share,
+                        log.path("late", number),
+                        log.folder,
+                        deep and not number,
+                    )
                     for number, share in enumerate(shares)
                 ]
             )
@@ -574,7 +668,11 @@ class _Job:
         run = log.state.run
         if not really:
             raise StoppedError("stopped; nothing was changed")
-        again = "" if log.state.state == UNDOING else f"go on: {log.state.finish or 'the same words'}\n  or "
+        again = (
+            ""
+            if log.state.state == UNDOING
+            else f"go on: {log.state.finish or 'the same words'}\n  or "
+        )
         raise StoppedError(
             f"stopped in the middle of run {run}; what was begun is whole",
             hint=f"{again}take it back: {self.layout.command(f'undo {shell(run)}')}",
@@ -618,7 +716,9 @@ class _Job:
         self.kinds.update(chain.from_iterable(linked.values()))
 
 
-def _earlier(layout: Layout, new: RunState, *, again: bool) -> tuple[RunState | None, RunState | None]:
+def _earlier(
+    layout: Layout, new: RunState, *, again: bool
+) -> tuple[RunState | None, RunState | None]:
     """The interrupted run that these words go on with, and the run that did the same and must not be repeated.
 
     Raises LockBusyError or RefusedError where an earlier run stands in the way.
@@ -656,7 +756,9 @@ def _earlier(layout: Layout, new: RunState, *, again: bool) -> tuple[RunState | 
 def _moved_by(tree: Tree, new: RunState, runs: Sequence[RunState]) -> RunState | None:
     """The last run that moved the same ids in a tree, or in a part of it, and whose work still stands."""
     for run in reversed(runs):
-        if run.state != DONE or not any(tree.contains(other) or other.contains(tree) for other in run.trees):
+        if run.state != DONE or not any(
+            tree.contains(other) or other.contains(tree) for other in run.trees
+        ):
             continue
         if run.same_ids(new):
             return run
@@ -691,49 +793,62 @@ def _host_ids(layout: Layout, request: FixRequest) -> decide.HostIds:
 
 def _moved_before(layout: Layout, new: RunState) -> bool:
     """Tell whether a run has moved the same ids in each of these trees, or has begun to, and it still stands."""
-    runs = [run for run in journal.runs(layout, new) if run.state in {CHANGING, DONE} and run.overlaps(new)]
+    runs = [
+        run
+        for run in journal.runs(layout, new)
+        if run.state in {CHANGING, DONE} and run.overlaps(new)
+    ]
     last = [
-        next((run for run in reversed(runs) if any(other.contains(tree) for other in run.trees)), None)
+        next(
+            (run for run in reversed(runs) if any(other.contains(tree) for other in run.trees)),
+            None,
+        )
         for tree in new.trees
     ]
     return all(run is not None and run.same_ids(new) for run in last)
 
 
-def _verified(layout: Layout, new: RunState, volumes: Sequence[walk.Volume]) -> int:
+def _verified(layout: Layout, new: RunState, volumes: Sequence[walk.OpenVolume]) -> int:
     """Until when (ns) all attributes in these volumes are known to be right: the end of a run that did the same.
 
     It has to have ended whole, and each top has to be as that run left it: were the volume another one by now, or
     rolled back to a snapshot, its top would show it.
     """
-    earlier = [run for run in journal.runs(layout, new) if run.state != LOOKING and run.overlaps(new)]
+    earlier = [
+        run for run in journal.runs(layout, new) if run.state != LOOKING and run.overlaps(new)
+    ]
     before = earlier[-1] if earlier else None
-    if not (before and before.state == DONE and before.whole and before.end and before.seen and new.seen):
+    if not (
+        before and before.state == DONE and before.whole and before.end and before.seen and new.seen
+    ):
         return 0
     same = before.same_work(new) and before.tops == tuple(map(_changed_ns, volumes))
     return before.end - _TICK_NS if same else 0
 
 
-def _changed_ns(volume: walk.Volume) -> int:
+def _changed_ns(volume: walk.OpenVolume) -> int:
     try:
         return volume.seen().st_ctime_ns
     except OSError:
         return 0  # a single file that is gone by now
 
 
-def _device(volume: walk.Volume) -> int:
+def _device(volume: walk.OpenVolume) -> int:
     with of_place(volume.named):
         return os.fstat(volume.top).st_dev
 
 
-def _sync(volume: walk.Volume) -> None:
+def _sync(volume: walk.OpenVolume) -> None:
     try:
         syscalls.sync_file_system(volume.top)
     except OSError as error:
         reason = reason_of(error)
-        raise UsernsplanError(f"{volume.path}: what was changed is not all on the disk: {reason}") from error
+        raise UsernsplanError(
+            f"{volume.path}: what was changed is not all on the disk: {reason}"
+        ) from error
 
 
-def _tree(volume: walk.Volume, name: str) -> Tree:
+def _tree(volume: walk.OpenVolume, name: str) -> Tree:
     try:
         seen = volume.seen()
     except OSError as error:
@@ -741,14 +856,18 @@ def _tree(volume: walk.Volume, name: str) -> Tree:
     return Tree(name, seen.st_dev, seen.st_ino)
 
 
-def _still_there(tree: Tree, state: RunState, job: _Job, stack: ExitStack) -> walk.Volume:
+def _still_there(tree: Tree, state: RunState, job: _Job, stack: ExitStack) -> walk.OpenVolume:
     """A volume of an earlier run; one without a top where it is gone, which is said."""
     place = job.layout.place(tree.path)
     spots.refuse_idmapped(place)
     try:
         volume = walk.volume(place, cross_mounts=state.cross_mounts)
     except OSError as error:
-        why = "it is a symlink now, or one leads to it" if error.errno == errno.ELOOP else reason_of(error)
+        why = (
+            "it is a symlink now, or one leads to it"
+            if error.errno == errno.ELOOP
+            else reason_of(error)
+        )
         job.fail([(place, why)])
     else:
         stack.callback(os.close, volume.top)
@@ -758,7 +877,7 @@ def _still_there(tree: Tree, state: RunState, job: _Job, stack: ExitStack) -> wa
         what = "file" if volume.only else "folder"
         job.fail([(place, f"it is another {what} now than the one that run {state.run} changed")])
         job.other += 1
-    return walk.Volume(place, -1, walk.Mounts())
+    return walk.OpenVolume(place, -1, walk.Mounts())
 
 
 def _copied(state: RunState, layout: Layout) -> str:
@@ -773,7 +892,9 @@ def _copied(state: RunState, layout: Layout) -> str:
 
 
 @contextmanager
-def _opened(paths: Sequence[str], request: FixRequest, twice: frozenset[str]) -> Iterator[list[walk.Volume]]:
+def _opened(
+    paths: Sequence[str], request: FixRequest, twice: frozenset[str]
+) -> Iterator[list[walk.OpenVolume]]:
     with ExitStack() as stack:
         volumes = []
         for path in paths:
@@ -783,7 +904,7 @@ def _opened(paths: Sequence[str], request: FixRequest, twice: frozenset[str]) ->
         yield volumes
 
 
-def _volume(path: str, request: FixRequest, twice: frozenset[str]) -> walk.Volume:
+def _volume(path: str, request: FixRequest, twice: frozenset[str]) -> walk.OpenVolume:
     spots.refuse_idmapped(path)
     try:
         return walk.volume(path, cross_mounts=request.cross_mounts, twice=twice)
@@ -802,7 +923,9 @@ def _record(job: _Job, volumes: Sequence[Volume], removed: Sequence[str]) -> Non
     from usernsplan import apply  # noqa: PLC0415 - half of the start-up, and most runs end above
 
     try:
-        apply.carry_out(job.layout, ledger, partial(record, volumes=volumes, removed=removed), job.command)
+        apply.carry_out(
+            job.layout, ledger, partial(record, volumes=volumes, removed=removed), job.command
+        )
     except UsernsplanError as error:
         done = f"run {job.run_name} did its work; " if job.run_name else ""
         error.notes = (*error.notes, f"{done}what could not be noted is whose the volume is now")

@@ -29,7 +29,7 @@ _DEVICES = (stat.S_IFCHR, stat.S_IFBLK)
 
 
 @dataclass(slots=True)
-class Step:
+class FolderListing:
     """What one folder holds: sub-folders, plain entries by the owner that was found, entries that need care, failures.
 
     Plain: one link, no device, no setuid or setgid bit, no ACL, no capability; a change of owner changes nothing else.
@@ -48,7 +48,7 @@ def step(
     owners: Mapping[Owner, Owner],
     seen_before: int,
     pin: Callable[[str], int] | None = None,
-) -> Step:
+) -> FolderListing:
     """Look at these names in a pinned folder, and give each plain entry whose owner is in ``owners`` its new one.
 
     The process goes and stands in the folder: names are then looked up in it alone, and the calls are the shortest.
@@ -57,7 +57,7 @@ def step(
     was looked at, whoever exchanges names meanwhile; without it, which takes half the time, nobody but root may do so.
     """
     os.fchdir(folder)
-    found = Step()
+    found = FolderListing()
     plain, care, folders = found.plain, found.care, found.folders
     lstat, give = os.lstat, partial(_give_pinned, pin) if pin else _give_name
     for name in names:
@@ -73,7 +73,9 @@ def step(
                 or kind in _DEVICES
                 or (
                     kind != stat.S_IFLNK
-                    and (mode & _SETID or (seen.st_ctime_ns >= seen_before and has_attributes(name)))
+                    and (
+                        mode & _SETID or (seen.st_ctime_ns >= seen_before and has_attributes(name))
+                    )
                 )
             ):
                 care.append((name, seen))

@@ -35,13 +35,17 @@ _EXAMPLES, _PLACES = 3, 10
 _UNSEEN = "say --unseen where none of it can carry these ids any more"
 
 
-def release(request: ReleaseRequest, root: str = "/", command: str = "", scan: Sequence[str] = ()) -> Plan:
+def release(
+    request: ReleaseRequest, root: str = "/", command: str = "", scan: Sequence[str] = ()
+) -> Plan:
     """Take allocations away, or forget released ranges, on the host below ``root``. See apply.carry_out.
 
     ``scan`` are folders in which files are looked for, besides the volumes, that carry what is to be forgotten.
     """
     layout = layout_at(root)
-    decide = looked(request, root, scan) if request.forget else partial(make_release, request=request)
+    decide = (
+        looked(request, root, scan) if request.forget else partial(make_release, request=request)
+    )
     return apply.carry_out(layout, open_ledger(layout), decide, command)
 
 
@@ -66,7 +70,9 @@ def looked(request: ReleaseRequest, root: str, scan: Sequence[str]) -> Callable[
     return decide
 
 
-def _notes(layout: Layout, state: HostState, plan: Plan, scan: Sequence[str], *, unseen: bool) -> Iterator[Finding]:
+def _notes(
+    layout: Layout, state: HostState, plan: Plan, scan: Sequence[str], *, unseen: bool
+) -> Iterator[Finding]:
     """Look, and say what was not looked at. Raises as ``looked`` says."""
     found = _Found()
     for top in _tops(layout, state, scan, found):
@@ -80,7 +86,9 @@ def _notes(layout: Layout, state: HostState, plan: Plan, scan: Sequence[str], *,
     if found.unseen and not unseen:
         raise RefusedError(_listed("not all could be looked at", found.unseen), hint=_UNSEEN)
     for place in found.unseen:
-        yield Finding("USN134", "warning", f"not looked at: {printable(place.path)}: {place.reason}")
+        yield Finding(
+            "USN134", "warning", f"not looked at: {printable(place.path)}: {place.reason}"
+        )
 
 
 @dataclass(slots=True)
@@ -100,23 +108,29 @@ def _tops(layout: Layout, state: HostState, scan: Sequence[str], found: _Found) 
         try:
             mode = os.lstat(path).st_mode
             if os.path.realpath(path) != path:
-                found.unseen.append(Place(path, f"a symlink leads to the volume of '{volume.name}'"))
+                found.unseen.append(
+                    Place(path, f"a symlink leads to the volume of '{volume.name}'")
+                )
             elif stat.S_ISDIR(mode):
                 folders.append(path)
             else:
                 yield path
         except (FileNotFoundError, NotADirectoryError):
-            found.unseen.append(Place(path, f"the volume of '{volume.name}' is not there: removed, or not mounted"))
+            found.unseen.append(
+                Place(path, f"the volume of '{volume.name}' is not there: removed, or not mounted")
+            )
         except OSError as error:
             found.unseen.append(Place(path, reason_of(error)))
     kept, mounts = owned.each_once(dict.fromkeys(folders), cross_mounts=False)
-    found.unseen += [Place(point, f"something is mounted there: --scan {shell(point)}") for point in mounts]
+    found.unseen += [
+        Place(point, f"something is mounted there: --scan {shell(point)}") for point in mounts
+    ]
     yield from kept
 
 
 def _look(top: str, ranges: Sequence[Quarantined], found: _Found) -> None:
     """Look at one folder with all that lies in it, or at one file."""
-    ids = IdSet(one.held for one in ranges)
+    ids = IdSet(one.reserved_range for one in ranges)
     wanted = owned.Wanted(ids, ids)
     entries, seen, examples = 0, set[int](), list[str]()
     try:
@@ -125,17 +139,21 @@ def _look(top: str, ranges: Sequence[Quarantined], found: _Found) -> None:
             seen.update(number for _, number in roles)
             examples += [path] if entries <= _EXAMPLES else []
     except (UsernsplanError, OSError) as error:
-        reason = reason_of(error) if isinstance(error, OSError) else str(error).removeprefix(f"{top}: ")
+        reason = (
+            reason_of(error) if isinstance(error, OSError) else str(error).removeprefix(f"{top}: ")
+        )
         found.unseen.append(Place(top, reason))
     if entries:
-        whose = [one for one in ranges if any(number in one.held for number in seen)]
+        whose = [one for one in ranges if any(number in one.reserved_range for number in seen)]
         more = f" and {entries - _EXAMPLES} more" if entries > _EXAMPLES else ""
-        names = ", ".join(f"'{one.name}' ({one.held})" for one in whose)
+        names = ", ".join(f"'{one.name}' ({one.reserved_range})" for one in whose)
         found.carrying.append(Place(top, f"{names}: {', '.join(map(printable, examples))}{more}"))
         found.where += [(one, top) for one in whose]
 
 
-def _carrying(top: str, wanted: owned.Wanted, found: _Found) -> Iterator[tuple[str, Sequence[tuple[str, int]]]]:
+def _carrying(
+    top: str, wanted: owned.Wanted, found: _Found
+) -> Iterator[tuple[str, Sequence[tuple[str, int]]]]:
     """The paths that carry some of the ids, and as what."""
     if os.path.isdir(top) and not os.path.islink(top):
         for hit in owned.find(top, top, wanted, miss=found.unseen.append):
@@ -146,9 +164,10 @@ def _carrying(top: str, wanted: owned.Wanted, found: _Found) -> Iterator[tuple[s
 
 def _running(state: HostState, ranges: Sequence[Quarantined]) -> Iterator[Place]:
     for one in ranges:
-        if state.namespaces.meets(one.held.start, one.held.stop):
+        if state.namespaces.meets(one.reserved_range.start, one.reserved_range.stop):
             yield Place(
-                str(one.held), f"a running user namespace maps ids of '{one.name}': it may make files with them"
+                str(one.reserved_range),
+                f"a running user namespace maps ids of '{one.name}': it may make files with them",
             )
 
 
@@ -156,7 +175,7 @@ def _commands(layout: Layout, shown: Plan, found: _Found) -> Iterator[str]:
     """One command for each range that is carried: it lists the files."""
     for one in shown.freed:
         if places := [shell(path) for whose, path in found.where if whose == one]:
-            ids = f"{one.held.start}-{one.held.last}"
+            ids = f"{one.reserved_range.start}-{one.reserved_range.last}"
             yield layout.command(f"find-owned {ids} {' '.join(places[:_PLACES])}")
 
 

@@ -20,7 +20,9 @@ def given(layout: Layout) -> tuple[list[Given], list[LeftOut]]:
     found, left = [], []
     for name in read_runs.names(layout):
         try:
-            state = journal.run(layout, name) if read_runs.content(layout, name) is not None else None
+            state = (
+                journal.run(layout, name) if read_runs.content(layout, name) is not None else None
+            )
         except RefusedError as error:
             left.append(LeftOut(f"run {name}", str(error), error.hint))
             continue

@@ -19,7 +19,13 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import count, takewhile
 from typing import TYPE_CHECKING, Any
 
-from usernsplan.errors import HostChangedError, LockBusyError, RefusedError, UnknownNameError, UsernsplanError
+from usernsplan.errors import (
+    HostChangedError,
+    LockBusyError,
+    RefusedError,
+    UnknownNameError,
+    UsernsplanError,
+)
 from usernsplan.escape import line as one_line
 from usernsplan.escape import operand, shell
 from usernsplan.host import files, locks
@@ -29,7 +35,7 @@ from usernsplan.layout import RUNS
 from usernsplan.mapping import IdMap
 from usernsplan.volume.renew import Proof
 from usernsplan.volume.special import Special
-from usernsplan.volume.targets import Form, Targets, Turn
+from usernsplan.volume.targets import Form, OwnershipRule, Pass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -80,7 +86,7 @@ class RunState:
     state: str
     command: str
     trees: tuple[Tree, ...]
-    targets: Targets
+    targets: OwnershipRule
     seen: int
     stage: int = 0
     end: int | None = None
@@ -106,9 +112,9 @@ class RunState:
         """Where the trees lie now."""
         return tuple(layout.place(tree.path) for tree in self.trees)
 
-    def turn(self, stage: int) -> Turn:
+    def turn(self, stage: int) -> Pass:
         """The passage of this stage."""
-        return Turn(self.targets, stage, *(self.staging or (None, None)))
+        return Pass(self.targets, stage, *(self.staging or (None, None)))
 
     def same_work(self, other: RunState) -> bool:
         """Tell whether both do the same to the same trees."""
@@ -128,7 +134,11 @@ class RunState:
 
     def overlaps(self, other: RunState) -> bool:
         """Tell whether a tree of this run is, contains, or lies in one of the other's."""
-        return any(mine.contains(tree) or tree.contains(mine) for mine in self.trees for tree in other.trees)
+        return any(
+            mine.contains(tree) or tree.contains(mine)
+            for mine in self.trees
+            for tree in other.trees
+        )
 
 
 @dataclass(slots=True)
@@ -175,7 +185,9 @@ class Journal:
         # It is made anew, of what can be checked, by whoever reads it.
         del content["finish"]
         content["targets"] = state.targets.to_json()
-        content["staging"] = [staging.triples() for staging in state.staging] if state.staging else None
+        content["staging"] = (
+            [staging.triples() for staging in state.staging] if state.staging else None
+        )
         text = json.dumps({"format": _FORMAT, **content}, indent=1) + "\n"
         files.write(self._layout, {f"{self._name}/run.json": text.encode()})
 
@@ -190,12 +202,16 @@ class Journal:
             for name, noted in self.state.sums.items():
                 if now.get(name) != noted:
                     log = os.path.join(self.folder, os.path.basename(name))
-                    raise damaged_log(log, "it is not as the run left it" if name in now else "it is gone")
+                    raise damaged_log(
+                        log, "it is not as the run left it" if name in now else "it is gone"
+                    )
             for log in self.logs("folders", "late"):
                 # What has a sum is as it was written.
                 if os.path.basename(log) not in self.state.sums:
                     # The look was on disk, whole, before anything was changed; only what came later may be cut.
-                    if os.path.basename(log).startswith("folders.") and _whole_lines(log) != os.path.getsize(log):
+                    if os.path.basename(log).startswith("folders.") and _whole_lines(
+                        log
+                    ) != os.path.getsize(log):
                         raise damaged_log(log, "its last line is cut")
                     self._refuse_strange(log)
 
@@ -220,7 +236,9 @@ class Journal:
     def logs(self, *kinds: str) -> list[str]:
         """Every log of these kinds, by path."""
         with files.explained(self._layout, self._name):
-            names = sorted(name for name in os.listdir(self.folder) if name.partition(".")[0] in kinds)
+            names = sorted(
+                name for name in os.listdir(self.folder) if name.partition(".")[0] in kinds
+            )
         return [os.path.join(self.folder, name) for name in names]
 
     def refuse_forged(self) -> None:
@@ -254,10 +272,15 @@ class Writer:
 
     def write(self, folder: Folder) -> None:
         """Note one folder; it may still be in memory when this returns."""
-        same = takewhile(lambda pair: pair[0] == pair[1], zip(self._before, folder.parts, strict=False))
+        same = takewhile(
+            lambda pair: pair[0] == pair[1], zip(self._before, folder.parts, strict=False)
+        )
         kept = sum(1 for _ in same)
         self._before = folder.parts
-        line: dict[str, Any] = {"p": [kept, *folder.parts[kept:]], "i": [folder.tree, folder.device, folder.inode]}
+        line: dict[str, Any] = {
+            "p": [kept, *folder.parts[kept:]],
+            "i": [folder.tree, folder.device, folder.inode],
+        }
         if folder.own:
             line["own"] = folder.own
         if folder.common:
@@ -295,7 +318,11 @@ class Links:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Keep the other workers from such an inode: it is to be changed once, as a whole."""
-        lock = os.open(self._path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+        lock = os.open(
+            self._path,
+            os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC,
+            0o600,
+        )
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
@@ -317,7 +344,9 @@ def damaged_log(path: str, why: str) -> RefusedError:
     """What to say of a log that does not say what a run wrote."""
     # It was opened below a folder that is pinned; others know it by its path.
     folder = os.path.realpath(os.path.dirname(path))
-    away = os.path.join(os.path.dirname(os.path.dirname(folder)), f"damaged-{os.path.basename(folder)}")
+    away = os.path.join(
+        os.path.dirname(os.path.dirname(folder)), f"damaged-{os.path.basename(folder)}"
+    )
     return RefusedError(
         f"{one_line(os.path.join(folder, os.path.basename(path)))} is damaged: {why}; what the volume was before the"
         " run cannot be told from it",
@@ -335,7 +364,11 @@ def joined(pieces: Iterable[Folder]) -> Iterator[Folder]:
     """Make one note of the pieces that follow each other for the same folder."""
     last: Folder | None = None
     for piece in pieces:
-        same = last and (last.tree, last.parts, last.inode) == (piece.tree, piece.parts, piece.inode)
+        same = last and (last.tree, last.parts, last.inode) == (
+            piece.tree,
+            piece.parts,
+            piece.inode,
+        )
         # A piece that says something of its own is another note: of a later run over the same folder.
         if last and same and not (piece.own or piece.common):
             last.others += piece.others
@@ -357,7 +390,14 @@ def _lines(log: str) -> Iterator[Folder]:
                 return
             try:
                 folder = _folder(json.loads(line), parts)
-            except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+            except (
+                ValueError,
+                LookupError,
+                TypeError,
+                AttributeError,
+                OverflowError,
+                RecursionError,
+            ) as error:
                 raise damaged_log(log, f"line {number} cannot be read ({error!r:.100})") from error
             parts = folder.parts
             yield folder
@@ -367,7 +407,9 @@ def _folder(content: dict[str, Any], before: tuple[str, ...]) -> Folder:
     """What one line says; whatever is not as it was written raises an error."""
     kept, *more = content["p"]
     tree, device, inode = map(_number, content["i"])
-    others = [(_owner(owner), list(map(_name, names))) for owner, names in content.get("others", ())]
+    others = [
+        (_owner(owner), list(map(_name, names))) for owner, names in content.get("others", ())
+    ]
     return Folder(
         tree,
         (*before[: _number(kept)], *map(_name, more)),
@@ -409,7 +451,10 @@ def _owner(content: list[int] | None) -> Owner | None:
 
 def _packed(special: Special) -> list[Any]:
     form = special.form
-    raw = [value.hex() if value is not None else None for value in (form.acl, form.default_acl, form.capability)]
+    raw = [
+        value.hex() if value is not None else None
+        for value in (form.acl, form.default_acl, form.capability)
+    ]
     inode = [special.device, special.inode, form.mode, special.links, special.changed_ns]
     proof = [special.proof.size, special.proof.digest] if special.proof else []
     return [special.name, *inode, *form.owner, *raw, *proof]
@@ -425,7 +470,15 @@ def _unpacked(*fields: Any) -> Special:
         size, digest = proof
         proof = [_number(size), str(digest)]
     inode, links, changed_ns = map(_number, (inode, links, changed_ns))
-    return Special(_name(name), _number(device), inode, links, changed_ns, form, Proof(*proof) if proof else None)
+    return Special(
+        _name(name),
+        _number(device),
+        inode,
+        links,
+        changed_ns,
+        form,
+        Proof(*proof) if proof else None,
+    )
 
 
 def runs(layout: Layout, near: RunState | None = None) -> list[RunState]:
@@ -454,7 +507,10 @@ def _may_concern(layout: Layout, name: str, near: RunState) -> bool:
     trees = _noted_trees(layout, name)
     if trees is None:
         # Nothing tells where it worked: one that had begun to change something has a log of it.
-        with closing(Journal(layout, replace(near, run=name))) as log, files.explained(layout, f"{RUNS}/{name}"):
+        with (
+            closing(Journal(layout, replace(near, run=name))) as log,
+            files.explained(layout, f"{RUNS}/{name}"),
+        ):
             return any(os.path.getsize(path) for path in log.logs(*_LOGS))
     return any(mine.contains(tree) or tree.contains(mine) for mine in near.trees for tree in trees)
 
@@ -467,7 +523,9 @@ def _noted_trees(layout: Layout, name: str) -> tuple[Tree, ...] | None:
             trees = tuple(_tree(tree) for tree in content["trees"])
             if place != _TREES and content.get("format") in {1, 2}:
                 # These have paths of the machine.
-                trees = tuple(replace(tree, path=layout.below(tree.path) or tree.path) for tree in trees)
+                trees = tuple(
+                    replace(tree, path=layout.below(tree.path) or tree.path) for tree in trees
+                )
             if trees:
                 return trees
     return None
@@ -548,7 +606,9 @@ def resume(layout: Layout, state: RunState) -> Journal:
                         raise busy(other.run)
                     if other.state in {CHANGING, UNDOING}:
                         hint = f"finish it, or take it back: {layout.command(f'undo {shell(other.run)}')}"
-                        raise RefusedError(f"run {other.run} on the same volume is unfinished", hint=hint)
+                        raise RefusedError(
+                            f"run {other.run} on the same volume is unfinished", hint=hint
+                        )
             if run(layout, state.run) != state:
                 raise HostChangedError(f"run {state.run} has gone on meanwhile")
             journal = Journal(layout, state, lock.take())
@@ -583,7 +643,11 @@ def _can_be_finished(content: dict[str, Any]) -> bool:
     be moved twice, or not at all. Where nothing had failed, nothing was forgotten.
     """
     overlaps = content.get("staging") is not None
-    return content["format"] > 1 or not overlaps or not (content.get("failed") or content.get("retried"))
+    return (
+        content["format"] > 1
+        or not overlaps
+        or not (content.get("failed") or content.get("retried"))
+    )
 
 
 @contextmanager
@@ -631,7 +695,9 @@ def _lock_in(layout: Layout, folder: str, *, wait: bool = False) -> _Held:
 
 def _locked(path: str, shown: str, *, wait: bool = False) -> _Held:
     """Try to hold a lock. Workers inherit it, so that it is free only when the last of them is gone."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(
+        path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600
+    )
     try:
         if wait:
             locks.wait_for(descriptor, shown)
@@ -654,7 +720,9 @@ def _forget(layout: Layout, name: str) -> None:
 
 def busy(run: str) -> LockBusyError:
     """What to say where a run is at work."""
-    return LockBusyError(f"run {run} is at work on this volume", hint="wait until it has finished, and run again")
+    return LockBusyError(
+        f"run {run} is at work on this volume", hint="wait until it has finished, and run again"
+    )
 
 
 # What the fields of run.json hold that need no reading; None is allowed where it is their usual value.
@@ -682,7 +750,10 @@ def _refuse_strange(state: RunState, name: str) -> None:
         raise ValueError("another run's, or none's")
     texts = [*state.failed, *(state.retried or ()), *state.sums]
     texts += [word for path, words in state.formerly.items() for word in (path, *words)]
-    numbers = [*state.tops, *(number for pair in (*state.outside, *state.sums.values()) for number in pair)]
+    numbers = [
+        *state.tops,
+        *(number for pair in (*state.outside, *state.sums.values()) for number in pair),
+    ]
     if not all(isinstance(text, str) for text in texts) or not state.trees:
         raise TypeError("not a text")
     for number in numbers:
@@ -698,7 +769,7 @@ def _state(layout: Layout, name: str) -> RunState | None:
         return None
     try:
         content["trees"] = tuple(map(_tree, content["trees"]))
-        content["targets"] = Targets.from_json(content["targets"])
+        content["targets"] = OwnershipRule.from_json(content["targets"])
         staging = content["staging"]
         content["tops"] = _listed(content["tops"])
         content["failed"] = _listed(content["failed"])
@@ -706,7 +777,13 @@ def _state(layout: Layout, name: str) -> RunState | None:
         content["outside"] = tuple((device, inode) for device, inode in _listed(content["outside"]))
         content["staging"] = (IdMap.of(*staging[0]), IdMap.of(*staging[1])) if staging else None
         # A newer version of the same format may have added fields.
-        state = RunState(**{known.name: content[known.name] for known in fields(RunState) if known.name in content})
+        state = RunState(
+            **{
+                known.name: content[known.name]
+                for known in fields(RunState)
+                if known.name in content
+            }
+        )
         _refuse_strange(state, name)
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         raise read_runs.damaged(layout, name) from error

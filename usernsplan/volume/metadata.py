@@ -59,7 +59,9 @@ def moved_acl(raw: bytes, uid: Move, gid: Move) -> MovedAcl:
                 duplicates.append(f"{'user' if tag == _ACL_USER else 'group'} {new}")
             seen.add((tag, new))
         moved.append(_ACL_ENTRY.pack(tag, permissions, new))
-    return MovedAcl(b"".join(moved), tuple(lost[_ACL_USER]), tuple(lost[_ACL_GROUP]), tuple(duplicates))
+    return MovedAcl(
+        b"".join(moved), tuple(lost[_ACL_USER]), tuple(lost[_ACL_GROUP]), tuple(duplicates)
+    )
 
 
 class Named(NamedTuple):
@@ -73,7 +75,11 @@ class Named(NamedTuple):
 def named(raw: bytes) -> tuple[Named, ...]:
     """The named entries of an ACL, in order. Raises InvalidValueError for other bytes."""
     kinds: dict[int, Literal["user", "group"]] = {_ACL_USER: "user", _ACL_GROUP: "group"}
-    return tuple(Named(kinds[tag], who, permissions) for tag, permissions, who in _entries(raw) if tag in kinds)
+    return tuple(
+        Named(kinds[tag], who, permissions)
+        for tag, permissions, who in _entries(raw)
+        if tag in kinds
+    )
 
 
 def _entries(raw: bytes) -> Iterator[tuple[int, int, int]]:

@@ -13,7 +13,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from usernsplan.errors import InvalidValueError, NotPermittedError, RefusedError, UsernsplanError, reason_of
+from usernsplan.errors import (
+    InvalidValueError,
+    NotPermittedError,
+    RefusedError,
+    UsernsplanError,
+    reason_of,
+)
 from usernsplan.host import files
 from usernsplan.host.mounts import all_mounts
 from usernsplan.ids import IdSet
@@ -38,7 +44,7 @@ _KINDS = {
 }
 
 
-class Carried(NamedTuple):
+class InodeIds(NamedTuple):
     """The ids of one inode. ``rootid`` is whose root its capability is for (0: the host's); None where it has none."""
 
     uid: int
@@ -48,29 +54,31 @@ class Carried(NamedTuple):
     rootid: int | None = None
 
 
-def carried(path: str, seen: os.stat_result | None = None) -> Carried:
+def carried(path: str, seen: os.stat_result | None = None) -> InodeIds:
     """The ids of what lies at ``path``, of a symlink itself; ``seen`` is its lstat.
 
     Raises OSError, and InvalidValueError for an attribute of an unknown form.
     """
     seen = seen or os.lstat(path)
     if not has_attributes(path):
-        return Carried(seen.st_uid, seen.st_gid)
+        return InodeIds(seen.st_uid, seen.st_gid)
     names = metadata.CARRIED.intersection(os.listxattr(path, follow_symlinks=False))
     raw = {name: os.getxattr(path, name, follow_symlinks=False) for name in names}
     try:
-        return Carried(
+        return InodeIds(
             seen.st_uid,
             seen.st_gid,
             metadata.named(raw[metadata.ACL_ACCESS]) if metadata.ACL_ACCESS in raw else (),
             metadata.named(raw[metadata.ACL_DEFAULT]) if metadata.ACL_DEFAULT in raw else (),
-            metadata.capability_rootid(raw[metadata.CAPABILITY]) if metadata.CAPABILITY in raw else None,
+            metadata.capability_rootid(raw[metadata.CAPABILITY])
+            if metadata.CAPABILITY in raw
+            else None,
         )
     except InvalidValueError as error:
         raise InvalidValueError(f"{path}: {error}") from error
 
 
-def of_path(layout: Layout, path: str) -> tuple[str, Carried]:
+def of_path(layout: Layout, path: str) -> tuple[str, InodeIds]:
     """What lies at a PATH that was typed, and its ids. With another root, PATH is a name below it, as for fix-volume.
 
     Raises InvalidValueError where there is nothing, or it lies outside of the root; NotPermittedError.
@@ -93,7 +101,7 @@ def of_path(layout: Layout, path: str) -> tuple[str, Carried]:
         raise InvalidValueError(f"{shown}: {reason_of(error)}") from error
 
 
-def _kind_and_ids(place: str, shown: str) -> tuple[str, Carried]:
+def _kind_and_ids(place: str, shown: str) -> tuple[str, InodeIds]:
     seen = os.lstat(place)
     try:
         return kind_of(seen), carried(place, seen)
@@ -113,7 +121,7 @@ class Wanted:
     uids: IdSet
     gids: IdSet
 
-    def of(self, one: Carried) -> Iterator[tuple[str, int]]:
+    def of(self, one: InodeIds) -> Iterator[tuple[str, int]]:
         """Which of them an inode carries, and as what (see ROLES)."""
         if one.uid in self.uids:
             yield "owner", one.uid
@@ -134,7 +142,7 @@ class Hit(NamedTuple):
     """One name of an inode that carries some of the ids; ``roles`` says as what each: see ROLES."""
 
     path: str
-    carried: Carried
+    carried: InodeIds
     roles: tuple[tuple[str, int], ...]
 
 
@@ -148,7 +156,9 @@ class Count:
 
     entries: int = 0
     example: str = ""
-    by_role: dict[str, Counter[int]] = field(default_factory=lambda: {role: Counter() for role in ROLES})
+    by_role: dict[str, Counter[int]] = field(
+        default_factory=lambda: {role: Counter() for role in ROLES}
+    )
     missed: list[Place] = field(default_factory=list)
 
     def add(self, hit: Hit) -> None:
@@ -160,7 +170,9 @@ class Count:
 
     def ids(self) -> IdSet:
         """Every id that was found, in whatever role."""
-        return IdSet.clipped((number, number + 1) for found in self.by_role.values() for number in found)
+        return IdSet.clipped(
+            (number, number + 1) for found in self.by_role.values() for number in found
+        )
 
 
 def count(dirs: Iterable[str], ids: IdSet, *, cross_mounts: bool = False) -> Count:
@@ -173,7 +185,9 @@ def count(dirs: Iterable[str], ids: IdSet, *, cross_mounts: bool = False) -> Cou
     found = Count()
     for path in dirs:
         with _missing(path, found.missed.append):
-            for hit in find(path, path, Wanted(ids, ids), cross_mounts=cross_mounts, miss=found.missed.append):
+            for hit in find(
+                path, path, Wanted(ids, ids), cross_mounts=cross_mounts, miss=found.missed.append
+            ):
                 found.add(hit)
     return found
 
@@ -195,7 +209,9 @@ def top_of(layout: Layout, path: str) -> str:
     return spots.spot(layout, path).path
 
 
-def each_once(tops: Iterable[str], *, cross_mounts: bool) -> tuple[dict[str, None], tuple[str, ...]]:
+def each_once(
+    tops: Iterable[str], *, cross_mounts: bool
+) -> tuple[dict[str, None], tuple[str, ...]]:
     """Folders without those that a walk through another meets anyway, and the mounts that no walk enters.
 
     Both are real paths. The kernel's own file systems hold no files, and are no loss.
@@ -205,15 +221,35 @@ def each_once(tops: Iterable[str], *, cross_mounts: bool) -> tuple[dict[str, Non
 
     def meets(top: str, path: str) -> bool:
         passed = () if cross_mounts else points[top]
-        return decide.lies_in(path, top) and not any(decide.lies_in(path, point) for point in passed)
+        return decide.lies_in(path, top) and not any(
+            decide.lies_in(path, point) for point in passed
+        )
 
-    kept = {top: None for top in points if not any(top != other and meets(other, top) for other in points)}
-    left = sorted({point for top in kept for point in points[top] if not any(meets(top, point) for top in kept)})
-    return kept, tuple(point for point in left if walk.kind_of(point, mounts) not in protected.NOT_FILES)
+    kept = {
+        top: None
+        for top in points
+        if not any(top != other and meets(other, top) for other in points)
+    }
+    left = sorted(
+        {
+            point
+            for top in kept
+            for point in points[top]
+            if not any(meets(top, point) for top in kept)
+        }
+    )
+    return kept, tuple(
+        point for point in left if walk.kind_of(point, mounts) not in protected.NOT_FILES
+    )
 
 
 def find(
-    top: str, shown: str, wanted: Wanted, *, cross_mounts: bool = False, miss: Callable[[Place], object]
+    top: str,
+    shown: str,
+    wanted: Wanted,
+    *,
+    cross_mounts: bool = False,
+    miss: Callable[[Place], object],
 ) -> Iterator[Hit]:
     """Everything in the folder ``top``, itself too, that carries some of the ids; paths begin with ``shown``.
 
@@ -223,7 +259,8 @@ def find(
     """
     if os.path.islink(top):
         raise RefusedError(
-            f"{decide.printable(shown)} is a symlink", hint="name the folder that it leads to, if you mean it"
+            f"{decide.printable(shown)} is a symlink",
+            hint="name the folder that it leads to, if you mean it",
         )
     try:
         if not stat.S_ISDIR(os.stat(top).st_mode):
@@ -249,7 +286,7 @@ def find(
 class _Search:
     """One walk through one tree; ``home`` is the folder that this process stands in, and returns to."""
 
-    volume: walk.Volume
+    volume: walk.OpenVolume
     shown: str
     wanted: Wanted
     miss: Callable[[Place], object]
@@ -270,7 +307,9 @@ class _Search:
                 pinned = walk.folder(self.volume, parts)
                 try:
                     if not parts:
-                        yield from self._carrying(path or "/", f"/proc/self/fd/{pinned}/.", os.fstat(pinned))
+                        yield from self._carrying(
+                            path or "/", f"/proc/self/fd/{pinned}/.", os.fstat(pinned)
+                        )
                     yield from self._inside(parts, path, pinned, folders)
                 finally:
                     os.close(pinned)
@@ -280,15 +319,23 @@ class _Search:
             if folders:
                 waiting.append((parts, folders))
 
-    def _inside(self, parts: tuple[str, ...], path: str, pinned: int, folders: list[str]) -> Iterator[Hit]:
+    def _inside(
+        self, parts: tuple[str, ...], path: str, pinned: int, folders: list[str]
+    ) -> Iterator[Hit]:
         """What lies in one pinned folder; its sub-folders are noted in ``folders``."""
-        mounted = frozenset[str]() if self.volume.cross_mounts else self.volume.mounts.names.get(parts, frozenset())
+        mounted = (
+            frozenset[str]()
+            if self.volume.cross_mounts
+            else self.volume.mounts.names.get(parts, frozenset())
+        )
         for names in walk.names(pinned, os.fstat(pinned).st_size):
             # Names are looked up fastest from where they are; nobody else is to find this process there.
             os.fchdir(pinned)
             try:
                 hits = self._looked_at(
-                    [name for name in names if name not in mounted] if mounted else names, path, folders
+                    [name for name in names if name not in mounted] if mounted else names,
+                    path,
+                    folders,
                 )
             finally:
                 os.fchdir(self.home)
@@ -305,7 +352,11 @@ class _Search:
                 if kind == stat.S_IFDIR:
                     folders.append(name)
                 # Most carry none of them and have no attributes: that is to be quick.
-                if not (seen.st_uid in uids or seen.st_gid in gids or (kind != stat.S_IFLNK and has_attributes(name))):
+                if not (
+                    seen.st_uid in uids
+                    or seen.st_gid in gids
+                    or (kind != stat.S_IFLNK and has_attributes(name))
+                ):
                     continue
                 hits += self._carrying(f"{path}/{name}", name, seen)
             except FileNotFoundError:

@@ -70,7 +70,11 @@ def is_setgid(mode: int) -> bool:
 
 def has_power(form: Form) -> bool:
     """Tell whether a file lets others become something through it."""
-    return is_setuid(form.mode) or is_setgid(form.mode) or (stat.S_ISREG(form.mode) and form.capability is not None)
+    return (
+        is_setuid(form.mode)
+        or is_setgid(form.mode)
+        or (stat.S_ISREG(form.mode) and form.capability is not None)
+    )
 
 
 def lawful(old: Form, new: Form, same: Images = NONE, *, own: bool = False) -> Form:
@@ -83,7 +87,9 @@ def lawful(old: Form, new: Form, same: Images = NONE, *, own: bool = False) -> F
     (old_uid, old_gid), (uid, gid) = old.owner, new.owner
     if is_setuid(mode) and not (is_setuid(old.mode) and (old_uid in {0, uid} or uid in same.uids)):
         mode &= ~stat.S_ISUID
-    if is_setgid(mode) and not (is_setgid(old.mode) and (old_gid == gid or old.owner == (0, 0) or gid in same.gids)):
+    if is_setgid(mode) and not (
+        is_setgid(old.mode) and (old_gid == gid or old.owner == (0, 0) or gid in same.gids)
+    ):
         mode &= ~stat.S_ISGID
     if capability is not None and not (
         old.capability is not None

@@ -17,22 +17,66 @@ NEVER = ("/", "/etc", "/usr", "/proc", "/sys", "/dev")
 # Of these, nothing below either.
 _WHOLE_NEVER = ("/proc", "/sys", "/dev")
 _BUT = ("/dev/shm/",)  # noqa: S108 - memory that is shared on purpose
-_WHOLE = ("/etc", "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/boot", "/var/lib/usernsplan")
+_WHOLE = (
+    "/etc",
+    "/usr",
+    "/bin",
+    "/sbin",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/libx32",
+    "/boot",
+    "/var/lib/usernsplan",
+)
 _ITSELF = (
     *("/home", "/media", "/mnt", "/opt", "/root", "/run", "/srv", "/tmp", "/var"),  # noqa: S108 - names
     *("/var/cache", "/var/lib", "/var/log", "/var/spool", "/var/tmp", "/var/www"),  # noqa: S108
 )
 # Engines keep images there, with ids that they count on; but their named volumes are what people mount.
 _STORAGE = (
-    *("/var/lib/docker", "/var/lib/containerd", "/var/lib/containers", "/var/lib/kubelet", "/run/containers"),
+    *(
+        "/var/lib/docker",
+        "/var/lib/containerd",
+        "/var/lib/containers",
+        "/var/lib/kubelet",
+        "/run/containers",
+    ),
     *("/var/lib/buildkit", "/var/lib/crio", "/run/docker", "/run/containerd"),
 )
-_STORAGE_ITSELF = ("/var/lib/lxc", "/var/lib/lxd", "/var/lib/incus", "/var/lib/machines", "/var/lib/portables")
+_STORAGE_ITSELF = (
+    "/var/lib/lxc",
+    "/var/lib/lxd",
+    "/var/lib/incus",
+    "/var/lib/machines",
+    "/var/lib/portables",
+)
 # File systems that hold nothing of anybody's.
 NOT_FILES = frozenset(
     {
-        *("proc", "sysfs", "devtmpfs", "devpts", "cgroup", "cgroup2", "securityfs", "debugfs", "tracefs", "bpf"),
-        *("configfs", "pstore", "mqueue", "efivarfs", "fusectl", "binfmt_misc", "nsfs", "rpc_pipefs", "selinuxfs"),
+        *(
+            "proc",
+            "sysfs",
+            "devtmpfs",
+            "devpts",
+            "cgroup",
+            "cgroup2",
+            "securityfs",
+            "debugfs",
+            "tracefs",
+            "bpf",
+        ),
+        *(
+            "configfs",
+            "pstore",
+            "mqueue",
+            "efivarfs",
+            "fusectl",
+            "binfmt_misc",
+            "nsfs",
+            "rpc_pipefs",
+            "selinuxfs",
+        ),
     }
 )
 _VOLUMES = "/volumes/"
@@ -51,7 +95,9 @@ class Danger(NamedTuple):
 def homes_of(accounts: Iterable[tuple[int, str]]) -> tuple[str, ...]:
     """Where people live, of (uid, home) pairs: root and ordinary accounts. Services' homes may well be volumes."""
     people = (home for uid, home in accounts if uid == 0 or _FIRST_PERSON <= uid != _NOBODY)
-    return tuple(sorted({os.path.normpath(home) for home in people if home.startswith("/")} - {"/"}))
+    return tuple(
+        sorted({os.path.normpath(home) for home in people if home.startswith("/")} - {"/"})
+    )
 
 
 def danger(path: str, homes: Iterable[str] = (), real: Callable[[str], str] = str) -> Danger | None:
@@ -59,12 +105,16 @@ def danger(path: str, homes: Iterable[str] = (), real: Callable[[str], str] = st
 
     ``real`` tells where a protected name really lies, on a host that has symlinks there.
     """
-    path = {real(name): name for name in (*_STORAGE, *_STORAGE_ITSELF, *_ITSELF, *_WHOLE, *NEVER)}.get(path, path)
+    path = {
+        real(name): name for name in (*_STORAGE, *_STORAGE_ITSELF, *_ITSELF, *_WHOLE, *NEVER)
+    }.get(path, path)
     homes = tuple(dict.fromkeys([*homes, *map(real, homes)]))
     return next((Danger(reason, never) for reason, never in _reasons(path, homes, real)), None)
 
 
-def _reasons(path: str, homes: tuple[str, ...], real: Callable[[str], str]) -> Iterator[tuple[str, bool]]:
+def _reasons(
+    path: str, homes: tuple[str, ...], real: Callable[[str], str]
+) -> Iterator[tuple[str, bool]]:
     """Everything that speaks against a path, the gravest first; with True where nothing can speak for it."""
     if path.startswith("/home/"):
         # People whom passwd does not list (LDAP) live there too.
@@ -84,7 +134,9 @@ def _reasons(path: str, homes: tuple[str, ...], real: Callable[[str], str]) -> I
     ):
         for folder in folders:
             inside = below and folder not in excepted and not path.startswith(_BUT)
-            if (itself and path == folder) or (inside and (_inside(path, folder) or _inside(path, real(folder)))):
+            if (itself and path == folder) or (
+                inside and (_inside(path, folder) or _inside(path, real(folder)))
+            ):
                 yield reason.format(folder), never
     for inner in (*NEVER, *_WHOLE, *_STORAGE, *_STORAGE_ITSELF, *_ITSELF, *homes):
         if _inside(inner, path) or _inside(real(inner), path):

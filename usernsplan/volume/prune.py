@@ -40,7 +40,9 @@ def prune(layout: Layout, before_ns: int, *, dry_run: bool = False) -> Pruned:
             place = f"{RUNS}/{name}"
             with files.explained(layout, place), files.pinned(layout, place) as run:
                 # A symlink is no run of ours.
-                if not stat.S_ISDIR(os.lstat(run.path).st_mode) or not _is_old(layout, name, run.path, before_ns):
+                if not stat.S_ISDIR(os.lstat(run.path).st_mode) or not _is_old(
+                    layout, name, run.path, before_ns
+                ):
                     continue
                 if why := _why_kept(layout, name):
                     kept.append((name, why))

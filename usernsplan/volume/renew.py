@@ -27,7 +27,7 @@ from usernsplan.volume.metadata import ACL_ACCESS, CAPABILITY
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from usernsplan.volume.walk import Volume
+    from usernsplan.volume.walk import OpenVolume
 
     Key = tuple[int, int, int]
 
@@ -96,19 +96,25 @@ def proof_of(pinned: int) -> Proof | None:
         return None
     now = os.fstat(pinned)
     # A write moves ctime, but for the grain of the clock, and takes power away.
-    same = (before[:7], before.st_ctime_ns) == (now[:7], now.st_ctime_ns) and had == _attribute(pinned, CAPABILITY)
+    same = (before[:7], before.st_ctime_ns) == (now[:7], now.st_ctime_ns) and had == _attribute(
+        pinned, CAPABILITY
+    )
     return proof if same else None
 
 
-def foretell(volumes: Sequence[Volume], wanted: Wanted) -> None:
+def foretell(volumes: Sequence[OpenVolume], wanted: Wanted) -> None:
     """Tell, without changing anything, whether a file's content is proved. Raises NotRenewedError where it is not."""
-    with _explained(), _folder(volumes, wanted.names[0]) as folder, _pinned(folder, wanted) as pinned:
+    with (
+        _explained(),
+        _folder(volumes, wanted.names[0]) as folder,
+        _pinned(folder, wanted) as pinned,
+    ):
         _refuse_other(wanted, pinned)
         with _opened(pinned) as file:
             _compare(file, wanted.proof)
 
 
-def renew(volumes: Sequence[Volume], wanted: Wanted, log: Swaps) -> None:
+def renew(volumes: Sequence[OpenVolume], wanted: Wanted, log: Swaps) -> None:
     """Put a new inode, with the same content and the wanted owner, mode, ACL and capability, in a file's place.
 
     The old inode must have been left without power. Raises NotRenewedError: then no name has changed.
@@ -119,7 +125,7 @@ def renew(volumes: Sequence[Volume], wanted: Wanted, log: Swaps) -> None:
             _swap(volumes, wanted, new, log)
 
 
-def mend(volumes: Sequence[Volume], logs: Iterable[str]) -> None:
+def mend(volumes: Sequence[OpenVolume], logs: Iterable[str]) -> None:
     """After a kill: finish what was exchanged whole, take the rest back; no temporary name is left."""
     for log in logs:
         swaps, noted = Swaps(log), _read(log)
@@ -165,11 +171,15 @@ class Swaps:
     def note(self, what: str, swap: _Swap) -> None:
         """Note how far it is; on disk when this returns."""
         names = [[name.tree, list(name.parts), name.name, other] for name, other in swap.hidden]
-        self._write([what, *swap.key, *([names, swap.times] if what == _BEGUN else [time.time_ns()])])
+        self._write(
+            [what, *swap.key, *([names, swap.times] if what == _BEGUN else [time.time_ns()])]
+        )
 
     def _write(self, words: list[Any]) -> None:
         is_new = not os.path.exists(self._path)
-        file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        file = os.open(
+            self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+        )
         try:
             # Whatever a kill cut short ends here.
             os.write(file, b"\n" + json.dumps(words).encode() + b"\n")
@@ -213,7 +223,10 @@ def _read(log: str) -> _Noted:
                 if not all(type(number) is int for number in (device, old, new)):
                     continue
                 if what == _BEGUN:
-                    names = [(_name(tree, parts, name), _text(other)) for tree, parts, name, other in more[0]]
+                    names = [
+                        (_name(tree, parts, name), _text(other))
+                        for tree, parts, name, other in more[0]
+                    ]
                     times = ((accessed + 0, modified + 0) for accessed, modified in more[1])
                     noted.begun.append(_Swap(device, old, new, tuple(names), tuple(times)))
                 elif what == _DONE:
@@ -247,7 +260,7 @@ def _explained() -> Iterator[None]:
 
 
 @contextmanager
-def _folder(volumes: Sequence[Volume], name: Name) -> Iterator[int]:
+def _folder(volumes: Sequence[OpenVolume], name: Name) -> Iterator[int]:
     volume = volumes[name.tree] if 0 <= name.tree < len(volumes) else None
     if volume is None or volume.top < 0:
         raise NotRenewedError("its volume is gone")
@@ -339,7 +352,9 @@ def _copied(folder: int, old: int, wanted: Wanted) -> Iterator[int]:
         new = os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=folder)
     except OSError as error:
         if error.errno in _NO_TMPFILE:
-            raise NotRenewedError("the file system has no files without a name (O_TMPFILE)") from error
+            raise NotRenewedError(
+                "the file system has no files without a name (O_TMPFILE)"
+            ) from error
         raise
     try:
         seen = os.fstat(old)
@@ -380,7 +395,12 @@ def _furnish(new: int, old: int, wanted: Wanted) -> None:
     if wanted.capability is not None:
         os.setxattr(new, CAPABILITY, wanted.capability)
     now = os.fstat(new)
-    has = (now[4:6], stat.S_IMODE(now.st_mode), _attribute(new, CAPABILITY), _attribute(new, ACL_ACCESS))
+    has = (
+        now[4:6],
+        stat.S_IMODE(now.st_mode),
+        _attribute(new, CAPABILITY),
+        _attribute(new, ACL_ACCESS),
+    )
     if has != (wanted.owner, wanted.mode, wanted.capability, wanted.acl):
         raise NotRenewedError("the file system does not keep what it is given")
 
@@ -406,11 +426,17 @@ def _names_of_attributes(descriptor: int) -> list[str]:
 # Its names
 
 
-def _swap(volumes: Sequence[Volume], wanted: Wanted, new: int, log: Swaps) -> None:
+def _swap(volumes: Sequence[OpenVolume], wanted: Wanted, new: int, log: Swaps) -> None:
     """Let the new inode take all names of the old one, or none."""
     seen = os.fstat(new)
     hidden = tuple((name, f"{_HIDDEN}{secrets.token_hex(8)}") for name in wanted.names)
-    swap = _Swap(seen.st_dev, wanted.inode, seen.st_ino, hidden, tuple(_times(volumes, name) for name in wanted.names))
+    swap = _Swap(
+        seen.st_dev,
+        wanted.inode,
+        seen.st_ino,
+        hidden,
+        tuple(_times(volumes, name) for name in wanted.names),
+    )
     log.note(_BEGUN, swap)
     try:
         for name, temporary in hidden:
@@ -437,7 +463,7 @@ def _disarm(new: int) -> None:
         os.removexattr(new, CAPABILITY)
 
 
-def _take_back(volumes: Sequence[Volume], swap: _Swap) -> bool:
+def _take_back(volumes: Sequence[OpenVolume], swap: _Swap) -> bool:
     """Give the old inode its names back, and take the temporary ones away; tell whether every folder was there."""
     reached = 0
     for (name, temporary), times in reversed([*zip(swap.hidden, swap.times, strict=True)]):
@@ -450,7 +476,7 @@ def _take_back(volumes: Sequence[Volume], swap: _Swap) -> bool:
     return reached == len(swap.hidden)
 
 
-def _tidy(volumes: Sequence[Volume], swap: _Swap) -> bool:
+def _tidy(volumes: Sequence[OpenVolume], swap: _Swap) -> bool:
     """Take the temporary names away, the old inode's last ones; tell whether every folder was there."""
     reached = 0
     for (name, temporary), times in zip(swap.hidden, swap.times, strict=True):
@@ -461,7 +487,7 @@ def _tidy(volumes: Sequence[Volume], swap: _Swap) -> bool:
     return reached == len(swap.hidden)
 
 
-def _shows(volumes: Sequence[Volume], name: Name, inode: int) -> bool:
+def _shows(volumes: Sequence[OpenVolume], name: Name, inode: int) -> bool:
     with suppress(OSError, NotRenewedError), _folder(volumes, name) as folder:
         return _inode(folder, name.name) == inode
     return False
@@ -492,7 +518,7 @@ def _inode(folder: int, name: str) -> int | None:
         return None
 
 
-def _times(volumes: Sequence[Volume], name: Name) -> tuple[int, int]:
+def _times(volumes: Sequence[OpenVolume], name: Name) -> tuple[int, int]:
     with _folder(volumes, name) as folder:
         seen = os.fstat(folder)
     return seen.st_atime_ns, seen.st_mtime_ns

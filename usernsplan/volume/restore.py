@@ -19,13 +19,13 @@ from usernsplan.volume.journal import DONE, Journal
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from usernsplan.host.mounts import Mount
+    from usernsplan.host.mounts import MountPoint
     from usernsplan.layout import Layout
     from usernsplan.volume.carry import Lacking
     from usernsplan.volume.journal import RunState
     from usernsplan.volume.renew import Proof
     from usernsplan.volume.special import Special
-    from usernsplan.volume.walk import Volume
+    from usernsplan.volume.walk import OpenVolume
 
     Key = tuple[int, int]
 
@@ -40,7 +40,7 @@ class Restored(NamedTuple):
 
 
 def restore(
-    volumes: Sequence[Volume],
+    volumes: Sequence[OpenVolume],
     lacking: Sequence[Lacking],
     proof: Callable[[Lacking], Proof | None],
     log: Journal | None,
@@ -59,7 +59,9 @@ def restore(
             if known is None:
                 raise renew.NotRenewedError("nothing proves what it held")
             if where := _mounted(names, mounts):
-                raise renew.NotRenewedError(f"it is mounted at {where}, which would go on showing the old file")
+                raise renew.NotRenewedError(
+                    f"it is mounted at {where}, which would go on showing the old file"
+                )
             wanted = _wanted(names, known)
             if swaps:
                 renew.renew(volumes, wanted, swaps)
@@ -72,7 +74,7 @@ def restore(
     return Restored(tuple(restored), tuple(rest))
 
 
-def _mounted(names: Sequence[Lacking], mounts: Sequence[Mount]) -> str:
+def _mounted(names: Sequence[Lacking], mounts: Sequence[MountPoint]) -> str:
     """Where a file itself is mounted; "" where it is not."""
     device, inode = names[0].entry.device, names[0].inode
     number = f"{os.major(device)}:{os.minor(device)}"
@@ -85,7 +87,7 @@ def _mounted(names: Sequence[Lacking], mounts: Sequence[Mount]) -> str:
     return ""
 
 
-def mend(volumes: Sequence[Volume], log: Journal) -> None:
+def mend(volumes: Sequence[OpenVolume], log: Journal) -> None:
     """Finish, or take back, what a kill left between two inodes."""
     renew.mend(volumes, log.logs(_SWAPS))
 
@@ -131,11 +133,15 @@ def proofs(layout: Layout, state: RunState) -> Callable[[Lacking], Proof | None]
                 for entry in note.special:
                     if entry.proof:
                         key = (entry.device, entry.inode)
-                        known.setdefault((entry.device, places.get(key, entry.inode)), []).append(entry)
+                        known.setdefault((entry.device, places.get(key, entry.inode)), []).append(
+                            entry
+                        )
 
     def proof(one: Lacking) -> Proof | None:
         entries = known.get((one.entry.device, one.entry.inode), ())
-        return next((e.proof for e in entries if power.lawful(e.form, one.whole) == one.whole), None)
+        return next(
+            (e.proof for e in entries if power.lawful(e.form, one.whole) == one.whole), None
+        )
 
     return proof
 

@@ -99,7 +99,7 @@ class Care:
     really: bool = True
 
 
-class Carried(NamedTuple):
+class SpecialResult(NamedTuple):
     """Whether anything was to be changed, and whether the entry still lacks power that it once had; its inode now."""
 
     changed: bool
@@ -111,10 +111,12 @@ def look(name: str, pin: Callable[[str], int]) -> Special:
     """Read an entry of the current folder. Nothing but the inode is opened: no device, no fifo, no symlink's target."""
     with _pinned(name, pin) as pinned:
         seen = os.fstat(pinned)
-        return Special(name, seen.st_dev, seen.st_ino, seen.st_nlink, seen.st_ctime_ns, _form(pinned, seen))
+        return Special(
+            name, seen.st_dev, seen.st_ino, seen.st_nlink, seen.st_ctime_ns, _form(pinned, seen)
+        )
 
 
-def carry(special: Special, change: Change, care: Care) -> Carried:
+def carry(special: Special, change: Change, care: Care) -> SpecialResult:
     """Give an entry of the current folder its new form.
 
     What is found has to be the old form, the new one, or something that a kill between the two leaves. Backwards, no
@@ -132,10 +134,10 @@ def carry(special: Special, change: Change, care: Care) -> Carried:
             wanted = form
         lacks = wanted != (change.new if change.back else change.whole)
         if form == wanted:
-            return Carried(changed=False, lacks=lacks, inode=now.st_ino)
+            return SpecialResult(changed=False, lacks=lacks, inode=now.st_ino)
         if care.really:
             _change(pinned, form, wanted)
-        return Carried(changed=True, lacks=lacks, inode=now.st_ino)
+        return SpecialResult(changed=True, lacks=lacks, inode=now.st_ino)
 
 
 def _change(pinned: int, form: Form, wanted: Form) -> None:
@@ -163,7 +165,9 @@ def _change(pinned: int, form: Form, wanted: Form) -> None:
     except OSError as error:
         if not touched:
             raise
-        raise HalfDoneError(f"its owner was changed, but not all that belongs to it: {error.strerror}") from error
+        raise HalfDoneError(
+            f"its owner was changed, but not all that belongs to it: {error.strerror}"
+        ) from error
 
 
 def _give(pinned: int, form: Form, owner: Owner) -> None:
@@ -198,7 +202,9 @@ def _put_back(pinned: int, form: Form) -> None:
         raise OSError(error.errno, lost) from error
 
 
-def _same(special: Special, now: os.stat_result, form: Form, change: Change, *, is_renewed: bool) -> None:
+def _same(
+    special: Special, now: os.stat_result, form: Form, change: Change, *, is_renewed: bool
+) -> None:
     """Make sure that this is the inode of the journal, in one of the states that a run brings it into."""
     forms = (change.old, change.new, change.whole)
     is_it = now.st_ino == special.inode or is_renewed
@@ -209,7 +215,9 @@ def _same(special: Special, now: os.stat_result, form: Form, change: Change, *, 
     if form.owner not in {*change.olds, change.new.owner}:
         raise MeanwhileError(f"its owner is {form.owner[0]}:{form.owner[1]} now")
     # Only our own chown, and a kill right after it, may have taken bits and capability away; or our taking of power.
-    chowned = (change.back or form.owner == change.new.owner) and {*change.olds} != {change.new.owner}
+    chowned = (change.back or form.owner == change.new.owner) and {*change.olds} != {
+        change.new.owner
+    }
     modes = {stat.S_IMODE(one.mode) for one in forms}
     if chowned:
         modes |= {after_chown(one.mode) for one in forms}
@@ -218,7 +226,9 @@ def _same(special: Special, now: os.stat_result, form: Form, change: Change, *, 
     mode = stat.S_IMODE(now.st_mode)
     if mode not in modes:
         raise MeanwhileError(f"its mode is {mode:04o} now")
-    if form.acl not in {one.acl for one in forms} or form.default_acl not in {one.default_acl for one in forms}:
+    if form.acl not in {one.acl for one in forms} or form.default_acl not in {
+        one.default_acl for one in forms
+    }:
         raise MeanwhileError("its ACL was changed")
     gone = form.capability is None and (chowned or change.back)
     if form.capability not in {one.capability for one in forms} and not gone:
@@ -243,7 +253,11 @@ def _pinned(name: str, pin: Callable[[str], int]) -> Iterator[int]:
 
 
 def _form(pinned: int, seen: os.stat_result) -> Form:
-    found = [None] * 3 if stat.S_ISLNK(seen.st_mode) else [_attribute(pinned, attribute) for attribute in _ATTRIBUTES]
+    found = (
+        [None] * 3
+        if stat.S_ISLNK(seen.st_mode)
+        else [_attribute(pinned, attribute) for attribute in _ATTRIBUTES]
+    )
     return Form((seen.st_uid, seen.st_gid), seen.st_mode, *found)
 
 

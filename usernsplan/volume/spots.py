@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 _NOTHING = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
 
 
-class Spot(NamedTuple):
+class VolumePlace(NamedTuple):
     """A volume that was asked for: where it really lies, and its name below the root, which the ledger has."""
 
     path: str
     name: str
 
 
-def find(layout: Layout, request: FixRequest) -> tuple[Spot, ...]:
+def find(layout: Layout, request: FixRequest) -> tuple[VolumePlace, ...]:
     """The volumes of a request, each once. Raises RefusedError or InvalidValueError for what is none."""
     found = tuple({spot(layout, words): None for words in request.paths})
     mounts = all_mounts()
@@ -38,38 +38,49 @@ def find(layout: Layout, request: FixRequest) -> tuple[Spot, ...]:
         for name in (one.path, *walk.other_names(one.path, mounts)):
             for other in found:
                 if one.path != other.path and decide.lies_in(name, other.path):
-                    raise InvalidValueError(f"{one.path} lies in {other.path}", hint="name the outer one alone")
+                    raise InvalidValueError(
+                        f"{one.path} lies in {other.path}", hint="name the outer one alone"
+                    )
     return found
 
 
-def seen_twice(spots: Sequence[Spot]) -> frozenset[str]:
+def seen_twice(spots: Sequence[VolumePlace]) -> frozenset[str]:
     """The mount points inside whose content is met under another name too: no inode is to be counted twice.
 
     Raises RefusedError for one that shows a whole volume, and more.
     """
     mounts = all_mounts()
-    points = sorted(point for spot in spots for point in walk.Mounts.below(spot.path, mounts).points(spot.path))
+    points = sorted(
+        point for spot in spots for point in walk.Mounts.below(spot.path, mounts).points(spot.path)
+    )
     twice: set[str] = set()
     for point in points:
         for name in walk.other_names(point, mounts):
             if any(decide.lies_in(spot.path, name) for spot in spots):
-                raise RefusedError(f"{point} shows {name}, in which the volume itself lies", hint="unmount it")
+                raise RefusedError(
+                    f"{point} shows {name}, in which the volume itself lies", hint="unmount it"
+                )
             if any(decide.lies_in(name, spot.path) for spot in spots):
-                through = max((one for one in points if decide.lies_in(name, one)), key=len, default=None)
+                through = max(
+                    (one for one in points if decide.lies_in(name, one)), key=len, default=None
+                )
                 # A part of what is met elsewhere is left out; of two points that show the same, the second.
                 if through != name or name < point:
                     twice.add(point)
     return frozenset(twice)
 
 
-def spot(layout: Layout, words: str) -> Spot:
+def spot(layout: Layout, words: str) -> VolumePlace:
     """Where a PATH lies. Raises RefusedError for a symlink and '..', and errors that tell why nothing is seen there."""
     path = decide.source_of(words, exists=_why_unseen(placed_at(layout, words)) not in _NOTHING)
     if not path or "\0" in path:
         raise InvalidValueError(f"'{path}' is no path")
     placed = placed_at(layout, path)
     real = os.path.realpath(placed)
-    shown, hint = decide.printable(path), f"it really is {decide.printable(real)}: name that, if you mean it"
+    shown, hint = (
+        decide.printable(path),
+        f"it really is {decide.printable(real)}: name that, if you mean it",
+    )
     if ".." in path.split("/"):
         raise RefusedError(f"{shown} contains '..'", hint=hint)
     if os.path.islink(os.path.normpath(placed)):
@@ -85,7 +96,7 @@ def spot(layout: Layout, words: str) -> Spot:
     name = below(layout, real)
     if name is None:
         raise RefusedError(f"{shown} really is {real}, which is not below --root {layout.root}")
-    return Spot(real, name)
+    return VolumePlace(real, name)
 
 
 def _why_unseen(path: str) -> int:
@@ -110,24 +121,33 @@ def placed_at(layout: Layout, path: str) -> str:
     """Where a path that was typed lies: below the root, unless it was typed as lying there, or as relative."""
     absolute = path if path.startswith("/") else f"{os.getcwd()}/{path}"
     tops = {layout.real, os.path.abspath(layout.root)}
-    if layout.is_host or absolute != path or any(f"{path}/".startswith(top.rstrip("/") + "/") for top in tops):
+    if (
+        layout.is_host
+        or absolute != path
+        or any(f"{path}/".startswith(top.rstrip("/") + "/") for top in tops)
+    ):
         return absolute
     return layout.real.rstrip("/") + absolute
 
 
-def refuse_dangerous(layout: Layout, request: FixRequest, spots: Sequence[Spot]) -> None:
+def refuse_dangerous(layout: Layout, request: FixRequest, spots: Sequence[VolumePlace]) -> None:
     """Raise RefusedError for a folder that nobody can mean, under whatever name it was given, or is mounted inside."""
     homes = protected.homes_of(accounts.homes(layout))
-    everybody = homes if layout.is_host else protected.homes_of(accounts.homes(files.layout_at("/")))
+    everybody = (
+        homes if layout.is_host else protected.homes_of(accounts.homes(files.layout_at("/")))
+    )
     mounts = all_mounts()
     for spot in spots:
         kind = walk.kind_of(spot.path, mounts)
         if kind in protected.NOT_FILES:
             raise RefusedError(
-                f"{spot.path} is {kind}, which is the kernel's own", hint="name the folder of one volume"
+                f"{spot.path} is {kind}, which is the kernel's own",
+                hint="name the folder of one volume",
             )
         names = [spot.path, *walk.other_names(spot.path, mounts)]
-        for point in walk.Mounts.below(spot.path, mounts).points(spot.path) if request.cross_mounts else ():
+        for point in (
+            walk.Mounts.below(spot.path, mounts).points(spot.path) if request.cross_mounts else ()
+        ):
             names += walk.other_names(point, mounts)
         inner = [inside for name in names if (inside := below(layout, name)) is not None]
         if not os.path.isdir(spot.path):
@@ -136,9 +156,14 @@ def refuse_dangerous(layout: Layout, request: FixRequest, spots: Sequence[Spot])
         dangers += [protected.danger(name, homes) for name in inner]
         for danger in sorted(filter(None, dangers), key=lambda danger: not danger.never):
             if danger.never:
-                raise RefusedError(f"{spot.path}: {danger.reason}", hint="name the folder of one volume")
+                raise RefusedError(
+                    f"{spot.path}: {danger.reason}", hint="name the folder of one volume"
+                )
             if not request.protected:
-                raise RefusedError(f"{spot.path}: {danger.reason}", hint="if you mean it all the same, say --protected")
+                raise RefusedError(
+                    f"{spot.path}: {danger.reason}",
+                    hint="if you mean it all the same, say --protected",
+                )
 
 
 def users_of(path: str, others: Sequence[Seen]) -> list[str]:

@@ -40,7 +40,9 @@ _OVERLAY_HANDLE, _OVERLAY_MAGIC, _OVERLAY_FLAGS_AT, _OVERLAY_IS_UPPER = 0xF8, 0x
 def openat2(folder: int, path: bytes, flags: int, resolve: int) -> int:
     """Open ``path`` below the folder, resolved under these rules; the descriptor is closed on exec."""
     how = struct.pack("QQQ", flags | os.O_CLOEXEC, 0, resolve)
-    found = _syscall(ctypes.c_long(_OPENAT2), ctypes.c_int(folder), path, how, ctypes.c_size_t(len(how)))
+    found = _syscall(
+        ctypes.c_long(_OPENAT2), ctypes.c_int(folder), path, how, ctypes.c_size_t(len(how))
+    )
     if found < 0:
         raise _error(path)
     return int(found)
@@ -64,7 +66,9 @@ def exchange(folder: int, one: str, other: str) -> None:
     renameat2 = getattr(_libc, "renameat2", None)
     if renameat2 is None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-    if renameat2(folder, os.fsencode(one), folder, os.fsencode(other), ctypes.c_uint(_RENAME_EXCHANGE)):
+    if renameat2(
+        folder, os.fsencode(one), folder, os.fsencode(other), ctypes.c_uint(_RENAME_EXCHANGE)
+    ):
         raise _error(os.fsencode(one))
 
 
@@ -86,7 +90,9 @@ def born_ns(name: str) -> int | None:
 def is_immutable(name: str) -> bool:
     """Tell whether an entry of the current folder is immutable or append-only, without opening it."""
     found = _statx(name, 0)
-    return found is not None and bool(struct.unpack_from("Q", found, _STATX_ATTRIBUTES)[0] & _IMMUTABLE_OR_APPEND)
+    return found is not None and bool(
+        struct.unpack_from("Q", found, _STATX_ATTRIBUTES)[0] & _IMMUTABLE_OR_APPEND
+    )
 
 
 def is_read_only(name: str) -> bool:
@@ -113,7 +119,9 @@ def is_only_in_upper(name: str) -> bool:
         return False
     size, kind = struct.unpack_from("Ii", handle)
     body = handle.raw[8 : 8 + size]
-    is_overlays = kind == _OVERLAY_HANDLE and len(body) > _OVERLAY_FLAGS_AT and body[4] == _OVERLAY_MAGIC
+    is_overlays = (
+        kind == _OVERLAY_HANDLE and len(body) > _OVERLAY_FLAGS_AT and body[4] == _OVERLAY_MAGIC
+    )
     return is_overlays and bool(body[_OVERLAY_FLAGS_AT] & _OVERLAY_IS_UPPER)
 
 
@@ -121,7 +129,9 @@ def _statx(name: str, wanted: int) -> bytes | None:
     """Struct statx of statx(2), or None where it fails or libc lacks it."""
     statx = getattr(_libc, "statx", None)
     found = ctypes.create_string_buffer(_STATX_SIZE)
-    if statx is None or statx(HERE, os.fsencode(name), _AT_SYMLINK_NOFOLLOW, ctypes.c_uint(wanted), found):
+    if statx is None or statx(
+        HERE, os.fsencode(name), _AT_SYMLINK_NOFOLLOW, ctypes.c_uint(wanted), found
+    ):
         return None
     return found.raw
 

@@ -50,7 +50,9 @@ class Moves:
 
     def lacks(self, old: int) -> bool:
         """Tell whether an id is on neither side, or on the new one only because it is another's."""
-        return self.source.to_host(old) is None and (self.source.to_container(old) is None or old in self.others)
+        return self.source.to_host(old) is None and (
+            self.source.to_container(old) is None or old in self.others
+        )
 
     def settled(self, now: int) -> bool:
         """Tell whether an id can be one that the run has left: a new one, or one that it keeps."""
@@ -75,7 +77,7 @@ class Moves:
 
 
 @dataclass(frozen=True, slots=True)
-class Targets:
+class OwnershipRule:
     """The whole rule. ``owner``: the one owner that everything gets (own), or None (shift).
 
     ``root`` is the new id of container root, for whom capabilities that were the host's count from now on; 0 in
@@ -89,19 +91,26 @@ class Targets:
     owner: Owner | None = None
     same: power.Images = field(default=power.NONE, compare=False)
 
-    def same_work(self, other: Targets) -> bool:
+    def same_work(self, other: OwnershipRule) -> bool:
         """Tell whether both bring the same owners to the same places.
 
         How an id on both sides is taken is no matter: a run of an older version took some of them otherwise, and what
         it left is finished by its own journal.
         """
         mine, theirs = (
-            (rule.uids.source, rule.uids.keep, rule.gids.source, rule.gids.keep, rule.root, rule.owner)
+            (
+                rule.uids.source,
+                rule.uids.keep,
+                rule.gids.source,
+                rule.gids.keep,
+                rule.root,
+                rule.owner,
+            )
             for rule in (self, other)
         )
         return mine == theirs
 
-    def after_it(self) -> Targets:
+    def after_it(self) -> OwnershipRule:
         """The same rule for a tree that it moved before: there every new id is the container's."""
         uids, gids = (replace(move, others=IdSet()) for move in (self.uids, self.gids))
         return replace(self, uids=uids, gids=gids)
@@ -120,7 +129,11 @@ class Targets:
 
     def acl(self, raw: bytes) -> metadata.MovedAcl:
         """An ACL's new bytes. Own changes none: its entries name others, whom somebody let in on purpose."""
-        return metadata.MovedAcl(raw) if self.owner is not None else metadata.moved_acl(raw, self.uids, self.gids)
+        return (
+            metadata.MovedAcl(raw)
+            if self.owner is not None
+            else metadata.moved_acl(raw, self.uids, self.gids)
+        )
 
     def capability(self, raw: bytes) -> bytes | None:
         """A capability's new bytes, or None where the map lacks its root."""
@@ -138,16 +151,24 @@ class Targets:
     def to_json(self) -> dict[str, Any]:
         """The rule as the journal keeps it."""
         moves = {
-            kind: {"source": move.source.triples(), "source_first": move.source_first, "keep": move.keep}
+            kind: {
+                "source": move.source.triples(),
+                "source_first": move.source_first,
+                "keep": move.keep,
+            }
             for kind, move in (("uids", self.uids), ("gids", self.gids))
         }
         return {**moves, "root": self.root, "owner": self.owner, "same": self.same.to_json()}
 
     @classmethod
-    def from_json(cls, content: dict[str, Any]) -> Targets:
+    def from_json(cls, content: dict[str, Any]) -> OwnershipRule:
         """Read what to_json wrote."""
         uids, gids = (
-            Moves(IdMap.of(*content[kind]["source"]), content[kind]["source_first"], content[kind]["keep"])
+            Moves(
+                IdMap.of(*content[kind]["source"]),
+                content[kind]["source_first"],
+                content[kind]["keep"],
+            )
             for kind in ("uids", "gids")
         )
         owner = content["owner"]
@@ -162,7 +183,9 @@ class Targets:
         return cls(uids, gids, content["root"], (owner[0], owner[1]) if owner else None, same)
 
 
-def shift(mapping: Mapping, *, reverse: bool = False, keep: bool = False, exclusive: IdSet | None = None) -> Targets:
+def shift(
+    mapping: Mapping, *, reverse: bool = False, keep: bool = False, exclusive: IdSet | None = None
+) -> OwnershipRule:
     """Container ids, as they lie on the host, become the container's host ids; or back.
 
     ``exclusive``: the host ids that nobody but the container has, where the tree was not shifted yet; None where every
@@ -170,9 +193,11 @@ def shift(mapping: Mapping, *, reverse: bool = False, keep: bool = False, exclus
     """
     if reverse:
         uids, gids = (_moves(ids.invert(), keep=keep) for ids in (mapping.uids, mapping.gids))
-        return Targets(uids, gids, 0)
-    uids, gids = (_moves(ids, keep=keep, exclusive=exclusive) for ids in (mapping.uids, mapping.gids))
-    return Targets(uids, gids, uids(0))
+        return OwnershipRule(uids, gids, 0)
+    uids, gids = (
+        _moves(ids, keep=keep, exclusive=exclusive) for ids in (mapping.uids, mapping.gids)
+    )
+    return OwnershipRule(uids, gids, uids(0))
 
 
 def _moves(source: IdMap, *, keep: bool, exclusive: IdSet | None = None) -> Moves:
@@ -182,32 +207,39 @@ def _moves(source: IdMap, *, keep: bool, exclusive: IdSet | None = None) -> Move
     return Moves(source, source_first=True, keep=keep, others=others)
 
 
-def own(mapping: Mapping, user: Owner, *, keep: bool = False) -> Targets:
+def own(mapping: Mapping, user: Owner, *, keep: bool = False) -> OwnershipRule:
     """Everything becomes the container's ``user`` (container ids). Raises InvalidValueError where the map lacks it."""
     uid, gid = mapping.uids.to_host(user[0]), mapping.gids.to_host(user[1])
     if uid is None or gid is None:
         kind, lacking = ("uid", user[0]) if uid is None else ("gid", user[1])
         raise InvalidValueError(
-            f"the container has no {kind} {lacking}", hint="choose another --user; 'usernsplan show NAME' tells the map"
+            f"the container has no {kind} {lacking}",
+            hint="choose another --user; 'usernsplan show NAME' tells the map",
         )
     # What is right already has to stay so when it is done again: no staging, and no journal, tells old from new here.
     uids, gids = Moves(mapping.uids, keep=keep), Moves(mapping.gids, keep=keep)
-    return Targets(uids, gids, mapping.uids.to_host(0), (uid, gid))
+    return OwnershipRule(uids, gids, mapping.uids.to_host(0), (uid, gid))
 
 
-def move(old: Mapping, new: Mapping, *, keep: bool = False, exclusive: IdSet | None = None) -> Targets:
+def move(
+    old: Mapping, new: Mapping, *, keep: bool = False, exclusive: IdSet | None = None
+) -> OwnershipRule:
     """One container's host ids become another's: the same container ids. ``exclusive``: see shift."""
     uids, gids = (
         _moves(_through(former, latter), keep=keep, exclusive=exclusive)
         for former, latter in ((old.uids, new.uids), (old.gids, new.gids))
     )
-    return Targets(uids, gids, new.uids.to_host(0))
+    return OwnershipRule(uids, gids, new.uids.to_host(0))
 
 
-def explicit(uids: IdMap, gids: IdMap, *, reverse: bool = False, keep: bool = False) -> Targets:
+def explicit(
+    uids: IdMap, gids: IdMap, *, reverse: bool = False, keep: bool = False
+) -> OwnershipRule:
     """The maps as they were typed: container ids become host ids, or back."""
-    uid_moves, gid_moves = (Moves(m.invert() if reverse else m, source_first=True, keep=keep) for m in (uids, gids))
-    return Targets(uid_moves, gid_moves, 0 if reverse else uid_moves(0))
+    uid_moves, gid_moves = (
+        Moves(m.invert() if reverse else m, source_first=True, keep=keep) for m in (uids, gids)
+    )
+    return OwnershipRule(uid_moves, gid_moves, 0 if reverse else uid_moves(0))
 
 
 def _through(old: IdMap, new: IdMap) -> IdMap:
@@ -231,7 +263,9 @@ def staging(moves: Moves, used: Iterable[int]) -> IdMap:
     for extent in moves.source:
         room = free.first_fit(extent.count)
         if room is None:
-            raise RefusedError("there is no room above 3000000000 for the ids of a move that overlaps itself")
+            raise RefusedError(
+                "there is no room above 3000000000 for the ids of a move that overlaps itself"
+            )
         extents.append(Extent(extent.container, room.start, room.count))
         free = free - IdSet([room])
     return IdMap(extents)
@@ -252,7 +286,7 @@ class Form:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class Pass:
     """One passage over the tree: what each inode that once was so becomes, in this passage.
 
     ``stage`` 0 goes straight to the target; 1 goes to the staging ids and 2 from there to the target, where source and
@@ -260,7 +294,7 @@ class Turn:
     journal has their old bytes, so one look at them tells whether that was done.
     """
 
-    targets: Targets
+    targets: OwnershipRule
     stage: int = 0
     uid_staging: IdMap | None = None
     gid_staging: IdMap | None = None

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from usernsplan.host.mounts import Mount, all_mounts
+from usernsplan.host.mounts import MountPoint, all_mounts
 from usernsplan.volume import syscalls
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Mounts:
     names: dict[tuple[str, ...], frozenset[str]] = field(default_factory=dict)
 
     @classmethod
-    def below(cls, path: str, mounts: Iterable[Mount]) -> Mounts:
+    def below(cls, path: str, mounts: Iterable[MountPoint]) -> Mounts:
         """What is mounted below the volume that really lies at ``path``."""
         found: dict[tuple[str, ...], set[str]] = {}
         prefix = path.rstrip("/") + "/"
@@ -55,15 +55,21 @@ class Mounts:
 
     def points(self, path: str) -> list[str]:
         """The mount points, by path."""
-        return ["/".join([path.rstrip("/"), *parts, name]) for parts, names in self.names.items() for name in names]
+        return [
+            "/".join([path.rstrip("/"), *parts, name])
+            for parts, names in self.names.items()
+            for name in names
+        ]
 
     def crossed_by(self, parts: Parts) -> bool:
         """Tell whether a path leads through a mount point."""
-        return bool(self.names) and any(parts[i] in self.names.get(tuple(parts[:i]), ()) for i in range(len(parts)))
+        return bool(self.names) and any(
+            parts[i] in self.names.get(tuple(parts[:i]), ()) for i in range(len(parts))
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class Volume:
+class OpenVolume:
     """One tree: where it really lies, its pinned top, what is mounted in it, and whether mounts are entered.
 
     ``local``: the times of its inodes are written by this machine's clock. ``twice`` are mount points whose content is
@@ -81,7 +87,7 @@ class Volume:
     twice: frozenset[str] = frozenset()
     only: str = ""
     idmapped: frozenset[str] = frozenset()
-    overlays: tuple[Mount, ...] = ()
+    overlays: tuple[MountPoint, ...] = ()
 
     @property
     def named(self) -> str:
@@ -115,12 +121,16 @@ def pin(path: str) -> int:
     parts = [part for part in path.split("/") if part]
     slash = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        return _in_pieces(slash, parts, _BENEATH) if _knows_openat2(slash) else _by_parts(slash, parts)
+        return (
+            _in_pieces(slash, parts, _BENEATH) if _knows_openat2(slash) else _by_parts(slash, parts)
+        )
     finally:
         os.close(slash)
 
 
-def volume(path: str, *, cross_mounts: bool = False, twice: frozenset[str] = frozenset()) -> Volume:
+def volume(
+    path: str, *, cross_mounts: bool = False, twice: frozenset[str] = frozenset()
+) -> OpenVolume:
     """Pin the top of a volume, or the folder of a single file. ``path`` is real: absolute, normal, no symlinks."""
     mounts = all_mounts()
     try:
@@ -132,8 +142,11 @@ def volume(path: str, *, cross_mounts: bool = False, twice: frozenset[str] = fro
     # Of those at the same point, the last is on top.
     on_top = {mount.point: mount for mount in mounts}
     idmapped = frozenset(point for point in inside.points(path) if on_top[point].is_idmapped)
-    met = [mount_of(path, mounts), *(on_top[point] for point in inside.points(path) if cross_mounts)]
-    return Volume(
+    met = [
+        mount_of(path, mounts),
+        *(on_top[point] for point in inside.points(path) if cross_mounts),
+    ]
+    return OpenVolume(
         path,
         top,
         inside,
@@ -146,11 +159,11 @@ def volume(path: str, *, cross_mounts: bool = False, twice: frozenset[str] = fro
     )
 
 
-def _single(path: str, mounts: Iterable[Mount]) -> Volume:
+def _single(path: str, mounts: Iterable[MountPoint]) -> OpenVolume:
     above, _, name = path.rpartition("/")
     top = pin(above)
     own = mount_of(path, mounts)
-    of = Volume(
+    of = OpenVolume(
         above or "/",
         top,
         Mounts(),
@@ -168,35 +181,42 @@ def _single(path: str, mounts: Iterable[Mount]) -> Volume:
     return of
 
 
-def mount_of(path: str, mounts: Iterable[Mount]) -> Mount:
+def mount_of(path: str, mounts: Iterable[MountPoint]) -> MountPoint:
     """The mount on which a real path lies: the last of those on its longest part."""
-    above = [mount for mount in mounts if f"{path.rstrip('/')}/".startswith(mount.point.rstrip("/") + "/")]
+    above = [
+        mount
+        for mount in mounts
+        if f"{path.rstrip('/')}/".startswith(mount.point.rstrip("/") + "/")
+    ]
     longest = max((len(mount.point) for mount in above), default=0)
-    return next((mount for mount in reversed(above) if len(mount.point) == longest), Mount("", "/", "/", ""))
+    return next(
+        (mount for mount in reversed(above) if len(mount.point) == longest),
+        MountPoint("", "/", "/", ""),
+    )
 
 
-def kind_of(path: str, mounts: Iterable[Mount]) -> str:
+def kind_of(path: str, mounts: Iterable[MountPoint]) -> str:
     """The type of the file system at a real path."""
     return mount_of(path, mounts).kind
 
 
-def takes_owners(mounts: Iterable[Mount]) -> frozenset[int]:
+def takes_owners(mounts: Iterable[MountPoint]) -> frozenset[int]:
     """The devices whose file systems take every owner, or say that they do not."""
     return frozenset(mount.number for mount in mounts if mount.kind in _LOCAL)
 
 
-def is_doubted(of: Volume, mounts: Iterable[Mount]) -> bool:
+def is_doubted(of: OpenVolume, mounts: Iterable[MountPoint]) -> bool:
     """Tell whether a volume has files on a file system that may keep owners of its own."""
     points = [of.named, *(of.mounts.points(of.path) if of.cross_mounts else ())]
     return any(kind_of(point, mounts) not in _LOCAL for point in points)
 
 
-def is_idmapped(path: str, mounts: Iterable[Mount]) -> bool:
+def is_idmapped(path: str, mounts: Iterable[MountPoint]) -> bool:
     """Tell whether what lies at a real path shows other ids than the disk has."""
     return mount_of(path, mounts).is_idmapped
 
 
-def other_names(path: str, mounts: Sequence[Mount]) -> list[str]:
+def other_names(path: str, mounts: Sequence[MountPoint]) -> list[str]:
     """The other paths at which the folder at a real path can be seen: bind mounts of it, and what it is one of."""
     own = mount_of(path, mounts)
     inside = own.root.rstrip("/") + path[len(own.point.rstrip("/")) :]
@@ -209,9 +229,14 @@ def other_names(path: str, mounts: Sequence[Mount]) -> list[str]:
     return [name for mount, name in names if name != path and mount_of(name, mounts) is mount]
 
 
-def lower_folders(of: Volume) -> list[str]:
+def lower_folders(of: OpenVolume) -> list[str]:
     """The lower folders of the overlays that a volume's files may lie on, as far as the kernel tells."""
-    return [path for one in of.overlays for path in one.fs_option("lowerdir").split(":") if path[:1] == "/"]
+    return [
+        path
+        for one in of.overlays
+        for path in one.fs_option("lowerdir").split(":")
+        if path[:1] == "/"
+    ]
 
 
 def _knows_openat2(top: int) -> bool:
@@ -223,7 +248,7 @@ def _knows_openat2(top: int) -> bool:
     return True
 
 
-def folder(of: Volume, parts: Parts) -> int:
+def folder(of: OpenVolume, parts: Parts) -> int:
     """Pin a folder of a volume. Raises OSError: EXDEV for what is mounted there, one of GONE for what is no folder.
 
     Every part is looked up below the volume's pinned top, and no symlink is followed: whatever is renamed meanwhile,
@@ -265,7 +290,11 @@ def _by_parts(top: int, parts: Parts) -> int:
     """One part after the other, each below the folder pinned before."""
     here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=top)
     for part in [*parts, "."]:
-        flags = _FOLDER & ~os.O_NOATIME if part == "." else os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = (
+            _FOLDER & ~os.O_NOATIME
+            if part == "."
+            else os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        )
         try:
             below = os.open(part, flags, dir_fd=here)
         finally:

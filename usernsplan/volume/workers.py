@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from usernsplan.errors import RefusedError, UsernsplanError, reason_of
 from usernsplan.volume import journal, walk
-from usernsplan.volume.carry import Carrier, Done, Found, Looker, Rules
+from usernsplan.volume.carry import Carrier, Done, Looker, Rules, Seen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from usernsplan.volume.journal import Folder
-    from usernsplan.volume.targets import Turn
-    from usernsplan.volume.walk import Volume
+    from usernsplan.volume.targets import Pass
+    from usernsplan.volume.walk import OpenVolume
 
 MOST = 64
 # On the shared page: one byte to stop, one for each worker that is asked to share, a counter of entries for each.
@@ -53,7 +53,7 @@ Waiting = tuple[int, tuple[str, ...], list[str], int]
 class Look:
     """The order to look at folders; ``log``: where to note them, None where nothing is to be written, nor changed."""
 
-    turn: Turn
+    turn: Pass
     seen_before: int
     log: str | None
 
@@ -144,7 +144,10 @@ class Board:
 
     def counted(self) -> int:
         """How many entries all workers are through with."""
-        return sum(_SIZE.unpack_from(self._page, _COUNTERS + _SIZE.size * worker)[0] for worker in range(MOST))
+        return sum(
+            _SIZE.unpack_from(self._page, _COUNTERS + _SIZE.size * worker)[0]
+            for worker in range(MOST)
+        )
 
     def clear(self) -> None:
         """Start counting anew."""
@@ -155,7 +158,9 @@ class Board:
 class Crew:
     """Forked workers, as a context. ``tick`` is called, with the entries counted, at least every tenth of a second."""
 
-    def __init__(self, volumes: Sequence[Volume], jobs: int, tick: Callable[[int], None] = lambda _: None) -> None:
+    def __init__(
+        self, volumes: Sequence[OpenVolume], jobs: int, tick: Callable[[int], None] = lambda _: None
+    ) -> None:
         self._volumes = volumes
         self.jobs = jobs
         self._tick = tick
@@ -171,7 +176,9 @@ class Crew:
         except OSError as error:
             self.__exit__()
             reason = reason_of(error)
-            raise UsernsplanError(f"a worker process could not be started: {reason}", hint="try --jobs 1") from error
+            raise UsernsplanError(
+                f"a worker process could not be started: {reason}", hint="try --jobs 1"
+            ) from error
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -192,13 +199,15 @@ class Crew:
         theirs.close()
         self._workers.append(_Worker(pid, ours))
 
-    def look(self, orders: Sequence[Look], trees: int) -> list[Found]:
+    def look(self, orders: Sequence[Look], trees: int) -> list[Seen]:
         """Have everything in so many trees looked at; each worker has its own order."""
         self.board.clear()
         for worker, order in zip(self._workers, orders, strict=True):
             self._tell(worker, order)
-        waiting: list[list[Waiting]] = [[(tree, (), [""], orders[0].seen_before)] for tree in range(trees)]
-        found: list[Found] = []
+        waiting: list[list[Waiting]] = [
+            [(tree, (), [""], orders[0].seen_before)] for tree in range(trees)
+        ]
+        found: list[Seen] = []
         while True:
             for worker in self._workers:
                 if not worker.busy and waiting:
@@ -241,7 +250,11 @@ class Crew:
                 poll.register(worker.line, select.POLLIN)
         ready = {descriptor for descriptor, _ in poll.poll(_TICK_MS)}
         self._tick(self.board.counted())
-        return [(worker, self._answer(worker)) for worker in self._workers if worker.line.fileno() in ready]
+        return [
+            (worker, self._answer(worker))
+            for worker in self._workers
+            if worker.line.fileno() in ready
+        ]
 
     def _tell(self, worker: _Worker, message: object) -> None:
         try:
@@ -256,7 +269,9 @@ class Crew:
             raise _killed(worker) from gone
         if error == _TOLD:
             text, hint, status = message
-            raise (RefusedError if status == RefusedError.exit_status else UsernsplanError)(text, hint=hint)
+            raise (RefusedError if status == RefusedError.exit_status else UsernsplanError)(
+                text, hint=hint
+            )
         if error:
             raise RuntimeError(message)
         return message
@@ -264,7 +279,8 @@ class Crew:
 
 def _killed(worker: _Worker) -> UsernsplanError:
     return UsernsplanError(
-        f"a worker (process {worker.pid}) was killed", hint="nothing is lost: run again with the same words"
+        f"a worker (process {worker.pid}) was killed",
+        hint="nothing is lost: run again with the same words",
     )
 
 
@@ -287,7 +303,7 @@ class _Line:
         _send(self.line, ("", message))
 
 
-def _serve(line: _Line, volumes: Sequence[Volume]) -> None:
+def _serve(line: _Line, volumes: Sequence[OpenVolume]) -> None:
     """Do what the parent orders, until it hangs up. Never returns."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
@@ -301,14 +317,18 @@ def _serve(line: _Line, volumes: Sequence[Volume]) -> None:
     except OSError as error:
         # Entries' errors are caught where they happen: this is the journal's.
         reason = reason_of(error)
-        words = (f"the journal of the run: {reason}", "make room, and run again with the same words", 1)
+        words = (
+            f"the journal of the run: {reason}",
+            "make room, and run again with the same words",
+            1,
+        )
         _last_words(line, _TOLD, words)
     except BaseException:  # noqa: BLE001 - the parent shows it
         _last_words(line, _BUG, traceback.format_exc())
     os._exit(1)
 
 
-def _obey(line: _Line, volumes: Sequence[Volume]) -> NoReturn:
+def _obey(line: _Line, volumes: Sequence[OpenVolume]) -> NoReturn:
     again: list[Place] = []
     while True:
         order = _receive(line.line)
@@ -334,7 +354,7 @@ def _last_words(line: _Line, kind: str, message: object) -> None:
         os._exit(1)
 
 
-def _look(line: _Line, volumes: Sequence[Volume], order: Look) -> Found:
+def _look(line: _Line, volumes: Sequence[OpenVolume], order: Look) -> Seen:
     looker = Looker(volumes, order.turn, dry=order.log is None)
     writer = journal.Writer(order.log) if order.log else None
     while (stack := _receive(line.line)) is not None:
@@ -372,7 +392,7 @@ def _half(stack: list[Waiting]) -> list[Waiting]:
     return [stack.pop(0)] if len(stack) > 1 else []
 
 
-def _carry(line: _Line, volumes: Sequence[Volume], order: Carry, again: list[Place]) -> Done:
+def _carry(line: _Line, volumes: Sequence[OpenVolume], order: Carry, again: list[Place]) -> Done:
     carrier = Carrier(volumes, order.rules, journal.Links(order.run) if order.run else None)
     before = 0
     for log in order.logs:
@@ -385,7 +405,7 @@ def _carry(line: _Line, volumes: Sequence[Volume], order: Carry, again: list[Pla
     return carrier.done
 
 
-def _prove(volumes: Sequence[Volume], order: Prove) -> Done:
+def _prove(volumes: Sequence[OpenVolume], order: Prove) -> Done:
     carrier = Carrier(volumes, order.rules, journal.Links(order.run))
     proved: set[tuple[int, int]] = set()
     tops: list[Folder] = []
@@ -408,7 +428,7 @@ def _prove(volumes: Sequence[Volume], order: Prove) -> Done:
     return carrier.done
 
 
-def _late(line: _Line, volumes: Sequence[Volume], order: Late, again: list[Place]) -> Done:
+def _late(line: _Line, volumes: Sequence[OpenVolume], order: Late, again: list[Place]) -> Done:
     looker = Looker(volumes, order.rules.turn, late=True, outside=order.rules.outside)
     carrier = Carrier(volumes, order.rules, journal.Links(order.run))
     writer: journal.Writer | None = None
@@ -438,7 +458,11 @@ def _late(line: _Line, volumes: Sequence[Volume], order: Late, again: list[Place
                 writer.sync()
                 carrier.carry(note)
         below = [(tree, (*parts, name)) for name in folders]
-        stack += [at for at in below if order.deep or tells(partial(_is_new, volumes[tree], at[1], looker), at)]
+        stack += [
+            at
+            for at in below
+            if order.deep or tells(partial(_is_new, volumes[tree], at[1], looker), at)
+        ]
     if writer:
         writer.close()
     done = carrier.done
@@ -450,19 +474,19 @@ def _late(line: _Line, volumes: Sequence[Volume], order: Late, again: list[Place
     return done
 
 
-def _touched(volumes: Sequence[Volume], note: Folder, since: int) -> bool:
+def _touched(volumes: Sequence[OpenVolume], note: Folder, since: int) -> bool:
     """Tell whether a folder got or lost a name since (ns), or is another one now."""
     now = _seen(volumes[note.tree], note.parts)
     return now is not None and (now.st_mtime_ns >= since or now.st_ino != note.inode)
 
 
-def _is_new(volume: Volume, parts: tuple[str, ...], looker: Looker) -> bool:
+def _is_new(volume: OpenVolume, parts: tuple[str, ...], looker: Looker) -> bool:
     """Tell whether a sub-folder has not been worked on: those that were, have their new owner."""
     now = _seen(volume, parts)
     return now is not None and looker.wanted(now[4:6]) != now[4:6]
 
 
-def _seen(volume: Volume, parts: tuple[str, ...]) -> os.stat_result | None:
+def _seen(volume: OpenVolume, parts: tuple[str, ...]) -> os.stat_result | None:
     """A folder as it is now; None where there is none any more. Raises OSError where it cannot be told."""
     try:
         pinned = walk.folder(volume, parts)
@@ -476,7 +500,7 @@ def _seen(volume: Volume, parts: tuple[str, ...]) -> os.stat_result | None:
         os.close(pinned)
 
 
-def _tops(volumes: Sequence[Volume], order: Tops) -> Done:
+def _tops(volumes: Sequence[OpenVolume], order: Tops) -> Done:
     carrier = Carrier(volumes, order.rules, journal.Links(order.run) if order.run else None)
     for note in order.notes:
         top = volumes[note.tree].top

@@ -22,7 +22,14 @@ if TYPE_CHECKING:
     from usernsplan.formats.subid import Line, SubidFile
     from usernsplan.layout import Layout
     from usernsplan.mapping import Extent, IdMap
-    from usernsplan.model import Allocation, HistoryEntry, LedgerState, Namespace, Quarantined, Reservation
+    from usernsplan.model import (
+        Allocation,
+        HistoryEntry,
+        LedgerState,
+        Namespace,
+        Quarantined,
+        Reservation,
+    )
 
 # What these commands write into the history of a run that came to nothing.
 _PUT_BACK = ("failed, and put back", "interrupted, and put back")
@@ -33,7 +40,7 @@ Span = tuple[int, int]  # start, stop
 
 
 @dataclass(frozen=True, slots=True)
-class About:
+class IdContext:
     """What is known of a host that may concern the ids in question; ``history`` holds the moments of its allocations.
 
     ``image`` are the accounts of a container's image, who give its ids their names. ``complete`` is False where the
@@ -128,7 +135,16 @@ class OfQuarantine(NamedTuple):
     entry: Quarantined
 
 
-Holder = OfAllocation | OfLine | OfAccount | OfGroup | OfNamespace | OfReserved | OfReservation | OfQuarantine
+Holder = (
+    OfAllocation
+    | OfLine
+    | OfAccount
+    | OfGroup
+    | OfNamespace
+    | OfReserved
+    | OfReservation
+    | OfQuarantine
+)
 # What a span of ids is to one id in it.
 _Source = tuple[int, int, Callable[[int], Holder]]
 
@@ -145,12 +161,14 @@ class Answer(NamedTuple):
         return not (self.uid or self.gid)
 
 
-def answers(ids: Iterable[int], facts: About) -> dict[int, Answer]:
+def answers(ids: Iterable[int], facts: IdContext) -> dict[int, Answer]:
     """Answer each id once, by number. What there is to look through is gone through once, however many they are."""
     asked = sorted(set(ids))
     uids = _holders(asked, _sources(facts, facts.subuid, SUBUID, _of_accounts(facts.accounts), 0))
     gids = _holders(asked, _sources(facts, facts.subgid, SUBGID, _of_groups(facts.accounts), 1))
-    return {number: Answer(tuple(uids.get(number, ())), tuple(gids.get(number, ()))) for number in asked}
+    return {
+        number: Answer(tuple(uids.get(number, ())), tuple(gids.get(number, ()))) for number in asked
+    }
 
 
 def _holders(asked: Sequence[int], sources: Iterable[_Source]) -> dict[int, list[Holder]]:
@@ -164,7 +182,7 @@ def _holders(asked: Sequence[int], sources: Iterable[_Source]) -> dict[int, list
 
 
 def _sources(
-    facts: About, file: SubidFile, path: str, accounts: Mapping[int, list[Holder]], kind: int
+    facts: IdContext, file: SubidFile, path: str, accounts: Mapping[int, list[Holder]], kind: int
 ) -> Iterator[_Source]:
     """Everything that holds ids of one kind: uids (0) or gids (1)."""
     ledger = facts.ledger
@@ -172,7 +190,11 @@ def _sources(
     ours: set[tuple[str, int, int]] = set()
     for allocation in ledger.allocations:
         ids = _ids(allocation.mapping, kind)
-        ours.update((owner, e.host, e.host + e.count) for owner in (allocation.owner, *allocation.also) for e in ids)
+        ours.update(
+            (owner, e.host, e.host + e.count)
+            for owner in (allocation.owner, *allocation.extra_owners)
+            for e in ids
+        )
         yield from _allocated(allocation, ids, names, giver(allocation, facts.history))
     users = {str(user.uid): user.name for user in reversed(facts.accounts.users)}
     yield from _granted(file, facts.layout.path(path), ours, users)
@@ -184,7 +206,10 @@ def _sources(
             for extent in _ids(namespace.mapping, kind):
                 yield extent.host, extent.host + extent.count, partial(_mapped, namespace, extent)
     yield from ((r.ids.start, r.ids.stop, _always(OfReservation(r))) for r in ledger.reservations)
-    yield from ((q.held.start, q.held.stop, _always(OfQuarantine(q))) for q in ledger.quarantined)
+    yield from (
+        (q.reserved_range.start, q.reserved_range.stop, _always(OfQuarantine(q)))
+        for q in ledger.quarantined
+    )
     yield from ((r.ids.start, r.ids.stop, _always(OfReserved(r))) for r in TABLE)
 
 
@@ -196,8 +221,8 @@ def _allocated(
         span = (extent.host, extent.host + extent.count)
         inside = partial(_inside, allocation, extent, names, by)
         yield *span, _always(OfAllocation(allocation, span, None, None, by)) if pooled else inside
-    if allocation.held and allocation.held not in ids.host_ranges():
-        held = allocation.held
+    if allocation.reserved_range and allocation.reserved_range not in ids.host_ranges():
+        held = allocation.reserved_range
         kept = OfAllocation(allocation, (held.start, held.stop), None, None, by)
         for part in IdSet((held,)) - IdSet(ids.host_ranges()):
             yield part.start, part.stop, _always(kept)
@@ -212,13 +237,24 @@ def _granted(
             # It is one line, whatever it may be taken for.
             for span in IdSet.clipped(line.spans):
                 yield span.start, span.stop, _always(OfLine(path, line, (span.start, span.stop)))
-        elif not any((owner, line.start, line.stop) in ours for owner in (line.owner, users.get(line.owner, ""))):
+        elif not any(
+            (owner, line.start, line.stop) in ours
+            for owner in (line.owner, users.get(line.owner, ""))
+        ):
             account = users.get(line.owner, "")
-            yield line.start, line.stop, _always(OfLine(path, line, (line.start, line.stop), account))
+            yield (
+                line.start,
+                line.stop,
+                _always(OfLine(path, line, (line.start, line.stop), account)),
+            )
 
 
 def _inside(
-    allocation: Allocation, extent: Extent, names: Mapping[int, str], by: HistoryEntry | None, host: int
+    allocation: Allocation,
+    extent: Extent,
+    names: Mapping[int, str],
+    by: HistoryEntry | None,
+    host: int,
 ) -> Holder:
     container = extent.container + host - extent.host
     span = (extent.host, extent.host + extent.count)
@@ -269,11 +305,20 @@ def giver(allocation: Allocation, history: Iterable[HistoryEntry]) -> HistoryEnt
     None where nobody noted it.
     """
     then = [
-        entry for entry in history if entry.at == allocation.since and entry.changed not in {(w,) for w in _PUT_BACK}
+        entry
+        for entry in history
+        if entry.at == allocation.since and entry.changed not in {(w,) for w in _PUT_BACK}
     ]
     if len(then) > 1:
-        added = {f"+ {allocation.owner}:{ids.start}:{ids.count}" for ids in allocation.mapping.uids.host_ranges()}
-        by_line = [entry for entry in then if any(line.partition(": ")[2] in added for line in entry.changed)]
+        added = {
+            f"+ {allocation.owner}:{ids.start}:{ids.count}"
+            for ids in allocation.mapping.uids.host_ranges()
+        }
+        by_line = [
+            entry
+            for entry in then
+            if any(line.partition(": ")[2] in added for line in entry.changed)
+        ]
         # Of a shared map no line may be its own: then the words that were typed name it.
         then = by_line or [entry for entry in then if allocation.name in entry.command.split()]
     return then[0] if then else None
@@ -290,13 +335,15 @@ class Share(NamedTuple):
 class Ranges:
     """Who holds ranges of a host, to be asked for many maps: ordered once by where they start."""
 
-    def __init__(self, facts: About) -> None:
+    def __init__(self, facts: IdContext) -> None:
         # Not namespaces, whose maps these are.
         self._facts = replace(facts, namespaces=())
         self._sorted: dict[bool, tuple[list[int], list[int], list[tuple[int, _Source]]]] = {}
         self.complete = facts.complete
 
-    def shares(self, ids: IdMap, *, gids: bool = False) -> tuple[tuple[Extent, tuple[Share, ...], IdSet], ...]:
+    def shares(
+        self, ids: IdMap, *, gids: bool = False
+    ) -> tuple[tuple[Extent, tuple[Share, ...], IdSet], ...]:
         """Whose the host ids of each extent of a map are, and which of them are nobody's.
 
         Allocations, lines of others, accounts or groups, reservations and what was released; no conventions.
@@ -309,7 +356,9 @@ class Ranges:
                 for start, stop, holder in self._over(first, last, gids=gids)
                 if not isinstance(one := holder(max(start, first)), OfReserved)
             )
-            free = IdSet((extent.host_range,)) - IdSet.clipped((part.start, part.stop) for part in parts)
+            free = IdSet((extent.host_range,)) - IdSet.clipped(
+                (part.start, part.stop) for part in parts
+            )
             found.append((extent, parts, free))
         return tuple(found)
 
@@ -373,7 +422,11 @@ def from_container(asked: str, allocation: Allocation, image: Accounts) -> Insid
             return None
     uids, gids = allocation.mapping.uids, allocation.mapping.gids
     return Inside(
-        asked, uid, gid, None if uid is None else uids.to_host(uid), None if gid is None else gids.to_host(gid)
+        asked,
+        uid,
+        gid,
+        None if uid is None else uids.to_host(uid),
+        None if gid is None else gids.to_host(gid),
     )
 
 

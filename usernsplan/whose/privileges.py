@@ -15,12 +15,22 @@ if TYPE_CHECKING:
 
     from usernsplan.formats.proc_status import Status
     from usernsplan.model import Namespace
-    from usernsplan.whose.ids import About, Answer
+    from usernsplan.whose.ids import Answer, IdContext
 
 # What Docker and its kin give a container that asks for nothing.
 DEFAULT = frozenset(
     {
-        *("chown", "dac_override", "fowner", "fsetid", "kill", "setgid", "setuid", "setpcap", "net_bind_service"),
+        *(
+            "chown",
+            "dac_override",
+            "fowner",
+            "fsetid",
+            "kill",
+            "setgid",
+            "setuid",
+            "setpcap",
+            "net_bind_service",
+        ),
         *("net_raw", "sys_chroot", "mknod", "audit_write", "setfcap"),
     }
 )
@@ -61,7 +71,7 @@ class Process(NamedTuple):
     pid: int
     status: Status
     line: tuple[Namespace, ...] | None
-    facts: About
+    facts: IdContext
     whose: Mapping[int, Answer]
     initial: bool = True
 
@@ -71,7 +81,9 @@ class Process(NamedTuple):
         return self.line[0] if self.line else None
 
 
-def sentences(status: Status, line: tuple[Namespace, ...] | None, *, initial: bool = True) -> tuple[Sentence, ...]:
+def sentences(
+    status: Status, line: tuple[Namespace, ...] | None, *, initial: bool = True
+) -> tuple[Sentence, ...]:
     """What the state of a process means; ``line`` and ``initial`` as Process has them."""
     namespace = line[0] if line else None
     root = _Root(status, namespace)
@@ -85,7 +97,10 @@ def sentences(status: Status, line: tuple[Namespace, ...] | None, *, initial: bo
         unsure = _OF_THE_HOST if not initial else {"host-root", "host-capabilities"}
         found = [_unseen(status), *(one for one in found if one.code not in unsure)]
     elif not line and not initial:
-        found = [one._replace(text=_OF_THE_HOST[one.code]) if one.code in _OF_THE_HOST else one for one in found]
+        found = [
+            one._replace(text=_OF_THE_HOST[one.code]) if one.code in _OF_THE_HOST else one
+            for one in found
+        ]
     return (*_owners(line or ()), *found)
 
 
@@ -100,7 +115,9 @@ class _Root:
         # execve(2) looks at these two.
         self.is_now = self.uid is not None and self.uid in {status.uids.real, status.uids.effective}
         # Where no gid is mapped, the kernel leaves out a file's set-user-ID bit: no file's group is.
-        self.by_setuid = self.uid is not None and not (namespace and namespace.mapping and not namespace.mapping.gids)
+        self.by_setuid = self.uid is not None and not (
+            namespace and namespace.mapping and not namespace.mapping.gids
+        )
         self.is_saved = not self.is_now and self.uid is not None and self.uid == status.uids.saved
 
 
@@ -148,9 +165,16 @@ def _identity(status: Status, namespace: Namespace | None, root: _Root) -> Itera
         text = "root of its namespace is uid 0 of the host: files and sockets of root are its own"
         yield Sentence("identity-root", text, unusual=True)
     elif root.is_now:
-        yield Sentence("root-inside", f"it is root in its own user namespace; to the host it is uid {uid}, and no root")
+        yield Sentence(
+            "root-inside",
+            f"it is root in its own user namespace; to the host it is uid {uid}, and no root",
+        )
     uids = namespace.mapping.uids
-    for number in [number for number in dict.fromkeys(status.uids.all()) if uids and uids.to_container(number) is None]:
+    for number in [
+        number
+        for number in dict.fromkeys(status.uids.all())
+        if uids and uids.to_container(number) is None
+    ]:
         text = f"the map lacks its uid {number}: it sees itself as {OVERFLOW_ID}, and is {number} all the same"
         yield Sentence("unmapped-uid", text, unusual=True)
 
@@ -181,7 +205,11 @@ def _unseen(status: Status) -> Sentence:
 def _reach(status: Status, namespace: Namespace | None, root: _Root) -> Iterator[Sentence]:
     """capabilities(7) and user_namespaces(7): what its capabilities are good for now."""
     have = status.capabilities
-    now = "" if set(have.effective) == set(have.permitted) else f"; in effect now: {listed(have.effective)}"
+    now = (
+        ""
+        if set(have.effective) == set(have.permitted)
+        else f"; in effect now: {listed(have.effective)}"
+    )
     if namespace is not None and have.permitted:
         text = (
             f"its capabilities ({listed(have.permitted)}) count for what its own user namespace owns, and for nothing "
@@ -194,7 +222,10 @@ def _reach(status: Status, namespace: Namespace | None, root: _Root) -> Iterator
     elif not root.is_now:
         yield Sentence("no-capabilities", "it has no capability now")
     else:
-        yield Sentence("powerless-root", "it is root without a capability: it has what root's uid owns, no more")
+        yield Sentence(
+            "powerless-root",
+            "it is root without a capability: it has what root's uid owns, no more",
+        )
     beyond = tuple(name for name in have.permitted if name not in DEFAULT)
     if beyond and not _nearly_all(have.permitted):
         text = f"beyond what Docker gives by default: {listed(beyond)}"
@@ -212,7 +243,9 @@ def _regain(status: Status, namespace: Namespace | None, root: _Root) -> Iterato
         )
         return
     # Root, and whoever a setuid-root binary makes root, gets the bounding set and what is inheritable.
-    gain = tuple(name for name in _ordered((*have.bounding, *have.inheritable)) if name not in have.permitted)
+    gain = tuple(
+        name for name in _ordered((*have.bounding, *have.inheritable)) if name not in have.permitted
+    )
     if root.is_now and gain:
         text = f"as root, every program that it runs has these capabilities again{_NOROOT}: {listed(gain)}"
         yield Sentence("regain-as-root", text, capabilities=gain)
@@ -225,7 +258,11 @@ def _regain(status: Status, namespace: Namespace | None, root: _Root) -> Iterato
         )
         yield Sentence("regain-by-setuid", text, unusual=True, capabilities=gain)
     elif not root.by_setuid and (allowed := tuple(name for name in gain if name in have.bounding)):
-        why = "its namespace has no root to become" if root.uid is None else "no gid is mapped: no setuid binary works"
+        why = (
+            "its namespace has no root to become"
+            if root.uid is None
+            else "no gid is mapped: no setuid binary works"
+        )
         text = f"{why}; a file's capabilities can give it {listed(allowed)}"
         yield Sentence("regain-by-file", text, capabilities=allowed)
     elif not have.bounding and not root.is_now:
@@ -246,7 +283,11 @@ def _kept(status: Status, _namespace: Namespace | None, root: _Root) -> Iterator
         yield Sentence("ambient", text, unusual=True, capabilities=have.ambient)
     only = tuple(name for name in have.inheritable if name not in have.ambient)
     if only:
-        more = "no file gives more of them than it has now" if status.no_new_privs else "a file that asks for them does"
+        more = (
+            "no file gives more of them than it has now"
+            if status.no_new_privs
+            else "a file that asks for them does"
+        )
         text = f"inheritable: {listed(only)}: by themselves they give nothing; {more}"
         # Root has every capability of its next program anyway.
         yield Sentence("inheritable", text, unusual=not root.is_now, capabilities=only)
@@ -256,7 +297,9 @@ def _switches(status: Status, namespace: Namespace | None, root: _Root) -> Itera
     """credentials(7): who it can become without any capability, and with one."""
     uids = status.uids
     if root.is_saved:
-        yield Sentence("saved-root", "its saved uid is root's: it can be root again at any time", unusual=True)
+        yield Sentence(
+            "saved-root", "its saved uid is root's: it can be root again at any time", unusual=True
+        )
     elif len({uids.real, uids.effective, uids.saved}) > 1:
         others = sorted({uids.real, uids.saved} - {uids.effective})
         text = f"it can also become uid {' or '.join(map(str, others))}: its real or saved one"
@@ -269,7 +312,9 @@ def _switches(status: Status, namespace: Namespace | None, root: _Root) -> Itera
         mapping = namespace.mapping if namespace else None
         has_root = mapping is not None and mapping.uids.to_container(0) is not None
         among = ", uid 0 of the host among them" if has_root else ""
-        yield Sentence("setuid", f"with setuid it can become every uid {whom}{among}", unusual=has_root)
+        yield Sentence(
+            "setuid", f"with setuid it can become every uid {whom}{among}", unusual=has_root
+        )
 
 
 def _groups(status: Status, namespace: Namespace | None, _root: _Root) -> Iterator[Sentence]:
@@ -279,7 +324,11 @@ def _groups(status: Status, namespace: Namespace | None, _root: _Root) -> Iterat
         if 0 in {*status.groups, status.gids.effective} and 0 not in status.uids.all():
             yield Sentence("root-group", "it is in the group 0, root's, of the host", unusual=True)
     elif mapping is not None:
-        lost = [g for g in dict.fromkeys((*status.gids.all(), *status.groups)) if mapping.gids.to_container(g) is None]
+        lost = [
+            g
+            for g in dict.fromkeys((*status.gids.all(), *status.groups))
+            if mapping.gids.to_container(g) is None
+        ]
         if lost:
             text = (
                 f"it is in host groups that its map lacks ({_few(lost)}): it sees them as {OVERFLOW_ID}, and opens "
@@ -291,13 +340,21 @@ def _groups(status: Status, namespace: Namespace | None, _root: _Root) -> Iterat
 def _seccomp(status: Status, _namespace: Namespace | None, _root: _Root) -> Iterator[Sentence]:
     """seccomp(2)."""
     if status.seccomp == 0:
-        yield Sentence("no-seccomp", "no seccomp filter: every system call of the kernel is open to it")
+        yield Sentence(
+            "no-seccomp", "no seccomp filter: every system call of the kernel is open to it"
+        )
     elif status.seccomp == 1:
-        yield Sentence("strict-seccomp", "seccomp is strict: read, write, _exit and sigreturn are all it may call")
+        yield Sentence(
+            "strict-seccomp",
+            "seccomp is strict: read, write, _exit and sigreturn are all it may call",
+        )
     elif status.seccomp is not None:
         number = "" if status.filters is None else f"{status.filters} "
         word = "filters say" if status.filters != 1 else "filter says"
-        yield Sentence("seccomp", f"{number}seccomp {word} which system calls it may make; which, cannot be seen")
+        yield Sentence(
+            "seccomp",
+            f"{number}seccomp {word} which system calls it may make; which, cannot be seen",
+        )
 
 
 def _ordered(names: Iterable[str]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from usernsplan.escape import line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 
 class UsernsplanError(Exception):
@@ -39,6 +39,10 @@ class InvalidValueError(UsernsplanError, ValueError):
     """A value that cannot be: a name, an id, a range or a map that no kernel or reader would take. Exit status 2."""
 
     exit_status = 2
+
+
+class UsageError(InvalidValueError):
+    """Words of the command line that no command takes. Exit status 2."""
 
 
 class InvalidFileError(UsernsplanError):
@@ -158,3 +162,13 @@ def of_place(place: str) -> Iterator[None]:
 def reason_of(error: OSError) -> str:
     """What the system says of a failure, to stand in the middle of a message."""
     return (error.strerror or str(error)).lower()
+
+
+def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
+    """A hint that names what is spelled most like ``word``, in upper or lower case; else ``otherwise``."""
+    import difflib  # noqa: PLC0415 - only after a mistake
+
+    # The dashes of an option would make every other option look like it.
+    folded = {one.casefold().lstrip("-"): one for one in known}
+    near = difflib.get_close_matches(word.casefold().lstrip("-"), folded, n=1, cutoff=0.65)
+    return f"did you mean {folded[near[0]]}?" if near else otherwise

@@ -45,22 +45,24 @@ def allocate(
     ] = False,
     strategy: Annotated[
         str,
-        typer.Option(metavar="S", help=f"One of: {', '.join(NAMES)} (the one that this host has)."),
+        typer.Option(
+            metavar="S", help=f"One of: {', '.join(NAMES)}. Default: the one that this host has."
+        ),
     ] = "",
     size: Annotated[
-        Optional[int], typer.Option(help="per-container: ids for each (65536).")
+        Optional[int], typer.Option(help="per-container: ids for each. Default: 65536.")
     ] = None,
     block: Annotated[
-        Optional[int], typer.Option(help="single-uid: ids set apart for each (10000).")
+        Optional[int], typer.Option(help="single-uid: ids set apart for each. Default: 10000.")
     ] = None,
     container_id: Annotated[
-        Optional[int], typer.Option(help="single-uid: the id in the container (0).")
+        Optional[int], typer.Option(help="single-uid: the id in the container. Default: 0.")
     ] = None,
     dockerroot: Annotated[
         Optional[str],
         typer.Option(
             metavar="N|auto",
-            help="shared: the host id of container root (2); auto: the first free one.",
+            help="shared: the host id of container root; auto: the first free one. Default: 2.",
         ),
     ] = None,
     identity: Annotated[
@@ -68,16 +70,20 @@ def allocate(
     ] = False,
     max_: Annotated[
         Optional[int],
-        typer.Option("--max", help="shared: the last id (65535); with --identity, how many."),
+        typer.Option(
+            "--max", help="shared: the last id; with --identity, how many. Default: 65535."
+        ),
     ] = None,
     start: Annotated[
         Optional[int], typer.Option(help="The first host id of the one NAME: this or none.")
     ] = None,
     pool: Annotated[
-        Optional[str], typer.Option(metavar="FIRST-LAST", help="Take ranges from here.")
+        Optional[str],
+        typer.Option(metavar="FIRST-LAST", help="Take ranges from here. Default: by the strategy."),
     ] = None,
     owner: Annotated[
-        Optional[str], typer.Option(help="Owner of the lines of the one NAME (usernsplan-NAME).")
+        Optional[str],
+        typer.Option(help="Owner of the lines of the one NAME. Default: usernsplan-NAME."),
     ] = None,
     daemon: Annotated[
         Optional[str], typer.Option(metavar="NAME", help="Point Docker's remap at this one.")
@@ -89,16 +95,16 @@ def allocate(
         Optional[list[str]],
         typer.Option(
             metavar="E",
-            help="Grant what this engine needs besides (repeatable; those found on the host).",
+            help="Grant what this engine needs, too (repeatable). Default: those found on the host.",
         ),
     ] = None,
     auto_containers: Annotated[
         Optional[int],
-        typer.Option(metavar="N", help="podman-auto: a pool for so many containers (100)."),
+        typer.Option(metavar="N", help="podman-auto: a pool for so many containers. Default: 100."),
     ] = None,
     pods: Annotated[
         Optional[int],
-        typer.Option(metavar="N", help="kubernetes: a kubelet's line for so many (110)."),
+        typer.Option(metavar="N", help="kubernetes: a kubelet's line for so many. Default: 110."),
     ] = None,
     root: Root = "/",
     dry_run: DryRun = False,
@@ -114,12 +120,20 @@ def allocate(
     ] = False,
     yes: Yes = False,
 ) -> None:
-    """Give containers their ids: pick free ranges and write /etc/subuid, /etc/subgid and Docker's daemon.json.
+    """Give containers free host ids, in subuid and subgid.
 
-    Said again with the same words it changes nothing. All names get their ids, or none does. Without a name, it is what
-    ./usernsplan.yaml or /etc/usernsplan.yaml says (see 'usernsplan plan'). With --docker it is Docker's own allocation;
-    with --strategy and no name too, unless /etc/usernsplan.yaml says otherwise. Where Docker would no longer see
-    containers, images or volumes that it has, it asks first; a script says --yes, or nothing is done (exit 9).
+    Finds free ranges and writes /etc/subuid, /etc/subgid and Docker's daemon.json. Running the same
+    command again changes nothing. Either all names get their ids, or none does.
+
+    Without a name, the plan file says what to allocate: ./usernsplan.yaml, or /etc/usernsplan.yaml
+    (see 'usernsplan plan'). --docker makes Docker's own allocation. So does --strategy without a
+    name, unless there is an /etc/usernsplan.yaml.
+
+    Defaults for --strategy and its options, --pool and --engine stand in
+    /etc/usernsplan/config.yaml.
+
+    If Docker would no longer see containers, images or volumes that it has, the command asks first.
+    A script needs --yes; without it, nothing is done (exit 9).
 
     \b
     Examples:

@@ -17,15 +17,20 @@ from usernsplan.space import capacity as figures
 
 def capacity(
     size: Annotated[
-        Optional[int], typer.Option(help="Ids of a range (65536; the host's blocks of single-uid).")
+        Optional[int],
+        typer.Option(help="Ids of a range. Default: 65536; with single-uid, the host's blocks."),
     ] = None,
     pool: Annotated[
-        Optional[str], typer.Option(metavar="FIRST-LAST", help="Look at these ids.")
+        Optional[str],
+        typer.Option(metavar="FIRST-LAST", help="Look at these ids. Default: by the strategy."),
     ] = None,
     root: Root = "/",
     json: Json = False,
 ) -> None:
-    """Count what is left: used and free ids, the largest gap, room for how many more, when useradd runs out.
+    """Count the ids that are left, and tell when useradd runs out.
+
+    Shows used and free ids, the largest gap, and room for how many more allocations. Defaults for
+    --pool stand in /etc/usernsplan/config.yaml.
 
     \b
     Examples:

@@ -50,9 +50,10 @@ def find_owned(
     root: Root = "/",
     json: Json = False,
 ) -> None:
-    """Find what carries ids of a range: as owner, as group, in an ACL, or as the root of a capability.
+    """Find files that carry ids of a range.
 
-    Nothing is changed, and no symlink is followed. Exit status 3: something could not be looked at, and was named.
+    Looks at owners, groups, ACLs and the roots of capabilities. Nothing is changed, and no symlink
+    is followed. Exit status 3: something could not be looked at, and was named.
 
     \b
     Examples:

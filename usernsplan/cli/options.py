@@ -29,7 +29,8 @@ Root = Annotated[
     typer.Option(
         "--root",
         metavar="DIR",
-        help="Work on the tree at DIR, as useradd --prefix does. Nothing else.",
+        help="Work on the tree at DIR, as useradd --prefix does. Default: /.",
+        show_default=False,
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print a JSON document instead of text.")]

@@ -38,7 +38,7 @@ File = Annotated[
     str,
     typer.Argument(
         metavar="[FILE]",
-        help="The plan file. Not said: ./usernsplan.yaml, else /etc/usernsplan.yaml.",
+        help="The plan file. Default: ./usernsplan.yaml, else /etc/usernsplan.yaml.",
     ),
 ]
 Prune = Annotated[bool, typer.Option("--prune", help="Release what the file does not name.")]
@@ -57,9 +57,10 @@ def plan(
     root: Root = "/",
     json: Json = False,
 ) -> None:
-    """Show what would make this host what a plan file says: what comes (+), changes (~) and goes (-).
+    """Show what a plan file would change.
 
-    Nothing is written. Ranges that were given are never renumbered, and what the file does not name is kept.
+    Shows what comes (+), changes (~) and goes (-). Nothing is written. Ranges that were given are
+    never renumbered, and what the file does not name is kept.
 
     \b
     Examples:
@@ -100,7 +101,7 @@ def apply(
     json: Json = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Make this host what a plan file says, after showing it and asking.
+    """Make this host what a plan file says, after asking.
 
     What is done is what was shown: if the host has changed since, it is not (exit 6), and is to be looked at again.
 
@@ -147,7 +148,9 @@ def apply(
 
 
 def export(root: Root = "/", json: Json = False) -> None:
-    """Print the plan file of this host as it is: planning by it changes nothing.
+    """Print the plan file of this host as it is.
+
+    Planning by it changes nothing.
 
     Example: usernsplan export > usernsplan.yaml
     """

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from usernsplan.errors import InvalidValueError, RefusedError, about
+from usernsplan.errors import InvalidValueError, RefusedError, about, did_you_mean
 from usernsplan.ids import ID_LIMIT, IdRange
 from usernsplan.mapping import Extent, IdMap, Mapping
 
@@ -166,7 +166,7 @@ def named(name: str, options: Options[str, int | str]) -> PerContainer | SingleU
     if name not in _CLASSES:
         raise InvalidValueError(
             f"--strategy {name}: there is no such strategy" if name else "--strategy is missing",
-            hint=f"one of: {', '.join(NAMES)}; 'usernsplan allocate --help' and the README tell them apart",
+            hint=did_you_mean(name, NAMES, f"one of: {', '.join(NAMES)}; see the README"),
         )
     if options.get("identity") and "dockerroot" in options:
         with about(option="identity"):

@@ -14,6 +14,7 @@ from usernsplan.cli.app import COMMANDS, JOBS, app_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 NARROW = {"COLUMNS": "80"}
 
@@ -94,6 +95,33 @@ def test_wrong_words_are_named_with_what_helps(words: str, fact: str, remedy: st
     assert first.startswith(f"usernsplan: {fact}")
     assert second.startswith("  ")
     assert remedy in second
+
+
+def test_what_is_spelled_almost_right_is_named(tmp_path: Path) -> None:
+    root = tmp_path / "host"
+    usernsplan("allocate", "--strategy", "per-container", "web", "db", "old", "--root", root)
+    usernsplan("release", "old", "--root", root)
+    (root / "vol").mkdir()
+    for words, meant, status in (
+        ("allocate --strategy per-contaner new", "per-container", 2),
+        ("allocate new --engine podmn", "podman", 2),
+        ("render podmn web", "podman", 2),
+        ("render podman wbe", "web", 1),
+        ("show wbe", "web", 1),
+        ("release wbe", "web", 1),
+        ("release --forget odl", "old", 1),
+        ("find-owned wbe /", "web", 1),
+        ("fix-volume /vol --container wbe", "web", 2),
+        ("fix-volume /vol --from wbe --container db", "web", 2),
+        ("fix-volume /vol --mode shfit", "shift", 2),
+        ("fix-volume --discover podmn web", "podman", 2),
+        ("check --format tabel", "table", 2),
+        ("check --select UNS001", "USN001", 2),
+        ("check --explain usn0011", "USN001", 2),
+        ("whois --container wbe 33", "web", 1),
+    ):
+        done = usernsplan(*words.split(), "--root", root, status=status)
+        assert f"\n  did you mean {meant}?" in done.stderr, (words, done.stderr)
 
 
 def test_without_words_there_is_help_and_it_is_an_error() -> None:

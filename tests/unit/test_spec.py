@@ -259,10 +259,17 @@ def test_ranges(written: str, ids: IdRange) -> None:
         ("strategy: x\n", "1: strategy: 'x' is none of shared, single-uid, per-container"),
         ("size: 1\n", "1: the key 'strategy' is missing"),
         ("{}\n", "1: the key 'strategy' is missing"),
+        (
+            "strategy: per-contianer\n",
+            (
+                "1: strategy: 'per-contianer' is none of shared, single-uid, per-container; "
+                "did you mean per-container?"
+            ),
+        ),
         ("strategy: shared\nfoo: 1\n", f"2: foo: no such key; there are {ROOT_KEYS}"),
         (
             "strategy: shared\nStrategy: shared\n",
-            f"2: Strategy: no such key; there are {ROOT_KEYS}",
+            "2: Strategy: no such key; did you mean strategy?",
         ),
         ("strategy: shared\non: 1\n", f"2: on: no such key; there are {ROOT_KEYS}"),
         ("strategy: shared\n? [a, b]\n: 1\n", f"2: ?: no such key; there are {ROOT_KEYS}"),

@@ -16,6 +16,7 @@ from usernsplan.cli.options import (
     agreed,
     colours,
     note,
+    one_of,
     typed,
     warn,
     write_result,
@@ -122,8 +123,7 @@ def check(
 
 
 def _form(name: str, *, as_json: bool) -> str:
-    if name not in _FORMATS:
-        raise InvalidValueError(f"--format {name}: one of {', '.join(_FORMATS)}")
+    one_of("--format", name, *_FORMATS)
     if as_json and name == "github":
         raise InvalidValueError("--json with --format github", hint="one of the two")
     return "json" if as_json else name

@@ -10,7 +10,7 @@ import typer
 from usernsplan.cli import say
 from usernsplan.cli.options import Json, Root, note, note_interrupted, stream, write_result
 from usernsplan.engines import pool_of
-from usernsplan.errors import InvalidValueError, NotPermittedError, UnknownNameError
+from usernsplan.errors import InvalidValueError, NotPermittedError, UnknownNameError, did_you_mean
 from usernsplan.host.files import layout_at
 from usernsplan.ids import IdRange, IdSet
 from usernsplan.ledger import open_ledger
@@ -168,7 +168,11 @@ def _wanted(what: str, ledger: LedgerState) -> tuple[Wanted, Mapping | None]:
                 ) from error
             raise UnknownNameError(
                 f"'{what}' is neither allocated nor released, and no range of ids",
-                hint="'usernsplan list' shows both; a range is FIRST-LAST",
+                hint=did_you_mean(
+                    what,
+                    [*(a.name for a in ledger.allocations), *(q.name for q in ledger.quarantined)],
+                    "'usernsplan list' shows both; a range is FIRST-LAST",
+                ),
             ) from error
     return owned.Wanted(released, released), None
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from usernsplan import volume
-from usernsplan.cli.options import DryRun, Json, Root, Yes, note, typed, write_result
+from usernsplan.cli.options import DryRun, Json, Root, Yes, note, one_of, typed, write_result
 from usernsplan.cli.progress import watching
 from usernsplan.errors import InvalidValueError, UnknownNameError
 from usernsplan.host import runs
@@ -151,15 +151,15 @@ def fix_volume(
     request = FixRequest(
         paths=tuple(paths),
         container=container,
-        mode=_one_of("--mode", mode, "own", "shift"),  # type: ignore[arg-type]
+        mode=one_of("--mode", mode, "own", "shift"),  # type: ignore[arg-type]
         user=user,
         passwd=passwd,
         reverse=reverse,
         source=from_,
         uid_map=tuple(uid_map or ()),
         gid_map=tuple(gid_map or ()),
-        keep_unmapped=_one_of("--unmapped", unmapped, "refuse", "keep") == "keep",
-        skip_outside_links=_one_of("--outside-links", outside_links, "refuse", "skip") == "skip",
+        keep_unmapped=one_of("--unmapped", unmapped, "refuse", "keep") == "keep",
+        skip_outside_links=one_of("--outside-links", outside_links, "refuse", "skip") == "skip",
         cross_mounts=cross_mounts,
         jobs=jobs,
         protected=protected,
@@ -267,9 +267,3 @@ def _print(report: FixReport, root: str, *, as_json: bool) -> None:
         note(report.notes)
     if report.failed:
         raise typer.Exit(_PART)
-
-
-def _one_of(option: str, value: str | None, *choices: str) -> str | None:
-    if value is not None and value not in choices:
-        raise InvalidValueError(f"{option} {value}: one of {', '.join(choices)}")
-    return value

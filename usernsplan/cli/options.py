@@ -12,7 +12,13 @@ import typer
 
 from usernsplan import escape
 from usernsplan.cli import say
-from usernsplan.errors import InvalidValueError, RefusedError, UsernsplanError, reason_of
+from usernsplan.errors import (
+    InvalidValueError,
+    RefusedError,
+    UsernsplanError,
+    did_you_mean,
+    reason_of,
+)
 from usernsplan.escape import shell
 from usernsplan.host import files
 from usernsplan.ids import IdRange
@@ -49,6 +55,14 @@ def id_range(text: str | None, option: str = "--pool") -> IdRange | None:
         return None if text is None else IdRange.parse(text)
     except InvalidValueError as error:
         raise InvalidValueError(f"{option}: {error}", hint=error.hint) from error
+
+
+def one_of(option: str, value: str | None, *choices: str) -> str | None:
+    """Hand back one of these values, or None. Raises InvalidValueError for any other."""
+    if value is not None and value not in choices:
+        hint = did_you_mean(value, choices, f"one of: {', '.join(choices)}")
+        raise InvalidValueError(f"{option} {value}: there is no such value", hint=hint)
+    return value
 
 
 def text_of(option: str, path: str) -> str:

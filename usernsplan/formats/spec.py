@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
-from usernsplan.errors import InvalidFileError, InvalidValueError
+from usernsplan.errors import InvalidFileError, InvalidValueError, did_you_mean
 from usernsplan.ids import ID_LIMIT, IdRange
 
 if TYPE_CHECKING:
@@ -392,9 +392,8 @@ class _Reader:
                         key_node, inside, f"this key stands here a second time: line {seen[key]}"
                     )
                 if key not in readers:
-                    raise _WrongError(
-                        key_node, inside, f"no such key; there are {', '.join(readers)}"
-                    )
+                    there = did_you_mean(key, readers, f"there are {', '.join(readers)}")
+                    raise _WrongError(key_node, inside, f"no such key; {there}")
                 seen[key] = _line(key_node)
                 found[key] = readers[key](value, inside)
         for key in needed:
@@ -500,7 +499,9 @@ def _mode(node: yaml.Node, at: str) -> str:
 def _one_of(node: yaml.Node, at: str, choices: tuple[str, ...]) -> str:
     text = _text(node, at)
     if text not in choices:
-        raise _WrongError(node, at, f"{text!r} is none of {', '.join(choices)}")
+        near = did_you_mean(text, choices)
+        these = ", ".join(choices) + (f"; {near}" if near else "")
+        raise _WrongError(node, at, f"{text!r} is none of {these}")
     return text
 
 

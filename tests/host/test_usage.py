@@ -117,7 +117,7 @@ def test_what_is_spelled_almost_right_is_named(tmp_path: Path) -> None:
         ("fix-volume --discover podmn web", "podman", 2),
         ("check --format tabel", "table", 2),
         ("check --select UNS001", "USN001", 2),
-        ("check --explain usn0011", "USN001", 2),
+        ("check --explain uns001", "USN001", 2),
         ("whois --container wbe 33", "web", 1),
     ):
         done = usernsplan(*words.split(), "--root", root, status=status)

@@ -165,7 +165,7 @@ def carry_out(
 
 def exported(layout: Layout, ledger: Ledger) -> tuple[Spec, tuple[str, ...]]:
     """The plan file of the host as it is, and what is to be said of it."""
-    state = read.state(layout, ledger)
+    state = read.state(layout, ledger.state)
     notes = (
         []
         if state.ledger.allocations

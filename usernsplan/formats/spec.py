@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 
 from usernsplan.errors import InvalidFileError, InvalidValueError
+from usernsplan.escape import shown_path
 from usernsplan.ids import ID_LIMIT, IdRange
 
 if TYPE_CHECKING:
@@ -384,7 +385,7 @@ class _Reader:
         seen: dict[str, int] = {}
         for key_node, value in node.value:
             key = str(key_node.value) if isinstance(key_node, yaml.ScalarNode) else "?"
-            shown = key if key.isprintable() else repr(key)
+            shown = shown_path(key)
             inside = f"{at}.{shown}" if at else shown
             with self.noting():
                 if key in seen:

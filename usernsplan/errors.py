@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from usernsplan.escape import line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
 
 class UsernsplanError(Exception):
@@ -23,6 +23,8 @@ class UsernsplanError(Exception):
     # The allocation and the option that it is about, where it is about one: a plan file then tells the line.
     about = ""
     option = ""
+    # Where that option was said, as the edge shows it: "--start", or the line and key of a file.
+    where = ""
     # What was done before it failed and still holds: an interrupted run that was mended, say.
     notes: tuple[str, ...] = ()
     # The lines of a message that tells of several places; a line end in any other is in a name, and shown as such.
@@ -33,6 +35,10 @@ class UsernsplanError(Exception):
         super().__init__(message)
         if hint is not None:
             self.hint = hint
+
+    def __str__(self) -> str:
+        """The place where the option was said, where it is known, and the fact."""
+        return f"{self.where}: {super().__str__()}" if self.where else super().__str__()
 
 
 class InvalidValueError(UsernsplanError, ValueError):
@@ -116,6 +122,16 @@ def about(name: str = "", option: str = "") -> Iterator[None]:
     except UsernsplanError as error:
         error.about = error.about or name
         error.option = error.option or option
+        raise
+
+
+@contextmanager
+def placed(places: Mapping[str, str]) -> Iterator[None]:
+    """Let an error that is raised inside say where the option that it is about was said, by the option's name."""
+    try:
+        yield
+    except UsernsplanError as error:
+        error.where = error.where or places.get(error.option, "")
         raise
 
 

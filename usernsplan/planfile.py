@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, Literal
@@ -13,11 +12,9 @@ from usernsplan.errors import (
     HostChangedError,
     InvalidFileError,
     InvalidValueError,
-    RefusedError,
     StoppedError,
     UsernsplanError,
     of_system,
-    reason_of,
 )
 from usernsplan.escape import in_words, line, shell
 from usernsplan.formats import spec as formats
@@ -69,7 +66,9 @@ def load(layout: Layout, path: str | None, *, prune: bool = False) -> PlanFile:
             f"no plan file: neither ./{plan_file.HERE} nor {layout.path(PLAN_FILE)}",
             hint=f"name one, or begin with {begin}",
         )
-    return _parsed(layout, _raw(path), STDIN if path == "-" else path, prune=prune)
+    return _parsed(
+        layout, plan_file.named(path, LONGEST), STDIN if path == "-" else path, prune=prune
+    )
 
 
 def found(layout: Layout, one: FoundFile) -> PlanFile:
@@ -94,7 +93,7 @@ def save(layout: Layout, path: str, plan: PlanFile, desired: PlanDiff) -> None:
 
 def restore(layout: Layout, path: str) -> PlanFile:
     """Read what ``save`` wrote. Raises InvalidFileError for anything else, InvalidValueError for another root's."""
-    content = _raw(path)
+    content = plan_file.named(path, LONGEST)
     try:
         found = json.loads(content)
         if found["kind"] != _SAVED or found["format_version"] != 1:
@@ -216,22 +215,3 @@ def _parsed(layout: Layout, raw: bytes, place: str, *, prune: bool) -> PlanFile:
         for one in spec.containers
     )
     return PlanFile(raw.decode("utf-8-sig"), replace(spec, containers=containers), prune)
-
-
-def _raw(path: str) -> bytes:
-    shown = line(path)
-    try:
-        if path == "-":
-            if sys.stdin is None:
-                raise InvalidValueError("standard input is closed", hint="name a file")
-            return sys.stdin.buffer.read(LONGEST + 1)
-        return files.whole(path, shown, named=True)
-    except RefusedError as error:
-        # What was named is not what it has to be: that is no danger, but a mistake.
-        raise InvalidValueError(
-            f"{shown}: {str(error).removeprefix(shown).strip()}", hint=error.hint
-        ) from error
-    except OSError as error:
-        raise InvalidValueError(
-            f"{shown}: {reason_of(error)}", hint=of_system(error, shown).hint
-        ) from error

@@ -28,8 +28,11 @@ _DEEPEST = 32
 _TOO_DEEP = "nested too deeply for a plan file"
 
 
-def composed(raw: bytes, place: str) -> yaml.Node:
-    """The document as nodes, which know their lines. Raises InvalidFileError for what is no YAML document."""
+def composed(raw: bytes, place: str) -> yaml.Node | None:
+    """The document as nodes, which know their lines; None where the file holds nothing, or only comments.
+
+    Raises InvalidFileError for what is no YAML document.
+    """
     loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         text = raw.decode("utf-8-sig")
@@ -55,7 +58,7 @@ def composed(raw: bytes, place: str) -> yaml.Node:
             # Composing goes down as deep as the text does.
             if depth > _DEEPEST:
                 raise InvalidFileError(f"{place}:{line}", _TOO_DEEP)
-        node = yaml.compose(text, loader)
+        return yaml.compose(text, loader)
     except yaml.MarkedYAMLError as error:
         raise _no_yaml(error, place) from error
     except (yaml.YAMLError, ValueError, OverflowError) as error:
@@ -64,11 +67,6 @@ def composed(raw: bytes, place: str) -> yaml.Node:
         raise InvalidFileError(
             f"{place}:{line}", f"not YAML: {str(error).splitlines()[0]}"
         ) from error
-    if node is None:
-        raise InvalidFileError(
-            f"{place}:1", "there is nothing in it", hint="'usernsplan export' writes one"
-        )
-    return node
 
 
 def _no_yaml(error: yaml.MarkedYAMLError, place: str) -> InvalidFileError:
@@ -95,6 +93,21 @@ class Reader:
     def __init__(self, place: str) -> None:
         self.place = place
         self.wrong: list[tuple[int, str]] = []
+
+    def document(self, node: yaml.Node, readers: dict[str, Read], *needed: str) -> dict[str, Any]:
+        """The values of a whole file. Raises InvalidFileError, which names every error by line and key."""
+        try:
+            found = self.fields(node, "", readers, *needed)
+        except WrongError as error:
+            # The whole is not what it has to be: nothing else of it was read.
+            raise InvalidFileError(f"{self.place}:{line_of(error.node)}", str(error)) from error
+        if not self.wrong:
+            return found
+        (line, first), *others = sorted(self.wrong, key=lambda one: one[0])
+        more = [f"{self.place}:{line}: {fact}" for line, fact in others]
+        wrong = InvalidFileError(f"{self.place}:{line}", "\n".join((first, *more)))
+        wrong.lines = (f"{self.place}:{line}: {first}", *more)
+        raise wrong
 
     def fields(
         self, node: yaml.Node, at: str, readers: dict[str, Read], *needed: str

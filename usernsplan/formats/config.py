@@ -36,7 +36,7 @@ def parse(raw: bytes, place: str) -> Config:
         return Config()
     reader = spec.Reader(place)
     # A key that only this file has is one more row here.
-    found: dict[str, Any] = reader.document(node, {**reader.shared()})
+    found: dict[str, Any] = reader.document(node, {**reader.shared(), **spec.OPTIONS})
     return Config(
         strategy=found.get("strategy", ""),
         options={key: found[key] for key in spec.OPTIONS if key in found},

@@ -93,6 +93,7 @@ def parse(raw: bytes, place: str) -> Spec:
         "daemon": _daemon,
         "containers": reader.containers,
         "reservations": reader.reservations,
+        **OPTIONS,
     }
     found = reader.document(node, readers, "strategy")
     return Spec(
@@ -123,13 +124,12 @@ class Reader(nodes.Reader):
     """Makes the values of a plan file of nodes."""
 
     def shared(self) -> dict[str, nodes.Read]:
-        """The keys that a plan file shares with config.yaml, and how each is read."""
+        """The keys that a plan file shares with config.yaml, but for OPTIONS, and how each is read."""
         return {
             "version": _version,
             "strategy": _strategy,
             "pool": nodes.id_range,
             "engines": self.engines,
-            **OPTIONS,
         }
 
     def engines(self, node: yaml.Node, at: str) -> list[dict[str, Any]]:

@@ -1,0 +1,509 @@
+"""A request and a host -> what each name is to be: its owner, its strategy, its place, who else has its lines. Pure.
+
+Every question that a request raises is answered here, once. What chooses ranges, plans and applies reads the answers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, cast
+
+from usernsplan.engines import ENGINES, known, pool_named
+from usernsplan.errors import InvalidValueError, RefusedError, UsernsplanError, about
+from usernsplan.escape import shell
+from usernsplan.layout import NSSWITCH, PASSWD
+from usernsplan.model import DEFAULT_NAME, ROOT, ContainerOptions, Finding, PoolOptions
+from usernsplan.planner.daemon import not_here
+from usernsplan.planner.names import check_name, check_owner, owner_of, refuse_account
+from usernsplan.planner.needs import TAKE_ROOTS
+from usernsplan.planner.unsaid import dockerroot_of, first_free
+from usernsplan.strategies import SHARED_SUBID_LAST, SLOT, PerContainer, Shared, named
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from usernsplan.engines import Pool
+    from usernsplan.ids import IdRange
+    from usernsplan.model import AllocateRequest, Allocation, HostState
+    from usernsplan.strategies import Strategy
+
+# README explains which strategy suits whom; this is the short form.
+_WHICH = """\
+per-container  each container has a range of its own: the strongest separation, and the one to take in doubt
+  single-uid     each container is one uid and one gid: programs that run as one user, numbered as OpenShift does
+  shared         container root is one id, every other id is the host's own: volumes shared with people of this host
+  So, for example: """
+_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One allocation as the request wants it on this host. Only its ids are still open.
+
+    ``strategy`` makes the map as it is: DOCKERROOT is a number, and a shared map that Docker is to make has its
+    filler. ``start`` is the first host id that was named, ``pool`` the range that was named to take ids from.
+    ``extra_owners`` are granted the same lines. ``known`` is the allocation of this name that stands already; it fits
+    the request, and no ids are to be chosen for it.
+    """
+
+    name: str
+    owner: str
+    strategy: Strategy
+    start: int | None = None
+    pool: IdRange | None = None
+    extra_owners: tuple[str, ...] = ()
+    known: Allocation | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A whole request, resolved: the containers, and the pools of engines that divide a range themselves.
+
+    ``engines`` are to be served; ``are_named``: the request names them. What cannot be done for an engine that is
+    merely installed is left out, and ``findings`` say so. ``docker`` is the name of the allocation that Docker's remap
+    is to point at; None: daemon.json is left alone. ``replace_remap`` permits to exchange another remap.
+    """
+
+    containers: tuple[Wanted, ...]
+    pools: tuple[Wanted, ...]
+    engines: tuple[str, ...]
+    are_named: bool
+    docker: str | None
+    replace_remap: bool
+    findings: tuple[Finding, ...]
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The engines that the request names."""
+        return self.engines if self.are_named else ()
+
+
+def resolve(state: HostState, request: AllocateRequest) -> Resolved:
+    """Answer all that a request leaves open, or say what stands in the way.
+
+    Raises InvalidValueError for options that cannot be or contradict each other, RefusedError where the host holds
+    something else, and PoolExhaustedError where no DOCKERROOT is free.
+    """
+    with about(option="strategy"):
+        strategy = _strategy(state, request)
+    with about(option="engines"):
+        engines = _engines(state, request)
+
+    names = _names(request, engines)
+    options = _options(request, names, strategy, state)
+    _refuse_past_docker(state, request, options)
+    _refuse_bypassed_files(state)
+    with about(option="strategy"):
+        _refuse_other_strategy(state, strategy)
+
+    stands = {a.name: a for a in state.ledger.allocations}
+    containers = tuple(
+        _container(request, engines, name, one, stands.get(name)) for name, one in options.items()
+    )
+    for one in containers:
+        if one.known:
+            with about(one.name):
+                _refuse_other_request(state, one.known, options[one.name])
+
+    owners = {a.owner: a.name for a in state.ledger.allocations if a.owner != ROOT}
+    accounts = {user.name for user in state.accounts.users}
+    # An engine that starts a daemon for each owner needs an account of that name.
+    if any(ENGINES[engine].owner_is_account for engine in engines):
+        accounts.clear()
+    for one in containers:
+        is_meant = options[one.name].owner or _is_dockers(request, one.name)
+        with about(one.name):
+            if one.owner in accounts and not (is_meant or one.known):
+                refuse_account(state, one.owner)
+            _claim_owner(owners, one)
+
+    with about(option="engines"):
+        wanted = _engines_with_pools(request, strategy, engines)
+        # --start is about one allocation: that of the one pool where no container is named.
+        start = request.start if len(wanted) == 1 and not names else None
+        pools, left_out = _pools(state, request, wanted, start, owners)
+    with about(option="daemon"):
+        docker, not_pointed = _docker(state, request, engines, [*names, *(p.name for p in pools)])
+    return Resolved(
+        containers=containers,
+        pools=pools,
+        engines=engines,
+        are_named=request.engines is not None,
+        docker=docker,
+        replace_remap=request.replace_remap,
+        findings=(*left_out, *not_pointed),
+    )
+
+
+def not_done(name: str, error: UsernsplanError) -> Finding:
+    """What to say of a pool that cannot be had, where its engine is merely installed."""
+    message = f"nothing is done for the pool of {name}, whose engine is installed here: {error}"
+    hint = f"--engine {pool_named(name)} asks for it, and says what stands in the way"
+    return Finding("USN124", "warning", message, hint)
+
+
+def _strategy(state: HostState, request: AllocateRequest) -> Strategy:
+    """The strategy that was named, or the one that this host has."""
+    if request.strategy is not None:
+        return request.strategy
+    if not state.ledger.allocations:
+        words = shell(*request.names[:3]) or "--docker"
+        command = state.layout.command(f"allocate --strategy {PerContainer.name} {words}")
+        raise InvalidValueError(
+            "--strategy is missing: nothing is allocated here that tells it", hint=_WHICH + command
+        )
+    strategy = state.ledger.allocations[0].strategy
+    try:
+        return named(strategy, request.options)
+    except InvalidValueError as error:
+        error.hint = (
+            error.hint or f"this host's strategy is {strategy}, and one host has one strategy"
+        )
+        raise
+
+
+def _engines(state: HostState, request: AllocateRequest) -> tuple[str, ...]:
+    """The engines to serve: those named, else those that the host has, else Docker.
+
+    Where LXD or Incus runs, those that want root's lines are left out unless they were named: these two hand out what
+    root is granted.
+    """
+    if request.engines is not None:
+        for name in request.engines:
+            known(name)
+        return tuple(dict.fromkeys(request.engines))
+    found = tuple(name for name in ENGINES if name in state.engines) or ("docker",)
+    return tuple(
+        name
+        for name in found
+        if not ENGINES[name].extra_owners or not state.engines.intersection(TAKE_ROOTS)
+    )
+
+
+def _names(request: AllocateRequest, engines: tuple[str, ...]) -> tuple[str, ...]:
+    """The containers. Without a name it is Docker's own allocation, unless other engines were named."""
+    for name in request.names:
+        with about(name):
+            _check_container(request, name)
+    if request.from_file:
+        return tuple(dict.fromkeys(request.names))
+    _check_daemon_and_owner(request)
+    if len(set(request.names)) > 1 and (request.owner is not None or request.start is not None):
+        raise InvalidValueError(
+            "--owner and --start are about one name, and several are given",
+            hint="allocate them one at a time",
+        )
+    if request.names or request.engines is None or "docker" in engines:
+        return tuple(dict.fromkeys(request.names or (DEFAULT_NAME,)))
+    if not any(ENGINES[engine].pool for engine in engines):
+        hint = "name the containers; only Docker has an allocation without a name"
+        raise InvalidValueError(f"--engine {engines[0]} without a name to allocate", hint=hint)
+    if request.owner is not None:
+        raise InvalidValueError(
+            "--owner without a name to allocate", hint="a pool's owner is its engine's own"
+        )
+    return ()
+
+
+def _check_container(request: AllocateRequest, name: str) -> None:
+    """Raise InvalidValueError for a name that no container can have, or an owner that no line can."""
+    if not (request.from_file and name == DEFAULT_NAME):
+        check_name(name)
+    if engine := pool_named(name):
+        hint = f"--engine {engine} makes it; give the container another name"
+        raise InvalidValueError(f"'{name}' is the name of the pool of {engine}", hint=hint)
+    if name in request.each:
+        with about(option="engines"):
+            for engine in request.each[name].engines:
+                known(engine)
+        if (owner := request.each[name].owner) is not None:
+            with about(option="owner"):
+                check_owner(owner)
+
+
+def _check_daemon_and_owner(request: AllocateRequest) -> None:
+    """Raise InvalidValueError for a --daemon or --owner that cannot be."""
+    if request.daemon is not None:
+        if request.daemon != DEFAULT_NAME:
+            check_name(request.daemon)
+        if not request.names:
+            again = f"allocate {shell(request.daemon)} --daemon {shell(request.daemon)}"
+            raise InvalidValueError("--daemon without a name to allocate", hint=f"say '{again}'")
+        if not request.daemon_config:
+            raise InvalidValueError("--daemon with --no-daemon-config", hint="one of the two")
+    if request.owner is not None:
+        check_owner(request.owner)
+
+
+def _options(
+    request: AllocateRequest, names: Iterable[str], strategy: Strategy, state: HostState
+) -> dict[str, ContainerOptions]:
+    """What the request says of each name, with a number for each DOCKERROOT that was left to us.
+
+    An allocation that stands keeps its own. Raises PoolExhaustedError where somebody has every id.
+    """
+    usual = ContainerOptions(strategy, request.owner, request.start)
+    found = {name: request.each.get(name, usual) for name in names}
+    shapes = {name: one.strategy for name, one in found.items()}
+    autos = {name: it for name, it in shapes.items() if isinstance(it, Shared) and it.auto}
+    if not autos:
+        return found
+    with about(option="dockerroot"):
+        first = first_free(state)
+    stands = {a.name: root for a in state.ledger.allocations if (root := dockerroot_of(a))}
+    return found | {
+        name: replace(
+            found[name],
+            strategy=replace(shape, dockerroot=stands.get(name, first), auto=False),
+        )
+        for name, shape in autos.items()
+    }
+
+
+def _container(
+    request: AllocateRequest,
+    engines: Iterable[str],
+    name: str,
+    options: ContainerOptions,
+    stands: Allocation | None,
+) -> Wanted:
+    owner = stands.owner if stands else options.owner or owner_of(name)
+    strategy = options.strategy
+    if isinstance(strategy, Shared) and _is_dockers(request, name):
+        # Docker lays its ranges end to end: a map that it is to make must be without a gap.
+        strategy = replace(strategy, filler=True)
+
+    # Docker's own allocation is no container's, and what no file carries cannot be granted.
+    is_granted = name != DEFAULT_NAME and not _is_past_subid(strategy)
+    also = {ENGINES[e].extra_owners for e in (*engines, *options.engines) if is_granted}
+    return Wanted(
+        name=name,
+        owner=owner,
+        strategy=strategy,
+        start=options.start,
+        pool=request.pool,
+        extra_owners=tuple(sorted(o for o in also if o and o != owner)),
+        known=stands,
+    )
+
+
+def _is_dockers(request: AllocateRequest, name: str) -> bool:
+    """Tell whether Docker is to make this map. Only --daemon, or no name, points its remap at one."""
+    return name in {DEFAULT_NAME, request.daemon}
+
+
+def _is_past_subid(strategy: Strategy) -> bool:
+    """Tell whether a map of this strategy is too large for subuid and subgid; see strategies.in_subid."""
+    return isinstance(strategy, Shared) and strategy.max - strategy.identity > SHARED_SUBID_LAST
+
+
+def _refuse_past_docker(
+    state: HostState, request: AllocateRequest, options: dict[str, ContainerOptions]
+) -> None:
+    """Raise InvalidValueError for a map of Docker's own that subuid cannot carry."""
+    for name, one in options.items():
+        strategy = one.strategy
+        if not (
+            isinstance(strategy, Shared)
+            and (strategy.filler or _is_dockers(request, name))
+            and _is_past_subid(strategy)
+        ):
+            continue
+        if request.from_file:
+            hint = "leave --max out for this one; Podman and OCI runtimes take other containers past it"
+        else:
+            root = "--identity" if strategy.identity else f"--dockerroot {strategy.dockerroot}"
+            other = name if name != DEFAULT_NAME else "web"
+            words = f"allocate --strategy {strategy.name} {root} --max {strategy.max} {other}"
+            made = state.layout.command(words)
+            shown = state.layout.command(f"render podman {other}")
+            hint = f"leave --max out; for Podman or OCI a container has a larger one: '{made}', then '{shown}'"
+        with about(name, "max"):
+            raise InvalidValueError(
+                f"--max {strategy.max}: Docker's own map comes from subuid, "
+                f"where a shared one ends at {SHARED_SUBID_LAST}",
+                hint=hint,
+            )
+
+
+def _refuse_bypassed_files(state: HostState) -> None:
+    if not state.subid_source.reads_files:
+        services = " ".join(state.subid_source.services)
+        raise RefusedError(
+            f"{state.layout.path(NSSWITCH)}:{state.subid_source.number}: 'subid: {services}': newuidmap and Podman "
+            "take subordinate ids from there and do not read subuid and subgid",
+            hint="grant ranges in that service, or say 'subid: files'",
+        )
+
+
+def _refuse_other_strategy(state: HostState, strategy: Strategy) -> None:
+    others = [a.name for a in state.ledger.allocations if a.strategy != strategy.name]
+    if others:
+        few, more = others[:_SHOWN], len(others) - _SHOWN
+        names = ", ".join(few) + (f" and {more} more" if more > 0 else "")
+        theirs = state.ledger.allocations[0].strategy
+        raise RefusedError(
+            f"this host's strategy is {theirs}, and one host has one strategy: {names}",
+            hint=f"use --strategy {theirs}, or {state.layout.inline('release ' + shell(*few))} first",
+        )
+
+
+def _refuse_other_request(state: HostState, stands: Allocation, options: ContainerOptions) -> None:
+    """Raise RefusedError unless the request describes the allocation that stands."""
+    shapes = [options.strategy]
+    if isinstance(options.strategy, Shared) and not _is_past_subid(options.strategy):
+        # A request that only names it again does not repeat whether Docker was to use it.
+        shapes.append(replace(options.strategy, filler=True))
+    release = state.layout.inline(f"release {shell(stands.name)}")
+    anew = f"{release} first, then allocate it anew; its files need their owners shifted"
+    ids = ", ".join(map(str, stands.mapping.uids.host_ranges()))
+    if not any(_has_shape(stands, shape) for shape in shapes):
+        raise RefusedError(
+            f"'{stands.name}' is allocated already, by other words, as host uids {ids}", hint=anew
+        )
+    if options.owner not in {None, stands.owner}:
+        raise RefusedError(
+            f"'{stands.name}' is allocated already, to the owner {stands.owner}", hint=anew
+        )
+    if options.start is not None and not (
+        stands.reserved_range and stands.reserved_range.start == options.start
+    ):
+        raise RefusedError(f"'{stands.name}' is allocated already, as host uids {ids}", hint=anew)
+
+
+def _has_shape(stands: Allocation, strategy: Strategy) -> bool:
+    base, count = (
+        (stands.reserved_range.start, stands.reserved_range.count)
+        if stands.reserved_range
+        else (None, None)
+    )
+    return (
+        count == (strategy.need.count if strategy.need else None)
+        and strategy.mapping(base) == stands.mapping
+    )
+
+
+def _claim_owner(owners: dict[str, str], one: Wanted) -> None:
+    """Note the owner of a new name. An owner other than root holds one allocation."""
+    if one.known:
+        return
+    if one.owner in owners:
+        raise RefusedError(
+            f"the owner {one.owner} has the allocation '{owners[one.owner]}': readers would join a second one to it",
+            hint=f"give '{one.name}' another --owner",
+        )
+    if one.owner != ROOT:
+        owners[one.owner] = one.name
+
+
+def _engines_with_pools(
+    request: AllocateRequest, strategy: Strategy, engines: Iterable[str]
+) -> list[str]:
+    """The engines that are to have a pool of their own.
+
+    Raises RefusedError under another strategy than per-container, where the engine was named, and InvalidValueError for
+    options of a pool that is not made.
+    """
+    wanted = [name for name in engines if ENGINES[name].pool]
+    if wanted and strategy.name != PerContainer.name:
+        if request.engines is not None:
+            hint = f"one host has one strategy: say --strategy {PerContainer.name}, or leave --engine {wanted[0]} out"
+            raise RefusedError(
+                f"{wanted[0]} gives each container a range of its own, and this is the strategy {strategy.name}",
+                hint=hint,
+            )
+        wanted = []
+    for name in request.pools:
+        if (pool := known(name).pool) is None:
+            raise InvalidValueError(
+                f"{name} has no pool of its own", hint="leave the number of containers out"
+            )
+        if name not in wanted:
+            raise InvalidValueError(
+                f"{pool.option} without its engine", hint=f"say --engine {name}"
+            )
+    return wanted
+
+
+def _pools(
+    state: HostState,
+    request: AllocateRequest,
+    wanted: Iterable[str],
+    start: int | None,
+    owners: dict[str, str],
+) -> tuple[tuple[Wanted, ...], list[Finding]]:
+    """The pools of these engines, and what is to be said of those that are left out."""
+    found: list[Wanted] = []
+    left: list[Finding] = []
+    for name in wanted:
+        one, options = _pool(state, request, name, start)
+        if request.engines is None and not one.known and _has_lines(state, one.owner):
+            # Somebody else's arrangement; an engine that is merely installed is no reason to object to it.
+            continue
+        try:
+            if one.known:
+                _refuse_other_request(state, one.known, options)
+            _claim_owner(owners, one)
+            found.append(one)
+        except UsernsplanError as error:
+            if request.engines is not None:
+                raise
+            left.append(not_done(one.name, error))
+    return tuple(found), left
+
+
+def _has_lines(state: HostState, owner: str) -> bool:
+    return any(owner in file.by_owner() for file in (state.subuid, state.subgid))
+
+
+def _pool(
+    state: HostState, request: AllocateRequest, engine: str, start: int | None
+) -> tuple[Wanted, ContainerOptions]:
+    """The pool of one engine, and what the request says of it. It stays as large as it is unless that is said."""
+    pool = cast("Pool", ENGINES[engine].pool)
+    if not pool.account and state.accounts.user(pool.owner):
+        raise RefusedError(
+            f"{state.layout.path(PASSWD)}: '{pool.owner}' is an account: anybody who logs in as it could map the pool",
+            hint=f"rename the account: {engine} takes the lines of this owner and of no other",
+        )
+    stands = next((a for a in state.ledger.allocations if a.name == a.owner == pool.owner), None)
+    said = request.pools.get(engine, PoolOptions())
+    if stands and stands.reserved_range and said.containers is None:
+        size = stands.reserved_range.count
+    else:
+        size = SLOT * (pool.containers if said.containers is None else said.containers)
+    try:
+        strategy = PerContainer(size)
+    except InvalidValueError as error:
+        raise InvalidValueError(
+            f"{pool.option} {said.containers}: no such pool, {size} ids", hint=error.hint
+        ) from error
+
+    start = start if said.start is None else said.start
+    # An engine that is merely installed has the host's usual pool, whatever range was named for the containers.
+    within = request.pool if request.engines is not None else None
+    one = Wanted(pool.owner, pool.owner, strategy, start, within, known=stands)
+    return one, ContainerOptions(strategy, pool.owner, start)
+
+
+def _docker(
+    state: HostState, request: AllocateRequest, engines: Collection[str], names: Collection[str]
+) -> tuple[str | None, tuple[Finding, ...]]:
+    """The name that Docker's remap is to point at; None, and why, where daemon.json is left alone."""
+    target = request.daemon or (DEFAULT_NAME if DEFAULT_NAME in names else None)
+    if target is None or not request.daemon_config:
+        return None, ()
+    if request.daemon is None and "docker" not in engines:
+        return None, not_here(state) if request.engines is None else ()
+    if target not in names and all(target != a.name for a in state.ledger.allocations):
+        how = (
+            "'allocate' without a name makes it"
+            if target == DEFAULT_NAME
+            else f"name it too: 'allocate {shell(target)} …'"
+        )
+        raise InvalidValueError(f"--daemon {target}: no such allocation", hint=how)
+    if engine := pool_named(target):
+        raise InvalidValueError(
+            f"--daemon {target}: that is the pool of {engine}", hint="name a container's allocation"
+        )
+    return target, ()

@@ -20,9 +20,8 @@ class UsernsplanError(Exception):
 
     exit_status = 1
     hint = ""
-    # The allocation and the option that it is about, where it is about one: a plan file then tells the line.
+    # The allocation that it is about, where it is about one: a plan file then tells the line.
     about = ""
-    option = ""
     # Where that option was said, as the edge shows it: "--start", or the line and key of a file.
     where = ""
     # What was done before it failed and still holds: an interrupted run that was mended, say.
@@ -30,9 +29,16 @@ class UsernsplanError(Exception):
     # The lines of a message that tells of several places; a line end in any other is in a name, and shown as such.
     lines: tuple[str, ...] = ()
 
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
-        """Take the place and the fact as ``message``; ``hint``, where given, replaces the class's own remedy."""
+    def __init__(
+        self, message: str, *, hint: str | None = None, option: str = "", in_file: str = ""
+    ) -> None:
+        """Take the place and the fact as ``message``; ``hint``, where given, replaces the class's own remedy.
+
+        A message about an ``option`` does not name it: the edge does, as it was said. ``in_file`` is the remedy in a
+        plan file, where that is another.
+        """
         super().__init__(message)
+        self.option, self.in_file = option, in_file
         if hint is not None:
             self.hint = hint
 
@@ -92,7 +98,7 @@ class PoolExhaustedError(UsernsplanError):
     """The pool has no room for what was asked. Nothing was allocated. Exit status 7."""
 
     exit_status = 7
-    hint = "give a larger --pool, a smaller --size, or release and forget what is no longer used"
+    hint = "name a larger pool or a smaller size, or release and forget what is no longer used"
 
 
 class NotPermittedError(UsernsplanError):

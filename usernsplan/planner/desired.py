@@ -7,7 +7,6 @@ does not name stays, and goes only with ``prune``.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -73,18 +72,6 @@ class PlanDiff:
     def pending(self) -> bool:
         """Tell whether anything is to be done."""
         return self.allocate.changed or self.prune.changed or bool(self.volumes)
-
-
-# Words that are an option on the command line and a key in the file.
-_KEYS = (
-    *("strategy", "size", "block", "container-id", "dockerroot", "max", "identity"),
-    *("pool", "owner", "start", "daemon"),
-)
-# What the command line says with options of another name.
-_ABOUT_DOCKER = {
-    "--replace-remap": "'daemon: NAME' in the file",
-    "--no-daemon-config": "'daemon: false'",
-}
 
 
 def make_desired(
@@ -194,18 +181,9 @@ def _placed(spec: Spec) -> Iterator[None]:
         key = error.option if error.option in lines else ""
         path = ".".join(filter(None, (at, key)))
         if path:
-            error.args = (
-                f"{spec.place}:{lines.get(key, line)}: {path}: {_in_words_of_the_file(str(error))}",
-            )
-        error.hint = _in_words_of_the_file(error.hint)
+            error.where = f"{spec.place}:{lines.get(key, line)}: {path}"
+        error.hint = error.in_file or error.hint
         raise
-
-
-def _in_words_of_the_file(text: str) -> str:
-    """Options of the command line as the keys that they are in the file."""
-    for option, key in _ABOUT_DOCKER.items():
-        text = text.replace(option, key)
-    return re.sub(rf"--({'|'.join(_KEYS)})\b", r"'\1'", text)
 
 
 @contextmanager

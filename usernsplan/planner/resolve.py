@@ -17,7 +17,7 @@ from usernsplan.planner.daemon import not_here
 from usernsplan.planner.names import check_name, check_owner, owner_of, refuse_account
 from usernsplan.planner.needs import TAKE_ROOTS
 from usernsplan.planner.unsaid import dockerroot_of, first_free
-from usernsplan.strategies import SHARED_SUBID_LAST, SLOT, PerContainer, Shared, named
+from usernsplan.strategies import SHARED_SUBID_LAST, SLOT, PerContainer, Shared, differing, named
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -150,7 +150,8 @@ def _strategy(state: HostState, request: AllocateRequest) -> Strategy:
         words = shell(*request.names[:3]) or "--docker"
         command = state.layout.command(f"allocate --strategy {PerContainer.name} {words}")
         raise InvalidValueError(
-            "--strategy is missing: nothing is allocated here that tells it", hint=_WHICH + command
+            "the strategy is missing: nothing is allocated here that tells it",
+            hint=_WHICH + command,
         )
     strategy = state.ledger.allocations[0].strategy
     try:
@@ -309,20 +310,18 @@ def _refuse_past_docker(
             and _is_past_subid(strategy)
         ):
             continue
-        if request.from_file:
-            hint = "leave --max out for this one; Podman and OCI runtimes take other containers past it"
-        else:
-            root = "--identity" if strategy.identity else f"--dockerroot {strategy.dockerroot}"
-            other = name if name != DEFAULT_NAME else "web"
-            words = f"allocate --strategy {strategy.name} {root} --max {strategy.max} {other}"
-            made = state.layout.command(words)
-            shown = state.layout.command(f"render podman {other}")
-            hint = f"leave --max out; for Podman or OCI a container has a larger one: '{made}', then '{shown}'"
-        with about(name, "max"):
+        root = "--identity" if strategy.identity else f"--dockerroot {strategy.dockerroot}"
+        other = name if name != DEFAULT_NAME else "web"
+        words = f"allocate --strategy {strategy.name} {root} --max {strategy.max} {other}"
+        made = state.layout.command(words)
+        shown = state.layout.command(f"render podman {other}")
+        with about(name):
             raise InvalidValueError(
-                f"--max {strategy.max}: Docker's own map comes from subuid, "
+                f"{strategy.max} is too large: Docker's own map comes from subuid, "
                 f"where a shared one ends at {SHARED_SUBID_LAST}",
-                hint=hint,
+                hint=f"leave --max out; for Podman or OCI a container has a larger one: '{made}', then '{shown}'",
+                in_file="leave max out for this one; Podman and OCI runtimes take other containers past it",
+                option="max",
             )
 
 
@@ -344,7 +343,7 @@ def _refuse_other_strategy(state: HostState, strategy: Strategy) -> None:
         theirs = state.ledger.allocations[0].strategy
         raise RefusedError(
             f"this host's strategy is {theirs}, and one host has one strategy: {names}",
-            hint=f"use --strategy {theirs}, or {state.layout.inline('release ' + shell(*few))} first",
+            hint=f"use the strategy {theirs}, or {state.layout.inline('release ' + shell(*few))} first",
         )
 
 
@@ -359,16 +358,22 @@ def _refuse_other_request(state: HostState, stands: Allocation, options: Contain
     ids = ", ".join(map(str, stands.mapping.uids.host_ranges()))
     if not any(_has_shape(stands, shape) for shape in shapes):
         raise RefusedError(
-            f"'{stands.name}' is allocated already, by other words, as host uids {ids}", hint=anew
+            f"'{stands.name}' is allocated already, with other options, as host uids {ids}",
+            hint=anew,
+            option=differing(options.strategy, stands.mapping, stands.reserved_range),
         )
     if options.owner not in {None, stands.owner}:
         raise RefusedError(
-            f"'{stands.name}' is allocated already, to the owner {stands.owner}", hint=anew
+            f"'{stands.name}' is allocated already, to the owner {stands.owner}",
+            hint=anew,
+            option="owner",
         )
     if options.start is not None and not (
         stands.reserved_range and stands.reserved_range.start == options.start
     ):
-        raise RefusedError(f"'{stands.name}' is allocated already, as host uids {ids}", hint=anew)
+        raise RefusedError(
+            f"'{stands.name}' is allocated already, as host uids {ids}", hint=anew, option="start"
+        )
 
 
 def _has_shape(stands: Allocation, strategy: Strategy) -> bool:
@@ -390,7 +395,7 @@ def _claim_owner(owners: dict[str, str], one: Wanted) -> None:
     if one.owner in owners:
         raise RefusedError(
             f"the owner {one.owner} has the allocation '{owners[one.owner]}': readers would join a second one to it",
-            hint=f"give '{one.name}' another --owner",
+            hint=f"give '{one.name}' another owner",
         )
     if one.owner != ROOT:
         owners[one.owner] = one.name
@@ -407,7 +412,7 @@ def _engines_with_pools(
     wanted = [name for name in engines if ENGINES[name].pool]
     if wanted and strategy.name != PerContainer.name:
         if request.engines is not None:
-            hint = f"one host has one strategy: say --strategy {PerContainer.name}, or leave --engine {wanted[0]} out"
+            hint = f"one host has one strategy: use the strategy {PerContainer.name}, or leave the engine {wanted[0]} out"
             raise RefusedError(
                 f"{wanted[0]} gives each container a range of its own, and this is the strategy {strategy.name}",
                 hint=hint,
@@ -476,7 +481,8 @@ def _pool(
         strategy = PerContainer(size)
     except InvalidValueError as error:
         raise InvalidValueError(
-            f"{pool.option} {said.containers}: no such pool, {size} ids", hint=error.hint
+            f"there is no pool for {said.containers} containers of {engine}: {error}",
+            hint=error.hint,
         ) from error
 
     start = start if said.start is None else said.start
@@ -501,9 +507,9 @@ def _docker(
             if target == DEFAULT_NAME
             else f"name it too: 'allocate {shell(target)} …'"
         )
-        raise InvalidValueError(f"--daemon {target}: no such allocation", hint=how)
+        raise InvalidValueError(f"there is no allocation '{target}'", hint=how)
     if engine := pool_named(target):
         raise InvalidValueError(
-            f"--daemon {target}: that is the pool of {engine}", hint="name a container's allocation"
+            f"'{target}' is the pool of {engine}", hint="name a container's allocation"
         )
     return target, ()

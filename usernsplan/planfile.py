@@ -19,9 +19,11 @@ from usernsplan.errors import (
 from usernsplan.escape import in_words, line, shell
 from usernsplan.formats import spec as formats
 from usernsplan.formats.yaml_nodes import LONGEST
+from usernsplan.host import config as host_config
 from usernsplan.host import files, output, plan_file, read
 from usernsplan.layout import PLAN_FILE, STDIN
 from usernsplan.model import INTERRUPTED, FixRequest
+from usernsplan.planner.defaults import of_spec
 from usernsplan.planner.desired import fingerprint, make_desired
 from usernsplan.planner.exported import can_export
 from usernsplan.planner.exported import exported as make_exported
@@ -32,6 +34,7 @@ from usernsplan.volume import fix_volume
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from usernsplan.formats.config import Config
     from usernsplan.formats.spec import Spec
     from usernsplan.host.plan_file import FoundFile
     from usernsplan.layout import Layout
@@ -56,10 +59,15 @@ class PlanFile:
     seen: str | None = None
 
 
-def load(layout: Layout, path: str | None, *, prune: bool = False) -> PlanFile:
-    """Read a plan file: this one ("-": standard input), or the one that is meant where none is named."""
+def load(
+    layout: Layout, path: str | None, config: Config | None, *, prune: bool = False
+) -> PlanFile:
+    """Read a plan file: this one ("-": standard input), or the one that is meant where none is named.
+
+    What it leaves open, ``config`` says, the defaults of the host.
+    """
     if path is None and (found := plan_file.find(layout)):
-        return _parsed(layout, found.raw, found.path, prune=prune)
+        return _parsed(layout, found.raw, found.path, config, prune=prune)
     if path is None:
         begin = in_words(f"{layout.command('export')} > {plan_file.HERE}")
         raise InvalidValueError(
@@ -67,13 +75,13 @@ def load(layout: Layout, path: str | None, *, prune: bool = False) -> PlanFile:
             hint=f"name one, or begin with {begin}",
         )
     return _parsed(
-        layout, plan_file.named(path, LONGEST), STDIN if path == "-" else path, prune=prune
+        layout, plan_file.named(path, LONGEST), STDIN if path == "-" else path, config, prune=prune
     )
 
 
-def found(layout: Layout, one: FoundFile) -> PlanFile:
+def found(layout: Layout, one: FoundFile, config: Config | None) -> PlanFile:
     """Read the plan file that was found where none was named."""
-    return _parsed(layout, one.raw, one.path, prune=False)
+    return _parsed(layout, one.raw, one.path, config, prune=False)
 
 
 def save(layout: Layout, path: str, plan: PlanFile, desired: PlanDiff) -> None:
@@ -91,7 +99,7 @@ def save(layout: Layout, path: str, plan: PlanFile, desired: PlanDiff) -> None:
     output.write(path, json.dumps(content, indent=2).encode() + b"\n")
 
 
-def restore(layout: Layout, path: str) -> PlanFile:
+def restore(layout: Layout, path: str, config: Config | None) -> PlanFile:
     """Read what ``save`` wrote. Raises InvalidFileError for anything else, InvalidValueError for another root's."""
     content = plan_file.named(path, LONGEST)
     try:
@@ -110,7 +118,7 @@ def restore(layout: Layout, path: str) -> PlanFile:
             f"{line(path)} was made for the root {line(str(root))}",
             hint=f"say --root {shell(str(root))}",
         )
-    return replace(_parsed(layout, raw, str(place), prune=prune is True), seen=seen)
+    return replace(_parsed(layout, raw, str(place), config, prune=prune is True), seen=seen)
 
 
 def allocating(plan: PlanFile, *, replace_remap: bool) -> Callable[[HostState], Plan]:
@@ -179,7 +187,8 @@ def exported(layout: Layout, ledger: Ledger) -> tuple[Spec, tuple[str, ...]]:
     ]
     if state.ledger.interrupted:
         notes.append(INTERRUPTED)
-    return make_exported(state), tuple(notes)
+    defaults = host_config.load(layout, None)
+    return make_exported(state, defaults and defaults.options), tuple(notes)
 
 
 def fix_volumes(
@@ -205,8 +214,12 @@ def fix_volumes(
     return tuple(found)
 
 
-def _parsed(layout: Layout, raw: bytes, place: str, *, prune: bool) -> PlanFile:
+def _parsed(
+    layout: Layout, raw: bytes, place: str, config: Config | None, *, prune: bool
+) -> PlanFile:
     spec = formats.parse(raw, place)
+    if config is not None:
+        spec = of_spec(spec, config)
     containers = tuple(
         replace(
             one,

@@ -205,9 +205,12 @@ def with_defaults(
     return {**fitting, **said}
 
 
-def options_of(strategy: str, mapping: Mapping, held: IdRange | None) -> dict[str, int]:
-    """The options by which ``named`` makes this mapping, but for those that have their usual value."""
-    return _other_than(_CLASSES[strategy](), _options_of(strategy, mapping, held))
+def options_of(
+    strategy: str, mapping: Mapping, held: IdRange | None, *, usual: bool = False
+) -> dict[str, int]:
+    """The options by which ``named`` makes this mapping; with ``usual``, those too that have their usual value."""
+    found = _options_of(strategy, mapping, held)
+    return found if usual else _other_than(_CLASSES[strategy](), found)
 
 
 def differing(wanted: Strategy, mapping: Mapping, held: IdRange | None) -> str:

@@ -6,8 +6,9 @@ from typing import Annotated, Optional
 
 import typer
 
-from usernsplan.cli.options import Json, Root, id_range, note_interrupted, write_result
+from usernsplan.cli.options import ConfigFile, Json, Root, id_range, note_interrupted, write_result
 from usernsplan.host import read
+from usernsplan.host.config import load as load_config
 from usernsplan.host.files import layout_at
 from usernsplan.ledger import open_ledger
 from usernsplan.planner.useradd import useradd
@@ -24,6 +25,7 @@ def capacity(
         Optional[str],
         typer.Option(metavar="FIRST-LAST", help="Look at these ids. Default: by the strategy."),
     ] = None,
+    config: ConfigFile = None,
     root: Root = "/",
     json: Json = False,
 ) -> None:
@@ -40,7 +42,9 @@ def capacity(
     """
     layout = layout_at(root, exists=True)
     state = read.state(layout, open_ledger(layout).state)
-    found = Space((), (), figures(state, usual(state, size), id_range(pool)), useradd(state))
+    defaults = load_config(layout, config)
+    ids = id_range(pool) or (defaults.pool if defaults else None)
+    found = Space((), (), figures(state, usual(state, size), ids), useradd(state))
     if json:
         from usernsplan.report import map_json  # noqa: PLC0415 - one of the two
 

@@ -6,7 +6,7 @@ import errno
 import os
 import sys
 from collections import deque
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
@@ -39,6 +39,14 @@ Root = Annotated[
         show_default=False,
     ),
 ]
+ConfigFile = Annotated[
+    Optional[str],
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="Defaults of this host. Default: /etc/usernsplan/config.yaml, where it exists.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print a JSON document instead of text.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done; write nothing.")]
 Yes = Annotated[
@@ -54,7 +62,8 @@ def id_range(text: str | None, option: str = "--pool") -> IdRange | None:
     try:
         return None if text is None else IdRange.parse(text)
     except InvalidValueError as error:
-        raise InvalidValueError(f"{option}: {error}", hint=error.hint) from error
+        error.where = option
+        raise
 
 
 def one_of(option: str, value: str | None, *choices: str) -> str | None:

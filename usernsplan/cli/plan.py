@@ -9,6 +9,7 @@ import typer
 
 from usernsplan import planfile
 from usernsplan.cli.options import (
+    ConfigFile,
     Json,
     Root,
     agreed,
@@ -22,6 +23,7 @@ from usernsplan.cli.options import (
 from usernsplan.cli.progress import watching
 from usernsplan.errors import InvalidValueError, UsernsplanError
 from usernsplan.escape import shell
+from usernsplan.host.config import load as load_config
 from usernsplan.host.files import layout_at
 from usernsplan.ledger import open_ledger
 from usernsplan.report.colour import Paint
@@ -54,6 +56,7 @@ def plan(
     schema: Annotated[
         bool, typer.Option("--schema", help="Print the JSON Schema of plan files, for editors.")
     ] = False,
+    config: ConfigFile = None,
     root: Root = "/",
     json: Json = False,
 ) -> None:
@@ -75,7 +78,7 @@ def plan(
         return
     layout = layout_at(root)
     ledger = open_ledger(layout)
-    loaded = planfile.load(layout, file or None, prune=prune)
+    loaded = planfile.load(layout, file or None, load_config(layout, config), prune=prune)
     desired = planfile.preview(layout, ledger, loaded)
     if out is not None:
         planfile.save(layout, out, loaded, desired)
@@ -97,6 +100,7 @@ def apply(
     fix_volumes: Annotated[
         bool, typer.Option("--fix-volumes", help="Run fix-volume for each volume that needs it.")
     ] = False,
+    config: ConfigFile = None,
     root: Root = "/",
     json: Json = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
@@ -114,10 +118,11 @@ def apply(
         raise InvalidValueError("--plan with FILE or --prune", hint="what was saved says both")
     layout = layout_at(root)
     ledger = open_ledger(layout)
+    defaults = load_config(layout, config)
     loaded = (
-        planfile.load(layout, file or None, prune=prune)
+        planfile.load(layout, file or None, defaults, prune=prune)
         if saved is None
-        else planfile.restore(layout, saved)
+        else planfile.restore(layout, saved, defaults)
     )
     shown = planfile.preview(layout, ledger, loaded)
     place, command = loaded.spec.place, typed()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from typer.core import TyperCommand, TyperGroup
 
-from usernsplan.errors import UsageError, did_you_mean
+from usernsplan.errors import UsageError, did_you_mean, placed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -30,6 +30,18 @@ class Command(TyperCommand):
         if left_over:
             raise UsageError(f"unexpected argument '{left_over[0]}'", hint=_usage(ctx))
         return left_over
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - of either click
+        """Run it. An error about an option that was typed names it as it is typed."""
+        typed = {
+            str(name): param.opts[0]
+            for param in self.params
+            if param.opts[0].startswith("-")
+            and getattr(ctx.get_parameter_source(param.name), "name", "") == "COMMANDLINE"
+            for name in (param.name, param.opts[0].lstrip("-"))
+        }
+        with placed(typed):
+            return super().invoke(ctx)
 
 
 class Group(TyperGroup):

@@ -64,7 +64,8 @@ class Spec:
     """A whole plan file. ``daemon``: the container that Docker's remap points at; False: leave daemon.json alone.
 
     ``engines`` None: those that the host has. ``pools`` and ``pool_starts``: for how many containers, and the first id,
-    by the engine's name. ``place`` is the file's path, for messages, and ``lines`` are those of its keys.
+    by the engine's name. ``place`` is the file's path, for messages, and ``lines`` are those of its keys. ``defaults``
+    are the host's own for options of the strategy, and ``places`` tells where the host says what the file does not.
     """
 
     place: str
@@ -78,6 +79,8 @@ class Spec:
     containers: tuple[SpecContainer, ...] = ()
     reservations: tuple[SpecReservation, ...] = ()
     lines: dict[str, int] = field(default_factory=dict)
+    defaults: dict[str, int] = field(default_factory=dict)
+    places: dict[str, str] = field(default_factory=dict)
 
 
 def parse(raw: bytes, place: str) -> Spec:

@@ -45,7 +45,7 @@ def find_config(layout: Layout) -> FoundFile | None:
     Raises RefusedError for one that others than root, and the owner of another root, may have written.
     """
     shown, top = layout.path(CONFIG_FILE), layout.real or "/"
-    remedy = f"chown root: {shell(shown)} && chmod 644 {shell(shown)}"
+    remedy = f"let root alone write it, and the folders it lies in: chown root: {shell(shown)} && chmod go-w {shell(shown)}"
     return _found(
         shown, lambda: trust.place(top, CONFIG_FILE, frozenset({0, os.stat(top).st_uid})), remedy
     )

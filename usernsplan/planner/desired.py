@@ -35,7 +35,7 @@ from usernsplan.planner.release import make_release
 from usernsplan.planner.runs import findings as findings_of_runs
 from usernsplan.planner.taken import claims_of_others, holders
 from usernsplan.planner.volumes import doubts, not_noted
-from usernsplan.strategies import named
+from usernsplan.strategies import named, with_defaults
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from usernsplan.formats.spec import Spec
     from usernsplan.ids import IdRange
     from usernsplan.model import Allocation, HostState
+    from usernsplan.strategies import PerContainer, Shared, SingleUid
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +121,13 @@ def make_desired(
 def request_of(spec: Spec) -> AllocateRequest:
     """The words of the ``allocate`` that a file stands for. Raises InvalidFileError for options of another strategy."""
     with _placed(spec):
-        strategy = named(spec.strategy, spec.options)
+        strategy = _strategy(spec, {})
     each = {}
     for one in spec.containers:
         with _placed(spec), about(one.name):
-            strategy_of_one = named(spec.strategy, {**spec.options, **one.options})
-            each[one.name] = ContainerOptions(strategy_of_one, one.owner, one.start, one.engines)
+            each[one.name] = ContainerOptions(
+                _strategy(spec, one.options), one.owner, one.start, one.engines
+            )
     if spec.daemon and spec.daemon not in each:
         place, line = spec.place, spec.lines["daemon"]
         raise InvalidFileError(
@@ -145,6 +147,12 @@ def request_of(spec: Spec) -> AllocateRequest:
         each=each,
         from_file=True,
     )
+
+
+def _strategy(spec: Spec, own: dict[str, int]) -> PerContainer | SingleUid | Shared:
+    """The file's strategy for a container with these options of its own."""
+    said = {**spec.options, **own}
+    return named(spec.strategy, with_defaults(spec.strategy, said, spec.defaults))
 
 
 def merged_changes(desired: PlanDiff) -> tuple[Change, ...]:
@@ -180,7 +188,9 @@ def _placed(spec: Spec) -> Iterator[None]:
         lines, line, at = (one.lines, one.line, one.at) if one else (spec.lines, 0, "")
         key = error.option if error.option in lines else ""
         path = ".".join(filter(None, (at, key)))
-        if path:
+        if not key and error.option in spec.places:
+            error.where = spec.places[error.option]
+        elif path:
             error.where = f"{spec.place}:{lines.get(key, line)}: {path}"
         error.hint = error.in_file or error.hint
         raise

@@ -76,11 +76,12 @@ class Grants:
             have = self._of(one)
             if have and _raw(have) != one.wanted and one.owner != ROOT:
                 start = self._only_start(allocation)
-                adopt = "" if start is None else f"a start of {start} adopts it as it is; or "
+                adopt = "" if start is None else f"'--start {start}' adopts it as it is; or "
                 raise RefusedError(
                     f"{self._state.layout.path(one.path)}:{have[0].number}: {one.owner} has "
                     f"'{file_line(have[0].raw)}', which usernsplan did not give; readers would join it to the new range",
-                    hint=f"{adopt}take that line out, or name another owner",
+                    hint=f"{adopt}take that line out, or name another --owner",
+                    in_file=f"{adopt.replace('--start', 'start:')}take that line out, or name another owner",
                 )
 
     def _only_start(self, allocation: Allocation) -> int | None:

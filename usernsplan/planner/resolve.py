@@ -17,7 +17,15 @@ from usernsplan.planner.daemon import not_here
 from usernsplan.planner.names import check_name, check_owner, owner_of, refuse_account
 from usernsplan.planner.needs import TAKE_ROOTS
 from usernsplan.planner.unsaid import dockerroot_of, first_free
-from usernsplan.strategies import SHARED_SUBID_LAST, SLOT, PerContainer, Shared, differing, named
+from usernsplan.strategies import (
+    SHARED_SUBID_LAST,
+    SLOT,
+    PerContainer,
+    Shared,
+    differing,
+    named,
+    with_defaults,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -155,7 +163,7 @@ def _strategy(state: HostState, request: AllocateRequest) -> Strategy:
         )
     strategy = state.ledger.allocations[0].strategy
     try:
-        return named(strategy, request.options)
+        return named(strategy, with_defaults(strategy, request.options, request.defaults))
     except InvalidValueError as error:
         error.hint = (
             error.hint or f"this host's strategy is {strategy}, and one host has one strategy"

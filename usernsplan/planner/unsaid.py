@@ -47,5 +47,5 @@ def first_free(state: HostState) -> int:
     where = " and ".join(state.layout.path(path) for path in (SUBUID, SUBGID))
     raise PoolExhaustedError(
         f"somebody has every id from {usual} to {SHARED_SUBID_LAST - 1}",
-        hint=f"accounts, groups, and lines of {where} have them; choose one that may be shared",
+        hint=f"accounts, groups, and lines of {where} have them; name one with --dockerroot N",
     )

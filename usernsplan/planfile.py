@@ -188,7 +188,7 @@ def exported(layout: Layout, ledger: Ledger) -> tuple[Spec, tuple[str, ...]]:
     if state.ledger.interrupted:
         notes.append(INTERRUPTED)
     defaults = host_config.load(layout, None)
-    return make_exported(state, defaults and defaults.options), tuple(notes)
+    return make_exported(state, defaults.options if defaults else None), tuple(notes)
 
 
 def fix_volumes(

@@ -161,10 +161,12 @@ def test_what_the_file_does_not_name_stays_unless_it_is_pruned(root: Path) -> No
 @pytest.mark.parametrize(
     ("edit", "key"),
     [
-        ("size: 65536", "size"),
-        ("start: 1048576", "start"),
-        ("owner: other", "owner"),
-        ("size: 131072, start: 524288", "start"),
+        ("size: 65536", ".size"),
+        # They leave the size out, which differs then; nothing in the file says that.
+        ("start: 1048576", ""),
+        ("owner: other", ""),
+        ("size: 131072, start: 524288", ".start"),
+        ("size: 131072, owner: other", ".owner"),
     ],
 )
 def test_an_edit_renumbers_nothing(root: Path, edit: str, key: str) -> None:
@@ -175,7 +177,7 @@ def test_an_edit_renumbers_nothing(root: Path, edit: str, key: str) -> None:
     for words in (("plan",), ("apply", "--yes"), ("apply", "--prune", "--yes"), ("allocate",)):
         out, err = here(*words, "--root", root, status=9)
         assert out == ""
-        where = f"usernsplan.yaml:5: containers[2].{key}"
+        where = f"usernsplan.yaml:5: containers[2]{key}"
         assert f"usernsplan: {where}: 'db' is allocated already" in err
         assert tree(root) == before
 

@@ -42,8 +42,8 @@ class StepOptions(NamedTuple):
     says that an earlier look found no attributes that need care; they are not asked for again.
     0: they always are.
 
-    ``pinning``: how the inode that was looked at is held while it is changed. BY_NAME, or what
-    ``syscalls.pin`` takes: the resolve flags of openat2(2), or 0 for open(2).
+    ``pinning``: how the inode that was looked at is held while it is changed, signed 64 bits.
+    BY_NAME, or what ``syscalls.pin`` takes: the resolve flags of openat2(2), or 0 for open(2).
 
     ``search``: look for ids, instead of for entries that a change of owner could harm.
     """
@@ -56,7 +56,9 @@ class StepOptions(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class FolderListing:
-    """What ``step`` found, by name. Each list has the order of the names that went in.
+    """What ``step`` found, by name. C makes it from these four fields, in this order.
+
+    Each list has the order of the names that went in.
 
     ``folders``: the sub-folders. ``plain``: the plain entries by the (uid, gid) that was found; the
     old one where the entry got a new owner. ``care``: the entries that need care. ``failures``: the

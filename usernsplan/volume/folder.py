@@ -50,7 +50,7 @@ class StepOptions(NamedTuple):
 
     owners: tuple[tuple[Owner, Owner], ...] = ()
     seen_before: int = 0
-    pinning: int = BY_NAME
+    pinning: int = 0
     search: bool = False
 
 

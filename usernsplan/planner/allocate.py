@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from usernsplan.model import AllocateRequest, Allocation, HostState
     from usernsplan.planner.choose import Chosen
-    from usernsplan.planner.resolve import Resolved
+    from usernsplan.planner.resolve import Resolved, Wanted
 
 
 def make_plan(state: HostState, request: AllocateRequest) -> Plan:
@@ -34,19 +34,21 @@ def make_plan(state: HostState, request: AllocateRequest) -> Plan:
 
 def _plan(state: HostState, resolved: Resolved, chosen: Chosen, lines: Grants) -> Plan:
     """The lines of what was chosen, Docker's part, accounts, and what is to be said of all this."""
-    new = _granted(lines, chosen)
-    named = {a.name for a in (*chosen.containers, *chosen.pools)}
+    new = _granted(lines, resolved, chosen)
+    wanted = (*resolved.containers, *chosen.pools)
     for allocation in state.ledger.allocations:
-        if allocation.name == resolved.docker and allocation.name not in named:
+        if allocation.name == resolved.docker and all(
+            one.name != resolved.docker for one in wanted
+        ):
             # What Docker is to be pointed at needs its lines too, named again or not.
             lines.restore(allocation)
-    more, found = _widened(lines, resolved)
+    more = [(one.known, owner) for one in wanted if one.known for owner in one.extra_owners]
+    found = tuple((a.name, *line) for a, owner in more for line in lines.widen(a, owner))
 
-    containers = [
-        replace(new.get(a.name, a), extra_owners=(*a.extra_owners, *more.get(a.name, ())))
-        for a in chosen.containers
+    allocations = [
+        new[one.name] if one.known is None else _widened(one, one.known) for one in wanted
     ]
-    allocations = [*containers, *(new.get(a.name, a) for a in chosen.pools)]
+    containers = allocations[: len(resolved.containers)]
     with about(option="daemon"):
         docker = _docker(state, resolved, allocations, chosen, lines)
     made = daemon.with_accounts(state, needs.accounts(resolved.engines, allocations))
@@ -57,7 +59,7 @@ def _plan(state: HostState, resolved: Resolved, chosen: Chosen, lines: Grants) -
         restored=tuple(lines.restored),
         ledger=LedgerChange(
             add=tuple(new.values()),
-            extra_owners=tuple((name, owner) for name, owners in more.items() for owner in owners),
+            extra_owners=tuple((a.name, owner) for a, owner in more),
             found=found,
             unkeep=tuple((name, former.reserved_range) for name, former in chosen.back.items()),
         ),
@@ -84,43 +86,20 @@ def _plan(state: HostState, resolved: Resolved, chosen: Chosen, lines: Grants) -
     )
 
 
-def _granted(lines: Grants, chosen: Chosen) -> dict[str, Allocation]:
+def _granted(lines: Grants, resolved: Resolved, chosen: Chosen) -> dict[str, Allocation]:
     """Put the lines of what stands back where they went, add those of what is new, and return the new ones."""
-    new: dict[str, Allocation] = {}
-
-    def grant(allocations: Iterable[Allocation]) -> None:
-        # What stands comes first: its lines were there before.
-        for one in sorted(allocations, key=lambda one: one.name in chosen.new):
-            with about(one.name):
-                if one.name in chosen.new:
-                    new[one.name] = lines.add(one)
-                else:
-                    lines.restore(one)
-
-    grant(chosen.containers)
-    for pool in chosen.pools:
-        with about(option="engines"):
-            grant([pool])
+    new = {}
+    for one in (*sorted(resolved.containers, key=lambda one: not one.known), *chosen.pools):
+        with about(one.name, "engines" if one in chosen.pools else ""):
+            if one.known:
+                lines.restore(one.known)
+            else:
+                new[one.name] = lines.add(chosen.new[one.name])
     return new
 
 
-def _widened(
-    lines: Grants, resolved: Resolved
-) -> tuple[dict[str, tuple[str, ...]], tuple[tuple[str, str, str], ...]]:
-    """Grant the lines of what stands to further owners: by name to whom, and (name, path, line) that stood before."""
-    more = {
-        one.name: tuple(o for o in one.extra_owners if o not in one.known.extra_owners)
-        for one in resolved.containers
-        if one.known
-    }
-    found = tuple(
-        (one.name, *line)
-        for one in resolved.containers
-        for owner in more.get(one.name, ())
-        if one.known
-        for line in lines.widen(one.known, owner)
-    )
-    return more, found
+def _widened(one: Wanted, stands: Allocation) -> Allocation:
+    return replace(stands, extra_owners=(*stands.extra_owners, *one.extra_owners))
 
 
 def _docker(

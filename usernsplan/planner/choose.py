@@ -29,14 +29,13 @@ _LEAVE = "leave --start out: we find one"
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The allocations of a request, each with its ids. Those that stand already are as they were.
+    """The allocations that are to be made, by name, each with its ids; and ``back``, what comes out of quarantine.
 
-    ``new`` has the others by name, and ``back`` what comes out of quarantine for them. ``notes`` are about ranges that
-    names had before, ``left_out`` about pools that cannot be had.
+    ``pools`` are those that can be had. ``notes`` are about ranges that names had before, ``left_out`` about the other
+    pools.
     """
 
-    containers: tuple[Allocation, ...]
-    pools: tuple[Allocation, ...]
+    pools: tuple[Wanted, ...]
     new: dict[str, Allocation]
     back: dict[str, Quarantined]
     notes: tuple[Finding, ...]
@@ -51,7 +50,7 @@ def choose(state: HostState, resolved: Resolved, lines: Grants) -> Chosen:
     lie where it was asked for.
     """
     new, back = _new(state, lines, resolved.containers, ())
-    pools: list[Allocation] = []
+    pools: list[Wanted] = []
     left_out: list[Finding] = []
     for one in resolved.pools:
         try:
@@ -68,12 +67,11 @@ def choose(state: HostState, resolved: Resolved, lines: Grants) -> Chosen:
             left_out.append(not_done(one.name, error))
             continue
         new, back = new | more, back | again
-        pools.append(one.known or new[one.name])
+        pools.append(one)
 
     notes = [*returning.told(state, back)]
     notes += returning.missed(state, (a for name, a in new.items() if name not in back))
-    containers = tuple(one.known or new[one.name] for one in resolved.containers)
-    return Chosen(containers, tuple(pools), new, back, tuple(notes), tuple(left_out))
+    return Chosen(tuple(pools), new, back, tuple(notes), tuple(left_out))
 
 
 def _new(

@@ -6,7 +6,7 @@ Every question that a request raises is answered here, once. What chooses ranges
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from usernsplan.engines import ENGINES, known, pool_named
 from usernsplan.errors import InvalidValueError, RefusedError, UsernsplanError, about
@@ -42,8 +42,8 @@ class Wanted:
 
     ``strategy`` makes the map as it is: DOCKERROOT is a number, and a shared map that Docker is to make has its
     filler. ``start`` is the first host id that was named, ``pool`` the range that was named to take ids from.
-    ``extra_owners`` are granted the same lines. ``known`` is the allocation of this name that stands already; it fits
-    the request, and no ids are to be chosen for it.
+    ``known`` is the allocation of this name that stands already; it fits the request, and no ids are to be chosen for
+    it. ``extra_owners`` are to be granted the same lines, and have not got them yet.
     """
 
     name: str
@@ -91,19 +91,14 @@ def resolve(state: HostState, request: AllocateRequest) -> Resolved:
 
     names = _names(request, engines)
     options = _options(request, names, strategy, state)
-    _refuse_past_docker(state, request, options)
-    _refuse_bypassed_files(state)
-    with about(option="strategy"):
-        _refuse_other_strategy(state, strategy)
-
     stands = {a.name: a for a in state.ledger.allocations}
     containers = tuple(
         _container(request, engines, name, one, stands.get(name)) for name, one in options.items()
     )
-    for one in containers:
-        if one.known:
-            with about(one.name):
-                _refuse_other_request(state, one.known, options[one.name])
+    _refuse_past_docker(state, request, containers)
+    _refuse_bypassed_files(state)
+    with about(option="strategy"):
+        _refuse_other_strategy(state, strategy)
 
     owners = {a.owner: a.name for a in state.ledger.allocations if a.owner != ROOT}
     accounts = {user.name for user in state.accounts.users}
@@ -115,7 +110,7 @@ def resolve(state: HostState, request: AllocateRequest) -> Resolved:
         with about(one.name):
             if one.owner in accounts and not (is_meant or one.known):
                 refuse_account(state, one.owner)
-            _claim_owner(owners, one)
+            _admit(state, owners, one)
 
     with about(option="engines"):
         wanted = _engines_with_pools(request, strategy, engines)
@@ -126,7 +121,7 @@ def resolve(state: HostState, request: AllocateRequest) -> Resolved:
         docker, not_pointed = _docker(state, request, engines, [*names, *(p.name for p in pools)])
     return Resolved(
         containers=containers,
-        pools=pools,
+        pools=tuple(pools),
         engines=engines,
         are_named=request.engines is not None,
         docker=docker,
@@ -267,7 +262,7 @@ def _container(
     options: ContainerOptions,
     stands: Allocation | None,
 ) -> Wanted:
-    owner = stands.owner if stands else options.owner or owner_of(name)
+    owner = options.owner or (stands.owner if stands else owner_of(name))
     strategy = options.strategy
     if isinstance(strategy, Shared) and _is_dockers(request, name):
         # Docker lays its ranges end to end: a map that it is to make must be without a gap.
@@ -276,13 +271,14 @@ def _container(
     # Docker's own allocation is no container's, and what no file carries cannot be granted.
     is_granted = name != DEFAULT_NAME and not _is_past_subid(strategy)
     also = {ENGINES[e].extra_owners for e in (*engines, *options.engines) if is_granted}
+    have = {None, owner, *(stands.extra_owners if stands else ())}
     return Wanted(
         name=name,
         owner=owner,
         strategy=strategy,
         start=options.start,
         pool=request.pool,
-        extra_owners=tuple(sorted(o for o in also if o and o != owner)),
+        extra_owners=tuple(sorted(o for o in also - have if o)),
         known=stands,
     )
 
@@ -298,16 +294,12 @@ def _is_past_subid(strategy: Strategy) -> bool:
 
 
 def _refuse_past_docker(
-    state: HostState, request: AllocateRequest, options: dict[str, ContainerOptions]
+    state: HostState, request: AllocateRequest, containers: Iterable[Wanted]
 ) -> None:
     """Raise InvalidValueError for a map of Docker's own that subuid cannot carry."""
-    for name, one in options.items():
-        strategy = one.strategy
-        if not (
-            isinstance(strategy, Shared)
-            and (strategy.filler or _is_dockers(request, name))
-            and _is_past_subid(strategy)
-        ):
+    for one in containers:
+        name, strategy = one.name, one.strategy
+        if not (isinstance(strategy, Shared) and strategy.filler and _is_past_subid(strategy)):
             continue
         if request.from_file:
             hint = "leave --max out for this one; Podman and OCI runtimes take other containers past it"
@@ -348,44 +340,13 @@ def _refuse_other_strategy(state: HostState, strategy: Strategy) -> None:
         )
 
 
-def _refuse_other_request(state: HostState, stands: Allocation, options: ContainerOptions) -> None:
-    """Raise RefusedError unless the request describes the allocation that stands."""
-    shapes = [options.strategy]
-    if isinstance(options.strategy, Shared) and not _is_past_subid(options.strategy):
-        # A request that only names it again does not repeat whether Docker was to use it.
-        shapes.append(replace(options.strategy, filler=True))
-    release = state.layout.inline(f"release {shell(stands.name)}")
-    anew = f"{release} first, then allocate it anew; its files need their owners shifted"
-    ids = ", ".join(map(str, stands.mapping.uids.host_ranges()))
-    if not any(_has_shape(stands, shape) for shape in shapes):
-        raise RefusedError(
-            f"'{stands.name}' is allocated already, by other words, as host uids {ids}", hint=anew
-        )
-    if options.owner not in {None, stands.owner}:
-        raise RefusedError(
-            f"'{stands.name}' is allocated already, to the owner {stands.owner}", hint=anew
-        )
-    if options.start is not None and not (
-        stands.reserved_range and stands.reserved_range.start == options.start
-    ):
-        raise RefusedError(f"'{stands.name}' is allocated already, as host uids {ids}", hint=anew)
+def _admit(state: HostState, owners: dict[str, str], one: Wanted) -> None:
+    """Note the owner of a new name: one other than root holds one allocation.
 
-
-def _has_shape(stands: Allocation, strategy: Strategy) -> bool:
-    base, count = (
-        (stands.reserved_range.start, stands.reserved_range.count)
-        if stands.reserved_range
-        else (None, None)
-    )
-    return (
-        count == (strategy.need.count if strategy.need else None)
-        and strategy.mapping(base) == stands.mapping
-    )
-
-
-def _claim_owner(owners: dict[str, str], one: Wanted) -> None:
-    """Note the owner of a new name. An owner other than root holds one allocation."""
+    Raises RefusedError where it holds another, and where the name stands and the request describes it otherwise.
+    """
     if one.known:
+        _refuse_other_request(state, one, one.known)
         return
     if one.owner in owners:
         raise RefusedError(
@@ -396,71 +357,94 @@ def _claim_owner(owners: dict[str, str], one: Wanted) -> None:
         owners[one.owner] = one.name
 
 
+def _refuse_other_request(state: HostState, one: Wanted, stands: Allocation) -> None:
+    """Raise RefusedError unless the request describes the allocation that stands."""
+    shapes = [one.strategy]
+    if isinstance(one.strategy, Shared):
+        # A request that only names it again does not repeat whether Docker was to use it.
+        shapes = [replace(one.strategy, filler=filler) for filler in (False, True)]
+    held = stands.reserved_range
+    ids = ", ".join(map(str, stands.mapping.uids.host_ranges()))
+    if not any(_has_shape(stands, shape) for shape in shapes):
+        what = f"by other words, as host uids {ids}"
+    elif one.owner != stands.owner:
+        what = f"to the owner {stands.owner}"
+    elif one.start is not None and not (held and held.start == one.start):
+        what = f"as host uids {ids}"
+    else:
+        return
+    release = state.layout.inline(f"release {shell(one.name)}")
+    raise RefusedError(
+        f"'{one.name}' is allocated already, {what}",
+        hint=f"{release} first, then allocate it anew; its files need their owners shifted",
+    )
+
+
+def _has_shape(stands: Allocation, strategy: Strategy) -> bool:
+    held, need = stands.reserved_range, strategy.need
+    return (held.count if held else None) == (need.count if need else None) and (
+        strategy.mapping(held.start if held else None) == stands.mapping
+    )
+
+
 def _engines_with_pools(
     request: AllocateRequest, strategy: Strategy, engines: Iterable[str]
-) -> list[str]:
-    """The engines that are to have a pool of their own.
+) -> dict[str, Pool]:
+    """The pools that these engines are to have.
 
     Raises RefusedError under another strategy than per-container, where the engine was named, and InvalidValueError for
     options of a pool that is not made.
     """
-    wanted = [name for name in engines if ENGINES[name].pool]
-    if wanted and strategy.name != PerContainer.name:
-        if request.engines is not None:
-            hint = f"one host has one strategy: say --strategy {PerContainer.name}, or leave --engine {wanted[0]} out"
+    wanted = {name: pool for name in engines if (pool := ENGINES[name].pool)}
+    if strategy.name != PerContainer.name:
+        for name in wanted if request.engines is not None else ():
             raise RefusedError(
-                f"{wanted[0]} gives each container a range of its own, and this is the strategy {strategy.name}",
-                hint=hint,
+                f"{name} gives each container a range of its own, and this is the strategy {strategy.name}",
+                hint="one host has one strategy: "
+                f"say --strategy {PerContainer.name}, or leave --engine {name} out",
             )
-        wanted = []
-    for name in request.pools:
+        wanted = {}
+    for name in (name for name in request.pools if name not in wanted):
         if (pool := known(name).pool) is None:
             raise InvalidValueError(
-                f"{name} has no pool of its own", hint="leave the number of containers out"
+                f"{name} has no pool of its own",
+                hint="leave the number of containers and the start of its pool out",
             )
-        if name not in wanted:
-            raise InvalidValueError(
-                f"{pool.option} without its engine", hint=f"say --engine {name}"
-            )
+        raise InvalidValueError(f"{pool.option} without its engine", hint=f"say --engine {name}")
     return wanted
 
 
 def _pools(
     state: HostState,
     request: AllocateRequest,
-    wanted: Iterable[str],
+    wanted: dict[str, Pool],
     start: int | None,
     owners: dict[str, str],
-) -> tuple[tuple[Wanted, ...], list[Finding]]:
+) -> tuple[list[Wanted], list[Finding]]:
     """The pools of these engines, and what is to be said of those that are left out."""
     found: list[Wanted] = []
     left: list[Finding] = []
-    for name in wanted:
-        one, options = _pool(state, request, name, start)
-        if request.engines is None and not one.known and _has_lines(state, one.owner):
+    for engine, pool in wanted.items():
+        one = _pool(state, request, engine, pool, start)
+        has_lines = any(one.owner in file.by_owner() for file in (state.subuid, state.subgid))
+        if request.engines is None and not one.known and has_lines:
             # Somebody else's arrangement; an engine that is merely installed is no reason to object to it.
             continue
         try:
-            if one.known:
-                _refuse_other_request(state, one.known, options)
-            _claim_owner(owners, one)
-            found.append(one)
+            _admit(state, owners, one)
         except UsernsplanError as error:
             if request.engines is not None:
                 raise
             left.append(not_done(one.name, error))
-    return tuple(found), left
-
-
-def _has_lines(state: HostState, owner: str) -> bool:
-    return any(owner in file.by_owner() for file in (state.subuid, state.subgid))
+            continue
+        found.append(one)
+    return found, left
 
 
 def _pool(
-    state: HostState, request: AllocateRequest, engine: str, start: int | None
-) -> tuple[Wanted, ContainerOptions]:
-    """The pool of one engine, and what the request says of it. It stays as large as it is unless that is said."""
-    pool = cast("Pool", ENGINES[engine].pool)
+    state: HostState, request: AllocateRequest, engine: str, pool: Pool, start: int | None
+) -> Wanted:
+    """The pool of one engine. It stays as large as it is unless another size is said."""
     if not pool.account and state.accounts.user(pool.owner):
         raise RefusedError(
             f"{state.layout.path(PASSWD)}: '{pool.owner}' is an account: anybody who logs in as it could map the pool",
@@ -478,12 +462,15 @@ def _pool(
         raise InvalidValueError(
             f"{pool.option} {said.containers}: no such pool, {size} ids", hint=error.hint
         ) from error
-
-    start = start if said.start is None else said.start
-    # An engine that is merely installed has the host's usual pool, whatever range was named for the containers.
-    within = request.pool if request.engines is not None else None
-    one = Wanted(pool.owner, pool.owner, strategy, start, within, known=stands)
-    return one, ContainerOptions(strategy, pool.owner, start)
+    return Wanted(
+        name=pool.owner,
+        owner=pool.owner,
+        strategy=strategy,
+        start=start if said.start is None else said.start,
+        # An engine that is merely installed has the host's usual pool, whatever was named for the containers.
+        pool=request.pool if request.engines is not None else None,
+        known=stands,
+    )
 
 
 def _docker(

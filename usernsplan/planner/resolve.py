@@ -362,7 +362,8 @@ def _refuse_other_request(state: HostState, one: Wanted, stands: Allocation) -> 
     shapes = [one.strategy]
     if isinstance(one.strategy, Shared):
         # A request that only names it again does not repeat whether Docker was to use it.
-        shapes = [replace(one.strategy, filler=filler) for filler in (False, True)]
+        fillers = {False, not _is_past_subid(one.strategy)}
+        shapes = [replace(one.strategy, filler=filler) for filler in fillers]
     held = stands.reserved_range
     ids = ", ".join(map(str, stands.mapping.uids.host_ranges()))
     if not any(_has_shape(stands, shape) for shape in shapes):

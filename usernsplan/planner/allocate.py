@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from usernsplan.model import AllocateRequest, Allocation, HostState
     from usernsplan.planner.choose import Chosen
-    from usernsplan.planner.resolve import Resolved, Wanted
+    from usernsplan.planner.resolve import Resolved
 
 
 def make_plan(state: HostState, request: AllocateRequest) -> Plan:
@@ -46,7 +46,10 @@ def _plan(state: HostState, resolved: Resolved, chosen: Chosen, lines: Grants) -
     found = tuple((a.name, *line) for a, owner in more for line in lines.widen(a, owner))
 
     allocations = [
-        new[one.name] if one.known is None else _widened(one, one.known) for one in wanted
+        replace(a, extra_owners=(*a.extra_owners, *one.extra_owners))
+        if (a := one.known)
+        else new[one.name]
+        for one in wanted
     ]
     containers = allocations[: len(resolved.containers)]
     with about(option="daemon"):
@@ -96,10 +99,6 @@ def _granted(lines: Grants, resolved: Resolved, chosen: Chosen) -> dict[str, All
             else:
                 new[one.name] = lines.add(chosen.new[one.name])
     return new
-
-
-def _widened(one: Wanted, stands: Allocation) -> Allocation:
-    return replace(stands, extra_owners=(*stands.extra_owners, *one.extra_owners))
 
 
 def _docker(

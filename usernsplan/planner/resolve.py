@@ -14,9 +14,9 @@ from usernsplan.escape import shell
 from usernsplan.layout import NSSWITCH, PASSWD
 from usernsplan.model import DEFAULT_NAME, ROOT, ContainerOptions, Finding, PoolOptions
 from usernsplan.planner.daemon import not_here
+from usernsplan.planner.dockerroot import dockerroot_of, first_free
 from usernsplan.planner.names import check_name, check_owner, owner_of, refuse_account
 from usernsplan.planner.needs import TAKE_ROOTS
-from usernsplan.planner.unsaid import dockerroot_of, first_free
 from usernsplan.strategies import SHARED_SUBID_LAST, SLOT, PerContainer, Shared, named
 
 if TYPE_CHECKING:

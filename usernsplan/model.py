@@ -301,7 +301,7 @@ class ContainerOptions:
 
 @dataclass(frozen=True, slots=True)
 class PoolOptions:
-    """What is said of an engine's own pool: for how many containers, and its first host id. None where nothing is."""
+    """What is said of an engine's own pool: for how many containers, and its first host id."""
 
     containers: int | None = None
     start: int | None = None
@@ -311,10 +311,10 @@ class PoolOptions:
 class AllocateRequest:
     """The words of one ``allocate``: no names means the default allocation, Docker's.
 
-    ``strategy`` None: the one that the host has, with these ``options`` (see strategies.named). ``engines`` None: those
-    that the host has. ``pools`` has what is said of engines' own pools, by the engine's name. ``each``: what is said of
-    single names, in place of what is said of all. ``from_file``: of a plan file, which names the default allocation
-    where it wants it.
+    ``strategy`` None: the one that the host has, with these ``options`` (see strategies.named).
+    ``engines`` None: those that the host has. ``pools`` has what is said of engines' own pools, by
+    the engine's name. ``each``: what is said of single names, in place of what is said of all.
+    ``from_file``: of a plan file, which names the default allocation where it wants it.
     """
 
     names: tuple[str, ...]

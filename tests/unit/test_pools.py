@@ -37,7 +37,7 @@ def test_each_pool_is_one_line_of_whole_blocks_after_the_containers() -> None:
 def test_a_pool_stays_as_large_as_it_is_unless_another_size_is_said() -> None:
     host = carried_out(state(), make_plan(state(), asked(**WORDS)))
     assert not make_plan(host, asked(engines=("podman-auto",))).changed
-    with pytest.raises(RefusedError, match="'containers' is allocated already, by other words"):
+    with pytest.raises(RefusedError, match="'containers' is allocated already, with other options"):
         make_plan(host, asked(engines=("podman-auto",), pools={"podman-auto": PoolOptions(4)}))
 
 

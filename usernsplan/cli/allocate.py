@@ -105,7 +105,7 @@ _Command = TypeVar("_Command", bound="Callable[..., None]")
 
 
 def _with_pools(command: _Command) -> _Command:
-    """Give a command an option for the pool of each engine that has one; it gets them as keywords, see _parameter.
+    """Give a command an option for each engine that has a pool; it gets them as keyword arguments.
 
     typer makes options of what inspect.signature tells of a function.
     """
@@ -164,16 +164,17 @@ def allocate(
     yes: Yes = False,
     **pools: Optional[int],
 ) -> None:
-    """Give containers their ids: pick free ranges and write /etc/subuid, /etc/subgid and Docker's daemon.json.
+    """Give containers free host ids, in subuid and subgid.
 
-    Running the same command again changes nothing. Either all names get their ids, or none does.
+    Finds free ranges and writes /etc/subuid, /etc/subgid and Docker's daemon.json. Running the same
+    command again changes nothing. Either all names get their ids, or none does.
 
-    Without a name, the plan file says what to allocate: ./usernsplan.yaml, or /etc/usernsplan.yaml (see
-    'usernsplan plan'). --docker makes Docker's own allocation. So does --strategy without a name, unless there is an
-    /etc/usernsplan.yaml.
+    Without a name, the plan file says what to allocate: ./usernsplan.yaml, or /etc/usernsplan.yaml
+    (see 'usernsplan plan'). --docker makes Docker's own allocation. So does --strategy without a
+    name, unless there is an /etc/usernsplan.yaml.
 
-    If Docker would no longer see containers, images or volumes that it has, the command asks first. A script needs
-    --yes; without it, nothing is done (exit 9).
+    If Docker would no longer see containers, images or volumes that it has, the command asks first.
+    A script needs --yes; without it, nothing is done (exit 9).
 
     \b
     Examples:
@@ -220,7 +221,7 @@ def allocate(
 def _decision(
     request: AllocateRequest, strategy: str, root: str, *, docker: bool
 ) -> Callable[[HostState], Plan]:
-    """What the plan file says, where no word tells what is to be allocated; else what the words say."""
+    """What decides: the plan file where the command line names nothing to allocate, else the request."""
     # Where a command is typed is no part of what it says.
     is_named = request.names or docker
     file = None if is_named else plan_file.find(layout_at(root), here=not strategy)
@@ -236,7 +237,8 @@ def _decision(
     if not (is_named or strategy or (request.engines and "docker" not in request.engines)):
         raise InvalidValueError(
             "nothing to allocate: no name, no --strategy, and no plan file",
-            hint="name containers: 'usernsplan allocate NAME'; 'usernsplan allocate --docker' is Docker's own",
+            hint="name containers: 'usernsplan allocate NAME'; "
+            "'usernsplan allocate --docker' is Docker's own",
         )
     if not request.names and plan_file.is_here():
         note(
@@ -264,7 +266,10 @@ def _names(
     daemon: str | None,
     engines: Sequence[str] | None,
 ) -> tuple[str, ...]:
-    """The names that were said, and those of a file. Raises InvalidValueError for an empty list, which means nobody."""
+    """The names that were typed, and those of a file.
+
+    Raises InvalidValueError for a file without names: it means nobody, and never Docker's own.
+    """
     if docker and (typed or names_from is not None or daemon is not None):
         raise InvalidValueError(
             "--docker with a name",

@@ -1,4 +1,4 @@
-"""allocate: a request is resolved, ids are chosen, and what is to be done about it becomes one plan. Pure."""
+"""allocate: a request is resolved, ids are chosen, and all that follows becomes one plan. Pure."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 def make_plan(state: HostState, request: AllocateRequest) -> Plan:
     """Decide one ``allocate``: all the names or none.
 
-    A name that is allocated already, by the same words, stays as it is; lines that it lost are put back. Raises
-    RefusedError, InvalidValueError, InvalidFileError or PoolExhaustedError, and says what stands in the way.
+    A name that the same request allocated before stays as it is; lines that it lost are put back.
+    Raises RefusedError, InvalidValueError, InvalidFileError or PoolExhaustedError, which say what
+    stands in the way.
     """
     resolved = resolve(state, request)
     lines = Grants(state)
@@ -33,7 +34,7 @@ def make_plan(state: HostState, request: AllocateRequest) -> Plan:
 
 
 def _plan(state: HostState, resolved: Resolved, chosen: Chosen, lines: Grants) -> Plan:
-    """The lines of what was chosen, Docker's part, accounts, and what is to be said of all this."""
+    """Put together lines, Docker's part, accounts, and what there is to say about them."""
     new = _granted(lines, resolved, chosen)
     wanted = (*resolved.containers, *chosen.pools)
     for allocation in state.ledger.allocations:
@@ -90,8 +91,9 @@ def _plan(state: HostState, resolved: Resolved, chosen: Chosen, lines: Grants) -
 
 
 def _granted(lines: Grants, resolved: Resolved, chosen: Chosen) -> dict[str, Allocation]:
-    """Put the lines of what stands back where they went, add those of what is new, and return the new ones."""
+    """Put back lines that went, add the new ones, and return the new allocations."""
     new = {}
+    # What stands comes first, so that new lines follow it.
     for one in (*sorted(resolved.containers, key=lambda one: not one.known), *chosen.pools):
         with about(one.name, "engines" if one in chosen.pools else ""):
             if one.known:

@@ -1,6 +1,7 @@
-"""A request and a host -> what each name is to be: its owner, its strategy, its place, who else has its lines. Pure.
+"""A request and a host -> what each name is to be. Pure.
 
-Every question that a request raises is answered here, once. What chooses ranges, plans and applies reads the answers.
+Every question that a request raises is answered here, once: owner, strategy, place, further owners,
+engines, and whether Docker uses it. The later steps (choose, plan, apply) only read the answers.
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ if TYPE_CHECKING:
 
 # README explains which strategy suits whom; this is the short form.
 _WHICH = """\
-per-container  each container has a range of its own: the strongest separation, and the one to take in doubt
-  single-uid     each container is one uid and one gid: programs that run as one user, numbered as OpenShift does
-  shared         container root is one id, every other id is the host's own: volumes shared with people of this host
-  So, for example: """
+per-container  each container has a range of its own: the strongest separation, the usual choice
+  single-uid     each container is one uid and one gid, numbered as OpenShift does
+  shared         container root is one id, and every other id is the host's own: for volumes that
+                 containers share with people of this host
+  For example: """
 _SHOWN = 5
 
 
@@ -40,10 +42,11 @@ _SHOWN = 5
 class Wanted:
     """One allocation as the request wants it on this host. Only its ids are still open.
 
-    ``strategy`` makes the map as it is: DOCKERROOT is a number, and a shared map that Docker is to make has its
-    filler. ``start`` is the first host id that was named, ``pool`` the range that was named to take ids from.
-    ``known`` is the allocation of this name that stands already; it fits the request, and no ids are to be chosen for
-    it. ``extra_owners`` are to be granted the same lines, and have not got them yet.
+    ``strategy`` makes the final map: DOCKERROOT is a number, and a shared map that Docker makes has
+    its filler. ``start`` is the first host id, and ``pool`` the range to take ids from, where the
+    request names them. ``known`` is the allocation of this name that stands already: it fits the
+    request, and needs no ids. ``extra_owners`` are to be granted the same lines; owners who have them
+    already are not among them.
     """
 
     name: str
@@ -57,11 +60,12 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """A whole request, resolved: the containers, and the pools of engines that divide a range themselves.
+    """A whole request: containers, and the pools of engines that divide a range themselves.
 
-    ``engines`` are to be served; ``are_named``: the request names them. What cannot be done for an engine that is
-    merely installed is left out, and ``findings`` say so. ``docker`` is the name of the allocation that Docker's remap
-    is to point at; None: daemon.json is left alone. ``replace_remap`` permits to exchange another remap.
+    ``engines`` are to be served; ``are_named`` tells whether the request names them. What cannot be
+    done for an engine that is merely installed is left out, and ``findings`` say so. ``docker`` is
+    the name of the allocation that Docker's remap is to point at; None: daemon.json is left alone.
+    ``replace_remap`` permits replacing another remap.
     """
 
     containers: tuple[Wanted, ...]
@@ -81,8 +85,8 @@ class Resolved:
 def resolve(state: HostState, request: AllocateRequest) -> Resolved:
     """Answer all that a request leaves open, or say what stands in the way.
 
-    Raises InvalidValueError for options that cannot be or contradict each other, RefusedError where the host holds
-    something else, and PoolExhaustedError where no DOCKERROOT is free.
+    Raises InvalidValueError for options that cannot be or that contradict each other, RefusedError
+    where the host holds something else, and PoolExhaustedError where no DOCKERROOT is free.
     """
     with about(option="strategy"):
         strategy = _strategy(state, request)
@@ -160,8 +164,8 @@ def _strategy(state: HostState, request: AllocateRequest) -> Strategy:
 def _engines(state: HostState, request: AllocateRequest) -> tuple[str, ...]:
     """The engines to serve: those named, else those that the host has, else Docker.
 
-    Where LXD or Incus runs, those that want root's lines are left out unless they were named: these two hand out what
-    root is granted.
+    Where LXD or Incus runs, engines that want root's lines are served only if they were named:
+    these two hand out to other instances what root is granted.
     """
     if request.engines is not None:
         for name in request.engines:
@@ -176,7 +180,7 @@ def _engines(state: HostState, request: AllocateRequest) -> tuple[str, ...]:
 
 
 def _names(request: AllocateRequest, engines: tuple[str, ...]) -> tuple[str, ...]:
-    """The containers. Without a name it is Docker's own allocation, unless other engines were named."""
+    """The containers; without a name Docker's own allocation, unless only other engines are named."""
     for name in request.names:
         with about(name):
             _check_container(request, name)
@@ -201,7 +205,7 @@ def _names(request: AllocateRequest, engines: tuple[str, ...]) -> tuple[str, ...
 
 
 def _check_container(request: AllocateRequest, name: str) -> None:
-    """Raise InvalidValueError for a name that no container can have, or an owner that no line can."""
+    """Raise InvalidValueError for a container's name or owner that cannot be."""
     if not (request.from_file and name == DEFAULT_NAME):
         check_name(name)
     if engine := pool_named(name):
@@ -284,12 +288,12 @@ def _container(
 
 
 def _is_dockers(request: AllocateRequest, name: str) -> bool:
-    """Tell whether Docker is to make this map. Only --daemon, or no name, points its remap at one."""
+    """Tell whether Docker makes this map. Only --daemon, or no name, points its remap at one."""
     return name in {DEFAULT_NAME, request.daemon}
 
 
 def _is_past_subid(strategy: Strategy) -> bool:
-    """Tell whether a map of this strategy is too large for subuid and subgid; see strategies.in_subid."""
+    """Tell whether subuid cannot carry a map of this strategy; see strategies.in_subid."""
     return isinstance(strategy, Shared) and strategy.max - strategy.identity > SHARED_SUBID_LAST
 
 
@@ -302,14 +306,20 @@ def _refuse_past_docker(
         if not (isinstance(strategy, Shared) and strategy.filler and _is_past_subid(strategy)):
             continue
         if request.from_file:
-            hint = "leave --max out for this one; Podman and OCI runtimes take other containers past it"
+            hint = (
+                "leave --max out for this one; "
+                "Podman and OCI runtimes take other containers past it"
+            )
         else:
             root = "--identity" if strategy.identity else f"--dockerroot {strategy.dockerroot}"
             other = name if name != DEFAULT_NAME else "web"
             words = f"allocate --strategy {strategy.name} {root} --max {strategy.max} {other}"
             made = state.layout.command(words)
             shown = state.layout.command(f"render podman {other}")
-            hint = f"leave --max out; for Podman or OCI a container has a larger one: '{made}', then '{shown}'"
+            hint = (
+                "leave --max out; for Podman or OCI a container has a larger one: "
+                f"'{made}', then '{shown}'"
+            )
         with about(name, "max"):
             raise InvalidValueError(
                 f"--max {strategy.max}: Docker's own map comes from subuid, "
@@ -322,8 +332,8 @@ def _refuse_bypassed_files(state: HostState) -> None:
     if not state.subid_source.reads_files:
         services = " ".join(state.subid_source.services)
         raise RefusedError(
-            f"{state.layout.path(NSSWITCH)}:{state.subid_source.number}: 'subid: {services}': newuidmap and Podman "
-            "take subordinate ids from there and do not read subuid and subgid",
+            f"{state.layout.path(NSSWITCH)}:{state.subid_source.number}: 'subid: {services}': "
+            "newuidmap and Podman take subordinate ids from there and do not read subuid and subgid",
             hint="grant ranges in that service, or say 'subid: files'",
         )
 
@@ -334,23 +344,26 @@ def _refuse_other_strategy(state: HostState, strategy: Strategy) -> None:
         few, more = others[:_SHOWN], len(others) - _SHOWN
         names = ", ".join(few) + (f" and {more} more" if more > 0 else "")
         theirs = state.ledger.allocations[0].strategy
+        release = state.layout.inline(f"release {shell(*few)}")
         raise RefusedError(
             f"this host's strategy is {theirs}, and one host has one strategy: {names}",
-            hint=f"use --strategy {theirs}, or {state.layout.inline('release ' + shell(*few))} first",
+            hint=f"use --strategy {theirs}, or {release} first",
         )
 
 
 def _admit(state: HostState, owners: dict[str, str], one: Wanted) -> None:
-    """Note the owner of a new name: one other than root holds one allocation.
+    """Note the owner of a new name. Every owner but root has at most one allocation.
 
-    Raises RefusedError where it holds another, and where the name stands and the request describes it otherwise.
+    Raises RefusedError where this one has another, and where the name stands and the request
+    describes something else.
     """
     if one.known:
         _refuse_other_request(state, one, one.known)
         return
     if one.owner in owners:
         raise RefusedError(
-            f"the owner {one.owner} has the allocation '{owners[one.owner]}': readers would join a second one to it",
+            f"the owner {one.owner} has the allocation '{owners[one.owner]}': "
+            "readers would join a second one to it",
             hint=f"give '{one.name}' another --owner",
         )
     if one.owner != ROOT:
@@ -367,7 +380,7 @@ def _refuse_other_request(state: HostState, one: Wanted, stands: Allocation) -> 
     held = stands.reserved_range
     ids = ", ".join(map(str, stands.mapping.uids.host_ranges()))
     if not any(_has_shape(stands, shape) for shape in shapes):
-        what = f"by other words, as host uids {ids}"
+        what = f"with other options, as host uids {ids}"
     elif one.owner != stands.owner:
         what = f"to the owner {stands.owner}"
     elif one.start is not None and not (held and held.start == one.start):
@@ -391,16 +404,17 @@ def _has_shape(stands: Allocation, strategy: Strategy) -> bool:
 def _engines_with_pools(
     request: AllocateRequest, strategy: Strategy, engines: Iterable[str]
 ) -> dict[str, Pool]:
-    """The pools that these engines are to have.
+    """The pools that these engines are to have, by the engine's name.
 
-    Raises RefusedError under another strategy than per-container, where the engine was named, and InvalidValueError for
-    options of a pool that is not made.
+    Raises RefusedError where an engine is named that wants a pool and the strategy is another than
+    per-container, and InvalidValueError for options of a pool that is not made.
     """
     wanted = {name: pool for name in engines if (pool := ENGINES[name].pool)}
     if strategy.name != PerContainer.name:
         for name in wanted if request.engines is not None else ():
             raise RefusedError(
-                f"{name} gives each container a range of its own, and this is the strategy {strategy.name}",
+                f"{name} gives each container a range of its own, "
+                f"and this is the strategy {strategy.name}",
                 hint="one host has one strategy: "
                 f"say --strategy {PerContainer.name}, or leave --engine {name} out",
             )
@@ -429,7 +443,7 @@ def _pools(
         one = _pool(state, request, engine, pool, start)
         has_lines = any(one.owner in file.by_owner() for file in (state.subuid, state.subgid))
         if request.engines is None and not one.known and has_lines:
-            # Somebody else's arrangement; an engine that is merely installed is no reason to object to it.
+            # Somebody arranged that otherwise, and the engine is merely installed: no objection.
             continue
         try:
             _admit(state, owners, one)
@@ -448,7 +462,8 @@ def _pool(
     """The pool of one engine. It stays as large as it is unless another size is said."""
     if not pool.account and state.accounts.user(pool.owner):
         raise RefusedError(
-            f"{state.layout.path(PASSWD)}: '{pool.owner}' is an account: anybody who logs in as it could map the pool",
+            f"{state.layout.path(PASSWD)}: '{pool.owner}' is an account: "
+            "anybody who logs in as it could map the pool",
             hint=f"rename the account: {engine} takes the lines of this owner and of no other",
         )
     stands = next((a for a in state.ledger.allocations if a.name == a.owner == pool.owner), None)
@@ -468,7 +483,7 @@ def _pool(
         owner=pool.owner,
         strategy=strategy,
         start=start if said.start is None else said.start,
-        # An engine that is merely installed has the host's usual pool, whatever was named for the containers.
+        # The range is named for containers; an engine that is merely installed takes the usual one.
         pool=request.pool if request.engines is not None else None,
         known=stands,
     )
@@ -477,7 +492,7 @@ def _pool(
 def _docker(
     state: HostState, request: AllocateRequest, engines: Collection[str], names: Collection[str]
 ) -> tuple[str | None, tuple[Finding, ...]]:
-    """The name that Docker's remap is to point at; None, and why, where daemon.json is left alone."""
+    """The name that Docker's remap is to point at; None where daemon.json is left alone, and why."""
     target = request.daemon or (DEFAULT_NAME if DEFAULT_NAME in names else None)
     if target is None or not request.daemon_config:
         return None, ()

@@ -301,7 +301,7 @@ class ContainerOptions:
 
 @dataclass(frozen=True, slots=True)
 class PoolOptions:
-    """What is said of an engine's own pool: for how many containers, and its first host id. None where nothing is."""
+    """What is said of an engine's own pool: for how many containers, and its first host id."""
 
     containers: int | None = None
     start: int | None = None

@@ -108,7 +108,7 @@ _Command = TypeVar("_Command", bound="Callable[..., None]")
 
 
 def _with_pools(command: _Command) -> _Command:
-    """Give a command an option for the pool of each engine that has one; it gets them as keywords, see _parameter.
+    """Give a command an option for each engine that has a pool; it gets them as keyword arguments.
 
     typer makes options of what inspect.signature tells of a function.
     """
@@ -229,7 +229,7 @@ def allocate(
 def _decision(
     request: AllocateRequest, strategy: str, root: str, config: Config | None, *, docker: bool
 ) -> Callable[[HostState], Plan]:
-    """What the plan file says, where no word tells what is to be allocated; else what the words say."""
+    """What decides: the plan file where the command line names nothing to allocate, else the request."""
     # Where a command is typed is no part of what it says.
     is_named = request.names or docker
     file = None if is_named else plan_file.find(layout_at(root), here=not strategy)
@@ -245,7 +245,8 @@ def _decision(
     if not (is_named or strategy or (request.engines and "docker" not in request.engines)):
         raise InvalidValueError(
             "nothing to allocate: no name, no --strategy, and no plan file",
-            hint="name containers: 'usernsplan allocate NAME'; 'usernsplan allocate --docker' is Docker's own",
+            hint="name containers: 'usernsplan allocate NAME'; "
+            "'usernsplan allocate --docker' is Docker's own",
         )
     if not request.names and plan_file.is_here():
         note(
@@ -273,7 +274,10 @@ def _names(
     daemon: str | None,
     engines: Sequence[str] | None,
 ) -> tuple[str, ...]:
-    """The names that were said, and those of a file. Raises InvalidValueError for an empty list, which means nobody."""
+    """The names that were typed, and those of a file.
+
+    Raises InvalidValueError for a file without names: it means nobody, and never Docker's own.
+    """
     if docker and (typed or names_from is not None or daemon is not None):
         raise InvalidValueError(
             "--docker with a name",

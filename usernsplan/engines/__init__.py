@@ -1,4 +1,4 @@
-"""Allocation -> what one container engine reads. One engine is one file; this one is the list of them."""
+"""Allocation -> what one container engine reads. One engine is one file, and one row of ENGINES."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 class Pool(NamedTuple):
     """A range of its own out of which an engine gives each container 65536 ids.
 
-    ``owner`` has its lines, and the allocation has the same name; ``account``: the owner has to be an account.
-    ``containers`` is how many it is made for if nothing else is said; ``option`` of ``allocate`` says it, and ``help``
-    is that option's.
+    ``owner`` has its lines, and the allocation has the same name; ``account``: the owner has to be an
+    account. ``containers`` is how many it is made for by default; ``option`` of ``allocate`` says
+    another number, and ``help`` is that option's.
     """
 
     owner: str
@@ -31,10 +31,11 @@ class Pool(NamedTuple):
 class EngineInfo(NamedTuple):
     """What is known of an engine without importing it.
 
-    ``programs``: where one of them is installed, the host has the engine. ``extra_owners`` is a further owner that it wants
-    every allocation's lines to be granted to, ``pool`` a range that it gives out itself. ``takes_roots``: it gives its
-    own containers ids out of all of root's lines. ``owner_is_account``: it runs a daemon for each allocation, whose owner
-    has to be an account. ``flags``: its text is words of a command line, or a script.
+    ``programs``: where one of them is installed, the host has the engine. ``extra_owners`` is a
+    further owner that it wants every allocation's lines to be granted to, ``pool`` a range that it
+    gives out itself. ``takes_roots``: it gives its own containers ids out of all of root's lines.
+    ``owner_is_account``: it runs a daemon for each allocation, whose owner has to be an account.
+    ``flags``: its text is words of a command line, or a script.
     """
 
     module: str

@@ -1,4 +1,4 @@
-"""allocate: a request is resolved, ids are chosen, and what is to be done about it becomes one plan. Pure."""
+"""allocate: a request is resolved, ids are chosen, and all that follows becomes one plan. Pure."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 def make_plan(state: HostState, request: AllocateRequest) -> Plan:
     """Decide one ``allocate``: all the names or none.
 
-    A name that is allocated already, by the same words, stays as it is; lines that it lost are put back. Raises
-    RefusedError, InvalidValueError, InvalidFileError or PoolExhaustedError, and says what stands in the way.
+    A name that the same request allocated before stays as it is; lines that it lost are put back.
+    Raises RefusedError, InvalidValueError, InvalidFileError or PoolExhaustedError, which say what
+    stands in the way.
     """
     with placed(request.places):
         resolved = resolve(state, request)
@@ -34,20 +35,25 @@ def make_plan(state: HostState, request: AllocateRequest) -> Plan:
 
 
 def _plan(state: HostState, resolved: Resolved, chosen: Chosen, lines: Grants) -> Plan:
-    """The lines of what was chosen, Docker's part, accounts, and what is to be said of all this."""
-    new = _granted(lines, chosen)
-    named = {a.name for a in (*chosen.containers, *chosen.pools)}
+    """Put together lines, Docker's part, accounts, and what there is to say about them."""
+    new = _granted(lines, resolved, chosen)
+    wanted = (*resolved.containers, *chosen.pools)
     for allocation in state.ledger.allocations:
-        if allocation.name == resolved.docker and allocation.name not in named:
+        if allocation.name == resolved.docker and all(
+            one.name != resolved.docker for one in wanted
+        ):
             # What Docker is to be pointed at needs its lines too, named again or not.
             lines.restore(allocation)
-    more, found = _widened(lines, resolved)
+    more = [(one.known, owner) for one in wanted if one.known for owner in one.extra_owners]
+    found = tuple((a.name, *line) for a, owner in more for line in lines.widen(a, owner))
 
-    containers = [
-        replace(new.get(a.name, a), extra_owners=(*a.extra_owners, *more.get(a.name, ())))
-        for a in chosen.containers
+    allocations = [
+        replace(a, extra_owners=(*a.extra_owners, *one.extra_owners))
+        if (a := one.known)
+        else new[one.name]
+        for one in wanted
     ]
-    allocations = [*containers, *(new.get(a.name, a) for a in chosen.pools)]
+    containers = allocations[: len(resolved.containers)]
     with about(option="daemon"):
         docker = _docker(state, resolved, allocations, chosen, lines)
     made = daemon.with_accounts(state, needs.accounts(resolved.engines, allocations))
@@ -58,7 +64,7 @@ def _plan(state: HostState, resolved: Resolved, chosen: Chosen, lines: Grants) -
         restored=tuple(lines.restored),
         ledger=LedgerChange(
             add=tuple(new.values()),
-            extra_owners=tuple((name, owner) for name, owners in more.items() for owner in owners),
+            extra_owners=tuple((a.name, owner) for a, owner in more),
             found=found,
             unkeep=tuple((name, former.reserved_range) for name, former in chosen.back.items()),
         ),
@@ -85,43 +91,17 @@ def _plan(state: HostState, resolved: Resolved, chosen: Chosen, lines: Grants) -
     )
 
 
-def _granted(lines: Grants, chosen: Chosen) -> dict[str, Allocation]:
-    """Put the lines of what stands back where they went, add those of what is new, and return the new ones."""
-    new: dict[str, Allocation] = {}
-
-    def grant(allocations: Iterable[Allocation]) -> None:
-        # What stands comes first: its lines were there before.
-        for one in sorted(allocations, key=lambda one: one.name in chosen.new):
-            with about(one.name):
-                if one.name in chosen.new:
-                    new[one.name] = lines.add(one)
-                else:
-                    lines.restore(one)
-
-    grant(chosen.containers)
-    for pool in chosen.pools:
-        with about(option="engines"):
-            grant([pool])
+def _granted(lines: Grants, resolved: Resolved, chosen: Chosen) -> dict[str, Allocation]:
+    """Put back lines that went, add the new ones, and return the new allocations."""
+    new = {}
+    # What stands comes first, so that new lines follow it.
+    for one in (*sorted(resolved.containers, key=lambda one: not one.known), *chosen.pools):
+        with about(one.name, "engines" if one in chosen.pools else ""):
+            if one.known:
+                lines.restore(one.known)
+            else:
+                new[one.name] = lines.add(chosen.new[one.name])
     return new
-
-
-def _widened(
-    lines: Grants, resolved: Resolved
-) -> tuple[dict[str, tuple[str, ...]], tuple[tuple[str, str, str], ...]]:
-    """Grant the lines of what stands to further owners: by name to whom, and (name, path, line) that stood before."""
-    more = {
-        one.name: tuple(o for o in one.extra_owners if o not in one.known.extra_owners)
-        for one in resolved.containers
-        if one.known
-    }
-    found = tuple(
-        (one.name, *line)
-        for one in resolved.containers
-        for owner in more.get(one.name, ())
-        if one.known
-        for line in lines.widen(one.known, owner)
-    )
-    return more, found
 
 
 def _docker(

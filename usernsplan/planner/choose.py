@@ -1,6 +1,6 @@
-"""Which ids each new allocation gets: those that were asked for, those that it had before, or the first that fit. Pure.
+"""Which ids each new allocation gets: those asked for, those it had before, or the first that fit.
 
-Lines of subuid and subgid are only looked at here; nothing is granted.
+Pure. Lines of subuid and subgid are only looked at here; nothing is granted.
 """
 
 from __future__ import annotations
@@ -29,14 +29,13 @@ _LEAVE = "leave the start out: usernsplan finds a free range"
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The allocations of a request, each with its ids. Those that stand already are as they were.
+    """The ``new`` allocations with their ids, by name, and what comes ``back`` out of quarantine.
 
-    ``new`` has the others by name, and ``back`` what comes out of quarantine for them. ``notes`` are about ranges that
-    names had before, ``left_out`` about pools that cannot be had.
+    ``pools`` are those that can be had, new or not, and ``left_out`` says why the others cannot.
+    ``notes`` are about ranges that names had before.
     """
 
-    containers: tuple[Allocation, ...]
-    pools: tuple[Allocation, ...]
+    pools: tuple[Wanted, ...]
     new: dict[str, Allocation]
     back: dict[str, Quarantined]
     notes: tuple[Finding, ...]
@@ -46,12 +45,12 @@ class Chosen:
 def choose(state: HostState, resolved: Resolved, lines: Grants) -> Chosen:
     """Choose ids for all that is wanted. ``lines`` are those of the host.
 
-    A pool whose engine is merely installed stands in nobody's way: where it cannot be had, it is left out. Raises
-    PoolExhaustedError where there is no room for something else, and RefusedError or InvalidValueError where it cannot
-    lie where it was asked for.
+    A pool whose engine is merely installed stands in nobody's way: if it cannot be had, it is left
+    out. Raises PoolExhaustedError where there is no room for something else, and RefusedError or
+    InvalidValueError where something cannot lie where it was asked for.
     """
     new, back = _new(state, lines, resolved.containers, ())
-    pools: list[Allocation] = []
+    pools: list[Wanted] = []
     left_out: list[Finding] = []
     for one in resolved.pools:
         try:
@@ -68,18 +67,17 @@ def choose(state: HostState, resolved: Resolved, lines: Grants) -> Chosen:
             left_out.append(not_done(one.name, error))
             continue
         new, back = new | more, back | again
-        pools.append(one.known or new[one.name])
+        pools.append(one)
 
     notes = [*returning.told(state, back)]
     notes += returning.missed(state, (a for name, a in new.items() if name not in back))
-    containers = tuple(one.known or new[one.name] for one in resolved.containers)
-    return Chosen(containers, tuple(pools), new, back, tuple(notes), tuple(left_out))
+    return Chosen(tuple(pools), new, back, tuple(notes), tuple(left_out))
 
 
 def _new(
     state: HostState, lines: Grants, wanted: Iterable[Wanted], before: Collection[Allocation]
 ) -> tuple[dict[str, Allocation], dict[str, Quarantined]]:
-    """The allocations that are to be made, and what comes back of what they had. ``before`` are already chosen."""
+    """The new allocations, and what comes back for them. ``before`` have their ids already."""
     wanted = [one for one in wanted if one.known is None]
     former = returning.of(state, wanted)
 
@@ -158,7 +156,7 @@ def _is_in(held: IdRange, pool: IdRange | None) -> bool:
 
 
 def _first_fit(state: HostState, wanted: Iterable[Wanted], held: IdSet) -> dict[str, int]:
-    """The first id of each name that takes a range from the pool; ``held`` is chosen, and not in any file yet."""
+    """The first id of each name that takes a range from the pool. ``held`` is chosen already."""
     groups: dict[Need, list[Wanted]] = {}
     for one in wanted:
         if one.strategy.need:
@@ -195,7 +193,7 @@ def _check_starts(
                     f"{held} of '{name}' and {following} of '{other}' overlap", hint=_LEAVE
                 )
 
-    # Almost always nothing is in the way of any; only where something is, it is looked at whose it is.
+    # Almost always nothing is in the way. Whose it is costs more, and is asked only where it is.
     adopted = {name for name, made in asked.items() if lines.stands(made)}
     state = returning.without(state, list(back.values()))
     others = lines.without(*(asked[name] for name in adopted))
@@ -212,13 +210,13 @@ def _check_starts(
 def _check_start(
     state: HostState, lines: Grants, one: Wanted, made: Allocation, *, is_back: bool
 ) -> None:
-    """Raise an error where an allocation cannot lie where it was asked for, no matter who has what."""
+    """Raise an error where an allocation cannot lie there, no matter who has these ids."""
     need = one.strategy.need
     if made.reserved_range is None or need is None:
         raise InvalidValueError("this allocation takes no range of its own")
     lines.refuse_other_lines(made)
-    # Lines that stand are adopted where somebody put them; containers may well be running in them. And a range that
-    # the name had before was good enough then.
+    # Lines that stand are adopted where somebody put them; containers may well be running in them.
+    # And a range that the name had before was good enough then.
     if lines.stands(made) or is_back:
         return
     pool = pool_of(state, one.strategy, one.pool)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from usernsplan.model import Allocation, HostState, Volume
 
-# The first engine that wants lines to be granted to an owner stands for all: they ask for the same lines.
+# The first engine that wants lines to be granted to an owner stands for all: they ask for the same.
 _ASKING = {it.extra_owners: name for name, it in reversed(ENGINES.items()) if it.extra_owners}
 
 

@@ -1,12 +1,13 @@
-"""A request and a host -> what each name is to be: its owner, its strategy, its place, who else has its lines. Pure.
+"""A request and a host -> what each name is to be. Pure.
 
-Every question that a request raises is answered here, once. What chooses ranges, plans and applies reads the answers.
+Every question that a request raises is answered here, once: owner, strategy, place, further owners,
+engines, and whether Docker uses it. The later steps (choose, plan, apply) only read the answers.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from usernsplan.engines import ENGINES, known, pool_named
 from usernsplan.errors import InvalidValueError, RefusedError, UsernsplanError, about
@@ -14,9 +15,9 @@ from usernsplan.escape import shell
 from usernsplan.layout import NSSWITCH, PASSWD
 from usernsplan.model import DEFAULT_NAME, ROOT, ContainerOptions, Finding, PoolOptions
 from usernsplan.planner.daemon import not_here
+from usernsplan.planner.dockerroot import dockerroot_of, first_free
 from usernsplan.planner.names import check_name, check_owner, owner_of, refuse_account
 from usernsplan.planner.needs import TAKE_ROOTS
-from usernsplan.planner.unsaid import dockerroot_of, first_free
 from usernsplan.strategies import (
     SHARED_SUBID_LAST,
     SLOT,
@@ -37,10 +38,11 @@ if TYPE_CHECKING:
 
 # README explains which strategy suits whom; this is the short form.
 _WHICH = """\
-per-container  each container has a range of its own: the strongest separation, and the one to take in doubt
-  single-uid     each container is one uid and one gid: programs that run as one user, numbered as OpenShift does
-  shared         container root is one id, every other id is the host's own: volumes shared with people of this host
-  So, for example: """
+per-container  each container has a range of its own: the strongest separation, the usual choice
+  single-uid     each container is one uid and one gid, numbered as OpenShift does
+  shared         container root is one id, and every other id is the host's own: for volumes that
+                 containers share with people of this host
+  For example: """
 _SHOWN = 5
 
 
@@ -48,10 +50,11 @@ _SHOWN = 5
 class Wanted:
     """One allocation as the request wants it on this host. Only its ids are still open.
 
-    ``strategy`` makes the map as it is: DOCKERROOT is a number, and a shared map that Docker is to make has its
-    filler. ``start`` is the first host id that was named, ``pool`` the range that was named to take ids from.
-    ``extra_owners`` are granted the same lines. ``known`` is the allocation of this name that stands already; it fits
-    the request, and no ids are to be chosen for it.
+    ``strategy`` makes the final map: DOCKERROOT is a number, and a shared map that Docker makes has
+    its filler. ``start`` is the first host id, and ``pool`` the range to take ids from, where the
+    request names them. ``known`` is the allocation of this name that stands already: it fits the
+    request, and needs no ids. ``extra_owners`` are to be granted the same lines; owners who have them
+    already are not among them.
     """
 
     name: str
@@ -65,11 +68,12 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """A whole request, resolved: the containers, and the pools of engines that divide a range themselves.
+    """A whole request: containers, and the pools of engines that divide a range themselves.
 
-    ``engines`` are to be served; ``are_named``: the request names them. What cannot be done for an engine that is
-    merely installed is left out, and ``findings`` say so. ``docker`` is the name of the allocation that Docker's remap
-    is to point at; None: daemon.json is left alone. ``replace_remap`` permits to exchange another remap.
+    ``engines`` are to be served; ``are_named`` tells whether the request names them. What cannot be
+    done for an engine that is merely installed is left out, and ``findings`` say so. ``docker`` is
+    the name of the allocation that Docker's remap is to point at; None: daemon.json is left alone.
+    ``replace_remap`` permits replacing another remap.
     """
 
     containers: tuple[Wanted, ...]
@@ -89,8 +93,8 @@ class Resolved:
 def resolve(state: HostState, request: AllocateRequest) -> Resolved:
     """Answer all that a request leaves open, or say what stands in the way.
 
-    Raises InvalidValueError for options that cannot be or contradict each other, RefusedError where the host holds
-    something else, and PoolExhaustedError where no DOCKERROOT is free.
+    Raises InvalidValueError for options that cannot be or that contradict each other, RefusedError
+    where the host holds something else, and PoolExhaustedError where no DOCKERROOT is free.
     """
     with about(option="strategy"):
         strategy = _strategy(state, request)
@@ -99,19 +103,14 @@ def resolve(state: HostState, request: AllocateRequest) -> Resolved:
 
     names = _names(request, engines)
     options = _options(request, names, strategy, state)
-    _refuse_past_docker(state, request, options)
-    _refuse_bypassed_files(state)
-    with about(option="strategy"):
-        _refuse_other_strategy(state, strategy)
-
     stands = {a.name: a for a in state.ledger.allocations}
     containers = tuple(
         _container(request, engines, name, one, stands.get(name)) for name, one in options.items()
     )
-    for one in containers:
-        if one.known:
-            with about(one.name):
-                _refuse_other_request(state, one.known, options[one.name])
+    _refuse_past_docker(state, containers)
+    _refuse_bypassed_files(state)
+    with about(option="strategy"):
+        _refuse_other_strategy(state, strategy)
 
     owners = {a.owner: a.name for a in state.ledger.allocations if a.owner != ROOT}
     accounts = {user.name for user in state.accounts.users}
@@ -123,7 +122,7 @@ def resolve(state: HostState, request: AllocateRequest) -> Resolved:
         with about(one.name):
             if one.owner in accounts and not (is_meant or one.known):
                 refuse_account(state, one.owner)
-            _claim_owner(owners, one)
+            _admit(state, owners, one)
 
     with about(option="engines"):
         wanted = _engines_with_pools(request, strategy, engines)
@@ -134,7 +133,7 @@ def resolve(state: HostState, request: AllocateRequest) -> Resolved:
         docker, not_pointed = _docker(state, request, engines, [*names, *(p.name for p in pools)])
     return Resolved(
         containers=containers,
-        pools=pools,
+        pools=tuple(pools),
         engines=engines,
         are_named=request.engines is not None,
         docker=docker,
@@ -174,8 +173,8 @@ def _strategy(state: HostState, request: AllocateRequest) -> Strategy:
 def _engines(state: HostState, request: AllocateRequest) -> tuple[str, ...]:
     """The engines to serve: those named, else those that the host has, else Docker.
 
-    Where LXD or Incus runs, those that want root's lines are left out unless they were named: these two hand out what
-    root is granted.
+    Where LXD or Incus runs, engines that want root's lines are served only if they were named:
+    these two hand out to other instances what root is granted.
     """
     if request.engines is not None:
         for name in request.engines:
@@ -190,7 +189,7 @@ def _engines(state: HostState, request: AllocateRequest) -> tuple[str, ...]:
 
 
 def _names(request: AllocateRequest, engines: tuple[str, ...]) -> tuple[str, ...]:
-    """The containers. Without a name it is Docker's own allocation, unless other engines were named."""
+    """The containers; without a name Docker's own allocation, unless only other engines are named."""
     for name in request.names:
         with about(name):
             _check_container(request, name)
@@ -215,11 +214,11 @@ def _names(request: AllocateRequest, engines: tuple[str, ...]) -> tuple[str, ...
 
 
 def _check_container(request: AllocateRequest, name: str) -> None:
-    """Raise InvalidValueError for a name that no container can have, or an owner that no line can."""
+    """Raise InvalidValueError for a container's name or owner that cannot be."""
     if not (request.from_file and name == DEFAULT_NAME):
         check_name(name)
     if engine := pool_named(name):
-        hint = f"--engine {engine} makes it; give the container another name"
+        hint = f"the engine {engine} makes it; give the container another name"
         raise InvalidValueError(f"'{name}' is the name of the pool of {engine}", hint=hint)
     if name in request.each:
         with about(option="engines"):
@@ -276,7 +275,7 @@ def _container(
     options: ContainerOptions,
     stands: Allocation | None,
 ) -> Wanted:
-    owner = stands.owner if stands else options.owner or owner_of(name)
+    owner = options.owner or (stands.owner if stands else owner_of(name))
     strategy = options.strategy
     if isinstance(strategy, Shared) and _is_dockers(request, name):
         # Docker lays its ranges end to end: a map that it is to make must be without a gap.
@@ -285,38 +284,33 @@ def _container(
     # Docker's own allocation is no container's, and what no file carries cannot be granted.
     is_granted = name != DEFAULT_NAME and not _is_past_subid(strategy)
     also = {ENGINES[e].extra_owners for e in (*engines, *options.engines) if is_granted}
+    have = {None, owner, *(stands.extra_owners if stands else ())}
     return Wanted(
         name=name,
         owner=owner,
         strategy=strategy,
         start=options.start,
         pool=request.pool,
-        extra_owners=tuple(sorted(o for o in also if o and o != owner)),
+        extra_owners=tuple(sorted(o for o in also - have if o)),
         known=stands,
     )
 
 
 def _is_dockers(request: AllocateRequest, name: str) -> bool:
-    """Tell whether Docker is to make this map. Only --daemon, or no name, points its remap at one."""
+    """Tell whether Docker makes this map. Only --daemon, or no name, points its remap at one."""
     return name in {DEFAULT_NAME, request.daemon}
 
 
 def _is_past_subid(strategy: Strategy) -> bool:
-    """Tell whether a map of this strategy is too large for subuid and subgid; see strategies.in_subid."""
+    """Tell whether subuid cannot carry a map of this strategy; see strategies.in_subid."""
     return isinstance(strategy, Shared) and strategy.max - strategy.identity > SHARED_SUBID_LAST
 
 
-def _refuse_past_docker(
-    state: HostState, request: AllocateRequest, options: dict[str, ContainerOptions]
-) -> None:
+def _refuse_past_docker(state: HostState, containers: Iterable[Wanted]) -> None:
     """Raise InvalidValueError for a map of Docker's own that subuid cannot carry."""
-    for name, one in options.items():
-        strategy = one.strategy
-        if not (
-            isinstance(strategy, Shared)
-            and (strategy.filler or _is_dockers(request, name))
-            and _is_past_subid(strategy)
-        ):
+    for one in containers:
+        name, strategy = one.name, one.strategy
+        if not (isinstance(strategy, Shared) and strategy.filler and _is_past_subid(strategy)):
             continue
         root = "--identity" if strategy.identity else f"--dockerroot {strategy.dockerroot}"
         other = name if name != DEFAULT_NAME else "web"
@@ -327,8 +321,10 @@ def _refuse_past_docker(
             raise InvalidValueError(
                 f"{strategy.max} is too large: Docker's own map comes from subuid, "
                 f"where a shared one ends at {SHARED_SUBID_LAST}",
-                hint=f"leave --max out; for Podman or OCI a container has a larger one: '{made}', then '{shown}'",
-                in_file="leave max out for this one; Podman and OCI runtimes take other containers past it",
+                hint="leave --max out; for Podman or OCI a container has a larger one: "
+                f"'{made}', then '{shown}'",
+                in_file="leave max out for this one; "
+                "Podman and OCI runtimes take other containers past it",
                 option="max",
             )
 
@@ -337,8 +333,8 @@ def _refuse_bypassed_files(state: HostState) -> None:
     if not state.subid_source.reads_files:
         services = " ".join(state.subid_source.services)
         raise RefusedError(
-            f"{state.layout.path(NSSWITCH)}:{state.subid_source.number}: 'subid: {services}': newuidmap and Podman "
-            "take subordinate ids from there and do not read subuid and subgid",
+            f"{state.layout.path(NSSWITCH)}:{state.subid_source.number}: 'subid: {services}': "
+            "newuidmap and Podman take subordinate ids from there and do not read subuid and subgid",
             hint="grant ranges in that service, or say 'subid: files'",
         )
 
@@ -349,134 +345,128 @@ def _refuse_other_strategy(state: HostState, strategy: Strategy) -> None:
         few, more = others[:_SHOWN], len(others) - _SHOWN
         names = ", ".join(few) + (f" and {more} more" if more > 0 else "")
         theirs = state.ledger.allocations[0].strategy
+        release = state.layout.inline(f"release {shell(*few)}")
         raise RefusedError(
             f"this host's strategy is {theirs}, and one host has one strategy: {names}",
-            hint=f"use the strategy {theirs}, or {state.layout.inline('release ' + shell(*few))} first",
+            hint=f"use the strategy {theirs}, or {release} first",
         )
 
 
-def _refuse_other_request(state: HostState, stands: Allocation, options: ContainerOptions) -> None:
-    """Raise RefusedError unless the request describes the allocation that stands."""
-    shapes = [options.strategy]
-    if isinstance(options.strategy, Shared) and not _is_past_subid(options.strategy):
-        # A request that only names it again does not repeat whether Docker was to use it.
-        shapes.append(replace(options.strategy, filler=True))
-    release = state.layout.inline(f"release {shell(stands.name)}")
-    anew = f"{release} first, then allocate it anew; its files need their owners shifted"
-    ids = ", ".join(map(str, stands.mapping.uids.host_ranges()))
-    if not any(_has_shape(stands, shape) for shape in shapes):
-        raise RefusedError(
-            f"'{stands.name}' is allocated already, with other options, as host uids {ids}",
-            hint=anew,
-            option=differing(options.strategy, stands.mapping, stands.reserved_range),
-        )
-    if options.owner not in {None, stands.owner}:
-        raise RefusedError(
-            f"'{stands.name}' is allocated already, to the owner {stands.owner}",
-            hint=anew,
-            option="owner",
-        )
-    if options.start is not None and not (
-        stands.reserved_range and stands.reserved_range.start == options.start
-    ):
-        raise RefusedError(
-            f"'{stands.name}' is allocated already, as host uids {ids}", hint=anew, option="start"
-        )
+def _admit(state: HostState, owners: dict[str, str], one: Wanted) -> None:
+    """Note the owner of a new name. Every owner but root has at most one allocation.
 
-
-def _has_shape(stands: Allocation, strategy: Strategy) -> bool:
-    base, count = (
-        (stands.reserved_range.start, stands.reserved_range.count)
-        if stands.reserved_range
-        else (None, None)
-    )
-    return (
-        count == (strategy.need.count if strategy.need else None)
-        and strategy.mapping(base) == stands.mapping
-    )
-
-
-def _claim_owner(owners: dict[str, str], one: Wanted) -> None:
-    """Note the owner of a new name. An owner other than root holds one allocation."""
+    Raises RefusedError where this one has another, and where the name stands and the request
+    describes something else.
+    """
     if one.known:
+        _refuse_other_request(state, one, one.known)
         return
     if one.owner in owners:
         raise RefusedError(
-            f"the owner {one.owner} has the allocation '{owners[one.owner]}': readers would join a second one to it",
+            f"the owner {one.owner} has the allocation '{owners[one.owner]}': "
+            "readers would join a second one to it",
             hint=f"give '{one.name}' another owner",
         )
     if one.owner != ROOT:
         owners[one.owner] = one.name
 
 
+def _refuse_other_request(state: HostState, one: Wanted, stands: Allocation) -> None:
+    """Raise RefusedError unless the request describes the allocation that stands."""
+    shapes = [one.strategy]
+    if isinstance(one.strategy, Shared):
+        # A request that only names it again does not repeat whether Docker was to use it.
+        fillers = {False, not _is_past_subid(one.strategy)}
+        shapes = [replace(one.strategy, filler=filler) for filler in fillers]
+    held = stands.reserved_range
+    ids = ", ".join(map(str, stands.mapping.uids.host_ranges()))
+    if not any(_has_shape(stands, shape) for shape in shapes):
+        what = f"with other options, as host uids {ids}"
+        option = differing(one.strategy, stands.mapping, held)
+    elif one.owner != stands.owner:
+        what, option = f"to the owner {stands.owner}", "owner"
+    elif one.start is not None and not (held and held.start == one.start):
+        what, option = f"as host uids {ids}", "start"
+    else:
+        return
+    release = state.layout.inline(f"release {shell(one.name)}")
+    raise RefusedError(
+        f"'{one.name}' is allocated already, {what}",
+        hint=f"{release} first, then allocate it anew; its files need their owners shifted",
+        option=option,
+    )
+
+
+def _has_shape(stands: Allocation, strategy: Strategy) -> bool:
+    held, need = stands.reserved_range, strategy.need
+    return (held.count if held else None) == (need.count if need else None) and (
+        strategy.mapping(held.start if held else None) == stands.mapping
+    )
+
+
 def _engines_with_pools(
     request: AllocateRequest, strategy: Strategy, engines: Iterable[str]
-) -> list[str]:
-    """The engines that are to have a pool of their own.
+) -> dict[str, Pool]:
+    """The pools that these engines are to have, by the engine's name.
 
-    Raises RefusedError under another strategy than per-container, where the engine was named, and InvalidValueError for
-    options of a pool that is not made.
+    Raises RefusedError where an engine is named that wants a pool and the strategy is another than
+    per-container, and InvalidValueError for options of a pool that is not made.
     """
-    wanted = [name for name in engines if ENGINES[name].pool]
-    if wanted and strategy.name != PerContainer.name:
-        if request.engines is not None:
-            hint = f"one host has one strategy: use the strategy {PerContainer.name}, or leave the engine {wanted[0]} out"
+    wanted = {name: pool for name in engines if (pool := ENGINES[name].pool)}
+    if strategy.name != PerContainer.name:
+        for name in wanted if request.engines is not None else ():
             raise RefusedError(
-                f"{wanted[0]} gives each container a range of its own, and this is the strategy {strategy.name}",
-                hint=hint,
+                f"{name} gives each container a range of its own, "
+                f"and this is the strategy {strategy.name}",
+                hint="one host has one strategy: "
+                f"use the strategy {PerContainer.name}, or leave the engine {name} out",
             )
-        wanted = []
-    for name in request.pools:
+        wanted = {}
+    for name in (name for name in request.pools if name not in wanted):
         if (pool := known(name).pool) is None:
             raise InvalidValueError(
-                f"{name} has no pool of its own", hint="leave the number of containers out"
+                f"{name} has no pool of its own",
+                hint="leave the number of containers and the start of its pool out",
             )
-        if name not in wanted:
-            raise InvalidValueError(
-                f"{pool.option} without its engine", hint=f"say --engine {name}"
-            )
+        raise InvalidValueError(f"{pool.option} without its engine", hint=f"say --engine {name}")
     return wanted
 
 
 def _pools(
     state: HostState,
     request: AllocateRequest,
-    wanted: Iterable[str],
+    wanted: dict[str, Pool],
     start: int | None,
     owners: dict[str, str],
-) -> tuple[tuple[Wanted, ...], list[Finding]]:
+) -> tuple[list[Wanted], list[Finding]]:
     """The pools of these engines, and what is to be said of those that are left out."""
     found: list[Wanted] = []
     left: list[Finding] = []
-    for name in wanted:
-        one, options = _pool(state, request, name, start)
-        if request.engines is None and not one.known and _has_lines(state, one.owner):
-            # Somebody else's arrangement; an engine that is merely installed is no reason to object to it.
+    for engine, pool in wanted.items():
+        one = _pool(state, request, engine, pool, start)
+        has_lines = any(one.owner in file.by_owner() for file in (state.subuid, state.subgid))
+        if request.engines is None and not one.known and has_lines:
+            # Somebody arranged that otherwise, and the engine is merely installed: no objection.
             continue
         try:
-            if one.known:
-                _refuse_other_request(state, one.known, options)
-            _claim_owner(owners, one)
-            found.append(one)
+            _admit(state, owners, one)
         except UsernsplanError as error:
             if request.engines is not None:
                 raise
             left.append(not_done(one.name, error))
-    return tuple(found), left
-
-
-def _has_lines(state: HostState, owner: str) -> bool:
-    return any(owner in file.by_owner() for file in (state.subuid, state.subgid))
+            continue
+        found.append(one)
+    return found, left
 
 
 def _pool(
-    state: HostState, request: AllocateRequest, engine: str, start: int | None
-) -> tuple[Wanted, ContainerOptions]:
-    """The pool of one engine, and what the request says of it. It stays as large as it is unless that is said."""
-    pool = cast("Pool", ENGINES[engine].pool)
+    state: HostState, request: AllocateRequest, engine: str, pool: Pool, start: int | None
+) -> Wanted:
+    """The pool of one engine. It stays as large as it is unless another size is said."""
     if not pool.account and state.accounts.user(pool.owner):
         raise RefusedError(
-            f"{state.layout.path(PASSWD)}: '{pool.owner}' is an account: anybody who logs in as it could map the pool",
+            f"{state.layout.path(PASSWD)}: '{pool.owner}' is an account: "
+            "anybody who logs in as it could map the pool",
             hint=f"rename the account: {engine} takes the lines of this owner and of no other",
         )
     stands = next((a for a in state.ledger.allocations if a.name == a.owner == pool.owner), None)
@@ -492,18 +482,21 @@ def _pool(
             f"there is no pool for {said.containers} containers of {engine}: {error}",
             hint=error.hint,
         ) from error
-
-    start = start if said.start is None else said.start
-    # An engine that is merely installed has the host's usual pool, whatever range was named for the containers.
-    within = request.pool if request.engines is not None else None
-    one = Wanted(pool.owner, pool.owner, strategy, start, within, known=stands)
-    return one, ContainerOptions(strategy, pool.owner, start)
+    return Wanted(
+        name=pool.owner,
+        owner=pool.owner,
+        strategy=strategy,
+        start=start if said.start is None else said.start,
+        # The range is named for containers; an engine that is merely installed takes the usual one.
+        pool=request.pool if request.engines is not None else None,
+        known=stands,
+    )
 
 
 def _docker(
     state: HostState, request: AllocateRequest, engines: Collection[str], names: Collection[str]
 ) -> tuple[str | None, tuple[Finding, ...]]:
-    """The name that Docker's remap is to point at; None, and why, where daemon.json is left alone."""
+    """The name that Docker's remap is to point at; None where daemon.json is left alone, and why."""
     target = request.daemon or (DEFAULT_NAME if DEFAULT_NAME in names else None)
     if target is None or not request.daemon_config:
         return None, ()

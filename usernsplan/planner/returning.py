@@ -86,7 +86,7 @@ def missed(state: HostState, new: Iterable[Allocation]) -> Iterator[Finding]:
 def _why(state: HostState, former: Quarantined, now: Allocation) -> str:
     was = former.was
     if now.reserved_range is None:
-        return "by these words it has no range of its own"
+        return "with these options it has no range of its own"
     if former.reserved_range.count != now.reserved_range.count:
         return f"{now.reserved_range.count} ids are asked for, and it has {former.reserved_range.count}"
     if was and was.strategy != now.strategy:

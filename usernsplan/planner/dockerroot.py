@@ -1,4 +1,4 @@
-"""DOCKERROOT, the host id of container root in a shared map: that of an allocation, and the first that is free. Pure."""
+"""DOCKERROOT: the host id of container root in a shared map. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def dockerroot_of(allocation: Allocation) -> int | None:
-    """The host id of container root in a shared map that keeps it apart from root; None for any other map."""
+    """The DOCKERROOT of a shared allocation; None where it is the host's root, or not shared."""
     return (
         allocation.mapping.uids.to_host(0) or None if allocation.strategy == Shared.name else None
     )
@@ -26,7 +26,8 @@ def dockerroot_of(allocation: Allocation) -> int | None:
 def first_free(state: HostState) -> int:
     """The DOCKERROOT that ``auto`` takes. Raises PoolExhaustedError where somebody has every id.
 
-    Container root is one id on the whole host: that of an allocation which stands, while it is nobody else's.
+    One DOCKERROOT serves a whole host: that of an allocation which stands comes first, if nobody
+    else has got the id since.
     """
     ours = [root for a in state.ledger.allocations if (root := dockerroot_of(a))]
     owners = {owner for a in state.ledger.allocations for owner in (a.owner, *a.extra_owners)}

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from usernsplan.engines import ENGINES, known, pool_named
-from usernsplan.errors import InvalidValueError, RefusedError, UsernsplanError, about
+from usernsplan.errors import InvalidValueError, RefusedError, UsernsplanError, about, did_you_mean
 from usernsplan.escape import shell
 from usernsplan.layout import NSSWITCH, PASSWD
 from usernsplan.model import DEFAULT_NAME, ROOT, ContainerOptions, Finding, PoolOptions
@@ -508,7 +508,10 @@ def _docker(
             if target == DEFAULT_NAME
             else f"name it too: 'allocate {shell(target)} …'"
         )
-        raise InvalidValueError(f"there is no allocation '{target}'", hint=how)
+        known_names = [*names, *(a.name for a in state.ledger.allocations)]
+        raise InvalidValueError(
+            f"there is no allocation '{target}'", hint=did_you_mean(target, known_names, how)
+        )
     if engine := pool_named(target):
         raise InvalidValueError(
             f"'{target}' is the pool of {engine}", hint="name a container's allocation"

@@ -53,10 +53,6 @@ class InvalidValueError(UsernsplanError, ValueError):
     exit_status = 2
 
 
-class UsageError(InvalidValueError):
-    """Words of the command line that no command takes. Exit status 2."""
-
-
 class InvalidFileError(UsernsplanError):
     """A file on the host does not say what its format demands. Exit status 1."""
 

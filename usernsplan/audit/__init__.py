@@ -59,8 +59,8 @@ def chosen(select: Iterable[str] = (), ignore: Iterable[str] = ()) -> frozenset[
 
     Raises InvalidValueError for one that no code begins with.
     """
-    wanted = _codes("--select", select) or frozenset(RULES)
-    return wanted - _codes("--ignore", ignore)
+    wanted = _codes("select", select) or frozenset(RULES)
+    return wanted - _codes("ignore", ignore)
 
 
 def _codes(option: str, words: Iterable[str]) -> frozenset[str]:
@@ -80,11 +80,11 @@ def story(code: str) -> Rule | Story:
     """
     known: dict[str, Rule | Story] = {**RULES, **ADVICE}
     if code.upper() not in known:
-        raise _no_such_code("--explain", code, known)
+        raise _no_such_code("explain", code, known)
     return known[code.upper()]
 
 
 def _no_such_code(option: str, word: str, known: Iterable[str]) -> InvalidValueError:
     # All codes are spelled alike: the one that is most alike may not be what was meant.
     hint = f"{did_you_mean(word, known)} there are {', '.join(sorted(known))}"
-    return InvalidValueError(f"{option} {word}: no such code", hint=hint.strip())
+    return InvalidValueError(f"there is no code '{word}'", hint=hint.strip(), option=option)

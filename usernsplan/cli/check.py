@@ -123,7 +123,7 @@ def check(
 
 
 def _form(name: str, *, as_json: bool) -> str:
-    one_of("--format", name, *_FORMATS)
+    one_of("format", name, *_FORMATS)
     if as_json and name == "github":
         raise InvalidValueError("--json with --format github", hint="one of the two")
     return "json" if as_json else name

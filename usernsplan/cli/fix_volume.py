@@ -151,15 +151,15 @@ def fix_volume(
     request = FixRequest(
         paths=tuple(paths),
         container=container,
-        mode=one_of("--mode", mode, "own", "shift"),  # type: ignore[arg-type]
+        mode=one_of("mode", mode, "own", "shift"),  # type: ignore[arg-type]
         user=user,
         passwd=passwd,
         reverse=reverse,
         source=from_,
         uid_map=tuple(uid_map or ()),
         gid_map=tuple(gid_map or ()),
-        keep_unmapped=one_of("--unmapped", unmapped, "refuse", "keep") == "keep",
-        skip_outside_links=one_of("--outside-links", outside_links, "refuse", "skip") == "skip",
+        keep_unmapped=one_of("unmapped", unmapped, "refuse", "keep") == "keep",
+        skip_outside_links=one_of("outside-links", outside_links, "refuse", "skip") == "skip",
         cross_mounts=cross_mounts,
         jobs=jobs,
         protected=protected,

@@ -69,8 +69,11 @@ def id_range(text: str | None, option: str = "--pool") -> IdRange | None:
 def one_of(option: str, value: str | None, *choices: str) -> str | None:
     """Hand back one of these values, or None. Raises InvalidValueError for any other."""
     if value is not None and value not in choices:
-        hint = did_you_mean(value, choices, f"one of: {', '.join(choices)}")
-        raise InvalidValueError(f"{option} {value}: there is no such value", hint=hint)
+        raise InvalidValueError(
+            f"'{value}' is none of {', '.join(choices)}",
+            hint=did_you_mean(value, choices),
+            option=option,
+        )
     return value
 
 

@@ -46,8 +46,11 @@ def discover(layout: Layout, request: FixRequest, ledger: LedgerState) -> Discov
     if engine is None:
         return Discovered(request)
     if engine not in ENGINES:
-        hint = did_you_mean(engine, ENGINES, f"one of: {', '.join(ENGINES)}")
-        raise InvalidValueError(f"--discover {engine}: no such engine", hint=hint)
+        raise InvalidValueError(
+            f"'{engine}' is none of {', '.join(ENGINES)}",
+            hint=did_you_mean(engine, ENGINES),
+            option="discover",
+        )
     if not layout.is_host or request.uid_map or request.source or request.reverse:
         raise InvalidValueError(
             "--discover with --root, --reverse, --from or a map",

@@ -318,7 +318,7 @@ def test_a_pool_needs_the_strategy_of_ranges(root: Path, strategy: str, engine: 
     _, said = here(
         "allocate", "--strategy", strategy, "web", "--engine", engine, "--root", root, status=9
     )
-    assert "--strategy per-container" in said
+    assert "use the strategy per-container" in said
     assert files_of(root) == before
     # One that is only installed does not stand in the way.
     put(root, "usr/bin/kubelet")
@@ -402,7 +402,7 @@ def test_a_name_that_useradd_would_not_take_is_refused_before_it_is_asked(root: 
     words = (*PER_CONTAINER, name, "--engine", "docker-instance", "--root", root)
     for more in (["--dry-run"], []):
         _, said = here(*words, *more, status=2)
-        assert "shorter --owner" in said
+        assert "give it a shorter owner" in said
     assert not (root / "var").exists()
     here(*words, "--owner", "kubelet")
 

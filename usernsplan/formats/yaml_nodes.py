@@ -25,7 +25,7 @@ TAG = "tag:yaml.org,2002:"
 LONGEST = 8 << 20
 _DECIMAL = re.compile(r"0|[1-9][0-9]{0,9}")
 _DEEPEST = 32
-_TOO_DEEP = "nested too deeply for a plan file"
+_TOO_DEEP = "nested too deeply"
 
 
 def composed(raw: bytes, place: str) -> yaml.Node | None:
@@ -40,7 +40,7 @@ def composed(raw: bytes, place: str) -> yaml.Node | None:
         line = raw.count(b"\n", 0, error.start) + 1
         raise InvalidFileError(f"{place}:{line}", "not UTF-8") from error
     if len(raw) > LONGEST:
-        raise InvalidFileError(place, f"longer than {LONGEST} bytes: that is no plan file")
+        raise InvalidFileError(place, f"longer than {LONGEST} bytes")
     try:
         depth, branching = 0, set()
         for event in yaml.parse(text, loader):

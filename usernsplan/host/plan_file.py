@@ -42,13 +42,17 @@ def find(layout: Layout, *, here: bool = True) -> FoundFile | None:
 def find_config(layout: Layout) -> FoundFile | None:
     """The defaults of a host, config.yaml below /etc of the root; None where there is none.
 
-    Raises RefusedError for one that others than root, and the owner of another root, may have written.
+    Raises RefusedError for one that somebody else than root may have written; below another root, its
+    owner may, too.
     """
     shown, top = layout.path(CONFIG_FILE), layout.real or "/"
-    remedy = f"let root alone write it, and the folders it lies in: chown root: {shell(shown)} && chmod go-w {shell(shown)}"
-    return _found(
-        shown, lambda: trust.place(top, CONFIG_FILE, frozenset({0, os.stat(top).st_uid})), remedy
-    )
+    mend = f"chown root: {shell(shown)} && chmod go-w {shell(shown)}"
+
+    def look() -> trust.Place:
+        owner = 0 if layout.is_host else os.stat(top).st_uid
+        return trust.place(top, CONFIG_FILE, frozenset({0, owner}))
+
+    return _found(shown, look, f"let root alone write it, and the folders it lies in: {mend}")
 
 
 def named(path: str, most: int = files.LARGEST) -> bytes:

@@ -104,8 +104,20 @@ def here(*words: str | Path, status: int | None = 0) -> tuple[str, str]:
 def json_of(*words: str | Path, status: int = 0) -> dict[str, Any]:
     """Run it with --json and read what it printed."""
     document: dict[str, Any] = json.loads(usernsplan(*words, "--json", status=status).stdout)
-    assert document["format_version"] == 1
+    assert document["format_version"] == 2
     return document
+
+
+def extents(*triples: tuple[int, int, int]) -> list[dict[str, int]]:
+    """A map as documents have it."""
+    return [
+        {"container": container, "host": host, "count": count} for container, host, count in triples
+    ]
+
+
+def ids(start: int, count: int) -> dict[str, int]:
+    """A range as documents have it."""
+    return {"start": start, "count": count}
 
 
 def files_of(root: Path) -> dict[str, tuple[int, int, bytes]]:

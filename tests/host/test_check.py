@@ -297,7 +297,7 @@ def test_a_dry_run_shows_and_does_nothing(root: Path) -> None:
     assert "+usernsplan-web:524288:65536" in done.stdout
     assert "USN050" in done.stdout
     document = json_of("check", "--fix", "--dry-run", "--root", root, status=1)
-    assert document["repair"]["done"] is False
+    assert document["repair"]["changed"] is False
     assert [change["path"] for change in document["repair"]["changes"]] == [
         f"{root}/etc/subuid",
         f"{root}/etc/subgid",
@@ -309,7 +309,7 @@ def test_json_of_a_repair_is_one_document_and_the_diff_is_said_elsewhere(root: P
     both(root, ALICE)
     document = json_of("check", "--fix", "--yes", "--root", root)
     assert document["findings"] == []
-    assert document["repair"]["done"] is True
+    assert document["repair"]["changed"] is True
     assert "+usernsplan-db:589824:65536" in document["repair"]["changes"][1]["diff"]
     assert read(root) == [f"{ALICE}{WEB}{DB}"] * 2
 

@@ -90,7 +90,7 @@ def tree(root: Path) -> dict[str, tuple[Any, ...]]:
 
 def told(*words: str | Path, status: int = 0) -> dict[str, Any]:
     document: dict[str, Any] = json.loads(here(*words, "--json", status=status)[0])
-    assert document["format_version"] == 1
+    assert document["format_version"] == 2
     return document
 
 
@@ -254,13 +254,13 @@ def test_the_documents_have_the_promised_form(root: Path) -> None:
     ]
     assert told("plan", "--check", "--root", root, status=4) == plan
     applied = told("apply", "--yes", "--root", root)
-    assert applied.keys() == fields | {"applied", "volumes"}
-    assert (applied["kind"], applied["applied"], applied["volumes"]) == ("apply", True, [])
+    assert applied.keys() == fields | {"changed", "volumes"}
+    assert (applied["kind"], applied["changed"], applied["volumes"]) == ("apply", True, [])
     assert {key: applied[key] for key in fields - {"kind"}} == {
         key: plan[key] for key in fields - {"kind"}
     }
     again = told("apply", "--yes", "--root", root)
-    assert (again["applied"], again["pending"], again["steps"], again["changes"]) == (
+    assert (again["changed"], again["pending"], again["steps"], again["changes"]) == (
         False,
         False,
         [],
@@ -1037,7 +1037,7 @@ def test_volumes_are_given_to_their_containers(root: Path) -> None:
     assert owners(root / "srv") == {(0, 0), (33, 44)}
     here("plan", "--check", "--root", root, status=4)
     document = told("apply", "--yes", "--fix-volumes", "--root", root)
-    assert document["applied"] is True
+    assert document["changed"] is True
     assert [(v["path"], v["error"]) for v in document["volumes"]] == [
         *(("/srv/web", None), ("/srv/db", None), ("/srv/rootfs", None)),
     ]
@@ -1183,7 +1183,7 @@ def test_volumes_that_are_left_are_told_of(root: Path) -> None:
         == "Plan: 0 to add, 0 to change, 0 to remove, 3 volumes to fix."
     )
     document = told("apply", "--yes", "--root", root)
-    assert (document["applied"], document["pending"]) == (False, True)
+    assert (document["changed"], document["pending"]) == (False, True)
 
 
 # allocate without a name.

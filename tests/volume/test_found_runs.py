@@ -37,7 +37,7 @@ def listed(host: Host, *words: str, status: int = 0) -> list[dict[str, Any]]:
     document = json.loads(
         here(*(words or ("history", "--runs")), "--json", "--root", host.root, status=status)[0]
     )
-    assert document["format_version"] == 1
+    assert document["format_version"] == 2
     runs: list[dict[str, Any]] = document["runs"]
     return runs
 

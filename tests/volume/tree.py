@@ -802,7 +802,7 @@ class Host:
         """Give containers their ranges; where each begins."""
         words = ("allocate", "--strategy", "per-container", "--size", str(size), *names)
         document = json.loads(here(*words, "--json", "--root", self.root)[0])
-        starts = {found["name"]: found["uid_map"][0][1] for found in document["allocations"]}
+        starts = {found["name"]: found["uid_map"][0]["host"] for found in document["allocations"]}
         self.starts.update(starts)
         return [starts[name] for name in names]
 
@@ -840,7 +840,7 @@ class Host:
 
     def _report(self, *words: str | Path, status: int) -> dict[str, Any]:
         document: dict[str, Any] = json.loads(self._ran(*words, "--json", status=status)[0])
-        assert document["format_version"] == 1
+        assert document["format_version"] == 2
         return document
 
     def _ran(self, *words: str | Path, status: int) -> tuple[str, str]:

@@ -9,7 +9,7 @@ import typer
 
 from usernsplan.cli.options import DryRun, Json, Root, Yes, id_range, note, text_of
 from usernsplan.cli.run import run
-from usernsplan.errors import InvalidValueError
+from usernsplan.errors import ExitStatus, InvalidValueError
 from usernsplan.host import plan_file
 from usernsplan.host.files import layout_at
 from usernsplan.layout import STDIN
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from usernsplan.host.plan_file import FoundFile
     from usernsplan.model import HostState, Plan
-
-_PENDING, _PART = 4, 3
 
 
 def allocate(
@@ -195,9 +193,9 @@ def allocate(
 
     plan = run(decide, root, preview=dry_run or check, as_json=json, yes=yes)
     if check and plan.changed:
-        raise typer.Exit(_PENDING)
+        raise typer.Exit(ExitStatus.CHANGES_PENDING)
     if plan.unfinished:
-        raise typer.Exit(_PART)
+        raise typer.Exit(ExitStatus.DONE_IN_PART)
 
 
 def _dockerroot(said: str | None) -> int | str | None:

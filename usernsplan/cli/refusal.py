@@ -51,7 +51,8 @@ def is_due(words: Sequence[str]) -> bool:
 
     flags = {name for name, known in ENGINES.items() if known.flags}
     if words[:1] != ["render"]:
-        return bool(words) and words[0] not in COMMANDS and not flags.isdisjoint(words)
+        is_unknown = bool(words) and words[0] not in COMMANDS and "--json" not in words
+        return is_unknown and not flags.isdisjoint(words)
     engine, options, doubtful = "", set(), False
     rest = iter(words[1:])
     for word in rest:

@@ -225,7 +225,8 @@ def test_on_a_terminal_the_consequences_come_first_and_then_the_question(
         assert json.loads(done.stdout)["changed"] is True
         assert subuid(root) == "dockremap:524288:65536\n"
     else:
-        assert (done.returncode, done.stdout) == (1, "")
+        assert done.returncode == 1
+        assert json.loads(done.stdout)["error"]["code"] == "declined"
         assert "Nothing was changed." in done.stderr
         assert files_of(root) == before
 

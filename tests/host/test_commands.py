@@ -134,7 +134,7 @@ def test_history_says_who_did_what_with_which_words(root: Path) -> None:
     [entry] = json_of("history", "--root", root)["entries"]
     assert entry["sudo_uid"] == 1234
     assert entry["command"].endswith(" ".join(words))
-    assert f"{root}/etc/subgid: + usernsplan-web:524288:65536" in entry["changed"]
+    assert f"{root}/etc/subgid: + usernsplan-web:524288:65536" in entry["lines"]
     assert "1234" in usernsplan("history", "--root", root).stdout
 
 

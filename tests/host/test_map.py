@@ -249,9 +249,8 @@ def test_the_document_has_exact_numbers(root: Path) -> None:
     assert document["kind"] == "map"
     segments = document["segments"]
     [db] = [s for s in segments if s["label"] == "db"]
-    assert (db["start"], db["count"], db["kind"], db["uid"], db["gid"]) == (
-        589824,
-        65536,
+    assert (db["range"], db["kind"], db["uid"], db["gid"]) == (
+        ids(589824, 65536),
         "allocation",
         True,
         True,
@@ -260,9 +259,8 @@ def test_the_document_has_exact_numbers(root: Path) -> None:
     assert db["conflict"] is True
     [conflict] = document["conflicts"]
     assert [segments[n]["label"] for n in conflict["segments"]] == ["db", "mallory"]
-    assert (conflict["start"], conflict["count"], conflict["uid"], conflict["gid"]) == (
-        600000,
-        10,
+    assert (conflict["range"], conflict["uid"], conflict["gid"]) == (
+        ids(600000, 10),
         True,
         False,
     )

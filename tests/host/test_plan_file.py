@@ -23,6 +23,7 @@ import pytest
 import yaml
 
 from tests.command import PROGRAM, here, missing, needs_root, usernsplan
+from tests.documents import document_in
 from tests.host import test_crash as crash
 
 if TYPE_CHECKING:
@@ -89,9 +90,7 @@ def tree(root: Path) -> dict[str, tuple[Any, ...]]:
 
 
 def told(*words: str | Path, status: int = 0) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(here(*words, "--json", status=status)[0])
-    assert document["format_version"] == 2
-    return document
+    return document_in(here(*words, "--json", status=status)[0])
 
 
 def owners(folder: Path) -> set[tuple[int, int]]:
@@ -872,7 +871,8 @@ def test_where_nothing_is_to_be_done_nobody_is_asked(root: Path) -> None:
 def test_nobody_is_asked_about_what_he_was_not_shown(root: Path) -> None:
     write(PLAIN)
     status, out, seen = answered(b"y\n", "apply", "--json", "--root", str(root), wait=False)
-    assert (status, out, lines(root)) == (2, "", "")
+    assert (status, lines(root)) == (2, "")
+    assert json.loads(out)["error"]["hint"] == "say --yes"
     assert "[y/N]" not in seen
 
 

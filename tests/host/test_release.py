@@ -527,8 +527,7 @@ def test_of_several_released_ranges_one_is_forgotten(root: Path) -> None:
     here("release", "--forget", "web", "--root", root)
     assert listed(root) == ([], [])
     changed = [
-        e["changed"]
-        for e in json.loads(here("history", "--json", "--root", root)[0])["entries"][-2:]
+        e["lines"] for e in json.loads(here("history", "--json", "--root", root)[0])["entries"][-2:]
     ]
     assert changed == [
         ["forgot 524288-589823, a released range of web"],

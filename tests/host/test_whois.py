@@ -76,7 +76,7 @@ def test_an_id_of_a_container_is_told_with_everything_that_is_known(root: Path) 
         "pool": None,
         "container_id": 33,
         "container_name": "www-data",
-        "range": [524288, 65536],
+        "range": ids(524288, 65536),
         "since": history["at"],
         "by": {name: history[name] for name in ("at", "uid", "sudo_uid", "login_uid", "command")},
     }

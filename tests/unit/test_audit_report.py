@@ -6,6 +6,7 @@ import ast
 import json
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,6 +18,9 @@ from usernsplan.errors import InvalidValueError
 from usernsplan.model import Finding
 from usernsplan.report import audit as report
 from usernsplan.report.colour import Paint
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 PLAIN = Paint()
 FOUND = (

@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from usernsplan import escape
+from usernsplan.errors import ExitStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,7 +48,8 @@ def app_for(words: list[str]) -> typer.Typer:
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
-    app.callback()(usernsplan)
+    statuses = ", ".join(f"{status:d} {status.meaning}" for status in ExitStatus)
+    app.callback(help=f"{usernsplan.__doc__}\n\nExit status: {statuses}.")(usernsplan)
     for name in words[:1] if words[:1] and words[0] in COMMANDS else COMMANDS:
         module, function = COMMANDS[name]
         found = getattr(import_module(f"usernsplan.cli.{module}"), function)
@@ -98,8 +100,4 @@ def usernsplan(
         help="Print the version.",
     ),
 ) -> None:
-    """Plan which host ids containers get, and write them where the engines read them.
-
-    Exit status: 0 done, 1 failed, 2 wrong usage, 3 done in part, 4 changes pending (--check), 5 locked by another,
-    6 the host changed meanwhile, 7 no room in the pool, 8 not permitted, 9 refused for safety, 130 interrupted.
-    """
+    """Plan which host ids containers get, and write them where the engines read them."""

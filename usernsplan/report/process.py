@@ -335,7 +335,7 @@ def _extent_fields(
             "belongs": [
                 {
                     "ids": {"start": p.start, "count": p.stop - p.start},
-                    **_without_ids(fields(p.holder)),
+                    "holder": _without_ids(fields(p.holder)),
                 }
                 for p in parts
             ],

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 # A shell's status of what a signal ended is this and the signal's number.
 _BY_SIGNAL = 128
+_STILL_CHANGED = "what the command changed is changed all the same: 'usernsplan history' tells"
 # Not empty once standard output has something: a second document would make both unreadable.
 _printed: list[bool] = []
 
@@ -39,12 +40,7 @@ def emit(result: Result, *, as_json: bool) -> None:
     """Print a result: as a document, or as text, with its findings and notes on standard error."""
     from usernsplan.cli.options import note, warn  # noqa: PLC0415 - errors are printed without options
 
-    output = result.document() if as_json else result.text()
-    if isinstance(output, str):
-        write(output)
-    else:
-        stream(output)
-
+    write(result.document() if as_json else result.text())
     if not as_json:
         warn(result.findings)
         note(result.notes)
@@ -93,36 +89,32 @@ def colours() -> bool:
     return is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def write(output: str) -> None:
-    """Print a result. A full disk is an error that does not hide what was done; a reader who left wants no more."""
-    _printed.append(True)
-    try:
-        print(escape.lines(output, colours=colours()), flush=True)
-    except OSError as error:
-        _unprinted(
-            error,
-            hint="what the command changed is changed all the same: 'usernsplan history' tells",
-        )
+def write(output: str | Iterable[str | bytes]) -> None:
+    """Print a result, or its pieces as they come: a line for each text, and bytes as they are.
 
-
-def stream(pieces: Iterable[str | bytes]) -> None:
-    """Print what was found as it comes: a line for each text, and bytes as they are. Raises as write does."""
+    A full disk is an error that does not hide what was done; a reader who left wants no more.
+    """
     _printed.append(True)
+    pieces = (output,) if isinstance(output, str) else output
     if sys.stdout is None:  # closed: nobody wants it, and the search still tells by its exit status
         deque(pieces, maxlen=0)
         return
+
+    # Only whole texts have colours of ours.
+    is_whole = isinstance(output, str)
+    is_coloured = is_whole and colours()
     try:
         for piece in pieces:
             if isinstance(piece, bytes):
                 sys.stdout.buffer.write(piece)
             else:
-                sys.stdout.write(f"{escape.lines(piece)}\n")
+                sys.stdout.write(f"{escape.lines(piece, colours=is_coloured)}\n")
         sys.stdout.flush()
     except OSError as error:
-        _unprinted(error)
+        _unprinted(error, hint=_STILL_CHANGED if is_whole else "")
 
 
-def _unprinted(error: OSError, *, hint: str = "") -> None:
+def _unprinted(error: OSError, *, hint: str) -> None:
     # Python would try once more when it exits.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if error.errno == errno.EPIPE:

@@ -16,6 +16,7 @@ from usernsplan.model import DEFAULT_NAME, ROOT, Allocation, Finding, LedgerChan
 from usernsplan.planner import advice, daemon, needs, returning
 from usernsplan.planner.grants import Grants
 from usernsplan.planner.names import check_name, check_owner, owner_of, refuse_account
+from usernsplan.planner.stories import advise
 from usernsplan.planner.taken import Claim, claims, holders, pool_of, take
 from usernsplan.planner.unsaid import settled
 from usernsplan.strategies import SHARED_SUBID_LAST, Shared, Strategy
@@ -139,7 +140,7 @@ def _take_pool(draft: _Draft, pool: AllocateRequest, *, named: bool) -> tuple[Fi
         except UsernsplanError as error:
             message = f"nothing is done for the pool of {pool.names[0]}, whose engine is installed here: {error}"
             hint = f"--engine {needs.pool_named(pool.names[0])} asks for it, and says what stands in the way"
-            return (Finding("USN124", "warning", message, hint),)
+            return (advise("USN124", message, hint),)
     _take(draft, pool, pool.names)
     return ()
 

@@ -41,6 +41,10 @@ class ExitStatus(IntEnum):
         return status
 
 
+# What a signal ended has this and the signal's number as its status, as a shell says it.
+BY_SIGNAL = 128
+
+
 class UsernsplanError(Exception):
     """The root of the tree: something could not be done. Exit status 1.
 

@@ -99,7 +99,7 @@ def main() -> None:
         from usernsplan.host import waiting  # noqa: PLC0415
     except ImportError as error:
         say(escape.told(f"usernsplan: a part of the program cannot be read: {error}\n  {_BROKEN}"))
-        sys.exit(1)
+        sys.exit(1)  # ExitStatus.FAILED, which may be what cannot be read
     emit.begin()
     waiting.listen(lambda text: say(f"usernsplan: {text}"))
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from usernsplan import escape
 from usernsplan.errors import (
+    BY_SIGNAL,
     ExitStatus,
     InvalidValueError,
     StoppedError,
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
     from usernsplan.report.result import Result
 
-# A shell's status of what a signal ended is this and the signal's number.
-_BY_SIGNAL = 128
 _STILL_CHANGED = "what the command changed is changed all the same: 'usernsplan history' tells"
 # Not empty once standard output has something: a second document would make both unreadable.
 _printed: list[bool] = []
@@ -48,15 +47,15 @@ def emit(result: Result, *, as_json: bool) -> None:
 
 def failed(error: UsernsplanError, words: Sequence[str]) -> None:
     """Print an error as a document where these words ask for JSON, unless standard output has something already."""
-    from usernsplan.cli.refusal import is_due  # noqa: PLC0415 - only after a failure
-
-    if _printed or not wants_json(words) or is_due(words):
+    if _printed or not wants_json(words):
         return
     # The exit status and the text on standard error tell, even where this cannot be printed.
     with suppress(UsernsplanError, ImportError, MemoryError):
-        from usernsplan.report import json_  # noqa: PLC0415 - a part that may be what is broken
+        from usernsplan.cli.refusal import is_due  # noqa: PLC0415 - what is read here may be broken
+        from usernsplan.report import json_  # noqa: PLC0415
 
-        write(json_.error(error))
+        if not is_due(words):
+            write(json_.error(error))
 
 
 def ended(request: SystemExit, words: Sequence[str]) -> None:
@@ -67,7 +66,7 @@ def ended(request: SystemExit, words: Sequence[str]) -> None:
     usage = getattr(request.__context__, "format_message", None)
     if usage:
         error: UsernsplanError = InvalidValueError(usage())
-    elif status > _BY_SIGNAL:
+    elif status > BY_SIGNAL:
         error = StoppedError("stopped by a signal")
     else:
         error = UsernsplanError("nothing was changed: the question was not answered with yes")

@@ -7,6 +7,8 @@ import sys
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from usernsplan.errors import BY_SIGNAL
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -82,4 +84,4 @@ def _stops_politely() -> dict[int, Any]:
 
 
 def _stop(number: int, _: object) -> NoReturn:
-    sys.exit(128 + number)
+    sys.exit(BY_SIGNAL + number)

@@ -244,7 +244,7 @@ def test_names_that_are_not_utf_8_are_worked_with_and_printed_escaped(root: Path
     strange = root.parent / os.fsdecode(b"r\xf6\xdft %41?#")
     usernsplan(*ALLOCATE, strange)
     usernsplan("release", "web", "--root", strange, env={"PYTHONIOENCODING": "ascii"})
-    changed = json_of("history", "--root", strange)["entries"][0]["changed"]
+    changed = json_of("history", "--root", strange)["entries"][0]["lines"]
     assert any("r\\udcf6\\udcdft %41?#/etc/subuid: + usernsplan-web" in line for line in changed)
 
 

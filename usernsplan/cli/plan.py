@@ -16,6 +16,7 @@ from usernsplan.cli.options import (
     new_root,
     note,
     typed,
+    warn,
 )
 from usernsplan.cli.progress import watching
 from usernsplan.errors import ExitStatus, InvalidValueError, UsernsplanError
@@ -59,7 +60,7 @@ def plan(
       usernsplan plan --out tonight.plan; usernsplan apply --plan tonight.plan
     """
     if schema:
-        from usernsplan.formats.spec import schema as text  # noqa: PLC0415 - only here
+        from usernsplan.formats.spec_writer import schema as text  # noqa: PLC0415 - only here
 
         write(text())
         return
@@ -127,11 +128,13 @@ def apply(
     with watching() as watch:
         fixed = planfile.fix_volumes(layout, ledger, shown, command, watch) if fix_volumes else ()
     done = replace(shown, allocate=come, prune=gone)
+    # The text of what was foreseen stands above; a run that was mended, say, was not foreseen.
+    foreseen = (*shown.allocate.findings, *shown.prune.findings)
+    result = report.applied(done, place, layout, fixed, foreseen, changed=is_work)
     if json or is_work:
-        # The text of what was foreseen stands above.
-        foreseen = (*shown.allocate.findings, *shown.prune.findings)
-        result = report.applied(done, place, layout, fixed, foreseen, changed=is_work)
         emit(result, as_json=json)
+    else:
+        warn(result.findings)
     failed = any(isinstance(one, UsernsplanError) or one.failed for _, one in fixed)
     if failed or come.unfinished:
         raise typer.Exit(ExitStatus.DONE_IN_PART)

@@ -47,7 +47,8 @@ class Unread(NamedTuple):
 def state(layout: Layout, ledger: Callable[[], LedgerState]) -> HostState:
     """Read the host below ``layout.root``; ``ledger`` reads what the ledger holds.
 
-    Nothing is written, and nothing outside the root is read. Raises RefusedError for a subuid or subgid that is a symlink, and whatever else reading a file may meet.
+    Nothing is written, and nothing outside the root is read. Raises RefusedError for a subuid or
+    subgid that is a symlink, and what reading a file may raise.
     """
     return _state(layout, ledger, _or_fail)
 

@@ -104,9 +104,11 @@ def _below(layout: Layout, name: str, found: dict[str, Any]) -> dict[str, Any]:
             raise ValueError
         if inside is None:
             raise RefusedError(
-                f"{_place(layout, name)} tells of {shown_path(path)}, which is not below --root {shown_path(layout.root)}: the"
-                " root was moved or copied since, and an older usernsplan noted no names below it",
-                hint=f"put the root back where it was; or, if nothing is to be taken back, {_away(layout, name)}",
+                f"{_place(layout, name)}: the run changed {shown_path(path)}, which is not below "
+                f"--root {shown_path(layout.root)}: the root was moved or copied after the run, "
+                "and an older usernsplan did not note names below the root",
+                hint="put the root back where it was; or, if nothing has to be taken back, "
+                f"{_away(layout, name)}",
             )
         return inside
 

@@ -69,7 +69,7 @@ def applied(  # noqa: PLR0913 - what was done, where, and what of it was told be
 
 def exported(spec: Spec, notes: Sequence[str]) -> Result:
     """A host as a plan file."""
-    from usernsplan.formats.spec import document, text  # noqa: PLC0415 - only for export
+    from usernsplan.formats.spec_writer import document, text  # noqa: PLC0415 - only for export
 
     return Result(
         lambda: text(spec).rstrip("\n"),

@@ -150,13 +150,13 @@ def test_ranges_and_maps_are_objects(root: Path) -> None:
         ("allocate web --strategy per-container --size 4000000000 --json --root ROOT", 7, ""),
         ("release web --root ROOT/srv --json", 2, "invalid-value"),
         # Where nobody could parse the words.
-        ("list --bogus --json", 2, "invalid-value"),
-        ("show --json", 2, "invalid-value"),
-        ("lst --json", 2, "invalid-value"),
-        ("rendr podman web --json", 2, "invalid-value"),
-        ("--json", 2, "invalid-value"),
-        ("ledger --json", 2, "invalid-value"),
-        ("check --format json --bogus", 2, "invalid-value"),
+        ("list --bogus --json", 2, "usage"),
+        ("show --json", 2, "usage"),
+        ("lst --json", 2, "usage"),
+        ("rendr podman web --json", 2, "usage"),
+        ("--json", 2, "usage"),
+        ("ledger --json", 2, "usage"),
+        ("check --format json --bogus", 2, "usage"),
         ("check --format=json --select USN9", 2, "invalid-value"),
     ],
 )
@@ -230,7 +230,7 @@ def test_each_class_of_errors_has_a_code_and_a_status_that_are_documented() -> N
     codes = set(said.removeprefix("Stable: ").rstrip(".").split(", "))
     public = [one for one in classes(UsernsplanError) if one.__module__ == errors.__name__]
     assert len({one.code for one in public}) == len(public)
-    assert {one.code for one in classes(UsernsplanError)} | {"declined"} == codes
+    assert {one.code for one in classes(UsernsplanError)} | {"usage", "declined"} == codes
     assert all(one.exit_status in set(ExitStatus) for one in classes(UsernsplanError))
 
 

@@ -14,7 +14,6 @@ from usernsplan import escape
 from usernsplan.errors import (
     BY_SIGNAL,
     ExitStatus,
-    InvalidValueError,
     StoppedError,
     UsernsplanError,
     reason_of,
@@ -63,9 +62,12 @@ def ended(request: SystemExit, words: Sequence[str]) -> None:
     status = request.code if isinstance(request.code, int) else int(ExitStatus.FAILED)
     if request.code is None or status == ExitStatus.DONE:
         return
+
+    # What click complains of, it shows itself, and exits.
     usage = getattr(request.__context__, "format_message", None)
     if usage:
-        error: UsernsplanError = InvalidValueError(usage())
+        error = UsernsplanError(usage())
+        error.code = "usage"
     elif status > BY_SIGNAL:
         error = StoppedError("stopped by a signal")
     else:

@@ -54,7 +54,7 @@ def failed(error: UsernsplanError, words: Sequence[str]) -> None:
         from usernsplan.report import json_  # noqa: PLC0415
 
         if not is_due(words):
-            write(json_.error(error))
+            write(json_.document("error", error=json_.error_fields(error)))
 
 
 def ended(request: SystemExit, words: Sequence[str]) -> None:
@@ -112,13 +112,10 @@ def write(output: str | Iterable[str | bytes]) -> None:
                 sys.stdout.write(f"{escape.lines(piece, colours=is_coloured)}\n")
         sys.stdout.flush()
     except OSError as error:
-        _unprinted(error, hint=_STILL_CHANGED if is_whole else "")
-
-
-def _unprinted(error: OSError, *, hint: str) -> None:
-    # Python would try once more when it exits.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if error.errno == errno.EPIPE:
-        return
-    reason = reason_of(error)
-    raise UsernsplanError(f"the result could not be printed: {reason}", hint=hint) from error
+        # Python would try once more when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno != errno.EPIPE:
+            raise UsernsplanError(
+                f"the result could not be printed: {reason_of(error)}",
+                hint=_STILL_CHANGED if is_whole else "",
+            ) from error

@@ -92,11 +92,6 @@ def error_fields(error: UsernsplanError) -> dict[str, Any]:
     }
 
 
-def error(error: UsernsplanError) -> str:
-    """What stands in place of a result where a command failed."""
-    return document("error", error=error_fields(error))
-
-
 def allocations(
     ledger: LedgerState,
     volumes: Iterable[tuple[Volume, str, str]],

@@ -11,7 +11,7 @@ import typer
 from usernsplan import lookup
 from usernsplan.cli.emit import emit
 from usernsplan.cli.options import Json, Root, note, note_interrupted
-from usernsplan.engines import pool_of
+from usernsplan.engines import engine_of_pool
 from usernsplan.errors import ExitStatus, InvalidValueError
 from usernsplan.host import accounts
 from usernsplan.host.files import layout_at
@@ -90,7 +90,7 @@ def _inside(
 ) -> None:
     """Follow a container's maps to the host."""
     allocation = allocation_of(open_ledger(layout).state(), name)
-    if engine := pool_of(allocation):
+    if engine := engine_of_pool(allocation):
         hint = "'usernsplan inspect PID' shows the maps of one that runs"
         raise InvalidValueError(
             f"{name} is a pool: {engine} gives parts of it to its containers", hint=hint

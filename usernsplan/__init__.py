@@ -81,6 +81,7 @@ __all__ = [
     "SingleUid",
     "StoppedError",
     "UnknownNameError",
+    "UsageError",
     "UsernsplanError",
     "allocate",
     "carry_out",

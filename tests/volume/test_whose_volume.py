@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.command import here, usernsplan
+from tests.command import extents, here, usernsplan
 from tests.volume.tree import (
     Host,
     acl_of,
@@ -49,16 +49,16 @@ def allocated(host: Host, *words: str) -> dict[str, Any]:
 def docker(host: Host) -> int:
     """Allocate what Docker makes of DOCKERROOT, whose ids 1 and 2 are two of nobody else; the first of them."""
     found = allocated(host, "--strategy", "shared", "--dockerroot", "2", "app", "--daemon", "app")
-    (_, two, one), (first, filler, number) = found["uid_map"][:2]
-    assert (two, one, first, number) == (2, 1, 1, 2)
-    start: int = filler
+    root, filler = found["uid_map"][:2]
+    start: int = filler["host"]
+    assert [root, filler] == extents((0, 2, 1), (1, start, 2))
     return start
 
 
 def podman(host: Host) -> None:
     """The same for engines that can leave ids out: there is no container id 1, and no 2."""
     found = allocated(host, "--strategy", "shared", "--dockerroot", "2", "app")
-    assert found["uid_map"][:2] == [[0, 2, 1], [3, 3, 65533]]
+    assert found["uid_map"][:2] == extents((0, 2, 1), (3, 3, 65533))
 
 
 def ledger_volumes(host: Host) -> dict[str, str]:

@@ -14,8 +14,9 @@ from tests.unit.test_volume_metadata import GROUP, PLAIN, USER, acl, v2, v3
 from usernsplan import IdMap, IdSet, Mapping
 from usernsplan.errors import InvalidValueError
 from usernsplan.volume import targets
+from usernsplan.volume.passes import Form, Leg, Pass
 from usernsplan.volume.power import lawful
-from usernsplan.volume.targets import Form, Moves, OwnershipRule, Pass
+from usernsplan.volume.targets import Moves, OwnershipRule
 
 Owner = tuple[int, int]
 IDS = range(45)
@@ -77,13 +78,15 @@ def passages(draw: st.DrawFn) -> Passages:
         for ids in (uids, gids)
     ]
     final = [{old: new for old, new in pairs.items() if new is not None} for pairs in once]
-    one, two, back = (Pass(rule, stage, *staging) for stage in (1, 2, -1))
+    one, two, back = (
+        Pass(rule, leg, staging) for leg in (Leg.TO_STAGING, Leg.FROM_STAGING, Leg.BACK)
+    )
     return Passages(rule, one, two, back, *final)
 
 
-def carried(turn: Pass, first: Owner, now: Owner) -> Owner:
+def carried(one: Pass, first: Owner, now: Owner) -> Owner:
     """What a passage does to an inode that the journal knows."""
-    olds, new = turn.owners(first)
+    olds, new = one.owners(first)
     return new if now in olds else now
 
 
@@ -256,7 +259,7 @@ def test_a_shift_without_passages_is_the_map_followed_once_and_comes_back(
     sides = [
         {new: old for old, new in told(m).items()} if reverse else told(m) for m in (uids, gids)
     ]
-    there, back = Pass(rule), Pass(rule, -1)
+    there, back = Pass(rule), Pass(rule, Leg.BACK)
     for owner in [*zip(IDS, IDS, strict=True), *zip(IDS, reversed(IDS), strict=True)]:
         uid, gid = (
             moved(side, old, source_first=True, keep=keep)
@@ -299,5 +302,6 @@ def test_from_one_container_to_another_keeps_the_container_id(
 def test_a_rule_and_its_passages_are_the_same_after_json(
     run: Passages, owner: Owner | None
 ) -> None:
-    rule = replace(run.rule, owner=owner)
-    assert OwnershipRule.from_json(json.loads(json.dumps(rule.to_json()))) == rule
+    rule = replace(run.rule, mode="own" if owner else "shift", owner=owner)
+    read = OwnershipRule.from_json(json.loads(json.dumps(rule.to_json())), rule.mode)
+    assert read == rule

@@ -14,8 +14,8 @@ from usernsplan.errors import InvalidValueError, RefusedError
 from usernsplan.formats.accounts import Accounts, Group, User
 from usernsplan.model import FixRequest, LedgerState, Quarantined, Volume
 from usernsplan.volume import targets
-from usernsplan.volume.carry import Linked, Seen, merged
 from usernsplan.volume.decide import container_of, judge, printable, source_of, targets_of
+from usernsplan.volume.seen import Linked, Seen, merged
 
 WEB, DB = per_container("web", 524288), per_container("db", 600000)
 NOBODY = Accounts()

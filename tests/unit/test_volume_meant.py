@@ -13,7 +13,7 @@ from usernsplan.errors import InvalidValueError, RefusedError
 from usernsplan.formats.accounts import Accounts
 from usernsplan.model import FixRequest, LedgerState, Quarantined, Volume
 from usernsplan.volume import decide, targets
-from usernsplan.volume.carry import Seen
+from usernsplan.volume.seen import Seen
 
 WEB, DB = per_container("web", 524288), per_container("db", 600000)
 # Two fillers of nobody else, as Docker needs them.

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from usernsplan.formats.accounts import Accounts
     from usernsplan.formats.inspect import Inspected
     from usernsplan.model import Allocation, FixRequest, LedgerState
-    from usernsplan.volume.carry import Lacking, Seen
     from usernsplan.volume.power import Images
+    from usernsplan.volume.seen import Lacking, Seen
     from usernsplan.volume.targets import Owner, OwnershipRule
 
 # A mount as engines spell it: /SRC:/DEST, and options such as U.
@@ -169,7 +169,7 @@ def images_of(
     """
     standing = {a.name for a in ledger.allocations}
     if (
-        rule.owner is not None
+        rule.is_own
         or request.reverse
         or (request.source in standing and request.source != request.container)
     ):
@@ -186,7 +186,7 @@ def losing(lacking: Iterable[Lacking], rule: OwnershipRule) -> tuple[Lacking, ..
     """The names whose files lose power by a rule, now that it is known which ids are images."""
     found = []
     for one in lacking:
-        left = power.lawful(one.entry.form, one.whole, rule.same, own=rule.owner is not None)
+        left = power.lawful(one.entry.form, one.whole, rule.same, own=rule.is_own)
         if left != one.whole:
             found.append(one._replace(left=left))
     return tuple(found)
@@ -195,7 +195,7 @@ def losing(lacking: Iterable[Lacking], rule: OwnershipRule) -> tuple[Lacking, ..
 def refuse_power(meant: Meant, losing: Sequence[tuple[str, Lacking]], rule: OwnershipRule) -> None:
     """Raise RefusedError where a map would let somebody become another id through files, by path."""
     request = meant.request
-    if not losing or rule.owner is not None or request.drop_power or request.keep_power:
+    if not losing or rule.is_own or request.drop_power or request.keep_power:
         return
     rows = [
         (

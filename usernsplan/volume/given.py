@@ -9,7 +9,7 @@ from usernsplan.host import runs as read_runs
 from usernsplan.mapping import Mapping
 from usernsplan.planner.rebuild import Given, LeftOut
 from usernsplan.volume import journal
-from usernsplan.volume.journal import CHANGING, DONE, UNDOING
+from usernsplan.volume.state import CHANGING, DONE, UNDOING
 
 if TYPE_CHECKING:
     from usernsplan.layout import Layout
@@ -28,17 +28,17 @@ def given(layout: Layout) -> tuple[list[Given], list[LeftOut]]:
             continue
         if state is None or state.state not in {CHANGING, DONE, UNDOING} or not state.container:
             continue
-        targets = state.targets
+        rule = state.rule
         found.append(
             Given(
                 name,
                 state.container,
-                Mapping(targets.uids.source, targets.gids.source),
-                targets.mode,
-                targets.owner,
-                tuple(tree.path for tree in state.trees),
+                Mapping(rule.uids.source, rule.gids.source),
+                rule.mode,
+                rule.owner,
+                tuple(one.path for one in state.volumes),
                 is_done=state.state == DONE,
-                is_reverse=state.mode == "reverse",
+                is_reverse=state.is_reverse,
             )
         )
     return found, left

@@ -13,10 +13,11 @@ from usernsplan.host import files
 from usernsplan.host import runs as read_runs
 from usernsplan.layout import RUNS
 from usernsplan.volume import journal
-from usernsplan.volume.journal import DONE, LOOKING, UNDONE
+from usernsplan.volume.state import DONE, LOOKING, UNDONE
 
 if TYPE_CHECKING:
     from usernsplan.layout import Layout
+    from usernsplan.volume.state import NotedVolume
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +80,14 @@ def _why_kept(layout: Layout, name: str) -> str:
         return ""
     if state.state != DONE:
         return "it is unfinished: see 'usernsplan check'"
-    if state.staging and any(_is_there(layout, tree) for tree in state.trees):
+    if state.staging and any(_is_there(layout, one) for one in state.volumes):
         return "its map overlaps itself: without its journal the same command would move ids twice"
     return ""
 
 
-def _is_there(layout: Layout, tree: journal.Tree) -> bool:
+def _is_there(layout: Layout, noted: NotedVolume) -> bool:
     try:
-        return os.lstat(layout.place(tree.path)).st_ino == tree.inode
+        return os.lstat(layout.place(noted.path)).st_ino == noted.inode
     except OSError:
         return False
 

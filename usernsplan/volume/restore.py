@@ -13,18 +13,19 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from usernsplan.errors import RefusedError
 from usernsplan.host.mounts import all_mounts
-from usernsplan.volume import journal, power, renew
-from usernsplan.volume.journal import DONE, Journal
+from usernsplan.volume import journal, logs, power, renew
+from usernsplan.volume.journal import Journal
+from usernsplan.volume.state import DONE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from usernsplan.host.mounts import MountPoint
     from usernsplan.layout import Layout
-    from usernsplan.volume.carry import Lacking
-    from usernsplan.volume.journal import RunState
     from usernsplan.volume.renew import Proof
+    from usernsplan.volume.seen import Lacking
     from usernsplan.volume.special import Special
+    from usernsplan.volume.state import RunState
     from usernsplan.volume.walk import OpenVolume
 
     Key = tuple[int, int]
@@ -96,7 +97,7 @@ def _wanted(names: Sequence[Lacking], proof: Proof) -> renew.Wanted:
     whole = names[0].whole
     return renew.Wanted(
         inode=names[0].inode,
-        names=tuple(renew.Name(one.tree, one.parts, one.name) for one in names),
+        names=tuple(renew.Name(one.volume, one.parts, one.name) for one in names),
         owner=whole.owner,
         mode=stat.S_IMODE(whole.mode),
         capability=whole.capability,
@@ -129,7 +130,7 @@ def proofs(layout: Layout, state: RunState) -> Callable[[Lacking], Proof | None]
         places = renewed(layout, run)
         # Of a log that is damaged, the rest proves nothing: the files are named.
         with closing(Journal(layout, run)) as log, suppress(RefusedError):
-            for note in chain.from_iterable(map(journal.read, log.logs("folders", "late"))):
+            for note in chain.from_iterable(map(logs.read, log.logs("folders", "late"))):
                 for entry in note.special:
                     if entry.proof:
                         key = (entry.device, entry.inode)

@@ -209,6 +209,18 @@ def test_what_was_shifted_is_flattened_only_where_the_mode_is_said(
     )
 
 
+def test_a_mode_that_is_unknown_is_never_taken_for_another() -> None:
+    """A ledger may say what only another version knows: then the user says what is meant."""
+    for where in ("/srv/vol", "/srv"):
+        held = ledger(volume(where, mode="idmap"))
+        with pytest.raises(RefusedError, match="mode 'idmap', which this usernsplan does not know"):
+            meant(held, container="web")
+        for mode in ("own", "shift"):
+            assert meant(held, container="web", mode=mode).request.mode == mode
+    with pytest.raises(RefusedError, match="fixed with --mode idmap: its owners would be lost"):
+        meant(ledger(volume("/srv/vol/a", mode="idmap")), container="web")
+
+
 # Ids on both sides of a map
 
 

@@ -105,6 +105,12 @@ def test_a_run_that_nobody_can_read_stays(host: Host, raw: str) -> None:
     assert host.run_names() == [run]
 
 
+def test_a_run_of_an_unknown_method_stays(host: Host) -> None:
+    run = ended(host, days=400, method="idmap")
+    assert "does not know how it gave" in pruned(host)["kept"][0]["reason"]
+    assert host.run_names() == [run]
+
+
 def test_what_keeps_ids_from_being_moved_twice_stays_with_its_volume(host: Host) -> None:
     run = ended(host, *SWAP, days=400)
     assert "move ids twice" in pruned(host)["kept"][0]["reason"]

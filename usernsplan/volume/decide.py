@@ -244,7 +244,7 @@ def as_recorded(
     """The request with the mode and user that the ledger has for these volumes, where it says nothing of its own.
 
     What was shifted is flattened only where --mode says so. Raises InvalidValueError where the volumes were fixed in
-    different ways, RefusedError where one that was shifted lies in them.
+    different ways, RefusedError where one that was shifted lies in them, or where the ledger has an unknown mode.
     """
     said = (
         request.mode or request.reverse or request.source is not None or request.passwd is not None
@@ -267,9 +267,10 @@ def as_recorded(
         outer = next(
             (name for name in names if volume.path != name and lies_in(volume.path, name)), None
         )
-        if volume.mode == "shift" and outer:
+        if volume.mode != "own" and outer:
             raise RefusedError(
-                f"{printable(volume.path)} in {printable(outer)} was fixed with --mode shift: its owners would be lost",
+                f"{printable(volume.path)} in {printable(outer)} was fixed with --mode {volume.mode}: its owners would"
+                " be lost",
                 hint="say --mode shift, or --mode own to give all of it one owner",
             )
     return (
@@ -286,6 +287,11 @@ def _way(name: str, volumes: Iterable[Volume]) -> tuple[str, str]:
     )
     if over is None:
         return _OWN
+    if over.known_mode is None:
+        raise RefusedError(
+            f"{printable(over.path)} was fixed with the mode {over.mode!r}, which this usernsplan does not know",
+            hint="say how to fix it now: --mode shift keeps owners apart, --mode own gives all of it one owner",
+        )
     return ("shift", "") if over.mode == "shift" else ("own", over.user or _OWN[1])
 
 

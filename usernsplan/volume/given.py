@@ -9,6 +9,7 @@ from usernsplan.host import runs as read_runs
 from usernsplan.mapping import Mapping
 from usernsplan.planner.rebuild import Given, LeftOut
 from usernsplan.volume import journal
+from usernsplan.volume.lifecycle import METHODS
 from usernsplan.volume.state import CHANGING, DONE, UNDOING
 
 if TYPE_CHECKING:
@@ -27,6 +28,10 @@ def given(layout: Layout) -> tuple[list[Given], list[LeftOut]]:
             left.append(LeftOut(f"run {name}", str(error), error.hint))
             continue
         if state is None or state.state not in {CHANGING, DONE, UNDOING} or not state.container:
+            continue
+        if state.method not in METHODS:
+            why = f"it gave its volumes by {state.method!r:.40}, which this usernsplan does not know"
+            left.append(LeftOut(f"run {name}", why, "rebuild the ledger with the version that made it"))
             continue
         rule = state.rule
         found.append(

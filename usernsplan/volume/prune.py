@@ -13,6 +13,7 @@ from usernsplan.host import files
 from usernsplan.host import runs as read_runs
 from usernsplan.layout import RUNS
 from usernsplan.volume import journal
+from usernsplan.volume.lifecycle import METHODS
 from usernsplan.volume.state import DONE, LOOKING, UNDONE
 
 if TYPE_CHECKING:
@@ -80,6 +81,8 @@ def _why_kept(layout: Layout, name: str) -> str:
         return ""
     if state.state != DONE:
         return "it is unfinished: see 'usernsplan check'"
+    if state.method not in METHODS:
+        return "this usernsplan does not know how it gave its volumes: only its journal tells"
     if state.staging and any(_is_there(layout, one) for one in state.volumes):
         return "its map overlaps itself: without its journal the same command would move ids twice"
     return ""

@@ -18,12 +18,13 @@ from tests.unit.states import (
     shared,
     state,
 )
-from usernsplan import HostState, IdRange
+from usernsplan import HostState, IdRange, Layout
 from usernsplan.errors import UsernsplanError
-from usernsplan.formats.spec import text
-from usernsplan.model import Quarantined, Reservation, Volume
+from usernsplan.formats.spec_writer import text
+from usernsplan.model import Quarantined, Reservation, Volume, VolumeSeen
 from usernsplan.planner.desired import make_desired, merged_changes
-from usernsplan.planner.exported import exported
+from usernsplan.planner.exported import exported, why_left_out
+from usernsplan.planner.volumes import doubts
 from usernsplan.report.desired import counts
 
 WEB = b"usernsplan-web:524288:65536\n"

@@ -20,14 +20,14 @@ DAY = 86400
 SWAP = ("--uid-map", "0:1:1", "--uid-map", "1:0:1", "--gid-map", "0:1:1", "--gid-map", "1:0:1")
 
 
-def ended(host: Host, *words: str, days: float, state: str = "done") -> str:
+def ended(host: Host, *words: str, days: float, state: str = "done", **more: str) -> str:
     """A run of one file that ended so many days ago."""
     (host.volume / "file").touch()
     os.chown(host.volume / "file", 0, 0)
     run: str = host.fix(*(words or ("--uid-map", "0:100000:1", "--gid-map", "0:100000:1")))["run"]
     place = host.runs / run / "run.json"
     content = json.loads(place.read_text())
-    content.update(state=state, end=time.time_ns() - int(days * DAY) * 10**9)
+    content.update(state=state, end=time.time_ns() - int(days * DAY) * 10**9, **more)
     place.write_text(json.dumps(content))
     os.chown(host.volume, 0, 0)
     return run

@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from usernsplan.volume import mounted, power, special, syscalls, walk
-from usernsplan.volume.folder import has_attributes, reason, step
+from usernsplan.volume.folder import BY_NAME, StepOptions, has_attributes, reason, step
 from usernsplan.volume.passes import Leg
 from usernsplan.volume.seen import Done, Lacking, kinds_of
 from usernsplan.volume.special import Care, Change, HalfDoneError, IgnoredError, MeanwhileError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from usernsplan.volume.folder import FolderListing
     from usernsplan.volume.logs import Folder, Links
@@ -121,16 +121,14 @@ class Carrier(ABC):
     def _not_as_noted(self, volume: OpenVolume, note: Folder, name: str, why: str) -> None:
         """What was noted is not there, or is another one: it was left as it is."""
 
-    def _step(
-        self,
-        pinned: int,
-        names: list[str],
-        olds: tuple[Owner, ...],
-        new: Owner,
-        pin: Callable[[str], int] | None,
-    ) -> FolderListing:
-        """Give plain entries of these owners their new one."""
-        return step(pinned, names, dict.fromkeys(olds, new), self._rules.seen_before, pin)
+    def _step(self, pinned: int, names: list[str], options: StepOptions) -> FolderListing:
+        """Give plain entries their new owner: see step."""
+        return step(pinned, names, options)
+
+    def _options(self, olds: tuple[Owner, ...], new: Owner, pinning: int) -> StepOptions:
+        # Where nothing is staged, an owner may stand among the old ones twice.
+        owners = tuple(dict.fromkeys(olds, new).items())
+        return StepOptions(owners, self._rules.seen_before, pinning)
 
     def _give(self, pinned: int, owner: Owner) -> None:
         """Give a folder its owner."""
@@ -149,11 +147,11 @@ class Carrier(ABC):
         os.fchdir(pinned)
         # Where nobody but root may rename, and nothing is mounted, a name stays that of the inode that was looked at.
         alone = seen.st_uid == 0 and not seen.st_mode & 0o022 and not volume.mounts.names
-        pin = None if alone else volume.pin
+        pinning = BY_NAME if alone else volume.pinning
         as_noted = True
         for first, names, _ in self._groups(volume, note, pinned, seen):
             olds, new = self._pass.owners(first)
-            found = self._step(pinned, names, olds, new, pin)
+            found = self._step(pinned, names, self._options(olds, new, pinning))
             as_noted &= self._is_as_noted(volume, note, found, olds, new)
         for entry in note.special:
             as_noted &= entry.name == "." or self._special(volume, note, entry)
@@ -195,7 +193,7 @@ class Carrier(ABC):
         for old in {*olds, new}:
             self._right(volume, note, found.plain.get(old, ()))
         self.done.changed += sum(len(found.plain.get(old, ())) for old in {*olds} - {new})
-        for name, why in found.failures:
+        for name, why in found.reasons():
             self._failed(volume, note, name, why)
         strange = any(
             self._pass.wanted(owner) != owner for owner in found.plain if owner not in {*olds, new}
@@ -307,7 +305,7 @@ class Forward(Carrier):
 
         for first, name in plain[:_TRIES]:
             olds, new = self._pass.owners(first)
-            found = self._step(pinned, [name], olds, new, volume.pin)
+            found = self._step(pinned, [name], self._options(olds, new, volume.pinning))
             if any(name in found.plain.get(old, ()) for old in {*olds} - {new}):
                 self.done.changed += 1
                 return self._is_now(volume, note, name, new)
@@ -441,15 +439,8 @@ class Undo(Carrier):
 class UndoPreview(Undo):
     """Counts what would be taken back, and changes nothing."""
 
-    def _step(
-        self,
-        pinned: int,
-        names: list[str],
-        olds: tuple[Owner, ...],  # noqa: ARG002 - nobody gets another owner
-        new: Owner,  # noqa: ARG002
-        pin: Callable[[str], int] | None,
-    ) -> FolderListing:
-        return step(pinned, names, {}, self._rules.seen_before, pin)
+    def _step(self, pinned: int, names: list[str], options: StepOptions) -> FolderListing:
+        return step(pinned, names, options._replace(owners=()))
 
     def _give(self, pinned: int, owner: Owner) -> None:
         """Not now."""

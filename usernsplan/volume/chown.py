@@ -15,7 +15,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from usernsplan.errors import InvalidValueError, StoppedError, UsernsplanError, of_place, reason_of
-from usernsplan.escape import shell
+from usernsplan.escape import shell, shown_path
 from usernsplan.host.mounts import all_mounts
 from usernsplan.ids import IdSet
 from usernsplan.volume import (
@@ -241,7 +241,7 @@ class Chown:
         done.failed.clear()
         if done.ignored:
             raise NotTakenError(
-                f"{decide.printable(done.ignored)}: {special.OWN_OWNERS}",
+                f"{shown_path(done.ignored)}: {special.OWN_OWNERS}",
                 changed=bool(done.changed or done.linked),
             )
         if state.leg != Leg.TO_STAGING:

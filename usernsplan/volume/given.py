@@ -30,8 +30,12 @@ def given(layout: Layout) -> tuple[list[Given], list[LeftOut]]:
         if state is None or state.state not in {CHANGING, DONE, UNDOING} or not state.container:
             continue
         if state.method not in METHODS:
-            why = f"it gave its volumes by {state.method!r:.40}, which this usernsplan does not know"
-            left.append(LeftOut(f"run {name}", why, "rebuild the ledger with the version that made it"))
+            why = (
+                f"it gave its volumes by {state.method!r:.40}, which this usernsplan does not know"
+            )
+            left.append(
+                LeftOut(f"run {name}", why, "rebuild the ledger with the version that made it")
+            )
             continue
         rule = state.rule
         found.append(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
+from usernsplan.escape import utf8
 from usernsplan.host import files
 from usernsplan.host.mounts import of_others
 from usernsplan.model import Place
@@ -144,9 +145,8 @@ class Job:
 
     @classmethod
     def at(cls, root: str, jobs: int | None, watch: Watch | None, command: str) -> Job:
-        """A command below a root. Bytes in its words that are not UTF-8 are escaped, so that the journal takes them."""
-        printable = command.encode("utf-8", "backslashreplace").decode()
-        return cls(files.layout_at(root), jobs, watch or Unwatched(), printable)
+        """A command below a root."""
+        return cls(files.layout_at(root), jobs, watch or Unwatched(), utf8(command))
 
     def warn_of_users(self, paths: Sequence[str]) -> None:
         """Tell of the running containers that use what lies at these paths."""

@@ -10,8 +10,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from usernsplan.errors import HostChangedError, RefusedError, UsernsplanError
-from usernsplan.escape import shell
-from usernsplan.volume import chown, decide, earlier, journal, restore
+from usernsplan.escape import shell, shown_path
+from usernsplan.volume import chown, earlier, journal, restore
 from usernsplan.volume.method import NotTakenError
 from usernsplan.volume.passes import Leg
 from usernsplan.volume.state import CHANGING, CHOWN, DONE, LOOKING, UNDOING, UNDONE
@@ -128,7 +128,7 @@ def _go_on(job: Job, run: RunState, **changes: Any) -> None:
         log.close()
     if log.state.state == CHANGING:
         failed = job.outcome.failed.items()
-        places = sorted(f"  {decide.printable(path)}: {reason}" for path, reason in failed)
+        places = sorted(f"  {shown_path(path)}: {reason}" for path, reason in failed)
         raise UsernsplanError(
             "\n".join([f"run {run.run} could still not be finished:", *places[:_SHOWN]]),
             hint=f"mend that and run again, or take it back: {undo}",

@@ -16,7 +16,7 @@ from usernsplan.errors import InvalidValueError
 from usernsplan.host import procfs
 from usernsplan.ids import OVERFLOW_ID
 from usernsplan.volume import mounted, power, renew, special, syscalls, walk
-from usernsplan.volume.folder import IMMUTABLE, has_attributes, reason, step
+from usernsplan.volume.folder import IMMUTABLE, StepOptions, has_attributes, reason, step
 from usernsplan.volume.logs import Folder
 from usernsplan.volume.metadata import capability_rootid, named
 from usernsplan.volume.passes import Leg
@@ -124,14 +124,14 @@ class Looker:
             self.found.skipped += left
             if left:
                 self._room(notes).left.extend(set(batch) - set(names))
-            found = step(pinned, names, {}, seen_before)
+            found = step(pinned, names, StepOptions(seen_before=seen_before))
             # In place of a single file there may be a folder by now, which nobody named.
             folders += [] if volume.only else found.folders
             self.found.entries += sum(map(len, found.plain.values())) + len(found.care)
             self._plain(volume, notes, found.plain, several=seen.st_size >= walk.BIG)
-            for name, _ in found.care:
+            for name in found.care:
                 self._special(volume, notes, name)
-            for name, why in found.failures:
+            for name, why in found.reasons():
                 self._leave(volume, notes, name, why, unseen=True)
         return notes, folders
 

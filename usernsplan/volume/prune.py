@@ -83,9 +83,9 @@ def _why_kept(layout: Layout, name: str) -> str:
         return "it is unfinished: see 'usernsplan check'"
     if state.method not in METHODS:
         return "this usernsplan does not know how it gave its volumes: only its journal tells"
-    if state.staging and any(_is_there(layout, one) for one in state.volumes):
-        return "its map overlaps itself: without its journal the same command would move ids twice"
-    return ""
+    is_needed = state.staging and any(_is_there(layout, one) for one in state.volumes)
+    why = "its map overlaps itself: without its journal the same command would move ids twice"
+    return why if is_needed else ""
 
 
 def _is_there(layout: Layout, noted: NotedVolume) -> bool:

@@ -19,9 +19,9 @@ from usernsplan.escape import shell, shown_path
 from usernsplan.host.mounts import all_mounts
 from usernsplan.ids import IdSet
 from usernsplan.volume import (
-    decide,
     earlier,
     journal,
+    judge,
     restore,
     special,
     syscalls,
@@ -40,9 +40,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from usernsplan.mapping import IdMap
-    from usernsplan.volume.decide import Judgement, Meant
+    from usernsplan.volume.decide import Meant
     from usernsplan.volume.job import Job
     from usernsplan.volume.journal import Journal
+    from usernsplan.volume.judge import Judgement
     from usernsplan.volume.seen import Done, Lacking
     from usernsplan.volume.state import RunState
     from usernsplan.volume.walk import OpenVolume
@@ -88,7 +89,7 @@ class Chown:
         state = log.state
         self._look(state, log)
         found = self._outcome.found
-        decide.refuse_unseen(found, state.rule)
+        judge.refuse_unseen(found, state.rule)
         outside = self._judge(meant, state).outside
 
         linked = (one for key, one in found.linked.items() if key not in outside)
@@ -108,10 +109,10 @@ class Chown:
         """Look and judge, and count what would be done."""
         self._look(state, None)
         found = self._outcome.found
-        decide.refuse_unseen(found, state.rule)
+        judge.refuse_unseen(found, state.rule)
         judgement = self._judge(meant, state)
 
-        losing = [(one, "") for one in decide.losing(found.lacking, state.rule)]
+        losing = [(one, "") for one in judge.losing(found.lacking, state.rule)]
         if meant.request.keep_power:
             # A run that is only foreseen has no name yet.
             names = [one for one, _ in losing]
@@ -201,16 +202,16 @@ class Chown:
 
     def _judge(self, meant: Meant, state: RunState) -> Judgement:
         found = self._outcome.found
-        judgement = decide.judge(found, meant.request, decide.former(meant, found))
+        judgement = judge.weigh(found, meant.request, judge.former(meant, found))
         # What the journal has is finished by the journal, however much of it is there already.
         if state.state == LOOKING:
-            decide.refuse_moved(meant, found, state.rule)
-        losing = decide.losing(found.lacking, state.rule)
-        decide.refuse_power(meant, [(self._job.shown(one), one) for one in losing], state.rule)
+            judge.refuse_moved(meant, found, state.rule)
+        losing = judge.losing(found.lacking, state.rule)
+        judge.refuse_power(meant, [(self._job.shown(one), one) for one in losing], state.rule)
         lowers = dict.fromkeys(
             chain.from_iterable(walk.lower_folders(volume) for volume in self._volumes)
         )
-        decide.refuse_copies(meant, found, tuple(lowers))
+        judge.refuse_copies(meant, found, tuple(lowers))
         self._outcome.skipped |= set(judgement.skipped)
         return judgement
 

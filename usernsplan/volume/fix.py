@@ -21,7 +21,7 @@ from usernsplan.ids import IdSet
 from usernsplan.layout import RUNS, SUBGID, SUBUID
 from usernsplan.ledger import open_ledger
 from usernsplan.model import FixReport, FixRequest, Volume
-from usernsplan.volume import decide, earlier, journal, lifecycle, spots, walk
+from usernsplan.volume import decide, earlier, journal, judge, lifecycle, spots, walk
 from usernsplan.volume.discover import discover
 from usernsplan.volume.job import Job
 from usernsplan.volume.state import DONE, LOOKING, UNDONE, NotedVolume, RunState
@@ -148,8 +148,8 @@ def _rule(job: Job, meant: Meant, state: LedgerState) -> OwnershipRule:
     request, allocation = meant.request, meant.allocation
     passwd = accounts.of_image(request.passwd)
     rule = decide.targets_of(request, state, allocation, passwd, meant.names)
-    decide.refuse_others(meant)
-    decide.refuse_never_given(meant)
+    judge.refuse_others(meant)
+    judge.refuse_never_given(meant)
     host_ids = _host_ids(job.layout, request)
     return replace(rule, same=decide.images_of(request, state, rule, host_ids, allocation))
 

@@ -46,7 +46,7 @@ def told(triples: Triples) -> dict[int, int]:
 
 
 def run(rule: OwnershipRule, old: int) -> int | None:
-    """What the passages of a run make of an id; None where the run is refused because of it."""
+    """What the passes of a run make of an id; None where the run is refused because of it."""
     if rule.uids.lacks(old) or rule.owner_of((old, old)) is None:
         return None
     if not rule.overlaps():

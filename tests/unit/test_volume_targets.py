@@ -315,7 +315,7 @@ def test_a_rule_is_the_same_after_json(rule: OwnershipRule) -> None:
     assert OwnershipRule.from_json(content, rule.mode) == rule
 
 
-# Passages
+# Passes
 
 
 def test_the_mode_is_never_read_off_the_owner() -> None:
@@ -327,7 +327,7 @@ def test_the_mode_is_never_read_off_the_owner() -> None:
                 OwnershipRule.from_json(content, mode)  # type: ignore[arg-type]
 
 
-def test_the_passages_of_two_swapped_ids_and_the_way_back() -> None:
+def test_the_passes_of_two_swapped_ids_and_the_way_back() -> None:
     rule = targets.explicit(swapped(1, 2), IdMap.of((0, 100, 10)))
     staged = (
         IdMap.of((1, 3_000_000_001, 1), (2, 3_000_000_002, 1)),
@@ -351,7 +351,7 @@ def test_the_passages_of_two_swapped_ids_and_the_way_back() -> None:
     assert Pass(rule, Leg.FROM_STAGING, staged).first((3_000_000_001, 105)) == (1, 105)
 
 
-def test_without_an_overlap_there_is_one_passage_and_the_way_back() -> None:
+def test_without_an_overlap_there_is_one_pass_and_the_way_back() -> None:
     rule = targets.shift(WEB)
     assert Pass(rule).owners((33, 44)) == (((33, 44),), (100033, 200044))
     olds, new = Pass(rule, Leg.BACK).owners((33, 44))

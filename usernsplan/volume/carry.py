@@ -15,20 +15,31 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from usernsplan.volume import mounted, power, special, syscalls, walk
-from usernsplan.volume.folder import BY_NAME, StepOptions, has_attributes, reason, step
-from usernsplan.volume.passes import Leg
+from usernsplan.volume.folder import (
+    BY_NAME,
+    FolderListing,
+    StepOptions,
+    has_attributes,
+    reason,
+    step,
+)
+from usernsplan.volume.passes import Form, Leg, Pass
 from usernsplan.volume.seen import Done, Lacking, kinds_of
-from usernsplan.volume.special import Care, Change, HalfDoneError, IgnoredError, MeanwhileError
+from usernsplan.volume.special import (
+    Care,
+    Change,
+    HalfDoneError,
+    IgnoredError,
+    MeanwhileError,
+    Special,
+    SpecialResult,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from usernsplan.volume.folder import FolderListing
     from usernsplan.volume.logs import Folder, Links
-    from usernsplan.volume.passes import Form, Pass
-    from usernsplan.volume.special import Special, SpecialResult
     from usernsplan.volume.targets import Owner
-    from usernsplan.volume.walk import OpenVolume
 
 # So many entries of a folder are tried, to see whether its file system takes owners.
 _TRIES = 100
@@ -52,7 +63,7 @@ class Rules:
     renewed: Mapping[tuple[int, int], int] = field(default_factory=dict)
     only: frozenset[str] | None = None
 
-    def carrier(self, volumes: Sequence[OpenVolume], links: Links | None = None) -> Carrier:
+    def carrier(self, volumes: Sequence[walk.OpenVolume], links: Links | None = None) -> Carrier:
         """What carries notes out by these rules."""
         return Forward(volumes, self, links)
 
@@ -61,7 +72,7 @@ class Carrier(ABC):
     """Carries notes out, by the rules; ``links`` keeps workers from changing an inode with several names at once."""
 
     def __init__(
-        self, volumes: Sequence[OpenVolume], rules: Rules, links: Links | None = None
+        self, volumes: Sequence[walk.OpenVolume], rules: Rules, links: Links | None = None
     ) -> None:
         self.done = Done()
         self._volumes = volumes
@@ -118,7 +129,7 @@ class Carrier(ABC):
         return True
 
     @abstractmethod
-    def _not_as_noted(self, volume: OpenVolume, note: Folder, name: str, why: str) -> None:
+    def _not_as_noted(self, volume: walk.OpenVolume, note: Folder, name: str, why: str) -> None:
         """What was noted is not there, or is another one: it was left as it is."""
 
     def _step(self, pinned: int, names: list[str], options: StepOptions) -> FolderListing:
@@ -138,7 +149,7 @@ class Carrier(ABC):
         """Change an entry that needs care."""
         return special.carry(entry, change, care)
 
-    def _carry(self, volume: OpenVolume, note: Folder, pinned: int) -> bool:
+    def _carry(self, volume: walk.OpenVolume, note: Folder, pinned: int) -> bool:
         seen = os.fstat(pinned)
         device = self._rules.devices.get(note.device, seen.st_dev)
         if note.inode != seen.st_ino or seen.st_dev != device:
@@ -160,14 +171,14 @@ class Carrier(ABC):
         self.done.tops.append(note)
         return as_noted
 
-    def _lost(self, volume: OpenVolume, note: Folder, why: str) -> bool:
+    def _lost(self, volume: walk.OpenVolume, note: Folder, why: str) -> bool:
         if note.changes():
             self._not_as_noted(volume, note, "", why)
         self.done.lost = True
         return False
 
     def _groups(
-        self, volume: OpenVolume, note: Folder, pinned: int, seen: os.stat_result
+        self, volume: walk.OpenVolume, note: Folder, pinned: int, seen: os.stat_result
     ) -> Iterator[tuple[Owner, list[str], bool]]:
         """The plain entries by the owner that they once had; True where the journal names them."""
         for first, names in note.others:
@@ -183,7 +194,7 @@ class Carrier(ABC):
 
     def _is_as_noted(
         self,
-        volume: OpenVolume,
+        volume: walk.OpenVolume,
         note: Folder,
         found: FolderListing,
         olds: tuple[Owner, ...],
@@ -200,7 +211,7 @@ class Carrier(ABC):
         )
         return not strange and not found.care
 
-    def _special(self, volume: OpenVolume, note: Folder, entry: Special) -> bool:
+    def _special(self, volume: walk.OpenVolume, note: Folder, entry: Special) -> bool:
         place = "" if entry.name == "." else entry.name
         is_outside = entry.linked and (entry.device, entry.inode) in self._rules.outside
         if is_outside or not self._is_meant(volume, note, entry.name):
@@ -248,23 +259,23 @@ class Carrier(ABC):
             self.done.changed += 1
             self.done.kinds.update(kinds_of(entry))
 
-    def _meant(self, volume: OpenVolume, note: Folder, names: list[str]) -> list[str]:
+    def _meant(self, volume: walk.OpenVolume, note: Folder, names: list[str]) -> list[str]:
         if self._rules.only is None:
             return names
         return [name for name in names if self._is_meant(volume, note, name)]
 
-    def _is_meant(self, volume: OpenVolume, note: Folder, name: str) -> bool:
+    def _is_meant(self, volume: walk.OpenVolume, note: Folder, name: str) -> bool:
         """Tell whether an entry is among those that are to be tried again, where only some are."""
         only = self._rules.only
         names = ("" if name == "." else name, _CONTENT)
         return only is None or any(volume.shown(note.parts, one) in only for one in names)
 
-    def _right(self, volume: OpenVolume, note: Folder, names: Iterable[str]) -> None:
+    def _right(self, volume: walk.OpenVolume, note: Folder, names: Iterable[str]) -> None:
         """Of what is tried again, note that these entries are right now."""
         if self._rules.only is not None:
             self.done.carried |= {volume.shown(note.parts, name) for name in names}
 
-    def _failed(self, volume: OpenVolume, note: Folder, name: str, why: str) -> None:
+    def _failed(self, volume: walk.OpenVolume, note: Folder, name: str, why: str) -> None:
         self.done.failed.append((volume.shown(note.parts, name), why))
 
 
@@ -294,7 +305,9 @@ class Forward(Carrier):
         finally:
             os.close(pinned)
 
-    def _took(self, volume: OpenVolume, note: Folder, pinned: int, seen: os.stat_result) -> bool:
+    def _took(
+        self, volume: walk.OpenVolume, note: Folder, pinned: int, seen: os.stat_result
+    ) -> bool:
         plain = [(first, name) for first, names in note.others for name in names]
         if note.common is not None:
             listed = note.named()
@@ -327,7 +340,7 @@ class Forward(Carrier):
             self._volumes[note.volume], note, ".", self._pass.owners(note.own)[1]
         )
 
-    def _is_now(self, volume: OpenVolume, note: Folder, name: str, owner: Owner) -> bool:
+    def _is_now(self, volume: walk.OpenVolume, note: Folder, name: str, owner: Owner) -> bool:
         """Tell whether an entry of the current folder has this owner, which it was given."""
         if os.lstat(name)[4:6] == owner:
             return True
@@ -335,7 +348,7 @@ class Forward(Carrier):
         self.done.changed -= 1
         return False
 
-    def _not_as_noted(self, volume: OpenVolume, note: Folder, name: str, why: str) -> None:
+    def _not_as_noted(self, volume: walk.OpenVolume, note: Folder, name: str, why: str) -> None:
         """Nothing is said of it: see above."""
 
 
@@ -351,7 +364,7 @@ class UndoRules(Rules):
     until: int | None = None
     also_changed: bool = False
 
-    def carrier(self, volumes: Sequence[OpenVolume], links: Links | None = None) -> Undo:
+    def carrier(self, volumes: Sequence[walk.OpenVolume], links: Links | None = None) -> Undo:
         """See Rules."""
         return Undo(volumes, self, links)
 
@@ -360,7 +373,7 @@ class UndoRules(Rules):
 class UndoPreviewRules(UndoRules):
     """How to count what taking a run back would change."""
 
-    def carrier(self, volumes: Sequence[OpenVolume], links: Links | None = None) -> Undo:
+    def carrier(self, volumes: Sequence[walk.OpenVolume], links: Links | None = None) -> Undo:
         """See Rules."""
         return UndoPreview(volumes, self, links)
 
@@ -369,20 +382,20 @@ class Undo(Carrier):
     """Takes a run back, as far as everything is still as the run left it; the rest has failed, each with the reason."""
 
     def __init__(
-        self, volumes: Sequence[OpenVolume], rules: UndoRules, links: Links | None = None
+        self, volumes: Sequence[walk.OpenVolume], rules: UndoRules, links: Links | None = None
     ) -> None:
         super().__init__(volumes, rules, links)
         self._end, self._also_changed = rules.end, rules.also_changed
         self._until = rules.until or rules.end
 
     def _groups(
-        self, volume: OpenVolume, note: Folder, pinned: int, seen: os.stat_result
+        self, volume: walk.OpenVolume, note: Folder, pinned: int, seen: os.stat_result
     ) -> Iterator[tuple[Owner, list[str], bool]]:
         for first, names, listed in super()._groups(volume, note, pinned, seen):
             yield first, self._unchanged(volume, note, names, first, listed=listed), listed
 
     def _unchanged(
-        self, volume: OpenVolume, note: Folder, names: list[str], first: Owner, *, listed: bool
+        self, volume: walk.OpenVolume, note: Folder, names: list[str], first: Owner, *, listed: bool
     ) -> list[str]:
         """The names whose inodes are those of the run, and still have the owner that it gave them."""
         olds, new = self._pass.owners(first)
@@ -432,7 +445,7 @@ class Undo(Carrier):
             return "it has got a link, a setuid bit, an ACL or a capability since"
         return ""
 
-    def _not_as_noted(self, volume: OpenVolume, note: Folder, name: str, why: str) -> None:
+    def _not_as_noted(self, volume: walk.OpenVolume, note: Folder, name: str, why: str) -> None:
         self._failed(volume, note, name, why)
 
 

@@ -32,8 +32,8 @@ from usernsplan.volume.carry import Rules, UndoPreviewRules, UndoRules
 from usernsplan.volume.crew import Crew
 from usernsplan.volume.method import NotTakenError
 from usernsplan.volume.passes import Leg
-from usernsplan.volume.seen import merged
-from usernsplan.volume.state import LOOKING, UNDOING
+from usernsplan.volume.seen import Done, Lacking, merged
+from usernsplan.volume.state import LOOKING, UNDOING, RunState
 from usernsplan.volume.workers import MOST, Carry, Late, Look, Prove, Tops
 
 if TYPE_CHECKING:
@@ -42,11 +42,6 @@ if TYPE_CHECKING:
     from usernsplan.mapping import IdMap
     from usernsplan.volume.decide import Meant
     from usernsplan.volume.job import Job
-    from usernsplan.volume.journal import Journal
-    from usernsplan.volume.judge import Judgement
-    from usernsplan.volume.seen import Done, Lacking
-    from usernsplan.volume.state import RunState
-    from usernsplan.volume.walk import OpenVolume
 
 _INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # How often to look whether an inode carries a staging id, before something that moves files about is given up on.
@@ -84,7 +79,7 @@ class Chown:
         self._done: list[Done] = []
         self._failed: dict[str, str] = {}
 
-    def decide(self, meant: Meant, log: Journal) -> dict[str, Any] | None:
+    def decide(self, meant: Meant, log: journal.Journal) -> dict[str, Any] | None:
         """Look and judge; None where every owner is right."""
         state = log.state
         self._look(state, log)
@@ -125,7 +120,7 @@ class Chown:
         self._outcome.changed = found.changes + len(kinds)
         self._outcome.kinds = found.kinds + Counter(chain.from_iterable(kinds))
 
-    def apply(self, log: Journal) -> bool:
+    def apply(self, log: journal.Journal) -> bool:
         """Carry the journal out, from the pass on at which it is."""
         self._prove(log)
         state = log.state
@@ -150,7 +145,7 @@ class Chown:
                 return False
         return True
 
-    def verify(self, log: Journal) -> dict[str, Any] | None:
+    def verify(self, log: journal.Journal) -> dict[str, Any] | None:
         """Make sure that no inode carries a staging id, and give back the power that is proved."""
         if not self._none_is_staged(log):
             return None
@@ -175,19 +170,19 @@ class Chown:
             "tops": earlier.tops_changed(self._volumes),
         }
 
-    def undo(self, log: Journal, *, also_changed: bool = False) -> bool:
+    def undo(self, log: journal.Journal, *, also_changed: bool = False) -> bool:
         """Carry the journal out backwards: owners, modes, ACLs and capabilities."""
         rules = UndoRules(**self._undo_rules(log.state, also_changed=also_changed))
         done = self._back(log, rules, log)
         self._settle(log.state)
         return not any(part.half for part in done)
 
-    def describe_undo(self, log: Journal, *, also_changed: bool) -> None:
+    def describe_undo(self, log: journal.Journal, *, also_changed: bool) -> None:
         """Count what ``undo`` would change."""
         rules = UndoPreviewRules(**self._undo_rules(log.state, also_changed=also_changed))
         self._back(log, rules, None)
 
-    def _look(self, state: RunState, log: Journal | None) -> None:
+    def _look(self, state: RunState, log: journal.Journal | None) -> None:
         self._job.watch.begin("Looking", None)
         seen_before = earlier.right_until(self._job.layout, state, self._volumes)
         pass_ = state.pass_of(state.leg)
@@ -200,7 +195,7 @@ class Chown:
         self._outcome.fail(found.failed)
         self._heed(None)
 
-    def _judge(self, meant: Meant, state: RunState) -> Judgement:
+    def _judge(self, meant: Meant, state: RunState) -> judge.Judgement:
         found = self._outcome.found
         judgement = judge.weigh(found, meant.request, judge.former(meant, found))
         # What the journal has is finished by the journal, however much of it is there already.
@@ -221,7 +216,7 @@ class Chown:
         uids, gids = ({owner[kind] for owner in self._outcome.found.owners} for kind in (0, 1))
         return (targets.staging(rule.uids, uids), targets.staging(rule.gids, gids))
 
-    def _prove(self, log: Journal) -> None:
+    def _prove(self, log: journal.Journal) -> None:
         """See whether the file systems of the run take owners, before more than one entry of each is changed.
 
         Raises NotTakenError where one does not.
@@ -248,7 +243,7 @@ class Chown:
         if state.leg != Leg.TO_STAGING:
             self._outcome.add([done])
 
-    def _forward(self, log: Journal, leg: Leg) -> list[Done]:
+    def _forward(self, log: journal.Journal, leg: Leg) -> list[Done]:
         """One pass forward; then another look at what was not as noted; the tops last."""
         retried = log.state.retried
         only = None if retried is None else frozenset(map(self._job.layout.place, retried))
@@ -273,7 +268,9 @@ class Chown:
             self._heed(log)
         return self._with_tops(done, rules, log)
 
-    def _back(self, log: Journal, rules: UndoRules, writing: Journal | None) -> list[Done]:
+    def _back(
+        self, log: journal.Journal, rules: UndoRules, writing: journal.Journal | None
+    ) -> list[Done]:
         """The pass back, ``writing`` None where it is only counted; power goes to what is proved."""
         self._job.watch.begin(f"Taking back run {log.state.run}", None)
         done = self._with_tops(self._carry(log, rules, writing), rules, writing)
@@ -288,13 +285,17 @@ class Chown:
         self._outcome.fail((path, restore.told(one, why, path)) for one, why, path in named)
         return done
 
-    def _carry(self, log: Journal, rules: Rules, writing: Journal | None) -> list[Done]:
+    def _carry(
+        self, log: journal.Journal, rules: Rules, writing: journal.Journal | None
+    ) -> list[Done]:
         run = writing.folder if writing else None
         done = self._crew.each([Carry(rules, share, run) for share in self._shares(log)])
         self._heed(writing)
         return done
 
-    def _with_tops(self, done: list[Done], rules: Rules, writing: Journal | None) -> list[Done]:
+    def _with_tops(
+        self, done: list[Done], rules: Rules, writing: journal.Journal | None
+    ) -> list[Done]:
         """What was done, and then the tops of the volumes: they are the last, and tell that all the rest is done."""
         if any(part.half for part in done):
             return done
@@ -302,7 +303,7 @@ class Chown:
         run = writing.folder if writing else None
         return done + self._crew.each([Tops(rules, tuple(tops.values()), run)])
 
-    def _shares(self, log: Journal) -> list[tuple[str, ...]]:
+    def _shares(self, log: journal.Journal) -> list[tuple[str, ...]]:
         """The logs that each worker carries out."""
         logs = log.logs("folders", "late")
         return [tuple(logs[number :: self._crew.jobs]) for number in range(self._crew.jobs)]
@@ -327,7 +328,7 @@ class Chown:
             "also_changed": also_changed,
         }
 
-    def _none_is_staged(self, log: Journal) -> bool:
+    def _none_is_staged(self, log: journal.Journal) -> bool:
         """Make sure that no inode carries a staging id: what was moved about between two looks is carried on."""
         state, outcome = log.state, self._outcome
         if state.staging is None:
@@ -366,7 +367,7 @@ class Chown:
                 if volume.top >= 0:
                     _sync(volume)
 
-    def _heed(self, log: Journal | None) -> None:
+    def _heed(self, log: journal.Journal | None) -> None:
         """Raise StoppedError where a signal stopped the workers; ``log``: of a run that has begun to change something."""
         if not self._crew.board.stopped:
             return
@@ -386,12 +387,12 @@ class Chown:
             self._outcome.dropped[path] = restore.told(one, why, path)
 
 
-def _device(volume: OpenVolume) -> int:
+def _device(volume: walk.OpenVolume) -> int:
     with of_place(volume.named):
         return os.fstat(volume.top).st_dev
 
 
-def _sync(volume: OpenVolume) -> None:
+def _sync(volume: walk.OpenVolume) -> None:
     try:
         syscalls.sync_file_system(volume.top)
     except OSError as error:

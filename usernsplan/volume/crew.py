@@ -16,7 +16,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from usernsplan.errors import RefusedError, UsernsplanError, reason_of
-from usernsplan.volume.workers import TOLD, Board, Line, receive, send, serve
+from usernsplan.volume.workers import (
+    TOLD,
+    Board,
+    Carry,
+    Late,
+    Line,
+    Look,
+    Prove,
+    Tops,
+    Waiting,
+    receive,
+    send,
+    serve,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,7 +38,6 @@ if TYPE_CHECKING:
 
     from usernsplan.volume.seen import Done, Seen
     from usernsplan.volume.walk import OpenVolume
-    from usernsplan.volume.workers import Carry, Late, Look, Prove, Tops, Waiting
 
 _TICK_MS = 100
 

@@ -14,7 +14,7 @@ from usernsplan.escape import shown_path
 from usernsplan.ids import IdSet
 from usernsplan.mapping import Extent, IdMap
 from usernsplan.mapping import Mapping as Mapping_
-from usernsplan.model import Volume
+from usernsplan.model import Allocation, FixRequest, LedgerState, Volume
 from usernsplan.strategies import PerContainer, Shared, SingleUid
 from usernsplan.volume import power, targets
 
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
     from usernsplan.formats.accounts import Accounts
     from usernsplan.formats.inspect import Inspected
-    from usernsplan.model import Allocation, FixRequest, LedgerState
-    from usernsplan.volume.power import Images
-    from usernsplan.volume.targets import Owner, OwnershipRule
 
 # A mount as engines spell it: /SRC:/DEST, and options such as U.
 _MOUNT = re.compile(
@@ -149,10 +146,10 @@ def whose(one: Inspected, wanted: str | None, ledger: LedgerState) -> Allocation
 def images_of(
     request: FixRequest,
     ledger: LedgerState,
-    rule: OwnershipRule,
+    rule: targets.OwnershipRule,
     host: HostIds,
     to: Allocation | None,
-) -> Images:
+) -> power.Images:
     """The ids of a rule's target that are nothing but images of the old ones: see power.
 
     Whoever has an allocation's range has it alone, and so has the owner of lines in subuid; what comes out of another
@@ -268,7 +265,7 @@ def volumes_of(ledger: LedgerState, allocation: Allocation) -> list[str]:
     return [v.path for v in standing(ledger).values() if v.name == allocation.name]
 
 
-def noted(meant: Meant, rule: OwnershipRule) -> tuple[Volume, ...]:
+def noted(meant: Meant, rule: targets.OwnershipRule) -> tuple[Volume, ...]:
     """What the ledger is to hold of the volumes, once they are the container's by this rule; nothing in reverse."""
     allocation = meant.allocation
     if allocation is None or meant.request.reverse:
@@ -305,7 +302,7 @@ def targets_of(
     allocation: Allocation | None,
     passwd: Accounts,
     names: Sequence[str] = (),
-) -> OwnershipRule:
+) -> targets.OwnershipRule:
     """The rule that the words mean for volumes of these ``names`` in the ledger.
 
     Raises InvalidValueError for words that do not go together.
@@ -379,7 +376,7 @@ def former_map(name: str, ledger: LedgerState, allocation: Allocation) -> Mappin
     )
 
 
-def user_of(rule: OwnershipRule, allocation: Allocation) -> str:
+def user_of(rule: targets.OwnershipRule, allocation: Allocation) -> str:
     """The container's UID:GID to whom a rule gives everything; "" where it keeps owners apart."""
     if rule.owner is None:
         return ""
@@ -403,7 +400,7 @@ def _map(option: str, texts: Iterable[str]) -> IdMap:
     return IdMap(extents)
 
 
-def _user(text: str | None, passwd: Accounts) -> Owner:
+def _user(text: str | None, passwd: Accounts) -> targets.Owner:
     """Container ids of U or U:G; without G the user's own group where passwd tells it, else 0, as engines do."""
     if text is None:
         return (0, 0)

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from usernsplan.errors import RefusedError
 from usernsplan.escape import shell
 from usernsplan.volume import journal
-from usernsplan.volume.state import CHANGING, DONE, LOOKING, UNDOING
+from usernsplan.volume.state import CHANGING, DONE, LOOKING, UNDOING, NotedVolume, RunState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from usernsplan.layout import Layout
-    from usernsplan.volume.state import NotedVolume, RunState
     from usernsplan.volume.walk import OpenVolume
 
 # The clock that the kernel reads for times of files ticks up to 10 ms behind the one that we read.

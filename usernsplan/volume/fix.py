@@ -18,24 +18,18 @@ from usernsplan.escape import shell
 from usernsplan.formats import subid
 from usernsplan.host import accounts, files, procfs
 from usernsplan.ids import IdSet
-from usernsplan.layout import RUNS, SUBGID, SUBUID
+from usernsplan.layout import RUNS, SUBGID, SUBUID, Layout
 from usernsplan.ledger import open_ledger
-from usernsplan.model import FixReport, FixRequest, Volume
+from usernsplan.model import FixReport, FixRequest, LedgerState, Volume
 from usernsplan.volume import decide, earlier, journal, judge, lifecycle, spots, walk
 from usernsplan.volume.discover import discover
-from usernsplan.volume.job import Job
+from usernsplan.volume.job import Job, Watch
 from usernsplan.volume.state import DONE, LOOKING, UNDONE, NotedVolume, RunState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from usernsplan.layout import Layout
-    from usernsplan.model import LedgerState
-    from usernsplan.volume.decide import Meant
-    from usernsplan.volume.earlier import Earlier
-    from usernsplan.volume.job import Watch
     from usernsplan.volume.targets import OwnershipRule
-    from usernsplan.volume.walk import OpenVolume
 
 
 def fix_volume(
@@ -132,7 +126,9 @@ def undo(  # noqa: PLR0913 - the words of the command
     return job.outcome.report(report)
 
 
-def _understood(job: Job, request: FixRequest, state: LedgerState) -> tuple[Meant, tuple[str, ...]]:
+def _understood(
+    job: Job, request: FixRequest, state: LedgerState
+) -> tuple[decide.Meant, tuple[str, ...]]:
     """What a request means on this host, and where its volumes really lie."""
     request, notes = discover(job.layout, request, state)
     job.outcome.notes += notes
@@ -143,7 +139,7 @@ def _understood(job: Job, request: FixRequest, state: LedgerState) -> tuple[Mean
     return decide.understood(request, state, names, job.layout.command), places
 
 
-def _rule(job: Job, meant: Meant, state: LedgerState) -> OwnershipRule:
+def _rule(job: Job, meant: decide.Meant, state: LedgerState) -> OwnershipRule:
     """Which owner each inode gets. Raises RefusedError where the volumes are not the container's to have."""
     request, allocation = meant.request, meant.allocation
     passwd = accounts.of_image(request.passwd)
@@ -154,7 +150,7 @@ def _rule(job: Job, meant: Meant, state: LedgerState) -> OwnershipRule:
     return replace(rule, same=decide.images_of(request, state, rule, host_ids, allocation))
 
 
-def _planned(job: Job, meant: Meant, rule: OwnershipRule) -> RunState:
+def _planned(job: Job, meant: decide.Meant, rule: OwnershipRule) -> RunState:
     """The run that the request means, before it has looked at anything."""
     request = meant.request
     is_local = all(volume.local for volume in job.volumes)
@@ -176,7 +172,7 @@ def _planned(job: Job, meant: Meant, rule: OwnershipRule) -> RunState:
     return replace(new, rule=rule.after_it()) if earlier.has_moved(job.layout, new) else new
 
 
-def _carry_out(job: Job, meant: Meant, new: RunState, before: Earlier) -> None:
+def _carry_out(job: Job, meant: decide.Meant, new: RunState, before: earlier.Earlier) -> None:
     """Finish what was interrupted; then make the new run, where that does not move ids twice."""
     notes = job.outcome.notes
     if unfinished := before.unfinished:
@@ -200,7 +196,7 @@ def _note_repeated(job: Job, repeated: RunState) -> None:
     )
 
 
-def _note_given(job: Job, meant: Meant, places: Sequence[str], rule: OwnershipRule) -> None:
+def _note_given(job: Job, meant: decide.Meant, places: Sequence[str], rule: OwnershipRule) -> None:
     """Note in the ledger whose the volumes are; one whose top failed is nobody's yet."""
     failed = {
         name for place, name in zip(places, meant.names, strict=True) if place in job.outcome.failed
@@ -246,7 +242,7 @@ def _host_ids(layout: Layout, request: FixRequest) -> decide.HostIds:
     return decide.HostIds(known, tuple(map(IdSet.clipped, owners.values())))
 
 
-def _noted(volume: OpenVolume, name: str) -> NotedVolume:
+def _noted(volume: walk.OpenVolume, name: str) -> NotedVolume:
     try:
         seen = volume.seen()
     except OSError as error:
@@ -289,7 +285,7 @@ def _copied(state: RunState, layout: Layout) -> str:
     )
 
 
-def _volume(path: str, request: FixRequest, twice: frozenset[str]) -> OpenVolume:
+def _volume(path: str, request: FixRequest, twice: frozenset[str]) -> walk.OpenVolume:
     spots.refuse_idmapped(path)
     try:
         return walk.volume(path, cross_mounts=request.cross_mounts, twice=twice)

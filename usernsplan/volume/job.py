@@ -11,16 +11,14 @@ from typing import TYPE_CHECKING, Protocol
 from usernsplan.escape import utf8
 from usernsplan.host import files
 from usernsplan.host.mounts import of_others
-from usernsplan.model import Place
+from usernsplan.model import FixReport, Place
 from usernsplan.volume import spots
-from usernsplan.volume.seen import Done, Lacking, Seen, kinds_of
+from usernsplan.volume.seen import Done, Lacking, PathReason, Seen, kinds_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from usernsplan.layout import Layout
-    from usernsplan.model import FixReport
-    from usernsplan.volume.seen import PathReason
     from usernsplan.volume.walk import OpenVolume
 
 # What the report counts of what was changed.

@@ -28,14 +28,13 @@ from usernsplan.errors import (
 from usernsplan.escape import shell, shown_path
 from usernsplan.host import files, locks
 from usernsplan.host import runs as read_runs
-from usernsplan.layout import RUNS
+from usernsplan.layout import RUNS, Layout
 from usernsplan.volume.logs import damaged_log, read, sum_of, whole_lines
 from usernsplan.volume.state import CHANGING, LOOKING, UNDOING, NotedVolume, RunState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from usernsplan.layout import Layout
 
 _FORMAT = read_runs.FORMAT
 _LOCK = read_runs.LOCK

@@ -9,15 +9,13 @@ from usernsplan.engines.mounts import standing
 from usernsplan.errors import InvalidValueError, RefusedError
 from usernsplan.escape import shell, shown_path
 from usernsplan.ids import IdSet
-from usernsplan.model import Place
+from usernsplan.model import FixRequest, Place
 from usernsplan.volume import power
-from usernsplan.volume.decide import former_map, is_its_own, lies_in, volumes_of
+from usernsplan.volume.decide import Meant, former_map, is_its_own, lies_in, volumes_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from usernsplan.model import FixRequest
-    from usernsplan.volume.decide import Meant
     from usernsplan.volume.seen import Lacking, Seen
     from usernsplan.volume.targets import OwnershipRule
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from usernsplan.errors import HostChangedError, RefusedError, UsernsplanError
 from usernsplan.escape import shell, shown_path
 from usernsplan.volume import chown, earlier, journal, restore
-from usernsplan.volume.method import NotTakenError
+from usernsplan.volume.method import Method, NotTakenError
 from usernsplan.volume.passes import Leg
-from usernsplan.volume.state import CHANGING, CHOWN, DONE, LOOKING, UNDOING, UNDONE
+from usernsplan.volume.state import CHANGING, CHOWN, DONE, LOOKING, UNDOING, UNDONE, RunState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
     from usernsplan.volume.decide import Meant
     from usernsplan.volume.job import Job
-    from usernsplan.volume.journal import Journal
-    from usernsplan.volume.method import Method
-    from usernsplan.volume.state import RunState
 
 # How volumes can be given, by the word of run.json.
 METHODS: Mapping[str, Callable[[Job], AbstractContextManager[Method]]] = {CHOWN: chown.at_work}
@@ -135,7 +132,7 @@ def _go_on(job: Job, run: RunState, **changes: Any) -> None:
         )
 
 
-def _carry_out_first(job: Job, method: Method, log: Journal) -> None:
+def _carry_out_first(job: Job, method: Method, log: journal.Journal) -> None:
     """Carry a new run out; one that the volumes do not take leaves nothing behind."""
     try:
         _carry_out(job, method, log)
@@ -146,7 +143,7 @@ def _carry_out_first(job: Job, method: Method, log: Journal) -> None:
         raise RefusedError(str(error), hint="nothing was changed") from error
 
 
-def _carry_out(job: Job, method: Method, log: Journal) -> None:
+def _carry_out(job: Job, method: Method, log: journal.Journal) -> None:
     outcome = job.outcome
     outcome.run_name = log.state.run
     outcome.found.entries = outcome.found.entries or log.state.entries

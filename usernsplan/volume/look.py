@@ -19,17 +19,13 @@ from usernsplan.volume import mounted, power, renew, special, syscalls, walk
 from usernsplan.volume.folder import IMMUTABLE, StepOptions, has_attributes, reason, step
 from usernsplan.volume.logs import Folder
 from usernsplan.volume.metadata import capability_rootid, named
-from usernsplan.volume.passes import Leg
+from usernsplan.volume.passes import Leg, Pass
 from usernsplan.volume.seen import Lacking, Linked, Seen, kinds_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from usernsplan.volume.passes import Pass
-    from usernsplan.volume.renew import Proof
-    from usernsplan.volume.special import Special
     from usernsplan.volume.targets import Owner
-    from usernsplan.volume.walk import OpenVolume
 
 # More problems than anybody will read: the first of them refuses the run.
 MOST_PLACES = 10_000
@@ -43,7 +39,7 @@ def _no_place(owner: Owner) -> str:
     return f"its owner {owner[0]}:{owner[1]} has no place in the map"
 
 
-def _top_of_device(volume: OpenVolume, note: Folder) -> str:
+def _top_of_device(volume: walk.OpenVolume, note: Folder) -> str:
     """The path of the outermost folder above a noted one, or itself, that lies on the same file system."""
     for length in range(len(note.parts)):
         try:
@@ -63,14 +59,14 @@ class Looker:
 
     _proves = True
 
-    def __init__(self, volumes: Sequence[OpenVolume], pass_: Pass) -> None:
+    def __init__(self, volumes: Sequence[walk.OpenVolume], pass_: Pass) -> None:
         self.found = Seen()
         self._volumes = volumes
         self._pass = pass_
         self._rule = pass_.rule
         self._wanted: dict[Owner, Owner | None] = {}
         # Of an inode with many names, the content is read once.
-        self._proofs: dict[tuple[int, int, int, int], Proof | None] = {}
+        self._proofs: dict[tuple[int, int, int, int], renew.Proof | None] = {}
         moves = (self._rule.uids, self._rule.gids)
         # Whether an id that the map lacks may stay, so that it has to be counted all the same.
         self._may_lack = any(move.keep or move.others for move in moves)
@@ -110,7 +106,7 @@ class Looker:
         return notes, folders, seen_before
 
     def _look(
-        self, volume: OpenVolume, note: Folder, pinned: int, seen_before: int
+        self, volume: walk.OpenVolume, note: Folder, pinned: int, seen_before: int
     ) -> tuple[list[Folder], list[str]]:
         os.fchdir(pinned)
         seen = os.fstat(pinned)
@@ -161,7 +157,7 @@ class Looker:
 
     def _plain(
         self,
-        volume: OpenVolume,
+        volume: walk.OpenVolume,
         notes: list[Folder],
         plain: dict[Owner, list[str]],
         *,
@@ -198,7 +194,7 @@ class Looker:
 
     def _changeable(
         self,
-        volume: OpenVolume,
+        volume: walk.OpenVolume,
         notes: list[Folder],
         names: list[str],
         owner: Owner,  # noqa: ARG002 - of one that foresees, it decides
@@ -206,12 +202,12 @@ class Looker:
         """The names of this owner without those that the system would not let us change, which are named."""
         return [] if self._is_read_only(volume, notes[0]) else names
 
-    def _count_copies(self, volume: OpenVolume, note: Folder, names: Iterable[str]) -> None:
+    def _count_copies(self, volume: walk.OpenVolume, note: Folder, names: Iterable[str]) -> None:
         for size in mounted.copied(volume, note.parts, note.device, names):
             self.found.copies += 1
             self.found.copied_bytes += size
 
-    def _is_read_only(self, volume: OpenVolume, note: Folder) -> bool:
+    def _is_read_only(self, volume: walk.OpenVolume, note: Folder) -> bool:
         """Tell whether nothing can be changed where the current folder lies; that is named once for all that is there.
 
         Asked once for each file system, and where it is not one system call more for every folder.
@@ -232,7 +228,7 @@ class Looker:
             notes.append(Folder(last.volume, last.parts, last.device, last.inode))
         return notes[-1]
 
-    def _itself(self, volume: OpenVolume, note: Folder, seen: os.stat_result) -> None:
+    def _itself(self, volume: walk.OpenVolume, note: Folder, seen: os.stat_result) -> None:
         try:
             if has_attributes("."):
                 self._special(volume, [note], ".")
@@ -246,7 +242,13 @@ class Looker:
             self.found.changes += 1
 
     def _leave(
-        self, volume: OpenVolume, notes: list[Folder], name: str, why: str, *, unseen: bool = False
+        self,
+        volume: walk.OpenVolume,
+        notes: list[Folder],
+        name: str,
+        why: str,
+        *,
+        unseen: bool = False,
     ) -> None:
         """Name an entry that cannot be carried, and keep it out of what will be."""
         (self._unseen if unseen else self._fail)(
@@ -262,7 +264,7 @@ class Looker:
         self._fail(place, why)
         self.found.unseen.append((place, why))
 
-    def _special(self, volume: OpenVolume, notes: list[Folder], name: str) -> None:
+    def _special(self, volume: walk.OpenVolume, notes: list[Folder], name: str) -> None:
         try:
             entry = special.look(name, volume.pin)
         except FileNotFoundError:
@@ -281,9 +283,9 @@ class Looker:
 
     def _meet(
         self,
-        volume: OpenVolume,
+        volume: walk.OpenVolume,
         notes: list[Folder],
-        entry: Special,
+        entry: special.Special,
         problems: list[str],
         *,
         changes: bool,
@@ -305,7 +307,7 @@ class Looker:
         else:
             self._room(notes).left.append(name)
 
-    def _note(self, volume: OpenVolume, notes: list[Folder], entry: Special) -> None:
+    def _note(self, volume: walk.OpenVolume, notes: list[Folder], entry: special.Special) -> None:
         """Note an entry that is to be changed, with what proves its content where it has power."""
         self.found.special = True
         entry = replace(entry, proof=self._proof(entry, volume.pin))
@@ -319,7 +321,7 @@ class Looker:
                 Lacking(note.volume, note.parts, entry.name, first, whole, left, entry.inode)
             )
 
-    def _proof(self, entry: Special, pin: Callable[[str], int]) -> Proof | None:
+    def _proof(self, entry: special.Special, pin: Callable[[str], int]) -> renew.Proof | None:
         """What proves the content of an entry of the current folder, where it has power.
 
         That is what the very inode held while it had it: the kernel takes power from whatever is written to.
@@ -339,7 +341,7 @@ class Looker:
                 os.close(pinned)
         return self._proofs[state]
 
-    def _count(self, entry: Special, place: str, *, changes: bool) -> None:
+    def _count(self, entry: special.Special, place: str, *, changes: bool) -> None:
         kinds = kinds_of(entry)
         if entry.linked:
             seen = Linked(
@@ -350,7 +352,7 @@ class Looker:
             self.found.changes += 1
             self.found.kinds.update(kinds)
 
-    def _acl_changes(self, entry: Special, problems: list[str]) -> bool:
+    def _acl_changes(self, entry: special.Special, problems: list[str]) -> bool:
         changes = False
         for raw in filter(None, (entry.form.acl, entry.form.default_acl)):
             try:
@@ -377,7 +379,7 @@ class Looker:
             if entry.kind == "group" and self._rule.gids.lacks(entry.id):
                 self.found.unmapped_gids[entry.id] += 1
 
-    def _capability_changes(self, entry: Special, problems: list[str]) -> bool:
+    def _capability_changes(self, entry: special.Special, problems: list[str]) -> bool:
         raw = entry.form.capability
         if raw is None:
             return False
@@ -399,12 +401,12 @@ class Foreseeing(Looker):
 
     _proves = False
 
-    def __init__(self, volumes: Sequence[OpenVolume], pass_: Pass) -> None:
+    def __init__(self, volumes: Sequence[walk.OpenVolume], pass_: Pass) -> None:
         super().__init__(volumes, pass_)
         self._namespace = procfs.own_ids()
 
     def _changeable(
-        self, volume: OpenVolume, notes: list[Folder], names: list[str], owner: Owner
+        self, volume: walk.OpenVolume, notes: list[Folder], names: list[str], owner: Owner
     ) -> list[str]:
         names = super()._changeable(volume, notes, names, owner)
         why = self._not_ours(owner) if names else ""
@@ -433,7 +435,7 @@ class LateLooker(Looker):
 
     def __init__(
         self,
-        volumes: Sequence[OpenVolume],
+        volumes: Sequence[walk.OpenVolume],
         pass_: Pass,
         outside: frozenset[tuple[int, int]],
     ) -> None:
@@ -442,7 +444,7 @@ class LateLooker(Looker):
 
     def _plain(
         self,
-        volume: OpenVolume,
+        volume: walk.OpenVolume,
         notes: list[Folder],
         plain: dict[Owner, list[str]],
         *,
@@ -456,9 +458,9 @@ class LateLooker(Looker):
 
     def _meet(
         self,
-        volume: OpenVolume,
+        volume: walk.OpenVolume,
         notes: list[Folder],
-        entry: Special,
+        entry: special.Special,
         problems: list[str],
         *,
         changes: bool,
@@ -470,10 +472,10 @@ class LateLooker(Looker):
         else:
             super()._meet(volume, notes, entry, problems, changes=changes)
 
-    def _problems(self, entry: Special, *, changes: bool) -> list[str]:
+    def _problems(self, entry: special.Special, *, changes: bool) -> list[str]:
         if self.wanted(entry.form.owner) is None:
             return [_no_place(entry.form.owner)]
-        # Its other names may lie outside: only a look at the whole tree can tell.
+        # Its other names may lie outside: only a look at the whole volume can tell.
         return (
             ["it appeared meanwhile and has several links; run again"]
             if entry.linked and changes

@@ -6,19 +6,14 @@ import os
 import shutil
 import stat
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from usernsplan.errors import RefusedError
 from usernsplan.host import files
 from usernsplan.host import runs as read_runs
-from usernsplan.layout import RUNS
+from usernsplan.layout import RUNS, Layout
 from usernsplan.volume import journal
 from usernsplan.volume.lifecycle import METHODS
-from usernsplan.volume.state import DONE, LOOKING, UNDONE
-
-if TYPE_CHECKING:
-    from usernsplan.layout import Layout
-    from usernsplan.volume.state import NotedVolume
+from usernsplan.volume.state import DONE, LOOKING, UNDONE, NotedVolume
 
 
 @dataclass(frozen=True, slots=True)

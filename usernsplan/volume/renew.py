@@ -57,7 +57,7 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """One name of an inode: in which tree, below which parts."""
+    """One name of an inode: in which volume of the run, below which parts."""
 
     volume: int
     parts: tuple[str, ...]
@@ -224,8 +224,8 @@ def _read(log: str) -> _Noted:
                     continue
                 if what == _BEGUN:
                     names = [
-                        (_name(tree, parts, name), _text(other))
-                        for tree, parts, name, other in more[0]
+                        (_name(volume, parts, name), _text(other))
+                        for volume, parts, name, other in more[0]
                     ]
                     times = ((accessed + 0, modified + 0) for accessed, modified in more[1])
                     noted.begun.append(_Swap(device, old, new, tuple(names), tuple(times)))

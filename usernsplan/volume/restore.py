@@ -12,20 +12,17 @@ from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from usernsplan.errors import RefusedError
-from usernsplan.host.mounts import all_mounts
+from usernsplan.host.mounts import MountPoint, all_mounts
 from usernsplan.volume import journal, logs, power, renew
 from usernsplan.volume.journal import Journal
-from usernsplan.volume.state import DONE
+from usernsplan.volume.state import DONE, RunState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from usernsplan.host.mounts import MountPoint
     from usernsplan.layout import Layout
-    from usernsplan.volume.renew import Proof
     from usernsplan.volume.seen import Lacking
     from usernsplan.volume.special import Special
-    from usernsplan.volume.state import RunState
     from usernsplan.volume.walk import OpenVolume
 
     Key = tuple[int, int]
@@ -43,7 +40,7 @@ class Restored(NamedTuple):
 def restore(
     volumes: Sequence[OpenVolume],
     lacking: Sequence[Lacking],
-    proof: Callable[[Lacking], Proof | None],
+    proof: Callable[[Lacking], renew.Proof | None],
     log: Journal | None,
 ) -> Restored:
     """Give files the power that they lack, where ``proof`` proves their content; without ``log``, only look."""
@@ -93,7 +90,7 @@ def mend(volumes: Sequence[OpenVolume], log: Journal) -> None:
     renew.mend(volumes, log.logs(_SWAPS))
 
 
-def _wanted(names: Sequence[Lacking], proof: Proof) -> renew.Wanted:
+def _wanted(names: Sequence[Lacking], proof: renew.Proof) -> renew.Wanted:
     whole = names[0].whole
     return renew.Wanted(
         inode=names[0].inode,
@@ -121,7 +118,7 @@ def renewed(layout: Layout, state: RunState) -> dict[Key, int]:
     return found
 
 
-def proofs(layout: Layout, state: RunState) -> Callable[[Lacking], Proof | None]:
+def proofs(layout: Layout, state: RunState) -> Callable[[Lacking], renew.Proof | None]:
     """What the runs that brought files in noted of them: for a file that had just the power that it is to have."""
     known: dict[Key, list[Special]] = {}
     for run in journal.runs(layout, state):
@@ -138,7 +135,7 @@ def proofs(layout: Layout, state: RunState) -> Callable[[Lacking], Proof | None]
                             entry
                         )
 
-    def proof(one: Lacking) -> Proof | None:
+    def proof(one: Lacking) -> renew.Proof | None:
         entries = known.get((one.entry.device, one.entry.inode), ())
         return next(
             (e.proof for e in entries if power.lawful(e.form, one.whole) == one.whole), None

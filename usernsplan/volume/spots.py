@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 from usernsplan.errors import InvalidValueError, NotPermittedError, RefusedError, UsernsplanError
 from usernsplan.escape import shown_path
 from usernsplan.host import accounts, files
-from usernsplan.host.mounts import all_mounts
+from usernsplan.host.mounts import Seen, all_mounts
 from usernsplan.volume import decide, protected, walk
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from usernsplan.host.mounts import Seen
     from usernsplan.layout import Layout
     from usernsplan.model import FixRequest
 

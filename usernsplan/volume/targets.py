@@ -12,15 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from usernsplan.errors import InvalidValueError, RefusedError
 from usernsplan.ids import ID_LIMIT, IdRange, IdSet
-from usernsplan.mapping import Extent, IdMap
-from usernsplan.model import MODES
+from usernsplan.mapping import Extent, IdMap, Mapping
+from usernsplan.model import MODES, Mode
 from usernsplan.volume import metadata, power
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from usernsplan.mapping import Mapping
-    from usernsplan.model import Mode
 
     Owner = tuple[int, int]
 
@@ -33,7 +30,7 @@ class Moves:
     """Where ids of one kind go: ``source`` maps old ids (as its container ids) to new ones (as its host ids).
 
     ``source_first``: an id on both sides is an old one. ``keep``: an id on neither side stays, instead of being
-    unmapped. ``others``: new ids that others may have too. They stay like every new id, but in a tree that was not
+    unmapped. ``others``: new ids that others may have too. They stay like every new id, but in a volume that was not
     moved yet they are none of the container's: the first look counts them among those that have no place.
     """
 
@@ -119,7 +116,7 @@ class OwnershipRule:
         return mine == theirs
 
     def after_it(self) -> OwnershipRule:
-        """The same rule for a tree that it moved before: there every new id is the container's."""
+        """The same rule for a volume that it moved before: there every new id is the container's."""
         uids, gids = (replace(move, others=IdSet()) for move in (self.uids, self.gids))
         return replace(self, uids=uids, gids=gids)
 
@@ -194,7 +191,7 @@ def shift(
 ) -> OwnershipRule:
     """Container ids, as they lie on the host, become the container's host ids; or back.
 
-    ``exclusive``: the host ids that nobody but the container has, where the tree was not shifted yet; None where every
+    ``exclusive``: the host ids that nobody but the container has, where the volume was not shifted yet; None where every
     new id in it is the container's.
     """
     if reverse:
@@ -255,7 +252,7 @@ def _through(old: IdMap, new: IdMap) -> IdMap:
 
 
 def staging(moves: Moves, used: Iterable[int]) -> IdMap:
-    """Where the old ids go meanwhile: ids that are on neither side of the map and that nothing in the tree has.
+    """Where the old ids go meanwhile: ids that are on neither side of the map and that nothing in the volume has.
 
     Raises RefusedError where there is no such room.
     """

@@ -20,18 +20,15 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from usernsplan.errors import UsernsplanError, reason_of
 from usernsplan.volume import logs, walk
-from usernsplan.volume.carry import Forward
+from usernsplan.volume.carry import Forward, Rules
 from usernsplan.volume.look import Foreseeing, LateLooker, Looker
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
 
-    from usernsplan.volume.carry import Rules
-    from usernsplan.volume.logs import Folder
     from usernsplan.volume.passes import Pass
     from usernsplan.volume.seen import Done, Seen
-    from usernsplan.volume.walk import OpenVolume
 
 MOST = 64
 # On the shared page: one byte to stop, one for each worker that is asked to share, a counter of entries for each.
@@ -99,7 +96,7 @@ class Tops:
     """The order to change the tops of the volumes themselves."""
 
     rules: Rules
-    notes: tuple[Folder, ...]
+    notes: tuple[logs.Folder, ...]
     run: str | None
 
 
@@ -163,7 +160,7 @@ class Line:
         send(self.line, ("", message))
 
 
-def serve(line: Line, volumes: Sequence[OpenVolume]) -> None:
+def serve(line: Line, volumes: Sequence[walk.OpenVolume]) -> None:
     """Do what the parent orders, until it hangs up. Never returns."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
@@ -188,7 +185,7 @@ def serve(line: Line, volumes: Sequence[OpenVolume]) -> None:
     os._exit(1)
 
 
-def _obey(line: Line, volumes: Sequence[OpenVolume]) -> NoReturn:
+def _obey(line: Line, volumes: Sequence[walk.OpenVolume]) -> NoReturn:
     again: list[FolderPlace] = []
     while True:
         order = receive(line.line)
@@ -214,7 +211,7 @@ def _last_words(line: Line, kind: str, message: object) -> None:
         os._exit(1)
 
 
-def _look(line: Line, volumes: Sequence[OpenVolume], order: Look) -> Seen:
+def _look(line: Line, volumes: Sequence[walk.OpenVolume], order: Look) -> Seen:
     looker = Looker(volumes, order.pass_) if order.log else Foreseeing(volumes, order.pass_)
     writer = logs.Writer(order.log) if order.log else None
     while (stack := receive(line.line)) is not None:
@@ -253,7 +250,7 @@ def _half(stack: list[Waiting]) -> list[Waiting]:
 
 
 def _carry(
-    line: Line, volumes: Sequence[OpenVolume], order: Carry, again: list[FolderPlace]
+    line: Line, volumes: Sequence[walk.OpenVolume], order: Carry, again: list[FolderPlace]
 ) -> Done:
     carrier = order.rules.carrier(volumes, logs.Links(order.run) if order.run else None)
     before = 0
@@ -267,10 +264,10 @@ def _carry(
     return carrier.done
 
 
-def _prove(volumes: Sequence[OpenVolume], order: Prove) -> Done:
+def _prove(volumes: Sequence[walk.OpenVolume], order: Prove) -> Done:
     carrier = Forward(volumes, order.rules, logs.Links(order.run))
     proved: set[tuple[int, int]] = set()
-    tops: list[Folder] = []
+    tops: list[logs.Folder] = []
     for note in chain.from_iterable(map(logs.read, order.logs)):
         key = (note.volume, note.device)
         # A single file may be mounted, and then the device of its folder says nothing of it.
@@ -290,7 +287,9 @@ def _prove(volumes: Sequence[OpenVolume], order: Prove) -> Done:
     return carrier.done
 
 
-def _late(line: Line, volumes: Sequence[OpenVolume], order: Late, again: list[FolderPlace]) -> Done:
+def _late(
+    line: Line, volumes: Sequence[walk.OpenVolume], order: Late, again: list[FolderPlace]
+) -> Done:
     looker = LateLooker(volumes, order.rules.pass_, order.rules.outside)
     carrier = order.rules.carrier(volumes, logs.Links(order.run))
     writer: logs.Writer | None = None
@@ -336,19 +335,19 @@ def _late(line: Line, volumes: Sequence[OpenVolume], order: Late, again: list[Fo
     return done
 
 
-def _touched(volumes: Sequence[OpenVolume], note: Folder, since: int) -> bool:
+def _touched(volumes: Sequence[walk.OpenVolume], note: logs.Folder, since: int) -> bool:
     """Tell whether a folder got or lost a name since (ns), or is another one now."""
     now = _seen(volumes[note.volume], note.parts)
     return now is not None and (now.st_mtime_ns >= since or now.st_ino != note.inode)
 
 
-def _is_new(volume: OpenVolume, parts: tuple[str, ...], looker: Looker) -> bool:
+def _is_new(volume: walk.OpenVolume, parts: tuple[str, ...], looker: Looker) -> bool:
     """Tell whether a sub-folder has not been worked on: those that were, have their new owner."""
     now = _seen(volume, parts)
     return now is not None and looker.wanted(now[4:6]) != now[4:6]
 
 
-def _seen(volume: OpenVolume, parts: tuple[str, ...]) -> os.stat_result | None:
+def _seen(volume: walk.OpenVolume, parts: tuple[str, ...]) -> os.stat_result | None:
     """A folder as it is now; None where there is none any more. Raises OSError where it cannot be told."""
     try:
         pinned = walk.folder(volume, parts)
@@ -362,7 +361,7 @@ def _seen(volume: OpenVolume, parts: tuple[str, ...]) -> os.stat_result | None:
         os.close(pinned)
 
 
-def _tops(volumes: Sequence[OpenVolume], order: Tops) -> Done:
+def _tops(volumes: Sequence[walk.OpenVolume], order: Tops) -> Done:
     carrier = order.rules.carrier(volumes, logs.Links(order.run) if order.run else None)
     for note in order.notes:
         top = volumes[note.volume].top

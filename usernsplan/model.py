@@ -109,7 +109,8 @@ class Finding:
 class Volume:
     """A tree that was fixed for a container: where it lies (below the root), the container's name, and how.
 
-    ``user`` is UID:GID of the container to whom --mode own gave it; "" with --mode shift, and where nobody noted it.
+    ``mode`` is what the ledger says, see ``known_mode``. ``user`` is UID:GID of the container to whom --mode own gave
+    it; "" with --mode shift, and where nobody noted it.
     """
 
     path: str
@@ -463,7 +464,7 @@ class FixReport:
     run: str | None = None
     dry_run: bool = False
     container: str | None = None
-    mode: str | None = None
+    mode: Mode | None = None
     flattened: int = 0
     kept_uids: dict[int, int] = field(default_factory=dict)
     kept_gids: dict[int, int] = field(default_factory=dict)

@@ -29,6 +29,7 @@ class Method(Protocol):
     def apply(self, log: Journal) -> bool:
         """Do what the journal says, from where it is on; False where it cannot be finished now.
 
+        The outcome counts what was changed, a mount too: a run that has changed nothing is forgotten.
         Raises NotTakenError where the volumes turn out not to take it, before more than a trial was changed.
         """
 

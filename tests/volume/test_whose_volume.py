@@ -208,7 +208,7 @@ def test_a_run_that_an_older_version_left_is_finished_by_its_own_rule_and_not_do
     was = ledger.read_bytes()
     run = volumes.fix("--mode", "shift")["run"]
     ledger.write_bytes(was)
-    # As the older one had it: one passage, and an id on both sides is a new one. It was killed before its last file.
+    # As the older one had it: one pass, and an id on both sides is a new one. It was killed before its last file.
     path = volumes.runs / run / "run.json"
     content = json.loads(path.read_text())
     content |= {

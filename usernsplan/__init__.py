@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         RefusedError,
         StoppedError,
         UnknownNameError,
+        UsageError,
         UsernsplanError,
     )
     from usernsplan.host.files import layout_at

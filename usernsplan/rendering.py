@@ -24,7 +24,7 @@ from usernsplan.ledger import allocation_of, open_ledger
 from usernsplan.model import INTERRUPTED, Allocation, Change
 from usernsplan.planner.names import owner_of
 from usernsplan.planner.runs import half_way, told
-from usernsplan.planner.taken import POOL_START
+from usernsplan.claims.pool import POOL_START
 from usernsplan.planner.volumes import doubts
 from usernsplan.strategies import PerContainer, Shared, SingleUid
 

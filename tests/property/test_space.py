@@ -14,7 +14,7 @@ from usernsplan import IdRange, IdSet, PerContainer, SingleUid
 from usernsplan import make_plan as decide
 from usernsplan.errors import PoolExhaustedError
 from usernsplan.model import HostState, Quarantined, Reservation
-from usernsplan.planner.useradd import useradd
+from usernsplan.claims.useradd import useradd
 from usernsplan.space import BACKGROUND, Segment, capacity, clash, space
 
 LOW, HIGH = 70_000, 70_039

@@ -19,7 +19,7 @@ from usernsplan.ids import IdRange, IdSet
 from usernsplan.layout import DAEMON_JSON, LEDGER, SUBGID, SUBUID
 from usernsplan.model import ROOT, Finding
 from usernsplan.planner.grants import Grants, holdings
-from usernsplan.planner.meant import is_meant_by_root
+from usernsplan.claims.meant import is_meant_by_root
 from usernsplan.planner.repair import make_repair
 from usernsplan.strategies import Shared
 

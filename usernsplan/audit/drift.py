@@ -12,7 +12,7 @@ from usernsplan.formats.subid import ended
 from usernsplan.layout import LEDGER
 from usernsplan.model import OWN_PREFIX
 from usernsplan.planner.names import check_name
-from usernsplan.planner.taken import POOL_START
+from usernsplan.claims.pool import POOL_START
 from usernsplan.strategies import SLOT, PerContainer
 
 if TYPE_CHECKING:

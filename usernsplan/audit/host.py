@@ -8,7 +8,7 @@ from usernsplan.audit.base import Facts, Seen, rule
 from usernsplan.errors import InvalidFileError
 from usernsplan.formats import login_defs
 from usernsplan.layout import LOGIN_DEFS, NSSWITCH, SUBGID, SUBUID
-from usernsplan.planner.useradd import useradd
+from usernsplan.claims.useradd import useradd
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

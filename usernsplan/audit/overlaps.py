@@ -9,7 +9,7 @@ from usernsplan.audit.base import FILES, Facts, Index, Seen, Span, is_meant, lis
 from usernsplan.escape import shell
 from usernsplan.layout import GROUP, LEDGER, PASSWD, SUBGID, SUBUID
 from usernsplan.model import ROOT
-from usernsplan.planner.meant import DAEMONS_OF_ROOT
+from usernsplan.claims.meant import DAEMONS_OF_ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

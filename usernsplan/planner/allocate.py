@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING
 
+from usernsplan.claims.pool import pool_of
+from usernsplan.claims.sources import claims_of
 from usernsplan.engines import known as known_engine
 from usernsplan.engines import pool_of as pool_of_engine
 from usernsplan.errors import InvalidValueError, RefusedError, UsernsplanError, about
@@ -16,13 +18,14 @@ from usernsplan.model import DEFAULT_NAME, ROOT, Allocation, Finding, LedgerChan
 from usernsplan.planner import advice, daemon, needs, returning
 from usernsplan.planner.grants import Grants
 from usernsplan.planner.names import check_name, check_owner, owner_of, refuse_account
-from usernsplan.planner.taken import Claim, claims, holders, pool_of, take
+from usernsplan.planner.taken import holders, is_taken, take
 from usernsplan.planner.unsaid import settled
 from usernsplan.strategies import SHARED_SUBID_LAST, Shared, Strategy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from usernsplan.claims.index import Claims
     from usernsplan.model import AllocateRequest, HostState, Quarantined
     from usernsplan.strategies import Need
 
@@ -32,6 +35,7 @@ class _Draft:
     """A plan while it is made: the host, the engines to be served, the lines and the allocations that are to come."""
 
     state: HostState
+    claims: Claims
     engines: tuple[str, ...]
     grants: Grants
     known: dict[str, Allocation]
@@ -62,7 +66,9 @@ def make_plan(state: HostState, request: AllocateRequest) -> Plan:
     _refuse_bypassed_files(state)
     with about(option="strategy"):
         _refuse_other_strategy(state, request.strategy)
-    draft = _Draft(state, engines, Grants(state), {a.name: a for a in state.ledger.allocations})
+    claims = claims_of(state).where(is_taken)
+    known = {a.name: a for a in state.ledger.allocations}
+    draft = _Draft(state, claims, engines, Grants(state), known)
     _take(draft, request, names)
     with about(option="engines"):
         left_out = [_take_pool(draft, pool, named=request.engines is not None) for pool in pools]
@@ -396,8 +402,8 @@ def _again(
     if not wanted:
         return {}
     made = [_made(draft, request, name, owners[name], start) for name, start in wanted]
-    state = returning.without(draft.state, list(wanted.values()))
-    taken = IdSet.union(c.ids for c in claims(state, *draft.grants.without(*made), running=False))
+    others = returning.without(draft.grants.without(draft.claims, *made), wanted.values())
+    taken = others.where(lambda claim: claim.source != "namespace").ids
     taken |= IdSet(a.reserved_range for a in (*draft.new.values(), *placed) if a.reserved_range)
     found = dict[str, int]()
     for (name, start), one in wanted.items():
@@ -459,13 +465,12 @@ def _first_fit(
     for name in names:
         if need := _variant(request, name).need:
             wanted.setdefault(need, []).append(name)
-    state, found = draft.state, dict[str, int]()
-    taken = claims(state, state.subuid, state.subgid) if wanted else ()
+    found = dict[str, int]()
     new = IdSet(a.reserved_range for a in (*draft.new.values(), *placed) if a.reserved_range)
     for need, group in wanted.items():
         with about(option="pool"):
-            pool = pool_of(state, request.strategy, request.pool)
-            bases = take(pool, (*taken, Claim("allocated by these words", new)), need, len(group))
+            pool = pool_of(draft.state, request.strategy, request.pool)
+            bases = take(pool, draft.claims.ids | new, need, len(group))
         found |= zip(group, bases, strict=True)
         new |= IdSet(IdRange(base, need.count) for base in bases)
     return found
@@ -473,7 +478,7 @@ def _first_fit(
 
 def _check_starts(draft: _Draft, request: AllocateRequest, asked: Sequence[Allocation]) -> None:
     """Raise an error where a first id that was named cannot be had."""
-    state, grants = draft.state, draft.grants
+    grants = draft.grants
     for one in asked:
         with about(one.name, "start"):
             _check_start(draft, request, one)
@@ -486,19 +491,15 @@ def _check_starts(draft: _Draft, request: AllocateRequest, asked: Sequence[Alloc
                 )
     # Almost always nothing is in the way of any; only where something is, it is looked at whose it is.
     adopted = [one for one in asked if grants.stands(one)]
-    state = returning.without(state, list(draft.back.values()))
-    taken = (
-        IdSet.union(claim.ids for claim in claims(state, *grants.without(*adopted)))
-        if asked
-        else IdSet()
-    )
+    claims = returning.without(draft.claims, draft.back.values())
+    taken = grants.without(claims, *adopted).ids if asked else IdSet()
     for held, name in _held(asked):
         if taken.meets(held.start, held.stop):
             [one] = (a for a in asked if a.name == name)
-            running = one not in adopted and name not in draft.back
-            for whose, overlap in holders(
-                held, claims(state, *grants.without(one), running=running)
-            ):
+            others = grants.without(claims, one)
+            if one in adopted or name in draft.back:
+                others = others.where(lambda claim: claim.source != "namespace")
+            for whose, overlap in holders(held, others, draft.state.layout):
                 with about(name, "start"):
                     raise RefusedError(
                         f"--start: {held} is not free: {overlap} is {whose}", hint=leave

@@ -11,7 +11,7 @@ from usernsplan.ids import IdRange
 from usernsplan.model import DEFAULT_NAME, ROOT
 from usernsplan.planner.daemon import remapped_to
 from usernsplan.planner.names import owner_of
-from usernsplan.planner.taken import pool_of as pool_range
+from usernsplan.claims.pool import pool_of as pool_range
 from usernsplan.strategies import SLOT, Shared, named, options_of
 
 if TYPE_CHECKING:

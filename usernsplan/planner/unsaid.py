@@ -11,7 +11,7 @@ from usernsplan.formats.subid import Grant
 from usernsplan.ids import IdSet
 from usernsplan.layout import SUBGID, SUBUID
 from usernsplan.model import DEFAULT_NAME
-from usernsplan.planner.meant import is_meant_by_root
+from usernsplan.claims.meant import is_meant_by_root
 from usernsplan.strategies import SHARED_SUBID_LAST, PerContainer, Shared, named
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from usernsplan.report import json_
 
 if TYPE_CHECKING:
-    from usernsplan.planner.useradd import Useradd
+    from usernsplan.claims.useradd import Useradd
     from usernsplan.space import Capacity, Segment, Space
 
 

@@ -18,7 +18,7 @@ from usernsplan.strategies import SLOT
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from usernsplan.planner.useradd import Useradd
+    from usernsplan.claims.useradd import Useradd
     from usernsplan.space import Capacity, Conflict, Kind, Sort
 
 WHOLE = IdRange(0, ID_LIMIT)

@@ -22,7 +22,8 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from tests.command import here
 from tests.unit.test_spec import ODD, WHOLE
 from usernsplan.errors import InvalidFileError
-from usernsplan.formats.spec import parse, schema
+from usernsplan.formats.spec import parse
+from usernsplan.formats.spec_writer import schema
 
 REPOSITORY = Path(__file__).parents[2]
 SCHEMA = json.loads(schema())

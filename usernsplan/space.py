@@ -27,15 +27,15 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
+from usernsplan.claims.meant import DAEMONS_OF_ROOT, is_meant_by_root
+from usernsplan.claims.useradd import Useradd, useradd
 from usernsplan.errors import UsernsplanError
 from usernsplan.escape import shell
 from usernsplan.formats.subid import Grant
 from usernsplan.ids import ID_LIMIT, IdRange, IdSet
 from usernsplan.layout import GROUP, LOGIN_DEFS, PASSWD, SUBGID, SUBUID
 from usernsplan.model import ROOT
-from usernsplan.claims.meant import DAEMONS_OF_ROOT, is_meant_by_root
 from usernsplan.planner.taken import claims, free, pool_of
-from usernsplan.claims.useradd import Useradd, useradd
 from usernsplan.reserved import TABLE
 from usernsplan.strategies import PerContainer, Shared, SingleUid, in_subid
 

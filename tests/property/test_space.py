@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from tests.unit.states import GROUP, PASSWD, asked, carried_out, per_container, state
 from usernsplan import IdRange, IdSet, PerContainer, SingleUid
 from usernsplan import make_plan as decide
+from usernsplan.claims.useradd import useradd
 from usernsplan.errors import PoolExhaustedError
 from usernsplan.model import HostState, Quarantined, Reservation
-from usernsplan.claims.useradd import useradd
 from usernsplan.space import BACKGROUND, Segment, capacity, clash, space
 
 LOW, HIGH = 70_000, 70_039

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Hashable
 from functools import cached_property
 from heapq import heappop, heappush
@@ -12,7 +12,7 @@ from usernsplan.ids import ID_LIMIT, IdRange, IdSet
 from usernsplan.strategies import Shared
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from usernsplan.mapping import Kind
     from usernsplan.model import Allocation
@@ -65,6 +65,11 @@ class Claim(NamedTuple):
         return f"{self.start}-{self.stop - 1}" if self.stop - self.start > 1 else f"{self.start}"
 
     @property
+    def owner(self) -> str:
+        """Who owns the lines that give the ids: of an allocation, the owner that it has."""
+        return self.allocation.owner if self.allocation else self.holder
+
+    @property
     def id_range(self) -> IdRange:
         """The ids that can exist. Raises InvalidValueError where there is none."""
         return IdRange(self.start, min(self.stop, ID_LIMIT) - self.start)
@@ -113,14 +118,23 @@ class Claims:
         """The ids of a pool that nobody has."""
         return self.ids.gaps(pool)
 
-    def over(self, start: int, stop: int, kind: Kind | None = None) -> list[Claim]:
+    def over(
+        self, start: int, stop: int, kind: Kind | None = None, *, most: int | None = None
+    ) -> list[Claim]:
         """The claims that have ids from ``start`` up to ``stop``: log n for each, and to find none.
 
-        ``kind`` None: on uids and on gids.
+        ``kind`` None: on uids and on gids. ``most``: that many, whichever, where there are more.
         """
+        return self._tree(kind).over(start, stop, most)
+
+    def how_many(self, start: int, stop: int, kind: Kind | None = None) -> int:
+        """How many claims ``over`` gives: log n."""
+        return self._tree(kind).how_many(start, stop)
+
+    def _tree(self, kind: Kind | None) -> _Tree:
         if kind not in self._trees:
             self._trees[kind] = _Tree([c for c in self._all if kind in {None, c.kind}])
-        return self._trees[kind].over(start, stop)
+        return self._trees[kind]
 
     def of_each(self, numbers: Collection[int], kind: Kind) -> dict[int, list[Claim]]:
         """Who has each of these ids; those that nobody has are left out.
@@ -143,17 +157,23 @@ class _Tree:
     def __init__(self, claims: list[Claim]) -> None:
         self._numbered = sorted(enumerate(claims), key=lambda one: one[1].start)
         self._starts = [claim.start for _, claim in self._numbered]
+        self._stops = sorted(claim.stop for claim in claims)
         self._levels = [[claim.stop for _, claim in self._numbered]]
         while len(self._levels[-1]) > 1:
             below = self._levels[-1]
             self._levels.append([max(below[n : n + _FAN]) for n in range(0, len(below), _FAN)])
 
-    def over(self, start: int, stop: int) -> list[Claim]:
+    def how_many(self, start: int, stop: int) -> int:
+        """Those that begin before the range ends, less those that end before it begins."""
+        return max(bisect_left(self._starts, stop) - bisect_right(self._stops, start), 0)
+
+    def over(self, start: int, stop: int, most: int | None) -> list[Claim]:
+        """See Claims.over."""
         # Those that begin at this place, or behind it, begin after the range.
         end = bisect_left(self._starts, stop)
-        found = []
+        found: list[tuple[int, Claim]] = []
         waiting = [(len(self._levels) - 1, 0)]
-        while waiting:
+        while waiting and len(found) != most:
             level, at = waiting.pop()
             if at * _FAN**level >= end or self._levels[level][at] <= start:
                 continue
@@ -161,7 +181,7 @@ class _Tree:
                 found.append(self._numbered[at])
             else:
                 last = min((at + 1) * _FAN, len(self._levels[level - 1]))
-                waiting += [(level - 1, child) for child in range(at * _FAN, last)]
+                waiting += [(level - 1, child) for child in reversed(range(at * _FAN, last))]
         return [claim for _, claim in sorted(found, key=lambda one: one[0])]
 
 
@@ -223,5 +243,5 @@ def over_others(
         mine = len(sweep.active.get(claim.holder, ()))
         count = mine if own else sweep.count - mine
         if count:
-            others = (holder for holder in sweep.active if holder != claim.holder)  # noqa: B023
+            others = (holder for holder in sweep.active if holder != claim.holder)
             yield claim, count, sweep.of([claim.holder] if own else others)

@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from usernsplan import engines
+from usernsplan.claims.meant import is_meant_by_root
 from usernsplan.errors import InvalidFileError, PoolExhaustedError
 from usernsplan.escape import shell
 from usernsplan.formats import login_defs
@@ -13,7 +14,6 @@ from usernsplan.formats.subid import Grant
 from usernsplan.ids import OVERFLOW_ID
 from usernsplan.layout import LOGIN_DEFS, SUBGID, SUBUID
 from usernsplan.model import DEFAULT_NAME, DEFAULT_OWNER, ROOT, Finding
-from usernsplan.claims.meant import is_meant_by_root
 from usernsplan.planner.names import owner_of
 from usernsplan.planner.unsaid import dockerroot_of, first_free
 from usernsplan.strategies import PerContainer, Shared, in_subid

@@ -6,12 +6,12 @@ from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from usernsplan.claims.meant import is_meant_by_root
 from usernsplan.errors import InvalidValueError, PoolExhaustedError, about
 from usernsplan.formats.subid import Grant
 from usernsplan.ids import IdSet
 from usernsplan.layout import SUBGID, SUBUID
 from usernsplan.model import DEFAULT_NAME
-from usernsplan.claims.meant import is_meant_by_root
 from usernsplan.strategies import SHARED_SUBID_LAST, PerContainer, Shared, named
 
 if TYPE_CHECKING:

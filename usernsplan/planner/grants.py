@@ -12,6 +12,7 @@ from usernsplan.escape import file_line, shell
 from usernsplan.formats import subid
 from usernsplan.formats.subid import Grant
 from usernsplan.layout import SUBGID, SUBUID
+from usernsplan.mapping import KINDS
 from usernsplan.model import ROOT, Change, Finding
 from usernsplan.planner.taken import holders, is_of_others
 from usernsplan.strategies import in_subid
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from usernsplan.claims.index import Claims
     from usernsplan.formats.subid import Line, SubidFile
+    from usernsplan.mapping import Kind
     from usernsplan.model import Allocation, HostState
 
 
@@ -246,9 +248,8 @@ class Grants:
         )
         hint = "only '--with-lines' takes such a line out with its allocation"
         if isinstance(line, Grant) and self._state.accounts.user(one.owner):
-            option = "--del-subuids" if one.path == SUBUID else "--del-subgids"
             usermod = self._state.layout.account_command(
-                ("usermod", option, f"{line.start}-{line.stop - 1}", one.owner)
+                ("usermod", f"--del-sub{one.kind}s", f"{line.start}-{line.stop - 1}", one.owner)
             )
             hint += f"; where nobody needs it any more: {shell(*usermod)}"
         return Finding("USN111", "warning", message, hint)
@@ -323,18 +324,23 @@ def needed_of_root(allocations: Iterable[Allocation]) -> frozenset[tuple[str, by
 class Holding(NamedTuple):
     """What one owner is to have in one file: the lines that carry an allocation, in the order that Docker needs."""
 
-    path: str
+    kind: Kind
     owner: str
     wanted: list[bytes]
+
+    @property
+    def path(self) -> str:
+        """The file."""
+        return subid.PATHS[self.kind]
 
 
 def holdings(allocation: Allocation, *owners: str) -> Iterator[Holding]:
     """What each of these owners is to have for an allocation; not said: its owner, and the further ones."""
     if in_subid(allocation.strategy, allocation.mapping):
         for owner in owners or (allocation.owner, *allocation.extra_owners):
-            for kind, path in subid.PATHS.items():
+            for kind in KINDS:
                 ranges = allocation.mapping[kind].host_ranges()
-                yield Holding(path, owner, [subid.line(owner, ids) for ids in ranges])
+                yield Holding(kind, owner, [subid.line(owner, ids) for ids in ranges])
 
 
 def _raw(lines: Iterable[Line]) -> list[bytes]:

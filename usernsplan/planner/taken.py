@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from usernsplan.errors import PoolExhaustedError
 from usernsplan.ids import IdRange, IdSet
-from usernsplan.layout import GROUP, LEDGER, PASSWD, SUBGID, SUBUID
+from usernsplan.layout import GROUP, LEDGER, PASSWD
+from usernsplan.mapping import KINDS
 from usernsplan.reserved import Reserved
 
 if TYPE_CHECKING:
@@ -54,9 +55,7 @@ def _words(claim: Claim, layout: Layout) -> tuple[int, str]:
         "quarantine": (8, f"released, and files may still carry it ({forget} frees it)"),
     }
     if claim.source == "subid":
-        is_uid = claim.kind == "uid"
-        path = layout.path(SUBUID if is_uid else SUBGID)
-        return (0 if is_uid else 1), f"granted by a line of {path}"
+        return KINDS.index(claim.kind), f"granted by a line of {layout.path(claim.path)}"
     return words[claim.source]
 
 

@@ -6,6 +6,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import Hashable
 from functools import cached_property
 from heapq import heappop, heappush
+from operator import itemgetter
 from typing import TYPE_CHECKING, Generic, Literal, NamedTuple, TypeVar
 
 from usernsplan.ids import ID_LIMIT, IdRange, IdSet
@@ -112,7 +113,7 @@ class Claims:
     def ids(self) -> IdSet:
         """Every id that somebody has, as a uid or as a gid."""
         # Most ids are claimed twice and more: as uids and as gids, by a line and by the ledger.
-        return IdSet.clipped({claim[:2] for claim in self._all})
+        return IdSet.clipped(dict.fromkeys(map(itemgetter(0, 1), self._all)))
 
     def free(self, pool: IdRange) -> IdSet:
         """The ids of a pool that nobody has."""

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from usernsplan.model import Allocation, LedgerState, Namespace
 
 
+# Claims are made by the ten thousand: this takes a third of the time of calling the class.
+_new = tuple.__new__
+
+
 class Host(Protocol):
     """What claims are read from: a whole HostState, or what is known of the host about some ids."""
 
@@ -53,8 +57,6 @@ def _allocations(host: Host) -> Iterator[Claim]:
 
     A reserved range is its holder's as uids and as gids, also where it is not mapped.
     """
-    # Of thousands: _make is several times as fast as the call.
-    make = Claim._make
     for a in host.ledger.allocations:
         held = a.reserved_range
         is_shared = a.strategy == Shared.name
@@ -62,12 +64,12 @@ def _allocations(host: Host) -> Iterator[Claim]:
         for kind, ids in (("uid", a.mapping.uids), ("gid", a.mapping.gids)):
             if held:
                 of_range = "filler" if is_shared else "allocation"
-                yield make((start, stop, kind, of_range, a.name, LEDGER, 0, None, a))
+                yield _new(Claim, (start, stop, kind, of_range, a.name, LEDGER, 0, None, a))
             for e in ids:
                 last = e.host + e.count
                 if not start <= e.host < last <= stop:
                     source = _source_of(e) if is_shared else "allocation"
-                    yield make((e.host, last, kind, source, a.name, LEDGER, 0, e, a))
+                    yield _new(Claim, (e.host, last, kind, source, a.name, LEDGER, 0, e, a))
 
 
 def _source_of(extent: Extent) -> Source:
@@ -80,20 +82,24 @@ def _lines(host: Host) -> Iterator[Claim]:
 
     The holder is the account: a line may name its uid, which newuidmap(1) takes as well.
     """
-    make = Claim._make
     names = {str(user.uid): user.name for user in reversed(host.accounts.users)}
+    ours = [a for a in host.ledger.allocations if in_subid(a.strategy, a.mapping)]
+    of_uids = dict(_carried(ours, "uid"))
+    # Almost always both maps are the same.
+    is_same = all(a.mapping.uids is a.mapping.gids for a in ours)
+    carried = {"uid": of_uids, "gid": of_uids if is_same else dict(_carried(ours, "gid"))}
     for kind, path in PATHS.items():
-        carried = dict(_carried(host.ledger.allocations, kind))
+        find = carried[kind].get
         for line in host.subid(kind).lines:
             if not isinstance(line, Grant):
                 yield from _odd(line, kind, path, names)
                 continue
             number, _, owner, start, stop = line
             owner = names.get(owner, owner)
-            a = carried.get((owner, start, stop))
+            a = find((owner, start, stop))
             if start < stop:
                 holder = a.owner if a else owner
-                yield make((start, stop, kind, "subid", holder, path, number, line, a))
+                yield _new(Claim, (start, stop, kind, "subid", holder, path, number, line, a))
 
 
 def _odd(line: Line, kind: Kind, path: str, names: dict[str, str]) -> Iterator[Claim]:
@@ -106,14 +112,13 @@ def _odd(line: Line, kind: Kind, path: str, names: dict[str, str]) -> Iterator[C
 
 
 def _carried(
-    allocations: Iterable[Allocation], kind: Kind
+    ours: Iterable[Allocation], kind: Kind
 ) -> Iterator[tuple[tuple[str, int, int], Allocation]]:
-    """The lines of one kind that our allocations are to have, by owner and ids."""
-    for a in allocations:
-        if in_subid(a.strategy, a.mapping):
-            for e in a.mapping[kind]:
-                for owner in (a.owner, *a.extra_owners):
-                    yield (owner, e.host, e.host + e.count), a
+    """The lines of one kind that allocations are to have, by owner and ids."""
+    for a in ours:
+        for e in a.mapping[kind]:
+            for owner in (a.owner, *a.extra_owners):
+                yield (owner, e.host, e.host + e.count), a
 
 
 def _accounts(host: Host) -> Iterator[Claim]:

@@ -27,7 +27,7 @@ from heapq import merge
 from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
-from usernsplan.claims.index import Claims, Source, Sweep
+from usernsplan.claims.index import Claims, Source, sweep
 from usernsplan.claims.meant import DAEMONS_OF_ROOT, is_meant_by_root
 from usernsplan.claims.pool import pool_of
 from usernsplan.claims.sources import claims_of
@@ -221,14 +221,14 @@ def conflicts(segments: Sequence[Segment]) -> tuple[tuple[Conflict, ...], bool]:
     ``segments`` are in the order of their first ids. Each pair is told once, at the later segment;
     past _MOST pairs only those that reach farthest are, which are all the ids in conflict.
     """
-    sweep = Sweep(segments, lambda s: (s.ids.start, s.ids.stop), lambda s: s.origin)
+    met = sweep(segments, lambda s: (s.ids.start, s.ids.stop), lambda s: s.origin)
     found: list[Conflict] = []
     is_complete = True
-    for number, new in sweep:
-        parties = _CLASHES.get(new.origin, frozenset()) & sweep.active.keys()
+    for number, new, _, active in met:
+        parties = _CLASHES.get(new.origin, frozenset()) & active.keys()
         clashing = (
             (-reach, other)
-            for reach, other in merge(*(sweep.active[party] for party in parties))
+            for reach, other in merge(*(active[party] for party in parties))
             if clash(segments[other], new)
         )
         room = max(_MOST - len(found), _NAMED)

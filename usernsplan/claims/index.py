@@ -7,7 +7,7 @@ from collections.abc import Hashable
 from functools import cached_property
 from heapq import heappop, heappush
 from operator import itemgetter
-from typing import TYPE_CHECKING, Generic, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
 from usernsplan.ids import ID_LIMIT, IdRange, IdSet
 from usernsplan.strategies import Shared
@@ -186,48 +186,35 @@ class _Tree:
         return [claim for _, claim in sorted(found, key=lambda one: one[0])]
 
 
-class Sweep(Generic[_Item, _Party]):
-    """Items in the order of their starts, beside those that begin before and share ids with each.
+# What lies over an id, by party: (-stop, position), so that what reaches farthest comes first.
+Active = dict[_Party, list[tuple[int, int]]]
 
-    Iterating gives each item; meanwhile ``active`` has, by party, what lies over its start, what
-    reaches farthest first, and ``count`` how many these are. n log n, and nothing for each pair:
-    whoever wants the pairs walks through them, as far as they are wanted.
+
+def sweep(
+    items: Iterable[_Item],
+    span: Callable[[_Item], tuple[int, int]],
+    party: Callable[[_Item], _Party],
+) -> Iterator[tuple[int, _Item, int, Active[_Party]]]:
+    """Items, in the order of their starts, beside those that begin before and share ids with each.
+
+    Gives each position and item, how many the others are, and these, until the next is asked for.
+    n log n, and nothing for each pair: the caller walks through the pairs as far as it wants them.
     """
+    active: Active[_Party] = {}
+    ends: list[tuple[int, int, _Party]] = []
+    for position, item in enumerate(items):
+        start, stop = span(item)
+        while ends and ends[0][0] <= start:
+            # What ends first is the last of its party.
+            _, _, gone = heappop(ends)
+            active[gone].pop()
+            if not active[gone]:
+                del active[gone]
 
-    def __init__(
-        self,
-        items: Iterable[_Item],
-        span: Callable[[_Item], tuple[int, int]],
-        party: Callable[[_Item], _Party],
-    ) -> None:
-        self.items = list(items)
-        self._span, self._party = span, party
-        # (-stop, position), by party.
-        self.active: dict[_Party, list[tuple[int, int]]] = {}
-        self.count = 0
+        yield position, item, len(ends), active
 
-    def __iter__(self) -> Iterator[tuple[int, _Item]]:
-        ends: list[tuple[int, int]] = []
-        for position, item in enumerate(self.items):
-            start, stop = self._span(item)
-
-            while ends and ends[0][0] <= start:
-                gone = self._party(self.items[heappop(ends)[1]])
-                # What ends first is the last of its party.
-                self.active[gone].pop()
-                self.count -= 1
-                if not self.active[gone]:
-                    del self.active[gone]
-
-            yield position, item
-
-            insort(self.active.setdefault(self._party(item), []), (-stop, position))
-            heappush(ends, (stop, position))
-            self.count += 1
-
-    def of(self, parties: Iterable[_Party]) -> Iterator[_Item]:
-        """The items of these parties that share ids with the one at hand."""
-        return (self.items[at] for party in parties for _, at in self.active.get(party, ()))
+        insort(active.setdefault(party(item), []), (-stop, position))
+        heappush(ends, (stop, position, party(item)))
 
 
 def over_others(
@@ -239,10 +226,10 @@ def over_others(
     by (start, number); the partners are to be taken before the next claim is asked for.
     """
     ordered = sorted(claims, key=lambda claim: (claim.start, claim.number))
-    sweep = Sweep(ordered, lambda claim: claim[:2], lambda claim: claim.holder)
-    for _, claim in sweep:
-        mine = len(sweep.active.get(claim.holder, ()))
-        count = mine if own else sweep.count - mine
+    met = sweep(ordered, lambda claim: claim[:2], lambda claim: claim.holder)
+    for _, claim, total, active in met:
+        mine = active.get(claim.holder, [])
+        count = len(mine) if own else total - len(mine)
         if count:
-            others = (holder for holder in sweep.active if holder != claim.holder)
-            yield claim, count, sweep.of([claim.holder] if own else others)
+            several = [mine] if own else (of for of in active.values() if of is not mine)
+            yield claim, count, (ordered[at] for of in several for _, at in of)

@@ -6,11 +6,11 @@ from typing import Annotated, Optional
 
 import typer
 
+from usernsplan.claims.useradd import useradd
 from usernsplan.cli.options import Json, Root, id_range, note_interrupted, write_result
 from usernsplan.host import read
 from usernsplan.host.files import layout_at
 from usernsplan.ledger import open_ledger
-from usernsplan.planner.useradd import useradd
 from usernsplan.space import Space, usual
 from usernsplan.space import capacity as figures
 

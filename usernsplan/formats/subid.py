@@ -16,9 +16,15 @@ from typing import TYPE_CHECKING, NamedTuple
 from usernsplan.errors import InvalidValueError
 from usernsplan.formats.limits import LINE_LIMIT
 from usernsplan.ids import ID_LIMIT, IdRange, IdSet
+from usernsplan.layout import SUBGID, SUBUID
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from usernsplan.mapping import Kind
+
+# Which file grants which ids.
+PATHS: dict[Kind, str] = {"uid": SUBUID, "gid": SUBGID}
 
 _GRANT = re.compile(rb"([^\s\0:#+-][^\s\0:#]*):(0|[1-9][0-9]{0,18}):(0|[1-9][0-9]{0,18})\n?")
 # incus reads unsigned numbers of 32 bits, all others of 63 or more.

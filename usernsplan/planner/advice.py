@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from usernsplan import engines
+from usernsplan.claims.meant import is_meant_by_root
 from usernsplan.errors import InvalidFileError, PoolExhaustedError
 from usernsplan.escape import shell
 from usernsplan.formats import login_defs
@@ -14,7 +15,6 @@ from usernsplan.ids import OVERFLOW_ID
 from usernsplan.layout import LOGIN_DEFS, SUBGID, SUBUID
 from usernsplan.model import DEFAULT_NAME, DEFAULT_OWNER, ROOT, Finding
 from usernsplan.planner.dockerroot import dockerroot_of, first_free
-from usernsplan.planner.meant import is_meant_by_root
 from usernsplan.planner.names import owner_of
 from usernsplan.strategies import PerContainer, Shared, in_subid
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from usernsplan.claims.meant import is_meant_by_root
 from usernsplan.errors import PoolExhaustedError
 from usernsplan.formats.subid import Grant
 from usernsplan.ids import IdSet
 from usernsplan.layout import SUBGID, SUBUID
-from usernsplan.planner.meant import is_meant_by_root
 from usernsplan.strategies import SHARED_SUBID_LAST, Shared
 
 if TYPE_CHECKING:

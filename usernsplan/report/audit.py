@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from usernsplan.audit import SEVERITIES, story
 from usernsplan.escape import line as _safe
+from usernsplan.escape import utf8
 from usernsplan.report.diff import unified
 from usernsplan.report.json_ import change_fields, document, finding_fields
 
@@ -128,6 +129,16 @@ def fields(finding: Finding) -> dict[str, Any]:
         more["table"] = [
             dict(zip(("reader", "takes", "remark"), row, strict=True)) for row in finding.table
         ]
+    if finding.overlaps:
+        more["overlaps"] = [
+            {
+                "place": one.place,
+                "holder": utf8(one.holder),
+                "ids": {"start": one.start, "count": one.stop - one.start},
+            }
+            for one in finding.overlaps
+        ]
+        more["overlaps_left_out"] = finding.overlaps_left_out
     return {
         **finding_fields(finding),
         "title": story(finding.code).title,

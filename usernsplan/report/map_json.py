@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from usernsplan.mapping import KINDS
 from usernsplan.report import json_
 
 if TYPE_CHECKING:
-    from usernsplan.planner.useradd import Useradd
-    from usernsplan.space import Capacity, Segment, Space
+    from usernsplan.claims.useradd import Useradd
+    from usernsplan.space import Capacity, Kinds, Segment, Space
 
 
 def document(space: Space) -> str:
@@ -23,11 +24,12 @@ def document(space: Space) -> str:
             {
                 "start": c.ids.start,
                 "count": c.ids.count,
-                **_sort(c.sort),
+                **_kinds(c.kinds),
                 "segments": [c.first, c.second],
             }
             for c in space.conflicts
         ],
+        conflicts_complete=space.is_complete,
         capacity=figures(space.capacity),
         useradd=useradd(space.useradd),
         problem=space.problem or None,
@@ -84,13 +86,13 @@ def _segment(s: Segment) -> dict[str, Any]:
     return {
         "start": s.ids.start,
         "count": s.ids.count,
-        **_sort(s.sort),
-        "kind": s.kind,
+        **_kinds(s.kinds),
+        "kind": s.origin,
         "label": s.label,
         "owners": list(s.owners),
         "details": list(s.details),
     }
 
 
-def _sort(sort: str) -> dict[str, bool]:
-    return {"uid": sort != "gid", "gid": sort != "uid"}
+def _kinds(kinds: Kinds) -> dict[str, bool]:
+    return {kind: kind in kinds for kind in KINDS}

@@ -8,7 +8,7 @@ from usernsplan.audit.base import Facts, Seen, listed, rule
 from usernsplan.layout import GROUP, PASSWD
 from usernsplan.mapping import KINDS
 from usernsplan.model import ROOT
-from usernsplan.planner.unsaid import dockerroot_of
+from usernsplan.planner.dockerroot import dockerroot_of
 from usernsplan.strategies import Shared
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from usernsplan.audit.base import Facts, Seen, listed, rule
-from usernsplan.engines import ENGINES, pool_of
+from usernsplan.engines import ENGINES, engine_of_pool
 from usernsplan.escape import shell
 from usernsplan.formats.subid import PATHS, Grant
 from usernsplan.layout import LEDGER, SUBUID
@@ -235,7 +235,7 @@ def image_does_not_fit(facts: Facts) -> Iterator[Seen]:
         number, name = found
         for a in facts.state.ledger.allocations:
             lacks = a.mapping[kind].to_host(number) is None
-            if a.strategy != SingleUid.name and not pool_of(a) and lacks:
+            if a.strategy != SingleUid.name and not engine_of_pool(a) and lacks:
                 release = facts.state.layout.inline(f"release {shell(a.name)}")
                 message = f"the image's largest {kind} is {number} ({name}), and '{a.name}' does not map it"
                 yield Seen(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from usernsplan.claims.sources import claims_of
-from usernsplan.engines import pool_of
+from usernsplan.engines import engine_of_pool
 from usernsplan.formats.accounts import Accounts, Group, User
 from usernsplan.formats.subid import Grant, Odd
 from usernsplan.ids import ID_LIMIT, IdSet
@@ -69,7 +69,7 @@ class OfAllocation(NamedTuple):
     @property
     def pool(self) -> str | None:
         """The engine that gives parts of it to its containers; None where it is one container's."""
-        return pool_of(self.allocation)
+        return engine_of_pool(self.allocation)
 
 
 class OfLine(NamedTuple):
@@ -222,7 +222,7 @@ class _Holders:
 
         e = next((e for e in a.mapping[claim.kind] if number in e.host_range), None)
         span = (e.host, e.host + e.count) if e else claim[:2]
-        if e is None or pool_of(a):
+        if e is None or engine_of_pool(a):
             return OfAllocation(a, span, None, None, by)
         container = e.container + number - e.host
         return OfAllocation(a, span, container, self._names[claim.kind].get(container), by)

@@ -82,7 +82,7 @@ class Claim(NamedTuple):
 
     @property
     def is_intended(self) -> bool:
-        """Tell whether an allocation shares these ids with the host on purpose, as 'shared' does."""
+        """Tell whether an allocation shares the ids with the host on purpose, as 'shared' does."""
         a = self.allocation
         is_filler = a and a.reserved_range and self.start == a.reserved_range.start
         return a is not None and a.strategy == Shared.name and not is_filler

@@ -9,14 +9,15 @@ from usernsplan.model import ROOT
 if TYPE_CHECKING:
     from usernsplan.claims.index import Claim
 
-# The packages of LXD and Incus give the same range to these and to root, who runs the daemon.
+# The packages of LXD and Incus give the same range to these accounts and to root, who runs the
+# daemon.
 DAEMONS_OF_ROOT = frozenset({"lxd", "_lxd", "incus", "_incus"})
 
 
 def is_meant_by_root(owner: str, start: int, count: int) -> bool:
-    """Tell whether a line is root's, about the host's own ids: LXC's identity maps, one id for LXD's raw.idmap.
+    """Tell whether a line is root's about the host's own ids, which root has anyway.
 
-    Root has these ids anyway.
+    Such are LXC's identity maps, and a single id for LXD's raw.idmap.
     """
     return owner == ROOT and (start == 0 or count == 1)
 

@@ -19,15 +19,16 @@ POOL_START = 524288
 
 
 def pool_of(state: HostState, strategy: Strategy, wanted: IdRange | None) -> IdRange:
-    """Where ranges are taken from: --pool, else what the strategy says, else the host's own pool."""
+    """Where ranges come from: what was asked for, the strategy's, or the host's own pool."""
     return wanted or strategy.pool or default_pool(state.login_defs, state.layout.path(LOGIN_DEFS))
 
 
 def default_pool(raw: bytes, place: str) -> IdRange:
     """A host's own pool: from 524288 up to SUB_UID_MAX in its login.defs, which lies at ``place``.
 
-    The base is the same for uids and gids, so the smaller of SUB_UID_MAX and SUB_GID_MAX counts. Raises
-    InvalidFileError where login.defs contradicts itself, and InvalidValueError where it leaves no pool.
+    The base is the same for uids and gids, so the smaller of SUB_UID_MAX and SUB_GID_MAX counts.
+    Raises InvalidFileError where login.defs contradicts itself, and InvalidValueError where it
+    leaves no pool.
     """
     defs = login_defs.parse(raw, place)
     for area in defs.areas:

@@ -6,20 +6,24 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from usernsplan.claims.sources import claims_of
 from usernsplan.errors import RefusedError
 from usernsplan.escape import file_line, shell
 from usernsplan.formats import subid
 from usernsplan.formats.subid import Grant
 from usernsplan.layout import SUBGID, SUBUID
+from usernsplan.mapping import KINDS
 from usernsplan.model import ROOT, Change, Finding
 from usernsplan.planner.stories import advise
-from usernsplan.planner.taken import Claim, claims_of_others, holders
+from usernsplan.planner.taken import holders, is_of_others
 from usernsplan.strategies import in_subid
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator
 
+    from usernsplan.claims.index import Claims
     from usernsplan.formats.subid import Line, SubidFile
+    from usernsplan.mapping import Kind
     from usernsplan.model import Allocation, HostState
 
 
@@ -37,7 +41,7 @@ class Grants:
         self._uids = {user.name: str(user.uid) for user in reversed(state.accounts.users)}
         self._out: dict[str, list[bytes]] = {SUBUID: [], SUBGID: []}
         self._in: dict[str, list[bytes]] = {SUBUID: [], SUBGID: []}
-        self._others: tuple[Claim, ...] | None = None
+        self._others: Claims | None = None
         self._written: frozenset[tuple[str, bytes]] | None = None
         self.findings: list[Finding] = []
         # The names of allocations whose lines are put back.
@@ -56,17 +60,15 @@ class Grants:
             if one.owner == allocation.owner
         )
 
-    def without(self, *allocations: Allocation) -> tuple[SubidFile, SubidFile]:
-        """Both files less what the owners of these allocations have in them: what everybody else holds."""
-        return self._rest(SUBUID, allocations), self._rest(SUBGID, allocations)
-
-    def _rest(self, path: str, allocations: Iterable[Allocation]) -> SubidFile:
-        ours = (
-            one for allocation in allocations for one in holdings(allocation) if one.path == path
-        )
-        theirs = {line.number for one in ours for line in self._of(one)}
-        file = self._files[path]
-        return replace(file, lines=tuple(line for line in file.lines if line.number not in theirs))
+    def without(self, claims: Claims, *allocations: Allocation) -> Claims:
+        """The claims less the lines of the owners of these allocations: what everybody else has."""
+        ours = {
+            (one.path, line.number)
+            for allocation in allocations
+            for one in holdings(allocation)
+            for line in self._of(one)
+        }
+        return claims.where(lambda claim: (claim.path, claim.number) not in ours)
 
     def refuse_other_lines(self, allocation: Allocation) -> None:
         """Raise RefusedError where the owner of a new allocation has lines already: readers would join them to ours.
@@ -247,9 +249,8 @@ class Grants:
         )
         hint = "only '--with-lines' takes such a line out with its allocation"
         if isinstance(line, Grant) and self._state.accounts.user(one.owner):
-            option = "--del-subuids" if one.path == SUBUID else "--del-subgids"
             usermod = self._state.layout.account_command(
-                ("usermod", option, f"{line.start}-{line.stop - 1}", one.owner)
+                ("usermod", f"--del-sub{one.kind}s", f"{line.start}-{line.stop - 1}", one.owner)
             )
             hint += f"; where nobody needs it any more: {shell(*usermod)}"
         return advise("USN111", message, hint)
@@ -296,12 +297,13 @@ class Grants:
 
     def _refuse_lost_range(self, allocation: Allocation) -> None:
         if self._others is None:
-            self._others = claims_of_others(
-                self._state, *self.without(*self._state.ledger.allocations)
-            )
+            others = claims_of(self._state).where(is_of_others)
+            self._others = self.without(others, *self._state.ledger.allocations)
         release = self._state.layout.inline(f"release {shell(allocation.name)}")
         for whose, overlap in (
-            holders(allocation.reserved_range, self._others) if allocation.reserved_range else ()
+            holders(allocation.reserved_range, self._others, self._state.layout)
+            if allocation.reserved_range
+            else ()
         ):
             raise RefusedError(
                 f"'{allocation.name}' has lost its lines, and {overlap} of its range is now {whose}",
@@ -323,17 +325,23 @@ def needed_of_root(allocations: Iterable[Allocation]) -> frozenset[tuple[str, by
 class Holding(NamedTuple):
     """What one owner is to have in one file: the lines that carry an allocation, in the order that Docker needs."""
 
-    path: str
+    kind: Kind
     owner: str
     wanted: list[bytes]
+
+    @property
+    def path(self) -> str:
+        """The file."""
+        return subid.PATHS[self.kind]
 
 
 def holdings(allocation: Allocation, *owners: str) -> Iterator[Holding]:
     """What each of these owners is to have for an allocation; not said: its owner, and the further ones."""
     if in_subid(allocation.strategy, allocation.mapping):
         for owner in owners or (allocation.owner, *allocation.extra_owners):
-            for path, ids in ((SUBUID, allocation.mapping.uids), (SUBGID, allocation.mapping.gids)):
-                yield Holding(path, owner, [subid.line(owner, host) for host in ids.host_ranges()])
+            for kind in KINDS:
+                ranges = allocation.mapping[kind].host_ranges()
+                yield Holding(kind, owner, [subid.line(owner, ids) for ids in ranges])
 
 
 def _raw(lines: Iterable[Line]) -> list[bytes]:

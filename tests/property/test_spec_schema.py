@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 from tests.command import here
+from tests.each import each
 from tests.unit.test_spec import ODD, WHOLE
 from usernsplan.errors import InvalidFileError
 from usernsplan.formats.spec import parse, schema
@@ -228,7 +229,7 @@ def test_what_may_be_wrong_is_wrong_to_both(found: Document) -> None:
     agree(found)
 
 
-@pytest.mark.parametrize("wrong", WRONG, ids=repr)
+@each("wrong", WRONG)
 @pytest.mark.parametrize(
     "path",
     [

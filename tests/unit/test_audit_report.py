@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import usernsplan
+from tests.each import each
 from tests.unit.states import state
 from usernsplan import Layout
 from usernsplan.audit import ADVICE, RULES, Facts, check, chosen, story
@@ -198,7 +199,7 @@ def test_what_allocate_and_release_tell_has_the_severity_of_its_story() -> None:
                     assert story(str(words[0])).severity == words[1]
 
 
-@pytest.mark.parametrize("code", sorted({**RULES, **ADVICE}))
+@each("code", sorted({**RULES, **ADVICE}))
 def test_a_story_has_its_parts_and_fits_a_terminal(code: str) -> None:
     found = story(code)
     assert found.code == code
@@ -211,7 +212,7 @@ def test_a_story_has_its_parts_and_fits_a_terminal(code: str) -> None:
     assert json.loads(report.explained_json(code))["story"] == found.story
 
 
-@pytest.mark.parametrize("code", sorted(RULES))
+@each("code", sorted(RULES))
 def test_the_story_of_a_rule_says_why_and_what_to_do(code: str) -> None:
     # Why it matters, and the remedy, are paragraphs of their own.
     paragraphs = RULES[code].story.split("\n\n")

@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 
+from tests.each import each
 from tests.unit.oracle import fresh_namespace, kernel_takes, needs
 from tests.unit.test_mapping import exactly
 from usernsplan.errors import InvalidValueError
@@ -72,9 +73,7 @@ def can_be_made(extents: list[Triple]) -> bool:
         return False
 
 
-@pytest.mark.parametrize(
-    "extents", CANDIDATES, ids=lambda extents: f"{len(extents)} extents {extents[:2]}"
-)
+@each("extents", CANDIDATES)
 def test_a_map_can_be_made_exactly_when_the_kernel_takes_it(extents: list[Triple]) -> None:
     text = "".join(f"{container} {host} {count}\n" for container, host, count in extents)
     # A write of no bytes never reaches the kernel's parser; a line end alone is the emptiest map that does.

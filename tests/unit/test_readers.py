@@ -6,6 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.each import each
 from usernsplan.formats import readers, subid
 from usernsplan.formats.readers import READERS, Entry, Reading
 from usernsplan.formats.subid import Grant
@@ -138,7 +139,7 @@ def short(value: object) -> str:
     return repr(value)[:40] if isinstance(value, bytes) else ""
 
 
-@pytest.mark.parametrize(("raw", "takes"), LINES, ids=short)
+@each(("raw", "takes"), LINES)
 def test_what_each_reader_takes_a_line_for(raw: bytes, takes: tuple[Take, ...]) -> None:
     found = readers.of_line(raw)
     assert tuple(reading.reader for reading in found) == READERS

@@ -11,6 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.each import each
 from usernsplan.errors import InvalidFileError
 from usernsplan.formats import spec as formats
 from usernsplan.formats.spec import (
@@ -252,7 +253,7 @@ def test_ranges(written: str, ids: IdRange) -> None:
 
 
 @both_loaders
-@pytest.mark.parametrize(
+@each(
     ("raw", "said"),
     [
         # At the top
@@ -474,12 +475,12 @@ def test_what_is_wrong_is_told_with_line_and_key(raw: str, said: str | None) -> 
 
 
 @both_loaders
-@pytest.mark.parametrize(
+@each(
     "number",
     # 60010 in YAML 1.1 and text in 1.2; 5349 and 12345; 16 in both, but no plain decimal; 1000 and text; binary.
     ["1000:10", "012345", "0x10", "1_000", "0b11", "+5", "00", "1:0", "-0"],
 )
-@pytest.mark.parametrize(
+@each(
     ("before", "key"),
     [
         ("strategy: per-container\nsize: ", "2: size"),
@@ -491,7 +492,6 @@ def test_what_is_wrong_is_told_with_line_and_key(raw: str, said: str | None) -> 
         ),
         ("strategy: per-container\nversion: ", "2: version"),
     ],
-    ids=["size", "start", "pool", "engine", "version"],
 )
 def test_numbers_that_readers_take_for_others_are_caught(
     number: str, before: str, key: str
@@ -503,7 +503,7 @@ def test_numbers_that_readers_take_for_others_are_caught(
 
 
 @both_loaders
-@pytest.mark.parametrize(
+@each(
     ("word", "read_as"),
     [
         *(
@@ -528,7 +528,7 @@ def test_numbers_that_readers_take_for_others_are_caught(
         *((word, "a date") for word in ("2026-01-01", "2001-12-14t21:59:43.10-05:00")),
     ],
 )
-@pytest.mark.parametrize(
+@each(
     ("before", "key"),
     [
         ("containers:\n- name: ", "3: containers[0].name"),
@@ -536,7 +536,6 @@ def test_numbers_that_readers_take_for_others_are_caught(
         ("reservations:\n- ids: 5-6\n  for: ", "4: reservations[0].for"),
         ("engines:\n- name: ", "3: engines[0].name"),
     ],
-    ids=["name", "owner", "for", "engine"],
 )
 def test_what_yaml_does_not_take_for_text_is_no_text(
     word: str, read_as: str, before: str, key: str
@@ -548,7 +547,7 @@ def test_what_yaml_does_not_take_for_text_is_no_text(
 
 
 @both_loaders
-@pytest.mark.parametrize(
+@each(
     "word", ["yes", "on", "null", "~", "12", "012", "2026-01-01", "1000:10", "=", "<<", "y", "0o7"]
 )
 def test_in_quotes_it_is_text(word: str) -> None:
@@ -679,10 +678,8 @@ def test_a_character_that_yaml_forbids_is_an_error(character: str) -> None:
         read(f"strategy: shared\ncontainers: [a{character}b]\n")
 
 
-@pytest.mark.parametrize(
-    "escape", ["\\0", "\\a", "\\e", "\\x7f", "\\n", "\\t", "\\u200b", "\\_", "\\u202e"]
-)
-@pytest.mark.parametrize(
+@each("escape", ["\\0", "\\a", "\\e", "\\x7f", "\\n", "\\t", "\\u200b", "\\_", "\\u202e"])
+@each(
     ("before", "after", "key"),
     [
         ("containers: [", "]", "containers[0]"),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.each import each
 from usernsplan.errors import InvalidValueError, RefusedError
 from usernsplan.ids import IdRange
 from usernsplan.strategies import NAMES, Need, PerContainer, Shared, SingleUid, in_subid
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from usernsplan.strategies import Strategy
 
 
-@pytest.mark.parametrize(
+@each(
     ("strategy", "base", "extents"),
     [
         (PerContainer(), 524288, [(0, 524288, 65536)]),
@@ -45,7 +46,7 @@ def test_a_mapping_is_the_documented_one_for_uids_and_gids(
     assert mapping.gids.triples() == extents
 
 
-@pytest.mark.parametrize(
+@each(
     ("strategy", "need"),
     [
         (PerContainer(), Need(65536, 65536)),
@@ -82,7 +83,7 @@ def test_container_root_is_never_made_the_hosts_root(dockerroot: int) -> None:
         Shared(dockerroot=dockerroot)
 
 
-@pytest.mark.parametrize(
+@each(
     "make",
     [
         lambda: Shared(dockerroot=2, max=2),
@@ -122,7 +123,7 @@ def test_the_filler_is_what_lets_docker_carry_the_shared_map() -> None:
     assert not Shared().mapping(None).uids.is_end_to_end()
 
 
-@pytest.mark.parametrize(
+@each(
     ("strategy", "base", "answer"),
     [
         (Shared(), None, True),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.each import each
 from usernsplan.errors import InvalidValueError
 from usernsplan.formats import subid
 from usernsplan.formats.subid import Grant, Odd
@@ -40,7 +41,7 @@ def test_what_every_reader_takes_alike_is_a_grant(
     assert only(raw) == Grant(1, raw, owner, start, stop)
 
 
-@pytest.mark.parametrize(
+@each(
     ("raw", "owners", "spans"),
     [
         (b"web:100000:65536 # why\n", {"web"}, {(100000, 165536)}),

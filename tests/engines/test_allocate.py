@@ -15,22 +15,12 @@ from typing import TYPE_CHECKING, Literal
 
 import pytest
 
-from tests.command import slow
 from tests.engines import recipes
+from tests.engines.planned import STRATEGIES
 from tests.engines.throwaway import require
 
 if TYPE_CHECKING:
     from tests.engines.throwaway import ThrowawayHost
-
-# The words of an allocation, a container id in it, and the host id that the strategy's definition gives it.
-PER_CONTAINER = (("--strategy", "per-container"), 33, 524288 + 33)
-SINGLE_UID = (("--strategy", "single-uid"), 0, 1000000000)
-SHARED = (("--strategy", "shared", "--dockerroot", "7"), 0, 7)
-STRATEGIES = pytest.mark.parametrize(
-    ("words", "container", "expected"),
-    [SHARED, *slow(PER_CONTAINER, SINGLE_UID)],
-    ids=["shared", "per-container", "single-uid"],
-)
 
 
 def usernsplan(host: ThrowawayHost, *words: str, check: bool = True) -> str:

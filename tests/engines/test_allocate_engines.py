@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from tests.command import files_of, here, missing, needs_root
 from tests.engines.throwaway import require
-from tests.host import test_crash as crash
+from tests.host import struck as crash
 from tests.unit.states import asked, carried_out, files, state
 from usernsplan import (
     AllocateRequest,

@@ -20,9 +20,8 @@ import pytest
 from tests.command import missing
 from tests.engines.recipes_rootless import _require_rootless, as_user, login_user
 from tests.engines.throwaway import SEARCH_PATH, ThrowawayHost, require
-from tests.unit.oracle import needs
-from tests.unit.test_readers import LAID, LINES, short
-from tests.unit.test_subid_oracle import getsubids
+from tests.unit.oracle import getsubids, needs
+from tests.unit.subid_lines import LAID, LINES, short
 from usernsplan.formats import readers, subid
 from usernsplan.formats.limits import INCUS_LEAST
 

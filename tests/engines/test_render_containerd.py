@@ -10,6 +10,9 @@ import pytest
 from tests.engines.planned import (
     MAPS,
     ODD,
+    PER_CONTAINER,
+    SHARED,
+    SINGLE_UID,
     check,
     check_no_idmap,
     check_note_on_volume,
@@ -19,7 +22,6 @@ from tests.engines.planned import (
 )
 from tests.engines.planned import allocate as allocate_for
 from tests.engines.recipes_containerd import containerd
-from tests.engines.test_allocate import PER_CONTAINER, SHARED, SINGLE_UID
 
 if TYPE_CHECKING:
     from tests.engines.planned import Run

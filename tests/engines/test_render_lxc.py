@@ -9,6 +9,7 @@ import pytest
 
 from tests.engines.planned import (
     MAPS,
+    STRATEGIES,
     check,
     check_closed,
     check_mounts_inside,
@@ -24,7 +25,6 @@ from tests.engines.planned import (
 )
 from tests.engines.planned import allocate as allocate_for
 from tests.engines.recipes_lxc import lxc_execute
-from tests.engines.test_allocate import STRATEGIES
 from tests.engines.throwaway import CommandFailed
 
 if TYPE_CHECKING:

@@ -9,6 +9,9 @@ import pytest
 
 from tests.engines.planned import (
     MAPS,
+    PER_CONTAINER,
+    SHARED,
+    SINGLE_UID,
     check,
     check_closed,
     check_mounts_inside,
@@ -20,7 +23,6 @@ from tests.engines.planned import (
 )
 from tests.engines.planned import allocate as allocate_for
 from tests.engines.recipes_nspawn import SETTINGS_FOLDER, nspawn_run
-from tests.engines.test_allocate import PER_CONTAINER, SHARED, SINGLE_UID
 
 if TYPE_CHECKING:
     from tests.engines.planned import Run

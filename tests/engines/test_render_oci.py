@@ -16,6 +16,10 @@ from tests.engines import recipes
 from tests.engines.planned import (
     MAPS,
     ODDER,
+    PER_CONTAINER,
+    SHARED,
+    SINGLE_UID,
+    STRATEGIES,
     UNFIXED,
     check,
     check_closed,
@@ -28,7 +32,6 @@ from tests.engines.planned import (
     usernsplan,
 )
 from tests.engines.planned import allocate as allocate_for
-from tests.engines.test_allocate import PER_CONTAINER, SHARED, SINGLE_UID, STRATEGIES
 from tests.engines.throwaway import CommandFailed, require
 
 if TYPE_CHECKING:

@@ -14,6 +14,8 @@ from tests.engines.planned import (
     MAPS,
     ODD,
     OPEN,
+    PER_CONTAINER,
+    SHARED,
     UNFIXED,
     check_no_idmap,
     check_refused,
@@ -25,7 +27,6 @@ from tests.engines.planned import (
 )
 from tests.engines.planned import allocate as allocate_for
 from tests.engines.recipes_systemd import UNITS, service_run, understood, verify
-from tests.engines.test_allocate import PER_CONTAINER, SHARED
 from tests.engines.throwaway import CommandFailed
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ import pytest
 import yaml
 
 from tests.command import PROGRAM, here, missing, needs_root, usernsplan
-from tests.host import test_crash as crash
+from tests.host import struck as crash
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -21,7 +21,7 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 from tests.command import here
 from tests.each import each
-from tests.unit.test_spec import ODD, WHOLE
+from tests.unit.specs import ODD, WHOLE
 from usernsplan.errors import InvalidFileError
 from usernsplan.formats.spec import parse, schema
 

@@ -5,14 +5,10 @@ from __future__ import annotations
 import pytest
 
 from tests.each import each
+from tests.unit.maps import exactly
 from usernsplan.errors import InvalidValueError
 from usernsplan.ids import IdRange
 from usernsplan.mapping import Extent, IdMap
-
-
-def exactly(size: int) -> list[tuple[int, int, int]]:
-    """340 extents of 12 bytes each are 4080; each host id of five digits adds one."""
-    return [(1000 + i, (10000 if i < size - 4080 else 1000) + i, 1) for i in range(340)]
 
 
 @each(

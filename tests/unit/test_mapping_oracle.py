@@ -7,14 +7,12 @@ import subprocess
 import pytest
 
 from tests.each import each
+from tests.unit.maps import Triple, can_be_made, exactly
 from tests.unit.oracle import fresh_namespace, kernel_takes, needs
-from tests.unit.test_mapping import exactly
 from usernsplan.errors import InvalidValueError
 from usernsplan.mapping import IdMap
 
 pytestmark = needs("nsenter")
-
-Triple = tuple[int, int, int]
 
 CANDIDATES: list[list[Triple]] = [
     [],
@@ -64,13 +62,6 @@ CANDIDATES: list[list[Triple]] = [
     exactly(4096),
     exactly(4097),
 ]
-
-
-def can_be_made(extents: list[Triple]) -> bool:
-    try:
-        return bool(IdMap.of(*extents))
-    except InvalidValueError:
-        return False
 
 
 @each("extents", CANDIDATES)

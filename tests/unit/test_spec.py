@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.each import each
+from tests.unit.specs import ODD, WHOLE
 from usernsplan.errors import InvalidFileError
 from usernsplan.formats import spec as formats
 from usernsplan.formats.spec import (
@@ -30,40 +31,6 @@ ROOT_KEYS = (
     "size, block, container-id, dockerroot, max, identity"
 )
 CONTAINER_KEYS = "name, owner, start, user, volumes, engines, size, block, container-id, dockerroot, max, identity"
-
-WHOLE = b"""\
-# a comment
-version: 1
-strategy: per-container
-size: 131072
-block: 1
-container-id: 33
-dockerroot: 7
-max: 1000
-identity: false
-pool: 524288-1048575
-engines:
-  - docker
-  - {name: podman-auto, containers: 5}
-  - {name: lxc}
-daemon: web
-containers:
-  - web
-  - name: db
-    owner: somebody
-    start: 655360
-    user: '999'
-    size: 65536
-    volumes:
-      - /srv/db
-      - path: /srv/other
-        user: 33
-      - {path: /srv/rootfs, mode: shift}
-reservations:
-  - ids: 700000-765535
-    for: the NFS server
-  - {ids: 5, for: one}
-"""
 
 
 def errors(raw: bytes | str) -> list[str]:
@@ -847,83 +814,6 @@ def test_bytes_of_any_kind_are_read_or_refused(raw: bytes) -> None:
 
 # What is written.
 
-# Words that readers of YAML 1.1 or 1.2 take for something else, and what has a meaning in YAML's grammar.
-ODD = [
-    *(
-        "yes",
-        "No",
-        "on",
-        "OFF",
-        "y",
-        "n",
-        "true",
-        "null",
-        "~",
-        "Null",
-        "12",
-        "012",
-        "0o14",
-        "0x1F",
-        "1_000",
-        "1000:10",
-    ),
-    *(
-        "1.5",
-        "1e3",
-        ".inf",
-        ".NaN",
-        "-1",
-        "+1",
-        "2026-01-01",
-        "<<",
-        "=",
-        "-",
-        "- a",
-        "a: b",
-        "a #b",
-        "#b",
-        "'",
-        '"',
-    ),
-    *(
-        "''",
-        "a'b",
-        "[a]",
-        "{a}",
-        "&a",
-        "*a",
-        "!a",
-        "!!int 5",
-        "%a",
-        "@a",
-        "`a",
-        "|",
-        ">",
-        "?",
-        ":",
-        "a:",
-        ",",
-        "é",
-    ),
-    *(
-        "a  b",
-        "a ",
-        " a",
-        "---",
-        "...",
-        "\\",
-        "\\n",
-        "/",
-        "//a",
-        "😀",
-        "a\u0301",
-        "None",
-        "0",
-        "00",
-        "1:30",
-        "a" * 200,
-    ),
-]
 UNTOUCHED: Literal[False] = False
 texts = st.sampled_from(ODD) | st.text(min_size=1, max_size=12).filter(str.isprintable)
 numbers = st.integers(0, 9999999999)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.command import needs_root
-from tests.unit.test_volume_metadata import PLAIN, USER, acl, v2
+from tests.unit.xattrs import PLAIN, USER, acl, v2
 from usernsplan.volume import folder, syscalls
 from usernsplan.volume.folder import has_attributes, reason, step
 from usernsplan.volume.metadata import ACL_ACCESS, ACL_DEFAULT, CAPABILITY

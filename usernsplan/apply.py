@@ -19,7 +19,7 @@ from usernsplan.errors import (
     RefusedError,
     UsernsplanError,
 )
-from usernsplan.escape import in_words, shell
+from usernsplan.escape import file_line, in_words, shell, shown_path, utf8
 from usernsplan.formats.subid import added_lines
 from usernsplan.host import accounts, files, locks, log, procfs, read, signals
 from usernsplan.layout import DAEMON_JSON, LEDGER, SUBGID, SUBUID
@@ -67,7 +67,7 @@ def foreseen(layout: Layout, ledger: Ledger) -> Iterator[tuple[HostState, tuple[
 
     Errors that are raised inside say it too.
     """
-    state = read.looked_at(read.state(layout, ledger))
+    state = read.looked_at(read.state(layout, ledger.state))
     intent = ledger.pending() if state.ledger.interrupted else None
     if intent is None:
         yield state, ()
@@ -100,7 +100,7 @@ def carry_out(
     """
     findings: list[Finding] = []
     try:
-        state = read.state(layout, ledger)
+        state = read.state(layout, ledger.state)
         if state.ledger.interrupted:
             # By a kill, or by a run that is under way at this moment: what was read may be half of it.
             with _locked(layout, ledger, findings) as state:
@@ -147,7 +147,7 @@ def _locked(layout: Layout, ledger: Ledger, findings: list[Finding]) -> Iterator
     """Keep everybody else from writing; the host as it then is, an interrupted run mended."""
     with locks.subid_locks(layout):
         findings += recover(layout, ledger)
-        yield read.state(layout, ledger)
+        yield read.state(layout, ledger.state)
 
 
 def commit(layout: Layout, ledger: Ledger, plan: Plan, command: str) -> None:
@@ -157,7 +157,7 @@ def commit(layout: Layout, ledger: Ledger, plan: Plan, command: str) -> None:
             raise HostChangedError(
                 f"{layout.path(change.path)} was changed by somebody else meanwhile"
             )
-    intent = Intent(_printable(command), procfs.actor(), plan.ledger, plan.changes)
+    intent = Intent(utf8(command), procfs.actor(), plan.ledger, plan.changes)
     entry = _entry(intent, layout)
     with signals.held():
         ledger.begin(intent)
@@ -230,7 +230,7 @@ def rebuild(  # noqa: PLR0913 - what is shown, and how it is done
             raise HostChangedError("the host changed since that was shown")
         names = ", ".join(a.name for a in rebuilt.change.add) or "nothing"
         changed = (f"the ledger was lost, and made again from other files: {names}",)
-        intent = Intent(_printable(command), procfs.actor(), rebuilt.change, ())
+        intent = Intent(utf8(command), procfs.actor(), rebuilt.change, ())
         entry = _entry(intent, layout)
         entry = replace(entry, changed=(*changed, *entry.changed))
         kept = ledger.rebuild(rebuilt.change, entry)
@@ -254,7 +254,7 @@ def _refuse_readable(layout: Layout, ledger: Ledger) -> None:
 
 def _without_ledger(layout: Layout, ledger: Ledger) -> HostState:
     """The host as it is, but for its ledger. Raises what reading another file raises: half of them tell nothing."""
-    state, unread = read.what_can_be_read(layout, ledger)
+    state, unread = read.what_can_be_read(layout, ledger.state)
     for one in unread:
         if one.path != LEDGER:
             raise one.error
@@ -288,9 +288,7 @@ def _now(layout: Layout, path: str) -> bytes | None:
 
 def _entry(intent: Intent, layout: Layout) -> HistoryEntry:
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    changed = tuple(
-        _printable(line) for change in intent.changes for line in _lines(layout, change)
-    )
+    changed = tuple(utf8(line) for change in intent.changes for line in _lines(layout, change))
     if not intent.changes:
         changed += tuple(f"released {name}: no line went" for name in intent.ledger.remove)
     changed += tuple(f"forgot the released range of {name}" for name in intent.ledger.forget)
@@ -300,12 +298,12 @@ def _entry(intent: Intent, layout: Layout) -> HistoryEntry:
         for name, held in intent.ledger.unkeep
     )
     changed += tuple(
-        f"volume {_one_line(v.path)} is {v.name}'s now ({v.mode})" for v in intent.ledger.volumes
+        f"volume {shown_path(v.path)} is {v.name}'s now ({v.mode})" for v in intent.ledger.volumes
     )
-    changed += tuple(f"reserved {r.ids}: {_one_line(r.why)}" for r in intent.ledger.reserve)
+    changed += tuple(f"reserved {r.ids}: {shown_path(r.why)}" for r in intent.ledger.reserve)
     changed += tuple(f"no longer reserved: {ids}" for ids in intent.ledger.unreserve)
     changed += tuple(
-        f"volume {_one_line(path)} is no container's any more" for path in intent.ledger.no_volumes
+        f"volume {shown_path(path)} is no container's any more" for path in intent.ledger.no_volumes
     )
     return HistoryEntry(at, intent.actor, intent.command, changed)
 
@@ -318,20 +316,10 @@ def _lines(layout: Layout, change: Change) -> Iterable[str]:
         ("+", added_lines(before, change.after)),
     ):
         for line in lines:
-            yield f"{place}: {sign} {line.decode('utf-8', 'backslashreplace').strip()}"
+            yield f"{place}: {sign} {file_line(line)}"
 
 
 def _log(layout: Layout, entry: HistoryEntry) -> None:
     log.changed(
         layout, (f"{line} (uid {entry.actor.uid}: {entry.command})" for line in entry.changed)
     )
-
-
-def _one_line(path: str) -> str:
-    """A path, which may hold any character, as a part of a line that nobody can forge."""
-    return path if path.isprintable() else repr(path)
-
-
-def _printable(text: str) -> str:
-    """Words that may hold bytes which are not UTF-8 (a path, an argument), so that every ledger and log takes them."""
-    return text.encode("utf-8", "backslashreplace").decode()

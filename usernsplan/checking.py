@@ -37,7 +37,7 @@ def gather(layout: Layout, ledger: Ledger, *, passwd: str | None = None) -> Fact
 
     ``passwd`` is the passwd of an image. Raises NotPermittedError, and InvalidValueError for --passwd.
     """
-    state, unread = read.what_can_be_read(layout, ledger)
+    state, unread = read.what_can_be_read(layout, ledger.state)
     state = read.looked_at(state)
     return Facts(
         state=state,

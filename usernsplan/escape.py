@@ -28,6 +28,35 @@ def line(text: str) -> str:
     return text if text.isprintable() else "".join(map(_character, text))
 
 
+def shown_path(path: str) -> str:
+    r"""A path on one line of a terminal, whatever bytes it has; in quotes where it is not plain.
+
+    >>> shown_path("/srv/web")
+    '/srv/web'
+    >>> print(shown_path("/srv/a\nb"))
+    '/srv/a\nb'
+    """
+    return path if path.isprintable() else repr(path)
+
+
+def file_line(raw: bytes) -> str:
+    r"""One line of a file, as a part of a message: bytes that are not UTF-8 are spelt.
+
+    >>> print(file_line(b"web\xff:100000:65536\n"))
+    web\xff:100000:65536
+    """
+    return raw.decode("utf-8", "backslashreplace").strip()
+
+
+def utf8(text: str) -> str:
+    r"""Text as JSON, the ledger and the log can hold it: bytes that are not UTF-8 are spelt.
+
+    >>> print(utf8("caf\udce9"))
+    caf\xe9
+    """
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def lines(text: str, *, colours: bool = False) -> str:
     """The same with its lines and tabs as they are; ``colours`` lets those of ours pass."""
     if not _ODD.search(text):

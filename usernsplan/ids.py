@@ -1,6 +1,7 @@
-"""Ranges of ids and the algebra of sets of them. Pure; uids and gids look the same here.
+"""Ranges of ids, and sets of them. Pure; uids and gids look the same here.
 
-All ranges are half-open, [start, stop), so that one overlap test serves everywhere.
+All ranges are half-open, [start, stop): one overlap test then serves everywhere, and a range that ends where another
+begins does not overlap it.
 """
 
 from __future__ import annotations
@@ -16,17 +17,24 @@ from usernsplan.errors import InvalidValueError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-# (uid_t)-1 means "no change" to chown(2) and "no id" to the kernel, so 4294967295 is never an id: user_namespaces(7).
+# (uid_t)-1 means "no change" to chown(2) and "no id" to the kernel: 4294967295 is never an id.
+# Source: user_namespaces(7).
 ID_LIMIT = 4294967295
-# What an unmapped id reads as; /proc/sys/kernel/overflowuid and overflowgid have this default.
+# stat(2) shows an unmapped id as this: the default of /proc/sys/kernel/overflowuid and overflowgid.
 OVERFLOW_ID = 65534
 
 
 @dataclass(frozen=True, order=True, slots=True)
 class IdRange:
-    """The ids from ``start`` up to, but without, ``start + count``.
+    """``count`` ids, the first of which is ``start``.
 
-    Raises InvalidValueError unless ``start`` >= 0, ``count`` >= 1 and every id lies below 4294967295.
+    Raises InvalidValueError unless ``start`` >= 0, ``count`` >= 1 and every id is below 4294967295.
+
+    >>> ids = IdRange(524288, 65536)
+    >>> ids.stop, ids.last, str(ids)
+    (589824, 589823, '524288-589823')
+    >>> 589823 in ids, 589824 in ids
+    (True, False)
     """
 
     start: int
@@ -36,7 +44,7 @@ class IdRange:
         if self.start < 0 or self.count < 1 or self.start + self.count > ID_LIMIT:
             raise InvalidValueError(
                 f"no such range of ids: start {self.start}, count {self.count}",
-                hint="ids run from 0 to 4294967294, and a range holds at least one",
+                hint="ids are 0 to 4294967294, and a range has at least one",
             )
 
     @property
@@ -51,7 +59,13 @@ class IdRange:
 
     @classmethod
     def parse(cls, text: str) -> IdRange:
-        """Read ``FIRST-LAST``, both inclusive, the way ``usermod --add-subuids`` writes a range."""
+        """Read ``FIRST-LAST``, both inclusive, as ``usermod --add-subuids`` does.
+
+        Raises InvalidValueError for other text, and for a range that cannot exist.
+
+        >>> IdRange.parse("524288-589823")
+        IdRange(start=524288, count=65536)
+        """
         match = re.fullmatch(r"([0-9]{1,10})-([0-9]{1,10})", text)
         if not match:
             raise InvalidValueError(
@@ -61,7 +75,11 @@ class IdRange:
         return cls(first, last - first + 1)
 
     def overlaps(self, other: IdRange) -> bool:
-        """Tell whether at least one id is in both."""
+        """Tell whether at least one id is in both ranges.
+
+        >>> IdRange(0, 10).overlaps(IdRange(9, 1)), IdRange(0, 10).overlaps(IdRange(10, 5))
+        (True, False)
+        """
         return self.start < other.stop and other.start < self.stop
 
     def __contains__(self, number: int) -> bool:
@@ -72,7 +90,15 @@ class IdRange:
 
 
 class IdSet:
-    """An immutable set of ids, kept as sorted, disjoint, non-adjacent spans; every operation is n log n or better."""
+    """An immutable set of ids: sorted spans that neither overlap nor touch. No operation takes more than n log n steps.
+
+    >>> IdSet([IdRange(5, 5), IdRange(0, 5), IdRange(20, 1)])
+    IdSet(0-9, 20)
+    >>> IdSet([IdRange(0, 10)]) - IdSet([IdRange(3, 2)])
+    IdSet(0-2, 5-9)
+    >>> list(IdSet([IdRange(0, 10)]) & IdSet([IdRange(8, 9)]))
+    [IdRange(start=8, count=2)]
+    """
 
     __slots__ = ("_spans",)
     _spans: tuple[tuple[int, int], ...]
@@ -82,7 +108,11 @@ class IdSet:
 
     @classmethod
     def clipped(cls, spans: Iterable[tuple[int, int]]) -> IdSet:
-        """Make a set of (start, stop) pairs that others wrote: what lies outside the ids that can exist is cut off."""
+        """Make a set of (start, stop) pairs that another program wrote; ids that cannot exist are cut off.
+
+        >>> IdSet.clipped([(-5, 3), (4294967290, 2**40)])
+        IdSet(0-2, 4294967290-4294967294)
+        """
         return cls._of(_merged((max(start, 0), min(stop, ID_LIMIT)) for start, stop in spans))
 
     @classmethod
@@ -93,7 +123,7 @@ class IdSet:
 
     @classmethod
     def union(cls, sets: Iterable[IdSet]) -> IdSet:
-        """All ids of all the sets, in one n log n step."""
+        """Every id that is in at least one of the sets, in one n log n step."""
         return cls._of(_merged(chain.from_iterable(s._spans for s in sets)))  # noqa: SLF001 - our own
 
     def __or__(self, other: IdSet) -> IdSet:
@@ -122,13 +152,20 @@ class IdSet:
         return IdSet._of(tuple((start, stop) for start, stop in pairs if start < stop))
 
     def gaps(self, within: IdRange) -> IdSet:
-        """The ids of ``within`` that are not in this set."""
+        """The ids of ``within`` that are not in this set.
+
+        >>> IdSet([IdRange(2, 3)]).gaps(IdRange(0, 8))
+        IdSet(0-1, 5-7)
+        """
         return IdSet((within,)) - self
 
     def fits(self, count: int, align: int = 1) -> Iterator[IdRange]:
-        """Yield disjoint ranges of ``count`` ids inside this set, lowest first, each start a multiple of ``align``.
+        """Yield ranges of ``count`` ids in this set: disjoint, lowest first, each start a multiple of ``align``.
 
-        The first one is the first fit; taking n of them is what allocating n times one after the other would give.
+        The first is the first fit. The first n are what n allocations, one after the other, would get.
+
+        >>> list(map(str, IdSet([IdRange(3, 10)]).fits(2, align=4)))
+        ['4-5', '8-9']
         """
         for start, stop in self._spans:
             base = -(-start // align) * align
@@ -137,35 +174,42 @@ class IdSet:
                 base += -(-count // align) * align
 
     def how_many(self, count: int, align: int = 1) -> int:
-        """How many ranges ``fits`` would yield, worked out without making them."""
+        """How many ranges ``fits`` would yield, computed without making them.
+
+        >>> IdSet([IdRange(3, 10)]).how_many(2, align=4)
+        2
+        """
         step = -(-count // align) * align
         rooms = (stop + -start // align * align - count for start, stop in self._spans)
         return sum(room // step + 1 for room in rooms if room >= 0)
 
     def first_fit(self, count: int, align: int = 1) -> IdRange | None:
-        """The lowest range of ``count`` ids with an aligned start, or None where none fits."""
+        """The lowest range of ``count`` ids whose start is a multiple of ``align``; None if there is none."""
         return next(self.fits(count, align), None)
 
     def within(self, ids: IdRange) -> Iterator[IdRange]:
-        """The parts of this set that lie in ``ids``, lowest first; found without looking at the rest."""
-        for index in range(
-            max(bisect_right(self._spans, (ids.start, ID_LIMIT)) - 1, 0), len(self._spans)
-        ):
-            start, stop = (
-                max(self._spans[index][0], ids.start),
-                min(self._spans[index][1], ids.stop),
-            )
+        """Yield the parts of this set that lie in ``ids``, lowest first: log n, and then one step for each part.
+
+        >>> list(map(str, IdSet([IdRange(0, 4), IdRange(6, 4)]).within(IdRange(2, 6))))
+        ['2-3', '6-7']
+        """
+        # The span that begins at or before the first id may reach into the range.
+        first = max(bisect_right(self._spans, (ids.start, ID_LIMIT)) - 1, 0)
+
+        for index in range(first, len(self._spans)):
+            span_start, span_stop = self._spans[index]
+            start, stop = max(span_start, ids.start), min(span_stop, ids.stop)
             if start < stop:
                 yield IdRange(start, stop - start)
             elif start >= ids.stop:
                 return
 
     def largest(self) -> int:
-        """How many ids the longest unbroken range holds; 0 for the empty set."""
+        """How many ids the longest range of the set has; 0 for the empty set."""
         return max((stop - start for start, stop in self._spans), default=0)
 
     def meets(self, start: int, stop: int) -> bool:
-        """Tell whether some id from ``start`` up to, but without, ``stop`` is in the set: log n."""
+        """Tell whether the set has an id in [start, stop), in log n steps."""
         at = bisect_right(self._spans, (start, ID_LIMIT))
         before, after = self._spans[at - 1 : at], self._spans[at : at + 1]
         return any(start < theirs for _, theirs in before) or any(
@@ -183,7 +227,7 @@ class IdSet:
         return bool(self._spans)
 
     def total(self) -> int:
-        """How many ids are in the set; not its ``len``, because iterating gives ranges."""
+        """How many ids are in the set. This is not ``len``: iterating yields ranges."""
         return sum(stop - start for start, stop in self._spans)
 
     def __eq__(self, other: object) -> bool:

@@ -1,7 +1,7 @@
 """uid_map and gid_map as values: translate, compose, invert. Pure.
 
-A map that the kernel would refuse cannot be made; the rules are those of user_namespaces(7), checked by writing to
-/proc/PID/uid_map on Linux 6.18.
+A map that the kernel would refuse cannot be made. The rules are those of user_namespaces(7); writing to
+/proc/PID/uid_map on Linux 6.18 confirmed them.
 """
 
 from __future__ import annotations
@@ -20,15 +20,18 @@ if TYPE_CHECKING:
 
 # UID_GID_MAP_MAX_EXTENTS of the kernel, since Linux 4.15.
 MAX_EXTENTS = 340
-# The kernel takes a map in one write of less than a page.
+# A map must be written in one write(2) of less than a page.
 MAX_BYTES = 4096
 
 
 @dataclass(frozen=True, order=True, slots=True)
 class Extent:
-    """One line of uid_map(5): ``count`` ids from ``container`` on are the ids from ``host`` on.
+    """One line of a uid_map: container ids from ``container`` on are host ids from ``host`` on, ``count`` of them.
 
-    Raises InvalidValueError where either side is not a range of ids that can exist.
+    Raises InvalidValueError unless both sides are ranges of ids that can exist.
+
+    >>> str(Extent(0, 524288, 65536))
+    '0 524288 65536'
     """
 
     container: int
@@ -40,8 +43,8 @@ class Extent:
         last = max(self.host, self.container)
         if first < 0 or self.count < 1 or last + self.count > ID_LIMIT:
             raise InvalidValueError(
-                f"the kernel takes no such extent: '{self}'",
-                hint="both sides lie within 0-4294967294, and the count is at least 1",
+                f"not an extent that the kernel accepts: '{self}'",
+                hint="both sides must lie within 0-4294967294, and the count must be at least 1",
             )
 
     @property
@@ -59,10 +62,16 @@ class Extent:
 
 
 class IdMap(tuple[Extent, ...]):
-    """A whole uid_map or gid_map: at least one extent, in the order in which it is written.
+    """A whole uid_map or gid_map: at least one extent, in the order in which they are written.
 
-    Raises InvalidValueError for what the kernel answers with EINVAL: an overlap on either side, more than 340 extents,
-    4096 bytes or more as written, or no extent at all.
+    Raises InvalidValueError where the kernel answers EINVAL: an overlap on either side, more than 340 extents,
+    4096 bytes or more of text, or no extent.
+
+    >>> ids = IdMap.of((0, 524288, 1000), (1000, 1000, 1))
+    >>> ids.to_host(33), ids.to_host(1000), ids.to_host(2000)
+    (524321, 1000, None)
+    >>> ids.to_container(524321)
+    33
     """
 
     __slots__ = ()
@@ -73,14 +82,14 @@ class IdMap(tuple[Extent, ...]):
         if len(new) == 1:
             return new
         if not new:
-            raise InvalidValueError("a map without an extent: the kernel refuses it")
+            raise InvalidValueError("the map has no extent; the kernel refuses it")
         if len(new) > MAX_EXTENTS:
             raise InvalidValueError(
-                f"{len(new)} extents: the kernel takes at most {MAX_EXTENTS} in one map"
+                f"the map has {len(new)} extents; the kernel accepts at most {MAX_EXTENTS}"
             )
         if len(new.text()) >= MAX_BYTES:
             raise InvalidValueError(
-                f"{len(new.text())} bytes as written: the kernel takes a map of under {MAX_BYTES}"
+                f"the map has {len(new.text())} bytes as text; the kernel accepts less than {MAX_BYTES}"
             )
         _refuse_overlap("container", sorted((e.container, e.count, e) for e in new))
         _refuse_overlap("host", sorted((e.host, e.count, e) for e in new))
@@ -93,7 +102,13 @@ class IdMap(tuple[Extent, ...]):
 
     @classmethod
     def parse(cls, text: str) -> IdMap:
-        """Read the text of a /proc/PID/uid_map, with whatever blanks between the numbers."""
+        r"""Read the text of a /proc/PID/uid_map; any blanks may stand between the numbers.
+
+        Raises InvalidValueError for other text, and for a map that the kernel would refuse.
+
+        >>> IdMap.parse("         0     524288      65536\n").triples()
+        [(0, 524288, 65536)]
+        """
         try:
             return cls(Extent(*map(int, line.split())) for line in text.splitlines())
         except (TypeError, ValueError) as error:
@@ -104,27 +119,34 @@ class IdMap(tuple[Extent, ...]):
         return "".join(f"{extent}\n" for extent in self)
 
     def to_host(self, container: int) -> int | None:
-        """The host id of a container id, or None where it is unmapped."""
+        """The host id of a container id; None if it is not mapped."""
         for extent in self:
             if extent.container <= container < extent.container + extent.count:
                 return extent.host + container - extent.container
         return None
 
     def to_container(self, host: int) -> int | None:
-        """The container id of a host id, or None where it is unmapped (the container then sees 65534)."""
+        """The container id of a host id; None if it is not mapped: the container then sees 65534."""
         for extent in self:
             if extent.host <= host < extent.host + extent.count:
                 return extent.container + host - extent.host
         return None
 
     def invert(self) -> IdMap:
-        """The map from host ids to container ids."""
+        """The map from host ids to container ids.
+
+        >>> IdMap.of((0, 524288, 10)).invert().triples()
+        [(524288, 0, 10)]
+        """
         return IdMap(Extent(e.host, e.container, e.count) for e in self)
 
     def compose(self, outer: IdMap) -> IdMap:
-        """Follow this map and then ``outer``, whose container ids are this one's host ids, as nested namespaces do.
+        """Follow this map, then ``outer``: the host ids of this map are container ids of ``outer``, as in nested namespaces.
 
-        Ids that ``outer`` does not map drop out. Raises InvalidValueError where none is left, or too many extents are.
+        Ids that ``outer`` does not map drop out. Raises InvalidValueError if no id is left, or too many extents.
+
+        >>> IdMap.of((0, 100, 50)).compose(IdMap.of((0, 524288, 120))).triples()
+        [(0, 524388, 20)]
         """
         found = []
         for inner in self:
@@ -139,7 +161,10 @@ class IdMap(tuple[Extent, ...]):
         return IdMap(found)
 
     def is_end_to_end(self) -> bool:
-        """Tell whether the extents follow each other from container id 0: the only maps that Docker can make."""
+        """Tell whether the extents follow each other without a gap from container id 0 on.
+
+        Docker can make no other map: it lays the ranges of subuid end to end.
+        """
         expected = 0
         for extent in self:
             if extent.container != expected:
@@ -148,7 +173,7 @@ class IdMap(tuple[Extent, ...]):
         return True
 
     def host_ranges(self) -> tuple[IdRange, ...]:
-        """The host side, one range for each extent, in the order of the map."""
+        """The host ranges, one for each extent, in the order of the map."""
         return tuple(e.host_range for e in self)
 
     def triples(self) -> list[tuple[int, int, int]]:
@@ -156,7 +181,7 @@ class IdMap(tuple[Extent, ...]):
         return [(e.container, e.host, e.count) for e in self]
 
 
-# Every map before it is written: to the kernel one without an extent, that maps nothing.
+# A map that is not written yet: the kernel has no extent for it, and it maps no id.
 UNWRITTEN = tuple.__new__(IdMap)
 
 

@@ -21,6 +21,7 @@ from usernsplan.errors import (
 )
 from usernsplan.escape import in_words, line, shell
 from usernsplan.formats import spec as formats
+from usernsplan.formats.yaml_nodes import LONGEST
 from usernsplan.host import files, output, plan_file, read
 from usernsplan.layout import PLAN_FILE, STDIN
 from usernsplan.model import INTERRUPTED, FixRequest
@@ -165,7 +166,7 @@ def carry_out(
 
 def exported(layout: Layout, ledger: Ledger) -> tuple[Spec, tuple[str, ...]]:
     """The plan file of the host as it is, and what is to be said of it."""
-    state = read.state(layout, ledger)
+    state = read.state(layout, ledger.state)
     notes = (
         []
         if state.ledger.allocations
@@ -223,7 +224,7 @@ def _raw(path: str) -> bytes:
         if path == "-":
             if sys.stdin is None:
                 raise InvalidValueError("standard input is closed", hint="name a file")
-            return sys.stdin.buffer.read(formats.LONGEST + 1)
+            return sys.stdin.buffer.read(LONGEST + 1)
         return files.whole(path, shown, named=True)
     except RefusedError as error:
         # What was named is not what it has to be: that is no danger, but a mistake.

@@ -63,7 +63,7 @@ def rendering(request: RenderRequest, root: str = "/") -> Rendered:
     )
     mounts, notes = decide(request.engine, allocation, wishes, ground)
     asked = RenderContext(
-        state=read.state(layout, ledger) if chosen.reads_host or request.rootless else None,
+        state=read.state(layout, ledger.state) if chosen.reads_host or request.rootless else None,
         mounts=mounts,
         image=request.image,
         rootless=request.rootless,

@@ -23,7 +23,8 @@ from tests.command import here
 from tests.each import each
 from tests.unit.specs import ODD, WHOLE
 from usernsplan.errors import InvalidFileError
-from usernsplan.formats.spec import parse, schema
+from usernsplan.formats.spec import parse
+from usernsplan.formats.spec_writer import schema
 
 REPOSITORY = Path(__file__).parents[2]
 SCHEMA = json.loads(schema())

@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tests.unit.states import carried_out
-from usernsplan.formats.spec import Spec, parse, text
+from usernsplan.formats.spec import Spec, parse
+from usernsplan.formats.spec_writer import text
 from usernsplan.model import LedgerChange
 from usernsplan.planner.desired import make_desired
 from usernsplan.planner.exported import exported

@@ -21,7 +21,7 @@ from tests.unit.states import (
 )
 from usernsplan import HostState, IdRange
 from usernsplan.errors import UsernsplanError
-from usernsplan.formats.spec import text
+from usernsplan.formats.spec_writer import text
 from usernsplan.model import Quarantined, Reservation, Volume
 from usernsplan.planner.desired import make_desired, merged_changes
 from usernsplan.planner.exported import exported

@@ -216,3 +216,17 @@ def test_errors_are_text_and_every_line_is_ours(words: tuple[str, ...], tmp_path
     assert err
     assert "\n::" not in err
     assert "\n  remedy" not in err
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("/a b/ü", "/a b/ü"),
+        ("/a\nb", "'/a\\nb'"),
+        ("/a\x1b[2J", "'/a\\x1b[2J'"),
+        ("/\udcff", "'/\\udcff'"),
+        ("/\u202e", "'/\\u202e'"),
+    ],
+)
+def test_a_path_is_shown_on_one_line_whatever_it_is(path: str, shown: str) -> None:
+    assert escape.shown_path(path) == shown

@@ -20,10 +20,9 @@ from usernsplan.formats.spec import (
     SpecContainer,
     SpecReservation,
     SpecVolume,
-    document,
     parse,
-    text,
 )
+from usernsplan.formats.spec_writer import document, text
 from usernsplan.ids import IdRange
 
 ROOT_KEYS = (

@@ -16,7 +16,7 @@ from usernsplan.formats.accounts import Accounts, Group, User
 from usernsplan.model import FixRequest, LedgerState, Quarantined, Volume
 from usernsplan.volume import targets
 from usernsplan.volume.carry import Linked, Seen, merged
-from usernsplan.volume.decide import container_of, judge, printable, source_of, targets_of
+from usernsplan.volume.decide import container_of, judge, source_of, targets_of
 
 WEB, DB = per_container("web", 524288), per_container("db", 600000)
 NOBODY = Accounts()
@@ -516,20 +516,6 @@ def test_what_several_workers_saw_is_put_together_by_device_and_inode() -> None:
         (1, 3),
         (2, 3),
     }
-
-
-@pytest.mark.parametrize(
-    ("path", "shown"),
-    [
-        ("/a b/ü", "/a b/ü"),
-        ("/a\nb", "'/a\\nb'"),
-        ("/a\x1b[2J", "'/a\\x1b[2J'"),
-        ("/\udcff", "'/\\udcff'"),
-        ("/\u202e", "'/\\u202e'"),
-    ],
-)
-def test_a_path_is_shown_on_one_line_whatever_it_is(path: str, shown: str) -> None:
-    assert printable(path) == shown
 
 
 def test_both_maps_of_a_container_are_used_each_for_its_kind() -> None:

@@ -186,7 +186,7 @@ def test_journals_of_before_are_refused_where_they_tell_of_another_root(
         done = tried(now, *words)
         assert done.returncode == 9
         assert (
-            f"{now.runs}/{run}/run.json tells of {host.volume}, which is not below --root {now.root}"
+            f"{now.runs}/{run}/run.json: the run changed {host.volume}, which is not below --root {now.root}"
             in done.stderr
         )
         assert f"mv {now.runs}/{run} {now.root}/var/lib/usernsplan/damaged-{run}" in done.stderr

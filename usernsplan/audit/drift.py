@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from usernsplan.audit.base import FILES, Facts, Seen, listed, rule
 from usernsplan.errors import InvalidValueError
-from usernsplan.escape import in_words, shell
+from usernsplan.escape import file_line, in_words, shell
 from usernsplan.formats.subid import ended
 from usernsplan.layout import LEDGER
 from usernsplan.model import OWN_PREFIX
@@ -113,7 +113,7 @@ def _raw(lines: list[Line]) -> list[bytes]:
 
 
 def _shown(lines: Counter[bytes]) -> str:
-    return " and ".join(f"'{raw.decode('utf-8', 'backslashreplace').strip()}'" for raw in lines)
+    return " and ".join(f"'{file_line(raw)}'" for raw in lines)
 
 
 def _fix(facts: Facts, a: Allocation) -> str:

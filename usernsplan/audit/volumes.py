@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from usernsplan.audit.base import Facts, Seen, listed, rule
+from usernsplan.escape import shown_path
 from usernsplan.layout import RUNS
 from usernsplan.planner import runs
 from usernsplan.planner.volumes import doubts, give_again
@@ -106,7 +107,7 @@ def files_out_of_place(facts: Facts) -> Iterator[Seen]:
     The same 'usernsplan fix-volume' changes them.
     """
     for one in facts.misfits:
-        few = listed([path if path.isprintable() else repr(path) for path in one.examples])
+        few = listed([shown_path(path) for path in one.examples])
         files = "1 file belongs" if one.entries == 1 else f"{one.entries} files belong"
         message = f"{files} to ids that '{one.name}' does not have ({listed(one.ids)}): {few}"
         volume = next(v for v in facts.state.ledger.volumes if v.path == one.path)

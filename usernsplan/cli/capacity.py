@@ -34,7 +34,7 @@ def capacity(
       usernsplan capacity --json
     """
     layout = layout_at(root, exists=True)
-    state = read.state(layout, open_ledger(layout))
+    state = read.state(layout, open_ledger(layout).state)
     found = Space((), (), figures(state, usual(state, size), id_range(pool)), useradd(state))
     if json:
         from usernsplan.report import map_json  # noqa: PLC0415 - one of the two

@@ -154,8 +154,8 @@ def _scanned(
 ) -> tuple[FilesCarrying, ...]:
     """What these folders carry of each released range; with something left that cannot be looked at, none is free."""
     from usernsplan.audit.base import FilesCarrying  # noqa: PLC0415 - only for --scan
+    from usernsplan.escape import shown_path  # noqa: PLC0415
     from usernsplan.ids import IdSet  # noqa: PLC0415
-    from usernsplan.report.text import shown_path  # noqa: PLC0415
     from usernsplan.volume import owned  # noqa: PLC0415
 
     named = sorted({owned.top_of(layout, folder) for folder in folders})
@@ -181,8 +181,8 @@ def _misfits(layout: Layout, ledger: LedgerState) -> Iterator[Misfits]:
 
     from usernsplan.audit.base import Misfits  # noqa: PLC0415
     from usernsplan.engines.mounts import standing  # noqa: PLC0415
+    from usernsplan.escape import shown_path  # noqa: PLC0415
     from usernsplan.ids import ID_LIMIT, IdRange, IdSet  # noqa: PLC0415
-    from usernsplan.report.text import shown_path  # noqa: PLC0415
     from usernsplan.volume import owned  # noqa: PLC0415
 
     maps, every = {a.name: a.mapping for a in ledger.allocations}, IdSet((IdRange(0, ID_LIMIT),))

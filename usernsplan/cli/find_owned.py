@@ -70,7 +70,7 @@ def find_owned(
     missed: list[Place] = []
 
     def miss(place: Place) -> None:
-        from usernsplan.report.text import shown_path  # noqa: PLC0415 - only where something is to be said
+        from usernsplan.escape import shown_path  # noqa: PLC0415 - only where something is to be said
 
         missed.append(place)
         if not json:
@@ -99,7 +99,7 @@ def find_owned(
 def _paths(hits: Iterator[Hit], *, null: bool) -> Iterator[str | bytes]:
     import os  # noqa: PLC0415
 
-    from usernsplan.report.text import shown_path  # noqa: PLC0415 - one of the three
+    from usernsplan.escape import shown_path  # noqa: PLC0415 - one of the three
 
     for hit in hits:
         yield os.fsencode(hit.path) + b"\0" if null else shown_path(hit.path)
@@ -107,7 +107,7 @@ def _paths(hits: Iterator[Hit], *, null: bool) -> Iterator[str | bytes]:
 
 def _left_out(points: Sequence[str]) -> Iterator[str]:
     """What was not entered, in a few words: whoever asks whether any file carries an id is to know."""
-    from usernsplan.report.text import shown_path  # noqa: PLC0415 - seldom needed
+    from usernsplan.escape import shown_path  # noqa: PLC0415 - seldom needed
 
     if points:
         few = ", ".join(shown_path(point) for point in points[:_FEW])

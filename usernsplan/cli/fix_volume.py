@@ -235,7 +235,7 @@ def _last(root: str) -> str:
     if found is None:
         hint = f"'{layout.command('history --runs')}' lists what there is"
         raise UnknownNameError("there is no run that can be undone", hint=hint)
-    from usernsplan.report.text import shown_path  # noqa: PLC0415 - only for --last
+    from usernsplan.escape import shown_path  # noqa: PLC0415 - only for --last
 
     note([f"the last run is {found.run}, on {', '.join(map(shown_path, found.paths))}"])
     return found.run

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from usernsplan import lookup
 from usernsplan.cli.options import Json, note, note_interrupted, write_result
 from usernsplan.errors import InvalidValueError, UsernsplanError
-from usernsplan.host import about, namespaces, process
+from usernsplan.host import namespaces, process
 from usernsplan.host.files import layout_at
 from usernsplan.ids import IdSet
 from usernsplan.ledger import open_ledger
@@ -109,6 +110,6 @@ def _facts(ids: set[int], of: Iterable[Namespace], running: tuple[Namespace, ...
         for r in (*mapping.uids.host_ranges(), *mapping.gids.host_ranges())
     )
     layout = layout_at("/")
-    facts, notes = about.facts(layout, open_ledger(layout), ids, ranges=ranges, namespaces=running)
+    facts, notes = lookup.facts(layout, open_ledger(layout), ids, ranges=ranges, namespaces=running)
     note(notes)
     return facts

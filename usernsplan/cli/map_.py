@@ -11,10 +11,10 @@ import typer
 
 from usernsplan.cli.options import Json, Root, colours, note, note_interrupted, write_result
 from usernsplan.errors import InvalidValueError
+from usernsplan.escape import shown_path
 from usernsplan.host import read
 from usernsplan.host.files import layout_at
 from usernsplan.ledger import open_ledger
-from usernsplan.report.text import shown_path
 from usernsplan.space import Space, space
 
 _STDOUT = "-"
@@ -54,7 +54,7 @@ def map_(
             f"{shown_path(svg)}: the picture and the page in one file", hint="give each its own"
         )
     layout = layout_at(root, exists=True)
-    state = read.state(layout, open_ledger(layout))
+    state = read.state(layout, open_ledger(layout).state)
     found, title = (
         space(state),
         f"Ids of {'this host' if layout.is_host else shown_path(layout.root)}",

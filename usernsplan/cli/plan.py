@@ -68,7 +68,7 @@ def plan(
       usernsplan plan --out tonight.plan; usernsplan apply --plan tonight.plan
     """
     if schema:
-        from usernsplan.formats.spec import schema as text  # noqa: PLC0415 - only here
+        from usernsplan.formats.spec_writer import schema as text  # noqa: PLC0415 - only here
 
         write_result(text())
         return
@@ -154,12 +154,12 @@ def export(root: Root = "/", json: Json = False) -> None:
     layout = layout_at(root, exists=True)
     spec, notes = planfile.exported(layout, open_ledger(layout))
     if json:
-        from usernsplan.formats.spec import document  # noqa: PLC0415 - one of the two
+        from usernsplan.formats.spec_writer import document  # noqa: PLC0415 - one of the two
         from usernsplan.report import json_  # noqa: PLC0415
 
         write_result(json_.document("export", spec=document(spec), notes=list(notes)))
     else:
-        from usernsplan.formats.spec import text  # noqa: PLC0415
+        from usernsplan.formats.spec_writer import text  # noqa: PLC0415
 
         write_result(text(spec).rstrip("\n"))
         note(notes)

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from usernsplan import lookup
 from usernsplan.cli.options import Json, Root, note, note_interrupted, stream, write_result
 from usernsplan.engines import pool_of
 from usernsplan.errors import InvalidValueError
-from usernsplan.host import about, accounts
+from usernsplan.host import accounts
 from usernsplan.host.files import layout_at
 from usernsplan.ledger import allocation_of, open_ledger
 from usernsplan.whose.ids import answers, from_container, read_id
@@ -76,10 +77,10 @@ def whois(
     asked = _read(ids or ([] if file else [_STDIN]))
     carried = list(_carried(layout, file or ()))
     wanted = {*asked, *(number for _, _, one in carried for number in _all_ids(one))}
-    facts, notes = about.facts(layout, open_ledger(layout), wanted)
+    facts, notes = lookup.facts(layout, open_ledger(layout), wanted)
     facts = replace(facts, image=image)
     found = answers(wanted, facts)
-    pool = about.pool(layout) if any(answer.is_free for answer in found.values()) or json else None
+    pool = lookup.pool(layout) if any(answer.is_free for answer in found.values()) or json else None
     if json:
         from usernsplan.report import json_, whose  # noqa: PLC0415 - one of the two
 

@@ -20,7 +20,7 @@ from usernsplan.errors import (
     UsernsplanError,
     reason_of,
 )
-from usernsplan.report.text import shown_path
+from usernsplan.escape import shown_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

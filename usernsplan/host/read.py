@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from usernsplan.layout import Layout
-    from usernsplan.ledger import Ledger
 
 T = TypeVar("T")
 
@@ -45,10 +44,11 @@ class Unread(NamedTuple):
     error: UsernsplanError
 
 
-def state(layout: Layout, ledger: Ledger) -> HostState:
-    """Read the host below ``layout.root``. Nothing is written, nothing outside the root is read.
+def state(layout: Layout, ledger: Callable[[], LedgerState]) -> HostState:
+    """Read the host below ``layout.root``; ``ledger`` reads what the ledger holds.
 
-    Raises RefusedError for a subuid or subgid that is a symlink, and whatever else reading a file may meet.
+    Nothing is written, and nothing outside the root is read. Raises RefusedError for a subuid or
+    subgid that is a symlink, and what reading a file may raise.
     """
     return _state(layout, ledger, _or_fail)
 
@@ -59,7 +59,9 @@ def looked_at(state: HostState) -> HostState:
     return replace(state, volumes=found.volumes, runs=found.runs)
 
 
-def what_can_be_read(layout: Layout, ledger: Ledger) -> tuple[HostState, tuple[Unread, ...]]:
+def what_can_be_read(
+    layout: Layout, ledger: Callable[[], LedgerState]
+) -> tuple[HostState, tuple[Unread, ...]]:
     """The same for one who is to be told what is wrong: what cannot be read is taken for empty, and named.
 
     A subuid or subgid that is a symlink is read through it. Raises NotPermittedError.
@@ -92,7 +94,7 @@ def _or_fail(path: str, read: Callable[[], T], otherwise: T) -> T:  # noqa: ARG0
     return read()
 
 
-def _state(layout: Layout, ledger: Ledger, attempt: _Attempt) -> HostState:
+def _state(layout: Layout, ledger: Callable[[], LedgerState], attempt: _Attempt) -> HostState:
     def raw(path: str, *, follow: bool = True) -> bytes | None:
         return attempt(path, partial(files.read, layout, path, follow=follow), None)
 
@@ -110,7 +112,7 @@ def _state(layout: Layout, ledger: Ledger, attempt: _Attempt) -> HostState:
         subid_source=nsswitch.source(switch, "subid"),
         passwd_source=nsswitch.source(switch, "passwd"),
         accounts=accounts.of_files(layout, raw(PASSWD) or b"", raw(GROUP) or b""),
-        ledger=attempt(LEDGER, ledger.state, LedgerState()),
+        ledger=attempt(LEDGER, ledger, LedgerState()),
         namespaces=namespaces.host_ids() if layout.is_host else IdSet(),
         can_add_accounts=accounts.can_add(),
         engines=programs.engines(layout),

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from usernsplan.errors import NotPermittedError, RefusedError, UsernsplanError
-from usernsplan.escape import operand, shell
+from usernsplan.escape import operand, shell, shown_path
 from usernsplan.host import files
 from usernsplan.layout import RUNS, is_name
 from usernsplan.model import RunSeen, UnfinishedRun
@@ -95,7 +95,7 @@ def content(layout: Layout, name: str) -> dict[str, Any] | None:
 
 def _below(layout: Layout, name: str, found: dict[str, Any]) -> dict[str, Any]:
     """What run.json says, with every path as a name below the root that is none of a place outside. Else it raises."""
-    from usernsplan.planner.runs import finishing  # noqa: PLC0415 - most hosts have no runs
+    from usernsplan.formats.run_command import finishing  # noqa: PLC0415 - most hosts have no runs
 
     def below(path: str) -> str:
         # Older formats have paths of the machine.
@@ -104,9 +104,11 @@ def _below(layout: Layout, name: str, found: dict[str, Any]) -> dict[str, Any]:
             raise ValueError
         if inside is None:
             raise RefusedError(
-                f"{_place(layout, name)} tells of {shown(path)}, which is not below --root {shown(layout.root)}: the"
-                " root was moved or copied since, and an older usernsplan noted no names below it",
-                hint=f"put the root back where it was; or, if nothing is to be taken back, {_away(layout, name)}",
+                f"{_place(layout, name)}: the run changed {shown_path(path)}, which is not below "
+                f"--root {shown_path(layout.root)}: the root was moved or copied after the run, "
+                "and an older usernsplan did not note names below the root",
+                hint="put the root back where it was; or, if nothing has to be taken back, "
+                f"{_away(layout, name)}",
             )
         return inside
 
@@ -153,11 +155,6 @@ def _away(layout: Layout, name: str) -> str:
         layout.path(f"{place}{name}") for place in (f"{RUNS}/", f"{os.path.dirname(RUNS)}/damaged-")
     )
     return f"move the run away: mv {operand(folder)} {operand(away)}"
-
-
-def shown(text: str) -> str:
-    """A path on one line, whatever bytes it has."""
-    return text if text.isprintable() else repr(text)
 
 
 def is_at_work(layout: Layout, name: str) -> bool:
@@ -280,4 +277,4 @@ def look(layout: Layout) -> Runs:
 
 
 def _place(layout: Layout, name: str) -> str:
-    return shown(layout.path(f"{RUNS}/{name}/run.json"))
+    return shown_path(layout.path(f"{RUNS}/{name}/run.json"))

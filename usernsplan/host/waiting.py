@@ -6,6 +6,8 @@ import os
 import time
 from typing import TYPE_CHECKING
 
+from usernsplan.escape import shown_path
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -58,6 +60,4 @@ def called(pid: int) -> str:
     from usernsplan.host import process  # noqa: PLC0415 - most never wait
 
     found = process.name(pid)
-    return f"process {pid}" + (
-        f" ({found if found.isprintable() else repr(found)})" if found else ""
-    )
+    return f"process {pid}" + (f" ({shown_path(found)})" if found else "")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from usernsplan.errors import RefusedError
-from usernsplan.escape import shell
+from usernsplan.escape import file_line, shell
 from usernsplan.formats import subid
 from usernsplan.formats.subid import Grant
 from usernsplan.layout import SUBGID, SUBUID
@@ -79,7 +79,7 @@ class Grants:
                 adopt = "" if start is None else f"'--start {start}' adopts it as it is; or "
                 raise RefusedError(
                     f"{self._state.layout.path(one.path)}:{have[0].number}: {one.owner} has "
-                    f"'{_shown(have[0].raw)}', which usernsplan did not give; readers would join it to the new range",
+                    f"'{file_line(have[0].raw)}', which usernsplan did not give; readers would join it to the new range",
                     hint=f"{adopt}take that line out, or name another --owner",
                 )
 
@@ -164,7 +164,7 @@ class Grants:
                 raise RefusedError(
                     f"{self._state.layout.path(one.path)}: {one.owner} has other lines than those of "
                     f"'{allocation.name}'",
-                    hint=f"its own are {' and '.join(map(_shown, one.wanted))}: take the others out",
+                    hint=f"its own are {' and '.join(map(file_line, one.wanted))}: take the others out",
                 )
         if broken:
             self._refuse_lost_range(allocation)
@@ -234,13 +234,13 @@ class Grants:
                 )
             for line in have:
                 if subid.ended(line.raw) not in one.wanted:
-                    message = f"{place}:{line.number}: '{_shown(line.raw)}' stays: usernsplan did not write it"
+                    message = f"{place}:{line.number}: '{file_line(line.raw)}' stays: usernsplan did not write it"
                     self.findings.append(Finding("USN111", "warning", message))
         return tuple(staying)
 
     def _stays(self, one: Holding, line: Line) -> Finding:
         """What is said of a line that was adopted, and outlives its allocation."""
-        place, shown = self._state.layout.path(one.path), _shown(line.raw)
+        place, shown = self._state.layout.path(one.path), file_line(line.raw)
         message = (
             f"{place}:{line.number}: '{shown}' stays: usernsplan did not write it, it stood before"
         )
@@ -352,7 +352,3 @@ def keeps_lines(allocation: Allocation) -> bool:
         for raw in one.wanted
     ]
     return bool(lines) and all(line in allocation.found for line in lines)
-
-
-def _shown(raw: bytes) -> str:
-    return raw.decode("utf-8", "backslashreplace").strip()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from usernsplan.errors import InvalidFileError, InvalidValueError, RefusedError, UnknownNameError
-from usernsplan.escape import shell
+from usernsplan.escape import shell, shown_path
 from usernsplan.formats import daemon_json
 from usernsplan.formats.subid import Grant
 from usernsplan.ids import IdRange, IdSet
@@ -80,7 +80,7 @@ def _volumes(
     """What becomes of the volumes: nothing."""
     for allocation in gone:
         if paths := _paths(state, allocation.name):
-            few = ", ".join(p if p.isprintable() else repr(p) for p in paths[:_FEW])
+            few = ", ".join(shown_path(p) for p in paths[:_FEW])
             more = f" and {len(paths) - _FEW} more" if paths[_FEW:] else ""
             message = (
                 f"the volumes of '{allocation.name}' stay as they are, with its ids: {few}{more}"

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 
 from usernsplan import escape
 from usernsplan.errors import UsernsplanError
-from usernsplan.escape import operand
+from usernsplan.escape import operand, shown_path
 from usernsplan.layout import STDIN
 from usernsplan.planner.desired import merged_changes
 from usernsplan.report import json_
 from usernsplan.report.diff import unified
 from usernsplan.report.text import fixed as report_of
-from usernsplan.report.text import shown_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,9 +13,8 @@ from html import escape
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from usernsplan.escape import lines
+from usernsplan.escape import lines, shown_path
 from usernsplan.report import map_svg, scale
-from usernsplan.report.text import shown_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -11,9 +11,8 @@ from html import escape
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from usernsplan.escape import lines
+from usernsplan.escape import lines, shown_path
 from usernsplan.report import scale
-from usernsplan.report.text import shown_path
 from usernsplan.space import BACKGROUND
 
 if TYPE_CHECKING:

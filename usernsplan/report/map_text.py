@@ -7,9 +7,9 @@ from itertools import groupby, pairwise
 from textwrap import wrap
 from typing import TYPE_CHECKING, NamedTuple
 
+from usernsplan.escape import shown_path
 from usernsplan.ids import IdRange, IdSet
 from usernsplan.report import scale
-from usernsplan.report.text import shown_path
 from usernsplan.space import BACKGROUND
 
 if TYPE_CHECKING:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from usernsplan.escape import shown_path
 from usernsplan.report.json_ import document, path_fields
-from usernsplan.report.text import shown_path, table
+from usernsplan.report.text import table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from usernsplan.escape import shown_path, utf8
 from usernsplan.ids import IdRange
-from usernsplan.report.text import shown_path, table
+from usernsplan.report.text import table
 from usernsplan.report.whose import fields, line_of, short
 from usernsplan.whose.ids import OfAccount, OfGroup, OfNamespace, Ranges
 from usernsplan.whose.privileges import listed
@@ -80,7 +81,7 @@ def document_of(process: Process, said: Sequence[Sentence]) -> str:
     return document(
         "inspect",
         pid=pid,
-        name=_text(status.name),
+        name=utf8(status.name),
         state=status.state,
         initial=initial,
         namespaces=None
@@ -138,7 +139,7 @@ def all_document(
     """The same as a JSON document."""
     from usernsplan.report.json_ import document  # noqa: PLC0415 - one of the two
 
-    accounts = {user.uid: _text(user.name) for user in reversed(facts.accounts.users)}
+    accounts = {user.uid: utf8(user.name) for user in reversed(facts.accounts.users)}
     ranges = Ranges(facts)
     by_inode = {namespace.inode: namespace for namespace in found}
     return document(
@@ -149,7 +150,7 @@ def all_document(
                 **_namespace_fields(one, ranges, by_inode.get(one.parent or 0)),
                 "owner_name": accounts.get(one.owner) if one.owner is not None else None,
                 "depth": depth,
-                "name": _text(names[one.inode]) if one.inode in names else None,
+                "name": utf8(names[one.inode]) if one.inode in names else None,
             }
             for depth, one in _nested(found)
         ],
@@ -397,7 +398,3 @@ def _seccomp(status: Status) -> str:
 
 def _ranges(ids: IdSet) -> list[list[int]]:
     return [[one.start, one.count] for one in ids]
-
-
-def _text(name: str) -> str:
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from usernsplan import escape
-from usernsplan.escape import shell
+from usernsplan.escape import shell, shown_path
 from usernsplan.report.diff import unified
 
 if TYPE_CHECKING:
@@ -261,11 +261,6 @@ def engines(found: Sequence[tuple[str, Sequence[tuple[str, Verdict]]]]) -> str:
     names = [engine for engine, _ in found[0][1]]
     cells = [[it.fit for _, it in verdicts] for _, verdicts in found]
     return table(("engine", *(name for name, _ in found)), list(zip(names, *cells, strict=True)))
-
-
-def shown_path(path: str) -> str:
-    """A path on one line of a terminal, whatever bytes it has; quoted where they are not all plain."""
-    return path if path.isprintable() else repr(path)
 
 
 def who(actor: Actor) -> str:

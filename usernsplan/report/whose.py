@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from usernsplan.escape import line as escaped
-from usernsplan.escape import shell
+from usernsplan.escape import shell, shown_path, utf8
 from usernsplan.ids import OVERFLOW_ID
-from usernsplan.report.text import shown_path, who
+from usernsplan.report.text import who
 from usernsplan.whose.ids import (
     OfAccount,
     OfAllocation,
@@ -120,19 +120,19 @@ def fields(holder: Holder) -> dict[str, Any]:  # noqa: PLR0911 - a case for each
             told = {
                 "file": file,
                 "line": found.number,
-                "owner": _text(holder.owner),
+                "owner": utf8(holder.owner),
                 "range": _range(span),
             }
             return {
                 "kind": "subid",
                 **told,
-                "account": _text(holder.account) or None,
+                "account": utf8(holder.account) or None,
                 "problem": holder.problem,
             }
         case OfAccount(name):
-            return {"kind": "account", "name": _text(name)}
+            return {"kind": "account", "name": utf8(name)}
         case OfGroup(name):
-            return {"kind": "group", "name": _text(name)}
+            return {"kind": "group", "name": utf8(name)}
         case OfNamespace(namespace, container_id):
             pids = list(namespace.pids)
             return {
@@ -308,8 +308,3 @@ def _shown(span: Span) -> str:
 def _range(span: Span) -> list[int]:
     start, stop = span
     return [start, stop - start]
-
-
-def _text(name: str) -> str:
-    """A name that others wrote, as JSON can have it."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from usernsplan.engines import pool_of, verdict
 from usernsplan.engines.mounts import standing
 from usernsplan.errors import InvalidValueError, RefusedError
-from usernsplan.escape import shell
+from usernsplan.escape import shell, shown_path
 from usernsplan.ids import IdSet
 from usernsplan.mapping import Extent, IdMap
 from usernsplan.mapping import Mapping as Mapping_
@@ -256,7 +256,7 @@ def as_recorded(
     mode, user = next(iter(ways.values()))
     if len(set(ways.values())) > 1:
         told = ", ".join(
-            f"{printable(name)} ({' '.join(filter(None, way))})" for name, way in ways.items()
+            f"{shown_path(name)} ({' '.join(filter(None, way))})" for name, way in ways.items()
         )
         raise InvalidValueError(
             f"these volumes were fixed in different ways: {told}", hint="say --mode, or one path"
@@ -269,7 +269,7 @@ def as_recorded(
         )
         if volume.mode == "shift" and outer:
             raise RefusedError(
-                f"{printable(volume.path)} in {printable(outer)} was fixed with --mode shift: its owners would be lost",
+                f"{shown_path(volume.path)} in {shown_path(outer)} was fixed with --mode shift: its owners would be lost",
                 hint="say --mode shift, or --mode own to give all of it one owner",
             )
     return (
@@ -299,12 +299,12 @@ def refuse_others(meant: Meant) -> None:
         if near is None or volume.name in {name, request.source}:
             continue
         how = "lies in" if lies_in(near, path) else "holds"
-        where = "" if near == path else f" {how} {printable(path)}, which"
+        where = "" if near == path else f" {how} {shown_path(path)}, which"
         inner = replace(meant, names=(max(near, path, key=len),))
         words = f"{_words(inner)} --from {shell(volume.name)}"
         move = f"carry its ids: {meant.command(words)}\n  or " if name is not None else ""
         raise RefusedError(
-            f"the volume {printable(near)}{where} is '{volume.name}'s",
+            f"the volume {shown_path(near)}{where} is '{volume.name}'s",
             hint=f"{move}take it as it is: {once_more(meant, take=True)}",
         )
 
@@ -330,7 +330,7 @@ def refuse_never_given(meant: Meant) -> None:
     if not IdSet(e.host_range for e in moved) - held:
         return
     raise RefusedError(
-        f"nothing says that {', '.join(map(printable, meant.names))} was given to '{allocation.name}', whose map has"
+        f"nothing says that {', '.join(map(shown_path, meant.names))} was given to '{allocation.name}', whose map has"
         " ids of the host: its own files would change owner",
         hint=f"nothing was changed; if it was given to it: {once_more(meant, take=True)}",
     )
@@ -579,13 +579,13 @@ def refuse_moved(meant: Meant, found: Seen, rule: OwnershipRule) -> None:
         if any(lies_in(path, name) or lies_in(name, path) for name in meant.names)
     ]
     if have:
-        fact = f"{', '.join(map(printable, have))} is '{meant.container}'s already"
+        fact = f"{', '.join(map(shown_path, have))} is '{meant.container}'s already"
     elif inside and moves_root and all(uid == rule.root for uid, _ in tops):
         fact = f"all owners are ones that this map gives, and the top is {rule.root}'s, as if it was done already"
     else:
         return
     raise RefusedError(
-        f"{', '.join(map(printable, meant.names))}: {fact}; the map overlaps itself, so that doing it again would move"
+        f"{', '.join(map(shown_path, meant.names))}: {fact}; the map overlaps itself, so that doing it again would move"
         " ids twice",
         hint=f"nothing was changed; if it was not done: {once_more(meant, again=True)}",
     )
@@ -668,7 +668,7 @@ def refuse_copies(meant: Meant, found: Seen, lowers: Sequence[str]) -> None:
     if not found.copies or meant.request.copy_up:
         return
     folders = (
-        ", ".join(map(printable, [path for path in lowers if path != "/"][:3]))
+        ", ".join(map(shown_path, [path for path in lowers if path != "/"][:3]))
         or "its lower folders"
     )
     raise RefusedError(
@@ -685,14 +685,9 @@ def _entries(number: int) -> str:
 
 def _listed(places: Sequence[tuple[str, str]]) -> str:
     lines = [
-        f"  {printable(place)}" + (f": {why}" if why else "")
+        f"  {shown_path(place)}" + (f": {why}" if why else "")
         for place, why in sorted(places)[:_SHOWN]
     ]
     return "\n".join(
         [*lines, *([f"  … and {len(places) - _SHOWN} more"] if len(places) > _SHOWN else [])]
     )
-
-
-def printable(path: str) -> str:
-    """A path on one line of a terminal, whatever bytes it has; quoted where they are not all plain."""
-    return path if path.isprintable() else repr(path)

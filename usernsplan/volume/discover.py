@@ -15,7 +15,7 @@ from usernsplan.errors import (
     of_system,
     reason_of,
 )
-from usernsplan.escape import indented
+from usernsplan.escape import indented, shown_path
 from usernsplan.formats import inspect
 from usernsplan.host import procfs, programs
 from usernsplan.volume import decide, protected
@@ -74,14 +74,14 @@ def discover(layout: Layout, request: FixRequest, ledger: LedgerState) -> Discov
         for path in chosen
         if not any(path != other and decide.lies_in(path, other) for other in chosen)
     ]
-    notes = [f"{decide.printable(source)} {why}: left as it is" for source, why in left.items()]
+    notes = [f"{shown_path(source)} {why}: left as it is" for source, why in left.items()]
     if not outer:
         what = ", ".join(request.paths)
         raise InvalidValueError(
             "\n  ".join([f"{what}: no folder or file of the host is mounted there", *notes])
         )
     notes += [
-        f"{decide.printable(one.name)} is running: what it writes meanwhile is looked at once more"
+        f"{shown_path(one.name)} is running: what it writes meanwhile is looked at once more"
         for one in found
         if one.pid
     ]
@@ -99,7 +99,7 @@ def why_left(source: str) -> str:
     try:
         mode = os.stat(source).st_mode
     except PermissionError as error:
-        raise NotPermittedError(f"{decide.printable(source)}: permission denied") from error
+        raise NotPermittedError(f"{shown_path(source)}: permission denied") from error
     except OSError as error:
         return f"cannot be looked at ({reason_of(error)})"
     if stat.S_ISDIR(mode):

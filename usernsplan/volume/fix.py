@@ -28,7 +28,7 @@ from usernsplan.errors import (
     of_system,
     reason_of,
 )
-from usernsplan.escape import shell
+from usernsplan.escape import shell, shown_path, utf8
 from usernsplan.formats import subid
 from usernsplan.host import accounts, files, procfs
 from usernsplan.host.mounts import all_mounts, of_others
@@ -107,7 +107,7 @@ def fix_volume(
     RefusedError and NotPermittedError before anything is written, LockBusyError where another run is at work on the
     same volume, StoppedError where a signal asked us to stop. What failed entry by entry is in the report.
     """
-    job = _Job(files.layout_at(root), request.jobs, watch or Unwatched(), _printable(command))
+    job = _Job(files.layout_at(root), request.jobs, watch or Unwatched(), utf8(command))
     ledger = open_ledger(job.layout)
     state = ledger.state()
     request, notes = discover(job.layout, request, state)
@@ -213,7 +213,7 @@ def undo(  # noqa: PLR0913 - the words of the command
     without, and are named. With ``also_changed``, plain files that were moved or changed since are taken back too.
     Raises UnknownNameError, and what ``fix_volume`` raises.
     """
-    job = _Job(files.layout_at(root), jobs, watch or Unwatched(), _printable(command))
+    job = _Job(files.layout_at(root), jobs, watch or Unwatched(), utf8(command))
     state = journal.run(job.layout, run)
     places = state.places(job.layout)
     report = FixReport("undo", places, {}, dry_run=dry_run, container=state.container)
@@ -358,7 +358,7 @@ class _Job:
             log.close()
         if log.state.state == CHANGING:
             places = sorted(
-                f"  {decide.printable(path)}: {reason}" for path, reason in self.failed.items()
+                f"  {shown_path(path)}: {reason}" for path, reason in self.failed.items()
             )
             raise UsernsplanError(
                 "\n".join([f"run {run.run} could still not be finished:", *places[:_SHOWN]]),
@@ -595,7 +595,7 @@ class _Job:
             hint = "nothing was changed"
         else:
             hint = f"take the run back: {self.layout.command(f'undo {shell(state.run)}')}"
-        raise RefusedError(f"{decide.printable(done[0].ignored)}: {special.OWN_OWNERS}", hint=hint)
+        raise RefusedError(f"{shown_path(done[0].ignored)}: {special.OWN_OWNERS}", hint=hint)
 
     def _passage(
         self, crew: Crew, log: Journal, stage: int, *, trust: bool = False, really: bool = True
@@ -930,8 +930,3 @@ def _record(job: _Job, volumes: Sequence[Volume], removed: Sequence[str]) -> Non
         done = f"run {job.run_name} did its work; " if job.run_name else ""
         error.notes = (*error.notes, f"{done}what could not be noted is whose the volume is now")
         raise
-
-
-def _printable(text: str) -> str:
-    """Words that may hold bytes which are not UTF-8, so that the journal takes them."""
-    return text.encode("utf-8", "backslashreplace").decode()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from usernsplan import apply
 from usernsplan.errors import RefusedError, UsernsplanError, reason_of
-from usernsplan.escape import shell
+from usernsplan.escape import shell, shown_path
 from usernsplan.host.files import layout_at
 from usernsplan.ids import IdSet
 from usernsplan.ledger import open_ledger
@@ -22,7 +22,6 @@ from usernsplan.model import Finding, Place
 from usernsplan.planner import make_release
 from usernsplan.planner.shown import changed
 from usernsplan.volume import owned
-from usernsplan.volume.decide import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -87,7 +86,7 @@ def _notes(
         raise RefusedError(_listed("not all could be looked at", found.unseen), hint=_UNSEEN)
     for place in found.unseen:
         yield Finding(
-            "USN134", "warning", f"not looked at: {printable(place.path)}: {place.reason}"
+            "USN134", "warning", f"not looked at: {shown_path(place.path)}: {place.reason}"
         )
 
 
@@ -147,7 +146,7 @@ def _look(top: str, ranges: Sequence[Quarantined], found: _Found) -> None:
         whose = [one for one in ranges if any(number in one.reserved_range for number in seen)]
         more = f" and {entries - _EXAMPLES} more" if entries > _EXAMPLES else ""
         names = ", ".join(f"'{one.name}' ({one.reserved_range})" for one in whose)
-        found.carrying.append(Place(top, f"{names}: {', '.join(map(printable, examples))}{more}"))
+        found.carrying.append(Place(top, f"{names}: {', '.join(map(shown_path, examples))}{more}"))
         found.where += [(one, top) for one in whose]
 
 
@@ -181,5 +180,5 @@ def _commands(layout: Layout, shown: Plan, found: _Found) -> Iterator[str]:
 
 def _listed(fact: str, places: Sequence[Place]) -> str:
     more = f"\n  … and {len(places) - _PLACES} more" if len(places) > _PLACES else ""
-    named = "".join(f"\n  {printable(place.path)}: {place.reason}" for place in places[:_PLACES])
+    named = "".join(f"\n  {shown_path(place.path)}: {place.reason}" for place in places[:_PLACES])
     return f"{fact}; nothing was forgotten:{named}{more}"

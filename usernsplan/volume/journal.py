@@ -27,7 +27,7 @@ from usernsplan.errors import (
     UsernsplanError,
 )
 from usernsplan.escape import line as one_line
-from usernsplan.escape import operand, shell
+from usernsplan.escape import operand, shell, shown_path
 from usernsplan.host import files, locks
 from usernsplan.host import runs as read_runs
 from usernsplan.ids import ID_LIMIT
@@ -543,7 +543,7 @@ def run(layout: Layout, name: str) -> RunState:
     state = _state(layout, name) if name in read_runs.names(layout) else None
     if state is None:
         hint = f"'{layout.command('history --runs')}' lists them; {layout.path(RUNS)} has a folder for each"
-        raise UnknownNameError(f"there is no run {read_runs.shown(name)!r}", hint=hint)
+        raise UnknownNameError(f"there is no run {shown_path(name)!r}", hint=hint)
     return state
 
 
@@ -690,7 +690,7 @@ class _Held:
 def _lock_in(layout: Layout, folder: str, *, wait: bool = False) -> _Held:
     name = f"{folder}/{_LOCK}"
     with files.explained(layout, name), files.pinned(layout, name) as place:
-        return _locked(place.path, read_runs.shown(layout.path(name)), wait=wait)
+        return _locked(place.path, shown_path(layout.path(name)), wait=wait)
 
 
 def _locked(path: str, shown: str, *, wait: bool = False) -> _Held:

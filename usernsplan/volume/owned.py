@@ -20,6 +20,7 @@ from usernsplan.errors import (
     UsernsplanError,
     reason_of,
 )
+from usernsplan.escape import shown_path
 from usernsplan.host import files
 from usernsplan.host.mounts import all_mounts
 from usernsplan.ids import IdSet
@@ -85,7 +86,7 @@ def of_path(layout: Layout, path: str) -> tuple[str, InodeIds]:
     """
     if "\0" in path or not path:
         raise InvalidValueError(f"{path!r} is no path")
-    shown = decide.printable(path)
+    shown = shown_path(path)
     try:
         place = spots.placed_at(layout, path)
         if not layout.is_host:
@@ -205,7 +206,7 @@ def top_of(layout: Layout, path: str) -> str:
     place = spots.placed_at(layout, path)
     if os.path.exists(place) and not os.path.isdir(place) and not os.path.islink(place):
         hint = "'usernsplan whois --file' tells whose a single file is"
-        raise InvalidValueError(f"{decide.printable(path)} is not a folder", hint=hint)
+        raise InvalidValueError(f"{shown_path(path)} is not a folder", hint=hint)
     return spots.spot(layout, path).path
 
 
@@ -259,19 +260,19 @@ def find(
     """
     if os.path.islink(top):
         raise RefusedError(
-            f"{decide.printable(shown)} is a symlink",
+            f"{shown_path(shown)} is a symlink",
             hint="name the folder that it leads to, if you mean it",
         )
     try:
         if not stat.S_ISDIR(os.stat(top).st_mode):
-            raise InvalidValueError(f"{decide.printable(shown)} is not a folder")
+            raise InvalidValueError(f"{shown_path(shown)} is not a folder")
         volume = walk.volume(top, cross_mounts=cross_mounts)
     except FileNotFoundError as error:
-        raise InvalidValueError(f"{decide.printable(shown)} is not a folder") from error
+        raise InvalidValueError(f"{shown_path(shown)} is not a folder") from error
     except PermissionError as error:
-        raise NotPermittedError(f"{decide.printable(shown)}: {reason(error)}") from error
+        raise NotPermittedError(f"{shown_path(shown)}: {reason(error)}") from error
     except OSError as error:
-        raise UsernsplanError(f"{decide.printable(shown)}: {reason(error)}") from error
+        raise UsernsplanError(f"{shown_path(shown)}: {reason(error)}") from error
     try:
         home = os.open(".", os.O_PATH | os.O_CLOEXEC)
         try:

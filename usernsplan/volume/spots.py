@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from usernsplan.errors import InvalidValueError, NotPermittedError, RefusedError, UsernsplanError
+from usernsplan.escape import shown_path
 from usernsplan.host import accounts, files
 from usernsplan.host.mounts import all_mounts
 from usernsplan.volume import decide, protected, walk
@@ -78,8 +79,8 @@ def spot(layout: Layout, words: str) -> VolumePlace:
     placed = placed_at(layout, path)
     real = os.path.realpath(placed)
     shown, hint = (
-        decide.printable(path),
-        f"it really is {decide.printable(real)}: name that, if you mean it",
+        shown_path(path),
+        f"it really is {shown_path(real)}: name that, if you mean it",
     )
     if ".." in path.split("/"):
         raise RefusedError(f"{shown} contains '..'", hint=hint)
@@ -186,10 +187,10 @@ def users_of(path: str, others: Sequence[Seen]) -> list[str]:
             is_hosts = (mount.device, mount.root) == (own.device, own.root) and mount.root != inside
             is_copy = not is_container and mount[:3] in ours
             if mount.device == own.device and is_meant and not is_hosts and not is_copy:
-                where = decide.printable(mount.point)
-                who = f"process {seen.pid} ({decide.printable(seen.command)}) has it mounted at {where}"
+                where = shown_path(mount.point)
+                who = f"process {seen.pid} ({shown_path(seen.command)}) has it mounted at {where}"
                 told.append(
-                    f"{decide.printable(path)} is in use: {who}; stop its container first, or it sees owners change"
+                    f"{shown_path(path)} is in use: {who}; stop its container first, or it sees owners change"
                 )
                 break
     return told
@@ -201,9 +202,9 @@ def refuse_idmapped(path: str) -> None:
     if not walk.is_idmapped(path, mounts):
         return
     names = [name for name in walk.other_names(path, mounts) if not walk.is_idmapped(name, mounts)]
-    source = f": {decide.printable(names[0])}" if names else ", once this mount is gone"
+    source = f": {shown_path(names[0])}" if names else ", once this mount is gone"
     raise RefusedError(
-        f"{decide.printable(path)} lies on an idmapped mount, which shows other ids than the disk has",
+        f"{shown_path(path)} lies on an idmapped mount, which shows other ids than the disk has",
         hint=f"fix the folder that is mounted here{source}",
     )
 

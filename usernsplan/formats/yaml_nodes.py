@@ -1,0 +1,239 @@
+"""YAML that every reader takes for the same: documents as nodes that know their lines, and values out of them. Pure.
+
+YAML's own readers take ``1000:10`` for 60010, ``012345`` for 5349, ``on`` for true, and the last of two equal keys.
+Here the text is composed into nodes, and what two readers could understand differently is an error with its place.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from usernsplan.errors import InvalidFileError, InvalidValueError
+from usernsplan.escape import shown_path
+from usernsplan.ids import IdRange
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Read = Callable[[yaml.Node, str], Any]
+TAG = "tag:yaml.org,2002:"
+LONGEST = 8 << 20
+_DECIMAL = re.compile(r"0|[1-9][0-9]{0,9}")
+_DEEPEST = 32
+_TOO_DEEP = "nested too deeply for a plan file"
+
+
+def composed(raw: bytes, place: str) -> yaml.Node:
+    """The document as nodes, which know their lines. Raises InvalidFileError for what is no YAML document."""
+    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise InvalidFileError(f"{place}:{line}", "not UTF-8") from error
+    if len(raw) > LONGEST:
+        raise InvalidFileError(place, f"longer than {LONGEST} bytes: that is no plan file")
+    try:
+        depth, branching = 0, set()
+        for event in yaml.parse(text, loader):
+            line = event.start_mark.line + 1 if event.start_mark else 1
+            if isinstance(event, yaml.CollectionStartEvent):
+                branching.add(event.anchor)
+            if isinstance(event, yaml.AliasEvent) and event.anchor in branching:
+                # A few of these in each other say more than any machine can hold.
+                raise InvalidFileError(
+                    f"{place}:{line}", f"the alias *{event.anchor} stands for more than one value"
+                )
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(
+                event, yaml.CollectionEndEvent
+            )
+            # Composing goes down as deep as the text does.
+            if depth > _DEEPEST:
+                raise InvalidFileError(f"{place}:{line}", _TOO_DEEP)
+        node = yaml.compose(text, loader)
+    except yaml.MarkedYAMLError as error:
+        raise _no_yaml(error, place) from error
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        # A character that may not be there, or that there is not (without libyaml): the reader counts, and has no mark.
+        line = text.count("\n", 0, getattr(error, "position", 0)) + 1
+        raise InvalidFileError(
+            f"{place}:{line}", f"not YAML: {str(error).splitlines()[0]}"
+        ) from error
+    if node is None:
+        raise InvalidFileError(
+            f"{place}:1", "there is nothing in it", hint="'usernsplan export' writes one"
+        )
+    return node
+
+
+def _no_yaml(error: yaml.MarkedYAMLError, place: str) -> InvalidFileError:
+    mark = error.problem_mark or error.context_mark
+    # libyaml 0.2.6 (PyYAML 6.0.4) ends at 1000 levels itself, and it reads a line to its end to know whether that is
+    # a key: it may notice before any event has told of the levels on that line.
+    if mark and "nesting depth" in (error.problem or ""):
+        return InvalidFileError(f"{place}:{mark.line + 1}", _TOO_DEEP)
+    where = f"{place}:{mark.line + 1}:{mark.column + 1}" if mark else place
+    return InvalidFileError(where, f"not YAML: {error.problem or error.context}")
+
+
+class WrongError(Exception):
+    """What is wrong with a value, and where."""
+
+    def __init__(self, node: yaml.Node, at: str, fact: str) -> None:
+        super().__init__(fact)
+        self.node, self.at = node, at
+
+
+class Reader:
+    """Takes nodes apart. What is wrong is noted, so that all of it can be told at once."""
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+        self.wrong: list[tuple[int, str]] = []
+
+    def fields(
+        self, node: yaml.Node, at: str, readers: dict[str, Read], *needed: str
+    ) -> dict[str, Any]:
+        """The values of a mapping, each read by what its key asks for; those that are wrong are noted, and left out."""
+        if not isinstance(node, yaml.MappingNode) or node.tag != f"{TAG}map":
+            raise WrongError(node, at, f"expected keys and values: {', '.join(readers)}")
+        found: dict[str, Any] = {}
+        seen: dict[str, int] = {}
+        for key_node, value in node.value:
+            key = str(key_node.value) if isinstance(key_node, yaml.ScalarNode) else "?"
+            shown = shown_path(key)
+            inside = f"{at}.{shown}" if at else shown
+            with self.noting():
+                if key in seen:
+                    raise WrongError(
+                        key_node, inside, f"this key stands here a second time: line {seen[key]}"
+                    )
+                if key not in readers:
+                    raise WrongError(
+                        key_node, inside, f"no such key; there are {', '.join(readers)}"
+                    )
+                seen[key] = line_of(key_node)
+                found[key] = readers[key](value, inside)
+        for key in needed:
+            if key not in seen:
+                self.note(WrongError(node, at, f"the key '{key}' is missing"))
+        return found
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Note what is wrong, and go on."""
+        try:
+            yield
+        except WrongError as error:
+            self.note(error)
+
+    def note(self, error: WrongError) -> None:
+        """Note what is wrong, with its line."""
+        self.wrong.append((line_of(error.node), f"{error.at}: {error}" if error.at else str(error)))
+
+
+def lines_of(node: yaml.Node) -> dict[str, int]:
+    """The lines of the keys of a mapping."""
+    return {str(key.value): line_of(key) for key, _ in node.value}
+
+
+def line_of(node: yaml.Node) -> int:
+    """The line of a node, counted from 1."""
+    return int(node.start_mark.line) + 1
+
+
+def items(node: yaml.Node, at: str) -> Iterator[tuple[yaml.Node, str]]:
+    """The items of a list, each with its place. Raises WrongError for anything else."""
+    if not isinstance(node, yaml.SequenceNode) or node.tag != f"{TAG}seq":
+        raise WrongError(node, at, "expected a list")
+    for number, item in enumerate(node.value):
+        yield item, f"{at}[{number}]"
+
+
+def scalar(node: yaml.Node, at: str, kind: str, wanted: str) -> str:
+    """The text of a scalar that every reader of YAML takes for this kind."""
+    if not isinstance(node, yaml.ScalarNode):
+        raise WrongError(node, at, f"expected {wanted}")
+    if node.tag == TAG + kind:
+        return str(node.value)
+    kinds = {
+        "int": "a number",
+        "float": "a number",
+        "bool": "true or false",
+        "null": "nothing",
+        "timestamp": "a date",
+    }
+    read = kinds.get(node.tag.removeprefix(TAG))
+    if read and kind == "str" and node.value:
+        raise WrongError(
+            node, at, f"YAML reads {node.value!r} as {read}: put it in quotes to have text"
+        )
+    raise WrongError(
+        node,
+        at,
+        f"{node.value!r} is not {wanted}" if node.value else f"nothing is there: expected {wanted}",
+    )
+
+
+def text(node: yaml.Node, at: str) -> str:
+    """Text that can be printed, and is not empty."""
+    found = scalar(node, at, "str", "text")
+    if not found or not found.isprintable():
+        raise WrongError(node, at, f"{found!r}: text that can be printed is needed")
+    return found
+
+
+def names(node: yaml.Node, at: str) -> list[str]:
+    """A list of texts, each once."""
+    return list(dict.fromkeys(text(item, key) for item, key in items(node, at)))
+
+
+def number(node: yaml.Node, at: str) -> int:
+    """A whole number that is not negative, in plain decimal."""
+    text = scalar(node, at, "int", "a whole number")
+    if re.fullmatch("-[1-9][0-9]*|[1-9][0-9]{10,}", text):
+        raise WrongError(node, at, f"{text} is no number of ids")
+    if not _DECIMAL.fullmatch(text):
+        raise WrongError(
+            node, at, f"{text!r} is not a number in plain decimal: YAML may read it as another"
+        )
+    return int(text)
+
+
+def boolean(node: yaml.Node, at: str) -> bool:
+    """True or false, spelled so that YAML 1.1 and 1.2 agree."""
+    text = scalar(node, at, "bool", "true or false")
+    if text not in {"true", "false"}:
+        raise WrongError(node, at, f"{text!r} is read in two ways: write true or false")
+    return text == "true"
+
+
+def one_of(node: yaml.Node, at: str, choices: tuple[str, ...]) -> str:
+    """One of these words."""
+    said = text(node, at)
+    if said not in choices:
+        raise WrongError(node, at, f"{said!r} is none of {', '.join(choices)}")
+    return said
+
+
+def id_range(node: yaml.Node, at: str) -> IdRange:
+    """FIRST-LAST, both inclusive, or one id."""
+    one = isinstance(node, yaml.ScalarNode) and node.tag == f"{TAG}int"
+    text = str(number(node, at)) if one else scalar(node, at, "str", "a range FIRST-LAST")
+    try:
+        return IdRange.parse(f"{text}-{text}" if one else text)
+    except InvalidValueError as error:
+        raise WrongError(node, at, str(error)) from error
+
+
+def absolute_path(node: yaml.Node, at: str) -> str:
+    """An absolute path without '..'."""
+    path = scalar(node, at, "str", "a path")
+    if not path.startswith("/") or "\0" in path or ".." in path.split("/"):
+        raise WrongError(node, at, f"{path!r} is not an absolute path without '..'")
+    return path

@@ -23,6 +23,7 @@ import pytest
 import yaml
 
 from tests.command import PROGRAM, here, missing, needs_root, usernsplan
+from tests.each import each
 from tests.host import struck as crash
 
 if TYPE_CHECKING:
@@ -1205,7 +1206,7 @@ def test_allocate_without_a_name_does_what_the_file_says(root: Path) -> None:
     assert not (root / "etc/docker/daemon.json").exists()
 
 
-@pytest.mark.parametrize(
+@each(
     "words",
     [
         ("--size", "5"),

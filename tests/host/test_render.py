@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from tests.command import PROGRAM, files_of, json_of, needs_root, usernsplan
+from tests.each import each
 from usernsplan.engines import ENGINES
 
 
@@ -148,7 +149,7 @@ def test_out_does_not_follow_a_symlink_out_of_its_folder(
     )
 
 
-@pytest.mark.parametrize(
+@each(
     ("words", "status", "said"),
     [
         ((), 2, "ENGINE and NAME are needed"),

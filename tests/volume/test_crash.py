@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 # default a few.
 ALL = 10_000
 KILLS = [
-    *(("shift", 2, 2, "tmpfs"), ("overlap", 1, 2, "tmpfs")),
+    *(("shift", 2, 1, "tmpfs"), ("overlap", 1, 2, "tmpfs")),
     *slow(
         *(("shift", 1, ALL, "tmpfs"), ("shift", 2, 6, "tmpfs"), ("shift", 2, 2, "ext4")),
         *(

@@ -175,7 +175,7 @@ def check_notes(notes: str, *, mapped: bool) -> None:
     assert FIXED not in notes
     assert f"usernsplan fix-volume {OPEN} --container web\n" in notes
     assert f"fix-volume {UNFIXED}" not in notes
-    assert (f"{UNFIXED}: what container root makes there is the host root's" in notes) == mapped
+    assert (f"{UNFIXED}: files that container root makes there belong to" in notes) == mapped
 
 
 def check_closed(host: ThrowawayHost, engine: str, run: Run, option: str = "") -> None:

@@ -67,7 +67,7 @@ def test_one_extent_is_enough_that_has_gid_5(
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (SHARED[0], "ctr takes one extent for uids and one for gids"),
+        (SHARED[0], "ctr takes only one extent for uids and one for gids"),
         (SINGLE_UID[0], "ctr mounts /dev/pts for gid 5, which is not mapped"),
     ],
     ids=["shared", "single-uid"],

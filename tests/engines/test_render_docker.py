@@ -106,8 +106,9 @@ def test_a_container_of_its_own_name_is_dockers_once_what_the_note_says_is_done(
     [note] = told["notes"]
     with pytest.raises(recipes.DaemonFailed, match="usernsplan-web"), recipes.dockerd(host):
         pass
-    assert "the words that allocated it, with --daemon web, make both" in note
-    usernsplan(host, "allocate", "--strategy", "per-container", "web", "--daemon", "web")
+    pasted = note.partition("this makes both: usernsplan ")[2]
+    assert pasted == "allocate --strategy per-container web --daemon web"
+    usernsplan(host, *pasted.split())
     with recipes.dockerd(host) as docker:
         assert seen(docker.run(["sh", "-c", ASK])) == (planned(host, "web"), "1")
     assert json.loads(usernsplan(host, "render", "docker", "web", "--json"))["notes"] == []

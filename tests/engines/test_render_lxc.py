@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -112,15 +113,17 @@ def test_roots_lines_stand_and_without_them_the_container_does_not_start(
     ],
     ids=["per-container", "of-another-size", "shared"],
 )
-def test_where_root_has_no_lines_a_note_says_the_words_that_grant_them(
+def test_where_root_has_no_lines_a_note_has_the_command_that_grants_them(
     host: ThrowawayHost, words: tuple[str, ...]
 ) -> None:
     allocate_for(host, "podman", *words)
     rendered = render(host, "lxc")
     with pytest.raises(CommandFailed, match=r"newuidmap: uid range .* not allowed"):
         lxc_execute(host, rendered.stdout, ["true"])
-    assert "the words that allocated 'web', with --engine lxc, grant them" in rendered.stderr
-    allocate_for(host, "lxc", *words)
+    pasted = re.search(r"this grants them: usernsplan (.*)", rendered.stderr)
+    assert pasted
+    assert pasted[1].split() == ["allocate", *words, "web", "--engine", "lxc"]
+    usernsplan(host, *pasted[1].split())
     assert shown(runner(host)(rendered.stdout, MAPS)) == maps(host)
     assert "newuidmap" not in render(host, "lxc").stderr
 

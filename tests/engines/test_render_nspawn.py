@@ -124,7 +124,7 @@ def test_what_is_not_one_range_from_0_is_refused(
     host: ThrowawayHost, words: tuple[str, ...]
 ) -> None:
     allocate(host, *words)
-    check_refused(host, "nspawn", "it knows one range, from container id 0")
+    check_refused(host, "nspawn", "it takes one range, from container id 0")
 
 
 def test_the_note_names_no_machine_that_cannot_be_one(host: ThrowawayHost) -> None:

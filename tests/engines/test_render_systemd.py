@@ -53,7 +53,7 @@ def files(rendered: str) -> dict[str, str]:
 
 def make_account(host: ThrowawayHost, notes: str) -> None:
     """Do what the note says."""
-    [commands] = re.findall(r"the id has to be an account's; if it is none: (.+)", notes)
+    [commands] = re.findall(r"the id has to belong to an account; to make one: (.+)", notes)
     host.run("sh", "-euc", commands)
 
 

@@ -433,9 +433,9 @@ def test_a_volume_of_a_range_that_was_released_is_not_the_new_ones(
     [
         (524288, "plain", ""),
         (524288 + 999, "plain", ""),
-        (589824, "plain", "has to be given to the container: usernsplan fix-volume /srv/web --container web --from db"),
-        (0, "idmap", "host root's"),
-        (None, "idmap", "host root's"),
+        (589824, "plain", "give it to the container with: usernsplan fix-volume /srv/web --container web --from db"),
+        (0, "idmap", "belong to the host's root"),
+        (None, "idmap", "belong to the host's root"),
     ],
 )  # fmt: skip
 def test_a_folder_whose_owner_is_in_a_range_carries_that_ranges_ids(
@@ -454,7 +454,7 @@ def test_what_one_container_of_a_pool_left_is_not_the_next_ones(options: frozens
         "podman-auto", POOL, [VolumeRequest("/srv/web", "/data", options)], ground
     )
     assert mount.owners == "plain"
-    assert "say :U" in note
+    assert "its option :U" in note
 
 
 def test_an_owner_in_the_block_that_the_container_does_not_have_is_not_right() -> None:
@@ -465,7 +465,7 @@ def test_an_owner_in_the_block_that_the_container_does_not_have_is_not_right() -
 
 
 def test_two_volumes_cannot_be_mounted_on_one_place() -> None:
-    with pytest.raises(InvalidValueError, match="mounted on /data"):
+    with pytest.raises(InvalidValueError, match="destination /data"):
         decide(
             "podman",
             WEB,
@@ -499,7 +499,7 @@ def test_a_pod_with_a_user_namespace_wants_the_hosts_ids_back(holder: str) -> No
     mount, [note] = decided("kubernetes", holder=holder)
     assert mount.owners == "plain"
     assert (
-        f"the host ids of {holder}, and the runtime maps them once more: usernsplan fix-volume /srv/web"
+        f"the host ids of {holder}, and the runtime would map them again; undo that with: usernsplan fix-volume /srv/web"
         in note
     )
     assert note.endswith(f"--container {holder} --reverse")

@@ -300,17 +300,26 @@ class ContainerOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class PoolOptions:
+    """What is said of an engine's own pool: for how many containers, and its first host id."""
+
+    containers: int | None = None
+    start: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class AllocateRequest:
     """The words of one ``allocate``: no names means the default allocation, Docker's.
 
-    ``engines`` None: those that the host has. ``pools`` says for how many containers an engine's own pool is to be
-    (by the engine's name), and ``pool_starts`` its first id, where that was said. ``each``: what is said of single
-    names, in place of what is said of all. ``from_file``: of a plan file, which names the default allocation where it
-    wants it.
+    ``strategy`` None: the one that the host has, with these ``options`` (see strategies.named).
+    ``engines`` None: those that the host has. ``pools`` has what is said of engines' own pools, by
+    the engine's name. ``each``: what is said of single names, in place of what is said of all.
+    ``from_file``: of a plan file, which names the default allocation where it wants it.
     """
 
     names: tuple[str, ...]
-    strategy: Strategy
+    strategy: Strategy | None = None
+    options: dict[str, int | str] = field(default_factory=dict)
     owner: str | None = None
     start: int | None = None
     pool: IdRange | None = None
@@ -319,14 +328,9 @@ class AllocateRequest:
     replace_remap: bool = False
     yes: bool = False
     engines: tuple[str, ...] | None = None
-    pools: tuple[tuple[str, int], ...] = ()
-    pool_starts: tuple[tuple[str, int], ...] = ()
+    pools: dict[str, PoolOptions] = field(default_factory=dict)
     each: dict[str, ContainerOptions] = field(default_factory=dict)
     from_file: bool = False
-
-    def words(self, name: str) -> ContainerOptions:
-        """What is said of this name."""
-        return self.each.get(name) or ContainerOptions(self.strategy, self.owner, self.start)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""An allocation as one container engine reads it. One engine is one file; this is their list."""
+"""An allocation as one engine reads it. One engine is one file, and one row of ENGINES."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ if TYPE_CHECKING:
 class Pool(NamedTuple):
     """A range from which an engine itself gives each container 65536 ids.
 
-    ``owner`` owns the lines, and the range has room for ``containers``, which ``option`` changes.
+    ``owner`` owns the lines, and the allocation has the same name; with ``account`` the owner has to
+    be an account. By default the range has room for ``containers``; ``option`` of ``allocate`` sets
+    another number, and ``help`` describes that option.
     """
 
     owner: str
     containers: int
     option: str
+    help: str
     account: bool = False
 
 
@@ -31,6 +34,7 @@ class EngineInfo(NamedTuple):
     A host has the engine where one of ``programs`` is installed. ``extra_owners`` is another owner
     that needs the lines of every allocation, ``pool`` a range that the engine gives out itself.
     With ``takes_roots`` the engine takes ids for other containers from all lines of root. With
+    ``owner_is_account`` it runs a daemon for each allocation, whose owner has to be an account. With
     ``flags`` its text is words of a command line, or a script.
     """
 
@@ -39,6 +43,7 @@ class EngineInfo(NamedTuple):
     extra_owners: str | None = None
     pool: Pool | None = None
     takes_roots: bool = False
+    owner_is_account: bool = False
     flags: bool = False
 
 
@@ -47,13 +52,15 @@ ENGINES = {
     "uid_map": EngineInfo("kernel"),
     "gid_map": EngineInfo("kernel"),
     "docker": EngineInfo("docker", ("dockerd",)),
-    "docker-instance": EngineInfo("docker_instance"),
+    "docker-instance": EngineInfo("docker_instance", owner_is_account=True),
     "compose": EngineInfo("compose"),
     "podman": EngineInfo("podman", ("podman",), flags=True),
     "quadlet": EngineInfo("quadlet"),
     # The user in containers/storage whose lines --userns=auto takes. No account is needed.
     "podman-auto": EngineInfo(
-        "podman_auto", pool=Pool("containers", 100, "--auto-containers"), flags=True
+        "podman_auto",
+        pool=Pool("containers", 100, "--auto-containers", "a pool for so many containers"),
+        flags=True,
     ),
     "oci": EngineInfo("oci", ("crun", "runc")),
     "containerd": EngineInfo("containerd", ("containerd",), flags=True),
@@ -64,7 +71,9 @@ ENGINES = {
     "nspawn": EngineInfo("nspawn", ("systemd-nspawn",), flags=True),
     # The kubelet asks getsubids for the user of this name. By default it runs at most 110 pods.
     "kubernetes": EngineInfo(
-        "kubernetes", ("kubelet",), pool=Pool("kubelet", 110, "--pods", account=True)
+        "kubernetes",
+        ("kubelet",),
+        pool=Pool("kubelet", 110, "--pods", "a kubelet's line for so many", account=True),
     ),
     "openshift": EngineInfo("openshift"),
     "systemd": EngineInfo("systemd"),
@@ -85,23 +94,23 @@ def engine(name: str) -> Engine:
     return cast("Engine", import_module(f"usernsplan.engines.{known(name).module}").ENGINES[name])
 
 
-def pool_of(allocation: Allocation) -> str | None:
-    """The engine whose pool an allocation is; None for the allocation of a container."""
+def pool_named(name: str) -> str | None:
+    """The engine whose pool has this name; None for any other name."""
     return next(
-        (
-            name
-            for name, it in ENGINES.items()
-            if it.pool and it.pool.owner == allocation.owner == allocation.name
-        ),
-        None,
+        (engine for engine, it in ENGINES.items() if it.pool and it.pool.owner == name), None
     )
+
+
+def engine_of_pool(allocation: Allocation) -> str | None:
+    """The engine whose pool an allocation is; None for the allocation of a container."""
+    return pool_named(allocation.name) if allocation.name == allocation.owner else None
 
 
 def verdict(name: str, allocation: Allocation) -> Verdict:
     """Whether the engine of this name can express an allocation."""
     from usernsplan.engines.base import no  # noqa: PLC0415 - the list alone loads faster
 
-    theirs = pool_of(allocation)
+    theirs = engine_of_pool(allocation)
     if theirs not in {None, name}:
         return no(f"it is the pool of {theirs}, not the range of one container")
     return engine(name).verdict(allocation)

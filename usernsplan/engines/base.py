@@ -110,9 +110,10 @@ class Engine(Protocol):
     """One container engine.
 
     ``reads_host`` says whether the text depends on the host; if not, no host is read. ``takes`` are
-    the options of render that the engine has a use for. ``idmap`` says whether it can map the ids
-    of a mount: "yes"; "asked", only on request, because some versions silently ignore it; "itself",
-    it always does so.
+    the options of render that the engine has a use for; "U" is the option of a volume by which the
+    engine changes the owners at the start. ``idmap`` says whether it can map the ids of a mount:
+    "yes"; "asked", only on request, because some versions silently ignore it; "itself", it always
+    does so.
     """
 
     reads_host: ClassVar[bool]

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from usernsplan.engines import engine, pool_of
+from usernsplan.engines import engine, engine_of_pool
 from usernsplan.errors import InvalidValueError, RefusedError
 from usernsplan.escape import shell
 from usernsplan.model import Mount
@@ -27,8 +27,6 @@ _MADE_BY_ROOT = (
     "others out with mode 700"
 )
 _NOT_ITS_OWN = "give it to the container with"
-# Engines that take Podman's option U, "change the owners at the start".
-_CHOWN = ("podman", "quadlet", "podman-auto")
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +147,7 @@ def _one(
                 hint=f"leave out idmap, and {_NOT_ITS_OWN}: {fix}",
             )
         owners = "idmap"
-    elif "U" in wish.options and name in _CHOWN:
+    elif "U" in wish.options and "U" in engine(name).takes:
         owners = "U"
     elif can == "yes" and "U" not in wish.options and not is_right:
         if not why and (reason := on.why_no_idmap(source)):
@@ -174,7 +172,7 @@ def _is_right(
     """
     maps = {a.name: a.mapping for a in ledger.allocations} | {allocation.name: allocation.mapping}
     if (
-        pool_of(allocation)
+        engine_of_pool(allocation)
         or not whose
         or {maps.get(name) for name in whose} != {allocation.mapping}
     ):
@@ -267,7 +265,7 @@ def _fix(
     allocation: Allocation, wish: VolumeRequest, whose: tuple[str, ...], on: MountContext
 ) -> str:
     """The command that gives a volume to the container."""
-    if pool_of(allocation):
+    if engine_of_pool(allocation):
         return "its option :U, because the range is known only when the container runs"
     others = {a.name for a in on.ledger.allocations} - {allocation.name}
     former = f" --from {shell(whose[0])}" if len(whose) == 1 and whose[0] in others else ""

@@ -97,7 +97,7 @@ def test_dockerd_starts_with_the_daemon_json_and_its_containers_have_the_planned
         assert host.owner("/tmp/vol/made") == (expected, expected)
         root = f"/var/lib/docker/{planned[0][1]}.{planned[0][1]}"
         assert host.exists(root)
-    assert "already so" in usernsplan(host, "allocate", *words)
+    assert "Already up to date" in usernsplan(host, "allocate", *words)
 
 
 def test_lxc_maps_what_root_was_granted_for_each_of_two_containers(host: ThrowawayHost) -> None:
@@ -113,7 +113,7 @@ def test_lxc_maps_what_root_was_granted_for_each_of_two_containers(host: Throwaw
         assert recipes.lines(seen) == [(0, base, 65536)]
     usernsplan(host, "release", "one")
     assert host.read("/etc/subuid") == b"root:100000:65536\nroot:589824:65536\n"
-    assert "already so" in usernsplan(
+    assert "Already up to date" in usernsplan(
         host, "allocate", "--strategy", "per-container", "two", "--owner", "root"
     )
 

@@ -173,7 +173,7 @@ def test_the_file_that_out_writes_is_included_and_roots_lines_are_there(
     assert said.endswith("\n\nold\n")
     assert host.read(FILE).decode() == render(host, "lxc", f"{volume}:/vol").stdout
     assert (host.read("/etc/subuid"), host.read("/etc/subgid")) == before
-    assert "Nothing changes" in usernsplan(host, *words).stdout
+    assert "Already up to date" in usernsplan(host, *words).stdout
 
 
 def test_out_grants_root_nothing_that_release_would_leave_behind(host: ThrowawayHost) -> None:

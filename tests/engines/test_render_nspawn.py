@@ -105,7 +105,7 @@ def test_a_file_that_says_something_else_is_replaced_only_with_yes(host: Throwaw
     words = ("render", "nspawn", "web", "--out", "/")
     usernsplan(host, *words)
     written = host.read(FILE)
-    assert "Nothing changes" in usernsplan(host, *words).stdout
+    assert "Already up to date" in usernsplan(host, *words).stdout
     host.write(FILE, "[Exec]\nBoot=yes\n")
     refused = usernsplan(host, *words, status=9)
     assert refused.stdout == ""

@@ -89,7 +89,7 @@ def test_the_file_that_out_writes_is_the_drop_in_and_systemd_understands_it(
     volume = make_volume(host)
     words = ("render", "systemd", "web", "--volume", f"{volume}:/vol:ro", "--out", "/")
     usernsplan(host, *words)
-    assert "Nothing changes" in usernsplan(host, *words).stdout
+    assert "Already up to date" in usernsplan(host, *words).stdout
     rendered = render(host, "systemd", f"{volume}:/vol:ro").stdout
     assert host.read(DROP_IN).decode() == rendered
     verify(host, SERVICE, UNIT)
@@ -132,7 +132,7 @@ def test_without_the_account_it_does_not_start_and_with_it_nothing_else_changes(
     assert service_run(host, files(rendered.stdout), UNIT, "id -u").split() == [str(ID)]
     # An account in the range is this container's own: the allocation stands.
     assert (
-        "already so"
+        "Already up to date"
         in usernsplan(host, "allocate", *SINGLE_UID, "web", "--engine", "systemd").stdout
     )
 

@@ -73,7 +73,7 @@ def test_the_same_words_again_touch_no_file(root: Path) -> None:
     assert again["changed"] is False
     assert again["changes"] == []
     assert files_of(root) == before
-    assert "Nothing changes" in usernsplan(*words).stdout
+    assert "Already up to date" in usernsplan(*words).stdout
     usernsplan(*words, "--check")
 
 

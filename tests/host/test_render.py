@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sqlite3
 import subprocess
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.command import PROGRAM, files_of, json_of, needs_root, usernsplan
+from tests.command import PROGRAM, files_of, here, json_of, needs_root, usernsplan
 from tests.each import each
 from usernsplan.engines import ENGINES
 
@@ -78,7 +79,7 @@ def test_out_writes_files_in_their_places_once(root: Path, out: Path) -> None:
     ]
     before = files_of(out)
     assert not json_of(*words)["changed"]
-    assert "Nothing changes" in usernsplan(*words).stdout
+    assert "Already up to date" in usernsplan(*words).stdout
     assert files_of(out) == before
 
 
@@ -95,7 +96,7 @@ def test_out_keeps_what_others_wrote(root: Path, out: Path) -> None:
     assert files_of(out) == before
     preview = usernsplan(*words, "--replace-files", "--dry-run")
     assert '-{"debug": true}' in preview.stdout
-    assert "Nothing was written" in preview.stdout
+    assert "Dry run: nothing was written" in preview.stdout
     assert files_of(out) == before
     done = usernsplan(*words, "--replace-files")
     assert f"{out}/etc/subuid lacks usernsplan-web" in done.stderr
@@ -440,3 +441,31 @@ def test_a_mount_takes_the_place_of_every_one_on_its_destination(root: Path, bun
         ("/data", "bind"),
         ("/b", "tmpfs"),
     ]
+
+
+@each(
+    "words",
+    [
+        ("--strategy", "per-container", "web"),
+        ("--strategy", "per-container", "--size", "1000", "--start", "655360", "web"),
+        ("--strategy", "single-uid", "--block", "5", "web"),
+        ("--strategy", "shared", "--max", "1000", "--owner", "bob", "web"),
+        ("--strategy", "shared", "--dockerroot", "7", "web.1"),
+    ],
+)
+def test_the_command_that_a_note_gives_is_the_one_that_made_the_allocation(
+    tmp_path_factory: pytest.TempPathFactory, words: tuple[str, ...]
+) -> None:
+    root = tmp_path_factory.mktemp("made") / "a host"
+    here("allocate", *words, "--engine", "podman", "--root", root)
+    before = (root / "etc/subuid").read_text()
+    [note] = [
+        note
+        for note in json_of("render", "lxc", words[-1], "--root", root)["notes"]
+        if "this grants them" in note
+    ]
+    pasted = shlex.split(note.partition("this grants them: ")[2])
+    here(*pasted[1:])
+    # Root's lines are new, and nothing else.
+    owner = before.partition(":")[0]
+    assert (root / "etc/subuid").read_text() == before + before.replace(f"{owner}:", "root:")

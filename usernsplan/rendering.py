@@ -53,6 +53,7 @@ def rendering(request: RenderRequest, root: str = "/") -> Rendered:
     recorded = volumes.recorded(layout, known) if wishes else volumes.Recorded((), ())
     for wish in wishes:
         _refuse_half_way(layout, wish, recorded.runs)
+
     ground = MountContext(
         ledger=known,
         layout=layout,
@@ -64,6 +65,7 @@ def rendering(request: RenderRequest, root: str = "/") -> Rendered:
         doubts={path: one.fact for path, one in doubts(known, recorded.volumes, layout).items()},
     )
     mounts, notes = decide(request.engine, allocation, wishes, ground)
+
     asked = RenderContext(
         state=read.state(layout, ledger.state) if chosen.reads_host or request.rootless else None,
         mounts=mounts,
@@ -76,6 +78,7 @@ def rendering(request: RenderRequest, root: str = "/") -> Rendered:
         layout=layout,
     )
     found = engines.render(request.engine, allocation, asked)
+
     if known.interrupted:
         notes = (INTERRUPTED, *notes)
     # Nobody knows which volume these runs were at, so they are named for any volume.
@@ -119,6 +122,7 @@ def delivered(
     where, option = (out, "--out") if request.bundle is None else (request.bundle, "--bundle")
     layout = files.layout_at(where or "", option)
     output.refuse_foreign_links(layout, (SUBUID if request.bundle is None else _CONFIG,))
+
     with nullcontext() if preview else _alone(layout):
         rendered = rendering(request, root)
         if request.bundle is None:

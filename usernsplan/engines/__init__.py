@@ -132,6 +132,7 @@ def render(name: str, allocation: Allocation, asked: RenderContext | None = None
             f"{name} cannot express the allocation '{allocation.name}': {found.why}",
             hint=f"{', '.join(others)} can",
         )
+
     chosen = engine(name)
     said = {
         "volume": asked.mounts,
@@ -141,6 +142,7 @@ def render(name: str, allocation: Allocation, asked: RenderContext | None = None
     }
     if asked.image is not None:
         check_image(asked.image)
+
     for word, value in said.items():
         if value and word not in chosen.takes:
             raise InvalidValueError(f"--{word} is not an option for {name}")

@@ -46,6 +46,7 @@ class Docker:
         """The host's daemon.json with userns-remap set; a value of no-new-privileges stays."""
         if asked.state is None:
             raise InvalidValueError("Docker's daemon.json depends on the host, but none was read")
+
         config = daemon_json.parse(
             asked.state.daemon_json or b"", asked.state.layout.path(DAEMON_JSON)
         )
@@ -54,6 +55,7 @@ class Docker:
             text = daemon_json.with_value(
                 daemon_json.parse(text, ""), daemon_json.NO_NEW_PRIVILEGES, value=True
             )
+
         # An allocation without a name is Docker's, and allocate sets userns-remap for it.
         option = ("--engine", "docker")
         if allocation.name != DEFAULT_NAME:
@@ -66,6 +68,7 @@ class Docker:
                     f"containers of {replaced}"
                 ),
             )
+
         return Rendered(
             text.decode().removesuffix("\n"),
             (File(DAEMON_JSON, text.decode()), *subid_files(allocation)),

@@ -63,6 +63,7 @@ class Incus:
             lines.append("devices:")
         for number, mount in enumerate(asked.mounts, 1):
             lines += _device(number, mount)
+
         return Rendered(
             "\n".join(lines),
             roots_files(allocation),

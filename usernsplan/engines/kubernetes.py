@@ -57,6 +57,7 @@ class Kubernetes:
                     "--volume and --image are for a pod, but this is the kubelet's own line"
                 )
             return _line(allocation)
+
         lines = [
             "apiVersion: v1",
             "kind: Pod",
@@ -75,12 +76,14 @@ class Kubernetes:
                 "    runAsNonRoot: true",
                 f"    runAsUser: {uid}",
                 f"    runAsGroup: {gid}",
+                f"    fsGroup: {gid}",
             ]
-            lines += [f"    fsGroup: {gid}"]
             notes = []
+
         lines += ["  containers:", f"    - name: {quoted(allocation.name)}"]
         lines += [f"      image: {quoted(asked.image)}"] if asked.image else []
         lines += ["      securityContext:", "        allowPrivilegeEscalation: false"]
+
         if asked.mounts:
             lines.append("      volumeMounts:")
             for number, mount in enumerate(asked.mounts, 1):
@@ -97,6 +100,7 @@ class Kubernetes:
                     f"        path: {quoted(mount.source)}",
                 ]
                 lines += ["        type: Directory"] if mount.is_folder else []
+
         if not asked.image:
             notes.append("without --image this is a patch for a pod that has an image")
         return Rendered("\n".join(lines), (), tuple(notes))

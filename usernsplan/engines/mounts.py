@@ -46,6 +46,7 @@ class VolumeRequest:
                 f"--volume {words!r}: expected /SRC:/DEST[:OPTIONS], both absolute",
                 hint=f"options: {', '.join(_OPTIONS)}",
             )
+
         options = frozenset(filter(None, (spelt["options"] or "").split(",")))
         strange = options.difference(_OPTIONS)
         if strange or {"ro", "rw"} <= options or {"U", "idmap"} <= options:
@@ -57,6 +58,7 @@ class VolumeRequest:
             raise InvalidValueError(
                 f"--volume {words}: {what}", hint=f"options: {', '.join(_OPTIONS)}"
             )
+
         for path in (spelt["source"], spelt["destination"]):
             if posixpath.normpath(path) != path.rstrip("/") or path.startswith("//"):
                 raise InvalidValueError(
@@ -125,8 +127,8 @@ def _one(
     is_right = _is_identity(allocation) or (
         not doubt and _is_right(allocation, whose, owner, on.ledger)
     )
-    owners: Literal["plain", "idmap", "U"] = "plain"
     why = f"its files carry the host ids of {', '.join(whose)}" if whose and not doubt else doubt
+
     if can == "itself":
         note = f"{doubt}; {_BY_THE_RUNTIME}" if doubt else _BY_THE_RUNTIME
         if whose:
@@ -135,6 +137,8 @@ def _one(
             source, wish.destination, "ro" in wish.options, is_folder=on.is_folder(source)
         )
         return mount, f"{source}: {note}"
+
+    owners: Literal["plain", "idmap", "U"] = "plain"
     if "idmap" in wish.options:
         why = (
             f"{name} cannot map the ids of a mount"
@@ -153,11 +157,13 @@ def _one(
         if not why and (reason := on.why_no_idmap(source)):
             why = f"no idmap: {reason}"
         owners = "plain" if why else "idmap"
+
     note = doubt
     if owners == "idmap":
         note = _MADE_BY_ROOT
     elif owners == "plain" and not is_right:
         note = f"{why}; {_NOT_ITS_OWN}: {fix}" if why else f"{_NOT_ITS_OWN}: {fix}"
+
     mount = Mount(source, wish.destination, "ro" in wish.options, owners, on.is_folder(source))
     return mount, f"{source}: {note}" if note else ""
 
@@ -225,6 +231,7 @@ def _whose(
         return tuple(held)
     if is_doubted:
         return ()
+
     now = standing(ledger)
     names = {
         v.path: v.name if v.path in now else f"{v.name}'s former range" for v in ledger.volumes

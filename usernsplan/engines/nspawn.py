@@ -58,6 +58,7 @@ class Nspawn:
             "PrivateUsersOwnership=map",
         ]
         lines += [f"Bind{'ReadOnly' if m.read_only else ''}={_bind(m)}" for m in asked.mounts]
+
         path = f"/etc/systemd/nspawn/{allocation.name}.nspawn"
         files: tuple[File, ...] = (File(path, "\n".join(lines) + "\n"),)
         notes = [
@@ -71,6 +72,7 @@ class Nspawn:
                 (),
                 [f"there is no .nspawn file: '{allocation.name}' cannot be the name of a machine"],
             )
+
         if count != SLOT or start % SLOT:
             notes.append(
                 "--private-users-ownership=chown needs a count of 65536 and a base that is a "

@@ -52,10 +52,12 @@ class Oci:
                 (),
                 tuple(notes),
             )
+
         config = _config(asked.bundle, asked.place)
         changed = _patched(config, linux, mounts, asked.place)
         # A file that has all this already stays as it is, whatever its indentation.
         text = asked.bundle if changed == config else _written(changed)
+
         if rootfs := _rootfs(changed, asked.place):
             words = (
                 f"fix-volume {operand(rootfs)} --container {shell(allocation.name)} --mode shift"
@@ -161,8 +163,10 @@ def _patched(
             f"{place} joins an existing user namespace, whose map is fixed",
             hint='remove the "path" of the user namespace from it',
         )
+
     new = [] if any(each.get("type") == "user" for each in namespaces) else linux["namespaces"]
     merged = {**old, **linux, "namespaces": [*namespaces, *new]}
+
     new_mounts = {mount["destination"]: mount for mount in mounts}
     left, standing = dict(new_mounts), []
     for mount in config.get("mounts") or []:
@@ -172,6 +176,7 @@ def _patched(
         elif destination in left:
             # It replaces the first one; a second one would be mounted over it.
             standing.append(left.pop(destination))
+
     more = {"mounts": [*standing, *left.values()]} if mounts else {}
     return {**config, **more, "linux": merged}
 

@@ -29,6 +29,7 @@ def placed(
         raise InvalidValueError(
             "--out: this engine has no file to write", hint="without --out the text is printed"
         )
+
     changes = []
     for file in own:
         before = now[file.path]
@@ -73,6 +74,7 @@ def _after(file: File, before: bytes | None, layout: Layout) -> tuple[bytes, boo
             f"{layout.path(file.path)} does not exist, but Podman needs it; nothing was written",
             hint="make it first, with driver, runroot and graphroot: containers-storage.conf(5)",
         )
+
     options = dict(line.partition(" = ")[::2] for line in file.content.splitlines())
     after = storage_conf.with_options(before, options, layout.path(file.path))
     return after, not subid.added_lines(after, before)

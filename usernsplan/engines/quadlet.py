@@ -35,10 +35,12 @@ class Quadlet:
             *(f"Volume={podman.volume(mount)}" for mount in asked.mounts),
         ]
         text = "\n".join(lines)
+
         # The numbers of a rootless map are right for one account only.
         users = f"/users/{login_of(allocation, asked).uid}" if asked.rootless else ""
         unit = f"/etc/containers/systemd{users}/{allocation.name}.container"
         path = unit if asked.image else f"{unit}.d/10-usernsplan.conf"
+
         reload = f"systemctl {'--user ' if asked.rootless else ''}daemon-reload"
         found = [
             (

@@ -60,6 +60,7 @@ class Rootless:
             "podman system migrate",
             "podman unshare cat /proc/self/uid_map",
         ]
+
         flags = asked.layout.inline(f"render podman {shell(allocation.name)} --rootless")
         notes = [
             (

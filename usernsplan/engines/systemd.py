@@ -44,6 +44,7 @@ class Systemd:
             for m in asked.mounts
         ]
         text = "\n".join(lines)
+
         path = f"/etc/systemd/system/{allocation.name}.service.d/10-usernsplan.conf"
         group = shell(*asked.layout.account_command(("groupadd", "--gid", f"{gid}", f"u{uid}")))
         nobody = (

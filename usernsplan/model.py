@@ -311,15 +311,17 @@ class PoolOptions:
 class AllocateRequest:
     """The words of one ``allocate``: no names means the default allocation, Docker's.
 
-    ``strategy`` None: the one that the host has, with these ``options`` (see strategies.named).
-    ``engines`` None: those that the host has. ``pools`` has what is said of engines' own pools, by
-    the engine's name. ``each``: what is said of single names, in place of what is said of all.
-    ``from_file``: of a plan file, which names the default allocation where it wants it.
+    ``strategy`` None: the one that the host has, with these ``options`` (see strategies.named), and
+    with the ``defaults`` that fit it. ``engines`` None: those that the host has. ``pools`` has what
+    is said of engines' own pools, by the engine's name. ``each``: what is said of single names, in
+    place of what is said of all. ``from_file``: of a plan file, which names the default allocation
+    where it wants it. ``places``: where the defaults of the host stand, by the option's name.
     """
 
     names: tuple[str, ...]
     strategy: Strategy | None = None
     options: dict[str, int | str] = field(default_factory=dict)
+    defaults: dict[str, int] = field(default_factory=dict)
     owner: str | None = None
     start: int | None = None
     pool: IdRange | None = None
@@ -331,6 +333,7 @@ class AllocateRequest:
     pools: dict[str, PoolOptions] = field(default_factory=dict)
     each: dict[str, ContainerOptions] = field(default_factory=dict)
     from_file: bool = False
+    places: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,7 @@ def render(
     ] = False,
     yes: Yes = False,
 ) -> None:
-    """Print exactly what an engine reads for an allocation, to paste or to pipe.
+    """Print what an engine reads for an allocation.
 
     Notes on standard error say what else the engine needs. If the engine cannot express the
     allocation, the error names engines that can. On any error, render prints a flag that no engine

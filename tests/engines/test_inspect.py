@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any
 import pytest
 
 from tests.command import here, json_of, missing, needs_root, usernsplan
-from tests.host.test_namespaces import nested
+from tests.host.nested import nested
 from usernsplan.formats import proc_status
 from usernsplan.formats.proc_status import CAPABILITIES
 from usernsplan.host import namespaces

@@ -24,7 +24,8 @@ import yaml
 
 from tests.command import PROGRAM, here, missing, needs_root, usernsplan
 from tests.documents import document_in
-from tests.host import test_crash as crash
+from tests.each import each
+from tests.host import struck as crash
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -1214,7 +1215,7 @@ def test_allocate_without_a_name_does_what_the_file_says(root: Path) -> None:
     assert not (root / "etc/docker/daemon.json").exists()
 
 
-@pytest.mark.parametrize(
+@each(
     "words",
     [
         ("--size", "5"),

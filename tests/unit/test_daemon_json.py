@@ -6,11 +6,12 @@ import re
 
 import pytest
 
+from tests.each import each
 from usernsplan.errors import InvalidFileError
 from usernsplan.formats.daemon_json import DATA_ROOT, REMAP, parse, with_remap, without_remap
 
 
-@pytest.mark.parametrize(
+@each(
     ("raw", "place", "said"),
     [
         (b'{"a": }', "1:7", "value"),

@@ -34,18 +34,18 @@ def why_not(path: str) -> str:
     if _has_mounts(path):
         return "something is mounted in it"
     if os.geteuid() != 0:
-        return "only root can ask the kernel whether it can be"
+        return "only root can ask the kernel whether that works"
     try:
         namespace = _namespace()
     except OSError as error:
-        return f"no user namespace can be made ({reason_of(error)})"
+        return f"the kernel makes no user namespace: {reason_of(error)}"
     try:
         _try(path, namespace)
     except FileNotFoundError:
         return "it does not exist yet"
     except OSError as error:
         return (
-            "its file system cannot be"
+            "its file system does not support it"
             if error.errno == errno.EINVAL
             else f"the kernel says {reason_of(error)}"
         )

@@ -1,4 +1,4 @@
-"""The plan file that is meant when none is named."""
+"""The plan file that a command uses if none is named."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ HERE = "usernsplan.yaml"
 
 
 class FoundFile(NamedTuple):
-    """A plan file, and its bytes: what was looked at is what is read, whoever exchanges the file."""
+    """A plan file and its bytes. Use these bytes: the file may change after the check."""
 
     path: str
     raw: bytes
 
 
 def find(layout: Layout, *, here: bool = True) -> FoundFile | None:
-    """The plan file of this folder (with ``here``), or below /etc of the root; None where there is none.
+    """The plan file of this folder (with ``here``), or the one below /etc of the root, or None.
 
-    Raises RefusedError for one that somebody else may have written: what it says would be done in our name. One that
-    is named is not looked at so: whoever names it means it.
+    Raises RefusedError if another user may have written it, because its content would be carried
+    out in our name. A plan file that the user names is not checked like this.
     """
     return (_found(layout, f"./{HERE}") if here else None) or _found(layout, layout.path(PLAN_FILE))
 
 
 def is_here() -> bool:
-    """Tell whether there is a plan file in this folder."""
+    """Tell whether this folder has a plan file."""
     return os.path.lexists(HERE)
 
 
@@ -43,8 +43,9 @@ def _found(layout: Layout, shown: str) -> FoundFile | None:
         place = trust.place("/", _here()) if is_here else trust.place(layout.real or "/", PLAN_FILE)
         if place.doubt:
             raise RefusedError(
-                f"{line(shown)}: {line(place.doubt)}: others may have written it, or put it there",
-                hint="name the file ('usernsplan apply FILE') if it is meant, or work in another folder",
+                f"{line(shown)}: {line(place.doubt)}: another user may have written or placed it",
+                hint="name the file if you trust it ('usernsplan apply FILE'), "
+                "or work in another folder",
             )
         return FoundFile(HERE if is_here else place.path, files.whole(place.path, line(shown)))
     except (FileNotFoundError, NotADirectoryError):
@@ -54,11 +55,14 @@ def _found(layout: Layout, shown: str) -> FoundFile | None:
 
 
 def _here() -> str:
-    """The file of this folder, by its whole name. Raises RefusedError where that is another folder's."""
-    os.lstat(HERE)  # where there is none, the folders above it are nobody's concern
+    """The absolute path of the plan file in this folder.
+
+    Raises FileNotFoundError if there is none, and RefusedError if the path leads to another folder.
+    """
+    os.lstat(HERE)  # without a plan file the folders above need no check
     folder = os.getcwd()
     if not os.path.samefile(folder, "."):
         raise RefusedError(
-            f"./{HERE}: {line(folder)} is another folder by now", hint="enter the folder again"
+            f"./{HERE}: {line(folder)} is now another folder", hint="enter the folder again"
         )
     return f"{folder}/{HERE}"

@@ -69,7 +69,7 @@ def _kept(layout: Layout, folder: str) -> Iterator[str]:
 
 
 def _images(layout: Layout, folder: str) -> int:
-    """The number of images in all stores of a data folder, images that only have a name included."""
+    """The number of images in all stores of a data folder, those with only a name included."""
     found = 0
     for driver in _names(layout, f"{folder}/image"):
         store = f"{folder}/image/{driver}"

@@ -86,8 +86,8 @@ def layout_at(root: str, option: str = _ROOT, *, exists: bool = False) -> Layout
     layout = Layout(root, real, (seen.st_dev, seen.st_ino))
     if option == _ROOT and not exists and new_root(layout) == _NO_ROOT:
         raise InvalidValueError(
-            f"{option} {escape.line(root)} is not the root of a host: "
-            "it has no /etc and is not empty",
+            f"{option} {escape.line(root)} has no /etc and is not empty, "
+            "so it is not the root of a host",
             hint="correct the name; to begin a root there: "
             f"mkdir {operand(root.rstrip('/') + '/etc')}",
         )

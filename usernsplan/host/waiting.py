@@ -1,4 +1,4 @@
-"""Waiting for other processes. After a second, a listener learns which one the program waits for."""
+"""Waiting for other processes. After a second, a listener gets a message that names the process."""
 
 from __future__ import annotations
 

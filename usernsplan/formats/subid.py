@@ -84,7 +84,7 @@ class SubidFile:
                 yield from line.spans
 
     def by_owner(self) -> dict[str, list[Line]]:
-        """The lines that any reader could take for an owner's (a login name, or a uid in decimal)."""
+        """The lines that any reader could give to an owner (a login name, or a uid in decimal)."""
         found: dict[str, list[Line]] = {}
         for line in self.lines:
             for owner in (line.owner,) if isinstance(line, Grant) else line.owners:

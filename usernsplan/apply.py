@@ -78,7 +78,7 @@ def foreseen(layout: Layout, ledger: Ledger) -> Iterator[tuple[HostState, tuple[
         yield state, ()
         return
     message = (
-        f"{_interrupted(intent)}, or is still at work; it is repaired before anything else is done"
+        f"{_interrupted(intent)}, or is still running; it is repaired before anything else is done"
     )
     try:
         yield as_mended(state, intent), (Finding("USN114", "warning", message),)
@@ -108,7 +108,7 @@ def carry_out(
     try:
         state = read.state(layout, ledger.state)
         if state.ledger.interrupted:
-            # A command was killed or is at work right now, so the state may be half of its change.
+            # A command was killed or is still running, so the state may be half of its change.
             with _locked(layout, ledger, findings) as state:
                 pass
         plan = decide(state)

@@ -56,14 +56,14 @@ def facts(
             "ranges are unknown"
         )
 
-    everybody = accounts.read(layout)
+    known_accounts = accounts.read(layout)
     if len(ids) <= FEW:
         users, groups = (
-            {user.uid for user in everybody.users},
-            {group.gid for group in everybody.groups},
+            {user.uid for user in known_accounts.users},
+            {group.gid for group in known_accounts.groups},
         )
         more = accounts.of_ids(layout, set(ids) - users, set(ids) - groups)
-        everybody = Accounts(everybody.users + more.users, everybody.groups + more.groups)
+        known_accounts = Accounts(known_accounts.users + more.users, everybody.groups + more.groups)
 
     if layout.is_host:
         from usernsplan.host import namespaces as of_machine  # noqa: PLC0415 - slow
@@ -77,7 +77,7 @@ def facts(
         ledger=known,
         subuid=subid.parse(files.read(layout, SUBUID)),
         subgid=subid.parse(files.read(layout, SUBGID)),
-        accounts=everybody,
+        accounts=known_accounts,
         namespaces=namespaces or (),
         history=history,
         complete=complete,

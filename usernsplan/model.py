@@ -33,7 +33,7 @@ MOST_SEEN = 1000
 
 # The note of a command that only reads, for a LedgerState that is ``interrupted``.
 INTERRUPTED = (
-    "another command is at work or was interrupted; if it was interrupted, the next allocate or "
+    "another command is running or was interrupted; if it was interrupted, the next allocate or "
     "release repairs it"
 )
 

@@ -1,4 +1,4 @@
-"""The runs of fix-volume as other commands see them: their names, their states, who is at work.
+"""The runs of fix-volume as other commands see them: names, states, and whether they are running.
 
 Only the volume fixer reads what a run has to do. All others read here which volumes are half-way.
 """
@@ -177,7 +177,7 @@ def is_at_work(layout: Layout, name: str) -> bool:
                 raise
             return False
         try:
-            # Shared, so that two checks at the same moment do not see each other as at work.
+            # Shared, so that two checks at the same moment do not take each other for the running run.
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
@@ -243,7 +243,7 @@ def _size(layout: Layout, name: str) -> int:
 class Runs(NamedTuple):
     """What other commands need to know of all runs.
 
-    ``unfinished`` are runs that were interrupted or whose state is unknown; none is at work.
+    ``unfinished`` are runs that were interrupted or whose state is unknown; none is running.
     ``kept`` are the volumes (names below the root) whose last run left ids that the map lacks, as
     its ``--unmapped keep`` asked.
     """

@@ -318,17 +318,26 @@ class ContainerOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class PoolOptions:
+    """The options of an engine's own pool: its number of containers, and its first host id."""
+
+    containers: int | None = None
+    start: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class AllocateRequest:
     """The options of one ``allocate``. No names means the default allocation, Docker's.
 
-    ``engines`` None: those that are installed. ``pools`` are (engine, number of containers) for an
-    engine's own pool, and ``pool_starts`` its first id if given. ``each`` are options of single
-    names, which replace those of all. ``from_file``: the request comes from a plan file, which has
-    to name the default allocation.
+    ``strategy`` None: the one that the host has, with these ``options`` (see strategies.named).
+    ``engines`` None: those that are installed. ``pools`` are the options of engines' own pools, by
+    the name of the engine. ``each`` are options of single names, which replace those of all.
+    ``from_file``: the request comes from a plan file, which has to name the default allocation.
     """
 
     names: tuple[str, ...]
-    strategy: Strategy
+    strategy: Strategy | None = None
+    options: dict[str, int | str] = field(default_factory=dict)
     owner: str | None = None
     start: int | None = None
     pool: IdRange | None = None
@@ -337,14 +346,9 @@ class AllocateRequest:
     replace_remap: bool = False
     yes: bool = False
     engines: tuple[str, ...] | None = None
-    pools: tuple[tuple[str, int], ...] = ()
-    pool_starts: tuple[tuple[str, int], ...] = ()
+    pools: dict[str, PoolOptions] = field(default_factory=dict)
     each: dict[str, ContainerOptions] = field(default_factory=dict)
     from_file: bool = False
-
-    def words(self, name: str) -> ContainerOptions:
-        """The options of this name."""
-        return self.each.get(name) or ContainerOptions(self.strategy, self.owner, self.start)
 
 
 @dataclass(frozen=True, slots=True)

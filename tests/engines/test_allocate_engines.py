@@ -35,6 +35,7 @@ from usernsplan import (
 from usernsplan.engines import ENGINES
 from usernsplan.errors import UsernsplanError
 from usernsplan.layout import SUBGID, SUBUID
+from usernsplan.model import PoolOptions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -558,11 +559,11 @@ def steps(draw: st.DrawFn) -> tuple[str, tuple[str, ...], AllocateRequest]:
     engines = draw(
         st.none() | st.lists(st.sampled_from(list(ENGINES)), min_size=1, max_size=4).map(tuple)
     )
-    pools = tuple(
-        (name, draw(st.integers(1, 3)))
+    pools = {
+        name: PoolOptions(draw(st.integers(1, 3)))
         for name in ("podman-auto", "kubernetes")
         if name in (engines or ())
-    )
+    }
     names = tuple(draw(st.lists(st.sampled_from(NAMES), max_size=3, unique=True)))
     owner = (
         draw(st.sampled_from([None, None, "root", "svc", "a1", "kubelet"]))

@@ -411,7 +411,7 @@ def test_a_named_container_that_docker_has_is_refused_in_words_of_its_own(root: 
     (root / "etc/group").write_text(GROUP + "usernsplan-web:x:901:\n")
     here("allocate", "--strategy", "shared", "web", "--daemon", "web", "--root", root)
     said = untouched(root, "--strategy", "shared", "web", "--max", "4294967294", status=9)
-    assert "by other words" in said
+    assert "with other options" in said
 
 
 def test_a_plan_file_with_such_a_map_is_told_its_line(root: Path, folder: Path) -> None:

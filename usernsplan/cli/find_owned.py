@@ -9,7 +9,7 @@ import typer
 
 from usernsplan.cli import say
 from usernsplan.cli.options import Json, Root, note, note_interrupted, stream, write_result
-from usernsplan.engines import pool_of
+from usernsplan.engines import engine_of_pool
 from usernsplan.errors import InvalidValueError, NotPermittedError, UnknownNameError
 from usernsplan.host.files import layout_at
 from usernsplan.ids import IdRange, IdSet
@@ -155,7 +155,9 @@ def _wanted(what: str, ledger: LedgerState) -> tuple[Wanted, Mapping | None]:
             held = IdSet((allocation.reserved_range,) if allocation.reserved_range else ())
             uids, gids = IdSet(mapping.uids.host_ranges()), IdSet(mapping.gids.host_ranges())
             # Which ids the containers of a pool have of it, their engine knows.
-            return owned.Wanted(uids | held, gids | held), None if pool_of(allocation) else mapping
+            return owned.Wanted(uids | held, gids | held), None if engine_of_pool(
+                allocation
+            ) else mapping
     released = IdSet(q.reserved_range for q in ledger.quarantined if q.name == what)
     if not released:
         try:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from usernsplan.engines import pool_of
+from usernsplan.engines import engine_of_pool
 from usernsplan.engines.mounts import standing
 from usernsplan.errors import InvalidFileError, RefusedError, UsernsplanError, about
 from usernsplan.formats import daemon_json
@@ -25,6 +25,7 @@ from usernsplan.model import (
     Finding,
     LedgerChange,
     Plan,
+    PoolOptions,
     ReleaseRequest,
     Reservation,
     Volume,
@@ -150,8 +151,10 @@ def request_of(spec: Spec) -> AllocateRequest:
         daemon=spec.daemon or None,
         daemon_config=spec.daemon is not False,
         engines=spec.engines,
-        pools=spec.pools,
-        pool_starts=spec.pool_starts,
+        pools={
+            engine: PoolOptions(dict(spec.pools).get(engine), dict(spec.pool_starts).get(engine))
+            for engine in dict((*spec.pools, *spec.pool_starts))
+        },
         each=each,
         from_file=True,
     )
@@ -249,7 +252,7 @@ def _not_named(state: HostState, spec: Spec) -> tuple[tuple[Allocation, ...], tu
     names = {one.name for one in spec.containers}
     gone = []
     for allocation in state.ledger.allocations:
-        engine = pool_of(allocation)
+        engine = engine_of_pool(allocation)
         named_pool = engine is not None and (spec.engines is None or engine in spec.engines)
         if not named_pool and allocation.name not in names:
             gone.append(allocation)
@@ -354,7 +357,7 @@ def _volume_steps(state: HostState, volumes: Iterable[Volume]) -> Iterator[DiffL
 
 
 def _kind(allocation: Allocation) -> Literal["container", "pool"]:
-    return "pool" if pool_of(allocation) else "container"
+    return "pool" if engine_of_pool(allocation) else "container"
 
 
 def _ids(allocation: Allocation) -> str:

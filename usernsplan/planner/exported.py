@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from usernsplan.engines import pool_of, verdict
+from usernsplan.engines import ENGINES, engine_of_pool, verdict
 from usernsplan.engines.mounts import standing
 from usernsplan.formats.spec import Spec, SpecContainer, SpecReservation, SpecVolume
 from usernsplan.ids import IdRange
-from usernsplan.model import DEFAULT_NAME, ROOT
+from usernsplan.model import DEFAULT_NAME
 from usernsplan.planner.daemon import remapped_to
 from usernsplan.planner.names import owner_of
-from usernsplan.planner.taken import pool_of as pool_range
+from usernsplan.planner.taken import pool_of
 from usernsplan.strategies import SLOT, Shared, named, options_of
 
 if TYPE_CHECKING:
@@ -19,14 +19,17 @@ if TYPE_CHECKING:
 
     from usernsplan.model import Allocation, HostState, Volume
 
+# The first engine that wants lines to be granted to an owner stands for all: they ask for the same.
+_ASKING = {it.extra_owners: name for name, it in reversed(ENGINES.items()) if it.extra_owners}
+
 
 def exported(state: HostState) -> Spec:
     """The plan file of a host as it is: planning by it changes nothing there."""
-    containers = [a for a in state.ledger.allocations if not pool_of(a)]
+    containers = [a for a in state.ledger.allocations if not engine_of_pool(a)]
     pools = [
         (engine, a.reserved_range)
         for a in state.ledger.allocations
-        if (engine := pool_of(a)) and a.reserved_range
+        if (engine := engine_of_pool(a)) and a.reserved_range
     ]
     daemon = _pointed_at(state, containers)
     strategy = state.ledger.allocations[0].strategy if state.ledger.allocations else "per-container"
@@ -57,8 +60,7 @@ def _container(a: Allocation, daemon: str | None, volumes: Iterable[Volume]) -> 
         owner=a.owner if a.owner != owner_of(a.name) else None,
         start=a.reserved_range.start if a.reserved_range and starts else None,
         options=options_of(a.strategy, a.mapping, a.reserved_range),
-        # Whom LXC, LXD or Incus wants its lines to be granted to.
-        engines=("lxc",) if ROOT in a.extra_owners else (),
+        engines=tuple(_ASKING[owner] for owner in a.extra_owners if owner in _ASKING),
         volumes=tuple(
             SpecVolume(v.path, "own" if v.mode == "own" else "shift", v.user, 0) for v in volumes
         ),
@@ -78,7 +80,7 @@ def can_export(volume: Volume) -> bool:
 def _pool(state: HostState, containers: Iterable[Allocation]) -> IdRange | None:
     """From where to where ranges were taken, where that is not the pool that goes without saying."""
     own = [a for a in containers if a.reserved_range and a.strategy != Shared.name]
-    usual = [pool_range(state, named(a.strategy, {}), None) for a in own[:1]]
+    usual = [pool_of(state, named(a.strategy, {}), None) for a in own[:1]]
     held = sorted(a.reserved_range for a in own if a.reserved_range)
     if all(ids.start in usual[0] and ids.last in usual[0] for ids in held):
         return None

@@ -8,7 +8,7 @@ from usernsplan.errors import InvalidFileError, InvalidValueError, PoolExhausted
 from usernsplan.formats import login_defs
 from usernsplan.ids import ID_LIMIT, IdRange, IdSet
 from usernsplan.layout import GROUP, LEDGER, LOGIN_DEFS, PASSWD, SUBGID, SUBUID
-from usernsplan.planner.unsaid import dockerroot_of
+from usernsplan.planner.dockerroot import dockerroot_of
 from usernsplan.reserved import TABLE
 
 if TYPE_CHECKING:

@@ -63,7 +63,9 @@ def facts(
             {group.gid for group in known_accounts.groups},
         )
         more = accounts.of_ids(layout, set(ids) - users, set(ids) - groups)
-        known_accounts = Accounts(known_accounts.users + more.users, everybody.groups + more.groups)
+        known_accounts = Accounts(
+            known_accounts.users + more.users, known_accounts.groups + more.groups
+        )
 
     if layout.is_host:
         from usernsplan.host import namespaces as of_machine  # noqa: PLC0415 - slow

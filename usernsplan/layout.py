@@ -20,6 +20,8 @@ NSSWITCH = "/etc/nsswitch.conf"
 DAEMON_JSON = "/etc/docker/daemon.json"
 # The plan file of the host, if the user names no other.
 PLAN_FILE = "/etc/usernsplan.yaml"
+# The defaults of the host, for what neither the command line nor the plan file says.
+CONFIG_FILE = "/etc/usernsplan/config.yaml"
 # The name, in messages, of a plan file that comes from a pipe.
 STDIN = "standard input"
 # lckpwdf(3) locks this file.

@@ -329,15 +329,17 @@ class PoolOptions:
 class AllocateRequest:
     """The options of one ``allocate``. No names means the default allocation, Docker's.
 
-    ``strategy`` None: the one that the host has, with these ``options`` (see strategies.named).
-    ``engines`` None: those that are installed. ``pools`` are the options of engines' own pools, by
-    the name of the engine. ``each`` are options of single names, which replace those of all.
-    ``from_file``: the request comes from a plan file, which has to name the default allocation.
+    ``strategy`` None: the one that the host has, with these ``options`` (see strategies.named), and
+    with the ``defaults`` that fit it. ``engines`` None: those that are installed. ``pools`` are the
+    options of engines' own pools, by the name of the engine. ``each`` are options of single names,
+    which replace those of all. ``from_file``: the request comes from a plan file, which has to name
+    the default allocation. ``places`` are where the defaults of the host stand, by option name.
     """
 
     names: tuple[str, ...]
     strategy: Strategy | None = None
     options: dict[str, int | str] = field(default_factory=dict)
+    defaults: dict[str, int] = field(default_factory=dict)
     owner: str | None = None
     start: int | None = None
     pool: IdRange | None = None
@@ -349,6 +351,7 @@ class AllocateRequest:
     pools: dict[str, PoolOptions] = field(default_factory=dict)
     each: dict[str, ContainerOptions] = field(default_factory=dict)
     from_file: bool = False
+    places: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -273,9 +273,21 @@ def test_both_pools_and_containers_are_had_at_once_and_root_gets_the_containers_
         ),
         ((*PER_CONTAINER, "web", "--auto-containers", "3"), 2, "--engine podman-auto"),
         ((*PER_CONTAINER, "web", "--engine", "lxc", "--pods", "3"), 2, "--engine kubernetes"),
-        ((*PER_CONTAINER, "--engine", "kubernetes", "--pods", "0"), 2, "--pods 0"),
-        ((*PER_CONTAINER, "--engine", "kubernetes", "--pods", "-1"), 2, "--pods -1"),
-        ((*PER_CONTAINER, "--engine", "kubernetes", "--pods", "99999"), 2, "--pods 99999"),
+        (
+            (*PER_CONTAINER, "--engine", "kubernetes", "--pods", "0"),
+            2,
+            "there is no pool for 0 containers of kubernetes",
+        ),
+        (
+            (*PER_CONTAINER, "--engine", "kubernetes", "--pods", "-1"),
+            2,
+            "there is no pool for -1 containers of kubernetes",
+        ),
+        (
+            (*PER_CONTAINER, "--engine", "kubernetes", "--pods", "99999"),
+            2,
+            "there is no pool for 99999 containers of kubernetes",
+        ),
         ((*PER_CONTAINER, "web", "--engine", "LXC"), 2, "no engine 'LXC'"),
         ((*PER_CONTAINER, "web", "--engine", ""), 2, "no engine ''"),
         ((*PER_CONTAINER, "--engine", "lxc"), 2, "without a name"),
@@ -318,7 +330,7 @@ def test_a_pool_needs_the_strategy_of_ranges(root: Path, strategy: str, engine: 
     _, said = here(
         "allocate", "--strategy", strategy, "web", "--engine", engine, "--root", root, status=9
     )
-    assert "--strategy per-container" in said
+    assert "use the strategy per-container" in said
     assert files_of(root) == before
     # One that is only installed does not stand in the way.
     put(root, "usr/bin/kubelet")
@@ -402,7 +414,7 @@ def test_a_name_that_useradd_would_not_take_is_refused_before_it_is_asked(root: 
     words = (*PER_CONTAINER, name, "--engine", "docker-instance", "--root", root)
     for more in (["--dry-run"], []):
         _, said = here(*words, *more, status=2)
-        assert "shorter --owner" in said
+        assert "give it a shorter owner" in said
     assert not (root / "var").exists()
     here(*words, "--owner", "kubelet")
 

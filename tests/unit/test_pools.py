@@ -72,7 +72,7 @@ def test_a_pool_is_for_per_container_hosts() -> None:
         ),
         (
             {"engines": ("podman-auto",), "pools": {"podman-auto": PoolOptions(0)}},
-            "--auto-containers 0",
+            "there is no pool for 0 containers of podman-auto",
         ),
         ({"engines": ("podman-auto",), "pools": {"podman-auto": PoolOptions(99999)}}, "ids"),
         ({"engines": ("nonesuch",)}, "no engine 'nonesuch'"),

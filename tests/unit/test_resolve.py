@@ -93,10 +93,13 @@ def test_without_a_strategy_it_is_the_hosts_and_takes_its_options() -> None:
     options: dict[str, int | str] = {"block": 1}
     [one] = resolve(host, AllocateRequest(("db",), options=options)).containers
     assert one.strategy == SingleUid(block=1)
-    with pytest.raises(InvalidValueError, match="--size") as caught:
+    with pytest.raises(
+        InvalidValueError, match="not an option of the strategy single-uid"
+    ) as caught:
         resolve(host, AllocateRequest(("db",), options={"size": 1}))
+    assert caught.value.option == "size"
     assert "this host's strategy is single-uid" in caught.value.hint
-    with pytest.raises(InvalidValueError, match="--strategy is missing") as caught:
+    with pytest.raises(InvalidValueError, match="the strategy is missing") as caught:
         resolve(state(), AllocateRequest(("a", "b", "c", "d")))
     assert caught.value.hint.endswith("usernsplan allocate --strategy per-container a b c")
 

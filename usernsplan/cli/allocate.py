@@ -10,20 +10,23 @@ from typing import TYPE_CHECKING, Annotated, Optional, TypeVar
 
 import typer
 
-from usernsplan.cli.options import DryRun, Json, Root, Yes, id_range, note, text_of
+from usernsplan.cli.options import ConfigFile, DryRun, Json, Root, Yes, id_range, note, text_of
 from usernsplan.cli.run import run
 from usernsplan.engines import ENGINES
 from usernsplan.errors import InvalidValueError
 from usernsplan.host import plan_file
+from usernsplan.host.config import load as load_config
 from usernsplan.host.files import layout_at
 from usernsplan.layout import STDIN
 from usernsplan.model import AllocateRequest, PoolOptions
 from usernsplan.planner import make_plan
+from usernsplan.planner.defaults import of_request
 from usernsplan.strategies import AUTO, NAMES, named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from usernsplan.formats.config import Config
     from usernsplan.host.plan_file import FoundFile
     from usernsplan.model import HostState, Plan
 
@@ -156,6 +159,7 @@ def allocate(
     daemon: Daemon = None,
     no_daemon_config: NoDaemonConfig = False,
     engines: EngineNames = None,
+    config: ConfigFile = None,
     root: Root = "/",
     dry_run: DryRun = False,
     check: Check = False,
@@ -172,6 +176,9 @@ def allocate(
     Without a name, the plan file says what to allocate: ./usernsplan.yaml, or /etc/usernsplan.yaml
     (see 'usernsplan plan'). --docker makes Docker's own allocation. So does --strategy without a
     name, unless there is an /etc/usernsplan.yaml.
+
+    Defaults for --strategy and its options, --pool and --engine stand in
+    /etc/usernsplan/config.yaml.
 
     If Docker would no longer see containers, images or volumes that it has, the command asks first.
     A script needs --yes; without it, nothing is done (exit 9).
@@ -209,7 +216,8 @@ def allocate(
         engines=tuple(engines) if engines else None,
         pools={e: PoolOptions(count) for e, count in counts.items() if count is not None},
     )
-    decide = _decision(request, strategy, root, docker=docker)
+    defaults = load_config(layout_at(root), config)
+    decide = _decision(request, strategy, root, defaults, docker=docker)
     plan = run(decide, root, preview=dry_run or check, as_json=json, yes=yes)
 
     if check and plan.changed:
@@ -219,7 +227,7 @@ def allocate(
 
 
 def _decision(
-    request: AllocateRequest, strategy: str, root: str, *, docker: bool
+    request: AllocateRequest, strategy: str, root: str, config: Config | None, *, docker: bool
 ) -> Callable[[HostState], Plan]:
     """What decides: the plan file where the command line names nothing to allocate, else the request."""
     # Where a command is typed is no part of what it says.
@@ -231,7 +239,7 @@ def _decision(
                 f"{file.path} says what is allocated, and so do these options",
                 hint="say it there, or name the containers",
             )
-        return _by_file(file, strategy, root, replace_remap=request.replace_remap)
+        return _by_file(file, strategy, root, config, replace_remap=request.replace_remap)
 
     # A pool of an engine needs no name either.
     if not (is_named or strategy or (request.engines and "docker" not in request.engines)):
@@ -244,7 +252,7 @@ def _decision(
         note(
             [f"./{plan_file.HERE} is not looked at where --strategy, --docker or --engine is said"]
         )
-    return partial(make_plan, request=request)
+    return partial(make_plan, request=of_request(request, config) if config else request)
 
 
 def _dockerroot(said: str | None) -> int | str | None:
@@ -253,7 +261,7 @@ def _dockerroot(said: str | None) -> int | str | None:
         return said
     if not re.fullmatch("-?[0-9]{1,20}", said):
         raise InvalidValueError(
-            f"--dockerroot {said}: not a number", hint=f"a host id, or '{AUTO}'"
+            f"'{said}' is not a number", hint=f"a host id, or '{AUTO}'", option="dockerroot"
         )
     return int(said)
 
@@ -295,12 +303,12 @@ def _names(
 
 
 def _by_file(
-    file: FoundFile, strategy: str, root: str, *, replace_remap: bool
+    file: FoundFile, strategy: str, root: str, config: Config | None, *, replace_remap: bool
 ) -> Callable[[HostState], Plan]:
     """What a plan file says; --strategy may only say the same."""
     from usernsplan import planfile  # noqa: PLC0415 - YAML and volumes, only where there is such a file
 
-    loaded = planfile.found(layout_at(root), file)
+    loaded = planfile.found(layout_at(root), file, config)
     if strategy not in {"", loaded.spec.strategy}:
         raise InvalidValueError(
             f"--strategy {strategy}: {file.path} says {loaded.spec.strategy}", hint="leave it out"

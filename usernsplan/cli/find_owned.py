@@ -10,7 +10,7 @@ import typer
 from usernsplan.cli import say
 from usernsplan.cli.options import Json, Root, note, note_interrupted, stream, write_result
 from usernsplan.engines import engine_of_pool
-from usernsplan.errors import InvalidValueError, NotPermittedError, UnknownNameError
+from usernsplan.errors import InvalidValueError, NotPermittedError, UnknownNameError, did_you_mean
 from usernsplan.host.files import layout_at
 from usernsplan.ids import IdRange, IdSet
 from usernsplan.ledger import open_ledger
@@ -50,9 +50,10 @@ def find_owned(
     root: Root = "/",
     json: Json = False,
 ) -> None:
-    """Find what carries ids of a range: as owner, as group, in an ACL, or as the root of a capability.
+    """Find files that carry ids of a range.
 
-    Nothing is changed, and no symlink is followed. Exit status 3: something could not be looked at, and was named.
+    Looks at owners, groups, ACLs and the roots of capabilities. Nothing is changed, and no symlink
+    is followed. Exit status 3: something could not be looked at, and was named.
 
     \b
     Examples:
@@ -169,7 +170,11 @@ def _wanted(what: str, ledger: LedgerState) -> tuple[Wanted, Mapping | None]:
                 ) from error
             raise UnknownNameError(
                 f"'{what}' is neither allocated nor released, and no range of ids",
-                hint="'usernsplan list' shows both; a range is FIRST-LAST",
+                hint=did_you_mean(
+                    what,
+                    [*(a.name for a in ledger.allocations), *(q.name for q in ledger.quarantined)],
+                    "'usernsplan list' shows both; a range is FIRST-LAST",
+                ),
             ) from error
     return owned.Wanted(released, released), None
 

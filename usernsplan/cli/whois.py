@@ -53,7 +53,9 @@ def whois(
     root: Root = "/",
     json: Json = False,
 ) -> None:
-    """Tell whose an id of this host is: which container's, and which id in it; whose else it may be, and why.
+    """Tell whose an id of this host is, and why.
+
+    Shows which container has it, and which id it is in there; and who else may have it.
 
     An id may be several's; one that nobody has is told as free. Many ids get one line each. With --container, exit 1
     where the container's maps lack one.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from usernsplan.errors import InvalidValueError, RefusedError
+from usernsplan.errors import InvalidValueError, RefusedError, did_you_mean
 from usernsplan.model import ROOT
 
 if TYPE_CHECKING:
@@ -85,7 +85,8 @@ ENGINES = {
 def known(name: str) -> EngineInfo:
     """What is known of the engine of this name. Raises InvalidValueError for one that we do not know."""
     if name not in ENGINES:
-        raise InvalidValueError(f"no engine '{name}'", hint=f"one of: {', '.join(ENGINES)}")
+        hint = did_you_mean(name, ENGINES, f"one of: {', '.join(ENGINES)}")
+        raise InvalidValueError(f"no engine '{name}'", hint=hint)
     return ENGINES[name]
 
 

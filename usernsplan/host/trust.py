@@ -35,14 +35,15 @@ class Place(NamedTuple):
     doubt: str
 
 
-def place(top: str, name: str) -> Place:
+def place(top: str, name: str, trusted: frozenset[int] | None = None) -> Place:
     """Follow a name below ``top`` as a chroot there would, and check everything on the way.
 
-    ``top`` is absolute and has no symlinks. From "/" on, each folder is checked before its content,
-    so that no other user can change what was already checked. Raises OSError if nothing is there,
-    and RefusedError for a loop of symlinks.
+    ``top`` is absolute and has no symlinks. ``trusted`` are the uids that may write the file; None:
+    root and the caller. From "/" on, each folder is checked before its content, so that no other
+    user can change what was already checked. Raises OSError if nothing is there, and RefusedError
+    for a loop of symlinks.
     """
-    trusted = _trusted()
+    trusted = _trusted() if trusted is None else trusted
     path, doubts, links = "/", list[str](), 0
     for part in _parts(top):
         doubts += _doubts(path, part, trusted)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from usernsplan.errors import about
+from usernsplan.errors import about, placed
 from usernsplan.model import LedgerChange, Plan
 from usernsplan.planner import advice, daemon, needs
 from usernsplan.planner.choose import choose
@@ -27,10 +27,11 @@ def make_plan(state: HostState, request: AllocateRequest) -> Plan:
     Raises RefusedError, InvalidValueError, InvalidFileError or PoolExhaustedError, which say what
     stands in the way.
     """
-    resolved = resolve(state, request)
-    lines = Grants(state)
-    chosen = choose(state, resolved, lines)
-    return _plan(state, resolved, chosen, lines)
+    with placed(request.places):
+        resolved = resolve(state, request)
+        lines = Grants(state)
+        chosen = choose(state, resolved, lines)
+        return _plan(state, resolved, chosen, lines)
 
 
 def _plan(state: HostState, resolved: Resolved, chosen: Chosen, lines: Grants) -> Plan:

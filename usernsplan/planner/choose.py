@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from usernsplan.planner.resolve import Resolved, Wanted
     from usernsplan.strategies import Need
 
-_LEAVE = "leave --start out: we find one"
+_LEAVE = "leave the start out: usernsplan finds a free range"
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +190,7 @@ def _check_starts(
         if held.overlaps(following):
             with about(other, "start"):
                 raise RefusedError(
-                    f"--start: {held} of '{name}' and {following} of '{other}' overlap", hint=_LEAVE
+                    f"{held} of '{name}' and {following} of '{other}' overlap", hint=_LEAVE
                 )
 
     # Almost always nothing is in the way. Whose it is costs more, and is asked only where it is.
@@ -204,9 +204,7 @@ def _check_starts(
             now = claims(state, *lines.without(asked[name]), running=running)
             for whose, overlap in holders(held, now):
                 with about(name, "start"):
-                    raise RefusedError(
-                        f"--start: {held} is not free: {overlap} is {whose}", hint=_LEAVE
-                    )
+                    raise RefusedError(f"{held} is not free: {overlap} is {whose}", hint=_LEAVE)
 
 
 def _check_start(
@@ -215,7 +213,7 @@ def _check_start(
     """Raise an error where an allocation cannot lie there, no matter who has these ids."""
     need = one.strategy.need
     if made.reserved_range is None or need is None:
-        raise InvalidValueError("--start: this allocation takes no range of its own")
+        raise InvalidValueError("this allocation takes no range of its own")
     lines.refuse_other_lines(made)
     # Lines that stand are adopted where somebody put them; containers may well be running in them.
     # And a range that the name had before was good enough then.
@@ -223,14 +221,10 @@ def _check_start(
         return
     pool = pool_of(state, one.strategy, one.pool)
     if made.reserved_range.start % need.align:
-        raise InvalidValueError(
-            f"--start {made.reserved_range.start} is not a multiple of {need.align}"
-        )
+        raise InvalidValueError(f"{made.reserved_range.start} is not a multiple of {need.align}")
     if not _is_in(made.reserved_range, pool):
-        hint = "widen it with --pool FIRST-LAST"
-        raise InvalidValueError(
-            f"--start: {made.reserved_range} lies outside the pool {pool}", hint=hint
-        )
+        hint = "name a larger pool"
+        raise InvalidValueError(f"{made.reserved_range} lies outside the pool {pool}", hint=hint)
 
 
 def _held(allocations: Iterable[Allocation]) -> list[tuple[IdRange, str]]:

@@ -47,6 +47,6 @@ def first_free(state: HostState) -> int:
             return root
     where = " and ".join(state.layout.path(path) for path in (SUBUID, SUBGID))
     raise PoolExhaustedError(
-        f"--dockerroot auto: somebody has every id from {usual} to {SHARED_SUBID_LAST - 1}",
+        f"somebody has every id from {usual} to {SHARED_SUBID_LAST - 1}",
         hint=f"accounts, groups, and lines of {where} have them; name one with --dockerroot N",
     )

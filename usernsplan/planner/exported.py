@@ -15,7 +15,7 @@ from usernsplan.planner.taken import pool_of
 from usernsplan.strategies import SLOT, Shared, named, options_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from usernsplan.model import Allocation, HostState, Volume
 
@@ -23,8 +23,11 @@ if TYPE_CHECKING:
 _ASKING = {it.extra_owners: name for name, it in reversed(ENGINES.items()) if it.extra_owners}
 
 
-def exported(state: HostState) -> Spec:
-    """The plan file of a host as it is: planning by it changes nothing there."""
+def exported(state: HostState, defaults: Mapping[str, int] | None = None) -> Spec:
+    """The plan file of a host as it is: planning by it changes nothing there.
+
+    Where the host has ``defaults`` for options, what is left out would not be as it usually is: nothing is.
+    """
     containers = [a for a in state.ledger.allocations if not engine_of_pool(a)]
     pools = [
         (engine, a.reserved_range)
@@ -45,12 +48,16 @@ def exported(state: HostState) -> Spec:
         pools=tuple((engine, held.count // SLOT) for engine, held in pools),
         pool_starts=tuple((engine, held.start) for engine, held in pools),
         daemon=daemon or (False if any(a.name == DEFAULT_NAME for a in containers) else None),
-        containers=tuple(_container(a, daemon, volumes.get(a.name, ())) for a in containers),
+        containers=tuple(
+            _container(a, daemon, volumes.get(a.name, ()), usual=bool(defaults)) for a in containers
+        ),
         reservations=tuple(SpecReservation(r.ids, r.why, 0, "") for r in state.ledger.reservations),
     )
 
 
-def _container(a: Allocation, daemon: str | None, volumes: Iterable[Volume]) -> SpecContainer:
+def _container(
+    a: Allocation, daemon: str | None, volumes: Iterable[Volume], *, usual: bool
+) -> SpecContainer:
     # A shared map takes ids of its own only for Docker.
     starts = a.strategy != Shared.name or a.name in {DEFAULT_NAME, daemon}
     return SpecContainer(
@@ -59,7 +66,7 @@ def _container(a: Allocation, daemon: str | None, volumes: Iterable[Volume]) -> 
         at="",
         owner=a.owner if a.owner != owner_of(a.name) else None,
         start=a.reserved_range.start if a.reserved_range and starts else None,
-        options=options_of(a.strategy, a.mapping, a.reserved_range),
+        options=options_of(a.strategy, a.mapping, a.reserved_range, usual=usual),
         engines=tuple(_ASKING[owner] for owner in a.extra_owners if owner in _ASKING),
         volumes=tuple(
             SpecVolume(v.path, "own" if v.mode == "own" else "shift", v.user, 0) for v in volumes

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from usernsplan.engines import ENGINES, known, pool_named
-from usernsplan.errors import InvalidValueError, RefusedError, UsernsplanError, about
+from usernsplan.errors import InvalidValueError, RefusedError, UsernsplanError, about, did_you_mean
 from usernsplan.escape import shell
 from usernsplan.layout import NSSWITCH, PASSWD
 from usernsplan.model import DEFAULT_NAME, ROOT, ContainerOptions, Finding, PoolOptions
@@ -18,7 +18,15 @@ from usernsplan.planner.daemon import not_here
 from usernsplan.planner.dockerroot import dockerroot_of, first_free
 from usernsplan.planner.names import check_name, check_owner, owner_of, refuse_account
 from usernsplan.planner.needs import TAKE_ROOTS
-from usernsplan.strategies import SHARED_SUBID_LAST, SLOT, PerContainer, Shared, named
+from usernsplan.strategies import (
+    SHARED_SUBID_LAST,
+    SLOT,
+    PerContainer,
+    Shared,
+    differing,
+    named,
+    with_defaults,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -99,7 +107,7 @@ def resolve(state: HostState, request: AllocateRequest) -> Resolved:
     containers = tuple(
         _container(request, engines, name, one, stands.get(name)) for name, one in options.items()
     )
-    _refuse_past_docker(state, request, containers)
+    _refuse_past_docker(state, containers)
     _refuse_bypassed_files(state)
     with about(option="strategy"):
         _refuse_other_strategy(state, strategy)
@@ -149,11 +157,12 @@ def _strategy(state: HostState, request: AllocateRequest) -> Strategy:
         words = shell(*request.names[:3]) or "--docker"
         command = state.layout.command(f"allocate --strategy {PerContainer.name} {words}")
         raise InvalidValueError(
-            "--strategy is missing: nothing is allocated here that tells it", hint=_WHICH + command
+            "the strategy is missing: nothing is allocated here that tells it",
+            hint=_WHICH + command,
         )
     strategy = state.ledger.allocations[0].strategy
     try:
-        return named(strategy, request.options)
+        return named(strategy, with_defaults(strategy, request.options, request.defaults))
     except InvalidValueError as error:
         error.hint = (
             error.hint or f"this host's strategy is {strategy}, and one host has one strategy"
@@ -209,7 +218,7 @@ def _check_container(request: AllocateRequest, name: str) -> None:
     if not (request.from_file and name == DEFAULT_NAME):
         check_name(name)
     if engine := pool_named(name):
-        hint = f"--engine {engine} makes it; give the container another name"
+        hint = f"the engine {engine} makes it; give the container another name"
         raise InvalidValueError(f"'{name}' is the name of the pool of {engine}", hint=hint)
     if name in request.each:
         with about(option="engines"):
@@ -297,34 +306,26 @@ def _is_past_subid(strategy: Strategy) -> bool:
     return isinstance(strategy, Shared) and strategy.max - strategy.identity > SHARED_SUBID_LAST
 
 
-def _refuse_past_docker(
-    state: HostState, request: AllocateRequest, containers: Iterable[Wanted]
-) -> None:
+def _refuse_past_docker(state: HostState, containers: Iterable[Wanted]) -> None:
     """Raise InvalidValueError for a map of Docker's own that subuid cannot carry."""
     for one in containers:
         name, strategy = one.name, one.strategy
         if not (isinstance(strategy, Shared) and strategy.filler and _is_past_subid(strategy)):
             continue
-        if request.from_file:
-            hint = (
-                "leave --max out for this one; "
-                "Podman and OCI runtimes take other containers past it"
-            )
-        else:
-            root = "--identity" if strategy.identity else f"--dockerroot {strategy.dockerroot}"
-            other = name if name != DEFAULT_NAME else "web"
-            words = f"allocate --strategy {strategy.name} {root} --max {strategy.max} {other}"
-            made = state.layout.command(words)
-            shown = state.layout.command(f"render podman {other}")
-            hint = (
-                "leave --max out; for Podman or OCI a container has a larger one: "
-                f"'{made}', then '{shown}'"
-            )
-        with about(name, "max"):
+        root = "--identity" if strategy.identity else f"--dockerroot {strategy.dockerroot}"
+        other = name if name != DEFAULT_NAME else "web"
+        words = f"allocate --strategy {strategy.name} {root} --max {strategy.max} {other}"
+        made = state.layout.command(words)
+        shown = state.layout.command(f"render podman {other}")
+        with about(name):
             raise InvalidValueError(
-                f"--max {strategy.max}: Docker's own map comes from subuid, "
+                f"{strategy.max} is too large: Docker's own map comes from subuid, "
                 f"where a shared one ends at {SHARED_SUBID_LAST}",
-                hint=hint,
+                hint="leave --max out; for Podman or OCI a container has a larger one: "
+                f"'{made}', then '{shown}'",
+                in_file="leave max out for this one; "
+                "Podman and OCI runtimes take other containers past it",
+                option="max",
             )
 
 
@@ -347,7 +348,7 @@ def _refuse_other_strategy(state: HostState, strategy: Strategy) -> None:
         release = state.layout.inline(f"release {shell(*few)}")
         raise RefusedError(
             f"this host's strategy is {theirs}, and one host has one strategy: {names}",
-            hint=f"use --strategy {theirs}, or {release} first",
+            hint=f"use the strategy {theirs}, or {release} first",
         )
 
 
@@ -364,7 +365,7 @@ def _admit(state: HostState, owners: dict[str, str], one: Wanted) -> None:
         raise RefusedError(
             f"the owner {one.owner} has the allocation '{owners[one.owner]}': "
             "readers would join a second one to it",
-            hint=f"give '{one.name}' another --owner",
+            hint=f"give '{one.name}' another owner",
         )
     if one.owner != ROOT:
         owners[one.owner] = one.name
@@ -381,16 +382,18 @@ def _refuse_other_request(state: HostState, one: Wanted, stands: Allocation) -> 
     ids = ", ".join(map(str, stands.mapping.uids.host_ranges()))
     if not any(_has_shape(stands, shape) for shape in shapes):
         what = f"with other options, as host uids {ids}"
+        option = differing(one.strategy, stands.mapping, held)
     elif one.owner != stands.owner:
-        what = f"to the owner {stands.owner}"
+        what, option = f"to the owner {stands.owner}", "owner"
     elif one.start is not None and not (held and held.start == one.start):
-        what = f"as host uids {ids}"
+        what, option = f"as host uids {ids}", "start"
     else:
         return
     release = state.layout.inline(f"release {shell(one.name)}")
     raise RefusedError(
         f"'{one.name}' is allocated already, {what}",
         hint=f"{release} first, then allocate it anew; its files need their owners shifted",
+        option=option,
     )
 
 
@@ -416,7 +419,7 @@ def _engines_with_pools(
                 f"{name} gives each container a range of its own, "
                 f"and this is the strategy {strategy.name}",
                 hint="one host has one strategy: "
-                f"say --strategy {PerContainer.name}, or leave --engine {name} out",
+                f"use the strategy {PerContainer.name}, or leave the engine {name} out",
             )
         wanted = {}
     for name in (name for name in request.pools if name not in wanted):
@@ -476,7 +479,8 @@ def _pool(
         strategy = PerContainer(size)
     except InvalidValueError as error:
         raise InvalidValueError(
-            f"{pool.option} {said.containers}: no such pool, {size} ids", hint=error.hint
+            f"there is no pool for {said.containers} containers of {engine}: {error}",
+            hint=error.hint,
         ) from error
     return Wanted(
         name=pool.owner,
@@ -504,9 +508,12 @@ def _docker(
             if target == DEFAULT_NAME
             else f"name it too: 'allocate {shell(target)} …'"
         )
-        raise InvalidValueError(f"--daemon {target}: no such allocation", hint=how)
+        known_names = [*names, *(a.name for a in state.ledger.allocations)]
+        raise InvalidValueError(
+            f"there is no allocation '{target}'", hint=did_you_mean(target, known_names, how)
+        )
     if engine := pool_named(target):
         raise InvalidValueError(
-            f"--daemon {target}: that is the pool of {engine}", hint="name a container's allocation"
+            f"'{target}' is the pool of {engine}", hint="name a container's allocation"
         )
     return target, ()

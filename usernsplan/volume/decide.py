@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from usernsplan.engines import engine_of_pool, verdict
 from usernsplan.engines.mounts import standing
-from usernsplan.errors import InvalidValueError, RefusedError
+from usernsplan.errors import InvalidValueError, RefusedError, did_you_mean
 from usernsplan.escape import shell, shown_path
 from usernsplan.ids import IdSet
 from usernsplan.mapping import Extent, IdMap
@@ -223,6 +223,7 @@ def _named(by_name: Mapping[str, Allocation], name: str, option: str) -> Allocat
             if by_name
             else "'usernsplan allocate' makes one"
         )
+        hint = did_you_mean(name, by_name, hint)
         raise InvalidValueError(f"{option} {name}: nothing is allocated under this name", hint=hint)
     return by_name[name]
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """The defaults of a host, each as in a Spec. ``places``: the place of each key, for messages."""
+    """The defaults of a host, each as in a Spec. ``places``: the line of each key, for messages."""
 
     strategy: str = ""
     options: dict[str, int] = field(default_factory=dict)

@@ -62,7 +62,7 @@ def _check(text: str, place: str) -> None:
 
 
 def _name(line: str) -> str | None:
-    """The section that a line begins: "" for an array of tables (``[[…]]``), None for other lines."""
+    """The section that a line begins; "" for an array of tables (``[[…]]``), None for others."""
     header = _HEADER.fullmatch(line.rstrip("\r"))
     if header:
         return header[1]

@@ -177,7 +177,7 @@ def is_at_work(layout: Layout, name: str) -> bool:
                 raise
             return False
         try:
-            # Shared, so that two checks at the same moment do not take each other for the running run.
+            # Shared, so that two checks at the same moment do not take each other for the run.
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True

@@ -7,7 +7,7 @@ that the ledger holds until it is carried out).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal, get_args
 
 if TYPE_CHECKING:
     from usernsplan.formats.accounts import Accounts
@@ -38,6 +38,9 @@ INTERRUPTED = (
 )
 
 Severity = Literal["error", "warning", "info"]
+# The owners of a volume: one for everything, or each keeps its container id.
+Mode = Literal["own", "shift"]
+MODES: Final[tuple[Mode, ...]] = get_args(Mode)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +115,8 @@ class Finding:
 class Volume:
     """A tree that was fixed for a container: its path below the root, the container, and the mode.
 
-    ``user`` is the container's UID:GID that --mode own made the owner; "" with --mode shift, and if
-    it was not noted.
+    ``mode`` is the one in the ledger; see ``known_mode``. ``user`` is the container's UID:GID that
+    --mode own made the owner; "" with --mode shift, and if it was not noted.
     """
 
     path: str
@@ -121,6 +124,11 @@ class Volume:
     mode: str
     since: str = ""
     user: str = ""
+
+    @property
+    def known_mode(self) -> Mode | None:
+        """The mode; None if this version does not know it (its owners are then unknown)."""
+        return next((mode for mode in MODES if mode == self.mode), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -440,7 +448,7 @@ class FixRequest:
 
     paths: tuple[str, ...]
     container: str | None = None
-    mode: Literal["own", "shift"] | None = None
+    mode: Mode | None = None
     user: str | None = None
     passwd: str | None = None
     reverse: bool = False
@@ -482,7 +490,7 @@ class FixReport:
     run: str | None = None
     dry_run: bool = False
     container: str | None = None
-    mode: str | None = None
+    mode: Mode | None = None
     flattened: int = 0
     kept_uids: dict[int, int] = field(default_factory=dict)
     kept_gids: dict[int, int] = field(default_factory=dict)

@@ -61,7 +61,7 @@ def utf8(text: str) -> str:
     >>> print(utf8("caf\udce9"))
     caf\udce9
     """
-    # Not surrogateescape, which fails at half of a surrogate pair: JSON that others wrote may have one.
+    # Not surrogateescape: it fails for half of a surrogate pair, which JSON of others may hold.
     return text.encode("utf-8", "backslashreplace").decode()
 
 

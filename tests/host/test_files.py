@@ -245,7 +245,7 @@ def test_names_that_are_not_utf_8_are_worked_with_and_printed_escaped(root: Path
     usernsplan(*ALLOCATE, strange)
     usernsplan("release", "web", "--root", strange, env={"PYTHONIOENCODING": "ascii"})
     changed = json_of("history", "--root", strange)["entries"][0]["lines"]
-    assert any("r\\xf6\\xdft %41?#/etc/subuid: + usernsplan-web" in line for line in changed)
+    assert any("r\\udcf6\\udcdft %41?#/etc/subuid: + usernsplan-web" in line for line in changed)
 
 
 def test_a_result_that_cannot_be_printed_is_an_error_that_does_not_hide_what_was_done(

@@ -94,7 +94,7 @@ def test_json_has_the_very_names(root: Path) -> None:
     here("allocate", "--strategy", "per-container", "web", "--root", root, "--engine", "podman")
     entries = json.loads(here("history", "--json", "--root", root)[0])["entries"]
     assert any(
-        changed.startswith(os.fsencode(root).decode("utf-8", "backslashreplace"))
+        changed.startswith(str(root).encode("utf-8", "backslashreplace").decode())
         for changed in entries[0]["lines"]
     )
 

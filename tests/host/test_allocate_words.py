@@ -160,11 +160,11 @@ def test_docker_is_looked_at_where_its_data_is(root: Path) -> None:
 def test_what_cannot_be_looked_at_may_be_something(root: Path) -> None:
     (root / "var/lib/docker").mkdir(parents=True)
     (root / "var/lib/docker/volumes").symlink_to("volumes")
-    assert "cannot be looked at" in untouched(root, *DOCKER, status=9)
+    assert "data that cannot be read" in untouched(root, *DOCKER, status=9)
     (root / "var/lib/docker/volumes").unlink()
     (root / "var/lib/docker/image/x").mkdir(parents=True)
     os.mkfifo(root / "var/lib/docker/image/x/repositories.json")
-    assert "cannot be looked at" in untouched(root, *DOCKER, status=9)
+    assert "data that cannot be read" in untouched(root, *DOCKER, status=9)
 
 
 @pytest.mark.parametrize(

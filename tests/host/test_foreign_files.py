@@ -177,7 +177,7 @@ def test_a_pipe_whose_writer_is_silent_is_no_wait(root: Path, tmp_path: Path) ->
     writer = os.open(tmp_path / "pipe", os.O_RDWR)
     for said in (b"", b"strategy: shared\n"):
         os.write(writer, said)
-        assert "nobody writes" in here("plan", tmp_path / "pipe", "--root", root, status=2)[1]
+        assert "no process writes" in here("plan", tmp_path / "pipe", "--root", root, status=2)[1]
     os.close(writer)
 
 

@@ -381,7 +381,7 @@ def test_a_file_that_others_may_have_written_is_not_taken_for_ours(  # noqa: PLR
     before = tree(root)
     for words in (("plan",), ("apply", "--yes"), ("allocate",)) if is_refused else (("plan",),):
         _, err = here(*words, "--root", root, status=9 if is_refused else 0)
-        assert ("others may have written it" in err) == is_refused
+        assert ("another user may have written or placed it" in err) == is_refused
         assert tree(root) == before
     # Whoever names it means it.
     here("plan", path, "--root", root)
@@ -492,7 +492,7 @@ def test_who_else_could_write_it_or_put_it_there(  # noqa: PLR0917 - its cases
     before = tree(root)
     for words in (("plan",), ("apply", "--yes"), ("allocate",)) if why else (("plan",),):
         out, err = here(*words, "--root", root, status=9 if why else 0)
-        assert (not out, "others may have written it" in err, why in err) == (
+        assert (not out, "another user may have written or placed it" in err, why in err) == (
             bool(why),
             bool(why),
             True,

@@ -138,7 +138,7 @@ def test_a_ledger_that_stays_locked_is_an_error_as_before(
 
 
 def test_a_process_that_nobody_can_see_is_told_so(tmp_path: Path) -> None:
-    assert waiting.locker(os.stat(tmp_path)) == "a process that cannot be told"
+    assert waiting.locker(os.stat(tmp_path)) == "an unknown process"
 
 
 def test_to_ask_for_the_holder_drops_no_lock(tmp_path: Path) -> None:

@@ -349,7 +349,7 @@ def test_whoever_may_not_read_the_ledger_is_told_by_the_lines(root: Path) -> Non
     done = told("whois", "589824")
     assert "as far as can be seen" in done.stdout
     assert "free in the pool" not in done.stdout
-    assert "released" in done.stderr
+    assert "quarantined" in done.stderr
     # Who spells the ids out needs no ledger.
     assert told("find-owned", "524288-524290", "/image").stdout == ""
 

@@ -180,7 +180,7 @@ def test_without_json_an_error_is_text_alone(root: Path, words: str) -> None:
 def test_a_list_of_runs_is_the_only_document_of_an_undo_that_names_none(root: Path) -> None:
     out, err = here("undo", "--root", root, "--json", status=2)
     assert document_in(out)["kind"] == "runs"
-    assert "which run" in err
+    assert "RUN is missing" in err
 
 
 def test_an_interrupt_is_an_error(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -241,13 +241,13 @@ def test_on_a_terminal_the_consequences_come_first_and_then_the_question(
         ((), "nothing to allocate"),
         (("--yes",), "nothing to allocate"),
         (("--engine", "docker"), "nothing to allocate"),
-        ((*DOCKER, "--docker", "web"), "--docker with a name"),
-        ((*DOCKER, "--docker", "--daemon", "web"), "--docker with a name"),
-        ((*DOCKER, "--docker", "--names-from", "/dev/null"), "--docker with a name"),
-        ((*DOCKER, "--docker", "--engine", "podman"), "--docker with --engine podman"),
+        ((*DOCKER, "--docker", "web"), "--docker does not go with a name"),
+        ((*DOCKER, "--docker", "--daemon", "web"), "--docker does not go with a name"),
+        ((*DOCKER, "--docker", "--names-from", "/dev/null"), "--docker does not go with a name"),
+        ((*DOCKER, "--docker", "--engine", "podman"), "--docker does not go with --engine podman"),
         ((*DOCKER, "--names-from", "/dev/null"), "is not a regular file"),
         ((*DOCKER, "web", "--names-from", "/dev/null"), "is not a regular file"),
-        ((*DOCKER, "--names-from", "-"), "standard input names nobody"),
+        ((*DOCKER, "--names-from", "-"), "standard input has no names"),
         ((*DOCKER, "--names-from", "/nonexistent"), "no such file"),
         ((*DOCKER, "--names-from", "/"), "is not a regular file"),
         ((*DOCKER, "--names-from", "/dev/zero"), "is not a regular file"),
@@ -264,7 +264,7 @@ def test_words_that_name_nobody_are_wrong_usage(
 @pytest.mark.parametrize("text", ["", "\n\n", "# nobody\n  # at all\n", "\ufeff\n"])
 def test_an_empty_list_is_an_error_and_not_docker(root: Path, folder: Path, text: str) -> None:
     (folder / "names").write_text(text)
-    assert "names nobody" in untouched(root, *DOCKER, "--names-from", "names", status=2)
+    assert "has no names" in untouched(root, *DOCKER, "--names-from", "names", status=2)
 
 
 @pytest.mark.parametrize("text", ["web db\n", "web\n-\n", "web\ndefault\n", "a\x00b\n", "w\xe9b\n"])
@@ -527,20 +527,20 @@ def test_a_new_root_is_told_in_the_first_line(tmp_path: Path, kind: str) -> None
         root.mkdir()
     words = ("allocate", *DOCKER, "web", "--root", root)
     out, _ = here(*words, "--dry-run")
-    assert out.splitlines()[0] == f"{root} {NEW[kind]}: a new root would be made there"
+    assert out.splitlines()[0] == f"{root} {NEW[kind]}: this would create a new root"
     document, said = here(*words, "--dry-run", "--json")
     assert json.loads(document)["changed"] is True
     assert f"{root} {NEW[kind]}" in said
     assert not list(tmp_path.glob("new/*"))
     out, _ = here(*words)
-    assert out.splitlines()[0] == f"{root} {NEW[kind]}: a new root is made there"
+    assert out.splitlines()[0] == f"{root} {NEW[kind]}: this creates a new root"
     assert subuid(root) == "usernsplan-web:524288:65536\n"
     assert "new root" not in here(*words)[0]
 
 
 def test_apply_and_plan_tell_of_it_too(tmp_path: Path, folder: Path) -> None:
     (folder / "usernsplan.yaml").write_text("strategy: per-container\ncontainers: [web]\n")
-    first = f"{tmp_path}/new does not exist: a new root would be made there"
+    first = f"{tmp_path}/new does not exist: this would create a new root"
     for words in (("plan",), ("apply", "--yes")):
         assert here(*words, "--root", tmp_path / "new")[0].splitlines()[0] == first
     assert allocated(tmp_path / "new") == ["web"]

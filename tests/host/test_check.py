@@ -177,7 +177,7 @@ def test_a_symlink_is_a_finding_and_what_it_leads_to_is_read(root: Path, name: s
     assert codes(root, status=1) == ["USN033", "USN050"]
     before = files_of(root)
     done = usernsplan("check", "--fix", "--yes", "--root", root, status=1)
-    assert f"note: nothing is put back while {root}/etc/{name} cannot be read" in done.stderr
+    assert f"note: no line is restored until {root}/etc/{name} can be read" in done.stderr
     assert files_of(root) == before
 
 

@@ -119,7 +119,7 @@ def test_a_rebuilt_ledger_holds_what_is_sure_and_names_the_rest(tmp_path: Path) 
     out, _ = here("ledger", "rebuild", "--dry-run", "--root", tmp_path)
     assert files_of(tmp_path) == before
     _, said = here("ledger", "rebuild", "--root", tmp_path, status=2)
-    assert "say --yes" in said
+    assert "use --yes" in said
     assert files_of(tmp_path) == before
     for fact in (
         "usernsplan-one: its lines do not tell",

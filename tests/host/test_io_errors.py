@@ -102,7 +102,7 @@ def places(server: Prefork, words: tuple[str, ...]) -> list[Place]:
 
 def is_told(ended: Ended) -> bool:
     """Whether what failed is told in words, with a remedy under it."""
-    if "part of the program cannot be read" in ended.err:
+    if "cannot load a part of usernsplan" in ended.err:
         return "dmesg" in ended.err
     if ended.status in {0, 3} or (ended.status == 1 and not ended.err):
         return True
@@ -201,10 +201,10 @@ def test_every_error_of_the_system_has_a_remedy(number: int) -> None:
 def test_what_nobody_foresaw_is_told_in_words(tmp_path: Path) -> None:
     for error, words in (
         (OSError(errno.EIO, "Input/output error", "/srv/x"), "/srv/x: input/output error"),
-        (ImportError("No module named 'x'"), "a part of the program cannot be read"),
-        (MemoryError(), "no memory"),
-        (RecursionError(), "nested too deep"),
-        (KeyError("x"), "a fault of usernsplan itself, at mock.py:"),
+        (ImportError("No module named 'x'"), "cannot load a part of usernsplan"),
+        (MemoryError(), "out of memory"),
+        (RecursionError(), "nested too deeply"),
+        (KeyError("x"), "internal error at mock.py:"),
     ):
         with mock.patch("usernsplan.ledger.sqlite.SqliteLedger.state", side_effect=error):
             out, said = here("list", "--root", tmp_path, status=1)

@@ -298,7 +298,7 @@ def test_a_file_takes_one_result_and_its_name_is_shown_safely(root: Path, tmp_pa
     done = usernsplan(
         "map", "--root", root, "--svg", one, "--html", tmp_path / "." / "ids", status=2
     )
-    assert "in one file" in done.stderr
+    assert "name the same file" in done.stderr
     assert not one.exists()
     odd = tmp_path / "x\x1b[31m.svg"
     assert ESCAPE not in usernsplan("map", "--root", root, "--svg", odd).stderr

@@ -591,15 +591,15 @@ def test_apply_asks_nobody_where_nobody_is(root: Path) -> None:
     before = tree(root)
     for more in ((), ("--json",), ("--prune",), ("--fix-volumes",)):
         _, err = here("apply", *more, "--root", root, status=2)
-        assert "say --yes" in err
+        assert "use --yes" in err
         assert tree(root) == before
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("apply", "usernsplan.yaml", "--plan", "x"), "--plan with FILE"),
-        (("apply", "--prune", "--plan", "x"), "--plan with FILE"),
+        (("apply", "usernsplan.yaml", "--plan", "x"), "--plan does not go with FILE"),
+        (("apply", "--prune", "--plan", "x"), "--plan does not go with FILE"),
         (("plan", "--root", ""), "--root is empty"),
     ],
 )
@@ -627,7 +627,7 @@ def save(root: Path, *words: str) -> str:
 def test_what_was_saved_is_what_is_done(root: Path) -> None:
     write(PLAIN)
     shown, err = here("plan", "--out", "saved", "--root", root)
-    assert f"apply --root {root} --plan saved does exactly this" in err or f"--root {root}" in err
+    assert f"with: usernsplan apply --root {root} --plan saved" in err or f"--root {root}" in err
     # The file may change, or go.
     write(PER_CONTAINER + "containers: [other]\n")
     out, _ = here("apply", "--plan", "saved", "--yes", "--root", root)
@@ -882,7 +882,7 @@ def test_nobody_is_asked_about_what_he_was_not_shown(root: Path) -> None:
     write(PLAIN)
     status, out, seen = answered(b"y\n", "apply", "--json", "--root", str(root), wait=False)
     assert (status, lines(root)) == (2, "")
-    assert json.loads(out)["error"]["hint"] == "say --yes"
+    assert json.loads(out)["error"]["hint"] == "use --yes"
     assert "[y/N]" not in seen
 
 
@@ -1203,7 +1203,7 @@ def test_allocate_without_a_name_does_what_the_file_says(root: Path) -> None:
     write(PLAIN + "reservations: [{ids: 524288, for: NFS}]\n")
     before = tree(root)
     _, err = here("allocate", "--dry-run", "--root", root)
-    assert "usernsplan.yaml says what is allocated" in err
+    assert "usernsplan.yaml sets what is allocated" in err
     here("allocate", "--check", "--root", root, status=4)
     assert tree(root) == before
     assert [a["name"] for a in told("allocate", "--root", root)["allocations"]] == ["web", "db"]

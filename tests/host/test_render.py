@@ -174,7 +174,7 @@ def test_out_does_not_follow_a_symlink_out_of_its_folder(
         (
             ("oci", "web", "--out", "OUT", "--bundle", "OUT"),
             2,
-            "--out and --bundle exclude each other",
+            "--out does not go with --bundle",
         ),
         (("oci", "web", "--bundle", "OUT"), 2, "config.json does not exist"),
         (("podman", "web", "--bundle", "OUT"), 2, "config.json does not exist"),

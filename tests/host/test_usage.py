@@ -64,7 +64,7 @@ def test_a_default_is_told_in_one_way() -> None:
     ("words", "fact", "remedy"),
     [
         ("allocte web", "allocte: no such command", "did you mean allocate?"),
-        ("nothing-like-it", "nothing-like-it: no such command", "'usernsplan --help' lists them"),
+        ("nothing-like-it", "nothing-like-it: no such command", "'usernsplan --help' lists all commands"),
         ("ledger rebuidl", "rebuidl: no such command", "did you mean rebuild?"),
         ("check --fromat json", "--fromat: no such option", "did you mean --format?"),
         ("list --jsn", "--jsn: no such option", "did you mean --json?"),

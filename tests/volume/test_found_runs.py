@@ -133,8 +133,8 @@ def test_without_any_run_there_is_nothing_to_list_or_to_undo_and_nothing_is_made
 ) -> None:
     assert listed(host) == []
     assert "no run" in here("history", "--runs", "--root", host.root)[0]
-    assert "no run that can be undone" in here("undo", "--last", "--root", host.root, status=1)[1]
-    assert "there is none" in here("undo", "--root", host.root, status=2)[1]
+    assert "no run can be undone" in here("undo", "--last", "--root", host.root, status=1)[1]
+    assert "no run can be undone" in here("undo", "--root", host.root, status=2)[1]
     assert not (host.root / "var").exists()
 
 
@@ -185,7 +185,7 @@ def test_the_last_run_is_taken_back_and_then_the_one_before(host: Host) -> None:
     _, said = here("undo", "--last", "--root", host.root)
     assert f"the last run is {runs[0]}, on {host.root}/srv/web" in said
     assert differences(snapshot(host.root / "srv"), first) == []
-    assert "no run that can be undone" in here("undo", "--last", "--root", host.root, status=1)[1]
+    assert "no run can be undone" in here("undo", "--last", "--root", host.root, status=1)[1]
 
 
 def test_what_only_looked_is_not_the_last_run(host: Host) -> None:
@@ -213,7 +213,7 @@ def test_undo_without_a_run_lists_them_and_does_nothing(host: Host, more: tuple[
     assert (web in printed, db in printed, gone in printed) == (True, True, False)
     if more == ("--json",):
         assert [one["run"] for one in json.loads(printed)["runs"]] == [web, db]
-    assert "which run" in said
+    assert "RUN is missing" in said
     assert f"usernsplan undo --last --root {host.root}" in said
     assert (snapshot(host.root / "srv"), files_of(host.root)) == before
 

@@ -1,4 +1,4 @@
-"""The command line: parse, call, print, exit. ``main`` is the way in, ``app`` knows which module has which command."""
+"""The command line: parse, call, print, exit. ``main`` runs it; ``app`` lists the commands."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ from usernsplan import escape
 if TYPE_CHECKING:
     from usernsplan.errors import UsernsplanError
 
-# Set, it lets whoever mends usernsplan see where it broke.
+# If this variable is set, an unexpected error shows its traceback.
 _SHOW_ALL = "USERNSPLAN_TRACEBACK"
-_BROKEN = "where its disk failed, 'dmesg' may say how; otherwise install usernsplan again"
+_BROKEN = "reinstall usernsplan; if its disk failed, 'dmesg' may show how"
+_TOO_LARGE = "a file is too large or damaged; 'usernsplan check' examines each one"
 
 
 def say(text: str) -> None:
-    """Print what is not a result to standard error; where nobody can hear it, the exit status still tells."""
-    if sys.stderr is not None:  # closed: print would then write among the results
+    """Print to standard error what is not a result. If that fails, the exit status still tells."""
+    if sys.stderr is not None:  # closed: print would write to standard output
         try:
             print(escape.no_result(text), file=sys.stderr, flush=True)
         except OSError:
-            # Python would try once more when it exits, and end with a status of its own.
+            # Python flushes again when it exits; a failure there replaces our exit status.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
-def _told(error: Exception) -> UsernsplanError:
-    """Whatever ended a command, as an error that says place, fact and remedy: nobody is shown a traceback."""
+def _as_error(error: Exception) -> UsernsplanError:
+    """The exception as an error with a fact and a remedy: users never see a traceback."""
     from usernsplan.errors import UsernsplanError, of_system  # noqa: PLC0415 - see main
 
     match error:
@@ -38,36 +39,29 @@ def _told(error: Exception) -> UsernsplanError:
         case OSError():
             return of_system(error)
         case ImportError():
-            return UsernsplanError(f"a part of the program cannot be read: {error}", hint=_BROKEN)
-        case MemoryError() | RecursionError():
-            what = (
-                "there is no memory left"
-                if isinstance(error, MemoryError)
-                else "something is nested too deep"
-            )
-            hint = "what was read is too large, or damaged: 'usernsplan check' looks at each file"
-            return UsernsplanError(what, hint=hint)
-    return _fault(error)
+            return UsernsplanError(f"cannot load a part of usernsplan: {error}", hint=_BROKEN)
+        case MemoryError():
+            return UsernsplanError("out of memory", hint=_TOO_LARGE)
+        case RecursionError():
+            return UsernsplanError("the input is nested too deeply", hint=_TOO_LARGE)
+    return _internal(error)
 
 
-def _fault(error: Exception) -> UsernsplanError:
-    """What to say of what no file and no system should be able to bring about: in words too, and with its place."""
+def _internal(error: Exception) -> UsernsplanError:
+    """An exception that no file and no system should cause: our fault, with its place."""
+    from traceback import walk_tb  # noqa: PLC0415 - seldom needed
+
     from usernsplan.errors import UsernsplanError  # noqa: PLC0415 - see main
 
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    place = (
-        f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}"
-        if trace
-        else "nowhere"
-    )
-    # A worker's has its whole story in it; the last line is the fact.
-    said = (str(error).strip().splitlines() or [""])[-1][:200]
+    [*_, (frame, line)] = walk_tb(error.__traceback__)
+    place = f"{os.path.basename(frame.f_code.co_filename)}:{line}"
+    # An exception from a worker process carries its whole traceback; the last line is the fact.
+    fact = (str(error).strip().splitlines() or [""])[-1][:200]
+    again = escape.shell("usernsplan", *sys.argv[1:])
     return UsernsplanError(
-        f"a fault of usernsplan itself, at {place}: {type(error).__name__}: {said}",
-        hint="'usernsplan check' and 'usernsplan history' tell what was done; please report it, with what "
-        f"{_SHOW_ALL}=1 before the same words prints",
+        f"internal error at {place}: {type(error).__name__}: {fact}",
+        hint="'usernsplan check' and 'usernsplan history' show what was done; please report this, "
+        f"with the output of: {_SHOW_ALL}=1 {again}",
     )
 
 
@@ -85,13 +79,13 @@ def _end(error: UsernsplanError) -> NoReturn:
 
 
 def main() -> None:
-    """Run the command that was typed, and exit with its status."""
-    # Collecting while modules are imported, and while ten thousand lines are read, takes a twentieth
-    # of a command's time and frees nothing.
+    """Run the command that the user typed, and exit with its status."""
+    # Garbage collection frees nothing during imports and while we read ten thousand lines.
+    # It would take a twentieth of a command's time.
     gc.set_threshold(200_000)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # A name or path that the terminal's encoding lacks is no reason to fail after the work is done.
+            # The work is done by now: a name that the terminal cannot show must not fail it.
             stream.reconfigure(errors="backslashreplace")
     try:
         from usernsplan.cli import emit  # noqa: PLC0415 - after the lines above
@@ -99,29 +93,29 @@ def main() -> None:
         from usernsplan.errors import ExitStatus, StoppedError, UsernsplanError  # noqa: PLC0415
         from usernsplan.host import waiting  # noqa: PLC0415
     except ImportError as error:
-        say(escape.told(f"usernsplan: a part of the program cannot be read: {error}\n  {_BROKEN}"))
-        sys.exit(1)  # ExitStatus.FAILED, which may be what cannot be read
+        say(escape.told(f"usernsplan: cannot load a part of usernsplan: {error}\n  {_BROKEN}"))
+        sys.exit(1)  # ExitStatus.FAILED, whose module may be the broken one
     emit.begin()
     waiting.listen(lambda text: say(f"usernsplan: {text}"))
 
     try:
         with instead_of_flags(sys.argv[1:]):
-            from usernsplan.cli.app import app_for  # noqa: PLC0415 - reading it may fail, or be interrupted
+            from usernsplan.cli.app import app_for  # noqa: PLC0415 - it may fail, or be interrupted
 
             app_for(sys.argv[1:])(prog_name="usernsplan")
     except AssertionError:
-        raise  # of a test
+        raise  # a test's own
     except Exception as error:
         if os.environ.get(_SHOW_ALL) and not isinstance(error, UsernsplanError):
             raise
-        _end(_told(error))
+        _end(_as_error(error))
     except KeyboardInterrupt:
         _end(StoppedError("interrupted"))
     except SystemExit as request:
         if request.code == ExitStatus.INTERRUPTED:
-            _end(StoppedError("interrupted; 'usernsplan history' tells what was done"))
+            _end(StoppedError("interrupted; 'usernsplan history' shows what was done"))
         emit.ended(request, sys.argv[1:])
         raise
     finally:
-        # The interpreter would search all that was imported for garbage once more before it goes: a tenth of the time.
+        # At exit, the interpreter would collect garbage once more: a tenth of a command's time.
         gc.freeze()

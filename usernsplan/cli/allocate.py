@@ -33,66 +33,66 @@ if TYPE_CHECKING:
 Names = Annotated[
     Optional[list[str]],
     typer.Argument(
-        metavar="[NAME]...", help="Containers. None: those of the plan file, or Docker's own."
+        metavar="[NAME]...", help="Containers to allocate. Default: those in the plan file."
     ),
 ]
 NamesFrom = Annotated[
     Optional[str],
-    typer.Option(
-        metavar="FILE", help="Names, one a line; '-' for standard input. Not an empty list."
-    ),
+    typer.Option(metavar="FILE", help="Read names from FILE, one per line; '-' is standard input."),
 ]
 OfDocker = Annotated[
-    bool, typer.Option("--docker", help="Docker's own allocation, which has no name.")
+    bool, typer.Option("--docker", help="Make Docker's own allocation, which has no name.")
 ]
 StrategyName = Annotated[
     str,
-    typer.Option(
-        metavar="S", help=f"One of: {', '.join(NAMES)}. Default: the one that this host has."
-    ),
+    typer.Option(metavar="S", help=f"One of: {', '.join(NAMES)}. Default: the host's strategy."),
 ]
-Size = Annotated[Optional[int], typer.Option(help="per-container: ids for each. Default: 65536.")]
+Size = Annotated[
+    Optional[int], typer.Option(help="per-container: ids for each container. Default: 65536.")
+]
 Block = Annotated[
-    Optional[int], typer.Option(help="single-uid: ids set apart for each. Default: 10000.")
+    Optional[int], typer.Option(help="single-uid: ids reserved for each container. Default: 10000.")
 ]
 ContainerId = Annotated[
-    Optional[int], typer.Option(help="single-uid: the id in the container. Default: 0.")
+    Optional[int], typer.Option(help="single-uid: the one container id. Default: 0.")
 ]
 DockerRoot = Annotated[
     Optional[str],
     typer.Option(
         metavar="N|auto",
-        help="shared: the host id of container root; auto: the first free one. Default: 2.",
+        help="shared: host id of container root; 'auto' takes the first free id. Default: 2.",
     ),
 ]
-Identity = Annotated[bool, typer.Option("--identity", help="shared: every id is itself, root too.")]
+Identity = Annotated[
+    bool, typer.Option("--identity", help="shared: map every id to itself, even root.")
+]
 Max = Annotated[
     Optional[int],
-    typer.Option("--max", help="shared: the last id; with --identity, how many. Default: 65535."),
+    typer.Option("--max", help="shared: last id; with --identity, number of ids. Default: 65535."),
 ]
 Start = Annotated[
-    Optional[int], typer.Option(help="The first host id of the one NAME: this or none.")
+    Optional[int], typer.Option(help="First host id for one NAME; an error if it is taken.")
 ]
 PoolRange = Annotated[
     Optional[str],
-    typer.Option(metavar="FIRST-LAST", help="Take ranges from here. Default: by the strategy."),
+    typer.Option(metavar="FIRST-LAST", help="Take ranges from here. Default: the strategy's pool."),
 ]
 Owner = Annotated[
     Optional[str],
-    typer.Option(help="Owner of the lines of the one NAME. Default: usernsplan-NAME."),
+    typer.Option(help="Owner of the lines for one NAME. Default: usernsplan-NAME."),
 ]
 Daemon = Annotated[
-    Optional[str], typer.Option(metavar="NAME", help="Point Docker's remap at this one.")
+    Optional[str], typer.Option(metavar="NAME", help="Set Docker's userns-remap to this container.")
 ]
 NoDaemonConfig = Annotated[
-    bool, typer.Option("--no-daemon-config", help="Leave Docker's daemon.json alone.")
+    bool, typer.Option("--no-daemon-config", help="Do not change Docker's daemon.json.")
 ]
 EngineNames = Annotated[
     Optional[list[str]],
     typer.Option(
         "--engine",
         metavar="E",
-        help="Grant what this engine needs, too (repeatable). Default: those found on the host.",
+        help="Also grant what this engine needs (repeatable). Default: installed engines.",
     ),
 ]
 Check = Annotated[
@@ -100,15 +100,15 @@ Check = Annotated[
 ]
 ReplaceRemap = Annotated[
     bool,
-    typer.Option("--replace-remap", help="Point Docker's remap here though it names another user."),
+    typer.Option("--replace-remap", help="Replace a userns-remap that names another user."),
 ]
 _Command = TypeVar("_Command", bound="Callable[..., None]")
 
 
 def _with_pools(command: _Command) -> _Command:
-    """Give a command an option for each engine that has a pool; it gets them as keyword arguments.
+    """Add an option for each engine that has a pool; the command gets them as keyword arguments.
 
-    typer makes options of what inspect.signature tells of a function.
+    typer makes its options from a function's inspect.signature.
     """
     own = inspect.signature(command, eval_str=True)
     usual = [one for one in own.parameters.values() if one.kind is not one.VAR_KEYWORD]
@@ -135,7 +135,7 @@ def _with_pools(command: _Command) -> _Command:
 
 
 def _parameter(engine: str) -> str:
-    """The parameter that has what is said of an engine's pool."""
+    """The name of the parameter for an engine's pool."""
     return engine.replace("-", "_")
 
 
@@ -166,26 +166,26 @@ def allocate(
     yes: Yes = False,
     **pools: Optional[int],
 ) -> None:
-    """Give containers free host ids, in subuid and subgid.
+    """Give containers free host ids in subuid and subgid.
 
     Finds free ranges and writes /etc/subuid, /etc/subgid and Docker's daemon.json. Running the same
-    command again changes nothing. Either all names get their ids, or none does.
+    command again changes nothing. If one name cannot get its ids, no name gets any.
 
-    Without a name, the plan file says what to allocate: ./usernsplan.yaml, or /etc/usernsplan.yaml
-    (see 'usernsplan plan'). --docker makes Docker's own allocation. So does --strategy without a
-    name, unless there is an /etc/usernsplan.yaml.
+    Without a name, the plan file lists the containers: ./usernsplan.yaml, or /etc/usernsplan.yaml
+    (see 'usernsplan plan'). --docker makes Docker's own allocation. --strategy without a name does
+    the same if /etc/usernsplan.yaml does not exist.
 
-    Defaults for --strategy and its options, --pool and --engine stand in
-    /etc/usernsplan/config.yaml.
+    /etc/usernsplan/config.yaml can set defaults for --strategy and its options, --pool and
+    --engine.
 
-    If Docker would no longer see containers, images or volumes that it has, the command asks first.
-    A script needs --yes; without it, nothing is done (exit 9).
+    The command asks first if Docker would no longer see its containers, images or volumes. A script
+    needs --yes; without it, the command refuses (exit 9).
 
     \b
     Examples:
       usernsplan allocate --strategy per-container web db
       usernsplan allocate --strategy per-container --docker      (daemon.json too)
-      usernsplan allocate cache                         (by the strategy that this host has)
+      usernsplan allocate cache                                  (the host's strategy)
       usernsplan allocate --names-from names.txt
       usernsplan allocate --strategy per-container box --engine lxc
       usernsplan allocate --strategy single-uid app --block 1
@@ -227,41 +227,40 @@ def allocate(
 def _decision(
     request: AllocateRequest, strategy: str, root: str, config: Config | None, *, docker: bool
 ) -> Callable[[HostState], Plan]:
-    """What decides: the plan file where the command line names nothing to allocate, else the request."""
-    # Where a command is typed is no part of what it says.
+    """The function that decides: by the plan file if nothing is named, else by the request."""
     is_named = request.names or docker
+    # With --strategy, the folder in which the user types the command makes no difference.
     file = None if is_named else plan_file.find(layout_at(root), here=not strategy)
+
     if file is not None:
         if replace(request, strategy=None, replace_remap=False) != AllocateRequest(()):
             raise InvalidValueError(
-                f"{file.path} says what is allocated, and so do these options",
-                hint="say it there, or name the containers",
+                f"{file.path} sets what is allocated; these options would change it",
+                hint="write the options into the file, or name the containers",
             )
         return _by_file(file, strategy, root, config, replace_remap=request.replace_remap)
 
-    # A pool of an engine needs no name either.
+    # The pool of an engine has no name either.
     if not (is_named or strategy or (request.engines and "docker" not in request.engines)):
         raise InvalidValueError(
-            "nothing to allocate: no name, no --strategy, and no plan file",
-            hint="name containers: 'usernsplan allocate NAME'; "
-            "'usernsplan allocate --docker' is Docker's own",
+            "nothing to allocate: no name, no --strategy and no plan file",
+            hint="name containers: usernsplan allocate NAME; "
+            "or make Docker's own allocation: usernsplan allocate --docker",
         )
     if not request.names and plan_file.is_here():
-        note(
-            [f"./{plan_file.HERE} is not looked at where --strategy, --docker or --engine is said"]
-        )
+        note([f"--strategy, --docker and --engine ignore ./{plan_file.HERE}"])
     return partial(make_plan, request=of_request(request, config) if config else request)
 
 
-def _dockerroot(said: str | None) -> int | str | None:
-    """A host id, or the word that stands for the first free one."""
-    if said is None or said == AUTO:
-        return said
-    if not re.fullmatch("-?[0-9]{1,20}", said):
+def _dockerroot(value: str | None) -> int | str | None:
+    """A host id, or AUTO for the first free one. Raises InvalidValueError for anything else."""
+    if value is None or value == AUTO:
+        return value
+    if not re.fullmatch("-?[0-9]{1,20}", value):
         raise InvalidValueError(
-            f"'{said}' is not a number", hint=f"a host id, or '{AUTO}'", option="dockerroot"
+            f"'{value}' is not a number", hint=f"use a host id or '{AUTO}'", option="dockerroot"
         )
-    return int(said)
+    return int(value)
 
 
 def _names(
@@ -272,30 +271,32 @@ def _names(
     daemon: str | None,
     engines: Sequence[str] | None,
 ) -> tuple[str, ...]:
-    """The names that were typed, and those of a file.
+    """The names from the command line and from a file.
 
-    Raises InvalidValueError for a file without names: it means nobody, and never Docker's own.
+    Raises InvalidValueError for a file without names: it must not mean Docker's own allocation.
     """
     if docker and (typed or names_from is not None or daemon is not None):
         raise InvalidValueError(
-            "--docker with a name",
-            hint="Docker's own allocation has none; --daemon NAME points Docker at a container's",
+            "--docker does not go with a name",
+            hint="leave out one of them; --daemon NAME lets Docker use a container's allocation",
         )
     if docker and engines and "docker" not in engines:
         raise InvalidValueError(
-            f"--docker with --engine {engines[0]}", hint="say --engine docker too, or neither"
+            f"--docker does not go with --engine {engines[0]}",
+            hint="leave out --engine, or add --engine docker",
         )
     if names_from is None:
         return tuple(typed)
+
     place = STDIN if names_from == "-" else names_from
-    # As in a text for people: what follows a # is a comment.
     lines = (
         line.partition("#")[0].strip() for line in text_of("--names-from", names_from).splitlines()
     )
     found = tuple(line for line in lines if line)
     if not found:
         raise InvalidValueError(
-            f"--names-from: {place} names nobody", hint="one name a line; nothing was allocated"
+            f"--names-from: {place} has no names; nothing was allocated",
+            hint="write one name per line",
         )
     return (*typed, *found)
 
@@ -303,13 +304,14 @@ def _names(
 def _by_file(
     file: FoundFile, strategy: str, root: str, config: Config | None, *, replace_remap: bool
 ) -> Callable[[HostState], Plan]:
-    """What a plan file says; --strategy may only say the same."""
-    from usernsplan import planfile  # noqa: PLC0415 - YAML and volumes, only where there is such a file
+    """The function that decides by a plan file; --strategy may only repeat the file's."""
+    from usernsplan import planfile  # noqa: PLC0415 - imports YAML and volumes
 
     loaded = planfile.found(layout_at(root), file, config)
     if strategy not in {"", loaded.spec.strategy}:
         raise InvalidValueError(
-            f"--strategy {strategy}: {file.path} says {loaded.spec.strategy}", hint="leave it out"
+            f"--strategy {strategy}: {file.path} has {loaded.spec.strategy}",
+            hint="leave out --strategy",
         )
-    note([f"{file.path} says what is allocated"])
+    note([f"{file.path} sets what is allocated"])
     return planfile.allocating(loaded, replace_remap=replace_remap)

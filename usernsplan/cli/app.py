@@ -1,4 +1,4 @@
-"""The typer application: which command lives in which module."""
+"""The typer application: each command and its module."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import typer
 from usernsplan.cli.usage import Command, Group
 from usernsplan.errors import ExitStatus
 
-# Job -> command -> (module, function). Only the module of the command that was typed is imported: start-up is part of
-# the day.
+# Job -> command -> (module, function). For a fast start, only the module of the typed command is
+# imported.
 JOBS = {
     "Give ids": {
         "allocate": ("allocate", "allocate"),
@@ -47,7 +47,7 @@ COMMANDS = {name: place for commands in JOBS.values() for name, place in command
 
 
 def app_for(words: list[str]) -> typer.Typer:
-    """The application, with the command that was typed, or with all where none was."""
+    """The application with the command in ``words``, or with every command if it has none."""
     app = typer.Typer(
         cls=_Commands,
         add_completion=False,
@@ -89,4 +89,15 @@ def usernsplan(
         help="Print the version.",
     ),
 ) -> None:
-    """Plan which host ids containers get, and write them where the engines read them."""
+    """Plan host ids for containers, and write them where the engines read them.
+
+    A container in a user namespace gets a range of host ids of its own. usernsplan finds free
+    ranges, keeps them apart, and gives volumes to the container that uses them.
+
+    \b
+    Examples:
+      usernsplan allocate --strategy per-container web
+      usernsplan fix-volume /srv/web --container web
+      usernsplan render podman web --volume /srv/web:/data
+      usernsplan COMMAND --help
+    """

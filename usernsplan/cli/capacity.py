@@ -21,20 +21,21 @@ from usernsplan.space import capacity as figures
 def capacity(
     size: Annotated[
         Optional[int],
-        typer.Option(help="Ids of a range. Default: 65536; with single-uid, the host's blocks."),
+        typer.Option(help="Ids in each range. Default: 65536, or the host's single-uid block."),
     ] = None,
     pool: Annotated[
         Optional[str],
-        typer.Option(metavar="FIRST-LAST", help="Look at these ids. Default: by the strategy."),
+        typer.Option(metavar="FIRST-LAST", help="Count these ids. Default: the strategy's pool."),
     ] = None,
     config: ConfigFile = None,
     root: Root = "/",
     json: Json = False,
 ) -> None:
-    """Count the ids that are left, and tell when useradd runs out.
+    """Count the free ids, and how many users still fit.
 
-    Shows used and free ids, the largest gap, and room for how many more allocations. Defaults for
-    --pool stand in /etc/usernsplan/config.yaml.
+    Shows the used and free ids of the pool, the largest gap, and how many more ranges fit. Also
+    shows how many more users useradd can give ids. /etc/usernsplan/config.yaml can set a default
+    for --pool.
 
     \b
     Examples:

@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from usernsplan.ledger import Ledger
     from usernsplan.model import Finding, LedgerState, Quarantined
 
-# What of a repair was told before it was asked for.
+# The finding of a repair that is shown before the question.
 _LEFT = "USN126"
-# As what an id is looked for in a volume; and of one volume, so many places are named.
+# A file's roles that --volumes examines, and how many files it names for each volume.
 _KINDS = {"owner": "uid", "group": "gid"}
 _EXAMPLES = 3
 _FORMATS = ("table", "github", "json")
@@ -48,47 +48,54 @@ _FORMATS = ("table", "github", "json")
 def check(
     select: Annotated[
         Optional[list[str]],
-        typer.Option(metavar="CODES", help="Only these: USN001,USN02 (repeatable)."),
+        typer.Option(metavar="CODES", help="Only these findings: USN001,USN02 (repeatable)."),
     ] = None,
     ignore: Annotated[
-        Optional[list[str]], typer.Option(metavar="CODES", help="All but these (repeatable).")
+        Optional[list[str]],
+        typer.Option(metavar="CODES", help="All findings except these (repeatable)."),
     ] = None,
     format: Annotated[
         str,
         typer.Option(
             metavar="F",
-            help="table, github (workflow commands) or json. Default: table.",
+            help="table, json or github (workflow commands). Default: table.",
             show_default=False,
         ),
     ] = "table",
     explain: Annotated[
-        Optional[str], typer.Option(metavar="CODE", help="Tell the whole story of a code.")
+        Optional[str],
+        typer.Option(metavar="CODE", help="Explain a code: the reason, the harm and the repair."),
     ] = None,
     passwd: Annotated[
         Optional[str],
-        typer.Option(metavar="FILE", help="An image's passwd: do the maps hold its largest id?"),
+        typer.Option(
+            metavar="FILE", help="Check that the maps hold the largest id of this passwd file."
+        ),
     ] = None,
     scan: Annotated[
         Optional[list[str]],
         typer.Option(
-            metavar="DIR", help="Look in DIR for files that carry a released range (repeatable)."
+            metavar="DIR", help="Search DIR for files that carry a quarantined range (repeatable)."
         ),
     ] = None,
     volumes: Annotated[
-        bool, typer.Option("--volumes", help="Look at every file of each volume that was fixed.")
+        bool, typer.Option("--volumes", help="Examine every file of each recorded volume.")
     ] = False,
     fix: Annotated[
-        bool, typer.Option("--fix", help="Repair what is safe, after showing it and asking.")
+        bool, typer.Option("--fix", help="Repair what is safe; show it and ask first.")
     ] = False,
     root: Root = "/",
     dry_run: DryRun = False,
     json: Json = False,
-    yes: Annotated[bool, typer.Option("--yes", help="--fix: do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="--fix: repair without asking.")] = False,
 ) -> None:
-    """Find what clashes: shared ranges, misread lines, drift.
+    """Find conflicts: shared ranges, misread lines, drift.
 
-    Exit status: 0 where no error is found (or left), 1 where one is. --fix puts lost or sorted lines of ours back,
-    completes an interrupted run and removes locks that nobody holds; what others wrote is never touched.
+    Reads subuid, subgid, the accounts, Docker's daemon.json and the ledger. Exits 1 if an error
+    remains, otherwise 0.
+
+    --fix restores lines of usernsplan that were lost or sorted, finishes an interrupted run and
+    removes stale locks. It never changes a line that others wrote.
 
     \b
     Examples:
@@ -101,15 +108,18 @@ def check(
     form = _form(format, as_json=json)
     if (dry_run or yes) and not fix:
         raise InvalidValueError(
-            "--dry-run and --yes are about --fix", hint="without it nothing is written"
+            "--dry-run and --yes need --fix",
+            hint="leave them out: without --fix, nothing is written",
         )
     if explain is not None:
-        _explain(explain, form)
+        emit(report.explained(explain, Paint(colours())), as_json=form == "json")
         return
+
     codes = audit.chosen(select or (), ignore or ())
     layout = layout_at(root, exists=True)
     ledger = open_ledger(layout)
     facts, found = _look(layout, ledger, codes, passwd, scan, volumes=volumes)
+
     repaired = None
     if fix:
         repair = audit.repair_of(facts, found)
@@ -117,7 +127,9 @@ def check(
         if done:
             _, found = _look(layout, ledger, codes, passwd, scan, volumes=volumes)
         repaired = Repaired(repair, is_done=done, is_preview=dry_run)
-    _print(found, form, layout, repaired)
+
+    paint = None if form == "github" else Paint(colours())
+    emit(report.result(found, layout, paint, repaired), as_json=form == "json")
     if any(finding.severity == "error" for finding in found):
         raise typer.Exit(ExitStatus.FAILED)
 
@@ -125,12 +137,10 @@ def check(
 def _form(name: str, *, as_json: bool) -> str:
     one_of("format", name, *_FORMATS)
     if as_json and name == "github":
-        raise InvalidValueError("--json with --format github", hint="one of the two")
+        raise InvalidValueError(
+            "--json does not go with --format github", hint="leave out one of them"
+        )
     return "json" if as_json else name
-
-
-def _explain(code: str, form: str) -> None:
-    emit(report.explained(code, Paint(colours())), as_json=form == "json")
 
 
 def _look(
@@ -153,7 +163,10 @@ def _look(
 def _scanned(
     layout: Layout, released: Sequence[Quarantined], folders: Sequence[str]
 ) -> tuple[FilesCarrying, ...]:
-    """What these folders carry of each released range; with something left that cannot be looked at, none is free."""
+    """The files below these folders that carry a quarantined range.
+
+    If some place cannot be examined, no range counts as free of files.
+    """
     from usernsplan.audit.base import FilesCarrying  # noqa: PLC0415 - only for --scan
     from usernsplan.escape import shown_path  # noqa: PLC0415
     from usernsplan.ids import IdSet  # noqa: PLC0415
@@ -163,8 +176,9 @@ def _scanned(
     tops, mounts = owned.each_once(named, cross_mounts=False)
     every = owned.count(tops, IdSet(q.reserved_range for q in released))
     missed = [(place.path, place.reason) for place in every.missed]
-    missed += [(path, "something is mounted there: name it too") for path in mounts]
-    note(f"not looked at: {shown_path(path)}: {reason}" for path, reason in missed)
+    missed += [(path, "something is mounted there; scan it with another --scan") for path in mounts]
+    note(f"not examined: {shown_path(path)}: {reason}" for path, reason in missed)
+
     found = []
     for q in released:
         ids = IdSet((q.reserved_range,))
@@ -177,7 +191,7 @@ def _scanned(
 
 
 def _misfits(layout: Layout, ledger: LedgerState) -> Iterator[Misfits]:
-    """What of each recorded volume has an owner whom its container does not have."""
+    """The files of each recorded volume whose owner the container's map lacks."""
     from collections import Counter  # noqa: PLC0415 - only for --volumes
 
     from usernsplan.audit.base import Misfits  # noqa: PLC0415
@@ -193,10 +207,10 @@ def _misfits(layout: Layout, ledger: LedgerState) -> Iterator[Misfits]:
         uids, gids = (every - IdSet(ids.host_ranges()) for ids in (mapping.uids, mapping.gids))
         entries, ids, examples = 0, Counter[str](), list[str]()
         try:
-            # Where that really lies in the root: a folder above it may have become a symlink since it was recorded.
+            # A folder above the volume may have become a symlink since it was recorded.
             place = real(layout, volume.path)
             for hit in owned.find(place, top, owned.Wanted(uids, gids), miss=missed.append):
-                # An ACL may let others in on purpose; an owner without a place is nobody to the container.
+                # An ACL may admit others on purpose; an unmapped owner is nobody to the container.
                 strange = [
                     f"{_KINDS[role]} {number}" for role, number in hit.roles if role in _KINDS
                 ]
@@ -213,26 +227,17 @@ def _misfits(layout: Layout, ledger: LedgerState) -> Iterator[Misfits]:
                 tuple(one for one, _ in ids.most_common()),
                 (*examples,),
             )
-    note(f"not looked at: {shown_path(place.path)}: {place.reason}" for place in missed)
-
-
-def _print(found: Sequence[Finding], form: str, layout: Layout, repaired: Repaired | None) -> None:
-    paint = None if form == "github" else Paint(colours())
-    emit(report.result(found, layout, paint, repaired), as_json=form == "json")
+    note(f"not examined: {shown_path(place.path)}: {place.reason}" for place in missed)
 
 
 def _repaired(
     layout: Layout, ledger: Ledger, repair: Repair, form: str, *, dry_run: bool, yes: bool
 ) -> bool:
-    """Show what is to be done, ask, do it; tell whether it was done."""
-    # A result of the format that was asked for comes later, and alone.
+    """Show the repair, ask, and carry it out. Tell whether it was done."""
+    # In another format, only the result may go to standard output.
     (write if form == "table" else say)(report.repair(repair, layout) + "\n")
     if repair.hindered_by:
-        note(
-            [
-                f"nothing is put back while {layout.path(repair.hindered_by)} cannot be read as it should"
-            ]
-        )
+        note([f"no line is restored until {layout.path(repair.hindered_by)} can be read"])
     warn(
         finding
         for finding in (repair.plan.findings if repair.plan else ())
@@ -250,7 +255,7 @@ def _carry_out(layout: Layout, ledger: Ledger, repair: Repair) -> None:
     from usernsplan.planner.repair import make_repair  # noqa: PLC0415
     from usernsplan.planner.shown import exactly  # noqa: PLC0415
 
-    layout_at(layout.root)  # what is written, is written below a host's root
+    layout_at(layout.root)  # raises unless the root is a host's: files are written below it
     if repair.locks:
         locks.remove_stale(layout)
     if repair.plan and (repair.mends or repair.changes):

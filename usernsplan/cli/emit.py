@@ -1,4 +1,4 @@
-"""What goes to standard output: a result as text or as one JSON document, and an error as one where JSON was wanted."""
+"""Standard output: a result as text or as a JSON document, and an error as a JSON document."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from usernsplan.report.result import Result
 
-_STILL_CHANGED = "what the command changed is changed all the same: 'usernsplan history' tells"
-# Not empty once standard output has something: a second document would make both unreadable.
+_STILL_CHANGED = "the changes of this command remain; 'usernsplan history' shows them"
+# Not empty after the first output: a second document would make both unreadable.
 _printed: list[bool] = []
 
 
@@ -36,8 +36,8 @@ def begin() -> None:
 
 
 def emit(result: Result, *, as_json: bool) -> None:
-    """Print a result: as a document, or as text, with its findings and notes on standard error."""
-    from usernsplan.cli.options import note, warn  # noqa: PLC0415 - errors are printed without options
+    """Print a result: a JSON document, or text with findings and notes on standard error."""
+    from usernsplan.cli.options import note, warn  # noqa: PLC0415 - it imports typer, which errors do not need
 
     write(result.document() if as_json else result.text())
     if not as_json:
@@ -46,12 +46,12 @@ def emit(result: Result, *, as_json: bool) -> None:
 
 
 def failed(error: UsernsplanError, words: Sequence[str]) -> None:
-    """Print an error as a document where these words ask for JSON, unless standard output has something already."""
+    """Print an error as a JSON document if ``words`` ask for JSON and nothing was printed yet."""
     if _printed or not wants_json(words):
         return
-    # The exit status and the text on standard error tell, even where this cannot be printed.
+    # If this fails too, the exit status and the text on standard error remain.
     with suppress(UsernsplanError, ImportError, MemoryError):
-        from usernsplan.cli.refusal import is_due  # noqa: PLC0415 - what is read here may be broken
+        from usernsplan.cli.refusal import is_due  # noqa: PLC0415 - these modules may be broken
         from usernsplan.report import json_  # noqa: PLC0415
 
         if not is_due(words):
@@ -59,12 +59,12 @@ def failed(error: UsernsplanError, words: Sequence[str]) -> None:
 
 
 def ended(request: SystemExit, words: Sequence[str]) -> None:
-    """The same for a command that ended with a status: typer's wrong usage, a signal, a question that was denied."""
+    """Do the same for a command that ended with a status: wrong usage, a signal, a declined question."""
     status = request.code if isinstance(request.code, int) else int(ExitStatus.FAILED)
     if request.code is None or status == ExitStatus.DONE:
         return
 
-    # What click complains of, it shows itself, and exits.
+    # Click has already printed its own usage errors.
     usage = getattr(request.__context__, "format_message", None)
     error: UsernsplanError
     if usage:
@@ -72,37 +72,37 @@ def ended(request: SystemExit, words: Sequence[str]) -> None:
     elif status > BY_SIGNAL:
         error = StoppedError("stopped by a signal")
     else:
-        error = UsernsplanError("nothing was changed: the question was not answered with yes")
+        error = UsernsplanError("nothing was changed: the answer was not yes")
         error.code = "declined"
     error.exit_status = status
     failed(error, words)
 
 
 def wants_json(words: Sequence[str]) -> bool:
-    """Tell whether the words that were typed ask for JSON, also where nobody could parse them. Pure."""
+    """Tell whether the command line asks for JSON, even if it does not parse. Pure."""
     options = words[: words.index("--")] if "--" in words else words
     is_format = "--format=json" in options or ("--format", "json") in pairwise(options)
     return "--json" in options or (options[:1] == ["check"] and is_format)
 
 
 def colours() -> bool:
-    """Tell whether somebody looks who wants colours: a terminal, and no NO_COLOR (https://no-color.org)."""
+    """Tell whether to use colours: a terminal, and no NO_COLOR (https://no-color.org)."""
     is_terminal = sys.stdout is not None and sys.stdout.isatty()
     return is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def write(output: str | Iterable[str | bytes]) -> None:
-    """Print a result, or its pieces as they come: a line for each text, and bytes as they are.
+    """Print a result, or its pieces as they come: each text as a line, bytes unchanged.
 
-    A full disk is an error that does not hide what was done; a reader who left wants no more.
+    A full disk is an error. A closed pipe is not: its reader wants no more.
     """
     _printed.append(True)
     pieces = (output,) if isinstance(output, str) else output
-    if sys.stdout is None:  # closed: nobody wants it, and the search still tells by its exit status
+    if sys.stdout is None:  # closed: still run the search, for its exit status
         deque(pieces, maxlen=0)
         return
 
-    # Only whole texts have colours of ours.
+    # Pieces have no colours of ours: an escape sequence in them belongs to a file name.
     is_whole = isinstance(output, str)
     is_coloured = is_whole and colours()
     try:
@@ -113,10 +113,10 @@ def write(output: str | Iterable[str | bytes]) -> None:
                 sys.stdout.write(f"{escape.lines(piece, colours=is_coloured)}\n")
         sys.stdout.flush()
     except OSError as error:
-        # Python would try once more when it exits.
+        # Python flushes again when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if error.errno != errno.EPIPE:
             raise UsernsplanError(
-                f"the result could not be printed: {reason_of(error)}",
+                f"cannot print the result: {reason_of(error)}",
                 hint=_STILL_CHANGED if is_whole else "",
             ) from error

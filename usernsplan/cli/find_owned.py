@@ -40,27 +40,31 @@ _FEW = 5
 def find_owned(
     what: Annotated[
         str,
-        typer.Argument(metavar="NAME|FIRST-LAST|ID", help="A container, a released one, or ids."),
+        typer.Argument(
+            metavar="NAME|FIRST-LAST|ID",
+            help="A name (allocated or quarantined), a range, or an id.",
+        ),
     ],
-    dirs: Annotated[
-        list[str], typer.Argument(metavar="DIR...", help="Where to look, below these folders.")
-    ],
+    dirs: Annotated[list[str], typer.Argument(metavar="DIR...", help="Folders to search.")],
     count: Annotated[
-        bool, typer.Option("--count", help="How many, by what the id is to them, and by id.")
+        bool, typer.Option("--count", help="Print only numbers: by role and by id.")
     ] = False,
     null: Annotated[
-        bool, typer.Option("--null", "-0", help="End each path with NUL, its bytes as they are.")
+        bool,
+        typer.Option(
+            "--null", "-0", help="End each path with NUL instead of a line end; no escapes."
+        ),
     ] = False,
     cross_mounts: Annotated[
-        bool, typer.Option("--cross-mounts", help="Enter what is mounted inside.")
+        bool, typer.Option("--cross-mounts", help="Also search file systems mounted below DIR.")
     ] = False,
     root: Root = "/",
     json: Json = False,
 ) -> None:
     """Find files that carry ids of a range.
 
-    Looks at owners, groups, ACLs and the roots of capabilities. Nothing is changed, and no symlink
-    is followed. Exit status 3: something could not be looked at, and was named.
+    Searches owners, groups, ACLs and the root ids of capabilities. Changes nothing and follows no
+    symlink. Exits 3 if it cannot examine something, and lists that.
 
     \b
     Examples:
@@ -69,16 +73,20 @@ def find_owned(
       usernsplan find-owned web --null /srv | xargs -0 ls -ld
     """
     if null and (count or json):
-        raise InvalidValueError("--null with --count or --json", hint="it is about a list of paths")
+        raise InvalidValueError(
+            "--null does not go with --count or --json",
+            hint="leave out --null: it is for a list of paths",
+        )
+
     layout = layout_at(root, exists=True)
-    ledger = _known(layout, what)
+    ledger = _ledger(layout, what)
     wanted, mapping = _wanted(what, ledger)
     tops = {owned.top_of(layout, path): path if layout.is_host else "" for path in reversed(dirs)}
     kept, left_out = owned.each_once(reversed(tops), cross_mounts=cross_mounts)
     missed: list[Place] = []
 
     def miss(place: Place) -> None:
-        from usernsplan.escape import shown_path  # noqa: PLC0415 - only where something is to be said
+        from usernsplan.escape import shown_path  # noqa: PLC0415 - seldom needed
 
         missed.append(place)
         if not json:
@@ -105,17 +113,17 @@ def find_owned(
 
 
 def _left_out(points: Sequence[str]) -> Iterator[str]:
-    """What was not entered, in a few words: whoever asks whether any file carries an id is to know."""
+    """The mounts that were not searched: files below them may carry the ids too."""
     from usernsplan.escape import shown_path  # noqa: PLC0415 - seldom needed
 
     if points:
         few = ", ".join(shown_path(point) for point in points[:_FEW])
         more = f" and {len(points) - _FEW} more" if len(points) > _FEW else ""
-        yield f"left out, being mounted: {few}{more}; --cross-mounts enters them"
+        yield f"not searched, because mounted: {few}{more}; use --cross-mounts"
 
 
-def _known(layout: Layout, what: str) -> LedgerState:
-    """What the ledger holds; nothing where it may not be read and the ids are spelt out."""
+def _ledger(layout: Layout, what: str) -> LedgerState:
+    """The state of the ledger; empty if this user may not read it and ``what`` is a range."""
     try:
         return open_ledger(layout).state()
     except NotPermittedError:
@@ -125,16 +133,16 @@ def _known(layout: Layout, what: str) -> LedgerState:
 
 
 def _wanted(what: str, ledger: LedgerState) -> tuple[Wanted, Mapping | None]:
-    """The ids that are meant: an allocation's come before a number that is spelt as its name."""
+    """The ids to search for. A name comes first: an allocation may be named like a number."""
     for allocation in ledger.allocations:
         if allocation.name == what:
             mapping = allocation.mapping
             held = IdSet((allocation.reserved_range,) if allocation.reserved_range else ())
             uids, gids = IdSet(mapping.uids.host_ranges()), IdSet(mapping.gids.host_ranges())
-            # Which ids the containers of a pool have of it, their engine knows.
-            return owned.Wanted(uids | held, gids | held), None if engine_of_pool(
-                allocation
-            ) else mapping
+            # Only the engine of a pool knows which of its ids a container has.
+            shown = None if engine_of_pool(allocation) else mapping
+            return owned.Wanted(uids | held, gids | held), shown
+
     released = IdSet(q.reserved_range for q in ledger.quarantined if q.name == what)
     if not released:
         try:
@@ -142,21 +150,21 @@ def _wanted(what: str, ledger: LedgerState) -> tuple[Wanted, Mapping | None]:
         except InvalidValueError as error:
             if what[:1].isdigit() and "-" in what:
                 raise InvalidValueError(
-                    f"'{what}' is no range: {error}", hint=error.hint
+                    f"'{what}' is not a range: {error}", hint=error.hint
                 ) from error
             raise UnknownNameError(
-                f"'{what}' is neither allocated nor released, and no range of ids",
+                f"'{what}' is not allocated, not quarantined and not a range",
                 hint=did_you_mean(
                     what,
                     [*(a.name for a in ledger.allocations), *(q.name for q in ledger.quarantined)],
-                    "'usernsplan list' shows both; a range is FIRST-LAST",
+                    "'usernsplan list' shows the names; a range is FIRST-LAST",
                 ),
             ) from error
     return owned.Wanted(released, released), None
 
 
 def _ids(what: str) -> IdRange | None:
-    """The ids that are spelt out; None for a name, or what is no range."""
+    """The range of ID or FIRST-LAST; None for anything else."""
     number = read_id(what)
     if number is not None:
         return IdRange(number, 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, NoReturn, Optional
 
 import typer
 
@@ -22,71 +22,72 @@ if TYPE_CHECKING:
 
 Jobs = Annotated[
     Optional[int],
-    typer.Option("--jobs", metavar="N", help="Worker processes. Default: one for each core."),
+    typer.Option("--jobs", metavar="N", help="Number of worker processes. Default: one per core."),
 ]
 
 
 def fix_volume(
     paths: Annotated[
         list[str],
-        typer.Argument(metavar="PATH...", help="Folders or files; /SRC:/DEST:U means /SRC."),
+        typer.Argument(metavar="PATH...", help="Folders or files; /SRC:/DEST:U stands for /SRC."),
     ],
     discover: Annotated[
         Optional[str],
         typer.Option(
-            metavar="podman|docker", help="PATH... are containers: fix what is mounted in them."
+            metavar="podman|docker", help="PATH... are containers; fix the volumes mounted in them."
         ),
     ] = None,
     container: Annotated[
         Optional[str],
         typer.Option(
             metavar="NAME",
-            help="Whose ids. Default: the container that has the volume, or the only one.",
+            help="Container that gets the volume. Default: its present one, or the only one.",
         ),
     ] = None,
     mode: Annotated[
         Optional[str],
         typer.Option(
             metavar="own|shift",
-            help="own: one owner for all. shift: owners stay apart. Default: as before, or own.",
+            help="own: one owner for all. shift: keep owners apart. Default: as before, or own.",
         ),
     ] = None,
     user: Annotated[
         Optional[str],
         typer.Option(
             metavar="U[:G]",
-            help="own: this user of the container, and G or their group. Default: 0:0.",
+            help="own: the user and group in the container. Default: 0:0.",
         ),
     ] = None,
     passwd: Annotated[
         Optional[str],
         typer.Option(
-            metavar="FILE", help="The image's passwd, for --user; 'group' lies beside it."
+            metavar="FILE", help="The image's passwd file, for names in --user; reads 'group' too."
         ),
     ] = None,
     reverse: Annotated[
-        bool, typer.Option("--reverse", help="shift: back to the ids of the host.")
+        bool, typer.Option("--reverse", help="shift: change back to host ids.")
     ] = False,
     from_: Annotated[
         Optional[str],
         typer.Option(
             "--from",
             metavar="NAME",
-            help="shift: out of this container's range, a released one too.",
+            help="shift: move from this container's range; it may be quarantined.",
         ),
     ] = None,
     uid_map: Annotated[
         Optional[list[str]],
-        typer.Option(metavar="C:H:N", help="shift by this map; own with --user (repeatable)."),
+        typer.Option(metavar="C:H:N", help="Use this map instead of a container's (repeatable)."),
     ] = None,
     gid_map: Annotated[
-        Optional[list[str]], typer.Option(metavar="C:H:N", help="The same for groups.")
+        Optional[list[str]],
+        typer.Option(metavar="C:H:N", help="The same for gids; use both (repeatable)."),
     ] = None,
     unmapped: Annotated[
         str,
         typer.Option(
             metavar="refuse|keep",
-            help="Ids that the map lacks. Default: refuse.",
+            help="What to do with ids that the map lacks. Default: refuse.",
             show_default=False,
         ),
     ] = "refuse",
@@ -94,40 +95,36 @@ def fix_volume(
         str,
         typer.Option(
             metavar="refuse|skip",
-            help="Files with hard links outside of the volume. Default: refuse.",
+            help="What to do with files that have hard links elsewhere. Default: refuse.",
             show_default=False,
         ),
     ] = "refuse",
     cross_mounts: Annotated[
-        bool, typer.Option("--cross-mounts", help="Enter what is mounted inside.")
+        bool, typer.Option("--cross-mounts", help="Also change file systems mounted in the volume.")
     ] = False,
     drop_power: Annotated[
         bool,
         typer.Option(
             "--drop-power",
-            help="Take setuid, setgid and capabilities that would become another id's.",
+            help="Drop setuid, setgid and capabilities that would pass to another id.",
         ),
     ] = False,
     keep_power: Annotated[
         bool,
-        typer.Option(
-            "--keep-power", help="Keep those whose content is proved unchanged; drop the others."
-        ),
+        typer.Option("--keep-power", help="Keep those on files proved unchanged; drop the others."),
     ] = False,
     again: Annotated[
-        bool, typer.Option("--again", help="Move ids once more by a map that overlaps itself.")
+        bool, typer.Option("--again", help="Move ids a second time by a map that overlaps itself.")
     ] = False,
     take: Annotated[
-        bool, typer.Option("--take", help="Take a volume that is another container's.")
+        bool, typer.Option("--take", help="Take a volume that another container has.")
     ] = False,
     protected: Annotated[
         bool,
-        typer.Option(
-            "--protected", help="Let a home, a system folder or an engine's storage be changed."
-        ),
+        typer.Option("--protected", help="Change a home, a system folder or an engine's storage."),
     ] = False,
     copy_up: Annotated[
-        bool, typer.Option("--copy-up", help="Let an overlay copy files up to change them.")
+        bool, typer.Option("--copy-up", help="Let an overlay copy up the files that change.")
     ] = False,
     jobs: Jobs = None,
     root: Root = "/",
@@ -135,11 +132,11 @@ def fix_volume(
     json: Json = False,
     yes: Yes = False,
 ) -> None:
-    """Give a volume to a container, so that undo can take it back.
+    """Give a volume to a container.
 
-    Changes owners, groups, ACLs and capabilities, after looking at everything. If the run is killed
-    in the middle, the same command finishes it. Running it once more changes nothing.
-    'usernsplan undo RUN' takes it back.
+    Reads the whole volume first. Then changes owners, groups, ACLs and capabilities, so that the
+    container can use its files. If a run is interrupted, the same command finishes it. Running it
+    again after that changes nothing. 'usernsplan undo RUN' undoes a run.
 
     \b
     Examples:
@@ -148,7 +145,7 @@ def fix_volume(
       usernsplan fix-volume /srv/rootfs --container web --mode shift --dry-run
       usernsplan fix-volume --discover podman web
     """
-    del yes  # nothing is asked here
+    del yes  # this command never asks
     request = FixRequest(
         paths=tuple(paths),
         container=container,
@@ -179,12 +176,10 @@ def fix_volume(
 def undo(
     run: Annotated[
         Optional[str],
-        typer.Argument(
-            metavar="[RUN]", help="What fix-volume called it; 'history --runs' lists them."
-        ),
+        typer.Argument(metavar="[RUN]", help="Number of the run; 'history --runs' lists all."),
     ] = None,
     last: Annotated[
-        bool, typer.Option("--last", help="The last run that can be taken back.")
+        bool, typer.Option("--last", help="Undo the last run that can be undone.")
     ] = False,
     jobs: Jobs = None,
     root: Root = "/",
@@ -194,26 +189,26 @@ def undo(
         bool,
         typer.Option(
             "--also-changed",
-            help="Take back also what was moved or changed since; it gets no power.",
+            help="Also undo files that changed or moved since, but without setuid, setgid and capabilities.",
         ),
     ] = False,
     yes: Yes = False,
 ) -> None:
-    """Take a run of fix-volume back: all as it was before.
+    """Undo a run of fix-volume.
 
-    What has changed since then is left as it is, and named. Without RUN, list the runs that can be taken back, do
-    nothing, and exit 2.
+    Restores owners, groups, ACLs and capabilities. Files that changed since the run stay as they
+    are; the command lists them. Without RUN, it lists the runs that can be undone and exits 2.
 
     \b
     Examples:
       usernsplan undo 20261122-053048
       usernsplan undo --last --dry-run
     """
-    del yes  # nothing is asked here
+    del yes  # this command never asks
     if run is None:
-        run = _last(root) if last else _refuse_none(root, as_json=json)
+        run = _last(root) if last else _list_and_refuse(root, as_json=json)
     elif last:
-        raise InvalidValueError("RUN with --last", hint="say one of the two")
+        raise InvalidValueError("--last does not go with RUN", hint="leave out one of them")
     with watching() as watch:
         report = volume.undo(
             run,
@@ -227,26 +222,26 @@ def undo(
     _print(report, root, as_json=json)
 
 
-def _refuse_none(root: str, *, as_json: bool) -> str:
-    """Nobody said which run: list them. Always raises."""
+def _list_and_refuse(root: str, *, as_json: bool) -> NoReturn:
+    """List the runs that can be undone, and raise InvalidValueError."""
     layout = layout_at(root, exists=True)
     found = [one for one in runs.every(layout) if one.can_undo or one.problem]
     emit(results.runs(found, layout), as_json=as_json)
     hint = (
-        f"name it, or take back the last: {layout.command('undo --last')}"
+        f"name a run, or undo the last one: {layout.command('undo --last')}"
         if found
-        else "there is none"
+        else "no run can be undone"
     )
-    raise InvalidValueError("which run is to be undone?", hint=hint)
+    raise InvalidValueError("RUN is missing", hint=hint)
 
 
 def _last(root: str) -> str:
-    """The last run that can be undone, which is said."""
+    """The last run that can be undone; a note names it. Raises UnknownNameError if there is none."""
     layout = layout_at(root, exists=True)
     found = last_to_undo(runs.every(layout))
     if found is None:
-        hint = f"'{layout.command('history --runs')}' lists what there is"
-        raise UnknownNameError("there is no run that can be undone", hint=hint)
+        hint = f"{layout.inline('history --runs')} lists all runs"
+        raise UnknownNameError("no run can be undone", hint=hint)
     from usernsplan.escape import shown_path  # noqa: PLC0415 - only for --last
 
     note([f"the last run is {found.run}, on {', '.join(map(shown_path, found.paths))}"])

@@ -25,22 +25,20 @@ if TYPE_CHECKING:
     from usernsplan.model import Namespace
     from usernsplan.whose.ids import IdContext
 
-# So often a process is looked at again that is changing while it is looked at.
+# How often to read a process again that changes while it is read.
 _TRIES = 5
 
 
 def inspect(
-    pid: Annotated[
-        Optional[str], typer.Argument(metavar="[PID]", help="A process of this machine.")
-    ] = None,
+    pid: Annotated[Optional[str], typer.Argument(metavar="[PID]", help="Process to show.")] = None,
     all_: Annotated[
-        bool, typer.Option("--all", help="Every user namespace of this machine instead.")
+        bool, typer.Option("--all", help="List every user namespace of this machine instead.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Tell what a process may do, and as whom.
+    """Show what a process may do, and with which ids.
 
-    Shows its user namespace, its ids and its capabilities, and what follows from them.
+    Shows its user namespaces, ids and capabilities, and explains what they permit.
 
     \b
     Examples:
@@ -49,11 +47,10 @@ def inspect(
       usernsplan inspect --all
     """
     if (pid is None) != all_:
-        raise InvalidValueError(
-            "which process?" if pid is None else "--all with a PID", hint="say one: PID or --all"
-        )
+        fact = "PID is missing" if pid is None else "--all does not go with a PID"
+        raise InvalidValueError(fact, hint="name one PID, or use --all")
     if not namespaces.is_first():
-        note(["this runs in a user namespace itself: 'the host' is what can be seen from here"])
+        note(["usernsplan runs in a user namespace itself: 'the host' is what it sees from there"])
     if pid is None:
         _all(as_json=json)
     else:
@@ -63,14 +60,12 @@ def inspect(
 def _one(word: str, *, as_json: bool) -> None:
     number = read_id(word)
     if not number:
-        raise InvalidValueError(
-            f"{word!r} is no process", hint="a PID is a decimal number from 1 on"
-        )
+        raise InvalidValueError(f"{word!r} is not a PID", hint="use a decimal number of at least 1")
     for _ in range(_TRIES):
         before = process.status(number)
         found = namespaces.running()
         line = namespaces.around(number, found)
-        # One that ends meanwhile is told as that, and not by what is left of it.
+        # If the process ends while we read it, this raises: we do not show what is left of it.
         status = process.status(number)
         if replace(before, state=status.state) == status and line == namespaces.around(
             number, found
@@ -78,8 +73,9 @@ def _one(word: str, *, as_json: bool) -> None:
             break
     else:
         raise UsernsplanError(
-            f"process {number} does not stay as it is for long enough to be looked at"
+            f"process {number} changes too fast to read", hint="run the command again"
         )
+
     owners = [namespace.owner for namespace in line or () if namespace.owner is not None]
     ids = {*status.uids.all(), *status.gids.all(), *status.groups, *owners}
     facts = _facts(ids, line or (), found)

@@ -1,7 +1,8 @@
-"""The commands of the ledger itself."""
+"""The command ledger rebuild."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -18,7 +19,7 @@ ledger = typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode=None)
 
 @ledger.callback()
 def _ledger() -> None:
-    """Mend the ledger, which says who has which ids.
+    """Repair the ledger, which records who has which ids.
 
     Example: usernsplan ledger rebuild --dry-run
     """
@@ -29,14 +30,13 @@ def rebuild(
     root: Root = "/",
     dry_run: DryRun = False,
     json: Json = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Write it, and do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Write it without asking.")] = False,
 ) -> None:
-    """Rebuild a lost or damaged ledger from what the host holds.
+    """Rebuild a lost or damaged ledger from the host.
 
-    It is read from lines in subuid and subgid and from journals of fix-volume. What it would hold
-    is shown first, and what cannot be known is named and left out: nothing is guessed. The damaged
-    ledger is kept beside the new one. Where the ledger can be read, nothing is done (exit status
-    9).
+    Reads the lines in subuid and subgid and the journals of fix-volume. Shows the new ledger, then
+    asks. Leaves out what it cannot know, and lists it; it never guesses. Keeps the damaged ledger
+    beside the new one. Refuses if the ledger can be read (exit 9).
 
     \b
     Examples:
@@ -51,28 +51,19 @@ def rebuild(
     layout = layout_at(root, exists=True)
     store = open_ledger(layout)
     found, left = given(layout)
-    shown, _ = apply.rebuild(
-        layout, store, lambda state: make_rebuilt(state, found, left), really=False
-    )
+    make = partial(make_rebuilt, given=found, unread=left)
+    shown, _ = apply.rebuild(layout, store, make, really=False)
     if json and not (dry_run or yes):
-        raise InvalidValueError(
-            "--json shows nothing that could be asked about", hint="say --dry-run or --yes"
-        )
+        raise InvalidValueError("--json cannot prompt", hint="use --dry-run or --yes")
     if dry_run or not json:
         emit(report.result(shown, None, dry_run=dry_run), as_json=json)
     if dry_run:
         return
     if not yes and not agreed("Write this ledger?"):
         raise typer.Exit(ExitStatus.FAILED)
-    done, kept = apply.rebuild(
-        layout,
-        store,
-        lambda state: make_rebuilt(state, found, left),
-        typed(),
-        expected=shown,
-        really=True,
-    )
+
+    done, kept = apply.rebuild(layout, store, make, typed(), expected=shown, really=True)
     if json:
         emit(report.result(done, kept, dry_run=False), as_json=True)
     else:
-        note(["the ledger is written", *([f"the damaged one is kept: {kept}"] if kept else [])])
+        note(["wrote the ledger", *([f"the damaged ledger is now {kept}"] if kept else [])])

@@ -25,16 +25,19 @@ _STDOUT = "-"
 
 def map_(
     svg: Annotated[
-        Optional[str], typer.Option(metavar="FILE", help="Write the picture as SVG; - is stdout.")
+        Optional[str],
+        typer.Option(metavar="FILE", help="Write an SVG picture; '-' is standard output."),
     ] = None,
     html: Annotated[
         Optional[str],
-        typer.Option(metavar="FILE", help="Write a page to zoom in, with a table; - is stdout."),
+        typer.Option(
+            metavar="FILE", help="Write a page with zoom and a table; '-' is standard output."
+        ),
     ] = None,
     width: Annotated[
         Optional[int],
         typer.Option(
-            metavar="N", min=1, max=10000, help="Columns to draw in. Default: the terminal's."
+            metavar="N", min=1, max=10000, help="Width in columns. Default: the terminal's."
         ),
     ] = None,
     root: Root = "/",
@@ -42,8 +45,8 @@ def map_(
 ) -> None:
     """Draw the host's ids: who has which, and what is free.
 
-    The picture shows accounts, lines, allocations, quarantined ranges and conflicts.
-    Each FILE is whole in itself and asks no network for anything.
+    Shows accounts, lines, allocations, quarantined ranges and conflicts. Each FILE is
+    self-contained: it loads nothing from the network.
 
     \b
     Examples:
@@ -53,23 +56,22 @@ def map_(
     """
     if [svg, html, _STDOUT if json else None].count(_STDOUT) > 1:
         raise InvalidValueError(
-            "two results on standard output", hint="write one of them to a FILE"
+            "two results would go to standard output", hint="write one of them to a FILE"
         )
     if svg and html and os.path.realpath(svg) == os.path.realpath(html):
         raise InvalidValueError(
-            f"{shown_path(svg)}: the picture and the page in one file", hint="give each its own"
+            f"{shown_path(svg)}: --svg and --html name the same file", hint="use two files"
         )
     layout = layout_at(root, exists=True)
     state = read.state(layout, open_ledger(layout).state)
-    found, title = (
-        space(state),
-        f"Ids of {'this host' if layout.is_host else shown_path(layout.root)}",
-    )
+    found = space(state)
+    title = f"Ids of {'this host' if layout.is_host else shown_path(layout.root)}"
+
     for target, kind in ((svg, "svg"), (html, "html")):
         if target is not None:
             _write(target, _drawn(found, title, kind))
     if json or (svg is None and html is None):
-        from usernsplan.report import map_json  # noqa: PLC0415 - not for the pictures
+        from usernsplan.report import map_json  # noqa: PLC0415 - the pictures need none
 
         result = Result(partial(_terminal, found, title, width), partial(map_json.space, found))
         emit(result, as_json=json)
@@ -77,10 +79,10 @@ def map_(
 
 
 def _terminal(found: Space, title: str, width: int | None) -> str:
-    from usernsplan.report import map_text  # noqa: PLC0415 - one of the ways to show it
+    from usernsplan.report import map_text  # noqa: PLC0415 - only one form is needed
     from usernsplan.report.colour import Paint  # noqa: PLC0415
 
-    # None where it is closed.
+    # Standard output is None if it is closed.
     encoding = (sys.stdout and sys.stdout.encoding) or "ascii"
     columns = width or shutil.get_terminal_size().columns
     style = map_text.Style(columns, encoding.lower().startswith("utf"), Paint(colours()))
@@ -89,7 +91,7 @@ def _terminal(found: Space, title: str, width: int | None) -> str:
 
 def _drawn(found: Space, title: str, kind: str) -> str:
     if kind == "svg":
-        from usernsplan.report import map_svg  # noqa: PLC0415 - one of the ways to show it
+        from usernsplan.report import map_svg  # noqa: PLC0415 - only one form is needed
 
         return map_svg.document(found, title)
     from usernsplan.report import map_html  # noqa: PLC0415
@@ -101,7 +103,7 @@ def _write(target: str, content: str) -> None:
     if target == _STDOUT:
         write(content.rstrip("\n"))
         return
-    from usernsplan.host import output  # noqa: PLC0415 - only where a file is asked for
+    from usernsplan.host import output  # noqa: PLC0415 - only for files
 
     output.write(os.fspath(target), content.encode())
-    note([f"written: {shown_path(target)}"])
+    note([f"wrote {shown_path(target)}"])

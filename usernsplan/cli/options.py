@@ -1,4 +1,4 @@
-"""Options that several commands share, and the ways of printing that they choose between."""
+"""Options, questions and notes that several commands share."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Root = Annotated[
     typer.Option(
         "--root",
         metavar="DIR",
-        help="Work on the tree at DIR, as useradd --prefix does. Default: /.",
+        help="Work on the tree below DIR, as useradd --prefix. Default: /.",
         show_default=False,
     ),
 ]
@@ -40,21 +40,19 @@ ConfigFile = Annotated[
     typer.Option(
         "--config",
         metavar="FILE",
-        help="Defaults of this host. Default: /etc/usernsplan/config.yaml, where it exists.",
+        help="The host's defaults. Default: /etc/usernsplan/config.yaml.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print a JSON document instead of text.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done; write nothing.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the changes; write nothing.")]
 Yes = Annotated[
     bool,
-    typer.Option(
-        "--yes", help="I have read the question. What is refused for safety has a flag of its own."
-    ),
+    typer.Option("--yes", help="Do not ask. A safety refusal still needs its own flag."),
 ]
 
 
 def id_range(text: str | None, option: str = "--pool") -> IdRange | None:
-    """Read FIRST-LAST."""
+    """The range of a text FIRST-LAST. Raises InvalidValueError, which names the option."""
     try:
         return None if text is None else IdRange.parse(text)
     except InvalidValueError as error:
@@ -63,10 +61,10 @@ def id_range(text: str | None, option: str = "--pool") -> IdRange | None:
 
 
 def one_of(option: str, value: str | None, *choices: str) -> str | None:
-    """Hand back one of these values, or None. Raises InvalidValueError for any other."""
+    """Return one of these values, or None. Raises InvalidValueError for any other."""
     if value is not None and value not in choices:
         raise InvalidValueError(
-            f"'{value}' is none of {', '.join(choices)}",
+            f"'{value}' is not one of {', '.join(choices)}",
             hint=did_you_mean(value, choices),
             option=option,
         )
@@ -74,7 +72,7 @@ def one_of(option: str, value: str | None, *choices: str) -> str | None:
 
 
 def text_of(option: str, path: str) -> str:
-    """What a file says that an option names; "-" is standard input. Raises InvalidValueError."""
+    """The text of the file that an option names; "-" is standard input. Raises InvalidValueError."""
     try:
         if path != "-":
             raw = files.whole(path, escape.line(path), files.LARGEST, named=True)
@@ -83,10 +81,10 @@ def text_of(option: str, path: str) -> str:
         else:
             raw = sys.stdin.buffer.read(files.LARGEST + 1)
         if len(raw) > files.LARGEST:
-            raise InvalidValueError(f"{option} {path}: more than {files.LARGEST} bytes")
+            raise InvalidValueError(f"{option} {path}: larger than {files.LARGEST} bytes")
         return raw.decode("utf-8-sig")
     except RefusedError as error:
-        raise InvalidValueError(str(error), hint="name a file with one name a line") from error
+        raise InvalidValueError(str(error), hint="use a file with one name per line") from error
     except (OSError, ValueError) as error:
         if isinstance(error, InvalidValueError):
             raise
@@ -95,16 +93,14 @@ def text_of(option: str, path: str) -> str:
 
 
 def is_asked() -> bool:
-    """Tell whether somebody is there who can be asked."""
+    """Tell whether the command can ask: standard input is a terminal."""
     return sys.stdin is not None and sys.stdin.isatty()
 
 
 def agreed(question: str) -> bool:
-    """Ask on the terminal whether to go on. Raises InvalidValueError where nobody is there."""
+    """Ask on the terminal whether to go on. Raises InvalidValueError without a terminal."""
     if not is_asked():
-        raise InvalidValueError(
-            "nobody is there to be asked: standard input is no terminal", hint="say --yes"
-        )
+        raise InvalidValueError("cannot prompt: standard input is not a terminal", hint="use --yes")
     sys.stderr.write(f"{question} [y/N] ")
     sys.stderr.flush()
     is_agreed = sys.stdin.readline().strip().lower() in {"y", "yes"}
@@ -114,32 +110,32 @@ def agreed(question: str) -> bool:
 
 
 def typed() -> str:
-    """The words as they were typed, to be typed again: for the history, and for hints."""
+    """The command line, quoted so that it can be pasted: for the history and for hints."""
     return shell("usernsplan", *sys.argv[1:])
 
 
 def note(lines: Iterable[str]) -> None:
-    """Print what is not part of a result where it does not mix with it."""
+    """Print notes to standard error, apart from the result."""
     for line in lines:
         say(escape.told(f"note: {line}"))
 
 
 def new_root(layout: Layout, *, done: bool = False) -> list[str]:
-    """What is to be said first where a whole tree comes to be: a name that was mistyped makes one, too."""
+    """A first paragraph if the command creates a new root: a mistyped --root creates one too."""
     what = files.new_root(layout)
-    is_now = "a new root is made there" if done else "a new root would be made there"
-    return [f"{layout.root} {what}: {is_now}"] if what else []
+    verb = "creates" if done else "would create"
+    return [f"{layout.root} {what}: this {verb} a new root"] if what else []
 
 
 def note_interrupted(ledger: LedgerState) -> None:
-    """Say that a run was killed: what the ledger holds and what the files say may differ until it is mended."""
+    """Note an interrupted run: until it is repaired, the ledger and the files may differ."""
     if ledger.interrupted:
         note([INTERRUPTED])
 
 
 def warn(findings: Iterable[Finding]) -> None:
-    """Print findings where they do not mix with results."""
-    from usernsplan.report import text  # noqa: PLC0415 - only where something is to be said
+    """Print findings to standard error, apart from the result."""
+    from usernsplan.report import text  # noqa: PLC0415 - seldom needed
 
     found = tuple(findings)
     if found:

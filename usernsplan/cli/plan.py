@@ -1,4 +1,4 @@
-"""The commands plan, apply and export: a file says what a host should have."""
+"""The commands plan, apply and export, which work with a plan file."""
 
 from __future__ import annotations
 
@@ -32,21 +32,24 @@ File = Annotated[
     str,
     typer.Argument(
         metavar="[FILE]",
-        help="The plan file. Default: ./usernsplan.yaml, else /etc/usernsplan.yaml.",
+        help="Plan file. Default: ./usernsplan.yaml, else /etc/usernsplan.yaml.",
     ),
 ]
-Prune = Annotated[bool, typer.Option("--prune", help="Release what the file does not name.")]
+Prune = Annotated[bool, typer.Option("--prune", help="Release names that the file lacks.")]
 
 
 def plan(
     file: File = "",
-    check: Annotated[bool, typer.Option("--check", help="Exit 4 if something is pending.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Exit 4 if something would change.")
+    ] = False,
     out: Annotated[
-        Optional[str], typer.Option(metavar="F", help="Save it for 'usernsplan apply --plan F'.")
+        Optional[str],
+        typer.Option(metavar="F", help="Save the plan for 'usernsplan apply --plan F'."),
     ] = None,
     prune: Prune = False,
     schema: Annotated[
-        bool, typer.Option("--schema", help="Print the JSON Schema of plan files, for editors.")
+        bool, typer.Option("--schema", help="Print the JSON Schema of plan files.")
     ] = False,
     config: ConfigFile = None,
     root: Root = "/",
@@ -54,8 +57,8 @@ def plan(
 ) -> None:
     """Show what a plan file would change.
 
-    Shows what comes (+), changes (~) and goes (-). Nothing is written. Ranges that were given are
-    never renumbered, and what the file does not name is kept.
+    Lists additions (+), changes (~) and removals (-). Writes nothing. Allocated ranges never move.
+    Names that the file lacks stay, unless --prune.
 
     \b
     Examples:
@@ -68,17 +71,19 @@ def plan(
 
         write(text())
         return
+
     layout = layout_at(root)
     ledger = open_ledger(layout)
     loaded = planfile.load(layout, file or None, load_config(layout, config), prune=prune)
     desired = planfile.preview(layout, ledger, loaded)
     if out is not None:
         planfile.save(layout, out, loaded, desired)
+
     new = new_root(layout) if desired.allocate.changed else []
     note(new if json else ())
     emit(report.planned(desired, loaded.spec.place, layout, new, Paint(colours())), as_json=json)
     if out is not None:
-        note([f"saved: {layout.command(f'apply --plan {shell(out)}')} does exactly this"])
+        note([f"saved; apply exactly this with: {layout.command(f'apply --plan {shell(out)}')}"])
     if check and desired.pending:
         raise typer.Exit(ExitStatus.CHANGES_PENDING)
 
@@ -86,20 +91,24 @@ def plan(
 def apply(
     file: File = "",
     saved: Annotated[
-        Optional[str], typer.Option("--plan", metavar="F", help="Do exactly what was saved there.")
+        Optional[str],
+        typer.Option(
+            "--plan", metavar="F", help="Apply the plan that 'usernsplan plan --out F' saved."
+        ),
     ] = None,
     prune: Prune = False,
     fix_volumes: Annotated[
-        bool, typer.Option("--fix-volumes", help="Run fix-volume for each volume that needs it.")
+        bool, typer.Option("--fix-volumes", help="Also fix each volume that needs it.")
     ] = False,
     config: ConfigFile = None,
     root: Root = "/",
     json: Json = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Make this host what a plan file says, after asking.
+    """Apply a plan file to this host, after asking.
 
-    What is done is what was shown: if the host has changed since, it is not (exit 6), and is to be looked at again.
+    The command does exactly what it showed. If the host changed since, it does nothing (exit 6);
+    run it again. --prune and --fix-volumes do more than allocate.
 
     \b
     Examples:
@@ -107,7 +116,11 @@ def apply(
       usernsplan apply --plan tonight.plan --yes
     """
     if saved is not None and (file or prune):
-        raise InvalidValueError("--plan with FILE or --prune", hint="what was saved says both")
+        raise InvalidValueError(
+            "--plan does not go with FILE or --prune",
+            hint="leave them out: the saved plan has both",
+        )
+
     layout = layout_at(root)
     ledger = open_ledger(layout)
     defaults = load_config(layout, config)
@@ -122,19 +135,20 @@ def apply(
     note(new if json else ())
     if not json:
         emit(report.planned(shown, place, layout, new, Paint(colours())), as_json=False)
+
     is_work = shown.allocate.changed or shown.prune.changed or bool(fix_volumes and shown.volumes)
     if is_work and not yes:
         if json:
-            raise InvalidValueError(
-                "--json shows nothing that could be asked about", hint="say --yes"
-            )
+            raise InvalidValueError("--json cannot prompt", hint="use --yes")
         if not agreed("Apply this?"):
             raise typer.Exit(ExitStatus.FAILED)
+
     come, gone = planfile.carry_out(layout, ledger, loaded, shown, command)
     with watching() as watch:
         fixed = planfile.fix_volumes(layout, ledger, shown, command, watch) if fix_volumes else ()
+
     done = replace(shown, allocate=come, prune=gone)
-    # The text of what was foreseen stands above; a run that was mended, say, was not foreseen.
+    # The preview printed these findings already. Others may be new, such as a finished run.
     foreseen = (*shown.allocate.findings, *shown.prune.findings)
     result = report.applied(done, place, layout, fixed, foreseen, changed=is_work)
     if json or is_work:
@@ -147,9 +161,9 @@ def apply(
 
 
 def export(root: Root = "/", json: Json = False) -> None:
-    """Print the plan file of this host as it is.
+    """Print a plan file that describes this host.
 
-    Planning by it changes nothing.
+    'usernsplan plan' with this file shows no changes.
 
     Example: usernsplan export > usernsplan.yaml
     """

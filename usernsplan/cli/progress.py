@@ -1,4 +1,4 @@
-"""How far a run is: a bar on a terminal, and otherwise a line every ten seconds. Always on standard error."""
+"""Progress of a run on standard error: a bar on a terminal, otherwise a line every ten seconds."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from usernsplan.volume.job import Watch
 
 _EVERY = 10.0
-# A bar that is gone before it can be read is only a flicker, and rich takes 60 ms to import.
+# A short run needs no bar: it would only flicker, and rich takes 60 ms to import.
 _AFTER = 0.5
 
 
 @contextmanager
 def watching() -> Iterator[Watch]:
-    """Show a run's progress while it lasts."""
+    """Show the progress of the run in the body."""
     watch = (
         _Bar()
         if sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
@@ -68,11 +68,11 @@ class _Lines:
         say(escape.told(f"warning: {text}"))
 
     def end(self) -> None:
-        """Nothing is left to be said."""
+        """See Watch; lines need no cleaning up."""
 
 
 class _Bar:
-    """A bar with rate and time left, drawn by us at each tick: a thread of its own would not survive a fork."""
+    """A bar with rate and time left. Each tick draws it: a drawing thread would not survive a fork."""
 
     def __init__(self) -> None:
         self._progress: Progress | None = None
@@ -104,13 +104,13 @@ class _Bar:
         say(escape.told(f"warning: {text}"))
 
     def end(self) -> None:
-        """Take the bar away: the report says it all."""
+        """Remove the bar; the report follows."""
         if self._progress:
             self._progress.stop()
 
 
 def _drawn() -> Progress:
-    from rich.console import Console  # noqa: PLC0415 - only on a terminal, and only for a run that lasts
+    from rich.console import Console  # noqa: PLC0415 - only for long runs on a terminal
     from rich.progress import (  # noqa: PLC0415
         BarColumn,
         MofNCompleteColumn,

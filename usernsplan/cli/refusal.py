@@ -1,4 +1,9 @@
-"""What a failed ``render`` prints in place of flags: without them, a container's root would be the host's."""
+"""The flag that a failed ``render`` prints instead of flags.
+
+    podman run $(usernsplan render podman web) IMAGE
+
+Without any flag, the container's root would be the host's root. With this one, the engine refuses.
+"""
 
 from __future__ import annotations
 
@@ -12,22 +17,22 @@ from usernsplan.errors import BY_SIGNAL
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-# Podman knows no such user namespace; ctr and systemd-nspawn know no such option.
+# Podman has no such user namespace; ctr and systemd-nspawn have no such option.
 REFUSING = "--userns=usernsplan-failed"
-# Options of render that take the next word; a test compares them with the command's own.
+# The options of render that take a value; a test compares them with the command.
 TAKE_A_WORD = frozenset({"--volume", "--image", "--bundle", "--out", "--root"})
 SWITCHES = frozenset(
     {"--rootless", "--list", "--dry-run", "--replace-files", "--yes", "--json", "--help", "-h"}
 )
-# Who says one of these does not want flags on standard output.
+# With one of these, standard output does not carry flags.
 _ELSEWHERE = frozenset({"--json", "--out"})
 
 
 @contextmanager
 def instead_of_flags(words: Sequence[str]) -> Iterator[None]:
-    """Print the flag where what is done here ends in any failure, and these words asked for flags.
+    """Print the flag if the body fails in any way and ``words`` ask for flags.
 
-    A polite request to stop is a failure, too. After SIGKILL nothing is printed, and the exit status alone tells.
+    SIGTERM and SIGHUP are failures too. After SIGKILL only the exit status tells.
     """
     before = _stops_politely() if words[:1] == ["render"] else {}
     try:
@@ -43,12 +48,11 @@ def instead_of_flags(words: Sequence[str]) -> Iterator[None]:
 
 
 def is_due(words: Sequence[str]) -> bool:
-    """Tell whether a failure of these words is to print the flag: not where surely something else was wanted.
+    """Tell whether a failure of these words prints the flag: not if they surely ask for other output.
 
-    Pure. Mistyped words are the point: a command, engine or option that there is not may stand for one that prints
-    flags.
+    Pure. An unknown command, engine or option counts: it may be a mistyped one that prints flags.
     """
-    from usernsplan.cli.app import COMMANDS  # noqa: PLC0415 - what follows, only after a failure
+    from usernsplan.cli.app import COMMANDS  # noqa: PLC0415 - only after a failure
     from usernsplan.engines import ENGINES  # noqa: PLC0415
 
     flags = {name for name, known in ENGINES.items() if known.flags}
@@ -68,7 +72,7 @@ def is_due(words: Sequence[str]) -> bool:
         if word in SWITCHES or (option in TAKE_A_WORD and (equals or next(rest, None) is not None)):
             options.add(option)
         else:
-            doubtful = True  # which word is the engine, nobody can tell any more
+            doubtful = True  # the next word may be its value or the engine
     if options & _ELSEWHERE or ("--list" in options and engine not in flags):
         return False
     return doubtful or engine in flags or engine not in ENGINES

@@ -21,33 +21,32 @@ if TYPE_CHECKING:
 
 def release(
     names: Annotated[
-        list[str], typer.Argument(metavar="NAME...", help="What 'usernsplan list' shows.")
+        list[str], typer.Argument(metavar="NAME...", help="Names that 'usernsplan list' shows.")
     ],
     forget: Annotated[
         bool,
-        typer.Option("--forget", help="Give the released ranges of these names back to the pool."),
+        typer.Option("--forget", help="Return the quarantined ranges of these names to the pool."),
     ] = False,
     with_lines: Annotated[
         bool,
-        typer.Option(
-            "--with-lines", help="Take out lines too that stood there before they were adopted."
-        ),
+        typer.Option("--with-lines", help="Also remove adopted lines, which others wrote."),
     ] = False,
     range: Annotated[
         Optional[str],
         typer.Option(
-            metavar="FIRST-LAST", help="--forget: which of the released ranges of the one NAME."
+            metavar="FIRST-LAST",
+            help="--forget: only this range of one NAME. Default: all its ranges.",
         ),
     ] = None,
     unseen: Annotated[
         bool,
-        typer.Option("--unseen", help="--forget: also where something could not be looked at."),
+        typer.Option("--unseen", help="--forget: go on if something cannot be examined."),
     ] = False,
     scan: Annotated[
         Optional[list[str]],
         typer.Option(
             metavar="DIR",
-            help="--forget: look in DIR too for files that carry the ids (repeatable).",
+            help="--forget: also search DIR for files with the ids (repeatable).",
         ),
     ] = None,
     root: Root = "/",
@@ -56,35 +55,37 @@ def release(
     unset_remap: Annotated[
         bool,
         typer.Option(
-            "--unset-remap", help="Take Docker's userns-remap out with the lines that it needs."
+            "--unset-remap", help="Also remove Docker's userns-remap if it needs the lines."
         ),
     ] = False,
     yes: Yes = False,
 ) -> None:
-    """Release allocations; their ranges stay in quarantine.
+    """Release allocations; their ranges are quarantined.
 
-    Their lines are taken out of subuid and subgid. Files may still carry ids of a released range,
-    and a container that got the range would own them. So nobody gets it before
-    'usernsplan release --forget NAME'. Lines that usernsplan adopted and did not write stay.
+    Removes their lines from subuid and subgid; adopted lines stay. Files may still carry ids of a
+    released range, and a container that got the range would own them. So the range is quarantined
+    until 'usernsplan release --forget NAME'.
 
-    --forget looks first at every volume that was fixed, and at --scan DIR, and is refused while a file there carries
-    the ids, or where something cannot be looked at (--unseen: forget it all the same).
+    --forget first searches every recorded volume and each --scan DIR. It refuses if a file there
+    carries the ids, or if it cannot examine something (see --unseen).
 
     \b
     Examples:
       usernsplan release web
       usernsplan release --forget web --scan /srv --scan /home
     """
-    del yes  # nothing is asked here
+    del yes  # this command never asks
     if with_lines and forget:
         raise InvalidValueError(
-            "--with-lines with --forget", hint="the lines of what is forgotten are gone already"
+            "--with-lines does not go with --forget",
+            hint="leave out --with-lines: a quarantined range has no lines",
         )
     if (range is not None or scan or unseen) and not forget:
         raise InvalidValueError(
-            "--range, --scan and --unseen are about --forget",
-            hint="say --forget, or leave them out",
+            "--range, --scan and --unseen need --forget",
+            hint="add --forget, or leave them out",
         )
+
     request = ReleaseRequest(
         tuple(names),
         forget=forget,
@@ -95,7 +96,7 @@ def release(
     )
     decide: Callable[[HostState], Plan] = partial(make_release, request=request)
     if forget:
-        from usernsplan.volume import forget as looking  # noqa: PLC0415 - only where files are to be looked at
+        from usernsplan.volume import forget as looking  # noqa: PLC0415 - only --forget reads files
 
         decide = looking.looked(request, root, scan or ())
     run(decide, root, preview=dry_run, as_json=json)

@@ -18,38 +18,38 @@ from usernsplan.report import results
 
 def render(
     engine: Annotated[
-        str, typer.Argument(metavar="ENGINE", help="The engine that reads it; --list shows all.")
+        str, typer.Argument(metavar="ENGINE", help="Engine to write for; --list shows all.")
     ] = "",
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="A name that 'usernsplan list' shows.")
+        str, typer.Argument(metavar="NAME", help="Name that 'usernsplan list' shows.")
     ] = "",
     volume: Annotated[
         Optional[list[str]],
         typer.Option(
             metavar="SRC:DEST[:OPT]",
-            help="Mount a volume. OPT: ro, U, idmap. May be repeated.",
+            help="Mount a volume (repeatable). OPT: ro, U, idmap.",
         ),
     ] = None,
     rootless: Annotated[
         bool,
         typer.Option(
-            "--rootless", help="podman, quadlet: for the owner of the lines, not for root."
+            "--rootless", help="podman, quadlet: for the owner of the lines instead of root."
         ),
     ] = False,
     image: Annotated[
-        Optional[str], typer.Option(metavar="IMAGE", help="quadlet, kubernetes: include the image.")
+        Optional[str], typer.Option(metavar="IMAGE", help="quadlet, kubernetes: image to include.")
     ] = None,
     bundle: Annotated[
         Optional[str],
-        typer.Option(metavar="DIR", help="oci: patch the config.json of this bundle."),
+        typer.Option(metavar="DIR", help="oci: change config.json in this bundle."),
     ] = None,
     out: Annotated[
         Optional[str],
-        typer.Option(metavar="DIR", help="Write the files where they belong below DIR."),
+        typer.Option(metavar="DIR", help="Write the files to their places below DIR."),
     ] = None,
     list_: Annotated[
         bool,
-        typer.Option("--list", help="Show which engines can express NAME, or each strategy."),
+        typer.Option("--list", help="Show which engines support NAME, or each strategy."),
     ] = False,
     root: Root = "/",
     dry_run: DryRun = False,
@@ -59,12 +59,13 @@ def render(
     ] = False,
     yes: Yes = False,
 ) -> None:
-    """Print what an engine reads for an allocation.
+    """Print the flags or files that an engine needs.
 
-    Notes on standard error say what else the engine needs. If the engine cannot express the
-    allocation, the error names engines that can. On any error, render prints a flag that no engine
-    takes (--userns=usernsplan-failed) instead of flags: without any, container root would be the
-    host's root.
+    Notes on standard error list what else the engine needs. If the engine does not support the
+    allocation, the error names engines that do.
+
+    On any error, render prints --userns=usernsplan-failed instead of flags. Every engine refuses
+    it. Without any flags, container root would be the host's root.
 
     \b
     Examples:
@@ -72,35 +73,29 @@ def render(
       usernsplan render nspawn web --out /
       usernsplan render --list web
     """
-    del yes  # nothing is asked here
+    del yes  # this command never asks
     if out is not None and bundle is not None:
-        raise InvalidValueError("--out and --bundle exclude each other", hint="use one of them")
+        raise InvalidValueError("--out does not go with --bundle", hint="leave out one of them")
     if list_:
-        if (
-            name
-            or volume
-            or rootless
-            or image
-            or dry_run
-            or replace_files
-            or {bundle, out} != {None}
-        ):
+        if any((name, volume, rootless, image, dry_run, replace_files, bundle, out)):
             raise InvalidValueError(
                 "--list takes one NAME and no other option",
-                hint="without NAME it shows the strategies",
+                hint="use: usernsplan render --list NAME",
             )
         _list(engine, root, as_json=json)
         return
     if not name:
         raise InvalidValueError(
-            "ENGINE and NAME are missing", hint="'usernsplan render --list' shows the engines"
+            "ENGINE and NAME are missing" if not engine else "NAME is missing",
+            hint="'usernsplan render --list' shows the engines, 'usernsplan list' the names",
         )
+
     request = RenderRequest(engine, name, tuple(volume or ()), image, rootless, bundle)
     if out is None and bundle is None:
         if dry_run or replace_files:
             raise InvalidValueError(
                 "--dry-run and --replace-files need --out or --bundle",
-                hint="without those the text is printed and nothing is written",
+                hint="leave them out: without --out or --bundle, nothing is written",
             )
         rendered, changes, where = rendering.rendering(request, root), None, layout_at("/")
     else:

@@ -1,4 +1,4 @@
-"""Run a decision and print it: the same for every command that changes the host."""
+"""Carry out a decision and print it: allocate and release share this."""
 
 from __future__ import annotations
 
@@ -29,9 +29,10 @@ def run(
     as_json: bool,
     yes: bool = False,
 ) -> Plan:
-    """Carry a decision out, or only preview it, and print the plan: the result to stdout, findings to stderr.
+    """Carry out or preview a decision, and print the plan.
 
-    Where it has consequences, somebody at the terminal is asked first, unless ``yes`` was said.
+    The result goes to standard output, findings to standard error. If the plan has consequences,
+    the command asks first at a terminal, unless ``yes``.
     """
     layout = layout_at(root)
     ledger = open_ledger(layout)
@@ -43,7 +44,7 @@ def run(
             shown = apply.preview(layout, ledger, decide)
             if shown.changed and shown.consequences:
                 warn(shown.consequences)
-                if not agreed("Do it all the same?"):
+                if not agreed("Go on?"):
                     raise typer.Exit(ExitStatus.FAILED)
                 decide, yes = exactly(shown, decide), True
         plan = apply.carry_out(layout, ledger, decide, typed(), agreed=yes)

@@ -1,4 +1,4 @@
-"""The commands that only look: list, show, history."""
+"""The commands list, show and history."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from usernsplan.layout import Layout
     from usernsplan.model import LedgerState, Volume
 
-# More of a number would be no age.
+# The longest age in digits: 99999w is 1,900 years.
 _DIGITS = 5
 
 
 def list_(root: Root = "/", json: Json = False) -> None:
-    """List what is allocated, and which ranges are quarantined.
+    """List allocations and quarantined ranges.
 
     Example: usernsplan list --json
     """
@@ -37,7 +37,7 @@ def list_(root: Root = "/", json: Json = False) -> None:
 
 
 def show(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What 'usernsplan list' shows.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name that 'usernsplan list' shows.")],
     root: Root = "/",
     json: Json = False,
 ) -> None:
@@ -66,12 +66,12 @@ def _prune(root: str, seconds: int, *, dry_run: bool, as_json: bool) -> None:
 
 
 def _seconds(age: str) -> int:
-    """Read 12h, 30d or 4w."""
+    """The seconds of an age such as 12h, 30d or 4w. Raises InvalidValueError."""
     units = {"h": 3600, "d": 86400, "w": 604800}
     number, unit = age[:-1], age[-1:]
     if unit not in units or not (number.isascii() and number.isdigit() and len(number) <= _DIGITS):
         raise InvalidValueError(
-            f"--older-than {age}: expected a number and a unit", hint="12h, 30d or 4w"
+            f"--older-than {age}: not a number and a unit", hint="write 12h, 30d or 4w"
         )
     return int(number) * units[unit]
 
@@ -79,9 +79,10 @@ def _seconds(age: str) -> int:
 def _recorded(
     layout: Layout, ledger: LedgerState, name: str | None = None
 ) -> tuple[list[tuple[Volume, str, str]], list[tuple[str, str, str]]]:
-    """The recorded volumes (of one container) that stand, each with what is wrong and the remedy; "" where it is right.
+    """The recorded volumes (of one container) and the interrupted runs of fix-volume.
 
-    And the runs of fix-volume that were interrupted: the name of each, the fact, and the remedy.
+    Each volume comes with what is wrong and the remedy ("" if it is right), each run with its
+    number, the fact and the remedy.
     """
     found = recorded(layout, ledger)
     told: list[tuple[str, str, str]] = []
@@ -101,24 +102,26 @@ def _recorded(
 
 def history(
     runs: Annotated[
-        bool, typer.Option("--runs", help="List the runs of fix-volume, which undo takes back.")
+        bool, typer.Option("--runs", help="List the runs of fix-volume, which undo can undo.")
     ] = False,
     prune_runs: Annotated[
         bool,
-        typer.Option("--prune-runs", help="Remove journals of fix-volume that ended long ago."),
+        typer.Option(
+            "--prune-runs", help="Remove old journals of finished runs; needs --older-than."
+        ),
     ] = False,
     older_than: Annotated[
-        Optional[str], typer.Option(metavar="AGE", help="--prune-runs: 30d; units are h, d and w.")
+        Optional[str], typer.Option(metavar="AGE", help="--prune-runs: such as 12h, 30d or 4w.")
     ] = None,
     root: Root = "/",
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
-    """Show what was changed: when, by whom, with which command.
+    """Show past changes: when, by whom, with which command.
 
-    With --runs, list the runs of fix-volume that have a journal: state, container, mode, volumes, size.
-    With --prune-runs, remove the journals of runs of fix-volume that are done or undone and older than AGE: they can no
-    longer be undone then. The history stays, and so does every run that is unfinished.
+    --runs lists the runs of fix-volume that have a journal: state, container, mode, volumes and
+    size. --prune-runs removes the journals of finished runs that are older than AGE; those runs
+    can no longer be undone. It keeps the history and every interrupted run.
 
     \b
     Examples:
@@ -128,14 +131,19 @@ def history(
     """
     if prune_runs != (older_than is not None):
         raise InvalidValueError(
-            "--prune-runs and --older-than go together", hint="--prune-runs --older-than 30d"
+            "--prune-runs and --older-than need each other",
+            hint="use both, as in: usernsplan history --prune-runs --older-than 30d",
         )
     if dry_run and not prune_runs:
         raise InvalidValueError(
-            "--dry-run is about --prune-runs", hint="without it nothing is written"
+            "--dry-run needs --prune-runs",
+            hint="leave it out: without --prune-runs, nothing is written",
         )
     if runs and prune_runs:
-        raise InvalidValueError("--runs with --prune-runs", hint="say one of the two")
+        raise InvalidValueError(
+            "--runs does not go with --prune-runs", hint="leave out one of them"
+        )
+
     if runs:
         layout = layout_at(root, exists=True)
         emit(results.runs(runs_of.every(layout), layout), as_json=json)

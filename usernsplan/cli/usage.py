@@ -1,7 +1,7 @@
-"""What a command line looks like to a person: help that is grouped by job, and what is wrong with what was typed.
+"""Help that is grouped by job, and usage errors in our own style.
 
-Typer brings its own click, or uses the installed one, so the classes of its errors differ from version to version. They
-are told apart by name.
+Some versions of typer bring their own click, others use the installed one. So the classes of click's
+errors differ, and we recognise them by name.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 
 
 class Command(TyperCommand):
-    """Typer's; a mistake in its words is an error of ours."""
+    """Typer's command, whose usage errors are ours."""
 
-    # Click would complain of all of them in one sentence; what is left over is named below.
+    # Click would list all unexpected arguments in one sentence; parse_args names the first.
     allow_extra_args = True
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - of either click
-        """Read the words typed. Raises UsageError."""
-        with _in_our_words(ctx):
+        """Parse the arguments. Raises UsageError."""
+        with _as_usage_errors(ctx):
             left_over = super().parse_args(ctx, args)
         if left_over:
             raise UsageError(f"unexpected argument '{left_over[0]}'", hint=_usage(ctx))
         return left_over
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - of either click
-        """Run it. An error about an option that was typed names it as it is typed."""
+        """Run the command. An error about an option names it as the user typed it."""
         typed = {
             str(name): param.opts[0]
             for param in self.params
@@ -45,24 +45,26 @@ class Command(TyperCommand):
 
 
 class Group(TyperGroup):
-    """Typer's; the same, and help lists each command with its whole summary, below the job that it does."""
+    """Typer's group with our usage errors; help lists each command below its job."""
 
     jobs: Mapping[str, Mapping[str, object]] = {}
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - of either click
-        """Read the words before the command. Raises UsageError."""
-        with _in_our_words(ctx):
+        """Parse the arguments before the command. Raises UsageError."""
+        with _as_usage_errors(ctx):
             return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 - the same
-        """Find the command. Raises UsageError where there is none of this name."""
+        """Find the command. Raises UsageError if it does not exist."""
         if args[0] not in self.commands:
-            hint = did_you_mean(args[0], self.commands, f"'{ctx.command_path} --help' lists them")
+            hint = did_you_mean(
+                args[0], self.commands, f"'{ctx.command_path} --help' lists all commands"
+            )
             raise UsageError(f"{args[0]}: no such command", hint=hint)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, _: Any, formatter: Any) -> None:  # noqa: ANN401 - the same
-        """Write the list of commands; click would cut each summary off at the width of the terminal."""
+        """Write the list of commands; click would cut summaries at the terminal's width."""
         for job, names in (self.jobs or {"Commands": self.commands}).items():
             with formatter.section(job):
                 formatter.write_dl([(name, self._summary(name)) for name in names])
@@ -72,7 +74,7 @@ class Group(TyperGroup):
 
 
 @contextmanager
-def _in_our_words(ctx: Any) -> Iterator[None]:  # noqa: ANN401 - of either click
+def _as_usage_errors(ctx: Any) -> Iterator[None]:  # noqa: ANN401 - of either click
     try:
         yield
     except Exception as error:
@@ -82,7 +84,7 @@ def _in_our_words(ctx: Any) -> Iterator[None]:  # noqa: ANN401 - of either click
 
 
 def _as_ours(error: Any, ctx: Any) -> UsageError:  # noqa: ANN401 - of either click
-    """The fact first, and then the remedy."""
+    """One of click's usage errors as ours, with fact and remedy."""
     options = [
         name for param in ctx.command.params for name in (*param.opts, *param.secondary_opts)
     ]
@@ -100,7 +102,7 @@ def _as_ours(error: Any, ctx: Any) -> UsageError:  # noqa: ANN401 - of either cl
             fact = "its value is missing" if is_bare else "this option takes no value"
             return UsageError(f"{error.option_name}: {fact}", hint=_usage(ctx))
         case "BadParameter":
-            # 'x' is not a valid int, or integer: each version says it in its own way.
+            # "'x' is not a valid int", or "integer": the text depends on the version.
             value, is_no, _ = error.message.partition(" is not a valid ")
             fact = f"{value} is not a whole number" if is_no else error.message.rstrip(".")
             return UsageError(f"{error.param.opts[-1]}: {fact}", hint=_usage(ctx))

@@ -27,37 +27,37 @@ if TYPE_CHECKING:
     from usernsplan.volume.owned import InodeIds
 
 _STDIN = "-"
-# More bytes would be more ids than there are processes, files or patience for.
+# A limit in bytes, far above any real list of ids.
 _MOST = 1 << 28
-_HINT = "an id is a decimal number from 0 to 4294967294"
+_HINT = "use a decimal number from 0 to 4294967294"
 
 
 def whois(
     ids: Annotated[
         Optional[list[str]],
-        typer.Argument(metavar="[ID]...", help="uids, gids. None or '-': from standard input."),
+        typer.Argument(metavar="[ID]...", help="uids or gids. Default: '-', standard input."),
     ] = None,
     container: Annotated[
         Optional[str],
-        typer.Option(metavar="NAME", help="IDs are this container's: tell the host's."),
+        typer.Option(metavar="NAME", help="Take IDs as this container's, and show the host's."),
     ] = None,
     file: Annotated[
         Optional[list[str]],
-        typer.Option(metavar="PATH", help="Tell whose a file is, ACL and all (repeatable)."),
+        typer.Option(metavar="PATH", help="Show the ids of a file and its ACL (repeatable)."),
     ] = None,
     passwd: Annotated[
         Optional[str],
-        typer.Option(metavar="FILE", help="The image's passwd, for names; 'group' lies beside it."),
+        typer.Option(metavar="FILE", help="The image's passwd file, for names; reads 'group' too."),
     ] = None,
     root: Root = "/",
     json: Json = False,
 ) -> None:
-    """Tell whose an id of this host is, and why.
+    """Show who has an id of this host, and why.
 
-    Shows which container has it, and which id it is in there; and who else may have it.
+    Shows the container and its container id, the line or account that has the id, and anyone else
+    who has it. An id that nobody has is free. Many ids get one line each.
 
-    An id may be several's; one that nobody has is told as free. Many ids get one line each. With --container, exit 1
-    where the container's maps lack one.
+    With --container, exits 1 if the container's maps lack an id.
 
     \b
     Examples:
@@ -71,10 +71,12 @@ def whois(
     if container is not None:
         if file:
             raise InvalidValueError(
-                "--container with --file", hint="a file has ids of the host: say one of the two"
+                "--container does not go with --file",
+                hint="leave out one of them: a file has host ids",
             )
         _inside(layout, container, list(_words(ids or [_STDIN])), image, as_json=json)
         return
+
     asked = _read(ids or ([] if file else [_STDIN]))
     carried = list(_carried(layout, file or ()))
     wanted = {*asked, *(number for _, _, one in carried for number in _all_ids(one))}
@@ -90,20 +92,20 @@ def whois(
 def _inside(
     layout: Layout, name: str, words: Sequence[str], image: Accounts, *, as_json: bool
 ) -> None:
-    """Follow a container's maps to the host."""
+    """Show the host ids of a container's ids and user names."""
     allocation = allocation_of(open_ledger(layout).state(), name)
     if engine := engine_of_pool(allocation):
-        hint = "'usernsplan inspect PID' shows the maps of one that runs"
+        hint = "'usernsplan inspect PID' shows the maps of a running container"
         raise InvalidValueError(
-            f"{name} is a pool: {engine} gives parts of it to its containers", hint=hint
+            f"{name} is a pool: {engine} gives its containers parts of it", hint=hint
         )
     found = []
     for word in words:
         one = from_container(word, allocation, image)
         if one is None:
             raise InvalidValueError(
-                f"{word!r} is no id, and no user of the image",
-                hint=f"{_HINT}; --passwd FILE tells the image's names",
+                f"{word!r} is not an id and not a user of the image",
+                hint=f"{_HINT}; for names, add --passwd FILE",
             )
         found.append(one)
     emit(whose.in_container(name, found), as_json=as_json)
@@ -112,7 +114,7 @@ def _inside(
 
 
 def _words(ids: Iterable[str]) -> Iterator[str]:
-    """The words that were typed; for '-', those of standard input."""
+    """The typed words; for '-', the words of standard input."""
     for word in ids:
         if word == _STDIN:
             yield from _from_stdin().decode("utf-8", "backslashreplace").split()
@@ -121,7 +123,7 @@ def _words(ids: Iterable[str]) -> Iterator[str]:
 
 
 def _read(words: Sequence[str]) -> list[int]:
-    """The ids that are asked for, in order. Raises InvalidValueError for what is none."""
+    """The typed ids, in order. Raises InvalidValueError for anything that is not an id."""
     found: list[int] = []
     for word in words:
         if word == _STDIN:
@@ -129,13 +131,13 @@ def _read(words: Sequence[str]) -> list[int]:
         else:
             number = read_id(word)
             if number is None:
-                raise InvalidValueError(f"{word!r} is no id", hint=_HINT)
+                raise InvalidValueError(f"{word!r} is not an id", hint=_HINT)
             found.append(number)
     return found
 
 
 def _read_many(raw: bytes) -> list[int]:
-    """The ids of a text of many; each is understood once."""
+    """The ids of a text. Each distinct word is parsed once: a list may have millions."""
     words = raw.split()
     known = {word: read_id(word.decode("ascii", "backslashreplace")) for word in set(words)}
     if None in known.values():
@@ -144,26 +146,24 @@ def _read_many(raw: bytes) -> list[int]:
                 if known[word] is None:
                     shown = word.decode("utf-8", "backslashreplace")
                     raise InvalidValueError(
-                        f"standard input, line {number}: {shown!r} is no id", hint=_HINT
+                        f"standard input, line {number}: {shown!r} is not an id", hint=_HINT
                     )
     return [known[word] or 0 for word in words]
 
 
 def _from_stdin() -> bytes:
     if sys.stdin is None or sys.stdin.isatty():
-        raise InvalidValueError(
-            "which id?", hint="name one or more, pipe them in, or say --file PATH"
-        )
+        raise InvalidValueError("ID is missing", hint="name ids, pipe them in, or use --file PATH")
     raw = sys.stdin.buffer.read(_MOST + 1)
     if len(raw) > _MOST:
         raise InvalidValueError(
-            f"standard input has more than {_MOST} bytes", hint="ask for fewer ids at a time"
+            f"standard input is larger than {_MOST} bytes", hint="ask for fewer ids at a time"
         )
     return raw
 
 
 def _carried(layout: Layout, paths: Sequence[str]) -> Iterator[tuple[str, str, InodeIds]]:
-    """What carries which ids: each path as it was typed, the kind of what lies there, its ids."""
+    """The ids of files: each path as typed, its kind, and its ids."""
     if not paths:
         return
     from usernsplan.volume import owned  # noqa: PLC0415 - only for files

@@ -1,6 +1,6 @@
 #!/bin/sh
-# See a strategy at work: one container of nothing but busybox, which makes a file in a volume. As root; it needs crun and
-# a static busybox, writes only below a folder of its own, and takes that away again.
+# Show a strategy at work: a container with only busybox creates a file in a volume. Run it as root. It
+# needs crun and a static busybox, writes only to a temporary folder, and removes that.
 #
 #   demo.sh per-container
 #   demo.sh single-uid
@@ -12,7 +12,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 host=$work/host bundle=$work/bundle volume=$work/host/srv/volume
 
-# The container's root is nobody here: it has to get through all of these folders.
+# On the host, the container's root is an ordinary user; it must be able to enter these folders.
 chmod 755 "$work"
 mkdir -p "$volume" "$host/etc" "$bundle/rootfs/bin" "$bundle/rootfs/dev" "$bundle/rootfs/proc" "$bundle/rootfs/volume"
 busybox=$(command -v busybox)
@@ -40,11 +40,11 @@ JSON
 
 echo "--- the plan"
 usernsplan allocate --strategy "$strategy" demo --engine oci --root "$host"
-echo "--- the volume is given to the container, and the bundle gets its map"
+echo "--- give the volume to the container, and write its map into the bundle"
 usernsplan fix-volume /srv/volume --container demo --root "$host"
 usernsplan render oci demo --bundle "$bundle" --volume "$volume:/volume" --root "$host" >"$work/diff" 2>&1
-echo "--- inside: who it is, and its map"
-# Through pipes: crun gives what it reads from and writes to, the terminal or /dev/null, to the container's root.
+echo "--- in the container: its uid and its map"
+# Use pipes: crun changes the owner of its terminal or /dev/null to the container's root.
 : | crun run --bundle "$bundle" "usernsplan-demo-$$" 2>&1 | cat
-echo "--- outside: whose its file is"
+echo "--- on the host: the owner of its file"
 stat -c '%u:%g' "$volume/made"

@@ -1,10 +1,10 @@
 #!/bin/sh
-# Give a list of containers their ids on this host, and start each with Podman. Safe to run at every boot or deployment:
-# names that have their range keep it, and nothing is touched where nothing is new. An empty list is an error.
+# Give containers their ids on this host, and start each with Podman. Run it at every boot or deployment:
+# names keep their ranges, and nothing changes without a new name. An empty list is an error.
 #
 #   provision.sh web=docker.io/library/nginx db=docker.io/library/postgres
 #
-# ROOT=/mnt provisions another tree (a disk image, say) and starts nothing.
+# ROOT=/mnt provisions another tree, such as a disk image, and starts nothing.
 set -eu
 
 for pair in "$@"; do printf '%s\n' "${pair%%=*}"; done |
@@ -14,7 +14,8 @@ for pair in "$@"; do printf '%s\n' "${pair%%=*}"; done |
 for pair in "$@"; do
     name=${pair%%=*} image=${pair#*=}
     podman container exists "$name" && continue
-    # Apart from podman's line: without flags, the container's root would be the host's.
+    # A line of its own, so that a failure stops the script: without flags, container root would be the
+    # host's root.
     flags=$(usernsplan render podman "$name")
     # shellcheck disable=SC2086
     podman run -d --name "$name" $flags "$image"

@@ -1,8 +1,8 @@
-"""Plan host ids for containers: ranges, maps, the three strategies, and the files that engines read.
+"""Plan host ids for containers: ranges, maps, the three strategies, and the files of engines.
 
-As a library: ``allocate``, ``release``, ``fix_volume``, ``undo`` and ``check`` do what the commands do; ``make_plan``
-and ``make_release`` decide the same from a ``HostState`` without touching anything. Names are imported when they are
-first used: commands start fast.
+As a library: ``allocate``, ``release``, ``fix_volume``, ``undo`` and ``check`` do what the commands
+do. ``make_plan`` and ``make_release`` make the same decisions from a ``HostState`` and change
+nothing. A name is imported when it is first used, so that commands start fast.
 """
 
 from __future__ import annotations

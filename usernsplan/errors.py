@@ -1,6 +1,6 @@
-"""Every error that usernsplan raises: one class for one kind of trouble, and each class owns its exit status.
+"""Every error that usernsplan raises. Each class owns its exit status and its code.
 
-A message says the place and the fact; the hint says the remedy. Only the command line turns these into an exit.
+A message has the place and the fact; the hint is the remedy. Only the command line exits.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class ExitStatus(IntEnum):
-    """What a command ends with, and what it means: the number is the value, ``meaning`` the text."""
+    """The exit status of a command: the value is the number, ``meaning`` the text."""
 
     meaning: str
 
@@ -27,49 +27,51 @@ class ExitStatus(IntEnum):
     DONE_IN_PART = 3, "done in part"
     CHANGES_PENDING = 4, "changes pending (--check)"
     LOCKED = 5, "locked by another program"
-    HOST_CHANGED = 6, "the host changed meanwhile"
+    HOST_CHANGED = 6, "the host changed since the plan"
     NO_ROOM = 7, "no room in the pool"
     NOT_PERMITTED = 8, "not permitted"
     REFUSED = 9, "refused for safety"
     INTERRUPTED = 130, "interrupted"
 
-    def __new__(cls, number: int, meaning: str) -> ExitStatus:  # noqa: PYI034 - Self came with Python 3.11
-        """Make a number that has its meaning with it."""
+    def __new__(cls, number: int, meaning: str) -> ExitStatus:  # noqa: PYI034 - 3.10 has no Self
+        """A number with its meaning."""
         status = int.__new__(cls, number)
         status._value_ = number
         status.meaning = meaning
         return status
 
 
-# What a signal ended has this and the signal's number as its status, as a shell says it.
+# The status after a signal is this plus the signal's number, as in a shell.
 BY_SIGNAL = 128
 
 
 class UsernsplanError(Exception):
-    """The root of the tree: something could not be done. Exit status 1.
+    """The base class: the command failed. Exit status 1.
 
-    ``code`` is the error's name for programs (``--json``). It never changes; a class without its own has its parent's.
+    ``code`` is the error's name for programs (``--json``) and never changes. A subclass may have
+    its parent's.
     """
 
     exit_status: int = ExitStatus.FAILED
     code = "failed"
     hint = ""
-    # The allocation that it is about, where it is about one: a plan file then tells the line.
+    # The allocation that the error is about; the plan file then shows its line.
     about = ""
-    # Where that option was said, as the edge shows it: "--start", or the line and key of a file.
+    # Where the user wrote the option, as it is shown: "--start", or the line and key of a file.
     where = ""
-    # What was done before it failed and still holds: an interrupted run that was mended, say.
+    # What was done before the failure and remains, such as a finished interrupted run.
     notes: tuple[str, ...] = ()
-    # The lines of a message that tells of several places; a line end in any other is in a name, and shown as such.
+    # The lines of a message about several places. Elsewhere, a line end is part of a name and is
+    # shown escaped.
     lines: tuple[str, ...] = ()
 
     def __init__(
         self, message: str, *, hint: str | None = None, option: str = "", in_file: str = ""
     ) -> None:
-        """Take the place and the fact as ``message``; ``hint``, where given, replaces the class's own remedy.
+        """``message`` is the place and the fact; ``hint`` replaces the remedy of the class.
 
-        A message about an ``option`` does not name it: the edge does, as it was said. ``in_file`` is the remedy in a
-        plan file, where that is another.
+        A message about an ``option`` does not name it: the command line or the plan file adds it as
+        the user wrote it. ``in_file`` is the remedy in a plan file, if that differs.
         """
         super().__init__(message)
         self.option, self.in_file = option, in_file
@@ -77,25 +79,25 @@ class UsernsplanError(Exception):
             self.hint = hint
 
     def __str__(self) -> str:
-        """The place where the option was said, where it is known, and the fact."""
+        """The message, after the place of the option if that is known."""
         return f"{self.where}: {super().__str__()}" if self.where else super().__str__()
 
 
 class InvalidValueError(UsernsplanError, ValueError):
-    """A value that cannot be: a name, an id, a range or a map that no kernel or reader would take. Exit status 2."""
+    """A name, id, range or map that a kernel or reader would refuse. Exit status 2."""
 
     exit_status = ExitStatus.WRONG_USAGE
     code = "invalid-value"
 
 
 class UsageError(InvalidValueError):
-    """A command line that no command has: an unknown option, a missing argument. Exit status 2."""
+    """A wrong command line, such as an unknown option or a missing argument. Exit status 2."""
 
     code = "usage"
 
 
 class InvalidFileError(UsernsplanError):
-    """A file on the host does not say what its format demands. Exit status 1."""
+    """A file that does not follow its format. Exit status 1."""
 
     code = "invalid-file"
 
@@ -106,7 +108,7 @@ class InvalidFileError(UsernsplanError):
 
 
 class UnknownNameError(UsernsplanError):
-    """Nothing is allocated under this name. Exit status 1."""
+    """A name without an allocation. Exit status 1."""
 
     code = "unknown-name"
     hint = "'usernsplan list' shows what is allocated"
@@ -119,7 +121,7 @@ class LedgerError(UsernsplanError):
 
 
 class DamagedLedgerError(LedgerError):
-    """The ledger does not hold what a ledger holds. Exit status 1."""
+    """The ledger's content is not that of a ledger. Exit status 1."""
 
     code = "damaged-ledger"
 
@@ -129,23 +131,23 @@ class LockBusyError(UsernsplanError):
 
     exit_status = ExitStatus.LOCKED
     code = "lock-busy"
-    hint = "another useradd, usermod or usernsplan is running; try again when it has finished"
+    hint = "another useradd, usermod or usernsplan is running; try again when it ends"
 
 
 class HostChangedError(UsernsplanError):
-    """A file is no longer what the plan was made from. Exit status 6."""
+    """A file changed since the plan was made from it. Exit status 6."""
 
     exit_status = ExitStatus.HOST_CHANGED
     code = "host-changed"
-    hint = "run the command again: it plans anew from what the host holds now"
+    hint = "run the command again; it makes a new plan"
 
 
 class PoolExhaustedError(UsernsplanError):
-    """The pool has no room for what was asked. Nothing was allocated. Exit status 7."""
+    """The pool has no room. Nothing was allocated. Exit status 7."""
 
     exit_status = ExitStatus.NO_ROOM
     code = "pool-exhausted"
-    hint = "name a larger pool or a smaller size, or release and forget what is no longer used"
+    hint = "use a larger pool or a smaller size, or release and forget unused names"
 
 
 class NotPermittedError(UsernsplanError):
@@ -153,18 +155,18 @@ class NotPermittedError(UsernsplanError):
 
     exit_status = ExitStatus.NOT_PERMITTED
     code = "not-permitted"
-    hint = "run as root, or work on a tree of your own with --root DIR"
+    hint = "run as root, or use --root DIR with a tree of your own"
 
 
 class RefusedError(UsernsplanError):
-    """It could be done, and would harm: refused for safety. Exit status 9."""
+    """A change that would do harm, refused for safety. Exit status 9."""
 
     exit_status = ExitStatus.REFUSED
     code = "refused"
 
 
 class StoppedError(UsernsplanError):
-    """Somebody asked us to stop, and we did, at a point from which the same words go on. Exit status 130."""
+    """A signal stopped the command; the same command goes on from here. Exit status 130."""
 
     exit_status = ExitStatus.INTERRUPTED
     code = "interrupted"
@@ -172,7 +174,7 @@ class StoppedError(UsernsplanError):
 
 @contextmanager
 def about(name: str = "", option: str = "") -> Iterator[None]:
-    """Let an error that is raised inside say which allocation, or which option, it is about."""
+    """Add to errors in the body the allocation, or the option, that they are about."""
     try:
         yield
     except UsernsplanError as error:
@@ -183,7 +185,7 @@ def about(name: str = "", option: str = "") -> Iterator[None]:
 
 @contextmanager
 def placed(places: Mapping[str, str]) -> Iterator[None]:
-    """Let an error that is raised inside say where the option that it is about was said, by the option's name."""
+    """Add to errors in the body where the user wrote their option: ``places`` by option name."""
     try:
         yield
     except UsernsplanError as error:
@@ -191,29 +193,29 @@ def placed(places: Mapping[str, str]) -> Iterator[None]:
         raise
 
 
-# What helps where the system fails, by errno.
+# Remedies for failures of the system, by errno.
 _REMEDIES = {
     errno.ENOSPC: "make room and run again",
     errno.EDQUOT: "make room, or raise the quota, and run again",
-    errno.EIO: "the disk or its file system failed: 'dmesg' may say how; when it works again, run the same words again",
+    errno.EIO: "the disk or its file system failed; see 'dmesg', and run again after the repair",
     errno.EMFILE: "raise the limit and run again: ulimit -n 4096",
-    errno.ENFILE: "the whole system has too many files open: end what holds them, and run again",
-    errno.ENOMEM: "end what takes the memory, and run again",
-    errno.ESTALE: "the server of this file system no longer knows it: mount it anew, and run again",
-    errno.ENOLCK: "the file system, or its server, has no locks: mount it so that it has, and run again",
-    errno.ENOENT: "name one that is there, or put it back in its place",
-    errno.ENOTDIR: "name one that is there, or put it back in its place",
-    errno.EISDIR: "put, or name, a regular file",
-    errno.ENXIO: "put, or name, a regular file",
+    errno.ENFILE: "the whole system has too many open files: close some and run again",
+    errno.ENOMEM: "free some memory and run again",
+    errno.ESTALE: "the file server no longer knows this file system: mount it again, and run again",
+    errno.ENOLCK: "the file system or its server has no locks: mount it with locks, and run again",
+    errno.ENOENT: "use an existing path, or restore this one",
+    errno.ENOTDIR: "use an existing path, or restore this one",
+    errno.EISDIR: "use a regular file",
+    errno.ENXIO: "use a regular file",
     errno.EROFS: "mount it writable, or use --root",
 }
-_ANY_REMEDY = "run the same words again; where it goes on failing, 'dmesg' may say why"
+_ANY_REMEDY = "run the same command again; if it fails again, 'dmesg' may show why"
 _NO_PROC = "mount it: mount -t proc proc /proc"
 
 
 def of_system(error: OSError, place: str = "") -> UsernsplanError:
-    """What the system failed at, as an error of ours: the place, the reason and what helps."""
-    where = line(place or (str(error.filename) if error.filename else "a call of the system"))
+    """An OSError as an error of ours, with the place, the reason and the remedy."""
+    where = line(place or (str(error.filename) if error.filename else "a system call"))
     text = f"{where}: {reason_of(error)}"
     if error.errno in {errno.EACCES, errno.EPERM}:
         return NotPermittedError(text)
@@ -224,7 +226,7 @@ def of_system(error: OSError, place: str = "") -> UsernsplanError:
 
 @contextmanager
 def of_place(place: str) -> Iterator[None]:
-    """Turn what the system says into an error that names this place."""
+    """Turn an OSError in the body into an error of ours that names this place."""
     try:
         yield
     except OSError as error:
@@ -232,15 +234,15 @@ def of_place(place: str) -> Iterator[None]:
 
 
 def reason_of(error: OSError) -> str:
-    """What the system says of a failure, to stand in the middle of a message."""
+    """The reason of an OSError, in lower case for the middle of a message."""
     return (error.strerror or str(error)).lower()
 
 
 def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
-    """A hint that names what is spelled most like ``word``, in upper or lower case; else ``otherwise``."""
+    """A hint with the known word most like ``word``, ignoring case; else ``otherwise``."""
     import difflib  # noqa: PLC0415 - only after a mistake
 
-    # The dashes of an option would make every other option look like it.
+    # With their dashes, all options would look alike.
     folded = {one.casefold().lstrip("-"): one for one in known}
     near = difflib.get_close_matches(word.casefold().lstrip("-"), folded, n=1, cutoff=0.65)
     return f"did you mean {folded[near[0]]}?" if near else otherwise

@@ -1,6 +1,6 @@
-"""The three documented strategies: what each needs from the pool, and the mapping that it makes of it. Pure.
+"""The three strategies: what each takes from the pool, and the mapping that it makes. Pure.
 
-They are alternatives for a host, not ingredients: the planner keeps one host to one of them.
+A host uses one of them: the planner refuses to mix them.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from usernsplan.mapping import Extent, IdMap, Mapping
 if TYPE_CHECKING:
     from collections.abc import Mapping as Options
 
-# systemd, the kubelet and incus all ask for container ranges whose base has its low 16 bits clear, so that the
-# container id can be read off the host id: https://systemd.io/UIDS-GIDS/
+# systemd, the kubelet and Incus want container ranges whose base has its low 16 bits clear. Then a
+# host id shows its container id: https://systemd.io/UIDS-GIDS/
 SLOT = 65536
-# What stands for the first DOCKERROOT that nobody has.
+# The value of dockerroot that stands for the first id that nobody has.
 AUTO = "auto"
 # The largest id that 16-bit tables and Docker's own default range can hold.
 SHARED_SUBID_LAST = 65535
@@ -28,34 +28,34 @@ OPENSHIFT_BLOCK = 10000
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What an allocation takes for itself: ``count`` ids, the same for uids and gids, from a multiple of ``align``."""
+    """What an allocation takes: ``count`` uids and the same gids, from a multiple of ``align``."""
 
     count: int
     align: int
 
 
 class Strategy(Protocol):
-    """One way to give a container its ids. Immutable; equal words make equal strategies."""
+    """One way to give a container its ids. Immutable; equal options make equal strategies."""
 
     name: ClassVar[str]
 
     @property
     def pool(self) -> IdRange | None:
-        """Where this strategy's ranges are taken from, or None for the host's own pool (login.defs decides)."""
+        """The pool of this strategy; None for the host's own pool, which login.defs sets."""
 
     @property
     def need(self) -> Need | None:
-        """What must be taken from the pool for one allocation; None where nothing is."""
+        """What one allocation takes from the pool; None for nothing."""
 
     def mapping(self, base: int | None) -> Mapping:
-        """The mapping of an allocation whose range starts at ``base`` (None where nothing was needed)."""
+        """The mapping of an allocation whose range starts at ``base`` (None without a need)."""
 
 
 @dataclass(frozen=True, slots=True)
 class PerContainer:
-    """Use case 3: every container has a range of its own.
+    """Use case 3: each container has its own range.
 
-    ``size`` ids from a base that is a multiple of 65536, the same for uids and gids.
+    ``size`` ids, the same for uids and gids; the base is a multiple of 65536.
     """
 
     name: ClassVar[str] = "per-container"
@@ -78,10 +78,11 @@ class PerContainer:
 
 @dataclass(frozen=True, slots=True)
 class SingleUid:
-    """Use case 2, the OpenShift way: everything in a container is one uid and one gid of its own on the host.
+    """Use case 2, as OpenShift does it: a container has one uid and one gid of its own.
 
-    OpenShift gives every project a block of 10000 ids and runs it as the first: we keep its blocks, so that both can
-    read each other's numbers. ``block`` 1 packs them. ``container_id`` is the one id that the container can use.
+    OpenShift gives every project a block of 10000 ids and runs it as the first one. We use the same
+    blocks, so that the numbers of both agree. ``block`` 1 packs them without gaps. ``container_id``
+    is the only id in the container.
     """
 
     name: ClassVar[str] = "single-uid"
@@ -106,12 +107,13 @@ class SingleUid:
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """Use case 1, DOCKERROOT: container root is host id ``dockerroot``, and every id above it is itself.
+    """Use case 1, DOCKERROOT: container root is host id ``dockerroot``; higher ids are themselves.
 
-    The map is 0 -> N and N+1..max -> itself, for uids and gids. ``identity`` is the variant 0..max-1 -> itself.
-    ``filler``: Docker lays its ranges end to end from container id 0 and cannot skip ids, so for Docker the container
-    ids 1..N are mapped too, to N ids taken from the pool that belong to nobody. ``auto``: the planner takes the first
-    id that nobody has for ``dockerroot``.
+    For dockerroot N, the map is 0 -> N and N+1..max -> itself, for uids and gids. With ``identity`` it is 0..max-1 ->
+    itself. With ``auto``, the planner sets ``dockerroot`` to the first id that nobody has.
+
+    ``filler``: Docker puts its ranges end to end from container id 0 and cannot skip ids. So for
+    Docker, container ids 1..N map to N ids from the pool that nobody else has.
     """
 
     name: ClassVar[str] = "shared"
@@ -133,7 +135,7 @@ class Shared:
         elif not self.dockerroot < self.max < ID_LIMIT:
             raise InvalidValueError(
                 f"dockerroot {self.dockerroot} with max {self.max} leaves no map",
-                hint="max lies above dockerroot and is at most 4294967294",
+                hint="max must be above dockerroot and at most 4294967294",
                 option="dockerroot",
             )
 
@@ -160,61 +162,63 @@ NAMES = tuple(_CLASSES)
 
 
 def named(name: str, options: Options[str, int | str]) -> PerContainer | SingleUid | Shared:
-    """The strategy of this name with these options, by the words of the command line without their dashes.
+    """The strategy of this name; ``options`` are those of the command line without dashes.
 
-    All are numbers, but for ``dockerroot``, which may be "auto". Raises InvalidValueError for an option of another
-    strategy: it is an error, not ignored.
+    Values are numbers; ``dockerroot`` may also be "auto". Raises InvalidValueError, also for an
+    option of another strategy.
     """
     if name not in _CLASSES:
         raise InvalidValueError(
             f"there is no strategy '{name}'" if name else "the strategy is missing",
             option="strategy",
-            hint=did_you_mean(name, NAMES, f"one of: {', '.join(NAMES)}; see the README"),
+            hint=did_you_mean(name, NAMES, f"choose one of {', '.join(NAMES)}; see the README"),
         )
     if options.get("identity") and "dockerroot" in options:
         raise InvalidValueError(
-            "not together with dockerroot",
-            hint="with identity, container root is 0: leave one of the two out",
+            "does not go with dockerroot",
+            hint="leave out one of them: with identity, container root is host id 0",
             option="identity",
         )
-    fields = {option.replace("-", "_"): value for option, value in options.items()}
-    for option, field in zip(options, fields, strict=True):
+
+    fields: dict[str, int | str] = {}
+    for option, value in options.items():
+        field = option.replace("-", "_")
         if field not in _CLASSES[name].__dataclass_fields__:
             raise InvalidValueError(f"not an option of the strategy {name}", option=option)
+        fields[field] = value
     if fields.get("dockerroot") == AUTO:
-        fields = {field: value for field, value in fields.items() if field != "dockerroot"} | {
-            "auto": True
-        }
+        del fields["dockerroot"]
+        fields["auto"] = True
     return _CLASSES[name](**fields)  # type: ignore[arg-type]
 
 
 def with_defaults(
-    name: str, said: Options[str, int | str], defaults: Options[str, int]
+    name: str, given: Options[str, int | str], defaults: Options[str, int]
 ) -> dict[str, int | str]:
-    """The options that were said for a strategy, and a host's defaults for the others that it has.
+    """The options given for a strategy, and the host's defaults for its other options.
 
-    Container root is one id, or itself: whichever of the two was said, the default of the other does not count.
+    ``identity`` and ``dockerroot`` exclude each other: if one is given, the other has no default.
     """
     rivals = {"identity": "dockerroot", "dockerroot": "identity"}
     fields = _CLASSES[name].__dataclass_fields__ if name in _CLASSES else ()
     fitting = {
         option: value
         for option, value in defaults.items()
-        if option.replace("-", "_") in fields and said.get(rivals.get(option, ""), False) is False
+        if option.replace("-", "_") in fields and given.get(rivals.get(option, ""), False) is False
     }
-    return {**fitting, **said}
+    return {**fitting, **given}
 
 
 def options_of(
     strategy: str, mapping: Mapping, held: IdRange | None, *, usual: bool = False
 ) -> dict[str, int]:
-    """The options by which ``named`` makes this mapping; with ``usual``, those too that have their usual value."""
+    """The options with which ``named`` makes this mapping; ``usual`` adds those at their default."""
     found = _options_of(strategy, mapping, held)
     return found if usual else _other_than(_CLASSES[strategy](), found)
 
 
 def differing(wanted: Strategy, mapping: Mapping, held: IdRange | None) -> str:
-    """The option that has another value in a mapping of the same strategy than what is wanted; "" for none."""
+    """The first option in which a mapping of its strategy differs from ``wanted``; "" for none."""
     return next(iter(_other_than(wanted, _options_of(wanted.name, mapping, held))), "")
 
 
@@ -238,10 +242,11 @@ def _options_of(strategy: str, mapping: Mapping, held: IdRange | None) -> dict[s
 
 
 def in_subid(strategy: str, mapping: Mapping) -> bool:
-    """Tell whether subuid and subgid carry a mapping of the strategy of this name.
+    """Tell whether subuid and subgid get lines for a mapping of this strategy.
 
-    A shared map past 65535 is not written there: with a line such as 3:4294967292 in the file, every later useradd
-    finds no free range ("Can't get unique subordinate UID range"), and root needs no line for OCI and Podman.
+    A shared map past 65535 gets none. With a line such as 3:4294967292 in the file, every later
+    useradd finds no free range ("Can't get unique subordinate UID range"). OCI and Podman as root
+    need no line.
     """
     return (
         strategy != Shared.name
@@ -250,7 +255,7 @@ def in_subid(strategy: str, mapping: Mapping) -> bool:
 
 
 def _check(option: str, start: int, count: int) -> None:
-    """Raise InvalidValueError, naming the option, for ids that cannot exist."""
+    """Raise InvalidValueError about this option if the ids cannot exist."""
     try:
         IdRange(start, count)
     except InvalidValueError as error:
@@ -265,5 +270,5 @@ def _same(*extents: Extent) -> Mapping:
 
 def _known(base: int | None) -> int:
     if base is None:
-        raise InvalidValueError("this strategy takes its ids from the pool: a base is needed")
+        raise InvalidValueError("this strategy takes its ids from the pool and needs a base")
     return base

@@ -47,8 +47,8 @@ def test_the_demo_of_each_strategy(
     installed(host)
     before = host.run("ls", "/tmp", "/etc").stdout
     said = host.run(str(EXAMPLES / "demo.sh"), strategy).stdout
-    inside, outside = said.split("--- inside: who it is, and its map\n")[1].split(
-        "--- outside: whose its file is\n"
+    inside, outside = said.split("--- in the container: its uid and its map\n")[1].split(
+        "--- on the host: the owner of its file\n"
     )
     assert inside.splitlines()[0] == "0"
     assert recipes.lines(inside.partition("\n")[2]) == lines

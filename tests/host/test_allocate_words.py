@@ -498,7 +498,7 @@ def test_a_dockerroot_that_is_neither_a_number_nor_auto_is_wrong_usage(
     ("words", "said"),
     [
         (DOCKER, "--dockerroot: not an option of the strategy per-container"),
-        (("--strategy", "shared", "--identity"), "--identity: not together with dockerroot"),
+        (("--strategy", "shared", "--identity"), "--identity: does not go with dockerroot"),
     ],
 )
 def test_auto_is_an_option_of_shared_and_not_for_identity(

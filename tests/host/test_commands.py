@@ -298,7 +298,7 @@ def test_a_broken_daemon_json_is_refused_with_line_and_column(root: Path) -> Non
         (
             ("allocate", "--strategy", "shared", "--dockerroot", "9", "--identity", "web"),
             2,
-            "--identity: not together with dockerroot",
+            "--identity: does not go with dockerroot",
         ),
         (
             (

@@ -189,7 +189,7 @@ def test_one_that_says_nothing_is_as_none(root: Path, text: str) -> None:
         ("startegy: shared\n", 1, "1: startegy: no such key; did you mean strategy?"),
         ("daemon: web\n", 1, "1: daemon: no such key; there are version, strategy"),
         ("pool: 012-5\nsize: x\n", 1, "1: pool: "),
-        ("\nsize: 65536\nsize: 5\n", 1, "3: size: this key stands here a second time: line 2"),
+        ("\nsize: 65536\nsize: 5\n", 1, "3: size: duplicate key: the first is in line 2"),
         ("- web\n", 1, "1: expected keys and values: version, strategy"),
         ("a: [\n", 1, "2:1: not YAML: "),
         ("strategy: shared\nblock: 5\n", 2, "2: block: not an option of the strategy shared"),

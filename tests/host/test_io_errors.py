@@ -113,7 +113,7 @@ def is_told(ended: Ended) -> bool:
     return (
         "[Errno" not in ended.err
         and ("/" in first or "PATH" in first)
-        and "a call of the system" not in first
+        and "a system call" not in first
     )
 
 

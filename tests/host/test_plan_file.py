@@ -338,7 +338,7 @@ def test_standard_input_is_a_file_too(root: Path) -> None:
         words, input="strategy: x\n", capture_output=True, text=True, check=False, env=env
     )
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("usernsplan: standard input:1: strategy: 'x' is none of")
+    assert done.stderr.startswith("usernsplan: standard input:1: strategy: 'x' is not one of")
 
 
 def test_a_fifo_that_is_named_is_read(root: Path, folder: Path) -> None:

@@ -363,7 +363,7 @@ def test_release_says_what_it_released_where_the_volumes_are_and_how_to_find_fil
     here(*WEB, "db", "--root", root)
     volume(root, "/srv/a web")
     out, err = here("release", "web", "--root", root)
-    assert "Released: web. Kept back until forgotten: 524288-589823 (web)." in out
+    assert "Released: web. Quarantined until forgotten: 524288-589823 (web)." in out
     assert "the volumes of 'web' stay as they are, with its ids: /srv/a web" in err
     find, forget = (
         line.partition("  #")[0].strip() for line in out.partition("Next:\n")[2].splitlines()

@@ -31,7 +31,7 @@ def test_help_lists_each_command_once_and_whole_below_its_job() -> None:
     shown = usernsplan("--help", env=NARROW).stdout
     assert max(map(len, shown.splitlines())) <= 80
     found = re.findall(r"^(?:([A-Z][a-z ]+):|  ([a-z][a-z-]*) +([A-Z].*))$", shown, re.MULTILINE)
-    assert [job for job, *_ in found if job] == ["Options", *JOBS]
+    assert [job for job, *_ in found if job] == ["Examples", "Options", *JOBS]
     listed = {name: summary for _, name, summary in found if name}
     summaries = {
         name: (command.help or "").splitlines()[0]
@@ -64,7 +64,11 @@ def test_a_default_is_told_in_one_way() -> None:
     ("words", "fact", "remedy"),
     [
         ("allocte web", "allocte: no such command", "did you mean allocate?"),
-        ("nothing-like-it", "nothing-like-it: no such command", "'usernsplan --help' lists all commands"),
+        (
+            "nothing-like-it",
+            "nothing-like-it: no such command",
+            "'usernsplan --help' lists all commands",
+        ),
         ("ledger rebuidl", "rebuidl: no such command", "did you mean rebuild?"),
         ("check --fromat json", "--fromat: no such option", "did you mean --format?"),
         ("list --jsn", "--jsn: no such option", "did you mean --json?"),

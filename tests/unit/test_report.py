@@ -195,7 +195,7 @@ def test_one_allocation_is_shown_with_all_that_is_known_of_it() -> None:
         ["owner", "usernsplan-app"],
         ["strategy", "single-uid"],
         ["since", "2026-01-01T00:00:00Z"],
-        ["held", "1000000000-1000009999 (10000 ids, uids and gids)"],
+        ["reserved", "1000000000-1000009999 (10000 ids, uids and gids)"],
         ["uid_map", "0 -> 1000000000"],
         ["gid_map", "0 -> 1000000000"],
     ]
@@ -207,7 +207,7 @@ def test_findings_name_severity_code_and_remedy() -> None:
 
 
 def test_history_says_when_who_and_what() -> None:
-    assert text.history([]) == "Nothing was done yet."
+    assert text.history([]) == "The history is empty."
     entry = HistoryEntry(
         "2026-01-01T00:00:00Z", Actor(0, 1000, 1001), "usernsplan allocate", ("a + b",)
     )

@@ -223,13 +223,13 @@ def test_ranges(written: str, ids: IdRange) -> None:
     ("raw", "said"),
     [
         # At the top
-        ("strategy: x\n", "1: strategy: 'x' is none of shared, single-uid, per-container"),
+        ("strategy: x\n", "1: strategy: 'x' is not one of shared, single-uid, per-container"),
         ("size: 1\n", "1: the key 'strategy' is missing"),
         ("{}\n", "1: the key 'strategy' is missing"),
         (
             "strategy: per-contianer\n",
             (
-                "1: strategy: 'per-contianer' is none of shared, single-uid, per-container; "
+                "1: strategy: 'per-contianer' is not one of shared, single-uid, per-container; "
                 "did you mean per-container?"
             ),
         ),
@@ -250,14 +250,14 @@ def test_ranges(written: str, ids: IdRange) -> None:
         ("strategy: {shared: 1}\n", "1: strategy: expected text"),
         (
             "strategy: true\n",
-            "1: strategy: YAML reads 'true' as true or false: put it in quotes to have text",
+            "1: strategy: YAML reads 'true' as true or false: put it in quotes",
         ),
         # Numbers
         ("strategy: shared\nmax: '5'\n", "2: max: '5' is not a whole number"),
         ("strategy: shared\nmax: 5.0\n", "2: max: '5.0' is not a whole number"),
         ("strategy: shared\nmax: 1e3\n", "2: max: '1e3' is not a whole number"),
         ("strategy: shared\nmax: true\n", "2: max: 'true' is not a whole number"),
-        ("strategy: shared\nmax:\n", "2: max: nothing is there: expected a whole number"),
+        ("strategy: shared\nmax:\n", "2: max: the value is missing: expected a whole number"),
         ("strategy: shared\nmax: [5]\n", "2: max: expected a whole number"),
         # Booleans
         ("strategy: shared\nidentity: 1\n", "2: identity: '1' is not true or false"),
@@ -265,17 +265,20 @@ def test_ranges(written: str, ids: IdRange) -> None:
         *(
             (
                 f"strategy: shared\nidentity: {word}\n",
-                f"2: identity: '{word}' is read in two ways: write true or false",
+                f"2: identity: YAML readers disagree about '{word}': write true or false",
             )
             for word in ("on", "off", "yes", "no", "True", "FALSE", "Yes")
         ),
-        ("strategy: shared\nidentity:\n", "2: identity: nothing is there: expected true or false"),
+        (
+            "strategy: shared\nidentity:\n",
+            "2: identity: the value is missing: expected true or false",
+        ),
         # Docker's daemon
         (
             "strategy: shared\ndaemon: no\n",
-            "2: daemon: 'no' is read in two ways: write true or false",
+            "2: daemon: YAML readers disagree about 'no': write true or false",
         ),
-        ("strategy: shared\ndaemon: ''\n", "2: daemon: '': text that can be printed is needed"),
+        ("strategy: shared\ndaemon: ''\n", "2: daemon: '' is not printable text"),
         # Ranges
         ("strategy: shared\npool: 10-5\n", "2: pool: no such range of ids: start 10, count -4"),
         (
@@ -292,7 +295,7 @@ def test_ranges(written: str, ids: IdRange) -> None:
         ("strategy: shared\npool: 5..10\n", "2: pool: '5..10' is not a range"),
         (
             "strategy: shared\npool: 2001-01-01\n",
-            "2: pool: YAML reads '2001-01-01' as a date: put it in quotes to have text",
+            "2: pool: YAML reads '2001-01-01' as a date: put it in quotes",
         ),
         # Engines
         ("strategy: shared\nengines: docker\n", "2: engines: expected a list"),
@@ -320,7 +323,7 @@ def test_ranges(written: str, ids: IdRange) -> None:
         ("strategy: shared\ncontainers:\n", "2: containers: expected a list"),
         (
             "strategy: shared\ncontainers: ['']\n",
-            "2: containers[0]: '': text that can be printed is needed",
+            "2: containers[0]: '' is not printable text",
         ),
         (
             "strategy: shared\ncontainers: [[web]]\n",
@@ -344,7 +347,7 @@ def test_ranges(written: str, ids: IdRange) -> None:
         ),
         (
             "strategy: shared\ncontainers:\n- name: aa\n  owner: ~\n",
-            "4: containers[0].owner: YAML reads '~' as nothing: put it in quotes to have text",
+            "4: containers[0].owner: YAML reads '~' as nothing: put it in quotes",
         ),
         (
             "strategy: shared\ncontainers:\n- name: aa\n  user: root\n",
@@ -391,7 +394,7 @@ def test_ranges(written: str, ids: IdRange) -> None:
         ),
         (
             "strategy: shared\ncontainers:\n- name: aa\n  volumes: [7]\n",
-            "4: containers[0].volumes[0]: YAML reads '7' as a number: put it in quotes to have text",
+            "4: containers[0].volumes[0]: YAML reads '7' as a number: put it in quotes",
         ),
         (
             "strategy: shared\ncontainers:\n- name: aa\n  volumes:\n  - mode: own\n",
@@ -399,7 +402,7 @@ def test_ranges(written: str, ids: IdRange) -> None:
         ),
         (
             "strategy: shared\ncontainers:\n- name: aa\n  volumes:\n  - path: /a\n    mode: copy\n",
-            "6: containers[0].volumes[0].mode: 'copy' is none of own, shift",
+            "6: containers[0].volumes[0].mode: 'copy' is not one of own, shift",
         ),
         (
             "strategy: shared\ncontainers:\n- name: aa\n  volumes:\n  - path: /a\n    mode: shift\n    user: 33\n",
@@ -429,7 +432,7 @@ def test_ranges(written: str, ids: IdRange) -> None:
         ),
         (
             "strategy: shared\nreservations:\n- {ids: 5-6, for: ''}\n",
-            "3: reservations[0].for: '': text that can be printed is needed",
+            "3: reservations[0].for: '' is not printable text",
         ),
         (
             "strategy: shared\nreservations:\n- {ids: 5, for: me}\n- {ids: 5-5, for: you}\n",
@@ -470,9 +473,7 @@ def test_numbers_that_readers_take_for_others_are_caught(
     number: str, before: str, key: str
 ) -> None:
     [said] = errors(f"{before}{number}\n")
-    assert (
-        said == f"{key}: '{number}' is not a number in plain decimal: YAML may read it as another"
-    )
+    assert said == f"{key}: '{number}' is not a plain decimal number: YAML may read another value"
 
 
 @both_loaders
@@ -514,9 +515,7 @@ def test_what_yaml_does_not_take_for_text_is_no_text(
     word: str, read_as: str, before: str, key: str
 ) -> None:
     lines = f"strategy: shared\n{before}{word}\n"
-    assert errors(lines) == [
-        f"{key}: YAML reads '{word}' as {read_as}: put it in quotes to have text"
-    ]
+    assert errors(lines) == [f"{key}: YAML reads '{word}' as {read_as}: put it in quotes"]
 
 
 @both_loaders
@@ -534,31 +533,31 @@ def test_in_quotes_it_is_text(word: str) -> None:
     [
         (
             "strategy: shared\nmax: 5\nstrategy: shared\n",
-            "3: strategy: this key stands here a second time: line 1",
+            "3: strategy: duplicate key: the first is in line 1",
         ),
         (
             "strategy: shared\n'strategy': shared\n",
-            "2: strategy: this key stands here a second time: line 1",
+            "2: strategy: duplicate key: the first is in line 1",
         ),
         (
             "strategy: shared\ncontainers:\n- name: aa\n  name: bb\n",
-            "4: containers[0].name: this key stands here a second time: line 3",
+            "4: containers[0].name: duplicate key: the first is in line 3",
         ),
         (
             "strategy: shared\ncontainers:\n- name: aa\n  volumes:\n  - path: /a\n    path: /a\n",
-            "6: containers[0].volumes[0].path: this key stands here a second time: line 5",
+            "6: containers[0].volumes[0].path: duplicate key: the first is in line 5",
         ),
         (
             "strategy: shared\nengines:\n- name: aa\n  name: aa\n",
-            "4: engines[0].name: this key stands here a second time: line 3",
+            "4: engines[0].name: duplicate key: the first is in line 3",
         ),
         (
             "strategy: shared\nreservations:\n- ids: 5\n  for: me\n  ids: 5\n",
-            "5: reservations[0].ids: this key stands here a second time: line 3",
+            "5: reservations[0].ids: duplicate key: the first is in line 3",
         ),
         (
             '{"strategy": "shared", "strategy": "shared"}',
-            "1: strategy: this key stands here a second time: line 1",
+            "1: strategy: duplicate key: the first is in line 1",
         ),
     ],
 )
@@ -666,7 +665,7 @@ def test_text_that_cannot_be_printed_is_refused_and_shown_as_it_can(
 ) -> None:
     [said] = errors(f'strategy: shared\n{before}"a{escape}b"{after}\n')
     assert said.startswith(f"2: {key}: ")
-    assert said.endswith(": text that can be printed is needed")
+    assert said.endswith(" is not printable text")
     assert said.isprintable()
 
 

@@ -117,7 +117,7 @@ def test_words_that_leave_no_map_are_refused_before_a_base_is_looked_for(
 
 @pytest.mark.parametrize("strategy", [PerContainer(), SingleUid(), Shared(filler=True)])
 def test_a_strategy_that_needs_a_base_says_so(strategy: Strategy) -> None:
-    with pytest.raises(InvalidValueError, match="a base is needed"):
+    with pytest.raises(InvalidValueError, match="needs a base"):
         strategy.mapping(None)
 
 

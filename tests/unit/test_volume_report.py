@@ -171,7 +171,7 @@ def test_what_lost_power_is_counted_and_listed() -> None:
         {"path": "/srv/vol/man", "reason": "setgid 7 taken"},
     ]
     lines = text.fixed(report, ROOT).splitlines()
-    assert "  2 lost setuid, setgid or capability, which would have become another id's" in lines
+    assert "  2 lost setuid, setgid or a capability that would pass to another id" in lines
     assert "  lost: /srv/vol/su: setuid 33 taken" in lines
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from inspect import getdoc
 
 import typer
 
@@ -57,7 +58,7 @@ def app_for(words: list[str]) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
     statuses = ", ".join(f"{status:d} {status.meaning}" for status in ExitStatus)
-    app.callback(help=f"{usernsplan.__doc__}\n\nExit status: {statuses}.")(usernsplan)
+    app.callback(help=f"{getdoc(usernsplan)}\n\nExit status: {statuses}.")(usernsplan)
     for name in words[:1] if words[:1] and words[0] in COMMANDS else COMMANDS:
         module, function = COMMANDS[name]
         found = getattr(import_module(f"usernsplan.cli.{module}"), function)

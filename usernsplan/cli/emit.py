@@ -37,7 +37,7 @@ def begin() -> None:
 
 def emit(result: Result, *, as_json: bool) -> None:
     """Print a result: a JSON document, or text with findings and notes on standard error."""
-    from usernsplan.cli.options import note, warn  # noqa: PLC0415 - it imports typer, which errors do not need
+    from usernsplan.cli.options import note, warn  # noqa: PLC0415 - errors need no typer
 
     write(result.document() if as_json else result.text())
     if not as_json:
@@ -59,7 +59,7 @@ def failed(error: UsernsplanError, words: Sequence[str]) -> None:
 
 
 def ended(request: SystemExit, words: Sequence[str]) -> None:
-    """Do the same for a command that ended with a status: wrong usage, a signal, a declined question."""
+    """Do the same after a status: wrong usage, a signal, a declined question."""
     status = request.code if isinstance(request.code, int) else int(ExitStatus.FAILED)
     if request.code is None or status == ExitStatus.DONE:
         return

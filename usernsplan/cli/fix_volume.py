@@ -189,7 +189,7 @@ def undo(
         bool,
         typer.Option(
             "--also-changed",
-            help="Also undo files that changed or moved since, but without setuid, setgid and capabilities.",
+            help="Also undo files that changed or moved since; drop their setuid and capabilities.",
         ),
     ] = False,
     yes: Yes = False,
@@ -236,7 +236,7 @@ def _list_and_refuse(root: str, *, as_json: bool) -> NoReturn:
 
 
 def _last(root: str) -> str:
-    """The last run that can be undone; a note names it. Raises UnknownNameError if there is none."""
+    """The last run that can be undone, named in a note. Raises UnknownNameError."""
     layout = layout_at(root, exists=True)
     found = last_to_undo(runs.every(layout))
     if found is None:

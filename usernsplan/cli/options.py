@@ -72,7 +72,7 @@ def one_of(option: str, value: str | None, *choices: str) -> str | None:
 
 
 def text_of(option: str, path: str) -> str:
-    """The text of the file that an option names; "-" is standard input. Raises InvalidValueError."""
+    """The text of an option's file; "-" is standard input. Raises InvalidValueError."""
     try:
         if path != "-":
             raw = files.whole(path, escape.line(path), files.LARGEST, named=True)

@@ -72,7 +72,7 @@ class _Lines:
 
 
 class _Bar:
-    """A bar with rate and time left. Each tick draws it: a drawing thread would not survive a fork."""
+    """A bar with rate and time left. Each tick draws it: a thread would not survive a fork."""
 
     def __init__(self) -> None:
         self._progress: Progress | None = None

@@ -48,9 +48,10 @@ def instead_of_flags(words: Sequence[str]) -> Iterator[None]:
 
 
 def is_due(words: Sequence[str]) -> bool:
-    """Tell whether a failure of these words prints the flag: not if they surely ask for other output.
+    """Tell whether a failure of these words prints the flag. Pure.
 
-    Pure. An unknown command, engine or option counts: it may be a mistyped one that prints flags.
+    It does unless they surely ask for other output. An unknown command, engine or option may be a
+    mistyped one that prints flags.
     """
     from usernsplan.cli.app import COMMANDS  # noqa: PLC0415 - only after a failure
     from usernsplan.engines import ENGINES  # noqa: PLC0415

@@ -1,7 +1,7 @@
 """Help that is grouped by job, and usage errors in our own style.
 
-Some versions of typer bring their own click, others use the installed one. So the classes of click's
-errors differ, and we recognise them by name.
+Some versions of typer bring their own click, others use the installed one. So the classes of
+click's errors differ, and we recognise them by name.
 """
 
 from __future__ import annotations

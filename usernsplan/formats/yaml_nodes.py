@@ -1,7 +1,7 @@
-"""YAML that every reader takes for the same: documents as nodes that know their lines, and values out of them. Pure.
+"""YAML that all readers understand alike: documents as nodes with lines, and their values. Pure.
 
-YAML's own readers take ``1000:10`` for 60010, ``012345`` for 5349, ``on`` for true, and the last of two equal keys.
-Here the text is composed into nodes, and what two readers could understand differently is an error with its place.
+YAML readers take ``1000:10`` for 60010, ``012345`` for 5349, ``on`` for true, and the last of two
+equal keys. Here, a value that two readers could understand differently is an error with its place.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _TOO_DEEP = "nested too deeply"
 
 
 def composed(raw: bytes, place: str) -> yaml.Node | None:
-    """The document as nodes, which know their lines; None where the file holds nothing, or only comments.
+    """The document as nodes with lines; None for a file that is empty or has only comments.
 
-    Raises InvalidFileError for what is no YAML document.
+    Raises InvalidFileError if it is not one YAML document.
     """
     loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
@@ -48,21 +48,21 @@ def composed(raw: bytes, place: str) -> yaml.Node | None:
             if isinstance(event, yaml.CollectionStartEvent):
                 branching.add(event.anchor)
             if isinstance(event, yaml.AliasEvent) and event.anchor in branching:
-                # A few of these in each other say more than any machine can hold.
+                # A few nested aliases can expand to more than any machine can hold.
                 raise InvalidFileError(
                     f"{place}:{line}", f"the alias *{event.anchor} stands for more than one value"
                 )
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(
                 event, yaml.CollectionEndEvent
             )
-            # Composing goes down as deep as the text does.
+            # Composing recurses once per level.
             if depth > _DEEPEST:
                 raise InvalidFileError(f"{place}:{line}", _TOO_DEEP)
         return yaml.compose(text, loader)
     except yaml.MarkedYAMLError as error:
         raise _no_yaml(error, place) from error
     except (yaml.YAMLError, ValueError, OverflowError) as error:
-        # A character that may not be there, or that there is not (without libyaml): the reader counts, and has no mark.
+        # For an invalid character, the reader (without libyaml) has a position but no mark.
         line = text.count("\n", 0, getattr(error, "position", 0)) + 1
         raise InvalidFileError(
             f"{place}:{line}", f"not YAML: {str(error).splitlines()[0]}"
@@ -71,8 +71,8 @@ def composed(raw: bytes, place: str) -> yaml.Node | None:
 
 def _no_yaml(error: yaml.MarkedYAMLError, place: str) -> InvalidFileError:
     mark = error.problem_mark or error.context_mark
-    # libyaml 0.2.6 (PyYAML 6.0.4) ends at 1000 levels itself, and it reads a line to its end to know whether that is
-    # a key: it may notice before any event has told of the levels on that line.
+    # libyaml 0.2.6 (PyYAML 6.0.4) stops at 1000 levels itself. It reads a line to its end to see
+    # whether it is a key, so it may stop before any event shows the levels on that line.
     if mark and "nesting depth" in (error.problem or ""):
         return InvalidFileError(f"{place}:{mark.line + 1}", _TOO_DEEP)
     where = f"{place}:{mark.line + 1}:{mark.column + 1}" if mark else place
@@ -80,7 +80,7 @@ def _no_yaml(error: yaml.MarkedYAMLError, place: str) -> InvalidFileError:
 
 
 class WrongError(Exception):
-    """What is wrong with a value, and where."""
+    """A wrong value and its place."""
 
     def __init__(self, node: yaml.Node, at: str, fact: str) -> None:
         super().__init__(fact)
@@ -88,18 +88,18 @@ class WrongError(Exception):
 
 
 class Reader:
-    """Takes nodes apart. What is wrong is noted, so that all of it can be told at once."""
+    """Reads values from nodes. It notes every error, so that the user sees all of them at once."""
 
     def __init__(self, place: str) -> None:
         self.place = place
         self.wrong: list[tuple[int, str]] = []
 
     def document(self, node: yaml.Node, readers: dict[str, Read], *needed: str) -> dict[str, Any]:
-        """The values of a whole file. Raises InvalidFileError, which names every error by line and key."""
+        """The values of a file. Raises InvalidFileError with every error, its line and key."""
         try:
             found = self.fields(node, "", readers, *needed)
         except WrongError as error:
-            # The whole is not what it has to be: nothing else of it was read.
+            # The document is not a mapping at all, so there is no other error.
             raise InvalidFileError(f"{self.place}:{line_of(error.node)}", str(error)) from error
         if not self.wrong:
             return found
@@ -112,7 +112,7 @@ class Reader:
     def fields(
         self, node: yaml.Node, at: str, readers: dict[str, Read], *needed: str
     ) -> dict[str, Any]:
-        """The values of a mapping, each read by what its key asks for; those that are wrong are noted, and left out."""
+        """The values of a mapping, each read by its key's reader; notes and omits wrong ones."""
         if not isinstance(node, yaml.MappingNode) or node.tag != f"{TAG}map":
             raise WrongError(node, at, f"expected keys and values: {', '.join(readers)}")
         found: dict[str, Any] = {}
@@ -124,10 +124,10 @@ class Reader:
             with self.noting():
                 if key in seen:
                     raise WrongError(
-                        key_node, inside, f"this key stands here a second time: line {seen[key]}"
+                        key_node, inside, f"duplicate key: the first is in line {seen[key]}"
                     )
                 if key not in readers:
-                    there = did_you_mean(key, readers, f"there are {', '.join(readers)}")
+                    there = did_you_mean(key, readers, f"the keys are {', '.join(readers)}")
                     raise WrongError(key_node, inside, f"no such key; {there}")
                 seen[key] = line_of(key_node)
                 found[key] = readers[key](value, inside)
@@ -138,19 +138,19 @@ class Reader:
 
     @contextmanager
     def noting(self) -> Iterator[None]:
-        """Note what is wrong, and go on."""
+        """Note a WrongError in the body, and go on."""
         try:
             yield
         except WrongError as error:
             self.note(error)
 
     def note(self, error: WrongError) -> None:
-        """Note what is wrong, with its line."""
+        """Note an error with its line."""
         self.wrong.append((line_of(error.node), f"{error.at}: {error}" if error.at else str(error)))
 
 
 def lines_of(node: yaml.Node) -> dict[str, int]:
-    """The lines of the keys of a mapping."""
+    """The line of each key of a mapping."""
     return {str(key.value): line_of(key) for key, _ in node.value}
 
 
@@ -160,7 +160,7 @@ def line_of(node: yaml.Node) -> int:
 
 
 def items(node: yaml.Node, at: str) -> Iterator[tuple[yaml.Node, str]]:
-    """The items of a list, each with its place. Raises WrongError for anything else."""
+    """The items of a list, each with its place. Raises WrongError for other nodes."""
     if not isinstance(node, yaml.SequenceNode) or node.tag != f"{TAG}seq":
         raise WrongError(node, at, "expected a list")
     for number, item in enumerate(node.value):
@@ -168,7 +168,7 @@ def items(node: yaml.Node, at: str) -> Iterator[tuple[yaml.Node, str]]:
 
 
 def scalar(node: yaml.Node, at: str, kind: str, wanted: str) -> str:
-    """The text of a scalar that every reader of YAML takes for this kind."""
+    """The text of a scalar that all YAML readers take for this kind. Raises WrongError."""
     if not isinstance(node, yaml.ScalarNode):
         raise WrongError(node, at, f"expected {wanted}")
     if node.tag == TAG + kind:
@@ -182,57 +182,57 @@ def scalar(node: yaml.Node, at: str, kind: str, wanted: str) -> str:
     }
     read = kinds.get(node.tag.removeprefix(TAG))
     if read and kind == "str" and node.value:
-        raise WrongError(
-            node, at, f"YAML reads {node.value!r} as {read}: put it in quotes to have text"
-        )
+        raise WrongError(node, at, f"YAML reads {node.value!r} as {read}: put it in quotes")
     raise WrongError(
         node,
         at,
-        f"{node.value!r} is not {wanted}" if node.value else f"nothing is there: expected {wanted}",
+        f"{node.value!r} is not {wanted}"
+        if node.value
+        else f"the value is missing: expected {wanted}",
     )
 
 
 def text(node: yaml.Node, at: str) -> str:
-    """Text that can be printed, and is not empty."""
+    """Printable text that is not empty."""
     found = scalar(node, at, "str", "text")
     if not found or not found.isprintable():
-        raise WrongError(node, at, f"{found!r}: text that can be printed is needed")
+        raise WrongError(node, at, f"{found!r} is not printable text")
     return found
 
 
 def names(node: yaml.Node, at: str) -> list[str]:
-    """A list of texts, each once."""
+    """A list of texts without duplicates."""
     return list(dict.fromkeys(text(item, key) for item, key in items(node, at)))
 
 
 def number(node: yaml.Node, at: str) -> int:
-    """A whole number that is not negative, in plain decimal."""
+    """A plain decimal number from 0 on."""
     text = scalar(node, at, "int", "a whole number")
     if re.fullmatch("-[1-9][0-9]*|[1-9][0-9]{10,}", text):
-        raise WrongError(node, at, f"{text} is no number of ids")
+        raise WrongError(node, at, f"{text} is not a possible number of ids")
     if not _DECIMAL.fullmatch(text):
         raise WrongError(
-            node, at, f"{text!r} is not a number in plain decimal: YAML may read it as another"
+            node, at, f"{text!r} is not a plain decimal number: YAML may read another value"
         )
     return int(text)
 
 
 def boolean(node: yaml.Node, at: str) -> bool:
-    """True or false, spelled so that YAML 1.1 and 1.2 agree."""
+    """The values true and false, the only words on which YAML 1.1 and 1.2 agree."""
     text = scalar(node, at, "bool", "true or false")
     if text not in {"true", "false"}:
-        raise WrongError(node, at, f"{text!r} is read in two ways: write true or false")
+        raise WrongError(node, at, f"YAML readers disagree about {text!r}: write true or false")
     return text == "true"
 
 
 def one_of(node: yaml.Node, at: str, choices: tuple[str, ...]) -> str:
-    """One of these words."""
-    said = text(node, at)
-    if said not in choices:
-        near = did_you_mean(said, choices)
+    """One of these texts."""
+    found = text(node, at)
+    if found not in choices:
+        near = did_you_mean(found, choices)
         these = ", ".join(choices) + (f"; {near}" if near else "")
-        raise WrongError(node, at, f"{said!r} is none of {these}")
-    return said
+        raise WrongError(node, at, f"{found!r} is not one of {these}")
+    return found
 
 
 def id_range(node: yaml.Node, at: str) -> IdRange:

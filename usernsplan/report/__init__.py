@@ -1,1 +1,4 @@
-"""Values -> what a person or a program reads: ``text`` for people, ``json_`` for programs, ``diff`` for both. Pure."""
+"""Values as text, JSON and pictures. Pure.
+
+``text`` is for people, ``json_`` for programs, ``diff`` for both.
+"""

@@ -1,4 +1,7 @@
-"""Values as JSON documents of FORMAT_VERSION: fields are only ever added. output.schema.json describes each kind."""
+"""Values as JSON documents. output.schema.json describes each kind.
+
+Within one FORMAT_VERSION, fields are only added.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
         FixReport,
         HistoryEntry,
         LedgerState,
+        Place,
         Plan,
         RenderRequest,
         RunSeen,
@@ -33,7 +37,7 @@ FORMAT_VERSION = 2
 
 
 def plan(plan: Plan, layout: Layout, *, done: bool) -> str:
-    """The result of allocate, release or forget."""
+    """The document of allocate, release or release --forget."""
     return document(
         plan.kind,
         changed=plan.changed,
@@ -51,12 +55,12 @@ def plan(plan: Plan, layout: Layout, *, done: bool) -> str:
 
 
 def range_fields(ids: IdRange) -> dict[str, int]:
-    """A range of ids: the first, and how many."""
+    """A range of ids: first id and count."""
     return {"start": ids.start, "count": ids.count}
 
 
 def named_range_fields(name: str, ids: IdRange) -> dict[str, Any]:
-    """A range that a name has, or had."""
+    """A range and the name that has, or had, it."""
     return {"name": name, "range": range_fields(ids)}
 
 
@@ -69,12 +73,12 @@ def extent_fields(ids: IdMap) -> list[dict[str, int]]:
 
 
 def finding_fields(f: Finding) -> dict[str, Any]:
-    """A finding, as it stands in several results."""
+    """A finding, as several documents have it."""
     return {"code": f.code, "severity": f.severity, "message": f.message, "hint": f.hint or None}
 
 
 def change_fields(changes: Iterable[Change], layout: Layout) -> list[dict[str, str]]:
-    """Files that change, as they stand in several results."""
+    """Files that change, as several documents have them."""
     return [
         {**path_fields(layout.path(c.path)), "diff": unified(c, layout.path(c.path))}
         for c in changes
@@ -82,7 +86,7 @@ def change_fields(changes: Iterable[Change], layout: Layout) -> list[dict[str, s
 
 
 def error_fields(error: UsernsplanError) -> dict[str, Any]:
-    """An error: its stable code, what is wrong, the remedy, and the exit status of its own."""
+    """An error: its stable code, message, remedy and exit status."""
     return {
         "code": error.code,
         "message": utf8("\n".join(error.lines or (str(error),))),
@@ -97,7 +101,7 @@ def allocations(
     volumes: Iterable[tuple[Volume, str, str]],
     runs: Iterable[tuple[str, str, str]],
 ) -> str:
-    """The result of list: what is allocated, and what is in quarantine; the rest as in allocations_fields."""
+    """The document of list: allocations_fields and the quarantined ranges."""
     return document(
         "list",
         **allocations_fields(ledger.allocations, volumes, runs),
@@ -113,10 +117,10 @@ def allocations_fields(
     volumes: Iterable[tuple[Volume, str, str]],
     runs: Iterable[tuple[str, str, str]],
 ) -> dict[str, Any]:
-    """What list and show have in common.
+    """The fields that list and show share.
 
-    ``volumes`` are recorded volumes, each with what is wrong ("" where it is right) and the remedy; ``runs`` are the
-    runs of fix-volume that were interrupted, each with the fact and the remedy.
+    ``volumes`` are recorded volumes, each with what is wrong ("" if it is right) and the remedy.
+    ``runs`` are interrupted runs of fix-volume, each with the fact and the remedy.
     """
     return {
         "allocations": [allocation_fields(a) for a in found],
@@ -139,21 +143,21 @@ def allocation(
     found: Allocation,
     volumes: Iterable[tuple[Volume, str, str]],
     runs: Iterable[tuple[str, str, str]],
-    of_it: Iterable[RunSeen],
+    all_runs: Iterable[RunSeen],
     layout: Layout,
 ) -> str:
-    """The result of show: as allocations has it, and all runs of fix-volume for it."""
-    its = [run_fields(one, layout) for one in of_it]
+    """The document of show: allocations_fields and all runs of fix-volume for this name."""
+    its = [run_fields(one, layout) for one in all_runs]
     return document("show", **allocations_fields([found], volumes, runs), runs=its)
 
 
 def volume_fields(v: Volume) -> dict[str, Any]:
-    """A recorded volume, as it stands in several results."""
+    """A recorded volume, as several documents have it."""
     return {**path_fields(v.path), "name": v.name, "mode": v.mode, "user": v.user or None}
 
 
 def history(entries: Iterable[HistoryEntry]) -> str:
-    """The result of history, oldest first."""
+    """The document of history, oldest first."""
     return document(
         "history",
         entries=[{**deed_fields(e), "lines": list(e.changed)} for e in entries],
@@ -161,12 +165,12 @@ def history(entries: Iterable[HistoryEntry]) -> str:
 
 
 def runs(found: Iterable[RunSeen], layout: Layout) -> str:
-    """The result of history --runs, and of undo without a run; oldest first."""
+    """The document of history --runs and of undo without RUN, oldest first."""
     return document("runs", runs=[run_fields(one, layout) for one in found])
 
 
 def run_fields(one: RunSeen, layout: Layout) -> dict[str, Any]:
-    """A run of fix-volume, as it stands in several results."""
+    """A run of fix-volume, as several documents have it."""
     return {
         "run": one.run,
         "at": one.at or None,
@@ -186,7 +190,7 @@ def run_fields(one: RunSeen, layout: Layout) -> dict[str, Any]:
 def pruned(
     removed: Sequence[tuple[str, int]], kept: Iterable[tuple[str, str]], *, dry_run: bool
 ) -> str:
-    """The result of history --prune-runs."""
+    """The document of history --prune-runs."""
     return document(
         "prune-runs",
         changed=bool(removed),
@@ -198,12 +202,12 @@ def pruned(
 
 
 def fixed(report: FixReport, layout: Layout) -> str:
-    """The result of fix-volume or undo."""
+    """The document of fix-volume or undo."""
     return document(report.kind, **fixed_fields(report, layout))
 
 
 def fixed_fields(report: FixReport, layout: Layout) -> dict[str, Any]:
-    """What a fix-volume or undo did, also as a part of another result."""
+    """The report of fix-volume or undo; apply has several of them."""
     return {
         "run": report.run,
         "dry_run": report.dry_run,
@@ -218,15 +222,15 @@ def fixed_fields(report: FixReport, layout: Layout) -> dict[str, Any]:
         "counts": report.counts,
         "flattened": report.flattened,
         "kept": {"uids": report.kept_uids, "gids": report.kept_gids},
-        "skipped": [
-            {**path_fields(place.path), "reason": place.reason} for place in report.skipped
-        ],
-        "failed": [{**path_fields(place.path), "reason": place.reason} for place in report.failed],
-        "dropped": [
-            {**path_fields(place.path), "reason": place.reason} for place in report.dropped
-        ],
+        "skipped": _places(report.skipped),
+        "failed": _places(report.failed),
+        "dropped": _places(report.dropped),
         "notes": list(report.notes),
     }
+
+
+def _places(places: Iterable[Place]) -> list[dict[str, str]]:
+    return [{**path_fields(place.path), "reason": place.reason} for place in places]
 
 
 def rendered(
@@ -237,7 +241,7 @@ def rendered(
     *,
     done: bool,
 ) -> str:
-    """The result of render; with ``changes``, what bringing it to its place below ``layout`` changed."""
+    """The document of render. ``changes`` are the files that --out or --bundle wrote."""
     more: dict[str, Any] = {}
     if changes is not None:
         more = {
@@ -259,7 +263,7 @@ def rendered(
 
 
 def engines(found: Iterable[tuple[str, Iterable[tuple[str, Verdict]]]]) -> str:
-    """The result of render --list: what each engine can express, by allocation or strategy."""
+    """The document of render --list: what each engine supports, by allocation or strategy."""
     return document(
         "engines",
         engines=[
@@ -271,7 +275,7 @@ def engines(found: Iterable[tuple[str, Iterable[tuple[str, Verdict]]]]) -> str:
 
 
 def deed_fields(e: HistoryEntry) -> dict[str, Any]:
-    """Who did something, when, and with which words."""
+    """Who changed something, when, and with which command."""
     return {
         "at": e.at,
         "uid": e.actor.uid,
@@ -282,7 +286,7 @@ def deed_fields(e: HistoryEntry) -> dict[str, Any]:
 
 
 def path_fields(path: str) -> dict[str, str]:
-    """A path, and its bytes where they are not UTF-8."""
+    """A path; if it is not UTF-8, also its bytes in base64."""
     try:
         path.encode()
     except UnicodeEncodeError:
@@ -294,7 +298,7 @@ def path_fields(path: str) -> dict[str, str]:
 
 
 def allocation_fields(a: Allocation) -> dict[str, Any]:
-    """An allocation, whole."""
+    """An allocation with all its fields."""
     return {
         "name": a.name,
         "owner": a.owner,
@@ -308,5 +312,5 @@ def allocation_fields(a: Allocation) -> dict[str, Any]:
 
 
 def document(kind: str, **fields: Any) -> str:
-    """A result: what it is, and its fields."""
+    """A document of this kind with these fields."""
     return json.dumps({"format_version": FORMAT_VERSION, "kind": kind, **fields}, indent=2)

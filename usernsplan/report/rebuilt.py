@@ -1,4 +1,4 @@
-"""A ledger that is made again, as a person reads it and as JSON."""
+"""A rebuilt ledger as text and as JSON."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from usernsplan.report.text import allocations, table
 if TYPE_CHECKING:
     from usernsplan.planner.rebuild import Rebuilt
 
-
-_PREVIEW = ("nothing was written: this is what would be",)
+_PREVIEW = ("dry run: nothing was written",)
 
 
 def result(rebuilt: Rebuilt, kept: str | None, *, dry_run: bool) -> Result:
-    """What a ledger that is made again holds; ``kept`` is where the damaged one is now."""
+    """The content of a rebuilt ledger. ``kept`` is the path of the damaged one."""
     return Result(
         partial(_text, rebuilt),
         partial(_document, rebuilt, kept, dry_run=dry_run),
@@ -33,8 +32,8 @@ def _text(rebuilt: Rebuilt) -> str:
     parts = [allocations(LedgerState(change.add, kept))]
     if change.volumes:
         rows = [(line(v.path), v.name, f"{v.mode} {v.user}".strip()) for v in change.volumes]
-        parts.append(table(("volume", "whose", "how"), rows))
-    lines = ["Left out, because it cannot be known:"]
+        parts.append(table(("volume", "container", "mode"), rows))
+    lines = ["Left out, because usernsplan cannot know it:"]
     for one in rebuilt.left_out:
         lines.append(f"  {line(one.what)}: {line(one.why)}")
         lines += [f"    {line(text)}" for text in one.remedy.splitlines()]

@@ -1,4 +1,4 @@
-"""What a command found or did, for both of its readers; ``cli.emit`` prints it."""
+"""The result of a command, as text and as JSON; ``cli.emit`` prints it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 class Result(NamedTuple):
-    """A result: ``text`` makes what a person reads, ``document`` what a program reads. Only one of them is called.
+    """A result: ``text`` makes what a person reads, ``document`` the JSON. Only one is called.
 
-    Each returns a text, or pieces of it as they are found: a line each, bytes as they are. ``findings`` and ``notes``
-    go to standard error beside the text; the document has them itself.
+    Each returns a text, or pieces of it as they are found: str is a line, bytes stay as they are.
+    ``findings`` and ``notes`` go to standard error after the text; the document contains them.
     """
 
     text: Callable[[], str | Iterable[str | bytes]]

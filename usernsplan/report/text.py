@@ -1,4 +1,4 @@
-"""Values as a person reads them in a terminal."""
+"""Values as text for a terminal."""
 
 from __future__ import annotations
 
@@ -44,37 +44,35 @@ _KINDS = {
 
 
 def plan(plan: Plan, layout: Layout, *, done: bool) -> str:
-    """The table, then the diff of each file, then what to do next; ``done`` tells a report from a preview."""
+    """A plan: the table, the diff of each file, and the next steps. Without ``done``, a preview."""
     parts = [table(_HEADERS, [_row(a) for a in plan.allocations])] if plan.allocations else []
     parts += [unified(change, layout.path(change.path)) for change in plan.changes]
     if not done and plan.account_commands:
-        parts.append(
-            "\n".join(
-                f"would run: {shell(*layout.account_command(command))}"
-                for command in plan.account_commands
-            )
-        )
+        commands = (shell(*layout.account_command(one)) for one in plan.account_commands)
+        parts.append("\n".join(f"would run: {command}" for command in commands))
+
     if not plan.changed:
         parts.append(
             "No file changes, but something is left to do." if plan.unfinished else UP_TO_DATE
         )
     elif not done:
         parts.append(DRY_RUN)
+
     if plan.kind == "release":
-        kept = ", ".join(f"{held} ({name})" for name, held in plan.ledger.quarantine)
+        kept = ", ".join(f"{ids} ({name})" for name, ids in plan.ledger.quarantine)
         gone = f"{'Released' if done else 'Would be released'}: {', '.join(plan.ledger.remove)}."
-        parts.append(f"{gone} Kept back until forgotten: {kept}." if kept else gone)
+        parts.append(f"{gone} Quarantined until forgotten: {kept}." if kept else gone)
     if plan.kind == "forget":
         freed = [f"{one.name} ({one.reserved_range})" for one in plan.freed] or plan.ledger.forget
         word = "Forgotten" if done else "Would be forgotten"
-        parts.append(f"{word}: {', '.join(freed)}. The ranges can be given out again.")
+        parts.append(f"{word}: {', '.join(freed)}. The ranges can be allocated again.")
     if plan.next_steps:
         parts.append("\n".join(("Next:", *(f"  {step}" for step in plan.next_steps))))
     return "\n\n".join(parts)
 
 
 def findings(found: Iterable[Finding]) -> str:
-    """Warnings, one paragraph each."""
+    """Findings, one paragraph each."""
     return "\n".join(
         escape.told(f"{f.severity}: {f.message} [{f.code}]" + (f"\n  {f.hint}" if f.hint else ""))
         for f in found
@@ -82,9 +80,9 @@ def findings(found: Iterable[Finding]) -> str:
 
 
 def allocations(ledger: LedgerState, volumes: Iterable[tuple[Volume, str, str]] = ()) -> str:
-    """Everything that is allocated, what was released and is not given out again yet, and which volumes look wrong.
+    """All allocations, the quarantined ranges, and the volumes that look wrong.
 
-    ``volumes`` are recorded volumes, each with what is wrong ("" where it is right) and the remedy.
+    ``volumes`` are recorded volumes, each with what is wrong ("" if it is right) and the remedy.
     """
     parts = ["Nothing is allocated."]
     if ledger.allocations:
@@ -93,18 +91,18 @@ def allocations(ledger: LedgerState, volumes: Iterable[tuple[Volume, str, str]] 
         ]
     if ledger.quarantined:
         rows = [(q.name, str(q.reserved_range), q.since) for q in ledger.quarantined]
-        parts.append(table(("released", "ids kept back", "since"), rows))
+        parts.append(table(("released", "quarantined ids", "since"), rows))
     if wrong := [
         (shown_path(v.path), v.name, f"{fact}\n{remedy}") for v, fact, remedy in volumes if fact
     ]:
-        parts.append(table(("volume", "recorded as", "what is wrong, and what mends it"), wrong))
+        parts.append(table(("volume", "recorded as", "what is wrong, and the remedy"), wrong))
     return "\n\n".join(parts)
 
 
 def allocation(
-    a: Allocation, volumes: Iterable[tuple[Volume, str, str]] = (), of_it: Iterable[RunSeen] = ()
+    a: Allocation, volumes: Iterable[tuple[Volume, str, str]] = (), runs: Iterable[RunSeen] = ()
 ) -> str:
-    """One allocation, everything that is known of it; ``volumes`` as for allocations, ``of_it`` are its runs."""
+    """One allocation with its ``volumes`` (as for allocations) and its ``runs`` of fix-volume."""
     rows = [
         ("name", a.name),
         ("owner", ", and ".join((a.owner, *a.extra_owners))),
@@ -112,45 +110,38 @@ def allocation(
         ("since", a.since),
     ]
     if a.reserved_range:
-        rows.append(("held", f"{a.reserved_range} ({a.reserved_range.count} ids, uids and gids)"))
+        ids = f"{a.reserved_range} ({a.reserved_range.count} ids, uids and gids)"
+        rows.append(("reserved", ids))
     for kind in KINDS:
         rows += [
             ("" if index else f"{kind}_map", _extent(*extent))
             for index, extent in enumerate(a.mapping[kind].triples())
         ]
+
     for v, fact, remedy in volumes:
         how = f"{shown_path(v.path)} ({' '.join(filter(None, (v.mode, v.user)))})"
         rows.append(("volume", f"{how}: {fact}\n{remedy}" if fact else f"{how}: looks right"))
-    its = list(of_it)
-    if len(its) > _PLACES_SHOWN:
-        rows.append(
-            (
-                "run",
-                f"… {len(its) - _PLACES_SHOWN} earlier ones ('usernsplan history --runs' has them)",
-            )
-        )
+    its = list(runs)
+    if earlier := its[:-_PLACES_SHOWN]:
+        rows.append(("run", f"… {len(earlier)} earlier ones ('usernsplan history --runs')"))
     for one in its[-_PLACES_SHOWN:]:
-        rows.append(
-            (
-                "run",
-                f"{one.run} ({_how_far(one)}): {shown_path(one.mode or '')} {', '.join(map(shown_path, one.paths))}",
-            )
-        )
+        paths = ", ".join(map(shown_path, one.paths))
+        rows.append(("run", f"{one.run} ({_how_far(one)}): {shown_path(one.mode or '')} {paths}"))
     return table((), rows)
 
 
 def history(entries: Sequence[HistoryEntry]) -> str:
-    """What was done, oldest first."""
+    """The entries of the history, oldest first."""
     if not entries:
-        return "Nothing was done yet."
-    rows = []
-    for entry in entries:
-        shown = list(entry.changed[:_LINES_SHOWN])
-        if len(entry.changed) > _LINES_SHOWN:
-            shown.append(f"… and {len(entry.changed) - _LINES_SHOWN} more (--json has them)")
-        rows.append(
-            (entry.at, who(entry.actor), "\n".join(map(escape.line, (entry.command, *shown))))
+        return "The history is empty."
+    rows = [
+        (
+            entry.at,
+            who(entry.actor),
+            "\n".join(map(escape.line, (entry.command, *_few(entry.changed, _LINES_SHOWN)))),
         )
+        for entry in entries
+    ]
     return table(("when", "who", "command, and what changed"), rows)
 
 
@@ -160,23 +151,24 @@ def runs(found: Sequence[RunSeen]) -> str:
         return "There is no run of fix-volume."
     rows = []
     for one in found:
-        paths = [shown_path(path) for path in one.paths[:_PLACES_SHOWN]]
-        if len(one.paths) > _PLACES_SHOWN:
-            paths.append(f"… and {len(one.paths) - _PLACES_SHOWN} more (--json has them)")
-        if one.problem:
-            paths = [one.problem, one.hint]
-        who = [
-            shown_path(word or "")
-            for word in (one.run, one.at, _how_far(one), one.container, one.mode)
-        ]
-        rows.append((*who, "\n".join(paths), f"{one.size} bytes"))
+        paths = [one.problem, one.hint] if one.problem else _few([*map(shown_path, one.paths)])
+        cells = (one.run, one.at, _how_far(one), one.container, one.mode)
+        rows.append(
+            (*(shown_path(cell or "") for cell in cells), "\n".join(paths), f"{one.size} bytes")
+        )
     return table(("run", "when", "state", "container", "mode", "volumes", "journal"), rows)
 
 
+def _few(lines: Sequence[str], most: int = _PLACES_SHOWN) -> list[str]:
+    """The first ``most`` lines, and how many more --json has."""
+    more = len(lines) - most
+    return [*lines[:most], *([f"… and {more} more (--json has them)"] if more > 0 else [])]
+
+
 def _how_far(one: RunSeen) -> str:
-    """How far a run is, for people."""
+    """The state of a run, for people."""
     if one.problem:
-        return "nobody can tell"
+        return "unknown"
     if one.is_at_work:
         return f"{one.state}, at work"
     if one.state in {"changing", "undoing"}:
@@ -185,19 +177,16 @@ def _how_far(one: RunSeen) -> str:
 
 
 def pruned(removed: Sequence[tuple[str, int]], *, dry_run: bool) -> str:
-    """Which journals of runs were removed, or would be, and how many bytes that is."""
+    """The journals that were removed, or would be, with their sizes."""
     verb = "would remove" if dry_run else "removed"
-    lines = [f"{verb} run {name} ({size} bytes)" for name, size in removed[:_PLACES_SHOWN]]
-    if len(removed) > _PLACES_SHOWN:
-        lines.append(f"{verb} … and {len(removed) - _PLACES_SHOWN} more (--json has them)")
+    lines = _few([f"run {name} ({size} bytes)" for name, size in removed])
     count = "1 run" if len(removed) == 1 else f"{len(removed)} runs"
-    return "\n".join(
-        [*lines, f"{verb.capitalize()} {count}, {sum(size for _, size in removed)} bytes."]
-    )
+    total = f"{verb.capitalize()} {count}, {sum(size for _, size in removed)} bytes."
+    return "\n".join([*(f"{verb} {line}" for line in lines), total])
 
 
 def fixed(report: FixReport, layout: Layout) -> str:
-    """What a fix-volume or an undo did, or would do."""
+    """The report of fix-volume or undo: what it did, or would do."""
     counts = report.counts
     who = f" for {report.container} ({report.mode})" if report.mode and report.container else ""
     would, did = (
@@ -206,38 +195,32 @@ def fixed(report: FixReport, layout: Layout) -> str:
     verb = would if report.dry_run else did
     kinds = [f"{counts[kind]} {word}" for kind, word in _KINDS.items() if counts[kind]]
     of_them = f" ({', '.join(kinds)})" if kinds else ""
-    lines = [f"{', '.join(map(shown_path, report.volumes))}{who}"]
-    lines.append(
-        f"  {verb} {counts['changed']}{of_them}, already right {counts['right']}, in {report.seconds:.1f} s"
-    )
-    if counts["stragglers"]:
-        lines.append(
-            f"  {counts['stragglers']} of these appeared while the run was at work; something is writing there"
-        )
-    if report.flattened:
-        lines.append(
-            f"  {report.flattened} different owners become one; --mode shift would keep them apart"
-        )
+    right = f"already right {counts['right']}, in {report.seconds:.1f} s"
+    lines = [
+        f"{', '.join(map(shown_path, report.volumes))}{who}",
+        f"  {verb} {counts['changed']}{of_them}, {right}",
+    ]
+
+    if new := counts["stragglers"]:
+        lines.append(f"  {new} of these appeared during the run: something writes to the volume")
+    if owners := report.flattened:
+        lines.append(f"  {owners} different owners become one; --mode shift would keep them apart")
     for kind, kept in (("uid", report.kept_uids), ("gid", report.kept_gids)):
         if kept:
-            lines.append(
-                f"  kept, without a place in the map: {', '.join(f'{kind} {i} ({n})' for i, n in kept.items())}"
-            )
+            ids = ", ".join(f"{kind} {i} ({n})" for i, n in kept.items())
+            lines.append(f"  unchanged, because the map lacks them: {ids}")
     if report.dropped:
         lose = "would lose" if report.dry_run else "lost"
-        what = "setuid, setgid or capability, which would have become another id's"
+        what = "setuid, setgid or a capability that would pass to another id"
         lines.append(f"  {len(report.dropped)} {lose} {what}")
     for word, places in (
         ("lost", report.dropped),
         ("skipped", report.skipped),
         ("failed", report.failed),
     ):
-        lines += [
-            f"  {word}: {shown_path(place.path)}: {place.reason}"
-            for place in places[:_PLACES_SHOWN]
-        ]
-        if len(places) > _PLACES_SHOWN:
-            lines.append(f"  {word}: … and {len(places) - _PLACES_SHOWN} more (--json has them)")
+        shown = _few([f"{shown_path(place.path)}: {place.reason}" for place in places])
+        lines += [f"  {word}: {one}" for one in shown]
+
     if report.dry_run:
         lines.append(DRY_RUN)
     elif report.run and report.kind == "fix-volume":
@@ -246,7 +229,7 @@ def fixed(report: FixReport, layout: Layout) -> str:
 
 
 def placed(changes: Sequence[Change], layout: Layout, *, done: bool) -> str:
-    """What writing the files changed, or would change."""
+    """The diffs of the files that render wrote, or would write."""
     if not changes:
         return UP_TO_DATE
     parts = [unified(change, layout.path(change.path)) for change in changes]
@@ -254,7 +237,7 @@ def placed(changes: Sequence[Change], layout: Layout, *, done: bool) -> str:
 
 
 def engines(found: Sequence[tuple[str, Sequence[tuple[str, Verdict]]]]) -> str:
-    """Which engine can express what: with the reasons for one allocation, without for several."""
+    """What each engine supports: with reasons for one allocation, without for several."""
     if len(found) == 1:
         [(name, verdicts)] = found
         return table(
@@ -266,14 +249,14 @@ def engines(found: Sequence[tuple[str, Sequence[tuple[str, Verdict]]]]) -> str:
 
 
 def who(actor: Actor) -> str:
-    """Who ran a command."""
+    """The user who ran a command."""
     via = f" (sudo by {actor.sudo_uid})" if actor.sudo_uid is not None else ""
     login = f", login {actor.login_uid}" if actor.login_uid is not None else ""
     return f"uid {actor.uid}{via}{login}"
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns, aligned; numbers stay the text that they are."""
+    """Aligned columns. Numbers stay as they are written."""
     from tabulate import tabulate  # noqa: PLC0415 - a third of list's start-up
 
     return tabulate(rows, headers, tablefmt="simple" if headers else "plain", disable_numparse=True)

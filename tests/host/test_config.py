@@ -187,7 +187,7 @@ def test_one_that_says_nothing_is_as_none(root: Path, text: str) -> None:
     ("text", "status", "said"),
     [
         ("startegy: shared\n", 1, "1: startegy: no such key; did you mean strategy?"),
-        ("daemon: web\n", 1, "1: daemon: no such key; there are version, strategy"),
+        ("daemon: web\n", 1, "1: daemon: no such key; the keys are version, strategy"),
         ("pool: 012-5\nsize: x\n", 1, "1: pool: "),
         ("\nsize: 65536\nsize: 5\n", 1, "3: size: duplicate key: the first is in line 2"),
         ("- web\n", 1, "1: expected keys and values: version, strategy"),

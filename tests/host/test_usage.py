@@ -31,7 +31,7 @@ def test_help_lists_each_command_once_and_whole_below_its_job() -> None:
     shown = usernsplan("--help", env=NARROW).stdout
     assert max(map(len, shown.splitlines())) <= 80
     found = re.findall(r"^(?:([A-Z][a-z ]+):|  ([a-z][a-z-]*) +([A-Z].*))$", shown, re.MULTILINE)
-    assert [job for job, *_ in found if job] == ["Examples", "Options", *JOBS]
+    assert [job for job, *_ in found if job] == ["Options", *JOBS]
     listed = {name: summary for _, name, summary in found if name}
     summaries = {
         name: (command.help or "").splitlines()[0]

@@ -315,7 +315,7 @@ def test_the_schema_of_the_config_says_of_each_key_what_that_of_plan_files_does(
 
 def test_the_schema_knows_the_keys_that_the_loader_knows() -> None:
     """The loader lists them where it misses one."""
-    [top] = re.findall(r"there are (.*)", loader_says({"strategy": "shared", "?": 1}))
+    [top] = re.findall(r"the keys are (.*)", loader_says({"strategy": "shared", "?": 1}))
     assert set(SCHEMA["properties"]) == set(top.split(", "))
     for key, definition in (
         ("containers", "container"),

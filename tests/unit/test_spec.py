@@ -233,13 +233,13 @@ def test_ranges(written: str, ids: IdRange) -> None:
                 "did you mean per-container?"
             ),
         ),
-        ("strategy: shared\nfoo: 1\n", f"2: foo: no such key; there are {ROOT_KEYS}"),
+        ("strategy: shared\nfoo: 1\n", f"2: foo: no such key; the keys are {ROOT_KEYS}"),
         (
             "strategy: shared\nStrategy: shared\n",
             "2: Strategy: no such key; did you mean strategy?",
         ),
-        ("strategy: shared\non: 1\n", f"2: on: no such key; there are {ROOT_KEYS}"),
-        ("strategy: shared\n? [a, b]\n: 1\n", f"2: ?: no such key; there are {ROOT_KEYS}"),
+        ("strategy: shared\non: 1\n", f"2: on: no such key; the keys are {ROOT_KEYS}"),
+        ("strategy: shared\n? [a, b]\n: 1\n", f"2: ?: no such key; the keys are {ROOT_KEYS}"),
         (
             "strategy: shared\nversion: 2\n",
             "2: version: this usernsplan knows version 1 of the format",
@@ -311,7 +311,7 @@ def test_ranges(written: str, ids: IdRange) -> None:
         ),
         (
             "strategy: shared\nengines:\n- docker\n- name: lxc\n  count: 5\n",
-            "5: engines[1].count: no such key; there are name, containers, start",
+            "5: engines[1].count: no such key; the keys are name, containers, start",
         ),
         (
             "strategy: shared\nengines:\n- {name: lxc, containers: many}\n",
@@ -339,7 +339,7 @@ def test_ranges(written: str, ids: IdRange) -> None:
         ),
         (
             "strategy: shared\ncontainers:\n- name: aa\n  pool: 5\n",
-            f"4: containers[0].pool: no such key; there are {CONTAINER_KEYS}",
+            f"4: containers[0].pool: no such key; the keys are {CONTAINER_KEYS}",
         ),
         (
             "strategy: shared\ncontainers:\n- name: aa\n  start: x\n",
@@ -414,7 +414,7 @@ def test_ranges(written: str, ids: IdRange) -> None:
         ),
         (
             "strategy: shared\ncontainers:\n- name: aa\n  volumes:\n  - path: /a\n    size: 5\n",
-            "6: containers[0].volumes[0].size: no such key; there are path, mode, user",
+            "6: containers[0].volumes[0].size: no such key; the keys are path, mode, user",
         ),
         # Reservations
         ("strategy: shared\nreservations: 5-6\n", "2: reservations: expected a list"),
@@ -440,7 +440,7 @@ def test_ranges(written: str, ids: IdRange) -> None:
         ),
         (
             "strategy: shared\nreservations:\n- {ids: 5, for: me, since: now}\n",
-            "3: reservations[0].since: no such key; there are ids, for",
+            "3: reservations[0].since: no such key; the keys are ids, for",
         ),
     ],
 )

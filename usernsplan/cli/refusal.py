@@ -1,8 +1,7 @@
 """The flag that a failed ``render`` prints instead of flags.
 
-    podman run $(usernsplan render podman web) IMAGE
-
-Without any flag, the container's root would be the host's root. With this one, the engine refuses.
+A shell may put the output of a failed render into podman's command line. Without any flag, the
+container's root would be the host's root. With this one, the engine refuses to start.
 """
 
 from __future__ import annotations

@@ -306,7 +306,10 @@ def test_a_plan_file_of_this_folder_is_not_looked_at_where_a_strategy_is_said(
     root: Path, folder: Path
 ) -> None:
     (folder / "usernsplan.yaml").write_text("strategy: [broken")
-    assert "--strategy, --docker and --engine ignore ./usernsplan.yaml" in here("allocate", *DOCKER, "--root", root)[1]
+    assert (
+        "--strategy, --docker and --engine ignore ./usernsplan.yaml"
+        in here("allocate", *DOCKER, "--root", root)[1]
+    )
     assert allocated(root) == ["default"]
     here("allocate", "--root", root, status=1)
     (folder / "usernsplan.yaml").write_text("strategy: per-container\ncontainers: [web]\n")

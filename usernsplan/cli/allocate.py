@@ -200,7 +200,6 @@ def allocate(
         "max": max_,
     }
     options = {option: value for option, value in of_strategy.items() if value is not None}
-    counts = {engine: pools.get(_parameter(engine)) for engine in ENGINES}
     request = AllocateRequest(
         names=_names(names or (), names_from, docker=docker, daemon=daemon, engines=engines),
         strategy=named(strategy, options) if strategy else None,
@@ -212,7 +211,11 @@ def allocate(
         daemon_config=not no_daemon_config,
         replace_remap=replace_remap,
         engines=tuple(engines) if engines else None,
-        pools={e: PoolOptions(count) for e, count in counts.items() if count is not None},
+        pools={
+            engine: PoolOptions(count)
+            for engine in ENGINES
+            if (count := pools.get(_parameter(engine))) is not None
+        },
     )
     defaults = load_config(layout_at(root), config)
     decide = _decision(request, strategy, root, defaults, docker=docker)

@@ -47,8 +47,8 @@ JOBS = {
 COMMANDS = {name: place for commands in JOBS.values() for name, place in commands.items()}
 
 
-def app_for(words: list[str]) -> typer.Typer:
-    """The application with the command in ``words``, or with every command if it has none."""
+def app_for(argv: list[str]) -> typer.Typer:
+    """The application with the command in ``argv``, or with every command if it has none."""
     app = typer.Typer(
         cls=_Commands,
         add_completion=False,
@@ -59,7 +59,7 @@ def app_for(words: list[str]) -> typer.Typer:
     )
     statuses = ", ".join(f"{status:d} {status.meaning}" for status in ExitStatus)
     app.callback(help=f"{getdoc(usernsplan)}\n\nExit status: {statuses}.")(usernsplan)
-    for name in words[:1] if words[:1] and words[0] in COMMANDS else COMMANDS:
+    for name in argv[:1] if argv[:1] and argv[0] in COMMANDS else COMMANDS:
         module, function = COMMANDS[name]
         found = getattr(import_module(f"usernsplan.cli.{module}"), function)
         if isinstance(found, typer.Typer):

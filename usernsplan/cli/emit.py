@@ -45,20 +45,20 @@ def emit(result: Result, *, as_json: bool) -> None:
         note(result.notes)
 
 
-def failed(error: UsernsplanError, words: Sequence[str]) -> None:
-    """Print an error as a JSON document if ``words`` ask for JSON and nothing was printed yet."""
-    if _printed or not wants_json(words):
+def failed(error: UsernsplanError, argv: Sequence[str]) -> None:
+    """Print an error as a JSON document if ``argv`` asks for JSON and nothing was printed yet."""
+    if _printed or not wants_json(argv):
         return
     # If this fails too, the exit status and the text on standard error remain.
     with suppress(UsernsplanError, ImportError, MemoryError):
         from usernsplan.cli.refusal import is_due  # noqa: PLC0415 - these modules may be broken
         from usernsplan.report import json_  # noqa: PLC0415
 
-        if not is_due(words):
+        if not is_due(argv):
             write(json_.document("error", error=json_.error_fields(error)))
 
 
-def ended(request: SystemExit, words: Sequence[str]) -> None:
+def ended(request: SystemExit, argv: Sequence[str]) -> None:
     """Do the same after a status: wrong usage, a signal, a declined question."""
     status = request.code if isinstance(request.code, int) else int(ExitStatus.FAILED)
     if request.code is None or status == ExitStatus.DONE:
@@ -75,12 +75,12 @@ def ended(request: SystemExit, words: Sequence[str]) -> None:
         error = UsernsplanError("nothing was changed: the answer was not yes")
         error.code = "declined"
     error.exit_status = status
-    failed(error, words)
+    failed(error, argv)
 
 
-def wants_json(words: Sequence[str]) -> bool:
+def wants_json(argv: Sequence[str]) -> bool:
     """Tell whether the command line asks for JSON, even if it does not parse. Pure."""
-    options = words[: words.index("--")] if "--" in words else words
+    options = argv[: argv.index("--")] if "--" in argv else argv
     is_format = "--format=json" in options or ("--format", "json") in pairwise(options)
     return "--json" in options or (options[:1] == ["check"] and is_format)
 

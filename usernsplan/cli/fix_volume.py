@@ -132,7 +132,7 @@ def fix_volume(
     json: Json = False,
     yes: Yes = False,
 ) -> None:
-    """Give a volume to a container.
+    """Give a volume's files to a container.
 
     Reads the whole volume first. Then changes owners, groups, ACLs and capabilities, so that the
     container can use its files. If a run is interrupted, the same command finishes it. Running it

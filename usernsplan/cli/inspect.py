@@ -38,7 +38,8 @@ def inspect(
 ) -> None:
     """Show what a process may do, and with which ids.
 
-    Shows its user namespaces, ids and capabilities, and explains what they permit.
+    Shows its user namespaces, ids and capabilities, and explains what they permit. Root sees the
+    namespaces of all processes, other users only those of their own.
 
     \b
     Examples:

@@ -58,7 +58,7 @@ def plan(
     """Show what a plan file would change.
 
     Lists additions (+), changes (~) and removals (-). Writes nothing. Allocated ranges never move.
-    Names that the file lacks stay, unless --prune.
+    Names that the file lacks stay; --prune releases them.
 
     \b
     Examples:
@@ -108,7 +108,7 @@ def apply(
     """Apply a plan file to this host, after asking.
 
     The command does exactly what it showed. If the host changed since, it does nothing (exit 6);
-    run it again. --prune and --fix-volumes do more than allocate.
+    run it again. Without --prune and --fix-volumes, it only allocates ids.
 
     \b
     Examples:
@@ -163,7 +163,8 @@ def apply(
 def export(root: Root = "/", json: Json = False) -> None:
     """Print a plan file that describes this host.
 
-    'usernsplan plan' with this file shows no changes.
+    Contains every allocation and recorded volume. 'usernsplan plan' with this file shows no
+    changes.
 
     Example: usernsplan export > usernsplan.yaml
     """

@@ -71,18 +71,17 @@ class _Lines:
         """See Watch; lines need no cleaning up."""
 
 
-class _Bar:
+class _Bar(_Lines):
     """A bar with rate and time left. Each tick draws it: a thread would not survive a fork."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._progress: Progress | None = None
         self._task: TaskID | None = None
-        self._what, self._total = "", None  # type: tuple[str, int | None]
-        self._begun = time.monotonic()
 
     def begin(self, what: str, total: int | None) -> None:
         """See Watch."""
-        self._what, self._total = what, total
+        super().begin(what, total)
         if self._progress and self._task is not None:
             self._progress.remove_task(self._task)
             self._task = self._progress.add_task(escape.line(what), total=total)
@@ -98,10 +97,6 @@ class _Bar:
         if self._task is not None:
             self._progress.update(self._task, completed=entries)
             self._progress.refresh()
-
-    def warn(self, text: str) -> None:
-        """See Watch."""
-        say(escape.told(f"warning: {text}"))
 
     def end(self) -> None:
         """Remove the bar; the report follows."""

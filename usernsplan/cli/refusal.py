@@ -28,16 +28,16 @@ _ELSEWHERE = frozenset({"--json", "--out"})
 
 
 @contextmanager
-def instead_of_flags(words: Sequence[str]) -> Iterator[None]:
-    """Print the flag if the body fails in any way and ``words`` ask for flags.
+def instead_of_flags(argv: Sequence[str]) -> Iterator[None]:
+    """Print the flag if the body fails in any way and ``argv`` asks for flags.
 
     SIGTERM and SIGHUP are failures too. After SIGKILL only the exit status tells.
     """
-    before = _stops_politely() if words[:1] == ["render"] else {}
+    before = _stops_politely() if argv[:1] == ["render"] else {}
     try:
         yield
     except BaseException as error:
-        if not (isinstance(error, SystemExit) and error.code in {None, 0}) and is_due(words):
+        if not (isinstance(error, SystemExit) and error.code in {None, 0}) and is_due(argv):
             with suppress(OSError, ValueError):  # nobody reads it
                 print(REFUSING, flush=True)
         raise
@@ -46,21 +46,21 @@ def instead_of_flags(words: Sequence[str]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def is_due(words: Sequence[str]) -> bool:
-    """Tell whether a failure of these words prints the flag. Pure.
+def is_due(argv: Sequence[str]) -> bool:
+    """Tell whether a failure of this command line prints the flag. Pure.
 
-    It does unless they surely ask for other output. An unknown command, engine or option may be a
+    It does, unless the user surely wants other output. An unknown command, engine or option may be a
     mistyped one that prints flags.
     """
     from usernsplan.cli.app import COMMANDS  # noqa: PLC0415 - only after a failure
     from usernsplan.engines import ENGINES  # noqa: PLC0415
 
     flags = {name for name, known in ENGINES.items() if known.flags}
-    if words[:1] != ["render"]:
-        is_unknown = bool(words) and words[0] not in COMMANDS and "--json" not in words
-        return is_unknown and not flags.isdisjoint(words)
+    if argv[:1] != ["render"]:
+        is_unknown = bool(argv) and argv[0] not in COMMANDS and "--json" not in argv
+        return is_unknown and not flags.isdisjoint(argv)
     engine, options, doubtful = "", set(), False
-    rest = iter(words[1:])
+    rest = iter(argv[1:])
     for word in rest:
         if word == "--":
             engine = engine or next(rest, "")

@@ -37,6 +37,7 @@ def run(
     layout = layout_at(root)
     ledger = open_ledger(layout)
     new = new_root(layout, done=not preview)
+
     if preview:
         plan = apply.preview(layout, ledger, decide)
     else:
@@ -46,8 +47,10 @@ def run(
                 warn(shown.consequences)
                 if not agreed("Go on?"):
                     raise typer.Exit(ExitStatus.FAILED)
+                # The host may change while the user reads: do what they saw, or nothing.
                 decide, yes = exactly(shown, decide), True
         plan = apply.carry_out(layout, ledger, decide, typed(), agreed=yes)
+
     new = new if plan.changed else []
     note(new if as_json else ())
     emit(results.planned(plan, layout, new, done=not preview), as_json=as_json)

@@ -26,6 +26,9 @@ _DIGITS = 5
 def list_(root: Root = "/", json: Json = False) -> None:
     """List allocations and quarantined ranges.
 
+    Also lists recorded volumes that look wrong, and interrupted runs of fix-volume, with the
+    command that helps.
+
     Example: usernsplan list --json
     """
     layout = layout_at(root, exists=True)
@@ -42,6 +45,9 @@ def show(
     json: Json = False,
 ) -> None:
     """Show one allocation: owner, maps, volumes and runs.
+
+    Says of each recorded volume whether it looks right, and lists the runs of fix-volume for this
+    container.
 
     Example: usernsplan show web
     """
@@ -85,24 +91,24 @@ def _recorded(
     number, the fact and the remedy.
     """
     found = recorded(layout, ledger)
-    told: list[tuple[str, str, str]] = []
+    runs: list[tuple[str, str, str]] = []
     volumes: list[tuple[Volume, str, str]] = []
     if found.runs:
-        from usernsplan.planner.runs import told as words  # noqa: PLC0415 - most hosts have none
+        from usernsplan.planner.runs import told  # noqa: PLC0415 - most hosts have none
 
-        told = [(run.run, *words(run, layout)) for run in found.runs]
+        runs = [(run.run, *told(run, layout)) for run in found.runs]
     if ledger.volumes:
         from usernsplan.planner.volumes import looks  # noqa: PLC0415 - the same
 
         volumes = [
             one for one in looks(ledger, found.volumes, layout) if name in {None, one[0].name}
         ]
-    return volumes, told
+    return volumes, runs
 
 
 def history(
     runs: Annotated[
-        bool, typer.Option("--runs", help="List the runs of fix-volume, which undo can undo.")
+        bool, typer.Option("--runs", help="List the runs of fix-volume that have a journal.")
     ] = False,
     prune_runs: Annotated[
         bool,

@@ -1,4 +1,4 @@
-"""Every command with --json prints one document, as its schema says; where it fails too."""
+"""Every command with --json prints one document that fits its schema, even if it fails."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 pytestmark = needs_root
 
-# ROOT, DIR (a volume) and FILE (a plan file) stand for what is there; before each, what is done first.
+# ROOT, DIR (a volume) and FILE (a plan file) are placeholders; the middle lists commands to run first.
 MADE = "allocate --strategy per-container web old --engine podman --root ROOT"
 RELEASED = (MADE, "release old --root ROOT")
 FIXED = (MADE, "fix-volume DIR --container web --mode shift --root ROOT")
@@ -149,7 +149,7 @@ def test_ranges_and_maps_are_objects(root: Path) -> None:
         ("whois nonsense --root ROOT --json", 2, "invalid-value"),
         ("allocate web --strategy per-container --size 4000000000 --json --root ROOT", 7, ""),
         ("release web --root ROOT/srv --json", 2, "invalid-value"),
-        # Where nobody could parse the words.
+        # If the command line does not parse.
         ("list --bogus --json", 2, "usage"),
         ("show --json", 2, "usage"),
         ("lst --json", 2, "usage"),
@@ -168,7 +168,7 @@ def test_an_error_is_a_document_too(root: Path, words: str, status: int, code: s
     assert error["exit_status"] == status
     assert code in {"", error["code"]}
     assert error["message"]
-    # The text is where it always was.
+    # The text stays on standard error.
     assert error["message"].splitlines()[0] in " ".join(err.split()) or "Usage" in err
 
 
@@ -195,7 +195,7 @@ def test_an_interrupt_is_an_error(root: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_refusing_flag_and_a_document_never_stand_together(root: Path) -> None:
-    # What follows --volume is its value: nobody asked for JSON, and flags were wanted.
+    # Here --json is the value of --volume: the user wants flags, not JSON.
     out, _ = here("render", "podman", "web", "--volume", "--json", "--root", root, status=None)
     assert out == "--userns=usernsplan-failed\n"
 

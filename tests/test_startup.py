@@ -1,4 +1,4 @@
-"""What a command imports: libraries that it does not need would be felt at every start."""
+"""The imports of each command: a library that it does not need would slow every start."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_inspect_imports_no_library_but_for_its_table(words: tuple[str, ...]) ->
     )
     loaded = set(done.stderr.splitlines()[-1].split())
     assert "usernsplan.cli.inspect" in loaded
-    # Neither what plans nor what fixes volumes.
+    # Neither the planner nor the volume fixer.
     assert loaded & (HEAVY | {"ctypes", "usernsplan.planner", "usernsplan.volume"}) == set()
 
 
@@ -117,7 +117,7 @@ MAPS = ("--uid-map", "0:100000:65536", "--gid-map", "0:100000:65536")
 
 
 def imported_by(*words: str | Path) -> set[str]:
-    """All modules that a command has loaded at its end, which is to be a good one."""
+    """All modules that a successful command has loaded."""
     done = subprocess.run(
         [sys.executable, "-c", CODE, *words], capture_output=True, text=True, check=True
     )

@@ -1,4 +1,4 @@
-"""A user namespace in another one."""
+"""A user namespace inside another one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# A process in a namespace of its own that waits for its maps to be written from outside, and a child in a nested one.
+# A process in a new namespace, which waits until its maps are written from outside, and a child in
+# a nested one.
 NESTING = """
 import ctypes, os, sys
 libc = ctypes.CDLL(None, use_errno=True)
@@ -36,7 +37,7 @@ os.waitpid(child, 0)
 
 @contextmanager
 def nested(kind: str = "") -> Iterator[tuple[int, int]]:
-    """The pids of a process whose namespace has 0-999 of 3000000 on, and of one nested in it, 5 of which is its 0."""
+    """The pids of two processes: a namespace maps 0-999 to 3000000 on, the nested one 0 to its 5."""
     process = subprocess.Popen(
         [sys.executable, "-c", NESTING, kind],
         stdin=subprocess.PIPE,

@@ -1,6 +1,6 @@
 """A command that changes /etc and the ledger, struck at any system call that changes something.
 
-strace strikes the process at its n-th call of each kind, for every n that a whole run has.
+strace strikes the process at its n-th call of each kind, for every n of a whole run.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-# Every call by which a run changes a name, or the ledger's pages; what it writes before has no name yet that is read.
+# Every call by which a run changes a name, or the pages of the ledger. What it writes before has no
+# name that anything reads.
 CALLS = ("linkat", "unlinkat", "renameat", "pwrite64", "ftruncate")
 OTHERS = "# people\nalice:100000:65536\nbroken\nbob:200000:65536"
 
 
 class Case(NamedTuple):
-    """A command, and the words that made the host on which it is killed."""
+    """A command, and the commands that make the host on which it is killed."""
 
     before: tuple[str, ...]
     command: tuple[str, ...]
@@ -44,7 +45,7 @@ def host(root: Path, case: Case) -> None:
 
 
 class Seen(NamedTuple):
-    """What a host says, apart from when it was said."""
+    """The state that a host reports, without its times."""
 
     subuid: str
     subgid: str
@@ -65,7 +66,7 @@ def seen(root: Path) -> Seen:
 
 
 def traced(root: Path, case: Case, calls: str, *more: str) -> tuple[int, str]:
-    """Run the command on ``root`` under strace; its exit status, and what it said."""
+    """Run the command on ``root`` under strace. Return its exit status and its output."""
     words = ["strace", "-f", "-qq", "-o", f"{root}.trace", "-e", f"trace={calls}", *more]
     run = [*words, *PROGRAM, *case.command, "--root", str(root)]
     done = subprocess.run(run, capture_output=True, text=True, check=False, timeout=120)
@@ -73,7 +74,7 @@ def traced(root: Path, case: Case, calls: str, *more: str) -> tuple[int, str]:
 
 
 def places(template: Path, case: Case) -> list[tuple[str, int]]:
-    """Every call of a run that gets through, by kind and number."""
+    """Every call of an undisturbed run, by kind and number."""
     root = template.parent / "whole"
     shutil.copytree(template, root)
     assert traced(root, case, ",".join(CALLS))[0] == 0
@@ -85,7 +86,7 @@ def places(template: Path, case: Case) -> list[tuple[str, int]]:
 
 
 class Struck(NamedTuple):
-    """A host on which the command was struck, and how that ended."""
+    """A host on which the command was struck, and how the command ended."""
 
     place: str
     root: Path

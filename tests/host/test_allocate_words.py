@@ -1,4 +1,4 @@
-"""allocate: what it does by which words, and what it does not do unasked, counted in the files that it wrote."""
+"""allocate: what each option changes, and what changes only after a question, as seen in files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the command is run: no plan file lies there yet."""
+    """The working folder: it has no plan file yet."""
     made = tmp_path / "here"
     made.mkdir()
     monkeypatch.chdir(made)
@@ -32,7 +32,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A host on which the first ids have their accounts, and Docker's remap user is one already."""
+    """A host with accounts for the first ids and for Docker's remap user."""
     made = tmp_path / "host"
     (made / "etc").mkdir(parents=True)
     (made / "etc/passwd").write_text(ACCOUNTS)
@@ -55,14 +55,14 @@ def allocated(root: Path) -> list[str]:
 
 
 def untouched(root: Path, *words: str, status: int) -> str:
-    """What it says while it writes nothing, not even a ledger."""
+    """The output of a command that writes nothing, not even a ledger."""
     before = files_of(root) if root.exists() else None
     said = here("allocate", *words, "--root", root, status=status)[1]
     assert (files_of(root) if root.exists() else None) == before
     return said
 
 
-# Docker's own allocation, where Docker has something to hide.
+# Docker's own allocation, if Docker has images that it would hide.
 
 CONTAINER = "var/lib/docker/containers/0123/config.v2.json"
 IMAGE = "var/lib/docker/image/overlay2/imagedb/content/sha256/0123"
@@ -111,7 +111,7 @@ def test_said_again_nobody_is_asked_for_nothing_changes(root: Path) -> None:
     before = files_of(root)
     assert json_of("allocate", *DOCKER, "--root", root)["changed"] is False
     assert files_of(root) == before
-    # What Docker has where it goes on being is not hidden when a line is put back.
+    # A restored line hides nothing: Docker keeps its data root.
     with_data(root, CONTAINER.replace("docker/", "docker/524288.524288/"))
     put(root, "etc/subuid", "dockremap:524288:65536\n")
     put(root, "etc/subgid", "")
@@ -199,7 +199,7 @@ def test_the_library_refuses_it_until_yes_is_said(root: Path) -> None:
 
 
 def answered(root: Path, answer: str) -> subprocess.CompletedProcess[str]:
-    """Allocate Docker's own with a terminal to ask, and give it an answer."""
+    """Make Docker's own allocation on a terminal, and answer the question."""
     terminal, theirs = pty.openpty()
     try:
         os.write(terminal, answer.encode())
@@ -402,7 +402,7 @@ def test_a_larger_map_for_docker_says_where_it_ends_and_how_others_get_one(
     said = untouched(root, "--strategy", "shared", *words, status=2)
     assert "65535" in said
     assert "overlap" not in said
-    # The command of the hint does it.
+    # The command in the hint works.
     [hint] = re.findall("'usernsplan (allocate [^']*)'", said)
     here(*hint.split())
     name = "web"
@@ -451,7 +451,7 @@ def test_auto_takes_the_first_id_that_nobody_has_and_keeps_it(root: Path) -> Non
     before = files_of(root)
     assert json_of(*words, "web", "--root", root)["changed"] is False
     assert files_of(root) == before
-    # The host has one, for every container and for Docker.
+    # A host has one DOCKERROOT, for every container and for Docker.
     here(*words, "db", "--root", root)
     here(*words, "--root", root)
     maps = {one["name"]: one["uid_map"] for one in json_of("list", "--root", root)["allocations"]}
@@ -484,7 +484,7 @@ def test_check_tells_of_an_account_that_takes_it_later(
     put(root, f"etc/{file}", {"passwd": ACCOUNTS, "group": GROUP}[file] + line)
     [found] = json_of("check", "--root", root)["findings"]
     assert (found["code"], found["message"]) == ("USN018", who)
-    # It stays the container's, and a new one gets another.
+    # It stays the container's; a new container gets another one.
     words = ("allocate", "--dockerroot", "auto", "--root", root)
     assert "DOCKERROOT 5" in here(*words, "web")[1]
     assert json_of(*words, "db")["allocations"][0]["uid_map"][:1] == extents((0, 6, 1))
@@ -518,7 +518,7 @@ def test_where_everybody_has_everything_nothing_is_made(root: Path) -> None:
     here("allocate", "--strategy", "shared", "web", "--root", root)
 
 
-# A root that is mistyped.
+# A mistyped root.
 
 NEW = {"missing": "does not exist", "empty": "is empty"}
 

@@ -1,4 +1,4 @@
-"""--root is a boundary, for whoever exchanges its folders too: nothing outside of it is read, made or changed."""
+"""--root is a boundary, even if a process exchanges its folders: nothing outside is touched."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
-    """A host like ours, with files that tell whether they were read."""
+    """A host like ours, whose files show whether they were read."""
     outside = tmp_path / "outside"
     (outside / "etc").mkdir(parents=True)
     for name in ("subuid", "subgid"):
@@ -62,7 +62,7 @@ def outside(tmp_path: Path) -> Path:
 
 
 def everything(folder: Path) -> dict[str, tuple[int, ...]]:
-    """All that lies below a folder, and when each was changed last: a lock that came and went is seen by its folder."""
+    """All entries below a folder with change times: a lock that came and went changes its folder."""
     found: dict[str, tuple[int, ...]] = {}
     for path in (folder, *sorted(folder.rglob("*"))):
         seen = path.lstat()
@@ -81,7 +81,7 @@ def everything(folder: Path) -> dict[str, tuple[int, ...]]:
 def exchanging(
     root: Path, outside: Path, names: Sequence[str], *, relative: bool
 ) -> Iterator[None]:
-    """While this is open, a process exchanges each of these folders with a symlink to the one outside, and back."""
+    """In the body, a process keeps exchanging each folder with a symlink to the one outside."""
     pairs = []
     for name in names:
         trap = root / f"{name}.trap"
@@ -147,7 +147,7 @@ def attacked(
     *,
     relative: bool,
 ) -> None:
-    """Run commands while folders are exchanged; afterwards everything outside is as it was."""
+    """Run commands while folders are exchanged; everything outside stays the same."""
     (root / STATE / "runs").mkdir(exist_ok=True)
     before = everything(outside)
     with exchanging(root, outside, names, relative=relative):
@@ -166,9 +166,9 @@ def test_nothing_outside_changes_while_folders_are_exchanged_with_symlinks(
 ) -> None:
     turns = 40 if os.environ.get("CI") == "true" else 4
     attacked(root, outside, PLACES[place], COMMANDS, turns, relative=relative)
-    # And when that is over, the host is a host.
+    # After that, the host works.
     here("check", "--root", root, status=None)
-    # Whoever exchanges the folders of the ledger may leave two halves of two, which is told.
+    # Exchanging the folders of the ledger may leave halves of two ledgers; a command reports that.
     _, err = here(*ALLOCATE, "after", "--root", root, status=0 if place == "etc" else None)
     assert "Traceback" not in err
 
@@ -184,7 +184,7 @@ def test_no_journal_is_written_outside_and_no_volume_there_is_fixed(
     attacked(root, outside, names, FIXING, turns, relative=True)
 
 
-# What usernsplan makes in the root, by the command that makes it.
+# What usernsplan creates in the root, by command.
 MADE = {
     "etc/.pwd.lock": (*ALLOCATE, "web"),
     "etc/subuid.lock": (*ALLOCATE, "web"),
@@ -206,7 +206,7 @@ MADE = {
 @needs_root
 @pytest.mark.parametrize("place", ["state", *slow("all", "lib", "var")])
 def test_no_ledger_is_rebuilt_outside(root: Path, outside: Path, place: str) -> None:
-    """It is made anew, and the damaged one kept, in the very folder that was opened."""
+    """The ledger is rebuilt, and the damaged one kept, in the folder that was opened."""
     turns = 40 if os.environ.get("CI") == "true" else 10
     here(*ALLOCATE, "web", "--root", root)
     before = everything(outside)
@@ -263,7 +263,7 @@ def test_another_folder_with_the_name_of_the_root_is_not_taken_for_it(
 
 
 def test_folders_are_read_as_a_chroot_reads_them(tmp_path: Path) -> None:
-    """NixOS has absolute symlinks to /etc/static; others go up further than there is."""
+    """NixOS has absolute symlinks to /etc/static; other links go above the root."""
     root = tmp_path / "host"
     (root / "nix/store/etc").mkdir(parents=True)
     (root / "nix/store/etc/passwd").write_text("root:x:0:0::/:/bin/sh\n")
@@ -292,7 +292,7 @@ def test_a_journal_that_names_a_volume_outside_is_not_taken_back(root: Path, out
     for path in (outside / "srv/vol", root / "../outside/srv/vol"):
         seen = os.lstat(path)
         content = copy.deepcopy(inside)
-        # As older formats have it: a path of the machine.
+        # As in older formats: a path of the machine.
         content["format"] = 2
         content["trees"] = [{"path": str(path), "device": seen.st_dev, "inode": seen.st_ino}]
         (run / "run.json").write_text(json.dumps(content))
@@ -350,7 +350,7 @@ def test_no_descriptor_is_left_open(root: Path) -> None:
 
 
 def interrupted(ledger: Path, mode: str) -> None:
-    """Leave a ledger as a kill in the middle of SQLite's own commit does: half written, with a journal beside it."""
+    """Leave a ledger as after a kill during SQLite's commit: half written, with its journal."""
     original = ledger.with_name("original")
     ledger.rename(original)
     db = sqlite3.connect(original, isolation_level=None)
@@ -380,7 +380,7 @@ def interrupted(ledger: Path, mode: str) -> None:
 def test_what_a_kill_left_beside_the_ledger_of_a_host_is_taken_back_first(
     root: Path, mode: str, python: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The disk of a machine that fell over is mounted elsewhere, and looked at with --root."""
+    """The disk of a crashed machine is mounted elsewhere and read with --root."""
     if python == "3.10":
         monkeypatch.setattr("usernsplan.ledger.sqlite._IN_MEMORY", False)
     ledger = root / STATE / "ledger.sqlite3"
@@ -438,7 +438,7 @@ def test_two_who_write_the_ledger_of_another_root_follow_one_another(
 def test_a_ledger_that_somebody_writes_in_place_is_not_read_half(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the root is that of a running container, the usernsplan in it works in the file."""
+    """If the root is that of a running container, usernsplan in it uses the same file."""
     monkeypatch.setattr("usernsplan.ledger.sqlite._PATIENCE", 0.1)
     code = (
         "import sqlite3, sys\ndb = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
@@ -459,7 +459,7 @@ def test_a_ledger_that_somebody_writes_in_place_is_not_read_half(
 def test_the_ledger_of_this_machine_and_of_another_root_are_the_same(
     tmp_path: Path, root_of: object
 ) -> None:
-    """On this machine SQLite works in the file; what stands there is what is read, either way."""
+    """On this machine SQLite works in the file; both ways read what the file holds."""
     assert callable(root_of)
     tmp_path.joinpath("host/etc").mkdir(parents=True)
     layout = root_of(tmp_path / "host")

@@ -1,4 +1,4 @@
-"""check on roots of their own: from the words typed to the findings printed, and to the bytes that --fix writes."""
+"""check on its own roots: from the command line to the findings, and to the bytes of --fix."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_the_table_of_readers_is_printed_and_is_in_the_document(root: Path) -> N
 
 def test_an_image_is_compared_with_the_maps(root: Path, tmp_path: Path) -> None:
     put(tmp_path / "image", "passwd", "big:x:65536:65536::/:\n")
-    # Two containers, by uid and by gid. Rootless, alice is 0 herself and her range ends at 65536.
+    # Two containers, by uid and by gid. Rootless, alice is container id 0 and the last id is 65536.
     assert codes(root, "--passwd", tmp_path / "image/etc/passwd", status=1) == ["USN025"] * 4
     put(tmp_path / "image", "passwd", "nobody:x:65534:65534::/:\n")
     put(tmp_path / "image", "group", "big:x:65537:\n")
@@ -255,7 +255,7 @@ def test_one_who_may_not_read_the_ledger_is_told_so(root: Path) -> None:
 
 
 def test_a_locked_tree_of_this_machines_processes_is_not_judged(root: Path) -> None:
-    """In another root nobody looks at processes, so that a lock is told and never taken away."""
+    """Below another root, processes do not count: a lock is reported and never removed."""
     lock = put(root, "subuid.lock", "999999")
     assert codes(root) == ["USN064"]
     usernsplan("check", "--fix", "--yes", "--root", root)
@@ -341,7 +341,7 @@ def test_a_range_that_somebody_else_has_now_is_left_and_told(root: Path) -> None
 
 
 def answered(root: Path, answer: str) -> tuple[int, str]:
-    """Run check --fix with a terminal to ask, and give it an answer."""
+    """Run check --fix on a terminal, and answer the question."""
     terminal, theirs = pty.openpty()
     try:
         os.write(terminal, answer.encode())
@@ -426,7 +426,7 @@ def test_a_filler_map_that_was_sorted_is_put_back_in_order(tmp_path: Path) -> No
 
 
 def killed(root: Path, words: tuple[str, ...], after: str) -> None:
-    """Run usernsplan and kill it when it has exchanged its first file."""
+    """Run usernsplan and kill it after its first rename."""
     code = (
         "import os, sys, usernsplan.host.files as f\n"
         "rename = os.rename\n"
@@ -447,7 +447,7 @@ def test_an_interrupted_run_is_told_shown_and_mended(root: Path, after: str, end
     both_lines = (root / "etc/subuid").read_text()
     assert "usernsplan-new" in both_lines
     for name in ("subuid.lock", "subgid.lock"):
-        # The kill left its locks: in another root they are told of, and taken over by the run that mends.
+        # The kill left its locks: reported below another root, and taken by the run that repairs.
         (root / "etc" / name).unlink(missing_ok=True)
     found = json_of("check", "--root", root)["findings"]
     assert [finding["code"] for finding in found] == ["USN054"]

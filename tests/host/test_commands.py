@@ -1,4 +1,4 @@
-"""The commands on a root of their own, from the words typed to the bytes written."""
+"""The commands on their own root, from the command line to the bytes written."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ def test_another_remap_is_not_overwritten_without_yes(root: Path) -> None:
 
 @needs_root
 def test_what_docker_itself_had_made_is_adopted_with_its_first_id(root: Path) -> None:
-    """On a host where "userns-remap": "default" made dockremap and its line: same range, same data root."""
+    """If "userns-remap": "default" created dockremap and its line: same range, same data root."""
     put(root, "docker/daemon.json", '{"userns-remap": "default"}')
     put(root, "passwd", "dockremap:x:990:990::/:/bin/false\n")
     put(root, "group", "dockremap:x:990:\n")
@@ -330,7 +330,7 @@ def test_wrong_words_are_said_to_be_wrong(
     rooted = () if words[0] == "frobnicate" else ("--root", root)
     done = usernsplan(*words, *rooted, status=status)
     assert says in done.stderr
-    # A mistyped engine may have been meant for a command line.
+    # A mistyped engine may be part of a command line of podman.
     assert done.stdout == ("--userns=usernsplan-failed\n" if words[0] == "render" else "")
     assert not root.exists()
 
@@ -343,7 +343,7 @@ def test_not_root_is_a_clear_error_that_names_the_file(tmp_path: Path) -> None:
         (tmp_path / "etc").chmod(0o555)
         assert f"{tmp_path}/etc/.pwd.lock" in usernsplan(*words, status=8).stderr
         return
-    # As nobody, but with the interpreter and the checkout already open to it: they may lie below /root.
+    # As nobody, with the interpreter and the checkout already open: they may be below /root.
     code = (
         "import os, sys, usernsplan.apply, usernsplan.cli.app, usernsplan.cli.allocate, usernsplan.ledger.sqlite\n"
         "import usernsplan.report.text, usernsplan.cli as c\n"

@@ -1,4 +1,4 @@
-"""config.yaml: a host's defaults, from the file to what is allocated, and who may have written it."""
+"""config.yaml: a host's defaults, from the file to the allocation, and who may write the file."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def subuid(root: Path) -> str:
     return (root / "etc/subuid").read_text()
 
 
-# What was said comes first, then the plan file, then config.yaml, then the host, then what is built in.
+# The order: command line, plan file, config.yaml, the host, built-in defaults.
 
 
 def test_what_was_not_said_is_as_the_config_says(root: Path) -> None:
@@ -56,7 +56,7 @@ def test_the_config_comes_before_what_the_host_has_and_is_named_where_it_cannot_
     path = configured(root, "# ours\nstrategy: shared\n")
     err = here("allocate", "db", "--root", root, status=9)[1]
     assert err.startswith(f"usernsplan: {path}:2: strategy: this host's strategy is per-container")
-    # Said, it is the option that is named, and the host's own is no longer in doubt.
+    # With the option, the error names the option.
     err = here("allocate", "db", "--strategy", "single-uid", "--root", root, status=9)[1]
     assert err.startswith("usernsplan: --strategy: this host's strategy is per-container")
     here("allocate", "db", "--strategy", "per-container", "--root", root)
@@ -66,7 +66,7 @@ def test_an_option_of_the_config_counts_where_the_strategy_has_it(root: Path) ->
     configured(root, "size: 131072\nblock: 1\n")
     here("allocate", "--strategy", "single-uid", "web", "db", "--root", root)
     assert subuid(root) == "usernsplan-web:1000000000:1\nusernsplan-db:1000000001:1\n"
-    # The host's own strategy, too.
+    # The host's own strategy as well.
     here("allocate", "third", "--root", root)
     assert subuid(root).endswith("usernsplan-third:1000000002:1\n")
 
@@ -162,7 +162,7 @@ def test_capacity_is_that_of_the_pool_of_the_config(root: Path) -> None:
 def test_one_that_is_named_takes_the_place_of_the_hosts(root: Path) -> None:
     configured(root, "strategy: shared\n")
     Path("mine.yaml").write_text(USUAL)
-    Path("mine.yaml").chmod(0o666)  # it is meant, whoever wrote it
+    Path("mine.yaml").chmod(0o666)  # --config is explicit: any owner will do
     here("allocate", "web", "--config", "mine.yaml", "--root", root)
     assert subuid(root) == "usernsplan-web:1048576:131072\n"
     assert "1048576-2097151" in here("capacity", "--config", "mine.yaml", "--root", root)[0]
@@ -173,7 +173,7 @@ def test_one_that_is_named_takes_the_place_of_the_hosts(root: Path) -> None:
     assert err.startswith("usernsplan: mine.yaml:1: strategy: this host's strategy")
 
 
-# What it may say.
+# What the file may contain.
 
 
 @pytest.mark.parametrize("text", ["", "# nothing yet\n", "~\n", "version: 1\n", "{}\n"])
@@ -207,7 +207,7 @@ def test_what_is_wrong_is_told_with_its_line_and_key(
     assert not (root / "etc/subuid").exists()
 
 
-# Who may have written it.
+# Who may write the file.
 
 
 @needs_root
@@ -238,7 +238,7 @@ def test_one_that_others_may_have_written_is_refused(
 
 @needs_root
 def test_on_the_host_itself_it_is_roots_alone(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever calls sudo may write a plan file of theirs, but not what holds for all."""
+    """A sudo user may write their own plan file, but not the defaults of the host."""
     host = Layout("/", str(root))
     path = configured(root, USUAL)
     assert load(host, None) is not None

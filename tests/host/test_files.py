@@ -1,4 +1,4 @@
-"""What the subid files can be besides a plain file: each is a clear error, and the original stays intact."""
+"""Subid files that are not plain files: each is a clear error, and the original stays intact."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def in_private_mounts(script: str) -> subprocess.CompletedProcess[str]:
-    """Run a shell script whose mounts nobody else sees."""
+    """Run a shell script in a mount namespace of its own."""
     words = ["unshare", "-m", "--propagation", "private", "sh", "-euc", script]
     return subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
 
@@ -62,7 +62,7 @@ def test_something_that_is_no_file_is_refused_and_does_not_block(root: Path, wha
 
 
 def said(root: Path) -> tuple[str, str, list[str]]:
-    """Both files and the names that are allocated."""
+    """Both files and the allocated names."""
     names = [entry["name"] for entry in json_of("list", "--root", root)["allocations"]]
     return (root / "etc/subuid").read_text(), (root / "etc/subgid").read_text(), names
 
@@ -275,7 +275,7 @@ def test_a_read_only_file_system_is_named_and_still_takes_a_dry_run(root: Path) 
 @needs_root
 @pytest.mark.parametrize("step", [12, *slow(4)])
 def test_a_full_disk_leaves_both_files_whole(root: Path, step: int) -> None:
-    """Try sizes from one that holds nothing to one that suffices: whatever fails, nothing is half there."""
+    """Try sizes of a disk from too small to large enough: a failure never leaves half a change."""
     lines = "".join(f"u{n}:{n * 10}:10\n" for n in range(100000, 101000))
     (root / "etc/subuid").write_text(lines)
     run, seen = " ".join(PROGRAM), set()
@@ -323,7 +323,7 @@ def test_a_root_whose_folders_are_symlinks_to_the_outside_never_leads_there(
     usernsplan(*ALLOCATE, root)
     assert sorted(path.name for path in outside.iterdir()) == ["subuid"]
     assert (outside / "subuid").read_text() == "bob:200000:65536\n"
-    # An absolute symlink means a place below the root, as it does to a process that is chrooted there.
+    # An absolute symlink is below the root, as for a process that is chrooted there.
     assert (
         root / str(outside).lstrip("/") / "subuid"
     ).read_text() == "usernsplan-web:524288:65536\n"
@@ -358,7 +358,7 @@ def test_subids_from_a_directory_service_are_refused_because_the_files_are_not_r
 
 
 def test_another_root_is_not_logged_and_not_looked_up_on_this_machine(root: Path) -> None:
-    """What running namespaces or accounts of this machine hold does not count for a tree that is for another one."""
+    """Namespaces and accounts of this machine do not count for the tree of another machine."""
     if shutil.which("strace") is None:
         missing("strace")
     trace = root.parent / "trace"
@@ -370,7 +370,7 @@ def test_another_root_is_not_logged_and_not_looked_up_on_this_machine(root: Path
     )
     ours = ("/etc/", "/var/lib/", "/proc/", "/dev/log", "/run/")
     opened = [line.split('"')[1] for line in trace.read_text().splitlines() if line.count('"') >= 2]
-    # What the interpreter itself reads: its linker's cache and the C library's settings; and who is asking.
+    # What the interpreter itself reads: its linker's cache, the C library's settings, and the user.
     own = (
         "/etc/ld.so",
         "/etc/localtime",
@@ -403,5 +403,5 @@ def test_a_file_of_100000_lines_is_kept_and_added_to(root: Path) -> None:
     lines = "".join(f"u{n}:{n * 10}:10\n" for n in range(200000, 300000))
     (root / "etc/subuid").write_text(lines)
     usernsplan(*ALLOCATE, root)
-    # These lines take 2000000-2999999: the first free slot is still the pool's first.
+    # These lines take 2000000-2999999; the first free slot is still the first of the pool.
     assert (root / "etc/subuid").read_text() == lines + "usernsplan-web:524288:65536\n"

@@ -1,4 +1,4 @@
-"""Files that others made - of images, bundles, plan files - and what engines print: no wait, no end, no way out."""
+"""Files of others (images, bundles, plan files) and engine output cannot block or mislead us."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ USERS = "root:x:0:0::/:\nwww:x:33:33::/:\n"
 
 
 def _socket(path: Path) -> None:
-    # The address that bind(2) takes may have 107 bytes.
+    # bind(2) takes an address of at most 107 bytes.
     os.mknod(path, stat.S_IFSOCK | 0o600)
 
 
@@ -43,7 +43,7 @@ KINDS: dict[str, Callable[[Path], None]] = {
 
 @pytest.fixture(autouse=True)
 def at_once() -> Iterator[None]:
-    """Whatever is refused is refused at once."""
+    """A refusal comes at once."""
     begun = time.monotonic()
     yield
     assert time.monotonic() - begun < 30
@@ -85,7 +85,7 @@ def test_an_image_has_regular_files(
         ("check",),
         ("fix-volume", root / "srv/web", "--container", "web", "--user", "www", "--dry-run"),
     ):
-        # Below etc, /dev/zero is the image's, which has none.
+        # Below etc, /dev/zero belongs to the image, which has none.
         is_none = (kind, place) == ("endless", "etc")
         refused = (
             None if is_none and name == "group" else 9 if kind == "endless" and not is_none else 2
@@ -106,13 +106,13 @@ def test_a_symlink_of_an_image_leads_where_it_leads_in_the_image(
         (image / "etc/passwd").unlink(missing_ok=True)
         (image / "etc/passwd").symlink_to(target)
         assert "uid 33 -> host uid 524321" in here(*words, image / "etc/passwd")[0]
-    # What is only outside is not there.
+    # A file that exists only outside does not exist for the image.
     for target in (str(tmp_path / "passwd"), "../../passwd"):
         (image / "etc/passwd").unlink()
         (image / "etc/passwd").symlink_to(target)
         out, err = here(*words, image / "etc/passwd", status=2)
         assert (out, "no such file" in err) == ("", True)
-    # Where no tree is around it, nobody knows.
+    # Without a tree around it, the root of the image is unknown.
     (tmp_path / "link").symlink_to("passwd")
     assert "is a symlink" in here(*words, tmp_path / "link", status=9)[1]
     (tmp_path / "group").symlink_to("/etc/group")
@@ -136,7 +136,7 @@ def test_a_bundle_has_a_regular_file(root: Path, tmp_path: Path, kind: str) -> N
     for more in ((), ("--dry-run",), ("--json",)):
         out, err = here("render", "oci", "web", "--bundle", bundle, *more, "--root", root, status=9)
         assert f"{bundle}/config.json" in err
-        # With --json, the error is a document too; without, nothing that an engine could take.
+        # With --json, the error is a document; without, it is nothing that an engine would accept.
         assert bool(out) == ("--json" in more)
     assert {name: one[2] for name, one in files_of(tmp_path).items()} == {
         n: one[2] for n, one in before.items()

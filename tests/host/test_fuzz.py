@@ -1,8 +1,8 @@
-"""Damage at random to every file that usernsplan reads, its own ones first, and words at random: no command breaks.
+"""Random damage to every file that usernsplan reads, and random arguments: no command breaks.
 
-Whatever a file holds, a command ends with a status that is documented and with words; an exception is a failure. The
-default run has a budget of seconds; where the slow tests run, and with USERNSPLAN_FUZZ=SECONDS, it has more. A failure
-prints its seed, and USERNSPLAN_FUZZ_SEED=SEED makes that case again, alone.
+Every command ends with a documented status and a message; an exception is a failure. The default run
+has a budget of seconds; slow tests and USERNSPLAN_FUZZ=SECONDS give it more. A failure prints its
+seed, and USERNSPLAN_FUZZ_SEED=SEED repeats that one case.
 """
 
 from __future__ import annotations
@@ -262,7 +262,7 @@ TEXTS = (
 
 
 class Sane:
-    """What is done at random, from one seed."""
+    """Random actions from one seed."""
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)  # noqa: S311 - no secret
@@ -322,7 +322,7 @@ class Sane:
 
     def kind(self, path: Path) -> object:
         path.unlink()
-        # Whoever names a pipe waits for what comes out of it.
+        # A command that gets a pipe waits for its data.
         is_named = path.name == "saved.plan" or path.parent.name == "image"
         kind = self.random.choice(
             ("folder", "loop", "dangling", "gone", "gone" if is_named else "fifo")
@@ -338,7 +338,7 @@ class Sane:
         return kind
 
     def json(self, path: Path) -> object:
-        """Another value at a random place of a JSON document, or one of its lines."""
+        """Another value at a random place of a JSON document, or of one of its lines."""
         lines = path.read_text().splitlines(keepends=True)
         number = (
             self.random.randrange(len(lines)) if path.name.startswith(("folders", "late")) else None
@@ -456,7 +456,7 @@ class Sane:
         words = [word.replace("ROOT", str(root)).replace("RUN", run) for word in words]
         if words[0] == "inspect":
             return ["list", "--root", str(root)]
-        # The last one counts: nothing of this machine is touched.
+        # The last --root counts: nothing of this machine is touched.
         return [*words, "--root", str(root)]
 
 
@@ -514,7 +514,7 @@ def host(root: Path) -> None:
 
 
 def put_back(root: Path, template: Path) -> None:
-    """Everything but the volumes, whose inodes the runs know."""
+    """Copy everything except the volumes: the runs know their inodes."""
     for path in root.iterdir():
         if path.name != "srv":
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
@@ -546,7 +546,7 @@ def test_whatever_is_damaged_every_command_ends_with_words(tmp_path: Path, secon
 
 
 class HangsError(BaseException):
-    """Not an Exception: nothing is to catch it on its way."""
+    """Not an Exception, so that nothing catches it on its way."""
 
 
 def hangs(*_: object) -> None:
@@ -554,7 +554,7 @@ def hangs(*_: object) -> None:
 
 
 def fails(done: list[str], seed: int, words: list[str]) -> None:
-    """Run a command; a failure says what was done before."""
+    """Run a command; a failure shows the earlier commands."""
     wrong = ""
     signal.signal(signal.SIGALRM, hangs)
     signal.alarm(10)

@@ -1,7 +1,7 @@
-"""An error of the system at any call by which a command reads or locks: it is told with its place and a remedy.
+"""A system error at any call by which a command reads or locks: the error has place and remedy.
 
-strace strikes a command at its n-th call of each kind: by default at one of each kind, where the slow tests run at
-some of each; USERNSPLAN_STRIKES=1000 visits every place, for hours.
+strace strikes a command at its n-th call of each kind: by default at one of each kind, in slow tests
+at some of each. USERNSPLAN_STRIKES=1000 visits every place, which takes hours.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 pytestmark = needs_root
 
-# By which commands look, open, and lock; strace takes names that this machine lacks after a question mark.
+# The calls that look up, open and lock. After a question mark, strace accepts unknown names.
 CALLS = (
     "readlink",
     "openat",
@@ -57,7 +57,7 @@ STATUSES = {*range(10)}
 
 
 def host(root: Path, command: str, server: Prefork | None = None) -> tuple[str, ...]:
-    """A host with some of everything; the words of the command. In a thread, ``server`` runs what makes it."""
+    """A host with some of everything, and the command. ``server`` makes the host in a thread."""
 
     def run(*words: str) -> None:
         if server is None:
@@ -93,7 +93,7 @@ def places(server: Prefork, words: tuple[str, ...]) -> list[Place]:
     for (_, call), number in counts.items():
         if call in CALLS:
             most[call] = max(most[call], number)
-    # Before these, the process opens where it writes to, and waits for the word to begin.
+    # Before these calls, the process opens its output and waits for the start signal.
     first = {"read": 2, "openat": 4}
     return [
         Place(call, n) for call, found in most.items() for n in range(first.get(call, 1), found + 1)
@@ -101,7 +101,7 @@ def places(server: Prefork, words: tuple[str, ...]) -> list[Place]:
 
 
 def is_told(ended: Ended) -> bool:
-    """Whether what failed is told in words, with a remedy under it."""
+    """Whether the failure is reported with a remedy."""
     if "cannot load a part of usernsplan" in ended.err:
         return "dmesg" in ended.err
     if ended.status in {0, 3} or (ended.status == 1 and not ended.err):
@@ -140,7 +140,7 @@ def test_an_error_of_the_system_anywhere_is_told(tmp_path: Path, command: str, b
     kinds: dict[str, list[Place]] = {}
     for place in every:
         kinds.setdefault(place.call, []).append(place)
-    # The first ones are met in every command.
+    # Every command makes the first calls.
     steps = {call: max(1, len(found) // most) for call, found in kinds.items()}
     chosen = [p for call, found in kinds.items() for p in found[::-1][:: steps[call]][:most]]
 
@@ -183,7 +183,7 @@ def test_without_a_proc_a_volume_is_not_touched_and_its_place_is_told(tmp_path: 
         _, said = here(*words, status=1)
         assert "/proc/self/mountinfo: no such file" in said
         assert "mount -t proc proc /proc" in said
-        # Who only looks is told what he can be told.
+        # A command that only reads shows what it can.
         assert "/srv/web" in here("list", "--root", tmp_path)[0]
     assert os.lstat(tmp_path / "srv/other/sub").st_uid == 0
 
@@ -223,7 +223,7 @@ def _failing_at(
 
 
 def test_a_disk_that_fails_is_not_taken_for_a_name_that_is_not_there(tmp_path: Path) -> None:
-    """A link that cannot be looked at would be followed out of the root, an engine not be served."""
+    """An unreadable link must not lead out of the root or hide an engine."""
     words = host(tmp_path, "allocate")
     before = (tmp_path / "etc/subuid").read_bytes()
     for call, name in (("open", "bin"), ("open", "etc"), ("lstat", "usr/bin/podman")):

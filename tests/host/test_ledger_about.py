@@ -1,4 +1,4 @@
-"""What the ledger tells of some ids, beside everything that it holds."""
+"""The part of the ledger about some ids, compared with the whole ledger."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def ids(*numbers: int) -> IdSet:
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> SqliteLedger:
-    """Ranges of a, b and c from 524288 on, c's released; the ids from 2000000 on reserved."""
+    """Ranges of a, b and c from 524288 on, c's quarantined; ids from 2000000 on are reserved."""
     root = tmp_path / "host"
     usernsplan("allocate", "--strategy", "per-container", "aa", "bb", "cc", "--root", root)
     usernsplan("release", "cc", "--root", root)

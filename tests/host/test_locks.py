@@ -1,4 +1,4 @@
-"""shadow's locks: held while we write, waited for, taken over when their holder is gone."""
+"""shadow's locks: we hold them while we write, wait for them, and take over stale ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def gone() -> int:
-    """The pid of a process that has ended."""
+    """The pid of an ended process."""
     with subprocess.Popen(["true"]) as process:
         process.wait()
         return process.pid
@@ -103,7 +103,7 @@ def test_the_password_lock_of_another_process_is_waited_for(root: Path) -> None:
 
 @needs_root
 def test_usermod_waits_for_our_locks(root: Path) -> None:
-    """The other direction, with the real tool: while we hold the locks, usermod's change does not happen."""
+    """The other direction, with the real tool: while we hold the locks, usermod changes nothing."""
     (root / "etc/passwd").write_text("alice:x:1000:1000::/:/bin/sh\n")
     (root / "etc/group").write_text("alice:x:1000:\n")
     (root / "etc/subuid").write_text("")
@@ -122,7 +122,7 @@ def test_usermod_waits_for_our_locks(root: Path) -> None:
     assert (root / "etc/subuid").read_text() == "web:524288:65536\nalice:100000:65536\n"
 
 
-# useradd waits 15 s for it.
+# useradd waits 15 s for a lock.
 @pytest.mark.slow
 @needs_root
 def test_a_busy_lock_of_useradd_is_a_busy_lock(root: Path) -> None:
@@ -133,14 +133,14 @@ def test_a_busy_lock_of_useradd_is_a_busy_lock(root: Path) -> None:
 
 
 def test_a_request_to_stop_waits_until_what_was_begun_is_done(root: Path) -> None:
-    """Whenever something reaches the disk, Ctrl-C may come: all or nothing, and the user is told."""
+    """Ctrl-C may come at any write: all or nothing happens, and the user sees a message."""
     if shutil.which("strace") is None:
         missing("strace")
     outcomes = set()
     for number in (1, 3, 5, 8):
         tree = root / str(number)
         inject = f"inject=fsync:signal=INT:when={number}"
-        # Whoever started us in the background may have us ignore SIGINT, and Python then does not hear it either.
+        # A parent in the background may have made us ignore SIGINT; Python then ignores it too.
         words = [
             "env",
             "--default-signal=INT",

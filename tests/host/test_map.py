@@ -1,4 +1,4 @@
-"""The commands map and capacity on a root of their own."""
+"""The commands map and capacity on their own root."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tests.command import PROGRAM, files_of, ids, json_of, usernsplan
 
 SVG = "{http://www.w3.org/2000/svg}"
 ESCAPE = "\x1b"
-# An owner as only a hostile hand writes it: markup, quotes, a bell, a terminal's escape, a text that runs backwards.
+# A hostile owner: markup, quotes, a bell, a terminal escape, right-to-left text.
 HOSTILE = "</script><script>alert(1)</script>\"'&\x07\x1b[31m\u202egnp"
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Three containers, two users, and one whose line lies over a container's."""
+    """Three containers, two users, and one user whose line overlaps a container's."""
     root = tmp_path / "host"
     (root / "etc").mkdir(parents=True)
     (root / "etc/passwd").write_text(
@@ -49,11 +49,11 @@ def test_the_picture_of_a_terminal_shows_who_is_where(root: Path) -> None:
     assert max(map(len, shown.splitlines())) <= 80
     assert ESCAPE not in shown
     [bar] = [line for line in shown.splitlines() if "web" in line and "│" in line]
-    # Three of equal size in four slots: what is left of the region is the room behind them.
+    # Three of equal size in four slots: the rest of the region is the room after them.
     assert re.fullmatch(r"    │█web█+▓db▓+█cache█+[▁-▇]?[─_]+│", bar)
     assert bar.index("db") - bar.index("web") == pytest.approx(74 / 4, abs=1)
     assert "524288-589823         web  allocation" in shown
-    # Of the four slots one is free.
+    # One of the four slots is free.
     assert "524288-786431  3 allocations, 25 % free, room for 1 more here" in shown
     assert "conflict" not in shown
     assert "room for     9,145 more of 65,536 ids (per-container)" in shown
@@ -82,7 +82,7 @@ def test_without_utf_8_the_picture_is_ascii(root: Path) -> None:
 
 
 def half_empty(root: Path, containers: int) -> None:
-    """Allocate, and release every other of them for good."""
+    """Allocate, then release and forget every second one."""
     names = [f"c{n}" for n in range(containers)]
     usernsplan("allocate", "--strategy", "per-container", *names, "--root", root)
     usernsplan("release", *names[::2], "--root", root)
@@ -95,7 +95,7 @@ def test_what_is_half_free_looks_half_free_in_a_terminal(
 ) -> None:
     half_empty(tmp_path, 600)
     shown = drawn(tmp_path, "--width", "80", env={"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"})
-    # From the first that is left, in the second slot, to the 600th: 300 of 600, and a slot that is free behind them.
+    # From the first remaining one, in the second slot, to the 600th: 300 of 600, then a free slot.
     [head] = [number for number, line in enumerate(shown.splitlines()) if "300 allocations" in line]
     assert (
         shown.splitlines()[head]
@@ -113,7 +113,7 @@ def test_what_is_half_free_looks_half_free_in_a_picture(tmp_path: Path, containe
     region = [group for group in picture.iter(f"{SVG}g") if group.get("data-region")][-1]
     bars = [rect for rect in region.iter(f"{SVG}rect") if rect.get("fill") == "url(#p-allocation)"]
     painted = sum(float(bar.get("width", 0)) * float(bar.get("height", 0)) for bar in bars)
-    # 1160 less the margins are the ids of the region; 32 is the height of a bar.
+    # 1160 minus the margins is the width of the region; 32 is the height of a bar.
     assert painted / ((1160 - 34 - 8) * 32) == pytest.approx(0.5, abs=0.03)
 
 
@@ -185,7 +185,7 @@ def test_any_width_will_do(root: Path, width: str) -> None:
     lines = drawn(root, "--width", width, env={"PYTHONIOENCODING": "utf-8"}).splitlines()
     assert {len(line) for line in lines if line.endswith("│")} == {max(int(width), 40)}
     assert max(map(len, lines)) <= max(int(width), 40)
-    # Whose a range is can be read at any width.
+    # The owner of a range is legible at any width.
     assert any(re.match(r"  ! 600000-600009 +mallory", line) for line in lines)
     assert any("165536-231071         bob" in line for line in lines)
 
@@ -352,7 +352,7 @@ def test_thousands_are_counted_not_listed(tmp_path: Path) -> None:
 def test_capacity_counts_what_is_left(root: Path) -> None:
     usernsplan("release", "db", "--root", root)
     shown = usernsplan("capacity", "--root", root).stdout
-    # 599575713 ids from 524288 to 600100000; 9148 whole slots, of which three are taken or kept back.
+    # 599575713 ids from 524288 to 600100000: 9148 whole slots; three are taken or quarantined.
     assert "used         196,608 ids, under 0.1 %" in shown
     assert "free         599,379,105 ids" in shown
     assert "room for     9,145 more of 65,536 ids (per-container)" in shown
@@ -372,7 +372,7 @@ def test_capacity_counts_what_is_left(root: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "more"),
     [
-        # from 720896 on every second slot, and 65537 ids still fit into the last one and what is behind it
+        # every second slot from 720896 on; 65537 ids also fit into the last slot and the room after it
         (("--size", "65537"), 4573),
         (("--size", "1", "--pool", "720896-851967"), 2),
         (("--size", "599379106"), 0),

@@ -1,4 +1,4 @@
-"""The user namespaces of this machine, beside what lsns and the kernel's own files say of them."""
+"""The user namespaces of this machine, compared with lsns and the kernel's files."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_namespace_and_a_nested_one_are_told_with_owner_parent_and_the_hosts_i
         assert outer.mapping
         assert inner.mapping
         assert outer.mapping.uids.triples() == outer.mapping.gids.triples() == [(0, 3000000, 1000)]
-        # In it the map reads "5 0 1": from here, the outer one's 0 is seen as the host's.
+        # In the namespace the map reads "5 0 1"; read from here, it shows host ids.
         assert inner.mapping.uids.triples() == [(5, 3000000, 1)]
         assert IdRange(3000000, 1000) in set(namespaces.host_ids())
 

@@ -1,4 +1,4 @@
-"""Files that the user names to be written: whole, and never where a symlink of somebody else's leads."""
+"""Output files that the user names: written whole, and never through another user's symlink."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """A folder as /tmp is one: everybody may make something in it."""
+    """A folder like /tmp, in which everybody may create files."""
     place = tmp_path / "place"
     place.mkdir()
     place.chmod(0o1777)
@@ -43,7 +43,7 @@ def place(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
-    """What nobody but root may write, and what somebody else wants to be written."""
+    """A file that only root may write, and that another user wants to be overwritten."""
     outside = tmp_path / "outside"
     (outside / "etc").mkdir(parents=True)
     (outside / "file").write_text("precious")
@@ -56,7 +56,7 @@ def link(path: Path, target: Path | str, owner: int = OTHER) -> None:
 
 
 def words(kind: str, target: Path, root: Path) -> list[str | Path]:
-    """The command of each kind that writes to a file, or for render to a folder."""
+    """Each command that writes to a file, or to a folder (render)."""
     plan = root.parent / "plan.yaml"
     given: dict[str, list[str | Path]] = {
         "svg": ["map", "--svg", target],

@@ -1,4 +1,4 @@
-"""Commands that are printed, pasted into a shell: they come to the words that were meant, whatever is in them."""
+"""Printed commands, pasted into a shell: it passes exactly the intended arguments."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ODD = [
     ),
     *("a\x1b[31m", "a%sb\t", "a\n", "\n", "ü", "a\u202eb", os.fsdecode(b"a\xff%"), "#a", "a!b", ""),
 ]
-# A word as a shell reads it, from where it begins.
+# A word as a shell reads it, from its start.
 WORD = r"""(?:'[^']*'|"(?:`[^`]*`|[^"`])*"|\\.|[^\s'"\\();&|])+"""
 PATH_OF_SHELLS = os.environ["PATH"]
 
@@ -43,7 +43,7 @@ def pasted(tmp_path: Path) -> Paste:
 
 
 class Paste:
-    """A folder with programs that write down their words, and shells to paste into."""
+    """A folder with programs that log their arguments, and shells to paste into."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -66,7 +66,7 @@ class Paste:
             (folder / "bin" / name).chmod(0o755)
 
     def __call__(self, command: str, shell_: str = "sh") -> list[list[str]]:
-        """Paste; return the words of each program that this started."""
+        """Paste a text. Return the arguments of each program that it started."""
         (self.folder / "words").unlink(missing_ok=True)
         done = subprocess.run(
             [shell_, "-c", os.fsencode(command)],
@@ -96,7 +96,7 @@ def test_words_come_back_as_they_were(pasted: Paste, shell_: str) -> None:
 def test_a_word_is_one_line_that_a_terminal_does_not_obey(pasted: Paste, word: str) -> None:
     assert shell(word).rstrip("\n'").isprintable()
     assert pasted(Layout(root=word).command("list")) == [["usernsplan", "list", "--root", word]]
-    # In a sentence, whoever pastes what is around it as well loses nothing.
+    # A user who also pastes the sentence around it does no harm.
     said = Layout(root=word).inline("list")
     assert said in {in_words(f"usernsplan list --root {word}"), Layout(root=word).command("list")}
     assert not (said.startswith("'") and "'" in said[1:-1])
@@ -106,7 +106,7 @@ def test_a_word_is_one_line_that_a_terminal_does_not_obey(pasted: Paste, word: s
 
 
 def commands(said: str, root: str) -> list[str]:
-    """The commands in what was printed, up to their --root."""
+    """The commands in the output, up to their --root."""
     found = re.findall(rf"usernsplan [a-z-]+(?: {WORD})*? --root {WORD}", said)
     assert said.count("--root ") == len(found), said
     assert root

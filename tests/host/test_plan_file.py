@@ -1,4 +1,4 @@
-"""plan, apply and export on a host below --root, inside this process and as processes, undisturbed and disturbed."""
+"""plan, apply and export below --root, in this process and as processes, also with interference."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ OTHERS = "alice:100000:65536\n"
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the command is run: no plan file lies there yet."""
+    """The working folder: it has no plan file yet."""
     made = tmp_path / "here"
     made.mkdir()
     monkeypatch.chdir(made)
@@ -50,7 +50,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A host on which alice has a line, and nobody has to be made an account for Docker."""
+    """A host on which alice has a line, and Docker needs no new account."""
     made = tmp_path / "root"
     (made / "etc/docker").mkdir(parents=True)
     for name in ("subuid", "subgid"):
@@ -66,14 +66,14 @@ def write(text: str, name: str = "usernsplan.yaml") -> str:
 
 
 def lines(root: Path) -> str:
-    """What subuid has besides alice's line; subgid has the same."""
+    """The lines of subuid without alice's; subgid has the same."""
     found = {(root / "etc" / name).read_text() for name in ("subuid", "subgid")}
     assert len(found) == 1
     return found.pop().replace(OTHERS, "")
 
 
 def tree(root: Path) -> dict[str, tuple[Any, ...]]:
-    """All there is below a folder, and when it was changed, to see whether anything was touched."""
+    """All entries below a folder with their change times, to see whether anything was touched."""
     found = {}
     for path in [root, *sorted(root.rglob("*"))]:
         it = path.lstat()
@@ -152,7 +152,7 @@ def test_what_the_file_does_not_name_stays_unless_it_is_pruned(root: Path) -> No
     assert "-usernsplan-web:524288:65536\n" in out
     here("apply", "--prune", "--yes", "--root", root)
     assert lines(root) == "usernsplan-db:589824:131072\n"
-    # Kept back, so that the next one does not get it.
+    # Quarantined, so that the next container does not get it.
     write(PER_CONTAINER + "engines: [podman]\ncontainers: [{name: db, size: 131072}, new]\n")
     here("apply", "--yes", "--root", root)
     assert lines(root) == "usernsplan-db:589824:131072\nusernsplan-new:720896:65536\n"
@@ -162,7 +162,7 @@ def test_what_the_file_does_not_name_stays_unless_it_is_pruned(root: Path) -> No
     ("edit", "key"),
     [
         ("size: 65536", ".size"),
-        # They leave the size out, which differs then; nothing in the file says that.
+        # They omit the size, which then differs; the file does not show that.
         ("start: 1048576", ""),
         ("owner: other", ""),
         ("size: 131072, start: 524288", ".start"),
@@ -202,7 +202,7 @@ def test_export_is_the_file_that_leaves_everything_as_it_is(root: Path, folder: 
     document = told("export", "--root", root)
     assert document["spec"] == yaml.safe_load(out)
     assert document["spec"]["reservations"] == [{"ids": "5-6", "for": "yes"}]
-    # And where nothing is, the same comes of it.
+    # On an empty host the result is the same.
     other = folder / "other"
     (other / "etc").mkdir(parents=True)
     for name in ("passwd", "group"):
@@ -383,7 +383,7 @@ def test_a_file_that_others_may_have_written_is_not_taken_for_ours(  # noqa: PLR
         _, err = here(*words, "--root", root, status=9 if is_refused else 0)
         assert ("another user may have written or placed it" in err) == is_refused
         assert tree(root) == before
-    # Whoever names it means it.
+    # A file that the user names is trusted.
     here("plan", path, "--root", root)
 
 
@@ -420,7 +420,7 @@ def _with_acl(*entries: tuple[int, int, int], group: int = 0) -> Callable[[Path]
 
 
 def _in_the_way(target: str, uid: int) -> Callable[[Path], None]:
-    """The file lies elsewhere, and a symlink leads to it."""
+    """The file is elsewhere; a symlink leads to it."""
 
     def change(path: Path) -> None:
         (path.parent / "way").mkdir()
@@ -480,7 +480,7 @@ def test_who_else_could_write_it_or_put_it_there(  # noqa: PLR0917 - its cases
     change: Callable[[Path], None],
     why: str,
 ) -> None:
-    """Each way in which somebody else decides what lies there; the caller's own ways stay open."""
+    """Each way in which another user controls the file is refused; the caller's own ways work."""
     (tmp_path / "above/here").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "above/here")
     root = root.rename(tmp_path / "above/root")
@@ -498,7 +498,7 @@ def test_who_else_could_write_it_or_put_it_there(  # noqa: PLR0917 - its cases
             True,
         )
     assert tree(root) == before
-    # Whoever names it means it.
+    # A file that the user names is trusted.
     here("plan", path, "--root", root)
 
 
@@ -572,7 +572,7 @@ def test_whoever_is_not_root_may_plan_and_is_told_what_he_may_not(
     assert tree(root) == before
 
 
-# What is wrong is told, and nothing is done.
+# Errors are reported, and nothing changes.
 
 
 def test_errors_of_the_file_are_told_with_their_lines(root: Path) -> None:
@@ -616,7 +616,7 @@ def test_a_saved_plan_that_cannot_be_read(root: Path, folder: Path) -> None:
         assert "not a plan" not in err
 
 
-# What was saved.
+# Saved plans.
 
 
 def save(root: Path, *words: str) -> str:
@@ -628,12 +628,12 @@ def test_what_was_saved_is_what_is_done(root: Path) -> None:
     write(PLAIN)
     shown, err = here("plan", "--out", "saved", "--root", root)
     assert f"with: usernsplan apply --root {root} --plan saved" in err or f"--root {root}" in err
-    # The file may change, or go.
+    # The file may change or disappear.
     write(PER_CONTAINER + "containers: [other]\n")
     out, _ = here("apply", "--plan", "saved", "--yes", "--root", root)
     assert out.startswith(shown)
     assert lines(root) == LINES
-    # Once it is done it is no more what was shown.
+    # After it was applied, the saved plan no longer fits.
     here("apply", "--plan", "saved", "--yes", "--root", root, status=6)
     assert lines(root) == LINES
 
@@ -689,7 +689,7 @@ def test_half_of_what_was_saved_is_done_already(root: Path) -> None:
     here("apply", "--yes", "--root", root)
     write(PER_CONTAINER + "engines: [podman]\ncontainers: [{name: db, size: 131072}, new]\n")
     save(root, "--prune")
-    # As if it was ended between what comes and what goes.
+    # As if a kill came between the additions and the removals.
     here("apply", "--yes", "--root", root)
     before = tree(root)
     here("apply", "--plan", "saved", "--yes", "--root", root, status=6)
@@ -717,7 +717,7 @@ def test_what_was_saved_is_for_one_root(root: Path, tmp_path: Path) -> None:
     _, err = here("apply", "--plan", "saved", "--yes", "--root", tmp_path / "twin", status=2)
     assert f"saved was made for the root {root}" in err
     assert lines(tmp_path / "twin") == ""
-    # Another way to the same.
+    # Another path to the same file.
     (tmp_path / "link").symlink_to(root)
     here("apply", "--plan", "saved", "--yes", "--root", tmp_path / "link")
     assert lines(root) == LINES
@@ -807,17 +807,17 @@ def test_nothing_to_do_is_saved_and_done_too(root: Path) -> None:
     assert tree(root) == done
 
 
-# Somebody is asked.
+# Questions.
 
 
 def on_terminal() -> None:
-    """As a login shell starts programs; whoever started the tests in the background may ignore Ctrl-C."""
+    """Restore SIGINT, as a login shell does: tests started in the background may ignore Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 def answered(answer: bytes, *words: str, wait: bool = True) -> tuple[int, str, str]:
-    """Run it on a terminal of its own, and answer the question; status, output, and what stood on the terminal."""
+    """Run it on its own terminal and answer. Return status, output and the terminal's text."""
     master, slave = pty.openpty()
     try:
         process = subprocess.Popen(
@@ -908,7 +908,7 @@ def test_what_changes_while_somebody_thinks_about_it_is_not_done(root: Path) -> 
     assert (root / "etc/subgid").read_text() == OTHERS
 
 
-# Others write at the same time; and somebody pulls the plug.
+# Concurrent writers, and power failures.
 
 
 @needs_root
@@ -951,7 +951,7 @@ def test_several_at_once_and_useradd_between_them(root: Path) -> None:
 def test_killed_at_any_point_it_is_never_half_and_said_again_it_is_done(
     root: Path, tmp_path: Path
 ) -> None:
-    """What comes and what goes are two steps; each is whole or not there."""
+    """Additions and removals are two steps; each happens completely or not at all."""
     if shutil.which("strace") is None:
         missing("strace")
     here("allocate", "--strategy", "per-container", "old", "--engine", "podman", "--root", root)
@@ -984,7 +984,7 @@ def test_killed_at_any_point_it_is_never_half_and_said_again_it_is_done(
         here("plan", file, "--prune", "--root", struck)
         for name in ("subuid", "subgid"):
             assert (struck / "etc" / name).read_text().replace(OTHERS, "") in sides, (call, number)
-        # Another command mends it; what is there then is the one or the other.
+        # Another command finishes or undoes it: the state is the old or the new one.
         here("release", "--forget", "nothing", "--root", struck, status=1)
         seen.add(lines(struck))
         assert lines(struck) in sides
@@ -1054,7 +1054,7 @@ def test_volumes_are_given_to_their_containers(root: Path) -> None:
     assert owners(web) == {(524288, 524288)}
     assert owners(db) == {(589824 + 999, 589824 + 998)}
     assert owners(rootfs) == {(589824, 589824), (589824 + 33, 589824 + 44)}
-    # Said twice, it changes nothing.
+    # Repeating the command changes nothing.
     done = tree(root)
     here("plan", "--check", "--root", root)
     assert "Nothing to do" in here("apply", "--fix-volumes", "--root", root)[0]
@@ -1077,7 +1077,7 @@ def test_what_the_file_says_of_a_volume_may_change(root: Path) -> None:
     assert owners(db) == {(589824 + 5, 589824 + 6)}
     assert owners(rootfs) == {(589824, 589824)}
     here("plan", "--check", "--root", root)
-    # A new file of the host's root is seen one level below the top, and no deeper.
+    # The check sees a new file of the host's root one level below the top, and no deeper.
     (db / "new").touch()
     here("plan", "--check", "--root", root, status=4)
     here("apply", "--yes", "--fix-volumes", "--root", root)
@@ -1210,7 +1210,7 @@ def test_allocate_without_a_name_does_what_the_file_says(root: Path) -> None:
     assert lines(root) == "usernsplan-web:589824:65536\nusernsplan-db:655360:131072\n"
     here("allocate", "--check", "--root", root)
     here("plan", "--check", "--root", root)
-    # Not what a file of this folder says, once a strategy is named: Docker's own.
+    # With a strategy, it ignores the plan file of this folder: Docker's own allocation.
     here("allocate", "--check", "--strategy", "per-container", "--root", root, status=4)
     assert not (root / "etc/docker/daemon.json").exists()
 
@@ -1259,7 +1259,7 @@ def test_allocate_tells_of_volumes_that_are_left(root: Path) -> None:
     )
 
 
-# As a process: start to end.
+# As a process, from start to end.
 
 
 def test_as_a_process(root: Path) -> None:

@@ -1,4 +1,4 @@
-"""A render that fails starts no container: by the pattern that is documented, and without it."""
+"""A failed render starts no container, with the documented shell pattern and without it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from tests.command import files_of, json_of, slow, usernsplan
 
 REFUSING = "--userns=usernsplan-failed"
-# How each engine is called; what is rendered comes first, then what it is to run.
+# How each engine is called: first the rendered flags, then what to run.
 CALLS = {
     "podman": "podman run {} image",
     "containerd": "ctr run {} image id",
@@ -21,7 +21,7 @@ CALLS = {
 }
 PROGRAMS = {"podman": "podman", "containerd": "ctr", "nspawn": "systemd-nspawn"}
 ENGINES = pytest.mark.parametrize("engine", ["podman", *slow("containerd", "nspawn")])
-# usernsplan, which is struck by a signal when it has begun.
+# usernsplan, which gets a signal after its start.
 STRUCK = """
 import os, sys
 from usernsplan import rendering
@@ -42,7 +42,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """A PATH of engines that write down what they are given, and refuse what the real ones refuse."""
+    """A PATH of engines that log their arguments, and refuse what the real ones refuse."""
     folder = tmp_path / "bin"
     folder.mkdir()
     for program in PROGRAMS.values():
@@ -66,7 +66,7 @@ def shell(script: str, path: Path, **env: str) -> subprocess.CompletedProcess[st
 
 
 def started(path: Path) -> list[list[str]]:
-    """The words with which engines were started."""
+    """The arguments with which engines were started."""
     file = path.parent / "started"
     return [line.split()[1:] for line in file.read_text().splitlines()] if file.exists() else []
 

@@ -1,4 +1,4 @@
-"""release: only what is ours goes, what was given comes back, and no range is freed while files carry it."""
+"""release removes only our lines, and frees no range that files carry."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PLAN = "version: 1\nstrategy: per-container\n"
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A host on which useradd gave alice a range, and podman works with it."""
+    """A host on which useradd gave alice a range that podman uses."""
     for name, text in (("passwd", USERS), ("group", GROUPS), ("subuid", ALICE), ("subgid", ALICE)):
         put(tmp_path, f"/etc/{name}", text)
     return tmp_path
@@ -47,13 +47,13 @@ def lines(root: Path) -> tuple[str, str]:
 
 
 def ran(root: Path, *words: str | Path, status: int = 0) -> tuple[dict[str, Any], str]:
-    """Run it with --json: what it printed, and said."""
+    """Run a command with --json. Return its document and its messages."""
     out, err = here(*words, "--json", "--root", root, status=status)
     return json.loads(out) if out else {}, err
 
 
 def listed(root: Path) -> tuple[list[str], list[tuple[str, int]]]:
-    """The names that are allocated, and the ranges that are kept back, with their first ids."""
+    """The allocated names, and the quarantined ranges with their first ids."""
     found, _ = ran(root, "list")
     return [a["name"] for a in found["allocations"]], [
         (q["name"], q["range"]["start"]) for q in found["quarantined"]
@@ -76,7 +76,7 @@ def adopt(root: Path) -> None:
     assert lines(root) == (ALICE, ALICE)
 
 
-# Whose lines go
+# Which lines are removed
 
 
 def test_an_adopted_line_stays_when_its_allocation_is_released(root: Path) -> None:
@@ -91,7 +91,7 @@ def test_an_adopted_line_stays_when_its_allocation_is_released(root: Path) -> No
     ]
     assert "--with-lines" in said[0]["hint"]
     assert f"usermod --prefix {root} --del-subuids 100000-165535 alice" in said[0]["hint"]
-    # The line itself keeps the range from others: nothing is left behind that check would complain of.
+    # The line itself protects the range; check finds nothing to complain about.
     assert listed(root) == ([], [])
     assert "USN010" not in here("check", "--root", root, status=None)[0]
     adopt(root)
@@ -189,7 +189,7 @@ def test_a_line_that_was_lost_and_put_back_is_still_not_ours(root: Path) -> None
 
 
 def older(root: Path) -> None:
-    """Make the ledger one of version 4, which did not note which lines stood before."""
+    """Make the ledger one of version 4, which did not record which lines were adopted."""
     db = sqlite3.connect(f"{root}{LEDGER}")
     db.execute("DROP TABLE found")
     for column in ("owner", "strategy", "uid_map", "gid_map", "made"):
@@ -224,11 +224,11 @@ def test_a_line_is_not_taken_out_where_the_history_of_an_older_ledger_is_lost(ro
     assert "USN111" in {f["code"] for f in found["findings"]}
 
 
-# What was given comes back
+# Volumes of a released container
 
 
 def volume(root: Path, name: str = "/srv/web") -> Path:
-    """A volume that is fixed for web, with a file of container uid 33."""
+    """A volume of web with a file of container uid 33."""
     file = put(root, f"{name}/index.html", "hello")
     os.chown(file, 33, 33)
     here("fix-volume", name, "--container", "web", "--mode", "shift", "--root", root)
@@ -348,12 +348,12 @@ def test_an_adopted_range_that_was_released_with_its_lines_comes_back_where_it_w
     here("release", "alice", "--with-lines", "--root", root)
     here("allocate", "alice", "--strategy", "per-container", "--owner", "alice", "--root", root)
     assert lines(root) == (ALICE, ALICE)
-    # This time we wrote it.
+    # This time usernsplan wrote it.
     here("release", "alice", "--root", root)
     assert lines(root) == ("", "")
 
 
-# What release says
+# The output of release
 
 
 @needs_root
@@ -394,7 +394,7 @@ def test_apply_prune_says_it_too(root: Path) -> None:
 
 
 def refused(root: Path, *words: str | Path) -> str:
-    """What is said where nothing is forgotten."""
+    """The error of a --forget that changes nothing."""
     before = files_of(root)
     _, said = here("release", "--forget", *words, "--root", root, status=9)
     assert files_of(root) == before
@@ -414,7 +414,7 @@ def test_a_range_is_not_forgotten_while_a_volume_carries_it(root: Path) -> None:
     said = refused(root, "web")
     assert f"{root}/srv/web: 'web' (524288-589823): {file.parent}, {file}\n" in said
     assert f"usernsplan find-owned 524288-589823 {root}/srv/web --root {root}" in said
-    # Nor is it with --unseen, and not in a preview.
+    # The same with --unseen and in a preview.
     refused(root, "web", "--unseen")
     refused(root, "web", "--dry-run")
     chown_all(root / "srv/web", 0)

@@ -1,4 +1,4 @@
-"""render: what is printed, and what --out and --bundle write, on another root."""
+"""render: its output, and the files of --out and --bundle, on another root."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_out_writes_files_in_their_places_once(root: Path, out: Path) -> None:
     words = ("render", "docker-instance", "web", "--out", out, "--root", root)
     first = json_of(*words)
     assert first["changed"]
-    # Lines are granted by allocate, which looks first whose the ids are.
+    # allocate writes lines; it first checks who has the ids.
     assert sorted(files_of(out)) == [
         "etc/docker/docker-web.json",
         "etc/systemd/system/docker-web.service",
@@ -112,7 +112,7 @@ def test_out_on_the_same_root_merges_daemon_json_with_what_stands_there(root: Pa
     written = json.loads((root / "etc/docker/daemon.json").read_text())
     assert written == {"debug": True, "userns-remap": "usernsplan-web", "no-new-privileges": True}
     assert (root / "etc/subuid").read_text().count("usernsplan-web") == 1
-    # It stands there now, and needs no --replace-files to stay.
+    # The file exists now; leaving it needs no --replace-files.
     assert not json_of("render", "docker", "web", "--out", root, "--root", root)["changed"]
 
 
@@ -141,7 +141,7 @@ def test_out_does_not_follow_a_symlink_out_of_its_folder(
     (out / "etc").mkdir(parents=True)
     (tmp_path / "elsewhere").mkdir()
     (out / "etc/systemd").symlink_to(tmp_path / "elsewhere")
-    # As a chroot would read it: absolute is below OUT.
+    # As in a chroot: an absolute link is below OUT.
     usernsplan("render", "nspawn", "web", "--out", out, "--root", root)
     assert os.listdir(tmp_path / "elsewhere") == []
     (out / "etc/systemd").unlink()
@@ -202,7 +202,7 @@ def test_words_that_cannot_be_are_said_to_be_so(
     given = [str(out) if word == "OUT" else word for word in words]
     done = usernsplan("render", *given, "--root", root, status=status)
     assert said in done.stderr
-    # What may have been meant for a command line gets a flag that no engine takes.
+    # A render that may be part of a command line gets a flag that no engine accepts.
     is_for_flags = "--out" not in words and (not words or "nonesuch" in words or "podman" in words)
     assert done.stdout == ("--userns=usernsplan-failed\n" if is_for_flags else "")
     assert files_of(root) == before
@@ -213,7 +213,7 @@ def test_rootless_flags_are_places_among_the_owners_lines(root: Path) -> None:
     words = ("render", "podman", "hers", "--rootless", "--root", root)
     assert usernsplan(*words).stdout == "--uidmap 0:1:65536 --gidmap 0:1:65536\n"
     assert "--uidmap 0:@589824:65536 --gidmap 0:@589824:65536" in usernsplan(*words).stderr
-    # Podman sorts all lines of an owner by their start, wherever they stand in the file.
+    # Podman sorts all lines of an owner by their start, in any order of the file.
     with (root / "etc/subuid").open("a") as file:
         file.write("1000:300:10\nalice:900000:5\n")
     assert usernsplan(*words).stdout == "--uidmap 0:11:65536 --gidmap 0:1:65536\n"
@@ -328,7 +328,7 @@ def test_the_kernel_is_asked_only_about_this_machine(root: Path) -> None:
 def test_yaml_is_read_back_as_it_was_meant(root: Path) -> None:
     odd = "/srv/a 'b' \"c\": #d, $e %f"
     found = json_of("render", "compose", "web", "--volume", f"{odd}:/data:ro", "--root", root)
-    # Compose replaces $NAME, and takes $$ for a dollar.
+    # Compose replaces $NAME, and reads $$ as a dollar.
     assert yaml.safe_load(found["text"]) == {
         "services": {
             "web": {
@@ -466,6 +466,6 @@ def test_the_command_that_a_note_gives_is_the_one_that_made_the_allocation(
     ]
     pasted = shlex.split(note.partition("this grants them: ")[2])
     here(*pasted[1:])
-    # Root's lines are new, and nothing else.
+    # Only root's lines are new.
     owner = before.partition(":")[0]
     assert (root / "etc/subuid").read_text() == before + before.replace(f"{owner}:", "root:")

@@ -1,4 +1,4 @@
-"""Help, and what is said of words that no command takes."""
+"""Help, and usage errors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NARROW = {"COLUMNS": "80"}
 
 
 def commands() -> Iterator[tuple[str, Any]]:
-    """Every command with the words that call it."""
+    """Every command with its full name."""
     for name, command in typer.main.get_group(app_for([])).commands.items():
         yield name, command
         for inner, one in getattr(command, "commands", {}).items():

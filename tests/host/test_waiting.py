@@ -1,4 +1,4 @@
-"""Whoever waits for a lock for longer than a second says for which, and who has it."""
+"""A command that waits for a lock for more than a second names the lock and its holder."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ HOLD = {
 
 @contextmanager
 def held(how: str, path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another process holds a lock until its standard input is closed, here or at the end."""
+    """Another process holds a lock until its standard input closes, here or at the end."""
     code = f"{HOLD[how]}import os\nprint('held', flush=True)\nsys.stdin.read()\n"
     code += "os.unlink(sys.argv[1])\n" if how == "pid" else ""
     with subprocess.Popen(
@@ -51,7 +51,7 @@ def release(holder: subprocess.Popen[str]) -> None:
 
 
 def made(root: Path) -> Path:
-    """A root with an allocation and a volume that was fixed."""
+    """A root with an allocation and a fixed volume."""
     (root / "srv/vol").mkdir(parents=True)
     (root / "etc").mkdir(exist_ok=True)
     here("allocate", "--strategy", "per-container", "web", "--root", root)
@@ -87,7 +87,7 @@ def test_a_wait_is_told_after_a_second_with_the_lock_and_its_holder(
 ) -> None:
     root = made(tmp_path)
     with held(how, Path(f"{root}{name}")) as holder:
-        # Held until the wait is told, however long that takes on a busy machine.
+        # Held until the message appears, however long that takes on a busy machine.
         monkeypatch.setattr(
             waiting,
             "listen",
@@ -103,7 +103,7 @@ def test_a_wait_is_told_after_a_second_with_the_lock_and_its_holder(
 def test_a_short_wait_is_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tmp_path
     (root / "etc").mkdir()
-    # Longer than a busy machine takes for the rest.
+    # Longer than a busy machine needs for the rest.
     monkeypatch.setattr(waiting, "_AFTER", 60)
     with held("fcntl", root / "etc/.pwd.lock") as holder:
         threading.Timer(0.3, release, [holder]).start()

@@ -1,4 +1,4 @@
-"""Every command on a host whose names and lines were made to deceive: what it prints, in every form."""
+"""The output of every command, in every form, on a host with deceptive names and lines."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import pytest
 from tests.command import here, needs_root, usernsplan
 
 EVIL = "a\n::error::x\r\x1b[31m\x7f\x9b2J\u202e\udcff##[error]"
-# Of a line of a file: without its end.
+# A line of a file without its end.
 LINE = EVIL.replace("\n", "").replace("#", "").encode("utf-8", "surrogateescape").replace(b":", b"")
 
 
 def check_text(shown: str) -> None:
-    """Nothing is acted on by a terminal, and no line begins with what a name says."""
+    """No byte acts on a terminal, and no line begins with text from a name."""
     assert all(character.isprintable() or character in "\n\t" for character in shown), shown
     assert not [line for line in shown.split("\n") if line.lstrip().startswith("::error::")], shown
 
@@ -135,7 +135,7 @@ def test_a_volume_with_such_names(tmp_path: Path) -> None:
             assert out.isascii()
             json.loads(out)
     found = usernsplan("find-owned", "web", root / "srv", "--null", "--root", root).stdout
-    # The helper reads text, for which a CR ends a line.
+    # The helper reads in text mode, where a CR ends a line.
     assert EVIL.replace("\r", "\n") + "\0" in found
     entries = json.loads(here("history", "--json", "--root", root)[0])["entries"]
     assert all(entry["command"].isprintable() for entry in entries)

@@ -1,4 +1,4 @@
-"""whois on a root of its own, and find-owned's words; what they say beside the files that they say it of."""
+"""whois and find-owned on their own root: their output, compared with the files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GROUP = "root:x:0:\nalice:x:1000:\n"
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A host with web (524288 on), a released one, and lines and accounts of others."""
+    """A host with web (524288 on), a quarantined range, and lines and accounts of others."""
     root = tmp_path / "host"
     usernsplan(
         "allocate",
@@ -48,7 +48,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def piped(text: str | bytes, *words: str | Path, status: int = 0) -> str:
-    """Run whois with this on its standard input."""
+    """Run whois with this text on standard input."""
     raw = io.BytesIO(text.encode() if isinstance(text, str) else text)
     with mock.patch.object(sys, "stdin", io.TextIOWrapper(raw)):
         out, err = here("whois", *words, status=status)
@@ -137,7 +137,7 @@ def test_65534_says_that_what_is_unmapped_reads_so(root: Path) -> None:
 def test_many_ids_get_a_line_each_in_their_order(root: Path) -> None:
     text = "524288 1000\n\n524288\n70000\n"
     lines = piped(text, "--root", root).splitlines()
-    # And from a real pipe.
+    # The same from a real pipe.
     command = [*PROGRAM, "whois", "--root", str(root)]
     found = subprocess.run(command, input=text, capture_output=True, text=True, check=True)
     assert found.stdout.splitlines() == lines
@@ -225,7 +225,7 @@ def test_of_a_symlink_it_is_the_link_itself(root: Path) -> None:
     os.lchown(link, 524290, 0)
     [told] = json_of("whois", "--file", "/srv/link", "--root", root)["files"]
     assert (told["type"], told["ids"][0]["id"]) == ("symlink", 524290)
-    # A folder that is a symlink is followed as a chroot would: /etc is the root's own.
+    # A symlink to a folder is followed as in a chroot: /etc is the root's.
     (root / "srv/dir").symlink_to("/etc")
     [told] = json_of("whois", "--file", "/srv/dir/passwd", "--root", root)["files"]
     assert told["ids"][0]["id"] == os.stat(root / "etc/passwd").st_uid
@@ -343,14 +343,14 @@ def test_whoever_may_not_read_the_ledger_is_told_by_the_lines(root: Path) -> Non
     assert [one["owner"] for one in answer["uid"]] == ["usernsplan-web"]
     assert answer["free"] is False
     assert "ledger" in done.stderr
-    # Of the range that was released no file tells: it is not to be told as free.
+    # No file shows the quarantined range, but it is not free.
     [answer] = json.loads(told("whois", "589824", "--json").stdout)["answers"]
     assert answer["free"] is None
     done = told("whois", "589824")
     assert "as far as can be seen" in done.stdout
     assert "free in the pool" not in done.stdout
     assert "quarantined" in done.stderr
-    # Who spells the ids out needs no ledger.
+    # A range or an id needs no ledger.
     assert told("find-owned", "524288-524290", "/image").stdout == ""
 
 

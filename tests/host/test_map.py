@@ -201,7 +201,7 @@ def test_a_picture_is_whole_well_formed_and_the_same_each_time(root: Path, tmp_p
     before = files_of(root)
     done = usernsplan("map", "--root", root, "--svg", svg, "--html", html)
     assert done.stdout == ""
-    assert done.stderr.splitlines() == [f"note: written: {svg}", f"note: written: {html}"]
+    assert done.stderr.splitlines() == [f"note: wrote {svg}", f"note: wrote {html}"]
     assert files_of(root) == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["host", "ids.html", "ids.svg"]
     assert drawn(root, "--svg", "-") == svg.read_text()
@@ -442,7 +442,7 @@ def test_capacity_of_what_cannot_be_is_wrong_usage(root: Path, words: tuple[str,
 def test_a_login_defs_without_a_pool_is_an_error_of_capacity_and_a_note_of_map(root: Path) -> None:
     (root / "etc/login.defs").write_text("SUB_UID_MIN 9\nSUB_UID_MAX 8\n")
     assert "SUB_UID_MIN 9 lies above" in usernsplan("capacity", "--root", root, status=1).stderr
-    assert "pool         none: " in drawn(root, "--width", "80")
+    assert "pool         none:" in drawn(root, "--width", "80")
     assert json_of("map", "--root", root)["capacity"] is None
     assert (
         json.loads(

@@ -1240,7 +1240,7 @@ def test_options_that_say_what_the_file_is_to_say_are_refused(
     write(PLAIN)
     before = tree(root)
     _, err = here("allocate", *words, "--root", root, status=2)
-    assert "usernsplan.yaml says" in err
+    assert "usernsplan.yaml sets" in err
     assert tree(root) == before
 
 

@@ -157,7 +157,7 @@ def test_out_does_not_follow_a_symlink_out_of_its_folder(
     ("words", "status", "said"),
     [
         ((), 2, "ENGINE and NAME are missing"),
-        (("podman",), 2, "ENGINE and NAME are missing"),
+        (("podman",), 2, "NAME is missing"),
         (("nonesuch", "web"), 2, "no engine 'nonesuch'"),
         (("podman", "nobody"), 1, "nothing is allocated under the name 'nobody'"),
         (("--list", "nobody"), 1, "nothing is allocated"),

@@ -40,9 +40,10 @@ class Allocation:
     """Who has which ids: container ``name``, the ``owner`` of its lines in subuid and subgid, its mapping.
 
     ``reserved_range`` is what nobody else may have while this allocation stands (the same for uids and gids); None where the
-    mapping takes nothing from the pool. ``since`` (UTC, ISO 8601) is set once the ledger has it. ``extra_owners`` are further
-    owners who have the same lines, because an engine asks for them: root, for LXC. ``found`` are (path, line) pairs:
-    the lines of it that stood before and were adopted, which are not ours to take out.
+    mapping takes nothing from the pool. ``since`` (UTC, ISO 8601) and ``event`` (the number of the event that made it) are
+    set once the ledger has it. ``extra_owners`` are further owners who have the same lines, because an engine asks for
+    them: root, for LXC. ``found`` are (path, line) pairs: the lines of it that stood before and were adopted, which are
+    not ours to take out.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Allocation:
     since: str = ""
     extra_owners: tuple[str, ...] = ()
     found: tuple[tuple[str, str], ...] = ()
+    event: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +62,14 @@ class Quarantined:
     """A range that was released and that files may still carry: not given out again until it is forgotten.
 
     ``was`` is the allocation that had it, to which it comes back; None where an older ledger did not note it.
+    ``event`` is the number of the event that released it.
     """
 
     name: str
     reserved_range: IdRange
     since: str
     was: Allocation | None = None
+    event: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,7 @@ class Volume:
     """A tree that was fixed for a container: where it lies (below the root), the container's name, and how.
 
     ``user`` is UID:GID of the container to whom --mode own gave it; "" with --mode shift, and where nobody noted it.
+    ``event`` is the number of the event that recorded it.
     """
 
     path: str
@@ -114,6 +119,7 @@ class Volume:
     mode: str
     since: str = ""
     user: str = ""
+    event: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,23 +165,41 @@ class Intent:
 
 @dataclass(frozen=True, slots=True)
 class HistoryEntry:
-    """One change that was carried out: when (UTC, ISO 8601), who, by which words, and what changed, a line each."""
+    """One event for a person to read: when (UTC, ISO 8601), who, by which words, and what changed, a line each.
+
+    ``number`` counts the events of a ledger from 1; it is 0 until the ledger has the entry.
+    """
 
     at: str
     actor: Actor
     command: str
     changed: tuple[str, ...]
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event as the ledger's state is made from it: its number, its moment (as HistoryEntry.at), its change."""
+
+    number: int
+    at: str
+    change: LedgerChange
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerState:
-    """All that the ledger holds, at one moment. ``interrupted``: a run was killed and is not yet mended."""
+    """All that the ledger holds after the event of this ``number``; 0: before the first one.
+
+    ``allocations`` are ordered by name, ``quarantined`` by name and first id, ``volumes`` by path, ``reservations`` as
+    they were made. ``interrupted``: a run was killed and is not yet mended.
+    """
 
     allocations: tuple[Allocation, ...] = ()
     quarantined: tuple[Quarantined, ...] = ()
     interrupted: bool = False
     volumes: tuple[Volume, ...] = ()
     reservations: tuple[Reservation, ...] = ()
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -398,23 +398,23 @@ def test_docker_has_a_shared_map_without_a_gap() -> None:
 @pytest.mark.parametrize(
     ("noted", "wanted", "is_pending"),
     [
-        (Volume("/v", "web", "own", "1", "0:0"), "/v", False),
-        (Volume("/v", "web", "own", "1", "0:0"), "{path: /v, user: '0:1'}", True),
-        (Volume("/v", "web", "own", "1", ""), "/v", True),
-        (Volume("/v", "web", "shift", "1", ""), "/v", True),
-        (Volume("/v", "web", "shift", "1", ""), "{path: /v, mode: shift}", False),
-        (Volume("/v", "db", "own", "1", "0:0"), "/v", True),
-        (Volume("/w", "web", "own", "1", "0:0"), "/v", True),
+        (Volume("/v", "web", "own", "T", "0:0", 1), "/v", False),
+        (Volume("/v", "web", "own", "T", "0:0", 1), "{path: /v, user: '0:1'}", True),
+        (Volume("/v", "web", "own", "T", "", 1), "/v", True),
+        (Volume("/v", "web", "shift", "T", "", 1), "/v", True),
+        (Volume("/v", "web", "shift", "T", "", 1), "{path: /v, mode: shift}", False),
+        (Volume("/v", "db", "own", "T", "0:0", 1), "/v", True),
+        (Volume("/w", "web", "own", "T", "0:0", 1), "/v", True),
         # Given when the container had another range.
-        (Volume("/v", "web", "own", "0", "0:0"), "/v", True),
-        (Volume("/v", "web", "own", "2", "0:0"), "/v", False),
+        (Volume("/v", "web", "own", "T", "0:0", 0), "/v", True),
+        (Volume("/v", "web", "own", "T", "0:0", 2), "/v", False),
     ],
 )
 def test_a_volume_is_fixed_unless_it_is_known_to_be(
     noted: Volume, wanted: str, is_pending: bool
 ) -> None:
     host = with_ledger(
-        web(), volumes=(noted,), allocations=(replace(per_container("web", 524288), since="1"),)
+        web(), volumes=(noted,), allocations=(replace(per_container("web", 524288), event=1),)
     )
     desired = decided(host, PER_CONTAINER + f"containers: [{{name: web, volumes: [{wanted}]}}]\n")
     assert desired.pending is is_pending

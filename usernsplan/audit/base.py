@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from usernsplan.errors import InvalidFileError
 from usernsplan.formats import daemon_json
 from usernsplan.formats.subid import Grant, ended
+from usernsplan.holdings import holdings
 from usernsplan.ids import IdRange, IdSet
 from usernsplan.layout import DAEMON_JSON, LEDGER, SUBGID, SUBUID
 from usernsplan.model import ROOT, Finding
-from usernsplan.planner.grants import Grants, holdings
+from usernsplan.planner.grants import Grants
 from usernsplan.planner.meant import is_meant_by_root
 from usernsplan.planner.repair import make_repair
 from usernsplan.strategies import Shared

@@ -233,16 +233,16 @@ def _whose(
 
 def standing(ledger: LedgerState) -> dict[str, Volume]:
     """By path, the volumes that were fixed since their name was allocated, and not for what had the name before."""
-    made = {a.name: a.since for a in ledger.allocations}
-    released: dict[str, str] = {}
+    made = {a.name: a.event for a in ledger.allocations}
+    released: dict[str, int] = {}
     for q in ledger.quarantined:
-        released[q.name] = max(q.since, released.get(q.name, q.since))
+        released[q.name] = max(q.event, released.get(q.name, q.event))
     return {
         v.path: v
         for v in ledger.volumes
         if v.name in made
-        and made[v.name] <= v.since
-        and (v.name not in released or released[v.name] < v.since)
+        and made[v.name] <= v.event
+        and (v.name not in released or released[v.name] < v.event)
     }
 
 

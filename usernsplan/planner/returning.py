@@ -52,7 +52,7 @@ def without(state: HostState, back: Collection[Quarantined]) -> HostState:
 def since_then(allocation: Allocation, former: Quarantined | None) -> Allocation:
     """The allocation, as old as it was: with the same map, the volumes that it had are right as they are."""
     if former and former.was and former.was.mapping == allocation.mapping:
-        return replace(allocation, since=former.was.since)
+        return replace(allocation, since=former.was.since, event=former.was.event)
     return allocation
 
 
@@ -103,5 +103,5 @@ def _why(state: HostState, former: Quarantined, now: Allocation) -> str:
     return "other ids are asked for"
 
 
-def _released(one: Quarantined) -> tuple[str, int]:
-    return one.since, one.reserved_range.start
+def _released(one: Quarantined) -> tuple[int, int]:
+    return one.event, one.reserved_range.start

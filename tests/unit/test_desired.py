@@ -438,8 +438,8 @@ def test_an_empty_host() -> None:
         PER_CONTAINER
         + "containers: [aa, {name: bb, size: 5}, {name: cc, owner: xx, start: 1048576, size: 131072}]\n",
         PER_CONTAINER + "daemon: aa\ncontainers: [aa, bb]\n",
-        PER_CONTAINER + "containers: [default, bb]\n",
-        PER_CONTAINER + "engines: [docker, lxc]\ncontainers: [default, bb]\n",
+        PER_CONTAINER + "containers: [default, web]\n",
+        PER_CONTAINER + "engines: [docker, lxc]\ncontainers: [default, web]\n",
         PER_CONTAINER + "engines: [lxc]\ncontainers: [aa, bb]\n",
         PER_CONTAINER
         + "engines: [{name: podman-auto, containers: 3}, kubernetes]\ncontainers: [aa]\n",
@@ -459,7 +459,7 @@ def test_an_empty_host() -> None:
         "strategy: shared\ncontainers: [aa, {name: bb, dockerroot: 400}, {name: cc, max: 4294967294}]\n",
         "strategy: shared\ncontainers: [{name: aa, identity: true}, {name: bb, identity: true, max: 1000}]\n",
         "strategy: shared\ndockerroot: 9\ndaemon: bb\ncontainers: [aa, bb]\n",
-        "strategy: shared\ncontainers: [default, bb]\n",
+        "strategy: shared\ncontainers: [default, web]\n",
         "strategy: shared\nengines: [lxc]\ncontainers: [aa, bb]\n",
         "strategy: shared\nidentity: true\ncontainers: [default]\n",
     ],

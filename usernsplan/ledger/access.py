@@ -38,7 +38,7 @@ _IS_WAL = b"\2\2"
 # Python 3.11 reads and writes a whole database in memory; an older one makes files of its own for it.
 _IN_MEMORY = hasattr(sqlite3.Connection, "deserialize")
 # What SQLite says of a file that need not be damaged, and what helps.
-__NO_DAMAGE = {
+_NO_DAMAGE = {
     "database is locked": "another program reads or writes it; try again when it has finished",
     "database or disk is full": "make room and run again",
     "disk I/O error": "the disk failed, and 'dmesg' may say how; when it works again, run again",
@@ -302,7 +302,7 @@ class LedgerFile:
         except DAMAGE as error:
             said = str(error) or type(error).__name__
             if remedy := next(
-                (remedy for words, remedy in __NO_DAMAGE.items() if words in said), ""
+                (remedy for words, remedy in _NO_DAMAGE.items() if words in said), ""
             ):
                 raise LedgerError(f"{self.shown}: {said}", hint=remedy) from error
             raise DamagedLedgerError(

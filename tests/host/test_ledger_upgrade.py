@@ -12,7 +12,6 @@ import pytest
 
 from tests.ledgers import VERSIONS, put_old
 from tests.unit.states import per_container
-from usernsplan import whose
 from usernsplan.engines.mounts import standing
 from usernsplan.errors import LedgerError
 from usernsplan.host.files import layout_at
@@ -32,6 +31,7 @@ from usernsplan.model import (
     Reservation,
     Volume,
 )
+from usernsplan.whose.ids import giver
 
 ROOT = Actor(0, 1000, None)
 NOW = "2026-02-01T00:00:00Z"
@@ -214,7 +214,9 @@ def test_of_the_second_of_an_allocation_a_volume_is_right_for_it(tmp_path: Path)
 
 
 IN_ONE_SECOND = (
-    *(f"UPDATE {table} SET since = 'T'" for table in ("allocation", "quarantine", "volume")),
+    "UPDATE allocation SET since = 'T'",
+    "UPDATE quarantine SET since = 'T'",
+    "UPDATE volume SET since = 'T'",
     "UPDATE history SET at = 'T'",
     "UPDATE quarantine SET made = 'T'",
 )
@@ -229,7 +231,7 @@ def test_of_several_events_of_one_second_the_one_that_names_an_allocation_made_i
         # Runs that were put back made nothing, and neither did this one.
         "INSERT INTO history SELECT at, actor, command, '[\"failed, and put back\"]' FROM history",
     )
-    made = {a.name: whose.giver(a, history) for a in state.allocations}
+    made = {a.name: giver(a, history) for a in state.allocations}
     # By their lines, but alice, whose line stood before: by the words.
     assert {name: one.number for name, one in made.items() if one} == {
         "web": 1,
@@ -248,7 +250,7 @@ def test_where_no_event_of_a_second_names_an_allocation_nobody_is_named_as_its_m
         "UPDATE history SET changed = '[]', command = 'usernsplan apply'",
         "DELETE FROM quarantine",
     )
-    assert [whose.giver(a, history) for a in state.allocations] == [None] * 4
+    assert [giver(a, history) for a in state.allocations] == [None] * 4
     # Whatever was given in this second is right for it, as before.
     assert [*standing(state)] == ["/srv/db", "/srv/new", "/srv/web"]
 
@@ -262,5 +264,5 @@ def test_what_refers_to_a_moment_of_which_nothing_is_noted_is_not_taken_for_righ
         "UPDATE volume SET since = 'never' WHERE path = x'2f7372762f6e6577'",
         "DELETE FROM quarantine",
     )
-    assert [whose.giver(a, history) for a in state.allocations if a.name == "web"] == [None]
+    assert [giver(a, history) for a in state.allocations if a.name == "web"] == [None]
     assert [*standing(state)] == []

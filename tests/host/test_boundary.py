@@ -382,7 +382,7 @@ def test_what_a_kill_left_beside_the_ledger_of_a_host_is_taken_back_first(
 ) -> None:
     """The disk of a machine that fell over is mounted elsewhere, and looked at with --root."""
     if python == "3.10":
-        monkeypatch.setattr("usernsplan.ledger.sqlite._IN_MEMORY", False)
+        monkeypatch.setattr("usernsplan.ledger.access._IN_MEMORY", False)
     ledger = root / STATE / "ledger.sqlite3"
     interrupted(ledger, mode)
     [beside] = [path.name for path in ledger.parent.iterdir() if path != ledger]
@@ -422,7 +422,7 @@ def test_sqlite_opens_no_path_below_another_root(
 def test_two_who_write_the_ledger_of_another_root_follow_one_another(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("usernsplan.ledger.sqlite._PATIENCE", 0.1)
+    monkeypatch.setattr("usernsplan.ledger.access._PATIENCE", 0.1)
     before = files_of(root / STATE)
     folder = os.open(root / STATE, os.O_RDONLY)
     try:
@@ -439,7 +439,7 @@ def test_a_ledger_that_somebody_writes_in_place_is_not_read_half(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the root is that of a running container, the usernsplan in it works in the file."""
-    monkeypatch.setattr("usernsplan.ledger.sqlite._PATIENCE", 0.1)
+    monkeypatch.setattr("usernsplan.ledger.access._PATIENCE", 0.1)
     code = (
         "import sqlite3, sys\ndb = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
         "db.execute('BEGIN EXCLUSIVE')\nprint(flush=True)\nsys.stdin.read()\ndb.execute('COMMIT')"

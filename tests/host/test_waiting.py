@@ -107,7 +107,7 @@ def test_a_ledger_that_stays_locked_is_an_error_as_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here("allocate", "--strategy", "per-container", "web", "--root", tmp_path)
-    monkeypatch.setattr("usernsplan.ledger.sqlite._PATIENCE", 0.2)
+    monkeypatch.setattr("usernsplan.ledger.access._PATIENCE", 0.2)
     with held("ledger", Path(f"{tmp_path}{LEDGER}"), 1) as pid:
         assert f"is locked by process {pid}" in here("list", "--root", tmp_path, status=1)[1]
     assert "web" in here("list", "--root", tmp_path)[0]

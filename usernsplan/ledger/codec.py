@@ -46,12 +46,13 @@ def typed(rows: Iterable[tuple[Any, ...]], *kinds: type) -> Iterator[tuple[Any, 
 
     SQLite keeps a text in a column of numbers and bytes in one of texts; a file that was damaged has both.
     """
+    whole = tuple(int if kind is MaybeInt else kind for kind in kinds)
     for row in rows:
-        for value, kind in zip(row, kinds, strict=True):
-            if type(value) is not kind and not (value is None and kind is MaybeInt):
-                if kind is MaybeInt and type(value) is int:
-                    continue
-                raise ValueError(f"{value!r:.40} stands where {_WORDS[kind]} is to stand")
+        if tuple(map(type, row)) != whole:
+            for value, kind in zip(row, kinds, strict=True):
+                is_right = type(value) is (int if kind is MaybeInt else kind)
+                if not is_right and not (value is None and kind is MaybeInt):
+                    raise ValueError(f"{value!r:.40} stands where {_WORDS[kind]} is to stand")
         yield row
 
 
@@ -73,24 +74,24 @@ def allocation_row(a: Allocation) -> tuple[object, ...]:
     return (a.name, a.owner, a.strategy, *maps, *held, a.since, a.event, *lists)
 
 
-def allocation(row: Iterable[Any]) -> Allocation:
+def allocations(rows: Iterable[Iterable[Any]]) -> Iterator[Allocation]:
     """The reverse of ``allocation_row``.
 
-    Whoever could write a name or an owner into a line would write other lines with it: such a text is refused.
+    Whoever could write a name or an owner into a line would write other lines with it: such a
+    text is refused.
     """
-    [[name, owner, strategy, uids, gids, start, count, since, event, owners, lines]] = typed(
-        [tuple(row)], *(str,) * 5, MaybeInt, MaybeInt, str, int, str, str
-    )
-    extra_owners = () if owners == "[]" else texts(json.loads(owners))
-    for one in (owner, *extra_owners):
-        subid.line(one, IdRange(0, 1))
-    for one in (name, owner, *extra_owners):
-        if not one or not one.isprintable():
-            raise ValueError(f"{one!r:.40} is no name")
-    found = () if lines == "[]" else tuple(_stood(json.loads(lines)))
-    held = _held(start, count)
-    mapping = _mapping(uids, gids)
-    return Allocation(name, owner, strategy, mapping, held, since, extra_owners, found, event)
+    kinds = (*(str,) * 5, MaybeInt, MaybeInt, str, int, str, str)
+    for row in typed(map(tuple, rows), *kinds):
+        name, owner, strategy, uids, gids, start, count, since, event, owners, lines = row
+        extra_owners = () if owners == "[]" else texts(json.loads(owners))
+        for one in (owner, *extra_owners):
+            subid.line(one, IdRange(0, 1))
+        for one in (name, owner, *extra_owners):
+            if not one or not one.isprintable():
+                raise ValueError(f"{one!r:.40} is no name")
+        found = () if lines == "[]" else tuple(_stood(json.loads(lines)))
+        held, mapping = _held(start, count), _mapping(uids, gids)
+        yield Allocation(name, owner, strategy, mapping, held, since, extra_owners, found, event)
 
 
 def quarantined_row(q: Quarantined) -> tuple[object, ...]:
@@ -102,7 +103,7 @@ def quarantined_row(q: Quarantined) -> tuple[object, ...]:
 def quarantined(row: Iterable[Any]) -> Quarantined:
     """The reverse of ``quarantined_row``."""
     [[name, start, count, since, event, was]] = typed([tuple(row)], str, int, int, str, int, str)
-    former = allocation(json.loads(was)) if was else None
+    former = next(allocations([json.loads(was)])) if was else None
     return Quarantined(name, IdRange(start, count), since, former, event)
 
 
@@ -187,7 +188,7 @@ def change(text: str) -> LedgerChange:
     found = list(map(tuple, content["found"]))
     list(_stood(line for _, *line in found))
     return LedgerChange(
-        add=tuple(map(allocation, content["add"])),
+        add=tuple(allocations(content["add"])),
         extra_owners=tuple(typed(map(tuple, content["extra_owners"]), str, str)),
         found=tuple(typed(found, str, str, str)),
         remove=texts(content["remove"]),

@@ -74,12 +74,12 @@ class SqliteLedger:
         """Take over the pending intent's changes, note them, drop the intent."""
         self._file.unreserve()
         with self._writing() as db:
-            [row] = db.execute(schema.INTENT)
+            [[_, _, change, _]] = codec.typed(db.execute(schema.INTENT), *(str,) * 4)
             before = self._state(db)
-            event = Event(before.number + 1, entry.at, codec.intent(row).ledger)
+            event = Event(before.number + 1, entry.at, codec.change(change))
             after = fold(before, event)
             schema.store(db, before, after)
-            schema.close(db, replace(entry, number=event.number), row[2])
+            schema.close(db, replace(entry, number=event.number), change)
         self._known = ((event.number, entry.at), replace(after, interrupted=False))
 
     def put_back(self, entry: HistoryEntry) -> None:

@@ -100,7 +100,7 @@ def _allocations(
     written = {} if is_proven else _written(seconds)
     for row in db.execute(f"SELECT name, owner, strategy, {_IDS}, since FROM allocation"):  # noqa: S608
         owners, lines = lists.get(row[0], ([], []))
-        one = codec.allocation((*row, 0, json.dumps(owners), json.dumps(lines)))
+        [one] = codec.allocations([(*row, 0, json.dumps(owners), json.dumps(lines))])
         if not is_proven:
             one = replace(one, found=tuple(sorted(_unproven(one, written))))
         yield replace(one, event=_made(one, seconds, last))
@@ -113,7 +113,7 @@ def _quarantined(db: sqlite3.Connection, seconds: Seconds, last: int) -> Iterato
     ):
         one = codec.quarantined((name, start, count, since, 0, ""))
         # Before version 5 nobody noted what it was.
-        former = codec.allocation(row) if row[1] else None
+        former = next(codec.allocations([row])) if row[1] else None
         if former:
             former = replace(former, event=_made(former, seconds, last))
         yield replace(one, was=former, event=_last_of(seconds, since, last + 1))

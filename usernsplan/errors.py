@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from usernsplan.escape import line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
 
 class UsernsplanError(Exception):
@@ -20,19 +20,31 @@ class UsernsplanError(Exception):
 
     exit_status = 1
     hint = ""
-    # The allocation and the option that it is about, where it is about one: a plan file then tells the line.
+    # The allocation that it is about, where it is about one: a plan file then tells the line.
     about = ""
-    option = ""
+    # Where that option was said, as the edge shows it: "--start", or the line and key of a file.
+    where = ""
     # What was done before it failed and still holds: an interrupted run that was mended, say.
     notes: tuple[str, ...] = ()
     # The lines of a message that tells of several places; a line end in any other is in a name, and shown as such.
     lines: tuple[str, ...] = ()
 
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
-        """Take the place and the fact as ``message``; ``hint``, where given, replaces the class's own remedy."""
+    def __init__(
+        self, message: str, *, hint: str | None = None, option: str = "", in_file: str = ""
+    ) -> None:
+        """Take the place and the fact as ``message``; ``hint``, where given, replaces the class's own remedy.
+
+        A message about an ``option`` does not name it: the edge does, as it was said. ``in_file`` is the remedy in a
+        plan file, where that is another.
+        """
         super().__init__(message)
+        self.option, self.in_file = option, in_file
         if hint is not None:
             self.hint = hint
+
+    def __str__(self) -> str:
+        """The place where the option was said, where it is known, and the fact."""
+        return f"{self.where}: {super().__str__()}" if self.where else super().__str__()
 
 
 class InvalidValueError(UsernsplanError, ValueError):
@@ -82,7 +94,7 @@ class PoolExhaustedError(UsernsplanError):
     """The pool has no room for what was asked. Nothing was allocated. Exit status 7."""
 
     exit_status = 7
-    hint = "give a larger --pool, a smaller --size, or release and forget what is no longer used"
+    hint = "name a larger pool or a smaller size, or release and forget what is no longer used"
 
 
 class NotPermittedError(UsernsplanError):
@@ -112,6 +124,16 @@ def about(name: str = "", option: str = "") -> Iterator[None]:
     except UsernsplanError as error:
         error.about = error.about or name
         error.option = error.option or option
+        raise
+
+
+@contextmanager
+def placed(places: Mapping[str, str]) -> Iterator[None]:
+    """Let an error that is raised inside say where the option that it is about was said, by the option's name."""
+    try:
+        yield
+    except UsernsplanError as error:
+        error.where = error.where or places.get(error.option, "")
         raise
 
 
@@ -158,3 +180,13 @@ def of_place(place: str) -> Iterator[None]:
 def reason_of(error: OSError) -> str:
     """What the system says of a failure, to stand in the middle of a message."""
     return (error.strerror or str(error)).lower()
+
+
+def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
+    """A hint that names what is spelled most like ``word``, in upper or lower case; else ``otherwise``."""
+    import difflib  # noqa: PLC0415 - only after a mistake
+
+    # The dashes of an option would make every other option look like it.
+    folded = {one.casefold().lstrip("-"): one for one in known}
+    near = difflib.get_close_matches(word.casefold().lstrip("-"), folded, n=1, cutoff=0.65)
+    return f"did you mean {folded[near[0]]}?" if near else otherwise

@@ -20,6 +20,8 @@ NSSWITCH = "/etc/nsswitch.conf"
 DAEMON_JSON = "/etc/docker/daemon.json"
 # What this host should have, where nobody names another plan file.
 PLAN_FILE = "/etc/usernsplan.yaml"
+# This host's defaults, for what neither the command line nor the plan file says.
+CONFIG_FILE = "/etc/usernsplan/config.yaml"
 # What a plan file is called that has no name.
 STDIN = "standard input"
 # lckpwdf(3) locks this file.

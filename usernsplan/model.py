@@ -324,17 +324,28 @@ class ContainerOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class PoolOptions:
+    """What is said of an engine's own pool: for how many containers, and its first host id."""
+
+    containers: int | None = None
+    start: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class AllocateRequest:
     """The words of one ``allocate``: no names means the default allocation, Docker's.
 
-    ``engines`` None: those that the host has. ``pools`` says for how many containers an engine's own pool is to be
-    (by the engine's name), and ``pool_starts`` its first id, where that was said. ``each``: what is said of single
-    names, in place of what is said of all. ``from_file``: of a plan file, which names the default allocation where it
-    wants it.
+    ``strategy`` None: the one that the host has, with these ``options`` (see strategies.named), and
+    with the ``defaults`` that fit it. ``engines`` None: those that the host has. ``pools`` has what
+    is said of engines' own pools, by the engine's name. ``each``: what is said of single names, in
+    place of what is said of all. ``from_file``: of a plan file, which names the default allocation
+    where it wants it. ``places``: where the defaults of the host stand, by the option's name.
     """
 
     names: tuple[str, ...]
-    strategy: Strategy
+    strategy: Strategy | None = None
+    options: dict[str, int | str] = field(default_factory=dict)
+    defaults: dict[str, int] = field(default_factory=dict)
     owner: str | None = None
     start: int | None = None
     pool: IdRange | None = None
@@ -343,14 +354,10 @@ class AllocateRequest:
     replace_remap: bool = False
     yes: bool = False
     engines: tuple[str, ...] | None = None
-    pools: tuple[tuple[str, int], ...] = ()
-    pool_starts: tuple[tuple[str, int], ...] = ()
+    pools: dict[str, PoolOptions] = field(default_factory=dict)
     each: dict[str, ContainerOptions] = field(default_factory=dict)
     from_file: bool = False
-
-    def words(self, name: str) -> ContainerOptions:
-        """What is said of this name."""
-        return self.each.get(name) or ContainerOptions(self.strategy, self.owner, self.start)
+    places: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

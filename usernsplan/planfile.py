@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, Literal
@@ -13,18 +12,18 @@ from usernsplan.errors import (
     HostChangedError,
     InvalidFileError,
     InvalidValueError,
-    RefusedError,
     StoppedError,
     UsernsplanError,
     of_system,
-    reason_of,
 )
 from usernsplan.escape import in_words, line, shell
 from usernsplan.formats import spec as formats
 from usernsplan.formats.yaml_nodes import LONGEST
+from usernsplan.host import config as host_config
 from usernsplan.host import files, output, plan_file, read
 from usernsplan.layout import PLAN_FILE, STDIN
 from usernsplan.model import INTERRUPTED, FixRequest
+from usernsplan.planner.defaults import of_spec
 from usernsplan.planner.desired import fingerprint, make_desired
 from usernsplan.planner.exported import can_export
 from usernsplan.planner.exported import exported as make_exported
@@ -35,6 +34,7 @@ from usernsplan.volume import fix_volume
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from usernsplan.formats.config import Config
     from usernsplan.formats.spec import Spec
     from usernsplan.host.plan_file import FoundFile
     from usernsplan.layout import Layout
@@ -59,22 +59,29 @@ class PlanFile:
     seen: str | None = None
 
 
-def load(layout: Layout, path: str | None, *, prune: bool = False) -> PlanFile:
-    """Read a plan file: this one ("-": standard input), or the one that is meant where none is named."""
+def load(
+    layout: Layout, path: str | None, config: Config | None, *, prune: bool = False
+) -> PlanFile:
+    """Read a plan file: this one ("-": standard input), or the one that is meant where none is named.
+
+    What it leaves open, ``config`` says, the defaults of the host.
+    """
     if path is None and (found := plan_file.find(layout)):
-        return _parsed(layout, found.raw, found.path, prune=prune)
+        return _parsed(layout, found.raw, found.path, config, prune=prune)
     if path is None:
         begin = in_words(f"{layout.command('export')} > {plan_file.HERE}")
         raise InvalidValueError(
             f"no plan file: neither ./{plan_file.HERE} nor {layout.path(PLAN_FILE)}",
             hint=f"name one, or begin with {begin}",
         )
-    return _parsed(layout, _raw(path), STDIN if path == "-" else path, prune=prune)
+    return _parsed(
+        layout, plan_file.named(path, LONGEST), STDIN if path == "-" else path, config, prune=prune
+    )
 
 
-def found(layout: Layout, one: FoundFile) -> PlanFile:
+def found(layout: Layout, one: FoundFile, config: Config | None) -> PlanFile:
     """Read the plan file that was found where none was named."""
-    return _parsed(layout, one.raw, one.path, prune=False)
+    return _parsed(layout, one.raw, one.path, config, prune=False)
 
 
 def save(layout: Layout, path: str, plan: PlanFile, desired: PlanDiff) -> None:
@@ -92,9 +99,9 @@ def save(layout: Layout, path: str, plan: PlanFile, desired: PlanDiff) -> None:
     output.write(path, json.dumps(content, indent=2).encode() + b"\n")
 
 
-def restore(layout: Layout, path: str) -> PlanFile:
+def restore(layout: Layout, path: str, config: Config | None) -> PlanFile:
     """Read what ``save`` wrote. Raises InvalidFileError for anything else, InvalidValueError for another root's."""
-    content = _raw(path)
+    content = plan_file.named(path, LONGEST)
     try:
         found = json.loads(content)
         if found["kind"] != _SAVED or found["format_version"] != 1:
@@ -111,7 +118,7 @@ def restore(layout: Layout, path: str) -> PlanFile:
             f"{line(path)} was made for the root {line(str(root))}",
             hint=f"say --root {shell(str(root))}",
         )
-    return replace(_parsed(layout, raw, str(place), prune=prune is True), seen=seen)
+    return replace(_parsed(layout, raw, str(place), config, prune=prune is True), seen=seen)
 
 
 def allocating(plan: PlanFile, *, replace_remap: bool) -> Callable[[HostState], Plan]:
@@ -180,7 +187,8 @@ def exported(layout: Layout, ledger: Ledger) -> tuple[Spec, tuple[str, ...]]:
     ]
     if state.ledger.interrupted:
         notes.append(INTERRUPTED)
-    return make_exported(state), tuple(notes)
+    defaults = host_config.load(layout, None)
+    return make_exported(state, defaults.options if defaults else None), tuple(notes)
 
 
 def fix_volumes(
@@ -206,8 +214,12 @@ def fix_volumes(
     return tuple(found)
 
 
-def _parsed(layout: Layout, raw: bytes, place: str, *, prune: bool) -> PlanFile:
+def _parsed(
+    layout: Layout, raw: bytes, place: str, config: Config | None, *, prune: bool
+) -> PlanFile:
     spec = formats.parse(raw, place)
+    if config is not None:
+        spec = of_spec(spec, config)
     containers = tuple(
         replace(
             one,
@@ -216,22 +228,3 @@ def _parsed(layout: Layout, raw: bytes, place: str, *, prune: bool) -> PlanFile:
         for one in spec.containers
     )
     return PlanFile(raw.decode("utf-8-sig"), replace(spec, containers=containers), prune)
-
-
-def _raw(path: str) -> bytes:
-    shown = line(path)
-    try:
-        if path == "-":
-            if sys.stdin is None:
-                raise InvalidValueError("standard input is closed", hint="name a file")
-            return sys.stdin.buffer.read(LONGEST + 1)
-        return files.whole(path, shown, named=True)
-    except RefusedError as error:
-        # What was named is not what it has to be: that is no danger, but a mistake.
-        raise InvalidValueError(
-            f"{shown}: {str(error).removeprefix(shown).strip()}", hint=error.hint
-        ) from error
-    except OSError as error:
-        raise InvalidValueError(
-            f"{shown}: {reason_of(error)}", hint=of_system(error, shown).hint
-        ) from error

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from usernsplan.errors import InvalidValueError, RefusedError, about
+from usernsplan.errors import InvalidValueError, RefusedError, did_you_mean
 from usernsplan.ids import ID_LIMIT, IdRange
 from usernsplan.mapping import Extent, IdMap, Mapping
 
@@ -126,13 +126,15 @@ class Shared:
             _check("max", 0, self.max)
         elif self.dockerroot < 1:
             raise RefusedError(
-                f"--dockerroot {self.dockerroot} would make container root the host's root",
-                hint="choose an id of 1 or more; --identity is the strategy in which no id changes",
+                f"{self.dockerroot} would make container root the host's root",
+                hint="choose an id of 1 or more; with identity, no id changes",
+                option="dockerroot",
             )
         elif not self.dockerroot < self.max < ID_LIMIT:
             raise InvalidValueError(
-                f"--dockerroot {self.dockerroot} with --max {self.max} leaves no map",
+                f"dockerroot {self.dockerroot} with max {self.max} leaves no map",
                 hint="max lies above dockerroot and is at most 4294967294",
+                option="dockerroot",
             )
 
     @property
@@ -165,44 +167,74 @@ def named(name: str, options: Options[str, int | str]) -> PerContainer | SingleU
     """
     if name not in _CLASSES:
         raise InvalidValueError(
-            f"--strategy {name}: there is no such strategy" if name else "--strategy is missing",
-            hint=f"one of: {', '.join(NAMES)}; 'usernsplan allocate --help' and the README tell them apart",
+            f"there is no strategy '{name}'" if name else "the strategy is missing",
+            option="strategy",
+            hint=did_you_mean(name, NAMES, f"one of: {', '.join(NAMES)}; see the README"),
         )
     if options.get("identity") and "dockerroot" in options:
-        with about(option="identity"):
-            raise InvalidValueError(
-                "--identity with --dockerroot", hint="with --identity, container root is 0"
-            )
+        raise InvalidValueError(
+            "not together with dockerroot",
+            hint="with identity, container root is 0: leave one of the two out",
+            option="identity",
+        )
     fields = {option.replace("-", "_"): value for option, value in options.items()}
     for option, field in zip(options, fields, strict=True):
         if field not in _CLASSES[name].__dataclass_fields__:
-            with about(option=option):
-                raise InvalidValueError(f"--{option} is not an option of the strategy {name}")
+            raise InvalidValueError(f"not an option of the strategy {name}", option=option)
     if fields.get("dockerroot") == AUTO:
         fields = {field: value for field, value in fields.items() if field != "dockerroot"} | {
             "auto": True
         }
-    with about(option=next(iter(options), "")):
-        return _CLASSES[name](**fields)  # type: ignore[arg-type]
+    return _CLASSES[name](**fields)  # type: ignore[arg-type]
 
 
-def options_of(strategy: str, mapping: Mapping, held: IdRange | None) -> dict[str, int]:
-    """The options by which ``named`` makes this mapping, but for those that have their usual value."""
-    last = max(extent.container_range.last for extent in mapping.uids)
-    if strategy == PerContainer.name:
-        found = {"size": last + 1}
-    elif strategy == SingleUid.name:
-        found = {"block": held.count if held else 1, "container-id": last}
-    elif mapping.uids.to_host(0) == 0:
-        found = {"identity": True, "max": last + 1}
-    else:
-        found = {"dockerroot": mapping.uids.to_host(0) or 0, "max": last}
-    usual = _CLASSES[strategy]()
+def with_defaults(
+    name: str, said: Options[str, int | str], defaults: Options[str, int]
+) -> dict[str, int | str]:
+    """The options that were said for a strategy, and a host's defaults for the others that it has.
+
+    Container root is one id, or itself: whichever of the two was said, the default of the other does not count.
+    """
+    rivals = {"identity": "dockerroot", "dockerroot": "identity"}
+    fields = _CLASSES[name].__dataclass_fields__ if name in _CLASSES else ()
+    fitting = {
+        option: value
+        for option, value in defaults.items()
+        if option.replace("-", "_") in fields and said.get(rivals.get(option, ""), False) is False
+    }
+    return {**fitting, **said}
+
+
+def options_of(
+    strategy: str, mapping: Mapping, held: IdRange | None, *, usual: bool = False
+) -> dict[str, int]:
+    """The options by which ``named`` makes this mapping; with ``usual``, those too that have their usual value."""
+    found = _options_of(strategy, mapping, held)
+    return found if usual else _other_than(_CLASSES[strategy](), found)
+
+
+def differing(wanted: Strategy, mapping: Mapping, held: IdRange | None) -> str:
+    """The option that has another value in a mapping of the same strategy than what is wanted; "" for none."""
+    return next(iter(_other_than(wanted, _options_of(wanted.name, mapping, held))), "")
+
+
+def _other_than(strategy: Strategy, options: dict[str, int]) -> dict[str, int]:
     return {
         option: value
-        for option, value in found.items()
-        if value != getattr(usual, option.replace("-", "_"))
+        for option, value in options.items()
+        if value != getattr(strategy, option.replace("-", "_"))
     }
+
+
+def _options_of(strategy: str, mapping: Mapping, held: IdRange | None) -> dict[str, int]:
+    last = max(extent.container_range.last for extent in mapping.uids)
+    if strategy == PerContainer.name:
+        return {"size": last + 1}
+    if strategy == SingleUid.name:
+        return {"block": held.count if held else 1, "container-id": last}
+    if mapping.uids.to_host(0) == 0:
+        return {"identity": True, "max": last + 1}
+    return {"dockerroot": mapping.uids.to_host(0) or 0, "max": last}
 
 
 def in_subid(strategy: str, mapping: Mapping) -> bool:
@@ -222,8 +254,8 @@ def _check(option: str, start: int, count: int) -> None:
     try:
         IdRange(start, count)
     except InvalidValueError as error:
-        with about(option=option):
-            raise InvalidValueError(f"--{option}: {error}", hint=error.hint) from error
+        error.option = option
+        raise
 
 
 def _same(*extents: Extent) -> Mapping:

@@ -35,6 +35,7 @@ from usernsplan import (
 from usernsplan.engines import ENGINES
 from usernsplan.errors import UsernsplanError
 from usernsplan.layout import SUBGID, SUBUID
+from usernsplan.model import PoolOptions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -272,9 +273,21 @@ def test_both_pools_and_containers_are_had_at_once_and_root_gets_the_containers_
         ),
         ((*PER_CONTAINER, "web", "--auto-containers", "3"), 2, "--engine podman-auto"),
         ((*PER_CONTAINER, "web", "--engine", "lxc", "--pods", "3"), 2, "--engine kubernetes"),
-        ((*PER_CONTAINER, "--engine", "kubernetes", "--pods", "0"), 2, "--pods 0"),
-        ((*PER_CONTAINER, "--engine", "kubernetes", "--pods", "-1"), 2, "--pods -1"),
-        ((*PER_CONTAINER, "--engine", "kubernetes", "--pods", "99999"), 2, "--pods 99999"),
+        (
+            (*PER_CONTAINER, "--engine", "kubernetes", "--pods", "0"),
+            2,
+            "there is no pool for 0 containers of kubernetes",
+        ),
+        (
+            (*PER_CONTAINER, "--engine", "kubernetes", "--pods", "-1"),
+            2,
+            "there is no pool for -1 containers of kubernetes",
+        ),
+        (
+            (*PER_CONTAINER, "--engine", "kubernetes", "--pods", "99999"),
+            2,
+            "there is no pool for 99999 containers of kubernetes",
+        ),
         ((*PER_CONTAINER, "web", "--engine", "LXC"), 2, "no engine 'LXC'"),
         ((*PER_CONTAINER, "web", "--engine", ""), 2, "no engine ''"),
         ((*PER_CONTAINER, "--engine", "lxc"), 2, "without a name"),
@@ -317,7 +330,7 @@ def test_a_pool_needs_the_strategy_of_ranges(root: Path, strategy: str, engine: 
     _, said = here(
         "allocate", "--strategy", strategy, "web", "--engine", engine, "--root", root, status=9
     )
-    assert "--strategy per-container" in said
+    assert "use the strategy per-container" in said
     assert files_of(root) == before
     # One that is only installed does not stand in the way.
     put(root, "usr/bin/kubelet")
@@ -401,7 +414,7 @@ def test_a_name_that_useradd_would_not_take_is_refused_before_it_is_asked(root: 
     words = (*PER_CONTAINER, name, "--engine", "docker-instance", "--root", root)
     for more in (["--dry-run"], []):
         _, said = here(*words, *more, status=2)
-        assert "shorter --owner" in said
+        assert "give it a shorter owner" in said
     assert not (root / "var").exists()
     here(*words, "--owner", "kubelet")
 
@@ -558,11 +571,11 @@ def steps(draw: st.DrawFn) -> tuple[str, tuple[str, ...], AllocateRequest]:
     engines = draw(
         st.none() | st.lists(st.sampled_from(list(ENGINES)), min_size=1, max_size=4).map(tuple)
     )
-    pools = tuple(
-        (name, draw(st.integers(1, 3)))
+    pools = {
+        name: PoolOptions(draw(st.integers(1, 3)))
         for name in ("podman-auto", "kubernetes")
         if name in (engines or ())
-    )
+    }
     names = tuple(draw(st.lists(st.sampled_from(NAMES), max_size=3, unique=True)))
     owner = (
         draw(st.sampled_from([None, None, "root", "svc", "a1", "kubelet"]))

@@ -289,11 +289,15 @@ def test_a_broken_daemon_json_is_refused_with_line_and_column(root: Path) -> Non
         (("allocate", "--strategy", "per-container", "web", "--owner", ""), 2, "subuid"),
         (("allocate", "--strategy", "per-container", "web", "--pool", "9-1"), 2, "--pool"),
         (("allocate", "--strategy", "per-container", "web", "--pool", "524288-589822"), 7, "65535"),
-        (("allocate", "--strategy", "shared", "--dockerroot", "0", "web"), 9, "--identity"),
+        (
+            ("allocate", "--strategy", "shared", "--dockerroot", "0", "web"),
+            9,
+            "--dockerroot: 0 would",
+        ),
         (
             ("allocate", "--strategy", "shared", "--dockerroot", "9", "--identity", "web"),
             2,
-            "--dockerroot",
+            "--identity: not together with dockerroot",
         ),
         (
             (

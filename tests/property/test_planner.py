@@ -27,7 +27,7 @@ from usernsplan import (
     make_release,
 )
 from usernsplan import make_plan as decide
-from usernsplan.errors import PoolExhaustedError
+from usernsplan.errors import PoolExhaustedError, UsernsplanError
 from usernsplan.layout import DAEMON_JSON, SUBGID, SUBUID
 from usernsplan.model import Quarantined
 
@@ -294,9 +294,10 @@ def test_a_start_is_given_exactly_where_it_is_free(world: World, start: int, blo
             IdRange(start, block)
         ]
     else:
-        with pytest.raises(Exception, match=r"^--start: ") as caught:
+        with pytest.raises(UsernsplanError) as caught:
             decide(world.host, request)
-        assert caught.value.exit_status in {2, 9}  # type: ignore[attr-defined]
+        assert caught.value.option == "start"
+        assert caught.value.exit_status in {2, 9}
 
 
 ASKED: st.SearchStrategy[SingleUid | Shared] = st.one_of(

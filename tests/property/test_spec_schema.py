@@ -22,6 +22,7 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from tests.command import here
 from tests.unit.test_spec import ODD, WHOLE
 from usernsplan.errors import InvalidFileError
+from usernsplan.formats import config
 from usernsplan.formats.spec import parse
 from usernsplan.formats.spec_writer import schema
 
@@ -290,6 +291,27 @@ def test_the_schema_is_one_and_every_word_of_it_means_something() -> None:
     assert SCHEMA["$schema"] == "https://json-schema.org/draft/2020-12/schema"
 
 
+def test_the_schema_of_the_config_says_of_each_key_what_that_of_plan_files_does() -> None:
+    raw = (resources.files("usernsplan.formats") / "config.schema.json").read_text("utf-8")
+    found = json.loads(raw)
+    Draft202012Validator.check_schema(found)
+    with pytest.raises(InvalidFileError) as caught:
+        config.parse(b"- not a mapping", "f")
+    keys = str(caught.value).partition("keys and values: ")[2].split(", ")
+    assert set(found["properties"]) == set(keys)
+    assert all(found["properties"][key] == SCHEMA["properties"][key] for key in keys)
+    assert set(found["$defs"]) == set(re.findall(r'"#/\$defs/(\w+)"', raw))
+    assert all(found["$defs"][name] == SCHEMA["$defs"][name] for name in found["$defs"])
+    validator = Draft202012Validator(found)
+    for text in ("", "~", "{}", "version: 1", "engines: [lxc]", "size: 5\npool: 5-6"):
+        config.parse(text.encode(), "f")
+        assert validator.is_valid(yaml.safe_load(text)), text
+    for text in ("[]", "containers: [web]", "version: 2", "size: x", "5"):
+        with pytest.raises(InvalidFileError):
+            config.parse(text.encode(), "f")
+        assert not validator.is_valid(yaml.safe_load(text)), text
+
+
 def test_the_schema_knows_the_keys_that_the_loader_knows() -> None:
     """The loader lists them where it misses one."""
     [top] = re.findall(r"there are (.*)", loader_says({"strategy": "shared", "?": 1}))
@@ -363,4 +385,5 @@ def test_it_is_in_the_wheel(tmp_path: Path) -> None:
     ]
     subprocess.run(words, check=True, capture_output=True)
     [wheel] = tmp_path.glob("*.whl")
-    assert "usernsplan/formats/spec.schema.json" in zipfile.ZipFile(wheel).namelist()
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {f"usernsplan/formats/{name}.schema.json" for name in ("spec", "config")} <= set(names)

@@ -156,7 +156,7 @@ def test_codes_are_chosen_by_their_beginnings() -> None:
 def test_a_code_that_is_none_is_wrong_and_all_are_named(word: str) -> None:
     nothing: list[str] = []
     for options in (([word], nothing), (nothing, [word])):
-        with pytest.raises(InvalidValueError, match="no such code") as caught:
+        with pytest.raises(InvalidValueError, match="there is no code") as caught:
             chosen(*options)
         assert "USN001, USN002, USN003" in caught.value.hint
 

@@ -148,20 +148,17 @@ def test_a_file_without_containers_asks_for_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "message"),
+    ("key", "value", "message"),
     [
-        ("{name: web, size: 131072}", r"'web' is allocated already"),
-        ("{name: web, size: 1}", r"'web' is allocated already"),
-        ("{name: web, start: 589824}", r"'web' is allocated already, as host uids 524288-589823"),
-        (
-            "{name: web, owner: somebody}",
-            r"'web' is allocated already, to the owner usernsplan-web",
-        ),
+        ("size", "131072", r"'web' is allocated already"),
+        ("size", "1", r"'web' is allocated already"),
+        ("start", "589824", r"'web' is allocated already, as host uids 524288-589823"),
+        ("owner", "somebody", r"'web' is allocated already, to the owner usernsplan-web"),
     ],
 )
-def test_what_stands_is_never_renumbered(said: str, message: str) -> None:
-    found = refused(web(), PER_CONTAINER + f"containers:\n- new\n- {said}\n")
-    assert re.match(rf"p\.yaml:4: containers\[1\]: {message}", found), found
+def test_what_stands_is_never_renumbered(key: str, value: str, message: str) -> None:
+    found = refused(web(), PER_CONTAINER + f"containers:\n- new\n- name: web\n  {key}: {value}\n")
+    assert re.match(rf"p\.yaml:5: containers\[1\]\.{key}: {message}", found), found
 
 
 @pytest.mark.parametrize("prune", [False, True])
@@ -176,19 +173,19 @@ def test_a_host_has_one_strategy(prune: bool) -> None:
     [
         (
             "[{name: aa, start: 524289}]",
-            "p.yaml:2: containers[0].start: 'start' 524289 is not a multiple of 65536",
+            "p.yaml:2: containers[0].start: 524289 is not a multiple of 65536",
         ),
         (
             "[aa, {name: bb, start: 65536}]",
-            "p.yaml:2: containers[1].start: 'start': 65536-131071 lies outside the pool",
+            "p.yaml:2: containers[1].start: 65536-131071 lies outside the pool",
         ),
         (
             "[{name: aa, start: 524288, size: 65537}, {name: bb, start: 589824}]",
-            "p.yaml:2: containers[1].start: 'start': 524288-589824 of 'aa' and 589824-655359 of 'bb' overlap",
+            "p.yaml:2: containers[1].start: 524288-589824 of 'aa' and 589824-655359 of 'bb' overlap",
         ),
         (
             "[{name: bb, start: 524288}, {name: aa, start: 524288}]",
-            "p.yaml:2: containers[0].start: 'start': 524288-589823 of 'aa' and 524288-589823 of 'bb' overlap",
+            "p.yaml:2: containers[0].start: 524288-589823 of 'aa' and 524288-589823 of 'bb' overlap",
         ),
         (
             "[{name: aa, owner: xx}, {name: bb, owner: xx}]",
@@ -206,9 +203,9 @@ def test_a_host_has_one_strategy(prune: bool) -> None:
         ),
         (
             "[{name: aa, block: 5}]",
-            "p.yaml:2: containers[0].block: 'block' is not an option of the strategy per-container",
+            "p.yaml:2: containers[0].block: not an option of the strategy per-container",
         ),
-        ("[{name: aa, size: 0}]", "p.yaml:2: containers[0].size: 'size': no such range of ids"),
+        ("[{name: aa, size: 0}]", "p.yaml:2: containers[0].size: no such range of ids"),
     ],
 )
 def test_what_a_container_cannot_have_is_told_with_its_line(containers: str, message: str) -> None:
@@ -240,9 +237,7 @@ def test_a_start_that_somebody_has_is_refused(
 ) -> None:
     found = refused(host, PER_CONTAINER + more + "containers:\n- {name: new, start: 524288}\n")
     assert whose is None or whose in found
-    assert whose is None or found.startswith(
-        f"p.yaml:{3 + bool(more)}: containers[0].start: 'start': "
-    )
+    assert whose is None or found.startswith(f"p.yaml:{3 + bool(more)}: containers[0].start: ")
 
 
 def test_ids_that_were_given_out_cannot_be_reserved() -> None:

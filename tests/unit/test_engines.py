@@ -227,11 +227,14 @@ def test_docker_refuses_to_print_a_merge_with_a_file_that_is_not_json() -> None:
         render("docker", PER_CONTAINER, RenderContext(state(daemon_json=b"{,}")))
 
 
-@pytest.mark.parametrize("name", ["", "Docker", "LXD", "kernel", "uid_map\n"])
-def test_an_unknown_engine_is_an_error_that_lists_the_known(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "meant"), [("", ""), ("kernel", ""), ("Docker", "docker"), ("uid_map\n", "uid_map")]
+)
+def test_an_unknown_engine_is_an_error_that_tells_the_known(name: str, meant: str) -> None:
     with pytest.raises(InvalidValueError) as caught:
         render(name, PER_CONTAINER, RenderContext(state()))
-    assert caught.value.hint == f"one of: {', '.join(ENGINES)}"
+    known = f"one of: {', '.join(ENGINES)}"
+    assert caught.value.hint == (f"did you mean {meant}?" if meant else known)
 
 
 def test_what_docker_makes_of_the_lines_is_what_uid_map_says() -> None:

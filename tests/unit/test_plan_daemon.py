@@ -111,9 +111,9 @@ def test_pointing_docker_at_a_name_that_is_not_repeated_leaves_it_with_its_lines
 @pytest.mark.parametrize(
     ("request_", "words"),
     [
-        (asked("web", daemon="db"), "--daemon db: no such allocation"),
+        (asked("web", daemon="db"), "there is no allocation 'db'"),
         (asked(daemon="web"), "--daemon without a name"),
-        (asked("web", daemon="default"), "--daemon default: no such allocation"),
+        (asked("web", daemon="default"), "there is no allocation 'default'"),
     ],
 )
 def test_docker_cannot_be_pointed_at_nothing(request_: AllocateRequest, words: str) -> None:

@@ -9,13 +9,14 @@ import pytest
 
 from tests.unit.states import asked, carried_out, files, in_one, state, with_files
 from usernsplan import FixRequest, IdRange, SingleUid, make_plan
-from usernsplan.engines import pool_of, verdict
+from usernsplan.engines import engine_of_pool, verdict
 from usernsplan.errors import InvalidValueError, PoolExhaustedError, RefusedError
+from usernsplan.model import PoolOptions
 from usernsplan.volume.decide import container_of
 
 WORDS: dict[str, Any] = {
     "engines": ("podman-auto", "kubernetes"),
-    "pools": (("podman-auto", 3), ("kubernetes", 2)),
+    "pools": {"podman-auto": PoolOptions(3), "kubernetes": PoolOptions(2)},
 }
 
 
@@ -26,7 +27,7 @@ def test_each_pool_is_one_line_of_whole_blocks_after_the_containers() -> None:
         b"usernsplan-web:524288:65536\ncontainers:589824:196608\nkubelet:786432:131072\n"
     )
     assert plan.changes[0].after == plan.changes[1].after
-    assert [pool_of(a) for a in plan.allocations] == [None, "podman-auto", "kubernetes"]
+    assert [engine_of_pool(a) for a in plan.allocations] == [None, "podman-auto", "kubernetes"]
     # The kubelet asks getsubids, which wants an account; Podman does not.
     assert [command[-1] for command in plan.account_commands] == ["kubelet"]
     host = carried_out(state(), plan)
@@ -36,8 +37,8 @@ def test_each_pool_is_one_line_of_whole_blocks_after_the_containers() -> None:
 def test_a_pool_stays_as_large_as_it_is_unless_another_size_is_said() -> None:
     host = carried_out(state(), make_plan(state(), asked(**WORDS)))
     assert not make_plan(host, asked(engines=("podman-auto",))).changed
-    with pytest.raises(RefusedError, match="'containers' is allocated already, by other words"):
-        make_plan(host, asked(engines=("podman-auto",), pools=(("podman-auto", 4),)))
+    with pytest.raises(RefusedError, match="'containers' is allocated already, with other options"):
+        make_plan(host, asked(engines=("podman-auto",), pools={"podman-auto": PoolOptions(4)}))
 
 
 def test_a_pool_is_no_containers_range() -> None:
@@ -66,11 +67,14 @@ def test_a_pool_is_for_per_container_hosts() -> None:
     ("words", "why"),
     [
         (
-            {"engines": ("podman",), "pools": (("podman-auto", 3),)},
+            {"engines": ("podman",), "pools": {"podman-auto": PoolOptions(3)}},
             "--auto-containers without its engine",
         ),
-        ({"engines": ("podman-auto",), "pools": (("podman-auto", 0),)}, "--auto-containers 0"),
-        ({"engines": ("podman-auto",), "pools": (("podman-auto", 99999),)}, "ids"),
+        (
+            {"engines": ("podman-auto",), "pools": {"podman-auto": PoolOptions(0)}},
+            "there is no pool for 0 containers of podman-auto",
+        ),
+        ({"engines": ("podman-auto",), "pools": {"podman-auto": PoolOptions(99999)}}, "ids"),
         ({"engines": ("nonesuch",)}, "no engine 'nonesuch'"),
     ],
 )

@@ -258,10 +258,17 @@ def test_ranges(written: str, ids: IdRange) -> None:
         ("strategy: x\n", "1: strategy: 'x' is none of shared, single-uid, per-container"),
         ("size: 1\n", "1: the key 'strategy' is missing"),
         ("{}\n", "1: the key 'strategy' is missing"),
+        (
+            "strategy: per-contianer\n",
+            (
+                "1: strategy: 'per-contianer' is none of shared, single-uid, per-container; "
+                "did you mean per-container?"
+            ),
+        ),
         ("strategy: shared\nfoo: 1\n", f"2: foo: no such key; there are {ROOT_KEYS}"),
         (
             "strategy: shared\nStrategy: shared\n",
-            f"2: Strategy: no such key; there are {ROOT_KEYS}",
+            "2: Strategy: no such key; did you mean strategy?",
         ),
         ("strategy: shared\non: 1\n", f"2: on: no such key; there are {ROOT_KEYS}"),
         ("strategy: shared\n? [a, b]\n: 1\n", f"2: ?: no such key; there are {ROOT_KEYS}"),
@@ -789,7 +796,7 @@ def test_what_contains_itself_is_an_error_and_not_the_end(raw: str) -> None:
     ],
 )
 def test_depth_does_not_bring_us_down(raw: str) -> None:
-    assert errors(raw) == ["1: nested too deeply for a plan file"]
+    assert errors(raw) == ["1: nested too deeply"]
 
 
 @both_loaders
@@ -806,7 +813,7 @@ def test_depth_does_not_bring_us_down(raw: str) -> None:
     ],
 )
 def test_depth_is_told_with_its_line_whichever_reader_notices_it(raw: str, line: int) -> None:
-    assert errors(raw) == [f"{line}: nested too deeply for a plan file"]
+    assert errors(raw) == [f"{line}: nested too deeply"]
 
 
 @both_loaders
@@ -816,7 +823,7 @@ def test_a_text_that_names_the_depth_is_still_a_text() -> None:
 
 
 def test_as_much_as_no_plan_file_is_long() -> None:
-    with pytest.raises(InvalidFileError, match="that is no plan file"):
+    with pytest.raises(InvalidFileError, match="longer than 8388608 bytes"):
         read(b"strategy: shared\n#" + b"x" * (8 << 20))
 
 

@@ -9,7 +9,16 @@ import pytest
 
 from usernsplan.errors import InvalidValueError, RefusedError
 from usernsplan.ids import IdRange
-from usernsplan.strategies import NAMES, Need, PerContainer, Shared, SingleUid, in_subid
+from usernsplan.strategies import (
+    NAMES,
+    Need,
+    PerContainer,
+    Shared,
+    SingleUid,
+    differing,
+    in_subid,
+    with_defaults,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -146,3 +155,56 @@ def test_every_strategy_is_named_once_and_is_a_value() -> None:
     assert Shared(dockerroot=3) == Shared(dockerroot=3) != Shared()
     with pytest.raises(FrozenInstanceError):
         PerContainer().size = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "defaults", "found"),
+    [
+        ("per-container", {}, {"size": 5}, {"size": 5}),
+        ("per-container", {"size": 7}, {"size": 5}, {"size": 7}),
+        # What another strategy has.
+        ("per-container", {}, {"block": 5, "container-id": 3, "identity": True}, {}),
+        (
+            "single-uid",
+            {"block": 1},
+            {"container-id": 3, "size": 5},
+            {"block": 1, "container-id": 3},
+        ),
+        # Container root is one id, or itself.
+        ("shared", {"identity": True}, {"dockerroot": 9, "max": 99}, {"identity": True, "max": 99}),
+        ("shared", {"dockerroot": 9}, {"identity": True}, {"dockerroot": 9}),
+        ("shared", {"dockerroot": "auto"}, {"dockerroot": 9}, {"dockerroot": "auto"}),
+        (
+            "shared",
+            {"identity": False},
+            {"dockerroot": 9},
+            {"identity": False, "dockerroot": 9},
+        ),
+        ("nothing", {"size": 5}, {"size": 7, "max": 5}, {"size": 5}),
+    ],
+)
+def test_a_default_counts_for_what_was_not_said_and_the_strategy_has(
+    name: str, said: dict[str, int | str], defaults: dict[str, int], found: dict[str, int | str]
+) -> None:
+    assert with_defaults(name, said, defaults) == found
+
+
+@pytest.mark.parametrize(
+    ("wanted", "stands", "option"),
+    [
+        (PerContainer(), PerContainer(), ""),
+        (PerContainer(5), PerContainer(), "size"),
+        (SingleUid(block=5), SingleUid(), "block"),
+        (SingleUid(container_id=5), SingleUid(), "container-id"),
+        (Shared(), Shared(filler=True), ""),
+        (Shared(dockerroot=3), Shared(), "dockerroot"),
+        (Shared(max=99), Shared(), "max"),
+        (Shared(), Shared(identity=True), "identity"),
+    ],
+)
+def test_the_option_in_which_two_differ_is_named(
+    wanted: Strategy, stands: Strategy, option: str
+) -> None:
+    base = 1000000000
+    held = IdRange(base, stands.need.count) if stands.need else None
+    assert differing(wanted, stands.mapping(base), held) == option

@@ -1,13 +1,20 @@
-"""The step that runs once for every inode: what is plain, what needs care, and whose an inode is afterwards."""
+"""The step that runs once for every inode: what is plain, what needs care, and whose an inode is afterwards.
+
+Up to "The step in Python", the tests hold the contract: they know nothing of how it is met, and run for each of STEPS.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
+import signal
 import socket
 import stat
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -15,16 +22,64 @@ import pytest
 from tests.command import needs_root
 from tests.unit.test_volume_metadata import PLAIN, USER, acl, v2
 from usernsplan.volume import folder, syscalls
-from usernsplan.volume.folder import has_attributes, reason, step
+from usernsplan.volume.folder import (
+    BY_NAME,
+    FolderListing,
+    StepOptions,
+    has_attributes,
+    reason,
+    step,
+)
 from usernsplan.volume.metadata import ACL_ACCESS, ACL_DEFAULT, CAPABILITY
 
+Owner = tuple[int, int]
+Step = Callable[[int, Sequence[str], StepOptions], FolderListing]
+# All that keep the contract. A compiled step is added here.
+STEPS: tuple[Step, ...] = (step,)
+OPEN = 0
+OPENAT2 = syscalls.BENEATH | syscalls.NO_SYMLINKS | syscalls.NO_MAGICLINKS | syscalls.NO_XDEV
+# No kernel knows this rule: openat2(2) answers EINVAL.
+NO_SUCH_RULE = 1 << 60
+
+each_pinning = pytest.mark.parametrize(
+    "pinning", [BY_NAME, OPEN, OPENAT2], ids=["by-name", "open", "openat2"]
+)
 LATER = 1 << 62
 # With a mask, which is the mode's middle digit then.
 ACL = acl(PLAIN[0], (USER, 4, 33), PLAIN[1], (0x10, 5, 0xFFFFFFFF), PLAIN[2])
 FIRST, OTHER = (4711, 4712), (5000, 5001)
 
 
-@pytest.fixture
+@dataclass(frozen=True)
+class Stepper:
+    """One implementation, in the current folder."""
+
+    step: Step
+
+    def look(self, *names: str, seen_before: int = 0, search: bool = False) -> FolderListing:
+        options = StepOptions(seen_before=seen_before, search=search)
+        return self.taken(names or sorted(os.listdir()), options)
+
+    def give(
+        self, names: Iterable[str], owners: dict[Owner, Owner], pinning: int = BY_NAME
+    ) -> FolderListing:
+        return self.taken([*names], StepOptions((*owners.items(),), pinning=pinning))
+
+    def taken(self, names: Sequence[str], options: StepOptions) -> FolderListing:
+        here = os.open(".", os.O_RDONLY)
+        try:
+            return self.step(here, names, options)
+        finally:
+            os.close(here)
+
+
+@pytest.fixture(params=STEPS, ids=lambda one: str(one.__module__))
+def one(request: pytest.FixtureRequest) -> Stepper:
+    """Each implementation in turn."""
+    return Stepper(request.param)
+
+
+@pytest.fixture(autouse=True)
 def here(tmp_path: Path) -> Iterator[Path]:
     """An empty folder, in which this process stands."""
     before = os.getcwd()
@@ -50,34 +105,10 @@ def make(*names: str, of: tuple[int, int] | None = None) -> None:
             os.lchown(name, *of)
 
 
-def look(*names: str, seen_before: int = 0) -> folder.FolderListing:
-    return at_names(names or sorted(os.listdir()), {}, seen_before=seen_before)
-
-
-def pinned(name: str) -> int:
-    return os.open(name, os.O_PATH | os.O_NOFOLLOW)
-
-
-def at_names(
-    names: Iterable[str],
-    owners: dict[tuple[int, int], tuple[int, int]],
-    *,
-    alone: bool = True,
-    seen_before: int = 0,
-) -> folder.FolderListing:
-    """A step in the current folder: alone in it, or with others who may exchange names meanwhile."""
-    here = os.open(".", os.O_RDONLY)
-    try:
-        return step(here, names, owners, seen_before, None if alone else pinned)
-    finally:
-        os.close(here)
-
-
 # Looking
 
 
-@pytest.mark.usefixtures("here")
-def test_what_has_one_link_and_nothing_special_is_plain_whatever_kind_it_is() -> None:
+def test_what_has_one_link_and_nothing_special_is_plain_whatever_kind_it_is(one: Stepper) -> None:
     Path("file").write_bytes(b"x")
     Path("executable").touch()
     Path("executable").chmod(0o1755)
@@ -87,7 +118,7 @@ def test_what_has_one_link_and_nothing_special_is_plain_whatever_kind_it_is() ->
     os.mkdir("folder")
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind("socket")
-    found = look()
+    found = one.look()
     assert found.folders == ["folder"]
     assert {name for names in found.plain.values() for name in names} == {
         *("file", "executable", "fifo", "dangling", "to-folder", "socket")
@@ -96,8 +127,7 @@ def test_what_has_one_link_and_nothing_special_is_plain_whatever_kind_it_is() ->
     assert (found.care, found.failures) == ([], [])
 
 
-@pytest.mark.usefixtures("here")
-def test_hard_links_and_setuid_and_setgid_files_need_care_and_say_what_was_seen() -> None:
+def test_hard_links_and_setuid_and_setgid_files_need_care(one: Stepper) -> None:
     make("setuid", "setgid", "setgid-not-executable", "linked", "sticky")
     os.link("linked", "again")
     for name, mode in (
@@ -109,8 +139,8 @@ def test_hard_links_and_setuid_and_setgid_files_need_care_and_say_what_was_seen(
         Path(name).chmod(mode)
     os.symlink("x", "symlink")
     os.link("symlink", "symlink-again", follow_symlinks=False)
-    found = look()
-    assert [name for name, _ in found.care] == [
+    found = one.look()
+    assert found.care == [
         *(
             "again",
             "linked",
@@ -121,33 +151,29 @@ def test_hard_links_and_setuid_and_setgid_files_need_care_and_say_what_was_seen(
             "symlink-again",
         )
     ]
-    assert all(seen == os.lstat(name) for name, seen in found.care)
     assert found.plain == {me(): ["sticky"]}
 
 
-@pytest.mark.usefixtures("here")
-def test_folders_are_only_named_also_where_they_are_setgid() -> None:
+def test_folders_are_only_named_also_where_they_are_setgid(one: Stepper) -> None:
     os.mkdir("a")
     os.mkdir("b")
     Path("b").chmod(0o7777)
-    found = look()
-    assert found == folder.FolderListing(folders=["a", "b"])
+    found = one.look()
+    assert found == FolderListing(folders=["a", "b"])
 
 
 @needs_root
-@pytest.mark.usefixtures("here")
-def test_devices_and_whiteouts_need_care() -> None:
+def test_devices_and_whiteouts_need_care(one: Stepper) -> None:
     os.mknod("null", stat.S_IFCHR | 0o600, os.makedev(1, 3))
     os.mknod("whiteout", stat.S_IFCHR, os.makedev(0, 0))
     os.mknod("block", stat.S_IFBLK | 0o600, os.makedev(7, 0))
-    assert [name for name, _ in look().care] == ["block", "null", "whiteout"]
+    assert one.look().care == ["block", "null", "whiteout"]
 
 
 @needs_root
 @pytest.mark.parametrize(("attribute", "value"), [(ACL_ACCESS, ACL), (CAPABILITY, v2())])
-@pytest.mark.usefixtures("here")
 def test_an_acl_or_a_capability_needs_care_and_other_attributes_do_not(
-    attribute: str, value: bytes
+    one: Stepper, attribute: str, value: bytes
 ) -> None:
     make("has", "has-another", "has-both", "has-none")
     for name in ("has", "has-both"):
@@ -155,8 +181,8 @@ def test_an_acl_or_a_capability_needs_care_and_other_attributes_do_not(
     for name in ("has-another", "has-both"):
         os.setxattr(name, "user.usernsplan", b"x")
         os.setxattr(name, "trusted.usernsplan", b"x")
-    found = look()
-    assert [name for name, _ in found.care] == ["has", "has-both"]
+    found = one.look()
+    assert found.care == ["has", "has-both"]
     assert found.plain == {me(): ["has-another", "has-none"]}
     assert [has_attributes(name) for name in ("has", "has-another", "has-both", "has-none")] == [
         *(True, False, True, False)
@@ -164,8 +190,7 @@ def test_an_acl_or_a_capability_needs_care_and_other_attributes_do_not(
 
 
 @needs_root
-@pytest.mark.usefixtures("here")
-def test_a_default_acl_is_an_attribute_of_its_folder() -> None:
+def test_a_default_acl_is_an_attribute_of_its_folder(one: Stepper) -> None:
     os.mkdir("below")
     assert has_attributes("below") is False
     os.setxattr("below", ACL_DEFAULT, ACL)
@@ -174,88 +199,104 @@ def test_a_default_acl_is_an_attribute_of_its_folder() -> None:
     assert has_attributes(".") is True
     # What is made there gets it as its own.
     make("child")
-    assert [name for name, _ in look().care] == ["child"]
+    assert one.look().care == ["child"]
 
 
 @needs_root
-@pytest.mark.usefixtures("here")
-def test_what_has_not_changed_since_it_was_seen_is_not_asked_for_attributes_again() -> None:
+def test_what_has_not_changed_since_it_was_seen_is_not_asked_for_attributes_again(
+    one: Stepper,
+) -> None:
     make("old")
     os.setxattr("old", ACL_ACCESS, ACL)
     Path("old").chmod(0o644)
     changed = os.lstat("old").st_ctime_ns
-    assert look(seen_before=changed).care
-    assert look(seen_before=changed - 1).care
-    assert look(seen_before=changed + 1).plain == {me(): ["old"]}
-    assert look(seen_before=LATER).care == []
+    assert one.look(seen_before=changed).care
+    assert one.look(seen_before=changed - 1).care
+    assert one.look(seen_before=changed + 1).plain == {me(): ["old"]}
+    assert one.look(seen_before=LATER).care == []
     time.sleep(0.01)
     Path("old").chmod(0o600)
-    assert look(seen_before=changed + 1).care
+    assert one.look(seen_before=changed + 1).care
 
 
-@pytest.mark.usefixtures("here")
-def test_a_setuid_bit_and_a_second_link_are_seen_however_long_they_have_been_there() -> None:
+def test_a_setuid_bit_and_a_second_link_are_seen_however_long_they_have_been_there(
+    one: Stepper,
+) -> None:
     make("setuid", "linked")
     Path("setuid").chmod(0o4755)
     os.link("linked", "again")
-    assert [name for name, _ in look(seen_before=LATER).care] == ["again", "linked", "setuid"]
+    assert one.look(seen_before=LATER).care == ["again", "linked", "setuid"]
 
 
-@pytest.mark.usefixtures("here")
-def test_what_is_gone_is_nobody_s_and_the_rest_is_done() -> None:
+def test_what_is_gone_is_nobody_s_and_the_rest_is_done(one: Stepper) -> None:
     make("a", "b")
-    assert look("a", "gone", "b") == folder.FolderListing(plain={me(): ["a", "b"]})
+    assert one.look("a", "gone", "b") == FolderListing(plain={me(): ["a", "b"]})
 
 
-@pytest.mark.usefixtures("here")
-def test_an_entry_that_cannot_be_looked_at_is_named_with_the_reason(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    make("bad", "good", "worse")
-    real = os.lstat
-
-    def failing(name: str) -> os.stat_result:
-        if name in {"bad", "worse"}:
-            code = errno.EIO if name == "bad" else errno.EOVERFLOW
-            raise OSError(code, os.strerror(code))
-        return real(name)
-
-    monkeypatch.setattr(os, "lstat", failing)
-    found = look()
-    assert found.plain == {me(): ["good"]}
-    assert found.failures == [
-        ("bad", "input/output error"),
-        ("worse", "its owner has no id on this mount, which is idmapped"),
-    ]
-
-
-@pytest.mark.usefixtures("here")
-def test_a_file_system_without_attributes_has_none_and_another_error_is_one(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    make("a")
-    codes = [errno.ENOTSUP, errno.EIO]
-
-    def failing(*_: object, **__: object) -> list[str]:
-        code = codes.pop(0)
-        raise OSError(code, os.strerror(code))
-
-    monkeypatch.setattr(os, "listxattr", failing)
-    assert look().plain == {me(): ["a"]}
-    assert look().failures == [("a", "input/output error")]
-
-
-@pytest.mark.usefixtures("here")
-def test_names_of_any_bytes_are_looked_at() -> None:
+def test_names_of_any_bytes_are_looked_at(one: Stepper) -> None:
     names = sorted(["a\nb", "\udcff", " ", "-", "ü", "n" * 255])
     make(*names)
-    assert sorted(look().plain[me()]) == names
+    assert sorted(one.look().plain[me()]) == names
+
+
+def test_an_entry_that_cannot_be_looked_at_is_named_with_the_error(one: Stepper) -> None:
+    make("a", "b")
+    too_long = "n" * 256
+    found = one.look("a", too_long, "b")
+    assert found == FolderListing(
+        plain={me(): ["a", "b"]}, failures=[(too_long, errno.ENAMETOOLONG)]
+    )
+    assert found.reasons() == [(too_long, "file name too long")]
+
+
+# Searching
+
+
+@needs_root
+def test_a_search_tells_every_owner_and_only_attributes_need_care(one: Stepper) -> None:
+    make("file", "linked", "setuid", "acl", "capable", of=FIRST)
+    os.link("linked", "again")
+    Path("setuid").chmod(0o6755)
+    os.mknod("device", stat.S_IFCHR | 0o600, os.makedev(1, 3))
+    os.mknod("whiteout", stat.S_IFCHR, os.makedev(0, 0))
+    os.symlink("/nowhere", "symlink")
+    for name in ("device", "whiteout", "symlink"):
+        os.lchown(name, *OTHER)
+    os.setxattr("acl", ACL_ACCESS, ACL)
+    os.setxattr("capable", CAPABILITY, v2())
+    before = {name: os.lstat(name) for name in os.listdir()}
+    found = one.look(search=True)
+    assert found == FolderListing(
+        plain={
+            FIRST: ["again", "file", "linked", "setuid"],
+            OTHER: ["device", "symlink", "whiteout"],
+        },
+        care=["acl", "capable"],
+    )
+    assert {name: os.lstat(name) for name in before} == before
+
+
+@needs_root
+def test_a_search_looks_at_sub_folders_like_at_other_entries(one: Stepper) -> None:
+    for name in ("a", "b", "default-acl"):
+        os.mkdir(name)
+        os.chown(name, *FIRST)
+    Path("b").chmod(0o7777)
+    os.setxattr("default-acl", ACL_DEFAULT, ACL)
+    make("file", of=FIRST)
+    assert one.look(search=True) == FolderListing(
+        folders=["a", "b", "default-acl"],
+        plain={FIRST: ["a", "b", "file"]},
+        care=["default-acl"],
+    )
+    assert one.look() == FolderListing(folders=["a", "b", "default-acl"], plain={FIRST: ["file"]})
 
 
 # Standing
 
 
 def test_the_process_goes_and_stands_in_the_folder_and_names_are_looked_up_in_it_alone(
+    one: Stepper,
     here: Path,
 ) -> None:
     for name in ("one", "two"):
@@ -264,37 +305,30 @@ def test_the_process_goes_and_stands_in_the_folder_and_names_are_looked_up_in_it
     descriptor = os.open("one", os.O_RDONLY)
     (here / "one").rename(here / "moved")
     (here / "two").rename(here / "one")
-    found = step(descriptor, ["a", "b"], {}, 0)
+    found = one.step(descriptor, ["a", "b"], StepOptions())
     assert Path.cwd() == here / "moved"
     assert found.plain == {me(): ["a"]}
     os.close(descriptor)
 
 
-@needs_root
-@pytest.mark.usefixtures("here")
-def test_what_cannot_be_pinned_is_a_failure_with_the_reason() -> None:
-    make("a", "mounted", "z", of=FIRST)
-
-    def pin(name: str) -> int:
-        if name == "mounted":
-            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
-        return pinned(name)
-
-    here = os.open(".", os.O_RDONLY)
-    found = step(here, ["a", "mounted", "z"], {FIRST: OTHER}, 0, pin)
-    os.close(here)
-    assert found == folder.FolderListing(
-        plain={FIRST: ["a", "z"]}, failures=[("mounted", "it is a mount point")]
-    )
-    assert [owner(name) for name in ("a", "mounted", "z")] == [OTHER, FIRST, OTHER]
+def test_where_the_process_cannot_go_nothing_is_looked_at(one: Stepper) -> None:
+    make("a")
+    file = os.open("a", os.O_RDONLY)
+    try:
+        with pytest.raises(NotADirectoryError):
+            one.step(file, ["a"], StepOptions())
+    finally:
+        os.close(file)
 
 
 # Changing
 
 
 @needs_root
-@pytest.mark.parametrize("alone", [True, False])
-def test_each_plain_entry_of_a_known_owner_gets_its_new_one(here: Path, alone: bool) -> None:
+@each_pinning
+def test_each_plain_entry_of_a_known_owner_gets_its_new_one(
+    one: Stepper, here: Path, pinning: int
+) -> None:
     make("first", "second", of=FIRST)
     make("group", of=(FIRST[0], 1))
     make("right", of=OTHER)
@@ -308,13 +342,13 @@ def test_each_plain_entry_of_a_known_owner_gets_its_new_one(here: Path, alone: b
     make("setuid", of=FIRST)
     Path("setuid").chmod(0o4755)
     before = {name: os.lstat(name) for name in os.listdir()}
-    found = at_names(sorted(before), {FIRST: OTHER, OTHER: OTHER}, alone=alone)
+    found = one.give(sorted(before), {FIRST: OTHER, OTHER: OTHER}, pinning)
     assert found.plain == {
         FIRST: ["first", "leads-out", "second", "symlink"],
         (FIRST[0], 1): ["group"],
         OTHER: ["right"],
     }
-    assert (found.folders, [name for name, _ in found.care], found.failures) == (
+    assert (found.folders, found.care, found.failures) == (
         ["folder"],
         ["setuid"],
         [],
@@ -327,42 +361,138 @@ def test_each_plain_entry_of_a_known_owner_gets_its_new_one(here: Path, alone: b
     assert owner(str(here.parent / "untouched")) == FIRST
     # An owner that is right already is not written once more.
     assert all(os.lstat(name) == before[name] for name in ("right", "group", "folder", "setuid"))
-    again = at_names(sorted(before), {FIRST: OTHER}, alone=alone)
+    again = one.give(sorted(before), {FIRST: OTHER}, pinning)
     assert again.plain.keys() == {OTHER, (FIRST[0], 1)}
 
 
-@pytest.mark.parametrize("alone", [True, False])
-def test_anybody_may_give_his_own_to_himself_and_it_changes_nothing(
-    here: Path, alone: bool
+@each_pinning
+def test_anybody_may_give_their_own_to_themselves_and_it_changes_nothing(
+    one: Stepper, here: Path, pinning: int
 ) -> None:
     assert here.is_dir()
     make("mine")
     before = os.lstat("mine")
-    assert at_names(["mine"], {me(): me()}, alone=alone).plain == {me(): ["mine"]}
+    assert one.give(["mine"], {me(): me()}, pinning).plain == {me(): ["mine"]}
     assert os.lstat("mine") == before
     assert os.lstat("mine").st_ctime_ns == before.st_ctime_ns
 
 
 @needs_root
-@pytest.mark.usefixtures("here")
-def test_each_owner_has_its_own_new_one_and_a_chain_is_followed_once() -> None:
+def test_each_owner_has_its_own_new_one_and_a_chain_is_followed_once(one: Stepper) -> None:
     make("a", of=(1, 1))
     make("b", of=(2, 2))
     make("c", of=(3, 3))
-    at_names(["a", "b", "c"], {(1, 1): (2, 2), (2, 2): (3, 3), (3, 3): (1, 1)})
+    one.give(["a", "b", "c"], {(1, 1): (2, 2), (2, 2): (3, 3), (3, 3): (1, 1)})
     assert [owner(name) for name in "abc"] == [(2, 2), (3, 3), (1, 1)]
+
+
+@needs_root
+@each_pinning
+def test_ids_have_32_bits(one: Stepper, pinning: int) -> None:
+    large = (4_294_967_294, 3_000_000_000)
+    make("a", of=FIRST)
+    assert one.give(["a"], {FIRST: large}, pinning).plain == {FIRST: ["a"]}
+    assert owner("a") == large
+    assert one.give(["a"], {large: FIRST}, pinning).plain == {large: ["a"]}
+    assert owner("a") == FIRST
+
+
+@needs_root
+def test_what_cannot_be_pinned_is_a_failure_and_the_rest_is_done(one: Stepper) -> None:
+    make("a", "c", of=FIRST)
+    make("b", of=OTHER)
+    found = one.give(["a", "b", "c"], {FIRST: OTHER}, NO_SUCH_RULE)
+    assert found == FolderListing(
+        plain={OTHER: ["b"]}, failures=[("a", errno.EINVAL), ("c", errno.EINVAL)]
+    )
+    assert [owner(name) for name in "abc"] == [FIRST, OTHER, FIRST]
+
+
+@needs_root
+@each_pinning
+def test_a_change_that_is_refused_is_named_and_the_rest_is_done(
+    one: Stepper, here: Path, pinning: int
+) -> None:
+    (user, group), strange = FIRST, (OTHER[0], FIRST[1])
+    make("a", "c", of=FIRST)
+    make("b", of=strange)
+    owners = {FIRST: (user, 77), strange: (strange[0], 77)}
+    here.chmod(0o755)
+    # A user may give what they own to a group of theirs, and nothing else.
+    os.setegid(77)
+    os.seteuid(user)
+    try:
+        found = one.give(["a", "b", "c"], owners, pinning)
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+    assert found == FolderListing(plain={(user, group): ["a", "c"]}, failures=[("b", errno.EPERM)])
+    assert [owner(name) for name in "abc"] == [(user, 77), strange, (user, 77)]
+
+
+@needs_root
+@pytest.mark.parametrize("pinning", [OPEN, OPENAT2], ids=["open", "openat2"])
+def test_whoever_exchanges_names_meanwhile_gets_nothing_of_others(
+    one: Stepper, here: Path, pinning: int
+) -> None:
+    """Changed by name, the secret nearly always gets another owner in so many steps."""
+    secret = str(here.parent / "secret")
+    make("a", of=FIRST)
+    make(secret, of=(1, 1))
+    os.link(secret, "prepared")
+    descriptors = os.listdir("/proc/self/fd")
+    storm = (
+        "from usernsplan.volume import syscalls\n"
+        "print(flush=True)\n"
+        "while True: syscalls.exchange(syscalls.HERE, 'a', 'prepared')"
+    )
+    exchanged = 0
+    with subprocess.Popen([sys.executable, "-c", storm], stdout=subprocess.PIPE) as attacker:
+        assert attacker.stdout
+        attacker.stdout.readline()
+        try:
+            for _ in range(1000):
+                found = one.give(["a"] * 100, {FIRST: OTHER, OTHER: FIRST}, pinning)
+                exchanged += len(found.care)
+                assert not found.failures
+        finally:
+            attacker.kill()
+    assert exchanged
+    assert owner(secret) == (1, 1)
+    assert os.listdir("/proc/self/fd") == descriptors
+
+
+@pytest.mark.parametrize("search", [False, True])
+def test_a_signals_handler_may_stop_it(one: Stepper, search: bool) -> None:
+    make("a")
+
+    class StoppedError(Exception):
+        pass
+
+    def stop(*_: object) -> None:
+        raise StoppedError
+
+    before = signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, 0.02)
+    try:
+        with pytest.raises(StoppedError):
+            one.look(*["a"] * 1_000_000, search=search)
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
+# The step in Python
 
 
 def exchanged_meanwhile(monkeypatch: pytest.MonkeyPatch, exchange: dict[str, str]) -> None:
     """Between the look and the change, each name gets what lay at another."""
     real = folder._give_pinned
 
-    def give(
-        pin: Callable[[str], int], name: str, seen: os.stat_result, new: tuple[int, int]
-    ) -> bool:
+    def give(name: str, seen: os.stat_result, new: Owner, pinning: int) -> bool:
         if name in exchange:
             os.replace(exchange[name], name)
-        return real(pin, name, seen, new)
+        return real(name, seen, new, pinning)
 
     monkeypatch.setattr(folder, "_give_pinned", give)
 
@@ -380,8 +510,8 @@ def test_an_inode_that_got_the_name_meanwhile_is_left_alone(
     exchanged_meanwhile(
         monkeypatch, {"a": "prepared", "link": "prepared-link", "twin": "same-owner"}
     )
-    found = at_names(["a", "link", "twin", "whole"], {FIRST: OTHER}, alone=False)
-    assert [name for name, _ in found.care] == ["a", "link", "twin"]
+    found = Stepper(step).give(["a", "link", "twin", "whole"], {FIRST: OTHER}, OPENAT2)
+    assert found.care == ["a", "link", "twin"]
     assert found.plain == {FIRST: ["whole"]}
     assert [owner(name) for name in ("a", "link", "twin", "whole", secret)] == [
         FIRST,
@@ -394,7 +524,6 @@ def test_an_inode_that_got_the_name_meanwhile_is_left_alone(
 
 @needs_root
 @pytest.mark.parametrize("what", ["mode", "link", "owner", "capability", "content"])
-@pytest.mark.usefixtures("here")
 def test_the_same_inode_is_left_alone_where_it_changed_meanwhile(what: str) -> None:
     make("a", of=FIRST)
     seen = os.lstat("a")
@@ -411,62 +540,43 @@ def test_the_same_inode_is_left_alone_where_it_changed_meanwhile(what: str) -> N
         case "content":
             Path("a").write_bytes(b"x")
     before = os.lstat("a")
-    assert folder._give_pinned(pinned, "a", seen, OTHER) is False
+    assert folder._give_pinned("a", seen, OTHER, OPENAT2) is False
     assert os.lstat("a") == before
     assert os.lstat("a").st_ctime_ns == before.st_ctime_ns
 
 
 @needs_root
-@pytest.mark.usefixtures("here")
 def test_what_is_gone_before_it_can_be_changed_is_no_failure(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     make("a", "b", of=FIRST)
     real = folder._give_pinned
 
-    def give(
-        pin: Callable[[str], int], name: str, seen: os.stat_result, new: tuple[int, int]
-    ) -> bool:
+    def give(name: str, seen: os.stat_result, new: Owner, pinning: int) -> bool:
         if name == "a":
             os.unlink(name)
-        return real(pin, name, seen, new)
+        return real(name, seen, new, pinning)
 
     monkeypatch.setattr(folder, "_give_pinned", give)
-    assert at_names(["a", "b"], {FIRST: OTHER}, alone=False) == folder.FolderListing(
+    assert Stepper(step).give(["a", "b"], {FIRST: OTHER}, OPENAT2) == FolderListing(
         plain={FIRST: ["b"]}
     )
     assert owner("b") == OTHER
 
 
-@pytest.mark.parametrize("alone", [True, False])
-@pytest.mark.usefixtures("here")
-def test_a_change_that_is_refused_is_named_and_the_rest_is_done(
-    alone: bool, monkeypatch: pytest.MonkeyPatch
+def test_a_file_system_without_attributes_has_none_and_another_error_is_one(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    make("a", "b", "c")
-    given: list[object] = []
+    make("a")
+    codes = [errno.ENOTSUP, errno.EIO]
 
-    def refusing(thing: object, *_: object) -> None:
-        given.append(thing)
-        if len(given) == 2:
-            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+    def failing(*_: object, **__: object) -> list[str]:
+        code = codes.pop(0)
+        raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(os, "lchown", refusing)
-    monkeypatch.setattr(syscalls, "chown_pinned", refusing)
-    found = at_names(["a", "b", "c"], {me(): OTHER}, alone=alone)
-    assert found.plain == {me(): ["a", "c"]}
-    assert found.failures == [("b", "read-only file system")]
-    assert len(given) == 3
-
-
-@needs_root
-@pytest.mark.usefixtures("here")
-def test_pinning_leaks_no_descriptor() -> None:
-    make("a", "b", of=FIRST)
-    before = os.listdir("/proc/self/fd")
-    at_names(["a", "b", "gone"], {FIRST: OTHER}, alone=False)
-    assert folder._give_pinned(pinned, "a", os.lstat("b"), FIRST) is False
-    assert os.listdir("/proc/self/fd") == before
+    monkeypatch.setattr(os, "listxattr", failing)
+    assert Stepper(step).look().plain == {me(): ["a"]}
+    assert Stepper(step).look().failures == [("a", errno.EIO)]
 
 
 # Reasons
@@ -477,12 +587,13 @@ def test_pinning_leaks_no_descriptor() -> None:
     [
         (errno.EROFS, "read-only file system"),
         (errno.EPERM, "operation not permitted"),
+        (errno.EXDEV, "it is a mount point"),
         (errno.EOVERFLOW, "its owner has no id on this mount, which is idmapped"),
     ],
 )
-@pytest.mark.usefixtures("here")
 def test_a_reason_is_told_in_words(code: int, said: str) -> None:
     make("a")
     assert reason(OSError(code, os.strerror(code)), "a") == said
     assert reason(OSError(code, os.strerror(code))) == said
     assert reason(OSError("odd")) == "odd"
+    assert FolderListing(failures=[("a", code)]).reasons() == [("a", said)]

@@ -24,7 +24,7 @@ from usernsplan.audit import (  # noqa: F401
 from usernsplan.audit.base import RULES, Facts, Rule
 from usernsplan.audit.repairs import Repair, repair_of
 from usernsplan.audit.stories import ADVICE, Story
-from usernsplan.errors import InvalidValueError
+from usernsplan.errors import InvalidValueError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -59,8 +59,8 @@ def chosen(select: Iterable[str] = (), ignore: Iterable[str] = ()) -> frozenset[
 
     Raises InvalidValueError for one that no code begins with.
     """
-    wanted = _codes("--select", select) or frozenset(RULES)
-    return wanted - _codes("--ignore", ignore)
+    wanted = _codes("select", select) or frozenset(RULES)
+    return wanted - _codes("ignore", ignore)
 
 
 def _codes(option: str, words: Iterable[str]) -> frozenset[str]:
@@ -68,9 +68,7 @@ def _codes(option: str, words: Iterable[str]) -> frozenset[str]:
     for word in (piece.strip() for text in words for piece in text.split(",")):
         codes = {code for code in RULES if word and code.startswith(word.upper())}
         if not codes:
-            raise InvalidValueError(
-                f"{option} {word}: no such code", hint=f"one of: {', '.join(sorted(RULES))}"
-            )
+            raise _no_such_code(option, word, RULES)
         found |= codes
     return frozenset(found)
 
@@ -82,7 +80,11 @@ def story(code: str) -> Rule | Story:
     """
     known: dict[str, Rule | Story] = {**RULES, **ADVICE}
     if code.upper() not in known:
-        raise InvalidValueError(
-            f"--explain {code}: no such code", hint=f"one of: {', '.join(sorted(known))}"
-        )
+        raise _no_such_code("explain", code, known)
     return known[code.upper()]
+
+
+def _no_such_code(option: str, word: str, known: Iterable[str]) -> InvalidValueError:
+    # All codes are spelled alike: the one that is most alike may not be what was meant.
+    hint = f"{did_you_mean(word, known)} there are {', '.join(sorted(known))}"
+    return InvalidValueError(f"there is no code '{word}'", hint=hint.strip(), option=option)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from usernsplan.audit.base import FILES, Facts, Seen, Span, listed, rule
 from usernsplan.layout import GROUP, PASSWD, SUBGID, SUBUID
 from usernsplan.model import ROOT
-from usernsplan.planner.unsaid import dockerroot_of
+from usernsplan.planner.dockerroot import dockerroot_of
 from usernsplan.strategies import Shared
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from usernsplan.audit.base import FILES, Facts, Seen, listed, rule
-from usernsplan.engines import ENGINES, pool_of
+from usernsplan.engines import ENGINES, engine_of_pool
 from usernsplan.escape import shell
 from usernsplan.formats.subid import Grant
 from usernsplan.layout import LEDGER, SUBGID, SUBUID
@@ -233,7 +233,11 @@ def image_does_not_fit(facts: Facts) -> Iterator[Seen]:
         number, name = found
         for a in facts.state.ledger.allocations:
             ids = a.mapping.uids if path == SUBUID else a.mapping.gids
-            if a.strategy != SingleUid.name and not pool_of(a) and ids.to_host(number) is None:
+            if (
+                a.strategy != SingleUid.name
+                and not engine_of_pool(a)
+                and ids.to_host(number) is None
+            ):
                 release = facts.state.layout.inline(f"release {shell(a.name)}")
                 message = f"the image's largest {kind} is {number} ({name}), and '{a.name}' does not map it"
                 yield Seen(

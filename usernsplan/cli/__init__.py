@@ -103,7 +103,7 @@ def main() -> None:
         with instead_of_flags(sys.argv[1:]):
             from usernsplan.cli.app import app_for  # noqa: PLC0415 - reading it may fail, or be interrupted
 
-            app_for(sys.argv[1:])()
+            app_for(sys.argv[1:])(prog_name="usernsplan")
     except AssertionError:
         raise  # of a test
     except Exception as error:

@@ -2,124 +2,186 @@
 
 from __future__ import annotations
 
+import inspect
 import re
-from typing import TYPE_CHECKING, Annotated, Optional
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Optional, TypeVar
 
 import typer
 
-from usernsplan.cli.options import DryRun, Json, Root, Yes, id_range, note, text_of
+from usernsplan.cli.options import ConfigFile, DryRun, Json, Root, Yes, id_range, note, text_of
 from usernsplan.cli.run import run
+from usernsplan.engines import ENGINES
 from usernsplan.errors import InvalidValueError
 from usernsplan.host import plan_file
+from usernsplan.host.config import load as load_config
 from usernsplan.host.files import layout_at
 from usernsplan.layout import STDIN
-from usernsplan.model import AllocateRequest
+from usernsplan.model import AllocateRequest, PoolOptions
 from usernsplan.planner import make_plan
-from usernsplan.planner.unsaid import strategy_of
-from usernsplan.strategies import AUTO, NAMES
+from usernsplan.planner.defaults import of_request
+from usernsplan.strategies import AUTO, NAMES, named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from usernsplan.formats.config import Config
     from usernsplan.host.plan_file import FoundFile
     from usernsplan.model import HostState, Plan
 
 _PENDING, _PART = 4, 3
 
+Names = Annotated[
+    Optional[list[str]],
+    typer.Argument(
+        metavar="[NAME]...", help="Containers. None: those of the plan file, or Docker's own."
+    ),
+]
+NamesFrom = Annotated[
+    Optional[str],
+    typer.Option(
+        metavar="FILE", help="Names, one a line; '-' for standard input. Not an empty list."
+    ),
+]
+OfDocker = Annotated[
+    bool, typer.Option("--docker", help="Docker's own allocation, which has no name.")
+]
+StrategyName = Annotated[
+    str,
+    typer.Option(
+        metavar="S", help=f"One of: {', '.join(NAMES)}. Default: the one that this host has."
+    ),
+]
+Size = Annotated[Optional[int], typer.Option(help="per-container: ids for each. Default: 65536.")]
+Block = Annotated[
+    Optional[int], typer.Option(help="single-uid: ids set apart for each. Default: 10000.")
+]
+ContainerId = Annotated[
+    Optional[int], typer.Option(help="single-uid: the id in the container. Default: 0.")
+]
+DockerRoot = Annotated[
+    Optional[str],
+    typer.Option(
+        metavar="N|auto",
+        help="shared: the host id of container root; auto: the first free one. Default: 2.",
+    ),
+]
+Identity = Annotated[bool, typer.Option("--identity", help="shared: every id is itself, root too.")]
+Max = Annotated[
+    Optional[int],
+    typer.Option("--max", help="shared: the last id; with --identity, how many. Default: 65535."),
+]
+Start = Annotated[
+    Optional[int], typer.Option(help="The first host id of the one NAME: this or none.")
+]
+PoolRange = Annotated[
+    Optional[str],
+    typer.Option(metavar="FIRST-LAST", help="Take ranges from here. Default: by the strategy."),
+]
+Owner = Annotated[
+    Optional[str],
+    typer.Option(help="Owner of the lines of the one NAME. Default: usernsplan-NAME."),
+]
+Daemon = Annotated[
+    Optional[str], typer.Option(metavar="NAME", help="Point Docker's remap at this one.")
+]
+NoDaemonConfig = Annotated[
+    bool, typer.Option("--no-daemon-config", help="Leave Docker's daemon.json alone.")
+]
+EngineNames = Annotated[
+    Optional[list[str]],
+    typer.Option(
+        "--engine",
+        metavar="E",
+        help="Grant what this engine needs, too (repeatable). Default: those found on the host.",
+    ),
+]
+Check = Annotated[
+    bool, typer.Option("--check", help="Like --dry-run; exit 4 if something would change.")
+]
+ReplaceRemap = Annotated[
+    bool,
+    typer.Option("--replace-remap", help="Point Docker's remap here though it names another user."),
+]
+_Command = TypeVar("_Command", bound="Callable[..., None]")
 
+
+def _with_pools(command: _Command) -> _Command:
+    """Give a command an option for each engine that has a pool; it gets them as keyword arguments.
+
+    typer makes options of what inspect.signature tells of a function.
+    """
+    own = inspect.signature(command, eval_str=True)
+    usual = [one for one in own.parameters.values() if one.kind is not one.VAR_KEYWORD]
+    place = [one.name for one in usual].index("engines") + 1
+    usual[place:place] = [
+        inspect.Parameter(
+            _parameter(engine),
+            inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            default=None,
+            annotation=Annotated[
+                Optional[int],
+                typer.Option(
+                    pool.option,
+                    metavar="N",
+                    help=f"{engine}: {pool.help}. Default: {pool.containers}.",
+                ),
+            ],
+        )
+        for engine, it in ENGINES.items()
+        if (pool := it.pool)
+    ]
+    command.__signature__ = own.replace(parameters=usual)  # type: ignore[attr-defined]
+    return command
+
+
+def _parameter(engine: str) -> str:
+    """The parameter that has what is said of an engine's pool."""
+    return engine.replace("-", "_")
+
+
+@_with_pools
 def allocate(
-    names: Annotated[
-        Optional[list[str]],
-        typer.Argument(
-            metavar="[NAME]...", help="Containers. None: those of the plan file, or Docker's own."
-        ),
-    ] = None,
-    names_from: Annotated[
-        Optional[str],
-        typer.Option(
-            metavar="FILE", help="Names, one a line; '-' for standard input. Not an empty list."
-        ),
-    ] = None,
-    docker: Annotated[
-        bool, typer.Option("--docker", help="Docker's own allocation, which has no name.")
-    ] = False,
-    strategy: Annotated[
-        str,
-        typer.Option(metavar="S", help=f"One of: {', '.join(NAMES)} (the one that this host has)."),
-    ] = "",
-    size: Annotated[
-        Optional[int], typer.Option(help="per-container: ids for each (65536).")
-    ] = None,
-    block: Annotated[
-        Optional[int], typer.Option(help="single-uid: ids set apart for each (10000).")
-    ] = None,
-    container_id: Annotated[
-        Optional[int], typer.Option(help="single-uid: the id in the container (0).")
-    ] = None,
-    dockerroot: Annotated[
-        Optional[str],
-        typer.Option(
-            metavar="N|auto",
-            help="shared: the host id of container root (2); auto: the first free one.",
-        ),
-    ] = None,
-    identity: Annotated[
-        bool, typer.Option("--identity", help="shared: every id is itself, root too.")
-    ] = False,
-    max_: Annotated[
-        Optional[int],
-        typer.Option("--max", help="shared: the last id (65535); with --identity, how many."),
-    ] = None,
-    start: Annotated[
-        Optional[int], typer.Option(help="The first host id of the one NAME: this or none.")
-    ] = None,
-    pool: Annotated[
-        Optional[str], typer.Option(metavar="FIRST-LAST", help="Take ranges from here.")
-    ] = None,
-    owner: Annotated[
-        Optional[str], typer.Option(help="Owner of the lines of the one NAME (usernsplan-NAME).")
-    ] = None,
-    daemon: Annotated[
-        Optional[str], typer.Option(metavar="NAME", help="Point Docker's remap at this one.")
-    ] = None,
-    no_daemon_config: Annotated[
-        bool, typer.Option("--no-daemon-config", help="Leave Docker's daemon.json alone.")
-    ] = False,
-    engine: Annotated[
-        Optional[list[str]],
-        typer.Option(
-            metavar="E",
-            help="Grant what this engine needs besides (repeatable; those found on the host).",
-        ),
-    ] = None,
-    auto_containers: Annotated[
-        Optional[int],
-        typer.Option(metavar="N", help="podman-auto: a pool for so many containers (100)."),
-    ] = None,
-    pods: Annotated[
-        Optional[int],
-        typer.Option(metavar="N", help="kubernetes: a kubelet's line for so many (110)."),
-    ] = None,
+    names: Names = None,
+    names_from: NamesFrom = None,
+    docker: OfDocker = False,
+    strategy: StrategyName = "",
+    size: Size = None,
+    block: Block = None,
+    container_id: ContainerId = None,
+    dockerroot: DockerRoot = None,
+    identity: Identity = False,
+    max_: Max = None,
+    start: Start = None,
+    pool: PoolRange = None,
+    owner: Owner = None,
+    daemon: Daemon = None,
+    no_daemon_config: NoDaemonConfig = False,
+    engines: EngineNames = None,
+    config: ConfigFile = None,
     root: Root = "/",
     dry_run: DryRun = False,
-    check: Annotated[
-        bool, typer.Option("--check", help="Like --dry-run; exit 4 if something would change.")
-    ] = False,
+    check: Check = False,
     json: Json = False,
-    replace_remap: Annotated[
-        bool,
-        typer.Option(
-            "--replace-remap", help="Point Docker's remap here though it names another user."
-        ),
-    ] = False,
+    replace_remap: ReplaceRemap = False,
     yes: Yes = False,
+    **pools: Optional[int],
 ) -> None:
-    """Give containers their ids: pick free ranges and write /etc/subuid, /etc/subgid and Docker's daemon.json.
+    """Give containers free host ids, in subuid and subgid.
 
-    Said again with the same words it changes nothing. All names get their ids, or none does. Without a name, it is what
-    ./usernsplan.yaml or /etc/usernsplan.yaml says (see 'usernsplan plan'). With --docker it is Docker's own allocation;
-    with --strategy and no name too, unless /etc/usernsplan.yaml says otherwise. Where Docker would no longer see
-    containers, images or volumes that it has, it asks first; a script says --yes, or nothing is done (exit 9).
+    Finds free ranges and writes /etc/subuid, /etc/subgid and Docker's daemon.json. Running the same
+    command again changes nothing. Either all names get their ids, or none does.
+
+    Without a name, the plan file says what to allocate: ./usernsplan.yaml, or /etc/usernsplan.yaml
+    (see 'usernsplan plan'). --docker makes Docker's own allocation. So does --strategy without a
+    name, unless there is an /etc/usernsplan.yaml.
+
+    Defaults for --strategy and its options, --pool and --engine stand in
+    /etc/usernsplan/config.yaml.
+
+    If Docker would no longer see containers, images or volumes that it has, the command asks first.
+    A script needs --yes; without it, nothing is done (exit 9).
 
     \b
     Examples:
@@ -131,7 +193,7 @@ def allocate(
       usernsplan allocate --strategy single-uid app --block 1
       usernsplan allocate --strategy shared --dockerroot 400 --dry-run
     """
-    options = {
+    of_strategy = {
         "size": size,
         "block": block,
         "container-id": container_id,
@@ -139,65 +201,58 @@ def allocate(
         "identity": identity or None,
         "max": max_,
     }
-    said: dict[str, int | str] = {
-        option: value for option, value in options.items() if value is not None
-    }
-    pools = {"podman-auto": auto_containers, "kubernetes": pods}
-    wanted = _names(names or (), names_from, docker=docker, daemon=daemon, engine=engine)
-    # Where a command is typed is no part of what it says.
-    file = None if wanted or docker else plan_file.find(layout_at(root), here=not strategy)
-    if file is not None:
-        others = (
-            start,
-            pool,
-            owner,
-            daemon,
-            engine,
-            *said.values(),
-            *pools.values(),
-            no_daemon_config or None,
-        )
-        if any(value is not None for value in others):
-            hint = "say it there, or name the containers"
-            raise InvalidValueError(
-                f"{file.path} says what is allocated, and so do these options", hint=hint
-            )
-        decide = _by_file(file, strategy, root, replace_remap=replace_remap)
-    else:
-        # A pool of an engine needs no name either.
-        if not (wanted or docker or strategy or (engine and "docker" not in engine)):
-            raise InvalidValueError(
-                "nothing to allocate: no name, no --strategy, and no plan file",
-                hint="name containers: 'usernsplan allocate NAME'; 'usernsplan allocate --docker' is Docker's own",
-            )
-        ids = id_range(pool)
-        if not wanted and plan_file.is_here():
-            note(
-                [
-                    f"./{plan_file.HERE} is not looked at where --strategy, --docker or --engine is said"
-                ]
-            )
-
-        def decide(state: HostState) -> Plan:
-            request = AllocateRequest(
-                names=wanted,
-                strategy=strategy_of(state, strategy, said, wanted),
-                owner=owner,
-                start=start,
-                pool=ids,
-                daemon=daemon,
-                daemon_config=not no_daemon_config,
-                replace_remap=replace_remap,
-                engines=tuple(engine) if engine else None,
-                pools=tuple((name, count) for name, count in pools.items() if count is not None),
-            )
-            return make_plan(state, request)
-
+    options = {option: value for option, value in of_strategy.items() if value is not None}
+    counts = {engine: pools.get(_parameter(engine)) for engine in ENGINES}
+    request = AllocateRequest(
+        names=_names(names or (), names_from, docker=docker, daemon=daemon, engines=engines),
+        strategy=named(strategy, options) if strategy else None,
+        options=options,
+        owner=owner,
+        start=start,
+        pool=id_range(pool),
+        daemon=daemon,
+        daemon_config=not no_daemon_config,
+        replace_remap=replace_remap,
+        engines=tuple(engines) if engines else None,
+        pools={e: PoolOptions(count) for e, count in counts.items() if count is not None},
+    )
+    defaults = load_config(layout_at(root), config)
+    decide = _decision(request, strategy, root, defaults, docker=docker)
     plan = run(decide, root, preview=dry_run or check, as_json=json, yes=yes)
+
     if check and plan.changed:
         raise typer.Exit(_PENDING)
     if plan.unfinished:
         raise typer.Exit(_PART)
+
+
+def _decision(
+    request: AllocateRequest, strategy: str, root: str, config: Config | None, *, docker: bool
+) -> Callable[[HostState], Plan]:
+    """What decides: the plan file where the command line names nothing to allocate, else the request."""
+    # Where a command is typed is no part of what it says.
+    is_named = request.names or docker
+    file = None if is_named else plan_file.find(layout_at(root), here=not strategy)
+    if file is not None:
+        if replace(request, strategy=None, replace_remap=False) != AllocateRequest(()):
+            raise InvalidValueError(
+                f"{file.path} says what is allocated, and so do these options",
+                hint="say it there, or name the containers",
+            )
+        return _by_file(file, strategy, root, config, replace_remap=request.replace_remap)
+
+    # A pool of an engine needs no name either.
+    if not (is_named or strategy or (request.engines and "docker" not in request.engines)):
+        raise InvalidValueError(
+            "nothing to allocate: no name, no --strategy, and no plan file",
+            hint="name containers: 'usernsplan allocate NAME'; "
+            "'usernsplan allocate --docker' is Docker's own",
+        )
+    if not request.names and plan_file.is_here():
+        note(
+            [f"./{plan_file.HERE} is not looked at where --strategy, --docker or --engine is said"]
+        )
+    return partial(make_plan, request=of_request(request, config) if config else request)
 
 
 def _dockerroot(said: str | None) -> int | str | None:
@@ -206,31 +261,34 @@ def _dockerroot(said: str | None) -> int | str | None:
         return said
     if not re.fullmatch("-?[0-9]{1,20}", said):
         raise InvalidValueError(
-            f"--dockerroot {said}: not a number", hint=f"a host id, or '{AUTO}'"
+            f"'{said}' is not a number", hint=f"a host id, or '{AUTO}'", option="dockerroot"
         )
     return int(said)
 
 
 def _names(
-    named: Sequence[str],
+    typed: Sequence[str],
     names_from: str | None,
     *,
     docker: bool,
     daemon: str | None,
-    engine: Sequence[str] | None,
+    engines: Sequence[str] | None,
 ) -> tuple[str, ...]:
-    """The names that were said, and those of a file. Raises InvalidValueError for an empty list, which means nobody."""
-    if docker and (named or names_from is not None or daemon is not None):
+    """The names that were typed, and those of a file.
+
+    Raises InvalidValueError for a file without names: it means nobody, and never Docker's own.
+    """
+    if docker and (typed or names_from is not None or daemon is not None):
         raise InvalidValueError(
             "--docker with a name",
             hint="Docker's own allocation has none; --daemon NAME points Docker at a container's",
         )
-    if docker and engine and "docker" not in engine:
+    if docker and engines and "docker" not in engines:
         raise InvalidValueError(
-            f"--docker with --engine {engine[0]}", hint="say --engine docker too, or neither"
+            f"--docker with --engine {engines[0]}", hint="say --engine docker too, or neither"
         )
     if names_from is None:
-        return tuple(named)
+        return tuple(typed)
     place = STDIN if names_from == "-" else names_from
     # As in a text for people: what follows a # is a comment.
     lines = (
@@ -241,16 +299,16 @@ def _names(
         raise InvalidValueError(
             f"--names-from: {place} names nobody", hint="one name a line; nothing was allocated"
         )
-    return (*named, *found)
+    return (*typed, *found)
 
 
 def _by_file(
-    file: FoundFile, strategy: str, root: str, *, replace_remap: bool
+    file: FoundFile, strategy: str, root: str, config: Config | None, *, replace_remap: bool
 ) -> Callable[[HostState], Plan]:
     """What a plan file says; --strategy may only say the same."""
     from usernsplan import planfile  # noqa: PLC0415 - YAML and volumes, only where there is such a file
 
-    loaded = planfile.found(layout_at(root), file)
+    loaded = planfile.found(layout_at(root), file, config)
     if strategy not in {"", loaded.spec.strategy}:
         raise InvalidValueError(
             f"--strategy {strategy}: {file.path} says {loaded.spec.strategy}", hint="leave it out"

@@ -2,39 +2,47 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
 import typer
-from typer.core import TyperGroup
 
-from usernsplan import escape
+from usernsplan.cli.usage import Command, Group
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-# Command -> (module, function). Only the module of the command that was typed is imported: start-up is part of the day.
-COMMANDS = {
-    "allocate": ("allocate", "allocate"),
-    "release": ("release", "release"),
-    "list": ("show", "list_"),
-    "show": ("show", "show"),
-    "history": ("show", "history"),
-    "map": ("map_", "map_"),
-    "capacity": ("capacity", "capacity"),
-    "render": ("render", "render"),
-    "check": ("check", "check"),
-    "whois": ("whois", "whois"),
-    "inspect": ("inspect", "inspect"),
-    "find-owned": ("find_owned", "find_owned"),
-    "fix-volume": ("fix_volume", "fix_volume"),
-    "undo": ("fix_volume", "undo"),
-    "plan": ("plan", "plan"),
-    "apply": ("plan", "apply"),
-    "export": ("plan", "export"),
-    "ledger": ("ledger", "ledger"),
+# Job -> command -> (module, function). Only the module of the command that was typed is imported: start-up is part of
+# the day.
+JOBS = {
+    "Give ids": {
+        "allocate": ("allocate", "allocate"),
+        "release": ("release", "release"),
+    },
+    "Render": {
+        "render": ("render", "render"),
+    },
+    "Volumes": {
+        "fix-volume": ("fix_volume", "fix_volume"),
+        "undo": ("fix_volume", "undo"),
+    },
+    "Look": {
+        "list": ("show", "list_"),
+        "show": ("show", "show"),
+        "history": ("show", "history"),
+        "map": ("map_", "map_"),
+        "capacity": ("capacity", "capacity"),
+        "whois": ("whois", "whois"),
+        "inspect": ("inspect", "inspect"),
+        "find-owned": ("find_owned", "find_owned"),
+        "check": ("check", "check"),
+    },
+    "Plan": {
+        "plan": ("plan", "plan"),
+        "apply": ("plan", "apply"),
+        "export": ("plan", "export"),
+    },
+    "Ledger": {
+        "ledger": ("ledger", "ledger"),
+    },
 }
+COMMANDS = {name: place for commands in JOBS.values() for name, place in commands.items()}
 
 
 def app_for(words: list[str]) -> typer.Typer:
@@ -54,31 +62,12 @@ def app_for(words: list[str]) -> typer.Typer:
         if isinstance(found, typer.Typer):
             app.add_typer(found, name=name)
         else:
-            app.command(name)(found)
+            app.command(name, cls=Command)(found)
     return app
 
 
-class _Commands(TyperGroup):
-    """Typer's; what it complains of is shown on one line, whatever words it was given."""
-
-    def make_context(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as they are
-        with _on_one_line():
-            return super().make_context(*args, **kwargs)
-
-    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - the same
-        with _on_one_line():
-            return super().invoke(ctx)
-
-
-@contextmanager
-def _on_one_line() -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        # Which class it is depends on whether this typer brings its own click.
-        if hasattr(error, "format_message") and hasattr(error, "message"):
-            error.message = escape.line(str(error.message))
-        raise
+class _Commands(Group):
+    jobs = JOBS
 
 
 def _version(wanted: bool) -> None:

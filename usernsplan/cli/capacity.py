@@ -6,8 +6,9 @@ from typing import Annotated, Optional
 
 import typer
 
-from usernsplan.cli.options import Json, Root, id_range, note_interrupted, write_result
+from usernsplan.cli.options import ConfigFile, Json, Root, id_range, note_interrupted, write_result
 from usernsplan.host import read
+from usernsplan.host.config import load as load_config
 from usernsplan.host.files import layout_at
 from usernsplan.ledger import open_ledger
 from usernsplan.planner.useradd import useradd
@@ -17,15 +18,21 @@ from usernsplan.space import capacity as figures
 
 def capacity(
     size: Annotated[
-        Optional[int], typer.Option(help="Ids of a range (65536; the host's blocks of single-uid).")
+        Optional[int],
+        typer.Option(help="Ids of a range. Default: 65536; with single-uid, the host's blocks."),
     ] = None,
     pool: Annotated[
-        Optional[str], typer.Option(metavar="FIRST-LAST", help="Look at these ids.")
+        Optional[str],
+        typer.Option(metavar="FIRST-LAST", help="Look at these ids. Default: by the strategy."),
     ] = None,
+    config: ConfigFile = None,
     root: Root = "/",
     json: Json = False,
 ) -> None:
-    """Count what is left: used and free ids, the largest gap, room for how many more, when useradd runs out.
+    """Count the ids that are left, and tell when useradd runs out.
+
+    Shows used and free ids, the largest gap, and room for how many more allocations. Defaults for
+    --pool stand in /etc/usernsplan/config.yaml.
 
     \b
     Examples:
@@ -35,7 +42,9 @@ def capacity(
     """
     layout = layout_at(root, exists=True)
     state = read.state(layout, open_ledger(layout).state)
-    found = Space((), (), figures(state, usual(state, size), id_range(pool)), useradd(state))
+    defaults = load_config(layout, config)
+    ids = id_range(pool) or (defaults.pool if defaults else None)
+    found = Space((), (), figures(state, usual(state, size), ids), useradd(state))
     if json:
         from usernsplan.report import map_json  # noqa: PLC0415 - one of the two
 

@@ -16,6 +16,7 @@ from usernsplan.cli.options import (
     agreed,
     colours,
     note,
+    one_of,
     typed,
     warn,
     write_result,
@@ -53,7 +54,12 @@ def check(
         Optional[list[str]], typer.Option(metavar="CODES", help="All but these (repeatable).")
     ] = None,
     format: Annotated[
-        str, typer.Option(metavar="F", help="table, github (workflow commands) or json.")
+        str,
+        typer.Option(
+            metavar="F",
+            help="table, github (workflow commands) or json. Default: table.",
+            show_default=False,
+        ),
     ] = "table",
     explain: Annotated[
         Optional[str], typer.Option(metavar="CODE", help="Tell the whole story of a code.")
@@ -79,7 +85,7 @@ def check(
     json: Json = False,
     yes: Annotated[bool, typer.Option("--yes", help="--fix: do not ask.")] = False,
 ) -> None:
-    """Find what clashes: ranges that two have, lines that readers understand differently, drift, and much else.
+    """Find what clashes: shared ranges, misread lines, drift.
 
     Exit status: 0 where no error is found (or left), 1 where one is. --fix puts lost or sorted lines of ours back,
     completes an interrupted run and removes locks that nobody holds; what others wrote is never touched.
@@ -117,8 +123,7 @@ def check(
 
 
 def _form(name: str, *, as_json: bool) -> str:
-    if name not in _FORMATS:
-        raise InvalidValueError(f"--format {name}: one of {', '.join(_FORMATS)}")
+    one_of("format", name, *_FORMATS)
     if as_json and name == "github":
         raise InvalidValueError("--json with --format github", hint="one of the two")
     return "json" if as_json else name

@@ -9,8 +9,8 @@ import typer
 
 from usernsplan.cli import say
 from usernsplan.cli.options import Json, Root, note, note_interrupted, stream, write_result
-from usernsplan.engines import pool_of
-from usernsplan.errors import InvalidValueError, NotPermittedError, UnknownNameError
+from usernsplan.engines import engine_of_pool
+from usernsplan.errors import InvalidValueError, NotPermittedError, UnknownNameError, did_you_mean
 from usernsplan.host.files import layout_at
 from usernsplan.ids import IdRange, IdSet
 from usernsplan.ledger import open_ledger
@@ -50,9 +50,10 @@ def find_owned(
     root: Root = "/",
     json: Json = False,
 ) -> None:
-    """Find what carries ids of a range: as owner, as group, in an ACL, or as the root of a capability.
+    """Find files that carry ids of a range.
 
-    Nothing is changed, and no symlink is followed. Exit status 3: something could not be looked at, and was named.
+    Looks at owners, groups, ACLs and the roots of capabilities. Nothing is changed, and no symlink
+    is followed. Exit status 3: something could not be looked at, and was named.
 
     \b
     Examples:
@@ -155,7 +156,9 @@ def _wanted(what: str, ledger: LedgerState) -> tuple[Wanted, Mapping | None]:
             held = IdSet((allocation.reserved_range,) if allocation.reserved_range else ())
             uids, gids = IdSet(mapping.uids.host_ranges()), IdSet(mapping.gids.host_ranges())
             # Which ids the containers of a pool have of it, their engine knows.
-            return owned.Wanted(uids | held, gids | held), None if pool_of(allocation) else mapping
+            return owned.Wanted(uids | held, gids | held), None if engine_of_pool(
+                allocation
+            ) else mapping
     released = IdSet(q.reserved_range for q in ledger.quarantined if q.name == what)
     if not released:
         try:
@@ -167,7 +170,11 @@ def _wanted(what: str, ledger: LedgerState) -> tuple[Wanted, Mapping | None]:
                 ) from error
             raise UnknownNameError(
                 f"'{what}' is neither allocated nor released, and no range of ids",
-                hint="'usernsplan list' shows both; a range is FIRST-LAST",
+                hint=did_you_mean(
+                    what,
+                    [*(a.name for a in ledger.allocations), *(q.name for q in ledger.quarantined)],
+                    "'usernsplan list' shows both; a range is FIRST-LAST",
+                ),
             ) from error
     return owned.Wanted(released, released), None
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from usernsplan import volume
-from usernsplan.cli.options import DryRun, Json, Root, Yes, note, typed, write_result
+from usernsplan.cli.options import DryRun, Json, Root, Yes, note, one_of, typed, write_result
 from usernsplan.cli.progress import watching
 from usernsplan.errors import InvalidValueError, UnknownNameError
 from usernsplan.host import runs
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 _PART = 3
 Jobs = Annotated[
-    Optional[int], typer.Option("--jobs", metavar="N", help="Worker processes (one for each core).")
+    Optional[int],
+    typer.Option("--jobs", metavar="N", help="Worker processes. Default: one for each core."),
 ]
 
 
@@ -38,20 +39,22 @@ def fix_volume(
     container: Annotated[
         Optional[str],
         typer.Option(
-            metavar="NAME", help="Whose ids. Not said: whose volume it is, or the only one."
+            metavar="NAME",
+            help="Whose ids. Default: the container that has the volume, or the only one.",
         ),
     ] = None,
     mode: Annotated[
         Optional[str],
         typer.Option(
             metavar="own|shift",
-            help="own: one owner for all. shift: owners stay apart. Not said: as before, or own.",
+            help="own: one owner for all. shift: owners stay apart. Default: as before, or own.",
         ),
     ] = None,
     user: Annotated[
         Optional[str],
         typer.Option(
-            metavar="U[:G]", help="own: this user of the container (0:0). Without G: his group."
+            metavar="U[:G]",
+            help="own: this user of the container, and G or their group. Default: 0:0.",
         ),
     ] = None,
     passwd: Annotated[
@@ -79,11 +82,20 @@ def fix_volume(
         Optional[list[str]], typer.Option(metavar="C:H:N", help="The same for groups.")
     ] = None,
     unmapped: Annotated[
-        str, typer.Option(metavar="refuse|keep", help="Ids that the map lacks.")
+        str,
+        typer.Option(
+            metavar="refuse|keep",
+            help="Ids that the map lacks. Default: refuse.",
+            show_default=False,
+        ),
     ] = "refuse",
     outside_links: Annotated[
         str,
-        typer.Option(metavar="refuse|skip", help="Files with hard links outside of the volume."),
+        typer.Option(
+            metavar="refuse|skip",
+            help="Files with hard links outside of the volume. Default: refuse.",
+            show_default=False,
+        ),
     ] = "refuse",
     cross_mounts: Annotated[
         bool, typer.Option("--cross-mounts", help="Enter what is mounted inside.")
@@ -122,10 +134,11 @@ def fix_volume(
     json: Json = False,
     yes: Yes = False,
 ) -> None:
-    """Give a volume to a container: owners, groups, ACLs and capabilities, whole, and so that it can be taken back.
+    """Give a volume to a container, so that undo can take it back.
 
-    Everything is looked at before anything is changed. Killed in the middle, the same words finish it; said twice, the
-    second time changes nothing. 'usernsplan undo RUN' takes it back.
+    Changes owners, groups, ACLs and capabilities, after looking at everything. If the run is killed
+    in the middle, the same command finishes it. Running it once more changes nothing.
+    'usernsplan undo RUN' takes it back.
 
     \b
     Examples:
@@ -138,15 +151,15 @@ def fix_volume(
     request = FixRequest(
         paths=tuple(paths),
         container=container,
-        mode=_one_of("--mode", mode, "own", "shift"),  # type: ignore[arg-type]
+        mode=one_of("mode", mode, "own", "shift"),  # type: ignore[arg-type]
         user=user,
         passwd=passwd,
         reverse=reverse,
         source=from_,
         uid_map=tuple(uid_map or ()),
         gid_map=tuple(gid_map or ()),
-        keep_unmapped=_one_of("--unmapped", unmapped, "refuse", "keep") == "keep",
-        skip_outside_links=_one_of("--outside-links", outside_links, "refuse", "skip") == "skip",
+        keep_unmapped=one_of("unmapped", unmapped, "refuse", "keep") == "keep",
+        skip_outside_links=one_of("outside-links", outside_links, "refuse", "skip") == "skip",
         cross_mounts=cross_mounts,
         jobs=jobs,
         protected=protected,
@@ -185,7 +198,7 @@ def undo(
     ] = False,
     yes: Yes = False,
 ) -> None:
-    """Take a run of fix-volume back: owners, modes, ACLs and capabilities as they were.
+    """Take a run of fix-volume back: all as it was before.
 
     What has changed since then is left as it is, and named. Without RUN, list the runs that can be taken back, do
     nothing, and exit 2.
@@ -254,9 +267,3 @@ def _print(report: FixReport, root: str, *, as_json: bool) -> None:
         note(report.notes)
     if report.failed:
         raise typer.Exit(_PART)
-
-
-def _one_of(option: str, value: str | None, *choices: str) -> str | None:
-    if value is not None and value not in choices:
-        raise InvalidValueError(f"{option} {value}: one of {', '.join(choices)}")
-    return value

@@ -37,7 +37,9 @@ def inspect(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Tell what a process may do, and as whom: its user namespace, its ids, its capabilities, and what follows.
+    """Tell what a process may do, and as whom.
+
+    Shows its user namespace, its ids and its capabilities, and what follows from them.
 
     \b
     Examples:

@@ -7,13 +7,14 @@ from typing import Annotated
 import typer
 
 from usernsplan.cli.options import DryRun, Json, Root, agreed, note, typed, write_result
+from usernsplan.cli.usage import Command, Group
 from usernsplan.errors import InvalidValueError
 from usernsplan.host.files import layout_at
 from usernsplan.ledger import open_ledger
 
 _REFUSED = 1
 
-ledger = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+ledger = typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode=None)
 
 
 @ledger.callback()
@@ -24,17 +25,19 @@ def _ledger() -> None:
     """
 
 
-@ledger.command("rebuild")
+@ledger.command("rebuild", cls=Command)
 def rebuild(
     root: Root = "/",
     dry_run: DryRun = False,
     json: Json = False,
     yes: Annotated[bool, typer.Option("--yes", help="Write it, and do not ask.")] = False,
 ) -> None:
-    """Make a lost or damaged ledger again, from lines in subuid and subgid and from journals of fix-volume.
+    """Rebuild a lost or damaged ledger from what the host holds.
 
-    What it would hold is shown first, and what cannot be known is named and left out: nothing is guessed. The damaged
-    ledger is kept beside the new one. Where the ledger can be read, nothing is done (exit status 9).
+    It is read from lines in subuid and subgid and from journals of fix-volume. What it would hold
+    is shown first, and what cannot be known is named and left out: nothing is guessed. The damaged
+    ledger is kept beside the new one. Where the ledger can be read, nothing is done (exit status
+    9).
 
     \b
     Examples:

@@ -30,13 +30,16 @@ def map_(
     ] = None,
     width: Annotated[
         Optional[int],
-        typer.Option(metavar="N", min=1, max=10000, help="Columns to draw in (the terminal's)."),
+        typer.Option(
+            metavar="N", min=1, max=10000, help="Columns to draw in. Default: the terminal's."
+        ),
     ] = None,
     root: Root = "/",
     json: Json = False,
 ) -> None:
-    """Draw the host's ids: accounts, lines, allocations, what is kept back, conflicts, and what is free.
+    """Draw the host's ids: who has which, and what is free.
 
+    The picture shows accounts, lines, allocations, quarantined ranges and conflicts.
     Each FILE is whole in itself and asks no network for anything.
 
     \b

@@ -6,13 +6,19 @@ import errno
 import os
 import sys
 from collections import deque
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from usernsplan import escape
 from usernsplan.cli import say
-from usernsplan.errors import InvalidValueError, RefusedError, UsernsplanError, reason_of
+from usernsplan.errors import (
+    InvalidValueError,
+    RefusedError,
+    UsernsplanError,
+    did_you_mean,
+    reason_of,
+)
 from usernsplan.escape import shell
 from usernsplan.host import files
 from usernsplan.ids import IdRange
@@ -29,7 +35,16 @@ Root = Annotated[
     typer.Option(
         "--root",
         metavar="DIR",
-        help="Work on the tree at DIR, as useradd --prefix does. Nothing else.",
+        help="Work on the tree at DIR, as useradd --prefix does. Default: /.",
+        show_default=False,
+    ),
+]
+ConfigFile = Annotated[
+    Optional[str],
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="Defaults of this host. Default: /etc/usernsplan/config.yaml, where it exists.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print a JSON document instead of text.")]
@@ -47,7 +62,19 @@ def id_range(text: str | None, option: str = "--pool") -> IdRange | None:
     try:
         return None if text is None else IdRange.parse(text)
     except InvalidValueError as error:
-        raise InvalidValueError(f"{option}: {error}", hint=error.hint) from error
+        error.where = option
+        raise
+
+
+def one_of(option: str, value: str | None, *choices: str) -> str | None:
+    """Hand back one of these values, or None. Raises InvalidValueError for any other."""
+    if value is not None and value not in choices:
+        raise InvalidValueError(
+            f"'{value}' is none of {', '.join(choices)}",
+            hint=did_you_mean(value, choices),
+            option=option,
+        )
+    return value
 
 
 def text_of(option: str, path: str) -> str:

@@ -9,6 +9,7 @@ import typer
 
 from usernsplan import planfile
 from usernsplan.cli.options import (
+    ConfigFile,
     Json,
     Root,
     agreed,
@@ -22,6 +23,7 @@ from usernsplan.cli.options import (
 from usernsplan.cli.progress import watching
 from usernsplan.errors import InvalidValueError, UsernsplanError
 from usernsplan.escape import shell
+from usernsplan.host.config import load as load_config
 from usernsplan.host.files import layout_at
 from usernsplan.ledger import open_ledger
 from usernsplan.report.colour import Paint
@@ -38,7 +40,7 @@ File = Annotated[
     str,
     typer.Argument(
         metavar="[FILE]",
-        help="The plan file. Not said: ./usernsplan.yaml, else /etc/usernsplan.yaml.",
+        help="The plan file. Default: ./usernsplan.yaml, else /etc/usernsplan.yaml.",
     ),
 ]
 Prune = Annotated[bool, typer.Option("--prune", help="Release what the file does not name.")]
@@ -54,12 +56,14 @@ def plan(
     schema: Annotated[
         bool, typer.Option("--schema", help="Print the JSON Schema of plan files, for editors.")
     ] = False,
+    config: ConfigFile = None,
     root: Root = "/",
     json: Json = False,
 ) -> None:
-    """Show what would make this host what a plan file says: what comes (+), changes (~) and goes (-).
+    """Show what a plan file would change.
 
-    Nothing is written. Ranges that were given are never renumbered, and what the file does not name is kept.
+    Shows what comes (+), changes (~) and goes (-). Nothing is written. Ranges that were given are
+    never renumbered, and what the file does not name is kept.
 
     \b
     Examples:
@@ -74,7 +78,7 @@ def plan(
         return
     layout = layout_at(root)
     ledger = open_ledger(layout)
-    loaded = planfile.load(layout, file or None, prune=prune)
+    loaded = planfile.load(layout, file or None, load_config(layout, config), prune=prune)
     desired = planfile.preview(layout, ledger, loaded)
     if out is not None:
         planfile.save(layout, out, loaded, desired)
@@ -96,11 +100,12 @@ def apply(
     fix_volumes: Annotated[
         bool, typer.Option("--fix-volumes", help="Run fix-volume for each volume that needs it.")
     ] = False,
+    config: ConfigFile = None,
     root: Root = "/",
     json: Json = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Make this host what a plan file says, after showing it and asking.
+    """Make this host what a plan file says, after asking.
 
     What is done is what was shown: if the host has changed since, it is not (exit 6), and is to be looked at again.
 
@@ -113,10 +118,11 @@ def apply(
         raise InvalidValueError("--plan with FILE or --prune", hint="what was saved says both")
     layout = layout_at(root)
     ledger = open_ledger(layout)
+    defaults = load_config(layout, config)
     loaded = (
-        planfile.load(layout, file or None, prune=prune)
+        planfile.load(layout, file or None, defaults, prune=prune)
         if saved is None
-        else planfile.restore(layout, saved)
+        else planfile.restore(layout, saved, defaults)
     )
     shown = planfile.preview(layout, ledger, loaded)
     place, command = loaded.spec.place, typed()
@@ -147,7 +153,9 @@ def apply(
 
 
 def export(root: Root = "/", json: Json = False) -> None:
-    """Print the plan file of this host as it is: planning by it changes nothing.
+    """Print the plan file of this host as it is.
+
+    Planning by it changes nothing.
 
     Example: usernsplan export > usernsplan.yaml
     """

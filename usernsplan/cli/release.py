@@ -61,10 +61,11 @@ def release(
     ] = False,
     yes: Yes = False,
 ) -> None:
-    """Take allocations away: their lines go, and their ranges are kept back until they are forgotten.
+    """Release allocations; their ranges stay in quarantine.
 
-    Files may still carry ids of a released range, and a container that got it would own them: so it is not given out
-    again before 'usernsplan release --forget NAME'. Lines that usernsplan adopted and did not write stay.
+    Their lines are taken out of subuid and subgid. Files may still carry ids of a released range,
+    and a container that got the range would own them. So nobody gets it before
+    'usernsplan release --forget NAME'. Lines that usernsplan adopted and did not write stay.
 
     --forget looks first at every volume that was fixed, and at --scan DIR, and is refused while a file there carries
     the ids, or where something cannot be looked at (--unseen: forget it all the same).

@@ -61,7 +61,7 @@ def render(
     ] = False,
     yes: Yes = False,
 ) -> None:
-    """Print exactly what an engine reads for an allocation, to paste or to pipe.
+    """Print what an engine reads for an allocation.
 
     What the engine needs besides is said on standard error. An engine that cannot express the allocation is an error,
     which names others that can. Where flags were to be printed, any error prints one that no engine takes

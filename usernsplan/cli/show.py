@@ -24,7 +24,7 @@ _DIGITS = 5
 
 
 def list_(root: Root = "/", json: Json = False) -> None:
-    """List what is allocated, and which released ranges are kept back.
+    """List what is allocated, and which ranges are quarantined.
 
     Example: usernsplan list --json
     """
@@ -48,7 +48,7 @@ def show(
     root: Root = "/",
     json: Json = False,
 ) -> None:
-    """Show one allocation: owner, strategy, both maps, since when; its volumes, and the runs of fix-volume for it.
+    """Show one allocation: owner, maps, volumes and runs.
 
     Example: usernsplan show web
     """
@@ -148,7 +148,7 @@ def history(
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
-    """Show what was done on this host: when, by whom, with which words, and what changed.
+    """Show what was changed: when, by whom, with which command.
 
     With --runs, list the runs of fix-volume that have a journal: state, container, mode, volumes, size.
     With --prune-runs, remove the journals of runs of fix-volume that are done or undone and older than AGE: they can no

@@ -10,7 +10,7 @@ import typer
 
 from usernsplan import lookup
 from usernsplan.cli.options import Json, Root, note, note_interrupted, stream, write_result
-from usernsplan.engines import pool_of
+from usernsplan.engines import engine_of_pool
 from usernsplan.errors import InvalidValueError
 from usernsplan.host import accounts
 from usernsplan.host.files import layout_at
@@ -53,7 +53,9 @@ def whois(
     root: Root = "/",
     json: Json = False,
 ) -> None:
-    """Tell whose an id of this host is: which container's, and which id in it; whose else it may be, and why.
+    """Tell whose an id of this host is, and why.
+
+    Shows which container has it, and which id it is in there; and who else may have it.
 
     An id may be several's; one that nobody has is told as free. Many ids get one line each. With --container, exit 1
     where the container's maps lack one.
@@ -122,7 +124,7 @@ def _inside(
     from usernsplan.report import whose  # noqa: PLC0415 - not for the other way
 
     allocation = allocation_of(open_ledger(layout).state(), name)
-    if engine := pool_of(allocation):
+    if engine := engine_of_pool(allocation):
         hint = "'usernsplan inspect PID' shows the maps of one that runs"
         raise InvalidValueError(
             f"{name} is a pool: {engine} gives parts of it to its containers", hint=hint

@@ -104,7 +104,8 @@ class Engine(Protocol):
     """One container engine.
 
     ``reads_host`` tells whether its text depends on the host, too; where it does not, no host is read for it.
-    ``takes`` are the words beyond engine and name that it has a use for. ``idmap`` tells whether it can map the ids of
+    ``takes`` are the words beyond engine and name that it has a use for; "U" is a volume's option by which it
+    changes the owners when it starts. ``idmap`` tells whether it can map the ids of
     a mount: "yes"; "asked" where some of its versions ignore the request in silence; "itself" where it always does.
     """
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from usernsplan.engines import pool_of
+from usernsplan.engines import engine_of_pool
 from usernsplan.engines.base import (
     EXACTLY,
     LABEL,
@@ -35,7 +35,7 @@ class Kubernetes:
 
     def verdict(self, allocation: Allocation) -> Verdict:
         """A pod has no say in which ids it gets; only single-uid can be had without a namespace."""
-        if pool_of(allocation) == "kubernetes":
+        if engine_of_pool(allocation) == "kubernetes":
             return _kubelets(allocation)
         if not LABEL.fullmatch(allocation.name):
             return no(
@@ -51,7 +51,7 @@ class Kubernetes:
 
     def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
         """YAML of a pod, or the kubelet's line of subuid and subgid."""
-        if pool_of(allocation) == "kubernetes":
+        if engine_of_pool(allocation) == "kubernetes":
             if asked.mounts or asked.image:
                 raise InvalidValueError(
                     "--volume and --image are about a pod, and this is the kubelet's own line"

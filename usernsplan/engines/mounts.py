@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from usernsplan.engines import engine, pool_of
+from usernsplan.engines import engine, engine_of_pool
 from usernsplan.errors import InvalidValueError, RefusedError
 from usernsplan.escape import shell
 from usernsplan.model import Mount
@@ -24,8 +24,6 @@ _OPTIONS = ("ro", "rw", "U", "idmap")
 _BY_THE_RUNTIME = "the runtime maps the ids of a pod's volumes at the mount"
 _MADE_BY_ROOT = "what container root makes there is the host root's, setuid files too: let nobody else get at it (mode 700)"
 _NOT_ITS_OWN = "it has to be given to the container"
-# Engines whose own word for "change the owners when it starts" is Podman's.
-_CHOWN = ("podman", "quadlet", "podman-auto")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +139,7 @@ def _one(
                 f"--volume {source}, mounted with an idmap: {why}", hint=f"leave idmap out; {fix}"
             )
         owners = "idmap"
-    elif "U" in wish.options and name in _CHOWN:
+    elif "U" in wish.options and "U" in engine(name).takes:
         owners = "U"
     elif can == "yes" and "U" not in wish.options and not is_right:
         if not why and (reason := on.why_no_idmap(source)):
@@ -166,7 +164,7 @@ def _is_right(
     """
     maps = {a.name: a.mapping for a in ledger.allocations} | {allocation.name: allocation.mapping}
     if (
-        pool_of(allocation)
+        engine_of_pool(allocation)
         or not whose
         or {maps.get(name) for name in whose} != {allocation.mapping}
     ):
@@ -258,7 +256,7 @@ def _fix(
     allocation: Allocation, wish: VolumeRequest, whose: tuple[str, ...], on: MountContext
 ) -> str:
     """What gives a volume to the container, whoever has it now."""
-    if pool_of(allocation):
+    if engine_of_pool(allocation):
         return "say :U, because the range is known only when the container runs"
     others = {a.name for a in on.ledger.allocations} - {allocation.name}
     former = f" --from {shell(whose[0])}" if len(whose) == 1 and whose[0] in others else ""

@@ -24,7 +24,7 @@ class Podman:
     """Flags for podman run, create and build."""
 
     reads_host: ClassVar[bool] = False
-    takes: ClassVar[frozenset[str]] = frozenset({"volume", "rootless"})
+    takes: ClassVar[frozenset[str]] = frozenset({"volume", "U", "rootless"})
     idmap: ClassVar[Literal["yes"]] = "yes"
 
     def verdict(self, allocation: Allocation) -> Verdict:

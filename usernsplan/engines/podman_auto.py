@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from usernsplan.engines import pool_of
+from usernsplan.engines import engine_of_pool
 from usernsplan.engines.base import EXACTLY, File, RenderContext, Rendered, Verdict, no, subid_files
 from usernsplan.engines.podman import of_idmap, volume
 from usernsplan.strategies import SLOT
@@ -27,12 +27,12 @@ class PodmanAuto:
     """Flags for podman run, and the configuration in which every container is one of these."""
 
     reads_host: ClassVar[bool] = False
-    takes: ClassVar[frozenset[str]] = frozenset({"volume"})
+    takes: ClassVar[frozenset[str]] = frozenset({"volume", "U"})
     idmap: ClassVar[Literal["yes"]] = "yes"
 
     def verdict(self, allocation: Allocation) -> Verdict:
         """A pool; which part of it a container gets is Podman's to say."""
-        if pool_of(allocation) == "podman-auto":
+        if engine_of_pool(allocation) == "podman-auto":
             return EXACTLY
         return no(
             "it takes a part of its own pool for each container: 'allocate --engine podman-auto' makes the pool"

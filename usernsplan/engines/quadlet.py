@@ -15,7 +15,7 @@ class Quadlet:
     """The whole file where the image is said, else a drop-in for one that says it."""
 
     reads_host: ClassVar[bool] = False
-    takes: ClassVar[frozenset[str]] = frozenset({"volume", "rootless", "image"})
+    takes: ClassVar[frozenset[str]] = frozenset({"volume", "U", "rootless", "image"})
     idmap: ClassVar[Literal["yes"]] = "yes"
 
     def verdict(self, allocation: Allocation) -> Verdict:

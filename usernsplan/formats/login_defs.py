@@ -72,7 +72,7 @@ def _value(name: str, number: int, text: str, place: str) -> int:
         raise InvalidFileError(
             f"{place}:{number}",
             f"{name} is '{text}', not a number",
-            hint="correct the line, or say where to take ranges from with --pool FIRST-LAST",
+            hint="correct the line, or name a pool to take ranges from",
         )
     octal = match[1].startswith("0") and match[1].isdigit() and len(match[1]) > 1
     return int(match[1], 8 if octal else 0)

@@ -64,7 +64,8 @@ class Spec:
     """A whole plan file. ``daemon``: the container that Docker's remap points at; False: leave daemon.json alone.
 
     ``engines`` None: those that the host has. ``pools`` and ``pool_starts``: for how many containers, and the first id,
-    by the engine's name. ``place`` is the file's path, for messages, and ``lines`` are those of its keys.
+    by the engine's name. ``place`` is the file's path, for messages, and ``lines`` are those of its keys. ``defaults``
+    are the host's own for options of the strategy, and ``places`` tells where the host says what the file does not.
     """
 
     place: str
@@ -78,57 +79,61 @@ class Spec:
     containers: tuple[SpecContainer, ...] = ()
     reservations: tuple[SpecReservation, ...] = ()
     lines: dict[str, int] = field(default_factory=dict)
+    defaults: dict[str, int] = field(default_factory=dict)
+    places: dict[str, str] = field(default_factory=dict)
 
 
 def parse(raw: bytes, place: str) -> Spec:
     """Read a plan file; ``place`` is its path. Raises InvalidFileError, which names every error by line and key."""
     node = nodes.composed(raw, place)
-    try:
-        return _Reader(place).spec(node)
-    except nodes.WrongError as error:
-        raise InvalidFileError(f"{place}:{nodes.line_of(error.node)}", str(error)) from error
+    if node is None:
+        raise InvalidFileError(
+            f"{place}:1", "there is nothing in it", hint="'usernsplan export' writes one"
+        )
+    reader = Reader(place)
+    readers: dict[str, nodes.Read] = {
+        **reader.shared(),
+        "daemon": _daemon,
+        "containers": reader.containers,
+        "reservations": reader.reservations,
+        **OPTIONS,
+    }
+    found = reader.document(node, readers, "strategy")
+    return Spec(
+        place=place,
+        strategy=found["strategy"],
+        options={key: found[key] for key in OPTIONS if key in found},
+        pool=found.get("pool"),
+        daemon=found.get("daemon"),
+        containers=found.get("containers", ()),
+        reservations=found.get("reservations", ()),
+        lines=nodes.lines_of(node),
+        **engines_of(found.get("engines")),
+    )
 
 
-class _Reader(nodes.Reader):
-    """Makes a Spec of nodes."""
+def engines_of(found: list[dict[str, Any]] | None) -> dict[str, Any]:
+    """What a list of engines says, as the fields of a Spec."""
+    if found is None:
+        return {}
+    return {
+        "engines": tuple(one["name"] for one in found),
+        "pools": tuple((one["name"], one["containers"]) for one in found if "containers" in one),
+        "pool_starts": tuple((one["name"], one["start"]) for one in found if "start" in one),
+    }
 
-    def spec(self, node: yaml.Node) -> Spec:
-        readers: dict[str, nodes.Read] = {
+
+class Reader(nodes.Reader):
+    """Makes the values of a plan file of nodes."""
+
+    def shared(self) -> dict[str, nodes.Read]:
+        """The keys that a plan file shares with config.yaml, but for OPTIONS, and how each is read."""
+        return {
             "version": _version,
             "strategy": _strategy,
             "pool": nodes.id_range,
             "engines": self.engines,
-            "daemon": _daemon,
-            "containers": self.containers,
-            "reservations": self.reservations,
-            **_OPTIONS,
         }
-        found = self.fields(node, "", readers, "strategy")
-        if self.wrong:
-            (line, first), *others = sorted(self.wrong, key=lambda one: one[0])
-            more = [f"{self.place}:{line}: {fact}" for line, fact in others]
-            error = InvalidFileError(f"{self.place}:{line}", "\n".join((first, *more)))
-            error.lines = (f"{self.place}:{line}: {first}", *more)
-            raise error
-        return Spec(
-            place=self.place,
-            strategy=found["strategy"],
-            options={key: found[key] for key in _OPTIONS if key in found},
-            pool=found.get("pool"),
-            engines=tuple(one["name"] for one in found["engines"]) if "engines" in found else None,
-            pools=tuple(
-                (one["name"], one["containers"])
-                for one in found.get("engines", ())
-                if "containers" in one
-            ),
-            pool_starts=tuple(
-                (one["name"], one["start"]) for one in found.get("engines", ()) if "start" in one
-            ),
-            daemon=found.get("daemon"),
-            containers=found.get("containers", ()),
-            reservations=found.get("reservations", ()),
-            lines=nodes.lines_of(node),
-        )
 
     def engines(self, node: yaml.Node, at: str) -> list[dict[str, Any]]:
         """Names of engines; and of a pool for how many containers, and its first id, where that is said."""
@@ -152,6 +157,7 @@ class _Reader(nodes.Reader):
         return found
 
     def containers(self, node: yaml.Node, at: str) -> tuple[SpecContainer, ...]:
+        """The containers of a plan file, each name once."""
         found: dict[str, SpecContainer] = {}
         for item, key in nodes.items(node, at):
             with self.noting():
@@ -166,6 +172,7 @@ class _Reader(nodes.Reader):
         return tuple(found.values())
 
     def container(self, node: yaml.Node, at: str) -> SpecContainer:
+        """One container: its name alone, or with keys of its own."""
         if isinstance(node, yaml.ScalarNode):
             return SpecContainer(nodes.text(node, at), nodes.line_of(node), at)
         own: dict[str, nodes.Read] = {
@@ -175,7 +182,7 @@ class _Reader(nodes.Reader):
             "user": _user,
         }
         found = self.fields(
-            node, at, {**own, "volumes": self.volumes, "engines": nodes.names, **_OPTIONS}, "name"
+            node, at, {**own, "volumes": self.volumes, "engines": nodes.names, **OPTIONS}, "name"
         )
         user = found.get("user", "0:0")
         return SpecContainer(
@@ -186,7 +193,7 @@ class _Reader(nodes.Reader):
             owner=found.get("owner"),
             start=found.get("start"),
             engines=tuple(found.get("engines", ())),
-            options={key: found[key] for key in _OPTIONS if key in found},
+            options={key: found[key] for key in OPTIONS if key in found},
             lines=nodes.lines_of(node),
             volumes=tuple(
                 replace(v, user=user) if v.mode == "own" and not v.user else v
@@ -228,6 +235,7 @@ class _Reader(nodes.Reader):
         return list(found.values())
 
     def reservations(self, node: yaml.Node, at: str) -> tuple[SpecReservation, ...]:
+        """The ranges that are reserved, each once."""
         found: dict[IdRange, SpecReservation] = {}
         for item, key in nodes.items(node, at):
             with self.noting():
@@ -289,7 +297,7 @@ def _user(node: yaml.Node, at: str) -> str:
 
 
 # The options of strategies, as they stand in the file and on the command line.
-_OPTIONS: dict[str, nodes.Read] = {
+OPTIONS: dict[str, nodes.Read] = {
     **dict.fromkeys(("size", "block", "container-id", "dockerroot", "max"), nodes.number),
     "identity": nodes.boolean,
 }

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from usernsplan.errors import InvalidFileError, InvalidValueError
+from usernsplan.errors import InvalidFileError, InvalidValueError, did_you_mean
 from usernsplan.escape import shown_path
 from usernsplan.ids import IdRange
 
@@ -25,11 +25,14 @@ TAG = "tag:yaml.org,2002:"
 LONGEST = 8 << 20
 _DECIMAL = re.compile(r"0|[1-9][0-9]{0,9}")
 _DEEPEST = 32
-_TOO_DEEP = "nested too deeply for a plan file"
+_TOO_DEEP = "nested too deeply"
 
 
-def composed(raw: bytes, place: str) -> yaml.Node:
-    """The document as nodes, which know their lines. Raises InvalidFileError for what is no YAML document."""
+def composed(raw: bytes, place: str) -> yaml.Node | None:
+    """The document as nodes, which know their lines; None where the file holds nothing, or only comments.
+
+    Raises InvalidFileError for what is no YAML document.
+    """
     loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         text = raw.decode("utf-8-sig")
@@ -37,7 +40,7 @@ def composed(raw: bytes, place: str) -> yaml.Node:
         line = raw.count(b"\n", 0, error.start) + 1
         raise InvalidFileError(f"{place}:{line}", "not UTF-8") from error
     if len(raw) > LONGEST:
-        raise InvalidFileError(place, f"longer than {LONGEST} bytes: that is no plan file")
+        raise InvalidFileError(place, f"longer than {LONGEST} bytes")
     try:
         depth, branching = 0, set()
         for event in yaml.parse(text, loader):
@@ -55,7 +58,7 @@ def composed(raw: bytes, place: str) -> yaml.Node:
             # Composing goes down as deep as the text does.
             if depth > _DEEPEST:
                 raise InvalidFileError(f"{place}:{line}", _TOO_DEEP)
-        node = yaml.compose(text, loader)
+        return yaml.compose(text, loader)
     except yaml.MarkedYAMLError as error:
         raise _no_yaml(error, place) from error
     except (yaml.YAMLError, ValueError, OverflowError) as error:
@@ -64,11 +67,6 @@ def composed(raw: bytes, place: str) -> yaml.Node:
         raise InvalidFileError(
             f"{place}:{line}", f"not YAML: {str(error).splitlines()[0]}"
         ) from error
-    if node is None:
-        raise InvalidFileError(
-            f"{place}:1", "there is nothing in it", hint="'usernsplan export' writes one"
-        )
-    return node
 
 
 def _no_yaml(error: yaml.MarkedYAMLError, place: str) -> InvalidFileError:
@@ -96,6 +94,21 @@ class Reader:
         self.place = place
         self.wrong: list[tuple[int, str]] = []
 
+    def document(self, node: yaml.Node, readers: dict[str, Read], *needed: str) -> dict[str, Any]:
+        """The values of a whole file. Raises InvalidFileError, which names every error by line and key."""
+        try:
+            found = self.fields(node, "", readers, *needed)
+        except WrongError as error:
+            # The whole is not what it has to be: nothing else of it was read.
+            raise InvalidFileError(f"{self.place}:{line_of(error.node)}", str(error)) from error
+        if not self.wrong:
+            return found
+        (line, first), *others = sorted(self.wrong, key=lambda one: one[0])
+        more = [f"{self.place}:{line}: {fact}" for line, fact in others]
+        wrong = InvalidFileError(f"{self.place}:{line}", "\n".join((first, *more)))
+        wrong.lines = (f"{self.place}:{line}: {first}", *more)
+        raise wrong
+
     def fields(
         self, node: yaml.Node, at: str, readers: dict[str, Read], *needed: str
     ) -> dict[str, Any]:
@@ -114,9 +127,8 @@ class Reader:
                         key_node, inside, f"this key stands here a second time: line {seen[key]}"
                     )
                 if key not in readers:
-                    raise WrongError(
-                        key_node, inside, f"no such key; there are {', '.join(readers)}"
-                    )
+                    there = did_you_mean(key, readers, f"there are {', '.join(readers)}")
+                    raise WrongError(key_node, inside, f"no such key; {there}")
                 seen[key] = line_of(key_node)
                 found[key] = readers[key](value, inside)
         for key in needed:
@@ -217,7 +229,9 @@ def one_of(node: yaml.Node, at: str, choices: tuple[str, ...]) -> str:
     """One of these words."""
     said = text(node, at)
     if said not in choices:
-        raise WrongError(node, at, f"{said!r} is none of {', '.join(choices)}")
+        near = did_you_mean(said, choices)
+        these = ", ".join(choices) + (f"; {near}" if near else "")
+        raise WrongError(node, at, f"{said!r} is none of {these}")
     return said
 
 

@@ -34,13 +34,15 @@ class Place(NamedTuple):
     doubt: str
 
 
-def place(top: str, name: str) -> Place:
+def place(top: str, name: str, trusted: frozenset[int] | None = None) -> Place:
     """Follow a name below ``top`` (absolute, without symlinks) as a chroot there would, and look at all on the way.
+
+    ``trusted`` are the uids that may write it; None: root and the caller.
 
     From "/" on each folder is looked at before what lies in it, so that what was found good stays so. Raises OSError
     where there is nothing, and RefusedError for a loop of symlinks.
     """
-    trusted = _trusted()
+    trusted = _trusted() if trusted is None else trusted
     path, doubts, links = "/", list[str](), 0
     for part in _parts(top):
         doubts += _doubts(path, part, trusted)

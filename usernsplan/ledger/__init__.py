@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from usernsplan.errors import UnknownNameError
+from usernsplan.errors import UnknownNameError, did_you_mean
 from usernsplan.layout import LEDGER
 
 if TYPE_CHECKING:
@@ -85,4 +85,5 @@ def allocation_of(ledger: LedgerState, name: str) -> Allocation:
     for allocation in ledger.allocations:
         if allocation.name == name:
             return allocation
-    raise UnknownNameError(f"nothing is allocated under the name '{name}'")
+    hint = did_you_mean(name, (a.name for a in ledger.allocations), UnknownNameError.hint)
+    raise UnknownNameError(f"nothing is allocated under the name '{name}'", hint=hint)

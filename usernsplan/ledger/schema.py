@@ -45,6 +45,13 @@ RELEASED = (
     "SELECT name, held_start, held_count, since, 0, '' FROM quarantine ORDER BY name, held_start"
 )
 RESERVED = "SELECT ids, why, since FROM reservation ORDER BY rowid"
+# By name, not *: a table that lost a column is damaged, though no row of it is there to show it.
+_ALLOCATION = (
+    "name, owner, strategy, uid_map, gid_map, held_start, held_count, since, event, "
+    "extra_owners, found"
+)
+_QUARANTINED = "name, held_start, held_count, since, event, was"
+_VOLUMES = "SELECT path, name, mode, since, event, user FROM volume ORDER BY path"
 _ENTRY = "SELECT number, at, actor, command, changed FROM event"
 
 
@@ -121,14 +128,14 @@ def load(db: sqlite3.Connection, ids: IdSet | None = None) -> LedgerState:
         db.create_function("concerns", 2, lambda start, count: ids.meets(start, start + count))
         concerns = "concerns(held_start, held_count)"
     allocations = db.execute(
-        f"SELECT * FROM allocation WHERE held_start IS NULL OR strategy = ? OR {concerns} "  # noqa: S608
+        f"SELECT {_ALLOCATION} FROM allocation WHERE held_start IS NULL OR strategy = ? OR {concerns} "  # noqa: S608
         "ORDER BY name",
         (Shared.name,),
     )
     quarantined = db.execute(
-        f"SELECT * FROM quarantine WHERE {concerns} ORDER BY name, held_start"  # noqa: S608
+        f"SELECT {_QUARANTINED} FROM quarantine WHERE {concerns} ORDER BY name, held_start"  # noqa: S608
     )
-    volumes = db.execute("SELECT * FROM volume ORDER BY path") if ids is None else ()
+    volumes = db.execute(_VOLUMES) if ids is None else ()
     reservations = map(codec.reservation, db.execute(RESERVED))
 
     return LedgerState(

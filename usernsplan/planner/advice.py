@@ -13,15 +13,16 @@ from usernsplan.formats.subid import Grant
 from usernsplan.ids import OVERFLOW_ID
 from usernsplan.layout import LOGIN_DEFS, SUBGID, SUBUID
 from usernsplan.model import DEFAULT_NAME, DEFAULT_OWNER, ROOT, Finding
+from usernsplan.planner.dockerroot import dockerroot_of, first_free
 from usernsplan.planner.meant import is_meant_by_root
 from usernsplan.planner.names import owner_of
-from usernsplan.planner.unsaid import dockerroot_of, first_free
 from usernsplan.strategies import PerContainer, Shared, in_subid
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from usernsplan.model import AllocateRequest, Allocation, HostState
+    from usernsplan.model import Allocation, HostState
+    from usernsplan.planner.resolve import Resolved
 
 
 def findings(state: HostState, allocations: Sequence[Allocation]) -> tuple[Finding, ...]:
@@ -34,18 +35,16 @@ def findings(state: HostState, allocations: Sequence[Allocation]) -> tuple[Findi
     return tuple(dict.fromkeys(found))
 
 
-def next_steps(
-    state: HostState, request: AllocateRequest, new: Iterable[Allocation]
-) -> tuple[str, ...]:
+def next_steps(state: HostState, resolved: Resolved, new: Iterable[Allocation]) -> tuple[str, ...]:
     """Commands that use what was just allocated; Docker's own allocation needs none but the daemon's restart."""
     made = [allocation for allocation in new if allocation.name != DEFAULT_NAME]
-    pools = [(engine, a.name) for a in made if (engine := engines.pool_of(a))]
+    pools = [(engine, a.name) for a in made if (engine := engines.engine_of_pool(a))]
     steps = [state.layout.command(f"render {engine} {shell(name)}") for engine, name in pools]
-    first = next((a for a in made if not engines.pool_of(a)), None)
+    first = next((a for a in made if not engines.engine_of_pool(a)), None)
     if first is not None:
         named = [
             e
-            for e in request.engines or ()
+            for e in resolved.named
             if not engines.ENGINES[e].pool and engines.verdict(e, first).can
         ]
         # The lines of an account are for its own rootless engines; root is one for LXC.
@@ -169,7 +168,9 @@ def _on_allocation(state: HostState, allocation: Allocation) -> Iterator[Finding
             "where one of them runs, root's first line has to be a range of its own",
         )
     elif (
-        not is_own and not engines.pool_of(allocation) and not state.accounts.user(allocation.owner)
+        not is_own
+        and not engines.engine_of_pool(allocation)
+        and not state.accounts.user(allocation.owner)
     ):
         yield Finding(
             "USN118",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 RESTART = "systemctl restart docker  # the remap changes only when the daemon starts anew; a reload does not do it"
 _LONGEST_LOGIN = 32
-_WITHOUT_A_GAP = "allocate without --container-id, and a shared one with --daemon from the start"
+_WITHOUT_A_GAP = "allocate without container-id, and name a shared one as daemon from the start"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ def point_at(state: HostState, allocation: Allocation, *, replace_remap: bool) -
     """
     if not (found := can_lay(allocation)).can:
         other = (
-            "choose another --owner" if allocation.owner in {"root", "default"} else _WITHOUT_A_GAP
+            "choose another owner" if allocation.owner in {"root", "default"} else _WITHOUT_A_GAP
         )
         raise RefusedError(
             f"Docker cannot make the map of '{allocation.name}': {found.why}",
@@ -57,6 +57,7 @@ def point_at(state: HostState, allocation: Allocation, *, replace_remap: bool) -
         config = daemon_json.parse(state.daemon_json or b"", place)
     except InvalidFileError as error:
         error.hint = "correct the file, or leave it alone with --no-daemon-config"
+        error.in_file = "correct the file, or leave it alone with 'daemon: false'"
         raise
     commands = _account_commands(state, allocation.owner)
     current = config.get(daemon_json.REMAP)
@@ -75,6 +76,7 @@ def point_at(state: HostState, allocation: Allocation, *, replace_remap: bool) -
             f'{place}: "userns-remap" is "{current}", and Docker would hide what it has in '
             f"{_old_data_root(state, config)} and start anew in {data_root(config, allocation)}",
             hint="say --replace-remap to change it, or --no-daemon-config to leave it alone",
+            in_file="write 'daemon: NAME' to change it, or 'daemon: false' to leave it alone",
         )
     return Pointed(
         changes=(
@@ -170,7 +172,7 @@ def _account_commands(state: HostState, owner: str) -> tuple[tuple[str, ...], ..
     if len(owner) > _LONGEST_LOGIN:
         raise InvalidValueError(
             f"Docker's remap user {owner} has {len(owner)} characters, and useradd takes up to {_LONGEST_LOGIN}",
-            hint="give it a shorter --owner",
+            hint="give it a shorter owner",
         )
     if user:
         return (("groupadd", "--system", owner),)

@@ -7,13 +7,12 @@ does not name stays, and goes only with ``prune``.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from usernsplan.engines import pool_of
+from usernsplan.engines import engine_of_pool
 from usernsplan.engines.mounts import standing
 from usernsplan.errors import InvalidFileError, RefusedError, UsernsplanError, about
 from usernsplan.formats import daemon_json
@@ -25,6 +24,7 @@ from usernsplan.model import (
     Finding,
     LedgerChange,
     Plan,
+    PoolOptions,
     ReleaseRequest,
     Reservation,
     Volume,
@@ -35,7 +35,7 @@ from usernsplan.planner.release import make_release
 from usernsplan.planner.runs import findings as findings_of_runs
 from usernsplan.planner.taken import claims_of_others, holders
 from usernsplan.planner.volumes import doubts, not_noted
-from usernsplan.strategies import named
+from usernsplan.strategies import named, with_defaults
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from usernsplan.formats.spec import Spec
     from usernsplan.ids import IdRange
     from usernsplan.model import Allocation, HostState
+    from usernsplan.strategies import PerContainer, Shared, SingleUid
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,18 +73,6 @@ class PlanDiff:
     def pending(self) -> bool:
         """Tell whether anything is to be done."""
         return self.allocate.changed or self.prune.changed or bool(self.volumes)
-
-
-# Words that are an option on the command line and a key in the file.
-_KEYS = (
-    *("strategy", "size", "block", "container-id", "dockerroot", "max", "identity"),
-    *("pool", "owner", "start", "daemon"),
-)
-# What the command line says with options of another name.
-_ABOUT_DOCKER = {
-    "--replace-remap": "'daemon: NAME' in the file",
-    "--no-daemon-config": "'daemon: false'",
-}
 
 
 def make_desired(
@@ -132,12 +121,13 @@ def make_desired(
 def request_of(spec: Spec) -> AllocateRequest:
     """The words of the ``allocate`` that a file stands for. Raises InvalidFileError for options of another strategy."""
     with _placed(spec):
-        strategy = named(spec.strategy, spec.options)
+        strategy = _strategy(spec, {})
     each = {}
     for one in spec.containers:
         with _placed(spec), about(one.name):
-            strategy_of_one = named(spec.strategy, {**spec.options, **one.options})
-            each[one.name] = ContainerOptions(strategy_of_one, one.owner, one.start, one.engines)
+            each[one.name] = ContainerOptions(
+                _strategy(spec, one.options), one.owner, one.start, one.engines
+            )
     if spec.daemon and spec.daemon not in each:
         place, line = spec.place, spec.lines["daemon"]
         raise InvalidFileError(
@@ -150,11 +140,19 @@ def request_of(spec: Spec) -> AllocateRequest:
         daemon=spec.daemon or None,
         daemon_config=spec.daemon is not False,
         engines=spec.engines,
-        pools=spec.pools,
-        pool_starts=spec.pool_starts,
+        pools={
+            engine: PoolOptions(dict(spec.pools).get(engine), dict(spec.pool_starts).get(engine))
+            for engine in dict((*spec.pools, *spec.pool_starts))
+        },
         each=each,
         from_file=True,
     )
+
+
+def _strategy(spec: Spec, own: dict[str, int]) -> PerContainer | SingleUid | Shared:
+    """The file's strategy for a container with these options of its own."""
+    said = {**spec.options, **own}
+    return named(spec.strategy, with_defaults(spec.strategy, said, spec.defaults))
 
 
 def merged_changes(desired: PlanDiff) -> tuple[Change, ...]:
@@ -190,19 +188,12 @@ def _placed(spec: Spec) -> Iterator[None]:
         lines, line, at = (one.lines, one.line, one.at) if one else (spec.lines, 0, "")
         key = error.option if error.option in lines else ""
         path = ".".join(filter(None, (at, key)))
-        if path:
-            error.args = (
-                f"{spec.place}:{lines.get(key, line)}: {path}: {_in_words_of_the_file(str(error))}",
-            )
-        error.hint = _in_words_of_the_file(error.hint)
+        if not key and error.option in spec.places:
+            error.where = spec.places[error.option]
+        elif path:
+            error.where = f"{spec.place}:{lines.get(key, line)}: {path}"
+        error.hint = error.in_file or error.hint
         raise
-
-
-def _in_words_of_the_file(text: str) -> str:
-    """Options of the command line as the keys that they are in the file."""
-    for option, key in _ABOUT_DOCKER.items():
-        text = text.replace(option, key)
-    return re.sub(rf"--({'|'.join(_KEYS)})\b", r"'\1'", text)
 
 
 @contextmanager
@@ -249,7 +240,7 @@ def _not_named(state: HostState, spec: Spec) -> tuple[tuple[Allocation, ...], tu
     names = {one.name for one in spec.containers}
     gone = []
     for allocation in state.ledger.allocations:
-        engine = pool_of(allocation)
+        engine = engine_of_pool(allocation)
         named_pool = engine is not None and (spec.engines is None or engine in spec.engines)
         if not named_pool and allocation.name not in names:
             gone.append(allocation)
@@ -354,7 +345,7 @@ def _volume_steps(state: HostState, volumes: Iterable[Volume]) -> Iterator[DiffL
 
 
 def _kind(allocation: Allocation) -> Literal["container", "pool"]:
-    return "pool" if pool_of(allocation) else "container"
+    return "pool" if engine_of_pool(allocation) else "container"
 
 
 def _ids(allocation: Allocation) -> str:

@@ -4,29 +4,35 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from usernsplan.engines import pool_of, verdict
+from usernsplan.engines import ENGINES, engine_of_pool, verdict
 from usernsplan.engines.mounts import standing
 from usernsplan.formats.spec import Spec, SpecContainer, SpecReservation, SpecVolume
 from usernsplan.ids import IdRange
-from usernsplan.model import DEFAULT_NAME, ROOT
+from usernsplan.model import DEFAULT_NAME
 from usernsplan.planner.daemon import remapped_to
 from usernsplan.planner.names import owner_of
-from usernsplan.planner.taken import pool_of as pool_range
+from usernsplan.planner.taken import pool_of
 from usernsplan.strategies import SLOT, Shared, named, options_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from usernsplan.model import Allocation, HostState, Volume
 
+# The first engine that wants lines to be granted to an owner stands for all: they ask for the same.
+_ASKING = {it.extra_owners: name for name, it in reversed(ENGINES.items()) if it.extra_owners}
 
-def exported(state: HostState) -> Spec:
-    """The plan file of a host as it is: planning by it changes nothing there."""
-    containers = [a for a in state.ledger.allocations if not pool_of(a)]
+
+def exported(state: HostState, defaults: Mapping[str, int] | None = None) -> Spec:
+    """The plan file of a host as it is: planning by it changes nothing there.
+
+    Where the host has ``defaults`` for options, what is left out would not be as it usually is: nothing is.
+    """
+    containers = [a for a in state.ledger.allocations if not engine_of_pool(a)]
     pools = [
         (engine, a.reserved_range)
         for a in state.ledger.allocations
-        if (engine := pool_of(a)) and a.reserved_range
+        if (engine := engine_of_pool(a)) and a.reserved_range
     ]
     daemon = _pointed_at(state, containers)
     strategy = state.ledger.allocations[0].strategy if state.ledger.allocations else "per-container"
@@ -42,12 +48,16 @@ def exported(state: HostState) -> Spec:
         pools=tuple((engine, held.count // SLOT) for engine, held in pools),
         pool_starts=tuple((engine, held.start) for engine, held in pools),
         daemon=daemon or (False if any(a.name == DEFAULT_NAME for a in containers) else None),
-        containers=tuple(_container(a, daemon, volumes.get(a.name, ())) for a in containers),
+        containers=tuple(
+            _container(a, daemon, volumes.get(a.name, ()), usual=bool(defaults)) for a in containers
+        ),
         reservations=tuple(SpecReservation(r.ids, r.why, 0, "") for r in state.ledger.reservations),
     )
 
 
-def _container(a: Allocation, daemon: str | None, volumes: Iterable[Volume]) -> SpecContainer:
+def _container(
+    a: Allocation, daemon: str | None, volumes: Iterable[Volume], *, usual: bool
+) -> SpecContainer:
     # A shared map takes ids of its own only for Docker.
     starts = a.strategy != Shared.name or a.name in {DEFAULT_NAME, daemon}
     return SpecContainer(
@@ -56,9 +66,8 @@ def _container(a: Allocation, daemon: str | None, volumes: Iterable[Volume]) -> 
         at="",
         owner=a.owner if a.owner != owner_of(a.name) else None,
         start=a.reserved_range.start if a.reserved_range and starts else None,
-        options=options_of(a.strategy, a.mapping, a.reserved_range),
-        # Whom LXC, LXD or Incus wants its lines to be granted to.
-        engines=("lxc",) if ROOT in a.extra_owners else (),
+        options=options_of(a.strategy, a.mapping, a.reserved_range, usual=usual),
+        engines=tuple(_ASKING[owner] for owner in a.extra_owners if owner in _ASKING),
         volumes=tuple(
             SpecVolume(v.path, "own" if v.mode == "own" else "shift", v.user, 0) for v in volumes
         ),
@@ -78,7 +87,7 @@ def can_export(volume: Volume) -> bool:
 def _pool(state: HostState, containers: Iterable[Allocation]) -> IdRange | None:
     """From where to where ranges were taken, where that is not the pool that goes without saying."""
     own = [a for a in containers if a.reserved_range and a.strategy != Shared.name]
-    usual = [pool_range(state, named(a.strategy, {}), None) for a in own[:1]]
+    usual = [pool_of(state, named(a.strategy, {}), None) for a in own[:1]]
     held = sorted(a.reserved_range for a in own if a.reserved_range)
     if all(ids.start in usual[0] and ids.last in usual[0] for ids in held):
         return None

@@ -82,6 +82,7 @@ class Grants:
                     f"{self._state.layout.path(one.path)}:{have[0].number}: {one.owner} has "
                     f"'{file_line(have[0].raw)}', which usernsplan did not give; readers would join it to the new range",
                     hint=f"{adopt}take that line out, or name another --owner",
+                    in_file=f"{adopt.replace('--start', 'start:')}take that line out, or name another owner",
                 )
 
     def _only_start(self, allocation: Allocation) -> int | None:

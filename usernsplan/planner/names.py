@@ -60,4 +60,5 @@ def refuse_account(state: HostState, owner: str) -> NoReturn:
     raise RefusedError(
         f"{state.layout.path(PASSWD)}: '{owner}' is an account: whoever is logged in as it could map the range",
         hint=f"say {in_words(f'--owner {shell(owner)}')} if that is meant, or '--owner OTHER'",
+        in_file="write it as the owner if that is meant, or another owner",
     )

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from usernsplan.errors import InvalidFileError, InvalidValueError, RefusedError, UnknownNameError
+from usernsplan.errors import (
+    InvalidFileError,
+    InvalidValueError,
+    RefusedError,
+    UnknownNameError,
+    did_you_mean,
+)
 from usernsplan.escape import shell, shown_path
 from usernsplan.formats import daemon_json
 from usernsplan.formats.subid import Grant
@@ -44,7 +50,8 @@ def _release(state: HostState, names: tuple[str, ...], request: ReleaseRequest) 
     for name in names:
         if name not in known:
             raise UnknownNameError(
-                f"nothing is allocated under the name '{name}'; nothing was released"
+                f"nothing is allocated under the name '{name}'; nothing was released",
+                hint=did_you_mean(name, known, UnknownNameError.hint),
             )
     gone = tuple(known[name] for name in names)
     grants = Grants(state)
@@ -150,7 +157,11 @@ def _one_of(
     if not ranges:
         raise UnknownNameError(
             f"no released range is kept under the name '{name}'; nothing was forgotten",
-            hint="'usernsplan list' shows the ranges in quarantine",
+            hint=did_you_mean(
+                name,
+                (one.name for one in state.ledger.quarantined),
+                "'usernsplan list' shows the ranges in quarantine",
+            ),
         )
     meant = [one for one in ranges if wanted in {None, one.reserved_range}]
     if len(meant) == 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from usernsplan.engines import pool_of
+from usernsplan.engines import engine_of_pool
 from usernsplan.errors import RefusedError
 from usernsplan.escape import shell
 from usernsplan.model import ROOT, Change, Finding, Plan
@@ -43,7 +43,7 @@ def make_repair(state: HostState) -> Plan:
 
 def _refuse_orphan(state: HostState, allocation: Allocation) -> None:
     """Raise RefusedError for an owner who is an account no more: the next one of that name would have the range."""
-    usual = allocation.owner in {owner_of(allocation.name), ROOT} or pool_of(allocation)
+    usual = allocation.owner in {owner_of(allocation.name), ROOT} or engine_of_pool(allocation)
     if not usual and state.accounts.user(allocation.owner) is None:
         raise RefusedError(
             f"{allocation.owner}, who owns the lines of '{allocation.name}', is no account any more",

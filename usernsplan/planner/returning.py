@@ -12,31 +12,27 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from usernsplan.model import Allocation, HostState, Quarantined
-    from usernsplan.strategies import Strategy
+    from usernsplan.planner.resolve import Wanted
 
 
-def of(
-    state: HostState, wanted: Mapping[str, tuple[str, Strategy]]
-) -> dict[str, tuple[Quarantined, ...]]:
-    """By name, the ranges that it had by the same words, the latest first; ``wanted``: owner and strategy.
+def of(state: HostState, wanted: Iterable[Wanted]) -> dict[str, tuple[Quarantined, ...]]:
+    """By name, the ranges that it had with the same owner, strategy and size, the latest first.
 
     Of what an older ledger released nobody noted the owner: there the name and the size tell.
     """
+    now = {
+        one.name: (need.count, one.owner, one.strategy.name)
+        for one in wanted
+        if (need := one.strategy.need)
+    }
     found: dict[str, list[Quarantined]] = {}
-    for one in state.ledger.quarantined:
-        owner, strategy = wanted.get(one.name, ("", None))
-        is_alike = (
-            one.was is None
-            or strategy is None
-            or (one.was.owner, one.was.strategy) == (owner, strategy.name)
-        )
-        if (
-            strategy
-            and strategy.need
-            and strategy.need.count == one.reserved_range.count
-            and is_alike
+    for former in state.ledger.quarantined:
+        count, *more = now.get(former.name, (None,))
+        was = former.was
+        if former.reserved_range.count == count and (
+            was is None or [was.owner, was.strategy] == more
         ):
-            found.setdefault(one.name, []).append(one)
+            found.setdefault(former.name, []).append(former)
     return {name: tuple(sorted(ones, key=_released, reverse=True)) for name, ones in found.items()}
 
 
@@ -90,7 +86,7 @@ def missed(state: HostState, new: Iterable[Allocation]) -> Iterator[Finding]:
 def _why(state: HostState, former: Quarantined, now: Allocation) -> str:
     was = former.was
     if now.reserved_range is None:
-        return "by these words it has no range of its own"
+        return "with these options it has no range of its own"
     if former.reserved_range.count != now.reserved_range.count:
         return f"{now.reserved_range.count} ids are asked for, and it has {former.reserved_range.count}"
     if was and was.strategy != now.strategy:

@@ -8,7 +8,7 @@ from usernsplan.errors import InvalidFileError, InvalidValueError, PoolExhausted
 from usernsplan.formats import login_defs
 from usernsplan.ids import ID_LIMIT, IdRange, IdSet
 from usernsplan.layout import GROUP, LEDGER, LOGIN_DEFS, PASSWD, SUBGID, SUBUID
-from usernsplan.planner.unsaid import dockerroot_of
+from usernsplan.planner.dockerroot import dockerroot_of
 from usernsplan.reserved import TABLE
 
 if TYPE_CHECKING:
@@ -99,13 +99,13 @@ def default_pool(raw: bytes, place: str) -> IdRange:
             raise InvalidFileError(
                 place,
                 f"{area.key}_MIN {area.first} lies above {area.key}_MAX {area.last}",
-                hint="useradd fails with these too; correct them, or say --pool FIRST-LAST",
+                hint="useradd fails with these too; correct them, or name a pool",
             )
     last = min(*(area.last for area in defs.areas), ID_LIMIT - 1)
     if last < POOL_START:
         raise InvalidValueError(
             f"{place}: SUB_UID_MAX or SUB_GID_MAX is {last}, below our pool's start {POOL_START}",
-            hint="raise it, or say where to take ranges from with --pool FIRST-LAST",
+            hint="raise it, or name a pool to take ranges from",
         )
     return IdRange(POOL_START, last - POOL_START + 1)
 

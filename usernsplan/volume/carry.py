@@ -19,7 +19,14 @@ from usernsplan.errors import InvalidValueError
 from usernsplan.host import procfs
 from usernsplan.ids import OVERFLOW_ID, IdSet
 from usernsplan.volume import power, renew, special, syscalls, walk
-from usernsplan.volume.folder import IMMUTABLE, has_attributes, reason, step
+from usernsplan.volume.folder import (
+    BY_NAME,
+    IMMUTABLE,
+    StepOptions,
+    has_attributes,
+    reason,
+    step,
+)
 from usernsplan.volume.journal import Folder
 from usernsplan.volume.metadata import capability_rootid, named
 from usernsplan.volume.special import (
@@ -324,16 +331,16 @@ class Looker:
             self.found.skipped += mounted
             if mounted:
                 self._room(notes).left.extend(set(batch) - set(names))
-            found = step(pinned, names, {}, seen_before)
+            found = step(pinned, names, StepOptions(seen_before=seen_before))
             # In place of a single file there may be a folder by now, which nobody named.
             folders += [] if volume.only else found.folders
             self.found.entries += sum(map(len, found.plain.values())) + len(found.care)
             if self._late:
                 self._name_unmapped(volume, note.parts, found.plain)
             self._plain(volume, notes, found.plain, several=seen.st_size >= walk.BIG)
-            for name, _ in found.care:
+            for name in found.care:
                 self._special(volume, notes, name)
-            for name, why in found.failures:
+            for name, why in found.reasons():
                 self._leave(volume, notes, name, why, unseen=True)
         return notes, folders
 
@@ -744,8 +751,9 @@ class Carrier:
             plain += [(note.common, name) for name in names if name not in listed]
         for first, name in plain[:_TRIES]:
             olds, new = self._turn.owners(first)
+            owners = tuple((old, new) for old in olds)
             found = step(
-                pinned, [name], dict.fromkeys(olds, new), self._rules.seen_before, volume.pin
+                pinned, [name], StepOptions(owners, self._rules.seen_before, volume.pinning)
             )
             if any(name in found.plain.get(old, ()) for old in {*olds} - {new}):
                 self.done.changed += 1
@@ -860,12 +868,13 @@ class Carrier:
             names = [name for name in names if self._is_meant(volume, note, name)]
         if self._back:
             names = self._unchanged(volume, note, names, olds, new, listed=listed)
-        owners = dict.fromkeys(olds, new) if self._rules.really else {}
-        found = step(pinned, names, owners, self._rules.seen_before, None if alone else volume.pin)
+        owners = tuple((old, new) for old in olds) if self._rules.really else ()
+        pinning = BY_NAME if alone else volume.pinning
+        found = step(pinned, names, StepOptions(owners, self._rules.seen_before, pinning))
         for old in {*olds, new}:
             self._right(volume, note, found.plain.get(old, ()))
         self.done.changed += sum(len(found.plain.get(old, ())) for old in {*olds} - {new})
-        for name, why in found.failures:
+        for name, why in found.reasons():
             self._failed(volume, note, name, why)
         if self._back:
             return True

@@ -7,9 +7,9 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from usernsplan.engines import pool_of, verdict
+from usernsplan.engines import engine_of_pool, verdict
 from usernsplan.engines.mounts import standing
-from usernsplan.errors import InvalidValueError, RefusedError
+from usernsplan.errors import InvalidValueError, RefusedError, did_you_mean
 from usernsplan.escape import shell, shown_path
 from usernsplan.ids import IdSet
 from usernsplan.mapping import Extent, IdMap
@@ -101,7 +101,7 @@ def container_of(
     if request.uid_map or request.gid_map:
         return None
     # A pool is divided by its engine: it is not one container's.
-    by_name = {a.name: a for a in ledger.allocations if not pool_of(a)}
+    by_name = {a.name: a for a in ledger.allocations if not engine_of_pool(a)}
     if request.container is not None:
         return _named(by_name, request.container, "--container")
     recorded = {v.path: v.name for v in ledger.volumes if v.name in by_name}
@@ -223,6 +223,7 @@ def _named(by_name: Mapping[str, Allocation], name: str, option: str) -> Allocat
             if by_name
             else "'usernsplan allocate' makes one"
         )
+        hint = did_you_mean(name, by_name, hint)
         raise InvalidValueError(f"{option} {name}: nothing is allocated under this name", hint=hint)
     return by_name[name]
 

@@ -12,6 +12,7 @@ from usernsplan.errors import (
     NotPermittedError,
     RefusedError,
     UsernsplanError,
+    did_you_mean,
     of_system,
     reason_of,
 )
@@ -45,7 +46,11 @@ def discover(layout: Layout, request: FixRequest, ledger: LedgerState) -> Discov
     if engine is None:
         return Discovered(request)
     if engine not in ENGINES:
-        raise InvalidValueError(f"--discover {engine}: one of {', '.join(ENGINES)}")
+        raise InvalidValueError(
+            f"'{engine}' is none of {', '.join(ENGINES)}",
+            hint=did_you_mean(engine, ENGINES),
+            option="discover",
+        )
     if not layout.is_host or request.uid_map or request.source or request.reverse:
         raise InvalidValueError(
             "--discover with --root, --reverse, --from or a map",

@@ -1,7 +1,8 @@
-"""The step that runs once for every inode: look at the entries of one pinned folder, and give plain ones their owner.
+"""The step that runs once for every inode: look at a pinned folder's entries, give plain ones an owner.
 
-Everything else in this room runs once per folder, or for the few entries that are not plain. A compiled version of
-``step`` would take its place with the same contract, and the same tests.
+Everything else in this room runs once for each folder, or for the few entries that need care.
+``step`` is a contract: numbers and names go in, names and error numbers come out. A compiled version
+can take its place, if it passes the same tests (STEPS in tests/unit/test_volume_folder.py).
 """
 
 from __future__ import annotations
@@ -9,91 +10,157 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections import defaultdict
 from dataclasses import dataclass, field
-from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from usernsplan.errors import reason_of
 from usernsplan.volume import syscalls
 from usernsplan.volume.metadata import CARRIED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Sequence
 
     from usernsplan.volume.targets import Owner
 
+# For StepOptions.pinning: change an entry by its name.
+BY_NAME = -1
+IMMUTABLE = "it is immutable or append-only (chattr -i -a)"
 _SETID = stat.S_ISUID | stat.S_ISGID
 _KIND = 0o170000
-IMMUTABLE = "it is immutable or append-only (chattr -i -a)"
 _DEVICES = (stat.S_IFCHR, stat.S_IFBLK)
 
 
-@dataclass(slots=True)
-class FolderListing:
-    """What one folder holds: sub-folders, plain entries by the owner that was found, entries that need care, failures.
+class StepOptions(NamedTuple):
+    """What ``step`` is to do. A C author reads it as a tuple of these fields, in this order.
 
-    Plain: one link, no device, no setuid or setgid bit, no ACL, no capability; a change of owner changes nothing else.
-    What was exchanged between the look and the change is among those that need care.
+    ``owners``: pairs of an owner that is found and its new one, each a (uid, gid) of two unsigned
+    32-bit numbers. No owner is found in two pairs. Empty, as it always is with ``search``: nothing
+    is changed.
+
+    ``seen_before``: ns since the epoch, signed 64 bits. A ctime below it, which nobody can set,
+    says that an earlier look found no attributes that need care; they are not asked for again.
+    0: they always are.
+
+    ``pinning``: how the inode that was looked at is held while it is changed, signed 64 bits.
+    BY_NAME, or what ``syscalls.pin`` takes: the resolve flags of openat2(2), or 0 for open(2).
+
+    ``search``: look for ids, instead of for entries that a change of owner could harm.
+    """
+
+    owners: tuple[tuple[Owner, Owner], ...] = ()
+    seen_before: int = 0
+    pinning: int = 0
+    search: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FolderListing:
+    """What ``step`` found, by name. C makes it from these four fields, in this order.
+
+    Each list has the order of the names that went in.
+
+    ``folders``: the sub-folders. ``plain``: the plain entries by the (uid, gid) that was found; the
+    old one where the entry got a new owner. ``care``: the entries that need care. ``failures``: the
+    entries that could not be looked at or changed, each with the errno.
     """
 
     folders: list[str] = field(default_factory=list)
     plain: dict[Owner, list[str]] = field(default_factory=dict)
-    care: list[tuple[str, os.stat_result]] = field(default_factory=list)
-    failures: list[tuple[str, str]] = field(default_factory=list)
+    care: list[str] = field(default_factory=list)
+    failures: list[tuple[str, int]] = field(default_factory=list)
+
+    def reasons(self) -> list[tuple[str, str]]:
+        """The failures in words. Ask while this process still stands in the folder."""
+        return [
+            (name, reason(OSError(code, os.strerror(code)), name)) for name, code in self.failures
+        ]
 
 
-def step(
-    folder: int,
-    names: Iterable[str],
-    owners: Mapping[Owner, Owner],
-    seen_before: int,
-    pin: Callable[[str], int] | None = None,
-) -> FolderListing:
-    """Look at these names in a pinned folder, and give each plain entry whose owner is in ``owners`` its new one.
+def step(folder: int, names: Sequence[str], options: StepOptions) -> FolderListing:
+    """Look at these names in a pinned folder, and give each plain entry its new owner, if it has one.
 
-    The process goes and stands in the folder: names are then looked up in it alone, and the calls are the shortest.
-    ``seen_before`` (ns): whatever has not changed since then (ctime, which nobody can set) was found to have no
-    attributes that need care. ``pin`` pins an entry of the current folder: with it no inode is changed but the one that
-    was looked at, whoever exchanges names meanwhile; without it, which takes half the time, nobody but root may do so.
+    ``folder`` is a descriptor of the folder, opened for reading. ``names`` are names in it, in any
+    order, as Python decodes them (UTF-8 with surrogateescape): no "/", no NUL, neither "." nor
+    "..". The process goes into the folder (fchdir(2)) and stays there: names are looked up in it
+    alone, and the calls are the shortest. Raises OSError where it cannot go there; then nothing
+    was looked at.
+
+    For each name, in this order:
+
+    1. lstat(2). A folder goes into ``folders``. Unless ``search``, nothing else is done with it.
+
+    2. An entry needs care, and is not changed, if its link count is not 1, if it is a device, or if
+       it has a setuid or setgid bit; with ``search`` none of these matter. It needs care as well if
+       llistxattr(2) shows an attribute in ``metadata.CARRIED``. Symlinks are not asked for
+       attributes, and neither is what ``seen_before`` covers. ENOTSUP means that there are none.
+       The list may grow between two calls: after ERANGE the call is repeated with more room.
+
+    3. Every other entry is plain. If ``owners`` has another owner for it, it gets that one. If
+       ``owners`` has the same owner, no call is made: the ctime stays.
+
+       BY_NAME: lchown(2). It takes half the time, and is right only where nobody but root can
+       exchange names.
+
+       Otherwise the name is pinned (O_PATH, O_NOFOLLOW, O_CLOEXEC), and fstat(2) of the descriptor
+       is compared with the lstat: mode, inode, device, link count, uid, gid and ctime. If they
+       differ, somebody exchanged or changed the entry meanwhile: it is not changed, and needs care.
+       If not, fchownat(2) with AT_EMPTY_PATH changes the pinned inode.
+
+    ENOENT from any of these calls: the entry is gone, and the result does not name it. Any other
+    error goes into ``failures``, and the other names are still done. EXDEV from openat2(2) is a
+    mount point.
+
+    With ``search`` every entry is looked at for the ids that it carries: a sub-folder is in
+    ``folders`` and, like all other entries, in ``plain``, ``care`` or ``failures`` as well.
+
+    Every descriptor that was opened is closed again. A compiled version calls PyErr_CheckSignals at
+    least once in 1,000 names, and repeats a call that ends with EINTR.
     """
     os.fchdir(folder)
-    found = FolderListing()
-    plain, care, folders = found.plain, found.care, found.folders
-    lstat, give = os.lstat, partial(_give_pinned, pin) if pin else _give_name
+
+    found = FolderListing(plain=defaultdict(list))
+    folders, plain, care = found.folders, found.plain, found.care
+    owners, (_, seen_before, pinning, search) = dict(options.owners), options
+    setid, devices = (0, ()) if search else (_SETID, _DEVICES)
+    lstat = os.lstat
+
     for name in names:
         try:
             seen = lstat(name)
             mode = seen[0]
             kind = mode & _KIND
+
             if kind == stat.S_IFDIR:
                 folders.append(name)
-                continue
+                if not search:
+                    continue
+
             if (
-                seen[3] != 1
-                or kind in _DEVICES
+                (seen[3] != 1 and not search)
+                or kind in devices
                 or (
                     kind != stat.S_IFLNK
-                    and (
-                        mode & _SETID or (seen.st_ctime_ns >= seen_before and has_attributes(name))
-                    )
+                    and (mode & setid or (seen.st_ctime_ns >= seen_before and has_attributes(name)))
                 )
             ):
-                care.append((name, seen))
+                care.append(name)
                 continue
+
             owner = seen[4:6]
             new = owners.get(owner)
-            if new is not None and new != owner and not give(name, seen, new):
-                care.append((name, seen))
-                continue
-            group = plain.get(owner)
-            if group is None:
-                plain[owner] = [name]
-            else:
-                group.append(name)
+            if new is not None and new != owner:
+                if pinning == BY_NAME:
+                    os.lchown(name, *new)
+                elif not _give_pinned(name, seen, new, pinning):
+                    care.append(name)
+                    continue
+
+            plain[owner].append(name)
         except FileNotFoundError:
             continue
         except OSError as error:
-            found.failures.append((name, reason(error, name)))
+            found.failures.append((name, error.errno or errno.EIO))
     return found
 
 
@@ -119,14 +186,9 @@ def reason(error: OSError, name: str | None = None) -> str:
     return reason_of(error)
 
 
-def _give_name(name: str, _: os.stat_result, owner: Owner) -> bool:
-    os.lchown(name, *owner)
-    return True
-
-
-def _give_pinned(pin: Callable[[str], int], name: str, seen: os.stat_result, owner: Owner) -> bool:
+def _give_pinned(name: str, seen: os.stat_result, owner: Owner, pinning: int) -> bool:
     """Change the inode that was looked at, and no other that has got its name since."""
-    pinned = pin(name)
+    pinned = syscalls.pin(name, pinning)
     try:
         now = os.fstat(pinned)
         if now[:6] != seen[:6] or now.st_ctime_ns != seen.st_ctime_ns:

@@ -26,7 +26,7 @@ from usernsplan.host.mounts import all_mounts
 from usernsplan.ids import IdSet
 from usernsplan.model import Place
 from usernsplan.volume import decide, metadata, protected, spots, walk
-from usernsplan.volume.folder import has_attributes, reason
+from usernsplan.volume.folder import StepOptions, has_attributes, reason, step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -43,6 +43,10 @@ _KINDS = {
     stat.S_IFIFO: "pipe",
     stat.S_IFSOCK: "socket",
 }
+
+
+# Looking for ids changes nothing, and asks every inode for its attributes.
+_SEARCH = StepOptions(search=True)
 
 
 class InodeIds(NamedTuple):
@@ -308,9 +312,7 @@ class _Search:
                 pinned = walk.folder(self.volume, parts)
                 try:
                     if not parts:
-                        yield from self._carrying(
-                            path or "/", f"/proc/self/fd/{pinned}/.", os.fstat(pinned)
-                        )
+                        yield from self._carrying(path or "/", f"/proc/self/fd/{pinned}/.")
                     yield from self._inside(parts, path, pinned, folders)
                 finally:
                     os.close(pinned)
@@ -330,47 +332,41 @@ class _Search:
             else self.volume.mounts.names.get(parts, frozenset())
         )
         for names in walk.names(pinned, os.fstat(pinned).st_size):
-            # Names are looked up fastest from where they are; nobody else is to find this process there.
-            os.fchdir(pinned)
+            met = [name for name in names if name not in mounted] if mounted else names
+            # The step goes into the folder; nobody else is to find this process there.
             try:
-                hits = self._looked_at(
-                    [name for name in names if name not in mounted] if mounted else names,
-                    path,
-                    folders,
-                )
+                hits = self._looked_at(pinned, met, path, folders)
             finally:
                 os.fchdir(self.home)
             yield from hits
 
-    def _looked_at(self, names: list[str], path: str, folders: list[str]) -> list[Hit]:
-        """What entries of the current folder carry."""
-        uids, gids = self.wanted.uids, self.wanted.gids
+    def _looked_at(self, pinned: int, names: list[str], path: str, folders: list[str]) -> list[Hit]:
+        """What these entries of a folder carry. Most carry none of the ids, and cost just the step."""
+        found = step(pinned, names, _SEARCH)
+        folders += found.folders
         hits: list[Hit] = []
-        for name in names:
-            try:
-                seen = os.lstat(name)
-                kind = stat.S_IFMT(seen.st_mode)
-                if kind == stat.S_IFDIR:
-                    folders.append(name)
-                # Most carry none of them and have no attributes: that is to be quick.
-                if not (
-                    seen.st_uid in uids
-                    or seen.st_gid in gids
-                    or (kind != stat.S_IFLNK and has_attributes(name))
-                ):
-                    continue
-                hits += self._carrying(f"{path}/{name}", name, seen)
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                self.miss(Place(f"{path}/{name}", reason(error)))
+
+        for owner, of_owner in found.plain.items():
+            one = InodeIds(*owner)
+            if roles := tuple(self.wanted.of(one)):
+                hits += [Hit(f"{path}/{name}", one, roles) for name in of_owner]
+
+        for name in found.care:
+            hits += self._carrying(f"{path}/{name}", name)
+
+        for name, why in found.reasons():
+            self.miss(Place(f"{path}/{name}", why))
         return hits
 
-    def _carrying(self, path: str, place: str, seen: os.stat_result) -> Iterator[Hit]:
+    def _carrying(self, path: str, place: str) -> Iterator[Hit]:
         try:
-            one = carried(place, seen)
+            one = carried(place)
+        except FileNotFoundError:
+            return
         except InvalidValueError as error:
             self.miss(Place(path, str(error).removeprefix(f"{place}: ")))
-            return
-        if roles := tuple(self.wanted.of(one)):
-            yield Hit(path, one, roles)
+        except OSError as error:
+            self.miss(Place(path, reason(error)))
+        else:
+            if roles := tuple(self.wanted.of(one)):
+                yield Hit(path, one, roles)

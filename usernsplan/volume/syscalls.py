@@ -16,6 +16,7 @@ _AT_SYMLINK_NOFOLLOW = 0x100
 _AT_EACCESS = 0x200
 # linux/openat2.h
 NO_XDEV, NO_MAGICLINKS, NO_SYMLINKS, BENEATH = 0x01, 0x02, 0x04, 0x08
+_ENTRY = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 # Instead of a descriptor: the current folder (AT_FDCWD).
 HERE = -100
 # struct statx: its size, and where in it these fields are.
@@ -46,6 +47,16 @@ def openat2(folder: int, path: bytes, flags: int, resolve: int) -> int:
     if found < 0:
         raise _error(path)
     return int(found)
+
+
+def pin(name: str, resolve: int) -> int:
+    """Open an entry of the current folder without following it (O_PATH), '.' for the folder itself.
+
+    ``resolve`` are the rules of openat2(2); 0, where the kernel lacks that call, means open(2). Raises OSError.
+    """
+    if not resolve:
+        return os.open(name, _ENTRY)
+    return openat2(HERE, os.fsencode(name), _ENTRY, resolve)
 
 
 def chown_pinned(descriptor: int, uid: int, gid: int) -> None:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 # O_NOATIME: looking at a volume is not to change it.
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOATIME
-_ENTRY = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _BENEATH = syscalls.BENEATH | syscalls.NO_SYMLINKS | syscalls.NO_MAGICLINKS
 # The kernel takes paths of up to 4095 bytes; longer ones are walked in pieces of a few parts, of up to 255 bytes each.
 _PIECE = 4000
@@ -104,16 +103,20 @@ class OpenVolume:
             parts, name = (self.only,), "" if name == self.only else name
         return "/".join([self.path.rstrip("/"), *parts, *([name] if name else [])]) or "/"
 
-    def pin(self, name: str) -> int:
-        """Pin an entry of the current folder, '.' for itself: no symlink's target, and nothing that is mounted on it.
-
-        Raises OSError: EXDEV for a mount point.
-        """
+    @property
+    def pinning(self) -> int:
+        """The rules by which entries are pinned: what ``syscalls.pin`` takes."""
         if not self.has_openat2:
-            return os.open(name, _ENTRY)
+            return 0
         # A file on which another is mounted is that one, where it was named itself.
-        resolve = _BENEATH if self.cross_mounts or self.only else _BENEATH | syscalls.NO_XDEV
-        return syscalls.openat2(syscalls.HERE, os.fsencode(name), _ENTRY, resolve)
+        return _BENEATH if self.cross_mounts or self.only else _BENEATH | syscalls.NO_XDEV
+
+    def pin(self, name: str) -> int:
+        """Pin an entry of the current folder, '.' for the folder itself; never a symlink's target.
+
+        Raises OSError: EXDEV for a mount point, where mounts are not entered.
+        """
+        return syscalls.pin(name, self.pinning)
 
 
 def pin(path: str) -> int:

@@ -9,7 +9,7 @@ from functools import partial
 from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
-from usernsplan.engines import pool_of
+from usernsplan.engines import engine_of_pool
 from usernsplan.formats.accounts import Accounts
 from usernsplan.formats.subid import Grant
 from usernsplan.ids import ID_LIMIT, IdSet
@@ -70,7 +70,7 @@ class OfAllocation(NamedTuple):
     @property
     def pool(self) -> str | None:
         """The engine that gives parts of it to its containers; None where it is one container's."""
-        return pool_of(self.allocation)
+        return engine_of_pool(self.allocation)
 
 
 class OfLine(NamedTuple):
@@ -213,7 +213,7 @@ def _sources(
 def _allocated(
     allocation: Allocation, ids: IdMap, names: Mapping[int, str], by: HistoryEntry | None
 ) -> Iterator[_Source]:
-    pooled = pool_of(allocation) is not None
+    pooled = engine_of_pool(allocation) is not None
     for extent in ids:
         span = (extent.host, extent.host + extent.count)
         inside = partial(_inside, allocation, extent, names, by)

@@ -1,0 +1,112 @@
+"""What a command line looks like to a person: help that is grouped by job, and what is wrong with what was typed.
+
+Typer brings its own click, or uses the installed one, so the classes of its errors differ from version to version. They
+are told apart by name.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from typer.core import TyperCommand, TyperGroup
+
+from usernsplan.errors import InvalidValueError, did_you_mean, placed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+
+class Command(TyperCommand):
+    """Typer's; a mistake in its words is an error of ours."""
+
+    # Click would complain of all of them in one sentence; what is left over is named below.
+    allow_extra_args = True
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - of either click
+        """Read the words typed. Raises InvalidValueError."""
+        with _in_our_words(ctx):
+            left_over = super().parse_args(ctx, args)
+        if left_over:
+            raise InvalidValueError(f"unexpected argument '{left_over[0]}'", hint=_usage(ctx))
+        return left_over
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - of either click
+        """Run it. An error about an option that was typed names it as it is typed."""
+        typed = {
+            str(name): param.opts[0]
+            for param in self.params
+            if param.opts[0].startswith("-")
+            and getattr(ctx.get_parameter_source(param.name), "name", "") == "COMMANDLINE"
+            for name in (param.name, param.opts[0].lstrip("-"))
+        }
+        with placed(typed):
+            return super().invoke(ctx)
+
+
+class Group(TyperGroup):
+    """Typer's; the same, and help lists each command with its whole summary, below the job that it does."""
+
+    jobs: Mapping[str, Mapping[str, object]] = {}
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - of either click
+        """Read the words before the command. Raises InvalidValueError."""
+        with _in_our_words(ctx):
+            return super().parse_args(ctx, args)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 - the same
+        """Find the command. Raises InvalidValueError where there is none of this name."""
+        if args[0] not in self.commands:
+            hint = did_you_mean(args[0], self.commands, f"'{ctx.command_path} --help' lists them")
+            raise InvalidValueError(f"{args[0]}: no such command", hint=hint)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, _: Any, formatter: Any) -> None:  # noqa: ANN401 - the same
+        """Write the list of commands; click would cut each summary off at the width of the terminal."""
+        for job, names in (self.jobs or {"Commands": self.commands}).items():
+            with formatter.section(job):
+                formatter.write_dl([(name, self._summary(name)) for name in names])
+
+    def _summary(self, name: str) -> str:
+        return (self.commands[name].help or "").partition("\n")[0]
+
+
+@contextmanager
+def _in_our_words(ctx: Any) -> Iterator[None]:  # noqa: ANN401 - of either click
+    try:
+        yield
+    except Exception as error:
+        if not hasattr(error, "format_message") or type(error).__name__ == "NoArgsIsHelpError":
+            raise
+        raise _as_ours(error, ctx) from error
+
+
+def _as_ours(error: Any, ctx: Any) -> InvalidValueError:  # noqa: ANN401 - of either click
+    """The fact first, and then the remedy."""
+    options = [
+        name for param in ctx.command.params for name in (*param.opts, *param.secondary_opts)
+    ]
+    match type(error).__name__:
+        case "NoSuchOption":
+            word = error.option_name
+            near = did_you_mean(word, [name for name in options if name[:1] == "-"], _usage(ctx))
+            return InvalidValueError(f"{word}: no such option", hint=near)
+        case "MissingParameter":
+            return InvalidValueError(
+                f"{error.param.human_readable_name.strip('[].')} is missing", hint=_usage(ctx)
+            )
+        case "BadOptionUsage":
+            is_bare = "requires" in error.message
+            fact = "its value is missing" if is_bare else "this option takes no value"
+            return InvalidValueError(f"{error.option_name}: {fact}", hint=_usage(ctx))
+        case "BadParameter":
+            # 'x' is not a valid int, or integer: each version says it in its own way.
+            value, is_no, _ = error.message.partition(" is not a valid ")
+            fact = f"{value} is not a whole number" if is_no else error.message.rstrip(".")
+            return InvalidValueError(f"{error.param.opts[-1]}: {fact}", hint=_usage(ctx))
+    return InvalidValueError(error.format_message(), hint=_usage(ctx))
+
+
+def _usage(ctx: Any) -> str:  # noqa: ANN401 - of either click
+    words = " ".join(ctx.command.collect_usage_pieces(ctx))
+    return f"usage: {ctx.command_path} {words}; see '{ctx.command_path} --help'"

@@ -1,0 +1,232 @@
+"""Which ids each new allocation gets: those asked for, those it had before, or the first that fit.
+
+Pure. Lines of subuid and subgid are only looked at here; nothing is granted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from usernsplan.errors import InvalidValueError, RefusedError, UsernsplanError, about
+from usernsplan.ids import IdRange, IdSet
+from usernsplan.model import Allocation
+from usernsplan.planner import returning
+from usernsplan.planner.grants import Grants
+from usernsplan.planner.resolve import not_done
+from usernsplan.planner.taken import Claim, claims, holders, pool_of, take
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+
+    from usernsplan.model import Finding, HostState, Quarantined
+    from usernsplan.planner.resolve import Resolved, Wanted
+    from usernsplan.strategies import Need
+
+_LEAVE = "leave the start out: usernsplan finds a free range"
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The ``new`` allocations with their ids, by name, and what comes ``back`` out of quarantine.
+
+    ``pools`` are those that can be had, new or not, and ``left_out`` says why the others cannot.
+    ``notes`` are about ranges that names had before.
+    """
+
+    pools: tuple[Wanted, ...]
+    new: dict[str, Allocation]
+    back: dict[str, Quarantined]
+    notes: tuple[Finding, ...]
+    left_out: tuple[Finding, ...]
+
+
+def choose(state: HostState, resolved: Resolved, lines: Grants) -> Chosen:
+    """Choose ids for all that is wanted. ``lines`` are those of the host.
+
+    A pool whose engine is merely installed stands in nobody's way: if it cannot be had, it is left
+    out. Raises PoolExhaustedError where there is no room for something else, and RefusedError or
+    InvalidValueError where something cannot lie where it was asked for.
+    """
+    new, back = _new(state, lines, resolved.containers, ())
+    pools: list[Wanted] = []
+    left_out: list[Finding] = []
+    for one in resolved.pools:
+        try:
+            with about(option="engines"):
+                more, again = _new(state, lines, (one,), new.values())
+                if one.known and not resolved.are_named:
+                    # Its lines may be such that they cannot be put back.
+                    Grants(state).restore(one.known)
+                for made in more.values():
+                    lines.refuse_other_lines(made)
+        except UsernsplanError as error:
+            if resolved.are_named:
+                raise
+            left_out.append(not_done(one.name, error))
+            continue
+        new, back = new | more, back | again
+        pools.append(one)
+
+    notes = [*returning.told(state, back)]
+    notes += returning.missed(state, (a for name, a in new.items() if name not in back))
+    return Chosen(tuple(pools), new, back, tuple(notes), tuple(left_out))
+
+
+def _new(
+    state: HostState, lines: Grants, wanted: Iterable[Wanted], before: Collection[Allocation]
+) -> tuple[dict[str, Allocation], dict[str, Quarantined]]:
+    """The new allocations, and what comes back for them. ``before`` have their ids already."""
+    wanted = [one for one in wanted if one.known is None]
+    former = returning.of(state, wanted)
+
+    # Those that want one place first: it may be where the others would come to lie.
+    placed = []
+    for one in wanted:
+        if one.start is not None:
+            with about(one.name, "start"):
+                placed.append((one, _made(one, one.start)))
+    back = {
+        one.name: was
+        for one, made in placed
+        for was in former.get(one.name, ())
+        if was.reserved_range == made.reserved_range
+    }
+    _check_starts(state, lines, placed, back, before)
+
+    there = (*before, *(made for _, made in placed))
+    held = IdSet(a.reserved_range for a in there if a.reserved_range)
+    back |= _again(state, lines, [one for one in wanted if one.start is None], former, held)
+    bases = {name: was.reserved_range.start for name, was in back.items()}
+    bases |= {one.name: one.start for one in wanted if one.start is not None}
+    bases |= _first_fit(state, [one for one in wanted if one.name not in bases], held)
+
+    new = {}
+    for one in wanted:
+        with about(one.name):
+            made = _made(one, bases.get(one.name))
+        new[one.name] = returning.since_then(made, back.get(one.name))
+    return new, back
+
+
+def _made(one: Wanted, base: int | None) -> Allocation:
+    need = one.strategy.need
+    # First the range, whose error says what is wrong with a base that was asked for.
+    held = IdRange(base, need.count) if base is not None and need else None
+    mapping = one.strategy.mapping(base)
+    return Allocation(
+        one.name, one.owner, one.strategy.name, mapping, held, extra_owners=one.extra_owners
+    )
+
+
+def _again(
+    state: HostState,
+    lines: Grants,
+    wanted: Iterable[Wanted],
+    former: dict[str, tuple[Quarantined, ...]],
+    held: IdSet,
+) -> dict[str, Quarantined]:
+    """The former ranges that come back, for each name the latest that nobody else has by now.
+
+    What runs in it may be the very container, so that it is no hindrance.
+    """
+    ranges = [
+        (one, was)
+        for one in wanted
+        for was in former.get(one.name, ())
+        if _is_in(was.reserved_range, one.pool)
+    ]
+    if not ranges:
+        return {}
+    made = [_made(one, was.reserved_range.start) for one, was in ranges]
+    state = returning.without(state, [was for _, was in ranges])
+    taken = IdSet.union(c.ids for c in claims(state, *lines.without(*made), running=False)) | held
+    found: dict[str, Quarantined] = {}
+    for one, was in ranges:
+        ids = was.reserved_range
+        if one.name not in found and not taken.meets(ids.start, ids.stop):
+            found[one.name] = was
+            taken |= IdSet((ids,))
+    return found
+
+
+def _is_in(held: IdRange, pool: IdRange | None) -> bool:
+    return pool is None or (held.start in pool and held.last in pool)
+
+
+def _first_fit(state: HostState, wanted: Iterable[Wanted], held: IdSet) -> dict[str, int]:
+    """The first id of each name that takes a range from the pool. ``held`` is chosen already."""
+    groups: dict[Need, list[Wanted]] = {}
+    for one in wanted:
+        if one.strategy.need:
+            groups.setdefault(one.strategy.need, []).append(one)
+    found = dict[str, int]()
+    taken = claims(state, state.subuid, state.subgid) if groups else ()
+    for need, group in groups.items():
+        with about(option="pool"):
+            pool = pool_of(state, group[0].strategy, group[0].pool)
+            bases = take(pool, (*taken, Claim("chosen for this request", held)), need, len(group))
+        found |= zip((one.name for one in group), bases, strict=True)
+        held |= IdSet(IdRange(base, need.count) for base in bases)
+    return found
+
+
+def _check_starts(
+    state: HostState,
+    lines: Grants,
+    placed: Sequence[tuple[Wanted, Allocation]],
+    back: dict[str, Quarantined],
+    before: Iterable[Allocation],
+) -> None:
+    """Raise an error where a first id that was named cannot be had."""
+    if not placed:
+        return
+    for one, made in placed:
+        with about(one.name, "start"):
+            _check_start(state, lines, one, made, is_back=one.name in back)
+    asked = {made.name: made for _, made in placed}
+    for (held, name), (following, other) in pairwise(_held([*before, *asked.values()])):
+        if held.overlaps(following):
+            with about(other, "start"):
+                raise RefusedError(
+                    f"{held} of '{name}' and {following} of '{other}' overlap", hint=_LEAVE
+                )
+
+    # Almost always nothing is in the way. Whose it is costs more, and is asked only where it is.
+    adopted = {name for name, made in asked.items() if lines.stands(made)}
+    state = returning.without(state, list(back.values()))
+    others = lines.without(*(asked[name] for name in adopted))
+    taken = IdSet.union(claim.ids for claim in claims(state, *others))
+    for held, name in _held(asked.values()):
+        if taken.meets(held.start, held.stop):
+            running = name not in adopted and name not in back
+            now = claims(state, *lines.without(asked[name]), running=running)
+            for whose, overlap in holders(held, now):
+                with about(name, "start"):
+                    raise RefusedError(f"{held} is not free: {overlap} is {whose}", hint=_LEAVE)
+
+
+def _check_start(
+    state: HostState, lines: Grants, one: Wanted, made: Allocation, *, is_back: bool
+) -> None:
+    """Raise an error where an allocation cannot lie there, no matter who has these ids."""
+    need = one.strategy.need
+    if made.reserved_range is None or need is None:
+        raise InvalidValueError("this allocation takes no range of its own")
+    lines.refuse_other_lines(made)
+    # Lines that stand are adopted where somebody put them; containers may well be running in them.
+    # And a range that the name had before was good enough then.
+    if lines.stands(made) or is_back:
+        return
+    pool = pool_of(state, one.strategy, one.pool)
+    if made.reserved_range.start % need.align:
+        raise InvalidValueError(f"{made.reserved_range.start} is not a multiple of {need.align}")
+    if not _is_in(made.reserved_range, pool):
+        hint = "name a larger pool"
+        raise InvalidValueError(f"{made.reserved_range} lies outside the pool {pool}", hint=hint)
+
+
+def _held(allocations: Iterable[Allocation]) -> list[tuple[IdRange, str]]:
+    """What they hold, and their names, in the order of the ids."""
+    return sorted((a.reserved_range, a.name) for a in allocations if a.reserved_range)

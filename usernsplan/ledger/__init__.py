@@ -1,8 +1,9 @@
 """Who holds which range, and what was done when: one small Protocol, and the embedded ledger behind it.
 
-A ledger does no deciding. It stores numbered events, and what they add up to is ``fold.fold`` of them. Its one promise:
-``begin`` is on disk before it returns, and between ``begin`` and ``complete`` or ``put_back`` the intent can be read
-again after a crash. tests/host/test_ledger_contract.py is what every ledger has to pass.
+A ledger does no deciding. It stores numbered events, and what they add up to is ``fold.fold`` of
+them. Its one promise: ``begin`` is on disk before it returns, and between ``begin`` and
+``complete`` or ``put_back`` the intent can be read again after a crash.
+tests/host/test_ledger_contract.py is what every ledger has to pass.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 class Ledger(Protocol):
     """What every ledger can do. Callers hold the subid locks around everything that writes.
 
-    Everything raises LedgerError where the ledger cannot be reached, DamagedLedgerError where it cannot be understood.
+    Everything raises LedgerError where the ledger cannot be reached, DamagedLedgerError where it
+    cannot be understood.
     """
 
     @property

@@ -1,8 +1,9 @@
 """Reading and writing the SQLite file safely: one file below the root, readable by root alone.
 
-On this machine SQLite works in the file. SQLite opens by path, and resolves that path itself, /proc/self/fd too: below
-another root, who may exchange folders could lead it out, and its journals. There it never opens anything: the file is
-read as any other, SQLite works on a copy in memory, and the file is replaced whole.
+On this machine SQLite works in the file. SQLite opens by path, and resolves that path itself,
+/proc/self/fd too: below another root, who may exchange folders could lead it out, and its journals.
+There it never opens anything: the file is read as any other, SQLite works on a copy in memory, and
+the file is replaced whole.
 """
 
 from __future__ import annotations
@@ -25,17 +26,22 @@ if TYPE_CHECKING:
 
     from usernsplan.layout import Layout
 
-# What the last step of a run needs on the disk besides its rows: a few pages, and their rollback journal.
+# What the last step of a run needs on the disk besides its rows: a few pages, and their rollback
+# journal.
 _ROOM = 131072
-# Seconds to wait for another reader or writer of the file itself; writers of the host wait on the subid locks before.
+# Seconds to wait for another reader or writer of the file itself; writers of the host wait on the
+# subid locks before.
 _PATIENCE = 15
-# What SQLite makes beside a file that it changes: where one is left, the file alone is half a ledger.
+# What SQLite makes beside a file that it changes: where one is left, the file alone is half a
+# ledger.
 _BESIDE = ("-journal", "-wal")
-# The bytes of the file on which SQLite's readers have a lock, and that a writer locks alone before it writes (os.h).
+# The bytes of the file on which SQLite's readers have a lock, and that a writer locks alone before
+# it writes (os.h).
 _SHARED_FIRST, _SHARED_COUNT = 0x40000002, 510
 # In a file's header: its changes are in a write-ahead log (sqlite.org/fileformat.html).
 _IS_WAL = b"\2\2"
-# Python 3.11 reads and writes a whole database in memory; an older one makes files of its own for it.
+# Python 3.11 reads and writes a whole database in memory; an older one makes files of its own for
+# it.
 _IN_MEMORY = hasattr(sqlite3.Connection, "deserialize")
 # What SQLite says of a file that need not be damaged, and what helps.
 _NO_DAMAGE = {
@@ -77,7 +83,8 @@ class LedgerFile:
         """The ledger at one moment; None where there is no file. Raises LedgerError, DamagedLedgerError."""
         with self._in_place_to_read() if self._layout.is_host else self._apart() as db:
             if db is not None:
-                # One moment for everything that is read: a writer may finish between two statements.
+                # One moment for everything that is read: a writer may finish between two
+                # statements.
                 db.execute("BEGIN")
             yield db
 
@@ -108,7 +115,8 @@ class LedgerFile:
                         os.rename(place.name + suffix, aside + suffix, **both)
                 kept = None
                 with suppress(FileNotFoundError):
-                    # Its name stays until the new one has it: no kill leaves a host without a ledger, which is empty.
+                    # Its name stays until the new one has it: no kill leaves a host without a
+                    # ledger, which is empty.
                     os.link(place.name, aside, follow_symlinks=False, **both)
                     kept = os.path.join(os.path.dirname(self.shown), aside)
             files.write(self._layout, {self._path: new}, mode=0o600)
@@ -117,9 +125,11 @@ class LedgerFile:
     def reserve(self, content: int) -> None:
         """Keep room on the disk for the end of a run with so many bytes of ``content``.
 
-        Between its begin and its end the files change; a full disk must be met before. Raises LedgerError.
+        Between its begin and its end the files change; a full disk must be met before. Raises
+        LedgerError.
         """
-        # Its rows, its event, and the journal for both; below another root, the whole file beside the old one.
+        # Its rows, its event, and the journal for both; below another root, the whole file beside
+        # the old one.
         self._keep(_ROOM + 5 * content + self._size())
 
     def unreserve(self) -> None:
@@ -206,7 +216,8 @@ class LedgerFile:
             raw, beside = self._content()
             with self._explained(), closing(_loaded(raw or b"", beside)) as db:
                 if beside:
-                    # First the file as it is without them, which they leave as it is: a kill may come in between.
+                    # First the file as it is without them, which they leave as it is: a kill may
+                    # come in between.
                     self._replace(db)
                     for suffix in beside:
                         files.remove(self._layout, self._path + suffix)
@@ -219,7 +230,8 @@ class LedgerFile:
     def _content(self) -> tuple[bytes | None, dict[str, bytes]]:
         """The file's bytes; and what a kill left beside it, which whoever opens it next has to take back.
 
-        Where this root is a running container's, who works in it writes the file in place: he is waited for.
+        Where this root is a running container's, who works in it writes the file in place: he is
+        waited for.
         """
         with (
             files.explained(self._layout, self._path),

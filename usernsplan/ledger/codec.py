@@ -1,7 +1,8 @@
 """The values of a ledger to texts and numbers, and back. Pure: no store is known here.
 
-What is read was perhaps damaged, or written by somebody else: each value is checked as if it were typed in. ValueError,
-LookupError, TypeError, AttributeError, RecursionError and OverflowError mean: this is not what was written.
+What is read was perhaps damaged, or written by somebody else: each value is checked as if it were
+typed in. ValueError, LookupError, TypeError, AttributeError, RecursionError and OverflowError mean:
+this is not what was written.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ _WORDS = {str: "a text", int: "a number", bytes: "a path", MaybeInt: "a number, 
 def typed(rows: Iterable[tuple[Any, ...]], *kinds: type) -> Iterator[tuple[Any, ...]]:
     """Rows as they are; ValueError for one in which something else stands than was written there.
 
-    SQLite keeps a text in a column of numbers and bytes in one of texts; a file that was damaged has both.
+    SQLite keeps a text in a column of numbers and bytes in one of texts; a file that was damaged
+    has both.
     """
     whole = tuple(int if kind is MaybeInt else kind for kind in kinds)
     for row in rows:

@@ -1,7 +1,8 @@
 """The tables of the SQLite ledger: numbered events, and the state that they add up to.
 
-The state is kept in tables of its own because most commands need the state and none of its history, and ``whois`` a few
-rows of it. Nothing but ``store`` writes them, and it writes what ``fold`` says; a test compares the two.
+The state is kept in tables of its own because most commands need the state and none of its history,
+and ``whois`` a few rows of it. Nothing but ``store`` writes them, and it writes what ``fold`` says;
+a test compares the two.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
     from usernsplan.model import HistoryEntry
 
 VERSION = 6
-# A path is bytes: it need not be text. ids are FIRST-LAST. user is that of --mode own as UID:GID. was is what a released
-# range was, and change what an event did to the state: "" where an older version did not note it.
+# A path is bytes: it need not be text. ids are FIRST-LAST. user is that of --mode own as UID:GID.
+# was is what a released range was, and change what an event did to the state: "" where an older
+# version did not note it.
 _SCHEMA = """
 CREATE TABLE event (number INTEGER PRIMARY KEY, at TEXT NOT NULL, actor TEXT NOT NULL, command TEXT NOT NULL,
     changed TEXT NOT NULL, change TEXT NOT NULL);

@@ -6,7 +6,6 @@ import atexit
 import contextlib
 import functools
 import io
-import json
 import os
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from unittest import mock
 
 import pytest
 
+from tests.documents import document_in
 from tests.prefork import Ended, Prefork
 from usernsplan.cli import main
 
@@ -103,9 +103,19 @@ def here(*words: str | Path, status: int | None = 0) -> tuple[str, str]:
 
 def json_of(*words: str | Path, status: int = 0) -> dict[str, Any]:
     """Run it with --json and read what it printed."""
-    document: dict[str, Any] = json.loads(usernsplan(*words, "--json", status=status).stdout)
-    assert document["format_version"] == 1
-    return document
+    return document_in(usernsplan(*words, "--json", status=status).stdout)
+
+
+def extents(*triples: tuple[int, int, int]) -> list[dict[str, int]]:
+    """A map as documents have it."""
+    return [
+        {"container": container, "host": host, "count": count} for container, host, count in triples
+    ]
+
+
+def ids(start: int, count: int) -> dict[str, int]:
+    """A range as documents have it."""
+    return {"start": start, "count": count}
 
 
 def files_of(root: Path) -> dict[str, tuple[int, int, bytes]]:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         RefusedError,
         StoppedError,
         UnknownNameError,
+        UsageError,
         UsernsplanError,
     )
     from usernsplan.host.files import layout_at
@@ -81,6 +82,7 @@ __all__ = [
     "SingleUid",
     "StoppedError",
     "UnknownNameError",
+    "UsageError",
     "UsernsplanError",
     "allocate",
     "carry_out",

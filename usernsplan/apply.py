@@ -27,6 +27,7 @@ from usernsplan.ledger import open_ledger
 from usernsplan.model import Finding, HistoryEntry, Intent, LedgerState
 from usernsplan.planner import make_plan, make_release
 from usernsplan.planner.recovery import as_mended, mend, undo
+from usernsplan.planner.stories import advise
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -76,7 +77,7 @@ def foreseen(layout: Layout, ledger: Ledger) -> Iterator[tuple[HostState, tuple[
         f"{_interrupted(intent)}, or is still under way; it is mended before anything else is done"
     )
     try:
-        yield as_mended(state, intent), (Finding("USN114", "warning", message),)
+        yield as_mended(state, intent), (advise("USN114", message),)
     except UsernsplanError as error:
         error.notes = (message,)
         raise
@@ -112,7 +113,7 @@ def carry_out(
             for words in plan.account_commands:
                 accounts.add(layout, words)
                 made = f"made an account that is needed: {shell(*layout.account_command(words))}"
-                findings.append(Finding("USN115", "info", made))
+                findings.append(advise("USN115", made))
             with _locked(layout, ledger, findings) as state:
                 plan = decide(state)
                 _refuse_unasked(plan, command, agreed=agreed)
@@ -203,7 +204,7 @@ def recover(layout: Layout, ledger: Ledger) -> tuple[Finding, ...]:
             ledger.put_back(entry)
         _log(layout, entry)
     what = "completed" if mended.completed else "put back"
-    return (Finding("USN114", "warning", f"{_interrupted(intent)}; it is now {what}"),)
+    return (advise("USN114", f"{_interrupted(intent)}; it is now {what}"),)
 
 
 def rebuild(  # noqa: PLR0913 - what is shown, and how it is done

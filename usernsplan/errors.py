@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 from contextlib import contextmanager
+from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from usernsplan.escape import line
@@ -15,10 +16,43 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 
-class UsernsplanError(Exception):
-    """The root of the tree: something could not be done. Exit status 1."""
+class ExitStatus(IntEnum):
+    """What a command ends with, and what it means: the number is the value, ``meaning`` the text."""
 
-    exit_status = 1
+    meaning: str
+
+    DONE = 0, "done"
+    FAILED = 1, "failed"
+    WRONG_USAGE = 2, "wrong usage"
+    DONE_IN_PART = 3, "done in part"
+    CHANGES_PENDING = 4, "changes pending (--check)"
+    LOCKED = 5, "locked by another program"
+    HOST_CHANGED = 6, "the host changed meanwhile"
+    NO_ROOM = 7, "no room in the pool"
+    NOT_PERMITTED = 8, "not permitted"
+    REFUSED = 9, "refused for safety"
+    INTERRUPTED = 130, "interrupted"
+
+    def __new__(cls, number: int, meaning: str) -> ExitStatus:  # noqa: PYI034 - Self came with Python 3.11
+        """Make a number that has its meaning with it."""
+        status = int.__new__(cls, number)
+        status._value_ = number
+        status.meaning = meaning
+        return status
+
+
+# What a signal ended has this and the signal's number as its status, as a shell says it.
+BY_SIGNAL = 128
+
+
+class UsernsplanError(Exception):
+    """The root of the tree: something could not be done. Exit status 1.
+
+    ``code`` is the error's name for programs (``--json``). It never changes; a class without its own has its parent's.
+    """
+
+    exit_status: int = ExitStatus.FAILED
+    code = "failed"
     hint = ""
     # The allocation that it is about, where it is about one: a plan file then tells the line.
     about = ""
@@ -50,11 +84,20 @@ class UsernsplanError(Exception):
 class InvalidValueError(UsernsplanError, ValueError):
     """A value that cannot be: a name, an id, a range or a map that no kernel or reader would take. Exit status 2."""
 
-    exit_status = 2
+    exit_status = ExitStatus.WRONG_USAGE
+    code = "invalid-value"
+
+
+class UsageError(InvalidValueError):
+    """A command line that no command has: an unknown option, a missing argument. Exit status 2."""
+
+    code = "usage"
 
 
 class InvalidFileError(UsernsplanError):
     """A file on the host does not say what its format demands. Exit status 1."""
+
+    code = "invalid-file"
 
     def __init__(self, place: str, fact: str, *, hint: str = "") -> None:
         """``place`` is path:line or path:line:column."""
@@ -65,55 +108,66 @@ class InvalidFileError(UsernsplanError):
 class UnknownNameError(UsernsplanError):
     """Nothing is allocated under this name. Exit status 1."""
 
+    code = "unknown-name"
     hint = "'usernsplan list' shows what is allocated"
 
 
 class LedgerError(UsernsplanError):
     """The ledger cannot be opened, read or written. Exit status 1."""
 
+    code = "ledger"
+
 
 class DamagedLedgerError(LedgerError):
     """The ledger does not hold what a ledger holds. Exit status 1."""
+
+    code = "damaged-ledger"
 
 
 class LockBusyError(UsernsplanError):
     """Another program holds a lock that shadow's tools share with us. Exit status 5."""
 
-    exit_status = 5
+    exit_status = ExitStatus.LOCKED
+    code = "lock-busy"
     hint = "another useradd, usermod or usernsplan is running; try again when it has finished"
 
 
 class HostChangedError(UsernsplanError):
     """A file is no longer what the plan was made from. Exit status 6."""
 
-    exit_status = 6
+    exit_status = ExitStatus.HOST_CHANGED
+    code = "host-changed"
     hint = "run the command again: it plans anew from what the host holds now"
 
 
 class PoolExhaustedError(UsernsplanError):
     """The pool has no room for what was asked. Nothing was allocated. Exit status 7."""
 
-    exit_status = 7
+    exit_status = ExitStatus.NO_ROOM
+    code = "pool-exhausted"
     hint = "name a larger pool or a smaller size, or release and forget what is no longer used"
 
 
 class NotPermittedError(UsernsplanError):
     """The system does not let this user read or write a file. Exit status 8."""
 
-    exit_status = 8
+    exit_status = ExitStatus.NOT_PERMITTED
+    code = "not-permitted"
     hint = "run as root, or work on a tree of your own with --root DIR"
 
 
 class RefusedError(UsernsplanError):
     """It could be done, and would harm: refused for safety. Exit status 9."""
 
-    exit_status = 9
+    exit_status = ExitStatus.REFUSED
+    code = "refused"
 
 
 class StoppedError(UsernsplanError):
     """Somebody asked us to stop, and we did, at a point from which the same words go on. Exit status 130."""
 
-    exit_status = 130
+    exit_status = ExitStatus.INTERRUPTED
+    code = "interrupted"
 
 
 @contextmanager

@@ -52,9 +52,10 @@ def utf8(text: str) -> str:
     r"""Text as JSON, the ledger and the log can hold it: bytes that are not UTF-8 are spelt.
 
     >>> print(utf8("caf\udce9"))
-    caf\xe9
+    caf\udce9
     """
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    # Not surrogateescape, which fails at half of a surrogate pair: JSON that others wrote may have one.
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def lines(text: str, *, colours: bool = False) -> str:

@@ -6,7 +6,7 @@ HostState x AllocateRequest -> Plan -> Intent (the part of a plan that the ledge
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal, get_args
 
 if TYPE_CHECKING:
     from usernsplan.formats.accounts import Accounts
@@ -33,6 +33,9 @@ MOST_SEEN = 1000
 INTERRUPTED = "a run is under way, or was interrupted: then the next allocate or release mends it"
 
 Severity = Literal["error", "warning", "info"]
+# What a volume's owners become: one owner for everything, or each keeps its container id.
+Mode = Literal["own", "shift"]
+MODES: Final[tuple[Mode, ...]] = get_args(Mode)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +113,8 @@ class Finding:
 class Volume:
     """A tree that was fixed for a container: where it lies (below the root), the container's name, and how.
 
-    ``user`` is UID:GID of the container to whom --mode own gave it; "" with --mode shift, and where nobody noted it.
-    ``event`` is the number of the event that recorded it.
+    ``mode`` is what the ledger says, see ``known_mode``. ``user`` is UID:GID of the container to whom --mode own gave
+    it; "" with --mode shift, and where nobody noted it. ``event`` is the number of the event that recorded it.
     """
 
     path: str
@@ -120,6 +123,11 @@ class Volume:
     since: str = ""
     user: str = ""
     event: int = 0
+
+    @property
+    def known_mode(self) -> Mode | None:
+        """Its mode; None for one that this version does not know: then nothing tells whose its files are."""
+        return next((mode for mode in MODES if mode == self.mode), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -441,7 +449,7 @@ class FixRequest:
 
     paths: tuple[str, ...]
     container: str | None = None
-    mode: Literal["own", "shift"] | None = None
+    mode: Mode | None = None
     user: str | None = None
     passwd: str | None = None
     reverse: bool = False
@@ -482,7 +490,7 @@ class FixReport:
     run: str | None = None
     dry_run: bool = False
     container: str | None = None
-    mode: str | None = None
+    mode: Mode | None = None
     flattened: int = 0
     kept_uids: dict[int, int] = field(default_factory=dict)
     kept_gids: dict[int, int] = field(default_factory=dict)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from operator import attrgetter
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from usernsplan import apply
 from usernsplan.errors import (
@@ -25,8 +25,8 @@ from usernsplan.layout import PLAN_FILE, STDIN
 from usernsplan.model import INTERRUPTED, FixRequest
 from usernsplan.planner.defaults import of_spec
 from usernsplan.planner.desired import fingerprint, make_desired
-from usernsplan.planner.exported import can_export
 from usernsplan.planner.exported import exported as make_exported
+from usernsplan.planner.exported import why_left_out
 from usernsplan.planner.shown import changed, exactly
 from usernsplan.planner.volumes import has_moved
 from usernsplan.volume import fix_volume
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from usernsplan.host.plan_file import FoundFile
     from usernsplan.layout import Layout
     from usernsplan.ledger import Ledger
-    from usernsplan.model import FixReport, HostState, Plan, Volume
+    from usernsplan.model import FixReport, HostState, LedgerState, Plan, Volume
     from usernsplan.planner.desired import PlanDiff
-    from usernsplan.volume.fix import Watch
+    from usernsplan.volume.job import Watch
 
 _SAVED = "saved-plan"
 
@@ -180,10 +180,10 @@ def exported(layout: Layout, ledger: Ledger) -> tuple[Spec, tuple[str, ...]]:
         else ["nothing is allocated here: the strategy is only a proposal"]
     )
     names = {a.name for a in state.ledger.allocations}
-    left = [v.path for v in state.ledger.volumes if v.name in names and not can_export(v)]
     notes += [
-        f"the volume {path!r} is left out: fix it once more, or write it down by hand"
-        for path in left
+        f"the volume {v.path!r} is left out: {why}; fix it once more, or write it down by hand"
+        for v in state.ledger.volumes
+        if v.name in names and (why := why_left_out(v))
     ]
     if state.ledger.interrupted:
         notes.append(INTERRUPTED)
@@ -196,22 +196,31 @@ def fix_volumes(
 ) -> tuple[tuple[Volume, FixReport | UsernsplanError], ...]:
     """Run fix-volume for each volume that is not as the file wants it; one that cannot be fixed keeps none from it."""
     known = ledger.state()
-    found: list[tuple[Volume, FixReport | UsernsplanError]] = []
-    for one in desired.volumes:
-        mode: Literal["own", "shift"] = "own" if one.mode == "own" else "shift"
-        source = one.name if mode == "shift" and has_moved(known, one) else None
-        request = FixRequest(
-            (one.path,), container=one.name, mode=mode, user=one.user or None, source=source
-        )
+
+    def fixed(one: Volume) -> FixReport | UsernsplanError:
         try:
-            found.append((one, fix_volume(request, layout.root, command=command, watch=watch)))
+            return fix_volume(_request(known, one), layout.root, command=command, watch=watch)
         except StoppedError:
             raise
         except UsernsplanError as error:
-            found.append((one, error))
+            return error
         except OSError as error:
-            found.append((one, of_system(error, "" if error.filename else one.path)))
-    return tuple(found)
+            return of_system(error, "" if error.filename else one.path)
+
+    return tuple((one, fixed(one)) for one in desired.volumes)
+
+
+def _request(known: LedgerState, one: Volume) -> FixRequest:
+    """What to ask of fix-volume for a volume. Raises InvalidValueError for a mode that nobody knows."""
+    if one.known_mode is None:
+        raise InvalidValueError(
+            f"{one.path}: the mode {one.mode!r} is unknown",
+            hint="write 'mode: own' or 'mode: shift'",
+        )
+    source = one.name if one.mode == "shift" and has_moved(known, one) else None
+    return FixRequest(
+        (one.path,), container=one.name, mode=one.known_mode, user=one.user or None, source=source
+    )
 
 
 def _parsed(

@@ -190,7 +190,7 @@ class Bench:
             "--json",
         ]
         done = json.loads(subprocess.run(allocate, check=True, stdout=subprocess.PIPE).stdout)
-        owned = done["allocations"][0]["uid_map"][0][1]
+        owned = done["allocations"][0]["uid_map"][0]["host"]
         chown = f"chown -hR, {kind}"
         with mounted(kind, self.host, files) as tree:
             build(tree, files)

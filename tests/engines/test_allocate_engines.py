@@ -93,7 +93,7 @@ def test_lxc_has_root_granted_the_lines_of_new_containers(root: Path) -> None:
         for name, start in (("box", 524288), ("jar", 589824))
         for owner in (f"usernsplan-{name}", "root")
     )
-    assert [found[name]["also"] for name in ("box", "jar")] == [["root"], ["root"]]
+    assert [found[name]["extra_owners"] for name in ("box", "jar")] == [["root"], ["root"]]
     assert [entry["owner"] for entry in told(root, "list").values()] == [
         "usernsplan-box",
         "usernsplan-jar",
@@ -106,8 +106,8 @@ def test_lxc_has_root_granted_the_lines_of_a_container_that_stands_and_only_once
 ) -> None:
     here(*PER_CONTAINER, "box", "jar", "--root", root)
     before = ours(root)
-    assert told(root, "list")["box"]["also"] == []
-    assert told(root, *PER_CONTAINER, "box", "--engine", "lxc")["box"]["also"] == ["root"]
+    assert told(root, "list")["box"]["extra_owners"] == []
+    assert told(root, *PER_CONTAINER, "box", "--engine", "lxc")["box"]["extra_owners"] == ["root"]
     assert ours(root) == [*before, "root:524288:65536"]
     touched = files_of(root)
     for more in (
@@ -118,9 +118,9 @@ def test_lxc_has_root_granted_the_lines_of_a_container_that_stands_and_only_once
     ):
         out, _ = here(*PER_CONTAINER, "box", *more, "--json", "--root", root)
         assert json.loads(out)["changed"] is False
-        assert json.loads(out)["allocations"][0]["also"] == ["root"]
+        assert json.loads(out)["allocations"][0]["extra_owners"] == ["root"]
         assert files_of(root) == touched
-    assert told(root, "list")["jar"]["also"] == []
+    assert told(root, "list")["jar"]["extra_owners"] == []
 
 
 def test_what_was_granted_together_is_released_together(root: Path) -> None:
@@ -134,7 +134,7 @@ def test_what_was_granted_together_is_released_together(root: Path) -> None:
         assert (root / "etc" / name).read_text() == f"{OTHERS}\n"
     # Allocated anew it is nobody else's.
     here("release", "--forget", "box", "jar", "--root", root)
-    assert told(root, *PER_CONTAINER, "box", "--engine", "podman")["box"]["also"] == []
+    assert told(root, *PER_CONTAINER, "box", "--engine", "podman")["box"]["extra_owners"] == []
 
 
 def test_a_line_of_roots_that_was_lost_is_put_back(root: Path) -> None:
@@ -449,14 +449,14 @@ def test_each_docker_instance_has_an_account_and_said_twice_nothing_changes(
 
 def test_lxc_is_found_by_its_program_and_root_gets_the_lines(root: Path) -> None:
     put(root, "usr/bin/lxc-start")
-    assert told(root, *PER_CONTAINER, "box")["box"]["also"] == ["root"]
+    assert told(root, *PER_CONTAINER, "box")["box"]["extra_owners"] == ["root"]
     assert Counter(ours(root)) == Counter(["usernsplan-box:524288:65536", "root:524288:65536"])
 
 
 def test_an_engine_that_came_later_is_served_by_the_same_words(root: Path) -> None:
-    assert told(root, *PER_CONTAINER, "box")["box"]["also"] == []
+    assert told(root, *PER_CONTAINER, "box")["box"]["extra_owners"] == []
     put(root, "usr/sbin/lxc-start")
-    assert told(root, *PER_CONTAINER, "box")["box"]["also"] == ["root"]
+    assert told(root, *PER_CONTAINER, "box")["box"]["extra_owners"] == ["root"]
 
 
 @pytest.mark.parametrize("place", ["usr/bin/lxd", "snap/bin/lxd", "usr/local/sbin/incusd"])
@@ -521,7 +521,9 @@ LXC = crash.Case((*PER_CONTAINER, "web"), (*PER_CONTAINER, "web", "--engine", "l
 
 def seen(root: Path) -> Seen:
     entry = json.loads(here("show", "web", "--json", "--root", root)[0])["allocations"][0]
-    return Seen((root / "etc/subuid").read_text(), (root / "etc/subgid").read_text(), entry["also"])
+    return Seen(
+        (root / "etc/subuid").read_text(), (root / "etc/subgid").read_text(), entry["extra_owners"]
+    )
 
 
 @pytest.mark.slow

@@ -76,7 +76,11 @@ def test_a_container_of_podmans(
     assert found["uids"]["effective"]["id"] == BASE + inside
     # Podman splits the map around the image's ids in some versions: each part of it is web's.
     for extent in found["namespaces"][0]["uid_map"] + found["namespaces"][0]["gid_map"]:
-        assert [one["name"] for one in extent["belongs"] if one["kind"] == "allocation"] == ["web"]
+        assert [
+            one["holder"]["name"]
+            for one in extent["belongs"]
+            if one["holder"]["kind"] == "allocation"
+        ] == ["web"]
         assert extent["free"] == []
     assert "container web" in usernsplan(host, "inspect", pid)
     [namespace] = [

@@ -85,7 +85,7 @@ def test_a_plan_file_with_three_engines_from_the_first_day_to_the_second(
     for words in (("plan", "--check"), ("plan", "--check", "--prune"), ("allocate", "--check")):
         usernsplan(host, *words)
     document = json.loads(usernsplan(host, "apply", "--prune", "--fix-volumes", "--json").stdout)
-    assert (document["applied"], document["steps"], document["changes"]) == (False, [], [])
+    assert (document["changed"], document["steps"], document["changes"]) == (False, [], [])
 
 
 def test_a_user_who_was_given_his_lines_meanwhile_keeps_them(host: ThrowawayHost) -> None:

@@ -130,7 +130,10 @@ def test_select_and_ignore_choose_what_is_told_and_what_counts(root: Path) -> No
 def test_wrong_words_are_said_to_be_wrong(root: Path, words: tuple[str, ...], says: str) -> None:
     done = usernsplan("check", *words, "--root", root, status=2)
     assert says in done.stderr
-    assert done.stdout == ""
+    if "--json" in words:
+        assert json.loads(done.stdout)["error"]["code"] == "invalid-value"
+    else:
+        assert done.stdout == ""
 
 
 def test_explain_tells_the_story_of_rules_and_of_what_allocate_tells() -> None:
@@ -297,7 +300,7 @@ def test_a_dry_run_shows_and_does_nothing(root: Path) -> None:
     assert "+usernsplan-web:524288:65536" in done.stdout
     assert "USN050" in done.stdout
     document = json_of("check", "--fix", "--dry-run", "--root", root, status=1)
-    assert document["repair"]["done"] is False
+    assert (document["repair"]["changed"], document["repair"]["dry_run"]) == (True, True)
     assert [change["path"] for change in document["repair"]["changes"]] == [
         f"{root}/etc/subuid",
         f"{root}/etc/subgid",
@@ -309,7 +312,7 @@ def test_json_of_a_repair_is_one_document_and_the_diff_is_said_elsewhere(root: P
     both(root, ALICE)
     document = json_of("check", "--fix", "--yes", "--root", root)
     assert document["findings"] == []
-    assert document["repair"]["done"] is True
+    assert document["repair"]["changed"] is True
     assert "+usernsplan-db:589824:65536" in document["repair"]["changes"][1]["diff"]
     assert read(root) == [f"{ALICE}{WEB}{DB}"] * 2
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import files_of, json_of, needs_root, usernsplan
+from tests.command import extents, files_of, ids, json_of, needs_root, usernsplan
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_the_json_document_has_the_promised_form(root: Path) -> None:
     assert allocation["name"] == "web"
     assert allocation["owner"] == "usernsplan-web"
     assert allocation["strategy"] == "per-container"
-    assert allocation["uid_map"] == [[0, 524288, 65536]] == allocation["gid_map"]
+    assert allocation["uid_map"] == extents((0, 524288, 65536)) == allocation["gid_map"]
     assert [change["path"] for change in document["changes"]] == [
         f"{root}/etc/subuid",
         f"{root}/etc/subgid",
@@ -61,7 +61,7 @@ def test_list_and_show_give_the_same_allocation_object(root: Path) -> None:
     listed = json_of("list", "--root", root)["allocations"]
     shown = json_of("show", "web", "--root", root)["allocations"]
     assert listed == shown
-    assert listed[0]["uid_map"] == [[33, 1000000000, 1]]
+    assert listed[0]["uid_map"] == extents((33, 1000000000, 1))
 
 
 def test_the_same_words_again_touch_no_file(root: Path) -> None:
@@ -113,11 +113,11 @@ def test_a_released_range_is_not_given_out_before_it_is_forgotten(root: Path) ->
     usernsplan("release", "web", "--root", root)
     assert (root / "etc/subuid").read_text() == "usernsplan-db:589824:65536\nsomeone:100000:65536\n"
     assert (root / "etc/subgid").read_text() == "usernsplan-db:589824:65536\n"
-    assert json_of(*allocate, "new")["allocations"][0]["uid_map"] == [[0, 655360, 65536]]
+    assert json_of(*allocate, "new")["allocations"][0]["uid_map"] == extents((0, 655360, 65536))
     [kept] = json_of("list", "--root", root)["quarantined"]
-    assert (kept["name"], kept["start"], kept["count"]) == ("web", 524288, 65536)
+    assert (kept["name"], kept["range"]) == ("web", ids(524288, 65536))
     usernsplan("release", "--forget", "web", "--root", root)
-    assert json_of(*allocate, "newer")["allocations"][0]["uid_map"] == [[0, 524288, 65536]]
+    assert json_of(*allocate, "newer")["allocations"][0]["uid_map"] == extents((0, 524288, 65536))
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_history_says_who_did_what_with_which_words(root: Path) -> None:
     [entry] = json_of("history", "--root", root)["entries"]
     assert entry["sudo_uid"] == 1234
     assert entry["command"].endswith(" ".join(words))
-    assert f"{root}/etc/subgid: + usernsplan-web:524288:65536" in entry["changed"]
+    assert f"{root}/etc/subgid: + usernsplan-web:524288:65536" in entry["lines"]
     assert "1234" in usernsplan("history", "--root", root).stdout
 
 
@@ -214,7 +214,7 @@ def test_what_docker_itself_had_made_is_adopted_with_its_first_id(root: Path) ->
     assert "'--start 165536' adopts it" in usernsplan(*words, status=9).stderr
     before = files_of(root)
     document = json_of(*words, "--start", "165536")
-    assert document["allocations"][0]["uid_map"] == [[0, 165536, 65536]]
+    assert document["allocations"][0]["uid_map"] == extents((0, 165536, 65536))
     assert document["changes"] == []
     assert {name: files_of(root)[name] for name in before} == before
     assert json_of(*words)["changed"] is False

@@ -143,7 +143,7 @@ def test_a_rebuilt_ledger_holds_what_is_sure_and_names_the_rest(tmp_path: Path) 
     done = json.loads(here("ledger", "rebuild", "--yes", "--json", "--root", tmp_path)[0])
     assert ledger.stat().st_mode & 0o7777 == 0o600
     [kept] = ledger.parent.glob("ledger.sqlite3.damaged-*")
-    assert (str(kept), kept.read_bytes()) == (done["damaged"], damaged)
+    assert (str(kept), kept.read_bytes()) == (done["damaged"]["path"], damaged)
     assert {path.name for path in ledger.parent.iterdir()} == {ledger.name, kept.name}
     again = json.loads(here("list", "--json", "--root", tmp_path)[0])
     for now, was in zip(again["allocations"], listed["allocations"], strict=True):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.command import PROGRAM, files_of, json_of, missing, needs_root, usernsplan
+from tests.command import PROGRAM, extents, files_of, json_of, missing, needs_root, usernsplan
 from usernsplan.errors import UsernsplanError
 from usernsplan.host import files
 from usernsplan.layout import SUBUID, Layout
@@ -244,7 +244,7 @@ def test_names_that_are_not_utf_8_are_worked_with_and_printed_escaped(root: Path
     strange = root.parent / os.fsdecode(b"r\xf6\xdft %41?#")
     usernsplan(*ALLOCATE, strange)
     usernsplan("release", "web", "--root", strange, env={"PYTHONIOENCODING": "ascii"})
-    changed = json_of("history", "--root", strange)["entries"][0]["changed"]
+    changed = json_of("history", "--root", strange)["entries"][0]["lines"]
     assert any("r\\udcf6\\udcdft %41?#/etc/subuid: + usernsplan-web" in line for line in changed)
 
 
@@ -331,7 +331,7 @@ def test_a_root_whose_folders_are_symlinks_to_the_outside_never_leads_there(
 def test_a_symlink_with_many_parents_stays_below_the_root(root: Path, tmp_path: Path) -> None:
     (tmp_path / "passwd").write_text("outside:x:524288:524288::/:/bin/sh\n")
     (root / "etc/passwd").symlink_to("../../../../../../../../" + str(tmp_path / "passwd"))
-    assert json_of(*ALLOCATE, root)["allocations"][0]["uid_map"] == [[0, 524288, 65536]]
+    assert json_of(*ALLOCATE, root)["allocations"][0]["uid_map"] == extents((0, 524288, 65536))
 
 
 def test_a_loop_of_symlinks_is_said(root: Path) -> None:
@@ -344,7 +344,7 @@ def test_accounts_and_login_defs_come_from_the_root(root: Path) -> None:
     (root / "etc/passwd").write_text("svc:x:524288:524288::/:/bin/sh\n")
     (root / "etc/group").write_text("svc:x:589824:\n")
     (root / "etc/login.defs").write_text("SUB_UID_MAX\t720895\n#SUB_GID_MAX 99\n")
-    assert json_of(*ALLOCATE, root)["allocations"][0]["uid_map"] == [[0, 655360, 65536]]
+    assert json_of(*ALLOCATE, root)["allocations"][0]["uid_map"] == extents((0, 655360, 65536))
     usernsplan("allocate", "--strategy", "per-container", "more", "--root", root, status=7)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import PROGRAM, files_of, json_of, usernsplan
+from tests.command import PROGRAM, files_of, ids, json_of, usernsplan
 
 SVG = "{http://www.w3.org/2000/svg}"
 ESCAPE = "\x1b"
@@ -236,7 +236,9 @@ def test_hostile_names_are_text_everywhere(root: Path) -> None:
         assert "<b>" not in text
     assert html.count("<script>") == 1 == html.count("</script>")
     [owner] = [
-        s["label"] for s in json_of("map", "--root", root)["segments"] if s["start"] == 600000
+        s["label"]
+        for s in json_of("map", "--root", root)["segments"]
+        if s["range"]["start"] == 600000
     ]
     assert owner == HOSTILE
 
@@ -247,9 +249,8 @@ def test_the_document_has_exact_numbers(root: Path) -> None:
     assert document["kind"] == "map"
     segments = document["segments"]
     [db] = [s for s in segments if s["label"] == "db"]
-    assert (db["start"], db["count"], db["kind"], db["uid"], db["gid"]) == (
-        589824,
-        65536,
+    assert (db["range"], db["kind"], db["uid"], db["gid"]) == (
+        ids(589824, 65536),
         "allocation",
         True,
         True,
@@ -258,9 +259,8 @@ def test_the_document_has_exact_numbers(root: Path) -> None:
     assert db["conflict"] is True
     [conflict] = document["conflicts"]
     assert [segments[n]["label"] for n in conflict["segments"]] == ["db", "mallory"]
-    assert (conflict["start"], conflict["count"], conflict["uid"], conflict["gid"]) == (
-        600000,
-        10,
+    assert (conflict["range"], conflict["uid"], conflict["gid"]) == (
+        ids(600000, 10),
         True,
         False,
     )
@@ -363,8 +363,8 @@ def test_capacity_counts_what_is_left(root: Path) -> None:
         9145,
         9146,
     )
-    assert document["pool"] == [524288, 599575713]
-    assert document["gaps"] == [[720896, 599379105]]
+    assert document["pool"] == ids(524288, 599575713)
+    assert document["gaps"] == [ids(720896, 599379105)]
     # useradd sees no quarantine: 4 from 231072 to 524287, 1 at 589824, 9145 from 720896 to 600100000.
     assert document["useradd"]["more_users"] == 4 + 1 + 9145
 
@@ -391,7 +391,7 @@ def test_capacity_of_a_host_of_blocks_is_in_its_blocks(tmp_path: Path) -> None:
         1000,
         999_999,
     )
-    assert document["pool"] == [1_000_000_000, 1_000_000_000]
+    assert document["pool"] == ids(1_000_000_000, 1_000_000_000)
 
 
 @pytest.mark.parametrize("words", [(), ("--identity",)])

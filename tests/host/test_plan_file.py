@@ -23,6 +23,7 @@ import pytest
 import yaml
 
 from tests.command import PROGRAM, here, missing, needs_root, usernsplan
+from tests.documents import document_in
 from tests.host import test_crash as crash
 
 if TYPE_CHECKING:
@@ -89,9 +90,7 @@ def tree(root: Path) -> dict[str, tuple[Any, ...]]:
 
 
 def told(*words: str | Path, status: int = 0) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(here(*words, "--json", status=status)[0])
-    assert document["format_version"] == 1
-    return document
+    return document_in(here(*words, "--json", status=status)[0])
 
 
 def owners(folder: Path) -> set[tuple[int, int]]:
@@ -263,13 +262,13 @@ def test_the_documents_have_the_promised_form(root: Path) -> None:
     ]
     assert told("plan", "--check", "--root", root, status=4) == plan
     applied = told("apply", "--yes", "--root", root)
-    assert applied.keys() == fields | {"applied", "volumes"}
-    assert (applied["kind"], applied["applied"], applied["volumes"]) == ("apply", True, [])
+    assert applied.keys() == fields | {"changed", "volumes"}
+    assert (applied["kind"], applied["changed"], applied["volumes"]) == ("apply", True, [])
     assert {key: applied[key] for key in fields - {"kind"}} == {
         key: plan[key] for key in fields - {"kind"}
     }
     again = told("apply", "--yes", "--root", root)
-    assert (again["applied"], again["pending"], again["steps"], again["changes"]) == (
+    assert (again["changed"], again["pending"], again["steps"], again["changes"]) == (
         False,
         False,
         [],
@@ -881,7 +880,8 @@ def test_where_nothing_is_to_be_done_nobody_is_asked(root: Path) -> None:
 def test_nobody_is_asked_about_what_he_was_not_shown(root: Path) -> None:
     write(PLAIN)
     status, out, seen = answered(b"y\n", "apply", "--json", "--root", str(root), wait=False)
-    assert (status, out, lines(root)) == (2, "", "")
+    assert (status, lines(root)) == (2, "")
+    assert json.loads(out)["error"]["hint"] == "say --yes"
     assert "[y/N]" not in seen
 
 
@@ -1046,7 +1046,7 @@ def test_volumes_are_given_to_their_containers(root: Path) -> None:
     assert owners(root / "srv") == {(0, 0), (33, 44)}
     here("plan", "--check", "--root", root, status=4)
     document = told("apply", "--yes", "--fix-volumes", "--root", root)
-    assert document["applied"] is True
+    assert document["changed"] is True
     assert [(v["path"], v["error"]) for v in document["volumes"]] == [
         *(("/srv/web", None), ("/srv/db", None), ("/srv/rootfs", None)),
     ]
@@ -1190,7 +1190,7 @@ def test_volumes_that_are_left_are_told_of(root: Path) -> None:
         == "Plan: 0 to add, 0 to change, 0 to remove, 3 volumes to fix."
     )
     document = told("apply", "--yes", "--root", root)
-    assert (document["applied"], document["pending"]) == (False, True)
+    assert (document["changed"], document["pending"]) == (False, True)
 
 
 # allocate without a name.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -188,8 +189,9 @@ def test_a_damaged_ledger_does_so_too(root: Path) -> None:
 
 
 def test_json_out_and_what_is_no_flags_have_none(root: Path, tmp_path: Path) -> None:
+    failed = usernsplan("render", "podman", "wbe", "--json", "--root", root, status=1)
+    assert json.loads(failed.stdout)["error"]["code"] == "unknown-name"
     for words in (
-        ("podman", "wbe", "--json"),
         ("nspawn", "wbe", "--out", tmp_path / "out"),
         ("lxc", "wbe"),
     ):

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import usernsplan
-from tests.command import files_of, here, needs_root
+from tests.command import files_of, here, ids, needs_root
 from usernsplan import ReleaseRequest
 from usernsplan.errors import RefusedError
 from usernsplan.layout import LEDGER, SUBGID, SUBUID
@@ -56,7 +56,7 @@ def listed(root: Path) -> tuple[list[str], list[tuple[str, int]]]:
     """The names that are allocated, and the ranges that are kept back, with their first ids."""
     found, _ = ran(root, "list")
     return [a["name"] for a in found["allocations"]], [
-        (q["name"], q["start"]) for q in found["quarantined"]
+        (q["name"], q["range"]["start"]) for q in found["quarantined"]
     ]
 
 
@@ -255,7 +255,7 @@ def test_the_same_name_gets_its_released_range_back(root: Path, words: tuple[str
     before = lines(root)
     here("release", "web", "db", "--root", root)
     found, _ = ran(root, *WEB, *words)
-    assert [a["held"] for a in found["allocations"]] == [[524288, 65536]]
+    assert [a["reserved_range"] for a in found["allocations"]] == [ids(524288, 65536)]
     assert [f["message"] for f in found["findings"] if f["code"] == "USN131"] == [
         "'web' has 524288-589823 again, which it had until it was released"
     ]
@@ -263,9 +263,9 @@ def test_the_same_name_gets_its_released_range_back(root: Path, words: tuple[str
     here("allocate", "new", "db", "--strategy", "per-container", "--root", root)
     assert listed(root) == (["db", "new", "web"], [])
     assert set(before[0].splitlines()) < set(lines(root)[0].splitlines())
-    assert json.loads(here("history", "--json", "--root", root)[0])["entries"][-2]["changed"][
-        -1
-    ] == ("web has 524288-589823 again")
+    assert json.loads(here("history", "--json", "--root", root)[0])["entries"][-2]["lines"][-1] == (
+        "web has 524288-589823 again"
+    )
 
 
 @needs_root
@@ -307,7 +307,7 @@ def test_a_range_that_is_somebody_elses_by_now_does_not_come_back_and_that_is_sa
     here("release", "web", "--root", root)
     put(root, SUBUID, ALICE + "bob:550000:10\n")
     found, _ = ran(root, *WEB)
-    assert [a["held"] for a in found["allocations"]] == [[589824, 65536]]
+    assert [a["reserved_range"] for a in found["allocations"]] == [ids(589824, 65536)]
     [said] = [f for f in found["findings"] if f["code"] == "USN132"]
     assert "550000-550009 is now granted by a line of" in said["message"]
     assert f"usernsplan find-owned 524288-589823 / --root {root}" in said["hint"]
@@ -329,7 +329,7 @@ def test_by_other_words_a_name_gets_another_range_and_that_is_said(
     here(*WEB, "--root", root)
     here("release", "web", "--root", root)
     found, _ = ran(root, *WEB, *words)
-    assert found["allocations"][0]["held"][0] > 524288
+    assert found["allocations"][0]["reserved_range"]["start"] > 524288
     assert [why in f["message"] for f in found["findings"] if f["code"] == "USN132"] == [True]
     assert listed(root) == (["web"], [("web", 524288)])
 
@@ -430,7 +430,7 @@ def test_a_range_is_not_forgotten_while_a_volume_carries_it(root: Path) -> None:
     refused(root, "web", "--dry-run")
     chown_all(root / "srv/web", 0)
     found, _ = ran(root, "release", "--forget", "web", "--dry-run")
-    assert found["freed"] == [{"name": "web", "start": 524288, "count": 65536}]
+    assert found["freed"] == [{"name": "web", "range": ids(524288, 65536)}]
     assert listed(root) == ([], [("web", 524288)])
     out, _ = here("release", "--forget", "web", "--root", root)
     assert "Forgotten: web (524288-589823)." in out
@@ -538,8 +538,7 @@ def test_of_several_released_ranges_one_is_forgotten(root: Path) -> None:
     here("release", "--forget", "web", "--root", root)
     assert listed(root) == ([], [])
     changed = [
-        e["changed"]
-        for e in json.loads(here("history", "--json", "--root", root)[0])["entries"][-2:]
+        e["lines"] for e in json.loads(here("history", "--json", "--root", root)[0])["entries"][-2:]
     ]
     assert changed == [
         ["forgot 524288-589823, a released range of web"],

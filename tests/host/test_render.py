@@ -44,7 +44,7 @@ def test_json_has_all_that_there_is_of_every_engine(root: Path) -> None:
         assert (fit == "exactly") == (why == ""), engine
         if fit == "no":
             refused = usernsplan("render", engine, "web", "--json", "--root", root, status=9)
-            assert refused.stdout == ""
+            assert json.loads(refused.stdout)["error"]["code"] == "refused"
             assert why in refused.stderr
             continue
         found = json_of("render", engine, "web", "--root", root)

@@ -95,7 +95,7 @@ def test_json_has_the_very_names(root: Path) -> None:
     entries = json.loads(here("history", "--json", "--root", root)[0])["entries"]
     assert any(
         changed.startswith(str(root).encode("utf-8", "backslashreplace").decode())
-        for changed in entries[0]["changed"]
+        for changed in entries[0]["lines"]
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.command import PROGRAM, files_of, json_of, needs_root, usernsplan
+from tests.command import PROGRAM, files_of, ids, json_of, needs_root, usernsplan
 
 ACCOUNTS = "root:x:0:0:root:/root:/bin/sh\nalice:x:1000:1000::/home/alice:/bin/sh\n"
 GROUP = "root:x:0:\nalice:x:1000:\n"
@@ -76,7 +76,7 @@ def test_an_id_of_a_container_is_told_with_everything_that_is_known(root: Path) 
         "pool": None,
         "container_id": 33,
         "container_name": "www-data",
-        "range": [524288, 65536],
+        "range": ids(524288, 65536),
         "since": history["at"],
         "by": {name: history[name] for name in ("at", "uid", "sudo_uid", "login_uid", "command")},
     }
@@ -101,8 +101,8 @@ def test_an_id_of_a_container_is_told_with_everything_that_is_known(root: Path) 
 def test_others_lines_the_released_range_and_accounts(root: Path) -> None:
     found = answer("100012", "--root", root)
     assert [(one["kind"], one["owner"], one["line"], one["range"]) for one in found["uid"]] == [
-        ("subid", "alice", 2, [100000, 65536]),
-        ("subid", "bob", 3, [100010, 5]),
+        ("subid", "alice", 2, ids(100000, 65536)),
+        ("subid", "bob", 3, ids(100010, 5)),
     ]
     assert "CR LF" in found["uid"][1]["problem"]
     assert found["gid"] == []
@@ -110,7 +110,7 @@ def test_others_lines_the_released_range_and_accounts(root: Path) -> None:
     assert (released["kind"], released["name"], released["range"]) == (
         "quarantine",
         "old",
-        [589824, 65536],
+        ids(589824, 65536),
     )
     assert "release --forget old" in usernsplan("whois", "589824", "--root", root).stdout
     kinds = [one["kind"] for one in answer("1000", "--root", root)["uid"]]
@@ -363,7 +363,9 @@ def test_of_a_pool_it_is_not_told_which_container_it_is(root: Path) -> None:
         "--root",
         root,
     )
-    first = json_of("show", "containers", "--root", root)["allocations"][0]["held"][0]
+    first = json_of("show", "containers", "--root", root)["allocations"][0]["reserved_range"][
+        "start"
+    ]
     assert "podman-auto" in usernsplan("whois", str(first + 65569), "--root", root).stdout
     assert (
         "is a pool"

@@ -9,7 +9,8 @@ import pytest
 
 from usernsplan import IdMap, IdRange, IdSet, Mapping
 from usernsplan.volume import targets
-from usernsplan.volume.targets import OwnershipRule, Pass
+from usernsplan.volume.passes import Leg, Pass
+from usernsplan.volume.targets import OwnershipRule
 
 SPACE = 6
 NOBODY_ELSE = IdSet()
@@ -45,14 +46,14 @@ def told(triples: Triples) -> dict[int, int]:
 
 
 def run(rule: OwnershipRule, old: int) -> int | None:
-    """What the passages of a run make of an id; None where the run is refused because of it."""
+    """What the passes of a run make of an id; None where the run is refused because of it."""
     if rule.uids.lacks(old) or rule.owner_of((old, old)) is None:
         return None
     if not rule.overlaps():
         return Pass(rule).owners((old, old))[1][0]
     staging = (targets.staging(rule.uids, [old]), targets.staging(rule.gids, [old]))
-    between = Pass(rule, 1, *staging).owners((old, old))[1]
-    [found], last = Pass(rule, 2, *staging).owners((old, old))
+    between = Pass(rule, Leg.TO_STAGING, staging).owners((old, old))[1]
+    [found], last = Pass(rule, Leg.FROM_STAGING, staging).owners((old, old))
     assert found == between
     return last[0]
 
@@ -144,7 +145,7 @@ def test_the_same_work_is_told_whichever_way_ids_on_both_sides_were_taken() -> N
     content = json.loads(json.dumps(rule.to_json()))
     for kind in ("uids", "gids"):
         content[kind]["source_first"] = False
-    older = OwnershipRule.from_json(content)
+    older = OwnershipRule.from_json(content, rule.mode)
     assert older != rule
     assert older.same_work(rule)
     assert not older.overlaps()

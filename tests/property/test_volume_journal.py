@@ -11,10 +11,10 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from usernsplan.volume.journal import Folder, Writer, joined, read
+from usernsplan.volume.logs import Folder, Writer, joined, read
+from usernsplan.volume.passes import Form
 from usernsplan.volume.renew import Proof
 from usernsplan.volume.special import Special
-from usernsplan.volume.targets import Form
 
 ID = st.integers(0, 4294967294)
 # What statx gives: the kernel's own widths.
@@ -48,7 +48,7 @@ SPECIAL = st.builds(
 )
 FOLDER = st.builds(
     Folder,
-    tree=st.integers(0, 3),
+    volume=st.integers(0, 3),
     parts=PARTS,
     device=BIG,
     inode=BIG,
@@ -70,7 +70,7 @@ def distinct(folders: list[Folder]) -> list[Folder]:
 
 
 def key(folder: Folder) -> tuple[int, tuple[str, ...], int]:
-    return (folder.tree, folder.parts, folder.inode)
+    return (folder.volume, folder.parts, folder.inode)
 
 
 def written(path: str, *runs: list[Folder]) -> bytes:
@@ -120,7 +120,7 @@ def test_a_folder_in_pieces_is_one_folder_again(folders: list[Folder], data: st.
         bounds = list(zip([0, *cuts], [*cuts, 99], strict=True))
         pieces += [
             Folder(
-                *(folder.tree, folder.parts, folder.device, folder.inode),
+                *(folder.volume, folder.parts, folder.device, folder.inode),
                 own=None if number else folder.own,
                 common=None if number else folder.common,
                 others=folder.others[start:stop],
@@ -137,7 +137,7 @@ def test_a_folder_in_pieces_is_one_folder_again(folders: list[Folder], data: st.
 
 @given(folder=FOLDER)
 def test_a_folder_changes_where_anything_in_it_does(folder: Folder) -> None:
-    nothing = Folder(folder.tree, folder.parts, folder.device, folder.inode, left=folder.left)
+    nothing = Folder(folder.volume, folder.parts, folder.device, folder.inode, left=folder.left)
     assert nothing.changes() is False
     # Owner 0:0 is an owner like any other.
     for changed in (
@@ -147,6 +147,6 @@ def test_a_folder_changes_where_anything_in_it_does(folder: Folder) -> None:
     ):
         assert changed.changes() is True
     same = folder == Folder(
-        folder.tree, folder.parts, folder.device, folder.inode, left=folder.left
+        folder.volume, folder.parts, folder.device, folder.inode, left=folder.left
     )
     assert folder.changes() is not same

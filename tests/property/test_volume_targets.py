@@ -1,4 +1,4 @@
-"""Passages over small worlds of ids, carried out by brute force, against the map followed once."""
+"""Passes over small worlds of ids, carried out by brute force, against the map followed once."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from tests.unit.test_volume_metadata import GROUP, PLAIN, USER, acl, v2, v3
 from usernsplan import IdMap, IdSet, Mapping
 from usernsplan.errors import InvalidValueError
 from usernsplan.volume import targets
+from usernsplan.volume.passes import Form, Leg, Pass
 from usernsplan.volume.power import lawful
-from usernsplan.volume.targets import Form, Moves, OwnershipRule, Pass
+from usernsplan.volume.targets import Moves, OwnershipRule
 
 Owner = tuple[int, int]
 IDS = range(45)
@@ -40,8 +41,8 @@ def moves(draw: st.DrawFn) -> Moves:
 
 
 @dataclass
-class Passages:
-    """A rule of a map that overlaps itself, and each of its passages. ``uids`` and ``gids``: its map followed once."""
+class Passes:
+    """A rule of a map that overlaps itself, and each of its passes. ``uids`` and ``gids``: its map followed once."""
 
     rule: OwnershipRule
     one: Pass
@@ -66,7 +67,7 @@ class Passages:
 
 
 @st.composite
-def passages(draw: st.DrawFn) -> Passages:
+def passes(draw: st.DrawFn) -> Passes:
     keep = draw(st.booleans())
     uids, gids = draw(id_maps()), draw(id_maps())
     rule = targets.explicit(uids, gids, keep=keep)
@@ -77,13 +78,15 @@ def passages(draw: st.DrawFn) -> Passages:
         for ids in (uids, gids)
     ]
     final = [{old: new for old, new in pairs.items() if new is not None} for pairs in once]
-    one, two, back = (Pass(rule, stage, *staging) for stage in (1, 2, -1))
-    return Passages(rule, one, two, back, *final)
+    one, two, back = (
+        Pass(rule, leg, staging) for leg in (Leg.TO_STAGING, Leg.FROM_STAGING, Leg.BACK)
+    )
+    return Passes(rule, one, two, back, *final)
 
 
-def carried(turn: Pass, first: Owner, now: Owner) -> Owner:
-    """What a passage does to an inode that the journal knows."""
-    olds, new = turn.owners(first)
+def carried(one: Pass, first: Owner, now: Owner) -> Owner:
+    """What a pass does to an inode that the journal knows."""
+    olds, new = one.owners(first)
     return new if now in olds else now
 
 
@@ -142,17 +145,17 @@ def test_staging_is_disjoint_from_everything_and_has_a_place_for_every_old_id(
     assert not IdSet(targets.staging(rule, used).host_ranges()) & rule.all_ids()
 
 
-@given(run=passages())
-def test_both_passages_are_the_map_followed_once(run: Passages) -> None:
+@given(run=passes())
+def test_both_passes_are_the_map_followed_once(run: Passes) -> None:
     for first in run.movable():
         between = carried(run.one, first, first)
         last = carried(run.two, first, between)
         assert last == run.final(first) == run.rule.owner_of(first)
 
 
-@given(run=passages())
-def test_each_passage_may_be_repeated_and_so_may_the_run_after_a_kill_anywhere(
-    run: Passages,
+@given(run=passes())
+def test_each_pass_may_be_repeated_and_so_may_the_run_after_a_kill_anywhere(
+    run: Passes,
 ) -> None:
     for first in run.movable():
         between = carried(run.one, first, first)
@@ -161,9 +164,9 @@ def test_each_passage_may_be_repeated_and_so_may_the_run_after_a_kill_anywhere(
         assert carried(run.two, first, last) == last
 
 
-@given(run=passages())
+@given(run=passes())
 def test_the_way_back_leads_to_the_original_owner_from_wherever_a_kill_left_an_inode(
-    run: Passages,
+    run: Passes,
 ) -> None:
     for first in run.movable():
         between = carried(run.one, first, first)
@@ -173,8 +176,8 @@ def test_the_way_back_leads_to_the_original_owner_from_wherever_a_kill_left_an_i
             assert carried(run.back, first, carried(run.back, first, now)) == first
 
 
-@given(run=passages())
-def test_what_only_its_owner_tells_of_is_understood_in_each_passage(run: Passages) -> None:
+@given(run=passes())
+def test_what_only_its_owner_tells_of_is_understood_in_each_pass(run: Passes) -> None:
     """Stragglers have no note in the journal: what they are is told by their owner alone."""
     for first in run.movable():
         between = carried(run.one, first, first)
@@ -191,9 +194,9 @@ def test_what_only_its_owner_tells_of_is_understood_in_each_passage(run: Passage
         assert (run.one.wanted(owner) is None) is (run.final(owner) is None)
 
 
-@given(run=passages())
+@given(run=passes())
 def test_the_staged_owners_of_different_inodes_are_different_as_those_before_and_after_are(
-    run: Passages,
+    run: Passes,
 ) -> None:
     found: dict[Owner, Owner] = {}
     for first in run.movable():
@@ -203,7 +206,7 @@ def test_the_staged_owners_of_different_inodes_are_different_as_those_before_and
 
 
 @st.composite
-def forms(draw: st.DrawFn, run: Passages) -> Form:
+def forms(draw: st.DrawFn, run: Passes) -> Form:
     def some_acl() -> bytes | None:
         if not draw(st.booleans()):
             return None
@@ -224,9 +227,9 @@ def forms(draw: st.DrawFn, run: Passages) -> Form:
     return Form(owner, mode, some_acl(), some_acl(), draw(st.sampled_from(possible)))
 
 
-@given(data=st.data(), run=passages())
-def test_all_that_an_inode_has_is_carried_by_the_passage_that_reaches_the_target_and_comes_back(
-    data: st.DataObject, run: Passages
+@given(data=st.data(), run=passes())
+def test_all_that_an_inode_has_is_carried_by_the_pass_that_reaches_the_target_and_comes_back(
+    data: st.DataObject, run: Passes
 ) -> None:
     first = data.draw(forms(run))
     old, between = run.one.forms(first)
@@ -249,14 +252,14 @@ def test_all_that_an_inode_has_is_carried_by_the_passage_that_reaches_the_target
 
 
 @given(uids=id_maps(), gids=id_maps(), reverse=st.booleans(), keep=st.booleans())
-def test_a_shift_without_passages_is_the_map_followed_once_and_comes_back(
+def test_a_shift_without_passes_is_the_map_followed_once_and_comes_back(
     uids: IdMap, gids: IdMap, reverse: bool, keep: bool
 ) -> None:
     rule = targets.shift(Mapping(uids, gids), reverse=reverse, keep=keep)
     sides = [
         {new: old for old, new in told(m).items()} if reverse else told(m) for m in (uids, gids)
     ]
-    there, back = Pass(rule), Pass(rule, -1)
+    there, back = Pass(rule), Pass(rule, Leg.BACK)
     for owner in [*zip(IDS, IDS, strict=True), *zip(IDS, reversed(IDS), strict=True)]:
         uid, gid = (
             moved(side, old, source_first=True, keep=keep)
@@ -266,7 +269,7 @@ def test_a_shift_without_passages_is_the_map_followed_once_and_comes_back(
         assert there.wanted(owner) == rule.owner_of(owner) == expected
         if expected is not None:
             assert there.owners(owner) == ((owner,), expected)
-            # One that overlaps has passages.
+            # One that overlaps has passes.
             assert rule.overlaps() or there.wanted(expected) == expected
             assert carried(back, owner, expected) == owner
 
@@ -293,11 +296,10 @@ def test_from_one_container_to_another_keeps_the_container_id(
 
 
 @given(
-    run=passages(),
+    run=passes(),
     owner=st.one_of(st.none(), st.tuples(st.sampled_from(IDS), st.sampled_from(IDS))),
 )
-def test_a_rule_and_its_passages_are_the_same_after_json(
-    run: Passages, owner: Owner | None
-) -> None:
-    rule = replace(run.rule, owner=owner)
-    assert OwnershipRule.from_json(json.loads(json.dumps(rule.to_json()))) == rule
+def test_a_rule_and_its_passes_are_the_same_after_json(run: Passes, owner: Owner | None) -> None:
+    rule = replace(run.rule, mode="own" if owner else "shift", owner=owner)
+    read = OwnershipRule.from_json(json.loads(json.dumps(rule.to_json())), rule.mode)
+    assert read == rule

@@ -6,6 +6,7 @@ import ast
 import json
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,9 +15,14 @@ from tests.unit.states import state
 from usernsplan import Layout
 from usernsplan.audit import ADVICE, RULES, Facts, check, chosen, story
 from usernsplan.errors import InvalidValueError
-from usernsplan.model import Finding
+from usernsplan.model import Finding, UnfinishedRun
+from usernsplan.planner.runs import findings
+from usernsplan.planner.stories import advise
 from usernsplan.report import audit as report
 from usernsplan.report.colour import Paint
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 PLAIN = Paint()
 FOUND = (
@@ -33,6 +39,14 @@ FOUND = (
     ),
     Finding("USN015", "info", "outside", "", "./a b/etc/subuid:1"),
 )
+
+
+def github(found: Sequence[Finding]) -> str:
+    return "\n".join(report.github(found))
+
+
+def document_of(found: Sequence[Finding]) -> str:
+    return str(report.result(found, Layout(), PLAIN).document())
 
 
 def test_the_table_is_grouped_and_ends_with_how_many() -> None:
@@ -77,18 +91,18 @@ def test_what_others_wrote_cannot_speak_to_the_terminal() -> None:
     shown = report.table((evil,), PLAIN)
     assert shown.replace("\n", "").isprintable()
     assert shown.splitlines()[1] == r"  USN001 /tmp/\x07/etc/subuid:1: a\x1b[2Jb\nc\udcff"
-    assert report.github((evil,)).isprintable()
+    assert github((evil,)).isprintable()
 
 
 def test_github_gets_a_command_for_each_with_file_line_and_column() -> None:
-    assert report.github(FOUND).splitlines() == [
+    assert github(FOUND).splitlines() == [
         "::error file=/etc/subuid,line=7,title=USN001::bob's overlaps%0Amove it",
         "::error file=/etc/docker/daemon.json,line=3,col=1,title=USN040::no comma",
         "::warning file=/etc/subgid,line=2,title=USN020::no carla%0Arename",
         "::warning file=/etc/subuid,line=9,title=USN030::differ%0Ashadow: a:1:2%0Apodman: -: fails%0Awrite it",
         "::notice file=./a b/etc/subuid,line=1,title=USN015::outside",
     ]
-    assert report.github(()) == ""
+    assert github(()) == ""
 
 
 def unescaped(line: str) -> tuple[dict[str, str], str]:
@@ -114,22 +128,22 @@ def test_the_runner_reads_back_what_was_found(root: str) -> None:
     finding = Finding(
         "USN001", "error", "50% of it, e.g. ::stop-commands::x %0A", "a: b", f"{root}/etc/subuid:12"
     )
-    properties, message = unescaped(report.github((finding,)))
+    properties, message = unescaped(github((finding,)))
     assert properties == {"file": f"{root}/etc/subuid", "line": "12", "title": "USN001"}
     assert message == f"{finding.message}\n{finding.hint}"
 
 
 def test_a_place_without_a_line_and_none_at_all() -> None:
     found = (Finding("USN061", "error", "x", "", "/etc/subuid"), Finding("USN061", "error", "x"))
-    assert report.github(found).splitlines() == [
+    assert github(found).splitlines() == [
         "::error file=/etc/subuid,title=USN061::x",
         "::error title=USN061::x",
     ]
 
 
 def test_json_has_every_field_and_the_table_where_there_is_one() -> None:
-    document = json.loads(report.as_json(FOUND, Layout()))
-    assert (document["format_version"], document["kind"]) == (1, "check")
+    document = json.loads(document_of(FOUND))
+    assert (document["format_version"], document["kind"]) == (2, "check")
     assert document["counts"] == {"error": 2, "warning": 2, "info": 1}
     assert document["findings"][0] == {
         "code": "USN001",
@@ -138,6 +152,7 @@ def test_json_has_every_field_and_the_table_where_there_is_one() -> None:
         "place": "/etc/subuid:7",
         "message": "bob's overlaps",
         "hint": "move it",
+        "table": [],
     }
     assert document["findings"][3]["table"] == [
         {"reader": "shadow", "takes": "a:1:2", "remark": ""},
@@ -185,17 +200,22 @@ def test_every_code_in_the_source_has_a_story() -> None:
     assert sorted(noted) == sorted(RULES)
 
 
-def test_what_allocate_and_release_tell_has_the_severity_of_its_story() -> None:
-    for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if (
-                isinstance(node, ast.Call)
-                and isinstance(node.func, ast.Name)
-                and node.func.id == "Finding"
-            ):
-                words = [arg.value for arg in node.args[:2] if isinstance(arg, ast.Constant)]
-                if len(words) == 2:
-                    assert story(str(words[0])).severity == words[1]
+def test_a_severity_stands_in_one_place() -> None:
+    """Only a rule, the table of stories and what both tell of a run make findings; all others name a code."""
+    makers = {
+        path.name
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        if isinstance(node.func, ast.Name)
+        if node.func.id == "Finding"
+    }
+    assert makers == {"base.py", "stories.py", "runs.py"}
+    for code in ADVICE:
+        assert advise(code, "a").severity == story(code).severity
+    for run in (UnfinishedRun("1", problem="p"), UnfinishedRun("2")):
+        [finding] = findings([run], Layout())
+        assert finding.severity == story(finding.code).severity
 
 
 @pytest.mark.parametrize("code", sorted({**RULES, **ADVICE}))
@@ -207,8 +227,8 @@ def test_a_story_has_its_parts_and_fits_a_terminal(code: str) -> None:
     assert len(found.story.split("\n\n")) >= 2
     assert all(len(line) <= 120 and line == line.rstrip() for line in found.story.splitlines())
     shown = report.explained(code, PLAIN)
-    assert shown.startswith(f"{code} ({found.severity}): {found.title}\n\n")
-    assert json.loads(report.explained_json(code))["story"] == found.story
+    assert str(shown.text()).startswith(f"{code} ({found.severity}): {found.title}\n\n")
+    assert json.loads(str(shown.document()))["story"] == found.story
 
 
 @pytest.mark.parametrize("code", sorted(RULES))

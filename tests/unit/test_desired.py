@@ -18,12 +18,13 @@ from tests.unit.states import (
     shared,
     state,
 )
-from usernsplan import HostState, IdRange
+from usernsplan import HostState, IdRange, Layout
 from usernsplan.errors import UsernsplanError
 from usernsplan.formats.spec_writer import text
-from usernsplan.model import Quarantined, Reservation, Volume
+from usernsplan.model import Quarantined, Reservation, Volume, VolumeSeen
 from usernsplan.planner.desired import make_desired, merged_changes
-from usernsplan.planner.exported import exported
+from usernsplan.planner.exported import exported, why_left_out
+from usernsplan.planner.volumes import doubts
 from usernsplan.report.desired import counts
 
 WEB = b"usernsplan-web:524288:65536\n"
@@ -417,6 +418,40 @@ def test_a_volume_is_fixed_unless_it_is_known_to_be(
 
 
 # The file of a host as it is.
+
+
+@pytest.mark.parametrize(
+    ("noted", "why"),
+    [
+        (Volume("/v", "web", "own", "1", "0:0"), ""),
+        (Volume("/v", "web", "shift", "1"), ""),
+        (Volume("/v", "web", "own", "1"), "its user was not noted"),
+        (Volume("/v\udcff", "web", "shift", "1"), "YAML cannot write its path"),
+        (Volume("/v", "web", "idmap", "1"), "its mode 'idmap' is unknown to this usernsplan"),
+        (Volume("/v", "web", "", "1", "0:0"), "its mode '' is unknown to this usernsplan"),
+    ],
+)
+def test_a_volume_of_which_the_file_could_not_say_the_same_is_left_out(
+    noted: Volume, why: str
+) -> None:
+    host = with_ledger(
+        web(), volumes=(noted,), allocations=(replace(per_container("web", 524288), since="1"),)
+    )
+    assert why_left_out(noted) == why
+    [container] = exported(host).containers
+    assert [(v.path, v.mode) for v in container.volumes] == [("/v", noted.mode)] * (not why)
+
+
+def test_a_volume_of_an_unknown_mode_does_not_look_right_and_is_given_again_by_no_guess() -> None:
+    noted = Volume("/v", "web", "idmap", "2")
+    held = with_ledger(
+        web(), volumes=(noted,), allocations=(replace(per_container("web", 524288), since="1"),)
+    ).ledger
+    seen = VolumeSeen("/v", top=(524288, 524288))
+    doubt = doubts(held, [seen], Layout())["/v"]
+    assert "mode 'idmap', which this usernsplan does not know" in doubt.fact
+    assert doubt.remedy.endswith("usernsplan fix-volume /v --container web")
+    assert not doubts(replace(held, volumes=(replace(noted, mode="shift"),)), [seen], Layout())
 
 
 def test_an_empty_host() -> None:

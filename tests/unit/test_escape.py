@@ -121,7 +121,7 @@ def test_a_diff_is_for_a_terminal_in_text_and_exact_in_json() -> None:
 
 def test_one_command_for_each_finding_to_github() -> None:
     finding = Finding("USN001", "error", EVIL, EVIL, place=f"{EVIL}:1", table=((EVIL, EVIL, EVIL),))
-    shown = audit.github([finding, finding])
+    shown = "\n".join(audit.github([finding, finding]))
     assert is_plain(shown)
     lines = shown.split("\n")
     assert len(lines) == 2

@@ -19,7 +19,8 @@ def text(uids: IdMap, subuid: bytes, *, complete: bool = True) -> str:
     namespace = Namespace(1, 0, None, (7,), Mapping(uids, IdMap.of((0, 700000, 1))))
     ids = Ids(100000, 100000, 100000, 100000)
     status = Status("x", "S", ids, ids, (), Capabilities())
-    return report.text_of(Process(7, status, (namespace,), facts, answers([0, 100000], facts)), ())
+    process = Process(7, status, (namespace,), facts, answers([0, 100000], facts))
+    return str(report.result(process, ()).text())
 
 
 def test_a_list_of_free_ids_that_is_cut_says_so() -> None:

@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from tests.command import extents, ids
 from tests.unit.states import asked, carried_out, per_container, same_lines, shared, state
 from usernsplan import (
     IdMap,
@@ -221,27 +222,27 @@ def test_a_long_history_entry_is_cut_and_the_rest_counted() -> None:
     assert "line 7" in shown
     assert "line 8" not in shown
     assert "and 12 more" in shown
-    assert len(json.loads(json_.history([entry]))["entries"][0]["changed"]) == 20
+    assert len(json.loads(json_.history([entry]))["entries"][0]["lines"]) == 20
 
 
 # JSON
 
 
-def test_a_plan_is_a_document_of_version_1() -> None:
+def test_a_plan_is_a_document_of_version_2() -> None:
     host = state(subuid=b"bob:0x1:1\n", subgid=b"")
-    document = json.loads(json_.plan(make_plan(host, asked("web")), Layout("/srv")))
-    assert document["format_version"] == 1
+    document = json.loads(json_.plan(make_plan(host, asked("web")), Layout("/srv"), done=True))
+    assert document["format_version"] == 2
     assert document["kind"] == "allocate"
-    assert document["changed"] is True
+    assert (document["changed"], document["dry_run"]) == (True, False)
     assert document["allocations"] == [
         {
             "name": "web",
             "owner": "usernsplan-web",
-            "also": [],
+            "extra_owners": [],
             "strategy": "per-container",
-            "uid_map": [[0, 524288, 65536]],
-            "gid_map": [[0, 524288, 65536]],
-            "held": [524288, 65536],
+            "uid_map": extents((0, 524288, 65536)),
+            "gid_map": extents((0, 524288, 65536)),
+            "reserved_range": ids(524288, 65536),
             "since": None,
         }
     ]
@@ -256,17 +257,17 @@ def test_a_plan_is_a_document_of_version_1() -> None:
 
 def test_a_plan_without_a_change_is_not_changed() -> None:
     host = carried_out(state(), make_plan(state(), asked("web")))
-    document = json.loads(json_.plan(make_plan(host, asked("web")), ROOT))
+    document = json.loads(json_.plan(make_plan(host, asked("web")), ROOT, done=True))
     assert (document["changed"], document["changes"]) == (False, [])
     assert [a["name"] for a in document["allocations"]] == ["web"]
 
 
 def test_what_only_the_ledger_keeps_is_a_change_too() -> None:
     plan = make_plan(state(), asked("web", strategy=Shared(max=4294967294)))
-    document = json.loads(json_.plan(plan, ROOT))
+    document = json.loads(json_.plan(plan, ROOT, done=True))
     assert (document["changed"], document["changes"]) == (True, [])
-    assert document["allocations"][0]["held"] is None
-    assert document["allocations"][0]["uid_map"] == [[0, 2, 1], [3, 3, 4294967292]]
+    assert document["allocations"][0]["reserved_range"] is None
+    assert document["allocations"][0]["uid_map"] == extents((0, 2, 1), (3, 3, 4294967292))
 
 
 def test_release_and_forget_are_documents_of_the_same_shape() -> None:
@@ -274,7 +275,7 @@ def test_release_and_forget_are_documents_of_the_same_shape() -> None:
     release = make_release(host, ReleaseRequest(("web",)))
     host = carried_out(host, release)
     documents = [
-        json.loads(json_.plan(plan, ROOT))
+        json.loads(json_.plan(plan, ROOT, done=True))
         for plan in (release, make_release(host, ReleaseRequest(("web",), forget=True)))
     ]
     assert [d["kind"] for d in documents] == ["release", "forget"]
@@ -284,17 +285,17 @@ def test_release_and_forget_are_documents_of_the_same_shape() -> None:
 
 def test_list_has_the_same_allocations_and_the_quarantine() -> None:
     kept = Quarantined("old", IdRange(589824, 65536), "2026-01-01T00:00:00Z")
-    document = json.loads(json_.allocations("list", [WEB], LedgerState((WEB,), (kept,))))
+    document = json.loads(json_.allocations(LedgerState((WEB,), (kept,)), [], []))
     assert document["kind"] == "list"
-    assert document["allocations"][0]["uid_map"] == [[0, 524288, 65536]]
+    assert document["allocations"][0]["uid_map"] == extents((0, 524288, 65536))
     assert document["quarantined"] == [
-        {"name": "old", "start": 589824, "count": 65536, "since": "2026-01-01T00:00:00Z"}
+        {"name": "old", "range": ids(589824, 65536), "since": "2026-01-01T00:00:00Z"}
     ]
-    assert "quarantined" not in json.loads(json_.allocations("show", [WEB]))
+    assert "quarantined" not in json.loads(json_.allocation(WEB, [], [], [], ROOT))
 
 
 def test_bytes_that_are_not_utf_8_do_not_stop_a_document() -> None:
     host = state(subuid=b"b\xf6b:1:1\n", subgid=b"")
-    document = json.loads(json_.plan(make_plan(host, asked("web")), ROOT))
+    document = json.loads(json_.plan(make_plan(host, asked("web")), ROOT, done=True))
     assert document["changes"][0]["path"] == SUBUID
     assert " b\\xf6b:1:1\n" in document["changes"][0]["diff"]

@@ -12,15 +12,16 @@ import pytest
 from tests.command import needs_root
 from usernsplan import IdMap, Mapping
 from usernsplan.volume import targets, walk
-from usernsplan.volume.carry import Carrier, Looker, Rules
-from usernsplan.volume.targets import Pass
+from usernsplan.volume.carry import Rules, UndoPreviewRules, UndoRules
+from usernsplan.volume.look import Foreseeing, Looker
+from usernsplan.volume.passes import Leg, Pass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 IDS = IdMap.of((0, 100000, 65536))
 RULE = targets.shift(Mapping(IDS, IDS))
-THERE, BACK = Pass(RULE), Pass(RULE, -1)
+THERE, BACK = Pass(RULE), Pass(RULE, Leg.BACK)
 LATER = 1 << 62
 
 
@@ -78,21 +79,21 @@ def test_a_folder_that_is_gone_is_nothing_and_no_failure(volume: walk.OpenVolume
 def test_a_note_is_carried_out_and_back_and_only_what_is_meant(volume: walk.OpenVolume) -> None:
     give(volume, 33)
     [note], _, _ = Looker([volume], THERE).look(0, ())
-    counting = Carrier([volume], Rules(THERE, really=False))
-    assert counting.carry(note)
-    assert counting.done.changed == 2
-    assert owned(volume, 33)
-    only = Carrier([volume], Rules(THERE, only=frozenset({f"{volume.path}/a"})))
+    only = Rules(THERE, only=frozenset({f"{volume.path}/a"})).carrier([volume])
     only.carry(note)
     assert only.done.changed == 1
     assert f"{volume.path}/a" in only.done.carried
     assert not {volume.path, f"{volume.path}/b"} & only.done.carried
     assert os.lstat(f"{volume.path}/b").st_uid == 33
-    there = Carrier([volume], Rules(THERE))
+    there = Rules(THERE).carrier([volume])
     assert there.carry(note)
     assert there.done.changed == 1
     assert owned(volume, 100033)
-    back = Carrier([volume], Rules(BACK))
+    counting = UndoPreviewRules(BACK).carrier([volume])
+    assert counting.carry(note)
+    assert (counting.done.changed, counting.done.failed) == (2, [])
+    assert owned(volume, 100033)
+    back = UndoRules(BACK).carrier([volume])
     assert back.carry(note)
     assert (back.done.changed, back.done.failed) == (2, [])
     assert owned(volume, 33)
@@ -104,7 +105,7 @@ def test_what_failed_as_the_content_of_a_folder_is_all_that_is_in_it(
 ) -> None:
     give(volume, 33)
     [note], _, _ = Looker([volume], THERE).look(0, ())
-    only = Carrier([volume], Rules(THERE, only=frozenset({f"{volume.path}/."})))
+    only = Rules(THERE, only=frozenset({f"{volume.path}/."})).carrier([volume])
     assert only.carry(note)
     assert owned(volume, 100033)
     assert {f"{volume.path}/{name}" for name in (".", "a", "b")} <= only.done.carried
@@ -114,14 +115,14 @@ def test_what_failed_as_the_content_of_a_folder_is_all_that_is_in_it(
 def test_a_folder_that_got_the_name_meanwhile_is_left_alone(volume: walk.OpenVolume) -> None:
     give(volume, 33)
     [note], _, _ = Looker([volume], THERE).look(0, ())
-    there = Carrier([volume], Rules(THERE))
+    there = Rules(THERE).carrier([volume])
     assert there.carry(replace(note, inode=note.inode + 1)) is False
     assert there.done.lost
     assert owned(volume, 33)
     # Its device may have got another number at a reboot, and only that one.
-    elsewhere = Carrier([volume], Rules(THERE, devices={note.device: note.device + 1}))
+    elsewhere = Rules(THERE, devices={note.device: note.device + 1}).carrier([volume])
     assert elsewhere.carry(note) is False
-    rebooted = Carrier([volume], Rules(THERE, devices={note.device + 7: note.device}))
+    rebooted = Rules(THERE, devices={note.device + 7: note.device}).carrier([volume])
     assert rebooted.carry(replace(note, device=note.device + 7))
     assert owned(volume, 100033)
 
@@ -140,7 +141,7 @@ def test_of_what_has_power_and_changes_the_content_is_proved_and_of_nothing_else
     assert proof is not None
     assert proof.size == 1
     assert proofs == {"b": None, "again": None}
-    [preview], _, _ = Looker([volume], THERE, dry=True).look(0, ())
+    [preview], _, _ = Foreseeing([volume], THERE).look(0, ())
     assert {entry.proof for entry in preview.special} == {None}
     # Whether it would lose power, is known only when the host's ids are.
     assert [(one.name, one.left.mode & 0o7777) for one in looker.found.lacking] == [("a", 0o755)]
@@ -151,11 +152,11 @@ def test_on_the_way_back_what_had_power_is_named_and_does_without(volume: walk.O
     give(volume, 33)
     Path(f"{volume.path}/a").chmod(0o4755)
     [note], _, _ = Looker([volume], THERE).look(0, ())
-    there = Carrier([volume], Rules(THERE))
+    there = Rules(THERE).carrier([volume])
     there.carry(note)
     assert os.lstat(f"{volume.path}/a").st_mode & 0o7777 == 0o755
     assert [one.name for one in there.done.lacking] == ["a"]
-    back = Carrier([volume], Rules(BACK))
+    back = UndoRules(BACK).carrier([volume])
     back.carry(note)
     assert back.done.failed == []
     assert [(one.parts, one.name, one.whole.owner, one.changed) for one in back.done.lacking] == [

@@ -14,8 +14,9 @@ from usernsplan.errors import InvalidValueError, RefusedError
 from usernsplan.formats.accounts import Accounts, Group, User
 from usernsplan.model import FixRequest, LedgerState, Quarantined, Volume
 from usernsplan.volume import targets
-from usernsplan.volume.carry import Linked, Seen, merged
-from usernsplan.volume.decide import container_of, judge, source_of, targets_of
+from usernsplan.volume.decide import container_of, source_of, targets_of
+from usernsplan.volume.judge import weigh
+from usernsplan.volume.seen import Linked, Seen, merged
 
 WEB, DB = per_container("web", 524288), per_container("db", 600000)
 NOBODY = Accounts()
@@ -369,7 +370,7 @@ def test_a_name_whose_number_the_container_lacks_is_an_error(user: str, said: st
 
 def refused(found: Seen, **words: object) -> tuple[str, str]:
     with pytest.raises(RefusedError) as raised:
-        judge(found, replace(ASKED, **words))  # type: ignore[arg-type]
+        weigh(found, replace(ASKED, **words))  # type: ignore[arg-type]
     assert raised.value.exit_status == 9
     assert "nothing was changed" in raised.value.hint
     return str(raised.value), raised.value.hint
@@ -379,8 +380,8 @@ def test_a_tree_without_trouble_may_be_fixed() -> None:
     whole = Seen(
         entries=5, linked={(1, 2): Linked(2, 7, 2, ())}, skipped=[("/a", "x")], failed=[("/b", "y")]
     )
-    assert judge(whole, ASKED).outside == frozenset()
-    assert judge(whole, ASKED).skipped == ()
+    assert weigh(whole, ASKED).outside == frozenset()
+    assert weigh(whole, ASKED).skipped == ()
 
 
 def test_unmapped_ids_are_a_table_of_ids_and_counts() -> None:
@@ -393,7 +394,7 @@ def test_unmapped_ids_are_a_table_of_ids_and_counts() -> None:
         ["gid", "70001", "12", "entries"],
     ]
     assert "--unmapped keep" in hint
-    assert judge(found, replace(ASKED, keep_unmapped=True)).skipped == ()
+    assert weigh(found, replace(ASKED, keep_unmapped=True)).skipped == ()
     assert "gid" in refused(Seen(unmapped_gids=Counter({5: 1})))[0]
 
 
@@ -430,7 +431,7 @@ def test_links_to_outside_are_refused_and_named_or_skipped_and_named() -> None:
     said, hint = refused(found)
     assert [line.strip() for line in said.splitlines()[1:]] == ["/v/a", "/v/b", "/v/z"]
     assert "--outside-links skip" in hint
-    judgement = judge(found, replace(ASKED, skip_outside_links=True))
+    judgement = weigh(found, replace(ASKED, skip_outside_links=True))
     assert judgement.outside == {(1, 2), (2, 2)}
     assert [place.path for place in judgement.skipped] == ["/v/a", "/v/b", "/v/z"]
     assert all("links outside" in place.reason for place in judgement.skipped)
@@ -445,7 +446,7 @@ def test_an_inode_is_inside_where_all_its_names_were_found_each_where_it_stayed(
     assert not one.is_inside
     one.add(seen(7, "/v/b"))
     assert one.is_inside
-    assert judge(Seen(linked={(1, 2): one}), ASKED).outside == frozenset()
+    assert weigh(Seen(linked={(1, 2): one}), ASKED).outside == frozenset()
 
 
 def test_one_name_that_was_renamed_meanwhile_does_not_count_for_two() -> None:
@@ -457,7 +458,7 @@ def test_one_name_that_was_renamed_meanwhile_does_not_count_for_two() -> None:
     found = Seen(linked={(1, 2): one})
     said, _ = refused(found)
     assert [line.strip() for line in said.splitlines()[1:]] == ["/v/a", "/v/b"]
-    assert judge(found, replace(ASKED, skip_outside_links=True)).outside == {(1, 2)}
+    assert weigh(found, replace(ASKED, skip_outside_links=True)).outside == {(1, 2)}
 
 
 def test_what_one_worker_saw_move_has_moved_for_all() -> None:
@@ -469,7 +470,7 @@ def test_what_one_worker_saw_move_has_moved_for_all() -> None:
     merged_one = merged(
         [Seen(linked={(1, 2): seen(7, "/v/a")}), Seen(linked={(1, 2): seen(9, "/v/b")})]
     )
-    assert judge(merged_one, replace(ASKED, skip_outside_links=True)).outside == {(1, 2)}
+    assert weigh(merged_one, replace(ASKED, skip_outside_links=True)).outside == {(1, 2)}
 
 
 def test_a_change_that_one_name_asks_for_is_one_of_the_inode() -> None:
@@ -511,7 +512,7 @@ def test_what_several_workers_saw_is_put_together_by_device_and_inode() -> None:
         [("/f", "f")],
     )
     asked = replace(ASKED, skip_outside_links=True)
-    assert judge(replace(whole, refusals=[], unmapped_uids=Counter()), asked).outside == {
+    assert weigh(replace(whole, refusals=[], unmapped_uids=Counter()), asked).outside == {
         (1, 3),
         (2, 3),
     }

@@ -12,19 +12,10 @@ import pytest
 from usernsplan import IdMap
 from usernsplan.errors import HostChangedError, LockBusyError, RefusedError
 from usernsplan.host.files import layout_at
-from usernsplan.volume import fix, targets
-from usernsplan.volume.journal import (
-    CHANGING,
-    DONE,
-    UNDOING,
-    UNDONE,
-    RunState,
-    Tree,
-    begin,
-    resume,
-    run,
-    runs,
-)
+from usernsplan.volume import earlier, targets
+from usernsplan.volume.journal import begin, resume, run, runs
+from usernsplan.volume.passes import Leg
+from usernsplan.volume.state import CHANGING, DONE, UNDOING, UNDONE, NotedVolume, RunState
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,8 +38,8 @@ def layout(tmp_path: Path) -> Layout:
 
 
 def planned(*paths: str, rule: OwnershipRule = MOVES) -> RunState:
-    trees = tuple(Tree(path, 5, zlib.crc32(os.fsencode(path))) for path in paths)
-    return RunState("run", "looking", "usernsplan fix-volume x", trees, rule, seen=1)
+    volumes = tuple(NotedVolume(path, 5, zlib.crc32(os.fsencode(path))) for path in paths)
+    return RunState("run", "looking", "usernsplan fix-volume x", volumes, rule, seen=1)
 
 
 def ran(layout: Layout, *paths: str, rule: OwnershipRule = MOVES, state: str = DONE) -> str:
@@ -61,7 +52,7 @@ def ran(layout: Layout, *paths: str, rule: OwnershipRule = MOVES, state: str = D
 def decided(
     layout: Layout, *paths: str, rule: OwnershipRule = MOVES, again: bool = False
 ) -> Decision:
-    unfinished, repeated = fix._earlier(layout, planned(*paths, rule=rule), again=again)
+    unfinished, repeated = earlier.find(layout, planned(*paths, rule=rule), again=again)
     return (unfinished.run if unfinished else None, repeated.run if repeated else None)
 
 
@@ -90,7 +81,7 @@ def test_the_same_overlapping_map_on_the_same_volumes_was_done_already(layout: L
 
 def test_once_a_command_has_come_to_its_end_again_means_again(layout: Layout) -> None:
     before = ran(layout, "/a", "/b")
-    fix._told(layout, before)
+    earlier.note_told(layout, before)
     assert decided(layout, "/b", "/a") == (None, before)
     assert decided(layout, "/b", "/a", again=True) == NOTHING
 
@@ -129,7 +120,7 @@ def test_the_same_ids_are_the_same_whatever_is_done_with_others_and_with_mounts(
     with pytest.raises(RefusedError, match="already"):
         decided(layout, "/a", rule=targets.explicit(UP, GIDS, keep=True))
     with pytest.raises(RefusedError, match="already"):
-        fix._earlier(layout, replace(planned("/a"), cross_mounts=True), again=False)
+        earlier.find(layout, replace(planned("/a"), cross_mounts=True), again=False)
 
 
 def test_two_volumes_that_two_runs_moved_are_not_moved_twice(layout: Layout) -> None:
@@ -168,10 +159,10 @@ def test_after_a_reverse_of_a_part_only_that_part_may_be_moved_again(layout: Lay
 
 def test_the_volume_is_known_by_its_inode_under_another_name(layout: Layout) -> None:
     ran(layout, "/a")
-    [tree] = planned("/a").trees
-    elsewhere = replace(planned("/mnt"), trees=(replace(tree, path="/mnt"),))
+    [volume] = planned("/a").volumes
+    elsewhere = replace(planned("/mnt"), volumes=(replace(volume, path="/mnt"),))
     with pytest.raises(RefusedError, match="already"):
-        fix._earlier(layout, elsewhere, again=False)
+        earlier.find(layout, elsewhere, again=False)
 
 
 # What was interrupted
@@ -241,7 +232,7 @@ def test_a_run_is_gone_on_with_only_as_it_was_seen(layout: Layout) -> None:
     name = ran(layout, "/a", state=CHANGING)
     seen = run(layout, name)
     log = resume(layout, seen)
-    log.set(stage=2)
+    log.set(leg=Leg.FROM_STAGING)
     log.close()
     with pytest.raises(HostChangedError, match="gone on"):
         resume(layout, seen)

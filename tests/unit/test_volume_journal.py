@@ -23,23 +23,10 @@ from usernsplan.errors import LockBusyError, NotPermittedError, UnknownNameError
 from usernsplan.host.files import layout_at
 from usernsplan.layout import RUNS, Layout
 from usernsplan.volume import journal, targets
-from usernsplan.volume.journal import (
-    CHANGING,
-    DONE,
-    LOOKING,
-    UNDONE,
-    Folder,
-    Links,
-    RunState,
-    Tree,
-    Writer,
-    begin,
-    is_at_work,
-    read,
-    resume,
-    run,
-    runs,
-)
+from usernsplan.volume.journal import begin, is_at_work, resume, run, runs
+from usernsplan.volume.logs import Folder, Links, Writer, read
+from usernsplan.volume.passes import Leg, Pass
+from usernsplan.volume.state import CHANGING, DONE, LOOKING, UNDONE, NotedVolume, RunState
 
 WEB = Mapping(IdMap.of((0, 100000, 65536)), IdMap.of((0, 200000, 65536)))
 SWAPPED = targets.explicit(IdMap.of((1, 2, 1), (2, 1, 1)), IdMap.of((0, 9, 1)), keep=True)
@@ -52,9 +39,11 @@ def layout(tmp_path: Path) -> Layout:
 
 
 def planned(name: str, *paths: str, state: str = LOOKING) -> RunState:
-    trees = tuple(Tree(path, 5, zlib.crc32(os.fsencode(path))) for path in paths or ("/srv/vol",))
+    volumes = tuple(
+        NotedVolume(path, 5, zlib.crc32(os.fsencode(path))) for path in paths or ("/srv/vol",)
+    )
     return RunState(
-        name, state, "usernsplan fix-volume /srv/vol", trees, targets.shift(WEB), seen=1
+        name, state, "usernsplan fix-volume /srv/vol", volumes, targets.shift(WEB), seen=1
     )
 
 
@@ -75,13 +64,12 @@ def made(layout: Layout, name: str, *paths: str, state: str = DONE) -> RunState:
         planned("a"),
         replace(
             planned("a", "/srv/\udcff\n", "/srv/b"),
-            targets=SWAPPED,
-            stage=2,
+            rule=SWAPPED,
+            leg=Leg.FROM_STAGING,
             end=1_800_000_000_123_456_789,
             staging=STAGING,
             cross_mounts=True,
             container="web",
-            mode="shift",
             outside=((1, 2), (3, 2**63)),
             formerly={"/srv/\udcff\n": ["db", "own"], "/srv/b": ["", ""]},
             whole=True,
@@ -91,18 +79,20 @@ def made(layout: Layout, name: str, *paths: str, state: str = DONE) -> RunState:
             retried=("/srv/x",),
             special=True,
         ),
+        replace(planned("a"), rule=targets.shift(WEB, reverse=True), is_reverse=True),
+        replace(planned("a"), method="idmap"),
         replace(
             planned("a"),
-            targets=targets.own(WEB, (33, 44)),
+            rule=targets.own(WEB, (33, 44)),
             command="usernsplan fix-volume 'a\\xff\n'",
         ),
     ],
-    ids=["the least", "everything", "own"],
+    ids=["the least", "everything", "back to the host", "another method", "own"],
 )
 def test_a_state_is_the_same_after_it_was_written(layout: Layout, state: RunState) -> None:
     at_work = begin(layout, state)
     assert run(layout, "a") == at_work.state == state
-    changes = {"state": CHANGING, "stage": 1, "staging": STAGING, "outside": ((7, 8),)}
+    changes = {"state": CHANGING, "leg": Leg.TO_STAGING, "staging": STAGING, "outside": ((7, 8),)}
     at_work.set(**changes)
     assert run(layout, "a") == replace(state, **changes)  # type: ignore[arg-type]
     assert runs(layout) == [at_work.state]
@@ -110,25 +100,27 @@ def test_a_state_is_the_same_after_it_was_written(layout: Layout, state: RunStat
 
 
 def test_the_turns_of_a_run_know_its_staging_ids(layout: Layout) -> None:
-    at_work = begin(layout, replace(planned("a"), targets=SWAPPED, staging=STAGING))
-    assert run(layout, "a").turn(1) == targets.Pass(SWAPPED, 1, *STAGING)
-    assert planned("b").turn(0) == targets.Pass(targets.shift(WEB), 0, None, None)
+    at_work = begin(layout, replace(planned("a"), rule=SWAPPED, staging=STAGING))
+    assert run(layout, "a").pass_of(Leg.TO_STAGING) == Pass(SWAPPED, Leg.TO_STAGING, STAGING)
+    assert planned("b").pass_of(Leg.STRAIGHT) == Pass(targets.shift(WEB))
     at_work.close()
 
 
 def test_two_runs_do_the_same_work_whatever_the_number_of_the_device() -> None:
     one = planned("a", "/srv/a", "/srv/b")
     rebooted = replace(
-        one, run="b", trees=tuple(replace(tree, device=99) for tree in reversed(one.trees))
+        one, run="b", volumes=tuple(replace(tree, device=99) for tree in reversed(one.volumes))
     )
-    assert one.same_work(replace(rebooted, container="other", command="x", stage=2))
+    assert one.same_work(replace(rebooted, container="other", command="x", leg=Leg.FROM_STAGING))
     assert not one.same_work(replace(one, cross_mounts=True))
-    assert not one.same_work(replace(one, targets=targets.shift(WEB, keep=True)))
-    assert not one.same_work(replace(one, targets=targets.shift(WEB, reverse=True)))
-    assert not one.same_work(replace(one, trees=one.trees[:1]))
-    assert not one.same_work(replace(one, trees=(one.trees[0], replace(one.trees[1], inode=1))))
+    assert not one.same_work(replace(one, rule=targets.shift(WEB, keep=True)))
+    assert not one.same_work(replace(one, rule=targets.shift(WEB, reverse=True)))
+    assert not one.same_work(replace(one, volumes=one.volumes[:1]))
     assert not one.same_work(
-        replace(one, trees=(one.trees[0], replace(one.trees[1], path="/srv/c")))
+        replace(one, volumes=(one.volumes[0], replace(one.volumes[1], inode=1)))
+    )
+    assert not one.same_work(
+        replace(one, volumes=(one.volumes[0], replace(one.volumes[1], path="/srv/c")))
     )
 
 
@@ -151,7 +143,7 @@ def test_two_runs_do_the_same_work_whatever_the_number_of_the_device() -> None:
 def test_trees_overlap_where_one_is_or_contains_the_other(
     mine: str, others: list[str], overlaps: bool
 ) -> None:
-    other = replace(planned("b"), trees=planned("b", *others).trees if others else ())
+    other = replace(planned("b"), volumes=planned("b", *others).volumes if others else ())
     assert planned("a", mine).overlaps(other) is overlaps
     assert other.overlaps(planned("a", mine)) is overlaps
     assert planned("a", "/elsewhere", mine).overlaps(other) is (overlaps or "/" in others)
@@ -280,11 +272,11 @@ def test_a_run_may_be_gone_on_with_once_at_a_time(layout: Layout) -> None:
     assert is_at_work(layout, state) is True
     with pytest.raises(LockBusyError):
         resume(layout, state)
-    again.set(stage=2)
+    again.set(leg=Leg.FROM_STAGING)
     again.close()
     again.close()
     assert is_at_work(layout, state) is False
-    assert run(layout, "a").stage == 2
+    assert run(layout, "a").leg == Leg.FROM_STAGING
 
 
 # Another process that begins a run, says so, and works until it is told to end, with or without a worker that lives on.
@@ -295,7 +287,7 @@ from usernsplan.mapping import IdMap
 from usernsplan.volume import journal, targets
 root, path, worker = sys.argv[1:]
 ids = IdMap.of((0, 1, 1))
-state = journal.RunState("a", "changing", "", (journal.Tree(path, 1, 1),), targets.explicit(ids, ids), seen=1)
+state = journal.RunState("a", "changing", "", (journal.NotedVolume(path, 1, 1),), targets.explicit(ids, ids), seen=1)
 held = journal.begin(layout_at(root), state)
 if worker == "worker" and os.fork() == 0:
     print(os.getpid(), flush=True)
@@ -492,20 +484,20 @@ def test_an_inode_with_several_names_is_changed_by_one_worker_at_a_time(tmp_path
 @pytest.mark.parametrize(
     ("outer", "inner", "contains"),
     [
-        (Tree("/a", 1, 1), Tree("/a", 1, 1), True),
-        (Tree("/a", 1, 1), Tree("/a", 2, 2), True),
-        (Tree("/a", 1, 1), Tree("/a/b", 1, 2), True),
-        (Tree("/a", 1, 1), Tree("/ab", 1, 2), False),
-        (Tree("/a/b", 1, 2), Tree("/a", 1, 1), False),
-        (Tree("/", 1, 1), Tree("/a", 1, 2), True),
+        (NotedVolume("/a", 1, 1), NotedVolume("/a", 1, 1), True),
+        (NotedVolume("/a", 1, 1), NotedVolume("/a", 2, 2), True),
+        (NotedVolume("/a", 1, 1), NotedVolume("/a/b", 1, 2), True),
+        (NotedVolume("/a", 1, 1), NotedVolume("/ab", 1, 2), False),
+        (NotedVolume("/a/b", 1, 2), NotedVolume("/a", 1, 1), False),
+        (NotedVolume("/", 1, 1), NotedVolume("/a", 1, 2), True),
         # By another name.
-        (Tree("/a", 1, 1), Tree("/b", 1, 1), True),
-        (Tree("/a", 1, 1), Tree("/b", 2, 1), False),
-        (Tree("/a", 1, 1), Tree("/b", 1, 2), False),
+        (NotedVolume("/a", 1, 1), NotedVolume("/b", 1, 1), True),
+        (NotedVolume("/a", 1, 1), NotedVolume("/b", 2, 1), False),
+        (NotedVolume("/a", 1, 1), NotedVolume("/b", 1, 2), False),
     ],
 )
 def test_a_tree_contains_itself_by_any_name_and_what_lies_in_it(
-    outer: Tree, inner: Tree, contains: bool
+    outer: NotedVolume, inner: NotedVolume, contains: bool
 ) -> None:
     assert outer.contains(inner) is contains
 
@@ -513,7 +505,7 @@ def test_a_tree_contains_itself_by_any_name_and_what_lies_in_it(
 def test_the_same_ids_are_moved_whatever_becomes_of_others() -> None:
     one = planned("a")
     assert one.same_ids(replace(planned("b", "/elsewhere"), cross_mounts=True))
-    assert one.same_ids(replace(one, targets=targets.shift(WEB, keep=True)))
-    assert not one.same_ids(replace(one, targets=targets.shift(WEB, reverse=True)))
-    assert not one.same_ids(replace(one, targets=targets.own(WEB, (0, 0))))
-    assert not one.same_ids(replace(one, targets=SWAPPED))
+    assert one.same_ids(replace(one, rule=targets.shift(WEB, keep=True)))
+    assert not one.same_ids(replace(one, rule=targets.shift(WEB, reverse=True)))
+    assert not one.same_ids(replace(one, rule=targets.own(WEB, (0, 0))))
+    assert not one.same_ids(replace(one, rule=SWAPPED))

@@ -12,8 +12,8 @@ from usernsplan import Allocation, IdMap, IdRange, Mapping
 from usernsplan.errors import InvalidValueError, RefusedError
 from usernsplan.formats.accounts import Accounts
 from usernsplan.model import FixRequest, LedgerState, Quarantined, Volume
-from usernsplan.volume import decide, targets
-from usernsplan.volume.carry import Seen
+from usernsplan.volume import decide, judge, targets
+from usernsplan.volume.seen import Seen
 
 WEB, DB = per_container("web", 524288), per_container("db", 600000)
 # Two fillers of nobody else, as Docker needs them.
@@ -41,7 +41,7 @@ def meant(held: LedgerState, *names: str, **words: object) -> decide.Meant:
 
 def refusal(held: LedgerState, *names: str, **words: object) -> RefusedError:
     with pytest.raises(RefusedError) as raised:
-        decide.refuse_others(meant(held, *names, **words))
+        judge.refuse_others(meant(held, *names, **words))
     return raised.value
 
 
@@ -66,7 +66,7 @@ def test_a_volume_of_another_container_is_refused_with_its_name_and_path(
     error = refusal(held, **words)
     assert str(error) == said
     assert "--take" in error.hint
-    decide.refuse_others(meant(held, **{**words, "take": True}))
+    judge.refuse_others(meant(held, **{**words, "take": True}))
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_the_remedy_is_a_command_that_carries_the_ids_of_the_other_one(
         second.strip()
         == "or take it as it is: usernsplan fix-volume '/srv/my vol' --container web --mode shift --take"
     )
-    decide.refuse_others(meant(held, "/srv/my vol", container="web", source="db"))
+    judge.refuse_others(meant(held, "/srv/my vol", container="web", source="db"))
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_the_remedy_is_a_command_that_carries_the_ids_of_the_other_one(
     ],
 )
 def test_no_other_container_s_is_no_trouble(held: LedgerState) -> None:
-    decide.refuse_others(meant(held, container="web", mode="shift"))
+    judge.refuse_others(meant(held, container="web", mode="shift"))
 
 
 def test_to_take_one_from_a_container_opens_none_of_a_third() -> None:
@@ -209,6 +209,18 @@ def test_what_was_shifted_is_flattened_only_where_the_mode_is_said(
     )
 
 
+def test_a_mode_that_is_unknown_is_never_taken_for_another() -> None:
+    """A ledger may say what only another version knows: then the user says what is meant."""
+    for where in ("/srv/vol", "/srv"):
+        held = ledger(volume(where, mode="idmap"))
+        with pytest.raises(RefusedError, match="mode 'idmap', which this usernsplan does not know"):
+            meant(held, container="web")
+        for mode in ("own", "shift"):
+            assert meant(held, container="web", mode=mode).request.mode == mode
+    with pytest.raises(RefusedError, match="fixed with --mode idmap: its owners would be lost"):
+        meant(ledger(volume("/srv/vol/a", mode="idmap")), container="web")
+
+
 # Ids on both sides of a map
 
 
@@ -259,7 +271,7 @@ def refused_as_moved(found: Seen, held: LedgerState, **words: object) -> str:
     rule = decide.targets_of(asked.request, held, asked.allocation, NOBODY, asked.names)
     told = RefusedError("")
     try:
-        decide.refuse_moved(asked, found, rule)
+        judge.refuse_moved(asked, found, rule)
     except RefusedError as error:
         told = error
     if str(told):
@@ -316,24 +328,24 @@ def test_ids_of_another_range_have_a_command_that_carries_them() -> None:
     held = ledger(quarantined=(released,))
     found = Seen(unmapped_uids=Counter({600033: 3, 70000: 1}), unmapped_gids=Counter({720900: 1}))
     asked = meant(held, "/srv/my vol", "/b", container="web", mode="shift")
-    remedies = decide.former(asked, found)
+    remedies = judge.former(asked, found)
     assert remedies == (
         "usernsplan fix-volume '/srv/my vol' /b --container web --from db",
         "usernsplan fix-volume '/srv/my vol' /b --container web --from 'old one'",
     )
     with pytest.raises(RefusedError) as raised:
-        decide.judge(found, asked.request, remedies)
+        judge.weigh(found, asked.request, remedies)
     assert [line.split(": ", 1)[-1] for line in raised.value.hint.splitlines()][:2] == list(
         remedies
     )
     assert "--unmapped keep" in raised.value.hint
-    assert decide.former(asked, Seen(unmapped_uids=Counter({70000: 1}))) == ()
+    assert judge.former(asked, Seen(unmapped_uids=Counter({70000: 1}))) == ()
 
 
 def test_in_reverse_the_command_is_that_of_the_other_container() -> None:
     asked = meant(ledger(), container="web", reverse=True)
     found = Seen(unmapped_uids=Counter({600033: 3}))
-    assert decide.former(asked, found) == (
+    assert judge.former(asked, found) == (
         "usernsplan fix-volume /srv/vol --container db --reverse",
     )
 
@@ -352,13 +364,13 @@ def test_in_reverse_the_command_is_that_of_the_other_container() -> None:
 )
 def test_no_command_is_said_that_would_carry_others(held: LedgerState) -> None:
     found = Seen(unmapped_uids=Counter({720896: 3}))
-    assert decide.former(meant(held, container="web", mode="shift"), found) == ()
+    assert judge.former(meant(held, container="web", mode="shift"), found) == ()
 
 
 def test_a_former_range_of_the_same_name_is_carried_from_that_name() -> None:
     held = ledger(quarantined=(Quarantined("web", IdRange(720896, 65536), ""),))
     found = Seen(unmapped_uids=Counter({720896: 3}))
-    assert decide.former(meant(held, container="web", mode="shift"), found) == (
+    assert judge.former(meant(held, container="web", mode="shift"), found) == (
         "usernsplan fix-volume /srv/vol --container web --from web",
     )
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import stat
 import subprocess
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from usernsplan import IdMap, IdRange, IdSet, Mapping
 from usernsplan.model import Allocation, FixRequest, LedgerState
 from usernsplan.volume import decide, power, targets
 from usernsplan.volume.decide import HostIds
+from usernsplan.volume.passes import Form, Leg, Pass
 from usernsplan.volume.power import (
     Images,
     commands,
@@ -27,7 +29,7 @@ from usernsplan.volume.power import (
     lost,
     without,
 )
-from usernsplan.volume.targets import Form, OwnershipRule, Pass
+from usernsplan.volume.targets import OwnershipRule
 
 WEB, OLD = 100000, 200000
 ALICE = 70000  # an account of the host, with an id that lies high
@@ -131,20 +133,14 @@ def may(old: Form, before: set[int], after: set[int], same: set[int], everybody:
 def test_nobody_can_become_more_than_before_and_all_else_stays(case: str) -> None:
     rule, request, ledger, to = CASES[case]
     same = IMAGES.get(case, set())
-    rule = targets.OwnershipRule(
-        rule.uids,
-        rule.gids,
-        rule.root,
-        rule.owner,
-        decide.images_of(request, ledger, rule, HOST, to),
-    )
-    turn = Pass(rule)
+    rule = replace(rule, same=decide.images_of(request, ledger, rule, HOST, to))
+    there = Pass(rule)
     tried = 0
     for kind, mode, uid, gid, capability in product(KINDS, MODES, IDS, IDS, CAPABILITIES):
         if capability is not None and kind != stat.S_IFREG:
             continue
         old = Form((uid, gid), kind | mode, capability=capability)
-        new, whole = turn.forms(old)[1], turn.whole(old)
+        new, whole = there.forms(old)[1], there.whole(old)
         was, is_, could = becomes(old), becomes(new), becomes(whole)
         users = may(old, was[0], could[0], same, 0 in was[0])
         groups = may(old, was[1], could[1], same, bool(was[1]) and old.owner == (0, 0))
@@ -166,7 +162,7 @@ def test_nobody_can_become_more_than_before_and_all_else_stays(case: str) -> Non
 def test_the_way_back_gives_nobody_more_than_he_has_now(case: str) -> None:
     """Without a proof: what undo may give in place."""
     rule = CASES[case][0]
-    back = Pass(rule, -1)
+    back = Pass(rule, Leg.BACK)
     for mode, uid, gid, capability in product(MODES, IDS, IDS, CAPABILITIES):
         first = Form((uid, gid), stat.S_IFREG | mode, capability=capability)
         now, wanted = back.forms(first)

@@ -138,7 +138,7 @@ def test_typed_maps_are_for_nobody() -> None:
 def test_a_run_is_a_document_with_all_that_is_promised() -> None:
     found = document(DONE)
     assert found == {
-        "format_version": 1,
+        "format_version": 2,
         "kind": "fix-volume",
         "run": "20261122-053048",
         "dry_run": False,

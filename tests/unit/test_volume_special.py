@@ -15,6 +15,7 @@ from tests.command import needs_root
 from tests.unit.test_volume_metadata import USER, acl, v2, v3
 from usernsplan.volume import syscalls
 from usernsplan.volume.metadata import ACL_ACCESS, CAPABILITY
+from usernsplan.volume.passes import Form
 from usernsplan.volume.special import (
     Care,
     Change,
@@ -23,9 +24,9 @@ from usernsplan.volume.special import (
     Special,
     SpecialResult,
     carry,
+    foretell,
     look,
 )
-from usernsplan.volume.targets import Form
 
 FIRST, LAST, OTHER = (4711, 4712), (104711, 104712), (5, 5)
 
@@ -87,8 +88,8 @@ def going(entry: Special, new: Form | None = None) -> Change:
     return Change((FIRST,), entry.form, new or last(entry), last(entry))
 
 
-def there(entry: Special, *, really: bool = True) -> SpecialResult:
-    return carry(entry, going(entry), Care(pin, really=really))._replace(inode=0)
+def there(entry: Special) -> SpecialResult:
+    return carry(entry, going(entry), Care(pin))._replace(inode=0)
 
 
 def back(entry: Special, renewed: dict[tuple[int, int], int] | None = None) -> SpecialResult:
@@ -157,7 +158,9 @@ def test_what_chown_takes_is_given_back(mode: int, capability: bytes | None) -> 
 def test_where_it_is_only_counted_nothing_is_changed() -> None:
     entry = made(0o4755, capability=v2())
     before = ctime()
-    assert there(entry, really=False) == SpecialResult(changed=True)
+    assert foretell(entry, going(entry), Care(pin)) == SpecialResult(
+        changed=True, inode=entry.inode
+    )
     assert (look("a", pin), ctime()) == (entry, before)
 
 

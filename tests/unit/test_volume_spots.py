@@ -7,7 +7,7 @@ import pytest
 from usernsplan.errors import RefusedError
 from usernsplan.host.mounts import MountPoint
 from usernsplan.volume import spots
-from usernsplan.volume.spots import VolumePlace, seen_twice
+from usernsplan.volume.spots import seen_twice
 
 ROOT = MountPoint("8:1", "/", "/", "ext4")
 
@@ -23,7 +23,7 @@ def disk(point: str, device: str = "8:2", root: str = "/") -> MountPoint:
 
 def twice(monkeypatch: pytest.MonkeyPatch, mounts: list[MountPoint], *paths: str) -> set[str]:
     monkeypatch.setattr(spots, "all_mounts", lambda: [ROOT, *mounts])
-    return set(seen_twice([VolumePlace(path, path) for path in paths or ("/srv/vol",)]))
+    return set(seen_twice(paths or ("/srv/vol",)))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from tests.unit.test_volume_metadata import GROUP, PLAIN, USER, acl, v2, v3
 from usernsplan import IdMap, IdRange, IdSet, Mapping
 from usernsplan.errors import InvalidValueError, RefusedError
 from usernsplan.volume import targets
-from usernsplan.volume.targets import Moves, OwnershipRule, Pass
+from usernsplan.volume.passes import Leg, Pass
+from usernsplan.volume.targets import Moves, OwnershipRule
 
 ID_LAST = 4294967294
 WEB = Mapping(IdMap.of((0, 100000, 65536)), IdMap.of((0, 200000, 1000)))
@@ -310,34 +311,50 @@ def test_a_capability_keeps_its_root_where_ids_without_a_place_are_kept() -> Non
     ],
 )
 def test_a_rule_is_the_same_after_json(rule: OwnershipRule) -> None:
-    assert OwnershipRule.from_json(json.loads(json.dumps(rule.to_json()))) == rule
+    content = json.loads(json.dumps(rule.to_json()))
+    assert OwnershipRule.from_json(content, rule.mode) == rule
 
 
-# Passages
+# Passes
 
 
-def test_the_passages_of_two_swapped_ids_and_the_way_back() -> None:
+def test_the_mode_is_never_read_off_the_owner() -> None:
+    """A journal whose mode is unknown, or whose owner says another, is refused instead of shifted."""
+    for rule, other in ((targets.shift(WEB), "own"), (targets.own(WEB, (0, 0)), "shift")):
+        content = rule.to_json()
+        for mode in (other, "reverse", "idmap", "", None):
+            with pytest.raises(ValueError, match="mode"):
+                OwnershipRule.from_json(content, mode)  # type: ignore[arg-type]
+
+
+def test_the_passes_of_two_swapped_ids_and_the_way_back() -> None:
     rule = targets.explicit(swapped(1, 2), IdMap.of((0, 100, 10)))
     staged = (
         IdMap.of((1, 3_000_000_001, 1), (2, 3_000_000_002, 1)),
         IdMap.of((0, 3_000_000_000, 10)),
     )
     first, between, last = (1, 5), (3_000_000_001, 3_000_000_005), (2, 105)
-    assert Pass(rule, 1, *staged).owners(first) == ((first,), between)
-    assert Pass(rule, 2, *staged).owners(first) == ((between,), last)
-    olds, new = Pass(rule, -1, *staged).owners(first)
+    assert Pass(rule, Leg.TO_STAGING, staged).owners(first) == ((first,), between)
+    assert Pass(rule, Leg.FROM_STAGING, staged).owners(first) == ((between,), last)
+    olds, new = Pass(rule, Leg.BACK, staged).owners(first)
     assert (set(olds), new) == ({between, last}, first)
     # The group has its place already and the user has not.
-    assert Pass(rule, 1, *staged).owners((1, 105)) == (((1, 105),), (3_000_000_001, 105))
-    assert Pass(rule, 2, *staged).owners((1, 105)) == (((3_000_000_001, 105),), (2, 105))
-    assert Pass(rule, 2, *staged).wanted((3_000_000_001, 105)) == (2, 105)
-    assert Pass(rule, 2, *staged).first((3_000_000_001, 105)) == (1, 105)
+    assert Pass(rule, Leg.TO_STAGING, staged).owners((1, 105)) == (
+        ((1, 105),),
+        (3_000_000_001, 105),
+    )
+    assert Pass(rule, Leg.FROM_STAGING, staged).owners((1, 105)) == (
+        ((3_000_000_001, 105),),
+        (2, 105),
+    )
+    assert Pass(rule, Leg.FROM_STAGING, staged).wanted((3_000_000_001, 105)) == (2, 105)
+    assert Pass(rule, Leg.FROM_STAGING, staged).first((3_000_000_001, 105)) == (1, 105)
 
 
-def test_without_an_overlap_there_is_one_passage_and_the_way_back() -> None:
+def test_without_an_overlap_there_is_one_pass_and_the_way_back() -> None:
     rule = targets.shift(WEB)
     assert Pass(rule).owners((33, 44)) == (((33, 44),), (100033, 200044))
-    olds, new = Pass(rule, -1).owners((33, 44))
+    olds, new = Pass(rule, Leg.BACK).owners((33, 44))
     assert (set(olds), new) == ({(100033, 200044)}, (33, 44))
     assert Pass(rule).wanted((33, 44)) == (100033, 200044)
     assert Pass(rule).wanted((100033, 200044)) == (100033, 200044)

@@ -11,7 +11,8 @@ import pytest
 from tests.command import here
 from usernsplan.errors import RefusedError
 from usernsplan.layout import Layout
-from usernsplan.volume.journal import _folder, run
+from usernsplan.volume.journal import run
+from usernsplan.volume.logs import _folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -182,7 +183,7 @@ def test_a_field_of_another_kind_is_damage(host: Host) -> None:
     odd: tuple[Any, ...] = (1.5, "x", {"a": 1}, [[[]]], -7.0)
     for field in json.loads(whole):
         for value in odd:
-            if isinstance(value, str) and field in {"command", "container", "mode"}:
+            if isinstance(value, str) and field in {"command", "container", "method"}:
                 continue
             if field in {"format", "state"}:
                 continue
@@ -193,9 +194,31 @@ def test_a_field_of_another_kind_is_damage(host: Host) -> None:
         '"end": 1e999',
         '"end": NaN',
         '"stage": 9',
+        '"mode": "idmap"',
         '"run": "another"',
         '"targets": {"uids": null}',
     ):
         (folder / "run.json").write_text(whole.rstrip()[:-1] + f", {deep}}}\n")
         with pytest.raises(RefusedError, match="is damaged"):
             run(layout, folder.name)
+
+
+@pytest.mark.parametrize("state", ["done", "changing", "undoing"])
+def test_a_run_of_a_method_that_is_unknown_is_neither_finished_nor_taken_back(
+    host: Host, state: str
+) -> None:
+    """Another version made it: what it did to the volume is not for us to guess."""
+    folder = two_volumes(host)
+    content = json.loads((folder / "run.json").read_text())
+    written = json.dumps({**content, "method": "idmap", "state": state})
+    (folder / "run.json").write_text(written)
+    now = owners(host.volume)
+    for more in ((), ("--dry-run",)):
+        _, said = here("undo", folder.name, *more, "--root", host.root, status=9)
+        assert "'idmap', which this usernsplan does not know" in said
+        assert f"usernsplan undo {folder.name} --root {host.root}" in said
+    if state != "done":
+        said = host.refusal("--container", "web", "--mode", "shift", status=9)
+        assert f"run {folder.name} on" in said
+    assert owners(host.volume) == now
+    assert (folder / "run.json").read_text() == written

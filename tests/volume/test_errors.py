@@ -1,4 +1,4 @@
-"""Each error at each call of each passage: then the same command finishes the run, or says how to undo it."""
+"""Each error at each call of each pass: then the same command finishes the run, or says how to undo it."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ def test_a_look_that_failed_somewhere_refuses_an_overlapping_map_before_anything
 
 
 @pytest.mark.parametrize("when", range(3, 9))
-def test_a_folder_that_does_not_open_in_one_passage_is_carried_with_all_that_is_in_it(
+def test_a_folder_that_does_not_open_in_one_pass_is_carried_with_all_that_is_in_it(
     host: Host, when: int
 ) -> None:
     many(host, 20)
@@ -215,7 +215,7 @@ def test_a_folder_that_does_not_open_in_one_passage_is_carried_with_all_that_is_
 
 
 def test_what_is_moved_about_between_the_looks_carries_no_staging_id_in_the_end(host: Host) -> None:
-    """A run of which something keeps an id of between the passages is not done, and says so."""
+    """A run of which something keeps an id of between the passes is not done, and says so."""
     many(host, 5)
     before = snapshot(host.volume)
     said = strace(

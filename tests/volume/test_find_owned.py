@@ -184,7 +184,7 @@ def test_mounts_are_entered_only_when_that_is_said(host: Host) -> None:
 def test_a_scan_that_leaves_a_mount_out_calls_no_range_free(host: Host) -> None:
     usernsplan("allocate", "--strategy", "per-container", "gone", "--root", host.root)
     usernsplan("release", "gone", "--root", host.root)
-    start = json_of("list", "--root", host.root)["quarantined"][0]["start"]
+    start = json_of("list", "--root", host.root)["quarantined"][0]["range"]["start"]
     inside = host.root / "srv/vol/inside"
     inside.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", inside], check=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.command import files_of, here
+from tests.documents import document_in
 from tests.volume.tree import Host, differences, simple, snapshot
 from usernsplan.host.files import layout_at
 from usernsplan.volume import journal
@@ -34,10 +35,9 @@ def noted(host: Host, name: str, /, **changed: Any) -> Path:
 
 
 def listed(host: Host, *words: str, status: int = 0) -> list[dict[str, Any]]:
-    document = json.loads(
+    document = document_in(
         here(*(words or ("history", "--runs")), "--json", "--root", host.root, status=status)[0]
     )
-    assert document["format_version"] == 1
     runs: list[dict[str, Any]] = document["runs"]
     return runs
 

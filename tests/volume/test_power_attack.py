@@ -139,7 +139,7 @@ def naive(
     """What one would do without the guard: the mode comes back by a chmod, in the same inode."""
     del log
     [name] = wanted.names
-    pinned = walk.folder(volumes[name.tree], name.parts)
+    pinned = walk.folder(volumes[name.volume], name.parts)
     try:
         os.chmod(name.name, wanted.mode, dir_fd=pinned)
     except FileNotFoundError as error:

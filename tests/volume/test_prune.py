@@ -20,14 +20,14 @@ DAY = 86400
 SWAP = ("--uid-map", "0:1:1", "--uid-map", "1:0:1", "--gid-map", "0:1:1", "--gid-map", "1:0:1")
 
 
-def ended(host: Host, *words: str, days: float, state: str = "done") -> str:
+def ended(host: Host, *words: str, days: float, state: str = "done", **more: str) -> str:
     """A run of one file that ended so many days ago."""
     (host.volume / "file").touch()
     os.chown(host.volume / "file", 0, 0)
     run: str = host.fix(*(words or ("--uid-map", "0:100000:1", "--gid-map", "0:100000:1")))["run"]
     place = host.runs / run / "run.json"
     content = json.loads(place.read_text())
-    content.update(state=state, end=time.time_ns() - int(days * DAY) * 10**9)
+    content.update(state=state, end=time.time_ns() - int(days * DAY) * 10**9, **more)
     place.write_text(json.dumps(content))
     os.chown(host.volume, 0, 0)
     return run
@@ -102,6 +102,12 @@ def test_a_run_that_nobody_can_read_stays(host: Host, raw: str) -> None:
     os.utime(place, (1, 1))
     os.utime(place.parent, (1, 1))
     assert "cannot be understood" in pruned(host)["kept"][0]["reason"]
+    assert host.run_names() == [run]
+
+
+def test_a_run_of_an_unknown_method_stays(host: Host) -> None:
+    run = ended(host, days=400, method="idmap")
+    assert "does not know how it gave" in pruned(host)["kept"][0]["reason"]
     assert host.run_names() == [run]
 
 

@@ -98,7 +98,7 @@ def test_a_disjoint_run_of_version_1_is_finished(host: Host) -> None:
 
 
 def test_an_overlapping_run_of_version_1_in_which_nothing_failed_is_finished(host: Host) -> None:
-    # It was killed in its second passage: some wait at staging ids, one is through.
+    # It was killed in its second pass: some wait at staging ids, one is through.
     volume(
         host,
         {**{path: number + 3_000_000_000 - 1000 for path, number in BEFORE.items()}, "b": 1000},

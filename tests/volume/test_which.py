@@ -236,8 +236,7 @@ def test_a_single_uid_container_owns_all_with_its_one_id(host: Host) -> None:
         host.root,
     )
     [found] = json.loads(usernsplan(*words).stdout)["allocations"]
-    [[container_id, start, _]] = [extent for extent in found["uid_map"] if extent[0] == 0]
-    assert container_id == 0
+    [start] = [extent["host"] for extent in found["uid_map"] if extent["container"] == 0]
     simple(host.volume, 33, 33)
     before = snapshot(host.volume)
     host.fix()

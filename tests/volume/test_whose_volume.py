@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.command import here, usernsplan
+from tests.command import extents, here, usernsplan
 from tests.volume.tree import (
     Host,
     acl_of,
@@ -49,16 +49,16 @@ def allocated(host: Host, *words: str) -> dict[str, Any]:
 def docker(host: Host) -> int:
     """Allocate what Docker makes of DOCKERROOT, whose ids 1 and 2 are two of nobody else; the first of them."""
     found = allocated(host, "--strategy", "shared", "--dockerroot", "2", "app", "--daemon", "app")
-    (_, two, one), (first, filler, number) = found["uid_map"][:2]
-    assert (two, one, first, number) == (2, 1, 1, 2)
-    start: int = filler
+    root, filler = found["uid_map"][:2]
+    start: int = filler["host"]
+    assert [root, filler] == extents((0, 2, 1), (1, start, 2))
     return start
 
 
 def podman(host: Host) -> None:
     """The same for engines that can leave ids out: there is no container id 1, and no 2."""
     found = allocated(host, "--strategy", "shared", "--dockerroot", "2", "app")
-    assert found["uid_map"][:2] == [[0, 2, 1], [3, 3, 65533]]
+    assert found["uid_map"][:2] == extents((0, 2, 1), (3, 3, 65533))
 
 
 def ledger_volumes(host: Host) -> dict[str, str]:
@@ -208,7 +208,7 @@ def test_a_run_that_an_older_version_left_is_finished_by_its_own_rule_and_not_do
     was = ledger.read_bytes()
     run = volumes.fix("--mode", "shift")["run"]
     ledger.write_bytes(was)
-    # As the older one had it: one passage, and an id on both sides is a new one. It was killed before its last file.
+    # As the older one had it: one pass, and an id on both sides is a new one. It was killed before its last file.
     path = volumes.runs / run / "run.json"
     content = json.loads(path.read_text())
     content |= {

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from tests.command import PROGRAM, here, missing
+from tests.documents import document_in
 
 ACL = "system.posix_acl_access"
 DEFAULT_ACL = "system.posix_acl_default"
@@ -802,7 +803,7 @@ class Host:
         """Give containers their ranges; where each begins."""
         words = ("allocate", "--strategy", "per-container", "--size", str(size), *names)
         document = json.loads(here(*words, "--json", "--root", self.root)[0])
-        starts = {found["name"]: found["uid_map"][0][1] for found in document["allocations"]}
+        starts = {found["name"]: found["uid_map"][0]["host"] for found in document["allocations"]}
         self.starts.update(starts)
         return [starts[name] for name in names]
 
@@ -839,9 +840,7 @@ class Host:
         return self._report("undo", run, *words, status=status)
 
     def _report(self, *words: str | Path, status: int) -> dict[str, Any]:
-        document: dict[str, Any] = json.loads(self._ran(*words, "--json", status=status)[0])
-        assert document["format_version"] == 1
-        return document
+        return document_in(self._ran(*words, "--json", status=status)[0])
 
     def _ran(self, *words: str | Path, status: int) -> tuple[str, str]:
         """Run it within this process, which is several times as fast, and must not be changed by it."""

@@ -23,8 +23,8 @@ from usernsplan.audit import (  # noqa: F401
 )
 from usernsplan.audit.base import RULES, Facts, Rule
 from usernsplan.audit.repairs import Repair, repair_of
-from usernsplan.audit.stories import ADVICE, Story
 from usernsplan.errors import InvalidValueError, did_you_mean
+from usernsplan.planner.stories import ADVICE, Story
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from usernsplan.planner.volumes import Doubt
 
 
-@rule("USN070", "error")
+@rule("USN070", runs.SEVERITY)
 def fix_interrupted(facts: Facts) -> Iterator[Seen]:
     """A run of fix-volume or undo was interrupted.
 
@@ -34,7 +34,7 @@ def fix_interrupted(facts: Facts) -> Iterator[Seen]:
             yield Seen(facts.place(f"{RUNS}/{run.run}"), *runs.told(run, facts.state.layout))
 
 
-@rule("USN071", "error")
+@rule("USN071", runs.SEVERITY)
 def fix_unknown(facts: Facts) -> Iterator[Seen]:
     """What became of a run of fix-volume cannot be told.
 

@@ -13,7 +13,6 @@ from usernsplan import escape
 if TYPE_CHECKING:
     from usernsplan.errors import UsernsplanError
 
-_INTERRUPTED = 130
 # Set, it lets whoever mends usernsplan see where it broke.
 _SHOW_ALL = "USERNSPLAN_TRACEBACK"
 _BROKEN = "where its disk failed, 'dmesg' may say how; otherwise install usernsplan again"
@@ -79,6 +78,9 @@ def _end(error: UsernsplanError) -> NoReturn:
     say("\n".join(map(escape.told, (f"usernsplan: {first}", *more))))
     if error.hint:
         say(escape.told(f"  {error.hint}"))
+    from usernsplan.cli import emit  # noqa: PLC0415 - see main
+
+    emit.failed(error, sys.argv[1:])
     sys.exit(error.exit_status)
 
 
@@ -91,12 +93,14 @@ def main() -> None:
             # A name or path that the terminal's encoding lacks is no reason to fail after the work is done.
             stream.reconfigure(errors="backslashreplace")
     try:
-        from usernsplan.cli.refusal import instead_of_flags  # noqa: PLC0415 - after the lines above
-        from usernsplan.errors import UsernsplanError  # noqa: PLC0415
+        from usernsplan.cli import emit  # noqa: PLC0415 - after the lines above
+        from usernsplan.cli.refusal import instead_of_flags  # noqa: PLC0415
+        from usernsplan.errors import ExitStatus, StoppedError, UsernsplanError  # noqa: PLC0415
         from usernsplan.host import waiting  # noqa: PLC0415
     except ImportError as error:
         say(escape.told(f"usernsplan: a part of the program cannot be read: {error}\n  {_BROKEN}"))
-        sys.exit(1)
+        sys.exit(1)  # ExitStatus.FAILED, which may be what cannot be read
+    emit.begin()
     waiting.listen(lambda text: say(f"usernsplan: {text}"))
 
     try:
@@ -111,11 +115,11 @@ def main() -> None:
             raise
         _end(_told(error))
     except KeyboardInterrupt:
-        say("usernsplan: interrupted")
-        sys.exit(_INTERRUPTED)
+        _end(StoppedError("interrupted"))
     except SystemExit as request:
-        if request.code == _INTERRUPTED:
-            say("usernsplan: interrupted; 'usernsplan history' tells what was done")
+        if request.code == ExitStatus.INTERRUPTED:
+            _end(StoppedError("interrupted; 'usernsplan history' tells what was done"))
+        emit.ended(request, sys.argv[1:])
         raise
     finally:
         # The interpreter would search all that was imported for garbage once more before it goes: a tenth of the time.

@@ -13,7 +13,7 @@ import typer
 from usernsplan.cli.options import ConfigFile, DryRun, Json, Root, Yes, id_range, note, text_of
 from usernsplan.cli.run import run
 from usernsplan.engines import ENGINES
-from usernsplan.errors import InvalidValueError
+from usernsplan.errors import ExitStatus, InvalidValueError
 from usernsplan.host import plan_file
 from usernsplan.host.config import load as load_config
 from usernsplan.host.files import layout_at
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from usernsplan.formats.config import Config
     from usernsplan.host.plan_file import FoundFile
     from usernsplan.model import HostState, Plan
-
-_PENDING, _PART = 4, 3
 
 Names = Annotated[
     Optional[list[str]],
@@ -221,9 +219,9 @@ def allocate(
     plan = run(decide, root, preview=dry_run or check, as_json=json, yes=yes)
 
     if check and plan.changed:
-        raise typer.Exit(_PENDING)
+        raise typer.Exit(ExitStatus.CHANGES_PENDING)
     if plan.unfinished:
-        raise typer.Exit(_PART)
+        raise typer.Exit(ExitStatus.DONE_IN_PART)
 
 
 def _decision(

@@ -7,6 +7,7 @@ from importlib import import_module
 import typer
 
 from usernsplan.cli.usage import Command, Group
+from usernsplan.errors import ExitStatus
 
 # Job -> command -> (module, function). Only the module of the command that was typed is imported: start-up is part of
 # the day.
@@ -55,7 +56,8 @@ def app_for(words: list[str]) -> typer.Typer:
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
-    app.callback()(usernsplan)
+    statuses = ", ".join(f"{status:d} {status.meaning}" for status in ExitStatus)
+    app.callback(help=f"{usernsplan.__doc__}\n\nExit status: {statuses}.")(usernsplan)
     for name in words[:1] if words[:1] and words[0] in COMMANDS else COMMANDS:
         module, function = COMMANDS[name]
         found = getattr(import_module(f"usernsplan.cli.{module}"), function)
@@ -87,8 +89,4 @@ def usernsplan(
         help="Print the version.",
     ),
 ) -> None:
-    """Plan which host ids containers get, and write them where the engines read them.
-
-    Exit status: 0 done, 1 failed, 2 wrong usage, 3 done in part, 4 changes pending (--check), 5 locked by another,
-    6 the host changed meanwhile, 7 no room in the pool, 8 not permitted, 9 refused for safety, 130 interrupted.
-    """
+    """Plan which host ids containers get, and write them where the engines read them."""

@@ -6,12 +6,14 @@ from typing import Annotated, Optional
 
 import typer
 
-from usernsplan.cli.options import ConfigFile, Json, Root, id_range, note_interrupted, write_result
+from usernsplan.cli.emit import emit
+from usernsplan.cli.options import ConfigFile, Json, Root, id_range, note_interrupted
 from usernsplan.host import read
 from usernsplan.host.config import load as load_config
 from usernsplan.host.files import layout_at
 from usernsplan.ledger import open_ledger
 from usernsplan.planner.useradd import useradd
+from usernsplan.report import capacity as report
 from usernsplan.space import Space, usual
 from usernsplan.space import capacity as figures
 
@@ -45,12 +47,5 @@ def capacity(
     defaults = load_config(layout, config)
     ids = id_range(pool) or (defaults.pool if defaults else None)
     found = Space((), (), figures(state, usual(state, size), ids), useradd(state))
-    if json:
-        from usernsplan.report import map_json  # noqa: PLC0415 - one of the two
-
-        write_result(map_json.capacity(found))
-    else:
-        from usernsplan.report import capacity as report  # noqa: PLC0415
-
-        write_result(report.text(found))
+    emit(report.result(found), as_json=json)
     note_interrupted(state.ledger)

@@ -9,22 +9,23 @@ import typer
 
 from usernsplan import audit, checking
 from usernsplan.cli import say
+from usernsplan.cli.emit import colours, emit, write
 from usernsplan.cli.options import (
     DryRun,
     Json,
     Root,
     agreed,
-    colours,
     note,
     one_of,
     typed,
     warn,
-    write_result,
 )
-from usernsplan.errors import InvalidValueError, UsernsplanError
+from usernsplan.errors import ExitStatus, InvalidValueError, UsernsplanError
 from usernsplan.host.files import layout_at, real
 from usernsplan.ledger import open_ledger
 from usernsplan.model import Place
+from usernsplan.report import audit as report
+from usernsplan.report.audit import Repaired
 from usernsplan.report.colour import Paint
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from usernsplan.ledger import Ledger
     from usernsplan.model import Finding, LedgerState, Quarantined
 
-_FAILED = 1
 # What of a repair was told before it was asked for.
 _LEFT = "USN126"
 # As what an id is looked for in a volume; and of one volume, so many places are named.
@@ -116,10 +116,10 @@ def check(
         done = _repaired(layout, ledger, repair, form, dry_run=dry_run, yes=yes)
         if done:
             _, found = _look(layout, ledger, codes, passwd, scan, volumes=volumes)
-        repaired = (repair, done)
+        repaired = Repaired(repair, is_done=done, is_preview=dry_run)
     _print(found, form, layout, repaired)
     if any(finding.severity == "error" for finding in found):
-        raise typer.Exit(_FAILED)
+        raise typer.Exit(ExitStatus.FAILED)
 
 
 def _form(name: str, *, as_json: bool) -> str:
@@ -130,11 +130,7 @@ def _form(name: str, *, as_json: bool) -> str:
 
 
 def _explain(code: str, form: str) -> None:
-    from usernsplan.report import audit as report  # noqa: PLC0415 - only where something is printed
-
-    write_result(
-        report.explained_json(code) if form == "json" else report.explained(code, Paint(colours()))
-    )
+    emit(report.explained(code, Paint(colours())), as_json=form == "json")
 
 
 def _look(
@@ -220,27 +216,17 @@ def _misfits(layout: Layout, ledger: LedgerState) -> Iterator[Misfits]:
     note(f"not looked at: {shown_path(place.path)}: {place.reason}" for place in missed)
 
 
-def _print(
-    found: Sequence[Finding], form: str, layout: Layout, repaired: tuple[Repair, bool] | None
-) -> None:
-    from usernsplan.report import audit as report  # noqa: PLC0415 - after the work
-
-    if form == "json":
-        write_result(report.as_json(found, layout, repaired))
-    elif form == "table":
-        write_result(report.table(found, Paint(colours())))
-    elif found:
-        write_result(report.github(found))
+def _print(found: Sequence[Finding], form: str, layout: Layout, repaired: Repaired | None) -> None:
+    paint = None if form == "github" else Paint(colours())
+    emit(report.result(found, layout, paint, repaired), as_json=form == "json")
 
 
 def _repaired(
     layout: Layout, ledger: Ledger, repair: Repair, form: str, *, dry_run: bool, yes: bool
 ) -> bool:
     """Show what is to be done, ask, do it; tell whether it was done."""
-    from usernsplan.report import audit as report  # noqa: PLC0415 - only for --fix
-
     # A result of the format that was asked for comes later, and alone.
-    (write_result if form == "table" else say)(report.repair(repair, layout) + "\n")
+    (write if form == "table" else say)(report.repair(repair, layout) + "\n")
     if repair.hindered_by:
         note(
             [

@@ -8,13 +8,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from usernsplan.cli import say
-from usernsplan.cli.options import Json, Root, note, note_interrupted, stream, write_result
+from usernsplan.cli.emit import emit
+from usernsplan.cli.options import Json, Root, note, note_interrupted
 from usernsplan.engines import engine_of_pool
-from usernsplan.errors import InvalidValueError, NotPermittedError, UnknownNameError, did_you_mean
+from usernsplan.errors import (
+    ExitStatus,
+    InvalidValueError,
+    NotPermittedError,
+    UnknownNameError,
+    did_you_mean,
+)
 from usernsplan.host.files import layout_at
 from usernsplan.ids import IdRange, IdSet
 from usernsplan.ledger import open_ledger
 from usernsplan.model import LedgerState
+from usernsplan.report import owned as report
 from usernsplan.volume import owned
 from usernsplan.whose.ids import read_id
 
@@ -26,7 +34,6 @@ if TYPE_CHECKING:
     from usernsplan.model import Place
     from usernsplan.volume.owned import Hit, Wanted
 
-_PART = 3
 _FEW = 5
 
 
@@ -84,26 +91,17 @@ def find_owned(
             )
 
     if count:
-        _count(what, hits(), (missed, left_out), mapping, as_json=json)
-    elif json:
-        from usernsplan.report import owned as report  # noqa: PLC0415 - one of the three
-
-        stream(report.streamed(what, hits(), missed, left_out))
+        found = owned.Count()
+        for hit in hits():
+            found.add(hit)
+        found.missed += missed
+        emit(report.counted(what, found, mapping, left_out), as_json=json)
     else:
-        stream(_paths(hits(), null=null))
+        emit(report.found(what, hits(), missed, left_out, null=null), as_json=json)
     note(_left_out(left_out))
     note_interrupted(ledger)
     if missed:
-        raise typer.Exit(_PART)
-
-
-def _paths(hits: Iterator[Hit], *, null: bool) -> Iterator[str | bytes]:
-    import os  # noqa: PLC0415
-
-    from usernsplan.escape import shown_path  # noqa: PLC0415 - one of the three
-
-    for hit in hits:
-        yield os.fsencode(hit.path) + b"\0" if null else shown_path(hit.path)
+        raise typer.Exit(ExitStatus.DONE_IN_PART)
 
 
 def _left_out(points: Sequence[str]) -> Iterator[str]:
@@ -114,28 +112,6 @@ def _left_out(points: Sequence[str]) -> Iterator[str]:
         few = ", ".join(shown_path(point) for point in points[:_FEW])
         more = f" and {len(points) - _FEW} more" if len(points) > _FEW else ""
         yield f"left out, being mounted: {few}{more}; --cross-mounts enters them"
-
-
-def _count(
-    what: str,
-    hits: Iterator[Hit],
-    not_seen: tuple[Sequence[Place], Sequence[str]],
-    mapping: Mapping | None,
-    *,
-    as_json: bool,
-) -> None:
-    from usernsplan.report import owned as report  # noqa: PLC0415 - one of the three
-
-    found = owned.Count()
-    for hit in hits:
-        found.add(hit)
-    missed, left_out = not_seen
-    found.missed += missed
-    write_result(
-        report.count_document(what, found, mapping, left_out)
-        if as_json
-        else report.count(found, mapping)
-    )
 
 
 def _known(layout: Layout, what: str) -> LedgerState:

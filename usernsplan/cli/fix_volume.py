@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from usernsplan import volume
-from usernsplan.cli.options import DryRun, Json, Root, Yes, note, one_of, typed, write_result
+from usernsplan.cli.emit import emit
+from usernsplan.cli.options import DryRun, Json, Root, Yes, note, one_of, typed
 from usernsplan.cli.progress import watching
-from usernsplan.errors import InvalidValueError, UnknownNameError
+from usernsplan.errors import ExitStatus, InvalidValueError, UnknownNameError
 from usernsplan.host import runs
 from usernsplan.host.files import layout_at
 from usernsplan.model import FixRequest
 from usernsplan.planner.runs import last_to_undo
+from usernsplan.report import results
 
 if TYPE_CHECKING:
     from usernsplan.model import FixReport
 
-_PART = 3
 Jobs = Annotated[
     Optional[int],
     typer.Option("--jobs", metavar="N", help="Worker processes. Default: one for each core."),
@@ -230,9 +231,7 @@ def _refuse_none(root: str, *, as_json: bool) -> str:
     """Nobody said which run: list them. Always raises."""
     layout = layout_at(root, exists=True)
     found = [one for one in runs.every(layout) if one.can_undo or one.problem]
-    from usernsplan.cli.show import write_runs  # noqa: PLC0415 - only where nothing is done
-
-    write_runs(found, layout, as_json=as_json)
+    emit(results.runs(found, layout), as_json=as_json)
     hint = (
         f"name it, or take back the last: {layout.command('undo --last')}"
         if found
@@ -255,15 +254,6 @@ def _last(root: str) -> str:
 
 
 def _print(report: FixReport, root: str, *, as_json: bool) -> None:
-    layout = layout_at(root)
-    if as_json:
-        from usernsplan.report import json_  # noqa: PLC0415 - one of the two
-
-        write_result(json_.fixed(report, layout))
-    else:
-        from usernsplan.report import text  # noqa: PLC0415
-
-        write_result(text.fixed(report, layout))
-        note(report.notes)
+    emit(results.fixed(report, layout_at(root)), as_json=as_json)
     if report.failed:
-        raise typer.Exit(_PART)
+        raise typer.Exit(ExitStatus.DONE_IN_PART)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from usernsplan import lookup
-from usernsplan.cli.options import Json, note, note_interrupted, write_result
+from usernsplan.cli.emit import emit
+from usernsplan.cli.options import Json, note, note_interrupted
 from usernsplan.errors import InvalidValueError, UsernsplanError
 from usernsplan.host import namespaces, process
 from usernsplan.host.files import layout_at
@@ -86,7 +87,7 @@ def _one(word: str, *, as_json: bool) -> None:
         number, status, line, facts, answers(ids, facts), namespaces.is_first()
     )
     said = privileges.sentences(status, line, initial=one.initial)
-    write_result(report.document_of(one, said) if as_json else report.text_of(one, said))
+    emit(report.result(one, said), as_json=as_json)
     note_interrupted(facts.ledger)
 
 
@@ -97,10 +98,8 @@ def _all(*, as_json: bool) -> None:
     names = {
         namespace.inode: process.name(namespace.pids[0]) for namespace in found if namespace.pids
     }
-    write = report.all_document if as_json else report.all_text
-    write_result(
-        write(found, names, facts, complete=namespaces.sees_all() and namespaces.is_first())
-    )
+    complete = namespaces.sees_all() and namespaces.is_first()
+    emit(report.all_namespaces(found, names, facts, complete=complete), as_json=as_json)
     note_interrupted(facts.ledger)
 
 

@@ -6,13 +6,12 @@ from typing import Annotated
 
 import typer
 
-from usernsplan.cli.options import DryRun, Json, Root, agreed, note, typed, write_result
+from usernsplan.cli.emit import emit
+from usernsplan.cli.options import DryRun, Json, Root, agreed, note, typed
 from usernsplan.cli.usage import Command, Group
-from usernsplan.errors import InvalidValueError
+from usernsplan.errors import ExitStatus, InvalidValueError
 from usernsplan.host.files import layout_at
 from usernsplan.ledger import open_ledger
-
-_REFUSED = 1
 
 ledger = typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode=None)
 
@@ -55,20 +54,16 @@ def rebuild(
     shown, _ = apply.rebuild(
         layout, store, lambda state: make_rebuilt(state, found, left), really=False
     )
-    if not json:
-        write_result(report.text(shown))
-    elif not (dry_run or yes):
+    if json and not (dry_run or yes):
         raise InvalidValueError(
             "--json shows nothing that could be asked about", hint="say --dry-run or --yes"
         )
+    if dry_run or not json:
+        emit(report.result(shown, None, dry_run=dry_run), as_json=json)
     if dry_run:
-        if json:
-            write_result(report.document(shown, None, done=False))
-        else:
-            note(["nothing was written: this is what would be"])
         return
     if not yes and not agreed("Write this ledger?"):
-        raise typer.Exit(_REFUSED)
+        raise typer.Exit(ExitStatus.FAILED)
     done, kept = apply.rebuild(
         layout,
         store,
@@ -78,6 +73,6 @@ def rebuild(
         really=True,
     )
     if json:
-        write_result(report.document(done, kept, done=True))
+        emit(report.result(done, kept, dry_run=False), as_json=True)
     else:
         note(["the ledger is written", *([f"the damaged one is kept: {kept}"] if kept else [])])

@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from functools import partial
 from typing import Annotated, Optional
 
 import typer
 
-from usernsplan.cli.options import Json, Root, colours, note, note_interrupted, write_result
+from usernsplan.cli.emit import colours, emit, write
+from usernsplan.cli.options import Json, Root, note, note_interrupted
 from usernsplan.errors import InvalidValueError
 from usernsplan.escape import shown_path
 from usernsplan.host import read
 from usernsplan.host.files import layout_at
 from usernsplan.ledger import open_ledger
+from usernsplan.report.result import Result
 from usernsplan.space import Space, space
 
 _STDOUT = "-"
@@ -65,12 +68,11 @@ def map_(
     for target, kind in ((svg, "svg"), (html, "html")):
         if target is not None:
             _write(target, _drawn(found, title, kind))
-    if json:
-        from usernsplan.report import map_json  # noqa: PLC0415 - one of the two
+    if json or (svg is None and html is None):
+        from usernsplan.report import map_json  # noqa: PLC0415 - not for the pictures
 
-        write_result(map_json.document(found))
-    elif svg is None and html is None:
-        write_result(_terminal(found, title, width))
+        result = Result(partial(_terminal, found, title, width), partial(map_json.space, found))
+        emit(result, as_json=json)
     note_interrupted(state.ledger)
 
 
@@ -97,7 +99,7 @@ def _drawn(found: Space, title: str, kind: str) -> str:
 
 def _write(target: str, content: str) -> None:
     if target == _STDOUT:
-        write_result(content.rstrip("\n"))
+        write(content.rstrip("\n"))
         return
     from usernsplan.host import output  # noqa: PLC0415 - only where a file is asked for
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import sys
-from collections import deque
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
@@ -15,7 +12,6 @@ from usernsplan.cli import say
 from usernsplan.errors import (
     InvalidValueError,
     RefusedError,
-    UsernsplanError,
     did_you_mean,
     reason_of,
 )
@@ -103,12 +99,6 @@ def is_asked() -> bool:
     return sys.stdin is not None and sys.stdin.isatty()
 
 
-def colours() -> bool:
-    """Tell whether somebody looks who wants colours: a terminal, and no NO_COLOR (https://no-color.org)."""
-    is_terminal = sys.stdout is not None and sys.stdout.isatty()
-    return is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-
-
 def agreed(question: str) -> bool:
     """Ask on the terminal whether to go on. Raises InvalidValueError where nobody is there."""
     if not is_asked():
@@ -121,42 +111,6 @@ def agreed(question: str) -> bool:
     if not is_agreed:
         say("Nothing was changed.")
     return is_agreed
-
-
-def write_result(output: str) -> None:
-    """Print a result. A full disk is an error that does not hide what was done; a reader who left wants no more."""
-    try:
-        print(escape.lines(output, colours=colours()), flush=True)
-    except OSError as error:
-        _unprinted(
-            error,
-            hint="what the command changed is changed all the same: 'usernsplan history' tells",
-        )
-
-
-def stream(pieces: Iterable[str | bytes]) -> None:
-    """Print what was found as it comes: a line for each text, and bytes as they are. Raises as write_result does."""
-    if sys.stdout is None:  # closed: nobody wants it, and the search still tells by its exit status
-        deque(pieces, maxlen=0)
-        return
-    try:
-        for piece in pieces:
-            if isinstance(piece, bytes):
-                sys.stdout.buffer.write(piece)
-            else:
-                sys.stdout.write(f"{escape.lines(piece)}\n")
-        sys.stdout.flush()
-    except OSError as error:
-        _unprinted(error)
-
-
-def _unprinted(error: OSError, *, hint: str = "") -> None:
-    # Python would try once more when it exits.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if error.errno == errno.EPIPE:
-        return
-    reason = reason_of(error)
-    raise UsernsplanError(f"the result could not be printed: {reason}", hint=hint) from error
 
 
 def typed() -> str:

@@ -3,39 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import Annotated, Optional
 
 import typer
 
 from usernsplan import planfile
+from usernsplan.cli.emit import colours, emit, write
 from usernsplan.cli.options import (
     ConfigFile,
     Json,
     Root,
     agreed,
-    colours,
     new_root,
     note,
     typed,
     warn,
-    write_result,
 )
 from usernsplan.cli.progress import watching
-from usernsplan.errors import InvalidValueError, UsernsplanError
+from usernsplan.errors import ExitStatus, InvalidValueError, UsernsplanError
 from usernsplan.escape import shell
 from usernsplan.host.config import load as load_config
 from usernsplan.host.files import layout_at
 from usernsplan.ledger import open_ledger
+from usernsplan.report import desired as report
 from usernsplan.report.colour import Paint
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from usernsplan.layout import Layout
-    from usernsplan.model import FixReport, Volume
-    from usernsplan.planner.desired import PlanDiff
-
-_PENDING, _PART, _REFUSED = 4, 3, 1
 File = Annotated[
     str,
     typer.Argument(
@@ -74,7 +66,7 @@ def plan(
     if schema:
         from usernsplan.formats.spec_writer import schema as text  # noqa: PLC0415 - only here
 
-        write_result(text())
+        write(text())
         return
     layout = layout_at(root)
     ledger = open_ledger(layout)
@@ -84,11 +76,11 @@ def plan(
         planfile.save(layout, out, loaded, desired)
     new = new_root(layout) if desired.allocate.changed else []
     note(new if json else ())
-    _show(desired, loaded.spec.place, layout, new, as_json=json)
+    emit(report.planned(desired, loaded.spec.place, layout, new, Paint(colours())), as_json=json)
     if out is not None:
         note([f"saved: {layout.command(f'apply --plan {shell(out)}')} does exactly this"])
     if check and desired.pending:
-        raise typer.Exit(_PENDING)
+        raise typer.Exit(ExitStatus.CHANGES_PENDING)
 
 
 def apply(
@@ -129,7 +121,7 @@ def apply(
     new = new_root(layout) if shown.allocate.changed else []
     note(new if json else ())
     if not json:
-        _show(shown, place, layout, new, as_json=False)
+        emit(report.planned(shown, place, layout, new, Paint(colours())), as_json=False)
     is_work = shown.allocate.changed or shown.prune.changed or bool(fix_volumes and shown.volumes)
     if is_work and not yes:
         if json:
@@ -137,19 +129,21 @@ def apply(
                 "--json shows nothing that could be asked about", hint="say --yes"
             )
         if not agreed("Apply this?"):
-            raise typer.Exit(_REFUSED)
+            raise typer.Exit(ExitStatus.FAILED)
     come, gone = planfile.carry_out(layout, ledger, loaded, shown, command)
     with watching() as watch:
         fixed = planfile.fix_volumes(layout, ledger, shown, command, watch) if fix_volumes else ()
     done = replace(shown, allocate=come, prune=gone)
-    _tell(done, place, layout, fixed, as_json=json, is_work=is_work)
-    if not json:
-        # Accounts that were made, say; what was foreseen stands above.
-        foreseen = {*shown.allocate.findings, *shown.prune.findings}
-        warn(finding for finding in (*come.findings, *gone.findings) if finding not in foreseen)
+    # The text of what was foreseen stands above; a run that was mended, say, was not foreseen.
+    foreseen = (*shown.allocate.findings, *shown.prune.findings)
+    result = report.applied(done, place, layout, fixed, foreseen, changed=is_work)
+    if json or is_work:
+        emit(result, as_json=json)
+    else:
+        warn(result.findings)
     failed = any(isinstance(one, UsernsplanError) or one.failed for _, one in fixed)
     if failed or come.unfinished:
-        raise typer.Exit(_PART)
+        raise typer.Exit(ExitStatus.DONE_IN_PART)
 
 
 def export(root: Root = "/", json: Json = False) -> None:
@@ -161,47 +155,4 @@ def export(root: Root = "/", json: Json = False) -> None:
     """
     layout = layout_at(root, exists=True)
     spec, notes = planfile.exported(layout, open_ledger(layout))
-    if json:
-        from usernsplan.formats.spec_writer import document  # noqa: PLC0415 - one of the two
-        from usernsplan.report import json_  # noqa: PLC0415
-
-        write_result(json_.document("export", spec=document(spec), notes=list(notes)))
-    else:
-        from usernsplan.formats.spec_writer import text  # noqa: PLC0415
-
-        write_result(text(spec).rstrip("\n"))
-        note(notes)
-
-
-def _show(
-    desired: PlanDiff, place: str, layout: Layout, first: Sequence[str], *, as_json: bool
-) -> None:
-    from usernsplan.report import desired as report  # noqa: PLC0415 - not needed for what fails before
-
-    if as_json:
-        write_result(report.document(desired, place, layout))
-    else:
-        write_result("\n\n".join([*first, report.text(desired, place, layout, Paint(colours()))]))
-        warn((*desired.allocate.findings, *desired.prune.findings))
-
-
-def _tell(
-    desired: PlanDiff,
-    place: str,
-    layout: Layout,
-    fixed: Sequence[tuple[Volume, FixReport | UsernsplanError]],
-    *,
-    as_json: bool,
-    is_work: bool,
-) -> None:
-    """What was done; in text, what the plan said of it stands above already."""
-    from usernsplan.report import desired as report  # noqa: PLC0415
-
-    if as_json:
-        write_result(
-            report.document(
-                desired, place, layout, applied=is_work, volumes=report.fixed(fixed, layout)
-            )
-        )
-    elif is_work:
-        write_result(report.done(desired, place, layout, fixed))
+    emit(report.exported(spec, notes), as_json=json)

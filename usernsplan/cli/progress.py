@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress, TaskID
 
-    from usernsplan.volume.fix import Watch
+    from usernsplan.volume.job import Watch
 
 _EVERY = 10.0
 # A bar that is gone before it can be read is only a flicker, and rich takes 60 ms to import.

@@ -7,6 +7,8 @@ import sys
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from usernsplan.errors import BY_SIGNAL
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -51,7 +53,8 @@ def is_due(words: Sequence[str]) -> bool:
 
     flags = {name for name, known in ENGINES.items() if known.flags}
     if words[:1] != ["render"]:
-        return bool(words) and words[0] not in COMMANDS and not flags.isdisjoint(words)
+        is_unknown = bool(words) and words[0] not in COMMANDS and "--json" not in words
+        return is_unknown and not flags.isdisjoint(words)
     engine, options, doubtful = "", set(), False
     rest = iter(words[1:])
     for word in rest:
@@ -81,4 +84,4 @@ def _stops_politely() -> dict[int, Any]:
 
 
 def _stop(number: int, _: object) -> NoReturn:
-    sys.exit(128 + number)
+    sys.exit(BY_SIGNAL + number)

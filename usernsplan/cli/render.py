@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import Annotated, Optional
 
 import typer
 
 from usernsplan import rendering
-from usernsplan.cli.options import DryRun, Json, Root, Yes, note, write_result
+from usernsplan.cli.emit import emit
+from usernsplan.cli.options import DryRun, Json, Root, Yes
 from usernsplan.errors import InvalidValueError
 from usernsplan.host.files import layout_at
 from usernsplan.ledger import open_ledger
 from usernsplan.model import RenderRequest
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from usernsplan.engines.base import Rendered
-    from usernsplan.model import Change
+from usernsplan.report import results
 
 
 def render(
@@ -103,44 +99,15 @@ def render(
                 "--dry-run and --replace-files are about --out and --bundle",
                 hint="without them it is printed",
             )
-        _print(request, rendering.rendering(request, root), None, "/", as_json=json, done=False)
-        return
-    rendered, changes = rendering.delivered(
-        request, root, out=out, replace_files=replace_files, preview=dry_run
-    )
-    _print(request, rendered, changes, out or bundle or "/", as_json=json, done=not dry_run)
-
-
-def _print(
-    request: RenderRequest,
-    rendered: Rendered,
-    changes: Sequence[Change] | None,
-    where: str,
-    *,
-    as_json: bool,
-    done: bool,
-) -> None:
-    if as_json:
-        from usernsplan.report import json_  # noqa: PLC0415 - one of the two
-
-        write_result(json_.rendered(request, rendered, changes, layout_at(where, "--out")))
-        return
-    if changes is None:
-        write_result(rendered.text)
+        rendered, changes, where = rendering.rendering(request, root), None, layout_at("/")
     else:
-        from usernsplan.report import text  # noqa: PLC0415
-
-        write_result(text.placed(changes, layout_at(where, "--out"), done=done))
-    note(rendered.notes)
+        rendered, changes = rendering.delivered(
+            request, root, out=out, replace_files=replace_files, preview=dry_run
+        )
+        where = layout_at(out or bundle or "/", "--out")
+    emit(results.rendered(request, rendered, changes, where, done=not dry_run), as_json=json)
 
 
 def _list(name: str, root: str, *, as_json: bool) -> None:
     found = rendering.table(open_ledger(layout_at(root)).state(), name)
-    if as_json:
-        from usernsplan.report import json_  # noqa: PLC0415 - one of the two
-
-        write_result(json_.engines(found))
-    else:
-        from usernsplan.report import text  # noqa: PLC0415
-
-        write_result(text.engines(found))
+    emit(results.engines(found), as_json=as_json)

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 import typer
 
 from usernsplan import apply
-from usernsplan.cli.options import agreed, is_asked, new_root, note, typed, warn, write_result
+from usernsplan.cli.emit import emit
+from usernsplan.cli.options import agreed, is_asked, new_root, note, typed, warn
+from usernsplan.errors import ExitStatus
 from usernsplan.host.files import layout_at
 from usernsplan.ledger import open_ledger
 from usernsplan.planner.shown import exactly
+from usernsplan.report import results
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from usernsplan.model import HostState, Plan
-
-
-_REFUSED = 1
 
 
 def run(
@@ -44,18 +44,10 @@ def run(
             if shown.changed and shown.consequences:
                 warn(shown.consequences)
                 if not agreed("Do it all the same?"):
-                    raise typer.Exit(_REFUSED)
+                    raise typer.Exit(ExitStatus.FAILED)
                 decide, yes = exactly(shown, decide), True
         plan = apply.carry_out(layout, ledger, decide, typed(), agreed=yes)
     new = new if plan.changed else []
-    if as_json:
-        note(new)
-        from usernsplan.report import json_  # noqa: PLC0415 - one of the two
-
-        write_result(json_.plan(plan, layout))
-    else:
-        from usernsplan.report import text  # noqa: PLC0415
-
-        write_result("\n\n".join([*new, text.plan(plan, layout, done=not preview)]))
-        warn(plan.findings)
+    note(new if as_json else ())
+    emit(results.planned(plan, layout, new, done=not preview), as_json=as_json)
     return plan

@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from usernsplan.cli.options import DryRun, Json, Root, note, note_interrupted, write_result
+from usernsplan.cli.emit import emit
+from usernsplan.cli.options import DryRun, Json, Root, note, note_interrupted
 from usernsplan.errors import InvalidValueError
 from usernsplan.host import runs as runs_of
 from usernsplan.host.files import layout_at
 from usernsplan.host.volumes import recorded
 from usernsplan.ledger import allocation_of, open_ledger
+from usernsplan.report import results
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from usernsplan.layout import Layout
-    from usernsplan.model import LedgerState, RunSeen, Volume
+    from usernsplan.model import LedgerState, Volume
 
 # More of a number would be no age.
 _DIGITS = 5
@@ -31,14 +31,7 @@ def list_(root: Root = "/", json: Json = False) -> None:
     layout = layout_at(root, exists=True)
     ledger = open_ledger(layout).state()
     volumes, runs = _recorded(layout, ledger)
-    if json:
-        from usernsplan.report import json_  # noqa: PLC0415 - one of the two
-
-        write_result(json_.allocations("list", ledger.allocations, ledger, volumes, runs))
-    else:
-        from usernsplan.report import text  # noqa: PLC0415
-
-        write_result(text.allocations(ledger, volumes))
+    emit(results.allocations(ledger, volumes, runs), as_json=json)
     note_interrupted(ledger)
     note("; ".join(run[1:]) for run in runs)
 
@@ -57,14 +50,7 @@ def show(
     found = allocation_of(ledger, name)
     volumes, runs = _recorded(layout, ledger, name)
     of_it = [one for one in runs_of.every(layout) if one.container == name]
-    if json:
-        from usernsplan.report import json_  # noqa: PLC0415 - one of the two
-
-        write_result(json_.allocation(found, volumes, runs, of_it, layout))
-    else:
-        from usernsplan.report import text  # noqa: PLC0415
-
-        write_result(text.allocation(found, volumes, of_it))
+    emit(results.allocation(found, volumes, runs, of_it, layout), as_json=json)
     note_interrupted(ledger)
     note("; ".join(run[1:]) for run in runs)
 
@@ -76,15 +62,7 @@ def _prune(root: str, seconds: int, *, dry_run: bool, as_json: bool) -> None:
 
     layout = layout_at(root, exists=True)
     pruned = prune(layout, time.time_ns() - seconds * 10**9, dry_run=dry_run)
-    if as_json:
-        from usernsplan.report import json_  # noqa: PLC0415 - one of the two
-
-        write_result(json_.pruned(pruned.removed, pruned.kept, dry_run=dry_run))
-    else:
-        from usernsplan.report import text  # noqa: PLC0415
-
-        write_result(text.pruned(pruned.removed, dry_run=dry_run))
-        note(f"run {name} stays: {why}" for name, why in pruned.kept)
+    emit(results.pruned(pruned, dry_run=dry_run), as_json=as_json)
 
 
 def _seconds(age: str) -> int:
@@ -119,18 +97,6 @@ def _recorded(
             one for one in looks(ledger, found.volumes, layout) if name in {None, one[0].name}
         ]
     return volumes, told
-
-
-def write_runs(found: Sequence[RunSeen], layout: Layout, *, as_json: bool) -> None:
-    """Print runs as a list."""
-    if as_json:
-        from usernsplan.report import json_  # noqa: PLC0415 - one of the two
-
-        write_result(json_.runs(found, layout))
-    else:
-        from usernsplan.report import text  # noqa: PLC0415
-
-        write_result(text.runs(found))
 
 
 def history(
@@ -172,17 +138,10 @@ def history(
         raise InvalidValueError("--runs with --prune-runs", hint="say one of the two")
     if runs:
         layout = layout_at(root, exists=True)
-        write_runs(runs_of.every(layout), layout, as_json=json)
+        emit(results.runs(runs_of.every(layout), layout), as_json=json)
         return
     if older_than is not None:
         _prune(root, _seconds(older_than), dry_run=dry_run, as_json=json)
         return
     entries = open_ledger(layout_at(root, exists=True)).history()
-    if json:
-        from usernsplan.report import json_  # noqa: PLC0415 - one of the two
-
-        write_result(json_.history(entries))
-    else:
-        from usernsplan.report import text  # noqa: PLC0415
-
-        write_result(text.history(entries))
+    emit(results.history(entries), as_json=json)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from typer.core import TyperCommand, TyperGroup
 
-from usernsplan.errors import InvalidValueError, did_you_mean, placed
+from usernsplan.errors import UsageError, did_you_mean, placed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -24,11 +24,11 @@ class Command(TyperCommand):
     allow_extra_args = True
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - of either click
-        """Read the words typed. Raises InvalidValueError."""
+        """Read the words typed. Raises UsageError."""
         with _in_our_words(ctx):
             left_over = super().parse_args(ctx, args)
         if left_over:
-            raise InvalidValueError(f"unexpected argument '{left_over[0]}'", hint=_usage(ctx))
+            raise UsageError(f"unexpected argument '{left_over[0]}'", hint=_usage(ctx))
         return left_over
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - of either click
@@ -50,15 +50,15 @@ class Group(TyperGroup):
     jobs: Mapping[str, Mapping[str, object]] = {}
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - of either click
-        """Read the words before the command. Raises InvalidValueError."""
+        """Read the words before the command. Raises UsageError."""
         with _in_our_words(ctx):
             return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 - the same
-        """Find the command. Raises InvalidValueError where there is none of this name."""
+        """Find the command. Raises UsageError where there is none of this name."""
         if args[0] not in self.commands:
             hint = did_you_mean(args[0], self.commands, f"'{ctx.command_path} --help' lists them")
-            raise InvalidValueError(f"{args[0]}: no such command", hint=hint)
+            raise UsageError(f"{args[0]}: no such command", hint=hint)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, _: Any, formatter: Any) -> None:  # noqa: ANN401 - the same
@@ -81,7 +81,7 @@ def _in_our_words(ctx: Any) -> Iterator[None]:  # noqa: ANN401 - of either click
         raise _as_ours(error, ctx) from error
 
 
-def _as_ours(error: Any, ctx: Any) -> InvalidValueError:  # noqa: ANN401 - of either click
+def _as_ours(error: Any, ctx: Any) -> UsageError:  # noqa: ANN401 - of either click
     """The fact first, and then the remedy."""
     options = [
         name for param in ctx.command.params for name in (*param.opts, *param.secondary_opts)
@@ -90,21 +90,21 @@ def _as_ours(error: Any, ctx: Any) -> InvalidValueError:  # noqa: ANN401 - of ei
         case "NoSuchOption":
             word = error.option_name
             near = did_you_mean(word, [name for name in options if name[:1] == "-"], _usage(ctx))
-            return InvalidValueError(f"{word}: no such option", hint=near)
+            return UsageError(f"{word}: no such option", hint=near)
         case "MissingParameter":
-            return InvalidValueError(
+            return UsageError(
                 f"{error.param.human_readable_name.strip('[].')} is missing", hint=_usage(ctx)
             )
         case "BadOptionUsage":
             is_bare = "requires" in error.message
             fact = "its value is missing" if is_bare else "this option takes no value"
-            return InvalidValueError(f"{error.option_name}: {fact}", hint=_usage(ctx))
+            return UsageError(f"{error.option_name}: {fact}", hint=_usage(ctx))
         case "BadParameter":
             # 'x' is not a valid int, or integer: each version says it in its own way.
             value, is_no, _ = error.message.partition(" is not a valid ")
             fact = f"{value} is not a whole number" if is_no else error.message.rstrip(".")
-            return InvalidValueError(f"{error.param.opts[-1]}: {fact}", hint=_usage(ctx))
-    return InvalidValueError(error.format_message(), hint=_usage(ctx))
+            return UsageError(f"{error.param.opts[-1]}: {fact}", hint=_usage(ctx))
+    return UsageError(error.format_message(), hint=_usage(ctx))
 
 
 def _usage(ctx: Any) -> str:  # noqa: ANN401 - of either click

@@ -9,27 +9,26 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from usernsplan import lookup
-from usernsplan.cli.options import Json, Root, note, note_interrupted, stream, write_result
+from usernsplan.cli.emit import emit
+from usernsplan.cli.options import Json, Root, note, note_interrupted
 from usernsplan.engines import engine_of_pool
-from usernsplan.errors import InvalidValueError
+from usernsplan.errors import ExitStatus, InvalidValueError
 from usernsplan.host import accounts
 from usernsplan.host.files import layout_at
 from usernsplan.ledger import allocation_of, open_ledger
+from usernsplan.report import whose
 from usernsplan.whose.ids import answers, from_container, read_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from usernsplan.formats.accounts import Accounts
-    from usernsplan.ids import IdRange
     from usernsplan.layout import Layout
     from usernsplan.volume.owned import InodeIds
-    from usernsplan.whose.ids import Answer, IdContext
 
 _STDIN = "-"
 # More bytes would be more ids than there are processes, files or patience for.
 _MOST = 1 << 28
-_UNMAPPED = 1
 _HINT = "an id is a decimal number from 0 to 4294967294"
 
 
@@ -83,46 +82,15 @@ def whois(
     facts = replace(facts, image=image)
     found = answers(wanted, facts)
     pool = lookup.pool(layout) if any(answer.is_free for answer in found.values()) or json else None
-    if json:
-        from usernsplan.report import json_, whose  # noqa: PLC0415 - one of the two
-
-        complete = facts.complete
-        told = [
-            whose.answer_fields(number, found[number], pool, complete=complete)
-            for number in dict.fromkeys(asked)
-        ]
-        files = [whose.file_fields(path, kind, one, found) for path, kind, one in carried]
-        write_result(json_.document("whois", answers=told, **({"files": files} if file else {})))
-    else:
-        stream(_text(asked, carried, found, pool if facts.complete else None, facts))
+    emit(whose.result(asked, carried, found, pool, facts), as_json=json)
     note(notes)
     note_interrupted(facts.ledger)
-
-
-def _text(
-    asked: Sequence[int],
-    carried: Sequence[tuple[str, str, InodeIds]],
-    found: dict[int, Answer],
-    pool: IdRange | None,
-    facts: IdContext,
-) -> Iterator[str]:
-    from usernsplan.report import whose  # noqa: PLC0415 - one of the two
-
-    for path, kind, one in carried:
-        yield whose.file(path, kind, one, found, pool)
-    if len(asked) == 1:
-        yield whose.paragraph(asked[0], found[asked[0]], facts.layout, pool)
-    else:
-        lines = {number: whose.line(number, found[number], pool) for number in set(asked)}
-        yield from (lines[number] for number in asked)
 
 
 def _inside(
     layout: Layout, name: str, words: Sequence[str], image: Accounts, *, as_json: bool
 ) -> None:
     """Follow a container's maps to the host."""
-    from usernsplan.report import whose  # noqa: PLC0415 - not for the other way
-
     allocation = allocation_of(open_ledger(layout).state(), name)
     if engine := engine_of_pool(allocation):
         hint = "'usernsplan inspect PID' shows the maps of one that runs"
@@ -138,18 +106,9 @@ def _inside(
                 hint=f"{_HINT}; --passwd FILE tells the image's names",
             )
         found.append(one)
-    if as_json:
-        from usernsplan.report import json_  # noqa: PLC0415 - one of the two
-
-        write_result(
-            json_.document(
-                "whois", container=name, answers=[whose.inside_fields(one) for one in found]
-            )
-        )
-    else:
-        stream(whose.inside(one, name) for one in found)
+    emit(whose.in_container(name, found), as_json=as_json)
     if not all(one.is_mapped for one in found):
-        raise typer.Exit(_UNMAPPED)
+        raise typer.Exit(ExitStatus.FAILED)
 
 
 def _words(ids: Iterable[str]) -> Iterator[str]:

@@ -16,6 +16,7 @@ from usernsplan.model import DEFAULT_NAME, DEFAULT_OWNER, ROOT, Finding
 from usernsplan.planner.dockerroot import dockerroot_of, first_free
 from usernsplan.planner.meant import is_meant_by_root
 from usernsplan.planner.names import owner_of
+from usernsplan.planner.stories import advise
 from usernsplan.strategies import PerContainer, Shared, in_subid
 
 if TYPE_CHECKING:
@@ -60,9 +61,8 @@ def _odd_lines(state: HostState) -> Iterator[Finding]:
         odd = file.odd_lines()
         if odd:
             more = f", and {len(odd) - 1} more such lines" if odd[1:] else ""
-            yield Finding(
+            yield advise(
                 "USN108",
-                "warning",
                 f"{state.layout.path(path)}:{odd[0].number}: {odd[0].problem}{more}",
                 "it is kept as it is and its ids count as taken; Podman, Incus or an older Docker may refuse the file",
             )
@@ -71,9 +71,8 @@ def _odd_lines(state: HostState) -> Iterator[Finding]:
 def _directory_service(state: HostState) -> Iterator[Finding]:
     service = directory_service(state)
     if service:
-        yield Finding(
+        yield advise(
             "USN105",
-            "warning",
             f"accounts come from {service} too, and not all of its ids can be seen from here (SSSD maps Active "
             "Directory to 200000-2000200000 by default)",
             "compare with its id range, and keep out of it with --pool FIRST-LAST",
@@ -99,7 +98,7 @@ def _login_defs(state: HostState) -> Iterator[Finding]:
     try:
         login_defs.parse(state.login_defs, state.layout.path(LOGIN_DEFS))
     except InvalidFileError as error:
-        yield Finding("USN112", "warning", str(error), "useradd stumbles over it too")
+        yield advise("USN112", str(error), "useradd stumbles over it too")
 
 
 def _dockerroot(state: HostState, root: int) -> Iterator[Finding]:
@@ -116,9 +115,8 @@ def _dockerroot(state: HostState, root: int) -> Iterator[Finding]:
         and not is_meant_by_root(line.owner, line.start, line.stop - line.start)
     ]
     if whose:
-        yield Finding(
+        yield advise(
             "USN101",
-            "warning",
             f"DOCKERROOT {root} is {' and '.join(whose)} on this host: container root can do all it can",
             f"'--dockerroot auto' takes the first id that nobody has{_free(state)}, '--dockerroot N' any other",
         )
@@ -144,25 +142,22 @@ def _on_allocation(state: HostState, allocation: Allocation) -> Iterator[Finding
     )
     is_own = allocation.owner in {DEFAULT_OWNER, owner_of(allocation.name)}
     if allocation.mapping.uids.to_host(0) == 0:
-        yield Finding(
+        yield advise(
             "USN102",
-            "warning",
             f"'{allocation.name}' is an identity map: its root is the host's root wherever capabilities do not matter "
             f"(files, sockets); a process run as {allocation.owner} could become any user, root included",
             "use it to try user namespaces out; --dockerroot N keeps container root away from root",
         )
     elif shared and allocation.owner != DEFAULT_OWNER and state.accounts.user(allocation.owner):
-        yield Finding(
+        yield advise(
             "USN102",
-            "warning",
             f"{allocation.owner} is an account: whoever runs as it can become every user of this host above "
             f"{allocation.mapping.uids.to_host(0)}",
             "grant it to an owner that is nobody's login",
         )
     if ROOT in {allocation.owner, *allocation.extra_owners}:
-        yield Finding(
+        yield advise(
             "USN119",
-            "info",
             "root's lines are what LXC needs; LXD and Incus, where one of them runs here, take ids for containers from "
             "them too",
             "where one of them runs, root's first line has to be a range of its own",
@@ -172,33 +167,29 @@ def _on_allocation(state: HostState, allocation: Allocation) -> Iterator[Finding
         and not engines.engine_of_pool(allocation)
         and not state.accounts.user(allocation.owner)
     ):
-        yield Finding(
+        yield advise(
             "USN118",
-            "warning",
             f"{allocation.owner}, who owns the lines of '{allocation.name}', is no account: the next one of that name "
             "inherits the range",
             "release it, or make the account now",
         )
     if shared and allocation.reserved_range and written:
-        yield Finding(
+        yield advise(
             "USN103",
-            "warning",
             f"{allocation.owner}'s lines make Docker's map by their order, "
             f"the filler {allocation.reserved_range} in the middle; "
             "the next useradd that hands out a range sorts the file and breaks it",
             "run this command again after a useradd: it puts them back in order",
         )
     if shared and not written:
-        yield Finding(
+        yield advise(
             "USN113",
-            "info",
             f"'{allocation.name}' is kept in the ledger only: a map past 65535 in subuid would stop every useradd",
             "'usernsplan render podman' and 'render oci' print it",
         )
     if lacks_nobody(allocation):
-        yield Finding(
+        yield advise(
             "USN104",
-            "warning",
             f"'{allocation.name}' maps {allocation.mapping.uids[0].count} ids: nobody ({OVERFLOW_ID}) is not among "
             "them, and images that own files by it cannot be unpacked",
             "the default --size 65536 has it",

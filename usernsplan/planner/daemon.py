@@ -14,6 +14,7 @@ from usernsplan.formats import daemon_json
 from usernsplan.formats.subid import Grant
 from usernsplan.layout import DAEMON_JSON
 from usernsplan.model import DEFAULT_OWNER, Change, Finding
+from usernsplan.planner.stories import advise
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -106,9 +107,7 @@ def not_here(state: HostState) -> tuple[Finding, ...]:
     message = (
         f"Docker is not installed here ({found}): {state.layout.path(DAEMON_JSON)} is left alone"
     )
-    return (
-        Finding("USN122", "info", message, "say --engine docker to have it written all the same"),
-    )
+    return (advise("USN122", message, "say --engine docker to have it written all the same"),)
 
 
 def refuse_symlink(state: HostState) -> None:
@@ -186,9 +185,7 @@ def _left_to_do(state: HostState, commands: tuple[tuple[str, ...], ...], what: s
     who = ", ".join(dict.fromkeys(command[-1] for command in commands))
     message = f"{who}, or a group of that name, does not exist, and {commands[0][0]} cannot be run here: {what}"
     return Pointed(
-        findings=(
-            Finding("USN107", "warning", message, "run the command below, then this one again"),
-        ),
+        findings=(advise("USN107", message, "run the command below, then this one again"),),
         next_steps=left,
         unfinished=True,
     )
@@ -202,15 +199,14 @@ def _without_tty(allocation: Allocation) -> tuple[Finding, ...]:
     hint = (
         "'docker run --tmpfs /dev/pts …' starts; Podman and OCI runtimes need nothing of the kind"
     )
-    return (Finding("USN116", "warning", message, hint),)
+    return (advise("USN116", message, hint),)
 
 
 def _hidden(state: HostState, config: DaemonConfig, allocation: Allocation) -> Finding:
     old, new = _old_data_root(state, config), data_root(config, allocation)
     has = "".join(f"; in {one.path}: {one.what}" for one in _elsewhere(state, config, allocation))
-    return Finding(
+    return advise(
         "USN106",
-        "warning",
         f"Docker keeps its images and containers in {new} from its next start; what is in {old} is hidden, not moved"
         + has,
         "push or save what you need before the restart; taking userns-remap out brings the old ones back",

@@ -33,6 +33,7 @@ from usernsplan.planner.allocate import make_plan
 from usernsplan.planner.recovery import as_changed
 from usernsplan.planner.release import make_release
 from usernsplan.planner.runs import findings as findings_of_runs
+from usernsplan.planner.stories import advise
 from usernsplan.planner.taken import claims_of_others, holders
 from usernsplan.planner.volumes import doubts, not_noted
 from usernsplan.strategies import named, with_defaults
@@ -227,9 +228,8 @@ def _reserved_over(state: HostState, reserve: Iterable[Reservation]) -> Iterator
     for one in reserve:
         for whose, overlap in holders(one.ids, others):
             message = f"{overlap}, which is to be reserved for '{one.why}', is {whose}"
-            yield Finding(
+            yield advise(
                 "USN127",
-                "warning",
                 message,
                 "what is given already stays given: only new ranges keep out",
             )

@@ -37,9 +37,12 @@ def exported(state: HostState, defaults: Mapping[str, int] | None = None) -> Spe
     daemon = _pointed_at(state, containers)
     strategy = state.ledger.allocations[0].strategy if state.ledger.allocations else "per-container"
     engines = ["docker"] if daemon else []
-    volumes: dict[str, list[Volume]] = {}
-    for volume in filter(can_export, standing(state.ledger).values()):
-        volumes.setdefault(volume.name, []).append(volume)
+    volumes: dict[str, list[SpecVolume]] = {}
+    for volume in standing(state.ledger).values():
+        if (mode := volume.known_mode) and not why_left_out(volume):
+            spec = SpecVolume(volume.path, mode, volume.user, 0)
+            volumes.setdefault(volume.name, []).append(spec)
+
     return Spec(
         place="",
         strategy=strategy,
@@ -56,7 +59,7 @@ def exported(state: HostState, defaults: Mapping[str, int] | None = None) -> Spe
 
 
 def _container(
-    a: Allocation, daemon: str | None, volumes: Iterable[Volume], *, usual: bool
+    a: Allocation, daemon: str | None, volumes: Iterable[SpecVolume], *, usual: bool
 ) -> SpecContainer:
     # A shared map takes ids of its own only for Docker.
     starts = a.strategy != Shared.name or a.name in {DEFAULT_NAME, daemon}
@@ -68,20 +71,20 @@ def _container(
         start=a.reserved_range.start if a.reserved_range and starts else None,
         options=options_of(a.strategy, a.mapping, a.reserved_range, usual=usual),
         engines=tuple(_ASKING[owner] for owner in a.extra_owners if owner in _ASKING),
-        volumes=tuple(
-            SpecVolume(v.path, "own" if v.mode == "own" else "shift", v.user, 0) for v in volumes
-        ),
+        volumes=tuple(volumes),
     )
 
 
-def can_export(volume: Volume) -> bool:
-    """Tell whether a plan file can say of a volume what the ledger does.
+def why_left_out(volume: Volume) -> str:
+    """Why a plan file cannot say of a volume what the ledger does; "" where it can.
 
     YAML has no way of writing some paths, and an older version did not note to which user a volume was given.
     """
-    return volume.path.isprintable() and (
-        volume.mode == "shift" or (volume.mode == "own" and volume.user != "")
-    )
+    if volume.known_mode is None:
+        return f"its mode {volume.mode!r} is unknown to this usernsplan"
+    if not volume.path.isprintable():
+        return "YAML cannot write its path"
+    return "its user was not noted" if volume.mode == "own" and not volume.user else ""
 
 
 def _pool(state: HostState, containers: Iterable[Allocation]) -> IdRange | None:

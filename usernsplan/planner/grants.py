@@ -13,6 +13,7 @@ from usernsplan.formats.subid import Grant
 from usernsplan.holdings import holdings, noted_line
 from usernsplan.layout import SUBGID, SUBUID
 from usernsplan.model import ROOT, Change, Finding
+from usernsplan.planner.stories import advise
 from usernsplan.planner.taken import Claim, claims_of_others, holders
 
 if TYPE_CHECKING:
@@ -188,7 +189,7 @@ class Grants:
                 f"{self._state.layout.path(one.path)}: the lines of '{allocation.name}' are {what}"
             )
             self.findings.append(
-                Finding("USN109", "warning", message, "they are put back as they were granted")
+                advise("USN109", message, "they are put back as they were granted")
             )
 
     def remove(
@@ -230,16 +231,15 @@ class Grants:
             self._out[one.path] += out
             if len(have) < len(one.wanted):
                 self.findings.append(
-                    Finding(
+                    advise(
                         "USN110",
-                        "warning",
                         f"{place}: lines of '{allocation.name}' were gone already",
                     )
                 )
             for line in have:
                 if subid.ended(line.raw) not in one.wanted:
                     message = f"{place}:{line.number}: '{file_line(line.raw)}' stays: usernsplan did not write it"
-                    self.findings.append(Finding("USN111", "warning", message))
+                    self.findings.append(advise("USN111", message))
         return tuple(staying)
 
     def _stays(self, one: Holding, line: Line) -> Finding:
@@ -255,7 +255,7 @@ class Grants:
                 ("usermod", option, f"{line.start}-{line.stop - 1}", one.owner)
             )
             hint += f"; where nobody needs it any more: {shell(*usermod)}"
-        return Finding("USN111", "warning", message, hint)
+        return advise("USN111", message, hint)
 
     def changes(self) -> tuple[Change, ...]:
         """The files that are to change: others' lines as they are and where they are, ours at the end."""

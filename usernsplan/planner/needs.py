@@ -9,6 +9,7 @@ from usernsplan.escape import shell
 from usernsplan.formats.subid import Grant
 from usernsplan.layout import SUBUID
 from usernsplan.model import DEFAULT_NAME, ROOT, Finding
+from usernsplan.planner.stories import advise
 from usernsplan.strategies import SLOT
 
 if TYPE_CHECKING:
@@ -40,16 +41,15 @@ def findings(
         for name in resolved.named:
             # A pool is its engine's, whatever the containers have.
             if not ENGINES[name].pool and not (found := verdict(name, allocation)).can:
-                yield Finding(
+                yield advise(
                     "USN120",
-                    "warning",
                     f"{name} cannot express '{allocation.name}': {found.why}",
                     f"{state.layout.inline(f'render --list {shell(allocation.name)}')} shows which engines can",
                 )
     for name in resolved.named:
         if ENGINES[name].extra_owners and any(a.name == DEFAULT_NAME for a in allocations):
             message = f"{name} is for containers that have a name: nothing is granted to root for '{DEFAULT_NAME}'"
-            yield Finding("USN120", "warning", message, "name the container")
+            yield advise("USN120", message, "name the container")
     takers = takers_of_roots(state, resolved.engines)
     if not takers:
         return
@@ -57,14 +57,13 @@ def findings(
         ROOT in {a.owner, *a.extra_owners} for a in (*state.ledger.allocations, *allocations)
     )
     if not resolved.are_named and not granted:
-        yield Finding(
+        yield advise(
             "USN121",
-            "info",
             f"{takers[0]} takes ids for its containers out of root's lines: nothing was granted to root",
             f"for a container of {takers[0]} or LXC, say --engine {takers[0]} or --engine lxc",
         )
     elif granted and not has_own_range(state):
-        yield Finding("USN123", "warning", *no_own_range(state, takers[0]))
+        yield advise("USN123", *no_own_range(state, takers[0]))
 
 
 def takers_of_roots(state: HostState, engines: Collection[str] = ()) -> tuple[str, ...]:

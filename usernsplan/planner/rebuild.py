@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from usernsplan.formats.subid import SubidFile
     from usernsplan.mapping import Mapping
-    from usernsplan.model import HostState
+    from usernsplan.model import HostState, Mode
     from usernsplan.strategies import Strategy
 
 _SHOWN = 5
@@ -49,7 +49,7 @@ class Given(NamedTuple):
     run: str
     container: str
     mapping: Mapping
-    mode: str
+    mode: Mode
     owner: tuple[int, int] | None
     paths: tuple[str, ...]
     is_done: bool = True

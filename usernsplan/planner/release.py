@@ -20,6 +20,7 @@ from usernsplan.model import DEFAULT_NAME, Change, Finding, LedgerChange, Plan
 from usernsplan.planner import daemon
 from usernsplan.planner.grants import Grants, keeps_lines, needed_of_root
 from usernsplan.planner.names import owner_of
+from usernsplan.planner.stories import advise
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Sequence
@@ -97,7 +98,7 @@ def _volumes(
                 if allocation.name in kept
                 else ""
             )
-            yield Finding("USN133", "info", message, hint)
+            yield advise("USN133", message, hint)
 
 
 def _later(state: HostState, held: Sequence[tuple[str, IdRange]]) -> Iterator[str]:
@@ -133,7 +134,7 @@ def _accounts(state: HostState, gone: Iterable[Allocation]) -> Iterator[Finding]
             message = f"the account {allocation.owner} stays, and a Docker daemon that is remapped to it does not start"
             userdel = shell(*state.layout.account_command(("userdel", allocation.owner)))
             hint = f"stop docker-{allocation.name} first where there is one, and then: {userdel}"
-            yield Finding("USN125", "warning", message, hint)
+            yield advise("USN125", message, hint)
 
 
 def _forget(state: HostState, names: tuple[str, ...], wanted: IdRange | None) -> Plan:
@@ -195,7 +196,7 @@ def _unpoint(state: HostState, gone: tuple[Allocation, ...], *, unset: bool) -> 
             raise
         # No daemon starts from this file, so none depends on these lines.
         return daemon.Pointed(
-            findings=(Finding("USN117", "warning", str(error), "Docker cannot start from it"),)
+            findings=(advise("USN117", str(error), "Docker cannot start from it"),)
         )
     current = config.get(daemon_json.REMAP)
     if current is None or daemon.remap_user(state, current) not in owners:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 from usernsplan.engines import engine_of_pool
 from usernsplan.errors import RefusedError
 from usernsplan.escape import shell
-from usernsplan.model import ROOT, Change, Finding, Plan
+from usernsplan.model import ROOT, Change, Plan
 from usernsplan.planner import daemon
 from usernsplan.planner.grants import Grants
 from usernsplan.planner.names import owner_of
 from usernsplan.planner.recovery import as_mended, files_of
+from usernsplan.planner.stories import advise
 
 if TYPE_CHECKING:
     from usernsplan.model import Allocation, HostState, Intent
@@ -28,7 +29,7 @@ def make_repair(state: HostState) -> Plan:
                 _refuse_orphan(state, allocation)
             grants.restore(allocation)
         except RefusedError as error:
-            left.append(Finding("USN126", "warning", f"left as it is: {error}", error.hint))
+            left.append(advise("USN126", f"left as it is: {error}", error.hint))
         if len(grants.findings) > told:
             restored.add(allocation.owner)
     steps = (daemon.RESTART,) if daemon.remapped_to(state) in restored else ()

@@ -18,6 +18,7 @@ from usernsplan.planner.daemon import not_here
 from usernsplan.planner.dockerroot import dockerroot_of, first_free
 from usernsplan.planner.names import check_name, check_owner, owner_of, refuse_account
 from usernsplan.planner.needs import TAKE_ROOTS
+from usernsplan.planner.stories import advise
 from usernsplan.strategies import (
     SHARED_SUBID_LAST,
     SLOT,
@@ -146,7 +147,7 @@ def not_done(name: str, error: UsernsplanError) -> Finding:
     """What to say of a pool that cannot be had, where its engine is merely installed."""
     message = f"nothing is done for the pool of {name}, whose engine is installed here: {error}"
     hint = f"--engine {pool_named(name)} asks for it, and says what stands in the way"
-    return Finding("USN124", "warning", message, hint)
+    return advise("USN124", message, hint)
 
 
 def _strategy(state: HostState, request: AllocateRequest) -> Strategy:

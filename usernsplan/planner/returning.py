@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from usernsplan.model import Finding
+from usernsplan.planner.stories import advise
 from usernsplan.planner.taken import claims, holders
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
-    from usernsplan.model import Allocation, HostState, Quarantined
+    from usernsplan.model import Allocation, Finding, HostState, Quarantined
     from usernsplan.planner.resolve import Wanted
 
 
@@ -58,9 +58,9 @@ def told(state: HostState, back: Mapping[str, Quarantined]) -> Iterator[Finding]
         message = f"'{name}' has {former.reserved_range} again, which it had until it was released"
         if state.namespaces.meets(former.reserved_range.start, former.reserved_range.stop):
             hint = f"a running user namespace maps ids of it: if that is no container of '{name}', stop it first"
-            yield Finding("USN135", "warning", message, hint)
+            yield advise("USN135", message, hint)
         else:
-            yield Finding("USN131", "info", message)
+            yield advise("USN131", message)
 
 
 def missed(state: HostState, new: Iterable[Allocation]) -> Iterator[Finding]:
@@ -80,7 +80,7 @@ def missed(state: HostState, new: Iterable[Allocation]) -> Iterator[Finding]:
                 f"'{command(f'find-owned {ids} /')}' lists files that carry the old ids; fix-volume with "
                 f"'--container {before.name} --from {before.name}' gives them the new ones"
             )
-            yield Finding("USN132", "warning", message + _why(state, before, allocation), hint)
+            yield advise("USN132", message + _why(state, before, allocation), hint)
 
 
 def _why(state: HostState, former: Quarantined, now: Allocation) -> str:

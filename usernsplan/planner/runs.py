@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from usernsplan.layout import Layout
-    from usernsplan.model import RunSeen, UnfinishedRun
+    from usernsplan.model import RunSeen, Severity, UnfinishedRun
 
-# The codes of the rules that tell the story of each: see audit.volumes.
+# The codes of the rules that tell the story of each, and their severity: see audit.volumes.
 INTERRUPTED, UNKNOWN = "USN070", "USN071"
+SEVERITY: Severity = "error"
 
 
 def told(run: UnfinishedRun, layout: Layout) -> tuple[str, str]:
@@ -51,7 +52,7 @@ def last_to_undo(runs: Sequence[RunSeen]) -> RunSeen | None:
 def findings(runs: Iterable[UnfinishedRun], layout: Layout) -> tuple[Finding, ...]:
     """The same as findings of a plan."""
     return tuple(
-        Finding(UNKNOWN if run.problem else INTERRUPTED, "error", *told(run, layout))
+        Finding(UNKNOWN if run.problem else INTERRUPTED, SEVERITY, *told(run, layout))
         for run in runs
     )
 

@@ -72,7 +72,7 @@ def doubts(ledger: LedgerState, seen: Iterable[VolumeSeen], layout: Layout) -> d
     found = {}
     for one in seen:
         volume = now.get(one.path)
-        fact = one.why or (_strange(one, maps[volume.name], volume.name, ledger) if volume else "")
+        fact = one.why or (_unlike(one, volume, maps[volume.name], ledger) if volume else "")
         if volume and fact:
             found[one.path] = Doubt(volume, fact, _mending(volume, one, layout), one.is_missing)
     return found
@@ -87,6 +87,15 @@ def looks(
         (v, found[p].fact, found[p].remedy) if p in found else (v, "", "")
         for p, v in standing(ledger).items()
     ]
+
+
+def _unlike(one: VolumeSeen, volume: Volume, mapping: Mapping, ledger: LedgerState) -> str:
+    """What of a volume is not as the ledger has it; "" where all is."""
+    if volume.known_mode is None:
+        return (
+            f"the ledger has it with the mode {volume.mode!r}, which this usernsplan does not know"
+        )
+    return _strange(one, mapping, volume.name, ledger)
 
 
 def _strange(one: VolumeSeen, mapping: Mapping, name: str, ledger: LedgerState) -> str:
@@ -134,9 +143,11 @@ def _id(kind: str, number: int, name: str, ledger: LedgerState) -> str:
 
 def give_again(volume: Volume, layout: Layout) -> str:
     """The command that fixes a recorded volume as it was recorded."""
+    # An unknown mode is left out: fix-volume asks for one then.
+    how = ("--mode", volume.mode) if volume.known_mode else ()
     # Whoever owns another root wrote its ledger.
     whom = ("--user", volume.user) if volume.user else ()
-    words = (volume.path, "--container", volume.name, "--mode", volume.mode, *whom)
+    words = (volume.path, "--container", volume.name, *how, *whom)
     return layout.command(f"fix-volume {shell(*words)}")
 
 

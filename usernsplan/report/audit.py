@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from usernsplan.audit import SEVERITIES, story
 from usernsplan.escape import line as _safe
+from usernsplan.escape import utf8
 from usernsplan.report.diff import unified
-from usernsplan.report.json_ import change_fields, document, finding_fields
+from usernsplan.report.json_ import change_fields, document, finding_fields, path_fields
+from usernsplan.report.result import Result
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from usernsplan.audit import Repair
     from usernsplan.layout import Layout
@@ -23,6 +26,27 @@ _COLOURS = {"error": "red", "warning": "yellow", "info": "blue"}
 # What GitHub's runner calls them.
 _COMMANDS = {"error": "error", "warning": "warning", "info": "notice"}
 _PLACE = re.compile(r"(.*?)(?::([0-9]+))?(?::([0-9]+))?", re.DOTALL)
+
+
+class Repaired(NamedTuple):
+    """What ``check --fix`` would do, and whether it did; ``is_preview``: nobody wanted it done."""
+
+    repair: Repair
+    is_done: bool
+    is_preview: bool
+
+
+def result(
+    found: Sequence[Finding],
+    layout: Layout,
+    paint: Paint | None,
+    repaired: Repaired | None = None,
+) -> Result:
+    """What check found; without ``paint``, the text is for GitHub's runner: a command for each, and nothing else."""
+    return Result(
+        lambda: github(found) if paint is None else table(found, paint),
+        partial(_document, found, layout, repaired),
+    )
 
 
 def table(found: Sequence[Finding], paint: Paint) -> str:
@@ -64,9 +88,9 @@ def _plural(severity: str, count: int) -> str:
     return severity if count == 1 or severity == "info" else f"{severity}s"
 
 
-def github(found: Sequence[Finding]) -> str:
+def github(found: Sequence[Finding]) -> Iterator[str]:
     """A workflow command for each: https://docs.github.com/actions/reference/workflow-commands-for-github-actions."""
-    return "\n".join(map(_command, found))
+    return map(_command, found)
 
 
 def _command(finding: Finding) -> str:
@@ -98,20 +122,17 @@ def repair(it: Repair, layout: Layout) -> str:
     return "\n\n".join(lines) or "Nothing can be repaired."
 
 
-def as_json(
-    found: Sequence[Finding], layout: Layout, repaired: tuple[Repair, bool] | None = None
-) -> str:
-    """The result of check; of ``check --fix``, what it would repair, and whether it did."""
+def _document(found: Sequence[Finding], layout: Layout, repaired: Repaired | None) -> str:
     counts = Counter(finding.severity for finding in found)
     more: dict[str, Any] = {}
     if repaired:
-        it, done = repaired
-        locks = [layout.path(path) for path in it.locks]
+        it = repaired.repair
         more["repair"] = {
-            "done": done,
+            "changed": it.needed if repaired.is_preview else repaired.is_done,
+            "dry_run": repaired.is_preview,
             "changes": change_fields(it.changes, layout),
             "mends": it.mends,
-            "locks": locks,
+            "locks": [path_fields(layout.path(path)) for path in it.locks],
         }
     return document(
         "check",
@@ -123,29 +144,24 @@ def as_json(
 
 def fields(finding: Finding) -> dict[str, Any]:
     """A finding, whole."""
-    more: dict[str, Any] = {}
-    if finding.table:
-        more["table"] = [
-            dict(zip(("reader", "takes", "remark"), row, strict=True)) for row in finding.table
-        ]
     return {
         **finding_fields(finding),
         "title": story(finding.code).title,
-        "place": finding.place,
-        **more,
+        "place": utf8(finding.place) or None,
+        "table": [
+            dict(zip(("reader", "takes", "remark"), row, strict=True)) for row in finding.table
+        ],
     }
 
 
-def explained(code: str, paint: Paint) -> str:
+def explained(code: str, paint: Paint) -> Result:
     """The story of a code."""
     found = story(code)
-    head = f"{paint(found.code, _COLOURS[found.severity])} ({found.severity}): {paint(found.title, 'bold')}"
-    return f"{head}\n\n{found.story}"
-
-
-def explained_json(code: str) -> str:
-    """The story of a code, for a program."""
-    found = story(code)
-    return document(
-        "rule", code=found.code, severity=found.severity, title=found.title, story=found.story
+    severity = found.severity
+    head = f"{paint(found.code, _COLOURS[severity])} ({severity}): {paint(found.title, 'bold')}"
+    return Result(
+        lambda: f"{head}\n\n{found.story}",
+        lambda: document(
+            "rule", code=found.code, severity=severity, title=found.title, story=found.story
+        ),
     )

@@ -1,14 +1,21 @@
-"""The figures of a pool as a person reads them."""
+"""The figures of a pool."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
-from usernsplan.report import scale
+from usernsplan.report import map_json, scale
+from usernsplan.report.result import Result
 from usernsplan.report.text import table
 
 if TYPE_CHECKING:
     from usernsplan.space import Space
+
+
+def result(space: Space) -> Result:
+    """What is left, as text and as a document."""
+    return Result(partial(text, space), partial(map_json.capacity, space))
 
 
 def text(space: Space) -> str:

@@ -3,29 +3,82 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING
 
 from usernsplan import escape
 from usernsplan.errors import UsernsplanError
-from usernsplan.escape import operand, shown_path
+from usernsplan.escape import operand, shown_path, utf8
 from usernsplan.layout import STDIN
 from usernsplan.planner.desired import merged_changes
 from usernsplan.report import json_
 from usernsplan.report.diff import unified
+from usernsplan.report.result import Result
 from usernsplan.report.text import fixed as report_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
+    from usernsplan.formats.spec import Spec
     from usernsplan.layout import Layout
-    from usernsplan.model import FixReport, Volume
+    from usernsplan.model import Finding, FixReport, Volume
     from usernsplan.planner.desired import PlanDiff
     from usernsplan.report.colour import Paint
 
 _COLOURS = {"+": "green", "~": "yellow", "-": "red"}
 
 
-def text(desired: PlanDiff, place: str, layout: Layout, paint: Paint) -> str:
+def planned(
+    desired: PlanDiff, place: str, layout: Layout, first: Sequence[str], paint: Paint
+) -> Result:
+    """What is to be done; ``first`` are paragraphs that stand above the text."""
+    return Result(
+        lambda: "\n\n".join((*first, _text(desired, place, layout, paint))),
+        partial(_document, "plan", desired, place, layout),
+        (*desired.allocate.findings, *desired.prune.findings),
+    )
+
+
+def applied(  # noqa: PLR0913 - what was done, where, and what of it was told before
+    desired: PlanDiff,
+    place: str,
+    layout: Layout,
+    fixed: Sequence[tuple[Volume, FixReport | UsernsplanError]],
+    foreseen: Collection[Finding],
+    *,
+    changed: bool,
+) -> Result:
+    """What was done; the text tells only what the plan did not, and no finding that was ``foreseen``."""
+    return Result(
+        partial(_done, desired, place, layout, fixed),
+        lambda: _document(
+            "apply",
+            desired,
+            place,
+            layout,
+            changed=changed,
+            volumes=_fixed(fixed, layout),
+        ),
+        [
+            finding
+            for finding in (*desired.allocate.findings, *desired.prune.findings)
+            if finding not in foreseen
+        ],
+    )
+
+
+def exported(spec: Spec, notes: Sequence[str]) -> Result:
+    """A host as a plan file."""
+    from usernsplan.formats.spec_writer import document, text  # noqa: PLC0415 - only for export
+
+    return Result(
+        lambda: text(spec).rstrip("\n"),
+        lambda: json_.document("export", spec=document(spec), notes=list(notes)),
+        notes=notes,
+    )
+
+
+def _text(desired: PlanDiff, place: str, layout: Layout, paint: Paint) -> str:
     """The plan as it is shown before it is carried out."""
     width = max((len(f"{step.kind} {shown_path(step.name)}") for step in desired.steps), default=0)
     steps = [
@@ -57,7 +110,7 @@ def summary(desired: PlanDiff, place: str) -> str:
     return f"Plan: {count['add']} to add, {count['change']} to change, {count['remove']} to remove{volumes}."
 
 
-def done(
+def _done(
     desired: PlanDiff,
     place: str,
     layout: Layout,
@@ -81,12 +134,12 @@ def done(
     return "\n\n".join(("Done.", *parts))
 
 
-def fixed(
+def _fixed(
     fixed: Sequence[tuple[Volume, FixReport | UsernsplanError]], layout: Layout
 ) -> list[dict[str, object]]:
     """The volumes that were fixed, for JSON; ``error`` where one could not be."""
     return [
-        {**json_.path_fields(volume.path), "error": str(one), "hint": one.hint}
+        {**json_.path_fields(volume.path), "error": json_.error_fields(one)}
         if isinstance(one, UsernsplanError)
         else {**json_.path_fields(volume.path), "error": None, **json_.fixed_fields(one, layout)}
         for volume, one in fixed
@@ -104,22 +157,18 @@ def counts(desired: PlanDiff) -> dict[str, int]:
     }
 
 
-def document(
-    desired: PlanDiff, place: str, layout: Layout, *, applied: bool | None = None, **more: object
-) -> str:
-    """The same as JSON; ``applied``: whether it was carried out, None where only the plan was asked for."""
+def _document(kind: str, desired: PlanDiff, place: str, layout: Layout, **more: object) -> str:
     findings = (*desired.allocate.findings, *desired.prune.findings)
     return json_.document(
-        "plan" if applied is None else "apply",
+        kind,
         file=place,
         pending=desired.pending,
-        **({} if applied is None else {"applied": applied}),
         counts=counts(desired),
         steps=[
             {
                 "action": _ACTIONS[step.sign],
                 "kind": step.kind,
-                "name": json_.path_fields(step.name)["path"],
+                "name": utf8(step.name),
                 "text": step.text,
             }
             for step in desired.steps

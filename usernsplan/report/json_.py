@@ -1,19 +1,21 @@
-"""Values as JSON documents, format_version 1: fields are only ever added."""
+"""Values as JSON documents of FORMAT_VERSION: fields are only ever added. output.schema.json describes each kind."""
 
 from __future__ import annotations
 
-import base64
 import json
 from typing import TYPE_CHECKING, Any
 
-from usernsplan.escape import shell
+from usernsplan.escape import shell, utf8
 from usernsplan.report.diff import unified
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from usernsplan.engines.base import Rendered, Verdict
+    from usernsplan.errors import UsernsplanError
+    from usernsplan.ids import IdRange
     from usernsplan.layout import Layout
+    from usernsplan.mapping import IdMap
     from usernsplan.model import (
         Allocation,
         Change,
@@ -27,12 +29,15 @@ if TYPE_CHECKING:
         Volume,
     )
 
+FORMAT_VERSION = 2
 
-def plan(plan: Plan, layout: Layout) -> str:
+
+def plan(plan: Plan, layout: Layout, *, done: bool) -> str:
     """The result of allocate, release or forget."""
     return document(
         plan.kind,
         changed=plan.changed,
+        dry_run=not done,
         unfinished=plan.unfinished,
         allocations=[allocation_fields(a) for a in plan.allocations],
         changes=change_fields(plan.changes, layout),
@@ -41,62 +46,93 @@ def plan(plan: Plan, layout: Layout) -> str:
         ],
         findings=[finding_fields(f) for f in plan.findings],
         next_steps=list(plan.next_steps),
-        freed=[
-            {"name": q.name, "start": q.reserved_range.start, "count": q.reserved_range.count}
-            for q in plan.freed
-        ],
+        freed=[named_range_fields(q.name, q.reserved_range) for q in plan.freed],
     )
+
+
+def range_fields(ids: IdRange) -> dict[str, int]:
+    """A range of ids: the first, and how many."""
+    return {"start": ids.start, "count": ids.count}
+
+
+def named_range_fields(name: str, ids: IdRange) -> dict[str, Any]:
+    """A range that a name has, or had."""
+    return {"name": name, "range": range_fields(ids)}
+
+
+def extent_fields(ids: IdMap) -> list[dict[str, int]]:
+    """The extents of a map, in its order."""
+    return [
+        {"container": container, "host": host, "count": count}
+        for container, host, count in ids.triples()
+    ]
 
 
 def finding_fields(f: Finding) -> dict[str, Any]:
     """A finding, as it stands in several results."""
-    return {"code": f.code, "severity": f.severity, "message": f.message, "hint": f.hint}
+    return {"code": f.code, "severity": f.severity, "message": f.message, "hint": f.hint or None}
 
 
 def change_fields(changes: Iterable[Change], layout: Layout) -> list[dict[str, str]]:
     """Files that change, as they stand in several results."""
-    return [{"path": layout.path(c.path), "diff": unified(c, layout.path(c.path))} for c in changes]
+    return [
+        {**path_fields(layout.path(c.path)), "diff": unified(c, layout.path(c.path))}
+        for c in changes
+    ]
+
+
+def error_fields(error: UsernsplanError) -> dict[str, Any]:
+    """An error: its stable code, what is wrong, the remedy, and the exit status of its own."""
+    return {
+        "code": error.code,
+        "message": utf8("\n".join(error.lines or (str(error),))),
+        "hint": utf8(error.hint) or None,
+        "exit_status": int(error.exit_status),
+        "notes": [utf8(note) for note in error.notes],
+    }
 
 
 def allocations(
-    kind: str,
-    found: Iterable[Allocation],
-    ledger: LedgerState | None = None,
-    volumes: Iterable[tuple[Volume, str, str]] = (),
-    runs: Iterable[tuple[str, str, str]] = (),
+    ledger: LedgerState,
+    volumes: Iterable[tuple[Volume, str, str]],
+    runs: Iterable[tuple[str, str, str]],
 ) -> str:
-    """The result of list and show; list has what is in quarantine too.
+    """The result of list: what is allocated, and what is in quarantine; the rest as in allocations_fields."""
+    return document(
+        "list",
+        **allocations_fields(ledger.allocations, volumes, runs),
+        quarantined=[
+            {**named_range_fields(q.name, q.reserved_range), "since": q.since}
+            for q in ledger.quarantined
+        ],
+    )
+
+
+def allocations_fields(
+    found: Iterable[Allocation],
+    volumes: Iterable[tuple[Volume, str, str]],
+    runs: Iterable[tuple[str, str, str]],
+) -> dict[str, Any]:
+    """What list and show have in common.
 
     ``volumes`` are recorded volumes, each with what is wrong ("" where it is right) and the remedy; ``runs`` are the
     runs of fix-volume that were interrupted, each with the fact and the remedy.
     """
-    more: dict[str, Any] = {}
-    if ledger is not None:
-        more["quarantined"] = [
+    return {
+        "allocations": [allocation_fields(a) for a in found],
+        "volumes": [
             {
-                "name": q.name,
-                "start": q.reserved_range.start,
-                "count": q.reserved_range.count,
-                "since": q.since,
+                **volume_fields(v),
+                "right": not fact,
+                "wrong": fact or None,
+                "hint": remedy or None,
             }
-            for q in ledger.quarantined
-        ]
-    more["volumes"] = [
-        {
-            **path_fields(v.path),
-            "name": v.name,
-            "mode": v.mode,
-            "user": v.user or None,
-            "right": not fact,
-            "wrong": fact or None,
-            "hint": remedy or None,
-        }
-        for v, fact, remedy in volumes
-    ]
-    more["unfinished_runs"] = [
-        {"run": run, "message": fact, "hint": remedy} for run, fact, remedy in runs
-    ]
-    return document(kind, allocations=[allocation_fields(a) for a in found], **more)
+            for v, fact, remedy in volumes
+        ],
+        "unfinished_runs": [
+            {"run": run, "message": fact, "hint": remedy} for run, fact, remedy in runs
+        ],
+    }
 
 
 def allocation(
@@ -107,15 +143,20 @@ def allocation(
     layout: Layout,
 ) -> str:
     """The result of show: as allocations has it, and all runs of fix-volume for it."""
-    document = json.loads(allocations("show", [found], None, volumes, runs))
-    return json.dumps({**document, "runs": [run_fields(one, layout) for one in of_it]}, indent=2)
+    its = [run_fields(one, layout) for one in of_it]
+    return document("show", **allocations_fields([found], volumes, runs), runs=its)
+
+
+def volume_fields(v: Volume) -> dict[str, Any]:
+    """A recorded volume, as it stands in several results."""
+    return {**path_fields(v.path), "name": v.name, "mode": v.mode, "user": v.user or None}
 
 
 def history(entries: Iterable[HistoryEntry]) -> str:
     """The result of history, oldest first."""
     return document(
         "history",
-        entries=[{**deed_fields(e), "changed": list(e.changed)} for e in entries],
+        entries=[{**deed_fields(e), "lines": list(e.changed)} for e in entries],
     )
 
 
@@ -148,6 +189,7 @@ def pruned(
     """The result of history --prune-runs."""
     return document(
         "prune-runs",
+        changed=bool(removed),
         dry_run=dry_run,
         removed=[{"run": name, "bytes": size} for name, size in removed],
         bytes=sum(size for _, size in removed),
@@ -188,12 +230,21 @@ def fixed_fields(report: FixReport, layout: Layout) -> dict[str, Any]:
 
 
 def rendered(
-    request: RenderRequest, found: Rendered, changes: Sequence[Change] | None, layout: Layout
+    request: RenderRequest,
+    found: Rendered,
+    changes: Sequence[Change] | None,
+    layout: Layout,
+    *,
+    done: bool,
 ) -> str:
     """The result of render; with ``changes``, what bringing it to its place below ``layout`` changed."""
     more: dict[str, Any] = {}
     if changes is not None:
-        more = {"changed": bool(changes), "changes": change_fields(changes, layout)}
+        more = {
+            "changed": bool(changes),
+            "dry_run": not done,
+            "changes": change_fields(changes, layout),
+        }
     return document(
         "render",
         engine=request.engine,
@@ -235,6 +286,8 @@ def path_fields(path: str) -> dict[str, str]:
     try:
         path.encode()
     except UnicodeEncodeError:
+        import base64  # noqa: PLC0415 - seldom needed
+
         raw = path.encode("utf-8", "surrogateescape")
         return {"path": raw.decode("utf-8", "replace"), "path_b64": base64.b64encode(raw).decode()}
     return {"path": path}
@@ -245,15 +298,15 @@ def allocation_fields(a: Allocation) -> dict[str, Any]:
     return {
         "name": a.name,
         "owner": a.owner,
-        "also": list(a.extra_owners),
+        "extra_owners": list(a.extra_owners),
         "strategy": a.strategy,
-        "uid_map": a.mapping.uids.triples(),
-        "gid_map": a.mapping.gids.triples(),
-        "held": [a.reserved_range.start, a.reserved_range.count] if a.reserved_range else None,
+        "uid_map": extent_fields(a.mapping.uids),
+        "gid_map": extent_fields(a.mapping.gids),
+        "reserved_range": range_fields(a.reserved_range) if a.reserved_range else None,
         "since": a.since or None,
     }
 
 
 def document(kind: str, **fields: Any) -> str:
     """A result: what it is, and its fields."""
-    return json.dumps({"format_version": 1, "kind": kind, **fields}, indent=2)
+    return json.dumps({"format_version": FORMAT_VERSION, "kind": kind, **fields}, indent=2)

@@ -4,41 +4,39 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from usernsplan.report import json_
+from usernsplan.report.json_ import document, range_fields
 
 if TYPE_CHECKING:
     from usernsplan.planner.useradd import Useradd
     from usernsplan.space import Capacity, Segment, Space
 
 
-def document(space: Space) -> str:
+def space(found: Space) -> str:
     """The result of map: segments, conflicts (between which segments, counted from 0), what is free."""
-    found = space.in_conflict()
-    return json_.document(
+    conflicting = found.in_conflict()
+    return document(
         "map",
         segments=[
-            {**_segment(s), "conflict": number in found} for number, s in enumerate(space.segments)
+            {**_segment(s), "conflict": number in conflicting}
+            for number, s in enumerate(found.segments)
         ],
         conflicts=[
             {
-                "start": c.ids.start,
-                "count": c.ids.count,
+                "range": range_fields(c.ids),
                 **_sort(c.sort),
                 "segments": [c.first, c.second],
             }
-            for c in space.conflicts
+            for c in found.conflicts
         ],
-        capacity=figures(space.capacity),
-        useradd=useradd(space.useradd),
-        problem=space.problem or None,
+        capacity=figures(found.capacity),
+        useradd=useradd(found.useradd),
+        problem=found.problem or None,
     )
 
 
 def capacity(space: Space) -> str:
     """The result of capacity."""
-    return json_.document(
-        "capacity", **(figures(space.capacity) or {}), useradd=useradd(space.useradd)
-    )
+    return document("capacity", **(figures(space.capacity) or {}), useradd=useradd(space.useradd))
 
 
 def figures(c: Capacity | None) -> dict[str, Any] | None:
@@ -50,10 +48,10 @@ def figures(c: Capacity | None) -> dict[str, Any] | None:
         return None
     return {
         "strategy": c.strategy,
-        "pool": [c.pool.start, c.pool.count],
+        "pool": range_fields(c.pool),
         "used": c.used,
         "free": c.free.total(),
-        "gaps": [[gap.start, gap.count] for gap in c.free],
+        "gaps": [range_fields(gap) for gap in c.free],
         "largest_gap": c.free.largest(),
         "size": c.count,
         "align": c.align,
@@ -73,7 +71,7 @@ def useradd(found: Useradd | None) -> dict[str, Any] | None:
         ("uids", "gids"), found.counts, found.areas, (found.uids, found.gids), strict=True
     ):
         sides[name] = {
-            "range": [area.start, area.count] if area else None,
+            "range": range_fields(area) if area else None,
             "size": count,
             "more": fits,
         }
@@ -82,8 +80,7 @@ def useradd(found: Useradd | None) -> dict[str, Any] | None:
 
 def _segment(s: Segment) -> dict[str, Any]:
     return {
-        "start": s.ids.start,
-        "count": s.ids.count,
+        "range": range_fields(s.ids),
         **_sort(s.sort),
         "kind": s.kind,
         "label": s.label,

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from usernsplan.escape import shown_path
 from usernsplan.report.json_ import document, path_fields
+from usernsplan.report.result import Result
 from usernsplan.report.text import table
 
 if TYPE_CHECKING:
@@ -20,10 +23,34 @@ _SHOWN = 20
 _OF_GROUPS = {"group", "ACL group"}
 
 
-def streamed(
+def found(
+    what: str,
+    hits: Iterable[Hit],
+    missed: Sequence[Place],
+    left_out: Sequence[str],
+    *,
+    null: bool = False,
+) -> Result:
+    """What find-owned finds, printed as it is found, however much it is; ``missed`` grows while it searches.
+
+    The text is a path a line, or with ``null`` the bytes of each and a NUL.
+    """
+    return Result(
+        lambda: (os.fsencode(one.path) + b"\0" if null else shown_path(one.path) for one in hits),
+        partial(_streamed, what, hits, missed, left_out),
+    )
+
+
+def counted(what: str, found: Count, mapping: Mapping | None, left_out: Sequence[str]) -> Result:
+    """What find-owned --count finds."""
+    return Result(
+        partial(_count, found, mapping), partial(_count_document, what, found, mapping, left_out)
+    )
+
+
+def _streamed(
     what: str, hits: Iterable[Hit], missed: Sequence[Place], left_out: Sequence[str]
 ) -> Iterator[str]:
-    """The document find-owned, piece by piece: entries are printed as they are found, however many they are."""
     head = document("find-owned", what=what, entries=[]).rstrip()
     yield head[: head.rindex("]")].rstrip()
     last = ""
@@ -44,17 +71,16 @@ def streamed(
     yield f'  ],\n  "missed": {json.dumps(_places(missed))},\n  "left_out": {mounts}\n}}'
 
 
-def count_document(
+def _count_document(
     what: str, found: Count, mapping: Mapping | None, left_out: Sequence[str]
 ) -> str:
-    """The document find-owned with counts."""
     rows = [
         {"role": role, "id": number, "container_id": inside, "entries": times}
         for role, number, inside, times in _rows(found, mapping)
     ]
     totals = {role: sum(by_id.values()) for role, by_id in found.by_role.items()}
     return document(
-        "find-owned",
+        "find-owned-count",
         what=what,
         count=found.entries,
         by_role=totals,
@@ -64,7 +90,7 @@ def count_document(
     )
 
 
-def count(found: Count, mapping: Mapping | None) -> str:
+def _count(found: Count, mapping: Mapping | None) -> str:
     """How many there are, then by role and id, the most frequent first."""
     lines = [
         f"{found.entries} {'entry carries' if found.entries == 1 else 'entries carry'} these ids"

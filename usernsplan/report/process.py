@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from usernsplan.escape import shown_path, utf8
 from usernsplan.ids import IdRange
+from usernsplan.report.json_ import document, range_fields
+from usernsplan.report.result import Result
 from usernsplan.report.text import table
 from usernsplan.report.whose import fields, line_of, short
 from usernsplan.whose.ids import OfAccount, OfGroup, OfNamespace, Ranges
@@ -15,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from usernsplan.formats.proc_status import Ids, Status
-    from usernsplan.ids import IdSet
     from usernsplan.mapping import Extent, IdMap
     from usernsplan.model import Namespace
     from usernsplan.whose.ids import Answer, Holder, IdContext, Share
@@ -28,8 +30,22 @@ _SHOWN = 12
 _FEW = 3
 
 
-def text_of(process: Process, said: Sequence[Sentence]) -> str:
+def result(process: Process, said: Sequence[Sentence]) -> Result:
     """Everything that is known of a process, and what it means."""
+    return Result(partial(_text_of, process, said), partial(_document_of, process, said))
+
+
+def all_namespaces(
+    found: Sequence[Namespace], names: Mapping[int, str], facts: IdContext, *, complete: bool
+) -> Result:
+    """Every user namespace, nested ones below their parent; ``complete`` tells whether all could be seen."""
+    return Result(
+        partial(_all_text, found, names, facts, complete=complete),
+        partial(_all_document, found, names, facts, complete=complete),
+    )
+
+
+def _text_of(process: Process, said: Sequence[Sentence]) -> str:
     pid, status, line, facts, whose, initial = process
     parts = [f"process {pid} ({shown_path(status.name)}), state {status.state}"]
     if line == () and not initial:
@@ -70,10 +86,7 @@ def text_of(process: Process, said: Sequence[Sentence]) -> str:
     return "\n\n".join(parts)
 
 
-def document_of(process: Process, said: Sequence[Sentence]) -> str:
-    """The same as a JSON document."""
-    from usernsplan.report.json_ import document  # noqa: PLC0415 - one of the two
-
+def _document_of(process: Process, said: Sequence[Sentence]) -> str:
     pid, status, line, facts, whose, initial = process
     ranges = Ranges(facts)
     mapping = process.namespace.mapping if process.namespace else None
@@ -107,10 +120,9 @@ def document_of(process: Process, said: Sequence[Sentence]) -> str:
     )
 
 
-def all_text(
+def _all_text(
     found: Sequence[Namespace], names: Mapping[int, str], facts: IdContext, *, complete: bool
 ) -> str:
-    """Every user namespace, nested ones below their parent; ``complete`` tells whether all could be seen."""
     if not found:
         where = "runs here" if complete else "can be seen from here"
         return f"No user namespace {where} but the host's."
@@ -133,12 +145,9 @@ def all_text(
     return table(("namespace", "made by uid", "processes", "first", "host uids", "whose"), rows)
 
 
-def all_document(
+def _all_document(
     found: Sequence[Namespace], names: Mapping[int, str], facts: IdContext, *, complete: bool
 ) -> str:
-    """The same as a JSON document."""
-    from usernsplan.report.json_ import document  # noqa: PLC0415 - one of the two
-
     accounts = {user.uid: utf8(user.name) for user in reversed(facts.accounts.users)}
     ranges = Ranges(facts)
     by_inode = {namespace.inode: namespace for namespace in found}
@@ -324,9 +333,13 @@ def _extent_fields(
             "host": extent.host,
             "count": extent.count,
             "belongs": [
-                {"of": [p.start, p.stop - p.start], **_without_ids(fields(p.holder))} for p in parts
+                {
+                    "ids": {"start": p.start, "count": p.stop - p.start},
+                    "holder": _without_ids(fields(p.holder)),
+                }
+                for p in parts
             ],
-            "free": _ranges(free),
+            "free": [range_fields(one) for one in free],
         }
 
 
@@ -394,7 +407,3 @@ def _seccomp(status: Status) -> str:
         f", {status.filters} of them" if status.seccomp == 2 and status.filters is not None else ""  # noqa: PLR2004
     )
     return _SECCOMP.get(status.seccomp, str(status.seccomp)) + many
-
-
-def _ranges(ids: IdSet) -> list[list[int]]:
-    return [[one.start, one.count] for one in ids]

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from usernsplan.escape import line
 from usernsplan.model import LedgerState, Quarantined
 from usernsplan.report import json_
+from usernsplan.report.result import Result
 from usernsplan.report.text import allocations, table
 
 if TYPE_CHECKING:
     from usernsplan.planner.rebuild import Rebuilt
 
 
-def text(rebuilt: Rebuilt) -> str:
-    """What it holds, and what it lacks."""
+_PREVIEW = ("nothing was written: this is what would be",)
+
+
+def result(rebuilt: Rebuilt, kept: str | None, *, dry_run: bool) -> Result:
+    """What a ledger that is made again holds; ``kept`` is where the damaged one is now."""
+    return Result(
+        partial(_text, rebuilt),
+        partial(_document, rebuilt, kept, dry_run=dry_run),
+        notes=_PREVIEW if dry_run else (),
+    )
+
+
+def _text(rebuilt: Rebuilt) -> str:
     change = rebuilt.change
     kept = tuple(Quarantined(name, held, "") for name, held in change.quarantine)
     parts = [allocations(LedgerState(change.add, kept))]
@@ -28,22 +41,16 @@ def text(rebuilt: Rebuilt) -> str:
     return "\n\n".join([*parts, "\n".join(lines)])
 
 
-def document(rebuilt: Rebuilt, kept: str | None, *, done: bool) -> str:
-    """The same as JSON; ``kept`` is where the damaged ledger is now."""
+def _document(rebuilt: Rebuilt, kept: str | None, *, dry_run: bool) -> str:
     change = rebuilt.change
     return json_.document(
         "ledger-rebuild",
-        written=done,
-        damaged=kept,
+        changed=True,
+        dry_run=dry_run,
+        damaged=None if kept is None else json_.path_fields(kept),
         allocations=[json_.allocation_fields(a) for a in change.add],
-        quarantined=[
-            {"name": name, "start": held.start, "count": held.count}
-            for name, held in change.quarantine
-        ],
-        volumes=[
-            {**json_.path_fields(v.path), "name": v.name, "mode": v.mode, "user": v.user or None}
-            for v in change.volumes
-        ],
+        quarantined=[json_.named_range_fields(name, held) for name, held in change.quarantine],
+        volumes=[json_.volume_fields(v) for v in change.volumes],
         left_out=[
             {"what": one.what, "why": one.why, "remedy": one.remedy or None}
             for one in rebuilt.left_out

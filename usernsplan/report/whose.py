@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from usernsplan.escape import line as escaped
 from usernsplan.escape import shell, shown_path, utf8
 from usernsplan.ids import OVERFLOW_ID
+from usernsplan.report.json_ import deed_fields, document, path_fields, range_fields
+from usernsplan.report.result import Result
 from usernsplan.report.text import who
 from usernsplan.whose.ids import (
     OfAccount,
@@ -25,13 +28,62 @@ if TYPE_CHECKING:
     from usernsplan.ids import IdRange
     from usernsplan.layout import Layout
     from usernsplan.volume.owned import InodeIds
-    from usernsplan.whose.ids import Answer, Holder, Inside, Span
+    from usernsplan.whose.ids import Answer, Holder, IdContext, Inside, Span
 
 # A map that many containers share would bury the rest; --json has all.
 _SHOWN = 8
 _PIDS_SHOWN = 5
 _LONG = 200
 UNMAPPED = f"an id that a container's map lacks is shown as {OVERFLOW_ID} in it"
+
+
+def result(
+    asked: Sequence[int],
+    carried: Sequence[tuple[str, str, InodeIds]],
+    found: Mapping[int, Answer],
+    pool: IdRange | None,
+    facts: IdContext,
+) -> Result:
+    """Whose these ids are, and those that files carry: each path, the kind of what lies there, and its ids."""
+    return Result(
+        partial(_text, asked, carried, found, pool if facts.complete else None, facts.layout),
+        lambda: document(
+            "whois",
+            answers=[
+                _answer_fields(number, found[number], pool, complete=facts.complete)
+                for number in dict.fromkeys(asked)
+            ],
+            files=[_file_fields(path, kind, one, found) for path, kind, one in carried],
+        ),
+    )
+
+
+def in_container(name: str, found: Sequence[Inside]) -> Result:
+    """What the host calls a container's users or ids; null in the document where the map lacks it."""
+    return Result(
+        lambda: (inside(one, name) for one in found),
+        lambda: document(
+            "whois-container",
+            container=name,
+            answers=[{**one._asdict(), "asked": utf8(one.asked)} for one in found],
+        ),
+    )
+
+
+def _text(
+    asked: Sequence[int],
+    carried: Sequence[tuple[str, str, InodeIds]],
+    found: Mapping[int, Answer],
+    pool: IdRange | None,
+    layout: Layout,
+) -> Iterator[str]:
+    for path, kind, one in carried:
+        yield file(path, kind, one, found, pool)
+    if len(asked) == 1:
+        yield paragraph(asked[0], found[asked[0]], layout, pool)
+    else:
+        lines = {number: line(number, found[number], pool) for number in set(asked)}
+        yield from (lines[number] for number in asked)
 
 
 def paragraph(number: int, answer: Answer, layout: Layout, pool: IdRange | None) -> str:
@@ -79,12 +131,7 @@ def inside(found: Inside, name: str) -> str:
     return f"{name} {shown_path(found.asked)}: {', '.join(told)}"
 
 
-def inside_fields(found: Inside) -> dict[str, Any]:
-    """What the host calls a container's user or id; null where the map lacks it."""
-    return found._asdict()
-
-
-def answer_fields(
+def _answer_fields(
     number: int, answer: Answer, pool: IdRange | None, *, complete: bool
 ) -> dict[str, Any]:
     """One answer as an object of the document; whether an id is free is null where not all could be read."""
@@ -102,8 +149,6 @@ def fields(holder: Holder) -> dict[str, Any]:  # noqa: PLR0911 - a case for each
     """Somebody who has an id, as an object."""
     match holder:
         case OfAllocation(allocation, span, container_id, container_name, by):
-            from usernsplan.report.json_ import deed_fields  # noqa: PLC0415 - only for JSON
-
             return {
                 "kind": "allocation",
                 "name": allocation.name,
@@ -127,7 +172,7 @@ def fields(holder: Holder) -> dict[str, Any]:  # noqa: PLR0911 - a case for each
                 "kind": "subid",
                 **told,
                 "account": utf8(holder.account) or None,
-                "problem": holder.problem,
+                "problem": holder.problem or None,
             }
         case OfAccount(name):
             return {"kind": "account", "name": utf8(name)}
@@ -142,16 +187,12 @@ def fields(holder: Holder) -> dict[str, Any]:  # noqa: PLR0911 - a case for each
                 "container_id": container_id,
             }
         case OfReserved(entry):
-            ids = [entry.ids.start, entry.ids.count]
+            ids = range_fields(entry.ids)
             return {"kind": "reserved", "whose": entry.whose, "source": entry.source, "range": ids}
         case OfReservation(entry):
-            return {
-                "kind": "reservation",
-                "why": entry.why,
-                "range": [entry.ids.start, entry.ids.count],
-            }
+            return {"kind": "reservation", "why": entry.why, "range": range_fields(entry.ids)}
         case OfQuarantine(entry):
-            ids = [entry.reserved_range.start, entry.reserved_range.count]
+            ids = range_fields(entry.reserved_range)
             return {"kind": "quarantine", "name": entry.name, "since": entry.since, "range": ids}
 
 
@@ -165,10 +206,9 @@ def file(
     return "\n".join(lines)
 
 
-def file_fields(path: str, kind: str, one: InodeIds, found: Mapping[int, Answer]) -> dict[str, Any]:
-    """Whose a file is, as an object."""
-    from usernsplan.report.json_ import path_fields  # noqa: PLC0415 - only for JSON
-
+def _file_fields(
+    path: str, kind: str, one: InodeIds, found: Mapping[int, Answer]
+) -> dict[str, Any]:
     return {
         **path_fields(path),
         "type": kind,
@@ -305,6 +345,7 @@ def _shown(span: Span) -> str:
     return f"{start}-{stop - 1}" if stop - start > 1 else str(start)
 
 
-def _range(span: Span) -> list[int]:
+def _range(span: Span) -> dict[str, int]:
+    # A line may reach past what an IdRange can be.
     start, stop = span
-    return [start, stop - start]
+    return {"start": start, "count": stop - start}

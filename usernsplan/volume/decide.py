@@ -1,4 +1,4 @@
-"""What a ``fix-volume`` means, and whether it may be: words, ledger and what was seen become a decision. Pure."""
+"""What a ``fix-volume`` means: words and ledger become a rule for these volumes. Pure."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from usernsplan.engines import engine_of_pool, verdict
 from usernsplan.engines.mounts import standing
 from usernsplan.errors import InvalidValueError, RefusedError, did_you_mean
-from usernsplan.escape import shell, shown_path
+from usernsplan.escape import shown_path
 from usernsplan.ids import IdSet
 from usernsplan.mapping import Extent, IdMap
 from usernsplan.mapping import Mapping as Mapping_
-from usernsplan.model import Place, Volume
+from usernsplan.model import Allocation, FixRequest, LedgerState, Volume
 from usernsplan.strategies import PerContainer, Shared, SingleUid
 from usernsplan.volume import power, targets
 
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
 
     from usernsplan.formats.accounts import Accounts
     from usernsplan.formats.inspect import Inspected
-    from usernsplan.model import Allocation, FixRequest, LedgerState
-    from usernsplan.volume.carry import Lacking, Seen
-    from usernsplan.volume.power import Images
-    from usernsplan.volume.targets import Owner, OwnershipRule
 
 # A mount as engines spell it: /SRC:/DEST, and options such as U.
 _MOUNT = re.compile(
@@ -46,14 +42,6 @@ class HostIds:
 
     accounts: IdSet
     owners: tuple[IdSet, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """What was seen, weighed: linked inodes that stay as they are, with their names."""
-
-    outside: frozenset[tuple[int, int]] = frozenset()
-    skipped: tuple[Place, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,10 +146,10 @@ def whose(one: Inspected, wanted: str | None, ledger: LedgerState) -> Allocation
 def images_of(
     request: FixRequest,
     ledger: LedgerState,
-    rule: OwnershipRule,
+    rule: targets.OwnershipRule,
     host: HostIds,
     to: Allocation | None,
-) -> Images:
+) -> power.Images:
     """The ids of a rule's target that are nothing but images of the old ones: see power.
 
     Whoever has an allocation's range has it alone, and so has the owner of lines in subuid; what comes out of another
@@ -169,7 +157,7 @@ def images_of(
     """
     standing = {a.name for a in ledger.allocations}
     if (
-        rule.owner is not None
+        rule.is_own
         or request.reverse
         or (request.source in standing and request.source != request.container)
     ):
@@ -180,35 +168,6 @@ def images_of(
         return power.images(both, host.accounts, [*held, *host.owners])
     own = IdSet([to.reserved_range]) if to.reserved_range else IdSet()
     return power.images((both[0] & own, both[1] & own), host.accounts, [own])
-
-
-def losing(lacking: Iterable[Lacking], rule: OwnershipRule) -> tuple[Lacking, ...]:
-    """The names whose files lose power by a rule, now that it is known which ids are images."""
-    found = []
-    for one in lacking:
-        left = power.lawful(one.entry.form, one.whole, rule.same, own=rule.owner is not None)
-        if left != one.whole:
-            found.append(one._replace(left=left))
-    return tuple(found)
-
-
-def refuse_power(meant: Meant, losing: Sequence[tuple[str, Lacking]], rule: OwnershipRule) -> None:
-    """Raise RefusedError where a map would let somebody become another id through files, by path."""
-    request = meant.request
-    if not losing or rule.owner is not None or request.drop_power or request.keep_power:
-        return
-    rows = [
-        (
-            path,
-            f"{power.lost(one.entry.form, one.left)} would become {power.lost(one.whole, one.left)}",
-        )
-        for path, one in losing
-    ]
-    raise RefusedError(
-        f"these files would let somebody become an id that he could not become before:\n{_listed(rows)}",
-        hint="nothing was changed; take that from them, or keep it where the content is proved by the run that brought"
-        f" them in:\n  {once_more(meant, drop_power=True)}\n  {once_more(meant, keep_power=True)}",
-    )
 
 
 def lies_in(path: str, folder: str) -> bool:
@@ -245,7 +204,7 @@ def as_recorded(
     """The request with the mode and user that the ledger has for these volumes, where it says nothing of its own.
 
     What was shifted is flattened only where --mode says so. Raises InvalidValueError where the volumes were fixed in
-    different ways, RefusedError where one that was shifted lies in them.
+    different ways, RefusedError where one that was shifted lies in them, or where the ledger has an unknown mode.
     """
     said = (
         request.mode or request.reverse or request.source is not None or request.passwd is not None
@@ -268,9 +227,10 @@ def as_recorded(
         outer = next(
             (name for name in names if volume.path != name and lies_in(volume.path, name)), None
         )
-        if volume.mode == "shift" and outer:
+        if volume.mode != "own" and outer:
             raise RefusedError(
-                f"{shown_path(volume.path)} in {shown_path(outer)} was fixed with --mode shift: its owners would be lost",
+                f"{shown_path(volume.path)} in {shown_path(outer)} was fixed with --mode {volume.mode}: its owners would"
+                " be lost",
                 hint="say --mode shift, or --mode own to give all of it one owner",
             )
     return (
@@ -287,111 +247,26 @@ def _way(name: str, volumes: Iterable[Volume]) -> tuple[str, str]:
     )
     if over is None:
         return _OWN
-    return ("shift", "") if over.mode == "shift" else ("own", over.user or _OWN[1])
-
-
-def refuse_others(meant: Meant) -> None:
-    """Raise RefusedError where a volume is another container's, holds one, or lies in one."""
-    request, name = meant.request, meant.container
-    for path, volume in {} if request.take else standing(meant.ledger).items():
-        near = next(
-            (spot for spot in meant.names if lies_in(path, spot) or lies_in(spot, path)), None
-        )
-        if near is None or volume.name in {name, request.source}:
-            continue
-        how = "lies in" if lies_in(near, path) else "holds"
-        where = "" if near == path else f" {how} {shown_path(path)}, which"
-        inner = replace(meant, names=(max(near, path, key=len),))
-        words = f"{_words(inner)} --from {shell(volume.name)}"
-        move = f"carry its ids: {meant.command(words)}\n  or " if name is not None else ""
+    if over.known_mode is None:
         raise RefusedError(
-            f"the volume {shown_path(near)}{where} is '{volume.name}'s",
-            hint=f"{move}take it as it is: {once_more(meant, take=True)}",
+            f"{shown_path(over.path)} was fixed with the mode {over.mode!r}, which this usernsplan does not know",
+            hint="say how to fix it now: --mode shift keeps owners apart, --mode own gives all of it one owner",
         )
-
-
-def refuse_never_given(meant: Meant) -> None:
-    """Raise RefusedError where --reverse would take the host's own ids for the container's.
-
-    A shared map has ids of the host in it. Only the ledger tells whether a volume was given to the container, so that
-    host id 2 is its root's, or never was, so that it is bin's.
-    """
-    allocation = meant.allocation
-    if not meant.request.reverse or meant.request.take or allocation is None:
-        return
-    if is_its_own(meant.ledger, allocation, meant.names):
-        return
-    held = IdSet(filter(None, (allocation.reserved_range,)))
-    moved = [
-        e
-        for ids in (allocation.mapping.uids, allocation.mapping.gids)
-        for e in ids
-        if e.container != e.host
-    ]
-    if not IdSet(e.host_range for e in moved) - held:
-        return
-    raise RefusedError(
-        f"nothing says that {', '.join(map(shown_path, meant.names))} was given to '{allocation.name}', whose map has"
-        " ids of the host: its own files would change owner",
-        hint=f"nothing was changed; if it was given to it: {once_more(meant, take=True)}",
-    )
-
-
-def _words(meant: Meant, container: str | None = None) -> str:
-    """The words of a fix-volume of these volumes, for the container that is meant or another one."""
-    name = container or meant.container
-    whose = f" --container {shell(name)}" if name is not None else ""
-    return f"fix-volume {shell(*meant.names)}{whose}"
-
-
-def once_more(meant: Meant, **more: bool) -> str:
-    """The command that means the same, and more."""
-    request = replace(meant.request, **more)  # type: ignore[arg-type]
-    options = {
-        "--mode": request.mode,
-        "--user": request.user,
-        "--passwd": request.passwd,
-        "--from": request.source,
-        "--jobs": request.jobs,
-    }
-    flags = {
-        "--reverse": request.reverse,
-        "--unmapped keep": request.keep_unmapped,
-        "--outside-links skip": request.skip_outside_links,
-        "--cross-mounts": request.cross_mounts,
-        "--drop-power": request.drop_power,
-        "--keep-power": request.keep_power,
-        "--again": request.again,
-        "--take": request.take,
-        "--copy-up": request.copy_up,
-        "--protected": request.protected,
-    }
-    words = [
-        _words(meant),
-        *(
-            f"{option} {shell(str(value))}"
-            for option, value in options.items()
-            if value is not None
-        ),
-        *(f"--uid-map {shell(text)}" for text in request.uid_map),
-        *(f"--gid-map {shell(text)}" for text in request.gid_map),
-        *(flag for flag, said in flags.items() if said),
-    ]
-    return meant.command(" ".join(words))
+    return ("shift", "") if over.mode == "shift" else ("own", over.user or _OWN[1])
 
 
 def is_its_own(ledger: LedgerState, allocation: Allocation, names: Sequence[str]) -> bool:
     """Tell whether the ledger has all these volumes as given to the container, with the ids that it has now."""
-    its = _of(ledger, allocation)
+    its = volumes_of(ledger, allocation)
     return bool(names) and all(any(lies_in(name, path) for path in its) for name in names)
 
 
-def _of(ledger: LedgerState, allocation: Allocation) -> list[str]:
+def volumes_of(ledger: LedgerState, allocation: Allocation) -> list[str]:
     """Where the volumes are that carry the ids that a container has now."""
     return [v.path for v in standing(ledger).values() if v.name == allocation.name]
 
 
-def noted(meant: Meant, rule: OwnershipRule) -> tuple[Volume, ...]:
+def noted(meant: Meant, rule: targets.OwnershipRule) -> tuple[Volume, ...]:
     """What the ledger is to hold of the volumes, once they are the container's by this rule; nothing in reverse."""
     allocation = meant.allocation
     if allocation is None or meant.request.reverse:
@@ -428,7 +303,7 @@ def targets_of(
     allocation: Allocation | None,
     passwd: Accounts,
     names: Sequence[str] = (),
-) -> OwnershipRule:
+) -> targets.OwnershipRule:
     """The rule that the words mean for volumes of these ``names`` in the ledger.
 
     Raises InvalidValueError for words that do not go together.
@@ -462,8 +337,8 @@ def targets_of(
     alone = allocation.strategy != Shared.name or is_its_own(ledger, allocation, names)
     exclusive = None if alone else IdSet(filter(None, (allocation.reserved_range,)))
     if request.source is not None:
-        former_map = _former(request.source, ledger, allocation)
-        return targets.move(former_map, allocation.mapping, keep=keep, exclusive=exclusive)
+        old = former_map(request.source, ledger, allocation)
+        return targets.move(old, allocation.mapping, keep=keep, exclusive=exclusive)
     if shifts:
         return targets.shift(
             allocation.mapping, reverse=request.reverse, keep=keep, exclusive=exclusive
@@ -471,7 +346,7 @@ def targets_of(
     return targets.own(allocation.mapping, _user(request.user, passwd), keep=keep)
 
 
-def _former(name: str, ledger: LedgerState, allocation: Allocation) -> Mapping_:
+def former_map(name: str, ledger: LedgerState, allocation: Allocation) -> Mapping_:
     """The mapping that files are to be moved out of: another allocation's, or that of a released range of this name.
 
     Of a released one the ledger has the range; what was mapped there follows from the host's one strategy.
@@ -502,7 +377,7 @@ def _former(name: str, ledger: LedgerState, allocation: Allocation) -> Mapping_:
     )
 
 
-def user_of(rule: OwnershipRule, allocation: Allocation) -> str:
+def user_of(rule: targets.OwnershipRule, allocation: Allocation) -> str:
     """The container's UID:GID to whom a rule gives everything; "" where it keeps owners apart."""
     if rule.owner is None:
         return ""
@@ -526,7 +401,7 @@ def _map(option: str, texts: Iterable[str]) -> IdMap:
     return IdMap(extents)
 
 
-def _user(text: str | None, passwd: Accounts) -> Owner:
+def _user(text: str | None, passwd: Accounts) -> targets.Owner:
     """Container ids of U or U:G; without G the user's own group where passwd tells it, else 0, as engines do."""
     if text is None:
         return (0, 0)
@@ -549,146 +424,3 @@ def _user(text: str | None, passwd: Accounts) -> Owner:
             hint="give a number, or --passwd FILE with a file 'group' beside it",
         )
     return (uid, group.gid)
-
-
-def refuse_moved(meant: Meant, found: Seen, rule: OwnershipRule) -> None:
-    """Raise RefusedError where a map that overlaps itself may have moved these ids already.
-
-    The ledger may have noted it, or the owners tell it: all are ones that the map gives, and the top is the root's. A
-    map that leaves root where it is, as one that swaps two users, gives no such sign.
-    """
-    request, allocation = meant.request, meant.allocation
-    if request.again or not rule.overlaps() or not found.owners:
-        return
-    uids, gids = rule.uids.target(), rule.gids.target()
-    inside = all(uid in uids and gid in gids for uid, gid in found.owners)
-    # Which id the new root's was before: 0 where container ids become host ids, unless the map has no container root.
-    was = None if rule.root is None else rule.uids.source.to_container(rule.root)
-    moves_root = was not in {None, rule.root} and (
-        was == 0 or request.reverse or request.source is not None
-    )
-    # A single file is the top itself.
-    tops = found.tops or [*found.owners]
-    its = (
-        []
-        if allocation is None or request.reverse or request.source is not None
-        else _of(meant.ledger, allocation)
-    )
-    have = [
-        path
-        for path in its
-        if any(lies_in(path, name) or lies_in(name, path) for name in meant.names)
-    ]
-    if have:
-        fact = f"{', '.join(map(shown_path, have))} is '{meant.container}'s already"
-    elif inside and moves_root and all(uid == rule.root for uid, _ in tops):
-        fact = f"all owners are ones that this map gives, and the top is {rule.root}'s, as if it was done already"
-    else:
-        return
-    raise RefusedError(
-        f"{', '.join(map(shown_path, meant.names))}: {fact}; the map overlaps itself, so that doing it again would move"
-        " ids twice",
-        hint=f"nothing was changed; if it was not done: {once_more(meant, again=True)}",
-    )
-
-
-def refuse_unseen(found: Seen, rule: OwnershipRule) -> None:
-    """Raise RefusedError where something could not be looked at and the map overlaps itself.
-
-    After such a run an id on both sides is an old one or a new one, and only the journal knows which.
-    """
-    if found.unseen and rule.overlaps():
-        raise RefusedError(
-            f"the map overlaps itself, and something could not be looked at:\n{_listed(found.unseen)}",
-            hint="nothing was changed; mend that, and run again",
-        )
-
-
-def former(meant: Meant, found: Seen) -> tuple[str, ...]:
-    """The commands that carry the owners which have no place in the map, where it is known whose ids they are."""
-    request, ledger, allocation = meant.request, meant.ledger, meant.allocation
-    if allocation is None or request.source is not None:
-        return ()
-    held = [(a.name, a.reserved_range) for a in ledger.allocations] + [
-        (q.name, q.reserved_range) for q in ledger.quarantined
-    ]
-    strange = IdSet.clipped((id_, id_ + 1) for id_ in (*found.unmapped_uids, *found.unmapped_gids))
-    commands = []
-    for name in dict.fromkeys(name for name, ids in held if ids and IdSet([ids]) & strange):
-        try:
-            ids = _former(name, ledger, allocation)
-        except InvalidValueError:
-            continue
-        there = IdSet(ids.uids.host_ranges()) | IdSet(ids.gids.host_ranges())
-        if not there & strange:
-            continue
-        if not request.reverse:
-            commands.append(meant.command(f"{_words(meant)} --from {shell(name)}"))
-        elif any(a.name == name for a in ledger.allocations):
-            commands.append(meant.command(f"{_words(meant, name)} --reverse"))
-    return tuple(commands)
-
-
-def judge(found: Seen, request: FixRequest, remedies: Sequence[str] = ()) -> Judgement:
-    """Weigh what was seen, before anything is written. Raises RefusedError for what would not end well.
-
-    ``remedies`` are commands for the owners that have no place in the map.
-    """
-    if found.refusals:
-        raise RefusedError(
-            f"{_entries(len(found.refusals))} cannot be carried:\n{_listed(found.refusals)}",
-            hint="nothing was changed; mend these entries, or take another map",
-        )
-    if (found.unmapped_uids or found.unmapped_gids) and not request.keep_unmapped:
-        rows = [
-            f"  {kind} {unmapped:<10} {_entries(entries)}"
-            for kind, ids in (("uid", found.unmapped_uids), ("gid", found.unmapped_gids))
-            for unmapped, entries in sorted(ids.items())
-        ]
-        more = [f"  … and {len(rows) - 2 * _SHOWN} more ids"] if len(rows) > 2 * _SHOWN else []
-        raise RefusedError(
-            "some owners have no place in the map:\n" + "\n".join(rows[: 2 * _SHOWN] + more),
-            hint="nothing was changed; "
-            + "".join(f"carry those of another range: {remedy}\n  or " for remedy in remedies)
-            + "--unmapped keep leaves these ids as they are",
-        )
-    outside = {key: linked for key, linked in found.linked.items() if not linked.is_inside}
-    places = [(place, "") for linked in outside.values() for place in linked.places]
-    if outside and not request.skip_outside_links:
-        raise RefusedError(
-            f"links outside of the volume would change with these files:\n{_listed(places)}",
-            hint="nothing was changed; where the other names lie in another folder that is to be given to the same"
-            " container, name both folders in one command; --outside-links skip leaves these files as they are",
-        )
-    why = "it has links outside of the volume"
-    return Judgement(frozenset(outside), tuple(Place(place, why) for place, _ in sorted(places)))
-
-
-def refuse_copies(meant: Meant, found: Seen, lowers: Sequence[str]) -> None:
-    """Raise RefusedError where an overlay would make new files out of those of its lower folders (``lowers``)."""
-    if not found.copies or meant.request.copy_up:
-        return
-    folders = (
-        ", ".join(map(shown_path, [path for path in lowers if path != "/"][:3]))
-        or "its lower folders"
-    )
-    raise RefusedError(
-        f"on an overlay, {_entries(found.copies)} of {found.copied_bytes} bytes would be copied up, which splits hard"
-        " links and cannot be undone",
-        hint=f"nothing was changed; unmount the overlay and fix {folders}, or mount these with an idmap below it;"
-        f" or copy all the same: {once_more(meant, copy_up=True)}",
-    )
-
-
-def _entries(number: int) -> str:
-    return "1 entry" if number == 1 else f"{number} entries"
-
-
-def _listed(places: Sequence[tuple[str, str]]) -> str:
-    lines = [
-        f"  {shown_path(place)}" + (f": {why}" if why else "")
-        for place, why in sorted(places)[:_SHOWN]
-    ]
-    return "\n".join(
-        [*lines, *([f"  … and {len(places) - _SHOWN} more"] if len(places) > _SHOWN else [])]
-    )

@@ -21,6 +21,7 @@ from usernsplan.ledger import open_ledger
 from usernsplan.model import Finding, Place
 from usernsplan.planner import make_release
 from usernsplan.planner.shown import changed
+from usernsplan.planner.stories import advise
 from usernsplan.volume import owned
 
 if TYPE_CHECKING:
@@ -85,9 +86,7 @@ def _notes(
     if found.unseen and not unseen:
         raise RefusedError(_listed("not all could be looked at", found.unseen), hint=_UNSEEN)
     for place in found.unseen:
-        yield Finding(
-            "USN134", "warning", f"not looked at: {shown_path(place.path)}: {place.reason}"
-        )
+        yield advise("USN134", f"not looked at: {shown_path(place.path)}: {place.reason}")
 
 
 @dataclass(slots=True)

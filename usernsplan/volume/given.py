@@ -9,7 +9,8 @@ from usernsplan.host import runs as read_runs
 from usernsplan.mapping import Mapping
 from usernsplan.planner.rebuild import Given, LeftOut
 from usernsplan.volume import journal
-from usernsplan.volume.journal import CHANGING, DONE, UNDOING
+from usernsplan.volume.lifecycle import METHODS
+from usernsplan.volume.state import CHANGING, DONE, UNDOING
 
 if TYPE_CHECKING:
     from usernsplan.layout import Layout
@@ -28,17 +29,25 @@ def given(layout: Layout) -> tuple[list[Given], list[LeftOut]]:
             continue
         if state is None or state.state not in {CHANGING, DONE, UNDOING} or not state.container:
             continue
-        targets = state.targets
+        if state.method not in METHODS:
+            why = (
+                f"it gave its volumes by {state.method!r:.40}, which this usernsplan does not know"
+            )
+            left.append(
+                LeftOut(f"run {name}", why, "rebuild the ledger with the version that made it")
+            )
+            continue
+        rule = state.rule
         found.append(
             Given(
                 name,
                 state.container,
-                Mapping(targets.uids.source, targets.gids.source),
-                targets.mode,
-                targets.owner,
-                tuple(tree.path for tree in state.trees),
+                Mapping(rule.uids.source, rule.gids.source),
+                rule.mode,
+                rule.owner,
+                tuple(one.path for one in state.volumes),
                 is_done=state.state == DONE,
-                is_reverse=state.mode == "reverse",
+                is_reverse=state.is_reverse,
             )
         )
     return found, left

@@ -1,9 +1,8 @@
 """The journal of a run: one folder below /var/lib/usernsplan/runs, written before the volume is touched.
 
 ``run.json`` says what the run is and how far it has come. ``folders.N`` (one for each worker) has a line for each
-folder of the tree, as it was: owners, the names that have another one, and every entry that needs care with its mode,
-ACLs and capability. ``late.N`` has the same for what appeared meanwhile. A line tells of its path only what differs
-from the line before, so that a chain of folders, however deep, takes little room.
+folder of the volume, as it was: owners, the names that have another one, and every entry that needs care with its
+mode, ACLs and capability. ``late.N`` has the same for what appeared meanwhile. See logs.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ import shutil
 import stat
 import time
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import asdict, dataclass, field, fields, replace
-from itertools import count, takewhile
+from dataclasses import asdict, replace
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from usernsplan.errors import (
@@ -26,142 +25,23 @@ from usernsplan.errors import (
     UnknownNameError,
     UsernsplanError,
 )
-from usernsplan.escape import line as one_line
-from usernsplan.escape import operand, shell, shown_path
+from usernsplan.escape import shell, shown_path
 from usernsplan.host import files, locks
 from usernsplan.host import runs as read_runs
-from usernsplan.ids import ID_LIMIT
-from usernsplan.layout import RUNS
-from usernsplan.mapping import IdMap
-from usernsplan.volume.renew import Proof
-from usernsplan.volume.special import Special
-from usernsplan.volume.targets import Form, OwnershipRule, Pass
+from usernsplan.layout import RUNS, Layout
+from usernsplan.volume.logs import damaged_log, read, sum_of, whole_lines
+from usernsplan.volume.state import CHANGING, LOOKING, UNDOING, NotedVolume, RunState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
-    from usernsplan.layout import Layout
-    from usernsplan.volume.targets import Owner
 
-# How far a run is. Only "looking" has changed nothing; "done" and "undone" are finished.
-LOOKING, CHANGING, DONE, UNDOING, UNDONE = read_runs.STATES
 _FORMAT = read_runs.FORMAT
 _LOCK = read_runs.LOCK
-_BUFFER = 1 << 20
 # Where a run works, once more: when run.json is damaged, this tells which volumes it has to do with.
 _TREES = "trees.json"
 # What a run that has begun to change something has left.
 _LOGS = ("folders", "late", "swaps")
-
-
-@dataclass(frozen=True, slots=True)
-class Tree:
-    """One volume of a run: its name below the root, and the inode of its top."""
-
-    path: str
-    device: int
-    inode: int
-
-    def contains(self, other: Tree) -> bool:
-        """Tell whether the other is this tree, by whatever name, or lies in it."""
-        same = (self.device, self.inode) == (other.device, other.inode)
-        return same or f"{other.path}/".startswith(self.path.rstrip("/") + "/")
-
-
-@dataclass(frozen=True, slots=True)
-class RunState:
-    """What run.json says. All paths are names below the root, which may have been moved since.
-
-    ``finish`` is the command that finishes the run, as it may be shown. ``outside`` are linked inodes (device,
-    inode) that are left alone; ``formerly`` is whose each volume was, and its mode. Times in ns since the epoch:
-    ``seen`` before the first look, ``end`` after the last change; ``whole``: by then everything was right, and
-    ``tops`` is when the inode of each top had changed last; ``failed`` are the paths of all entries of the journal
-    that failed, ``retried`` those of them that are tried again; ``told``: the command that made the run came to its
-    end; ``entries`` is how many the look met; ``special``: the journal has entries that need care; ``keep_power``:
-    files that lose power get it back where their content is proved unchanged; ``sums`` are the size and the CRC-32 of
-    each log of the look, which nothing may change after it.
-    """
-
-    run: str
-    state: str
-    command: str
-    trees: tuple[Tree, ...]
-    targets: OwnershipRule
-    seen: int
-    stage: int = 0
-    end: int | None = None
-    staging: tuple[IdMap, IdMap] | None = None
-    cross_mounts: bool = False
-    container: str | None = None
-    mode: str = "own"
-    outside: tuple[tuple[int, int], ...] = ()
-    formerly: dict[str, list[str]] = field(default_factory=dict)
-    whole: bool = False
-    tops: tuple[int, ...] = ()
-    undone: int | None = None
-    failed: tuple[str, ...] = ()
-    retried: tuple[str, ...] | None = None
-    special: bool = False
-    keep_power: bool = False
-    told: bool = False
-    entries: int = 0
-    sums: dict[str, list[int]] = field(default_factory=dict)
-    finish: str = field(default="", compare=False)
-
-    def places(self, layout: Layout) -> tuple[str, ...]:
-        """Where the trees lie now."""
-        return tuple(layout.place(tree.path) for tree in self.trees)
-
-    def turn(self, stage: int) -> Pass:
-        """The passage of this stage."""
-        return Pass(self.targets, stage, *(self.staging or (None, None)))
-
-    def same_work(self, other: RunState) -> bool:
-        """Tell whether both do the same to the same trees."""
-        # Not the device: after a reboot it may have another number.
-        mine, others = ({(tree.path, tree.inode) for tree in run.trees} for run in (self, other))
-        same = (self.cross_mounts, mine) == (other.cross_mounts, others)
-        return same and self.targets.same_work(other.targets)
-
-    def same_ids(self, other: RunState) -> bool:
-        """Tell whether both move the same ids, whatever they do with others."""
-        mine, theirs = self.targets, other.targets
-        return (mine.uids.source, mine.gids.source, mine.owner) == (
-            theirs.uids.source,
-            theirs.gids.source,
-            theirs.owner,
-        )
-
-    def overlaps(self, other: RunState) -> bool:
-        """Tell whether a tree of this run is, contains, or lies in one of the other's."""
-        return any(
-            mine.contains(tree) or tree.contains(mine)
-            for mine in self.trees
-            for tree in other.trees
-        )
-
-
-@dataclass(slots=True)
-class Folder:
-    """One folder as it was: ``common`` is the owner of every plain entry that ``others`` and ``special`` do not name.
-
-    ``own`` is the owner of the folder itself where that changes and needs no care; where it does need care, it is the
-    entry '.' of ``special``. ``left`` are names that could not be looked at.
-    """
-
-    tree: int
-    parts: tuple[str, ...]
-    device: int
-    inode: int
-    own: Owner | None = None
-    common: Owner | None = None
-    others: list[tuple[Owner, list[str]]] = field(default_factory=list)
-    special: list[Special] = field(default_factory=list)
-    left: list[str] = field(default_factory=list)
-
-    def changes(self) -> bool:
-        """Tell whether anything in it is to be changed."""
-        return bool(self.own or self.common or self.others or self.special)
 
 
 class Journal:
@@ -180,20 +60,12 @@ class Journal:
     def set(self, **changes: Any) -> None:
         """Note how far the run is; on disk when this returns."""
         self.state = replace(self.state, **changes)
-        state = self.state
-        content = asdict(replace(state, targets=None, staging=None))  # type: ignore[arg-type]
-        # It is made anew, of what can be checked, by whoever reads it.
-        del content["finish"]
-        content["targets"] = state.targets.to_json()
-        content["staging"] = (
-            [staging.triples() for staging in state.staging] if state.staging else None
-        )
-        text = json.dumps({"format": _FORMAT, **content}, indent=1) + "\n"
+        text = json.dumps({"format": _FORMAT, **self.state.to_json()}, indent=1) + "\n"
         files.write(self._layout, {f"{self._name}/run.json": text.encode()})
 
     def sums(self) -> dict[str, list[int]]:
         """Size and CRC-32 of each log of the look."""
-        return {os.path.basename(path): _sum(path) for path in self.logs("folders")}
+        return {os.path.basename(path): sum_of(path) for path in self.logs("folders")}
 
     def refuse_damaged(self) -> None:
         """Raise RefusedError unless every log is whole: half of a run is not to be carried out, nor taken back."""
@@ -209,7 +81,7 @@ class Journal:
                 # What has a sum is as it was written.
                 if os.path.basename(log) not in self.state.sums:
                     # The look was on disk, whole, before anything was changed; only what came later may be cut.
-                    if os.path.basename(log).startswith("folders.") and _whole_lines(
+                    if os.path.basename(log).startswith("folders.") and whole_lines(
                         log
                     ) != os.path.getsize(log):
                         raise damaged_log(log, "its last line is cut")
@@ -253,236 +125,12 @@ class Journal:
 
     def _refuse_strange(self, log: str) -> None:
         for note in read(log):
-            if not 0 <= note.tree < len(self.state.trees):
-                raise damaged_log(log, f"there is no volume {note.tree}")
-
-
-class Writer:
-    """Appends folders to one log."""
-
-    def __init__(self, path: str) -> None:
-        is_new = not os.path.lexists(path)
-        self._file = open(path, "ab", buffering=_BUFFER, opener=files.no_symlink)  # noqa: SIM115 - closed by close
-        if is_new:
-            files.sync_folder(os.path.dirname(path))
-        else:
-            # What a kill cut short was never acted upon.
-            self._file.truncate(_whole_lines(path))
-        self._before: tuple[str, ...] = ()
-
-    def write(self, folder: Folder) -> None:
-        """Note one folder; it may still be in memory when this returns."""
-        same = takewhile(
-            lambda pair: pair[0] == pair[1], zip(self._before, folder.parts, strict=False)
-        )
-        kept = sum(1 for _ in same)
-        self._before = folder.parts
-        line: dict[str, Any] = {
-            "p": [kept, *folder.parts[kept:]],
-            "i": [folder.tree, folder.device, folder.inode],
-        }
-        if folder.own:
-            line["own"] = folder.own
-        if folder.common:
-            line["common"] = folder.common
-        if folder.others:
-            line["others"] = folder.others
-        if folder.special:
-            line["special"] = [_packed(special) for special in folder.special]
-        if folder.left:
-            line["left"] = folder.left
-        self._file.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
-
-    def sync(self) -> None:
-        """Make what was noted survive a power cut."""
-        self._file.flush()
-        os.fdatasync(self._file.fileno())
-
-    def close(self) -> None:
-        """Write out what is in memory."""
-        self._file.close()
-
-
-def _whole_lines(path: str) -> int:
-    """How many bytes of a log are whole lines."""
-    with open(path, "rb", opener=files.no_symlink) as file:
-        return sum(len(line) for line in file if line.endswith(b"\n"))
-
-
-class Links:
-    """Keeps the workers of a run from changing an inode with several names at the same time. ``run``: its folder."""
-
-    def __init__(self, run: str) -> None:
-        self._path = os.path.join(run, "links")
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Keep the other workers from such an inode: it is to be changed once, as a whole."""
-        lock = os.open(
-            self._path,
-            os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC,
-            0o600,
-        )
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(lock)
-
-
-def _sum(path: str) -> list[int]:
-    import zlib  # noqa: PLC0415 - only where something is changed
-
-    size = crc = 0
-    with open(path, "rb", opener=files.no_symlink) as file:
-        while piece := file.read(_BUFFER):
-            size, crc = size + len(piece), zlib.crc32(piece, crc)
-    return [size, crc]
-
-
-def damaged_log(path: str, why: str) -> RefusedError:
-    """What to say of a log that does not say what a run wrote."""
-    # It was opened below a folder that is pinned; others know it by its path.
-    folder = os.path.realpath(os.path.dirname(path))
-    away = os.path.join(
-        os.path.dirname(os.path.dirname(folder)), f"damaged-{os.path.basename(folder)}"
-    )
-    return RefusedError(
-        f"{one_line(os.path.join(folder, os.path.basename(path)))} is damaged: {why}; what the volume was before the"
-        " run cannot be told from it",
-        hint="put it back from a backup; or look at the run's volume, and move the run away: "
-        f"mv {operand(folder)} {operand(away)}",
-    )
-
-
-def read(log: str) -> Iterator[Folder]:
-    """The folders of a log, in order. A line that a kill cut short ends it. Raises RefusedError for what is no line."""
-    return joined(_lines(log))
-
-
-def joined(pieces: Iterable[Folder]) -> Iterator[Folder]:
-    """Make one note of the pieces that follow each other for the same folder."""
-    last: Folder | None = None
-    for piece in pieces:
-        same = last and (last.tree, last.parts, last.inode) == (
-            piece.tree,
-            piece.parts,
-            piece.inode,
-        )
-        # A piece that says something of its own is another note: of a later run over the same folder.
-        if last and same and not (piece.own or piece.common):
-            last.others += piece.others
-            last.special += piece.special
-            last.left += piece.left
-            continue
-        if last:
-            yield last
-        last = piece
-    if last:
-        yield last
-
-
-def _lines(log: str) -> Iterator[Folder]:
-    parts: tuple[str, ...] = ()
-    with open(log, "rb", opener=files.no_symlink) as file:
-        for number, line in enumerate(file, 1):
-            if not line.endswith(b"\n"):
-                return
-            try:
-                folder = _folder(json.loads(line), parts)
-            except (
-                ValueError,
-                LookupError,
-                TypeError,
-                AttributeError,
-                OverflowError,
-                RecursionError,
-            ) as error:
-                raise damaged_log(log, f"line {number} cannot be read ({error!r:.100})") from error
-            parts = folder.parts
-            yield folder
-
-
-def _folder(content: dict[str, Any], before: tuple[str, ...]) -> Folder:
-    """What one line says; whatever is not as it was written raises an error."""
-    kept, *more = content["p"]
-    tree, device, inode = map(_number, content["i"])
-    others = [
-        (_owner(owner), list(map(_name, names))) for owner, names in content.get("others", ())
-    ]
-    return Folder(
-        tree,
-        (*before[: _number(kept)], *map(_name, more)),
-        device,
-        inode,
-        _owner(content.get("own")),
-        _owner(content.get("common")),
-        [(owner, names) for owner, names in others if owner],
-        [_unpacked(*fields) for fields in content.get("special", ())],
-        list(map(_name, content.get("left", ()))),
-    )
-
-
-def _number(number: Any) -> int:  # noqa: ANN401 - what the JSON says
-    if type(number) is not int:
-        raise TypeError(f"{number!r:.40} is no number")
-    return number
-
-
-def _name(name: Any) -> str:  # noqa: ANN401 - what the JSON says
-    """The name of an entry of a folder, or '.', that itself: nothing that leads elsewhere."""
-    if not isinstance(name, str) or name in {"", ".."} or "/" in name or "\0" in name:
-        raise ValueError(f"{name!r:.40} is no name of an entry")
-    return name
-
-
-def _id(number: Any) -> int:  # noqa: ANN401 - what the JSON says
-    if not 0 <= _number(number) < ID_LIMIT:
-        raise ValueError(f"{number} is no id")
-    return int(number)
-
-
-def _owner(content: list[int] | None) -> Owner | None:
-    if content is None:
-        return None
-    uid, gid = map(_id, content)
-    return uid, gid
-
-
-def _packed(special: Special) -> list[Any]:
-    form = special.form
-    raw = [
-        value.hex() if value is not None else None
-        for value in (form.acl, form.default_acl, form.capability)
-    ]
-    inode = [special.device, special.inode, form.mode, special.links, special.changed_ns]
-    proof = [special.proof.size, special.proof.digest] if special.proof else []
-    return [special.name, *inode, *form.owner, *raw, *proof]
-
-
-def _unpacked(*fields: Any) -> Special:
-    name, device, inode, mode, links, changed_ns, uid, gid, *more = fields
-    # A run of an older version noted no proof.
-    raw, proof = more[:3], more[3:]
-    values = [bytes.fromhex(value) if value is not None else None for value in raw]
-    form = Form((_id(uid), _id(gid)), _number(mode), *values)
-    if proof:
-        size, digest = proof
-        proof = [_number(size), str(digest)]
-    inode, links, changed_ns = map(_number, (inode, links, changed_ns))
-    return Special(
-        _name(name),
-        _number(device),
-        inode,
-        links,
-        changed_ns,
-        form,
-        Proof(*proof) if proof else None,
-    )
+            if not 0 <= note.volume < len(self.state.volumes):
+                raise damaged_log(log, f"there is no volume {note.volume}")
 
 
 def runs(layout: Layout, near: RunState | None = None) -> list[RunState]:
-    """Every run that has a journal, oldest first; with ``near``, less damaged ones that do not concern its trees.
+    """Every run that has a journal, oldest first; with ``near``, less damaged ones that do not concern its volumes.
 
     Raises NotPermittedError where they are not ours to see, RefusedError for a damaged one that may concern them.
     """
@@ -500,42 +148,35 @@ def runs(layout: Layout, near: RunState | None = None) -> list[RunState]:
 
 
 def _may_concern(layout: Layout, name: str, near: RunState) -> bool:
-    """Tell whether a run whose run.json is damaged may have changed one of these trees."""
+    """Tell whether a run whose run.json is damaged may have changed one of these volumes."""
     if files.is_symlink(layout, f"{RUNS}/{name}"):
         # Whatever it leads to was not noted by this run.
         return True
-    trees = _noted_trees(layout, name)
-    if trees is None:
+    volumes = _noted_volumes(layout, name)
+    if volumes is None:
         # Nothing tells where it worked: one that had begun to change something has a log of it.
         with (
             closing(Journal(layout, replace(near, run=name))) as log,
             files.explained(layout, f"{RUNS}/{name}"),
         ):
             return any(os.path.getsize(path) for path in log.logs(*_LOGS))
-    return any(mine.contains(tree) or tree.contains(mine) for mine in near.trees for tree in trees)
+    return near.overlaps(replace(near, volumes=volumes))
 
 
-def _noted_trees(layout: Layout, name: str) -> tuple[Tree, ...] | None:
-    """The trees of a run as they stand beside its run.json, or in what is left of that; None where neither tells."""
+def _noted_volumes(layout: Layout, name: str) -> tuple[NotedVolume, ...] | None:
+    """The volumes of a run as they stand beside its run.json, or in what is left of that; None where neither tells."""
     for place in (_TREES, "run.json"):
         with suppress(UsernsplanError, ValueError, LookupError, TypeError, RecursionError):
             content = json.loads(files.read(layout, f"{RUNS}/{name}/{place}") or b"")
-            trees = tuple(_tree(tree) for tree in content["trees"])
+            volumes = tuple(map(NotedVolume.from_json, content["trees"]))
             if place != _TREES and content.get("format") in {1, 2}:
                 # These have paths of the machine.
-                trees = tuple(
-                    replace(tree, path=layout.below(tree.path) or tree.path) for tree in trees
+                volumes = tuple(
+                    replace(one, path=layout.below(one.path) or one.path) for one in volumes
                 )
-            if trees:
-                return trees
+            if volumes:
+                return volumes
     return None
-
-
-def _tree(content: dict[str, Any]) -> Tree:
-    path = content["path"]
-    if not isinstance(path, str) or not path.startswith("/"):
-        raise ValueError(f"{path!r:.40} is no path")
-    return Tree(path, _number(content["device"]), _number(content["inode"]))
 
 
 def run(layout: Layout, name: str) -> RunState:
@@ -548,7 +189,7 @@ def run(layout: Layout, name: str) -> RunState:
 
 
 def later(layout: Layout, state: RunState) -> list[RunState]:
-    """The runs after this one on the same trees, oldest first."""
+    """The runs after this one on the same volumes, oldest first."""
     every = runs(layout, state)
     names = [run.run for run in every]
     if state.run not in names:
@@ -561,7 +202,7 @@ def begin(layout: Layout, state: RunState, check: Callable[[], None] = lambda: N
     """Make the folder of a new run, and hold its lock; ``state.run`` is completed so that no other has it.
 
     ``check`` is called when no other run can begin or be resumed any more. Raises LockBusyError where another one is at
-    work on one of the trees, and what ``check`` raises.
+    work on one of the volumes, and what ``check`` raises.
     """
     files.make_folder(layout, os.path.dirname(RUNS), 0o700)
     files.make_folder(layout, RUNS, 0o700)
@@ -582,8 +223,8 @@ def begin(layout: Layout, state: RunState, check: Callable[[], None] = lambda: N
         with files.explained(layout, RUNS), files.pinned(layout, name) as place:
             files.sync_folder(place.folder)
         journal = Journal(layout, state, _lock_in(layout, name).take())
-        trees = json.dumps({"trees": [asdict(tree) for tree in state.trees]}) + "\n"
-        files.write(layout, {f"{name}/{_TREES}": trees.encode()})
+        text = json.dumps({"trees": list(map(asdict, state.volumes))}) + "\n"
+        files.write(layout, {f"{name}/{_TREES}": text.encode()})
         journal.set()
     return journal
 
@@ -591,8 +232,8 @@ def begin(layout: Layout, state: RunState, check: Callable[[], None] = lambda: N
 def resume(layout: Layout, state: RunState) -> Journal:
     """Take over a run that is not at work any more, as ``state`` says it is.
 
-    Raises LockBusyError where it is at work, or another one on the same trees; HostChangedError where it is no longer
-    so; RefusedError where a later run on the same trees is unfinished.
+    Raises LockBusyError where it is at work, or another one on the same volumes; HostChangedError where it is no longer
+    so; RefusedError where a later run on the same volumes is unfinished.
     """
     files.make_folder(layout, RUNS, 0o700)
     with _lock_in(layout, RUNS, wait=True):
@@ -725,66 +366,12 @@ def busy(run: str) -> LockBusyError:
     )
 
 
-# What the fields of run.json hold that need no reading; None is allowed where it is their usual value.
-_PLAIN: dict[str, type] = {
-    **dict.fromkeys(("command", "mode", "container"), str),
-    **dict.fromkeys(("seen", "stage", "end", "undone", "entries"), int),
-    **dict.fromkeys(("cross_mounts", "whole", "special", "keep_power", "told"), bool),
-}
-_MAY_LACK = {"container", "end", "undone"}
-
-
-def _listed(found: Any) -> tuple[Any, ...]:  # noqa: ANN401 - what the JSON says
-    if not isinstance(found, list):
-        raise TypeError(f"{found!r:.40} is no list")
-    return tuple(found)
-
-
-def _refuse_strange(state: RunState, name: str) -> None:
-    """Raise TypeError or ValueError for a run that no run writes down so."""
-    for one, kind in _PLAIN.items():
-        value = getattr(state, one)
-        if type(value) is not kind and not (value is None and one in _MAY_LACK):
-            raise TypeError(f"{one} is {value!r:.40}")
-    if state.run != name or state.stage not in {0, 1, 2}:
-        raise ValueError("another run's, or none's")
-    texts = [*state.failed, *(state.retried or ()), *state.sums]
-    texts += [word for path, words in state.formerly.items() for word in (path, *words)]
-    numbers = [
-        *state.tops,
-        *(number for pair in (*state.outside, *state.sums.values()) for number in pair),
-    ]
-    if not all(isinstance(text, str) for text in texts) or not state.trees:
-        raise TypeError("not a text")
-    for number in numbers:
-        _number(number)
-    if not all(isinstance(words, list) for words in state.formerly.values()):
-        raise TypeError("not a list")
-
-
 def _state(layout: Layout, name: str) -> RunState | None:
     """Read run.json; None where a kill left a folder without one. Raises RefusedError where it cannot be understood."""
     content = read_runs.content(layout, name)
     if content is None:
         return None
     try:
-        content["trees"] = tuple(map(_tree, content["trees"]))
-        content["targets"] = OwnershipRule.from_json(content["targets"])
-        staging = content["staging"]
-        content["tops"] = _listed(content["tops"])
-        content["failed"] = _listed(content["failed"])
-        content["retried"] = None if content["retried"] is None else _listed(content["retried"])
-        content["outside"] = tuple((device, inode) for device, inode in _listed(content["outside"]))
-        content["staging"] = (IdMap.of(*staging[0]), IdMap.of(*staging[1])) if staging else None
-        # A newer version of the same format may have added fields.
-        state = RunState(
-            **{
-                known.name: content[known.name]
-                for known in fields(RunState)
-                if known.name in content
-            }
-        )
-        _refuse_strange(state, name)
+        return RunState.from_json(content, name)
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         raise read_runs.damaged(layout, name) from error
-    return state

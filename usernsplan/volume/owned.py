@@ -94,7 +94,7 @@ def of_path(layout: Layout, path: str) -> tuple[str, InodeIds]:
     try:
         place = spots.placed_at(layout, path)
         if not layout.is_host:
-            name = spots.below(layout, place)
+            name = layout.below(place)
             if name is None:
                 raise InvalidValueError(f"{shown} is not below --root {layout.root}")
             with files.pinned(layout, name) as pin:
@@ -211,7 +211,7 @@ def top_of(layout: Layout, path: str) -> str:
     if os.path.exists(place) and not os.path.isdir(place) and not os.path.islink(place):
         hint = "'usernsplan whois --file' tells whose a single file is"
         raise InvalidValueError(f"{shown_path(path)} is not a folder", hint=hint)
-    return spots.spot(layout, path).path
+    return spots.place_of(layout, path)
 
 
 def each_once(

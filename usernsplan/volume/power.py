@@ -20,8 +20,9 @@ from usernsplan.volume import metadata
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from usernsplan.volume.targets import Form
+    from usernsplan.volume.passes import Form
 
+SETID = stat.S_ISUID | stat.S_ISGID
 # systemd and every distribution: below are the system's and people's ids, whether or not somebody has them now.
 _OF_THE_HOST = IdRange(0, 65536)
 

@@ -6,17 +6,14 @@ import os
 import shutil
 import stat
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from usernsplan.errors import RefusedError
 from usernsplan.host import files
 from usernsplan.host import runs as read_runs
-from usernsplan.layout import RUNS
+from usernsplan.layout import RUNS, Layout
 from usernsplan.volume import journal
-from usernsplan.volume.journal import DONE, LOOKING, UNDONE
-
-if TYPE_CHECKING:
-    from usernsplan.layout import Layout
+from usernsplan.volume.lifecycle import METHODS
+from usernsplan.volume.state import DONE, LOOKING, UNDONE, NotedVolume
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +76,16 @@ def _why_kept(layout: Layout, name: str) -> str:
         return ""
     if state.state != DONE:
         return "it is unfinished: see 'usernsplan check'"
-    if state.staging and any(_is_there(layout, tree) for tree in state.trees):
-        return "its map overlaps itself: without its journal the same command would move ids twice"
-    return ""
+    if state.method not in METHODS:
+        return "this usernsplan does not know how it gave its volumes: only its journal tells"
+    is_needed = state.staging and any(_is_there(layout, one) for one in state.volumes)
+    why = "its map overlaps itself: without its journal the same command would move ids twice"
+    return why if is_needed else ""
 
 
-def _is_there(layout: Layout, tree: journal.Tree) -> bool:
+def _is_there(layout: Layout, noted: NotedVolume) -> bool:
     try:
-        return os.lstat(layout.place(tree.path)).st_ino == tree.inode
+        return os.lstat(layout.place(noted.path)).st_ino == noted.inode
     except OSError:
         return False
 

@@ -57,9 +57,9 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """One name of an inode: in which tree, below which parts."""
+    """One name of an inode: in which volume of the run, below which parts."""
 
-    tree: int
+    volume: int
     parts: tuple[str, ...]
     name: str
 
@@ -170,7 +170,7 @@ class Swaps:
 
     def note(self, what: str, swap: _Swap) -> None:
         """Note how far it is; on disk when this returns."""
-        names = [[name.tree, list(name.parts), name.name, other] for name, other in swap.hidden]
+        names = [[name.volume, list(name.parts), name.name, other] for name, other in swap.hidden]
         self._write(
             [what, *swap.key, *([names, swap.times] if what == _BEGUN else [time.time_ns()])]
         )
@@ -224,8 +224,8 @@ def _read(log: str) -> _Noted:
                     continue
                 if what == _BEGUN:
                     names = [
-                        (_name(tree, parts, name), _text(other))
-                        for tree, parts, name, other in more[0]
+                        (_name(volume, parts, name), _text(other))
+                        for volume, parts, name, other in more[0]
                     ]
                     times = ((accessed + 0, modified + 0) for accessed, modified in more[1])
                     noted.begun.append(_Swap(device, old, new, tuple(names), tuple(times)))
@@ -236,8 +236,8 @@ def _read(log: str) -> _Noted:
     return noted
 
 
-def _name(tree: int, parts: list[str], name: str) -> Name:
-    return Name(tree + 0, tuple(map(_text, parts)), _text(name))
+def _name(volume: int, parts: list[str], name: str) -> Name:
+    return Name(volume + 0, tuple(map(_text, parts)), _text(name))
 
 
 def _text(name: str) -> str:
@@ -261,7 +261,7 @@ def _explained() -> Iterator[None]:
 
 @contextmanager
 def _folder(volumes: Sequence[OpenVolume], name: Name) -> Iterator[int]:
-    volume = volumes[name.tree] if 0 <= name.tree < len(volumes) else None
+    volume = volumes[name.volume] if 0 <= name.volume < len(volumes) else None
     if volume is None or volume.top < 0:
         raise NotRenewedError("its volume is gone")
     folder = walk.folder(volume, name.parts)

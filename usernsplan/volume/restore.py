@@ -12,18 +12,16 @@ from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from usernsplan.errors import RefusedError
-from usernsplan.host.mounts import all_mounts
-from usernsplan.volume import journal, power, renew
-from usernsplan.volume.journal import DONE, Journal
+from usernsplan.host.mounts import MountPoint, all_mounts
+from usernsplan.volume import journal, logs, power, renew
+from usernsplan.volume.journal import Journal
+from usernsplan.volume.state import DONE, RunState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from usernsplan.host.mounts import MountPoint
     from usernsplan.layout import Layout
-    from usernsplan.volume.carry import Lacking
-    from usernsplan.volume.journal import RunState
-    from usernsplan.volume.renew import Proof
+    from usernsplan.volume.seen import Lacking
     from usernsplan.volume.special import Special
     from usernsplan.volume.walk import OpenVolume
 
@@ -42,7 +40,7 @@ class Restored(NamedTuple):
 def restore(
     volumes: Sequence[OpenVolume],
     lacking: Sequence[Lacking],
-    proof: Callable[[Lacking], Proof | None],
+    proof: Callable[[Lacking], renew.Proof | None],
     log: Journal | None,
 ) -> Restored:
     """Give files the power that they lack, where ``proof`` proves their content; without ``log``, only look."""
@@ -92,11 +90,11 @@ def mend(volumes: Sequence[OpenVolume], log: Journal) -> None:
     renew.mend(volumes, log.logs(_SWAPS))
 
 
-def _wanted(names: Sequence[Lacking], proof: Proof) -> renew.Wanted:
+def _wanted(names: Sequence[Lacking], proof: renew.Proof) -> renew.Wanted:
     whole = names[0].whole
     return renew.Wanted(
         inode=names[0].inode,
-        names=tuple(renew.Name(one.tree, one.parts, one.name) for one in names),
+        names=tuple(renew.Name(one.volume, one.parts, one.name) for one in names),
         owner=whole.owner,
         mode=stat.S_IMODE(whole.mode),
         capability=whole.capability,
@@ -120,7 +118,7 @@ def renewed(layout: Layout, state: RunState) -> dict[Key, int]:
     return found
 
 
-def proofs(layout: Layout, state: RunState) -> Callable[[Lacking], Proof | None]:
+def proofs(layout: Layout, state: RunState) -> Callable[[Lacking], renew.Proof | None]:
     """What the runs that brought files in noted of them: for a file that had just the power that it is to have."""
     known: dict[Key, list[Special]] = {}
     for run in journal.runs(layout, state):
@@ -129,7 +127,7 @@ def proofs(layout: Layout, state: RunState) -> Callable[[Lacking], Proof | None]
         places = renewed(layout, run)
         # Of a log that is damaged, the rest proves nothing: the files are named.
         with closing(Journal(layout, run)) as log, suppress(RefusedError):
-            for note in chain.from_iterable(map(journal.read, log.logs("folders", "late"))):
+            for note in chain.from_iterable(map(logs.read, log.logs("folders", "late"))):
                 for entry in note.special:
                     if entry.proof:
                         key = (entry.device, entry.inode)
@@ -137,7 +135,7 @@ def proofs(layout: Layout, state: RunState) -> Callable[[Lacking], Proof | None]
                             entry
                         )
 
-    def proof(one: Lacking) -> Proof | None:
+    def proof(one: Lacking) -> renew.Proof | None:
         entries = known.get((one.entry.device, one.entry.inode), ())
         return next(
             (e.proof for e in entries if power.lawful(e.form, one.whole) == one.whole), None

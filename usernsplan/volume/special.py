@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from usernsplan.volume import power, syscalls
 from usernsplan.volume.metadata import ACL_ACCESS, ACL_DEFAULT, CAPABILITY
-from usernsplan.volume.targets import Form
+from usernsplan.volume.passes import Form
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -85,18 +85,22 @@ class Change:
     whole: Form
     back: bool = False
 
+    @property
+    def power(self) -> tuple[Form, Form]:
+        """What the inode would be with all power that it had, and what it is where it lacks some of that."""
+        return (self.new, power.lawful(self.old, self.new)) if self.back else (self.whole, self.new)
+
 
 @dataclass(frozen=True, slots=True)
 class Care:
     """How careful to be with what somebody may have changed since the journal was written.
 
     ``pin`` pins an entry of the current folder. ``renewed`` are the inodes that have taken the place of others, by
-    (device, inode) of those. ``really`` is False where everything is only to be counted.
+    (device, inode) of those.
     """
 
     pin: Callable[[str], int]
     renewed: Mapping[tuple[int, int], int] = field(default_factory=dict)
-    really: bool = True
 
 
 class SpecialResult(NamedTuple):
@@ -125,19 +129,32 @@ def carry(special: Special, change: Change, care: Care) -> SpecialResult:
     IgnoredError where nothing was changed.
     """
     with _pinned(special.name, care.pin) as pinned:
-        now = os.fstat(pinned)
-        form = _form(pinned, now)
-        is_renewed = care.renewed.get((special.device, special.inode)) == now.st_ino
-        _same(special, now, form, change, is_renewed=is_renewed)
-        wanted = power.lawful(form, change.new) if change.back else change.new
-        if is_renewed and form == change.whole and not change.back:
-            wanted = form
-        lacks = wanted != (change.new if change.back else change.whole)
-        if form == wanted:
-            return SpecialResult(changed=False, lacks=lacks, inode=now.st_ino)
-        if care.really:
+        form, wanted, result = _weighed(pinned, special, change, care)
+        if result.changed:
             _change(pinned, form, wanted)
-        return SpecialResult(changed=True, lacks=lacks, inode=now.st_ino)
+        return result
+
+
+def foretell(special: Special, change: Change, care: Care) -> SpecialResult:
+    """Tell what ``carry`` would do, and change nothing. Raises what it raises before it changes anything."""
+    with _pinned(special.name, care.pin) as pinned:
+        return _weighed(pinned, special, change, care)[2]
+
+
+def _weighed(
+    pinned: int, special: Special, change: Change, care: Care
+) -> tuple[Form, Form, SpecialResult]:
+    """What a pinned entry has, what it is to have, and what is to be said of that."""
+    now = os.fstat(pinned)
+    form = _form(pinned, now)
+    is_renewed = care.renewed.get((special.device, special.inode)) == now.st_ino
+    _same(special, now, form, change, is_renewed=is_renewed)
+
+    wanted = power.lawful(form, change.new) if change.back else change.new
+    if is_renewed and form == change.whole and not change.back:
+        wanted = form
+    lacks = wanted != (change.new if change.back else change.whole)
+    return form, wanted, SpecialResult(form != wanted, lacks, now.st_ino)
 
 
 def _change(pinned: int, form: Form, wanted: Form) -> None:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from usernsplan.errors import InvalidValueError, NotPermittedError, RefusedError, UsernsplanError
 from usernsplan.escape import shown_path
 from usernsplan.host import accounts, files
-from usernsplan.host.mounts import all_mounts
+from usernsplan.host.mounts import Seen, all_mounts
 from usernsplan.volume import decide, protected, walk
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from usernsplan.host.mounts import Seen
     from usernsplan.layout import Layout
     from usernsplan.model import FixRequest
 
@@ -24,44 +23,37 @@ if TYPE_CHECKING:
 _NOTHING = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
 
 
-class VolumePlace(NamedTuple):
-    """A volume that was asked for: where it really lies, and its name below the root, which the ledger has."""
-
-    path: str
-    name: str
-
-
-def find(layout: Layout, request: FixRequest) -> tuple[VolumePlace, ...]:
-    """The volumes of a request, each once. Raises RefusedError or InvalidValueError for what is none."""
-    found = tuple({spot(layout, words): None for words in request.paths})
+def find(layout: Layout, request: FixRequest) -> tuple[str, ...]:
+    """Where the volumes of a request really lie, each once. Raises RefusedError or InvalidValueError for what is none."""
+    places = tuple({place_of(layout, words): None for words in request.paths})
     mounts = all_mounts()
-    for one in found:
-        for name in (one.path, *walk.other_names(one.path, mounts)):
-            for other in found:
-                if one.path != other.path and decide.lies_in(name, other.path):
+    for place in places:
+        for name in (place, *walk.other_names(place, mounts)):
+            for other in places:
+                if place != other and decide.lies_in(name, other):
                     raise InvalidValueError(
-                        f"{one.path} lies in {other.path}", hint="name the outer one alone"
+                        f"{place} lies in {other}", hint="name the outer one alone"
                     )
-    return found
+    return places
 
 
-def seen_twice(spots: Sequence[VolumePlace]) -> frozenset[str]:
+def seen_twice(places: Sequence[str]) -> frozenset[str]:
     """The mount points inside whose content is met under another name too: no inode is to be counted twice.
 
     Raises RefusedError for one that shows a whole volume, and more.
     """
     mounts = all_mounts()
     points = sorted(
-        point for spot in spots for point in walk.Mounts.below(spot.path, mounts).points(spot.path)
+        point for place in places for point in walk.Mounts.below(place, mounts).points(place)
     )
     twice: set[str] = set()
     for point in points:
         for name in walk.other_names(point, mounts):
-            if any(decide.lies_in(spot.path, name) for spot in spots):
+            if any(decide.lies_in(place, name) for place in places):
                 raise RefusedError(
                     f"{point} shows {name}, in which the volume itself lies", hint="unmount it"
                 )
-            if any(decide.lies_in(name, spot.path) for spot in spots):
+            if any(decide.lies_in(name, place) for place in places):
                 through = max(
                     (one for one in points if decide.lies_in(name, one)), key=len, default=None
                 )
@@ -71,8 +63,11 @@ def seen_twice(spots: Sequence[VolumePlace]) -> frozenset[str]:
     return frozenset(twice)
 
 
-def spot(layout: Layout, words: str) -> VolumePlace:
-    """Where a PATH lies. Raises RefusedError for a symlink and '..', and errors that tell why nothing is seen there."""
+def place_of(layout: Layout, words: str) -> str:
+    """Where a PATH really lies.
+
+    Raises RefusedError for a symlink and '..', and errors that tell why nothing is seen there.
+    """
     path = decide.source_of(words, exists=_why_unseen(placed_at(layout, words)) not in _NOTHING)
     if not path or "\0" in path:
         raise InvalidValueError(f"'{path}' is no path")
@@ -94,10 +89,17 @@ def spot(layout: Layout, words: str) -> VolumePlace:
         raise NotPermittedError(f"{shown}: permission denied", hint=_let_in(real))
     if why:
         raise UsernsplanError(f"{shown}: {os.strerror(why).lower()}")
-    name = below(layout, real)
-    if name is None:
+    if layout.below(real) is None:
         raise RefusedError(f"{shown} really is {real}, which is not below --root {layout.root}")
-    return VolumePlace(real, name)
+    return real
+
+
+def name_of(layout: Layout, place: str) -> str:
+    """The name below the root of a volume that really lies at ``place``: the ledger and the journal have it by this."""
+    name = layout.below(place)
+    if name is None:
+        raise RefusedError(f"{place} is not below --root {layout.root}")
+    return name
 
 
 def _why_unseen(path: str) -> int:
@@ -131,38 +133,36 @@ def placed_at(layout: Layout, path: str) -> str:
     return layout.real.rstrip("/") + absolute
 
 
-def refuse_dangerous(layout: Layout, request: FixRequest, spots: Sequence[VolumePlace]) -> None:
+def refuse_dangerous(layout: Layout, request: FixRequest, places: Sequence[str]) -> None:
     """Raise RefusedError for a folder that nobody can mean, under whatever name it was given, or is mounted inside."""
     homes = protected.homes_of(accounts.homes(layout))
     everybody = (
         homes if layout.is_host else protected.homes_of(accounts.homes(files.layout_at("/")))
     )
     mounts = all_mounts()
-    for spot in spots:
-        kind = walk.kind_of(spot.path, mounts)
+    for place in places:
+        kind = walk.kind_of(place, mounts)
         if kind in protected.NOT_FILES:
             raise RefusedError(
-                f"{spot.path} is {kind}, which is the kernel's own",
+                f"{place} is {kind}, which is the kernel's own",
                 hint="name the folder of one volume",
             )
-        names = [spot.path, *walk.other_names(spot.path, mounts)]
-        for point in (
-            walk.Mounts.below(spot.path, mounts).points(spot.path) if request.cross_mounts else ()
-        ):
+        names = [place, *walk.other_names(place, mounts)]
+        for point in walk.Mounts.below(place, mounts).points(place) if request.cross_mounts else ():
             names += walk.other_names(point, mounts)
-        inner = [inside for name in names if (inside := below(layout, name)) is not None]
-        if not os.path.isdir(spot.path):
+        inner = [inside for name in names if (inside := layout.below(name)) is not None]
+        if not os.path.isdir(place):
             names, inner = _with_homes(names, everybody), _with_homes(inner, homes)
         dangers = [protected.danger(name, everybody, os.path.realpath) for name in names]
         dangers += [protected.danger(name, homes) for name in inner]
         for danger in sorted(filter(None, dangers), key=lambda danger: not danger.never):
             if danger.never:
                 raise RefusedError(
-                    f"{spot.path}: {danger.reason}", hint="name the folder of one volume"
+                    f"{place}: {danger.reason}", hint="name the folder of one volume"
                 )
             if not request.protected:
                 raise RefusedError(
-                    f"{spot.path}: {danger.reason}",
+                    f"{place}: {danger.reason}",
                     hint="if you mean it all the same, say --protected",
                 )
 
@@ -212,8 +212,3 @@ def refuse_idmapped(path: str) -> None:
 def _with_homes(names: Sequence[str], homes: Sequence[str]) -> list[str]:
     """Paths of a file, and the home that it lies right in: that account's programs read it (.bashrc, .profile)."""
     return [*names, *(above for name in names if (above := os.path.dirname(name)) in homes)]
-
-
-def below(layout: Layout, path: str) -> str | None:
-    """What a real path is called below the root; None where it lies outside."""
-    return layout.below(path)

@@ -12,17 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from usernsplan.errors import InvalidValueError, RefusedError
 from usernsplan.ids import ID_LIMIT, IdRange, IdSet
-from usernsplan.mapping import Extent, IdMap
+from usernsplan.mapping import Extent, IdMap, Mapping
+from usernsplan.model import MODES, Mode
 from usernsplan.volume import metadata, power
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from usernsplan.mapping import Mapping
-
     Owner = tuple[int, int]
 
-_FROM_STAGING = 2
 # Above what any pool gives out, so that no container can be running with these ids.
 _STAGING = IdRange(3_000_000_000, ID_LIMIT - 3_000_000_000)
 
@@ -32,7 +30,7 @@ class Moves:
     """Where ids of one kind go: ``source`` maps old ids (as its container ids) to new ones (as its host ids).
 
     ``source_first``: an id on both sides is an old one. ``keep``: an id on neither side stays, instead of being
-    unmapped. ``others``: new ids that others may have too. They stay like every new id, but in a tree that was not
+    unmapped. ``others``: new ids that others may have too. They stay like every new id, but in a volume that was not
     moved yet they are none of the container's: the first look counts them among those that have no place.
     """
 
@@ -78,7 +76,7 @@ class Moves:
 
 @dataclass(frozen=True, slots=True)
 class OwnershipRule:
-    """The whole rule. ``owner``: the one owner that everything gets (own), or None (shift).
+    """The whole rule. ``mode`` says whether everything gets one owner (own), which is ``owner``, or moves (shift).
 
     ``root`` is the new id of container root, for whom capabilities that were the host's count from now on; 0 in
     reverse; None where the map has no container root. ``same`` are the images that count as the ids that they come
@@ -88,8 +86,14 @@ class OwnershipRule:
     uids: Moves
     gids: Moves
     root: int | None
+    mode: Mode
     owner: Owner | None = None
     same: power.Images = field(default=power.NONE, compare=False)
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a mode that is unknown, or does not go with the owner."""
+        if self.mode not in MODES or self.is_own != (self.owner is not None):
+            raise ValueError(f"mode {self.mode!r:.40} with the owner {self.owner}")
 
     def same_work(self, other: OwnershipRule) -> bool:
         """Tell whether both bring the same owners to the same places.
@@ -104,6 +108,7 @@ class OwnershipRule:
                 rule.gids.source,
                 rule.gids.keep,
                 rule.root,
+                rule.mode,
                 rule.owner,
             )
             for rule in (self, other)
@@ -111,14 +116,14 @@ class OwnershipRule:
         return mine == theirs
 
     def after_it(self) -> OwnershipRule:
-        """The same rule for a tree that it moved before: there every new id is the container's."""
+        """The same rule for a volume that it moved before: there every new id is the container's."""
         uids, gids = (replace(move, others=IdSet()) for move in (self.uids, self.gids))
         return replace(self, uids=uids, gids=gids)
 
     @property
-    def mode(self) -> str:
-        """The word for it."""
-        return "shift" if self.owner is None else "own"
+    def is_own(self) -> bool:
+        """Tell whether everything gets one owner."""
+        return self.mode == "own"
 
     def owner_of(self, old: Owner) -> Owner | None:
         """The new owner and group, or None where the map lacks one of them."""
@@ -130,9 +135,7 @@ class OwnershipRule:
     def acl(self, raw: bytes) -> metadata.MovedAcl:
         """An ACL's new bytes. Own changes none: its entries name others, whom somebody let in on purpose."""
         return (
-            metadata.MovedAcl(raw)
-            if self.owner is not None
-            else metadata.moved_acl(raw, self.uids, self.gids)
+            metadata.MovedAcl(raw) if self.is_own else metadata.moved_acl(raw, self.uids, self.gids)
         )
 
     def capability(self, raw: bytes) -> bytes | None:
@@ -145,11 +148,11 @@ class OwnershipRule:
 
     def overlaps(self) -> bool:
         """Tell whether the run has to go through staging ids."""
-        moves = (self.uids, self.gids) if self.owner is None else ()
+        moves = () if self.is_own else (self.uids, self.gids)
         return any(move.source_first and move.overlaps() for move in moves)
 
     def to_json(self) -> dict[str, Any]:
-        """The rule as the journal keeps it."""
+        """The rule as the journal keeps it, beside its mode."""
         moves = {
             kind: {
                 "source": move.source.triples(),
@@ -161,8 +164,8 @@ class OwnershipRule:
         return {**moves, "root": self.root, "owner": self.owner, "same": self.same.to_json()}
 
     @classmethod
-    def from_json(cls, content: dict[str, Any]) -> OwnershipRule:
-        """Read what to_json wrote."""
+    def from_json(cls, content: dict[str, Any], mode: Mode) -> OwnershipRule:
+        """Read what to_json wrote. Raises TypeError, ValueError or LookupError for anything else."""
         uids, gids = (
             Moves(
                 IdMap.of(*content[kind]["source"]),
@@ -180,7 +183,7 @@ class OwnershipRule:
                 raise TypeError(f"{kind}: neither true nor false")
         # A run of an older version noted no images: then none counts as the id that it comes from.
         same = power.Images.from_json(content["same"]) if "same" in content else power.NONE
-        return cls(uids, gids, content["root"], (owner[0], owner[1]) if owner else None, same)
+        return cls(uids, gids, content["root"], mode, (owner[0], owner[1]) if owner else None, same)
 
 
 def shift(
@@ -188,16 +191,16 @@ def shift(
 ) -> OwnershipRule:
     """Container ids, as they lie on the host, become the container's host ids; or back.
 
-    ``exclusive``: the host ids that nobody but the container has, where the tree was not shifted yet; None where every
+    ``exclusive``: the host ids that nobody but the container has, where the volume was not shifted yet; None where every
     new id in it is the container's.
     """
     if reverse:
         uids, gids = (_moves(ids.invert(), keep=keep) for ids in (mapping.uids, mapping.gids))
-        return OwnershipRule(uids, gids, 0)
+        return OwnershipRule(uids, gids, 0, "shift")
     uids, gids = (
         _moves(ids, keep=keep, exclusive=exclusive) for ids in (mapping.uids, mapping.gids)
     )
-    return OwnershipRule(uids, gids, uids(0))
+    return OwnershipRule(uids, gids, uids(0), "shift")
 
 
 def _moves(source: IdMap, *, keep: bool, exclusive: IdSet | None = None) -> Moves:
@@ -218,7 +221,7 @@ def own(mapping: Mapping, user: Owner, *, keep: bool = False) -> OwnershipRule:
         )
     # What is right already has to stay so when it is done again: no staging, and no journal, tells old from new here.
     uids, gids = Moves(mapping.uids, keep=keep), Moves(mapping.gids, keep=keep)
-    return OwnershipRule(uids, gids, mapping.uids.to_host(0), (uid, gid))
+    return OwnershipRule(uids, gids, mapping.uids.to_host(0), "own", (uid, gid))
 
 
 def move(
@@ -229,7 +232,7 @@ def move(
         _moves(_through(former, latter), keep=keep, exclusive=exclusive)
         for former, latter in ((old.uids, new.uids), (old.gids, new.gids))
     )
-    return OwnershipRule(uids, gids, new.uids.to_host(0))
+    return OwnershipRule(uids, gids, new.uids.to_host(0), "shift")
 
 
 def explicit(
@@ -239,7 +242,7 @@ def explicit(
     uid_moves, gid_moves = (
         Moves(m.invert() if reverse else m, source_first=True, keep=keep) for m in (uids, gids)
     )
-    return OwnershipRule(uid_moves, gid_moves, 0 if reverse else uid_moves(0))
+    return OwnershipRule(uid_moves, gid_moves, 0 if reverse else uid_moves(0), "shift")
 
 
 def _through(old: IdMap, new: IdMap) -> IdMap:
@@ -249,7 +252,7 @@ def _through(old: IdMap, new: IdMap) -> IdMap:
 
 
 def staging(moves: Moves, used: Iterable[int]) -> IdMap:
-    """Where the old ids go meanwhile: ids that are on neither side of the map and that nothing in the tree has.
+    """Where the old ids go meanwhile: ids that are on neither side of the map and that nothing in the volume has.
 
     Raises RefusedError where there is no such room.
     """
@@ -269,110 +272,3 @@ def staging(moves: Moves, used: Iterable[int]) -> IdMap:
         extents.append(Extent(extent.container, room.start, room.count))
         free = free - IdSet([room])
     return IdMap(extents)
-
-
-@dataclass(frozen=True, slots=True)
-class Form:
-    """What one inode has, of what the run may change: owner and group, mode, the raw ACLs, the raw capability.
-
-    ``mode`` is st_mode, with the inode's type.
-    """
-
-    owner: Owner
-    mode: int
-    acl: bytes | None = None
-    default_acl: bytes | None = None
-    capability: bytes | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Pass:
-    """One passage over the tree: what each inode that once was so becomes, in this passage.
-
-    ``stage`` 0 goes straight to the target; 1 goes to the staging ids and 2 from there to the target, where source and
-    target overlap; -1 takes it all back. Only the passage that reaches the target changes ACLs and capabilities: the
-    journal has their old bytes, so one look at them tells whether that was done.
-    """
-
-    targets: OwnershipRule
-    stage: int = 0
-    uid_staging: IdMap | None = None
-    gid_staging: IdMap | None = None
-
-    def owners(self, first: Owner) -> tuple[tuple[Owner, ...], Owner]:
-        """For an inode whose owner was ``first`` before the run: the owners to be replaced, and by which."""
-        last = self.targets.owner_of(first) or first
-        between = (self._staged(0, first[0], last[0]), self._staged(1, first[1], last[1]))
-        match self.stage:
-            case 0:
-                return (first,), last
-            case 1:
-                return (first,), between
-            case 2:
-                return (between,), last
-        return (last, between), first
-
-    def forms(self, first: Form) -> tuple[Form, Form]:
-        """The same for all that an inode has: what is to be replaced (its owner is one of owners()), and by what.
-
-        Without the power that the rule of this run does not let it keep: see power.lawful.
-        """
-        olds, new = self.owners(first.owner)
-        if self.stage == 1:
-            return replace(first, owner=olds[0]), replace(first, owner=new)
-        last = self.whole(first)
-        last = power.lawful(first, last, self.targets.same, own=self.targets.owner is not None)
-        return (last, first) if self.stage < 0 else (replace(first, owner=olds[0]), last)
-
-    def whole(self, first: Form) -> Form:
-        """All that an inode has after the run, had it kept its power."""
-        return Form(
-            self.targets.owner_of(first.owner) or first.owner,
-            first.mode,
-            first.acl and self.targets.acl(first.acl).raw,
-            first.default_acl and self.targets.acl(first.default_acl).raw,
-            first.capability and (self.targets.capability(first.capability) or first.capability),
-        )
-
-    def first(self, now: Owner) -> Owner | None:
-        """What an owner that is found during this passage was before the run; None where that cannot be told."""
-        if self.stage != _FROM_STAGING:
-            return now
-        uid, gid = self._first(0, now[0]), self._first(1, now[1])
-        return None if uid is None or gid is None else (uid, gid)
-
-    def wanted(self, now: Owner) -> Owner | None:
-        """What an owner that is found during this passage becomes in it: itself where it is right; None: unmapped."""
-        if self.stage in {0, -1}:
-            return self.targets.owner_of(now)
-        staged = [self._unstaged(kind, now[kind]) is not None for kind in (0, 1)]
-        if self.stage == _FROM_STAGING:
-            if not any(staged) and all(self._moves(kind).settled(now[kind]) for kind in (0, 1)):
-                return now
-            first = self.first(now)
-            return None if first is None else self.targets.owner_of(first)
-        if any(staged):
-            return now
-        last = self.targets.owner_of(now)
-        return None if last is None else self.owners(now)[1]
-
-    def _moves(self, kind: int) -> Moves:
-        return (self.targets.uids, self.targets.gids)[kind]
-
-    def _staging(self, kind: int) -> IdMap | None:
-        return (self.uid_staging, self.gid_staging)[kind]
-
-    def _staged(self, kind: int, first: int, last: int) -> int:
-        """Where an id is between the two stages."""
-        staging_map = self._staging(kind)
-        between = staging_map.to_host(first) if staging_map and first != last else None
-        return last if between is None else between
-
-    def _unstaged(self, kind: int, now: int) -> int | None:
-        """What a staging id was before; None where it is no staging id."""
-        staging_map = self._staging(kind)
-        return staging_map.to_container(now) if staging_map else None
-
-    def _first(self, kind: int, now: int) -> int | None:
-        first = self._unstaged(kind, now)
-        return now if first is None and self._moves(kind)(now) == now else first

@@ -69,7 +69,7 @@ class Mounts:
 
 @dataclass(frozen=True, slots=True)
 class OpenVolume:
-    """One tree: where it really lies, its pinned top, what is mounted in it, and whether mounts are entered.
+    """A volume held open: where it really lies, its pinned top, what is mounted in it, and whether mounts are entered.
 
     ``local``: the times of its inodes are written by this machine's clock. ``twice`` are mount points whose content is
     met under another name. A ``top`` below 0: it is gone. ``only``: the volume is this one name in the top, a single

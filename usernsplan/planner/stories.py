@@ -1,8 +1,13 @@
-"""The stories of what allocate, release and check --fix tell by themselves; those of the rules stand in the rules."""
+"""What allocate, release and check --fix tell by themselves: each code with its severity, title and story.
+
+Those of the rules of ``check`` stand in the rules.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
+
+from usernsplan.model import Finding
 
 if TYPE_CHECKING:
     from usernsplan.model import Severity
@@ -417,3 +422,8 @@ starts. 'usernsplan inspect --all' shows what runs.""",
     ),
 )
 ADVICE: dict[str, Story] = {story.code: story for story in _STORIES}
+
+
+def advise(code: str, message: str, hint: str = "") -> Finding:
+    """A finding of this code, which is in ADVICE: what the user should know here, and the remedy."""
+    return Finding(code, ADVICE[code].severity, message, hint)

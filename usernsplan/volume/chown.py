@@ -1,0 +1,401 @@
+"""The method ``chown``: every inode gets its new owner on the disk, and what a change of owner would destroy is kept.
+
+A run looks at everything before it changes anything, and the journal says what every inode was: carrying it out once
+more after a kill finishes the run, carrying it out backwards undoes it. Workers do both, see crew.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from usernsplan.errors import InvalidValueError, StoppedError, UsernsplanError, of_place, reason_of
+from usernsplan.escape import shell, shown_path
+from usernsplan.host.mounts import all_mounts
+from usernsplan.ids import IdSet
+from usernsplan.volume import (
+    earlier,
+    journal,
+    judge,
+    restore,
+    special,
+    syscalls,
+    targets,
+    walk,
+)
+from usernsplan.volume.carry import Rules, UndoPreviewRules, UndoRules
+from usernsplan.volume.crew import Crew
+from usernsplan.volume.method import NotTakenError
+from usernsplan.volume.passes import Leg
+from usernsplan.volume.seen import Done, Lacking, merged
+from usernsplan.volume.state import LOOKING, UNDOING, RunState
+from usernsplan.volume.workers import MOST, Carry, Late, Look, Prove, Tops
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from usernsplan.mapping import IdMap
+    from usernsplan.volume.decide import Meant
+    from usernsplan.volume.job import Job
+
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# How often to look whether an inode carries a staging id, before something that moves files about is given up on.
+_LOOKS = 3
+_BEFORE = "it failed before, and nothing has changed that"
+
+
+@contextmanager
+def at_work(job: Job) -> Iterator[Chown]:
+    """The method with its workers; while they are at work, a signal makes them stop between two folders."""
+    if job.jobs is not None and not 1 <= job.jobs <= MOST:
+        raise InvalidValueError(f"--jobs {job.jobs}: from 1 to {MOST}")
+    workers = job.jobs or min(len(os.sched_getaffinity(0)), MOST)
+    crew = Crew(job.volumes, workers, job.watch.tick)
+    before = {name: signal.getsignal(name) for name in _INTERRUPTS}
+    try:
+        for name in _INTERRUPTS:
+            if before[name] is not signal.SIG_IGN:
+                signal.signal(name, lambda *_: crew.board.stop())
+        with crew:
+            yield Chown(job, crew)
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
+
+
+class Chown:
+    """See Method. ``_done`` is what the last pass of ``apply`` did, ``_failed`` what failed in all of them, by path."""
+
+    def __init__(self, job: Job, crew: Crew) -> None:
+        self._job = job
+        self._outcome = job.outcome
+        self._volumes = job.volumes
+        self._crew = crew
+        self._done: list[Done] = []
+        self._failed: dict[str, str] = {}
+
+    def decide(self, meant: Meant, log: journal.Journal) -> dict[str, Any] | None:
+        """Look and judge; None where every owner is right."""
+        state = log.state
+        self._look(state, log)
+        found = self._outcome.found
+        judge.refuse_unseen(found, state.rule)
+        outside = self._judge(meant, state).outside
+
+        linked = (one for key, one in found.linked.items() if key not in outside)
+        if not found.changes and all(one.kinds is None for one in linked):
+            return None
+        staging = self._staging(state.rule)
+        return {
+            "leg": Leg.TO_STAGING if staging else Leg.STRAIGHT,
+            "staging": staging,
+            "outside": tuple(outside),
+            "special": found.special,
+            "entries": found.entries,
+            "sums": log.sums(),
+        }
+
+    def describe(self, meant: Meant, state: RunState) -> None:
+        """Look and judge, and count what would be done."""
+        self._look(state, None)
+        found = self._outcome.found
+        judge.refuse_unseen(found, state.rule)
+        judgement = self._judge(meant, state)
+
+        losing = [(one, "") for one in judge.losing(found.lacking, state.rule)]
+        if meant.request.keep_power:
+            # A run that is only foreseen has no name yet.
+            names = [one for one, _ in losing]
+            known = restore.proofs(self._job.layout, replace(state, run=""))
+            losing = list(restore.restore(self._volumes, names, known, None).rest)
+        self._drop(losing)
+
+        chosen = [one for key, one in found.linked.items() if key not in judgement.outside]
+        kinds = [one.kinds for one in chosen if one.kinds is not None]
+        self._outcome.changed = found.changes + len(kinds)
+        self._outcome.kinds = found.kinds + Counter(chain.from_iterable(kinds))
+
+    def apply(self, log: journal.Journal) -> bool:
+        """Carry the journal out, from the pass on at which it is."""
+        self._prove(log)
+        state = log.state
+        last = Leg.FROM_STAGING if state.leg else Leg.STRAIGHT
+        # Of a pass that a kill has come after: what failed in it is in the journal.
+        before = state.failed if state.leg == last else ()
+        self._failed = dict.fromkeys(map(self._job.layout.place, before), _BEFORE)
+
+        for leg in map(Leg, range(state.leg, last + 1)):
+            if leg != log.state.leg:
+                log.set(leg=leg, failed=self._job.names(self._failed))
+            what = f"Changing, pass {leg} of {last}" if last else "Changing"
+            self._job.watch.begin(what, self._outcome.found.changes or None)
+            self._done = done = self._forward(log, leg)
+            if leg == last:
+                self._outcome.add(done)
+            self._failed |= {path: why for part in done for path, why in part.failed}
+            self._outcome.fail(chain.from_iterable((*part.failed, *part.named) for part in done))
+            self._settle(log.state)
+            # An id that was not looked at may be an old one, or in the next pass a new one: nobody could tell then.
+            if any(part.half or (leg < last and part.unseen) for part in done):
+                return False
+        return True
+
+    def verify(self, log: journal.Journal) -> dict[str, Any] | None:
+        """Make sure that no inode carries a staging id, and give back the power that is proved."""
+        if not self._none_is_staged(log):
+            return None
+        state = log.state
+        lacking = [one for part in self._done for one in part.lacking]
+        rest = tuple((one, "") for one in lacking)
+        if state.keep_power:
+            known = restore.proofs(self._job.layout, state)
+            rest = restore.restore(self._volumes, lacking, known, log).rest
+        self._drop(rest)
+
+        carried = {path for part in self._done for path in part.carried}
+        retried = map(self._job.layout.place, state.retried or ())
+        left = sorted({*retried, *self._failed} - carried)
+        self._outcome.fail((path, self._failed.get(path, _BEFORE)) for path in left)
+        return {
+            "whole": not (
+                self._outcome.failed or self._outcome.stragglers or self._outcome.skipped
+            ),
+            "failed": self._job.names(left),
+            "retried": None,
+            "tops": earlier.tops_changed(self._volumes),
+        }
+
+    def undo(self, log: journal.Journal, *, also_changed: bool = False) -> bool:
+        """Carry the journal out backwards: owners, modes, ACLs and capabilities."""
+        rules = UndoRules(**self._undo_rules(log.state, also_changed=also_changed))
+        done = self._back(log, rules, log)
+        self._settle(log.state)
+        return not any(part.half for part in done)
+
+    def describe_undo(self, log: journal.Journal, *, also_changed: bool) -> None:
+        """Count what ``undo`` would change."""
+        rules = UndoPreviewRules(**self._undo_rules(log.state, also_changed=also_changed))
+        self._back(log, rules, None)
+
+    def _look(self, state: RunState, log: journal.Journal | None) -> None:
+        self._job.watch.begin("Looking", None)
+        seen_before = earlier.right_until(self._job.layout, state, self._volumes)
+        pass_ = state.pass_of(state.leg)
+        orders = [
+            Look(pass_, seen_before, log.path("folders", number) if log else None)
+            for number in range(self._crew.jobs)
+        ]
+        self._outcome.found = found = merged(self._crew.look(orders))
+        self._outcome.skip(found.skipped)
+        self._outcome.fail(found.failed)
+        self._heed(None)
+
+    def _judge(self, meant: Meant, state: RunState) -> judge.Judgement:
+        found = self._outcome.found
+        judgement = judge.weigh(found, meant.request, judge.former(meant, found))
+        # What the journal has is finished by the journal, however much of it is there already.
+        if state.state == LOOKING:
+            judge.refuse_moved(meant, found, state.rule)
+        losing = judge.losing(found.lacking, state.rule)
+        judge.refuse_power(meant, [(self._job.shown(one), one) for one in losing], state.rule)
+        lowers = dict.fromkeys(
+            chain.from_iterable(walk.lower_folders(volume) for volume in self._volumes)
+        )
+        judge.refuse_copies(meant, found, tuple(lowers))
+        self._outcome.skipped |= set(judgement.skipped)
+        return judgement
+
+    def _staging(self, rule: targets.OwnershipRule) -> tuple[IdMap, IdMap] | None:
+        if not rule.overlaps():
+            return None
+        uids, gids = ({owner[kind] for owner in self._outcome.found.owners} for kind in (0, 1))
+        return (targets.staging(rule.uids, uids), targets.staging(rule.gids, gids))
+
+    def _prove(self, log: journal.Journal) -> None:
+        """See whether the file systems of the run take owners, before more than one entry of each is changed.
+
+        Raises NotTakenError where one does not.
+        """
+        mounts = all_mounts()
+        known = walk.takes_owners(mounts)
+        is_doubted = any(one.top >= 0 and walk.is_doubted(one, mounts) for one in self._volumes)
+        state = log.state
+        # What is tried again was proved by the run before, and may have been moved by it.
+        if not is_doubted or state.retried is not None:
+            return
+
+        rules = Rules(state.pass_of(state.leg), state.seen, outside=frozenset(state.outside))
+        whole = any(volume.cross_mounts and volume.mounts.names for volume in self._volumes)
+        logs = tuple(log.logs("folders", "late"))
+        [done] = self._crew.each([Prove(rules, logs, log.folder, known, whole)])
+        # They are named by the passes, which meet them again.
+        done.failed.clear()
+        if done.ignored:
+            raise NotTakenError(
+                f"{shown_path(done.ignored)}: {special.OWN_OWNERS}",
+                changed=bool(done.changed or done.linked),
+            )
+        if state.leg != Leg.TO_STAGING:
+            self._outcome.add([done])
+
+    def _forward(self, log: journal.Journal, leg: Leg) -> list[Done]:
+        """One pass forward; then another look at what was not as noted; the tops last."""
+        retried = log.state.retried
+        only = None if retried is None else frozenset(map(self._job.layout.place, retried))
+        rules = Rules(**self._shared(log.state, leg), only=only)
+        done = self._carry(log, rules, log)
+        # What is tried again may have been moved by the run before: only what was noted tells what it was.
+        if retried is None:
+            late = replace(rules, seen_before=0)
+            deep = any(part.lost for part in done)
+            orders = [
+                Late(
+                    late,
+                    log.state.seen,
+                    share,
+                    log.path("late", number),
+                    log.folder,
+                    deep and not number,
+                )
+                for number, share in enumerate(self._shares(log))
+            ]
+            done += self._crew.each(orders)
+            self._heed(log)
+        return self._with_tops(done, rules, log)
+
+    def _back(
+        self, log: journal.Journal, rules: UndoRules, writing: journal.Journal | None
+    ) -> list[Done]:
+        """The pass back, ``writing`` None where it is only counted; power goes to what is proved."""
+        self._job.watch.begin(f"Taking back run {log.state.run}", None)
+        done = self._with_tops(self._carry(log, rules, writing), rules, writing)
+        self._outcome.add(done)
+
+        lacking = [one for part in done for one in part.lacking]
+        restored, rest = restore.restore(
+            self._volumes, lacking, lambda one: one.entry.proof, writing
+        )
+        self._outcome.add_powerful(lacking, restored)
+        named = ((one, why, self._job.shown(one)) for one, why in rest)
+        self._outcome.fail((path, restore.told(one, why, path)) for one, why, path in named)
+        return done
+
+    def _carry(
+        self, log: journal.Journal, rules: Rules, writing: journal.Journal | None
+    ) -> list[Done]:
+        run = writing.folder if writing else None
+        done = self._crew.each([Carry(rules, share, run) for share in self._shares(log)])
+        self._heed(writing)
+        return done
+
+    def _with_tops(
+        self, done: list[Done], rules: Rules, writing: journal.Journal | None
+    ) -> list[Done]:
+        """What was done, and then the tops of the volumes: they are the last, and tell that all the rest is done."""
+        if any(part.half for part in done):
+            return done
+        tops = {note.volume: note for part in done for note in part.tops}
+        run = writing.folder if writing else None
+        return done + self._crew.each([Tops(rules, tuple(tops.values()), run)])
+
+    def _shares(self, log: journal.Journal) -> list[tuple[str, ...]]:
+        """The logs that each worker carries out."""
+        logs = log.logs("folders", "late")
+        return [tuple(logs[number :: self._crew.jobs]) for number in range(self._crew.jobs)]
+
+    def _shared(self, state: RunState, leg: Leg) -> dict[str, Any]:
+        """The rules that both directions have."""
+        both = zip(state.volumes, self._volumes, strict=True)
+        return {
+            "pass_": state.pass_of(leg),
+            "seen_before": state.seen,
+            "devices": {noted.device: _device(volume) for noted, volume in both if volume.top >= 0},
+            "outside": frozenset(state.outside),
+            "renewed": restore.renewed(self._job.layout, state),
+        }
+
+    def _undo_rules(self, state: RunState, *, also_changed: bool) -> dict[str, Any]:
+        later = journal.later(self._job.layout, state)
+        return {
+            **self._shared(state, Leg.BACK),
+            "end": state.end,
+            "until": max((run.undone or 0 for run in later), default=0),
+            "also_changed": also_changed,
+        }
+
+    def _none_is_staged(self, log: journal.Journal) -> bool:
+        """Make sure that no inode carries a staging id: what was moved about between two looks is carried on."""
+        state, outcome = log.state, self._outcome
+        if state.staging is None:
+            return True
+        staged = [IdSet(ids.host_ranges()) for ids in state.staging]
+        pass_ = state.pass_of(Leg.FROM_STAGING)
+        rules = Rules(pass_, outside=frozenset(state.outside))
+        for _ in range(_LOOKS):
+            self._job.watch.begin("Looking once more", None)
+            found = merged(self._crew.look([Look(pass_, 0, None)] * self._crew.jobs))
+            self._heed(log)
+            if found.unseen:
+                outcome.fail(found.unseen)
+                return False
+            if not any(uid in staged[0] or gid in staged[1] for uid, gid in found.owners):
+                return True
+            outcome.add(
+                self._crew.each([Late(rules, 0, (), log.path("late", 0), log.folder, deep=True)])
+            )
+            self._heed(log)
+
+        why = "something in it still has an id of between the two passes"
+        outcome.fail((path, why) for path in state.places(self._job.layout))
+        return False
+
+    def _settle(self, state: RunState) -> None:
+        """Have on disk what the journal is about to call done, where running it again could not do it.
+
+        A power cut may keep a new owner and lose the setuid bit that was put back after it, or keep the note that ids
+        are staged and lose that they are. A plain change of owner that is lost is found by the next run.
+        """
+        if state.cross_mounts:
+            os.sync()
+        elif state.staging or state.special:
+            for volume in self._volumes:
+                if volume.top >= 0:
+                    _sync(volume)
+
+    def _heed(self, log: journal.Journal | None) -> None:
+        """Raise StoppedError where a signal stopped the workers; ``log``: of a run that has begun to change something."""
+        if not self._crew.board.stopped:
+            return
+        if log is None:
+            raise StoppedError("stopped; nothing was changed")
+        state = log.state
+        goes_on = state.finish and state.state != UNDOING
+        undo = self._job.layout.command(f"undo {shell(state.run)}")
+        raise StoppedError(
+            f"stopped in the middle of run {state.run}; what was begun is whole",
+            hint=(f"go on: {state.finish}\n  or " if goes_on else "") + f"take it back: {undo}",
+        )
+
+    def _drop(self, lost: Iterable[tuple[Lacking, str]]) -> None:
+        for one, why in lost:
+            path = self._job.shown(one)
+            self._outcome.dropped[path] = restore.told(one, why, path)
+
+
+def _device(volume: walk.OpenVolume) -> int:
+    with of_place(volume.named):
+        return os.fstat(volume.top).st_dev
+
+
+def _sync(volume: walk.OpenVolume) -> None:
+    try:
+        syscalls.sync_file_system(volume.top)
+    except OSError as error:
+        raise UsernsplanError(
+            f"{volume.path}: what was changed is not all on the disk: {reason_of(error)}"
+        ) from error

@@ -1,0 +1,162 @@
+"""One command of the fixer at work: where it works, who watches, and what it has seen and done so far."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from typing import TYPE_CHECKING, Protocol
+
+from usernsplan.escape import utf8
+from usernsplan.host import files
+from usernsplan.host.mounts import of_others
+from usernsplan.model import FixReport, Place
+from usernsplan.volume import spots
+from usernsplan.volume.seen import Done, Lacking, PathReason, Seen, kinds_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from usernsplan.layout import Layout
+    from usernsplan.volume.walk import OpenVolume
+
+# What the report counts of what was changed.
+_KINDS = ("setuid", "capability", "acl", "device", "hard_link")
+
+
+class Watch(Protocol):
+    """Whoever wants to see how far a run is."""
+
+    def begin(self, what: str, total: int | None) -> None:
+        """A part of the run begins: ``total`` entries are before it, None where nobody knows."""
+
+    def tick(self, entries: int) -> None:
+        """So many entries are behind it; called every tenth of a second."""
+
+    def warn(self, text: str) -> None:
+        """Something that the user should know before anything is changed."""
+
+
+class Unwatched:
+    """Nobody is looking."""
+
+    def begin(self, what: str, total: int | None) -> None:
+        """See Watch."""
+
+    def tick(self, entries: int) -> None:
+        """See Watch."""
+
+    def warn(self, text: str) -> None:
+        """See Watch."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a command has seen and done so far; ``failed`` and ``dropped`` are reasons by path."""
+
+    started: float = field(default_factory=time.monotonic)
+    found: Seen = field(default_factory=Seen)
+    changed: int = 0
+    stragglers: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+    skipped: set[Place] = field(default_factory=set)
+    failed: dict[str, str] = field(default_factory=dict)
+    dropped: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    run_name: str | None = None
+
+    def fail(self, places: Iterable[PathReason]) -> None:
+        """Note what failed: of one entry, the first reason."""
+        for path, reason in places:
+            self.failed.setdefault(path, reason)
+
+    def skip(self, places: Iterable[PathReason]) -> None:
+        """Note what was left as it is."""
+        self.skipped |= {Place(*place) for place in places}
+
+    def add(self, done: Sequence[Done]) -> None:
+        """Count what workers have changed: an inode with several names once."""
+        linked: dict[tuple[int, int], tuple[str, ...]] = {}
+        for part in done:
+            self.changed += part.changed
+            self.stragglers += part.stragglers
+            self.kinds.update(part.kinds)
+            self.fail(chain(part.failed, part.named))
+            self.skip(part.skipped)
+            linked |= part.linked
+        self._count(linked.values())
+
+    def add_powerful(self, lacking: Iterable[Lacking], restored: Iterable[Lacking]) -> None:
+        """Count what was changed of files that lacked power: each file once."""
+        changed = {
+            (one.entry.device, one.entry.inode): kinds_of(one.entry)
+            for one in chain((one for one in lacking if one.changed), restored)
+        }
+        self._count(changed.values())
+
+    def _count(self, changed: Iterable[tuple[str, ...]]) -> None:
+        for kinds in changed:
+            self.changed += 1
+            self.kinds.update(kinds)
+
+    def report(self, report: FixReport) -> FixReport:
+        """The report with all of it."""
+        found = self.found
+        linked = (one.found for one in found.linked.values() if one.kinds is not None)
+        wrong = found.changes + sum(linked)
+        several = len(found.owners) if report.mode == "own" and wrong else 0
+        counts = {
+            "entries": found.entries,
+            "changed": self.changed,
+            # Of a run that was resumed, the look has found right what was changed before.
+            "right": max(found.entries - max(wrong, self.changed), 0),
+            **{kind: self.kinds[kind] for kind in _KINDS},
+            "stragglers": self.stragglers,
+        }
+
+        return replace(
+            report,
+            counts=counts,
+            run=self.run_name,
+            flattened=several if several > 1 else 0,
+            kept_uids=dict(sorted(found.unmapped_uids.items())),
+            kept_gids=dict(sorted(found.unmapped_gids.items())),
+            skipped=tuple(sorted(self.skipped)),
+            failed=tuple(Place(*failed) for failed in sorted(self.failed.items())),
+            dropped=tuple(Place(*dropped) for dropped in sorted(self.dropped.items())),
+            notes=tuple(self.notes),
+            seconds=time.monotonic() - self.started,
+        )
+
+
+@dataclass(slots=True)
+class Job:
+    """Where a command works: the root, the number of workers (None: as many as there are processors), its volumes."""
+
+    layout: Layout
+    jobs: int | None
+    watch: Watch
+    command: str
+    volumes: list[OpenVolume] = field(default_factory=list)
+    outcome: Outcome = field(default_factory=Outcome)
+
+    @classmethod
+    def at(cls, root: str, jobs: int | None, watch: Watch | None, command: str) -> Job:
+        """A command below a root."""
+        return cls(files.layout_at(root), jobs, watch or Unwatched(), utf8(command))
+
+    def warn_of_users(self, paths: Sequence[str]) -> None:
+        """Tell of the running containers that use what lies at these paths."""
+        others = of_others()
+        for text in chain.from_iterable(spots.users_of(path, others) for path in paths):
+            self.watch.warn(text)
+            self.outcome.notes.append(text)
+
+    def names(self, paths: Iterable[str]) -> tuple[str, ...]:
+        """Paths in volumes as the journal has them: below the root."""
+        return tuple(sorted(self.layout.below(path) or path for path in paths))
+
+    def shown(self, one: Lacking) -> str:
+        """The path of a file that lacks power."""
+        return self.volumes[one.volume].shown(one.parts, one.name)

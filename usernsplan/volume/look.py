@@ -1,0 +1,483 @@
+"""Looking at one folder: what a run would do to what lies in it, noted as the journal keeps it. Nothing is changed.
+
+``Looker`` looks before a run begins to change anything, ``Foreseeing`` where none will, ``LateLooker`` while one is
+under way. Each stands in the folder while it looks: names are looked up there and nowhere else.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import replace
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from usernsplan.errors import InvalidValueError
+from usernsplan.host import procfs
+from usernsplan.ids import OVERFLOW_ID
+from usernsplan.volume import mounted, power, renew, special, syscalls, walk
+from usernsplan.volume.folder import IMMUTABLE, StepOptions, has_attributes, reason, step
+from usernsplan.volume.logs import Folder
+from usernsplan.volume.metadata import capability_rootid, named
+from usernsplan.volume.passes import Leg, Pass
+from usernsplan.volume.seen import Lacking, Linked, Seen, kinds_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from usernsplan.volume.targets import Owner
+
+# More problems than anybody will read: the first of them refuses the run.
+MOST_PLACES = 10_000
+# Names of one folder that are noted in one line of the journal.
+_LINE = 4096
+# Told by the table of ids, not entry by entry, where nothing is changed yet.
+_UNMAPPED = "its ACL has an id that the map lacks"
+
+
+def _no_place(owner: Owner) -> str:
+    return f"its owner {owner[0]}:{owner[1]} has no place in the map"
+
+
+def _top_of_device(volume: walk.OpenVolume, note: Folder) -> str:
+    """The path of the outermost folder above a noted one, or itself, that lies on the same file system."""
+    for length in range(len(note.parts)):
+        try:
+            above = walk.folder(volume, note.parts[:length])
+        except OSError:
+            continue
+        try:
+            if os.fstat(above).st_dev == note.device:
+                return volume.shown(note.parts[:length])
+        finally:
+            os.close(above)
+    return volume.shown(note.parts)
+
+
+class Looker:
+    """Looks at folders before a run changes anything."""
+
+    _proves = True
+
+    def __init__(self, volumes: Sequence[walk.OpenVolume], pass_: Pass) -> None:
+        self.found = Seen()
+        self._volumes = volumes
+        self._pass = pass_
+        self._rule = pass_.rule
+        self._wanted: dict[Owner, Owner | None] = {}
+        # Of an inode with many names, the content is read once.
+        self._proofs: dict[tuple[int, int, int, int], renew.Proof | None] = {}
+        moves = (self._rule.uids, self._rule.gids)
+        # Whether an id that the map lacks may stay, so that it has to be counted all the same.
+        self._may_lack = any(move.keep or move.others for move in moves)
+        self._read_only: dict[int, bool] = {}
+
+    def look(
+        self, number: int, parts: tuple[str, ...], seen_before: int = 0, *, first: bool = True
+    ) -> tuple[list[Folder], list[str], int]:
+        """Look at one folder: what is to be noted of it, in one or several pieces; its sub-folders; their seen_before.
+
+        ``number`` is the volume's, ``parts`` lead to the folder; ``first``: it has not been counted yet.
+        See step for ``seen_before``. A folder that was changed since then may have been moved here with all that is
+        in it, whose own times tell nothing of that.
+        """
+        volume = self._volumes[number]
+        try:
+            pinned = walk.folder(volume, parts)
+        except OSError as error:
+            if error.errno == errno.EXDEV:
+                self.found.skipped.append((volume.shown(parts), mounted.MOUNT))
+            elif error.errno not in walk.GONE:
+                self._unseen(volume.shown(parts), reason(error))
+            return [], [], 0
+        try:
+            seen = os.fstat(pinned)
+            seen_before = seen_before if seen.st_ctime_ns < seen_before else 0
+            notes, folders = self._look(
+                volume, Folder(number, parts, seen.st_dev, seen.st_ino), pinned, seen_before
+            )
+        except OSError as error:
+            # It opens and cannot be read: nothing in it is carried, and the rest is.
+            self._unseen(volume.shown(parts), reason(error))
+            return [], [], 0
+        finally:
+            os.close(pinned)
+        self.found.entries += first and not volume.only
+        return notes, folders, seen_before
+
+    def _look(
+        self, volume: walk.OpenVolume, note: Folder, pinned: int, seen_before: int
+    ) -> tuple[list[Folder], list[str]]:
+        os.fchdir(pinned)
+        seen = os.fstat(pinned)
+        notes, folders = [note], []
+        if not note.parts and not volume.only:
+            self.found.tops.append((seen.st_uid, seen.st_gid))
+        if not volume.only:
+            self._itself(volume, note, seen)
+        for batch in walk.names(pinned, seen.st_size, volume.only):
+            names, left = mounted.without(volume, note.parts, batch)
+            self.found.skipped += left
+            if left:
+                self._room(notes).left.extend(set(batch) - set(names))
+            found = step(pinned, names, StepOptions(seen_before=seen_before))
+            # In place of a single file there may be a folder by now, which nobody named.
+            folders += [] if volume.only else found.folders
+            self.found.entries += sum(map(len, found.plain.values())) + len(found.care)
+            self._plain(volume, notes, found.plain, several=seen.st_size >= walk.BIG)
+            for name in found.care:
+                self._special(volume, notes, name)
+            for name, why in found.reasons():
+                self._leave(volume, notes, name, why, unseen=True)
+        return notes, folders
+
+    def wanted(self, owner: Owner) -> Owner | None:
+        """What this owner becomes in this pass; see Pass."""
+        if owner not in self._wanted:
+            self._wanted[owner] = self._pass.wanted(owner)
+        return self._wanted[owner]
+
+    def _owner_changes(self, owner: Owner, entries: int) -> bool:
+        """Count these entries' owner; tell whether it is to be changed."""
+        self.found.owners[owner] += entries
+        wanted = self.wanted(owner)
+        if not self._rule.is_own and (wanted is None or self._may_lack):
+            self._unmapped(owner, entries)
+        return wanted is not None and wanted != owner
+
+    def _unmapped(self, owner: Owner, entries: int) -> None:
+        first = self._pass.first(owner)
+        if first is None or self._rule.uids.lacks(first[0]):
+            self.found.unmapped_uids[owner[0]] += entries
+        if first is None or self._rule.gids.lacks(first[1]):
+            self.found.unmapped_gids[owner[1]] += entries
+
+    def _first(self, owner: Owner) -> Owner:
+        return self._pass.first(owner) or owner
+
+    def _plain(
+        self,
+        volume: walk.OpenVolume,
+        notes: list[Folder],
+        plain: dict[Owner, list[str]],
+        *,
+        several: bool,
+    ) -> None:
+        """Note the plain entries of a folder, or of one of several batches of its names."""
+        changing = {
+            owner: names for owner, names in plain.items() if self._owner_changes(owner, len(names))
+        }
+        may = {
+            owner: self._changeable(volume, notes, names, owner)
+            for owner, names in changing.items()
+        }
+        changing = {owner: names for owner, names in may.items() if names}
+        if volume.overlays:
+            self._count_copies(volume, notes[0], chain.from_iterable(changing.values()))
+        if not changing and not several:
+            return
+        self.found.changes += sum(map(len, changing.values()))
+        if len(notes) == 1 and notes[0].common is None and changing:
+            common = max(changing, key=lambda owner: len(changing[owner]))
+            notes[0].common = self._first(common)
+        for owner, names in plain.items():
+            first = self._first(owner)
+            if owner in changing and first == notes[0].common:
+                continue
+            for start in range(0, len(names), _LINE):
+                room = self._room(notes)
+                if owner in changing:
+                    room.others.append((first, names[start : start + _LINE]))
+                else:
+                    # Backwards, what was right all along must not be taken for what the run has made so.
+                    room.left += names[start : start + _LINE]
+
+    def _changeable(
+        self,
+        volume: walk.OpenVolume,
+        notes: list[Folder],
+        names: list[str],
+        owner: Owner,  # noqa: ARG002 - of one that foresees, it decides
+    ) -> list[str]:
+        """The names of this owner without those that the system would not let us change, which are named."""
+        return [] if self._is_read_only(volume, notes[0]) else names
+
+    def _count_copies(self, volume: walk.OpenVolume, note: Folder, names: Iterable[str]) -> None:
+        for size in mounted.copied(volume, note.parts, note.device, names):
+            self.found.copies += 1
+            self.found.copied_bytes += size
+
+    def _is_read_only(self, volume: walk.OpenVolume, note: Folder) -> bool:
+        """Tell whether nothing can be changed where the current folder lies; that is named once for all that is there.
+
+        Asked once for each file system, and where it is not one system call more for every folder.
+        """
+        if note.device not in self._read_only:
+            self._read_only[note.device] = syscalls.is_read_only(volume.only or ".")
+            if self._read_only[note.device]:
+                self._fail(_top_of_device(volume, note), "it is read-only")
+        return self._read_only[note.device]
+
+    def _room(self, notes: list[Folder]) -> Folder:
+        """The piece of the note to add to: a new one where the last is full."""
+        last = notes[-1]
+        if (
+            len(last.special) + len(last.left) + sum(len(names) for _, names in last.others)
+            >= _LINE
+        ):
+            notes.append(Folder(last.volume, last.parts, last.device, last.inode))
+        return notes[-1]
+
+    def _itself(self, volume: walk.OpenVolume, note: Folder, seen: os.stat_result) -> None:
+        try:
+            if has_attributes("."):
+                self._special(volume, [note], ".")
+                return
+        except OSError as error:
+            self._leave(volume, [note], ".", reason(error, "."), unseen=True)
+            return
+        owner = (seen.st_uid, seen.st_gid)
+        if self._owner_changes(owner, 1) and self._changeable(volume, [note], ["."], owner):
+            note.own = self._first(owner)
+            self.found.changes += 1
+
+    def _leave(
+        self,
+        volume: walk.OpenVolume,
+        notes: list[Folder],
+        name: str,
+        why: str,
+        *,
+        unseen: bool = False,
+    ) -> None:
+        """Name an entry that cannot be carried, and keep it out of what will be."""
+        (self._unseen if unseen else self._fail)(
+            volume.shown(notes[0].parts, "" if name == "." else name), why
+        )
+        self._room(notes).left.append(name)
+
+    def _fail(self, place: str, why: str) -> None:
+        self.found.failed.append((place, why))
+
+    def _unseen(self, place: str, why: str) -> None:
+        """Name what could not be looked at: nobody knows whose it is."""
+        self._fail(place, why)
+        self.found.unseen.append((place, why))
+
+    def _special(self, volume: walk.OpenVolume, notes: list[Folder], name: str) -> None:
+        try:
+            entry = special.look(name, volume.pin)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            self._leave(volume, notes, name, reason(error, name), unseen=True)
+            return
+        changes = self._owner_changes(entry.form.owner, 1)
+        problems: list[str] = []
+        # Of an overlapping map, only the owner tells whether an inode has been moved: staged or not.
+        leg = self._pass.leg
+        if (changes or leg == Leg.STRAIGHT) and leg != Leg.TO_STAGING:
+            changes |= self._acl_changes(entry, problems)
+            changes |= self._capability_changes(entry, problems)
+        self._meet(volume, notes, entry, problems, changes=changes)
+
+    def _meet(
+        self,
+        volume: walk.OpenVolume,
+        notes: list[Folder],
+        entry: special.Special,
+        problems: list[str],
+        *,
+        changes: bool,
+    ) -> None:
+        """Count an entry that needs care and name its problems, and note it where it is to be changed."""
+        name = entry.name
+        if changes and not self._changeable(volume, notes, [name], entry.form.owner):
+            return
+        if changes and volume.overlays and name != ".":
+            self._count_copies(volume, notes[0], [name])
+        place = volume.shown(notes[0].parts, "" if name == "." else name)
+        if len(self.found.refusals) < MOST_PLACES:
+            self.found.refusals += [
+                (place, problem) for problem in problems if problem != _UNMAPPED
+            ]
+        self._count(entry, place, changes=changes)
+        if changes:
+            self._note(volume, notes, entry)
+        else:
+            self._room(notes).left.append(name)
+
+    def _note(self, volume: walk.OpenVolume, notes: list[Folder], entry: special.Special) -> None:
+        """Note an entry that is to be changed, with what proves its content where it has power."""
+        self.found.special = True
+        entry = replace(entry, proof=self._proof(entry, volume.pin))
+        first = entry.with_owner(self._first(entry.form.owner))
+        self._room(notes).special.append(first)
+        whole = self._pass.whole(first.form)
+        left = power.lawful(first.form, whole, own=self._rule.is_own)
+        if left != whole:
+            note = notes[0]
+            self.found.lacking.append(
+                Lacking(note.volume, note.parts, entry.name, first, whole, left, entry.inode)
+            )
+
+    def _proof(self, entry: special.Special, pin: Callable[[str], int]) -> renew.Proof | None:
+        """What proves the content of an entry of the current folder, where it has power.
+
+        That is what the very inode held while it had it: the kernel takes power from whatever is written to.
+        """
+        if not (self._proves and power.has_power(entry.form)):
+            return None
+        state = (entry.device, entry.inode, entry.mode, entry.changed_ns)
+        if state not in self._proofs:
+            pinned = pin(entry.name)
+            try:
+                now = os.fstat(pinned)
+                same = (now.st_dev, now.st_ino, now.st_mode, now.st_ctime_ns) == state
+                self._proofs[state] = renew.proof_of(pinned) if same else None
+            except OSError:
+                self._proofs[state] = None
+            finally:
+                os.close(pinned)
+        return self._proofs[state]
+
+    def _count(self, entry: special.Special, place: str, *, changes: bool) -> None:
+        kinds = kinds_of(entry)
+        if entry.linked:
+            seen = Linked(
+                entry.links, entry.changed_ns, 1, kinds if changes else None, places=[place]
+            )
+            self.found.meet((entry.device, entry.inode), seen)
+        elif changes:
+            self.found.changes += 1
+            self.found.kinds.update(kinds)
+
+    def _acl_changes(self, entry: special.Special, problems: list[str]) -> bool:
+        changes = False
+        for raw in filter(None, (entry.form.acl, entry.form.default_acl)):
+            try:
+                moved = self._rule.acl(raw)
+            except InvalidValueError as error:
+                problems.append(str(error))
+                continue
+            self._count_lacking(raw)
+            if moved.unmapped_uids or moved.unmapped_gids:
+                problems.append(_UNMAPPED)
+            problems += [
+                f"its ACL would have two entries for {duplicate}" for duplicate in moved.duplicates
+            ]
+            changes |= moved.raw != raw
+        return changes
+
+    def _count_lacking(self, raw: bytes) -> None:
+        """Count the entries of an ACL that name an id which the map lacks, kept or not."""
+        if self._rule.is_own:
+            return
+        for entry in named(raw):
+            if entry.kind == "user" and self._rule.uids.lacks(entry.id):
+                self.found.unmapped_uids[entry.id] += 1
+            if entry.kind == "group" and self._rule.gids.lacks(entry.id):
+                self.found.unmapped_gids[entry.id] += 1
+
+    def _capability_changes(self, entry: special.Special, problems: list[str]) -> bool:
+        raw = entry.form.capability
+        if raw is None:
+            return False
+        try:
+            new = self._rule.capability(raw)
+        except InvalidValueError as error:
+            problems.append(str(error))
+            return False
+        if new is None:
+            root = capability_rootid(raw)
+            problems.append(
+                f"its capability is for root {root}, which the map lacks; --unmapped keep leaves it so"
+            )
+        return new is not None and new != raw
+
+
+class Foreseeing(Looker):
+    """Looks where nothing will be changed after it: what could not be changed is to be found now."""
+
+    _proves = False
+
+    def __init__(self, volumes: Sequence[walk.OpenVolume], pass_: Pass) -> None:
+        super().__init__(volumes, pass_)
+        self._namespace = procfs.own_ids()
+
+    def _changeable(
+        self, volume: walk.OpenVolume, notes: list[Folder], names: list[str], owner: Owner
+    ) -> list[str]:
+        names = super()._changeable(volume, notes, names, owner)
+        why = self._not_ours(owner) if names else ""
+        stuck = {name: why or IMMUTABLE for name in names if why or syscalls.is_immutable(name)}
+        for name, reason_why in stuck.items():
+            self._leave(volume, notes, name, reason_why)
+        return [name for name in names if name not in stuck] if stuck else names
+
+    def _not_ours(self, owner: Owner) -> str:
+        """Why this user namespace does not let its root give what this owner has to its new one, or ""."""
+        new = self.wanted(owner) or owner
+        for kind, ids, old, wanted in zip(("uid", "gid"), self._namespace, owner, new, strict=True):
+            if wanted not in ids:
+                return f"this user namespace has no {kind} {wanted}"
+            # What has no id here is shown as this one.
+            if old == OVERFLOW_ID and old not in ids:
+                return f"its {kind} has no id in this user namespace"
+        return ""
+
+
+class LateLooker(Looker):
+    """Looks while a run is under way: what cannot be carried is named instead of counted.
+
+    ``outside`` are linked inodes (device, inode) that were named before.
+    """
+
+    def __init__(
+        self,
+        volumes: Sequence[walk.OpenVolume],
+        pass_: Pass,
+        outside: frozenset[tuple[int, int]],
+    ) -> None:
+        super().__init__(volumes, pass_)
+        self._outside = outside
+
+    def _plain(
+        self,
+        volume: walk.OpenVolume,
+        notes: list[Folder],
+        plain: dict[Owner, list[str]],
+        *,
+        several: bool,
+    ) -> None:
+        for owner, names in plain.items():
+            if self.wanted(owner) is None:
+                for name in names:
+                    self._fail(volume.shown(notes[0].parts, name), _no_place(owner))
+        super()._plain(volume, notes, plain, several=several)
+
+    def _meet(
+        self,
+        volume: walk.OpenVolume,
+        notes: list[Folder],
+        entry: special.Special,
+        problems: list[str],
+        *,
+        changes: bool,
+    ) -> None:
+        if (entry.device, entry.inode) in self._outside:
+            return
+        if problems := problems + self._problems(entry, changes=changes):
+            self._leave(volume, notes, entry.name, problems[0])
+        else:
+            super()._meet(volume, notes, entry, problems, changes=changes)
+
+    def _problems(self, entry: special.Special, *, changes: bool) -> list[str]:
+        if self.wanted(entry.form.owner) is None:
+            return [_no_place(entry.form.owner)]
+        # Its other names may lie outside: only a look at the whole volume can tell.
+        return (
+            ["it appeared meanwhile and has several links; run again"]
+            if entry.linked and changes
+            else []
+        )

@@ -6,9 +6,9 @@ import stat
 from typing import TYPE_CHECKING
 
 from usernsplan import audit
-from usernsplan.audit.base import FILES, Attributes, Facts, Lock, Unread
+from usernsplan.audit.base import Attributes, Facts, Lock, Unread
 from usernsplan.errors import LedgerError
-from usernsplan.formats.subid import Grant
+from usernsplan.formats.subid import PATHS, Grant
 from usernsplan.host import accounts, files, locks, namespaces, read
 from usernsplan.ledger import open_ledger
 
@@ -57,7 +57,7 @@ def _fact(layout: Layout, one: read.Unread) -> str:
 
 
 def _attributes(layout: Layout) -> Iterator[Attributes]:
-    for path in FILES:
+    for path in PATHS.values():
         with files.explained(layout, path):
             try:
                 seen = files.look(layout, path)
@@ -82,7 +82,7 @@ def _elsewhere(state: HostState) -> frozenset[str]:
     known = {user.name for user in state.accounts.users} | {
         str(user.uid) for user in state.accounts.users
     }
-    lines = (line for file in (state.subuid, state.subgid) for line in file.lines)
+    lines = (line for kind in PATHS for line in state.subid(kind).lines)
     named = {line.owner for line in lines if isinstance(line, Grant)}
     return accounts.known_elsewhere(
         sorted(named - known - {a.owner for a in state.ledger.allocations})

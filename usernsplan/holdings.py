@@ -5,21 +5,27 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from usernsplan.formats import subid
-from usernsplan.layout import SUBGID, SUBUID
+from usernsplan.mapping import KINDS
 from usernsplan.strategies import in_subid
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from usernsplan.mapping import Kind
     from usernsplan.model import Allocation
 
 
 class Holding(NamedTuple):
-    """What one owner is to have in one file: the lines that carry an allocation, in the order that Docker needs."""
+    """What one owner is to have in one file: an allocation's lines, in the order that Docker needs."""
 
-    path: str
+    kind: Kind
     owner: str
     wanted: list[bytes]
+
+    @property
+    def path(self) -> str:
+        """The file."""
+        return subid.PATHS[self.kind]
 
     def noted(self) -> list[tuple[str, str]]:
         """The lines as (path, line) pairs, as a ledger notes them."""
@@ -27,11 +33,12 @@ class Holding(NamedTuple):
 
 
 def holdings(allocation: Allocation, *owners: str) -> Iterator[Holding]:
-    """What each of these owners is to have for an allocation; not said: its owner, and the further ones."""
+    """What these owners are to have for an allocation; by default, its owner and the further ones."""
     if in_subid(allocation.strategy, allocation.mapping):
         for owner in owners or (allocation.owner, *allocation.extra_owners):
-            for path, ids in ((SUBUID, allocation.mapping.uids), (SUBGID, allocation.mapping.gids)):
-                yield Holding(path, owner, [subid.line(owner, host) for host in ids.host_ranges()])
+            for kind in KINDS:
+                ranges = allocation.mapping[kind].host_ranges()
+                yield Holding(kind, owner, [subid.line(owner, ids) for ids in ranges])
 
 
 def noted_line(raw: bytes) -> str:

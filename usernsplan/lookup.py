@@ -83,7 +83,7 @@ def facts(
 
 def pool(layout: Layout) -> IdRange | None:
     """Where the host's ranges are taken from; None where its login.defs contradicts itself."""
-    from usernsplan.planner.taken import default_pool  # noqa: PLC0415 - a fifth of the start-up, and seldom needed
+    from usernsplan.claims.pool import default_pool  # noqa: PLC0415 - a fifth of the start-up, and seldom needed
 
     with suppress(UsernsplanError):
         return default_pool(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from usernsplan.errors import InvalidValueError
 from usernsplan.ids import ID_LIMIT, IdRange
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+# What an id is: the two are numbered apart, and a number may be one's uid and another's gid.
+Kind = Literal["uid", "gid"]
+KINDS: tuple[Kind, Kind] = ("uid", "gid")
 # UID_GID_MAP_MAX_EXTENTS of the kernel, since Linux 4.15.
 MAX_EXTENTS = 340
 # A map must be written in one write(2) of less than a page.
@@ -199,3 +202,7 @@ class Mapping:
 
     uids: IdMap
     gids: IdMap
+
+    def __getitem__(self, kind: Kind) -> IdMap:
+        """The map of one kind."""
+        return self.uids if kind == "uid" else self.gids

@@ -6,7 +6,7 @@ HostState x AllocateRequest -> Plan -> Intent (the part of a plan that the ledge
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal, get_args
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, get_args
 
 if TYPE_CHECKING:
     from usernsplan.formats.accounts import Accounts
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from usernsplan.formats.subid import SubidFile
     from usernsplan.ids import IdRange, IdSet
     from usernsplan.layout import Layout
-    from usernsplan.mapping import Mapping
+    from usernsplan.mapping import Kind, Mapping
     from usernsplan.strategies import Strategy
 
 # The name under which the allocation is kept that Docker's daemon.json points to, and its owner: what dockerd itself
@@ -93,12 +93,26 @@ class Change:
     after: bytes
 
 
+class Overlap(NamedTuple):
+    """Who else has some ids of a range: the place that says so, the holder, and which ids these are.
+
+    ``start`` and ``stop`` are numbers, half-open: a line may claim ids that cannot exist.
+    """
+
+    place: str
+    holder: str
+    start: int
+    stop: int
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that the user should know, and what he can do about it.
+    """Something that the user should know, and what they can do about it.
 
-    ``place`` is the file below the root, with a line where there is one (path:line); ``table`` has rows of reader, what
-    it takes and a remark, where a line is not understood alike.
+    ``place`` is the file below the root, with a line where there is one (path:line). ``table`` has
+    rows of reader, what it takes and a remark, where a line is not understood alike. ``overlaps``
+    are all who have ids of the range that it is about, of whom the message names a few; so many
+    more as ``overlaps_left_out`` there are where they would be too many to list.
     """
 
     code: str
@@ -107,6 +121,8 @@ class Finding:
     hint: str = ""
     place: str = ""
     table: tuple[tuple[str, ...], ...] = ()
+    overlaps: tuple[Overlap, ...] = ()
+    overlaps_left_out: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,6 +335,10 @@ class HostState:
     volumes: tuple[VolumeSeen, ...] = ()
     runs: tuple[UnfinishedRun, ...] = ()
     docker: tuple[DockerData, ...] = ()
+
+    def subid(self, kind: Kind) -> SubidFile:
+        """The file that grants ids of this kind."""
+        return self.subuid if kind == "uid" else self.subgid
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from usernsplan import engines
+from usernsplan.claims.pool import POOL_START
 from usernsplan.engines import placing
 from usernsplan.engines.base import RenderContext
 from usernsplan.engines.mounts import MountContext, VolumeRequest, decide
@@ -24,7 +25,6 @@ from usernsplan.ledger import allocation_of, open_ledger
 from usernsplan.model import INTERRUPTED, Allocation, Change
 from usernsplan.planner.names import owner_of
 from usernsplan.planner.runs import half_way, told
-from usernsplan.planner.taken import POOL_START
 from usernsplan.planner.volumes import doubts
 from usernsplan.strategies import PerContainer, Shared, SingleUid
 

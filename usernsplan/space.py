@@ -14,7 +14,7 @@ No conflict, because it is meant to be so:
   lines over LXC's allocations), an allocation and its filler; the lines that carry an allocation are told as it;
 - a shared or identity map: it maps people's ids deliberately;
 - lines of root and of LXD's or Incus's account, to which their packages grant one range;
-- a line of root's about the host's own ids (planner.meant), or over what is reserved by convention: root has them;
+- a line of root's about the host's own ids (claims.meant), or over what is reserved by convention: root has them;
 - accounts and groups in what is reserved for them by convention, and in a reservation, whose reason they may be;
 - running namespaces: what they map is given by a line, or by root at will; they are shown where no allocation has them;
 - areas that anybody takes ranges from after looking: the pool, and where useradd looks.
@@ -22,56 +22,48 @@ No conflict, because it is meant to be so:
 
 from __future__ import annotations
 
-from bisect import insort
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from heapq import merge
 from itertools import islice
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Literal
 
+from usernsplan.claims.index import Claims, Source, sweep
+from usernsplan.claims.meant import DAEMONS_OF_ROOT, is_meant_by_root
+from usernsplan.claims.pool import pool_of
+from usernsplan.claims.sources import claims_of
+from usernsplan.claims.useradd import Useradd, useradd
 from usernsplan.errors import UsernsplanError
 from usernsplan.escape import shell
-from usernsplan.formats.subid import Grant
+from usernsplan.formats.accounts import Group, User
+from usernsplan.formats.subid import Odd
 from usernsplan.ids import ID_LIMIT, IdRange, IdSet
-from usernsplan.layout import GROUP, LOGIN_DEFS, PASSWD, SUBGID, SUBUID
-from usernsplan.model import ROOT
-from usernsplan.planner.meant import DAEMONS_OF_ROOT, is_meant_by_root
-from usernsplan.planner.taken import claims, free, pool_of
-from usernsplan.planner.useradd import Useradd, useradd
-from usernsplan.reserved import TABLE
-from usernsplan.strategies import PerContainer, Shared, SingleUid, in_subid
+from usernsplan.layout import GROUP, LOGIN_DEFS, PASSWD
+from usernsplan.mapping import KINDS, Kind
+from usernsplan.model import ROOT, Quarantined, Reservation
+from usernsplan.planner.taken import is_taken
+from usernsplan.reserved import Reserved
+from usernsplan.strategies import PerContainer, Shared, SingleUid
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
-    from usernsplan.formats.subid import SubidFile
+    from usernsplan.claims.index import Claim
     from usernsplan.model import Allocation, HostState
     from usernsplan.strategies import Strategy
 
-Kind = Literal[
-    "allocation",
-    "filler",
-    "shared",
-    "subid",
-    "account",
-    "group",
-    "namespace",
-    "quarantine",
-    "reservation",
-    "reserved",
-    "useradd",
-    "pool",
-    "free",
-]
-_T = TypeVar("_T")
-# As what the ids of a segment are claimed: as both, or as one of the two.
-Sort = Literal["both", "uid", "gid"]
+# What a segment was found in: the source of a claim, or what an area is.
+Origin = Source | Literal["useradd", "pool", "free"]
+# As what the ids of a segment are claimed: as uids, as gids, or as both.
+Kinds = tuple[Kind, ...]
 
-# Whoever clashes with more others at once is told of so many.
-_NAMED = 20
+# So many conflicts are all told. Of each segment behind these, so many are: thousands of lines that
+# lie over each other make millions of pairs.
+_MOST, _NAMED = 100_000, 20
 
-# Areas, not claims: whoever takes from them looks first.
-BACKGROUND: frozenset[Kind] = frozenset({"reserved", "useradd", "pool", "free"})
-_OWN: tuple[Kind, ...] = ("allocation", "filler")
-_CLASHES: dict[Kind, frozenset[Kind]] = {
+# Areas, not claims: all who take from them look first.
+BACKGROUND: frozenset[Origin] = frozenset({"reserved", "useradd", "pool", "free"})
+_OWN: tuple[Origin, ...] = ("allocation", "filler")
+_CLASHES: dict[Origin, frozenset[Origin]] = {
     **dict.fromkeys(
         _OWN,
         frozenset({*_OWN, "subid", "account", "group", "quarantine", "reservation", "reserved"}),
@@ -89,14 +81,14 @@ _CLASHES: dict[Kind, frozenset[Kind]] = {
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One claim: which ids, as what, of which kind, whose (``label``), and what else there is to say.
+    """Claims that are one: which ids, as what, from where, whose (``label``), what else there is.
 
-    ``owners`` are those to whom the ids are granted (an allocation's, a line's), none for other kinds.
+    ``owners`` are those to whom the ids are granted (an allocation's, a line's), else none.
     """
 
     ids: IdRange
-    sort: Sort
-    kind: Kind
+    kinds: Kinds
+    origin: Origin
     label: str
     details: tuple[str, ...] = ()
     owners: tuple[str, ...] = ()
@@ -104,10 +96,10 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """Ids that two segments claim as the same sort; the segments as positions in ``Space.segments``."""
+    """Ids that two segments claim as the same kinds; they are positions in ``Space.segments``."""
 
     ids: IdRange
-    sort: Sort
+    kinds: Kinds
     first: int
     second: int
 
@@ -141,7 +133,9 @@ class Capacity:
 class Space:
     """Everything that is claimed, by first id and longest first; conflicts by id; and the figures.
 
-    ``capacity`` is None where login.defs leaves no pool, and ``useradd`` where it cannot be read: ``problem`` says why.
+    ``is_complete`` is False where there are more conflicts than are told; every id in conflict is.
+    ``capacity`` is None where login.defs leaves no pool, and ``useradd`` where it cannot be read:
+    ``problem`` says why.
     """
 
     segments: tuple[Segment, ...]
@@ -149,6 +143,7 @@ class Space:
     capacity: Capacity | None
     useradd: Useradd | None
     problem: str = ""
+    is_complete: bool = True
 
     def in_conflict(self) -> dict[int, list[Conflict]]:
         """The conflicts of each segment that has one, by its position."""
@@ -161,17 +156,17 @@ class Space:
 
 def space(state: HostState, strategy: Strategy | None = None, pool: IdRange | None = None) -> Space:
     """The id space of a host; what can still be had is told for ``strategy`` (see ``usual``) from ``pool``."""
+    claims = claims_of(state)
     figures, problem = None, ""
     try:
-        figures = capacity(state, strategy, pool)
+        figures = _capacity(state, claims, strategy, pool)
     except UsernsplanError as error:
         problem = str(error)
-    segments = tuple(
-        sorted(
-            _segments(state, figures), key=lambda s: (s.ids.start, -s.ids.count, s.kind, s.label)
-        )
-    )
-    return Space(segments, tuple(conflicts(segments)), figures, useradd(state), problem)
+
+    found = (*_segments(state, claims), *_areas(state, figures))
+    segments = sorted(found, key=lambda s: (s.ids.start, -s.ids.count, s.origin, s.label))
+    clashing, is_complete = conflicts(segments)
+    return Space(tuple(segments), clashing, figures, useradd(state), problem, is_complete)
 
 
 def usual(state: HostState, size: int | None = None) -> Strategy:
@@ -192,16 +187,21 @@ def capacity(
     state: HostState, strategy: Strategy | None = None, pool: IdRange | None = None
 ) -> Capacity:
     """What is left of the pool. Raises what ``pool_of`` raises where login.defs leaves none."""
+    return _capacity(state, claims_of(state), strategy, pool)
+
+
+def _capacity(
+    state: HostState, claims: Claims, strategy: Strategy | None, pool: IdRange | None
+) -> Capacity:
     chosen = strategy or usual(state)
     need = chosen.need
     if need is None:
         raise UsernsplanError(f"the strategy {chosen.name} takes nothing from a pool")
     within = pool_of(state, chosen, pool)
+    taken = claims.where(is_taken)
+    unforgotten = taken.free(within)
+    rest = taken.where(lambda claim: claim.source != "quarantine").free(within)
     kept = IdSet(q.reserved_range for q in state.ledger.quarantined)
-    unforgotten, rest = (
-        free(within, claims(state, state.subuid, state.subgid)),
-        _without_quarantine(state, within),
-    )
     return Capacity(
         strategy=chosen.name,
         pool=within,
@@ -215,38 +215,36 @@ def capacity(
     )
 
 
-def _without_quarantine(state: HostState, pool: IdRange) -> IdSet:
-    forgotten = replace(state, ledger=replace(state.ledger, quarantined=()))
-    return free(pool, claims(forgotten, state.subuid, state.subgid))
+def conflicts(segments: Sequence[Segment]) -> tuple[tuple[Conflict, ...], bool]:
+    """Where two segments clash, by the rules at the top, and whether these are all conflicts.
 
-
-def conflicts(segments: Sequence[Segment]) -> Iterator[Conflict]:
-    """Where two segments clash, by the rules at the top; ``segments`` are in the order of their first ids.
-
-    Of those that a segment clashes with where it begins, the ``_NAMED`` that reach farthest are told. That is all the
-    ids in conflict, and a file in which thousands of lines lie over each other does not make millions of pairs.
+    ``segments`` are in the order of their first ids. Each pair is told once, at the later segment;
+    past _MOST pairs only those that reach farthest are, which are all the ids in conflict.
     """
-    active: list[
-        tuple[int, int]
-    ] = []  # (-stop, position), so that what reaches farthest comes first
-    for number, new in enumerate(segments):
-        if new.kind not in _CLASHES:
-            continue
-        start, stop = new.ids.start, new.ids.stop
-        while active and -active[-1][0] <= start:
-            active.pop()
-        clashing = ((-reach, n) for reach, n in active if clash(segments[n], new))
-        for reach, other in islice(clashing, _NAMED):
-            sort = new.sort if segments[other].sort == "both" else segments[other].sort
-            yield Conflict(IdRange(start, min(stop, reach) - start), sort, other, number)
-        insort(active, (-stop, number))
+    met = sweep(segments, lambda s: (s.ids.start, s.ids.stop), lambda s: s.origin)
+    found: list[Conflict] = []
+    is_complete = True
+    for number, new, _, active in met:
+        parties = _CLASHES.get(new.origin, frozenset()) & active.keys()
+        clashing = (
+            (-reach, other)
+            for reach, other in merge(*(active[party] for party in parties))
+            if clash(segments[other], new)
+        )
+        room = max(_MOST - len(found), _NAMED)
+        for reach, other in islice(clashing, room):
+            kinds = tuple(kind for kind in new.kinds if kind in segments[other].kinds)
+            ids = IdRange(new.ids.start, min(new.ids.stop, reach) - new.ids.start)
+            found.append(Conflict(ids, kinds, other, number))
+        is_complete = is_complete and next(clashing, None) is None
+    return tuple(found), is_complete
 
 
 def clash(one: Segment, other: Segment) -> bool:
     """Tell whether two segments that share ids do so against each other."""
-    if other.kind not in _CLASHES.get(one.kind, ()) or {one.sort, other.sort} == {"uid", "gid"}:
+    if other.origin not in _CLASHES.get(one.origin, ()) or not set(one.kinds) & set(other.kinds):
         return False
-    if one.kind in _OWN and other.kind in _OWN:
+    if one.origin in _OWN and other.origin in _OWN:
         return one.label != other.label
     return not set(one.owners) & set(other.owners) and not (
         _is_meant(one, other) or _is_meant(other, one)
@@ -254,173 +252,124 @@ def clash(one: Segment, other: Segment) -> bool:
 
 
 def _is_meant(line: Segment, over: Segment) -> bool:
-    if line.kind != "subid":
+    if line.origin != "subid":
         return False
-    by_root = line.label == ROOT and over.kind == "reserved"
+    by_root = line.label == ROOT and over.origin == "reserved"
     return by_root or is_meant_by_root(line.label, line.ids.start, line.ids.count)
 
 
-def _segments(state: HostState, figures: Capacity | None) -> Iterator[Segment]:
-    for allocation in state.ledger.allocations:
-        yield from _of_allocation(allocation, state.namespaces)
-    yield from _lines_of_others(state)
-    yield from _accounts(state)
-    for q in state.ledger.quarantined:
-        forget = state.layout.inline(f"release --forget {shell(q.name)}")
-        yield Segment(
-            q.reserved_range,
-            "both",
-            "quarantine",
-            q.name,
-            (f"released {q.since}".rstrip(), f"{forget} gives it back"),
-        )
-    for r in state.ledger.reservations:
-        yield Segment(r.ids, "both", "reservation", r.why, (f"since {r.since}",) if r.since else ())
-    for entry in TABLE:
-        yield Segment(entry.ids, "both", "reserved", entry.whose, (entry.source,))
-    ours = IdSet(
-        ids
-        for a in state.ledger.allocations
-        for ids in (*_host_ranges(a), *([a.reserved_range] if a.reserved_range else []))
-    )
-    for ids in state.namespaces - ours:
-        # The set has joined those that lie side by side.
-        what = ("no allocation has these ids", "'usernsplan inspect --all' tells them apart")
-        yield Segment(ids, "both", "namespace", "one or more running user namespaces", what)
-    yield from _areas(state, figures)
+def _segments(state: HostState, claims: Claims) -> Iterator[Segment]:
+    """The claims as segments: what is the same as uids and as gids is told once."""
+    accounts = {(c.holder, c.start) for c in claims if c.source == "account"}
+    roots = {c[:3] for c in claims if c.source == "subid" and c.holder == ROOT}
+    found: dict[tuple[int, int, Origin, str, object], list[Claim]] = {}
+    for claim in claims:
+        # An allocation is told instead of its lines; an id that cannot exist is nobody's.
+        is_ours = claim.source == "subid" and claim.allocation
+        if claim.source != "namespace" and not is_ours and claim.start < ID_LIMIT:
+            origin, label, more = _as_told(claim, accounts, roots)
+            found.setdefault((*claim[:2], origin, label, more), []).append(claim)
+
+    for (_, _, origin, label, _), several in found.items():
+        yield _segment(state, origin, label, several, roots)
+    yield from _running(claims)
 
 
-def _of_allocation(a: Allocation, running: IdSet) -> Iterator[Segment]:
-    owners = (a.owner, *a.extra_owners)
-    details = [f"strategy {a.strategy}", f"owner {', '.join(owners)}"]
+def _as_told(
+    claim: Claim, accounts: set[tuple[str, int]], roots: set[tuple[int, int, Kind]]
+) -> tuple[Origin, str, object]:
+    """What a claim is told as: its origin, its label, and what else keeps it apart from another."""
+    if isinstance(claim.value, User) and claim.kind == "gid":
+        return "group", str(claim.start), None
+    if (claim.holder, claim.start) in accounts and isinstance(claim.value, Group):
+        return "account", claim.holder, None
+    if claim.source == "subid":
+        return "subid", claim.holder, (_problem(claim), _is_of_root(claim, roots))
+    return "shared" if claim.source == "dockerroot" else claim.source, claim.holder, None
+
+
+def _problem(line: Claim) -> str:
+    return line.value.problem if isinstance(line.value, Odd) else ""
+
+
+def _is_of_root(line: Claim, roots: set[tuple[int, int, Kind]]) -> bool:
+    """Tell whether a line is of a daemon of root's, and root has the same."""
+    return line.holder in DAEMONS_OF_ROOT and line[:3] in roots
+
+
+def _segment(
+    state: HostState,
+    origin: Origin,
+    label: str,
+    several: list[Claim],
+    roots: set[tuple[int, int, Kind]],
+) -> Segment:
+    first, path = several[0], state.layout.path
+    kinds = tuple(kind for kind in KINDS if any(claim.kind == kind for claim in several))
+    owners: tuple[str, ...] = ()
+    match first.value:
+        case _ if first.allocation and origin != "subid":
+            owners = (first.allocation.owner, *first.allocation.extra_owners)
+            details = _of_allocation(first.allocation, origin, state.namespaces)
+        case _ if origin == "subid":
+            owners = (label, ROOT) if _is_of_root(first, roots) else (label,)
+            places = ", ".join(f"{path(claim.path)}:{claim.number}" for claim in several)
+            details = (places, *filter(None, [_problem(first)]))
+        case _ if origin == "account":
+            details = (path(PASSWD) + (f", and the group of {path(GROUP)}" if kinds[1:] else ""),)
+        case User():
+            names = ", ".join(sorted(claim.holder for claim in several))
+            details = (f"{path(PASSWD)}: the group of {names}, without a name",)
+        case Group():
+            details = (path(GROUP),)
+        case Quarantined(since=since):
+            forget = state.layout.inline(f"release --forget {shell(label)}")
+            details = (f"released {since}".rstrip(), f"{forget} gives it back")
+        case Reservation(since=since):
+            details = (f"since {since}",) if since else ()
+        case Reserved(source=source):
+            details = (source,)
+        case _:
+            details = ()
+    return Segment(first.id_range, kinds, origin, label, details, owners)
+
+
+def _of_allocation(a: Allocation, origin: Origin, running: IdSet) -> tuple[str, ...]:
+    details = [f"strategy {a.strategy}", f"owner {', '.join((a.owner, *a.extra_owners))}"]
     details += [f"since {a.since}"] if a.since else []
     if a.reserved_range is not None and a.reserved_range.start in running:
         details.append("a user namespace runs in it")
-    if a.strategy != Shared.name:
-        ids = a.mapping.uids
-        if a.reserved_range and len(ids) == 1 and ids[0].count < a.reserved_range.count:
-            details.insert(0, f"container id {ids[0].container} is host id {ids[0].host}")
-        for held in (a.reserved_range,) if a.reserved_range else _host_ranges(a):
-            yield Segment(held, "both", "allocation", a.name, tuple(details), owners)
-        return
-    if a.reserved_range:
-        what = ("ids of nobody's, which fill the gap in Docker's map", *details)
-        yield Segment(a.reserved_range, "both", "filler", a.name, what, owners)
-    uids, gids = (
-        set(ids.host_ranges()) - {a.reserved_range} for ids in (a.mapping.uids, a.mapping.gids)
-    )
-    for sort, ranges in _by_sort(uids, gids):
-        for one in ranges:
-            yield Segment(
-                one,
-                sort,
-                "shared",
-                a.name,
-                ("maps these ids of the host deliberately", *details),
-                owners,
-            )
+    if origin == "shared":
+        details.insert(0, "maps these ids of the host deliberately")
+    if origin == "filler":
+        details.insert(0, "ids of nobody's, which fill the gap in Docker's map")
+    one, *others = a.mapping.uids
+    held = a.reserved_range if origin == "allocation" and not others else None
+    if held and one.count < held.count:
+        details.insert(0, f"container id {one.container} is host id {one.host}")
+    return tuple(details)
 
 
-def _host_ranges(a: Allocation) -> tuple[IdRange, ...]:
-    return (*a.mapping.uids.host_ranges(), *a.mapping.gids.host_ranges())
-
-
-class _Said(NamedTuple):
-    """A range that a line gives to an owner, and what is odd about the line; ``of_root``: root has the same one."""
-
-    owner: str
-    ids: IdRange
-    problem: str
-    of_root: bool = False
-
-
-def _lines_of_others(state: HostState) -> Iterator[Segment]:
-    """What the lines grant that do not carry an allocation; the same in both files is told once."""
-    names = {str(user.uid): user.name for user in reversed(state.accounts.users)}
-    granted = {
-        (path, names.get(owner, owner), ids)
-        for a in state.ledger.allocations
-        if in_subid(a.strategy, a.mapping)
-        for owner in (a.owner, *a.extra_owners)
-        for path, side in ((SUBUID, a.mapping.uids), (SUBGID, a.mapping.gids))
-        for ids in side.host_ranges()
-    }
-    found: dict[str, dict[_Said, list[str]]] = {}
-    for path, file in ((SUBUID, state.subuid), (SUBGID, state.subgid)):
-        found[path] = {}
-        lines = list(_said(file, names))
-        roots = {said.ids for said, _ in lines if said.owner == ROOT}
-        for one, number in lines:
-            said = one._replace(of_root=one.owner in DAEMONS_OF_ROOT and one.ids in roots)
-            if (path, said.owner, said.ids) not in granted:
-                found[path].setdefault(said, []).append(f"{state.layout.path(path)}:{number}")
-    for sort, several in _by_sort(found[SUBUID].keys(), found[SUBGID].keys()):
-        for said in several:
-            places = (*found[SUBUID].get(said, ()), *found[SUBGID].get(said, ()))
-            details = (", ".join(places), *([said.problem] if said.problem else []))
-            owners = (said.owner, ROOT) if said.of_root else (said.owner,)
-            yield Segment(said.ids, sort, "subid", said.owner, details, owners)
-
-
-def _said(file: SubidFile, names: dict[str, str]) -> Iterator[tuple[_Said, int]]:
-    spans: tuple[tuple[int, int], ...]
-    for line in file.lines:
-        if isinstance(line, Grant):
-            owner, problem, spans = line.owner, "", ((line.start, line.stop),)
-        else:
-            owner, problem, spans = line.owners[-1] if line.owners else "", line.problem, line.spans
-        for start, stop in spans:
-            # What no id can be is cut off, as in SubidFile.claimed.
-            if start < min(stop, ID_LIMIT):
-                yield (
-                    _Said(
-                        names.get(owner, owner),
-                        IdRange(start, min(stop, ID_LIMIT) - start),
-                        problem,
-                    ),
-                    line.number,
-                )
-
-
-def _accounts(state: HostState) -> Iterator[Segment]:
-    """Accounts and groups; a group that has the name and number of an account is told with it."""
-    users = {(user.name, user.uid) for user in state.accounts.users if user.uid < ID_LIMIT}
-    groups = {(group.name, group.gid) for group in state.accounts.groups if group.gid < ID_LIMIT}
-    passwd, group = state.layout.path(PASSWD), state.layout.path(GROUP)
-    for name, number in users:
-        both = (name, number) in groups
-        details = (f"{passwd}, and the group of {group}",) if both else (passwd,)
-        yield Segment(IdRange(number, 1), "both" if both else "uid", "account", name, details)
-    for name, number in groups - users:
-        yield Segment(IdRange(number, 1), "gid", "group", name, (group,))
-    known = {number for _, number in groups}
-    for gid in {user.gid for user in state.accounts.users if user.gid < ID_LIMIT} - known:
-        of = ", ".join(sorted(user.name for user in state.accounts.users if user.gid == gid))
-        yield Segment(
-            IdRange(gid, 1),
-            "gid",
-            "group",
-            str(gid),
-            (f"{passwd}: the group of {of}, without a name",),
-        )
+def _running(claims: Claims) -> Iterator[Segment]:
+    """What running namespaces map that no allocation has; those side by side are joined."""
+    running = claims.where(lambda claim: claim.source == "namespace").ids
+    ours = claims.where(lambda claim: claim.allocation and claim.source != "subid").ids
+    what = ("no allocation has these ids", "'usernsplan inspect --all' tells them apart")
+    for ids in running - ours:
+        yield Segment(ids, KINDS, "namespace", "one or more running user namespaces", what)
 
 
 def _areas(state: HostState, figures: Capacity | None) -> Iterator[Segment]:
     if figures:
-        yield Segment(
-            figures.pool, "both", "pool", "the pool", ("where allocate takes ranges from",)
-        )
+        what = ("where allocate takes ranges from",)
+        yield Segment(figures.pool, KINDS, "pool", "the pool", what)
     given = useradd(state)
-    areas = [{area} if area else set() for area in given.areas] if given else [set(), set()]
-    for sort, several in _by_sort(*areas):
-        for area in several:
-            words = f"{state.layout.path(LOGIN_DEFS)}: {'SUB_GID' if sort == 'gid' else 'SUB_UID'}_MIN to _MAX"
-            yield Segment(area, sort, "useradd", "where useradd looks for ranges", (words,))
-
-
-def _by_sort(uids: Iterable[_T], gids: Iterable[_T]) -> Iterator[tuple[Sort, list[_T]]]:
-    """What is the same for both, and what is not."""
-    of_uids, of_gids = dict.fromkeys(uids), dict.fromkeys(gids)
-    yield "both", [one for one in of_uids if one in of_gids]
-    yield "uid", [one for one in of_uids if one not in of_gids]
-    yield "gid", [one for one in of_gids if one not in of_uids]
+    uids, gids = given.areas if given else (None, None)
+    areas: list[tuple[Kinds, IdRange | None]] = [(KINDS, uids)]
+    if uids != gids:
+        areas = [(("uid",), uids), (("gid",), gids)]
+    for kinds, area in areas:
+        if area:
+            key = f"SUB_{kinds[0].upper()}"
+            words = (f"{state.layout.path(LOGIN_DEFS)}: {key}_MIN to _MAX",)
+            yield Segment(area, kinds, "useradd", "where useradd looks for ranges", words)

@@ -33,8 +33,6 @@ from usernsplan import (
 )
 from usernsplan import make_plan as decide
 from usernsplan.audit import Facts, check
-from usernsplan.audit.base import Index, Span
-from usernsplan.audit.overlaps import overlaps
 from usernsplan.errors import HostChangedError, UsernsplanError
 from usernsplan.layout import SUBGID, SUBUID
 from usernsplan.planner.repair import make_repair
@@ -44,63 +42,28 @@ if TYPE_CHECKING:
     from usernsplan import Plan
     from usernsplan.strategies import Strategy
 
-SPANS = st.lists(
-    st.builds(
-        lambda start, count, owner: (start, start + count, owner),
-        st.integers(0, 30),
-        st.integers(1, 12),
-        st.sampled_from("abc"),
-    ),
-    max_size=12,
-).map(
-    lambda found: [
-        Span(start, stop, SUBUID, n, owner) for n, (start, stop, owner) in enumerate(found, 1)
-    ]
+LINES = st.lists(
+    st.tuples(st.sampled_from("abc"), st.integers(0, 30), st.integers(1, 12)), max_size=12
 )
 
 
-def meet(one: Span, other: Span) -> bool:
-    return bool(set(range(one.start, one.stop)) & set(range(other.start, other.stop)))
-
-
-@given(SPANS)
-def test_what_overlaps_is_what_every_pair_of_them_says(spans: list[Span]) -> None:
-    ordered = sorted(spans, key=lambda span: (span.start, span.number))
+@given(LINES)
+def test_every_pair_of_owners_that_have_an_id_is_told(lines: list[tuple[str, int, int]]) -> None:
+    raw = b"".join(b"%s:%d:%d\n" % (o.encode(), 100000 + at, size) for o, at, size in lines)
+    ids = [set(range(at, at + size)) for _, at, size in lines]
     expected = {
-        later
-        for earlier, later in combinations(ordered, 2)
-        if earlier.owner != later.owner and meet(earlier, later)
+        frozenset((one + 1, other + 1))
+        for one, other in combinations(range(len(lines)), 2)
+        if lines[one][0] != lines[other][0] and ids[one] & ids[other]
     }
-    found = list(overlaps(spans))
-    assert {span for span, _ in found} == expected
-    assert len(found) == len(expected)
-    for span, other in found:
-        assert span.owner != other.owner
-        assert meet(span, other)
-
-
-@given(SPANS)
-def test_the_rule_tells_the_same_of_a_file(spans: list[Span]) -> None:
-    raw = b"".join(
-        b"%s:%d:%d\n" % (s.owner.encode(), 100000 + s.start, s.stop - s.start) for s in spans
-    )
-    ordered = sorted(spans, key=lambda span: (span.start, span.number))
-    expected = {
-        f"/etc/subgid:{later.number}"
-        for earlier, later in combinations(ordered, 2)
-        if earlier.owner != later.owner and meet(earlier, later)
-    }
-    assert {finding.place for finding in check(Facts(state(b"", raw)), {"USN001"})} == expected
-
-
-@given(SPANS, st.integers(0, 45), st.integers(1, 10))
-def test_the_index_finds_what_looking_at_each_finds(
-    spans: list[Span], start: int, count: int
-) -> None:
-    asked_for = Span(start, start + count, SUBUID, 0, "x")
-    assert sorted(Index(spans).over(start, start + count)) == sorted(
-        span for span in spans if meet(span, asked_for)
-    )
+    found = check(Facts(state(b"", raw)), {"USN001"})
+    told = [
+        frozenset(int(place.rpartition(":")[2]) for place in (finding.place, other.place))
+        for finding in found
+        for other in finding.overlaps
+    ]
+    assert set(told) == expected
+    assert len(told) == len(expected)
 
 
 # One host has one strategy; Docker's own allocation may be among them.

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from tests.unit.states import GROUP, PASSWD, asked, carried_out, per_container, state
 from usernsplan import IdRange, IdSet, PerContainer, SingleUid
 from usernsplan import make_plan as decide
+from usernsplan.claims.useradd import useradd
 from usernsplan.errors import PoolExhaustedError
 from usernsplan.model import HostState, Quarantined, Reservation
-from usernsplan.planner.useradd import useradd
-from usernsplan.space import BACKGROUND, Segment, capacity, clash, space
+from usernsplan.space import BACKGROUND, Kinds, Segment, capacity, clash, space
 
 LOW, HIGH = 70_000, 70_039
 IDS = range(LOW, HIGH + 1)
@@ -114,13 +114,12 @@ def hosts(draw: st.DrawFn) -> tuple[HostState, dict[tuple[int, str], set[Claimed
     return replace(host, ledger=replace(host.ledger, reservations=tuple(reserved))), has
 
 
-def ids_of(ids: IdRange, sort: str) -> set[tuple[int, str]]:
-    sorts = ("uid", "gid") if sort == "both" else (sort,)
-    return {(number, one) for number in range(ids.start, ids.stop) for one in sorts}
+def ids_of(ids: IdRange, kinds: Kinds) -> set[tuple[int, str]]:
+    return {(number, one) for number in range(ids.start, ids.stop) for one in kinds}
 
 
 def seen(segments: tuple[Segment, ...]) -> list[Segment]:
-    return [s for s in segments if s.kind not in BACKGROUND and s.ids.start >= LOW]
+    return [s for s in segments if s.origin not in BACKGROUND and s.ids.start >= LOW]
 
 
 @given(hosts())
@@ -130,8 +129,8 @@ def test_every_id_is_told_of_those_who_have_it_and_of_nobody_else(
     host, has = made
     found: dict[tuple[int, str], set[Claimed]] = {one: set() for one in has}
     for segment in seen(space(host).segments):
-        for one in ids_of(segment.ids, segment.sort):
-            found[one].add((segment.kind, segment.label))
+        for one in ids_of(segment.ids, segment.kinds):
+            found[one].add((segment.origin, segment.label))
     assert found == has
 
 
@@ -147,7 +146,7 @@ def test_an_id_is_in_conflict_where_two_have_it_against_each_other(
         if frozenset((a[0], b[0])) in AGAINST and a[1] != b[1]
     }
     found = space(host)
-    marked = set().union(*(ids_of(c.ids, c.sort) for c in found.conflicts))
+    marked = set().union(*(ids_of(c.ids, c.kinds) for c in found.conflicts))
     assert marked == expected
     for a, b in combinations(found.segments, 2):
         assert clash(a, b) == clash(b, a)
@@ -155,7 +154,7 @@ def test_an_id_is_in_conflict_where_two_have_it_against_each_other(
         for conflict in several:
             assert number in {conflict.first, conflict.second}
             for one in (found.segments[conflict.first], found.segments[conflict.second]):
-                assert ids_of(conflict.ids, conflict.sort) <= ids_of(one.ids, one.sort)
+                assert ids_of(conflict.ids, conflict.kinds) <= ids_of(one.ids, one.kinds)
 
 
 @given(hosts())

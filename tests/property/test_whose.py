@@ -171,7 +171,7 @@ def test_the_way_into_a_container_is_the_way_out_of_it(facts: IdContext) -> None
 def test_the_parts_of_an_extent_are_what_its_ids_say_one_by_one(
     facts: IdContext, ids: IdMap, gids: bool
 ) -> None:
-    for extent, parts, free in whose.Ranges(facts).shares(ids, gids=gids):
+    for extent, parts, free in whose.Ranges(facts).shares(ids, "gid" if gids else "uid"):
         for number in range(extent.host, extent.host + extent.count):
             answer = whose.answers([number], facts)[number]
             holders = [

@@ -153,6 +153,8 @@ def test_json_has_every_field_and_the_table_where_there_is_one() -> None:
         "message": "bob's overlaps",
         "hint": "move it",
         "table": [],
+        "overlaps": [],
+        "overlaps_left_out": 0,
     }
     assert document["findings"][3]["table"] == [
         {"reader": "shadow", "takes": "a:1:2", "remark": ""},

@@ -6,7 +6,7 @@ import pytest
 
 from tests.unit.states import state
 from usernsplan.audit import Facts, check
-from usernsplan.planner.useradd import useradd
+from usernsplan.claims.useradd import useradd
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 
 from tests.command import missing, needs_root
 from tests.unit.states import state
-from usernsplan.planner.useradd import useradd
+from usernsplan.claims.useradd import useradd
 
 if TYPE_CHECKING:
     from pathlib import Path

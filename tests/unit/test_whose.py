@@ -262,10 +262,10 @@ def test_an_id_is_decimal(text: str, number: int) -> None:
 def test_an_extent_tells_each_part_of_it_and_what_is_nobodys() -> None:
     web = per_container("web", 524288)
     known = facts(b"alice:500000:20000\n", b"", ledger=LedgerState((web,)))
-    [(extent, parts, free)] = whose.Ranges(known).shares(IdMap.of((0, 510000, 20000)))
+    [(extent, parts, free)] = whose.Ranges(known).shares(IdMap.of((0, 510000, 20000)), "uid")
     assert extent.host == 510000
     told = [(part.start, part.stop, type(part.holder)) for part in parts]
     assert told == [(524288, 530000, OfAllocation), (510000, 520000, OfLine)]
     assert list(free) == [IdRange(520000, 4288)]
-    [(_, parts, _)] = whose.Ranges(known).shares(IdMap.of((0, 510000, 20000)), gids=True)
+    [(_, parts, _)] = whose.Ranges(known).shares(IdMap.of((0, 510000, 20000)), "gid")
     assert [type(part.holder) for part in parts] == [OfAllocation]

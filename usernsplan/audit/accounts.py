@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from typing import TYPE_CHECKING
 
-from usernsplan.audit.base import FILES, Facts, Seen, Span, listed, rule
-from usernsplan.layout import GROUP, PASSWD, SUBGID, SUBUID
+from usernsplan.audit.base import Facts, Seen, listed, rule
+from usernsplan.layout import GROUP, PASSWD
+from usernsplan.mapping import KINDS
 from usernsplan.model import ROOT
 from usernsplan.planner.dockerroot import dockerroot_of
 from usernsplan.strategies import Shared
@@ -14,7 +14,9 @@ from usernsplan.strategies import Shared
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from usernsplan.ids import IdRange
+    from usernsplan.claims.index import Claim
+    from usernsplan.formats.accounts import User
+    from usernsplan.mapping import Kind
 
 
 @rule("USN004", "error")
@@ -33,9 +35,7 @@ def over_an_account(facts: Facts) -> Iterator[Seen]:
     Give the range up or the account another uid: usermod -u NEW bob, then chown what it owns. To let containers share
     the host's ids on purpose, see the strategy 'shared'.
     """
-    yield from _over(
-        facts, SUBUID, [(user.uid, user.name) for user in facts.users.values()], "account"
-    )
+    yield from _over(facts, "uid")
 
 
 @rule("USN005", "error")
@@ -52,26 +52,39 @@ def over_a_group(facts: Facts) -> Iterator[Seen]:
 
     Give the range up, or the group another gid: groupmod -g NEW staff, then chgrp what it owns.
     """
-    yield from _over(
-        facts, SUBGID, [(group.gid, group.name) for group in facts.state.accounts.groups], "group"
-    )
+    yield from _over(facts, "gid")
 
 
-def _over(facts: Facts, path: str, ids: list[tuple[int, str]], kind: str) -> Iterator[Seen]:
-    """The ranges, intended ones aside, in which accounts or groups lie. What a login may become is told apart."""
-    ids = sorted(dict.fromkeys(ids))
-    for span in facts.given[path]:
-        if span.intended or may_become(facts, span):
+# What has an id of each kind.
+CALLED: dict[Kind, str] = {"uid": "account", "gid": "group"}
+
+
+def _over(facts: Facts, kind: Kind) -> Iterator[Seen]:
+    """The ranges, intended ones aside, in which accounts or groups lie.
+
+    What a login may become is told by another rule, and so is an account's id in its own line.
+    """
+    what = CALLED[kind]
+    for span in facts.given[kind]:
+        if span.is_intended or may_become(facts, span):
             continue
-        # Of an account's own id in its own line another rule tells.
-        user = facts.users.get(span.owner) if span.number else None
-        own = user and (user.uid if path == SUBUID else user.gid)
-        names = [f"{name} ({number})" for number, name in between(ids, span) if number != own]
-        if names:
-            of = f"'{span.allocation}'" if span.allocation else span.owner
-            message = f"the {kind} {listed(names)} lies in {span.ids} of {of}"
-            hint = f"give the {kind} another number, or {of} another range, and shift the files"
-            yield Seen(facts.place(span.path, span.number), message, hint)
+        own = _own_id(facts.users.get(span.owner) if span.number else None, kind)
+        found = [c for c in facts.people.over(*span[:2], kind) if c.start != own]
+        if found:
+            of = f"'{span.allocation.name}'" if span.allocation else span.owner
+            message = f"the {what} {listed(map(named, found))} lies in {span.ids} of {of}"
+            hint = f"give the {what} another number, or {of} another range, and shift the files"
+            overlaps = facts.overlaps(found)
+            yield Seen(facts.place_of(span), message, hint, overlaps=overlaps)
+
+
+def named(claim: Claim) -> str:
+    """An account or a group, with its number."""
+    return f"{claim.holder} ({claim.start})"
+
+
+def _own_id(user: User | None, kind: Kind) -> int | None:
+    return user and (user.uid if kind == "uid" else user.gid)
 
 
 @rule("USN006", "error")
@@ -91,34 +104,21 @@ def becomes_others(facts: Facts) -> Iterator[Seen]:
     a container share the host's ids on purpose, use an owner that is nobody's login ('usernsplan allocate --strategy
     shared').
     """
-    kinds = {
-        SUBUID: ("account", sorted((user.uid, user.name) for user in facts.users.values())),
-        SUBGID: (
-            "group",
-            sorted((group.gid, group.name) for group in set(facts.state.accounts.groups)),
-        ),
-    }
-    for path, (kind, ids) in kinds.items():
-        for span in facts.spans[path]:
+    for kind, what in CALLED.items():
+        for span in facts.granted[kind]:
             if not may_become(facts, span):
                 continue
-            user = facts.users[span.owner]
-            found = [
-                (n, name)
-                for n, name in between(ids, span)
-                if n != (user.uid if path == SUBUID else user.gid)
-            ]
-            system = [name for number, name in found if 0 < number < 1000]  # noqa: PLR2004 - UID_MIN
-            whom = [kind + " root (0)"] if span.start == 0 else []
-            whom += [f"{len(system)} of the system's {kind}s"] if system else []
-            whom += [f"{kind} {name} ({number})" for number, name in found if number >= 1000]  # noqa: PLR2004
+            own = _own_id(facts.users[span.owner], kind)
+            found = [c for c in facts.people.over(*span[:2], kind) if c.start != own]
+            system = [c for c in found if 0 < c.start < _FIRST_PERSON]
+            whom = [what + " root (0)"] if span.start == 0 else []
+            whom += [f"{len(system)} of the system's {what}s"] if system else []
+            whom += [f"{what} {named(c)}" for c in found if c.start >= _FIRST_PERSON]
             if whom:
                 message = f"whoever runs as {span.owner} can become {listed(whom)} by {span.ids}"
-                yield Seen(
-                    facts.place(path, span.number),
-                    message,
-                    "take the line out, and give a range of its own",
-                )
+                hint = "take the line out, and give a range of its own"
+                overlaps = facts.overlaps(found)
+                yield Seen(facts.place_of(span), message, hint, overlaps=overlaps)
 
 
 @rule("USN007", "warning")
@@ -135,12 +135,12 @@ def host_root(facts: Facts) -> Iterator[Seen]:
 
     Use it for a trial only; --dockerroot N makes container root some other id.
     """
-    for path in FILES:
-        for span in facts.spans[path]:
+    for kind in KINDS:
+        for span in facts.granted[kind]:
             if span.start == 0 and span.owner != ROOT and not may_become(facts, span):
                 message = f"{span.owner}'s {span.ids} holds the host's root"
                 yield Seen(
-                    facts.place(path, span.number),
+                    facts.place_of(span),
                     message,
                     "a start of 1 or more keeps container root apart",
                 )
@@ -160,22 +160,21 @@ def own_id(facts: Facts) -> Iterator[Seen]:
 
     Give the account another range: usermod --del-subuids 100000-165535 --add-subuids FIRST-LAST alice.
     """
-    for path in FILES:
-        for owner, spans in facts.by_owner[path].items():
-            user = facts.person(owner)
-            if user is None:
-                continue
-            own, kind = (user.uid, "uid") if path == SUBUID else (user.gid, "gid")
+    for kind in KINDS:
+        for owner, spans in facts.by_owner[kind].items():
+            own = _own_id(facts.person(owner), kind)
             for span in spans:
-                if span.start <= own < span.stop:
+                if own is not None and span.start <= own < span.stop:
                     message = f"{owner}'s own {kind} {own} lies in his range {span.ids}"
                     yield Seen(
-                        facts.place(path, span.number),
+                        facts.place_of(span),
                         message,
                         "rootless engines do not start: move the range",
                     )
 
 
+# UID_MIN of login.defs(5), as everybody has it.
+_FIRST_PERSON = 1000
 # Who has the default DOCKERROOT on most distributions, and owns nothing.
 _USUAL = frozenset({"bin", "daemon"})
 
@@ -215,15 +214,10 @@ def is_dockerroot(facts: Facts) -> Iterator[Seen]:
                 yield Seen(facts.place(path), message, hint)
 
 
-def between(ids: list[tuple[int, str]], span: Span | IdRange) -> list[tuple[int, str]]:
-    """Those of ``ids``, which are sorted, that lie in the span."""
-    return ids[bisect_left(ids, (span.start, "")) : bisect_left(ids, (span.stop, ""))]
-
-
-def may_become(facts: Facts, span: Span) -> bool:
+def may_become(facts: Facts, span: Claim) -> bool:
     """Tell whether an account could become others by a line: a login, or a service with host root in its range."""
     user = facts.users.get(span.owner)
     login = facts.person(span.owner) is not None
     return login or (
-        user is not None and user.name != ROOT and span.start == 0 and not span.intended
+        user is not None and user.name != ROOT and span.start == 0 and not span.is_intended
     )

@@ -7,32 +7,34 @@ is what ``check --explain`` prints.
 from __future__ import annotations
 
 import inspect
-from bisect import bisect_left
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
+from usernsplan.claims.index import Claims
+from usernsplan.claims.meant import is_meant
+from usernsplan.claims.sources import claims_of
 from usernsplan.errors import InvalidFileError
 from usernsplan.formats import daemon_json
-from usernsplan.formats.subid import Grant, ended
-from usernsplan.holdings import holdings
-from usernsplan.ids import IdRange, IdSet
-from usernsplan.layout import DAEMON_JSON, LEDGER, SUBGID, SUBUID
-from usernsplan.model import ROOT, Finding
+from usernsplan.formats.accounts import Group, User
+from usernsplan.formats.subid import Grant
+from usernsplan.ids import IdSet
+from usernsplan.layout import DAEMON_JSON
+from usernsplan.mapping import KINDS
+from usernsplan.model import ROOT, Finding, Overlap
 from usernsplan.planner.grants import Grants
-from usernsplan.planner.meant import is_meant_by_root
 from usernsplan.planner.repair import make_repair
-from usernsplan.strategies import Shared
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
 
-    from usernsplan.formats.accounts import Accounts, User
+    from usernsplan.claims.index import Claim
+    from usernsplan.formats.accounts import Accounts
     from usernsplan.formats.daemon_json import DaemonConfig
-    from usernsplan.formats.subid import Line
+    from usernsplan.ids import IdRange
+    from usernsplan.mapping import Kind
     from usernsplan.model import Allocation, HostState, Intent, Namespace, Plan, Severity
 
-FILES = (SUBUID, SUBGID)
 # UID_MIN of login.defs(5) as everybody has it, and the one number above it that is nobody's login.
 _FIRST_PERSON, _NOBODY = 1000, 65534
 
@@ -85,33 +87,6 @@ class Misfits(NamedTuple):
     examples: tuple[str, ...]
 
 
-class Span(NamedTuple):
-    """Ids from ``start`` up to ``stop`` that a line gives to ``owner``, as some reader reads it.
-
-    The owner is the account's name where the line has its uid. ``allocation`` is the name of ours whose line it is;
-    ``intended`` where that one is to overlap with the host's own ids, as the shared strategy does. ``number`` is 0 for
-    what only the ledger holds.
-    """
-
-    start: int
-    stop: int
-    path: str
-    number: int
-    owner: str
-    allocation: str = ""
-    intended: bool = False
-
-    @property
-    def ids(self) -> str:
-        """The ids as FIRST-LAST, or the one; past what an id can be, too."""
-        return f"{self.start}-{self.stop - 1}" if self.stop - self.start > 1 else f"{self.start}"
-
-    @property
-    def for_usermod(self) -> str:
-        """The ids as usermod takes them: FIRST-LAST, also where they are one."""
-        return f"{self.start}-{self.stop - 1}"
-
-
 @dataclass(frozen=True, eq=False)
 class Facts:
     """Everything that a rule may depend on. Without slots: what several rules need is worked out once, and kept.
@@ -137,19 +112,23 @@ class Facts:
         """path:line as it is typed for this root."""
         return self.state.layout.path(path) + (f":{number}" if number else "")
 
-    def lines(self, path: str) -> tuple[Line, ...]:
-        """The lines of one of the two files."""
-        return (self.state.subuid if path == SUBUID else self.state.subgid).lines
+    def place_of(self, claim: Claim) -> str:
+        """Where a claim is written down, as it is typed for this root; "" where it is not."""
+        return self.place(claim.path, claim.number) if claim.path else ""
+
+    def overlaps(self, claims: Iterable[Claim]) -> tuple[Overlap, ...]:
+        """Claims as those whom a finding names beside the range that it is about."""
+        return tuple(Overlap(self.place_of(claim), claim.holder, *claim[:2]) for claim in claims)
+
+    @cached_property
+    def claims(self) -> Claims:
+        """Who has which ids."""
+        return claims_of(self.state)
 
     @cached_property
     def users(self) -> dict[str, User]:
         """Accounts by name, the first of each as getpwnam(3) finds it."""
         return {user.name: user for user in reversed(self.state.accounts.users)}
-
-    @cached_property
-    def names(self) -> dict[int, str]:
-        """The account's name by its uid."""
-        return {user.uid: user.name for user in reversed(self.state.accounts.users)}
 
     @cached_property
     def owners(self) -> dict[str, Allocation]:
@@ -167,96 +146,67 @@ class Facts:
         return make_repair(self.state)
 
     @cached_property
-    def spans(self) -> dict[str, tuple[Span, ...]]:
-        """By file, everything that its lines give to somebody, lowest first; empty ranges are left out."""
-        ours = {
-            (one.path, raw): a
-            for a in self.state.ledger.allocations
-            for one in holdings(a)
-            for raw in one.wanted
-        }
-        return {path: tuple(sorted(self._spans(path, ours))) for path in FILES}
-
-    def _spans(self, path: str, ours: dict[tuple[str, bytes], Allocation]) -> Iterator[Span]:
-        for line in self.lines(path):
-            given = ((line.start, line.stop),) if isinstance(line, Grant) else line.spans
-            owner = self.owner_of(line)
-            a = ours.get((path, ended(line.raw)))
-            for start, stop in given:
-                if start >= stop:
-                    continue
-                if a is None:
-                    yield Span(start, stop, path, line.number, owner)
-                else:
-                    filler = a.reserved_range is not None and start == a.reserved_range.start
-                    yield Span(
-                        start,
-                        stop,
-                        path,
-                        line.number,
-                        a.owner,
-                        a.name,
-                        a.strategy == Shared.name and not filler,
-                    )
-
-    def owner_of(self, line: Line) -> str:
-        """Whom a line is for: the account of that name or uid, or what the line says."""
-        owner = line.owner if isinstance(line, Grant) else (line.owners or ("",))[-1]
-        # With a zero in front it is nobody's number: readers compare the text.
-        if owner.isascii() and owner.isdigit() and str(int(owner[:10])) == owner:
-            return self.names.get(int(owner), owner)
-        return owner
+    def granted(self) -> dict[Kind, tuple[Claim, ...]]:
+        """By kind, everything that lines give to somebody, lowest first."""
+        lines = sorted(
+            (claim for claim in self.claims if claim.source == "subid"),
+            key=lambda claim: (*claim[:2], claim.number),
+        )
+        return {kind: tuple(claim for claim in lines if claim.kind == kind) for kind in KINDS}
 
     @cached_property
-    def by_owner(self) -> dict[str, dict[str, list[Span]]]:
-        """By file and owner, what his lines give, in file order."""
-        found: dict[str, dict[str, list[Span]]] = {path: {} for path in FILES}
-        for path in FILES:
-            for span in sorted(self.spans[path], key=lambda span: span.number):
-                found[path].setdefault(span.owner, []).append(span)
+    def people(self) -> Claims:
+        """Accounts by their uids and groups by their gids, lowest first, each name once."""
+        named = [c for c in self.claims if isinstance(c.value, User if c.kind == "uid" else Group)]
+        return Claims(sorted({(c.start, c.kind, c.holder): c for c in named}.values()))
+
+    def grants_of(self, owner: str, kind: Kind) -> list[Grant]:
+        """The lines of an owner that every reader takes alike, in file order; empty ones are none."""
+        claims = self.by_owner[kind].get(owner, ())
+        return [claim.value for claim in claims if isinstance(claim.value, Grant)]
+
+    @cached_property
+    def by_owner(self) -> dict[Kind, dict[str, list[Claim]]]:
+        """By kind and owner, what their lines give, in file order."""
+        found: dict[Kind, dict[str, list[Claim]]] = {kind: {} for kind in KINDS}
+        for kind in KINDS:
+            for claim in sorted(self.granted[kind], key=lambda claim: claim.number):
+                found[kind].setdefault(claim.holder, []).append(claim)
         return found
 
     @cached_property
-    def held(self) -> tuple[Span, ...]:
-        """What each allocation keeps others from, as the ledger has it, lowest first; uids and gids alike."""
-        allocations = self.state.ledger.allocations
-        return tuple(
-            sorted(
-                Span(a.reserved_range.start, a.reserved_range.stop, LEDGER, 0, a.owner, a.name)
-                for a in allocations
-                if a.reserved_range
+    def reserved_ranges(self) -> Claims:
+        """What each allocation keeps others from, as the ledger has it."""
+        return self.claims.where(_is_reserved_range)
+
+    @cached_property
+    def taken(self) -> Claims:
+        """What belongs to somebody: lines, and what the ledger reserves besides.
+
+        What is intended to lie over the host's own ids is left out.
+        """
+        return self.claims.where(
+            lambda claim: (
+                _is_reserved_range(claim) or (claim.source == "subid" and not claim.is_intended)
             )
         )
 
     @cached_property
-    def taken(self) -> dict[str, Index]:
-        """By file, what belongs to somebody, to be searched: lines, and what the ledger holds besides.
-
-        What is intended to lie over the host's own ids is left out.
-        """
-        return {
-            path: Index([*(s for s in self.spans[path] if not s.intended), *self.held])
-            for path in FILES
-        }
-
-    @cached_property
-    def given(self) -> dict[str, tuple[Span, ...]]:
-        """By file, what its lines give, and what the ledger holds for an allocation besides: a block, a lost line.
+    def given(self) -> dict[Kind, tuple[Claim, ...]]:
+        """By kind, what lines give, and what the ledger reserves besides: a block, a lost line.
 
         What root means by lines about the host's own ids is left out.
         """
-        found: dict[str, tuple[Span, ...]] = {}
-        for path in FILES:
-            ours = IdSet.clipped(
-                (span.start, span.stop) for span in self.spans[path] if span.allocation
-            )
+        found: dict[Kind, tuple[Claim, ...]] = {}
+        for kind in KINDS:
+            ours = IdSet.clipped(c[:2] for c in self.granted[kind] if c.allocation)
             kept = (
-                one._replace(start=part.start, stop=part.stop)
-                for one in self.held
-                for whole in [IdRange(one.start, one.stop - one.start)]
-                for part in IdSet(ours.within(whole)).gaps(whole)
+                claim._replace(start=part.start, stop=part.stop)
+                for claim in sorted(self.reserved_ranges, key=lambda claim: claim[:2])
+                if claim.kind == kind
+                for part in IdSet(ours.within(claim.id_range)).gaps(claim.id_range)
             )
-            found[path] = (*(span for span in self.spans[path] if not is_meant(span)), *kept)
+            found[kind] = (*(c for c in self.granted[kind] if not is_meant(c)), *kept)
         return found
 
     def person(self, owner: str) -> User | None:
@@ -278,38 +228,20 @@ class Facts:
             return None
 
 
-def is_meant(span: Span) -> bool:
-    """Tell whether a line is root's about the host's own ids."""
-    return not span.allocation and is_meant_by_root(span.owner, span.start, span.stop - span.start)
-
-
-class Index:
-    """Spans, to be searched for those that overlap with some ids without looking at all of them."""
-
-    def __init__(self, spans: Iterable[Span]) -> None:
-        self._spans = sorted(spans)
-        self._starts = [span.start for span in self._spans]
-        # The furthest end so far: looking back from a place can stop where even this one lies before it.
-        self._reach: list[int] = []
-        for span in self._spans:
-            self._reach.append(max(span.stop, self._reach[-1] if self._reach else 0))
-
-    def over(self, start: int, stop: int) -> Iterator[Span]:
-        """The spans that have an id of [start, stop), the last to begin first."""
-        at = bisect_left(self._starts, stop) - 1
-        while at >= 0 and self._reach[at] > start:
-            if self._spans[at].stop > start:
-                yield self._spans[at]
-            at -= 1
+def _is_reserved_range(claim: Claim) -> bool:
+    """Tell whether it is the range of an allocation, and not what its map has besides."""
+    return claim.source in {"allocation", "filler"} and claim.value is None
 
 
 class Seen(NamedTuple):
-    """What a rule sees: where, what, and the remedy; with a table where readers differ."""
+    """What a rule sees: where, what, and the remedy. See Finding for the others."""
 
     place: str
     message: str
     hint: str = ""
     table: tuple[tuple[str, ...], ...] = ()
+    overlaps: tuple[Overlap, ...] = ()
+    overlaps_left_out: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,7 +267,17 @@ def rule(
     def noted(look: Callable[[Facts], Iterator[Seen]]) -> Callable[[Facts], Iterator[Seen]]:
         def findings(facts: Facts) -> Iterator[Finding]:
             for seen in look(facts):
-                yield Finding(code, severity, seen.message, seen.hint, seen.place, seen.table)
+                place, message, hint, *_ = seen
+                yield Finding(
+                    code,
+                    severity,
+                    message,
+                    hint,
+                    place,
+                    table=seen.table,
+                    overlaps=seen.overlaps,
+                    overlaps_left_out=seen.overlaps_left_out,
+                )
 
         title, _, story = inspect.cleandoc(look.__doc__ or "").partition("\n\n")
         RULES[code] = Rule(code, severity, title.removesuffix("."), story, findings)
@@ -344,7 +286,8 @@ def rule(
     return noted
 
 
-def listed(words: Sequence[str], most: int = 3) -> str:
-    """Some of the words, and how many more there are."""
-    more = f" and {len(words) - most} more" if len(words) > most else ""
-    return ", ".join(words[:most]) + more
+def listed(words: Iterable[str], most: int = 3, *, count: int = 0) -> str:
+    """Some of the words, and how many more there are: of ``count``, or of these."""
+    several = list(words)
+    more = max(count, len(several)) - most
+    return ", ".join(several[:most]) + (f" and {more} more" if more > 0 else "")

@@ -6,11 +6,11 @@ import re
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from usernsplan.audit.base import FILES, Facts, Seen, rule
+from usernsplan.audit.base import Facts, Seen, rule
 from usernsplan.errors import InvalidFileError
 from usernsplan.escape import shell
 from usernsplan.formats import daemon_json
-from usernsplan.formats.subid import Grant
+from usernsplan.formats.subid import PATHS
 from usernsplan.layout import DAEMON_JSON, GROUP, PASSWD
 from usernsplan.model import DEFAULT_NAME, DEFAULT_OWNER
 from usernsplan.planner.daemon import RESTART, remap_user
@@ -118,8 +118,8 @@ def remap_range_missing(facts: Facts) -> Iterator[Seen]:
     'usernsplan allocate --strategy per-container' gives it one; 'usernsplan check --fix' puts one of ours back.
     """
     found = _remapped(facts)
-    for path in FILES if found else ():
-        if found and found[1] not in facts.by_owner[path]:
+    for kind, path in PATHS.items() if found else ():
+        if found and found[1] not in facts.by_owner[kind]:
             message = (
                 f'"userns-remap" is "{found[0]}", and {facts.place(path)} has no line of {found[1]}'
             )
@@ -208,12 +208,8 @@ def order_makes_the_map(facts: Facts) -> Iterator[Seen]:
     whose lines ascend by themselves has no such trouble: the strategies per-container and single-uid.
     """
     found = _remapped(facts)
-    for path in FILES if found else ():
-        lines = [
-            x
-            for x in facts.lines(path)
-            if isinstance(x, Grant) and found and facts.owner_of(x) == found[1]
-        ]
+    for kind, path in PATHS.items() if found else ():
+        lines = facts.grants_of(found[1] if found else "", kind)
         if any(after.start < before.start for before, after in pairwise(lines)):
             message = f"the order of the {len(lines)} lines of {lines[0].owner} makes Docker's map; useradd would sort them"
             fix = facts.state.layout.inline("check --fix")

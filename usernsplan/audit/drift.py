@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from usernsplan.audit.base import FILES, Facts, Seen, listed, rule
+from usernsplan.audit.base import Facts, Seen, listed, rule
+from usernsplan.claims.pool import POOL_START
 from usernsplan.errors import InvalidValueError
 from usernsplan.escape import file_line, in_words, shell
 from usernsplan.formats.subid import ended
 from usernsplan.layout import LEDGER
+from usernsplan.mapping import KINDS
 from usernsplan.model import OWN_PREFIX
 from usernsplan.planner.names import check_name
-from usernsplan.planner.taken import POOL_START
 from usernsplan.strategies import SLOT, PerContainer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from usernsplan.audit.base import Span
+    from usernsplan.claims.index import Claim
     from usernsplan.formats.subid import Line
     from usernsplan.holdings import Holding
     from usernsplan.model import Allocation
@@ -143,17 +144,17 @@ def unknown_to_the_ledger(facts: Facts) -> Iterator[Seen]:
     if facts.state.ledger.interrupted or any(found.path == LEDGER for found in facts.unread):
         return
     known = {owner for a in facts.state.ledger.allocations for owner in (a.owner, *a.extra_owners)}
-    for path in FILES:
-        for owner, spans in facts.by_owner[path].items():
+    for kind in KINDS:
+        for owner, spans in facts.by_owner[kind].items():
             if owner.startswith(OWN_PREFIX) and owner not in known:
                 name = owner.removeprefix(OWN_PREFIX)
                 message = f"the ledger knows no '{name}', and {owner} has {listed([span.ids for span in spans])}"
                 adopt = _adopting(facts, name, spans)
                 hint = f"{adopt} adopts it; or take the line out" if adopt else "take the line out"
-                yield Seen(facts.place(path, spans[0].number), message, hint)
+                yield Seen(facts.place_of(spans[0]), message, hint)
 
 
-def _adopting(facts: Facts, name: str, spans: Sequence[Span]) -> str:
+def _adopting(facts: Facts, name: str, spans: Sequence[Claim]) -> str:
     """The words that make an allocation of these lines; "" where there are none."""
     strategies = {a.strategy for a in facts.state.ledger.allocations}
     try:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from usernsplan.audit.base import Facts, Seen, rule
+from usernsplan.claims.useradd import useradd
 from usernsplan.errors import InvalidFileError
 from usernsplan.formats import login_defs
-from usernsplan.layout import LOGIN_DEFS, NSSWITCH, SUBGID, SUBUID
-from usernsplan.planner.useradd import useradd
+from usernsplan.formats.subid import PATHS
+from usernsplan.layout import LOGIN_DEFS, NSSWITCH
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,7 +58,7 @@ def _left(facts: Facts) -> Iterator[tuple[str, str, int]]:
     found = useradd(facts.state)
     if found:
         lefts = zip(
-            (SUBUID, SUBGID),
+            PATHS.values(),
             ("SUB_UID", "SUB_GID"),
             found.areas,
             (found.uids, found.gids),

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from usernsplan.audit.accounts import may_become
-from usernsplan.audit.base import FILES, Facts, Seen, listed, rule
+from usernsplan.audit.base import Facts, Seen, listed, rule
 from usernsplan.errors import InvalidFileError
 from usernsplan.formats import login_defs
 from usernsplan.formats.subid import Grant
 from usernsplan.ids import ID_LIMIT
 from usernsplan.layout import LOGIN_DEFS, NSSWITCH
+from usernsplan.mapping import KINDS
 from usernsplan.model import ROOT
 from usernsplan.planner import advice
 from usernsplan.reserved import TABLE
@@ -19,7 +20,8 @@ from usernsplan.strategies import SLOT, SingleUid
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from usernsplan.audit.base import Span
+    from usernsplan.claims.index import Claim
+    from usernsplan.mapping import Kind
 
 # SSSD's ldap_idmap_range_min and ldap_idmap_range_max, of sssd-ldap(5).
 _SSSD = range(200000, 2000200000)
@@ -42,28 +44,42 @@ def over_reserved(facts: Facts) -> Iterator[Seen]:
     Move the range to 524288 or above. Ids below 65536 are shared on purpose by the strategy 'shared' alone, and of
     its lines nothing is said.
     """
-    conventions = [
-        (entry.ids, f"{entry.whose} ({entry.ids})") for entry in TABLE if entry.ids.start < _SIGNED
-    ]
-    reserved = [
-        (r.ids, f"'{r.why}' ({r.ids}), as the ledger has it")
-        for r in facts.state.ledger.reservations
-    ]
-    for path in FILES:
-        for span in facts.given[path]:
-            if span.intended:
-                continue
-            # Of a login's line over the system and people it is told whom it may become; root is the system.
-            known = len(conventions) if span.owner == ROOT else 2 if may_become(facts, span) else 0
-            kept = (*conventions[known:], *reserved)
-            whose = [
-                words for ids, words in kept if span.start < ids.stop and ids.start < span.stop
-            ]
-            if whose:
-                message = f"{span.owner}'s {span.ids} lies over what is kept for {listed(whose)}"
-                yield Seen(
-                    facts.place(path, span.number), message, "move it: free ranges begin at 524288"
-                )
+    kept = facts.claims.where(
+        lambda claim: (
+            claim.source == "reservation" or (claim.source == "reserved" and claim.start < _SIGNED)
+        )
+    )
+    for kind in KINDS:
+        for span in facts.given[kind]:
+            over = kept.over(*span[:2], kind)
+            found = [c for c in sorted(over, key=_rank) if not _is_told(facts, span, c)]
+            if found and not span.is_intended:
+                whose = listed(map(_whose, found))
+                message = f"{span.owner}'s {span.ids} lies over what is kept for {whose}"
+                hint = "move it: free ranges begin at 524288"
+                overlaps = facts.overlaps(found)
+                yield Seen(facts.place_of(span), message, hint, overlaps=overlaps)
+
+
+def _rank(kept: Claim) -> bool:
+    """Conventions first, then what the ledger reserves."""
+    return kept.source == "reservation"
+
+
+def _is_told(facts: Facts, span: Claim, kept: Claim) -> bool:
+    """Tell whether it is no news that a line lies there.
+
+    Root is the system. Another rule tells whom a login may become by a line over system and people.
+    """
+    if kept.source == "reservation":
+        return False
+    return span.owner == ROOT or (kept.value in TABLE[:2] and may_become(facts, span))
+
+
+def _whose(kept: Claim) -> str:
+    if kept.source == "reservation":
+        return f"'{kept.holder}' ({kept.ids}), as the ledger has it"
+    return f"{kept.holder} ({kept.ids})"
 
 
 @rule("USN011", "warning")
@@ -81,10 +97,10 @@ def over_directory(facts: Facts) -> Iterator[Seen]:
     elsewhere: 'usernsplan allocate --pool FIRST-LAST'.
     """
     service = advice.directory_service(facts.state)
-    lines = [s for path in FILES for s in facts.spans[path] if not s.intended]
+    lines = [s for kind in KINDS for s in facts.granted[kind] if not s.is_intended]
     found = [s for s in lines if s.start < _SSSD.stop and _SSSD.start < s.stop]
     if service and found:
-        first = facts.place(found[0].path, found[0].number)
+        first = facts.place_of(found[0])
         message = f"accounts come from {service} too, and {len(found)} lines ({first} is one) lie in its default range"
         hint = f"compare with the ids that {service} gives out here, by default {_SSSD.start}-{_SSSD.stop}"
         yield Seen(facts.place(NSSWITCH, facts.state.passwd_source.number), message, hint)
@@ -105,7 +121,7 @@ def past_signed(facts: Facts) -> Iterator[Seen]:
         if _SIGNED < span.stop <= ID_LIMIT:
             message = f"{span.owner}'s {span.ids} reaches past {_SIGNED - 1}"
             yield Seen(
-                facts.place(span.path, span.number),
+                facts.place_of(span),
                 message,
                 "runc and Docker see such ids as negative: move it",
             )
@@ -126,7 +142,7 @@ def past_all_ids(facts: Facts) -> Iterator[Seen]:
         if span.stop > ID_LIMIT:
             message = f"{span.owner}'s {span.ids} reaches past {ID_LIMIT - 1}, the last id"
             yield Seen(
-                facts.place(span.path, span.number),
+                facts.place_of(span),
                 message,
                 "the kernel refuses such a map: move the range",
             )
@@ -148,16 +164,15 @@ def outside_the_pool(facts: Facts) -> Iterator[Seen]:
         defs = login_defs.parse(facts.state.login_defs, facts.place(LOGIN_DEFS))
     except InvalidFileError:
         return
-    single = {a.name for a in facts.state.ledger.allocations if a.strategy == SingleUid.name}
-    for path, (_, low, high, _) in zip(FILES, defs.areas, strict=True):
+    for kind, (_, low, high, _) in zip(KINDS, defs.areas, strict=True):
         outside = [
             span
-            for span in _plain(facts, path)
+            for span in _plain(facts, kind)
             if (span.start < low or span.stop - 1 > high)
             # What lies below 65536 or past 2^31 is told by rules of its own.
             and not (
-                span.intended
-                or span.allocation in single
+                span.is_intended
+                or (span.allocation and span.allocation.strategy == SingleUid.name)
                 or span.start < SLOT
                 or span.stop > _SIGNED
             )
@@ -166,14 +181,13 @@ def outside_the_pool(facts: Facts) -> Iterator[Seen]:
             whose = listed([f"{span.owner}'s {span.ids}" for span in outside], 1)
             message = f"{whose} outside {low}-{high} of {facts.place(LOGIN_DEFS)}"
             yield Seen(
-                facts.place(path, outside[0].number),
+                facts.place_of(outside[0]),
                 message,
                 "raise the bound there, or leave it so",
             )
 
 
-def _plain(facts: Facts, *paths: str) -> Iterator[Span]:
-    """What lines give that every reader understands alike; of the others it is told elsewhere."""
-    for path in paths or FILES:
-        plain = {line.number for line in facts.lines(path) if isinstance(line, Grant)}
-        yield from (span for span in facts.spans[path] if span.number in plain)
+def _plain(facts: Facts, *kinds: Kind) -> Iterator[Claim]:
+    """What lines give that every reader understands alike; other rules tell of the others."""
+    for kind in kinds or KINDS:
+        yield from (span for span in facts.granted[kind] if isinstance(span.value, Grant))

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING
 
-from usernsplan.audit.accounts import between
-from usernsplan.audit.base import FILES, Facts, Index, Seen, Span, is_meant, listed, rule
+from usernsplan.audit.accounts import CALLED, named
+from usernsplan.audit.base import Facts, Seen, listed, rule
+from usernsplan.claims.index import Claims, over_others
+from usernsplan.claims.meant import DAEMONS_OF_ROOT, is_meant
 from usernsplan.escape import shell
-from usernsplan.layout import GROUP, LEDGER, PASSWD, SUBGID, SUBUID
+from usernsplan.layout import LEDGER
+from usernsplan.mapping import KINDS
 from usernsplan.model import ROOT
-from usernsplan.planner.meant import DAEMONS_OF_ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from usernsplan.claims.index import Claim
+
 _ANOTHER = "give one of them another range, and shift the files of its containers"
+# Thousands of lines that all overlap make millions of pairs: a rule lists so many, and so many of
+# each line in any case; it counts the others.
+_MOST, _FEW = 100_000, 3
 
 
 @rule("USN001", "error")
@@ -33,41 +41,43 @@ def owners_overlap(facts: Facts) -> Iterator[Seen]:
     Take the line of one of them out, give him a free range (usermod --del-subuids, then --add-subuids, or 'usernsplan
     allocate'), and shift the owners of his containers' files with 'usernsplan fix-volume --mode shift'.
     """
-    for path in FILES:
-        roots = {(span.start, span.stop) for span in facts.by_owner[path].get(ROOT, ())}
+    for kind in KINDS:
+        roots = {span[:2] for span in facts.by_owner[kind].get(ROOT, ())}
         daemons = {
-            (s.start, s.stop)
-            for owner in DAEMONS_OF_ROOT
-            for s in facts.by_owner[path].get(owner, ())
+            span[:2] for owner in DAEMONS_OF_ROOT for span in facts.by_owner[kind].get(owner, ())
         }
         others = [
             span
-            for span in facts.spans[path]
-            if not (span.allocation or span.owner in facts.owners)
+            for span in facts.granted[kind]
+            if not (span.allocation or span.holder in facts.owners)
             # Of a range that both have, root's line is the one that counts.
-            and not (span.owner in DAEMONS_OF_ROOT and (span.start, span.stop) in roots)
-            and not (is_meant(span) and (span.start, span.stop) not in daemons)
+            and not (span.holder in DAEMONS_OF_ROOT and span[:2] in roots)
+            and not (is_meant(span) and span[:2] not in daemons)
         ]
-        for span, other in sorted(overlaps(others), key=lambda pair: pair[0].number):
-            message = f"{span.owner}'s {span.ids} overlaps with {other.owner}'s {other.ids} in line {other.number}"
-            yield Seen(facts.place(path, span.number), message, _ANOTHER)
+        for span, found, left_out in _pairs(over_others(others)):
+            told = listed(_lines(found), count=len(found) + left_out)
+            message = f"{span.holder}'s {span.ids} overlaps with {told}"
+            overlaps = facts.overlaps(found)
+            yield Seen(facts.place_of(span), message, _ANOTHER, (), overlaps, left_out)
 
 
-def overlaps(spans: Iterable[Span]) -> Iterator[tuple[Span, Span]]:
-    """Each span that has ids of another owner's span before it (by start), with one such; in n log n steps."""
-    # The one that reaches furthest, and of the other owners' the one that does: nobody else can matter.
-    first = second = None
-    for span in sorted(spans, key=lambda span: (span.start, span.number)):
-        for other in (first, second):
-            if other and other.owner != span.owner and other.stop > span.start:
-                yield span, other
-                break
-        if first is None or span.stop > first.stop:
-            if first and first.owner != span.owner:
-                second = first
-            first = span
-        elif span.owner != first.owner and (second is None or span.stop > second.stop):
-            second = span
+def _pairs(
+    met: Iterable[tuple[Claim, int, Iterator[Claim]]],
+) -> list[tuple[Claim, list[Claim], int]]:
+    """Each claim with all that it meets, in file order, and how many of these are left out."""
+    room, found = _MOST, []
+    for claim, count, partners in met:
+        some = list(islice(partners, max(room, _FEW)))
+        room -= len(some)
+        found.append((claim, some, count - len(some)))
+    return sorted(found, key=lambda one: one[0].number)
+
+
+def _lines(found: Iterable[Claim], whose: str = "") -> Iterator[str]:
+    """Lines in words, for a list."""
+    return (
+        f"{whose or span.holder + chr(39) + 's'} {span.ids} in line {span.number}" for span in found
+    )
 
 
 @rule("USN002", "error")
@@ -86,21 +96,34 @@ def allocations_overlap(facts: Facts) -> Iterator[Seen]:
     Take the other line out. Where that owner has files already, release ours instead ('usernsplan release web'),
     allocate it anew and shift its files.
     """
-    for after, before in overlaps(one._replace(owner=one.allocation) for one in facts.held):
-        release = facts.state.layout.inline(f"release {shell(after.allocation)}")
-        message = f"the ledger gives '{after.allocation}' {after.ids} and '{before.allocation}' {before.ids}"
-        yield Seen(facts.place(LEDGER), message, f"{release}, and allocate it anew")
-    held = Index(facts.held)
-    for path in FILES:
-        for span in facts.spans[path]:
-            theirs = (one for one in held.over(span.start, span.stop) if one.owner != span.owner)
-            if not (span.allocation or is_meant(span)) and (one := next(theirs, None)):
-                message = f"{span.owner}'s {span.ids} overlaps with {one.ids}, which '{one.allocation}' has"
-                yield Seen(
-                    facts.place(path, span.number),
-                    message,
+    held = facts.reserved_ranges
+    one_kind = (claim for claim in held if claim.kind == KINDS[0])
+    for claim, found, left_out in _pairs(over_others(one_kind)):
+        others = (f"'{one.holder}' {one.ids}" for one in found)
+        told = listed(others, count=len(found) + left_out)
+        message = f"the ledger gives '{claim.holder}' {claim.ids} and {told}"
+        release = facts.state.layout.inline(f"release {shell(claim.holder)}")
+        hint, overlaps = f"{release}, and allocate it anew", facts.overlaps(found)
+        yield Seen(facts.place(LEDGER), message, hint, (), overlaps, left_out)
+
+    room = _MOST
+    for kind in KINDS:
+        for span in facts.granted[kind]:
+            if span.allocation or is_meant(span):
+                continue
+            over = held.over(*span[:2], kind, most=max(room, _FEW))
+            found = [one for one in over if one.owner != span.holder]
+            left_out = held.how_many(*span[:2], kind) - len(over)
+            room -= len(over)
+            if found:
+                others = (f"{one.ids}, which '{one.holder}' has" for one in found)
+                told = listed(others, count=len(found) + left_out)
+                message = f"{span.holder}'s {span.ids} overlaps with {told}"
+                hint, overlaps = (
                     "take this line out: usernsplan did not give it",
+                    facts.overlaps(found),
                 )
+                yield Seen(facts.place_of(span), message, hint, (), overlaps, left_out)
 
 
 @rule("USN003", "error")
@@ -117,22 +140,18 @@ def own_lines_overlap(facts: Facts) -> Iterator[Seen]:
 
     Take one of the two out, or move it: usermod --del-subuids FIRST-LAST, --add-subuids FIRST-LAST.
     """
-    for path in FILES:
-        for owner, spans in facts.by_owner[path].items():
-            # Nobody joins root's lines: newuidmap takes any of them. Of ours, drift tells.
-            if owner == ROOT or owner in facts.owners:
-                continue
-            furthest: Span | None = None
-            for span in sorted(spans):
-                if furthest and span.start < furthest.stop and span.number != furthest.number:
-                    message = f"{owner}'s {span.ids} overlaps with his {furthest.ids} in line {furthest.number}"
-                    yield Seen(
-                        facts.place(path, span.number),
-                        message,
-                        "the kernel takes no such map: take one out",
-                    )
-                if furthest is None or span.stop > furthest.stop:
-                    furthest = span
+    for kind in KINDS:
+        # Nobody joins root's lines: newuidmap takes any of them. Of ours, drift tells.
+        lines = (
+            span
+            for span in facts.granted[kind]
+            if span.holder != ROOT and span.holder not in facts.owners
+        )
+        for span, found, left_out in _pairs(over_others(lines, own=True)):
+            told = listed(_lines(found, "its own"), count=len(found) + left_out)
+            message = f"{span.holder}'s {span.ids} overlaps with {told}"
+            hint, overlaps = "the kernel takes no such map: take one out", facts.overlaps(found)
+            yield Seen(facts.place_of(span), message, hint, (), overlaps, left_out)
 
 
 @rule("USN010", "warning")
@@ -151,27 +170,17 @@ def over_released(facts: Facts) -> Iterator[Seen]:
     then 'usernsplan release --forget NAME'; or move the other line.
     """
     hint = f"files may still carry these ids: {facts.state.layout.inline('check --scan DIR')} looks"
-    accounts = {
-        SUBUID: (
-            PASSWD,
-            "account",
-            sorted({(user.uid, user.name) for user in facts.users.values()}),
-        ),
-        SUBGID: (
-            GROUP,
-            "group",
-            sorted({(group.gid, group.name) for group in facts.state.accounts.groups}),
-        ),
-    }
-    for path, (where, kind, ids) in accounts.items():
-        given = Index(span for span in facts.given[path] if not span.intended)
+    for kind, what in CALLED.items():
+        given = Claims(span for span in facts.given[kind] if not span.is_intended)
         for q in facts.state.ledger.quarantined:
-            for span in given.over(q.reserved_range.start, q.reserved_range.stop):
-                message = f"{span.owner}'s {span.ids} overlaps with {q.reserved_range}, released by '{q.name}'"
-                yield Seen(facts.place(span.path, span.number), message, hint)
-            names = [f"{name} ({number})" for number, name in between(ids, q.reserved_range)]
-            if names:
-                message = (
-                    f"the {kind} {listed(names)} lies in {q.reserved_range}, released by '{q.name}'"
-                )
-                yield Seen(facts.place(where), message, hint)
+            start, stop = q.reserved_range.start, q.reserved_range.stop
+            released = f"{q.reserved_range}, released by '{q.name}'"
+            for span in given.over(start, stop):
+                message = f"{span.owner}'s {span.ids} overlaps with {released}"
+                yield Seen(facts.place_of(span), message, hint)
+
+            found = facts.people.over(start, stop, kind)
+            if found:
+                message = f"the {what} {listed(map(named, found))} lies in {released}"
+                place, overlaps = facts.place_of(found[0]), facts.overlaps(found)
+                yield Seen(place, message, hint, overlaps=overlaps)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from usernsplan.audit.base import FILES, Facts, Seen, listed, rule
+from usernsplan.audit.base import Facts, Seen, listed, rule
 from usernsplan.engines import ENGINES, engine_of_pool
 from usernsplan.escape import shell
-from usernsplan.formats.subid import Grant
-from usernsplan.layout import LEDGER, SUBGID, SUBUID
+from usernsplan.formats.subid import PATHS, Grant
+from usernsplan.layout import LEDGER, SUBUID
+from usernsplan.mapping import KINDS
 from usernsplan.model import DEFAULT_OWNER, OWN_PREFIX, ROOT
 from usernsplan.planner import advice, needs
 from usernsplan.strategies import SLOT, SingleUid
@@ -16,7 +17,8 @@ from usernsplan.strategies import SLOT, SingleUid
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from usernsplan.audit.base import Span
+    from usernsplan.claims.index import Claim
+    from usernsplan.mapping import Kind
 
 # Owners that need no account, or get theirs when an engine starts: Podman's and the kubelet's pools, Docker's user.
 _POOLS = frozenset(it.pool.owner for it in ENGINES.values() if it.pool)
@@ -52,7 +54,7 @@ def orphan(facts: Facts) -> Iterator[Seen]:
             release = facts.state.layout.inline(f"release {shell(ours.name)}")
             hint = f"make the account now, or {release} and allocate it without --owner"
         message = f"no account has the name {owner}: the next one of that name inherits {span.ids}"
-        yield Seen(facts.place(span.path, span.number), message, hint)
+        yield Seen(facts.place_of(span), message, hint)
 
 
 @rule("USN021", "warning")
@@ -72,17 +74,17 @@ def orphan_number(facts: Facts) -> Iterator[Seen]:
                 f"no account has the uid {owner}: the next one that gets it inherits {span.ids}"
             )
             yield Seen(
-                facts.place(span.path, span.number),
+                facts.place_of(span),
                 message,
                 "take the line out, or make the account",
             )
 
 
-def _first_lines(facts: Facts) -> Iterator[tuple[str, Span]]:
+def _first_lines(facts: Facts) -> Iterator[tuple[str, Claim]]:
     """Every owner, with the first of his lines."""
     seen: set[str] = set()
-    for path in FILES:
-        for owner, spans in facts.by_owner[path].items():
+    for kind in KINDS:
+        for owner, spans in facts.by_owner[kind].items():
             if owner not in seen:
                 seen.add(owner)
                 yield owner, spans[0]
@@ -101,13 +103,14 @@ def in_one_file(facts: Facts) -> Iterator[Seen]:
 
     Add the same range to the other file, if it is free there.
     """
-    for path, other in ((SUBUID, SUBGID), (SUBGID, SUBUID)):
-        for owner, spans in facts.by_owner[path].items():
+    others: dict[Kind, Kind] = {"uid": "gid", "gid": "uid"}
+    for kind, other in others.items():
+        for owner, spans in facts.by_owner[kind].items():
             if owner not in facts.by_owner[other] and _in_use(facts, owner):
-                option = "--add-subgids" if other == SUBGID else "--add-subuids"
-                message = f"{owner} has {spans[0].ids} here, and nothing in {facts.place(other)}"
-                hint = f"usermod {option} {spans[0].for_usermod} {shell(owner)}, if nobody has these ids there"
-                yield Seen(facts.place(path, spans[0].number), message, hint)
+                place = facts.place(PATHS[other])
+                message = f"{owner} has {spans[0].ids} here, and nothing in {place}"
+                hint = f"usermod --add-sub{other}s {spans[0].for_usermod} {shell(owner)}, if nobody has these ids there"
+                yield Seen(facts.place_of(spans[0]), message, hint)
 
 
 @rule("USN023", "warning")
@@ -125,15 +128,15 @@ def not_alike(facts: Facts) -> Iterator[Seen]:
     Nothing has to be done where it is known. To make them alike, choose a range that is free in both files, and shift
     the files with 'usernsplan fix-volume --mode shift'.
     """
-    for owner, spans in facts.by_owner[SUBUID].items():
-        theirs = facts.by_owner[SUBGID].get(owner)
+    for owner, spans in facts.by_owner["uid"].items():
+        theirs = facts.by_owner["gid"].get(owner)
         if theirs and owner != ROOT and _in_use(facts, owner):
-            uids, gids = ([(span.start, span.stop) for span in given] for given in (spans, theirs))
+            uids, gids = ([span[:2] for span in given] for given in (spans, theirs))
             if uids != gids:
                 had = listed([span.ids for span in theirs])
                 message = f"{owner} has the uids {listed([span.ids for span in spans])} and the gids {had}"
                 yield Seen(
-                    facts.place(SUBUID, spans[0].number),
+                    facts.place_of(spans[0]),
                     message,
                     "one range that is free in both serves better",
                 )
@@ -159,17 +162,17 @@ def too_small(facts: Facts) -> Iterator[Seen]:
             yield Seen(
                 facts.place(LEDGER), message, f"{release}, and allocate it with --size 65536"
             )
-    for path in FILES:
-        for owner, spans in facts.by_owner[path].items():
+    for kind, path in PATHS.items():
+        for owner, spans in facts.by_owner[kind].items():
             size = sum(span.stop - span.start for span in spans)
             if size < SLOT and owner not in _KNOWN - {DEFAULT_OWNER} and _in_use(facts, owner):
                 message = f"{owner} has {size} ids: nobody (65534) is not among them"
                 yield Seen(
-                    facts.place(path, spans[0].number),
+                    facts.place_of(spans[0]),
                     message,
                     "images want 65536: add the missing ones",
                 )
-        for line in facts.lines(path):
+        for line in facts.state.subid(kind).lines:
             if isinstance(line, Grant) and line.start == line.stop:
                 message = f"{line.owner} gets no id from this line: its count is 0"
                 yield Seen(
@@ -218,32 +221,27 @@ def image_does_not_fit(facts: Facts) -> Iterator[Seen]:
     """
     if facts.image is None:
         return
-    largest = {
-        SUBUID: max(((user.uid, user.name) for user in facts.image.users), default=None),
-        SUBGID: max(
+    largest: dict[Kind, tuple[int, str] | None] = {
+        "uid": max(((user.uid, user.name) for user in facts.image.users), default=None),
+        "gid": max(
             [(group.gid, group.name) for group in facts.image.groups]
             + [(user.gid, f"of {user.name}") for user in facts.image.users],
             default=None,
         ),
     }
-    for path, found in largest.items():
+    for kind, found in largest.items():
         if found is None:
             continue
-        kind = "uid" if path == SUBUID else "gid"
         number, name = found
         for a in facts.state.ledger.allocations:
-            ids = a.mapping.uids if path == SUBUID else a.mapping.gids
-            if (
-                a.strategy != SingleUid.name
-                and not engine_of_pool(a)
-                and ids.to_host(number) is None
-            ):
+            lacks = a.mapping[kind].to_host(number) is None
+            if a.strategy != SingleUid.name and not engine_of_pool(a) and lacks:
                 release = facts.state.layout.inline(f"release {shell(a.name)}")
                 message = f"the image's largest {kind} is {number} ({name}), and '{a.name}' does not map it"
                 yield Seen(
                     facts.place(LEDGER), message, f"{release}, and allocate it with a larger --size"
                 )
-        for owner, spans in facts.by_owner[path].items():
+        for owner, spans in facts.by_owner[kind].items():
             # A rootless engine maps the account itself to 0 and the range to the ids above.
             size = sum(span.stop - span.start for span in spans) + (facts.person(owner) is not None)
             if number >= size and owner not in _POOLS | {ROOT} and _in_use(facts, owner):
@@ -251,7 +249,7 @@ def image_does_not_fit(facts: Facts) -> Iterator[Seen]:
                     f"the image's largest {kind} is {number} ({name}), and {owner} has {size} ids"
                 )
                 yield Seen(
-                    facts.place(path, spans[0].number),
+                    facts.place_of(spans[0]),
                     message,
                     "add the missing ones to both files",
                 )
@@ -269,25 +267,27 @@ def kubelet_refuses(facts: Facts) -> Iterator[Seen]:
     'usernsplan allocate --strategy per-container --engine kubernetes --pods 110' makes a line that it takes; take the
     other one out first.
     """
-    given = _kubelets(facts)
+    given = {kind: facts.grants_of(_KUBELET, kind) for kind in KINDS}
     if not any(given.values()):
         return
     fact = ""
     if any(len(lines) != 1 for lines in given.values()):
-        fact = f"it wants one line in each file, and there are {len(given[SUBUID])} and {len(given[SUBGID])}"
+        fact = f"it wants one line in each file, and there are {len(given['uid'])} and {len(given['gid'])}"
     elif len({(line.start, line.stop) for [line] in given.values()}) > 1:
         fact = "its lines in subuid and in subgid differ"
     else:
-        [line] = given[SUBUID]
+        [line] = given["uid"]
         if line.start % SLOT or (line.stop - line.start) % SLOT:
             fact = f"start {line.start} and count {line.stop - line.start} have to be multiples of {SLOT}"
         elif line.start < SLOT or line.stop - line.start < SLOT:
             fact = f"start and count have to be {SLOT} or more"
     if fact:
-        path = next(path for path in FILES if given[path])
+        kind = next(kind for kind in KINDS if given[kind])
         hint = "take it out; 'usernsplan allocate --strategy per-container --engine kubernetes' makes one"
         yield Seen(
-            facts.place(path, given[path][0].number), f"the kubelet refuses its line: {fact}", hint
+            facts.place(PATHS[kind], given[kind][0].number),
+            f"the kubelet refuses its line: {fact}",
+            hint,
         )
 
 
@@ -302,19 +302,10 @@ def kubelet_is_short(facts: Facts) -> Iterator[Seen]:
 
     Set maxPods in the kubelet's configuration to what the line has room for, or give it a longer line.
     """
-    for line in _kubelets(facts)[SUBUID][:1]:
+    for line in facts.grants_of(_KUBELET, "uid")[:1]:
         pods = (line.stop - line.start) // SLOT
         if 0 < pods < _PODS:
             message = f"the kubelet's line has room for {pods} pods, and a kubelet runs {_PODS} by default"
             yield Seen(
                 facts.place(SUBUID, line.number), message, f"set its maxPods to {pods} or less"
             )
-
-
-def _kubelets(facts: Facts) -> dict[str, list[Grant]]:
-    return {
-        path: [
-            x for x in facts.lines(path) if isinstance(x, Grant) and facts.owner_of(x) == _KUBELET
-        ]
-        for path in FILES
-    }

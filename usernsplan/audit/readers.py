@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from usernsplan.audit.base import FILES, Facts, Seen, rule
+from usernsplan.audit.base import Facts, Seen, rule
 from usernsplan.escape import operand
 from usernsplan.formats import readers
-from usernsplan.layout import LEDGER, SUBGID, SUBUID
+from usernsplan.formats.subid import PATHS
+from usernsplan.layout import LEDGER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,8 +58,8 @@ def reader_gives_up(facts: Facts) -> Iterator[Seen]:
 
 
 def _odd(facts: Facts) -> Iterator[tuple[str, Odd, tuple[Reading, ...]]]:
-    for path, file in ((SUBUID, facts.state.subuid), (SUBGID, facts.state.subgid)):
-        for line in file.odd_lines():
+    for kind, path in PATHS.items():
+        for line in facts.state.subid(kind).odd_lines():
             yield facts.place(path, line.number), line, readers.of_line(line.raw)
 
 
@@ -95,7 +96,8 @@ def no_last_newline(facts: Facts) -> Iterator[Seen]:
 
     Add a line end: echo >>/etc/subuid.
     """
-    for path, file in ((SUBUID, facts.state.subuid), (SUBGID, facts.state.subgid)):
+    for kind, path in PATHS.items():
+        file = facts.state.subid(kind)
         if file.raw and not file.raw.endswith(b"\n"):
             place = facts.place(path)
             yield Seen(
@@ -165,7 +167,7 @@ def unreadable(facts: Facts) -> Iterator[Seen]:
 
     Put the file back. Of subuid, subgid, the ledger and Docker's configuration it is told elsewhere.
     """
-    known = {*FILES, LEDGER}
+    known = {*PATHS.values(), LEDGER}
     for found in facts.unread:
         if found.path not in known and not found.path.endswith("daemon.json"):
             yield Seen(facts.place(found.path), found.fact, found.hint)

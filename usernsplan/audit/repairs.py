@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from usernsplan.audit.base import FILES
+from usernsplan.formats.subid import PATHS
 from usernsplan.layout import LEDGER
 from usernsplan.planner.repair import after_mending, make_repair
 
@@ -45,7 +45,7 @@ def repair_of(facts: Facts, found: Iterable[Finding]) -> Repair:
     if codes.isdisjoint({"USN050", "USN051", "USN054"}):
         return Repair(locks=locks)
     # Behind a symlink nothing is written, and without its ledger nobody knows what is ours.
-    broken = [one.path for one in facts.unread if one.path in {*FILES, LEDGER}]
+    broken = [one.path for one in facts.unread if one.path in {*PATHS.values(), LEDGER}]
     if broken:
         return Repair(locks=locks, hindered_by=broken[0])
     if facts.intent:

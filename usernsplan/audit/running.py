@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from usernsplan.audit.base import Facts, Seen, rule
+from usernsplan.audit.base import Facts, Seen, listed, rule
 from usernsplan.ids import IdSet
-from usernsplan.layout import SUBGID, SUBUID
+from usernsplan.mapping import KINDS
 from usernsplan.planner.daemon import remapped_to
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from usernsplan.audit.base import Span
-    from usernsplan.mapping import Extent
+    from usernsplan.claims.index import Claim
+    from usernsplan.mapping import Extent, Kind
     from usernsplan.model import Namespace
 
 
@@ -33,46 +33,49 @@ def somebody_runs_there(facts: Facts) -> Iterator[Seen]:
     Stop these processes, or give the container ids that are nobody's. 'usernsplan inspect PID' shows whose each is.
     """
     for namespace in facts.namespaces:
-        if namespace.mapping is None:
-            continue
-        for path, ids in ((SUBUID, namespace.mapping.uids), (SUBGID, namespace.mapping.gids)):
-            clash = next(
-                (span for extent in ids if (span := _clash(facts, path, namespace, extent))), None
-            )
-            if clash:
-                pid = namespace.pids[0] if namespace.pids else 0
-                who = f"process {pid}" if pid else "no process"
-                message = f"{clash.owner}'s {clash.ids} is in use by the user namespace {namespace.inode} ({who})"
-                hint = (
-                    f"it is not {clash.owner}'s: 'usernsplan inspect {pid}' shows its maps"
-                    if pid
-                    else ""
-                )
-                yield Seen(facts.place(clash.path, clash.number), message, hint)
-                break
+        found = [
+            clash
+            for kind in KINDS
+            for extent in (namespace.mapping[kind] if namespace.mapping else ())
+            for clash in _clashes(facts, kind, namespace, extent)
+        ]
+        if found:
+            pid = namespace.pids[0] if namespace.pids else 0
+            who = f"process {pid}" if pid else "no process"
+            message = f"{_told(found)} is in use by the user namespace {namespace.inode} ({who})"
+            owner, hint = found[0].owner, ""
+            if pid:
+                hint = f"it is not {owner}'s: 'usernsplan inspect {pid}' shows its maps"
+            overlaps = facts.overlaps(found)
+            yield Seen(facts.place_of(found[0]), message, hint, overlaps=overlaps)
 
 
-def _clash(facts: Facts, path: str, namespace: Namespace, extent: Extent) -> Span | None:
-    """Whose ids an extent has that is not his; None where it is nobody's, or fits one who may have made it."""
-    if extent.container == extent.host or (extent.count == 1 and extent.host == namespace.owner):
-        return None
-    start, stop = extent.host, extent.host + extent.count
-    found = list(facts.taken[path].over(start, stop))
+def _clashes(facts: Facts, kind: Kind, namespace: Namespace, extent: Extent) -> list[Claim]:
+    """Whose ids an extent has that are others'; none where it fits one who may have made it."""
+    is_own = extent.count == 1 and extent.host == namespace.owner
+    if extent.container == extent.host or is_own:
+        return []
+    found = facts.taken.over(extent.host, extent.host + extent.count, kind)
     for owner in dict.fromkeys(span.owner for span in found):
-        his = IdSet.clipped((span.start, span.stop) for span in found if span.owner == owner)
+        theirs = IdSet.clipped(span[:2] for span in found if span.owner == owner)
         user = facts.users.get(owner)
-        if not his.gaps(extent.host_range) and (
+        if not theirs.gaps(extent.host_range) and (
             namespace.owner in {None, 0, user.uid if user else None}
             or namespace.owner in _ids_of(facts, owner)
         ):
-            return None
+            return []
     # A line says more than the ledger's file.
-    return min(found, key=lambda span: span.number == 0, default=None)
+    return sorted(found, key=lambda span: span.number == 0)
+
+
+def _told(found: list[Claim]) -> str:
+    """Whose ids these are: of the same ones as uids and gids, in a line and in the ledger, once."""
+    return listed(dict.fromkeys(f"{span.owner}'s {span.ids}" for span in found))
 
 
 def _ids_of(facts: Facts, owner: str) -> IdSet:
-    """The uids that an owner's lines give him: what is made inside of his containers is made by one of these."""
-    return IdSet.clipped((span.start, span.stop) for span in facts.by_owner[SUBUID].get(owner, ()))
+    """The uids that an owner's lines give: one of these makes what is made in their containers."""
+    return IdSet.clipped(span[:2] for span in facts.by_owner["uid"].get(owner, ()))
 
 
 @rule("USN016", "warning")
@@ -92,24 +95,20 @@ def root_runs_there(facts: Facts) -> Iterator[Seen]:
     for namespace in facts.namespaces:
         if namespace.mapping is None or namespace.owner != 0:
             continue
-        for path, ids in ((SUBUID, namespace.mapping.uids), (SUBGID, namespace.mapping.gids)):
-            spans = (
-                s
-                for e in ids
-                if e.container != e.host
-                for s in facts.taken[path].over(e.host, e.host + e.count)
+        theirs = [
+            span
+            for kind in KINDS
+            for e in namespace.mapping[kind]
+            if e.container != e.host
+            for span in facts.taken.over(e.host, e.host + e.count, kind)
+            if span.number and facts.person(span.owner) and span.owner not in {remap, *facts.owners}
+        ]
+        if theirs:
+            pid = namespace.pids[0] if namespace.pids else 0
+            what = f"a user namespace of root's, {namespace.inode}"
+            yield Seen(
+                facts.place_of(theirs[0]),
+                f"{_told(theirs)} is in use by {what}",
+                f"'usernsplan inspect {pid}' shows its maps",
+                overlaps=facts.overlaps(theirs),
             )
-            his = [
-                s
-                for s in spans
-                if s.number and facts.person(s.owner) and s.owner not in {remap, *facts.owners}
-            ]
-            if his:
-                pid = namespace.pids[0] if namespace.pids else 0
-                message = f"{his[0].owner}'s {his[0].ids} is in use by a user namespace of root's, {namespace.inode}"
-                yield Seen(
-                    facts.place(path, his[0].number),
-                    message,
-                    f"'usernsplan inspect {pid}' shows its maps",
-                )
-                break

@@ -86,8 +86,9 @@ def _end(error: UsernsplanError) -> NoReturn:
 
 def main() -> None:
     """Run the command that was typed, and exit with its status."""
-    # Collecting while modules are imported takes a twentieth of a short command's time and frees nothing.
-    gc.set_threshold(50_000)
+    # Collecting while modules are imported, and while ten thousand lines are read, takes a twentieth
+    # of a command's time and frees nothing.
+    gc.set_threshold(200_000)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A name or path that the terminal's encoding lacks is no reason to fail after the work is done.

@@ -6,13 +6,13 @@ from typing import Annotated, Optional
 
 import typer
 
+from usernsplan.claims.useradd import useradd
 from usernsplan.cli.emit import emit
 from usernsplan.cli.options import ConfigFile, Json, Root, id_range, note_interrupted
 from usernsplan.host import read
 from usernsplan.host.config import load as load_config
 from usernsplan.host.files import layout_at
 from usernsplan.ledger import open_ledger
-from usernsplan.planner.useradd import useradd
 from usernsplan.report import capacity as report
 from usernsplan.space import Space, usual
 from usernsplan.space import capacity as figures

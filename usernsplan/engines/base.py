@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from usernsplan.errors import InvalidValueError, RefusedError
 from usernsplan.formats import subid
-from usernsplan.layout import SUBGID, SUBUID, Layout
+from usernsplan.layout import Layout
+from usernsplan.mapping import KINDS
 from usernsplan.model import ROOT
 from usernsplan.strategies import in_subid
 
@@ -125,8 +126,9 @@ def subid_files(allocation: Allocation, *owners: str) -> tuple[File, ...]:
     if not in_subid(allocation.strategy, allocation.mapping):
         return ()
     return tuple(
-        File(path, "".join(subid.line(owner, host).decode() for host in ids.host_ranges()), "lines")
-        for path, ids in ((SUBUID, allocation.mapping.uids), (SUBGID, allocation.mapping.gids))
+        File(path, b"".join(subid.line(owner, ids) for ids in ranges).decode(), "lines")
+        for kind, path in subid.PATHS.items()
+        for ranges in [allocation.mapping[kind].host_ranges()]
         for owner in owners or (allocation.owner,)
     )
 
@@ -170,11 +172,8 @@ def login_of(allocation: Allocation, asked: RenderContext) -> User:
             f"{allocation.owner}, who owns the lines of '{allocation.name}', is nobody who could log in",
             hint="rootless containers want the lines to be an account's: allocate … --owner LOGIN",
         )
-    for kind, number, ids in (
-        ("uid", user.uid, allocation.mapping.uids),
-        ("gid", user.gid, allocation.mapping.gids),
-    ):
-        if ids.to_container(number) is not None:
+    for kind, number in zip(KINDS, (user.uid, user.gid), strict=True):
+        if allocation.mapping[kind].to_container(number) is not None:
             raise RefusedError(
                 f"{user.name}'s own {kind} {number} is in the map of '{allocation.name}': Podman refuses that",
                 hint="give the account a range that it is not in itself, or run the container as root",

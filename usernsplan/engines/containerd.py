@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from usernsplan.engines.base import EXACTLY, TTY, RenderContext, Rendered, Verdict, no, plain
 from usernsplan.errors import RefusedError
+from usernsplan.mapping import KINDS
 
 if TYPE_CHECKING:
     from usernsplan.model import Allocation
@@ -30,8 +31,8 @@ class Containerd:
         """The flags, on one line, to stand right after ``ctr run``; with --rootfs, ctr would ignore the map."""
         flags = [
             f"--{kind}map {container}:{host}:{count}"
-            for kind, ids in (("uid", allocation.mapping.uids), ("gid", allocation.mapping.gids))
-            for container, host, count in ids.triples()
+            for kind in KINDS
+            for container, host, count in allocation.mapping[kind].triples()
         ]
         flags += [
             f"--mount type=bind,src={_plain(mount.source)},dst={_plain(mount.destination)},"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from usernsplan.engines.base import EXACTLY, RenderContext, Rendered, Verdict, no, quoted
 from usernsplan.engines.lxc import maps_root, roots_files, roots_lines
+from usernsplan.mapping import KINDS
 from usernsplan.strategies import SLOT, in_subid
 
 if TYPE_CHECKING:
@@ -71,8 +72,7 @@ class Incus:
 def _first(allocation: Allocation) -> Extent | None:
     """The extent at container id 0, where uids and gids have the same."""
     firsts = [
-        next((e for e in ids if e.container == 0), None)
-        for ids in (allocation.mapping.uids, allocation.mapping.gids)
+        next((e for e in allocation.mapping[kind] if e.container == 0), None) for kind in KINDS
     ]
     return firsts[0] if firsts[0] == firsts[1] else None
 

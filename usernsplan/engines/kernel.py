@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from usernsplan.engines.base import EXACTLY, Rendered, Verdict
+from usernsplan.mapping import KINDS
 
 if TYPE_CHECKING:
     from usernsplan.engines.base import RenderContext
+    from usernsplan.mapping import Kind
     from usernsplan.model import Allocation
 
 
@@ -19,7 +21,7 @@ class MapFile:
     reads_host: ClassVar[bool] = False
     takes: ClassVar[frozenset[str]] = frozenset()
     idmap: ClassVar[Literal["no"]] = "no"
-    kind: Literal["uids", "gids"]
+    kind: Kind
 
     def verdict(self, allocation: Allocation) -> Verdict:
         """Always: an IdMap keeps the kernel's rules."""
@@ -29,8 +31,7 @@ class MapFile:
     def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
         """One extent a line, to be written in one write(2)."""
         del asked
-        ids = allocation.mapping.uids if self.kind == "uids" else allocation.mapping.gids
-        return Rendered(ids.text().removesuffix("\n"))
+        return Rendered(allocation.mapping[self.kind].text().removesuffix("\n"))
 
 
-ENGINES = {"uid_map": MapFile("uids"), "gid_map": MapFile("gids")}
+ENGINES = {f"{kind}_map": MapFile(kind) for kind in KINDS}

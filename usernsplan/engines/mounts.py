@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from usernsplan.engines import engine, engine_of_pool
 from usernsplan.errors import InvalidValueError, RefusedError
 from usernsplan.escape import shell
+from usernsplan.mapping import KINDS
 from usernsplan.model import Mount
 from usernsplan.strategies import SingleUid
 
@@ -245,11 +246,7 @@ def standing(ledger: LedgerState) -> dict[str, Volume]:
 
 
 def _is_identity(allocation: Allocation) -> bool:
-    return all(
-        e.container == e.host
-        for ids in (allocation.mapping.uids, allocation.mapping.gids)
-        for e in ids
-    )
+    return all(e.container == e.host for kind in KINDS for e in allocation.mapping[kind])
 
 
 def _fix(

@@ -16,9 +16,15 @@ from typing import TYPE_CHECKING, NamedTuple
 from usernsplan.errors import InvalidValueError
 from usernsplan.formats.limits import LINE_LIMIT
 from usernsplan.ids import ID_LIMIT, IdRange, IdSet
+from usernsplan.layout import SUBGID, SUBUID
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from usernsplan.mapping import Kind
+
+# Which file grants which ids.
+PATHS: dict[Kind, str] = {"uid": SUBUID, "gid": SUBGID}
 
 _GRANT = re.compile(rb"([^\s\0:#+-][^\s\0:#]*):(0|[1-9][0-9]{0,18}):(0|[1-9][0-9]{0,18})\n?")
 # incus reads unsigned numbers of 32 bits, all others of 63 or more.
@@ -82,8 +88,11 @@ class SubidFile:
         """The lines that some reader could take for a grant to this owner (a login name, or a uid in decimal)."""
         found: dict[str, list[Line]] = {}
         for line in self.lines:
-            for owner in (line.owner,) if isinstance(line, Grant) else line.owners:
-                found.setdefault(owner, []).append(line)
+            if isinstance(line, Grant):
+                found.setdefault(line.owner, []).append(line)
+            else:
+                for owner in line.owners:
+                    found.setdefault(owner, []).append(line)
         return found
 
     def odd_lines(self) -> tuple[Odd, ...]:
@@ -156,11 +165,13 @@ def _line(number: int, raw: bytes) -> Line:
     match = _GRANT.fullmatch(raw)
     if match and len(raw.rstrip(b"\n")) < LINE_LIMIT:
         start, count = int(match[2]), int(match[3])
-        with suppress(UnicodeDecodeError):
+        try:  # not suppress: this runs for every line of every file
             owner = match[1].decode()
-            # Go trims any blank of Unicode; incus gives up on numbers of more than 32 bits.
-            if not owner[0].isspace() and max(start, count) < _INCUS_MODULUS:
-                return Grant(number, raw, owner, start, start + count)
+        except UnicodeDecodeError:
+            return _odd(number, raw)
+        # Go trims any blank of Unicode; incus gives up on numbers of more than 32 bits.
+        if not owner[0].isspace() and start < _INCUS_MODULUS and count < _INCUS_MODULUS:
+            return Grant(number, raw, owner, start, start + count)
     return _odd(number, raw)
 
 

@@ -9,12 +9,11 @@ from usernsplan import engines
 from usernsplan.errors import InvalidFileError, PoolExhaustedError
 from usernsplan.escape import shell
 from usernsplan.formats import login_defs
-from usernsplan.formats.subid import Grant
+from usernsplan.formats.subid import PATHS
 from usernsplan.ids import OVERFLOW_ID
-from usernsplan.layout import LOGIN_DEFS, SUBGID, SUBUID
+from usernsplan.layout import LOGIN_DEFS
 from usernsplan.model import DEFAULT_NAME, DEFAULT_OWNER, ROOT, Finding
-from usernsplan.planner.dockerroot import dockerroot_of, first_free
-from usernsplan.planner.meant import is_meant_by_root
+from usernsplan.planner.dockerroot import claims_of_others, dockerroot_of, first_free
 from usernsplan.planner.names import owner_of
 from usernsplan.planner.stories import advise
 from usernsplan.strategies import PerContainer, Shared, in_subid
@@ -57,8 +56,8 @@ def next_steps(state: HostState, resolved: Resolved, new: Iterable[Allocation]) 
 
 
 def _odd_lines(state: HostState) -> Iterator[Finding]:
-    for path, file in ((SUBUID, state.subuid), (SUBGID, state.subgid)):
-        odd = file.odd_lines()
+    for kind, path in PATHS.items():
+        odd = state.subid(kind).odd_lines()
         if odd:
             more = f", and {len(odd) - 1} more such lines" if odd[1:] else ""
             yield advise(
@@ -102,17 +101,11 @@ def _login_defs(state: HostState) -> Iterator[Finding]:
 
 
 def _dockerroot(state: HostState, root: int) -> Iterator[Finding]:
-    ours = {owner for a in state.ledger.allocations for owner in (a.owner, *a.extra_owners)}
     whose = who_is(state, root)
     whose += [
-        f"in a range that {state.layout.path(path)} gives to {line.owner}"
-        for path, file in ((SUBUID, state.subuid), (SUBGID, state.subgid))
-        for line in file.lines
-        if isinstance(line, Grant)
-        and line.start <= root < line.stop
-        and line.owner not in ours
-        # What root means by a line about the host's own ids, it may do anyway.
-        and not is_meant_by_root(line.owner, line.start, line.stop - line.start)
+        f"in a range that {state.layout.path(claim.path)} gives to {claim.holder}"
+        for claim in claims_of_others(state).over(root, root + 1)
+        if claim.source == "subid"
     ]
     if whose:
         yield advise(

@@ -7,19 +7,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from usernsplan.claims.pool import pool_of
+from usernsplan.claims.sources import claims_of
 from usernsplan.errors import InvalidValueError, RefusedError, UsernsplanError, about
 from usernsplan.ids import IdRange, IdSet
 from usernsplan.model import Allocation
 from usernsplan.planner import returning
 from usernsplan.planner.grants import Grants
 from usernsplan.planner.resolve import not_done
-from usernsplan.planner.taken import Claim, claims, holders, pool_of, take
+from usernsplan.planner.taken import holders, is_taken, take
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
+    from usernsplan.claims.index import Claims
     from usernsplan.model import Finding, HostState, Quarantined
     from usernsplan.planner.resolve import Resolved, Wanted
     from usernsplan.strategies import Need
@@ -49,13 +52,14 @@ def choose(state: HostState, resolved: Resolved, lines: Grants) -> Chosen:
     out. Raises PoolExhaustedError where there is no room for something else, and RefusedError or
     InvalidValueError where something cannot lie where it was asked for.
     """
-    new, back = _new(state, lines, resolved.containers, ())
+    ground = _Ground(state, lines, claims_of(state).where(is_taken))
+    new, back = _new(ground, resolved.containers, ())
     pools: list[Wanted] = []
     left_out: list[Finding] = []
     for one in resolved.pools:
         try:
             with about(option="engines"):
-                more, again = _new(state, lines, (one,), new.values())
+                more, again = _new(ground, (one,), new.values())
                 if one.known and not resolved.are_named:
                     # Its lines may be such that they cannot be put back.
                     Grants(state).restore(one.known)
@@ -74,12 +78,20 @@ def choose(state: HostState, resolved: Resolved, lines: Grants) -> Chosen:
     return Chosen(tuple(pools), new, back, tuple(notes), tuple(left_out))
 
 
+class _Ground(NamedTuple):
+    """What there is before anything is chosen: the host, its lines, and the claims that keep ids from being given."""
+
+    state: HostState
+    lines: Grants
+    taken: Claims
+
+
 def _new(
-    state: HostState, lines: Grants, wanted: Iterable[Wanted], before: Collection[Allocation]
+    ground: _Ground, wanted: Iterable[Wanted], before: Collection[Allocation]
 ) -> tuple[dict[str, Allocation], dict[str, Quarantined]]:
     """The new allocations, and what comes back for them. ``before`` have their ids already."""
     wanted = [one for one in wanted if one.known is None]
-    former = returning.of(state, wanted)
+    former = returning.of(ground.state, wanted)
 
     # Those that want one place first: it may be where the others would come to lie.
     placed = []
@@ -93,14 +105,14 @@ def _new(
         for was in former.get(one.name, ())
         if was.reserved_range == made.reserved_range
     }
-    _check_starts(state, lines, placed, back, before)
+    _check_starts(ground, placed, back, before)
 
     there = (*before, *(made for _, made in placed))
     held = IdSet(a.reserved_range for a in there if a.reserved_range)
-    back |= _again(state, lines, [one for one in wanted if one.start is None], former, held)
+    back |= _again(ground, [one for one in wanted if one.start is None], former, held)
     bases = {name: was.reserved_range.start for name, was in back.items()}
     bases |= {one.name: one.start for one in wanted if one.start is not None}
-    bases |= _first_fit(state, [one for one in wanted if one.name not in bases], held)
+    bases |= _first_fit(ground, [one for one in wanted if one.name not in bases], held)
 
     new = {}
     for one in wanted:
@@ -121,8 +133,7 @@ def _made(one: Wanted, base: int | None) -> Allocation:
 
 
 def _again(
-    state: HostState,
-    lines: Grants,
+    ground: _Ground,
     wanted: Iterable[Wanted],
     former: dict[str, tuple[Quarantined, ...]],
     held: IdSet,
@@ -140,8 +151,8 @@ def _again(
     if not ranges:
         return {}
     made = [_made(one, was.reserved_range.start) for one, was in ranges]
-    state = returning.without(state, [was for _, was in ranges])
-    taken = IdSet.union(c.ids for c in claims(state, *lines.without(*made), running=False)) | held
+    others = ground.lines.without(ground.taken, *made)
+    taken = _not_running(returning.without(others, (was for _, was in ranges))).ids | held
     found: dict[str, Quarantined] = {}
     for one, was in ranges:
         ids = was.reserved_range
@@ -155,26 +166,24 @@ def _is_in(held: IdRange, pool: IdRange | None) -> bool:
     return pool is None or (held.start in pool and held.last in pool)
 
 
-def _first_fit(state: HostState, wanted: Iterable[Wanted], held: IdSet) -> dict[str, int]:
+def _first_fit(ground: _Ground, wanted: Iterable[Wanted], held: IdSet) -> dict[str, int]:
     """The first id of each name that takes a range from the pool. ``held`` is chosen already."""
     groups: dict[Need, list[Wanted]] = {}
     for one in wanted:
         if one.strategy.need:
             groups.setdefault(one.strategy.need, []).append(one)
     found = dict[str, int]()
-    taken = claims(state, state.subuid, state.subgid) if groups else ()
     for need, group in groups.items():
         with about(option="pool"):
-            pool = pool_of(state, group[0].strategy, group[0].pool)
-            bases = take(pool, (*taken, Claim("chosen for this request", held)), need, len(group))
+            pool = pool_of(ground.state, group[0].strategy, group[0].pool)
+            bases = take(pool, ground.taken.ids | held, need, len(group))
         found |= zip((one.name for one in group), bases, strict=True)
         held |= IdSet(IdRange(base, need.count) for base in bases)
     return found
 
 
 def _check_starts(
-    state: HostState,
-    lines: Grants,
+    ground: _Ground,
     placed: Sequence[tuple[Wanted, Allocation]],
     back: dict[str, Quarantined],
     before: Iterable[Allocation],
@@ -184,7 +193,7 @@ def _check_starts(
         return
     for one, made in placed:
         with about(one.name, "start"):
-            _check_start(state, lines, one, made, is_back=one.name in back)
+            _check_start(ground, one, made, is_back=one.name in back)
     asked = {made.name: made for _, made in placed}
     for (held, name), (following, other) in pairwise(_held([*before, *asked.values()])):
         if held.overlaps(following):
@@ -194,32 +203,35 @@ def _check_starts(
                 )
 
     # Almost always nothing is in the way. Whose it is costs more, and is asked only where it is.
-    adopted = {name for name, made in asked.items() if lines.stands(made)}
-    state = returning.without(state, list(back.values()))
-    others = lines.without(*(asked[name] for name in adopted))
-    taken = IdSet.union(claim.ids for claim in claims(state, *others))
+    adopted = {name for name, made in asked.items() if ground.lines.stands(made)}
+    claims = returning.without(ground.taken, back.values())
+    taken = ground.lines.without(claims, *(asked[name] for name in adopted)).ids
     for held, name in _held(asked.values()):
         if taken.meets(held.start, held.stop):
-            running = name not in adopted and name not in back
-            now = claims(state, *lines.without(asked[name]), running=running)
-            for whose, overlap in holders(held, now):
+            others = ground.lines.without(claims, asked[name])
+            if name in adopted or name in back:
+                others = _not_running(others)
+            for whose, overlap in holders(held, others, ground.state.layout):
                 with about(name, "start"):
                     raise RefusedError(f"{held} is not free: {overlap} is {whose}", hint=_LEAVE)
 
 
-def _check_start(
-    state: HostState, lines: Grants, one: Wanted, made: Allocation, *, is_back: bool
-) -> None:
+def _not_running(claims: Claims) -> Claims:
+    """The claims less those of user namespaces that run."""
+    return claims.where(lambda claim: claim.source != "namespace")
+
+
+def _check_start(ground: _Ground, one: Wanted, made: Allocation, *, is_back: bool) -> None:
     """Raise an error where an allocation cannot lie there, no matter who has these ids."""
     need = one.strategy.need
     if made.reserved_range is None or need is None:
         raise InvalidValueError("this allocation takes no range of its own")
-    lines.refuse_other_lines(made)
+    ground.lines.refuse_other_lines(made)
     # Lines that stand are adopted where somebody put them; containers may well be running in them.
     # And a range that the name had before was good enough then.
-    if lines.stands(made) or is_back:
+    if ground.lines.stands(made) or is_back:
         return
-    pool = pool_of(state, one.strategy, one.pool)
+    pool = pool_of(ground.state, one.strategy, one.pool)
     if made.reserved_range.start % need.align:
         raise InvalidValueError(f"{made.reserved_range.start} is not a multiple of {need.align}")
     if not _is_in(made.reserved_range, pool):

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from usernsplan.claims.sources import claims_of
 from usernsplan.engines import engine_of_pool
 from usernsplan.engines.mounts import standing
 from usernsplan.errors import InvalidFileError, RefusedError, UsernsplanError, about
@@ -34,7 +35,7 @@ from usernsplan.planner.recovery import as_changed
 from usernsplan.planner.release import make_release
 from usernsplan.planner.runs import findings as findings_of_runs
 from usernsplan.planner.stories import advise
-from usernsplan.planner.taken import claims_of_others, holders
+from usernsplan.planner.taken import holders, is_of_others
 from usernsplan.planner.volumes import doubts, not_noted
 from usernsplan.strategies import named, with_defaults
 
@@ -224,9 +225,9 @@ def _to_reserve(state: HostState, spec: Spec) -> tuple[Reservation, ...]:
 
 def _reserved_over(state: HostState, reserve: Iterable[Reservation]) -> Iterator[Finding]:
     """What is to be kept for somebody outside, and somebody here has."""
-    others = claims_of_others(state, state.subuid, state.subgid) if reserve else ()
+    others = claims_of(state).where(is_of_others)
     for one in reserve:
-        for whose, overlap in holders(one.ids, others):
+        for whose, overlap in holders(one.ids, others, state.layout):
             message = f"{overlap}, which is to be reserved for '{one.why}', is {whose}"
             yield advise(
                 "USN127",

@@ -5,14 +5,15 @@ from __future__ import annotations
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from usernsplan.claims.meant import is_meant
+from usernsplan.claims.sources import claims_of
 from usernsplan.errors import PoolExhaustedError
 from usernsplan.formats.subid import Grant
-from usernsplan.ids import IdSet
 from usernsplan.layout import SUBGID, SUBUID
-from usernsplan.planner.meant import is_meant_by_root
 from usernsplan.strategies import SHARED_SUBID_LAST, Shared
 
 if TYPE_CHECKING:
+    from usernsplan.claims.index import Claim, Claims
     from usernsplan.model import Allocation, HostState
 
 
@@ -23,6 +24,23 @@ def dockerroot_of(allocation: Allocation) -> int | None:
     )
 
 
+def claims_of_others(state: HostState) -> Claims:
+    """By what somebody else has an id, so that container root should not be it.
+
+    Not by lines of our owners, nor by what root means by a line about the host's own ids: root may
+    be anybody. A line that not every reader understands says nothing sure.
+    """
+    ours = {owner for a in state.ledger.allocations for owner in (a.owner, *a.extra_owners)}
+
+    def is_others(claim: Claim) -> bool:
+        if claim.source == "subid":
+            is_plain = isinstance(claim.value, Grant)
+            return is_plain and claim.holder not in ours and not is_meant(claim)
+        return claim.source in {"account", "group", "reservation"}
+
+    return claims_of(state).where(is_others)
+
+
 def first_free(state: HostState) -> int:
     """The DOCKERROOT that ``auto`` takes. Raises PoolExhaustedError where somebody has every id.
 
@@ -30,17 +48,7 @@ def first_free(state: HostState) -> int:
     else has got the id since.
     """
     ours = [root for a in state.ledger.allocations if (root := dockerroot_of(a))]
-    owners = {owner for a in state.ledger.allocations for owner in (a.owner, *a.extra_owners)}
-    lines = (line for file in (state.subuid, state.subgid) for line in file.lines)
-    others = IdSet.clipped(
-        (x.start, x.stop)
-        for x in lines
-        if isinstance(x, Grant)
-        and x.owner not in owners
-        and not is_meant_by_root(x.owner, x.start, x.stop - x.start)
-    )
-    reserved = IdSet(r.ids for r in state.ledger.reservations)
-    taken = IdSet.union((state.accounts.ids(), others, reserved))
+    taken = claims_of_others(state).ids
     usual = Shared().dockerroot
     for root in chain(ours, range(usual, SHARED_SUBID_LAST)):
         if root not in taken:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from usernsplan.claims.pool import pool_of
 from usernsplan.engines import ENGINES, engine_of_pool, verdict
 from usernsplan.engines.mounts import standing
 from usernsplan.formats.spec import Spec, SpecContainer, SpecReservation, SpecVolume
@@ -11,7 +12,6 @@ from usernsplan.ids import IdRange
 from usernsplan.model import DEFAULT_NAME
 from usernsplan.planner.daemon import remapped_to
 from usernsplan.planner.names import owner_of
-from usernsplan.planner.taken import pool_of
 from usernsplan.strategies import SLOT, Shared, named, options_of
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from usernsplan.claims.sources import claims_of
 from usernsplan.errors import RefusedError
 from usernsplan.escape import file_line, shell
 from usernsplan.formats import subid
@@ -14,11 +15,12 @@ from usernsplan.holdings import holdings, noted_line
 from usernsplan.layout import SUBGID, SUBUID
 from usernsplan.model import ROOT, Change, Finding
 from usernsplan.planner.stories import advise
-from usernsplan.planner.taken import Claim, claims_of_others, holders
+from usernsplan.planner.taken import holders, is_of_others
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator
 
+    from usernsplan.claims.index import Claims
     from usernsplan.formats.subid import Line, SubidFile
     from usernsplan.holdings import Holding
     from usernsplan.model import Allocation, HostState
@@ -38,7 +40,7 @@ class Grants:
         self._uids = {user.name: str(user.uid) for user in reversed(state.accounts.users)}
         self._out: dict[str, list[bytes]] = {SUBUID: [], SUBGID: []}
         self._in: dict[str, list[bytes]] = {SUBUID: [], SUBGID: []}
-        self._others: tuple[Claim, ...] | None = None
+        self._others: Claims | None = None
         self._written: frozenset[tuple[str, bytes]] | None = None
         self.findings: list[Finding] = []
         # The names of allocations whose lines are put back.
@@ -57,17 +59,15 @@ class Grants:
             if one.owner == allocation.owner
         )
 
-    def without(self, *allocations: Allocation) -> tuple[SubidFile, SubidFile]:
-        """Both files less what the owners of these allocations have in them: what everybody else holds."""
-        return self._rest(SUBUID, allocations), self._rest(SUBGID, allocations)
-
-    def _rest(self, path: str, allocations: Iterable[Allocation]) -> SubidFile:
-        ours = (
-            one for allocation in allocations for one in holdings(allocation) if one.path == path
-        )
-        theirs = {line.number for one in ours for line in self._of(one)}
-        file = self._files[path]
-        return replace(file, lines=tuple(line for line in file.lines if line.number not in theirs))
+    def without(self, claims: Claims, *allocations: Allocation) -> Claims:
+        """The claims less the lines of the owners of these allocations: what everybody else has."""
+        ours = {
+            (one.path, line.number)
+            for allocation in allocations
+            for one in holdings(allocation)
+            for line in self._of(one)
+        }
+        return claims.where(lambda claim: (claim.path, claim.number) not in ours)
 
     def refuse_other_lines(self, allocation: Allocation) -> None:
         """Raise RefusedError where the owner of a new allocation has lines already: readers would join them to ours.
@@ -250,9 +250,8 @@ class Grants:
         )
         hint = "only '--with-lines' takes such a line out with its allocation"
         if isinstance(line, Grant) and self._state.accounts.user(one.owner):
-            option = "--del-subuids" if one.path == SUBUID else "--del-subgids"
             usermod = self._state.layout.account_command(
-                ("usermod", option, f"{line.start}-{line.stop - 1}", one.owner)
+                ("usermod", f"--del-sub{one.kind}s", f"{line.start}-{line.stop - 1}", one.owner)
             )
             hint += f"; where nobody needs it any more: {shell(*usermod)}"
         return advise("USN111", message, hint)
@@ -299,12 +298,13 @@ class Grants:
 
     def _refuse_lost_range(self, allocation: Allocation) -> None:
         if self._others is None:
-            self._others = claims_of_others(
-                self._state, *self.without(*self._state.ledger.allocations)
-            )
+            others = claims_of(self._state).where(is_of_others)
+            self._others = self.without(others, *self._state.ledger.allocations)
         release = self._state.layout.inline(f"release {shell(allocation.name)}")
         for whose, overlap in (
-            holders(allocation.reserved_range, self._others) if allocation.reserved_range else ()
+            holders(allocation.reserved_range, self._others, self._state.layout)
+            if allocation.reserved_range
+            else ()
         ):
             raise RefusedError(
                 f"'{allocation.name}' has lost its lines, and {overlap} of its range is now {whose}",

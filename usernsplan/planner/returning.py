@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from usernsplan.claims.sources import claims_of
 from usernsplan.planner.stories import advise
-from usernsplan.planner.taken import claims, holders
+from usernsplan.planner.taken import holders, is_taken
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
+    from usernsplan.claims.index import Claims
     from usernsplan.model import Allocation, Finding, HostState, Quarantined
     from usernsplan.planner.resolve import Wanted
 
@@ -36,13 +38,14 @@ def of(state: HostState, wanted: Iterable[Wanted]) -> dict[str, tuple[Quarantine
     return {name: tuple(sorted(ones, key=_released, reverse=True)) for name, ones in found.items()}
 
 
-def without(state: HostState, back: Collection[Quarantined]) -> HostState:
-    """The host less these ranges in quarantine."""
-    gone = {(one.name, one.reserved_range) for one in back}
-    kept = tuple(
-        one for one in state.ledger.quarantined if (one.name, one.reserved_range) not in gone
+def without(claims: Claims, back: Iterable[Quarantined]) -> Claims:
+    """The claims less these ranges in quarantine."""
+    gone = {(one.name, one.reserved_range.start, one.reserved_range.stop) for one in back}
+    if not gone:
+        return claims
+    return claims.where(
+        lambda claim: claim.source != "quarantine" or (claim.holder, *claim[:2]) not in gone
     )
-    return replace(state, ledger=replace(state.ledger, quarantined=kept))
 
 
 def since_then(allocation: Allocation, former: Quarantined | None) -> Allocation:
@@ -93,8 +96,10 @@ def _why(state: HostState, former: Quarantined, now: Allocation) -> str:
         return f"its strategy was {was.strategy}"
     if was and was.owner != now.owner:
         return f"its owner was {was.owner}"
-    others = claims(without(state, [former]), state.subuid, state.subgid, running=False)
-    if found := next(holders(former.reserved_range, others), None):
+    others = without(claims_of(state), [former]).where(
+        lambda claim: is_taken(claim) and claim.source != "namespace"
+    )
+    if found := next(holders(former.reserved_range, others, state.layout), None):
         return f"{found[1]} is now {found[0]}"
     return "other ids are asked for"
 

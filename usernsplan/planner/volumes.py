@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from usernsplan.engines.mounts import standing
 from usernsplan.escape import shell
+from usernsplan.mapping import KINDS
 from usernsplan.model import MOST_SEEN, LedgerChange, Plan
 from usernsplan.strategies import Shared
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterable
 
     from usernsplan.layout import Layout
-    from usernsplan.mapping import Mapping
+    from usernsplan.mapping import Kind, Mapping
     from usernsplan.model import HostState, LedgerState, Volume, VolumeSeen
 
 # Of ids that do not belong in a volume, as many as fit on a line.
@@ -103,9 +104,11 @@ def _strange(one: VolumeSeen, mapping: Mapping, name: str, ledger: LedgerState) 
 
     def lacking(uid: int, gid: int) -> str:
         """What of an owner has no place, and whose it is."""
-        strange = [("uid", uid)] if mapping.uids.to_container(uid) is None else []
-        strange += [("gid", gid)] if mapping.gids.to_container(gid) is None else []
-        return " and ".join(_id(*each, name, ledger) for each in strange)
+        return " and ".join(
+            _id(kind, number, name, ledger)
+            for kind, number in zip(KINDS, (uid, gid), strict=True)
+            if mapping[kind].to_container(number) is None
+        )
 
     owners = [(lacking(uid, gid), entries) for uid, gid, entries in one.owners]
     top = lacking(*one.top) if one.top else ""
@@ -128,13 +131,12 @@ def _strange(one: VolumeSeen, mapping: Mapping, name: str, ledger: LedgerState) 
     return ", ".join(parts)
 
 
-def _id(kind: str, number: int, name: str, ledger: LedgerState) -> str:
+def _id(kind: Kind, number: int, name: str, ledger: LedgerState) -> str:
     """An id, and whose it is as far as the ledger knows."""
     for a in ledger.allocations:
-        ids = a.mapping.uids if kind == "uid" else a.mapping.gids
         if a.name != name and (
             (a.reserved_range and number in a.reserved_range)
-            or ids.to_container(number) is not None
+            or a.mapping[kind].to_container(number) is not None
         ):
             return f"{kind} {number} ({a.name}'s)"
     released = next((q.name for q in ledger.quarantined if number in q.reserved_range), None)

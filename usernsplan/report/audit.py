@@ -151,6 +151,15 @@ def fields(finding: Finding) -> dict[str, Any]:
         "table": [
             dict(zip(("reader", "takes", "remark"), row, strict=True)) for row in finding.table
         ],
+        "overlaps": [
+            {
+                "place": utf8(one.place),
+                "holder": utf8(one.holder),
+                "ids": {"start": one.start, "count": one.stop - one.start},
+            }
+            for one in finding.overlaps
+        ],
+        "overlaps_left_out": finding.overlaps_left_out,
     }
 
 

@@ -14,13 +14,14 @@ from importlib import resources
 from typing import TYPE_CHECKING
 
 from usernsplan.escape import lines, shown_path
+from usernsplan.mapping import KINDS
 from usernsplan.report import map_svg, scale
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from usernsplan.report.scale import Item
-    from usernsplan.space import Space
+    from usernsplan.space import Kinds, Space
 
 # The script is told of so many places in which a segment clashes.
 _MARKED = 50
@@ -102,10 +103,10 @@ def _table(items: Iterable[Item]) -> Iterator[str]:
     for item in items:
         segment = item.segment
         details = [shown_path(words) for words in segment.details]
-        bad, clashes = "", f' data-n="{item.room}"' if segment.kind == "free" else ""
+        bad, clashes = "", f' data-n="{item.room}"' if segment.origin == "free" else ""
         if item.conflicts:
             places = " ".join(
-                f"{c.ids.start}-{c.ids.stop}-{c.sort}" for c in item.conflicts[:_MARKED]
+                f"{c.ids.start}-{c.ids.stop}-{_as(c.kinds)}" for c in item.conflicts[:_MARKED]
             )
             bad, clashes = ' class="bad"', f' data-c="{places}"'
             words = ", ".join(str(c.ids) for c in item.conflicts[:_NAMED])
@@ -116,12 +117,17 @@ def _table(items: Iterable[Item]) -> Iterator[str]:
             )
             details.insert(0, f"CONFLICT at {words}{more}")
         yield (
-            f'<tr data-k="{segment.kind}" data-s="{segment.sort}"{clashes}{bad}><td>{segment.ids.start}</td>'
-            f"<td>{segment.ids.last}</td><td>{segment.ids.count}</td><td>{scale.SORTS[segment.sort]}</td>"
-            f'<td>{scale.NAMES[segment.kind]}</td><th scope="row">{_esc(shown_path(segment.label))}</th>'
+            f'<tr data-k="{segment.origin}" data-s="{_as(segment.kinds)}"{clashes}{bad}><td>{segment.ids.start}</td>'
+            f"<td>{segment.ids.last}</td><td>{segment.ids.count}</td><td>{scale.as_words(segment.kinds)}</td>"
+            f'<td>{scale.NAMES[segment.origin]}</td><th scope="row">{_esc(shown_path(segment.label))}</th>'
             f"<td>{_esc('; '.join(details))}</td></tr>\n"
         )
     yield "</tbody></table></div></section>\n"
+
+
+def _as(kinds: Kinds) -> str:
+    """As what ids are claimed, in a word for the script."""
+    return "both" if kinds == KINDS else kinds[0]
 
 
 def _file(name: str) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from usernsplan.mapping import KINDS
 from usernsplan.report.json_ import document, range_fields
 
 if TYPE_CHECKING:
-    from usernsplan.planner.useradd import Useradd
-    from usernsplan.space import Capacity, Segment, Space
+    from usernsplan.claims.useradd import Useradd
+    from usernsplan.space import Capacity, Kinds, Segment, Space
 
 
 def space(found: Space) -> str:
@@ -23,11 +24,12 @@ def space(found: Space) -> str:
         conflicts=[
             {
                 "range": range_fields(c.ids),
-                **_sort(c.sort),
+                **_kinds(c.kinds),
                 "segments": [c.first, c.second],
             }
             for c in found.conflicts
         ],
+        conflicts_complete=found.is_complete,
         capacity=figures(found.capacity),
         useradd=useradd(found.useradd),
         problem=found.problem or None,
@@ -81,13 +83,13 @@ def useradd(found: Useradd | None) -> dict[str, Any] | None:
 def _segment(s: Segment) -> dict[str, Any]:
     return {
         "range": range_fields(s.ids),
-        **_sort(s.sort),
-        "kind": s.kind,
+        **_kinds(s.kinds),
+        "kind": s.origin,
         "label": s.label,
         "owners": list(s.owners),
         "details": list(s.details),
     }
 
 
-def _sort(sort: str) -> dict[str, bool]:
-    return {"uid": sort != "gid", "gid": sort != "uid"}
+def _kinds(kinds: Kinds) -> dict[str, bool]:
+    return {kind: kind in kinds for kind in KINDS}

@@ -12,6 +12,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from usernsplan.escape import lines, shown_path
+from usernsplan.mapping import KINDS
 from usernsplan.report import scale
 from usernsplan.space import BACKGROUND
 
@@ -20,12 +21,12 @@ if TYPE_CHECKING:
 
     from usernsplan.ids import IdRange
     from usernsplan.report.scale import Item, Region
-    from usernsplan.space import Conflict, Kind, Segment, Sort, Space
+    from usernsplan.space import Conflict, Kinds, Origin, Segment, Space
 
 WIDTH, NARROW = 1160, 360
 CONFLICT, CONFLICT_DARK = "#d40000", "#ff4d4d"
 # After Okabe and Ito: told apart with any kind of colour vision. Dark ink is put on light fills.
-FILLS: dict[Kind, str] = {
+FILLS: dict[Origin, str] = {
     "allocation": "#0072b2",
     "filler": "#7fb2d6",
     "shared": "#56b4e9",
@@ -40,7 +41,7 @@ FILLS: dict[Kind, str] = {
     "pool": "#9ecae1",
 }
 # What is drawn over the fill, in a square of 8: a shape of its own for each kind.
-_SHAPES: dict[Kind, str] = {
+_SHAPES: dict[Origin, str] = {
     "filler": "M0 0h4v4h-4zM4 4h4v4h-4z",
     "shared": "M0 8L8 0M-2 2L2 -2M6 10L10 6",
     "subid": "M0 0L8 8M-2 6L2 10M6 -2L10 2",
@@ -76,7 +77,7 @@ STYLE = "".join(
         ".ids .head{font-weight:600;font-size:14px}.ids .sub{font-weight:400;fill:#4a525b}.ids .big{font-size:20px}",
         ".ids .edge{stroke:#fff;stroke-width:1}.ids .k{pointer-events:none;paint-order:stroke;stroke-width:4px;",
         f"stroke-linejoin:round;fill:{_INK}}}.ids .k-allocation{{fill:#fff}}.ids .k-free{{fill:#4a525b;stroke:none}}",
-        "".join(f".ids .k-{kind}{{stroke:{fill}}}" for kind, fill in FILLS.items()),
+        "".join(f".ids .k-{origin}{{stroke:{fill}}}" for origin, fill in FILLS.items()),
         f".clash{{stroke:{CONFLICT};fill:url(#p-conflict)}}.cf{{fill:{CONFLICT}}}.ids .flag{{fill:{CONFLICT}}}",
         ".ids .bang{fill:#fff;font-weight:700;font-size:11px;text-anchor:middle;pointer-events:none}",
         ".ids g.s rect{shape-rendering:crispEdges}.ids g.s:focus{outline:none}",
@@ -147,11 +148,11 @@ def summary(space: Space) -> str:
 
 
 def _patterns() -> Iterator[str]:
-    for kind, fill in FILLS.items():
-        solid = "whole" if kind in {"filler", "reservation", "reserved"} else "shape"
-        shape = f'<path class="{solid}" d="{_SHAPES[kind]}"/>' if kind in _SHAPES else ""
+    for origin, fill in FILLS.items():
+        solid = "whole" if origin in {"filler", "reservation", "reserved"} else "shape"
+        shape = f'<path class="{solid}" d="{_SHAPES[origin]}"/>' if origin in _SHAPES else ""
         yield (
-            f'<pattern id="p-{kind}" width="8" height="8" patternUnits="userSpaceOnUse">'
+            f'<pattern id="p-{origin}" width="8" height="8" patternUnits="userSpaceOnUse">'
             f'<rect width="8" height="8" fill="{fill}"/>{shape}</pattern>'
         )
     yield (
@@ -214,23 +215,23 @@ def _lanes(
 ) -> float:
     """The lanes of a region: above a place for flags, then the claims, below them the areas."""
     flagged = any(c.ids.overlaps(region.ids) for item in region.items for c in item.conflicts)
-    for sort in region.lanes():
+    for lane in region.lanes():
         y += 16 if flagged else 0
         left, right = x_of(region.ids.start), x_of(region.ids.stop)
         out.append(
             f'<rect class="frame" x="{_n(left)}" y="{y}" width="{_n(right - left)}" height="{_LANE}"/>'
         )
-        if sort != "both":
-            out.append(f'<text class="axis" x="6" y="{y + 20}">{sort}</text>')
-        seen = [i for i in region.items if sort == "both" or i.segment.sort in {sort, "both"}]
-        for kind in scale.ORDER:
-            bars = list(_bars((i for i in seen if i.segment.kind == kind), region.ids, x_of))
-            stop = _STOP if len(bars) <= _STOPS and kind not in BACKGROUND else ""
+        if lane != KINDS:
+            out.append(f'<text class="axis" x="6" y="{y + 20}">{lane[0]}</text>')
+        seen = [i for i in region.items if scale.is_in_lane(i.segment.kinds, lane)]
+        for origin in scale.ORDER:
+            bars = list(_bars((i for i in seen if i.segment.origin == origin), region.ids, x_of))
+            stop = _STOP if len(bars) <= _STOPS and origin not in BACKGROUND else ""
             out += (
-                _bar(bar, kind, y, stop) + (_label(bar, sort, y, x_of) if named else "")
+                _bar(bar, origin, y, stop) + (_label(bar, lane, y, x_of) if named else "")
                 for bar in bars
             )
-        here = {c for i in seen for c in i.conflicts if c.sort in {sort, "both"} or sort == "both"}
+        here = {c for i in seen for c in i.conflicts if scale.is_in_lane(c.kinds, lane)}
         _clashes(out, [c for c in here if c.ids.overlaps(region.ids)], region, x_of, y)
         y += _LANE + _GAP
     return y - _GAP
@@ -264,49 +265,49 @@ def _joins(bar: _Bar, left: float, right: float) -> bool:
     return narrow or (left == bar.left and right == bar.right)
 
 
-def _bar(bar: _Bar, kind: Kind, y: float, stop: str) -> str:
+def _bar(bar: _Bar, origin: Origin, y: float, stop: str) -> str:
     top, height = y, float(_BAR)
-    if kind == "free":
+    if origin == "free":
         # Nothing to be seen; it is there to be asked.
         return (
             f'<g class="s" role="img"><title>{_esc(titled(bar.items))}</title><rect x="{_n(bar.left)}" y="{_n(top)}" '
             f'width="{_n(bar.right - bar.left)}" height="{_n(height)}" fill="transparent"/></g>'
         )
-    if kind in BACKGROUND:
-        top, height = y + _BAR + (_GROUND if kind == "useradd" else 0), _GROUND
-    elif kind == "namespace":
+    if origin in BACKGROUND:
+        top, height = y + _BAR + (_GROUND if origin == "useradd" else 0), _GROUND
+    elif origin == "namespace":
         top, height = y + _BAR - 8, 8
-    elif kind in {"account", "group"}:
+    elif origin in {"account", "group"}:
         top, height = y + 8, _BAR - 8
     else:
         height *= bar.share
         # From above, so that it can be seen beside what was given out between.
-        top = y if kind == "quarantine" else y + _BAR - height
+        top = y if origin == "quarantine" else y + _BAR - height
     # Of the edges as they are written: neighbours meet.
     width = round(bar.right, 1) - round(bar.left, 1)
-    edge = ' class="edge"' if width > 4 * _NARROWEST and kind not in BACKGROUND else ""
+    edge = ' class="edge"' if width > 4 * _NARROWEST and origin not in BACKGROUND else ""
     return (
         f'<g class="s"{stop} role="img"><title>{_esc(titled(bar.items))}</title><rect{edge} x="{_n(bar.left)}" '
-        f'y="{_n(top)}" width="{_n(width)}" height="{_n(height)}" fill="url(#p-{kind})"/></g>'
+        f'y="{_n(top)}" width="{_n(width)}" height="{_n(height)}" fill="url(#p-{origin})"/></g>'
     )
 
 
-def _label(bar: _Bar, lane: Sort, y: float, x_of: Callable[[int], float]) -> str:
+def _label(bar: _Bar, lane: Kinds, y: float, x_of: Callable[[int], float]) -> str:
     """The name of a bar in it, where there is room: behind what lies over its beginning."""
     segment, conflicts = bar.items[0].segment, bar.items[0].conflicts
-    if len(bar.items) > 1 or segment.kind in _SMALL:
+    if len(bar.items) > 1 or segment.origin in _SMALL:
         return ""
     start = segment.ids.start
     for clash in conflicts:
         if (
-            clash.sort in {lane, "both"}
+            scale.is_in_lane(clash.kinds, lane)
             and clash.ids.start <= start < clash.ids.stop < segment.ids.stop
         ):
             start = clash.ids.stop
     left = max(bar.left, x_of(start))
     label = _short(shown_path(segment.label), bar.right - left - 10)
     return (
-        f'<text class="k k-{segment.kind}" x="{_n(left + 6)}" y="{_n(y + 15)}">{_esc(label)}</text>'
+        f'<text class="k k-{segment.origin}" x="{_n(left + 6)}" y="{_n(y + 15)}">{_esc(label)}</text>'
         if label
         else ""
     )
@@ -366,8 +367,10 @@ def _axis(out: list[str], marks: list[tuple[int, float]], width: int, y: float) 
 
 
 def _legend(out: list[str], items: Iterable[Item], width: int, y: float) -> float:
-    kinds = {item.segment.kind for item in items}
-    found = [(f'fill="url(#p-{kind})"', scale.NAMES[kind]) for kind in FILLS if kind in kinds]
+    kinds = {item.segment.origin for item in items}
+    found = [
+        (f'fill="url(#p-{origin})"', scale.NAMES[origin]) for origin in FILLS if origin in kinds
+    ]
     if any(item.conflicts for item in items):
         found.insert(0, ('class="clash"', "conflict"))
     x = float(_LEFT)
@@ -386,7 +389,7 @@ def titled(items: list[Item]) -> str:
     if len(items) == 1:
         return described(items[0].segment, conflicts=len(items[0].conflicts))
     first, last = items[0].segment, items[-1].segment
-    if first.kind == "free":
+    if first.origin == "free":
         room = sum(item.room for item in items)
         return f"{len(items):,} free stretches, {first.ids.start}-{last.ids.last}: room for {room:,} more"
     names = [shown_path(i.segment.label) for i in items[:_TITLED]]
@@ -397,10 +400,10 @@ def titled(items: list[Item]) -> str:
 
 def described(segment: Segment, *, conflicts: int = 0) -> str:
     """A segment in a few lines."""
-    sort = "" if segment.sort == "both" else f", as {scale.SORTS[segment.sort]} only"
+    only = "" if segment.kinds == KINDS else f", as {scale.as_words(segment.kinds)} only"
     lines = [
         shown_path(scale.called(segment)),
-        f"{segment.ids} ({scale.ids(segment.ids.count)}{sort})",
+        f"{segment.ids} ({scale.ids(segment.ids.count)}{only})",
     ]
     lines += map(shown_path, segment.details)
     lines += [f"in {conflicts:,} conflict{'s' * (conflicts != 1)}"] if conflicts else []

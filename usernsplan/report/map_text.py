@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from usernsplan.escape import shown_path
 from usernsplan.ids import IdRange, IdSet
+from usernsplan.mapping import KINDS
 from usernsplan.report import scale
 from usernsplan.space import BACKGROUND
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from usernsplan.report.colour import Paint
     from usernsplan.report.scale import Item, Region
-    from usernsplan.space import Kind, Sort, Space
+    from usernsplan.space import Kinds, Origin, Space
 
 
 class Style(NamedTuple):
@@ -34,7 +35,7 @@ class _Mark(NamedTuple):
     colour: str
 
 
-_MARKS: dict[Kind, _Mark] = {
+_MARKS: dict[Origin, _Mark] = {
     "allocation": _Mark("█", "#", "blue"),
     "filler": _Mark("▞", "f", "blue"),
     "shared": _Mark("░", "~", "cyan"),
@@ -51,7 +52,7 @@ _MARKS: dict[Kind, _Mark] = {
 _CONFLICT = _Mark("!", "!", "red")
 _NEXT = _Mark("▓", "%", "blue")  # every other allocation, so that neighbours can be told apart
 _HEIGHTS = " ▁▂▃▄▅▆▇"
-_RANK = {kind: rank for rank, kind in enumerate(scale.ORDER)}
+_RANK = {origin: rank for rank, origin in enumerate(scale.ORDER)}
 # Of these a cell shows how much of it is taken.
 _SHADED = {_RANK["allocation"], _RANK["subid"]}
 _PART = _Mark("▁▄▇", ":+", "blue")
@@ -81,8 +82,8 @@ def picture(space: Space, style: Style, title: str) -> str:
 def _whole(items: Sequence[Item], style: Style) -> Iterator[str]:
     cells = style.width - _MARGIN - 1
     edges = [scale.at(cell / cells) for cell in range(cells + 1)]
-    for sort in scale.Region(scale.WHOLE, tuple(items)).lanes():
-        yield _bar(items, edges, sort, style, named=False)
+    for lane in scale.Region(scale.WHOLE, tuple(items)).lanes():
+        yield _bar(items, edges, lane, style, named=False)
     yield _axis([(n, scale.share(n)) for n in scale.MARKS], cells)
 
 
@@ -93,8 +94,8 @@ def _region(region: Region, space: Space, style: Style) -> Iterator[str]:
     claims = region.claims()
     words = _wrapped(f"{ids}  {scale.told(region, space)}", style, _MARGIN)
     yield from (words[0].replace(str(ids), style.paint(str(ids), "bold"), 1), *words[1:])
-    for sort in region.lanes():
-        yield _bar(region.items, edges, sort, style, named=True)
+    for lane in region.lanes():
+        yield _bar(region.items, edges, lane, style, named=True)
     yield _axis([(n, (n - ids.start) / ids.count) for n in scale.ticks(ids, cells // 22)], cells)
     # People know their accounts; of these only what clashes is listed.
     listed = [i for i in claims if i.conflicts or not scale.is_account(i.segment)]
@@ -113,20 +114,20 @@ class _Cell(NamedTuple):
 
 
 def _bar(
-    items: Iterable[Item], edges: Sequence[int], sort: Sort, style: Style, *, named: bool
+    items: Iterable[Item], edges: Sequence[int], lane: Kinds, style: Style, *, named: bool
 ) -> str:
     """A lane: for each cell the topmost claim in it, names where there is room; a conflict before everything."""
-    shown = [i for i in items if _is_in(i.segment.ids, i.segment.sort, edges, sort)]
+    shown = [i for i in items if _is_in(i.segment.ids, i.segment.kinds, edges, lane)]
     cells = _topmost(shown, edges)
-    clashes = (c for item in shown for c in item.conflicts if _is_in(c.ids, c.sort, edges, sort))
+    clashes = (c for item in shown for c in item.conflicts if _is_in(c.ids, c.kinds, edges, lane))
     for its in {_cells_of(clash.ids, edges) for clash in clashes}:
         for cell in its:
             cells[cell] = _Cell(mark=_CONFLICT)
     text = [cell.mark.character if style.unicode else cell.mark.plain for cell in cells]
     for item in shown if named else ():
-        if item.segment.kind not in BACKGROUND:
+        if item.segment.origin not in BACKGROUND:
             _write_name(text, cells, item)
-    lead = {"both": "", "uid": "uid", "gid": "gid"}[sort]
+    lead = "" if lane == KINDS else lane[0]
     edge = "│" if style.unicode else "|"
     coloured = zip(text, (cell.mark.colour for cell in cells), strict=True)
     return f"{lead:>{_MARGIN - 1}}{edge}{_painted(coloured, style.paint)}{edge}"
@@ -137,14 +138,14 @@ def _topmost(shown: Iterable[Item], edges: Sequence[int]) -> list[_Cell]:
     cells = [_Cell()] * (len(edges) - 1)
     odd = False
     for item in shown:
-        mark, its = _MARKS[item.segment.kind], _cells_of(item.segment.ids, edges)
+        mark, its = _MARKS[item.segment.origin], _cells_of(item.segment.ids, edges)
         if (
-            item.segment.kind == "allocation"
+            item.segment.origin == "allocation"
             and item.segment.ids.count >= edges[its.start + 1] - edges[its.start]
         ):
             odd = not odd
             mark = mark if odd else _NEXT
-        new = _Cell(_RANK[item.segment.kind], mark, item.number)
+        new = _Cell(_RANK[item.segment.origin], mark, item.number)
         for cell in its:
             if new.rank >= cells[cell].rank:
                 cells[cell] = new
@@ -157,7 +158,7 @@ def _topmost(shown: Iterable[Item], edges: Sequence[int]) -> list[_Cell]:
 def _shares(items: Iterable[Item], edges: Sequence[int]) -> list[float]:
     """What part of each cell's ids somebody has."""
     taken = [0] * (len(edges) - 1)
-    for ids in IdSet(item.segment.ids for item in items if item.segment.kind not in BACKGROUND):
+    for ids in IdSet(item.segment.ids for item in items if item.segment.origin not in BACKGROUND):
         if ids.overlaps(IdRange(edges[0], edges[-1] - edges[0])):
             for cell in _cells_of(ids, edges):
                 taken[cell] += min(ids.stop, edges[cell + 1]) - max(ids.start, edges[cell])
@@ -173,11 +174,9 @@ def _filled(mark: _Mark, share: float) -> _Mark:
     return _Mark(_HEIGHTS[eighths], "+" if eighths > len(_HEIGHTS) / 2 else ":", mark.colour)
 
 
-def _is_in(ids: IdRange, sort: Sort, edges: Sequence[int], lane: Sort) -> bool:
-    """Tell whether ids of a sort are seen in a lane between these edges."""
-    return (
-        (sort == lane or "both" in {sort, lane}) and ids.start < edges[-1] and ids.stop > edges[0]
-    )
+def _is_in(ids: IdRange, kinds: Kinds, edges: Sequence[int], lane: Kinds) -> bool:
+    """Tell whether ids of these kinds are seen in a lane between these edges."""
+    return scale.is_in_lane(kinds, lane) and ids.start < edges[-1] and ids.stop > edges[0]
 
 
 def _cells_of(ids: IdRange, edges: Sequence[int]) -> range:
@@ -222,17 +221,17 @@ def _axis(marks: Iterable[tuple[int, float]], cells: int) -> str:
 
 def _line(item: Item, style: Style) -> str:
     segment = item.segment
-    mark = _CONFLICT if item.conflicts else _MARKS[segment.kind]
-    sort = "" if segment.sort == "both" else f" ({scale.SORTS[segment.sort]})"
+    mark = _CONFLICT if item.conflicts else _MARKS[segment.origin]
+    only = "" if segment.kinds == KINDS else f" ({scale.as_words(segment.kinds)})"
     ids = f"{segment.ids}"
     more = (
         f"  {segment.details[0]}"
-        if segment.kind in {"subid", "quarantine", "namespace"} and segment.details
+        if segment.origin in {"subid", "quarantine", "namespace"} and segment.details
         else ""
     )
     # Whose it is comes first: it is what a narrow terminal has room for.
-    kind = "" if scale.called(segment) == segment.label else f"  {scale.NAMES[segment.kind]}"
-    text = f"{ids:<21} {shown_path(segment.label)}{kind}{sort}{more}"
+    origin = "" if scale.called(segment) == segment.label else f"  {scale.NAMES[segment.origin]}"
+    text = f"{ids:<21} {shown_path(segment.label)}{origin}{only}{more}"
     character = mark.character if style.unicode else mark.plain
     return "  " + style.paint(character, mark.colour) + " " + _cut(text, style.width - 4, style)
 
@@ -262,8 +261,8 @@ def _left(space: Space, style: Style) -> Iterator[str]:
 
 def _legend(items: Iterable[Item], style: Style) -> Iterator[str]:
     """What the characters mean, of those that are there."""
-    kinds = {item.segment.kind for item in items}
-    found = [(_MARKS[kind], scale.NAMES[kind]) for kind in scale.NAMES if kind in kinds]
+    kinds = {item.segment.origin for item in items}
+    found = [(_MARKS[origin], scale.NAMES[origin]) for origin in scale.NAMES if origin in kinds]
     if any(item.conflicts for item in items):
         found.insert(0, (_CONFLICT, "conflict"))
     if kinds & {"allocation", "subid"}:

@@ -120,7 +120,7 @@ def _rows(found: Count, mapping: Mapping | None) -> list[tuple[str, int, int | N
 def _inside(role: str, number: int, mapping: Mapping | None) -> int | None:
     if mapping is None:
         return None
-    return (mapping.gids if role in _OF_GROUPS else mapping.uids).to_container(number)
+    return mapping["gid" if role in _OF_GROUPS else "uid"].to_container(number)
 
 
 def _places(missed: Sequence[Place]) -> list[dict[str, Any]]:

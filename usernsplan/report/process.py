@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from usernsplan.escape import shown_path, utf8
 from usernsplan.ids import IdRange
+from usernsplan.mapping import KINDS
 from usernsplan.report.json_ import document, range_fields
 from usernsplan.report.result import Result
 from usernsplan.report.text import table
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from usernsplan.formats.proc_status import Ids, Status
-    from usernsplan.mapping import Extent, IdMap
+    from usernsplan.mapping import Extent, IdMap, Kind
     from usernsplan.model import Namespace
     from usernsplan.whose.ids import Answer, Holder, IdContext, Share
     from usernsplan.whose.privileges import Process, Sentence
@@ -55,10 +56,8 @@ def _text_of(process: Process, said: Sequence[Sentence]) -> str:
     namespace = process.namespace
     mapping = namespace.mapping if namespace else None
     rows = []
-    for kind, ids, one in (
-        ("uid", status.uids, mapping.uids if mapping else None),
-        ("gid", status.gids, mapping.gids if mapping else None),
-    ):
+    for kind, ids in zip(KINDS, (status.uids, status.gids), strict=True):
+        one = mapping[kind] if mapping else None
         rows += [
             (f"{what}{kind}", *_seen(number, one, namespace, whose, kind))
             for what, number in _four(ids)
@@ -194,16 +193,16 @@ def _belongs(namespace: Namespace, ranges: Ranges) -> str:
     if namespace.mapping is None:
         return ""
     told = dict.fromkeys(
-        word for words in _words(namespace.mapping.uids, ranges, gids=False) for word in words
+        word for words in _words(namespace.mapping.uids, ranges, "uid") for word in words
     )
     few = list(told)[:_FEW]
     return ", ".join(few) + (f", and {len(told) - _FEW} more" if len(told) > _FEW else "")
 
 
-def _words(ids: IdMap, ranges: Ranges, *, gids: bool) -> Iterator[list[str]]:
+def _words(ids: IdMap, ranges: Ranges, kind: Kind) -> Iterator[list[str]]:
     """Whose the host ids of each extent are."""
     nobody = "given to nobody" if ranges.complete else "given to nobody, as far as can be seen"
-    for extent, parts, free in ranges.shares(ids, gids=gids):
+    for extent, parts, free in ranges.shares(ids, kind):
         wide = [part for part in parts if not isinstance(part.holder, OfAccount | OfGroup)]
         single = [part for part in parts if isinstance(part.holder, OfAccount | OfGroup)]
         words = (
@@ -215,7 +214,7 @@ def _words(ids: IdMap, ranges: Ranges, *, gids: bool) -> Iterator[list[str]]:
         if len(wide) > _SHOWN:
             words.append(f"and {len(wide) - _SHOWN} more")
         if len(single) > _FEW:
-            words.append(f"{len(single)} {'groups' if gids else 'accounts'} of the host")
+            words.append(f"{len(single)} {'accounts' if kind == 'uid' else 'groups'} of the host")
         else:
             words += [_share(extent, part) for part in single]
         if free and not words:
@@ -256,12 +255,9 @@ def _namespaces(
             yield f"{head}\n  its maps are not written, or no process is left in it"
             continue
         rows = [
-            (kind, *row)
-            for kind, gids, ids in (
-                ("uids", False, one.mapping.uids),
-                ("gids", True, one.mapping.gids),
-            )
-            for row in _extents(ids, around, ranges, gids=gids)
+            (f"{kind}s", *row)
+            for kind in KINDS
+            for row in _extents(one.mapping[kind], around, ranges, kind)
         ]
         headers = (
             "",
@@ -270,18 +266,14 @@ def _namespaces(
             "host ids",
             "whose",
         )
-        lacking = [
-            f"\n  its {k}_map is not written"
-            for k in ("uid", "gid")
-            if not getattr(one.mapping, f"{k}s")
-        ]
+        lacking = [f"\n  its {kind}_map is not written" for kind in KINDS if not one.mapping[kind]]
         yield f"{head}\n{table(headers, rows)}{''.join(lacking)}"
 
 
 def _extents(
-    ids: IdMap, around: Namespace | None, ranges: Ranges, *, gids: bool
+    ids: IdMap, around: Namespace | None, ranges: Ranges, kind: Kind
 ) -> Iterator[tuple[str, ...]]:
-    for number, (extent, words) in enumerate(zip(ids, _words(ids, ranges, gids=gids), strict=True)):
+    for number, (extent, words) in enumerate(zip(ids, _words(ids, ranges, kind), strict=True)):
         if number == _SHOWN:
             yield (
                 "…",
@@ -290,15 +282,15 @@ def _extents(
                 "(--json has them)",
             )
             return
-        between = [_between(extent, around, gids=gids)] if around else []
+        between = [_between(extent, around, kind)] if around else []
         yield (str(extent.container_range), *between, str(extent.host_range), "\n".join(words))
 
 
-def _between(extent: Extent, around: Namespace, *, gids: bool) -> str:
+def _between(extent: Extent, around: Namespace, kind: Kind) -> str:
     """What the namespace around calls the ids of an extent."""
     if around.mapping is None:
         return "unknown"
-    parent = (around.mapping.gids if gids else around.mapping.uids).to_container(extent.host)
+    parent = around.mapping[kind].to_container(extent.host)
     if parent is None:
         return "not mapped"
     return f"{parent}-{parent + extent.count - 1}" if extent.count > 1 else str(parent)
@@ -308,8 +300,8 @@ def _namespace_fields(one: Namespace, ranges: Ranges, around: Namespace | None) 
     maps: dict[str, Any] = {"uid_map": None, "gid_map": None}
     if one.mapping:
         maps = {
-            "uid_map": list(_extent_fields(one.mapping.uids, around, ranges, gids=False)) or None,
-            "gid_map": list(_extent_fields(one.mapping.gids, around, ranges, gids=True)) or None,
+            f"{kind}_map": list(_extent_fields(one.mapping[kind], around, ranges, kind)) or None
+            for kind in KINDS
         }
     return {
         "inode": one.inode or None,
@@ -321,15 +313,13 @@ def _namespace_fields(one: Namespace, ranges: Ranges, around: Namespace | None) 
 
 
 def _extent_fields(
-    ids: IdMap, around: Namespace | None, ranges: Ranges, *, gids: bool
+    ids: IdMap, around: Namespace | None, ranges: Ranges, kind: Kind
 ) -> Iterator[dict[str, Any]]:
     outer = around.mapping if around else None
-    for extent, parts, free in ranges.shares(ids, gids=gids):
+    for extent, parts, free in ranges.shares(ids, kind):
         yield {
             "container": extent.container,
-            "parent": (outer.gids if gids else outer.uids).to_container(extent.host)
-            if outer
-            else None,
+            "parent": outer[kind].to_container(extent.host) if outer else None,
             "host": extent.host,
             "count": extent.count,
             "belongs": [
@@ -364,7 +354,7 @@ def _seen(
     ids: IdMap | None,
     namespace: Namespace | None,
     whose: Mapping[int, Answer],
-    kind: str,
+    kind: Kind,
 ) -> tuple[str, str, str]:
     inside = ""
     if namespace is not None:
@@ -373,7 +363,7 @@ def _seen(
     return (
         str(number),
         inside,
-        _whose(whose[number].uid if kind == "uid" else whose[number].gid, number),
+        _whose(whose[number][kind], number),
     )
 
 

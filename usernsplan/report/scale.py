@@ -12,14 +12,15 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from usernsplan.ids import ID_LIMIT, IdRange, IdSet
+from usernsplan.mapping import KINDS
 from usernsplan.space import BACKGROUND, Segment, Space
 from usernsplan.strategies import SLOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from usernsplan.planner.useradd import Useradd
-    from usernsplan.space import Capacity, Conflict, Kind, Sort
+    from usernsplan.claims.useradd import Useradd
+    from usernsplan.space import Capacity, Conflict, Kinds, Origin
 
 WHOLE = IdRange(0, ID_LIMIT)
 # The ids of the host itself: accounts, and what 16 bits can hold.
@@ -31,7 +32,7 @@ _STRETCH = 256 * SLOT
 _KNEE = 1000
 _THOUSANDTH = 0.001
 
-NAMES: dict[Kind, str] = {
+NAMES: dict[Origin, str] = {
     "allocation": "allocation",
     "filler": "filler of Docker's map",
     "shared": "shared map",
@@ -47,9 +48,9 @@ NAMES: dict[Kind, str] = {
     "free": "free",
 }
 # The label of such a segment says what it is.
-_SELF_NAMED: frozenset[Kind] = frozenset({"namespace", "useradd", "pool", "free"})
+_SELF_NAMED: frozenset[Origin] = frozenset({"namespace", "useradd", "pool", "free"})
 # What is drawn later lies above.
-ORDER: tuple[Kind, ...] = (
+ORDER: tuple[Origin, ...] = (
     "free",
     "pool",
     "useradd",
@@ -64,8 +65,7 @@ ORDER: tuple[Kind, ...] = (
     "group",
     "account",
 )
-LANES: tuple[Sort, Sort] = ("uid", "gid")
-SORTS: dict[Sort, str] = {"both": "uids and gids", "uid": "uids", "gid": "gids"}
+LANES: tuple[Kinds, ...] = (("uid",), ("gid",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +84,23 @@ class Region(NamedTuple):
     ids: IdRange
     items: tuple[Item, ...]
 
-    def lanes(self) -> tuple[Sort, ...]:
+    def lanes(self) -> tuple[Kinds, ...]:
         """One lane where uids and gids are the same, else one for each."""
-        return ("both",) if all(item.segment.sort == "both" for item in self.items) else LANES
+        return (KINDS,) if all(item.segment.kinds == KINDS for item in self.items) else LANES
 
     def claims(self) -> list[Item]:
         """What somebody has here."""
-        return [item for item in self.items if item.segment.kind not in BACKGROUND]
+        return [item for item in self.items if item.segment.origin not in BACKGROUND]
+
+
+def as_words(kinds: Kinds) -> str:
+    """As what ids are claimed: "uids and gids"."""
+    return " and ".join(f"{kind}s" for kind in kinds)
+
+
+def is_in_lane(kinds: Kinds, lane: Kinds) -> bool:
+    """Tell whether what is claimed as these kinds is seen in a lane."""
+    return any(kind in lane for kind in kinds)
 
 
 def share(number: int) -> float:
@@ -127,7 +137,7 @@ def _free(space: Space) -> Iterator[Item]:
         room = IdSet((gap,)).how_many(figures.count, figures.align)
         words = f"room for {room:,} more" if room else "free, too short for one more"
         why = ("once what is shared is released",) if figures.shared else ()
-        yield Item(-1, Segment(gap, "both", "free", words, why), (), room)
+        yield Item(-1, Segment(gap, KINDS, "free", words, why), (), room)
 
 
 def regions(space: Space, all_items: Iterable[Item]) -> tuple[Region, ...]:
@@ -162,11 +172,11 @@ def regions(space: Space, all_items: Iterable[Item]) -> tuple[Region, ...]:
 
 def is_account(segment: Segment) -> bool:
     """Tell whether it is one id that people know by its name."""
-    return segment.kind in {"account", "group"}
+    return segment.origin in {"account", "group"}
 
 
 def _is_far(segment: Segment) -> bool:
-    return segment.kind not in BACKGROUND and segment.ids.start >= HOST_IDS.stop
+    return segment.origin not in BACKGROUND and segment.ids.start >= HOST_IDS.stop
 
 
 def _clusters(spans: list[tuple[int, int]], pool: int) -> list[tuple[int, int]]:
@@ -203,11 +213,13 @@ def ticks(ids: IdRange, wanted: int) -> list[int]:
 
 def counted(found: Iterable[Item]) -> str:
     """How many of each kind: "3 allocations, 1 account"."""
-    numbers: dict[Kind, int] = {}
+    numbers: dict[Origin, int] = {}
     for item in found:
-        numbers[item.segment.kind] = numbers.get(item.segment.kind, 0) + 1
+        numbers[item.segment.origin] = numbers.get(item.segment.origin, 0) + 1
     return ", ".join(
-        f"{numbers[kind]:,} {_plural(kind, numbers[kind])}" for kind in NAMES if kind in numbers
+        f"{numbers[origin]:,} {_plural(origin, numbers[origin])}"
+        for origin in NAMES
+        if origin in numbers
     )
 
 
@@ -231,8 +243,8 @@ def _free_part(part: float) -> str:
     return f"{whole} % free"
 
 
-def _plural(kind: Kind, number: int) -> str:
-    name = NAMES[kind]
+def _plural(origin: Origin, number: int) -> str:
+    name = NAMES[origin]
     plurals = {
         "subid": "lines of others",
         "filler": "fillers of Docker's maps",
@@ -244,7 +256,7 @@ def _plural(kind: Kind, number: int) -> str:
         "reserved": name,
         "namespace": f"range{'s' * (number != 1)} of running namespaces",
     }
-    return always.get(kind) or (name if number == 1 else plurals.get(kind, f"{name}s"))
+    return always.get(origin) or (name if number == 1 else plurals.get(origin, f"{name}s"))
 
 
 def clashes(space: Space) -> Iterator[str]:
@@ -254,18 +266,20 @@ def clashes(space: Space) -> Iterator[str]:
 
 def clash(conflict: Conflict, one: Segment, other: Segment) -> str:
     """A conflict of these two in words."""
-    return f"{conflict.ids} as {SORTS[conflict.sort]}: {_called(one)} and {_called(other)}"
+    return f"{conflict.ids} as {as_words(conflict.kinds)}: {_called(one)} and {_called(other)}"
 
 
 def called(segment: Segment) -> str:
     """A segment's kind and name, where the name does not say the kind."""
     return (
-        segment.label if segment.kind in _SELF_NAMED else f"{NAMES[segment.kind]} {segment.label}"
+        segment.label
+        if segment.origin in _SELF_NAMED
+        else f"{NAMES[segment.origin]} {segment.label}"
     )
 
 
 def _called(segment: Segment) -> str:
-    return f"{NAMES[segment.kind]} '{segment.label}'"
+    return f"{NAMES[segment.origin]} '{segment.label}'"
 
 
 def figures(capacity: Capacity) -> list[tuple[str, str]]:

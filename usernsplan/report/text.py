@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from usernsplan import escape
 from usernsplan.escape import shell, shown_path
+from usernsplan.mapping import KINDS
 from usernsplan.report.diff import unified
 
 if TYPE_CHECKING:
@@ -112,9 +113,10 @@ def allocation(
     ]
     if a.reserved_range:
         rows.append(("held", f"{a.reserved_range} ({a.reserved_range.count} ids, uids and gids)"))
-    for kind, ids in (("uid_map", a.mapping.uids), ("gid_map", a.mapping.gids)):
+    for kind in KINDS:
         rows += [
-            ("" if index else kind, _extent(*extent)) for index, extent in enumerate(ids.triples())
+            ("" if index else f"{kind}_map", _extent(*extent))
+            for index, extent in enumerate(a.mapping[kind].triples())
         ]
     for v, fact, remedy in volumes:
         how = f"{shown_path(v.path)} ({' '.join(filter(None, (v.mode, v.user)))})"

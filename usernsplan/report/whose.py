@@ -104,7 +104,7 @@ def paragraph(number: int, answer: Answer, layout: Layout, pool: IdRange | None)
 
 def line(number: int, answer: Answer, pool: IdRange | None) -> str:
     """The same on one line, with what is needed to look further."""
-    uid, gid = (short(some, number, pool) for some in answer)
+    uid, gid = (short(some, number, pool) for some in (answer.uid, answer.gid))
     return f"{number:<10}  {uid}" if uid == gid else f"{number:<10}  uid: {uid}; gid: {gid}"
 
 

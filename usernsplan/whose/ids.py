@@ -1,35 +1,27 @@
-"""Whose an id is: everybody who has it, as a uid and as a gid. Several may, and that is what is worth knowing."""
+"""Whose an id is: everybody who has it, as a uid and as a gid. Several may have it."""
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
-from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
+from usernsplan.claims.sources import claims_of
 from usernsplan.engines import engine_of_pool
-from usernsplan.formats.accounts import Accounts
-from usernsplan.formats.subid import Grant
+from usernsplan.formats.accounts import Accounts, Group, User
+from usernsplan.formats.subid import Grant, Odd
 from usernsplan.ids import ID_LIMIT, IdSet
-from usernsplan.layout import SUBGID, SUBUID
-from usernsplan.reserved import TABLE, Reserved
+from usernsplan.mapping import KINDS
+from usernsplan.model import Namespace, Quarantined, Reservation
+from usernsplan.reserved import Reserved
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator
 
+    from usernsplan.claims.index import Claim
     from usernsplan.formats.subid import Line, SubidFile
     from usernsplan.layout import Layout
-    from usernsplan.mapping import Extent, IdMap
-    from usernsplan.model import (
-        Allocation,
-        HistoryEntry,
-        LedgerState,
-        Namespace,
-        Quarantined,
-        Reservation,
-    )
+    from usernsplan.mapping import Extent, IdMap, Kind
+    from usernsplan.model import Allocation, HistoryEntry, LedgerState
 
 NOBODY = Accounts()
 
@@ -53,6 +45,10 @@ class IdContext:
     history: tuple[HistoryEntry, ...] = ()
     image: Accounts = NOBODY
     complete: bool = True
+
+    def subid(self, kind: Kind) -> SubidFile:
+        """The file that grants ids of this kind."""
+        return self.subuid if kind == "uid" else self.subgid
 
 
 class OfAllocation(NamedTuple):
@@ -142,15 +138,18 @@ Holder = (
     | OfReservation
     | OfQuarantine
 )
-# What a span of ids is to one id in it.
-_Source = tuple[int, int, Callable[[int], Holder]]
 
 
-class Answer(NamedTuple):
-    """Everybody who has a host id as a uid, and as a gid: allocations first, then others, then conventions."""
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Everybody who has a host id as a uid, and as a gid: allocations, then others, conventions."""
 
     uid: tuple[Holder, ...]
     gid: tuple[Holder, ...]
+
+    def __getitem__(self, kind: Kind) -> tuple[Holder, ...]:
+        """Who has it as an id of this kind."""
+        return self.uid if kind == "uid" else self.gid
 
     @property
     def is_free(self) -> bool:
@@ -159,141 +158,79 @@ class Answer(NamedTuple):
 
 
 def answers(ids: Iterable[int], facts: IdContext) -> dict[int, Answer]:
-    """Answer each id once, by number. What there is to look through is gone through once, however many they are."""
+    """Answer each id once, by number. However many they are, the claims are read once."""
     asked = sorted(set(ids))
-    uids = _holders(asked, _sources(facts, facts.subuid, SUBUID, _of_accounts(facts.accounts), 0))
-    gids = _holders(asked, _sources(facts, facts.subgid, SUBGID, _of_groups(facts.accounts), 1))
+    claims, holders = claims_of(facts), _Holders(facts)
+    found = {kind: claims.of_each(asked, kind) for kind in KINDS}
     return {
-        number: Answer(tuple(uids.get(number, ())), tuple(gids.get(number, ()))) for number in asked
+        number: Answer(*(tuple(holders.of(found[kind].get(number, ()), number)) for kind in KINDS))
+        for number in asked
     }
 
 
-def _holders(asked: Sequence[int], sources: Iterable[_Source]) -> dict[int, list[Holder]]:
-    found: dict[int, list[Holder]] = {}
-    for start, stop, holder in sources:
-        at = bisect_left(asked, start)
-        while at < len(asked) and asked[at] < stop:
-            found.setdefault(asked[at], []).append(holder(asked[at]))
-            at += 1
-    return found
+class _Holders:
+    """Claims as what they are to one id: which id of the container it is, by whom it was given."""
+
+    def __init__(self, facts: IdContext) -> None:
+        self._facts = facts
+        self._names: dict[Kind, dict[int, str]] = {
+            kind: _names(facts.image, kind) for kind in KINDS
+        }
+        self._givers: dict[str, HistoryEntry | None] = {}
+
+    def of(self, claims: Iterable[Claim], number: int) -> Iterator[Holder]:
+        """The holders of one id; an allocation may claim it twice, and a line of ours is it."""
+        seen: list[Allocation] = []
+        for claim in claims:
+            a = claim.allocation
+            if a is None or (claim.source != "subid" and all(a is not other for other in seen)):
+                seen += [a] if a else []
+                yield self.at(claim, number)
+
+    def at(self, claim: Claim, number: int) -> Holder:  # noqa: PLR0911 - a case for each
+        """What a claim is to one of its ids."""
+        if claim.allocation:
+            return self._allocation(claim.allocation, claim, number)
+        match claim.value:
+            case Grant() | Odd() as line:
+                given = line.owner if isinstance(line, Grant) else claim.holder
+                account = claim.holder if given != claim.holder else ""
+                path = self._facts.layout.path(claim.path)
+                return OfLine(path, line, claim[:2], account)
+            case User():
+                return OfAccount(claim.holder)
+            case Group():
+                return OfGroup(claim.holder)
+            case Namespace() as namespace:
+                ids = namespace.mapping[claim.kind] if namespace.mapping else None
+                return OfNamespace(namespace, (ids and ids.to_container(number)) or 0)
+            case Reservation() as entry:
+                return OfReservation(entry)
+            case Quarantined() as former:
+                return OfQuarantine(former)
+            case Reserved() as convention:
+                return OfReserved(convention)
+        raise AssertionError(claim)
+
+    def _allocation(self, a: Allocation, claim: Claim, number: int) -> OfAllocation:
+        if a.name not in self._givers:
+            self._givers[a.name] = giver(a, self._facts.history)
+        by = self._givers[a.name]
+
+        e = next((e for e in a.mapping[claim.kind] if number in e.host_range), None)
+        span = (e.host, e.host + e.count) if e else claim[:2]
+        if e is None or engine_of_pool(a):
+            return OfAllocation(a, span, None, None, by)
+        container = e.container + number - e.host
+        return OfAllocation(a, span, container, self._names[claim.kind].get(container), by)
 
 
-def _sources(
-    facts: IdContext, file: SubidFile, path: str, accounts: Mapping[int, list[Holder]], kind: int
-) -> Iterator[_Source]:
-    """Everything that holds ids of one kind: uids (0) or gids (1)."""
-    ledger = facts.ledger
-    names = _names(facts.image, kind)
-    ours: set[tuple[str, int, int]] = set()
-    for allocation in ledger.allocations:
-        ids = _ids(allocation.mapping, kind)
-        ours.update(
-            (owner, e.host, e.host + e.count)
-            for owner in (allocation.owner, *allocation.extra_owners)
-            for e in ids
-        )
-        yield from _allocated(allocation, ids, names, giver(allocation, facts.history))
-    users = {str(user.uid): user.name for user in reversed(facts.accounts.users)}
-    yield from _granted(file, facts.layout.path(path), ours, users)
-    for number, holders in accounts.items():
-        for one in holders:
-            yield number, number + 1, _always(one)
-    for namespace in facts.namespaces:
-        if namespace.mapping:
-            for extent in _ids(namespace.mapping, kind):
-                yield extent.host, extent.host + extent.count, partial(_mapped, namespace, extent)
-    yield from ((r.ids.start, r.ids.stop, _always(OfReservation(r))) for r in ledger.reservations)
-    yield from (
-        (q.reserved_range.start, q.reserved_range.stop, _always(OfQuarantine(q)))
-        for q in ledger.quarantined
-    )
-    yield from ((r.ids.start, r.ids.stop, _always(OfReserved(r))) for r in TABLE)
-
-
-def _allocated(
-    allocation: Allocation, ids: IdMap, names: Mapping[int, str], by: HistoryEntry | None
-) -> Iterator[_Source]:
-    pooled = engine_of_pool(allocation) is not None
-    for extent in ids:
-        span = (extent.host, extent.host + extent.count)
-        inside = partial(_inside, allocation, extent, names, by)
-        yield *span, _always(OfAllocation(allocation, span, None, None, by)) if pooled else inside
-    if allocation.reserved_range and allocation.reserved_range not in ids.host_ranges():
-        held = allocation.reserved_range
-        kept = OfAllocation(allocation, (held.start, held.stop), None, None, by)
-        for part in IdSet((held,)) - IdSet(ids.host_ranges()):
-            yield part.start, part.stop, _always(kept)
-
-
-def _granted(
-    file: SubidFile, path: str, ours: Container[tuple[str, int, int]], users: Mapping[str, str]
-) -> Iterator[_Source]:
-    """The lines of others; ``users`` has the names of numbers, which newuidmap(1) takes for an owner as well."""
-    for line in file.lines:
-        if not isinstance(line, Grant):
-            # It is one line, whatever it may be taken for.
-            for span in IdSet.clipped(line.spans):
-                yield span.start, span.stop, _always(OfLine(path, line, (span.start, span.stop)))
-        elif not any(
-            (owner, line.start, line.stop) in ours
-            for owner in (line.owner, users.get(line.owner, ""))
-        ):
-            account = users.get(line.owner, "")
-            yield (
-                line.start,
-                line.stop,
-                _always(OfLine(path, line, (line.start, line.stop), account)),
-            )
-
-
-def _inside(
-    allocation: Allocation,
-    extent: Extent,
-    names: Mapping[int, str],
-    by: HistoryEntry | None,
-    host: int,
-) -> Holder:
-    container = extent.container + host - extent.host
-    span = (extent.host, extent.host + extent.count)
-    return OfAllocation(allocation, span, container, names.get(container), by)
-
-
-def _mapped(namespace: Namespace, extent: Extent, host: int) -> Holder:
-    return OfNamespace(namespace, extent.container + host - extent.host)
-
-
-def _always(holder: Holder) -> Callable[[int], Holder]:
-    return lambda _: holder
-
-
-def _of_accounts(accounts: Accounts) -> dict[int, list[Holder]]:
-    found: dict[int, list[Holder]] = {}
-    for user in accounts.users:
-        found.setdefault(user.uid, []).append(OfAccount(user.name))
-    return found
-
-
-def _of_groups(accounts: Accounts) -> dict[int, list[Holder]]:
-    found: dict[int, list[Holder]] = {}
-    for group in accounts.groups:
-        found.setdefault(group.gid, []).append(OfGroup(group.name))
-    named = set(found)
-    for user in accounts.users:
-        if user.gid not in named:
-            found.setdefault(user.gid, []).append(OfAccount(user.name))
-    return found
-
-
-def _names(accounts: Accounts, kind: int) -> dict[int, str]:
+def _names(accounts: Accounts, kind: Kind) -> dict[int, str]:
     """The first name of each id: as getpwuid(3) finds it."""
     numbered = [(user.uid, user.name) for user in accounts.users]
-    if kind:
+    if kind == "gid":
         numbered = [(group.gid, group.name) for group in accounts.groups]
     return dict(reversed(numbered))
-
-
-def _ids(mapping: object, kind: int) -> IdMap:
-    return mapping.gids if kind else mapping.uids  # type: ignore[attr-defined, no-any-return]
 
 
 def giver(allocation: Allocation, history: Iterable[HistoryEntry]) -> HistoryEntry | None:
@@ -315,60 +252,49 @@ class Share(NamedTuple):
 
 
 class Ranges:
-    """Who holds ranges of a host, to be asked for many maps: ordered once by where they start."""
+    """Who holds ranges of a host, to be asked for many maps: one index of its claims.
+
+    No conventions, and no namespaces, whose maps these are.
+    """
 
     def __init__(self, facts: IdContext) -> None:
-        # Not namespaces, whose maps these are.
-        self._facts = replace(facts, namespaces=())
-        self._sorted: dict[bool, tuple[list[int], list[int], list[tuple[int, _Source]]]] = {}
+        self._claims = claims_of(replace(facts, namespaces=())).where(
+            lambda claim: (
+                claim.source != "reserved" and not (claim.source == "subid" and claim.allocation)
+            )
+        )
+        self._holders = _Holders(facts)
         self.complete = facts.complete
 
-    def shares(
-        self, ids: IdMap, *, gids: bool = False
-    ) -> tuple[tuple[Extent, tuple[Share, ...], IdSet], ...]:
-        """Whose the host ids of each extent of a map are, and which of them are nobody's.
-
-        Allocations, lines of others, accounts or groups, reservations and what was released; no conventions.
-        """
+    def shares(self, ids: IdMap, kind: Kind) -> tuple[tuple[Extent, tuple[Share, ...], IdSet], ...]:
+        """Whose the host ids of each extent of a map are, and which of them are nobody's."""
         found = []
         for extent in ids:
             first, last = extent.host, extent.host + extent.count
             parts = tuple(
-                Share(max(start, first), min(stop, last), one)
-                for start, stop, holder in self._over(first, last, gids=gids)
-                if not isinstance(one := holder(max(start, first)), OfReserved)
+                Share(
+                    max(start, first), min(stop, last), self._holders.at(claim, max(start, first))
+                )
+                for claim in self._claims.over(first, last, kind)
+                for start, stop in _parts(claim)
+                if start < last and first < stop
             )
-            free = IdSet((extent.host_range,)) - IdSet.clipped(
-                (part.start, part.stop) for part in parts
-            )
+            free = IdSet((extent.host_range,)) - IdSet.clipped(part[:2] for part in parts)
             found.append((extent, parts, free))
         return tuple(found)
 
-    def _over(self, first: int, last: int, *, gids: bool) -> list[_Source]:
-        """What holds some id from ``first`` up to, but without, ``last``, in the order of an answer."""
-        if gids not in self._sorted:
-            self._sorted[gids] = self._ordered(gids=gids)
-        starts, reach, sources = self._sorted[gids]
-        found = []
-        at = bisect_left(starts, last) - 1
-        # None of those before it ends later than this.
-        while at >= 0 and reach[at] > first:
-            if sources[at][1][1] > first:
-                found.append(sources[at])
-            at -= 1
-        return [source for _, source in sorted(found, key=lambda numbered: numbered[0])]
 
-    def _ordered(self, *, gids: bool) -> tuple[list[int], list[int], list[tuple[int, _Source]]]:
-        facts = self._facts
-        file, path = (facts.subgid, SUBGID) if gids else (facts.subuid, SUBUID)
-        accounts = _of_groups(facts.accounts) if gids else _of_accounts(facts.accounts)
-        numbered = enumerate(_sources(facts, file, path, accounts, int(gids)))
-        sources = sorted(numbered, key=lambda each: each[1][0])
-        return (
-            [start for _, (start, _, _) in sources],
-            list(accumulate((stop for _, (_, stop, _) in sources), max)),
-            sources,
-        )
+def _parts(claim: Claim) -> Iterator[tuple[int, int]]:
+    """A claim; of a reserved range, what is mapped apart from what is only kept."""
+    a = claim.allocation
+    if a is None or claim.value:
+        yield claim[:2]
+        return
+    mapped = [(e.host, e.host + e.count) for e in a.mapping[claim.kind]]
+    # What reaches out of the range is a claim of its own.
+    yield from ((x, y) for x, y in mapped if claim.start <= x and y <= claim.stop)
+    rest = IdSet((claim.id_range,)) - IdSet.clipped(mapped)
+    yield from ((ids.start, ids.stop) for ids in rest)
 
 
 class Inside(NamedTuple):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from usernsplan.formats.proc_status import CAPABILITIES
 from usernsplan.ids import OVERFLOW_ID
+from usernsplan.mapping import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -157,8 +158,8 @@ def _identity(status: Status, namespace: Namespace | None, root: _Root) -> Itera
         text = f"the maps of its namespace are not written: it sees every id as {OVERFLOW_ID}"
         yield Sentence("no-map", text, unusual=True)
         return
-    for kind, ids in (("uid", namespace.mapping.uids), ("gid", namespace.mapping.gids)):
-        if not ids:
+    for kind in KINDS:
+        if not namespace.mapping[kind]:
             text = f"the {kind}_map of its namespace is not written: it sees every {kind} as {OVERFLOW_ID}"
             yield Sentence(f"no-{kind}-map", text, unusual=True)
     if root.uid == 0:

@@ -21,10 +21,11 @@ _ULONG = 2**64
 
 @dataclass(frozen=True, slots=True)
 class Useradd:
-    """What useradd can still give: ``users`` more get ``count`` ids each. None where login.defs turns it off.
+    """What useradd can still give: ``users`` more get ``counts`` ids each, uids and gids.
 
-    ``areas`` are SUB_UID_MIN-SUB_UID_MAX and SUB_GID_MIN-SUB_GID_MAX; ``uids`` and ``gids`` say how many fit in either,
-    None where useradd gives none of that sort (its file is not there, or its count is 0).
+    ``areas`` are SUB_UID_MIN-SUB_UID_MAX and SUB_GID_MIN-SUB_GID_MAX. ``uids`` and ``gids`` say how
+    many ranges fit in either, None where useradd gives none of that kind (its file is not there, or
+    its count is 0).
     """
 
     counts: tuple[int, int]
@@ -34,16 +35,17 @@ class Useradd:
 
     @property
     def users(self) -> int | None:
-        """How many users it can add before one of the two runs out; None where it gives no ids to anybody."""
+        """How many users it can add before one of the two runs out; None where it gives no ids."""
         return min((n for n in (self.uids, self.gids) if n is not None), default=None)
 
 
 def useradd(state: HostState) -> Useradd | None:
-    """What useradd has left, by the rule of shadow 4.13, lib/subordinateio.c: None where login.defs is not to be read.
+    """What useradd has left; None where login.defs cannot be read.
 
-    ``find_free_range`` sorts the lines by their start and takes the lowest hole of SUB_UID_COUNT ids in
-    SUB_UID_MIN..SUB_UID_MAX; an empty line divides a hole. A line counts whoever it names. It gives nothing of a sort
-    whose file is missing.
+    The rule is that of shadow 4.13, lib/subordinateio.c: ``find_free_range`` sorts the lines by
+    their start and takes the lowest hole of SUB_UID_COUNT ids in SUB_UID_MIN..SUB_UID_MAX. An empty
+    line divides a hole. A line counts no matter whom it names. useradd gives no ids of a kind whose
+    file is missing.
     """
     try:
         uids, gids = login_defs.parse(state.login_defs, state.layout.path(LOGIN_DEFS)).areas
@@ -80,7 +82,7 @@ def _fits(file: SubidFile, area: Area) -> int | None:
 
 
 def _span(line: Line) -> tuple[int, int] | None:
-    """The range that shadow takes a line for, or None where it skips it; its unsigned long wraps."""
+    """The range that shadow takes a line for; None where it skips it. Its unsigned long wraps."""
     if isinstance(line, Grant):
         return line.start, line.stop
     taken = readers.as_shadow(line.raw)

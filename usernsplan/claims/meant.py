@@ -1,0 +1,31 @@
+"""Which lines lie over other ids on purpose. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from usernsplan.model import ROOT
+
+if TYPE_CHECKING:
+    from usernsplan.claims.index import Claim
+
+# The packages of LXD and Incus give the same range to these accounts and to root, who runs the
+# daemon.
+DAEMONS_OF_ROOT = frozenset({"lxd", "_lxd", "incus", "_incus"})
+
+
+def is_meant_by_root(owner: str, start: int, count: int) -> bool:
+    """Tell whether a line is root's about the host's own ids, which root has anyway.
+
+    Such are LXC's identity maps, and a single id for LXD's raw.idmap.
+    """
+    return owner == ROOT and (start == 0 or count == 1)
+
+
+def is_meant(claim: Claim) -> bool:
+    """Tell whether a claim is a line of root's about the host's own ids."""
+    return (
+        claim.source == "subid"
+        and not claim.allocation
+        and is_meant_by_root(claim.holder, claim.start, claim.stop - claim.start)
+    )

@@ -40,30 +40,38 @@ def slow(*parameters: object) -> list[ParameterSet]:
 
 
 def usernsplan(
-    *words: str | Path, status: int = 0, env: dict[str, str] | None = None, cwd: Path | None = None
+    *words: str | Path,
+    status: int | None = 0,
+    env: dict[str, str] | None = None,
+    cwd: Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run it, expect this exit status, and never a traceback.
+    """Run it as a process, expect this exit status (None: any), and never a traceback.
 
-    It is a process, forked from an interpreter that has read its modules, because a start takes longer than most
-    commands. With an environment of its own it starts from nothing: that may say how Python begins.
+    The process is forked from an interpreter that has read its modules, because a start takes longer
+    than most commands. Only an environment that says how Python begins needs a start from nothing.
     """
-    if env:
+    whole = {**os.environ, **(env or {})}
+    if any(name.startswith("PYTHON") for name in env or ()):
         words = (*PROGRAM, *words)
         started = subprocess.run(
             list(map(str, words)),
             capture_output=True,
             text=True,
             stdin=subprocess.DEVNULL,
-            env={**os.environ, **env},
+            env=whole,
             cwd=cwd,
             check=False,
             timeout=120,
         )
         ended = Ended(started.returncode, started.stdout, started.stderr)
     else:
-        ended = _forks(os.stat("/proc/self/ns/mnt").st_ino).start(*words, cwd=cwd).wait()
+        forks = _forks(os.stat("/proc/self/ns/mnt").st_ino)
+        ended = forks.start(*words, env=whole, cwd=cwd).wait()
+
     assert "Traceback" not in ended.err, ended.err
-    assert ended.status == status, f"{words}: status {ended.status}\n{ended.out}\n{ended.err}"
+    assert status in {None, ended.status}, (
+        f"{words}: status {ended.status}\n{ended.out}\n{ended.err}"
+    )
     return subprocess.CompletedProcess(list(map(str, words)), ended.status, ended.out, ended.err)
 
 

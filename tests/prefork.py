@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 # A run that takes longer hangs: killed, and the test fails.
-PATIENCE = 60.0
+PATIENCE = 180.0
 
 
 class Ended(NamedTuple):

@@ -1,7 +1,9 @@
-"""Plan -> the host: all or nothing, and after a kill at any point the next run puts things right.
+"""Carry out a plan on the host: all or nothing.
 
-The order is the guarantee: locks; the ledger's intent, on disk; the files, each replaced whole; the ledger's changes
-and the end of the intent, in one step. What a leftover intent means is decided in planner.recovery.
+After a kill at any point the next command repairs the host. The order of the steps guarantees this:
+take the locks; write the intent to the ledger, on disk; replace each file whole; write the ledger's
+changes and remove the intent, in one transaction. planner.recovery decides what a leftover intent
+means.
 """
 
 from __future__ import annotations
@@ -40,23 +42,26 @@ if TYPE_CHECKING:
 
 
 def allocate(request: AllocateRequest, root: str = "/", command: str = "") -> Plan:
-    """Give containers their ids on the host below ``root``; ``command`` is what its history will say. See carry_out."""
+    """Give containers their ids on the host below ``root``. See ``carry_out``.
+
+    ``command`` is the command that the history will show.
+    """
     layout = files.layout_at(root)
     decide = partial(make_plan, request=request)
     return carry_out(layout, open_ledger(layout), decide, command, agreed=request.yes)
 
 
 def release(request: ReleaseRequest, root: str = "/", command: str = "") -> Plan:
-    """Take allocations away, or forget released ranges, on the host below ``root``. See carry_out.
+    """Release allocations or forget quarantined ranges below ``root``. See ``carry_out``.
 
-    Nobody looks here whether files carry what is forgotten: volume.forget does.
+    This does not check whether files carry the ids of a forgotten range; volume.forget does.
     """
     layout = files.layout_at(root)
     return carry_out(layout, open_ledger(layout), partial(make_release, request=request), command)
 
 
 def preview(layout: Layout, ledger: Ledger, decide: Callable[[HostState], Plan]) -> Plan:
-    """What would be done now. Nothing is written, no lock is taken."""
+    """The plan that would be carried out now. Writes nothing and takes no lock."""
     with foreseen(layout, ledger) as (state, notes):
         plan = decide(state)
     return replace(plan, findings=(*notes, *plan.findings))
@@ -64,9 +69,9 @@ def preview(layout: Layout, ledger: Ledger, decide: Callable[[HostState], Plan])
 
 @contextmanager
 def foreseen(layout: Layout, ledger: Ledger) -> Iterator[tuple[HostState, tuple[Finding, ...]]]:
-    """The host as it will be once an interrupted run is mended, and what is to be said of that.
+    """The host as it will be after the repair of an interrupted command, and a finding about that.
 
-    Errors that are raised inside say it too.
+    Errors that are raised inside get the same note.
     """
     state = read.looked_at(read.state(layout, ledger.state))
     intent = ledger.pending() if state.ledger.interrupted else None
@@ -74,7 +79,7 @@ def foreseen(layout: Layout, ledger: Ledger) -> Iterator[tuple[HostState, tuple[
         yield state, ()
         return
     message = (
-        f"{_interrupted(intent)}, or is still under way; it is mended before anything else is done"
+        f"{_interrupted(intent)}, or is still running; it is repaired before anything else is done"
     )
     try:
         yield as_mended(state, intent), (advise("USN114", message),)
@@ -91,35 +96,37 @@ def carry_out(
     *,
     agreed: bool = False,
 ) -> Plan:
-    """Decide and do it: where nothing is to change, nothing is locked or touched.
+    """Decide and carry out. If nothing changes, no lock is taken and no file is written.
 
-    What has consequences is done only where somebody ``agreed`` to them; RefusedError is raised otherwise.
+    ``decide`` runs again under the locks, on the host as it is then, so that commands at the same
+    time follow one another instead of failing.
 
-    The decision is made anew under the locks, from what the host holds then, so that runs at the same time follow one
-    another instead of failing. Raises what ``decide`` raises, LockBusyError, and the errors of files and ledger: the
-    files are then as they were, or, where even that could not be written, the next run mends them.
+    Raises RefusedError for a plan with consequences unless the user ``agreed``, what ``decide``
+    raises, LockBusyError, and the errors of files and ledger. After an error the files are as
+    before; if even that could not be written, the next command repairs them.
     """
     findings: list[Finding] = []
     try:
         state = read.state(layout, ledger.state)
         if state.ledger.interrupted:
-            # By a kill, or by a run that is under way at this moment: what was read may be half of it.
+            # A command was killed or is still running, so the state may be half of its change.
             with _locked(layout, ledger, findings) as state:
                 pass
         plan = decide(state)
         _refuse_unasked(plan, command, agreed=agreed)
         if plan.changed:
-            # Before the locks, which useradd takes itself. If we fail after it, an account without a range is harmless.
+            # Before the locks, because useradd takes them itself. If a later step fails, an account
+            # without a range is harmless.
             for words in plan.account_commands:
                 accounts.add(layout, words)
-                made = f"made an account that is needed: {shell(*layout.account_command(words))}"
+                made = f"created a required account: {shell(*layout.account_command(words))}"
                 findings.append(advise("USN115", made))
             with _locked(layout, ledger, findings) as state:
                 plan = decide(state)
                 _refuse_unasked(plan, command, agreed=agreed)
                 if plan.account_commands:
                     raise HostChangedError(
-                        f"the account {plan.account_commands[0][-1]} went away meanwhile"
+                        f"another program removed the account {plan.account_commands[0][-1]}"
                     )
                 if plan.changed:
                     commit(layout, ledger, plan, command)
@@ -130,34 +137,36 @@ def carry_out(
 
 
 def _refuse_unasked(plan: Plan, command: str, *, agreed: bool) -> None:
-    """Raise RefusedError for a plan with consequences that nobody agreed to."""
+    """Raise RefusedError for a plan with consequences to which the user did not agree."""
     if plan.changed and plan.consequences and not agreed:
-        again = (
-            f"{in_words(f'{command} --yes')} does it all the same"
-            if command
-            else "yes=True does it all the same"
-        )
+        again = in_words(f"{command} --yes") if command else "yes=True"
         raise RefusedError(
             "; ".join(one.message for one in plan.consequences),
-            hint=f"{again}; it is left alone where containers are named, and with --no-daemon-config",
+            hint=f"{again} accepts this; --no-daemon-config, or naming containers, "
+            "leaves daemon.json unchanged",
         )
 
 
 @contextmanager
 def _locked(layout: Layout, ledger: Ledger, findings: list[Finding]) -> Iterator[HostState]:
-    """Keep everybody else from writing; the host as it then is, an interrupted run mended."""
+    """Take the locks, repair an interrupted command, and read the host again."""
     with locks.subid_locks(layout):
         findings += recover(layout, ledger)
         yield read.state(layout, ledger.state)
 
 
 def commit(layout: Layout, ledger: Ledger, plan: Plan, command: str) -> None:
-    """Carry out a plan, under the locks. Raises HostChangedError where a file is not what the plan was made from."""
+    """Carry out a plan, under the locks.
+
+    Raises HostChangedError if a file differs from the one that the plan was made from, and the
+    errors of files and ledger.
+    """
     for change in plan.changes:
         if _now(layout, change.path) != change.before:
             raise HostChangedError(
-                f"{layout.path(change.path)} was changed by somebody else meanwhile"
+                f"another program changed {layout.path(change.path)} at the same time"
             )
+
     intent = Intent(utf8(command), procfs.actor(), plan.ledger, plan.changes)
     entry = _entry(intent, layout)
     with signals.held():
@@ -169,14 +178,17 @@ def commit(layout: Layout, ledger: Ledger, plan: Plan, command: str) -> None:
                 backup=(SUBUID, SUBGID),
             )
         except BaseException:
-            # What cannot be put back now either is the next run's to mend; the first error is the one to tell.
+            # If this fails too, the next command repairs the files. Report the first error.
             with suppress(UsernsplanError):
                 _put_back(layout, ledger, intent)
             raise
         try:
             ledger.complete(entry)
         except UsernsplanError as error:
-            later = "everything else is done; the next usernsplan that can write its ledger takes it over"
+            later = (
+                "everything else is done; the next usernsplan command that can write the ledger "
+                "completes it"
+            )
             raise LedgerError(str(error), hint=later) from error
         _log(layout, entry)
 
@@ -189,7 +201,7 @@ def _put_back(layout: Layout, ledger: Ledger, intent: Intent) -> None:
 
 
 def recover(layout: Layout, ledger: Ledger) -> tuple[Finding, ...]:
-    """Under the locks: complete a run that was interrupted, or put back what it had done. Says which."""
+    """Under the locks: complete an interrupted command or restore the files; return a finding."""
     intent = ledger.pending()
     if intent is None:
         return ()
@@ -216,10 +228,11 @@ def rebuild(  # noqa: PLR0913 - what is shown, and how it is done
     expected: Rebuilt | None = None,
     really: bool,
 ) -> tuple[Rebuilt, str | None]:
-    """Put a new ledger in the place of one that is lost, or only tell what it would hold; and where the old one is now.
+    """Replace a lost ledger with a new one; unless ``really``, only return what it would hold.
 
-    Raises RefusedError where there is nothing to be rebuilt, because the ledger can be read; HostChangedError where
-    it would hold something else by now than ``expected``, which was shown.
+    Also returns the path to which the old ledger was moved, or None. Raises RefusedError if the
+    ledger can be read, and HostChangedError if the result differs from ``expected``, which the
+    user was shown.
     """
     _refuse_readable(layout, ledger)
     if not really:
@@ -228,9 +241,9 @@ def rebuild(  # noqa: PLR0913 - what is shown, and how it is done
         _refuse_readable(layout, ledger)
         rebuilt = decide(_without_ledger(layout, ledger))
         if expected not in {None, rebuilt}:
-            raise HostChangedError("the host changed since that was shown")
+            raise HostChangedError("the host changed since this was shown")
         names = ", ".join(a.name for a in rebuilt.change.add) or "nothing"
-        changed = (f"the ledger was lost, and made again from other files: {names}",)
+        changed = (f"the ledger was lost, and rebuilt from other files: {names}",)
         intent = Intent(utf8(command), procfs.actor(), rebuilt.change, ())
         entry = _entry(intent, layout)
         entry = replace(entry, changed=(*changed, *entry.changed))
@@ -249,13 +262,15 @@ def _refuse_readable(layout: Layout, ledger: Ledger) -> None:
     if ledger.exists():
         raise RefusedError(
             f"{ledger.place} can be read: there is nothing to rebuild",
-            hint=f"{layout.inline('list')} shows what it holds, {layout.inline('check')} what is wrong with it",
+            hint=f"{layout.inline('list')} shows what it holds, and {layout.inline('check')} "
+            "what is wrong with it",
         )
 
 
 def _without_ledger(layout: Layout, ledger: Ledger) -> HostState:
-    """The host as it is, but for its ledger. Raises what reading another file raises: half of them tell nothing."""
+    """The host without its ledger. Raises the error of any other file that cannot be read."""
     state, unread = read.what_can_be_read(layout, ledger.state)
+    # A ledger that is rebuilt from only some of the files would be wrong.
     for one in unread:
         if one.path != LEDGER:
             raise one.error
@@ -263,11 +278,8 @@ def _without_ledger(layout: Layout, ledger: Ledger) -> HostState:
 
 
 def _interrupted(intent: Intent) -> str:
-    return (
-        f"a run was interrupted ({in_words(intent.command)})"
-        if intent.command
-        else "a run was interrupted"
-    )
+    shown = f" ({in_words(intent.command)})" if intent.command else ""
+    return f"a command was interrupted{shown}"
 
 
 def _write(layout: Layout, mended: Mended, intent: Intent) -> None:
@@ -289,26 +301,28 @@ def _entry(intent: Intent, layout: Layout) -> HistoryEntry:
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     changed = tuple(utf8(line) for change in intent.changes for line in _lines(layout, change))
     if not intent.changes:
-        changed += tuple(f"released {name}: no line went" for name in intent.ledger.remove)
-    changed += tuple(f"forgot the released range of {name}" for name in intent.ledger.forget)
+        changed += tuple(f"released {name}; no line was removed" for name in intent.ledger.remove)
+    changed += tuple(f"forgot the quarantined range of {name}" for name in intent.ledger.forget)
     back = {a.name for a in intent.ledger.add}
     changed += tuple(
-        f"{name} has {held} again" if name in back else f"forgot {held}, a released range of {name}"
-        for name, held in intent.ledger.unkeep
+        f"{name} has {ids} again" if name in back else f"forgot {ids}, quarantined for {name}"
+        for name, ids in intent.ledger.unkeep
     )
     changed += tuple(
-        f"volume {shown_path(v.path)} is {v.name}'s now ({v.mode})" for v in intent.ledger.volumes
+        f"volume {shown_path(v.path)} now belongs to {v.name} ({v.mode})"
+        for v in intent.ledger.volumes
     )
     changed += tuple(f"reserved {r.ids}: {shown_path(r.why)}" for r in intent.ledger.reserve)
     changed += tuple(f"no longer reserved: {ids}" for ids in intent.ledger.unreserve)
     changed += tuple(
-        f"volume {shown_path(path)} is no container's any more" for path in intent.ledger.no_volumes
+        f"volume {shown_path(path)} no longer belongs to a container"
+        for path in intent.ledger.no_volumes
     )
     return HistoryEntry(at, intent.actor, intent.command, changed)
 
 
 def _lines(layout: Layout, change: Change) -> Iterable[str]:
-    """A file's change in words: the lines that went and came."""
+    """The lines that a change removes ("-") and adds ("+"), with the file's path in front."""
     before, place = change.before or b"", layout.path(change.path)
     for sign, lines in (
         ("-", added_lines(change.after, before)),

@@ -1,4 +1,4 @@
-"""Check a host: gather what the audit looks at, as far as it can be read. Decides nothing."""
+"""Check a host: gather the facts for the audit, as far as they can be read. Decides nothing."""
 
 from __future__ import annotations
 
@@ -19,23 +19,25 @@ if TYPE_CHECKING:
     from usernsplan.ledger import Ledger
     from usernsplan.model import Finding, HostState, Intent
 
-# Where accounts come from that getpwent(3) lists whole.
+# The NSS services of which getpwent(3) lists all accounts.
 _LISTED = {"files", "compat", "systemd"}
 
 
 def check(root: str = "/", codes: Collection[str] | None = None) -> tuple[Finding, ...]:
-    """What the audit finds on the host below ``root``, by these rules (USN001 …; None: all); errors come first.
+    """The findings of the audit on the host below ``root``, errors first; it writes nothing.
 
-    Nothing is written. Raises NotPermittedError, and InvalidValueError where ``root`` is not there.
+    ``codes`` are the rules to check (USN001, …), None all of them. Raises NotPermittedError, and
+    InvalidValueError if ``root`` does not exist.
     """
     layout = files.layout_at(root, exists=True)
     return audit.check(gather(layout, open_ledger(layout)), codes)
 
 
 def gather(layout: Layout, ledger: Ledger, *, passwd: str | None = None) -> Facts:
-    """The facts of the host below ``layout.root``; of another root than "/" no process of this machine is looked at.
+    """The facts of the host below ``layout.root``; the processes of this machine only if it is "/".
 
-    ``passwd`` is the passwd of an image. Raises NotPermittedError, and InvalidValueError for --passwd.
+    ``passwd`` is the path of an image's passwd. Raises NotPermittedError, and InvalidValueError for
+    ``passwd``.
     """
     state, unread = read.what_can_be_read(layout, ledger.state)
     state = read.looked_at(state)
@@ -52,7 +54,7 @@ def gather(layout: Layout, ledger: Ledger, *, passwd: str | None = None) -> Fact
 
 
 def _fact(layout: Layout, one: read.Unread) -> str:
-    """What is wrong with a file, which the place in front of it need not name again."""
+    """The error of a file, without the path: the finding has it as its place."""
     return str(one.error).removeprefix(layout.path(one.path)).lstrip(": ")
 
 
@@ -76,7 +78,7 @@ def _intent(ledger: Ledger) -> Intent | None:
 
 
 def _elsewhere(state: HostState) -> frozenset[str]:
-    """Owners without an account here whom a directory service knows, though it does not list them."""
+    """Owners without a listed account that a directory service knows if it is asked for them."""
     if not state.layout.is_host or _LISTED.issuperset(state.passwd_source.services):
         return frozenset()
     known = {user.name for user in state.accounts.users} | {

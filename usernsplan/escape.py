@@ -1,7 +1,8 @@
-"""Text that others wrote, as it leaves us: nothing in it moves a cursor, hides, turns letters or begins a line. Pure.
+"""Make text of others safe to show: it cannot move the cursor, hide, turn letters or begin a line.
 
-Each way out has its function: ``lines`` a terminal, ``told`` a message on it, ``line`` a log or a cell, ``shell`` a
-shell. JSON has escapes of its own, and is ASCII.
+One function per destination: ``lines`` for a terminal, ``told`` for a message on it, ``line`` for a
+log or a table cell, ``shell`` for a shell. JSON needs none: it has its own escapes and is ASCII.
+Pure.
 """
 
 from __future__ import annotations
@@ -11,25 +12,31 @@ import re
 import shlex
 import string
 
-# A line of ours goes on in one with two blanks in front.
+# Our messages continue a line only with two blanks at the start of the next one. Any other line end
+# comes from text of others.
 _FORGED = re.compile(r"\n(?!  )")
-# What a runner of GitHub takes for its commands, blanks in front or not, and this one wherever it stands.
+# The commands of a GitHub Actions runner: "::" at the start of a line, even after blanks, and "##["
+# anywhere.
 _COMMAND = re.compile(r"(?m)^([ \t]*):(?=:)|(#)#(?=\[)")
-# What report.colour.Paint writes.
+# The colours that report.colour.Paint writes.
 _PAINT = re.compile(r"(\x1b\[(?:[0-2]|3[1-6])m)")
 _LINES = re.compile(r"[^\n\t]+")
 _ODD = re.compile(r"[^\n\t -~]")
-# What neither a shell in quotes nor printf(1) has a use for; to that a word that begins with a dash is an option.
+# Characters without a meaning to printf(1) or to a shell in quotes. The dash is missing because
+# printf would take a word that begins with one for an option.
 _PLAIN = frozenset(string.ascii_letters + string.digits + "/._+=:,@ ")
 
 
 def line(text: str) -> str:
-    r"""On one line: controls, line ends, marks of direction and bytes that are no UTF-8 are spelt, as \x1b."""
+    r"""Text on one line, with other characters written as escapes such as \x1b.
+
+    These are controls, line ends, marks of direction, and bytes that are not UTF-8.
+    """
     return text if text.isprintable() else "".join(map(_character, text))
 
 
 def shown_path(path: str) -> str:
-    r"""A path on one line of a terminal, whatever bytes it has; in quotes where it is not plain.
+    r"""A path on one line of a terminal; in quotes, with escapes, if it is not printable.
 
     >>> shown_path("/srv/web")
     '/srv/web'
@@ -40,7 +47,7 @@ def shown_path(path: str) -> str:
 
 
 def file_line(raw: bytes) -> str:
-    r"""One line of a file, as a part of a message: bytes that are not UTF-8 are spelt.
+    r"""One line of a file, for a message; bytes that are not UTF-8 are escaped.
 
     >>> print(file_line(b"web\xff:100000:65536\n"))
     web\xff:100000:65536
@@ -49,17 +56,17 @@ def file_line(raw: bytes) -> str:
 
 
 def utf8(text: str) -> str:
-    r"""Text as JSON, the ledger and the log can hold it: bytes that are not UTF-8 are spelt.
+    r"""Text that JSON, the ledger and the log can hold; bytes that are not UTF-8 are escaped.
 
     >>> print(utf8("caf\udce9"))
     caf\udce9
     """
-    # Not surrogateescape, which fails at half of a surrogate pair: JSON that others wrote may have one.
+    # Not surrogateescape: it fails for half of a surrogate pair, which JSON of others may hold.
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def lines(text: str, *, colours: bool = False) -> str:
-    """The same with its lines and tabs as they are; ``colours`` lets those of ours pass."""
+    """Escape text like ``line``, but keep line ends and tabs; with ``colours`` also our colours."""
     if not _ODD.search(text):
         return text
     if colours and "\x1b" in text:
@@ -70,36 +77,37 @@ def lines(text: str, *, colours: bool = False) -> str:
 
 
 def told(text: str) -> str:
-    """A message of ours with names in it: only its own lines begin where lines begin."""
+    """A message of ours that contains names of others; a line end in a name is escaped."""
     return lines(_FORGED.sub(r"\\n", text))
 
 
 def indented(text: str) -> str:
-    """What another program said, as a part of a message of ours."""
+    """The output of another program, as part of a message of ours: further lines are indented."""
     return "\n  ".join(filter(None, map(str.strip, text.splitlines())))
 
 
 def no_result(text: str) -> str:
-    """What goes to standard error, where a runner of GitHub looks for commands too and none of ours is."""
+    """Text for standard error. A GitHub Actions runner would also obey commands in it."""
     return _COMMAND.sub(
         lambda match: match[1] + r"\x3a" if match[2] is None else r"#\x23", lines(text)
     )
 
 
 def operand(path: str) -> str:
-    """A path as a word that is no option of a program."""
+    """A path, quoted for a shell, that no program takes for an option."""
     return _quoted(f"./{path}" if path.startswith("-") else path)
 
 
 def shell(*words: str) -> str:
-    """A command of these words, or a part of one, to be pasted."""
+    """These words, quoted, as a command or a part of one that can be pasted into a shell."""
     return " ".join(map(_quoted, words))
 
 
 def in_words(command: str) -> str:
-    """A command inside a sentence: in quotes, but where it has some itself.
+    """A command inside a sentence: in quotes, unless it contains quotes itself.
 
-    Whoever pastes ours with it would end its own there, and what they keep from being obeyed would be obeyed.
+    If the user pasted our quotes with it, they would end the quotes of the command, and the shell
+    would obey what those quotes protect.
     """
     return command if set(command) & set("'\"`\\") else f"'{command}'"
 
@@ -109,13 +117,14 @@ def _character(it: str) -> str:
 
 
 def _quoted(word: str) -> str:
-    """One word of a command that is printed, as every POSIX shell reads it back: nothing in it is obeyed.
+    """Quote one word so that every POSIX shell reads it back and obeys nothing in it.
 
-    What a terminal would obey, or a line would end at, is written as octal digits: it stays one line of plain text.
+    Characters that are not plain, such as controls and line ends, become octal digits, so that the
+    result is one line of printable text.
     """
     if word.isprintable():
         return shlex.quote(word)
-    # The shell takes newlines from the end of what a command prints.
+    # Command substitution removes newlines at the end of the output, so they are added outside it.
     inner = word.rstrip("\n")
     octal = "".join(
         chr(byte) if chr(byte) in _PLAIN else f"\\{byte:03o}" for byte in os.fsencode(inner)

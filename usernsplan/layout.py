@@ -1,7 +1,7 @@
-"""Where everything lies, below one root. Pure: names only; the host rooms open them.
+"""The names of all files, below one root. Pure: names only; host/ opens the files.
 
-Every path that usernsplan reads or writes is one of these names under one Layout. It stands below the planner, not in
-host/, because decisions and messages name files too.
+Every path that usernsplan reads or writes is one of these names below a Layout. The module is not
+in host/ because the planner and the messages name files too.
 """
 
 from __future__ import annotations
@@ -18,25 +18,28 @@ GROUP = "/etc/group"
 LOGIN_DEFS = "/etc/login.defs"
 NSSWITCH = "/etc/nsswitch.conf"
 DAEMON_JSON = "/etc/docker/daemon.json"
-# What this host should have, where nobody names another plan file.
+# The plan file of the host, if the user names no other.
 PLAN_FILE = "/etc/usernsplan.yaml"
-# This host's defaults, for what neither the command line nor the plan file says.
+# The defaults of the host, for what neither the command line nor the plan file says.
 CONFIG_FILE = "/etc/usernsplan/config.yaml"
-# What a plan file is called that has no name.
+# The name, in messages, of a plan file that comes from a pipe.
 STDIN = "standard input"
 # lckpwdf(3) locks this file.
 PWD_LOCK = "/etc/.pwd.lock"  # noqa: S105 - a file
 LEDGER = "/var/lib/usernsplan/ledger.sqlite3"
-# A folder for each run of fix-volume: what it needs to finish after a kill, and to be undone.
+# One folder per run of fix-volume, with the journal that finishing and undoing it need.
 RUNS = "/var/lib/usernsplan/runs"
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """One host's files, below ``root``: "/" is this machine, anything else a tree as ``useradd --prefix`` means it.
+    """The files of one host, below ``root``.
 
-    ``root`` is what the user typed, for messages; ``real`` is where that lies, absolute and without symlinks ("" where
-    nothing is opened or run below it). ``inode`` is its device and inode, where it was there when it was named.
+    "/" is this machine. Any other root is a tree, as ``useradd --prefix`` takes it.
+
+    ``root`` is what the user typed, for messages. ``real`` is its path, absolute and without
+    symlinks, or "" if nothing is opened or run below it. ``inode`` is its device and inode number,
+    or None if it did not exist when the Layout was made.
     """
 
     root: str = "/"
@@ -49,37 +52,38 @@ class Layout:
         return self.root == "/"
 
     def path(self, name: str) -> str:
-        """The path of one of the names above, as messages show it and as a shell would open it."""
+        """The path of a name below the root, for messages; a shell would open it like this."""
         return self.root.rstrip("/") + name
 
     def place(self, name: str) -> str:
-        """Where a name below the root lies on this machine; no symlink is read for it."""
+        """The real path of a name below the root, on this machine. Reads no symlink."""
         return self.real.rstrip("/") + name.rstrip("/") or "/"
 
     def below(self, path: str) -> str | None:
-        """What a real path is called below the root; None where it lies outside."""
+        """The name below the root of a real path; None if the path is outside the root."""
         top = self.real.rstrip("/")
         return (path[len(top) :] or "/") if f"{path}/".startswith(f"{top}/") else None
 
     def command(self, words: str) -> str:
-        """A usernsplan command for this root, to be pasted; what is not ours in ``words`` went through ``shell``."""
+        """A usernsplan command for this root that can be pasted.
+
+        Text of others in ``words`` must have gone through ``escape.shell``.
+        """
         return f"usernsplan {words}" + ("" if self.is_host else f" --root {shell(self.root)}")
 
     def inline(self, words: str) -> str:
-        """The same inside a sentence."""
+        """The same command inside a sentence: in quotes if it has none itself."""
         return in_words(self.command(words))
 
     def account_command(self, command: tuple[str, ...]) -> tuple[str, ...]:
-        """A command of shadow's for this root: shadow takes only an absolute prefix."""
-        return (
-            command
-            if self.is_host
-            else (command[0], "--prefix", self.real or self.root, *command[1:])
-        )
+        """A useradd or groupadd command for this root; shadow accepts only an absolute prefix."""
+        if self.is_host:
+            return command
+        return (command[0], "--prefix", self.real or self.root, *command[1:])
 
 
 def is_name(path: object) -> bool:
-    """Tell whether something is the name of a place below a root: absolute, normal, and never out of it."""
+    """Tell whether a value is a name below a root: absolute and normalised, so never outside it."""
     is_text = (
         isinstance(path, str)
         and path.startswith("/")

@@ -1,4 +1,4 @@
-"""What a host knows of some ids: read no further than they need."""
+"""What a host knows about some ids. Reads only what these ids need."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from usernsplan.model import Namespace
 
 NO_IDS = IdSet()
-# NSS is asked for single ids as long as they are few: a directory service answers each over the network.
+# At most this many ids are looked up in NSS: a directory service answers each over the network.
 FEW = 256
 
 
@@ -35,10 +35,10 @@ def facts(
     ranges: IdSet = NO_IDS,
     namespaces: tuple[Namespace, ...] | None = None,
 ) -> tuple[IdContext, tuple[str, ...]]:
-    """Everything that concerns these host ids and ranges of them, and notes on what could not be looked at.
+    """All facts about these host ids and ranges, and notes about what could not be read.
 
-    ``namespaces``: those that run, where they are known already. Whoever may not read the ledger is told what the files
-    say.
+    ``namespaces``: the running ones, if the caller has them already. If the caller may not read the
+    ledger, the facts come from the files only.
     """
     notes = []
     complete = True
@@ -52,28 +52,34 @@ def facts(
     except NotPermittedError as error:
         known, history, complete = LedgerState(), (), False
         notes.append(
-            f"{error}: allocations are told by their lines only, and what is released, reserved or kept is not known"
+            f"{error}: allocations are known from their lines only, and quarantined and reserved "
+            "ranges are unknown"
         )
-    everybody = accounts.read(layout)
+
+    known_accounts = accounts.read(layout)
     if len(ids) <= FEW:
         users, groups = (
-            {user.uid for user in everybody.users},
-            {group.gid for group in everybody.groups},
+            {user.uid for user in known_accounts.users},
+            {group.gid for group in known_accounts.groups},
         )
         more = accounts.of_ids(layout, set(ids) - users, set(ids) - groups)
-        everybody = Accounts(everybody.users + more.users, everybody.groups + more.groups)
+        known_accounts = Accounts(
+            known_accounts.users + more.users, known_accounts.groups + more.groups
+        )
+
     if layout.is_host:
-        from usernsplan.host import namespaces as of_machine  # noqa: PLC0415 - only for the running machine
+        from usernsplan.host import namespaces as of_machine  # noqa: PLC0415 - slow
 
         namespaces = of_machine.running() if namespaces is None else namespaces
         if not of_machine.sees_all():
-            notes.append("of running user namespaces, only those of your own processes can be seen")
+            notes.append("only the user namespaces of your own processes can be seen")
+
     found = IdContext(
         layout=layout,
         ledger=known,
         subuid=subid.parse(files.read(layout, SUBUID)),
         subgid=subid.parse(files.read(layout, SUBGID)),
-        accounts=everybody,
+        accounts=known_accounts,
         namespaces=namespaces or (),
         history=history,
         complete=complete,
@@ -82,8 +88,9 @@ def facts(
 
 
 def pool(layout: Layout) -> IdRange | None:
-    """Where the host's ranges are taken from; None where its login.defs contradicts itself."""
-    from usernsplan.claims.pool import default_pool  # noqa: PLC0415 - a fifth of the start-up, and seldom needed
+    """The pool of the host's ranges; None if its login.defs contradicts itself."""
+    # Imported here because it takes a fifth of the start-up time and is seldom needed.
+    from usernsplan.claims.pool import default_pool  # noqa: PLC0415
 
     with suppress(UsernsplanError):
         return default_pool(

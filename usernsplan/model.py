@@ -1,6 +1,7 @@
-"""The values that walk through the house: what the host is, what is asked, what is decided. Frozen; they do nothing.
+"""The values that modules pass to each other: the host, the request, the decision.
 
-HostState x AllocateRequest -> Plan -> Intent (the part of a plan that the ledger remembers until it is carried out).
+All are frozen and hold no logic. HostState x AllocateRequest -> Plan -> Intent (the part of a plan
+that the ledger holds until it is carried out).
 """
 
 from __future__ import annotations
@@ -17,36 +18,40 @@ if TYPE_CHECKING:
     from usernsplan.mapping import Kind, Mapping
     from usernsplan.strategies import Strategy
 
-# The name under which the allocation is kept that Docker's daemon.json points to, and its owner: what dockerd itself
-# calls the user of "userns-remap": "default".
+# The name and owner of the allocation to which Docker's daemon.json points. The owner is the user
+# that dockerd itself uses for "userns-remap": "default".
 DEFAULT_NAME = "default"
 DEFAULT_OWNER = "dockremap"
-# What the owner of a container's lines begins with where none is named: nobody's account.
+# The prefix of the owner of a container's lines if the user names none; no account has this name.
 OWN_PREFIX = "usernsplan-"
-# Whose lines newuidmap takes when root starts an LXC container: the one owner who may hold several allocations.
+# newuidmap takes root's lines if root starts an LXC container. Only this owner may hold several
+# allocations.
 ROOT = "root"
 
-# So many entries of a recorded volume are looked at before it is called right.
+# At most this many entries of a recorded volume are looked at before it counts as right.
 MOST_SEEN = 1000
 
-# What is said of a LedgerState that is ``interrupted``, by whoever only reads it.
-INTERRUPTED = "a run is under way, or was interrupted: then the next allocate or release mends it"
+# The note of a command that only reads, for a LedgerState that is ``interrupted``.
+INTERRUPTED = (
+    "another command is running or was interrupted; if it was interrupted, the next allocate or "
+    "release repairs it"
+)
 
 Severity = Literal["error", "warning", "info"]
-# What a volume's owners become: one owner for everything, or each keeps its container id.
+# The owners of a volume: one for everything, or each keeps its container id.
 Mode = Literal["own", "shift"]
 MODES: Final[tuple[Mode, ...]] = get_args(Mode)
 
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """Who has which ids: container ``name``, the ``owner`` of its lines in subuid and subgid, its mapping.
+    """The ids of the container ``name``, and the ``owner`` of its lines in subuid and subgid.
 
-    ``reserved_range`` is what nobody else may have while this allocation stands (the same for uids and gids); None where the
-    mapping takes nothing from the pool. ``since`` (UTC, ISO 8601) and ``event`` (the number of the event that made it) are
-    set once the ledger has it. ``extra_owners`` are further owners who have the same lines, because an engine asks for
-    them: root, for LXC. ``found`` are (path, line) pairs: the lines of it that stood before and were adopted, which are
-    not ours to take out.
+    ``reserved_range`` is the range that is reserved for this allocation (the same for uids and
+    gids); None if the mapping takes nothing from the pool. ``since`` (UTC, ISO 8601) and ``event``
+    (the number of the event that made it) are set once the ledger has it. ``extra_owners`` have the
+    same lines, because an engine needs them: root, for LXC. ``found`` are (path, line) pairs: its
+    lines that existed before and were adopted; release does not remove these.
     """
 
     name: str
@@ -62,9 +67,9 @@ class Allocation:
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """A range that was released and that files may still carry: not given out again until it is forgotten.
+    """A released range that files may still carry. It is not given out until it is forgotten.
 
-    ``was`` is the allocation that had it, to which it comes back; None where an older ledger did not note it.
+    ``was`` is the allocation that had it and gets it back; None if an older ledger did not note it.
     ``event`` is the number of the event that released it.
     """
 
@@ -77,7 +82,7 @@ class Quarantined:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """Ids, as uids and gids, that are never to be given out here, and why: somebody outside of this host has them."""
+    """Ids, as uids and gids, that are never given out: others outside this host use them."""
 
     ids: IdRange
     why: str
@@ -86,7 +91,7 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One file of the host: its path below the root, and its bytes before (None: it was not there) and after."""
+    """One file of the host: its path below the root, its bytes before (None: missing) and after."""
 
     path: str
     before: bytes | None
@@ -107,12 +112,12 @@ class Overlap(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that the user should know, and what they can do about it.
+    """A fact that the user should know, and the remedy in ``hint``.
 
-    ``place`` is the file below the root, with a line where there is one (path:line). ``table`` has
-    rows of reader, what it takes and a remark, where a line is not understood alike. ``overlaps``
-    are all who have ids of the range that it is about, of whom the message names a few; so many
-    more as ``overlaps_left_out`` there are where they would be too many to list.
+    ``place`` is a file below the root, or a line of it (path:line). ``table`` is for a line that
+    readers understand differently: rows of the reader, what it takes, and a remark. ``overlaps`` are
+    all holders of ids of the range in question; the message names a few of them.
+    ``overlaps_left_out`` is how many more there are where they are too many to list.
     """
 
     code: str
@@ -127,10 +132,11 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """A tree that was fixed for a container: where it lies (below the root), the container's name, and how.
+    """A tree that was fixed for a container: its path below the root, the container, and the mode.
 
-    ``mode`` is what the ledger says, see ``known_mode``. ``user`` is UID:GID of the container to whom --mode own gave
-    it; "" with --mode shift, and where nobody noted it. ``event`` is the number of the event that recorded it.
+    ``mode`` is the one in the ledger; see ``known_mode``. ``user`` is the container's UID:GID that
+    --mode own made the owner; "" with --mode shift, and if it was not noted. ``event`` is the number
+    of the event that recorded it.
     """
 
     path: str
@@ -142,7 +148,7 @@ class Volume:
 
     @property
     def known_mode(self) -> Mode | None:
-        """Its mode; None for one that this version does not know: then nothing tells whose its files are."""
+        """The mode; None if this version does not know it (its owners are then unknown)."""
         return next((mode for mode in MODES if mode == self.mode), None)
 
 
@@ -150,9 +156,10 @@ class Volume:
 class LedgerChange:
     """What the ledger gains and loses when a plan is carried out.
 
-    ``extra_owners`` are (name, owner) pairs: an allocation that stands, and whom its lines are granted to besides; ``found``
-    (name, path, line): such a line that stood before. ``unkeep`` are ranges that leave the quarantine one by one:
-    forgotten, or their name has them again; ``forget`` is about all that a name has there.
+    ``extra_owners`` are (name, owner) pairs: an existing allocation, and a further owner of its
+    lines. ``found`` are (name, path, line): such a line that existed before. ``unkeep`` are single
+    ranges that leave the quarantine, forgotten or given back to their name; ``forget`` are the
+    names whose quarantined ranges are all forgotten.
     """
 
     add: tuple[Allocation, ...] = ()
@@ -170,7 +177,10 @@ class LedgerChange:
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who ran a command: the effective uid, SUDO_UID where sudo set one, and the uid that logged in (loginuid)."""
+    """Who ran a command: the effective uid, SUDO_UID if sudo set it, and the uid of the login.
+
+    ``login_uid`` is /proc/self/loginuid: proc_pid_loginuid(5).
+    """
 
     uid: int
     sudo_uid: int | None = None
@@ -179,7 +189,10 @@ class Actor:
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """A plan on its way to the host: written to the ledger before the first file changes, taken out after the last."""
+    """A plan that is being carried out.
+
+    It is written to the ledger before the first file changes, and removed after the last.
+    """
 
     command: str
     actor: Actor
@@ -189,7 +202,7 @@ class Intent:
 
 @dataclass(frozen=True, slots=True)
 class HistoryEntry:
-    """One event for a person to read: when (UTC, ISO 8601), who, by which words, and what changed, a line each.
+    """One event for a person to read: time (UTC, ISO 8601), actor, command and changed lines.
 
     ``number`` counts the events of a ledger from 1; it is 0 until the ledger has the entry.
     """
@@ -212,10 +225,10 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class LedgerState:
-    """All that the ledger holds after the event of this ``number``; 0: before the first one.
+    """The whole content of the ledger after the event of this ``number``; 0 before the first one.
 
-    ``allocations`` are ordered by name, ``quarantined`` by name and first id, ``volumes`` by path, ``reservations`` as
-    they were made. ``interrupted``: a run was killed and is not yet mended.
+    ``allocations`` are ordered by name, ``quarantined`` by name and first id, ``volumes`` by path,
+    ``reservations`` as they were made. ``interrupted``: an Intent is left and not yet repaired.
     """
 
     allocations: tuple[Allocation, ...] = ()
@@ -228,11 +241,12 @@ class LedgerState:
 
 @dataclass(frozen=True, slots=True)
 class Namespace:
-    """A user namespace that runs: its inode number (readlink /proc/PID/ns/user), its creator's host uid, its processes.
+    """A running user namespace: its inode number (readlink /proc/PID/ns/user) and its processes.
 
-    ``parent`` is the inode number of the one it was made in; None, as for ``owner``, where the kernel does not tell us.
-    ``mapping`` has its container ids and this process's own ids, mapping.UNWRITTEN for one that is not written yet;
-    None where neither is.
+    ``owner`` is the uid of its creator and ``parent`` the inode number of the namespace around it;
+    None if the kernel does not show them to us. ``mapping`` maps its container ids to ids of this
+    process's namespace, with mapping.UNWRITTEN for a map that is not written yet; None if neither
+    is written.
     """
 
     inode: int
@@ -244,10 +258,11 @@ class Namespace:
 
 @dataclass(frozen=True, slots=True)
 class UnfinishedRun:
-    """A run of fix-volume (or, ``is_undoing``, of undo) that was interrupted: by which words, and at which volumes.
+    """An interrupted run of fix-volume (or, with ``is_undoing``, of undo).
 
-    ``paths`` are real paths of this machine. ``problem`` is why nobody can tell what became of the run, and ``hint``
-    the remedy; "" where it was simply interrupted.
+    ``command`` finishes it. ``paths`` are the real paths of its volumes on this machine.
+    ``problem`` is why the state of the run is unknown, and ``hint`` the remedy; both are "" if it
+    was simply interrupted.
     """
 
     run: str
@@ -260,11 +275,11 @@ class UnfinishedRun:
 
 @dataclass(frozen=True, slots=True)
 class RunSeen:
-    """A run of fix-volume as its journal tells of it, for whoever looks for one.
+    """A run of fix-volume, from its journal.
 
-    ``at`` is when it began (UTC, ISO 8601), "" where nobody knows; ``paths`` are where its volumes lie now; ``size`` is
-    the journal's in bytes. ``can_undo``: something of it may be left to be taken back. ``problem`` and ``hint``: see
-    UnfinishedRun.
+    ``at`` is when it began (UTC, ISO 8601), or "" if unknown. ``paths`` are where its volumes lie
+    now. ``size`` is the size of the journal in bytes. ``can_undo``: the run still has something to
+    undo, perhaps. ``problem`` and ``hint``: see UnfinishedRun.
     """
 
     run: str
@@ -282,12 +297,13 @@ class RunSeen:
 
 @dataclass(frozen=True, slots=True)
 class VolumeSeen:
-    """What was seen of a recorded volume (``path`` is its name in the ledger): its top, and one level below.
+    """A recorded volume as it is on disk: its top, and the entries in it.
 
-    ``top`` is the owner of the top, None where it was not seen: ``why`` then says why not, and ``is_missing`` that
-    there is nothing. ``owners`` are (uid, gid, entries) of what lies in the top, of at most MOST_SEEN entries
-    (``is_cut``: there are more). ``is_mount``: something is mounted on the path. ``keeps``: the last run was told to
-    leave ids that the map lacks.
+    ``path`` is its name in the ledger. ``top`` is (uid, gid) of the top, or None if it was not
+    seen: ``why`` is the reason, and ``is_missing`` says that the path does not exist. ``owners``
+    are (uid, gid, number of entries) of at most MOST_SEEN entries in the top (``is_cut``: it has
+    more). ``is_mount``: something is mounted on the path. ``keeps``: the last run had
+    ``--unmapped keep``, so ids that the map lacks are no error.
     """
 
     path: str
@@ -302,7 +318,7 @@ class VolumeSeen:
 
 @dataclass(frozen=True, slots=True)
 class DockerData:
-    """What Docker keeps in one data folder, ``path`` below the root, in words: containers, images, volumes."""
+    """What Docker keeps in one data folder (``path``, below the root): "1 container, 2 images"."""
 
     path: str
     what: str
@@ -312,11 +328,12 @@ class DockerData:
 class HostState:
     """Everything that a decision may depend on, read once.
 
-    ``daemon_json`` is raw, None where there is no such file; it is read through a symlink, which is noted because a
-    symlink is not replaced. ``namespaces`` are the host ids that running user
-    namespaces map; ``can_add_accounts`` tells whether useradd can be run for this root. ``engines`` are the names of
-    the engines whose programs are installed. ``volumes`` are the recorded volumes as they look, and ``runs`` the runs
-    of fix-volume that were interrupted, both empty where nobody looked. ``docker`` is what Docker has, by data folder.
+    ``daemon_json`` is raw, None if the file does not exist. It is read through a symlink, which is
+    noted because a symlink is not replaced. ``namespaces`` are the host ids that running user
+    namespaces map. ``can_add_accounts``: useradd can run for this root. ``engines`` are the names
+    of the engines whose programs are installed. ``volumes`` are the recorded volumes as they are on
+    disk, and ``runs`` the interrupted runs of fix-volume; both are empty unless they were looked
+    at. ``docker`` is what Docker keeps, by data folder.
     """
 
     layout: Layout
@@ -343,7 +360,7 @@ class HostState:
 
 @dataclass(frozen=True, slots=True)
 class ContainerOptions:
-    """What is said of one allocation: None where nothing is. ``engines`` are to be served besides those of all."""
+    """The options of one allocation; None: not given. ``engines`` are served in addition to all."""
 
     strategy: Strategy
     owner: str | None = None
@@ -353,7 +370,7 @@ class ContainerOptions:
 
 @dataclass(frozen=True, slots=True)
 class PoolOptions:
-    """What is said of an engine's own pool: for how many containers, and its first host id."""
+    """The options of an engine's own pool: its number of containers, and its first host id."""
 
     containers: int | None = None
     start: int | None = None
@@ -361,13 +378,13 @@ class PoolOptions:
 
 @dataclass(frozen=True, slots=True)
 class AllocateRequest:
-    """The words of one ``allocate``: no names means the default allocation, Docker's.
+    """The options of one ``allocate``. No names means the default allocation, Docker's.
 
     ``strategy`` None: the one that the host has, with these ``options`` (see strategies.named), and
-    with the ``defaults`` that fit it. ``engines`` None: those that the host has. ``pools`` has what
-    is said of engines' own pools, by the engine's name. ``each``: what is said of single names, in
-    place of what is said of all. ``from_file``: of a plan file, which names the default allocation
-    where it wants it. ``places``: where the defaults of the host stand, by the option's name.
+    with the ``defaults`` that fit it. ``engines`` None: those that are installed. ``pools`` are the
+    options of engines' own pools, by the name of the engine. ``each`` are options of single names,
+    which replace those of all. ``from_file``: the request comes from a plan file, which has to name
+    the default allocation. ``places`` are where the defaults of the host stand, by option name.
     """
 
     names: tuple[str, ...]
@@ -390,10 +407,10 @@ class AllocateRequest:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseRequest:
-    """The words of one ``release``; ``forget`` gives quarantined ranges back to the pool instead.
+    """The options of one ``release``; ``forget`` gives quarantined ranges back to the pool instead.
 
-    ``with_lines`` takes out lines too that stood before they were adopted. ``range`` says which of several released
-    ranges of the one name is to be forgotten.
+    ``with_lines`` also removes lines that existed before they were adopted. ``range`` chooses one
+    of several quarantined ranges of the one name.
     """
 
     names: tuple[str, ...]
@@ -406,10 +423,10 @@ class ReleaseRequest:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A decision, whole: nothing in it is still open. ``unfinished``: something is left for the user to do first.
+    """A complete decision. ``unfinished``: the user has to do something else first.
 
-    ``restored`` are the names of allocations that lost lines, which are put back; ``freed`` the released ranges that
-    are forgotten; ``consequences`` what somebody has to agree to before it is carried out.
+    ``restored`` are the names of allocations whose missing lines are added again; ``freed`` the
+    quarantined ranges that are forgotten; ``consequences`` what the user has to agree to first.
     """
 
     kind: str
@@ -432,10 +449,11 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A volume as an engine is to mount it: ``source`` on the host, ``destination`` in the container.
+    """A volume that an engine mounts: ``source`` on the host, ``destination`` in the container.
 
-    ``owners`` is how its owners come right: they already are, or fix-volume makes them so ("plain"); the mount maps
-    them ("idmap"); the engine changes them when it starts ("U"). ``is_folder``: it is one, or is not there yet.
+    ``owners`` is how its owners become right: they are, or fix-volume changes them ("plain"); the
+    mount maps them ("idmap"); the engine changes them at start ("U"). ``is_folder``: the source is
+    a folder or does not exist yet.
     """
 
     source: str
@@ -447,7 +465,10 @@ class Mount:
 
 @dataclass(frozen=True, slots=True)
 class RenderRequest:
-    """The words of one ``render``: ``volumes`` are texts /SRC:/DEST:OPTIONS, ``bundle`` a folder with a config.json."""
+    """The options of one ``render``.
+
+    ``volumes`` are texts /SRC:/DEST:OPTIONS; ``bundle`` is a folder with a config.json.
+    """
 
     engine: str
     name: str
@@ -459,12 +480,13 @@ class RenderRequest:
 
 @dataclass(frozen=True, slots=True)
 class FixRequest:
-    """The words of one ``fix-volume``: ``source`` is --from; the maps are texts C:H:N; None means: not said.
+    """The options of one ``fix-volume``; None: not given.
 
-    With ``discover``, an engine's name, ``paths`` are names of its containers. ``drop_power`` and ``keep_power`` say
-    what becomes of setuid bits, setgid bits and capabilities that would become another id's; ``again`` allows
-    moving ids that were moved already; ``take`` allows taking another container's volume; ``copy_up`` allows changes
-    that make an overlay copy data up; ``protected`` allows homes, system folders and engines' storage.
+    ``source`` is --from; the maps are texts C:H:N. With ``discover``, an engine's name, ``paths``
+    are names of its containers. ``drop_power`` and ``keep_power`` decide about setuid bits, setgid
+    bits and capabilities that would become another id's. ``again`` permits moving ids that were
+    moved already; ``take`` another container's volume; ``copy_up`` changes that make an overlay
+    copy data up; ``protected`` homes, system folders and engines' storage.
     """
 
     paths: tuple[str, ...]
@@ -491,7 +513,7 @@ class FixRequest:
 
 @dataclass(frozen=True, order=True, slots=True)
 class Place:
-    """A path, and what is to be said of it."""
+    """A path, and what to report about it."""
 
     path: str
     reason: str
@@ -499,9 +521,10 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class FixReport:
-    """What a ``fix-volume`` or an ``undo`` did, or would do. ``run`` is None where nothing was done.
+    """What a ``fix-volume`` or an ``undo`` did, or would do. ``run`` is None if nothing was done.
 
-    ``dropped`` are files that lost setuid bit, setgid bit or capability, each with what it lost.
+    ``dropped`` are the files that lost a setuid bit, setgid bit or capability, each with what it
+    lost.
     """
 
     kind: Literal["fix-volume", "undo"]

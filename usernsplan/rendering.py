@@ -1,6 +1,7 @@
-"""A rendering for a host: the allocation out of its ledger, what the engine asks of the host, and its files in place.
+"""A rendering for a host: its allocation, what the engine needs of the host, and the files.
 
-What an engine reads is decided in engines; here the host is read, the kernel asked, and written what was decided.
+What an engine reads is decided in engines/. Here the host is read, the kernel is asked, and files
+are written.
 """
 
 from __future__ import annotations
@@ -39,9 +40,10 @@ _CONFIG = "/config.json"
 
 
 def rendering(request: RenderRequest, root: str = "/") -> Rendered:
-    """What an engine reads for an allocation of the host below ``root``; nothing is written.
+    """What an engine reads for an allocation of the host below ``root``. Nothing is written.
 
-    Raises InvalidValueError, UnknownNameError, and RefusedError where the engine cannot make the mapping.
+    Raises InvalidValueError, UnknownNameError, and RefusedError if the engine cannot make the
+    mapping, or if an interrupted run left a volume half-way.
     """
     layout = files.layout_at(root)
     ledger = open_ledger(layout)
@@ -51,6 +53,7 @@ def rendering(request: RenderRequest, root: str = "/") -> Rendered:
     recorded = volumes.recorded(layout, known) if wishes else volumes.Recorded((), ())
     for wish in wishes:
         _refuse_half_way(layout, wish, recorded.runs)
+
     ground = MountContext(
         ledger=known,
         layout=layout,
@@ -62,6 +65,7 @@ def rendering(request: RenderRequest, root: str = "/") -> Rendered:
         doubts={path: one.fact for path, one in doubts(known, recorded.volumes, layout).items()},
     )
     mounts, notes = decide(request.engine, allocation, wishes, ground)
+
     asked = RenderContext(
         state=read.state(layout, ledger.state) if chosen.reads_host or request.rootless else None,
         mounts=mounts,
@@ -74,15 +78,16 @@ def rendering(request: RenderRequest, root: str = "/") -> Rendered:
         layout=layout,
     )
     found = engines.render(request.engine, allocation, asked)
+
     if known.interrupted:
         notes = (INTERRUPTED, *notes)
-    # At which volume these are, nobody can tell: so they are named, for any.
+    # Nobody knows which volume these runs were at, so they are named for any volume.
     notes = (*("; ".join(told(run, layout)) for run in recorded.runs if run.problem), *notes)
     return replace(found, notes=(*found.notes, *notes))
 
 
 def table(ledger: LedgerState, name: str = "") -> list[tuple[str, list[tuple[str, Verdict]]]]:
-    """For each allocation that is asked about (none: one of each strategy, as it is by default), what engines can."""
+    """What each engine can do, for the allocation of this name or for each default strategy."""
     if name:
         asked = [allocation_of(ledger, name)]
     else:
@@ -107,15 +112,17 @@ def delivered(
     replace_files: bool = False,
     preview: bool = False,
 ) -> tuple[Rendered, tuple[Change, ...]]:
-    """Render, and bring the files to their places below ``out``, or patch the bundle; say what that changed.
+    """Render, and write the files below ``out`` or patch the bundle; return what that changed.
 
-    With ``preview`` nothing is written. Lines of subuid and subgid are never written here: ``allocate`` grants them,
-    and what the place lacks of them is noted. Raises what ``rendering`` raises, RefusedError where a file says
-    something else and neither ``replace_files`` is said nor all of it kept, and LockBusyError.
+    With ``preview`` nothing is written. Lines of subuid and subgid are never written here: allocate
+    grants them, and notes name those that are missing. Raises what ``rendering`` raises,
+    LockBusyError, and RefusedError for a file that would lose something, unless ``replace_files``
+    permits it.
     """
     where, option = (out, "--out") if request.bundle is None else (request.bundle, "--bundle")
     layout = files.layout_at(where or "", option)
     output.refuse_foreign_links(layout, (SUBUID if request.bundle is None else _CONFIG,))
+
     with nullcontext() if preview else _alone(layout):
         rendered = rendering(request, root)
         if request.bundle is None:
@@ -135,12 +142,12 @@ def delivered(
 
 @contextmanager
 def _alone(layout: Layout) -> Iterator[None]:
-    """Keep other renderings out of a folder; and out of a host's, who else writes its files, by shadow's locks."""
+    """Keep other renderings out of a folder; if it is a host, also others, with shadow's locks."""
     with ExitStack() as stack:
         missing = [layout.real]
         while not os.path.isdir(missing[-1]):
             missing.append(os.path.dirname(missing[-1]))
-        # Where nothing comes of it, the folders that are made for the lock go again.
+        # The lock needs the folders. Those that stay empty are removed again.
         stack.callback(_remove_empty, missing[:-1])
         stack.enter_context(locks.folder_lock(layout))
         if files.read(layout, SUBUID) is not None:
@@ -159,7 +166,7 @@ def _config(layout: Layout) -> str:
     if raw is None:
         raise InvalidValueError(
             f"{layout.path(_CONFIG)} does not exist",
-            hint="--bundle names the folder of an OCI bundle",
+            hint="--bundle takes the folder of an OCI bundle",
         )
     try:
         return raw.decode()
@@ -168,13 +175,13 @@ def _config(layout: Layout) -> str:
 
 
 def _owner_of(layout: Layout, path: str) -> int | None:
-    """The host uid of a folder or a file; None where it is not there yet."""
+    """The host uid of a folder or a file; None if it does not exist yet."""
     found = _seen(layout, path)
     return None if found is None else found.st_uid
 
 
 def _is_folder(layout: Layout, path: str) -> bool:
-    """Tell a folder, or what is not there yet, from a single file."""
+    """Whether a path is a folder. One that does not exist yet counts as a folder."""
     found = _seen(layout, path)
     return found is None or stat.S_ISDIR(found.st_mode)
 
@@ -187,7 +194,10 @@ def _seen(layout: Layout, path: str) -> os.stat_result | None:
 
 
 def _refuse_half_way(layout: Layout, wish: VolumeRequest, runs: Iterable[UnfinishedRun]) -> None:
-    """Raise RefusedError for a volume that an interrupted run left half-way: some of its files have other owners."""
+    """Raise RefusedError for a volume that an interrupted run left half-way.
+
+    Some of its files have the old owners, others the new ones.
+    """
     run = half_way(layout.real.rstrip("/") + files.name_below(layout, wish.source), runs)
     if run:
         fact, remedy = told(run, layout)
@@ -196,5 +206,5 @@ def _refuse_half_way(layout: Layout, wish: VolumeRequest, runs: Iterable[Unfinis
 
 def _why_no_idmap(layout: Layout, path: str) -> str:
     if not layout.is_host:
-        return "this machine's kernel is not asked about another root"
+        return "the kernel of this machine cannot answer for another root"
     return idmap.why_not(path)

@@ -1,7 +1,7 @@
-"""Ranges of ids that belong to somebody else by convention, each with its source: never handed out, whatever the pool.
+"""Ranges of ids that others use by convention, each with its source. No pool ever gives them out.
 
-The wide ranges that systemd and OpenShift set apart for containers are none of these: everybody who takes from them
-looks first, and so do we.
+The wide ranges that systemd and OpenShift reserve for containers are not in the table: every
+program that takes ids from them checks first that they are free, and so do we.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from usernsplan.ids import ID_LIMIT, IdRange
 
 @dataclass(frozen=True, slots=True)
 class Reserved:
-    """A range, whose it is, and where that is written."""
+    """A range, its user, and the source for this."""
 
     ids: IdRange
     whose: str
@@ -37,7 +37,8 @@ TABLE: tuple[Reserved, ...] = (
     _between(61184, 65519, "systemd's DynamicUser=", _SYSTEMD),
     _between(65520, 65535, "nobody (65534) and the 16-bit -1 (65535)", _SYSTEMD),
     _between(2147352576, 2147418111, "systemd's foreign images", _SYSTEMD),
-    # Readers that keep ids in a signed 32-bit number see these as negative (runc, moby); FreeIPA's subids live here.
+    # Programs that keep ids in signed 32-bit numbers (runc, moby) see these as negative. FreeIPA
+    # gives its subids from here.
     _between(
         2147483648,
         ID_LIMIT - 1,

@@ -11,6 +11,9 @@ import shlex
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
+
+from tests.command import slow
 from tests.engines import recipes
 
 if TYPE_CHECKING:
@@ -21,6 +24,16 @@ if TYPE_CHECKING:
 
     # What was rendered, and a shell script -> what the script prints in the container.
     Run = Callable[[str, str], str]
+
+# The words of an allocation, a container id in it, and the host id that the strategy's definition gives it.
+PER_CONTAINER = (("--strategy", "per-container"), 33, 524288 + 33)
+SINGLE_UID = (("--strategy", "single-uid"), 0, 1000000000)
+SHARED = (("--strategy", "shared", "--dockerroot", "7"), 0, 7)
+STRATEGIES = pytest.mark.parametrize(
+    ("words", "container", "expected"),
+    [SHARED, *slow(PER_CONTAINER, SINGLE_UID)],
+    ids=["shared", "per-container", "single-uid"],
+)
 
 # Everybody may write here, and the kernel does not map the ids of an overlay.
 OPEN = "/srv/open"
@@ -162,7 +175,7 @@ def check_notes(notes: str, *, mapped: bool) -> None:
     assert FIXED not in notes
     assert f"usernsplan fix-volume {OPEN} --container web\n" in notes
     assert f"fix-volume {UNFIXED}" not in notes
-    assert (f"{UNFIXED}: what container root makes there is the host root's" in notes) == mapped
+    assert (f"{UNFIXED}: files that container root makes there belong to" in notes) == mapped
 
 
 def check_closed(host: ThrowawayHost, engine: str, run: Run, option: str = "") -> None:

@@ -15,22 +15,12 @@ from typing import TYPE_CHECKING, Literal
 
 import pytest
 
-from tests.command import slow
 from tests.engines import recipes
+from tests.engines.planned import STRATEGIES
 from tests.engines.throwaway import require
 
 if TYPE_CHECKING:
     from tests.engines.throwaway import ThrowawayHost
-
-# The words of an allocation, a container id in it, and the host id that the strategy's definition gives it.
-PER_CONTAINER = (("--strategy", "per-container"), 33, 524288 + 33)
-SINGLE_UID = (("--strategy", "single-uid"), 0, 1000000000)
-SHARED = (("--strategy", "shared", "--dockerroot", "7"), 0, 7)
-STRATEGIES = pytest.mark.parametrize(
-    ("words", "container", "expected"),
-    [SHARED, *slow(PER_CONTAINER, SINGLE_UID)],
-    ids=["shared", "per-container", "single-uid"],
-)
 
 
 def usernsplan(host: ThrowawayHost, *words: str, check: bool = True) -> str:
@@ -107,7 +97,7 @@ def test_dockerd_starts_with_the_daemon_json_and_its_containers_have_the_planned
         assert host.owner("/tmp/vol/made") == (expected, expected)
         root = f"/var/lib/docker/{planned[0][1]}.{planned[0][1]}"
         assert host.exists(root)
-    assert "already so" in usernsplan(host, "allocate", *words)
+    assert "Already up to date" in usernsplan(host, "allocate", *words)
 
 
 def test_lxc_maps_what_root_was_granted_for_each_of_two_containers(host: ThrowawayHost) -> None:
@@ -123,7 +113,7 @@ def test_lxc_maps_what_root_was_granted_for_each_of_two_containers(host: Throwaw
         assert recipes.lines(seen) == [(0, base, 65536)]
     usernsplan(host, "release", "one")
     assert host.read("/etc/subuid") == b"root:100000:65536\nroot:589824:65536\n"
-    assert "already so" in usernsplan(
+    assert "Already up to date" in usernsplan(
         host, "allocate", "--strategy", "per-container", "two", "--owner", "root"
     )
 

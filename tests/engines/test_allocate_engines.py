@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from tests.command import files_of, here, missing, needs_root
 from tests.engines.throwaway import require
-from tests.host import test_crash as crash
+from tests.host import struck as crash
 from tests.unit.states import asked, carried_out, files, state
 from usernsplan import (
     AllocateRequest,
@@ -349,7 +349,7 @@ def test_the_kubelets_line_is_what_getsubids_says_for_an_account_that_was_made(
         assert said.split() == ["0:", "kubelet", "524288", str(5 * 65536)]
     assert host.run("id", "-gn", "kubelet").stdout == "kubelet\n"
     assert host.run("getent", "passwd", "kubelet").stdout.strip().endswith("/usr/sbin/nologin")
-    assert "already so" in host.run(*words).stdout
+    assert "Already up to date" in host.run(*words).stdout
 
 
 KUBELETS_OWN = f"kubelet:65536:{110 * 65536}\n"

@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any
 import pytest
 
 from tests.command import here, json_of, missing, needs_root, usernsplan
-from tests.host.test_namespaces import nested
+from tests.host.nested import nested
 from usernsplan.formats import proc_status
 from usernsplan.formats.proc_status import CAPABILITIES
 from usernsplan.host import namespaces
@@ -454,7 +454,7 @@ def test_whoever_is_not_root_is_told_what_can_be_told() -> None:
     codes = {one["code"] for one in document["meaning"]}
     assert "unseen-namespace" in codes
     assert not codes & {"host-root", "host-capabilities"}
-    assert "only those of your own" in done.stderr
+    assert "of your own processes" in done.stderr
 
 
 BY_HALF = "unshare(); os.setresuid({uid}, {uid}, {uid}); drop_permitted()"

@@ -10,6 +10,9 @@ import pytest
 from tests.engines.planned import (
     MAPS,
     ODD,
+    PER_CONTAINER,
+    SHARED,
+    SINGLE_UID,
     check,
     check_no_idmap,
     check_note_on_volume,
@@ -19,7 +22,6 @@ from tests.engines.planned import (
 )
 from tests.engines.planned import allocate as allocate_for
 from tests.engines.recipes_containerd import containerd
-from tests.engines.test_allocate import PER_CONTAINER, SHARED, SINGLE_UID
 
 if TYPE_CHECKING:
     from tests.engines.planned import Run
@@ -65,7 +67,7 @@ def test_one_extent_is_enough_that_has_gid_5(
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (SHARED[0], "ctr takes one extent for uids and one for gids"),
+        (SHARED[0], "ctr takes only one extent for uids and one for gids"),
         (SINGLE_UID[0], "ctr mounts /dev/pts for gid 5, which is not mapped"),
     ],
     ids=["shared", "single-uid"],

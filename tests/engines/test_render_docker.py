@@ -93,8 +93,8 @@ def test_dockerd_makes_the_planned_map_of_the_files_and_lets_nobody_gain_privile
     with recipes.dockerd(host) as docker:
         assert seen(docker.run(["sh", "-c", ASK], flags=tty(words))) == (maps, "1")
     again = usernsplan(host, "render", "docker", "default", "--out", "/")
-    assert "already so" in again
-    assert "already so" in usernsplan(host, "allocate", "--strategy", *words)
+    assert "Already up to date" in again
+    assert "Already up to date" in usernsplan(host, "allocate", "--strategy", *words)
 
 
 def test_a_container_of_its_own_name_is_dockers_once_what_the_note_says_is_done(
@@ -106,8 +106,9 @@ def test_a_container_of_its_own_name_is_dockers_once_what_the_note_says_is_done(
     [note] = told["notes"]
     with pytest.raises(recipes.DaemonFailed, match="usernsplan-web"), recipes.dockerd(host):
         pass
-    assert "the words that allocated it, with --daemon web, make both" in note
-    usernsplan(host, "allocate", "--strategy", "per-container", "web", "--daemon", "web")
+    pasted = note.partition("this makes both: usernsplan ")[2]
+    assert pasted == "allocate --strategy per-container web --daemon web"
+    usernsplan(host, *pasted.split())
     with recipes.dockerd(host) as docker:
         assert seen(docker.run(["sh", "-c", ASK])) == (planned(host, "web"), "1")
     assert json.loads(usernsplan(host, "render", "docker", "web", "--json"))["notes"] == []
@@ -167,7 +168,9 @@ def test_two_daemons_run_at_once_from_the_files_each_with_a_range(
     for name in ("web", "db"):
         assert host.run("id", "-gn", f"usernsplan-{name}").stdout.strip() == f"usernsplan-{name}"
         usernsplan(host, "render", "docker-instance", name, "--out", "/")
-        assert "already so" in usernsplan(host, "render", "docker-instance", name, "--out", "/")
+        assert "Already up to date" in usernsplan(
+            host, "render", "docker-instance", name, "--out", "/"
+        )
         unit = f"/etc/systemd/system/docker-{name}.service"
         assert recipes_docker_instance.unit_complaints(host, unit) == []
         assert f"--config-file /etc/docker/docker-{name}.json" in host.read(unit).decode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ import pytest
 
 from tests.engines.planned import (
     MAPS,
+    STRATEGIES,
     check,
     check_closed,
     check_mounts_inside,
@@ -24,7 +26,6 @@ from tests.engines.planned import (
 )
 from tests.engines.planned import allocate as allocate_for
 from tests.engines.recipes_lxc import lxc_execute
-from tests.engines.test_allocate import STRATEGIES
 from tests.engines.throwaway import CommandFailed
 
 if TYPE_CHECKING:
@@ -112,15 +113,17 @@ def test_roots_lines_stand_and_without_them_the_container_does_not_start(
     ],
     ids=["per-container", "of-another-size", "shared"],
 )
-def test_where_root_has_no_lines_a_note_says_the_words_that_grant_them(
+def test_where_root_has_no_lines_a_note_has_the_command_that_grants_them(
     host: ThrowawayHost, words: tuple[str, ...]
 ) -> None:
     allocate_for(host, "podman", *words)
     rendered = render(host, "lxc")
     with pytest.raises(CommandFailed, match=r"newuidmap: uid range .* not allowed"):
         lxc_execute(host, rendered.stdout, ["true"])
-    assert "the words that allocated 'web', with --engine lxc, grant them" in rendered.stderr
-    allocate_for(host, "lxc", *words)
+    pasted = re.search(r"this grants them: usernsplan (.*)", rendered.stderr)
+    assert pasted
+    assert pasted[1].split() == ["allocate", *words, "web", "--engine", "lxc"]
+    usernsplan(host, *pasted[1].split())
     assert shown(runner(host)(rendered.stdout, MAPS)) == maps(host)
     assert "newuidmap" not in render(host, "lxc").stderr
 
@@ -170,7 +173,7 @@ def test_the_file_that_out_writes_is_included_and_roots_lines_are_there(
     assert said.endswith("\n\nold\n")
     assert host.read(FILE).decode() == render(host, "lxc", f"{volume}:/vol").stdout
     assert (host.read("/etc/subuid"), host.read("/etc/subgid")) == before
-    assert "Nothing changes" in usernsplan(host, *words).stdout
+    assert "Already up to date" in usernsplan(host, *words).stdout
 
 
 def test_out_grants_root_nothing_that_release_would_leave_behind(host: ThrowawayHost) -> None:

@@ -12,6 +12,7 @@ import pytest
 from tests.engines import recipes
 from tests.engines.planned import (
     ODDER,
+    STRATEGIES,
     UNFIXED,
     check,
     check_note_on_volume,
@@ -22,7 +23,6 @@ from tests.engines.planned import (
 )
 from tests.engines.planned import allocate as allocate_for
 from tests.engines.recipes_lxd import StartFailed, lxd
-from tests.engines.test_allocate import STRATEGIES
 
 if TYPE_CHECKING:
     from tests.engines.planned import Run

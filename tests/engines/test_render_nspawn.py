@@ -9,6 +9,9 @@ import pytest
 
 from tests.engines.planned import (
     MAPS,
+    PER_CONTAINER,
+    SHARED,
+    SINGLE_UID,
     check,
     check_closed,
     check_mounts_inside,
@@ -20,7 +23,6 @@ from tests.engines.planned import (
 )
 from tests.engines.planned import allocate as allocate_for
 from tests.engines.recipes_nspawn import SETTINGS_FOLDER, nspawn_run
-from tests.engines.test_allocate import PER_CONTAINER, SHARED, SINGLE_UID
 
 if TYPE_CHECKING:
     from tests.engines.planned import Run
@@ -103,7 +105,7 @@ def test_a_file_that_says_something_else_is_replaced_only_with_yes(host: Throwaw
     words = ("render", "nspawn", "web", "--out", "/")
     usernsplan(host, *words)
     written = host.read(FILE)
-    assert "Nothing changes" in usernsplan(host, *words).stdout
+    assert "Already up to date" in usernsplan(host, *words).stdout
     host.write(FILE, "[Exec]\nBoot=yes\n")
     refused = usernsplan(host, *words, status=9)
     assert refused.stdout == ""
@@ -122,7 +124,7 @@ def test_what_is_not_one_range_from_0_is_refused(
     host: ThrowawayHost, words: tuple[str, ...]
 ) -> None:
     allocate(host, *words)
-    check_refused(host, "nspawn", "it knows one range, from container id 0")
+    check_refused(host, "nspawn", "it takes one range, from container id 0")
 
 
 def test_the_note_names_no_machine_that_cannot_be_one(host: ThrowawayHost) -> None:

@@ -16,6 +16,10 @@ from tests.engines import recipes
 from tests.engines.planned import (
     MAPS,
     ODDER,
+    PER_CONTAINER,
+    SHARED,
+    SINGLE_UID,
+    STRATEGIES,
     UNFIXED,
     check,
     check_closed,
@@ -28,7 +32,6 @@ from tests.engines.planned import (
     usernsplan,
 )
 from tests.engines.planned import allocate as allocate_for
-from tests.engines.test_allocate import PER_CONTAINER, SHARED, SINGLE_UID, STRATEGIES
 from tests.engines.throwaway import CommandFailed, require
 
 if TYPE_CHECKING:
@@ -125,7 +128,7 @@ def test_a_patched_bundle_has_the_planned_maps_and_its_root_and_volumes_the_plan
     usernsplan(host, "fix-volume", ROOTFS, "--mode", "shift")
     planned = maps(host)
     root = planned[0][0][1]
-    if "/dev/pts is mounted with gid=5, which is not mapped: take that option out" in notes:
+    if "/dev/pts is mounted with gid=5, which is not mapped; remove that option" in notes:
         patched = json.dumps(without_gid(json.loads(host.read(CONFIG)), "gid=5"))
         host.write(CONFIG, patched)
         # However it is indented: it says all this already.
@@ -175,7 +178,7 @@ def test_a_runtime_that_leaves_the_idmap_out_is_what_the_note_warns_of(host: Thr
     allocate(host, "--strategy", "per-container")
     make_volume(host)
     rendered = render(host, "oci", f"{UNFIXED}:/vol:idmap")
-    assert "idmap needs crun, or runc 1.2" in rendered.stderr
+    assert "idmap needs crun, or runc 1.2 or newer" in rendered.stderr
     make_mount_points(host, recipes.ROOTFS, ["/vol"])
     said = recipes.oci_run(
         host, "runc", json.loads(rendered.stdout), ["stat", "-c", "%u", "/vol/old"]

@@ -286,7 +286,7 @@ def test_with_the_files_every_container_is_an_automatic_one(host: ThrowawayHost)
     assert not host.exists(drop_in)
     usernsplan(host, *words, "--replace-files")
     assert host.exists(drop_in)
-    assert "already so" in usernsplan(host, *words)
+    assert "Already up to date" in usernsplan(host, *words)
     assert {"# kept", "additionalimagestores = []"} <= set(
         host.read(recipes_podman_auto.STORAGE_CONF).decode().splitlines()
     )

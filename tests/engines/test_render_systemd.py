@@ -14,6 +14,8 @@ from tests.engines.planned import (
     MAPS,
     ODD,
     OPEN,
+    PER_CONTAINER,
+    SHARED,
     UNFIXED,
     check_no_idmap,
     check_refused,
@@ -25,7 +27,6 @@ from tests.engines.planned import (
 )
 from tests.engines.planned import allocate as allocate_for
 from tests.engines.recipes_systemd import UNITS, service_run, understood, verify
-from tests.engines.test_allocate import PER_CONTAINER, SHARED
 from tests.engines.throwaway import CommandFailed
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def files(rendered: str) -> dict[str, str]:
 
 def make_account(host: ThrowawayHost, notes: str) -> None:
     """Do what the note says."""
-    [commands] = re.findall(r"the id has to be an account's; if it is none: (.+)", notes)
+    [commands] = re.findall(r"the id has to belong to an account; to make one: (.+)", notes)
     host.run("sh", "-euc", commands)
 
 
@@ -88,7 +89,7 @@ def test_the_file_that_out_writes_is_the_drop_in_and_systemd_understands_it(
     volume = make_volume(host)
     words = ("render", "systemd", "web", "--volume", f"{volume}:/vol:ro", "--out", "/")
     usernsplan(host, *words)
-    assert "Nothing changes" in usernsplan(host, *words).stdout
+    assert "Already up to date" in usernsplan(host, *words).stdout
     rendered = render(host, "systemd", f"{volume}:/vol:ro").stdout
     assert host.read(DROP_IN).decode() == rendered
     verify(host, SERVICE, UNIT)
@@ -131,7 +132,7 @@ def test_without_the_account_it_does_not_start_and_with_it_nothing_else_changes(
     assert service_run(host, files(rendered.stdout), UNIT, "id -u").split() == [str(ID)]
     # An account in the range is this container's own: the allocation stands.
     assert (
-        "already so"
+        "Already up to date"
         in usernsplan(host, "allocate", *SINGLE_UID, "web", "--engine", "systemd").stdout
     )
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.command import PROGRAM, extents, files_of, here, json_of, needs_root, usernsplan
+from tests.each import each
 from usernsplan import AllocateRequest, PerContainer, RefusedError, Shared, SingleUid, allocate
 
 ACCOUNTS = "root:x:0:0::/root:/bin/sh\ndaemon:x:1:1::/:\nbin:x:2:2::/:\nsys:x:3:3::/:\ndockremap:x:900:900::/:\n"
@@ -159,11 +160,11 @@ def test_docker_is_looked_at_where_its_data_is(root: Path) -> None:
 def test_what_cannot_be_looked_at_may_be_something(root: Path) -> None:
     (root / "var/lib/docker").mkdir(parents=True)
     (root / "var/lib/docker/volumes").symlink_to("volumes")
-    assert "cannot be looked at" in untouched(root, *DOCKER, status=9)
+    assert "data that cannot be read" in untouched(root, *DOCKER, status=9)
     (root / "var/lib/docker/volumes").unlink()
     (root / "var/lib/docker/image/x").mkdir(parents=True)
     os.mkfifo(root / "var/lib/docker/image/x/repositories.json")
-    assert "cannot be looked at" in untouched(root, *DOCKER, status=9)
+    assert "data that cannot be read" in untouched(root, *DOCKER, status=9)
 
 
 @pytest.mark.parametrize(
@@ -234,7 +235,7 @@ def test_on_a_terminal_the_consequences_come_first_and_then_the_question(
 # Names, or none.
 
 
-@pytest.mark.parametrize(
+@each(
     ("words", "says"),
     [
         ((), "nothing to allocate"),
@@ -486,7 +487,7 @@ def test_check_tells_of_an_account_that_takes_it_later(
     assert json_of(*words, "db")["allocations"][0]["uid_map"][:1] == extents((0, 6, 1))
 
 
-@pytest.mark.parametrize("word", ["Auto", "", "2.5", "-", "first", "1_0", " 7", "9" * 5000])
+@each("word", ["Auto", "", "2.5", "-", "first", "1_0", " 7", "9" * 5000])
 def test_a_dockerroot_that_is_neither_a_number_nor_auto_is_wrong_usage(
     root: Path, word: str
 ) -> None:

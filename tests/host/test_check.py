@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.command import PROGRAM, files_of, json_of, needs_root, usernsplan
+from tests.each import each
 
 ACCOUNTS = "root:x:0:0::/:\nalice:x:1000:1000::/:\nbob:x:1001:1001::/:\n"
 GROUPS = "root:x:0:\nalice:x:1000:\nbob:x:1001:\n"
@@ -113,7 +114,7 @@ def test_select_and_ignore_choose_what_is_told_and_what_counts(root: Path) -> No
     ]
 
 
-@pytest.mark.parametrize(
+@each(
     ("words", "says"),
     [
         (("--select", "USN9"), "USN001, USN002"),

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.command import extents, files_of, ids, json_of, needs_root, usernsplan
+from tests.each import each
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ def test_the_same_words_again_touch_no_file(root: Path) -> None:
     assert again["changed"] is False
     assert again["changes"] == []
     assert files_of(root) == before
-    assert "Nothing changes" in usernsplan(*words).stdout
+    assert "Already up to date" in usernsplan(*words).stdout
     usernsplan(*words, "--check")
 
 
@@ -275,7 +276,7 @@ def test_a_broken_daemon_json_is_refused_with_line_and_column(root: Path) -> Non
     assert (root / "etc/docker/daemon.json").read_text() == '{\n  "debug": true,\n}\n'
 
 
-@pytest.mark.parametrize(
+@each(
     ("words", "status", "says"),
     [
         (("allocate", "web"), 2, "--strategy"),

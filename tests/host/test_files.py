@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.command import PROGRAM, extents, files_of, json_of, missing, needs_root, usernsplan
+from tests.command import PROGRAM, extents, files_of, json_of, missing, needs_root, slow, usernsplan
 from usernsplan.errors import UsernsplanError
 from usernsplan.host import files
 from usernsplan.layout import SUBUID, Layout
@@ -273,12 +273,13 @@ def test_a_read_only_file_system_is_named_and_still_takes_a_dry_run(root: Path) 
 
 
 @needs_root
-def test_a_full_disk_leaves_both_files_whole(root: Path) -> None:
+@pytest.mark.parametrize("step", [12, *slow(4)])
+def test_a_full_disk_leaves_both_files_whole(root: Path, step: int) -> None:
     """Try sizes from one that holds nothing to one that suffices: whatever fails, nothing is half there."""
     lines = "".join(f"u{n}:{n * 10}:10\n" for n in range(100000, 101000))
     (root / "etc/subuid").write_text(lines)
     run, seen = " ".join(PROGRAM), set()
-    for pages in range(8, 100, 4):
+    for pages in range(8, 100, step):
         done = in_private_mounts(
             f"cp -r {root} {root}.{pages}; cd {root}; mount -t tmpfs -o size={pages * 4}k x {root}; cd {root}\n"
             f"cp -r {root}.{pages}/. {root} 2>/dev/null || exit 77\n"

@@ -24,7 +24,8 @@ import yaml
 
 from tests.command import PROGRAM, here, missing, needs_root, usernsplan
 from tests.documents import document_in
-from tests.host import test_crash as crash
+from tests.each import each
+from tests.host import struck as crash
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -380,7 +381,7 @@ def test_a_file_that_others_may_have_written_is_not_taken_for_ours(  # noqa: PLR
     before = tree(root)
     for words in (("plan",), ("apply", "--yes"), ("allocate",)) if is_refused else (("plan",),):
         _, err = here(*words, "--root", root, status=9 if is_refused else 0)
-        assert ("others may have written it" in err) == is_refused
+        assert ("another user may have written or placed it" in err) == is_refused
         assert tree(root) == before
     # Whoever names it means it.
     here("plan", path, "--root", root)
@@ -491,7 +492,7 @@ def test_who_else_could_write_it_or_put_it_there(  # noqa: PLR0917 - its cases
     before = tree(root)
     for words in (("plan",), ("apply", "--yes"), ("allocate",)) if why else (("plan",),):
         out, err = here(*words, "--root", root, status=9 if why else 0)
-        assert (not out, "others may have written it" in err, why in err) == (
+        assert (not out, "another user may have written or placed it" in err, why in err) == (
             bool(why),
             bool(why),
             True,
@@ -1212,7 +1213,7 @@ def test_allocate_without_a_name_does_what_the_file_says(root: Path) -> None:
     assert not (root / "etc/docker/daemon.json").exists()
 
 
-@pytest.mark.parametrize(
+@each(
     "words",
     [
         ("--size", "5"),

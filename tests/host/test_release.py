@@ -541,8 +541,8 @@ def test_of_several_released_ranges_one_is_forgotten(root: Path) -> None:
         e["lines"] for e in json.loads(here("history", "--json", "--root", root)[0])["entries"][-2:]
     ]
     assert changed == [
-        ["forgot 524288-589823, a released range of web"],
-        ["forgot the released range of web"],
+        ["forgot 524288-589823, quarantined for web"],
+        ["forgot the quarantined range of web"],
     ]
 
 

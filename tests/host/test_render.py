@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.command import PROGRAM, files_of, json_of, needs_root, usernsplan
+from tests.command import PROGRAM, files_of, here, json_of, needs_root, usernsplan
+from tests.each import each
 from usernsplan.engines import ENGINES
 from usernsplan.host.files import layout_at
 from usernsplan.ledger import open_ledger
@@ -73,13 +75,13 @@ def test_out_writes_files_in_their_places_once(root: Path, out: Path) -> None:
         == "usernsplan-web"
     )
     assert [note for note in first["notes"] if "lacks" in note] == [
-        f"{out}/etc/{file} lacks usernsplan-web:524288:65536 (in this order): "
+        f"{out}/etc/{file} lacks usernsplan-web:524288:65536 (in this order); "
         f"'usernsplan allocate … --root {out}' grants lines there"
         for file in ("subuid", "subgid")
     ]
     before = files_of(out)
     assert not json_of(*words)["changed"]
-    assert "Nothing changes" in usernsplan(*words).stdout
+    assert "Already up to date" in usernsplan(*words).stdout
     assert files_of(out) == before
 
 
@@ -91,12 +93,12 @@ def test_out_keeps_what_others_wrote(root: Path, out: Path) -> None:
     before = files_of(out)
     words = ("render", "docker", "web", "--out", out, "--root", root)
     refused = usernsplan(*words, status=9)
-    assert f"{out}/etc/docker/daemon.json is there already" in refused.stderr
+    assert f"{out}/etc/docker/daemon.json exists and has other content" in refused.stderr
     (out / "etc/.pwd.lock").unlink()
     assert files_of(out) == before
     preview = usernsplan(*words, "--replace-files", "--dry-run")
     assert '-{"debug": true}' in preview.stdout
-    assert "Nothing was written" in preview.stdout
+    assert "Dry run: nothing was written" in preview.stdout
     assert files_of(out) == before
     done = usernsplan(*words, "--replace-files")
     assert f"{out}/etc/subuid lacks usernsplan-web" in done.stderr
@@ -118,7 +120,10 @@ def test_out_on_the_same_root_merges_daemon_json_with_what_stands_there(root: Pa
 
 def test_storage_conf_is_changed_and_never_made(root: Path, out: Path) -> None:
     words = ("render", "podman-auto", "containers", "--out", out, "--root", root)
-    assert "Podman wants it whole: nothing was written" in usernsplan(*words, status=9).stderr
+    assert (
+        "does not exist, but Podman needs it; nothing was written"
+        in usernsplan(*words, status=9).stderr
+    )
     assert not out.exists()
     (out / "etc/containers").mkdir(parents=True)
     (out / "etc/containers/storage.conf").write_text('[storage]\ndriver = "vfs"\n')
@@ -150,11 +155,11 @@ def test_out_does_not_follow_a_symlink_out_of_its_folder(
     )
 
 
-@pytest.mark.parametrize(
+@each(
     ("words", "status", "said"),
     [
-        ((), 2, "ENGINE and NAME are needed"),
-        (("podman",), 2, "ENGINE and NAME are needed"),
+        ((), 2, "ENGINE and NAME are missing"),
+        (("podman",), 2, "ENGINE and NAME are missing"),
         (("nonesuch", "web"), 2, "no engine 'nonesuch'"),
         (("podman", "nobody"), 1, "nothing is allocated under the name 'nobody'"),
         (("--list", "nobody"), 1, "nothing is allocated"),
@@ -163,29 +168,33 @@ def test_out_does_not_follow_a_symlink_out_of_its_folder(
         (
             ("podman", "web", "--dry-run"),
             2,
-            "--dry-run and --replace-files are about --out and --bundle",
+            "--dry-run and --replace-files need --out or --bundle",
         ),
         (("nspawn", "web", "--out", ""), 2, "--out is empty"),
         (("oci", "web", "--bundle", ""), 2, "--bundle is empty"),
-        (("podman", "web", "--out", "OUT"), 2, "no place of its own"),
-        (("oci", "web", "--out", "OUT", "--bundle", "OUT"), 2, "--out with --bundle"),
+        (("podman", "web", "--out", "OUT"), 2, "this engine has no file to write"),
+        (
+            ("oci", "web", "--out", "OUT", "--bundle", "OUT"),
+            2,
+            "--out and --bundle exclude each other",
+        ),
         (("oci", "web", "--bundle", "OUT"), 2, "config.json does not exist"),
         (("podman", "web", "--bundle", "OUT"), 2, "config.json does not exist"),
-        (("podman", "web", "--image", "nginx"), 2, "podman has no use for it"),
-        (("uid_map", "web", "--volume", "/a:/b"), 2, "uid_map has no use for it"),
-        (("podman", "web", "--rootless"), 9, "nobody who could log in"),
-        (("lxc", "web", "--rootless"), 2, "lxc has no use for it"),
+        (("podman", "web", "--image", "nginx"), 2, "--image is not an option for podman"),
+        (("uid_map", "web", "--volume", "/a:/b"), 2, "--volume is not an option for uid_map"),
+        (("podman", "web", "--rootless"), 9, "who cannot log in"),
+        (("lxc", "web", "--rootless"), 2, "--rootless is not an option for lxc"),
         (("podman", "web", "--volume", "a:b"), 2, "expected /SRC:/DEST"),
         (("podman", "web", "--volume", "/a:/b:z"), 2, "no option 'z'"),
         (
             ("podman", "web", "--volume", "/a:/b:idmap"),
             9,
-            "mounted with an idmap: this machine's kernel is not asked",
+            "--volume /a cannot have an idmap: the kernel of this machine",
         ),
         (("docker", "web", "--volume", "/a:/b:idmap"), 9, "docker cannot map the ids of a mount"),
         (("lxc", "web", "--volume", "/a b:/b"), 9, "characters"),
-        (("quadlet", "web", "--image", "a b"), 2, "no name of an image"),
-        (("openshift", "web"), 9, "that is single-uid"),
+        (("quadlet", "web", "--image", "a b"), 2, "is not the name of an image"),
+        (("openshift", "web"), 9, "use --strategy single-uid"),
     ],
 )
 def test_words_that_cannot_be_are_said_to_be_so(
@@ -211,7 +220,7 @@ def test_rootless_flags_are_places_among_the_owners_lines(root: Path) -> None:
         file.write("1000:300:10\nalice:900000:5\n")
     assert usernsplan(*words).stdout == "--uidmap 0:11:65536 --gidmap 0:1:65536\n"
     (root / "etc/subgid").write_text("")
-    assert "alice's lines do not make this map" in usernsplan(*words, status=9).stderr
+    assert "the lines of alice do not make this map" in usernsplan(*words, status=9).stderr
 
 
 BUNDLE: dict[str, Any] = {
@@ -276,7 +285,7 @@ def test_a_bundle_is_patched_in_place_once(root: Path, bundle: Path) -> None:
 
 def test_a_mount_for_an_id_that_is_not_mapped_is_noted(root: Path, bundle: Path) -> None:
     notes = json_of("render", "oci", "web", "--bundle", bundle, "--root", root)["notes"]
-    assert "/dev/pts is mounted with gid=70000, which is not mapped: take that option out" in notes
+    assert "/dev/pts is mounted with gid=70000, which is not mapped; remove that option" in notes
 
 
 @pytest.mark.parametrize(
@@ -291,11 +300,11 @@ def test_a_mount_for_an_id_that_is_not_mapped_is_noted(root: Path, bundle: Path)
         (
             '{"linux": {"namespaces": [{"type": "user", "path": "/proc/1/ns/user"}]}}',
             9,
-            "joins a user namespace",
+            "joins an existing user namespace",
         ),
         ('{"linux": null}', 1, "not the config.json"),
-        ('{"linux": {}, "linux": {}}', 1, "the key 'linux' stands there twice"),
-        ('{"a": NaN}', 1, "NaN is no number"),
+        ('{"linux": {}, "linux": {}}', 1, "the key 'linux' is there twice"),
+        ('{"a": NaN}', 1, "NaN is not a number"),
         ('{"mounts": [{"destination": ["/a"]}]}', 1, "not the config.json"),
         ('{"mounts": [{"destination": "/a", "options": 3}]}', 1, "not the config.json"),
         ("[" * 100_000, 1, "not JSON"),
@@ -314,7 +323,7 @@ def test_a_bundle_that_is_none_stays_as_it_is(
 @needs_root
 def test_the_kernel_is_asked_only_about_this_machine(root: Path) -> None:
     notes = json_of("render", "podman", "web", "--volume", "/srv:/data", "--root", root)["notes"]
-    assert any("not asked about another root" in note for note in notes)
+    assert any("cannot answer for another root" in note for note in notes)
     assert any(f"fix-volume /srv --container web --root {root}" in note for note in notes)
 
 
@@ -390,7 +399,7 @@ def test_options_of_others_in_storage_conf_are_replaced_only_with_yes(
     conf.write_text("[storage.options]\r\nauto-userns-min-size = 1024  # ours\r\n")
     before = files_of(out)
     words = ("render", "podman-auto", "containers", "--out", out, "--root", root)
-    assert "says something else" in usernsplan(*words, status=9).stderr
+    assert "has other content" in usernsplan(*words, status=9).stderr
     assert files_of(out) == before
     usernsplan(*words, "--replace-files")
     assert "auto-userns-min-size = 65536\r\n" in conf.read_bytes().decode()
@@ -422,3 +431,31 @@ def test_a_mount_takes_the_place_of_every_one_on_its_destination(root: Path, bun
         ("/data", "bind"),
         ("/b", "tmpfs"),
     ]
+
+
+@each(
+    "words",
+    [
+        ("--strategy", "per-container", "web"),
+        ("--strategy", "per-container", "--size", "1000", "--start", "655360", "web"),
+        ("--strategy", "single-uid", "--block", "5", "web"),
+        ("--strategy", "shared", "--max", "1000", "--owner", "bob", "web"),
+        ("--strategy", "shared", "--dockerroot", "7", "web.1"),
+    ],
+)
+def test_the_command_that_a_note_gives_is_the_one_that_made_the_allocation(
+    tmp_path_factory: pytest.TempPathFactory, words: tuple[str, ...]
+) -> None:
+    root = tmp_path_factory.mktemp("made") / "a host"
+    here("allocate", *words, "--engine", "podman", "--root", root)
+    before = (root / "etc/subuid").read_text()
+    [note] = [
+        note
+        for note in json_of("render", "lxc", words[-1], "--root", root)["notes"]
+        if "this grants them" in note
+    ]
+    pasted = shlex.split(note.partition("this grants them: ")[2])
+    here(*pasted[1:])
+    # Root's lines are new, and nothing else.
+    owner = before.partition(":")[0]
+    assert (root / "etc/subuid").read_text() == before + before.replace(f"{owner}:", "root:")

@@ -6,6 +6,7 @@ import fcntl
 import os
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,16 +30,24 @@ HOLD = {
 
 
 @contextmanager
-def held(how: str, path: Path, seconds: float) -> Iterator[int]:
-    """Another process holds a lock for so long; its pid."""
-    code = f"{HOLD[how]}import os, time\nprint('held', flush=True)\ntime.sleep({seconds})\n"
+def held(how: str, path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process holds a lock until its standard input is closed, here or at the end."""
+    code = f"{HOLD[how]}import os\nprint('held', flush=True)\nsys.stdin.read()\n"
     code += "os.unlink(sys.argv[1])\n" if how == "pid" else ""
     with subprocess.Popen(
-        [sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", code, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as holder:
         assert holder.stdout
         assert holder.stdout.readline() == "held\n"
-        yield holder.pid
+        yield holder
+
+
+def release(holder: subprocess.Popen[str]) -> None:
+    assert holder.stdin
+    holder.stdin.close()
 
 
 def made(root: Path) -> Path:
@@ -70,20 +79,34 @@ def made(root: Path) -> Path:
     ],
 )
 def test_a_wait_is_told_after_a_second_with_the_lock_and_its_holder(
-    tmp_path: Path, how: str, name: str, words: tuple[str, ...]
+    tmp_path: Path,
+    how: str,
+    name: str,
+    words: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     root = made(tmp_path)
-    with held(how, Path(f"{root}{name}"), 1.6) as pid:
+    with held(how, Path(f"{root}{name}")) as holder:
+        # Held until the wait is told, however long that takes on a busy machine.
+        monkeypatch.setattr(
+            waiting,
+            "listen",
+            lambda listener: waiting._listeners.extend([listener, lambda _: release(holder)]),
+        )
+        monkeypatch.setattr(waiting, "_listeners", [])
         _, said = here(*words, "--root", root)
     [line] = [line for line in said.splitlines() if "waiting" in line]
     assert line.startswith(f"usernsplan: waiting: {root}{name} is ")
-    assert f"process {pid} (python" in line
+    assert f"process {holder.pid} (python" in line
 
 
-def test_a_short_wait_is_not_told(tmp_path: Path) -> None:
+def test_a_short_wait_is_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tmp_path
     (root / "etc").mkdir()
-    with held("fcntl", root / "etc/.pwd.lock", 0.3):
+    # Longer than a busy machine takes for the rest.
+    monkeypatch.setattr(waiting, "_AFTER", 60)
+    with held("fcntl", root / "etc/.pwd.lock") as holder:
+        threading.Timer(0.3, release, [holder]).start()
         _, said = here("allocate", "--strategy", "per-container", "db", "--root", root)
     assert "waiting" not in said
 
@@ -95,11 +118,11 @@ def test_who_gives_up_waiting_names_the_holder_too(
     here("allocate", "--strategy", "per-container", "web", "--root", tmp_path)
     before = files_of(tmp_path / "etc")
     monkeypatch.setattr("usernsplan.host.locks.subid_locks.__wrapped__.__defaults__", (0.1,))
-    with held("fcntl", tmp_path / "etc/.pwd.lock", 1) as pid:
+    with held("fcntl", tmp_path / "etc/.pwd.lock") as holder:
         _, said = here(
             "allocate", "--strategy", "per-container", "db", "--root", tmp_path, status=5
         )
-    assert f"{tmp_path}/etc/.pwd.lock is locked by process {pid}" in said
+    assert f"{tmp_path}/etc/.pwd.lock is locked by process {holder.pid}" in said
     assert files_of(tmp_path / "etc") == before
 
 
@@ -108,13 +131,14 @@ def test_a_ledger_that_stays_locked_is_an_error_as_before(
 ) -> None:
     here("allocate", "--strategy", "per-container", "web", "--root", tmp_path)
     monkeypatch.setattr("usernsplan.ledger.access._PATIENCE", 0.2)
-    with held("ledger", Path(f"{tmp_path}{LEDGER}"), 1) as pid:
-        assert f"is locked by process {pid}" in here("list", "--root", tmp_path, status=1)[1]
+    with held("ledger", Path(f"{tmp_path}{LEDGER}")) as holder:
+        _, said = here("list", "--root", tmp_path, status=1)
+        assert f"is locked by process {holder.pid}" in said
     assert "web" in here("list", "--root", tmp_path)[0]
 
 
 def test_a_process_that_nobody_can_see_is_told_so(tmp_path: Path) -> None:
-    assert waiting.locker(os.stat(tmp_path)) == "a process that cannot be told"
+    assert waiting.locker(os.stat(tmp_path)) == "an unknown process"
 
 
 def test_to_ask_for_the_holder_drops_no_lock(tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ from itertools import product
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.property.maps import id_maps
 from usernsplan.errors import InvalidValueError
 from usernsplan.ids import ID_LIMIT
-from usernsplan.mapping import Extent, IdMap
+from usernsplan.mapping import IdMap
 
 Triple = tuple[int, int, int]
 SMALL: list[Triple] = [*product(range(4), range(4), range(1, 4))]
@@ -39,22 +40,6 @@ def composed(inner: IdMap, outer: IdMap) -> IdMap | None:
         return inner.compose(outer)
     except InvalidValueError:
         return None
-
-
-@st.composite
-def id_maps(draw: st.DrawFn, side: int = 30) -> IdMap:
-    """Cut both sides into the same pieces, in any order, and keep some of them."""
-    counts = draw(st.lists(st.integers(1, 5), min_size=1, max_size=6))
-    orders = [draw(st.permutations(range(len(counts)))) for _ in range(2)]
-    starts: list[dict[int, int]] = []
-    for order in orders:
-        at, found = draw(st.integers(0, side - sum(counts) if sum(counts) < side else 0)), {}
-        for index in order:
-            found[index] = at
-            at += counts[index] + draw(st.integers(0, 2))
-        starts.append(found)
-    kept = draw(st.lists(st.sampled_from(range(len(counts))), min_size=1, unique=True))
-    return IdMap(Extent(starts[0][index], starts[1][index], counts[index]) for index in kept)
 
 
 def test_every_pair_of_small_extents_is_a_map_exactly_when_no_id_stands_twice() -> None:

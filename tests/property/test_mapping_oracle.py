@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.unit.maps import Triple, can_be_made
 from tests.unit.oracle import kernel_takes, needs
-from tests.unit.test_mapping_oracle import Triple, can_be_made
 
 pytestmark = needs()
 

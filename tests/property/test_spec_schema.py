@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 from tests.command import here
-from tests.unit.test_spec import ODD, WHOLE
+from tests.each import each
+from tests.unit.specs import ODD, WHOLE
 from usernsplan.errors import InvalidFileError
 from usernsplan.formats import config
 from usernsplan.formats.spec import parse
@@ -230,7 +231,7 @@ def test_what_may_be_wrong_is_wrong_to_both(found: Document) -> None:
     agree(found)
 
 
-@pytest.mark.parametrize("wrong", WRONG, ids=repr)
+@each("wrong", WRONG)
 @pytest.mark.parametrize(
     "path",
     [

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.unit.oracle import needs
-from tests.unit.test_subid_oracle import getsubids
+from tests.unit.oracle import getsubids, needs
 from usernsplan.formats import subid
 from usernsplan.formats.subid import Grant
 

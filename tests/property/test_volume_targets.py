@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.property.test_mapping import id_maps
-from tests.unit.test_volume_metadata import GROUP, PLAIN, USER, acl, v2, v3
+from tests.property.maps import id_maps
+from tests.unit.xattrs import GROUP, PLAIN, USER, acl, v2, v3
 from usernsplan import IdMap, IdSet, Mapping
 from usernsplan.errors import InvalidValueError
 from usernsplan.volume import targets

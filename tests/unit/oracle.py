@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import subprocess
 from contextlib import contextmanager
@@ -95,3 +96,12 @@ def kernel_takes(text: str) -> bool:
             return False
         finally:
             os.close(file)
+
+
+_RANGE = re.compile(rb"^\d+: \S+ (\d+) (\d+)$", re.MULTILINE)
+
+
+def getsubids(folder: Path, raw: bytes, owner: str = "web") -> list[tuple[int, int]]:
+    """Ask for the (start, stop) of every range that ``owner`` has in a subuid file of these bytes."""
+    answer = under_etc(folder, {"subuid": raw}, "getsubids", owner)
+    return [(int(start), int(start) + int(count)) for start, count in _RANGE.findall(answer.stdout)]

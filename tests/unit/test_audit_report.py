@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import usernsplan
+from tests.each import each
 from tests.unit.states import state
 from usernsplan import Layout
 from usernsplan.audit import ADVICE, RULES, Facts, check, chosen, story
@@ -220,7 +221,7 @@ def test_a_severity_stands_in_one_place() -> None:
         assert finding.severity == story(finding.code).severity
 
 
-@pytest.mark.parametrize("code", sorted({**RULES, **ADVICE}))
+@each("code", sorted({**RULES, **ADVICE}))
 def test_a_story_has_its_parts_and_fits_a_terminal(code: str) -> None:
     found = story(code)
     assert found.code == code
@@ -233,7 +234,7 @@ def test_a_story_has_its_parts_and_fits_a_terminal(code: str) -> None:
     assert json.loads(str(shown.document()))["story"] == found.story
 
 
-@pytest.mark.parametrize("code", sorted(RULES))
+@each("code", sorted(RULES))
 def test_the_story_of_a_rule_says_why_and_what_to_do(code: str) -> None:
     # Why it matters, and the remedy, are paragraphs of their own.
     paragraphs = RULES[code].story.split("\n\n")

@@ -6,18 +6,19 @@ import re
 
 import pytest
 
+from tests.each import each
 from usernsplan.errors import InvalidFileError
 from usernsplan.formats.daemon_json import DATA_ROOT, REMAP, parse, with_remap, without_remap
 
 
-@pytest.mark.parametrize(
+@each(
     ("raw", "place", "said"),
     [
         (b'{"a": }', "1:7", "value"),
-        (b'{"a": 1', "1:8", "the text ends here"),
-        (b'{"a"', "1:5", "the text ends here"),
-        (b"{", "1:2", "the text ends here"),
-        (b'{"a": [1, 2', "1:12", "the text ends here"),
+        (b'{"a": 1', "1:8", "the file ends here"),
+        (b'{"a"', "1:5", "the file ends here"),
+        (b"{", "1:2", "the file ends here"),
+        (b'{"a": [1, 2', "1:12", "the file ends here"),
         (b'{"a" 1}', "1:6", "expected ':'"),
         (b'{"a": 1 "b": 2}', "1:9", "expected ',' or '}'"),
         (b'{"a": [1 2]}', "1:10", "expected ',' or ']'"),
@@ -26,9 +27,9 @@ from usernsplan.formats.daemon_json import DATA_ROOT, REMAP, parse, with_remap, 
         (b'{\n  // remap\n  "a": 1\n}', "2:3", "no comment"),
         (b'{\n  "a": 1 /* c */\n}', "2:10", "expected ','"),
         (b"# c\n{}", "1:1", "expected an object"),
-        (b"{}\n# c\n", "2:1", "follows"),
-        (b"{} {}", "1:4", "follows"),
-        (b'{"a": 1}}', "1:9", "follows"),
+        (b"{}\n# c\n", "2:1", "unexpected text after"),
+        (b"{} {}", "1:4", "unexpected text after"),
+        (b'{"a": 1}}', "1:9", "unexpected text after"),
         (b"{'a': 1}", "1:2", "double quotes"),
         (b"{a: 1}", "1:2", "double quotes"),
         (b"[]", "1:1", "expected an object"),
@@ -41,18 +42,18 @@ from usernsplan.formats.daemon_json import DATA_ROOT, REMAP, parse, with_remap, 
         (b'{"a": 1.}', "1:8", "expected ','"),
         (b'{"a": +1}', "1:7", "value"),
         (b'{"a": 0x10}', "1:8", "expected ','"),
-        (b'{"a": NaN}', "1:7", "not a number"),
-        (b'{"a": [1, -Infinity]}', "1:11", "not a number"),
+        (b'{"a": NaN}', "1:7", "not a JSON number"),
+        (b'{"a": [1, -Infinity]}', "1:11", "not a JSON number"),
         (b'{"a": True}', "1:7", "value"),
         (b'{"a": tru}', "1:7", "value"),
         (b'{"a": "b\tc"}', "1:9", "control character"),
         (b'{"a": "b\nc"}', "1:9", "control character"),
         (b'{"a": "b\\x"}', "1:9", "escape"),
         (b'{"a": "b}', "1:7", "unterminated"),
-        (b'{"a": 1,\n "a": 2}', "2:2", "a second time"),
-        (b'{"a": {"b": 1,\n\t"b": 1}}', "2:2", "a second time"),
-        (b'{"a": [{}, {"b": 1, "c": 2, "b": 3}]}', "1:29", "a second time"),
-        (b'{"userns-remap": "a",\n "\\u0075serns-remap": "b"}', "2:2", "a second time"),
+        (b'{"a": 1,\n "a": 2}', "2:2", "duplicate key"),
+        (b'{"a": {"b": 1,\n\t"b": 1}}', "2:2", "duplicate key"),
+        (b'{"a": [{}, {"b": 1, "c": 2, "b": 3}]}', "1:29", "duplicate key"),
+        (b'{"userns-remap": "a",\n "\\u0075serns-remap": "b"}', "2:2", "duplicate key"),
         (b'{"userns-remap": 5}', "1:18", "must be a string"),
         (b'{"userns-remap": true}', "1:18", "must be a string"),
         (b'{"userns-remap": null}', "1:18", "must be a string"),
@@ -61,7 +62,7 @@ from usernsplan.formats.daemon_json import DATA_ROOT, REMAP, parse, with_remap, 
         (b'{"data-root": 1.5}', "1:15", "must be a string"),
         (b'{"a":\xc2\xa01}', "1:6", "value"),
         (b"{\xc2\xa0}", "1:2", "double quotes"),
-        ('{"é": 1, "é": 2}'.encode(), "1:10", "a second time"),
+        ('{"é": 1, "é": 2}'.encode(), "1:10", "duplicate key"),
     ],
 )
 def test_what_the_daemon_would_stop_at_is_refused_with_line_and_column(

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.each import each
 from tests.unit.desired import PER_CONTAINER, again, applied, decided, ids
 from tests.unit.states import (
     GROUP,
@@ -462,7 +463,7 @@ def test_an_empty_host() -> None:
     assert not make_desired(state(), again(state()), prune=True).pending
 
 
-@pytest.mark.parametrize(
+@each(
     "said",
     [
         PER_CONTAINER
@@ -510,11 +511,9 @@ def test_export_and_plan_is_nothing_to_do_and_an_empty_host_gets_the_same(said: 
     assert (new.subuid.raw, new.daemon_json) == (host.subuid.raw, host.daemon_json)
 
 
-@pytest.mark.parametrize("prune", [False, True])
-@pytest.mark.parametrize(
-    "raw", [None, OURS, OTHERS, b'{"userns-remap": "nobody-at-all"}', b"{broken", b"[]"]
-)
-@pytest.mark.parametrize("lines", [WEB, b"", WEB + b"bob:700000:65536\n"])
+@each("prune", [False, True])
+@each("raw", [None, OURS, OTHERS, b'{"userns-remap": "nobody-at-all"}', b"{broken", b"[]"])
+@each("lines", [WEB, b"", WEB + b"bob:700000:65536\n"])
 def test_export_of_any_daemon_json(raw: bytes | None, lines: bytes, prune: bool) -> None:
     known = Known(
         passwd=PASSWD + b"usernsplan-web:x:900:900::/:/bin/sh\n",

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from tests.each import each
 from tests.unit.states import asked, per_container, shared, state
 from usernsplan import Allocation, IdMap, IdRange, Mapping, Shared, make_plan, render
 from usernsplan.engines import ENGINES, engine
@@ -41,7 +42,7 @@ APART = Allocation(
 )
 
 
-@pytest.mark.parametrize(
+@each(
     ("allocation", "text"),
     [
         (PER_CONTAINER, "0 524288 65536"),
@@ -51,16 +52,8 @@ APART = Allocation(
         (WIDE, "0 2 1\n3 3 4294967292"),
         (IDENTITY, "0 0 65535"),
     ],
-    ids=[
-        "per-container",
-        "single-uid",
-        "shared",
-        "shared for Docker",
-        "shared to the end",
-        "identity",
-    ],
 )
-@pytest.mark.parametrize("name", ["uid_map", "gid_map"])
+@each("name", ["uid_map", "gid_map"])
 def test_the_kernel_reads_container_host_count(
     name: str, allocation: Allocation, text: str
 ) -> None:
@@ -157,12 +150,11 @@ def test_uid_map_and_gid_map_are_not_mixed_up(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize(
+@each(
     ("allocation", "owner"),
     [(PER_CONTAINER, "usernsplan-web"), (SINGLE_UID, "usernsplan-app"), (FILLED, "dockremap")],
-    ids=["per-container", "single-uid", "shared for Docker"],
 )
-@pytest.mark.parametrize(
+@each(
     ("raw", "text"),
     [
         (None, '{\n  "userns-remap": "OWNER",\n  "no-new-privileges": true\n}'),
@@ -179,7 +171,6 @@ def test_uid_map_and_gid_map_are_not_mixed_up(name: str) -> None:
             '{\n  "userns-remap": "OWNER",\n  "debug": true,\n  "no-new-privileges": true\n}',
         ),
     ],
-    ids=["no file", "other keys", "privileges left to users", "another remap"],
 )
 def test_docker_reads_the_owner_of_the_lines(
     allocation: Allocation, owner: str, raw: bytes | None, text: str

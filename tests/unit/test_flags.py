@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pytest
-
 from tests.command import here
+from tests.each import each
 
 ROOT = Path(__file__).parents[2]
 ROWS = re.findall(
@@ -19,7 +18,7 @@ ROWS = re.findall(
 ASKING = {"cli/options.py", "cli/plan.py", "cli/check.py"}
 
 
-@pytest.mark.parametrize(("command", "flag"), ROWS)
+@each(("command", "flag"), ROWS)
 def test_each_flag_of_the_table_is_an_option(command: str, flag: str) -> None:
     assert re.search(rf"^ +{flag}\b", here(command, "--help")[0], re.MULTILINE)
 

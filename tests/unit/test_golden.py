@@ -1,14 +1,14 @@
 """What each engine reads for each kind of allocation, against files worked out from the contract and the facts.
 
-tests/golden/ENGINE.SUFFIX.txt and .json are stdout, byte for byte; .parsed.json is what the YAML of that stdout says;
-.files.json is what stands in the files (content null: looked into below). No golden: the engine cannot.
+tests/golden/ENGINE.yaml has a case for each allocation and variant. In a case, `text` is stdout, byte
+for byte; `json` is the same where stdout is JSON; `yaml` is what the YAML of stdout means; `files` is
+what the files contain (content null: a test below looks into it). No case: the engine cannot do it.
 """
 
 from __future__ import annotations
 
 import configparser
 import json
-import re
 import shlex
 import subprocess
 from dataclasses import replace
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 import yaml
 
+from tests.each import each
 from tests.unit.states import PASSWD, state
 from usernsplan import Allocation, IdMap, IdRange, Mapping
 from usernsplan.engines import ENGINES, render, verdict
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from usernsplan.engines.base import Rendered
 
 GOLDEN = Path(__file__).parent.parent / "golden"
-FILES = ".files.json"
+# Incus is a fork of LXD and reads the same; a line of a map is the same for uids and for gids.
+DERIVED = {"lxd": "incus", "gid_map": "uid_map"}
 
 
 class Kind(NamedTuple):
@@ -78,13 +80,13 @@ ASKED = {
     "idmap": RenderContext(state=state(), mounts=(Mount("/srv/web", "/data", owners="idmap"),)),
     "image": RenderContext(state=state(), image="docker.io/library/nginx:1.27"),
 }
-STDOUT = {
-    re.sub(r"(\.parsed)?\.\w+$", "", path.name): path.name
-    for path in sorted(GOLDEN.iterdir())
-    if not path.name.endswith(FILES)
+GOLDENS: dict[str, dict[str, Any]] = {
+    path.stem: yaml.safe_load(path.read_bytes()) for path in sorted(GOLDEN.iterdir())
 }
+GOLDENS |= {engine: GOLDENS[other] for engine, other in DERIVED.items()}
+STEMS = [f"{engine}.{suffix}" for engine, cases in GOLDENS.items() for suffix in cases]
 CAN = {
-    (engine, suffix) for engine, suffix in (stem.split(".") for stem in STDOUT) if "+" not in suffix
+    (engine, suffix) for engine, suffix in (stem.split(".") for stem in STEMS) if "+" not in suffix
 }
 CASES = [(engine, suffix) for engine in ENGINES for suffix in KINDS]
 UNITS = [
@@ -103,8 +105,10 @@ def rendered(stem: str) -> Rendered:
     return render(engine, allocation, ASKED[variant])
 
 
-def golden(name: str) -> str:
-    return (GOLDEN / name).read_bytes().decode()
+def golden(stem: str) -> dict[str, Any]:
+    engine, _, suffix = stem.partition(".")
+    found: dict[str, Any] = GOLDENS[engine][suffix]
+    return found
 
 
 def ini(text: str) -> configparser.RawConfigParser:
@@ -123,57 +127,65 @@ def meant(value: Any) -> Any:  # noqa: ANN401 - what YAML holds
     return value.rstrip("\n") if isinstance(value, str) and "\n" in value else value
 
 
-@pytest.mark.parametrize("stem", STDOUT)
+@each("stem", STEMS)
 def test_the_text_is_the_golden(stem: str) -> None:
-    text, name = rendered(stem).text, STDOUT[stem]
-    if name.endswith(".parsed.json"):
-        assert meant(yaml.safe_load(text)) == meant(json.loads(golden(name)))
+    text, expected = rendered(stem).text, golden(stem)
+    if "yaml" in expected:
+        assert meant(yaml.safe_load(text)) == meant(expected["yaml"])
     else:
-        assert text + "\n" == golden(name)
+        assert text + "\n" == expected.get("json", expected.get("text"))
 
 
-@pytest.mark.parametrize("stem", STDOUT)
+@each("stem", STEMS)
 def test_the_files_are_the_golden(stem: str) -> None:
-    expected = {file["path"]: file for file in json.loads(golden(stem + FILES))}
     found = {
-        file.path: {"path": file.path, "content": file.content, "into": file.into}
-        for file in rendered(stem).files
+        file.path: {"content": file.content, "into": file.into} for file in rendered(stem).files
     }
+    expected = {path: {"into": "", **file} for path, file in golden(stem).get("files", {}).items()}
     for path, file in expected.items():
         if file["content"] is None and path in found:
             file["content"] = found[path]["content"]
     assert found == expected
 
 
-@pytest.mark.parametrize("stem", STDOUT)
+@each("stem", STEMS)
 def test_what_is_json_or_yaml_can_be_read_and_no_text_ends_in_a_line_end(stem: str) -> None:
     found = rendered(stem)
-    if STDOUT[stem].endswith(".parsed.json"):
+    if "yaml" in golden(stem):
         assert isinstance(yaml.safe_load(found.text), dict)
-    elif STDOUT[stem].endswith(".json"):
+    elif "json" in golden(stem):
         assert isinstance(json.loads(found.text), dict)
     assert found.text
     assert not found.text.endswith("\n")
     assert all(file.content.endswith("\n") for file in found.files)
 
 
-@pytest.mark.parametrize("stem", STDOUT)
-def test_there_is_one_golden_of_the_text_and_one_of_the_files(stem: str) -> None:
-    assert {path.name for path in GOLDEN.glob(stem + ".*")} == {STDOUT[stem], stem + FILES}
+@each("stem", STEMS)
+def test_a_golden_has_one_text_and_no_key_that_nothing_reads(stem: str) -> None:
+    assert set(golden(stem)) - {"files"} in ({"text"}, {"json"}, {"yaml"})
+    for file in golden(stem).get("files", {}).values():
+        assert {"content"} <= set(file) <= {"content", "into"}
 
 
-def test_no_golden_of_files_is_left_over() -> None:
-    assert {path.name.removesuffix(FILES) for path in GOLDEN.glob("*" + FILES)} == set(STDOUT)
+def test_no_golden_is_of_an_engine_that_there_is_not() -> None:
+    assert set(GOLDENS) <= set(ENGINES)
+    for path in GOLDEN.iterdir():
+        assert path.suffix == ".yaml"
+        # A second case of one name would hide the first.
+        cases = yaml.compose(path.read_bytes())
+        assert cases
+        assert len(cases.value) == len(GOLDENS[path.stem])
+    assert not set(DERIVED) & {path.stem for path in GOLDEN.iterdir()}
 
 
-@pytest.mark.parametrize(("engine", "suffix"), CASES)
+@each(("engine", "suffix"), CASES)
 def test_there_is_a_golden_exactly_where_the_engine_can(engine: str, suffix: str) -> None:
     can = verdict(engine, ALLOCATIONS[suffix]).can
     # Whether the owner is somebody's login is not in the allocation: that is told when it is rendered.
     assert (can and engine != "rootless") == ((engine, suffix) in CAN)
 
 
-@pytest.mark.parametrize(("engine", "suffix"), [case for case in CASES if case not in CAN])
+@each(("engine", "suffix"), [case for case in CASES if case not in CAN])
 def test_where_an_engine_cannot_it_refuses_says_why_and_names_one_that_can(
     engine: str, suffix: str
 ) -> None:
@@ -187,16 +199,14 @@ def test_where_an_engine_cannot_it_refuses_says_why_and_names_one_that_can(
     assert wrong <= {other for other, theirs in CAN if theirs == suffix} | {"rootless"}
 
 
-@pytest.mark.parametrize(
-    ("engine", "suffix"), [case for case in CASES if case not in CAN and case[0] != "rootless"]
-)
+@each(("engine", "suffix"), [case for case in CASES if case not in CAN and case[0] != "rootless"])
 def test_a_verdict_of_no_says_why(engine: str, suffix: str) -> None:
     found = verdict(engine, ALLOCATIONS[suffix])
     assert (found.fit, found.can) == ("no", False)
     assert found.why
 
 
-@pytest.mark.parametrize(
+@each(
     ("engine", "suffix"),
     [
         ("kubernetes", "per-container"),
@@ -209,7 +219,7 @@ def test_what_is_only_something_near_it_says_what_differs(engine: str, suffix: s
     assert found.why
 
 
-@pytest.mark.parametrize("stem", UNITS)
+@each("stem", UNITS)
 def test_a_docker_of_its_own_is_started_with_its_own_configuration(stem: str) -> None:
     found = {file.path: file.content for file in rendered(stem).files}
     [path] = [path for path in found if path.endswith(".service")]
@@ -225,13 +235,13 @@ def test_a_docker_of_its_own_is_started_with_its_own_configuration(stem: str) ->
     assert not {"--" + key for key in json.loads(found[config])} & set(words)
 
 
-@pytest.mark.parametrize("stem", [stem for stem in STDOUT if stem.startswith("compose.")])
+@each("stem", [stem for stem in STEMS if stem.startswith("compose.")])
 def test_composes_file_says_what_its_text_says(stem: str) -> None:
     found = rendered(stem)
     assert [file.content for file in found.files] == [found.text + "\n"]
 
 
-@pytest.mark.parametrize("stem", [stem for stem in STDOUT if stem.startswith("podman-auto.")])
+@each("stem", [stem for stem in STEMS if stem.startswith("podman-auto.")])
 def test_podmans_own_files_say_what_its_flag_says(stem: str) -> None:
     found = {
         file.path: file.content for file in rendered(stem).files if file.path.endswith(".conf")

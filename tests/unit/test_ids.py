@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.each import each
 from usernsplan.errors import InvalidValueError
 from usernsplan.ids import ID_LIMIT, IdRange, IdSet
 
@@ -12,7 +13,7 @@ def _set(*spans: tuple[int, int]) -> IdSet:
     return IdSet(IdRange(start, stop - start) for start, stop in spans)
 
 
-@pytest.mark.parametrize(
+@each(
     ("start", "count"),
     [
         (-1, 1),
@@ -55,7 +56,7 @@ def test_first_dash_last_is_read_with_both_ends_in_it(text: str, start: int, cou
     assert IdRange.parse(text) == IdRange(start, count)
 
 
-@pytest.mark.parametrize(
+@each(
     "text",
     [
         "",
@@ -129,7 +130,7 @@ def test_the_complement_of_the_set_of_all_ids_is_empty() -> None:
     assert IdSet().gaps(everything) == IdSet([everything])
 
 
-@pytest.mark.parametrize(
+@each(
     ("free", "count", "align", "bases"),
     [
         ((100000, 400000), 65536, 65536, [131072, 196608, 262144, 327680]),

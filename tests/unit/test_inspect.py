@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.each import each
 from usernsplan.errors import InvalidFileError
 from usernsplan.formats.inspect import parse
 from usernsplan.mapping import IdMap
@@ -49,7 +50,7 @@ def test_podman_tells_the_map_and_the_process() -> None:
     )
 
 
-@pytest.mark.parametrize(
+@each(
     "text",
     [
         *(
@@ -74,7 +75,6 @@ def test_podman_tells_the_map_and_the_process() -> None:
         ),
         *("[" * 100_000, '{"a":' * 100_000, "[" + "9" * 5000 + "]"),
     ],
-    ids=lambda text: text[:50],
 )
 def test_what_no_engine_prints_is_an_error_of_ours(text: str) -> None:
     with pytest.raises(InvalidFileError, match="podman container inspect") as caught:

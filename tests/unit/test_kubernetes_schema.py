@@ -8,6 +8,7 @@ import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
 
+from tests.each import each
 from tests.unit.states import per_container
 from usernsplan import Allocation, IdMap, IdRange, Mapping, Mount, RenderContext, render
 
@@ -34,14 +35,11 @@ def document(
     return found
 
 
-@pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize(
-    "allocation", [per_container("web", 524288), SINGLE], ids=["per-container", "single-uid"]
-)
-@pytest.mark.parametrize(
+@each("version", VERSIONS)
+@each("allocation", [per_container("web", 524288), SINGLE])
+@each(
     "asked",
     [RenderContext(), RenderContext(mounts=MOUNTS, image="nginx")],
-    ids=["bare", "with volumes"],
 )
 def test_a_pod_is_one_to_kubernetes(
     version: str, allocation: Allocation, asked: RenderContext

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.each import each
 from usernsplan.layout import Layout, is_name
 
 
@@ -14,7 +15,7 @@ def test_a_name_below_a_root(name: str) -> None:
         assert layout.below(layout.place(name)) == name
 
 
-@pytest.mark.parametrize(
+@each(
     "path",
     [
         "",

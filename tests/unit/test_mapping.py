@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from tests.each import each
+from tests.unit.maps import exactly
 from usernsplan.errors import InvalidValueError
 from usernsplan.ids import IdRange
 from usernsplan.mapping import Extent, IdMap
 
 
-def exactly(size: int) -> list[tuple[int, int, int]]:
-    """340 extents of 12 bytes each are 4080; each host id of five digits adds one."""
-    return [(1000 + i, (10000 if i < size - 4080 else 1000) + i, 1) for i in range(340)]
-
-
-@pytest.mark.parametrize(
+@each(
     "extent",
     [
         (0, 0, 0),
@@ -153,7 +150,7 @@ def test_a_map_is_read_as_proc_shows_it() -> None:
     ) == IdMap.of((0, 100000, 65536), (65536, 7, 1))
 
 
-@pytest.mark.parametrize(
+@each(
     "text",
     [
         "",

@@ -6,14 +6,13 @@ import subprocess
 
 import pytest
 
+from tests.each import each
+from tests.unit.maps import Triple, can_be_made, exactly
 from tests.unit.oracle import fresh_namespace, kernel_takes, needs
-from tests.unit.test_mapping import exactly
 from usernsplan.errors import InvalidValueError
 from usernsplan.mapping import IdMap
 
 pytestmark = needs("nsenter")
-
-Triple = tuple[int, int, int]
 
 CANDIDATES: list[list[Triple]] = [
     [],
@@ -65,16 +64,7 @@ CANDIDATES: list[list[Triple]] = [
 ]
 
 
-def can_be_made(extents: list[Triple]) -> bool:
-    try:
-        return bool(IdMap.of(*extents))
-    except InvalidValueError:
-        return False
-
-
-@pytest.mark.parametrize(
-    "extents", CANDIDATES, ids=lambda extents: f"{len(extents)} extents {extents[:2]}"
-)
+@each("extents", CANDIDATES)
 def test_a_map_can_be_made_exactly_when_the_kernel_takes_it(extents: list[Triple]) -> None:
     text = "".join(f"{container} {host} {count}\n" for container, host, count in extents)
     # A write of no bytes never reaches the kernel's parser; a line end alone is the emptiest map that does.

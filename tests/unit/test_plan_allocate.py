@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.each import each
 from tests.unit.states import (
     PASSWD,
     REMAPPED,
@@ -141,7 +142,7 @@ def test_each_file_keeps_its_own_lines() -> None:
 # Where the range lies
 
 
-@pytest.mark.parametrize(
+@each(
     ("lines", "base"),
     [
         (b"bob:550000:1\n", SECOND),
@@ -184,49 +185,8 @@ def test_each_file_keeps_its_own_lines() -> None:
         (b"+bob:550000:5\n", SECOND),
         (b"b" * 1024 + b":550000:5\n", SECOND),
     ],
-    ids=[
-        "a tiny one inside the candidate",
-        "its first id is taken",
-        "its last id is taken",
-        "the id before it is taken",
-        "all ids after it are taken",
-        "one inside another",
-        "one inside another, the inner first",
-        "one that sticks out of another",
-        "a hole that fits exactly",
-        "a hole one id short at its end",
-        "a hole one id short at its start",
-        "an empty line",
-        "a line past 2^32",
-        "a line past 2^32 that leaves nothing",
-        "a line that starts past 2^32",
-        "hexadecimal",
-        "hexadecimal, capital X",
-        "octal that is taken as C reads it",
-        "a leading zero that cannot be octal",
-        "octal that is taken as Docker reads it",
-        "a count of 010 is 8",
-        "a count of 010 is 8 or 10",
-        "a count of 010 is at most 10",
-        "two fields",
-        "a count that is none",
-        "a start that is none",
-        "a negative start",
-        "not text",
-        "a comment",
-        "blank lines",
-        "a comment after the line",
-        "blanks",
-        "CR LF",
-        "no final newline",
-        "four fields",
-        "no owner",
-        "an owner that is not UTF-8",
-        "an NIS owner",
-        "a line that is too long for shadow",
-    ],
 )
-@pytest.mark.parametrize("file", ["subuid", "subgid"])
+@each("file", ["subuid", "subgid"])
 def test_the_first_slot_is_taken_that_no_reader_gives_to_somebody(
     file: str, lines: bytes, base: int | None
 ) -> None:
@@ -702,7 +662,7 @@ def test_an_owner_whom_every_reader_takes_for_a_name_is_taken(owner: str) -> Non
     assert added(plan, SUBUID) == f"{owner}:524288:65536\n".encode()
 
 
-@pytest.mark.parametrize(
+@each(
     "owner",
     [
         *(

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.each import each
 from usernsplan import IdMap, Mapping
 from usernsplan.formats.proc_status import CAPABILITIES, Capabilities, Ids, Status
 from usernsplan.model import Namespace
@@ -34,7 +35,7 @@ def namespaced(status: Status, uid: int) -> Status:
 NS = inside((0, 100000, 65536), owner=0)
 
 
-@pytest.mark.parametrize(
+@each(
     ("status", "namespace", "codes"),
     [
         # S15: not root, a bounding set, no no_new_privs.

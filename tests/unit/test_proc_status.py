@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.command import missing
+from tests.each import each
 from usernsplan.errors import InvalidValueError
 from usernsplan.formats import proc_status
 from usernsplan.formats.proc_status import CAPABILITIES, Capabilities, Ids
@@ -110,7 +111,7 @@ def test_no_set_is_no_name() -> None:
     assert Capabilities().bounding == ()
 
 
-@pytest.mark.parametrize("bit", range(len(CAPABILITIES)))
+@each("bit", range(len(CAPABILITIES)))
 def test_the_names_are_those_of_libcap(bit: int) -> None:
     capsh = shutil.which("capsh", path="/usr/sbin:/sbin:/usr/bin") or missing("capsh")
     said = subprocess.run(

@@ -7,9 +7,9 @@ import re
 from itertools import chain
 from pathlib import Path
 
-import pytest
 import typer
 
+from tests.each import each
 from usernsplan.cli.app import COMMANDS, app_for
 from usernsplan.cli.refusal import SWITCHES, TAKE_A_WORD, is_due
 from usernsplan.engines import ENGINES
@@ -18,12 +18,12 @@ REPOSITORY = Path(__file__).parents[2]
 FLAGS = ("podman", "podman-auto", "containerd", "nspawn", "rootless")
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@each("engine", ENGINES)
 def test_it_is_for_engines_that_are_given_flags(engine: str) -> None:
     assert is_due(["render", engine, "web"]) is (engine in FLAGS)
 
 
-@pytest.mark.parametrize(
+@each(
     "words",
     [
         "render",
@@ -48,7 +48,7 @@ def test_what_may_have_been_meant_for_a_command_line_has_it(words: str) -> None:
     assert is_due(words.split())
 
 
-@pytest.mark.parametrize(
+@each(
     "words",
     [
         "",

@@ -16,6 +16,7 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.each import each
 from tests.unit.states import per_container, shared, state
 from usernsplan import Allocation, IdMap, IdRange, Layout, Mapping
 from usernsplan.engines import ENGINES, render
@@ -62,7 +63,7 @@ HOST = Layout()
 # --- What is asked ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", GOOD, ids=lambda found: ",".join(sorted(found)))
+@each("options", GOOD)
 def test_options_in_every_order_are_one_wish(options: frozenset[str]) -> None:
     for order in itertools.permutations(options):
         words = "/srv/web:/data" + (":" + ",".join(order) if order else "")
@@ -83,7 +84,7 @@ def test_options_that_contradict_each_other_are_an_error_that_lists_them(
         assert all(option in caught.value.hint for option in OPTIONS)
 
 
-@pytest.mark.parametrize(
+@each(
     ("words", "source", "destination"),
     [
         ("/srv/web:/data", "/srv/web", "/data"),
@@ -111,7 +112,7 @@ def test_a_source_and_a_destination_are_read_as_they_are(
     )
 
 
-@pytest.mark.parametrize(
+@each(
     "words",
     [
         "",
@@ -247,9 +248,9 @@ def fixing(notes: tuple[str, ...]) -> list[str]:
 PLAIN_ASKS = [found for found in GOOD if not found & {"U", "idmap"}]
 
 
-@pytest.mark.parametrize("engine", [engine for engine in MOUNTS if engine not in ITSELF])
-@pytest.mark.parametrize("why", ["", "because"])
-@pytest.mark.parametrize("options", PLAIN_ASKS, ids=lambda found: ",".join(sorted(found)))
+@each("engine", [engine for engine in MOUNTS if engine not in ITSELF])
+@each("why", ["", "because"])
+@each("options", PLAIN_ASKS)
 def test_a_volume_that_was_fixed_for_the_container_is_mounted_as_it_is(
     engine: str, why: str, options: frozenset[str]
 ) -> None:
@@ -257,10 +258,10 @@ def test_a_volume_that_was_fixed_for_the_container_is_mounted_as_it_is(
     assert (mount.owners, notes) == ("plain", ())
 
 
-@pytest.mark.parametrize("engine", [engine for engine in MOUNTS if engine not in ITSELF])
-@pytest.mark.parametrize("holder", ["", "web", "db"])
-@pytest.mark.parametrize("why", ["", "because"])
-@pytest.mark.parametrize("mode", ["", "ro", "rw"])
+@each("engine", [engine for engine in MOUNTS if engine not in ITSELF])
+@each("holder", ["", "web", "db"])
+@each("why", ["", "because"])
+@each("mode", ["", "ro", "rw"])
 def test_podmans_u_is_passed_to_podman_and_is_fix_volume_for_others(
     engine: str, holder: str, why: str, mode: str
 ) -> None:
@@ -273,8 +274,8 @@ def test_podmans_u_is_passed_to_podman_and_is_fix_volume_for_others(
         assert len(fixing(notes)) == (holder != "web")
 
 
-@pytest.mark.parametrize("engine", sorted(MAPS))
-@pytest.mark.parametrize("options", PLAIN_ASKS, ids=lambda found: ",".join(sorted(found)))
+@each("engine", sorted(MAPS))
+@each("options", PLAIN_ASKS)
 def test_where_nothing_is_said_an_engine_that_can_maps_the_ids_at_the_mount(
     engine: str, options: frozenset[str]
 ) -> None:
@@ -283,9 +284,9 @@ def test_where_nothing_is_said_an_engine_that_can_maps_the_ids_at_the_mount(
     assert not fixing(notes)
 
 
-@pytest.mark.parametrize("engine", [engine for engine in MOUNTS if engine not in ITSELF])
-@pytest.mark.parametrize("holder", ["", "db"])
-@pytest.mark.parametrize("root", ["/", "/mnt/other host"])
+@each("engine", [engine for engine in MOUNTS if engine not in ITSELF])
+@each("holder", ["", "db"])
+@each("root", ["/", "/mnt/other host"])
 def test_where_the_ids_cannot_be_mapped_a_note_names_the_command_that_fixes_the_volume(
     engine: str, holder: str, root: str
 ) -> None:
@@ -314,9 +315,9 @@ def test_an_engine_that_may_ignore_the_request_maps_only_when_asked(engine: str)
     assert decided(engine, frozenset({"idmap"}))[0].owners == "idmap"
 
 
-@pytest.mark.parametrize("engine", sorted(MAPS | ON_REQUEST))
-@pytest.mark.parametrize("mode", ["", "ro", "rw"])
-@pytest.mark.parametrize("holder", ["", "db"])
+@each("engine", sorted(MAPS | ON_REQUEST))
+@each("mode", ["", "ro", "rw"])
+@each("holder", ["", "db"])
 def test_an_idmap_that_was_asked_for_is_made_or_refused(
     engine: str, mode: str, holder: str
 ) -> None:
@@ -330,16 +331,16 @@ def test_an_idmap_that_was_asked_for_is_made_or_refused(
     assert ("--from db" in caught.value.hint) == bool(holder)
 
 
-@pytest.mark.parametrize("engine", [e for e in MOUNTS if e not in MAPS | ON_REQUEST | ITSELF])
-@pytest.mark.parametrize("holder", ["", "web", "db"])
-@pytest.mark.parametrize("why", ["", "because"])
+@each("engine", [e for e in MOUNTS if e not in MAPS | ON_REQUEST | ITSELF])
+@each("holder", ["", "web", "db"])
+@each("why", ["", "because"])
 def test_an_idmap_is_refused_by_an_engine_that_cannot(engine: str, holder: str, why: str) -> None:
     with pytest.raises(RefusedError, match=f"{engine} cannot") as caught:
         decided(engine, frozenset({"idmap"}), holder=holder, why=why)
     assert "fix-volume" in caught.value.hint
 
 
-@pytest.mark.parametrize("engine", sorted(MAPS | ON_REQUEST))
+@each("engine", sorted(MAPS | ON_REQUEST))
 def test_what_was_fixed_for_the_container_is_never_mapped_a_second_time(engine: str) -> None:
     # Its files are the container's host ids already: mapped again, all of them would be nobody's.
     try:
@@ -349,11 +350,10 @@ def test_what_was_fixed_for_the_container_is_never_mapped_a_second_time(engine: 
     assert mount.owners == "plain"
 
 
-@pytest.mark.parametrize("engine", sorted(MAPS))
-@pytest.mark.parametrize(
+@each("engine", sorted(MAPS))
+@each(
     ("source", "fixed"),
     [("/srv/web/data", "/srv/web"), ("/srv/web/a/b", "/srv/web")],
-    ids=["inside", "deep inside"],
 )
 def test_a_folder_in_a_volume_that_was_fixed_is_not_mapped_either(
     engine: str, source: str, fixed: str
@@ -425,9 +425,9 @@ def test_a_volume_of_a_range_that_was_released_is_not_the_new_ones(
     [
         (524288, "plain", ""),
         (524288 + 999, "plain", ""),
-        (589824, "plain", "has to be given to the container: usernsplan fix-volume /srv/web --container web --from db"),
-        (0, "idmap", "host root's"),
-        (None, "idmap", "host root's"),
+        (589824, "plain", "give it to the container with: usernsplan fix-volume /srv/web --container web --from db"),
+        (0, "idmap", "belong to the host's root"),
+        (None, "idmap", "belong to the host's root"),
     ],
 )  # fmt: skip
 def test_a_folder_whose_owner_is_in_a_range_carries_that_ranges_ids(
@@ -446,7 +446,7 @@ def test_what_one_container_of_a_pool_left_is_not_the_next_ones(options: frozens
         "podman-auto", POOL, [VolumeRequest("/srv/web", "/data", options)], ground
     )
     assert mount.owners == "plain"
-    assert "say :U" in note
+    assert "its option :U" in note
 
 
 def test_an_owner_in_the_block_that_the_container_does_not_have_is_not_right() -> None:
@@ -457,7 +457,7 @@ def test_an_owner_in_the_block_that_the_container_does_not_have_is_not_right() -
 
 
 def test_two_volumes_cannot_be_mounted_on_one_place() -> None:
-    with pytest.raises(InvalidValueError, match="mounted on /data"):
+    with pytest.raises(InvalidValueError, match="destination /data"):
         decide(
             "podman",
             WEB,
@@ -471,8 +471,8 @@ def test_a_volume_beside_one_that_was_fixed_is_another(engine: str) -> None:
     assert decided(engine, source="/srv/web2", fixed="/srv/web", holder="web")[0].owners == "idmap"
 
 
-@pytest.mark.parametrize("options", GOOD, ids=lambda found: ",".join(sorted(found)))
-@pytest.mark.parametrize("why", ["", "because"])
+@each("options", GOOD)
+@each("why", ["", "because"])
 def test_a_pod_with_a_user_namespace_needs_no_fixing(options: frozenset[str], why: str) -> None:
     mount, notes = decided("kubernetes", options, why=why)
     assert mount.owners == "plain"
@@ -491,7 +491,7 @@ def test_a_pod_with_a_user_namespace_wants_the_hosts_ids_back(holder: str) -> No
     mount, [note] = decided("kubernetes", holder=holder)
     assert mount.owners == "plain"
     assert (
-        f"the host ids of {holder}, and the runtime maps them once more: usernsplan fix-volume /srv/web"
+        f"the host ids of {holder}, and the runtime would map them again; undo that with: usernsplan fix-volume /srv/web"
         in note
     )
     assert note.endswith(f"--container {holder} --reverse")
@@ -510,7 +510,7 @@ def test_a_pod_without_a_user_namespace_cannot_map_the_ids_of_a_mount() -> None:
         decided("kubernetes", frozenset({"idmap"}), allocation=SINGLE)
 
 
-@pytest.mark.parametrize("engine", sorted(ENGINES))
+@each("engine", sorted(ENGINES))
 def test_the_kernel_is_asked_about_each_volume_only_where_the_answer_counts(engine: str) -> None:
     asked: list[str] = []
 
@@ -539,8 +539,8 @@ def test_the_command_in_a_note_can_be_pasted(source: str) -> None:
     assert f"usernsplan fix-volume {shlex.quote(source)} --container web" in note
 
 
-@pytest.mark.parametrize("engine", [engine for engine in MOUNTS if engine not in ITSELF])
-@pytest.mark.parametrize("why", ["", "because"])
+@each("engine", [engine for engine in MOUNTS if engine not in ITSELF])
+@each("why", ["", "because"])
 def test_where_no_id_changes_the_owners_are_right_as_they_are(engine: str, why: str) -> None:
     mount, notes = decided(engine, allocation=shared("web", (0, 0, 65535)), why=why)
     assert (mount.owners, notes) == ("plain", ())
@@ -721,8 +721,8 @@ def read_back(engine: str, mount: Mount) -> None:
             assert file.content.count("\n") - before.content.count("\n") in {0, 1}
 
 
-@pytest.mark.parametrize("engine", READERS)
-@pytest.mark.parametrize("part", NASTY)
+@each("engine", READERS)
+@each("part", NASTY)
 def test_no_path_means_something_else_than_the_path(engine: str, part: str) -> None:
     for read_only in (False, True):
         read_back(engine, Mount(f"/srv/{part}", "/data", read_only))
@@ -753,21 +753,15 @@ def test_a_mount_that_nobody_parsed_cannot_break_out_either(
     read_back(engine, Mount(f"/{source}", f"/{destination}"))
 
 
-@pytest.mark.parametrize("engine", READERS)
-@pytest.mark.parametrize(
-    "path", ["/a\nUser=0", "/a\n[Service]\nUser=0", "/a\rb", "/a\tb", "/a\n    - b", '/a"\nx: "']
-)
+@each("engine", READERS)
+@each("path", ["/a\nUser=0", "/a\n[Service]\nUser=0", "/a\rb", "/a\tb", "/a\n    - b", '/a"\nx: "'])
 def test_a_line_end_never_gets_out_of_a_path(engine: str, path: str) -> None:
     read_back(engine, Mount(path, "/data"))
     read_back(engine, Mount("/srv/web", path))
 
 
-@pytest.mark.parametrize(
-    "engine", ["podman", "quadlet", "nspawn", "systemd", "containerd", "lxc", "podman-auto"]
-)
-@pytest.mark.parametrize(
-    "path", ["/srv/a b", "/srv/a%h", "/srv/a,b", '/srv/a"b', "/srv/a:b", "/srv/a\\b", "/srv/$a"]
-)
+@each("engine", ["podman", "quadlet", "nspawn", "systemd", "containerd", "lxc", "podman-auto"])
+@each("path", ["/srv/a b", "/srv/a%h", "/srv/a,b", '/srv/a"b', "/srv/a:b", "/srv/a\\b", "/srv/$a"])
 def test_a_format_without_quotes_refuses_what_it_would_take_for_its_own(
     engine: str, path: str
 ) -> None:
@@ -777,10 +771,8 @@ def test_a_format_without_quotes_refuses_what_it_would_take_for_its_own(
     assert caught.value.hint
 
 
-@pytest.mark.parametrize("engine", ["compose", "incus", "lxd", "kubernetes", "oci"])
-@pytest.mark.parametrize(
-    "path", ["/srv/a b", "/srv/a%h", "/srv/a,b", '/srv/a"b', "/srv/a:b", "/srv/a\\b", "/srv/$a"]
-)
+@each("engine", ["compose", "incus", "lxd", "kubernetes", "oci"])
+@each("path", ["/srv/a b", "/srv/a%h", "/srv/a,b", '/srv/a"b', "/srv/a:b", "/srv/a\\b", "/srv/$a"])
 def test_a_format_with_quotes_takes_every_path(engine: str, path: str) -> None:
     text = render(engine, WEB, RenderContext(state=state(), mounts=(Mount(path, "/data"),))).text
     assert READERS[engine](text) == (path, "/data", False)
@@ -811,8 +803,8 @@ def image_of(engine: str, image: str, text: str) -> Any:  # noqa: ANN401 - what 
     return found
 
 
-@pytest.mark.parametrize("engine", ["quadlet", "kubernetes"])
-@pytest.mark.parametrize("image", IMAGES)
+@each("engine", ["quadlet", "kubernetes"])
+@each("image", IMAGES)
 def test_no_image_means_something_else_than_the_image(engine: str, image: str) -> None:
     try:
         text = render(engine, WEB, RenderContext(image=image)).text
@@ -822,8 +814,8 @@ def test_no_image_means_something_else_than_the_image(engine: str, image: str) -
     assert image_of(engine, image, text) == image
 
 
-@pytest.mark.parametrize("engine", ["quadlet", "kubernetes"])
-@pytest.mark.parametrize(
+@each("engine", ["quadlet", "kubernetes"])
+@each(
     "image",
     [
         "nginx",
@@ -864,11 +856,9 @@ def doubted(
     return mount, "".join(notes)
 
 
-@pytest.mark.parametrize("path", ["/srv/web", "/srv/web/below"])
-@pytest.mark.parametrize(
-    "owner", [0, None, 524288], ids=["the host's", "unknown", "the container's"]
-)
-@pytest.mark.parametrize("engine", [engine for engine in MOUNTS if engine not in ITSELF])
+@each("path", ["/srv/web", "/srv/web/below"])
+@each("owner", [0, None, 524288])
+@each("engine", [engine for engine in MOUNTS if engine not in ITSELF])
 def test_a_volume_that_does_not_look_right_is_not_taken_for_right(
     engine: str, owner: int | None, path: str
 ) -> None:

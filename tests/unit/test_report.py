@@ -124,7 +124,7 @@ def test_a_plan_is_shown_as_table_then_diffs_then_next_steps() -> None:
 def test_a_preview_says_that_nothing_was_written_and_which_commands_would_run() -> None:
     shown = text.plan(make_plan(state(), asked()), ROOT, done=False)
     assert "would run: useradd --system " in shown
-    assert "Nothing was written: this is what would be." in shown
+    assert "Dry run: nothing was written." in shown
     assert "would run" not in text.plan(make_plan(state(), asked()), ROOT, done=True)
 
 
@@ -132,8 +132,8 @@ def test_a_preview_says_that_nothing_was_written_and_which_commands_would_run() 
 def test_a_plan_without_a_change_says_so(done: bool) -> None:
     host = carried_out(state(), make_plan(state(), asked("web")))
     shown = text.plan(make_plan(host, asked("web")), ROOT, done=done)
-    assert "Nothing changes: it is already so." in shown
-    assert "Nothing was written" not in shown
+    assert "Already up to date." in shown
+    assert "Dry run: nothing was written" not in shown
     assert "---  " in shown
     assert "+++" not in shown
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from itertools import combinations
 
-import pytest
-
+from tests.each import each
 from usernsplan.ids import IdSet
 from usernsplan.reserved import TABLE
 
 RESERVED = IdSet(entry.ids for entry in TABLE)
 
 
-@pytest.mark.parametrize(
+@each(
     "number",
     [0, 999, 1000, 60000, 60577, 65534, 65535, 2147352576, 2147418111, 2147483648, 4294967294],
 )
@@ -20,9 +19,7 @@ def test_an_id_that_belongs_to_somebody_is_reserved(number: int) -> None:
     assert number in RESERVED
 
 
-@pytest.mark.parametrize(
-    "number", [65536, 100000, 524288, 600100000, 1000000000, 2147352575, 2147418112, 2147483647]
-)
+@each("number", [65536, 100000, 524288, 600100000, 1000000000, 2147352575, 2147418112, 2147483647])
 def test_an_id_that_container_tools_share_is_not(number: int) -> None:
     assert number not in RESERVED
 

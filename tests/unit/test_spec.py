@@ -11,6 +11,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.each import each
+from tests.unit.specs import ODD, WHOLE
 from usernsplan.errors import InvalidFileError
 from usernsplan.formats import spec as formats
 from usernsplan.formats.spec import (
@@ -28,40 +30,6 @@ ROOT_KEYS = (
     "size, block, container-id, dockerroot, max, identity"
 )
 CONTAINER_KEYS = "name, owner, start, user, volumes, engines, size, block, container-id, dockerroot, max, identity"
-
-WHOLE = b"""\
-# a comment
-version: 1
-strategy: per-container
-size: 131072
-block: 1
-container-id: 33
-dockerroot: 7
-max: 1000
-identity: false
-pool: 524288-1048575
-engines:
-  - docker
-  - {name: podman-auto, containers: 5}
-  - {name: lxc}
-daemon: web
-containers:
-  - web
-  - name: db
-    owner: somebody
-    start: 655360
-    user: '999'
-    size: 65536
-    volumes:
-      - /srv/db
-      - path: /srv/other
-        user: 33
-      - {path: /srv/rootfs, mode: shift}
-reservations:
-  - ids: 700000-765535
-    for: the NFS server
-  - {ids: 5, for: one}
-"""
 
 
 def errors(raw: bytes | str) -> list[str]:
@@ -251,7 +219,7 @@ def test_ranges(written: str, ids: IdRange) -> None:
 
 
 @both_loaders
-@pytest.mark.parametrize(
+@each(
     ("raw", "said"),
     [
         # At the top
@@ -480,12 +448,12 @@ def test_what_is_wrong_is_told_with_line_and_key(raw: str, said: str | None) -> 
 
 
 @both_loaders
-@pytest.mark.parametrize(
+@each(
     "number",
     # 60010 in YAML 1.1 and text in 1.2; 5349 and 12345; 16 in both, but no plain decimal; 1000 and text; binary.
     ["1000:10", "012345", "0x10", "1_000", "0b11", "+5", "00", "1:0", "-0"],
 )
-@pytest.mark.parametrize(
+@each(
     ("before", "key"),
     [
         ("strategy: per-container\nsize: ", "2: size"),
@@ -497,7 +465,6 @@ def test_what_is_wrong_is_told_with_line_and_key(raw: str, said: str | None) -> 
         ),
         ("strategy: per-container\nversion: ", "2: version"),
     ],
-    ids=["size", "start", "pool", "engine", "version"],
 )
 def test_numbers_that_readers_take_for_others_are_caught(
     number: str, before: str, key: str
@@ -509,7 +476,7 @@ def test_numbers_that_readers_take_for_others_are_caught(
 
 
 @both_loaders
-@pytest.mark.parametrize(
+@each(
     ("word", "read_as"),
     [
         *(
@@ -534,7 +501,7 @@ def test_numbers_that_readers_take_for_others_are_caught(
         *((word, "a date") for word in ("2026-01-01", "2001-12-14t21:59:43.10-05:00")),
     ],
 )
-@pytest.mark.parametrize(
+@each(
     ("before", "key"),
     [
         ("containers:\n- name: ", "3: containers[0].name"),
@@ -542,7 +509,6 @@ def test_numbers_that_readers_take_for_others_are_caught(
         ("reservations:\n- ids: 5-6\n  for: ", "4: reservations[0].for"),
         ("engines:\n- name: ", "3: engines[0].name"),
     ],
-    ids=["name", "owner", "for", "engine"],
 )
 def test_what_yaml_does_not_take_for_text_is_no_text(
     word: str, read_as: str, before: str, key: str
@@ -554,7 +520,7 @@ def test_what_yaml_does_not_take_for_text_is_no_text(
 
 
 @both_loaders
-@pytest.mark.parametrize(
+@each(
     "word", ["yes", "on", "null", "~", "12", "012", "2026-01-01", "1000:10", "=", "<<", "y", "0o7"]
 )
 def test_in_quotes_it_is_text(word: str) -> None:
@@ -685,10 +651,8 @@ def test_a_character_that_yaml_forbids_is_an_error(character: str) -> None:
         read(f"strategy: shared\ncontainers: [a{character}b]\n")
 
 
-@pytest.mark.parametrize(
-    "escape", ["\\0", "\\a", "\\e", "\\x7f", "\\n", "\\t", "\\u200b", "\\_", "\\u202e"]
-)
-@pytest.mark.parametrize(
+@each("escape", ["\\0", "\\a", "\\e", "\\x7f", "\\n", "\\t", "\\u200b", "\\_", "\\u202e"])
+@each(
     ("before", "after", "key"),
     [
         ("containers: [", "]", "containers[0]"),
@@ -856,83 +820,6 @@ def test_bytes_of_any_kind_are_read_or_refused(raw: bytes) -> None:
 
 # What is written.
 
-# Words that readers of YAML 1.1 or 1.2 take for something else, and what has a meaning in YAML's grammar.
-ODD = [
-    *(
-        "yes",
-        "No",
-        "on",
-        "OFF",
-        "y",
-        "n",
-        "true",
-        "null",
-        "~",
-        "Null",
-        "12",
-        "012",
-        "0o14",
-        "0x1F",
-        "1_000",
-        "1000:10",
-    ),
-    *(
-        "1.5",
-        "1e3",
-        ".inf",
-        ".NaN",
-        "-1",
-        "+1",
-        "2026-01-01",
-        "<<",
-        "=",
-        "-",
-        "- a",
-        "a: b",
-        "a #b",
-        "#b",
-        "'",
-        '"',
-    ),
-    *(
-        "''",
-        "a'b",
-        "[a]",
-        "{a}",
-        "&a",
-        "*a",
-        "!a",
-        "!!int 5",
-        "%a",
-        "@a",
-        "`a",
-        "|",
-        ">",
-        "?",
-        ":",
-        "a:",
-        ",",
-        "é",
-    ),
-    *(
-        "a  b",
-        "a ",
-        " a",
-        "---",
-        "...",
-        "\\",
-        "\\n",
-        "/",
-        "//a",
-        "😀",
-        "a\u0301",
-        "None",
-        "0",
-        "00",
-        "1:30",
-        "a" * 200,
-    ),
-]
 UNTOUCHED: Literal[False] = False
 texts = st.sampled_from(ODD) | st.text(min_size=1, max_size=12).filter(str.isprintable)
 numbers = st.integers(0, 9999999999)

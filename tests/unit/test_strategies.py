@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.each import each
 from usernsplan.errors import InvalidValueError, RefusedError
 from usernsplan.ids import IdRange
 from usernsplan.strategies import (
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from usernsplan.strategies import Strategy
 
 
-@pytest.mark.parametrize(
+@each(
     ("strategy", "base", "extents"),
     [
         (PerContainer(), 524288, [(0, 524288, 65536)]),
@@ -54,7 +55,7 @@ def test_a_mapping_is_the_documented_one_for_uids_and_gids(
     assert mapping.gids.triples() == extents
 
 
-@pytest.mark.parametrize(
+@each(
     ("strategy", "need"),
     [
         (PerContainer(), Need(65536, 65536)),
@@ -91,7 +92,7 @@ def test_container_root_is_never_made_the_hosts_root(dockerroot: int) -> None:
         Shared(dockerroot=dockerroot)
 
 
-@pytest.mark.parametrize(
+@each(
     "make",
     [
         lambda: Shared(dockerroot=2, max=2),
@@ -131,7 +132,7 @@ def test_the_filler_is_what_lets_docker_carry_the_shared_map() -> None:
     assert not Shared().mapping(None).uids.is_end_to_end()
 
 
-@pytest.mark.parametrize(
+@each(
     ("strategy", "base", "answer"),
     [
         (Shared(), None, True),

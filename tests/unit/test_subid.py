@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from tests.each import each
+from tests.unit.subid_lines import of_length
 from usernsplan.errors import InvalidValueError
 from usernsplan.formats import subid
 from usernsplan.formats.subid import Grant, Odd
@@ -13,11 +15,6 @@ from usernsplan.ids import IdRange, IdSet
 def only(raw: bytes) -> Grant | Odd:
     [line] = subid.parse(raw).lines
     return line
-
-
-def of_length(length: int) -> bytes:
-    """Make a line of so many bytes, its line end not counted, that grants 7 ids from 5."""
-    return b"w" * (length - 4) + b":5:7\n"
 
 
 @pytest.mark.parametrize(
@@ -40,7 +37,7 @@ def test_what_every_reader_takes_alike_is_a_grant(
     assert only(raw) == Grant(1, raw, owner, start, stop)
 
 
-@pytest.mark.parametrize(
+@each(
     ("raw", "owners", "spans"),
     [
         (b"web:100000:65536 # why\n", {"web"}, {(100000, 165536)}),

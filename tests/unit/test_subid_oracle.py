@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.unit.oracle import needs, under_etc
-from tests.unit.test_subid import of_length
+from tests.unit.oracle import getsubids, needs, under_etc
+from tests.unit.subid_lines import of_length
 from usernsplan.formats import nsswitch, subid
 from usernsplan.formats.subid import Grant
 
@@ -16,14 +15,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = needs("getsubids")
-
-_RANGE = re.compile(rb"^\d+: \S+ (\d+) (\d+)$", re.MULTILINE)
-
-
-def getsubids(folder: Path, raw: bytes, owner: str = "web") -> list[tuple[int, int]]:
-    """Ask for the (start, stop) of every range that ``owner`` has in a subuid file of these bytes."""
-    answer = under_etc(folder, {"subuid": raw}, "getsubids", owner)
-    return [(int(start), int(start) + int(count)) for start, count in _RANGE.findall(answer.stdout)]
 
 
 LINES = [

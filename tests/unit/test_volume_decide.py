@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.each import each
 from tests.unit.states import per_container
 from usernsplan import Allocation, IdMap, IdRange, Mapping
 from usernsplan.errors import InvalidValueError, RefusedError
@@ -239,7 +240,7 @@ def test_words_that_go_together_are_taken(words: dict[str, object]) -> None:
     targets_of(replace(ASKED, **words), ledger(WEB, DB), WEB, NOBODY)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
+@each(
     "text",
     [
         "",
@@ -256,7 +257,7 @@ def test_words_that_go_together_are_taken(words: dict[str, object]) -> None:
         "0:1:1\n",
     ],
 )
-@pytest.mark.parametrize("option", ["--uid-map", "--gid-map"])
+@each("option", ["--uid-map", "--gid-map"])
 def test_a_map_is_three_numbers(text: str, option: str) -> None:
     words = {**MAPS, option[2:].replace("-", "_"): ("5:6:1", text)}
     with pytest.raises(InvalidValueError, match=re.escape(f"{option} {text}")):

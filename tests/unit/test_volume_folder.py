@@ -12,7 +12,6 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.command import needs_root
-from tests.unit.test_volume_metadata import PLAIN, USER, acl, v2
+from tests.unit.xattrs import PLAIN, USER, acl, v2
 from usernsplan.volume import folder, syscalls
 from usernsplan.volume.folder import (
     BY_NAME,
@@ -103,6 +102,15 @@ def make(*names: str, of: tuple[int, int] | None = None) -> None:
         Path(name).touch()
         if of:
             os.lchown(name, *of)
+
+
+def tick(moment: int) -> None:
+    """Wait until an inode that is changed gets another ctime: the kernel's clock has steps of milliseconds."""
+    clock = Path("clock")
+    clock.touch()
+    while clock.lstat().st_ctime_ns <= moment:
+        clock.touch()
+    clock.unlink()
 
 
 # Looking
@@ -214,7 +222,7 @@ def test_what_has_not_changed_since_it_was_seen_is_not_asked_for_attributes_agai
     assert one.look(seen_before=changed - 1).care
     assert one.look(seen_before=changed + 1).plain == {me(): ["old"]}
     assert one.look(seen_before=LATER).care == []
-    time.sleep(0.01)
+    tick(changed)
     Path("old").chmod(0o600)
     assert one.look(seen_before=changed + 1).care
 
@@ -527,7 +535,7 @@ def test_an_inode_that_got_the_name_meanwhile_is_left_alone(
 def test_the_same_inode_is_left_alone_where_it_changed_meanwhile(what: str) -> None:
     make("a", of=FIRST)
     seen = os.lstat("a")
-    time.sleep(0.02)
+    tick(seen.st_ctime_ns)
     match what:
         case "mode":
             Path("a").chmod(0o4755)

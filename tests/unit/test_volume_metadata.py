@@ -6,26 +6,27 @@ import struct
 
 import pytest
 
+from tests.unit.xattrs import (
+    EFFECTIVE,
+    GROUP,
+    GROUP_OBJ,
+    HIGH,
+    MASK,
+    NET_BIND,
+    NET_RAW,
+    NOBODY,
+    OTHER,
+    PLAIN,
+    REVISION_1,
+    REVISION_2,
+    USER,
+    USER_OBJ,
+    acl,
+    v2,
+    v3,
+)
 from usernsplan.errors import InvalidValueError
 from usernsplan.volume.metadata import CARRIED, capability_for, capability_rootid, moved_acl
-
-USER_OBJ, USER, GROUP_OBJ, GROUP, MASK, OTHER = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
-NOBODY = 0xFFFFFFFF
-PLAIN = ((USER_OBJ, 7, NOBODY), (GROUP_OBJ, 5, NOBODY), (OTHER, 0, NOBODY))
-REVISION_1, REVISION_2, REVISION_3, EFFECTIVE = 0x01000000, 0x02000000, 0x03000000, 0x000001
-NET_BIND, NET_RAW, HIGH = 1 << 10, 1 << 13, 1 << 5
-
-
-def acl(*entries: tuple[int, int, int]) -> bytes:
-    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
-
-
-def v2(flags: int = EFFECTIVE) -> bytes:
-    return struct.pack("<5I", REVISION_2 | flags, NET_BIND, NET_RAW, HIGH, 0)
-
-
-def v3(rootid: int, flags: int = EFFECTIVE) -> bytes:
-    return struct.pack("<6I", REVISION_3 | flags, NET_BIND, NET_RAW, HIGH, 0, rootid)
 
 
 def up(number: int) -> int | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.command import needs_root
-from tests.unit.test_volume_metadata import EFFECTIVE, REVISION_2, REVISION_3
+from tests.unit.xattrs import EFFECTIVE, REVISION_2, REVISION_3
 from usernsplan.volume.metadata import (
     ACL_ACCESS,
     ACL_DEFAULT,

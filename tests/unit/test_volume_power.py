@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.command import needs_root
-from tests.unit.test_volume_metadata import v2, v3
+from tests.unit.xattrs import v2, v3
 from usernsplan import IdMap, IdRange, IdSet, Mapping
 from usernsplan.model import Allocation, FixRequest, LedgerState
 from usernsplan.volume import decide, power, targets

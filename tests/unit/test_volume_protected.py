@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.each import each
 from usernsplan.volume.protected import danger, homes_of
 
 HOMES = ("/home/alice", "/root", "/data/people/bob")
@@ -57,7 +58,7 @@ def test_what_is_no_place_for_files_is_never_opened(path: str) -> None:
     assert found.never
 
 
-@pytest.mark.parametrize("path", [*SYSTEM[2:], *SHARED, *STORAGE, "/var/lib/usernsplan"])
+@each("path", [*SYSTEM[2:], *SHARED, *STORAGE, "/var/lib/usernsplan"])
 def test_a_folder_of_the_system_needs_a_yes(path: str) -> None:
     found = danger(path, HOMES)
     assert found is not None
@@ -73,7 +74,7 @@ def test_what_lies_in_a_folder_of_the_system_or_of_an_engine_needs_a_yes(folder:
         assert not found.never
 
 
-@pytest.mark.parametrize(
+@each(
     "path",
     [
         *(

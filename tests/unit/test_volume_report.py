@@ -59,7 +59,7 @@ def test_the_way_back_is_one_that_can_be_pasted_for_another_root() -> None:
 def test_a_preview_says_what_would_be_and_gives_no_way_back() -> None:
     shown = text.fixed(replace(DONE, dry_run=True, run=None), ROOT)
     assert "would change 9" in shown
-    assert "Nothing was written: this is what would be." in shown
+    assert "Dry run: nothing was written." in shown
     assert "undo" not in shown.lower()
 
 

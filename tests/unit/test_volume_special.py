@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.command import needs_root
-from tests.unit.test_volume_metadata import USER, acl, v2, v3
+from tests.unit.xattrs import USER, acl, v2, v3
 from usernsplan.volume import syscalls
 from usernsplan.volume.metadata import ACL_ACCESS, CAPABILITY
 from usernsplan.volume.passes import Form

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.unit.test_volume_metadata import GROUP, PLAIN, USER, acl, v2, v3
+from tests.unit.xattrs import GROUP, PLAIN, USER, acl, v2, v3
 from usernsplan import IdMap, IdRange, IdSet, Mapping
 from usernsplan.errors import InvalidValueError, RefusedError
 from usernsplan.volume import targets

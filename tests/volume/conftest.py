@@ -43,13 +43,11 @@ def tmpfs(private_mounts: None, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 @pytest.fixture(scope="session")
-def ext4(private_mounts: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """An ext4 in a file."""
-    assert private_mounts is None
+def ext4(tmpfs: Path) -> Iterator[Path]:
+    """An ext4 in a file of the tmpfs, where no test waits for a disk."""
     if shutil.which("mkfs.ext4") is None:
         _lacking("mkfs.ext4 is not installed")
-    folder = tmp_path_factory.mktemp("ext4")
-    image, place = folder / "image", folder / "mounted"
+    image, place = tmpfs / "ext4.image", tmpfs / "ext4"
     place.mkdir()
     with image.open("wb") as file:
         file.truncate(256 << 20)
@@ -91,3 +89,16 @@ def host(tmpfs: Path) -> Host:
 def ext4_host(ext4: Path) -> Host:
     """A fresh host on ext4, for what tmpfs has only on new kernels."""
     return _host(ext4, "ext4")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """By default every case runs on tmpfs, and the first one of each test on ext4 too."""
+    seen = set()
+    for item in items:
+        if not isinstance(item, pytest.Function) or not hasattr(item, "callspec"):
+            continue
+        if item.callspec.params.get("volumes") == "ext4":
+            if item.function in seen:
+                item.add_marker(pytest.mark.slow)
+            seen.add(item.function)

@@ -7,6 +7,7 @@ process on its own and strikes every one that comes so far; without, it sees onl
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -466,3 +467,50 @@ def share_out(every: list[Place], check: Callable[[Prefork, int, Place], None]) 
         lanes_done = [pool.submit(lane, first) for first in range(lanes)]
     for done in lanes_done:
         done.result()
+
+
+# After a blow.
+
+
+def run_of(ground: Ground) -> str | None:
+    """The name of the one run that has begun: a kill may leave a folder that does not yet say what it is."""
+    runs = [path.parent.name for path in ground.host.runs.glob("*/run.json")]
+    assert len(runs) < 2, runs
+    return runs[0] if runs else None
+
+
+def undone(server: Prefork, ground: Ground) -> None:
+    """Take the run back. What a worker was at when it was killed, others may have changed: that wants a word."""
+    if run := run_of(ground):
+        words = ("undo", run, "--root", ground.host.root)
+        first = server.run(*words, status=None)
+        if first.status == 3:
+            left = re.findall(r"failed: (.*?): (.*)", first.out)
+            assert left, first
+            assert all("--also-changed" in why for _, why in left), first
+            inodes = {
+                (found.st_dev, found.st_ino) for found in (os.lstat(path) for path, _ in left)
+            }
+            assert len(inodes) <= 2, first
+            server.run(*words, "--also-changed")
+        else:
+            assert first.status == 0, first
+    assert ground.other() == []
+
+
+def finished(server: Prefork, ground: Ground) -> None:
+    server.run(*ground.words)
+    assert ground.wrong() == []
+
+
+def was_killed(struck: Traced) -> bool:
+    """Whether a process of the run was hit, of which the command then has to say something."""
+    killed = struck.killed()
+    assert "Traceback" not in struck.ended.err, struck
+    assert struck.left == [], struck
+    if struck.pid in killed:
+        assert struck.ended.status == -signal.SIGKILL, struck
+    elif killed:
+        assert struck.ended.status not in {0, -signal.SIGKILL}, struck
+        assert struck.ended.err.startswith("usernsplan: "), struck
+    return bool(killed)

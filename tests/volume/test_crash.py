@@ -29,14 +29,18 @@ from tests.volume.struck import (
     Place,
     Traced,
     broad,
+    finished,
     half_way,
     owners,
     places,
+    run_of,
     sample,
     share_out,
     shifted,
     strike,
     strike_all,
+    undone,
+    was_killed,
 )
 from tests.volume.tree import clocks
 
@@ -50,7 +54,7 @@ if TYPE_CHECKING:
 # default a few.
 ALL = 10_000
 KILLS = [
-    *(("shift", 2, 2, "tmpfs"), ("overlap", 1, 2, "tmpfs")),
+    *(("shift", 2, 1, "tmpfs"), ("overlap", 1, 2, "tmpfs")),
     *slow(
         *(("shift", 1, ALL, "tmpfs"), ("shift", 2, 6, "tmpfs"), ("shift", 2, 2, "ext4")),
         *(
@@ -69,37 +73,6 @@ KILLS = [
 ]
 
 
-def run_of(ground: Ground) -> str | None:
-    """The name of the one run that has begun: a kill may leave a folder that does not yet say what it is."""
-    runs = [path.parent.name for path in ground.host.runs.glob("*/run.json")]
-    assert len(runs) < 2, runs
-    return runs[0] if runs else None
-
-
-def undone(server: Prefork, ground: Ground) -> None:
-    """Take the run back. What a worker was at when it was killed, others may have changed: that wants a word."""
-    if run := run_of(ground):
-        words = ("undo", run, "--root", ground.host.root)
-        first = server.run(*words, status=None)
-        if first.status == 3:
-            left = re.findall(r"failed: (.*?): (.*)", first.out)
-            assert left, first
-            assert all("--also-changed" in why for _, why in left), first
-            inodes = {
-                (found.st_dev, found.st_ino) for found in (os.lstat(path) for path, _ in left)
-            }
-            assert len(inodes) <= 2, first
-            server.run(*words, "--also-changed")
-        else:
-            assert first.status == 0, first
-    assert ground.other() == []
-
-
-def finished(server: Prefork, ground: Ground) -> None:
-    server.run(*ground.words)
-    assert ground.wrong() == []
-
-
 def stays_so(server: Prefork, ground: Ground) -> None:
     """Once more changes nothing, not even a ctime."""
     before = clocks(ground.host.volume)
@@ -107,19 +80,6 @@ def stays_so(server: Prefork, ground: Ground) -> None:
     assert {path: c.ctime_ns for path, c in clocks(ground.host.volume).items()} == {
         path: c.ctime_ns for path, c in before.items()
     }
-
-
-def was_killed(struck: Traced) -> bool:
-    """Whether a process of the run was hit, of which the command then has to say something."""
-    killed = struck.killed()
-    assert "Traceback" not in struck.ended.err, struck
-    assert struck.left == [], struck
-    if struck.pid in killed:
-        assert struck.ended.status == -signal.SIGKILL, struck
-    elif killed:
-        assert struck.ended.status not in {0, -signal.SIGKILL}, struck
-        assert struck.ended.err.startswith("usernsplan: "), struck
-    return bool(killed)
 
 
 @pytest.mark.parametrize(("name", "jobs", "most", "file_system"), KILLS)

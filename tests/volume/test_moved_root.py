@@ -455,6 +455,6 @@ def test_a_planted_volume_in_the_ledger_is_not_looked_at_outside_of_the_root(hos
     outside.mkdir()
     for words in (("list",), ("show", "web"), ("check",)):
         said = tried(host, *words).stdout
-        assert "this is no path below the root" in said
+        assert "this is not a path below the root" in said
         assert "--user '0; reboot'" in said
     outside.rmdir()

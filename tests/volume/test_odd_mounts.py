@@ -9,7 +9,6 @@ import shutil
 import signal
 import struct
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.command import PROGRAM, here, missing
+from tests.volume.struck import wait_until
 from tests.volume.tree import (
     CAPABILITY,
     Host,
@@ -99,14 +99,16 @@ def dead(source: Path, point: Path) -> Iterator[None]:
     """A FUSE mount whose process is gone: every call on it fails."""
     with bindfs(source, point) as pid:
         os.kill(pid, signal.SIGKILL)
-        for _ in range(500):
-            try:
-                point.lstat()
-            except OSError as error:
-                if error.errno == errno.ENOTCONN:
-                    break
-            time.sleep(0.01)
+        wait_until(lambda: is_dead(point), 60)
         yield
+
+
+def is_dead(point: Path) -> bool:
+    try:
+        point.lstat()
+    except OSError as error:
+        return error.errno == errno.ENOTCONN
+    return False
 
 
 @contextmanager
@@ -308,6 +310,11 @@ def test_a_read_only_subvolume_inside_is_foreseen_and_named_once(btrfs: Path) ->
     assert uids(host.volume) == {START, START + 7}
 
 
+def is_elsewhere(pid: int) -> bool:
+    """Whether a process has a user namespace of its own."""
+    return os.readlink(f"/proc/{pid}/ns/user") != os.readlink("/proc/self/ns/user")
+
+
 def in_a_namespace(*words: str | Path) -> tuple[int, str]:
     """Run usernsplan as root of a user namespace that has the ids up to 999; its status, and what it printed."""
     need("unshare")
@@ -315,10 +322,7 @@ def in_a_namespace(*words: str | Path) -> tuple[int, str]:
     with subprocess.Popen(
         wait, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as run:
-        for _ in range(500):
-            if os.readlink(f"/proc/{run.pid}/ns/user") != os.readlink("/proc/self/ns/user"):
-                break
-            time.sleep(0.01)
+        wait_until(lambda: is_elsewhere(run.pid), 60)
         for kind in ("uid", "gid"):
             Path(f"/proc/{run.pid}/{kind}_map").write_text("0 0 1000")
         printed, _ = run.communicate("\n", timeout=120)
@@ -354,12 +358,9 @@ def _call(number: int, *words: object) -> int:
 @contextmanager
 def idmapped(source: Path, point: Path, start: int = 100000) -> Iterator[None]:
     """Mount a folder so that ids of the disk from 0 on are seen as those from ``start`` on."""
-    sleeper = subprocess.Popen(["unshare", "--user", "sleep", "60"])
+    sleeper = subprocess.Popen(["unshare", "--user", "sleep", "600"])
     try:
-        for _ in range(500):
-            if os.readlink(f"/proc/{sleeper.pid}/ns/user") != os.readlink("/proc/self/ns/user"):
-                break
-            time.sleep(0.01)
+        wait_until(lambda: is_elsewhere(sleeper.pid), 60)
         for kind in ("uid", "gid"):
             Path(f"/proc/{sleeper.pid}/{kind}_map").write_text(f"0 {start} 65536")
         namespace = os.open(f"/proc/{sleeper.pid}/ns/user", os.O_RDONLY)

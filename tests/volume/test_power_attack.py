@@ -38,7 +38,7 @@ UID = 524288
 # Some attackers do each step when they are asked, the others all the time.
 ASKED, FREE = ("held", "mapped"), ("events", "openers", "exchange")
 # By default so many attempts, or so many as there is time for; a busy machine gets these few whatever time they take.
-ATTEMPTS, SECONDS, FEWEST = 2_000, 1.0, 40
+ATTEMPTS, SECONDS, FEWEST = 2_000, 0.5, 40
 # The slow test: the attacker that opens and stores all the time is the one that got through once in 99,000 attempts.
 MANY, LONG = 100_000, 600.0
 # How long an attacker may take until it finds what has no guard; it takes a moment.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.command import here
+from tests.each import each
 from usernsplan.host.files import layout_at
 from usernsplan.volume import journal
 
@@ -133,7 +134,7 @@ def test_words_that_belong_together(host: Host, words: tuple[str, ...]) -> None:
     here("history", *words, "--root", host.root, status=2)
 
 
-@pytest.mark.parametrize("age", ["", "30", "d", "-1d", "1.5d", "30m", "30 d", "٣d", "999999d"])
+@each("age", ["", "30", "d", "-1d", "1.5d", "30m", "30 d", "٣d", "999999d"])
 def test_what_is_no_age(host: Host, age: str) -> None:
     _, said = here("history", "--prune-runs", f"--older-than={age}", "--root", host.root, status=2)
     assert "12h, 30d or 4w" in said

@@ -291,7 +291,8 @@ def test_a_thousand_volumes_are_looked_at_quickly(host: Host) -> None:
         many.append(replace(one, path=f"/srv/{number}"))
     began = time.process_time()
     found = recorded(layout, replace(ledger, volumes=tuple(many)))
-    assert time.process_time() - began < 1
+    # Far more than it takes, and far less than once through all of them for each.
+    assert time.process_time() - began < 5
     assert len(found.volumes) == 1000
 
 

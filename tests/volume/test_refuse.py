@@ -18,6 +18,7 @@ from unittest import mock
 import pytest
 
 from tests.command import PROGRAM, missing, usernsplan
+from tests.each import each
 from tests.volume.tree import (
     Host,
     Rule,
@@ -636,7 +637,7 @@ def test_who_is_not_root_is_told_so(web: Host, words: tuple[str, ...]) -> None:
 # Words.
 
 
-@pytest.mark.parametrize(
+@each(
     "words",
     [
         ["--mode", "sideways"],
@@ -665,7 +666,6 @@ def test_who_is_not_root_is_told_so(web: Host, words: tuple[str, ...]) -> None:
         ["--jobs", "many"],
         ["--no-such-option"],
     ],
-    ids=" ".join,
 )
 def test_wrong_words_are_wrong_usage(web: Host, words: list[str]) -> None:
     with nothing_changes(web.volume):

@@ -19,8 +19,18 @@ import pytest
 
 from tests.command import slow
 from tests.prefork import prefork
-from tests.volume.struck import CASES, Grounds, places, sample, share_out, strike
-from tests.volume.test_crash import finished, run_of, undone, was_killed
+from tests.volume.struck import (
+    CASES,
+    Grounds,
+    finished,
+    places,
+    run_of,
+    sample,
+    share_out,
+    strike,
+    undone,
+    was_killed,
+)
 from tests.volume.tree import (
     ACL,
     OLD,

@@ -138,7 +138,7 @@ def test_a_run_of_a_newer_version_stops_every_run_and_is_named(host: Host) -> No
     ):
         done = host.attempt(*words)
         assert done.returncode == 9, done
-        assert f"{place} was made by a newer usernsplan (format 4)" in done.stderr
+        assert f"{place} was written by a newer usernsplan (format 4)" in done.stderr
         assert f"usernsplan undo {RUN} --root {host.root}" in done.stderr
     assert owners(host) == BEFORE
 

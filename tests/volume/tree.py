@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from tests.command import PROGRAM, here, missing
+from tests.command import here, missing, usernsplan
 from tests.documents import document_in
 
 ACL = "system.posix_acl_access"
@@ -828,12 +828,7 @@ class Host:
         self, *words: str | Path, cwd: Path | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run usernsplan with any words that end in any way but a traceback."""
-        run = [*PROGRAM, *map(str, words), "--root", str(self.root)]
-        done = subprocess.run(
-            run, capture_output=True, text=True, cwd=cwd, check=False, timeout=120
-        )
-        assert "Traceback" not in done.stderr, done.stderr
-        return done
+        return usernsplan(*words, "--root", self.root, status=None, cwd=cwd)
 
     def undo(self, run: str, *words: str | Path, status: int = 0) -> dict[str, Any]:
         """Run undo, expect this status, and read what it printed."""

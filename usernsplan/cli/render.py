@@ -18,14 +18,16 @@ from usernsplan.report import results
 
 def render(
     engine: Annotated[
-        str, typer.Argument(metavar="ENGINE", help="Who is to read it: --list shows them all.")
+        str, typer.Argument(metavar="ENGINE", help="The engine that reads it; --list shows all.")
     ] = "",
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What 'usernsplan list' shows.")] = "",
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A name that 'usernsplan list' shows.")
+    ] = "",
     volume: Annotated[
         Optional[list[str]],
         typer.Option(
             metavar="SRC:DEST[:OPT]",
-            help="A mount in the engine's words. OPT: ro, U, idmap (repeatable).",
+            help="Mount a volume. OPT: ro, U, idmap. May be repeated.",
         ),
     ] = None,
     rootless: Annotated[
@@ -35,7 +37,7 @@ def render(
         ),
     ] = False,
     image: Annotated[
-        Optional[str], typer.Option(metavar="IMAGE", help="quadlet, kubernetes: the image too.")
+        Optional[str], typer.Option(metavar="IMAGE", help="quadlet, kubernetes: include the image.")
     ] = None,
     bundle: Annotated[
         Optional[str],
@@ -47,21 +49,22 @@ def render(
     ] = None,
     list_: Annotated[
         bool,
-        typer.Option("--list", help="Which engines can express NAME, or each of the strategies."),
+        typer.Option("--list", help="Show which engines can express NAME, or each strategy."),
     ] = False,
     root: Root = "/",
     dry_run: DryRun = False,
     json: Json = False,
     replace_files: Annotated[
-        bool, typer.Option("--replace-files", help="--out: replace files that say something else.")
+        bool, typer.Option("--replace-files", help="--out: replace files that have other content.")
     ] = False,
     yes: Yes = False,
 ) -> None:
     """Print what an engine reads for an allocation.
 
-    What the engine needs besides is said on standard error. An engine that cannot express the allocation is an error,
-    which names others that can. Where flags were to be printed, any error prints one that no engine takes
-    (--userns=usernsplan-failed): without flags, a container's root would be the host's.
+    Notes on standard error say what else the engine needs. If the engine cannot express the
+    allocation, the error names engines that can. On any error, render prints a flag that no engine
+    takes (--userns=usernsplan-failed) instead of flags: without any, container root would be the
+    host's root.
 
     \b
     Examples:
@@ -71,7 +74,7 @@ def render(
     """
     del yes  # nothing is asked here
     if out is not None and bundle is not None:
-        raise InvalidValueError("--out with --bundle", hint="one of the two")
+        raise InvalidValueError("--out and --bundle exclude each other", hint="use one of them")
     if list_:
         if (
             name
@@ -83,21 +86,21 @@ def render(
             or {bundle, out} != {None}
         ):
             raise InvalidValueError(
-                "--list takes one NAME and nothing else",
-                hint="or none: then it tells the strategies",
+                "--list takes one NAME and no other option",
+                hint="without NAME it shows the strategies",
             )
         _list(engine, root, as_json=json)
         return
     if not name:
         raise InvalidValueError(
-            "ENGINE and NAME are needed", hint="'usernsplan render --list' shows the engines"
+            "ENGINE and NAME are missing", hint="'usernsplan render --list' shows the engines"
         )
     request = RenderRequest(engine, name, tuple(volume or ()), image, rootless, bundle)
     if out is None and bundle is None:
         if dry_run or replace_files:
             raise InvalidValueError(
-                "--dry-run and --replace-files are about --out and --bundle",
-                hint="without them it is printed",
+                "--dry-run and --replace-files need --out or --bundle",
+                hint="without those the text is printed and nothing is written",
             )
         rendered, changes, where = rendering.rendering(request, root), None, layout_at("/")
     else:

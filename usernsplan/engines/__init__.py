@@ -1,4 +1,4 @@
-"""Allocation -> what one container engine reads. One engine is one file, and one row of ENGINES."""
+"""An allocation as one engine reads it. One engine is one file, and one row of ENGINES."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 class Pool(NamedTuple):
-    """A range of its own out of which an engine gives each container 65536 ids.
+    """A range from which an engine itself gives each container 65536 ids.
 
-    ``owner`` has its lines, and the allocation has the same name; ``account``: the owner has to be an
-    account. ``containers`` is how many it is made for by default; ``option`` of ``allocate`` says
-    another number, and ``help`` is that option's.
+    ``owner`` owns the lines, and the allocation has the same name; with ``account`` the owner has to
+    be an account. By default the range has room for ``containers``; ``option`` of ``allocate`` sets
+    another number, and ``help`` describes that option.
     """
 
     owner: str
@@ -31,11 +31,11 @@ class Pool(NamedTuple):
 class EngineInfo(NamedTuple):
     """What is known of an engine without importing it.
 
-    ``programs``: where one of them is installed, the host has the engine. ``extra_owners`` is a
-    further owner that it wants every allocation's lines to be granted to, ``pool`` a range that it
-    gives out itself. ``takes_roots``: it gives its own containers ids out of all of root's lines.
-    ``owner_is_account``: it runs a daemon for each allocation, whose owner has to be an account.
-    ``flags``: its text is words of a command line, or a script.
+    A host has the engine where one of ``programs`` is installed. ``extra_owners`` is another owner
+    that needs the lines of every allocation, ``pool`` a range that the engine gives out itself.
+    With ``takes_roots`` the engine takes ids for other containers from all lines of root. With
+    ``owner_is_account`` it runs a daemon for each allocation, whose owner has to be an account. With
+    ``flags`` its text is words of a command line, or a script.
     """
 
     module: str
@@ -47,7 +47,7 @@ class EngineInfo(NamedTuple):
     flags: bool = False
 
 
-# What `render` and `allocate --engine` are asked for; a file is imported only when it is needed.
+# The engines of `render` and `allocate --engine`. A file is imported only when it is needed.
 ENGINES = {
     "uid_map": EngineInfo("kernel"),
     "gid_map": EngineInfo("kernel"),
@@ -56,7 +56,7 @@ ENGINES = {
     "compose": EngineInfo("compose"),
     "podman": EngineInfo("podman", ("podman",), flags=True),
     "quadlet": EngineInfo("quadlet"),
-    # containers/storage, user of --userns=auto; it needs no account.
+    # The user in containers/storage whose lines --userns=auto takes. No account is needed.
     "podman-auto": EngineInfo(
         "podman_auto",
         pool=Pool("containers", 100, "--auto-containers", "a pool for so many containers"),
@@ -64,12 +64,12 @@ ENGINES = {
     ),
     "oci": EngineInfo("oci", ("crun", "runc")),
     "containerd": EngineInfo("containerd", ("containerd",), flags=True),
-    # newuidmap asks for a line even when root calls it, and LXC calls it for root.
+    # LXC calls newuidmap as root, and newuidmap wants a line even then.
     "lxc": EngineInfo("lxc", ("lxc-start",), extra_owners=ROOT),
     "incus": EngineInfo("incus", ("incusd",), extra_owners=ROOT, takes_roots=True),
     "lxd": EngineInfo("incus", ("lxd",), extra_owners=ROOT, takes_roots=True),
     "nspawn": EngineInfo("nspawn", ("systemd-nspawn",), flags=True),
-    # The kubelet asks getsubids for its user of this name; 110 pods is what it runs at most if nothing is said.
+    # The kubelet asks getsubids for the user of this name. By default it runs at most 110 pods.
     "kubernetes": EngineInfo(
         "kubernetes",
         ("kubelet",),
@@ -77,13 +77,13 @@ ENGINES = {
     ),
     "openshift": EngineInfo("openshift"),
     "systemd": EngineInfo("systemd"),
-    # A script: to an empty one, sh says that all is well.
+    # A script. sh succeeds with an empty one, so an error must not leave it empty.
     "rootless": EngineInfo("rootless", flags=True),
 }
 
 
 def known(name: str) -> EngineInfo:
-    """What is known of the engine of this name. Raises InvalidValueError for one that we do not know."""
+    """What is known of the engine of this name. Raises InvalidValueError for an unknown one."""
     if name not in ENGINES:
         hint = did_you_mean(name, ENGINES, f"one of: {', '.join(ENGINES)}")
         raise InvalidValueError(f"no engine '{name}'", hint=hint)
@@ -91,37 +91,37 @@ def known(name: str) -> EngineInfo:
 
 
 def engine(name: str) -> Engine:
-    """The engine of this name. Raises InvalidValueError for one that we do not know."""
+    """The engine of this name. Raises InvalidValueError for an unknown one."""
     return cast("Engine", import_module(f"usernsplan.engines.{known(name).module}").ENGINES[name])
 
 
 def pool_named(name: str) -> str | None:
-    """The engine whose pool is kept under this name."""
+    """The engine whose pool has this name; None for any other name."""
     return next(
         (engine for engine, it in ENGINES.items() if it.pool and it.pool.owner == name), None
     )
 
 
 def engine_of_pool(allocation: Allocation) -> str | None:
-    """The engine whose pool an allocation is; None where it is a container's."""
+    """The engine whose pool an allocation is; None for the allocation of a container."""
     return pool_named(allocation.name) if allocation.name == allocation.owner else None
 
 
 def verdict(name: str, allocation: Allocation) -> Verdict:
     """Whether the engine of this name can express an allocation."""
-    from usernsplan.engines.base import no  # noqa: PLC0415 - whoever asks for the list alone starts faster
+    from usernsplan.engines.base import no  # noqa: PLC0415 - the list alone loads faster
 
     theirs = engine_of_pool(allocation)
     if theirs not in {None, name}:
-        return no(f"it is a pool that {theirs} gives out itself, not one container's range")
+        return no(f"it is the pool of {theirs}, not the range of one container")
     return engine(name).verdict(allocation)
 
 
 def render(name: str, allocation: Allocation, asked: RenderContext | None = None) -> Rendered:
-    """What the engine reads, and what it needs besides.
+    """What the engine reads for an allocation, and notes on what else it needs.
 
-    Raises RefusedError where the engine cannot make this mapping, naming one that can: a wrong configuration is never
-    printed.
+    Raises RefusedError, naming engines that can, where this one cannot make the mapping: a wrong
+    configuration is never printed. Raises InvalidValueError for an option that it has no use for.
     """
     from usernsplan.engines.base import RenderContext, check_image  # noqa: PLC0415 - see verdict
 
@@ -133,6 +133,7 @@ def render(name: str, allocation: Allocation, asked: RenderContext | None = None
             f"{name} cannot express the allocation '{allocation.name}': {found.why}",
             hint=f"{', '.join(others)} can",
         )
+
     chosen = engine(name)
     said = {
         "volume": asked.mounts,
@@ -142,7 +143,8 @@ def render(name: str, allocation: Allocation, asked: RenderContext | None = None
     }
     if asked.image is not None:
         check_image(asked.image)
+
     for word, value in said.items():
         if value and word not in chosen.takes:
-            raise InvalidValueError(f"--{word}: {name} has no use for it")
+            raise InvalidValueError(f"--{word} is not an option for {name}")
     return chosen.render(allocation, asked)

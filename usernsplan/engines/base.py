@@ -1,4 +1,4 @@
-"""What every engine's file has to answer, and what it is told."""
+"""What every engine's file has to answer, and what it is given."""
 
 from __future__ import annotations
 
@@ -8,25 +8,27 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from usernsplan.errors import InvalidValueError, RefusedError
+from usernsplan.escape import shell
 from usernsplan.formats import subid
 from usernsplan.layout import Layout
 from usernsplan.mapping import KINDS
-from usernsplan.model import ROOT
-from usernsplan.strategies import in_subid
+from usernsplan.model import DEFAULT_NAME, DEFAULT_OWNER, OWN_PREFIX, ROOT
+from usernsplan.strategies import in_subid, options_of
 
 if TYPE_CHECKING:
     from usernsplan.formats.accounts import User
     from usernsplan.mapping import IdMap
     from usernsplan.model import Allocation, HostState, Mount
 
-# The group tty, in every distribution: engines mount a container's /dev/pts with gid=5, and the kernel answers EINVAL
-# where that is not mapped.
+# The group tty, in every distribution: engines mount a container's /dev/pts with gid=5, and the
+# kernel answers EINVAL where that gid is not mapped.
 TTY = 5
-# A name of an image, with registry, port, tag and digest; nothing that a shell, systemd or an engine has a use for.
+# A name of an image, with registry, port, tag and digest; nothing that means something to a shell,
+# systemd or an engine.
 _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@+-]*")
-# A label of RFC 1123, as names of pods, containers in them and namespaces have to be.
+# A label of RFC 1123: names of pods, of containers in them and of namespaces have to be one.
 LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-# What flags and INI files take as it is, without quotes and escapes, which each program has others of.
+# What flags and INI files take as it is. Quotes and escapes differ from program to program.
 _PLAIN = re.compile(r"(/[\w@.+~=-]+)+")
 
 
@@ -35,14 +37,17 @@ _HERE = Layout()
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether an engine can make a mapping: exactly as it is, something near it, or not; and where not exactly, why."""
+    """Whether an engine can make a mapping exactly, only something near it, or not at all.
+
+    ``why`` gives the reason where the answer is not "exactly".
+    """
 
     fit: Literal["exactly", "approximately", "no"]
     why: str = ""
 
     @property
     def can(self) -> bool:
-        """Tell whether there is anything to render."""
+        """Whether there is anything to render."""
         return self.fit != "no"
 
 
@@ -50,21 +55,21 @@ EXACTLY = Verdict("exactly")
 
 
 def no(why: str) -> Verdict:
-    """It cannot, because…."""
+    """The engine cannot make the mapping, for this reason."""
     return Verdict("no", why)
 
 
 def nearly(why: str) -> Verdict:
-    """It can make something near it: the difference is…."""
+    """The engine makes something near the mapping, which differs in this."""
     return Verdict("approximately", why)
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file that an engine reads: its place below the root, and what stands in it.
+    """A file that an engine reads: its path below the root, and its content.
 
-    ``into``: others write there too, and only this is added to it where it is missing: "lines" of subuid and subgid,
-    "options" of a storage.conf that has to exist.
+    ``into`` is not "" where others write to the file too. Then only what is missing is added:
+    "lines" to subuid and subgid, "options" to a storage.conf that has to exist.
     """
 
     path: str
@@ -74,9 +79,9 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """What an engine reads: ``text`` to paste, without a final newline, and ``notes`` on what it needs besides.
+    """What an engine reads: ``text`` to paste, without a final newline.
 
-    ``files`` are the same, and more, as files in their places.
+    ``files`` are the files that the engine reads, and ``notes`` say what else it needs.
     """
 
     text: str
@@ -86,10 +91,11 @@ class Rendered:
 
 @dataclass(frozen=True, slots=True)
 class RenderContext:
-    """What a rendering is to say besides the map. ``state`` is given to engines that read the host.
+    """What a rendering has to say in addition to the map.
 
-    ``rootless``: for the allocation's owner, not for root. ``bundle`` is the text of the config.json that is to be
-    patched, ``place`` its path. ``layout`` is the host that commands in notes are for.
+    ``state`` is given to engines that read the host. ``rootless`` means: for the allocation's
+    owner, not for root. ``bundle`` is the text of a config.json that is patched, ``place`` its
+    path. Commands in notes are for the host of ``layout``.
     """
 
     state: HostState | None = None
@@ -104,10 +110,11 @@ class RenderContext:
 class Engine(Protocol):
     """One container engine.
 
-    ``reads_host`` tells whether its text depends on the host, too; where it does not, no host is read for it.
-    ``takes`` are the words beyond engine and name that it has a use for; "U" is a volume's option by which it
-    changes the owners when it starts. ``idmap`` tells whether it can map the ids of
-    a mount: "yes"; "asked" where some of its versions ignore the request in silence; "itself" where it always does.
+    ``reads_host`` says whether the text depends on the host; if not, no host is read. ``takes`` are
+    the options of render that the engine has a use for; "U" is the option of a volume by which the
+    engine changes the owners at the start. ``idmap`` says whether it can map the ids of a mount:
+    "yes"; "asked", only on request, because some versions silently ignore it; "itself", it always
+    does so.
     """
 
     reads_host: ClassVar[bool]
@@ -115,14 +122,17 @@ class Engine(Protocol):
     idmap: ClassVar[Literal["no", "yes", "asked", "itself"]]
 
     def verdict(self, allocation: Allocation) -> Verdict:
-        """Tell whether the engine can express this allocation."""
+        """Whether the engine can express this allocation."""
 
     def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
-        """What it reads; asked for only where it can."""
+        """What the engine reads. Called only where the verdict is that it can."""
 
 
 def subid_files(allocation: Allocation, *owners: str) -> tuple[File, ...]:
-    """The lines of subuid and subgid that an engine depends on: those of these owners, or else of the allocation's."""
+    """The lines of subuid and subgid that an engine depends on.
+
+    They are those of ``owners``; without any, those of the allocation's owner.
+    """
     if not in_subid(allocation.strategy, allocation.mapping):
         return ()
     return tuple(
@@ -133,49 +143,68 @@ def subid_files(allocation: Allocation, *owners: str) -> tuple[File, ...]:
     )
 
 
+def allocate_again(allocation: Allocation, layout: Layout, *more: str) -> str:
+    """The command that made an allocation, with more options: running it adds what they ask for."""
+    words = ["allocate", "--strategy", allocation.strategy]
+    options = options_of(allocation.strategy, allocation.mapping, allocation.reserved_range)
+    for option, value in options.items():
+        words += [f"--{option}"] if value is True else [f"--{option}", f"{value}"]
+
+    if allocation.owner not in {DEFAULT_OWNER, f"{OWN_PREFIX}{allocation.name}"}:
+        words += ["--owner", shell(allocation.owner)]
+    if allocation.name != DEFAULT_NAME:
+        words.append(shell(allocation.name))
+    return layout.command(" ".join([*words, *more]))
+
+
 def plain(path: str) -> str:
-    """A path for a text that has no quotes, or other ones in each program. Raises RefusedError where it needs them."""
+    """A path that can be written without quotes. Raises RefusedError for one that needs them."""
     if not _PLAIN.fullmatch(path):
         raise RefusedError(
-            f"{path!r} has characters that this engine's format would take for its own",
-            hint="give the folder a name of letters, digits and . _ + - @ = ~, or bind it to one that has",
+            f"{path!r} has characters that mean something else in this engine's format",
+            hint="use a path of letters, digits and . _ + - @ = ~; a bind mount can give it one",
         )
     return path
 
 
 def quoted(text: str) -> str:
-    """A YAML string that nothing can be mistaken in: JSON's are YAML's too, where every character can be printed."""
+    """A YAML string in quotes. A JSON string is one too, if every character can be printed."""
     if not text.isprintable():
-        raise RefusedError(f"{text!r} has characters that YAML has no place for")
+        raise RefusedError(f"{text!r} has characters that YAML cannot carry")
     return json.dumps(text, ensure_ascii=False)
 
 
 def check_image(image: str) -> None:
-    """Raise InvalidValueError for what is no name of an image."""
+    """Raise InvalidValueError for what cannot be the name of an image."""
     if not _IMAGE.fullmatch(image):
-        raise InvalidValueError(f"--image {image!r} is no name of an image")
+        raise InvalidValueError(f"--image {image!r} is not the name of an image")
 
 
 def only_extent(ids: IdMap) -> tuple[int, int] | None:
-    """Host start and count of a map that has one extent, from container id 0; None for any other."""
+    """Host start and count of a map with one extent from container id 0; None for any other map."""
     [(container, host, count), *more] = ids.triples()
     return None if more or container else (host, count)
 
 
 def login_of(allocation: Allocation, asked: RenderContext) -> User:
-    """The account that owns an allocation's lines and can run containers of its own. Raises RefusedError."""
+    """The account that owns an allocation's lines and can run its own containers.
+
+    Raises RefusedError where no such account exists, or where its own id is in the map.
+    """
     if asked.state is None:
-        raise InvalidValueError("this depends on the host's accounts, and no host was read")
+        raise InvalidValueError("this depends on the accounts of the host, but no host was read")
     user = asked.state.accounts.user(allocation.owner)
     if user is None or user.name == ROOT:
         raise RefusedError(
-            f"{allocation.owner}, who owns the lines of '{allocation.name}', is nobody who could log in",
-            hint="rootless containers want the lines to be an account's: allocate … --owner LOGIN",
+            f"the lines of '{allocation.name}' belong to {allocation.owner}, who cannot log in",
+            hint="rootless containers need lines of an account: "
+            + asked.layout.command("allocate NAME --owner LOGIN"),
         )
     for kind, number in zip(KINDS, (user.uid, user.gid), strict=True):
         if allocation.mapping[kind].to_container(number) is not None:
             raise RefusedError(
-                f"{user.name}'s own {kind} {number} is in the map of '{allocation.name}': Podman refuses that",
-                hint="give the account a range that it is not in itself, or run the container as root",
+                f"Podman refuses the map of '{allocation.name}': "
+                f"{user.name}'s own {kind} {number} is in it",
+                hint="allocate a range that does not contain it, or run the container as root",
             )
     return user

@@ -1,4 +1,4 @@
-"""Compose, for Docker: a fragment of compose.yaml. It cannot carry a map; the daemon has it.
+"""Compose, for Docker: a fragment of compose.yaml. It cannot have a map; the daemon has it.
 
 https://docs.docker.com/reference/compose-file/services/
 """
@@ -16,23 +16,26 @@ if TYPE_CHECKING:
 
 
 class Compose:
-    """What compose can say: that the daemon's remap is to hold, no new privileges, and volumes."""
+    """What compose can say: the daemon's remap holds, no new privileges, and volumes."""
 
     reads_host: ClassVar[bool] = False
     takes: ClassVar[frozenset[str]] = frozenset({"volume"})
     idmap: ClassVar[Literal["no"]] = "no"
 
     def verdict(self, allocation: Allocation) -> Verdict:
-        """Docker's, with the difference that compose itself has no say in it."""
+        """The verdict on Docker, but compose cannot choose the map."""
         dockers = can_lay(allocation)
         return (
-            nearly(f"the map is the daemon's, whose userns-remap has to be {allocation.owner}")
+            nearly(f"the daemon has the map; its userns-remap has to be {allocation.owner}")
             if dockers.can
             else dockers
         )
 
     def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
-        """A service of the allocation's name; long syntax for volumes, in which nothing is split at a colon."""
+        """A service of the allocation's name.
+
+        Volumes have the long syntax, because the short one is split at colons.
+        """
         lines = [
             "services:",
             f"  {quoted(allocation.name)}:",
@@ -46,12 +49,11 @@ class Compose:
         for mount in asked.mounts:
             lines += _volume(mount)
         text = "\n".join(lines)
+        daemons = asked.layout.command(f"render docker {shell(allocation.name)}")
         return Rendered(
             text,
             (File("/compose.override.yaml", text + "\n"),),
-            (
-                f"{self.verdict(allocation).why}: {asked.layout.command(f'render docker {shell(allocation.name)}')}",
-            ),
+            (f"{self.verdict(allocation).why}: {daemons}",),
         )
 
 

@@ -1,4 +1,7 @@
-"""containerd: flags of ctr run, which takes one extent. Its CRI plugin has no key for maps: the kubelet chooses."""
+"""containerd: flags of ctr run, which takes one extent.
+
+The CRI plugin of containerd has no key for maps: the kubelet chooses them.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from usernsplan.engines.base import EXACTLY, TTY, RenderContext, Rendered, Verdict, no, plain
 from usernsplan.errors import RefusedError
+from usernsplan.escape import shell
 from usernsplan.mapping import KINDS
 
 if TYPE_CHECKING:
@@ -20,15 +24,18 @@ class Containerd:
     idmap: ClassVar[Literal["no"]] = "no"
 
     def verdict(self, allocation: Allocation) -> Verdict:
-        """Each flag counts once (the last), and is one extent; /dev/pts is mounted for the group tty."""
+        """One extent of each kind that maps the group tty.
+
+        Only the last flag of a kind counts, and ctr mounts /dev/pts for that group.
+        """
         if len(allocation.mapping.uids) > 1 or len(allocation.mapping.gids) > 1:
-            return no("ctr takes one extent for uids and one for gids")
+            return no("ctr takes only one extent for uids and one for gids")
         if allocation.mapping.gids.to_host(TTY) is None:
             return no(f"ctr mounts /dev/pts for gid {TTY}, which is not mapped")
         return EXACTLY
 
     def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
-        """The flags, on one line, to stand right after ``ctr run``; with --rootfs, ctr would ignore the map."""
+        """The flags on one line, to follow ``ctr run``. With --rootfs ctr would ignore the map."""
         flags = [
             f"--{kind}map {container}:{host}:{count}"
             for kind in KINDS
@@ -40,18 +47,19 @@ class Containerd:
             for mount in asked.mounts
         ]
         notes = (
-            "give ctr an image and --snapshotter native: with --rootfs it ignores the map and says nothing",
-            "containerd's CRI plugin has no key for maps: for pods, the kubelet chooses them (render kubernetes)",
+            "run ctr with an image and --snapshotter native: with --rootfs it ignores the map",
+            "containerd's CRI plugin has no key for maps; the kubelet chooses the maps of pods: "
+            + asked.layout.command(f"render kubernetes {shell(allocation.name)}"),
         )
         return Rendered(" ".join(flags), (), notes)
 
 
 def _plain(path: str) -> str:
-    """Versions of ctr differ in what they make of a second '='."""
+    # Versions of ctr read a second '=' differently.
     if "=" in path:
         raise RefusedError(
-            f"{path!r} has a '=', which ctr takes for its own",
-            hint="bind the folder to one without it",
+            f"{path!r} has a '=', which means something else to ctr",
+            hint="use a path without '='; a bind mount can give the folder one",
         )
     return plain(path)
 

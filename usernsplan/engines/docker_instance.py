@@ -1,8 +1,8 @@
-"""A Docker daemon of its own for one range, since Docker maps by the daemon and not by the container.
+"""A separate Docker daemon for one range, because Docker has one map for each daemon.
 
-Several daemons run on one host where each has its own configuration file, data-root, exec-root, pidfile and socket:
-dockerd(8). Checked with 20.10: with the same bridge they hand out the same addresses; a containerd that runs on the
-host is used by all of them, in the same namespace if nothing else is said.
+Several daemons can run on one host if each has its own configuration file, data-root, exec-root,
+pidfile and socket: dockerd(8). Checked with 20.10: daemons with the same bridge hand out the same
+addresses; all of them use the host's containerd, by default in the same namespace.
 """
 
 from __future__ import annotations
@@ -51,15 +51,19 @@ class DockerInstance:
     idmap: ClassVar[Literal["no"]] = "no"
 
     def verdict(self, allocation: Allocation) -> Verdict:
-        """What Docker can do at all, under a name that its socket's path has room for."""
+        """What Docker can do, if the name fits into the path of the daemon's socket."""
         if len(_socket(allocation.name)) > _LONGEST_SOCKET:
             return no(
-                f"its socket's path, {_socket(allocation.name)}, is longer than the {_LONGEST_SOCKET} allowed"
+                f"the path of its socket, {_socket(allocation.name)}, has more than "
+                f"{_LONGEST_SOCKET} bytes"
             )
         return can_lay(allocation)
 
     def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
-        """Nothing in it is the main daemon's; without a bridge, whose address would have to be chosen."""
+        """A configuration that shares nothing with the main daemon.
+
+        It has no bridge: somebody would have to choose its address.
+        """
         name = f"docker-{allocation.name}"
         config = f"/etc/docker/{name}.json"
         text = json.dumps(
@@ -83,10 +87,13 @@ class DockerInstance:
             text,
             (File(config, text + "\n"), unit, *subid_files(allocation)),
             (
-                f"this is {config}; --out DIR writes it there, and {unit.path} beside it",
-                f"systemctl enable --now {name}, then: {client} run …",
-                f"it has no bridge, so that no other daemon's is touched: '{client} network create' makes one",
-                *needs(allocation, asked, "--engine docker-instance"),
+                f"this is {config}; --out DIR writes it below DIR, together with {unit.path}",
+                f"start the daemon with 'systemctl enable --now {name}', then: {client} run …",
+                (
+                    f"the daemon has no bridge, so it touches no other daemon's; "
+                    f"'{client} network create' makes one"
+                ),
+                *needs(allocation, asked, "--engine", "docker-instance"),
                 *run_with(f"{client} run", asked.mounts),
             ),
         )

@@ -1,7 +1,8 @@
-"""Incus and LXD: security.idmap.* and raw.idmap of an instance, as YAML for ``incus init IMAGE NAME < FILE``.
+"""Incus and LXD: security.idmap.* and raw.idmap, as YAML for ``incus init IMAGE NAME < FILE``.
 
-https://linuxcontainers.org/incus/docs/main/userns-idmap/ Checked with LXD 5.0.2: an isolated instance has exactly
-base and size, from container id 0, and raw.idmap adds extents to that; newuidmap asks for root's lines at each start.
+https://linuxcontainers.org/incus/docs/main/userns-idmap/ Checked with LXD 5.0.2: an isolated
+instance has exactly base and size, from container id 0, and raw.idmap adds extents to them;
+newuidmap needs root's lines at each start.
 """
 
 from __future__ import annotations
@@ -20,30 +21,36 @@ if TYPE_CHECKING:
     from usernsplan.mapping import Extent
     from usernsplan.model import Allocation, Mount
 
-_SHIFT = "idmap needs a daemon that finds idmapped mounts: LXD 5.0 finds none on newer kernels, and the start fails"
+_SHIFT = (
+    "idmap needs a daemon that detects idmapped mounts: LXD 5.0 does not on newer kernels, and "
+    "then the instance does not start"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Incus:
-    """The part of an instance's configuration that says its ids."""
+    """The part of an instance's configuration that sets its ids."""
 
     reads_host: ClassVar[bool] = False
     takes: ClassVar[frozenset[str]] = frozenset({"volume"})
-    # LXD 5.0 takes newer kernels for such as have no idmapped mounts, and then the instance does not start.
+    # LXD 5.0 detects no idmapped mounts on newer kernels, and then the instance does not start.
     idmap: ClassVar[Literal["asked"]] = "asked"
     program: str
 
     def verdict(self, allocation: Allocation) -> Verdict:
-        """Any map that has container id 0 and begins there alike for uids and gids."""
+        """Any map whose first extent, from container id 0, is the same for uids and gids."""
         first = _first(allocation)
         if first is None:
-            return no("it maps uids and gids from container id 0 on, the first range alike")
+            return no("its first range starts at container id 0 and is the same for uids and gids")
         if not maps_root(allocation) and not in_subid(allocation.strategy, allocation.mapping):
-            return no("newuidmap grants only what is in subuid, and this one is not written there")
+            return no("newuidmap grants only what is in subuid, but this map is not written there")
         return EXACTLY
 
     def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
-        """Strings all through, as the API has them. Without isolated, base and size would be ignored."""
+        """The keys, all values as strings, as in the API.
+
+        Without security.idmap.isolated, base and size would be ignored.
+        """
         first = _first(allocation)
         lines = ["config:", '  security.idmap.isolated: "true"']
         if first:
@@ -57,20 +64,24 @@ class Incus:
             lines.append("devices:")
         for number, mount in enumerate(asked.mounts, 1):
             lines += _device(number, mount)
+
         return Rendered(
             "\n".join(lines),
             roots_files(allocation),
             (
-                f"use it so: {self.program} init IMAGE NAME < FILE",
+                f"use it with: {self.program} init IMAGE NAME < FILE",
                 *[_SHIFT] * any(mount.owners == "idmap" for mount in asked.mounts),
-                *roots_lines(allocation),
-                f"root's first line has to be another, of {SLOT} ids or more: other instances get the whole of it",
+                *roots_lines(allocation, asked),
+                (
+                    f"root's first line has to be another one, of {SLOT} ids or more: other "
+                    "instances get all of it"
+                ),
             ),
         )
 
 
 def _first(allocation: Allocation) -> Extent | None:
-    """The extent at container id 0, where uids and gids have the same."""
+    """The extent at container id 0, if it is the same for uids and gids."""
     firsts = [
         next((e for e in allocation.mapping[kind] if e.container == 0), None) for kind in KINDS
     ]
@@ -78,7 +89,7 @@ def _first(allocation: Allocation) -> Extent | None:
 
 
 def _raw(allocation: Allocation) -> list[str]:
-    """The other extents: raw.idmap has the host first, then the container, and ranges with both ends."""
+    """The other extents. raw.idmap has the host first, and ranges with both ends included."""
     uids, gids = allocation.mapping.uids, allocation.mapping.gids
     return _lines("both", uids) if uids == gids else [*_lines("uid", uids), *_lines("gid", gids)]
 

@@ -1,4 +1,4 @@
-"""The kernel itself: the lines of /proc/PID/uid_map and gid_map, container host count, user_namespaces(7)."""
+"""The kernel: lines (container, host, count) of uid_map and gid_map. user_namespaces(7)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class MapFile:
-    """One of the two files; a map that the kernel would refuse cannot have been made."""
+    """One of the two files. An IdMap that the kernel would refuse cannot exist."""
 
     reads_host: ClassVar[bool] = False
     takes: ClassVar[frozenset[str]] = frozenset()
@@ -24,12 +24,12 @@ class MapFile:
     kind: Kind
 
     def verdict(self, allocation: Allocation) -> Verdict:
-        """Always: an IdMap keeps the kernel's rules."""
+        """Any map: an IdMap obeys the kernel's rules."""
         del allocation
         return EXACTLY
 
     def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
-        """One extent a line, to be written in one write(2)."""
+        """One extent in each line. The kernel wants all of them in one write(2)."""
         del asked
         return Rendered(allocation.mapping[self.kind].text().removesuffix("\n"))
 

@@ -1,4 +1,4 @@
-"""Kubernetes: a pod's securityContext; and the kubelet's one line, out of which it gives every pod its range.
+"""Kubernetes: the securityContext of a pod, and the line from which the kubelet gives pods ranges.
 
 https://kubernetes.io/docs/concepts/workloads/pods/user-namespaces/
 """
@@ -27,36 +27,37 @@ if TYPE_CHECKING:
 
 
 class Kubernetes:
-    """For a container a pod that wants a user namespace, or runs as one id; for the kubelet's pool its line."""
+    """A pod with a user namespace, or one that runs as one id; for the kubelet's pool, its line."""
 
     reads_host: ClassVar[bool] = False
     takes: ClassVar[frozenset[str]] = frozenset({"volume", "image"})
     idmap: ClassVar[Literal["itself"]] = "itself"
 
     def verdict(self, allocation: Allocation) -> Verdict:
-        """A pod has no say in which ids it gets; only single-uid can be had without a namespace."""
+        """The kubelet chooses the ids of a pod; only single-uid works without a user namespace."""
         if engine_of_pool(allocation) == "kubernetes":
             return _kubelets(allocation)
         if not LABEL.fullmatch(allocation.name):
             return no(
-                "its name is none for a pod, which has small letters, digits and '-' only, and at most 63"
+                "a pod's name has only small letters, digits and '-', and at most 63 characters"
             )
         if allocation.strategy == PerContainer.name:
-            return nearly("the kubelet gives the pod a range out of its own line, not this one")
+            return nearly("the kubelet gives the pod a range from its own line, not this range")
         if allocation.strategy == SingleUid.name:
             return nearly(
-                "the pod runs as these host ids without a user namespace, and sees them as they are"
+                "the pod runs as these host ids, without a user namespace, and sees the host ids"
             )
-        return no("a pod can have a range of its own or one id, nothing between")
+        return no("a pod can have a range of its own or one id, and nothing else")
 
     def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
         """YAML of a pod, or the kubelet's line of subuid and subgid."""
         if engine_of_pool(allocation) == "kubernetes":
             if asked.mounts or asked.image:
                 raise InvalidValueError(
-                    "--volume and --image are about a pod, and this is the kubelet's own line"
+                    "--volume and --image are for a pod, but this is the kubelet's own line"
                 )
             return _line(allocation)
+
         lines = [
             "apiVersion: v1",
             "kind: Pod",
@@ -75,12 +76,14 @@ class Kubernetes:
                 "    runAsNonRoot: true",
                 f"    runAsUser: {uid}",
                 f"    runAsGroup: {gid}",
+                f"    fsGroup: {gid}",
             ]
-            lines += [f"    fsGroup: {gid}"]
             notes = []
+
         lines += ["  containers:", f"    - name: {quoted(allocation.name)}"]
         lines += [f"      image: {quoted(asked.image)}"] if asked.image else []
         lines += ["      securityContext:", "        allowPrivilegeEscalation: false"]
+
         if asked.mounts:
             lines.append("      volumeMounts:")
             for number, mount in enumerate(asked.mounts, 1):
@@ -97,17 +100,18 @@ class Kubernetes:
                     f"        path: {quoted(mount.source)}",
                 ]
                 lines += ["        type: Directory"] if mount.is_folder else []
+
         if not asked.image:
-            notes.append("without --image it is a patch for a pod that says its image")
+            notes.append("without --image this is a patch for a pod that has an image")
         return Rendered("\n".join(lines), (), tuple(notes))
 
 
 def _kubelets(allocation: Allocation) -> Verdict:
-    """What the kubelet asks of its line, or it does not start: whole blocks of 65536, none of them the host's."""
+    """Whether the kubelet starts with this line: it wants whole blocks of 65536, not the first."""
     held = allocation.reserved_range
     if held is None or held.start % SLOT or held.count % SLOT or held.start < SLOT:
         return no(
-            "the kubelet wants start and count to be multiples of 65536, and the start no less than that"
+            "the kubelet wants multiples of 65536 as start and count, and a start of at least 65536"
         )
     return EXACTLY
 
@@ -119,8 +123,11 @@ def _line(allocation: Allocation) -> Rendered:
         files[0].content.removesuffix("\n"),
         files,
         (
-            f"the same in subuid and subgid, for {pods} pods: the kubelet's maxPods has to be no more",
-            "the kubelet reads it through getsubids, for the user kubelet, when it starts",
+            (
+                f"the line is the same in subuid and subgid, for {pods} pods; set the kubelet's "
+                f"maxPods to {pods} or less"
+            ),
+            "the kubelet reads it with getsubids, for the user kubelet, when it starts",
         ),
     )
 

@@ -1,6 +1,7 @@
 """LXC: lxc.idmap lines, and root's own lines in subuid and subgid. lxc.container.conf(5).
 
-LXC asks newuidmap, also as root, and newuidmap asks for a line. ``lxc.idmap = b …`` is not taken: u and g apart.
+LXC calls newuidmap even as root, and newuidmap needs a line. LXC does not read
+``lxc.idmap = b …``, so u and g have their own lines.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from usernsplan.engines.base import (
     RenderContext,
     Rendered,
     Verdict,
+    allocate_again,
     no,
     plain,
     subid_files,
@@ -26,49 +28,53 @@ if TYPE_CHECKING:
 
 
 class Lxc:
-    """Lines for a container's config."""
+    """Lines for the config of a container."""
 
     reads_host: ClassVar[bool] = False
     takes: ClassVar[frozenset[str]] = frozenset({"volume"})
     idmap: ClassVar[Literal["yes"]] = "yes"
 
     def verdict(self, allocation: Allocation) -> Verdict:
-        """Any map that lies in subuid, where newuidmap looks for it; one that has host root LXC writes itself."""
+        """Any map that is in subuid for newuidmap, or has host root: LXC writes that one itself."""
         if None in {allocation.mapping.uids.to_host(0), allocation.mapping.gids.to_host(0)}:
-            return no("it starts containers as their root, and container id 0 is not mapped")
+            return no("it starts containers as container root, but container id 0 is not mapped")
         if not maps_root(allocation) and not in_subid(allocation.strategy, allocation.mapping):
-            return no("newuidmap grants only what is in subuid, and this one is not written there")
+            return no("newuidmap grants only what is in subuid, but this map is not written there")
         return EXACTLY
 
     def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
-        """The lines, container host count, to be put into the container's config or included by it."""
+        """The lines (container, host, count), which the container's config has or includes."""
         lines = [*_idmap("u", allocation.mapping.uids), *_idmap("g", allocation.mapping.gids)]
         text = "\n".join([*lines, *map(_entry, asked.mounts)])
         path = f"/var/lib/lxc/{allocation.name}/usernsplan.conf"
-        notes = [f"the container's config takes it in with: lxc.include = {path}"]
-        notes += roots_lines(allocation)
+        notes = [f"include it in the container's config with: lxc.include = {path}"]
+        notes += roots_lines(allocation, asked)
         return Rendered(text, (File(path, text + "\n"), *roots_files(allocation)), tuple(notes))
 
 
 def maps_root(allocation: Allocation) -> bool:
-    """Tell whether host root is in the map: LXC then does without newuidmap, and so without lines."""
+    """Whether host root is in the map: then LXC needs neither newuidmap nor lines."""
     return allocation.mapping.uids.to_container(0) is not None
 
 
-def roots_lines(allocation: Allocation) -> tuple[str, ...]:
-    """What makes newuidmap grant the map to root, where nothing did yet."""
+def roots_lines(allocation: Allocation, asked: RenderContext) -> tuple[str, ...]:
+    """How root gets the lines that newuidmap needs, where it does not have them yet."""
     if ROOT in {allocation.owner, *allocation.extra_owners} or maps_root(allocation):
         return ()
     if allocation.name == DEFAULT_NAME:
+        named = asked.layout.command("allocate NAME --engine lxc")
         return (
-            "newuidmap wants the lines to be root's too; this is Docker's: allocate one by name, with --engine lxc",
+            (
+                "newuidmap needs these lines for root too, but they are Docker's; allocate others: "
+                f"{named}"
+            ),
         )
-    again = f"the words that allocated '{allocation.name}', with --engine lxc"
-    return (f"newuidmap wants the lines to be root's too: {again}, grant them",)
+    again = allocate_again(allocation, asked.layout, "--engine", "lxc")
+    return (f"newuidmap needs these lines for root too; this grants them: {again}",)
 
 
 def roots_files(allocation: Allocation) -> tuple[File, ...]:
-    """Root's lines, where they were granted: others would stay when the allocation is released."""
+    """Root's lines, if they were granted: release would leave any others behind."""
     return (
         subid_files(allocation, ROOT)
         if ROOT in {allocation.owner, *allocation.extra_owners}
@@ -83,8 +89,8 @@ def _idmap(kind: str, ids: IdMap) -> list[str]:
 
 
 def _entry(mount: Mount) -> str:
-    """A line as in fstab(5), whose target is without the leading slash."""
-    # rbind: LXC cannot bind a folder alone in which something is mounted.
+    """A line as in fstab(5), but the target has no leading slash."""
+    # rbind: LXC cannot bind a folder without what is mounted in it.
     create = "create=dir" if mount.is_folder else "create=file"
     options = [
         "rbind",

@@ -1,4 +1,4 @@
-"""Volumes in what is rendered: how the owners of each come right in the container. Pure."""
+"""Volumes of a rendering: how each one gets the owners that the container needs. Pure."""
 
 from __future__ import annotations
 
@@ -23,13 +23,16 @@ if TYPE_CHECKING:
 _WORDS = re.compile(r"(?P<source>/.*?):(?P<destination>/[^:]*)(?::(?P<options>[^:/]*))?", re.DOTALL)
 _OPTIONS = ("ro", "rw", "U", "idmap")
 _BY_THE_RUNTIME = "the runtime maps the ids of a pod's volumes at the mount"
-_MADE_BY_ROOT = "what container root makes there is the host root's, setuid files too: let nobody else get at it (mode 700)"
-_NOT_ITS_OWN = "it has to be given to the container"
+_MADE_BY_ROOT = (
+    "files that container root makes there belong to the host's root, setuid files too; keep "
+    "others out with mode 700"
+)
+_NOT_ITS_OWN = "give it to the container with"
 
 
 @dataclass(frozen=True, slots=True)
 class VolumeRequest:
-    """A volume as it was asked for: SRC:DEST, and options."""
+    """A volume of the command line: SRC:DEST, and options."""
 
     source: str
     destination: str
@@ -37,27 +40,31 @@ class VolumeRequest:
 
     @classmethod
     def parse(cls, words: str) -> VolumeRequest:
-        """Read ``/SRC:/DEST[:ro,U,idmap]``. Raises InvalidValueError."""
+        """Read ``/SRC:/DEST[:ro,U,idmap]``. Raises InvalidValueError for anything else."""
         spelt = _WORDS.fullmatch(words)
         if not spelt or not words.isprintable():
             raise InvalidValueError(
                 f"--volume {words!r}: expected /SRC:/DEST[:OPTIONS], both absolute",
                 hint=f"options: {', '.join(_OPTIONS)}",
             )
+
         options = frozenset(filter(None, (spelt["options"] or "").split(",")))
         strange = options.difference(_OPTIONS)
         if strange or {"ro", "rw"} <= options or {"U", "idmap"} <= options:
             what = (
-                f"no option '{min(strange)}'" if strange else "these options contradict each other"
+                f"there is no option '{min(strange)}'"
+                if strange
+                else "these options contradict each other"
             )
             raise InvalidValueError(
                 f"--volume {words}: {what}", hint=f"options: {', '.join(_OPTIONS)}"
             )
+
         for path in (spelt["source"], spelt["destination"]):
             if posixpath.normpath(path) != path.rstrip("/") or path.startswith("//"):
                 raise InvalidValueError(
                     f"--volume {words}: '{path}' is not a plain path",
-                    hint="a folder below /, without '.', '..', '//'",
+                    hint="use an absolute path without '.', '..' and '//'",
                 )
         return cls(spelt["source"].rstrip("/"), spelt["destination"].rstrip("/"), options)
 
@@ -73,12 +80,13 @@ def _folder(path: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class MountContext:
-    """What a decision on volumes stands on besides the words.
+    """What a decision on volumes needs to know of the host.
 
-    ``name_of`` a path is its name in the ledger, symlinks resolved; ``owner_of`` is the host uid of what lies there, or
-    None; ``is_folder`` tells a folder from a single file; ``why_no_idmap`` of a path is "" where it can be mounted with
-    an idmap. ``rootless``: for an account's own Podman, which cannot map the ids of a mount. ``doubts`` are the
-    recorded volumes, by path, that do not look as the ledger has them, and what is wrong.
+    ``name_of`` gives the name of a path in the ledger, with symlinks resolved; ``owner_of`` the
+    host uid of what is there, or None; ``is_folder`` tells a folder from a single file;
+    ``why_no_idmap`` is "" for a path that can be mounted with an idmap. ``rootless`` means the
+    Podman of an account, which cannot map the ids of a mount. ``doubts`` has the recorded volumes
+    that do not look as recorded, by path, and what is wrong with each.
     """
 
     ledger: LedgerState
@@ -94,15 +102,16 @@ class MountContext:
 def decide(
     name: str, allocation: Allocation, wishes: Sequence[VolumeRequest], on: MountContext
 ) -> tuple[tuple[Mount, ...], tuple[str, ...]]:
-    """How the engine of this name is to mount these volumes for an allocation, and what is to be said of it.
+    """How the engine mounts these volumes for an allocation, and notes on them.
 
-    What was fixed for a container carries its host ids, and is mounted as it is. Any other's ids are mapped at the
-    mount, where the engine can and nothing speaks against it; else fix-volume is needed. Raises RefusedError where
-    idmap was asked for and cannot be had, InvalidValueError where two are to be mounted on the same place.
+    A volume that was fixed for the container has its host ids and is mounted as it is. The ids of
+    any other volume are mapped at the mount, if the engine can do so and nothing is against it; if
+    not, fix-volume is needed. Raises RefusedError where idmap was asked for and is not possible,
+    InvalidValueError for two volumes with one destination.
     """
     destinations = [wish.destination for wish in wishes]
     if twice := [path for path in destinations if destinations.count(path) > 1]:
-        raise InvalidValueError(f"--volume: two of them are to be mounted on {twice[0]}")
+        raise InvalidValueError(f"--volume: two volumes have the destination {twice[0]}")
     decided = [_one(name, allocation, wish, on) for wish in wishes]
     return tuple(mount for mount, _ in decided), tuple(note for _, note in decided if note)
 
@@ -112,23 +121,25 @@ def _one(
 ) -> tuple[Mount, str]:
     source, can = wish.source, _idmap_of(name, allocation, on)
     owner = on.owner_of(source)
-    # A symlink may have taken the place of the volume: then the two names differ.
+    # The two names differ where a symlink has replaced the volume.
     doubt = _doubt(on.name_of(source), on) or _doubt(source, on)
     whose = _whose(on.name_of(source), owner, on.ledger, is_doubted=bool(doubt))
     fix = _fix(allocation, wish, whose, on)
     is_right = _is_identity(allocation) or (
         not doubt and _is_right(allocation, whose, owner, on.ledger)
     )
-    owners: Literal["plain", "idmap", "U"] = "plain"
     why = f"its files carry the host ids of {', '.join(whose)}" if whose and not doubt else doubt
+
     if can == "itself":
         note = f"{doubt}; {_BY_THE_RUNTIME}" if doubt else _BY_THE_RUNTIME
         if whose:
-            note = f"{why}, and the runtime maps them once more: {_fix_back(wish, whose, on)}"
+            note = f"{why}, and the runtime would map them again; {_fix_back(wish, whose, on)}"
         mount = Mount(
             source, wish.destination, "ro" in wish.options, is_folder=on.is_folder(source)
         )
         return mount, f"{source}: {note}"
+
+    owners: Literal["plain", "idmap", "U"] = "plain"
     if "idmap" in wish.options:
         why = (
             f"{name} cannot map the ids of a mount"
@@ -137,7 +148,8 @@ def _one(
         )
         if why:
             raise RefusedError(
-                f"--volume {source}, mounted with an idmap: {why}", hint=f"leave idmap out; {fix}"
+                f"--volume {source} cannot have an idmap: {why}",
+                hint=f"leave out idmap, and {_NOT_ITS_OWN}: {fix}",
             )
         owners = "idmap"
     elif "U" in wish.options and "U" in engine(name).takes:
@@ -146,11 +158,13 @@ def _one(
         if not why and (reason := on.why_no_idmap(source)):
             why = f"no idmap: {reason}"
         owners = "plain" if why else "idmap"
+
     note = doubt
     if owners == "idmap":
         note = _MADE_BY_ROOT
     elif owners == "plain" and not is_right:
         note = f"{why}; {_NOT_ITS_OWN}: {fix}" if why else f"{_NOT_ITS_OWN}: {fix}"
+
     mount = Mount(source, wish.destination, "ro" in wish.options, owners, on.is_folder(source))
     return mount, f"{source}: {note}" if note else ""
 
@@ -158,10 +172,10 @@ def _one(
 def _is_right(
     allocation: Allocation, whose: tuple[str, ...], owner: int | None, ledger: LedgerState
 ) -> bool:
-    """Tell whether the files of a folder have the owners that the container needs.
+    """Whether the files of a folder have the owners that the container needs.
 
-    Shared containers have one map: what is one's is the other's. Whoever of a pool had a folder, the next container has
-    other ids; and of a block of ids, a container may have but one.
+    Shared containers have the same map, so a volume of one is right for the other. Containers of a
+    pool get other ids each time. A single-uid container uses only one id of its block.
     """
     maps = {a.name: a.mapping for a in ledger.allocations} | {allocation.name: allocation.mapping}
     if (
@@ -179,7 +193,7 @@ def _is_right(
 
 
 def _idmap_of(name: str, allocation: Allocation, on: MountContext) -> str:
-    """What the engine can, for this allocation: without a user namespace (a pod of one id) there is nothing to map."""
+    """What the engine can do for this allocation: a pod of one id has no user namespace to map."""
     can = engine(name).idmap
     return (
         "no" if on.rootless or (can == "itself" and allocation.strategy == SingleUid.name) else can
@@ -187,7 +201,7 @@ def _idmap_of(name: str, allocation: Allocation, on: MountContext) -> str:
 
 
 def _doubt(path: str, on: MountContext) -> str:
-    """What is wrong with the recorded volume that a folder is, or lies in, where something is; "" where not."""
+    """What is wrong with the recorded volume that a folder is, or is in; "" if nothing is."""
     inside = f"{path.rstrip('/')}/"
     above = [
         volume
@@ -203,10 +217,11 @@ def _doubt(path: str, on: MountContext) -> str:
 def _whose(
     path: str, owner: int | None, ledger: LedgerState, *, is_doubted: bool = False
 ) -> tuple[str, ...]:
-    """Whose host ids the files of a folder carry: by the ledger, or because the folder's owner is in a range of theirs.
+    """The containers whose host ids the files of a folder have.
 
-    By the ledger it lies in a fixed volume, or holds some; where that is doubted, only the owner tells. What was fixed
-    for a name before it was released and allocated anew carries the ids of its former range.
+    The range that the folder's owner is in counts first. If there is none, the ledger counts: the
+    folder is in a fixed volume, or has some in it. A doubted record does not count. What was fixed
+    for a name before its release has the ids of its former range.
     """
     held = [
         a.name
@@ -217,6 +232,7 @@ def _whose(
         return tuple(held)
     if is_doubted:
         return ()
+
     now = standing(ledger)
     names = {
         v.path: v.name if v.path in now else f"{v.name}'s former range" for v in ledger.volumes
@@ -225,13 +241,13 @@ def _whose(
     above = [path for path in names if inside.startswith(f"{path.rstrip('/')}/")]
     if above:
         return (names[max(above, key=len)],)
-    # The others in it are still the host's.
+    # Everything else in the folder still belongs to the host.
     below = sorted({names[path] for path in names if path.startswith(inside)})
     return (*below, "the host") if below else ()
 
 
 def standing(ledger: LedgerState) -> dict[str, Volume]:
-    """By path, the volumes that were fixed since their name was allocated, and not for what had the name before."""
+    """By path, the volumes that were fixed after their name was allocated, not for a former one."""
     made = {a.name: a.event for a in ledger.allocations}
     released: dict[str, int] = {}
     for q in ledger.quarantined:
@@ -252,9 +268,9 @@ def _is_identity(allocation: Allocation) -> bool:
 def _fix(
     allocation: Allocation, wish: VolumeRequest, whose: tuple[str, ...], on: MountContext
 ) -> str:
-    """What gives a volume to the container, whoever has it now."""
+    """The command that gives a volume to the container."""
     if engine_of_pool(allocation):
-        return "say :U, because the range is known only when the container runs"
+        return "its option :U, because the range is known only when the container runs"
     others = {a.name for a in on.ledger.allocations} - {allocation.name}
     former = f" --from {shell(whose[0])}" if len(whose) == 1 and whose[0] in others else ""
     return on.layout.command(
@@ -263,9 +279,8 @@ def _fix(
 
 
 def _fix_back(wish: VolumeRequest, whose: tuple[str, ...], on: MountContext) -> str:
-    """What brings a volume back to the ids of the host, from the one container that has it."""
+    """How a volume gets the ids of the host back."""
     if len(whose) > 1 or whose[0] not in {a.name for a in on.ledger.allocations}:
-        return "its owners have to be those of the host"
-    return on.layout.command(
-        f"fix-volume {shell(wish.source)} --container {shell(whose[0])} --reverse"
-    )
+        return "its files need the owners of the host"
+    command = f"fix-volume {shell(wish.source)} --container {shell(whose[0])} --reverse"
+    return f"undo that with: {on.layout.command(command)}"

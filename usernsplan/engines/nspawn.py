@@ -1,4 +1,7 @@
-"""systemd-nspawn: --private-users=BASE:COUNT, and a .nspawn file. systemd-nspawn(1), systemd.nspawn(5)."""
+"""systemd-nspawn: --private-users=BASE:COUNT, and a .nspawn file.
+
+systemd-nspawn(1), systemd.nspawn(5)
+"""
 
 from __future__ import annotations
 
@@ -20,14 +23,14 @@ from usernsplan.strategies import SLOT
 if TYPE_CHECKING:
     from usernsplan.model import Allocation, Mount
 
-# Labels of a host name, up to 64 characters in all: machine names of systemd.
+# Machine names of systemd: labels of a host name, at most 64 characters.
 _MACHINE = re.compile(
     r"(?=.{1,64}$)[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*"
 )
 
 
 class Nspawn:
-    """Flags; with --out the .nspawn file that machinectl and systemd-nspawn@.service read."""
+    """Flags, and the .nspawn file that machinectl and systemd-nspawn@.service read."""
 
     reads_host: ClassVar[bool] = False
     takes: ClassVar[frozenset[str]] = frozenset({"volume"})
@@ -38,11 +41,11 @@ class Nspawn:
         if allocation.mapping.uids != allocation.mapping.gids or not only_extent(
             allocation.mapping.uids
         ):
-            return no("it knows one range, from container id 0, the same for uids and gids")
+            return no("it takes one range, from container id 0, the same for uids and gids")
         return EXACTLY
 
     def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
-        """Base and count. The root file system is mapped when it is mounted and keeps the host's owners."""
+        """Base and count. The root file system keeps its owners: it is mapped at the mount."""
         start, count = only_extent(allocation.mapping.uids) or (0, 0)
         flags = [f"--private-users={start}:{count}", "--private-users-ownership=map"]
         flags += [f"--bind{'-ro' if m.read_only else ''}={_bind(m)}" for m in asked.mounts]
@@ -55,18 +58,26 @@ class Nspawn:
             "PrivateUsersOwnership=map",
         ]
         lines += [f"Bind{'ReadOnly' if m.read_only else ''}={_bind(m)}" for m in asked.mounts]
+
         path = f"/etc/systemd/nspawn/{allocation.name}.nspawn"
         files: tuple[File, ...] = (File(path, "\n".join(lines) + "\n"),)
         notes = [
-            f"--out DIR writes {path}, for machinectl and 'systemd-nspawn -M {allocation.name} --settings=override'"
+            (
+                f"--out DIR writes {path}, for machinectl and "
+                f"'systemd-nspawn -M {allocation.name} --settings=override'"
+            )
         ]
         if not _MACHINE.fullmatch(allocation.name):
             files, notes = (
                 (),
-                [f"'{allocation.name}' is no name of a machine: there is no .nspawn file for it"],
+                [f"there is no .nspawn file: '{allocation.name}' cannot be the name of a machine"],
             )
+
         if count != SLOT or start % SLOT:
-            notes.append("ownership 'chown' wants a base and a count of 65536; 'map' does not")
+            notes.append(
+                "--private-users-ownership=chown needs a count of 65536 and a base that is a "
+                "multiple of it; map does not"
+            )
         return Rendered(" ".join(flags), files, tuple(notes))
 
 

@@ -1,4 +1,4 @@
-"""OCI runtimes (crun, runc): a fragment of config.json, or a bundle's whole one with it.
+"""OCI runtimes (crun, runc): a fragment of config.json, or the patched config.json of a bundle.
 
 https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#user-namespace-mappings
 """
@@ -26,19 +26,19 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Oci:
-    """The part of config.json that makes the user namespace and its maps, and its mounts."""
+    """The part of config.json with the user namespace, its maps and the mounts."""
 
     reads_host: ClassVar[bool] = False
     takes: ClassVar[frozenset[str]] = frozenset({"volume", "bundle"})
     idmap: ClassVar[Literal["asked"]] = "asked"
 
     def verdict(self, allocation: Allocation) -> Verdict:
-        """Any map: the runtime writes it to the kernel as it is."""
+        """Any map: the runtime writes it to the kernel unchanged."""
         del allocation
         return EXACTLY
 
     def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
-        """A JSON object to merge into config.json; its lists are to be joined with the ones that stand there."""
+        """A JSON object to merge into config.json: its lists are added to those in the file."""
         linux = {
             "namespaces": [{"type": "user"}],
             "uidMappings": _mappings(allocation.mapping.uids),
@@ -52,16 +52,18 @@ class Oci:
                 (),
                 tuple(notes),
             )
+
         config = _config(asked.bundle, asked.place)
         changed = _patched(config, linux, mounts, asked.place)
-        # As it is, where it says all this already, however it was indented.
+        # A file that has all this already stays as it is, whatever its indentation.
         text = asked.bundle if changed == config else _written(changed)
+
         if rootfs := _rootfs(changed, asked.place):
             words = (
                 f"fix-volume {operand(rootfs)} --container {shell(allocation.name)} --mode shift"
             )
             fix = asked.layout.command(words)
-            notes.append(f"the root file system has to belong to these ids: {fix}")
+            notes.append(f"the root file system has to belong to these ids; this does it: {fix}")
         return Rendered(text, (), (*notes, *_odd_mounts(changed, allocation.mapping)))
 
 
@@ -80,7 +82,7 @@ def _mount(mount: Mount, mapping: Mapping) -> dict[str, Any]:
         "options": ["rbind", "ro" if mount.read_only else "rw"],
     }
     if mount.owners == "idmap":
-        # Here containerID is the id on the disk: what it is to the container without a map, it is with this one.
+        # Here containerID is the id on the disk: the container sees the ids that the disk has.
         found |= {"uidMappings": _mappings(mapping.uids), "gidMappings": _mappings(mapping.gids)}
     return found
 
@@ -92,27 +94,27 @@ def _config(text: str, place: str) -> dict[str, Any]:
         )
     except (ValueError, RecursionError) as error:
         fact = "nested too deep" if isinstance(error, RecursionError) else str(error)
-        hint = "put it back from a backup, or make the bundle anew: runc spec"
+        hint = "restore it from a backup, or make a new bundle: runc spec"
         raise InvalidFileError(place, f"not JSON: {fact}", hint=hint) from error
     if not _is_config(config):
-        hint = "'crun spec' or 'runc spec' makes one"
+        hint = "make one with: runc spec"
         raise InvalidFileError(place, "not the config.json of an OCI bundle", hint=hint)
     return cast("dict[str, Any]", config)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object; of two equal keys one would be lost. Raises ValueError."""
+    """An object. Raises ValueError for two equal keys, because one would be lost."""
     found = dict(pairs)
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
         raise ValueError(
-            f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands there twice"
+            f"the key {next(key for key in keys if keys.count(key) > 1)!r} is there twice"
         )
     return found
 
 
 def _finite(text: str) -> float:
-    """A number that can be written again: of 1e999, Python would write something that is no JSON."""
+    """A number that can be written again: Python writes 1e999 as Infinity, which is not JSON."""
     number = float(text)
     if number in {float("inf"), float("-inf")}:
         raise ValueError(f"{text} is too large a number")
@@ -120,11 +122,11 @@ def _finite(text: str) -> float:
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a number in JSON")
 
 
 def _written(config: dict[str, Any]) -> str:
-    """The text of a whole config.json; what is no Unicode (half of a surrogate pair) stays escaped."""
+    """The text of a whole config.json. Half of a surrogate pair stays escaped."""
     text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
     return (
         text
@@ -150,16 +152,21 @@ def _is_config(config: object) -> bool:
 def _patched(
     config: dict[str, Any], linux: dict[str, Any], mounts: list[dict[str, Any]], place: str
 ) -> dict[str, Any]:
-    """The configuration with the namespace, its maps in place of others, and each mount in place of one there."""
+    """The configuration with the namespace, with these maps instead of others, and with the mounts.
+
+    A mount takes the place of one with the same destination. Raises RefusedError.
+    """
     old = config.get("linux", {})
     namespaces = old.get("namespaces") or []
     if any(each.get("type") == "user" and each.get("path") for each in namespaces):
         raise RefusedError(
-            f"{place} joins a user namespace that exists, and cannot give it a map",
-            hint='take its "path" out',
+            f"{place} joins an existing user namespace, whose map is fixed",
+            hint='remove the "path" of the user namespace from it',
         )
+
     new = [] if any(each.get("type") == "user" for each in namespaces) else linux["namespaces"]
     merged = {**old, **linux, "namespaces": [*namespaces, *new]}
+
     new_mounts = {mount["destination"]: mount for mount in mounts}
     left, standing = dict(new_mounts), []
     for mount in config.get("mounts") or []:
@@ -167,27 +174,31 @@ def _patched(
         if destination not in new_mounts:
             standing.append(mount)
         elif destination in left:
-            # In the place of the first one there; a second one would lie over it.
+            # It replaces the first one; a second one would be mounted over it.
             standing.append(left.pop(destination))
+
     more = {"mounts": [*standing, *left.values()]} if mounts else {}
     return {**config, **more, "linux": merged}
 
 
 def _rootfs(config: dict[str, Any], place: str) -> str | None:
-    """The path of the bundle's root file system."""
+    """The path of the bundle's root file system; None if the file has none."""
     root = config.get("root")
     path = root.get("path") if isinstance(root, dict) else None
     return posixpath.join(posixpath.dirname(place), path) if isinstance(path, str) else None
 
 
 def _odd_mounts(config: dict[str, Any], mapping: Mapping) -> Iterator[str]:
-    """Mounts that name an id which is not mapped: the kernel answers them with EINVAL."""
+    """Notes on mounts with an id that is not mapped: mount(2) fails with EINVAL."""
     for mount in config.get("mounts") or []:
         for option in mount.get("options") or []:
             kind, _, number = str(option).partition("=")
             ids = {"uid": mapping.uids, "gid": mapping.gids}.get(kind)
             if ids and _ID.fullmatch(number) and ids.to_host(int(number)) is None:
-                yield f"{mount.get('destination')} is mounted with {option}, which is not mapped: take that option out"
+                yield (
+                    f"{mount.get('destination')} is mounted with {option}, which is not mapped; "
+                    "remove that option"
+                )
 
 
 ENGINES = {"oci": Oci()}

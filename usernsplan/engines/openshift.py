@@ -1,4 +1,4 @@
-"""OpenShift: the annotations of a project (namespace) that say which ids and which MCS label its pods run with.
+"""OpenShift: annotations of a project (namespace) that set the ids and the MCS label of its pods.
 
 https://docs.openshift.com/container-platform/latest/authentication/managing-security-context-constraints.html
 """
@@ -14,23 +14,24 @@ from usernsplan.strategies import OPENSHIFT_BLOCK, OPENSHIFT_IDS, SingleUid
 if TYPE_CHECKING:
     from usernsplan.model import Allocation
 
-# OpenShift's allocator of labels: five for each project, out of the pairs of 1024 categories.
+# OpenShift gives each project five labels, which are pairs of 1024 categories.
 _LABELS = 5
 
 
 class OpenShift:
-    """A project's annotations: a block of ids, start/size, for users and for supplemental groups."""
+    """Annotations: a block of ids, start/size, for users and for supplemental groups."""
 
     reads_host: ClassVar[bool] = False
     takes: ClassVar[frozenset[str]] = frozenset()
     idmap: ClassVar[Literal["no"]] = "no"
 
     def verdict(self, allocation: Allocation) -> Verdict:
-        """A block of OpenShift's own grid."""
+        """A block on OpenShift's grid."""
         held = allocation.reserved_range
         if allocation.strategy != SingleUid.name or held is None:
             return no(
-                "a project has one block of ids, and its pods run as the first of them: that is single-uid"
+                "a project has one block of ids, and its pods run as the first of them; "
+                "use --strategy single-uid"
             )
         if (
             held.count != OPENSHIFT_BLOCK
@@ -38,15 +39,14 @@ class OpenShift:
             or held.start not in OPENSHIFT_IDS
         ):
             return no(
-                f"its blocks are of {OPENSHIFT_BLOCK} ids within {OPENSHIFT_IDS}: allocate without --block and --pool"
+                f"its blocks have {OPENSHIFT_BLOCK} ids within {OPENSHIFT_IDS}; "
+                "allocate without --block and --pool"
             )
         if not LABEL.fullmatch(allocation.name):
             return no(
-                "its name is none for a project, which has small letters, digits and '-' only, and at most 63"
+                "a project's name has only small letters, digits and '-', and at most 63 characters"
             )
-        return nearly(
-            "pods run as these host ids without a user namespace, and see them as they are"
-        )
+        return nearly("pods run as these host ids, without a user namespace, and see the host ids")
 
     def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
         """YAML of the namespace."""
@@ -66,12 +66,12 @@ metadata:
         return Rendered(
             text,
             (),
-            ("say it when the project is made: pods that run keep what they were started with",),
+            ("use it when you make the project: running pods keep the ids that they started with",),
         )
 
 
 def _pair(index: int) -> tuple[int, int]:
-    """The pair of categories at a place in the list of all pairs, larger one first: 1,0 2,0 2,1 3,0 …."""
+    """The pair of categories at this place in the list of all pairs: 1,0 2,0 2,1 3,0 and so on."""
     first = (1 + math.isqrt(1 + 8 * index)) // 2
     return first, index - first * (first - 1) // 2
 

@@ -1,4 +1,4 @@
-"""Files of a rendering in the places where an engine looks for them: what may be written there. Pure."""
+"""What may be written where an engine looks for the files of a rendering. Pure."""
 
 from __future__ import annotations
 
@@ -19,24 +19,25 @@ if TYPE_CHECKING:
 def placed(
     rendered: Rendered, now: Mapping[str, bytes | None], layout: Layout, *, replace: bool
 ) -> tuple[Change, ...]:
-    """The changes that bring files to their places, from what stands there ``now`` (by path; None: no file).
+    """The changes that write the files; ``now`` has the bytes there by path, or None for no file.
 
-    Raises InvalidValueError where there is none to bring, and RefusedError where one says something else and neither
-    ``replace`` is said nor all of it kept.
+    Raises InvalidValueError if the rendering has no file, and RefusedError for a file that would
+    lose something, unless ``replace`` permits it.
     """
     own = [file for file in rendered.files if file.into != "lines"]
     if not own:
         raise InvalidValueError(
-            "--out: this has no place of its own", hint="without --out it is printed"
+            "--out: this engine has no file to write", hint="without --out the text is printed"
         )
+
     changes = []
     for file in own:
         before = now[file.path]
         after, is_kept = _after(file, before, layout)
         if before not in {None, after} and not (replace or is_kept):
             raise RefusedError(
-                f"{layout.path(file.path)} is there already and says something else; nothing was written",
-                hint="say --replace-files to replace it, or compare: without --out it is printed",
+                f"{layout.path(file.path)} exists and has other content; nothing was written",
+                hint="use --replace-files to replace it; without --out the text is printed",
             )
         if before != after:
             changes.append(Change(file.path, before, after))
@@ -44,7 +45,7 @@ def placed(
 
 
 def lacking(rendered: Rendered, now: Mapping[str, bytes | None], layout: Layout) -> Iterator[str]:
-    """What the engine depends on and subuid and subgid, as they are ``now``, do not have in this order."""
+    """Notes on lines that the engine needs in this order, and subuid and subgid do not have."""
     for file in rendered.files:
         if file.into == "lines":
             wanted = file.content.encode().splitlines(keepends=True)
@@ -57,26 +58,30 @@ def lacking(rendered: Rendered, now: Mapping[str, bytes | None], layout: Layout)
             ):
                 lines = ", ".join(file.content.split())
                 grants = layout.inline("allocate …")
-                yield f"{layout.path(file.path)} lacks {lines} (in this order): {grants} grants lines there"
+                yield (
+                    f"{layout.path(file.path)} lacks {lines} (in this order); "
+                    f"{grants} grants lines there"
+                )
 
 
 def _after(file: File, before: bytes | None, layout: Layout) -> tuple[bytes, bool]:
-    """What the file is to be, and whether that keeps all that it says."""
+    """The new content of the file, and whether it keeps everything that the file has."""
     content = file.content.encode()
     if file.into != "options":
         return content, _loses_nothing(before or b"", content)
     if before is None:
         raise RefusedError(
-            f"{layout.path(file.path)} does not exist, and Podman wants it whole: nothing was written",
+            f"{layout.path(file.path)} does not exist, but Podman needs it; nothing was written",
             hint="make it first, with driver, runroot and graphroot: containers-storage.conf(5)",
         )
+
     options = dict(line.partition(" = ")[::2] for line in file.content.splitlines())
     after = storage_conf.with_options(before, options, layout.path(file.path))
     return after, not subid.added_lines(after, before)
 
 
 def _loses_nothing(before: bytes, after: bytes) -> bool:
-    """Tell whether a JSON object says all that it said before, and more."""
+    """Whether a JSON object still has every key and value that it had before."""
     try:
         old, new = json.loads(before), json.loads(after)
     except ValueError:

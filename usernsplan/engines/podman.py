@@ -1,4 +1,6 @@
-"""Podman: --uidmap and --gidmap, container:host:count. Rootless, the middle number is of an intermediate map.
+"""Podman: --uidmap and --gidmap, container:host:count.
+
+In rootless Podman the middle number is an id of the namespace in which Podman itself runs.
 
 podman-run(1)
 """
@@ -28,12 +30,12 @@ class Podman:
     idmap: ClassVar[Literal["yes"]] = "yes"
 
     def verdict(self, allocation: Allocation) -> Verdict:
-        """Any map: root's Podman hands it to the runtime as it is."""
+        """Any map: root's Podman passes it to the runtime unchanged."""
         del allocation
         return EXACTLY
 
     def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
-        """The flags, on one line, to stand right after ``podman run``."""
+        """The flags on one line, to follow ``podman run``."""
         uids, gids = maps(allocation, asked)
         flags = [f"--uidmap {text}" for text in uids] + [f"--gidmap {text}" for text in gids]
         flags += [f"-v {volume(mount)}" for mount in asked.mounts]
@@ -41,7 +43,7 @@ class Podman:
 
 
 def maps(allocation: Allocation, asked: RenderContext) -> tuple[list[str], list[str]]:
-    """The values of --uidmap and of --gidmap: host ids for root, intermediate ids for the owner himself."""
+    """The values of --uidmap and --gidmap: host ids for root, intermediate ids for an account."""
     uids, gids = allocation.mapping.uids, allocation.mapping.gids
     if asked.rootless and asked.state:
         login = login_of(allocation, asked)
@@ -58,10 +60,11 @@ def _texts(ids: IdMap) -> list[str]:
 
 
 def _intermediate(names: Sequence[str], ids: IdMap, file: SubidFile) -> IdMap:
-    """A map to the ids of the namespace in which rootless Podman runs itself.
+    """A map to the ids of the namespace in which rootless Podman runs.
 
-    There the user is 0, and all lines of his names (login and uid) follow from 1 on, sorted by their start, as
-    containers/storage has it. Written so, every version takes it. Raises RefusedError where it cannot be told.
+    There the user is 0. All lines of the user's names (login and uid) follow from 1 on, sorted by
+    their start, as in containers/storage. Every version of Podman takes such a map. Raises
+    RefusedError where the lines do not determine it.
     """
     lines = [
         line
@@ -74,23 +77,23 @@ def _intermediate(names: Sequence[str], ids: IdMap, file: SubidFile) -> IdMap:
         for line in sorted(lines, key=lambda line: line.start if isinstance(line, Grant) else 0):
             if not isinstance(line, Grant):
                 raise InvalidValueError(
-                    f"line {line.number} is none that every reader understands: {line.problem}"
+                    f"readers do not agree on line {line.number}: {line.problem}"
                 )
             places.append(Extent(line.start, start, line.stop - line.start))
             start += line.stop - line.start
         found = ids.compose(IdMap(places)) if places else ()
         if sum(e.count for e in found) != sum(e.count for e in ids):
-            raise InvalidValueError("some of its ids are in none of them")
+            raise InvalidValueError("some of its ids are in none of the lines")
     except InvalidValueError as error:
-        hint = "'usernsplan allocate' puts its own back; others have to be corrected by hand"
         raise RefusedError(
-            f"{names[0]}'s lines do not make this map: {error}", hint=hint
+            f"the lines of {names[0]} do not make this map: {error}",
+            hint="'usernsplan check' shows what is wrong with the lines",
         ) from error
     return IdMap(found)
 
 
 def volume(mount: Mount) -> str:
-    """A value of -v and Volume=."""
+    """The value of -v and of Volume=. Raises RefusedError for a path that needs quotes."""
     options = ["ro"] * mount.read_only + ([] if mount.owners == "plain" else [mount.owners])
     return ":".join(
         [plain(mount.source), plain(mount.destination), *([",".join(options)] if options else [])]
@@ -98,7 +101,7 @@ def volume(mount: Mount) -> str:
 
 
 def notes(allocation: Allocation, asked: RenderContext) -> tuple[str, ...]:
-    """What these words need."""
+    """What these flags need."""
     found = []
     if not asked.rootless and allocation.owner not in {
         DEFAULT_OWNER,
@@ -106,23 +109,25 @@ def notes(allocation: Allocation, asked: RenderContext) -> tuple[str, ...]:
         f"{OWN_PREFIX}{allocation.name}",
     }:
         found.append(
-            f"these flags are for root's Podman; --rootless prints those for {allocation.owner}'s own"
+            "these flags are for Podman as root; --rootless prints those for the Podman of "
+            f"{allocation.owner}"
         )
     if asked.rootless:
         found.append(
-            f"for {allocation.owner}'s own Podman; after a change of its lines: podman system migrate"
+            f"these flags are for the Podman of {allocation.owner}; after its lines change, run: "
+            "podman system migrate"
         )
         flags = [f"--uidmap {e.container}:@{e.host}:{e.count}" for e in allocation.mapping.uids]
         flags += [f"--gidmap {e.container}:@{e.host}:{e.count}" for e in allocation.mapping.gids]
-        found.append(f"Podman 4.7 and later take host ids as well, after an @: {' '.join(flags)}")
+        found.append(f"Podman 4.7 and later also take host ids, after an @: {' '.join(flags)}")
     return (*found, *of_idmap(asked))
 
 
 def of_idmap(asked: RenderContext) -> tuple[str, ...]:
-    """What a mount with an idmap needs of the runtime."""
+    """What an idmapped mount needs from the runtime."""
     if not any(mount.owners == "idmap" for mount in asked.mounts):
         return ()
-    return ("idmap needs crun, or runc 1.2: older ones leave it out and say nothing",)
+    return ("idmap needs crun, or runc 1.2 or newer; an older runc silently ignores it",)
 
 
 ENGINES = {"podman": Podman()}

@@ -1,4 +1,4 @@
-"""Podman's --userns=auto, as root: the ids come out of a pool that is the lines of the owner ``containers``.
+"""Podman's --userns=auto, as root: the ids come from a pool, the lines of the owner ``containers``.
 
 podman-run(1), containers-storage.conf(5), containers.conf(5)
 """
@@ -15,7 +15,7 @@ from usernsplan.strategies import SLOT
 if TYPE_CHECKING:
     from usernsplan.model import Allocation
 
-# Podman 4.3 ignores a size in containers.conf: it has to stand in storage.conf, as numbers, not as strings.
+# Podman 4.3 ignores a size in containers.conf. It has to be in storage.conf, as a number.
 _STORAGE_CONF = f"""\
 root-auto-userns-user = "{{owner}}"
 auto-userns-min-size = {SLOT}
@@ -24,22 +24,23 @@ auto-userns-max-size = {SLOT}
 
 
 class PodmanAuto:
-    """Flags for podman run, and the configuration in which every container is one of these."""
+    """Flags for podman run, and the configuration that makes --userns=auto the default."""
 
     reads_host: ClassVar[bool] = False
     takes: ClassVar[frozenset[str]] = frozenset({"volume", "U"})
     idmap: ClassVar[Literal["yes"]] = "yes"
 
     def verdict(self, allocation: Allocation) -> Verdict:
-        """A pool; which part of it a container gets is Podman's to say."""
+        """A pool: Podman chooses which part of it a container gets."""
         if engine_of_pool(allocation) == "podman-auto":
             return EXACTLY
         return no(
-            "it takes a part of its own pool for each container: 'allocate --engine podman-auto' makes the pool"
+            "it takes a part of its own pool for each container; make the pool with "
+            "'usernsplan allocate --engine podman-auto'"
         )
 
     def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
-        """The size is always said: without it Podman guesses from the image, and later finds it too small."""
+        """Flags with a size: without one Podman guesses it from the image, often too small."""
         flags = [f"--userns=auto:size={SLOT}", *(f"-v {volume(mount)}" for mount in asked.mounts)]
         conf = '[containers]\nuserns = "auto"\n'
         storage = _STORAGE_CONF.format(owner=allocation.owner)
@@ -52,10 +53,15 @@ class PodmanAuto:
                 *subid_files(allocation),
             ),
             (
-                f"the pool has room for {fits} containers of {SLOT} ids; each has its part until it is removed",
+                (
+                    f"the pool has room for {fits} containers of {SLOT} ids; a container keeps its "
+                    "part until it is removed"
+                ),
                 *of_idmap(asked),
-                "--out DIR makes every container one of these: containers.conf, and [storage.options] of storage.conf "
-                + ", ".join(storage.splitlines()),
+                (
+                    "--out DIR makes this the default of every container: containers.conf, and "
+                    "[storage.options] of storage.conf " + ", ".join(storage.splitlines())
+                ),
             ),
         )
 

@@ -1,4 +1,4 @@
-"""Quadlet: a .container file from which Podman's generator makes a service. podman-systemd.unit(5)."""
+"""Quadlet: a .container file, from which Podman makes a service. podman-systemd.unit(5)."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 
 class Quadlet:
-    """The whole file where the image is said, else a drop-in for one that says it."""
+    """The whole file if the image is given, else a drop-in for a file that names the image."""
 
     reads_host: ClassVar[bool] = False
     takes: ClassVar[frozenset[str]] = frozenset({"volume", "U", "rootless", "image"})
     idmap: ClassVar[Literal["yes"]] = "yes"
 
     def verdict(self, allocation: Allocation) -> Verdict:
-        """Whatever podman run can."""
+        """Any map, as for podman run."""
         del allocation
         return EXACTLY
 
@@ -35,17 +35,22 @@ class Quadlet:
             *(f"Volume={podman.volume(mount)}" for mount in asked.mounts),
         ]
         text = "\n".join(lines)
-        # The numbers of a rootless one are good for one account only.
+
+        # The numbers of a rootless map are right for one account only.
         users = f"/users/{login_of(allocation, asked).uid}" if asked.rootless else ""
         unit = f"/etc/containers/systemd{users}/{allocation.name}.container"
         path = unit if asked.image else f"{unit}.d/10-usernsplan.conf"
+
         reload = f"systemctl {'--user ' if asked.rootless else ''}daemon-reload"
         found = [
-            f"this is {path}, for Podman {'4.8' if asked.image else '5.0'} or newer; then: {reload}"
+            (
+                f"this is {path}, for Podman {'4.8' if asked.image else '5.0'} or newer; "
+                f"then run: {reload}"
+            )
         ]
         if not asked.image:
             found.append(
-                "without --image it is a drop-in: the .container file itself has to say Image="
+                "without --image this is a drop-in; the .container file itself needs Image="
             )
         return Rendered(
             text, (File(path, text + "\n"),), (*found, *podman.notes(allocation, asked))

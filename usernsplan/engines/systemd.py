@@ -1,4 +1,4 @@
-"""A systemd service: a drop-in with what systemd.exec(5) can say. It has no key for a map, only for one user."""
+"""A systemd service: a drop-in. systemd.exec(5) has no key for a map, only for one user."""
 
 from __future__ import annotations
 
@@ -13,24 +13,22 @@ if TYPE_CHECKING:
 
 
 class Systemd:
-    """User= and Group= as the allocation's one host id, in a user namespace that maps hardly more than it."""
+    """User= and Group= are the one host id, in a user namespace that maps only it and root."""
 
     reads_host: ClassVar[bool] = False
     takes: ClassVar[frozenset[str]] = frozenset({"volume"})
     idmap: ClassVar[Literal["no"]] = "no"
 
     def verdict(self, allocation: Allocation) -> Verdict:
-        """One id; the service sees it as itself."""
+        """One id, which the service sees as the host does."""
         if allocation.strategy != SingleUid.name:
-            return no("a service runs as one user, and systemd has no key for a map")
-        return nearly(
-            "the service runs as this host id and sees it as it is, not as container root"
-        )
+            return no("a service runs as one user; systemd has no key for a map")
+        return nearly("the service runs as this host id and sees it, not container root")
 
     def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
-        """The drop-in. PrivateUsers=yes maps root and this user to themselves and everybody else to nobody.
+        """The drop-in. PrivateUsers=yes maps root and this user to themselves, others to nobody.
 
-        systemd takes a number, but the service ends with 217/USER unless passwd knows it.
+        systemd takes a number, but the service ends with 217/USER unless passwd has that uid.
         """
         uid, gid = allocation.mapping.uids[0].host, allocation.mapping.gids[0].host
         lines = [
@@ -42,10 +40,11 @@ class Systemd:
             "CapabilityBoundingSet=",
         ]
         lines += [
-            f"Bind{'ReadOnly' if mount.read_only else ''}Paths={plain(mount.source)}:{plain(mount.destination)}"
-            for mount in asked.mounts
+            f"Bind{'ReadOnly' if m.read_only else ''}Paths={plain(m.source)}:{plain(m.destination)}"
+            for m in asked.mounts
         ]
         text = "\n".join(lines)
+
         path = f"/etc/systemd/system/{allocation.name}.service.d/10-usernsplan.conf"
         group = shell(*asked.layout.account_command(("groupadd", "--gid", f"{gid}", f"u{uid}")))
         nobody = (
@@ -63,8 +62,8 @@ class Systemd:
             text,
             (File(path, text + "\n"),),
             (
-                f"this is {path}; then: systemctl daemon-reload",
-                f"the id has to be an account's; if it is none: {group} && {user}",
+                f"this is {path}; then run: systemctl daemon-reload",
+                f"the id has to belong to an account; to make one: {group} && {user}",
             ),
         )
 

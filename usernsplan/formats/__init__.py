@@ -1,1 +1,1 @@
-"""Text <-> values for every file that we read or write. No I/O here: bytes come in, bytes go out."""
+"""Text <-> values, for every file that we read or write. No I/O: bytes come in, bytes go out."""

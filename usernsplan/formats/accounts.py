@@ -1,4 +1,4 @@
-"""passwd(5) and group(5): the names and numbers in them, and nothing else."""
+"""passwd(5) and group(5): the names, ids and homes in them, and nothing else."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from usernsplan.ids import IdSet
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-
-# As glibc reads an id: strtoul takes blanks and a sign in front. More digits than any id has are no number to anybody.
+# An id as glibc reads it: strtoul(3) skips leading blanks and takes a sign. Every reader rejects a
+# number with more digits than any id has.
 _NUMBER = re.compile(r"[ \t]*\+?[0-9]{1,20}")
 
 
@@ -39,7 +39,7 @@ class Accounts:
     groups: tuple[Group, ...] = ()
 
     def user(self, name: str) -> User | None:
-        """The account of this name, the first as getpwnam(3) finds it."""
+        """The first account of this name, as getpwnam(3) finds it."""
         return next((user for user in self.users if user.name == name), None)
 
     def user_of(self, uid: int) -> User | None:
@@ -55,14 +55,14 @@ class Accounts:
         return next((group for group in self.groups if group.gid == gid), None)
 
     def ids(self) -> IdSet:
-        """Every uid and gid that an account or a group has: an id taken as either is free as neither."""
+        """Every uid and gid of an account or group. An id used as either is free as neither."""
         numbers = [user.uid for user in self.users] + [user.gid for user in self.users]
         numbers += [group.gid for group in self.groups]
         return IdSet.clipped((number, number + 1) for number in numbers)
 
 
 def users(raw: bytes) -> Iterator[User]:
-    """Read passwd(5): name:password:uid:gid:…; a line without the numbers is no account to anybody."""
+    """Read passwd(5): name:password:uid:gid:…. Every reader skips a line without both numbers."""
     for name, uid, gid in _fields(raw, (0, 2, 3)):
         if _NUMBER.fullmatch(uid) and _NUMBER.fullmatch(gid):
             yield User(name, int(uid), int(gid))
@@ -83,8 +83,9 @@ def groups(raw: bytes) -> Iterator[Group]:
 
 
 def _fields(raw: bytes, wanted: tuple[int, ...]) -> Iterable[tuple[str, ...]]:
+    """The ``wanted`` fields of each line that has them; comments are left out."""
     for line in raw.decode("utf-8", "surrogateescape").split("\n"):
-        # glibc skips blanks before the name, and a line that is a comment.
+        # glibc skips blanks before the name, and comments.
         fields = line.lstrip().split(":")
         if line.lstrip().startswith("#"):
             continue

@@ -1,7 +1,7 @@
-"""config.yaml: a host's defaults, for what neither the command line nor a plan file says. Text to values.
+"""config.yaml: the defaults of a host, for what neither the command line nor a plan file says.
 
-The same YAML as in a plan file, and the same keys where both have them. The grammar for editors is config.schema.json
-beside this file.
+It is the YAML of a plan file, and shared keys have the same form. The schema for editors is
+config.schema.json beside this file. Text to values.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """The defaults of a host, each as in a Spec. ``places``: where each key stands, as messages show it."""
+    """The defaults of a host, each as in a Spec. ``places``: the line of each key, for messages."""
 
     strategy: str = ""
     options: dict[str, int] = field(default_factory=dict)
@@ -30,12 +30,15 @@ class Config:
 
 
 def parse(raw: bytes, place: str) -> Config:
-    """Read a config.yaml; ``place`` is its path. Raises InvalidFileError, which names every error by line and key."""
+    """Read a config.yaml; ``place`` is its path.
+
+    Raises InvalidFileError, which names the line and key of every error.
+    """
     node = nodes.composed(raw, place)
     if node is None or node.tag == f"{nodes.TAG}null":
         return Config()
     reader = spec.Reader(place)
-    # A key that only this file has is one more row here.
+    # Add keys here that only this file has.
     found: dict[str, Any] = reader.document(node, {**reader.shared(), **spec.OPTIONS})
     return Config(
         strategy=found.get("strategy", ""),

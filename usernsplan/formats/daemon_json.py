@@ -1,7 +1,7 @@
 """Docker's daemon.json: find and change one key, and keep every other byte.
 
-The daemon reads this file with a parser that lets the last of two equal keys win and stops at comments, trailing commas
-and a byte order mark; we refuse all of these with line and column instead of guessing what was meant.
+dockerd's parser lets the last of two equal keys win, and fails on comments, trailing commas and a
+byte order mark. We refuse all of these, with line and column, instead of guessing.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ REMAP = "userns-remap"
 NO_NEW_PRIVILEGES = "no-new-privileges"
 DATA_ROOT = "data-root"
 DEFAULT_DATA_ROOT = "/var/lib/docker"
-# What JSON takes for blanks; str.strip takes more.
+# The blanks of JSON (RFC 8259, section 2); str.strip removes more.
 _BLANKS = " \t\r\n"
 
 
 class Member(NamedTuple):
-    """One ``"key": value`` of the top-level object, and where its key and value stand in the text."""
+    """One ``"key": value`` of the top-level object, with its position.
+
+    ``key_at``, ``value_at`` and ``end`` (of the value) are indexes into the text.
+    """
 
     key: str
     value: object
@@ -32,9 +35,10 @@ class Member(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DaemonConfig:
-    """A daemon.json that was read: its text and its top-level members, in order.
+    """The text of a daemon.json and its top-level members, in order.
 
-    ``open_at`` is the index of the object's brace, or -1 for an empty file (to newer daemons that is {}).
+    ``open_at`` is the index of the object's brace, or -1 for an empty file, which newer daemons
+    read as {}.
     """
 
     text: str = ""
@@ -42,19 +46,19 @@ class DaemonConfig:
     open_at: int = -1
 
     def has(self, key: str) -> bool:
-        """Tell whether the file says anything of a key."""
+        """Tell whether the file sets a key."""
         return any(member.key == key for member in self.members)
 
     def get(self, key: str) -> str | None:
-        """The value of a key whose value is a string, or None where the key is missing."""
+        """The value of a key that holds a string; None if the key is missing."""
         return next((str(member.value) for member in self.members if member.key == key), None)
 
 
 def parse(raw: bytes, place: str) -> DaemonConfig:
     """Read the bytes of daemon.json; ``place`` is its path, for messages.
 
-    Raises InvalidFileError (path:line:column) for anything but one JSON object without duplicate keys, and where
-    userns-remap or data-root is not a string.
+    Raises InvalidFileError (path:line:column) for anything except one JSON object without
+    duplicate keys, and if userns-remap or data-root is not a string.
     """
     try:
         text = raw.decode()
@@ -74,21 +78,27 @@ def with_remap(config: DaemonConfig, value: str) -> bytes:
     return with_value(config, REMAP, value)
 
 
-def with_value(config: DaemonConfig, key: str, value: str | bool) -> bytes:  # noqa: FBT001 - a value of JSON
-    """The file with a key set to ``value``: in its place where it has one, else as the last key."""
+def with_value(
+    config: DaemonConfig,
+    key: str,
+    value: str | bool,  # noqa: FBT001 - a value of JSON
+) -> bytes:
+    """The file with a key set to ``value``: in its old place, or as the last key if it is new."""
     text, quoted = config.text, json.dumps(value)
+
     present = next((member for member in config.members if member.key == key), None)
     if present:
         return (text[: present.value_at] + quoted + text[present.end :]).encode()
+
     if config.members:
         first, last = config.members[0], config.members[-1]
+        # Copy the blanks around the first key and its colon, so that the new key looks the same.
         lead = text[config.open_at + 1 : first.key_at] or (" " if "\n" not in text.strip() else "")
-        colon = (
-            text[first.key_at : first.value_at][len(json.dumps(first.key)) :]
-            if _plain(config, first)
-            else ": "
-        )
+        colon = ": "
+        if _plain(config, first):
+            colon = text[first.key_at : first.value_at][len(json.dumps(first.key)) :]
         return (text[: last.end] + f',{lead}"{key}"{colon}{quoted}' + text[last.end :]).encode()
+
     end = "\r\n" if "\r\n" in text else "\n"
     fresh = f'{{{end}  "{key}": {quoted}{end}}}'
     if config.open_at < 0:
@@ -98,7 +108,7 @@ def with_value(config: DaemonConfig, key: str, value: str | bool) -> bytes:  # n
 
 
 def without_remap(config: DaemonConfig) -> bytes:
-    """The file without userns-remap, the comma and the blanks that belonged to it gone as well."""
+    """The file without userns-remap and without the comma and the blanks that belonged to it."""
     text = config.text
     keys = [member.key for member in config.members]
     if REMAP not in keys:
@@ -115,18 +125,18 @@ def without_remap(config: DaemonConfig) -> bytes:
 
 
 def _place(path: str, text: str, at: int) -> str:
-    """path:line:column of an index into the text, in characters, from 1."""
+    """path:line:column of an index into the text; both count from 1, the column in characters."""
     line = text.count("\n", 0, at) + 1
     return f"{path}:{line}:{at - text.rfind(chr(10), 0, at)}"
 
 
 def _plain(config: DaemonConfig, member: Member) -> bool:
-    """Tell whether a key is written without escapes, so that what follows it can be measured."""
+    """Tell whether a key is written without escapes, so that its length in the text is known."""
     return config.text.startswith(json.dumps(member.key), member.key_at)
 
 
 class _Reader:
-    """A JSON reader that knows where it is; scalars are left to the standard library."""
+    """A JSON reader that knows its position; the standard library reads the scalars."""
 
     def __init__(self, text: str, place: str) -> None:
         self.text, self.place = text, place
@@ -139,7 +149,7 @@ class _Reader:
         members, end = self._object(start)
         rest = self._blanks(end)
         if rest < len(self.text):
-            self._fail(rest, "something follows the closing brace")
+            self._fail(rest, "unexpected text after the closing brace")
         for member in members:
             if member.key in {REMAP, DATA_ROOT} and not isinstance(member.value, str):
                 self._fail(member.value_at, f'"{member.key}" must be a string')
@@ -159,7 +169,7 @@ class _Reader:
             if key in seen:
                 self._fail(
                     key_at,
-                    f'the key "{key}" stands here a second time, and the daemon would take this one',
+                    f'duplicate key "{key}": the daemon would use this second value',
                 )
             seen.add(str(key))
             at = self._blanks(at)
@@ -204,7 +214,7 @@ class _Reader:
         except json.JSONDecodeError as error:
             self._fail(error.pos, "not JSON: " + error.msg[0].lower() + error.msg[1:])
         except ValueError:
-            self._fail(at, "not a number that JSON knows")
+            self._fail(at, "not a JSON number")
         return value, end
 
     @staticmethod
@@ -218,7 +228,7 @@ class _Reader:
 
     def _fail(self, at: int, fact: str) -> NoReturn:
         if at >= len(self.text):
-            fact += " (the text ends here)"
+            fact += " (the file ends here)"
         raise InvalidFileError(
-            _place(self.place, self.text, at), fact, hint="correct the file first"
+            _place(self.place, self.text, at), fact, hint="correct the file, then run again"
         )

@@ -1,4 +1,4 @@
-"""What ``podman container inspect`` and ``docker container inspect`` print: the part of it that volumes need."""
+"""The output of ``podman container inspect`` and ``docker container inspect``, for volumes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from usernsplan.mapping import Extent, IdMap, Mapping
 
 @dataclass(frozen=True, slots=True)
 class Inspected:
-    """One container: the host folders and files that are mounted in it, and its map where the engine tells it.
+    """One container: the host paths that are mounted in it, and its map if the engine prints it.
 
-    ``pid`` is 0 where it does not run. Rootful Podman tells the map; for Docker it is the daemon's, unless the
-    container asked for the host's namespace (``is_hosts``). ``root`` is where that daemon keeps what it has; inspect
-    does not tell it.
+    ``pid`` is 0 if it does not run. Rootful Podman prints the map. Docker does not: there the map
+    is the daemon's, unless the container uses the host's namespace (``is_hosts``). ``root`` is the
+    data folder of that daemon; inspect does not print it either.
     """
 
     name: str
@@ -28,10 +28,10 @@ class Inspected:
 
 
 def parse(text: str, engine: str) -> tuple[Inspected, ...]:
-    """Read the JSON that the engine printed. Raises InvalidFileError where it is not what engines print."""
+    """Read the JSON that the engine printed. Raises InvalidFileError if it has another form."""
     try:
         return tuple(_container(entry) for entry in json.loads(text))
-    # What Python reads of a number such as 1e999 is infinite, and so deep as it goes down itself nothing is nested.
+    # Python reads 1e999 as infinity (OverflowError). JSON nested too deeply is a RecursionError.
     except (
         ValueError,
         TypeError,
@@ -42,8 +42,8 @@ def parse(text: str, engine: str) -> tuple[Inspected, ...]:
     ) as error:
         raise InvalidFileError(
             f"{engine} container inspect",
-            f"not what was expected: {error!r:.200}",
-            hint=f"look at what {engine} prints; or name the folders themselves, with --container",
+            f"unexpected output: {error!r:.200}",
+            hint=f"look at what {engine} prints, or name the folders yourself, with --container",
         ) from error
 
 
@@ -66,20 +66,20 @@ def _container(entry: dict[str, Any]) -> Inspected:
 
 def _pid(number: object) -> int:
     if type(number) is not int or number < 0:
-        raise ValueError(f"{number!r} is no process")
+        raise ValueError(f"{number!r} is not a pid")
     return number
 
 
 def _path(source: object) -> str:
     if not isinstance(source, str) or "\0" in source or not source.startswith("/"):
-        raise ValueError(f"a mount from {source!r}, which is no absolute path")
-    # One that no file can have, such as half of a surrogate pair.
+        raise ValueError(f"a mount from {source!r}, which is not an absolute path")
+    # Raises for text that no path can have, such as half of a surrogate pair.
     source.encode("utf-8", "surrogateescape")
     return source
 
 
 def _map(texts: list[str]) -> IdMap:
-    """Podman's container:host:count."""
+    """Read Podman's extents, each container:host:count."""
     try:
         return IdMap(Extent(*map(int, text.split(":"))) for text in texts)
     except InvalidValueError as error:

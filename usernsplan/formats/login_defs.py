@@ -1,4 +1,4 @@
-"""login.defs(5): the keys that say where subordinate ids come from. Read the way shadow's getdef.c reads them."""
+"""login.defs(5): the keys for subordinate ids, read as shadow's lib/getdef.c reads them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from usernsplan.errors import InvalidFileError
 
-# shadow 4.13, lib/getdef.c and useradd: what holds where the file does not say.
+# The values without a line in the file: shadow 4.13, lib/getdef.c and useradd.
 DEFAULTS = {
     "SUB_UID_MIN": 100000,
     "SUB_UID_MAX": 600100000,
@@ -17,12 +17,15 @@ DEFAULTS = {
     "SUB_GID_MAX": 600100000,
     "SUB_GID_COUNT": 65536,
 }
-# C's strtoul with base 0, as shadow calls it; more digits than these overflow it.
+# strtoul(3) with base 0, as shadow calls it; a number with more digits overflows.
 _NUMBER = re.compile(r"[ \t]*\+?(0[xX][0-9a-fA-F]{1,16}|0[0-7]{0,22}|[1-9][0-9]{0,18})")
 
 
 class Area(NamedTuple):
-    """Where useradd looks for ``size`` ids of one sort: ``first`` to ``last``, of the keys that begin with ``key``."""
+    """Where useradd looks for ``size`` ids of one kind: ``first`` to ``last``.
+
+    ``key`` is the prefix of the keys that say so.
+    """
 
     key: str
     first: int
@@ -43,7 +46,7 @@ class LoginDefs:
 
     @property
     def areas(self) -> tuple[Area, Area]:
-        """What holds for uids, and what for gids."""
+        """The areas of uids and of gids."""
         return (
             Area("SUB_UID", self.sub_uid_min, self.sub_uid_max, self.sub_uid_count),
             Area("SUB_GID", self.sub_gid_min, self.sub_gid_max, self.sub_gid_count),
@@ -51,7 +54,10 @@ class LoginDefs:
 
 
 def parse(raw: bytes, place: str) -> LoginDefs:
-    """Read the file; the last line of a key counts. Raises InvalidFileError for a number that shadow cannot read."""
+    """Read the file; the last line of a key counts. ``place`` is its path, for messages.
+
+    Raises InvalidFileError for a number that shadow cannot read.
+    """
     found: dict[str, tuple[int, str]] = {}
     for number, line in enumerate(raw.decode("utf-8", "replace").split("\n"), 1):
         name, value = _fields(line)
@@ -61,7 +67,10 @@ def parse(raw: bytes, place: str) -> LoginDefs:
 
 
 def _fields(line: str) -> tuple[str, str | None]:
-    """Split a line: the name, and the value from behind blanks and quotes up to the next quote; None where none is."""
+    """Split a line into its name and value; the value is None if there is none.
+
+    The value begins after blanks and quotes, and ends before the next quote.
+    """
     name, *rest = re.split(r"[ \t]", line.rstrip().lstrip(" \t"), maxsplit=1)
     return name, rest[0].lstrip(' \t"').partition('"')[0] if rest else None
 

@@ -1,30 +1,33 @@
-"""nsswitch.conf(5): where subordinate ids and accounts come from on this host."""
+"""nsswitch.conf(5): the services that provide subordinate ids and accounts on this host."""
 
 from __future__ import annotations
 
 import re
 from typing import NamedTuple
 
-# What to do with a service's answer, between two services; blanks may stand inside.
+# The action between two services, such as [NOTFOUND=return]; it may contain blanks.
 _ACTION = re.compile(r"\[[^\]]*\]?")
 
 
 class Source(NamedTuple):
-    """The services that one database names, and the line that says so (0 where none does)."""
+    """The services of one database, and the number of its line (0: no line)."""
 
     services: tuple[str, ...]
     number: int
 
     @property
     def reads_files(self) -> bool:
-        """Tell whether subordinate ids come from the files: shadow (lib/nss.c) takes the first service alone."""
+        """Tell whether subordinate ids come from the files.
+
+        shadow (lib/nss.c) uses only the first service.
+        """
         return self.services[:1] in {(), ("files",)}
 
 
 def source(raw: bytes, database: str) -> Source:
-    """The services of ``database``, in order; no line means ("files",) as in shadow and glibc.
+    """The services of ``database``, in order; without a line ("files",), as in shadow and glibc.
 
-    glibc takes blanks around the name, shadow, who reads the line of subid, none.
+    glibc allows blanks around the name. shadow reads the line of subid and does not allow them.
     """
     for number, line in enumerate(raw.decode("utf-8", "replace").split("\n"), 1):
         name, colon, services = line.partition("#")[0].partition(":")

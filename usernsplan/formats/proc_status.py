@@ -1,4 +1,4 @@
-"""/proc/PID/status, proc_pid_status(5): what a process may do. Capabilities by name, capabilities(7)."""
+"""/proc/PID/status, proc_pid_status(5): what a process may do. Names of capabilities(7)."""
 
 from __future__ import annotations
 
@@ -67,7 +67,10 @@ _ESCAPES = {r"\n": "\n", r"\\": "\\"}
 
 @dataclass(frozen=True, slots=True)
 class Ids:
-    """The four of a process: whoever opens a file is the one of the file system, which mostly is the effective one."""
+    """The four uids or gids of a process: credentials(7).
+
+    The kernel checks ``file_system`` when the process opens a file; it mostly equals ``effective``.
+    """
 
     real: int
     effective: int
@@ -75,13 +78,13 @@ class Ids:
     file_system: int
 
     def all(self) -> tuple[int, int, int, int]:
-        """In the order of the file."""
+        """All four, in the order of the file."""
         return (self.real, self.effective, self.saved, self.file_system)
 
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """The five sets, each by name in the order of their numbers; a number that has no name yet stands for itself."""
+    """The five sets, each as names in the order of their numbers; a number without a name stays."""
 
     inheritable: tuple[str, ...] = ()
     permitted: tuple[str, ...] = ()
@@ -94,8 +97,8 @@ class Capabilities:
 class Status:
     """One process. Ids are those of the reader's namespace; ``state`` is a letter, Z for a zombie.
 
-    ``no_new_privs``, ``seccomp`` (0 none, 1 strict, 2 filter) and ``filters`` are None where the kernel is too old to
-    tell, or was built without.
+    ``no_new_privs``, ``seccomp`` (0 none, 1 strict, 2 filter) and ``filters`` are None if the
+    kernel is too old to print them or was built without them.
     """
 
     name: str
@@ -111,7 +114,7 @@ class Status:
 
 
 def parse(text: str) -> Status:
-    """Read the file. Raises InvalidValueError for what is none."""
+    """Read the file. Raises InvalidValueError for other text."""
     found = {
         match[1]: match[2].strip() for line in text.split("\n") if (match := _LINE.fullmatch(line))
     }
@@ -131,7 +134,8 @@ def parse(text: str) -> Status:
             no_new_privs=bool(int(found["NoNewPrivs"])) if "NoNewPrivs" in found else None,
             seccomp=int(found["Seccomp"]) if "Seccomp" in found else None,
             filters=int(found["Seccomp_filters"]) if "Seccomp_filters" in found else None,
-            # Before Linux 6.10 there is no such line; a process without memory of its own is one, or a zombie.
+            # Before Linux 6.10 this line is missing; then a process without memory of its own is
+            # a kernel thread, or a zombie.
             kernel_thread=found["Kthread"] == "1" if "Kthread" in found else "VmSize" not in found,
         )
     except (KeyError, ValueError, TypeError) as error:
@@ -139,7 +143,7 @@ def parse(text: str) -> Status:
 
 
 def names(bits: int) -> tuple[str, ...]:
-    """The capabilities of a set, by name; a number that is not known stands for itself."""
+    """The names of the capabilities in a bit set; a number without a name stays a number."""
     return tuple(
         CAPABILITIES[number] if number < len(CAPABILITIES) else str(number)
         for number in range(bits.bit_length())

@@ -1,8 +1,12 @@
-"""What shadow, Docker, Podman and Incus each make of a line of /etc/subuid or /etc/subgid.
+"""How shadow, Docker, Podman and Incus each read a line of /etc/subuid or /etc/subgid.
 
-The model of a reader is the program as it is today: shadow (newuidmap, getsubids; 4.13 ran), dockerd (moby/sys/user,
-read; 20.10 ran, and where it differs the remark says so), Podman (containers/storage in pure Go; a build with libsubid,
-as Debian's, reads as shadow does, and the remark says so) and Incus (read; LXD 5.0, its ancestor, ran).
+Each model is the program of today:
+
+* shadow: newuidmap and getsubids. Tested with 4.13.
+* Docker: the source of moby/sys/user. Tested with 20.10; a remark says where that differs.
+* Podman: containers/storage in pure Go. A build with libsubid, such as Debian's, reads as shadow
+  does; a remark says so.
+* Incus: its source. Tested with LXD 5.0, its ancestor.
 """
 
 from __future__ import annotations
@@ -19,10 +23,10 @@ if TYPE_CHECKING:
 
 READERS = ("shadow", "docker", "podman", "incus")
 
-# owner, start, count; what a reader takes may be negative, empty, or past every id.
+# (owner, start, count). A reader may take numbers that are negative, zero or past every id.
 Entry = tuple[str, int, int]
 
-# What Go's unicode.IsSpace calls a blank, which is not all that str.strip does.
+# The blanks of Go's unicode.IsSpace; str.strip removes more.
 GO_BLANKS = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(
     map(chr, range(0x2000, 0x200B))
 )
@@ -35,18 +39,18 @@ _C_NUMBER = re.compile(
 _C_MODULUS = 2**64
 _LAID_MODULUS = 2**32
 _INCUS_NUMBER = re.compile(r"0*([1-9][0-9]*|0)")
-# More digits than these are past 64 bits in every base, and int() need not count them.
+# A number with more digits is past 64 bits in every base; int() of a very long one would be slow.
 _DIGITS = 22
 _FIELDS = 3
-_REST = f"a line of {SCANNER_LIMIT} bytes or more: from there on nothing is read"
+_REST = f"a line of {SCANNER_LIMIT} bytes or more: this line and the rest of the file are not read"
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What one reader takes a line for, and what there is to say about it.
+    """How one reader understands a line, with a remark for the user.
 
-    ``takes`` holds (owner as the line has it, start, count), or nothing. ``fails`` says that the reader gives up on the
-    file because of this line, if only for the line's owner.
+    ``takes`` holds one (owner as the line has it, start, count), or nothing. ``fails``: the reader
+    gives up on the whole file because of this line, perhaps only for the line's owner.
     """
 
     reader: str
@@ -56,7 +60,7 @@ class Reading:
 
 
 class _Seen(NamedTuple):
-    """The same, with the one entry that a line can be."""
+    """A Reading without its reader's name; a line is at most one entry."""
 
     entry: Entry | None = None
     remark: str = ""
@@ -64,7 +68,7 @@ class _Seen(NamedTuple):
 
 
 def of_line(raw: bytes) -> tuple[Reading, ...]:
-    """What each of READERS takes one line for, its line end included or not; no bytes are an error."""
+    """How each of READERS understands one line, with or without its line end; takes any bytes."""
     text = _text(raw.partition(b"\n")[0])
     seen = (_shadow(text), _docker(text), _podman(text), _incus(text))
     return tuple(
@@ -74,13 +78,13 @@ def of_line(raw: bytes) -> tuple[Reading, ...]:
 
 
 def as_shadow(raw: bytes) -> Entry | None:
-    """What useradd of shadow takes one line for, also one that begins with # as a comment would; None: it skips it."""
+    """How useradd understands one line, even one that begins with "#"; None: it skips it."""
     text = _text(raw.partition(b"\n")[0])
     return None if text[:1] in {"+", "-"} or _length(text) >= LINE_LIMIT else _shadow_entry(text)
 
 
 def differ(readings: Iterable[Reading]) -> bool:
-    """Whether they do not all take the same, or one gives up where another does not."""
+    """Tell whether the readers take different entries, or only some of them give up."""
     return len({(reading.takes, reading.fails) for reading in readings}) > 1
 
 
@@ -106,9 +110,10 @@ def _joined(*remarks: str) -> str:
 def _shadow(text: str) -> _Seen:
     if "\0" in text:
         return _Seen(
-            remark="a NUL hides its end: it joins the next line, and as the last line it fails the whole file"
+            remark="a NUL hides the line end: the line joins the next one; as the last line it "
+            "fails the whole file"
         )
-    # No account has a name that begins so, which getsubids would nonetheless look for.
+    # getsubids would look for an owner that begins with "#", but no account has such a name.
     if _comment(text.strip(GO_BLANKS)):
         return _Seen()
     if text[0] in "+-":
@@ -139,7 +144,7 @@ def _c_number(field: str) -> int | None:
     value = int(digits, base) if len(digits) <= _DIGITS else _C_MODULUS
     if value >= _C_MODULUS:
         return None
-    # A minus sign is no error to strtoul(3): the value wraps.
+    # strtoul(3) accepts a minus sign, and the value wraps.
     return (_C_MODULUS - value) % _C_MODULUS if sign == "-" else value
 
 
@@ -147,13 +152,16 @@ def _c_number(field: str) -> int | None:
 
 
 def _go_number(field: str) -> tuple[int, bool]:
-    """What strconv.ParseInt gives in base 10 and 64 bits, and whether without an error: 0, or the limit, with one."""
+    """What strconv.ParseInt returns for base 10 and 64 bits, and whether it returns no error.
+
+    With an error the number is 0, or the limit that it exceeds.
+    """
     match = _GO_NUMBER.match(field)
     if not match:
         return 0, False
     sign, digits = match.groups()
     value = int(digits) if len(digits) <= _DIGITS else _C_MODULUS
-    # Past 64 bits it stops, and does not see what follows the digits.
+    # ParseInt stops past 64 bits, before it sees what follows the digits.
     if value < _C_MODULUS and match.end() < len(field):
         return 0, False
     if sign == "-":
@@ -178,10 +186,10 @@ def _docker(line: str) -> _Seen:
     remarks = [] if start_read else [f"it cannot read the start and takes {start}"]
     remarks += [] if count_read else [f"it cannot read the count and takes {count}"]
     if len(fields) != _FIELDS:
-        remarks.append("Docker 20.10 does not start, whosever line it is")
+        remarks.append("Docker 20.10 does not start, for any owner")
     elif remarks:
-        remarks.append("Docker 20.10 does not start if the line is its user's")
-    # The daemon goes on with 64 bits, the map of a container has 32.
+        remarks.append("Docker 20.10 does not start if its user owns the line")
+    # The daemon calculates with 64 bits, but the map of a container has 32.
     laid = (start % _LAID_MODULUS, count % _LAID_MODULUS)
     if laid != (start, count):
         remarks.append(f"cut to 32 bits: {laid[0]}:{laid[1]}")
@@ -195,13 +203,13 @@ def _docker(line: str) -> _Seen:
 
 def _podman(line: str) -> _Seen:
     seen, shadow = _podman_go(line), _shadow(line)
-    # What comes of a NUL hangs on the next line.
+    # With a NUL the result depends on the next line.
     same = "\0" not in line and (seen.entry, seen.fails) == (shadow.entry, shadow.fails)
     return (
         seen
         if same
         else seen._replace(
-            remark=_joined(seen.remark, "built with libsubid it reads as shadow does")
+            remark=_joined(seen.remark, "a build with libsubid reads it as shadow does")
         )
     )
 
@@ -214,9 +222,7 @@ def _podman_go(line: str) -> _Seen:
         return _Seen()
     fields = text.split(":")
     if len(fields) != _FIELDS:
-        return _Seen(
-            remark="the whole file fails, whosever line it is: not three fields", fails=True
-        )
+        return _Seen(remark="the whole file fails, for any owner: not three fields", fails=True)
     (start, start_read), (count, count_read) = map(_go_number, fields[1:])
     if not (start_read and count_read):
         remark = "the whole file fails for this owner: start or count is not a number"
@@ -236,7 +242,7 @@ def _incus(line: str) -> _Seen:
     fields = text.split(":")
     if len(fields) < _FIELDS:
         return _Seen(
-            remark="the whole file fails, whosever line it is: not three fields before a #",
+            remark="the whole file fails, for any owner: not three fields before a #",
             fails=True,
         )
     matches = [_INCUS_NUMBER.fullmatch(field) for field in fields[1:_FIELDS]]
@@ -244,5 +250,7 @@ def _incus(line: str) -> _Seen:
     if len(numbers) < len(matches) or max(numbers) > ID_LIMIT:
         return _Seen(remark="ignored: start or count is not a decimal number below 2^32")
     start, count = numbers
-    small = f"Incus uses no range of fewer than {INCUS_LEAST}" if count < INCUS_LEAST else ""
+    small = (
+        f"Incus does not use a range of fewer than {INCUS_LEAST} ids" if count < INCUS_LEAST else ""
+    )
     return _Seen((fields[0], start, count), small)

@@ -1,4 +1,4 @@
-"""The command of a run of fix-volume, taken apart and put together again as the command that finishes the run. Pure."""
+"""Turn the command that began a run of fix-volume into the command that finishes the run. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from usernsplan.layout import Layout
 
-# The commands that begin runs, and their options that tell how: those with a value, and those without.
+# The commands that begin runs, with the options to repeat: those with a value, and flags.
 _VALUED = {
     "fix-volume": {
         *("--container", "--mode", "--user", "--passwd", "--from", "--uid-map", "--gid-map"),
@@ -35,19 +35,20 @@ _FLAGS = {
     },
     "apply": {"--prune", "--fix-volumes", "--yes"},
 }
-# What whoever began a run agreed to.
+# The flags that answer a question or permit something.
 _AGREED = (["--yes"], ["--protected"])
-# How escape.shell begins a word that cannot be read back.
+# escape.shell writes a word that is not plain text as "`printf …`", which shlex cannot read back.
 _ODD = "`printf"
-# These tell where, which is said anew, or what nobody needs who finishes a run.
+# Not repeated: options for the place, which is added again, and flags without use for finishing.
 _VALUED_AND_LEFT_OUT, _LEFT_OUT = {"--root", "--discover"}, {"--json", "--dry-run"}
 
 
 def finishing(command: str, container: str | None, places: Sequence[str], layout: Layout) -> str:
-    """The command that finishes a run, made of the words that began it; "" where these are no such words.
+    """The command that finishes a run, from the ``command`` that began it; "" if it is not one.
 
-    A journal may have been copied with its root, or written by whoever owns that: what it tells of paths and roots is
-    not repeated. ``places`` are where the run's volumes lie now, checked; ``container`` is whose they were to be.
+    The paths and the root in ``command`` are not repeated: the journal may have been copied with
+    its root, and the owner of that root may have written it. ``places`` are where the volumes of
+    the run lie now, already checked; ``container`` is the run's --container.
     """
     try:
         program, what, *words = shlex.split(command)
@@ -59,7 +60,7 @@ def finishing(command: str, container: str | None, places: Sequence[str], layout
     if taken is None:
         return ""
     named, how = taken
-    # What the owner of another root agreed to, root of this machine did not.
+    # The owner of another root may have agreed to this; root of this machine has not.
     kept = [words for words in how if words not in _AGREED or layout.is_host]
     if any(_ODD in word for word in chain(*kept)):
         return ""
@@ -74,7 +75,7 @@ def finishing(command: str, container: str | None, places: Sequence[str], layout
 
 
 def _taken_apart(what: str, words: Sequence[str]) -> tuple[list[str], list[list[str]]] | None:
-    """What the words of a command name, and each option that tells how; None for words that it does not have."""
+    """The names in the words of a command, and its options to repeat; None for unknown options."""
     named: list[str] = []
     how: list[list[str]] = []
     rest = iter(words)

@@ -1,7 +1,7 @@
 """containers-storage.conf(5): set options in a file that others wrote, and keep every other byte.
 
-The file has no drop-ins, and one that is not whole (driver, runroot, graphroot) stops every Podman of the host: so keys
-are put into the file that is there, and none is made.
+The file has no drop-ins, and an incomplete one (without driver, runroot or graphroot) stops every
+Podman of the host. So keys are set in an existing file only; no file is created.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _HEADER = re.compile(r"[ \t]*\[(?!\[)[ \t]*([^\]]*?)[ \t]*\][ \t]*(#.*)?")
 
 
 def with_options(raw: bytes, options: Mapping[str, str], place: str = "storage.conf") -> bytes:
-    """The file with these keys of [storage.options]; values are TOML as it is to stand there.
+    """The file with these keys of [storage.options] set; the values are TOML text.
 
-    A key that is there gets its new value in its place, others come right below the section's header; where there is no
-    such section, it comes at the end. Raises InvalidFileError where that is no TOML: the file was none, or says a key
-    in a way that is not understood here.
+    An existing key gets its new value in its place. New keys come right below the header of the
+    section, and a missing section comes at the end. Raises InvalidFileError if the result is not
+    TOML: the file was not, or it writes a key in a form that is not understood here.
     """
     lines = raw.decode("utf-8", "surrogateescape").split("\n")
     start = next((n for n, line in enumerate(lines) if _name(line) == SECTION), None)
@@ -49,7 +49,7 @@ def with_options(raw: bytes, options: Mapping[str, str], place: str = "storage.c
 
 
 def _check(text: str, place: str) -> None:
-    """Read the result as Podman would, where Python can."""
+    """Parse the result as Podman would. Python can do so since 3.11; before, nothing is checked."""
     if sys.version_info < (3, 11):
         return
     import tomllib  # noqa: PLC0415 - since 3.11, and only here
@@ -57,12 +57,12 @@ def _check(text: str, place: str) -> None:
     try:
         tomllib.loads(text)
     except ValueError as error:
-        hint = f"set the keys of [{SECTION}] by hand: without --out they are printed"
+        hint = f"set the keys of [{SECTION}] by hand; without --out they are printed"
         raise InvalidFileError(place, f"cannot take these options: {error}", hint=hint) from error
 
 
 def _name(line: str) -> str | None:
-    """The section that a line begins; None for any other line. ``[[…]]`` begins one too, of another kind."""
+    """The section that a line begins; "" for an array of tables (``[[…]]``), None for others."""
     header = _HEADER.fullmatch(line.rstrip("\r"))
     if header:
         return header[1]

@@ -1,7 +1,8 @@
-"""/etc/subuid and /etc/subgid, subuid(5): parsed without loss, and edited without touching what others wrote.
+"""/etc/subuid and /etc/subgid, subuid(5): parsed without loss, edited without touching other lines.
 
-The readers of these files disagree (shadow, moby, containers/storage, incus). A line that all of them read alike is a
-Grant; anything else is kept as Odd, with every range that at least one reader takes it for.
+The readers of these files (shadow, moby, containers/storage, incus) disagree. A line that all of
+them understand alike is a Grant. Any other line is an Odd, with every range that at least one
+reader takes it for.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ _MEANT = re.compile(r"\+?0{0,1100}([0-9]{1,19})(?![0-9a-fA-FxX])")
 
 
 class Grant(NamedTuple):
-    """``owner:start:count``, understood alike by every reader. It may be empty, and it may end past 2^32."""
+    """``owner:start:count`` that every reader understands alike. It may be empty or end past 2^32.
+
+    ``number`` is the line number, from 1; ``raw`` is the line with its line end.
+    """
 
     number: int
     raw: bytes
@@ -43,9 +47,10 @@ class Grant(NamedTuple):
 
 
 class Odd(NamedTuple):
-    """A line on which readers differ, or that is none: ``problem`` says why, "" for a comment or a blank line.
+    """A line that readers understand differently, a comment or a blank line.
 
-    ``owners`` and ``spans`` (start, stop) are what any reader could take it for.
+    ``owners`` and ``spans`` (start, stop) are what any reader could take it for. ``problem`` says
+    what is wrong; it is "" for a comment or a blank line.
     """
 
     number: int
@@ -62,7 +67,7 @@ Line = Grant | Odd
 class SubidFile:
     """One of the two files: its lines, in order; their ``raw`` bytes together are the file.
 
-    ``exists`` is False where the host has no such file, which readers take for an empty one.
+    ``exists`` is False if the host has no such file; readers treat that as an empty file.
     """
 
     lines: tuple[Line, ...] = ()
@@ -74,7 +79,7 @@ class SubidFile:
         return b"".join(line.raw for line in self.lines)
 
     def claimed(self) -> IdSet:
-        """Every id that some reader could hand to some owner."""
+        """Every id that any reader could give to any owner."""
         return IdSet.clipped(self._spans())
 
     def _spans(self) -> Iterator[tuple[int, int]]:
@@ -85,7 +90,7 @@ class SubidFile:
                 yield from line.spans
 
     def by_owner(self) -> dict[str, list[Line]]:
-        """The lines that some reader could take for a grant to this owner (a login name, or a uid in decimal)."""
+        """The lines that any reader could give to an owner (a login name, or a uid in decimal)."""
         found: dict[str, list[Line]] = {}
         for line in self.lines:
             if isinstance(line, Grant):
@@ -96,15 +101,16 @@ class SubidFile:
         return found
 
     def odd_lines(self) -> tuple[Odd, ...]:
-        """The lines that not every reader understands alike; comments and blank lines are none."""
+        """The lines that readers understand differently, without comments and blank lines."""
         return tuple(line for line in self.lines if isinstance(line, Odd) and line.problem)
 
 
 @lru_cache(maxsize=4)
 def parse(raw: bytes | None) -> SubidFile:
-    """Read the bytes of the file (None: there is none); nothing is an error, nothing is lost.
+    """Read the bytes of the file (None: it does not exist). Raises nothing and loses nothing.
 
-    Remembered, because a run reads both files before it takes the locks and again under them.
+    Results are cached, because a command reads both files before it takes the locks and again
+    under them.
     """
     if raw is None:
         return SubidFile(exists=False)
@@ -112,7 +118,10 @@ def parse(raw: bytes | None) -> SubidFile:
 
 
 def line(owner: str, ids: IdRange) -> bytes:
-    """The one form that every reader takes. Raises InvalidValueError for an owner that would break it."""
+    """A line in the form that every reader accepts.
+
+    Raises InvalidValueError for an owner that some reader would not accept.
+    """
     with suppress(UnicodeEncodeError):
         text = f"{owner}:{ids.start}:{ids.count}\n".encode()
         if isinstance(_line(1, text), Grant):
@@ -121,14 +130,14 @@ def line(owner: str, ids: IdRange) -> bytes:
 
 
 def with_lines(raw: bytes, new: Iterable[bytes]) -> bytes:
-    """The file with ``new`` lines at its end, and a line end before them where the last line had none."""
+    """The file with the ``new`` lines at its end; a missing line end before them is added."""
     added = b"".join(new)
     joint = b"\n" if added and raw and not raw.endswith(b"\n") else b""
     return raw + joint + added
 
 
 def without_lines(raw: bytes, unwanted: Iterable[bytes]) -> bytes:
-    """The file less ``unwanted`` lines: one line goes for each one that is named, the last such line first."""
+    """The file without the ``unwanted`` lines. Each removes one equal line, the last one first."""
     left = Counter(unwanted)
     kept = []
     for text in reversed(_split(raw)):
@@ -140,12 +149,12 @@ def without_lines(raw: bytes, unwanted: Iterable[bytes]) -> bytes:
 
 
 def added_lines(before: bytes, after: bytes) -> tuple[bytes, ...]:
-    """The lines of ``after`` that ``before`` does not have, as often as they are more."""
+    """The lines of ``after`` that ``before`` lacks; repeated lines count as often as they occur."""
     return tuple((counted(after) - counted(before)).elements())
 
 
 def counted(raw: bytes) -> Counter[bytes]:
-    """How often each line stands in the file, a missing line end aside."""
+    """How often each line occurs in the file; a missing last line end makes no difference."""
     return Counter(map(ended, _split(raw)))
 
 
@@ -155,7 +164,7 @@ def ended(text: bytes) -> bytes:
 
 
 def _split(raw: bytes) -> list[bytes]:
-    """The lines with their line ends; LF alone ends a line, as for every reader of this file."""
+    """The lines with their line ends. Only LF ends a line, as for every reader of this file."""
     pieces = raw.split(b"\n")
     last = pieces.pop()
     return [piece + b"\n" for piece in pieces] + ([last] if last else [])
@@ -169,7 +178,7 @@ def _line(number: int, raw: bytes) -> Line:
             owner = match[1].decode()
         except UnicodeDecodeError:
             return _odd(number, raw)
-        # Go trims any blank of Unicode; incus gives up on numbers of more than 32 bits.
+        # Go trims every Unicode blank; incus rejects numbers of more than 32 bits.
         if not owner[0].isspace() and start < _INCUS_MODULUS and count < _INCUS_MODULUS:
             return Grant(number, raw, owner, start, start + count)
     return _odd(number, raw)
@@ -180,7 +189,8 @@ def _odd(number: int, raw: bytes) -> Odd:
     if text in {"", "\r"} or text.startswith("#"):
         return Odd(number, raw, (), (), "")
 
-    from usernsplan.formats import readers  # noqa: PLC0415 - slow to start, and few files have odd lines
+    # Imported here because it is slow to load, and few files have odd lines.
+    from usernsplan.formats import readers  # noqa: PLC0415
 
     bare = text.strip(readers.GO_BLANKS)
     if not bare or bare.startswith("#"):
@@ -200,7 +210,8 @@ def _odd(number: int, raw: bytes) -> Odd:
     if len(fields) < 3:  # noqa: PLR2004 - owner, start, count
         return Odd(number, raw, owners, (), "expected owner:start:count")
     meant = _meant(fields[1], fields[2])
-    # Docker alone goes on with the largest number for one that it cannot hold, until the kernel refuses the map.
+    # Docker replaces a number that it cannot hold with the largest one. The kernel then refuses the
+    # map, so such a range is never in use.
     laid = (
         (start, count)
         for who, _, start, count in takes
@@ -215,7 +226,10 @@ def _odd(number: int, raw: bytes) -> Odd:
 
 
 def _meant(start: str, count: str) -> tuple[tuple[int, int], ...]:
-    """What whoever wrote the line must have meant, blanks trimmed and a comment cut off, read by a program or not."""
+    """The range that the author of a line meant, whether a program reads it or not.
+
+    Blanks are trimmed and a comment is cut off.
+    """
     matches = [_MEANT.match(field.strip()) for field in (start, count)]
     numbers = [int(match[1]) for match in matches if match]
     return ((numbers[0], numbers[1]),) if len(numbers) == len(matches) else ()

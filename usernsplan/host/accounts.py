@@ -1,4 +1,7 @@
-"""Accounts and groups of a host: from its files, and on this machine from NSS too; and useradd."""
+"""The accounts and groups of a host: from its files, and on this machine also from NSS.
+
+Also runs useradd.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +30,10 @@ from usernsplan.layout import GROUP, PASSWD, Layout
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-# Where shadow's tools are, whatever PATH a provisioning script was given.
+# The folders of shadow's tools. The PATH of a provisioning script may lack them.
 _SBIN = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
-# What useradd reads or writes below a prefix; beside each database it writes a backup, a new one and a lock.
+# The files that useradd reads or writes below a prefix. Beside each database it writes a backup
+# ("-"), a new file ("+") and a lock.
 _DATABASES = (
     "/etc/passwd",
     "/etc/shadow",
@@ -38,12 +42,15 @@ _DATABASES = (
     "/etc/subuid",
     "/etc/subgid",
 )
-_ITS_FILES = (*_DATABASES, "/etc/login.defs", "/etc/default/useradd")
+_USERADD_FILES = (*_DATABASES, "/etc/login.defs", "/etc/default/useradd")
 _BESIDE = ("-", "+", ".lock")
 
 
 def read(layout: Layout) -> Accounts:
-    """Everybody whom the host knows. On this machine that includes what NSS enumerates (homed, LDAP where it does)."""
+    """The accounts and groups of the host.
+
+    On this machine they include those that NSS enumerates (homed; LDAP if it is set up to).
+    """
     return of_files(
         layout,
         files.read(layout, PASSWD, follow=True) or b"",
@@ -52,7 +59,7 @@ def read(layout: Layout) -> Accounts:
 
 
 def of_files(layout: Layout, passwd: bytes, group: bytes) -> Accounts:
-    """Whom these two files name, and on this machine NSS."""
+    """The accounts and groups in these two files, and on this machine also those that NSS lists."""
     found_users, found_groups = list(users(passwd)), list(groups(group))
     if layout.is_host:
         import grp  # noqa: PLC0415 - only for the running machine
@@ -64,7 +71,7 @@ def of_files(layout: Layout, passwd: bytes, group: bytes) -> Accounts:
 
 
 def homes(layout: Layout) -> tuple[tuple[int, str], ...]:
-    """The uid and the home of everybody whom the host knows."""
+    """The uid and home of each account of the host."""
     found = list(homes_in(files.read(layout, PASSWD, follow=True) or b""))
     if layout.is_host:
         import pwd  # noqa: PLC0415 - only for the running machine
@@ -74,7 +81,10 @@ def homes(layout: Layout) -> tuple[tuple[int, str], ...]:
 
 
 def of_ids(layout: Layout, uids: Iterable[int], gids: Iterable[int]) -> Accounts:
-    """Who has these ids on this machine by NSS, which answers for many more than it enumerates (SSSD); else nobody."""
+    """The accounts and groups that NSS knows under these ids; empty for another root.
+
+    NSS answers for many more ids than it enumerates (SSSD).
+    """
     found_users, found_groups = [], []
     if layout.is_host:
         import grp  # noqa: PLC0415 - only for the running machine
@@ -92,23 +102,26 @@ def of_ids(layout: Layout, uids: Iterable[int], gids: Iterable[int]) -> Accounts
 
 
 def known_elsewhere(owners: Iterable[str]) -> frozenset[str]:
-    """Those of these names and uids that NSS knows on this machine when it is asked for each."""
+    """The names and uids among ``owners`` that NSS on this machine knows; it is asked for each."""
     import pwd  # noqa: PLC0415 - only for the running machine
 
     found = set()
     for owner in owners:
         with suppress(KeyError, ValueError, OverflowError):
-            pwd.getpwuid(int(owner)) if owner.isascii() and owner.isdigit() else pwd.getpwnam(owner)
+            if owner.isascii() and owner.isdigit():
+                pwd.getpwuid(int(owner))
+            else:
+                pwd.getpwnam(owner)
             found.add(owner)
     return frozenset(found)
 
 
 def of_image(path: str | None) -> Accounts:
-    """Users of an image's passwd, and groups of the file 'group' beside it.
+    """The users of an image's passwd file, and the groups of the file 'group' beside it.
 
-    In a folder that is called etc, both are looked up as a chroot of the tree around it would: a symlink leads where
-    it leads in the image. Elsewhere a symlink is refused, for nobody knows what it was meant to lead to.
-    Raises InvalidValueError where the file is not there or says nothing, and RefusedError.
+    If the folder is called etc, symlinks are resolved as a chroot of the tree around it would
+    resolve them. In other folders a symlink is refused, because its root is unknown.
+    Raises InvalidValueError if the file is missing or cannot be read, and RefusedError.
     """
     if path is None:
         return Accounts()
@@ -137,29 +150,30 @@ def _of_image(path: str, shown: str) -> bytes | None:
         raise InvalidValueError(str(error), hint=error.hint) from error
     except OSError as error:
         if error.errno == errno.ELOOP:
-            hint = "name the file that it leads to, or DIR/etc/passwd of a root file system"
+            hint = "name the target of the symlink, or DIR/etc/passwd of a root file system"
             raise RefusedError(f"{shown} is a symlink", hint=hint) from error
         raise InvalidValueError(f"{shown}: {reason_of(error)}") from error
 
 
 def can_add() -> bool:
-    """Tell whether useradd is there and may write accounts: it gives its files to root and shadow, in any root."""
+    """Tell whether useradd is installed and this process may run it.
+
+    useradd gives its files to root and shadow, below any prefix, so only root can run it.
+    """
     return shutil.which("useradd", path=_SBIN) is not None and os.geteuid() == 0
 
 
 def add(layout: Layout, command: tuple[str, ...]) -> None:
-    """Run a useradd or groupadd of a plan on this root. Raises UsernsplanError with the tool's own words.
+    """Run the useradd or groupadd command of a plan on this root.
 
-    shadow follows the symlinks of another root as if they were this machine's: where one of its files lies elsewhere
-    for it than for a process that is chrooted there, RefusedError is raised and nothing is run.
+    Under --prefix shadow resolves the symlinks of the other root from this machine's "/". If one of
+    its files would then be another file than for a process in that chroot, nothing is run.
+    Raises RefusedError for that, LockBusyError, and UsernsplanError with the tool's message.
     """
     if not layout.is_host:
         _refuse_others(layout, command[0])
-    for name in () if layout.is_host else _leading_out(layout):
-        raise RefusedError(
-            f"{layout.path(name)} is, or lies behind, a symlink that could lead {command[0]} out of the root",
-            hint="put a regular file in its place, add the account in a chroot, or say --no-daemon-config",
-        )
+        _refuse_links(layout, command[0])
+
     program = shutil.which(command[0], path=_SBIN) or command[0]
     words = (program, *layout.account_command(command)[1:])
     files.make_folder(layout, os.path.dirname(PASSWD))
@@ -177,13 +191,25 @@ def add(layout: Layout, command: tuple[str, ...]) -> None:
         raise LockBusyError(done.stderr.strip().splitlines()[-1])
     if done.returncode:
         raise UsernsplanError(
-            f"{in_words(shell(*words))} failed with status {done.returncode}: {indented(done.stderr)}",
-            hint="nothing was allocated; make the account yourself, or say --no-daemon-config",
+            f"{in_words(shell(*words))} failed with status {done.returncode}: "
+            f"{indented(done.stderr)}",
+            hint="nothing was allocated; create the account yourself, or use --no-daemon-config",
+        )
+
+
+def _refuse_links(layout: Layout, program: str) -> None:
+    """Raise RefusedError if a symlink could lead what useradd writes out of the root."""
+    for name in _leading_out(layout):
+        raise RefusedError(
+            f"{layout.path(name)} is a symlink or lies behind one: {program} could write "
+            "outside the root",
+            hint="replace the symlink with a regular file, add the account in a chroot, "
+            "or use --no-daemon-config",
         )
 
 
 def _refuse_others(layout: Layout, program: str) -> None:
-    """Raise RefusedError where others may exchange what shadow opens by path, after we have looked at it."""
+    """Raise RefusedError if others could replace, after our check, what shadow opens by path."""
     for name in ("/", os.path.dirname(PASSWD)):
         with suppress(FileNotFoundError):
             seen = files.look(layout, name, follow=True)
@@ -193,14 +219,15 @@ def _refuse_others(layout: Layout, program: str) -> None:
             )
             if theirs or seen.st_uid not in {0, os.geteuid()}:
                 raise RefusedError(
-                    f"{layout.path(name)} belongs to uid {seen.st_uid} with mode {mode:o}: others could lead {program} "
-                    "out of the root",
-                    hint="add the account in a chroot, or say --no-daemon-config",
+                    f"{layout.path(name)} belongs to uid {seen.st_uid} with mode {mode:o}: "
+                    f"others could make {program} write outside the root",
+                    hint="add the account in a chroot, or use --no-daemon-config",
                 )
 
 
 def _leading_out(layout: Layout) -> Iterator[str]:
-    for name in _ITS_FILES:
+    """The files of useradd that a symlink could lead out of the root."""
+    for name in _USERADD_FILES:
         if os.path.realpath(layout.real + name) != files.real(layout, name, follow=True):
             yield name
     for name in _DATABASES:

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def load(layout: Layout, path: str | None) -> Config | None:
-    """Read the file that was named ("-": standard input), or else the host's; None where there is none.
+    """Read the named file ("-": standard input) or the host's; None if the host has none.
 
-    Raises InvalidFileError for what it cannot say, InvalidValueError for options of another strategy, and RefusedError
-    as plan_file.find_config does.
+    Raises InvalidFileError for wrong content, InvalidValueError for options of another strategy,
+    and RefusedError as ``plan_file.find_config`` does.
     """
     if path is None:
         found = plan_file.find_config(layout)
@@ -28,7 +28,7 @@ def load(layout: Layout, path: str | None) -> Config | None:
     if raw is None:
         return None
 
-    from usernsplan.formats.config import parse  # noqa: PLC0415 - YAML, only where there is such a file
+    from usernsplan.formats.config import parse  # noqa: PLC0415 - loads YAML
 
     config = parse(raw, place)
     if config.strategy:

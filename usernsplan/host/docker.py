@@ -1,4 +1,4 @@
-"""What Docker keeps below its data folder: whoever remaps it hides that."""
+"""What Docker keeps below its data folder. A changed userns-remap hides all of it."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ if TYPE_CHECKING:
 
     from usernsplan.layout import Layout
 
-# Where the daemon keeps everything once it is remapped: <uid>.<gid> of container root, in its data folder.
+# A remapped daemon keeps everything in a folder <uid>.<gid> (container root's host ids) of its
+# data folder.
 _REMAPPED = re.compile("[0-9]+[.][0-9]+")
-# What lies among the volumes and is none.
+# Entries of the folder "volumes" that are not volumes.
 _NO_VOLUMES = frozenset({"metadata.db", "backingFsBlockDev"})
 
 
 def look(layout: Layout, raw: bytes | None) -> tuple[DockerData, ...]:
-    """Each data folder that holds something; ``raw`` is daemon.json, which may name another than the usual one.
+    """Each data folder that is not empty. ``raw`` is daemon.json, which may set "data-root".
 
-    Nothing is raised: of what cannot be looked at, it is said that nobody knows.
+    Raises nothing: a folder that cannot be read is listed with the reason.
     """
     base = daemon_json.DEFAULT_DATA_ROOT
     with suppress(InvalidFileError):
@@ -52,11 +53,11 @@ def look(layout: Layout, raw: bytes | None) -> tuple[DockerData, ...]:
 
 
 def _unknown(error: OSError | UsernsplanError) -> str:
-    return f"what cannot be looked at ({reason_of(error) if isinstance(error, OSError) else error})"
+    return f"data that cannot be read ({reason_of(error) if isinstance(error, OSError) else error})"
 
 
 def _kept(layout: Layout, folder: str) -> Iterator[str]:
-    """What lies in one data folder, in words."""
+    """What lies in one data folder, for a message: "2 containers", "1 image", …."""
     images = _images(layout, folder)
     for count, word in (
         (len(_names(layout, f"{folder}/containers")), "container"),
@@ -68,7 +69,7 @@ def _kept(layout: Layout, folder: str) -> Iterator[str]:
 
 
 def _images(layout: Layout, folder: str) -> int:
-    """How many images each store of a data folder knows; those that only have a name count too."""
+    """The number of images in all stores of a data folder, those with only a name included."""
     found = 0
     for driver in _names(layout, f"{folder}/image"):
         store = f"{folder}/image/{driver}"
@@ -79,9 +80,10 @@ def _images(layout: Layout, folder: str) -> int:
 
 
 def _named(layout: Layout, path: str) -> int:
-    """How many repositories the file names: none where it is as Docker first writes it, {"Repositories":{}}.
+    """The number of repositories that the file names.
 
-    In one that nobody can read there may be some.
+    Docker first writes {"Repositories":{}}, which has none. A damaged file counts as one, because
+    it may have some.
     """
     raw = files.read(layout, path, follow=True)
     try:
@@ -91,7 +93,7 @@ def _named(layout: Layout, path: str) -> int:
 
 
 def _names(layout: Layout, folder: str) -> set[str]:
-    """The names in a folder; none where there is no folder."""
+    """The names in a folder; empty if the folder does not exist."""
     try:
         return set(os.listdir(files.real(layout, folder, follow=True)))
     except (FileNotFoundError, NotADirectoryError):

@@ -1,9 +1,9 @@
 """Files below a root: found without leaving it, read whole, replaced whole.
 
-The root is a boundary, also for whoever may exchange its folders at any moment: every name is resolved by ``pinned``,
-one part after the other, each below the folder that was opened before, as openat2(2) does with RESOLVE_IN_ROOT. What
-is then opened, made, renamed or taken away is named by that folder's descriptor, never by a path. Done by parts it
-needs neither a new kernel nor ctypes, which would be felt at every start.
+The root is a boundary, even if another process renames folders at the same time. ``pinned``
+resolves every name part by part, each below the folder opened before, as openat2(2) does with
+RESOLVE_IN_ROOT. The descriptor of that folder, never a path, names what is then opened, created,
+renamed or removed. openat2(2) itself would need Linux 5.6, and ctypes, which slows every start.
 """
 
 from __future__ import annotations
@@ -33,33 +33,37 @@ if TYPE_CHECKING:
 _SYMLINKS = 40  # as many as the kernel follows: path_resolution(7)
 _FS_IOC_GETFLAGS = 0x80086601
 _IMMUTABLE_OR_APPEND = 0x10 | 0x20
-# One fixed name beside each file: the lock allows one writer, so a killed run leaves at most this, and the next
-# writer replaces it.
+# One fixed name beside each file: the lock allows one writer, so a killed run leaves at most this
+# file, and the next writer replaces it.
 _NEW = ".usernsplan-new"
-# What others made (an image, a bundle, what an engine prints) is read up to here: more of it is no such file.
+# The limit in bytes for files and output of others (an image, a bundle, an engine). Anything
+# larger is not what it claims to be.
 LARGEST = 16 << 20
-# A host's own files may list a million accounts, each on a line; and memory ends somewhere.
+# The limit for the host's own files, which may list a million accounts; memory is finite.
 _LARGEST_OF_HOST = 1 << 30
 _PIECE = 1 << 20
-# So many seconds a pipe that was named may be silent.
+# A named pipe may be silent for this many seconds.
 _PATIENCE = 1
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-# By these the system says that there is nothing, or who may not see it; by others that it does not know.
+# With these errnos the kernel says that nothing is there, or that we may not see it. With any
+# other errno (EIO, say) it does not know.
 _TELLING = {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG}
 _ROOT = "--root"
 _NO_ROOT = "holds something else"
 
 
 def layout_at(root: str, option: str = _ROOT, *, exists: bool = False) -> Layout:
-    """The layout of ``--root``, or of another option: another spelling of "/" is this machine itself.
+    """The layout of ``--root``, or of another option. Any spelling of "/" is this machine itself.
 
-    With ``exists``, for who only reads, it has to be there: of a name that was mistyped, everything would be free. Who
-    writes may begin a new root, but only where nothing lies: any other folder without /etc is a name mistyped.
+    Readers pass ``exists``: the root must then exist, because below a mistyped name every id would
+    look free. Writers may begin a new root, but only in an empty or missing folder: any other
+    folder without /etc is probably a mistyped name.
+    Raises InvalidValueError and RefusedError.
     """
     if not root or "\0" in root:
         raise InvalidValueError(
-            f"{option} is empty, or no path", hint=f"name a folder, or leave {option} out"
+            f"{option} is empty or not a path", hint=f"name a folder, or leave {option} out"
         )
     if is_there(root) and not os.path.isdir(root):
         raise InvalidValueError(f"{option} {escape.line(root)} is not a folder")
@@ -77,55 +81,58 @@ def layout_at(root: str, option: str = _ROOT, *, exists: bool = False) -> Layout
     except OSError as error:
         raise RefusedError(
             f"{option} {escape.line(root)}: {reason_of(error)}",
-            hint="it was there a moment ago: run again",
+            hint="it existed a moment ago; run the command again",
         ) from error
     layout = Layout(root, real, (seen.st_dev, seen.st_ino))
     if option == _ROOT and not exists and new_root(layout) == _NO_ROOT:
         raise InvalidValueError(
-            f"{option} {escape.line(root)} has no /etc, and is not empty: that is no host's root, and none is begun"
-            " there",
-            hint=f"correct the name, or where it is meant: mkdir {operand(root.rstrip('/') + '/etc')}",
+            f"{option} {escape.line(root)} has no /etc and is not empty, "
+            "so it is not the root of a host",
+            hint="correct the name; to begin a root there: "
+            f"mkdir {operand(root.rstrip('/') + '/etc')}",
         )
     return layout
 
 
 def new_root(layout: Layout) -> str:
-    """What a root is that has no /etc yet, in words; "" for one that has."""
+    """What a root without /etc is, for a message ("is empty", …); "" if it has /etc."""
     with explained(layout, "/"):
-        # Whatever it is: a symlink that leads to no folder yet is one in a tree that is being made.
+        # A dangling symlink counts as /etc: it belongs to a tree that is still being built.
         if os.path.lexists(os.path.join(layout.real, "etc")):
             return ""
         if not os.path.lexists(layout.real):
             return "does not exist"
         names = os.listdir(layout.real)
-        # Another one may have begun it between the two looks.
-        return "" if "etc" in names else _NO_ROOT if names else "is empty"
+        if not names:
+            return "is empty"
+        # Another process may have created it between the two checks.
+        return "" if "etc" in names else _NO_ROOT
 
 
 class Place(NamedTuple):
-    """Where a name lies: in a pinned folder, and what it is called there; "." is a folder that was followed, itself."""
+    """Where a name lies: a pinned folder, and the name in it; "." is the pinned folder itself."""
 
     folder: int
     name: str
 
     @property
     def path(self) -> str:
-        """A path that leads there whatever is renamed, for what takes no descriptor."""
+        """A path for calls that take no descriptor. It stays right if folders are renamed."""
         return f"/proc/self/fd/{self.folder}/{self.name}"
 
 
 @contextmanager
 def pinned(layout: Layout, name: str, *, follow: bool = False) -> Iterator[Place]:
-    """Pin the folder in which a name of the layout lies, its symlinks read as a chroot would read them.
+    """Pin the folder in which a name of the layout lies; symlinks resolve as in a chroot.
 
-    The last part is followed only with ``follow``, and may be anything, or nothing: to be opened with O_NOFOLLOW.
-    Raises OSError where a folder is missing, and RefusedError for a loop of symlinks.
+    The last part is followed only with ``follow``. It may be of any kind or missing, so open it
+    with O_NOFOLLOW. Raises OSError if a folder is missing, and RefusedError for a loop of symlinks.
     """
     way = _Way(layout)
     try:
         way.go(name, follow=follow)
         if len(way.folders) > len(way.names):
-            # It ended at a folder, which is open already.
+            # The path ended at a folder, which is already open.
             place = Place(way.folders[-1], ".")
         elif way.error:
             raise way.error
@@ -137,7 +144,7 @@ def pinned(layout: Layout, name: str, *, follow: bool = False) -> Iterator[Place
 
 
 def opened_folder(layout: Layout, name: str) -> int:
-    """Open a folder, to list or to lock it, or to make what was renamed in it survive; the caller closes it."""
+    """Open a folder, to list, lock or sync it; the caller closes the descriptor."""
     with pinned(layout, name, follow=True) as place:
         return os.open(
             place.name,
@@ -147,11 +154,12 @@ def opened_folder(layout: Layout, name: str) -> int:
 
 
 def real(layout: Layout, name: str, *, follow: bool = False) -> str:
-    """The path at which a name of the layout really lies, for messages and for programs; see ``pinned``.
+    """The path at which a name of the layout really lies, for messages and for programs.
 
-    An absolute symlink starts again at the root and '..' ends there, so nothing outside the root is ever named. The
-    last part is followed only with ``follow``. Raises RefusedError for a loop of symlinks. To open something, use
-    ``pinned``: who may exchange folders can make anything of a path between this and the opening.
+    An absolute symlink starts again at the root and ".." ends there, so the path is never outside
+    the root. The last part is followed only with ``follow``. Raises RefusedError for a loop of
+    symlinks. To open something, use ``pinned``: another process could replace a folder of the path
+    between this call and the opening.
     """
     way = _Way(layout)
     try:
@@ -159,15 +167,15 @@ def real(layout: Layout, name: str, *, follow: bool = False) -> str:
     finally:
         way.close()
     if way.failure:
-        # Else a disk that fails would be taken for a name that is not there.
+        # Otherwise a failing disk would look like a missing file.
         raise of_system(way.failure, escape.line(layout.path(name))) from way.failure
     return os.path.join(layout.real or os.path.realpath(layout.root), *way.names)
 
 
 class _Way:
-    """A way down from the root: ``folders`` are pinned, the root first, and ``names`` are the parts that led there.
+    """A way down from the root: ``folders`` are pinned, root first; ``names`` are the parts so far.
 
-    Behind the last folder there may be names of what is not there, or is no folder; ``error`` then says why.
+    Names may follow the last folder that are missing or not folders; ``error`` then says why.
     """
 
     def __init__(self, layout: Layout) -> None:
@@ -175,7 +183,7 @@ class _Way:
         self.folders: list[int] = []
         self.names: list[str] = []
         self.error: OSError | None = None
-        # Of the last part too, where it is one that says nothing of what lies there.
+        # An errno that does not tell what lies there, also of the last part.
         self.failure: OSError | None = None
         try:
             self.folders.append(_root(layout))
@@ -214,11 +222,15 @@ class _Way:
             os.close(self.folders.pop())
 
     def _enter(self, part: str, *, is_last: bool) -> str | None:
-        """Pin a part where it is a folder; say where a symlink leads. What was opened is what is looked at."""
+        """Pin a part if it is a folder; return the target of a symlink, None for anything else.
+
+        Only the opened descriptor is examined, never the name again.
+        """
         above = self.folders[-1]
         error: OSError = NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         try:
-            # Once more where it became a folder between the two; O_DIRECTORY lets autofs mount what belongs there.
+            # Try again if it became a folder between the two opens. O_DIRECTORY also makes autofs
+            # mount what belongs there; O_PATH alone does not (open(2)).
             for _ in range(_SYMLINKS):
                 with suppress(NotADirectoryError):
                     self.folders.append(os.open(part, _FOLDER, dir_fd=above))
@@ -236,7 +248,7 @@ class _Way:
             error = found
         if error.errno not in _TELLING:
             self.failure = error
-        # What the last one is instead, whoever opens it will hear.
+        # An error of the last part is not kept: the caller gets it when it opens the part.
         self.error = self.error if is_last else error
         return None
 
@@ -247,7 +259,7 @@ def _parts(path: str) -> list[str]:
 
 
 def _root(layout: Layout) -> int:
-    """Open the layout's root. Raises RefusedError where another folder has its name than when it was named."""
+    """Open the layout's root. Raises RefusedError if another folder has taken its name."""
     try:
         root = folder_at(layout.real or os.path.realpath(layout.root))
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -262,15 +274,14 @@ def _root(layout: Layout) -> int:
 
 
 def _exchanged(layout: Layout) -> RefusedError:
-    fact = "is no longer the folder that it was when this command began"
     return RefusedError(
-        f"{escape.line(layout.root)} {fact}",
-        hint="nobody may exchange it, or a folder above it, meanwhile",
+        f"{escape.line(layout.root)} is not the same folder as when this command began",
+        hint="run the command again, and do not replace the folder or one above it while it runs",
     )
 
 
 def folder_at(path: str, *, make: bool = False) -> int:
-    """Open a folder by its real path: no part of it may be a symlink. With ``make``, what is missing is made."""
+    """Open a folder by its real path, without symlinks. ``make`` creates what is missing."""
     here = os.open("/", _FOLDER)
     for part in reversed(_parts(path)):
         try:
@@ -282,13 +293,13 @@ def folder_at(path: str, *, make: bool = False) -> int:
 
 
 def _made(folder: int, name: str, mode: int) -> int:
-    """Pin a folder in another one, after making it where there is none."""
+    """Pin a folder in another one; create it if it is missing."""
     try:
         return os.open(name, _FOLDER, dir_fd=folder)
     except FileNotFoundError:
         with suppress(FileExistsError):
             os.mkdir(name, mode, dir_fd=folder)
-            # Others read what lies here, whatever mask a script runs under.
+            # Other users read these files, so the umask of a script must not restrict the mode.
             made = os.open(
                 name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder
             )
@@ -300,7 +311,7 @@ def _made(folder: int, name: str, mode: int) -> int:
 
 
 def is_there(path: str) -> bool:
-    """As os.path.lexists, which takes a failing disk for no. Raises an error of ours."""
+    """Like os.path.lexists, which returns False for a failing disk. Raises UsernsplanError then."""
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError, PermissionError, ValueError):
@@ -311,7 +322,7 @@ def is_there(path: str) -> bool:
 
 
 def name_below(layout: Layout, path: str) -> str:
-    """The name of a folder below the root as the ledger has it: real, and without the root where it was typed too."""
+    """The name of a folder below the root, as in the ledger: real, without the root's own path."""
     top = layout.real.rstrip("/")
     inside = path[len(top) :] if top and f"{path}/".startswith(f"{top}/") else path
     return real(layout, inside or "/", follow=True)[len(top) :] or "/"
@@ -320,10 +331,11 @@ def name_below(layout: Layout, path: str) -> str:
 def read(
     layout: Layout, name: str, *, follow: bool = False, largest: int = _LARGEST_OF_HOST
 ) -> bytes | None:
-    """The bytes of a regular file, or None where there is none.
+    """The bytes of a regular file, or None if it does not exist.
 
-    Without ``follow`` a symlink is refused, as shadow does with subuid: whoever can point it elsewhere would choose
-    what we read. Raises RefusedError for a symlink or anything that is no regular file, NotPermittedError as it says.
+    Without ``follow`` a symlink is refused, as shadow refuses one in place of subuid: its owner
+    could choose what we read. Raises RefusedError for a symlink or anything else that is not a
+    regular file, and NotPermittedError.
     """
     descriptor = opened(layout, name, follow=follow)
     if descriptor is None:
@@ -346,19 +358,20 @@ def opened(layout: Layout, name: str, *, follow: bool = False) -> int | None:
 
 
 def whole(path: str, shown: str, largest: int = LARGEST, *, named: bool = False) -> bytes:
-    """The bytes of a regular file that somebody else may have made: every file that is not ours is read here.
+    """The bytes of a regular file that others may have made. Use it for each file that is not ours.
 
-    Nothing is waited for, as a pipe would have us do, and nothing endless is read. Raises RefusedError for what is no
-    regular file, for more than ``largest`` bytes, and OSError as the system says, for a symlink too. One that was
-    ``named`` is meant wherever a symlink leads, and may be a pipe, as long as somebody writes to it (``plan <(...)``).
+    It never waits for a silent pipe and never reads without a limit. Raises RefusedError if it is
+    not a regular file or has more than ``largest`` bytes, and OSError, for a symlink too.
+    ``named``: the user named the file, so symlinks are followed, and it may be a pipe if another
+    process writes to it (``plan <(...)``).
     """
     kinds = {stat.S_IFREG, stat.S_IFIFO if named else stat.S_IFLNK}
-    # Before it is opened: a device may act on that, and a socket is an error without a meaning.
+    # Check before opening: opening a device may have effects, and a socket only returns ENXIO.
     if stat.S_IFMT(os.stat(path, follow_symlinks=named).st_mode) not in kinds:
         raise irregular(shown)
-    flags = (
-        os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | (0 if named else os.O_NOFOLLOW)
-    )
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    if not named:
+        flags |= os.O_NOFOLLOW
     descriptor = os.open(path, flags)
     try:
         kind = stat.S_IFMT(os.fstat(descriptor).st_mode)
@@ -370,12 +383,13 @@ def whole(path: str, shown: str, largest: int = LARGEST, *, named: bool = False)
 
 
 def _all_of(descriptor: int, shown: str, largest: int, *, is_pipe: bool = False) -> bytes:
+    """Read to the end. Raises RefusedError after ``largest`` bytes."""
     raw = bytearray()
-    # By what is read, and not by the size that is told: a file may grow, and those of /proc tell none.
+    # Count what is read instead of asking fstat(2): a file may grow, and in /proc the size is 0.
     while len(raw) <= largest and (piece := _piece(descriptor, shown, is_pipe=is_pipe)):
         raw += piece
     if len(raw) > largest:
-        raise RefusedError(f"{shown} has more than {largest} bytes: that is not what it should be")
+        raise RefusedError(f"{shown} has more than {largest} bytes; it cannot be the right file")
     return bytes(raw)
 
 
@@ -387,16 +401,17 @@ def _piece(descriptor: int, shown: str, *, is_pipe: bool) -> bytes:
         ready.register(descriptor, select.POLLIN)
         if not ready.poll(1000 * _PATIENCE):
             raise RefusedError(
-                f"{shown} is a pipe into which nobody writes",
-                hint="name a file; '-' is standard input",
+                f"{shown} is a pipe, and no process writes to it",
+                hint="name a file, or '-' for standard input",
             )
     return os.read(descriptor, _PIECE)
 
 
 def irregular(shown: str) -> RefusedError:
-    """The error for what is a pipe, a device, a socket or a folder."""
+    """The error for a pipe, a device, a socket or a folder in place of a file."""
     return RefusedError(
-        f"{shown} is not a regular file", hint="put a regular file in its place, or name another"
+        f"{shown} is not a regular file",
+        hint="put a regular file in its place, or name another file",
     )
 
 
@@ -416,11 +431,11 @@ def write(
     backup: tuple[str, ...] = (),
     mode: int | None = None,
 ) -> None:
-    """Replace files, each whole or not at all: all are written out beside their places before the first is exchanged.
+    """Replace files, each whole or not at all.
 
-    Owner and mode stay (unless ``mode`` says which); a new file is 0644. Files named in ``backup`` leave their old
-    content in ``NAME-``, as shadow does. Raises an error of ours for every way in which a file can refuse; those
-    exchanged until then stay exchanged.
+    All new contents are written beside their places before the first rename. Owner and mode stay
+    unless ``mode`` is given; a new file gets 0644. The old content of files in ``backup`` stays in
+    ``NAME-``, as shadow does it. Raises UsernsplanError; files renamed until then stay replaced.
     """
     staged: list[tuple[str, Place, str]] = []
     with ExitStack() as pins:
@@ -445,13 +460,13 @@ def write(
 
 
 def look(layout: Layout, name: str, *, follow: bool = False) -> os.stat_result:
-    """What lies at a name, a symlink itself unless ``follow``. Raises OSError."""
+    """The lstat of a name; with ``follow``, of the symlink's target. Raises OSError."""
     with pinned(layout, name, follow=follow) as place:
         return os.lstat(place.name, dir_fd=place.folder)
 
 
 def exists(layout: Layout, name: str) -> bool:
-    """Tell whether there is anything of this name."""
+    """Tell whether anything of this name exists."""
     with explained(layout, name):
         try:
             look(layout, name)
@@ -461,7 +476,7 @@ def exists(layout: Layout, name: str) -> bool:
 
 
 def is_symlink(layout: Layout, name: str) -> bool:
-    """Tell whether a file is a symlink: it can be read through one, and not be replaced whole."""
+    """Tell whether a file is a symlink: we read through one but cannot replace it whole."""
     try:
         return stat.S_ISLNK(look(layout, name).st_mode)
     except OSError:
@@ -469,14 +484,14 @@ def is_symlink(layout: Layout, name: str) -> bool:
 
 
 def remove(layout: Layout, name: str) -> None:
-    """Take a file away."""
+    """Remove a file."""
     with explained(layout, name), pinned(layout, name) as place:
         os.unlink(place.name, dir_fd=place.folder)
         sync_folder(place.folder)
 
 
 def discard_unfinished(layout: Layout, names: tuple[str, ...]) -> None:
-    """Take away what a killed run had written out beside these files; nobody reads it, so it may stay as well."""
+    """Remove what a killed run left beside these files. Errors are ignored: nobody reads it."""
     for name in names:
         for suffix in (_NEW, "-" + _NEW):
             with suppress(OSError), pinned(layout, name + suffix) as place:
@@ -484,11 +499,14 @@ def discard_unfinished(layout: Layout, names: tuple[str, ...]) -> None:
 
 
 def make_folder(layout: Layout, name: str, mode: int = 0o755) -> None:
-    """Make a folder and those above it, the root included, where they are missing; only the last may have a mode."""
+    """Create a folder and the missing ones above it, the root included; ``mode`` is the last one's.
+
+    Raises UsernsplanError.
+    """
     with explained(layout, name):
         if layout.inode is None:
             os.close(folder_at(layout.real or os.path.realpath(layout.root), make=True))
-        # Each turn makes one; that somebody takes them away as fast is the only reason not to come to an end.
+        # Each turn creates one folder. It can only fail to end if another process removes them.
         for _ in range(_SYMLINKS + name.count("/")):
             way = _Way(layout)
             try:
@@ -501,16 +519,16 @@ def make_folder(layout: Layout, name: str, mode: int = 0o755) -> None:
                 os.close(_made(way.folders[-1], missing[0], mode if len(missing) == 1 else 0o755))
             finally:
                 way.close()
-        raise RefusedError(f"{layout.path(name)} goes away as soon as it is made")
+        raise RefusedError(f"{layout.path(name)} disappears as soon as it is created")
 
 
 def no_symlink(path: str, flags: int) -> int:
-    """An opener for open(): a symlink is an error, and nothing blocks."""
+    """An opener for open(): refuses a symlink (ELOOP) and never blocks."""
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
 
 
 def sync_folder(folder: int | str) -> None:
-    """Make what was renamed in a folder (its path, or its descriptor) survive a power cut."""
+    """Make renames in a folder (a path or a descriptor) survive a power cut."""
     path, at = (folder, None) if isinstance(folder, str) else (".", folder)
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=at)
     try:
@@ -522,7 +540,10 @@ def sync_folder(folder: int | str) -> None:
 def _stage(  # noqa: PLR0913 - all of one file
     layout: Layout, name: str, place: Place, content: bytes, *, backup: bool, mode: int | None
 ) -> Iterator[tuple[str, Place, str]]:
-    """Write the new content, and a backup of the old, beside the place; yield (name, place, temporary) for each."""
+    """Write the new content, and a backup of the old one, beside the place.
+
+    Yields (name, place, temporary name) for each.
+    """
     try:
         descriptor = _opened(layout, name, place)
     except FileNotFoundError:
@@ -540,7 +561,10 @@ def _stage(  # noqa: PLR0913 - all of one file
 
 
 def _written(folder: int, name: str, content: bytes, like: int | None, mode: int | None) -> str:
-    """Write a file with owner, mode and extended attributes (ACLs, SELinux) of the one whose place it will take."""
+    """Write a file with the owner, mode and extended attributes (ACLs, SELinux) of ``like``.
+
+    ``like`` is a descriptor of the file that it will replace.
+    """
     with suppress(FileNotFoundError):
         os.unlink(name, dir_fd=folder)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -572,26 +596,28 @@ def _copy_attributes(source: int, target: int) -> None:
         return  # a file system without attributes
     for attribute in names:
         value = os.getxattr(source, attribute)
-        # The policy may have given the new file its label already, and let nobody set it.
+        # The SELinux policy may forbid setting a label, and may have set it already.
         with suppress(PermissionError):
             os.setxattr(target, attribute, value)
 
 
 @contextmanager
 def explained(layout: Layout, name: str) -> Iterator[None]:
-    """Turn what the system says of a file into an error that names it, the reason and the remedy."""
+    """Turn an OSError into an error that names the file, the reason and the remedy."""
     try:
         yield
     except OSError as error:
         raise _explanation(layout, name, error) from error
 
 
-def _explanation(layout: Layout, name: str, error: OSError) -> UsernsplanError:  # noqa: PLR0911 - a case for each
+def _explanation(  # noqa: PLR0911 - a case for each
+    layout: Layout, name: str, error: OSError
+) -> UsernsplanError:
     shown = escape.line(layout.path(name))
     match error.errno:
         case errno.ELOOP:
             return RefusedError(f"{shown} is a symlink", hint="put a regular file in its place")
-        case errno.ENXIO | errno.EISDIR:  # a socket, or a pipe that nobody reads; a folder
+        case errno.ENXIO | errno.EISDIR:  # a socket, or a pipe without a reader; a folder
             return irregular(shown)
         case errno.EPERM | errno.EACCES if _is_immutable(layout, name):
             mutable = f"chattr -i -a {operand(layout.path(name))}"
@@ -605,7 +631,7 @@ def _explanation(layout: Layout, name: str, error: OSError) -> UsernsplanError: 
         case errno.EBUSY:
             return UsernsplanError(
                 f"{shown} is a mount point: it cannot be replaced whole",
-                hint="a bind-mounted file can only be written half-way; unmount it, or bind its folder",
+                hint="unmount it, or bind-mount its folder instead",
             )
     return of_system(error, shown)
 

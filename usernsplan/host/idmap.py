@@ -1,6 +1,6 @@
-"""Whether the kernel can mount a folder with its ids mapped: told by trying, with mount_setattr(2).
+"""Whether the kernel can mount a folder with its ids mapped. It is tried with mount_setattr(2).
 
-Nothing is mounted anywhere: a detached copy of the mount gets the map, and is closed.
+Nothing is mounted anywhere: a detached copy of the mount gets the map and is closed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _AT_FDCWD, _AT_EMPTY_PATH = -100, 0x1000
 _OPEN_TREE_CLONE, _OPEN_TREE_CLOEXEC = 1, os.O_CLOEXEC
 _MOUNT_ATTR_IDMAP = 0x00100000
 _CLONE_NEWUSER = 0x10000000
-# The same numbers on every architecture, since Linux 5.2 and 5.12.
+# Both numbers are the same on every architecture; since Linux 5.2 and 5.12.
 _OPEN_TREE, _MOUNT_SETATTR = 428, 442
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -30,32 +30,31 @@ class _MountAttr(ctypes.Structure):
 
 
 def why_not(path: str) -> str:
-    """Why the folder at ``path`` cannot be mounted with an idmap, or "" where it can."""
+    """Why the folder at ``path`` cannot be mounted with an idmap; "" if it can."""
     if _has_mounts(path):
         return "something is mounted in it"
     if os.geteuid() != 0:
-        return "only root can ask the kernel whether it can be"
+        return "only root can test this"
     try:
         namespace = _namespace()
     except OSError as error:
-        return f"no user namespace can be made ({reason_of(error)})"
+        return f"no user namespace can be created ({reason_of(error)})"
     try:
         _try(path, namespace)
     except FileNotFoundError:
         return "it does not exist yet"
     except OSError as error:
-        return (
-            "its file system cannot be"
-            if error.errno == errno.EINVAL
-            else f"the kernel says {reason_of(error)}"
-        )
+        # mount_setattr(2) returns EINVAL if the file system does not support idmapped mounts.
+        is_unsupported = error.errno == errno.EINVAL
+        reason = f"the kernel returns: {reason_of(error)}"
+        return "its file system does not support it" if is_unsupported else reason
     finally:
         os.close(namespace)
     return ""
 
 
 def _try(path: str, namespace: int) -> None:
-    """Map the ids of a detached mount of the folder. Raises OSError as the kernel answers."""
+    """Map the ids of a detached mount of the folder. Raises OSError with the kernel's errno."""
     tree = _call(_OPEN_TREE, _AT_FDCWD, os.fsencode(path), _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC)
     try:
         wanted = _MountAttr(_MOUNT_ATTR_IDMAP, 0, 0, namespace)
@@ -67,17 +66,17 @@ def _try(path: str, namespace: int) -> None:
 
 
 def _has_mounts(path: str) -> bool:
-    """Tell whether something is mounted below a folder: engines differ in what they make of it."""
+    """Tell whether something is mounted below a folder: engines treat such mounts differently."""
     below = os.path.realpath(path).rstrip("/") + "/"
     return any(mount.point.startswith(below) for mount in all_mounts())
 
 
 def _namespace() -> int:
-    """A descriptor of a new user namespace with one id mapped."""
+    """A descriptor of a new user namespace in which one id is mapped."""
     ready, go = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
     child = os.fork()
     if child == 0:
-        # Nothing but system calls: this is a copy of the program in the middle of its work.
+        # System calls only: the child is a copy of a program that may hold locks and buffers.
         done = _libc.unshare(_CLONE_NEWUSER) == 0
         os.write(ready[1], b"1" if done else b"0")
         os.close(go[1])

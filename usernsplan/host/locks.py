@@ -1,8 +1,9 @@
 """The locks that useradd, usermod and usernsplan share: shadow's protocol, in shadow's order.
 
-First lckpwdf(3), a POSIX write lock on /etc/.pwd.lock, which the kernel drops when its holder dies. Then subuid.lock
-and subgid.lock: hard links of a file that holds the pid, because shadow under --prefix uses only these. Checked against
-shadow 4.13 (lib/commonio.c): the pid stands without a newline, and a lock whose process is gone may be taken over.
+First lckpwdf(3), a POSIX write lock on /etc/.pwd.lock; the kernel drops it when its holder dies.
+Then subuid.lock and subgid.lock, hard links of a file that holds the pid, because shadow with
+--prefix uses only these. Checked against shadow 4.13 (lib/commonio.c): the pid has no newline, and
+a lock may be taken over if its process is gone.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 # lckpwdf(3) gives up after 15 s, and shadow tries 15 times, a second apart.
 PATIENCE = 15.0
 _PID_MAX = 2**31 - 1
-# What useradd and usermod lock besides; the same protocol.
+# All lock files of useradd and usermod; each follows the same protocol.
 _LINK_LOCKS = tuple(
     f"{name}.lock" for name in (PASSWD, GROUP, "/etc/shadow", "/etc/gshadow", SUBUID, SUBGID)
 )
@@ -38,14 +39,14 @@ _THREADS = threading.Lock()
 
 @contextmanager
 def subid_locks(layout: Layout, patience: float = PATIENCE) -> Iterator[None]:
-    """Hold everything that keeps others from writing subuid and subgid.
+    """Hold all locks that keep other programs from writing subuid and subgid.
 
-    ``patience`` is in seconds, for each lock. Raises LockBusyError, which names the lock and its holder.
+    ``patience`` is in seconds, for each lock. Raises LockBusyError with the lock and its holder.
     """
     with ExitStack() as held:
-        # The kernel's locks are the process's: they do not keep its own threads apart.
+        # POSIX locks belong to the process, so they do not keep its own threads apart: fcntl(2).
         if not _THREADS.acquire(timeout=patience):
-            raise LockBusyError("another thread of this program is at work")
+            raise LockBusyError("another thread of this program holds the locks")
         held.callback(_THREADS.release)
         files.make_folder(layout, os.path.dirname(PWD_LOCK))
         held.enter_context(_password_lock(layout, patience))
@@ -55,9 +56,9 @@ def subid_locks(layout: Layout, patience: float = PATIENCE) -> Iterator[None]:
 
 
 def left_behind(layout: Layout) -> tuple[tuple[str, int | None, bool | None], ...]:
-    """The lock files that lie there: name, pid (None: it holds none), and whether that process lives.
+    """The lock files that exist: name, pid (None: it holds none), and whether that process lives.
 
-    In another root nobody looks at processes: None.
+    The last is None for another root, whose processes are not on this machine.
     """
     found: list[tuple[str, int | None, bool | None]] = []
     for name in _LINK_LOCKS:
@@ -71,9 +72,9 @@ def left_behind(layout: Layout) -> tuple[tuple[str, int | None, bool | None], ..
 
 
 def remove_stale(layout: Layout, patience: float = PATIENCE) -> tuple[str, ...]:
-    """Take away the lock files whose process is gone, as the next useradd would; return their names.
+    """Remove the lock files whose process is gone, as the next useradd would; return their names.
 
-    Raises LockBusyError where somebody is at work.
+    Raises LockBusyError if another program holds the password lock.
     """
     removed = []
     with _password_lock(layout, patience):
@@ -90,7 +91,10 @@ def remove_stale(layout: Layout, patience: float = PATIENCE) -> tuple[str, ...]:
 
 @contextmanager
 def folder_lock(layout: Layout, patience: float = PATIENCE) -> Iterator[None]:
-    """Keep other renderings out of a folder; the kernel drops the lock when its holder dies."""
+    """Keep other renderings out of the root folder; the kernel drops the lock with its holder.
+
+    Raises LockBusyError after ``patience`` seconds.
+    """
     with files.explained(layout, "/"):
         files.make_folder(layout, "/")
         descriptor = files.opened_folder(layout, "/")
@@ -106,7 +110,7 @@ def _try_folder_lock(layout: Layout, descriptor: int) -> str:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return f"{layout.root} is being written by another rendering, {_locker(descriptor)}"
+        return f"another rendering is writing {layout.root}: {_locker(descriptor)}"
     return ""
 
 
@@ -124,7 +128,7 @@ def _password_lock(layout: Layout, patience: float) -> Iterator[None]:
 
 
 def _try_password_lock(layout: Layout, descriptor: int) -> str:
-    """Lock it and return "", or say who holds it."""
+    """Take the lock and return ""; if it is held, return a message with its holder."""
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -135,7 +139,7 @@ def _try_password_lock(layout: Layout, descriptor: int) -> str:
 
 
 def wait_for(descriptor: int, shown: str) -> None:
-    """Hold a lock of flock(2), however long that takes."""
+    """Take a lock of flock(2) and wait without a limit. ``shown`` names the file in messages."""
 
     def attempt() -> str:
         try:
@@ -153,7 +157,7 @@ def _locker(descriptor: int) -> str:
 
 @contextmanager
 def _link_lock(layout: Layout, name: str, patience: float) -> Iterator[None]:
-    # Pinned until it is given back: it goes from the very folder in which it was made.
+    # Its folder stays pinned, so that the lock is removed from the folder in which it was created.
     with ExitStack() as pins:
         with files.explained(layout, name + ".lock"):
             lock = pins.enter_context(files.pinned(layout, name + ".lock"))
@@ -162,19 +166,19 @@ def _link_lock(layout: Layout, name: str, patience: float) -> Iterator[None]:
         try:
             yield
         finally:
-            # One that cannot be removed has our pid in it: when we are gone, anybody may take it over.
+            # A lock that cannot be removed holds our pid: any program may take it over afterwards.
             with suppress(OSError):
                 os.unlink(lock.name, dir_fd=lock.folder)
 
 
 def _try_link_lock(shown: str, own: files.Place, lock: files.Place) -> str:
-    """Link our pid's file as the lock and return "", or say who holds it."""
+    """Link our pid file as the lock and return ""; if it is held, return a message."""
     with suppress(FileNotFoundError):
         os.unlink(own.name, dir_fd=own.folder)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(own.name, flags, 0o600, dir_fd=own.folder)
     try:
-        # shadow writes the string's closing NUL as well and stops reading there.
+        # shadow also writes the closing NUL of the string, and stops reading there.
         os.write(descriptor, f"{os.getpid()}\0".encode())
         os.close(descriptor)
         with suppress(FileExistsError):
@@ -193,7 +197,10 @@ def _try_link_lock(shown: str, own: files.Place, lock: files.Place) -> str:
 
 
 def _holder(shown: str, lock: files.Place) -> str:
-    """Say who holds a lock, after taking it away where its process is gone ("taken over": the next try links ours)."""
+    """A message with the holder of a lock; a lock whose process is gone is removed.
+
+    The next try then links ours. Raises LockBusyError if the lock holds no pid.
+    """
     try:
         raw, inode = _content(lock)
     except FileNotFoundError:
@@ -201,20 +208,20 @@ def _holder(shown: str, lock: files.Place) -> str:
     pid = _pid(raw)
     if pid is None:
         raise LockBusyError(
-            f"{shown} does not hold a pid: shadow's tools wait for it for ever",
+            f"{shown} does not hold a pid: shadow's tools will wait for it forever",
             hint=f"make sure that no useradd or usermod runs, then remove {shown}",
         )
     if _is_alive(pid):
         return f"{shown} is held by {waiting.called(pid)}"
     with suppress(FileNotFoundError):
-        # Not the lock that somebody else made after taking this one over.
+        # Another process may have taken this lock over; do not remove its new one.
         if os.lstat(lock.name, dir_fd=lock.folder).st_ino == inode:
             os.unlink(lock.name, dir_fd=lock.folder)
     return f"{shown} was left by process {pid}, which is gone"
 
 
 def _content(lock: files.Place) -> tuple[bytes, int]:
-    """What a lock file holds up to a NUL, and its inode number; nothing where it is no regular file."""
+    """What a lock file holds up to a NUL, and its inode number; b"" if it is not a regular file."""
     try:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         descriptor = os.open(lock.name, flags, dir_fd=lock.folder)
@@ -224,15 +231,14 @@ def _content(lock: files.Place) -> tuple[bytes, int]:
         return b"", os.lstat(lock.name, dir_fd=lock.folder).st_ino
     try:
         seen = os.fstat(descriptor)
-        return os.read(descriptor, 64).split(b"\0")[0] if stat.S_ISREG(
-            seen.st_mode
-        ) else b"", seen.st_ino
+        raw = os.read(descriptor, 64).split(b"\0")[0] if stat.S_ISREG(seen.st_mode) else b""
+        return raw, seen.st_ino
     finally:
         os.close(descriptor)
 
 
 def _pid(raw: bytes) -> int | None:
-    """The pid that shadow reads (strtol in lib/commonio.c); None where it takes the lock for nobody's, and waits."""
+    """The pid as shadow reads it (strtol in lib/commonio.c); None if shadow would wait instead."""
     number = int(raw) if re.fullmatch(rb"[ \t]*[+-]?[0-9]{1,10}", raw) else 0
     return number if number and abs(number) <= _PID_MAX else None
 

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 def changed(layout: Layout, lines: Iterable[str]) -> None:
-    """Log to AUTHPRIV, as useradd does; a change in another root is not this machine's and is not logged here.
+    """Log each line to AUTHPRIV, as useradd does. Changes of another root are not logged here.
 
-    Each is a record of its own, whatever is in it: a line end would begin another one, in any program's name.
+    Each line is escaped: a line end in it would begin another record, in any program's name.
     """
     if not layout.is_host:
         return

@@ -1,4 +1,4 @@
-"""What is mounted on this machine, as the kernel tells it."""
+"""The mounts of this machine, from /proc/PID/mountinfo."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from usernsplan.errors import of_place
 
 
 class MountPoint(NamedTuple):
-    """One line of /proc/self/mountinfo: proc_pid_mountinfo(5). ``root`` is what it shows of the file system.
+    """One line of /proc/self/mountinfo: proc_pid_mountinfo(5).
 
-    ``options`` are those of this mount, ``fs_options`` those of its file system, as the kernel writes them.
+    ``device`` is "major:minor". ``root`` is the part of the file system that it shows. ``options``
+    are those of the mount and ``fs_options`` those of its file system, as the kernel writes them.
     """
 
     device: str
@@ -25,24 +26,24 @@ class MountPoint(NamedTuple):
 
     @property
     def number(self) -> int:
-        """The device as st_dev has it."""
+        """The device number, as in st_dev."""
         major, _, minor = self.device.partition(":")
         return os.makedev(int(major), int(minor))
 
     @property
     def is_idmapped(self) -> bool:
-        """Tell whether its files show other ids than the disk has."""
+        """Tell whether its files show other ids than the ones on disk."""
         return "idmapped" in self.options.split(",")
 
     def fs_option(self, name: str) -> str:
-        """The value of an option of the file system; "" where it has none."""
-        # A comma in a value is octal too, so that every comma ends an option.
+        """The value of an option of the file system; "" if it has none."""
+        # The kernel writes a comma in a value as octal, so every comma ends an option.
         found = (option.partition("=") for option in self.fs_options.split(","))
         return next((_plain(value) for key, _, value in found if key == name), "")
 
 
 class Seen(NamedTuple):
-    """What is mounted in another mount namespace, and a process that lives there."""
+    """The mounts of another mount namespace, and one process that is in it."""
 
     pid: int
     command: str
@@ -50,7 +51,7 @@ class Seen(NamedTuple):
 
 
 def of_others() -> list[Seen]:
-    """What is mounted in each mount namespace but our own, as far as this process may see it."""
+    """The mounts of each mount namespace except our own, if this process may read them."""
     found: dict[str, Seen] = {}
     try:
         own = os.readlink("/proc/self/ns/mnt")
@@ -58,7 +59,8 @@ def of_others() -> list[Seen]:
     except OSError:
         return []
     for pid in pids:
-        # Processes end at any time, and not all are ours to see. A namespace is read once, however many live in it.
+        # Processes end at any time, and we may not look at all of them. Each namespace is read
+        # once, through the first process that we find in it.
         with suppress(OSError):
             namespace = os.readlink(f"/proc/{pid}/ns/mnt")
             if namespace != own and namespace not in found:
@@ -71,9 +73,9 @@ def of_others() -> list[Seen]:
 
 
 def all_mounts(pid: int | str = "self") -> list[MountPoint]:
-    """What is mounted, as this process or another one sees it.
+    """The mounts as this process, or the process ``pid``, sees them.
 
-    Raises OSError where that is another one that is gone, and an error of ours where there is no /proc.
+    Raises OSError if that other process is gone, and UsernsplanError if there is no /proc.
     """
     if pid == "self":
         with of_place("/proc/self/mountinfo"):
@@ -82,7 +84,7 @@ def all_mounts(pid: int | str = "self") -> list[MountPoint]:
 
 
 def _mounts_of(pid: int | str) -> list[MountPoint]:
-    # Only LF ends a line: the kernel leaves a CR in a path as it is.
+    # Only LF ends a line: the kernel does not escape a CR in a path.
     with open(
         f"/proc/{pid}/mountinfo", encoding="utf-8", errors="surrogateescape", newline="\n"
     ) as file:
@@ -90,7 +92,7 @@ def _mounts_of(pid: int | str) -> list[MountPoint]:
 
 
 def parse(line: str) -> MountPoint:
-    """Read a line; blanks and backslashes in its paths are octal."""
+    """Read one line. Blanks and backslashes in paths are octal escapes."""
     fields = line.split(" ")
     kind, *rest = line.rstrip("\n").partition(" - ")[2].split(" ", 2)
     return MountPoint(

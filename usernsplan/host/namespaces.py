@@ -1,6 +1,9 @@
-"""The user namespaces that run on this machine, in one pass over /proc: user_namespaces(7), ioctl_ns(2).
+"""The user namespaces that run on this machine, from one pass over /proc.
 
-One that no process is in is only found as the parent of another: nothing lists those that a bind mount keeps.
+Sources: user_namespaces(7), ioctl_ns(2).
+
+A namespace without processes is only found as the parent of another one: the kernel does not list
+namespaces that only a bind mount keeps.
 """
 
 from __future__ import annotations
@@ -24,14 +27,15 @@ if TYPE_CHECKING:
 _NS_GET_PARENT = 0xB702
 _NS_GET_OWNER_UID = 0xB704
 _SYS_PTRACE = 19
-# The number of the first user namespace of every kernel: PROC_USER_INIT_INO.
+# The inode number of the first user namespace of every kernel: PROC_USER_INIT_INO.
 _FIRST = 0xEFFFFFFD
 
 
 def running() -> tuple[Namespace, ...]:
-    """Every user namespace but our own, by inode; of those whose processes we may not look at, none.
+    """Every user namespace except our own, sorted by inode number.
 
-    A parent in which no process is left is among them, without processes and without a mapping. See ``sees_all``.
+    Namespaces whose processes we may not look at are missing; see ``sees_all``. A parent without
+    processes is included, with no pids and no mapping.
     """
     own = inode_of("self")
     members: dict[int, list[int]] = {}
@@ -50,10 +54,11 @@ def running() -> tuple[Namespace, ...]:
 
 
 def around(pid: int, found: tuple[Namespace, ...]) -> tuple[Namespace, ...] | None:
-    """The user namespace of a process and those around it, up to our own, which is none of them; of ``running``.
+    """The user namespace of a process and those around it, innermost first, without our own.
 
-    Where we may not look at the process, one without a number that has its maps. None where that does not tell: maps
-    like our own are no proof of our own namespace, and what lies outside of ours the kernel does not translate.
+    ``found`` is the result of ``running``. If we may not look at the process, the result is one
+    namespace with inode 0 and the maps of the process. None if nothing is certain: equal maps do
+    not prove that it is our own namespace, and the kernel does not translate ids outside ours.
     """
     inode, own = inode_of(pid), inode_of("self")
     if inode is None:
@@ -64,7 +69,7 @@ def around(pid: int, found: tuple[Namespace, ...]) -> tuple[Namespace, ...] | No
     if inode == own:
         return ()
     by_inode = {namespace.inode: namespace for namespace in found}
-    if inode not in by_inode:  # it was made meanwhile
+    if inode not in by_inode:  # it was created after ``found`` was read
         by_inode = {namespace.inode: namespace for namespace in running()}
     line: list[Namespace] = []
     above: int | None = inode
@@ -75,29 +80,29 @@ def around(pid: int, found: tuple[Namespace, ...]) -> tuple[Namespace, ...] | No
 
 
 def is_first() -> bool:
-    """Tell whether this process is in the host's first user namespace, and not itself in one of those that are made."""
+    """Tell whether this process is in the host's first user namespace, the one of the kernel."""
     return inode_of("self") == _FIRST
 
 
 def sees_all() -> bool:
-    """Tell whether we may look at the processes of others: CAP_SYS_PTRACE, capabilities(7)."""
+    """Tell whether we may look at processes of other users: CAP_SYS_PTRACE, capabilities(7)."""
     return procfs.has_capability(_SYS_PTRACE)
 
 
 def inode_of(pid: int | str) -> int | None:
-    """The inode number of a process's user namespace; None where it is gone or not ours to look at."""
+    """The inode number of a process's user namespace; None if it is gone or we may not look."""
     try:
-        # It reads user:[4026531837].
+        # The link reads user:[4026531837].
         return int(os.readlink(f"/proc/{pid}/ns/user")[6:-1])
     except OSError:
         return None
 
 
 def host_ids() -> IdSet:
-    """The host ids, uids and gids, that running user namespaces map to something else.
+    """The host ids, as uids and gids, that running user namespaces map to other container ids.
 
-    Maps like our own are the host itself. An extent that maps ids to themselves hands out no range: it is left out.
-    The maps of everybody can be read, also where the namespace's number cannot.
+    Maps equal to our own are the host itself. An extent that maps ids to themselves takes no range
+    and is left out. Every process's maps can be read, even if its namespace's number cannot.
     """
     own = set(procfs.map_texts("self"))
     seen: set[int | None] = set()
@@ -116,7 +121,7 @@ def host_ids() -> IdSet:
 
 def _processes() -> Iterator[tuple[int, int | None]]:
     """Every process, and the inode number of its user namespace."""
-    # Without a /proc there is nobody to be seen; one that fails is not to be taken for that.
+    # Without a /proc no process is visible. An error of /proc must not look like that.
     with of_place("/proc"), suppress(FileNotFoundError), os.scandir("/proc") as processes:
         names = [process.name for process in processes]
         for name in filter(str.isdigit, names):
@@ -124,7 +129,7 @@ def _processes() -> Iterator[tuple[int, int | None]]:
 
 
 def _line_of(pids: list[int], inode: int) -> list[tuple[int, int | None, int | None]]:
-    """A namespace and those around it, as (inode, owner, parent), as far as the kernel tells us."""
+    """A namespace and those around it that the kernel shows us, as (inode, owner, parent)."""
     line: list[tuple[int, int | None, int | None]] = []
     here = _opened(pids, inode)
     with of_place(f"/proc/{pids[0]}/ns/user"):
@@ -143,8 +148,9 @@ def _line_of(pids: list[int], inode: int) -> list[tuple[int, int | None, int | N
 
 
 def _opened(pids: list[int], inode: int) -> int | None:
-    """The namespace, opened through one of its processes: the number of one that ended may be another's by now."""
+    """A descriptor of the namespace, opened through one of its processes; None if all ended."""
     for pid in pids:
+        # A process may have ended, and another one may have its pid: compare the inode number.
         with suppress(OSError):
             descriptor = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
             if os.fstat(descriptor).st_ino == inode:
@@ -157,7 +163,7 @@ def _parent(namespace: int) -> int | None:
     try:
         return fcntl.ioctl(namespace, _NS_GET_PARENT)
     except OSError:
-        return None  # EPERM: it is our own, or none of ours lies around it
+        return None  # EPERM: it is our own namespace, or its parent is not inside ours
 
 
 def _owner(namespace: int) -> int | None:
@@ -170,6 +176,6 @@ def _owner(namespace: int) -> int | None:
 
 
 def _mapping(pid: int, inode: int) -> Mapping | None:
-    """Both maps, read while the process is in this namespace; None where neither is written yet."""
+    """Both maps of a process; None if neither is written yet or it left this namespace."""
     texts = procfs.map_texts(pid)
     return procfs.read(*texts) if inode_of(pid) == inode else None

@@ -1,8 +1,8 @@
-"""Write a file that the user named: whole or not at all, and where he means it to lie.
+"""Write a file that the user named: whole or not at all, and never through a foreign symlink.
 
-On the way there symlinks are followed, as everywhere, but only root's and our own: anybody may put one into /tmp, and
-would choose what is overwritten; fs.protected_symlinks may be off. What is found is pinned, so that nothing changes
-between the look and the writing.
+Only symlinks of root and of the caller are followed: other users may put one into /tmp and so
+choose what is overwritten, and fs.protected_symlinks may be off. Every folder is pinned, so that
+nothing can change between the check and the write.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class OutputPlace(NamedTuple):
-    """A place in a pinned folder: its name there, and what lies there, itself no symlink; None where nothing does.
+    """A name in a pinned folder. ``seen`` is what lies there, never a symlink; None: nothing.
 
-    ``is_open``: a name of /proc's for what a process has open, a pipe say; it looks like a link, and is to be opened.
+    ``is_open``: the name is a link of /proc to something that a process has open, such as a pipe.
+    Such a link must be opened, not resolved.
     """
 
     folder: int
@@ -46,10 +47,10 @@ class OutputPlace(NamedTuple):
 
 
 def write(path: str, content: bytes) -> None:
-    """Put the content at ``path``; a regular file is replaced, and keeps its mode; a device or a pipe is written to.
+    """Write the content to ``path``. A regular file is replaced and keeps its mode.
 
-    Raises RefusedError for a symlink or a pipe of somebody else's, NotPermittedError or UsernsplanError with what the
-    system says; then an old file is as it was.
+    A device or a pipe is written to. Raises RefusedError for a symlink or a pipe of another user,
+    and NotPermittedError or UsernsplanError with the reason; an old file then stays unchanged.
     """
     with _explained(path), spot(path) as place:
         if place.seen is None or (stat.S_ISREG(place.seen.st_mode) and not place.is_open):
@@ -59,9 +60,9 @@ def write(path: str, content: bytes) -> None:
 
 
 def refuse_foreign_links(layout: Layout, names: Iterable[str]) -> None:
-    """Raise RefusedError where a symlink of somebody else's is on the way to a layout's root, or from it to its files.
+    """Raise RefusedError for a symlink of another user on the way to a layout's root or its files.
 
-    What is missing yet leads nowhere, and neither does a loop: whoever opens it tells.
+    Missing names and loops lead nowhere; opening them later reports the error.
     """
     with (
         _explained(layout.root),
@@ -87,10 +88,10 @@ def _follow(name: str, top: int, root: str) -> None:
 
 @contextmanager
 def spot(path: str, top: int | None = None, root: str = "") -> Iterator[OutputPlace]:
-    """Pin the folder in which the end of a path lies, with what is there.
+    """Pin the folder in which the end of a path lies, and look at what is there.
 
-    With ``top``, a descriptor of the folder that is shown as ``root``, the path is read as a chroot there would read
-    it. Raises RefusedError for a symlink that belongs neither to root nor to us, and OSError.
+    With ``top``, a descriptor of the folder that messages call ``root``, the path resolves as in a
+    chroot there. Raises OSError, and RefusedError for a symlink of neither root nor the caller.
     """
     folders: list[int] = []
     try:
@@ -101,7 +102,7 @@ def spot(path: str, top: int | None = None, root: str = "") -> Iterator[OutputPl
 
 
 def _walk(path: str, folders: list[int], top: int | None, root: str) -> OutputPlace:
-    """Go there, each folder opened in the one before it; ``folders`` are those from the start on."""
+    """Walk the path and open each folder in the one before it; ``folders`` collects them."""
     shown = _start(path, folders, top, root)
     todo, links = _parts(path), 0
     while todo:
@@ -126,7 +127,7 @@ def _walk(path: str, folders: list[int], top: int | None, root: str) -> OutputPl
             if links > _SYMLINKS:
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
             _refuse_foreign(
-                seen, os.path.join(shown, part), "a symlink", "whoever made it says where it leads"
+                seen, os.path.join(shown, part), "a symlink", "its owner chooses where it leads"
             )
             if top is None and not todo and _is_open(folders[-1], part, seen):
                 return OutputPlace(folders[-1], part, seen, is_open=True)
@@ -137,13 +138,13 @@ def _walk(path: str, folders: list[int], top: int | None, root: str) -> OutputPl
 
 
 def _parts(path: str) -> list[str]:
-    """The parts of a path, the last one first. One that ends in a slash ends in a folder."""
+    """The parts of a path, the last one first; that is "." if the path ends in a slash."""
     parts = [part for part in path.split("/") if part not in {"", "."}]
     return [*(["."] if parts and path.endswith(("/", "/.")) else []), *reversed(parts)]
 
 
 def _start(path: str, folders: list[int], top: int | None, root: str) -> str:
-    """Begin where a path begins; return how that is shown."""
+    """Open the folder in which a path begins; return its name for messages."""
     while folders:
         os.close(folders.pop())
     is_absolute = path.startswith("/")
@@ -160,7 +161,7 @@ def _up(folders: list[int], *, is_bounded: bool) -> None:
 
 
 def _look(folder: int, name: str) -> tuple[os.stat_result, str | None]:
-    """What lies there, and where it leads if it is a symlink: both of the same inode."""
+    """The stat of a name, and its target if it is a symlink; both come from one descriptor."""
     descriptor = os.open(name, _LOOK, dir_fd=folder)
     try:
         seen = os.fstat(descriptor)
@@ -170,8 +171,11 @@ def _look(folder: int, name: str) -> tuple[os.stat_result, str | None]:
 
 
 def _is_open(folder: int, name: str, link: os.stat_result) -> bool:
-    """Tell a name such as /proc/self/fd/1, behind which is a pipe or a terminal that may have no other name."""
-    with suppress(OSError):  # without a /proc there are none
+    """Tell whether a link of /proc leads to an open pipe or terminal, as /proc/self/fd/1 may.
+
+    Such a pipe may have no other name.
+    """
+    with suppress(OSError):  # without a /proc there is no such link
         return link.st_dev == os.stat("/proc").st_dev and not stat.S_ISREG(
             os.stat(name, dir_fd=folder).st_mode
         )
@@ -179,7 +183,7 @@ def _is_open(folder: int, name: str, link: os.stat_result) -> bool:
 
 
 def _identity(seen: os.stat_result) -> tuple[int, int, int, int]:
-    """What a name stands for: a number of an inode alone may be given to the next one."""
+    """What identifies a file. The inode number alone may be reused for the next file."""
     return seen.st_dev, seen.st_ino, stat.S_IFMT(seen.st_mode), seen.st_uid
 
 
@@ -190,21 +194,22 @@ def _is_ours(seen: os.stat_result) -> bool:
 def _refuse_foreign(seen: os.stat_result, path: str, what: str, why: str) -> None:
     if not _is_ours(seen):
         raise RefusedError(
-            f"{shown_path(path)} is {what} of uid {seen.st_uid}, who is neither root nor you: {why}",
-            hint="name the place itself if it is meant, or write to a folder of your own",
+            f"{shown_path(path)} is {what} of uid {seen.st_uid}, which is neither root nor you: "
+            f"{why}",
+            hint="name the target itself if you mean it, or write to a folder of your own",
         )
 
 
 def _write_to(path: str, place: OutputPlace, seen: os.stat_result, content: bytes) -> None:
-    """Write to what is no regular file; a folder is an error of open's."""
+    """Write to a device or a pipe. open(2) fails for a folder."""
     if stat.S_ISFIFO(seen.st_mode):
-        _refuse_foreign(seen, path, "a pipe", "whoever made it may read what is written")
+        _refuse_foreign(seen, path, "a pipe", "its owner could read what is written")
     flags = os.O_WRONLY | os.O_NOCTTY | os.O_CLOEXEC | (0 if place.is_open else os.O_NOFOLLOW)
     descriptor = os.open(place.name, flags, dir_fd=place.folder)
     with open(descriptor, "wb", buffering=0) as file:
         if not place.is_open and _identity(os.fstat(descriptor)) != _identity(seen):
             raise HostChangedError(
-                f"{shown_path(path)} was exchanged meanwhile; nothing was written"
+                f"another process replaced {shown_path(path)}; nothing was written"
             )
         file.write(content)
 
@@ -216,7 +221,7 @@ def _replace(place: OutputPlace, content: bytes) -> None:
         with open(descriptor, "wb") as file:
             file.write(content)
             if place.seen:
-                # Whoever made a file that others may write is not to be able to write ours.
+                # If the old file was another user's, its group and others must not write ours.
                 mode = stat.S_IMODE(place.seen.st_mode) & 0o777
                 os.fchmod(descriptor, mode if _is_ours(place.seen) else mode & ~0o022)
             file.flush()

@@ -1,4 +1,4 @@
-"""The files that are meant when none is named: the plan file, and the defaults of the host."""
+"""The files that a command uses if none is named: the plan file, and the defaults of the host."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ HERE = "usernsplan.yaml"
 
 
 class FoundFile(NamedTuple):
-    """A plan file, and its bytes: what was looked at is what is read, whoever exchanges the file."""
+    """A plan file and its bytes. Use these bytes: the file may change after the check."""
 
     path: str
     raw: bytes
 
 
 def find(layout: Layout, *, here: bool = True) -> FoundFile | None:
-    """The plan file of this folder (with ``here``), or below /etc of the root; None where there is none.
+    """The plan file of this folder (with ``here``), or the one below /etc of the root, or None.
 
-    Raises RefusedError for one that somebody else may have written: what it says would be done in our name. One that
-    is named is not looked at so: whoever names it means it.
+    Raises RefusedError if another user may have written it, because its content would be carried
+    out in our name. A plan file that the user names is not checked like this.
     """
-    is_meant = "name the file ('usernsplan apply FILE') if it is meant, or work in another folder"
+    is_meant = "name the file if you trust it ('usernsplan apply FILE'), or work in another folder"
     shown = layout.path(PLAN_FILE)
     return (_found(f"./{HERE}", _here, is_meant) if here else None) or _found(
         shown, lambda: trust.place(layout.real or "/", PLAN_FILE), is_meant
@@ -40,10 +40,10 @@ def find(layout: Layout, *, here: bool = True) -> FoundFile | None:
 
 
 def find_config(layout: Layout) -> FoundFile | None:
-    """The defaults of a host, config.yaml below /etc of the root; None where there is none.
+    """The defaults of a host: config.yaml below /etc of the root, or None.
 
-    Raises RefusedError for one that somebody else than root may have written; below another root, its
-    owner may, too.
+    Raises RefusedError if a user other than root may have written it. Below another root its owner
+    may write it, too.
     """
     shown, top = layout.path(CONFIG_FILE), layout.real or "/"
     mend = f"chown root: {shell(shown)} && chmod go-w {shell(shown)}"
@@ -52,13 +52,13 @@ def find_config(layout: Layout) -> FoundFile | None:
         owner = 0 if layout.is_host else os.stat(top).st_uid
         return trust.place(top, CONFIG_FILE, frozenset({0, owner}))
 
-    return _found(shown, look, f"let root alone write it, and the folders it lies in: {mend}")
+    return _found(shown, look, f"make it, and the folders above it, writable for root only: {mend}")
 
 
 def named(path: str, most: int = files.LARGEST) -> bytes:
-    """The bytes of a file that somebody named, up to one more than ``most``; "-" is standard input.
+    """The bytes of a file that the user named, up to one more than ``most``; "-" is standard input.
 
-    Raises InvalidValueError where it cannot be read.
+    Raises InvalidValueError if it cannot be read.
     """
     shown = line(path)
     try:
@@ -68,7 +68,7 @@ def named(path: str, most: int = files.LARGEST) -> bytes:
             return sys.stdin.buffer.read(most + 1)
         return files.whole(path, shown, named=True)
     except RefusedError as error:
-        # What was named is not what it has to be: that is no danger, but a mistake.
+        # A named file of the wrong kind is a mistake of the user, not a danger.
         raise InvalidValueError(
             f"{shown}: {str(error).removeprefix(shown).strip()}", hint=error.hint
         ) from error
@@ -79,7 +79,7 @@ def named(path: str, most: int = files.LARGEST) -> bytes:
 
 
 def is_here() -> bool:
-    """Tell whether there is a plan file in this folder."""
+    """Tell whether this folder has a plan file."""
     return os.path.lexists(HERE)
 
 
@@ -88,7 +88,7 @@ def _found(shown: str, look: Callable[[], trust.Place], remedy: str) -> FoundFil
         place = look()
         if place.doubt:
             raise RefusedError(
-                f"{line(shown)}: {line(place.doubt)}: others may have written it, or put it there",
+                f"{line(shown)}: {line(place.doubt)}: another user may have written or placed it",
                 hint=remedy,
             )
         raw = files.whole(place.path, line(shown))
@@ -100,11 +100,14 @@ def _found(shown: str, look: Callable[[], trust.Place], remedy: str) -> FoundFil
 
 
 def _here() -> trust.Place:
-    """The file of this folder, by its whole name. Raises RefusedError where that is another folder's."""
-    os.lstat(HERE)  # where there is none, the folders above it are nobody's concern
+    """The plan file of this folder, followed by its absolute path.
+
+    Raises FileNotFoundError if there is none, and RefusedError if the path leads to another folder.
+    """
+    os.lstat(HERE)  # without a plan file the folders above need no check
     folder = os.getcwd()
     if not os.path.samefile(folder, "."):
         raise RefusedError(
-            f"./{HERE}: {line(folder)} is another folder by now", hint="enter the folder again"
+            f"./{HERE}: {line(folder)} is now another folder", hint="enter the folder again"
         )
     return trust.place("/", f"{folder}/{HERE}")

@@ -1,4 +1,4 @@
-"""One process of this machine, as /proc tells of it."""
+"""One process of this machine, from /proc."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from usernsplan.formats import proc_status
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# A zombie, and what is on its way to none at all.
+# The states of a zombie and of a dead process: proc_pid_stat(5).
 _ENDED = {"Z", "X"}
 
 
 def status(pid: int) -> proc_status.Status:
-    """What a process may do. Raises an error that says why where there is nothing to tell."""
+    """The ids, capabilities and limits of a process.
+
+    Raises UsernsplanError if it is gone, ended or a kernel thread, and NotPermittedError.
+    """
     try:
         found = _read(f"/proc/{pid}/status")
         if found.state in _ENDED:
-            # Its first thread has; others may run on.
+            # Only its first thread has ended; others may still run.
             found = next(_running_threads(pid), found)
     except (FileNotFoundError, ProcessLookupError) as error:
         raise UsernsplanError(
@@ -32,13 +35,9 @@ def status(pid: int) -> proc_status.Status:
     except OSError as error:
         raise NotPermittedError(f"process {pid}: {reason_of(error)}") from error
     if found.state in _ENDED:
-        raise UsernsplanError(
-            f"process {pid} has ended: it is a zombie, and may do nothing any more"
-        )
+        raise UsernsplanError(f"process {pid} has ended: it is a zombie and can do nothing")
     if found.kernel_thread:
-        raise UsernsplanError(
-            f"process {pid} is a thread of the kernel: it has no program, and no limits"
-        )
+        raise UsernsplanError(f"process {pid} is a kernel thread: it has no program and no limits")
     return found
 
 
@@ -56,7 +55,7 @@ def _running_threads(pid: int) -> Iterator[proc_status.Status]:
 
 
 def name(pid: int) -> str:
-    """What a process is called; "" where it is gone."""
+    """The name of a process (comm); "" if it is gone."""
     with (
         suppress(OSError),
         open(f"/proc/{pid}/comm", encoding="utf-8", errors="surrogateescape") as file,

@@ -1,4 +1,4 @@
-"""What /proc tells of one process: its maps, and who is asking."""
+"""Facts from /proc: the maps of a process; the ids and capabilities of this one."""
 
 from __future__ import annotations
 
@@ -11,27 +11,29 @@ from usernsplan.model import Actor
 
 
 def mapping_of(pid: int) -> Mapping | None:
-    """The maps of a running process; None where it is gone, or has no user namespace of its own."""
+    """The maps of a running process; None if it is gone or has no user namespace of its own."""
     texts = map_texts(pid)
-    return None if texts[0] == map_texts("self")[0] or not all(texts) else read(*texts)
+    if not all(texts) or texts[0] == map_texts("self")[0]:
+        return None
+    return read(*texts)
 
 
 def map_texts(pid: int | str) -> tuple[str, str]:
-    """Both maps as the kernel writes them; "" where the process is gone, or has none yet."""
+    """Both maps as the kernel writes them; "" if the process is gone or has none yet."""
     return _text(f"/proc/{pid}/uid_map"), _text(f"/proc/{pid}/gid_map")
 
 
 def own_ids() -> tuple[IdSet, IdSet]:
     """The uids and the gids that exist in the user namespace of this process."""
-    # Without a /proc nothing is known, and nothing is foretold.
+    # Without a /proc nothing is known, so every id is assumed to exist.
     texts = (text or f"0 0 {ID_LIMIT}" for text in map_texts("self"))
     uids, gids = (IdSet.clipped((e[0], e[0] + e[2]) for e in extents(text)) for text in texts)
     return uids, gids
 
 
 def read(uid_map: str, gid_map: str) -> Mapping | None:
-    """What these texts say; None where neither map is written yet."""
-    # 4294967295 stands for what has no id in our own namespace.
+    """The mapping in these texts; None if neither map is written yet."""
+    # The kernel shows a host id that our own namespace does not have as 4294967295.
     uids, gids = (
         [Extent(*e) for e in extents(text) if e[1] != ID_LIMIT] for text in (uid_map, gid_map)
     )
@@ -47,7 +49,7 @@ def extents(text: str) -> list[tuple[int, int, int]]:
 
 
 def actor() -> Actor:
-    """Who runs this process."""
+    """The user who runs this process: effective uid, SUDO_UID and login uid."""
     login = _text("/proc/self/loginuid").strip()
     login_uid = int(login) if login.isdigit() and int(login) != ID_LIMIT else None
     sudo = os.environ.get("SUDO_UID", "")
@@ -55,9 +57,9 @@ def actor() -> Actor:
 
 
 def _text(path: str) -> str:
-    """A file of /proc, or "" where the process is gone or not ours to see."""
+    """A file of /proc; "" if the process is gone or we may not read it."""
     try:
-        # Not "ascii": reading that codec is one more thing that can fail.
+        # Not "ascii": that codec is a module, and loading it is one more thing that can fail.
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read()
     except OSError:
@@ -65,7 +67,7 @@ def _text(path: str) -> str:
 
 
 def may_chown() -> bool:
-    """Tell whether this process has CAP_CHOWN. Raises an error of ours where nothing tells it."""
+    """Tell whether this process has CAP_CHOWN. Raises UsernsplanError if /proc cannot be read."""
     with (
         of_place("/proc/self/status"),
         open("/proc/self/status", encoding="utf-8", errors="replace") as file,
@@ -74,7 +76,7 @@ def may_chown() -> bool:
 
 
 def has_capability(number: int) -> bool:
-    """Tell whether this process has a capability, by its number in linux/capability.h: a bit of CapEff."""
+    """Tell whether this process has a capability (its number in linux/capability.h) in CapEff."""
     return _has_capability(number, _text("/proc/self/status"))
 
 

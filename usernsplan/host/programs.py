@@ -1,4 +1,4 @@
-"""Which engines are installed below a root, told by their programs; and what a program prints."""
+"""The engines that are installed below a root, found by their programs; and running a program."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from usernsplan.host import files
 if TYPE_CHECKING:
     from usernsplan.layout import Layout
 
-# Where distributions put the programs of engines, and snapd those of LXD.
+# Distributions put the programs of engines into these folders, snapd those of LXD.
 _FOLDERS = (
     "/usr/bin",
     "/usr/sbin",
@@ -32,7 +32,7 @@ def engines(layout: Layout) -> frozenset[str]:
     """The engines that have a program below this root."""
     found, looked_at = set[str](), set[tuple[int, int]]()
     for name in _FOLDERS:
-        # What is not there, is a loop of symlinks, or is closed to us leads to no program.
+        # A missing folder, a loop of symlinks or a closed folder holds no program for us.
         with (
             suppress(RefusedError, NotPermittedError),
             files.explained(layout, name),
@@ -40,7 +40,8 @@ def engines(layout: Layout) -> frozenset[str]:
         ):
             folder = files.opened_folder(layout, name)
             try:
-                # One that is a symlink leads to another of them, in the root: as a chroot would see it.
+                # On a merged-/usr root /bin is a symlink to /usr/bin, resolved below the root as
+                # in a chroot. Look at each folder once.
                 seen = os.fstat(folder)
                 if (seen.st_dev, seen.st_ino) not in looked_at:
                     looked_at.add((seen.st_dev, seen.st_ino))
@@ -68,9 +69,9 @@ def _lies_in(layout: Layout, folder: int, path: str) -> bool:
 
 
 def output(words: tuple[str, ...]) -> tuple[int, str, str]:
-    """Run a program: its exit status, what it printed, and what it complained of.
+    """Run a program; return its exit status, its standard output and its standard error.
 
-    Raises RefusedError where it prints more than what others made may have, and OSError where it cannot be run.
+    Raises RefusedError if it prints more than files.LARGEST bytes, and OSError if it cannot run.
     """
     out, err, pipe = bytearray(), bytearray(), subprocess.PIPE
     with (
@@ -91,7 +92,8 @@ def output(words: tuple[str, ...]) -> tuple[int, str, str]:
                     key.data.extend(piece)
                     if len(key.data) > files.LARGEST:
                         raise RefusedError(
-                            f"'{words[0]}' prints more than {files.LARGEST} bytes: it is not read"
+                            f"'{words[0]}' prints more than {files.LARGEST} bytes; its output was "
+                            "not read"
                         )
         except BaseException:
             process.kill()

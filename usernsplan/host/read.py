@@ -1,4 +1,4 @@
-"""The host as one value: every file that a decision may depend on, read once."""
+"""Read the host into one value: every file that a decision may depend on, once."""
 
 from __future__ import annotations
 
@@ -31,30 +31,33 @@ T = TypeVar("T")
 
 
 class _Attempt(Protocol):
-    """A way of reading: fail, or go on with something else in its place."""
+    """How to read a file: raise its error, or note it and go on with another value."""
 
     def __call__(self, path: str, read: Callable[[], T], otherwise: T) -> T:
-        """Read the file at ``path``."""
+        """Return ``read()`` for the file at ``path``, or ``otherwise`` if it fails."""
 
 
 class Unread(NamedTuple):
-    """A file that could not be read as it should, and why."""
+    """A file that could not be read, and the error."""
 
     path: str
     error: UsernsplanError
 
 
 def state(layout: Layout, ledger: Callable[[], LedgerState]) -> HostState:
-    """Read the host below ``layout.root``; ``ledger`` reads what the ledger holds.
+    """Read the host below ``layout.root``; ``ledger`` reads the ledger.
 
-    Nothing is written, and nothing outside the root is read. Raises RefusedError for a subuid or
-    subgid that is a symlink, and what reading a file may raise.
+    Nothing is written, and nothing outside the root is read. Raises RefusedError if subuid or
+    subgid is a symlink, and the errors of reading a file.
     """
     return _state(layout, ledger, _or_fail)
 
 
 def looked_at(state: HostState) -> HostState:
-    """The same state, with the recorded volumes as they look. Apart, for what is decided under locks needs none."""
+    """The same state, with the recorded volumes as they look now.
+
+    This is a step of its own because decisions under the locks do not need the volumes.
+    """
     found = volumes.recorded(state.layout, state.ledger)
     return replace(state, volumes=found.volumes, runs=found.runs)
 
@@ -62,9 +65,9 @@ def looked_at(state: HostState) -> HostState:
 def what_can_be_read(
     layout: Layout, ledger: Callable[[], LedgerState]
 ) -> tuple[HostState, tuple[Unread, ...]]:
-    """The same for one who is to be told what is wrong: what cannot be read is taken for empty, and named.
+    """Like ``state``, for a check: a file that cannot be read counts as empty and is listed.
 
-    A subuid or subgid that is a symlink is read through it. Raises NotPermittedError.
+    If subuid or subgid is a symlink, its target is read. Raises NotPermittedError.
     """
     unread: list[Unread] = []
 
@@ -86,11 +89,11 @@ def what_can_be_read(
     found = replace(
         found, subuid=through.get(SUBUID, found.subuid), subgid=through.get(SUBGID, found.subgid)
     )
-    # Of a file that could not be read either way, the first reason is the one to tell.
+    # If a file could not be read either way, the first error is the one to report.
     return found, tuple({one.path: one for one in reversed(unread)}.values())
 
 
-def _or_fail(path: str, read: Callable[[], T], otherwise: T) -> T:  # noqa: ARG001 - one way of two
+def _or_fail(path: str, read: Callable[[], T], otherwise: T) -> T:  # noqa: ARG001 - an _Attempt
     return read()
 
 

@@ -1,6 +1,6 @@
-"""The runs of fix-volume, as far as others need to know of them: which there are, how far each is, who is at work.
+"""The runs of fix-volume as other commands see them: names, states, and whether they are running.
 
-What a run is to do, only the volume fixer reads. Everybody else reads here which volumes are half-way.
+Only the volume fixer reads what a run has to do. All others read here which volumes are half-way.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from usernsplan.model import RunSeen, UnfinishedRun
 if TYPE_CHECKING:
     from usernsplan.layout import Layout
 
-# How far a run is. Only "looking" has changed nothing; "done" and "undone" are finished.
+# The states of a run. "looking" has changed nothing; "done" and "undone" are finished.
 LOOKING, CHANGING, DONE, UNDOING, UNDONE = STATES = (
     "looking",
     "changing",
@@ -32,16 +32,16 @@ LOOKING, CHANGING, DONE, UNDOING, UNDONE = STATES = (
     "undone",
 )
 _HALF = frozenset({CHANGING, UNDOING})
-# 2: what failed stands in a log of its own. 3: paths are names below the root, which may be moved or mounted elsewhere.
-# Within a format, fields are only ever added.
+# The format of run.json. 2: failures are in a log of their own. 3: paths are names below the root,
+# because the root may be moved or mounted elsewhere. Within a format, fields are only ever added.
 FORMAT = 3
 LOCK = "lock"
-# A name that a shell takes as it is: it is printed in commands.
+# A name that needs no quotes in a shell: it is printed in commands.
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def names(layout: Layout) -> list[str]:
-    """What the runs are called that have a folder, oldest first. Raises NotPermittedError."""
+    """The names of all runs that have a folder, oldest first. Raises NotPermittedError."""
     with files.explained(layout, RUNS):
         try:
             folder = files.opened_folder(layout, RUNS)
@@ -51,20 +51,21 @@ def names(layout: Layout) -> list[str]:
             found = set(os.listdir(folder)) - {LOCK}
         finally:
             os.close(folder)
-    # The number that tells runs of the same second apart has as many digits as it takes.
+    # Runs of the same second have a number after the dot; shorter names have smaller numbers.
     return sorted(found, key=lambda name: (name.partition(".")[0], len(name), name))
 
 
 def content(layout: Layout, name: str) -> dict[str, Any] | None:
-    """What run.json of a run says; None where a kill left a folder without one: then nothing was changed.
+    """The run.json of a run; None if a kill left a folder without one: then nothing was changed.
 
-    Whatever format it has, its paths are names below the root; "finish" is the command that finishes it. Raises
-    RefusedError where it cannot be told what became of the run: run.json is damaged, or a newer usernsplan's; or it
-    tells of a place outside of the root.
+    Paths in the result are names below the root, whatever format the file has; "finish" is the
+    command that finishes the run. Raises NotPermittedError, and RefusedError if the state of the
+    run is unknown: run.json is damaged, a newer usernsplan wrote it, or it names a place outside
+    the root.
     """
     try:
-        # What is no folder of its own would be something else of the root's, and taken for a journal: even removed as
-        # one.
+        # A symlink could lead to any other folder below the root, which prune would then remove as
+        # a journal.
         if os.path.islink(files.real(layout, f"{RUNS}/{name}")):
             raise damaged(layout, name)
         raw = files.read(layout, f"{RUNS}/{name}/run.json")
@@ -81,9 +82,10 @@ def content(layout: Layout, name: str) -> dict[str, Any] | None:
         raise damaged(layout, name) from error
     if isinstance(number, int) and number > FORMAT:
         raise RefusedError(
-            f"{_place(layout, name)} was made by a newer usernsplan (format {number}): what became of the run cannot "
-            "be told",
-            hint=f"finish it or take it back with that one: {layout.command(f'undo {shell(name)}')}",
+            f"{_place(layout, name)} was written by a newer usernsplan (format {number}): "
+            "the state of the run is unknown",
+            hint="finish or undo the run with that version: "
+            f"{layout.command(f'undo {shell(name)}')}",
         )
     if number not in range(1, FORMAT + 1) or not is_known or not _PLAIN.fullmatch(name):
         raise damaged(layout, name)
@@ -94,11 +96,14 @@ def content(layout: Layout, name: str) -> dict[str, Any] | None:
 
 
 def _below(layout: Layout, name: str, found: dict[str, Any]) -> dict[str, Any]:
-    """What run.json says, with every path as a name below the root that is none of a place outside. Else it raises."""
+    """The content of run.json, with every path as a name below the root.
+
+    Raises RefusedError for a path outside the root, and ValueError or TypeError if it is damaged.
+    """
     from usernsplan.formats.run_command import finishing  # noqa: PLC0415 - most hosts have no runs
 
     def below(path: str) -> str:
-        # Older formats have paths of the machine.
+        # Older formats hold real paths of the machine.
         inside = path if found["format"] >= FORMAT else layout.below(path)
         if not is_name(path):
             raise ValueError
@@ -107,7 +112,7 @@ def _below(layout: Layout, name: str, found: dict[str, Any]) -> dict[str, Any]:
                 f"{_place(layout, name)}: the run changed {shown_path(path)}, which is not below "
                 f"--root {shown_path(layout.root)}: the root was moved or copied after the run, "
                 "and an older usernsplan did not note names below the root",
-                hint="put the root back where it was; or, if nothing has to be taken back, "
+                hint="move the root back to its old place; or, if nothing has to be undone, "
                 f"{_away(layout, name)}",
             )
         return inside
@@ -134,23 +139,24 @@ def _below(layout: Layout, name: str, found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number of a run")
+    raise ValueError(f"run.json has integers only, not {text}")
 
 
 class DamagedRunError(RefusedError):
-    """The run.json of a run does not say what became of it. Exit status 9."""
+    """The run.json of a run is damaged, so the state of the run is unknown. Exit status 9."""
 
 
 def damaged(layout: Layout, name: str, fact: str = "") -> DamagedRunError:
-    """What to say of a run.json that does not say what it should. It is replaced whole: no kill leaves half of it."""
+    """The error for a damaged run.json. It is replaced whole, so a kill cannot be the cause."""
     return DamagedRunError(
-        f"{fact or f'{_place(layout, name)} is damaged'}: what became of the run cannot be told",
-        hint=f"put it back from a backup; or look at the run's volume, and {_away(layout, name)}",
+        f"{fact or f'{_place(layout, name)} is damaged'}: the state of the run is unknown",
+        hint="restore the file from a backup; or check the volume of the run, "
+        f"and {_away(layout, name)}",
     )
 
 
 def _away(layout: Layout, name: str) -> str:
-    """The command after which a run is none any more."""
+    """The command that moves a run out of the folder of runs, so that it no longer counts."""
     folder, away = (
         layout.path(f"{place}{name}") for place in (f"{RUNS}/", f"{os.path.dirname(RUNS)}/damaged-")
     )
@@ -158,7 +164,7 @@ def _away(layout: Layout, name: str) -> str:
 
 
 def is_at_work(layout: Layout, name: str) -> bool:
-    """Tell whether some process still holds the run's lock. Nothing is written for it."""
+    """Tell whether a process holds the lock of the run. Nothing is written."""
     lock = f"{RUNS}/{name}/{LOCK}"
     with files.explained(layout, lock):
         try:
@@ -166,12 +172,12 @@ def is_at_work(layout: Layout, name: str) -> bool:
                 flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
                 descriptor = os.open(place.name, flags, dir_fd=place.folder)
         except OSError as error:
-            # A symlink is none of ours; whoever takes the run over refuses it.
+            # usernsplan never makes a symlink here; finishing or undoing the run refuses it.
             if error.errno not in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
                 raise
             return False
         try:
-            # Shared: two who look at the same moment are not at work for each other.
+            # Shared, so that two checks at the same moment do not take each other for the run.
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
@@ -181,7 +187,10 @@ def is_at_work(layout: Layout, name: str) -> bool:
 
 
 def every(layout: Layout) -> tuple[RunSeen, ...]:
-    """All runs that have a journal, oldest first; those that nobody can read too. Raises NotPermittedError."""
+    """All runs that have a journal, oldest first, damaged ones included.
+
+    Raises NotPermittedError.
+    """
     return tuple(one for name in names(layout) if (one := _seen(layout, name)))
 
 
@@ -206,13 +215,13 @@ def _seen(layout: Layout, name: str) -> RunSeen | None:
         str(run.get("mode") or "") or None,
         tuple(layout.place(tree["path"]) for tree in run["trees"]),
         _size(layout, name),
-        # What failed while it was taken back may be taken back yet.
+        # Entries for which an undo failed can be undone by running it again.
         can_undo=state in {*_HALF, DONE} or (state == UNDONE and run.get("whole") is not True),
     )
 
 
 def _began(name: str) -> str:
-    """When a run began, which its name tells."""
+    """When a run began (UTC, ISO 8601), from its name; "" if the name has no time."""
     try:
         return time.strftime(
             "%Y-%m-%dT%H:%M:%SZ", time.strptime(name.partition(".")[0], "%Y%m%d-%H%M%S")
@@ -222,7 +231,7 @@ def _began(name: str) -> str:
 
 
 def _size(layout: Layout, name: str) -> int:
-    """How many bytes a journal has; of one that goes meanwhile, what is left."""
+    """The size of a journal in bytes; it may disappear at the same time."""
     total = 0
     with files.explained(layout, f"{RUNS}/{name}"), suppress(FileNotFoundError, NotADirectoryError):
         path = files.real(layout, f"{RUNS}/{name}")
@@ -232,10 +241,11 @@ def _size(layout: Layout, name: str) -> int:
 
 
 class Runs(NamedTuple):
-    """What others need to know of all runs.
+    """What other commands need to know of all runs.
 
-    ``unfinished`` were interrupted, or nobody can tell what became of them; none of these is at work. ``kept`` are the
-    volumes, by their names below the root, in which the last run was told to leave ids that the map lacks.
+    ``unfinished`` are runs that were interrupted or whose state is unknown; none is running.
+    ``kept`` are the volumes (names below the root) whose last run left ids that the map lacks, as
+    its ``--unmapped keep`` asked.
     """
 
     unfinished: tuple[UnfinishedRun, ...]
@@ -249,7 +259,7 @@ def look(layout: Layout) -> Runs:
         try:
             run = content(layout, name)
             if run and run["state"] in _HALF and not is_at_work(layout, name):
-                # It may have come to its end between the two looks.
+                # The run may have finished between reading its state and checking its lock.
                 run = content(layout, name)
                 if run and run["state"] in _HALF:
                     paths = tuple(layout.place(tree["path"]) for tree in run["trees"])
@@ -268,7 +278,7 @@ def look(layout: Layout) -> Runs:
                 names_here = {tree["path"] for tree in run["trees"]}
                 keeps = any(run["targets"][kind]["keep"] is True for kind in ("uids", "gids"))
             except (LookupError, TypeError):
-                if run["state"] == DONE:  # of the others it is said already
+                if run["state"] == DONE:  # the others are listed already
                     unknown = damaged(layout, name)
                     unfinished.append(UnfinishedRun(name, problem=str(unknown), hint=unknown.hint))
                 continue

@@ -1,4 +1,4 @@
-"""Signals: what must not be interrupted half-way, is interrupted before or after."""
+"""Signals: a step that must not stop half-way stops before or after."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _POLITE = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Put off requests to stop. SIGKILL cannot be put off: that is what recovery is for."""
+    """Delay SIGINT, SIGTERM and SIGHUP. SIGKILL cannot be delayed; recovery repairs its effects."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _POLITE)
     try:
         yield

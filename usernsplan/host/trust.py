@@ -1,4 +1,4 @@
-"""Whether a file that was found is root's or the caller's: nobody else can write it, replace it or put it there."""
+"""Whether only root and the caller could have written, replaced or placed a file that was found."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 _SYMLINKS = 40  # as many as the kernel follows: path_resolution(7)
 _WRITE = 2
-# linux/posix_acl_xattr.h, little-endian on every machine: a version, then tag, permissions and id of each entry.
+# linux/posix_acl_xattr.h, little-endian on every machine: a version, then the tag, permissions and
+# id of each entry.
 _ACL, _ACL_VERSION, _ACL_ENTRY = (
     "system.posix_acl_access",
     struct.pack("<I", 2),
@@ -28,19 +29,19 @@ _USER, _GROUP_OBJ, _GROUP, _MASK = 2, 4, 8, 16
 
 
 class Place(NamedTuple):
-    """Where a file really lies, and why others may have written it or put it there ("" where they cannot)."""
+    """The real path of a file, and why others may have written or placed it ("" if they cannot)."""
 
     path: str
     doubt: str
 
 
 def place(top: str, name: str, trusted: frozenset[int] | None = None) -> Place:
-    """Follow a name below ``top`` (absolute, without symlinks) as a chroot there would, and look at all on the way.
+    """Follow a name below ``top`` as a chroot there would, and check everything on the way.
 
-    ``trusted`` are the uids that may write it; None: root and the caller.
-
-    From "/" on each folder is looked at before what lies in it, so that what was found good stays so. Raises OSError
-    where there is nothing, and RefusedError for a loop of symlinks.
+    ``top`` is absolute and has no symlinks. ``trusted`` are the uids that may write the file; None:
+    root and the caller. From "/" on, each folder is checked before its content, so that no other
+    user can change what was already checked. Raises OSError if nothing is there, and RefusedError
+    for a loop of symlinks.
     """
     trusted = _trusted() if trusted is None else trusted
     path, doubts, links = "/", list[str](), 0
@@ -81,10 +82,11 @@ def _trusted() -> frozenset[int]:
 def _doubts(
     folder: str, name: str, trusted: frozenset[int], *, is_folder: bool = True
 ) -> Iterator[str]:
-    """Why others may have put what lies in a folder under this name.
+    """Why others may have placed this entry in a folder.
 
-    Of a folder that only its owner may move (it has the sticky bit), a folder of ours in it is safe: to move a folder
-    one has to be able to write it. A file is not: whoever may write where it lay before can have moved it there.
+    In a folder with the sticky bit only the owner may move an entry. A folder of ours is safe
+    there: moving a folder also needs write permission for the folder itself (its ".." changes). A
+    file of ours is not: another user with write permission for its old folder may have moved it.
     """
     above, entry = os.lstat(folder), os.lstat(os.path.join(folder, name))
     is_safe = is_folder and bool(above.st_mode & stat.S_ISVTX) and entry.st_uid in trusted
@@ -95,7 +97,7 @@ def _doubts(
 
 
 def _writers(path: str, seen: os.stat_result, trusted: frozenset[int]) -> Iterator[str]:
-    """Who else may write a file or a folder, each in a few words."""
+    """Who else may write a file or a folder, as the end of a sentence about it."""
     mode = stat.S_IMODE(seen.st_mode)
     if seen.st_uid not in trusted:
         yield f"belongs to uid {seen.st_uid} with mode {mode:o}"
@@ -117,7 +119,10 @@ def _writers(path: str, seen: os.stat_result, trusted: frozenset[int]) -> Iterat
 
 
 def _acl(path: str) -> list[tuple[int, int, int]] | None:
-    """Its ACL; None where it has none. Raises RefusedError for one that cannot be understood."""
+    """The access ACL of a file, as (tag, permissions, id); None if it has none.
+
+    Raises RefusedError for a format that is not known.
+    """
     try:
         raw = os.getxattr(path, _ACL, follow_symlinks=False)
     except OSError as error:
@@ -125,12 +130,16 @@ def _acl(path: str) -> list[tuple[int, int, int]] | None:
             return None
         raise
     if raw[:4] != _ACL_VERSION or (len(raw) - 4) % _ACL_ENTRY.size:
-        raise RefusedError(f"{line(path)} has an ACL of a kind that is not known")
+        raise RefusedError(f"{line(path)} has an ACL in an unknown format")
     return list(_ACL_ENTRY.iter_unpack(raw[4:]))
 
 
 def _is_ours(gid: int, trusted: frozenset[int]) -> bool:
-    """Tell whether nobody else is in a group: it is called as one of us is, is his first, and has no other members."""
+    """Tell whether a group has trusted members only.
+
+    It is then the primary group of a trusted user, has the same name as that user, and has no
+    other members.
+    """
     import grp  # noqa: PLC0415 - only where a group may write
     import pwd  # noqa: PLC0415
 
@@ -138,7 +147,7 @@ def _is_ours(gid: int, trusted: frozenset[int]) -> bool:
         group = grp.getgrgid(gid)
     except KeyError:
         return False
-    # Who is not listed (LDAP) is found by his number, and has his group by the name.
+    # A user whom getpwall does not list (LDAP) is found by uid.
     ours = [entry for entry in pwd.getpwall() if entry.pw_gid == gid]
     for uid in trusted:
         with suppress(KeyError):

@@ -1,4 +1,7 @@
-"""Recorded volumes as they look: the owner of each top, and of what lies one level below. Nothing is decided here."""
+"""Recorded volumes as they are on disk: the owners of each top and of the entries in it.
+
+Decides nothing.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +27,14 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Recorded(NamedTuple):
-    """The recorded volumes of a ledger as they look, and the runs of fix-volume that were interrupted."""
+    """The recorded volumes of a ledger as they are on disk, and the unfinished runs."""
 
     volumes: tuple[VolumeSeen, ...]
     runs: tuple[UnfinishedRun, ...]
 
 
 def recorded(layout: Layout, ledger: LedgerState) -> Recorded:
-    """Look at what the ledger remembers: the disk is the truth. Raises NotPermittedError."""
+    """Look at the volumes that the ledger records: the disk decides. Raises NotPermittedError."""
     found = runs.look(layout)
     return Recorded(look(layout, ledger.volumes, found.kept), found.unfinished)
 
@@ -39,26 +42,29 @@ def recorded(layout: Layout, ledger: LedgerState) -> Recorded:
 def look(
     layout: Layout, volumes: Iterable[Volume], kept: Collection[str] = ()
 ) -> tuple[VolumeSeen, ...]:
-    """Look at each volume; those at ``kept`` may have ids that the map lacks. Nothing is changed, nothing raised."""
+    """Look at each volume; those in ``kept`` may have ids that the map lacks.
+
+    Changes nothing and raises nothing: the reason is in ``VolumeSeen.why``.
+    """
     wanted = list(volumes)
     try:
         mounts = _mounts() if wanted else {}
     except UsernsplanError as error:
         return tuple(
-            VolumeSeen(volume.path, why=f"it cannot be looked at: {error}") for volume in wanted
+            VolumeSeen(volume.path, why=f"it cannot be read: {error}") for volume in wanted
         )
     top = layout.real.rstrip("/")
     return tuple(
         _seen(layout, one.path, top + one.path, mounts, keeps=one.path in kept)
         if is_name(one.path)
-        # Whoever owns another root wrote its ledger.
-        else VolumeSeen(one.path, why="this is no path below the root")
+        # The owner of another root could write anything into its ledger.
+        else VolumeSeen(one.path, why="this is not a path below the root")
         for one in wanted
     )
 
 
 def _mounts() -> dict[str, set[str]]:
-    """By folder, the names in it on which something is mounted."""
+    """The names on which something is mounted, by their folder."""
     found: dict[str, set[str]] = {}
     for mount in all_mounts():
         above, _, name = mount.point.rpartition("/")
@@ -84,7 +90,7 @@ def _seen(
     except (FileNotFoundError, NotADirectoryError):
         return VolumeSeen(name, is_missing=True, why="there is nothing at this path")
     except OSError as error:
-        return VolumeSeen(name, why=f"it cannot be looked at: {reason_of(error)}")
+        return VolumeSeen(name, why=f"it cannot be read: {reason_of(error)}")
     found = tuple((uid, gid, count) for (uid, gid), count in sorted(owners.items()))
     return VolumeSeen(name, (seen.st_uid, seen.st_gid), found, is_cut, is_mount, keeps)
 
@@ -92,12 +98,12 @@ def _seen(
 def _inside(
     place: files.Place, mounted: Collection[str]
 ) -> tuple[os.stat_result, Counter[tuple[int, int]], bool]:
-    """The top of a folder, how many entries each owner has in it, and whether there are more than were looked at."""
+    """The stat of a folder, the number of entries per owner, and whether it has more entries."""
     owners: Counter[tuple[int, int]] = Counter()
     descriptor = _opened(place)
     try:
         with os.scandir(descriptor) as entries:
-            # What is mounted in it is not the volume's, and no run enters it.
+            # Mounts in it are not part of the volume, and no run enters them.
             for entry in islice(
                 (entry for entry in entries if entry.name not in mounted), MOST_SEEN
             ):
@@ -105,7 +111,7 @@ def _inside(
                     seen = entry.stat(follow_symlinks=False)
                 except FileNotFoundError:
                     continue
-                # A file with links elsewhere may have been left as it is, on purpose.
+                # A run may have left a file with hard links elsewhere unchanged, on purpose.
                 if seen.st_nlink == 1 or stat.S_ISDIR(seen.st_mode):
                     owners[seen.st_uid, seen.st_gid] += 1
             is_cut = next(entries, None) is not None
@@ -116,8 +122,8 @@ def _inside(
 
 def _opened(place: files.Place) -> int:
     try:
-        # Looking at a volume is not to change it.
+        # Looking at a volume must not change it.
         return os.open(place.name, _FOLDER | os.O_NOATIME, dir_fd=place.folder)
     except PermissionError:
-        # O_NOATIME is for the owner and for CAP_FOWNER.
+        # Only the owner and CAP_FOWNER may use O_NOATIME: open(2).
         return os.open(place.name, _FOLDER, dir_fd=place.folder)

@@ -1,4 +1,4 @@
-"""Waiting for others: whoever shows what a command does says so, after a second, and names whom it waits for."""
+"""Waiting for other processes. After a second, a listener gets a message that names the process."""
 
 from __future__ import annotations
 
@@ -11,19 +11,22 @@ from usernsplan.escape import shown_path
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Seconds; before that, nobody wonders.
+# Seconds of waiting before a message: a shorter wait is not worth one.
 _AFTER = 1.0
 _PAUSE = 0.01
 _listeners: list[Callable[[str], None]] = []
 
 
 def listen(listener: Callable[[str], None]) -> None:
-    """Have this called with what is waited for. Without a listener, as in a library, nothing is said."""
+    """Call ``listener`` with a message about each wait. A library has none and stays silent."""
     _listeners[:] = [listener]
 
 
 def until(attempt: Callable[[], str], patience: float) -> str:
-    """Try until ``attempt`` returns "", or for so many seconds; what it returned last: who is in the way."""
+    """Call ``attempt`` until it returns "" or ``patience`` seconds are over.
+
+    Returns its last result: a message that names the holder, or "".
+    """
     begun, is_told = time.monotonic(), False
     while holder := attempt():
         waited = time.monotonic() - begun
@@ -38,7 +41,10 @@ def until(attempt: Callable[[], str], patience: float) -> str:
 
 
 def locker(seen: os.stat_result) -> str:
-    """Who has locked a file, by fcntl(2) or flock(2). It is not opened: to close it would drop our own locks of it."""
+    """The process that has locked a file, by fcntl(2) or flock(2), for a message.
+
+    The file is not opened: closing it would drop our own POSIX locks of it (fcntl(2)).
+    """
     place = f"{os.major(seen.st_dev):02x}:{os.minor(seen.st_dev):02x}:{seen.st_ino}"
     try:
         with open("/proc/locks", encoding="ascii") as file:
@@ -46,18 +52,18 @@ def locker(seen: os.stat_result) -> str:
     except OSError:
         lines = []
     for line in lines:
-        # Those that wait for it have an arrow before them. A process of another pid namespace is 0.
+        # Waiting processes have an arrow before the type. A process of another pid namespace is 0.
         match line.split():
             case [_, "POSIX" | "FLOCK", _, _, pid, where, *_] if (
                 where == place and pid.isdigit() and int(pid)
             ):
                 return called(int(pid))
-    return "a process that cannot be told"
+    return "an unknown process"
 
 
 def called(pid: int) -> str:
-    """A process in a message."""
-    from usernsplan.host import process  # noqa: PLC0415 - most never wait
+    """A process for a message: its pid and its name."""
+    from usernsplan.host import process  # noqa: PLC0415 - most commands never wait
 
     found = process.name(pid)
     return f"process {pid}" + (f" ({shown_path(found)})" if found else "")

@@ -32,6 +32,8 @@ _HEADERS = ("name", "owner", "container ids", "host uids", "host gids")
 # A history entry of thousands of names would bury the others; --json has all of it.
 _LINES_SHOWN = 8
 _PLACES_SHOWN = 20
+UP_TO_DATE = "Already up to date."
+DRY_RUN = "Dry run: nothing was written."
 _KINDS = {
     "setuid": "setuid or setgid",
     "capability": "with a capability",
@@ -54,12 +56,10 @@ def plan(plan: Plan, layout: Layout, *, done: bool) -> str:
         )
     if not plan.changed:
         parts.append(
-            "Nothing changes: the rest is left to do."
-            if plan.unfinished
-            else "Nothing changes: it is already so."
+            "No file changes, but something is left to do." if plan.unfinished else UP_TO_DATE
         )
     elif not done:
-        parts.append("Nothing was written: this is what would be.")
+        parts.append(DRY_RUN)
     if plan.kind == "release":
         kept = ", ".join(f"{held} ({name})" for name, held in plan.ledger.quarantine)
         gone = f"{'Released' if done else 'Would be released'}: {', '.join(plan.ledger.remove)}."
@@ -239,18 +239,18 @@ def fixed(report: FixReport, layout: Layout) -> str:
         if len(places) > _PLACES_SHOWN:
             lines.append(f"  {word}: … and {len(places) - _PLACES_SHOWN} more (--json has them)")
     if report.dry_run:
-        lines.append("Nothing was written: this is what would be.")
+        lines.append(DRY_RUN)
     elif report.run and report.kind == "fix-volume":
         lines.append(f"Undo: {layout.command(f'undo {shell(report.run)}')}")
     return "\n".join(lines)
 
 
 def placed(changes: Sequence[Change], layout: Layout, *, done: bool) -> str:
-    """What bringing files to their places changed, or would change."""
+    """What writing the files changed, or would change."""
     if not changes:
-        return "Nothing changes: it is already so."
+        return UP_TO_DATE
     parts = [unified(change, layout.path(change.path)) for change in changes]
-    return "\n\n".join(parts if done else [*parts, "Nothing was written: this is what would be."])
+    return "\n\n".join(parts if done else [*parts, DRY_RUN])
 
 
 def engines(found: Sequence[tuple[str, Sequence[tuple[str, Verdict]]]]) -> str:

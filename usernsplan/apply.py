@@ -259,9 +259,9 @@ def _refuse_readable(layout: Layout, ledger: Ledger) -> None:
         ledger.history()
     except DamagedLedgerError:
         return
-    if files.exists(layout, LEDGER):
+    if ledger.exists():
         raise RefusedError(
-            f"{layout.path(LEDGER)} can be read: there is nothing to rebuild",
+            f"{ledger.place} can be read: there is nothing to rebuild",
             hint=f"{layout.inline('list')} shows what it holds, and {layout.inline('check')} "
             "what is wrong with it",
         )
@@ -274,9 +274,7 @@ def _without_ledger(layout: Layout, ledger: Ledger) -> HostState:
     for one in unread:
         if one.path != LEDGER:
             raise one.error
-    return replace(
-        state, ledger=ledger.kept_back() if files.exists(layout, LEDGER) else LedgerState()
-    )
+    return replace(state, ledger=ledger.salvage() if ledger.exists() else LedgerState())
 
 
 def _interrupted(intent: Intent) -> str:

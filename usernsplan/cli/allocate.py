@@ -30,78 +30,6 @@ if TYPE_CHECKING:
     from usernsplan.host.plan_file import FoundFile
     from usernsplan.model import HostState, Plan
 
-Names = Annotated[
-    Optional[list[str]],
-    typer.Argument(
-        metavar="[NAME]...", help="Containers to allocate. Default: those in the plan file."
-    ),
-]
-NamesFrom = Annotated[
-    Optional[str],
-    typer.Option(metavar="FILE", help="Read names from FILE, one per line; '-' is standard input."),
-]
-OfDocker = Annotated[
-    bool, typer.Option("--docker", help="Make Docker's own allocation, which has no name.")
-]
-StrategyName = Annotated[
-    str,
-    typer.Option(metavar="S", help=f"One of: {', '.join(NAMES)}. Default: the host's strategy."),
-]
-Size = Annotated[
-    Optional[int], typer.Option(help="per-container: ids for each container. Default: 65536.")
-]
-Block = Annotated[
-    Optional[int], typer.Option(help="single-uid: ids reserved for each container. Default: 10000.")
-]
-ContainerId = Annotated[
-    Optional[int], typer.Option(help="single-uid: the one container id. Default: 0.")
-]
-DockerRoot = Annotated[
-    Optional[str],
-    typer.Option(
-        metavar="N|auto",
-        help="shared: host id of container root; 'auto' takes the first free id. Default: 2.",
-    ),
-]
-Identity = Annotated[
-    bool, typer.Option("--identity", help="shared: map every id to itself, even root.")
-]
-Max = Annotated[
-    Optional[int],
-    typer.Option("--max", help="shared: last id; with --identity, number of ids. Default: 65535."),
-]
-Start = Annotated[
-    Optional[int], typer.Option(help="First host id for one NAME; an error if it is taken.")
-]
-PoolRange = Annotated[
-    Optional[str],
-    typer.Option(metavar="FIRST-LAST", help="Take ranges from here. Default: the strategy's pool."),
-]
-Owner = Annotated[
-    Optional[str],
-    typer.Option(help="Owner of the lines for one NAME. Default: usernsplan-NAME."),
-]
-Daemon = Annotated[
-    Optional[str], typer.Option(metavar="NAME", help="Set Docker's userns-remap to this container.")
-]
-NoDaemonConfig = Annotated[
-    bool, typer.Option("--no-daemon-config", help="Do not change Docker's daemon.json.")
-]
-EngineNames = Annotated[
-    Optional[list[str]],
-    typer.Option(
-        "--engine",
-        metavar="E",
-        help="Also grant what this engine needs (repeatable). Default: installed engines.",
-    ),
-]
-Check = Annotated[
-    bool, typer.Option("--check", help="Like --dry-run; exit 4 if something would change.")
-]
-ReplaceRemap = Annotated[
-    bool,
-    typer.Option("--replace-remap", help="Replace a userns-remap that names another user."),
-]
 _Command = TypeVar("_Command", bound="Callable[..., None]")
 
 
@@ -141,28 +69,92 @@ def _parameter(engine: str) -> str:
 
 @_with_pools
 def allocate(
-    names: Names = None,
-    names_from: NamesFrom = None,
-    docker: OfDocker = False,
-    strategy: StrategyName = "",
-    size: Size = None,
-    block: Block = None,
-    container_id: ContainerId = None,
-    dockerroot: DockerRoot = None,
-    identity: Identity = False,
-    max_: Max = None,
-    start: Start = None,
-    pool: PoolRange = None,
-    owner: Owner = None,
-    daemon: Daemon = None,
-    no_daemon_config: NoDaemonConfig = False,
-    engines: EngineNames = None,
+    names: Annotated[
+        Optional[list[str]],
+        typer.Argument(
+            metavar="[NAME]...", help="Containers to allocate. Default: those in the plan file."
+        ),
+    ] = None,
+    names_from: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="FILE", help="Read names from FILE, one per line; '-' is standard input."
+        ),
+    ] = None,
+    docker: Annotated[
+        bool, typer.Option("--docker", help="Make Docker's own allocation, which has no name.")
+    ] = False,
+    strategy: Annotated[
+        str,
+        typer.Option(
+            metavar="S", help=f"One of: {', '.join(NAMES)}. Default: the host's strategy."
+        ),
+    ] = "",
+    size: Annotated[
+        Optional[int], typer.Option(help="per-container: ids for each container. Default: 65536.")
+    ] = None,
+    block: Annotated[
+        Optional[int],
+        typer.Option(help="single-uid: ids reserved for each container. Default: 10000."),
+    ] = None,
+    container_id: Annotated[
+        Optional[int], typer.Option(help="single-uid: the one container id. Default: 0.")
+    ] = None,
+    dockerroot: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="N|auto",
+            help="shared: host id of container root; 'auto' takes the first free id. Default: 2.",
+        ),
+    ] = None,
+    identity: Annotated[
+        bool, typer.Option("--identity", help="shared: map every id to itself, even root.")
+    ] = False,
+    max_: Annotated[
+        Optional[int],
+        typer.Option(
+            "--max", help="shared: last id; with --identity, number of ids. Default: 65535."
+        ),
+    ] = None,
+    start: Annotated[
+        Optional[int], typer.Option(help="First host id for one NAME; an error if it is taken.")
+    ] = None,
+    pool: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="FIRST-LAST", help="Take ranges from here. Default: the strategy's pool."
+        ),
+    ] = None,
+    owner: Annotated[
+        Optional[str],
+        typer.Option(help="Owner of the lines for one NAME. Default: usernsplan-NAME."),
+    ] = None,
+    daemon: Annotated[
+        Optional[str],
+        typer.Option(metavar="NAME", help="Set Docker's userns-remap to this container."),
+    ] = None,
+    no_daemon_config: Annotated[
+        bool, typer.Option("--no-daemon-config", help="Do not change Docker's daemon.json.")
+    ] = False,
+    engines: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            "--engine",
+            metavar="E",
+            help="Also grant what this engine needs (repeatable). Default: installed engines.",
+        ),
+    ] = None,
     config: ConfigFile = None,
     root: Root = "/",
     dry_run: DryRun = False,
-    check: Check = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Like --dry-run; exit 4 if something would change.")
+    ] = False,
     json: Json = False,
-    replace_remap: ReplaceRemap = False,
+    replace_remap: Annotated[
+        bool,
+        typer.Option("--replace-remap", help="Replace a userns-remap that names another user."),
+    ] = False,
     yes: Yes = False,
     **pools: Optional[int],
 ) -> None:

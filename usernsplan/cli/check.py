@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from usernsplan import audit, checking
+from usernsplan.audit.base import FilesCarrying, Misfits
 from usernsplan.cli import say
 from usernsplan.cli.emit import colours, emit, write
 from usernsplan.cli.options import (
@@ -21,7 +22,9 @@ from usernsplan.cli.options import (
     warn,
 )
 from usernsplan.errors import ExitStatus, InvalidValueError, UsernsplanError
+from usernsplan.escape import shown_path
 from usernsplan.host.files import layout_at, real
+from usernsplan.ids import ID_LIMIT, IdRange, IdSet
 from usernsplan.ledger import open_ledger
 from usernsplan.model import Place
 from usernsplan.report import audit as report
@@ -32,7 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from usernsplan.audit import Facts, Repair
-    from usernsplan.audit.base import FilesCarrying, Misfits
     from usernsplan.layout import Layout
     from usernsplan.ledger import Ledger
     from usernsplan.model import Finding, LedgerState, Quarantined
@@ -167,10 +169,7 @@ def _scanned(
 
     If some place cannot be examined, no range counts as free of files.
     """
-    from usernsplan.audit.base import FilesCarrying  # noqa: PLC0415 - only for --scan
-    from usernsplan.escape import shown_path  # noqa: PLC0415
-    from usernsplan.ids import IdSet  # noqa: PLC0415
-    from usernsplan.volume import owned  # noqa: PLC0415
+    from usernsplan.volume import owned  # noqa: PLC0415 - only for --scan
 
     named = sorted({owned.top_of(layout, folder) for folder in folders})
     tops, mounts = owned.each_once(named, cross_mounts=False)
@@ -194,10 +193,7 @@ def _misfits(layout: Layout, ledger: LedgerState) -> Iterator[Misfits]:
     """The files of each recorded volume whose owner the container's map lacks."""
     from collections import Counter  # noqa: PLC0415 - only for --volumes
 
-    from usernsplan.audit.base import Misfits  # noqa: PLC0415
     from usernsplan.engines.mounts import standing  # noqa: PLC0415
-    from usernsplan.escape import shown_path  # noqa: PLC0415
-    from usernsplan.ids import ID_LIMIT, IdRange, IdSet  # noqa: PLC0415
     from usernsplan.volume import owned  # noqa: PLC0415
 
     maps, every = {a.name: a.mapping for a in ledger.allocations}, IdSet((IdRange(0, ID_LIMIT),))

@@ -18,6 +18,7 @@ from usernsplan.errors import (
     UnknownNameError,
     did_you_mean,
 )
+from usernsplan.escape import shown_path
 from usernsplan.host.files import layout_at
 from usernsplan.ids import IdRange, IdSet
 from usernsplan.ledger import open_ledger
@@ -86,8 +87,6 @@ def find_owned(
     missed: list[Place] = []
 
     def miss(place: Place) -> None:
-        from usernsplan.escape import shown_path  # noqa: PLC0415 - seldom needed
-
         missed.append(place)
         if not json:
             say(f"{shown_path(place.path)}: {place.reason}")
@@ -114,8 +113,6 @@ def find_owned(
 
 def _left_out(points: Sequence[str]) -> Iterator[str]:
     """The mounts that were not searched: files below them may carry the ids too."""
-    from usernsplan.escape import shown_path  # noqa: PLC0415 - seldom needed
-
     if points:
         few = ", ".join(shown_path(point) for point in points[:_FEW])
         more = f" and {len(points) - _FEW} more" if len(points) > _FEW else ""

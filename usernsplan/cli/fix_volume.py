@@ -11,6 +11,7 @@ from usernsplan.cli.emit import emit
 from usernsplan.cli.options import DryRun, Json, Root, Yes, note, one_of, typed
 from usernsplan.cli.progress import watching
 from usernsplan.errors import ExitStatus, InvalidValueError, UnknownNameError
+from usernsplan.escape import shown_path
 from usernsplan.host import runs
 from usernsplan.host.files import layout_at
 from usernsplan.model import FixRequest
@@ -242,8 +243,6 @@ def _last(root: str) -> str:
     if found is None:
         hint = f"{layout.inline('history --runs')} lists all runs"
         raise UnknownNameError("no run can be undone", hint=hint)
-    from usernsplan.escape import shown_path  # noqa: PLC0415 - only for --last
-
     note([f"the last run is {found.run}, on {', '.join(map(shown_path, found.paths))}"])
     return found.run
 

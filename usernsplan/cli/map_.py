@@ -90,13 +90,9 @@ def _terminal(found: Space, title: str, width: int | None) -> str:
 
 
 def _drawn(found: Space, title: str, kind: str) -> str:
-    if kind == "svg":
-        from usernsplan.report import map_svg  # noqa: PLC0415 - only one form is needed
+    from usernsplan.report import map_html, map_svg  # noqa: PLC0415 - only for pictures
 
-        return map_svg.document(found, title)
-    from usernsplan.report import map_html  # noqa: PLC0415
-
-    return map_html.document(found, title)
+    return map_svg.document(found, title) if kind == "svg" else map_html.document(found, title)
 
 
 def _write(target: str, content: str) -> None:

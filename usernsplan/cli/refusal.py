@@ -49,8 +49,8 @@ def instead_of_flags(argv: Sequence[str]) -> Iterator[None]:
 def is_due(argv: Sequence[str]) -> bool:
     """Tell whether a failure of this command line prints the flag. Pure.
 
-    It does, unless the user surely wants other output. An unknown command, engine or option may be a
-    mistyped one that prints flags.
+    It does, unless the user surely wants other output. An unknown command, engine or option may
+    be a mistyped one that prints flags.
     """
     from usernsplan.cli.app import COMMANDS  # noqa: PLC0415 - only after a failure
     from usernsplan.engines import ENGINES  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""Files and ledger are read without locks: what another command writes and takes back in between is not believed."""
+"""Files and ledger are read without locks: what another command writes and reverts does not count."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from usernsplan import AllocateRequest, PerContainer, allocate, apply
+from usernsplan import AllocateRequest, PerContainer, allocate
 from usernsplan.host import read
 from usernsplan.model import HostState, LedgerState
 
@@ -29,7 +29,7 @@ def test_lines_of_a_run_that_was_put_back_meanwhile_are_not_taken_for_others(
         reads.append(1)
         if len(reads) > 1:
             return real(layout, ledger)
-        # The other command has written its lines; before the ledger is read, it has put them back.
+        # The other command has written its lines; it reverts them before the ledger is read.
         for file in files:
             file.write_text(LINE)
         seen = real(layout, ledger)
@@ -41,7 +41,7 @@ def test_lines_of_a_run_that_was_put_back_meanwhile_are_not_taken_for_others(
             ledger=ledger(),
         )
 
-    monkeypatch.setattr(apply.read, "state", torn)
+    monkeypatch.setattr(read, "state", torn)
     plan = allocate(AllocateRequest(("web",), PerContainer()), root=str(tmp_path))
     assert [str(ids) for ids in plan.allocations[0].mapping.uids.host_ranges()] == ["589824-655359"]
     assert len(reads) > 2

@@ -47,7 +47,8 @@ def loader_says(found: Any) -> str:  # noqa: ANN401 - any JSON
         # PyYAML does not put JSON's escaped surrogates together.
         parse(json.dumps(found, ensure_ascii=False).encode(), "f")
     except InvalidFileError as error:
-        return str(error)
+        # A value in a message may have a line end of its own.
+        return "\n".join(one.replace("\n", " ") for one in error.lines or (str(error),))
     return ""
 
 

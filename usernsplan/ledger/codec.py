@@ -52,10 +52,7 @@ def typed(rows: Iterable[tuple[Any, ...]], *kinds: type) -> Iterator[tuple[Any, 
     SQLite stores a text in a column of numbers, and bytes in a column of texts, without an error;
     a damaged file has both.
     """
-    expected = kinds
-    if MaybeInt in kinds:
-        expected = tuple(int if kind is MaybeInt else kind for kind in kinds)
-
+    expected = tuple(int if kind is MaybeInt else kind for kind in kinds)
     for row in rows:
         # One comparison for nearly every row: a ledger may have 10,000.
         if tuple(map(type, row)) != expected:
@@ -259,11 +256,9 @@ def _mapping(uids: str, gids: str) -> Mapping:
 
 
 def _reserved(start: int | None, count: int | None) -> IdRange | None:
-    if start is None and count is None:
-        return None
-    if start is None or count is None:
+    if (start is None) != (count is None):
         raise ValueError("a range lacks its start or its count")
-    return IdRange(start, count)
+    return IdRange(start, count) if start is not None and count is not None else None
 
 
 def _adopted(lines: Iterable[Iterable[Any]]) -> Iterator[tuple[str, str]]:

@@ -228,8 +228,8 @@ class LedgerFile:
         The next program that opens the file must roll these back. If the root is that of a running
         container, a usernsplan inside it writes the file in place; its lock is waited for.
         """
-        is_absent = suppress(FileNotFoundError, NotADirectoryError)
-        with files.explained(self._layout, self._path), is_absent:
+        unless_missing = suppress(FileNotFoundError, NotADirectoryError)
+        with files.explained(self._layout, self._path), unless_missing:
             mode = files.look(self._layout, self._path).st_mode
             if not stat.S_ISREG(mode) and not stat.S_ISLNK(mode):
                 raise self._no_file()
@@ -252,7 +252,7 @@ class LedgerFile:
 
     @contextmanager
     def _folder_lock(self) -> Iterator[None]:
-        """Keep other processes from replacing the file; on this machine, SQLite's lock does."""
+        """Keep other processes from replacing the file, as SQLite's lock does if it works in it."""
         with files.explained(self._layout, self._path):
             folder = files.opened_folder(self._layout, os.path.dirname(self._path))
         try:
@@ -273,7 +273,10 @@ class LedgerFile:
         db.execute(f"PRAGMA busy_timeout = {int(_PATIENCE * 1000)}")
 
     def _wait(self, lock: Callable[[], object], seen: Callable[[], os.stat_result]) -> None:
-        """Call ``lock`` until no other process has what is ``seen``. Raises LedgerError."""
+        """Wait until ``lock`` succeeds. Raises LedgerError that names the process with the lock.
+
+        ``seen`` is the stat of the locked file.
+        """
 
         def attempt() -> str:
             try:

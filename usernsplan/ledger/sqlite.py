@@ -23,13 +23,14 @@ if TYPE_CHECKING:
 
 
 class SqliteLedger:
-    """A Ledger, which see. A missing file reads as an empty ledger; ``begin`` makes it."""
+    """The embedded Ledger. A missing file reads as an empty ledger; ``begin`` makes it."""
 
     def __init__(self, layout: Layout, path: str) -> None:
         self._file = LedgerFile(layout, path, schema.create)
         self.place = self._file.shown
-        # What this process read or wrote last, so that a run decodes thousands of rows only once:
-        # the state, with its last event's number and moment; the change, by its text.
+        # What this process read or wrote last, because a run with thousands of allocations would
+        # decode them again for every step: the state, with the number and the moment of its last
+        # event; and the change of the intent, by its text.
         self._known: tuple[tuple[int, str], LedgerState] | None = None
         self._begun: dict[str, LedgerChange] = {}
 
@@ -72,7 +73,8 @@ class SqliteLedger:
         except BaseException:
             self._file.unreserve()
             raise
-        self._begun = {row[2]: intent.ledger}
+        _, _, change, _ = row
+        self._begun = {change: intent.ledger}
 
     def complete(self, entry: HistoryEntry) -> None:
         """Fold the intent's change into the state, append the event, drop the intent."""

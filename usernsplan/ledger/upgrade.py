@@ -54,6 +54,7 @@ _IDS = "uid_map, gid_map, held_start, held_count"
 # The history entries of runs that changed nothing.
 _PUT_BACK = {("failed, and put back",), ("interrupted, and put back",)}
 
+# The events of each second in which one was noted.
 Seconds = dict[str, list["HistoryEntry"]]
 
 

@@ -277,7 +277,7 @@ def _others(lines: _Lines, known: set[str]) -> Iterable[LeftOut]:
         adopt = lines.layout.command("allocate NAME --owner OWNER --start N")
         yield LeftOut(
             f"lines of {', '.join(names[:_SHOWN])}{more}",
-            "their names do not show whether usernsplan wrote them; "
+            "the names do not show whether usernsplan wrote them; "
             "no other container gets their ids",
             f"if usernsplan wrote one, adopt it, with the options that it was made with: {adopt}",
         )
@@ -318,7 +318,11 @@ def _volumes(
             )
             left.append(LeftOut(path, why))
         elif is_known and mapping.uids.host_ranges() == run.mapping.uids.host_ranges():
-            found[path] = Volume(path, run.container, run.mode, user=_user(mapping, run.owner))
+            user = ""
+            if run.owner is not None:
+                uid, gid = run.owner
+                user = f"{mapping.uids.to_container(uid)}:{mapping.gids.to_container(gid)}"
+            found[path] = Volume(path, run.container, run.mode, user=user)
         else:
             why = (
                 f"run {run.run} gave it to '{run.container}', whose ids are unknown or have changed"
@@ -326,9 +330,3 @@ def _volumes(
             remedy = "when the container is known, run fix-volume on it again"
             left.append(LeftOut(path, why, remedy))
     return tuple(sorted(found.values(), key=lambda volume: volume.path))
-
-
-def _user(mapping: Mapping, owner: tuple[int, int] | None) -> str:
-    if owner is None:
-        return ""
-    return f"{mapping.uids.to_container(owner[0])}:{mapping.gids.to_container(owner[1])}"

@@ -1,4 +1,4 @@
-"""The part of the ledger about some ids, compared with the whole ledger."""
+"""Ledger.about returns the part of Ledger.state that concerns some ids."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def ids(*numbers: int) -> IdSet:
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Ledger:
-    """Ranges of a, b and c from 524288 on, c's quarantined; ids from 2000000 on are reserved."""
+    """Ranges of a, b and c from 524288 on, with c released; the ids from 2000000 on reserved."""
     root = tmp_path / "host"
     usernsplan("allocate", "--strategy", "per-container", "aa", "bb", "cc", "--root", root)
     usernsplan("release", "cc", "--root", root)

@@ -54,8 +54,8 @@ class UsernsplanError(Exception):
     exit_status: int = ExitStatus.FAILED
     code = "failed"
     hint = ""
-    # The allocation that it is about, where it is about one: a plan file then tells the line.
-    about = ""
+    # The name of the allocation that the error concerns, if any: a plan file then shows its line.
+    allocation = ""
     # Where that option was said, as the edge shows it: "--start", or the line and key of a file.
     where = ""
     # What was done before it failed and still holds: an interrupted run that was mended, say.
@@ -171,12 +171,12 @@ class StoppedError(UsernsplanError):
 
 
 @contextmanager
-def about(name: str = "", option: str = "") -> Iterator[None]:
-    """Let an error that is raised inside say which allocation, or which option, it is about."""
+def concerning(allocation: str = "", option: str = "") -> Iterator[None]:
+    """Note which allocation, or which option, an error that is raised inside concerns."""
     try:
         yield
     except UsernsplanError as error:
-        error.about = error.about or name
+        error.allocation = error.allocation or allocation
         error.option = error.option or option
         raise
 

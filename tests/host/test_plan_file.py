@@ -1040,7 +1040,7 @@ def test_volumes_are_given_to_their_containers(root: Path) -> None:
     web, db, rootfs = (make_volume(root, f"/srv/{name}") for name in ("web", "db", "rootfs"))
     os.chown(rootfs / "file", 33, 44)
     out, _ = here("plan", "--root", root)
-    assert "  ~ volume /srv/db      to be given to db (own 999:998)\n" in out
+    assert "  ~ volume /srv/db      fix for db (own 999:998)\n" in out
     assert out.endswith("Plan: 2 to add, 0 to change, 0 to remove, 3 volumes to fix.\n")
     out, _ = here("apply", "--yes", "--root", root)
     assert "The volumes are left" in out

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from usernsplan.errors import about, placed
+from usernsplan.errors import concerning, placed
 from usernsplan.model import LedgerChange, Plan
 from usernsplan.planner import advice, daemon, needs
 from usernsplan.planner.choose import choose
@@ -54,7 +54,7 @@ def _plan(state: HostState, resolved: Resolved, chosen: Chosen, lines: Grants) -
         for one in wanted
     ]
     containers = allocations[: len(resolved.containers)]
-    with about(option="daemon"):
+    with concerning(option="daemon"):
         docker = _docker(state, resolved, allocations, chosen, lines)
     made = daemon.with_accounts(state, needs.accounts(resolved.engines, allocations))
     return Plan(
@@ -96,7 +96,7 @@ def _granted(lines: Grants, resolved: Resolved, chosen: Chosen) -> dict[str, All
     new = {}
     # What stands comes first, so that new lines follow it.
     for one in (*sorted(resolved.containers, key=lambda one: not one.known), *chosen.pools):
-        with about(one.name, "engines" if one in chosen.pools else ""):
+        with concerning(one.name, "engines" if one in chosen.pools else ""):
             if one.known:
                 lines.restore(one.known)
             else:

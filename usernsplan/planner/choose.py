@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from usernsplan.claims.pool import pool_of
 from usernsplan.claims.sources import claims_of
-from usernsplan.errors import InvalidValueError, RefusedError, UsernsplanError, about
+from usernsplan.errors import InvalidValueError, RefusedError, UsernsplanError, concerning
 from usernsplan.ids import IdRange, IdSet
 from usernsplan.model import Allocation
 from usernsplan.planner import returning
@@ -58,7 +58,7 @@ def choose(state: HostState, resolved: Resolved, lines: Grants) -> Chosen:
     left_out: list[Finding] = []
     for one in resolved.pools:
         try:
-            with about(option="engines"):
+            with concerning(option="engines"):
                 more, again = _new(ground, (one,), new.values())
                 if one.known and not resolved.are_named:
                     # Its lines may be such that they cannot be put back.
@@ -97,7 +97,7 @@ def _new(
     placed = []
     for one in wanted:
         if one.start is not None:
-            with about(one.name, "start"):
+            with concerning(one.name, "start"):
                 placed.append((one, _made(one, one.start)))
     back = {
         one.name: was
@@ -116,7 +116,7 @@ def _new(
 
     new = {}
     for one in wanted:
-        with about(one.name):
+        with concerning(one.name):
             made = _made(one, bases.get(one.name))
         new[one.name] = returning.since_then(made, back.get(one.name))
     return new, back
@@ -174,7 +174,7 @@ def _first_fit(ground: _Ground, wanted: Iterable[Wanted], held: IdSet) -> dict[s
             groups.setdefault(one.strategy.need, []).append(one)
     found = dict[str, int]()
     for need, group in groups.items():
-        with about(option="pool"):
+        with concerning(option="pool"):
             pool = pool_of(ground.state, group[0].strategy, group[0].pool)
             bases = take(pool, ground.taken.ids | held, need, len(group))
         found |= zip((one.name for one in group), bases, strict=True)
@@ -192,12 +192,12 @@ def _check_starts(
     if not placed:
         return
     for one, made in placed:
-        with about(one.name, "start"):
+        with concerning(one.name, "start"):
             _check_start(ground, one, made, is_back=one.name in back)
     asked = {made.name: made for _, made in placed}
     for (held, name), (following, other) in pairwise(_held([*before, *asked.values()])):
         if held.overlaps(following):
-            with about(other, "start"):
+            with concerning(other, "start"):
                 raise RefusedError(
                     f"{held} of '{name}' and {following} of '{other}' overlap", hint=_LEAVE
                 )
@@ -212,7 +212,7 @@ def _check_starts(
             if name in adopted or name in back:
                 others = _not_running(others)
             for whose, overlap in holders(held, others, ground.state.layout):
-                with about(name, "start"):
+                with concerning(name, "start"):
                     raise RefusedError(f"{held} is not free: {overlap} is {whose}", hint=_LEAVE)
 
 

@@ -10,7 +10,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from usernsplan.engines import ENGINES, known, pool_named
-from usernsplan.errors import InvalidValueError, RefusedError, UsernsplanError, about, did_you_mean
+from usernsplan.errors import (
+    InvalidValueError,
+    RefusedError,
+    UsernsplanError,
+    concerning,
+    did_you_mean,
+)
 from usernsplan.escape import shell
 from usernsplan.layout import NSSWITCH, PASSWD
 from usernsplan.model import DEFAULT_NAME, ROOT, ContainerOptions, Finding, PoolOptions
@@ -97,9 +103,9 @@ def resolve(state: HostState, request: AllocateRequest) -> Resolved:
     Raises InvalidValueError for options that cannot be or that contradict each other, RefusedError
     where the host holds something else, and PoolExhaustedError where no DOCKERROOT is free.
     """
-    with about(option="strategy"):
+    with concerning(option="strategy"):
         strategy = _strategy(state, request)
-    with about(option="engines"):
+    with concerning(option="engines"):
         engines = _engines(state, request)
 
     names = _names(request, engines)
@@ -110,7 +116,7 @@ def resolve(state: HostState, request: AllocateRequest) -> Resolved:
     )
     _refuse_past_docker(state, containers)
     _refuse_bypassed_files(state)
-    with about(option="strategy"):
+    with concerning(option="strategy"):
         _refuse_other_strategy(state, strategy)
 
     owners = {a.owner: a.name for a in state.ledger.allocations if a.owner != ROOT}
@@ -120,17 +126,17 @@ def resolve(state: HostState, request: AllocateRequest) -> Resolved:
         accounts.clear()
     for one in containers:
         is_meant = options[one.name].owner or _is_dockers(request, one.name)
-        with about(one.name):
+        with concerning(one.name):
             if one.owner in accounts and not (is_meant or one.known):
                 refuse_account(state, one.owner)
             _admit(state, owners, one)
 
-    with about(option="engines"):
+    with concerning(option="engines"):
         wanted = _engines_with_pools(request, strategy, engines)
         # --start is about one allocation: that of the one pool where no container is named.
         start = request.start if len(wanted) == 1 and not names else None
         pools, left_out = _pools(state, request, wanted, start, owners)
-    with about(option="daemon"):
+    with concerning(option="daemon"):
         docker, not_pointed = _docker(state, request, engines, [*names, *(p.name for p in pools)])
     return Resolved(
         containers=containers,
@@ -192,7 +198,7 @@ def _engines(state: HostState, request: AllocateRequest) -> tuple[str, ...]:
 def _names(request: AllocateRequest, engines: tuple[str, ...]) -> tuple[str, ...]:
     """The containers; without a name Docker's own allocation, unless only other engines are named."""
     for name in request.names:
-        with about(name):
+        with concerning(name):
             _check_container(request, name)
     if request.from_file:
         return tuple(dict.fromkeys(request.names))
@@ -222,11 +228,11 @@ def _check_container(request: AllocateRequest, name: str) -> None:
         hint = f"the engine {engine} makes it; give the container another name"
         raise InvalidValueError(f"'{name}' is the name of the pool of {engine}", hint=hint)
     if name in request.each:
-        with about(option="engines"):
+        with concerning(option="engines"):
             for engine in request.each[name].engines:
                 known(engine)
         if (owner := request.each[name].owner) is not None:
-            with about(option="owner"):
+            with concerning(option="owner"):
                 check_owner(owner)
 
 
@@ -257,7 +263,7 @@ def _options(
     autos = {name: it for name, it in shapes.items() if isinstance(it, Shared) and it.auto}
     if not autos:
         return found
-    with about(option="dockerroot"):
+    with concerning(option="dockerroot"):
         first = first_free(state)
     stands = {a.name: root for a in state.ledger.allocations if (root := dockerroot_of(a))}
     return found | {
@@ -318,7 +324,7 @@ def _refuse_past_docker(state: HostState, containers: Iterable[Wanted]) -> None:
         words = f"allocate --strategy {strategy.name} {root} --max {strategy.max} {other}"
         made = state.layout.command(words)
         shown = state.layout.command(f"render podman {other}")
-        with about(name):
+        with concerning(name):
             raise InvalidValueError(
                 f"{strategy.max} is too large: Docker's own map comes from subuid, "
                 f"where a shared one ends at {SHARED_SUBID_LAST}",

@@ -179,7 +179,7 @@ def test_a_host_has_one_strategy(prune: bool) -> None:
         ),
         (
             "[aa, {name: bb, start: 65536}]",
-            "p.yaml:2: containers[1].start: 65536-131071 lies outside the pool",
+            "p.yaml:2: containers[1].start: 65536-131071 is outside the pool",
         ),
         (
             "[{name: aa, start: 524288, size: 65537}, {name: bb, start: 589824}]",

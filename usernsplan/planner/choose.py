@@ -1,6 +1,6 @@
-"""Which ids each new allocation gets: those asked for, those it had before, or the first that fit.
+"""Choose the ids of each new allocation: the requested ones, its former ones, or the first that fit.
 
-Pure. Lines of subuid and subgid are only looked at here; nothing is granted.
+Pure. It only reads the lines of subuid and subgid and grants nothing.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
     from usernsplan.planner.resolve import Resolved, Wanted
     from usernsplan.strategies import Need
 
-_LEAVE = "leave the start out: usernsplan finds a free range"
+_LEAVE = "leave the start out, and usernsplan finds a free range"
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The ``new`` allocations with their ids, by name, and what comes ``back`` out of quarantine.
+    """The ``new`` allocations with their ids, and the ranges that come ``back`` from quarantine.
 
-    ``pools`` are those that can be had, new or not, and ``left_out`` says why the others cannot.
-    ``notes`` are about ranges that names had before.
+    Both are by name. ``pools`` are the possible ones, new or not, and ``left_out`` says why the
+    others are impossible. ``notes`` are about former ranges.
     """
 
     pools: tuple[Wanted, ...]
@@ -46,14 +46,15 @@ class Chosen:
 
 
 def choose(state: HostState, resolved: Resolved, lines: Grants) -> Chosen:
-    """Choose ids for all that is wanted. ``lines`` are those of the host.
+    """Choose ids for everything that the request wants. ``lines`` are those of the host.
 
-    A pool whose engine is merely installed stands in nobody's way: if it cannot be had, it is left
-    out. Raises PoolExhaustedError where there is no room for something else, and RefusedError or
-    InvalidValueError where something cannot lie where it was asked for.
+    If the request does not name an engine, its pool is left out where it is impossible. Raises
+    PoolExhaustedError if there is no room, and RefusedError or InvalidValueError for a requested
+    first id that is impossible.
     """
     ground = _Ground(state, lines, claims_of(state).where(is_taken))
     new, back = _new(ground, resolved.containers, ())
+
     pools: list[Wanted] = []
     left_out: list[Finding] = []
     for one in resolved.pools:
@@ -61,7 +62,7 @@ def choose(state: HostState, resolved: Resolved, lines: Grants) -> Chosen:
             with concerning(option="engines"):
                 more, again = _new(ground, (one,), new.values())
                 if one.known and not resolved.are_named:
-                    # Its lines may be such that they cannot be put back.
+                    # Whether its lines can be restored shows only in an attempt.
                     Grants(state).restore(one.known)
                 for made in more.values():
                     lines.refuse_other_lines(made)
@@ -79,7 +80,7 @@ def choose(state: HostState, resolved: Resolved, lines: Grants) -> Chosen:
 
 
 class _Ground(NamedTuple):
-    """What there is before anything is chosen: the host, its lines, and the claims that keep ids from being given."""
+    """The situation before the choice: the host, its lines, and the claims on ids that are taken."""
 
     state: HostState
     lines: Grants
@@ -89,11 +90,11 @@ class _Ground(NamedTuple):
 def _new(
     ground: _Ground, wanted: Iterable[Wanted], before: Collection[Allocation]
 ) -> tuple[dict[str, Allocation], dict[str, Quarantined]]:
-    """The new allocations, and what comes back for them. ``before`` have their ids already."""
+    """The new allocations, and their ranges that come back. ``before`` have their ids already."""
     wanted = [one for one in wanted if one.known is None]
     former = returning.of(ground.state, wanted)
 
-    # Those that want one place first: it may be where the others would come to lie.
+    # Requested first ids come first: otherwise another allocation could take these ids.
     placed = []
     for one in wanted:
         if one.start is not None:
@@ -124,7 +125,7 @@ def _new(
 
 def _made(one: Wanted, base: int | None) -> Allocation:
     need = one.strategy.need
-    # First the range, whose error says what is wrong with a base that was asked for.
+    # The range comes first: its error explains what is wrong with a requested base.
     held = IdRange(base, need.count) if base is not None and need else None
     mapping = one.strategy.mapping(base)
     return Allocation(
@@ -138,9 +139,9 @@ def _again(
     former: dict[str, tuple[Quarantined, ...]],
     held: IdSet,
 ) -> dict[str, Quarantined]:
-    """The former ranges that come back, for each name the latest that nobody else has by now.
+    """The former ranges that come back: for each name the latest that is still free.
 
-    What runs in it may be the very container, so that it is no hindrance.
+    A running user namespace does not count: it may be the container itself.
     """
     ranges = [
         (one, was)
@@ -167,7 +168,7 @@ def _is_in(held: IdRange, pool: IdRange | None) -> bool:
 
 
 def _first_fit(ground: _Ground, wanted: Iterable[Wanted], held: IdSet) -> dict[str, int]:
-    """The first id of each name that takes a range from the pool. ``held`` is chosen already."""
+    """The first id of each name that takes a range from a pool. ``held`` ids are taken, too."""
     groups: dict[Need, list[Wanted]] = {}
     for one in wanted:
         if one.strategy.need:
@@ -188,7 +189,7 @@ def _check_starts(
     back: dict[str, Quarantined],
     before: Iterable[Allocation],
 ) -> None:
-    """Raise an error where a first id that was named cannot be had."""
+    """Raise an error for a requested first id that is impossible."""
     if not placed:
         return
     for one, made in placed:
@@ -202,7 +203,7 @@ def _check_starts(
                     f"{held} of '{name}' and {following} of '{other}' overlap", hint=_LEAVE
                 )
 
-    # Almost always nothing is in the way. Whose it is costs more, and is asked only where it is.
+    # Almost always all ids are free. To find the holder costs more, so it is done only on conflict.
     adopted = {name for name, made in asked.items() if ground.lines.stands(made)}
     claims = returning.without(ground.taken, back.values())
     taken = ground.lines.without(claims, *(asked[name] for name in adopted)).ids
@@ -217,28 +218,30 @@ def _check_starts(
 
 
 def _not_running(claims: Claims) -> Claims:
-    """The claims less those of user namespaces that run."""
+    """The claims without those of running user namespaces."""
     return claims.where(lambda claim: claim.source != "namespace")
 
 
 def _check_start(ground: _Ground, one: Wanted, made: Allocation, *, is_back: bool) -> None:
-    """Raise an error where an allocation cannot lie there, no matter who has these ids."""
+    """Raise an error if the range is impossible, no matter who has these ids."""
     need = one.strategy.need
     if made.reserved_range is None or need is None:
         raise InvalidValueError("this allocation takes no range of its own")
     ground.lines.refuse_other_lines(made)
-    # Lines that stand are adopted where somebody put them; containers may well be running in them.
-    # And a range that the name had before was good enough then.
+
+    # Existing lines are adopted wherever they are, and containers may be running in them. A former
+    # range was valid when it was given out.
     if ground.lines.stands(made) or is_back:
         return
+
     pool = pool_of(ground.state, one.strategy, one.pool)
     if made.reserved_range.start % need.align:
         raise InvalidValueError(f"{made.reserved_range.start} is not a multiple of {need.align}")
     if not _is_in(made.reserved_range, pool):
         hint = "name a larger pool"
-        raise InvalidValueError(f"{made.reserved_range} lies outside the pool {pool}", hint=hint)
+        raise InvalidValueError(f"{made.reserved_range} is outside the pool {pool}", hint=hint)
 
 
 def _held(allocations: Iterable[Allocation]) -> list[tuple[IdRange, str]]:
-    """What they hold, and their names, in the order of the ids."""
+    """Their reserved ranges and names, in the order of the ids."""
     return sorted((a.reserved_range, a.name) for a in allocations if a.reserved_range)

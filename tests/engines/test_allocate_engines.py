@@ -414,7 +414,7 @@ def test_a_name_that_useradd_would_not_take_is_refused_before_it_is_asked(root: 
     words = (*PER_CONTAINER, name, "--engine", "docker-instance", "--root", root)
     for more in (["--dry-run"], []):
         _, said = here(*words, *more, status=2)
-        assert "give it a shorter owner" in said
+        assert "choose a shorter owner" in said
     assert not (root / "var").exists()
     here(*words, "--owner", "kubelet")
 

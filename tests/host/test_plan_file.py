@@ -1310,5 +1310,5 @@ def test_a_remap_to_somebody_else_is_refused_in_the_words_of_the_file(root: Path
     (root / "etc/docker/daemon.json").write_text('{"userns-remap": "bob"}')
     file = write("strategy: per-container\nengines: [docker]\ncontainers: [default]\n")
     _, err = here("apply", file, "--yes", "--root", root, status=9)
-    assert "write 'daemon: NAME' to change it, or 'daemon: false' to leave it alone" in err
+    assert "write 'daemon: NAME' to change it, or 'daemon: false' to keep it" in err
     assert (root / "etc/docker/daemon.json").read_text() == '{"userns-remap": "bob"}'

@@ -65,7 +65,7 @@ def test_lxc_is_not_served_by_the_way_where_lxd_is() -> None:
 def test_after_the_ledger_was_lost_an_allocation_with_roots_lines_can_be_adopted() -> None:
     words = asked("web", engines=("lxc",))
     host = replace(carried_out(state(), make_plan(state(), words)), ledger=LedgerState())
-    with pytest.raises(RefusedError, match="which usernsplan did not give") as caught:
+    with pytest.raises(RefusedError, match="which usernsplan did not write") as caught:
         make_plan(host, words)
     assert "adopt it with '--start 524288'" in caught.value.hint
     plan = make_plan(host, replace(words, start=524288))

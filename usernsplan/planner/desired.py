@@ -261,7 +261,7 @@ def _with_former(state: HostState, plan: Plan) -> HostState:
 
     The volumes of these are right as they are.
     """
-    back = tuple(a for a in plan.ledger.add if a.since)
+    back = tuple(a for a in plan.ledger.add if a.event)
     if not back:
         return state
     return as_changed(state, {}, LedgerChange(add=back, unkeep=plan.ledger.unkeep))

@@ -389,7 +389,7 @@ def test_a_host_that_changes_while_it_asks_is_not_repaired(root: Path) -> None:
     os.close(terminal)
     os.close(theirs)
     assert asking.returncode == 6
-    assert "no longer what was shown" in said
+    assert "has changed since the plan was shown" in said
     after = files_of(root)
     assert {name: after[name] for name in before} == before
 

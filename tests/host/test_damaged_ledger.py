@@ -131,7 +131,7 @@ def test_a_rebuilt_ledger_holds_what_is_sure_and_names_the_rest(tmp_path: Path) 
     assert "say --yes" in said
     assert files_of(tmp_path) == before
     for fact in (
-        "usernsplan-one: its lines do not tell",
+        "usernsplan-one: its lines do not show",
         "usernsplan-half",
         "alice",
         "root's lines for web",

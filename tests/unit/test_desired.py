@@ -228,7 +228,7 @@ def test_what_a_container_cannot_have_is_told_with_its_line(containers: str, mes
         (
             state(quarantined=[Quarantined("q", IdRange(524288, 5), "")]),
             "",
-            "524288-524292 is released",
+            "524288-524292 is quarantined",
         ),
         (web(), "", "524288-589823 is granted by a line"),
         (state(allocations=[shared("aa", (0, 2, 1), reserved_range=IdRange(524288, 1))]), "", None),

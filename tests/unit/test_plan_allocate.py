@@ -803,7 +803,7 @@ def test_a_start_may_be_the_last_that_fits_into_the_pool() -> None:
             "524288 is mapped by a running user namespace",
         ),
         (state(allocations=[per_container("db", FIRST)]), "524288-589823 is allocated in"),
-        (state(quarantined=[Quarantined("db", IdRange(FIRST, 1), "")]), "524288 is released"),
+        (state(quarantined=[Quarantined("db", IdRange(FIRST, 1), "")]), "524288 is quarantined"),
     ],
     ids=["subuid", "subgid", "account", "namespace", "ledger", "quarantine"],
 )
@@ -816,7 +816,7 @@ def test_a_start_that_is_not_free_is_refused_and_the_holder_named(
 
 def test_a_start_in_a_reserved_range_is_refused_even_with_a_pool_around_it() -> None:
     request = asked("web", start=2147352576, pool=IdRange.parse("2147352576-2147483647"))
-    with pytest.raises(RefusedError, match="is kept for systemd"):
+    with pytest.raises(RefusedError, match="is reserved for systemd"):
         make_plan(state(), request)
 
 

@@ -120,7 +120,7 @@ def test_release_tells_of_the_account_that_was_made_for_a_daemon() -> None:
     )
     plan = make_release(host, ReleaseRequest(("web",)))
     assert [f.message for f in plan.findings] == [
-        "the account usernsplan-web stays, and a Docker daemon that is remapped to it does not start"
+        "the account usernsplan-web stays, but a Docker daemon that is remapped to it no longer starts"
     ]
 
 

@@ -158,7 +158,7 @@ def test_a_volume_that_is_another_one_now_is_called_right_nowhere(
         if happens is hidden:
             assert "and something is mounted there" in ran(volumes, "plan")[0]
             hint = told(volumes, "check", "--select", "USN072", status=1)["findings"][0]["hint"]
-            assert hint.startswith("unmount what is mounted there if it hides the volume")
+            assert hint.startswith("if the mount hides the volume, unmount it")
     finally:
         if happens is hidden:
             subprocess.run(["umount", volumes.volume], check=True)

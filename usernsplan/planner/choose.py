@@ -74,7 +74,7 @@ def choose(state: HostState, resolved: Resolved, lines: Grants) -> Chosen:
         new, back = new | more, back | again
         pools.append(one)
 
-    notes = [*returning.told(state, back)]
+    notes = [*returning.regained(state, back)]
     notes += returning.missed(state, (a for name, a in new.items() if name not in back))
     return Chosen(tuple(pools), new, back, tuple(notes), tuple(left_out))
 

@@ -1,6 +1,6 @@
-"""A ledger that was lost, told again from what others hold: lines in subuid and subgid, and journals of runs. Pure.
+"""Rebuild a lost ledger from the lines of subuid and subgid, and from the journals of runs. Pure.
 
-Nothing is guessed. What two readings are possible of, and what stands nowhere else, is left out and named.
+Nothing is guessed. What has two possible readings, or is in no other file, is left out and named.
 """
 
 from __future__ import annotations
@@ -40,10 +40,11 @@ Ranges = tuple[IdRange, ...]
 
 
 class Given(NamedTuple):
-    """What the journal of a run tells: whose these volumes (by their names below the root) became, and by which map.
+    """What the journal of a run says: the container that got these volumes, and its map.
 
-    ``owner`` is the host's (uid, gid) that everything got; None where owners were kept apart. ``is_done``: it came to
-    its end. ``is_reverse``: it gave the volumes back to the host.
+    ``paths`` are below the root. ``owner`` is the host's (uid, gid) that everything got; None if
+    every file kept its owner. ``is_done``: the run is complete. ``is_reverse``: it gave the volumes
+    back to the host.
     """
 
     run: str
@@ -57,7 +58,7 @@ class Given(NamedTuple):
 
 
 class LeftOut(NamedTuple):
-    """What cannot be known: of what, why, and what can be done."""
+    """Something that the ledger cannot regain, the reason, and the remedy."""
 
     what: str
     why: str
@@ -66,7 +67,7 @@ class LeftOut(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """The ledger that is proposed, and what it lacks."""
+    """The proposed ledger, and what it lacks."""
 
     change: LedgerChange
     left_out: tuple[LeftOut, ...]
@@ -75,16 +76,20 @@ class Rebuilt:
 def make_rebuilt(
     state: HostState, given: Sequence[Given], unread: Iterable[LeftOut] = ()
 ) -> Rebuilt:
-    """Decide what a new ledger is to hold. ``given`` is oldest first; ``unread`` are runs that could not be read."""
+    """Decide what the new ledger holds.
+
+    ``given`` is oldest first; ``unread`` are runs that could not be read.
+    """
     left = list(unread)
     lines = _Lines(state)
     maps = {one.container: one for one in given if not one.is_reverse}
     made: dict[str, Allocation] = {}
     for owner in lines.owners():
         if owner.startswith(OWN_PREFIX):
-            found = _told(owner.removeprefix(OWN_PREFIX), owner, lines, left)
+            found = _of_lines(owner.removeprefix(OWN_PREFIX), owner, lines, left)
             if found is not None:
                 made[found.name] = found
+
     named = {one.owner for one in made.values()} | {one.what for one in left}
     kept: list[tuple[str, IdRange]] = []
     for name, one in maps.items():
@@ -95,18 +100,20 @@ def make_rebuilt(
             made[name] = found
         elif reserved_range is not None:
             kept.append((name, reserved_range))
+
     _drop_overlapping(made, left)
     left += _others(lines, {one.owner for one in made.values()}, {one.what for one in left})
     left += _shared_with_root(made.values(), lines, state)
-    kept += _still_kept(state, made.values(), kept)
+    kept += _still_quarantined(state, made.values(), kept)
     volumes = _volumes(made, {name for name, _ in kept}, given, left)
+
+    has_some = "; the damaged one has only those above" if state.ledger != LedgerState() else ""
     left.append(
         LeftOut(
             "released ranges, reservations and the history",
-            "no other file has them"
-            + (", and the damaged one tells these alone" if state.ledger != LedgerState() else ""),
-            "reserve in a plan file what others have; before a new range is used, look for files that carry it: "
-            + state.layout.command("find-owned FIRST-LAST DIR"),
+            f"no other file has them{has_some}",
+            "reserve the ids of others in a plan file, and before you use a new range, look for files "
+            f"that carry it: {state.layout.command('find-owned FIRST-LAST DIR')}",
         )
     )
     change = LedgerChange(
@@ -119,7 +126,7 @@ def make_rebuilt(
 
 
 class _Lines:
-    """What each owner has in both files, in order."""
+    """The ranges of each owner in both files, in the order of the lines."""
 
     def __init__(self, state: HostState) -> None:
         self.layout = state.layout
@@ -140,7 +147,7 @@ class _Lines:
         return self._of[SUBUID].get(owner, ()), self._of[SUBGID].get(owner, ())
 
     def is_odd(self, owner: str) -> bool:
-        """Tell whether a line could be read as his that not all read alike."""
+        """Tell whether readers disagree on a line that may belong to this owner."""
         return owner in self._odd
 
     def place(self) -> str:
@@ -159,47 +166,45 @@ def _grants(file: SubidFile) -> dict[str, Ranges]:
     return found
 
 
-def _told(name: str, owner: str, lines: _Lines, left: list[LeftOut]) -> Allocation | None:
-    """The allocation of an owner's lines; where they do not tell it, that is noted."""
+def _of_lines(name: str, owner: str, lines: _Lines, left: list[LeftOut]) -> Allocation | None:
+    """The allocation that an owner's lines describe; if they are unclear, ``left`` gets the reason."""
     try:
         if name != DEFAULT_NAME:
             check_name(name)
     except InvalidValueError as error:
         left.append(LeftOut(owner, f"{error}"))
         return None
+
     uids, gids = lines.of(owner)
     start = str(uids[0].start) if uids else "N"
-    again = lines.layout.inline(f"allocate {shell(name, '--owner', owner, '--start', start)}")
-    again += " and the other words that it was made with: that takes the lines over as they stand"
+    adopt = lines.layout.inline(f"allocate {shell(name, '--owner', owner, '--start', start)}")
+    again = f"adopt the lines with {adopt} and the other options of the original command"
     if lines.is_odd(owner) or uids != gids or not uids:
-        why = f"its lines in {lines.place()} are not the same, or not all read them alike"
-        left.append(
-            LeftOut(
-                owner, why, f"make them the same, or take them out: {lines.layout.command('check')}"
-            )
-        )
+        why = f"its lines in {lines.place()} differ, or readers disagree on them"
+        check = lines.layout.command("check")
+        left.append(LeftOut(owner, why, f"make them equal, or remove them: {check}"))
         return None
+
     strategy, base = _strategy(uids)
     if strategy is None:
-        left.append(
-            LeftOut(owner, "its lines do not tell which id of the container is which", again)
-        )
+        left.append(LeftOut(owner, "its lines do not show the container ids", again))
         return None
     held = IdRange(base, strategy.need.count) if strategy.need and base is not None else None
     made = Allocation(name, owner, strategy.name, strategy.mapping(base), held)
     if made.mapping.uids.host_ranges() != uids:
-        left.append(LeftOut(owner, "its lines are those of no strategy", again))
+        left.append(LeftOut(owner, "its lines match no strategy", again))
         return None
+
     if owner.startswith(OWN_PREFIX):
         return made
-    # Nothing tells that we wrote them: they stay when it is released.
+    # Nothing proves that usernsplan wrote these lines, so a release must leave them.
     return replace(made, found=tuple(line for one in holdings(made) for line in one.noted()))
 
 
 def _strategy(ranges: Ranges) -> tuple[Strategy | None, int | None]:
-    """The one strategy whose lines these are, with its base; None where none is, or several are.
+    """The one strategy that writes these lines, with its base; None if none or several do.
 
-    Of a single id nothing tells which id of the container it is, nor how many were set apart with it.
+    A single id does not show its container id, nor the size of its block.
     """
     first, last = ranges[0], ranges[-1].last
     try:
@@ -208,7 +213,7 @@ def _strategy(ranges: Ranges) -> tuple[Strategy | None, int | None]:
                 return Shared(identity=True, max=first.count), None
             return PerContainer(size=first.count), first.start
         if first.count == 1 and first.start > 0 and len(ranges) in {2, 3}:
-            fills = len(ranges) == 3  # noqa: PLR2004 - root, what fills the gap, and what is itself
+            fills = len(ranges) == 3  # noqa: PLR2004 - container root, the filler, the host's own
             shared = Shared(dockerroot=first.start, max=last, filler=fills)
             return shared, ranges[1].start if fills else None
     except InvalidValueError:
@@ -219,31 +224,32 @@ def _strategy(ranges: Ranges) -> tuple[Strategy | None, int | None]:
 def _of_run(
     one: Given, lines: _Lines, left: list[LeftOut]
 ) -> tuple[Allocation | None, IdRange | None]:
-    """The allocation that a run names, or the range to be kept back where nobody has its lines any more."""
+    """The allocation that a run names, or the range to quarantine if nobody has its lines now."""
     ranges = one.mapping.uids.host_ranges()
     both = (ranges, one.mapping.gids.host_ranges())
     owners = [owner for owner in lines.owners() if owner != ROOT and lines.of(owner) == both]
     if len(owners) == 1:
-        made = _told(one.container, owners[0], lines, left)
+        made = _of_lines(one.container, owners[0], lines, left)
         if made is not None and made.mapping != one.mapping:
-            left.append(
-                LeftOut(
-                    owners[0], f"run {one.run} gave volumes to '{one.container}' by another map"
-                )
-            )
+            why = f"run {one.run} gave volumes to '{one.container}' by another map"
+            left.append(LeftOut(owners[0], why))
             return None, None
         return made, None
+
     alone = len(ranges) == 1 and both[0] == both[1] and ranges[0].count > 1 and ranges[0].start > 0
     if not owners and alone and not lines.claimed.meets(ranges[0].start, ranges[0].stop):
-        # It was released, or has lost its lines: files carry it, and nobody else is to get it.
+        # It was released or has lost its lines, and files may still carry its ids.
         return None, ranges[0]
-    why = f"run {one.run} gave volumes to it, and lines in {lines.place()} do not tell whose its ids are now"
-    left.append(LeftOut(one.container, why, "allocate it by the words that it was made with"))
+    why = (
+        f"run {one.run} gave volumes to it, and the lines in {lines.place()} do not show who has its "
+        "ids now"
+    )
+    left.append(LeftOut(one.container, why, "repeat the command that allocated it"))
     return None, None
 
 
 def _drop_overlapping(made: dict[str, Allocation], left: list[LeftOut]) -> None:
-    """Two that hold the same ids were never given out so: neither is known."""
+    """Leave out allocations that overlap: usernsplan never gives out such ranges."""
     held = [(one.reserved_range, name) for name, one in made.items() if one.reserved_range]
     for (mine, name), (theirs, other) in (
         (a, b) for index, a in enumerate(sorted(held)) for b in sorted(held)[index + 1 :]
@@ -258,10 +264,10 @@ def _drop_overlapping(made: dict[str, Allocation], left: list[LeftOut]) -> None:
             made.pop(other, None)
 
 
-def _still_kept(
+def _still_quarantined(
     state: HostState, made: Iterable[Allocation], kept: Iterable[tuple[str, IdRange]]
 ) -> list[tuple[str, IdRange]]:
-    """What the damaged ledger says is quarantined: at worst it keeps ids back that could be given out."""
+    """The quarantined ranges of the damaged ledger. If it is wrong, only free ids are lost."""
     taken = IdSet(
         [*(one.reserved_range for one in made if one.reserved_range), *(held for _, held in kept)]
     )
@@ -273,7 +279,7 @@ def _still_kept(
 
 
 def _others(lines: _Lines, known: set[str], told: set[str]) -> list[LeftOut]:
-    """Owners whose names do not say whether usernsplan gave them their lines."""
+    """Owners whose names do not show whether usernsplan wrote their lines."""
     names = [
         o
         for o in lines.owners()
@@ -288,8 +294,8 @@ def _others(lines: _Lines, known: set[str], told: set[str]) -> list[LeftOut]:
     return [
         LeftOut(
             f"lines of {shown}",
-            "whether usernsplan gave them is not told by their names; nobody else gets these ids",
-            f"one that it did give is taken over by the words that it was made with: {again}",
+            "the names do not show whether usernsplan wrote them; nobody else gets these ids",
+            f"adopt such a line with the command that allocated it: {again}",
         )
     ]
 
@@ -305,9 +311,10 @@ def _shared_with_root(made: Iterable[Allocation], lines: _Lines, state: HostStat
     return [
         LeftOut(
             f"root's lines for {name}",
-            "whether usernsplan granted them is not told",
-            f"where an engine such as LXC needs them: {state.layout.inline(f'allocate {shell(name)} --engine lxc')}"
-            " and the other words that it was made with",
+            "nothing shows whether usernsplan granted them",
+            "if an engine such as LXC needs them, run "
+            f"{state.layout.inline(f'allocate {shell(name)} --engine lxc')} "
+            "with the other options of the original command",
         )
         for name in both
     ]
@@ -316,7 +323,7 @@ def _shared_with_root(made: Iterable[Allocation], lines: _Lines, state: HostStat
 def _volumes(
     made: dict[str, Allocation], kept: set[str], given: Iterable[Given], left: list[LeftOut]
 ) -> tuple[Volume, ...]:
-    """The volumes that runs gave to these containers by the maps that they have, and have not given away since."""
+    """The volumes that runs gave to these containers by their present maps, and that they still have."""
     found: dict[str, Volume] = {}
     for one in given:
         for path in one.paths:
@@ -328,19 +335,15 @@ def _volumes(
                 has is not None and has.mapping.uids.host_ranges() == one.mapping.uids.host_ranges()
             )
             if not one.is_done:
-                left.append(
-                    LeftOut(
-                        path, f"run {one.run} on it was interrupted: what finishes it records it"
-                    )
-                )
+                why = f"run {one.run} on it was interrupted; once it is finished, it is recorded"
+                left.append(LeftOut(path, why))
             elif same or (has is None and one.container in kept):
                 mapping = has.mapping if has else one.mapping
                 found[path] = Volume(path, one.container, one.mode, user=_user(mapping, one.owner))
             else:
-                why = f"run {one.run} gave it to '{one.container}', whose ids are not known, or are others now"
-                left.append(
-                    LeftOut(path, why, "once the container is known, run fix-volume on it again")
-                )
+                why = f"run {one.run} gave it to '{one.container}', whose ids are unknown or others now"
+                remedy = "once the container is allocated, run fix-volume on it again"
+                left.append(LeftOut(path, why, remedy))
     return tuple(sorted(found.values(), key=lambda volume: volume.path))
 
 

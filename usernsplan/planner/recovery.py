@@ -1,11 +1,13 @@
-"""What becomes of a run that did not get from its first file to its last. Pure.
+"""Finish or undo a command that was interrupted between its first file and its last. Pure.
 
-After a kill other programs may have changed the files (the locks died with the run), so nothing is decided by position
-or by whole contents: a line of ours is taken out wherever it stands now, and never put in, because its range may by now
-be somebody else's. Hence ``mend``: where nothing was done, nothing is; a run whose lines all stand is completed, and so
-is one that had begun to take lines out; any other is put back.
+A kill also ends the locks, so other programs may have changed the files since then. Neither the
+position of a line nor the whole content of a file is reliable. A line of ours is removed wherever it
+is now, but never added, because somebody else may have its range by now. Therefore ``mend`` does
+nothing if nothing was done. It completes a command whose lines are all there, and one that had begun
+to remove lines. It undoes any other.
 
-A run that fails still holds its locks, so nobody else has written, and ``undo`` gives the files their bytes back.
+A command that fails still holds its locks, so nobody else has written, and ``undo`` restores the
+bytes of the files.
 """
 
 from __future__ import annotations
@@ -27,7 +29,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Mended:
-    """How to leave the host consistent: files to change or remove, and whether the ledger gets the run's changes."""
+    """What makes the host consistent: files to change, and files to remove.
+
+    ``completed``: the ledger gets the change of the command.
+    """
 
     completed: bool
     changes: tuple[Change, ...]
@@ -35,32 +40,29 @@ class Mended:
 
 
 def mend(intent: Intent, now: Mapping[str, bytes | None]) -> Mended:
-    """Decide after a kill, from the files' bytes as they are ``now`` (by path; None: there is no file)."""
+    """Decide after a kill. ``now`` has the present bytes of each path; None: the file is missing."""
     if all(_stands(c.path, now[c.path], c.before, c.after) for c in intent.changes):
         return Mended(completed=True, changes=())
     if all(_stands(c.path, now[c.path], c.after, c.before) for c in intent.changes):
         return Mended(completed=False, changes=())
-    if intent.ledger.remove:
-        steps = [
-            (c.path, now[c.path], _moved(c.path, now[c.path], c.before, c.after))
-            for c in intent.changes
-        ]
-        return _mended(steps, completed=True)
-    steps = [
-        (c.path, now[c.path], _moved(c.path, now[c.path], c.after, c.before))
-        for c in intent.changes
-    ]
-    return _mended(steps, completed=False)
+
+    # Lines that are gone cannot come back, so a command that removes lines is completed.
+    forward = bool(intent.ledger.remove)
+    steps = []
+    for c in intent.changes:
+        source, target = (c.before, c.after) if forward else (c.after, c.before)
+        steps.append((c.path, now[c.path], _moved(c.path, now[c.path], source, target)))
+    return _mended(steps, completed=forward)
 
 
 def undo(intent: Intent, now: Mapping[str, bytes | None]) -> Mended:
-    """Decide after a failure under the locks: every file that was exchanged gets its bytes back."""
+    """Decide after a failure under the locks: every replaced file gets its former bytes."""
     exchanged = [c for c in intent.changes if now[c.path] == c.after != c.before]
     return _mended([(c.path, c.after, c.before) for c in exchanged], completed=False)
 
 
 def as_mended(state: HostState, intent: Intent) -> HostState:
-    """The host as it will be once ``intent`` is mended: what a preview has to start from."""
+    """The host as it is once ``intent`` is mended. A preview starts from it."""
     mended = mend(intent, files_of(state))
     now: dict[str, bytes | None] = {c.path: c.after for c in mended.changes} | dict.fromkeys(
         mended.removals
@@ -70,20 +72,20 @@ def as_mended(state: HostState, intent: Intent) -> HostState:
 
 
 def as_changed(state: HostState, files: dict[str, bytes | None], change: LedgerChange) -> HostState:
-    """The host once these files (by path; None: taken away) and the ledger have changed so."""
+    """The host once the ledger and these files (by path; None: removed) have changed."""
     now = files_of(state) | files
     return replace(
         state,
         subuid=subid.parse(now[SUBUID]),
         subgid=subid.parse(now[SUBGID]),
         daemon_json=now[DAEMON_JSON],
-        # Its moment is yet to come.
+        # The event has no time yet.
         ledger=fold(state.ledger, Event(state.ledger.number + 1, "", change)),
     )
 
 
 def files_of(state: HostState) -> dict[str, bytes | None]:
-    """The bytes of the files that plans change, by path; None where there is no such file."""
+    """The bytes of the files that plans change, by path; None if the file is missing."""
     return {SUBUID: _raw(state.subuid), SUBGID: _raw(state.subgid), DAEMON_JSON: state.daemon_json}
 
 
@@ -98,15 +100,16 @@ def _mended(steps: Sequence[tuple[str, bytes | None, bytes | None]], *, complete
 
 
 def _stands(path: str, now: bytes | None, source: bytes | None, target: bytes | None) -> bool:
-    """Tell whether all that ``target`` has more than ``source`` is there; others may have sorted or added since."""
+    """Tell whether everything that ``target`` adds to ``source`` is there now.
+
+    Other programs may have sorted the lines or added some since then.
+    """
     if now is None or now == target:
         return now == target
     if path == DAEMON_JSON:
         return _remap(now) == _remap(target or b"")
-    come, gone = (
-        subid.added_lines(source or b"", target or b""),
-        subid.added_lines(target or b"", source or b""),
-    )
+    come = subid.added_lines(source or b"", target or b"")
+    gone = subid.added_lines(target or b"", source or b"")
     have, wanted = subid.counted(now), subid.counted(target or b"")
     return bool(come) and not gone and all(have[line] >= wanted[line] for line in come)
 
@@ -114,9 +117,10 @@ def _stands(path: str, now: bytes | None, source: bytes | None, target: bytes | 
 def _moved(
     path: str, now: bytes | None, source: bytes | None, target: bytes | None
 ) -> bytes | None:
-    """The file moved from ``source`` to ``target``, as far as that takes out what ``source`` had more.
+    """The file once it is moved from ``source`` to ``target``.
 
-    Where somebody else has changed it meanwhile, only our own lines, or our own userns-remap, go.
+    If another program has changed it since then, this only removes our lines, or changes our
+    userns-remap.
     """
     if now is None or now == target:
         return now
@@ -135,7 +139,7 @@ def _moved(
 
 
 def _remap(raw: bytes) -> str | None:
-    """What a daemon.json says of userns-remap; a text that no value is where the file cannot be read."""
+    """The userns-remap of a daemon.json; NUL, which equals no value, if the file is invalid."""
     try:
         return daemon_json.parse(raw, DAEMON_JSON).get(daemon_json.REMAP)
     except InvalidFileError:

@@ -158,7 +158,7 @@ def test_the_plan_file_becomes_what_the_host_has(program: dict[str, str], tmp_pa
         words, env=program, cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.endswith("Nothing to do: the host is as usernsplan.yaml says.\n")
+    assert done.stdout.endswith("Already up to date: the host matches usernsplan.yaml.\n")
     # web, db and cache in that order, past what is reserved; db is 131072 wide.
     assert {
         line

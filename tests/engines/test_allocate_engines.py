@@ -276,17 +276,17 @@ def test_both_pools_and_containers_are_had_at_once_and_root_gets_the_containers_
         (
             (*PER_CONTAINER, "--engine", "kubernetes", "--pods", "0"),
             2,
-            "there is no pool for 0 containers of kubernetes",
+            "a pool for 0 containers of kubernetes is impossible",
         ),
         (
             (*PER_CONTAINER, "--engine", "kubernetes", "--pods", "-1"),
             2,
-            "there is no pool for -1 containers of kubernetes",
+            "a pool for -1 containers of kubernetes is impossible",
         ),
         (
             (*PER_CONTAINER, "--engine", "kubernetes", "--pods", "99999"),
             2,
-            "there is no pool for 99999 containers of kubernetes",
+            "a pool for 99999 containers of kubernetes is impossible",
         ),
         ((*PER_CONTAINER, "web", "--engine", "LXC"), 2, "no engine 'LXC'"),
         ((*PER_CONTAINER, "web", "--engine", ""), 2, "no engine ''"),

@@ -402,7 +402,7 @@ def test_capacity_of_a_host_that_shares_promises_no_ranges(
     refused = usernsplan(
         "allocate", "--strategy", "per-container", "db", "--root", tmp_path, status=9
     )
-    assert "one host has one strategy" in refused.stderr
+    assert "a host has only one strategy" in refused.stderr
     shown = usernsplan("capacity", "--root", tmp_path).stdout
     assert (
         "room for     any number of names: all share the same ids; once they are released, for "

@@ -317,7 +317,7 @@ def test_a_range_that_is_somebody_elses_by_now_does_not_come_back_and_that_is_sa
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (("--size", "1000"), "1000 ids are asked for"),
+        (("--size", "1000"), "the request is for 1000 ids"),
         (("--owner", "carl"), "its owner was usernsplan-web"),
         (("--start", "655360"), "the request is for other ids"),
         (("--pool", "700000-900000"), "the request is for other ids"),

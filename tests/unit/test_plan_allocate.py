@@ -752,7 +752,7 @@ def test_two_allocations_cannot_have_one_owner() -> None:
     "request_", [asked("web", owner="bob"), asked("web", start=FIRST)], ids=["--owner", "--start"]
 )
 def test_what_is_about_one_name_cannot_be_said_of_two(request_: AllocateRequest) -> None:
-    with pytest.raises(InvalidValueError, match="several are given"):
+    with pytest.raises(InvalidValueError, match="and there are several"):
         make_plan(state(), replace(request_, names=("web", "db")))
     assert len(make_plan(state(), replace(request_, names=("web", "web"))).allocations) == 1
 
@@ -984,7 +984,7 @@ def test_one_host_has_one_strategy(
     host = carried_out(state(), make_plan(state(), asked("web", strategy=first)))
     with pytest.raises(
         RefusedError,
-        match=f"this host's strategy is {first.name}, and one host has one strategy: web",
+        match=f"this host's strategy is {first.name}, and a host has only one strategy: web",
     ):
         make_plan(host, asked(name, strategy=then))
 
@@ -1149,7 +1149,7 @@ def test_a_filler_that_went_away_is_put_back_in_the_middle() -> None:
 
 
 def test_a_map_past_65535_cannot_be_dockers() -> None:
-    with pytest.raises(InvalidValueError, match="65536 is too large: Docker's own map") as caught:
+    with pytest.raises(InvalidValueError, match="65536 is too large: Docker reads its map") as caught:
         make_plan(state(), asked(strategy=Shared(max=65536)))
     assert caught.value.option == "max"
 

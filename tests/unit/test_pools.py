@@ -68,11 +68,11 @@ def test_a_pool_is_for_per_container_hosts() -> None:
     [
         (
             {"engines": ("podman",), "pools": {"podman-auto": PoolOptions(3)}},
-            "--auto-containers without its engine",
+            "--auto-containers needs its engine",
         ),
         (
             {"engines": ("podman-auto",), "pools": {"podman-auto": PoolOptions(0)}},
-            "there is no pool for 0 containers of podman-auto",
+            "a pool for 0 containers of podman-auto is impossible",
         ),
         ({"engines": ("podman-auto",), "pools": {"podman-auto": PoolOptions(99999)}}, "ids"),
         ({"engines": ("nonesuch",)}, "no engine 'nonesuch'"),

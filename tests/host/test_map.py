@@ -441,7 +441,7 @@ def test_capacity_of_what_cannot_be_is_wrong_usage(root: Path, words: tuple[str,
 
 def test_a_login_defs_without_a_pool_is_an_error_of_capacity_and_a_note_of_map(root: Path) -> None:
     (root / "etc/login.defs").write_text("SUB_UID_MIN 9\nSUB_UID_MAX 8\n")
-    assert "SUB_UID_MIN 9 lies above" in usernsplan("capacity", "--root", root, status=1).stderr
+    assert "SUB_UID_MIN 9 is above" in usernsplan("capacity", "--root", root, status=1).stderr
     assert "pool         none: " in drawn(root, "--width", "80")
     assert json_of("map", "--root", root)["capacity"] is None
     assert (

@@ -143,7 +143,9 @@ def test_what_the_file_does_not_name_stays_unless_it_is_pruned(root: Path) -> No
     here("apply", "--yes", "--root", root)
     write(PER_CONTAINER + "engines: [podman]\ncontainers: [{name: db, size: 131072}]\n")
     out, _ = here("plan", "--root", root)
-    assert "Not in usernsplan.yaml, and kept (--prune releases them): web, reservation 800000\n" in out
+    assert (
+        "Not in usernsplan.yaml, and kept (--prune releases them): web, reservation 800000\n" in out
+    )
     here("apply", "--root", root)
     assert lines(root) == LINES
     out, _ = here("plan", "--prune", "--root", root)

@@ -510,14 +510,18 @@ def test_the_pool_ends_where_login_defs_says(login_defs: bytes, slots: int) -> N
         (
             b"SUB_UID_MIN 700000\nSUB_UID_MAX 600000\n",
             InvalidFileError,
-            "SUB_UID_MIN 700000 lies above SUB_UID_MAX",
+            "SUB_UID_MIN 700000 is above SUB_UID_MAX",
         ),
         (
             b"SUB_GID_MIN 700000\nSUB_GID_MAX 600000\n",
             InvalidFileError,
-            "SUB_GID_MIN 700000 lies above SUB_GID_MAX",
+            "SUB_GID_MIN 700000 is above SUB_GID_MAX",
         ),
-        (b"SUB_UID_MAX 524287\n", InvalidValueError, "524287, below our pool's start 524288"),
+        (
+            b"SUB_UID_MAX 524287\n",
+            InvalidValueError,
+            "524287, below the start of the default pool, 524288",
+        ),
         (b"# x\nSUB_UID_MAX lots\n", InvalidFileError, "login.defs:2: SUB_UID_MAX is 'lots'"),
         (b"SUB_UID_MAX -1\n", InvalidFileError, "login.defs:1: SUB_UID_MAX is '-1'"),
     ],
@@ -1149,7 +1153,9 @@ def test_a_filler_that_went_away_is_put_back_in_the_middle() -> None:
 
 
 def test_a_map_past_65535_cannot_be_dockers() -> None:
-    with pytest.raises(InvalidValueError, match="65536 is too large: Docker reads its map") as caught:
+    with pytest.raises(
+        InvalidValueError, match="65536 is too large: Docker reads its map"
+    ) as caught:
         make_plan(state(), asked(strategy=Shared(max=65536)))
     assert caught.value.option == "max"
 

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 class Pool(NamedTuple):
     """A range from which an engine itself gives each container 65536 ids.
 
-    ``owner`` owns the lines, and the allocation has the same name; with ``account`` the owner has to
-    be an account. By default the range has room for ``containers``; ``option`` of ``allocate`` sets
-    another number, and ``help`` describes that option.
+    ``owner`` owns the lines, and the allocation has the same name; with ``account`` the owner must
+    be an account. By default the range has room for ``containers``; the ``option`` of ``allocate``
+    sets another number, and ``help`` describes that option.
     """
 
     owner: str
@@ -31,7 +31,7 @@ class Pool(NamedTuple):
 class EngineInfo(NamedTuple):
     """What is known of an engine without importing it.
 
-    A host has the engine where one of ``programs`` is installed. ``extra_owners`` is another owner
+    A host has the engine if one of ``programs`` is installed. ``extra_owners`` is another owner
     that needs the lines of every allocation, ``pool`` a range that the engine gives out itself.
     With ``takes_roots`` the engine takes ids for other containers from all lines of root. With
     ``owner_is_account`` it runs a daemon for each allocation, whose owner has to be an account. With
@@ -59,7 +59,7 @@ ENGINES = {
     # The user in containers/storage whose lines --userns=auto takes. No account is needed.
     "podman-auto": EngineInfo(
         "podman_auto",
-        pool=Pool("containers", 100, "--auto-containers", "a pool for so many containers"),
+        pool=Pool("containers", 100, "--auto-containers", "the size of the pool, in containers"),
         flags=True,
     ),
     "oci": EngineInfo("oci", ("crun", "runc")),
@@ -73,7 +73,7 @@ ENGINES = {
     "kubernetes": EngineInfo(
         "kubernetes",
         ("kubelet",),
-        pool=Pool("kubelet", 110, "--pods", "a kubelet's line for so many", account=True),
+        pool=Pool("kubelet", 110, "--pods", "the size of the pool, in pods", account=True),
     ),
     "openshift": EngineInfo("openshift"),
     "systemd": EngineInfo("systemd"),

@@ -204,7 +204,7 @@ def _check_starts(
                 )
 
     # Almost always all ids are free. To find the holder costs more, so it is done only on conflict.
-    adopted = {name for name, made in asked.items() if ground.lines.stands(made)}
+    adopted = {name for name, made in asked.items() if ground.lines.has_exactly(made)}
     claims = returning.without(ground.taken, back.values())
     taken = ground.lines.without(claims, *(asked[name] for name in adopted)).ids
     for held, name in _held(asked.values()):
@@ -231,7 +231,7 @@ def _check_start(ground: _Ground, one: Wanted, made: Allocation, *, is_back: boo
 
     # Existing lines are adopted wherever they are, and containers may be running in them. A former
     # range was valid when it was given out.
-    if ground.lines.stands(made) or is_back:
+    if ground.lines.has_exactly(made) or is_back:
         return
 
     pool = pool_of(ground.state, one.strategy, one.pool)

@@ -309,7 +309,9 @@ def _refuse_nested(state: HostState, spec: Spec) -> None:
         for outer in ("/" + "/".join(parts[:stop]) for stop in range(len(parts))):
             other, other_line = known.get(outer, (name, 0)) if outer != path else (name, 0)
             if (line and other_line) or ((line or other_line) and name != other):
-                fact = f"the volume {path} of '{name}' lies in {outer}, which is '{other}'s"
+                fact = (
+                    f"the volume {path} of '{name}' is inside {outer}, which belongs to '{other}'"
+                )
                 hint = "one container has a volume and everything in it; move one of the two"
                 raise InvalidFileError(f"{spec.place}:{max(line, other_line)}", fact, hint=hint)
 

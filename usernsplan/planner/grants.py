@@ -54,7 +54,7 @@ class Grants:
         for one in holdings(allocation):
             yield one, self._of(one)
 
-    def stands(self, allocation: Allocation) -> bool:
+    def has_exactly(self, allocation: Allocation) -> bool:
         """Tell whether the owner has exactly the lines of the allocation, in both files."""
         return all(
             _raw(self._of(one)) == one.wanted
@@ -315,7 +315,7 @@ class Grants:
             release = layout.inline(f"release {shell(allocation.name)}")
             raise RefusedError(
                 f"'{allocation.name}' has lost its lines, and {overlap} of its range is now {whose}",
-                hint=f"free these ids, or run {release} and allocate it anew",
+                hint=f"free these ids, or run {release} and allocate it again",
             )
 
 

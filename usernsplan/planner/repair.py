@@ -25,7 +25,7 @@ def make_repair(state: HostState) -> Plan:
     for allocation in sorted(state.ledger.allocations, key=lambda a: a.mapping.uids[0].host):
         before = len(grants.findings)
         try:
-            if not grants.stands(allocation):
+            if not grants.has_exactly(allocation):
                 _refuse_orphan(state, allocation)
             grants.restore(allocation)
         except RefusedError as error:

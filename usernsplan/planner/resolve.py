@@ -109,9 +109,9 @@ def resolve(state: HostState, request: AllocateRequest) -> Resolved:
 
     names = _names(request, engines)
     options = _options(request, names, strategy, state)
-    stands = {a.name: a for a in state.ledger.allocations}
+    existing = {a.name: a for a in state.ledger.allocations}
     containers = tuple(
-        _container(request, engines, name, one, stands.get(name)) for name, one in options.items()
+        _container(request, engines, name, one, existing.get(name)) for name, one in options.items()
     )
     _refuse_past_docker(state, containers)
     _refuse_bypassed_files(state)
@@ -266,11 +266,11 @@ def _options(
         return found
     with concerning(option="dockerroot"):
         first = first_free(state)
-    stands = {a.name: root for a in state.ledger.allocations if (root := dockerroot_of(a))}
+    existing = {a.name: root for a in state.ledger.allocations if (root := dockerroot_of(a))}
     return found | {
         name: replace(
             found[name],
-            strategy=replace(shape, dockerroot=stands.get(name, first), auto=False),
+            strategy=replace(shape, dockerroot=existing.get(name, first), auto=False),
         )
         for name, shape in autos.items()
     }
@@ -281,9 +281,9 @@ def _container(
     engines: Iterable[str],
     name: str,
     options: ContainerOptions,
-    stands: Allocation | None,
+    existing: Allocation | None,
 ) -> Wanted:
-    owner = options.owner or (stands.owner if stands else owner_of(name))
+    owner = options.owner or (existing.owner if existing else owner_of(name))
     strategy = options.strategy
     if isinstance(strategy, Shared) and _is_dockers(request, name):
         # Docker lays its ranges end to end, so its map must not have a gap.
@@ -292,7 +292,7 @@ def _container(
     # Docker's own allocation has no container, and a map that is in no file cannot be granted.
     is_granted = name != DEFAULT_NAME and not _is_past_subid(strategy)
     also = {ENGINES[e].extra_owners for e in (*engines, *options.engines) if is_granted}
-    have = {None, owner, *(stands.extra_owners if stands else ())}
+    have = {None, owner, *(existing.extra_owners if existing else ())}
     return Wanted(
         name=name,
         owner=owner,
@@ -300,7 +300,7 @@ def _container(
         start=options.start,
         pool=request.pool,
         extra_owners=tuple(sorted(o for o in also - have if o)),
-        known=stands,
+        known=existing,
     )
 
 
@@ -379,20 +379,20 @@ def _admit(state: HostState, owners: dict[str, str], one: Wanted) -> None:
         owners[one.owner] = one.name
 
 
-def _refuse_other_request(state: HostState, one: Wanted, stands: Allocation) -> None:
+def _refuse_other_request(state: HostState, one: Wanted, existing: Allocation) -> None:
     """Raise RefusedError unless the request describes the existing allocation."""
     shapes = [one.strategy]
     if isinstance(one.strategy, Shared):
         # A request that names it again need not repeat --daemon.
         fillers = {False, not _is_past_subid(one.strategy)}
         shapes = [replace(one.strategy, filler=filler) for filler in fillers]
-    held = stands.reserved_range
-    ids = ", ".join(map(str, stands.mapping.uids.host_ranges()))
-    if not any(_has_shape(stands, shape) for shape in shapes):
+    held = existing.reserved_range
+    ids = ", ".join(map(str, existing.mapping.uids.host_ranges()))
+    if not any(_has_shape(existing, shape) for shape in shapes):
         what = f"with other options, as host uids {ids}"
-        option = differing(one.strategy, stands.mapping, held)
-    elif one.owner != stands.owner:
-        what, option = f"to the owner {stands.owner}", "owner"
+        option = differing(one.strategy, existing.mapping, held)
+    elif one.owner != existing.owner:
+        what, option = f"to the owner {existing.owner}", "owner"
     elif one.start is not None and not (held and held.start == one.start):
         what, option = f"as host uids {ids}", "start"
     else:
@@ -405,10 +405,10 @@ def _refuse_other_request(state: HostState, one: Wanted, stands: Allocation) -> 
     )
 
 
-def _has_shape(stands: Allocation, strategy: Strategy) -> bool:
-    held, need = stands.reserved_range, strategy.need
+def _has_shape(existing: Allocation, strategy: Strategy) -> bool:
+    held, need = existing.reserved_range, strategy.need
     return (held.count if held else None) == (need.count if need else None) and (
-        strategy.mapping(held.start if held else None) == stands.mapping
+        strategy.mapping(held.start if held else None) == existing.mapping
     )
 
 
@@ -476,10 +476,10 @@ def _pool(
             "its processes could map the pool",
             hint=f"rename the account: {engine} uses only the lines of this owner",
         )
-    stands = next((a for a in state.ledger.allocations if a.name == a.owner == pool.owner), None)
+    existing = next((a for a in state.ledger.allocations if a.name == a.owner == pool.owner), None)
     said = request.pools.get(engine, PoolOptions())
-    if stands and stands.reserved_range and said.containers is None:
-        size = stands.reserved_range.count
+    if existing and existing.reserved_range and said.containers is None:
+        size = existing.reserved_range.count
     else:
         size = SLOT * (pool.containers if said.containers is None else said.containers)
     try:
@@ -496,7 +496,7 @@ def _pool(
         start=start if said.start is None else said.start,
         # --pool is for the containers and for named engines; other engines use the default pool.
         pool=request.pool if request.engines is not None else None,
-        known=stands,
+        known=existing,
     )
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from usernsplan.errors import InvalidValueError, RefusedError
 from usernsplan.escape import shell
@@ -107,7 +108,7 @@ class RenderContext:
     layout: Layout = _HERE
 
 
-class Engine(Protocol):
+class Engine(ABC):
     """One container engine.
 
     ``reads_host`` says whether the text depends on the host; if not, no host is read. ``takes`` are
@@ -117,15 +118,17 @@ class Engine(Protocol):
     does so.
     """
 
-    reads_host: ClassVar[bool]
-    takes: ClassVar[frozenset[str]]
-    idmap: ClassVar[Literal["no", "yes", "asked", "itself"]]
+    reads_host: ClassVar[bool] = False
+    takes: ClassVar[frozenset[str]] = frozenset()
+    idmap: ClassVar[Literal["no", "yes", "asked", "itself"]] = "no"
 
+    @abstractmethod
     def verdict(self, allocation: Allocation) -> Verdict:
         """Whether the engine can express this allocation."""
 
+    @abstractmethod
     def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
-        """What the engine reads. Called only where the verdict is that it can."""
+        """What the engine reads. It is called only if the verdict is not "no"."""
 
 
 def subid_files(allocation: Allocation, *owners: str) -> tuple[File, ...]:

@@ -5,9 +5,9 @@ https://docs.docker.com/reference/compose-file/services/
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING
 
-from usernsplan.engines.base import File, RenderContext, Rendered, Verdict, nearly, quoted
+from usernsplan.engines.base import Engine, File, RenderContext, Rendered, Verdict, nearly, quoted
 from usernsplan.engines.docker import can_lay
 from usernsplan.escape import shell
 
@@ -15,12 +15,10 @@ if TYPE_CHECKING:
     from usernsplan.model import Allocation, Mount
 
 
-class Compose:
+class Compose(Engine):
     """What compose can say: the daemon's remap holds, no new privileges, and volumes."""
 
-    reads_host: ClassVar[bool] = False
-    takes: ClassVar[frozenset[str]] = frozenset({"volume"})
-    idmap: ClassVar[Literal["no"]] = "no"
+    takes = frozenset({"volume"})
 
     def verdict(self, allocation: Allocation) -> Verdict:
         """The verdict on Docker, but compose cannot choose the map."""

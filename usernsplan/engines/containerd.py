@@ -5,9 +5,18 @@ The CRI plugin of containerd has no key for maps: the kubelet chooses them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING
 
-from usernsplan.engines.base import EXACTLY, TTY, RenderContext, Rendered, Verdict, no, plain
+from usernsplan.engines.base import (
+    EXACTLY,
+    TTY,
+    Engine,
+    RenderContext,
+    Rendered,
+    Verdict,
+    no,
+    plain,
+)
 from usernsplan.errors import RefusedError
 from usernsplan.escape import shell
 from usernsplan.mapping import KINDS
@@ -16,12 +25,10 @@ if TYPE_CHECKING:
     from usernsplan.model import Allocation
 
 
-class Containerd:
+class Containerd(Engine):
     """Flags for ctr run."""
 
-    reads_host: ClassVar[bool] = False
-    takes: ClassVar[frozenset[str]] = frozenset({"volume"})
-    idmap: ClassVar[Literal["no"]] = "no"
+    takes = frozenset({"volume"})
 
     def verdict(self, allocation: Allocation) -> Verdict:
         """One extent of each kind that maps the group tty.

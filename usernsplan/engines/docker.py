@@ -5,11 +5,12 @@ https://docs.docker.com/engine/security/userns-remap/
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING
 
 from usernsplan.engines.base import (
     EXACTLY,
     TTY,
+    Engine,
     File,
     RenderContext,
     Rendered,
@@ -31,12 +32,11 @@ if TYPE_CHECKING:
     from usernsplan.model import Allocation, Mount
 
 
-class Docker:
+class Docker(Engine):
     """The host's daemon.json, with userns-remap and no-new-privileges added."""
 
-    reads_host: ClassVar[bool] = True
-    takes: ClassVar[frozenset[str]] = frozenset({"volume"})
-    idmap: ClassVar[Literal["no"]] = "no"
+    reads_host = True
+    takes = frozenset({"volume"})
 
     def verdict(self, allocation: Allocation) -> Verdict:
         """Only a map that is in subuid and has no gap from container id 0 on."""

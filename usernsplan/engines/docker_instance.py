@@ -8,9 +8,9 @@ addresses; all of them use the host's containerd, by default in the same namespa
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING
 
-from usernsplan.engines.base import File, RenderContext, Rendered, Verdict, no, subid_files
+from usernsplan.engines.base import Engine, File, RenderContext, Rendered, Verdict, no, subid_files
 from usernsplan.engines.docker import can_lay, needs, run_with
 
 if TYPE_CHECKING:
@@ -43,12 +43,11 @@ WantedBy=multi-user.target
 """
 
 
-class DockerInstance:
+class DockerInstance(Engine):
     """The daemon's configuration file, a systemd unit, and the -H that reaches it."""
 
-    reads_host: ClassVar[bool] = True
-    takes: ClassVar[frozenset[str]] = frozenset({"volume"})
-    idmap: ClassVar[Literal["no"]] = "no"
+    reads_host = True
+    takes = frozenset({"volume"})
 
     def verdict(self, allocation: Allocation) -> Verdict:
         """What Docker can do, if the name fits into the path of the daemon's socket."""

@@ -8,9 +8,9 @@ newuidmap needs root's lines at each start.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING
 
-from usernsplan.engines.base import EXACTLY, RenderContext, Rendered, Verdict, no, quoted
+from usernsplan.engines.base import EXACTLY, Engine, RenderContext, Rendered, Verdict, no, quoted
 from usernsplan.engines.lxc import maps_root, roots_files, roots_lines
 from usernsplan.mapping import KINDS
 from usernsplan.strategies import SLOT, in_subid
@@ -28,13 +28,12 @@ _SHIFT = (
 
 
 @dataclass(frozen=True, slots=True)
-class Incus:
+class Incus(Engine):
     """The part of an instance's configuration that sets its ids."""
 
-    reads_host: ClassVar[bool] = False
-    takes: ClassVar[frozenset[str]] = frozenset({"volume"})
+    takes = frozenset({"volume"})
     # LXD 5.0 detects no idmapped mounts on newer kernels, and then the instance does not start.
-    idmap: ClassVar[Literal["asked"]] = "asked"
+    idmap = "asked"
     program: str
 
     def verdict(self, allocation: Allocation) -> Verdict:

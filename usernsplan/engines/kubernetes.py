@@ -5,12 +5,13 @@ https://kubernetes.io/docs/concepts/workloads/pods/user-namespaces/
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING
 
 from usernsplan.engines import engine_of_pool
 from usernsplan.engines.base import (
     EXACTLY,
     LABEL,
+    Engine,
     RenderContext,
     Rendered,
     Verdict,
@@ -26,12 +27,11 @@ if TYPE_CHECKING:
     from usernsplan.model import Allocation
 
 
-class Kubernetes:
+class Kubernetes(Engine):
     """A pod with a user namespace, or one that runs as one id; for the kubelet's pool, its line."""
 
-    reads_host: ClassVar[bool] = False
-    takes: ClassVar[frozenset[str]] = frozenset({"volume", "image"})
-    idmap: ClassVar[Literal["itself"]] = "itself"
+    takes = frozenset({"volume", "image"})
+    idmap = "itself"
 
     def verdict(self, allocation: Allocation) -> Verdict:
         """The kubelet chooses the ids of a pod; only single-uid works without a user namespace."""

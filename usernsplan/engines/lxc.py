@@ -6,10 +6,11 @@ LXC calls newuidmap even as root, and newuidmap needs a line. LXC does not read
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING
 
 from usernsplan.engines.base import (
     EXACTLY,
+    Engine,
     File,
     RenderContext,
     Rendered,
@@ -27,12 +28,11 @@ if TYPE_CHECKING:
     from usernsplan.model import Allocation, Mount
 
 
-class Lxc:
+class Lxc(Engine):
     """Lines for the config of a container."""
 
-    reads_host: ClassVar[bool] = False
-    takes: ClassVar[frozenset[str]] = frozenset({"volume"})
-    idmap: ClassVar[Literal["yes"]] = "yes"
+    takes = frozenset({"volume"})
+    idmap = "yes"
 
     def verdict(self, allocation: Allocation) -> Verdict:
         """Any map that is in subuid for newuidmap, or has host root: LXC writes that one itself."""

@@ -6,10 +6,11 @@ systemd-nspawn(1), systemd.nspawn(5)
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING
 
 from usernsplan.engines.base import (
     EXACTLY,
+    Engine,
     File,
     RenderContext,
     Rendered,
@@ -29,12 +30,11 @@ _MACHINE = re.compile(
 )
 
 
-class Nspawn:
+class Nspawn(Engine):
     """Flags, and the .nspawn file that machinectl and systemd-nspawn@.service read."""
 
-    reads_host: ClassVar[bool] = False
-    takes: ClassVar[frozenset[str]] = frozenset({"volume"})
-    idmap: ClassVar[Literal["yes"]] = "yes"
+    takes = frozenset({"volume"})
+    idmap = "yes"
 
     def verdict(self, allocation: Allocation) -> Verdict:
         """One range from container id 0, the same for uids and gids."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 import posixpath
 import re
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from usernsplan.engines.base import EXACTLY, RenderContext, Rendered, Verdict
+from usernsplan.engines.base import EXACTLY, Engine, RenderContext, Rendered, Verdict
 from usernsplan.engines.podman import of_idmap
 from usernsplan.errors import InvalidFileError, RefusedError
 from usernsplan.escape import operand, shell
@@ -25,12 +25,11 @@ _ID = re.compile("[0-9]{1,10}")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-class Oci:
+class Oci(Engine):
     """The part of config.json with the user namespace, its maps and the mounts."""
 
-    reads_host: ClassVar[bool] = False
-    takes: ClassVar[frozenset[str]] = frozenset({"volume", "bundle"})
-    idmap: ClassVar[Literal["asked"]] = "asked"
+    takes = frozenset({"volume", "bundle"})
+    idmap = "asked"
 
     def verdict(self, allocation: Allocation) -> Verdict:
         """Any map: the runtime writes it to the kernel unchanged."""

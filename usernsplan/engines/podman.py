@@ -7,9 +7,17 @@ podman-run(1)
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING
 
-from usernsplan.engines.base import EXACTLY, RenderContext, Rendered, Verdict, login_of, plain
+from usernsplan.engines.base import (
+    EXACTLY,
+    Engine,
+    RenderContext,
+    Rendered,
+    Verdict,
+    login_of,
+    plain,
+)
 from usernsplan.errors import InvalidValueError, RefusedError
 from usernsplan.formats.subid import Grant
 from usernsplan.mapping import Extent, IdMap
@@ -22,12 +30,11 @@ if TYPE_CHECKING:
     from usernsplan.model import Allocation, Mount
 
 
-class Podman:
+class Podman(Engine):
     """Flags for podman run, create and build."""
 
-    reads_host: ClassVar[bool] = False
-    takes: ClassVar[frozenset[str]] = frozenset({"volume", "U", "rootless"})
-    idmap: ClassVar[Literal["yes"]] = "yes"
+    takes = frozenset({"volume", "U", "rootless"})
+    idmap = "yes"
 
     def verdict(self, allocation: Allocation) -> Verdict:
         """Any map: root's Podman passes it to the runtime unchanged."""

@@ -5,10 +5,19 @@ podman-run(1), containers-storage.conf(5), containers.conf(5)
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING
 
 from usernsplan.engines import engine_of_pool
-from usernsplan.engines.base import EXACTLY, File, RenderContext, Rendered, Verdict, no, subid_files
+from usernsplan.engines.base import (
+    EXACTLY,
+    Engine,
+    File,
+    RenderContext,
+    Rendered,
+    Verdict,
+    no,
+    subid_files,
+)
 from usernsplan.engines.podman import of_idmap, volume
 from usernsplan.strategies import SLOT
 
@@ -23,12 +32,11 @@ auto-userns-max-size = {SLOT}
 """
 
 
-class PodmanAuto:
+class PodmanAuto(Engine):
     """Flags for podman run, and the configuration that makes --userns=auto the default."""
 
-    reads_host: ClassVar[bool] = False
-    takes: ClassVar[frozenset[str]] = frozenset({"volume", "U"})
-    idmap: ClassVar[Literal["yes"]] = "yes"
+    takes = frozenset({"volume", "U"})
+    idmap = "yes"
 
     def verdict(self, allocation: Allocation) -> Verdict:
         """A pool: Podman chooses which part of it a container gets."""

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING
 
 from usernsplan.engines import podman
-from usernsplan.engines.base import EXACTLY, File, RenderContext, Rendered, Verdict, login_of
+from usernsplan.engines.base import (
+    EXACTLY,
+    Engine,
+    File,
+    RenderContext,
+    Rendered,
+    Verdict,
+    login_of,
+)
 
 if TYPE_CHECKING:
     from usernsplan.model import Allocation
 
 
-class Quadlet:
+class Quadlet(Engine):
     """The whole file if the image is given, else a drop-in for a file that names the image."""
 
-    reads_host: ClassVar[bool] = False
-    takes: ClassVar[frozenset[str]] = frozenset({"volume", "U", "rootless", "image"})
-    idmap: ClassVar[Literal["yes"]] = "yes"
+    takes = frozenset({"volume", "U", "rootless", "image"})
+    idmap = "yes"
 
     def verdict(self, allocation: Allocation) -> Verdict:
         """Any map, as for podman run."""

@@ -5,10 +5,11 @@ subuid(5), rootlesskit and podman-system-migrate(1)
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING
 
 from usernsplan.engines.base import (
     EXACTLY,
+    Engine,
     RenderContext,
     Rendered,
     Verdict,
@@ -24,12 +25,10 @@ if TYPE_CHECKING:
     from usernsplan.model import Allocation
 
 
-class Rootless:
+class Rootless(Engine):
     """Commands for the account's shell that check what it needs and show the map that it gets."""
 
-    reads_host: ClassVar[bool] = True
-    takes: ClassVar[frozenset[str]] = frozenset()
-    idmap: ClassVar[Literal["no"]] = "no"
+    reads_host = True
 
     def verdict(self, allocation: Allocation) -> Verdict:
         """A map in subuid, whose owner is not one that usernsplan made."""

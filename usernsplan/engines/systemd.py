@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING
 
-from usernsplan.engines.base import File, RenderContext, Rendered, Verdict, nearly, no, plain
+from usernsplan.engines.base import (
+    Engine,
+    File,
+    RenderContext,
+    Rendered,
+    Verdict,
+    nearly,
+    no,
+    plain,
+)
 from usernsplan.escape import shell
 from usernsplan.strategies import SingleUid
 
@@ -12,12 +21,10 @@ if TYPE_CHECKING:
     from usernsplan.model import Allocation
 
 
-class Systemd:
+class Systemd(Engine):
     """User= and Group= are the one host id, in a user namespace that maps only it and root."""
 
-    reads_host: ClassVar[bool] = False
-    takes: ClassVar[frozenset[str]] = frozenset({"volume"})
-    idmap: ClassVar[Literal["no"]] = "no"
+    takes = frozenset({"volume"})
 
     def verdict(self, allocation: Allocation) -> Verdict:
         """One id, which the service sees as the host does."""

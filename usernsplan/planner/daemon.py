@@ -71,13 +71,14 @@ def point_at(state: HostState, allocation: Allocation, *, replace_remap: bool) -
     current = config.get(daemon_json.REMAP)
     is_ours = current is not None and remap_user(state, current) == allocation.owner
     moved = not is_ours or _old_data_root(state, config) != data_root(config, allocation)
-    consequences = _consequences(state, config, allocation) if moved else ()
+    warning = _hidden(state, config, allocation)
+    consequences = (warning,) if moved and _elsewhere(state, config, allocation) else ()
     if commands and not state.can_add_accounts:
         what = f"{place} stays as it is, and Docker is not remapped yet"
         return replace(_left_to_do(state, commands, what), consequences=consequences)
     if is_ours:
-        hidden = (_hidden(state, config, allocation),) if moved else ()
-        return Pointed(commands=commands, findings=hidden, consequences=consequences)
+        findings = (warning,) if moved else ()
+        return Pointed(commands=commands, findings=findings, consequences=consequences)
 
     refuse_symlink(state)
     if current is not None and not replace_remap:
@@ -91,7 +92,7 @@ def point_at(state: HostState, allocation: Allocation, *, replace_remap: bool) -
     return Pointed(
         changes=(Change(DAEMON_JSON, state.daemon_json, after),),
         commands=commands,
-        findings=(*_without_tty(allocation), _hidden(state, config, allocation)),
+        findings=(*_without_tty(allocation), warning),
         next_steps=(RESTART,),
         consequences=consequences,
     )
@@ -242,9 +243,3 @@ def _elsewhere(
     other folder counts.
     """
     return tuple(one for one in state.docker if one.path != data_root(config, allocation))
-
-
-def _consequences(
-    state: HostState, config: DaemonConfig, allocation: Allocation
-) -> tuple[Finding, ...]:
-    return (_hidden(state, config, allocation),) if _elsewhere(state, config, allocation) else ()

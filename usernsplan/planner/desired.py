@@ -110,8 +110,14 @@ def make_desired(
     release = Plan("apply")
     if prune and gone:
         after = as_changed(state, {c.path: c.after for c in plan.changes}, plan.ledger)
-        with _released(spec):
+        try:
             release = make_release(after, ReleaseRequest(tuple(a.name for a in gone)))
+        except RefusedError as error:
+            error.hint = (
+                "release it first: 'usernsplan release NAME --unset-remap'; "
+                f"or add it to {spec.place}"
+            )
+            raise
     if prune:
         ledger = replace(release.ledger, unreserve=unreserve)
         release = replace(release, kind="apply", ledger=ledger)
@@ -199,18 +205,6 @@ def _placed(spec: Spec) -> Iterator[None]:
         elif path:
             error.where = f"{spec.place}:{lines.get(key, line)}: {path}"
         error.hint = error.in_file or error.hint
-        raise
-
-
-@contextmanager
-def _released(spec: Spec) -> Iterator[None]:
-    """Give the refusal of a release the remedy that fits a plan file."""
-    try:
-        yield
-    except RefusedError as error:
-        error.hint = (
-            f"release it first: 'usernsplan release NAME --unset-remap'; or add it to {spec.place}"
-        )
         raise
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from usernsplan.claims.sources import claims_of
@@ -33,15 +34,11 @@ class Grants:
         self._state = state
         self._files = {SUBUID: state.subuid, SUBGID: state.subgid}
         self._index = {path: file.by_owner() for path, file in self._files.items()}
-        self._roots: dict[str, dict[bytes, Line]] = {}
-        self._counts: dict[str, Counter[bytes]] = {}
         self._come: set[tuple[str, bytes]] = set()
         self._gone: set[tuple[str, bytes]] = set()
         self._uids = {user.name: str(user.uid) for user in reversed(state.accounts.users)}
         self._out: dict[str, list[bytes]] = {SUBUID: [], SUBGID: []}
         self._in: dict[str, list[bytes]] = {SUBUID: [], SUBGID: []}
-        self._others: Claims | None = None
-        self._written: frozenset[tuple[str, bytes]] | None = None
         self.findings: list[Finding] = []
         # The names of allocations whose lines are restored.
         self.restored: dict[str, None] = {}
@@ -140,20 +137,19 @@ class Grants:
         """
         for one in wanted:
             for raw in _raw(self._of(one)):
-                is_ours = one.owner == ROOT and (one.path, raw) in self._roots_of_ours()
+                is_ours = one.owner == ROOT and (one.path, raw) in self._roots_of_ours
                 if raw in one.wanted and not is_ours:
                     yield one.path, noted_line(raw)
 
+    @cached_property
     def _roots_of_ours(self) -> frozenset[tuple[str, bytes]]:
         """The lines of root that usernsplan wrote, with their file."""
-        if self._written is None:
-            ours = self._state.ledger.allocations
-            found = {(path, line) for a in ours for path, line in a.found}
-            needed = needed_of_root(a for a in ours if ROOT in {a.owner, *a.extra_owners})
-            self._written = frozenset(
-                one for one in needed if (one[0], noted_line(one[1])) not in found
-            )
-        return self._written
+        ours = self._state.ledger.allocations
+        found = {(path, line) for a in ours for path, line in a.found}
+        needed = needed_of_root(a for a in ours if ROOT in {a.owner, *a.extra_owners})
+        return frozenset(
+            (path, raw) for path, raw in needed if (path, noted_line(raw)) not in found
+        )
 
     def _grant_root(self, one: Holding) -> None:
         """Add the lines that root lacks, each once, even if several shared maps need it."""
@@ -236,7 +232,7 @@ class Grants:
                 ]
                 self._gone.update((one.path, raw) for raw in out)
                 # Root may have the same line several times.
-                out *= max((self._raws(one.path)[raw] for raw in out), default=0)
+                out *= max((self._counts[one.path][raw] for raw in out), default=0)
             else:
                 out = [raw for raw in _raw(have) if raw in one.wanted and raw not in found]
             self._out[one.path] += out
@@ -284,20 +280,28 @@ class Grants:
         takes any of them, and no reader joins them.
         """
         if one.owner == ROOT:
-            if one.path not in self._roots:
-                self._roots[one.path] = {
-                    subid.ended(line.raw): line for line in self._named(one.path, ROOT)
-                }
-            return [
-                self._roots[one.path][raw] for raw in one.wanted if raw in self._roots[one.path]
-            ]
+            lines = self._roots[one.path]
+            return [lines[raw] for raw in one.wanted if raw in lines]
         return self._named(one.path, one.owner)
 
-    def _raws(self, path: str) -> Counter[bytes]:
-        """How many times each line is in a file."""
-        if path not in self._counts:
-            self._counts[path] = subid.counted(self._files[path].raw)
-        return self._counts[path]
+    @cached_property
+    def _roots(self) -> dict[str, dict[bytes, Line]]:
+        """The lines of root in each file, by their bytes."""
+        return {
+            path: {subid.ended(line.raw): line for line in self._named(path, ROOT)}
+            for path in self._files
+        }
+
+    @cached_property
+    def _counts(self) -> dict[str, Counter[bytes]]:
+        """How many times each line is in each file."""
+        return {path: subid.counted(file.raw) for path, file in self._files.items()}
+
+    @cached_property
+    def _others(self) -> Claims:
+        """The claims of the host's files, without the lines of the allocations."""
+        others = claims_of(self._state).where(is_of_others)
+        return self.without(others, *self._state.ledger.allocations)
 
     def _named(self, path: str, owner: str) -> list[Line]:
         names = (owner, self._uids[owner]) if owner in self._uids else (owner,)
@@ -307,9 +311,6 @@ class Grants:
         )
 
     def _refuse_lost_range(self, allocation: Allocation) -> None:
-        if self._others is None:
-            others = claims_of(self._state).where(is_of_others)
-            self._others = self.without(others, *self._state.ledger.allocations)
         held, layout = allocation.reserved_range, self._state.layout
         for whose, overlap in holders(held, self._others, layout) if held else ():
             release = layout.inline(f"release {shell(allocation.name)}")

@@ -6,6 +6,7 @@ Nothing is guessed. What has two possible readings, or is in no other file, is l
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import TYPE_CHECKING, NamedTuple
 
 from usernsplan.errors import InvalidValueError
@@ -250,10 +251,8 @@ def _of_run(
 
 def _drop_overlapping(made: dict[str, Allocation], left: list[LeftOut]) -> None:
     """Leave out allocations that overlap: usernsplan never gives out such ranges."""
-    held = [(one.reserved_range, name) for name, one in made.items() if one.reserved_range]
-    for (mine, name), (theirs, other) in (
-        (a, b) for index, a in enumerate(sorted(held)) for b in sorted(held)[index + 1 :]
-    ):
+    held = sorted((one.reserved_range, name) for name, one in made.items() if one.reserved_range)
+    for (mine, name), (theirs, other) in combinations(held, 2):
         if mine.overlaps(theirs):
             left += [
                 LeftOut(made[n].owner, f"the lines of {name} and {other} overlap")

@@ -30,7 +30,7 @@ def of_request(request: AllocateRequest, config: Config) -> AllocateRequest:
     if engines is None and config.engines is not None:
         engines = tuple(one.name for one in config.engines)
         engines = engines if request.names else (*engines, "docker")
-    pools = pools_of(one for one in config.engines or () if one.name in (engines or ()))
+    pools = pool_options(one for one in config.engines or () if one.name in (engines or ()))
 
     strategy = request.strategy
     if name := strategy.name if strategy else config.strategy:
@@ -65,7 +65,7 @@ def of_spec(spec: Spec, config: Config) -> Spec:
     )
 
 
-def pools_of(engines: Iterable[SpecEngine]) -> dict[str, PoolOptions]:
+def pool_options(engines: Iterable[SpecEngine]) -> dict[str, PoolOptions]:
     """The options of the pools of these engines, by the engine's name, if it has any."""
     options = {one.name: PoolOptions(one.containers, one.start) for one in engines}
     return {name: one for name, one in options.items() if one != PoolOptions()}

@@ -30,7 +30,7 @@ from usernsplan.model import (
     Volume,
 )
 from usernsplan.planner.allocate import make_plan
-from usernsplan.planner.defaults import pools_of
+from usernsplan.planner.defaults import pool_options
 from usernsplan.planner.recovery import as_changed
 from usernsplan.planner.release import make_release
 from usernsplan.planner.runs import findings as findings_of_runs
@@ -155,7 +155,7 @@ def request_of(spec: Spec) -> AllocateRequest:
         daemon=spec.daemon or None,
         daemon_config=spec.daemon is not False,
         engines=None if engines is None else tuple(one.name for one in engines),
-        pools=pools_of(engines or ()),
+        pools=pool_options(engines or ()),
         each=each,
         from_file=True,
     )

@@ -85,7 +85,7 @@ def make_rebuilt(
     lines = _Lines(state)
     maps = {one.container: one for one in given if not one.is_reverse}
     made: dict[str, Allocation] = {}
-    for owner in lines.owners():
+    for owner in lines.owners:
         if owner.startswith(OWN_PREFIX):
             found = _of_lines(owner.removeprefix(OWN_PREFIX), owner, lines, left)
             if found is not None:
@@ -108,7 +108,11 @@ def make_rebuilt(
     kept += _still_quarantined(state, made.values(), kept)
     volumes = _volumes(made, {name for name, _ in kept}, given, left)
 
-    has_some = "; the damaged one has only those above" if state.ledger != LedgerState() else ""
+    has_some = (
+        "; the damaged ledger has only those that are shown"
+        if state.ledger != LedgerState()
+        else ""
+    )
     left.append(
         LeftOut(
             "released ranges, reservations and the history",
@@ -131,28 +135,16 @@ class _Lines:
 
     def __init__(self, state: HostState) -> None:
         self.layout = state.layout
-        self._files = {SUBUID: state.subuid, SUBGID: state.subgid}
-        self._odd = {
-            owner
-            for file in self._files.values()
-            for line in file.odd_lines()
-            for owner in line.owners
-        }
-        self._of = {path: _grants(file) for path, file in self._files.items()}
-        self.claimed = IdSet.union(file.claimed() for file in self._files.values())
-
-    def owners(self) -> list[str]:
-        return [*dict.fromkeys([*self._of[SUBUID], *self._of[SUBGID]])]
+        self.place = f"{state.layout.path(SUBUID)} and {state.layout.path(SUBGID)}"
+        files = (state.subuid, state.subgid)
+        self._uids, self._gids = map(_grants, files)
+        self.owners = tuple(dict.fromkeys((*self._uids, *self._gids)))
+        # Readers disagree on a line that may belong to one of these.
+        self.odd_owners = {o for file in files for line in file.odd_lines() for o in line.owners}
+        self.claimed = IdSet.union(file.claimed() for file in files)
 
     def of(self, owner: str) -> tuple[Ranges, Ranges]:
-        return self._of[SUBUID].get(owner, ()), self._of[SUBGID].get(owner, ())
-
-    def is_odd(self, owner: str) -> bool:
-        """Tell whether readers disagree on a line that may belong to this owner."""
-        return owner in self._odd
-
-    def place(self) -> str:
-        return f"{self.layout.path(SUBUID)} and {self.layout.path(SUBGID)}"
+        return self._uids.get(owner, ()), self._gids.get(owner, ())
 
 
 def _grants(file: SubidFile) -> dict[str, Ranges]:
@@ -180,8 +172,8 @@ def _of_lines(name: str, owner: str, lines: _Lines, left: list[LeftOut]) -> Allo
     start = str(uids[0].start) if uids else "N"
     adopt = lines.layout.inline(f"allocate {shell(name, '--owner', owner, '--start', start)}")
     again = f"adopt the lines with {adopt} and the other options of the original command"
-    if lines.is_odd(owner) or uids != gids or not uids:
-        why = f"its lines in {lines.place()} differ, or readers disagree on them"
+    if owner in lines.odd_owners or uids != gids or not uids:
+        why = f"its lines in {lines.place} differ, or readers disagree on them"
         check = lines.layout.command("check")
         left.append(LeftOut(owner, why, f"make them equal, or remove them: {check}"))
         return None
@@ -228,7 +220,7 @@ def _of_run(
     """The allocation that a run names, or the range to quarantine if nobody has its lines now."""
     ranges = one.mapping.uids.host_ranges()
     both = (ranges, one.mapping.gids.host_ranges())
-    owners = [owner for owner in lines.owners() if owner != ROOT and lines.of(owner) == both]
+    owners = [owner for owner in lines.owners if owner != ROOT and lines.of(owner) == both]
     if len(owners) == 1:
         made = _of_lines(one.container, owners[0], lines, left)
         if made is not None and made.mapping != one.mapping:
@@ -242,7 +234,7 @@ def _of_run(
         # It was released or has lost its lines, and files may still carry its ids.
         return None, ranges[0]
     why = (
-        f"run {one.run} gave volumes to it, and the lines in {lines.place()} do not show who has its "
+        f"run {one.run} gave volumes to it, and the lines in {lines.place} do not show who has its "
         "ids now"
     )
     left.append(LeftOut(one.container, why, "repeat the command that allocated it"))
@@ -281,7 +273,7 @@ def _others(lines: _Lines, known: set[str], told: set[str]) -> list[LeftOut]:
     """Owners whose names do not show whether usernsplan wrote their lines."""
     names = [
         o
-        for o in lines.owners()
+        for o in lines.owners
         if o not in known | told and o != ROOT and not o.startswith(OWN_PREFIX)
     ]
     if not names:

@@ -117,15 +117,15 @@ def verdict(name: str, allocation: Allocation) -> Verdict:
     return engine(name).verdict(allocation)
 
 
-def render(name: str, allocation: Allocation, asked: RenderContext | None = None) -> Rendered:
+def render(name: str, allocation: Allocation, context: RenderContext | None = None) -> Rendered:
     """What the engine reads for an allocation, and notes on what else it needs.
 
-    Raises RefusedError, naming engines that can, where this one cannot make the mapping: a wrong
+    Raises RefusedError, which names engines that can, if this one cannot make the mapping: a wrong
     configuration is never printed. Raises InvalidValueError for an option that it has no use for.
     """
     from usernsplan.engines.base import RenderContext, check_image  # noqa: PLC0415 - see verdict
 
-    asked = asked or RenderContext()
+    context = context or RenderContext()
     found = verdict(name, allocation)
     if not found.can:
         others = [other for other in ENGINES if verdict(other, allocation).can]
@@ -136,15 +136,15 @@ def render(name: str, allocation: Allocation, asked: RenderContext | None = None
 
     chosen = engine(name)
     said = {
-        "volume": asked.mounts,
-        "image": asked.image,
-        "rootless": asked.rootless,
-        "bundle": asked.bundle,
+        "volume": context.mounts,
+        "image": context.image,
+        "rootless": context.rootless,
+        "bundle": context.bundle,
     }
-    if asked.image is not None:
-        check_image(asked.image)
+    if context.image is not None:
+        check_image(context.image)
 
     for word, value in said.items():
         if value and word not in chosen.takes:
             raise InvalidValueError(f"--{word} is not an option for {name}")
-    return chosen.render(allocation, asked)
+    return chosen.render(allocation, context)

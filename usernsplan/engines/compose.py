@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Compose(Engine):
-    """What compose can say: the daemon's remap holds, no new privileges, and volumes."""
+    """What compose can express: the daemon's remap stays, no new privileges, and volumes."""
 
     takes = frozenset({"volume"})
 
@@ -29,7 +29,7 @@ class Compose(Engine):
             else dockers
         )
 
-    def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
+    def render(self, allocation: Allocation, context: RenderContext) -> Rendered:
         """A service of the allocation's name.
 
         Volumes have the long syntax, because the short one is split at colons.
@@ -42,12 +42,12 @@ class Compose(Engine):
             "    security_opt:",
             "      - no-new-privileges:true",
         ]
-        if asked.mounts:
+        if context.mounts:
             lines.append("    volumes:")
-        for mount in asked.mounts:
+        for mount in context.mounts:
             lines += _volume(mount)
         text = "\n".join(lines)
-        daemons = asked.layout.command(f"render docker {shell(allocation.name)}")
+        daemons = context.layout.command(f"render docker {shell(allocation.name)}")
         return Rendered(
             text,
             (File("/compose.override.yaml", text + "\n"),),

@@ -41,7 +41,7 @@ class Containerd(Engine):
             return no(f"ctr mounts /dev/pts for gid {TTY}, which is not mapped")
         return EXACTLY
 
-    def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
+    def render(self, allocation: Allocation, context: RenderContext) -> Rendered:
         """The flags on one line, to follow ``ctr run``. With --rootfs ctr would ignore the map."""
         flags = [
             f"--{kind}map {container}:{host}:{count}"
@@ -51,12 +51,12 @@ class Containerd(Engine):
         flags += [
             f"--mount type=bind,src={_plain(mount.source)},dst={_plain(mount.destination)},"
             f"options=rbind:{'ro' if mount.read_only else 'rw'}"
-            for mount in asked.mounts
+            for mount in context.mounts
         ]
         notes = (
             "run ctr with an image and --snapshotter native: with --rootfs it ignores the map",
             "containerd's CRI plugin has no key for maps; the kubelet chooses the maps of pods: "
-            + asked.layout.command(f"render kubernetes {shell(allocation.name)}"),
+            + context.layout.command(f"render kubernetes {shell(allocation.name)}"),
         )
         return Rendered(" ".join(flags), (), notes)
 

@@ -58,7 +58,7 @@ class DockerInstance(Engine):
             )
         return can_lay(allocation)
 
-    def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
+    def render(self, allocation: Allocation, context: RenderContext) -> Rendered:
         """A configuration that shares nothing with the main daemon.
 
         It has no bridge: somebody would have to choose its address.
@@ -92,8 +92,8 @@ class DockerInstance(Engine):
                     f"the daemon has no bridge, so it touches no other daemon's; "
                     f"'{client} network create' makes one"
                 ),
-                *needs(allocation, asked, "--engine", "docker-instance"),
-                *run_with(f"{client} run", asked.mounts),
+                *needs(allocation, context, "--engine", "docker-instance"),
+                *run_with(f"{client} run", context.mounts),
             ),
         )
 

@@ -45,7 +45,7 @@ class Incus(Engine):
             return no("newuidmap grants only what is in subuid, but this map is not written there")
         return EXACTLY
 
-    def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
+    def render(self, allocation: Allocation, context: RenderContext) -> Rendered:
         """The keys, all values as strings, as in the API.
 
         Without security.idmap.isolated, base and size would be ignored.
@@ -59,9 +59,9 @@ class Incus(Engine):
             ]
         if raw := _raw(allocation):
             lines += ["  raw.idmap: |-", *(f"    {line}" for line in raw)]
-        if asked.mounts:
+        if context.mounts:
             lines.append("devices:")
-        for number, mount in enumerate(asked.mounts, 1):
+        for number, mount in enumerate(context.mounts, 1):
             lines += _device(number, mount)
 
         return Rendered(
@@ -69,8 +69,8 @@ class Incus(Engine):
             roots_files(allocation),
             (
                 f"use it with: {self.program} init IMAGE NAME < FILE",
-                *[_SHIFT] * any(mount.owners == "idmap" for mount in asked.mounts),
-                *roots_lines(allocation, asked),
+                *[_SHIFT] * any(mount.owners == "idmap" for mount in context.mounts),
+                *roots_lines(allocation, context),
                 (
                     f"root's first line has to be another one, of {SLOT} ids or more: other "
                     "instances get all of it"

@@ -25,9 +25,9 @@ class MapFile(Engine):
         del allocation
         return EXACTLY
 
-    def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
+    def render(self, allocation: Allocation, context: RenderContext) -> Rendered:
         """One extent in each line. The kernel wants all of them in one write(2)."""
-        del asked
+        del context
         return Rendered(allocation.mapping[self.kind].text().removesuffix("\n"))
 
 

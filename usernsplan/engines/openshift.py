@@ -53,9 +53,9 @@ class OpenShift(Engine):
             )
         return nearly("pods run as these host ids, without a user namespace, and see the host ids")
 
-    def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
+    def render(self, allocation: Allocation, context: RenderContext) -> Rendered:
         """YAML of the namespace."""
-        del asked
+        del context
         start = allocation.reserved_range.start if allocation.reserved_range else 0
         block = f"{start}/{OPENSHIFT_BLOCK}"
         first, second = _pair(_LABELS * ((start - OPENSHIFT_IDS.start) // OPENSHIFT_BLOCK))

@@ -47,9 +47,9 @@ class PodmanAuto(Engine):
             "'usernsplan allocate --engine podman-auto'"
         )
 
-    def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
+    def render(self, allocation: Allocation, context: RenderContext) -> Rendered:
         """Flags with a size: without one Podman guesses it from the image, often too small."""
-        flags = [f"--userns=auto:size={SLOT}", *(f"-v {volume(mount)}" for mount in asked.mounts)]
+        flags = [f"--userns=auto:size={SLOT}", *(f"-v {volume(mount)}" for mount in context.mounts)]
         conf = '[containers]\nuserns = "auto"\n'
         storage = _STORAGE_CONF.format(owner=allocation.owner)
         fits = allocation.reserved_range.count // SLOT if allocation.reserved_range else 0
@@ -65,7 +65,7 @@ class PodmanAuto(Engine):
                     f"the pool has room for {fits} containers of {SLOT} ids; a container keeps its "
                     "part until it is removed"
                 ),
-                *of_idmap(asked),
+                *of_idmap(context),
                 (
                     "--out DIR makes this the default of every container: containers.conf, and "
                     "[storage.options] of storage.conf " + ", ".join(storage.splitlines())

@@ -41,9 +41,9 @@ class Rootless(Engine):
             )
         return EXACTLY
 
-    def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
+    def render(self, allocation: Allocation, context: RenderContext) -> Rendered:
         """A script of checks. It stops at the first that fails, and shows the container's map."""
-        login = login_of(allocation, asked).name
+        login = login_of(allocation, context).name
         [subuid, subgid] = [file.content.split() for file in subid_files(allocation)]
         lines = [
             f"# Run this as {login}, in a login shell (su does not set XDG_RUNTIME_DIR).",
@@ -60,7 +60,7 @@ class Rootless(Engine):
             "podman unshare cat /proc/self/uid_map",
         ]
 
-        flags = asked.layout.inline(f"render podman {shell(allocation.name)} --rootless")
+        flags = context.layout.inline(f"render podman {shell(allocation.name)} --rootless")
         notes = [
             (
                 f"container root is {login} in this map; {flags} prints the flags for the map of "

@@ -32,7 +32,7 @@ class Systemd(Engine):
             return no("a service runs as one user; systemd has no key for a map")
         return nearly("the service runs as this host id and sees it, not container root")
 
-    def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
+    def render(self, allocation: Allocation, context: RenderContext) -> Rendered:
         """The drop-in. PrivateUsers=yes maps root and this user to themselves, others to nobody.
 
         systemd takes a number, but the service ends with 217/USER unless passwd has that uid.
@@ -48,12 +48,12 @@ class Systemd(Engine):
         ]
         lines += [
             f"Bind{'ReadOnly' if m.read_only else ''}Paths={plain(m.source)}:{plain(m.destination)}"
-            for m in asked.mounts
+            for m in context.mounts
         ]
         text = "\n".join(lines)
 
         path = f"/etc/systemd/system/{allocation.name}.service.d/10-usernsplan.conf"
-        group = shell(*asked.layout.account_command(("groupadd", "--gid", f"{gid}", f"u{uid}")))
+        group = shell(*context.layout.account_command(("groupadd", "--gid", f"{gid}", f"u{uid}")))
         nobody = (
             "useradd",
             "--uid",
@@ -64,7 +64,7 @@ class Systemd(Engine):
             "--shell",
             "/usr/sbin/nologin",
         )
-        user = shell(*asked.layout.account_command((*nobody, f"u{uid}")))
+        user = shell(*context.layout.account_command((*nobody, f"u{uid}")))
         return Rendered(
             text,
             (File(path, text + "\n"),),

@@ -52,15 +52,15 @@ def choose(state: HostState, resolved: Resolved, lines: Grants) -> Chosen:
     PoolExhaustedError if there is no room, and RefusedError or InvalidValueError for a requested
     first id that is impossible.
     """
-    ground = _Ground(state, lines, claims_of(state).where(is_taken))
-    new, back = _new(ground, resolved.containers, ())
+    now = _Situation(state, lines, claims_of(state).where(is_taken))
+    new, back = _new(now, resolved.containers, ())
 
     pools: list[Wanted] = []
     left_out: list[Finding] = []
     for one in resolved.pools:
         try:
             with concerning(option="engines"):
-                more, again = _new(ground, (one,), new.values())
+                more, again = _new(now, (one,), new.values())
                 if one.known and not resolved.are_named:
                     # Whether its lines can be restored shows only in an attempt.
                     Grants(state).restore(one.known)
@@ -79,7 +79,7 @@ def choose(state: HostState, resolved: Resolved, lines: Grants) -> Chosen:
     return Chosen(tuple(pools), new, back, tuple(notes), tuple(left_out))
 
 
-class _Ground(NamedTuple):
+class _Situation(NamedTuple):
     """The situation before the choice: the host, its lines, and the claims on ids that are taken."""
 
     state: HostState
@@ -88,11 +88,11 @@ class _Ground(NamedTuple):
 
 
 def _new(
-    ground: _Ground, wanted: Iterable[Wanted], before: Collection[Allocation]
+    now: _Situation, wanted: Iterable[Wanted], before: Collection[Allocation]
 ) -> tuple[dict[str, Allocation], dict[str, Quarantined]]:
     """The new allocations, and their ranges that come back. ``before`` have their ids already."""
     wanted = [one for one in wanted if one.known is None]
-    former = returning.of(ground.state, wanted)
+    former = returning.of(now.state, wanted)
 
     # Requested first ids come first: otherwise another allocation could take these ids.
     placed = []
@@ -106,14 +106,14 @@ def _new(
         for was in former.get(one.name, ())
         if was.reserved_range == made.reserved_range
     }
-    _check_starts(ground, placed, back, before)
+    _check_starts(now, placed, back, before)
 
     there = (*before, *(made for _, made in placed))
     held = IdSet(a.reserved_range for a in there if a.reserved_range)
-    back |= _again(ground, [one for one in wanted if one.start is None], former, held)
+    back |= _again(now, [one for one in wanted if one.start is None], former, held)
     bases = {name: was.reserved_range.start for name, was in back.items()}
     bases |= {one.name: one.start for one in wanted if one.start is not None}
-    bases |= _first_fit(ground, [one for one in wanted if one.name not in bases], held)
+    bases |= _first_fit(now, [one for one in wanted if one.name not in bases], held)
 
     new = {}
     for one in wanted:
@@ -134,7 +134,7 @@ def _made(one: Wanted, base: int | None) -> Allocation:
 
 
 def _again(
-    ground: _Ground,
+    now: _Situation,
     wanted: Iterable[Wanted],
     former: dict[str, tuple[Quarantined, ...]],
     held: IdSet,
@@ -152,7 +152,7 @@ def _again(
     if not ranges:
         return {}
     made = [_made(one, was.reserved_range.start) for one, was in ranges]
-    others = ground.lines.without(ground.taken, *made)
+    others = now.lines.without(now.taken, *made)
     taken = _not_running(returning.without(others, (was for _, was in ranges))).ids | held
     found: dict[str, Quarantined] = {}
     for one, was in ranges:
@@ -167,7 +167,7 @@ def _is_in(held: IdRange, pool: IdRange | None) -> bool:
     return pool is None or (held.start in pool and held.last in pool)
 
 
-def _first_fit(ground: _Ground, wanted: Iterable[Wanted], held: IdSet) -> dict[str, int]:
+def _first_fit(now: _Situation, wanted: Iterable[Wanted], held: IdSet) -> dict[str, int]:
     """The first id of each name that takes a range from a pool. ``held`` ids are taken, too."""
     groups: dict[Need, list[Wanted]] = {}
     for one in wanted:
@@ -176,15 +176,15 @@ def _first_fit(ground: _Ground, wanted: Iterable[Wanted], held: IdSet) -> dict[s
     found = dict[str, int]()
     for need, group in groups.items():
         with concerning(option="pool"):
-            pool = pool_of(ground.state, group[0].strategy, group[0].pool)
-            bases = take(pool, ground.taken.ids | held, need, len(group))
+            pool = pool_of(now.state, group[0].strategy, group[0].pool)
+            bases = take(pool, now.taken.ids | held, need, len(group))
         found |= zip((one.name for one in group), bases, strict=True)
         held |= IdSet(IdRange(base, need.count) for base in bases)
     return found
 
 
 def _check_starts(
-    ground: _Ground,
+    now: _Situation,
     placed: Sequence[tuple[Wanted, Allocation]],
     back: dict[str, Quarantined],
     before: Iterable[Allocation],
@@ -194,7 +194,7 @@ def _check_starts(
         return
     for one, made in placed:
         with concerning(one.name, "start"):
-            _check_start(ground, one, made, is_back=one.name in back)
+            _check_start(now, one, made, is_back=one.name in back)
     asked = {made.name: made for _, made in placed}
     for (held, name), (following, other) in pairwise(_held([*before, *asked.values()])):
         if held.overlaps(following):
@@ -204,15 +204,15 @@ def _check_starts(
                 )
 
     # Almost always all ids are free. To find the holder costs more, so it is done only on conflict.
-    adopted = {name for name, made in asked.items() if ground.lines.has_exactly(made)}
-    claims = returning.without(ground.taken, back.values())
-    taken = ground.lines.without(claims, *(asked[name] for name in adopted)).ids
+    adopted = {name for name, made in asked.items() if now.lines.has_exactly(made)}
+    claims = returning.without(now.taken, back.values())
+    taken = now.lines.without(claims, *(asked[name] for name in adopted)).ids
     for held, name in _held(asked.values()):
         if taken.meets(held.start, held.stop):
-            others = ground.lines.without(claims, asked[name])
+            others = now.lines.without(claims, asked[name])
             if name in adopted or name in back:
                 others = _not_running(others)
-            for whose, overlap in holders(held, others, ground.state.layout):
+            for whose, overlap in holders(held, others, now.state.layout):
                 with concerning(name, "start"):
                     raise RefusedError(f"{held} is not free: {overlap} is {whose}", hint=_LEAVE)
 
@@ -222,19 +222,19 @@ def _not_running(claims: Claims) -> Claims:
     return claims.where(lambda claim: claim.source != "namespace")
 
 
-def _check_start(ground: _Ground, one: Wanted, made: Allocation, *, is_back: bool) -> None:
+def _check_start(now: _Situation, one: Wanted, made: Allocation, *, is_back: bool) -> None:
     """Raise an error if the range is impossible, no matter who has these ids."""
     need = one.strategy.need
     if made.reserved_range is None or need is None:
         raise InvalidValueError("this allocation takes no range of its own")
-    ground.lines.refuse_other_lines(made)
+    now.lines.refuse_other_lines(made)
 
     # Existing lines are adopted wherever they are, and containers may be running in them. A former
     # range was valid when it was given out.
-    if ground.lines.has_exactly(made) or is_back:
+    if now.lines.has_exactly(made) or is_back:
         return
 
-    pool = pool_of(ground.state, one.strategy, one.pool)
+    pool = pool_of(now.state, one.strategy, one.pool)
     if made.reserved_range.start % need.align:
         raise InvalidValueError(f"{made.reserved_range.start} is not a multiple of {need.align}")
     if not _is_in(made.reserved_range, pool):

@@ -1,4 +1,4 @@
-"""The lines of subuid and subgid that grant an allocation. Pure."""
+"""The lines in subuid and subgid that carry an allocation. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Holding(NamedTuple):
-    """The lines of an allocation that one owner needs in one file, in the order for Docker."""
+    """An allocation's lines of one owner in one file, in the order that Docker needs."""
 
     kind: Kind
     owner: str
@@ -24,16 +24,16 @@ class Holding(NamedTuple):
 
     @property
     def path(self) -> str:
-        """The file, below the root."""
+        """The path of the file."""
         return subid.PATHS[self.kind]
 
     def noted(self) -> list[tuple[str, str]]:
-        """The lines as (path, line) pairs, as the ledger has them."""
+        """The lines as (path, line) pairs, as the ledger stores them."""
         return [(self.path, noted_line(raw)) for raw in self.wanted]
 
 
 def holdings(allocation: Allocation, *owners: str) -> Iterator[Holding]:
-    """The lines that these owners need for an allocation. Default: all its owners."""
+    """The lines that an allocation needs for these owners; by default, for all of its owners."""
     if in_subid(allocation.strategy, allocation.mapping):
         for owner in owners or (allocation.owner, *allocation.extra_owners):
             for kind in KINDS:
@@ -42,5 +42,5 @@ def holdings(allocation: Allocation, *owners: str) -> Iterator[Holding]:
 
 
 def noted_line(raw: bytes) -> str:
-    """A line as the ledger has it: without its end."""
+    """A line as the ledger stores it: without its line end."""
     return raw.decode().rstrip("\n")

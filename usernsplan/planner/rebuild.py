@@ -1,12 +1,11 @@
-"""Rebuild a lost ledger from the lines of subuid and subgid, and from the journals of runs. Pure.
+"""Make a lost ledger again from the lines in subuid and subgid and the journals of runs. Pure.
 
-Nothing is guessed. What has two possible readings, or is in no other file, is left out and named.
+It guesses nothing. Whatever can be read in two ways, or is nowhere else, is left out and named.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import combinations
 from typing import TYPE_CHECKING, NamedTuple
 
 from usernsplan.errors import InvalidValueError
@@ -35,17 +34,18 @@ if TYPE_CHECKING:
     from usernsplan.model import HostState, Mode
     from usernsplan.strategies import Strategy
 
+# How many owners a message names.
 _SHOWN = 5
 
 Ranges = tuple[IdRange, ...]
 
 
 class Given(NamedTuple):
-    """What the journal of a run says: the container that got these volumes, and its map.
+    """What the journal of a run shows: the container that its volumes were given to, and the map.
 
-    ``paths`` are below the root. ``owner`` is the host's (uid, gid) that everything got; None if
-    every file kept its owner. ``is_done``: the run is complete. ``is_reverse``: it gave the volumes
-    back to the host.
+    ``paths`` are the volumes, by their names below the root. ``owner`` is the host's (uid, gid)
+    that everything got; None if owners were kept apart. ``is_done``: the run was not interrupted.
+    ``is_reverse``: it gave the volumes back to the host.
     """
 
     run: str
@@ -59,7 +59,7 @@ class Given(NamedTuple):
 
 
 class LeftOut(NamedTuple):
-    """Something that the ledger cannot regain, the reason, and the remedy."""
+    """What cannot be known, why, and what the user can do about it."""
 
     what: str
     why: str
@@ -68,7 +68,7 @@ class LeftOut(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """The proposed ledger, and what it lacks."""
+    """The proposed ledger, as its first change, and what it lacks."""
 
     change: LedgerChange
     left_out: tuple[LeftOut, ...]
@@ -77,53 +77,56 @@ class Rebuilt:
 def make_rebuilt(
     state: HostState, given: Sequence[Given], unread: Iterable[LeftOut] = ()
 ) -> Rebuilt:
-    """Decide what the new ledger holds.
+    """Decide what a new ledger holds.
 
-    ``given`` is oldest first; ``unread`` are runs that could not be read.
+    ``given`` is oldest first. ``unread`` are the runs whose journals cannot be read.
     """
-    left = list(unread)
     lines = _Lines(state)
-    maps = {one.container: one for one in given if not one.is_reverse}
     made: dict[str, Allocation] = {}
-    for owner in lines.owners:
-        if owner.startswith(OWN_PREFIX):
-            found = _of_lines(owner.removeprefix(OWN_PREFIX), owner, lines, left)
-            if found is not None:
-                made[found.name] = found
+    quarantined: list[tuple[str, IdRange]] = []
+    left = list(unread)
 
-    named = {one.owner for one in made.values()} | {one.what for one in left}
-    kept: list[tuple[str, IdRange]] = []
-    for name, one in maps.items():
-        if name in made or f"{OWN_PREFIX}{name}" in named:
-            continue
-        found, reserved_range = _of_run(one, lines, left)
-        if found is not None:
-            made[name] = found
-        elif reserved_range is not None:
-            kept.append((name, reserved_range))
+    # usernsplan chose the names of these owners, so their lines are ours.
+    ours = dict.fromkeys(owner for owner in lines.owners() if owner.startswith(OWN_PREFIX))
+    for owner in ours:
+        found = _of_lines(owner.removeprefix(OWN_PREFIX), owner, lines)
+        if isinstance(found, Allocation):
+            made[found.name] = found
+        else:
+            left.append(found)
 
-    _drop_overlapping(made, left)
-    left += _others(lines, {one.owner for one in made.values()}, {one.what for one in left})
-    left += _shared_with_root(made.values(), lines, state)
-    kept += _still_quarantined(state, made.values(), kept)
-    volumes = _volumes(made, {name for name, _ in kept}, given, left)
+    # The last run of a container has its latest map.
+    for name, one in {one.container: one for one in given if not one.is_reverse}.items():
+        if f"{OWN_PREFIX}{name}" not in ours:
+            match _of_run(one, lines):
+                case Allocation() as found:
+                    made[name] = found
+                case IdRange() as ids:
+                    quarantined.append((name, ids))
+                case LeftOut() as why:
+                    left.append(why)
 
-    has_some = (
-        "; the damaged ledger has only those that are shown"
-        if state.ledger != LedgerState()
-        else ""
-    )
+    left += _without_overlaps(made)
+    left += _others(lines, {a.owner for a in made.values()} | {one.what for one in left})
+    left += _shared_with_root(made.values(), lines)
+    quarantined += _still_quarantined(state, made.values(), quarantined)
+    volumes = _volumes(made, {name for name, _ in quarantined}, given, left)
+    find = state.layout.command("find-owned FIRST-LAST DIR")
+    nowhere_else = "no other file has them"
+    if state.ledger != LedgerState():
+        nowhere_else += "; the new ledger keeps what the damaged one still shows"
     left.append(
         LeftOut(
-            "released ranges, reservations and the history",
-            f"no other file has them{has_some}",
-            "reserve the ids of others in a plan file, and before you use a new range, look for files "
-            f"that carry it: {state.layout.command('find-owned FIRST-LAST DIR')}",
+            "quarantined ranges, reservations and the history",
+            nowhere_else,
+            "reserve in a plan file the ids that other programs use; before you use a new range, "
+            f"look for files that carry its ids: {find}",
         )
     )
+
     change = LedgerChange(
         tuple(made.values()),
-        quarantine=tuple(kept),
+        quarantine=tuple(quarantined),
         volumes=volumes,
         reserve=state.ledger.reservations,
     )
@@ -131,17 +134,19 @@ def make_rebuilt(
 
 
 class _Lines:
-    """The ranges of each owner in both files, in the order of the lines."""
+    """The ranges of each owner in both files, in order."""
 
     def __init__(self, state: HostState) -> None:
         self.layout = state.layout
-        self.place = f"{state.layout.path(SUBUID)} and {state.layout.path(SUBGID)}"
         files = (state.subuid, state.subgid)
         self._uids, self._gids = map(_grants, files)
-        self.owners = tuple(dict.fromkeys((*self._uids, *self._gids)))
-        # Readers disagree on a line that may belong to one of these.
-        self.odd_owners = {o for file in files for line in file.odd_lines() for o in line.owners}
+        # Some program may read an odd line as one of these owners.
+        self.odd = {owner for file in files for line in file.odd_lines() for owner in line.owners}
         self.claimed = IdSet.union(file.claimed() for file in files)
+        self.place = f"{self.layout.path(SUBUID)} and {self.layout.path(SUBGID)}"
+
+    def owners(self) -> list[str]:
+        return [*dict.fromkeys([*self._uids, *self._gids])]
 
     def of(self, owner: str) -> tuple[Ranges, Ranges]:
         return self._uids.get(owner, ()), self._gids.get(owner, ())
@@ -159,45 +164,42 @@ def _grants(file: SubidFile) -> dict[str, Ranges]:
     return found
 
 
-def _of_lines(name: str, owner: str, lines: _Lines, left: list[LeftOut]) -> Allocation | None:
-    """The allocation that an owner's lines describe; if they are unclear, ``left`` gets the reason."""
+def _of_lines(name: str, owner: str, lines: _Lines) -> Allocation | LeftOut:
+    """The allocation that the lines of an owner show."""
     try:
         if name != DEFAULT_NAME:
             check_name(name)
     except InvalidValueError as error:
-        left.append(LeftOut(owner, f"{error}"))
-        return None
+        return LeftOut(owner, f"{error}")
 
     uids, gids = lines.of(owner)
-    start = str(uids[0].start) if uids else "N"
-    adopt = lines.layout.inline(f"allocate {shell(name, '--owner', owner, '--start', start)}")
-    again = f"adopt the lines with {adopt} and the other options of the original command"
-    if owner in lines.odd_owners or uids != gids or not uids:
-        why = f"its lines in {lines.place} differ, or readers disagree on them"
+    if owner in lines.odd or uids != gids or not uids:
+        why = f"its lines in {lines.place} differ, or not every program reads them alike"
         check = lines.layout.command("check")
-        left.append(LeftOut(owner, why, f"make them equal, or remove them: {check}"))
-        return None
+        return LeftOut(owner, why, f"make the lines in both files equal, or remove them: {check}")
 
+    adopt = lines.layout.inline(
+        f"allocate {shell(name, '--owner', owner, '--start', str(uids[0].start))}"
+    )
+    remedy = f"run {adopt} with the options that it was made with; this adopts the lines"
     strategy, base = _strategy(uids)
     if strategy is None:
-        left.append(LeftOut(owner, "its lines do not show the container ids", again))
-        return None
-    held = IdRange(base, strategy.need.count) if strategy.need and base is not None else None
-    made = Allocation(name, owner, strategy.name, strategy.mapping(base), held)
+        return LeftOut(owner, "its lines do not show which container ids they map", remedy)
+    ids = IdRange(base, strategy.need.count) if strategy.need and base is not None else None
+    made = Allocation(name, owner, strategy.name, strategy.mapping(base), ids)
     if made.mapping.uids.host_ranges() != uids:
-        left.append(LeftOut(owner, "its lines match no strategy", again))
-        return None
+        return LeftOut(owner, "no strategy makes such lines", remedy)
 
     if owner.startswith(OWN_PREFIX):
         return made
-    # Nothing proves that usernsplan wrote these lines, so a release must leave them.
+    # Nothing proves that we wrote them, so release leaves them.
     return replace(made, found=tuple(line for one in holdings(made) for line in one.noted()))
 
 
 def _strategy(ranges: Ranges) -> tuple[Strategy | None, int | None]:
-    """The one strategy that writes these lines, with its base; None if none or several do.
+    """The only strategy that makes such lines, with its base; (None, None) if none or several do.
 
-    A single id does not show its container id, nor the size of its block.
+    A single id may be any id of its container, and does not show the size of its block.
     """
     first, last = ranges[0], ranges[-1].last
     try:
@@ -206,7 +208,7 @@ def _strategy(ranges: Ranges) -> tuple[Strategy | None, int | None]:
                 return Shared(identity=True, max=first.count), None
             return PerContainer(size=first.count), first.start
         if first.count == 1 and first.start > 0 and len(ranges) in {2, 3}:
-            fills = len(ranges) == 3  # noqa: PLR2004 - container root, the filler, the host's own
+            fills = len(ranges) == 3  # noqa: PLR2004 - root, the filler, the rest
             shared = Shared(dockerroot=first.start, max=last, filler=fills)
             return shared, ranges[1].start if fills else None
     except InvalidValueError:
@@ -214,54 +216,48 @@ def _strategy(ranges: Ranges) -> tuple[Strategy | None, int | None]:
     return None, None
 
 
-def _of_run(
-    one: Given, lines: _Lines, left: list[LeftOut]
-) -> tuple[Allocation | None, IdRange | None]:
-    """The allocation that a run names, or the range to quarantine if nobody has its lines now."""
-    ranges = one.mapping.uids.host_ranges()
-    both = (ranges, one.mapping.gids.host_ranges())
-    owners = [owner for owner in lines.owners if owner != ROOT and lines.of(owner) == both]
+def _of_run(one: Given, lines: _Lines) -> Allocation | IdRange | LeftOut:
+    """The allocation that a run used; if no owner has its lines, its range, for quarantine."""
+    uids, gids = one.mapping.uids.host_ranges(), one.mapping.gids.host_ranges()
+    owners = [o for o in lines.owners() if o != ROOT and lines.of(o) == (uids, gids)]
     if len(owners) == 1:
-        made = _of_lines(one.container, owners[0], lines, left)
-        if made is not None and made.mapping != one.mapping:
-            why = f"run {one.run} gave volumes to '{one.container}' by another map"
-            left.append(LeftOut(owners[0], why))
-            return None, None
-        return made, None
+        found = _of_lines(one.container, owners[0], lines)
+        if isinstance(found, Allocation) and found.mapping != one.mapping:
+            why = f"run {one.run} gave volumes to '{one.container}' with another map"
+            return LeftOut(owners[0], why)
+        return found
 
-    alone = len(ranges) == 1 and both[0] == both[1] and ranges[0].count > 1 and ranges[0].start > 0
-    if not owners and alone and not lines.claimed.meets(ranges[0].start, ranges[0].stop):
-        # It was released or has lost its lines, and files may still carry its ids.
-        return None, ranges[0]
+    ids = uids[0]
+    is_one_range = uids == gids == (ids,) and ids.count > 1 and ids.start > 0
+    if not owners and is_one_range and not lines.claimed.meets(ids.start, ids.stop):
+        # It was released, or lost its lines. Files carry these ids, so no other container may
+        # have them.
+        return ids
     why = (
-        f"run {one.run} gave volumes to it, and the lines in {lines.place} do not show who has its "
-        "ids now"
+        f"run {one.run} gave volumes to it, and the lines in {lines.place} "
+        "do not show which owner has its ids now"
     )
-    left.append(LeftOut(one.container, why, "repeat the command that allocated it"))
-    return None, None
+    return LeftOut(one.container, why, "allocate it again with the options that it was made with")
 
 
-def _drop_overlapping(made: dict[str, Allocation], left: list[LeftOut]) -> None:
-    """Leave out allocations that overlap: usernsplan never gives out such ranges."""
-    held = sorted((one.reserved_range, name) for name, one in made.items() if one.reserved_range)
-    for (mine, name), (theirs, other) in combinations(held, 2):
-        if mine.overlaps(theirs):
-            left += [
-                LeftOut(made[n].owner, f"the lines of {name} and {other} overlap")
-                for n in (name, other)
-                if n in made
-            ]
-            made.pop(name, None)
-            made.pop(other, None)
+def _without_overlaps(made: dict[str, Allocation]) -> Iterable[LeftOut]:
+    """Drop allocations that overlap: usernsplan never makes two such, so neither is certain."""
+    widest: tuple[IdRange, str] | None = None
+    held = sorted((a.reserved_range, name) for name, a in made.items() if a.reserved_range)
+    for ids, name in held:
+        if widest and ids.start < widest[0].stop:
+            why = f"the lines of {widest[1]} and {name} overlap"
+            yield from (LeftOut(made.pop(n).owner, why) for n in (widest[1], name) if n in made)
+        if not widest or ids.stop > widest[0].stop:
+            widest = (ids, name)
 
 
 def _still_quarantined(
-    state: HostState, made: Iterable[Allocation], kept: Iterable[tuple[str, IdRange]]
+    state: HostState, made: Iterable[Allocation], quarantined: Iterable[tuple[str, IdRange]]
 ) -> list[tuple[str, IdRange]]:
-    """The quarantined ranges of the damaged ledger. If it is wrong, only free ids are lost."""
-    taken = IdSet(
-        [*(one.reserved_range for one in made if one.reserved_range), *(held for _, held in kept)]
-    )
+    """The ranges that the damaged ledger shows as quarantined. A wrong one only wastes its ids."""
+    allocated = (a.reserved_range for a in made if a.reserved_range)
+    taken = IdSet([*allocated, *(ids for _, ids in quarantined)])
     return [
         (q.name, q.reserved_range)
         for q in state.ledger.quarantined
@@ -269,76 +265,68 @@ def _still_quarantined(
     ]
 
 
-def _others(lines: _Lines, known: set[str], told: set[str]) -> list[LeftOut]:
-    """Owners whose names do not show whether usernsplan wrote their lines."""
+def _others(lines: _Lines, known: set[str]) -> Iterable[LeftOut]:
+    """The owners whose names do not show whether usernsplan wrote their lines."""
     names = [
-        o
-        for o in lines.owners
-        if o not in known | told and o != ROOT and not o.startswith(OWN_PREFIX)
+        owner
+        for owner in lines.owners()
+        if owner not in known and owner != ROOT and not owner.startswith(OWN_PREFIX)
     ]
-    if not names:
-        return []
-    shown = ", ".join(names[:_SHOWN]) + (
-        f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    )
-    again = lines.layout.command("allocate NAME --owner OWNER --start N")
-    return [
-        LeftOut(
-            f"lines of {shown}",
-            "the names do not show whether usernsplan wrote them; nobody else gets these ids",
-            f"adopt such a line with the command that allocated it: {again}",
+    if names:
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        adopt = lines.layout.command("allocate NAME --owner OWNER --start N")
+        yield LeftOut(
+            f"lines of {', '.join(names[:_SHOWN])}{more}",
+            "the names do not show whether usernsplan wrote them; "
+            "no other container gets their ids",
+            f"if usernsplan wrote one, adopt it, with the options that it was made with: {adopt}",
         )
-    ]
 
 
-def _shared_with_root(made: Iterable[Allocation], lines: _Lines, state: HostState) -> list[LeftOut]:
-    uids, gids = lines.of(ROOT)
-    both = [
-        one.name
-        for one in made
-        if {*one.mapping.uids.host_ranges()} <= {*uids}
-        and {*one.mapping.gids.host_ranges()} <= {*gids}
-    ]
-    return [
-        LeftOut(
-            f"root's lines for {name}",
-            "nothing shows whether usernsplan granted them",
-            "if an engine such as LXC needs them, run "
-            f"{state.layout.inline(f'allocate {shell(name)} --engine lxc')} "
-            "with the other options of the original command",
-        )
-        for name in both
-    ]
+def _shared_with_root(made: Iterable[Allocation], lines: _Lines) -> Iterable[LeftOut]:
+    """The allocations whose lines root has too, as LXC needs them."""
+    uids, gids = ({*ranges} for ranges in lines.of(ROOT))
+    for a in made:
+        if uids.issuperset(a.mapping.uids.host_ranges()) and gids.issuperset(
+            a.mapping.gids.host_ranges()
+        ):
+            lxc = lines.layout.inline(f"allocate {shell(a.name)} --engine lxc")
+            yield LeftOut(
+                f"root's lines for {a.name}",
+                "nothing proves that usernsplan wrote them",
+                f"if an engine such as LXC needs them, run {lxc} "
+                "with the options that it was made with",
+            )
 
 
 def _volumes(
-    made: dict[str, Allocation], kept: set[str], given: Iterable[Given], left: list[LeftOut]
+    made: dict[str, Allocation], quarantined: set[str], given: Iterable[Given], left: list[LeftOut]
 ) -> tuple[Volume, ...]:
-    """The volumes that runs gave to these containers by their present maps, and that they still have."""
+    """The volumes that runs gave to these containers by their maps, and not away since then."""
     found: dict[str, Volume] = {}
-    for one in given:
-        for path in one.paths:
-            found.pop(path, None)
-            if one.is_reverse:
-                continue
-            has = made.get(one.container)
-            same = (
-                has is not None and has.mapping.uids.host_ranges() == one.mapping.uids.host_ranges()
+    for run, path in ((one, path) for one in given for path in one.paths):
+        found.pop(path, None)
+        if run.is_reverse:
+            continue
+        has = made.get(run.container)
+        mapping = has.mapping if has else run.mapping
+        is_known = has is not None or run.container in quarantined
+
+        if not run.is_done:
+            why = (
+                f"run {run.run} on it was interrupted; the ledger gets it when the run is finished"
             )
-            if not one.is_done:
-                why = f"run {one.run} on it was interrupted; once it is finished, it is recorded"
-                left.append(LeftOut(path, why))
-            elif same or (has is None and one.container in kept):
-                mapping = has.mapping if has else one.mapping
-                found[path] = Volume(path, one.container, one.mode, user=_user(mapping, one.owner))
-            else:
-                why = f"run {one.run} gave it to '{one.container}', whose ids are unknown or others now"
-                remedy = "once the container is allocated, run fix-volume on it again"
-                left.append(LeftOut(path, why, remedy))
+            left.append(LeftOut(path, why))
+        elif is_known and mapping.uids.host_ranges() == run.mapping.uids.host_ranges():
+            user = ""
+            if run.owner is not None:
+                uid, gid = run.owner
+                user = f"{mapping.uids.to_container(uid)}:{mapping.gids.to_container(gid)}"
+            found[path] = Volume(path, run.container, run.mode, user=user)
+        else:
+            why = (
+                f"run {run.run} gave it to '{run.container}', whose ids are unknown or have changed"
+            )
+            remedy = "when the container is known, run fix-volume on it again"
+            left.append(LeftOut(path, why, remedy))
     return tuple(sorted(found.values(), key=lambda volume: volume.path))
-
-
-def _user(mapping: Mapping, owner: tuple[int, int] | None) -> str:
-    if owner is None:
-        return ""
-    return f"{mapping.uids.to_container(owner[0])}:{mapping.gids.to_container(owner[1])}"

@@ -1,12 +1,14 @@
-"""Finish or undo a command that was interrupted between its first file and its last. Pure.
+"""Decide what happens to an interrupted run: complete it, or put it back. Pure.
 
-A kill also ends the locks, so other programs may have changed the files since then. Neither the
-position of a line nor the whole content of a file is reliable. A line of ours is removed wherever it
-is now, but never added, because somebody else may have its range by now. Therefore ``mend`` does
-nothing if nothing was done. It completes a command whose lines are all there, and one that had begun
-to remove lines. It undoes any other.
+The locks die with a killed run, and other programs may change the files after that. So ``mend``
+decides neither by position nor by whole contents. It removes our lines wherever they are now, and
+adds none, because another owner may have their ranges since then:
 
-A command that fails still holds its locks, so nobody else has written, and ``undo`` restores the
+- If no change of the run is in the files, nothing happens.
+- If all are there, or if the run had begun to remove lines, the run is completed.
+- Otherwise it is put back.
+
+A run that fails still holds its locks, so no other program has written, and ``undo`` restores the
 bytes of the files.
 """
 
@@ -29,9 +31,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Mended:
-    """What makes the host consistent: files to change, and files to remove.
+    """How to leave the host consistent: which files to change or remove.
 
-    ``completed``: the ledger gets the change of the command.
+    ``completed`` tells whether the ledger gets the run's change.
     """
 
     completed: bool
@@ -40,52 +42,52 @@ class Mended:
 
 
 def mend(intent: Intent, now: Mapping[str, bytes | None]) -> Mended:
-    """Decide after a kill. ``now`` has the present bytes of each path; None: the file is missing."""
+    """Decide after a kill. ``now`` are the bytes of the files by path, None for a missing file."""
     if all(_stands(c.path, now[c.path], c.before, c.after) for c in intent.changes):
         return Mended(completed=True, changes=())
     if all(_stands(c.path, now[c.path], c.after, c.before) for c in intent.changes):
         return Mended(completed=False, changes=())
 
-    # Lines that are gone cannot come back, so a command that removes lines is completed.
-    forward = bool(intent.ledger.remove)
-    steps = []
-    for c in intent.changes:
-        source, target = (c.before, c.after) if forward else (c.after, c.before)
-        steps.append((c.path, now[c.path], _moved(c.path, now[c.path], source, target)))
-    return _mended(steps, completed=forward)
+    # A release goes on: another owner may have the ranges of the lines that it has removed.
+    completed = bool(intent.ledger.remove)
+    ways = [
+        (c.path, c.before, c.after) if completed else (c.path, c.after, c.before)
+        for c in intent.changes
+    ]
+    steps = [(path, now[path], _moved(path, now[path], *way)) for path, *way in ways]
+    return _mended(steps, completed=completed)
 
 
 def undo(intent: Intent, now: Mapping[str, bytes | None]) -> Mended:
-    """Decide after a failure under the locks: every replaced file gets its former bytes."""
-    exchanged = [c for c in intent.changes if now[c.path] == c.after != c.before]
-    return _mended([(c.path, c.after, c.before) for c in exchanged], completed=False)
+    """Decide after a failure under the locks: every replaced file gets its bytes back."""
+    replaced = [c for c in intent.changes if now[c.path] == c.after != c.before]
+    return _mended([(c.path, c.after, c.before) for c in replaced], completed=False)
 
 
 def as_mended(state: HostState, intent: Intent) -> HostState:
-    """The host as it is once ``intent`` is mended. A preview starts from it."""
+    """The host after ``mend`` of the intent. A preview starts from it."""
     mended = mend(intent, files_of(state))
-    now: dict[str, bytes | None] = {c.path: c.after for c in mended.changes} | dict.fromkeys(
-        mended.removals
-    )
+    now: dict[str, bytes | None] = {c.path: c.after for c in mended.changes}
+    now |= dict.fromkeys(mended.removals)
     after = as_changed(state, now, intent.ledger if mended.completed else LedgerChange())
     return replace(after, ledger=replace(after.ledger, interrupted=False))
 
 
 def as_changed(state: HostState, files: dict[str, bytes | None], change: LedgerChange) -> HostState:
-    """The host once the ledger and these files (by path; None: removed) have changed."""
+    """The host after these changes of files (by path; None: removed) and of the ledger."""
     now = files_of(state) | files
     return replace(
         state,
         subuid=subid.parse(now[SUBUID]),
         subgid=subid.parse(now[SUBGID]),
         daemon_json=now[DAEMON_JSON],
-        # The event has no time yet.
+        # Without a moment: the event is not written yet.
         ledger=fold(state.ledger, Event(state.ledger.number + 1, "", change)),
     )
 
 
 def files_of(state: HostState) -> dict[str, bytes | None]:
-    """The bytes of the files that plans change, by path; None if the file is missing."""
+    """The bytes of the files that plans change, by path; None for a missing file."""
     return {SUBUID: _raw(state.subuid), SUBGID: _raw(state.subgid), DAEMON_JSON: state.daemon_json}
 
 
@@ -100,27 +102,27 @@ def _mended(steps: Sequence[tuple[str, bytes | None, bytes | None]], *, complete
 
 
 def _stands(path: str, now: bytes | None, source: bytes | None, target: bytes | None) -> bool:
-    """Tell whether everything that ``target`` adds to ``source`` is there now.
+    """Tell whether everything that ``target`` adds to ``source`` is there.
 
-    Other programs may have sorted the lines or added some since then.
+    Other programs may have sorted the file or added lines since then.
     """
     if now is None or now == target:
         return now == target
     if path == DAEMON_JSON:
         return _remap(now) == _remap(target or b"")
-    come = subid.added_lines(source or b"", target or b"")
-    gone = subid.added_lines(target or b"", source or b"")
+    # A missing file (None) has no lines.
+    added = subid.added_lines(source or b"", target or b"")
+    removed = subid.added_lines(target or b"", source or b"")
     have, wanted = subid.counted(now), subid.counted(target or b"")
-    return bool(come) and not gone and all(have[line] >= wanted[line] for line in come)
+    return bool(added) and not removed and all(have[line] >= wanted[line] for line in added)
 
 
 def _moved(
     path: str, now: bytes | None, source: bytes | None, target: bytes | None
 ) -> bytes | None:
-    """The file once it is moved from ``source`` to ``target``.
+    """The bytes of a file that moves from ``source`` to ``target``.
 
-    If another program has changed it since then, this only removes our lines, or changes our
-    userns-remap.
+    If another program has changed it since then, only our lines or our userns-remap are removed.
     """
     if now is None or now == target:
         return now
@@ -130,16 +132,15 @@ def _moved(
         return subid.without_lines(now, subid.added_lines(target or b"", source or b""))
     if _remap(now) != _remap(source or b""):
         return now
+
     config, value = daemon_json.parse(now, DAEMON_JSON), _remap(target or b"")
-    return (
-        daemon_json.without_remap(config)
-        if value is None
-        else daemon_json.with_remap(config, value)
-    )
+    if value is None:
+        return daemon_json.without_remap(config)
+    return daemon_json.with_remap(config, value)
 
 
 def _remap(raw: bytes) -> str | None:
-    """The userns-remap of a daemon.json; NUL, which equals no value, if the file is invalid."""
+    r"""The userns-remap of a daemon.json; "\0", which is never its value, if it cannot be read."""
     try:
         return daemon_json.parse(raw, DAEMON_JSON).get(daemon_json.REMAP)
     except InvalidFileError:

@@ -299,7 +299,7 @@ def test_both_pools_and_containers_are_had_at_once_and_root_gets_the_containers_
         (
             (*PER_CONTAINER, "--engine", "podman-auto", "--owner", "bob"),
             2,
-            "--owner without a name",
+            "--owner needs a name",
         ),
     ],
 )

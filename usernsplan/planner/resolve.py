@@ -400,7 +400,7 @@ def _refuse_other_request(state: HostState, one: Wanted, existing: Allocation) -
     release = state.layout.inline(f"release {shell(one.name)}")
     raise RefusedError(
         f"'{one.name}' is allocated already, {what}",
-        hint=f"to change it, run {release}, allocate it again, and fix its volumes",
+        hint=f"to change it, run {release} and allocate it again; then fix its volumes",
         option=option,
     )
 

@@ -129,7 +129,7 @@ def _done(
     if not fixed and desired.volumes:
         file = "FILE" if place == STDIN else operand(place)
         command = layout.inline(f"apply {file} --fix-volumes")
-        parts.append(f"The volumes are not fixed yet: run {command}.")
+        parts.append(f"The volumes are not fixed yet; {command} fixes them.")
     steps = (*desired.allocate.next_steps, *desired.prune.next_steps)
     if steps:
         parts.append("\n".join(("Next:", *(f"  {step}" for step in steps))))

@@ -21,36 +21,38 @@ if TYPE_CHECKING:
 
 @rule("USN004", "error")
 def over_an_account(facts: Facts) -> Iterator[Seen]:
-    """A range lies over the uid of an account.
+    """A range contains the uid of an account.
 
-    Whoever is that id in a container is that account on the host as soon as a file or a process is concerned: he reads
-    its home and signals its processes.
+    A container user with this id is the account on the host, for files and for processes: it
+    can read the account's home and signal its processes.
 
-    useradd gives a new account the next free uid without looking at subuid, and directory services number people
-    without knowing of the file at all. usermod -u and lines written by hand do it too.
+    useradd gives a new account the next free uid and does not look at subuid. Directory
+    services number people and do not know the file. usermod -u and lines written by hand can
+    cause it too.
 
         containers:100000:65536         in subuid
         bob:x:100500:100500:…           in passwd
 
-    Give the range up or the account another uid: usermod -u NEW bob, then chown what it owns. To let containers share
-    the host's ids on purpose, see the strategy 'shared'.
+    Remove the range, or give the account another uid: usermod -u NEW bob, then chown its
+    files. To share the host's ids with containers on purpose, use the strategy 'shared'.
     """
     yield from _over(facts, "uid")
 
 
 @rule("USN005", "error")
 def over_a_group(facts: Facts) -> Iterator[Seen]:
-    """A range lies over the gid of a group.
+    """A range contains the gid of a group.
 
-    Processes of a container that have this id as their group are members of the host's group: they read whatever it
-    may read, docker's socket or the disks included where the group is 'docker' or 'disk'.
+    Container processes with this gid are members of the host's group. They can read everything
+    that the group can read: for 'docker' that is Docker's socket, for 'disk' the disks.
 
-    groupadd takes the next free gid without looking at subgid.
+    groupadd takes the next free gid and does not look at subgid.
 
         containers:100000:65536         in subgid
         staff:x:100100:bob              in group
 
-    Give the range up, or the group another gid: groupmod -g NEW staff, then chgrp what it owns.
+    Remove the range, or give the group another gid: groupmod -g NEW staff, then chgrp its
+    files.
     """
     yield from _over(facts, "gid")
 
@@ -89,20 +91,22 @@ def _own_id(user: User | None, kind: Kind) -> int | None:
 
 @rule("USN006", "error")
 def becomes_others(facts: Facts) -> Iterator[Seen]:
-    """An account may become others: root, the system, or somebody else.
+    """An account can become root, a system account, or another user.
 
-    newuidmap lets an account map every id that its lines give it. Whoever is logged in as it makes a user namespace,
-    becomes that id inside, and is that id on the host as well: with 0 that is root, and no password was asked.
+    newuidmap lets an account map every id that its lines grant. A user who is logged in as
+    this account can create a user namespace, become such an id in it, and act as that id on
+    the host. If the range contains 0, that id is root, and no password is needed.
 
-    Such lines come from usermod --add-subuids 0-65535, from recipes that give a service "all ids", and from accounts
-    that were made later, inside a range that stood already.
+    Such lines come from usermod --add-subuids 0-65535, or from recipes that give a service
+    "all ids". It also happens when an account is created later, inside a range that was
+    already granted.
 
-        alice:0:65536           alice becomes root, and everybody
-        bob:100000:65536        and carl has uid 100500: bob becomes carl
+        alice:0:65536           alice can become root and every user below 65536
+        bob:100000:65536        carl has uid 100500, so bob can become carl
 
-    Take the line out and give the account a range of its own: usermod --del-subuids FIRST-LAST, --add-subuids. To let
-    a container share the host's ids on purpose, use an owner that is nobody's login ('usernsplan allocate --strategy
-    shared').
+    Remove the line and give the account a range of its own: usermod --del-subuids FIRST-LAST,
+    --add-subuids. To share the host's ids with a container on purpose, use an owner that
+    nobody can log in as ('usernsplan allocate --strategy shared').
     """
     for kind, what in CALLED.items():
         for span in facts.granted[kind]:
@@ -123,17 +127,18 @@ def becomes_others(facts: Facts) -> Iterator[Seen]:
 
 @rule("USN007", "warning")
 def host_root(facts: Facts) -> Iterator[Seen]:
-    """A range holds host id 0: a container's id is the host's root.
+    """A range contains host id 0: an id of the container is the host's root.
 
-    Files and sockets do not ask for capabilities: a process that is host id 0 in a container owns what root owns,
-    wherever it can reach it. The user namespace still keeps it from mounting, from the network and from devices.
+    Access to files and sockets does not require capabilities. A container process with host id
+    0 owns everything that root owns, wherever the process can reach it. The user namespace
+    still keeps it from mounting, from the network and from devices.
 
-    'usernsplan allocate --strategy shared --identity' makes such a map on purpose, to try user namespaces out. Written
-    by hand, it is mostly a start of 0 that should have been another number.
+    'usernsplan allocate --strategy shared --identity' makes such a map on purpose, to try user
+    namespaces out. A line written by hand usually has a start of 0 by mistake.
 
         dockremap:0:65536
 
-    Use it for a trial only; --dockerroot N makes container root some other id.
+    Use such a map for trials only. --dockerroot N makes container root another host id.
     """
     for kind in KINDS:
         for span in facts.granted[kind]:
@@ -148,17 +153,20 @@ def host_root(facts: Facts) -> Iterator[Seen]:
 
 @rule("USN008", "error")
 def own_id(facts: Facts) -> Iterator[Seen]:
-    """An account's own id lies in its own range.
+    """An account's own id is in its own range.
 
-    Rootless engines map the account itself to container root and its range to the ids above; where the range holds
-    the account's own id, that id appears twice in the map, and the kernel refuses it (EINVAL): nothing starts.
+    Rootless engines map the account itself to container root, and its range to the container
+    ids above. If the range contains the account's own id, that id appears twice in the map.
+    The kernel refuses such a map (EINVAL), and no container starts.
 
-    A line written by hand, or an account whose uid was changed or that came from a directory service with high numbers.
+    Either the line was written by hand, or the account's uid changed, or the account came from
+    a directory service with high numbers.
 
         alice:x:100500:100500:…         in passwd
         alice:100000:65536              in subuid
 
-    Give the account another range: usermod --del-subuids 100000-165535 --add-subuids FIRST-LAST alice.
+    Give the account another range: usermod --del-subuids 100000-165535 --add-subuids
+    FIRST-LAST alice.
     """
     for kind in KINDS:
         for owner, spans in facts.by_owner[kind].items():
@@ -183,18 +191,21 @@ _USUAL = frozenset({"bin", "daemon"})
 def is_dockerroot(facts: Facts) -> Iterator[Seen]:
     """An account or a group has the id of a shared container's root.
 
-    With the strategy 'shared', container root is one host id, DOCKERROOT. Whoever has that id owns what root of every
-    container owns, and root of every container owns what he does.
+    With the strategy 'shared', container root is one host id, DOCKERROOT. If an account has
+    that id, it owns everything that root of every container owns, and root of every container
+    owns the account's files.
 
-    The account came later: useradd and packages that bring an account look at passwd, and not at what containers have.
-    Or the id was chosen in spite of what allocate said. That the default, 2, is 'bin' or 'daemon' on most systems is
-    not told here: these own nothing there.
+    The account was created later: useradd, and packages that create accounts, read passwd but
+    not the ids of containers. Or the id was chosen despite allocate's warning. The default, 2,
+    is 'bin' or 'daemon' on most systems. These own no files there, so this rule does not
+    report them.
 
         dockremap:11:1                  in subuid
         late:x:11:11:…                  in passwd
 
-    Give the account another uid: usermod -u NEW late, then chown what it owns. Or release the allocation and allocate
-    it anew with --dockerroot auto, which takes the first id that nobody has.
+    Give the account another uid: usermod -u NEW late, then chown its files. Or release the
+    allocation and allocate it again with --dockerroot auto, which takes the first id that
+    nobody has.
     """
     roots: dict[int, list[str]] = {}
     for a in facts.state.ledger.allocations:

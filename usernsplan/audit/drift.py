@@ -29,14 +29,17 @@ if TYPE_CHECKING:
 def lines_missing(facts: Facts) -> Iterator[Seen]:
     """Lines of an allocation are missing.
 
-    Engines that read subuid and subgid find no ids for the container: newuidmap refuses, dockerd does not start. And
-    useradd, which knows no ledger, may give the range to a new account.
+    Engines that read subuid and subgid find no ids for the container: newuidmap refuses, and
+    dockerd does not start. useradd, which does not know the ledger, may give the range to a
+    new account.
 
-    userdel of the owner, an editor, a configuration tool that writes the whole file, or a backup that was put back.
+    Possible causes: userdel of the owner, an editor, a configuration tool that writes the
+    whole file, or a restored backup.
 
-        usernsplan-web:524288:65536     stands in the ledger, and no more in subuid
+        usernsplan-web:524288:65536     in the ledger, but no longer in subuid
 
-    'usernsplan check --fix' puts them back as they were granted, unless somebody else has the range by now.
+    'usernsplan check --fix' restores the lines as they were granted, unless the range now has
+    another owner.
     """
     for a, one, have in _drifted(facts):
         lacking = Counter(one.wanted) - Counter(_raw(have))
@@ -47,19 +50,20 @@ def lines_missing(facts: Facts) -> Iterator[Seen]:
 
 @rule("USN051", "error")
 def lines_reordered(facts: Facts) -> Iterator[Seen]:
-    """Lines of an allocation stand in another order, which makes another map of them.
+    """Lines of an allocation are in another order, which changes the map.
 
-    Docker lays an owner's lines end to end in the order of the file. In another order container root is another host
-    id: images and containers seem gone, and files that the containers make belong to somebody else.
+    Docker lays an owner's lines end to end, in the order of the file. In another order,
+    container root is another host id. Images and containers seem lost, and files that the
+    containers create belong to the wrong owner.
 
-    useradd sorts the file by start whenever it gives out a range.
+    useradd sorts the file by start whenever it grants a range.
 
         dockremap:2:1
-        dockremap:3:65533       sorted: container id 1 is host id 3 now
+        dockremap:3:65533       sorted: container id 1 is now host id 3
         dockremap:524288:2
 
-    'usernsplan check --fix' puts them back in order; then restart Docker. Files that were made meanwhile keep the ids
-    that they got.
+    'usernsplan check --fix' restores the order. Then restart Docker. Files that were created
+    since then keep their wrong ids.
     """
     for a, one, have in _drifted(facts):
         if Counter(_raw(have)) == Counter(one.wanted):
@@ -69,19 +73,19 @@ def lines_reordered(facts: Facts) -> Iterator[Seen]:
 
 @rule("USN052", "error")
 def other_lines(facts: Facts) -> Iterator[Seen]:
-    """An owner of an allocation has other lines than those that were granted.
+    """An owner of an allocation has lines that were not granted.
 
-    Readers join all lines of an owner: the container's map has ids that usernsplan did not give, or has them twice,
-    which the kernel refuses.
+    Readers join all lines of an owner. The container's map then has ids that usernsplan did
+    not grant, or has ids twice, which the kernel refuses.
 
-    Somebody changed one of our lines, doubled it, or added a range to the owner (dockerd does for dockremap when it
-    makes the user itself).
+    One of our lines was changed or duplicated, or the owner was granted another range. dockerd
+    does that for dockremap when it creates the user itself.
 
         usernsplan-web:524288:65536     as the ledger has it
-        usernsplan-web:700000:65536     nobody knows why
+        usernsplan-web:700000:65536     from an unknown source
 
-    Take the other lines out, and run 'usernsplan check --fix' where one of ours is missing. What others wrote is never
-    taken out by itself.
+    Remove the other lines. If one of ours is missing, run 'usernsplan check --fix'. usernsplan
+    never removes lines that others wrote.
     """
     for a, one, have in _drifted(facts):
         others = Counter(_raw(have)) - Counter(one.wanted)
@@ -128,18 +132,20 @@ def _fix(facts: Facts, a: Allocation) -> str:
 
 @rule("USN053", "warning")
 def unknown_to_the_ledger(facts: Facts) -> Iterator[Seen]:
-    """A line has a name of ours, and the ledger does not know it.
+    """A line has a name of ours that the ledger does not know.
 
-    Owners that begin with 'usernsplan-' are ours. One that the ledger does not know is nobody's: 'usernsplan list' does
-    not show it, and 'usernsplan release' cannot take it out.
+    Owner names that begin with 'usernsplan-' are ours. If the ledger does not know one,
+    nothing manages it: 'usernsplan list' does not show it, and 'usernsplan release' cannot
+    remove it.
 
-    The ledger was lost or put back from an older backup, the line was copied from another host, or a released line was
-    put back.
+    The ledger was lost or restored from an older backup, the line was copied from another
+    host, or a released line was restored.
 
         usernsplan-old:589824:65536
 
-    Adopt it ('usernsplan allocate --strategy per-container old --start 589824'), or take the line out. Where the whole
-    ledger is gone, 'usernsplan ledger rebuild' adopts all that is sure.
+    Adopt it ('usernsplan allocate --strategy per-container old --start 589824'), or remove the
+    line. If the whole ledger is lost, 'usernsplan ledger rebuild' adopts everything that is
+    certain.
     """
     if facts.state.ledger.interrupted or any(found.path == LEDGER for found in facts.unread):
         return
@@ -172,15 +178,15 @@ def _adopting(facts: Facts, name: str, spans: Sequence[Claim]) -> str:
 
 @rule("USN054", "warning")
 def run_interrupted(facts: Facts) -> Iterator[Seen]:
-    """A run of usernsplan was interrupted, or is still under way.
+    """A run of usernsplan was interrupted, or is still in progress.
 
-    What it was about to do is in the ledger, and the files may be half-way. Nothing is lost: the next 'allocate' or
-    'release' completes it or puts it back, and says which.
+    The ledger has what the run was about to do; the files may be half changed. Nothing is
+    lost: the next 'allocate' or 'release' finishes the run or puts it back, and reports which.
 
-    A kill, a full disk or a power cut in the middle of a run. Where a run is at work at this very moment, the same is
-    seen for a moment.
+    A kill, a full disk or a power cut interrupted it. A run that is at work at this moment
+    looks the same for a short time.
 
-    'usernsplan check --fix' mends it.
+    'usernsplan check --fix' repairs it.
     """
     if facts.state.ledger.interrupted:
         words = (
@@ -196,13 +202,13 @@ def run_interrupted(facts: Facts) -> Iterator[Seen]:
 def ledger_unreadable(facts: Facts) -> Iterator[Seen]:
     """The ledger cannot be read.
 
-    Nothing is known of what was allocated: 'allocate' and 'release' refuse to work, and rules that compare with the
-    ledger were left out here.
+    Without the ledger, usernsplan does not know what is allocated. 'allocate' and 'release'
+    refuse to work, and this check skipped the rules that compare with the ledger.
 
-    A damaged disk, a file that was cut off, or a ledger that a newer usernsplan wrote.
+    A disk is damaged, the file was truncated, or a newer usernsplan wrote the ledger.
 
-    Put back a copy of the file from a backup, or use the newer usernsplan. Where it is lost, 'usernsplan ledger
-    rebuild' shows what other files tell of it, and makes a new one.
+    Restore the file from a backup, or use the newer usernsplan. If the ledger is lost,
+    'usernsplan ledger rebuild' shows what other files know about it, and makes a new one.
     """
     for found in facts.unread:
         if found.path == LEDGER:
@@ -211,15 +217,16 @@ def ledger_unreadable(facts: Facts) -> Iterator[Seen]:
 
 @rule("USN056", "warning")
 def still_carried(facts: Facts) -> Iterator[Seen]:
-    """Files still carry ids of a range that was released (--scan).
+    """Files still carry ids of a released range (--scan).
 
-    As long as they do the range must not be forgotten: a new container that gets it would own these files.
+    Do not forget the range before these files are changed: the next container that gets the
+    range would own them.
 
         usernsplan release web
-        /srv/web/index.html belongs to 524321   container uid 33 of what was web
+        /srv/web/index.html belongs to 524321   container uid 33 of the former web
 
-    'usernsplan find-owned NAME DIR' lists them. Give them away ('usernsplan fix-volume DIR --container NEW --from NAME'
-    does, and chown) or remove them.
+    'usernsplan find-owned NAME DIR' lists the files. Give them another owner
+    ('usernsplan fix-volume DIR --container NEW --from NAME', or chown), or delete them.
     """
     for found in facts.scanned or ():
         if found.entries:
@@ -234,9 +241,9 @@ def still_carried(facts: Facts) -> Iterator[Seen]:
 
 @rule("USN057", "info")
 def can_be_forgotten(facts: Facts) -> Iterator[Seen]:
-    """No file that was looked at carries a released range any more (--scan).
+    """No scanned file carries ids of a released range any more (--scan).
 
-    The range can be given out again, if the folders that were scanned are all that there are.
+    The range can be given out again, if you scanned every folder that may have its files.
 
     'usernsplan release --forget NAME' frees it.
     """

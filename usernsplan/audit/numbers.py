@@ -31,18 +31,18 @@ _SIGNED = 2**31
 
 @rule("USN009", "warning")
 def over_reserved(facts: Facts) -> Iterator[Seen]:
-    """A range lies over ids that are kept for somebody else.
+    """A range contains ids that are reserved for others.
 
-    The numbers below 65536, and a few above, belong to somebody by convention: the system, people, systemd-homed,
-    DynamicUser=, nobody, systemd's foreign images. Others give them out without reading subuid. What the ledger has
-    reserved is somebody's outside of this host.
+    By convention, the ids below 65536 and a few above have owners: the system, people,
+    systemd-homed, DynamicUser=, nobody, systemd's foreign images. These give out ids without
+    reading subuid. The ledger's reservations are ids that are used outside this host.
 
-    Lines written by hand do it; useradd does where SUB_UID_MIN is low.
+    Lines written by hand cause it. useradd does too if SUB_UID_MIN is low.
 
         web:61184:4336          DynamicUser= takes its ids from here
 
-    Move the range to 524288 or above. Ids below 65536 are shared on purpose by the strategy 'shared' alone, and of
-    its lines nothing is said.
+    Move the range to 524288 or above. Only the strategy 'shared' shares ids below 65536, and
+    it does so on purpose, so this rule does not report its lines.
     """
     kept = facts.claims.where(
         lambda claim: (
@@ -84,17 +84,17 @@ def _whose(kept: Claim) -> str:
 
 @rule("USN011", "warning")
 def over_directory(facts: Facts) -> Iterator[Seen]:
-    """Ranges lie where a directory service numbers its people.
+    """Ranges overlap the numbers that a directory service gives to people.
 
-    SSSD maps the accounts of an Active Directory to 200000-2000200000 unless it is told otherwise, in slices of
-    200000; winbind and LDAP have ranges of their own. Not all of these accounts can be listed from here, so a person
-    may have, or may get, an id that a container has.
+    By default, SSSD maps the accounts of an Active Directory to 200000-2000200000, in slices
+    of 200000. winbind and LDAP have ranges of their own. usernsplan cannot list all of these
+    accounts, so a person may have, or may get, an id of a container.
 
         passwd: files sss               in nsswitch.conf
-        containers:524288:65536         in subuid, and somebody of the domain is 524900
+        containers:524288:65536         in subuid, and a user of the domain has 524900
 
-    Compare with ldap_idmap_range_min and _max in sssd.conf (or the idmap config of smb.conf), and take ranges from
-    elsewhere: 'usernsplan allocate --pool FIRST-LAST'.
+    Compare with ldap_idmap_range_min and _max in sssd.conf (or the idmap config of smb.conf),
+    and use other ranges: 'usernsplan allocate --pool FIRST-LAST'.
     """
     service = advice.directory_service(facts.state)
     lines = [s for kind in KINDS for s in facts.granted[kind] if not s.is_intended]
@@ -110,10 +110,11 @@ def over_directory(facts: Facts) -> Iterator[Seen]:
 def past_signed(facts: Facts) -> Iterator[Seen]:
     """A range reaches past 2147483647.
 
-    The kernel takes these ids, but some programs keep an id in a signed number of 32 bits and see them as negative:
-    runc and Docker among them. FreeIPA gives out its subordinate ids from 2147483648 on, too.
+    The kernel accepts these ids. But some programs, runc and Docker among them, store an id as
+    a signed 32-bit number and read these ids as negative. FreeIPA also gives out its
+    subordinate ids from 2147483648 on.
 
-        containers:2147450880:65536     half of it is negative to Docker
+        containers:2147450880:65536     Docker reads half of it as negative
 
     Move the range below 2147483648.
     """
@@ -129,14 +130,14 @@ def past_signed(facts: Facts) -> Iterator[Seen]:
 
 @rule("USN014", "error")
 def past_all_ids(facts: Facts) -> Iterator[Seen]:
-    """A range reaches past 4294967294, the last id that there is.
+    """A range reaches past 4294967294, the last possible id.
 
-    The kernel refuses every map with such an id (EINVAL), so no container of this owner starts; usermod and dockerd
-    do not object before.
+    The kernel refuses every map with such an id (EINVAL), so no container of this owner
+    starts. usermod and dockerd accept the range before that.
 
         bob:4294901760:65536            one id too many
 
-    Give the owner a range that lies below.
+    Give the owner a lower range.
     """
     for span in _plain(facts):
         if span.stop > ID_LIMIT:
@@ -150,15 +151,17 @@ def past_all_ids(facts: Facts) -> Iterator[Seen]:
 
 @rule("USN015", "info")
 def outside_the_pool(facts: Facts) -> Iterator[Seen]:
-    """A range lies outside what login.defs sets apart for subordinate ids.
+    """A range is outside the area that login.defs sets for subordinate ids.
 
-    SUB_UID_MIN and SUB_UID_MAX say where useradd looks for ranges, and where other tools may expect them. A range
-    outside works; but nobody who plans ids by login.defs (a directory service, another tool) knows of it.
+    SUB_UID_MIN and SUB_UID_MAX say where useradd looks for ranges, and where other tools may
+    expect them. A range outside that area works. But tools that plan ids from login.defs, such
+    as a directory service, do not know about it.
 
         SUB_UID_MAX 600100000           in login.defs
         bob:700000000:65536             in subuid
 
-    Nothing has to be done. To bring both together, raise SUB_UID_MAX or move the range.
+    You do not have to do anything. To bring both into line, raise SUB_UID_MAX or move the
+    range.
     """
     try:
         defs = login_defs.parse(facts.state.login_defs, facts.place(LOGIN_DEFS))

@@ -27,19 +27,21 @@ _MOST, _FEW = 100_000, 3
 
 @rule("USN001", "error")
 def owners_overlap(facts: Facts) -> Iterator[Seen]:
-    """Lines of two owners give the same ids.
+    """Lines of two owners grant the same ids.
 
-    A process in a container of one owner can then read, change and signal what belongs to a container of the other, as
-    if the two were one. No reader of the files and no kernel objects: the ids are simply the same.
+    A process in a container of one owner can read, change and signal everything that belongs
+    to a container of the other owner, because the ids are the same. Neither the readers of the
+    files nor the kernel object.
 
-    usermod --add-subuids takes any range without looking; so does an editor, and a file that was copied from another
-    host. useradd itself looks at the lines, but at nothing else.
+    usermod --add-subuids does not check for overlaps; neither does an editor, or a file copied
+    from another host. useradd checks the existing lines, but nothing else.
 
         alice:100000:65536
         bob:150000:65536        150000-165535 are alice's too
 
-    Take the line of one of them out, give him a free range (usermod --del-subuids, then --add-subuids, or 'usernsplan
-    allocate'), and shift the owners of his containers' files with 'usernsplan fix-volume --mode shift'.
+    Remove one of the two lines and grant that owner a free range (usermod --del-subuids, then
+    --add-subuids, or 'usernsplan allocate'). Then shift the files of its containers with
+    'usernsplan fix-volume --mode shift'.
     """
     for kind in KINDS:
         roots = {span[:2] for span in facts.by_owner[kind].get(ROOT, ())}
@@ -82,19 +84,19 @@ def _lines(found: Iterable[Claim], whose: str = "") -> Iterator[str]:
 
 @rule("USN002", "error")
 def allocations_overlap(facts: Facts) -> Iterator[Seen]:
-    """Ids that usernsplan gave to a container are somebody else's too.
+    """Ids that usernsplan allocated also belong to another owner.
 
-    The ledger holds the range for one container, and a line gives it, or a part of it, to another owner: his containers
-    reach the files and processes of ours.
+    The ledger reserves the range for one container, and a line grants all or part of it to
+    another owner. The containers of that owner can reach the files and processes of ours.
 
-    It happens when somebody writes a line without asking (usermod --add-subuids looks at nothing), or when our lines
-    were taken out and useradd then found the range free.
+    It happens if a line is written without checking (usermod --add-subuids checks nothing), or
+    if our lines were removed and useradd then found the range free.
 
         usernsplan-web:524288:65536     'usernsplan allocate web'
         alice:524288:65536              written by hand
 
-    Take the other line out. Where that owner has files already, release ours instead ('usernsplan release web'),
-    allocate it anew and shift its files.
+    Remove the other line. If its owner already has files, release ours instead
+    ('usernsplan release web'), allocate it again and shift its files.
     """
     held = facts.reserved_ranges
     one_kind = (claim for claim in held if claim.kind == KINDS[0])
@@ -128,17 +130,19 @@ def allocations_overlap(facts: Facts) -> Iterator[Seen]:
 
 @rule("USN003", "error")
 def own_lines_overlap(facts: Facts) -> Iterator[Seen]:
-    """Two lines of one owner give the same ids.
+    """Two lines of one owner grant the same ids.
 
-    Engines lay all lines of an owner into one map, and the kernel refuses a map in which an id appears twice: the
-    container does not start, with nothing but "invalid argument" (EINVAL). Docker starts, and then no container does.
+    Engines put all lines of an owner into one map. The kernel refuses a map in which an id
+    appears twice: the container does not start, and the only message is "invalid argument"
+    (EINVAL). Docker itself starts, but none of its containers do.
 
-    Somebody added a range that was partly there already, or put a line in twice.
+    A range was added that the owner partly had already, or a line was added twice.
 
         alice:100000:65536
         alice:100000:65536      twice: EINVAL
 
-    Take one of the two out, or move it: usermod --del-subuids FIRST-LAST, --add-subuids FIRST-LAST.
+    Remove one of the two, or move it: usermod --del-subuids FIRST-LAST, --add-subuids
+    FIRST-LAST.
     """
     for kind in KINDS:
         # Nobody joins root's lines: newuidmap takes any of them. Of ours, drift tells.
@@ -156,18 +160,19 @@ def own_lines_overlap(facts: Facts) -> Iterator[Seen]:
 
 @rule("USN010", "warning")
 def over_released(facts: Facts) -> Iterator[Seen]:
-    """A range that was released is somebody's again, and files may still carry its ids.
+    """A quarantined range has an owner again, and files may still carry its ids.
 
-    'usernsplan release' keeps a range back because the container's files still have its ids. Its lines are gone from
-    subuid and subgid, so useradd, which sees nothing else, may give the ids to a new account: whose containers then own
-    those files.
+    'usernsplan release' quarantines a range because files of the container still have its ids.
+    Its lines are gone from subuid and subgid. useradd reads nothing else, so it may give the
+    ids to a new account, whose containers then own those files.
 
-        usernsplan release web          524288-589823 is kept back
-        useradd bob                     and SUB_UID_MIN is 524288: bob:524288:65536
-        useradd --uid 524321 eve        and she owns what container uid 33 left
+        usernsplan release web          524288-589823 is quarantined
+        useradd bob                     SUB_UID_MIN is 524288: bob:524288:65536
+        useradd --uid 524321 eve        eve owns the files of container uid 33
 
-    See what carries the ids ('usernsplan check --scan DIR', 'usernsplan find-owned'), give it away or remove it, and
-    then 'usernsplan release --forget NAME'; or move the other line.
+    Find the files with these ids ('usernsplan check --scan DIR', 'usernsplan find-owned'),
+    change their owner or delete them, and then run 'usernsplan release --forget NAME'. Or move
+    the other line.
     """
     hint = f"files may still carry these ids: {facts.state.layout.inline('check --scan DIR')} looks"
     for kind, what in CALLED.items():

@@ -29,16 +29,18 @@ _PODS = 110
 
 @rule("USN020", "warning")
 def orphan(facts: Facts) -> Iterator[Seen]:
-    """Lines belong to a name that no account has.
+    """A line's owner is a name that no account has.
 
-    Whoever gets an account of that name inherits the range, and with it every file that containers left there.
+    The next account with that name inherits the range, and with it every file that containers
+    left there.
 
-    usermod --login does not rename in subuid and subgid, and a line that was written by hand may have a typing error;
-    userdel takes only the lines of the account's very name.
+    usermod --login does not rename the owner in subuid and subgid. A line written by hand may
+    have a typing error. userdel removes only lines with exactly the account's name.
 
-        carla:165536:65536      carla was renamed to carl; the next carla has carl's containers
+        carla:165536:65536      carla was renamed to carl; the next carla gets carl's containers
 
-    Rename the owner in the line if he has another name now; take the line out if nobody has these ids any more.
+    If the owner has a new name, change it in the line. If nobody has these ids any more,
+    remove the line.
     """
     for owner, span in _first_lines(facts):
         if (
@@ -59,14 +61,14 @@ def orphan(facts: Facts) -> Iterator[Seen]:
 
 @rule("USN021", "warning")
 def orphan_number(facts: Facts) -> Iterator[Seen]:
-    """Lines belong to a uid that no account has.
+    """A line's owner is a uid that no account has.
 
-    The owner of a line may be a uid instead of a name. Where no account has it, the next one that gets this uid, which
-    useradd may choose by itself, inherits the range.
+    The owner of a line may be a uid instead of a name. The next account that gets this uid
+    inherits the range, and useradd may choose the uid on its own.
 
-        1005:165536:65536       and nobody has uid 1005
+        1005:165536:65536       no account has uid 1005
 
-    Take the line out, or make the account.
+    Remove the line, or create the account.
     """
     for owner, span in _first_lines(facts):
         if owner.isdigit() and facts.is_nobody(owner):
@@ -94,12 +96,13 @@ def _first_lines(facts: Facts) -> Iterator[tuple[str, Claim]]:
 def in_one_file(facts: Facts) -> Iterator[Seen]:
     """An owner has uids and no gids, or gids and no uids.
 
-    A user namespace needs both maps. dockerd does not start ("no subgid ranges found"), and rootless Podman maps
-    nothing but the account itself.
+    A user namespace needs both maps. dockerd does not start ("no subgid ranges found"), and
+    rootless Podman maps nothing but the account itself.
 
-    Somebody wrote one of the two files and forgot the other: usermod has --add-subuids and --add-subgids apart.
+    Only one of the two files was changed: usermod has two separate options, --add-subuids and
+    --add-subgids.
 
-        alice:100000:65536      in subuid; nothing of alice in subgid
+        alice:100000:65536      in subuid; subgid has no line of alice
 
     Add the same range to the other file, if it is free there.
     """
@@ -115,18 +118,20 @@ def in_one_file(facts: Facts) -> Iterator[Seen]:
 
 @rule("USN023", "warning")
 def not_alike(facts: Facts) -> Iterator[Seen]:
-    """An owner's lines in subuid and in subgid differ.
+    """An owner's lines differ between subuid and subgid.
 
-    Maps of uids and gids then have other host ids, or other sizes: a container's uid 33 and gid 33 are two numbers on
-    the host, Docker's data lie in <uid>.<gid> of both, and what is given to 524321:524321 belongs to two containers.
+    The uid map and the gid map then have different host ids or sizes. A container's uid 33 and
+    gid 33 are two different numbers on the host, and Docker's data folder is named <uid>.<gid>
+    after both. A file that you give to 524321:524321 belongs to two containers.
 
-    Docker's own allocator, usermod with one option, and ranges that were taken on one side only make them so.
+    Docker's own allocator causes it, usermod with only one of the two options, or a range that
+    is taken in one file only.
 
         alice:100000:65536      in subuid
         alice:165536:65536      in subgid
 
-    Nothing has to be done where it is known. To make them alike, choose a range that is free in both files, and shift
-    the files with 'usernsplan fix-volume --mode shift'.
+    If you know about it, you do not have to do anything. To make both alike, choose a range
+    that is free in both files, and shift the files with 'usernsplan fix-volume --mode shift'.
     """
     for owner, spans in facts.by_owner["uid"].items():
         theirs = facts.by_owner["gid"].get(owner)
@@ -144,16 +149,17 @@ def not_alike(facts: Facts) -> Iterator[Seen]:
 
 @rule("USN024", "warning")
 def too_small(facts: Facts) -> Iterator[Seen]:
-    """A map of fewer than 65536 ids leaves nobody (65534) out.
+    """A map of fewer than 65536 ids has no nobody (65534).
 
-    Images have files of nobody and nogroup, and package managers change to them: unpacking fails ("potentially
-    insufficient UIDs or GIDs"), and what cannot be mapped belongs to 65534 in the container's eyes anyway.
-    systemd-nspawn and Incus refuse less altogether.
+    Images contain files of nobody and nogroup, and package managers switch to these users.
+    Unpacking fails ("potentially insufficient UIDs or GIDs"). In the container, files of
+    unmapped ids belong to 65534 anyway. systemd-nspawn and Incus refuse smaller maps
+    altogether.
 
         alice:100000:10000
 
-    Give the owner 65536 ids: usermod --add-subuids FIRST-LAST, and --add-subgids. A container that is known to use few
-    ids may keep its small range.
+    Give the owner 65536 ids: usermod --add-subuids FIRST-LAST, and --add-subgids. A container
+    that needs only a few ids may keep its small range.
     """
     for a in facts.state.ledger.allocations:
         if advice.lacks_nobody(a):
@@ -191,14 +197,17 @@ def _in_use(facts: Facts, owner: str) -> bool:
 
 @rule("USN028", "warning")
 def roots_first_is_a_containers(facts: Facts) -> Iterator[Seen]:
-    """LXD or Incus gives its instances a range that is a container's.
+    """LXD or Incus gives a container's range to its instances.
 
-    They take ids for instances out of root's lines: without isolation all of the first that has 65536 ids. Where that
-    line is there because LXC needs it for one container, the instances and that container are the same ids.
+    LXD and Incus take ids for their instances from root's lines. Instances without isolation
+    use all of the first line that has 65536 ids. If that line is there because LXC needs it
+    for one container, the instances and that container share all of these ids.
 
-        root:524288:65536       'usernsplan allocate box --engine lxc'; and LXD starts with nothing of its own
+        root:524288:65536       from 'usernsplan allocate box --engine lxc';
+                                LXD then starts with no line of its own
 
-    Put a line of root's own before it and below it (useradd sorts the file), in both files: root:100000:65536.
+    In both files, add a line of their own before it and at a lower start, because useradd sorts
+    the file: root:100000:65536.
     """
     takers = needs.takers_of_roots(facts.state)
     granted = any(ROOT in {a.owner, *a.extra_owners} for a in facts.state.ledger.allocations)
@@ -210,14 +219,14 @@ def roots_first_is_a_containers(facts: Facts) -> Iterator[Seen]:
 def image_does_not_fit(facts: Facts) -> Iterator[Seen]:
     """A map is too small for the largest id of an image (--passwd).
 
-    An image's file whose owner is not mapped cannot be unpacked (lchown: invalid argument), and a process cannot become
-    such a user.
+    A file of the image whose owner is not mapped cannot be unpacked (lchown: invalid
+    argument), and a process cannot become such a user.
 
         _apt:x:100000:65534::…          in the image's passwd
         usernsplan-web:524288:65536     maps 0-65535
 
-    Release the container and allocate it anew with a --size above that id. Containers of the strategy single-uid run
-    as one id whatever the image says, and are left out.
+    Release the container and allocate it again with a --size above that id. Containers of the
+    strategy single-uid always run as one id, so this rule skips them.
     """
     if facts.image is None:
         return
@@ -257,15 +266,17 @@ def image_does_not_fit(facts: Facts) -> Iterator[Seen]:
 
 @rule("USN026", "error")
 def kubelet_refuses(facts: Facts) -> Iterator[Seen]:
-    """The kubelet would not start with its lines.
+    """The kubelet does not start with its lines.
 
-    It asks getsubids for its user, and wants one line, the same in both files, whose start and count are multiples of
-    65536 and at least 65536: every pod gets 65536 ids, and none of them may be the host's.
+    The kubelet asks getsubids for its user's lines. It requires exactly one line, the same in
+    both files. Start and count have to be multiples of 65536, and at least 65536: every pod
+    gets 65536 ids, and no pod may get the host's.
 
-        kubelet:100000:65536            100000 is no multiple of 65536
+        kubelet:100000:65536            100000 is not a multiple of 65536
 
-    'usernsplan allocate --strategy per-container --engine kubernetes --pods 110' makes a line that it takes; take the
-    other one out first.
+    Remove the line. Then run
+    'usernsplan allocate --strategy per-container --engine kubernetes --pods 110', which makes
+    a line that the kubelet accepts.
     """
     given = {kind: facts.grants_of(_KUBELET, kind) for kind in KINDS}
     if not any(given.values()):
@@ -293,14 +304,15 @@ def kubelet_refuses(facts: Facts) -> Iterator[Seen]:
 
 @rule("USN027", "warning")
 def kubelet_is_short(facts: Facts) -> Iterator[Seen]:
-    """The kubelet's line is shorter than its pods by default need.
+    """The kubelet's line is too short for its default number of pods.
 
-    Unless it is told otherwise a kubelet runs up to 110 pods, and it does not start with a line of fewer than 65536 ids
-    for each.
+    By default, a kubelet runs up to 110 pods. It does not start if its line has fewer than
+    65536 ids for each of them.
 
         kubelet:524288:655360           10 pods
 
-    Set maxPods in the kubelet's configuration to what the line has room for, or give it a longer line.
+    In the kubelet's configuration, set maxPods to the number for which the line has room. Or
+    give it a longer line.
     """
     for line in facts.grants_of(_KUBELET, "uid")[:1]:
         pods = (line.stop - line.start) // SLOT

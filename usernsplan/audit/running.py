@@ -19,18 +19,20 @@ if TYPE_CHECKING:
 
 @rule("USN012", "error")
 def somebody_runs_there(facts: Facts) -> Iterator[Seen]:
-    """A user namespace runs with ids that are somebody else's.
+    """A running user namespace has ids of another owner.
 
-    Processes are at work, now, that have ids which a line or the ledger gives to another owner: they and his containers
-    own each other's files.
+    Processes are running with ids that a line or the ledger gives to another owner. These
+    processes and that owner's containers own each other's files.
 
-    It happens where root starts a container with numbers of its own (systemd-nspawn -U picks a range by itself, LXC
-    and podman --uidmap take any), or where a range was given away while containers still ran in it.
+    It happens if root starts a container with ids of its own choice (systemd-nspawn -U picks a
+    range by itself, LXC and podman --uidmap accept any), or if a range was given away while
+    containers still used it.
 
         usernsplan-web:524288:65536
         systemd-nspawn --private-users=500000:65536 …      524288-565535 is in both
 
-    Stop these processes, or give the container ids that are nobody's. 'usernsplan inspect PID' shows whose each is.
+    Stop these processes, or give the container ids that nobody has. 'usernsplan inspect PID'
+    shows the owner of each id.
     """
     for namespace in facts.namespaces:
         found = [
@@ -80,16 +82,18 @@ def _ids_of(facts: Facts, owner: str) -> IdSet:
 
 @rule("USN016", "warning")
 def root_runs_there(facts: Facts) -> Iterator[Seen]:
-    """Root runs a user namespace with ids that a line gives to an account.
+    """Root runs a user namespace with ids that a line grants to an account.
 
-    What the account's own engines make is made as that account. What root makes there is another container, of
-    systemd-nspawn -U, LXC or podman --uidmap: it and the account's containers own each other's files. It may be meant
-    (podman --subuidname); then nothing has to be done.
+    Containers of the account's own engines are made by that account. A namespace that root
+    makes is another container, from systemd-nspawn -U, LXC or podman --uidmap: it and the
+    account's containers own each other's files.
 
-        systemd-nspawn --private-users=700000:65536 …      runs, by root
-        useradd dina                                       dina:700000:65536: useradd does not look at what runs
+        systemd-nspawn --private-users=700000:65536 …      root runs it
+        useradd dina                                       dina:700000:65536: useradd does not
+                                                           look at running namespaces
 
-    Stop it, or give it ids that are nobody's ('usernsplan allocate').
+    Stop it, or give it ids that nobody has ('usernsplan allocate'). If it is intended (podman
+    --subuidname), you do not have to do anything.
     """
     remap = remapped_to(facts.state)
     for namespace in facts.namespaces:

@@ -188,8 +188,8 @@ def test_a_symlink_that_leads_nowhere_and_a_folder_are_findings(root: Path) -> N
     (root / "etc/subgid").mkdir()
     found = json_of("check", "--select", "USN033", "--root", root, status=1)["findings"]
     assert [(f["place"], f["message"].split(":")[0]) for f in found] == [
-        (f"{root}/etc/subuid", "is a symlink"),
-        (f"{root}/etc/subgid", "is a folder, no file"),
+        (f"{root}/etc/subuid", "is a symlink, and shadow does not follow it"),
+        (f"{root}/etc/subgid", "is a folder, not a regular file"),
     ]
 
 
@@ -490,7 +490,7 @@ def test_released_ranges_are_looked_for_in_files(root: Path) -> None:
         ("USN056", "warning"),
         ("USN057", "info"),
     ]
-    assert "1 files carry ids of 'web'" in found[0]["message"]
+    assert "1 file carries ids of the released 'web'" in found[0]["message"]
     assert (
         json_of("check", "--scan", "/srv", "--scan", "/srv/a", "--root", root)["findings"] == found
     )

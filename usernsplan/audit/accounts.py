@@ -1,4 +1,4 @@
-"""Rules about ranges and the numbers of accounts: whom they lie over, and who can become whom."""
+"""Rules about ranges and accounts: ranges that contain their ids, accounts that can become others."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ def over_a_group(facts: Facts) -> Iterator[Seen]:
     yield from _over(facts, "gid")
 
 
-# What has an id of each kind.
+# What an id of each kind stands for.
 CALLED: dict[Kind, str] = {"uid": "account", "gid": "group"}
 
 
 def _over(facts: Facts, kind: Kind) -> Iterator[Seen]:
-    """The ranges, intended ones aside, in which accounts or groups lie.
+    """The ranges that contain the ids of accounts or groups, unless that is intended.
 
-    What a login may become is told by another rule, and so is an account's id in its own line.
+    USN006 reports what a login can become, and USN008 an account's id in its own range.
     """
     what = CALLED[kind]
     for span in facts.given[kind]:
@@ -74,14 +74,13 @@ def _over(facts: Facts, kind: Kind) -> Iterator[Seen]:
         found = [c for c in facts.people.over(*span[:2], kind) if c.start != own]
         if found:
             of = f"'{span.allocation.name}'" if span.allocation else span.owner
-            message = f"the {what} {listed(map(named, found))} lies in {span.ids} of {of}"
-            hint = f"give the {what} another number, or {of} another range, and shift the files"
-            overlaps = facts.overlaps(found)
-            yield Seen(facts.place_of(span), message, hint, overlaps=overlaps)
+            message = f"the {what} {listed(map(named, found))} is in {span.ids} of {of}"
+            hint = f"give the {what} another id, or {of} another range, and shift the files"
+            yield Seen(facts.place_of(span), message, hint, overlaps=facts.overlaps(found))
 
 
 def named(claim: Claim) -> str:
-    """An account or a group, with its number."""
+    """An account or a group, with its id."""
     return f"{claim.holder} ({claim.start})"
 
 
@@ -115,14 +114,13 @@ def becomes_others(facts: Facts) -> Iterator[Seen]:
             own = _own_id(facts.users[span.owner], kind)
             found = [c for c in facts.people.over(*span[:2], kind) if c.start != own]
             system = [c for c in found if 0 < c.start < _FIRST_PERSON]
-            whom = [what + " root (0)"] if span.start == 0 else []
-            whom += [f"{len(system)} of the system's {what}s"] if system else []
-            whom += [f"{what} {named(c)}" for c in found if c.start >= _FIRST_PERSON]
-            if whom:
-                message = f"whoever runs as {span.owner} can become {listed(whom)} by {span.ids}"
-                hint = "take the line out, and give a range of its own"
-                overlaps = facts.overlaps(found)
-                yield Seen(facts.place_of(span), message, hint, overlaps=overlaps)
+            others = [what + " root (0)"] if span.start == 0 else []
+            others += [f"{len(system)} of the system's {what}s"] if system else []
+            others += [f"{what} {named(c)}" for c in found if c.start >= _FIRST_PERSON]
+            if others:
+                message = f"{span.owner} can become {listed(others)} through {span.ids}"
+                hint = f"remove the line, and give {span.owner} a range of its own"
+                yield Seen(facts.place_of(span), message, hint, overlaps=facts.overlaps(found))
 
 
 @rule("USN007", "warning")
@@ -143,12 +141,9 @@ def host_root(facts: Facts) -> Iterator[Seen]:
     for kind in KINDS:
         for span in facts.granted[kind]:
             if span.start == 0 and span.owner != ROOT and not may_become(facts, span):
-                message = f"{span.owner}'s {span.ids} holds the host's root"
-                yield Seen(
-                    facts.place_of(span),
-                    message,
-                    "a start of 1 or more keeps container root apart",
-                )
+                message = f"{span.owner}'s {span.ids} contains the host's root"
+                hint = "use a start of 1 or more: container root is then not the host's root"
+                yield Seen(facts.place_of(span), message, hint)
 
 
 @rule("USN008", "error")
@@ -173,17 +168,14 @@ def own_id(facts: Facts) -> Iterator[Seen]:
             own = _own_id(facts.person(owner), kind)
             for span in spans:
                 if own is not None and span.start <= own < span.stop:
-                    message = f"{owner}'s own {kind} {own} lies in his range {span.ids}"
-                    yield Seen(
-                        facts.place_of(span),
-                        message,
-                        "rootless engines do not start: move the range",
-                    )
+                    message = f"{owner}'s own {kind} {own} is in its range {span.ids}"
+                    hint = "rootless engines do not start: move the range"
+                    yield Seen(facts.place_of(span), message, hint)
 
 
-# UID_MIN of login.defs(5), as everybody has it.
+# The usual UID_MIN of login.defs(5).
 _FIRST_PERSON = 1000
-# Who has the default DOCKERROOT on most distributions, and owns nothing.
+# They have the default DOCKERROOT on most distributions, and own no files.
 _USUAL = frozenset({"bin", "daemon"})
 
 
@@ -220,13 +212,22 @@ def is_dockerroot(facts: Facts) -> Iterator[Seen]:
         ):
             found = sorted(have - usual)
             if found:
-                message = f"the {kind} {listed(found)} has {root}, which is container root (DOCKERROOT) of {listed(names)}"
-                hint = f"{command} NEW {found[0]}, or allocate anew with '--dockerroot auto': both shift files"
+                message = (
+                    f"the {kind} {listed(found)} has {root}, which is container root "
+                    f"(DOCKERROOT) of {listed(names)}"
+                )
+                hint = (
+                    f"{command} NEW {found[0]}, or release and allocate with '--dockerroot auto'; "
+                    "either way, change the owner of the files"
+                )
                 yield Seen(facts.place(path), message, hint)
 
 
 def may_become(facts: Facts, span: Claim) -> bool:
-    """Tell whether an account could become others by a line: a login, or a service with host root in its range."""
+    """Tell whether a line lets an account become others.
+
+    The account is one that can log in, or a service whose range contains host root.
+    """
     user = facts.users.get(span.owner)
     login = facts.person(span.owner) is not None
     return login or (

@@ -1,4 +1,4 @@
-"""Rules about Docker: what daemon.json says of userns-remap, and whether the daemon can follow it."""
+"""Rules about Docker: userns-remap in daemon.json, and whether the daemon can use it."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ def daemon_json_unreadable(facts: Facts) -> Iterator[Seen]:
     try:
         daemon_json.parse(facts.state.daemon_json or b"", facts.place(DAEMON_JSON))
     except InvalidFileError as error:
-        yield Seen(
-            error.place,
-            error.fact,
-            "Docker does not start from it, or reads it in another way: correct it",
-        )
+        hint = "correct it: Docker does not start from it, or reads something else"
+        yield Seen(error.place, error.fact, hint)
 
 
 def _remapped(facts: Facts) -> tuple[str, str] | None:
-    """The value of userns-remap, and the user whom it means; None where it is off, or dockerd makes what it needs."""
+    """The value of userns-remap and its user.
+
+    None if remapping is off, or if dockerd creates the user itself.
+    """
     value = facts.daemon.get(daemon_json.REMAP) if facts.daemon else None
     user = remap_user(facts.state, value) if value is not None else None
     if value is None or user is None or (value == "default" and DEFAULT_OWNER not in facts.users):
@@ -71,13 +71,10 @@ def remap_user_missing(facts: Facts) -> Iterator[Seen]:
     """
     found = _remapped(facts)
     if found and facts.is_nobody(found[1]):
-        message = f'"userns-remap" is "{found[0]}", and {facts.place(PASSWD)} has no {found[1]}: Docker does not start'
+        fact = f"{facts.place(PASSWD)} has no {found[1]}: Docker does not start"
         user = f"--uid {found[1]} NAME" if _NUMBER.fullmatch(found[1]) else shell(found[1])
-        yield Seen(
-            facts.place(DAEMON_JSON),
-            message,
-            f"useradd --system --user-group {user}, or name another user",
-        )
+        hint = f"useradd --system --user-group {user}, or name another user"
+        yield Seen(facts.place(DAEMON_JSON), f'"userns-remap" is "{found[0]}", but {fact}', hint)
 
 
 @rule("USN042", "error")
@@ -96,15 +93,17 @@ def remap_group_missing(facts: Facts) -> Iterator[Seen]:
         return
     value, user = found
     wanted, said, group = value.partition(":")
-    # Without a group in the value, a number means the group of that number, and a name the group of that name.
+    # If the value names no group, a number means the group with that gid, and a name the group
+    # with that name.
     group = group if said else wanted if _NUMBER.fullmatch(wanted) else user
     accounts = facts.state.accounts
     known = accounts.group_of(int(group)) if _NUMBER.fullmatch(group) else accounts.group(group)
-    # The groups of one whom a directory knows need not be listed here either.
+    # A directory service that does not list its users may not list its groups either.
     if known is None and user not in facts.elsewhere:
         what = "gid" if _NUMBER.fullmatch(group) else "group"
-        message = f'"userns-remap" is "{value}", and {facts.place(GROUP)} has no {what} {group}: Docker does not start'
+        fact = f"{facts.place(GROUP)} has no {what} {group}: Docker does not start"
         option = f"--gid {group} {shell(user)}" if what == "gid" else shell(group)
+        message = f'"userns-remap" is "{value}", but {fact}'
         yield Seen(facts.place(DAEMON_JSON), message, f"groupadd --system {option}")
 
 
@@ -123,21 +122,12 @@ def remap_range_missing(facts: Facts) -> Iterator[Seen]:
     found = _remapped(facts)
     for kind, path in PATHS.items() if found else ():
         if found and found[1] not in facts.by_owner[kind]:
-            message = (
-                f'"userns-remap" is "{found[0]}", and {facts.place(path)} has no line of {found[1]}'
-            )
-            yield Seen(
-                facts.place(DAEMON_JSON),
-                f"{message}: Docker does not start",
-                _grant(facts, found[1]),
-            )
-
-
-def _grant(facts: Facts, user: str) -> str:
-    inline = facts.state.layout.inline
-    if user in facts.owners:
-        return f"{inline('check --fix')} puts it back"
-    return "grant it one: usermod --add-subuids FIRST-LAST --add-subgids FIRST-LAST " + shell(user)
+            fact = f"{facts.place(path)} has no line of {found[1]}: Docker does not start"
+            hint = f"usermod --add-subuids FIRST-LAST --add-subgids FIRST-LAST {shell(found[1])}"
+            if found[1] in facts.owners:
+                hint = f"{facts.state.layout.inline('check --fix')} restores it"
+            message = f'"userns-remap" is "{found[0]}", but {fact}'
+            yield Seen(facts.place(DAEMON_JSON), message, hint)
 
 
 @rule("USN044", "error")
@@ -156,12 +146,11 @@ def remap_is_off(facts: Facts) -> Iterator[Seen]:
     value = facts.daemon.get(daemon_json.REMAP) if facts.daemon else None
     meant = _for_docker(facts)
     if value is not None and meant and remap_user(facts.state, value) is None:
-        message = f'"userns-remap" is "{value}", which switches it off, and {meant} is allocated for Docker'
-        yield Seen(
-            facts.place(DAEMON_JSON),
-            message,
-            f'"userns-remap": "{meant}" is meant, and then: {RESTART}',
+        message = (
+            f'"userns-remap" is "{value}", which turns it off, but {meant} is allocated for Docker'
         )
+        hint = f'set "userns-remap": "{meant}", then run: {RESTART}'
+        yield Seen(facts.place(DAEMON_JSON), message, hint)
 
 
 @rule("USN045", "info")
@@ -188,14 +177,14 @@ def remap_is_elsewhere(facts: Facts) -> Iterator[Seen]:
         return
     user = remap_user(facts.state, value) if value is not None else None
     if value is None or user not in {None, meant}:
-        says = "there is no" if value is None else f'"{value}" is another'
-        message = f"{meant} is allocated for Docker, and {says} userns-remap"
-        hint = "the words that allocated it set it, and --replace-remap replaces another one"
+        says = "there is no userns-remap" if value is None else f'userns-remap is "{value}"'
+        message = f"{meant} is allocated for Docker, but {says}"
+        hint = f'set "userns-remap": "{meant}", then run: {RESTART}'
         yield Seen(facts.place(DAEMON_JSON), message, hint)
 
 
 def _for_docker(facts: Facts) -> str:
-    """The owner of the allocation that was made for Docker's daemon; "" where none was."""
+    """The owner of the allocation for Docker's daemon; "" if there is none."""
     return next((a.owner for a in facts.state.ledger.allocations if a.name == DEFAULT_NAME), "")
 
 
@@ -219,11 +208,12 @@ def order_makes_the_map(facts: Facts) -> Iterator[Seen]:
     for kind, path in PATHS.items() if found else ():
         lines = facts.grants_of(found[1] if found else "", kind)
         if any(after.start < before.start for before, after in pairwise(lines)):
-            message = f"the order of the {len(lines)} lines of {lines[0].owner} makes Docker's map; useradd would sort them"
-            fix = facts.state.layout.inline("check --fix")
-            hint = (
-                f"after a useradd, {fix} puts them back"
-                if lines[0].owner in facts.owners
-                else "use one line"
+            message = (
+                f"Docker's map depends on the order of the {len(lines)} lines of {lines[0].owner}, "
+                "which useradd sorts"
             )
+            hint = "use one line"
+            if lines[0].owner in facts.owners:
+                fix = facts.state.layout.inline("check --fix")
+                hint = f"after a useradd, {fix} restores the order"
             yield Seen(facts.place(path, lines[0].number), message, hint)

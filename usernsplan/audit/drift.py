@@ -1,4 +1,4 @@
-"""Rules about the ledger: whether the files still say what it says, and what became of what was released."""
+"""Rules about the ledger: whether the files agree with it, and the state of released ranges."""
 
 from __future__ import annotations
 
@@ -67,7 +67,10 @@ def lines_reordered(facts: Facts) -> Iterator[Seen]:
     """
     for a, one, have in _drifted(facts):
         if Counter(_raw(have)) == Counter(one.wanted):
-            message = f"the {len(have)} lines of '{a.name}' stand in another order, which changes Docker's map"
+            message = (
+                f"the {len(have)} lines of '{a.name}' are in another order, "
+                "which changes Docker's map"
+            )
             yield Seen(facts.place(one.path, have[0].number), message, _fix(facts, a))
 
 
@@ -92,19 +95,19 @@ def other_lines(facts: Facts) -> Iterator[Seen]:
         if others:
             line = next(line for line in reversed(have) if ended(line.raw) in others)
             twice = set(others) <= set(one.wanted)
-            message = f"{one.owner} has {_shown(others)}, " + (
-                "twice" if twice else f"which is not of '{a.name}'"
-            )
-            message += f": {_shown(Counter(one.wanted))} is" if not twice else ""
-            yield Seen(
-                facts.place(one.path, line.number),
-                message,
-                "take it out: readers join an owner's lines",
-            )
+            message = f"{one.owner} has {_shown(others)} twice"
+            if not twice:
+                granted = _shown(Counter(one.wanted))
+                message = f"{one.owner} has {_shown(others)}, but '{a.name}' was granted {granted}"
+            hint = "remove it: readers join an owner's lines"
+            yield Seen(facts.place(one.path, line.number), message, hint)
 
 
 def _drifted(facts: Facts) -> Iterator[tuple[Allocation, Holding, list[Line]]]:
-    """What does not stand as it was granted. While a run is unfinished, nothing is: it is mended first."""
+    """The lines of allocations that differ from what was granted.
+
+    None during an interrupted run: the run has to be finished first.
+    """
     if facts.state.ledger.interrupted:
         return
     for a in facts.state.ledger.allocations:
@@ -123,11 +126,9 @@ def _shown(lines: Counter[bytes]) -> str:
 
 def _fix(facts: Facts, a: Allocation) -> str:
     if a.name in facts.repair.restored:
-        return f"{facts.state.layout.inline('check --fix')} puts them back as they were granted"
+        return f"{facts.state.layout.inline('check --fix')} restores the lines as they were granted"
     release = facts.state.layout.inline(f"release {shell(a.name)}")
-    return (
-        f"somebody else has the range, or its owner has other lines: take these out, or {release}"
-    )
+    return f"the range has another owner, or its owner has other lines: remove these, or {release}"
 
 
 @rule("USN053", "warning")
@@ -154,14 +155,15 @@ def unknown_to_the_ledger(facts: Facts) -> Iterator[Seen]:
         for owner, spans in facts.by_owner[kind].items():
             if owner.startswith(OWN_PREFIX) and owner not in known:
                 name = owner.removeprefix(OWN_PREFIX)
-                message = f"the ledger knows no '{name}', and {owner} has {listed([span.ids for span in spans])}"
+                has = listed(span.ids for span in spans)
+                message = f"{owner} has {has}, but the ledger does not know '{name}'"
                 adopt = _adopting(facts, name, spans)
-                hint = f"{adopt} adopts it; or take the line out" if adopt else "take the line out"
+                hint = f"{adopt} adopts it; or remove the line" if adopt else "remove the line"
                 yield Seen(facts.place_of(spans[0]), message, hint)
 
 
 def _adopting(facts: Facts, name: str, spans: Sequence[Claim]) -> str:
-    """The words that make an allocation of these lines; "" where there are none."""
+    """The command that adopts these lines; "" if none can."""
     strategies = {a.strategy for a in facts.state.ledger.allocations}
     try:
         check_name(name)
@@ -189,13 +191,11 @@ def run_interrupted(facts: Facts) -> Iterator[Seen]:
     'usernsplan check --fix' repairs it.
     """
     if facts.state.ledger.interrupted:
-        words = (
-            f" ({in_words(facts.intent.command)})" if facts.intent and facts.intent.command else ""
-        )
-        hint = f"{facts.state.layout.inline('check --fix')} completes it or puts it back"
-        yield Seen(
-            facts.place(LEDGER), f"a run was interrupted{words}, or is still under way", hint
-        )
+        command = facts.intent.command if facts.intent else ""
+        which = f" ({in_words(command)})" if command else ""
+        message = f"a run was interrupted{which}, or is still in progress"
+        hint = f"{facts.state.layout.inline('check --fix')} finishes it or puts it back"
+        yield Seen(facts.place(LEDGER), message, hint)
 
 
 @rule("USN055", "error")
@@ -230,13 +230,11 @@ def still_carried(facts: Facts) -> Iterator[Seen]:
     """
     for found in facts.scanned or ():
         if found.entries:
-            more = f", {found.example} for one" if found.example else ""
-            message = f"{found.entries} files carry ids of '{found.name}' ({found.reserved_range}), which was released{more}"
-            yield Seen(
-                facts.place(LEDGER),
-                message,
-                "give them away or remove them before the range is forgotten",
-            )
+            more = f", for example {found.example}" if found.example else ""
+            files = "1 file carries" if found.entries == 1 else f"{found.entries} files carry"
+            ids = f"the released '{found.name}' ({found.reserved_range})"
+            hint = "change their owner or delete them before you forget the range"
+            yield Seen(facts.place(LEDGER), f"{files} ids of {ids}{more}", hint)
 
 
 @rule("USN057", "info")
@@ -257,7 +255,5 @@ def can_be_forgotten(facts: Facts) -> Iterator[Seen]:
                 else ""
             )
             forget = facts.state.layout.inline(f"release --forget {shell(found.name)}{which}")
-            message = (
-                f"no file that was scanned carries ids of '{found.name}' ({found.reserved_range})"
-            )
+            message = f"no scanned file carries ids of '{found.name}' ({found.reserved_range})"
             yield Seen(facts.place(LEDGER), message, f"{forget} frees it")

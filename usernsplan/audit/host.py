@@ -1,4 +1,4 @@
-"""Rules about the host: whether useradd still finds ranges, whether the files count at all, what locks lie about."""
+"""Rules about the host: ranges left for useradd, whether the files are read, and lock files."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from usernsplan.audit.base import Facts, Seen, rule
 from usernsplan.claims.useradd import useradd
 from usernsplan.errors import InvalidFileError
+from usernsplan.escape import operand
 from usernsplan.formats import login_defs
 from usernsplan.formats.subid import PATHS
 from usernsplan.layout import LOGIN_DEFS, NSSWITCH
@@ -19,7 +20,7 @@ _FEW = 10
 
 @rule("USN060", "warning")
 def useradd_runs_short(facts: Facts) -> Iterator[Seen]:
-    """useradd will soon run out of ranges.
+    """Ranges for useradd will soon run out.
 
     For each new user, useradd looks for SUB_UID_COUNT consecutive ids between SUB_UID_MIN and
     SUB_UID_MAX, and for gids in the same way. Fewer than ten such ranges are left. When none
@@ -32,13 +33,13 @@ def useradd_runs_short(facts: Facts) -> Iterator[Seen]:
     """
     for path, key, left in _left(facts):
         if 0 < left < _FEW:
-            message = f"useradd finds {left} more ranges between {key}_MIN and {key}_MAX"
+            message = f"useradd has only {left} more ranges between {key}_MIN and {key}_MAX"
             yield Seen(facts.place(path), message, f"raise {key}_MAX in {facts.place(LOGIN_DEFS)}")
 
 
 @rule("USN061", "error")
 def useradd_is_out(facts: Facts) -> Iterator[Seen]:
-    """useradd has no range left.
+    """No range is left for useradd.
 
     Every useradd of a person fails with status 16, "Can't get unique subordinate UID range",
     and creates no account at all.
@@ -53,24 +54,23 @@ def useradd_is_out(facts: Facts) -> Iterator[Seen]:
     """
     for path, key, left in _left(facts):
         if left == 0:
-            message = f"useradd finds no range between {key}_MIN and {key}_MAX: it makes no account any more"
+            message = (
+                f"useradd finds no range between {key}_MIN and {key}_MAX: "
+                "it cannot create accounts any more"
+            )
             yield Seen(facts.place(path), message, f"raise {key}_MAX in {facts.place(LOGIN_DEFS)}")
 
 
 def _left(facts: Facts) -> Iterator[tuple[str, str, int]]:
-    """How many ranges useradd still finds in each file that is there; a MIN above its MAX is told by itself."""
-    found = useradd(facts.state)
-    if found:
-        lefts = zip(
-            PATHS.values(),
-            ("SUB_UID", "SUB_GID"),
-            found.areas,
-            (found.uids, found.gids),
-            strict=True,
-        )
-        yield from (
-            (path, key, left) for path, key, area, left in lefts if area and left is not None
-        )
+    """How many ranges useradd still finds for each existing file: path, key, count.
+
+    A MIN above its MAX is left out: USN063 reports it.
+    """
+    if found := useradd(facts.state):
+        keys, counts = ("SUB_UID", "SUB_GID"), (found.uids, found.gids)
+        for path, key, area, left in zip(PATHS.values(), keys, found.areas, counts, strict=True):
+            if area and left is not None:
+                yield path, key, left
 
 
 @rule("USN062", "error")
@@ -88,7 +88,7 @@ def files_bypassed(facts: Facts) -> Iterator[Seen]:
     if not facts.state.subid_source.reads_files:
         services = " ".join(facts.state.subid_source.services)
         message = f"'subid: {services}': newuidmap and Podman do not read subuid and subgid"
-        hint = "grant ranges in that service, or say 'subid: files'"
+        hint = "grant ranges in that service, or set 'subid: files'"
         yield Seen(facts.place(NSSWITCH, facts.state.subid_source.number), message, hint)
 
 
@@ -107,11 +107,14 @@ def login_defs_wrong(facts: Facts) -> Iterator[Seen]:
     try:
         defs = login_defs.parse(facts.state.login_defs, facts.place(LOGIN_DEFS))
     except InvalidFileError as error:
-        yield Seen(error.place, error.fact, "useradd stumbles over it too: correct the line")
+        yield Seen(error.place, error.fact, "correct the line: useradd cannot read it either")
         return
     for area in defs.areas:
         if area.first > area.last:
-            message = f"{area.key}_MIN {area.first} lies above {area.key}_MAX {area.last}: useradd finds no range"
+            message = (
+                f"{area.key}_MIN {area.first} is above {area.key}_MAX {area.last}: "
+                "useradd finds no range"
+            )
             yield Seen(facts.place(LOGIN_DEFS), message, "correct one of the two")
 
 
@@ -132,10 +135,10 @@ def lock_is_stale(facts: Facts) -> Iterator[Seen]:
         if lock.pid is None or lock.alive:
             continue
         hint = f"{facts.state.layout.inline('check --fix')} removes it"
-        message = f"the lock was left by process {lock.pid}, which is gone"
+        message = f"process {lock.pid}, which is gone, left this lock"
         if lock.alive is None:
-            message = f"a lock of process {lock.pid}, for which nobody looks in another root"
-            hint = "remove it if no useradd or usernsplan is at work there; the next one takes it over if none is"
+            message = f"a lock of process {lock.pid}, which cannot be checked in another root"
+            hint = "remove it if no useradd or usernsplan runs there, or let the next one take it"
         yield Seen(facts.place(lock.path), message, hint)
 
 
@@ -156,9 +159,5 @@ def lock_blocks(facts: Facts) -> Iterator[Seen]:
     """
     for lock in facts.locks:
         if lock.pid is None:
-            place = facts.place(lock.path)
-            yield Seen(
-                place,
-                "the lock holds no pid: useradd and usermod wait for it for ever",
-                "take it away",
-            )
+            message = "the lock holds no pid: useradd and usermod never get it"
+            yield Seen(facts.place(lock.path), message, f"rm {operand(facts.place(lock.path))}")

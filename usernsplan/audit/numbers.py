@@ -1,4 +1,4 @@
-"""Rules about where a range lies: what is kept for others by convention, and where ids end."""
+"""Rules about the numbers of a range: ids that are reserved for others, and the last ids."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # SSSD's ldap_idmap_range_min and ldap_idmap_range_max, of sssd-ldap(5).
 _SSSD = range(200000, 2000200000)
-# From here on ids are negative to whoever keeps them in a signed number of 32 bits.
+# A program that stores ids as signed 32-bit numbers reads these as negative.
 _SIGNED = 2**31
 
 
@@ -52,24 +52,24 @@ def over_reserved(facts: Facts) -> Iterator[Seen]:
     for kind in KINDS:
         for span in facts.given[kind]:
             over = kept.over(*span[:2], kind)
-            found = [c for c in sorted(over, key=_rank) if not _is_told(facts, span, c)]
+            found = [c for c in sorted(over, key=_rank) if not _is_expected(facts, span, c)]
             if found and not span.is_intended:
                 whose = listed(map(_whose, found))
-                message = f"{span.owner}'s {span.ids} lies over what is kept for {whose}"
+                message = f"{span.owner}'s {span.ids} overlaps what is reserved for {whose}"
                 hint = "move it: free ranges begin at 524288"
-                overlaps = facts.overlaps(found)
-                yield Seen(facts.place_of(span), message, hint, overlaps=overlaps)
+                yield Seen(facts.place_of(span), message, hint, overlaps=facts.overlaps(found))
 
 
 def _rank(kept: Claim) -> bool:
-    """Conventions first, then what the ledger reserves."""
+    """A sort key: conventions first, then reservations of the ledger."""
     return kept.source == "reservation"
 
 
-def _is_told(facts: Facts, span: Claim, kept: Claim) -> bool:
-    """Tell whether it is no news that a line lies there.
+def _is_expected(facts: Facts, span: Claim, kept: Claim) -> bool:
+    """Tell whether an overlap with a convention needs no report here.
 
-    Root is the system. Another rule tells whom a login may become by a line over system and people.
+    Root is the system. If the account can log in and its range overlaps the ids of the system or
+    of people, USN006 reports whom it can become.
     """
     if kept.source == "reservation":
         return False
@@ -78,7 +78,7 @@ def _is_told(facts: Facts, span: Claim, kept: Claim) -> bool:
 
 def _whose(kept: Claim) -> str:
     if kept.source == "reservation":
-        return f"'{kept.holder}' ({kept.ids}), as the ledger has it"
+        return f"'{kept.holder}' ({kept.ids}) in the ledger"
     return f"{kept.holder} ({kept.ids})"
 
 
@@ -101,8 +101,14 @@ def over_directory(facts: Facts) -> Iterator[Seen]:
     found = [s for s in lines if s.start < _SSSD.stop and _SSSD.start < s.stop]
     if service and found:
         first = facts.place_of(found[0])
-        message = f"accounts come from {service} too, and {len(found)} lines ({first} is one) lie in its default range"
-        hint = f"compare with the ids that {service} gives out here, by default {_SSSD.start}-{_SSSD.stop}"
+        message = (
+            f"accounts also come from {service}, and {len(found)} lines (the first is {first}) "
+            "are in its default range"
+        )
+        hint = (
+            f"compare with the ids that {service} gives out here; "
+            f"its default is {_SSSD.start}-{_SSSD.stop}"
+        )
         yield Seen(facts.place(NSSWITCH, facts.state.passwd_source.number), message, hint)
 
 
@@ -121,11 +127,8 @@ def past_signed(facts: Facts) -> Iterator[Seen]:
     for span in _plain(facts):
         if _SIGNED < span.stop <= ID_LIMIT:
             message = f"{span.owner}'s {span.ids} reaches past {_SIGNED - 1}"
-            yield Seen(
-                facts.place_of(span),
-                message,
-                "runc and Docker see such ids as negative: move it",
-            )
+            hint = "move it: runc and Docker read such ids as negative"
+            yield Seen(facts.place_of(span), message, hint)
 
 
 @rule("USN014", "error")
@@ -142,11 +145,8 @@ def past_all_ids(facts: Facts) -> Iterator[Seen]:
     for span in _plain(facts):
         if span.stop > ID_LIMIT:
             message = f"{span.owner}'s {span.ids} reaches past {ID_LIMIT - 1}, the last id"
-            yield Seen(
-                facts.place_of(span),
-                message,
-                "the kernel refuses such a map: move the range",
-            )
+            hint = "move the range: the kernel refuses such a map"
+            yield Seen(facts.place_of(span), message, hint)
 
 
 @rule("USN015", "info")
@@ -172,7 +172,7 @@ def outside_the_pool(facts: Facts) -> Iterator[Seen]:
             span
             for span in _plain(facts, kind)
             if (span.start < low or span.stop - 1 > high)
-            # What lies below 65536 or past 2^31 is told by rules of its own.
+            # USN009 and USN013 report ranges below 65536 and past 2^31.
             and not (
                 span.is_intended
                 or (span.allocation and span.allocation.strategy == SingleUid.name)
@@ -183,14 +183,11 @@ def outside_the_pool(facts: Facts) -> Iterator[Seen]:
         if outside:
             whose = listed([f"{span.owner}'s {span.ids}" for span in outside], 1)
             message = f"{whose} outside {low}-{high} of {facts.place(LOGIN_DEFS)}"
-            yield Seen(
-                facts.place_of(outside[0]),
-                message,
-                "raise the bound there, or leave it so",
-            )
+            hint = "raise the limit there, or leave it as it is"
+            yield Seen(facts.place_of(outside[0]), message, hint)
 
 
 def _plain(facts: Facts, *kinds: Kind) -> Iterator[Claim]:
-    """What lines give that every reader understands alike; other rules tell of the others."""
+    """The ranges of lines that every reader reads alike; other rules report the other lines."""
     for kind in kinds or KINDS:
         yield from (span for span in facts.granted[kind] if isinstance(span.value, Grant))

@@ -1,4 +1,4 @@
-"""Rules about ids that two have: lines against lines, against the ledger, and against what was released."""
+"""Rules about ids with two owners: lines that overlap lines, the ledger or quarantined ranges."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from usernsplan.claims.index import Claim
 
 _ANOTHER = "give one of them another range, and shift the files of its containers"
-# Thousands of lines that all overlap make millions of pairs: a rule lists so many, and so many of
-# each line in any case; it counts the others.
+# Thousands of overlapping lines make millions of pairs. A rule lists at most _MOST pairs, but at
+# least _FEW for each line, and only counts the rest.
 _MOST, _FEW = 100_000, 3
 
 
@@ -52,13 +52,13 @@ def owners_overlap(facts: Facts) -> Iterator[Seen]:
             span
             for span in facts.granted[kind]
             if not (span.allocation or span.holder in facts.owners)
-            # Of a range that both have, root's line is the one that counts.
+            # If root has the same range as its daemon, root's line is the one to report.
             and not (span.holder in DAEMONS_OF_ROOT and span[:2] in roots)
             and not (is_meant(span) and span[:2] not in daemons)
         ]
         for span, found, left_out in _pairs(over_others(others)):
-            told = listed(_lines(found), count=len(found) + left_out)
-            message = f"{span.holder}'s {span.ids} overlaps with {told}"
+            listing = listed(_lines(found), count=len(found) + left_out)
+            message = f"{span.holder}'s {span.ids} overlaps with {listing}"
             overlaps = facts.overlaps(found)
             yield Seen(facts.place_of(span), message, _ANOTHER, (), overlaps, left_out)
 
@@ -66,7 +66,7 @@ def owners_overlap(facts: Facts) -> Iterator[Seen]:
 def _pairs(
     met: Iterable[tuple[Claim, int, Iterator[Claim]]],
 ) -> list[tuple[Claim, list[Claim], int]]:
-    """Each claim with all that it meets, in file order, and how many of these are left out."""
+    """Each claim with those that it overlaps, and how many of these are left out, in file order."""
     room, found = _MOST, []
     for claim, count, partners in met:
         some = list(islice(partners, max(room, _FEW)))
@@ -75,11 +75,9 @@ def _pairs(
     return sorted(found, key=lambda one: one[0].number)
 
 
-def _lines(found: Iterable[Claim], whose: str = "") -> Iterator[str]:
-    """Lines in words, for a list."""
-    return (
-        f"{whose or span.holder + chr(39) + 's'} {span.ids} in line {span.number}" for span in found
-    )
+def _lines(found: Iterable[Claim]) -> Iterator[str]:
+    """Lines as text: their owner, ids and number."""
+    return (f"{span.holder}'s {span.ids} in line {span.number}" for span in found)
 
 
 @rule("USN002", "error")
@@ -102,11 +100,12 @@ def allocations_overlap(facts: Facts) -> Iterator[Seen]:
     one_kind = (claim for claim in held if claim.kind == KINDS[0])
     for claim, found, left_out in _pairs(over_others(one_kind)):
         others = (f"'{one.holder}' {one.ids}" for one in found)
-        told = listed(others, count=len(found) + left_out)
-        message = f"the ledger gives '{claim.holder}' {claim.ids} and {told}"
-        release = facts.state.layout.inline(f"release {shell(claim.holder)}")
-        hint, overlaps = f"{release}, and allocate it anew", facts.overlaps(found)
-        yield Seen(facts.place(LEDGER), message, hint, (), overlaps, left_out)
+        listing = listed(others, count=len(found) + left_out)
+        message = f"the ledger gives '{claim.holder}' {claim.ids} and {listing}"
+        hint = (
+            f"{facts.state.layout.inline(f'release {shell(claim.holder)}')}, and allocate it again"
+        )
+        yield Seen(facts.place(LEDGER), message, hint, (), facts.overlaps(found), left_out)
 
     room = _MOST
     for kind in KINDS:
@@ -118,13 +117,11 @@ def allocations_overlap(facts: Facts) -> Iterator[Seen]:
             left_out = held.how_many(*span[:2], kind) - len(over)
             room -= len(over)
             if found:
-                others = (f"{one.ids}, which '{one.holder}' has" for one in found)
-                told = listed(others, count=len(found) + left_out)
-                message = f"{span.holder}'s {span.ids} overlaps with {told}"
-                hint, overlaps = (
-                    "take this line out: usernsplan did not give it",
-                    facts.overlaps(found),
-                )
+                others = (f"{one.ids} of '{one.holder}'" for one in found)
+                listing = listed(others, count=len(found) + left_out)
+                message = f"{span.holder}'s {span.ids} overlaps with {listing}"
+                hint = "usernsplan did not write this line; remove it"
+                overlaps = facts.overlaps(found)
                 yield Seen(facts.place_of(span), message, hint, (), overlaps, left_out)
 
 
@@ -145,17 +142,18 @@ def own_lines_overlap(facts: Facts) -> Iterator[Seen]:
     FIRST-LAST.
     """
     for kind in KINDS:
-        # Nobody joins root's lines: newuidmap takes any of them. Of ours, drift tells.
+        # Root's lines are not joined: newuidmap accepts each of them alone. USN052 reports ours.
         lines = (
             span
             for span in facts.granted[kind]
             if span.holder != ROOT and span.holder not in facts.owners
         )
         for span, found, left_out in _pairs(over_others(lines, own=True)):
-            told = listed(_lines(found, "its own"), count=len(found) + left_out)
-            message = f"{span.holder}'s {span.ids} overlaps with {told}"
-            hint, overlaps = "the kernel takes no such map: take one out", facts.overlaps(found)
-            yield Seen(facts.place_of(span), message, hint, (), overlaps, left_out)
+            own = (f"{one.ids} in line {one.number}" for one in found)
+            listing = listed(own, count=len(found) + left_out)
+            message = f"{span.holder}'s {span.ids} overlaps with its own {listing}"
+            hint = "remove one of them: the kernel refuses such a map"
+            yield Seen(facts.place_of(span), message, hint, (), facts.overlaps(found), left_out)
 
 
 @rule("USN010", "warning")
@@ -174,18 +172,19 @@ def over_released(facts: Facts) -> Iterator[Seen]:
     change their owner or delete them, and then run 'usernsplan release --forget NAME'. Or move
     the other line.
     """
-    hint = f"files may still carry these ids: {facts.state.layout.inline('check --scan DIR')} looks"
+    scan = facts.state.layout.inline("check --scan DIR")
+    hint = f"files may still carry these ids: {scan} looks for them"
     for kind, what in CALLED.items():
         given = Claims(span for span in facts.given[kind] if not span.is_intended)
         for q in facts.state.ledger.quarantined:
             start, stop = q.reserved_range.start, q.reserved_range.stop
-            released = f"{q.reserved_range}, released by '{q.name}'"
+            released = f"{q.reserved_range}, quarantined for '{q.name}'"
             for span in given.over(start, stop):
                 message = f"{span.owner}'s {span.ids} overlaps with {released}"
                 yield Seen(facts.place_of(span), message, hint)
 
             found = facts.people.over(start, stop, kind)
             if found:
-                message = f"the {what} {listed(map(named, found))} lies in {released}"
+                message = f"the {what} {listed(map(named, found))} is in {released}"
                 place, overlaps = facts.place_of(found[0]), facts.overlaps(found)
                 yield Seen(place, message, hint, overlaps=overlaps)

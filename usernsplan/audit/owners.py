@@ -1,4 +1,4 @@
-"""Rules about owners: who is nobody, whose lines do not fit together, whose are too small."""
+"""Rules about owners: without an account, with lines that do not match, with too few ids."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from usernsplan.claims.index import Claim
     from usernsplan.mapping import Kind
 
-# Owners that need no account, or get theirs when an engine starts: Podman's and the kubelet's pools, Docker's user.
+# Owners that need no account, or get it when an engine starts: the pools of Podman and of the
+# kubelet, and Docker's user.
 _POOLS = frozenset(it.pool.owner for it in ENGINES.values() if it.pool)
 _KNOWN = _POOLS | {ROOT, DEFAULT_OWNER}
 _KUBELET = "kubelet"
@@ -51,11 +52,11 @@ def orphan(facts: Facts) -> Iterator[Seen]:
         ):
             continue
         ours = facts.owners.get(owner)
-        hint = "rename the owner in the line, or take it out"
+        hint = "correct the owner in the line, or remove the line"
         if ours:
             release = facts.state.layout.inline(f"release {shell(ours.name)}")
-            hint = f"make the account now, or {release} and allocate it without --owner"
-        message = f"no account has the name {owner}: the next one of that name inherits {span.ids}"
+            hint = f"create the account now, or {release} and allocate it without --owner"
+        message = f"no account has the name {owner}: the next one with it inherits {span.ids}"
         yield Seen(facts.place_of(span), message, hint)
 
 
@@ -72,18 +73,12 @@ def orphan_number(facts: Facts) -> Iterator[Seen]:
     """
     for owner, span in _first_lines(facts):
         if owner.isdigit() and facts.is_nobody(owner):
-            message = (
-                f"no account has the uid {owner}: the next one that gets it inherits {span.ids}"
-            )
-            yield Seen(
-                facts.place_of(span),
-                message,
-                "take the line out, or make the account",
-            )
+            message = f"no account has the uid {owner}: the next one with it inherits {span.ids}"
+            yield Seen(facts.place_of(span), message, "remove the line, or create the account")
 
 
 def _first_lines(facts: Facts) -> Iterator[tuple[str, Claim]]:
-    """Every owner, with the first of his lines."""
+    """Every owner, with the first of its lines."""
     seen: set[str] = set()
     for kind in KINDS:
         for owner, spans in facts.by_owner[kind].items():
@@ -111,8 +106,9 @@ def in_one_file(facts: Facts) -> Iterator[Seen]:
         for owner, spans in facts.by_owner[kind].items():
             if owner not in facts.by_owner[other] and _in_use(facts, owner):
                 place = facts.place(PATHS[other])
-                message = f"{owner} has {spans[0].ids} here, and nothing in {place}"
-                hint = f"usermod --add-sub{other}s {spans[0].for_usermod} {shell(owner)}, if nobody has these ids there"
+                message = f"{owner} has {spans[0].ids} here, but nothing in {place}"
+                command = f"usermod --add-sub{other}s {spans[0].for_usermod} {shell(owner)}"
+                hint = f"{command}, if nobody has these ids there"
                 yield Seen(facts.place_of(spans[0]), message, hint)
 
 
@@ -135,16 +131,13 @@ def not_alike(facts: Facts) -> Iterator[Seen]:
     """
     for owner, spans in facts.by_owner["uid"].items():
         theirs = facts.by_owner["gid"].get(owner)
-        if theirs and owner != ROOT and _in_use(facts, owner):
-            uids, gids = ([span[:2] for span in given] for given in (spans, theirs))
-            if uids != gids:
-                had = listed([span.ids for span in theirs])
-                message = f"{owner} has the uids {listed([span.ids for span in spans])} and the gids {had}"
-                yield Seen(
-                    facts.place_of(spans[0]),
-                    message,
-                    "one range that is free in both serves better",
-                )
+        if not theirs or owner == ROOT or not _in_use(facts, owner):
+            continue
+        if [span[:2] for span in spans] != [span[:2] for span in theirs]:
+            uids, gids = (listed(span.ids for span in some) for some in (spans, theirs))
+            message = f"{owner} has the uids {uids} but the gids {gids}"
+            hint = "use one range that is free in both files"
+            yield Seen(facts.place_of(spans[0]), message, hint)
 
 
 @rule("USN024", "warning")
@@ -164,32 +157,28 @@ def too_small(facts: Facts) -> Iterator[Seen]:
     for a in facts.state.ledger.allocations:
         if advice.lacks_nobody(a):
             release = facts.state.layout.inline(f"release {shell(a.name)}")
-            message = f"'{a.name}' maps {a.mapping.uids[0].count} ids, and nobody (65534) is not among them"
-            yield Seen(
-                facts.place(LEDGER), message, f"{release}, and allocate it with --size 65536"
-            )
+            message = f"'{a.name}' maps {a.mapping.uids[0].count} ids, without nobody (65534)"
+            hint = f"{release}, and allocate it with --size 65536"
+            yield Seen(facts.place(LEDGER), message, hint)
     for kind, path in PATHS.items():
         for owner, spans in facts.by_owner[kind].items():
             size = sum(span.stop - span.start for span in spans)
             if size < SLOT and owner not in _KNOWN - {DEFAULT_OWNER} and _in_use(facts, owner):
-                message = f"{owner} has {size} ids: nobody (65534) is not among them"
-                yield Seen(
-                    facts.place_of(spans[0]),
-                    message,
-                    "images want 65536: add the missing ones",
-                )
+                message = f"{owner} has {size} ids, without nobody (65534)"
+                hint = "add the missing ids: images need 65536"
+                yield Seen(facts.place_of(spans[0]), message, hint)
         for line in facts.state.subid(kind).lines:
             if isinstance(line, Grant) and line.start == line.stop:
-                message = f"{line.owner} gets no id from this line: its count is 0"
-                yield Seen(
-                    facts.place(path, line.number),
-                    message,
-                    "correct the count, or take the line out",
-                )
+                message = f"{line.owner} gets no ids from this line: its count is 0"
+                hint = "correct the count, or remove the line"
+                yield Seen(facts.place(path, line.number), message, hint)
 
 
 def _in_use(facts: Facts, owner: str) -> bool:
-    """Tell whether an owner is somebody, and not one of our allocations: of these, and of nobody's, others tell."""
+    """Tell whether an owner has an account or needs none, and is not one of our allocations.
+
+    Other rules report our allocations, and owners without an account.
+    """
     if owner in facts.owners or owner.startswith(OWN_PREFIX):
         return False
     return owner in _KNOWN or not facts.is_nobody(owner)
@@ -242,26 +231,20 @@ def image_does_not_fit(facts: Facts) -> Iterator[Seen]:
         if found is None:
             continue
         number, name = found
+        fact = f"the image's largest {kind} is {number} ({name})"
         for a in facts.state.ledger.allocations:
             lacks = a.mapping[kind].to_host(number) is None
             if a.strategy != SingleUid.name and not engine_of_pool(a) and lacks:
                 release = facts.state.layout.inline(f"release {shell(a.name)}")
-                message = f"the image's largest {kind} is {number} ({name}), and '{a.name}' does not map it"
-                yield Seen(
-                    facts.place(LEDGER), message, f"{release}, and allocate it with a larger --size"
-                )
+                hint = f"{release}, and allocate it with a larger --size"
+                yield Seen(facts.place(LEDGER), f"{fact}, but '{a.name}' does not map it", hint)
         for owner, spans in facts.by_owner[kind].items():
-            # A rootless engine maps the account itself to 0 and the range to the ids above.
+            # A rootless engine maps the account itself to container id 0, and its range above it.
             size = sum(span.stop - span.start for span in spans) + (facts.person(owner) is not None)
             if number >= size and owner not in _POOLS | {ROOT} and _in_use(facts, owner):
-                message = (
-                    f"the image's largest {kind} is {number} ({name}), and {owner} has {size} ids"
-                )
-                yield Seen(
-                    facts.place_of(spans[0]),
-                    message,
-                    "add the missing ones to both files",
-                )
+                message = f"{fact}, but {owner} has {size} ids"
+                hint = "add the missing ids to both files"
+                yield Seen(facts.place_of(spans[0]), message, hint)
 
 
 @rule("USN026", "error")
@@ -283,23 +266,23 @@ def kubelet_refuses(facts: Facts) -> Iterator[Seen]:
         return
     fact = ""
     if any(len(lines) != 1 for lines in given.values()):
-        fact = f"it wants one line in each file, and there are {len(given['uid'])} and {len(given['gid'])}"
+        uids, gids = (len(given[kind]) for kind in KINDS)
+        fact = f"it requires one line in each file, and there are {uids} and {gids}"
     elif len({(line.start, line.stop) for [line] in given.values()}) > 1:
         fact = "its lines in subuid and in subgid differ"
     else:
         [line] = given["uid"]
         if line.start % SLOT or (line.stop - line.start) % SLOT:
-            fact = f"start {line.start} and count {line.stop - line.start} have to be multiples of {SLOT}"
+            count = line.stop - line.start
+            fact = f"start {line.start} and count {count} have to be multiples of {SLOT}"
         elif line.start < SLOT or line.stop - line.start < SLOT:
             fact = f"start and count have to be {SLOT} or more"
     if fact:
         kind = next(kind for kind in KINDS if given[kind])
-        hint = "take it out; 'usernsplan allocate --strategy per-container --engine kubernetes' makes one"
-        yield Seen(
-            facts.place(PATHS[kind], given[kind][0].number),
-            f"the kubelet refuses its line: {fact}",
-            hint,
-        )
+        allocate = "allocate --strategy per-container --engine kubernetes"
+        hint = f"remove it; {facts.state.layout.inline(allocate)} makes one"
+        place = facts.place(PATHS[kind], given[kind][0].number)
+        yield Seen(place, f"the kubelet refuses its line: {fact}", hint)
 
 
 @rule("USN027", "warning")
@@ -317,7 +300,6 @@ def kubelet_is_short(facts: Facts) -> Iterator[Seen]:
     for line in facts.grants_of(_KUBELET, "uid")[:1]:
         pods = (line.stop - line.start) // SLOT
         if 0 < pods < _PODS:
-            message = f"the kubelet's line has room for {pods} pods, and a kubelet runs {_PODS} by default"
-            yield Seen(
-                facts.place(SUBUID, line.number), message, f"set its maxPods to {pods} or less"
-            )
+            message = f"the kubelet's line has room for {pods} pods, but a kubelet runs {_PODS} by default"
+            hint = f"set its maxPods to {pods} or less"
+            yield Seen(facts.place(SUBUID, line.number), message, hint)

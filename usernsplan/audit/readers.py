@@ -1,11 +1,11 @@
-"""Rules about the two files as their readers see them: lines on which they differ, files that they refuse."""
+"""Rules about the readers of subuid and subgid: lines that they read differently, files they refuse."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from usernsplan.audit.base import Facts, Seen, rule
-from usernsplan.escape import operand
+from usernsplan.escape import operand, shell
 from usernsplan.formats import readers
 from usernsplan.formats.subid import PATHS
 from usernsplan.layout import LEDGER
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from usernsplan.formats.readers import Reading
     from usernsplan.formats.subid import Odd
 
-_PLAIN = "write owner:start:count in decimal, without blanks or a comment"
+_PLAIN = "write it as owner:start:count in decimal, without blanks or a comment"
 
 
 @rule("USN030", "warning")
@@ -65,7 +65,7 @@ def _odd(facts: Facts) -> Iterator[tuple[str, Odd, tuple[Reading, ...]]]:
 
 
 def _fact(line: Odd) -> str:
-    """What is odd about a line, without the remedy that allocate says with it."""
+    """What is odd about a line, without the remedy that allocate adds."""
     return line.problem.partition(": write ")[0]
 
 
@@ -101,16 +101,13 @@ def no_last_newline(facts: Facts) -> Iterator[Seen]:
         file = facts.state.subid(kind)
         if file.raw and not file.raw.endswith(b"\n"):
             place = facts.place(path)
-            yield Seen(
-                facts.place(path, len(file.lines)),
-                "the last line has no line end",
-                f"echo >>{place}",
-            )
+            last = facts.place(path, len(file.lines))
+            yield Seen(last, "the last line does not end with a newline", f"echo >>{shell(place)}")
 
 
 @rule("USN033", "error")
 def not_a_file(facts: Facts) -> Iterator[Seen]:
-    """subuid or subgid is a symlink, or not a regular file.
+    """One of the two files is a symlink, or not a regular file.
 
     shadow opens the files without following symlinks: newuidmap grants nothing, and useradd
     and usermod fail. Docker and Podman follow symlinks, so the host's tools disagree about the
@@ -122,16 +119,11 @@ def not_a_file(facts: Facts) -> Iterator[Seen]:
     """
     for found in facts.attributes:
         if found.kind != "regular":
-            what = (
-                "is a symlink: shadow does not follow it"
-                if found.kind == "symlink"
-                else f"is {found.kind}, no file"
-            )
-            yield Seen(
-                facts.place(found.path),
-                what,
-                "put a regular file with the same content in its place",
-            )
+            what = f"is {found.kind}, not a regular file"
+            if found.kind == "symlink":
+                what = "is a symlink, and shadow does not follow it"
+            hint = "replace it with a regular file that has the same content"
+            yield Seen(facts.place(found.path), what, hint)
 
 
 @rule("USN034", "error")
@@ -148,13 +140,13 @@ def others_may_write(facts: Facts) -> Iterator[Seen]:
     for found in facts.attributes:
         if found.kind != "regular":
             continue
-        who = ["everybody"] if found.mode & 0o002 else []
+        who = ["everyone"] if found.mode & 0o002 else []
         who += [f"the group {found.gid}"] if found.mode & 0o020 and found.gid else []
-        # In a tree of somebody's own everything is his.
+        # Below another root, the tree usually belongs to the user who made it.
         who += [f"the account {found.uid}"] if found.uid and facts.state.layout.is_host else []
         if who:
             place, path = facts.place(found.path), operand(facts.state.layout.path(found.path))
-            message = f"{' and '.join(who)} may write it, and so become root"
+            message = f"{' and '.join(who)} can write it, and so become root"
             yield Seen(place, message, f"chown root:root {path}; chmod 644 {path}")
 
 

@@ -1,4 +1,4 @@
-"""Rules about volumes: runs of fix-volume that were interrupted, and recorded volumes that do not look right."""
+"""Rules about volumes: interrupted runs of fix-volume, and volumes that differ from their record."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from usernsplan.planner.volumes import doubts, give_again
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from usernsplan.planner.volumes import Doubt
 
 
 @rule("USN070", runs.SEVERITY)
@@ -75,9 +73,7 @@ def volume_not_as_recorded(facts: Facts) -> Iterator[Seen]:
 
     Run the same 'usernsplan fix-volume' again, or 'usernsplan apply --fix-volumes'.
     """
-    for path, doubt in _doubted(facts, is_missing=False):
-        message = f"the volume is recorded as {doubt.volume.name}'s, but {doubt.fact}"
-        yield Seen(facts.place(path), message, doubt.remedy)
+    yield from _doubted(facts, is_missing=False)
 
 
 @rule("USN073", "warning")
@@ -96,9 +92,7 @@ def volume_missing(facts: Facts) -> Iterator[Seen]:
     'usernsplan release NAME', then release --forget, with --unseen if the volume was deleted
     for good.
     """
-    for path, doubt in _doubted(facts, is_missing=True):
-        message = f"the volume is recorded as {doubt.volume.name}'s, but {doubt.fact}"
-        yield Seen(facts.place(path), message, doubt.remedy)
+    yield from _doubted(facts, is_missing=True)
 
 
 @rule("USN074", "error")
@@ -115,13 +109,16 @@ def files_out_of_place(facts: Facts) -> Iterator[Seen]:
     Run the same 'usernsplan fix-volume' again: it changes them.
     """
     for one in facts.misfits:
-        few = listed([shown_path(path) for path in one.examples])
-        files = "1 file belongs" if one.entries == 1 else f"{one.entries} files belong"
-        message = f"{files} to ids that '{one.name}' does not have ({listed(one.ids)}): {few}"
+        few = listed(map(shown_path, one.examples))
+        files = "1 file has" if one.entries == 1 else f"{one.entries} files have"
+        message = f"{files} ids that '{one.name}' lacks ({listed(one.ids)}): {few}"
         volume = next(v for v in facts.state.ledger.volumes if v.path == one.path)
         yield Seen(facts.place(one.path), message, give_again(volume, facts.state.layout))
 
 
-def _doubted(facts: Facts, *, is_missing: bool) -> Iterator[tuple[str, Doubt]]:
+def _doubted(facts: Facts, *, is_missing: bool) -> Iterator[Seen]:
     found = doubts(facts.state.ledger, facts.state.volumes, facts.state.layout)
-    yield from ((path, doubt) for path, doubt in found.items() if doubt.is_missing is is_missing)
+    for path, doubt in found.items():
+        if doubt.is_missing is is_missing:
+            message = f"the volume is recorded as {doubt.volume.name}'s, but {doubt.fact}"
+            yield Seen(facts.place(path), message, doubt.remedy)

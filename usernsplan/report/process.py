@@ -12,7 +12,7 @@ from usernsplan.report.json_ import document, range_fields
 from usernsplan.report.result import Result
 from usernsplan.report.text import table
 from usernsplan.report.whose import fields, line_of, short
-from usernsplan.whose.ids import OfAccount, OfGroup, OfNamespace, Ranges
+from usernsplan.whose.ids import Ranges
 from usernsplan.whose.privileges import listed
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ _SECCOMP = {0: "none", 1: "strict", 2: "filter"}
 # A namespace of many small extents would bury the rest; --json has all.
 _SHOWN = 12
 _FEW = 3
+_OF_ONE_ID = {"account", "group"}
 
 
 def result(process: Process, said: Sequence[Sentence]) -> Result:
@@ -203,8 +204,8 @@ def _words(ids: IdMap, ranges: Ranges, kind: Kind) -> Iterator[list[str]]:
     """Whose the host ids of each extent are."""
     nobody = "given to nobody" if ranges.complete else "given to nobody, as far as can be seen"
     for extent, parts, free in ranges.shares(ids, kind):
-        wide = [part for part in parts if not isinstance(part.holder, OfAccount | OfGroup)]
-        single = [part for part in parts if isinstance(part.holder, OfAccount | OfGroup)]
+        wide = [part for part in parts if part.holder.kind not in _OF_ONE_ID]
+        single = [part for part in parts if part.holder.kind in _OF_ONE_ID]
         words = (
             ["each id is the host's own"]
             if extent.container == extent.host and extent.count > 1
@@ -227,9 +228,8 @@ def _words(ids: IdMap, ranges: Ranges, kind: Kind) -> Iterator[list[str]]:
 
 def _share(extent: Extent, part: Share) -> str:
     """Whose a part of an extent is, and whether it is all of it."""
-    start, stop = getattr(part.holder, "span", (part.start, part.stop))
     whole = part.start == extent.host and part.stop == extent.host + extent.count
-    of = "" if (start, stop) == (part.start, part.stop) else "a part of "
+    of = "" if part.holder.claim[:2] == part[:2] else "a part of "
     only = "" if whole else f"{IdRange(part.start, part.stop - part.start)}: "
     return f"{only}{of}{line_of(part.holder)}"
 
@@ -369,7 +369,7 @@ def _seen(
 
 def _whose(holders: Sequence[Holder], number: int) -> str:
     """Who has an id, running namespaces aside: this is about one of them."""
-    return short([one for one in holders if not isinstance(one, OfNamespace)], number, None)
+    return short([one for one in holders if one.kind != "namespace"], number, None)
 
 
 def _four(ids: Ids) -> Iterator[tuple[str, int]]:

@@ -1,4 +1,4 @@
-"""Rules about ranges and accounts: ranges that contain their ids, accounts that can become others."""
+"""Rules about accounts: ranges that contain their ids, and accounts that can become others."""
 
 from __future__ import annotations
 
@@ -74,9 +74,12 @@ def _over(facts: Facts, kind: Kind) -> Iterator[Seen]:
         found = [c for c in facts.people.over(*span[:2], kind) if c.start != own]
         if found:
             of = f"'{span.allocation.name}'" if span.allocation else span.owner
-            message = f"the {what} {listed(map(named, found))} is in {span.ids} of {of}"
-            hint = f"give the {what} another id, or {of} another range, and shift the files"
-            yield Seen(facts.place_of(span), message, hint, overlaps=facts.overlaps(found))
+            yield Seen(
+                facts.place_of(span),
+                f"the {what} {listed(map(named, found))} is in {span.ids} of {of}",
+                f"give the {what} another id, or {of} another range, and shift the files",
+                overlaps=facts.overlaps(found),
+            )
 
 
 def named(claim: Claim) -> str:
@@ -118,9 +121,12 @@ def becomes_others(facts: Facts) -> Iterator[Seen]:
             others += [f"{len(system)} of the system's {what}s"] if system else []
             others += [f"{what} {named(c)}" for c in found if c.start >= _FIRST_PERSON]
             if others:
-                message = f"{span.owner} can become {listed(others)} through {span.ids}"
-                hint = f"remove the line, and give {span.owner} a range of its own"
-                yield Seen(facts.place_of(span), message, hint, overlaps=facts.overlaps(found))
+                yield Seen(
+                    facts.place_of(span),
+                    f"{span.owner} can become {listed(others)} through {span.ids}",
+                    f"remove the line, and give {span.owner} a range of its own",
+                    overlaps=facts.overlaps(found),
+                )
 
 
 @rule("USN007", "warning")
@@ -141,9 +147,11 @@ def host_root(facts: Facts) -> Iterator[Seen]:
     for kind in KINDS:
         for span in facts.granted[kind]:
             if span.start == 0 and span.owner != ROOT and not may_become(facts, span):
-                message = f"{span.owner}'s {span.ids} contains the host's root"
-                hint = "use a start of 1 or more: container root is then not the host's root"
-                yield Seen(facts.place_of(span), message, hint)
+                yield Seen(
+                    facts.place_of(span),
+                    f"{span.owner}'s {span.ids} contains the host's root",
+                    "use a start of 1 or more: container root is then not the host's root",
+                )
 
 
 @rule("USN008", "error")
@@ -168,9 +176,11 @@ def own_id(facts: Facts) -> Iterator[Seen]:
             own = _own_id(facts.person(owner), kind)
             for span in spans:
                 if own is not None and span.start <= own < span.stop:
-                    message = f"{owner}'s own {kind} {own} is in its range {span.ids}"
-                    hint = "rootless engines do not start: move the range"
-                    yield Seen(facts.place_of(span), message, hint)
+                    yield Seen(
+                        facts.place_of(span),
+                        f"{owner}'s own {kind} {own} is in its range {span.ids}",
+                        "rootless engines do not start: move the range",
+                    )
 
 
 # The usual UID_MIN of login.defs(5).

@@ -213,7 +213,7 @@ class Facts:
         return found
 
     def person(self, owner: str) -> User | None:
-        """The account of an owner, if it is a person's or a service's that can log in, else None."""
+        """The account of an owner that can log in, a person or a service, else None."""
         user = self.users.get(owner)
         return user if user and user.uid >= _FIRST_PERSON and user.uid != _NOBODY else None
 

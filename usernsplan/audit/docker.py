@@ -41,8 +41,11 @@ def daemon_json_unreadable(facts: Facts) -> Iterator[Seen]:
     try:
         daemon_json.parse(facts.state.daemon_json or b"", facts.place(DAEMON_JSON))
     except InvalidFileError as error:
-        hint = "correct it: Docker does not start from it, or reads something else"
-        yield Seen(error.place, error.fact, hint)
+        yield Seen(
+            error.place,
+            error.fact,
+            "correct it: Docker does not start from it, or reads something else",
+        )
 
 
 def _remapped(facts: Facts) -> tuple[str, str] | None:
@@ -73,8 +76,11 @@ def remap_user_missing(facts: Facts) -> Iterator[Seen]:
     if found and facts.is_nobody(found[1]):
         fact = f"{facts.place(PASSWD)} has no {found[1]}: Docker does not start"
         user = f"--uid {found[1]} NAME" if _NUMBER.fullmatch(found[1]) else shell(found[1])
-        hint = f"useradd --system --user-group {user}, or name another user"
-        yield Seen(facts.place(DAEMON_JSON), f'"userns-remap" is "{found[0]}", but {fact}', hint)
+        yield Seen(
+            facts.place(DAEMON_JSON),
+            f'"userns-remap" is "{found[0]}", but {fact}',
+            f"useradd --system --user-group {user}, or name another user",
+        )
 
 
 @rule("USN042", "error")
@@ -103,8 +109,11 @@ def remap_group_missing(facts: Facts) -> Iterator[Seen]:
         what = "gid" if _NUMBER.fullmatch(group) else "group"
         fact = f"{facts.place(GROUP)} has no {what} {group}: Docker does not start"
         option = f"--gid {group} {shell(user)}" if what == "gid" else shell(group)
-        message = f'"userns-remap" is "{value}", but {fact}'
-        yield Seen(facts.place(DAEMON_JSON), message, f"groupadd --system {option}")
+        yield Seen(
+            facts.place(DAEMON_JSON),
+            f'"userns-remap" is "{value}", but {fact}',
+            f"groupadd --system {option}",
+        )
 
 
 @rule("USN043", "error")
@@ -126,8 +135,9 @@ def remap_range_missing(facts: Facts) -> Iterator[Seen]:
             hint = f"usermod --add-subuids FIRST-LAST --add-subgids FIRST-LAST {shell(found[1])}"
             if found[1] in facts.owners:
                 hint = f"{facts.state.layout.inline('check --fix')} restores it"
-            message = f'"userns-remap" is "{found[0]}", but {fact}'
-            yield Seen(facts.place(DAEMON_JSON), message, hint)
+            yield Seen(
+                facts.place(DAEMON_JSON), f'"userns-remap" is "{found[0]}", but {fact}', hint
+            )
 
 
 @rule("USN044", "error")
@@ -149,8 +159,9 @@ def remap_is_off(facts: Facts) -> Iterator[Seen]:
         message = (
             f'"userns-remap" is "{value}", which turns it off, but {meant} is allocated for Docker'
         )
-        hint = f'set "userns-remap": "{meant}", then run: {RESTART}'
-        yield Seen(facts.place(DAEMON_JSON), message, hint)
+        yield Seen(
+            facts.place(DAEMON_JSON), message, f'set "userns-remap": "{meant}", then run: {RESTART}'
+        )
 
 
 @rule("USN045", "info")
@@ -178,9 +189,11 @@ def remap_is_elsewhere(facts: Facts) -> Iterator[Seen]:
     user = remap_user(facts.state, value) if value is not None else None
     if value is None or user not in {None, meant}:
         says = "there is no userns-remap" if value is None else f'userns-remap is "{value}"'
-        message = f"{meant} is allocated for Docker, but {says}"
-        hint = f'set "userns-remap": "{meant}", then run: {RESTART}'
-        yield Seen(facts.place(DAEMON_JSON), message, hint)
+        yield Seen(
+            facts.place(DAEMON_JSON),
+            f"{meant} is allocated for Docker, but {says}",
+            f'set "userns-remap": "{meant}", then run: {RESTART}',
+        )
 
 
 def _for_docker(facts: Facts) -> str:

@@ -44,8 +44,7 @@ def lines_missing(facts: Facts) -> Iterator[Seen]:
     for a, one, have in _drifted(facts):
         lacking = Counter(one.wanted) - Counter(_raw(have))
         if lacking and not Counter(_raw(have)) - Counter(one.wanted):
-            message = f"'{a.name}' lacks {_shown(lacking)}"
-            yield Seen(facts.place(one.path), message, _fix(facts, a))
+            yield Seen(facts.place(one.path), f"'{a.name}' lacks {_shown(lacking)}", _fix(facts, a))
 
 
 @rule("USN051", "error")
@@ -99,8 +98,11 @@ def other_lines(facts: Facts) -> Iterator[Seen]:
             if not twice:
                 granted = _shown(Counter(one.wanted))
                 message = f"{one.owner} has {_shown(others)}, but '{a.name}' was granted {granted}"
-            hint = "remove it: readers join an owner's lines"
-            yield Seen(facts.place(one.path, line.number), message, hint)
+            yield Seen(
+                facts.place(one.path, line.number),
+                message,
+                "remove it: readers join an owner's lines",
+            )
 
 
 def _drifted(facts: Facts) -> Iterator[tuple[Allocation, Holding, list[Line]]]:
@@ -158,8 +160,11 @@ def unknown_to_the_ledger(facts: Facts) -> Iterator[Seen]:
                 has = listed(span.ids for span in spans)
                 message = f"{owner} has {has}, but the ledger does not know '{name}'"
                 adopt = _adopting(facts, name, spans)
-                hint = f"{adopt} adopts it; or remove the line" if adopt else "remove the line"
-                yield Seen(facts.place_of(spans[0]), message, hint)
+                yield Seen(
+                    facts.place_of(spans[0]),
+                    message,
+                    f"{adopt} adopts it; or remove the line" if adopt else "remove the line",
+                )
 
 
 def _adopting(facts: Facts, name: str, spans: Sequence[Claim]) -> str:
@@ -193,9 +198,11 @@ def run_interrupted(facts: Facts) -> Iterator[Seen]:
     if facts.state.ledger.interrupted:
         command = facts.intent.command if facts.intent else ""
         which = f" ({in_words(command)})" if command else ""
-        message = f"a run was interrupted{which}, or is still in progress"
-        hint = f"{facts.state.layout.inline('check --fix')} finishes it or puts it back"
-        yield Seen(facts.place(LEDGER), message, hint)
+        yield Seen(
+            facts.place(LEDGER),
+            f"a run was interrupted{which}, or is still in progress",
+            f"{facts.state.layout.inline('check --fix')} finishes it or puts it back",
+        )
 
 
 @rule("USN055", "error")
@@ -233,8 +240,11 @@ def still_carried(facts: Facts) -> Iterator[Seen]:
             more = f", for example {found.example}" if found.example else ""
             files = "1 file carries" if found.entries == 1 else f"{found.entries} files carry"
             ids = f"the released '{found.name}' ({found.reserved_range})"
-            hint = "change their owner or delete them before you forget the range"
-            yield Seen(facts.place(LEDGER), f"{files} ids of {ids}{more}", hint)
+            yield Seen(
+                facts.place(LEDGER),
+                f"{files} ids of {ids}{more}",
+                "change their owner or delete them before you forget the range",
+            )
 
 
 @rule("USN057", "info")
@@ -255,5 +265,8 @@ def can_be_forgotten(facts: Facts) -> Iterator[Seen]:
                 else ""
             )
             forget = facts.state.layout.inline(f"release --forget {shell(found.name)}{which}")
-            message = f"no scanned file carries ids of '{found.name}' ({found.reserved_range})"
-            yield Seen(facts.place(LEDGER), message, f"{forget} frees it")
+            yield Seen(
+                facts.place(LEDGER),
+                f"no scanned file carries ids of '{found.name}' ({found.reserved_range})",
+                f"{forget} frees it",
+            )

@@ -33,8 +33,11 @@ def useradd_runs_short(facts: Facts) -> Iterator[Seen]:
     """
     for path, key, left in _left(facts):
         if 0 < left < _FEW:
-            message = f"useradd has only {left} more ranges between {key}_MIN and {key}_MAX"
-            yield Seen(facts.place(path), message, f"raise {key}_MAX in {facts.place(LOGIN_DEFS)}")
+            yield Seen(
+                facts.place(path),
+                f"useradd has only {left} more ranges between {key}_MIN and {key}_MAX",
+                f"raise {key}_MAX in {facts.place(LOGIN_DEFS)}",
+            )
 
 
 @rule("USN061", "error")
@@ -87,9 +90,11 @@ def files_bypassed(facts: Facts) -> Iterator[Seen]:
     """
     if not facts.state.subid_source.reads_files:
         services = " ".join(facts.state.subid_source.services)
-        message = f"'subid: {services}': newuidmap and Podman do not read subuid and subgid"
-        hint = "grant ranges in that service, or set 'subid: files'"
-        yield Seen(facts.place(NSSWITCH, facts.state.subid_source.number), message, hint)
+        yield Seen(
+            facts.place(NSSWITCH, facts.state.subid_source.number),
+            f"'subid: {services}': newuidmap and Podman do not read subuid and subgid",
+            "grant ranges in that service, or set 'subid: files'",
+        )
 
 
 @rule("USN063", "error")
@@ -159,5 +164,8 @@ def lock_blocks(facts: Facts) -> Iterator[Seen]:
     """
     for lock in facts.locks:
         if lock.pid is None:
-            message = "the lock holds no pid: useradd and usermod never get it"
-            yield Seen(facts.place(lock.path), message, f"rm {operand(facts.place(lock.path))}")
+            yield Seen(
+                facts.place(lock.path),
+                "the lock holds no pid: useradd and usermod never get it",
+                f"rm {operand(facts.place(lock.path))}",
+            )

@@ -55,9 +55,12 @@ def over_reserved(facts: Facts) -> Iterator[Seen]:
             found = [c for c in sorted(over, key=_rank) if not _is_expected(facts, span, c)]
             if found and not span.is_intended:
                 whose = listed(map(_whose, found))
-                message = f"{span.owner}'s {span.ids} overlaps what is reserved for {whose}"
-                hint = "move it: free ranges begin at 524288"
-                yield Seen(facts.place_of(span), message, hint, overlaps=facts.overlaps(found))
+                yield Seen(
+                    facts.place_of(span),
+                    f"{span.owner}'s {span.ids} overlaps what is reserved for {whose}",
+                    "move it: free ranges begin at 524288",
+                    overlaps=facts.overlaps(found),
+                )
 
 
 def _rank(kept: Claim) -> bool:
@@ -126,9 +129,11 @@ def past_signed(facts: Facts) -> Iterator[Seen]:
     """
     for span in _plain(facts):
         if _SIGNED < span.stop <= ID_LIMIT:
-            message = f"{span.owner}'s {span.ids} reaches past {_SIGNED - 1}"
-            hint = "move it: runc and Docker read such ids as negative"
-            yield Seen(facts.place_of(span), message, hint)
+            yield Seen(
+                facts.place_of(span),
+                f"{span.owner}'s {span.ids} reaches past {_SIGNED - 1}",
+                "move it: runc and Docker read such ids as negative",
+            )
 
 
 @rule("USN014", "error")
@@ -144,9 +149,11 @@ def past_all_ids(facts: Facts) -> Iterator[Seen]:
     """
     for span in _plain(facts):
         if span.stop > ID_LIMIT:
-            message = f"{span.owner}'s {span.ids} reaches past {ID_LIMIT - 1}, the last id"
-            hint = "move the range: the kernel refuses such a map"
-            yield Seen(facts.place_of(span), message, hint)
+            yield Seen(
+                facts.place_of(span),
+                f"{span.owner}'s {span.ids} reaches past {ID_LIMIT - 1}, the last id",
+                "move the range: the kernel refuses such a map",
+            )
 
 
 @rule("USN015", "info")
@@ -182,9 +189,11 @@ def outside_the_pool(facts: Facts) -> Iterator[Seen]:
         ]
         if outside:
             whose = listed([f"{span.owner}'s {span.ids}" for span in outside], 1)
-            message = f"{whose} outside {low}-{high} of {facts.place(LOGIN_DEFS)}"
-            hint = "raise the limit there, or leave it as it is"
-            yield Seen(facts.place_of(outside[0]), message, hint)
+            yield Seen(
+                facts.place_of(outside[0]),
+                f"{whose} outside {low}-{high} of {facts.place(LOGIN_DEFS)}",
+                "raise the limit there, or leave it as it is",
+            )
 
 
 def _plain(facts: Facts, *kinds: Kind) -> Iterator[Claim]:

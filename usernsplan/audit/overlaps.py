@@ -58,9 +58,14 @@ def owners_overlap(facts: Facts) -> Iterator[Seen]:
         ]
         for span, found, left_out in _pairs(over_others(others)):
             listing = listed(_lines(found), count=len(found) + left_out)
-            message = f"{span.holder}'s {span.ids} overlaps with {listing}"
-            overlaps = facts.overlaps(found)
-            yield Seen(facts.place_of(span), message, _ANOTHER, (), overlaps, left_out)
+            yield Seen(
+                facts.place_of(span),
+                f"{span.holder}'s {span.ids} overlaps with {listing}",
+                _ANOTHER,
+                (),
+                facts.overlaps(found),
+                left_out,
+            )
 
 
 def _pairs(
@@ -121,8 +126,7 @@ def allocations_overlap(facts: Facts) -> Iterator[Seen]:
                 listing = listed(others, count=len(found) + left_out)
                 message = f"{span.holder}'s {span.ids} overlaps with {listing}"
                 hint = "usernsplan did not write this line; remove it"
-                overlaps = facts.overlaps(found)
-                yield Seen(facts.place_of(span), message, hint, (), overlaps, left_out)
+                yield Seen(facts.place_of(span), message, hint, (), facts.overlaps(found), left_out)
 
 
 @rule("USN003", "error")
@@ -151,9 +155,14 @@ def own_lines_overlap(facts: Facts) -> Iterator[Seen]:
         for span, found, left_out in _pairs(over_others(lines, own=True)):
             own = (f"{one.ids} in line {one.number}" for one in found)
             listing = listed(own, count=len(found) + left_out)
-            message = f"{span.holder}'s {span.ids} overlaps with its own {listing}"
-            hint = "remove one of them: the kernel refuses such a map"
-            yield Seen(facts.place_of(span), message, hint, (), facts.overlaps(found), left_out)
+            yield Seen(
+                facts.place_of(span),
+                f"{span.holder}'s {span.ids} overlaps with its own {listing}",
+                "remove one of them: the kernel refuses such a map",
+                (),
+                facts.overlaps(found),
+                left_out,
+            )
 
 
 @rule("USN010", "warning")

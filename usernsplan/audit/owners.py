@@ -56,8 +56,11 @@ def orphan(facts: Facts) -> Iterator[Seen]:
         if ours:
             release = facts.state.layout.inline(f"release {shell(ours.name)}")
             hint = f"create the account now, or {release} and allocate it without --owner"
-        message = f"no account has the name {owner}: the next one with it inherits {span.ids}"
-        yield Seen(facts.place_of(span), message, hint)
+        yield Seen(
+            facts.place_of(span),
+            f"no account has the name {owner}: the next one with it inherits {span.ids}",
+            hint,
+        )
 
 
 @rule("USN021", "warning")
@@ -73,8 +76,11 @@ def orphan_number(facts: Facts) -> Iterator[Seen]:
     """
     for owner, span in _first_lines(facts):
         if owner.isdigit() and facts.is_nobody(owner):
-            message = f"no account has the uid {owner}: the next one with it inherits {span.ids}"
-            yield Seen(facts.place_of(span), message, "remove the line, or create the account")
+            yield Seen(
+                facts.place_of(span),
+                f"no account has the uid {owner}: the next one with it inherits {span.ids}",
+                "remove the line, or create the account",
+            )
 
 
 def _first_lines(facts: Facts) -> Iterator[tuple[str, Claim]]:
@@ -108,8 +114,9 @@ def in_one_file(facts: Facts) -> Iterator[Seen]:
                 place = facts.place(PATHS[other])
                 message = f"{owner} has {spans[0].ids} here, but nothing in {place}"
                 command = f"usermod --add-sub{other}s {spans[0].for_usermod} {shell(owner)}"
-                hint = f"{command}, if nobody has these ids there"
-                yield Seen(facts.place_of(spans[0]), message, hint)
+                yield Seen(
+                    facts.place_of(spans[0]), message, f"{command}, if nobody has these ids there"
+                )
 
 
 @rule("USN023", "warning")
@@ -135,9 +142,11 @@ def not_alike(facts: Facts) -> Iterator[Seen]:
             continue
         if [span[:2] for span in spans] != [span[:2] for span in theirs]:
             uids, gids = (listed(span.ids for span in some) for some in (spans, theirs))
-            message = f"{owner} has the uids {uids} but the gids {gids}"
-            hint = "use one range that is free in both files"
-            yield Seen(facts.place_of(spans[0]), message, hint)
+            yield Seen(
+                facts.place_of(spans[0]),
+                f"{owner} has the uids {uids} but the gids {gids}",
+                "use one range that is free in both files",
+            )
 
 
 @rule("USN024", "warning")
@@ -242,9 +251,8 @@ def image_does_not_fit(facts: Facts) -> Iterator[Seen]:
             # A rootless engine maps the account itself to container id 0, and its range above it.
             size = sum(span.stop - span.start for span in spans) + (facts.person(owner) is not None)
             if number >= size and owner not in _POOLS | {ROOT} and _in_use(facts, owner):
-                message = f"{fact}, but {owner} has {size} ids"
                 hint = "add the missing ids to both files"
-                yield Seen(facts.place_of(spans[0]), message, hint)
+                yield Seen(facts.place_of(spans[0]), f"{fact}, but {owner} has {size} ids", hint)
 
 
 @rule("USN026", "error")
@@ -280,9 +288,11 @@ def kubelet_refuses(facts: Facts) -> Iterator[Seen]:
     if fact:
         kind = next(kind for kind in KINDS if given[kind])
         allocate = "allocate --strategy per-container --engine kubernetes"
-        hint = f"remove it; {facts.state.layout.inline(allocate)} makes one"
-        place = facts.place(PATHS[kind], given[kind][0].number)
-        yield Seen(place, f"the kubelet refuses its line: {fact}", hint)
+        yield Seen(
+            facts.place(PATHS[kind], given[kind][0].number),
+            f"the kubelet refuses its line: {fact}",
+            f"remove it; {facts.state.layout.inline(allocate)} makes one",
+        )
 
 
 @rule("USN027", "warning")
@@ -300,6 +310,8 @@ def kubelet_is_short(facts: Facts) -> Iterator[Seen]:
     for line in facts.grants_of(_KUBELET, "uid")[:1]:
         pods = (line.stop - line.start) // SLOT
         if 0 < pods < _PODS:
-            message = f"the kubelet's line has room for {pods} pods, but a kubelet runs {_PODS} by default"
-            hint = f"set its maxPods to {pods} or less"
-            yield Seen(facts.place(SUBUID, line.number), message, hint)
+            yield Seen(
+                facts.place(SUBUID, line.number),
+                f"the kubelet's line has room for {pods} pods, but its default is {_PODS}",
+                f"set its maxPods to {pods} or less",
+            )

@@ -1,4 +1,4 @@
-"""Rules about the readers of subuid and subgid: lines that they read differently, files they refuse."""
+"""Rules about readers of subuid and subgid: lines read differently, files that they refuse."""
 
 from __future__ import annotations
 
@@ -122,8 +122,11 @@ def not_a_file(facts: Facts) -> Iterator[Seen]:
             what = f"is {found.kind}, not a regular file"
             if found.kind == "symlink":
                 what = "is a symlink, and shadow does not follow it"
-            hint = "replace it with a regular file that has the same content"
-            yield Seen(facts.place(found.path), what, hint)
+            yield Seen(
+                facts.place(found.path),
+                what,
+                "replace it with a regular file that has the same content",
+            )
 
 
 @rule("USN034", "error")
@@ -146,8 +149,11 @@ def others_may_write(facts: Facts) -> Iterator[Seen]:
         who += [f"the account {found.uid}"] if found.uid and facts.state.layout.is_host else []
         if who:
             place, path = facts.place(found.path), operand(facts.state.layout.path(found.path))
-            message = f"{' and '.join(who)} can write it, and so become root"
-            yield Seen(place, message, f"chown root:root {path}; chmod 644 {path}")
+            yield Seen(
+                place,
+                f"{' and '.join(who)} can write it, and so become root",
+                f"chown root:root {path}; chmod 644 {path}",
+            )
 
 
 @rule("USN035", "error")

@@ -71,7 +71,7 @@ def _clashes(facts: Facts, kind: Kind, namespace: Namespace, extent: Extent) -> 
 
 
 def _seen(facts: Facts, found: list[Claim], namespace: str, hint: str) -> Seen:
-    """A namespace that uses these ids; the same ids are listed once for uid, gid, line and ledger."""
+    """A namespace that uses these ids; each range is listed once, not also for gid or ledger."""
     whose = listed(dict.fromkeys(f"{span.owner}'s {span.ids}" for span in found))
     message = f"{namespace} uses {whose}"
     return Seen(facts.place_of(found[0]), message, hint, overlaps=facts.overlaps(found))

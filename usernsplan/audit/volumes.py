@@ -1,4 +1,4 @@
-"""Rules about volumes: interrupted runs of fix-volume, and volumes that differ from their record."""
+"""Rules about volumes: interrupted runs of fix-volume, volumes that differ from their record."""
 
 from __future__ import annotations
 
@@ -120,5 +120,8 @@ def _doubted(facts: Facts, *, is_missing: bool) -> Iterator[Seen]:
     found = doubts(facts.state.ledger, facts.state.volumes, facts.state.layout)
     for path, doubt in found.items():
         if doubt.is_missing is is_missing:
-            message = f"the volume is recorded as {doubt.volume.name}'s, but {doubt.fact}"
-            yield Seen(facts.place(path), message, doubt.remedy)
+            yield Seen(
+                facts.place(path),
+                f"the volume is recorded as {doubt.volume.name}'s, but {doubt.fact}",
+                doubt.remedy,
+            )

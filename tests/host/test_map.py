@@ -63,7 +63,7 @@ def test_a_conflict_is_marked_by_a_character_and_told(root: Path) -> None:
     clash(root)
     shown = drawn(root, "--width", "80")
     assert "1 conflict: different owners for the same ids" in shown
-    assert "600000-600009 as uids: allocation 'db' and line of others 'mallory'" in shown
+    assert "600000-600009 as uids: allocation 'db' and other line 'mallory'" in shown
     bars = {
         line[:4].strip(): line
         for line in shown.splitlines()
@@ -122,7 +122,7 @@ def test_what_is_kept_back_is_seen_beside_what_is_given_out(tmp_path: Path) -> N
     usernsplan("allocate", "--strategy", "per-container", *names, "--root", tmp_path)
     usernsplan("release", *names[::2], "--root", tmp_path)
     picture = ET.fromstring(drawn(tmp_path, "--svg", "-"))  # noqa: S314 - our own output
-    assert "1,500 allocations, 1,500 in quarantine, under 1 % free, room for 1 more here" in [
+    assert "1,500 allocations, 1,500 quarantined, under 1 % free, room for 1 more here" in [
         element.text for element in picture.iter(f"{SVG}tspan")
     ]
     region = [group for group in picture.iter(f"{SVG}g") if group.get("data-region")][-1]
@@ -210,7 +210,7 @@ def test_a_picture_is_whole_well_formed_and_the_same_each_time(root: Path, tmp_p
     titles = [element.text or "" for element in picture.iter(f"{SVG}title")]
     assert any(title.startswith("allocation web\n524288-589823 (65,536 ids)") for title in titles)
     assert any(
-        "600000-600009 as uids: allocation 'db' and line of others 'mallory'" in title
+        "600000-600009 as uids: allocation 'db' and other line 'mallory'" in title
         for title in titles
     )
     assert not list(picture.iter(f"{SVG}script"))

@@ -68,9 +68,9 @@ def test_the_table_is_grouped_and_ends_with_how_many() -> None:
         "info",
         "  USN015 ./a b/etc/subuid:1: outside",
         "",
-        "2 errors, 2 warnings, 1 info; 'usernsplan check --explain USN001' tells the story of one.",
+        "2 errors, 2 warnings, 1 info; 'usernsplan check --explain USN001' explains the first.",
     ]
-    assert report.table((), PLAIN) == "Nothing found."
+    assert report.table((), PLAIN) == "No problems found."
     assert report.table(FOUND[:1], PLAIN).splitlines()[-1].startswith("1 error; ")
 
 

@@ -230,6 +230,11 @@ class Facts:
         except InvalidFileError:
             return None
 
+    @property
+    def remap(self) -> str | None:
+        """The value of userns-remap in Docker's configuration; None if it has none."""
+        return self.daemon.get(daemon_json.REMAP) if self.daemon else None
+
 
 def _is_reserved_range(claim: Claim) -> bool:
     """Tell whether this is the reserved range of an allocation, not another part of its map."""
@@ -255,7 +260,11 @@ class Rule:
     severity: Severity
     title: str
     story: str
-    findings: Callable[[Facts], Iterator[Finding]]
+    look: Callable[[Facts], Iterator[Seen]]
+
+    def findings(self, facts: Facts) -> Iterator[Finding]:
+        """What the rule finds on a host."""
+        return (Finding(self.code, self.severity, **seen._asdict()) for seen in self.look(facts))
 
 
 # By code. The modules of this package fill it when they are imported.
@@ -268,12 +277,8 @@ def rule(
     """Register a function as the rule of this code."""
 
     def register(look: Callable[[Facts], Iterator[Seen]]) -> Callable[[Facts], Iterator[Seen]]:
-        def findings(facts: Facts) -> Iterator[Finding]:
-            for seen in look(facts):
-                yield Finding(code, severity, **seen._asdict())
-
         title, _, story = inspect.cleandoc(look.__doc__ or "").partition("\n\n")
-        RULES[code] = Rule(code, severity, title.removesuffix("."), story, findings)
+        RULES[code] = Rule(code, severity, title.removesuffix("."), story, look)
         return look
 
     return register

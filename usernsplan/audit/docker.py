@@ -48,15 +48,15 @@ def daemon_json_unreadable(facts: Facts) -> Iterator[Seen]:
         )
 
 
-def _remapped(facts: Facts) -> tuple[str, str] | None:
+def _remapped(facts: Facts) -> tuple[str, str]:
     """The value of userns-remap and its user.
 
-    None if remapping is off, or if dockerd creates the user itself.
+    Both are "" if remapping is off, or if dockerd creates the user itself.
     """
-    value = facts.daemon.get(daemon_json.REMAP) if facts.daemon else None
-    user = remap_user(facts.state, value) if value is not None else None
+    value = facts.remap
+    user = None if value is None else remap_user(facts.state, value)
     if value is None or user is None or (value == "default" and DEFAULT_OWNER not in facts.users):
-        return None
+        return "", ""
     return value, user
 
 
@@ -72,14 +72,14 @@ def remap_user_missing(facts: Facts) -> Iterator[Seen]:
     Create the account ('usernsplan allocate' does it), or name another user. With "default",
     dockerd creates dockremap itself.
     """
-    found = _remapped(facts)
-    if found and facts.is_nobody(found[1]):
-        fact = f"{facts.place(PASSWD)} has no {found[1]}: Docker does not start"
-        user = f"--uid {found[1]} NAME" if _NUMBER.fullmatch(found[1]) else shell(found[1])
+    value, user = _remapped(facts)
+    if user and facts.is_nobody(user):
+        fact = f"{facts.place(PASSWD)} has no {user}: Docker does not start"
+        option = f"--uid {user} NAME" if _NUMBER.fullmatch(user) else shell(user)
         yield Seen(
             facts.place(DAEMON_JSON),
-            f'"userns-remap" is "{found[0]}", but {fact}',
-            f"useradd --system --user-group {user}, or name another user",
+            f'"userns-remap" is "{value}", but {fact}',
+            f"useradd --system --user-group {option}, or name another user",
         )
 
 
@@ -94,10 +94,9 @@ def remap_group_missing(facts: Facts) -> Iterator[Seen]:
 
     Run groupadd --system NAME, or name the group: "userns-remap": "USER:GROUP".
     """
-    found = _remapped(facts)
-    if found is None or facts.is_nobody(found[1]):
+    value, user = _remapped(facts)
+    if not user or facts.is_nobody(user):
         return
-    value, user = found
     wanted, said, group = value.partition(":")
     # If the value names no group, a number means the group with that gid, and a name the group
     # with that name.
@@ -128,16 +127,14 @@ def remap_range_missing(facts: Facts) -> Iterator[Seen]:
     'usernsplan allocate --strategy per-container' grants a range. If the range was ours,
     'usernsplan check --fix' restores it.
     """
-    found = _remapped(facts)
-    for kind, path in PATHS.items() if found else ():
-        if found and found[1] not in facts.by_owner[kind]:
-            fact = f"{facts.place(path)} has no line of {found[1]}: Docker does not start"
-            hint = f"usermod --add-subuids FIRST-LAST --add-subgids FIRST-LAST {shell(found[1])}"
-            if found[1] in facts.owners:
+    value, user = _remapped(facts)
+    for kind, path in PATHS.items():
+        if user and user not in facts.by_owner[kind]:
+            fact = f"{facts.place(path)} has no line of {user}: Docker does not start"
+            hint = f"usermod --add-subuids FIRST-LAST --add-subgids FIRST-LAST {shell(user)}"
+            if user in facts.owners:
                 hint = f"{facts.state.layout.inline('check --fix')} restores it"
-            yield Seen(
-                facts.place(DAEMON_JSON), f'"userns-remap" is "{found[0]}", but {fact}', hint
-            )
+            yield Seen(facts.place(DAEMON_JSON), f'"userns-remap" is "{value}", but {fact}', hint)
 
 
 @rule("USN044", "error")
@@ -153,8 +150,7 @@ def remap_is_off(facts: Facts) -> Iterator[Seen]:
     Set it to the allocation's owner ('usernsplan allocate' does it, with --replace-remap). Or
     remove the key and release the allocation.
     """
-    value = facts.daemon.get(daemon_json.REMAP) if facts.daemon else None
-    meant = _for_docker(facts)
+    value, meant = facts.remap, _for_docker(facts)
     if value is not None and meant and remap_user(facts.state, value) is None:
         message = (
             f'"userns-remap" is "{value}", which turns it off, but {meant} is allocated for Docker'
@@ -178,8 +174,7 @@ def remap_is_elsewhere(facts: Facts) -> Iterator[Seen]:
     Run the 'usernsplan allocate' command of the allocation again to set it
     ('usernsplan history' has it). 'usernsplan release default' gives the range up.
     """
-    value = facts.daemon.get(daemon_json.REMAP) if facts.daemon else None
-    meant = _for_docker(facts)
+    value, meant = facts.remap, _for_docker(facts)
     if (
         "docker" not in facts.state.engines
         or not meant
@@ -217,9 +212,9 @@ def order_makes_the_map(facts: Facts) -> Iterator[Seen]:
     restores the order. A map whose lines are already sorted does not have this problem: use
     the strategy per-container or single-uid.
     """
-    found = _remapped(facts)
-    for kind, path in PATHS.items() if found else ():
-        lines = facts.grants_of(found[1] if found else "", kind)
+    _, user = _remapped(facts)
+    for kind, path in PATHS.items():
+        lines = facts.grants_of(user, kind) if user else []
         if any(after.start < before.start for before, after in pairwise(lines)):
             message = (
                 f"Docker's map depends on the order of the {len(lines)} lines of {lines[0].owner}, "

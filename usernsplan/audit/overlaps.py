@@ -23,6 +23,8 @@ _ANOTHER = "give one of them another range, and shift the files of its container
 # Thousands of overlapping lines make millions of pairs. A rule lists at most _MOST pairs, but at
 # least _FEW for each line, and only counts the rest.
 _MOST, _FEW = 100_000, 3
+# A claim, those that it overlaps, and how many more of these were not listed.
+_Pairs = tuple["Claim", "list[Claim]", int]
 
 
 @rule("USN001", "error")
@@ -56,21 +58,11 @@ def owners_overlap(facts: Facts) -> Iterator[Seen]:
             and not (span.holder in DAEMONS_OF_ROOT and span[:2] in roots)
             and not (is_meant(span) and span[:2] not in daemons)
         ]
-        for span, found, left_out in _pairs(over_others(others)):
-            listing = listed(_lines(found), count=len(found) + left_out)
-            yield Seen(
-                facts.place_of(span),
-                f"{span.holder}'s {span.ids} overlaps with {listing}",
-                _ANOTHER,
-                (),
-                facts.overlaps(found),
-                left_out,
-            )
+        for pairs in _pairs(over_others(others)):
+            yield _overlap(facts, pairs, "{0.holder}'s {0.ids} in line {0.number}", _ANOTHER)
 
 
-def _pairs(
-    met: Iterable[tuple[Claim, int, Iterator[Claim]]],
-) -> list[tuple[Claim, list[Claim], int]]:
+def _pairs(met: Iterable[tuple[Claim, int, Iterator[Claim]]]) -> list[_Pairs]:
     """Each claim with those that it overlaps, and how many of these are left out, in file order."""
     room, found = _MOST, []
     for claim, count, partners in met:
@@ -80,9 +72,12 @@ def _pairs(
     return sorted(found, key=lambda one: one[0].number)
 
 
-def _lines(found: Iterable[Claim]) -> Iterator[str]:
-    """Lines as text: their owner, ids and number."""
-    return (f"{span.holder}'s {span.ids} in line {span.number}" for span in found)
+def _overlap(facts: Facts, pairs: _Pairs, each: str, hint: str) -> Seen:
+    """A line and the claims that it overlaps; ``each`` is the format of one of them."""
+    span, found, left_out = pairs
+    listing = listed(map(each.format, found), count=len(found) + left_out)
+    message = f"{span.holder}'s {span.ids} overlaps with {listing}"
+    return Seen(facts.place_of(span), message, hint, (), facts.overlaps(found), left_out)
 
 
 @rule("USN002", "error")
@@ -122,11 +117,8 @@ def allocations_overlap(facts: Facts) -> Iterator[Seen]:
             left_out = held.how_many(*span[:2], kind) - len(over)
             room -= len(over)
             if found:
-                others = (f"{one.ids} of '{one.holder}'" for one in found)
-                listing = listed(others, count=len(found) + left_out)
-                message = f"{span.holder}'s {span.ids} overlaps with {listing}"
                 hint = "usernsplan did not write this line; remove it"
-                yield Seen(facts.place_of(span), message, hint, (), facts.overlaps(found), left_out)
+                yield _overlap(facts, (span, found, left_out), "{0.ids} of '{0.holder}'", hint)
 
 
 @rule("USN003", "error")
@@ -152,17 +144,9 @@ def own_lines_overlap(facts: Facts) -> Iterator[Seen]:
             for span in facts.granted[kind]
             if span.holder != ROOT and span.holder not in facts.owners
         )
-        for span, found, left_out in _pairs(over_others(lines, own=True)):
-            own = (f"{one.ids} in line {one.number}" for one in found)
-            listing = listed(own, count=len(found) + left_out)
-            yield Seen(
-                facts.place_of(span),
-                f"{span.holder}'s {span.ids} overlaps with its own {listing}",
-                "remove one of them: the kernel refuses such a map",
-                (),
-                facts.overlaps(found),
-                left_out,
-            )
+        hint = "remove one of them: the kernel refuses such a map"
+        for pairs in _pairs(over_others(lines, own=True)):
+            yield _overlap(facts, pairs, "its own {0.ids} in line {0.number}", hint)
 
 
 @rule("USN010", "warning")

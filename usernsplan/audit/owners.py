@@ -43,7 +43,7 @@ def orphan(facts: Facts) -> Iterator[Seen]:
     If the owner has a new name, change it in the line. If nobody has these ids any more,
     remove the line.
     """
-    for owner, span in _first_lines(facts):
+    for owner, span in _first_lines(facts).items():
         if (
             owner.isdigit()
             or not facts.is_nobody(owner)
@@ -74,7 +74,7 @@ def orphan_number(facts: Facts) -> Iterator[Seen]:
 
     Remove the line, or create the account.
     """
-    for owner, span in _first_lines(facts):
+    for owner, span in _first_lines(facts).items():
         if owner.isdigit() and facts.is_nobody(owner):
             yield Seen(
                 facts.place_of(span),
@@ -83,14 +83,11 @@ def orphan_number(facts: Facts) -> Iterator[Seen]:
             )
 
 
-def _first_lines(facts: Facts) -> Iterator[tuple[str, Claim]]:
+def _first_lines(facts: Facts) -> dict[str, Claim]:
     """Every owner, with the first of its lines."""
-    seen: set[str] = set()
-    for kind in KINDS:
-        for owner, spans in facts.by_owner[kind].items():
-            if owner not in seen:
-                seen.add(owner)
-                yield owner, spans[0]
+    uids, gids = ({o: spans[0] for o, spans in facts.by_owner[kind].items()} for kind in KINDS)
+    # The order is that of subuid, then that of subgid.
+    return uids | gids | uids
 
 
 @rule("USN022", "error")

@@ -7,6 +7,7 @@ it. Below it is a bar with a linear scale for each region that contains claims.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
@@ -214,9 +215,7 @@ def ticks(ids: IdRange, wanted: int) -> list[int]:
 
 def counted(found: Iterable[Item]) -> str:
     """How many of each kind: "3 allocations, 1 account"."""
-    numbers: dict[Origin, int] = {}
-    for item in found:
-        numbers[item.segment.origin] = numbers.get(item.segment.origin, 0) + 1
+    numbers = Counter(item.segment.origin for item in found)
     return ", ".join(
         f"{numbers[origin]:,} {_plural(origin, numbers[origin])}"
         for origin in NAMES

@@ -162,14 +162,15 @@ def fields(holder: Holder) -> dict[str, Any]:
             "since": a.since,
             "by": deed_fields(holder.by) if holder.by else None,
         }
-    elif isinstance(claim.value, Grant | Odd):
+    elif holder.kind == "subid":
+        owner, account, problem = _line(claim)
         more = {
             "file": claim.path,
             "line": claim.number,
-            "owner": utf8(_owner(claim)),
+            "owner": utf8(owner),
             "range": ids,
-            "account": utf8(_account(claim)) or None,
-            "problem": _problem(claim) or None,
+            "account": utf8(account) or None,
+            "problem": problem or None,
         }
     elif isinstance(claim.value, Namespace):
         more = {
@@ -230,10 +231,10 @@ def _described(holder: Holder, layout: Layout) -> list[str]:
     if claim.allocation:
         return _allocation(holder, claim.allocation)
     if holder.kind == "subid":
-        place, problem = f"{escaped(claim.path)}:{claim.number}", _problem(claim)
-        if not problem:
-            return [f"{place}: {_line_owner(claim)} may map {claim.ids}"]
-        return [f"{place}: may be read as {claim.ids} of {_line_owner(claim)}", f"  {problem}"]
+        place, owner = f"{escaped(claim.path)}:{claim.number}", _line_owner(claim)
+        if isinstance(value, Odd):
+            return [f"{place}: may be read as {claim.ids} of {owner}", f"  {value.problem}"]
+        return [f"{place}: {owner} may map {claim.ids}"]
     if isinstance(value, Quarantined):
         forget = layout.inline(f"release --forget {shell(claim.holder)}")
         return [
@@ -284,33 +285,26 @@ def line_of(holder: Holder) -> str:
     if holder.pool:
         return f"the pool {claim.holder} of {holder.pool}"
     if kind == "subid":
-        perhaps = "perhaps " if _problem(claim) else ""
+        perhaps = "perhaps " if isinstance(claim.value, Odd) else ""
         return f"{perhaps}{_line_owner(claim)} ({escaped(claim.path)}:{claim.number})"
     lacks = ", not mapped" if kind == "allocation" and holder.container_id is None else ""
     return f"{_CALLED.get(kind, kind)} {shown_path(claim.holder)}{lacks}"
 
 
-def _owner(claim: Claim) -> str:
-    """The owner of a line as the line has it, which may be a uid."""
+def _line(claim: Claim) -> tuple[str, str, str]:
+    """A line's owner (which may be a uid), the account of that uid, and why readers differ."""
     line = claim.value
+    owner, problem = claim.holder, ""
     if isinstance(line, Grant):
-        return line.owner
-    return "".join(line.owners[-1:]) if isinstance(line, Odd) else ""
-
-
-def _account(claim: Claim) -> str:
-    """The account of an owner that is a uid, else ""."""
-    return "" if claim.holder == _owner(claim) else claim.holder
+        owner = line.owner
+    elif isinstance(line, Odd):
+        owner, problem = "".join(line.owners[-1:]), line.problem
+    return owner, "" if claim.holder == owner else claim.holder, problem
 
 
 def _line_owner(claim: Claim) -> str:
-    account = f" ({shown_path(_account(claim))})" if _account(claim) else ""
-    return shown_path(_owner(claim)) + account
-
-
-def _problem(claim: Claim) -> str:
-    """Why readers take a line for different things; "" if they agree."""
-    return claim.value.problem if isinstance(claim.value, Odd) else ""
+    owner, account, _ = _line(claim)
+    return shown_path(owner) + (f" ({shown_path(account)})" if account else "")
 
 
 def _cut(text: str) -> str:

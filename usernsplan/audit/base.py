@@ -66,7 +66,7 @@ class Attributes(NamedTuple):
 
 
 class FilesCarrying(NamedTuple):
-    """How many file names carry ids of a released range, and one of them ("" for none)."""
+    """How many file names carry ids of a quarantined range, and one of them ("" for none)."""
 
     name: str
     reserved_range: IdRange
@@ -92,7 +92,7 @@ class Facts:
     """Everything that a rule may depend on.
 
     ``namespaces`` are the user namespaces that run on this machine. ``image`` has the accounts of
-    --passwd. ``scanned`` is what --scan found of the released ranges, None without --scan.
+    --passwd. ``scanned`` is what --scan found of quarantined ranges, None without it.
     ``intent`` is that of an interrupted run. ``elsewhere`` are owners that a directory service
     knows but does not list. ``misfits`` is what --volumes found.
 

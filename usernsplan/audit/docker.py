@@ -97,10 +97,10 @@ def remap_group_missing(facts: Facts) -> Iterator[Seen]:
     value, user = _remapped(facts)
     if not user or facts.is_nobody(user):
         return
-    wanted, said, group = value.partition(":")
+    wanted, colon, group = value.partition(":")
     # If the value names no group, a number means the group with that gid, and a name the group
     # with that name.
-    group = group if said else wanted if _NUMBER.fullmatch(wanted) else user
+    group = group if colon else wanted if _NUMBER.fullmatch(wanted) else user
     accounts = facts.state.accounts
     known = accounts.group_of(int(group)) if _NUMBER.fullmatch(group) else accounts.group(group)
     # A directory service that does not list its users may not list its groups either.
@@ -183,10 +183,10 @@ def remap_is_elsewhere(facts: Facts) -> Iterator[Seen]:
         return
     user = remap_user(facts.state, value) if value is not None else None
     if value is None or user not in {None, meant}:
-        says = "there is no userns-remap" if value is None else f'userns-remap is "{value}"'
+        present = "there is no userns-remap" if value is None else f'userns-remap is "{value}"'
         yield Seen(
             facts.place(DAEMON_JSON),
-            f"{meant} is allocated for Docker, but {says}",
+            f"{meant} is allocated for Docker, but {present}",
             f'set "userns-remap": "{meant}", then run: {RESTART}',
         )
 

@@ -1,4 +1,4 @@
-"""Rules about the ledger: whether the files agree with it, and the state of released ranges."""
+"""Rules about the ledger: whether the files agree with it, and the state of quarantined ranges."""
 
 from __future__ import annotations
 
@@ -224,7 +224,7 @@ def ledger_unreadable(facts: Facts) -> Iterator[Seen]:
 
 @rule("USN056", "warning")
 def still_carried(facts: Facts) -> Iterator[Seen]:
-    """Files still carry ids of a released range (--scan).
+    """Files still carry ids of a quarantined range (--scan).
 
     Do not forget the range before these files are changed: the next container that gets the
     range would own them.
@@ -249,7 +249,7 @@ def still_carried(facts: Facts) -> Iterator[Seen]:
 
 @rule("USN057", "info")
 def can_be_forgotten(facts: Facts) -> Iterator[Seen]:
-    """No scanned file carries ids of a released range any more (--scan).
+    """No scanned file carries ids of a quarantined range any more (--scan).
 
     The range can be given out again, if you scanned every folder that may have its files.
 

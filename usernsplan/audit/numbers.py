@@ -72,7 +72,7 @@ def _is_expected(facts: Facts, span: Claim, kept: Claim) -> bool:
     """Tell whether an overlap with a convention needs no report here.
 
     Root is the system. If the account can log in and its range overlaps the ids of the system or
-    of people, USN006 reports whom it can become.
+    of people, USN006 reports it.
     """
     if kept.source == "reservation":
         return False

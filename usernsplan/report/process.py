@@ -32,9 +32,9 @@ _FEW = 3
 _OF_ONE_ID = {"account", "group"}
 
 
-def result(process: Process, said: Sequence[Sentence]) -> Result:
+def result(process: Process, meaning: Sequence[Sentence]) -> Result:
     """Everything that is known about a process, and what it means."""
-    return Result(partial(_text_of, process, said), partial(_document_of, process, said))
+    return Result(partial(_text_of, process, meaning), partial(_document_of, process, meaning))
 
 
 def all_namespaces(
@@ -47,7 +47,7 @@ def all_namespaces(
     )
 
 
-def _text_of(process: Process, said: Sequence[Sentence]) -> str:
+def _text_of(process: Process, meaning: Sequence[Sentence]) -> str:
     pid, status, line, facts, whose, initial = process
     parts = [f"process {pid} ({shown_path(status.name)}), state {status.state}"]
     if line == () and not initial:
@@ -79,12 +79,12 @@ def _text_of(process: Process, said: Sequence[Sentence]) -> str:
     sets.append(("seccomp", _seccomp(status)))
     parts.append(table((), sets))
 
-    meaning = (f"  {'!' if one.unusual else '-'} {one.text}" for one in said)
-    parts.append("\n".join(("What this means:", *meaning)))
+    bullets = (f"  {'!' if one.unusual else '-'} {one.text}" for one in meaning)
+    parts.append("\n".join(("What this means:", *bullets)))
     return "\n\n".join(parts)
 
 
-def _document_of(process: Process, said: Sequence[Sentence]) -> str:
+def _document_of(process: Process, meaning: Sequence[Sentence]) -> str:
     pid, status, line, facts, whose, initial = process
     ranges = Ranges(facts)
     mapping = process.namespace.mapping if process.namespace else None
@@ -114,7 +114,7 @@ def _document_of(process: Process, said: Sequence[Sentence]) -> str:
         no_new_privs=status.no_new_privs,
         seccomp=status.seccomp,
         seccomp_filters=status.filters,
-        meaning=[one._asdict() for one in said],
+        meaning=[one._asdict() for one in meaning],
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from usernsplan import AllocateRequest, PerContainer, allocate, apply
+from usernsplan import AllocateRequest, PerContainer, allocate
 from usernsplan.host import read
 from usernsplan.model import HostState, LedgerState
 
@@ -41,7 +41,7 @@ def test_lines_of_a_run_that_was_put_back_meanwhile_are_not_taken_for_others(
             ledger=ledger(),
         )
 
-    monkeypatch.setattr(apply.read, "state", torn)
+    monkeypatch.setattr(read, "state", torn)
     plan = allocate(AllocateRequest(("web",), PerContainer()), root=str(tmp_path))
     assert [str(ids) for ids in plan.allocations[0].mapping.uids.host_ranges()] == ["589824-655359"]
     assert len(reads) > 2

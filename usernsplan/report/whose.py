@@ -146,44 +146,42 @@ def _answer_fields(
 
 def fields(holder: Holder) -> dict[str, Any]:
     """A holder of an id, as JSON."""
-    claim = holder.claim
+    claim, a = holder.claim, holder.claim.allocation
     # A line may reach past the last id that an IdRange can have.
     ids = {"start": claim.start, "count": claim.stop - claim.start}
-    more: dict[str, Any] = {"name": utf8(claim.holder)}
-    if a := claim.allocation:
-        more = {
-            "name": a.name,
-            "owner": a.owner,
-            "strategy": a.strategy,
-            "pool": holder.pool,
-            "container_id": holder.container_id,
-            "container_name": holder.container_name,
-            "range": ids,
-            "since": a.since,
-            "by": deed_fields(holder.by) if holder.by else None,
-        }
-    elif holder.kind == "subid":
-        owner, account, problem = _line(claim)
-        more = {
-            "file": claim.path,
-            "line": claim.number,
-            "owner": utf8(owner),
-            "range": ids,
-            "account": utf8(account) or None,
-            "problem": problem or None,
-        }
-    elif isinstance(claim.value, Namespace):
-        more = {
-            "inode": claim.value.inode,
-            "pids": list(claim.value.pids),
-            "container_id": holder.container_id,
-        }
-    elif isinstance(claim.value, Reserved):
-        more = {"whose": claim.holder, "source": claim.value.source, "range": ids}
-    elif isinstance(claim.value, Quarantined):
-        more = {"name": claim.holder, "since": claim.value.since, "range": ids}
-    elif isinstance(claim.value, Reservation):
-        more = {"why": claim.holder, "range": ids}
+    match claim.value:
+        case _ if a:
+            more: dict[str, Any] = {
+                "name": a.name,
+                "owner": a.owner,
+                "strategy": a.strategy,
+                "pool": holder.pool,
+                "container_id": holder.container_id,
+                "container_name": holder.container_name,
+                "range": ids,
+                "since": a.since,
+                "by": deed_fields(holder.by) if holder.by else None,
+            }
+        case Grant() | Odd():
+            owner, account, problem = _line(claim)
+            more = {
+                "file": claim.path,
+                "line": claim.number,
+                "owner": utf8(owner),
+                "range": ids,
+                "account": utf8(account) or None,
+                "problem": problem or None,
+            }
+        case Namespace(inode=inode, pids=pids):
+            more = {"inode": inode, "pids": list(pids), "container_id": holder.container_id}
+        case Reserved(source=source):
+            more = {"whose": claim.holder, "source": source, "range": ids}
+        case Quarantined(since=since):
+            more = {"name": claim.holder, "since": since, "range": ids}
+        case Reservation():
+            more = {"why": claim.holder, "range": ids}
+        case _:
+            more = {"name": utf8(claim.holder)}
     return {"kind": holder.kind, **more}
 
 
@@ -191,10 +189,11 @@ def file(
     path: str, kind: str, one: InodeIds, found: Mapping[int, Answer], pool: IdRange | None
 ) -> str:
     """The holders of a file's ids, each id on a line."""
-    lines = [f"{shown_path(path)} ({kind})"]
-    for what, number, holders in _roles(one, found):
-        lines.append(f"  {what} {number}: {short(holders, number, pool)}")
-    return "\n".join(lines)
+    ids = (
+        f"  {what} {number}: {short(holders, number, pool)}"
+        for what, number, holders in _roles(one, found)
+    )
+    return "\n".join((f"{shown_path(path)} ({kind})", *ids))
 
 
 def _file_fields(
@@ -226,30 +225,30 @@ def _roles(
 
 def _described(holder: Holder, layout: Layout) -> list[str]:
     """A holder of an id, on one line or a few."""
-    claim, value = holder.claim, holder.claim.value
+    claim = holder.claim
     called = f"{_CALLED.get(holder.kind, holder.kind)} {shown_path(claim.holder)}"
-    if claim.allocation:
-        return _allocation(holder, claim.allocation)
-    if holder.kind == "subid":
-        place, owner = f"{escaped(claim.path)}:{claim.number}", _line_owner(claim)
-        if isinstance(value, Odd):
-            return [f"{place}: may be read as {claim.ids} of {owner}", f"  {value.problem}"]
-        return [f"{place}: {owner} may map {claim.ids}"]
-    if isinstance(value, Quarantined):
-        forget = layout.inline(f"release --forget {shell(claim.holder)}")
-        return [
-            f"{called} had {claim.ids} until {value.since}, and files may still carry these ids",
-            f"  {forget} returns them to the pool",
-        ]
-    if isinstance(value, Namespace):
-        pids = ", ".join(map(str, value.pids[:_PIDS_SHOWN]))
-        more = len(value.pids) - _PIDS_SHOWN
-        others = f" and {more} more" if more > 0 else ""
-        called = f"user {called}, container id {holder.container_id}: process {pids}{others}"
-    elif isinstance(value, Reserved):
-        called += f": {claim.ids} ({value.source})"
-    elif isinstance(value, Reservation):
-        called += f": {claim.ids} in the ledger"
+    place = f"{escaped(claim.path)}:{claim.number}"
+    match claim.value:
+        case _ if claim.allocation:
+            return _allocation(holder, claim.allocation)
+        case Grant():
+            return [f"{place}: {_line_owner(claim)} may map {claim.ids}"]
+        case Odd(problem=problem):
+            return [f"{place}: may be read as {claim.ids} of {_line_owner(claim)}", f"  {problem}"]
+        case Quarantined(since=since):
+            forget = layout.inline(f"release --forget {shell(claim.holder)}")
+            return [
+                f"{called} had {claim.ids} until {since}, and files may still carry these ids",
+                f"  {forget} returns them to the pool",
+            ]
+        case Namespace(pids=pids):
+            some = ", ".join(map(str, pids[:_PIDS_SHOWN]))
+            more = f" and {len(pids) - _PIDS_SHOWN} more" if len(pids) > _PIDS_SHOWN else ""
+            called = f"user {called}, container id {holder.container_id}: process {some}{more}"
+        case Reserved(source=source):
+            called += f": {claim.ids} ({source})"
+        case Reservation():
+            called += f": {claim.ids} in the ledger"
     return [called]
 
 

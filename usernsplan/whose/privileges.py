@@ -147,31 +147,49 @@ def _identity(status: Status, namespace: Namespace | None, root: _Root) -> Itera
     uid = status.uids.effective
     if namespace is None:
         if root.is_now:
-            text = "it is root of the host: it has no user namespace of its own"
-            yield Sentence("host-root", text)
+            yield Sentence(
+                "host-root", "it is root of the host: it has no user namespace of its own"
+            )
         return
     if 0 in {uid, status.uids.file_system} and root.uid != 0:
-        text = "it is uid 0 of the host, under any container id: it owns root's files and sockets"
-        yield Sentence("host-uid-0", text, unusual=True)
+        yield Sentence(
+            "host-uid-0",
+            "it is uid 0 of the host, under any container id: it owns root's files and sockets",
+            unusual=True,
+        )
     if namespace.mapping is None:
-        text = f"its namespace has no maps yet: it sees every id as {OVERFLOW_ID}"
-        yield Sentence("no-map", text, unusual=True)
+        yield Sentence(
+            "no-map",
+            f"its namespace has no maps yet: it sees every id as {OVERFLOW_ID}",
+            unusual=True,
+        )
         return
     for kind in KINDS:
         if not namespace.mapping[kind]:
-            text = f"its namespace has no {kind}_map yet: it sees every {kind} as {OVERFLOW_ID}"
-            yield Sentence(f"no-{kind}-map", text, unusual=True)
+            yield Sentence(
+                f"no-{kind}-map",
+                f"its namespace has no {kind}_map yet: it sees every {kind} as {OVERFLOW_ID}",
+                unusual=True,
+            )
     if root.uid == 0:
-        text = "root of its namespace is uid 0 of the host: it owns root's files and sockets"
-        yield Sentence("identity-root", text, unusual=True)
+        yield Sentence(
+            "identity-root",
+            "root of its namespace is uid 0 of the host: it owns root's files and sockets",
+            unusual=True,
+        )
     elif root.is_now:
-        text = f"it is root in its own user namespace; on the host it is uid {uid}, not root"
-        yield Sentence("root-inside", text)
+        yield Sentence(
+            "root-inside",
+            f"it is root in its own user namespace; on the host it is uid {uid}, not root",
+        )
     uids = namespace.mapping.uids
     own = dict.fromkeys(status.uids.all()) if uids else ()
     for number in (number for number in own if uids.to_container(number) is None):
-        text = f"the map lacks its uid {number}: it is {number}, but sees {OVERFLOW_ID}"
-        yield Sentence("unmapped-uid", text, unusual=True)
+        yield Sentence(
+            "unmapped-uid",
+            f"the map lacks its uid {number}: it is {number}, but sees {OVERFLOW_ID}",
+            unusual=True,
+        )
 
 
 def _owners(line: tuple[Namespace, ...]) -> Iterator[Sentence]:
@@ -211,17 +229,26 @@ def _reach(status: Status, namespace: Namespace | None, root: _Root) -> Iterator
         )
         yield Sentence("namespaced", text, capabilities=have.permitted)
     elif have.permitted:
-        text = f"its capabilities ({listed(have.permitted)}) count on the whole host{now}"
-        yield Sentence("host-capabilities", text, capabilities=have.permitted)
+        yield Sentence(
+            "host-capabilities",
+            f"its capabilities ({listed(have.permitted)}) count on the whole host{now}",
+            capabilities=have.permitted,
+        )
     elif not root.is_now:
         yield Sentence("no-capabilities", "it has no capabilities now")
     else:
-        text = "it is root without capabilities: it owns root's files, and has no other power"
-        yield Sentence("powerless-root", text)
+        yield Sentence(
+            "powerless-root",
+            "it is root without capabilities: it owns root's files, and has no other power",
+        )
     beyond = tuple(name for name in have.permitted if name not in DEFAULT)
     if beyond and not _nearly_all(have.permitted):
-        text = f"beyond what Docker gives by default: {listed(beyond)}"
-        yield Sentence("beyond-default", text, unusual=True, capabilities=beyond)
+        yield Sentence(
+            "beyond-default",
+            f"beyond what Docker gives by default: {listed(beyond)}",
+            unusual=True,
+            capabilities=beyond,
+        )
 
 
 def _regain(status: Status, namespace: Namespace | None, root: _Root) -> Iterator[Sentence]:
@@ -243,8 +270,11 @@ def _regain(status: Status, namespace: Namespace | None, root: _Root) -> Iterato
         name for name in _ordered((*have.bounding, *have.inheritable)) if name not in have.permitted
     )
     if root.is_now and gain:
-        text = f"as root, its programs have these capabilities again{_NOROOT}: {listed(gain)}"
-        yield Sentence("regain-as-root", text, capabilities=gain)
+        yield Sentence(
+            "regain-as-root",
+            f"as root, its programs have these capabilities again{_NOROOT}: {listed(gain)}",
+            capabilities=gain,
+        )
     elif gain and root.by_setuid:
         where = f"of its namespace's root (host uid {root.uid})" if namespace else "of root"
         of = " and ".join(word for word in ("bounding", "inheritable") if getattr(have, word))
@@ -259,8 +289,11 @@ def _regain(status: Status, namespace: Namespace | None, root: _Root) -> Iterato
             if root.uid is None
             else "no gid is mapped, so no setuid binary works"
         )
-        text = f"{why}; a file's capabilities can give it {listed(allowed)}"
-        yield Sentence("regain-by-file", text, capabilities=allowed)
+        yield Sentence(
+            "regain-by-file",
+            f"{why}; a file's capabilities can give it {listed(allowed)}",
+            capabilities=allowed,
+        )
     elif not have.bounding and not root.is_now:
         text = "its bounding set is empty: no setuid binary gives it a capability"
         if namespace is None:
@@ -285,31 +318,45 @@ def _kept(status: Status, _namespace: Namespace | None, root: _Root) -> Iterator
             if status.no_new_privs
             else "a file with these capabilities does"
         )
-        text = f"inheritable: {listed(only)}: on their own they give nothing; {more}"
         # A program that root runs gets them anyway.
-        yield Sentence("inheritable", text, unusual=not root.is_now, capabilities=only)
+        yield Sentence(
+            "inheritable",
+            f"inheritable: {listed(only)}: on their own they give nothing; {more}",
+            unusual=not root.is_now,
+            capabilities=only,
+        )
 
 
 def _switches(status: Status, namespace: Namespace | None, root: _Root) -> Iterator[Sentence]:
     """credentials(7): the uids that it can become without a capability, and with setuid."""
     uids = status.uids
     if root.is_saved:
-        text = "its saved uid is root's: it can become root again at any time"
-        yield Sentence("saved-root", text, unusual=True)
+        yield Sentence(
+            "saved-root",
+            "its saved uid is root's: it can become root again at any time",
+            unusual=True,
+        )
     elif len({uids.real, uids.effective, uids.saved}) > 1:
         others = sorted({uids.real, uids.saved} - {uids.effective})
-        text = f"it can also become uid {' or '.join(map(str, others))}, its real or saved uid"
-        yield Sentence("other-uid", text, unusual=True)
+        yield Sentence(
+            "other-uid",
+            f"it can also become uid {' or '.join(map(str, others))}, its real or saved uid",
+            unusual=True,
+        )
     if uids.file_system != uids.effective:
-        text = f"it opens files as uid {uids.file_system}, not its effective uid {uids.effective}"
-        yield Sentence("file-system-uid", text, unusual=True)
+        yield Sentence(
+            "file-system-uid",
+            f"it opens files as uid {uids.file_system}, not its effective uid {uids.effective}",
+            unusual=True,
+        )
     if "setuid" in status.capabilities.effective:
         where = "of the host" if namespace is None else "in its map"
         mapping = namespace.mapping if namespace else None
         has_root = mapping is not None and mapping.uids.to_container(0) is not None
         root_too = ", including uid 0 of the host" if has_root else ""
-        text = f"with setuid it can become every uid {where}{root_too}"
-        yield Sentence("setuid", text, unusual=has_root)
+        yield Sentence(
+            "setuid", f"with setuid it can become every uid {where}{root_too}", unusual=has_root
+        )
 
 
 def _groups(status: Status, namespace: Namespace | None, _root: _Root) -> Iterator[Sentence]:
@@ -337,13 +384,15 @@ def _seccomp(status: Status, _namespace: Namespace | None, _root: _Root) -> Iter
     if status.seccomp == 0:
         yield Sentence("no-seccomp", "it has no seccomp filter: it can call every system call")
     elif status.seccomp == 1:
-        text = "seccomp is strict: it can call only read, write, _exit and sigreturn"
-        yield Sentence("strict-seccomp", text)
+        yield Sentence(
+            "strict-seccomp", "seccomp is strict: it can call only read, write, _exit and sigreturn"
+        )
     elif status.seccomp is not None:
         number = "" if status.filters is None else f"{status.filters} "
         filters = "filter limits" if status.filters == 1 else "filters limit"
-        text = f"{number}seccomp {filters} its system calls; which ones cannot be seen"
-        yield Sentence("seccomp", text)
+        yield Sentence(
+            "seccomp", f"{number}seccomp {filters} its system calls; which ones cannot be seen"
+        )
 
 
 def _ordered(names: Iterable[str]) -> list[str]:

@@ -453,9 +453,7 @@ def _clear(volumes: Sequence[OpenVolume], swap: _Swap, loser: int) -> bool:
             now = (_inode(folder, temporary), _inode(folder, name.name))
             if loser == swap.new and now == (swap.old, swap.new):
                 syscalls.exchange(folder, temporary, name.name)
-            if _inode(folder, temporary) == loser:
-                with suppress(FileNotFoundError):
-                    os.unlink(temporary, dir_fd=folder)
+            _remove(folder, temporary, loser)
             os.utime(folder, ns=times)
             reached += 1
     return reached == len(swap.hidden)
@@ -476,6 +474,13 @@ def _exchange(folder: int, name: str, temporary: str, swap: _Swap) -> None:
         raise NotRenewedError("another file has its name now")
     if _inode(folder, name) != swap.new:
         raise NotRenewedError("another process renames files there")
+
+
+def _remove(folder: int, name: str, inode: int) -> None:
+    """Remove a temporary name if it is still this inode's."""
+    if _inode(folder, name) == inode:
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=folder)
 
 
 def _inode(folder: int, name: str) -> int | None:

@@ -87,14 +87,12 @@ class Chown:
     def decide(self, meant: Meant, log: journal.Journal) -> dict[str, Any] | None:
         """Look and judge. None if every owner is right."""
         state = log.state
-        self._look(state, log)
+        outside = self._judge(meant, state, log).outside
         found = self._outcome.found
-        judge.refuse_unseen(found, state.rule)
-        outside = self._judge(meant, state).outside
-
         linked = (one for key, one in found.linked.items() if key not in outside)
         if not found.changes and all(one.kinds is None for one in linked):
             return None
+
         staging = self._staging(state.rule)
         return {
             "leg": Leg.TO_STAGING if staging else Leg.STRAIGHT,
@@ -107,11 +105,8 @@ class Chown:
 
     def describe(self, meant: Meant, state: RunState) -> None:
         """Look and judge, and count what a run would do."""
-        self._look(state, None)
+        judgement = self._judge(meant, state, None)
         found = self._outcome.found
-        judge.refuse_unseen(found, state.rule)
-        judgement = self._judge(meant, state)
-
         losing = [(one, "") for one in judge.losing(found.lacking, state.rule)]
         if meant.request.keep_power:
             # A previewed run has no name yet.
@@ -145,6 +140,7 @@ class Chown:
             self._failed |= {path: why for part in done for path, why in part.failed}
             self._outcome.fail(chain.from_iterable((*part.failed, *part.named) for part in done))
             self._settle(log.state)
+
             # An unseen id may be old, or new in the next pass; after that nobody could tell which.
             if any(part.half or (leg < last and part.unseen) for part in done):
                 return False
@@ -154,6 +150,7 @@ class Chown:
         """Make sure that no inode has a staging id, and restore power where content is proved."""
         if not self._none_is_staged(log):
             return None
+
         state = log.state
         lacking = [one for part in self._done for one in part.lacking]
         rest = tuple((one, "") for one in lacking)
@@ -162,6 +159,7 @@ class Chown:
             rest = restore.restore(self._volumes, lacking, known, log).rest
         self._drop(rest)
 
+        # A retried entry still counts as failed unless this run changed it.
         carried = {path for part in self._done for path in part.carried}
         retried = map(self._job.layout.place, state.retried or ())
         left = sorted({*retried, *self._failed} - carried)
@@ -200,18 +198,21 @@ class Chown:
         self._outcome.fail(found.failed)
         self._heed(None)
 
-    def _judge(self, meant: Meant, state: RunState) -> judge.Judgement:
+    def _judge(self, meant: Meant, state: RunState, log: journal.Journal | None) -> judge.Judgement:
+        self._look(state, log)
         found = self._outcome.found
+        judge.refuse_unseen(found, state.rule)
         judgement = judge.weigh(found, meant.request, judge.former(meant, found))
         # A run that has begun is finished by its journal, even if part of the volume is done.
         if state.state == LOOKING:
             judge.refuse_moved(meant, found, state.rule)
+
         losing = judge.losing(found.lacking, state.rule)
         judge.refuse_power(meant, [(self._job.shown(one), one) for one in losing], state.rule)
-        lowers = dict.fromkeys(
-            chain.from_iterable(walk.lower_folders(volume) for volume in self._volumes)
-        )
+
+        lowers = dict.fromkeys(chain.from_iterable(map(walk.lower_folders, self._volumes)))
         judge.refuse_copies(meant, found, tuple(lowers))
+
         self._outcome.skipped |= set(judgement.skipped)
         return judgement
 
@@ -235,6 +236,7 @@ class Chown:
             return
 
         rules = Rules(state.pass_of(state.leg), state.seen, outside=frozenset(state.outside))
+        # A mount may come up only at the end of the logs, so with mounts read them completely.
         whole = any(volume.cross_mounts and volume.mounts.names for volume in self._volumes)
         logs = tuple(log.logs("folders", "late"))
         [done] = self._crew.each([Prove(rules, logs, log.folder, known, whole)])
@@ -245,6 +247,7 @@ class Chown:
                 f"{shown_path(done.ignored)}: {special.OWN_OWNERS}",
                 changed=bool(done.changed or done.linked),
             )
+        # A staged inode is not at its new owner yet; the last pass counts it.
         if state.leg != Leg.TO_STAGING:
             self._outcome.add([done])
 

@@ -92,11 +92,13 @@ def container_of(
     by_name = {a.name: a for a in ledger.allocations if not engine_of_pool(a)}
     if request.container is not None:
         return _named(by_name, request.container, "--container")
+
     recorded = {v.path: v.name for v in ledger.volumes if v.name in by_name}
     only = next(iter(by_name)) if len(by_name) == 1 else None
     found = {recorded.get(name, only) for name in names}
     if len(found) == 1 and (name := next(iter(found))) is not None:
         return by_name[name]
+
     if not by_name:
         raise InvalidValueError(
             "no container has ids yet",
@@ -121,6 +123,7 @@ def whose(one: Inspected, wanted: str | None, ledger: LedgerState) -> Allocation
             f"{one.name} has no user namespace: its ids are the host's",
             hint="start it with a user namespace first",
         )
+
     if one.mapping is not None:
         fitting = [a for a in ledger.allocations if a.mapping == one.mapping]
         what = f"{one.name} has the map {', '.join(map(str, one.mapping.uids))}"
@@ -134,6 +137,7 @@ def whose(one: Inspected, wanted: str | None, ledger: LedgerState) -> Allocation
             if folder == f"{a.mapping.uids.to_host(0)}.{a.mapping.gids.to_host(0)}"
         ]
         what = f"{one.name} does not run, and its daemon keeps it in {one.root}"
+
     # Many containers share one map; the name, or --container, tells which allocation is meant.
     chosen = [a for a in fitting if a.name == (wanted or one.name)] or ([] if wanted else fitting)
     if len(chosen) != 1:
@@ -161,10 +165,13 @@ def images_of(
         or (request.source in standing and request.source != request.container)
     ):
         return power.NONE
+
     held = [IdSet([a.reserved_range]) for a in ledger.allocations if a.reserved_range]
     both = (rule.uids.target(), rule.gids.target())
     if to is None:
+        # An explicit map: its target may be the range of any allocation or owner of subuid lines.
         return power.images(both, host.accounts, [*held, *host.owners])
+
     own = IdSet([to.reserved_range]) if to.reserved_range else IdSet()
     return power.images((both[0] & own, both[1] & own), host.accounts, [own])
 
@@ -210,6 +217,7 @@ def as_recorded(
     )
     if allocation is None or said or not names:
         return request
+
     mine = [volume for volume in ledger.volumes if volume.name == allocation.name]
     ways = {name: _OWN if request.user is not None else _way(name, mine) for name in names}
     mode, user = next(iter(ways.values()))
@@ -223,6 +231,7 @@ def as_recorded(
         )
     if mode == "shift":
         return replace(request, mode="shift")
+
     for volume in mine:
         outer = next(
             (name for name in names if volume.path != name and lies_in(volume.path, name)), None
@@ -313,6 +322,7 @@ def targets_of(
     explicit = bool(request.uid_map or request.gid_map)
     moves = request.mode == "shift" or request.reverse or request.source is not None
     shifts = moves or (explicit and request.user is None)
+
     wrong = {
         "--mode own cannot be combined with --reverse, --from or a map without --user": (
             request.mode == "own" and shifts
@@ -364,6 +374,7 @@ def former_map(name: str, ledger: LedgerState, allocation: Allocation) -> Mappin
         not released or any(a.name == name for a in ledger.allocations)
     ):
         return _named({a.name: a for a in ledger.allocations}, name, "--from").mapping
+
     if len(released) > 1:
         ranges = ", ".join(map(str, released))
         raise InvalidValueError(
@@ -410,6 +421,7 @@ def _user(text: str | None, passwd: Accounts) -> targets.Owner:
     """The container ids of U or U:G. The default of G is the user's group in passwd, else 0."""
     if text is None:
         return (0, 0)
+
     name, colon, group_name = text.partition(":")
     number = int(name) if _NUMBER.fullmatch(name) else None
     user = passwd.user(name) if number is None else passwd.user_of(number)
@@ -418,6 +430,7 @@ def _user(text: str | None, passwd: Accounts) -> targets.Owner:
         raise InvalidValueError(
             f"--user {text}: no such user", hint="use a number, or the image's --passwd FILE"
         )
+
     if not colon:
         return (uid, user.gid if user else 0)
     if _NUMBER.fullmatch(group_name):

@@ -39,6 +39,7 @@ def find(layout: Layout, new: RunState, *, again: bool) -> Earlier:
         if journal.is_at_work(layout, run):
             raise journal.busy(run.run)
         if run.state == CHANGING and run.same_work(new):
+            # Older versions did not record every failure; such a run can only be undone.
             journal.refuse_half_known(layout, run)
             return Earlier(unfinished=run)
         raise RefusedError(
@@ -49,6 +50,7 @@ def find(layout: Layout, new: RunState, *, again: bool) -> Earlier:
     before = {run.run: run for run in (_moved_by(one, new, runs) for one in new.volumes) if run}
     if not new.rule.overlaps() or not before:
         return Earlier()
+
     run = next(iter(before.values()))
     is_same = len(before) == 1 and run.same_work(new)
     if again and not (is_same and run.command == new.command and not run.told):

@@ -105,6 +105,7 @@ def undo(  # noqa: PLR0913 - the options of the command
     job.outcome.run_name = run
     if journal.is_at_work(job.layout, state):
         raise journal.busy(run)
+
     if state.state == LOOKING or (state.state == UNDONE and state.whole):
         what = "is already undone" if state.state == UNDONE else "changed nothing"
         job.outcome.notes.append(f"run {run} {what}")
@@ -147,8 +148,10 @@ def _rule(job: Job, meant: decide.Meant, state: LedgerState) -> OwnershipRule:
     request, allocation = meant.request, meant.allocation
     passwd = accounts.of_image(request.passwd)
     rule = decide.targets_of(request, state, allocation, passwd, meant.names)
+
     judge.refuse_others(meant)
     judge.refuse_never_given(meant)
+
     host_ids = _host_ids(job.layout, request)
     return replace(rule, same=decide.images_of(request, state, rule, host_ids, allocation))
 
@@ -284,8 +287,8 @@ def _copied(state: RunState, layout: Layout) -> str:
     away = f"{os.path.dirname(RUNS)}/of-another-root-{state.run}"
     return (
         f"nothing was changed: the files that run {state.run} changed are elsewhere, and this may"
-        " be a copy of them; undo the run there and copy again, or give the copy to its container with"
-        f" fix-volume. If this run is in the way here: mv {shell(layout.path(folder))}"
+        " be a copy of them; undo the run there and copy again, or give the copy to its container"
+        f" with fix-volume. If this run is in the way here: mv {shell(layout.path(folder))}"
         f" {shell(layout.path(away))}"
     )
 

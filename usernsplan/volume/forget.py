@@ -79,6 +79,7 @@ def _notes(
     for top in _tops(layout, state, scan, found):
         _look(top, plan.freed, found)
     found.unseen += _running(state, plan.freed)
+
     if found.carrying:
         raise RefusedError(
             _listed("files still carry the ids", found.carrying),
@@ -123,6 +124,7 @@ def _tops(layout: Layout, state: HostState, scan: Sequence[str], found: _Found) 
             )
         except OSError as error:
             found.unseen.append(Place(path, reason_of(error)))
+
     kept, mounts = owned.each_once(dict.fromkeys(folders), cross_mounts=False)
     found.unseen += [
         Place(point, f"something is mounted there: --scan {shell(point)}") for point in mounts
@@ -145,6 +147,7 @@ def _look(top: str, ranges: Sequence[Quarantined], found: _Found) -> None:
             reason_of(error) if isinstance(error, OSError) else str(error).removeprefix(f"{top}: ")
         )
         found.unseen.append(Place(top, reason))
+
     if entries:
         whose = [one for one in ranges if any(number in one.reserved_range for number in seen)]
         more = f" and {entries - _EXAMPLES} more" if entries > _EXAMPLES else ""

@@ -68,6 +68,7 @@ def refuse_others(meant: Meant) -> None:
         )
         if near is None or volume.name in {name, request.source}:
             continue
+
         how = "lies in" if lies_in(near, path) else "contains"
         where = "" if near == path else f" {how} {shown_path(path)}, which"
         inner = replace(meant, names=(max(near, path, key=len),))
@@ -90,6 +91,7 @@ def refuse_never_given(meant: Meant) -> None:
         return
     if is_its_own(meant.ledger, allocation, meant.names):
         return
+
     held = IdSet(filter(None, (allocation.reserved_range,)))
     moved = [
         e
@@ -159,6 +161,7 @@ def refuse_moved(meant: Meant, found: Seen, rule: OwnershipRule) -> None:
     request, allocation = meant.request, meant.allocation
     if request.again or not rule.overlaps() or not found.owners:
         return
+
     uids, gids = rule.uids.target(), rule.gids.target()
     inside = all(uid in uids and gid in gids for uid, gid in found.owners)
     # The old id of the new root: 0 if container ids become host ids and the map has a root.
@@ -168,6 +171,8 @@ def refuse_moved(meant: Meant, found: Seen, rule: OwnershipRule) -> None:
     )
     # A single file is the top itself.
     tops = found.tops or [*found.owners]
+
+    # With --reverse or --from a record in the ledger is expected; it does not tell of a run before.
     its = (
         []
         if allocation is None or request.reverse or request.source is not None
@@ -178,6 +183,7 @@ def refuse_moved(meant: Meant, found: Seen, rule: OwnershipRule) -> None:
         for path in its
         if any(lies_in(path, name) or lies_in(name, path) for name in meant.names)
     ]
+
     if have:
         fact = f"{', '.join(map(shown_path, have))} already belongs to '{meant.container}'"
     elif inside and moves_root and all(uid == rule.root for uid, _ in tops):
@@ -212,6 +218,7 @@ def former(meant: Meant, found: Seen) -> tuple[str, ...]:
     request, ledger, allocation = meant.request, meant.ledger, meant.allocation
     if allocation is None or request.source is not None:
         return ()
+
     held = [(a.name, a.reserved_range) for a in ledger.allocations] + [
         (q.name, q.reserved_range) for q in ledger.quarantined
     ]
@@ -242,6 +249,7 @@ def weigh(found: Seen, request: FixRequest, remedies: Sequence[str] = ()) -> Jud
             f"{_entries(len(found.refusals))} cannot be changed:\n{_listed(found.refusals)}",
             hint="nothing was changed; fix these entries, or use another map",
         )
+
     if (found.unmapped_uids or found.unmapped_gids) and not request.keep_unmapped:
         rows = [
             f"  {kind} {unmapped:<10} {_entries(entries)}"
@@ -255,6 +263,7 @@ def weigh(found: Seen, request: FixRequest, remedies: Sequence[str] = ()) -> Jud
             + "".join(f"move the ids of another range: {remedy}\n  or " for remedy in remedies)
             + "--unmapped keep leaves these ids unchanged",
         )
+
     outside = {key: linked for key, linked in found.linked.items() if not linked.is_inside}
     places = [(place, "") for linked in outside.values() for place in linked.places]
     if outside and not request.skip_outside_links:

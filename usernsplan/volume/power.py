@@ -91,6 +91,7 @@ def lawful(old: Form, new: Form, same: Images = NONE, *, own: bool = False) -> F
     """
     mode, capability = new.mode, new.capability
     (old_uid, old_gid), (uid, gid) = old.owner, new.owner
+
     if is_setuid(mode) and not (is_setuid(old.mode) and (old_uid in {0, uid} or uid in same.uids)):
         mode &= ~stat.S_ISUID
     if is_setgid(mode) and not (
@@ -112,6 +113,7 @@ def _is_no_more(old: bytes, new: bytes, same: Images) -> bool:
         before, after = metadata.capability_rootid(old), metadata.capability_rootid(new)
     except InvalidValueError:
         return old == new
+    # Compare the capabilities without their roots.
     if metadata.capability_for(old, 0) != metadata.capability_for(new, 0):
         return False
     return before in {0, after} or after in same.uids
@@ -153,6 +155,8 @@ def _setcap(raw: bytes) -> str:
     root = metadata.capability_rootid(raw)
     magic, *words = struct.unpack_from("<5I", raw)
     permitted, inheritable = (words[at] | words[at + 2] << 32 for at in (0, 1))
+
+    # One clause for all capabilities with the same letters.
     flags: dict[str, list[str]] = {}
     for number in range((permitted | inheritable).bit_length()):
         letters = ("e" if magic & 1 else "") + "".join(

@@ -301,6 +301,7 @@ def _data(file: int) -> Iterator[tuple[int, bytes]]:
             if error.errno == errno.ENXIO:  # only a hole is left
                 return
             raise
+        # Whole blocks, so that the offsets do not depend on where the file system finds holes.
         at, stop = max(at, start - start % _BLOCK), stop + -stop % _BLOCK
         while at < stop:
             piece = os.pread(file, min(_PIECE, stop - at), at)
@@ -417,6 +418,7 @@ def _swap(volumes: Sequence[OpenVolume], wanted: Wanted, new: int, log: Swaps) -
         tuple(_times(volumes, name) for name in wanted.names),
     )
     log.note(_BEGUN, swap)
+
     try:
         for name, temporary in hidden:
             with _folder(volumes, name) as folder:

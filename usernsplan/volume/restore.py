@@ -50,10 +50,13 @@ def restore(
         files.setdefault((one.entry.device, one.inode), []).append(one)
     swaps = renew.Swaps(log.path(_SWAPS, 0)) if log else None
     mounts = all_mounts() if files else []
+
     restored: list[Lacking] = []
     rest: list[tuple[Lacking, str]] = []
+    # All names of an inode must be renewed together, or it would split into two files.
     for names in files.values():
         known = proof(names[0])
+
         try:
             if known is None:
                 raise renew.NotRenewedError("no record proves its content")
@@ -74,7 +77,10 @@ def restore(
 
 
 def _mounted(names: Sequence[Lacking], mounts: Sequence[MountPoint]) -> str:
-    """The mount point of the file itself; "" if there is none."""
+    """The mount point of the file itself; "" if there is none.
+
+    A mount of a single file stays on the old inode when its name moves to a new one.
+    """
     device, inode = names[0].entry.device, names[0].inode
     number = f"{os.major(device)}:{os.minor(device)}"
     for mount in mounts:
@@ -111,9 +117,11 @@ def renewed(layout: Layout, state: RunState) -> dict[Key, int]:
     for run in (state, *journal.later(layout, state)):
         with closing(Journal(layout, run)) as log:
             swaps += renew.swapped(log.logs(_SWAPS))
+
     # An earlier run may be undone after a later one, so sort by time and not by run.
     swaps.sort()
     for _, device, old, new in swaps:
+        # An inode that replaced another one may have been replaced itself.
         found |= {key: new for key, inode in found.items() if (key[0], inode) == (device, old)}
         found[device, old] = new
     return found
@@ -125,6 +133,7 @@ def proofs(layout: Layout, state: RunState) -> Callable[[Lacking], renew.Proof |
     for run in journal.runs(layout, state):
         if run.run == state.run or run.state != DONE or not run.overlaps(state):
             continue
+
         places = renewed(layout, run)
         # The rest of a damaged log proves nothing; its files are reported as without power.
         with closing(Journal(layout, run)) as log, suppress(RefusedError):

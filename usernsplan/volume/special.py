@@ -153,6 +153,7 @@ def _weighed(
     _same(special, now, form, change, is_renewed=is_renewed)
 
     wanted = power.lawful(form, change.new) if change.back else change.new
+    # A new inode keeps its power: its content is proved, and no other process had it open.
     if is_renewed and form == change.whole and not change.back:
         wanted = form
     lacks = wanted != (change.new if change.back else change.whole)
@@ -173,10 +174,14 @@ def _change(pinned: int, form: Form, wanted: Form) -> None:
             if value is not None and value != here:
                 os.setxattr(path, attribute, value)
                 touched = True
+
+        # chown and ACL may have changed the mode, so look again. Symlinks have none to set.
         mode = stat.S_IMODE(wanted.mode)
         if not stat.S_ISLNK(form.mode) and stat.S_IMODE(os.fstat(pinned).st_mode) != mode:
             os.chmod(path, mode)
             touched = True
+
+        # The chown above has removed the old capability already.
         if wanted.capability is None and form.capability is not None and not chowned:
             os.removexattr(path, CAPABILITY)
         if wanted.capability is not None and (chowned or form.capability != wanted.capability):
@@ -231,6 +236,7 @@ def _same(
     is_it = now.st_ino == special.inode or is_renewed
     if not is_it or stat.S_IFMT(now.st_mode) != stat.S_IFMT(special.mode):
         raise MeanwhileError("another file has its name now")
+    # A new hard link may lie outside the volume.
     if now.st_nlink > special.links and not stat.S_ISDIR(now.st_mode):
         raise MeanwhileError("it has another hard link")
     if form.owner not in {*change.olds, change.new.owner}:
@@ -244,6 +250,7 @@ def _same(
         modes |= {after_chown(one.mode) for one in forms}
     if change.back:
         modes |= {stat.S_IMODE(power.without(one).mode) for one in forms}
+
     mode = stat.S_IMODE(now.st_mode)
     if mode not in modes:
         raise MeanwhileError(f"its mode is {mode:04o} now")

@@ -177,6 +177,7 @@ class OwnershipRule:
             )
             for kind in ("uids", "gids")
         )
+
         owner = content["owner"]
         for number in (content["root"], *(owner or ())):
             if number is not None and type(number) is not int:
@@ -260,11 +261,13 @@ def staging(moves: Moves, used: Iterable[int]) -> IdMap:
     Raises RefusedError if there is not enough room.
     """
     free = IdSet([_STAGING]) - moves.all_ids() - IdSet(IdRange(used_id, 1) for used_id in used)
+
     first = min(extent.container for extent in moves.source)
     span = max(extent.container + extent.count for extent in moves.source) - first
     room = free.first_fit(span)
     if room is not None:
         return IdMap([Extent(first, room.start, span)])
+
     extents = []
     for extent in moves.source:
         room = free.first_fit(extent.count)

@@ -162,7 +162,7 @@ class _Swap:
 
 
 class Swaps:
-    """The log of swaps. Each line is on disk before the step that it announces."""
+    """The log of swaps. A swap is in it, on disk, before its first name changes."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -445,7 +445,7 @@ def _disarm(new: int) -> None:
 
 
 def _clear(volumes: Sequence[OpenVolume], swap: _Swap, loser: int) -> bool:
-    """Remove the temporary names, of the inode that loses. Tell whether every folder was there.
+    """Remove the temporary names of the inode that loses. Tell whether every folder was there.
 
     If the new inode loses, first give the old one its names back.
     """
@@ -468,7 +468,10 @@ def _shows(volumes: Sequence[OpenVolume], name: Name, inode: int) -> bool:
 
 
 def _exchange(folder: int, name: str, temporary: str, swap: _Swap) -> None:
-    """Exchange the names of the new inode (temporary) and the old one; on an error, neither."""
+    """Exchange the temporary name, of the new inode, and the name of the old one.
+
+    Raises NotRenewedError if another process renames files there; ``_clear`` undoes the rest.
+    """
     syscalls.exchange(folder, temporary, name)
     if _inode(folder, temporary) != swap.old:
         # Another process was faster; its file came out and goes back.

@@ -15,7 +15,7 @@ import pytest
 from tests.command import PROGRAM, here, missing, slow
 from tests.host.struck import Case, Seen, Struck, host, seen, struck_everywhere
 from usernsplan.layout import Layout
-from usernsplan.ledger.sqlite import SqliteLedger
+from usernsplan.ledger import open_ledger
 from usernsplan.model import Actor, HistoryEntry, Intent, LedgerChange, Volume
 
 PLAIN = {"subuid", "subgid", "docker", "passwd", "group"}
@@ -132,9 +132,9 @@ def test_an_error_of_the_disk_anywhere_leaves_the_files_as_they_were(
 IN_PLACE = """
 import sys
 from usernsplan.layout import Layout
-from usernsplan.ledger.sqlite import SqliteLedger
+from usernsplan.ledger import open_ledger
 from usernsplan.model import Actor, HistoryEntry, Intent, LedgerChange, Volume
-ledger = SqliteLedger(Layout("/", sys.argv[1]))
+ledger = open_ledger(Layout("/", sys.argv[1]))
 ledger.begin(Intent("fix", Actor(0), LedgerChange(volumes=(Volume("/new", "web", "own"),)), ()))
 ledger.complete(HistoryEntry("then", Actor(0), "fix", ("+",)))
 """
@@ -146,7 +146,7 @@ def test_after_a_kill_anywhere_the_ledger_of_this_machine_is_before_between_or_a
 ) -> None:
     if shutil.which("strace") is None:
         missing("strace")
-    ledger = SqliteLedger(Layout("/", str(tmp_path / "before")))
+    ledger = open_ledger(Layout("/", str(tmp_path / "before")))
     ledger.begin(Intent("", Actor(0), LedgerChange(volumes=(Volume("/old", "web", "own"),)), ()))
     ledger.complete(HistoryEntry("", Actor(0), "", ()))
     outcomes = []
@@ -169,7 +169,7 @@ def test_after_a_kill_anywhere_the_ledger_of_this_machine_is_before_between_or_a
         status = subprocess.run(words, check=False, timeout=60).returncode
         found = [
             (sorted(one.path for one in it.state().volumes), it.pending() is not None)
-            for it in (SqliteLedger(Layout(top, str(root))) for top in (str(root), "/"))
+            for it in (open_ledger(Layout(top, str(root))) for top in (str(root), "/"))
         ]
         assert found[0] == found[1], number
         assert found[0] in ((["/old"], False), (["/old"], True), (["/new", "/old"], False)), number

@@ -6,11 +6,14 @@ import json
 import os
 import sqlite3
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.command import files_of, here, needs_root
+from usernsplan.ledger import codec
+from usernsplan.model import Actor, LedgerChange
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +40,15 @@ def _sql(statement: str) -> Callable[[Path], object]:
     return lambda path: changed(path, statement)
 
 
+NOTHING = codec.change_text(LedgerChange())
+
+
+def changed_intent(ledger: Path, change: str = NOTHING, files: str = "[]") -> None:
+    with closing(sqlite3.connect(ledger)) as db, db:
+        row = ("", codec.actor_text(Actor(0)), change, files)
+        db.execute("INSERT INTO intent VALUES (1, ?, ?, ?, ?)", row)
+
+
 DEEP = "UPDATE allocation SET uid_map = '" + "[" * 100_000 + "' WHERE name = 'web'"
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "empty": lambda path: os.truncate(path, 0),
@@ -57,16 +69,13 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "half an id": _sql("UPDATE allocation SET gid_map = '[[0, 524288.5, 65536]]'"),
     "no numbers": _sql("UPDATE quarantine SET held_start = 'x'"),
     "half a range": _sql("UPDATE allocation SET held_count = NULL"),
-    "history": _sql("UPDATE history SET changed = '[[1, 2]]'"),
+    "history": _sql("UPDATE event SET changed = '[[1, 2]]'"),
     "an actor": _sql(
-        """UPDATE history SET actor = '{"uid": "x", "sudo_uid": null, "login_uid": null}'"""
+        """UPDATE event SET actor = '{"uid": "x", "sudo_uid": null, "login_uid": null}'"""
     ),
-    "an intent": _sql("INSERT INTO intent VALUES (1, '{\"add\": 1e999}')"),
-    "an intent on another file": _sql(
-        "INSERT INTO intent VALUES (1, '"
-        '{"command": "", "actor": [0, null, null], "add": [], "remove": [], "quarantine": [], "forget": [],'
-        ' "changes": [["/etc/shadow", null, "eJwDAAAAAAE="]]}'
-        "')"
+    "an intent": partial(changed_intent, change='{"add": 1e999}'),
+    "an intent on another file": partial(
+        changed_intent, files='[["/etc/shadow", null, "eJwDAAAAAAE="]]'
     ),
 }
 READERS = (

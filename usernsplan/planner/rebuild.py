@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from usernsplan.errors import InvalidValueError
 from usernsplan.escape import shell
 from usernsplan.formats.subid import Grant
+from usernsplan.holdings import holdings
 from usernsplan.ids import IdRange, IdSet
 from usernsplan.layout import SUBGID, SUBUID
 from usernsplan.model import (
@@ -22,7 +23,6 @@ from usernsplan.model import (
     LedgerState,
     Volume,
 )
-from usernsplan.planner.grants import holdings
 from usernsplan.planner.names import check_name
 from usernsplan.strategies import PerContainer, Shared
 
@@ -193,8 +193,7 @@ def _told(name: str, owner: str, lines: _Lines, left: list[LeftOut]) -> Allocati
     if owner.startswith(OWN_PREFIX):
         return made
     # Nothing tells that we wrote them: they stay when it is released.
-    stood = ((one.path, raw.decode().rstrip("\n")) for one in holdings(made) for raw in one.wanted)
-    return replace(made, found=tuple(stood))
+    return replace(made, found=tuple(line for one in holdings(made) for line in one.noted()))
 
 
 def _strategy(ranges: Ranges) -> tuple[Strategy | None, int | None]:

@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING
 from usernsplan.errors import InvalidFileError
 from usernsplan.formats import daemon_json, subid
 from usernsplan.layout import DAEMON_JSON, SUBGID, SUBUID
-from usernsplan.model import Change, LedgerChange, Quarantined
-from usernsplan.planner.reservations import reserved_after
-from usernsplan.planner.volumes import after as volumes_after
+from usernsplan.ledger.fold import fold
+from usernsplan.model import Change, Event, LedgerChange
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -73,44 +72,13 @@ def as_mended(state: HostState, intent: Intent) -> HostState:
 def as_changed(state: HostState, files: dict[str, bytes | None], change: LedgerChange) -> HostState:
     """The host once these files (by path; None: taken away) and the ledger have changed so."""
     now = files_of(state) | files
-    also = {
-        name: tuple(owner for n, owner in change.extra_owners if n == name)
-        for name, _ in change.extra_owners
-    }
-    found = {
-        name: tuple((path, line) for n, path, line in change.found if n == name)
-        for name, _, _ in change.found
-    }
-    standing = (
-        replace(
-            a,
-            extra_owners=(*a.extra_owners, *also.get(a.name, ())),
-            found=(*a.found, *found.get(a.name, ())),
-        )
-        for a in state.ledger.allocations
-        if a.name not in change.remove
-    )
-    allocations, was = (*standing, *change.add), {a.name: a for a in state.ledger.allocations}
     return replace(
         state,
         subuid=subid.parse(now[SUBUID]),
         subgid=subid.parse(now[SUBGID]),
         daemon_json=now[DAEMON_JSON],
-        ledger=replace(
-            state.ledger,
-            allocations=allocations,
-            quarantined=(
-                *(
-                    q
-                    for q in state.ledger.quarantined
-                    if q.name not in change.forget
-                    and (q.name, q.reserved_range) not in change.unkeep
-                ),
-                *(Quarantined(name, held, "", was.get(name)) for name, held in change.quarantine),
-            ),
-            volumes=volumes_after(state.ledger.volumes, change, (a.name for a in allocations)),
-            reservations=reserved_after(state.ledger.reservations, change),
-        ),
+        # Its moment is yet to come.
+        ledger=fold(state.ledger, Event(state.ledger.number + 1, "", change)),
     )
 
 

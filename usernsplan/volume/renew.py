@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from usernsplan.errors import reason_of
 from usernsplan.host.files import no_symlink, sync_folder
 from usernsplan.volume import syscalls, walk
+from usernsplan.volume.descriptors import attribute, held
 from usernsplan.volume.metadata import ACL_ACCESS, CAPABILITY
-from usernsplan.volume.special import attribute, held
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

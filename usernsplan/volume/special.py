@@ -8,19 +8,18 @@ ACL changes the mode.
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from usernsplan.volume import power, syscalls
+from usernsplan.volume.descriptors import attribute, held
 from usernsplan.volume.metadata import ACL_ACCESS, ACL_DEFAULT, CAPABILITY
 from usernsplan.volume.passes import Form
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from usernsplan.volume.renew import Proof
     from usernsplan.volume.targets import Owner
@@ -271,15 +270,6 @@ def after_chown(mode: int) -> int:
     return stat.S_IMODE(mode) & ~cleared
 
 
-@contextmanager
-def held(descriptor: int) -> Iterator[int]:
-    """Close a descriptor at the end of the block."""
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
 def _form(pinned: int, seen: os.stat_result) -> Form:
     found = (
         [None] * 3
@@ -287,13 +277,3 @@ def _form(pinned: int, seen: os.stat_result) -> Form:
         else [attribute(pinned, name) for name in _ATTRIBUTES]
     )
     return Form((seen.st_uid, seen.st_gid), seen.st_mode, *found)
-
-
-def attribute(descriptor: int, name: str) -> bytes | None:
-    """The raw extended attribute of an open or pinned inode; None if it has none."""
-    try:
-        return os.getxattr(f"/proc/self/fd/{descriptor}", name)
-    except OSError as error:
-        if error.errno in {errno.ENODATA, errno.ENOTSUP}:
-            return None
-        raise

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Holding(NamedTuple):
-    """What one owner is to have in one file: an allocation's lines, in the order that Docker needs."""
+    """An allocation's lines of one owner in one file, in the order that Docker needs."""
 
     kind: Kind
     owner: str
@@ -24,16 +24,16 @@ class Holding(NamedTuple):
 
     @property
     def path(self) -> str:
-        """The file."""
+        """The path of the file."""
         return subid.PATHS[self.kind]
 
     def noted(self) -> list[tuple[str, str]]:
-        """The lines as (path, line) pairs, as a ledger notes them."""
+        """The lines as (path, line) pairs, as the ledger stores them."""
         return [(self.path, noted_line(raw)) for raw in self.wanted]
 
 
 def holdings(allocation: Allocation, *owners: str) -> Iterator[Holding]:
-    """What these owners are to have for an allocation; by default, its owner and the further ones."""
+    """The lines that an allocation needs for these owners; by default, for all of its owners."""
     if in_subid(allocation.strategy, allocation.mapping):
         for owner in owners or (allocation.owner, *allocation.extra_owners):
             for kind in KINDS:
@@ -42,5 +42,5 @@ def holdings(allocation: Allocation, *owners: str) -> Iterator[Holding]:
 
 
 def noted_line(raw: bytes) -> str:
-    """A line as a ledger notes it: without its end."""
+    """A line as the ledger stores it: without its line end."""
     return raw.decode().rstrip("\n")

@@ -1,4 +1,4 @@
-"""What the ledger tells of some ids, beside everything that it holds."""
+"""Ledger.about returns the part of Ledger.state that concerns some ids."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def ids(*numbers: int) -> IdSet:
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Ledger:
-    """Ranges of a, b and c from 524288 on, c's released; the ids from 2000000 on reserved."""
+    """Ranges of a, b and c from 524288 on, with c released; the ids from 2000000 on reserved."""
     root = tmp_path / "host"
     usernsplan("allocate", "--strategy", "per-container", "aa", "bb", "cc", "--root", root)
     usernsplan("release", "cc", "--root", root)

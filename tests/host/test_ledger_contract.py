@@ -1,4 +1,4 @@
-"""What every ledger has to do, whatever it is made of."""
+"""What every implementation of a ledger must do."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 ROOT = Actor(0, 1000, None)
 NOW = "2026-01-01T00:00:00Z"
-# Every kind of value, with what is odd in it.
+# Every kind of value, with odd contents.
 WEB = replace(per_container("web", 524288), found=((SUBUID, "usernsplan-web:524288:65536"),))
 DB = replace(per_container("db", 589824), extra_owners=("root",))
 APP = shared("app", (0, 400, 1), (1, 1, 399))
@@ -86,7 +86,7 @@ def _in_memory(tmp_path: Path) -> Open:
     return lambda: ledger
 
 
-# Each gives a function that opens the same ledger again, as another process does.
+# Each returns a function that opens the same ledger again, like another process.
 BACKENDS = {
     "SQLite in the file": _in_file,
     "SQLite in memory, below another root": _below_a_root,
@@ -111,7 +111,7 @@ def done(ledger: Ledger, change: LedgerChange, at: str = NOW) -> None:
 
 
 def added_up(ledger: Ledger) -> LedgerState:
-    """What the events of a ledger add up to."""
+    """The fold of all events of a ledger."""
     state = LedgerState()
     for event in ledger.events():
         state = fold(state, event)
@@ -139,7 +139,7 @@ def test_a_run_is_pending_as_it_was_begun_until_it_is_complete(again: Open) -> N
     assert again().pending() is None
     assert again().history() == (replace(entry("one", "two"), number=1),)
     assert again().events() == (Event(1, NOW, MUCH),)
-    # Worked out by hand from MUCH.
+    # Derived by hand from MUCH.
     made = {"since": NOW, "event": 1}
     assert again().state() == LedgerState(
         tuple(replace(a, **made) for a in (APP, DB, WEB)),  # type: ignore[arg-type]
@@ -205,7 +205,7 @@ def test_what_concerns_some_ids(again: Open) -> None:
         assert found.number == 2
         return [a.name for a in found.allocations] + [q.name for q in found.quarantined]
 
-    # app shares its ids: it may map any.
+    # app shares its ids, so it may map any.
     assert told(524287) == ["app"]
     assert told(524288) == ["app", "web"]
     assert told(589824) == ["app", "db"]
@@ -238,7 +238,7 @@ RANGES = {name: IdRange(524288 + 65536 * n, 65536) for n, name in enumerate(NAME
 
 @st.composite
 def _changes(draw: st.DrawFn) -> list[LedgerChange]:
-    """Changes such as plans make: no name is allocated that stands, and none released that does not."""
+    """Changes as plans make them: they allocate only free names and release only allocated ones."""
     some, found = st.sets(st.sampled_from(NAMES)), []
     standing: set[str] = set()
     for _ in range(draw(st.integers(1, 5))):
@@ -271,7 +271,7 @@ def _changes(draw: st.DrawFn) -> list[LedgerChange]:
 
 
 def _allocated(name: str, is_back: bool) -> Allocation:
-    """A new allocation, or one that comes back as old as it was."""
+    """A new allocation, or one that comes back with its first moment and number."""
     one = per_container(name, RANGES[name].start)
     return replace(one, since="then", event=1) if is_back else one
 
@@ -287,7 +287,7 @@ def test_the_tables_are_what_the_events_add_up_to(
     (tmp_path / "etc").mkdir()
     one = open_ledger(layout_at(str(tmp_path)))
     for number, change in enumerate(changes, 1):
-        # By one who has read it, and by one who has not.
+        # By a process that has read it, and by one that has not.
         done(one if number % 2 else open_ledger(layout_at(str(tmp_path))), change, f"T{number}")
         fresh = open_ledger(layout_at(str(tmp_path)))
         assert fresh.state() == added_up(fresh) == one.state()

@@ -1,4 +1,4 @@
-"""Ledgers that the code of older versions wrote: read as they are, and upgraded by the next write."""
+"""Ledgers from older versions: reading leaves them unchanged, the next write upgrades them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def done(layout: Layout, change: LedgerChange) -> None:
 
 
 SECOND = "2026-01-01T00:00:0{}Z".format
-# By the commands of tests/ledgers/make.py: each is an event, in this order, from the version on that has it.
+# The events of the commands in tests/ledgers/make.py, in this order, each with its first version.
 COMMANDS = (
     *((1, "allocate", 1), (1, "release old", 2), (2, "web", 3), (2, "db", 3)),
     *((1, "release db", 4), (1, "allocate db", 4), (2, "new", 4)),
@@ -73,9 +73,9 @@ def old(request: pytest.FixtureRequest, version: int, tmp_path: Path) -> Layout:
 
 
 def expected(version: int) -> LedgerState:
-    """What the commands of tests/ledgers/make.py leave, worked out by hand."""
+    """The state after the commands of tests/ledgers/make.py, derived by hand."""
     at = numbers(version)
-    # Before version 5 nobody noted which lines stood before; the history proves these.
+    # Versions before 5 did not note adopted lines; the history proves these.
     web = replace(per_container("web", 524288), since=SECOND(1), event=at["allocate"])
     base = 655360 + 65536
     db = replace(per_container("db", base, 1000), since=SECOND(4), event=at["allocate db"])
@@ -93,7 +93,7 @@ def expected(version: int) -> LedgerState:
         one = replace(per_container(name, start), since=SECOND(1), event=at["allocate"])
         return one if version >= 5 else None
 
-    # Of the second in which db was released, the last event.
+    # The last event of the second in which db was released.
     last = at.get("new", at["allocate db"])
     volumes = (
         Volume("/srv/db", "db", "own", SECOND(3), "0:0" if version > 3 else "", at.get("db", 0)),
@@ -160,7 +160,7 @@ def test_the_next_write_upgrades_an_old_ledger_and_loses_nothing(
 def test_an_upgrade_that_fails_leaves_the_old_ledger(old: Layout, version: int) -> None:
     path = Path(f"{old.real}{LEDGER}")
     before = open_ledger(old).state()
-    # A run is pending: it is refused after the upgrade, in the same transaction.
+    # A run is pending, so the upgraded ledger refuses another one in the same transaction.
     with pytest.raises(LedgerError):
         open_ledger(old).begin(Intent("", ROOT, LedgerChange(), ()))
 
@@ -187,11 +187,11 @@ def test_a_ledger_of_a_later_version_is_left_alone(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
-# What older versions noted by the second.
+# Older versions noted these by the second.
 
 
 def now_of(tmp_path: Path, *statements: str) -> tuple[LedgerState, tuple[HistoryEntry, ...]]:
-    """The ledger of version 5, changed by these statements, as it is understood today."""
+    """Today's reading of a version 5 ledger that these statements changed."""
     path = put_old(5, tmp_path)
     with closing(sqlite3.connect(path)) as db, db:
         for statement in statements:
@@ -204,7 +204,7 @@ def test_of_the_second_of_a_release_no_volume_is_right_for_what_had_the_name_bef
     tmp_path: Path,
 ) -> None:
     state, _ = now_of(tmp_path)
-    # /srv/db had the former range; /srv/new was given in the second of the release, perhaps before.
+    # /srv/db had the former range. /srv/new changed in the second of the release.
     assert [*standing(state)] == ["/srv/web"]
 
 
@@ -228,11 +228,11 @@ def test_of_several_events_of_one_second_the_one_that_names_an_allocation_made_i
     state, history = now_of(
         tmp_path,
         *IN_ONE_SECOND,
-        # Runs that were put back made nothing, and neither did this one.
+        # Runs that were put back made nothing, and this one did not either.
         "INSERT INTO history SELECT at, actor, command, '[\"failed, and put back\"]' FROM history",
     )
     made = {a.name: giver(a, history) for a in state.allocations}
-    # By their lines, but alice, whose line stood before: by the words.
+    # Their lines show it. The line of alice existed before; her command shows it.
     assert {name: one.number for name, one in made.items() if one} == {
         "web": 1,
         "db": 6,
@@ -251,7 +251,7 @@ def test_where_no_event_of_a_second_names_an_allocation_nobody_is_named_as_its_m
         "DELETE FROM quarantine",
     )
     assert [giver(a, history) for a in state.allocations] == [None] * 4
-    # Whatever was given in this second is right for it, as before.
+    # A volume that changed in this second belongs to it, as before.
     assert [*standing(state)] == ["/srv/db", "/srv/new", "/srv/web"]
 
 

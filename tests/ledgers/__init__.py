@@ -1,4 +1,4 @@
-"""Ledgers for tests: files that older versions wrote, and a ledger that is only in memory."""
+"""Ledgers for tests: files from older versions, and a ledger in memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ VERSIONS = (1, 2, 3, 4, 5)
 
 
 def put_old(version: int, root: Path) -> Path:
-    """Write the ledger that the code of a version wrote, below a new root."""
+    """Restore the ledger of an older version below a new root."""
     path = Path(f"{root}{LEDGER}")
     path.parent.mkdir(parents=True)
     (root / "etc").mkdir()
@@ -34,7 +34,7 @@ def put_old(version: int, root: Path) -> Path:
 
 
 class MemoryLedger:
-    """The smallest ledger: a list of events, and nothing but ``fold`` that says what they add up to."""
+    """The smallest ledger: a list of events; ``fold`` alone makes the state of them."""
 
     place = "memory"
 

@@ -17,13 +17,13 @@ engines: [podman]
 containers: [web, {name: db, size: 1000}, {name: box, engines: [lxc]}]
 reservations: [{ids: 2000000-2000009, for: the NAS}]
 """
-# From which version on a command works, the second of 1 January 2026 in which it is run, and the command.
+# The first version with the command, the second of 1 January 2026 in which it runs, the command.
 STEPS = (
     (1, 1, "allocate --strategy per-container web db old"),
     (1, 2, "release old"),
     (2, 3, "fix-volume /srv/web --container web --mode shift"),
     (2, 3, "fix-volume /srv/db --container db --mode own"),
-    # Within one second: the former range, another one, and a volume that has its ids.
+    # In one second: a release, a new range for the same name, and a volume with its ids.
     (1, 4, "release db"),
     (1, 4, "allocate --strategy per-container db --size 1000"),
     (2, 4, "fix-volume /srv/new --container db --mode own"),
@@ -31,12 +31,12 @@ STEPS = (
     (4, 6, "apply --yes /plan.yaml"),
     (5, 7, "allocate --strategy per-container alice --owner alice --start 100000"),
 )
-# Killed when the files are written, and the ledger does not have it yet.
+# It is killed after it writes the files and before the ledger has it.
 KILLED = (9, "allocate --strategy per-container late")
 
 
 def run(root: Path, second: int, words: str, *, kill: bool = False) -> None:
-    """Run a command below ``root`` in a child, at a second that the clock stands at."""
+    """Run a command below ``root`` in a child whose clock shows this second."""
     if child := os.fork():
         if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
             sys.exit(words)
@@ -62,7 +62,7 @@ def main() -> None:
     version, root = int(sys.argv[1]), Path(sys.argv[2])
     for folder in ("etc", "srv/web", "srv/db", "srv/new"):
         (root / folder).mkdir(parents=True)
-    lines = "alice:100000:65536\n" if version > 4 else ""  # since then they are noted
+    lines = "alice:100000:65536\n" if version > 4 else ""  # version 5 began to note them
     (root / "etc/subuid").write_text(lines)
     (root / "etc/subgid").write_text(lines)
     (root / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\nalice:x:1000:1000::/:/bin/sh\n")

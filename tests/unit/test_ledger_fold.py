@@ -1,4 +1,4 @@
-"""What an event does to the state of a ledger."""
+"""How an event changes the state of a ledger."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LINE = (SUBUID, "usernsplan-web:524288:65536")
 
 
 def after(state: LedgerState, *changes: LedgerChange) -> LedgerState:
-    """The state after these changes, at the seconds 1, 2 and so on of the state's numbers."""
+    """The state after these changes; each is an event at T and its number."""
     for change in changes:
         state = fold(state, Event(state.number + 1, f"T{state.number + 1}", change))
     return state
@@ -51,7 +51,7 @@ def test_a_released_range_is_quarantined_with_what_it_was_until_it_is_forgotten(
     assert after(found, LedgerChange(forget=("web",))) == LedgerState(number=3)
     assert after(found, LedgerChange(forget=("db",))) == replace(found, number=3)
     assert after(found, LedgerChange(unkeep=(("web", IdRange(1, 1)),))).quarantined
-    # It comes back as what it was, with the event that made it first.
+    # It comes back unchanged, with the event that first made it.
     back = after(found, LedgerChange(add=(was,), unkeep=(("web", RANGE),)))
     assert back == LedgerState((was,), number=3)
 
@@ -96,7 +96,7 @@ def test_volumes_are_one_for_each_path_in_order_of_their_bytes() -> None:
     found = after(LedgerState(), LedgerChange(add=(WEB, DB)), first)
     assert [v.path for v in found.volumes] == ["/b", "/c", "/d", "/\udc80", "/ü"]
     assert {(v.since, v.event) for v in found.volumes} == {("T2", 2)}
-    # web has its ids still: what is forgotten of it is an older range.
+    # web still has its ids: only an older range of it is forgotten.
     second = LedgerChange(
         volumes=(Volume("/b", "web", "own"),), no_volumes=("/c",), forget=("gone", "web")
     )

@@ -1,9 +1,8 @@
-"""Who holds which range, and what was done when: one small Protocol, and the embedded ledger behind it.
+"""Which container has which range, and what happened when: a Protocol, and the embedded ledger.
 
-A ledger does no deciding. It stores numbered events, and what they add up to is ``fold.fold`` of
-them. Its one promise: ``begin`` is on disk before it returns, and between ``begin`` and
-``complete`` or ``put_back`` the intent can be read again after a crash.
-tests/host/test_ledger_contract.py is what every ledger has to pass.
+A ledger decides nothing. It stores numbered events; its state is what ``fold.fold`` makes of them.
+It makes one promise: the intent is on disk before ``begin`` returns, and it can be read after a
+crash until ``complete`` or ``put_back``. tests/host/test_ledger_contract.py tests every ledger.
 """
 
 from __future__ import annotations
@@ -22,68 +21,70 @@ if TYPE_CHECKING:
 
 
 class Ledger(Protocol):
-    """What every ledger can do. Callers hold the subid locks around everything that writes.
+    """What every ledger can do. Callers hold the subid locks around every method that writes.
 
-    Everything raises LedgerError where the ledger cannot be reached, DamagedLedgerError where it
-    cannot be understood.
+    Every method raises LedgerError if the ledger cannot be reached, and DamagedLedgerError if it
+    does not hold what usernsplan writes.
     """
 
     @property
     def place(self) -> str:
-        """Where it is, for messages: a path below the root as it was typed."""
+        """The path of the ledger for messages, with the root as the user typed it."""
 
     def exists(self) -> bool:
-        """Tell whether there is a ledger, readable or not."""
+        """Tell whether a ledger exists, readable or not."""
 
     def state(self) -> LedgerState:
-        """Everything that it holds."""
+        """The whole state."""
 
     def about(self, ids: IdSet) -> LedgerState:
-        """What concerns some host ids: as ``state``, less what holds none of them. Volumes are left out.
+        """The part of the state that concerns some host ids, without volumes.
 
-        Allocations that share ids, or that hold none, may map any: they are among it always.
+        Allocations that share ids, or reserve no range, are always part of it: their maps may have
+        any ids.
         """
 
     def history(self, numbers: Collection[int] | None = None) -> tuple[HistoryEntry, ...]:
-        """What was done, oldest first; with ``numbers``, these events only."""
+        """The events for people, oldest first; with ``numbers``, only these."""
 
     def events(self) -> tuple[Event, ...]:
-        """What each event did to the state, oldest first, from the first one whose change was noted.
+        """The events with their changes, oldest first.
 
-        Versions before 6 noted no changes: of an upgraded ledger, these are the events since then.
+        Versions before 6 did not note changes. In an upgraded ledger, these are the events since
+        the upgrade.
         """
 
     def pending(self) -> Intent | None:
-        """The intent of a run that did not finish."""
+        """The intent of an interrupted run."""
 
     def begin(self, intent: Intent) -> None:
-        """Remember what is about to happen to the host. One run at a time: LedgerError where another is pending."""
+        """Write the intent of a run before the host changes. LedgerError if one is pending."""
 
     def complete(self, entry: HistoryEntry) -> None:
-        """Fold the pending intent's change into the state as the next event, and drop the intent: in one step."""
+        """In one step, fold the intent's change into the state, note an event, drop the intent."""
 
     def put_back(self, entry: HistoryEntry) -> None:
-        """Drop the pending intent, and note that as an event that changes nothing."""
+        """In one step, note an event that changes nothing and drop the intent."""
 
     def salvage(self) -> LedgerState:
-        """Of one that cannot be read: the quarantined and the reserved ranges that it still tells, and nothing else."""
+        """The quarantined and reserved ranges that a damaged ledger still shows."""
 
     def rebuild(self, change: LedgerChange, entry: HistoryEntry) -> str | None:
-        """Make a new ledger with this as its first event, where the old one cannot be read or is gone.
+        """Replace a damaged or lost ledger with a new one whose first event is ``change``.
 
-        The old one is kept beside it, untouched; returns where. None where there was none.
+        The old one stays beside it, unchanged. Returns its path; None if there was none.
         """
 
 
 def open_ledger(layout: Layout, place: str = LEDGER) -> Ledger:
-    """The ledger of a host at a place: a path below its root. Nothing is made on disk before something is written."""
-    from usernsplan.ledger.sqlite import SqliteLedger  # noqa: PLC0415 - sqlite3 only where a ledger is opened
+    """The ledger at a path below the root of a host. Makes nothing on disk."""
+    from usernsplan.ledger.sqlite import SqliteLedger  # noqa: PLC0415 - loads sqlite3
 
     return SqliteLedger(layout, place)
 
 
 def allocation_of(ledger: LedgerState, name: str) -> Allocation:
-    """The allocation of this name. Raises UnknownNameError."""
+    """The allocation with this name. Raises UnknownNameError."""
     for allocation in ledger.allocations:
         if allocation.name == name:
             return allocation

@@ -1,4 +1,4 @@
-"""What an event does to the state of a ledger. Pure: the one place that says so, for every store and every preview."""
+"""Apply an event to the state of a ledger. Pure; every store and every preview uses it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 
 def fold(state: LedgerState, event: Event) -> LedgerState:
-    """The state of a ledger after one more event. What the event does not touch stays the very same value.
+    """The state of a ledger after one more event.
 
-    Raises ValueError where the event would give a name a second allocation.
+    Values that the event does not change stay the same objects: stores compare them by identity.
+    Raises ValueError if the event gives a name a second allocation.
     """
     allocations = _allocations(state.allocations, event)
 
@@ -25,21 +26,21 @@ def fold(state: LedgerState, event: Event) -> LedgerState:
         state,
         allocations=allocations,
         quarantined=_quarantined(state, event),
-        volumes=_volumes(state.volumes, event, {a.name for a in allocations}),
+        volumes=_volumes(state.volumes, event, allocations),
         reservations=_reservations(state.reservations, event),
         number=event.number,
     )
 
 
 def _allocations(before: Iterable[Allocation], event: Event) -> tuple[Allocation, ...]:
-    """By name: what stands, wider where the event says so, and what is new."""
+    """The allocations, by name: those that remain, with additions, and the new ones."""
     change = event.change
     removed = {*change.remove}
     found = {a.name: a for a in before if a.name not in removed}
 
     for new in change.add:
         if new.name in found:
-            raise ValueError(f"'{new.name}' is allocated a second time")
+            raise ValueError(f"'{new.name}' is already allocated")
         found[new.name] = _new(new, event)
 
     for name, owner in change.extra_owners:
@@ -55,7 +56,7 @@ def _allocations(before: Iterable[Allocation], event: Event) -> tuple[Allocation
 
 
 def _new(one: Allocation, event: Event) -> Allocation:
-    """A new allocation. A name that has its former range and map again has them since it had them first."""
+    """A new allocation. One that comes back from quarantine keeps its first moment and number."""
     return replace(
         one,
         since=one.since if one.event else event.at,
@@ -66,7 +67,7 @@ def _new(one: Allocation, event: Event) -> Allocation:
 
 
 def _quarantined(state: LedgerState, event: Event) -> tuple[Quarantined, ...]:
-    """By name and first id: what is not forgotten and has not come back, and what is released."""
+    """The quarantined ranges, by name and first id: those that remain, and the released ones."""
     change = event.change
     forgotten, gone = {*change.forget}, {*change.unkeep, *change.quarantine}
     was = {a.name: a for a in state.allocations} if change.quarantine else {}
@@ -84,12 +85,12 @@ def _quarantined(state: LedgerState, event: Event) -> tuple[Quarantined, ...]:
 
 
 def _volumes(
-    before: Iterable[Volume], event: Event, allocated: Iterable[str]
+    before: Iterable[Volume], event: Event, allocations: Iterable[Allocation]
 ) -> tuple[Volume, ...]:
-    """By path. A name that is forgotten takes its volumes with it, unless a new container has it."""
+    """The volumes, by path. A forgotten name loses its volumes unless it is allocated again."""
     change = event.change
     replaced = {*change.no_volumes, *(v.path for v in change.volumes)}
-    gone = {*change.forget}.difference(allocated)
+    gone = {*change.forget}.difference(a.name for a in allocations) if change.forget else set()
 
     kept = (v for v in before if v.path not in replaced and v.name not in gone)
     new = (replace(v, since=event.at, event=event.number) for v in change.volumes)
@@ -97,7 +98,7 @@ def _volumes(
 
 
 def _reservations(before: Iterable[Reservation], event: Event) -> tuple[Reservation, ...]:
-    """One for each range, in the order in which they were made."""
+    """The reservations, oldest first; a new one replaces that of the same range."""
     change = event.change
     gone = {*change.unreserve, *(r.ids for r in change.reserve)}
 

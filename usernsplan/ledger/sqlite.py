@@ -1,4 +1,4 @@
-"""The embedded ledger: it stores events, and the state that they add up to, in one SQLite file."""
+"""The embedded ledger: one SQLite file with the events and the state that they add up to."""
 
 from __future__ import annotations
 
@@ -23,44 +23,48 @@ if TYPE_CHECKING:
 
 
 class SqliteLedger:
-    """See the Ledger protocol. A missing file reads as an empty ledger and is made by the first ``begin``."""
+    """The embedded Ledger. A missing file reads as an empty ledger; ``begin`` makes it."""
 
     def __init__(self, layout: Layout, path: str) -> None:
         self._file = LedgerFile(layout, path, schema.create)
         self.place = self._file.shown
+        # What this process read or wrote last, because a run with thousands of allocations would
+        # decode them again for every step: the state, with the number and the moment of its last
+        # event; and the change of the intent, by its text.
         self._known: tuple[tuple[int, str], LedgerState] | None = None
+        self._begun: dict[str, LedgerChange] = {}
 
     def exists(self) -> bool:
-        """Tell whether there is a ledger, readable or not."""
+        """Tell whether a ledger exists, readable or not."""
         return self._file.exists()
 
     def state(self) -> LedgerState:
-        """Everything that is allocated or quarantined, by name."""
+        """The whole state."""
         with self._reading() as db:
             return self._state(db) if db else LedgerState()
 
     def about(self, ids: IdSet) -> LedgerState:
-        """What concerns some host ids: see the protocol."""
+        """The part of the state that concerns these host ids."""
         with self._reading() as db:
             return schema.load(db, ids) if db else LedgerState()
 
     def history(self, numbers: Collection[int] | None = None) -> tuple[HistoryEntry, ...]:
-        """What was done, oldest first; with ``numbers``, these events only."""
+        """The events for people, oldest first; with ``numbers``, only these."""
         with self._reading() as db:
             return schema.entries(db, numbers) if db else ()
 
     def events(self) -> tuple[Event, ...]:
-        """What each event did to the state, oldest first: see the protocol."""
+        """The events with their changes, oldest first."""
         with self._reading() as db:
             return tuple(map(codec.event, db.execute(schema.EVENTS))) if db else ()
 
     def pending(self) -> Intent | None:
-        """The intent of a run that did not finish."""
+        """The intent of an interrupted run."""
         with self._reading() as db:
             return next(map(codec.intent, db.execute(schema.INTENT)), None) if db else None
 
     def begin(self, intent: Intent) -> None:
-        """Remember what is about to happen; on disk when this returns."""
+        """Write the intent; it is on disk when this returns."""
         row = codec.intent_row(intent)
         self._file.reserve(sum(map(len, row)))
         try:
@@ -69,21 +73,25 @@ class SqliteLedger:
         except BaseException:
             self._file.unreserve()
             raise
+        _, _, change, _ = row
+        self._begun = {change: intent.ledger}
 
     def complete(self, entry: HistoryEntry) -> None:
-        """Take over the pending intent's changes, note them, drop the intent."""
+        """Fold the intent's change into the state, append the event, drop the intent."""
         self._file.unreserve()
         with self._writing() as db:
-            [[_, _, change, _]] = codec.typed(db.execute(schema.INTENT), *(str,) * 4)
+            [[_, _, text, _]] = codec.typed(db.execute(schema.INTENT), *(str,) * 4)
+            change = self._begun.get(text) or codec.change(text)
+
             before = self._state(db)
-            event = Event(before.number + 1, entry.at, codec.change(change))
+            event = Event(before.number + 1, entry.at, change)
             after = fold(before, event)
             schema.store(db, before, after)
-            schema.close(db, replace(entry, number=event.number), change)
+            schema.close(db, replace(entry, number=event.number), text)
         self._known = ((event.number, entry.at), replace(after, interrupted=False))
 
     def put_back(self, entry: HistoryEntry) -> None:
-        """Drop the pending intent without its changes, and note that."""
+        """Drop the intent, and append an event that changes nothing."""
         self._file.unreserve()
         with self._writing() as db:
             number = schema.stamp(db)[0] + 1
@@ -91,7 +99,7 @@ class SqliteLedger:
             schema.close(db, replace(entry, number=number), nothing)
 
     def rebuild(self, change: LedgerChange, entry: HistoryEntry) -> str | None:
-        """Put a new ledger in the place of one that cannot be read, or is gone: see the protocol."""
+        """Replace a damaged or lost ledger with a new one; returns where the old one is kept."""
 
         def create(db: sqlite3.Connection) -> None:
             state = fold(LedgerState(), Event(1, entry.at, change))
@@ -103,7 +111,7 @@ class SqliteLedger:
         return self._file.renew(create, entry.at)
 
     def salvage(self) -> LedgerState:
-        """Of a ledger that cannot be read, what is quarantined or reserved as far as it goes; nothing is written."""
+        """The quarantined and reserved ranges that a damaged ledger still shows. Writes nothing."""
         quarantined: list[Quarantined] = []
         reservations: list[Reservation] = []
         with suppress(LedgerError), self._file.salvaging() as db:
@@ -115,7 +123,7 @@ class SqliteLedger:
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection | None]:
-        """The tables of today; those of an older version are upgraded in memory, and the file stays as it is."""
+        """Today's tables. Older ones are upgraded in memory; the file does not change."""
         with self._file.reading() as db:
             version = self._version(db) if db else schema.VERSION
             if db is None or version == schema.VERSION:
@@ -128,7 +136,7 @@ class SqliteLedger:
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        """The tables of today, to be written in one transaction, and upgraded in it where they are older."""
+        """Today's tables, in one transaction. Older ones are upgraded in it."""
         with self._file.writing() as db:
             version = self._version(db)
             if version < schema.VERSION:
@@ -136,19 +144,19 @@ class SqliteLedger:
             yield db
 
     def _version(self, db: sqlite3.Connection) -> int:
-        """The version of the file's tables. Raises LedgerError for one from the future, or without any."""
+        """The version of the tables. Raises LedgerError if it is newer, ValueError without one."""
         [version] = db.execute("PRAGMA user_version").fetchone()
         if version > schema.VERSION:
             raise LedgerError(
-                f"{self.place} has version {version}, and this usernsplan knows {schema.VERSION}",
+                f"{self.place} has version {version}; this usernsplan reads up to {schema.VERSION}",
                 hint="use the newer usernsplan that wrote it",
             )
         if version < 1:
-            raise ValueError("it is empty, or holds no ledger")
+            raise ValueError("the file is empty or is not a ledger")
         return int(version)
 
     def _state(self, db: sqlite3.Connection) -> LedgerState:
-        """The state, read once for each last event: a run reads it before and under its locks."""
+        """The state, cached until the next event: a run reads it before and under its locks."""
         stamp, interrupted = schema.stamp(db), schema.is_interrupted(db)
         if self._known is None or self._known[0] != stamp:
             self._known = (stamp, schema.load(db))

@@ -1,12 +1,15 @@
-"""Ledgers of versions 1 to 5 become what ledgers are today.
+"""Upgrade ledgers of versions 1 to 5 to today's tables.
 
-Their events had no numbers: everything referred to them by the second in which they were noted.
-Here they get numbers in the order in which they were noted, and what refers to a second gets the
-number of an event of it. Where a second has several events, the careful choice is taken, as these
-versions took it when they compared seconds: a volume was recorded by the last one, so it is right
-for what was made in this second; a range was released by the last one, so the volume is not right
-for what had the name before. An allocation gets its maker where the event proves it; otherwise
-the number before all events of its second, so that nobody is named as its maker.
+Events had no numbers then: the second in which an event was noted identified it. The upgrade
+numbers the events in the order in which they were noted, and replaces each second with the number
+of one of its events. If a second has several events, it chooses the careful one, as these versions
+did when they compared seconds:
+
+- A volume gets the last one, so it belongs to an allocation that was made in the same second.
+- A quarantined range gets the last one, so a volume of the same second does not belong to the
+  former allocation of its name.
+- An allocation gets the event that provably made it, or else the number before all events of its
+  second, so that no event is named as the one that made it.
 """
 
 from __future__ import annotations
@@ -32,10 +35,10 @@ if TYPE_CHECKING:
 _STEPS = {
     2: "CREATE TABLE volume (path BLOB PRIMARY KEY, name TEXT, mode TEXT, since TEXT);",
     3: "CREATE TABLE also (name TEXT, owner TEXT, PRIMARY KEY (name, owner));",
-    # The user is "" where nobody noted it.
+    # user is "" if an older version recorded the volume.
     4: "CREATE TABLE reservation (ids TEXT PRIMARY KEY, why TEXT, since TEXT);"
     "ALTER TABLE volume ADD COLUMN user TEXT NOT NULL DEFAULT '';",
-    # What a released range was is "" where nobody noted it.
+    # The former allocation is "" if an older version quarantined the range.
     5: "CREATE TABLE found (name TEXT, path TEXT, line TEXT);"
     + "".join(
         f"ALTER TABLE quarantine ADD COLUMN {column} TEXT NOT NULL DEFAULT '';"
@@ -43,18 +46,20 @@ _STEPS = {
     ),
 }
 _LAST = 5
-_TABLES = (
-    *("allocation", "also", "found", "history", "intent", "quarantine", "reservation", "volume"),
-)
+_DROP = """
+DROP TABLE allocation; DROP TABLE also; DROP TABLE found; DROP TABLE history; DROP TABLE intent;
+DROP TABLE quarantine; DROP TABLE reservation; DROP TABLE volume;
+"""
 _IDS = "uid_map, gid_map, held_start, held_count"
-# What the history says of runs that changed nothing.
+# The history entries of runs that changed nothing.
 _PUT_BACK = {("failed, and put back",), ("interrupted, and put back",)}
 
+# The events of each second in which one was noted.
 Seconds = dict[str, list["HistoryEntry"]]
 
 
 def upgrade(db: sqlite3.Connection, version: int) -> None:
-    """Bring the tables from an older version to today's. The transaction is the caller's."""
+    """Upgrade the tables of an older version, in the caller's transaction."""
     for step in range(version + 1, _LAST + 1):
         schema.run(db, _STEPS[step])
     rows = db.execute("SELECT at, actor, command, changed FROM history ORDER BY rowid")
@@ -67,7 +72,7 @@ def upgrade(db: sqlite3.Connection, version: int) -> None:
     contents = codec.typed(db.execute("SELECT content FROM intent"), str)
     intents = [_intent(content, seconds, len(entries)) for (content,) in contents]
 
-    schema.run(db, "".join(f"DROP TABLE {name};" for name in _TABLES))
+    schema.run(db, _DROP)
     schema.create(db)
     schema.store(db, LedgerState(), state)
     for entry in entries:
@@ -98,7 +103,8 @@ def _allocations(
         lists.setdefault(name, ([], []))[1].append(line)
 
     written = {} if is_proven else _written(seconds)
-    for row in db.execute(f"SELECT name, owner, strategy, {_IDS}, since FROM allocation"):  # noqa: S608
+    columns = f"name, owner, strategy, {_IDS}, since"
+    for row in db.execute(f"SELECT {columns} FROM allocation"):  # noqa: S608 - our own text
         owners, lines = lists.get(row[0], ([], []))
         [one] = codec.allocations([(*row, 0, json.dumps(owners), json.dumps(lines))])
         if not is_proven:
@@ -112,7 +118,7 @@ def _quarantined(db: sqlite3.Connection, seconds: Seconds, last: int) -> Iterato
         f"SELECT name, held_start, held_count, since, {was} FROM quarantine"  # noqa: S608
     ):
         one = codec.quarantined((name, start, count, since, 0, ""))
-        # Before version 5 nobody noted what it was.
+        # Versions before 5 did not note the former allocation.
         former = next(codec.allocations([row])) if row[1] else None
         if former:
             former = replace(former, event=_made(former, seconds, last))
@@ -120,30 +126,30 @@ def _quarantined(db: sqlite3.Connection, seconds: Seconds, last: int) -> Iterato
 
 
 def _made(a: Allocation, seconds: Seconds, last: int) -> int:
-    """The number of the event that made an allocation, by the rule at the top of this file."""
+    """The number of the event that made an allocation, by the rule in the module's docstring."""
     if a.since not in seconds:
         return last + 1
     then = [entry for entry in seconds[a.since] if entry.changed not in _PUT_BACK]
     if len(then) > 1:
         added = {f"+ {a.owner}:{ids.start}:{ids.count}" for ids in a.mapping.uids.host_ranges()}
         by_line = [e for e in then if any(x.partition(": ")[2] in added for x in e.changed)]
-        # Of a shared map no line may be its own: then the words that were typed name it.
+        # A shared map may have no lines of its own; then the command names it.
         then = by_line or [e for e in then if a.name in e.command.split()]
-    # Not 0, which is the number of what no ledger has.
+    # Not 0: that is the number of an allocation that no ledger has.
     return then[0].number if then else seconds[a.since][0].number - 1 or -1
 
 
 def _last_of(seconds: Seconds, since: str, otherwise: int) -> int:
-    """The number of the last event of a second."""
+    """The number of the last event of a second; ``otherwise`` if it has none."""
     return seconds[since][-1].number if since in seconds else otherwise
 
 
 def _written(seconds: Seconds) -> dict[tuple[str, str], set[str]]:
-    """The lines, by file, that the history says were written, and in which seconds."""
+    """The (path, line) pairs that the history reports as written, each with its seconds."""
     found: dict[tuple[str, str], set[str]] = {}
     for at, entries in seconds.items():
         for text in (text for entry in entries for text in entry.changed):
-            # Such as "/etc/subuid: + web:524288:65536"; below another root, its place comes first.
+            # Such as "/etc/subuid: + web:524288:65536"; below another root, after that root's path.
             place, is_new, line = text.rpartition(": + ")
             for path in (SUBUID, SUBGID) if is_new else ():
                 if place.endswith(path):
@@ -154,10 +160,10 @@ def _written(seconds: Seconds) -> dict[tuple[str, str], set[str]]:
 def _unproven(
     one: Allocation, written: Mapping[tuple[str, str], Container[str]]
 ) -> Iterator[tuple[str, str]]:
-    """The lines of an allocation of which nothing proves that we wrote them: they are not taken out.
+    """The lines of an allocation that usernsplan may not have written, so release leaves them.
 
-    Before version 5 only the history tells. The lines of its owner were written when it was made;
-    what was written later put back what stood there before.
+    Before version 5, only the history proves it. The lines of its owner were written in the second
+    in which it was made; a later second restored lines that existed before.
     """
     for holding in holdings(one):
         for line in holding.noted():
@@ -167,7 +173,7 @@ def _unproven(
 
 
 def _intent(text: str, seconds: Seconds, last: int) -> Intent:
-    """A run that an older version began. What its version did not have is empty."""
+    """The intent of a run that an older version began. Fields that it did not have are empty."""
     content: dict[str, Any] = json.loads(text)
     uid, sudo_uid, login_uid = content["actor"]
     change = {
@@ -193,7 +199,7 @@ def _intent(text: str, seconds: Seconds, last: int) -> Intent:
 
 
 def _not_written(intent: Intent) -> Iterator[tuple[str, str, str]]:
-    """The lines of the new allocations that the files of a run do not gain: they stood before."""
+    """The lines of new allocations that a run does not add to a file: they existed before."""
     written = {
         (change.path, file_line(line)): ("",)
         for change in intent.changes

@@ -321,7 +321,7 @@ def test_an_interrupted_run_is_told_everywhere_with_both_commands(host: Host, st
     run = interrupted(host, state)
     (host.root / "etc/usernsplan.yaml").write_text(PLAN.format(volume="/srv/vol"))
     undo = f"usernsplan undo {run} --root {host.root}"
-    finish = f"finish it: usernsplan fix-volume {host.volume} --container web --root {host.root}; or take it back: "
+    finish = f"finish it: usernsplan fix-volume {host.volume} --container web --root {host.root}; or undo it: "
     remedies = [undo] if state == "undoing" else [finish, undo]
     [finding] = told(host, "check", "--select", "USN07", status=1)["findings"]
     assert (finding["code"], finding["severity"]) == ("USN070", "error")

@@ -29,7 +29,7 @@ PRINTED = {
     "render lxc": "lxc.idmap = u 0 524288 65536\nlxc.idmap = g 0 524288 65536\n",
     "render nspawn": "--private-users=524288:65536 --private-users-ownership=map --bind=/srv/web:/data\n",
     "podman run": "podman run --uidmap 0:524288:65536 --gidmap 0:524288:65536 docker.io",
-    "usernsplan check": "Nothing found.\nUSN001 (error): Lines of two owners give the same ids",
+    "usernsplan check": "No problems found.\nUSN001 (error): Lines of two owners grant the same ids",
     "whois 524321": "container web, container id 33",
     "usernsplan map": "pool",
 }
@@ -158,7 +158,7 @@ def test_the_plan_file_becomes_what_the_host_has(program: dict[str, str], tmp_pa
         words, env=program, cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.endswith("Nothing to do: the host is as usernsplan.yaml says.\n")
+    assert done.stdout.endswith("Already up to date: the host matches usernsplan.yaml.\n")
     # web, db and cache in that order, past what is reserved; db is 131072 wide.
     assert {
         line

@@ -55,8 +55,8 @@ class UsernsplanError(Exception):
     exit_status: int = ExitStatus.FAILED
     code = "failed"
     hint = ""
-    # The allocation that the error is about; the plan file then shows its line.
-    about = ""
+    # The allocation that the error concerns; a plan file then shows its line.
+    allocation = ""
     # Where the user wrote the option, as it is shown: "--start", or the line and key of a file.
     where = ""
     # What was done before the failure and remains, such as a finished interrupted run.
@@ -173,12 +173,12 @@ class StoppedError(UsernsplanError):
 
 
 @contextmanager
-def about(name: str = "", option: str = "") -> Iterator[None]:
-    """Add to errors in the body the allocation, or the option, that they are about."""
+def concerning(allocation: str = "", option: str = "") -> Iterator[None]:
+    """Add to errors in the body the allocation, or the option, that they concern."""
     try:
         yield
     except UsernsplanError as error:
-        error.about = error.about or name
+        error.allocation = error.allocation or allocation
         error.option = error.option or option
         raise
 

@@ -1,4 +1,4 @@
-"""Plan files at work: found, read, shown, saved and carried out. What they mean is decided in planner.desired."""
+"""Find, read, save and carry out plan files. planner.desired decides what they mean."""
 
 from __future__ import annotations
 
@@ -48,9 +48,10 @@ _SAVED = "saved-plan"
 
 @dataclass(frozen=True, slots=True)
 class PlanFile:
-    """A plan file that was read: its text, what it says, and whether what it does not name is to go.
+    """A plan file: its text and its values.
 
-    ``seen`` is the fingerprint of what was shown, where that was saved.
+    ``prune`` releases what it does not name. ``seen`` is the fingerprint of the plan that was shown;
+    None unless it comes from a saved plan.
     """
 
     text: str
@@ -62,30 +63,31 @@ class PlanFile:
 def load(
     layout: Layout, path: str | None, config: Config | None, *, prune: bool = False
 ) -> PlanFile:
-    """Read a plan file: this one ("-": standard input), or the one that is meant where none is named.
+    """Read the plan file at ``path`` ("-": standard input), or else the default one.
 
-    What it leaves open, ``config`` says, the defaults of the host.
+    ``config`` are the defaults of the host for what the file leaves open. Raises InvalidValueError
+    if there is no plan file, and InvalidFileError for a wrong one.
     """
-    if path is None and (found := plan_file.find(layout)):
-        return _parsed(layout, found.raw, found.path, config, prune=prune)
-    if path is None:
+    if path is not None:
+        raw, place = plan_file.named(path, LONGEST), STDIN if path == "-" else path
+    elif one := plan_file.find(layout):
+        raw, place = one.raw, one.path
+    else:
         begin = in_words(f"{layout.command('export')} > {plan_file.HERE}")
         raise InvalidValueError(
             f"no plan file: neither ./{plan_file.HERE} nor {layout.path(PLAN_FILE)}",
-            hint=f"name one, or begin with {begin}",
+            hint=f"name one, or create one with {begin}",
         )
-    return _parsed(
-        layout, plan_file.named(path, LONGEST), STDIN if path == "-" else path, config, prune=prune
-    )
+    return _parsed(layout, raw, place, config, prune=prune)
 
 
 def found(layout: Layout, one: FoundFile, config: Config | None) -> PlanFile:
-    """Read the plan file that was found where none was named."""
+    """Read the default plan file, which was found already."""
     return _parsed(layout, one.raw, one.path, config, prune=False)
 
 
 def save(layout: Layout, path: str, plan: PlanFile, desired: PlanDiff) -> None:
-    """Write down what was shown, for ``restore``. An existing file is replaced, whole."""
+    """Save the plan that was shown, for ``restore``. An existing file is replaced atomically."""
     content = {
         "format_version": 1,
         "kind": _SAVED,
@@ -100,7 +102,10 @@ def save(layout: Layout, path: str, plan: PlanFile, desired: PlanDiff) -> None:
 
 
 def restore(layout: Layout, path: str, config: Config | None) -> PlanFile:
-    """Read what ``save`` wrote. Raises InvalidFileError for anything else, InvalidValueError for another root's."""
+    """Read a plan that ``save`` wrote.
+
+    Raises InvalidFileError for any other content, and InvalidValueError for a plan of another root.
+    """
     content = plan_file.named(path, LONGEST)
     try:
         found = json.loads(content)
@@ -113,16 +118,17 @@ def restore(layout: Layout, path: str, config: Config | None) -> PlanFile:
         raise InvalidFileError(
             path, "not a plan that 'usernsplan plan --out' saved", hint=again
         ) from error
+
     if root != layout.real:
         raise InvalidValueError(
             f"{line(path)} was made for the root {line(str(root))}",
-            hint=f"say --root {shell(str(root))}",
+            hint=f"use --root {shell(str(root))}",
         )
     return replace(_parsed(layout, raw, str(place), config, prune=prune is True), seen=seen)
 
 
 def allocating(plan: PlanFile, *, replace_remap: bool) -> Callable[[HostState], Plan]:
-    """The decision of an ``allocate`` without a name: what the file names comes, nothing goes."""
+    """The decision of ``allocate`` without a name: it adds what the file names, and removes nothing."""
 
     def decide(state: HostState) -> Plan:
         desired = make_desired(state, plan.spec, replace_remap=replace_remap)
@@ -134,7 +140,7 @@ def allocating(plan: PlanFile, *, replace_remap: bool) -> Callable[[HostState], 
 
 
 def preview(layout: Layout, ledger: Ledger, plan: PlanFile) -> PlanDiff:
-    """What the file comes to now. Raises HostChangedError where something else was shown when it was saved."""
+    """What the plan file changes now. Raises HostChangedError if a saved plan showed something else."""
     with apply.foreseen(layout, ledger) as (state, notes):
         desired = make_desired(state, plan.spec, prune=plan.prune)
     if plan.seen and plan.seen != fingerprint(desired):
@@ -147,15 +153,15 @@ def preview(layout: Layout, ledger: Ledger, plan: PlanFile) -> PlanDiff:
 def carry_out(
     layout: Layout, ledger: Ledger, plan: PlanFile, shown: PlanDiff, command: str
 ) -> tuple[Plan, Plan]:
-    """Do exactly what was shown, but for volumes: first what comes, then what goes.
+    """Do exactly what was shown, except volumes: first allocate, then release.
 
-    Raises HostChangedError where the host holds something else by now, and what apply.carry_out raises.
+    Raises HostChangedError if the host has changed since then, and what apply.carry_out raises.
     """
 
     def of(part: Callable[[PlanDiff], Plan]) -> Callable[[HostState], Plan]:
         return lambda state: part(make_desired(state, plan.spec, prune=plan.prune))
 
-    # What was shown has been agreed to, consequences and all.
+    # The user has agreed to what was shown, including its consequences.
     come = apply.carry_out(
         layout, ledger, exactly(shown.allocate, of(attrgetter("allocate"))), command, agreed=True
     )
@@ -166,22 +172,20 @@ def carry_out(
     except HostChangedError as error:
         if come.changed:
             raise HostChangedError(
-                "the host changed in between: what comes is done, nothing was released"
+                "the host changed in between: the allocations are done, but nothing was released"
             ) from error
         raise
 
 
 def exported(layout: Layout, ledger: Ledger) -> tuple[Spec, tuple[str, ...]]:
-    """The plan file of the host as it is, and what is to be said of it."""
+    """The plan file of the host as it is, and notes on it."""
     state = read.state(layout, ledger.state)
-    notes = (
-        []
-        if state.ledger.allocations
-        else ["nothing is allocated here: the strategy is only a proposal"]
-    )
+    notes = []
+    if not state.ledger.allocations:
+        notes.append("nothing is allocated here, so the strategy is only a proposal")
     names = {a.name for a in state.ledger.allocations}
     notes += [
-        f"the volume {v.path!r} is left out: {why}; fix it once more, or write it down by hand"
+        f"the volume {v.path!r} is left out: {why}; run fix-volume on it again, or add it by hand"
         for v in state.ledger.volumes
         if v.name in names and (why := why_left_out(v))
     ]
@@ -194,7 +198,10 @@ def exported(layout: Layout, ledger: Ledger) -> tuple[Spec, tuple[str, ...]]:
 def fix_volumes(
     layout: Layout, ledger: Ledger, desired: PlanDiff, command: str, watch: Watch
 ) -> tuple[tuple[Volume, FixReport | UsernsplanError], ...]:
-    """Run fix-volume for each volume that is not as the file wants it; one that cannot be fixed keeps none from it."""
+    """Run fix-volume for each volume that is not as the file wants it.
+
+    An error of one volume does not stop the others.
+    """
     known = ledger.state()
 
     def fixed(one: Volume) -> FixReport | UsernsplanError:
@@ -211,7 +218,7 @@ def fix_volumes(
 
 
 def _request(known: LedgerState, one: Volume) -> FixRequest:
-    """What to ask of fix-volume for a volume. Raises InvalidValueError for a mode that nobody knows."""
+    """The request that fixes a volume. Raises InvalidValueError for an unknown mode."""
     if one.known_mode is None:
         raise InvalidValueError(
             f"{one.path}: the mode {one.mode!r} is unknown",

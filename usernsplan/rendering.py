@@ -49,12 +49,12 @@ def rendering(request: RenderRequest, root: str = "/") -> Rendered:
     ledger = open_ledger(layout)
     known = ledger.state()
     chosen, allocation = engines.engine(request.engine), allocation_of(known, request.name)
-    wishes = [VolumeRequest.parse(words) for words in request.volumes]
-    recorded = volumes.recorded(layout, known) if wishes else volumes.Recorded((), ())
-    for wish in wishes:
-        _refuse_half_way(layout, wish, recorded.runs)
+    requested = [VolumeRequest.parse(words) for words in request.volumes]
+    recorded = volumes.recorded(layout, known) if requested else volumes.Recorded((), ())
+    for volume in requested:
+        _refuse_half_way(layout, volume, recorded.runs)
 
-    ground = MountContext(
+    mount_context = MountContext(
         ledger=known,
         layout=layout,
         why_no_idmap=partial(_why_no_idmap, layout),
@@ -64,9 +64,9 @@ def rendering(request: RenderRequest, root: str = "/") -> Rendered:
         rootless=request.rootless,
         doubts={path: one.fact for path, one in doubts(known, recorded.volumes, layout).items()},
     )
-    mounts, notes = decide(request.engine, allocation, wishes, ground)
+    mounts, notes = decide(request.engine, allocation, requested, mount_context)
 
-    asked = RenderContext(
+    context = RenderContext(
         state=read.state(layout, ledger.state) if chosen.reads_host or request.rootless else None,
         mounts=mounts,
         image=request.image,
@@ -77,7 +77,7 @@ def rendering(request: RenderRequest, root: str = "/") -> Rendered:
         place=f"{request.bundle}{_CONFIG}",
         layout=layout,
     )
-    found = engines.render(request.engine, allocation, asked)
+    found = engines.render(request.engine, allocation, context)
 
     if known.interrupted:
         notes = (INTERRUPTED, *notes)
@@ -193,15 +193,15 @@ def _seen(layout: Layout, path: str) -> os.stat_result | None:
         return None
 
 
-def _refuse_half_way(layout: Layout, wish: VolumeRequest, runs: Iterable[UnfinishedRun]) -> None:
+def _refuse_half_way(layout: Layout, volume: VolumeRequest, runs: Iterable[UnfinishedRun]) -> None:
     """Raise RefusedError for a volume that an interrupted run left half-way.
 
     Some of its files have the old owners, others the new ones.
     """
-    run = half_way(layout.real.rstrip("/") + files.name_below(layout, wish.source), runs)
+    run = half_way(layout.real.rstrip("/") + files.name_below(layout, volume.source), runs)
     if run:
         fact, remedy = told(run, layout)
-        raise RefusedError(f"--volume {wish.source}: {fact}", hint=remedy)
+        raise RefusedError(f"--volume {volume.source}: {fact}", hint=remedy)
 
 
 def _why_no_idmap(layout: Layout, path: str) -> str:

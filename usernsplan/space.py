@@ -1,23 +1,28 @@
-"""The host's id space as one value, to be drawn and counted: who has which ids, what clashes, what is left. Pure.
+"""The id space of a host as one value: the holders of ids, conflicts, and what is left. Pure.
 
-HostState -> Space. A ``Segment`` is one claim on a range of ids, as uids, as gids, or as both; segments may lie over
-each other. Two of them are in conflict where they share ids of the same sort and their kinds are a pair of
-``_CLASHES``:
+HostState -> Space. A ``Segment`` is one claim on a range of ids: as uids, as gids, or as both.
+Segments may overlap. Two segments are in conflict if they share ids of the same kind and their
+origins are a pair of ``_CLASHES``:
 
-- a range that one party may use as its own (an allocation, its filler, a line of somebody's) against another party's;
-- such a range against an account or a group in it, against what is reserved by convention, and against a reservation;
-- a range in quarantine against whoever got ids of it meanwhile: an allocation, a line, an account, a group.
+- a range that one party may use as its own (an allocation, its filler, a line) and that of another;
+- such a range and an account or a group in it, a range reserved by convention, or a reservation;
+- a quarantined range and a party that got some of its ids since then: an allocation, a line, an
+  account, a group.
 
-No conflict, because it is meant to be so:
+The following are intended, so they are not conflicts:
 
-- what belongs to one owner: two lines of his, a line of his that lies over an allocation granted to him (so root's
-  lines over LXC's allocations), an allocation and its filler; the lines that carry an allocation are told as it;
-- a shared or identity map: it maps people's ids deliberately;
-- lines of root and of LXD's or Incus's account, to which their packages grant one range;
-- a line of root's about the host's own ids (claims.meant), or over what is reserved by convention: root has them;
-- accounts and groups in what is reserved for them by convention, and in a reservation, whose reason they may be;
-- running namespaces: what they map is given by a line, or by root at will; they are shown where no allocation has them;
-- areas that anybody takes ranges from after looking: the pool, and where useradd looks.
+- segments of one owner: two of its lines, a line over an allocation granted to it (such as root's
+  lines over LXC's allocations), an allocation and its filler. The lines of an allocation are not
+  segments of their own.
+- a shared or identity map: it maps the host's ids on purpose.
+- lines of root and of the account of LXD or Incus, to which their packages grant one range.
+- a line of root about the host's own ids (claims.meant), or over ids reserved by convention: root
+  has these anyway.
+- accounts and groups in a range reserved for them by convention, and in a reservation, which may be
+  for them.
+- running namespaces: a line grants what they map, or root decides. They are segments only if no
+  allocation has their ids.
+- areas from which others take free ranges: the pool, and the area of useradd.
 """
 
 from __future__ import annotations
@@ -51,16 +56,16 @@ if TYPE_CHECKING:
     from usernsplan.model import Allocation, HostState
     from usernsplan.strategies import Strategy
 
-# What a segment was found in: the source of a claim, or what an area is.
+# Where a segment comes from: the source of a claim, or the kind of an area.
 Origin = Source | Literal["useradd", "pool", "free"]
-# As what the ids of a segment are claimed: as uids, as gids, or as both.
+# The kinds of ids that a segment claims: uids, gids, or both.
 Kinds = tuple[Kind, ...]
 
-# So many conflicts are all told. Of each segment behind these, so many are: thousands of lines that
-# lie over each other make millions of pairs.
+# The first _MOST conflicts are all listed, then at most _NAMED of each segment: thousands of lines
+# over each other make millions of pairs.
 _MOST, _NAMED = 100_000, 20
 
-# Areas, not claims: all who take from them look first.
+# Areas, not claims: whatever takes ids from them first looks for free ones.
 BACKGROUND: frozenset[Origin] = frozenset({"reserved", "useradd", "pool", "free"})
 _OWN: tuple[Origin, ...] = ("allocation", "filler")
 _CLASHES: dict[Origin, frozenset[Origin]] = {
@@ -81,9 +86,9 @@ _CLASHES: dict[Origin, frozenset[Origin]] = {
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Claims that are one: which ids, as what, from where, whose (``label``), what else there is.
+    """Equal claims as one: the ids, their kinds, the origin, the holder (``label``), and details.
 
-    ``owners`` are those to whom the ids are granted (an allocation's, a line's), else none.
+    ``owners`` are the owners of an allocation or a line; empty for other origins.
     """
 
     ids: IdRange
@@ -96,7 +101,10 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """Ids that two segments claim as the same kinds; they are positions in ``Space.segments``."""
+    """Ids of the same kinds that two segments claim.
+
+    ``first`` and ``second`` are positions in ``Space.segments``.
+    """
 
     ids: IdRange
     kinds: Kinds
@@ -106,11 +114,11 @@ class Conflict:
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """The figures of a pool, in ids; ``more`` ranges of ``count`` ids at multiples of ``align`` can be allocated.
+    """The figures of a pool, in ids.
 
-    ``quarantined`` ids would come back with release --forget, and then ``more_after_forget`` ranges fit.
-    ``shared``: containers of the host have one map together, any number of them; ranges are given once these are
-    released.
+    ``more`` ranges of ``count`` ids at multiples of ``align`` can be allocated. release --forget
+    would free ``quarantined`` ids, and then ``more_after_forget`` ranges would fit. ``shared``: any
+    number of containers share one map, so ranges are given out only once they are released.
     """
 
     strategy: str
@@ -125,17 +133,17 @@ class Capacity:
 
     @property
     def used(self) -> int:
-        """How many ids of the pool somebody has, what is kept back included."""
+        """The number of ids of the pool that are not free, including quarantined ones."""
         return self.pool.count - self.free.total()
 
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """Everything that is claimed, by first id and longest first; conflicts by id; and the figures.
+    """All segments by first id, the longest first; all conflicts by id; and the figures.
 
-    ``is_complete`` is False where there are more conflicts than are told; every id in conflict is.
-    ``capacity`` is None where login.defs leaves no pool, and ``useradd`` where it cannot be read:
-    ``problem`` says why.
+    ``is_complete`` is False if some conflicts are not listed; even then every id in conflict is in
+    one. ``capacity`` is None if login.defs leaves no pool, and ``useradd`` is None if login.defs
+    cannot be read; ``problem`` is the reason.
     """
 
     segments: tuple[Segment, ...]
@@ -155,7 +163,7 @@ class Space:
 
 
 def space(state: HostState, strategy: Strategy | None = None, pool: IdRange | None = None) -> Space:
-    """The id space of a host; what can still be had is told for ``strategy`` (see ``usual``) from ``pool``."""
+    """The id space of a host. Its capacity is for ``strategy`` (default: ``usual``) in ``pool``."""
     claims = claims_of(state)
     figures, problem = None, ""
     try:
@@ -170,9 +178,9 @@ def space(state: HostState, strategy: Strategy | None = None, pool: IdRange | No
 
 
 def usual(state: HostState, size: int | None = None) -> Strategy:
-    """What the next container would be given: by the host's own strategy, where one takes ranges; else per-container.
+    """The strategy for the next container: single-uid if the host has it, else per-container.
 
-    ``size`` None: 65536 ids; for single-uid, blocks of the size that the host's last one has.
+    ``size`` None: 65536 ids, or for single-uid the size of the host's last block.
     """
     last = next(
         (a for a in reversed(state.ledger.allocations) if a.strategy == SingleUid.name), None
@@ -186,7 +194,7 @@ def usual(state: HostState, size: int | None = None) -> Strategy:
 def capacity(
     state: HostState, strategy: Strategy | None = None, pool: IdRange | None = None
 ) -> Capacity:
-    """What is left of the pool. Raises what ``pool_of`` raises where login.defs leaves none."""
+    """The capacity of the pool. Raises what ``pool_of`` raises if login.defs leaves none."""
     return _capacity(state, claims_of(state), strategy, pool)
 
 
@@ -216,10 +224,11 @@ def _capacity(
 
 
 def conflicts(segments: Sequence[Segment]) -> tuple[tuple[Conflict, ...], bool]:
-    """Where two segments clash, by the rules at the top, and whether these are all conflicts.
+    """The conflicts by the rules at the top, and whether the list is complete.
 
-    ``segments`` are in the order of their first ids. Each pair is told once, at the later segment;
-    past _MOST pairs only those that reach farthest are, which are all the ids in conflict.
+    ``segments`` must be in the order of their first ids. Each pair is listed once, at the later
+    segment. After _MOST pairs only those that reach farthest are listed; these cover every id in
+    conflict.
     """
     met = sweep(segments, lambda s: (s.ids.start, s.ids.stop), lambda s: s.origin)
     found: list[Conflict] = []
@@ -241,7 +250,7 @@ def conflicts(segments: Sequence[Segment]) -> tuple[tuple[Conflict, ...], bool]:
 
 
 def clash(one: Segment, other: Segment) -> bool:
-    """Tell whether two segments that share ids do so against each other."""
+    """Tell whether two segments that share ids are in conflict."""
     if other.origin not in _CLASHES.get(one.origin, ()) or not set(one.kinds) & set(other.kinds):
         return False
     if one.origin in _OWN and other.origin in _OWN:
@@ -259,15 +268,15 @@ def _is_meant(line: Segment, over: Segment) -> bool:
 
 
 def _segments(state: HostState, claims: Claims) -> Iterator[Segment]:
-    """The claims as segments: what is the same as uids and as gids is told once."""
+    """The claims as segments. Equal claims on uids and on gids are one segment."""
     accounts = {(c.holder, c.start) for c in claims if c.source == "account"}
     roots = {c[:3] for c in claims if c.source == "subid" and c.holder == ROOT}
     found: dict[tuple[int, int, Origin, str, object], list[Claim]] = {}
     for claim in claims:
-        # An allocation is told instead of its lines; an id that cannot exist is nobody's.
+        # An allocation stands for its lines, and an id that cannot exist has no holder.
         is_ours = claim.source == "subid" and claim.allocation
         if claim.source != "namespace" and not is_ours and claim.start < ID_LIMIT:
-            origin, label, more = _as_told(claim, accounts, roots)
+            origin, label, more = _shown_as(claim, accounts, roots)
             found.setdefault((*claim[:2], origin, label, more), []).append(claim)
 
     for (_, _, origin, label, _), several in found.items():
@@ -275,10 +284,10 @@ def _segments(state: HostState, claims: Claims) -> Iterator[Segment]:
     yield from _running(claims)
 
 
-def _as_told(
+def _shown_as(
     claim: Claim, accounts: set[tuple[str, int]], roots: set[tuple[int, int, Kind]]
 ) -> tuple[Origin, str, object]:
-    """What a claim is told as: its origin, its label, and what else keeps it apart from another."""
+    """The origin and label of a claim, and what else distinguishes it from others."""
     if isinstance(claim.value, User) and claim.kind == "gid":
         return "group", str(claim.start), None
     if (claim.holder, claim.start) in accounts and isinstance(claim.value, Group):
@@ -293,7 +302,7 @@ def _problem(line: Claim) -> str:
 
 
 def _is_of_root(line: Claim, roots: set[tuple[int, int, Kind]]) -> bool:
-    """Tell whether a line is of a daemon of root's, and root has the same."""
+    """Tell whether a line belongs to a daemon that root runs, and root has the same line."""
     return line.holder in DAEMONS_OF_ROOT and line[:3] in roots
 
 
@@ -324,7 +333,7 @@ def _segment(
             details = (path(GROUP),)
         case Quarantined(since=since):
             forget = state.layout.inline(f"release --forget {shell(label)}")
-            details = (f"released {since}".rstrip(), f"{forget} gives it back")
+            details = (f"released {since}".rstrip(), f"{forget} frees it")
         case Reservation(since=since):
             details = (f"since {since}",) if since else ()
         case Reserved(source=source):
@@ -340,9 +349,9 @@ def _of_allocation(a: Allocation, origin: Origin, running: IdSet) -> tuple[str, 
     if a.reserved_range is not None and a.reserved_range.start in running:
         details.append("a user namespace runs in it")
     if origin == "shared":
-        details.insert(0, "maps these ids of the host deliberately")
+        details.insert(0, "maps these ids of the host on purpose")
     if origin == "filler":
-        details.insert(0, "ids of nobody's, which fill the gap in Docker's map")
+        details.insert(0, "unused ids that fill the gap in Docker's map")
     one, *others = a.mapping.uids
     held = a.reserved_range if origin == "allocation" and not others else None
     if held and one.count < held.count:
@@ -351,17 +360,17 @@ def _of_allocation(a: Allocation, origin: Origin, running: IdSet) -> tuple[str, 
 
 
 def _running(claims: Claims) -> Iterator[Segment]:
-    """What running namespaces map that no allocation has; those side by side are joined."""
+    """The ids that running namespaces map and no allocation has. Adjacent ones are joined."""
     running = claims.where(lambda claim: claim.source == "namespace").ids
     ours = claims.where(lambda claim: claim.allocation and claim.source != "subid").ids
-    what = ("no allocation has these ids", "'usernsplan inspect --all' tells them apart")
+    what = ("no allocation has these ids", "'usernsplan inspect --all' lists the namespaces")
     for ids in running - ours:
         yield Segment(ids, KINDS, "namespace", "one or more running user namespaces", what)
 
 
 def _areas(state: HostState, figures: Capacity | None) -> Iterator[Segment]:
     if figures:
-        what = ("where allocate takes ranges from",)
+        what = ("allocate takes ranges from it",)
         yield Segment(figures.pool, KINDS, "pool", "the pool", what)
     given = useradd(state)
     uids, gids = given.areas if given else (None, None)
@@ -371,5 +380,5 @@ def _areas(state: HostState, figures: Capacity | None) -> Iterator[Segment]:
     for kinds, area in areas:
         if area:
             key = f"SUB_{kinds[0].upper()}"
-            words = (f"{state.layout.path(LOGIN_DEFS)}: {key}_MIN to _MAX",)
-            yield Segment(area, kinds, "useradd", "where useradd looks for ranges", words)
+            place = (f"{state.layout.path(LOGIN_DEFS)}: {key}_MIN to _MAX",)
+            yield Segment(area, kinds, "useradd", "where useradd looks for ranges", place)

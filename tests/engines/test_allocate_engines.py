@@ -276,17 +276,17 @@ def test_both_pools_and_containers_are_had_at_once_and_root_gets_the_containers_
         (
             (*PER_CONTAINER, "--engine", "kubernetes", "--pods", "0"),
             2,
-            "there is no pool for 0 containers of kubernetes",
+            "a pool for 0 containers of kubernetes is impossible",
         ),
         (
             (*PER_CONTAINER, "--engine", "kubernetes", "--pods", "-1"),
             2,
-            "there is no pool for -1 containers of kubernetes",
+            "a pool for -1 containers of kubernetes is impossible",
         ),
         (
             (*PER_CONTAINER, "--engine", "kubernetes", "--pods", "99999"),
             2,
-            "there is no pool for 99999 containers of kubernetes",
+            "a pool for 99999 containers of kubernetes is impossible",
         ),
         ((*PER_CONTAINER, "web", "--engine", "LXC"), 2, "no engine 'LXC'"),
         ((*PER_CONTAINER, "web", "--engine", ""), 2, "no engine ''"),
@@ -299,7 +299,7 @@ def test_both_pools_and_containers_are_had_at_once_and_root_gets_the_containers_
         (
             (*PER_CONTAINER, "--engine", "podman-auto", "--owner", "bob"),
             2,
-            "--owner without a name",
+            "--owner needs a name",
         ),
     ],
 )
@@ -414,7 +414,7 @@ def test_a_name_that_useradd_would_not_take_is_refused_before_it_is_asked(root: 
     words = (*PER_CONTAINER, name, "--engine", "docker-instance", "--root", root)
     for more in (["--dry-run"], []):
         _, said = here(*words, *more, status=2)
-        assert "give it a shorter owner" in said
+        assert "choose a shorter owner" in said
     assert not (root / "var").exists()
     here(*words, "--owner", "kubelet")
 

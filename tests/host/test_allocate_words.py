@@ -437,7 +437,7 @@ def test_the_default_that_is_somebody_names_him_and_the_option(root: Path) -> No
     out, said = here("allocate", "--strategy", "shared", "web", "--root", root)
     assert "usernsplan-web:2:1" in out
     assert "DOCKERROOT 2 is the account 'bin'" in said
-    assert "'--dockerroot auto' takes the first id that nobody has (here 5)" in said
+    assert "--dockerroot auto takes the first unused id (here 5)" in said
 
 
 def test_auto_takes_the_first_id_that_nobody_has_and_keeps_it(root: Path) -> None:

@@ -212,7 +212,7 @@ def test_what_docker_itself_had_made_is_adopted_with_its_first_id(root: Path) ->
     put(root, "subuid", "dockremap:165536:65536\n")
     put(root, "subgid", "dockremap:165536:65536\n")
     words = ("allocate", "--strategy", "per-container", "--root", root)
-    assert "'--start 165536' adopts it" in usernsplan(*words, status=9).stderr
+    assert "adopt it with '--start 165536'" in usernsplan(*words, status=9).stderr
     before = files_of(root)
     document = json_of(*words, "--start", "165536")
     assert document["allocations"][0]["uid_map"] == extents((0, 165536, 65536))

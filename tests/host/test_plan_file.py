@@ -132,7 +132,7 @@ def test_plan_apply_and_again(root: Path) -> None:
         ("apply", "--prune", "--yes"),
     ):
         again, _ = here(*words, "--root", root)
-        assert again == "Nothing to do: the host is as usernsplan.yaml says.\n"
+        assert again == "Already up to date: the host matches usernsplan.yaml.\n"
         assert tree(root) == done
     here("list", "--root", root)
     assert "apply --yes" in here("history", "--root", root)[0]
@@ -143,7 +143,9 @@ def test_what_the_file_does_not_name_stays_unless_it_is_pruned(root: Path) -> No
     here("apply", "--yes", "--root", root)
     write(PER_CONTAINER + "engines: [podman]\ncontainers: [{name: db, size: 131072}]\n")
     out, _ = here("plan", "--root", root)
-    assert "Not in usernsplan.yaml, and kept (--prune lets it go): web, reservation 800000\n" in out
+    assert (
+        "Not in usernsplan.yaml, and kept (--prune releases them): web, reservation 800000\n" in out
+    )
     here("apply", "--root", root)
     assert lines(root) == LINES
     out, _ = here("plan", "--prune", "--root", root)
@@ -196,7 +198,7 @@ def test_export_is_the_file_that_leaves_everything_as_it_is(root: Path, folder: 
     for words in (("plan", "--check"), ("plan", "--prune", "--check"), ("apply", "--prune")):
         assert (
             here(*words, "--root", root)[0]
-            == "Nothing to do: the host is as usernsplan.yaml says.\n"
+            == "Already up to date: the host matches usernsplan.yaml.\n"
         )
     assert tree(root) == before
     document = told("export", "--root", root)
@@ -803,7 +805,7 @@ def test_nothing_to_do_is_saved_and_done_too(root: Path) -> None:
     here("apply", "--yes", "--root", root)
     save(root)
     done = tree(root)
-    assert "Nothing to do" in here("apply", "--plan", "saved", "--root", root)[0]
+    assert "Already up to date" in here("apply", "--plan", "saved", "--root", root)[0]
     assert tree(root) == done
 
 
@@ -875,7 +877,7 @@ def test_where_nothing_is_to_be_done_nobody_is_asked(root: Path) -> None:
     here("apply", "--yes", "--root", root)
     status, out, seen = answered(b"", "apply", "--root", str(root), wait=False)
     assert (status, seen) == (0, "")
-    assert "Nothing to do" in out
+    assert "Already up to date" in out
 
 
 def test_nobody_is_asked_about_what_he_was_not_shown(root: Path) -> None:
@@ -1040,10 +1042,10 @@ def test_volumes_are_given_to_their_containers(root: Path) -> None:
     web, db, rootfs = (make_volume(root, f"/srv/{name}") for name in ("web", "db", "rootfs"))
     os.chown(rootfs / "file", 33, 44)
     out, _ = here("plan", "--root", root)
-    assert "  ~ volume /srv/db      to be given to db (own 999:998)\n" in out
+    assert "  ~ volume /srv/db      fix for db (own 999:998)\n" in out
     assert out.endswith("Plan: 2 to add, 0 to change, 0 to remove, 3 volumes to fix.\n")
     out, _ = here("apply", "--yes", "--root", root)
-    assert "The volumes are left" in out
+    assert "The volumes are not fixed yet" in out
     assert owners(root / "srv") == {(0, 0), (33, 44)}
     here("plan", "--check", "--root", root, status=4)
     document = told("apply", "--yes", "--fix-volumes", "--root", root)
@@ -1057,7 +1059,7 @@ def test_volumes_are_given_to_their_containers(root: Path) -> None:
     # Repeating the command changes nothing.
     done = tree(root)
     here("plan", "--check", "--root", root)
-    assert "Nothing to do" in here("apply", "--fix-volumes", "--root", root)[0]
+    assert "Already up to date" in here("apply", "--fix-volumes", "--root", root)[0]
     assert tree(root) == done
     write(here("export", "--root", root)[0])
     here("plan", "--check", "--root", root)
@@ -1308,5 +1310,5 @@ def test_a_remap_to_somebody_else_is_refused_in_the_words_of_the_file(root: Path
     (root / "etc/docker/daemon.json").write_text('{"userns-remap": "bob"}')
     file = write("strategy: per-container\nengines: [docker]\ncontainers: [default]\n")
     _, err = here("apply", file, "--yes", "--root", root, status=9)
-    assert "write 'daemon: NAME' to change it, or 'daemon: false' to leave it alone" in err
+    assert "write 'daemon: NAME' to change it, or 'daemon: false' to keep it" in err
     assert (root / "etc/docker/daemon.json").read_text() == '{"userns-remap": "bob"}'

@@ -257,7 +257,7 @@ def test_the_same_name_gets_its_released_range_back(root: Path, words: tuple[str
     found, _ = ran(root, *WEB, *words)
     assert [a["reserved_range"] for a in found["allocations"]] == [ids(524288, 65536)]
     assert [f["message"] for f in found["findings"] if f["code"] == "USN131"] == [
-        "'web' has 524288-589823 again, which it had until it was released"
+        "'web' has 524288-589823 again, its range before the release"
     ]
     assert listed(root) == (["web"], [("db", 589824)])
     here("allocate", "new", "db", "--strategy", "per-container", "--root", root)
@@ -317,10 +317,10 @@ def test_a_range_that_is_somebody_elses_by_now_does_not_come_back_and_that_is_sa
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (("--size", "1000"), "1000 ids are asked for"),
+        (("--size", "1000"), "the request is for 1000 ids"),
         (("--owner", "carl"), "its owner was usernsplan-web"),
-        (("--start", "655360"), "other ids are asked for"),
-        (("--pool", "700000-900000"), "other ids are asked for"),
+        (("--start", "655360"), "the request is for other ids"),
+        (("--pool", "700000-900000"), "the request is for other ids"),
     ],
 )
 def test_by_other_words_a_name_gets_another_range_and_that_is_said(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.unit.desired import PER_CONTAINER, again, applied, decided, ids
 from tests.unit.states import DOCKREMAP_GROUP, DOCKREMAP_USER, GROUP, PASSWD, Known, files, state
 from usernsplan.errors import UsernsplanError
-from usernsplan.formats.spec import Spec, SpecContainer, SpecReservation, SpecVolume
+from usernsplan.formats.spec import Spec, SpecContainer, SpecEngine, SpecReservation, SpecVolume
 from usernsplan.ids import IdRange, IdSet
 from usernsplan.planner.desired import fingerprint, make_desired, merged_changes
 from usernsplan.planner.exported import exported
@@ -82,6 +82,15 @@ def hosts(draw: st.DrawFn) -> HostState:
 
 
 @st.composite
+def spec_engines(draw: st.DrawFn, name: str) -> SpecEngine:
+    if name not in {"podman-auto", "kubernetes"}:
+        return SpecEngine(name)
+    size = draw(st.sampled_from([None, 1, 2]))
+    start = draw(st.sampled_from(POOL_STARTS)) if draw(st.integers(0, 3)) else None
+    return SpecEngine(name, size, start)
+
+
+@st.composite
 def specs(draw: st.DrawFn, strategy: str) -> Spec:
     def options() -> dict[str, int]:
         return {
@@ -117,7 +126,6 @@ def specs(draw: st.DrawFn, strategy: str) -> Spec:
     engines = draw(
         st.none() | (st.just(("podman-auto",)) if strategy == "per-container" else some) | some
     )
-    pools = [e for e in engines or () if e in {"podman-auto", "kubernetes"}]
     ranges = [
         IdRange(524288, 65536),
         IdRange(600000, 1),
@@ -131,15 +139,7 @@ def specs(draw: st.DrawFn, strategy: str) -> Spec:
         pool=draw(st.sampled_from([*[None] * 4, IdRange(524288, 9 * 65536)]))
         if strategy == "per-container"
         else None,
-        engines=engines,
-        pools=tuple(
-            (engine, draw(st.sampled_from([1, 2]))) for engine in pools if draw(st.booleans())
-        ),
-        pool_starts=tuple(
-            (engine, draw(st.sampled_from(POOL_STARTS)))
-            for engine in pools
-            if draw(st.integers(0, 3))
-        ),
+        engines=None if engines is None else tuple(draw(spec_engines(name)) for name in engines),
         daemon=draw(st.sampled_from([*[None] * 5, False, *(c.name for c in containers)])),
         containers=containers,
         reservations=tuple(

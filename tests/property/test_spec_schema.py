@@ -35,7 +35,7 @@ OPTIONS = ("size", "block", "container-id", "dockerroot", "max")
 # What no JSON Schema can say, and the loader does, in its words: names, volumes and ranges that are equal though they
 # are not written the same; a range whose end lies before its start, and ids past the last one; text that shows nothing.
 ONLY_THE_LOADER = re.compile(
-    r"stands here a second time|no such range of ids|is not printable text|there is no such id"
+    r"(stands here|appears) a second time|no such range of ids|is not printable text|there is no such id"
 )
 
 Document = dict[str, Any]

@@ -77,7 +77,7 @@ reservations: [{ids: 524288-524300, for: NFS}]
         ("+", "account", "usernsplan-web", "useradd"),
         ("+", "reservation", "524288-524300", "NFS"),
         ("~", "docker", "/etc/docker/daemon.json", '"userns-remap": "usernsplan-web"'),
-        ("~", "volume", "/db", "to be given to db (own 5:6)"),
+        ("~", "volume", "/db", "fix for db (own 5:6)"),
     ]
     assert counts(desired) == {"add": 5, "change": 1, "remove": 0, "volumes": 1}
     assert desired.pending
@@ -102,8 +102,8 @@ def test_what_changes_and_what_goes() -> None:
     )
     assert steps(host, said) == [
         "~ reservation 700000-700001: new words",
-        "~ container web: its lines are put back as they were granted",
-        "~ container web: granted to root too",
+        "~ container web: its lines are restored",
+        "~ container web: also granted to root",
     ]
     assert decided(host, said).kept == ("old", "reservation 5-6")
     gone = decided(host, said, prune=True)
@@ -179,7 +179,7 @@ def test_a_host_has_one_strategy(prune: bool) -> None:
         ),
         (
             "[aa, {name: bb, start: 65536}]",
-            "p.yaml:2: containers[1].start: 65536-131071 lies outside the pool",
+            "p.yaml:2: containers[1].start: 65536-131071 is outside the pool",
         ),
         (
             "[{name: aa, start: 524288, size: 65537}, {name: bb, start: 589824}]",
@@ -228,7 +228,7 @@ def test_what_a_container_cannot_have_is_told_with_its_line(containers: str, mes
         (
             state(quarantined=[Quarantined("q", IdRange(524288, 5), "")]),
             "",
-            "524288-524292 is released",
+            "524288-524292 is quarantined",
         ),
         (web(), "", "524288-589823 is granted by a line"),
         (state(allocations=[shared("aa", (0, 2, 1), reserved_range=IdRange(524288, 1))]), "", None),
@@ -248,7 +248,7 @@ def test_ids_that_were_given_out_cannot_be_reserved() -> None:
         PER_CONTAINER + "containers: [web]\nreservations:\n- {ids: 589823-600000, for: NFS}\n",
     )
     assert found.startswith(
-        "p.yaml:4: reservations[0].ids: 589823-600000 overlaps 524288-589823, which 'web' has"
+        "p.yaml:4: reservations[0].ids: 589823-600000 overlaps 524288-589823 of 'web'"
     )
 
 
@@ -266,7 +266,7 @@ def test_a_volume_is_one_containers() -> None:
         + "containers:\n- {name: aa, volumes: [/v]}\n- name: bb\n  volumes:\n  - /w\n  - /v\n"
     )
     assert refused(state(), said).startswith(
-        "p.yaml:7: the volume /v stands here a second time: line 3"
+        "p.yaml:7: the volume /v appears a second time; the first is in line 3"
     )
 
 
@@ -293,7 +293,7 @@ def test_volumes_that_only_begin_alike_are_two() -> None:
 
 def test_daemon_names_a_container_of_the_file() -> None:
     assert refused(web(), PER_CONTAINER + "daemon: web\ncontainers: [aa]\n").startswith(
-        "p.yaml:2: daemon: 'web' is none"
+        "p.yaml:2: daemon: this file has no container 'web'"
     )
 
 

@@ -510,14 +510,18 @@ def test_the_pool_ends_where_login_defs_says(login_defs: bytes, slots: int) -> N
         (
             b"SUB_UID_MIN 700000\nSUB_UID_MAX 600000\n",
             InvalidFileError,
-            "SUB_UID_MIN 700000 lies above SUB_UID_MAX",
+            "SUB_UID_MIN 700000 is above SUB_UID_MAX",
         ),
         (
             b"SUB_GID_MIN 700000\nSUB_GID_MAX 600000\n",
             InvalidFileError,
-            "SUB_GID_MIN 700000 lies above SUB_GID_MAX",
+            "SUB_GID_MIN 700000 is above SUB_GID_MAX",
         ),
-        (b"SUB_UID_MAX 524287\n", InvalidValueError, "524287, below our pool's start 524288"),
+        (
+            b"SUB_UID_MAX 524287\n",
+            InvalidValueError,
+            "524287, below the start of the default pool, 524288",
+        ),
         (b"# x\nSUB_UID_MAX lots\n", InvalidFileError, "login.defs:2: SUB_UID_MAX is 'lots'"),
         (b"SUB_UID_MAX -1\n", InvalidFileError, "login.defs:1: SUB_UID_MAX is '-1'"),
     ],
@@ -752,7 +756,7 @@ def test_two_allocations_cannot_have_one_owner() -> None:
     "request_", [asked("web", owner="bob"), asked("web", start=FIRST)], ids=["--owner", "--start"]
 )
 def test_what_is_about_one_name_cannot_be_said_of_two(request_: AllocateRequest) -> None:
-    with pytest.raises(InvalidValueError, match="several are given"):
+    with pytest.raises(InvalidValueError, match="and there are several"):
         make_plan(state(), replace(request_, names=("web", "db")))
     assert len(make_plan(state(), replace(request_, names=("web", "web"))).allocations) == 1
 
@@ -768,11 +772,11 @@ def test_a_start_that_is_free_is_taken_though_a_lower_one_is_free_too() -> None:
     ("strategy", "start", "words"),
     [
         (PerContainer(), FIRST + 1, "524289 is not a multiple of 65536"),
-        (PerContainer(), 65536, "lies outside the pool 524288-600100000"),
-        (PerContainer(), 600047616, "lies outside the pool 524288-600100000"),
-        (PerContainer(size=117922), 599982080, "599982080-600100001 lies outside the pool"),
+        (PerContainer(), 65536, "is outside the pool 524288-600100000"),
+        (PerContainer(), 600047616, "is outside the pool 524288-600100000"),
+        (PerContainer(size=117922), 599982080, "599982080-600100001 is outside the pool"),
         (SingleUid(), 1000000001, "1000000001 is not a multiple of 10000"),
-        (SingleUid(), 2000000000, "lies outside the pool 1000000000-1999999999"),
+        (SingleUid(), 2000000000, "is outside the pool 1000000000-1999999999"),
         (PerContainer(), -65536, "no such range of ids"),
         (PerContainer(), 4294967296, "no such range of ids"),
     ],
@@ -803,7 +807,7 @@ def test_a_start_may_be_the_last_that_fits_into_the_pool() -> None:
             "524288 is mapped by a running user namespace",
         ),
         (state(allocations=[per_container("db", FIRST)]), "524288-589823 is allocated in"),
-        (state(quarantined=[Quarantined("db", IdRange(FIRST, 1), "")]), "524288 is released"),
+        (state(quarantined=[Quarantined("db", IdRange(FIRST, 1), "")]), "524288 is quarantined"),
     ],
     ids=["subuid", "subgid", "account", "namespace", "ledger", "quarantine"],
 )
@@ -816,7 +820,7 @@ def test_a_start_that_is_not_free_is_refused_and_the_holder_named(
 
 def test_a_start_in_a_reserved_range_is_refused_even_with_a_pool_around_it() -> None:
     request = asked("web", start=2147352576, pool=IdRange.parse("2147352576-2147483647"))
-    with pytest.raises(RefusedError, match="is kept for systemd"):
+    with pytest.raises(RefusedError, match="is reserved for systemd"):
         make_plan(state(), request)
 
 
@@ -984,7 +988,7 @@ def test_one_host_has_one_strategy(
     host = carried_out(state(), make_plan(state(), asked("web", strategy=first)))
     with pytest.raises(
         RefusedError,
-        match=f"this host's strategy is {first.name}, and one host has one strategy: web",
+        match=f"this host's strategy is {first.name}, and a host has only one strategy: web",
     ):
         make_plan(host, asked(name, strategy=then))
 
@@ -1149,7 +1153,9 @@ def test_a_filler_that_went_away_is_put_back_in_the_middle() -> None:
 
 
 def test_a_map_past_65535_cannot_be_dockers() -> None:
-    with pytest.raises(InvalidValueError, match="65536 is too large: Docker's own map") as caught:
+    with pytest.raises(
+        InvalidValueError, match="65536 is too large: Docker reads its map"
+    ) as caught:
         make_plan(state(), asked(strategy=Shared(max=65536)))
     assert caught.value.option == "max"
 

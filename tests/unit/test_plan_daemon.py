@@ -112,7 +112,7 @@ def test_pointing_docker_at_a_name_that_is_not_repeated_leaves_it_with_its_lines
     ("request_", "words"),
     [
         (asked("web", daemon="db"), "there is no allocation 'db'"),
-        (asked(daemon="web"), "--daemon without a name"),
+        (asked(daemon="web"), "--daemon needs a name"),
         (asked("web", daemon="default"), "there is no allocation 'default'"),
     ],
 )

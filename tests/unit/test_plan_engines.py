@@ -65,9 +65,9 @@ def test_lxc_is_not_served_by_the_way_where_lxd_is() -> None:
 def test_after_the_ledger_was_lost_an_allocation_with_roots_lines_can_be_adopted() -> None:
     words = asked("web", engines=("lxc",))
     host = replace(carried_out(state(), make_plan(state(), words)), ledger=LedgerState())
-    with pytest.raises(RefusedError, match="which usernsplan did not give") as caught:
+    with pytest.raises(RefusedError, match="which usernsplan did not write") as caught:
         make_plan(host, words)
-    assert "'--start 524288' adopts it" in caught.value.hint
+    assert "adopt it with '--start 524288'" in caught.value.hint
     plan = make_plan(host, replace(words, start=524288))
     assert not plan.changes
     assert plan.ledger.add[0].extra_owners == ("root",)
@@ -94,7 +94,7 @@ def test_the_pool_of_userns_auto_is_no_logins() -> None:
 def test_an_engine_for_named_containers_says_so_where_none_is_named() -> None:
     plan = make_plan(state(), asked(engines=("docker", "lxc")))
     assert any(
-        "lxc is for containers that have a name" in finding.message for finding in plan.findings
+        "lxc runs only containers with a name" in finding.message for finding in plan.findings
     )
     assert b"root" not in plan.changes[0].after
 
@@ -120,7 +120,7 @@ def test_release_tells_of_the_account_that_was_made_for_a_daemon() -> None:
     )
     plan = make_release(host, ReleaseRequest(("web",)))
     assert [f.message for f in plan.findings] == [
-        "the account usernsplan-web stays, and a Docker daemon that is remapped to it does not start"
+        "the account usernsplan-web stays, but a Docker daemon that is remapped to it no longer starts"
     ]
 
 

@@ -68,11 +68,11 @@ def test_a_pool_is_for_per_container_hosts() -> None:
     [
         (
             {"engines": ("podman",), "pools": {"podman-auto": PoolOptions(3)}},
-            "--auto-containers without its engine",
+            "--auto-containers needs its engine",
         ),
         (
             {"engines": ("podman-auto",), "pools": {"podman-auto": PoolOptions(0)}},
-            "there is no pool for 0 containers of podman-auto",
+            "a pool for 0 containers of podman-auto is impossible",
         ),
         ({"engines": ("podman-auto",), "pools": {"podman-auto": PoolOptions(99999)}}, "ids"),
         ({"engines": ("nonesuch",)}, "no engine 'nonesuch'"),
@@ -102,7 +102,7 @@ def test_a_line_that_the_kubelet_has_already_is_left_alone_or_adopted() -> None:
     assert [a.name for a in make_plan(host, asked("web")).allocations] == ["web"]
     with pytest.raises(RefusedError, match="kubelet has 'kubelet:65536:7208960'") as caught:
         make_plan(host, asked(engines=("kubernetes",)))
-    assert "'--start 65536' adopts it" in caught.value.hint
+    assert "adopt it with '--start 65536'" in caught.value.hint
     plan = make_plan(host, asked(engines=("kubernetes",), start=65536))
     assert not plan.changes
     assert [(a.name, a.reserved_range) for a in plan.ledger.add] == [

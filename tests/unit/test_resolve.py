@@ -143,7 +143,7 @@ def test_an_engine_with_a_pool_is_one_row_of_the_registry(monkeypatch: pytest.Mo
         pools = {} if said is None else {"a-slicer": PoolOptions(said)}
         plan = make_plan(state(), asked(engines=("a-slicer",), pools=pools))
         assert plan.changes[0].after == b"slices:524288:%d\n" % (size * 65536)
-    with pytest.raises(InvalidValueError, match="--slices without its engine"):
+    with pytest.raises(InvalidValueError, match="--slices needs its engine"):
         make_plan(state(), asked("web", pools={"a-slicer": PoolOptions(2)}))
     with pytest.raises(InvalidValueError, match="'slices' is the name of the pool of a-slicer"):
         make_plan(state(), asked("slices"))

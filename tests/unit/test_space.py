@@ -258,7 +258,7 @@ def test_a_line_past_the_last_id_is_cut_off_and_an_odd_one_is_told_with_what_is_
 def test_without_a_pool_the_picture_is_there_and_says_why() -> None:
     found = space(state(b"a:100000:10\n", login_defs=b"SUB_UID_MIN 5\nSUB_UID_MAX 4\n"))
     assert found.capacity is None
-    assert "SUB_UID_MIN 5 lies above SUB_UID_MAX 4" in found.problem
+    assert "SUB_UID_MIN 5 is above SUB_UID_MAX 4" in found.problem
     assert ("subid", "a", "uid", "100000-100009") in told(found)
     with pytest.raises(InvalidFileError):
         capacity(state(login_defs=b"SUB_UID_MIN many\n"))

@@ -18,6 +18,7 @@ from usernsplan.formats import spec as formats
 from usernsplan.formats.spec import (
     Spec,
     SpecContainer,
+    SpecEngine,
     SpecReservation,
     SpecVolume,
     parse,
@@ -77,8 +78,7 @@ def test_every_key_is_read_with_its_line() -> None:
             "identity": False,
         },
         pool=IdRange(524288, 524288),
-        engines=("docker", "podman-auto", "lxc"),
-        pools=(("podman-auto", 5),),
+        engines=(SpecEngine("docker"), SpecEngine("podman-auto", 5), SpecEngine("lxc")),
         daemon="web",
         containers=(
             SpecContainer("web", 17, "containers[0]"),
@@ -242,7 +242,7 @@ def test_ranges(written: str, ids: IdRange) -> None:
         ("strategy: shared\n? [a, b]\n: 1\n", f"2: ?: no such key; the keys are {ROOT_KEYS}"),
         (
             "strategy: shared\nversion: 2\n",
-            "2: version: this usernsplan knows version 1 of the format",
+            "2: version: this usernsplan knows only version 1 of the format",
         ),
         ("strategy: shared\nversion: '1'\n", "2: version: '1' is not a whole number"),
         ("strategy: shared\nversion: 1.0\n", "2: version: '1.0' is not a whole number"),
@@ -335,7 +335,7 @@ def test_ranges(written: str, ids: IdRange) -> None:
         ),
         (
             "strategy: shared\ncontainers:\n- aa\n- bb\n- aa\n",
-            "5: containers[2]: 'aa' stands here a second time: line 3",
+            "5: containers[2]: 'aa' appears a second time; the first is in line 3",
         ),
         (
             "strategy: shared\ncontainers:\n- name: aa\n  pool: 5\n",
@@ -355,7 +355,7 @@ def test_ranges(written: str, ids: IdRange) -> None:
         ),
         (
             "strategy: shared\ncontainers:\n- name: aa\n  user: 33:33\n",
-            "4: containers[0].user: YAML reads '33:33' as a number to the base of 60: put it in quotes",
+            "4: containers[0].user: YAML reads '33:33' as a number to base 60; put it in quotes",
         ),
         *(
             (
@@ -406,11 +406,11 @@ def test_ranges(written: str, ids: IdRange) -> None:
         ),
         (
             "strategy: shared\ncontainers:\n- name: aa\n  volumes:\n  - path: /a\n    mode: shift\n    user: 33\n",
-            "5: containers[0].volumes[0]: mode shift keeps owners apart: it has no user",
+            "5: containers[0].volumes[0]: 'user' is only for mode own; mode shift keeps every owner",
         ),
         (
             "strategy: shared\ncontainers:\n- name: aa\n  volumes:\n  - /a\n  - {path: /a, mode: shift}\n",
-            "6: containers[0].volumes[1]: /a stands here a second time: line 5",
+            "6: containers[0].volumes[1]: /a appears a second time; the first is in line 5",
         ),
         (
             "strategy: shared\ncontainers:\n- name: aa\n  volumes:\n  - path: /a\n    size: 5\n",
@@ -436,7 +436,7 @@ def test_ranges(written: str, ids: IdRange) -> None:
         ),
         (
             "strategy: shared\nreservations:\n- {ids: 5, for: me}\n- {ids: 5-5, for: you}\n",
-            "4: reservations[1]: 5 stands here a second time",
+            "4: reservations[1]: 5 appears a second time",
         ),
         (
             "strategy: shared\nreservations:\n- {ids: 5, for: me, since: now}\n",
@@ -856,18 +856,15 @@ containers = st.builds(
 
 @st.composite
 def specs(draw: st.DrawFn) -> Spec:
-    engines = draw(st.none() | st.lists(texts, max_size=3, unique=True).map(tuple))
-    sizes, starts = (
-        {engine: draw(st.none() | numbers) for engine in engines or ()} for _ in range(2)
-    )
+    engines = st.builds(SpecEngine, texts, st.none() | numbers, st.none() | numbers)
     return Spec(
         place="",
         strategy=draw(st.sampled_from(formats.STRATEGIES)),
         options=draw(options),
         pool=draw(st.none() | ranges),
-        engines=engines,
-        pools=tuple((engine, count) for engine, count in sizes.items() if count is not None),
-        pool_starts=tuple((engine, start) for engine, start in starts.items() if start is not None),
+        engines=draw(
+            st.none() | st.lists(engines, max_size=3, unique_by=lambda e: e.name).map(tuple)
+        ),
         daemon=draw(st.none() | st.just(UNTOUCHED) | texts),
         containers=draw(st.lists(containers, max_size=3, unique_by=lambda c: c.name).map(tuple)),
         reservations=tuple(
@@ -936,8 +933,7 @@ def test_a_file_is_written_as_people_would() -> None:
         "",
         "per-container",
         {"size": 131072},
-        engines=("lxc", "podman-auto"),
-        pools=(("podman-auto", 7),),
+        engines=(SpecEngine("lxc"), SpecEngine("podman-auto", 7)),
         daemon=False,
         containers=(
             SpecContainer("web", 0, ""),

@@ -199,7 +199,7 @@ def test_the_last_run_is_not_guessed_where_a_later_one_cannot_be_read(host: Host
     (host.runs / db / "run.json").write_text("{")
     before = snapshot(host.root / "srv"), files_of(host.root)
     said = here("undo", "--last", "--root", host.root, status=9)[1]
-    assert "which run was the last cannot be told" in said
+    assert "it is unknown which run was the last" in said
     assert f"{host.runs}/{db}/run.json is damaged" in said
     assert (snapshot(host.root / "srv"), files_of(host.root)) == before
 

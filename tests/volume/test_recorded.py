@@ -158,7 +158,7 @@ def test_a_volume_that_is_another_one_now_is_called_right_nowhere(
         if happens is hidden:
             assert "and something is mounted there" in ran(volumes, "plan")[0]
             hint = told(volumes, "check", "--select", "USN072", status=1)["findings"][0]["hint"]
-            assert hint.startswith("unmount what is mounted there if it hides the volume")
+            assert hint.startswith("if the mount hides the volume, unmount it")
     finally:
         if happens is hidden:
             subprocess.run(["umount", volumes.volume], check=True)
@@ -256,7 +256,7 @@ def test_what_lies_deeper_is_found_with_volumes(host: Host) -> None:
     os.chown(host.volume / "sub/odd\n", start, 33)
     assert codes(host, status=0) == []
     [finding] = told(host, "check", "--select", "USN07", "--volumes", status=1)["findings"]
-    assert finding["message"].startswith("2 files belong to ids that 'web' does not have (")
+    assert finding["message"].startswith("2 files have ids that 'web' lacks (")
     for word in ("uid 0", "gid 33", f"{host.volume}/sub/deep", "odd\\n'"):
         assert word in finding["message"]
     assert (
@@ -321,7 +321,7 @@ def test_an_interrupted_run_is_told_everywhere_with_both_commands(host: Host, st
     run = interrupted(host, state)
     (host.root / "etc/usernsplan.yaml").write_text(PLAN.format(volume="/srv/vol"))
     undo = f"usernsplan undo {run} --root {host.root}"
-    finish = f"finish it: usernsplan fix-volume {host.volume} --container web --root {host.root}; or take it back: "
+    finish = f"finish it: usernsplan fix-volume {host.volume} --container web --root {host.root}; or undo it: "
     remedies = [undo] if state == "undoing" else [finish, undo]
     [finding] = told(host, "check", "--select", "USN07", status=1)["findings"]
     assert (finding["code"], finding["severity"]) == ("USN070", "error")

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from usernsplan.mapping import Kind
     from usernsplan.model import Allocation
 
-# What a claim was found in. A ``filler`` fills the gap in Docker's shared map; ``dockerroot`` is
-# container root of a shared map, and ``shared`` what such a map lays over the host's own ids.
+# Where a claim comes from. A ``filler`` fills the gap in Docker's shared map, ``dockerroot`` is
+# container root of a shared map, and ``shared`` are the host's own ids in such a map.
 Source = Literal[
     "allocation",
     "filler",
@@ -33,7 +33,7 @@ Source = Literal[
     "quarantine",
     "reserved",
 ]
-# So many children has a node of the tree: more make it flat, fewer make it narrow to search.
+# The number of children of a node: more make the tree flatter, fewer make a node faster to search.
 _FAN = 16
 
 _Party = TypeVar("_Party", bound=Hashable)
@@ -41,13 +41,13 @@ _Item = TypeVar("_Item")
 
 
 class Claim(NamedTuple):
-    """Ids of one kind, from ``start`` up to but without ``stop``, that somebody has.
+    """Ids of one kind that somebody has, from ``start`` up to, but without, ``stop``.
 
-    A line may claim ids past the last one that can exist, so that these are plain numbers.
-    ``holder`` is a name: the account of a line (the number where nobody has it), a container, a
-    person, or the reason. ``path`` is the file (its name in the layout) and ``number`` the line in
-    it that says so. ``value`` is what was read there (a line, an account, an extent, a namespace).
-    ``allocation`` is the one that has the ids, or whose line it is.
+    These are plain numbers, because a line may claim ids past the last one that can exist.
+    ``holder`` is a name: the account of a line (or its uid, if no account has it), a container, or
+    a reason. ``path`` is the file (its name in the layout) and ``number`` the line in it. ``value``
+    is what was read there (a line, an account, an extent, a namespace). ``allocation`` is the one
+    that has the ids or the line.
     """
 
     start: int
@@ -62,22 +62,22 @@ class Claim(NamedTuple):
 
     @property
     def ids(self) -> str:
-        """The ids as FIRST-LAST, or the one; also past what an id can be."""
+        """The ids as FIRST-LAST, or the one id; they may be past the last that can exist."""
         return f"{self.start}-{self.stop - 1}" if self.stop - self.start > 1 else f"{self.start}"
 
     @property
     def owner(self) -> str:
-        """Who owns the lines that give the ids: of an allocation, the owner that it has."""
+        """The owner of the lines that grant the ids: that of the allocation, or else the holder."""
         return self.allocation.owner if self.allocation else self.holder
 
     @property
     def id_range(self) -> IdRange:
-        """The ids that can exist. Raises InvalidValueError where there is none."""
+        """The ids that can exist. Raises InvalidValueError if there are none."""
         return IdRange(self.start, min(self.stop, ID_LIMIT) - self.start)
 
     @property
     def for_usermod(self) -> str:
-        """The ids as usermod takes them: FIRST-LAST, also where they are one."""
+        """The ids as usermod takes them: FIRST-LAST, even for one id."""
         return f"{self.start}-{self.stop - 1}"
 
     @property
@@ -89,9 +89,9 @@ class Claim(NamedTuple):
 
 
 class Claims:
-    """Claims in the order of their sources. Nothing is read or ordered before the first question.
+    """Claims in the order of their sources. They are read and sorted only for the first question.
 
-    Ordering them takes n log n.
+    Sorting takes n log n.
     """
 
     def __init__(self, found: Iterable[Claim]) -> None:
@@ -106,13 +106,13 @@ class Claims:
         yield from self._all
 
     def where(self, keep: Callable[[Claim], object]) -> Claims:
-        """Those for which ``keep`` is true, in the same order."""
+        """The claims for which ``keep`` is true, in the same order."""
         return Claims(filter(keep, iter(self)))
 
     @cached_property
     def ids(self) -> IdSet:
         """Every id that somebody has, as a uid or as a gid."""
-        # Most ids are claimed twice and more: as uids and as gids, by a line and by the ledger.
+        # Most ids have several claims: as uids and as gids, by a line and by the ledger.
         return IdSet.clipped(dict.fromkeys(map(itemgetter(0, 1), self._all)))
 
     def free(self, pool: IdRange) -> IdSet:
@@ -122,14 +122,14 @@ class Claims:
     def over(
         self, start: int, stop: int, kind: Kind | None = None, *, most: int | None = None
     ) -> list[Claim]:
-        """The claims that have ids from ``start`` up to ``stop``: log n for each, and to find none.
+        """The claims with ids from ``start`` up to ``stop``: log n for each, or if there are none.
 
-        ``kind`` None: on uids and on gids. ``most``: that many, whichever, where there are more.
+        ``kind`` None: on uids and on gids. ``most``: at most that many, in no particular choice.
         """
         return self._tree(kind).over(start, stop, most)
 
     def how_many(self, start: int, stop: int, kind: Kind | None = None) -> int:
-        """How many claims ``over`` gives: log n."""
+        """The number of claims that ``over`` returns: log n."""
         return self._tree(kind).how_many(start, stop)
 
     def _tree(self, kind: Kind | None) -> _Tree:
@@ -138,10 +138,10 @@ class Claims:
         return self._trees[kind]
 
     def of_each(self, numbers: Collection[int], kind: Kind) -> dict[int, list[Claim]]:
-        """Who has each of these ids; those that nobody has are left out.
+        """The claims on each of these ids; ids without a claim are left out.
 
-        One pass over the claims, without ordering them: few ids are asked of a large host, or many
-        of a small one.
+        It takes one pass over the claims and does not sort them, because the callers ask for few ids
+        of a large host, or for many of a small one.
         """
         asked = sorted(numbers)
         found: dict[int, list[Claim]] = {}
@@ -153,7 +153,7 @@ class Claims:
 
 
 class _Tree:
-    """Claims by their start, and above them how far each group of them, and of groups, reaches."""
+    """Claims by their start; each level above has the largest stop of every group of the one below."""
 
     def __init__(self, claims: list[Claim]) -> None:
         self._numbered = sorted(enumerate(claims), key=lambda one: one[1].start)
@@ -165,12 +165,12 @@ class _Tree:
             self._levels.append([max(below[n : n + _FAN]) for n in range(0, len(below), _FAN)])
 
     def how_many(self, start: int, stop: int) -> int:
-        """Those that begin before the range ends, less those that end before it begins."""
+        """The claims that begin before the range ends, minus those that end before it begins."""
         return max(bisect_left(self._starts, stop) - bisect_right(self._stops, start), 0)
 
     def over(self, start: int, stop: int, most: int | None) -> list[Claim]:
         """See Claims.over."""
-        # Those that begin at this place, or behind it, begin after the range.
+        # The claims from this position on begin after the range.
         end = bisect_left(self._starts, stop)
         found: list[tuple[int, Claim]] = []
         waiting = [(len(self._levels) - 1, 0)]
@@ -186,7 +186,7 @@ class _Tree:
         return [claim for _, claim in sorted(found, key=lambda one: one[0])]
 
 
-# What lies over an id, by party: (-stop, position), so that what reaches farthest comes first.
+# The items over an id, by party: (-stop, position), so that the one that reaches farthest is first.
 Active = dict[_Party, list[tuple[int, int]]]
 
 
@@ -195,17 +195,18 @@ def sweep(
     span: Callable[[_Item], tuple[int, int]],
     party: Callable[[_Item], _Party],
 ) -> Iterator[tuple[int, _Item, int, Active[_Party]]]:
-    """Items, in the order of their starts, beside those that begin before and share ids with each.
+    """Each item with the earlier ones that share ids with it. ``items`` are in order of their start.
 
-    Gives each position and item, how many the others are, and these, until the next is asked for.
-    n log n, and nothing for each pair: the caller walks through the pairs as far as it wants them.
+    Yields the position, the item, the number of the others, and the others, which are valid until
+    the next step. It takes n log n and no time for a pair: the caller walks through as many pairs
+    as it wants.
     """
     active: Active[_Party] = {}
     ends: list[tuple[int, int, _Party]] = []
     for position, item in enumerate(items):
         start, stop = span(item)
         while ends and ends[0][0] <= start:
-            # What ends first is the last of its party.
+            # The one that ends first is the last of its party.
             _, _, gone = heappop(ends)
             active[gone].pop()
             if not active[gone]:
@@ -220,10 +221,10 @@ def sweep(
 def over_others(
     claims: Iterable[Claim], *, own: bool = False
 ) -> Iterator[tuple[Claim, int, Iterator[Claim]]]:
-    """Each claim that shares ids with other holders' claims that begin before it: how many, which.
+    """Each claim with the number and the list of earlier claims of other holders that overlap it.
 
-    With ``own``, with other claims of its own holder. Every pair is told once, at the later one
-    by (start, number); the partners are to be taken before the next claim is asked for.
+    With ``own``: of the same holder instead. Every pair occurs once, at the later claim by (start,
+    number). The list is valid until the next step.
     """
     ordered = sorted(claims, key=lambda claim: (claim.start, claim.number))
     met = sweep(ordered, lambda claim: claim[:2], lambda claim: claim.holder)

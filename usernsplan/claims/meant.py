@@ -1,4 +1,4 @@
-"""Which lines lie over other ids on purpose. Pure."""
+"""Lines that overlap other ids on purpose. Pure."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ DAEMONS_OF_ROOT = frozenset({"lxd", "_lxd", "incus", "_incus"})
 
 
 def is_meant_by_root(owner: str, start: int, count: int) -> bool:
-    """Tell whether a line is root's about the host's own ids, which root has anyway.
+    """Tell whether a line gives root some of the host's own ids, which root has anyway.
 
-    Such are LXC's identity maps, and a single id for LXD's raw.idmap.
+    LXC's identity maps and single ids for LXD's raw.idmap are such lines.
     """
     return owner == ROOT and (start == 0 or count == 1)
 
 
 def is_meant(claim: Claim) -> bool:
-    """Tell whether a claim is a line of root's about the host's own ids."""
+    """Tell whether a claim is a line of root about the host's own ids."""
     return (
         claim.source == "subid"
         and not claim.allocation

@@ -1,4 +1,4 @@
-"""Where claims come from: one small function for each source, and the list of all. Pure."""
+"""The sources of claims: one small function for each, and the list of all. Pure."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from usernsplan.model import Allocation, LedgerState, Namespace
 
 
-# Claims are made by the ten thousand: this takes a third of the time of calling the class.
+# A host may have tens of thousands of claims. This takes a third of the time of calling the class.
 _new = tuple.__new__
 
 
 class Host(Protocol):
-    """What claims are read from: a whole HostState, or what is known of the host about some ids."""
+    """The source of claims: a whole HostState, or what is known about some ids of a host."""
 
     @property
     def accounts(self) -> Accounts:
@@ -41,7 +41,7 @@ class Host(Protocol):
 
     @property
     def namespaces(self) -> IdSet | tuple[Namespace, ...]:
-        """The user namespaces that run, or only the host ids that they map."""
+        """The running user namespaces, or only the host ids that they map."""
 
     def subid(self, kind: Kind) -> SubidFile:
         """The file that grants ids of this kind."""
@@ -53,9 +53,9 @@ def claims_of(host: Host) -> Claims:
 
 
 def _allocations(host: Host) -> Iterator[Claim]:
-    """The range that each allocation reserves, and what its maps have besides.
+    """The range that each allocation reserves, and the ids of its maps outside that range.
 
-    A reserved range is its holder's as uids and as gids, also where it is not mapped.
+    A reserved range is a claim on uids and on gids, even where it is not mapped.
     """
     for a in host.ledger.allocations:
         held = a.reserved_range
@@ -73,19 +73,19 @@ def _allocations(host: Host) -> Iterator[Claim]:
 
 
 def _source_of(extent: Extent) -> Source:
-    """What an extent of a shared map is: container root that is kept apart, or the host's own."""
+    """The source of an extent of a shared map: container root's own id, or the host's ids."""
     return "dockerroot" if extent.container == 0 < extent.host else "shared"
 
 
 def _lines(host: Host) -> Iterator[Claim]:
-    """The lines of subuid and subgid, with the allocation whose line it is.
+    """The lines of subuid and subgid, each with its allocation, if it has one.
 
-    The holder is the account: a line may name its uid, which newuidmap(1) takes as well.
+    The holder is the account, even if the line names its uid, which newuidmap(1) accepts, too.
     """
     names = {str(user.uid): user.name for user in reversed(host.accounts.users)}
     ours = [a for a in host.ledger.allocations if in_subid(a.strategy, a.mapping)]
     of_uids = dict(_carried(ours, "uid"))
-    # Almost always both maps are the same.
+    # Both maps are almost always the same.
     is_same = all(a.mapping.uids is a.mapping.gids for a in ours)
     carried = {"uid": of_uids, "gid": of_uids if is_same else dict(_carried(ours, "gid"))}
     for kind, path in PATHS.items():
@@ -103,7 +103,7 @@ def _lines(host: Host) -> Iterator[Claim]:
 
 
 def _odd(line: Line, kind: Kind, path: str, names: dict[str, str]) -> Iterator[Claim]:
-    """Everything that some reader takes a line for; it is one line, whatever it is taken for."""
+    """Every range that some reader takes a line for. All of them are one line."""
     if not isinstance(line, Grant) and line.spans:
         owner = (line.owners or ("",))[-1]
         for ids in IdSet.clipped(line.spans):
@@ -114,7 +114,7 @@ def _odd(line: Line, kind: Kind, path: str, names: dict[str, str]) -> Iterator[C
 def _carried(
     ours: Iterable[Allocation], kind: Kind
 ) -> Iterator[tuple[tuple[str, int, int], Allocation]]:
-    """The lines of one kind that allocations are to have, by owner and ids."""
+    """The lines of one kind that allocations need, by owner and ids."""
     for a in ours:
         for e in a.mapping[kind]:
             for owner in (a.owner, *a.extra_owners):
@@ -127,7 +127,7 @@ def _accounts(host: Host) -> Iterator[Claim]:
 
 
 def _groups(host: Host) -> Iterator[Claim]:
-    """Groups, and the gids of accounts that no group has: the value is the account there."""
+    """Groups, and the gids of accounts that no group has; their value is the account."""
     named = set()
     for group in host.accounts.groups:
         named.add(group.gid)
@@ -138,7 +138,7 @@ def _groups(host: Host) -> Iterator[Claim]:
 
 
 def _namespaces(host: Host) -> Iterator[Claim]:
-    """What user namespaces that run map; where only the ids are known, the value is None."""
+    """The ids that running user namespaces map. The value is None if only the ids are known."""
     if isinstance(host.namespaces, IdSet):
         for ids in host.namespaces:
             yield from _both(ids, "namespace", "a running user namespace")

@@ -1,4 +1,4 @@
-"""What useradd has left: how many more users it can give subordinate ids to. Pure."""
+"""The number of users to whom useradd can still give subordinate ids. Pure."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _ULONG = 2**64
 
 @dataclass(frozen=True, slots=True)
 class Useradd:
-    """What useradd can still give: ``users`` more get ``counts`` ids each, uids and gids.
+    """What useradd can still give: ``counts`` uids and gids to each of ``users`` more users.
 
-    ``areas`` are SUB_UID_MIN-SUB_UID_MAX and SUB_GID_MIN-SUB_GID_MAX. ``uids`` and ``gids`` say how
-    many ranges fit in either, None where useradd gives none of that kind (its file is not there, or
-    its count is 0).
+    ``areas`` are SUB_UID_MIN-SUB_UID_MAX and SUB_GID_MIN-SUB_GID_MAX. ``uids`` and ``gids`` are the
+    numbers of ranges that fit in each; None if useradd gives none of that kind (its file is missing,
+    or its count is 0).
     """
 
     counts: tuple[int, int]
@@ -35,16 +35,16 @@ class Useradd:
 
     @property
     def users(self) -> int | None:
-        """How many users it can add before one of the two runs out; None where it gives no ids."""
+        """The number of users until one of the areas is full; None if useradd gives no ids."""
         return min((n for n in (self.uids, self.gids) if n is not None), default=None)
 
 
 def useradd(state: HostState) -> Useradd | None:
-    """What useradd has left; None where login.defs cannot be read.
+    """What useradd can still give; None if login.defs cannot be read.
 
     The rule is that of shadow 4.13, lib/subordinateio.c: ``find_free_range`` sorts the lines by
     their start and takes the lowest hole of SUB_UID_COUNT ids in SUB_UID_MIN..SUB_UID_MAX. An empty
-    line divides a hole. A line counts no matter whom it names. useradd gives no ids of a kind whose
+    line divides a hole. The owner of a line does not matter. useradd gives no ids of a kind whose
     file is missing.
     """
     try:
@@ -68,7 +68,7 @@ def _fits(file: SubidFile, area: Area) -> int | None:
     _, low, last, count = area
     if not file.exists or count == 0:
         return None
-    # find_new_sub_uids refuses these before it looks.
+    # find_new_sub_uids refuses these before it searches.
     if low > last or count >= last or low + count - 1 > last:
         return 0
     fits = 0
@@ -82,7 +82,7 @@ def _fits(file: SubidFile, area: Area) -> int | None:
 
 
 def _span(line: Line) -> tuple[int, int] | None:
-    """The range that shadow takes a line for; None where it skips it. Its unsigned long wraps."""
+    """The range that shadow takes a line for; None if it skips the line. Its unsigned long wraps."""
     if isinstance(line, Grant):
         return line.start, line.stop
     taken = readers.as_shadow(line.raw)

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 class Pool(NamedTuple):
     """A range from which an engine itself gives each container 65536 ids.
 
-    ``owner`` owns the lines, and the allocation has the same name; with ``account`` the owner has to
-    be an account. By default the range has room for ``containers``; ``option`` of ``allocate`` sets
-    another number, and ``help`` describes that option.
+    ``owner`` owns the lines, and the allocation has the same name; with ``account`` the owner must
+    be an account. By default the range has room for ``containers``; the ``option`` of ``allocate``
+    sets another number, and ``help`` describes that option.
     """
 
     owner: str
@@ -31,7 +31,7 @@ class Pool(NamedTuple):
 class EngineInfo(NamedTuple):
     """What is known of an engine without importing it.
 
-    A host has the engine where one of ``programs`` is installed. ``extra_owners`` is another owner
+    A host has the engine if one of ``programs`` is installed. ``extra_owners`` is another owner
     that needs the lines of every allocation, ``pool`` a range that the engine gives out itself.
     With ``takes_roots`` the engine takes ids for other containers from all lines of root. With
     ``owner_is_account`` it runs a daemon for each allocation, whose owner has to be an account. With
@@ -59,7 +59,7 @@ ENGINES = {
     # The user in containers/storage whose lines --userns=auto takes. No account is needed.
     "podman-auto": EngineInfo(
         "podman_auto",
-        pool=Pool("containers", 100, "--auto-containers", "a pool for so many containers"),
+        pool=Pool("containers", 100, "--auto-containers", "the size of the pool, in containers"),
         flags=True,
     ),
     "oci": EngineInfo("oci", ("crun", "runc")),
@@ -73,7 +73,7 @@ ENGINES = {
     "kubernetes": EngineInfo(
         "kubernetes",
         ("kubelet",),
-        pool=Pool("kubelet", 110, "--pods", "a kubelet's line for so many", account=True),
+        pool=Pool("kubelet", 110, "--pods", "the size of the pool, in pods", account=True),
     ),
     "openshift": EngineInfo("openshift"),
     "systemd": EngineInfo("systemd"),
@@ -117,15 +117,15 @@ def verdict(name: str, allocation: Allocation) -> Verdict:
     return engine(name).verdict(allocation)
 
 
-def render(name: str, allocation: Allocation, asked: RenderContext | None = None) -> Rendered:
+def render(name: str, allocation: Allocation, context: RenderContext | None = None) -> Rendered:
     """What the engine reads for an allocation, and notes on what else it needs.
 
-    Raises RefusedError, naming engines that can, where this one cannot make the mapping: a wrong
+    Raises RefusedError, which names engines that can, if this one cannot make the mapping: a wrong
     configuration is never printed. Raises InvalidValueError for an option that it has no use for.
     """
     from usernsplan.engines.base import RenderContext, check_image  # noqa: PLC0415 - see verdict
 
-    asked = asked or RenderContext()
+    context = context or RenderContext()
     found = verdict(name, allocation)
     if not found.can:
         others = [other for other in ENGINES if verdict(other, allocation).can]
@@ -136,15 +136,15 @@ def render(name: str, allocation: Allocation, asked: RenderContext | None = None
 
     chosen = engine(name)
     said = {
-        "volume": asked.mounts,
-        "image": asked.image,
-        "rootless": asked.rootless,
-        "bundle": asked.bundle,
+        "volume": context.mounts,
+        "image": context.image,
+        "rootless": context.rootless,
+        "bundle": context.bundle,
     }
-    if asked.image is not None:
-        check_image(asked.image)
+    if context.image is not None:
+        check_image(context.image)
 
     for word, value in said.items():
         if value and word not in chosen.takes:
             raise InvalidValueError(f"--{word} is not an option for {name}")
-    return chosen.render(allocation, asked)
+    return chosen.render(allocation, context)

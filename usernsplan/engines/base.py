@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from usernsplan.errors import InvalidValueError, RefusedError
 from usernsplan.escape import shell
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from usernsplan.model import Allocation, HostState, Mount
 
 # The group tty, in every distribution: engines mount a container's /dev/pts with gid=5, and the
-# kernel answers EINVAL where that gid is not mapped.
+# kernel returns EINVAL if that gid is not mapped.
 TTY = 5
 # A name of an image, with registry, port, tag and digest; nothing that means something to a shell,
 # systemd or an engine.
@@ -39,7 +40,7 @@ _HERE = Layout()
 class Verdict:
     """Whether an engine can make a mapping exactly, only something near it, or not at all.
 
-    ``why`` gives the reason where the answer is not "exactly".
+    ``why`` gives the reason if the answer is not "exactly".
     """
 
     fit: Literal["exactly", "approximately", "no"]
@@ -68,7 +69,7 @@ def nearly(why: str) -> Verdict:
 class File:
     """A file that an engine reads: its path below the root, and its content.
 
-    ``into`` is not "" where others write to the file too. Then only what is missing is added:
+    ``into`` is not "" if others write to the file, too. Then only what is missing is added:
     "lines" to subuid and subgid, "options" to a storage.conf that has to exist.
     """
 
@@ -91,7 +92,7 @@ class Rendered:
 
 @dataclass(frozen=True, slots=True)
 class RenderContext:
-    """What a rendering has to say in addition to the map.
+    """What a rendering needs in addition to the map.
 
     ``state`` is given to engines that read the host. ``rootless`` means: for the allocation's
     owner, not for root. ``bundle`` is the text of a config.json that is patched, ``place`` its
@@ -107,7 +108,7 @@ class RenderContext:
     layout: Layout = _HERE
 
 
-class Engine(Protocol):
+class Engine(ABC):
     """One container engine.
 
     ``reads_host`` says whether the text depends on the host; if not, no host is read. ``takes`` are
@@ -117,15 +118,17 @@ class Engine(Protocol):
     does so.
     """
 
-    reads_host: ClassVar[bool]
-    takes: ClassVar[frozenset[str]]
-    idmap: ClassVar[Literal["no", "yes", "asked", "itself"]]
+    reads_host: ClassVar[bool] = False
+    takes: ClassVar[frozenset[str]] = frozenset()
+    idmap: ClassVar[Literal["no", "yes", "asked", "itself"]] = "no"
 
+    @abstractmethod
     def verdict(self, allocation: Allocation) -> Verdict:
         """Whether the engine can express this allocation."""
 
-    def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
-        """What the engine reads. Called only where the verdict is that it can."""
+    @abstractmethod
+    def render(self, allocation: Allocation, context: RenderContext) -> Rendered:
+        """What the engine reads. It is called only if the verdict is not "no"."""
 
 
 def subid_files(allocation: Allocation, *owners: str) -> tuple[File, ...]:
@@ -186,19 +189,19 @@ def only_extent(ids: IdMap) -> tuple[int, int] | None:
     return None if more or container else (host, count)
 
 
-def login_of(allocation: Allocation, asked: RenderContext) -> User:
+def login_of(allocation: Allocation, context: RenderContext) -> User:
     """The account that owns an allocation's lines and can run its own containers.
 
-    Raises RefusedError where no such account exists, or where its own id is in the map.
+    Raises RefusedError if no such account exists, or if its own id is in the map.
     """
-    if asked.state is None:
+    if context.state is None:
         raise InvalidValueError("this depends on the accounts of the host, but no host was read")
-    user = asked.state.accounts.user(allocation.owner)
+    user = context.state.accounts.user(allocation.owner)
     if user is None or user.name == ROOT:
         raise RefusedError(
             f"the lines of '{allocation.name}' belong to {allocation.owner}, who cannot log in",
             hint="rootless containers need lines of an account: "
-            + asked.layout.command("allocate NAME --owner LOGIN"),
+            + context.layout.command("allocate NAME --owner LOGIN"),
         )
     for kind, number in zip(KINDS, (user.uid, user.gid), strict=True):
         if allocation.mapping[kind].to_container(number) is not None:

@@ -5,9 +5,9 @@ https://docs.docker.com/reference/compose-file/services/
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING
 
-from usernsplan.engines.base import File, RenderContext, Rendered, Verdict, nearly, quoted
+from usernsplan.engines.base import Engine, File, RenderContext, Rendered, Verdict, nearly, quoted
 from usernsplan.engines.docker import can_lay
 from usernsplan.escape import shell
 
@@ -15,12 +15,10 @@ if TYPE_CHECKING:
     from usernsplan.model import Allocation, Mount
 
 
-class Compose:
-    """What compose can say: the daemon's remap holds, no new privileges, and volumes."""
+class Compose(Engine):
+    """What compose can express: the daemon's remap stays, no new privileges, and volumes."""
 
-    reads_host: ClassVar[bool] = False
-    takes: ClassVar[frozenset[str]] = frozenset({"volume"})
-    idmap: ClassVar[Literal["no"]] = "no"
+    takes = frozenset({"volume"})
 
     def verdict(self, allocation: Allocation) -> Verdict:
         """The verdict on Docker, but compose cannot choose the map."""
@@ -31,7 +29,7 @@ class Compose:
             else dockers
         )
 
-    def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
+    def render(self, allocation: Allocation, context: RenderContext) -> Rendered:
         """A service of the allocation's name.
 
         Volumes have the long syntax, because the short one is split at colons.
@@ -44,12 +42,12 @@ class Compose:
             "    security_opt:",
             "      - no-new-privileges:true",
         ]
-        if asked.mounts:
+        if context.mounts:
             lines.append("    volumes:")
-        for mount in asked.mounts:
+        for mount in context.mounts:
             lines += _volume(mount)
         text = "\n".join(lines)
-        daemons = asked.layout.command(f"render docker {shell(allocation.name)}")
+        daemons = context.layout.command(f"render docker {shell(allocation.name)}")
         return Rendered(
             text,
             (File("/compose.override.yaml", text + "\n"),),

@@ -5,9 +5,18 @@ The CRI plugin of containerd has no key for maps: the kubelet chooses them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING
 
-from usernsplan.engines.base import EXACTLY, TTY, RenderContext, Rendered, Verdict, no, plain
+from usernsplan.engines.base import (
+    EXACTLY,
+    TTY,
+    Engine,
+    RenderContext,
+    Rendered,
+    Verdict,
+    no,
+    plain,
+)
 from usernsplan.errors import RefusedError
 from usernsplan.escape import shell
 from usernsplan.mapping import KINDS
@@ -16,12 +25,10 @@ if TYPE_CHECKING:
     from usernsplan.model import Allocation
 
 
-class Containerd:
+class Containerd(Engine):
     """Flags for ctr run."""
 
-    reads_host: ClassVar[bool] = False
-    takes: ClassVar[frozenset[str]] = frozenset({"volume"})
-    idmap: ClassVar[Literal["no"]] = "no"
+    takes = frozenset({"volume"})
 
     def verdict(self, allocation: Allocation) -> Verdict:
         """One extent of each kind that maps the group tty.
@@ -34,7 +41,7 @@ class Containerd:
             return no(f"ctr mounts /dev/pts for gid {TTY}, which is not mapped")
         return EXACTLY
 
-    def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
+    def render(self, allocation: Allocation, context: RenderContext) -> Rendered:
         """The flags on one line, to follow ``ctr run``. With --rootfs ctr would ignore the map."""
         flags = [
             f"--{kind}map {container}:{host}:{count}"
@@ -44,12 +51,12 @@ class Containerd:
         flags += [
             f"--mount type=bind,src={_plain(mount.source)},dst={_plain(mount.destination)},"
             f"options=rbind:{'ro' if mount.read_only else 'rw'}"
-            for mount in asked.mounts
+            for mount in context.mounts
         ]
         notes = (
             "run ctr with an image and --snapshotter native: with --rootfs it ignores the map",
             "containerd's CRI plugin has no key for maps; the kubelet chooses the maps of pods: "
-            + asked.layout.command(f"render kubernetes {shell(allocation.name)}"),
+            + context.layout.command(f"render kubernetes {shell(allocation.name)}"),
         )
         return Rendered(" ".join(flags), (), notes)
 

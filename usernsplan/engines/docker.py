@@ -5,11 +5,12 @@ https://docs.docker.com/engine/security/userns-remap/
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING
 
 from usernsplan.engines.base import (
     EXACTLY,
     TTY,
+    Engine,
     File,
     RenderContext,
     Rendered,
@@ -31,24 +32,23 @@ if TYPE_CHECKING:
     from usernsplan.model import Allocation, Mount
 
 
-class Docker:
+class Docker(Engine):
     """The host's daemon.json, with userns-remap and no-new-privileges added."""
 
-    reads_host: ClassVar[bool] = True
-    takes: ClassVar[frozenset[str]] = frozenset({"volume"})
-    idmap: ClassVar[Literal["no"]] = "no"
+    reads_host = True
+    takes = frozenset({"volume"})
 
     def verdict(self, allocation: Allocation) -> Verdict:
         """Only a map that is in subuid and has no gap from container id 0 on."""
         return can_lay(allocation)
 
-    def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
+    def render(self, allocation: Allocation, context: RenderContext) -> Rendered:
         """The host's daemon.json with userns-remap set; a value of no-new-privileges stays."""
-        if asked.state is None:
+        if context.state is None:
             raise InvalidValueError("Docker's daemon.json depends on the host, but none was read")
 
         config = daemon_json.parse(
-            asked.state.daemon_json or b"", asked.state.layout.path(DAEMON_JSON)
+            context.state.daemon_json or b"", context.state.layout.path(DAEMON_JSON)
         )
         text = daemon_json.with_remap(config, allocation.owner)
         if not config.has(daemon_json.NO_NEW_PRIVILEGES):
@@ -60,7 +60,7 @@ class Docker:
         option = ("--engine", "docker")
         if allocation.name != DEFAULT_NAME:
             option = ("--daemon", shell(allocation.name))
-        notes = needs(allocation, asked, *option)
+        notes = needs(allocation, context, *option)
         if (replaced := config.get(daemon_json.REMAP)) not in {None, allocation.owner}:
             notes += (
                 (
@@ -72,7 +72,7 @@ class Docker:
         return Rendered(
             text.decode().removesuffix("\n"),
             (File(DAEMON_JSON, text.decode()), *subid_files(allocation)),
-            (*notes, *run_with("docker run", asked.mounts)),
+            (*notes, *run_with("docker run", context.mounts)),
         )
 
 
@@ -94,19 +94,19 @@ def can_lay(allocation: Allocation) -> Verdict:
     return EXACTLY
 
 
-def needs(allocation: Allocation, asked: RenderContext, *option: str) -> tuple[str, ...]:
+def needs(allocation: Allocation, context: RenderContext, *option: str) -> tuple[str, ...]:
     """What the host still lacks before a daemon with this remap starts.
 
     ``option`` is what the command that made the allocation needs so that it makes the rest too.
     """
     notes = []
-    state = asked.state
+    state = context.state
     if state is None or not (
         state.accounts.user(allocation.owner) and state.accounts.group(allocation.owner)
     ):
         notes.append(
             f"Docker starts only if {allocation.owner} is an account with a group of that name; "
-            "this makes both: " + allocate_again(allocation, asked.layout, *option)
+            "this makes both: " + allocate_again(allocation, context.layout, *option)
         )
     if allocation.mapping.gids.to_host(TTY) is None:
         notes.append(

@@ -8,9 +8,9 @@ addresses; all of them use the host's containerd, by default in the same namespa
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING
 
-from usernsplan.engines.base import File, RenderContext, Rendered, Verdict, no, subid_files
+from usernsplan.engines.base import Engine, File, RenderContext, Rendered, Verdict, no, subid_files
 from usernsplan.engines.docker import can_lay, needs, run_with
 
 if TYPE_CHECKING:
@@ -43,12 +43,11 @@ WantedBy=multi-user.target
 """
 
 
-class DockerInstance:
+class DockerInstance(Engine):
     """The daemon's configuration file, a systemd unit, and the -H that reaches it."""
 
-    reads_host: ClassVar[bool] = True
-    takes: ClassVar[frozenset[str]] = frozenset({"volume"})
-    idmap: ClassVar[Literal["no"]] = "no"
+    reads_host = True
+    takes = frozenset({"volume"})
 
     def verdict(self, allocation: Allocation) -> Verdict:
         """What Docker can do, if the name fits into the path of the daemon's socket."""
@@ -59,7 +58,7 @@ class DockerInstance:
             )
         return can_lay(allocation)
 
-    def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
+    def render(self, allocation: Allocation, context: RenderContext) -> Rendered:
         """A configuration that shares nothing with the main daemon.
 
         It has no bridge: somebody would have to choose its address.
@@ -93,8 +92,8 @@ class DockerInstance:
                     f"the daemon has no bridge, so it touches no other daemon's; "
                     f"'{client} network create' makes one"
                 ),
-                *needs(allocation, asked, "--engine", "docker-instance"),
-                *run_with(f"{client} run", asked.mounts),
+                *needs(allocation, context, "--engine", "docker-instance"),
+                *run_with(f"{client} run", context.mounts),
             ),
         )
 

@@ -8,9 +8,9 @@ newuidmap needs root's lines at each start.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING
 
-from usernsplan.engines.base import EXACTLY, RenderContext, Rendered, Verdict, no, quoted
+from usernsplan.engines.base import EXACTLY, Engine, RenderContext, Rendered, Verdict, no, quoted
 from usernsplan.engines.lxc import maps_root, roots_files, roots_lines
 from usernsplan.mapping import KINDS
 from usernsplan.strategies import SLOT, in_subid
@@ -28,13 +28,12 @@ _SHIFT = (
 
 
 @dataclass(frozen=True, slots=True)
-class Incus:
+class Incus(Engine):
     """The part of an instance's configuration that sets its ids."""
 
-    reads_host: ClassVar[bool] = False
-    takes: ClassVar[frozenset[str]] = frozenset({"volume"})
+    takes = frozenset({"volume"})
     # LXD 5.0 detects no idmapped mounts on newer kernels, and then the instance does not start.
-    idmap: ClassVar[Literal["asked"]] = "asked"
+    idmap = "asked"
     program: str
 
     def verdict(self, allocation: Allocation) -> Verdict:
@@ -46,7 +45,7 @@ class Incus:
             return no("newuidmap grants only what is in subuid, but this map is not written there")
         return EXACTLY
 
-    def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
+    def render(self, allocation: Allocation, context: RenderContext) -> Rendered:
         """The keys, all values as strings, as in the API.
 
         Without security.idmap.isolated, base and size would be ignored.
@@ -60,9 +59,9 @@ class Incus:
             ]
         if raw := _raw(allocation):
             lines += ["  raw.idmap: |-", *(f"    {line}" for line in raw)]
-        if asked.mounts:
+        if context.mounts:
             lines.append("devices:")
-        for number, mount in enumerate(asked.mounts, 1):
+        for number, mount in enumerate(context.mounts, 1):
             lines += _device(number, mount)
 
         return Rendered(
@@ -70,8 +69,8 @@ class Incus:
             roots_files(allocation),
             (
                 f"use it with: {self.program} init IMAGE NAME < FILE",
-                *[_SHIFT] * any(mount.owners == "idmap" for mount in asked.mounts),
-                *roots_lines(allocation, asked),
+                *[_SHIFT] * any(mount.owners == "idmap" for mount in context.mounts),
+                *roots_lines(allocation, context),
                 (
                     f"root's first line has to be another one, of {SLOT} ids or more: other "
                     "instances get all of it"

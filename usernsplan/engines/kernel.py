@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING
 
-from usernsplan.engines.base import EXACTLY, Rendered, Verdict
+from usernsplan.engines.base import EXACTLY, Engine, Rendered, Verdict
 from usernsplan.mapping import KINDS
 
 if TYPE_CHECKING:
@@ -15,12 +15,9 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class MapFile:
+class MapFile(Engine):
     """One of the two files. An IdMap that the kernel would refuse cannot exist."""
 
-    reads_host: ClassVar[bool] = False
-    takes: ClassVar[frozenset[str]] = frozenset()
-    idmap: ClassVar[Literal["no"]] = "no"
     kind: Kind
 
     def verdict(self, allocation: Allocation) -> Verdict:
@@ -28,9 +25,9 @@ class MapFile:
         del allocation
         return EXACTLY
 
-    def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
+    def render(self, allocation: Allocation, context: RenderContext) -> Rendered:
         """One extent in each line. The kernel wants all of them in one write(2)."""
-        del asked
+        del context
         return Rendered(allocation.mapping[self.kind].text().removesuffix("\n"))
 
 

@@ -5,12 +5,13 @@ https://kubernetes.io/docs/concepts/workloads/pods/user-namespaces/
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING
 
 from usernsplan.engines import engine_of_pool
 from usernsplan.engines.base import (
     EXACTLY,
     LABEL,
+    Engine,
     RenderContext,
     Rendered,
     Verdict,
@@ -26,12 +27,11 @@ if TYPE_CHECKING:
     from usernsplan.model import Allocation
 
 
-class Kubernetes:
+class Kubernetes(Engine):
     """A pod with a user namespace, or one that runs as one id; for the kubelet's pool, its line."""
 
-    reads_host: ClassVar[bool] = False
-    takes: ClassVar[frozenset[str]] = frozenset({"volume", "image"})
-    idmap: ClassVar[Literal["itself"]] = "itself"
+    takes = frozenset({"volume", "image"})
+    idmap = "itself"
 
     def verdict(self, allocation: Allocation) -> Verdict:
         """The kubelet chooses the ids of a pod; only single-uid works without a user namespace."""
@@ -49,10 +49,10 @@ class Kubernetes:
             )
         return no("a pod can have a range of its own or one id, and nothing else")
 
-    def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
+    def render(self, allocation: Allocation, context: RenderContext) -> Rendered:
         """YAML of a pod, or the kubelet's line of subuid and subgid."""
         if engine_of_pool(allocation) == "kubernetes":
-            if asked.mounts or asked.image:
+            if context.mounts or context.image:
                 raise InvalidValueError(
                     "--volume and --image are for a pod, but this is the kubelet's own line"
                 )
@@ -65,7 +65,7 @@ class Kubernetes:
             f"  name: {quoted(allocation.name)}",
             "spec:",
         ]
-        grants = asked.layout.command("allocate --strategy per-container --engine kubernetes")
+        grants = context.layout.command("allocate --strategy per-container --engine kubernetes")
         notes = [f"the kubelet needs its line: {grants}"]
         if allocation.strategy == PerContainer.name:
             lines.append("  hostUsers: false")
@@ -81,19 +81,19 @@ class Kubernetes:
             notes = []
 
         lines += ["  containers:", f"    - name: {quoted(allocation.name)}"]
-        lines += [f"      image: {quoted(asked.image)}"] if asked.image else []
+        lines += [f"      image: {quoted(context.image)}"] if context.image else []
         lines += ["      securityContext:", "        allowPrivilegeEscalation: false"]
 
-        if asked.mounts:
+        if context.mounts:
             lines.append("      volumeMounts:")
-            for number, mount in enumerate(asked.mounts, 1):
+            for number, mount in enumerate(context.mounts, 1):
                 lines += [
                     f"        - name: volume-{number}",
                     f"          mountPath: {quoted(mount.destination)}",
                 ]
                 lines += ["          readOnly: true"] if mount.read_only else []
             lines.append("  volumes:")
-            for number, mount in enumerate(asked.mounts, 1):
+            for number, mount in enumerate(context.mounts, 1):
                 lines += [
                     f"    - name: volume-{number}",
                     "      hostPath:",
@@ -101,7 +101,7 @@ class Kubernetes:
                 ]
                 lines += ["        type: Directory"] if mount.is_folder else []
 
-        if not asked.image:
+        if not context.image:
             notes.append("without --image this is a patch for a pod that has an image")
         return Rendered("\n".join(lines), (), tuple(notes))
 

@@ -6,10 +6,11 @@ LXC calls newuidmap even as root, and newuidmap needs a line. LXC does not read
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING
 
 from usernsplan.engines.base import (
     EXACTLY,
+    Engine,
     File,
     RenderContext,
     Rendered,
@@ -27,12 +28,11 @@ if TYPE_CHECKING:
     from usernsplan.model import Allocation, Mount
 
 
-class Lxc:
+class Lxc(Engine):
     """Lines for the config of a container."""
 
-    reads_host: ClassVar[bool] = False
-    takes: ClassVar[frozenset[str]] = frozenset({"volume"})
-    idmap: ClassVar[Literal["yes"]] = "yes"
+    takes = frozenset({"volume"})
+    idmap = "yes"
 
     def verdict(self, allocation: Allocation) -> Verdict:
         """Any map that is in subuid for newuidmap, or has host root: LXC writes that one itself."""
@@ -42,13 +42,13 @@ class Lxc:
             return no("newuidmap grants only what is in subuid, but this map is not written there")
         return EXACTLY
 
-    def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
+    def render(self, allocation: Allocation, context: RenderContext) -> Rendered:
         """The lines (container, host, count), which the container's config has or includes."""
         lines = [*_idmap("u", allocation.mapping.uids), *_idmap("g", allocation.mapping.gids)]
-        text = "\n".join([*lines, *map(_entry, asked.mounts)])
+        text = "\n".join([*lines, *map(_entry, context.mounts)])
         path = f"/var/lib/lxc/{allocation.name}/usernsplan.conf"
         notes = [f"include it in the container's config with: lxc.include = {path}"]
-        notes += roots_lines(allocation, asked)
+        notes += roots_lines(allocation, context)
         return Rendered(text, (File(path, text + "\n"), *roots_files(allocation)), tuple(notes))
 
 
@@ -57,19 +57,19 @@ def maps_root(allocation: Allocation) -> bool:
     return allocation.mapping.uids.to_container(0) is not None
 
 
-def roots_lines(allocation: Allocation, asked: RenderContext) -> tuple[str, ...]:
-    """How root gets the lines that newuidmap needs, where it does not have them yet."""
+def roots_lines(allocation: Allocation, context: RenderContext) -> tuple[str, ...]:
+    """How root gets the lines that newuidmap needs, if it does not have them yet."""
     if ROOT in {allocation.owner, *allocation.extra_owners} or maps_root(allocation):
         return ()
     if allocation.name == DEFAULT_NAME:
-        named = asked.layout.command("allocate NAME --engine lxc")
+        named = context.layout.command("allocate NAME --engine lxc")
         return (
             (
                 "newuidmap needs these lines for root too, but they are Docker's; allocate others: "
                 f"{named}"
             ),
         )
-    again = allocate_again(allocation, asked.layout, "--engine", "lxc")
+    again = allocate_again(allocation, context.layout, "--engine", "lxc")
     return (f"newuidmap needs these lines for root too; this grants them: {again}",)
 
 

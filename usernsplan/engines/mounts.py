@@ -100,51 +100,56 @@ class MountContext:
 
 
 def decide(
-    name: str, allocation: Allocation, wishes: Sequence[VolumeRequest], on: MountContext
+    name: str, allocation: Allocation, requests: Sequence[VolumeRequest], context: MountContext
 ) -> tuple[tuple[Mount, ...], tuple[str, ...]]:
     """How the engine mounts these volumes for an allocation, and notes on them.
 
     A volume that was fixed for the container has its host ids and is mounted as it is. The ids of
     any other volume are mapped at the mount, if the engine can do so and nothing is against it; if
-    not, fix-volume is needed. Raises RefusedError where idmap was asked for and is not possible,
+    not, fix-volume is needed. Raises RefusedError if idmap was requested and is not possible,
     InvalidValueError for two volumes with one destination.
     """
-    destinations = [wish.destination for wish in wishes]
+    destinations = [request.destination for request in requests]
     if twice := [path for path in destinations if destinations.count(path) > 1]:
         raise InvalidValueError(f"--volume: two volumes have the destination {twice[0]}")
-    decided = [_one(name, allocation, wish, on) for wish in wishes]
+    decided = [_one(name, allocation, request, context) for request in requests]
     return tuple(mount for mount, _ in decided), tuple(note for _, note in decided if note)
 
 
 def _one(
-    name: str, allocation: Allocation, wish: VolumeRequest, on: MountContext
+    name: str, allocation: Allocation, request: VolumeRequest, context: MountContext
 ) -> tuple[Mount, str]:
-    source, can = wish.source, _idmap_of(name, allocation, on)
-    owner = on.owner_of(source)
+    source, can = request.source, _idmap_of(name, allocation, context)
+    owner = context.owner_of(source)
     # The two names differ where a symlink has replaced the volume.
-    doubt = _doubt(on.name_of(source), on) or _doubt(source, on)
-    whose = _whose(on.name_of(source), owner, on.ledger, is_doubted=bool(doubt))
-    fix = _fix(allocation, wish, whose, on)
+    doubt = _doubt(context.name_of(source), context) or _doubt(source, context)
+    whose = _whose(context.name_of(source), owner, context.ledger, is_doubted=bool(doubt))
+    fix = _fix(allocation, request, whose, context)
     is_right = _is_identity(allocation) or (
-        not doubt and _is_right(allocation, whose, owner, on.ledger)
+        not doubt and _is_right(allocation, whose, owner, context.ledger)
     )
     why = f"its files carry the host ids of {', '.join(whose)}" if whose and not doubt else doubt
 
     if can == "itself":
         note = f"{doubt}; {_BY_THE_RUNTIME}" if doubt else _BY_THE_RUNTIME
         if whose:
-            note = f"{why}, and the runtime would map them again; {_fix_back(wish, whose, on)}"
+            note = (
+                f"{why}, and the runtime would map them again; {_fix_back(request, whose, context)}"
+            )
         mount = Mount(
-            source, wish.destination, "ro" in wish.options, is_folder=on.is_folder(source)
+            source,
+            request.destination,
+            "ro" in request.options,
+            is_folder=context.is_folder(source),
         )
         return mount, f"{source}: {note}"
 
     owners: Literal["plain", "idmap", "U"] = "plain"
-    if "idmap" in wish.options:
+    if "idmap" in request.options:
         why = (
             f"{name} cannot map the ids of a mount"
             if can == "no"
-            else why or on.why_no_idmap(source)
+            else why or context.why_no_idmap(source)
         )
         if why:
             raise RefusedError(
@@ -152,10 +157,10 @@ def _one(
                 hint=f"leave out idmap, and {_NOT_ITS_OWN}: {fix}",
             )
         owners = "idmap"
-    elif "U" in wish.options and "U" in engine(name).takes:
+    elif "U" in request.options and "U" in engine(name).takes:
         owners = "U"
-    elif can == "yes" and "U" not in wish.options and not is_right:
-        if not why and (reason := on.why_no_idmap(source)):
+    elif can == "yes" and "U" not in request.options and not is_right:
+        if not why and (reason := context.why_no_idmap(source)):
             why = f"no idmap: {reason}"
         owners = "plain" if why else "idmap"
 
@@ -165,7 +170,9 @@ def _one(
     elif owners == "plain" and not is_right:
         note = f"{why}; {_NOT_ITS_OWN}: {fix}" if why else f"{_NOT_ITS_OWN}: {fix}"
 
-    mount = Mount(source, wish.destination, "ro" in wish.options, owners, on.is_folder(source))
+    mount = Mount(
+        source, request.destination, "ro" in request.options, owners, context.is_folder(source)
+    )
     return mount, f"{source}: {note}" if note else ""
 
 
@@ -192,26 +199,28 @@ def _is_right(
     return not strange or allocation.mapping.uids.to_container(owner or 0) is not None
 
 
-def _idmap_of(name: str, allocation: Allocation, on: MountContext) -> str:
+def _idmap_of(name: str, allocation: Allocation, context: MountContext) -> str:
     """What the engine can do for this allocation: a pod of one id has no user namespace to map."""
     can = engine(name).idmap
     return (
-        "no" if on.rootless or (can == "itself" and allocation.strategy == SingleUid.name) else can
+        "no"
+        if context.rootless or (can == "itself" and allocation.strategy == SingleUid.name)
+        else can
     )
 
 
-def _doubt(path: str, on: MountContext) -> str:
+def _doubt(path: str, context: MountContext) -> str:
     """What is wrong with the recorded volume that a folder is, or is in; "" if nothing is."""
     inside = f"{path.rstrip('/')}/"
     above = [
         volume
-        for volume in standing(on.ledger).values()
+        for volume in standing(context.ledger).values()
         if inside.startswith(f"{volume.path.rstrip('/')}/")
     ]
     volume = max(above, key=lambda volume: len(volume.path), default=None)
-    if volume is None or volume.path not in on.doubts:
+    if volume is None or volume.path not in context.doubts:
         return ""
-    return f"{volume.path} is recorded as {volume.name}'s, but {on.doubts[volume.path]}"
+    return f"{volume.path} is recorded as {volume.name}'s, but {context.doubts[volume.path]}"
 
 
 def _whose(
@@ -266,21 +275,21 @@ def _is_identity(allocation: Allocation) -> bool:
 
 
 def _fix(
-    allocation: Allocation, wish: VolumeRequest, whose: tuple[str, ...], on: MountContext
+    allocation: Allocation, request: VolumeRequest, whose: tuple[str, ...], context: MountContext
 ) -> str:
     """The command that gives a volume to the container."""
     if engine_of_pool(allocation):
         return "its option :U, because the range is known only when the container runs"
-    others = {a.name for a in on.ledger.allocations} - {allocation.name}
+    others = {a.name for a in context.ledger.allocations} - {allocation.name}
     former = f" --from {shell(whose[0])}" if len(whose) == 1 and whose[0] in others else ""
-    return on.layout.command(
-        f"fix-volume {shell(wish.source)} --container {shell(allocation.name)}{former}"
+    return context.layout.command(
+        f"fix-volume {shell(request.source)} --container {shell(allocation.name)}{former}"
     )
 
 
-def _fix_back(wish: VolumeRequest, whose: tuple[str, ...], on: MountContext) -> str:
+def _fix_back(request: VolumeRequest, whose: tuple[str, ...], context: MountContext) -> str:
     """How a volume gets the ids of the host back."""
-    if len(whose) > 1 or whose[0] not in {a.name for a in on.ledger.allocations}:
+    if len(whose) > 1 or whose[0] not in {a.name for a in context.ledger.allocations}:
         return "its files need the owners of the host"
-    command = f"fix-volume {shell(wish.source)} --container {shell(whose[0])} --reverse"
-    return f"undo that with: {on.layout.command(command)}"
+    command = f"fix-volume {shell(request.source)} --container {shell(whose[0])} --reverse"
+    return f"undo that with: {context.layout.command(command)}"

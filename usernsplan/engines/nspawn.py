@@ -6,10 +6,11 @@ systemd-nspawn(1), systemd.nspawn(5)
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING
 
 from usernsplan.engines.base import (
     EXACTLY,
+    Engine,
     File,
     RenderContext,
     Rendered,
@@ -29,12 +30,11 @@ _MACHINE = re.compile(
 )
 
 
-class Nspawn:
+class Nspawn(Engine):
     """Flags, and the .nspawn file that machinectl and systemd-nspawn@.service read."""
 
-    reads_host: ClassVar[bool] = False
-    takes: ClassVar[frozenset[str]] = frozenset({"volume"})
-    idmap: ClassVar[Literal["yes"]] = "yes"
+    takes = frozenset({"volume"})
+    idmap = "yes"
 
     def verdict(self, allocation: Allocation) -> Verdict:
         """One range from container id 0, the same for uids and gids."""
@@ -44,11 +44,11 @@ class Nspawn:
             return no("it takes one range, from container id 0, the same for uids and gids")
         return EXACTLY
 
-    def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
+    def render(self, allocation: Allocation, context: RenderContext) -> Rendered:
         """Base and count. The root file system keeps its owners: it is mapped at the mount."""
         start, count = only_extent(allocation.mapping.uids) or (0, 0)
         flags = [f"--private-users={start}:{count}", "--private-users-ownership=map"]
-        flags += [f"--bind{'-ro' if m.read_only else ''}={_bind(m)}" for m in asked.mounts]
+        flags += [f"--bind{'-ro' if m.read_only else ''}={_bind(m)}" for m in context.mounts]
         lines = [
             "[Exec]",
             f"PrivateUsers={start}:{count}",
@@ -57,7 +57,7 @@ class Nspawn:
             "[Files]",
             "PrivateUsersOwnership=map",
         ]
-        lines += [f"Bind{'ReadOnly' if m.read_only else ''}={_bind(m)}" for m in asked.mounts]
+        lines += [f"Bind{'ReadOnly' if m.read_only else ''}={_bind(m)}" for m in context.mounts]
 
         path = f"/etc/systemd/nspawn/{allocation.name}.nspawn"
         files: tuple[File, ...] = (File(path, "\n".join(lines) + "\n"),)

@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 import posixpath
 import re
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from usernsplan.engines.base import EXACTLY, RenderContext, Rendered, Verdict
+from usernsplan.engines.base import EXACTLY, Engine, RenderContext, Rendered, Verdict
 from usernsplan.engines.podman import of_idmap
 from usernsplan.errors import InvalidFileError, RefusedError
 from usernsplan.escape import operand, shell
@@ -25,44 +25,43 @@ _ID = re.compile("[0-9]{1,10}")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-class Oci:
+class Oci(Engine):
     """The part of config.json with the user namespace, its maps and the mounts."""
 
-    reads_host: ClassVar[bool] = False
-    takes: ClassVar[frozenset[str]] = frozenset({"volume", "bundle"})
-    idmap: ClassVar[Literal["asked"]] = "asked"
+    takes = frozenset({"volume", "bundle"})
+    idmap = "asked"
 
     def verdict(self, allocation: Allocation) -> Verdict:
         """Any map: the runtime writes it to the kernel unchanged."""
         del allocation
         return EXACTLY
 
-    def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
+    def render(self, allocation: Allocation, context: RenderContext) -> Rendered:
         """A JSON object to merge into config.json: its lists are added to those in the file."""
         linux = {
             "namespaces": [{"type": "user"}],
             "uidMappings": _mappings(allocation.mapping.uids),
             "gidMappings": _mappings(allocation.mapping.gids),
         }
-        mounts = [_mount(mount, allocation.mapping) for mount in asked.mounts]
-        notes = [*of_idmap(asked)]
-        if asked.bundle is None:
+        mounts = [_mount(mount, allocation.mapping) for mount in context.mounts]
+        notes = [*of_idmap(context)]
+        if context.bundle is None:
             return Rendered(
                 json.dumps({**({"mounts": mounts} if mounts else {}), "linux": linux}, indent=2),
                 (),
                 tuple(notes),
             )
 
-        config = _config(asked.bundle, asked.place)
-        changed = _patched(config, linux, mounts, asked.place)
+        config = _config(context.bundle, context.place)
+        changed = _patched(config, linux, mounts, context.place)
         # A file that has all this already stays as it is, whatever its indentation.
-        text = asked.bundle if changed == config else _written(changed)
+        text = context.bundle if changed == config else _written(changed)
 
-        if rootfs := _rootfs(changed, asked.place):
+        if rootfs := _rootfs(changed, context.place):
             words = (
                 f"fix-volume {operand(rootfs)} --container {shell(allocation.name)} --mode shift"
             )
-            fix = asked.layout.command(words)
+            fix = context.layout.command(words)
             notes.append(f"the root file system has to belong to these ids; this does it: {fix}")
         return Rendered(text, (), (*notes, *_odd_mounts(changed, allocation.mapping)))
 

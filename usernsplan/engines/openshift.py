@@ -6,9 +6,18 @@ https://docs.openshift.com/container-platform/latest/authentication/managing-sec
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING
 
-from usernsplan.engines.base import LABEL, RenderContext, Rendered, Verdict, nearly, no, quoted
+from usernsplan.engines.base import (
+    LABEL,
+    Engine,
+    RenderContext,
+    Rendered,
+    Verdict,
+    nearly,
+    no,
+    quoted,
+)
 from usernsplan.strategies import OPENSHIFT_BLOCK, OPENSHIFT_IDS, SingleUid
 
 if TYPE_CHECKING:
@@ -18,12 +27,8 @@ if TYPE_CHECKING:
 _LABELS = 5
 
 
-class OpenShift:
+class OpenShift(Engine):
     """Annotations: a block of ids, start/size, for users and for supplemental groups."""
-
-    reads_host: ClassVar[bool] = False
-    takes: ClassVar[frozenset[str]] = frozenset()
-    idmap: ClassVar[Literal["no"]] = "no"
 
     def verdict(self, allocation: Allocation) -> Verdict:
         """A block on OpenShift's grid."""
@@ -48,9 +53,9 @@ class OpenShift:
             )
         return nearly("pods run as these host ids, without a user namespace, and see the host ids")
 
-    def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
+    def render(self, allocation: Allocation, context: RenderContext) -> Rendered:
         """YAML of the namespace."""
-        del asked
+        del context
         start = allocation.reserved_range.start if allocation.reserved_range else 0
         block = f"{start}/{OPENSHIFT_BLOCK}"
         first, second = _pair(_LABELS * ((start - OPENSHIFT_IDS.start) // OPENSHIFT_BLOCK))

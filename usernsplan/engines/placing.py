@@ -1,4 +1,4 @@
-"""What may be written where an engine looks for the files of a rendering. Pure."""
+"""Which files of a rendering may be written to the places where an engine reads them. Pure."""
 
 from __future__ import annotations
 

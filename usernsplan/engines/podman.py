@@ -7,9 +7,17 @@ podman-run(1)
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING
 
-from usernsplan.engines.base import EXACTLY, RenderContext, Rendered, Verdict, login_of, plain
+from usernsplan.engines.base import (
+    EXACTLY,
+    Engine,
+    RenderContext,
+    Rendered,
+    Verdict,
+    login_of,
+    plain,
+)
 from usernsplan.errors import InvalidValueError, RefusedError
 from usernsplan.formats.subid import Grant
 from usernsplan.mapping import Extent, IdMap
@@ -22,35 +30,34 @@ if TYPE_CHECKING:
     from usernsplan.model import Allocation, Mount
 
 
-class Podman:
+class Podman(Engine):
     """Flags for podman run, create and build."""
 
-    reads_host: ClassVar[bool] = False
-    takes: ClassVar[frozenset[str]] = frozenset({"volume", "U", "rootless"})
-    idmap: ClassVar[Literal["yes"]] = "yes"
+    takes = frozenset({"volume", "U", "rootless"})
+    idmap = "yes"
 
     def verdict(self, allocation: Allocation) -> Verdict:
         """Any map: root's Podman passes it to the runtime unchanged."""
         del allocation
         return EXACTLY
 
-    def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
+    def render(self, allocation: Allocation, context: RenderContext) -> Rendered:
         """The flags on one line, to follow ``podman run``."""
-        uids, gids = maps(allocation, asked)
+        uids, gids = maps(allocation, context)
         flags = [f"--uidmap {text}" for text in uids] + [f"--gidmap {text}" for text in gids]
-        flags += [f"-v {volume(mount)}" for mount in asked.mounts]
-        return Rendered(" ".join(flags), (), notes(allocation, asked))
+        flags += [f"-v {volume(mount)}" for mount in context.mounts]
+        return Rendered(" ".join(flags), (), notes(allocation, context))
 
 
-def maps(allocation: Allocation, asked: RenderContext) -> tuple[list[str], list[str]]:
+def maps(allocation: Allocation, context: RenderContext) -> tuple[list[str], list[str]]:
     """The values of --uidmap and --gidmap: host ids for root, intermediate ids for an account."""
     uids, gids = allocation.mapping.uids, allocation.mapping.gids
-    if asked.rootless and asked.state:
-        login = login_of(allocation, asked)
+    if context.rootless and context.state:
+        login = login_of(allocation, context)
         names = (login.name, str(login.uid))
         uids, gids = (
-            _intermediate(names, uids, asked.state.subuid),
-            _intermediate(names, gids, asked.state.subgid),
+            _intermediate(names, uids, context.state.subuid),
+            _intermediate(names, gids, context.state.subgid),
         )
     return _texts(uids), _texts(gids)
 
@@ -64,7 +71,7 @@ def _intermediate(names: Sequence[str], ids: IdMap, file: SubidFile) -> IdMap:
 
     There the user is 0. All lines of the user's names (login and uid) follow from 1 on, sorted by
     their start, as in containers/storage. Every version of Podman takes such a map. Raises
-    RefusedError where the lines do not determine it.
+    RefusedError if the lines do not determine it.
     """
     lines = [
         line
@@ -100,10 +107,10 @@ def volume(mount: Mount) -> str:
     )
 
 
-def notes(allocation: Allocation, asked: RenderContext) -> tuple[str, ...]:
+def notes(allocation: Allocation, context: RenderContext) -> tuple[str, ...]:
     """What these flags need."""
     found = []
-    if not asked.rootless and allocation.owner not in {
+    if not context.rootless and allocation.owner not in {
         DEFAULT_OWNER,
         ROOT,
         f"{OWN_PREFIX}{allocation.name}",
@@ -112,7 +119,7 @@ def notes(allocation: Allocation, asked: RenderContext) -> tuple[str, ...]:
             "these flags are for Podman as root; --rootless prints those for the Podman of "
             f"{allocation.owner}"
         )
-    if asked.rootless:
+    if context.rootless:
         found.append(
             f"these flags are for the Podman of {allocation.owner}; after its lines change, run: "
             "podman system migrate"
@@ -120,12 +127,12 @@ def notes(allocation: Allocation, asked: RenderContext) -> tuple[str, ...]:
         flags = [f"--uidmap {e.container}:@{e.host}:{e.count}" for e in allocation.mapping.uids]
         flags += [f"--gidmap {e.container}:@{e.host}:{e.count}" for e in allocation.mapping.gids]
         found.append(f"Podman 4.7 and later also take host ids, after an @: {' '.join(flags)}")
-    return (*found, *of_idmap(asked))
+    return (*found, *of_idmap(context))
 
 
-def of_idmap(asked: RenderContext) -> tuple[str, ...]:
+def of_idmap(context: RenderContext) -> tuple[str, ...]:
     """What an idmapped mount needs from the runtime."""
-    if not any(mount.owners == "idmap" for mount in asked.mounts):
+    if not any(mount.owners == "idmap" for mount in context.mounts):
         return ()
     return ("idmap needs crun, or runc 1.2 or newer; an older runc silently ignores it",)
 

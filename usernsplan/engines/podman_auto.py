@@ -5,10 +5,19 @@ podman-run(1), containers-storage.conf(5), containers.conf(5)
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING
 
 from usernsplan.engines import engine_of_pool
-from usernsplan.engines.base import EXACTLY, File, RenderContext, Rendered, Verdict, no, subid_files
+from usernsplan.engines.base import (
+    EXACTLY,
+    Engine,
+    File,
+    RenderContext,
+    Rendered,
+    Verdict,
+    no,
+    subid_files,
+)
 from usernsplan.engines.podman import of_idmap, volume
 from usernsplan.strategies import SLOT
 
@@ -23,12 +32,11 @@ auto-userns-max-size = {SLOT}
 """
 
 
-class PodmanAuto:
+class PodmanAuto(Engine):
     """Flags for podman run, and the configuration that makes --userns=auto the default."""
 
-    reads_host: ClassVar[bool] = False
-    takes: ClassVar[frozenset[str]] = frozenset({"volume", "U"})
-    idmap: ClassVar[Literal["yes"]] = "yes"
+    takes = frozenset({"volume", "U"})
+    idmap = "yes"
 
     def verdict(self, allocation: Allocation) -> Verdict:
         """A pool: Podman chooses which part of it a container gets."""
@@ -39,9 +47,9 @@ class PodmanAuto:
             "'usernsplan allocate --engine podman-auto'"
         )
 
-    def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
+    def render(self, allocation: Allocation, context: RenderContext) -> Rendered:
         """Flags with a size: without one Podman guesses it from the image, often too small."""
-        flags = [f"--userns=auto:size={SLOT}", *(f"-v {volume(mount)}" for mount in asked.mounts)]
+        flags = [f"--userns=auto:size={SLOT}", *(f"-v {volume(mount)}" for mount in context.mounts)]
         conf = '[containers]\nuserns = "auto"\n'
         storage = _STORAGE_CONF.format(owner=allocation.owner)
         fits = allocation.reserved_range.count // SLOT if allocation.reserved_range else 0
@@ -57,7 +65,7 @@ class PodmanAuto:
                     f"the pool has room for {fits} containers of {SLOT} ids; a container keeps its "
                     "part until it is removed"
                 ),
-                *of_idmap(asked),
+                *of_idmap(context),
                 (
                     "--out DIR makes this the default of every container: containers.conf, and "
                     "[storage.options] of storage.conf " + ", ".join(storage.splitlines())

@@ -2,58 +2,65 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING
 
 from usernsplan.engines import podman
-from usernsplan.engines.base import EXACTLY, File, RenderContext, Rendered, Verdict, login_of
+from usernsplan.engines.base import (
+    EXACTLY,
+    Engine,
+    File,
+    RenderContext,
+    Rendered,
+    Verdict,
+    login_of,
+)
 
 if TYPE_CHECKING:
     from usernsplan.model import Allocation
 
 
-class Quadlet:
+class Quadlet(Engine):
     """The whole file if the image is given, else a drop-in for a file that names the image."""
 
-    reads_host: ClassVar[bool] = False
-    takes: ClassVar[frozenset[str]] = frozenset({"volume", "U", "rootless", "image"})
-    idmap: ClassVar[Literal["yes"]] = "yes"
+    takes = frozenset({"volume", "U", "rootless", "image"})
+    idmap = "yes"
 
     def verdict(self, allocation: Allocation) -> Verdict:
         """Any map, as for podman run."""
         del allocation
         return EXACTLY
 
-    def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
+    def render(self, allocation: Allocation, context: RenderContext) -> Rendered:
         """[Container] with its maps."""
-        uids, gids = podman.maps(allocation, asked)
+        uids, gids = podman.maps(allocation, context)
         lines = ["[Container]"]
-        if asked.image:
-            lines += [f"ContainerName={allocation.name}", f"Image={asked.image}"]
+        if context.image:
+            lines += [f"ContainerName={allocation.name}", f"Image={context.image}"]
         lines += [f"UIDMap={text}" for text in uids] + [f"GIDMap={text}" for text in gids]
         lines += [
             "NoNewPrivileges=true",
-            *(f"Volume={podman.volume(mount)}" for mount in asked.mounts),
+            *(f"Volume={podman.volume(mount)}" for mount in context.mounts),
         ]
         text = "\n".join(lines)
 
         # The numbers of a rootless map are right for one account only.
-        users = f"/users/{login_of(allocation, asked).uid}" if asked.rootless else ""
+        users = f"/users/{login_of(allocation, context).uid}" if context.rootless else ""
         unit = f"/etc/containers/systemd{users}/{allocation.name}.container"
-        path = unit if asked.image else f"{unit}.d/10-usernsplan.conf"
+        path = unit if context.image else f"{unit}.d/10-usernsplan.conf"
 
-        reload = f"systemctl {'--user ' if asked.rootless else ''}daemon-reload"
+        reload = f"systemctl {'--user ' if context.rootless else ''}daemon-reload"
         found = [
             (
-                f"this is {path}, for Podman {'4.8' if asked.image else '5.0'} or newer; "
+                f"this is {path}, for Podman {'4.8' if context.image else '5.0'} or newer; "
                 f"then run: {reload}"
             )
         ]
-        if not asked.image:
+        if not context.image:
             found.append(
                 "without --image this is a drop-in; the .container file itself needs Image="
             )
         return Rendered(
-            text, (File(path, text + "\n"),), (*found, *podman.notes(allocation, asked))
+            text, (File(path, text + "\n"),), (*found, *podman.notes(allocation, context))
         )
 
 

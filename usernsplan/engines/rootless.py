@@ -5,10 +5,11 @@ subuid(5), rootlesskit and podman-system-migrate(1)
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING
 
 from usernsplan.engines.base import (
     EXACTLY,
+    Engine,
     RenderContext,
     Rendered,
     Verdict,
@@ -24,12 +25,10 @@ if TYPE_CHECKING:
     from usernsplan.model import Allocation
 
 
-class Rootless:
+class Rootless(Engine):
     """Commands for the account's shell that check what it needs and show the map that it gets."""
 
-    reads_host: ClassVar[bool] = True
-    takes: ClassVar[frozenset[str]] = frozenset()
-    idmap: ClassVar[Literal["no"]] = "no"
+    reads_host = True
 
     def verdict(self, allocation: Allocation) -> Verdict:
         """A map in subuid, whose owner is not one that usernsplan made."""
@@ -42,9 +41,9 @@ class Rootless:
             )
         return EXACTLY
 
-    def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
+    def render(self, allocation: Allocation, context: RenderContext) -> Rendered:
         """A script of checks. It stops at the first that fails, and shows the container's map."""
-        login = login_of(allocation, asked).name
+        login = login_of(allocation, context).name
         [subuid, subgid] = [file.content.split() for file in subid_files(allocation)]
         lines = [
             f"# Run this as {login}, in a login shell (su does not set XDG_RUNTIME_DIR).",
@@ -61,7 +60,7 @@ class Rootless:
             "podman unshare cat /proc/self/uid_map",
         ]
 
-        flags = asked.layout.inline(f"render podman {shell(allocation.name)} --rootless")
+        flags = context.layout.inline(f"render podman {shell(allocation.name)} --rootless")
         notes = [
             (
                 f"container root is {login} in this map; {flags} prints the flags for the map of "

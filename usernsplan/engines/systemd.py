@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING
 
-from usernsplan.engines.base import File, RenderContext, Rendered, Verdict, nearly, no, plain
+from usernsplan.engines.base import (
+    Engine,
+    File,
+    RenderContext,
+    Rendered,
+    Verdict,
+    nearly,
+    no,
+    plain,
+)
 from usernsplan.escape import shell
 from usernsplan.strategies import SingleUid
 
@@ -12,12 +21,10 @@ if TYPE_CHECKING:
     from usernsplan.model import Allocation
 
 
-class Systemd:
+class Systemd(Engine):
     """User= and Group= are the one host id, in a user namespace that maps only it and root."""
 
-    reads_host: ClassVar[bool] = False
-    takes: ClassVar[frozenset[str]] = frozenset({"volume"})
-    idmap: ClassVar[Literal["no"]] = "no"
+    takes = frozenset({"volume"})
 
     def verdict(self, allocation: Allocation) -> Verdict:
         """One id, which the service sees as the host does."""
@@ -25,7 +32,7 @@ class Systemd:
             return no("a service runs as one user; systemd has no key for a map")
         return nearly("the service runs as this host id and sees it, not container root")
 
-    def render(self, allocation: Allocation, asked: RenderContext) -> Rendered:
+    def render(self, allocation: Allocation, context: RenderContext) -> Rendered:
         """The drop-in. PrivateUsers=yes maps root and this user to themselves, others to nobody.
 
         systemd takes a number, but the service ends with 217/USER unless passwd has that uid.
@@ -41,12 +48,12 @@ class Systemd:
         ]
         lines += [
             f"Bind{'ReadOnly' if m.read_only else ''}Paths={plain(m.source)}:{plain(m.destination)}"
-            for m in asked.mounts
+            for m in context.mounts
         ]
         text = "\n".join(lines)
 
         path = f"/etc/systemd/system/{allocation.name}.service.d/10-usernsplan.conf"
-        group = shell(*asked.layout.account_command(("groupadd", "--gid", f"{gid}", f"u{uid}")))
+        group = shell(*context.layout.account_command(("groupadd", "--gid", f"{gid}", f"u{uid}")))
         nobody = (
             "useradd",
             "--uid",
@@ -57,7 +64,7 @@ class Systemd:
             "--shell",
             "/usr/sbin/nologin",
         )
-        user = shell(*asked.layout.account_command((*nobody, f"u{uid}")))
+        user = shell(*context.layout.account_command((*nobody, f"u{uid}")))
         return Rendered(
             text,
             (File(path, text + "\n"),),

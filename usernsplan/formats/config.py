@@ -1,7 +1,7 @@
-"""config.yaml: the defaults of a host, for what neither the command line nor a plan file says.
+"""config.yaml, the defaults of a host: text to values.
 
-It is the YAML of a plan file, and shared keys have the same form. The schema for editors is
-config.schema.json beside this file. Text to values.
+They fill in what neither the command line nor a plan file sets. The file is YAML, and keys that it
+shares with a plan file have the same form. config.schema.json beside this file is for editors.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from usernsplan.formats import spec
 from usernsplan.formats import yaml_nodes as nodes
 
 if TYPE_CHECKING:
+    from usernsplan.formats.spec import SpecEngine
     from usernsplan.ids import IdRange
 
 
@@ -23,9 +24,7 @@ class Config:
     strategy: str = ""
     options: dict[str, int] = field(default_factory=dict)
     pool: IdRange | None = None
-    engines: tuple[str, ...] | None = None
-    pools: tuple[tuple[str, int], ...] = ()
-    pool_starts: tuple[tuple[str, int], ...] = ()
+    engines: tuple[SpecEngine, ...] | None = None
     places: dict[str, str] = field(default_factory=dict)
 
 
@@ -38,12 +37,12 @@ def parse(raw: bytes, place: str) -> Config:
     if node is None or node.tag == f"{nodes.TAG}null":
         return Config()
     reader = spec.Reader(place)
-    # Add keys here that only this file has.
+    # Keys that only this file has go here.
     found: dict[str, Any] = reader.document(node, {**reader.shared(), **spec.OPTIONS})
     return Config(
         strategy=found.get("strategy", ""),
         options={key: found[key] for key in spec.OPTIONS if key in found},
         pool=found.get("pool"),
+        engines=found.get("engines"),
         places={key: f"{place}:{line}: {key}" for key, line in nodes.lines_of(node).items()},
-        **spec.engines_of(found.get("engines")),
     )

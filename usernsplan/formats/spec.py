@@ -1,14 +1,15 @@
-"""usernsplan.yaml, the plan file: what a host should have. Text to values, with the line of everything in it.
+"""usernsplan.yaml, the plan file: text to values, with the line of each.
 
-What the keys mean together (a strategy's options, names that are taken) is decided in planner.desired. The same
-grammar, for editors, is spec.schema.json beside this file; spec_writer writes such a file.
+It describes what a host should have. planner.desired decides what the keys mean together (the
+options of a strategy, names that are taken). spec.schema.json beside this file has the same grammar
+for editors, and spec_writer writes such a file.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
 
@@ -21,8 +22,17 @@ _USER = re.compile(r"[0-9]{1,10}(:[0-9]{1,10})?")
 
 
 @dataclass(frozen=True, slots=True)
+class SpecEngine:
+    """An engine to serve. An engine with a pool may have a number of containers and a first id."""
+
+    name: str
+    containers: int | None = None
+    start: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SpecVolume:
-    """A volume as its container is to have it: ``user`` is UID:GID of the container, "" with mode shift."""
+    """A volume of a container. ``user`` is the container's UID:GID; "" with mode shift."""
 
     path: str
     mode: Literal["own", "shift"]
@@ -32,10 +42,10 @@ class SpecVolume:
 
 @dataclass(frozen=True, slots=True)
 class SpecContainer:
-    """One container: ``options`` are its strategy's, where they differ from what is said of all.
+    """One container. Its ``options`` of the strategy replace those of the whole file.
 
-    ``engines`` are to be served for it, besides those of all.
-    ``at`` is its key in the file, and ``lines`` are those of its own keys.
+    ``engines`` are served for it in addition to those of the whole file. ``at`` is its key in the
+    file, and ``lines`` are the lines of its own keys.
     """
 
     name: str
@@ -51,7 +61,7 @@ class SpecContainer:
 
 @dataclass(frozen=True, slots=True)
 class SpecReservation:
-    """Ids that are not to be given out, and why."""
+    """Ids that are never given out, and why."""
 
     ids: IdRange
     why: str
@@ -61,20 +71,19 @@ class SpecReservation:
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """A whole plan file. ``daemon``: the container that Docker's remap points at; False: leave daemon.json alone.
+    """A whole plan file.
 
-    ``engines`` None: those that the host has. ``pools`` and ``pool_starts``: for how many containers, and the first id,
-    by the engine's name. ``place`` is the file's path, for messages, and ``lines`` are those of its keys. ``defaults``
-    are the host's own for options of the strategy, and ``places`` tells where the host says what the file does not.
+    ``engines`` None: those that the host has. ``daemon`` is the container to which Docker's remap
+    points; False: daemon.json stays as it is. ``place`` is the path of the file, for messages, and
+    ``lines`` are the lines of its keys. ``defaults`` are the host's own options of the strategy, and
+    ``places`` are where the host sets what the file leaves open.
     """
 
     place: str
     strategy: str
     options: dict[str, int] = field(default_factory=dict)
     pool: IdRange | None = None
-    engines: tuple[str, ...] | None = None
-    pools: tuple[tuple[str, int], ...] = ()
-    pool_starts: tuple[tuple[str, int], ...] = ()
+    engines: tuple[SpecEngine, ...] | None = None
     daemon: str | Literal[False] | None = None
     containers: tuple[SpecContainer, ...] = ()
     reservations: tuple[SpecReservation, ...] = ()
@@ -84,12 +93,16 @@ class Spec:
 
 
 def parse(raw: bytes, place: str) -> Spec:
-    """Read a plan file; ``place`` is its path. Raises InvalidFileError, which names every error by line and key."""
+    """Read a plan file; ``place`` is its path.
+
+    Raises InvalidFileError, which names every error by line and key.
+    """
     node = nodes.composed(raw, place)
     if node is None:
         raise InvalidFileError(
-            f"{place}:1", "there is nothing in it", hint="'usernsplan export' writes one"
+            f"{place}:1", "the file is empty", hint="'usernsplan export' writes a plan file"
         )
+
     reader = Reader(place)
     readers: dict[str, nodes.Read] = {
         **reader.shared(),
@@ -104,30 +117,19 @@ def parse(raw: bytes, place: str) -> Spec:
         strategy=found["strategy"],
         options={key: found[key] for key in OPTIONS if key in found},
         pool=found.get("pool"),
+        engines=found.get("engines"),
         daemon=found.get("daemon"),
         containers=found.get("containers", ()),
         reservations=found.get("reservations", ()),
         lines=nodes.lines_of(node),
-        **engines_of(found.get("engines")),
     )
 
 
-def engines_of(found: list[dict[str, Any]] | None) -> dict[str, Any]:
-    """What a list of engines says, as the fields of a Spec."""
-    if found is None:
-        return {}
-    return {
-        "engines": tuple(one["name"] for one in found),
-        "pools": tuple((one["name"], one["containers"]) for one in found if "containers" in one),
-        "pool_starts": tuple((one["name"], one["start"]) for one in found if "start" in one),
-    }
-
-
 class Reader(nodes.Reader):
-    """Makes the values of a plan file of nodes."""
+    """Turns nodes into the values of a plan file."""
 
     def shared(self) -> dict[str, nodes.Read]:
-        """The keys that a plan file shares with config.yaml, but for OPTIONS, and how each is read."""
+        """The keys that a plan file shares with config.yaml, except OPTIONS, and their readers."""
         return {
             "version": _version,
             "strategy": _strategy,
@@ -135,58 +137,58 @@ class Reader(nodes.Reader):
             "engines": self.engines,
         }
 
-    def engines(self, node: yaml.Node, at: str) -> list[dict[str, Any]]:
-        """Names of engines; and of a pool for how many containers, and its first id, where that is said."""
-        found: list[dict[str, Any]] = []
+    def engines(self, node: yaml.Node, at: str) -> tuple[SpecEngine, ...]:
+        """The engines, each name once."""
+        readers: dict[str, nodes.Read] = {
+            "name": nodes.text,
+            "containers": nodes.number,
+            "start": nodes.number,
+        }
+        found: dict[str, SpecEngine] = {}
         for item, key in nodes.items(node, at):
             with self.noting():
                 if isinstance(item, yaml.ScalarNode):
-                    found.append({"name": nodes.text(item, key)})
+                    one = SpecEngine(nodes.text(item, key))
                 else:
-                    one = self.fields(
-                        item,
-                        key,
-                        {"name": nodes.text, "containers": nodes.number, "start": nodes.number},
-                        "name",
+                    # A missing name is noted as an error, so this one is never used.
+                    one = SpecEngine(
+                        **{"name": f"\0{key}", **self.fields(item, key, readers, "name")}
                     )
-                    found.append({"name": f"\0{key}", **one})
-                if found[-1]["name"] in {one["name"] for one in found[:-1]}:
-                    raise nodes.WrongError(
-                        item, key, f"'{found[-1]['name']}' stands here a second time"
-                    )
-        return found
+                if one.name in found:
+                    raise nodes.WrongError(item, key, f"'{one.name}' appears a second time")
+                found[one.name] = one
+        return tuple(found.values())
 
     def containers(self, node: yaml.Node, at: str) -> tuple[SpecContainer, ...]:
-        """The containers of a plan file, each name once."""
+        """The containers, each name once."""
         found: dict[str, SpecContainer] = {}
         for item, key in nodes.items(node, at):
             with self.noting():
                 one = self.container(item, key)
                 if one.name in found:
-                    raise nodes.WrongError(
-                        item,
-                        key,
-                        f"'{one.name}' stands here a second time: line {found[one.name].line}",
-                    )
+                    first = found[one.name].line
+                    fact = f"'{one.name}' appears a second time; the first is in line {first}"
+                    raise nodes.WrongError(item, key, fact)
                 found[one.name] = one
         return tuple(found.values())
 
     def container(self, node: yaml.Node, at: str) -> SpecContainer:
-        """One container: its name alone, or with keys of its own."""
+        """One container: only its name, or a mapping with keys of its own."""
         if isinstance(node, yaml.ScalarNode):
             return SpecContainer(nodes.text(node, at), nodes.line_of(node), at)
-        own: dict[str, nodes.Read] = {
+        readers: dict[str, nodes.Read] = {
             "name": nodes.text,
             "owner": nodes.text,
             "start": nodes.number,
             "user": _user,
+            "volumes": self.volumes,
+            "engines": nodes.names,
+            **OPTIONS,
         }
-        found = self.fields(
-            node, at, {**own, "volumes": self.volumes, "engines": nodes.names, **OPTIONS}, "name"
-        )
+        found = self.fields(node, at, readers, "name")
         user = found.get("user", "0:0")
         return SpecContainer(
-            # Where there is none, that is noted, and nothing comes of the rest.
+            # A missing name is noted as an error, so this one is never used.
             name=found.get("name", f"\0{at}"),
             line=nodes.line_of(node),
             at=at,
@@ -202,58 +204,48 @@ class Reader(nodes.Reader):
         )
 
     def volumes(self, node: yaml.Node, at: str) -> list[SpecVolume]:
-        """The volumes of a container; those that name no user have that of their container."""
+        """The volumes of a container, each path once. ``user`` is "" if the volume names none."""
+        readers: dict[str, nodes.Read] = {"path": nodes.absolute_path, "mode": _mode, "user": _user}
         found: dict[str, SpecVolume] = {}
         for item, key in nodes.items(node, at):
             with self.noting():
+                line = nodes.line_of(item)
                 if isinstance(item, yaml.ScalarNode):
-                    one = SpecVolume(nodes.absolute_path(item, key), "own", "", nodes.line_of(item))
+                    one = SpecVolume(nodes.absolute_path(item, key), "own", "", line)
                 else:
-                    said = self.fields(
-                        item,
-                        key,
-                        {"path": nodes.absolute_path, "mode": _mode, "user": _user},
-                        "path",
-                    )
-                    one = SpecVolume(
-                        said.get("path", f"\0{key}"),
-                        said.get("mode", "own"),
-                        said.get("user", ""),
-                        nodes.line_of(item),
-                    )
+                    own = self.fields(item, key, readers, "path")
+                    path, mode = own.get("path", f"\0{key}"), own.get("mode", "own")
+                    one = SpecVolume(path, mode, own.get("user", ""), line)
+
                 if one.mode == "shift" and one.user:
                     raise nodes.WrongError(
-                        item, key, "mode shift keeps owners apart: it has no user"
+                        item, key, "'user' is only for mode own; mode shift keeps every owner"
                     )
                 if one.path in found:
-                    raise nodes.WrongError(
-                        item,
-                        key,
-                        f"{one.path} stands here a second time: line {found[one.path].line}",
-                    )
+                    first = found[one.path].line
+                    fact = f"{one.path} appears a second time; the first is in line {first}"
+                    raise nodes.WrongError(item, key, fact)
                 found[one.path] = one
         return list(found.values())
 
     def reservations(self, node: yaml.Node, at: str) -> tuple[SpecReservation, ...]:
-        """The ranges that are reserved, each once."""
+        """The reserved ranges, each once."""
+        readers: dict[str, nodes.Read] = {"ids": nodes.id_range, "for": nodes.text}
         found: dict[IdRange, SpecReservation] = {}
         for item, key in nodes.items(node, at):
             with self.noting():
-                one = self.fields(
-                    item, key, {"ids": nodes.id_range, "for": nodes.text}, "ids", "for"
-                )
-                if one.get("ids") in found:
-                    raise nodes.WrongError(item, key, f"{one['ids']} stands here a second time")
-                if len(one) == 2:  # noqa: PLR2004 - both, and none of them wrong
-                    found[one["ids"]] = SpecReservation(
-                        one["ids"], one["for"], nodes.line_of(item), key
-                    )
+                own = self.fields(item, key, readers, "ids", "for")
+                if own.get("ids") in found:
+                    raise nodes.WrongError(item, key, f"{own['ids']} appears a second time")
+                if own.keys() == readers.keys():
+                    line = nodes.line_of(item)
+                    found[own["ids"]] = SpecReservation(own["ids"], own["for"], line, key)
         return tuple(found.values())
 
 
 def _version(node: yaml.Node, at: str) -> int:
     if nodes.number(node, at) != 1:
-        raise nodes.WrongError(node, at, "this usernsplan knows version 1 of the format")
+        raise nodes.WrongError(node, at, "this usernsplan knows only version 1 of the format")
     return 1
 
 
@@ -266,37 +258,33 @@ def _mode(node: yaml.Node, at: str) -> str:
 
 
 def _daemon(node: yaml.Node, at: str) -> str | Literal[False]:
-    if (
-        isinstance(node, yaml.ScalarNode)
-        and node.tag == f"{nodes.TAG}bool"
-        and not nodes.boolean(node, at)
-    ):
+    is_bool = isinstance(node, yaml.ScalarNode) and node.tag == f"{nodes.TAG}bool"
+    if is_bool and not nodes.boolean(node, at):
         return False
     return nodes.text(node, at)
 
 
 def _user(node: yaml.Node, at: str) -> str:
-    """UID or UID:GID of the container, as UID:GID."""
+    """A container's UID or UID:GID, as UID:GID. A UID alone goes with gid 0."""
     wanted = "a user of the container in numbers, '33:33'"
     if isinstance(node, yaml.ScalarNode) and node.tag == f"{nodes.TAG}int":
         if ":" in node.value:
             raise nodes.WrongError(
-                node,
-                at,
-                f"YAML reads {node.value!r} as a number to the base of 60: put it in quotes",
+                node, at, f"YAML reads {node.value!r} as a number to base 60; put it in quotes"
             )
         text = str(nodes.number(node, at))
     else:
         text = nodes.scalar(node, at, "str", wanted)
+
     if not _USER.fullmatch(text):
         raise nodes.WrongError(node, at, f"{text!r} is not {wanted}")
-    uid, gid = (int(number) for number in (text if ":" in text else f"{text}:0").split(":"))
-    if max(uid, gid) >= ID_LIMIT:
+    uid, _, gid = text.partition(":")
+    if max(int(uid), int(gid or 0)) >= ID_LIMIT:
         raise nodes.WrongError(node, at, f"{text!r}: there is no such id")
-    return f"{uid}:{gid}"
+    return f"{int(uid)}:{int(gid or 0)}"
 
 
-# The options of strategies, as they stand in the file and on the command line.
+# The options of strategies, as in the file and on the command line.
 OPTIONS: dict[str, nodes.Read] = {
     **dict.fromkeys(("size", "block", "container-id", "dockerroot", "max"), nodes.number),
     "identity": nodes.boolean,

@@ -1,6 +1,7 @@
-"""HostState x request -> Plan: every decision of allocate and release, and none of the doing. Pure.
+"""HostState x request -> Plan: every decision of allocate and release. Pure.
 
-``make_plan`` and ``make_release`` are the ways in; ``recovery.mend`` decides what becomes of a run that was killed.
+``make_plan`` and ``make_release`` are the entry points. ``recovery.mend`` decides how an interrupted
+command ends.
 """
 
 from usernsplan.planner.allocate import make_plan

@@ -1,11 +1,11 @@
-"""allocate: a request is resolved, ids are chosen, and all that follows becomes one plan. Pure."""
+"""allocate: resolve the request, choose the ids, and put everything into one plan. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from usernsplan.errors import about, placed
+from usernsplan.errors import concerning, placed
 from usernsplan.model import LedgerChange, Plan
 from usernsplan.planner import advice, daemon, needs
 from usernsplan.planner.choose import choose
@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 def make_plan(state: HostState, request: AllocateRequest) -> Plan:
     """Decide one ``allocate``: all the names or none.
 
-    A name that the same request allocated before stays as it is; lines that it lost are put back.
-    Raises RefusedError, InvalidValueError, InvalidFileError or PoolExhaustedError, which say what
-    stands in the way.
+    A name that has the requested allocation stays as it is; its missing lines are added again.
+    Raises RefusedError, InvalidValueError, InvalidFileError or PoolExhaustedError.
     """
     with placed(request.places):
         resolved = resolve(state, request)
@@ -35,15 +34,14 @@ def make_plan(state: HostState, request: AllocateRequest) -> Plan:
 
 
 def _plan(state: HostState, resolved: Resolved, chosen: Chosen, lines: Grants) -> Plan:
-    """Put together lines, Docker's part, accounts, and what there is to say about them."""
+    """The plan, out of the lines, Docker's part, the accounts, and the findings on them."""
     new = _granted(lines, resolved, chosen)
     wanted = (*resolved.containers, *chosen.pools)
-    for allocation in state.ledger.allocations:
-        if allocation.name == resolved.docker and all(
-            one.name != resolved.docker for one in wanted
-        ):
-            # What Docker is to be pointed at needs its lines too, named again or not.
-            lines.restore(allocation)
+    if resolved.docker not in {one.name for one in wanted}:
+        for allocation in state.ledger.allocations:
+            if allocation.name == resolved.docker:
+                # The request does not name it, but Docker needs its lines, too.
+                lines.restore(allocation)
     more = [(one.known, owner) for one in wanted if one.known for owner in one.extra_owners]
     found = tuple((a.name, *line) for a, owner in more for line in lines.widen(a, owner))
 
@@ -54,7 +52,7 @@ def _plan(state: HostState, resolved: Resolved, chosen: Chosen, lines: Grants) -
         for one in wanted
     ]
     containers = allocations[: len(resolved.containers)]
-    with about(option="daemon"):
+    with concerning(option="daemon"):
         docker = _docker(state, resolved, allocations, chosen, lines)
     made = daemon.with_accounts(state, needs.accounts(resolved.engines, allocations))
     return Plan(
@@ -92,11 +90,11 @@ def _plan(state: HostState, resolved: Resolved, chosen: Chosen, lines: Grants) -
 
 
 def _granted(lines: Grants, resolved: Resolved, chosen: Chosen) -> dict[str, Allocation]:
-    """Put back lines that went, add the new ones, and return the new allocations."""
+    """Restore missing lines, add the new ones, and return the new allocations by name."""
     new = {}
-    # What stands comes first, so that new lines follow it.
+    # Existing allocations come first, so that new lines follow theirs.
     for one in (*sorted(resolved.containers, key=lambda one: not one.known), *chosen.pools):
-        with about(one.name, "engines" if one in chosen.pools else ""):
+        with concerning(one.name, "engines" if one in chosen.pools else ""):
             if one.known:
                 lines.restore(one.known)
             else:
@@ -111,7 +109,7 @@ def _docker(
     chosen: Chosen,
     lines: Grants,
 ) -> daemon.Pointed:
-    """Point Docker's remap at the allocation that the request names for it, if it names one."""
+    """Point Docker's remap at the allocation that the request chooses for it, if any."""
     if resolved.docker is None:
         return daemon.Pointed()
     target = next(a for a in (*allocations, *state.ledger.allocations) if a.name == resolved.docker)

@@ -1,6 +1,6 @@
-"""Which ids each new allocation gets: those asked for, those it had before, or the first that fit.
+"""Choose the ids of each new allocation: the requested ones, its former ones, or the first that fit.
 
-Pure. Lines of subuid and subgid are only looked at here; nothing is granted.
+Pure. It only reads the lines of subuid and subgid and grants nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from usernsplan.claims.pool import pool_of
 from usernsplan.claims.sources import claims_of
-from usernsplan.errors import InvalidValueError, RefusedError, UsernsplanError, about
+from usernsplan.errors import InvalidValueError, RefusedError, UsernsplanError, concerning
 from usernsplan.ids import IdRange, IdSet
 from usernsplan.model import Allocation
 from usernsplan.planner import returning
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
     from usernsplan.planner.resolve import Resolved, Wanted
     from usernsplan.strategies import Need
 
-_LEAVE = "leave the start out: usernsplan finds a free range"
+_LEAVE = "leave the start out, and usernsplan finds a free range"
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The ``new`` allocations with their ids, by name, and what comes ``back`` out of quarantine.
+    """The ``new`` allocations with their ids, and the ranges that come ``back`` from quarantine.
 
-    ``pools`` are those that can be had, new or not, and ``left_out`` says why the others cannot.
-    ``notes`` are about ranges that names had before.
+    Both are by name. ``pools`` are the possible ones, new or not, and ``left_out`` says why the
+    others are impossible. ``notes`` are about former ranges.
     """
 
     pools: tuple[Wanted, ...]
@@ -46,22 +46,23 @@ class Chosen:
 
 
 def choose(state: HostState, resolved: Resolved, lines: Grants) -> Chosen:
-    """Choose ids for all that is wanted. ``lines`` are those of the host.
+    """Choose ids for everything that the request wants. ``lines`` are those of the host.
 
-    A pool whose engine is merely installed stands in nobody's way: if it cannot be had, it is left
-    out. Raises PoolExhaustedError where there is no room for something else, and RefusedError or
-    InvalidValueError where something cannot lie where it was asked for.
+    If the request does not name an engine, its pool is left out where it is impossible. Raises
+    PoolExhaustedError if there is no room, and RefusedError or InvalidValueError for a requested
+    first id that is impossible.
     """
-    ground = _Ground(state, lines, claims_of(state).where(is_taken))
-    new, back = _new(ground, resolved.containers, ())
+    now = _Situation(state, lines, claims_of(state).where(is_taken))
+    new, back = _new(now, resolved.containers, ())
+
     pools: list[Wanted] = []
     left_out: list[Finding] = []
     for one in resolved.pools:
         try:
-            with about(option="engines"):
-                more, again = _new(ground, (one,), new.values())
+            with concerning(option="engines"):
+                more, again = _new(now, (one,), new.values())
                 if one.known and not resolved.are_named:
-                    # Its lines may be such that they cannot be put back.
+                    # Whether its lines can be restored shows only in an attempt.
                     Grants(state).restore(one.known)
                 for made in more.values():
                     lines.refuse_other_lines(made)
@@ -73,13 +74,13 @@ def choose(state: HostState, resolved: Resolved, lines: Grants) -> Chosen:
         new, back = new | more, back | again
         pools.append(one)
 
-    notes = [*returning.told(state, back)]
+    notes = [*returning.regained(state, back)]
     notes += returning.missed(state, (a for name, a in new.items() if name not in back))
     return Chosen(tuple(pools), new, back, tuple(notes), tuple(left_out))
 
 
-class _Ground(NamedTuple):
-    """What there is before anything is chosen: the host, its lines, and the claims that keep ids from being given."""
+class _Situation(NamedTuple):
+    """The situation before the choice: the host, its lines, and the claims on ids that are taken."""
 
     state: HostState
     lines: Grants
@@ -87,17 +88,17 @@ class _Ground(NamedTuple):
 
 
 def _new(
-    ground: _Ground, wanted: Iterable[Wanted], before: Collection[Allocation]
+    now: _Situation, wanted: Iterable[Wanted], before: Collection[Allocation]
 ) -> tuple[dict[str, Allocation], dict[str, Quarantined]]:
-    """The new allocations, and what comes back for them. ``before`` have their ids already."""
+    """The new allocations, and their ranges that come back. ``before`` have their ids already."""
     wanted = [one for one in wanted if one.known is None]
-    former = returning.of(ground.state, wanted)
+    former = returning.of(now.state, wanted)
 
-    # Those that want one place first: it may be where the others would come to lie.
+    # Requested first ids come first: otherwise another allocation could take these ids.
     placed = []
     for one in wanted:
         if one.start is not None:
-            with about(one.name, "start"):
+            with concerning(one.name, "start"):
                 placed.append((one, _made(one, one.start)))
     back = {
         one.name: was
@@ -105,18 +106,18 @@ def _new(
         for was in former.get(one.name, ())
         if was.reserved_range == made.reserved_range
     }
-    _check_starts(ground, placed, back, before)
+    _check_starts(now, placed, back, before)
 
     there = (*before, *(made for _, made in placed))
     held = IdSet(a.reserved_range for a in there if a.reserved_range)
-    back |= _again(ground, [one for one in wanted if one.start is None], former, held)
+    back |= _again(now, [one for one in wanted if one.start is None], former, held)
     bases = {name: was.reserved_range.start for name, was in back.items()}
     bases |= {one.name: one.start for one in wanted if one.start is not None}
-    bases |= _first_fit(ground, [one for one in wanted if one.name not in bases], held)
+    bases |= _first_fit(now, [one for one in wanted if one.name not in bases], held)
 
     new = {}
     for one in wanted:
-        with about(one.name):
+        with concerning(one.name):
             made = _made(one, bases.get(one.name))
         new[one.name] = returning.since_then(made, back.get(one.name))
     return new, back
@@ -124,7 +125,7 @@ def _new(
 
 def _made(one: Wanted, base: int | None) -> Allocation:
     need = one.strategy.need
-    # First the range, whose error says what is wrong with a base that was asked for.
+    # The range comes first: its error explains what is wrong with a requested base.
     held = IdRange(base, need.count) if base is not None and need else None
     mapping = one.strategy.mapping(base)
     return Allocation(
@@ -133,14 +134,14 @@ def _made(one: Wanted, base: int | None) -> Allocation:
 
 
 def _again(
-    ground: _Ground,
+    now: _Situation,
     wanted: Iterable[Wanted],
     former: dict[str, tuple[Quarantined, ...]],
     held: IdSet,
 ) -> dict[str, Quarantined]:
-    """The former ranges that come back, for each name the latest that nobody else has by now.
+    """The former ranges that come back: for each name the latest that is still free.
 
-    What runs in it may be the very container, so that it is no hindrance.
+    A running user namespace does not count: it may be the container itself.
     """
     ranges = [
         (one, was)
@@ -151,7 +152,7 @@ def _again(
     if not ranges:
         return {}
     made = [_made(one, was.reserved_range.start) for one, was in ranges]
-    others = ground.lines.without(ground.taken, *made)
+    others = now.lines.without(now.taken, *made)
     taken = _not_running(returning.without(others, (was for _, was in ranges))).ids | held
     found: dict[str, Quarantined] = {}
     for one, was in ranges:
@@ -166,79 +167,81 @@ def _is_in(held: IdRange, pool: IdRange | None) -> bool:
     return pool is None or (held.start in pool and held.last in pool)
 
 
-def _first_fit(ground: _Ground, wanted: Iterable[Wanted], held: IdSet) -> dict[str, int]:
-    """The first id of each name that takes a range from the pool. ``held`` is chosen already."""
+def _first_fit(now: _Situation, wanted: Iterable[Wanted], held: IdSet) -> dict[str, int]:
+    """The first id of each name that takes a range from a pool. ``held`` ids are taken, too."""
     groups: dict[Need, list[Wanted]] = {}
     for one in wanted:
         if one.strategy.need:
             groups.setdefault(one.strategy.need, []).append(one)
     found = dict[str, int]()
     for need, group in groups.items():
-        with about(option="pool"):
-            pool = pool_of(ground.state, group[0].strategy, group[0].pool)
-            bases = take(pool, ground.taken.ids | held, need, len(group))
+        with concerning(option="pool"):
+            pool = pool_of(now.state, group[0].strategy, group[0].pool)
+            bases = take(pool, now.taken.ids | held, need, len(group))
         found |= zip((one.name for one in group), bases, strict=True)
         held |= IdSet(IdRange(base, need.count) for base in bases)
     return found
 
 
 def _check_starts(
-    ground: _Ground,
+    now: _Situation,
     placed: Sequence[tuple[Wanted, Allocation]],
     back: dict[str, Quarantined],
     before: Iterable[Allocation],
 ) -> None:
-    """Raise an error where a first id that was named cannot be had."""
+    """Raise an error for a requested first id that is impossible."""
     if not placed:
         return
     for one, made in placed:
-        with about(one.name, "start"):
-            _check_start(ground, one, made, is_back=one.name in back)
+        with concerning(one.name, "start"):
+            _check_start(now, one, made, is_back=one.name in back)
     asked = {made.name: made for _, made in placed}
     for (held, name), (following, other) in pairwise(_held([*before, *asked.values()])):
         if held.overlaps(following):
-            with about(other, "start"):
+            with concerning(other, "start"):
                 raise RefusedError(
                     f"{held} of '{name}' and {following} of '{other}' overlap", hint=_LEAVE
                 )
 
-    # Almost always nothing is in the way. Whose it is costs more, and is asked only where it is.
-    adopted = {name for name, made in asked.items() if ground.lines.stands(made)}
-    claims = returning.without(ground.taken, back.values())
-    taken = ground.lines.without(claims, *(asked[name] for name in adopted)).ids
+    # Almost always all ids are free. To find the holder costs more, so it is done only on conflict.
+    adopted = {name for name, made in asked.items() if now.lines.has_exactly(made)}
+    claims = returning.without(now.taken, back.values())
+    taken = now.lines.without(claims, *(asked[name] for name in adopted)).ids
     for held, name in _held(asked.values()):
         if taken.meets(held.start, held.stop):
-            others = ground.lines.without(claims, asked[name])
+            others = now.lines.without(claims, asked[name])
             if name in adopted or name in back:
                 others = _not_running(others)
-            for whose, overlap in holders(held, others, ground.state.layout):
-                with about(name, "start"):
+            for whose, overlap in holders(held, others, now.state.layout):
+                with concerning(name, "start"):
                     raise RefusedError(f"{held} is not free: {overlap} is {whose}", hint=_LEAVE)
 
 
 def _not_running(claims: Claims) -> Claims:
-    """The claims less those of user namespaces that run."""
+    """The claims without those of running user namespaces."""
     return claims.where(lambda claim: claim.source != "namespace")
 
 
-def _check_start(ground: _Ground, one: Wanted, made: Allocation, *, is_back: bool) -> None:
-    """Raise an error where an allocation cannot lie there, no matter who has these ids."""
+def _check_start(now: _Situation, one: Wanted, made: Allocation, *, is_back: bool) -> None:
+    """Raise an error if the range is impossible, no matter who has these ids."""
     need = one.strategy.need
     if made.reserved_range is None or need is None:
         raise InvalidValueError("this allocation takes no range of its own")
-    ground.lines.refuse_other_lines(made)
-    # Lines that stand are adopted where somebody put them; containers may well be running in them.
-    # And a range that the name had before was good enough then.
-    if ground.lines.stands(made) or is_back:
+    now.lines.refuse_other_lines(made)
+
+    # Existing lines are adopted wherever they are, and containers may be running in them. A former
+    # range was valid when it was given out.
+    if now.lines.has_exactly(made) or is_back:
         return
-    pool = pool_of(ground.state, one.strategy, one.pool)
+
+    pool = pool_of(now.state, one.strategy, one.pool)
     if made.reserved_range.start % need.align:
         raise InvalidValueError(f"{made.reserved_range.start} is not a multiple of {need.align}")
     if not _is_in(made.reserved_range, pool):
         hint = "name a larger pool"
-        raise InvalidValueError(f"{made.reserved_range} lies outside the pool {pool}", hint=hint)
+        raise InvalidValueError(f"{made.reserved_range} is outside the pool {pool}", hint=hint)
 
 
 def _held(allocations: Iterable[Allocation]) -> list[tuple[IdRange, str]]:
-    """What they hold, and their names, in the order of the ids."""
+    """Their reserved ranges and names, in the order of the ids."""
     return sorted((a.reserved_range, a.name) for a in allocations if a.reserved_range)

@@ -1,4 +1,4 @@
-"""Docker's daemon.json: whether, and with what consequences, it can be pointed at an allocation."""
+"""Point Docker's daemon.json at an allocation: whether that is possible, and its consequences."""
 
 from __future__ import annotations
 
@@ -22,14 +22,19 @@ if TYPE_CHECKING:
     from usernsplan.formats.daemon_json import DaemonConfig
     from usernsplan.model import Allocation, DockerData, HostState
 
-RESTART = "systemctl restart docker  # the remap changes only when the daemon starts anew; a reload does not do it"
+RESTART = "systemctl restart docker  # the remap changes only with a restart, not with a reload"
 _LONGEST_LOGIN = 32
-_WITHOUT_A_GAP = "allocate without container-id, and name a shared one as daemon from the start"
+# moby reads the lines of the owner as one map without a gap.
+_WITHOUT_A_GAP = "allocate it without --container-id, and a shared one with --daemon"
 
 
 @dataclass(frozen=True, slots=True)
 class Pointed:
-    """What pointing Docker at an allocation takes: accounts to make first, the file's change, what to tell."""
+    """What points Docker at an allocation.
+
+    ``commands`` create accounts and come first. ``unfinished``: the user has to run ``next_steps``
+    before the file can change. ``consequences`` are what the user has to agree to first.
+    """
 
     changes: tuple[Change, ...] = ()
     commands: tuple[tuple[str, ...], ...] = ()
@@ -42,87 +47,91 @@ class Pointed:
 def point_at(state: HostState, allocation: Allocation, *, replace_remap: bool) -> Pointed:
     """Set userns-remap to the allocation's owner.
 
-    Raises RefusedError where Docker cannot make the mapping, or where the file names another user and
-    ``replace_remap`` is not said: the daemon would hide the images and containers of the old one.
+    Raises RefusedError if Docker cannot make the mapping. Also raises it if the file names another
+    user, unless ``replace_remap`` is set: the daemon would hide the images and containers of that
+    user.
     """
     if not (found := can_lay(allocation)).can:
-        other = (
-            "choose another owner" if allocation.owner in {"root", "default"} else _WITHOUT_A_GAP
-        )
+        is_name = allocation.owner in {"root", "default"}
+        other = "choose another owner" if is_name else _WITHOUT_A_GAP
         raise RefusedError(
             f"Docker cannot make the map of '{allocation.name}': {found.why}",
             hint=f"Podman and OCI runtimes can: 'usernsplan render podman'; for Docker, {other}",
         )
+
     place = state.layout.path(DAEMON_JSON)
     try:
         config = daemon_json.parse(state.daemon_json or b"", place)
     except InvalidFileError as error:
-        error.hint = "correct the file, or leave it alone with --no-daemon-config"
-        error.in_file = "correct the file, or leave it alone with 'daemon: false'"
+        error.hint = "correct the file, or leave it as it is with --no-daemon-config"
+        error.in_file = "correct the file, or leave it as it is with 'daemon: false'"
         raise
+
     commands = _account_commands(state, allocation.owner)
     current = config.get(daemon_json.REMAP)
     is_ours = current is not None and remap_user(state, current) == allocation.owner
     moved = not is_ours or _old_data_root(state, config) != data_root(config, allocation)
-    consequences = _consequences(state, config, allocation) if moved else ()
+    warning = _hidden(state, config, allocation)
+    consequences = (warning,) if moved and _elsewhere(state, config, allocation) else ()
     if commands and not state.can_add_accounts:
-        what = f"{state.layout.path(DAEMON_JSON)} is left alone, and Docker is not remapped yet"
+        what = f"{place} stays as it is, and Docker is not remapped yet"
         return replace(_left_to_do(state, commands, what), consequences=consequences)
     if is_ours:
-        hidden = (_hidden(state, config, allocation),) if moved else ()
-        return Pointed(commands=commands, findings=hidden, consequences=consequences)
+        findings = (warning,) if moved else ()
+        return Pointed(commands=commands, findings=findings, consequences=consequences)
+
     refuse_symlink(state)
     if current is not None and not replace_remap:
         raise RefusedError(
-            f'{place}: "userns-remap" is "{current}", and Docker would hide what it has in '
-            f"{_old_data_root(state, config)} and start anew in {data_root(config, allocation)}",
-            hint="say --replace-remap to change it, or --no-daemon-config to leave it alone",
-            in_file="write 'daemon: NAME' to change it, or 'daemon: false' to leave it alone",
+            f'{place}: "userns-remap" is "{current}"; with another one Docker hides what it has in '
+            f"{_old_data_root(state, config)} and starts empty in {data_root(config, allocation)}",
+            hint="use --replace-remap to change it, or --no-daemon-config to keep it",
+            in_file="write 'daemon: NAME' to change it, or 'daemon: false' to keep it",
         )
+    after = daemon_json.with_remap(config, allocation.owner)
     return Pointed(
-        changes=(
-            Change(
-                DAEMON_JSON, state.daemon_json, daemon_json.with_remap(config, allocation.owner)
-            ),
-        ),
+        changes=(Change(DAEMON_JSON, state.daemon_json, after),),
         commands=commands,
-        findings=(*_without_tty(allocation), _hidden(state, config, allocation)),
+        findings=(*_without_tty(allocation), warning),
         next_steps=(RESTART,),
         consequences=consequences,
     )
 
 
 def with_accounts(state: HostState, owners: Iterable[str]) -> Pointed:
-    """What makes these owners accounts with a group of the same name, as dockerd and the kubelet insist on."""
+    """What makes these owners accounts with a group of the same name.
+
+    dockerd and the kubelet refuse an owner without them.
+    """
     commands = tuple(command for owner in owners for command in _account_commands(state, owner))
     if commands and not state.can_add_accounts:
         who = ", ".join(dict.fromkeys(command[-1] for command in commands))
-        return _left_to_do(state, commands, f"the engines that ask for {who} do not start yet")
+        return _left_to_do(state, commands, f"engines that need {who} do not start yet")
     return Pointed(commands=commands)
 
 
 def not_here(state: HostState) -> tuple[Finding, ...]:
-    """Say that daemon.json was left alone because there is no Docker, and how to have it written all the same."""
+    """The finding that daemon.json stays as it is because Docker is not installed."""
     found = ", ".join(sorted(state.engines))
-    message = (
-        f"Docker is not installed here ({found}): {state.layout.path(DAEMON_JSON)} is left alone"
-    )
-    return (advise("USN122", message, "say --engine docker to have it written all the same"),)
+    place = state.layout.path(DAEMON_JSON)
+    message = f"Docker is not installed here, but {found}: {place} stays as it is"
+    return (advise("USN122", message, "use --engine docker to write it anyway"),)
 
 
 def refuse_symlink(state: HostState) -> None:
-    """Raise RefusedError where daemon.json is a symlink: it is to change, and a file can only be replaced itself."""
+    """Raise RefusedError if daemon.json is a symlink: replacing it would remove the link."""
     if state.daemon_json_is_symlink:
         raise RefusedError(
             f"{state.layout.path(DAEMON_JSON)} is a symlink",
-            hint="put a regular file in its place, or set userns-remap where the symlink leads",
+            hint="replace it with a regular file, or set userns-remap in the file it leads to",
         )
 
 
 def remap_user(state: HostState, value: str) -> str | None:
-    """Whom a value of userns-remap means: user, uid, user:group, uid:gid or "default"; None where remap is off.
+    """The user that a value of userns-remap means; None if it turns remapping off.
 
-    moby: "" is off, and so, with a mere warning, is root.
+    The value is user, uid, user:group, uid:gid or "default". moby takes "" as off, and also root,
+    with only a warning.
     """
     user = value.partition(":")[0]
     if re.fullmatch("[0-9]{1,10}", user):
@@ -134,7 +143,7 @@ def remap_user(state: HostState, value: str) -> str | None:
 
 
 def remapped_to(state: HostState) -> str | None:
-    """Whom the host's daemon.json remaps to; None where remap is off, and where no daemon starts from the file."""
+    """The user to whom the host's daemon.json remaps; None if it does not, or is invalid."""
     try:
         value = daemon_json.parse(state.daemon_json or b"", DAEMON_JSON).get(daemon_json.REMAP)
     except InvalidFileError:
@@ -143,7 +152,7 @@ def remapped_to(state: HostState) -> str | None:
 
 
 def data_root(config: DaemonConfig, allocation: Allocation) -> str:
-    """Where the daemon keeps everything once it is remapped: <data-root>/<uid>.<gid> of container root."""
+    """The folder of a remapped daemon: <data-root>/<uid>.<gid> of container root."""
     base = config.get(daemon_json.DATA_ROOT) or daemon_json.DEFAULT_DATA_ROOT
     return f"{base}/{allocation.mapping.uids.to_host(0)}.{allocation.mapping.gids.to_host(0)}"
 
@@ -153,7 +162,7 @@ def _old_data_root(state: HostState, config: DaemonConfig) -> str:
     user = remap_user(state, config.get(daemon_json.REMAP) or "")
     if user is None:
         return base
-    # Docker takes the owner's lines in file order: the first holds container root.
+    # Docker takes the owner's lines in file order, so the first one has container root.
     firsts = [
         next((x.start for x in file.lines if isinstance(x, Grant) and x.owner == user), None)
         for file in (state.subuid, state.subgid)
@@ -164,14 +173,18 @@ def _old_data_root(state: HostState, config: DaemonConfig) -> str:
 
 
 def _account_commands(state: HostState, owner: str) -> tuple[tuple[str, ...], ...]:
-    """What makes the remap user, and the group of the same name that dockerd insists on, where they are missing."""
+    """The commands that create the remap user and its group, if one is missing.
+
+    dockerd needs a group of the same name. Raises InvalidValueError for a name that is too long.
+    """
     user, group = state.accounts.user(owner), state.accounts.group(owner)
     if user and group:
         return ()
     if len(owner) > _LONGEST_LOGIN:
         raise InvalidValueError(
-            f"Docker's remap user {owner} has {len(owner)} characters, and useradd takes up to {_LONGEST_LOGIN}",
-            hint="give it a shorter owner",
+            f"Docker's remap user {owner} has {len(owner)} characters; useradd takes at most "
+            f"{_LONGEST_LOGIN}",
+            hint="choose a shorter owner",
         )
     if user:
         return (("groupadd", "--system", owner),)
@@ -183,7 +196,10 @@ def _account_commands(state: HostState, owner: str) -> tuple[tuple[str, ...], ..
 def _left_to_do(state: HostState, commands: tuple[tuple[str, ...], ...], what: str) -> Pointed:
     left = tuple(shell(*state.layout.account_command(command)) for command in commands)
     who = ", ".join(dict.fromkeys(command[-1] for command in commands))
-    message = f"{who}, or a group of that name, does not exist, and {commands[0][0]} cannot be run here: {what}"
+    message = (
+        f"{who}, or a group of that name, does not exist, and {commands[0][0]} cannot run here: "
+        f"{what}"
+    )
     return Pointed(
         findings=(advise("USN107", message, "run the command below, then this one again"),),
         next_steps=left,
@@ -192,13 +208,18 @@ def _left_to_do(state: HostState, commands: tuple[tuple[str, ...], ...], what: s
 
 
 def _without_tty(allocation: Allocation) -> tuple[Finding, ...]:
-    """Docker mounts a container's /dev/pts with gid=5 (tty), and the kernel answers EINVAL where that is not mapped."""
+    """A finding if the map lacks gid 5, tty.
+
+    Docker mounts a container's /dev/pts with gid=5, and the kernel returns EINVAL for a gid that is
+    not mapped.
+    """
     if allocation.mapping.gids.to_host(TTY) is not None:
         return ()
-    message = f"Docker mounts /dev/pts for container gid {TTY}, which '{allocation.name}' does not map: nothing starts"
-    hint = (
-        "'docker run --tmpfs /dev/pts …' starts; Podman and OCI runtimes need nothing of the kind"
+    message = (
+        f"Docker mounts /dev/pts for container gid {TTY}, which '{allocation.name}' does not map: "
+        "no container starts"
     )
+    hint = "use 'docker run --tmpfs /dev/pts …'; Podman and OCI runtimes do not need that"
     return (advise("USN116", message, hint),)
 
 
@@ -207,23 +228,18 @@ def _hidden(state: HostState, config: DaemonConfig, allocation: Allocation) -> F
     has = "".join(f"; in {one.path}: {one.what}" for one in _elsewhere(state, config, allocation))
     return advise(
         "USN106",
-        f"Docker keeps its images and containers in {new} from its next start; what is in {old} is hidden, not moved"
-        + has,
-        "push or save what you need before the restart; taking userns-remap out brings the old ones back",
+        f"Docker keeps its images and containers in {new} from its next start; what is in {old} is "
+        f"hidden, not moved{has}",
+        "push or save what you need before the restart; without userns-remap Docker shows it again",
     )
 
 
 def _elsewhere(
     state: HostState, config: DaemonConfig, allocation: Allocation
 ) -> tuple[DockerData, ...]:
-    """What Docker has that it does not see once it is remapped to the allocation.
+    """What Docker has and no longer sees once it is remapped to the allocation.
 
-    From which folder it runs now cannot be told for certain (its command line counts too), so each one counts.
+    Nothing shows for certain which folder it uses now (its command line counts, too), so every
+    other folder counts.
     """
     return tuple(one for one in state.docker if one.path != data_root(config, allocation))
-
-
-def _consequences(
-    state: HostState, config: DaemonConfig, allocation: Allocation
-) -> tuple[Finding, ...]:
-    return (_hidden(state, config, allocation),) if _elsewhere(state, config, allocation) else ()

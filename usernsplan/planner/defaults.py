@@ -1,6 +1,6 @@
 """A host's defaults (config.yaml) for what a command line or a plan file leaves open. Pure.
 
-Whatever was said comes first, then the defaults, then what the host has, then what is built in.
+An explicit option comes first, then the defaults, then what the host has, then the built-in value.
 """
 
 from __future__ import annotations
@@ -13,31 +13,31 @@ from usernsplan.model import PoolOptions
 from usernsplan.strategies import named, with_defaults
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from usernsplan.formats.config import Config
-    from usernsplan.formats.spec import Spec
+    from usernsplan.formats.spec import Spec, SpecEngine
     from usernsplan.model import AllocateRequest
 
 
 def of_request(request: AllocateRequest, config: Config) -> AllocateRequest:
     """The request of a command line with the defaults of the host.
 
-    Without a name it is about Docker's own allocation, so that Docker is one of its engines. Raises what
-    strategies.named raises.
+    Without a name it is about Docker's own allocation, so Docker is then one of its engines. Raises
+    what strategies.named raises.
     """
     engines = request.engines
     if engines is None and config.engines is not None:
-        engines = config.engines if request.names else (*config.engines, "docker")
-    pools = {
-        engine: PoolOptions(dict(config.pools).get(engine), dict(config.pool_starts).get(engine))
-        for engine in engines or ()
-        if engine in dict((*config.pools, *config.pool_starts))
-    }
+        engines = tuple(one.name for one in config.engines)
+        engines = engines if request.names else (*engines, "docker")
+    pools = pool_options(one for one in config.engines or () if one.name in (engines or ()))
 
     strategy = request.strategy
     if name := strategy.name if strategy else config.strategy:
         with placed(config.places):
             strategy = named(name, with_defaults(name, request.options, config.options))
-    said = {
+
+    given = {
         "strategy": request.strategy,
         "pool": request.pool,
         "engines": request.engines,
@@ -45,7 +45,7 @@ def of_request(request: AllocateRequest, config: Config) -> AllocateRequest:
     }
     return replace(
         request,
-        places={key: place for key, place in config.places.items() if said.get(key) is None},
+        places={key: place for key, place in config.places.items() if given.get(key) is None},
         strategy=strategy,
         defaults=config.options,
         pool=request.pool or config.pool,
@@ -55,15 +55,17 @@ def of_request(request: AllocateRequest, config: Config) -> AllocateRequest:
 
 
 def of_spec(spec: Spec, config: Config) -> Spec:
-    """What a plan file says, with the defaults of the host, and the places of those that it leaves to them."""
-    found = replace(
+    """A plan file with the defaults of the host, and with the places of those that it uses."""
+    return replace(
         spec,
         defaults=config.options,
         pool=spec.pool or config.pool,
         places={key: place for key, place in config.places.items() if key not in spec.lines},
+        engines=config.engines if spec.engines is None else spec.engines,
     )
-    if spec.engines is not None:
-        return found
-    return replace(
-        found, engines=config.engines, pools=config.pools, pool_starts=config.pool_starts
-    )
+
+
+def pool_options(engines: Iterable[SpecEngine]) -> dict[str, PoolOptions]:
+    """The options of the pools of these engines, by the engine's name, if it has any."""
+    options = {one.name: PoolOptions(one.containers, one.start) for one in engines}
+    return {name: one for name, one in options.items() if one != PoolOptions()}

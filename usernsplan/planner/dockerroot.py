@@ -18,17 +18,16 @@ if TYPE_CHECKING:
 
 
 def dockerroot_of(allocation: Allocation) -> int | None:
-    """The DOCKERROOT of a shared allocation; None where it is the host's root, or not shared."""
-    return (
-        allocation.mapping.uids.to_host(0) or None if allocation.strategy == Shared.name else None
-    )
+    """The DOCKERROOT of a shared allocation; None if it is the host's root, or not shared."""
+    is_shared = allocation.strategy == Shared.name
+    return allocation.mapping.uids.to_host(0) or None if is_shared else None
 
 
 def claims_of_others(state: HostState) -> Claims:
-    """By what somebody else has an id, so that container root should not be it.
+    """The claims of others: container root should not be one of these ids.
 
-    Not by lines of our owners, nor by what root means by a line about the host's own ids: root may
-    be anybody. A line that not every reader understands says nothing sure.
+    Lines of our owners do not count, and neither do lines of root about the host's own ids, which
+    root has anyway. A line that not every reader understands does not count either.
     """
     ours = {owner for a in state.ledger.allocations for owner in (a.owner, *a.extra_owners)}
 
@@ -42,10 +41,10 @@ def claims_of_others(state: HostState) -> Claims:
 
 
 def first_free(state: HostState) -> int:
-    """The DOCKERROOT that ``auto`` takes. Raises PoolExhaustedError where somebody has every id.
+    """The DOCKERROOT that ``auto`` takes. Raises PoolExhaustedError if no id is free.
 
-    One DOCKERROOT serves a whole host: that of an allocation which stands comes first, if nobody
-    else has got the id since.
+    One DOCKERROOT serves the whole host: that of an existing allocation comes first, unless
+    somebody else has got the id since then.
     """
     ours = [root for a in state.ledger.allocations if (root := dockerroot_of(a))]
     taken = claims_of_others(state).ids
@@ -55,6 +54,6 @@ def first_free(state: HostState) -> int:
             return root
     where = " and ".join(state.layout.path(path) for path in (SUBUID, SUBGID))
     raise PoolExhaustedError(
-        f"somebody has every id from {usual} to {SHARED_SUBID_LAST - 1}",
-        hint=f"accounts, groups, and lines of {where} have them; name one with --dockerroot N",
+        f"no id from {usual} to {SHARED_SUBID_LAST - 1} is free for DOCKERROOT",
+        hint=f"accounts, groups and lines of {where} have them; choose one with --dockerroot N",
     )

@@ -1,9 +1,10 @@
-"""The lines in subuid and subgid while a plan is made: what each owner has, what comes and what goes."""
+"""The lines of subuid and subgid during a plan: what each owner has, what comes and what goes."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from usernsplan.claims.sources import claims_of
@@ -27,32 +28,31 @@ if TYPE_CHECKING:
 
 
 class Grants:
-    """A draft of both files. Its methods note what is to change; ``changes`` gives the bytes."""
+    """A draft of both files. Its methods note the changes; ``changes`` returns the new bytes."""
 
     def __init__(self, state: HostState) -> None:
         self._state = state
         self._files = {SUBUID: state.subuid, SUBGID: state.subgid}
         self._index = {path: file.by_owner() for path, file in self._files.items()}
-        self._roots: dict[str, dict[bytes, Line]] = {}
-        self._counts: dict[str, Counter[bytes]] = {}
         self._come: set[tuple[str, bytes]] = set()
         self._gone: set[tuple[str, bytes]] = set()
         self._uids = {user.name: str(user.uid) for user in reversed(state.accounts.users)}
         self._out: dict[str, list[bytes]] = {SUBUID: [], SUBGID: []}
         self._in: dict[str, list[bytes]] = {SUBUID: [], SUBGID: []}
-        self._others: Claims | None = None
-        self._written: frozenset[tuple[str, bytes]] | None = None
         self.findings: list[Finding] = []
-        # The names of allocations whose lines are put back.
+        # The names of allocations whose lines are restored.
         self.restored: dict[str, None] = {}
 
     def of(self, allocation: Allocation) -> Iterator[tuple[Holding, list[Line]]]:
-        """What each owner of an allocation is to have in each file, and what lines he has there, in file order."""
+        """The lines that each owner of an allocation needs in each file, and those it has there.
+
+        The latter are in the order of the file.
+        """
         for one in holdings(allocation):
             yield one, self._of(one)
 
-    def stands(self, allocation: Allocation) -> bool:
-        """Tell whether the lines of an allocation are in both files, and its owner has no others."""
+    def has_exactly(self, allocation: Allocation) -> bool:
+        """Tell whether the owner has exactly the lines of the allocation, in both files."""
         return all(
             _raw(self._of(one)) == one.wanted
             for one in holdings(allocation)
@@ -60,7 +60,7 @@ class Grants:
         )
 
     def without(self, claims: Claims, *allocations: Allocation) -> Claims:
-        """The claims less the lines of the owners of these allocations: what everybody else has."""
+        """The claims without the lines of the owners of these allocations."""
         ours = {
             (one.path, line.number)
             for allocation in allocations
@@ -70,24 +70,30 @@ class Grants:
         return claims.where(lambda claim: (claim.path, claim.number) not in ours)
 
     def refuse_other_lines(self, allocation: Allocation) -> None:
-        """Raise RefusedError where the owner of a new allocation has lines already: readers would join them to ours.
+        """Raise RefusedError if the owner of a new allocation has other lines already.
 
-        Lines that are those of this very allocation, as after the ledger was lost, are no others.
+        Readers would join them to the new ones. The very lines of the allocation, as after a lost
+        ledger, are not others.
         """
         for one in holdings(allocation):
             have = self._of(one)
             if have and _raw(have) != one.wanted and one.owner != ROOT:
                 start = self._only_start(allocation)
-                adopt = "" if start is None else f"'--start {start}' adopts it as it is; or "
+                adopt = "" if start is None else f"adopt it with '--start {start}', "
                 raise RefusedError(
                     f"{self._state.layout.path(one.path)}:{have[0].number}: {one.owner} has "
-                    f"'{file_line(have[0].raw)}', which usernsplan did not give; readers would join it to the new range",
-                    hint=f"{adopt}take that line out, or name another --owner",
-                    in_file=f"{adopt.replace('--start', 'start:')}take that line out, or name another owner",
+                    f"'{file_line(have[0].raw)}', which usernsplan did not write; readers would join "
+                    "it to the new range",
+                    hint=f"{adopt}remove that line, or choose another --owner",
+                    in_file=f"{adopt.replace('--start', 'start:')}remove that line, or choose "
+                    "another owner",
                 )
 
     def _only_start(self, allocation: Allocation) -> int | None:
-        """The first id of an owner who has one plain line, the same in both files, of the size that is asked for."""
+        """The first id of the one plain line that the owner has; None if it has no such line.
+
+        The line must be the same in both files and have the size of the allocation.
+        """
         found = [self._of(one) for one in holdings(allocation) if one.owner == allocation.owner]
         plain = [
             x
@@ -99,14 +105,14 @@ class Grants:
         if [len(lines) for lines in found] != [1, 1] or len(plain) != len(found) or len(spans) != 1:
             return None
         [(start, stop)] = spans
-        return (
-            start
-            if allocation.reserved_range and allocation.reserved_range.count == stop - start
-            else None
-        )
+        held = allocation.reserved_range
+        return start if held and held.count == stop - start else None
 
     def add(self, allocation: Allocation) -> Allocation:
-        """Grant a new allocation, and say which of its lines stand already. See refuse_other_lines."""
+        """Grant a new allocation and return it, with its existing lines as ``found``.
+
+        Raises what refuse_other_lines raises.
+        """
         self.refuse_other_lines(allocation)
         for one in holdings(allocation):
             if one.owner == ROOT:
@@ -116,36 +122,37 @@ class Grants:
         return replace(allocation, found=tuple(self._found(holdings(allocation))))
 
     def widen(self, allocation: Allocation, owner: str) -> tuple[tuple[str, str], ...]:
-        """Grant an allocation that stands to a further owner, and say which of these lines stand already."""
+        """Grant an existing allocation to a further owner, and return the lines that exist already."""
         for one in holdings(allocation, owner):
-            self._grant_root(one) if owner == ROOT else self._in[one.path].extend(one.wanted)
+            if owner == ROOT:
+                self._grant_root(one)
+            else:
+                self._in[one.path] += one.wanted
         return tuple(self._found(holdings(allocation, owner)))
 
     def _found(self, wanted: Iterable[Holding]) -> Iterator[tuple[str, str]]:
-        """The lines, by file, that stand before we grant them: somebody else's, unless another allocation wrote them.
+        """The wanted lines that exist already and that usernsplan did not write, with their file.
 
-        Only root may have a line for several allocations.
+        Only root may have one line for several allocations.
         """
         for one in wanted:
             for raw in _raw(self._of(one)):
-                if raw in one.wanted and not (
-                    one.owner == ROOT and (one.path, raw) in self._roots_of_ours()
-                ):
+                is_ours = one.owner == ROOT and (one.path, raw) in self._roots_of_ours
+                if raw in one.wanted and not is_ours:
                     yield one.path, noted_line(raw)
 
+    @cached_property
     def _roots_of_ours(self) -> frozenset[tuple[str, bytes]]:
-        """Lines of root's that we wrote."""
-        if self._written is None:
-            ours = self._state.ledger.allocations
-            found = {(path, line) for a in ours for path, line in a.found}
-            needed = needed_of_root(a for a in ours if ROOT in {a.owner, *a.extra_owners})
-            self._written = frozenset(
-                one for one in needed if (one[0], noted_line(one[1])) not in found
-            )
-        return self._written
+        """The lines of root that usernsplan wrote, with their file."""
+        ours = self._state.ledger.allocations
+        found = {(path, line) for a in ours for path, line in a.found}
+        needed = needed_of_root(a for a in ours if ROOT in {a.owner, *a.extra_owners})
+        return frozenset(
+            (path, raw) for path, raw in needed if (path, noted_line(raw)) not in found
+        )
 
     def _grant_root(self, one: Holding) -> None:
-        """Add what root lacks: a line that several shared maps need stands once."""
+        """Add the lines that root lacks, each once, even if several shared maps need it."""
         have = _raw(self._of(one))
         new = [
             (one.path, raw)
@@ -156,21 +163,23 @@ class Grants:
         self._come.update(new)
 
     def restore(self, allocation: Allocation) -> None:
-        """Put back lines that somebody took out or sorted into another order; where they stand, nothing is done.
+        """Restore lines that are missing or in another order; do nothing if all are right.
 
-        Raises RefusedError, and then nothing of this allocation is put back, where an owner has other lines too or
-        somebody else has the range now.
+        Raises RefusedError, and changes nothing for this allocation, if an owner also has other
+        lines or somebody else has the range now.
         """
         broken = [
             (one, raw) for one, have in self.of(allocation) if (raw := _raw(have)) != one.wanted
         ]
         for one, have in broken:
             if Counter(have) - Counter(one.wanted):
+                lines = " and ".join(map(file_line, one.wanted))
                 raise RefusedError(
-                    f"{self._state.layout.path(one.path)}: {one.owner} has other lines than those of "
-                    f"'{allocation.name}'",
-                    hint=f"its own are {' and '.join(map(file_line, one.wanted))}: take the others out",
+                    f"{self._state.layout.path(one.path)}: {one.owner} has other lines than those "
+                    f"of '{allocation.name}'",
+                    hint=f"keep {lines}, and remove the others",
                 )
+
         if broken:
             self._refuse_lost_range(allocation)
             self.restored[allocation.name] = None
@@ -185,12 +194,9 @@ class Grants:
                 if len(have) == len(one.wanted)
                 else "missing"
             )
-            message = (
-                f"{self._state.layout.path(one.path)}: the lines of '{allocation.name}' are {what}"
-            )
-            self.findings.append(
-                advise("USN109", message, "they are put back as they were granted")
-            )
+            place = self._state.layout.path(one.path)
+            message = f"{place}: the lines of '{allocation.name}' are {what}"
+            self.findings.append(advise("USN109", message, "they are restored"))
 
     def remove(
         self,
@@ -199,10 +205,10 @@ class Grants:
         *,
         with_found: bool = False,
     ) -> tuple[Line, ...]:
-        """Take the lines of an allocation out that we wrote, and tell which stay; nothing else is touched.
+        """Remove the lines of an allocation that usernsplan wrote, and return those that stay.
 
-        ``kept`` are lines of root's, by file, that others need: see ``needed_of_root``. ``with_found`` takes adopted
-        lines out too.
+        ``kept`` are lines of root, by file, that other allocations need: see ``needed_of_root``.
+        ``with_found`` also removes adopted lines.
         """
         staying: list[Line] = []
         for one in holdings(allocation):
@@ -216,6 +222,7 @@ class Grants:
             left = [line for line in have if subid.ended(line.raw) in found]
             staying += left
             self.findings += [self._stays(one, line) for line in left]
+
             if one.owner == ROOT:
                 mine = [raw for raw in one.wanted if raw not in found]
                 out = [
@@ -224,40 +231,38 @@ class Grants:
                     if (one.path, raw) not in kept and (one.path, raw) not in self._gone
                 ]
                 self._gone.update((one.path, raw) for raw in out)
-                # As often as it stands there.
-                out *= max((self._raws(one.path)[raw] for raw in out), default=0)
+                # Root may have the same line several times.
+                out *= max((self._counts[one.path][raw] for raw in out), default=0)
             else:
                 out = [raw for raw in _raw(have) if raw in one.wanted and raw not in found]
             self._out[one.path] += out
+
             if len(have) < len(one.wanted):
-                self.findings.append(
-                    advise(
-                        "USN110",
-                        f"{place}: lines of '{allocation.name}' were gone already",
-                    )
-                )
+                message = f"{place}: some lines of '{allocation.name}' were missing already"
+                self.findings.append(advise("USN110", message))
             for line in have:
                 if subid.ended(line.raw) not in one.wanted:
-                    message = f"{place}:{line.number}: '{file_line(line.raw)}' stays: usernsplan did not write it"
+                    message = (
+                        f"{place}:{line.number}: '{file_line(line.raw)}' stays: usernsplan did not "
+                        "write it"
+                    )
                     self.findings.append(advise("USN111", message))
         return tuple(staying)
 
     def _stays(self, one: Holding, line: Line) -> Finding:
-        """What is said of a line that was adopted, and outlives its allocation."""
+        """The finding on an adopted line, which stays when its allocation is released."""
         place, shown = self._state.layout.path(one.path), file_line(line.raw)
-        message = (
-            f"{place}:{line.number}: '{shown}' stays: usernsplan did not write it, it stood before"
-        )
-        hint = "only '--with-lines' takes such a line out with its allocation"
+        message = f"{place}:{line.number}: '{shown}' stays: it existed before it was adopted"
+        hint = "use --with-lines to remove such a line with its allocation"
         if isinstance(line, Grant) and self._state.accounts.user(one.owner):
             usermod = self._state.layout.account_command(
                 ("usermod", f"--del-sub{one.kind}s", f"{line.start}-{line.stop - 1}", one.owner)
             )
-            hint += f"; where nobody needs it any more: {shell(*usermod)}"
+            hint += f"; to remove it later: {shell(*usermod)}"
         return advise("USN111", message, hint)
 
     def changes(self) -> tuple[Change, ...]:
-        """The files that are to change: others' lines as they are and where they are, ours at the end."""
+        """The changed files. The lines of others keep their place, and new lines are at the end."""
         return tuple(
             Change(path, file.raw if file.exists else None, after)
             for path, file in self._files.items()
@@ -269,25 +274,34 @@ class Grants:
         return subid.with_lines(kept, self._in[path])
 
     def _of(self, one: Holding) -> list[Line]:
-        """The lines of an owner: by name, or by the uid of the account of that name.
+        """The lines of an owner, which may be under its name or under the uid of its account.
 
-        Root may have many: newuidmap, for LXC, takes any of them, and nobody joins them. Of root's only ours count.
+        Of root's lines only the wanted ones count. Root may have many others: newuidmap, for LXC,
+        takes any of them, and no reader joins them.
         """
         if one.owner == ROOT:
-            if one.path not in self._roots:
-                self._roots[one.path] = {
-                    subid.ended(line.raw): line for line in self._named(one.path, ROOT)
-                }
-            return [
-                self._roots[one.path][raw] for raw in one.wanted if raw in self._roots[one.path]
-            ]
+            lines = self._roots[one.path]
+            return [lines[raw] for raw in one.wanted if raw in lines]
         return self._named(one.path, one.owner)
 
-    def _raws(self, path: str) -> Counter[bytes]:
-        """How often each line stands in a file."""
-        if path not in self._counts:
-            self._counts[path] = subid.counted(self._files[path].raw)
-        return self._counts[path]
+    @cached_property
+    def _roots(self) -> dict[str, dict[bytes, Line]]:
+        """The lines of root in each file, by their bytes."""
+        return {
+            path: {subid.ended(line.raw): line for line in self._named(path, ROOT)}
+            for path in self._files
+        }
+
+    @cached_property
+    def _counts(self) -> dict[str, Counter[bytes]]:
+        """How many times each line is in each file."""
+        return {path: subid.counted(file.raw) for path, file in self._files.items()}
+
+    @cached_property
+    def _others(self) -> Claims:
+        """The claims of the host's files, without the lines of the allocations."""
+        others = claims_of(self._state).where(is_of_others)
+        return self.without(others, *self._state.ledger.allocations)
 
     def _named(self, path: str, owner: str) -> list[Line]:
         names = (owner, self._uids[owner]) if owner in self._uids else (owner,)
@@ -297,23 +311,17 @@ class Grants:
         )
 
     def _refuse_lost_range(self, allocation: Allocation) -> None:
-        if self._others is None:
-            others = claims_of(self._state).where(is_of_others)
-            self._others = self.without(others, *self._state.ledger.allocations)
-        release = self._state.layout.inline(f"release {shell(allocation.name)}")
-        for whose, overlap in (
-            holders(allocation.reserved_range, self._others, self._state.layout)
-            if allocation.reserved_range
-            else ()
-        ):
+        held, layout = allocation.reserved_range, self._state.layout
+        for whose, overlap in holders(held, self._others, layout) if held else ():
+            release = layout.inline(f"release {shell(allocation.name)}")
             raise RefusedError(
                 f"'{allocation.name}' has lost its lines, and {overlap} of its range is now {whose}",
-                hint=f"undo that, or {release} and allocate it anew",
+                hint=f"free these ids, or run {release} and allocate it again",
             )
 
 
 def needed_of_root(allocations: Iterable[Allocation]) -> frozenset[tuple[str, bytes]]:
-    """The lines, by file, that root needs for these allocations."""
+    """The lines, with their file, that root needs for these allocations."""
     return frozenset(
         (one.path, raw)
         for a in allocations
@@ -328,6 +336,6 @@ def _raw(lines: Iterable[Line]) -> list[bytes]:
 
 
 def keeps_lines(allocation: Allocation) -> bool:
-    """Tell whether its owner keeps all lines when it is released, because they stood before."""
+    """Tell whether a release leaves all lines of its owner, because all were adopted."""
     lines = [line for one in holdings(allocation, allocation.owner) for line in one.noted()]
     return bool(lines) and all(line in allocation.found for line in lines)

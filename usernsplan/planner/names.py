@@ -1,4 +1,4 @@
-"""Which words may be a container's name, and which the owner of its lines."""
+"""The rules for the name of a container and for the owner of its lines."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from usernsplan.model import DEFAULT_NAME, DEFAULT_OWNER, OWN_PREFIX
 if TYPE_CHECKING:
     from usernsplan.model import HostState
 
-# Docker's own grammar (moby, names.RestrictedNamePattern): an engine must be able to use the name.
+# The grammar of Docker (moby, names.RestrictedNamePattern), since the engines use the name.
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _LONGEST = 255
 
 
 def check_name(name: str) -> None:
-    """Raise InvalidValueError for what Docker would not take as a container's name."""
+    """Raise InvalidValueError for a name that Docker would refuse."""
     if name == DEFAULT_NAME:
         raise InvalidValueError(
             f"'{DEFAULT_NAME}' is the name of Docker's own allocation",
-            hint="to make that one, give no name at all",
+            hint="give no name to allocate that one",
         )
     if not _NAME.fullmatch(name) or len(name) > _LONGEST:
         raise InvalidValueError(
             f"'{name}' is not a container name",
-            hint="two characters or more: a letter or digit, then letters, digits, '_', '.' and '-'",
+            hint="use two characters or more: a letter or digit, then letters, digits, '_', '.', '-'",
         )
 
 
 def check_owner(owner: str) -> None:
-    """Raise InvalidValueError for what no reader, or not every reader, takes for a name in subuid(5)."""
-    hint = "no blank, ':' or '#', nothing unprintable, no '-' or '+' in front, and not empty"
+    """Raise InvalidValueError for an owner that not every reader of subuid(5) accepts."""
+    hint = "use printable characters without blanks, ':' and '#'; the first is not '-' or '+'"
     try:
         subid.line(owner, IdRange(0, 1))
     except InvalidValueError as error:
@@ -45,20 +45,20 @@ def check_owner(owner: str) -> None:
         raise InvalidValueError(f"{owner!r} cannot be the owner of a line in subuid(5)", hint=hint)
     if owner.isdigit():
         raise InvalidValueError(
-            f"'{owner}' as an owner would be read as a uid",
-            hint="name the account, or choose a name of your own",
+            f"the owner '{owner}' would be read as a uid",
+            hint="use the name of the account, or another name",
         )
 
 
 def owner_of(name: str) -> str:
-    """The owner of an allocation's lines where --owner names none: nobody's account, or Docker's own remap user."""
+    """The default owner of an allocation's lines: no account, or Docker's own remap user."""
     return DEFAULT_OWNER if name == DEFAULT_NAME else f"{OWN_PREFIX}{name}"
 
 
 def refuse_account(state: HostState, owner: str) -> NoReturn:
-    """Say that an owner which was not asked for by name is somebody's account."""
+    """Raise RefusedError because a default owner, which the user did not name, is an account."""
     raise RefusedError(
-        f"{state.layout.path(PASSWD)}: '{owner}' is an account: whoever is logged in as it could map the range",
-        hint=f"say {in_words(f'--owner {shell(owner)}')} if that is meant, or '--owner OTHER'",
-        in_file="write it as the owner if that is meant, or another owner",
+        f"{state.layout.path(PASSWD)}: '{owner}' is an account, and its processes could map the range",
+        hint=f"use {in_words(f'--owner {shell(owner)}')} if you want that, or '--owner OTHER'",
+        in_file="name it as the owner if you want that, or name another owner",
     )

@@ -1,4 +1,4 @@
-"""What engines want besides a container's own lines: root's lines for LXC, a pool for those that divide one."""
+"""What engines need in addition to a container's lines: root's lines for LXC, accounts, and pools."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TAKE_ROOTS = tuple(name for name, it in ENGINES.items() if it.takes_roots)
 
 
 def accounts(engines: Iterable[str], allocations: Iterable[Allocation]) -> tuple[str, ...]:
-    """Who has to be an account: the kubelet's user, and each remap user of a Docker daemon of its own."""
+    """The owners that must be accounts: the kubelet's user, and the user of each Docker instance."""
     daemons = [name for name in engines if ENGINES[name].owner_is_account]
     found = []
     for allocation in allocations:
@@ -36,10 +36,10 @@ def accounts(engines: Iterable[str], allocations: Iterable[Allocation]) -> tuple
 def findings(
     state: HostState, resolved: Resolved, allocations: Collection[Allocation]
 ) -> Iterator[Finding]:
-    """What cannot be had of the engines that were named, and which were passed over."""
+    """Findings on named engines that cannot express an allocation, and on engines left out."""
     for allocation in allocations:
         for name in resolved.named:
-            # A pool is its engine's, whatever the containers have.
+            # An engine with a pool does not use the allocations of containers.
             if not ENGINES[name].pool and not (found := verdict(name, allocation)).can:
                 yield advise(
                     "USN120",
@@ -48,7 +48,10 @@ def findings(
                 )
     for name in resolved.named:
         if ENGINES[name].extra_owners and any(a.name == DEFAULT_NAME for a in allocations):
-            message = f"{name} is for containers that have a name: nothing is granted to root for '{DEFAULT_NAME}'"
+            message = (
+                f"{name} runs only containers with a name: nothing is granted to root for "
+                f"'{DEFAULT_NAME}'"
+            )
             yield advise("USN120", message, "name the container")
     takers = takers_of_roots(state, resolved.engines)
     if not takers:
@@ -59,34 +62,38 @@ def findings(
     if not resolved.are_named and not granted:
         yield advise(
             "USN121",
-            f"{takers[0]} takes ids for its containers out of root's lines: nothing was granted to root",
-            f"for a container of {takers[0]} or LXC, say --engine {takers[0]} or --engine lxc",
+            f"nothing was granted to root, because {takers[0]} takes ids for its containers from "
+            "root's lines",
+            f"for a container of {takers[0]} or LXC, use --engine {takers[0]} or --engine lxc",
         )
     elif granted and not has_own_range(state):
         yield advise("USN123", *no_own_range(state, takers[0]))
 
 
 def takers_of_roots(state: HostState, engines: Collection[str] = ()) -> tuple[str, ...]:
-    """The engines, of the host's and these, that give their containers ids out of root's lines."""
+    """The engines, on the host or among these, that take ids for containers from root's lines."""
     return tuple(name for name in TAKE_ROOTS if name in state.engines or name in engines)
 
 
 def no_own_range(state: HostState, taker: str) -> tuple[str, str]:
-    """What to say where such an engine has no line of its own, and what to do about it."""
+    """The message and the hint if such an engine has no line of its own."""
     message = (
-        f"root has no range of its own in {state.layout.path(SUBUID)} that comes first and starts lowest: "
-        f"{taker} gives other instances the whole of root's first line, a container's, now or after the next useradd"
+        f"root has no range of its own in {state.layout.path(SUBUID)} that comes first and starts "
+        f"lowest: {taker} gives other instances the whole of root's first line, which is a "
+        "container's now or after the next useradd"
     )
-    return (
-        message,
-        f"put a line such as root:100000:{SLOT} before the others, in subgid too, and restart {taker}",
+    hint = (
+        f"put a line such as root:100000:{SLOT} before the others, also in subgid, and restart "
+        f"{taker}"
     )
+    return message, hint
 
 
 def has_own_range(state: HostState) -> bool:
-    """Tell whether root's first line that LXD takes is none of ours, in the file and when useradd has sorted it.
+    """Whether the first of root's lines that LXD takes is not one of our lines.
 
-    LXD takes lines of 65536 ids or more.
+    It must hold for the file as it is and once useradd has sorted it. LXD takes lines of 65536 ids
+    or more.
     """
     ours = {
         (r.start, r.stop) for a in state.ledger.allocations for r in a.mapping.uids.host_ranges()

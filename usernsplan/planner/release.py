@@ -1,4 +1,4 @@
-"""release: take an allocation's lines out and keep its range from being given out again; or forget such a range."""
+"""release: remove an allocation's lines and quarantine its range; or forget a quarantined range."""
 
 from __future__ import annotations
 
@@ -29,16 +29,17 @@ if TYPE_CHECKING:
     from usernsplan.model import Allocation, HostState, Quarantined, ReleaseRequest
 
 
-# So many names or volumes stand in a proposal, and so many have a line of their own.
+# At most this many names or volumes are in one proposed command.
 _NAMED = 20
+# At most this many names have a proposed command of their own.
 _FEW = 5
 
 
 def make_release(state: HostState, request: ReleaseRequest) -> Plan:
     """Decide one ``release``: all the names or none.
 
-    Raises UnknownNameError for a name that nothing is known of, InvalidValueError for one of whose released ranges it
-    does not say which, and RefusedError where Docker still uses it.
+    Raises UnknownNameError for an unknown name, InvalidValueError if a name has several quarantined
+    ranges and the request does not choose one, and RefusedError if Docker still uses the allocation.
     """
     names = tuple(dict.fromkeys(request.names))
     return (
@@ -54,13 +55,16 @@ def _release(state: HostState, names: tuple[str, ...], request: ReleaseRequest) 
                 f"nothing is allocated under the name '{name}'; nothing was released",
                 hint=did_you_mean(name, known, UnknownNameError.hint),
             )
+
     gone = tuple(known[name] for name in names)
     grants = Grants(state)
     kept = needed_of_root(a for a in state.ledger.allocations if a.name not in names)
     staying = {a.name: _ranges(grants.remove(a, kept, with_found=request.with_lines)) for a in gone}
     losing = tuple(a for a in gone if request.with_lines or not keeps_lines(a))
     docker = _unpoint(state, losing, unset=request.unset_remap)
-    # A range whose line stays is its owner's as it was before us: nobody else gets it, and nothing is to be forgotten.
+
+    # A range whose line stays still belongs to its owner: nobody else gets it, and it needs no
+    # quarantine.
     reserved = tuple(
         (a.name, a.reserved_range)
         for a in gone
@@ -85,7 +89,7 @@ def _release(state: HostState, names: tuple[str, ...], request: ReleaseRequest) 
 def _volumes(
     state: HostState, gone: Iterable[Allocation], kept: Container[str]
 ) -> Iterator[Finding]:
-    """What becomes of the volumes: nothing."""
+    """A finding for each allocation with volumes: these stay as they are."""
     for allocation in gone:
         if paths := _paths(state, allocation.name):
             few = ", ".join(shown_path(p) for p in paths[:_FEW])
@@ -93,27 +97,23 @@ def _volumes(
             message = (
                 f"the volumes of '{allocation.name}' stay as they are, with its ids: {few}{more}"
             )
-            hint = (
-                "allocated again by the same words, it has its range and its volumes again"
-                if allocation.name in kept
-                else ""
-            )
+            again = "the same allocate command gives it back its range and its volumes"
+            hint = again if allocation.name in kept else ""
             yield advise("USN133", message, hint)
 
 
 def _later(state: HostState, held: Sequence[tuple[str, IdRange]]) -> Iterator[str]:
-    """What to do with ranges that are kept back: see what carries their ids, and forget them in the end."""
+    """Commands for quarantined ranges: find the files that carry their ids, then forget them."""
     command = state.layout.command
     for name, _ in held[:_FEW]:
         dirs = " ".join(map(shell, ("/", *_paths(state, name)[:_NAMED])))
         yield f"{command(f'find-owned {shell(name)} {dirs}')}  # lists the files that carry its ids"
     if held[_FEW:]:
-        yield f"{command('check --scan /')}  # tells of all of them which still are carried"
+        yield f"{command('check --scan /')}  # lists all ranges that files still carry"
     if held:
-        forget = " ".join(shell(name) for name, _ in held[:_NAMED]) + (
-            " …" if held[_NAMED:] else ""
-        )
-        yield f"{command(f'release --forget {forget}')}  # once no file carries these ids any more"
+        more = " …" if held[_NAMED:] else ""
+        names = shell(*(name for name, _ in held[:_NAMED]))
+        yield f"{command(f'release --forget {names}{more}')}  # once no file carries these ids"
 
 
 def _paths(state: HostState, name: str) -> list[str]:
@@ -127,21 +127,25 @@ def _ranges(lines: Iterable[Line]) -> IdSet:
 
 
 def _accounts(state: HostState, gone: Iterable[Allocation]) -> Iterator[Finding]:
-    """An account of a container's name was made for a Docker daemon of its own."""
+    """A finding for each account that was created for a Docker instance of a container."""
     for allocation in gone:
         is_ours = allocation.name != DEFAULT_NAME and allocation.owner == owner_of(allocation.name)
         if is_ours and state.accounts.user(allocation.owner):
-            message = f"the account {allocation.owner} stays, and a Docker daemon that is remapped to it does not start"
+            message = (
+                f"the account {allocation.owner} stays, but a Docker daemon that is remapped to it "
+                "no longer starts"
+            )
             userdel = shell(*state.layout.account_command(("userdel", allocation.owner)))
-            hint = f"stop docker-{allocation.name} first where there is one, and then: {userdel}"
+            hint = f"stop docker-{allocation.name} if it runs, then: {userdel}"
             yield advise("USN125", message, hint)
 
 
 def _forget(state: HostState, names: tuple[str, ...], wanted: IdRange | None) -> Plan:
     if wanted is not None and len(names) > 1:
         raise InvalidValueError(
-            "--range is about one name, and several are given", hint="forget them one at a time"
+            "--range is for one name, and there are several", hint="forget them one at a time"
         )
+
     kept = {name: [one for one in state.ledger.quarantined if one.name == name] for name in names}
     freed = {name: _one_of(state, name, ranges, wanted) for name, ranges in kept.items()}
     whole = tuple(name for name in names if kept[name] == [freed[name]])
@@ -154,16 +158,20 @@ def _forget(state: HostState, names: tuple[str, ...], wanted: IdRange | None) ->
 def _one_of(
     state: HostState, name: str, ranges: Sequence[Quarantined], wanted: IdRange | None
 ) -> Quarantined:
-    """The range of a name that is meant: one, and never every range that it ever had."""
+    """The one quarantined range of a name that the request means.
+
+    Raises UnknownNameError if there is none, and InvalidValueError if there are several.
+    """
     if not ranges:
         raise UnknownNameError(
-            f"no released range is kept under the name '{name}'; nothing was forgotten",
+            f"'{name}' has no quarantined range; nothing was forgotten",
             hint=did_you_mean(
                 name,
                 (one.name for one in state.ledger.quarantined),
-                "'usernsplan list' shows the ranges in quarantine",
+                "'usernsplan list' shows the quarantined ranges",
             ),
         )
+
     meant = [one for one in ranges if wanted in {None, one.reserved_range}]
     if len(meant) == 1:
         return meant[0]
@@ -172,21 +180,23 @@ def _one_of(
         for one in ranges
     )
     if not meant:
-        hint = "'usernsplan list' shows the ranges in quarantine"
         raise UnknownNameError(
-            f"'{name}' has no released range {wanted}, but {these}; nothing was forgotten",
-            hint=hint,
+            f"'{name}' has no quarantined range {wanted}, but {these}; nothing was forgotten",
+            hint="'usernsplan list' shows the quarantined ranges",
         )
     which = f"{meant[0].reserved_range.start}-{meant[0].reserved_range.last}"
-    one_of_them = state.layout.command(f"release --forget {shell(name)} --range {which}")
+    command = state.layout.command(f"release --forget {shell(name)} --range {which}")
     raise InvalidValueError(
-        f"'{name}' has {len(meant)} released ranges: {these}; nothing was forgotten",
-        hint=f"say which: {one_of_them}",
+        f"'{name}' has {len(meant)} quarantined ranges: {these}; nothing was forgotten",
+        hint=f"choose one: {command}",
     )
 
 
 def _unpoint(state: HostState, gone: tuple[Allocation, ...], *, unset: bool) -> daemon.Pointed:
-    """Take userns-remap out where it names an owner that is about to lose its lines: dockerd would not start."""
+    """Remove userns-remap if its user loses its lines: dockerd does not start without them.
+
+    Raises RefusedError unless ``unset`` permits it.
+    """
     owners = {allocation.owner for allocation in gone}
     place = state.layout.path(DAEMON_JSON)
     try:
@@ -194,17 +204,17 @@ def _unpoint(state: HostState, gone: tuple[Allocation, ...], *, unset: bool) -> 
     except InvalidFileError as error:
         if daemon_json.REMAP.encode() in (state.daemon_json or b""):
             raise
-        # No daemon starts from this file, so none depends on these lines.
-        return daemon.Pointed(
-            findings=(advise("USN117", str(error), "Docker cannot start from it"),)
-        )
+        # No daemon starts with this file, so none depends on these lines.
+        hint = "correct it; Docker does not start with it"
+        return daemon.Pointed(findings=(advise("USN117", str(error), hint),))
+
     current = config.get(daemon_json.REMAP)
     if current is None or daemon.remap_user(state, current) not in owners:
         return daemon.Pointed()
     if not unset:
         raise RefusedError(
             f'{place}: "userns-remap" is "{current}": without its lines Docker does not start',
-            hint="say --unset-remap to take userns-remap out as well: containers then run as the host's root again",
+            hint="use --unset-remap to remove userns-remap, too; containers then run as the host's root",
         )
     daemon.refuse_symlink(state)
     change = Change(DAEMON_JSON, state.daemon_json, daemon_json.without_remap(config))

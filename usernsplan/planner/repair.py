@@ -1,4 +1,4 @@
-"""check --fix: put lines of ours back that were lost or sorted. Pure."""
+"""check --fix: restore lines that are missing or in another order. Pure."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 
 def make_repair(state: HostState) -> Plan:
-    """Decide what is put back: all lines of ours that can be, and of what cannot be it is told why."""
+    """Decide which lines are restored; a finding gives the reason for each one that is not."""
     grants, left, restored = Grants(state), [], set()
-    # Lowest first, so that the next useradd has nothing of ours to sort.
+    # The lowest come first, so that the next useradd, which sorts the file, moves none of ours.
     for allocation in sorted(state.ledger.allocations, key=lambda a: a.mapping.uids[0].host):
-        told = len(grants.findings)
+        before = len(grants.findings)
         try:
-            if not grants.stands(allocation):
+            if not grants.has_exactly(allocation):
                 _refuse_orphan(state, allocation)
             grants.restore(allocation)
         except RefusedError as error:
-            left.append(advise("USN126", f"left as it is: {error}", error.hint))
-        if len(grants.findings) > told:
+            left.append(advise("USN126", f"not restored: {error}", error.hint))
+        if len(grants.findings) > before:
             restored.add(allocation.owner)
     steps = (daemon.RESTART,) if daemon.remapped_to(state) in restored else ()
     return Plan(
@@ -43,17 +43,21 @@ def make_repair(state: HostState) -> Plan:
 
 
 def _refuse_orphan(state: HostState, allocation: Allocation) -> None:
-    """Raise RefusedError for an owner who is an account no more: the next one of that name would have the range."""
+    """Raise RefusedError if the account that owned the lines is gone.
+
+    The next account of that name would get the range.
+    """
     usual = allocation.owner in {owner_of(allocation.name), ROOT} or engine_of_pool(allocation)
     if not usual and state.accounts.user(allocation.owner) is None:
         raise RefusedError(
-            f"{allocation.owner}, who owns the lines of '{allocation.name}', is no account any more",
-            hint=f"make the account, or {state.layout.inline(f'release {shell(allocation.name)}')}",
+            f"{allocation.owner}, the owner of the lines of '{allocation.name}', is no longer an account",
+            hint="create the account, or run "
+            f"{state.layout.inline(f'release {shell(allocation.name)}')}",
         )
 
 
 def after_mending(state: HostState, intent: Intent) -> tuple[Plan, tuple[Change, ...]]:
-    """The repair of a host on which a run was interrupted, and all that changes: the mending of that run as well."""
+    """The repair of a host after an interrupted command, and all changes, with its mending."""
     mended = as_mended(state, intent)
     plan = make_repair(mended)
     now, then = files_of(state), files_of(mended)

@@ -1,6 +1,6 @@
-"""A request and a host -> what each name is to be. Pure.
+"""A request and a host -> what each name becomes. Pure.
 
-Every question that a request raises is answered here, once: owner, strategy, place, further owners,
+This module answers every question of a request once: owner, strategy, place, further owners,
 engines, and whether Docker uses it. The later steps (choose, plan, apply) only read the answers.
 """
 
@@ -10,7 +10,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from usernsplan.engines import ENGINES, known, pool_named
-from usernsplan.errors import InvalidValueError, RefusedError, UsernsplanError, about, did_you_mean
+from usernsplan.errors import (
+    InvalidValueError,
+    RefusedError,
+    UsernsplanError,
+    concerning,
+    did_you_mean,
+)
 from usernsplan.escape import shell
 from usernsplan.layout import NSSWITCH, PASSWD
 from usernsplan.model import DEFAULT_NAME, ROOT, ContainerOptions, Finding, PoolOptions
@@ -37,7 +43,7 @@ if TYPE_CHECKING:
     from usernsplan.model import AllocateRequest, Allocation, HostState
     from usernsplan.strategies import Strategy
 
-# README explains which strategy suits whom; this is the short form.
+# README explains the strategies; this is the short form.
 _WHICH = """\
 per-container  each container has a range of its own: the strongest separation, the usual choice
   single-uid     each container is one uid and one gid, numbered as OpenShift does
@@ -51,11 +57,10 @@ _SHOWN = 5
 class Wanted:
     """One allocation as the request wants it on this host. Only its ids are still open.
 
-    ``strategy`` makes the final map: DOCKERROOT is a number, and a shared map that Docker makes has
-    its filler. ``start`` is the first host id, and ``pool`` the range to take ids from, where the
-    request names them. ``known`` is the allocation of this name that stands already: it fits the
-    request, and needs no ids. ``extra_owners`` are to be granted the same lines; owners who have them
-    already are not among them.
+    ``strategy`` makes the final map: DOCKERROOT is a number, and a shared map for Docker has its
+    filler. ``start`` is the first host id and ``pool`` the range to take ids from, if the request
+    names them. ``known`` is the existing allocation of this name: it fits the request and needs no
+    ids. ``extra_owners`` get the same lines; owners that have them already are not included.
     """
 
     name: str
@@ -71,10 +76,10 @@ class Wanted:
 class Resolved:
     """A whole request: containers, and the pools of engines that divide a range themselves.
 
-    ``engines`` are to be served; ``are_named`` tells whether the request names them. What cannot be
-    done for an engine that is merely installed is left out, and ``findings`` say so. ``docker`` is
-    the name of the allocation that Docker's remap is to point at; None: daemon.json is left alone.
-    ``replace_remap`` permits replacing another remap.
+    ``are_named``: the request names the ``engines``. If not, they are the installed ones; a pool that
+    is impossible is then left out, and ``findings`` say so. ``docker`` is the name of the allocation
+    for Docker's remap; None: daemon.json stays as it is. ``replace_remap`` permits replacing another
+    remap.
     """
 
     containers: tuple[Wanted, ...]
@@ -92,25 +97,25 @@ class Resolved:
 
 
 def resolve(state: HostState, request: AllocateRequest) -> Resolved:
-    """Answer all that a request leaves open, or say what stands in the way.
+    """Answer everything that a request leaves open.
 
-    Raises InvalidValueError for options that cannot be or that contradict each other, RefusedError
-    where the host holds something else, and PoolExhaustedError where no DOCKERROOT is free.
+    Raises InvalidValueError for options that are impossible or contradict each other, RefusedError
+    if they contradict the host, and PoolExhaustedError if no DOCKERROOT is free.
     """
-    with about(option="strategy"):
+    with concerning(option="strategy"):
         strategy = _strategy(state, request)
-    with about(option="engines"):
+    with concerning(option="engines"):
         engines = _engines(state, request)
 
     names = _names(request, engines)
     options = _options(request, names, strategy, state)
-    stands = {a.name: a for a in state.ledger.allocations}
+    existing = {a.name: a for a in state.ledger.allocations}
     containers = tuple(
-        _container(request, engines, name, one, stands.get(name)) for name, one in options.items()
+        _container(request, engines, name, one, existing.get(name)) for name, one in options.items()
     )
     _refuse_past_docker(state, containers)
     _refuse_bypassed_files(state)
-    with about(option="strategy"):
+    with concerning(option="strategy"):
         _refuse_other_strategy(state, strategy)
 
     owners = {a.owner: a.name for a in state.ledger.allocations if a.owner != ROOT}
@@ -120,17 +125,17 @@ def resolve(state: HostState, request: AllocateRequest) -> Resolved:
         accounts.clear()
     for one in containers:
         is_meant = options[one.name].owner or _is_dockers(request, one.name)
-        with about(one.name):
+        with concerning(one.name):
             if one.owner in accounts and not (is_meant or one.known):
                 refuse_account(state, one.owner)
             _admit(state, owners, one)
 
-    with about(option="engines"):
+    with concerning(option="engines"):
         wanted = _engines_with_pools(request, strategy, engines)
-        # --start is about one allocation: that of the one pool where no container is named.
+        # --start is for one allocation. Without a container that is the pool, if there is only one.
         start = request.start if len(wanted) == 1 and not names else None
         pools, left_out = _pools(state, request, wanted, start, owners)
-    with about(option="daemon"):
+    with concerning(option="daemon"):
         docker, not_pointed = _docker(state, request, engines, [*names, *(p.name for p in pools)])
     return Resolved(
         containers=containers,
@@ -144,21 +149,21 @@ def resolve(state: HostState, request: AllocateRequest) -> Resolved:
 
 
 def not_done(name: str, error: UsernsplanError) -> Finding:
-    """What to say of a pool that cannot be had, where its engine is merely installed."""
-    message = f"nothing is done for the pool of {name}, whose engine is installed here: {error}"
-    hint = f"--engine {pool_named(name)} asks for it, and says what stands in the way"
+    """The finding on a pool that is left out because the request does not name its engine."""
+    message = f"the engine of the pool {name} is installed, but the pool is left out: {error}"
+    hint = f"to get it, solve this and use --engine {pool_named(name)}"
     return advise("USN124", message, hint)
 
 
 def _strategy(state: HostState, request: AllocateRequest) -> Strategy:
-    """The strategy that was named, or the one that this host has."""
+    """The strategy of the request, or else that of this host."""
     if request.strategy is not None:
         return request.strategy
     if not state.ledger.allocations:
         words = shell(*request.names[:3]) or "--docker"
         command = state.layout.command(f"allocate --strategy {PerContainer.name} {words}")
         raise InvalidValueError(
-            "the strategy is missing: nothing is allocated here that tells it",
+            "the strategy is missing, and this host has no allocation yet that defines it",
             hint=_WHICH + command,
         )
     strategy = state.ledger.allocations[0].strategy
@@ -166,16 +171,16 @@ def _strategy(state: HostState, request: AllocateRequest) -> Strategy:
         return named(strategy, with_defaults(strategy, request.options, request.defaults))
     except InvalidValueError as error:
         error.hint = (
-            error.hint or f"this host's strategy is {strategy}, and one host has one strategy"
+            error.hint or f"this host's strategy is {strategy}, and a host has only one strategy"
         )
         raise
 
 
 def _engines(state: HostState, request: AllocateRequest) -> tuple[str, ...]:
-    """The engines to serve: those named, else those that the host has, else Docker.
+    """The engines to serve: those of the request, else the installed ones, else Docker.
 
-    Where LXD or Incus runs, engines that want root's lines are served only if they were named:
-    these two hand out to other instances what root is granted.
+    If LXD or Incus is installed, engines that need root's lines are served only on request: these
+    two give the ids of root's lines to other instances.
     """
     if request.engines is not None:
         for name in request.engines:
@@ -190,56 +195,58 @@ def _engines(state: HostState, request: AllocateRequest) -> tuple[str, ...]:
 
 
 def _names(request: AllocateRequest, engines: tuple[str, ...]) -> tuple[str, ...]:
-    """The containers; without a name Docker's own allocation, unless only other engines are named."""
+    """The containers. Without a name: Docker's own allocation, unless only other engines are named."""
     for name in request.names:
-        with about(name):
+        with concerning(name):
             _check_container(request, name)
     if request.from_file:
         return tuple(dict.fromkeys(request.names))
     _check_daemon_and_owner(request)
     if len(set(request.names)) > 1 and (request.owner is not None or request.start is not None):
         raise InvalidValueError(
-            "--owner and --start are about one name, and several are given",
+            "--owner and --start are for one name, and there are several",
             hint="allocate them one at a time",
         )
     if request.names or request.engines is None or "docker" in engines:
         return tuple(dict.fromkeys(request.names or (DEFAULT_NAME,)))
     if not any(ENGINES[engine].pool for engine in engines):
         hint = "name the containers; only Docker has an allocation without a name"
-        raise InvalidValueError(f"--engine {engines[0]} without a name to allocate", hint=hint)
+        raise InvalidValueError(f"--engine {engines[0]} needs a name to allocate", hint=hint)
     if request.owner is not None:
         raise InvalidValueError(
-            "--owner without a name to allocate", hint="a pool's owner is its engine's own"
+            "--owner needs a name to allocate", hint="the engine defines the owner of its pool"
         )
     return ()
 
 
 def _check_container(request: AllocateRequest, name: str) -> None:
-    """Raise InvalidValueError for a container's name or owner that cannot be."""
+    """Raise InvalidValueError for an impossible name or owner of a container."""
     if not (request.from_file and name == DEFAULT_NAME):
         check_name(name)
     if engine := pool_named(name):
         hint = f"the engine {engine} makes it; give the container another name"
         raise InvalidValueError(f"'{name}' is the name of the pool of {engine}", hint=hint)
     if name in request.each:
-        with about(option="engines"):
+        with concerning(option="engines"):
             for engine in request.each[name].engines:
                 known(engine)
         if (owner := request.each[name].owner) is not None:
-            with about(option="owner"):
+            with concerning(option="owner"):
                 check_owner(owner)
 
 
 def _check_daemon_and_owner(request: AllocateRequest) -> None:
-    """Raise InvalidValueError for a --daemon or --owner that cannot be."""
+    """Raise InvalidValueError for an impossible --daemon or --owner."""
     if request.daemon is not None:
         if request.daemon != DEFAULT_NAME:
             check_name(request.daemon)
         if not request.names:
             again = f"allocate {shell(request.daemon)} --daemon {shell(request.daemon)}"
-            raise InvalidValueError("--daemon without a name to allocate", hint=f"say '{again}'")
+            raise InvalidValueError("--daemon needs a name to allocate", hint=f"use '{again}'")
         if not request.daemon_config:
-            raise InvalidValueError("--daemon with --no-daemon-config", hint="one of the two")
+            raise InvalidValueError(
+                "--daemon and --no-daemon-config exclude each other", hint="use one of the two"
+            )
     if request.owner is not None:
         check_owner(request.owner)
 
@@ -247,9 +254,9 @@ def _check_daemon_and_owner(request: AllocateRequest) -> None:
 def _options(
     request: AllocateRequest, names: Iterable[str], strategy: Strategy, state: HostState
 ) -> dict[str, ContainerOptions]:
-    """What the request says of each name, with a number for each DOCKERROOT that was left to us.
+    """The options of each name, with a number for each DOCKERROOT that is ``auto``.
 
-    An allocation that stands keeps its own. Raises PoolExhaustedError where somebody has every id.
+    An existing allocation keeps its own. Raises PoolExhaustedError if no id is free.
     """
     usual = ContainerOptions(strategy, request.owner, request.start)
     found = {name: request.each.get(name, usual) for name in names}
@@ -257,13 +264,13 @@ def _options(
     autos = {name: it for name, it in shapes.items() if isinstance(it, Shared) and it.auto}
     if not autos:
         return found
-    with about(option="dockerroot"):
+    with concerning(option="dockerroot"):
         first = first_free(state)
-    stands = {a.name: root for a in state.ledger.allocations if (root := dockerroot_of(a))}
+    existing = {a.name: root for a in state.ledger.allocations if (root := dockerroot_of(a))}
     return found | {
         name: replace(
             found[name],
-            strategy=replace(shape, dockerroot=stands.get(name, first), auto=False),
+            strategy=replace(shape, dockerroot=existing.get(name, first), auto=False),
         )
         for name, shape in autos.items()
     }
@@ -274,18 +281,18 @@ def _container(
     engines: Iterable[str],
     name: str,
     options: ContainerOptions,
-    stands: Allocation | None,
+    existing: Allocation | None,
 ) -> Wanted:
-    owner = options.owner or (stands.owner if stands else owner_of(name))
+    owner = options.owner or (existing.owner if existing else owner_of(name))
     strategy = options.strategy
     if isinstance(strategy, Shared) and _is_dockers(request, name):
-        # Docker lays its ranges end to end: a map that it is to make must be without a gap.
+        # Docker lays its ranges end to end, so its map must not have a gap.
         strategy = replace(strategy, filler=True)
 
-    # Docker's own allocation is no container's, and what no file carries cannot be granted.
+    # Docker's own allocation has no container, and a map that is in no file cannot be granted.
     is_granted = name != DEFAULT_NAME and not _is_past_subid(strategy)
     also = {ENGINES[e].extra_owners for e in (*engines, *options.engines) if is_granted}
-    have = {None, owner, *(stands.extra_owners if stands else ())}
+    have = {None, owner, *(existing.extra_owners if existing else ())}
     return Wanted(
         name=name,
         owner=owner,
@@ -293,22 +300,22 @@ def _container(
         start=options.start,
         pool=request.pool,
         extra_owners=tuple(sorted(o for o in also - have if o)),
-        known=stands,
+        known=existing,
     )
 
 
 def _is_dockers(request: AllocateRequest, name: str) -> bool:
-    """Tell whether Docker makes this map. Only --daemon, or no name, points its remap at one."""
+    """Tell whether Docker makes this map: only --daemon, or no name at all, points its remap to it."""
     return name in {DEFAULT_NAME, request.daemon}
 
 
 def _is_past_subid(strategy: Strategy) -> bool:
-    """Tell whether subuid cannot carry a map of this strategy; see strategies.in_subid."""
+    """Tell whether subuid cannot hold a map of this strategy; see strategies.in_subid."""
     return isinstance(strategy, Shared) and strategy.max - strategy.identity > SHARED_SUBID_LAST
 
 
 def _refuse_past_docker(state: HostState, containers: Iterable[Wanted]) -> None:
-    """Raise InvalidValueError for a map of Docker's own that subuid cannot carry."""
+    """Raise InvalidValueError for a map of Docker that subuid cannot hold."""
     for one in containers:
         name, strategy = one.name, one.strategy
         if not (isinstance(strategy, Shared) and strategy.filler and _is_past_subid(strategy)):
@@ -318,14 +325,14 @@ def _refuse_past_docker(state: HostState, containers: Iterable[Wanted]) -> None:
         words = f"allocate --strategy {strategy.name} {root} --max {strategy.max} {other}"
         made = state.layout.command(words)
         shown = state.layout.command(f"render podman {other}")
-        with about(name):
+        with concerning(name):
             raise InvalidValueError(
-                f"{strategy.max} is too large: Docker's own map comes from subuid, "
+                f"{strategy.max} is too large: Docker reads its map from subuid, "
                 f"where a shared one ends at {SHARED_SUBID_LAST}",
-                hint="leave --max out; for Podman or OCI a container has a larger one: "
+                hint="leave --max out; with Podman or OCI a container can have a larger map: "
                 f"'{made}', then '{shown}'",
                 in_file="leave max out for this one; "
-                "Podman and OCI runtimes take other containers past it",
+                "with Podman or OCI a container can have a larger map",
                 option="max",
             )
 
@@ -336,7 +343,7 @@ def _refuse_bypassed_files(state: HostState) -> None:
         raise RefusedError(
             f"{state.layout.path(NSSWITCH)}:{state.subid_source.number}: 'subid: {services}': "
             "newuidmap and Podman take subordinate ids from there and do not read subuid and subgid",
-            hint="grant ranges in that service, or say 'subid: files'",
+            hint="grant ranges in that service, or write 'subid: files' there",
         )
 
 
@@ -348,16 +355,16 @@ def _refuse_other_strategy(state: HostState, strategy: Strategy) -> None:
         theirs = state.ledger.allocations[0].strategy
         release = state.layout.inline(f"release {shell(*few)}")
         raise RefusedError(
-            f"this host's strategy is {theirs}, and one host has one strategy: {names}",
-            hint=f"use the strategy {theirs}, or {release} first",
+            f"this host's strategy is {theirs}, and a host has only one strategy: {names}",
+            hint=f"use the strategy {theirs}, or run {release} first",
         )
 
 
 def _admit(state: HostState, owners: dict[str, str], one: Wanted) -> None:
-    """Note the owner of a new name. Every owner but root has at most one allocation.
+    """Note the owner of a new name. Every owner except root has at most one allocation.
 
-    Raises RefusedError where this one has another, and where the name stands and the request
-    describes something else.
+    Raises RefusedError if this owner has another one, or if the name exists and the request differs
+    from it.
     """
     if one.known:
         _refuse_other_request(state, one, one.known)
@@ -372,20 +379,20 @@ def _admit(state: HostState, owners: dict[str, str], one: Wanted) -> None:
         owners[one.owner] = one.name
 
 
-def _refuse_other_request(state: HostState, one: Wanted, stands: Allocation) -> None:
-    """Raise RefusedError unless the request describes the allocation that stands."""
+def _refuse_other_request(state: HostState, one: Wanted, existing: Allocation) -> None:
+    """Raise RefusedError unless the request describes the existing allocation."""
     shapes = [one.strategy]
     if isinstance(one.strategy, Shared):
-        # A request that only names it again does not repeat whether Docker was to use it.
+        # A request that names it again need not repeat --daemon.
         fillers = {False, not _is_past_subid(one.strategy)}
         shapes = [replace(one.strategy, filler=filler) for filler in fillers]
-    held = stands.reserved_range
-    ids = ", ".join(map(str, stands.mapping.uids.host_ranges()))
-    if not any(_has_shape(stands, shape) for shape in shapes):
+    held = existing.reserved_range
+    ids = ", ".join(map(str, existing.mapping.uids.host_ranges()))
+    if not any(_has_shape(existing, shape) for shape in shapes):
         what = f"with other options, as host uids {ids}"
-        option = differing(one.strategy, stands.mapping, held)
-    elif one.owner != stands.owner:
-        what, option = f"to the owner {stands.owner}", "owner"
+        option = differing(one.strategy, existing.mapping, held)
+    elif one.owner != existing.owner:
+        what, option = f"to the owner {existing.owner}", "owner"
     elif one.start is not None and not (held and held.start == one.start):
         what, option = f"as host uids {ids}", "start"
     else:
@@ -393,43 +400,42 @@ def _refuse_other_request(state: HostState, one: Wanted, stands: Allocation) -> 
     release = state.layout.inline(f"release {shell(one.name)}")
     raise RefusedError(
         f"'{one.name}' is allocated already, {what}",
-        hint=f"{release} first, then allocate it anew; its files need their owners shifted",
+        hint=f"to change it, run {release} and allocate it again; then fix its volumes",
         option=option,
     )
 
 
-def _has_shape(stands: Allocation, strategy: Strategy) -> bool:
-    held, need = stands.reserved_range, strategy.need
+def _has_shape(existing: Allocation, strategy: Strategy) -> bool:
+    held, need = existing.reserved_range, strategy.need
     return (held.count if held else None) == (need.count if need else None) and (
-        strategy.mapping(held.start if held else None) == stands.mapping
+        strategy.mapping(held.start if held else None) == existing.mapping
     )
 
 
 def _engines_with_pools(
     request: AllocateRequest, strategy: Strategy, engines: Iterable[str]
 ) -> dict[str, Pool]:
-    """The pools that these engines are to have, by the engine's name.
+    """The pools that these engines need, by the engine's name.
 
-    Raises RefusedError where an engine is named that wants a pool and the strategy is another than
-    per-container, and InvalidValueError for options of a pool that is not made.
+    Raises RefusedError if the request names an engine with a pool and the strategy is not
+    per-container, and InvalidValueError for options of a pool that the request does not make.
     """
     wanted = {name: pool for name in engines if (pool := ENGINES[name].pool)}
     if strategy.name != PerContainer.name:
         for name in wanted if request.engines is not None else ():
             raise RefusedError(
                 f"{name} gives each container a range of its own, "
-                f"and this is the strategy {strategy.name}",
-                hint="one host has one strategy: "
-                f"use the strategy {PerContainer.name}, or leave the engine {name} out",
+                f"but the strategy is {strategy.name}",
+                hint=f"use the strategy {PerContainer.name}, or leave the engine {name} out",
             )
         wanted = {}
     for name in (name for name in request.pools if name not in wanted):
         if (pool := known(name).pool) is None:
             raise InvalidValueError(
                 f"{name} has no pool of its own",
-                hint="leave the number of containers and the start of its pool out",
+                hint="leave out the number of containers and the start of its pool",
             )
-        raise InvalidValueError(f"{pool.option} without its engine", hint=f"say --engine {name}")
+        raise InvalidValueError(f"{pool.option} needs its engine", hint=f"add --engine {name}")
     return wanted
 
 
@@ -440,14 +446,14 @@ def _pools(
     start: int | None,
     owners: dict[str, str],
 ) -> tuple[list[Wanted], list[Finding]]:
-    """The pools of these engines, and what is to be said of those that are left out."""
+    """The pools of these engines, and the findings on those that are left out."""
     found: list[Wanted] = []
     left: list[Finding] = []
     for engine, pool in wanted.items():
         one = _pool(state, request, engine, pool, start)
         has_lines = any(one.owner in file.by_owner() for file in (state.subuid, state.subgid))
         if request.engines is None and not one.known and has_lines:
-            # Somebody arranged that otherwise, and the engine is merely installed: no objection.
+            # The owner has lines of another origin, and nobody asked for the pool: leave them.
             continue
         try:
             _admit(state, owners, one)
@@ -463,24 +469,24 @@ def _pools(
 def _pool(
     state: HostState, request: AllocateRequest, engine: str, pool: Pool, start: int | None
 ) -> Wanted:
-    """The pool of one engine. It stays as large as it is unless another size is said."""
+    """The pool of one engine. An existing pool keeps its size unless the request names another."""
     if not pool.account and state.accounts.user(pool.owner):
         raise RefusedError(
             f"{state.layout.path(PASSWD)}: '{pool.owner}' is an account: "
-            "anybody who logs in as it could map the pool",
-            hint=f"rename the account: {engine} takes the lines of this owner and of no other",
+            "its processes could map the pool",
+            hint=f"rename the account: {engine} uses only the lines of this owner",
         )
-    stands = next((a for a in state.ledger.allocations if a.name == a.owner == pool.owner), None)
+    existing = next((a for a in state.ledger.allocations if a.name == a.owner == pool.owner), None)
     said = request.pools.get(engine, PoolOptions())
-    if stands and stands.reserved_range and said.containers is None:
-        size = stands.reserved_range.count
+    if existing and existing.reserved_range and said.containers is None:
+        size = existing.reserved_range.count
     else:
         size = SLOT * (pool.containers if said.containers is None else said.containers)
     try:
         strategy = PerContainer(size)
     except InvalidValueError as error:
         raise InvalidValueError(
-            f"there is no pool for {said.containers} containers of {engine}: {error}",
+            f"a pool for {said.containers} containers of {engine} is impossible: {error}",
             hint=error.hint,
         ) from error
     return Wanted(
@@ -488,16 +494,16 @@ def _pool(
         owner=pool.owner,
         strategy=strategy,
         start=start if said.start is None else said.start,
-        # The range is named for containers; an engine that is merely installed takes the usual one.
+        # --pool is for the containers and for named engines; other engines use the default pool.
         pool=request.pool if request.engines is not None else None,
-        known=stands,
+        known=existing,
     )
 
 
 def _docker(
     state: HostState, request: AllocateRequest, engines: Collection[str], names: Collection[str]
 ) -> tuple[str | None, tuple[Finding, ...]]:
-    """The name that Docker's remap is to point at; None where daemon.json is left alone, and why."""
+    """The name for Docker's remap; None if daemon.json stays as it is, with findings on that."""
     target = request.daemon or (DEFAULT_NAME if DEFAULT_NAME in names else None)
     if target is None or not request.daemon_config:
         return None, ()
@@ -507,7 +513,7 @@ def _docker(
         how = (
             "'allocate' without a name makes it"
             if target == DEFAULT_NAME
-            else f"name it too: 'allocate {shell(target)} …'"
+            else f"allocate it, too: 'allocate {shell(target)} …'"
         )
         known_names = [*names, *(a.name for a in state.ledger.allocations)]
         raise InvalidValueError(

@@ -1,4 +1,4 @@
-"""A name that comes back: the range that it had until it was released is its own again, with the files in it. Pure."""
+"""A released name that is allocated again gets back its former range, with the files in it. Pure."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 def of(state: HostState, wanted: Iterable[Wanted]) -> dict[str, tuple[Quarantined, ...]]:
-    """By name, the ranges that it had with the same owner, strategy and size, the latest first.
+    """By name, its quarantined ranges of the same owner, strategy and size, the latest first.
 
-    Of what an older ledger released nobody noted the owner: there the name and the size tell.
+    An older ledger did not note the owner and the strategy; then the name and the size count.
     """
     now = {
         one.name: (need.count, one.owner, one.strategy.name)
@@ -39,7 +39,7 @@ def of(state: HostState, wanted: Iterable[Wanted]) -> dict[str, tuple[Quarantine
 
 
 def without(claims: Claims, back: Iterable[Quarantined]) -> Claims:
-    """The claims less these ranges in quarantine."""
+    """The claims without these quarantined ranges."""
     gone = {(one.name, one.reserved_range.start, one.reserved_range.stop) for one in back}
     if not gone:
         return claims
@@ -49,41 +49,45 @@ def without(claims: Claims, back: Iterable[Quarantined]) -> Claims:
 
 
 def since_then(allocation: Allocation, former: Quarantined | None) -> Allocation:
-    """The allocation, as old as it was: with the same map, the volumes that it had are right as they are."""
+    """The allocation with its former date if it has its former map: its volumes are then right."""
     if former and former.was and former.was.mapping == allocation.mapping:
         return replace(allocation, since=former.was.since, event=former.was.event)
     return allocation
 
 
-def told(state: HostState, back: Mapping[str, Quarantined]) -> Iterator[Finding]:
-    """What is said of ranges that come back."""
+def regained(state: HostState, back: Mapping[str, Quarantined]) -> Iterator[Finding]:
+    """A finding for each range that comes back."""
     for name, former in back.items():
-        message = f"'{name}' has {former.reserved_range} again, which it had until it was released"
+        message = f"'{name}' has {former.reserved_range} again, its range before the release"
         if state.namespaces.meets(former.reserved_range.start, former.reserved_range.stop):
-            hint = f"a running user namespace maps ids of it: if that is no container of '{name}', stop it first"
+            hint = (
+                "a running user namespace maps some of these ids; if it is not a container of "
+                f"'{name}', stop it first"
+            )
             yield advise("USN135", message, hint)
         else:
             yield advise("USN131", message)
 
 
 def missed(state: HostState, new: Iterable[Allocation]) -> Iterator[Finding]:
-    """What is said of names that had another range before: files may still carry its ids."""
+    """A finding for each name that had another range: files may still carry its ids."""
     former: dict[str, Quarantined] = {}
     for one in state.ledger.quarantined:
         former[one.name] = max(one, former.get(one.name, one), key=_released)
     for allocation in new:
         before = former.get(allocation.name)
         if before is not None:
-            command, ids = (
-                state.layout.command,
-                f"{before.reserved_range.start}-{before.reserved_range.last}",
+            ids = f"{before.reserved_range.start}-{before.reserved_range.last}"
+            message = (
+                f"'{before.name}' had {before.reserved_range} before its release, and does not get "
+                f"it again: {_why(state, before, allocation)}"
             )
-            message = f"'{before.name}' had {before.reserved_range} until it was released, and does not get it again: "
             hint = (
-                f"'{command(f'find-owned {ids} /')}' lists files that carry the old ids; fix-volume with "
-                f"'--container {before.name} --from {before.name}' gives them the new ones"
+                f"{state.layout.inline(f'find-owned {ids} /')} lists files that carry the old ids; "
+                f"'fix-volume PATH --container {before.name} --from {before.name}' gives them the "
+                "new ones"
             )
-            yield advise("USN132", message + _why(state, before, allocation), hint)
+            yield advise("USN132", message, hint)
 
 
 def _why(state: HostState, former: Quarantined, now: Allocation) -> str:
@@ -91,7 +95,8 @@ def _why(state: HostState, former: Quarantined, now: Allocation) -> str:
     if now.reserved_range is None:
         return "with these options it has no range of its own"
     if former.reserved_range.count != now.reserved_range.count:
-        return f"{now.reserved_range.count} ids are asked for, and it has {former.reserved_range.count}"
+        asked, had = now.reserved_range.count, former.reserved_range.count
+        return f"the request is for {asked} ids, and that range has {had}"
     if was and was.strategy != now.strategy:
         return f"its strategy was {was.strategy}"
     if was and was.owner != now.owner:
@@ -101,7 +106,7 @@ def _why(state: HostState, former: Quarantined, now: Allocation) -> str:
     )
     if found := next(holders(former.reserved_range, others, state.layout), None):
         return f"{found[1]} is now {found[0]}"
-    return "other ids are asked for"
+    return "the request is for other ids"
 
 
 def _released(one: Quarantined) -> tuple[int, int]:

@@ -1,6 +1,6 @@
-"""What is said of a run of fix-volume that was interrupted: the fact, and the commands that finish it or undo it. Pure.
+"""An interrupted run of fix-volume: the fact, and the commands that finish or undo it. Pure.
 
-Whoever shows a run says it with these words: check, plan, list, show, render.
+check, plan, list, show and render all use these texts.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from usernsplan.layout import Layout
     from usernsplan.model import RunSeen, Severity, UnfinishedRun
 
-# The codes of the rules that tell the story of each, and their severity: see audit.volumes.
+# The codes of the two findings, and their severity. audit.volumes explains them.
 INTERRUPTED, UNKNOWN = "USN070", "USN071"
 SEVERITY: Severity = "error"
 
 
 def told(run: UnfinishedRun, layout: Layout) -> tuple[str, str]:
-    """The fact, and the remedy."""
+    """The fact about a run, and the remedy."""
     if run.problem:
         return run.problem, run.hint
     paths = ", ".join(shown_path(path) for path in run.paths)
@@ -33,16 +33,19 @@ def told(run: UnfinishedRun, layout: Layout) -> tuple[str, str]:
     finish = run.command or "call fix_volume again as before"
     return (
         f"run {run.run} on {paths} was interrupted",
-        f"finish it: {finish}; or take it back: {undo}",
+        f"finish it: {finish}; or undo it: {undo}",
     )
 
 
 def last_to_undo(runs: Sequence[RunSeen]) -> RunSeen | None:
-    """The last run that can be undone. Raises RefusedError where a later one cannot be read: that may be the one."""
+    """The last run that can be undone; None if there is none.
+
+    Raises RefusedError if a later run cannot be read, because it may be the last one.
+    """
     for one in reversed(runs):
         if one.problem:
             raise RefusedError(
-                f"which run was the last cannot be told: {one.problem}", hint=one.hint
+                f"it is unknown which run was the last: {one.problem}", hint=one.hint
             )
         if one.can_undo:
             return one
@@ -50,7 +53,7 @@ def last_to_undo(runs: Sequence[RunSeen]) -> RunSeen | None:
 
 
 def findings(runs: Iterable[UnfinishedRun], layout: Layout) -> tuple[Finding, ...]:
-    """The same as findings of a plan."""
+    """Interrupted runs as findings of a plan."""
     return tuple(
         Finding(UNKNOWN if run.problem else INTERRUPTED, SEVERITY, *told(run, layout))
         for run in runs
@@ -58,7 +61,7 @@ def findings(runs: Iterable[UnfinishedRun], layout: Layout) -> tuple[Finding, ..
 
 
 def half_way(path: str, runs: Iterable[UnfinishedRun]) -> UnfinishedRun | None:
-    """The interrupted run that left the tree at a real path half-way, or one above or below it."""
+    """The interrupted run that left the tree at, above or below a real path half-way."""
     return next((run for run in runs if any(_meets(path, other) for other in run.paths)), None)
 
 

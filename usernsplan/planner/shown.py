@@ -1,4 +1,4 @@
-"""Do what was shown, or nothing. Pure."""
+"""Do exactly what was shown, or nothing. Pure."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 def exactly(shown: Plan, decide: Callable[[HostState], Plan]) -> Callable[[HostState], Plan]:
-    """A decision that is the one that was shown. It raises HostChangedError where ``decide`` comes to another one."""
+    """A decision that equals the shown one; it raises HostChangedError if ``decide`` differs."""
 
     def decided(state: HostState) -> Plan:
         now = decide(state)
-        # Accounts are made before the rest, and are there when it is decided anew.
+        # Accounts are created first, so the second decision may not need them any more.
         accounts = set(now.account_commands) - set(shown.account_commands)
         if accounts or (now.changes, now.ledger) != (shown.changes, shown.ledger):
             raise changed()
@@ -27,7 +27,8 @@ def exactly(shown: Plan, decide: Callable[[HostState], Plan]) -> Callable[[HostS
 
 
 def changed() -> HostChangedError:
-    """The error to raise where what was shown can no longer be done."""
+    """The error for a decision that is no longer possible as it was shown."""
     return HostChangedError(
-        "the host is no longer what was shown; nothing was changed", hint="look at it again"
+        "the host has changed since the plan was shown; nothing was changed",
+        hint="run the command again and look at the new plan",
     )

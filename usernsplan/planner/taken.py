@@ -1,4 +1,4 @@
-"""What keeps ids from being given out, in words that name the place; and choosing what is free."""
+"""The claims that make ids unavailable, as text with the place, and the choice of free ranges."""
 
 from __future__ import annotations
 
@@ -19,48 +19,48 @@ if TYPE_CHECKING:
 
 
 def is_taken(claim: Claim) -> bool:
-    """Tell whether a claim keeps its ids from others: what maps share with the host does not."""
+    """Tell whether a claim makes its ids unavailable. Ids that a map shares with the host stay free."""
     return claim.source != "shared"
 
 
 def is_of_others(claim: Claim) -> bool:
-    """Tell whether the host's own files give the ids to somebody."""
+    """Tell whether the files of the host give the ids to somebody."""
     return claim.source in {"subid", "account", "group"}
 
 
 def holders(ids: IdRange, claims: Claims, layout: Layout) -> Iterator[tuple[str, IdRange]]:
-    """Who has some of these ids, and which: the host's files first, then what the ledger has."""
+    """The holders of some of these ids, as text, each with the ids: the host's files come first."""
     found: dict[tuple[int, str], list[Claim]] = {}
     for claim in claims.over(ids.start, ids.stop):
-        found.setdefault(_words(claim, layout), []).append(claim)
-    for (_, words), several in sorted(found.items(), key=lambda one: one[0][0]):
+        found.setdefault(_ranked(claim, layout), []).append(claim)
+    for (_, holder), several in sorted(found.items(), key=lambda one: one[0][0]):
         for overlap in IdSet.clipped(claim[:2] for claim in several).within(ids):
-            yield words, overlap
+            yield holder, overlap
 
 
-def _words(claim: Claim, layout: Layout) -> tuple[int, str]:
-    """What has the ids, and where it stands among the others."""
+def _ranked(claim: Claim, layout: Layout) -> tuple[int, str]:
+    """The rank of a claim among the holders, and its text."""
     ledger, forget = layout.path(LEDGER), layout.inline("release --forget NAME")
     accounts = f"an account of {layout.path(PASSWD)} or a group of {layout.path(GROUP)}"
     convention = claim.value.source if isinstance(claim.value, Reserved) else ""
-    words = {
+    texts = {
         "account": (2, accounts),
         "group": (2, accounts),
-        "reserved": (3, f"kept for {claim.holder} ({convention})"),
+        "reserved": (3, f"reserved for {claim.holder} ({convention})"),
         "namespace": (4, "mapped by a running user namespace"),
         "allocation": (5, f"allocated in {ledger}"),
         "filler": (5, f"allocated in {ledger}"),
         "dockerroot": (6, f"container root (DOCKERROOT) of an allocation in {ledger}"),
         "reservation": (7, f"reserved in {ledger}: {claim.holder}"),
-        "quarantine": (8, f"released, and files may still carry it ({forget} frees it)"),
+        "quarantine": (8, f"quarantined, because files may still carry it ({forget} frees it)"),
     }
     if claim.source == "subid":
         return KINDS.index(claim.kind), f"granted by a line of {layout.path(claim.path)}"
-    return words[claim.source]
+    return texts[claim.source]
 
 
 def take(pool: IdRange, taken: IdSet, need: Need, wanted: int) -> list[int]:
-    """The bases of ``wanted`` new ranges, first fit; all of them or PoolExhaustedError."""
+    """The bases of ``wanted`` new ranges, first fit. Raises PoolExhaustedError if not all fit."""
     room = taken.gaps(pool)
     found = [fit for fit, _ in zip(room.fits(need.count, need.align), range(wanted), strict=False)]
     if len(found) < wanted:

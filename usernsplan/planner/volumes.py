@@ -1,4 +1,4 @@
-"""Which volume is whose: what the ledger notes after a tree was fixed for a container. Pure."""
+"""The recorded volumes: what the ledger notes after fix-volume, and whether it is still true. Pure."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from usernsplan.mapping import Kind, Mapping
     from usernsplan.model import HostState, LedgerState, Volume, VolumeSeen
 
-# Of ids that do not belong in a volume, as many as fit on a line.
+# At most this many foreign ids of a volume are named, so that they fit on a line.
 _SHOWN = 3
 
 
 class Doubt(NamedTuple):
-    """A recorded volume that does not look as the ledger has it: what is wrong, and what mends it."""
+    """A recorded volume that differs from the ledger: the fact, and the remedy."""
 
     volume: Volume
     fact: str
@@ -33,14 +33,12 @@ class Doubt(NamedTuple):
 
 
 def record(state: HostState, volumes: Iterable[Volume], removed: Iterable[str] = ()) -> Plan:
-    """Note these volumes, and that those at ``removed`` are no container's; nothing where it is noted already.
+    """The plan that records these volumes, and that no container has those at ``removed``.
 
-    A container that was released meanwhile gets none.
+    It changes nothing that is recorded already. A container that was released since then gets none.
     """
-    names, noted = (
-        {a.name for a in state.ledger.allocations},
-        {v.path for v in state.ledger.volumes},
-    )
+    names = {a.name for a in state.ledger.allocations}
+    noted = {v.path for v in state.ledger.volumes}
     new = tuple(v for v in not_noted(state.ledger, volumes) if v.name in names)
     gone = tuple(path for path in removed if path in noted)
     return Plan("volume", ledger=LedgerChange(volumes=new, no_volumes=gone))
@@ -49,9 +47,9 @@ def record(state: HostState, volumes: Iterable[Volume], removed: Iterable[str] =
 def not_noted(
     ledger: LedgerState, volumes: Iterable[Volume], doubted: Container[str] = ()
 ) -> tuple[Volume, ...]:
-    """Those that the ledger does not have just so, fixed for the range that their container has now.
+    """The volumes that the ledger does not have exactly so for the present range of their container.
 
-    And those at ``doubted``, by path, which do not look as the ledger has them.
+    Also those at the paths ``doubted``, which differ from the ledger on disk.
     """
     now = standing(ledger)
     return tuple(
@@ -64,10 +62,10 @@ def not_noted(
 
 
 def doubts(ledger: LedgerState, seen: Iterable[VolumeSeen], layout: Layout) -> dict[str, Doubt]:
-    """By path, the recorded volumes that were looked at and do not look right.
+    """By path, the recorded volumes that were looked at and are wrong.
 
-    A volume is right where every owner in sight has a place in its container's map: within that, the container may
-    give its files to whom it likes.
+    A volume is right if its container's map has every owner that was seen: a container may choose
+    the owners of its files among its own ids.
     """
     now, maps = standing(ledger), {a.name: a.mapping for a in ledger.allocations}
     found = {}
@@ -82,7 +80,7 @@ def doubts(ledger: LedgerState, seen: Iterable[VolumeSeen], layout: Layout) -> d
 def looks(
     ledger: LedgerState, seen: Iterable[VolumeSeen], layout: Layout
 ) -> list[tuple[Volume, str, str]]:
-    """The recorded volumes that stand, each with what is wrong and the remedy; "" where it looks right."""
+    """The recorded volumes, each with the fact and the remedy; both are "" if it is right."""
     found = doubts(ledger, seen, layout)
     return [
         (v, found[p].fact, found[p].remedy) if p in found else (v, "", "")
@@ -91,19 +89,17 @@ def looks(
 
 
 def _unlike(one: VolumeSeen, volume: Volume, mapping: Mapping, ledger: LedgerState) -> str:
-    """What of a volume is not as the ledger has it; "" where all is."""
+    """How a volume differs from the ledger; "" if it does not."""
     if volume.known_mode is None:
-        return (
-            f"the ledger has it with the mode {volume.mode!r}, which this usernsplan does not know"
-        )
+        return f"the ledger has the mode {volume.mode!r}, which this usernsplan does not know"
     return _strange(one, mapping, volume.name, ledger)
 
 
 def _strange(one: VolumeSeen, mapping: Mapping, name: str, ledger: LedgerState) -> str:
-    """Which owners in sight have no place in the map, in words; "" where all have."""
+    """The owners that the map lacks, as text; "" if it has all that were seen."""
 
     def lacking(uid: int, gid: int) -> str:
-        """What of an owner has no place, and whose it is."""
+        """The ids of an owner that the map lacks, with their holders."""
         return " and ".join(
             _id(kind, number, name, ledger)
             for kind, number in zip(KINDS, (uid, gid), strict=True)
@@ -114,6 +110,7 @@ def _strange(one: VolumeSeen, mapping: Mapping, name: str, ledger: LedgerState) 
     top = lacking(*one.top) if one.top else ""
     if one.keeps and not (top and all(strange for strange, _ in owners)):
         return ""
+
     inside: Counter[str] = Counter()
     for strange, entries in owners:
         if strange:
@@ -132,7 +129,7 @@ def _strange(one: VolumeSeen, mapping: Mapping, name: str, ledger: LedgerState) 
 
 
 def _id(kind: Kind, number: int, name: str, ledger: LedgerState) -> str:
-    """An id, and whose it is as far as the ledger knows."""
+    """An id, with its holder if the ledger knows one."""
     for a in ledger.allocations:
         if a.name != name and (
             (a.reserved_range and number in a.reserved_range)
@@ -145,31 +142,29 @@ def _id(kind: Kind, number: int, name: str, ledger: LedgerState) -> str:
 
 def give_again(volume: Volume, layout: Layout) -> str:
     """The command that fixes a recorded volume as it was recorded."""
-    # An unknown mode is left out: fix-volume asks for one then.
+    # Without a mode fix-volume asks for one.
     how = ("--mode", volume.mode) if volume.known_mode else ()
-    # Whoever owns another root wrote its ledger.
-    whom = ("--user", volume.user) if volume.user else ()
-    words = (volume.path, "--container", volume.name, *how, *whom)
+    user = ("--user", volume.user) if volume.user else ()
+    # shell: somebody else may have written the ledger of another root.
+    words = (volume.path, "--container", volume.name, *how, *user)
     return layout.command(f"fix-volume {shell(*words)}")
 
 
 def _mending(volume: Volume, seen: VolumeSeen, layout: Layout) -> str:
     command = give_again(volume, layout)
     if seen.is_missing:
-        return f"put it back or mount it, then: {command}"
+        return f"restore or mount it, then: {command}"
     if seen.is_mount:
-        return (
-            f"unmount what is mounted there if it hides the volume; if it is the volume: {command}"
-        )
-    return f"give it to the container again: {command}"
+        return f"if the mount hides the volume, unmount it; if it is the volume: {command}"
+    return f"fix it again: {command}"
 
 
 def has_moved(ledger: LedgerState, volume: Volume) -> bool:
-    """Tell whether a volume still carries the ids that its container had before it was released and allocated anew."""
+    """Tell whether a volume still carries the ids of its container before its last release."""
     found = next(
         (v for v in ledger.volumes if v.path == volume.path and v.name == volume.name), None
     )
     own = any(a.name == volume.name and a.strategy != Shared.name for a in ledger.allocations)
     if own and all(q.name != volume.name for q in ledger.quarantined):
-        return False  # its range came back to it, or what it had before is forgotten
+        return False  # it got its former range back, or that range is forgotten
     return found is not None and found.mode == "shift" and found.path not in standing(ledger)

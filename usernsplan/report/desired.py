@@ -1,4 +1,4 @@
-"""What a plan file changes on a host, in text and JSON: the steps, the files, and a line that counts."""
+"""What a plan file changes on a host, as text and JSON: the steps, the files, and the counts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _COLOURS = {"+": "green", "~": "yellow", "-": "red"}
 def planned(
     desired: PlanDiff, place: str, layout: Layout, first: Sequence[str], paint: Paint
 ) -> Result:
-    """What is to be done; ``first`` are paragraphs that stand above the text."""
+    """The plan before it is carried out; ``first`` are paragraphs above its text."""
     return Result(
         lambda: "\n\n".join((*first, _text(desired, place, layout, paint))),
         partial(_document, "plan", desired, place, layout),
@@ -39,7 +39,7 @@ def planned(
     )
 
 
-def applied(  # noqa: PLR0913 - what was done, where, and what of it was told before
+def applied(  # noqa: PLR0913 - what was done, where, and what was shown before
     desired: PlanDiff,
     place: str,
     layout: Layout,
@@ -48,7 +48,10 @@ def applied(  # noqa: PLR0913 - what was done, where, and what of it was told be
     *,
     changed: bool,
 ) -> Result:
-    """What was done; the text tells only what the plan did not, and no finding that was ``foreseen``."""
+    """The plan once it is carried out. The text omits what the plan has shown.
+
+    Findings that were ``foreseen`` are omitted, too.
+    """
     return Result(
         partial(_done, desired, place, layout, fixed),
         lambda: _document(
@@ -79,35 +82,35 @@ def exported(spec: Spec, notes: Sequence[str]) -> Result:
 
 
 def _text(desired: PlanDiff, place: str, layout: Layout, paint: Paint) -> str:
-    """The plan as it is shown before it is carried out."""
+    """The text of the plan before it is carried out."""
     width = max((len(f"{step.kind} {shown_path(step.name)}") for step in desired.steps), default=0)
-    steps = [
-        f"  {paint(step.sign, _COLOURS[step.sign])} {f'{step.kind} {shown_path(step.name)}':<{width}}  {step.text}"
-        for step in desired.steps
-    ]
+    steps = []
+    for step in desired.steps:
+        sign, what = paint(step.sign, _COLOURS[step.sign]), f"{step.kind} {shown_path(step.name)}"
+        steps.append(f"  {sign} {what:<{width}}  {step.text}")
     parts = ["\n".join(steps)] if steps else []
     parts += [
         _painted(unified(change, layout.path(change.path)), paint)
         for change in merged_changes(desired)
     ]
     if desired.kept:
-        names = ", ".join(desired.kept[:10]) + (
-            f" and {len(desired.kept) - 10} more" if desired.kept[10:] else ""
-        )
-        parts.append(f"Not in {shown_path(place)}, and kept (--prune lets it go): {names}")
+        more = f" and {len(desired.kept) - 10} more" if desired.kept[10:] else ""
+        names = ", ".join(desired.kept[:10]) + more
+        parts.append(f"Not in {shown_path(place)}, and kept (--prune releases them): {names}")
     parts.append(summary(desired, place))
     return "\n\n".join(parts)
 
 
 def summary(desired: PlanDiff, place: str) -> str:
-    """The last line."""
+    """The last line of the text: the counts."""
     if not desired.pending:
-        return f"Nothing to do: the host is as {shown_path(place)} says."
+        return f"Already up to date: the host matches {shown_path(place)}."
     count = counts(desired)
-    volumes = (
-        f", {count['volumes']} volumes to fix" if count["volumes"] != 1 else ", 1 volume to fix"
+    volumes = "1 volume" if count["volumes"] == 1 else f"{count['volumes']} volumes"
+    return (
+        f"Plan: {count['add']} to add, {count['change']} to change, {count['remove']} to remove, "
+        f"{volumes} to fix."
     )
-    return f"Plan: {count['add']} to add, {count['change']} to change, {count['remove']} to remove{volumes}."
 
 
 def _done(
@@ -116,7 +119,7 @@ def _done(
     layout: Layout,
     fixed: Sequence[tuple[Volume, FixReport | UsernsplanError]],
 ) -> str:
-    """What is to be told after it was carried out: volumes, and what is left to do."""
+    """The text of the plan once it is carried out: volumes, and next steps."""
     parts = [
         f"{shown_path(volume.path)}: not fixed: {escape.told(str(one))}"
         if isinstance(one, UsernsplanError)
@@ -125,9 +128,8 @@ def _done(
     ]
     if not fixed and desired.volumes:
         file = "FILE" if place == STDIN else operand(place)
-        parts.append(
-            f"The volumes are left: {layout.inline(f'apply {file} --fix-volumes')} fixes them."
-        )
+        command = layout.inline(f"apply {file} --fix-volumes")
+        parts.append(f"The volumes are not fixed yet; {command} fixes them.")
     steps = (*desired.allocate.next_steps, *desired.prune.next_steps)
     if steps:
         parts.append("\n".join(("Next:", *(f"  {step}" for step in steps))))
@@ -137,7 +139,7 @@ def _done(
 def _fixed(
     fixed: Sequence[tuple[Volume, FixReport | UsernsplanError]], layout: Layout
 ) -> list[dict[str, object]]:
-    """The volumes that were fixed, for JSON; ``error`` where one could not be."""
+    """The fixed volumes for JSON; ``error`` is not None for one that failed."""
     return [
         {**json_.path_fields(volume.path), "error": json_.error_fields(one)}
         if isinstance(one, UsernsplanError)
@@ -147,7 +149,7 @@ def _fixed(
 
 
 def counts(desired: PlanDiff) -> dict[str, int]:
-    """How many steps of each kind there are."""
+    """The number of steps of each kind."""
     signs = Counter(step.sign for step in desired.steps if step.kind != "volume")
     return {
         "add": signs["+"],
@@ -186,7 +188,7 @@ _ACTIONS = {"+": "add", "~": "change", "-": "remove"}
 
 
 def _painted(diff: str, paint: Paint) -> str:
-    """A diff with its lines in the colours of their signs; the first two lines name the files."""
+    """A diff with its lines in the colours of their signs, except the first two with the file names."""
     lines = diff.split("\n")
     return "\n".join(
         lines[:2]

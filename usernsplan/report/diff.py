@@ -1,4 +1,4 @@
-"""A file's change as a unified diff."""
+"""The change of a file as a unified diff."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from usernsplan.model import Change
 
 _CONTEXT = 3
-# A mark of diff (" " kept, "-" gone, "+" come) and the line.
+# The mark of diff (" " same, "-" removed, "+" added) and the line.
 _Marked = tuple[str, bytes]
 
 
 def unified(change: Change, shown: str) -> str:
-    """The change as ``diff -u`` writes it; bytes that are not UTF-8 appear escaped, a missing line end is said."""
+    """The change as ``diff -u`` writes it. Bytes that are not UTF-8 are escaped."""
     marked = _marked(_lines(change.before or b""), _lines(change.after))
     shown = escape.line(shown)
     out = [f"--- {shown if change.before is not None else '/dev/null'}", f"+++ {shown}"]
@@ -30,10 +30,11 @@ def unified(change: Change, shown: str) -> str:
 
 
 def _marked(before: Sequence[bytes], after: Sequence[bytes]) -> list[_Marked]:
-    """Every line of both, marked, in time that grows with the lines and not with their square.
+    """Every line of both files, marked. Takes linear time.
 
-    What is the same at both ends stays. Between, we only take lines out and put lines at the end: so a line that is not
-    the next of the new file has gone, and what the new file has beyond the old one has come.
+    Equal lines at both ends stay. Between them our changes only remove lines and append lines at the
+    end. So a line that is not the next one of the new file is removed, and what remains of the new
+    file is added.
     """
     head = _common(before, after)
     tail = _common(before[head:][::-1], after[head:][::-1])
@@ -49,7 +50,7 @@ def _marked(before: Sequence[bytes], after: Sequence[bytes]) -> list[_Marked]:
 
 
 def _hunks(marked: Sequence[_Marked]) -> Iterator[tuple[int, int]]:
-    """Where each hunk starts and stops: changes with their context, those that touch in one."""
+    """The start and stop of each hunk: changes with their context; those that touch are one hunk."""
     start = stop = -1
     for at, (mark, _) in enumerate(marked):
         if mark == " ":
@@ -65,7 +66,7 @@ def _hunks(marked: Sequence[_Marked]) -> Iterator[tuple[int, int]]:
 
 
 def _span(above: Sequence[_Marked], hunk: Sequence[_Marked], mark: str) -> str:
-    """A hunk's place in one of the files, as diff counts: from 1; an empty one at the line before it."""
+    """The position of a hunk in one file, as diff counts: from 1; an empty one has the line before."""
     first = sum(m in {" ", mark} for m, _ in above) + 1
     count = sum(m in {" ", mark} for m, _ in hunk)
     if count == 1:
@@ -83,6 +84,6 @@ def _lines(content: bytes) -> list[bytes]:
 
 
 def _common(first: Sequence[bytes], second: Sequence[bytes]) -> int:
-    """How many lines are the same from the start on."""
+    """The number of equal lines at the start."""
     pairs = enumerate(zip(first, second, strict=False))
     return next((number for number, (a, b) in pairs if a != b), min(len(first), len(second)))

@@ -306,9 +306,9 @@ class Forward(Carrier):
     """Carry out notes. What is not as noted waits for another look, which finds what is there."""
 
     def prove(self, note: Folder, *, own: bool) -> bool:
-        """Change one entry of a folder, or with ``own`` the folder itself; True if it kept the owner.
+        """Change one entry of a folder, or with ``own`` the folder; tell whether its owner is new.
 
-        ``done.ignored`` is the path if the file system ignored the change. False without such a
+        If the file system ignored the change, ``done.ignored`` is the path. False without such a
         path: nothing could be changed.
         """
         volume = self._volumes[note.volume]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from abc import ABC, abstractmethod
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -31,7 +30,6 @@ from usernsplan.volume.special import (
     IgnoredError,
     MeanwhileError,
     Special,
-    SpecialResult,
 )
 
 if TYPE_CHECKING:
@@ -75,10 +73,10 @@ class Rules(NamedTuple):
         """The carrier that follows these rules."""
         if self.pass_.leg != Leg.BACK:
             return Forward(volumes, self, links)
-        return (UndoPreview if self.preview else Undo)(volumes, self, links)
+        return Undo(volumes, self, links)
 
 
-class Carrier(ABC):
+class Carrier:
     """Carry out notes by the rules.
 
     ``links`` keeps two workers from changing the same inode, under two names, at the same time.
@@ -139,7 +137,8 @@ class Carrier(ABC):
             return False
         if now != new:
             try:
-                self._give(pinned, new)
+                if not self._rules.preview:
+                    os.fchown(pinned, *new)
             except OSError as error:
                 self._failed(volume, note, "", reason(error, "."))
                 return True
@@ -147,26 +146,16 @@ class Carrier(ABC):
         self._right(volume, note, [""])
         return True
 
-    @abstractmethod
     def _not_as_noted(self, volume: walk.OpenVolume, note: Folder, name: str, why: str) -> None:
-        """An entry is gone or is not as noted, and was left alone."""
+        """Handle an entry that was left alone because it is gone or not as noted.
 
-    def _step(self, pinned: int, names: list[str], options: StepOptions) -> FolderListing:
-        """Give plain entries their new owner; see step."""
-        return step(pinned, names, options)
+        Forward nothing is reported, because another look follows.
+        """
 
     def _options(self, olds: tuple[Owner, ...], new: Owner, pinning: int) -> StepOptions:
         # Without staging, the same owner may be among the old ones twice.
-        owners = tuple(dict.fromkeys(olds, new).items())
+        owners = () if self._rules.preview else tuple(dict.fromkeys(olds, new).items())
         return StepOptions(owners, self._rules.seen_before, pinning)
-
-    def _give(self, pinned: int, owner: Owner) -> None:
-        """Give a folder its owner."""
-        os.fchown(pinned, *owner)
-
-    def _change(self, entry: Special, change: Change, care: Care) -> SpecialResult:
-        """Change an entry that needs care."""
-        return special.carry(entry, change, care)
 
     def _carry(self, volume: walk.OpenVolume, note: Folder, pinned: int) -> bool:
         seen = os.fstat(pinned)
@@ -182,7 +171,7 @@ class Carrier(ABC):
         as_noted = True
         for first, names, _ in self._groups(volume, note, pinned, seen):
             olds, new = self._pass.owners(first)
-            found = self._step(pinned, names, self._options(olds, new, pinning))
+            found = step(pinned, names, self._options(olds, new, pinning))
             as_noted &= self._is_as_noted(volume, note, found, olds, new)
         for entry in note.special:
             as_noted &= entry.name == "." or self._special(volume, note, entry)
@@ -242,9 +231,10 @@ class Carrier(ABC):
 
         change = self._change_of(entry.form)
         care = Care(volume.pin, self._rules.renewed)
+        carry = special.foretell if self._rules.preview else special.carry
         try:
             with self._links.alone() if entry.linked and self._links else nullcontext():
-                result = self._change(entry, change, care)
+                result = carry(entry, change, care)
         except (FileNotFoundError, MeanwhileError) as error:
             why = str(error) if isinstance(error, MeanwhileError) else "it is gone"
             self._not_as_noted(volume, note, place, why)
@@ -342,7 +332,7 @@ class Forward(Carrier):
 
         for first, name in plain[:_TRIES]:
             olds, new = self._pass.owners(first)
-            found = self._step(pinned, [name], self._options(olds, new, volume.pinning))
+            found = step(pinned, [name], self._options(olds, new, volume.pinning))
             if any(name in found.plain.get(old, ()) for old in {*olds} - {new}):
                 self.done.changed += 1
                 return self._is_now(volume, note, name, new)
@@ -372,19 +362,9 @@ class Forward(Carrier):
         self.done.changed -= 1
         return False
 
-    def _not_as_noted(self, volume: walk.OpenVolume, note: Folder, name: str, why: str) -> None:
-        """Do not report it: another look follows, see Forward."""
-
 
 class Undo(Carrier):
     """Undo a run where entries still are as it left them; the others fail, each with its reason."""
-
-    def __init__(
-        self, volumes: Sequence[walk.OpenVolume], rules: Rules, links: Links | None = None
-    ) -> None:
-        super().__init__(volumes, rules, links)
-        self._end, self._also_changed = rules.end, rules.also_changed
-        self._until = rules.until or rules.end
 
     def _groups(
         self, volume: walk.OpenVolume, note: Folder, pinned: int, seen: os.stat_result
@@ -397,6 +377,7 @@ class Undo(Carrier):
     ) -> list[str]:
         """The names whose inodes the run met and that still have the owner that it gave them."""
         olds, new = self._pass.owners(first)
+        until = self._rules.until or self._rules.end
         kept = []
         for name in names:
             try:
@@ -408,12 +389,12 @@ class Undo(Carrier):
             if stat.S_ISDIR(now.st_mode) or now[4:6] == new:
                 continue
 
-            later = self._until is not None and now.st_ctime_ns > self._until
+            later = until is not None and now.st_ctime_ns > until
             why = self._why_left(name, now, olds, later=later, listed=listed)
             if not why:
                 kept.append(name)
             # An entry that the run did not change is not reported.
-            elif listed or later or self._end is None:
+            elif listed or later or self._rules.end is None:
                 self._failed(volume, note, name, why)
         return kept
 
@@ -432,11 +413,11 @@ class Undo(Carrier):
         """
         if now[4:6] not in olds:
             return f"its owner is {now.st_uid}:{now.st_gid} now"
-        end, until = self._end, self._until or 0
+        end, until = self._rules.end, self._rules.until or self._rules.end or 0
         if end and now.st_ctime_ns > end and (syscalls.born_ns(name) or 0) > end:
             return "it was made after the run"
 
-        if later and not listed and now.st_mtime_ns <= until and not self._also_changed:
+        if later and not listed and now.st_mtime_ns <= until and not self._rules.also_changed:
             # The ctime moved and the mtime did not: it was not written to. Its mode changed, or it
             # was renamed, perhaps from another owner's folder.
             return "it was moved or changed after the run; --also-changed undoes it"
@@ -450,16 +431,3 @@ class Undo(Carrier):
 
     def _not_as_noted(self, volume: walk.OpenVolume, note: Folder, name: str, why: str) -> None:
         self._failed(volume, note, name, why)
-
-
-class UndoPreview(Undo):
-    """Count what an undo would change, and change nothing."""
-
-    def _step(self, pinned: int, names: list[str], options: StepOptions) -> FolderListing:
-        return step(pinned, names, options._replace(owners=()))
-
-    def _give(self, pinned: int, owner: Owner) -> None:
-        """Change nothing."""
-
-    def _change(self, entry: Special, change: Change, care: Care) -> SpecialResult:
-        return special.foretell(entry, change, care)

@@ -46,16 +46,17 @@ _LOGS = ("folders", "late", "swaps")
 class Journal:
     """The folder of one run on disk. The parent process writes run.json, its workers their logs."""
 
-    def __init__(self, layout: Layout, state: RunState, lock: int = -1) -> None:
+    def __init__(self, layout: Layout, state: RunState, lock: ExitStack | None = None) -> None:
         self._layout = layout
         self._name = f"{RUNS}/{state.run}"
-        self._lock = lock
+        self._held = lock or ExitStack()
         self.state = state
         # The workers write by this path: it goes through a descriptor, so no rename or symlink can
         # redirect it.
         with files.explained(layout, self._name):
-            self._pin = files.opened_folder(layout, self._name)
-        self.folder = f"/proc/self/fd/{self._pin}"
+            pin = files.opened_folder(layout, self._name)
+        self._held.callback(os.close, pin)
+        self.folder = f"/proc/self/fd/{pin}"
 
     def set(self, **changes: Any) -> None:
         """Change these fields of run.json; they are on disk when this returns."""
@@ -94,12 +95,7 @@ class Journal:
 
     def close(self) -> None:
         """Release the lock. The paths from ``path`` and ``logs`` lead nowhere after this."""
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
-        if self._pin >= 0:
-            os.close(self._pin)
-            self._pin = -1
+        self._held.close()
 
     def path(self, kind: str, worker: int) -> str:
         """The path of a worker's log of this kind (folders, late)."""
@@ -211,7 +207,7 @@ def begin(layout: Layout, state: RunState, check: Callable[[], None] = lambda: N
     """
     files.make_folder(layout, os.path.dirname(RUNS), 0o700)
     files.make_folder(layout, RUNS, 0o700)
-    with _lock_in(layout, RUNS, wait=True):
+    with _lock(layout):
         for other in runs(layout, state):
             at_work = is_at_work(layout, other)
             if at_work and other.overlaps(state):
@@ -230,7 +226,7 @@ def begin(layout: Layout, state: RunState, check: Callable[[], None] = lambda: N
         with files.explained(layout, RUNS), files.pinned(layout, name) as place:
             files.sync_folder(place.folder)
 
-        journal = Journal(layout, state, _lock_in(layout, name).take())
+        journal = Journal(layout, state, _lock(layout, state.run))
         text = json.dumps({"trees": list(map(asdict, state.volumes))}) + "\n"
         files.write(layout, {f"{name}/{_TREES}": text.encode()})
         journal.set()
@@ -245,31 +241,28 @@ def resume(layout: Layout, state: RunState) -> Journal:
     unfinished.
     """
     files.make_folder(layout, RUNS, 0o700)
-    with _lock_in(layout, RUNS, wait=True):
-        lock = _lock_in(layout, f"{RUNS}/{state.run}")
-        if not lock:
-            raise busy(state.run)
-        with lock:
-            for other in runs(layout, state):
-                if other.run != state.run and other.overlaps(state):
-                    if is_at_work(layout, other):
-                        raise busy(other.run)
-                    if other.state in {CHANGING, UNDOING}:
-                        undo = layout.command(f"undo {shell(other.run)}")
-                        raise RefusedError(
-                            f"run {other.run} on the same volume is unfinished",
-                            hint=f"finish it, or undo it: {undo}",
-                        )
-            if run(layout, state.run) != state:
-                raise HostChangedError(f"another process resumed run {state.run} in the meantime")
+    with _lock(layout), _lock(layout, state.run) as lock:
+        for other in runs(layout, state):
+            if other.run == state.run or not other.overlaps(state):
+                continue
+            if is_at_work(layout, other):
+                raise busy(other.run)
+            if other.state in {CHANGING, UNDOING}:
+                undo = layout.command(f"undo {shell(other.run)}")
+                raise RefusedError(
+                    f"run {other.run} on the same volume is unfinished",
+                    hint=f"finish it, or undo it: {undo}",
+                )
+        if run(layout, state.run) != state:
+            raise HostChangedError(f"another process resumed run {state.run} in the meantime")
 
-            journal = Journal(layout, state, lock.take())
-            try:
-                journal.refuse_forged()
-            except BaseException:
-                journal.close()
-                raise
-            return journal
+        journal = Journal(layout, state, lock.pop_all())
+        try:
+            journal.refuse_forged()
+        except BaseException:
+            journal.close()
+            raise
+        return journal
 
 
 def is_at_work(layout: Layout, state: RunState) -> bool:
@@ -313,7 +306,7 @@ def alone(layout: Layout, *, write: bool = True) -> Iterator[None]:
     with ExitStack() as held:
         with suppress(FileNotFoundError, NotADirectoryError):
             if write and stat.S_ISDIR(files.look(layout, RUNS, follow=True).st_mode):
-                held.enter_context(_lock_in(layout, RUNS, wait=True))
+                held.enter_context(_lock(layout))
         yield
 
 
@@ -322,50 +315,25 @@ def new_name() -> str:
     return time.strftime("%Y%m%d-%H%M%S", time.gmtime())
 
 
-class _Held:
-    """A lock, as a context; false if another process has it."""
+def _lock(layout: Layout, run: str = "") -> ExitStack:
+    """Hold the lock of a run; without a run wait for the lock of all runs.
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-
-    def __bool__(self) -> bool:
-        return self._descriptor >= 0
-
-    def take(self) -> int:
-        """The lock's descriptor. The caller closes it."""
-        descriptor, self._descriptor = self._descriptor, -1
-        return descriptor
-
-    def __enter__(self) -> bool:
-        return bool(self)
-
-    def __exit__(self, *_: object) -> None:
-        if self:
-            os.close(self.take())
-
-
-def _lock_in(layout: Layout, folder: str, *, wait: bool = False) -> _Held:
-    name = f"{folder}/{read_runs.LOCK}"
-    with files.explained(layout, name), files.pinned(layout, name) as place:
-        return _locked(place.path, shown_path(layout.path(name)), wait=wait)
-
-
-def _locked(path: str, shown: str, *, wait: bool = False) -> _Held:
-    """Try to hold a lock. Workers inherit it, so it is free only when the last of them is gone."""
+    The result releases it. Workers inherit the lock of a run, so it is free only when the last of
+    them is gone. Raises LockBusyError if another process has the lock of the run.
+    """
+    name = f"{RUNS}/{run}/{read_runs.LOCK}" if run else f"{RUNS}/{read_runs.LOCK}"
     flags = os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    descriptor = os.open(path, flags, 0o600)
-    try:
-        if wait:
-            locks.wait_for(descriptor, shown)
-        else:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return _Held(-1)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return _Held(descriptor)
+    with files.explained(layout, name), files.pinned(layout, name) as place, ExitStack() as held:
+        descriptor = os.open(place.path, flags, 0o600)
+        held.callback(os.close, descriptor)
+        try:
+            if run:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            else:
+                locks.wait_for(descriptor, shown_path(layout.path(name)))
+        except BlockingIOError as error:
+            raise busy(run) from error
+        return held.pop_all()
 
 
 def _forget(layout: Layout, name: str) -> None:

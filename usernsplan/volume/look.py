@@ -96,9 +96,8 @@ class Looker:
         try:
             seen = os.fstat(pinned)
             seen_before = seen_before if seen.st_ctime_ns < seen_before else 0
-            notes, folders = self._look(
-                volume, Folder(number, parts, seen.st_dev, seen.st_ino), pinned, seen_before
-            )
+            note = Folder(number, parts, seen.st_dev, seen.st_ino)
+            notes, folders = self._look(volume, note, pinned, seen, seen_before)
         except OSError as error:
             # The folder opens but cannot be read: its content stays as it is, the rest is carried.
             self._unseen(volume.shown(parts), reason(error))
@@ -109,20 +108,26 @@ class Looker:
         return notes, folders, seen_before
 
     def _look(
-        self, volume: walk.OpenVolume, note: Folder, pinned: int, seen_before: int
+        self,
+        volume: walk.OpenVolume,
+        note: Folder,
+        pinned: int,
+        seen: os.stat_result,
+        seen_before: int,
     ) -> tuple[list[Folder], list[str]]:
         os.fchdir(pinned)
-        seen = os.fstat(pinned)
         notes, folders = [note], []
-        if not note.parts and not volume.only:
-            self.found.tops.append((seen.st_uid, seen.st_gid))
         if not volume.only:
+            if not note.parts:
+                self.found.tops.append((seen.st_uid, seen.st_gid))
             self._itself(volume, note, seen)
+
         for batch in walk.names(pinned, seen.st_size, volume.only):
             names, left = mounted.without(volume, note.parts, batch)
             self.found.skipped += left
             if left:
                 self._room(notes).left.extend(set(batch) - set(names))
+
             found = step(pinned, names, StepOptions(seen_before=seen_before))
             # A folder may have taken the name of a single file. Nobody named it, so skip it.
             folders += [] if volume.only else found.folders

@@ -9,7 +9,6 @@ import errno
 import os
 import stat
 from collections import Counter
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -194,20 +193,14 @@ def count(dirs: Iterable[str], ids: IdSet, *, cross_mounts: bool = False) -> Cou
     """
     found = Count()
     for path in dirs:
-        with _missing(path, found.missed.append):
+        try:
             for hit in find(
                 path, path, Wanted(ids, ids), cross_mounts=cross_mounts, miss=found.missed.append
             ):
                 found.add(hit)
+        except UsernsplanError as error:  # noqa: PERF203 - once for each folder
+            found.missed.append(Place(path, str(error)))
     return found
-
-
-@contextmanager
-def _missing(path: str, miss: Callable[[Place], object]) -> Iterator[None]:
-    try:
-        yield
-    except UsernsplanError as error:
-        miss(Place(path, str(error)))
 
 
 def top_of(layout: Layout, path: str) -> str:

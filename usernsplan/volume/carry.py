@@ -10,6 +10,7 @@ import errno
 import os
 import stat
 from contextlib import nullcontext
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from usernsplan.volume import mounted, power, special, syscalls, walk
@@ -89,6 +90,8 @@ class Carrier:
         self._volumes = volumes
         self._rules = rules
         self._pass = rules.pass_
+        # Every group of entries asks for these, and a volume has few owners.
+        self._owners = cache(rules.pass_.owners)
         self._links = links
 
     def carry(self, note: Folder) -> bool:
@@ -130,7 +133,7 @@ class Carrier:
         if note.own is None or not self._is_selected(volume, note, "."):
             return True
 
-        olds, new = self._pass.owners(note.own)
+        olds, new = self._owners(note.own)
         now = os.fstat(pinned)[4:6]
         if now not in {*olds, new}:
             self._not_as_noted(volume, note, "", f"its owner is {now[0]}:{now[1]} now")
@@ -170,7 +173,7 @@ class Carrier:
 
         as_noted = True
         for first, names, _ in self._groups(volume, note, pinned, seen):
-            olds, new = self._pass.owners(first)
+            olds, new = self._owners(first)
             found = step(pinned, names, self._options(olds, new, pinning))
             as_noted &= self._is_as_noted(volume, note, found, olds, new)
         for entry in note.special:
@@ -260,7 +263,7 @@ class Carrier:
         return True
 
     def _change_of(self, first: Form) -> Change:
-        olds, _ = self._pass.owners(first.owner)
+        olds, _ = self._owners(first.owner)
         old, new = self._pass.forms(first)
         whole = new if self._pass.leg == Leg.TO_STAGING else self._pass.whole(first)
         return Change(olds, old, new, whole, back=self._pass.leg == Leg.BACK)
@@ -331,7 +334,7 @@ class Forward(Carrier):
             plain += [(note.common, name) for name in names if name not in listed]
 
         for first, name in plain[:_TRIES]:
-            olds, new = self._pass.owners(first)
+            olds, new = self._owners(first)
             found = step(pinned, [name], self._options(olds, new, volume.pinning))
             if any(name in found.plain.get(old, ()) for old in {*olds} - {new}):
                 self.done.changed += 1
@@ -351,7 +354,7 @@ class Forward(Carrier):
         if self.done.ignored or self.done.changed == before:
             return False
         return note.own is None or self._is_now(
-            self._volumes[note.volume], note, ".", self._pass.owners(note.own)[1]
+            self._volumes[note.volume], note, ".", self._owners(note.own)[1]
         )
 
     def _is_now(self, volume: walk.OpenVolume, note: Folder, name: str, owner: Owner) -> bool:
@@ -376,7 +379,7 @@ class Undo(Carrier):
         self, volume: walk.OpenVolume, note: Folder, names: list[str], first: Owner, *, listed: bool
     ) -> list[str]:
         """The names whose inodes the run met and that still have the owner that it gave them."""
-        olds, new = self._pass.owners(first)
+        olds, new = self._owners(first)
         until = self._rules.until or self._rules.end
         kept = []
         for name in names:

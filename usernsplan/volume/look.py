@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 from dataclasses import replace
+from functools import cache
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -66,7 +67,8 @@ class Looker:
         self._volumes = volumes
         self._pass = pass_
         self._rule = pass_.rule
-        self._wanted: dict[Owner, Owner | None] = {}
+        # The owner that replaces this one in the pass, or None; see Pass. A volume has few owners.
+        self.wanted = cache(pass_.wanted)
         # The proofs by inode, so that the content of one with many names is read once.
         self._proofs: dict[tuple[int, int, int, int], renew.Proof | None] = {}
         moves = (self._rule.uids, self._rule.gids)
@@ -138,12 +140,6 @@ class Looker:
             for name, why in found.reasons():
                 self._leave(volume, notes, name, why, unseen=True)
         return notes, folders
-
-    def wanted(self, owner: Owner) -> Owner | None:
-        """The owner that replaces this one in this pass; see Pass."""
-        if owner not in self._wanted:
-            self._wanted[owner] = self._pass.wanted(owner)
-        return self._wanted[owner]
 
     def _owner_changes(self, owner: Owner, entries: int) -> bool:
         """Count the owner of these entries; tell whether the pass changes it."""

@@ -147,7 +147,7 @@ def below(root: Path, block: str) -> str:
 
 @needs_root
 def test_the_plan_file_becomes_what_the_host_has(program: dict[str, str], tmp_path: Path) -> None:
-    root, [file] = tmp_path / "host", YAML
+    root, file = tmp_path / "host", YAML[0]
     (tmp_path / "usernsplan.yaml").write_text(file)
     for name in ("etc", "srv/web", "srv/db", "srv/rootfs"):
         (root / name).mkdir(parents=True)
@@ -178,6 +178,17 @@ def test_the_plan_file_becomes_what_the_host_has(program: dict[str, str], tmp_pa
     exported = usernsplan("export", "--root", root).stdout
     (tmp_path / "usernsplan.yaml").write_text(exported)
     usernsplan("plan", "--check", "--prune", "--root", root, cwd=tmp_path, env=program)
+
+
+@needs_root
+def test_the_defaults_of_a_host_are_used(tmp_path: Path) -> None:
+    config = tmp_path / "etc/usernsplan/config.yaml"
+    config.parent.mkdir(parents=True)
+    config.write_text(YAML[1])
+    usernsplan("allocate", "web", "--strategy", "per-container", "--root", tmp_path)
+    lines = (tmp_path / "etc/subuid").read_text().splitlines()
+    assert "usernsplan-web:1048576:131072" in lines
+    assert any(line.startswith("containers:") for line in lines)
 
 
 def told(report: str) -> list[str]:

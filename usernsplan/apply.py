@@ -73,7 +73,7 @@ def foreseen(layout: Layout, ledger: Ledger) -> Iterator[tuple[HostState, tuple[
 
     Errors that are raised inside get the same note.
     """
-    state = read.looked_at(read.state(layout, ledger.state))
+    state = read.looked_at(_between_events(layout, ledger))
     intent = ledger.pending() if state.ledger.interrupted else None
     if intent is None:
         yield state, ()
@@ -107,7 +107,7 @@ def carry_out(
     """
     findings: list[Finding] = []
     try:
-        state = read.state(layout, ledger.state)
+        state = _between_events(layout, ledger)
         if state.ledger.interrupted:
             # A command was killed or is still running, so the state may be half of its change.
             with _locked(layout, ledger, findings) as state:
@@ -134,6 +134,20 @@ def carry_out(
         error.notes = tuple(finding.message for finding in findings)
         raise
     return replace(plan, findings=(*findings, *plan.findings))
+
+
+def _between_events(layout: Layout, ledger: Ledger) -> HostState:
+    """Read the host without locks: its files as they are between two events of the ledger.
+
+    The files are read before the ledger. A run that another command completes or reverts in between would leave lines
+    here that the ledger never had, and the decision would blame the user for them.
+    """
+    number = ledger.state().number
+    while True:
+        state = read.state(layout, ledger.state)
+        if state.ledger.number == number:
+            return state
+        number = state.ledger.number
 
 
 def _refuse_unasked(plan: Plan, command: str, *, agreed: bool) -> None:
@@ -259,9 +273,9 @@ def _refuse_readable(layout: Layout, ledger: Ledger) -> None:
         ledger.history()
     except DamagedLedgerError:
         return
-    if files.exists(layout, LEDGER):
+    if ledger.exists():
         raise RefusedError(
-            f"{layout.path(LEDGER)} can be read: there is nothing to rebuild",
+            f"{ledger.place} can be read: there is nothing to rebuild",
             hint=f"{layout.inline('list')} shows what it holds, and {layout.inline('check')} "
             "what is wrong with it",
         )
@@ -274,9 +288,7 @@ def _without_ledger(layout: Layout, ledger: Ledger) -> HostState:
     for one in unread:
         if one.path != LEDGER:
             raise one.error
-    return replace(
-        state, ledger=ledger.kept_back() if files.exists(layout, LEDGER) else LedgerState()
-    )
+    return replace(state, ledger=ledger.salvage() if ledger.exists() else LedgerState())
 
 
 def _interrupted(intent: Intent) -> str:

@@ -45,7 +45,7 @@ def facts(
     try:
         known = ledger.about(IdSet.clipped((number, number + 1) for number in ids) | ranges)
         history = (
-            ledger.history({allocation.since for allocation in known.allocations})
+            ledger.history({allocation.event for allocation in known.allocations})
             if known.allocations
             else ()
         )

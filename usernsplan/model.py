@@ -48,10 +48,10 @@ class Allocation:
     """The ids of the container ``name``, and the ``owner`` of its lines in subuid and subgid.
 
     ``reserved_range`` is the range that is reserved for this allocation (the same for uids and
-    gids); None if the mapping takes nothing from the pool. ``since`` (UTC, ISO 8601) is set once
-    the ledger has it. ``extra_owners`` have the same lines, because an engine needs them: root, for
-    LXC. ``found`` are (path, line) pairs: its lines that existed before and were adopted; release
-    does not remove these.
+    gids); None if the mapping takes nothing from the pool. ``since`` (UTC, ISO 8601) and ``event``
+    (the number of the event that made it) are set once the ledger has it. ``extra_owners`` have the
+    same lines, because an engine needs them: root, for LXC. ``found`` are (path, line) pairs: its
+    lines that existed before and were adopted; release does not remove these.
     """
 
     name: str
@@ -62,6 +62,7 @@ class Allocation:
     since: str = ""
     extra_owners: tuple[str, ...] = ()
     found: tuple[tuple[str, str], ...] = ()
+    event: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +70,14 @@ class Quarantined:
     """A released range that files may still carry. It is not given out until it is forgotten.
 
     ``was`` is the allocation that had it and gets it back; None if an older ledger did not note it.
+    ``event`` is the number of the event that released it.
     """
 
     name: str
     reserved_range: IdRange
     since: str
     was: Allocation | None = None
+    event: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +135,8 @@ class Volume:
     """A tree that was fixed for a container: its path below the root, the container, and the mode.
 
     ``mode`` is the one in the ledger; see ``known_mode``. ``user`` is the container's UID:GID that
-    --mode own made the owner; "" with --mode shift, and if it was not noted.
+    --mode own made the owner; "" with --mode shift, and if it was not noted. ``event`` is the number
+    of the event that recorded it.
     """
 
     path: str
@@ -140,6 +144,7 @@ class Volume:
     mode: str
     since: str = ""
     user: str = ""
+    event: int = 0
 
     @property
     def known_mode(self) -> Mode | None:
@@ -197,23 +202,41 @@ class Intent:
 
 @dataclass(frozen=True, slots=True)
 class HistoryEntry:
-    """One change that was carried out: time (UTC, ISO 8601), actor, command and changed lines."""
+    """One event for a person to read: time (UTC, ISO 8601), actor, command and changed lines.
+
+    ``number`` counts the events of a ledger from 1; it is 0 until the ledger has the entry.
+    """
 
     at: str
     actor: Actor
     command: str
     changed: tuple[str, ...]
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event as the ledger's state is made from it: its number, its moment (as HistoryEntry.at), its change."""
+
+    number: int
+    at: str
+    change: LedgerChange
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerState:
-    """The whole content of the ledger. ``interrupted``: an Intent is left and not yet repaired."""
+    """The whole content of the ledger after the event of this ``number``; 0 before the first one.
+
+    ``allocations`` are ordered by name, ``quarantined`` by name and first id, ``volumes`` by path,
+    ``reservations`` as they were made. ``interrupted``: an Intent is left and not yet repaired.
+    """
 
     allocations: tuple[Allocation, ...] = ()
     quarantined: tuple[Quarantined, ...] = ()
     interrupted: bool = False
     volumes: tuple[Volume, ...] = ()
     reservations: tuple[Reservation, ...] = ()
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)

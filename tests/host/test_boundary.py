@@ -22,7 +22,7 @@ from tests.command import files_of, here, json_of, needs_root, slow
 from usernsplan.errors import RefusedError
 from usernsplan.host import files, locks
 from usernsplan.layout import LEDGER, SUBUID, Layout
-from usernsplan.ledger.sqlite import SqliteLedger
+from usernsplan.ledger import open_ledger
 from usernsplan.model import Actor, HistoryEntry, Intent, LedgerChange, Volume
 from usernsplan.volume import syscalls
 
@@ -254,7 +254,7 @@ def test_another_folder_with_the_name_of_the_root_is_not_taken_for_it(
         for use in (
             lambda: files.read(layout, SUBUID),
             lambda: files.write(layout, {SUBUID: b""}),
-            lambda: SqliteLedger(layout).state(),
+            lambda: open_ledger(layout).state(),
             lambda: locks.subid_locks(layout).__enter__(),
         ):
             with pytest.raises(RefusedError, match="not the same folder"):
@@ -359,13 +359,13 @@ def interrupted(ledger: Path, mode: str) -> None:
     db.execute("BEGIN")
     db.execute("DELETE FROM allocation")
     db.executemany(
-        "INSERT INTO quarantine (name, held_start, held_count, since) VALUES (?, 1, 1, '')",
+        "INSERT INTO quarantine (name, held_start, held_count, since, event, was) VALUES (?, 1, 1, '', 1, '')",
         ((f"{n:0200}",) for n in range(500)),
     )
     if mode == "WAL":
         db.execute("ROLLBACK")
         db.execute(
-            "INSERT INTO quarantine (name, held_start, held_count, since) VALUES ('committed', 1, 1, '')"
+            "INSERT INTO quarantine (name, held_start, held_count, since, event, was) VALUES ('committed', 1, 1, '', 1, '')"
         )
     for path in ledger.parent.glob("original*"):
         ledger.with_name(path.name.replace("original", ledger.name)).write_bytes(path.read_bytes())
@@ -382,7 +382,7 @@ def test_what_a_kill_left_beside_the_ledger_of_a_host_is_taken_back_first(
 ) -> None:
     """The disk of a machine that fell over is mounted elsewhere, and looked at with --root."""
     if python == "3.10":
-        monkeypatch.setattr("usernsplan.ledger.sqlite._IN_MEMORY", False)
+        monkeypatch.setattr("usernsplan.ledger.access._IN_MEMORY", False)
     ledger = root / STATE / "ledger.sqlite3"
     interrupted(ledger, mode)
     [beside] = [path.name for path in ledger.parent.iterdir() if path != ledger]
@@ -422,7 +422,7 @@ def test_sqlite_opens_no_path_below_another_root(
 def test_two_who_write_the_ledger_of_another_root_follow_one_another(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("usernsplan.ledger.sqlite._PATIENCE", 0.1)
+    monkeypatch.setattr("usernsplan.ledger.access._PATIENCE", 0.1)
     before = files_of(root / STATE)
     folder = os.open(root / STATE, os.O_RDONLY)
     try:
@@ -439,7 +439,7 @@ def test_a_ledger_that_somebody_writes_in_place_is_not_read_half(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the root is that of a running container, the usernsplan in it works in the file."""
-    monkeypatch.setattr("usernsplan.ledger.sqlite._PATIENCE", 0.1)
+    monkeypatch.setattr("usernsplan.ledger.access._PATIENCE", 0.1)
     code = (
         "import sqlite3, sys\ndb = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
         "db.execute('BEGIN EXCLUSIVE')\nprint(flush=True)\nsys.stdin.read()\ndb.execute('COMMIT')"
@@ -464,18 +464,18 @@ def test_the_ledger_of_this_machine_and_of_another_root_are_the_same(
     tmp_path.joinpath("host/etc").mkdir(parents=True)
     layout = root_of(tmp_path / "host")
     change = LedgerChange(volumes=(Volume("/srv/a", "web", "own", "", "0:0"),))
-    ledger = SqliteLedger(layout)
+    ledger = open_ledger(layout)
     ledger.begin(Intent("fix", Actor(0), change, ()))
     assert sorted(os.listdir(tmp_path / f"host{os.path.dirname(LEDGER)}")) == [
         "ledger.sqlite3",
         "ledger.sqlite3-reserve",
     ]
     for other in (Layout("/", str(tmp_path / "host")), files.layout_at(str(tmp_path / "host"))):
-        assert SqliteLedger(other).state().interrupted
-        assert SqliteLedger(other).pending() == Intent("fix", Actor(0), change, ())
+        assert open_ledger(other).state().interrupted
+        assert open_ledger(other).pending() == Intent("fix", Actor(0), change, ())
     ledger.complete(HistoryEntry("2026-01-01T00:00:00Z", Actor(0), "fix", ()))
     for other in (Layout("/", str(tmp_path / "host")), files.layout_at(str(tmp_path / "host"))):
-        assert [one.path for one in SqliteLedger(other).state().volumes] == ["/srv/a"]
+        assert [one.path for one in open_ledger(other).state().volumes] == ["/srv/a"]
     path = tmp_path / f"host{LEDGER}"
     assert path.stat().st_mode & 0o7777 == 0o600
     assert os.listdir(path.parent) == [path.name]

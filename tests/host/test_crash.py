@@ -1,7 +1,7 @@
-"""A kill, or an error of the disk, at every system call that changes something.
+"""A kill, or a disk error, at every system call that changes something.
 
-strace strikes the process at its n-th call of each kind, for every n that a whole run has, so that every boundary
-between two changes of the disk is visited once.
+strace stops the process at its n-th call of each kind, for every n of a whole run, so every
+boundary between two changes of the disk is tested once.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pytest
 from tests.command import PROGRAM, here, missing, slow
 from tests.host.struck import Case, Seen, Struck, host, seen, struck_everywhere
 from usernsplan.layout import Layout
-from usernsplan.ledger.sqlite import SqliteLedger
+from usernsplan.ledger import open_ledger
 from usernsplan.model import Actor, HistoryEntry, Intent, LedgerChange, Volume
 
 PLAIN = {"subuid", "subgid", "docker", "passwd", "group"}
@@ -41,7 +41,7 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 @pytest.fixture
 def sides(case: Case, tmp_path: Path) -> tuple[Seen, Seen]:
-    """What the host says before the command, and after it."""
+    """The host's files before the command, and after it."""
     host(tmp_path / "before", case)
     shutil.copytree(tmp_path / "before", tmp_path / "after")
     here(*case.command, "--root", tmp_path / "after")
@@ -51,7 +51,7 @@ def sides(case: Case, tmp_path: Path) -> tuple[Seen, Seen]:
 
 
 def and_then_all_is_well(struck: Struck, case: Case, sides: tuple[Seen, Seen]) -> None:
-    """The command can still be done, and whatever was left beside the files is gone when another has written them."""
+    """The command still works, and the next write removes what was left beside the files."""
     if seen(struck.root) == sides[0]:
         here(*case.command, "--root", struck.root)
         assert seen(struck.root) == sides[1], struck.place
@@ -76,7 +76,7 @@ def test_after_a_kill_anywhere_the_next_run_leaves_all_or_nothing(
     for struck in struck_everywhere(tmp_path / "kills", tmp_path / "before", case, "signal=KILL"):
         kills += 1
         assert struck.status in {-9, 137}, struck
-        # Never half a file, at any moment.
+        # No file is ever half written.
         assert (struck.root / "etc/subuid").read_text() in {before.subuid, after.subuid}, (
             struck.place
         )
@@ -87,9 +87,9 @@ def test_after_a_kill_anywhere_the_next_run_leaves_all_or_nothing(
             before.daemon,
             after.daemon,
         }, struck.place
-        # A preview starts from what will be mended.
+        # A preview starts from the mended state.
         foretold = here(*case.command, "--dry-run", "--root", struck.root, status=None)
-        # The next run wants something that cannot be; it mends all the same, and says so.
+        # The next run asks for the impossible; it still mends the host, and reports that.
         _, said = here("release", "--forget", "nothing", "--root", struck.root, status=1)
         now = seen(struck.root)
         assert now in {before, after}, struck.place
@@ -116,7 +116,7 @@ def test_an_error_of_the_disk_anywhere_leaves_the_files_as_they_were(
         now = (struck.root / "etc/subuid").read_text(), (struck.root / "etc/subgid").read_text()
         if struck.status:
             failures += 1
-            # Only the ledger's last step comes after the files; what it could not write, the next run does.
+            # Only the ledger's last step follows the files; if it fails, the next run does it.
             if "takes it over" not in struck.said:
                 assert now == (before.subuid, before.subgid), struck
                 assert (struck.root / "etc/docker/daemon.json").read_text() == before.daemon, struck
@@ -128,13 +128,13 @@ def test_an_error_of_the_disk_anywhere_leaves_the_files_as_they_were(
     assert failures > 10
 
 
-# Below another root the ledger is replaced whole; on this machine SQLite works in the file.
+# Below another root, the ledger is replaced whole; on this machine, SQLite works in the file.
 IN_PLACE = """
 import sys
 from usernsplan.layout import Layout
-from usernsplan.ledger.sqlite import SqliteLedger
+from usernsplan.ledger import open_ledger
 from usernsplan.model import Actor, HistoryEntry, Intent, LedgerChange, Volume
-ledger = SqliteLedger(Layout("/", sys.argv[1]))
+ledger = open_ledger(Layout("/", sys.argv[1]))
 ledger.begin(Intent("fix", Actor(0), LedgerChange(volumes=(Volume("/new", "web", "own"),)), ()))
 ledger.complete(HistoryEntry("then", Actor(0), "fix", ("+",)))
 """
@@ -146,7 +146,7 @@ def test_after_a_kill_anywhere_the_ledger_of_this_machine_is_before_between_or_a
 ) -> None:
     if shutil.which("strace") is None:
         missing("strace")
-    ledger = SqliteLedger(Layout("/", str(tmp_path / "before")))
+    ledger = open_ledger(Layout("/", str(tmp_path / "before")))
     ledger.begin(Intent("", Actor(0), LedgerChange(volumes=(Volume("/old", "web", "own"),)), ()))
     ledger.complete(HistoryEntry("", Actor(0), "", ()))
     outcomes = []
@@ -169,7 +169,7 @@ def test_after_a_kill_anywhere_the_ledger_of_this_machine_is_before_between_or_a
         status = subprocess.run(words, check=False, timeout=60).returncode
         found = [
             (sorted(one.path for one in it.state().volumes), it.pending() is not None)
-            for it in (SqliteLedger(Layout(top, str(root))) for top in (str(root), "/"))
+            for it in (open_ledger(Layout(top, str(root))) for top in (str(root), "/"))
         ]
         assert found[0] == found[1], number
         assert found[0] in ((["/old"], False), (["/old"], True), (["/new", "/old"], False)), number

@@ -1,4 +1,4 @@
-"""A ledger that is damaged or lost: named with a remedy, and nothing is done by it; what is sure can be told again."""
+"""A damaged or lost ledger is reported with a remedy; no command uses it; it can be rebuilt."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import json
 import os
 import sqlite3
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.command import files_of, here, needs_root
+from usernsplan.ledger import codec
+from usernsplan.model import Actor, LedgerChange
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +40,15 @@ def _sql(statement: str) -> Callable[[Path], object]:
     return lambda path: changed(path, statement)
 
 
+NOTHING = codec.change_text(LedgerChange())
+
+
+def changed_intent(ledger: Path, change: str = NOTHING, files: str = "[]") -> None:
+    with closing(sqlite3.connect(ledger)) as db, db:
+        row = ("", codec.actor_text(Actor(0)), change, files)
+        db.execute("INSERT INTO intent VALUES (1, ?, ?, ?, ?)", row)
+
+
 DEEP = "UPDATE allocation SET uid_map = '" + "[" * 100_000 + "' WHERE name = 'web'"
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "empty": lambda path: os.truncate(path, 0),
@@ -57,16 +69,13 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "half an id": _sql("UPDATE allocation SET gid_map = '[[0, 524288.5, 65536]]'"),
     "no numbers": _sql("UPDATE quarantine SET held_start = 'x'"),
     "half a range": _sql("UPDATE allocation SET held_count = NULL"),
-    "history": _sql("UPDATE history SET changed = '[[1, 2]]'"),
+    "history": _sql("UPDATE event SET changed = '[[1, 2]]'"),
     "an actor": _sql(
-        """UPDATE history SET actor = '{"uid": "x", "sudo_uid": null, "login_uid": null}'"""
+        """UPDATE event SET actor = '{"uid": "x", "sudo_uid": null, "login_uid": null}'"""
     ),
-    "an intent": _sql("INSERT INTO intent VALUES (1, '{\"add\": 1e999}')"),
-    "an intent on another file": _sql(
-        "INSERT INTO intent VALUES (1, '"
-        '{"command": "", "actor": [0, null, null], "add": [], "remove": [], "quarantine": [], "forget": [],'
-        ' "changes": [["/etc/shadow", null, "eJwDAAAAAAE="]]}'
-        "')"
+    "an intent": partial(changed_intent, change='{"add": 1e999}'),
+    "an intent on another file": partial(
+        changed_intent, files='[["/etc/shadow", null, "eJwDAAAAAAE="]]'
     ),
 }
 READERS = (
@@ -93,7 +102,7 @@ def test_a_damaged_ledger_is_named_with_a_remedy_and_nothing_is_done_by_it(
             assert str(ledger) in out + said
             assert "backup" in out + said
     assert told, "nobody says it"
-    # What was done before keeps nobody from work; all else does.
+    # A damaged history does not stop a command; all other damage does.
     if damage not in {"history", "an actor"}:
         assert [file[2] for file in before.values()] == [
             file[2] for file in files_of(tmp_path).values()
@@ -115,14 +124,14 @@ def test_a_rebuilt_ledger_holds_what_is_sure_and_names_the_rest(tmp_path: Path) 
     changed(ledger, "UPDATE allocation SET owner = x'00' WHERE name = 'web'")
     damaged = ledger.read_bytes()
     before = files_of(tmp_path)
-    # Only shown, where it is asked for, and where nobody is there to say yes.
+    # With --dry-run, and without a terminal, it is only shown.
     out, _ = here("ledger", "rebuild", "--dry-run", "--root", tmp_path)
     assert files_of(tmp_path) == before
     _, said = here("ledger", "rebuild", "--root", tmp_path, status=2)
     assert "say --yes" in said
     assert files_of(tmp_path) == before
     for fact in (
-        "usernsplan-one: its lines do not tell",
+        "usernsplan-one: its lines do not show",
         "usernsplan-half",
         "alice",
         "root's lines for web",
@@ -139,7 +148,7 @@ def test_a_rebuilt_ledger_holds_what_is_sure_and_names_the_rest(tmp_path: Path) 
     again = json.loads(here("list", "--json", "--root", tmp_path)[0])
     for now, was in zip(again["allocations"], listed["allocations"], strict=True):
         assert {**now, "since": ""} == {**was, "since": ""}
-    # What the damaged one still told: nobody is to get a released range.
+    # The damaged ledger still showed it: no container may get a quarantined range.
     assert [q["name"] for q in again["quarantined"]] == ["old"]
     assert "ledger rebuild --yes" in here("history", "--root", tmp_path)[0]
     assert {n: f for n, f in files_of(tmp_path).items() if n.startswith("etc/sub")} == {
@@ -147,7 +156,7 @@ def test_a_rebuilt_ledger_holds_what_is_sure_and_names_the_rest(tmp_path: Path) 
     }
     _, said = here("ledger", "rebuild", "--yes", "--root", tmp_path, status=9)
     assert "can be read" in said
-    # The words that the rest was made with take it over, as they were told to.
+    # The command that made the rest adopts it, as the remedy says.
     here("release", "web", "db", "--root", tmp_path)
     here("allocate", "one", "--strategy", "single-uid", "--start", "1000000000", "--root", tmp_path)
 
@@ -207,12 +216,13 @@ def test_runs_tell_whose_the_volumes_are(tmp_path: Path) -> None:
     ledger.write_bytes(bytes(8192))
     here("ledger", "rebuild", "--yes", "--root", tmp_path)
     assert volumes() == [v for v in was if v[0] != "/srv/reversed"]
-    # Whose lines have no name of ours is told by his run; and without any lines, his ids are kept from others.
+    # A run shows the container of lines whose owner usernsplan did not name. Without its lines, its
+    # ids are quarantined.
     assert (
         json.loads(here("show", "late", "--json", "--root", tmp_path)[0])["allocations"][0]["owner"]
         == "somebody"
     )
-    # Nothing tells that we wrote these: they are left, unless it is said.
+    # Nothing proves that we wrote these, so release leaves them, except with --with-lines.
     for words, goes in (((), False), (("--with-lines",), True)):
         assert (
             "-somebody:" in here("release", "late", "--dry-run", *words, "--root", tmp_path)[0]

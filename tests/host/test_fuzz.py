@@ -23,6 +23,8 @@ from unittest import mock
 import pytest
 
 from tests.command import here, needs_root
+from usernsplan.ledger import codec
+from usernsplan.model import Actor, LedgerChange
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -404,12 +406,14 @@ class Sane:
                 )
             )
             if table == "intent":
+                change = ("{}", "null", "[" * 100_000, b"\xff", INTENT, '{"add": 5}')
+                files = ("[]", '[["/etc/subuid", null, "eJwDAAAAAAE="]]', "null", "[[]]")
                 db.execute(
-                    "INSERT OR REPLACE INTO intent VALUES (1, ?)",
+                    "INSERT OR REPLACE INTO intent VALUES (1, 'x', ?, ?, ?)",
                     (
-                        self.random.choice(
-                            ("{}", "null", "[" * 100_000, b"\xff", INTENT, '{"add": 5}')
-                        ),
+                        codec.actor_text(Actor(0)),
+                        self.random.choice(change),
+                        self.random.choice(files),
                     ),
                 )
             said = table, column, value
@@ -436,7 +440,7 @@ class Sane:
                     f"DROP TABLE {table}",
                     f"ALTER TABLE {table} DROP COLUMN {column}",
                     f"ALTER TABLE {table} RENAME COLUMN {column} TO other",
-                    f"PRAGMA user_version = {self.random.choice((-1, 0, 1, 2, 3, 4, 5, 99))}",
+                    f"PRAGMA user_version = {self.random.choice((-1, 0, 1, 2, 3, 4, 5, 6, 99))}",
                     f"INSERT INTO {table} SELECT * FROM {table}",  # noqa: S608 - the same
                 )
             )
@@ -460,17 +464,7 @@ class Sane:
         return [*words, "--root", str(root)]
 
 
-INTENT = json.dumps(
-    {
-        "command": "x",
-        "actor": [0, None, None],
-        "add": [],
-        "remove": [],
-        "quarantine": [],
-        "forget": [],
-        "changes": [["/etc/subuid", None, "eJwDAAAAAAE="]],
-    }
-)
+INTENT = codec.change_text(LedgerChange())
 
 
 def host(root: Path) -> None:

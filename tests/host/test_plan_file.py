@@ -1089,10 +1089,8 @@ def test_what_the_file_says_of_a_volume_may_change(root: Path) -> None:
 @pytest.mark.parametrize("forget", [True, False])
 @pytest.mark.parametrize("is_same_second", [True, False])
 def test_a_container_that_gets_another_range_gets_its_volume_again(
-    root: Path, forget: bool, is_same_second: bool, request: pytest.FixtureRequest
+    root: Path, forget: bool, is_same_second: bool
 ) -> None:
-    if is_same_second and not forget:
-        request.node.add_marker(pytest.mark.xfail(reason="moments are seconds", strict=False))
     file = write(
         PER_CONTAINER + "engines: [podman]\ncontainers: [{name: web, volumes: [/srv/web]}]\n"
     )

@@ -191,11 +191,22 @@ def test_a_line_that_was_lost_and_put_back_is_still_not_ours(root: Path) -> None
 def older(root: Path) -> None:
     """Make the ledger one of version 4, which did not note which lines stood before."""
     db = sqlite3.connect(f"{root}{LEDGER}")
-    db.execute("DROP TABLE found")
-    for column in ("owner", "strategy", "uid_map", "gid_map", "made"):
-        db.execute(f"ALTER TABLE quarantine DROP COLUMN {column}")
-    db.execute("PRAGMA user_version = 4")
-    db.commit()
+    db.executescript(
+        """
+        CREATE TABLE history AS SELECT at, actor, command, changed FROM event ORDER BY number;
+        ALTER TABLE allocation DROP COLUMN event;
+        ALTER TABLE allocation DROP COLUMN extra_owners;
+        ALTER TABLE allocation DROP COLUMN found;
+        ALTER TABLE volume DROP COLUMN event;
+        ALTER TABLE quarantine DROP COLUMN event;
+        ALTER TABLE quarantine DROP COLUMN was;
+        DROP TABLE event;
+        DROP TABLE intent;
+        CREATE TABLE intent (only INTEGER PRIMARY KEY, content TEXT);
+        CREATE TABLE also (name TEXT, owner TEXT);
+        PRAGMA user_version = 4;
+        """
+    )
     db.close()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import sqlite3
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,9 @@ import yaml
 from tests.command import PROGRAM, files_of, here, json_of, needs_root, usernsplan
 from tests.each import each
 from usernsplan.engines import ENGINES
+from usernsplan.host.files import layout_at
+from usernsplan.ledger import open_ledger
+from usernsplan.model import Actor, Intent, LedgerChange
 
 
 @pytest.fixture
@@ -385,19 +387,7 @@ def test_a_folder_that_was_made_for_nothing_goes_again(root: Path, out: Path) ->
 
 
 def test_an_interrupted_run_is_told_of(root: Path) -> None:
-    db = sqlite3.connect(root / "var/lib/usernsplan/ledger.sqlite3")
-    content = {
-        "command": "x",
-        "actor": [0, None, None],
-        "add": [],
-        "remove": [],
-        "quarantine": [],
-        "forget": [],
-        "changes": [],
-    }
-    with db:
-        db.execute("INSERT INTO intent VALUES (1, ?)", (json.dumps(content),))
-    db.close()
+    open_ledger(layout_at(str(root))).begin(Intent("x", Actor(0), LedgerChange(), ()))
     assert "was interrupted" in usernsplan("render", "podman", "web", "--root", root).stderr
 
 

@@ -130,7 +130,7 @@ def test_a_ledger_that_stays_locked_is_an_error_as_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here("allocate", "--strategy", "per-container", "web", "--root", tmp_path)
-    monkeypatch.setattr("usernsplan.ledger.sqlite._PATIENCE", 0.2)
+    monkeypatch.setattr("usernsplan.ledger.access._PATIENCE", 0.2)
     with held("ledger", Path(f"{tmp_path}{LEDGER}")) as holder:
         _, said = here("list", "--root", tmp_path, status=1)
         assert f"is locked by process {holder.pid}" in said

@@ -1,5 +1,6 @@
-"""A run is killed at any point, others go on editing, and then it is mended: all of it or nothing, and no line of
-others is lost.
+"""A run is killed at any point, other programs edit the files, and then it is mended.
+
+All of its lines are there or none, and no line of another owner is lost.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ REQUESTS = (
 
 
 def lines(raw: bytes | None) -> list[bytes]:
-    """The lines, none of them lacking its end."""
+    """The lines, each with its line end."""
     return (
         [bytes(line) + b"\n" for line in (raw or b"").removesuffix(b"\n").split(b"\n")]
         if raw
@@ -81,7 +82,7 @@ def lines(raw: bytes | None) -> list[bytes]:
 
 
 def by_start(raw: bytes) -> bytes:
-    """The file as useradd leaves it: what can be read sorted by start, what cannot in front."""
+    """The file as useradd leaves it: valid lines sorted by start, after all other lines."""
 
     def start(line: bytes) -> int:
         fields = line.split(b":")
@@ -130,7 +131,7 @@ def hosts(draw: st.DrawFn) -> HostState:
 
 @st.composite
 def plans(draw: st.DrawFn) -> tuple[HostState, Plan]:
-    """A host, and a plan for it: an allocation, one more, one whose lines were lost or sorted, or a release."""
+    """A host and a plan: an allocation, another, one with lost or sorted lines, or a release."""
     host = draw(hosts())
     request: AllocateRequest = draw(st.sampled_from(REQUESTS))
     first = decide(host, request)
@@ -162,7 +163,7 @@ def _is_ours(line: bytes) -> bool:
 
 @st.composite
 def kills(draw: st.DrawFn) -> tuple[HostState, Plan, Files, list[str]]:
-    """A plan, the files some of whose changes were made, and what others did to them since."""
+    """A plan, its files after some of its changes, and the files after others edited them."""
     host, plan = draw(plans())
     now = files(host)
     for change in plan.changes:
@@ -193,7 +194,7 @@ def after_mending(now: Files, done: Mended) -> Files:
 
 
 def touched(plan: Plan) -> dict[str, tuple[Counter[bytes], Counter[bytes]]]:
-    """For each subid file of the plan, the lines that it puts in and the lines that it takes out."""
+    """For each subid file of the plan, the lines that it adds and the lines that it removes."""
     found = {}
     for change in plan.changes:
         if change.path != DAEMON_JSON:
@@ -278,7 +279,7 @@ def test_docker_does_not_point_to_an_owner_whose_lines_the_mending_took(
         assert remap == planned
     else:
         assert remap != planned, "the lines of the one that was planned are gone"
-    # Whatever the others wrote beside it is still there.
+    # All other edits are still there.
     for key, value in json.loads(now[DAEMON_JSON] or b"{}").items():
         if key != "userns-remap":
             assert json.loads(left[DAEMON_JSON] or b"")[key] == value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tests.unit.states import carried_out
@@ -29,26 +28,9 @@ def decided(host: HostState, said: str, *, prune: bool = False) -> PlanDiff:
 
 
 def applied(host: HostState, desired: PlanDiff, *, fix: bool = True) -> HostState:
-    """The host once all of it was carried out, and the volumes were fixed, one moment after the other."""
-    host = dated(carried_out(dated(carried_out(host, desired.allocate)), desired.prune))
-    return dated(as_changed(host, {}, LedgerChange(volumes=desired.volumes))) if fix else host
-
-
-def dated(host: HostState) -> HostState:
-    """The host with a moment at all that is new in its ledger, later than all that is old."""
-    ledger = host.ledger
-    moments = [a.since for a in ledger.allocations] + [q.since for q in ledger.quarantined]
-    last = max((*moments, *(v.since for v in ledger.volumes)), default="")
-    now = f"{int(last or 0) + 1:06}"
-    return replace(
-        host,
-        ledger=replace(
-            ledger,
-            allocations=tuple(replace(a, since=a.since or now) for a in ledger.allocations),
-            quarantined=tuple(replace(q, since=q.since or now) for q in ledger.quarantined),
-            volumes=tuple(replace(v, since=v.since or now) for v in ledger.volumes),
-        ),
-    )
+    """The host once all of it was carried out, and the volumes were fixed, one event after the other."""
+    host = carried_out(carried_out(host, desired.allocate), desired.prune)
+    return as_changed(host, {}, LedgerChange(volumes=desired.volumes)) if fix else host
 
 
 def again(host: HostState) -> Spec:

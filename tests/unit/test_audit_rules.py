@@ -75,15 +75,16 @@ def ledger(facts: Facts, **changed: object) -> Facts:
     return but(facts, ledger=replace(facts.state.ledger, **changed))  # type: ignore[arg-type]
 
 
-def seen(*volumes: VolumeSeen, since: str = "2026-11-22T05:30:48Z") -> Facts:
+def seen(*volumes: VolumeSeen, event: int = 3) -> Facts:
     """A host on which /srv/web was fixed for web, whose ids are 524288-589823, and what is seen of it now."""
     allocations = [
-        replace(per_container("web", 524288), since="2026-11-22T00:00:00Z"),
+        replace(per_container("web", 524288), event=2),
         per_container("db", 589824),
     ]
     facts = host(WEB + b"usernsplan-db:589824:65536\n", allocations=allocations)
     return but(
-        ledger(facts, volumes=(Volume("/srv/web", "web", "own", since, "0:0"),)), volumes=volumes
+        ledger(facts, volumes=(Volume("/srv/web", "web", "own", "", "0:0", event),)),
+        volumes=volumes,
     )
 
 
@@ -1097,7 +1098,7 @@ SILENT: dict[str, list[Facts]] = {
         seen(VolumeSeen("/srv/web", (0, 0), ((0, 0, 9), (524300, 524300, 1)), keeps=True)),
         seen(VolumeSeen("/srv/web", is_missing=True, why="there is nothing at this path")),
         # What was fixed before its container was released and allocated anew is no longer its.
-        seen(VolumeSeen("/srv/web", (0, 0)), since="2026-11-21T00:00:00Z"),
+        seen(VolumeSeen("/srv/web", (0, 0)), event=1),
         seen(VolumeSeen("/srv/other", (0, 0))),
         seen(),
     ],

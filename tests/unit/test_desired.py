@@ -395,23 +395,23 @@ def test_docker_has_a_shared_map_without_a_gap() -> None:
 @pytest.mark.parametrize(
     ("noted", "wanted", "is_pending"),
     [
-        (Volume("/v", "web", "own", "1", "0:0"), "/v", False),
-        (Volume("/v", "web", "own", "1", "0:0"), "{path: /v, user: '0:1'}", True),
-        (Volume("/v", "web", "own", "1", ""), "/v", True),
-        (Volume("/v", "web", "shift", "1", ""), "/v", True),
-        (Volume("/v", "web", "shift", "1", ""), "{path: /v, mode: shift}", False),
-        (Volume("/v", "db", "own", "1", "0:0"), "/v", True),
-        (Volume("/w", "web", "own", "1", "0:0"), "/v", True),
+        (Volume("/v", "web", "own", "T", "0:0", 1), "/v", False),
+        (Volume("/v", "web", "own", "T", "0:0", 1), "{path: /v, user: '0:1'}", True),
+        (Volume("/v", "web", "own", "T", "", 1), "/v", True),
+        (Volume("/v", "web", "shift", "T", "", 1), "/v", True),
+        (Volume("/v", "web", "shift", "T", "", 1), "{path: /v, mode: shift}", False),
+        (Volume("/v", "db", "own", "T", "0:0", 1), "/v", True),
+        (Volume("/w", "web", "own", "T", "0:0", 1), "/v", True),
         # Given when the container had another range.
-        (Volume("/v", "web", "own", "0", "0:0"), "/v", True),
-        (Volume("/v", "web", "own", "2", "0:0"), "/v", False),
+        (Volume("/v", "web", "own", "T", "0:0", 0), "/v", True),
+        (Volume("/v", "web", "own", "T", "0:0", 2), "/v", False),
     ],
 )
 def test_a_volume_is_fixed_unless_it_is_known_to_be(
     noted: Volume, wanted: str, is_pending: bool
 ) -> None:
     host = with_ledger(
-        web(), volumes=(noted,), allocations=(replace(per_container("web", 524288), since="1"),)
+        web(), volumes=(noted,), allocations=(replace(per_container("web", 524288), event=1),)
     )
     desired = decided(host, PER_CONTAINER + f"containers: [{{name: web, volumes: [{wanted}]}}]\n")
     assert desired.pending is is_pending
@@ -469,8 +469,8 @@ def test_an_empty_host() -> None:
         PER_CONTAINER
         + "containers: [aa, {name: bb, size: 5}, {name: cc, owner: xx, start: 1048576, size: 131072}]\n",
         PER_CONTAINER + "daemon: aa\ncontainers: [aa, bb]\n",
-        PER_CONTAINER + "containers: [default, bb]\n",
-        PER_CONTAINER + "engines: [docker, lxc]\ncontainers: [default, bb]\n",
+        PER_CONTAINER + "containers: [default, web]\n",
+        PER_CONTAINER + "engines: [docker, lxc]\ncontainers: [default, web]\n",
         PER_CONTAINER + "engines: [lxc]\ncontainers: [aa, bb]\n",
         PER_CONTAINER
         + "engines: [{name: podman-auto, containers: 3}, kubernetes]\ncontainers: [aa]\n",
@@ -490,7 +490,7 @@ def test_an_empty_host() -> None:
         "strategy: shared\ncontainers: [aa, {name: bb, dockerroot: 400}, {name: cc, max: 4294967294}]\n",
         "strategy: shared\ncontainers: [{name: aa, identity: true}, {name: bb, identity: true, max: 1000}]\n",
         "strategy: shared\ndockerroot: 9\ndaemon: bb\ncontainers: [aa, bb]\n",
-        "strategy: shared\ncontainers: [default, bb]\n",
+        "strategy: shared\ncontainers: [default, web]\n",
         "strategy: shared\nengines: [lxc]\ncontainers: [aa, bb]\n",
         "strategy: shared\nidentity: true\ncontainers: [default]\n",
     ],

@@ -1,4 +1,4 @@
-"""What becomes of a run that was killed: completed or put back, whatever others did to the files since."""
+"""A killed run is completed or put back, even if other programs have changed the files since."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ REMAPPED = b'{\n  "debug": true,\n  "userns-remap": "usernsplan-web"\n}\n'
 def allocation(
     before: bytes | None = BOB, lines: bytes = WEB, config: bytes | None = None
 ) -> Intent:
-    """A run that puts lines in, and points Docker at them where ``config`` is what daemon.json was."""
+    """A run that adds lines; with ``config``, the old daemon.json, it also sets userns-remap."""
     after = (before or b"") + lines
     changes = [Change(SUBUID, before, after), Change(SUBGID, before, after)]
     if config is not None:
@@ -28,7 +28,7 @@ def allocation(
 
 
 def release(config: bytes | None = None) -> Intent:
-    """A run that takes the lines of web out, and userns-remap where ``config`` is what daemon.json was."""
+    """A run that removes the lines of web; with ``config``, as above, also userns-remap."""
     changes = [Change(path, BOB + WEB, BOB) for path in (SUBUID, SUBGID)]
     if config is not None:
         changes.append(Change(DAEMON_JSON, config, PLAIN))
@@ -36,7 +36,7 @@ def release(config: bytes | None = None) -> Intent:
 
 
 def mended(intent: Intent, *now: bytes | None) -> tuple[bool, tuple[bytes | None, ...]]:
-    """Whether it counts as completed, and the bytes of the files then, in the order of the intent."""
+    """Whether the run counts as completed, and the files afterwards, in the order of the intent."""
     content = {change.path: raw for change, raw in zip(intent.changes, now, strict=True)}
     done = mend(intent, content)
     for change in done.changes:
@@ -73,7 +73,7 @@ def test_a_release_that_took_a_line_out_is_completed(written: int) -> None:
 
 @pytest.mark.parametrize("now", [BOB + WEB, WEB + BOB, BOB + WEB + EVE])
 def test_a_release_that_took_nothing_out_did_not_happen(now: bytes) -> None:
-    # It may even have failed, and have been told to have failed, with its lines put back.
+    # It may even have failed, reported that, and restored its lines.
     assert mended(release(), now, BOB + WEB) == (False, (now, BOB + WEB))
 
 

@@ -397,30 +397,22 @@ def one(wish: VolumeRequest, ledger: LedgerState, owner: int | None = None) -> t
 @pytest.mark.parametrize(
     ("allocated", "fixed", "released", "said"),
     [
-        ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z", "", ""),
-        (
-            "2026-01-03T00:00:00Z",
-            "2026-01-02T00:00:00Z",
-            "2026-01-02T12:00:00Z",
-            "web's former range",
-        ),
-        # The ledger's clock ticks seconds: fixed, released and allocated anew within one.
-        (
-            "2026-01-02T00:00:00Z",
-            "2026-01-02T00:00:00Z",
-            "2026-01-02T00:00:00Z",
-            "web's former range",
-        ),
-        ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z", "2025-12-31T00:00:00Z", ""),
+        (1, 2, 0, ""),
+        (4, 2, 3, "web's former range"),
+        # It has its first range back, and the volume carries the second one.
+        (1, 4, 5, "web's former range"),
+        (2, 3, 1, ""),
     ],
-    ids=["standing", "anew", "anew at once", "fixed after that"],
+    ids=["standing", "anew", "come back", "fixed after that"],
 )
 def test_a_volume_of_a_range_that_was_released_is_not_the_new_ones(
-    allocated: str, fixed: str, released: str, said: str
+    allocated: int, fixed: int, released: int, said: str
 ) -> None:
-    kept = (Quarantined("web", IdRange(458752, 65536), released),) if released else ()
+    kept = (Quarantined("web", IdRange(458752, 65536), "T", event=released),) if released else ()
     ledger = LedgerState(
-        (replace(WEB, since=allocated),), kept, volumes=(Volume("/srv/web", "web", "own", fixed),)
+        (replace(WEB, event=allocated),),
+        kept,
+        volumes=(Volume("/srv/web", "web", "own", "T", event=fixed),),
     )
     mount, note = one(VolumeRequest("/srv/web", "/data"), ledger)
     assert mount.owners == "plain"

@@ -99,8 +99,8 @@ def test_the_remedy_is_a_command_that_carries_the_ids_of_the_other_one(
         # Fixed before its name was released, and allocated anew: its ids are no container's.
         ledger(volume("/srv/vol", "gone")),
         ledger(
-            replace(volume("/srv/vol", "db"), since="2026-01-01T00:00:00Z"),
-            allocations=(WEB, replace(DB, since="2026-02-01T00:00:00Z")),
+            replace(volume("/srv/vol", "db"), event=1),
+            allocations=(WEB, replace(DB, event=2)),
         ),
     ],
 )

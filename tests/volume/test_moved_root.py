@@ -447,7 +447,9 @@ def test_a_planted_volume_in_the_ledger_is_not_looked_at_outside_of_the_root(hos
     fixed(host)
     with sqlite3.connect(host.root / "var/lib/usernsplan/ledger.sqlite3") as db:
         db.execute("UPDATE volume SET path = ?, user = ?", (b"/../outside; reboot", "0; reboot"))
-        db.execute("INSERT INTO history SELECT at, actor, command, changed FROM history LIMIT 1")
+        db.execute(
+            "INSERT INTO event SELECT number + 1000, at, actor, command, changed, change FROM event LIMIT 1"
+        )
     db.close()
     outside = host.root.parent / "outside; reboot"
     outside.mkdir()

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from usernsplan.claims.index import Claim
     from usernsplan.formats.subid import Line
+    from usernsplan.holdings import Holding
     from usernsplan.model import Allocation
-    from usernsplan.planner.grants import Holding
 
 
 @rule("USN050", "error")

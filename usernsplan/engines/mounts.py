@@ -248,16 +248,16 @@ def _whose(
 
 def standing(ledger: LedgerState) -> dict[str, Volume]:
     """By path, the volumes that were fixed after their name was allocated, not for a former one."""
-    made = {a.name: a.since for a in ledger.allocations}
-    released: dict[str, str] = {}
+    made = {a.name: a.event for a in ledger.allocations}
+    released: dict[str, int] = {}
     for q in ledger.quarantined:
-        released[q.name] = max(q.since, released.get(q.name, q.since))
+        released[q.name] = max(q.event, released.get(q.name, q.event))
     return {
         v.path: v
         for v in ledger.volumes
         if v.name in made
-        and made[v.name] <= v.since
-        and (v.name not in released or released[v.name] < v.since)
+        and made[v.name] <= v.event
+        and (v.name not in released or released[v.name] < v.event)
     }
 
 

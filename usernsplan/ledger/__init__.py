@@ -1,7 +1,8 @@
-"""Who holds which range, and what was done when: one small Protocol, and the embedded ledger behind it.
+"""Which container has which range, and what happened when: a Protocol, and the embedded ledger.
 
-A ledger does no deciding. Its one promise: ``begin`` is on disk before it returns, and between ``begin`` and
-``complete`` or ``put_back`` the intent can be read again after a crash.
+A ledger decides nothing. It stores numbered events; its state is what ``fold.fold`` makes of them.
+It makes one promise: the intent is on disk before ``begin`` returns, and it can be read after a
+crash until ``complete`` or ``put_back``. tests/host/test_ledger_contract.py tests every ledger.
 """
 
 from __future__ import annotations
@@ -9,61 +10,81 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from usernsplan.errors import UnknownNameError, did_you_mean
+from usernsplan.layout import LEDGER
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Collection
 
     from usernsplan.ids import IdSet
     from usernsplan.layout import Layout
-    from usernsplan.model import Allocation, HistoryEntry, Intent, LedgerChange, LedgerState
+    from usernsplan.model import Allocation, Event, HistoryEntry, Intent, LedgerChange, LedgerState
 
 
 class Ledger(Protocol):
-    """What every ledger can do. Callers hold the subid locks around everything that writes."""
+    """What every ledger can do. Callers hold the subid locks around every method that writes.
+
+    Every method raises LedgerError if the ledger cannot be reached, and DamagedLedgerError if it
+    does not hold what usernsplan writes.
+    """
+
+    @property
+    def place(self) -> str:
+        """The path of the ledger for messages, with the root as the user typed it."""
+
+    def exists(self) -> bool:
+        """Tell whether a ledger exists, readable or not."""
 
     def state(self) -> LedgerState:
-        """Everything that is allocated or quarantined, by name."""
+        """The whole state."""
 
     def about(self, ids: IdSet) -> LedgerState:
-        """What concerns some host ids: as ``state``, less what holds none of them. Volumes are left out.
+        """The part of the state that concerns some host ids, without volumes.
 
-        Allocations that share ids, or that hold none, may map any: they are among it always.
+        Allocations that share ids, or reserve no range, are always part of it: their maps may have
+        any ids.
         """
 
-    def history(self, at: Container[str] | None = None) -> tuple[HistoryEntry, ...]:
-        """What was done, oldest first; with ``at``, at these moments only."""
+    def history(self, numbers: Collection[int] | None = None) -> tuple[HistoryEntry, ...]:
+        """The events for people, oldest first; with ``numbers``, only these."""
+
+    def events(self) -> tuple[Event, ...]:
+        """The events with their changes, oldest first.
+
+        Versions before 6 did not note changes. In an upgraded ledger, these are the events since
+        the upgrade.
+        """
 
     def pending(self) -> Intent | None:
-        """The intent of a run that did not finish."""
+        """The intent of an interrupted run."""
 
     def begin(self, intent: Intent) -> None:
-        """Remember what is about to happen to the host."""
+        """Write the intent of a run before the host changes. LedgerError if one is pending."""
 
     def complete(self, entry: HistoryEntry) -> None:
-        """Take over the pending intent's ledger changes, note them in the history, and drop the intent: in one step."""
+        """In one step, fold the intent's change into the state, note an event, drop the intent."""
 
     def put_back(self, entry: HistoryEntry) -> None:
-        """Drop the pending intent without its changes, and note that in the history."""
+        """In one step, note an event that changes nothing and drop the intent."""
 
-    def kept_back(self) -> LedgerState:
-        """Of one that cannot be read: the quarantined and the reserved ranges that it still tells, and nothing else."""
+    def salvage(self) -> LedgerState:
+        """The quarantined and reserved ranges that a damaged ledger still shows."""
 
     def rebuild(self, change: LedgerChange, entry: HistoryEntry) -> str | None:
-        """Make a new ledger that holds just this, where the old one cannot be read or is gone.
+        """Replace a damaged or lost ledger with a new one whose first event is ``change``.
 
-        The old one is kept beside it, untouched; returns where. None where there was none.
+        The old one stays beside it, unchanged. Returns its path; None if there was none.
         """
 
 
-def open_ledger(layout: Layout) -> Ledger:
-    """The ledger of a host. Nothing is made on disk before something is written."""
-    from usernsplan.ledger.sqlite import SqliteLedger  # noqa: PLC0415 - sqlite3 only where a ledger is opened
+def open_ledger(layout: Layout, place: str = LEDGER) -> Ledger:
+    """The ledger at a path below the root of a host. Makes nothing on disk."""
+    from usernsplan.ledger.sqlite import SqliteLedger  # noqa: PLC0415 - loads sqlite3
 
-    return SqliteLedger(layout)
+    return SqliteLedger(layout, place)
 
 
 def allocation_of(ledger: LedgerState, name: str) -> Allocation:
-    """The allocation of this name. Raises UnknownNameError."""
+    """The allocation with this name. Raises UnknownNameError."""
     for allocation in ledger.allocations:
         if allocation.name == name:
             return allocation

@@ -251,7 +251,7 @@ def _not_named(state: HostState, spec: Spec) -> tuple[tuple[Allocation, ...], tu
 
 def _with_former(state: HostState, plan: Plan) -> HostState:
     """The host with the allocations that have their former range and map again: their volumes stand as they are."""
-    back = tuple(a for a in plan.ledger.add if a.since)
+    back = tuple(a for a in plan.ledger.add if a.event)
     return (
         as_changed(state, {}, LedgerChange(add=back, unkeep=plan.ledger.unkeep)) if back else state
     )

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from usernsplan.claims.sources import claims_of
 from usernsplan.errors import RefusedError
 from usernsplan.escape import file_line, shell
 from usernsplan.formats import subid
 from usernsplan.formats.subid import Grant
+from usernsplan.holdings import holdings, noted_line
 from usernsplan.layout import SUBGID, SUBUID
-from usernsplan.mapping import KINDS
 from usernsplan.model import ROOT, Change, Finding
 from usernsplan.planner.stories import advise
 from usernsplan.planner.taken import holders, is_of_others
-from usernsplan.strategies import in_subid
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator
 
     from usernsplan.claims.index import Claims
     from usernsplan.formats.subid import Line, SubidFile
-    from usernsplan.mapping import Kind
+    from usernsplan.holdings import Holding
     from usernsplan.model import Allocation, HostState
 
 
@@ -132,7 +131,7 @@ class Grants:
                 if raw in one.wanted and not (
                     one.owner == ROOT and (one.path, raw) in self._roots_of_ours()
                 ):
-                    yield one.path, _text(raw)
+                    yield one.path, noted_line(raw)
 
     def _roots_of_ours(self) -> frozenset[tuple[str, bytes]]:
         """Lines of root's that we wrote."""
@@ -140,7 +139,9 @@ class Grants:
             ours = self._state.ledger.allocations
             found = {(path, line) for a in ours for path, line in a.found}
             needed = needed_of_root(a for a in ours if ROOT in {a.owner, *a.extra_owners})
-            self._written = frozenset(one for one in needed if (one[0], _text(one[1])) not in found)
+            self._written = frozenset(
+                one for one in needed if (one[0], noted_line(one[1])) not in found
+            )
         return self._written
 
     def _grant_root(self, one: Holding) -> None:
@@ -210,7 +211,7 @@ class Grants:
             found = {
                 raw
                 for raw in one.wanted
-                if not with_found and (one.path, _text(raw)) in allocation.found
+                if not with_found and (one.path, noted_line(raw)) in allocation.found
             }
             left = [line for line in have if subid.ended(line.raw) in found]
             staying += left
@@ -322,42 +323,11 @@ def needed_of_root(allocations: Iterable[Allocation]) -> frozenset[tuple[str, by
     )
 
 
-class Holding(NamedTuple):
-    """What one owner is to have in one file: the lines that carry an allocation, in the order that Docker needs."""
-
-    kind: Kind
-    owner: str
-    wanted: list[bytes]
-
-    @property
-    def path(self) -> str:
-        """The file."""
-        return subid.PATHS[self.kind]
-
-
-def holdings(allocation: Allocation, *owners: str) -> Iterator[Holding]:
-    """What each of these owners is to have for an allocation; not said: its owner, and the further ones."""
-    if in_subid(allocation.strategy, allocation.mapping):
-        for owner in owners or (allocation.owner, *allocation.extra_owners):
-            for kind in KINDS:
-                ranges = allocation.mapping[kind].host_ranges()
-                yield Holding(kind, owner, [subid.line(owner, ids) for ids in ranges])
-
-
 def _raw(lines: Iterable[Line]) -> list[bytes]:
     return [subid.ended(line.raw) for line in lines]
 
 
-def _text(raw: bytes) -> str:
-    """A line as the ledger notes it."""
-    return raw.decode().rstrip("\n")
-
-
 def keeps_lines(allocation: Allocation) -> bool:
     """Tell whether its owner keeps all lines when it is released, because they stood before."""
-    lines = [
-        (one.path, _text(raw))
-        for one in holdings(allocation, allocation.owner)
-        for raw in one.wanted
-    ]
+    lines = [line for one in holdings(allocation, allocation.owner) for line in one.noted()]
     return bool(lines) and all(line in allocation.found for line in lines)

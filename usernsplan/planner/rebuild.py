@@ -1,6 +1,6 @@
-"""A ledger that was lost, told again from what others hold: lines in subuid and subgid, and journals of runs. Pure.
+"""Make a lost ledger again from the lines in subuid and subgid and the journals of runs. Pure.
 
-Nothing is guessed. What two readings are possible of, and what stands nowhere else, is left out and named.
+It guesses nothing. Whatever can be read in two ways, or is nowhere else, is left out and named.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from usernsplan.errors import InvalidValueError
 from usernsplan.escape import shell
 from usernsplan.formats.subid import Grant
+from usernsplan.holdings import holdings
 from usernsplan.ids import IdRange, IdSet
 from usernsplan.layout import SUBGID, SUBUID
 from usernsplan.model import (
@@ -22,7 +23,6 @@ from usernsplan.model import (
     LedgerState,
     Volume,
 )
-from usernsplan.planner.grants import holdings
 from usernsplan.planner.names import check_name
 from usernsplan.strategies import PerContainer, Shared
 
@@ -34,16 +34,18 @@ if TYPE_CHECKING:
     from usernsplan.model import HostState, Mode
     from usernsplan.strategies import Strategy
 
+# How many owners a message names.
 _SHOWN = 5
 
 Ranges = tuple[IdRange, ...]
 
 
 class Given(NamedTuple):
-    """What the journal of a run tells: whose these volumes (by their names below the root) became, and by which map.
+    """What the journal of a run shows: the container that its volumes were given to, and the map.
 
-    ``owner`` is the host's (uid, gid) that everything got; None where owners were kept apart. ``is_done``: it came to
-    its end. ``is_reverse``: it gave the volumes back to the host.
+    ``paths`` are the volumes, by their names below the root. ``owner`` is the host's (uid, gid)
+    that everything got; None if owners were kept apart. ``is_done``: the run was not interrupted.
+    ``is_reverse``: it gave the volumes back to the host.
     """
 
     run: str
@@ -57,7 +59,7 @@ class Given(NamedTuple):
 
 
 class LeftOut(NamedTuple):
-    """What cannot be known: of what, why, and what can be done."""
+    """What cannot be known, why, and what the user can do about it."""
 
     what: str
     why: str
@@ -66,7 +68,7 @@ class LeftOut(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """The ledger that is proposed, and what it lacks."""
+    """The proposed ledger, as its first change, and what it lacks."""
 
     change: LedgerChange
     left_out: tuple[LeftOut, ...]
@@ -75,43 +77,56 @@ class Rebuilt:
 def make_rebuilt(
     state: HostState, given: Sequence[Given], unread: Iterable[LeftOut] = ()
 ) -> Rebuilt:
-    """Decide what a new ledger is to hold. ``given`` is oldest first; ``unread`` are runs that could not be read."""
-    left = list(unread)
+    """Decide what a new ledger holds.
+
+    ``given`` is oldest first. ``unread`` are the runs whose journals cannot be read.
+    """
     lines = _Lines(state)
-    maps = {one.container: one for one in given if not one.is_reverse}
     made: dict[str, Allocation] = {}
-    for owner in lines.owners():
-        if owner.startswith(OWN_PREFIX):
-            found = _told(owner.removeprefix(OWN_PREFIX), owner, lines, left)
-            if found is not None:
-                made[found.name] = found
-    named = {one.owner for one in made.values()} | {one.what for one in left}
-    kept: list[tuple[str, IdRange]] = []
-    for name, one in maps.items():
-        if name in made or f"{OWN_PREFIX}{name}" in named:
-            continue
-        found, reserved_range = _of_run(one, lines, left)
-        if found is not None:
-            made[name] = found
-        elif reserved_range is not None:
-            kept.append((name, reserved_range))
-    _drop_overlapping(made, left)
-    left += _others(lines, {one.owner for one in made.values()}, {one.what for one in left})
-    left += _shared_with_root(made.values(), lines, state)
-    kept += _still_kept(state, made.values(), kept)
-    volumes = _volumes(made, {name for name, _ in kept}, given, left)
+    quarantined: list[tuple[str, IdRange]] = []
+    left = list(unread)
+
+    # usernsplan chose the names of these owners, so their lines are ours.
+    ours = dict.fromkeys(owner for owner in lines.owners() if owner.startswith(OWN_PREFIX))
+    for owner in ours:
+        found = _of_lines(owner.removeprefix(OWN_PREFIX), owner, lines)
+        if isinstance(found, Allocation):
+            made[found.name] = found
+        else:
+            left.append(found)
+
+    # The last run of a container has its latest map.
+    for name, one in {one.container: one for one in given if not one.is_reverse}.items():
+        if f"{OWN_PREFIX}{name}" not in ours:
+            match _of_run(one, lines):
+                case Allocation() as found:
+                    made[name] = found
+                case IdRange() as ids:
+                    quarantined.append((name, ids))
+                case LeftOut() as why:
+                    left.append(why)
+
+    left += _without_overlaps(made)
+    left += _others(lines, {a.owner for a in made.values()} | {one.what for one in left})
+    left += _shared_with_root(made.values(), lines)
+    quarantined += _still_quarantined(state, made.values(), quarantined)
+    volumes = _volumes(made, {name for name, _ in quarantined}, given, left)
+    find = state.layout.command("find-owned FIRST-LAST DIR")
+    nowhere_else = "no other file has them"
+    if state.ledger != LedgerState():
+        nowhere_else += "; the new ledger keeps what the damaged one still shows"
     left.append(
         LeftOut(
-            "released ranges, reservations and the history",
-            "no other file has them"
-            + (", and the damaged one tells these alone" if state.ledger != LedgerState() else ""),
-            "reserve in a plan file what others have; before a new range is used, look for files that carry it: "
-            + state.layout.command("find-owned FIRST-LAST DIR"),
+            "quarantined ranges, reservations and the history",
+            nowhere_else,
+            "reserve in a plan file the ids that other programs use; before you use a new range, "
+            f"look for files that carry its ids: {find}",
         )
     )
+
     change = LedgerChange(
         tuple(made.values()),
-        quarantine=tuple(kept),
+        quarantine=tuple(quarantined),
         volumes=volumes,
         reserve=state.ledger.reservations,
     )
@@ -119,32 +134,22 @@ def make_rebuilt(
 
 
 class _Lines:
-    """What each owner has in both files, in order."""
+    """The ranges of each owner in both files, in order."""
 
     def __init__(self, state: HostState) -> None:
         self.layout = state.layout
-        self._files = {SUBUID: state.subuid, SUBGID: state.subgid}
-        self._odd = {
-            owner
-            for file in self._files.values()
-            for line in file.odd_lines()
-            for owner in line.owners
-        }
-        self._of = {path: _grants(file) for path, file in self._files.items()}
-        self.claimed = IdSet.union(file.claimed() for file in self._files.values())
+        files = (state.subuid, state.subgid)
+        self._uids, self._gids = map(_grants, files)
+        # Some program may read an odd line as one of these owners.
+        self.odd = {owner for file in files for line in file.odd_lines() for owner in line.owners}
+        self.claimed = IdSet.union(file.claimed() for file in files)
+        self.place = f"{self.layout.path(SUBUID)} and {self.layout.path(SUBGID)}"
 
     def owners(self) -> list[str]:
-        return [*dict.fromkeys([*self._of[SUBUID], *self._of[SUBGID]])]
+        return [*dict.fromkeys([*self._uids, *self._gids])]
 
     def of(self, owner: str) -> tuple[Ranges, Ranges]:
-        return self._of[SUBUID].get(owner, ()), self._of[SUBGID].get(owner, ())
-
-    def is_odd(self, owner: str) -> bool:
-        """Tell whether a line could be read as his that not all read alike."""
-        return owner in self._odd
-
-    def place(self) -> str:
-        return f"{self.layout.path(SUBUID)} and {self.layout.path(SUBGID)}"
+        return self._uids.get(owner, ()), self._gids.get(owner, ())
 
 
 def _grants(file: SubidFile) -> dict[str, Ranges]:
@@ -159,48 +164,42 @@ def _grants(file: SubidFile) -> dict[str, Ranges]:
     return found
 
 
-def _told(name: str, owner: str, lines: _Lines, left: list[LeftOut]) -> Allocation | None:
-    """The allocation of an owner's lines; where they do not tell it, that is noted."""
+def _of_lines(name: str, owner: str, lines: _Lines) -> Allocation | LeftOut:
+    """The allocation that the lines of an owner show."""
     try:
         if name != DEFAULT_NAME:
             check_name(name)
     except InvalidValueError as error:
-        left.append(LeftOut(owner, f"{error}"))
-        return None
+        return LeftOut(owner, f"{error}")
+
     uids, gids = lines.of(owner)
-    start = str(uids[0].start) if uids else "N"
-    again = lines.layout.inline(f"allocate {shell(name, '--owner', owner, '--start', start)}")
-    again += " and the other words that it was made with: that takes the lines over as they stand"
-    if lines.is_odd(owner) or uids != gids or not uids:
-        why = f"its lines in {lines.place()} are not the same, or not all read them alike"
-        left.append(
-            LeftOut(
-                owner, why, f"make them the same, or take them out: {lines.layout.command('check')}"
-            )
-        )
-        return None
+    if owner in lines.odd or uids != gids or not uids:
+        why = f"its lines in {lines.place} differ, or not every program reads them alike"
+        check = lines.layout.command("check")
+        return LeftOut(owner, why, f"make the lines in both files equal, or remove them: {check}")
+
+    adopt = lines.layout.inline(
+        f"allocate {shell(name, '--owner', owner, '--start', str(uids[0].start))}"
+    )
+    remedy = f"run {adopt} with the options that it was made with; this adopts the lines"
     strategy, base = _strategy(uids)
     if strategy is None:
-        left.append(
-            LeftOut(owner, "its lines do not tell which id of the container is which", again)
-        )
-        return None
-    held = IdRange(base, strategy.need.count) if strategy.need and base is not None else None
-    made = Allocation(name, owner, strategy.name, strategy.mapping(base), held)
+        return LeftOut(owner, "its lines do not show which container ids they map", remedy)
+    ids = IdRange(base, strategy.need.count) if strategy.need and base is not None else None
+    made = Allocation(name, owner, strategy.name, strategy.mapping(base), ids)
     if made.mapping.uids.host_ranges() != uids:
-        left.append(LeftOut(owner, "its lines are those of no strategy", again))
-        return None
+        return LeftOut(owner, "no strategy makes such lines", remedy)
+
     if owner.startswith(OWN_PREFIX):
         return made
-    # Nothing tells that we wrote them: they stay when it is released.
-    stood = ((one.path, raw.decode().rstrip("\n")) for one in holdings(made) for raw in one.wanted)
-    return replace(made, found=tuple(stood))
+    # Nothing proves that we wrote them, so release leaves them.
+    return replace(made, found=tuple(line for one in holdings(made) for line in one.noted()))
 
 
 def _strategy(ranges: Ranges) -> tuple[Strategy | None, int | None]:
-    """The one strategy whose lines these are, with its base; None where none is, or several are.
+    """The only strategy that makes such lines, with its base; (None, None) if none or several do.
 
-    Of a single id nothing tells which id of the container it is, nor how many were set apart with it.
+    A single id may be any id of its container, and does not show the size of its block.
     """
     first, last = ranges[0], ranges[-1].last
     try:
@@ -209,7 +208,7 @@ def _strategy(ranges: Ranges) -> tuple[Strategy | None, int | None]:
                 return Shared(identity=True, max=first.count), None
             return PerContainer(size=first.count), first.start
         if first.count == 1 and first.start > 0 and len(ranges) in {2, 3}:
-            fills = len(ranges) == 3  # noqa: PLR2004 - root, what fills the gap, and what is itself
+            fills = len(ranges) == 3  # noqa: PLR2004 - root, the filler, the rest
             shared = Shared(dockerroot=first.start, max=last, filler=fills)
             return shared, ranges[1].start if fills else None
     except InvalidValueError:
@@ -217,55 +216,48 @@ def _strategy(ranges: Ranges) -> tuple[Strategy | None, int | None]:
     return None, None
 
 
-def _of_run(
-    one: Given, lines: _Lines, left: list[LeftOut]
-) -> tuple[Allocation | None, IdRange | None]:
-    """The allocation that a run names, or the range to be kept back where nobody has its lines any more."""
-    ranges = one.mapping.uids.host_ranges()
-    both = (ranges, one.mapping.gids.host_ranges())
-    owners = [owner for owner in lines.owners() if owner != ROOT and lines.of(owner) == both]
+def _of_run(one: Given, lines: _Lines) -> Allocation | IdRange | LeftOut:
+    """The allocation that a run used; if no owner has its lines, its range, for quarantine."""
+    uids, gids = one.mapping.uids.host_ranges(), one.mapping.gids.host_ranges()
+    owners = [o for o in lines.owners() if o != ROOT and lines.of(o) == (uids, gids)]
     if len(owners) == 1:
-        made = _told(one.container, owners[0], lines, left)
-        if made is not None and made.mapping != one.mapping:
-            left.append(
-                LeftOut(
-                    owners[0], f"run {one.run} gave volumes to '{one.container}' by another map"
-                )
-            )
-            return None, None
-        return made, None
-    alone = len(ranges) == 1 and both[0] == both[1] and ranges[0].count > 1 and ranges[0].start > 0
-    if not owners and alone and not lines.claimed.meets(ranges[0].start, ranges[0].stop):
-        # It was released, or has lost its lines: files carry it, and nobody else is to get it.
-        return None, ranges[0]
-    why = f"run {one.run} gave volumes to it, and lines in {lines.place()} do not tell whose its ids are now"
-    left.append(LeftOut(one.container, why, "allocate it by the words that it was made with"))
-    return None, None
+        found = _of_lines(one.container, owners[0], lines)
+        if isinstance(found, Allocation) and found.mapping != one.mapping:
+            why = f"run {one.run} gave volumes to '{one.container}' with another map"
+            return LeftOut(owners[0], why)
+        return found
 
-
-def _drop_overlapping(made: dict[str, Allocation], left: list[LeftOut]) -> None:
-    """Two that hold the same ids were never given out so: neither is known."""
-    held = [(one.reserved_range, name) for name, one in made.items() if one.reserved_range]
-    for (mine, name), (theirs, other) in (
-        (a, b) for index, a in enumerate(sorted(held)) for b in sorted(held)[index + 1 :]
-    ):
-        if mine.overlaps(theirs):
-            left += [
-                LeftOut(made[n].owner, f"the lines of {name} and {other} overlap")
-                for n in (name, other)
-                if n in made
-            ]
-            made.pop(name, None)
-            made.pop(other, None)
-
-
-def _still_kept(
-    state: HostState, made: Iterable[Allocation], kept: Iterable[tuple[str, IdRange]]
-) -> list[tuple[str, IdRange]]:
-    """What the damaged ledger says is quarantined: at worst it keeps ids back that could be given out."""
-    taken = IdSet(
-        [*(one.reserved_range for one in made if one.reserved_range), *(held for _, held in kept)]
+    ids = uids[0]
+    is_one_range = uids == gids == (ids,) and ids.count > 1 and ids.start > 0
+    if not owners and is_one_range and not lines.claimed.meets(ids.start, ids.stop):
+        # It was released, or lost its lines. Files carry these ids, so no other container may
+        # have them.
+        return ids
+    why = (
+        f"run {one.run} gave volumes to it, and the lines in {lines.place} "
+        "do not show which owner has its ids now"
     )
+    return LeftOut(one.container, why, "allocate it again with the options that it was made with")
+
+
+def _without_overlaps(made: dict[str, Allocation]) -> Iterable[LeftOut]:
+    """Drop allocations that overlap: usernsplan never makes two such, so neither is certain."""
+    widest: tuple[IdRange, str] | None = None
+    held = sorted((a.reserved_range, name) for name, a in made.items() if a.reserved_range)
+    for ids, name in held:
+        if widest and ids.start < widest[0].stop:
+            why = f"the lines of {widest[1]} and {name} overlap"
+            yield from (LeftOut(made.pop(n).owner, why) for n in (widest[1], name) if n in made)
+        if not widest or ids.stop > widest[0].stop:
+            widest = (ids, name)
+
+
+def _still_quarantined(
+    state: HostState, made: Iterable[Allocation], quarantined: Iterable[tuple[str, IdRange]]
+) -> list[tuple[str, IdRange]]:
+    """The ranges that the damaged ledger shows as quarantined. A wrong one only wastes its ids."""
+    allocated = (a.reserved_range for a in made if a.reserved_range)
+    taken = IdSet([*allocated, *(ids for _, ids in quarantined)])
     return [
         (q.name, q.reserved_range)
         for q in state.ledger.quarantined
@@ -273,79 +265,68 @@ def _still_kept(
     ]
 
 
-def _others(lines: _Lines, known: set[str], told: set[str]) -> list[LeftOut]:
-    """Owners whose names do not say whether usernsplan gave them their lines."""
+def _others(lines: _Lines, known: set[str]) -> Iterable[LeftOut]:
+    """The owners whose names do not show whether usernsplan wrote their lines."""
     names = [
-        o
-        for o in lines.owners()
-        if o not in known | told and o != ROOT and not o.startswith(OWN_PREFIX)
+        owner
+        for owner in lines.owners()
+        if owner not in known and owner != ROOT and not owner.startswith(OWN_PREFIX)
     ]
-    if not names:
-        return []
-    shown = ", ".join(names[:_SHOWN]) + (
-        f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    )
-    again = lines.layout.command("allocate NAME --owner OWNER --start N")
-    return [
-        LeftOut(
-            f"lines of {shown}",
-            "whether usernsplan gave them is not told by their names; nobody else gets these ids",
-            f"one that it did give is taken over by the words that it was made with: {again}",
+    if names:
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        adopt = lines.layout.command("allocate NAME --owner OWNER --start N")
+        yield LeftOut(
+            f"lines of {', '.join(names[:_SHOWN])}{more}",
+            "the names do not show whether usernsplan wrote them; "
+            "no other container gets their ids",
+            f"if usernsplan wrote one, adopt it, with the options that it was made with: {adopt}",
         )
-    ]
 
 
-def _shared_with_root(made: Iterable[Allocation], lines: _Lines, state: HostState) -> list[LeftOut]:
-    uids, gids = lines.of(ROOT)
-    both = [
-        one.name
-        for one in made
-        if {*one.mapping.uids.host_ranges()} <= {*uids}
-        and {*one.mapping.gids.host_ranges()} <= {*gids}
-    ]
-    return [
-        LeftOut(
-            f"root's lines for {name}",
-            "whether usernsplan granted them is not told",
-            f"where an engine such as LXC needs them: {state.layout.inline(f'allocate {shell(name)} --engine lxc')}"
-            " and the other words that it was made with",
-        )
-        for name in both
-    ]
+def _shared_with_root(made: Iterable[Allocation], lines: _Lines) -> Iterable[LeftOut]:
+    """The allocations whose lines root has too, as LXC needs them."""
+    uids, gids = ({*ranges} for ranges in lines.of(ROOT))
+    for a in made:
+        if uids.issuperset(a.mapping.uids.host_ranges()) and gids.issuperset(
+            a.mapping.gids.host_ranges()
+        ):
+            lxc = lines.layout.inline(f"allocate {shell(a.name)} --engine lxc")
+            yield LeftOut(
+                f"root's lines for {a.name}",
+                "nothing proves that usernsplan wrote them",
+                f"if an engine such as LXC needs them, run {lxc} "
+                "with the options that it was made with",
+            )
 
 
 def _volumes(
-    made: dict[str, Allocation], kept: set[str], given: Iterable[Given], left: list[LeftOut]
+    made: dict[str, Allocation], quarantined: set[str], given: Iterable[Given], left: list[LeftOut]
 ) -> tuple[Volume, ...]:
-    """The volumes that runs gave to these containers by the maps that they have, and have not given away since."""
+    """The volumes that runs gave to these containers by their maps, and not away since then."""
     found: dict[str, Volume] = {}
-    for one in given:
-        for path in one.paths:
-            found.pop(path, None)
-            if one.is_reverse:
-                continue
-            has = made.get(one.container)
-            same = (
-                has is not None and has.mapping.uids.host_ranges() == one.mapping.uids.host_ranges()
+    for run, path in ((one, path) for one in given for path in one.paths):
+        found.pop(path, None)
+        if run.is_reverse:
+            continue
+        has = made.get(run.container)
+        mapping = has.mapping if has else run.mapping
+        is_known = has is not None or run.container in quarantined
+
+        if not run.is_done:
+            why = (
+                f"run {run.run} on it was interrupted; the ledger gets it when the run is finished"
             )
-            if not one.is_done:
-                left.append(
-                    LeftOut(
-                        path, f"run {one.run} on it was interrupted: what finishes it records it"
-                    )
-                )
-            elif same or (has is None and one.container in kept):
-                mapping = has.mapping if has else one.mapping
-                found[path] = Volume(path, one.container, one.mode, user=_user(mapping, one.owner))
-            else:
-                why = f"run {one.run} gave it to '{one.container}', whose ids are not known, or are others now"
-                left.append(
-                    LeftOut(path, why, "once the container is known, run fix-volume on it again")
-                )
+            left.append(LeftOut(path, why))
+        elif is_known and mapping.uids.host_ranges() == run.mapping.uids.host_ranges():
+            user = ""
+            if run.owner is not None:
+                uid, gid = run.owner
+                user = f"{mapping.uids.to_container(uid)}:{mapping.gids.to_container(gid)}"
+            found[path] = Volume(path, run.container, run.mode, user=user)
+        else:
+            why = (
+                f"run {run.run} gave it to '{run.container}', whose ids are unknown or have changed"
+            )
+            remedy = "when the container is known, run fix-volume on it again"
+            left.append(LeftOut(path, why, remedy))
     return tuple(sorted(found.values(), key=lambda volume: volume.path))
-
-
-def _user(mapping: Mapping, owner: tuple[int, int] | None) -> str:
-    if owner is None:
-        return ""
-    return f"{mapping.uids.to_container(owner[0])}:{mapping.gids.to_container(owner[1])}"

@@ -1,11 +1,15 @@
-"""What becomes of a run that did not get from its first file to its last. Pure.
+"""Decide what happens to an interrupted run: complete it, or put it back. Pure.
 
-After a kill other programs may have changed the files (the locks died with the run), so nothing is decided by position
-or by whole contents: a line of ours is taken out wherever it stands now, and never put in, because its range may by now
-be somebody else's. Hence ``mend``: where nothing was done, nothing is; a run whose lines all stand is completed, and so
-is one that had begun to take lines out; any other is put back.
+The locks die with a killed run, and other programs may change the files after that. So ``mend``
+decides neither by position nor by whole contents. It removes our lines wherever they are now, and
+adds none, because another owner may have their ranges since then:
 
-A run that fails still holds its locks, so nobody else has written, and ``undo`` gives the files their bytes back.
+- If no change of the run is in the files, nothing happens.
+- If all are there, or if the run had begun to remove lines, the run is completed.
+- Otherwise it is put back.
+
+A run that fails still holds its locks, so no other program has written, and ``undo`` restores the
+bytes of the files.
 """
 
 from __future__ import annotations
@@ -16,9 +20,8 @@ from typing import TYPE_CHECKING
 from usernsplan.errors import InvalidFileError
 from usernsplan.formats import daemon_json, subid
 from usernsplan.layout import DAEMON_JSON, SUBGID, SUBUID
-from usernsplan.model import Change, LedgerChange, Quarantined
-from usernsplan.planner.reservations import reserved_after
-from usernsplan.planner.volumes import after as volumes_after
+from usernsplan.ledger.fold import fold
+from usernsplan.model import Change, Event, LedgerChange
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,7 +31,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Mended:
-    """How to leave the host consistent: files to change or remove, and whether the ledger gets the run's changes."""
+    """How to leave the host consistent: which files to change or remove.
+
+    ``completed`` tells whether the ledger gets the run's change.
+    """
 
     completed: bool
     changes: tuple[Change, ...]
@@ -36,86 +42,52 @@ class Mended:
 
 
 def mend(intent: Intent, now: Mapping[str, bytes | None]) -> Mended:
-    """Decide after a kill, from the files' bytes as they are ``now`` (by path; None: there is no file)."""
+    """Decide after a kill. ``now`` are the bytes of the files by path, None for a missing file."""
     if all(_stands(c.path, now[c.path], c.before, c.after) for c in intent.changes):
         return Mended(completed=True, changes=())
     if all(_stands(c.path, now[c.path], c.after, c.before) for c in intent.changes):
         return Mended(completed=False, changes=())
-    if intent.ledger.remove:
-        steps = [
-            (c.path, now[c.path], _moved(c.path, now[c.path], c.before, c.after))
-            for c in intent.changes
-        ]
-        return _mended(steps, completed=True)
-    steps = [
-        (c.path, now[c.path], _moved(c.path, now[c.path], c.after, c.before))
+
+    # A release goes on: another owner may have the ranges of the lines that it has removed.
+    completed = bool(intent.ledger.remove)
+    ways = [
+        (c.path, c.before, c.after) if completed else (c.path, c.after, c.before)
         for c in intent.changes
     ]
-    return _mended(steps, completed=False)
+    steps = [(path, now[path], _moved(path, now[path], *way)) for path, *way in ways]
+    return _mended(steps, completed=completed)
 
 
 def undo(intent: Intent, now: Mapping[str, bytes | None]) -> Mended:
-    """Decide after a failure under the locks: every file that was exchanged gets its bytes back."""
-    exchanged = [c for c in intent.changes if now[c.path] == c.after != c.before]
-    return _mended([(c.path, c.after, c.before) for c in exchanged], completed=False)
+    """Decide after a failure under the locks: every replaced file gets its bytes back."""
+    replaced = [c for c in intent.changes if now[c.path] == c.after != c.before]
+    return _mended([(c.path, c.after, c.before) for c in replaced], completed=False)
 
 
 def as_mended(state: HostState, intent: Intent) -> HostState:
-    """The host as it will be once ``intent`` is mended: what a preview has to start from."""
+    """The host after ``mend`` of the intent. A preview starts from it."""
     mended = mend(intent, files_of(state))
-    now: dict[str, bytes | None] = {c.path: c.after for c in mended.changes} | dict.fromkeys(
-        mended.removals
-    )
+    now: dict[str, bytes | None] = {c.path: c.after for c in mended.changes}
+    now |= dict.fromkeys(mended.removals)
     after = as_changed(state, now, intent.ledger if mended.completed else LedgerChange())
     return replace(after, ledger=replace(after.ledger, interrupted=False))
 
 
 def as_changed(state: HostState, files: dict[str, bytes | None], change: LedgerChange) -> HostState:
-    """The host once these files (by path; None: taken away) and the ledger have changed so."""
+    """The host after these changes of files (by path; None: removed) and of the ledger."""
     now = files_of(state) | files
-    also = {
-        name: tuple(owner for n, owner in change.extra_owners if n == name)
-        for name, _ in change.extra_owners
-    }
-    found = {
-        name: tuple((path, line) for n, path, line in change.found if n == name)
-        for name, _, _ in change.found
-    }
-    standing = (
-        replace(
-            a,
-            extra_owners=(*a.extra_owners, *also.get(a.name, ())),
-            found=(*a.found, *found.get(a.name, ())),
-        )
-        for a in state.ledger.allocations
-        if a.name not in change.remove
-    )
-    allocations, was = (*standing, *change.add), {a.name: a for a in state.ledger.allocations}
     return replace(
         state,
         subuid=subid.parse(now[SUBUID]),
         subgid=subid.parse(now[SUBGID]),
         daemon_json=now[DAEMON_JSON],
-        ledger=replace(
-            state.ledger,
-            allocations=allocations,
-            quarantined=(
-                *(
-                    q
-                    for q in state.ledger.quarantined
-                    if q.name not in change.forget
-                    and (q.name, q.reserved_range) not in change.unkeep
-                ),
-                *(Quarantined(name, held, "", was.get(name)) for name, held in change.quarantine),
-            ),
-            volumes=volumes_after(state.ledger.volumes, change, (a.name for a in allocations)),
-            reservations=reserved_after(state.ledger.reservations, change),
-        ),
+        # Without a moment: the event is not written yet.
+        ledger=fold(state.ledger, Event(state.ledger.number + 1, "", change)),
     )
 
 
 def files_of(state: HostState) -> dict[str, bytes | None]:
-    """The bytes of the files that plans change, by path; None where there is no such file."""
+    """The bytes of the files that plans change, by path; None for a missing file."""
     return {SUBUID: _raw(state.subuid), SUBGID: _raw(state.subgid), DAEMON_JSON: state.daemon_json}
 
 
@@ -130,25 +102,27 @@ def _mended(steps: Sequence[tuple[str, bytes | None, bytes | None]], *, complete
 
 
 def _stands(path: str, now: bytes | None, source: bytes | None, target: bytes | None) -> bool:
-    """Tell whether all that ``target`` has more than ``source`` is there; others may have sorted or added since."""
+    """Tell whether everything that ``target`` adds to ``source`` is there.
+
+    Other programs may have sorted the file or added lines since then.
+    """
     if now is None or now == target:
         return now == target
     if path == DAEMON_JSON:
         return _remap(now) == _remap(target or b"")
-    come, gone = (
-        subid.added_lines(source or b"", target or b""),
-        subid.added_lines(target or b"", source or b""),
-    )
+    # A missing file (None) has no lines.
+    added = subid.added_lines(source or b"", target or b"")
+    removed = subid.added_lines(target or b"", source or b"")
     have, wanted = subid.counted(now), subid.counted(target or b"")
-    return bool(come) and not gone and all(have[line] >= wanted[line] for line in come)
+    return bool(added) and not removed and all(have[line] >= wanted[line] for line in added)
 
 
 def _moved(
     path: str, now: bytes | None, source: bytes | None, target: bytes | None
 ) -> bytes | None:
-    """The file moved from ``source`` to ``target``, as far as that takes out what ``source`` had more.
+    """The bytes of a file that moves from ``source`` to ``target``.
 
-    Where somebody else has changed it meanwhile, only our own lines, or our own userns-remap, go.
+    If another program has changed it since then, only our lines or our userns-remap are removed.
     """
     if now is None or now == target:
         return now
@@ -158,16 +132,15 @@ def _moved(
         return subid.without_lines(now, subid.added_lines(target or b"", source or b""))
     if _remap(now) != _remap(source or b""):
         return now
+
     config, value = daemon_json.parse(now, DAEMON_JSON), _remap(target or b"")
-    return (
-        daemon_json.without_remap(config)
-        if value is None
-        else daemon_json.with_remap(config, value)
-    )
+    if value is None:
+        return daemon_json.without_remap(config)
+    return daemon_json.with_remap(config, value)
 
 
 def _remap(raw: bytes) -> str | None:
-    """What a daemon.json says of userns-remap; a text that no value is where the file cannot be read."""
+    r"""The userns-remap of a daemon.json; "\0", which is never its value, if it cannot be read."""
     try:
         return daemon_json.parse(raw, DAEMON_JSON).get(daemon_json.REMAP)
     except InvalidFileError:

@@ -51,7 +51,7 @@ def without(claims: Claims, back: Iterable[Quarantined]) -> Claims:
 def since_then(allocation: Allocation, former: Quarantined | None) -> Allocation:
     """The allocation, as old as it was: with the same map, the volumes that it had are right as they are."""
     if former and former.was and former.was.mapping == allocation.mapping:
-        return replace(allocation, since=former.was.since)
+        return replace(allocation, since=former.was.since, event=former.was.event)
     return allocation
 
 
@@ -104,5 +104,5 @@ def _why(state: HostState, former: Quarantined, now: Allocation) -> str:
     return "other ids are asked for"
 
 
-def _released(one: Quarantined) -> tuple[str, int]:
-    return one.since, one.reserved_range.start
+def _released(one: Quarantined) -> tuple[int, int]:
+    return one.event, one.reserved_range.start

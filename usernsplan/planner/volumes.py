@@ -57,7 +57,9 @@ def not_noted(
     return tuple(
         v
         for v in volumes
-        if v.path not in now or v.path in doubted or replace(now[v.path], since=v.since) != v
+        if v.path not in now
+        or v.path in doubted
+        or replace(now[v.path], since=v.since, event=v.event) != v
     )
 
 
@@ -171,18 +173,3 @@ def has_moved(ledger: LedgerState, volume: Volume) -> bool:
     if own and all(q.name != volume.name for q in ledger.quarantined):
         return False  # its range came back to it, or what it had before is forgotten
     return found is not None and found.mode == "shift" and found.path not in standing(ledger)
-
-
-def after(
-    volumes: Iterable[Volume], change: LedgerChange, names: Iterable[str]
-) -> tuple[Volume, ...]:
-    """The volumes that the ledger holds after a change; ``names`` are those that are allocated then.
-
-    A name that is forgotten takes its volumes with it, unless a new container has it.
-    """
-    replaced, gone = (
-        {*change.no_volumes, *(v.path for v in change.volumes)},
-        {*change.forget} - {*names},
-    )
-    kept = (v for v in volumes if v.path not in replaced and v.name not in gone)
-    return tuple(sorted([*kept, *change.volumes], key=lambda v: v.path))

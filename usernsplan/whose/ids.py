@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from usernsplan.mapping import Extent, IdMap, Kind
     from usernsplan.model import Allocation, HistoryEntry, LedgerState
 
-# What these commands write into the history of a run that came to nothing.
-_PUT_BACK = ("failed, and put back", "interrupted, and put back")
-
 NOBODY = Accounts()
 
 Span = tuple[int, int]  # start, stop
@@ -237,28 +234,13 @@ def _names(accounts: Accounts, kind: Kind) -> dict[int, str]:
 
 
 def giver(allocation: Allocation, history: Iterable[HistoryEntry]) -> HistoryEntry | None:
-    """The entry of the run that made an allocation: of its moment, and where there are several, the one that names it.
+    """The entry of the run that made an allocation; None where nobody noted it.
 
-    None where nobody noted it.
+    An upgraded ledger may not know it. Then the number only says what came before and after, and is no entry's of that
+    moment.
     """
-    then = [
-        entry
-        for entry in history
-        if entry.at == allocation.since and entry.changed not in {(w,) for w in _PUT_BACK}
-    ]
-    if len(then) > 1:
-        added = {
-            f"+ {allocation.owner}:{ids.start}:{ids.count}"
-            for ids in allocation.mapping.uids.host_ranges()
-        }
-        by_line = [
-            entry
-            for entry in then
-            if any(line.partition(": ")[2] in added for line in entry.changed)
-        ]
-        # Of a shared map no line may be its own: then the words that were typed name it.
-        then = by_line or [entry for entry in then if allocation.name in entry.command.split()]
-    return then[0] if then else None
+    made = (allocation.event, allocation.since)
+    return next((entry for entry in history if (entry.number, entry.at) == made), None)
 
 
 class Share(NamedTuple):

@@ -211,9 +211,10 @@ def users_of(path: str, others: Sequence[Seen]) -> list[str]:
 def refuse_idmapped(path: str) -> None:
     """Raise RefusedError for a path on an idmapped mount, whose ids are not those of the disk."""
     mounts = all_mounts()
-    if not walk.is_idmapped(path, mounts):
+    if not walk.mount_of(path, mounts).is_idmapped:
         return
-    names = [name for name in walk.other_names(path, mounts) if not walk.is_idmapped(name, mounts)]
+    others = walk.other_names(path, mounts)
+    names = [name for name in others if not walk.mount_of(name, mounts).is_idmapped]
     source = f": {shown_path(names[0])}" if names else ", after you unmount this"
     raise RefusedError(
         f"{shown_path(path)} is on an idmapped mount, which shows other ids than the disk has",

@@ -220,11 +220,6 @@ def is_doubted(of: OpenVolume, mounts: Iterable[MountPoint]) -> bool:
     return any(kind_of(point, mounts) not in _LOCAL for point in points)
 
 
-def is_idmapped(path: str, mounts: Iterable[MountPoint]) -> bool:
-    """Tell whether a real path shows other ids than the disk has."""
-    return mount_of(path, mounts).is_idmapped
-
-
 def other_names(path: str, mounts: Sequence[MountPoint]) -> list[str]:
     """The other paths that show the folder at a real path: its bind mounts, or their source."""
     own = mount_of(path, mounts)

@@ -29,7 +29,7 @@ PRINTED = {
     "render lxc": "lxc.idmap = u 0 524288 65536\nlxc.idmap = g 0 524288 65536\n",
     "render nspawn": "--private-users=524288:65536 --private-users-ownership=map --bind=/srv/web:/data\n",
     "podman run": "podman run --uidmap 0:524288:65536 --gidmap 0:524288:65536 docker.io",
-    "usernsplan check": "Nothing found.\nUSN001 (error): Lines of two owners give the same ids",
+    "usernsplan check": "No problems found.\nUSN001 (error): Lines of two owners grant the same ids",
     "whois 524321": "container web, container id 33",
     "usernsplan map": "pool",
 }

@@ -12,7 +12,7 @@ import time
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from usernsplan.errors import (
     DamagedLedgerError,
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from usernsplan.planner.rebuild import Rebuilt
     from usernsplan.planner.recovery import Mended
 
+T = TypeVar("T")
+
 
 def allocate(request: AllocateRequest, root: str = "/", command: str = "") -> Plan:
     """Give containers their ids on the host below ``root``. See ``carry_out``.
@@ -62,9 +64,13 @@ def release(request: ReleaseRequest, root: str = "/", command: str = "") -> Plan
 
 def preview(layout: Layout, ledger: Ledger, decide: Callable[[HostState], Plan]) -> Plan:
     """The plan that would be carried out now. Writes nothing and takes no lock."""
-    with foreseen(layout, ledger) as (state, notes):
-        plan = decide(state)
-    return replace(plan, findings=(*notes, *plan.findings))
+
+    def attempt() -> Plan:
+        with foreseen(layout, ledger) as (state, notes):
+            plan = decide(state)
+        return replace(plan, findings=(*notes, *plan.findings))
+
+    return twice(attempt)
 
 
 @contextmanager
@@ -73,7 +79,7 @@ def foreseen(layout: Layout, ledger: Ledger) -> Iterator[tuple[HostState, tuple[
 
     Errors that are raised inside get the same note.
     """
-    state = read.looked_at(_between_events(layout, ledger))
+    state = read.looked_at(read.state(layout, ledger.state))
     intent = ledger.pending() if state.ledger.interrupted else None
     if intent is None:
         yield state, ()
@@ -98,8 +104,8 @@ def carry_out(
 ) -> Plan:
     """Decide and carry out. If nothing changes, no lock is taken and no file is written.
 
-    ``decide`` runs again under the locks, on the host as it is then, so that commands at the same
-    time follow one another instead of failing.
+    If the host has changed until the locks are held, ``decide`` runs again on the host as it is
+    then, so that commands at the same time follow one another instead of failing.
 
     Raises RefusedError for a plan with consequences unless the user ``agreed``, what ``decide``
     raises, LockBusyError, and the errors of files and ledger. After an error the files are as
@@ -107,12 +113,7 @@ def carry_out(
     """
     findings: list[Finding] = []
     try:
-        state = _between_events(layout, ledger)
-        if state.ledger.interrupted:
-            # A command was killed or is still running, so the state may be half of its change.
-            with _locked(layout, ledger, findings) as state:
-                pass
-        plan = decide(state)
+        seen, plan = twice(partial(_decided, layout, ledger, decide, findings))
         _refuse_unasked(plan, command, agreed=agreed)
         if plan.changed:
             # Before the locks, because useradd takes them itself. If a later step fails, an account
@@ -122,8 +123,9 @@ def carry_out(
                 made = f"created a required account: {shell(*layout.account_command(words))}"
                 findings.append(advise("USN115", made))
             with _locked(layout, ledger, findings) as state:
-                plan = decide(state)
-                _refuse_unasked(plan, command, agreed=agreed)
+                if state != seen:
+                    plan = decide(state)
+                    _refuse_unasked(plan, command, agreed=agreed)
                 if plan.account_commands:
                     raise HostChangedError(
                         f"another program removed the account {plan.account_commands[0][-1]}"
@@ -136,18 +138,30 @@ def carry_out(
     return replace(plan, findings=(*findings, *plan.findings))
 
 
-def _between_events(layout: Layout, ledger: Ledger) -> HostState:
-    """Read the host without locks: its files as they are between two events of the ledger.
+def _decided(
+    layout: Layout,
+    ledger: Ledger,
+    decide: Callable[[HostState], Plan],
+    findings: list[Finding],
+) -> tuple[HostState, Plan]:
+    state = read.state(layout, ledger.state)
+    if state.ledger.interrupted:
+        # A command was killed or is still running, so the state may be half of its change.
+        with _locked(layout, ledger, findings) as state:
+            pass
+    return state, decide(state)
 
-    The files are read before the ledger. A run that another command completes or reverts in between would leave lines
-    here that the ledger never had, and the decision would blame the user for them.
+
+def twice(attempt: Callable[[], T]) -> T:
+    """Attempt again what failed without locks.
+
+    The files are read before the ledger. If another command reverts its change in between, there
+    are lines that the ledger never had, and the error would blame the user for them.
     """
-    number = ledger.state().number
-    while True:
-        state = read.state(layout, ledger.state)
-        if state.ledger.number == number:
-            return state
-        number = state.ledger.number
+    try:
+        return attempt()
+    except UsernsplanError:
+        return attempt()
 
 
 def _refuse_unasked(plan: Plan, command: str, *, agreed: bool) -> None:

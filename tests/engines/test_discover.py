@@ -72,7 +72,7 @@ def test_a_podman_containers_volumes_are_found_with_whose_ids_it_has(host: Throw
     other = usernsplan(
         host, "fix-volume", "--discover", "podman", "box", "--container", "web", status=9
     )
-    assert "not that of 'web'" in other.stderr
+    assert "does not belong to 'web'" in other.stderr
     assert host.owner("/srv/data/file") == (0, 0)
     done = usernsplan(host, "fix-volume", "--discover", "podman", "box", "--json")
     report = json.loads(done.stdout)
@@ -210,7 +210,7 @@ def test_a_daemon_that_was_not_restarted_since_has_the_hosts_ids(host: Throwaway
         assert "in /var/lib/docker: 1 container, 1 image" in refused
         usernsplan(host, "allocate", "--strategy", "per-container", "--engine", "docker", "--yes")
         said = usernsplan(host, "fix-volume", "--discover", "docker", "box", status=9).stderr
-    assert "its daemon keeps it in /var/lib/docker: not that of any allocation" in said
+    assert "its daemon keeps it in /var/lib/docker: it belongs to no single allocation" in said
     assert host.owner("/srv/data/file") == (0, 0)
 
 
@@ -231,7 +231,7 @@ def test_a_folders_name_is_no_remap(host: ThrowawayHost) -> None:
             "true",
         )
         said = usernsplan(host, "fix-volume", "--discover", "docker", "box", status=9).stderr
-    assert "not that of any allocation" in said
+    assert "it belongs to no single allocation" in said
     assert host.owner("/srv/data/file") == (0, 0)
 
 

@@ -228,7 +228,7 @@ def test_details_are_there_for_pointer_and_key(browser: Browser, tmp_path: Path)
         browser.key("Tab", 9)
         found.append(browser.value("document.hidden ? '' : " + told))
     assert any(
-        "600000-619999 as uids: allocation 'web1' and line of others 'mallory'" in words
+        "600000-619999 as uids: allocation 'web1' and other line 'mallory'" in words
         for words in found
     )
     assert browser.complaints() == []

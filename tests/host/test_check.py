@@ -60,7 +60,7 @@ def codes(root: Path, *words: str | Path, status: int = 0) -> list[str]:
 def test_a_host_in_order_has_nothing_and_nothing_is_touched(root: Path) -> None:
     before = files_of(root)
     done = usernsplan("check", "--root", root)
-    assert done.stdout == "Nothing found.\n"
+    assert done.stdout == "No problems found.\n"
     assert usernsplan("check", "--root", root, "--format", "github").stdout == ""
     assert json_of("check", "--root", root)["findings"] == []
     assert files_of(root) == before
@@ -188,8 +188,8 @@ def test_a_symlink_that_leads_nowhere_and_a_folder_are_findings(root: Path) -> N
     (root / "etc/subgid").mkdir()
     found = json_of("check", "--select", "USN033", "--root", root, status=1)["findings"]
     assert [(f["place"], f["message"].split(":")[0]) for f in found] == [
-        (f"{root}/etc/subuid", "is a symlink"),
-        (f"{root}/etc/subgid", "is a folder, no file"),
+        (f"{root}/etc/subuid", "is a symlink, and shadow does not follow it"),
+        (f"{root}/etc/subgid", "is a folder, not a regular file"),
     ]
 
 
@@ -273,7 +273,7 @@ def test_lost_lines_are_put_back_and_what_others_wrote_stays(root: Path) -> None
     put(root, "subgid", f"{DB}{others}")
     done = usernsplan("check", "--select", "USN05", "--fix", "--yes", "--root", root)
     assert "+usernsplan-web:524288:65536" in done.stdout
-    assert done.stdout.splitlines()[-1] == "Nothing found."
+    assert done.stdout.splitlines()[-1] == "No problems found."
     assert read(root) == [f"{others}{WEB}{DB}", f"{DB}{others}{WEB}"]
     assert "[USN109]" in done.stderr
     before = files_of(root)
@@ -455,11 +455,11 @@ def test_an_interrupted_run_is_told_shown_and_mended(root: Path, after: str, end
     before = files_of(root)
     shown = usernsplan("check", "--fix", "--root", root, status=2).stdout
     assert ("-usernsplan-new:655360:65536" in shown) == (ends == "put back")
-    assert "would end the interrupted run" in shown
+    assert "would close the interrupted run" in shown
     assert files_of(root) == before
     done = usernsplan("check", "--fix", "--yes", "--root", root)
     assert ends in done.stderr
-    assert done.stdout.splitlines()[-1] == "Nothing found."
+    assert done.stdout.splitlines()[-1] == "No problems found."
     wanted = (
         start if ends == "put back" else [text + "usernsplan-new:655360:65536\n" for text in start]
     )
@@ -490,7 +490,7 @@ def test_released_ranges_are_looked_for_in_files(root: Path) -> None:
         ("USN056", "warning"),
         ("USN057", "info"),
     ]
-    assert "1 files carry ids of 'web'" in found[0]["message"]
+    assert "1 file carries ids of the released 'web'" in found[0]["message"]
     assert (
         json_of("check", "--scan", "/srv", "--scan", "/srv/a", "--root", root)["findings"] == found
     )

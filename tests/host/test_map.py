@@ -63,7 +63,7 @@ def test_a_conflict_is_marked_by_a_character_and_told(root: Path) -> None:
     clash(root)
     shown = drawn(root, "--width", "80")
     assert "1 conflict: different owners for the same ids" in shown
-    assert "600000-600009 as uids: allocation 'db' and line of others 'mallory'" in shown
+    assert "600000-600009 as uids: allocation 'db' and other line 'mallory'" in shown
     bars = {
         line[:4].strip(): line
         for line in shown.splitlines()
@@ -122,7 +122,7 @@ def test_what_is_kept_back_is_seen_beside_what_is_given_out(tmp_path: Path) -> N
     usernsplan("allocate", "--strategy", "per-container", *names, "--root", tmp_path)
     usernsplan("release", *names[::2], "--root", tmp_path)
     picture = ET.fromstring(drawn(tmp_path, "--svg", "-"))  # noqa: S314 - our own output
-    assert "1,500 allocations, 1,500 in quarantine, under 1 % free, room for 1 more here" in [
+    assert "1,500 allocations, 1,500 quarantined, under 1 % free, room for 1 more here" in [
         element.text for element in picture.iter(f"{SVG}tspan")
     ]
     region = [group for group in picture.iter(f"{SVG}g") if group.get("data-region")][-1]
@@ -210,7 +210,7 @@ def test_a_picture_is_whole_well_formed_and_the_same_each_time(root: Path, tmp_p
     titles = [element.text or "" for element in picture.iter(f"{SVG}title")]
     assert any(title.startswith("allocation web\n524288-589823 (65,536 ids)") for title in titles)
     assert any(
-        "600000-600009 as uids: allocation 'db' and line of others 'mallory'" in title
+        "600000-600009 as uids: allocation 'db' and other line 'mallory'" in title
         for title in titles
     )
     assert not list(picture.iter(f"{SVG}script"))
@@ -331,7 +331,7 @@ def test_what_the_system_refuses_is_said(root: Path, tmp_path: Path) -> None:
 def test_an_empty_host_has_a_picture_too(tmp_path: Path) -> None:
     shown = drawn(tmp_path, "--width", "60")
     assert "room for     9,148 more of 65,536 ids (per-container)" in shown
-    assert "gives no ids to new users on this host" in shown
+    assert "gives new users no subordinate ids on this host" in shown
     ET.fromstring(drawn(tmp_path, "--svg", "-"))  # noqa: S314 - our own output
 
 
@@ -356,7 +356,7 @@ def test_capacity_counts_what_is_left(root: Path) -> None:
     assert "used         196,608 ids, under 0.1 %" in shown
     assert "free         599,379,105 ids" in shown
     assert "room for     9,145 more of 65,536 ids (per-container)" in shown
-    assert "quarantine   65,536 ids; 'release --forget' makes room for 1 more" in shown
+    assert "quarantined  65,536 ids; 'release --forget' makes room for 1 more" in shown
     document = json_of("capacity", "--root", root)
     assert (document["kind"], document["more"], document["more_after_forget"]) == (
         "capacity",
@@ -405,7 +405,7 @@ def test_capacity_of_a_host_that_shares_promises_no_ranges(
     assert "one host has one strategy" in refused.stderr
     shown = usernsplan("capacity", "--root", tmp_path).stdout
     assert (
-        "room for     any number of names: all share the same ids; once they are released, for "
+        "room for     any number of names, because they share the same ids; after their release "
         in shown
     )
     document = json_of("capacity", "--root", tmp_path)
@@ -442,7 +442,7 @@ def test_capacity_of_what_cannot_be_is_wrong_usage(root: Path, words: tuple[str,
 def test_a_login_defs_without_a_pool_is_an_error_of_capacity_and_a_note_of_map(root: Path) -> None:
     (root / "etc/login.defs").write_text("SUB_UID_MIN 9\nSUB_UID_MAX 8\n")
     assert "SUB_UID_MIN 9 lies above" in usernsplan("capacity", "--root", root, status=1).stderr
-    assert "pool         none: " in drawn(root, "--width", "80")
+    assert "pool         none:" in drawn(root, "--width", "80")
     assert json_of("map", "--root", root)["capacity"] is None
     assert (
         json.loads(

@@ -130,7 +130,10 @@ def test_what_nobody_has_is_free_in_the_pool_or_outside_of_it(root: Path) -> Non
 
 
 def test_65534_says_that_what_is_unmapped_reads_so(root: Path) -> None:
-    assert "lacks is shown as 65534" in usernsplan("whois", "65534", "--root", root).stdout
+    assert (
+        "every id that its map lacks as 65534"
+        in usernsplan("whois", "65534", "--root", root).stdout
+    )
     assert answer("65534", "--root", root)["remarks"]
 
 

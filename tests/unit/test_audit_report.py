@@ -68,9 +68,9 @@ def test_the_table_is_grouped_and_ends_with_how_many() -> None:
         "info",
         "  USN015 ./a b/etc/subuid:1: outside",
         "",
-        "2 errors, 2 warnings, 1 info; 'usernsplan check --explain USN001' tells the story of one.",
+        "2 errors, 2 warnings, 1 info; 'usernsplan check --explain USN001' explains the first.",
     ]
-    assert report.table((), PLAIN) == "Nothing found."
+    assert report.table((), PLAIN) == "No problems found."
     assert report.table(FOUND[:1], PLAIN).splitlines()[-1].startswith("1 error; ")
 
 
@@ -149,7 +149,7 @@ def test_json_has_every_field_and_the_table_where_there_is_one() -> None:
     assert document["findings"][0] == {
         "code": "USN001",
         "severity": "error",
-        "title": "Lines of two owners give the same ids",
+        "title": "Lines of two owners grant the same ids",
         "place": "/etc/subuid:7",
         "message": "bob's overlaps",
         "hint": "move it",
@@ -174,7 +174,7 @@ def test_codes_are_chosen_by_their_beginnings() -> None:
 def test_a_code_that_is_none_is_wrong_and_all_are_named(word: str) -> None:
     nothing: list[str] = []
     for options in (([word], nothing), (nothing, [word])):
-        with pytest.raises(InvalidValueError, match="there is no code") as caught:
+        with pytest.raises(InvalidValueError, match="unknown code") as caught:
             chosen(*options)
         assert "USN001, USN002, USN003" in caught.value.hint
 
@@ -228,7 +228,7 @@ def test_a_story_has_its_parts_and_fits_a_terminal(code: str) -> None:
     assert found.title
     assert found.title[-1] not in ".:"
     assert len(found.story.split("\n\n")) >= 2
-    assert all(len(line) <= 120 and line == line.rstrip() for line in found.story.splitlines())
+    assert all(len(line) <= 100 and line == line.rstrip() for line in found.story.splitlines())
     shown = report.explained(code, PLAIN)
     assert str(shown.text()).startswith(f"{code} ({found.severity}): {found.title}\n\n")
     assert json.loads(str(shown.document()))["story"] == found.story

@@ -205,12 +205,12 @@ FIRING: dict[str, list[Case]] = {
                 allocations=[single("web", 1000000000)],
                 **with_bob(gid=1000000000),
             ),
-            ("/etc/subgid:1", ("bob (1000000000) lies in 1000000000 of 'web'",)),
+            ("/etc/subgid:1", ("bob (1000000000) is in 1000000000 of 'web'",)),
         ),
         # The filler of a shared map is nobody's, unlike the rest of it.
         fires(
             host(b"", FILLED_LINES, allocations=[FILLED], **with_bob(gid=524289)),
-            ("/etc/subgid:2", ("group bob (524289) lies in 524288-524289 of 'default'",)),
+            ("/etc/subgid:2", ("group bob (524289) is in 524288-524289 of 'default'",)),
         ),
         fires(
             host(b"containers:100000:65536\n", **with_bob(gid=100000)),
@@ -223,7 +223,7 @@ FIRING: dict[str, list[Case]] = {
             (
                 "/etc/subuid:1",
                 (
-                    "alice can become account root (0), 1 of the system's accounts, account bob (1001) by 0-65533",
+                    "alice can become account root (0), 1 of the system's accounts, account bob (1001) through 0-65533",
                 ),
             ),
         ),
@@ -234,7 +234,7 @@ FIRING: dict[str, list[Case]] = {
         fires(host(b"", b"alice:2:1\n"), ("/etc/subgid:1", ("1 of the system's groups",))),
         fires(
             host(b"bob:1000:1\n", b"", **with_bob()),
-            ("/etc/subuid:1", ("bob can become account alice (1000) by",)),
+            ("/etc/subuid:1", ("bob can become account alice (1000) through",)),
         ),
         # A service that logs nobody in can become root all the same.
         fires(
@@ -273,7 +273,7 @@ FIRING: dict[str, list[Case]] = {
     "USN009": [
         fires(
             host(b"containers:61183:2\n", b""),
-            ("/etc/subuid:1", ("61183-61184", "kept for the system", "DynamicUser")),
+            ("/etc/subuid:1", ("61183-61184", "reserved for unassigned", "DynamicUser")),
         ),
         fires(host(b"", b"containers:2147418111:1\n"), ("/etc/subgid:1", ("foreign images",))),
         fires(
@@ -478,7 +478,11 @@ FIRING: dict[str, list[Case]] = {
         fires(host(ALICE + b"carl:5\n", b""), ("/etc/subuid:2", ("owner:start:count",))),
         fires(host(b"", b"alice:0x186a0:65536\n"), ("/etc/subgid:1", ("readers disagree",))),
     ],
-    "USN032": [fires(host(ALICE + b"bob:165536:65536", b""), ("/etc/subuid:2", ("no line end",)))],
+    "USN032": [
+        fires(
+            host(ALICE + b"bob:165536:65536", b""), ("/etc/subuid:2", ("not end with a newline",))
+        )
+    ],
     "USN033": [
         fires(but(host(), attributes=(regular(kind="symlink"),)), ("/etc/subuid", ("symlink",))),
         fires(
@@ -487,7 +491,7 @@ FIRING: dict[str, list[Case]] = {
         ),
     ],
     "USN034": [
-        fires(but(host(), attributes=(regular(mode=0o646),)), ("/etc/subuid", ("everybody",))),
+        fires(but(host(), attributes=(regular(mode=0o646),)), ("/etc/subuid", ("everyone",))),
         fires(
             but(host(), attributes=(regular(SUBGID, mode=0o664, gid=50),)),
             ("/etc/subgid", ("the group 50",)),
@@ -601,7 +605,7 @@ FIRING: dict[str, list[Case]] = {
             host(
                 WEB + b"usernsplan-web:700000:9\n", WEB, allocations=[per_container("web", 524288)]
             ),
-            ("/etc/subuid:2", ("'usernsplan-web:700000:9'", "not of 'web'")),
+            ("/etc/subuid:2", ("'usernsplan-web:700000:9'", "'web' was granted")),
         ),
         fires(
             host(WEB, WEB + WEB, allocations=[per_container("web", 524288)]),
@@ -612,7 +616,7 @@ FIRING: dict[str, list[Case]] = {
             host(b"usernsplan-web:524288:65535\n", WEB, allocations=[per_container("web", 524288)]),
             (
                 "/etc/subuid:1",
-                ("'usernsplan-web:524288:65535'", "'usernsplan-web:524288:65536' is"),
+                ("'usernsplan-web:524288:65535'", "granted 'usernsplan-web:524288:65536'"),
             ),
         ),
     ],
@@ -686,7 +690,7 @@ FIRING: dict[str, list[Case]] = {
         ),
         fires(
             but(host(), locks=(Lock("/etc/subgid.lock", 4711, alive=None),)),
-            ("/etc/subgid.lock", ("nobody looks",)),
+            ("/etc/subgid.lock", ("cannot be checked",)),
         ),
     ],
     "USN065": [
@@ -783,7 +787,7 @@ FIRING: dict[str, list[Case]] = {
             (
                 "/srv/web",
                 (
-                    "7 files belong to ids that 'web' does not have (uid 0, gid 5)",
+                    "7 files have ids that 'web' lacks (uid 0, gid 5)",
                     "'/srv/web/a\\n', /srv/web/b",
                 ),
             ),

@@ -122,8 +122,7 @@ def test_a_line_over_two_allocations_is_told_for_both() -> None:
     [found] = check(Facts(host), {"USN002"})
     assert found.place == "/etc/subuid:1"
     assert found.message == (
-        "mallory's 524288-655359 overlaps with 524288-589823, which 'web' has, "
-        "589824-655359, which 'db' has"
+        "mallory's 524288-655359 overlaps with 524288-589823 of 'web', 589824-655359 of 'db'"
     )
     assert [(one.holder, one.start, one.stop) for one in found.overlaps] == [
         ("web", 524288, 589824),

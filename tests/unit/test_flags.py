@@ -36,7 +36,7 @@ def test_no_story_of_a_rule_gives_yes_for_a_permission() -> None:
     # What allocate asks, a script answers; nothing else is answered so.
     assert (
         sum(text.count("--yes") for text in texts)
-        == sum(text.count("a script says --yes") for text in texts)
+        == sum(text.count("a script answers with --yes") for text in texts)
         == 1
     )
 

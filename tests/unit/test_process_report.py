@@ -25,15 +25,13 @@ def text(uids: IdMap, subuid: bytes, *, complete: bool = True) -> str:
 
 def test_a_list_of_free_ids_that_is_cut_says_so() -> None:
     lines = b"a:100010:1\nb:100020:1\nc:100030:1\nd:100040:1\n"
-    assert "100000-100009, 100011-100019, 100021-100029 and 2 more: given to nobody" in text(
+    assert "100000-100009, 100011-100019, 100021-100029 and 2 more: nobody's" in text(
         IdMap.of((0, 100000, 100)), lines
     )
     shown = text(IdMap.of((0, 100000, 31)), lines)
-    assert "100000-100009, 100011-100019, 100021-100029: given to nobody" in shown
+    assert "100000-100009, 100011-100019, 100021-100029: nobody's" in shown
 
 
 def test_where_the_ledger_could_not_be_read_nothing_is_given_to_nobody_for_sure() -> None:
-    assert "given to nobody, as far as can be seen" in text(
-        IdMap.of((0, 100000, 5)), b"", complete=False
-    )
+    assert "nobody's, as far as can be seen" in text(IdMap.of((0, 100000, 5)), b"", complete=False)
     assert "as far as" not in text(IdMap.of((0, 100000, 5)), b"").split("\n\n")[1]

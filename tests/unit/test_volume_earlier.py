@@ -107,7 +107,7 @@ def test_the_same_ids_of_a_part_are_not_moved_twice(
     layout: Layout, before: tuple[str, ...], now: tuple[str, ...]
 ) -> None:
     name = ran(layout, *before)
-    with pytest.raises(RefusedError, match=f"run {name} has moved these ids already") as raised:
+    with pytest.raises(RefusedError, match=f"run {name} already moved these ids") as raised:
         decided(layout, *now)
     assert "--again" in raised.value.hint
     assert decided(layout, *now, again=True) == NOTHING

@@ -51,9 +51,9 @@ def refusal(held: LedgerState, *names: str, **words: object) -> RefusedError:
 @pytest.mark.parametrize(
     ("path", "said"),
     [
-        ("/srv/vol", "the volume /srv/vol is 'db's"),
-        ("/srv", "the volume /srv/vol lies in /srv, which is 'db's"),
-        ("/srv/vol/a", "the volume /srv/vol holds /srv/vol/a, which is 'db's"),
+        ("/srv/vol", "the volume /srv/vol belongs to 'db'"),
+        ("/srv", "the volume /srv/vol lies in /srv, which belongs to 'db'"),
+        ("/srv/vol/a", "the volume /srv/vol contains /srv/vol/a, which belongs to 'db'"),
     ],
 )
 @pytest.mark.parametrize(
@@ -83,10 +83,10 @@ def test_the_remedy_is_a_command_that_carries_the_ids_of_the_other_one(
     held = ledger(volume(path, "db"))
     error = refusal(held, "/srv/my vol", container="web", mode="shift")
     first, second = error.hint.splitlines()
-    assert first == f"carry its ids: {command}"
+    assert first == f"move its ids: {command}"
     assert (
         second.strip()
-        == "or take it as it is: usernsplan fix-volume '/srv/my vol' --container web --mode shift --take"
+        == "or take it anyway: usernsplan fix-volume '/srv/my vol' --container web --mode shift --take"
     )
     judge.refuse_others(meant(held, "/srv/my vol", container="web", source="db"))
 
@@ -114,7 +114,7 @@ def test_to_take_one_from_a_container_opens_none_of_a_third() -> None:
         volume("/srv/vol/a", "third"),
         allocations=(WEB, DB, per_container("third", 0)),
     )
-    assert "'third's" in str(refusal(held, container="web", source="db"))
+    assert "'third'" in str(refusal(held, container="web", source="db"))
 
 
 def test_what_the_ledger_forgets_is_what_became_part_of_another_volume() -> None:
@@ -276,7 +276,7 @@ def refused_as_moved(found: Seen, held: LedgerState, **words: object) -> str:
         told = error
     if str(told):
         assert told.hint.startswith(
-            "nothing was changed; if it was not done: usernsplan fix-volume /srv/vol "
+            "nothing was changed; if there was no run before: usernsplan fix-volume /srv/vol "
         )
         assert told.hint.endswith(" --again")
     return str(told)
@@ -288,13 +288,13 @@ SHARED = ledger(allocations=(DOCKER, DB))
 def test_an_overlapping_map_is_refused_where_all_owners_are_new_ones_and_the_top_is_root_s() -> (
     None
 ):
-    assert "the top is 2's" in refused_as_moved(seen((3, 3), (700, 701)), SHARED)
+    assert "the top belongs to 2," in refused_as_moved(seen((3, 3), (700, 701)), SHARED)
     assert refused_as_moved(seen((3, 3), (700, 701)), SHARED, again=True) == ""
     assert refused_as_moved(seen((3, 3), (0, 3)), SHARED) == ""
     assert refused_as_moved(seen((3, 3), (3, 1)), SHARED) == ""
     assert refused_as_moved(seen((700, 701), top=(3, 3)), SHARED) == ""
     # In reverse, root is the host's.
-    assert "the top is 0's" in refused_as_moved(
+    assert "the top belongs to 0," in refused_as_moved(
         seen((3, 3), (1, 2), top=(0, 0)), SHARED, reverse=True, mode=None
     )
     assert (
@@ -315,7 +315,7 @@ def test_an_overlapping_map_is_refused_where_all_owners_are_new_ones_and_the_top
 @pytest.mark.parametrize("path", ["/srv", "/srv/vol", "/srv/vol/a"])
 def test_an_overlapping_map_is_refused_where_the_ledger_has_the_volume(path: str) -> None:
     held = replace(SHARED, volumes=(volume(path),))
-    assert f"{path} is 'web's already" in refused_as_moved(seen((0, 0), (1, 1)), held)
+    assert f"{path} already belongs to 'web'" in refused_as_moved(seen((0, 0), (1, 1)), held)
     assert refused_as_moved(seen((0, 0), (1, 1)), held, reverse=True, mode=None) == ""
     assert refused_as_moved(seen((600000, 600000)), held, source="db", mode=None) == ""
 

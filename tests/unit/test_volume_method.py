@@ -159,10 +159,10 @@ def test_a_run_is_taken_back_by_its_own_method(job: Job, mounting: Mounting) -> 
     assert (mounting.calls[-1], mounting.shown) == (("describe_undo", "done"), True)
     assert journal.run(job.layout, "a") == done
     mounting.ends = False
-    lifecycle.take_back(job, done, also_changed=False)
+    lifecycle.undo(job, done, also_changed=False)
     assert (mounting.calls[-1], left(job)[0][1]) == (("undo", "undoing"), "undoing")
     mounting.ends = True
-    lifecycle.take_back(job, journal.run(job.layout, "a"), also_changed=False)
+    lifecycle.undo(job, journal.run(job.layout, "a"), also_changed=False)
     assert (mounting.shown, left(job)) == (False, [("mount", "undone", True)])
 
 

@@ -212,7 +212,7 @@ def test_a_setuid_bit_that_was_taken_before_the_run_came_is_not_put_back() -> No
     [
         ("inode", "another file"),
         ("kind", "another file"),
-        ("link", "one more link"),
+        ("link", "another hard link"),
         ("owner", "owner is 5:5"),
         ("mode", "mode is 4700"),
         ("acl", "ACL"),

@@ -122,7 +122,7 @@ def test_staging_fits_into_the_very_last_ids() -> None:
 @pytest.mark.parametrize("count", [1_294_967_295, 2_999_999_999])
 def test_where_there_is_no_room_for_staging_it_is_refused(count: int) -> None:
     moves = Moves(IdMap.of((0, 1, count)), source_first=True)
-    with pytest.raises(RefusedError, match="no room"):
+    with pytest.raises(RefusedError, match="not enough free ids"):
         targets.staging(moves, used=(3_000_000_005,))
 
 
@@ -216,7 +216,7 @@ def test_from_a_range_that_overlaps_follows_the_source() -> None:
 
 def test_from_a_container_that_shares_no_container_id_is_an_error() -> None:
     other = Mapping(IdMap.of((70000, 500000, 10)), IdMap.of((0, 500000, 10)))
-    with pytest.raises(InvalidValueError, match="no container id in common"):
+    with pytest.raises(InvalidValueError, match="no container ids in common"):
         targets.move(WEB, other)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -20,18 +21,10 @@ from usernsplan.model import (
 )
 from usernsplan.report.whose import fields, line, line_of, paragraph, short
 from usernsplan.whose import ids as whose
-from usernsplan.whose.ids import (
-    Answer,
-    IdContext,
-    OfAccount,
-    OfAllocation,
-    OfGroup,
-    OfLine,
-    OfNamespace,
-    OfQuarantine,
-    OfReservation,
-    OfReserved,
-)
+from usernsplan.whose.ids import Answer, Holder, IdContext
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 ROOT = Actor(0, 1000, None)
 IMAGE = accounts.Accounts(
@@ -64,6 +57,15 @@ def ask(number: int, known: IdContext) -> Answer:
     return whose.answers([number], known)[number]
 
 
+def told(holders: Iterable[Holder]) -> list[tuple[str, object, int | None]]:
+    """Each holder's kind, name and container id."""
+    return [(one.kind, one.claim.holder, one.container_id) for one in holders]
+
+
+def kinds(holders: Iterable[Holder]) -> list[str]:
+    return [one.kind for one in holders]
+
+
 def deed(at: str, *changed: str, number: int = 1) -> HistoryEntry:
     return HistoryEntry(at, ROOT, "usernsplan allocate", changed, number)
 
@@ -73,9 +75,11 @@ def test_an_allocation_tells_the_container_id_its_name_and_who_gave_it() -> None
     entry = deed("T", "/etc/subuid: + usernsplan-web:1310720:65536")
     lines = b"usernsplan-web:1310720:65536\n"
     answer = ask(1310753, facts(lines, lines, ledger=LedgerState((web,)), history=(entry,)))
-    span = (1310720, 1376256)
-    assert answer.uid == (OfAllocation(web, span, 33, "www-data", entry),)
-    assert answer.gid == (OfAllocation(web, span, 33, "www", entry),)
+    for holders, name in ((answer.uid, "www-data"), (answer.gid, "www")):
+        [found] = holders
+        assert found.claim.allocation == web
+        assert found.claim[:2] == (1310720, 1376256)
+        assert found[1:] == (33, name, entry)
     assert not answer.is_free
 
 
@@ -97,10 +101,10 @@ def test_a_block_that_is_kept_has_no_container_id_but_for_the_one_that_is_mapped
     )
     known = facts(ledger=LedgerState((app,)))
     [mapped] = ask(1000000000, known).uid
-    assert isinstance(mapped, OfAllocation)
-    assert (mapped.container_id, mapped.container_name) == (33, "www-data")
+    assert (mapped.claim[:2], mapped[1:]) == ((1000000000, 1000000001), (33, "www-data", None))
     [kept] = ask(1000009999, known).uid
-    assert kept == OfAllocation(app, (1000000000, 1000010000), None, None, None)
+    assert kept.claim.allocation == app
+    assert (kept.claim[:2], kept[1:]) == ((1000000000, 1000010000), (None, None, None))
     assert ask(1000010000, known).is_free
 
 
@@ -108,25 +112,22 @@ def test_a_line_of_ours_is_told_as_the_allocation_and_another_as_its_owners() ->
     web = per_container("web", 524288)
     lines = b"usernsplan-web:524288:65536\nalice:524288:65536\nusernsplan-web:524290:1\n"
     known = facts(lines, b"", ledger=LedgerState((web,)), root="/r")
-    told = [(type(one), getattr(one, "owner", None)) for one in ask(524290, known).uid]
-    assert told == [(OfAllocation, None), (OfLine, "alice"), (OfLine, "usernsplan-web")]
-    found = ask(524288, known).uid[1]
-    assert isinstance(found, OfLine)
-    assert (found.file, found.line.number, found.span, found.problem) == (
-        "/r/etc/subuid",
-        2,
-        (524288, 589824),
-        "",
-    )
-    assert [type(one) for one in ask(524290, known).gid] == [OfAllocation]
+    assert told(ask(524290, known).uid) == [
+        ("allocation", "web", 2),
+        ("subid", "alice", None),
+        ("subid", "usernsplan-web", None),
+    ]
+    found = ask(524288, known).uid[1].claim
+    assert (found.path, found.number, found[:2]) == ("/r/etc/subuid", 2, (524288, 589824))
+    assert fields(ask(524288, known).uid[1])["problem"] is None
+    assert kinds(ask(524290, known).gid) == ["allocation"]
 
 
 def test_lines_that_roots_or_further_owners_have_for_an_allocation_are_ours() -> None:
     box = replace(per_container("box", 524288), extra_owners=("root",))
     lines = b"usernsplan-box:524288:65536\nroot:524288:65536\n"
-    assert [
-        type(one) for one in ask(524288, facts(lines, lines, ledger=LedgerState((box,)))).uid
-    ] == [OfAllocation]
+    known = facts(lines, lines, ledger=LedgerState((box,)))
+    assert kinds(ask(524288, known).uid) == ["allocation"]
 
 
 def test_an_owner_may_be_written_as_a_number() -> None:
@@ -138,9 +139,9 @@ def test_an_owner_may_be_written_as_a_number() -> None:
         passwd=passwd,
     )
     # The number of the allocation's owner: the line is ours.
-    assert [type(one) for one in ask(524288, known).uid] == [OfAllocation]
-    told = [(one.owner, one.account) for one in ask(231072, known).uid if isinstance(one, OfLine)]
-    assert told == [("1001", "bob"), ("77777", "")]
+    assert kinds(ask(524288, known).uid) == ["allocation"]
+    found = [fields(one) for one in ask(231072, known).uid]
+    assert [(one["owner"], one["account"]) for one in found] == [("1001", "bob"), ("77777", None)]
     assert line_of(ask(231073, known).uid[0]) == "1001 (bob) (/etc/subuid:2)"
 
 
@@ -152,7 +153,6 @@ def test_which_container_of_a_pool_has_an_id_is_not_known() -> None:
     )
     known = facts(ledger=LedgerState((pool,)))
     [found] = ask(589857, known).uid
-    assert isinstance(found, OfAllocation)
     assert (found.pool, found.container_id, found.container_name) == ("podman-auto", None, None)
     assert "65569" not in paragraph(589857, ask(589857, known), known.layout, None)
     assert short([found], 589857, None) == "the pool containers of podman-auto"
@@ -166,25 +166,30 @@ def test_a_line_that_only_some_read_so_is_told_as_that_in_few_words_too() -> Non
 
 def test_an_odd_line_is_told_with_what_it_could_mean() -> None:
     known = facts(b"# 100\nbob:0x64:10\ncarl:100\n")
-    [odd] = [one for one in ask(105, known).uid if isinstance(one, OfLine)]
-    assert (odd.line.number, odd.owner, odd.span) == (2, "bob", (100, 110))
-    assert "readers" in odd.problem
+    [odd] = [fields(one) for one in ask(105, known).uid if one.kind == "subid"]
+    assert (odd["line"], odd["owner"]) == (2, "bob")
+    assert odd["range"] == {"start": 100, "count": 10}
+    assert "readers" in odd["problem"]
     # moby takes a number that it cannot read for 0.
-    assert [one.span for one in ask(5, known).uid if isinstance(one, OfLine)] == [(0, 10)]
+    found = [one.claim[:2] for one in ask(5, known).uid if one.kind == "subid"]
+    assert found == [(0, 10)]
 
 
 def test_a_line_that_readers_take_for_overlapping_ranges_is_told_once() -> None:
     known = facts(b"bob:0x5:10\n")
-    assert len([one for one in ask(7, known).uid if isinstance(one, OfLine)]) == 1
+    assert kinds(ask(7, known).uid).count("subid") == 1
 
 
 def test_accounts_and_groups_have_their_side_only() -> None:
     passwd = PASSWD + b"ghost:x:70000:70001::/:/bin/sh\ntwin:x:70000:1000::/:/bin/sh\n"
     known = facts(passwd=passwd)
-    assert ask(70000, known) == Answer((OfAccount("ghost"), OfAccount("twin")), ())
-    # No group has this number: it is the account's all the same.
-    assert ask(70001, known) == Answer((), (OfAccount("ghost"),))
-    assert ask(1000, known).gid[0] == OfGroup("alice")
+    found = ask(70000, known)
+    assert told(found.uid) == [("account", "ghost", None), ("account", "twin", None)]
+    assert found.gid == ()
+    # No group has this gid: the account has it.
+    assert ask(70001, known).uid == ()
+    assert told(ask(70001, known).gid) == [("account", "ghost", None)]
+    assert told(ask(1000, known).gid)[0] == ("group", "alice", None)
 
 
 def test_a_running_namespace_tells_the_id_in_it() -> None:
@@ -192,8 +197,8 @@ def test_a_running_namespace_tells_the_id_in_it() -> None:
     one = Namespace(1, 0, None, (10, 11), Mapping(uids, gids))
     empty = Namespace(2, 0, None, (12,), None)
     known = facts(namespaces=(one, empty))
-    assert ask(700033, known) == Answer((OfNamespace(one, 33),), ())
-    assert ask(800009, known) == Answer((), (OfNamespace(one, 14),))
+    assert (told(ask(700033, known).uid), ask(700033, known).gid) == ([("namespace", "1", 33)], ())
+    assert (ask(800009, known).uid, told(ask(800009, known).gid)) == ((), [("namespace", "1", 14)])
 
 
 def test_what_is_reserved_released_or_kept_by_convention_is_told_last() -> None:
@@ -203,21 +208,21 @@ def test_what_is_reserved_released_or_kept_by_convention_is_told_last() -> None:
         reservations=(Reservation(IdRange(600005, 10), "the NAS"),),
     )
     answer = ask(600007, facts(ledger=ledger))
-    assert [type(one) for one in answer.uid] == [OfReservation, OfQuarantine]
-    assert answer.uid == answer.gid
+    assert kinds(answer.uid) == ["reservation", "quarantine"]
+    assert told(answer.uid) == told(answer.gid)
     [kept] = ask(61184, facts()).uid
-    assert isinstance(kept, OfReserved)
-    assert "DynamicUser" in kept.entry.whose
+    assert kept.kind == "reserved"
+    assert "DynamicUser" in kept.claim.holder
 
 
 def test_a_shared_map_is_told_where_it_maps_the_id_to_itself() -> None:
     web = shared("web", (0, 2, 1), (3, 3, 65533))
     known = facts(ledger=LedgerState((web,)), passwd=b"")
-    told = {
-        n: [one.container_id for one in ask(n, known).uid if isinstance(one, OfAllocation)]
+    found = {
+        n: [one.container_id for one in ask(n, known).uid if one.kind == "allocation"]
         for n in (1, 2, 3, 65535)
     }
-    assert told == {1: [], 2: [0], 3: [3], 65535: [65535]}
+    assert found == {1: [], 2: [0], 3: [3], 65535: [65535]}
 
 
 def test_the_deed_is_the_event_that_made_the_allocation() -> None:
@@ -225,7 +230,7 @@ def test_the_deed_is_the_event_that_made_the_allocation() -> None:
     mine = deed("T", number=2)
     assert whose.giver(web, (deed("T"), mine, deed("T", number=3))) == mine
     assert whose.giver(web, (deed("T"),)) is None
-    # Of an upgraded ledger nobody may know it: the number then says only what came before.
+    # An upgraded ledger may not know the event: its number then only gives the order.
     assert whose.giver(web, (deed("S", number=2), deed("T", number=3))) is None
     assert whose.giver(per_container("web", 524288), (mine,)) is None
 
@@ -264,8 +269,8 @@ def test_an_extent_tells_each_part_of_it_and_what_is_nobodys() -> None:
     known = facts(b"alice:500000:20000\n", b"", ledger=LedgerState((web,)))
     [(extent, parts, free)] = whose.Ranges(known).shares(IdMap.of((0, 510000, 20000)), "uid")
     assert extent.host == 510000
-    told = [(part.start, part.stop, type(part.holder)) for part in parts]
-    assert told == [(524288, 530000, OfAllocation), (510000, 520000, OfLine)]
+    found = [(part.start, part.stop, part.holder.kind) for part in parts]
+    assert found == [(524288, 530000, "allocation"), (510000, 520000, "subid")]
     assert list(free) == [IdRange(520000, 4288)]
     [(_, parts, _)] = whose.Ranges(known).shares(IdMap.of((0, 510000, 20000)), "gid")
-    assert [type(part.holder) for part in parts] == [OfAllocation]
+    assert kinds(part.holder for part in parts) == ["allocation"]

@@ -143,7 +143,7 @@ def test_a_copy_of_a_root_never_touches_the_original(
     assert differences(snapshot(copy.volume), of_copy) == []
     [failed] = report["failed"]
     assert failed["path"] == str(copy.volume)
-    assert f"another folder now than the one that run {run} changed" in failed["reason"]
+    assert f"not the folder that run {run} changed" in failed["reason"]
     [note] = report["notes"]
     assert "copy" in note
     # It is as if nobody had asked; and the remedy for a run that is in the way works.

@@ -635,7 +635,7 @@ def test_what_cannot_be_put_back_is_said(web: Host, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(syscalls, "chown_pinned", worse)
     [failed] = web.fix(*SHIFT, status=3, path=path)["failed"]
-    assert "it lost setuid bit or capability" in failed["reason"]
+    assert "it lost its setuid bit or capability" in failed["reason"]
 
 
 def test_a_full_quota_costs_no_capability(private_mounts: None, tmp_path: Path) -> None:

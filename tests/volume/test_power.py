@@ -155,7 +155,7 @@ def test_undo_gives_power_back_to_what_is_proved_and_names_the_rest(
 
     report = volumes.undo(run, status=3)
     assert names(report["failed"]) == ["mapped", "written"]
-    assert all("content was changed since" in place["reason"] for place in report["failed"])
+    assert all("content has changed" in place["reason"] for place in report["failed"])
     assert f"chmod 4755 {written}" in "".join(place["reason"] for place in report["failed"])
     after = snapshot(volumes.volume)
     for name in (b"written", b"mapped"):
@@ -209,7 +209,7 @@ def test_without_a_journal_nothing_is_proved(host: Host) -> None:
     made(host, "setuid", start, start, 0o4755)
     report = host.fix("--reverse", "--keep-power")
     assert names(report["dropped"]) == ["setuid"]
-    assert "nothing proves what it held" in report["dropped"][0]["reason"]
+    assert "no record proves its content" in report["dropped"][0]["reason"]
     assert mode(host.volume / "setuid") == 0o755
 
 

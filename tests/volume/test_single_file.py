@@ -205,7 +205,7 @@ def test_another_file_of_the_name_is_not_taken_back(web: Host) -> None:
     finish(write(os.fsencode(path)), START + 7, START + 7)
     report = web.undo(run, status=3)
     assert [place["path"] for place in report["failed"]] == [str(path)]
-    assert "another file" in report["failed"][0]["reason"]
+    assert "not the file that run" in report["failed"][0]["reason"]
     assert ids(path) == (START + 7, START + 7)
     path.unlink()
     report = web.undo(run, status=3)

@@ -298,7 +298,7 @@ def test_another_container_s_volume_its_parent_and_its_child_are_refused(
     host.fix("--container", "db", "--mode", "shift", path="/srv/vol/its")
     before = snapshot(host.root / "srv")
     said = host.refusal(*words, status=9, path=path)
-    assert "'db's" in said
+    assert "belongs to 'db'" in said
     assert "/srv/vol/its" in said
     assert "--take" in said
     assert snapshot(host.root / "srv") == before
@@ -357,7 +357,7 @@ def test_a_plan_file_takes_no_volume_either(host: Host) -> None:
     before = snapshot(host.volume)
     done = host.attempt("apply", plan, "--fix-volumes", "--yes")
     assert done.returncode != 0
-    assert "'db's" in done.stderr + done.stdout
+    assert "belongs to 'db'" in done.stderr + done.stdout
     assert snapshot(host.volume) == before
 
 
@@ -503,7 +503,7 @@ def test_what_was_never_given_is_not_taken_from_the_host(volumes: Host) -> None:
     podman(volumes)
     simple(volumes.volume, DOCKERROOT, DOCKERROOT)
     said = volumes.refusal("--reverse", status=9)
-    assert "nothing says that" in said
+    assert "the ledger does not show that" in said
     assert owners(volumes.volume) == {(DOCKERROOT, DOCKERROOT)}
     # Whoever knows it better has the command.
     here(*pasted(volumes, said), "--root", volumes.root)

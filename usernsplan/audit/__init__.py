@@ -1,14 +1,14 @@
-"""What can clash on a host: rules over everything that is known of it. Pure.
+"""The audit: rules that find conflicts of ids on a host. Pure.
 
-A rule has a code (USN001 …), a severity and a story. error: something is wrong now, a container fails or an id belongs
-to two. warning: something waits to go wrong. info: worth knowing.
+A rule has a code (USN001 …), a severity and a story. error: something is wrong now; a container
+fails, or an id has two owners. warning: something may go wrong later. info: worth knowing.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-# Each of these notes its rules in RULES.
+# Each of these modules adds its rules to RULES when it is imported.
 from usernsplan.audit import (  # noqa: F401
     accounts,
     docker,
@@ -48,16 +48,16 @@ __all__ = [
 
 
 def check(facts: Facts, codes: Collection[str] | None = None) -> tuple[Finding, ...]:
-    """What the rules (of these codes; of all) find: errors first, then by code, then as it stands in the files."""
+    """The findings of the rules with these codes (None: all), by severity, code and place."""
     wanted = [RULES[code] for code in sorted(RULES) if codes is None or code in codes]
     found = [finding for rule in wanted for finding in rule.findings(facts)]
     return tuple(sorted(found, key=lambda finding: SEVERITIES.index(finding.severity)))
 
 
 def chosen(select: Iterable[str] = (), ignore: Iterable[str] = ()) -> frozenset[str]:
-    """The codes that --select and --ignore leave; both are codes or beginnings of codes, several with commas.
+    """The codes that --select and --ignore leave: prefixes of codes, separated by commas.
 
-    Raises InvalidValueError for one that no code begins with.
+    Raises InvalidValueError for a prefix that matches no code.
     """
     wanted = _codes("select", select) or frozenset(RULES)
     return wanted - _codes("ignore", ignore)
@@ -74,9 +74,9 @@ def _codes(option: str, words: Iterable[str]) -> frozenset[str]:
 
 
 def story(code: str) -> Rule | Story:
-    """The rule of a code, or what there is to tell of a finding that allocate or release gives.
+    """The rule of a code, or the story of a code that allocate, release or check --fix reports.
 
-    Raises InvalidValueError for a code that nothing has.
+    Raises InvalidValueError for an unknown code.
     """
     known: dict[str, Rule | Story] = {**RULES, **ADVICE}
     if code.upper() not in known:
@@ -85,6 +85,6 @@ def story(code: str) -> Rule | Story:
 
 
 def _no_such_code(option: str, word: str, known: Iterable[str]) -> InvalidValueError:
-    # All codes are spelled alike: the one that is most alike may not be what was meant.
-    hint = f"{did_you_mean(word, known)} there are {', '.join(sorted(known))}"
-    return InvalidValueError(f"there is no code '{word}'", hint=hint.strip(), option=option)
+    # Codes differ in one digit, so the suggestion may be wrong: list all of them too.
+    hint = f"{did_you_mean(word, known)} the codes are {', '.join(sorted(known))}"
+    return InvalidValueError(f"unknown code '{word}'", hint=hint.strip(), option=option)

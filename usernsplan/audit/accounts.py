@@ -1,4 +1,4 @@
-"""Rules about ranges and the numbers of accounts: whom they lie over, and who can become whom."""
+"""Rules about accounts: ranges that contain their ids, and accounts that can become others."""
 
 from __future__ import annotations
 
@@ -21,48 +21,50 @@ if TYPE_CHECKING:
 
 @rule("USN004", "error")
 def over_an_account(facts: Facts) -> Iterator[Seen]:
-    """A range lies over the uid of an account.
+    """A range contains the uid of an account.
 
-    Whoever is that id in a container is that account on the host as soon as a file or a process is concerned: he reads
-    its home and signals its processes.
+    A container user with this id is the account on the host, for files and for processes: it
+    can read the account's home and signal its processes.
 
-    useradd gives a new account the next free uid without looking at subuid, and directory services number people
-    without knowing of the file at all. usermod -u and lines written by hand do it too.
+    useradd gives a new account the next free uid and does not look at subuid. Directory
+    services number people and do not know the file. usermod -u and lines written by hand can
+    cause it too.
 
         containers:100000:65536         in subuid
         bob:x:100500:100500:…           in passwd
 
-    Give the range up or the account another uid: usermod -u NEW bob, then chown what it owns. To let containers share
-    the host's ids on purpose, see the strategy 'shared'.
+    Remove the range, or give the account another uid: usermod -u NEW bob, then chown its
+    files. To share the host's ids with containers on purpose, use the strategy 'shared'.
     """
     yield from _over(facts, "uid")
 
 
 @rule("USN005", "error")
 def over_a_group(facts: Facts) -> Iterator[Seen]:
-    """A range lies over the gid of a group.
+    """A range contains the gid of a group.
 
-    Processes of a container that have this id as their group are members of the host's group: they read whatever it
-    may read, docker's socket or the disks included where the group is 'docker' or 'disk'.
+    Container processes with this gid are members of the host's group. They can read everything
+    that the group can read: for 'docker' that is Docker's socket, for 'disk' the disks.
 
-    groupadd takes the next free gid without looking at subgid.
+    groupadd takes the next free gid and does not look at subgid.
 
         containers:100000:65536         in subgid
         staff:x:100100:bob              in group
 
-    Give the range up, or the group another gid: groupmod -g NEW staff, then chgrp what it owns.
+    Remove the range, or give the group another gid: groupmod -g NEW staff, then chgrp its
+    files.
     """
     yield from _over(facts, "gid")
 
 
-# What has an id of each kind.
+# What an id of each kind stands for.
 CALLED: dict[Kind, str] = {"uid": "account", "gid": "group"}
 
 
 def _over(facts: Facts, kind: Kind) -> Iterator[Seen]:
-    """The ranges, intended ones aside, in which accounts or groups lie.
+    """The ranges that contain the ids of accounts or groups, unless that is intended.
 
-    What a login may become is told by another rule, and so is an account's id in its own line.
+    USN006 reports what a login can become, and USN008 an account's id in its own range.
     """
     what = CALLED[kind]
     for span in facts.given[kind]:
@@ -72,14 +74,16 @@ def _over(facts: Facts, kind: Kind) -> Iterator[Seen]:
         found = [c for c in facts.people.over(*span[:2], kind) if c.start != own]
         if found:
             of = f"'{span.allocation.name}'" if span.allocation else span.owner
-            message = f"the {what} {listed(map(named, found))} lies in {span.ids} of {of}"
-            hint = f"give the {what} another number, or {of} another range, and shift the files"
-            overlaps = facts.overlaps(found)
-            yield Seen(facts.place_of(span), message, hint, overlaps=overlaps)
+            yield Seen(
+                facts.place_of(span),
+                f"the {what} {listed(map(named, found))} is in {span.ids} of {of}",
+                f"give the {what} another id, or {of} another range, and shift the files",
+                overlaps=facts.overlaps(found),
+            )
 
 
 def named(claim: Claim) -> str:
-    """An account or a group, with its number."""
+    """An account or a group, with its id."""
     return f"{claim.holder} ({claim.start})"
 
 
@@ -89,20 +93,22 @@ def _own_id(user: User | None, kind: Kind) -> int | None:
 
 @rule("USN006", "error")
 def becomes_others(facts: Facts) -> Iterator[Seen]:
-    """An account may become others: root, the system, or somebody else.
+    """An account can become root, a system account, or another user.
 
-    newuidmap lets an account map every id that its lines give it. Whoever is logged in as it makes a user namespace,
-    becomes that id inside, and is that id on the host as well: with 0 that is root, and no password was asked.
+    newuidmap lets an account map every id that its lines grant. A user who is logged in as
+    this account can create a user namespace, become such an id in it, and act as that id on
+    the host. If the range contains 0, that id is root, and no password is needed.
 
-    Such lines come from usermod --add-subuids 0-65535, from recipes that give a service "all ids", and from accounts
-    that were made later, inside a range that stood already.
+    Such lines come from usermod --add-subuids 0-65535, or from recipes that give a service
+    "all ids". It also happens when an account is created later, inside a range that was
+    already granted.
 
-        alice:0:65536           alice becomes root, and everybody
-        bob:100000:65536        and carl has uid 100500: bob becomes carl
+        alice:0:65536           alice can become root and every user below 65536
+        bob:100000:65536        carl has uid 100500, so bob can become carl
 
-    Take the line out and give the account a range of its own: usermod --del-subuids FIRST-LAST, --add-subuids. To let
-    a container share the host's ids on purpose, use an owner that is nobody's login ('usernsplan allocate --strategy
-    shared').
+    Remove the line and give the account a range of its own: usermod --del-subuids FIRST-LAST,
+    --add-subuids. To share the host's ids with a container on purpose, use an owner that
+    nobody can log in as ('usernsplan allocate --strategy shared').
     """
     for kind, what in CALLED.items():
         for span in facts.granted[kind]:
@@ -111,71 +117,75 @@ def becomes_others(facts: Facts) -> Iterator[Seen]:
             own = _own_id(facts.users[span.owner], kind)
             found = [c for c in facts.people.over(*span[:2], kind) if c.start != own]
             system = [c for c in found if 0 < c.start < _FIRST_PERSON]
-            whom = [what + " root (0)"] if span.start == 0 else []
-            whom += [f"{len(system)} of the system's {what}s"] if system else []
-            whom += [f"{what} {named(c)}" for c in found if c.start >= _FIRST_PERSON]
-            if whom:
-                message = f"whoever runs as {span.owner} can become {listed(whom)} by {span.ids}"
-                hint = "take the line out, and give a range of its own"
-                overlaps = facts.overlaps(found)
-                yield Seen(facts.place_of(span), message, hint, overlaps=overlaps)
+            others = [what + " root (0)"] if span.start == 0 else []
+            others += [f"{len(system)} of the system's {what}s"] if system else []
+            others += [f"{what} {named(c)}" for c in found if c.start >= _FIRST_PERSON]
+            if others:
+                yield Seen(
+                    facts.place_of(span),
+                    f"{span.owner} can become {listed(others)} through {span.ids}",
+                    f"remove the line, and give {span.owner} a range of its own",
+                    overlaps=facts.overlaps(found),
+                )
 
 
 @rule("USN007", "warning")
 def host_root(facts: Facts) -> Iterator[Seen]:
-    """A range holds host id 0: a container's id is the host's root.
+    """A range contains host id 0: an id of the container is the host's root.
 
-    Files and sockets do not ask for capabilities: a process that is host id 0 in a container owns what root owns,
-    wherever it can reach it. The user namespace still keeps it from mounting, from the network and from devices.
+    Access to files and sockets does not require capabilities. A container process with host id
+    0 owns everything that root owns, wherever the process can reach it. The user namespace
+    still keeps it from mounting, from the network and from devices.
 
-    'usernsplan allocate --strategy shared --identity' makes such a map on purpose, to try user namespaces out. Written
-    by hand, it is mostly a start of 0 that should have been another number.
+    'usernsplan allocate --strategy shared --identity' makes such a map on purpose, to try user
+    namespaces out. A line written by hand usually has a start of 0 by mistake.
 
         dockremap:0:65536
 
-    Use it for a trial only; --dockerroot N makes container root some other id.
+    Use such a map for trials only. --dockerroot N makes container root another host id.
     """
     for kind in KINDS:
         for span in facts.granted[kind]:
             if span.start == 0 and span.owner != ROOT and not may_become(facts, span):
-                message = f"{span.owner}'s {span.ids} holds the host's root"
                 yield Seen(
                     facts.place_of(span),
-                    message,
-                    "a start of 1 or more keeps container root apart",
+                    f"{span.owner}'s {span.ids} contains the host's root",
+                    "use a start of 1 or more: container root is then not the host's root",
                 )
 
 
 @rule("USN008", "error")
 def own_id(facts: Facts) -> Iterator[Seen]:
-    """An account's own id lies in its own range.
+    """An account's own id is in its own range.
 
-    Rootless engines map the account itself to container root and its range to the ids above; where the range holds
-    the account's own id, that id appears twice in the map, and the kernel refuses it (EINVAL): nothing starts.
+    Rootless engines map the account itself to container root, and its range to the container
+    ids above. If the range contains the account's own id, that id appears twice in the map.
+    The kernel refuses such a map (EINVAL), and no container starts.
 
-    A line written by hand, or an account whose uid was changed or that came from a directory service with high numbers.
+    Either the line was written by hand, or the account's uid changed, or the account came from
+    a directory service with high numbers.
 
         alice:x:100500:100500:…         in passwd
         alice:100000:65536              in subuid
 
-    Give the account another range: usermod --del-subuids 100000-165535 --add-subuids FIRST-LAST alice.
+    Give the account another range: usermod --del-subuids 100000-165535 --add-subuids
+    FIRST-LAST alice.
     """
     for kind in KINDS:
         for owner, spans in facts.by_owner[kind].items():
             own = _own_id(facts.person(owner), kind)
             for span in spans:
                 if own is not None and span.start <= own < span.stop:
-                    message = f"{owner}'s own {kind} {own} lies in his range {span.ids}"
                     yield Seen(
                         facts.place_of(span),
-                        message,
+                        f"{owner}'s own {kind} {own} is in its range {span.ids}",
                         "rootless engines do not start: move the range",
                     )
 
 
-# UID_MIN of login.defs(5), as everybody has it.
+# The usual UID_MIN of login.defs(5).
 _FIRST_PERSON = 1000
-# Who has the default DOCKERROOT on most distributions, and owns nothing.
+# They have the default DOCKERROOT on most distributions, and own no files.
 _USUAL = frozenset({"bin", "daemon"})
 
 
@@ -183,18 +193,21 @@ _USUAL = frozenset({"bin", "daemon"})
 def is_dockerroot(facts: Facts) -> Iterator[Seen]:
     """An account or a group has the id of a shared container's root.
 
-    With the strategy 'shared', container root is one host id, DOCKERROOT. Whoever has that id owns what root of every
-    container owns, and root of every container owns what he does.
+    With the strategy 'shared', container root is one host id, DOCKERROOT. If an account has
+    that id, it owns everything that root of every container owns, and root of every container
+    owns the account's files.
 
-    The account came later: useradd and packages that bring an account look at passwd, and not at what containers have.
-    Or the id was chosen in spite of what allocate said. That the default, 2, is 'bin' or 'daemon' on most systems is
-    not told here: these own nothing there.
+    The account was created later: useradd, and packages that create accounts, read passwd but
+    not the ids of containers. Or the id was chosen despite allocate's warning. The default, 2,
+    is 'bin' or 'daemon' on most systems. These own no files there, so this rule does not
+    report them.
 
         dockremap:11:1                  in subuid
         late:x:11:11:…                  in passwd
 
-    Give the account another uid: usermod -u NEW late, then chown what it owns. Or release the allocation and allocate
-    it anew with --dockerroot auto, which takes the first id that nobody has.
+    Give the account another uid: usermod -u NEW late, then chown its files. Or release the
+    allocation and allocate it again with --dockerroot auto, which takes the first id that
+    nobody has.
     """
     roots: dict[int, list[str]] = {}
     for a in facts.state.ledger.allocations:
@@ -209,13 +222,22 @@ def is_dockerroot(facts: Facts) -> Iterator[Seen]:
         ):
             found = sorted(have - usual)
             if found:
-                message = f"the {kind} {listed(found)} has {root}, which is container root (DOCKERROOT) of {listed(names)}"
-                hint = f"{command} NEW {found[0]}, or allocate anew with '--dockerroot auto': both shift files"
+                message = (
+                    f"the {kind} {listed(found)} has {root}, which is container root "
+                    f"(DOCKERROOT) of {listed(names)}"
+                )
+                hint = (
+                    f"{command} NEW {found[0]}, or release and allocate with '--dockerroot auto'; "
+                    "either way, change the owner of the files"
+                )
                 yield Seen(facts.place(path), message, hint)
 
 
 def may_become(facts: Facts, span: Claim) -> bool:
-    """Tell whether an account could become others by a line: a login, or a service with host root in its range."""
+    """Tell whether a line lets an account become others.
+
+    The account is one that can log in, or a service whose range contains host root.
+    """
     user = facts.users.get(span.owner)
     login = facts.person(span.owner) is not None
     return login or (

@@ -1,7 +1,7 @@
-"""What the audit looks at (Facts), how a rule is written down (``rule``), and the list of all rules (RULES). Pure.
+"""The input of the audit (Facts), the decorator of a rule (``rule``), and all rules (RULES). Pure.
 
-A rule is one function: Facts in, what it sees out. Its docstring is its story: the first line is the title, the rest
-is what ``check --explain`` prints.
+A rule is a function from Facts to what it sees. Its docstring is its story: the first line is the
+title, and ``check --explain`` prints the rest.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
     from usernsplan.mapping import Kind
     from usernsplan.model import Allocation, HostState, Intent, Namespace, Plan, Severity
 
-# UID_MIN of login.defs(5) as everybody has it, and the one number above it that is nobody's login.
+# The usual UID_MIN of login.defs(5), and the user nobody: the one id above it without a login.
 _FIRST_PERSON, _NOBODY = 1000, 65534
 
 
 class Unread(NamedTuple):
-    """A file that could not be read as it should: its name in the layout, why not, and the remedy."""
+    """A file that could not be read: its name in the layout, the reason, and the remedy."""
 
     path: str
     fact: str
@@ -48,7 +48,7 @@ class Unread(NamedTuple):
 
 
 class Lock(NamedTuple):
-    """A lock file that lies there: ``pid`` None where it holds none, ``alive`` None where nobody looked."""
+    """A lock file. ``pid`` is None if it holds none; ``alive`` is None if it was not checked."""
 
     path: str
     pid: int | None
@@ -56,7 +56,7 @@ class Lock(NamedTuple):
 
 
 class Attributes(NamedTuple):
-    """What lstat(2) says of subuid or subgid."""
+    """The result of lstat(2) on subuid or subgid."""
 
     path: str
     kind: str
@@ -66,7 +66,7 @@ class Attributes(NamedTuple):
 
 
 class FilesCarrying(NamedTuple):
-    """What files carry of a released range: how many names of files, and one of them ("" for none)."""
+    """How many file names carry ids of a quarantined range, and one of them ("" for none)."""
 
     name: str
     reserved_range: IdRange
@@ -75,9 +75,9 @@ class FilesCarrying(NamedTuple):
 
 
 class Misfits(NamedTuple):
-    """The files of a recorded volume whose owner has no place in its container's map: how many, and the first.
+    """The files of a recorded volume whose owner its container's map lacks: how many, and examples.
 
-    ``ids`` are the commonest of these owners, in words.
+    ``ids`` are the most common of these owners, as text.
     """
 
     path: str
@@ -89,12 +89,14 @@ class Misfits(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Facts:
-    """Everything that a rule may depend on. Without slots: what several rules need is worked out once, and kept.
+    """Everything that a rule may depend on.
 
-    ``namespaces`` run on this machine; ``image`` are the accounts of --passwd; ``scanned`` is what --scan found of the
-    released ranges, None where nothing was scanned; ``intent`` is that of a run that did not finish;
-    ``elsewhere`` are owners whom a directory service knows, though it does not list them; ``misfits`` is what
-    --volumes found.
+    ``namespaces`` are the user namespaces that run on this machine. ``image`` has the accounts of
+    --passwd. ``scanned`` is what --scan found of quarantined ranges, None without it.
+    ``intent`` is that of an interrupted run. ``elsewhere`` are owners that a directory service
+    knows but does not list. ``misfits`` is what --volumes found.
+
+    It has no slots, because cached_property keeps what several rules need.
     """
 
     state: HostState
@@ -109,20 +111,20 @@ class Facts:
     misfits: tuple[Misfits, ...] = ()
 
     def place(self, path: str, number: int = 0) -> str:
-        """path:line as it is typed for this root."""
+        """path:line, with the path below this root."""
         return self.state.layout.path(path) + (f":{number}" if number else "")
 
     def place_of(self, claim: Claim) -> str:
-        """Where a claim is written down, as it is typed for this root; "" where it is not."""
+        """path:line of the claim, below this root; "" for a claim that no file has."""
         return self.place(claim.path, claim.number) if claim.path else ""
 
     def overlaps(self, claims: Iterable[Claim]) -> tuple[Overlap, ...]:
-        """Claims as those whom a finding names beside the range that it is about."""
+        """Claims as the other parties of a finding's overlap."""
         return tuple(Overlap(self.place_of(claim), claim.holder, *claim[:2]) for claim in claims)
 
     @cached_property
     def claims(self) -> Claims:
-        """Who has which ids."""
+        """The index of all claims on this host."""
         return claims_of(self.state)
 
     @cached_property
@@ -132,22 +134,22 @@ class Facts:
 
     @cached_property
     def owners(self) -> dict[str, Allocation]:
-        """The allocation of each owner who has one; root, who may have many and others' too, is left out."""
+        """Allocations by owner. Root is left out: it may have several, and lines of others."""
         return {a.owner: a for a in self.state.ledger.allocations if a.owner != ROOT}
 
     @cached_property
     def grants(self) -> Grants:
-        """What our allocations are to have in both files, and what they have."""
+        """The lines that our allocations should have in both files, and those that they have."""
         return Grants(self.state)
 
     @cached_property
     def repair(self) -> Plan:
-        """What ``check --fix`` would put back."""
+        """The plan of ``check --fix``."""
         return make_repair(self.state)
 
     @cached_property
     def granted(self) -> dict[Kind, tuple[Claim, ...]]:
-        """By kind, everything that lines give to somebody, lowest first."""
+        """By kind, every range that a line grants, lowest first."""
         lines = sorted(
             (claim for claim in self.claims if claim.source == "subid"),
             key=lambda claim: (*claim[:2], claim.number),
@@ -161,13 +163,13 @@ class Facts:
         return Claims(sorted({(c.start, c.kind, c.holder): c for c in named}.values()))
 
     def grants_of(self, owner: str, kind: Kind) -> list[Grant]:
-        """The lines of an owner that every reader takes alike, in file order; empty ones are none."""
+        """The lines of an owner that every reader reads alike, in file order; no empty ones."""
         claims = self.by_owner[kind].get(owner, ())
         return [claim.value for claim in claims if isinstance(claim.value, Grant)]
 
     @cached_property
     def by_owner(self) -> dict[Kind, dict[str, list[Claim]]]:
-        """By kind and owner, what their lines give, in file order."""
+        """By kind and owner, the ranges that their lines grant, in file order."""
         found: dict[Kind, dict[str, list[Claim]]] = {kind: {} for kind in KINDS}
         for kind in KINDS:
             for claim in sorted(self.granted[kind], key=lambda claim: claim.number):
@@ -176,14 +178,14 @@ class Facts:
 
     @cached_property
     def reserved_ranges(self) -> Claims:
-        """What each allocation keeps others from, as the ledger has it."""
+        """The range that the ledger reserves for each allocation."""
         return self.claims.where(_is_reserved_range)
 
     @cached_property
     def taken(self) -> Claims:
-        """What belongs to somebody: lines, and what the ledger reserves besides.
+        """The ids with an owner: granted by lines, or reserved in the ledger.
 
-        What is intended to lie over the host's own ids is left out.
+        Claims that share the host's own ids on purpose are left out.
         """
         return self.claims.where(
             lambda claim: (
@@ -193,9 +195,10 @@ class Facts:
 
     @cached_property
     def given(self) -> dict[Kind, tuple[Claim, ...]]:
-        """By kind, what lines give, and what the ledger reserves besides: a block, a lost line.
+        """By kind, the ranges that lines grant, and what the ledger reserves beyond these lines.
 
-        What root means by lines about the host's own ids is left out.
+        The ledger reserves more for a block of 'single-uid', or if a line was lost. Lines in which
+        root shares the host's own ids on purpose are left out.
         """
         found: dict[Kind, tuple[Claim, ...]] = {}
         for kind in KINDS:
@@ -210,31 +213,36 @@ class Facts:
         return found
 
     def person(self, owner: str) -> User | None:
-        """The ordinary account of an owner: somebody, or a service, that can log in; None for any other."""
+        """The account of an owner that can log in, a person or a service, else None."""
         user = self.users.get(owner)
         return user if user and user.uid >= _FIRST_PERSON and user.uid != _NOBODY else None
 
     def is_nobody(self, owner: str) -> bool:
-        """Tell whether no account has this name or number, as far as can be seen from here."""
+        """Tell whether no account is known that has this name or number."""
         return owner not in self.users and owner not in self.elsewhere
 
     @cached_property
     def daemon(self) -> DaemonConfig | None:
-        """Docker's configuration; None where there is none, or none that can be read."""
+        """Docker's configuration; None if there is none or it cannot be read."""
         try:
             raw = self.state.daemon_json
             return None if raw is None else daemon_json.parse(raw, self.place(DAEMON_JSON))
         except InvalidFileError:
             return None
 
+    @property
+    def remap(self) -> str | None:
+        """The value of userns-remap in Docker's configuration; None if it has none."""
+        return self.daemon.get(daemon_json.REMAP) if self.daemon else None
+
 
 def _is_reserved_range(claim: Claim) -> bool:
-    """Tell whether it is the range of an allocation, and not what its map has besides."""
+    """Tell whether this is the reserved range of an allocation, not another part of its map."""
     return claim.source in {"allocation", "filler"} and claim.value is None
 
 
 class Seen(NamedTuple):
-    """What a rule sees: where, what, and the remedy. See Finding for the others."""
+    """One result of a rule; the fields are those of Finding."""
 
     place: str
     message: str
@@ -246,48 +254,38 @@ class Seen(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule of the audit: its story is what it is about, how it comes about, an example, and the remedy."""
+    """One rule. Its story says why it matters, how it comes about, an example, and what to do."""
 
     code: str
     severity: Severity
     title: str
     story: str
-    findings: Callable[[Facts], Iterator[Finding]]
+    look: Callable[[Facts], Iterator[Seen]]
+
+    def findings(self, facts: Facts) -> Iterator[Finding]:
+        """What the rule finds on a host."""
+        return (Finding(self.code, self.severity, **seen._asdict()) for seen in self.look(facts))
 
 
-# By code. Filled by the modules of this package as they are imported.
+# By code. The modules of this package fill it when they are imported.
 RULES: dict[str, Rule] = {}
 
 
 def rule(
     code: str, severity: Severity
 ) -> Callable[[Callable[[Facts], Iterator[Seen]]], Callable[[Facts], Iterator[Seen]]]:
-    """Note a function as the rule of this code."""
+    """Register a function as the rule of this code."""
 
-    def noted(look: Callable[[Facts], Iterator[Seen]]) -> Callable[[Facts], Iterator[Seen]]:
-        def findings(facts: Facts) -> Iterator[Finding]:
-            for seen in look(facts):
-                place, message, hint, *_ = seen
-                yield Finding(
-                    code,
-                    severity,
-                    message,
-                    hint,
-                    place,
-                    table=seen.table,
-                    overlaps=seen.overlaps,
-                    overlaps_left_out=seen.overlaps_left_out,
-                )
-
+    def register(look: Callable[[Facts], Iterator[Seen]]) -> Callable[[Facts], Iterator[Seen]]:
         title, _, story = inspect.cleandoc(look.__doc__ or "").partition("\n\n")
-        RULES[code] = Rule(code, severity, title.removesuffix("."), story, findings)
+        RULES[code] = Rule(code, severity, title.removesuffix("."), story, look)
         return look
 
-    return noted
+    return register
 
 
 def listed(words: Iterable[str], most: int = 3, *, count: int = 0) -> str:
-    """Some of the words, and how many more there are: of ``count``, or of these."""
+    """The first words, and how many more there are, of ``count`` if it is larger."""
     several = list(words)
     more = max(count, len(several)) - most
     return ", ".join(several[:most]) + (f" and {more} more" if more > 0 else "")

@@ -1,4 +1,4 @@
-"""Rules about Docker: what daemon.json says of userns-remap, and whether the daemon can follow it."""
+"""Rules about Docker: userns-remap in daemon.json, and whether the daemon can use it."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _NUMBER = re.compile("[0-9]{1,10}")
 def daemon_json_unreadable(facts: Facts) -> Iterator[Seen]:
     """Docker's daemon.json cannot be read.
 
-    The daemon does not start from such a file, or takes something else from it than it seems to say: comments, a
-    trailing comma, a byte order mark and an unknown form of a value stop it, and of a key that stands there twice the
-    last counts.
+    The daemon does not start from such a file, or reads it differently from how it looks. A
+    comment, a trailing comma, a byte order mark or a value of an unknown form stops it. If a
+    key appears twice, the last one counts.
 
         {
           "userns-remap": "dockremap",
         }                               a comma before the brace
 
-    Correct the file; the place is the first character that does not fit.
+    Correct the file. The reported place is the first character that does not fit.
     """
     for found in facts.unread:
         if found.path == DAEMON_JSON:
@@ -44,16 +44,19 @@ def daemon_json_unreadable(facts: Facts) -> Iterator[Seen]:
         yield Seen(
             error.place,
             error.fact,
-            "Docker does not start from it, or reads it in another way: correct it",
+            "correct it: Docker does not start from it, or reads something else",
         )
 
 
-def _remapped(facts: Facts) -> tuple[str, str] | None:
-    """The value of userns-remap, and the user whom it means; None where it is off, or dockerd makes what it needs."""
-    value = facts.daemon.get(daemon_json.REMAP) if facts.daemon else None
-    user = remap_user(facts.state, value) if value is not None else None
+def _remapped(facts: Facts) -> tuple[str, str]:
+    """The value of userns-remap and its user.
+
+    Both are "" if remapping is off, or if dockerd creates the user itself.
+    """
+    value = facts.remap
+    user = None if value is None else remap_user(facts.state, value)
     if value is None or user is None or (value == "default" and DEFAULT_OWNER not in facts.users):
-        return None
+        return "", ""
     return value, user
 
 
@@ -61,118 +64,117 @@ def _remapped(facts: Facts) -> tuple[str, str] | None:
 def remap_user_missing(facts: Facts) -> Iterator[Seen]:
     """Docker's userns-remap names a user that does not exist.
 
-    dockerd looks the user up when it starts, and does not start without ("can't create ID mappings").
+    dockerd looks the user up when it starts. Without the user it does not start ("can't create
+    ID mappings").
 
-        "userns-remap": "dockremap"     and no dockremap in passwd
+        "userns-remap": "dockremap"     passwd has no dockremap
 
-    Make the account ('usernsplan allocate' does), or name another user. "default" lets dockerd make dockremap itself.
+    Create the account ('usernsplan allocate' does it), or name another user. With "default",
+    dockerd creates dockremap itself.
     """
-    found = _remapped(facts)
-    if found and facts.is_nobody(found[1]):
-        message = f'"userns-remap" is "{found[0]}", and {facts.place(PASSWD)} has no {found[1]}: Docker does not start'
-        user = f"--uid {found[1]} NAME" if _NUMBER.fullmatch(found[1]) else shell(found[1])
+    value, user = _remapped(facts)
+    if user and facts.is_nobody(user):
+        fact = f"{facts.place(PASSWD)} has no {user}: Docker does not start"
+        option = f"--uid {user} NAME" if _NUMBER.fullmatch(user) else shell(user)
         yield Seen(
             facts.place(DAEMON_JSON),
-            message,
-            f"useradd --system --user-group {user}, or name another user",
+            f'"userns-remap" is "{value}", but {fact}',
+            f"useradd --system --user-group {option}, or name another user",
         )
 
 
 @rule("USN042", "error")
 def remap_group_missing(facts: Facts) -> Iterator[Seen]:
-    """Docker's userns-remap means a group that does not exist.
+    """Docker's userns-remap needs a group that does not exist.
 
-    Where the value names no group, dockerd looks for one of the user's name, or of his number where a number was said,
-    and does not start without.
+    If the value names no group, dockerd looks for a group with the user's name, or with the
+    user's number if the value is a number. Without that group it does not start.
 
-        "userns-remap": "dockremap"     and no group dockremap, because useradd made one without --user-group
+        "userns-remap": "dockremap"     useradd without --user-group made no group dockremap
 
-    groupadd --system NAME, or say the group: "userns-remap": "USER:GROUP".
+    Run groupadd --system NAME, or name the group: "userns-remap": "USER:GROUP".
     """
-    found = _remapped(facts)
-    if found is None or facts.is_nobody(found[1]):
+    value, user = _remapped(facts)
+    if not user or facts.is_nobody(user):
         return
-    value, user = found
-    wanted, said, group = value.partition(":")
-    # Without a group in the value, a number means the group of that number, and a name the group of that name.
-    group = group if said else wanted if _NUMBER.fullmatch(wanted) else user
+    wanted, colon, group = value.partition(":")
+    # If the value names no group, a number means the group with that gid, and a name the group
+    # with that name.
+    group = group if colon else wanted if _NUMBER.fullmatch(wanted) else user
     accounts = facts.state.accounts
     known = accounts.group_of(int(group)) if _NUMBER.fullmatch(group) else accounts.group(group)
-    # The groups of one whom a directory knows need not be listed here either.
+    # A directory service that does not list its users may not list its groups either.
     if known is None and user not in facts.elsewhere:
         what = "gid" if _NUMBER.fullmatch(group) else "group"
-        message = f'"userns-remap" is "{value}", and {facts.place(GROUP)} has no {what} {group}: Docker does not start'
+        fact = f"{facts.place(GROUP)} has no {what} {group}: Docker does not start"
         option = f"--gid {group} {shell(user)}" if what == "gid" else shell(group)
-        yield Seen(facts.place(DAEMON_JSON), message, f"groupadd --system {option}")
+        yield Seen(
+            facts.place(DAEMON_JSON),
+            f'"userns-remap" is "{value}", but {fact}',
+            f"groupadd --system {option}",
+        )
 
 
 @rule("USN043", "error")
 def remap_range_missing(facts: Facts) -> Iterator[Seen]:
     """Docker's remap user has no range in subuid or in subgid.
 
-    dockerd does not start: "no subuid ranges found for user". It looks into subgid by the user's name as well, whatever
-    group was said.
+    dockerd does not start: "no subuid ranges found for user". It uses the user's name for
+    subgid as well, even if userns-remap names a group.
 
-        "userns-remap": "dockremap"     and no line of dockremap in subuid
+        "userns-remap": "dockremap"     subuid has no line of dockremap
 
-    'usernsplan allocate --strategy per-container' gives it one; 'usernsplan check --fix' puts one of ours back.
+    'usernsplan allocate --strategy per-container' grants a range. If the range was ours,
+    'usernsplan check --fix' restores it.
     """
-    found = _remapped(facts)
-    for kind, path in PATHS.items() if found else ():
-        if found and found[1] not in facts.by_owner[kind]:
-            message = (
-                f'"userns-remap" is "{found[0]}", and {facts.place(path)} has no line of {found[1]}'
-            )
-            yield Seen(
-                facts.place(DAEMON_JSON),
-                f"{message}: Docker does not start",
-                _grant(facts, found[1]),
-            )
-
-
-def _grant(facts: Facts, user: str) -> str:
-    inline = facts.state.layout.inline
-    if user in facts.owners:
-        return f"{inline('check --fix')} puts it back"
-    return "grant it one: usermod --add-subuids FIRST-LAST --add-subgids FIRST-LAST " + shell(user)
+    value, user = _remapped(facts)
+    for kind, path in PATHS.items():
+        if user and user not in facts.by_owner[kind]:
+            fact = f"{facts.place(path)} has no line of {user}: Docker does not start"
+            hint = f"usermod --add-subuids FIRST-LAST --add-subgids FIRST-LAST {shell(user)}"
+            if user in facts.owners:
+                hint = f"{facts.state.layout.inline('check --fix')} restores it"
+            yield Seen(facts.place(DAEMON_JSON), f'"userns-remap" is "{value}", but {fact}', hint)
 
 
 @rule("USN044", "error")
 def remap_is_off(facts: Facts) -> Iterator[Seen]:
-    """Docker's userns-remap is there and switches nothing on, while ids are allocated for it.
+    """Docker's userns-remap is set but has no effect, and ids are allocated for it.
 
-    "root" turns remapping off with a mere warning in the daemon's log, and "" turns it off without one. Containers then
-    run as the host's root, and the file looks as if they did not.
+    "root" turns remapping off, with only a warning in the daemon's log. "" turns it off
+    without any warning. Containers then run as the host's root, although the file seems to say
+    otherwise.
 
         "userns-remap": ""
 
-    Set it to the allocation's owner ('usernsplan allocate' does, with --replace-remap), or take the key out and release
-    the allocation.
+    Set it to the allocation's owner ('usernsplan allocate' does it, with --replace-remap). Or
+    remove the key and release the allocation.
     """
-    value = facts.daemon.get(daemon_json.REMAP) if facts.daemon else None
-    meant = _for_docker(facts)
+    value, meant = facts.remap, _for_docker(facts)
     if value is not None and meant and remap_user(facts.state, value) is None:
-        message = f'"userns-remap" is "{value}", which switches it off, and {meant} is allocated for Docker'
+        message = (
+            f'"userns-remap" is "{value}", which turns it off, but {meant} is allocated for Docker'
+        )
         yield Seen(
-            facts.place(DAEMON_JSON),
-            message,
-            f'"userns-remap": "{meant}" is meant, and then: {RESTART}',
+            facts.place(DAEMON_JSON), message, f'set "userns-remap": "{meant}", then run: {RESTART}'
         )
 
 
 @rule("USN045", "info")
 def remap_is_elsewhere(facts: Facts) -> Iterator[Seen]:
-    """Ids are allocated for Docker, and its configuration does not name them.
+    """Ids are allocated for Docker, but its configuration does not use them.
 
-    Docker runs its containers by another map, or as the host's root, while a range is kept for it.
+    Docker runs its containers with another map, or as the host's root. The range stays
+    reserved and unused.
 
-    The key was taken out, Docker's package came with another file, the allocation was made with --no-daemon-config, or
-    the daemon gets --userns-remap on its command line, which cannot be seen from here.
+    The key was removed, Docker's package installed another file, or the allocation was made
+    with --no-daemon-config. The daemon may also get --userns-remap on its command line, which
+    usernsplan cannot see.
 
-    'usernsplan allocate' with the words of the allocation sets it; 'usernsplan release default' gives the range up.
+    Run the 'usernsplan allocate' command of the allocation again to set it
+    ('usernsplan history' has it). 'usernsplan release default' gives the range up.
     """
-    value = facts.daemon.get(daemon_json.REMAP) if facts.daemon else None
-    meant = _for_docker(facts)
+    value, meant = facts.remap, _for_docker(facts)
     if (
         "docker" not in facts.state.engines
         or not meant
@@ -181,41 +183,45 @@ def remap_is_elsewhere(facts: Facts) -> Iterator[Seen]:
         return
     user = remap_user(facts.state, value) if value is not None else None
     if value is None or user not in {None, meant}:
-        says = "there is no" if value is None else f'"{value}" is another'
-        message = f"{meant} is allocated for Docker, and {says} userns-remap"
-        hint = "the words that allocated it set it, and --replace-remap replaces another one"
-        yield Seen(facts.place(DAEMON_JSON), message, hint)
+        present = "there is no userns-remap" if value is None else f'userns-remap is "{value}"'
+        yield Seen(
+            facts.place(DAEMON_JSON),
+            f"{meant} is allocated for Docker, but {present}",
+            f'set "userns-remap": "{meant}", then run: {RESTART}',
+        )
 
 
 def _for_docker(facts: Facts) -> str:
-    """The owner of the allocation that was made for Docker's daemon; "" where none was."""
+    """The owner of the allocation for Docker's daemon; "" if there is none."""
     return next((a.owner for a in facts.state.ledger.allocations if a.name == DEFAULT_NAME), "")
 
 
 @rule("USN046", "warning")
 def order_makes_the_map(facts: Facts) -> Iterator[Seen]:
-    """Docker's map depends on the order of lines that the next useradd sorts.
+    """Docker's map depends on the order of the lines, and the next useradd sorts them.
 
-    Docker lays the ranges of its remap user end to end, in the order of the file. useradd sorts the file by start when
-    it gives out a range: container root is then another host id, without a word, and the daemon starts with a new,
-    empty data folder.
+    Docker lays the ranges of its remap user end to end, in the order of the file. useradd
+    sorts the file by start when it grants a range. Container root is then another host id.
+    Nothing reports this: the daemon starts with a new, empty data folder.
 
         dockremap:2:1
         dockremap:524288:2      the filler
-        dockremap:3:65533       useradd puts this line second
+        dockremap:3:65533       useradd moves this line to the second place
 
-    After a useradd run 'usernsplan check --fix' (or the words that allocated it), which puts them back in order. A map
-    whose lines ascend by themselves has no such trouble: the strategies per-container and single-uid.
+    After a useradd, run 'usernsplan check --fix' (or the command that allocated the ids): it
+    restores the order. A map whose lines are already sorted does not have this problem: use
+    the strategy per-container or single-uid.
     """
-    found = _remapped(facts)
-    for kind, path in PATHS.items() if found else ():
-        lines = facts.grants_of(found[1] if found else "", kind)
+    _, user = _remapped(facts)
+    for kind, path in PATHS.items():
+        lines = facts.grants_of(user, kind) if user else []
         if any(after.start < before.start for before, after in pairwise(lines)):
-            message = f"the order of the {len(lines)} lines of {lines[0].owner} makes Docker's map; useradd would sort them"
-            fix = facts.state.layout.inline("check --fix")
-            hint = (
-                f"after a useradd, {fix} puts them back"
-                if lines[0].owner in facts.owners
-                else "use one line"
+            message = (
+                f"Docker's map depends on the order of the {len(lines)} lines of {lines[0].owner}, "
+                "which useradd sorts"
             )
+            hint = "use one line"
+            if lines[0].owner in facts.owners:
+                fix = facts.state.layout.inline("check --fix")
+                hint = f"after a useradd, {fix} restores the order"
             yield Seen(facts.place(path, lines[0].number), message, hint)

@@ -1,4 +1,4 @@
-"""Rules about the ledger: whether the files still say what it says, and what became of what was released."""
+"""Rules about the ledger: whether the files agree with it, and the state of quarantined ranges."""
 
 from __future__ import annotations
 
@@ -29,78 +29,87 @@ if TYPE_CHECKING:
 def lines_missing(facts: Facts) -> Iterator[Seen]:
     """Lines of an allocation are missing.
 
-    Engines that read subuid and subgid find no ids for the container: newuidmap refuses, dockerd does not start. And
-    useradd, which knows no ledger, may give the range to a new account.
+    Engines that read subuid and subgid find no ids for the container: newuidmap refuses, and
+    dockerd does not start. useradd, which does not know the ledger, may give the range to a
+    new account.
 
-    userdel of the owner, an editor, a configuration tool that writes the whole file, or a backup that was put back.
+    Possible causes: userdel of the owner, an editor, a configuration tool that writes the
+    whole file, or a restored backup.
 
-        usernsplan-web:524288:65536     stands in the ledger, and no more in subuid
+        usernsplan-web:524288:65536     in the ledger, but no longer in subuid
 
-    'usernsplan check --fix' puts them back as they were granted, unless somebody else has the range by now.
+    'usernsplan check --fix' restores the lines as they were granted, unless the range now has
+    another owner.
     """
     for a, one, have in _drifted(facts):
         lacking = Counter(one.wanted) - Counter(_raw(have))
         if lacking and not Counter(_raw(have)) - Counter(one.wanted):
-            message = f"'{a.name}' lacks {_shown(lacking)}"
-            yield Seen(facts.place(one.path), message, _fix(facts, a))
+            yield Seen(facts.place(one.path), f"'{a.name}' lacks {_shown(lacking)}", _fix(facts, a))
 
 
 @rule("USN051", "error")
 def lines_reordered(facts: Facts) -> Iterator[Seen]:
-    """Lines of an allocation stand in another order, which makes another map of them.
+    """Lines of an allocation are in another order, which changes the map.
 
-    Docker lays an owner's lines end to end in the order of the file. In another order container root is another host
-    id: images and containers seem gone, and files that the containers make belong to somebody else.
+    Docker lays an owner's lines end to end, in the order of the file. In another order,
+    container root is another host id. Images and containers seem lost, and files that the
+    containers create belong to the wrong owner.
 
-    useradd sorts the file by start whenever it gives out a range.
+    useradd sorts the file by start whenever it grants a range.
 
         dockremap:2:1
-        dockremap:3:65533       sorted: container id 1 is host id 3 now
+        dockremap:3:65533       sorted: container id 1 is now host id 3
         dockremap:524288:2
 
-    'usernsplan check --fix' puts them back in order; then restart Docker. Files that were made meanwhile keep the ids
-    that they got.
+    'usernsplan check --fix' restores the order. Then restart Docker. Files that were created
+    since then keep their wrong ids.
     """
     for a, one, have in _drifted(facts):
         if Counter(_raw(have)) == Counter(one.wanted):
-            message = f"the {len(have)} lines of '{a.name}' stand in another order, which changes Docker's map"
+            message = (
+                f"the {len(have)} lines of '{a.name}' are in another order, "
+                "which changes Docker's map"
+            )
             yield Seen(facts.place(one.path, have[0].number), message, _fix(facts, a))
 
 
 @rule("USN052", "error")
 def other_lines(facts: Facts) -> Iterator[Seen]:
-    """An owner of an allocation has other lines than those that were granted.
+    """An owner of an allocation has lines that were not granted.
 
-    Readers join all lines of an owner: the container's map has ids that usernsplan did not give, or has them twice,
-    which the kernel refuses.
+    Readers join all lines of an owner. The container's map then has ids that usernsplan did
+    not grant, or has ids twice, which the kernel refuses.
 
-    Somebody changed one of our lines, doubled it, or added a range to the owner (dockerd does for dockremap when it
-    makes the user itself).
+    One of our lines was changed or duplicated, or the owner was granted another range. dockerd
+    does that for dockremap when it creates the user itself.
 
         usernsplan-web:524288:65536     as the ledger has it
-        usernsplan-web:700000:65536     nobody knows why
+        usernsplan-web:700000:65536     from an unknown source
 
-    Take the other lines out, and run 'usernsplan check --fix' where one of ours is missing. What others wrote is never
-    taken out by itself.
+    Remove the other lines. If one of ours is missing, run 'usernsplan check --fix'. usernsplan
+    never removes lines that others wrote.
     """
     for a, one, have in _drifted(facts):
         others = Counter(_raw(have)) - Counter(one.wanted)
         if others:
             line = next(line for line in reversed(have) if ended(line.raw) in others)
             twice = set(others) <= set(one.wanted)
-            message = f"{one.owner} has {_shown(others)}, " + (
-                "twice" if twice else f"which is not of '{a.name}'"
-            )
-            message += f": {_shown(Counter(one.wanted))} is" if not twice else ""
+            message = f"{one.owner} has {_shown(others)} twice"
+            if not twice:
+                granted = _shown(Counter(one.wanted))
+                message = f"{one.owner} has {_shown(others)}, but '{a.name}' was granted {granted}"
             yield Seen(
                 facts.place(one.path, line.number),
                 message,
-                "take it out: readers join an owner's lines",
+                "remove it: readers join an owner's lines",
             )
 
 
 def _drifted(facts: Facts) -> Iterator[tuple[Allocation, Holding, list[Line]]]:
-    """What does not stand as it was granted. While a run is unfinished, nothing is: it is mended first."""
+    """The lines of allocations that differ from what was granted.
+
+    None during an interrupted run: the run has to be finished first.
+    """
     if facts.state.ledger.interrupted:
         return
     for a in facts.state.ledger.allocations:
@@ -119,27 +128,27 @@ def _shown(lines: Counter[bytes]) -> str:
 
 def _fix(facts: Facts, a: Allocation) -> str:
     if a.name in facts.repair.restored:
-        return f"{facts.state.layout.inline('check --fix')} puts them back as they were granted"
+        return f"{facts.state.layout.inline('check --fix')} restores the lines as they were granted"
     release = facts.state.layout.inline(f"release {shell(a.name)}")
-    return (
-        f"somebody else has the range, or its owner has other lines: take these out, or {release}"
-    )
+    return f"the range has another owner, or its owner has other lines: remove these, or {release}"
 
 
 @rule("USN053", "warning")
 def unknown_to_the_ledger(facts: Facts) -> Iterator[Seen]:
-    """A line has a name of ours, and the ledger does not know it.
+    """A line has a name of ours that the ledger does not know.
 
-    Owners that begin with 'usernsplan-' are ours. One that the ledger does not know is nobody's: 'usernsplan list' does
-    not show it, and 'usernsplan release' cannot take it out.
+    Owner names that begin with 'usernsplan-' are ours. If the ledger does not know one,
+    nothing manages it: 'usernsplan list' does not show it, and 'usernsplan release' cannot
+    remove it.
 
-    The ledger was lost or put back from an older backup, the line was copied from another host, or a released line was
-    put back.
+    The ledger was lost or restored from an older backup, the line was copied from another
+    host, or a released line was restored.
 
         usernsplan-old:589824:65536
 
-    Adopt it ('usernsplan allocate --strategy per-container old --start 589824'), or take the line out. Where the whole
-    ledger is gone, 'usernsplan ledger rebuild' adopts all that is sure.
+    Adopt it ('usernsplan allocate --strategy per-container old --start 589824'), or remove the
+    line. If the whole ledger is lost, 'usernsplan ledger rebuild' adopts everything that is
+    certain.
     """
     if facts.state.ledger.interrupted or any(found.path == LEDGER for found in facts.unread):
         return
@@ -148,14 +157,18 @@ def unknown_to_the_ledger(facts: Facts) -> Iterator[Seen]:
         for owner, spans in facts.by_owner[kind].items():
             if owner.startswith(OWN_PREFIX) and owner not in known:
                 name = owner.removeprefix(OWN_PREFIX)
-                message = f"the ledger knows no '{name}', and {owner} has {listed([span.ids for span in spans])}"
+                has = listed(span.ids for span in spans)
+                message = f"{owner} has {has}, but the ledger does not know '{name}'"
                 adopt = _adopting(facts, name, spans)
-                hint = f"{adopt} adopts it; or take the line out" if adopt else "take the line out"
-                yield Seen(facts.place_of(spans[0]), message, hint)
+                yield Seen(
+                    facts.place_of(spans[0]),
+                    message,
+                    f"{adopt} adopts it; or remove the line" if adopt else "remove the line",
+                )
 
 
 def _adopting(facts: Facts, name: str, spans: Sequence[Claim]) -> str:
-    """The words that make an allocation of these lines; "" where there are none."""
+    """The command that adopts these lines; "" if none can."""
     strategies = {a.strategy for a in facts.state.ledger.allocations}
     try:
         check_name(name)
@@ -172,23 +185,23 @@ def _adopting(facts: Facts, name: str, spans: Sequence[Claim]) -> str:
 
 @rule("USN054", "warning")
 def run_interrupted(facts: Facts) -> Iterator[Seen]:
-    """A run of usernsplan was interrupted, or is still under way.
+    """A run of usernsplan was interrupted, or is still in progress.
 
-    What it was about to do is in the ledger, and the files may be half-way. Nothing is lost: the next 'allocate' or
-    'release' completes it or puts it back, and says which.
+    The ledger has what the run was about to do; the files may be half changed. Nothing is
+    lost: the next 'allocate' or 'release' finishes the run or puts it back, and reports which.
 
-    A kill, a full disk or a power cut in the middle of a run. Where a run is at work at this very moment, the same is
-    seen for a moment.
+    A kill, a full disk or a power cut interrupted it. A run that is at work at this moment
+    looks the same for a short time.
 
-    'usernsplan check --fix' mends it.
+    'usernsplan check --fix' repairs it.
     """
     if facts.state.ledger.interrupted:
-        words = (
-            f" ({in_words(facts.intent.command)})" if facts.intent and facts.intent.command else ""
-        )
-        hint = f"{facts.state.layout.inline('check --fix')} completes it or puts it back"
+        command = facts.intent.command if facts.intent else ""
+        which = f" ({in_words(command)})" if command else ""
         yield Seen(
-            facts.place(LEDGER), f"a run was interrupted{words}, or is still under way", hint
+            facts.place(LEDGER),
+            f"a run was interrupted{which}, or is still in progress",
+            f"{facts.state.layout.inline('check --fix')} finishes it or puts it back",
         )
 
 
@@ -196,13 +209,13 @@ def run_interrupted(facts: Facts) -> Iterator[Seen]:
 def ledger_unreadable(facts: Facts) -> Iterator[Seen]:
     """The ledger cannot be read.
 
-    Nothing is known of what was allocated: 'allocate' and 'release' refuse to work, and rules that compare with the
-    ledger were left out here.
+    Without the ledger, usernsplan does not know what is allocated. 'allocate' and 'release'
+    refuse to work, and this check skipped the rules that compare with the ledger.
 
-    A damaged disk, a file that was cut off, or a ledger that a newer usernsplan wrote.
+    A disk is damaged, the file was truncated, or a newer usernsplan wrote the ledger.
 
-    Put back a copy of the file from a backup, or use the newer usernsplan. Where it is lost, 'usernsplan ledger
-    rebuild' shows what other files tell of it, and makes a new one.
+    Restore the file from a backup, or use the newer usernsplan. If the ledger is lost,
+    'usernsplan ledger rebuild' shows what other files know about it, and makes a new one.
     """
     for found in facts.unread:
         if found.path == LEDGER:
@@ -211,32 +224,34 @@ def ledger_unreadable(facts: Facts) -> Iterator[Seen]:
 
 @rule("USN056", "warning")
 def still_carried(facts: Facts) -> Iterator[Seen]:
-    """Files still carry ids of a range that was released (--scan).
+    """Files still carry ids of a quarantined range (--scan).
 
-    As long as they do the range must not be forgotten: a new container that gets it would own these files.
+    Do not forget the range before these files are changed: the next container that gets the
+    range would own them.
 
         usernsplan release web
-        /srv/web/index.html belongs to 524321   container uid 33 of what was web
+        /srv/web/index.html belongs to 524321   container uid 33 of the former web
 
-    'usernsplan find-owned NAME DIR' lists them. Give them away ('usernsplan fix-volume DIR --container NEW --from NAME'
-    does, and chown) or remove them.
+    'usernsplan find-owned NAME DIR' lists the files. Give them another owner
+    ('usernsplan fix-volume DIR --container NEW --from NAME', or chown), or delete them.
     """
     for found in facts.scanned or ():
         if found.entries:
-            more = f", {found.example} for one" if found.example else ""
-            message = f"{found.entries} files carry ids of '{found.name}' ({found.reserved_range}), which was released{more}"
+            more = f", for example {found.example}" if found.example else ""
+            files = "1 file carries" if found.entries == 1 else f"{found.entries} files carry"
+            ids = f"the released '{found.name}' ({found.reserved_range})"
             yield Seen(
                 facts.place(LEDGER),
-                message,
-                "give them away or remove them before the range is forgotten",
+                f"{files} ids of {ids}{more}",
+                "change their owner or delete them before you forget the range",
             )
 
 
 @rule("USN057", "info")
 def can_be_forgotten(facts: Facts) -> Iterator[Seen]:
-    """No file that was looked at carries a released range any more (--scan).
+    """No scanned file carries ids of a quarantined range any more (--scan).
 
-    The range can be given out again, if the folders that were scanned are all that there are.
+    The range can be given out again, if you scanned every folder that may have its files.
 
     'usernsplan release --forget NAME' frees it.
     """
@@ -250,7 +265,8 @@ def can_be_forgotten(facts: Facts) -> Iterator[Seen]:
                 else ""
             )
             forget = facts.state.layout.inline(f"release --forget {shell(found.name)}{which}")
-            message = (
-                f"no file that was scanned carries ids of '{found.name}' ({found.reserved_range})"
+            yield Seen(
+                facts.place(LEDGER),
+                f"no scanned file carries ids of '{found.name}' ({found.reserved_range})",
+                f"{forget} frees it",
             )
-            yield Seen(facts.place(LEDGER), message, f"{forget} frees it")

@@ -1,4 +1,4 @@
-"""Rules about the host: whether useradd still finds ranges, whether the files count at all, what locks lie about."""
+"""Rules about the host: ranges left for useradd, whether the files are read, and lock files."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from usernsplan.audit.base import Facts, Seen, rule
 from usernsplan.claims.useradd import useradd
 from usernsplan.errors import InvalidFileError
+from usernsplan.escape import operand
 from usernsplan.formats import login_defs
 from usernsplan.formats.subid import PATHS
 from usernsplan.layout import LOGIN_DEFS, NSSWITCH
@@ -19,137 +20,152 @@ _FEW = 10
 
 @rule("USN060", "warning")
 def useradd_runs_short(facts: Facts) -> Iterator[Seen]:
-    """Ranges for useradd are about to run out.
+    """Ranges for useradd will soon run out.
 
-    It looks for SUB_UID_COUNT ids in a row between SUB_UID_MIN and SUB_UID_MAX, and for as many gids. Fewer than ten
-    such places are left.
+    For each new user, useradd looks for SUB_UID_COUNT consecutive ids between SUB_UID_MIN and
+    SUB_UID_MAX, and for gids in the same way. Fewer than ten such ranges are left. When none
+    is left, useradd fails (USN061).
 
-        SUB_UID_MAX 700000      and five accounts have their ranges below
+        SUB_UID_MAX 700000      five accounts already have their ranges below it
 
-    Raise SUB_UID_MAX and SUB_GID_MAX in login.defs, or take lines out that nobody needs any more.
+    Raise SUB_UID_MAX and SUB_GID_MAX in login.defs, or remove lines that nobody needs any
+    more.
     """
     for path, key, left in _left(facts):
         if 0 < left < _FEW:
-            message = f"useradd finds {left} more ranges between {key}_MIN and {key}_MAX"
-            yield Seen(facts.place(path), message, f"raise {key}_MAX in {facts.place(LOGIN_DEFS)}")
+            yield Seen(
+                facts.place(path),
+                f"useradd has only {left} more ranges between {key}_MIN and {key}_MAX",
+                f"raise {key}_MAX in {facts.place(LOGIN_DEFS)}",
+            )
 
 
 @rule("USN061", "error")
 def useradd_is_out(facts: Facts) -> Iterator[Seen]:
     """No range is left for useradd.
 
-    Every useradd of a person fails with status 16, "Can't get unique subordinate UID range": no account is made at all.
+    Every useradd of a person fails with status 16, "Can't get unique subordinate UID range",
+    and creates no account at all.
 
-    The ranges are used up; or one line takes everything, as 3:4294967292 for a container that shares the host's ids.
+    All ranges are in use, or one line takes everything, for example 3:4294967292 for a
+    container that shares the host's ids.
 
         bob:100000:600000001
 
-    Raise SUB_UID_MAX and SUB_GID_MAX in login.defs, or take such a line out; useradd -F, or SUB_UID_COUNT 0, makes
-    accounts without ranges.
+    Raise SUB_UID_MAX and SUB_GID_MAX in login.defs, or remove such a line. useradd -F and
+    SUB_UID_COUNT 0 create accounts without ranges.
     """
     for path, key, left in _left(facts):
         if left == 0:
-            message = f"useradd finds no range between {key}_MIN and {key}_MAX: it makes no account any more"
+            message = (
+                f"useradd finds no range between {key}_MIN and {key}_MAX: "
+                "it cannot create accounts any more"
+            )
             yield Seen(facts.place(path), message, f"raise {key}_MAX in {facts.place(LOGIN_DEFS)}")
 
 
 def _left(facts: Facts) -> Iterator[tuple[str, str, int]]:
-    """How many ranges useradd still finds in each file that is there; a MIN above its MAX is told by itself."""
-    found = useradd(facts.state)
-    if found:
-        lefts = zip(
-            PATHS.values(),
-            ("SUB_UID", "SUB_GID"),
-            found.areas,
-            (found.uids, found.gids),
-            strict=True,
-        )
-        yield from (
-            (path, key, left) for path, key, area, left in lefts if area and left is not None
-        )
+    """How many ranges useradd still finds for each existing file: path, key, count.
+
+    A MIN above its MAX is left out: USN063 reports it.
+    """
+    if found := useradd(facts.state):
+        keys, counts = ("SUB_UID", "SUB_GID"), (found.uids, found.gids)
+        for path, key, area, left in zip(PATHS.values(), keys, found.areas, counts, strict=True):
+            if area and left is not None:
+                yield path, key, left
 
 
 @rule("USN062", "error")
 def files_bypassed(facts: Facts) -> Iterator[Seen]:
-    """nsswitch.conf takes subordinate ids from elsewhere: the files are not read.
+    """nsswitch.conf takes subordinate ids from a service: the files are not read.
 
-    With another service than 'files', newuidmap and Podman ask that service and read neither subuid nor subgid; usermod
-    writes nothing, with status 0. Docker reads the files all the same: the host's engines disagree.
+    With a service other than 'files', newuidmap and Podman ask that service and read neither
+    subuid nor subgid. usermod writes nothing and still exits with status 0. Docker reads the
+    files anyway, so the host's engines disagree.
 
         subid: sss
 
-    Grant ranges in that service, or say 'subid: files'.
+    Grant ranges in that service, or set 'subid: files'.
     """
     if not facts.state.subid_source.reads_files:
         services = " ".join(facts.state.subid_source.services)
-        message = f"'subid: {services}': newuidmap and Podman do not read subuid and subgid"
-        hint = "grant ranges in that service, or say 'subid: files'"
-        yield Seen(facts.place(NSSWITCH, facts.state.subid_source.number), message, hint)
+        yield Seen(
+            facts.place(NSSWITCH, facts.state.subid_source.number),
+            f"'subid: {services}': newuidmap and Podman do not read subuid and subgid",
+            "grant ranges in that service, or set 'subid: files'",
+        )
 
 
 @rule("USN063", "error")
 def login_defs_wrong(facts: Facts) -> Iterator[Seen]:
-    """login.defs says nothing useful of subordinate ids.
+    """login.defs has wrong settings for subordinate ids.
 
-    A number that shadow cannot read, or a MIN above its MAX: useradd fails, or takes what nobody expects.
+    shadow cannot read one of the numbers, or a MIN is above its MAX. useradd then fails, or
+    uses numbers that nobody expects.
 
         SUB_UID_MIN 100000
         SUB_UID_MAX 65536
 
-    Correct the keys, or take them out: the defaults are 100000 and 600100000.
+    Correct the keys, or remove them: the defaults are 100000 and 600100000.
     """
     try:
         defs = login_defs.parse(facts.state.login_defs, facts.place(LOGIN_DEFS))
     except InvalidFileError as error:
-        yield Seen(error.place, error.fact, "useradd stumbles over it too: correct the line")
+        yield Seen(error.place, error.fact, "correct the line: useradd cannot read it either")
         return
     for area in defs.areas:
         if area.first > area.last:
-            message = f"{area.key}_MIN {area.first} lies above {area.key}_MAX {area.last}: useradd finds no range"
+            message = (
+                f"{area.key}_MIN {area.first} is above {area.key}_MAX {area.last}: "
+                "useradd finds no range"
+            )
             yield Seen(facts.place(LOGIN_DEFS), message, "correct one of the two")
 
 
 @rule("USN064", "warning")
 def lock_is_stale(facts: Facts) -> Iterator[Seen]:
-    """A lock file was left by a process that is gone.
+    """A process that no longer exists left a lock file.
 
-    useradd, usermod and usernsplan put their pid into a lock file beside the file that they write. Where the process
-    is gone the next of them takes the lock over by itself; until then scripts that look for the file wait.
+    useradd, usermod and usernsplan write their pid into a lock file next to the file that they
+    change. If that process is gone, the next of these programs takes the lock over. Until
+    then, scripts that look for the lock file wait.
 
         /etc/subuid.lock        holds 4711, and no process has that pid
 
-    'usernsplan check --fix' removes it. In another root than this machine's nobody looks at processes: there it is said
-    of every lock.
+    'usernsplan check --fix' removes it. With --root, usernsplan cannot look at the processes
+    of that root, so it reports every lock there.
     """
     for lock in facts.locks:
         if lock.pid is None or lock.alive:
             continue
         hint = f"{facts.state.layout.inline('check --fix')} removes it"
-        message = f"the lock was left by process {lock.pid}, which is gone"
+        message = f"process {lock.pid}, which is gone, left this lock"
         if lock.alive is None:
-            message = f"a lock of process {lock.pid}, for which nobody looks in another root"
-            hint = "remove it if no useradd or usernsplan is at work there; the next one takes it over if none is"
+            message = f"a lock of process {lock.pid}, which cannot be checked in another root"
+            hint = "remove it if no useradd or usernsplan runs there, or let the next one take it"
         yield Seen(facts.place(lock.path), message, hint)
 
 
 @rule("USN065", "error")
 def lock_blocks(facts: Facts) -> Iterator[Seen]:
-    """A lock file holds no pid: useradd and usermod wait for it for ever.
+    """A lock file holds no pid: useradd and usermod never get the lock.
 
-    shadow takes a lock over only where it reads the pid of a process that is gone. An empty file, or a pid with a line
-    end behind it, is none: every useradd, usermod and usernsplan fails until somebody removes the file.
+    shadow takes a lock over only if it reads the pid of a process that is gone. It cannot read
+    a pid from an empty file, or if a newline follows the pid. Every useradd, usermod and
+    usernsplan fails until the file is removed.
 
-    A full disk while the lock was made, a backup that was put back, or a script that wrote the file with echo.
+    The disk was full when the lock was made, a backup was restored, or a script wrote the file
+    with echo.
 
         echo $$ >/etc/subuid.lock
 
-    Make sure that no useradd or usermod runs, and remove the file.
+    Make sure that no useradd or usermod is running, then remove the file.
     """
     for lock in facts.locks:
         if lock.pid is None:
-            place = facts.place(lock.path)
             yield Seen(
-                place,
-                "the lock holds no pid: useradd and usermod wait for it for ever",
-                "take it away",
+                facts.place(lock.path),
+                "the lock holds no pid: useradd and usermod never get it",
+                f"rm {operand(facts.place(lock.path))}",
             )

@@ -1,4 +1,4 @@
-"""Rules about where a range lies: what is kept for others by convention, and where ids end."""
+"""Rules about the numbers of a range: ids that are reserved for others, and the last ids."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ if TYPE_CHECKING:
 
 # SSSD's ldap_idmap_range_min and ldap_idmap_range_max, of sssd-ldap(5).
 _SSSD = range(200000, 2000200000)
-# From here on ids are negative to whoever keeps them in a signed number of 32 bits.
+# A program that stores ids as signed 32-bit numbers reads these as negative.
 _SIGNED = 2**31
 
 
 @rule("USN009", "warning")
 def over_reserved(facts: Facts) -> Iterator[Seen]:
-    """A range lies over ids that are kept for somebody else.
+    """A range contains ids that are reserved for others.
 
-    The numbers below 65536, and a few above, belong to somebody by convention: the system, people, systemd-homed,
-    DynamicUser=, nobody, systemd's foreign images. Others give them out without reading subuid. What the ledger has
-    reserved is somebody's outside of this host.
+    By convention, the ids below 65536 and a few above have owners: the system, people,
+    systemd-homed, DynamicUser=, nobody, systemd's foreign images. These give out ids without
+    reading subuid. The ledger's reservations are ids that are used outside this host.
 
-    Lines written by hand do it; useradd does where SUB_UID_MIN is low.
+    Lines written by hand cause it. useradd does too if SUB_UID_MIN is low.
 
         web:61184:4336          DynamicUser= takes its ids from here
 
-    Move the range to 524288 or above. Ids below 65536 are shared on purpose by the strategy 'shared' alone, and of
-    its lines nothing is said.
+    Move the range to 524288 or above. Only the strategy 'shared' shares ids below 65536, and
+    it does so on purpose, so this rule does not report its lines.
     """
     kept = facts.claims.where(
         lambda claim: (
@@ -52,24 +52,27 @@ def over_reserved(facts: Facts) -> Iterator[Seen]:
     for kind in KINDS:
         for span in facts.given[kind]:
             over = kept.over(*span[:2], kind)
-            found = [c for c in sorted(over, key=_rank) if not _is_told(facts, span, c)]
+            found = [c for c in sorted(over, key=_rank) if not _is_expected(facts, span, c)]
             if found and not span.is_intended:
                 whose = listed(map(_whose, found))
-                message = f"{span.owner}'s {span.ids} lies over what is kept for {whose}"
-                hint = "move it: free ranges begin at 524288"
-                overlaps = facts.overlaps(found)
-                yield Seen(facts.place_of(span), message, hint, overlaps=overlaps)
+                yield Seen(
+                    facts.place_of(span),
+                    f"{span.owner}'s {span.ids} overlaps what is reserved for {whose}",
+                    "move it: free ranges begin at 524288",
+                    overlaps=facts.overlaps(found),
+                )
 
 
 def _rank(kept: Claim) -> bool:
-    """Conventions first, then what the ledger reserves."""
+    """A sort key: conventions first, then reservations of the ledger."""
     return kept.source == "reservation"
 
 
-def _is_told(facts: Facts, span: Claim, kept: Claim) -> bool:
-    """Tell whether it is no news that a line lies there.
+def _is_expected(facts: Facts, span: Claim, kept: Claim) -> bool:
+    """Tell whether an overlap with a convention needs no report here.
 
-    Root is the system. Another rule tells whom a login may become by a line over system and people.
+    Root is the system. If the account can log in and its range overlaps the ids of the system or
+    of people, USN006 reports it.
     """
     if kept.source == "reservation":
         return False
@@ -78,31 +81,37 @@ def _is_told(facts: Facts, span: Claim, kept: Claim) -> bool:
 
 def _whose(kept: Claim) -> str:
     if kept.source == "reservation":
-        return f"'{kept.holder}' ({kept.ids}), as the ledger has it"
+        return f"'{kept.holder}' ({kept.ids}) in the ledger"
     return f"{kept.holder} ({kept.ids})"
 
 
 @rule("USN011", "warning")
 def over_directory(facts: Facts) -> Iterator[Seen]:
-    """Ranges lie where a directory service numbers its people.
+    """Ranges overlap the numbers that a directory service gives to people.
 
-    SSSD maps the accounts of an Active Directory to 200000-2000200000 unless it is told otherwise, in slices of
-    200000; winbind and LDAP have ranges of their own. Not all of these accounts can be listed from here, so a person
-    may have, or may get, an id that a container has.
+    By default, SSSD maps the accounts of an Active Directory to 200000-2000200000, in slices
+    of 200000. winbind and LDAP have ranges of their own. usernsplan cannot list all of these
+    accounts, so a person may have, or may get, an id of a container.
 
         passwd: files sss               in nsswitch.conf
-        containers:524288:65536         in subuid, and somebody of the domain is 524900
+        containers:524288:65536         in subuid, and a user of the domain has 524900
 
-    Compare with ldap_idmap_range_min and _max in sssd.conf (or the idmap config of smb.conf), and take ranges from
-    elsewhere: 'usernsplan allocate --pool FIRST-LAST'.
+    Compare with ldap_idmap_range_min and _max in sssd.conf (or the idmap config of smb.conf),
+    and use other ranges: 'usernsplan allocate --pool FIRST-LAST'.
     """
     service = advice.directory_service(facts.state)
     lines = [s for kind in KINDS for s in facts.granted[kind] if not s.is_intended]
     found = [s for s in lines if s.start < _SSSD.stop and _SSSD.start < s.stop]
     if service and found:
         first = facts.place_of(found[0])
-        message = f"accounts come from {service} too, and {len(found)} lines ({first} is one) lie in its default range"
-        hint = f"compare with the ids that {service} gives out here, by default {_SSSD.start}-{_SSSD.stop}"
+        message = (
+            f"accounts also come from {service}, and {len(found)} lines (the first is {first}) "
+            "are in its default range"
+        )
+        hint = (
+            f"compare with the ids that {service} gives out here; "
+            f"its default is {_SSSD.start}-{_SSSD.stop}"
+        )
         yield Seen(facts.place(NSSWITCH, facts.state.passwd_source.number), message, hint)
 
 
@@ -110,55 +119,56 @@ def over_directory(facts: Facts) -> Iterator[Seen]:
 def past_signed(facts: Facts) -> Iterator[Seen]:
     """A range reaches past 2147483647.
 
-    The kernel takes these ids, but some programs keep an id in a signed number of 32 bits and see them as negative:
-    runc and Docker among them. FreeIPA gives out its subordinate ids from 2147483648 on, too.
+    The kernel accepts these ids. But some programs, runc and Docker among them, store an id as
+    a signed 32-bit number and read these ids as negative. FreeIPA also gives out its
+    subordinate ids from 2147483648 on.
 
-        containers:2147450880:65536     half of it is negative to Docker
+        containers:2147450880:65536     Docker reads half of it as negative
 
     Move the range below 2147483648.
     """
     for span in _plain(facts):
         if _SIGNED < span.stop <= ID_LIMIT:
-            message = f"{span.owner}'s {span.ids} reaches past {_SIGNED - 1}"
             yield Seen(
                 facts.place_of(span),
-                message,
-                "runc and Docker see such ids as negative: move it",
+                f"{span.owner}'s {span.ids} reaches past {_SIGNED - 1}",
+                "move it: runc and Docker read such ids as negative",
             )
 
 
 @rule("USN014", "error")
 def past_all_ids(facts: Facts) -> Iterator[Seen]:
-    """A range reaches past 4294967294, the last id that there is.
+    """A range reaches past 4294967294, the last possible id.
 
-    The kernel refuses every map with such an id (EINVAL), so no container of this owner starts; usermod and dockerd
-    do not object before.
+    The kernel refuses every map with such an id (EINVAL), so no container of this owner
+    starts. usermod and dockerd accept the range before that.
 
         bob:4294901760:65536            one id too many
 
-    Give the owner a range that lies below.
+    Give the owner a lower range.
     """
     for span in _plain(facts):
         if span.stop > ID_LIMIT:
-            message = f"{span.owner}'s {span.ids} reaches past {ID_LIMIT - 1}, the last id"
             yield Seen(
                 facts.place_of(span),
-                message,
-                "the kernel refuses such a map: move the range",
+                f"{span.owner}'s {span.ids} reaches past {ID_LIMIT - 1}, the last id",
+                "move the range: the kernel refuses such a map",
             )
 
 
 @rule("USN015", "info")
 def outside_the_pool(facts: Facts) -> Iterator[Seen]:
-    """A range lies outside what login.defs sets apart for subordinate ids.
+    """A range is outside the area that login.defs sets for subordinate ids.
 
-    SUB_UID_MIN and SUB_UID_MAX say where useradd looks for ranges, and where other tools may expect them. A range
-    outside works; but nobody who plans ids by login.defs (a directory service, another tool) knows of it.
+    SUB_UID_MIN and SUB_UID_MAX say where useradd looks for ranges, and where other tools may
+    expect them. A range outside that area works. But tools that plan ids from login.defs, such
+    as a directory service, do not know about it.
 
         SUB_UID_MAX 600100000           in login.defs
         bob:700000000:65536             in subuid
 
-    Nothing has to be done. To bring both together, raise SUB_UID_MAX or move the range.
+    You do not have to do anything. To bring both into line, raise SUB_UID_MAX or move the
+    range.
     """
     try:
         defs = login_defs.parse(facts.state.login_defs, facts.place(LOGIN_DEFS))
@@ -169,7 +179,7 @@ def outside_the_pool(facts: Facts) -> Iterator[Seen]:
             span
             for span in _plain(facts, kind)
             if (span.start < low or span.stop - 1 > high)
-            # What lies below 65536 or past 2^31 is told by rules of its own.
+            # USN009 and USN013 report ranges below 65536 and past 2^31.
             and not (
                 span.is_intended
                 or (span.allocation and span.allocation.strategy == SingleUid.name)
@@ -179,15 +189,14 @@ def outside_the_pool(facts: Facts) -> Iterator[Seen]:
         ]
         if outside:
             whose = listed([f"{span.owner}'s {span.ids}" for span in outside], 1)
-            message = f"{whose} outside {low}-{high} of {facts.place(LOGIN_DEFS)}"
             yield Seen(
                 facts.place_of(outside[0]),
-                message,
-                "raise the bound there, or leave it so",
+                f"{whose} outside {low}-{high} of {facts.place(LOGIN_DEFS)}",
+                "raise the limit there, or leave it as it is",
             )
 
 
 def _plain(facts: Facts, *kinds: Kind) -> Iterator[Claim]:
-    """What lines give that every reader understands alike; other rules tell of the others."""
+    """The ranges of lines that every reader reads alike; other rules report the other lines."""
     for kind in kinds or KINDS:
         yield from (span for span in facts.granted[kind] if isinstance(span.value, Grant))

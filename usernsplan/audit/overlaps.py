@@ -1,4 +1,4 @@
-"""Rules about ids that two have: lines against lines, against the ledger, and against what was released."""
+"""Rules about ids with two owners: lines that overlap lines, the ledger or quarantined ranges."""
 
 from __future__ import annotations
 
@@ -20,26 +20,30 @@ if TYPE_CHECKING:
     from usernsplan.claims.index import Claim
 
 _ANOTHER = "give one of them another range, and shift the files of its containers"
-# Thousands of lines that all overlap make millions of pairs: a rule lists so many, and so many of
-# each line in any case; it counts the others.
+# Thousands of overlapping lines make millions of pairs. A rule lists at most _MOST pairs, but at
+# least _FEW for each line, and only counts the rest.
 _MOST, _FEW = 100_000, 3
+# A claim, those that it overlaps, and how many more of these were not listed.
+_Pairs = tuple["Claim", "list[Claim]", int]
 
 
 @rule("USN001", "error")
 def owners_overlap(facts: Facts) -> Iterator[Seen]:
-    """Lines of two owners give the same ids.
+    """Lines of two owners grant the same ids.
 
-    A process in a container of one owner can then read, change and signal what belongs to a container of the other, as
-    if the two were one. No reader of the files and no kernel objects: the ids are simply the same.
+    A process in a container of one owner can read, change and signal everything that belongs
+    to a container of the other owner, because the ids are the same. Neither the readers of the
+    files nor the kernel object.
 
-    usermod --add-subuids takes any range without looking; so does an editor, and a file that was copied from another
-    host. useradd itself looks at the lines, but at nothing else.
+    usermod --add-subuids does not check for overlaps; neither does an editor, or a file copied
+    from another host. useradd checks the existing lines, but nothing else.
 
         alice:100000:65536
         bob:150000:65536        150000-165535 are alice's too
 
-    Take the line of one of them out, give him a free range (usermod --del-subuids, then --add-subuids, or 'usernsplan
-    allocate'), and shift the owners of his containers' files with 'usernsplan fix-volume --mode shift'.
+    Remove one of the two lines and grant that owner a free range (usermod --del-subuids, then
+    --add-subuids, or 'usernsplan allocate'). Then shift the files of its containers with
+    'usernsplan fix-volume --mode shift'.
     """
     for kind in KINDS:
         roots = {span[:2] for span in facts.by_owner[kind].get(ROOT, ())}
@@ -50,21 +54,16 @@ def owners_overlap(facts: Facts) -> Iterator[Seen]:
             span
             for span in facts.granted[kind]
             if not (span.allocation or span.holder in facts.owners)
-            # Of a range that both have, root's line is the one that counts.
+            # If root has the same range as its daemon, root's line is the one to report.
             and not (span.holder in DAEMONS_OF_ROOT and span[:2] in roots)
             and not (is_meant(span) and span[:2] not in daemons)
         ]
-        for span, found, left_out in _pairs(over_others(others)):
-            told = listed(_lines(found), count=len(found) + left_out)
-            message = f"{span.holder}'s {span.ids} overlaps with {told}"
-            overlaps = facts.overlaps(found)
-            yield Seen(facts.place_of(span), message, _ANOTHER, (), overlaps, left_out)
+        for pairs in _pairs(over_others(others)):
+            yield _overlap(facts, pairs, "{0.holder}'s {0.ids} in line {0.number}", _ANOTHER)
 
 
-def _pairs(
-    met: Iterable[tuple[Claim, int, Iterator[Claim]]],
-) -> list[tuple[Claim, list[Claim], int]]:
-    """Each claim with all that it meets, in file order, and how many of these are left out."""
+def _pairs(met: Iterable[tuple[Claim, int, Iterator[Claim]]]) -> list[_Pairs]:
+    """Each claim with those that it overlaps, and how many of these are left out, in file order."""
     room, found = _MOST, []
     for claim, count, partners in met:
         some = list(islice(partners, max(room, _FEW)))
@@ -73,38 +72,40 @@ def _pairs(
     return sorted(found, key=lambda one: one[0].number)
 
 
-def _lines(found: Iterable[Claim], whose: str = "") -> Iterator[str]:
-    """Lines in words, for a list."""
-    return (
-        f"{whose or span.holder + chr(39) + 's'} {span.ids} in line {span.number}" for span in found
-    )
+def _overlap(facts: Facts, pairs: _Pairs, each: str, hint: str) -> Seen:
+    """A line and the claims that it overlaps; ``each`` is the format of one of them."""
+    span, found, left_out = pairs
+    listing = listed(map(each.format, found), count=len(found) + left_out)
+    message = f"{span.holder}'s {span.ids} overlaps with {listing}"
+    return Seen(facts.place_of(span), message, hint, (), facts.overlaps(found), left_out)
 
 
 @rule("USN002", "error")
 def allocations_overlap(facts: Facts) -> Iterator[Seen]:
-    """Ids that usernsplan gave to a container are somebody else's too.
+    """Ids that usernsplan allocated also belong to another owner.
 
-    The ledger holds the range for one container, and a line gives it, or a part of it, to another owner: his containers
-    reach the files and processes of ours.
+    The ledger reserves the range for one container, and a line grants all or part of it to
+    another owner. The containers of that owner can reach the files and processes of ours.
 
-    It happens when somebody writes a line without asking (usermod --add-subuids looks at nothing), or when our lines
-    were taken out and useradd then found the range free.
+    It happens if a line is written without checking (usermod --add-subuids checks nothing), or
+    if our lines were removed and useradd then found the range free.
 
         usernsplan-web:524288:65536     'usernsplan allocate web'
         alice:524288:65536              written by hand
 
-    Take the other line out. Where that owner has files already, release ours instead ('usernsplan release web'),
-    allocate it anew and shift its files.
+    Remove the other line. If its owner already has files, release ours instead
+    ('usernsplan release web'), allocate it again and shift its files.
     """
     held = facts.reserved_ranges
     one_kind = (claim for claim in held if claim.kind == KINDS[0])
     for claim, found, left_out in _pairs(over_others(one_kind)):
         others = (f"'{one.holder}' {one.ids}" for one in found)
-        told = listed(others, count=len(found) + left_out)
-        message = f"the ledger gives '{claim.holder}' {claim.ids} and {told}"
-        release = facts.state.layout.inline(f"release {shell(claim.holder)}")
-        hint, overlaps = f"{release}, and allocate it anew", facts.overlaps(found)
-        yield Seen(facts.place(LEDGER), message, hint, (), overlaps, left_out)
+        listing = listed(others, count=len(found) + left_out)
+        message = f"the ledger gives '{claim.holder}' {claim.ids} and {listing}"
+        hint = (
+            f"{facts.state.layout.inline(f'release {shell(claim.holder)}')}, and allocate it again"
+        )
+        yield Seen(facts.place(LEDGER), message, hint, (), facts.overlaps(found), left_out)
 
     room = _MOST
     for kind in KINDS:
@@ -116,71 +117,67 @@ def allocations_overlap(facts: Facts) -> Iterator[Seen]:
             left_out = held.how_many(*span[:2], kind) - len(over)
             room -= len(over)
             if found:
-                others = (f"{one.ids}, which '{one.holder}' has" for one in found)
-                told = listed(others, count=len(found) + left_out)
-                message = f"{span.holder}'s {span.ids} overlaps with {told}"
-                hint, overlaps = (
-                    "take this line out: usernsplan did not give it",
-                    facts.overlaps(found),
-                )
-                yield Seen(facts.place_of(span), message, hint, (), overlaps, left_out)
+                hint = "usernsplan did not write this line; remove it"
+                yield _overlap(facts, (span, found, left_out), "{0.ids} of '{0.holder}'", hint)
 
 
 @rule("USN003", "error")
 def own_lines_overlap(facts: Facts) -> Iterator[Seen]:
-    """Two lines of one owner give the same ids.
+    """Two lines of one owner grant the same ids.
 
-    Engines lay all lines of an owner into one map, and the kernel refuses a map in which an id appears twice: the
-    container does not start, with nothing but "invalid argument" (EINVAL). Docker starts, and then no container does.
+    Engines put all lines of an owner into one map. The kernel refuses a map in which an id
+    appears twice: the container does not start, and the only message is "invalid argument"
+    (EINVAL). Docker itself starts, but none of its containers do.
 
-    Somebody added a range that was partly there already, or put a line in twice.
+    A range was added that the owner partly had already, or a line was added twice.
 
         alice:100000:65536
         alice:100000:65536      twice: EINVAL
 
-    Take one of the two out, or move it: usermod --del-subuids FIRST-LAST, --add-subuids FIRST-LAST.
+    Remove one of the two, or move it: usermod --del-subuids FIRST-LAST, --add-subuids
+    FIRST-LAST.
     """
     for kind in KINDS:
-        # Nobody joins root's lines: newuidmap takes any of them. Of ours, drift tells.
+        # Root's lines are not joined: newuidmap accepts each of them alone. USN052 reports ours.
         lines = (
             span
             for span in facts.granted[kind]
             if span.holder != ROOT and span.holder not in facts.owners
         )
-        for span, found, left_out in _pairs(over_others(lines, own=True)):
-            told = listed(_lines(found, "its own"), count=len(found) + left_out)
-            message = f"{span.holder}'s {span.ids} overlaps with {told}"
-            hint, overlaps = "the kernel takes no such map: take one out", facts.overlaps(found)
-            yield Seen(facts.place_of(span), message, hint, (), overlaps, left_out)
+        hint = "remove one of them: the kernel refuses such a map"
+        for pairs in _pairs(over_others(lines, own=True)):
+            yield _overlap(facts, pairs, "its own {0.ids} in line {0.number}", hint)
 
 
 @rule("USN010", "warning")
 def over_released(facts: Facts) -> Iterator[Seen]:
-    """A range that was released is somebody's again, and files may still carry its ids.
+    """A quarantined range has an owner again, and files may still carry its ids.
 
-    'usernsplan release' keeps a range back because the container's files still have its ids. Its lines are gone from
-    subuid and subgid, so useradd, which sees nothing else, may give the ids to a new account: whose containers then own
-    those files.
+    'usernsplan release' quarantines a range because files of the container still have its ids.
+    Its lines are gone from subuid and subgid. useradd reads nothing else, so it may give the
+    ids to a new account, whose containers then own those files.
 
-        usernsplan release web          524288-589823 is kept back
-        useradd bob                     and SUB_UID_MIN is 524288: bob:524288:65536
-        useradd --uid 524321 eve        and she owns what container uid 33 left
+        usernsplan release web          524288-589823 is quarantined
+        useradd bob                     SUB_UID_MIN is 524288: bob:524288:65536
+        useradd --uid 524321 eve        eve owns the files of container uid 33
 
-    See what carries the ids ('usernsplan check --scan DIR', 'usernsplan find-owned'), give it away or remove it, and
-    then 'usernsplan release --forget NAME'; or move the other line.
+    Find the files with these ids ('usernsplan check --scan DIR', 'usernsplan find-owned'),
+    change their owner or delete them, and then run 'usernsplan release --forget NAME'. Or move
+    the other line.
     """
-    hint = f"files may still carry these ids: {facts.state.layout.inline('check --scan DIR')} looks"
+    scan = facts.state.layout.inline("check --scan DIR")
+    hint = f"files may still carry these ids: {scan} looks for them"
     for kind, what in CALLED.items():
         given = Claims(span for span in facts.given[kind] if not span.is_intended)
         for q in facts.state.ledger.quarantined:
             start, stop = q.reserved_range.start, q.reserved_range.stop
-            released = f"{q.reserved_range}, released by '{q.name}'"
+            released = f"{q.reserved_range}, quarantined for '{q.name}'"
             for span in given.over(start, stop):
                 message = f"{span.owner}'s {span.ids} overlaps with {released}"
                 yield Seen(facts.place_of(span), message, hint)
 
             found = facts.people.over(start, stop, kind)
             if found:
-                message = f"the {what} {listed(map(named, found))} lies in {released}"
+                message = f"the {what} {listed(map(named, found))} is in {released}"
                 place, overlaps = facts.place_of(found[0]), facts.overlaps(found)
                 yield Seen(place, message, hint, overlaps=overlaps)

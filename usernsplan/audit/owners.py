@@ -1,4 +1,4 @@
-"""Rules about owners: who is nobody, whose lines do not fit together, whose are too small."""
+"""Rules about owners: without an account, with lines that do not match, with too few ids."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from usernsplan.claims.index import Claim
     from usernsplan.mapping import Kind
 
-# Owners that need no account, or get theirs when an engine starts: Podman's and the kubelet's pools, Docker's user.
+# Owners that need no account, or get it when an engine starts: the pools of Podman and of the
+# kubelet, and Docker's user.
 _POOLS = frozenset(it.pool.owner for it in ENGINES.values() if it.pool)
 _KNOWN = _POOLS | {ROOT, DEFAULT_OWNER}
 _KUBELET = "kubelet"
@@ -29,18 +30,20 @@ _PODS = 110
 
 @rule("USN020", "warning")
 def orphan(facts: Facts) -> Iterator[Seen]:
-    """Lines belong to a name that no account has.
+    """A line's owner is a name that no account has.
 
-    Whoever gets an account of that name inherits the range, and with it every file that containers left there.
+    The next account with that name inherits the range, and with it every file that containers
+    left there.
 
-    usermod --login does not rename in subuid and subgid, and a line that was written by hand may have a typing error;
-    userdel takes only the lines of the account's very name.
+    usermod --login does not rename the owner in subuid and subgid. A line written by hand may
+    have a typing error. userdel removes only lines with exactly the account's name.
 
-        carla:165536:65536      carla was renamed to carl; the next carla has carl's containers
+        carla:165536:65536      carla was renamed to carl; the next carla gets carl's containers
 
-    Rename the owner in the line if he has another name now; take the line out if nobody has these ids any more.
+    If the owner has a new name, change it in the line. If nobody has these ids any more,
+    remove the line.
     """
-    for owner, span in _first_lines(facts):
+    for owner, span in _first_lines(facts).items():
         if (
             owner.isdigit()
             or not facts.is_nobody(owner)
@@ -49,57 +52,55 @@ def orphan(facts: Facts) -> Iterator[Seen]:
         ):
             continue
         ours = facts.owners.get(owner)
-        hint = "rename the owner in the line, or take it out"
+        hint = "correct the owner in the line, or remove the line"
         if ours:
             release = facts.state.layout.inline(f"release {shell(ours.name)}")
-            hint = f"make the account now, or {release} and allocate it without --owner"
-        message = f"no account has the name {owner}: the next one of that name inherits {span.ids}"
-        yield Seen(facts.place_of(span), message, hint)
+            hint = f"create the account now, or {release} and allocate it without --owner"
+        yield Seen(
+            facts.place_of(span),
+            f"no account has the name {owner}: the next one with it inherits {span.ids}",
+            hint,
+        )
 
 
 @rule("USN021", "warning")
 def orphan_number(facts: Facts) -> Iterator[Seen]:
-    """Lines belong to a uid that no account has.
+    """A line's owner is a uid that no account has.
 
-    The owner of a line may be a uid instead of a name. Where no account has it, the next one that gets this uid, which
-    useradd may choose by itself, inherits the range.
+    The owner of a line may be a uid instead of a name. The next account that gets this uid
+    inherits the range, and useradd may choose the uid on its own.
 
-        1005:165536:65536       and nobody has uid 1005
+        1005:165536:65536       no account has uid 1005
 
-    Take the line out, or make the account.
+    Remove the line, or create the account.
     """
-    for owner, span in _first_lines(facts):
+    for owner, span in _first_lines(facts).items():
         if owner.isdigit() and facts.is_nobody(owner):
-            message = (
-                f"no account has the uid {owner}: the next one that gets it inherits {span.ids}"
-            )
             yield Seen(
                 facts.place_of(span),
-                message,
-                "take the line out, or make the account",
+                f"no account has the uid {owner}: the next one with it inherits {span.ids}",
+                "remove the line, or create the account",
             )
 
 
-def _first_lines(facts: Facts) -> Iterator[tuple[str, Claim]]:
-    """Every owner, with the first of his lines."""
-    seen: set[str] = set()
-    for kind in KINDS:
-        for owner, spans in facts.by_owner[kind].items():
-            if owner not in seen:
-                seen.add(owner)
-                yield owner, spans[0]
+def _first_lines(facts: Facts) -> dict[str, Claim]:
+    """Every owner, with the first of its lines."""
+    uids, gids = ({o: spans[0] for o, spans in facts.by_owner[kind].items()} for kind in KINDS)
+    # The order is that of subuid, then that of subgid.
+    return uids | gids | uids
 
 
 @rule("USN022", "error")
 def in_one_file(facts: Facts) -> Iterator[Seen]:
     """An owner has uids and no gids, or gids and no uids.
 
-    A user namespace needs both maps. dockerd does not start ("no subgid ranges found"), and rootless Podman maps
-    nothing but the account itself.
+    A user namespace needs both maps. dockerd does not start ("no subgid ranges found"), and
+    rootless Podman maps nothing but the account itself.
 
-    Somebody wrote one of the two files and forgot the other: usermod has --add-subuids and --add-subgids apart.
+    Only one of the two files was changed: usermod has two separate options, --add-subuids and
+    --add-subgids.
 
-        alice:100000:65536      in subuid; nothing of alice in subgid
+        alice:100000:65536      in subuid; subgid has no line of alice
 
     Add the same range to the other file, if it is free there.
     """
@@ -108,82 +109,82 @@ def in_one_file(facts: Facts) -> Iterator[Seen]:
         for owner, spans in facts.by_owner[kind].items():
             if owner not in facts.by_owner[other] and _in_use(facts, owner):
                 place = facts.place(PATHS[other])
-                message = f"{owner} has {spans[0].ids} here, and nothing in {place}"
-                hint = f"usermod --add-sub{other}s {spans[0].for_usermod} {shell(owner)}, if nobody has these ids there"
-                yield Seen(facts.place_of(spans[0]), message, hint)
+                message = f"{owner} has {spans[0].ids} here, but nothing in {place}"
+                command = f"usermod --add-sub{other}s {spans[0].for_usermod} {shell(owner)}"
+                yield Seen(
+                    facts.place_of(spans[0]), message, f"{command}, if nobody has these ids there"
+                )
 
 
 @rule("USN023", "warning")
 def not_alike(facts: Facts) -> Iterator[Seen]:
-    """An owner's lines in subuid and in subgid differ.
+    """An owner's lines differ between subuid and subgid.
 
-    Maps of uids and gids then have other host ids, or other sizes: a container's uid 33 and gid 33 are two numbers on
-    the host, Docker's data lie in <uid>.<gid> of both, and what is given to 524321:524321 belongs to two containers.
+    The uid map and the gid map then have different host ids or sizes. A container's uid 33 and
+    gid 33 are two different numbers on the host, and Docker's data folder is named <uid>.<gid>
+    after both. A file that you give to 524321:524321 belongs to two containers.
 
-    Docker's own allocator, usermod with one option, and ranges that were taken on one side only make them so.
+    Docker's own allocator causes it, usermod with only one of the two options, or a range that
+    is taken in one file only.
 
         alice:100000:65536      in subuid
         alice:165536:65536      in subgid
 
-    Nothing has to be done where it is known. To make them alike, choose a range that is free in both files, and shift
-    the files with 'usernsplan fix-volume --mode shift'.
+    If you know about it, you do not have to do anything. To make both alike, choose a range
+    that is free in both files, and shift the files with 'usernsplan fix-volume --mode shift'.
     """
     for owner, spans in facts.by_owner["uid"].items():
         theirs = facts.by_owner["gid"].get(owner)
-        if theirs and owner != ROOT and _in_use(facts, owner):
-            uids, gids = ([span[:2] for span in given] for given in (spans, theirs))
-            if uids != gids:
-                had = listed([span.ids for span in theirs])
-                message = f"{owner} has the uids {listed([span.ids for span in spans])} and the gids {had}"
-                yield Seen(
-                    facts.place_of(spans[0]),
-                    message,
-                    "one range that is free in both serves better",
-                )
+        if not theirs or owner == ROOT or not _in_use(facts, owner):
+            continue
+        if [span[:2] for span in spans] != [span[:2] for span in theirs]:
+            uids, gids = (listed(span.ids for span in some) for some in (spans, theirs))
+            yield Seen(
+                facts.place_of(spans[0]),
+                f"{owner} has the uids {uids} but the gids {gids}",
+                "use one range that is free in both files",
+            )
 
 
 @rule("USN024", "warning")
 def too_small(facts: Facts) -> Iterator[Seen]:
-    """A map of fewer than 65536 ids leaves nobody (65534) out.
+    """A map of fewer than 65536 ids has no nobody (65534).
 
-    Images have files of nobody and nogroup, and package managers change to them: unpacking fails ("potentially
-    insufficient UIDs or GIDs"), and what cannot be mapped belongs to 65534 in the container's eyes anyway.
-    systemd-nspawn and Incus refuse less altogether.
+    Images contain files of nobody and nogroup, and package managers switch to these users.
+    Unpacking fails ("potentially insufficient UIDs or GIDs"). In the container, files of
+    unmapped ids belong to 65534 anyway. systemd-nspawn and Incus refuse smaller maps
+    altogether.
 
         alice:100000:10000
 
-    Give the owner 65536 ids: usermod --add-subuids FIRST-LAST, and --add-subgids. A container that is known to use few
-    ids may keep its small range.
+    Give the owner 65536 ids: usermod --add-subuids FIRST-LAST, and --add-subgids. A container
+    that needs only a few ids may keep its small range.
     """
     for a in facts.state.ledger.allocations:
         if advice.lacks_nobody(a):
             release = facts.state.layout.inline(f"release {shell(a.name)}")
-            message = f"'{a.name}' maps {a.mapping.uids[0].count} ids, and nobody (65534) is not among them"
-            yield Seen(
-                facts.place(LEDGER), message, f"{release}, and allocate it with --size 65536"
-            )
+            message = f"'{a.name}' maps {a.mapping.uids[0].count} ids, without nobody (65534)"
+            hint = f"{release}, and allocate it with --size 65536"
+            yield Seen(facts.place(LEDGER), message, hint)
     for kind, path in PATHS.items():
         for owner, spans in facts.by_owner[kind].items():
             size = sum(span.stop - span.start for span in spans)
             if size < SLOT and owner not in _KNOWN - {DEFAULT_OWNER} and _in_use(facts, owner):
-                message = f"{owner} has {size} ids: nobody (65534) is not among them"
-                yield Seen(
-                    facts.place_of(spans[0]),
-                    message,
-                    "images want 65536: add the missing ones",
-                )
+                message = f"{owner} has {size} ids, without nobody (65534)"
+                hint = "add the missing ids: images need 65536"
+                yield Seen(facts.place_of(spans[0]), message, hint)
         for line in facts.state.subid(kind).lines:
             if isinstance(line, Grant) and line.start == line.stop:
-                message = f"{line.owner} gets no id from this line: its count is 0"
-                yield Seen(
-                    facts.place(path, line.number),
-                    message,
-                    "correct the count, or take the line out",
-                )
+                message = f"{line.owner} gets no ids from this line: its count is 0"
+                hint = "correct the count, or remove the line"
+                yield Seen(facts.place(path, line.number), message, hint)
 
 
 def _in_use(facts: Facts, owner: str) -> bool:
-    """Tell whether an owner is somebody, and not one of our allocations: of these, and of nobody's, others tell."""
+    """Tell whether an owner has an account or needs none, and is not one of our allocations.
+
+    Other rules report our allocations, and owners without an account.
+    """
     if owner in facts.owners or owner.startswith(OWN_PREFIX):
         return False
     return owner in _KNOWN or not facts.is_nobody(owner)
@@ -191,14 +192,17 @@ def _in_use(facts: Facts, owner: str) -> bool:
 
 @rule("USN028", "warning")
 def roots_first_is_a_containers(facts: Facts) -> Iterator[Seen]:
-    """LXD or Incus gives its instances a range that is a container's.
+    """LXD or Incus gives a container's range to its instances.
 
-    They take ids for instances out of root's lines: without isolation all of the first that has 65536 ids. Where that
-    line is there because LXC needs it for one container, the instances and that container are the same ids.
+    LXD and Incus take ids for their instances from root's lines. Instances without isolation
+    use all of the first line that has 65536 ids. If that line is there because LXC needs it
+    for one container, the instances and that container share all of these ids.
 
-        root:524288:65536       'usernsplan allocate box --engine lxc'; and LXD starts with nothing of its own
+        root:524288:65536       from 'usernsplan allocate box --engine lxc';
+                                LXD then starts with no line of its own
 
-    Put a line of root's own before it and below it (useradd sorts the file), in both files: root:100000:65536.
+    In both files, add a line of their own before it and at a lower start, because useradd sorts
+    the file: root:100000:65536.
     """
     takers = needs.takers_of_roots(facts.state)
     granted = any(ROOT in {a.owner, *a.extra_owners} for a in facts.state.ledger.allocations)
@@ -210,14 +214,14 @@ def roots_first_is_a_containers(facts: Facts) -> Iterator[Seen]:
 def image_does_not_fit(facts: Facts) -> Iterator[Seen]:
     """A map is too small for the largest id of an image (--passwd).
 
-    An image's file whose owner is not mapped cannot be unpacked (lchown: invalid argument), and a process cannot become
-    such a user.
+    A file of the image whose owner is not mapped cannot be unpacked (lchown: invalid
+    argument), and a process cannot become such a user.
 
         _apt:x:100000:65534::…          in the image's passwd
         usernsplan-web:524288:65536     maps 0-65535
 
-    Release the container and allocate it anew with a --size above that id. Containers of the strategy single-uid run
-    as one id whatever the image says, and are left out.
+    Release the container and allocate it again with a --size above that id. Containers of the
+    strategy single-uid always run as one id, so this rule skips them.
     """
     if facts.image is None:
         return
@@ -233,79 +237,78 @@ def image_does_not_fit(facts: Facts) -> Iterator[Seen]:
         if found is None:
             continue
         number, name = found
+        fact = f"the image's largest {kind} is {number} ({name})"
         for a in facts.state.ledger.allocations:
             lacks = a.mapping[kind].to_host(number) is None
             if a.strategy != SingleUid.name and not engine_of_pool(a) and lacks:
                 release = facts.state.layout.inline(f"release {shell(a.name)}")
-                message = f"the image's largest {kind} is {number} ({name}), and '{a.name}' does not map it"
-                yield Seen(
-                    facts.place(LEDGER), message, f"{release}, and allocate it with a larger --size"
-                )
+                hint = f"{release}, and allocate it with a larger --size"
+                yield Seen(facts.place(LEDGER), f"{fact}, but '{a.name}' does not map it", hint)
         for owner, spans in facts.by_owner[kind].items():
-            # A rootless engine maps the account itself to 0 and the range to the ids above.
+            # A rootless engine maps the account itself to container id 0, and its range above it.
             size = sum(span.stop - span.start for span in spans) + (facts.person(owner) is not None)
             if number >= size and owner not in _POOLS | {ROOT} and _in_use(facts, owner):
-                message = (
-                    f"the image's largest {kind} is {number} ({name}), and {owner} has {size} ids"
-                )
-                yield Seen(
-                    facts.place_of(spans[0]),
-                    message,
-                    "add the missing ones to both files",
-                )
+                hint = "add the missing ids to both files"
+                yield Seen(facts.place_of(spans[0]), f"{fact}, but {owner} has {size} ids", hint)
 
 
 @rule("USN026", "error")
 def kubelet_refuses(facts: Facts) -> Iterator[Seen]:
-    """The kubelet would not start with its lines.
+    """The kubelet does not start with its lines.
 
-    It asks getsubids for its user, and wants one line, the same in both files, whose start and count are multiples of
-    65536 and at least 65536: every pod gets 65536 ids, and none of them may be the host's.
+    The kubelet asks getsubids for its user's lines. It requires exactly one line, the same in
+    both files. Start and count have to be multiples of 65536, and at least 65536: every pod
+    gets 65536 ids, and no pod may get the host's.
 
-        kubelet:100000:65536            100000 is no multiple of 65536
+        kubelet:100000:65536            100000 is not a multiple of 65536
 
-    'usernsplan allocate --strategy per-container --engine kubernetes --pods 110' makes a line that it takes; take the
-    other one out first.
+    Remove the line. Then run
+    'usernsplan allocate --strategy per-container --engine kubernetes --pods 110', which makes
+    a line that the kubelet accepts.
     """
     given = {kind: facts.grants_of(_KUBELET, kind) for kind in KINDS}
     if not any(given.values()):
         return
     fact = ""
     if any(len(lines) != 1 for lines in given.values()):
-        fact = f"it wants one line in each file, and there are {len(given['uid'])} and {len(given['gid'])}"
+        uids, gids = (len(given[kind]) for kind in KINDS)
+        fact = f"it requires one line in each file, and there are {uids} and {gids}"
     elif len({(line.start, line.stop) for [line] in given.values()}) > 1:
         fact = "its lines in subuid and in subgid differ"
     else:
         [line] = given["uid"]
         if line.start % SLOT or (line.stop - line.start) % SLOT:
-            fact = f"start {line.start} and count {line.stop - line.start} have to be multiples of {SLOT}"
+            count = line.stop - line.start
+            fact = f"start {line.start} and count {count} have to be multiples of {SLOT}"
         elif line.start < SLOT or line.stop - line.start < SLOT:
             fact = f"start and count have to be {SLOT} or more"
     if fact:
         kind = next(kind for kind in KINDS if given[kind])
-        hint = "take it out; 'usernsplan allocate --strategy per-container --engine kubernetes' makes one"
+        allocate = "allocate --strategy per-container --engine kubernetes"
         yield Seen(
             facts.place(PATHS[kind], given[kind][0].number),
             f"the kubelet refuses its line: {fact}",
-            hint,
+            f"remove it; {facts.state.layout.inline(allocate)} makes one",
         )
 
 
 @rule("USN027", "warning")
 def kubelet_is_short(facts: Facts) -> Iterator[Seen]:
-    """The kubelet's line is shorter than its pods by default need.
+    """The kubelet's line is too short for its default number of pods.
 
-    Unless it is told otherwise a kubelet runs up to 110 pods, and it does not start with a line of fewer than 65536 ids
-    for each.
+    By default, a kubelet runs up to 110 pods. It does not start if its line has fewer than
+    65536 ids for each of them.
 
         kubelet:524288:655360           10 pods
 
-    Set maxPods in the kubelet's configuration to what the line has room for, or give it a longer line.
+    In the kubelet's configuration, set maxPods to the number for which the line has room. Or
+    give it a longer line.
     """
     for line in facts.grants_of(_KUBELET, "uid")[:1]:
         pods = (line.stop - line.start) // SLOT
         if 0 < pods < _PODS:
-            message = f"the kubelet's line has room for {pods} pods, and a kubelet runs {_PODS} by default"
             yield Seen(
-                facts.place(SUBUID, line.number), message, f"set its maxPods to {pods} or less"
+                facts.place(SUBUID, line.number),
+                f"the kubelet's line has room for {pods} pods, but its default is {_PODS}",
+                f"set its maxPods to {pods} or less",
             )

@@ -1,11 +1,11 @@
-"""Rules about the two files as their readers see them: lines on which they differ, files that they refuse."""
+"""Rules about readers of subuid and subgid: lines read differently, files that they refuse."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from usernsplan.audit.base import Facts, Seen, rule
-from usernsplan.escape import operand
+from usernsplan.escape import operand, shell
 from usernsplan.formats import readers
 from usernsplan.formats.subid import PATHS
 from usernsplan.layout import LEDGER
@@ -16,18 +16,20 @@ if TYPE_CHECKING:
     from usernsplan.formats.readers import Reading
     from usernsplan.formats.subid import Odd
 
-_PLAIN = "write owner:start:count in decimal, without blanks or a comment"
+_PLAIN = "write it as owner:start:count in decimal, without blanks or a comment"
 
 
 @rule("USN030", "warning")
 def readers_differ(facts: Facts) -> Iterator[Seen]:
-    """Readers take a line for different things.
+    """Readers take different ranges from a line.
 
-    shadow, Docker, Podman and Incus each have a reader of their own. What one takes for a range, another skips, and a
-    third reads as other ids: the container of one engine has ids that another engine thinks are free.
+    shadow, Docker, Podman and Incus each parse these files in their own way. One reads a line
+    as a range, another skips it, and a third reads other ids. The container of one engine then
+    has ids that another engine considers free.
 
-    Blanks, a comment behind the line, CR LF from an editor of another system, numbers with a leading 0: written by
-    hand or by a template, for the two files' own tools write none of this.
+    The line has blanks, a comment, CR LF from an editor on another system, or numbers with a
+    leading 0. It was written by hand or by a template: the tools that maintain the two files
+    never write such lines.
 
         alice:0100000:65536     shadow: 32768 (octal); Docker: 100000
 
@@ -40,17 +42,16 @@ def readers_differ(facts: Facts) -> Iterator[Seen]:
 
 @rule("USN031", "error")
 def reader_gives_up(facts: Facts) -> Iterator[Seen]:
-    """A reader gives the whole file up because of a line, or takes the host's root out of it.
+    """Because of one line, a reader rejects the whole file or maps the host's root.
 
-    Podman and Incus read nothing more from a file in which one line, whosever it is, has fewer than three fields. An
-    older dockerd does not start. Docker of today reads a number that it does not understand as 0, and a range from 0
-    makes container root the host's root.
+    Podman and Incus stop reading the file at a line with fewer than three fields, whatever its
+    owner. Older dockerd releases do not start. Current Docker reads a number that it does not
+    understand as 0, and a range that starts at 0 makes container root the host's root.
 
-        # two lines that somebody wrote
         bob:100000              Podman: the whole file fails
         carl:0x186a0:65536      shadow: 100000; Docker: 0, the host's root
 
-    Write the line as owner:start:count, in decimal, or take it out.
+    Write the line as owner:start:count, in decimal, or remove it.
     """
     for place, line, found in _odd(facts):
         if _dangerous(found):
@@ -64,7 +65,7 @@ def _odd(facts: Facts) -> Iterator[tuple[str, Odd, tuple[Reading, ...]]]:
 
 
 def _fact(line: Odd) -> str:
-    """What is odd about a line, without the remedy that allocate says with it."""
+    """What is odd about a line, without the remedy that allocate adds."""
     return line.problem.partition(": write ")[0]
 
 
@@ -87,85 +88,85 @@ def _rows(found: tuple[Reading, ...]) -> tuple[tuple[str, str, str], ...]:
 
 @rule("USN032", "warning")
 def no_last_newline(facts: Facts) -> Iterator[Seen]:
-    """The last line of a file has no line end.
+    """The last line of a file does not end with a newline.
 
-    shadow up to 4.13 does not mind. Newer releases take such a file for one that was cut off and read nothing of it:
-    no newuidmap, and no useradd.
+    shadow up to 4.13 accepts such a file. Newer releases consider it truncated and read
+    nothing from it: neither newuidmap nor useradd works.
 
         printf 'alice:100000:65536' >>/etc/subuid
 
-    Add a line end: echo >>/etc/subuid.
+    Add the newline: echo >>/etc/subuid.
     """
     for kind, path in PATHS.items():
         file = facts.state.subid(kind)
         if file.raw and not file.raw.endswith(b"\n"):
             place = facts.place(path)
-            yield Seen(
-                facts.place(path, len(file.lines)),
-                "the last line has no line end",
-                f"echo >>{place}",
-            )
+            last = facts.place(path, len(file.lines))
+            yield Seen(last, "the last line does not end with a newline", f"echo >>{shell(place)}")
 
 
 @rule("USN033", "error")
 def not_a_file(facts: Facts) -> Iterator[Seen]:
-    """One of the two files is a symlink, or no file at all.
+    """One of the two files is a symlink, or not a regular file.
 
-    shadow opens the files without following symlinks: newuidmap grants nothing, useradd and usermod fail. Docker and
-    Podman follow them, so the host's tools disagree on what is there. usernsplan refuses to write through one.
+    shadow opens the files without following symlinks: newuidmap grants nothing, and useradd
+    and usermod fail. Docker and Podman follow symlinks, so the host's tools disagree about the
+    content. usernsplan refuses to write through a symlink.
 
         /etc/subuid -> /srv/config/subuid
 
-    Put a regular file in its place, with the same content.
+    Replace it with a regular file that has the same content.
     """
     for found in facts.attributes:
         if found.kind != "regular":
-            what = (
-                "is a symlink: shadow does not follow it"
-                if found.kind == "symlink"
-                else f"is {found.kind}, no file"
-            )
+            what = f"is {found.kind}, not a regular file"
+            if found.kind == "symlink":
+                what = "is a symlink, and shadow does not follow it"
             yield Seen(
                 facts.place(found.path),
                 what,
-                "put a regular file with the same content in its place",
+                "replace it with a regular file that has the same content",
             )
 
 
 @rule("USN034", "error")
 def others_may_write(facts: Facts) -> Iterator[Seen]:
-    """Others than root may write subuid or subgid.
+    """Users other than root can write subuid or subgid.
 
-    Whoever writes these files grants himself every id of the host, root's included: newuidmap asks nothing else.
+    Anyone who can write these files can grant themselves every id of the host, root's
+    included: newuidmap checks nothing else.
 
         -rw-rw-r-- 1 root staff … /etc/subuid
 
-    chown root:root and chmod 644 the file.
+    Run chown root:root and chmod 644 on the file.
     """
     for found in facts.attributes:
         if found.kind != "regular":
             continue
-        who = ["everybody"] if found.mode & 0o002 else []
+        who = ["everyone"] if found.mode & 0o002 else []
         who += [f"the group {found.gid}"] if found.mode & 0o020 and found.gid else []
-        # In a tree of somebody's own everything is his.
+        # Below another root, the tree usually belongs to the user who made it.
         who += [f"the account {found.uid}"] if found.uid and facts.state.layout.is_host else []
         if who:
             place, path = facts.place(found.path), operand(facts.state.layout.path(found.path))
-            message = f"{' and '.join(who)} may write it, and so become root"
-            yield Seen(place, message, f"chown root:root {path}; chmod 644 {path}")
+            yield Seen(
+                place,
+                f"{' and '.join(who)} can write it, and so become root",
+                f"chown root:root {path}; chmod 644 {path}",
+            )
 
 
 @rule("USN035", "error")
 def unreadable(facts: Facts) -> Iterator[Seen]:
-    """A file on which the rest depends cannot be read.
+    """A file that other rules need cannot be read.
 
-    What the file holds was left out: other rules may have missed something. A file of accounts that cannot be read
-    keeps useradd and every lookup from working, too.
+    usernsplan skipped the content of the file, so other rules may have missed something. If it
+    is a file of accounts, useradd and every lookup fail too.
 
-    Mostly it is no regular file (a folder that an engine made for a bind mount of a file that was not there), or a
-    symlink into a loop.
+    Usually it is not a regular file: an engine made a folder for a bind mount of a missing
+    file. Or it is a symlink that leads back to itself.
 
-    Put the file back. Of subuid, subgid, the ledger and Docker's configuration it is told elsewhere.
+    Restore the file. Other rules report subuid, subgid, the ledger and Docker's configuration.
     """
     known = {*PATHS.values(), LEDGER}
     for found in facts.unread:

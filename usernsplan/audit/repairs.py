@@ -1,4 +1,4 @@
-"""What --fix would do about findings: lines of ours, an interrupted run, locks that nobody holds. Nothing else."""
+"""What --fix does: restore lines of ours, finish an interrupted run, remove stale locks."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """What would be done: the plan of what is put back, and the files' whole changes, those of mending a run too.
+    """The plan that restores our lines, and all changes of files, an interrupted run's included.
 
-    ``plan`` is None where nothing is to be put back or mended, ``locks`` are to be removed. ``hindered_by`` is a file
-    that has to be put in order first, "" for none.
+    ``plan`` is None if there is nothing to restore and no run to finish. ``locks`` are the files
+    to remove. ``hindered_by`` is a file that has to be repaired by hand first, "" for none.
     """
 
     plan: Plan | None = None
@@ -32,19 +32,19 @@ class Repair:
 
     @property
     def needed(self) -> bool:
-        """Tell whether anything would be done."""
+        """Tell whether there is anything to do."""
         return bool(self.changes or self.locks or self.mends)
 
 
 def repair_of(facts: Facts, found: Iterable[Finding]) -> Repair:
-    """What is to be done about these findings."""
+    """What --fix does about these findings."""
     codes = {finding.code for finding in found}
     locks = (
         tuple(lock.path for lock in facts.locks if lock.alive is False) if "USN064" in codes else ()
     )
     if codes.isdisjoint({"USN050", "USN051", "USN054"}):
         return Repair(locks=locks)
-    # Behind a symlink nothing is written, and without its ledger nobody knows what is ours.
+    # usernsplan does not write through a symlink, and only the ledger says which lines are ours.
     broken = [one.path for one in facts.unread if one.path in {*PATHS.values(), LEDGER}]
     if broken:
         return Repair(locks=locks, hindered_by=broken[0])

@@ -1,4 +1,4 @@
-"""Rules about what runs: user namespaces with ids that are somebody else's."""
+"""Rules about running user namespaces with ids of other owners."""
 
 from __future__ import annotations
 
@@ -18,19 +18,21 @@ if TYPE_CHECKING:
 
 
 @rule("USN012", "error")
-def somebody_runs_there(facts: Facts) -> Iterator[Seen]:
-    """A user namespace runs with ids that are somebody else's.
+def another_runs_there(facts: Facts) -> Iterator[Seen]:
+    """A running user namespace has ids of another owner.
 
-    Processes are at work, now, that have ids which a line or the ledger gives to another owner: they and his containers
-    own each other's files.
+    Processes are running with ids that a line or the ledger gives to another owner. These
+    processes and that owner's containers own each other's files.
 
-    It happens where root starts a container with numbers of its own (systemd-nspawn -U picks a range by itself, LXC
-    and podman --uidmap take any), or where a range was given away while containers still ran in it.
+    It happens if root starts a container with ids of its own choice (systemd-nspawn -U picks a
+    range by itself, LXC and podman --uidmap accept any), or if a range was given away while
+    containers still used it.
 
         usernsplan-web:524288:65536
         systemd-nspawn --private-users=500000:65536 …      524288-565535 is in both
 
-    Stop these processes, or give the container ids that are nobody's. 'usernsplan inspect PID' shows whose each is.
+    Stop these processes, or give the container ids that nobody has. 'usernsplan inspect PID'
+    shows the owner of each id.
     """
     for namespace in facts.namespaces:
         found = [
@@ -42,16 +44,16 @@ def somebody_runs_there(facts: Facts) -> Iterator[Seen]:
         if found:
             pid = namespace.pids[0] if namespace.pids else 0
             who = f"process {pid}" if pid else "no process"
-            message = f"{_told(found)} is in use by the user namespace {namespace.inode} ({who})"
-            owner, hint = found[0].owner, ""
+            namespaces = f"the user namespace {namespace.inode} ({who})"
+            hint = ""
             if pid:
-                hint = f"it is not {owner}'s: 'usernsplan inspect {pid}' shows its maps"
-            overlaps = facts.overlaps(found)
-            yield Seen(facts.place_of(found[0]), message, hint, overlaps=overlaps)
+                inspect = facts.state.layout.inline(f"inspect {pid}")
+                hint = f"it is not {found[0].owner}'s: {inspect} shows its maps"
+            yield _seen(facts, found, namespaces, hint)
 
 
 def _clashes(facts: Facts, kind: Kind, namespace: Namespace, extent: Extent) -> list[Claim]:
-    """Whose ids an extent has that are others'; none where it fits one who may have made it."""
+    """The claims on an extent of another owner than its maker; none if its maker has all of it."""
     is_own = extent.count == 1 and extent.host == namespace.owner
     if extent.container == extent.host or is_own:
         return []
@@ -64,32 +66,36 @@ def _clashes(facts: Facts, kind: Kind, namespace: Namespace, extent: Extent) -> 
             or namespace.owner in _ids_of(facts, owner)
         ):
             return []
-    # A line says more than the ledger's file.
+    # Report a line rather than the ledger: it is a more exact place.
     return sorted(found, key=lambda span: span.number == 0)
 
 
-def _told(found: list[Claim]) -> str:
-    """Whose ids these are: of the same ones as uids and gids, in a line and in the ledger, once."""
-    return listed(dict.fromkeys(f"{span.owner}'s {span.ids}" for span in found))
+def _seen(facts: Facts, found: list[Claim], namespace: str, hint: str) -> Seen:
+    """A namespace that uses these ids; each range is listed once, not also for gid or ledger."""
+    whose = listed(dict.fromkeys(f"{span.owner}'s {span.ids}" for span in found))
+    message = f"{namespace} uses {whose}"
+    return Seen(facts.place_of(found[0]), message, hint, overlaps=facts.overlaps(found))
 
 
 def _ids_of(facts: Facts, owner: str) -> IdSet:
-    """The uids that an owner's lines give: one of these makes what is made in their containers."""
+    """The uids that an owner's lines grant: in its containers, one of these makes namespaces."""
     return IdSet.clipped(span[:2] for span in facts.by_owner["uid"].get(owner, ()))
 
 
 @rule("USN016", "warning")
 def root_runs_there(facts: Facts) -> Iterator[Seen]:
-    """Root runs a user namespace with ids that a line gives to an account.
+    """Root runs a user namespace with ids that a line grants to an account.
 
-    What the account's own engines make is made as that account. What root makes there is another container, of
-    systemd-nspawn -U, LXC or podman --uidmap: it and the account's containers own each other's files. It may be meant
-    (podman --subuidname); then nothing has to be done.
+    Containers of the account's own engines are made by that account. A namespace that root
+    makes is another container, from systemd-nspawn -U, LXC or podman --uidmap: it and the
+    account's containers own each other's files.
 
-        systemd-nspawn --private-users=700000:65536 …      runs, by root
-        useradd dina                                       dina:700000:65536: useradd does not look at what runs
+        systemd-nspawn --private-users=700000:65536 …      root runs it
+        useradd dina                                       dina:700000:65536: useradd does not
+                                                           look at running namespaces
 
-    Stop it, or give it ids that are nobody's ('usernsplan allocate').
+    Stop it, or give it ids that nobody has ('usernsplan allocate'). If it is intended (podman
+    --subuidname), you do not have to do anything.
     """
     remap = remapped_to(facts.state)
     for namespace in facts.namespaces:
@@ -104,11 +110,8 @@ def root_runs_there(facts: Facts) -> Iterator[Seen]:
             if span.number and facts.person(span.owner) and span.owner not in {remap, *facts.owners}
         ]
         if theirs:
-            pid = namespace.pids[0] if namespace.pids else 0
-            what = f"a user namespace of root's, {namespace.inode}"
-            yield Seen(
-                facts.place_of(theirs[0]),
-                f"{_told(theirs)} is in use by {what}",
-                f"'usernsplan inspect {pid}' shows its maps",
-                overlaps=facts.overlaps(theirs),
-            )
+            hint = ""
+            if namespace.pids:
+                inspect = facts.state.layout.inline(f"inspect {namespace.pids[0]}")
+                hint = f"{inspect} shows its maps"
+            yield _seen(facts, theirs, f"root's user namespace {namespace.inode}", hint)

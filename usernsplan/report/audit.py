@@ -1,4 +1,4 @@
-"""What an audit found: for a person, for GitHub's runner, for a program; and the story of a rule."""
+"""The findings of an audit for people, GitHub's runner and programs; and the story of a code."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from usernsplan.report.colour import Paint
 
 _COLOURS = {"error": "red", "warning": "yellow", "info": "blue"}
-# What GitHub's runner calls them.
+# The severities of GitHub's runner.
 _COMMANDS = {"error": "error", "warning": "warning", "info": "notice"}
 _PLACE = re.compile(r"(.*?)(?::([0-9]+))?(?::([0-9]+))?", re.DOTALL)
 
 
 class Repaired(NamedTuple):
-    """What ``check --fix`` would do, and whether it did; ``is_preview``: nobody wanted it done."""
+    """The repair of ``check --fix``, and whether it was done; a preview is never done."""
 
     repair: Repair
     is_done: bool
@@ -42,7 +42,7 @@ def result(
     paint: Paint | None,
     repaired: Repaired | None = None,
 ) -> Result:
-    """What check found; without ``paint``, the text is for GitHub's runner: a command for each, and nothing else."""
+    """The findings of check; without ``paint``, the text is only commands for GitHub's runner."""
     return Result(
         lambda: github(found) if paint is None else table(found, paint),
         partial(_document, found, layout, repaired),
@@ -50,15 +50,14 @@ def result(
 
 
 def table(found: Sequence[Finding], paint: Paint) -> str:
-    """By severity: code, place and message of each, with the remedy below; and how many there are."""
+    """By severity: code, place, message and remedy of each finding; and the numbers of findings."""
     parts = []
     for severity in SEVERITIES:
         lines = []
         for finding in (f for f in found if f.severity == severity):
             place = f"{_safe(finding.place)}: " if finding.place else ""
-            lines.append(
-                f"  {paint(finding.code, _COLOURS[severity])} {paint(place, 'bold')}{_safe(finding.message)}"
-            )
+            code = paint(finding.code, _COLOURS[severity])
+            lines.append(f"  {code} {paint(place, 'bold')}{_safe(finding.message)}")
             width = max((len(row[0]) for row in finding.table), default=0)
             lines += [
                 f"         {row[0]:{width}}  {_safe('  '.join(filter(None, row[1:])))}"
@@ -73,15 +72,13 @@ def table(found: Sequence[Finding], paint: Paint) -> str:
 
 
 def summary(found: Sequence[Finding]) -> str:
-    """How many there are, in a line."""
+    """The numbers of findings, on one line."""
     if not found:
-        return "Nothing found."
+        return "No problems found."
     counts = Counter(finding.severity for finding in found)
-    first = next(
-        finding.code for severity in SEVERITIES for finding in found if finding.severity == severity
-    )
+    first = min(found, key=lambda finding: SEVERITIES.index(finding.severity)).code
     numbers = ", ".join(f"{counts[s]} {_plural(s, counts[s])}" for s in SEVERITIES if counts[s])
-    return f"{numbers}; 'usernsplan check --explain {first}' tells the story of one."
+    return f"{numbers}; 'usernsplan check --explain {first}' explains the first."
 
 
 def _plural(severity: str, count: int) -> str:
@@ -89,7 +86,10 @@ def _plural(severity: str, count: int) -> str:
 
 
 def github(found: Sequence[Finding]) -> Iterator[str]:
-    """A workflow command for each: https://docs.github.com/actions/reference/workflow-commands-for-github-actions."""
+    """A workflow command for each.
+
+    https://docs.github.com/actions/reference/workflow-commands-for-github-actions
+    """
     return map(_command, found)
 
 
@@ -106,7 +106,7 @@ def _command(finding: Finding) -> str:
 
 
 def _data(text: str) -> str:
-    """As the runner unescapes a message: actions/toolkit, packages/core/src/command.ts."""
+    """Escape a message for the runner: actions/toolkit, packages/core/src/command.ts."""
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
@@ -115,10 +115,10 @@ def _property(text: str) -> str:
 
 
 def repair(it: Repair, layout: Layout) -> str:
-    """What --fix would do."""
+    """The changes that --fix would make."""
     lines = [unified(change, layout.path(change.path)) for change in it.changes]
     lines += [f"would remove {layout.path(path)}" for path in it.locks]
-    lines += ["would end the interrupted run in the ledger"] if it.mends else []
+    lines += ["would close the interrupted run in the ledger"] if it.mends else []
     return "\n\n".join(lines) or "Nothing can be repaired."
 
 
@@ -143,7 +143,7 @@ def _document(found: Sequence[Finding], layout: Layout, repaired: Repaired | Non
 
 
 def fields(finding: Finding) -> dict[str, Any]:
-    """A finding, whole."""
+    """All fields of a finding."""
     return {
         **finding_fields(finding),
         "title": story(finding.code).title,

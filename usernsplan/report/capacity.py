@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 def result(space: Space) -> Result:
-    """What is left, as text and as a document."""
+    """The figures as text and as a document."""
     return Result(partial(text, space), partial(map_json.capacity, space))
 
 
 def text(space: Space) -> str:
-    """What is used and free, how many more there is room for, and when useradd runs out."""
+    """The used and free ids, the room for more ranges, and what useradd has left."""
     rows = scale.figures(space.capacity) if space.capacity else []
     return table((), [*rows, ("useradd", scale.useradd_words(space.useradd))])

@@ -1,4 +1,4 @@
-"""Colours of a terminal: something to see there, and nothing anywhere else."""
+"""Colours for a terminal, and none for anything else."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import ClassVar
 
 @dataclass(frozen=True, slots=True)
 class Paint:
-    """Paints text where ``on``; else it stays as it is."""
+    """Paints text if ``on``, else leaves it as it is."""
 
     on: bool = False
     # ECMA-48, "Select Graphic Rendition".
@@ -24,5 +24,5 @@ class Paint:
     }
 
     def __call__(self, text: str, colour: str) -> str:
-        """The text in a colour, by its name."""
+        """The text in the colour of this name."""
         return f"\x1b[{self._CODES[colour]}m{text}\x1b[0m" if self.on and text else text

@@ -1,12 +1,12 @@
 "use strict";
-// The closer look: draws what the table says between the ids `low` and `high`, on a linear scale.
+// The closer look: draws the rows of the table between the ids `low` and `high`, on a linear scale.
 (function () {
   const LIMIT = 4294967295, BAR = 32, GROUND = 5, LANE = BAR + 2 * GROUND, FLAG = 16, EDGE = 34, NARROW = 2, LOWEST = 0.25;
   const FOCUSABLE = 300;
   const ORDER = ["free", "pool", "useradd", "reserved", "shared", "subid", "reservation", "quarantine", "allocation", "filler",
     "namespace", "group", "account"];
   const AREAS = new Set(["pool", "useradd", "reserved", "free"]), SMALL = new Set(["account", "group", "namespace"]);
-  // Their names say what they are.
+  // Kinds whose names already say what they are.
   const NAMED = new Set(["pool", "useradd", "namespace", "free"]);
   const view = document.getElementById("view"), detail = document.getElementById("detail");
   const where = document.getElementById("where");
@@ -44,7 +44,7 @@
         last.reach = Math.max(last.reach, right);
         last.right = Math.max(last.right, right);
       } else {
-        // A gap as narrow would be a hair line; the height tells of it.
+        // So narrow a gap would be a hairline; the height of the bar shows it.
         if (last && last.taken < last.right - last.left && left - last.right < NARROW / 2) last.right = left;
         out.push({ left, right: Math.max(right, left + NARROW), reach: right, taken: right - left, claims: [claim] });
       }
@@ -56,7 +56,7 @@
     if (bar.claims.length === 1) return bar.claims[0].text;
     const first = bar.claims[0], last = bar.claims[bar.claims.length - 1];
     if (first.kind === "free") {
-      return bar.claims.length + " free stretches, " + first.start + "-" + (last.stop - 1) + ": room for " +
+      return bar.claims.length + " free ranges, " + first.start + "-" + (last.stop - 1) + ": room for " +
         bar.claims.reduce((sum, claim) => sum + claim.room, 0) + " more\nA click zooms to them.";
     }
     return bar.claims.length + " claims, " + first.start + "-" + (last.stop - 1) + ": " +
@@ -64,7 +64,7 @@
       "\nA click zooms to them.";
   }
 
-  // What a tooltip says, for those who point and for those who go there by key; Escape takes it away.
+  // The tooltip, for the mouse and for the keyboard; Escape closes it.
   function telling(group, text) {
     const tell = () => { detail.textContent = text; detail.hidden = false; };
     const end = () => { detail.hidden = true; };
@@ -99,7 +99,8 @@
       const several = bars(seen.filter((claim) => claim.kind === kind), x);
       for (const bar of several) {
         const whole = kind === "free" || (!AREAS.has(kind) && !SMALL.has(kind));
-        // As high as it is full, so that what is half free looks half free; quarantine from above, to be seen beside.
+        // A bar that is half free looks half free; quarantined ranges hang from the top, so that later
+        // allocations do not hide them.
         let height = BAR * Math.min(Math.max(bar.taken / (bar.right - bar.left), LOWEST), 1);
         let y = kind === "quarantine" ? top : top + BAR - height;
         if (kind === "free") { y = top; height = BAR; }
@@ -153,7 +154,7 @@
     }
   }
 
-  // What of the pool's part of what is seen nobody has.
+  // The free ids of the pool in the part that is shown.
   function free(found) {
     const pool = found.find((claim) => claim.kind === "pool");
     if (!pool) return "";

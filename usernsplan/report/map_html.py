@@ -1,8 +1,8 @@
-"""The id space as a page: the picture, a closer look that can be moved and zoomed, the figures, and a table of it all.
+"""The id space as an HTML page: picture, zoomable view, figures, and a table of everything. Pure.
 
-One file; nothing is fetched, and its Content-Security-Policy allows nothing but its own style and script, by their
-hashes. Without scripts the picture, the figures and the table are there. The script reads what it draws from the table,
-so that every name stands in the page once, as text. Pure.
+The page is one file and fetches nothing. Its Content-Security-Policy allows only its own style and
+script, by their hashes. Without scripts it still has the picture, the figures and the table. The
+script reads the table, so the page has every name only once, as text.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from usernsplan.report.scale import Item
     from usernsplan.space import Kinds, Space
 
-# The script is told of so many places in which a segment clashes.
+# The script gets at most this many conflicts of a segment.
 _MARKED = 50
-# So many are told in words above, and in a row of the table; the others are counted.
+# The page lists at most this many conflicts above, and in a row of the table; it counts the rest.
 _LISTED, _NAMED = 20, 3
 
 
@@ -33,13 +33,17 @@ def document(space: Space, title: str) -> str:
     """The whole page."""
     script, style = (_file(name) for name in ("map.js", "map.css"))
     style += map_svg.STYLE
-    allowed = f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; base-uri 'none'"
+    allowed = (
+        f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
     shown = _esc(title)
     parts = (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n',
-        f'<meta http-equiv="Content-Security-Policy" content="{allowed}; form-action \'none\'">\n',
+        f'<meta http-equiv="Content-Security-Policy" content="{allowed}">\n',
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n',
-        '<meta name="color-scheme" content="light dark">\n<meta name="referrer" content="no-referrer">\n',
+        '<meta name="color-scheme" content="light dark">\n',
+        '<meta name="referrer" content="no-referrer">\n',
         f"<title>{shown}</title>\n<style>{style}</style>\n</head>\n<body>\n",
         f'<svg class="defs" width="0" height="0" aria-hidden="true">{map_svg.DEFS}</svg>\n',
         f'<header><h1>{shown}</h1><p><a href="#all">To the table</a></p></header>\n<main>\n',
@@ -56,13 +60,14 @@ def document(space: Space, title: str) -> str:
     return "".join(parts)
 
 
-# Shown by the script: without it there is nothing to zoom with.
+# The script shows this section: without it nothing can be zoomed.
 _ZOOM = """<section id="zoom" aria-labelledby="h-zoom" hidden><h2 id="h-zoom">A closer look</h2>
 <p class="buttons"><label>Go to <select id="where"></select></label>
 <button type="button" id="in">Zoom in</button> <button type="button" id="out">Zoom out</button>
 <button type="button" id="left">Left</button> <button type="button" id="right">Right</button></p>
 <div id="view" role="group" aria-label="The ids, closer"></div>
-<p class="hint">Wheel or + and - zoom, dragging or the arrow keys move; a click on a bar goes to it.</p></section>
+<p class="hint">
+Zoom with the wheel or + and -; move by dragging or with the arrow keys; click a bar to go to it.</p></section>
 <p id="detail" aria-hidden="true" hidden></p>
 """
 
@@ -83,20 +88,19 @@ def _conflicts(space: Space) -> Iterator[str]:
     found = list(scale.clashes(space))
     if found:
         yield '<section aria-labelledby="h-clash"><h2 id="h-clash" class="bad">'
-        yield f"{len(found):,} conflict{'s' * (len(found) != 1)}: different owners for the same ids</h2>\n<ul>"
+        many = f"{len(found):,} conflict{'s' * (len(found) != 1)}"
+        yield f"{many}: different owners for the same ids</h2>\n<ul>"
         yield from (f"<li>{_esc(shown_path(words))}</li>" for words in found[:_LISTED])
-        yield (
-            f"<li>and {len(found) - _LISTED:,} more: see the table</li>"
-            if len(found) > _LISTED
-            else ""
-        )
+        if len(found) > _LISTED:
+            yield f"<li>and {len(found) - _LISTED:,} more: see the table</li>"
         yield "</ul></section>\n"
 
 
 def _table(items: Iterable[Item]) -> Iterator[str]:
     yield '<section aria-labelledby="h-all"><h2 id="h-all">Everything</h2>\n'
     yield '<div class="scroll" tabindex="0" role="region" aria-labelledby="h-all"><table id="all">'
-    yield "<caption>Every claim on ids of this host, and what is free of the pool, by first id</caption>\n<thead><tr>"
+    yield "<caption>Every claim on ids of this host, and the free ids of the pool, by first id"
+    yield "</caption>\n<thead><tr>"
     for head in ("First", "Last", "Ids", "As", "Kind", "Name", "Details"):
         yield f'<th scope="col">{head}</th>'
     yield "</tr></thead>\n<tbody>\n"
@@ -110,23 +114,20 @@ def _table(items: Iterable[Item]) -> Iterator[str]:
             )
             bad, clashes = ' class="bad"', f' data-c="{places}"'
             words = ", ".join(str(c.ids) for c in item.conflicts[:_NAMED])
-            more = (
-                f" and {len(item.conflicts) - _NAMED:,} more"
-                if len(item.conflicts) > _NAMED
-                else ""
-            )
-            details.insert(0, f"CONFLICT at {words}{more}")
+            more = len(item.conflicts) - _NAMED
+            details.insert(0, f"CONFLICT at {words}" + (f" and {more:,} more" if more > 0 else ""))
         yield (
-            f'<tr data-k="{segment.origin}" data-s="{_as(segment.kinds)}"{clashes}{bad}><td>{segment.ids.start}</td>'
-            f"<td>{segment.ids.last}</td><td>{segment.ids.count}</td><td>{scale.as_words(segment.kinds)}</td>"
-            f'<td>{scale.NAMES[segment.origin]}</td><th scope="row">{_esc(shown_path(segment.label))}</th>'
+            f'<tr data-k="{segment.origin}" data-s="{_as(segment.kinds)}"{clashes}{bad}>'
+            f"<td>{segment.ids.start}</td><td>{segment.ids.last}</td><td>{segment.ids.count}</td>"
+            f"<td>{scale.as_words(segment.kinds)}</td><td>{scale.NAMES[segment.origin]}</td>"
+            f'<th scope="row">{_esc(shown_path(segment.label))}</th>'
             f"<td>{_esc('; '.join(details))}</td></tr>\n"
         )
     yield "</tbody></table></div></section>\n"
 
 
 def _as(kinds: Kinds) -> str:
-    """As what ids are claimed, in a word for the script."""
+    """Kinds as one word, for the script."""
     return "both" if kinds == KINDS else kinds[0]
 
 

@@ -1,4 +1,4 @@
-"""The id space and its capacity as JSON documents: exact numbers."""
+"""The id space and its capacity as JSON documents."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def space(found: Space) -> str:
-    """The result of map: segments, conflicts (between which segments, counted from 0), what is free."""
+    """The result of map: segments, conflicts (with positions of segments, from 0), free ids."""
     conflicting = found.in_conflict()
     return document(
         "map",
@@ -22,11 +22,7 @@ def space(found: Space) -> str:
             for number, s in enumerate(found.segments)
         ],
         conflicts=[
-            {
-                "range": range_fields(c.ids),
-                **_kinds(c.kinds),
-                "segments": [c.first, c.second],
-            }
+            {"range": range_fields(c.ids), **_kinds(c.kinds), "segments": [c.first, c.second]}
             for c in found.conflicts
         ],
         conflicts_complete=found.is_complete,
@@ -42,9 +38,9 @@ def capacity(space: Space) -> str:
 
 
 def figures(c: Capacity | None) -> dict[str, Any] | None:
-    """The figures of a pool, in ids; ``more`` and ``more_after_forget`` are ranges of ``size`` ids.
+    """The figures of a pool, in ids. ``more`` and ``more_after_forget`` count ranges of ``size`` ids.
 
-    Where ``shared`` is true they can be given once the shared ones are released.
+    If ``shared`` is true, these ranges are available after the shared names are released.
     """
     if c is None:
         return None
@@ -65,19 +61,16 @@ def figures(c: Capacity | None) -> dict[str, Any] | None:
 
 
 def useradd(found: Useradd | None) -> dict[str, Any] | None:
-    """What useradd has left, None where login.defs cannot be read."""
+    """What useradd has left; None if login.defs cannot be read."""
     if found is None:
         return None
-    sides: dict[str, Any] = {}
-    for name, count, area, fits in zip(
-        ("uids", "gids"), found.counts, found.areas, (found.uids, found.gids), strict=True
-    ):
-        sides[name] = {
-            "range": range_fields(area) if area else None,
-            "size": count,
-            "more": fits,
-        }
-    return {"more_users": found.users, **sides}
+    uids, gids = (
+        {"range": range_fields(area) if area else None, "size": count, "more": fits}
+        for count, area, fits in zip(
+            found.counts, found.areas, (found.uids, found.gids), strict=True
+        )
+    )
+    return {"more_users": found.users, "uids": uids, "gids": gids}
 
 
 def _segment(s: Segment) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""The id space as an SVG picture: the whole of it, and a bar for each region in which something is. Pure.
+"""The id space as an SVG picture: all ids, and a bar for each region that contains claims. Pure.
 
-No scripts, no links, no fonts of its own. What a bar is, its ``title`` says; kinds differ by pattern as well as by
-colour; colours follow the reader's light or dark scheme.
+It has no scripts, links or fonts of its own. Each bar has a ``title``. Kinds differ by pattern as
+well as by colour. Colours follow the reader's light or dark scheme.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 WIDTH, NARROW = 1160, 360
 CONFLICT, CONFLICT_DARK = "#d40000", "#ff4d4d"
-# After Okabe and Ito: told apart with any kind of colour vision. Dark ink is put on light fills.
+# After Okabe and Ito: distinct with any kind of colour vision. Light fills get dark text.
 FILLS: dict[Origin, str] = {
     "allocation": "#0072b2",
     "filler": "#7fb2d6",
@@ -40,7 +40,7 @@ FILLS: dict[Origin, str] = {
     "useradd": "#f3cf80",
     "pool": "#9ecae1",
 }
-# What is drawn over the fill, in a square of 8: a shape of its own for each kind.
+# The pattern over the fill, in a square of 8: one for each kind.
 _SHAPES: dict[Origin, str] = {
     "filler": "M0 0h4v4h-4zM4 4h4v4h-4z",
     "shared": "M0 8L8 0M-2 2L2 -2M6 10L10 6",
@@ -57,15 +57,15 @@ _SHAPES: dict[Origin, str] = {
 _LEFT, _RIGHT = 34, 8
 _BAR, _GROUND, _GAP, _HATCH = 32, 5, 6, 12
 _LANE = _BAR + 2 * _GROUND
-# Narrower than this nothing is seen; what falls into it together is drawn as one.
+# A narrower bar is invisible; bars this close together are drawn as one.
 _NARROWEST = 2.0
-# No bar is lower than this part of its lane.
+# Each bar has at least this part of the height of its lane.
 _LOWEST = 0.25
 _LETTER = 7.2
 _NAMED = 3
 _TITLED = 8
 _SMALL = BACKGROUND - {"free"} | {"account", "group", "namespace"}
-# The Tab key stops at bars; where they are more than a person would go through, it does not.
+# The Tab key stops at bars, unless there are too many to go through.
 _STOPS, _STOP = 60, ' tabindex="0"'
 
 _INK = "#1b1f24"
@@ -96,7 +96,7 @@ STYLE = "".join(
 
 @dataclass(slots=True)
 class _Bar:
-    """What is drawn as one: from where to where, the items in it, where they end, and how much of it they take."""
+    """Items drawn as one bar. ``reach`` is where they end, ``taken`` how much of it they cover."""
 
     left: float
     right: float
@@ -106,44 +106,42 @@ class _Bar:
 
     @property
     def share(self) -> float:
-        """How full it is, so that what is half free looks half free; never too little to be seen."""
+        """How full it is: a bar that is half free looks half free, but never too low to see."""
         return min(max(self.taken / (self.right - self.left), _LOWEST), 1)
 
 
 def document(space: Space, title: str) -> str:
-    """The picture as a file of its own."""
+    """The picture as a complete SVG file."""
     body, height = _draw(space, WIDTH, 74)
     shown = _esc(title)
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="ids" width="{WIDTH}" height="{height}" '
         f'viewBox="0 0 {WIDTH} {height}" role="group" aria-label="{shown}"><title>{shown}</title>'
         f'<style>{STYLE}</style>{DEFS}<rect class="bg" width="{WIDTH}" height="{height}"/>'
-        f'<text class="head big" x="8" y="30">{shown}</text><text x="8" y="52">{_esc(summary(space))}</text>'
+        f'<text class="head big" x="8" y="30">{shown}</text>'
+        f'<text x="8" y="52">{_esc(summary(space))}</text>'
     )
     return head + body + "</svg>\n"
 
 
 def part(space: Space, width: int, name: str) -> str:
-    """The picture as a part of a page that has ``STYLE`` and ``DEFS``; ``name`` is its class."""
+    """The picture as part of a page that has ``STYLE`` and ``DEFS``; ``name`` is its class."""
     body, height = _draw(space, width, 8)
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="ids {name}" width="{width}" height="{height}" '
-        f'viewBox="0 0 {width} {height}" role="group" aria-label="The host\'s ids">{body}</svg>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="ids {name}" width="{width}" '
+        f'height="{height}" viewBox="0 0 {width} {height}" role="group" aria-label="The host\'s ids">{body}</svg>'
     )
 
 
 def summary(space: Space) -> str:
-    """The state of the host in one line."""
+    """The host's conflicts and capacity, on one line."""
     many = len(space.conflicts)
     parts = [f"{many:,} conflict{'s' * (many != 1)}" if many else "no conflicts"]
     if space.capacity:
         c = space.capacity
         parts.append(f"{c.used:,} of {c.pool.count:,} ids of the pool used")
-        parts.append(
-            "its containers share their ids"
-            if c.shared
-            else f"room for {c.more:,} more of {c.count:,}"
-        )
+        room = f"room for {c.more:,} more of {c.count:,}"
+        parts.append("its containers share their ids" if c.shared else room)
     return " · ".join(parts)
 
 
@@ -156,8 +154,9 @@ def _patterns() -> Iterator[str]:
             f'<rect width="8" height="8" fill="{fill}"/>{shape}</pattern>'
         )
     yield (
-        '<pattern id="p-conflict" width="8" height="8" patternUnits="userSpaceOnUse"><rect class="cf" width="8" '
-        'height="8"/><path d="M0 8L8 0M-2 2L2 -2M6 10L10 6" stroke="#fff" stroke-width="1.5"/></pattern>'
+        '<pattern id="p-conflict" width="8" height="8" patternUnits="userSpaceOnUse">'
+        '<rect class="cf" width="8" height="8"/>'
+        '<path d="M0 8L8 0M-2 2L2 -2M6 10L10 6" stroke="#fff" stroke-width="1.5"/></pattern>'
     )
 
 
@@ -165,23 +164,18 @@ DEFS = f"<defs>{''.join(_patterns())}</defs>"
 
 
 def _draw(space: Space, width: int, top: float) -> tuple[str, int]:
-    """All bars one below the other, and the legend; with the height that they take."""
+    """All bars, one below the other, and the legend; and their total height."""
     out: list[str] = []
     items = scale.with_free(space)
     inner = width - _LEFT - _RIGHT
     whole = scale.Region(scale.WHOLE, items)
-    y = _heading(
-        out,
-        width,
-        top,
-        "All ids",
-        "linear to 1000, then logarithmic; a bar is as high as it is full",
-    )
+    words = "linear to 1000, then logarithmic; the height of a bar shows how full it is"
+    y = _heading(out, width, top, "All ids", words)
     y = _lanes(out, whole, lambda n: _LEFT + inner * scale.share(n), y, named=False)
     y = _axis(out, [(n, _LEFT + inner * scale.share(n)) for n in scale.MARKS], width, y)
     for region in scale.regions(space, items):
         out.append(f'<g data-region="{region.ids.start}-{region.ids.stop}">')
-        y = _heading(out, width, y, str(region.ids), scale.told(region, space))
+        y = _heading(out, width, y, str(region.ids), scale.described(region, space))
         x_of = _linear(region.ids, inner)
         y = _lanes(out, region, x_of, y, named=True)
         out.append("</g>")
@@ -199,7 +193,7 @@ def _linear(ids: IdRange, inner: int) -> Callable[[int], float]:
 def _heading(out: list[str], width: int, y: float, ids: str, words: str) -> float:
     room = int((width - _LEFT) / _LETTER) - len(ids) - 2
     if len(words) > room:
-        # On lines of their own.
+        # Too long for the line of the heading: use lines of its own.
         out.append(f'<text class="head" x="{_LEFT}" y="{y + 16}">{_esc(ids)}</text>')
         for line in wrap(words, int((width - _LEFT) / _LETTER)):
             y += 17
@@ -213,7 +207,7 @@ def _heading(out: list[str], width: int, y: float, ids: str, words: str) -> floa
 def _lanes(
     out: list[str], region: Region, x_of: Callable[[int], float], y: float, *, named: bool
 ) -> float:
-    """The lanes of a region: above a place for flags, then the claims, below them the areas."""
+    """The lanes of a region: flags at the top, then claims, and areas below them."""
     flagged = any(c.ids.overlaps(region.ids) for item in region.items for c in item.conflicts)
     for lane in region.lanes():
         y += 16 if flagged else 0
@@ -238,7 +232,7 @@ def _lanes(
 
 
 def _bars(items: Iterable[Item], within: IdRange, x_of: Callable[[int], float]) -> Iterator[_Bar]:
-    """The bars of one kind; neighbours too narrow to be seen alone are one."""
+    """The bars of one kind; neighbours that are too narrow are joined."""
     bar: _Bar | None = None
     for item in items:
         ids = item.segment.ids
@@ -251,7 +245,7 @@ def _bars(items: Iterable[Item], within: IdRange, x_of: Callable[[int], float]) 
             continue
         if bar:
             if bar.share < 1 and left - bar.right < _NARROWEST / 2:
-                # A gap as narrow would be a hair line; the height tells of it.
+                # So narrow a gap would be a hairline; the height of the bar shows it.
                 bar.right = left
             yield bar
         bar = _Bar(left, max(right, left + _NARROWEST), [item], right, right - left)
@@ -260,7 +254,7 @@ def _bars(items: Iterable[Item], within: IdRange, x_of: Callable[[int], float]) 
 
 
 def _joins(bar: _Bar, left: float, right: float) -> bool:
-    """Tell whether nobody could see a further bar beside this one: too narrow, or over the same ids."""
+    """Tell whether a bar would be invisible next to this one: too narrow, or over the same ids."""
     narrow = right - left < _NARROWEST and left < bar.left + _NARROWEST
     return narrow or (left == bar.left and right == bar.right)
 
@@ -268,10 +262,11 @@ def _joins(bar: _Bar, left: float, right: float) -> bool:
 def _bar(bar: _Bar, origin: Origin, y: float, stop: str) -> str:
     top, height = y, float(_BAR)
     if origin == "free":
-        # Nothing to be seen; it is there to be asked.
+        # Invisible: it is there for its title.
         return (
-            f'<g class="s" role="img"><title>{_esc(titled(bar.items))}</title><rect x="{_n(bar.left)}" y="{_n(top)}" '
-            f'width="{_n(bar.right - bar.left)}" height="{_n(height)}" fill="transparent"/></g>'
+            f'<g class="s" role="img"><title>{_esc(titled(bar.items))}</title>'
+            f'<rect x="{_n(bar.left)}" y="{_n(top)}" width="{_n(bar.right - bar.left)}" '
+            f'height="{_n(height)}" fill="transparent"/></g>'
         )
     if origin in BACKGROUND:
         top, height = y + _BAR + (_GROUND if origin == "useradd" else 0), _GROUND
@@ -281,51 +276,44 @@ def _bar(bar: _Bar, origin: Origin, y: float, stop: str) -> str:
         top, height = y + 8, _BAR - 8
     else:
         height *= bar.share
-        # From above, so that it can be seen beside what was given out between.
+        # Quarantined ranges hang from the top, so that later allocations do not hide them.
         top = y if origin == "quarantine" else y + _BAR - height
-    # Of the edges as they are written: neighbours meet.
+    # The width of the rounded edges: neighbours then meet without a gap.
     width = round(bar.right, 1) - round(bar.left, 1)
     edge = ' class="edge"' if width > 4 * _NARROWEST and origin not in BACKGROUND else ""
     return (
-        f'<g class="s"{stop} role="img"><title>{_esc(titled(bar.items))}</title><rect{edge} x="{_n(bar.left)}" '
-        f'y="{_n(top)}" width="{_n(width)}" height="{_n(height)}" fill="url(#p-{origin})"/></g>'
+        f'<g class="s"{stop} role="img"><title>{_esc(titled(bar.items))}</title>'
+        f'<rect{edge} x="{_n(bar.left)}" y="{_n(top)}" width="{_n(width)}" '
+        f'height="{_n(height)}" fill="url(#p-{origin})"/></g>'
     )
 
 
 def _label(bar: _Bar, lane: Kinds, y: float, x_of: Callable[[int], float]) -> str:
-    """The name of a bar in it, where there is room: behind what lies over its beginning."""
+    """The name in a bar, if there is room: after a claim that covers the bar's beginning."""
     segment, conflicts = bar.items[0].segment, bar.items[0].conflicts
     if len(bar.items) > 1 or segment.origin in _SMALL:
         return ""
     start = segment.ids.start
     for clash in conflicts:
-        if (
-            scale.is_in_lane(clash.kinds, lane)
-            and clash.ids.start <= start < clash.ids.stop < segment.ids.stop
-        ):
+        covers = clash.ids.start <= start < clash.ids.stop < segment.ids.stop
+        if covers and scale.is_in_lane(clash.kinds, lane):
             start = clash.ids.stop
     left = max(bar.left, x_of(start))
     label = _short(shown_path(segment.label), bar.right - left - 10)
-    return (
-        f'<text class="k k-{segment.origin}" x="{_n(left + 6)}" y="{_n(y + 15)}">{_esc(label)}</text>'
-        if label
-        else ""
-    )
+    place = f'x="{_n(left + 6)}" y="{_n(y + 15)}"'
+    return f'<text class="k k-{segment.origin}" {place}>{_esc(label)}</text>' if label else ""
 
 
 def _clashes(
     out: list[str], found: list[Conflict], region: Region, x_of: Callable[[int], float], y: float
 ) -> None:
-    """Where ids are claimed twice: hatched in red over the lower part of the bar, with a flag above it."""
+    """Conflicts: red hatching over the lower part of the bar, with a flag above it."""
     within = region.ids
     segments = {item.number: item.segment for item in region.items} if found else {}
     spans: list[tuple[float, float, list[Conflict]]] = []
     for conflict in sorted(found, key=lambda c: (c.ids, c.first, c.second)):
-        left, right = (
-            x_of(max(conflict.ids.start, within.start)),
-            x_of(min(conflict.ids.stop, within.stop)),
-        )
-        right = max(right, left + 2 * _NARROWEST)
+        left = x_of(max(conflict.ids.start, within.start))
+        right = max(x_of(min(conflict.ids.stop, within.stop)), left + 2 * _NARROWEST)
         if spans and left < spans[-1][1]:
             spans[-1][2].append(conflict)
             spans[-1] = (spans[-1][0], max(right, spans[-1][1]), spans[-1][2])
@@ -334,16 +322,18 @@ def _clashes(
     stop = _STOP if len(spans) <= _STOPS else ""
     flag = -100.0
     for left, right, several in spans:
-        told = [
+        title = [f"{len(several):,} conflict{'s' * (len(several) != 1)}"]
+        title += [
             shown_path(scale.clash(c, segments[c.first], segments[c.second]))
             for c in several[:_TITLED]
         ]
-        more = [f"and {len(several) - _TITLED:,} more"] if len(several) > _TITLED else []
-        words = "\n".join((f"{len(several):,} conflict{'s' * (len(several) != 1)}", *told, *more))
+        title += [f"and {len(several) - _TITLED:,} more"] if len(several) > _TITLED else []
+        words = "\n".join(title)
         middle = (left + right) / 2
         out.append(
-            f'<g class="s"{stop} role="img"><title>{_esc(words)}</title><rect class="clash" x="{_n(left)}" '
-            f'y="{_n(y + _BAR - _HATCH)}" width="{_n(right - left)}" height="{_HATCH}"/></g>'
+            f'<g class="s"{stop} role="img"><title>{_esc(words)}</title>'
+            f'<rect class="clash" x="{_n(left)}" y="{_n(y + _BAR - _HATCH)}" '
+            f'width="{_n(right - left)}" height="{_HATCH}"/></g>'
         )
         if middle - flag >= 2 * _LETTER:
             out.append(f'<path class="flag" d="M{_n(middle)} {y}l-7 -13h14z"/>')
@@ -352,7 +342,7 @@ def _clashes(
 
 
 def _axis(out: list[str], marks: list[tuple[int, float]], width: int, y: float) -> float:
-    """Numbers below a bar; those that would touch another are left out, first and last are there."""
+    """Numbers below a bar: the first, the last, and those between that do not touch another."""
     taken: list[tuple[float, float]] = []
     for number, x in [marks[0], marks[-1], *marks[1:-1]]:
         half = len(str(number)) * 6.4 / 2
@@ -360,9 +350,8 @@ def _axis(out: list[str], marks: list[tuple[int, float]], width: int, y: float) 
         if all(centre + half + 8 < left or right + 8 < centre - half for left, right in taken):
             taken.append((centre - half, centre + half))
             out.append(f'<path class="tick" d="M{_n(x)} {y}v4"/>')
-            out.append(
-                f'<text class="axis" text-anchor="middle" x="{_n(centre)}" y="{y + 16}">{number}</text>'
-            )
+            place = f'x="{_n(centre)}" y="{y + 16}"'
+            out.append(f'<text class="axis" text-anchor="middle" {place}>{number}</text>')
     return y + 30
 
 
@@ -385,13 +374,14 @@ def _legend(out: list[str], items: Iterable[Item], width: int, y: float) -> floa
 
 
 def titled(items: list[Item]) -> str:
-    """What is told of a bar."""
+    """The title of a bar."""
     if len(items) == 1:
         return described(items[0].segment, conflicts=len(items[0].conflicts))
     first, last = items[0].segment, items[-1].segment
     if first.origin == "free":
         room = sum(item.room for item in items)
-        return f"{len(items):,} free stretches, {first.ids.start}-{last.ids.last}: room for {room:,} more"
+        span = f"{first.ids.start}-{last.ids.last}"
+        return f"{len(items):,} free ranges, {span}: room for {room:,} more"
     names = [shown_path(i.segment.label) for i in items[:_TITLED]]
     names += ["…", shown_path(last.label)] if len(items) > _TITLED else []
     stop = max(i.segment.ids.last for i in items)
@@ -399,7 +389,7 @@ def titled(items: list[Item]) -> str:
 
 
 def described(segment: Segment, *, conflicts: int = 0) -> str:
-    """A segment in a few lines."""
+    """A segment on a few lines."""
     only = "" if segment.kinds == KINDS else f", as {scale.as_words(segment.kinds)} only"
     lines = [
         shown_path(scale.called(segment)),
@@ -411,7 +401,7 @@ def described(segment: Segment, *, conflicts: int = 0) -> str:
 
 
 def _short(text: str, width: float) -> str:
-    """As much of a text as fits; "" where that would say nothing."""
+    """As much of a text as fits; "" if that is too little to read."""
     room = int(width / _LETTER)
     if len(text) <= room:
         return text
@@ -423,5 +413,5 @@ def _esc(text: str) -> str:
 
 
 def _n(number: float) -> str:
-    """A coordinate, in as few characters as its tenths need."""
+    """A coordinate, rounded to tenths, without a trailing ".0"."""
     return f"{number:.1f}".removesuffix(".0")

@@ -1,4 +1,4 @@
-"""The id space as a picture for a terminal: bars of characters, colours where they are wanted, a list, figures."""
+"""The id space as a picture for a terminal: bars of characters, a list and figures. Pure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Style(NamedTuple):
-    """How the picture is to look: ``width`` in columns, whether the terminal has more than ASCII, its colours."""
+    """How to draw: ``width`` in columns, whether the terminal shows Unicode, and its colours."""
 
     width: int
     unicode: bool
@@ -50,22 +50,22 @@ _MARKS: dict[Origin, _Mark] = {
     "pool": _Mark("_", "_", "dim"),
 }
 _CONFLICT = _Mark("!", "!", "red")
-_NEXT = _Mark("▓", "%", "blue")  # every other allocation, so that neighbours can be told apart
+_NEXT = _Mark("▓", "%", "blue")  # every other allocation: neighbours differ
 _HEIGHTS = " ▁▂▃▄▅▆▇"
 _RANK = {origin: rank for rank, origin in enumerate(scale.ORDER)}
-# Of these a cell shows how much of it is taken.
+# A cell of these shows how much of it is taken.
 _SHADED = {_RANK["allocation"], _RANK["subid"]}
 _PART = _Mark("▁▄▇", ":+", "blue")
 _NARROWEST = 40
 _MARGIN = 5
-# Of each region, and of the conflicts, so many lines are listed; --json has all.
+# Lines listed for each region, and conflicts; --json has all.
 _LISTED = 12
-# Shorter pieces of a name say nothing.
+# A shorter piece of a name is unreadable.
 _NAMED = 3
 
 
 def picture(space: Space, style: Style, title: str) -> str:
-    """All of it: the whole space, its regions, conflicts, what is left."""
+    """The whole picture: all ids, the regions, conflicts, figures and a legend."""
     style = style._replace(width=max(style.width, _NARROWEST))
     items = scale.items(space)
     regions = scale.regions(space, items)
@@ -92,12 +92,12 @@ def _region(region: Region, space: Space, style: Style) -> Iterator[str]:
     ids = region.ids
     edges = [ids.start + ids.count * cell // cells for cell in range(cells + 1)]
     claims = region.claims()
-    words = _wrapped(f"{ids}  {scale.told(region, space)}", style, _MARGIN)
+    words = _wrapped(f"{ids}  {scale.described(region, space)}", style, _MARGIN)
     yield from (words[0].replace(str(ids), style.paint(str(ids), "bold"), 1), *words[1:])
     for lane in region.lanes():
         yield _bar(region.items, edges, lane, style, named=True)
     yield _axis([(n, (n - ids.start) / ids.count) for n in scale.ticks(ids, cells // 22)], cells)
-    # People know their accounts; of these only what clashes is listed.
+    # People know their accounts: list only those with conflicts.
     listed = [i for i in claims if i.conflicts or not scale.is_account(i.segment)]
     yield from (_line(item, style) for item in listed[:_LISTED])
     if len(listed) > _LISTED:
@@ -106,7 +106,7 @@ def _region(region: Region, space: Space, style: Style) -> Iterator[str]:
 
 
 class _Cell(NamedTuple):
-    """What is seen of a cell: the topmost claim in it, by its number."""
+    """What a cell shows: the topmost claim in it, by its number."""
 
     rank: int = -1
     mark: _Mark = _Mark(" ", " ", "")
@@ -116,7 +116,7 @@ class _Cell(NamedTuple):
 def _bar(
     items: Iterable[Item], edges: Sequence[int], lane: Kinds, style: Style, *, named: bool
 ) -> str:
-    """A lane: for each cell the topmost claim in it, names where there is room; a conflict before everything."""
+    """A lane: each cell shows its topmost claim, or a conflict; names are put where there is room."""
     shown = [i for i in items if _is_in(i.segment.ids, i.segment.kinds, edges, lane)]
     cells = _topmost(shown, edges)
     clashes = (c for item in shown for c in item.conflicts if _is_in(c.ids, c.kinds, edges, lane))
@@ -134,18 +134,16 @@ def _bar(
 
 
 def _topmost(shown: Iterable[Item], edges: Sequence[int]) -> list[_Cell]:
-    """What is seen of each cell where nothing clashes."""
+    """What each cell shows, without conflicts."""
     cells = [_Cell()] * (len(edges) - 1)
     odd = False
     for item in shown:
-        mark, its = _MARKS[item.segment.origin], _cells_of(item.segment.ids, edges)
-        if (
-            item.segment.origin == "allocation"
-            and item.segment.ids.count >= edges[its.start + 1] - edges[its.start]
-        ):
+        ids, origin = item.segment.ids, item.segment.origin
+        mark, its = _MARKS[origin], _cells_of(ids, edges)
+        if origin == "allocation" and ids.count >= edges[its.start + 1] - edges[its.start]:
             odd = not odd
             mark = mark if odd else _NEXT
-        new = _Cell(_RANK[item.segment.origin], mark, item.number)
+        new = _Cell(_RANK[origin], mark, item.number)
         for cell in its:
             if new.rank >= cells[cell].rank:
                 cells[cell] = new
@@ -156,7 +154,7 @@ def _topmost(shown: Iterable[Item], edges: Sequence[int]) -> list[_Cell]:
 
 
 def _shares(items: Iterable[Item], edges: Sequence[int]) -> list[float]:
-    """What part of each cell's ids somebody has."""
+    """The part of each cell's ids that is taken, 0 to 1."""
     taken = [0] * (len(edges) - 1)
     for ids in IdSet(item.segment.ids for item in items if item.segment.origin not in BACKGROUND):
         if ids.overlaps(IdRange(edges[0], edges[-1] - edges[0])):
@@ -167,7 +165,7 @@ def _shares(items: Iterable[Item], edges: Sequence[int]) -> list[float]:
 
 
 def _filled(mark: _Mark, share: float) -> _Mark:
-    """A mark as high as its cell is full, so that what is half free looks half free."""
+    """A mark as high as its cell is full: a cell that is half free looks half free."""
     eighths = max(round(8 * share), 1)
     if eighths >= len(_HEIGHTS):
         return mark
@@ -175,18 +173,18 @@ def _filled(mark: _Mark, share: float) -> _Mark:
 
 
 def _is_in(ids: IdRange, kinds: Kinds, edges: Sequence[int], lane: Kinds) -> bool:
-    """Tell whether ids of these kinds are seen in a lane between these edges."""
+    """Tell whether a lane shows some of these ids between these edges."""
     return scale.is_in_lane(kinds, lane) and ids.start < edges[-1] and ids.stop > edges[0]
 
 
 def _cells_of(ids: IdRange, edges: Sequence[int]) -> range:
-    """The cells in which ids lie; a cell that is narrower than one id is that id's."""
+    """The cells of some ids; a cell that is narrower than one id belongs to that id."""
     first = bisect_right(edges, max(ids.start, edges[0])) - 1
     return range(first, max(bisect_left(edges, min(ids.stop, edges[-1])), first + 1))
 
 
 def _write_name(text: list[str], cells: Sequence[_Cell], item: Item) -> None:
-    """Write a name behind the first cell of its bar, where enough cells in a row are the bar's own."""
+    """Write a name after the first cell of its bar, if enough cells in a row show that bar."""
     mine = [n for n, cell in enumerate(cells) if cell.number == item.number]
     if len(mine) < _NAMED:
         return
@@ -198,7 +196,7 @@ def _write_name(text: list[str], cells: Sequence[_Cell], item: Item) -> None:
 
 
 def _painted(text: Iterable[tuple[str, str]], paint: Paint) -> str:
-    """Neighbours of one colour are painted in one go."""
+    """Paint neighbours of one colour together."""
     runs = (
         ("".join(letter for letter, _ in run), colour)
         for colour, run in groupby(text, key=lambda one: one[1])
@@ -207,7 +205,7 @@ def _painted(text: Iterable[tuple[str, str]], paint: Paint) -> str:
 
 
 def _axis(marks: Iterable[tuple[int, float]], cells: int) -> str:
-    """Numbers below a bar, each where it belongs, those that would touch left out; the last one ends with the bar."""
+    """Numbers below a bar, without those that would touch; the last one ends with the bar."""
     line = [" "] * (cells + _MARGIN + 1)
     ordered = list(marks)
     for number, part in [ordered[-1], *ordered[:-1]]:
@@ -223,15 +221,11 @@ def _line(item: Item, style: Style) -> str:
     segment = item.segment
     mark = _CONFLICT if item.conflicts else _MARKS[segment.origin]
     only = "" if segment.kinds == KINDS else f" ({scale.as_words(segment.kinds)})"
-    ids = f"{segment.ids}"
-    more = (
-        f"  {segment.details[0]}"
-        if segment.origin in {"subid", "quarantine", "namespace"} and segment.details
-        else ""
-    )
-    # Whose it is comes first: it is what a narrow terminal has room for.
+    has_more = segment.origin in {"subid", "quarantine", "namespace"} and segment.details
+    more = f"  {segment.details[0]}" if has_more else ""
+    # The owner comes first: a narrow terminal cuts the rest.
     origin = "" if scale.called(segment) == segment.label else f"  {scale.NAMES[segment.origin]}"
-    text = f"{ids:<21} {shown_path(segment.label)}{origin}{only}{more}"
+    text = f"{segment.ids!s:<21} {shown_path(segment.label)}{origin}{only}{more}"
     character = mark.character if style.unicode else mark.plain
     return "  " + style.paint(character, mark.colour) + " " + _cut(text, style.width - 4, style)
 
@@ -246,7 +240,8 @@ def _clashes(space: Space, style: Style) -> Iterator[str]:
             first, *more = _wrapped(f"  ! {shown_path(words)}", style, 4)
             yield from (style.paint(first[:4], "red") + first[4:], *more)
         if len(found) > _LISTED:
-            yield f"  {'…' if style.unicode else '...'} {len(found) - _LISTED:,} more (--json has them)"
+            dots = "…" if style.unicode else "..."
+            yield f"  {dots} {len(found) - _LISTED:,} more (--json has them)"
 
 
 def _left(space: Space, style: Style) -> Iterator[str]:
@@ -260,18 +255,17 @@ def _left(space: Space, style: Style) -> Iterator[str]:
 
 
 def _legend(items: Iterable[Item], style: Style) -> Iterator[str]:
-    """What the characters mean, of those that are there."""
+    """The meaning of the characters that the picture has."""
     kinds = {item.segment.origin for item in items}
     found = [(_MARKS[origin], scale.NAMES[origin]) for origin in scale.NAMES if origin in kinds]
     if any(item.conflicts for item in items):
         found.insert(0, (_CONFLICT, "conflict"))
     if kinds & {"allocation", "subid"}:
-        found.append((_PART, "in part free"))
+        found.append((_PART, "partly free"))
     line, length = "", 0
     for mark, name in found:
-        character = (mark.character if style.unicode else mark.plain) + (
-            (_NEXT.character if style.unicode else _NEXT.plain) if name == "allocation" else ""
-        )
+        marks = (mark, _NEXT) if name == "allocation" else (mark,)
+        character = "".join(m.character if style.unicode else m.plain for m in marks)
         if length and length + len(character) + len(name) + 3 > style.width:
             yield line
             line, length = "", 0
@@ -287,6 +281,6 @@ def _wrapped(text: str, style: Style, indent: int) -> list[str]:
 
 
 def _cut(text: str, width: int, style: Style) -> str:
-    """A line that does not run over the edge."""
+    """A text cut to a width."""
     mark = "…" if style.unicode else "..."
     return text if len(text) <= width else text[: width - len(mark)] + mark

@@ -1,4 +1,4 @@
-"""What carries some ids, as text and as JSON."""
+"""The files that carry some ids, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def found(
     *,
     null: bool = False,
 ) -> Result:
-    """What find-owned finds, printed as it is found, however much it is; ``missed`` grows while it searches.
+    """What find-owned finds. It is printed during the search, which also fills ``missed``.
 
-    The text is a path a line, or with ``null`` the bytes of each and a NUL.
+    The text is one path per line; with ``null``, the bytes of each path and a NUL.
     """
     return Result(
         lambda: (os.fsencode(one.path) + b"\0" if null else shown_path(one.path) for one in hits),
@@ -91,18 +91,17 @@ def _count_document(
 
 
 def _count(found: Count, mapping: Mapping | None) -> str:
-    """How many there are, then by role and id, the most frequent first."""
-    lines = [
-        f"{found.entries} {'entry carries' if found.entries == 1 else 'entries carry'} these ids"
-    ]
+    """The number of entries, then by role and id, the most frequent first."""
+    entries = "1 entry carries" if found.entries == 1 else f"{found.entries} entries carry"
+    lines = [f"{entries} these ids"]
     rows = _rows(found, mapping)
     if rows:
-        lines[0] += f", the first: {shown_path(found.example)}"
-        told = [
+        lines[0] += f"; the first is {shown_path(found.example)}"
+        cells = [
             (role, str(number), "" if inside is None else str(inside), str(times))
             for role, number, inside, times in rows[:_SHOWN]
         ]
-        lines.append(table(("as", "id", "container id", "entries"), told))
+        lines.append(table(("as", "id", "container id", "entries"), cells))
     if len(rows) > _SHOWN:
         lines.append(f"… and {len(rows) - _SHOWN} more ids (--json has them)")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""A process and its user namespace, and all of a machine's, as text and as JSON."""
+"""A process and its user namespace, and all namespaces of a machine, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from usernsplan.report.json_ import document, range_fields
 from usernsplan.report.result import Result
 from usernsplan.report.text import table
 from usernsplan.report.whose import fields, line_of, short
-from usernsplan.whose.ids import OfAccount, OfGroup, OfNamespace, Ranges
+from usernsplan.whose.ids import Ranges
 from usernsplan.whose.privileges import listed
 
 if TYPE_CHECKING:
@@ -26,66 +26,65 @@ if TYPE_CHECKING:
 
 _SETS = ("effective", "permitted", "bounding", "inheritable", "ambient")
 _SECCOMP = {0: "none", 1: "strict", 2: "filter"}
-# A namespace of many small extents would bury the rest; --json has all.
+# The list of many small extents would hide the rest; --json has all.
 _SHOWN = 12
 _FEW = 3
+_OF_ONE_ID = {"account", "group"}
 
 
-def result(process: Process, said: Sequence[Sentence]) -> Result:
-    """Everything that is known of a process, and what it means."""
-    return Result(partial(_text_of, process, said), partial(_document_of, process, said))
+def result(process: Process, meaning: Sequence[Sentence]) -> Result:
+    """Everything that is known about a process, and what it means."""
+    return Result(partial(_text_of, process, meaning), partial(_document_of, process, meaning))
 
 
 def all_namespaces(
     found: Sequence[Namespace], names: Mapping[int, str], facts: IdContext, *, complete: bool
 ) -> Result:
-    """Every user namespace, nested ones below their parent; ``complete`` tells whether all could be seen."""
+    """Every user namespace, below the one around it. ``complete``: all of them could be seen."""
     return Result(
         partial(_all_text, found, names, facts, complete=complete),
         partial(_all_document, found, names, facts, complete=complete),
     )
 
 
-def _text_of(process: Process, said: Sequence[Sentence]) -> str:
+def _text_of(process: Process, meaning: Sequence[Sentence]) -> str:
     pid, status, line, facts, whose, initial = process
     parts = [f"process {pid} ({shown_path(status.name)}), state {status.state}"]
     if line == () and not initial:
-        parts.append("no user namespace of its own, but the one that this was looked at from")
+        parts.append("no user namespace of its own: it has the one in which usernsplan runs")
     else:
         parts += _namespaces(line, Ranges(facts), whose)
     namespace = process.namespace
     mapping = namespace.mapping if namespace else None
+
+    ids: list[tuple[str, int, Kind]] = [(f"{role}uid", n, "uid") for role, n in _four(status.uids)]
+    ids += [(f"{role}gid", n, "gid") for role, n in _four(status.gids)]
+    ids += [("" if at else "groups", n, "gid") for at, n in enumerate(status.groups[:_SHOWN])]
     rows = []
-    for kind, ids in zip(KINDS, (status.uids, status.gids), strict=True):
-        one = mapping[kind] if mapping else None
-        rows += [
-            (f"{what}{kind}", *_seen(number, one, namespace, whose, kind))
-            for what, number in _four(ids)
-        ]
-    groups = mapping.gids if mapping else None
-    rows += [
-        ("" if at else "groups", *_seen(number, groups, namespace, whose, "gid"))
-        for at, number in enumerate(status.groups[:_SHOWN])
-    ]
+    for role, number, kind in ids:
+        inside = ""
+        if namespace:
+            container = mapping[kind].to_container(number) if mapping else None
+            inside = "not mapped" if container is None else str(container)
+        rows.append((role, str(number), inside, _whose(whose[number][kind], number)))
     if len(status.groups) > _SHOWN:
         rows.append(("", f"and {len(status.groups) - _SHOWN} more", "", ""))
     headers = ("", "host id", "container id", "whose") if namespace else ("", "id", "", "whose")
     parts.append(table(headers, rows))
+
     sets = [(f"{name} capabilities", listed(getattr(status.capabilities, name))) for name in _SETS]
     sets.append(
         ("no_new_privs", {None: "unknown", False: "not set", True: "set"}[status.no_new_privs])
     )
     sets.append(("seccomp", _seccomp(status)))
     parts.append(table((), sets))
-    parts.append(
-        "\n".join(
-            ("What that means:", *(f"  {'!' if one.unusual else '-'} {one.text}" for one in said))
-        )
-    )
+
+    bullets = (f"  {'!' if one.unusual else '-'} {one.text}" for one in meaning)
+    parts.append("\n".join(("What this means:", *bullets)))
     return "\n\n".join(parts)
 
 
-def _document_of(process: Process, said: Sequence[Sentence]) -> str:
+def _document_of(process: Process, meaning: Sequence[Sentence]) -> str:
     pid, status, line, facts, whose, initial = process
     ranges = Ranges(facts)
     mapping = process.namespace.mapping if process.namespace else None
@@ -115,7 +114,7 @@ def _document_of(process: Process, said: Sequence[Sentence]) -> str:
         no_new_privs=status.no_new_privs,
         seccomp=status.seccomp,
         seccomp_filters=status.filters,
-        meaning=[one._asdict() for one in said],
+        meaning=[one._asdict() for one in meaning],
     )
 
 
@@ -123,8 +122,9 @@ def _all_text(
     found: Sequence[Namespace], names: Mapping[int, str], facts: IdContext, *, complete: bool
 ) -> str:
     if not found:
-        where = "runs here" if complete else "can be seen from here"
-        return f"No user namespace {where} but the host's."
+        return (
+            f"Only the host's user namespace {'exists' if complete else 'can be seen from here'}."
+        )
     accounts = {user.uid: user.name for user in reversed(facts.accounts.users)}
     ranges, rows = Ranges(facts), []
     for depth, one in _nested(found):
@@ -166,13 +166,12 @@ def _all_document(
 
 
 def _nested(found: Sequence[Namespace]) -> Iterator[tuple[int, Namespace]]:
-    """Each namespace after the one around it, and how deep it lies."""
+    """Each namespace, after the one around it, with its depth."""
     known = {namespace.inode for namespace in found}
     below: dict[int, list[Namespace]] = {}
     for namespace in found:
-        below.setdefault(
-            namespace.parent if namespace.parent in known and namespace.parent else 0, []
-        ).append(namespace)
+        parent = namespace.parent if namespace.parent in known else None
+        below.setdefault(parent or 0, []).append(namespace)
     waiting = [(0, namespace) for namespace in reversed(below.get(0, []))]
     while waiting:
         depth, namespace = waiting.pop()
@@ -189,27 +188,23 @@ def _hosts(namespace: Namespace) -> str:
 
 
 def _belongs(namespace: Namespace, ranges: Ranges) -> str:
-    """Whose the ids of a namespace are, in a few words."""
+    """The holders of a namespace's ids, in a few words."""
     if namespace.mapping is None:
         return ""
-    told = dict.fromkeys(
-        word for words in _words(namespace.mapping.uids, ranges, "uid") for word in words
-    )
-    few = list(told)[:_FEW]
-    return ", ".join(few) + (f", and {len(told) - _FEW} more" if len(told) > _FEW else "")
+    extents = _words(namespace.mapping.uids, ranges, "uid")
+    holders = list(dict.fromkeys(word for words in extents for word in words))
+    more = f", and {len(holders) - _FEW} more" if len(holders) > _FEW else ""
+    return ", ".join(holders[:_FEW]) + more
 
 
 def _words(ids: IdMap, ranges: Ranges, kind: Kind) -> Iterator[list[str]]:
-    """Whose the host ids of each extent are."""
-    nobody = "given to nobody" if ranges.complete else "given to nobody, as far as can be seen"
+    """The holders of each extent's host ids, as text."""
+    nobody = "nobody's" if ranges.complete else "nobody's, as far as can be seen"
     for extent, parts, free in ranges.shares(ids, kind):
-        wide = [part for part in parts if not isinstance(part.holder, OfAccount | OfGroup)]
-        single = [part for part in parts if isinstance(part.holder, OfAccount | OfGroup)]
-        words = (
-            ["each id is the host's own"]
-            if extent.container == extent.host and extent.count > 1
-            else []
-        )
+        wide = [part for part in parts if part.holder.kind not in _OF_ONE_ID]
+        single = [part for part in parts if part.holder.kind in _OF_ONE_ID]
+        is_identity = extent.container == extent.host and extent.count > 1
+        words = ["each id is the host's own"] if is_identity else []
         words += [_share(extent, part) for part in wide[:_SHOWN]]
         if len(wide) > _SHOWN:
             words.append(f"and {len(wide) - _SHOWN} more")
@@ -219,17 +214,16 @@ def _words(ids: IdMap, ranges: Ranges, kind: Kind) -> Iterator[list[str]]:
             words += [_share(extent, part) for part in single]
         if free and not words:
             words.append(nobody)
-        elif free and wide:
-            more = f" and {len(list(free)) - _FEW} more" if len(list(free)) > _FEW else ""
-            words.append(f"{', '.join(map(str, list(free)[:_FEW]))}{more}: {nobody}")
+        elif wide and (gaps := list(map(str, free))):
+            more = f" and {len(gaps) - _FEW} more" if len(gaps) > _FEW else ""
+            words.append(f"{', '.join(gaps[:_FEW])}{more}: {nobody}")
         yield words
 
 
 def _share(extent: Extent, part: Share) -> str:
-    """Whose a part of an extent is, and whether it is all of it."""
-    start, stop = getattr(part.holder, "span", (part.start, part.stop))
+    """The holder of a part of an extent; the ids, if the part is not the whole extent."""
     whole = part.start == extent.host and part.stop == extent.host + extent.count
-    of = "" if (start, stop) == (part.start, part.stop) else "a part of "
+    of = "" if part.holder.claim[:2] == part[:2] else "part of "
     only = "" if whole else f"{IdRange(part.start, part.stop - part.start)}: "
     return f"{only}{of}{line_of(part.holder)}"
 
@@ -238,35 +232,28 @@ def _namespaces(
     line: Sequence[Namespace] | None, ranges: Ranges, whose: Mapping[int, Answer]
 ) -> Iterator[str]:
     if line is None:
-        yield "its user namespace cannot be seen, nor whether it has one of its own"
+        yield "its user namespace cannot be seen, not even whether it has one of its own"
         return
     if not line:
         yield "no user namespace of its own: its ids are the host's"
     for depth, one in enumerate(line):
         around = line[depth + 1] if depth + 1 < len(line) else None
-        who = (
-            ""
-            if one.owner is None
-            else f", made by uid {one.owner}: {_whose(whose[one.owner].uid, one.owner)}"
-        )
-        number = str(one.inode) if one.inode else "that cannot be looked at"
+        who = ""
+        if one.owner is not None:
+            who = f", made by uid {one.owner}: {_whose(whose[one.owner].uid, one.owner)}"
+        number = str(one.inode) if one.inode else "that cannot be read"
         head = f"{'in the' if depth else 'the'} user namespace {number}{who}"
         if one.mapping is None:
-            yield f"{head}\n  its maps are not written, or no process is left in it"
+            yield f"{head}\n  it has no maps yet, or no process any more"
             continue
         rows = [
             (f"{kind}s", *row)
             for kind in KINDS
             for row in _extents(one.mapping[kind], around, ranges, kind)
         ]
-        headers = (
-            "",
-            "container ids",
-            *(["in the one around it"] if around else []),
-            "host ids",
-            "whose",
-        )
-        lacking = [f"\n  its {kind}_map is not written" for kind in KINDS if not one.mapping[kind]]
+        middle = ["in the one around it"] if around else []
+        headers = ("", "container ids", *middle, "host ids", "whose")
+        lacking = [f"\n  it has no {kind}_map yet" for kind in KINDS if not one.mapping[kind]]
         yield f"{head}\n{table(headers, rows)}{''.join(lacking)}"
 
 
@@ -275,19 +262,15 @@ def _extents(
 ) -> Iterator[tuple[str, ...]]:
     for number, (extent, words) in enumerate(zip(ids, _words(ids, ranges, kind), strict=True)):
         if number == _SHOWN:
-            yield (
-                "…",
-                *([""] if around else []),
-                f"and {len(ids) - _SHOWN} more",
-                "(--json has them)",
-            )
+            middle = [""] if around else []
+            yield ("…", *middle, f"and {len(ids) - _SHOWN} more", "(--json has them)")
             return
         between = [_between(extent, around, kind)] if around else []
         yield (str(extent.container_range), *between, str(extent.host_range), "\n".join(words))
 
 
 def _between(extent: Extent, around: Namespace, kind: Kind) -> str:
-    """What the namespace around calls the ids of an extent."""
+    """The ids of an extent in the namespace around it."""
     if around.mapping is None:
         return "unknown"
     parent = around.mapping[kind].to_container(extent.host)
@@ -334,7 +317,7 @@ def _extent_fields(
 
 
 def _without_ids(holder: dict[str, Any]) -> dict[str, Any]:
-    """A claim on a range: which container id it is, is no question here."""
+    """The holder of a range, without the container id that only one id has."""
     return {
         name: value
         for name, value in holder.items()
@@ -349,51 +332,29 @@ def _id_fields(
     return {"id": number, "container_id": inside, "claims": [fields(one) for one in holders]}
 
 
-def _seen(
-    number: int,
-    ids: IdMap | None,
-    namespace: Namespace | None,
-    whose: Mapping[int, Answer],
-    kind: Kind,
-) -> tuple[str, str, str]:
-    inside = ""
-    if namespace is not None:
-        container = ids.to_container(number) if ids else None
-        inside = "not mapped" if container is None else str(container)
-    return (
-        str(number),
-        inside,
-        _whose(whose[number][kind], number),
-    )
-
-
 def _whose(holders: Sequence[Holder], number: int) -> str:
-    """Who has an id, running namespaces aside: this is about one of them."""
-    return short([one for one in holders if not isinstance(one, OfNamespace)], number, None)
+    """The holders of an id, without namespaces: the report is about one of them."""
+    return short([one for one in holders if one.kind != "namespace"], number, None)
 
 
-def _four(ids: Ids) -> Iterator[tuple[str, int]]:
-    """The four ids of a process; one line where they are the same."""
+def _four(ids: Ids) -> list[tuple[str, int]]:
+    """The four ids of a process by role; one without a role if they are the same."""
     if len(set(ids.all())) == 1:
-        yield "", ids.real
-    else:
-        for what, number in _named(ids):
-            yield f"{what.replace('_', ' ')} ", number
+        return [("", ids.real)]
+    return [(f"{role.replace('_', ' ')} ", number) for role, number in _named(ids)]
 
 
-def _named(ids: Ids) -> Iterator[tuple[str, int]]:
-    yield from (
+def _named(ids: Ids) -> list[tuple[str, int]]:
+    return [
         ("real", ids.real),
         ("effective", ids.effective),
         ("saved", ids.saved),
         ("file_system", ids.file_system),
-    )
+    ]
 
 
 def _seccomp(status: Status) -> str:
     if status.seccomp is None:
         return "unknown"
-    many = (
-        f", {status.filters} of them" if status.seccomp == 2 and status.filters is not None else ""  # noqa: PLR2004
-    )
-    return _SECCOMP.get(status.seccomp, str(status.seccomp)) + many
+    mode = _SECCOMP.get(status.seccomp, str(status.seccomp))
+    return f"{mode}, {status.filters} of them" if mode == "filter" and status.filters else mode

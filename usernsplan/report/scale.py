@@ -1,12 +1,13 @@
-"""What the pictures of the id space have in common: its scale, the regions that are worth a closer look, the words.
+"""What all pictures of the id space share: the scale, the regions to show, and the texts. Pure.
 
-A picture has one bar for all ids, on a scale that is linear up to about 1000 and logarithmic above, and below it a bar
-on a linear scale for each region in which something is. Pure.
+A picture has one bar for all ids, on a scale that is linear up to about 1000 and logarithmic above
+it. Below it is a bar with a linear scale for each region that contains claims.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
@@ -23,11 +24,11 @@ if TYPE_CHECKING:
     from usernsplan.space import Capacity, Conflict, Kinds, Origin
 
 WHOLE = IdRange(0, ID_LIMIT)
-# The ids of the host itself: accounts, and what 16 bits can hold.
+# The ids of the host itself: accounts, up to the largest number of 16 bits.
 HOST_IDS = IdRange(0, 65536)
-# More than these bars are not read, they are counted.
+# Nobody reads more bars than this.
 _REGIONS = 6
-# A range longer than this, 256 containers' worth, says where it begins; it does not stretch a region to its end.
+# Of a range longer than this, 256 containers' worth, a region shows only the first part.
 _STRETCH = 256 * SLOT
 _KNEE = 1000
 _THOUSANDTH = 0.001
@@ -36,20 +37,20 @@ NAMES: dict[Origin, str] = {
     "allocation": "allocation",
     "filler": "filler of Docker's map",
     "shared": "shared map",
-    "subid": "line of others",
+    "subid": "other line",
     "account": "account",
     "group": "group",
     "namespace": "running namespaces",
-    "quarantine": "quarantine",
+    "quarantine": "quarantined",
     "reservation": "reservation",
     "reserved": "reserved by convention",
     "useradd": "where useradd looks",
     "pool": "the pool",
     "free": "free",
 }
-# The label of such a segment says what it is.
+# The label of such a segment already says what it is.
 _SELF_NAMED: frozenset[Origin] = frozenset({"namespace", "useradd", "pool", "free"})
-# What is drawn later lies above.
+# Later ones are drawn over earlier ones.
 ORDER: tuple[Origin, ...] = (
     "free",
     "pool",
@@ -70,7 +71,7 @@ LANES: tuple[Kinds, ...] = (("uid",), ("gid",))
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A segment with its position in the space, and the conflicts that it has; ``room``: how many ranges fit in it."""
+    """A segment, its position in the space, its conflicts, and how many ranges fit in it (room)."""
 
     number: int
     segment: Segment
@@ -79,41 +80,41 @@ class Item:
 
 
 class Region(NamedTuple):
-    """A stretch of ids to be drawn on a linear scale, and what lies in it, areas included."""
+    """Ids that are drawn on a linear scale, and the items in them, areas included."""
 
     ids: IdRange
     items: tuple[Item, ...]
 
     def lanes(self) -> tuple[Kinds, ...]:
-        """One lane where uids and gids are the same, else one for each."""
+        """One lane if uids and gids are the same, else one for each."""
         return (KINDS,) if all(item.segment.kinds == KINDS for item in self.items) else LANES
 
     def claims(self) -> list[Item]:
-        """What somebody has here."""
+        """The items that are claims, not areas."""
         return [item for item in self.items if item.segment.origin not in BACKGROUND]
 
 
 def as_words(kinds: Kinds) -> str:
-    """As what ids are claimed: "uids and gids"."""
+    """Kinds as text: "uids and gids"."""
     return " and ".join(f"{kind}s" for kind in kinds)
 
 
 def is_in_lane(kinds: Kinds, lane: Kinds) -> bool:
-    """Tell whether what is claimed as these kinds is seen in a lane."""
+    """Tell whether a lane shows claims of these kinds."""
     return any(kind in lane for kind in kinds)
 
 
 def share(number: int) -> float:
-    """Where an id lies on the scale of the whole space, 0 to 1."""
+    """The position of an id on the scale of the whole space, 0 to 1."""
     return math.log2(number / _KNEE + 1) / math.log2(ID_LIMIT / _KNEE + 1)
 
 
 def at(part: float) -> int:
-    """The id at a part of the scale of the whole space: the inverse of ``share``."""
+    """The id at a position on the scale of the whole space: the inverse of ``share``."""
     return min(round(_KNEE * (2 ** (part * math.log2(ID_LIMIT / _KNEE + 1)) - 1)), ID_LIMIT)
 
 
-# Where the scale of the whole space is marked.
+# The ids that the scale of the whole space marks.
 MARKS = (0, 1000, 65536, 524288, 2**22, 2**26, 2**30, 2**32 - 2)
 
 
@@ -126,7 +127,7 @@ def items(space: Space) -> tuple[Item, ...]:
 
 
 def with_free(space: Space) -> tuple[Item, ...]:
-    """All segments and, among them by its first id, what is free of the pool: with how many more fit in it."""
+    """All segments and the free parts of the pool, by their first ids."""
     return tuple(sorted((*items(space), *_free(space)), key=lambda item: item.segment.ids.start))
 
 
@@ -135,15 +136,16 @@ def _free(space: Space) -> Iterator[Item]:
         return
     for gap in figures.free:
         room = IdSet((gap,)).how_many(figures.count, figures.align)
-        words = f"room for {room:,} more" if room else "free, too short for one more"
-        why = ("once what is shared is released",) if figures.shared else ()
+        words = f"room for {room:,} more" if room else "free, but too short for one more"
+        why = ("after the shared names are released",) if figures.shared else ()
         yield Item(-1, Segment(gap, KINDS, "free", words, why), (), room)
 
 
 def regions(space: Space, all_items: Iterable[Item]) -> tuple[Region, ...]:
-    """The regions that hold anything, by their first ids.
+    """The regions that contain claims, by their first ids.
 
-    The host's own ids are one of them only where more than accounts is there: the whole space shows these well.
+    The host's own ids are one of them only if they contain more than accounts without conflicts:
+    the bar of the whole space shows accounts well enough.
     """
     everything = tuple(all_items)
     spans = _clusters(
@@ -154,7 +156,7 @@ def regions(space: Space, all_items: Iterable[Item]) -> tuple[Region, ...]:
         ],
         space.capacity.pool.start if space.capacity else 0,
     )
-    # A slot more than what is taken, so that the room behind it can be seen.
+    # One slot more than what is taken, to show the room after it.
     rounded = [
         (start // SLOT * SLOT, min(-(-stop // SLOT) * SLOT + SLOT, ID_LIMIT))
         for start, stop in spans
@@ -171,7 +173,7 @@ def regions(space: Space, all_items: Iterable[Item]) -> tuple[Region, ...]:
 
 
 def is_account(segment: Segment) -> bool:
-    """Tell whether it is one id that people know by its name."""
+    """Tell whether it is an account or a group: one id, which people know by its name."""
     return segment.origin in {"account", "group"}
 
 
@@ -180,7 +182,7 @@ def _is_far(segment: Segment) -> bool:
 
 
 def _clusters(spans: list[tuple[int, int]], pool: int) -> list[tuple[int, int]]:
-    """Join what lies near each other: nearer than the joined parts are long; never over the pool's start."""
+    """Join spans whose gap is shorter than the part before it, but never across the pool's start."""
     found: list[tuple[int, int]] = []
     for start, stop in sorted(spans):
         last = found[-1] if found else None
@@ -199,7 +201,7 @@ def _clusters(spans: list[tuple[int, int]], pool: int) -> list[tuple[int, int]]:
 
 
 def ticks(ids: IdRange, wanted: int) -> list[int]:
-    """About ``wanted`` ids of a range to mark: its ends, and multiples of a power of two, or of a round number."""
+    """About ``wanted`` ids to mark: the ends of a range, and multiples of a round number between."""
     step = ids.count / max(wanted, 1)
     unit = next((2**n for n in range(16, 33) if 2**n >= step), 2**32) if ids.count > SLOT else 10000
     inner = range(-(-ids.start // unit) * unit, ids.stop, unit)
@@ -213,9 +215,7 @@ def ticks(ids: IdRange, wanted: int) -> list[int]:
 
 def counted(found: Iterable[Item]) -> str:
     """How many of each kind: "3 allocations, 1 account"."""
-    numbers: dict[Origin, int] = {}
-    for item in found:
-        numbers[item.segment.origin] = numbers.get(item.segment.origin, 0) + 1
+    numbers = Counter(item.segment.origin for item in found)
     return ", ".join(
         f"{numbers[origin]:,} {_plural(origin, numbers[origin])}"
         for origin in NAMES
@@ -223,8 +223,8 @@ def counted(found: Iterable[Item]) -> str:
     )
 
 
-def told(region: Region, space: Space) -> str:
-    """A region in words: what lies in it, and what of the pool's part of it is free."""
+def described(region: Region, space: Space) -> str:
+    """A region as text: what it contains, and how much of the pool in it is free."""
     words, figures = [counted(region.claims())], space.capacity
     within = figures and IdSet((region.ids,)) & IdSet((figures.pool,))
     if figures and within:
@@ -236,7 +236,7 @@ def told(region: Region, space: Space) -> str:
 
 
 def _free_part(part: float) -> str:
-    """Only nothing is 0 %, and only everything is 100 %."""
+    """The free part in percent. Only none is 0 %, and only all is 100 %."""
     whole = round(100 * part)
     if whole in {0, 100} and part != whole / 100:
         return "over 99 % free" if whole else "under 1 % free"
@@ -246,13 +246,12 @@ def _free_part(part: float) -> str:
 def _plural(origin: Origin, number: int) -> str:
     name = NAMES[origin]
     plurals = {
-        "subid": "lines of others",
         "filler": "fillers of Docker's maps",
         "shared": "ranges of shared maps",
     }
-    # Of these it is not known how many they are, or a number of them needs other words.
+    # Names that stay the same for any number.
     always = {
-        "quarantine": "in quarantine",
+        "quarantine": name,
         "reserved": name,
         "namespace": f"range{'s' * (number != 1)} of running namespaces",
     }
@@ -260,22 +259,20 @@ def _plural(origin: Origin, number: int) -> str:
 
 
 def clashes(space: Space) -> Iterator[str]:
-    """Each conflict in words."""
+    """Each conflict as text."""
     return (clash(c, space.segments[c.first], space.segments[c.second]) for c in space.conflicts)
 
 
 def clash(conflict: Conflict, one: Segment, other: Segment) -> str:
-    """A conflict of these two in words."""
+    """A conflict of two segments as text."""
     return f"{conflict.ids} as {as_words(conflict.kinds)}: {_called(one)} and {_called(other)}"
 
 
 def called(segment: Segment) -> str:
-    """A segment's kind and name, where the name does not say the kind."""
-    return (
-        segment.label
-        if segment.origin in _SELF_NAMED
-        else f"{NAMES[segment.origin]} {segment.label}"
-    )
+    """A segment's kind and name, without the kind if the name already says it."""
+    if segment.origin in _SELF_NAMED:
+        return segment.label
+    return f"{NAMES[segment.origin]} {segment.label}"
 
 
 def _called(segment: Segment) -> str:
@@ -283,12 +280,12 @@ def _called(segment: Segment) -> str:
 
 
 def figures(capacity: Capacity) -> list[tuple[str, str]]:
-    """The figures of a pool: what, and how many."""
+    """The figures of a pool: label and text."""
     part = capacity.used / capacity.pool.count
     shown = "under 0.1 %" if 0 < part < _THOUSANDTH else f"{100 * part:.1f} %"
     room = f"{capacity.more:,} more of {ids(capacity.count)} ({capacity.strategy})"
     if capacity.shared:
-        room = f"any number of names: all share the same ids; once they are released, for {room}"
+        room = f"any number of names, because they share the same ids; after their release {room}"
     rows = [
         ("pool", f"{capacity.pool}, {ids(capacity.pool.count)}"),
         ("used", f"{ids(capacity.used)}, {shown}"),
@@ -297,33 +294,26 @@ def figures(capacity: Capacity) -> list[tuple[str, str]]:
         ("room for", room),
     ]
     if capacity.quarantined:
-        forgotten = capacity.more_after_forget - capacity.more
-        rows.append(
-            (
-                "quarantine",
-                f"{ids(capacity.quarantined)}; 'release --forget' makes room for {forgotten:,} more",
-            )
-        )
+        more = f"{capacity.more_after_forget - capacity.more:,} more"
+        text = f"{ids(capacity.quarantined)}; 'release --forget' makes room for {more}"
+        rows.append(("quarantined", text))
     return rows
 
 
 def ids(count: int) -> str:
-    """How many ids."""
+    """A number of ids as text."""
     return f"{count:,} id{'s' * (count != 1)}"
 
 
 def useradd_words(found: Useradd | None) -> str:
-    """When useradd runs out of ranges."""
+    """How many more users useradd can give ranges to, as text."""
     if found is None:
-        return "login.defs cannot be read, by useradd neither"
+        return "unknown: login.defs cannot be read, not even by useradd"
     if found.users is None:
-        return "gives no ids to new users on this host"
-    sorts = [
-        name
-        for name, n in (("uids", found.uids), ("gids", found.gids))
-        if n is not None and n == found.users
-    ]
-    short = f"subordinate {' and '.join(sorts)}"
+        return "gives new users no subordinate ids on this host"
+    kinds = [name for name, n in (("uids", found.uids), ("gids", found.gids)) if n == found.users]
+    short = f"subordinate {' and '.join(kinds)}"
     if not found.users:
         return f"has no {short} left: it fails for the next user"
-    return f"has subordinate ids for {found.users:,} more user{'s' * (found.users != 1)}, then {short} run out"
+    users = f"{found.users:,} more user{'s' * (found.users != 1)}"
+    return f"has subordinate ids for {users}, then {short} run out"

@@ -1,4 +1,4 @@
-"""Answers to whose an id is, as text and as JSON."""
+"""Who has an id, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -7,34 +7,36 @@ from typing import TYPE_CHECKING, Any
 
 from usernsplan.escape import line as escaped
 from usernsplan.escape import shell, shown_path, utf8
+from usernsplan.formats.subid import Grant, Odd
 from usernsplan.ids import OVERFLOW_ID
-from usernsplan.report.json_ import deed_fields, document, path_fields, range_fields
+from usernsplan.model import Namespace, Quarantined, Reservation
+from usernsplan.report.json_ import deed_fields, document, path_fields
 from usernsplan.report.result import Result
 from usernsplan.report.text import who
-from usernsplan.whose.ids import (
-    OfAccount,
-    OfAllocation,
-    OfGroup,
-    OfLine,
-    OfNamespace,
-    OfQuarantine,
-    OfReservation,
-    OfReserved,
-)
+from usernsplan.reserved import Reserved
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from usernsplan.claims.index import Claim
     from usernsplan.ids import IdRange
     from usernsplan.layout import Layout
+    from usernsplan.model import Allocation
     from usernsplan.volume.owned import InodeIds
-    from usernsplan.whose.ids import Answer, Holder, IdContext, Inside, Span
+    from usernsplan.whose.ids import Answer, Holder, IdContext, Inside
 
-# A map that many containers share would bury the rest; --json has all.
+# Many containers may share a map, and their list would hide the rest; --json has all.
 _SHOWN = 8
 _PIDS_SHOWN = 5
+# What text calls a kind of holder, if not by the kind's name.
+_CALLED = {
+    "allocation": "container",
+    "reserved": "reserved for",
+    "reservation": "reserved:",
+    "quarantine": "quarantined:",
+}
 _LONG = 200
-UNMAPPED = f"an id that a container's map lacks is shown as {OVERFLOW_ID} in it"
+UNMAPPED = f"a container shows every id that its map lacks as {OVERFLOW_ID}"
 
 
 def result(
@@ -44,7 +46,7 @@ def result(
     pool: IdRange | None,
     facts: IdContext,
 ) -> Result:
-    """Whose these ids are, and those that files carry: each path, the kind of what lies there, and its ids."""
+    """The holders of these ids, and of the ids that files carry (path, type, ids)."""
     return Result(
         partial(_text, asked, carried, found, pool if facts.complete else None, facts.layout),
         lambda: document(
@@ -59,7 +61,7 @@ def result(
 
 
 def in_container(name: str, found: Sequence[Inside]) -> Result:
-    """What the host calls a container's users or ids; null in the document where the map lacks it."""
+    """The host ids of a container's users or ids; null in the document for what is not mapped."""
     return Result(
         lambda: (inside(one, name) for one in found),
         lambda: document(
@@ -87,54 +89,51 @@ def _text(
 
 
 def paragraph(number: int, answer: Answer, layout: Layout, pool: IdRange | None) -> str:
-    """Everything that is known of one id."""
+    """Everything that is known about one id."""
     lines = [str(number)]
     uid, gid = (
-        [line for one in some for line in _told(one, layout)] for some in (answer.uid, answer.gid)
+        [line for one in some for line in _described(one, layout)] or [_free(pool, number)]
+        for some in (answer.uid, answer.gid)
     )
-    for what, told in (
-        (("as a uid and as a gid", uid),) if uid == gid else (("as a uid", uid), ("as a gid", gid))
-    ):
-        lines.append(f"  {what}:")
-        lines += [f"    {line}" for line in told or [_free(pool, number)]]
+    both = {"as a uid and as a gid": uid} if uid == gid else {"as a uid": uid, "as a gid": gid}
+    for what, described in both.items():
+        lines += [f"  {what}:", *(f"    {line}" for line in described)]
     if number == OVERFLOW_ID:
         lines.append(f"  {UNMAPPED}")
     return "\n".join(lines)
 
 
 def line(number: int, answer: Answer, pool: IdRange | None) -> str:
-    """The same on one line, with what is needed to look further."""
+    """The holders of one id, on one line."""
     uid, gid = (short(some, number, pool) for some in (answer.uid, answer.gid))
     return f"{number:<10}  {uid}" if uid == gid else f"{number:<10}  uid: {uid}; gid: {gid}"
 
 
 def short(holders: Sequence[Holder], number: int, pool: IdRange | None) -> str:
-    """Who has an id, in a few words."""
-    if any(isinstance(one, OfAccount | OfGroup) for one in holders):
-        # That an account lies where accounts lie is no news.
-        holders = [one for one in holders if not isinstance(one, OfReserved)]
-    told = [_short(one) for one in holders[:_SHOWN]] or [_free(pool, number)]
-    return ", ".join(told) + (
-        f", and {len(holders) - _SHOWN} more" if len(holders) > _SHOWN else ""
-    )
+    """The holders of an id, in a few words."""
+    if any(one.kind in {"account", "group"} for one in holders):
+        # The convention that accounts have such ids adds nothing to the account's name.
+        holders = [one for one in holders if one.kind != "reserved"]
+    names = [_short(one) for one in holders[:_SHOWN]] or [_free(pool, number)]
+    more = f", and {len(holders) - _SHOWN} more" if len(holders) > _SHOWN else ""
+    return ", ".join(names) + more
 
 
 def inside(found: Inside, name: str) -> str:
-    """What the host calls a container's user or id, on one line."""
+    """The host ids of a container's user or id, on one line."""
     numbers = (("uid", found.container_uid, found.uid), ("gid", found.container_gid, found.gid))
-    told = [
-        f"{kind} {container} -> "
-        + (f"host {kind} {host}" if host is not None else "not mapped: it has none")
+    pairs = [
+        f"{kind} {container} -> " + ("not mapped" if host is None else f"host {kind} {host}")
         for kind, container, host in numbers
         if container is not None
     ]
-    return f"{name} {shown_path(found.asked)}: {', '.join(told)}"
+    return f"{name} {shown_path(found.asked)}: {', '.join(pairs)}"
 
 
 def _answer_fields(
     number: int, answer: Answer, pool: IdRange | None, *, complete: bool
 ) -> dict[str, Any]:
-    """One answer as an object of the document; whether an id is free is null where not all could be read."""
+    """One answer as JSON. ``free`` is null if the ledger could not be read."""
     return {
         "id": number,
         "uid": [fields(one) for one in answer.uid],
@@ -145,65 +144,56 @@ def _answer_fields(
     }
 
 
-def fields(holder: Holder) -> dict[str, Any]:  # noqa: PLR0911 - a case for each
-    """Somebody who has an id, as an object."""
-    match holder:
-        case OfAllocation(allocation, span, container_id, container_name, by):
-            return {
-                "kind": "allocation",
-                "name": allocation.name,
-                "owner": allocation.owner,
-                "strategy": allocation.strategy,
+def fields(holder: Holder) -> dict[str, Any]:
+    """A holder of an id, as JSON."""
+    claim, a = holder.claim, holder.claim.allocation
+    # A line may reach past the last id that an IdRange can have.
+    ids = {"start": claim.start, "count": claim.stop - claim.start}
+    match claim.value:
+        case _ if a:
+            more: dict[str, Any] = {
+                "name": a.name,
+                "owner": a.owner,
+                "strategy": a.strategy,
                 "pool": holder.pool,
-                "container_id": container_id,
-                "container_name": container_name,
-                "range": _range(span),
-                "since": allocation.since,
-                "by": deed_fields(by) if by else None,
+                "container_id": holder.container_id,
+                "container_name": holder.container_name,
+                "range": ids,
+                "since": a.since,
+                "by": deed_fields(holder.by) if holder.by else None,
             }
-        case OfLine(file, found, span):
-            told = {
-                "file": file,
-                "line": found.number,
-                "owner": utf8(holder.owner),
-                "range": _range(span),
+        case Grant() | Odd():
+            owner, account, problem = _line(claim)
+            more = {
+                "file": claim.path,
+                "line": claim.number,
+                "owner": utf8(owner),
+                "range": ids,
+                "account": utf8(account) or None,
+                "problem": problem or None,
             }
-            return {
-                "kind": "subid",
-                **told,
-                "account": utf8(holder.account) or None,
-                "problem": holder.problem or None,
-            }
-        case OfAccount(name):
-            return {"kind": "account", "name": utf8(name)}
-        case OfGroup(name):
-            return {"kind": "group", "name": utf8(name)}
-        case OfNamespace(namespace, container_id):
-            pids = list(namespace.pids)
-            return {
-                "kind": "namespace",
-                "inode": namespace.inode,
-                "pids": pids,
-                "container_id": container_id,
-            }
-        case OfReserved(entry):
-            ids = range_fields(entry.ids)
-            return {"kind": "reserved", "whose": entry.whose, "source": entry.source, "range": ids}
-        case OfReservation(entry):
-            return {"kind": "reservation", "why": entry.why, "range": range_fields(entry.ids)}
-        case OfQuarantine(entry):
-            ids = range_fields(entry.reserved_range)
-            return {"kind": "quarantine", "name": entry.name, "since": entry.since, "range": ids}
+        case Namespace(inode=inode, pids=pids):
+            more = {"inode": inode, "pids": list(pids), "container_id": holder.container_id}
+        case Reserved(source=source):
+            more = {"whose": claim.holder, "source": source, "range": ids}
+        case Quarantined(since=since):
+            more = {"name": claim.holder, "since": since, "range": ids}
+        case Reservation():
+            more = {"why": claim.holder, "range": ids}
+        case _:
+            more = {"name": utf8(claim.holder)}
+    return {"kind": holder.kind, **more}
 
 
 def file(
     path: str, kind: str, one: InodeIds, found: Mapping[int, Answer], pool: IdRange | None
 ) -> str:
-    """Whose a file is, each of its ids on a line."""
-    lines = [f"{shown_path(path)} ({kind})"]
-    for what, number, holders in _roles(one, found):
-        lines.append(f"  {what} {number}: {short(holders, number, pool)}")
-    return "\n".join(lines)
+    """The holders of a file's ids, each id on a line."""
+    ids = (
+        f"  {what} {number}: {short(holders, number, pool)}"
+        for what, number, holders in _roles(one, found)
+    )
+    return "\n".join((f"{shown_path(path)} ({kind})", *ids))
 
 
 def _file_fields(
@@ -222,7 +212,7 @@ def _file_fields(
 def _roles(
     one: InodeIds, found: Mapping[int, Answer]
 ) -> Iterator[tuple[str, int, tuple[Holder, ...]]]:
-    """Each id of an inode: what it is to it, and who has it."""
+    """Each id of an inode: its role, the id, and its holders."""
     yield "owner", one.uid, found[one.uid].uid
     yield "group", one.gid, found[one.gid].gid
     for what, entries in (("ACL", one.acl), ("default ACL", one.default_acl)):
@@ -233,97 +223,87 @@ def _roles(
         yield "capability for the root of", one.rootid, found[one.rootid].uid
 
 
-def _told(holder: Holder, layout: Layout) -> list[str]:  # noqa: PLR0911 - a case for each
-    """Somebody who has an id, in one line or a few."""
-    match holder:
-        case OfAllocation(allocation, span, _, _, by):
-            deed = [f"  by {who(by.actor)}: {_cut(shown_path(by.command))}"] if by else []
-            owner = ", and ".join((allocation.owner, *allocation.extra_owners))
+def _described(holder: Holder, layout: Layout) -> list[str]:
+    """A holder of an id, on one line or a few."""
+    claim = holder.claim
+    called = f"{_CALLED.get(holder.kind, holder.kind)} {shown_path(claim.holder)}"
+    place = f"{escaped(claim.path)}:{claim.number}"
+    match claim.value:
+        case _ if claim.allocation:
+            return _allocation(holder, claim.allocation)
+        case Grant():
+            return [f"{place}: {_line_owner(claim)} may map {claim.ids}"]
+        case Odd(problem=problem):
+            return [f"{place}: may be read as {claim.ids} of {_line_owner(claim)}", f"  {problem}"]
+        case Quarantined(since=since):
+            forget = layout.inline(f"release --forget {shell(claim.holder)}")
             return [
-                _inside_of(holder),
-                f"  range {_shown(span)} of {owner}, strategy {allocation.strategy}, since {allocation.since}",
-                *deed,
+                f"{called} had {claim.ids} until {since}, and files may still carry these ids",
+                f"  {forget} returns them to the pool",
             ]
-        case OfLine(file, found, span):
-            ids, owner = _shown(span), _owner(holder)
-            if holder.problem:
-                return [
-                    f"{escaped(file)}:{found.number}: may be read as {ids} of {owner}",
-                    f"  {holder.problem}",
-                ]
-            return [f"{escaped(file)}:{found.number}: {owner} may map {ids}"]
-        case OfAccount(name):
-            return [f"the account {shown_path(name)}"]
-        case OfGroup(name):
-            return [f"the group {shown_path(name)}"]
-        case OfNamespace(namespace, container_id):
-            more = len(namespace.pids) - _PIDS_SHOWN
-            pids = ", ".join(map(str, namespace.pids[:_PIDS_SHOWN])) + (
-                f" and {more} more" if more > 0 else ""
-            )
-            return [
-                f"user namespace {namespace.inode}, container id {container_id}: process {pids}"
-            ]
-        case OfReserved(entry):
-            return [f"kept for {entry.whose}: {entry.ids} ({entry.source})"]
-        case OfReservation(entry):
-            return [f"reserved here: {entry.ids}: {shown_path(entry.why)}"]
-        case OfQuarantine(entry):
-            forget = layout.inline(f"release --forget {shell(entry.name)}")
-            return [
-                f"released: {entry.name} had {entry.reserved_range} until {entry.since}, and files may still carry it",
-                f"  {forget} gives it back to the pool",
-            ]
+        case Namespace(pids=pids):
+            some = ", ".join(map(str, pids[:_PIDS_SHOWN]))
+            more = f" and {len(pids) - _PIDS_SHOWN} more" if len(pids) > _PIDS_SHOWN else ""
+            called = f"user {called}, container id {holder.container_id}: process {some}{more}"
+        case Reserved(source=source):
+            called += f": {claim.ids} ({source})"
+        case Reservation():
+            called += f": {claim.ids} in the ledger"
+    return [called]
 
 
-def _inside_of(holder: OfAllocation) -> str:
-    allocation, _, container_id, container_name, _ = holder
+def _allocation(holder: Holder, a: Allocation) -> list[str]:
+    what = f"container {a.name}: reserved for it, not mapped"
     if holder.pool:
-        return f"the pool {allocation.name}: {holder.pool} gives parts of it to its containers, and knows which"
-    name = f" ({shown_path(container_name)})" if container_name else ""
-    what = (
-        "kept for it, not mapped" if container_id is None else f"container id {container_id}{name}"
-    )
-    return f"container {allocation.name}, {what}"
+        what = f"the pool {a.name}: {holder.pool} divides it among its containers"
+    elif holder.container_id is not None:
+        what = f"container {a.name}, container id {_container_id(holder)}"
+    owners = ", and ".join((a.owner, *a.extra_owners))
+    lines = [
+        what,
+        f"  range {holder.claim.ids} of {owners}, strategy {a.strategy}, since {a.since}",
+    ]
+    if by := holder.by:
+        lines.append(f"  by {who(by.actor)}: {_cut(shown_path(by.command))}")
+    return lines
+
+
+def _container_id(holder: Holder) -> str:
+    name = f" ({shown_path(holder.container_name)})" if holder.container_name else ""
+    return f"{holder.container_id}{name}"
 
 
 def _short(holder: Holder) -> str:
-    if isinstance(holder, OfAllocation) and holder.container_id is not None:
-        name = f" ({shown_path(holder.container_name)})" if holder.container_name else ""
-        return f"{line_of(holder)}: {holder.container_id}{name}"
-    if isinstance(holder, OfNamespace):
-        return f"{line_of(holder)}: {holder.container_id}"
-    return line_of(holder)
+    number = "" if holder.container_id is None else f": {_container_id(holder)}"
+    return f"{line_of(holder)}{number}"
 
 
-def line_of(holder: Holder) -> str:  # noqa: PLR0911 - a case for each
-    """Who somebody is, in a few words, whatever id it is about."""
-    match holder:
-        case OfAllocation(allocation, _, container_id, _, _):
-            if holder.pool:
-                return f"the pool {allocation.name} of {holder.pool}"
-            return f"container {allocation.name}" + (
-                ", kept and not mapped" if container_id is None else ""
-            )
-        case OfLine(file, found, _):
-            return f"{'perhaps ' if holder.problem else ''}{_owner(holder)} ({escaped(file)}:{found.number})"
-        case OfAccount(name):
-            return f"account {shown_path(name)}"
-        case OfGroup(name):
-            return f"group {shown_path(name)}"
-        case OfNamespace(namespace, _):
-            return f"namespace {namespace.inode}"
-        case OfReserved(entry):
-            return f"kept for {entry.whose}"
-        case OfReservation(entry):
-            return f"reserved: {shown_path(entry.why)}"
-        case OfQuarantine(entry):
-            return f"released: {entry.name}"
+def line_of(holder: Holder) -> str:
+    """A holder in a few words, without the id that it has."""
+    claim, kind = holder.claim, holder.kind
+    if holder.pool:
+        return f"the pool {claim.holder} of {holder.pool}"
+    if kind == "subid":
+        perhaps = "perhaps " if isinstance(claim.value, Odd) else ""
+        return f"{perhaps}{_line_owner(claim)} ({escaped(claim.path)}:{claim.number})"
+    lacks = ", not mapped" if kind == "allocation" and holder.container_id is None else ""
+    return f"{_CALLED.get(kind, kind)} {shown_path(claim.holder)}{lacks}"
 
 
-def _owner(holder: OfLine) -> str:
-    account = f" ({shown_path(holder.account)})" if holder.account else ""
-    return shown_path(holder.owner) + account
+def _line(claim: Claim) -> tuple[str, str, str]:
+    """A line's owner (which may be a uid), the account of that uid, and why readers differ."""
+    line = claim.value
+    owner, problem = claim.holder, ""
+    if isinstance(line, Grant):
+        owner = line.owner
+    elif isinstance(line, Odd):
+        owner, problem = "".join(line.owners[-1:]), line.problem
+    return owner, "" if claim.holder == owner else claim.holder, problem
+
+
+def _line_owner(claim: Claim) -> str:
+    owner, account, _ = _line(claim)
+    return shown_path(owner) + (f" ({shown_path(account)})" if account else "")
 
 
 def _cut(text: str) -> str:
@@ -333,19 +313,6 @@ def _cut(text: str) -> str:
 def _free(pool: IdRange | None, number: int) -> str:
     if pool is None:
         return "nobody's, as far as can be seen"
-    return (
-        f"nobody's: free in the pool ({pool})"
-        if number in pool
-        else f"nobody's, and outside of the pool ({pool})"
-    )
-
-
-def _shown(span: Span) -> str:
-    start, stop = span
-    return f"{start}-{stop - 1}" if stop - start > 1 else str(start)
-
-
-def _range(span: Span) -> dict[str, int]:
-    # A line may reach past what an IdRange can be.
-    start, stop = span
-    return {"start": start, "count": stop - start}
+    if number in pool:
+        return f"nobody's: free in the pool ({pool})"
+    return f"nobody's, and outside the pool ({pool})"

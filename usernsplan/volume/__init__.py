@@ -1,13 +1,15 @@
-"""The volume fixer: carry a tree into a container's range, whole, safely and fast.
+"""The volume fixer: move a tree into a container's id range, completely, safely and fast.
 
-The ways in are ``fix_volume`` and ``undo``.
+The entry points are ``fix_volume`` and ``undo``.
 
-``lifecycle`` makes a run, finishes it and takes it back, whatever the method; ``method`` is the seam, and ``chown`` the one
-method today. It looks first, at everything, and writes nothing but the journal: what each folder holds and whose it is.
-``judge`` weighs that. Then ``carry`` carries the journal out; and because it says what every inode was, carrying it out
-once more after a kill finishes the run, and carrying it out backwards undoes it.
+``lifecycle`` starts, finishes and undoes a run, whatever the method. ``method`` is the interface
+of a method; ``chown`` is the only one today. It first looks at everything and writes only the
+journal: what each folder holds and who owns it. ``judge`` decides whether that is safe. Then
+``carry`` applies the journal. The journal records the old state of every inode, so applying it
+again after a kill finishes the run, and applying it backwards undoes it.
 
-Pure: targets, passes, metadata, decide, judge, protected. Per inode: folder, special. Per folder: walk, look, carry.
+Pure: targets, passes, metadata, decide, judge, protected. Per inode: folder, special. Per
+folder: walk, look, carry.
 """
 
 from usernsplan.volume.fix import fix_volume, undo

@@ -1,7 +1,8 @@
-"""The method ``chown``: every inode gets its new owner on the disk, and what a change of owner would destroy is kept.
+"""The method ``chown``: change owners on disk, and keep what a change of owner would destroy.
 
-A run looks at everything before it changes anything, and the journal says what every inode was: carrying it out once
-more after a kill finishes the run, carrying it out backwards undoes it. Workers do both, see crew.
+A run looks at everything before it changes anything. The journal records the old state of every
+inode: applying it again after a kill finishes the run, applying it backwards undoes it. Worker
+processes do both, see crew.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from usernsplan.errors import InvalidValueError, StoppedError, UsernsplanError, of_place, reason_of
-from usernsplan.escape import shell, shown_path
+from usernsplan.escape import shown_path
 from usernsplan.host.mounts import all_mounts
 from usernsplan.ids import IdSet
 from usernsplan.volume import (
@@ -33,7 +34,7 @@ from usernsplan.volume.crew import Crew
 from usernsplan.volume.method import NotTakenError
 from usernsplan.volume.passes import Leg
 from usernsplan.volume.seen import Done, Lacking, merged
-from usernsplan.volume.state import LOOKING, UNDOING, RunState
+from usernsplan.volume.state import LOOKING, RunState
 from usernsplan.volume.workers import MOST, Carry, Late, Look, Prove, Tops
 
 if TYPE_CHECKING:
@@ -44,16 +45,16 @@ if TYPE_CHECKING:
     from usernsplan.volume.job import Job
 
 _INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# How often to look whether an inode carries a staging id, before something that moves files about is given up on.
+# How often to look for staging ids before giving up on a volume in which files keep moving.
 _LOOKS = 3
-_BEFORE = "it failed before, and nothing has changed that"
+_BEFORE = "it failed before and was not fixed since"
 
 
 @contextmanager
 def at_work(job: Job) -> Iterator[Chown]:
-    """The method with its workers; while they are at work, a signal makes them stop between two folders."""
+    """The method with its workers. While they run, a signal stops them between two folders."""
     if job.jobs is not None and not 1 <= job.jobs <= MOST:
-        raise InvalidValueError(f"--jobs {job.jobs}: from 1 to {MOST}")
+        raise InvalidValueError(f"--jobs {job.jobs}: expected 1 to {MOST}")
     workers = job.jobs or min(len(os.sched_getaffinity(0)), MOST)
     crew = Crew(job.volumes, workers, job.watch.tick)
     before = {name: signal.getsignal(name) for name in _INTERRUPTS}
@@ -69,7 +70,11 @@ def at_work(job: Job) -> Iterator[Chown]:
 
 
 class Chown:
-    """See Method. ``_done`` is what the last pass of ``apply`` did, ``_failed`` what failed in all of them, by path."""
+    """See Method.
+
+    ``_done`` is what the last pass of ``apply`` did; ``_failed`` has the failures of all passes,
+    by path.
+    """
 
     def __init__(self, job: Job, crew: Crew) -> None:
         self._job = job
@@ -80,16 +85,14 @@ class Chown:
         self._failed: dict[str, str] = {}
 
     def decide(self, meant: Meant, log: journal.Journal) -> dict[str, Any] | None:
-        """Look and judge; None where every owner is right."""
+        """Look and judge. None if every owner is right."""
         state = log.state
-        self._look(state, log)
+        outside = self._judge(meant, state, log).outside
         found = self._outcome.found
-        judge.refuse_unseen(found, state.rule)
-        outside = self._judge(meant, state).outside
-
         linked = (one for key, one in found.linked.items() if key not in outside)
         if not found.changes and all(one.kinds is None for one in linked):
             return None
+
         staging = self._staging(state.rule)
         return {
             "leg": Leg.TO_STAGING if staging else Leg.STRAIGHT,
@@ -101,15 +104,12 @@ class Chown:
         }
 
     def describe(self, meant: Meant, state: RunState) -> None:
-        """Look and judge, and count what would be done."""
-        self._look(state, None)
+        """Look and judge, and count what a run would do."""
+        judgement = self._judge(meant, state, None)
         found = self._outcome.found
-        judge.refuse_unseen(found, state.rule)
-        judgement = self._judge(meant, state)
-
         losing = [(one, "") for one in judge.losing(found.lacking, state.rule)]
         if meant.request.keep_power:
-            # A run that is only foreseen has no name yet.
+            # A previewed run has no name yet.
             names = [one for one, _ in losing]
             known = restore.proofs(self._job.layout, replace(state, run=""))
             losing = list(restore.restore(self._volumes, names, known, None).rest)
@@ -121,11 +121,11 @@ class Chown:
         self._outcome.kinds = found.kinds + Counter(chain.from_iterable(kinds))
 
     def apply(self, log: journal.Journal) -> bool:
-        """Carry the journal out, from the pass on at which it is."""
+        """Apply the journal, from the pass that it has reached."""
         self._prove(log)
         state = log.state
         last = Leg.FROM_STAGING if state.leg else Leg.STRAIGHT
-        # Of a pass that a kill has come after: what failed in it is in the journal.
+        # After a kill, the journal has what failed before in the last pass.
         before = state.failed if state.leg == last else ()
         self._failed = dict.fromkeys(map(self._job.layout.place, before), _BEFORE)
 
@@ -140,15 +140,17 @@ class Chown:
             self._failed |= {path: why for part in done for path, why in part.failed}
             self._outcome.fail(chain.from_iterable((*part.failed, *part.named) for part in done))
             self._settle(log.state)
-            # An id that was not looked at may be an old one, or in the next pass a new one: nobody could tell then.
+
+            # An unseen id may be old, or new in the next pass; after that nobody could tell which.
             if any(part.half or (leg < last and part.unseen) for part in done):
                 return False
         return True
 
     def verify(self, log: journal.Journal) -> dict[str, Any] | None:
-        """Make sure that no inode carries a staging id, and give back the power that is proved."""
+        """Make sure that no inode has a staging id, and restore power where content is proved."""
         if not self._none_is_staged(log):
             return None
+
         state = log.state
         lacking = [one for part in self._done for one in part.lacking]
         rest = tuple((one, "") for one in lacking)
@@ -157,6 +159,7 @@ class Chown:
             rest = restore.restore(self._volumes, lacking, known, log).rest
         self._drop(rest)
 
+        # A retried entry still counts as failed unless this run changed it.
         carried = {path for part in self._done for path in part.carried}
         retried = map(self._job.layout.place, state.retried or ())
         left = sorted({*retried, *self._failed} - carried)
@@ -171,7 +174,7 @@ class Chown:
         }
 
     def undo(self, log: journal.Journal, *, also_changed: bool = False) -> bool:
-        """Carry the journal out backwards: owners, modes, ACLs and capabilities."""
+        """Apply the journal backwards: owners, modes, ACLs and capabilities."""
         rules = self._undo_rules(log.state, also_changed=also_changed)
         done = self._back(log, rules, log)
         self._settle(log.state)
@@ -195,18 +198,21 @@ class Chown:
         self._outcome.fail(found.failed)
         self._heed(None)
 
-    def _judge(self, meant: Meant, state: RunState) -> judge.Judgement:
+    def _judge(self, meant: Meant, state: RunState, log: journal.Journal | None) -> judge.Judgement:
+        self._look(state, log)
         found = self._outcome.found
+        judge.refuse_unseen(found, state.rule)
         judgement = judge.weigh(found, meant.request, judge.former(meant, found))
-        # What the journal has is finished by the journal, however much of it is there already.
+        # A run that has begun is finished by its journal, even if part of the volume is done.
         if state.state == LOOKING:
             judge.refuse_moved(meant, found, state.rule)
+
         losing = judge.losing(found.lacking, state.rule)
         judge.refuse_power(meant, [(self._job.shown(one), one) for one in losing], state.rule)
-        lowers = dict.fromkeys(
-            chain.from_iterable(walk.lower_folders(volume) for volume in self._volumes)
-        )
+
+        lowers = dict.fromkeys(chain.from_iterable(map(walk.lower_folders, self._volumes)))
         judge.refuse_copies(meant, found, tuple(lowers))
+
         self._outcome.skipped |= set(judgement.skipped)
         return judgement
 
@@ -217,39 +223,41 @@ class Chown:
         return (targets.staging(rule.uids, uids), targets.staging(rule.gids, gids))
 
     def _prove(self, log: journal.Journal) -> None:
-        """See whether the file systems of the run take owners, before more than one entry of each is changed.
+        """Change one entry of each file system, to see whether it accepts owners.
 
-        Raises NotTakenError where one does not.
+        Raises NotTakenError if one does not.
         """
         mounts = all_mounts()
         known = walk.takes_owners(mounts)
         is_doubted = any(one.top >= 0 and walk.is_doubted(one, mounts) for one in self._volumes)
         state = log.state
-        # What is tried again was proved by the run before, and may have been moved by it.
+        # A retry: the run before has proved this already, and may have moved the entries.
         if not is_doubted or state.retried is not None:
             return
 
         rules = Rules(state.pass_of(state.leg), state.seen, outside=frozenset(state.outside))
+        # A mount may come up only at the end of the logs, so with mounts read them completely.
         whole = any(volume.cross_mounts and volume.mounts.names for volume in self._volumes)
         logs = tuple(log.logs("folders", "late"))
         [done] = self._crew.each([Prove(rules, logs, log.folder, known, whole)])
-        # They are named by the passes, which meet them again.
+        # The passes meet these entries again and report them then.
         done.failed.clear()
         if done.ignored:
             raise NotTakenError(
                 f"{shown_path(done.ignored)}: {special.OWN_OWNERS}",
                 changed=bool(done.changed or done.linked),
             )
+        # A staged inode is not at its new owner yet; the last pass counts it.
         if state.leg != Leg.TO_STAGING:
             self._outcome.add([done])
 
     def _forward(self, log: journal.Journal, leg: Leg) -> list[Done]:
-        """One pass forward; then another look at what was not as noted; the tops last."""
+        """One pass forward, a second look at what was not as recorded, and the tops last."""
         retried = log.state.retried
         only = None if retried is None else frozenset(map(self._job.layout.place, retried))
         rules = self._shared_rules(log.state, leg)._replace(only=only)
         done = self._carry(log, rules, log)
-        # What is tried again may have been moved by the run before: only what was noted tells what it was.
+        # The run before may have moved the retried entries, so only the records tell their old ids.
         if retried is None:
             late = rules._replace(seen_before=0)
             deep = any(part.lost for part in done)
@@ -271,8 +279,8 @@ class Chown:
     def _back(
         self, log: journal.Journal, rules: Rules, writing: journal.Journal | None
     ) -> list[Done]:
-        """The pass back, ``writing`` None where it is only counted; power goes to what is proved."""
-        self._job.watch.begin(f"Taking back run {log.state.run}", None)
+        """The pass back, and power for proved content. ``writing`` is None for a preview."""
+        self._job.watch.begin(f"Undoing run {log.state.run}", None)
         done = self._with_tops(self._carry(log, rules, writing), rules, writing)
         self._outcome.add(done)
 
@@ -296,7 +304,7 @@ class Chown:
     def _with_tops(
         self, done: list[Done], rules: Rules, writing: journal.Journal | None
     ) -> list[Done]:
-        """What was done, and then the tops of the volumes: they are the last, and tell that all the rest is done."""
+        """Do the tops of the volumes last: a top that is done tells that all the rest is done."""
         if any(part.half for part in done):
             return done
         tops = {note.volume: note for part in done for note in part.tops}
@@ -304,7 +312,7 @@ class Chown:
         return done + self._crew.each([Tops(rules, tuple(tops.values()), run)])
 
     def _shares(self, log: journal.Journal) -> list[tuple[str, ...]]:
-        """The logs that each worker carries out."""
+        """The logs of each worker."""
         logs = log.logs("folders", "late")
         return [tuple(logs[number :: self._crew.jobs]) for number in range(self._crew.jobs)]
 
@@ -328,7 +336,7 @@ class Chown:
         )
 
     def _none_is_staged(self, log: journal.Journal) -> bool:
-        """Make sure that no inode carries a staging id: what was moved about between two looks is carried on."""
+        """Make sure that no inode has a staging id; finish files that moved between two looks."""
         state, outcome = log.state, self._outcome
         if state.staging is None:
             return True
@@ -336,7 +344,7 @@ class Chown:
         pass_ = state.pass_of(Leg.FROM_STAGING)
         rules = Rules(pass_, outside=frozenset(state.outside))
         for _ in range(_LOOKS):
-            self._job.watch.begin("Looking once more", None)
+            self._job.watch.begin("Looking again", None)
             found = merged(self._crew.look([Look(pass_, 0, None)] * self._crew.jobs))
             self._heed(log)
             if found.unseen:
@@ -349,15 +357,16 @@ class Chown:
             )
             self._heed(log)
 
-        why = "something in it still has an id of between the two passes"
+        why = "some of its files still have a staging id"
         outcome.fail((path, why) for path in state.places(self._job.layout))
         return False
 
     def _settle(self, state: RunState) -> None:
-        """Have on disk what the journal is about to call done, where running it again could not do it.
+        """Sync to disk what a later run could not repair, before the journal calls it done.
 
-        A power cut may keep a new owner and lose the setuid bit that was put back after it, or keep the note that ids
-        are staged and lose that they are. A plain change of owner that is lost is found by the next run.
+        A power cut can keep a new owner and lose the setuid bit that was set after it. It can
+        keep the journal's record that ids are staged and lose the staged ids. A plain change of
+        owner needs no sync: the next run finds it missing.
         """
         if state.cross_mounts:
             os.sync()
@@ -367,17 +376,14 @@ class Chown:
                     _sync(volume)
 
     def _heed(self, log: journal.Journal | None) -> None:
-        """Raise StoppedError where a signal stopped the workers; ``log``: of a run that has begun to change something."""
+        """Raise StoppedError if a signal stopped the workers. ``log``: the run has changes."""
         if not self._crew.board.stopped:
             return
         if log is None:
             raise StoppedError("stopped; nothing was changed")
-        state = log.state
-        goes_on = state.finish and state.state != UNDOING
-        undo = self._job.layout.command(f"undo {shell(state.run)}")
         raise StoppedError(
-            f"stopped in the middle of run {state.run}; what was begun is whole",
-            hint=(f"go on: {state.finish}\n  or " if goes_on else "") + f"take it back: {undo}",
+            f"stopped in the middle of run {log.state.run}; each change so far is complete",
+            hint=earlier.finish_or_undo(self._job.layout, log.state),
         )
 
     def _drop(self, lost: Iterable[tuple[Lacking, str]]) -> None:
@@ -396,5 +402,5 @@ def _sync(volume: walk.OpenVolume) -> None:
         syscalls.sync_file_system(volume.top)
     except OSError as error:
         raise UsernsplanError(
-            f"{volume.path}: what was changed is not all on the disk: {reason_of(error)}"
+            f"{volume.path}: not all changes are on disk yet: {reason_of(error)}"
         ) from error

@@ -1,4 +1,4 @@
-"""What a ``fix-volume`` means: words and ledger become a rule for these volumes. Pure."""
+"""What a ``fix-volume`` means: options and ledger become a rule for these volumes. Pure."""
 
 from __future__ import annotations
 
@@ -24,21 +24,19 @@ if TYPE_CHECKING:
     from usernsplan.formats.accounts import Accounts
     from usernsplan.formats.inspect import Inspected
 
-# A mount as engines spell it: /SRC:/DEST, and options such as U.
+# A mount in the notation of engines: /SRC:/DEST, and options such as U.
 _MOUNT = re.compile(
     r"(?P<source>.+?):(?P<destination>/[^:]*)(?::(?P<options>[A-Za-z0-9_=,.;@#-]*))?", re.DOTALL
 )
 _NUMBERS = re.compile(r"\d{1,10}:\d{1,10}:\d{1,10}", re.ASCII)
 _NUMBER = re.compile(r"\d{1,10}", re.ASCII)
-# Of one kind of trouble, as many places as fit on a screen; the report's JSON has all.
-_SHOWN = 10
-# What --mode own does where nobody says whose everything is to be: container root's.
+# --mode own without --user gives everything to container root.
 _OWN = ("own", "0:0")
 
 
 @dataclass(frozen=True, slots=True)
 class HostIds:
-    """Who has ids of the host: its accounts and groups, and each owner of lines in subuid and subgid."""
+    """The ids of the host's accounts and groups, and of each owner of subuid and subgid lines."""
 
     accounts: IdSet
     owners: tuple[IdSet, ...] = ()
@@ -46,9 +44,10 @@ class HostIds:
 
 @dataclass(frozen=True, slots=True)
 class Meant:
-    """A request that is understood: for whom, and for which volumes, by their names in the ledger.
+    """A resolved request: its container, and its volumes by their names in the ledger.
 
-    ``allocation`` is None with explicit maps; ``command`` makes a command of words, to be pasted.
+    ``allocation`` is None with explicit maps. ``command`` turns arguments into a command to
+    paste.
     """
 
     request: FixRequest
@@ -59,14 +58,15 @@ class Meant:
 
     @property
     def container(self) -> str | None:
-        """The name of the container that is meant."""
+        """The name of the container."""
         return self.allocation.name if self.allocation else None
 
 
 def source_of(words: str, *, exists: bool) -> str:
-    """The path that is meant: /SRC:/DEST:U means /SRC, unless there is a folder of that whole name (``exists``).
+    """The path meant: /SRC:/DEST:U means /SRC, unless that whole name ``exists`` as a folder.
 
-    Raises InvalidValueError for a mount with idmap: then the engine maps the ids, and nothing is to be changed.
+    Raises InvalidValueError for a mount with idmap: the engine maps the ids, so nothing is to
+    change.
     """
     spelt = _MOUNT.fullmatch(words)
     if exists or spelt is None:
@@ -82,49 +82,53 @@ def source_of(words: str, *, exists: bool) -> str:
 def container_of(
     request: FixRequest, ledger: LedgerState, names: Sequence[str]
 ) -> Allocation | None:
-    """The allocation to fix the volumes for (``names`` as the ledger would have them); None with explicit maps.
+    """The allocation to fix the volumes for (``names`` as in the ledger); None with explicit maps.
 
-    Raises InvalidValueError where none is meant, or more than one could be.
+    Raises InvalidValueError if none is meant, or several could be.
     """
     if request.uid_map or request.gid_map:
         return None
-    # A pool is divided by its engine: it is not one container's.
+    # An engine divides its pool between containers, so the pool is no container's allocation.
     by_name = {a.name: a for a in ledger.allocations if not engine_of_pool(a)}
     if request.container is not None:
         return _named(by_name, request.container, "--container")
+
     recorded = {v.path: v.name for v in ledger.volumes if v.name in by_name}
     only = next(iter(by_name)) if len(by_name) == 1 else None
     found = {recorded.get(name, only) for name in names}
     if len(found) == 1 and (name := next(iter(found))) is not None:
         return by_name[name]
+
     if not by_name:
         raise InvalidValueError(
             "no container has ids yet",
-            hint="'usernsplan allocate' gives them, or say --uid-map C:H:N --gid-map C:H:N",
+            hint="allocate ids with 'usernsplan allocate', or use --uid-map C:H:N --gid-map C:H:N",
         )
     raise InvalidValueError(
-        "it does not go without saying which container is meant"
+        "several containers exist"
         if found == {None}
-        else "these volumes are of several",
-        hint=f"say --container with one of: {', '.join(sorted(by_name))}",
+        else "these volumes do not all belong to the same container",
+        hint=f"choose one with --container: {', '.join(sorted(by_name))}",
     )
 
 
 def whose(one: Inspected, wanted: str | None, ledger: LedgerState) -> Allocation:
-    """Whose ids an engine's container has: told by its map where there is one, else by the daemon that would start it.
+    """The allocation of an engine's container: by its map, or else by the daemon that starts it.
 
-    ``wanted`` is --container. Raises RefusedError where it has the host's, or those of no or of several allocations.
+    ``wanted`` is --container. Raises RefusedError if the container has host ids, or if no
+    allocation or several fit.
     """
     if one.is_hosts or not (one.mapping or one.root):
         raise RefusedError(
             f"{one.name} has no user namespace: its ids are the host's",
-            hint="give it one, then its volumes",
+            hint="start it with a user namespace first",
         )
+
     if one.mapping is not None:
         fitting = [a for a in ledger.allocations if a.mapping == one.mapping]
         what = f"{one.name} has the map {', '.join(map(str, one.mapping.uids))}"
     else:
-        # A remapped daemon keeps everything in a folder <uid>.<gid> of its containers' root.
+        # A daemon with userns-remap keeps everything in a folder <uid>.<gid> of the container root.
         folder = posixpath.basename(one.root)
         remaps = [a for a in ledger.allocations if verdict("docker", a).can]
         fitting = [
@@ -133,13 +137,12 @@ def whose(one: Inspected, wanted: str | None, ledger: LedgerState) -> Allocation
             if folder == f"{a.mapping.uids.to_host(0)}.{a.mapping.gids.to_host(0)}"
         ]
         what = f"{one.name} does not run, and its daemon keeps it in {one.root}"
-    # A shared map is many containers'; the one of this name is meant, or the one that was said.
+
+    # Many containers share one map; the name, or --container, tells which allocation is meant.
     chosen = [a for a in fitting if a.name == (wanted or one.name)] or ([] if wanted else fitting)
     if len(chosen) != 1:
-        which = f"'{wanted}'" if wanted else "one allocation" if fitting else "any allocation"
-        raise RefusedError(
-            f"{what}: not that of {which}", hint="'usernsplan list' shows what is allocated"
-        )
+        fact = f"does not belong to '{wanted}'" if wanted else "belongs to no single allocation"
+        raise RefusedError(f"{what}: it {fact}", hint="'usernsplan list' shows all allocations")
     return chosen[0]
 
 
@@ -150,10 +153,10 @@ def images_of(
     host: HostIds,
     to: Allocation | None,
 ) -> power.Images:
-    """The ids of a rule's target that are nothing but images of the old ones: see power.
+    """The ids of a rule's target that are only images of the old ids, see power.
 
-    Whoever has an allocation's range has it alone, and so has the owner of lines in subuid; what comes out of another
-    container that still stands, or back to the host, is nobody's image.
+    An allocation has its range alone, and so has an owner of subuid lines. Ids from another
+    container that still exists, or back to the host, have no images.
     """
     standing = {a.name for a in ledger.allocations}
     if (
@@ -162,16 +165,19 @@ def images_of(
         or (request.source in standing and request.source != request.container)
     ):
         return power.NONE
+
     held = [IdSet([a.reserved_range]) for a in ledger.allocations if a.reserved_range]
     both = (rule.uids.target(), rule.gids.target())
     if to is None:
+        # An explicit map: its target may be the range of any allocation or owner of subuid lines.
         return power.images(both, host.accounts, [*held, *host.owners])
+
     own = IdSet([to.reserved_range]) if to.reserved_range else IdSet()
     return power.images((both[0] & own, both[1] & own), host.accounts, [own])
 
 
 def lies_in(path: str, folder: str) -> bool:
-    """Tell whether a path is a folder, or lies in it."""
+    """Tell whether a path is a folder, or below it."""
     return f"{path}/".startswith(folder.rstrip("/") + "/")
 
 
@@ -180,7 +186,7 @@ def _named(by_name: Mapping[str, Allocation], name: str, option: str) -> Allocat
         hint = (
             f"one of: {', '.join(sorted(by_name))}"
             if by_name
-            else "'usernsplan allocate' makes one"
+            else "create one with 'usernsplan allocate'"
         )
         hint = did_you_mean(name, by_name, hint)
         raise InvalidValueError(f"{option} {name}: nothing is allocated under this name", hint=hint)
@@ -190,48 +196,51 @@ def _named(by_name: Mapping[str, Allocation], name: str, option: str) -> Allocat
 def understood(
     request: FixRequest, ledger: LedgerState, names: Iterable[str], command: Callable[[str], str]
 ) -> Meant:
-    """What a request means on this host; raises what ``container_of`` and ``as_recorded`` raise."""
+    """A request resolved on this host. Raises what ``container_of`` and ``as_recorded`` raise."""
     names = tuple(names)
     allocation = container_of(request, ledger, names)
-    return Meant(
-        as_recorded(request, ledger, allocation, names), ledger, allocation, names, command
-    )
+    request = as_recorded(request, ledger, allocation, names)
+    return Meant(request, ledger, allocation, names, command)
 
 
 def as_recorded(
     request: FixRequest, ledger: LedgerState, allocation: Allocation | None, names: Sequence[str]
 ) -> FixRequest:
-    """The request with the mode and user that the ledger has for these volumes, where it says nothing of its own.
+    """The request, completed with the mode and user that the ledger has for these volumes.
 
-    What was shifted is flattened only where --mode says so. Raises InvalidValueError where the volumes were fixed in
-    different ways, RefusedError where one that was shifted lies in them, or where the ledger has an unknown mode.
+    A shifted volume is flattened only if --mode says so. Raises InvalidValueError if the volumes
+    were fixed in different ways, RefusedError if they contain a shifted volume, or if the ledger
+    has an unknown mode.
     """
     said = (
         request.mode or request.reverse or request.source is not None or request.passwd is not None
     )
     if allocation is None or said or not names:
         return request
+
     mine = [volume for volume in ledger.volumes if volume.name == allocation.name]
     ways = {name: _OWN if request.user is not None else _way(name, mine) for name in names}
     mode, user = next(iter(ways.values()))
     if len(set(ways.values())) > 1:
-        told = ", ".join(
+        shown = ", ".join(
             f"{shown_path(name)} ({' '.join(filter(None, way))})" for name, way in ways.items()
         )
         raise InvalidValueError(
-            f"these volumes were fixed in different ways: {told}", hint="say --mode, or one path"
+            f"these volumes were fixed in different ways: {shown}",
+            hint="use --mode, or fix one path",
         )
     if mode == "shift":
         return replace(request, mode="shift")
+
     for volume in mine:
         outer = next(
             (name for name in names if volume.path != name and lies_in(volume.path, name)), None
         )
         if volume.mode != "own" and outer:
             raise RefusedError(
-                f"{shown_path(volume.path)} in {shown_path(outer)} was fixed with --mode {volume.mode}: its owners would"
-                " be lost",
-                hint="say --mode shift, or --mode own to give all of it one owner",
+                f"{shown_path(volume.path)} in {shown_path(outer)} was fixed with --mode"
+                f" {volume.mode}: its owners would be lost",
+                hint="use --mode shift, or --mode own to give everything one owner",
             )
     return (
         request
@@ -241,7 +250,7 @@ def as_recorded(
 
 
 def _way(name: str, volumes: Iterable[Volume]) -> tuple[str, str]:
-    """How a path was fixed: as noted for it, or for the innermost volume that it lies in."""
+    """How a path was fixed: as recorded for it, or for the innermost volume that contains it."""
     over = max(
         (v for v in volumes if lies_in(name, v.path)), key=lambda v: len(v.path), default=None
     )
@@ -249,25 +258,26 @@ def _way(name: str, volumes: Iterable[Volume]) -> tuple[str, str]:
         return _OWN
     if over.known_mode is None:
         raise RefusedError(
-            f"{shown_path(over.path)} was fixed with the mode {over.mode!r}, which this usernsplan does not know",
-            hint="say how to fix it now: --mode shift keeps owners apart, --mode own gives all of it one owner",
+            f"{shown_path(over.path)} was fixed with the mode {over.mode!r}, which this usernsplan"
+            " does not know",
+            hint="choose --mode shift to keep owners apart, or --mode own for one owner",
         )
     return ("shift", "") if over.mode == "shift" else ("own", over.user or _OWN[1])
 
 
 def is_its_own(ledger: LedgerState, allocation: Allocation, names: Sequence[str]) -> bool:
-    """Tell whether the ledger has all these volumes as given to the container, with the ids that it has now."""
+    """Tell whether the ledger gives all these volumes to the container with its present ids."""
     its = volumes_of(ledger, allocation)
     return bool(names) and all(any(lies_in(name, path) for path in its) for name in names)
 
 
 def volumes_of(ledger: LedgerState, allocation: Allocation) -> list[str]:
-    """Where the volumes are that carry the ids that a container has now."""
+    """The paths of the volumes that carry the present ids of a container."""
     return [v.path for v in standing(ledger).values() if v.name == allocation.name]
 
 
 def noted(meant: Meant, rule: targets.OwnershipRule) -> tuple[Volume, ...]:
-    """What the ledger is to hold of the volumes, once they are the container's by this rule; nothing in reverse."""
+    """The volumes to record, once this rule was applied; none in reverse."""
     allocation = meant.allocation
     if allocation is None or meant.request.reverse:
         return ()
@@ -276,14 +286,14 @@ def noted(meant: Meant, rule: targets.OwnershipRule) -> tuple[Volume, ...]:
 
 
 def no_longer(meant: Meant, new: Iterable[Volume]) -> tuple[str, ...]:
-    """The volumes at these paths and in them that the ledger is to forget: they are part of what is ``new`` now."""
+    """The volumes at and below these paths that the ledger forgets: ``new`` ones cover them."""
     ways = {(v.name, v.mode, v.user) for v in new}
     outdated = (v for v in _within(meant) if (v.name, v.mode, v.user) not in ways)
     return tuple(v.path for v in outdated if v.path not in {one.path for one in new})
 
 
 def formerly(meant: Meant) -> dict[str, list[str]]:
-    """Whose the volumes are before the run, and whose those in them that stand: for whoever takes it back."""
+    """Whose these volumes, and present volumes in them, are before the run; an undo restores it."""
     now = standing(meant.ledger)
     was = {
         v.path: [v.name, v.mode, v.user]
@@ -304,36 +314,39 @@ def targets_of(
     passwd: Accounts,
     names: Sequence[str] = (),
 ) -> targets.OwnershipRule:
-    """The rule that the words mean for volumes of these ``names`` in the ledger.
+    """The rule that the options mean for volumes of these ``names`` in the ledger.
 
-    Raises InvalidValueError for words that do not go together.
+    Raises InvalidValueError for options that contradict each other.
     """
     keep = request.keep_unmapped
     explicit = bool(request.uid_map or request.gid_map)
     moves = request.mode == "shift" or request.reverse or request.source is not None
     shifts = moves or (explicit and request.user is None)
-    strange = {
-        "--mode own with --reverse, --from or a map without --user": request.mode == "own"
-        and shifts,
-        "--user with --mode shift, --reverse or --from": request.user is not None and moves,
-        "--reverse with --from": request.reverse and request.source is not None,
-        "a map with --container or --from": explicit
-        and (request.container or request.source) is not None,
-        "--passwd without --user": request.passwd is not None and request.user is None,
-        "--uid-map without --gid-map, or the other way round": bool(request.uid_map)
-        != bool(request.gid_map),
+
+    wrong = {
+        "--mode own cannot be combined with --reverse, --from or a map without --user": (
+            request.mode == "own" and shifts
+        ),
+        "--user cannot be combined with --mode shift, --reverse or --from": (
+            request.user is not None and moves
+        ),
+        "--reverse cannot be combined with --from": request.reverse and request.source is not None,
+        "a map cannot be combined with --container or --from": (
+            explicit and (request.container or request.source) is not None
+        ),
+        "--passwd needs --user": request.passwd is not None and request.user is None,
+        "--uid-map and --gid-map need each other": bool(request.uid_map) != bool(request.gid_map),
     }
-    for words, said in strange.items():
-        if said:
-            raise InvalidValueError(
-                f"{words}: that says two different things", hint="'usernsplan fix-volume --help'"
-            )
+    for fact, is_wrong in wrong.items():
+        if is_wrong:
+            raise InvalidValueError(fact, hint="see 'usernsplan fix-volume --help'")
     if allocation is None:
         uids, gids = _map("--uid-map", request.uid_map), _map("--gid-map", request.gid_map)
         if request.user is not None:
             return targets.own(Mapping_(uids, gids), _user(request.user, passwd), keep=keep)
         return targets.explicit(uids, gids, reverse=request.reverse, keep=keep)
-    # Every host id of a shared map is the host's too, but for those that were taken from the pool for it.
+
+    # The host ids of a shared map are the host's too, except those reserved for it from the pool.
     alone = allocation.strategy != Shared.name or is_its_own(ledger, allocation, names)
     exclusive = None if alone else IdSet(filter(None, (allocation.reserved_range,)))
     if request.source is not None:
@@ -347,24 +360,26 @@ def targets_of(
 
 
 def former_map(name: str, ledger: LedgerState, allocation: Allocation) -> Mapping_:
-    """The mapping that files are to be moved out of: another allocation's, or that of a released range of this name.
+    """The mapping that files move out of: another allocation's, or a quarantined range's.
 
-    Of a released one the ledger has the range; what was mapped there follows from the host's one strategy.
+    The ledger has only the range of a quarantined one. Its mapping follows from the host's
+    strategy.
     """
     released = [q.reserved_range for q in ledger.quarantined if q.name == name]
     if name == allocation.name and not released:
         raise InvalidValueError(
-            "--from and --container with the same name", hint="name the former container"
+            "--from and --container have the same name", hint="give --from the former container"
         )
     if name != allocation.name and (
         not released or any(a.name == name for a in ledger.allocations)
     ):
         return _named({a.name: a for a in ledger.allocations}, name, "--from").mapping
+
     if len(released) > 1:
         ranges = ", ".join(map(str, released))
         raise InvalidValueError(
-            f"--from {name}: several ranges of this name were released: {ranges}",
-            hint="say which with --uid-map and --gid-map, out of it with --reverse and then into the new one",
+            f"--from {name}: several ranges of this name are quarantined: {ranges}",
+            hint="move the files out of one with --uid-map, --gid-map and --reverse first",
         )
     if allocation.strategy == PerContainer.name:
         return PerContainer(released[0].count).mapping(released[0].start)
@@ -373,12 +388,13 @@ def former_map(name: str, ledger: LedgerState, allocation: Allocation) -> Mappin
             released[0].start
         )
     raise InvalidValueError(
-        f"--from {name}: what a shared map had there is not known any more", hint="use --uid-map"
+        f"--from {name}: the ledger does not have the shared map of a released container",
+        hint="use --uid-map and --gid-map",
     )
 
 
 def user_of(rule: targets.OwnershipRule, allocation: Allocation) -> str:
-    """The container's UID:GID to whom a rule gives everything; "" where it keeps owners apart."""
+    """The container's UID:GID that gets everything; "" if the rule keeps owners apart."""
     if rule.owner is None:
         return ""
     uid, gid = rule.owner
@@ -402,17 +418,19 @@ def _map(option: str, texts: Iterable[str]) -> IdMap:
 
 
 def _user(text: str | None, passwd: Accounts) -> targets.Owner:
-    """Container ids of U or U:G; without G the user's own group where passwd tells it, else 0, as engines do."""
+    """The container ids of U or U:G. The default of G is the user's group in passwd, else 0."""
     if text is None:
         return (0, 0)
+
     name, colon, group_name = text.partition(":")
     number = int(name) if _NUMBER.fullmatch(name) else None
     user = passwd.user(name) if number is None else passwd.user_of(number)
     uid = user.uid if user else number
     if uid is None:
         raise InvalidValueError(
-            f"--user {text}: no such user", hint="give a number, or --passwd FILE of the image"
+            f"--user {text}: no such user", hint="use a number, or the image's --passwd FILE"
         )
+
     if not colon:
         return (uid, user.gid if user else 0)
     if _NUMBER.fullmatch(group_name):
@@ -421,6 +439,6 @@ def _user(text: str | None, passwd: Accounts) -> targets.Owner:
     if group is None:
         raise InvalidValueError(
             f"--user {text}: no such group",
-            hint="give a number, or --passwd FILE with a file 'group' beside it",
+            hint="use a number, or --passwd FILE with the image's 'group' file in the same folder",
         )
     return (uid, group.gid)

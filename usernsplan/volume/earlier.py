@@ -1,7 +1,8 @@
-"""What earlier runs mean for a new one on the same volumes: it finishes one, repeats one, or may trust what it left."""
+"""What earlier runs mean for a new run on the same volumes: finish, do not repeat, or trust."""
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
 
 from usernsplan.errors import RefusedError
@@ -15,21 +16,21 @@ if TYPE_CHECKING:
     from usernsplan.layout import Layout
     from usernsplan.volume.walk import OpenVolume
 
-# The clock that the kernel reads for times of files ticks up to 10 ms behind the one that we read.
+# The kernel's clock for file times ticks up to 10 ms behind the clock that we read.
 TICK_NS = 50_000_000
 
 
 class Earlier(NamedTuple):
-    """The interrupted run that the same command goes on with; the run that did the same and must not be repeated."""
+    """The interrupted run to finish, and the finished run that must not be repeated."""
 
     unfinished: RunState | None = None
     repeated: RunState | None = None
 
 
 def find(layout: Layout, new: RunState, *, again: bool) -> Earlier:
-    """The runs that a new one meets; ``again``: it may move ids a second time.
+    """The earlier runs that a new run meets. ``again``: it may move ids a second time.
 
-    Raises LockBusyError or RefusedError where an earlier run stands in the way.
+    Raises LockBusyError or RefusedError if an earlier run is in the way.
     """
     runs = [run for run in journal.runs(layout, new) if run.overlaps(new)]
     for run in runs:
@@ -38,32 +39,39 @@ def find(layout: Layout, new: RunState, *, again: bool) -> Earlier:
         if journal.is_at_work(layout, run):
             raise journal.busy(run.run)
         if run.state == CHANGING and run.same_work(new):
+            # Older versions did not record every failure; such a run can only be undone.
             journal.refuse_half_known(layout, run)
             return Earlier(unfinished=run)
-        first = f"finish it: {run.finish}\n  or " if run.state == CHANGING and run.finish else ""
         raise RefusedError(
             f"run {run.run} on {', '.join(run.places(layout))} was interrupted",
-            hint=f"{first}take it back: {layout.command(f'undo {shell(run.run)}')}",
+            hint=finish_or_undo(layout, run),
         )
 
     before = {run.run: run for run in (_moved_by(one, new, runs) for one in new.volumes) if run}
     if not new.rule.overlaps() or not before:
         return Earlier()
+
     run = next(iter(before.values()))
     is_same = len(before) == 1 and run.same_work(new)
     if again and not (is_same and run.command == new.command and not run.told):
         return Earlier()
-    # With --again too where that very command was killed after its last change: it has moved the ids already.
+    # --again does not apply if this very command was killed after its last change: ids have moved.
     if is_same:
         return Earlier(repeated=run)
     raise RefusedError(
-        f"run {run.run} has moved these ids already in {', '.join(run.places(layout))}",
-        hint="the map overlaps itself, so that they would be moved twice; if you mean it all the same, say --again",
+        f"run {run.run} already moved these ids in {', '.join(run.places(layout))}",
+        hint="the map overlaps itself, so they would move twice; if you want that, use --again",
     )
 
 
+def finish_or_undo(layout: Layout, run: RunState) -> str:
+    """The commands that finish or undo a run; only the undo for a run that is being undone."""
+    finish = f"finish it: {run.finish}\n  or " if run.finish and run.state == CHANGING else ""
+    return f"{finish}undo it: {layout.command(f'undo {shell(run.run)}')}"
+
+
 def _moved_by(volume: NotedVolume, new: RunState, runs: Sequence[RunState]) -> RunState | None:
-    """The last run that moved the same ids in a volume, or in a part of it, and whose work still stands."""
+    """The last run that moved the same ids in a volume or part of it, if it is still in effect."""
     for run in reversed(runs):
         if run.state != DONE or not any(
             volume.contains(other) or other.contains(volume) for other in run.volumes
@@ -77,18 +85,15 @@ def _moved_by(volume: NotedVolume, new: RunState, runs: Sequence[RunState]) -> R
 
 
 def note_told(layout: Layout, run: str) -> None:
-    """Note that the command of a run has come to its end: from now on the same command means another run."""
+    """Record that a run's command has ended: from now on the same command means another run."""
     state = journal.run(layout, run)
     if state.state == DONE and not state.told:
-        log = journal.resume(layout, state)
-        try:
+        with closing(journal.resume(layout, state)) as log:
             log.set(told=True)
-        finally:
-            log.close()
 
 
 def has_moved(layout: Layout, new: RunState) -> bool:
-    """Tell whether a run has moved the same ids in each of these volumes, or has begun to, and it still stands."""
+    """Tell whether the last run in each volume moved, or began to move, the same ids."""
     runs = [
         run
         for run in journal.runs(layout, new)
@@ -105,10 +110,10 @@ def has_moved(layout: Layout, new: RunState) -> bool:
 
 
 def right_until(layout: Layout, new: RunState, volumes: Iterable[OpenVolume]) -> int:
-    """Until when (ns) all attributes in these volumes are known to be right: the end of a run that did the same.
+    """Until when (ns) all attributes in these volumes are known to be right; 0 if unknown.
 
-    It has to have ended whole, and each top has to be as that run left it: were the volume another one by now, or
-    rolled back to a snapshot, its top would show it.
+    That is the end of a run that did the same, ended completely, and left each top as it is now.
+    The top changes if the volume is replaced, or rolled back to a snapshot.
     """
     runs = [run for run in journal.runs(layout, new) if run.state != LOOKING and run.overlaps(new)]
     last = runs[-1] if runs else None
@@ -119,7 +124,7 @@ def right_until(layout: Layout, new: RunState, volumes: Iterable[OpenVolume]) ->
 
 
 def tops_changed(volumes: Iterable[OpenVolume]) -> tuple[int, ...]:
-    """When the inode of each top has changed last (ns)."""
+    """The ctime of each top (ns)."""
     return tuple(map(_changed_ns, volumes))
 
 
@@ -127,4 +132,4 @@ def _changed_ns(volume: OpenVolume) -> int:
     try:
         return volume.seen().st_ctime_ns
     except OSError:
-        return 0  # a single file that is gone by now
+        return 0  # a single file that is gone now

@@ -1,6 +1,7 @@
-"""The ways into the volume fixer: here a request meets the host. What it means is decided elsewhere.
+"""The entry points of the volume fixer. They read the host; other modules decide.
 
-The order is the guarantee: finish what was interrupted; make the run, see run; note in the ledger whose the volumes are.
+The order is the guarantee: finish an interrupted run; make the new run (see lifecycle); record
+in the ledger whose the volumes are.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from usernsplan.errors import NotPermittedError, UsernsplanError, of_system, reason_of
+from usernsplan.errors import NotPermittedError, UsernsplanError, of_place, reason_of
 from usernsplan.escape import shell
 from usernsplan.formats import subid
 from usernsplan.host import accounts, files, procfs
@@ -40,11 +41,12 @@ def fix_volume(
     command: str = "",
     watch: Watch | None = None,
 ) -> FixReport:
-    """Carry volumes into a container's range, as the request says.
+    """Move volumes into a container's id range, as the request says.
 
-    ``command`` is what the history will say, and what to type again after a kill. Raises InvalidValueError,
-    RefusedError and NotPermittedError before anything is written, LockBusyError where another run is at work on the
-    same volume, StoppedError where a signal asked us to stop. What failed entry by entry is in the report.
+    ``command`` is recorded in the history, and is the command to repeat after a kill. Raises
+    InvalidValueError, RefusedError and NotPermittedError before anything is written,
+    LockBusyError if another run works on the same volume, StoppedError if a signal stopped the
+    run. Failures of single entries are in the report.
     """
     job = Job.at(root, request.jobs, watch, command)
     state = open_ledger(job.layout).state()
@@ -79,7 +81,7 @@ def fix_volume(
     )
 
 
-def undo(  # noqa: PLR0913 - the words of the command
+def undo(  # noqa: PLR0913 - the options of the command
     run: str,
     root: str = "/",
     *,
@@ -89,11 +91,12 @@ def undo(  # noqa: PLR0913 - the words of the command
     command: str = "",
     watch: Watch | None = None,
 ) -> FixReport:
-    """Take a run back: owners, modes, ACLs and capabilities as they were. What has changed since is named and left.
+    """Undo a run: restore owners, modes, ACLs and capabilities. Report and keep later changes.
 
-    Setuid bits, setgid bits and capabilities go only to content that is proved to be what it was; the other files stay
-    without, and are named. With ``also_changed``, plain files that were moved or changed since are taken back too.
-    Raises UnknownNameError, and what ``fix_volume`` raises.
+    Setuid bits, setgid bits and capabilities return only to files whose content is proved
+    unchanged; the other files stay without them and are reported. With ``also_changed``, plain
+    files that were moved or changed since the run are restored too. Raises UnknownNameError, and
+    what ``fix_volume`` raises.
     """
     job = Job.at(root, jobs, watch, command)
     state = journal.run(job.layout, run)
@@ -102,34 +105,35 @@ def undo(  # noqa: PLR0913 - the words of the command
     job.outcome.run_name = run
     if journal.is_at_work(job.layout, state):
         raise journal.busy(run)
+
     if state.state == LOOKING or (state.state == UNDONE and state.whole):
-        what = "was taken back already" if state.state == UNDONE else "changed nothing"
+        what = "is already undone" if state.state == UNDONE else "changed nothing"
         job.outcome.notes.append(f"run {run} {what}")
         return job.outcome.report(report)
     if not dry_run:
         _refuse_powerless()
 
-    # No run has changed these, whatever a journal says that came with the root.
+    # The journal may come from elsewhere with the root. It cannot make us change protected folders.
     request = FixRequest(places, cross_mounts=state.cross_mounts, protected=True)
     spots.refuse_dangerous(job.layout, request, places)
     job.warn_of_users(places)
     with ExitStack() as stack:
-        others = [_open_again(noted, state, job, stack) for noted in state.volumes]
-        if any(others) and all(volume.top < 0 for volume in job.volumes):
+        replaced = [_reopen(noted, state, job, stack) for noted in state.volumes]
+        if any(replaced) and all(volume.top < 0 for volume in job.volumes):
             job.outcome.notes.append(_copied(state, job.layout))
             return job.outcome.report(report)
         if dry_run:
             lifecycle.preview_undo(job, state, also_changed=also_changed)
         else:
-            lifecycle.take_back(job, state, also_changed=also_changed)
-            _note_taken_back(job, state, places)
+            lifecycle.undo(job, state, also_changed=also_changed)
+            _note_undone(job, state, places)
     return job.outcome.report(report)
 
 
 def _understood(
     job: Job, request: FixRequest, state: LedgerState
 ) -> tuple[decide.Meant, tuple[str, ...]]:
-    """What a request means on this host, and where its volumes really lie."""
+    """What a request means on this host, and the real paths of its volumes."""
     request, notes = discover(job.layout, request, state)
     job.outcome.notes += notes
     places = spots.find(job.layout, request)
@@ -140,18 +144,20 @@ def _understood(
 
 
 def _rule(job: Job, meant: decide.Meant, state: LedgerState) -> OwnershipRule:
-    """Which owner each inode gets. Raises RefusedError where the volumes are not the container's to have."""
+    """The owner of each inode. Raises RefusedError if the volumes are another container's."""
     request, allocation = meant.request, meant.allocation
     passwd = accounts.of_image(request.passwd)
     rule = decide.targets_of(request, state, allocation, passwd, meant.names)
+
     judge.refuse_others(meant)
     judge.refuse_never_given(meant)
+
     host_ids = _host_ids(job.layout, request)
     return replace(rule, same=decide.images_of(request, state, rule, host_ids, allocation))
 
 
 def _planned(job: Job, meant: decide.Meant, rule: OwnershipRule) -> RunState:
-    """The run that the request means, before it has looked at anything."""
+    """The run that the request means, before it looks at anything."""
     request = meant.request
     is_local = all(volume.local for volume in job.volumes)
     new = RunState(
@@ -160,7 +166,7 @@ def _planned(job: Job, meant: decide.Meant, rule: OwnershipRule) -> RunState:
         job.command,
         tuple(map(_noted, job.volumes, meant.names)),
         rule,
-        # Where another machine's clock writes the times, no time tells what was seen.
+        # On a network file system another machine's clock sets ctime, so times prove nothing.
         seen=time.time_ns() - earlier.TICK_NS if is_local else 0,
         cross_mounts=request.cross_mounts,
         container=meant.container,
@@ -173,14 +179,14 @@ def _planned(job: Job, meant: decide.Meant, rule: OwnershipRule) -> RunState:
 
 
 def _carry_out(job: Job, meant: decide.Meant, new: RunState, before: earlier.Earlier) -> None:
-    """Finish what was interrupted; then make the new run, where that does not move ids twice."""
+    """Finish an interrupted run; then make the new run, unless that would move ids twice."""
     notes = job.outcome.notes
     if unfinished := before.unfinished:
         notes.append(f"run {unfinished.run} was interrupted; it was finished first")
         lifecycle.finish(job, unfinished, rule=replace(unfinished.rule, same=new.rule.same))
     if repeated := before.repeated:
         notes.append(
-            f"run {repeated.run} did this already, but for what failed; only that was tried again"
+            f"run {repeated.run} already did this; only the entries that failed were tried again"
         )
         lifecycle.retry(job, repeated)
     if not any(before) or not new.rule.overlaps():
@@ -189,15 +195,15 @@ def _carry_out(job: Job, meant: decide.Meant, new: RunState, before: earlier.Ear
 
 def _note_repeated(job: Job, repeated: RunState) -> None:
     left = len(repeated.failed)
-    what = "" if repeated.whole else f", but for {left} that failed and would be tried again"
+    what = "" if repeated.whole else f", except for {left} that failed and would be tried again"
     job.outcome.notes.append(
-        f"run {repeated.run} did this already{what}; its map overlaps itself, so that doing it again would move ids"
-        " twice; --again does it all the same"
+        f"run {repeated.run} already did this{what}; its map overlaps itself, so repeating it would"
+        " move ids twice; --again repeats it anyway"
     )
 
 
 def _note_given(job: Job, meant: decide.Meant, places: Sequence[str], rule: OwnershipRule) -> None:
-    """Note in the ledger whose the volumes are; one whose top failed is nobody's yet."""
+    """Record in the ledger whose the volumes are. If a top failed, its volume is not recorded."""
     failed = {
         name for place, name in zip(places, meant.names, strict=True) if place in job.outcome.failed
     }
@@ -208,12 +214,12 @@ def _note_given(job: Job, meant: decide.Meant, places: Sequence[str], rule: Owne
         _record(job, volumes, removed)
 
 
-def _note_taken_back(job: Job, state: RunState, places: Sequence[str]) -> None:
-    """Note in the ledger whose the volumes were, where no later run stands."""
+def _note_undone(job: Job, state: RunState, places: Sequence[str]) -> None:
+    """Record in the ledger whose the volumes were before, unless a later run is still in effect."""
     stands = any(later.state == DONE for later in journal.later(job.layout, state))
     if stands or any(path in job.outcome.failed for path in places):
         return
-    # A run of an older version noted no user.
+    # Older versions did not record the user of a volume.
     formerly = [
         Volume(path, name, mode, user="".join(user))
         for path, (name, mode, *user) in state.formerly.items()
@@ -225,12 +231,12 @@ def _note_taken_back(job: Job, state: RunState, places: Sequence[str]) -> None:
 def _refuse_powerless() -> None:
     if not procfs.may_chown():
         raise NotPermittedError(
-            "only root may give files to somebody else", hint="run as root; --dry-run needs less"
+            "only root may change the owner of files", hint="run as root, or use --dry-run"
         )
 
 
 def _host_ids(layout: Layout, request: FixRequest) -> decide.HostIds:
-    """Whose ids the host's are; the owners of lines count only where no allocation says whose a range is."""
+    """Which ids the host uses. Subid owners count only if no allocation says whose a range is."""
     known = accounts.read(layout).ids()
     if not request.uid_map:
         return decide.HostIds(known)
@@ -243,15 +249,16 @@ def _host_ids(layout: Layout, request: FixRequest) -> decide.HostIds:
 
 
 def _noted(volume: walk.OpenVolume, name: str) -> NotedVolume:
-    try:
+    with of_place(volume.named):
         seen = volume.seen()
-    except OSError as error:
-        raise of_system(error, volume.named) from error
     return NotedVolume(name, seen.st_dev, seen.st_ino)
 
 
-def _open_again(noted: NotedVolume, state: RunState, job: Job, stack: ExitStack) -> bool:
-    """Open a volume of an earlier run, without a top where it is gone; True where it is another one now."""
+def _reopen(noted: NotedVolume, state: RunState, job: Job, stack: ExitStack) -> bool:
+    """Open a volume of an earlier run. Tell whether something else is at its path now.
+
+    If the volume is gone or replaced, add it to the job without a top (-1).
+    """
     place = job.layout.place(noted.path)
     spots.refuse_idmapped(place)
     job.volumes.append(walk.OpenVolume(place, -1, walk.Mounts()))
@@ -259,49 +266,49 @@ def _open_again(noted: NotedVolume, state: RunState, job: Job, stack: ExitStack)
         volume = walk.volume(place, cross_mounts=state.cross_mounts)
     except OSError as error:
         is_link = error.errno == errno.ELOOP
-        why = "it is a symlink now, or one leads to it" if is_link else reason_of(error)
+        why = "it is now a symlink, or its path contains one" if is_link else reason_of(error)
         job.outcome.fail([(place, why)])
         return False
 
     stack.callback(os.close, volume.top)
-    # Not the device: after a reboot, or mounted elsewhere, it may have another number.
+    # Compare the inode only: after a reboot or a new mount the device can have another number.
     if _noted(volume, noted.path).inode == noted.inode:
         job.volumes[-1] = volume
         return False
     what = "file" if volume.only else "folder"
-    why = f"it is another {what} now than the one that run {state.run} changed"
+    why = f"it is not the {what} that run {state.run} changed"
     job.outcome.fail([(place, why)])
     return True
 
 
 def _copied(state: RunState, layout: Layout) -> str:
-    """What to do where nothing of what a run has changed lies below this root."""
+    """The note for an undo that finds none of the run's files below this root."""
     folder = f"{RUNS}/{state.run}"
     away = f"{os.path.dirname(RUNS)}/of-another-root-{state.run}"
     return (
-        f"nothing was changed: what run {state.run} has changed lies elsewhere, and this may be a copy of it; take the"
-        " run back there and copy again, or give the copy to whom it is to belong with fix-volume. If this run is in"
-        f" the way here: mv {shell(layout.path(folder))} {shell(layout.path(away))}"
+        f"nothing was changed: the files that run {state.run} changed are elsewhere, and this may"
+        " be a copy of them; undo the run there and copy again, or give the copy to its container"
+        f" with fix-volume. If this run is in the way here: mv {shell(layout.path(folder))}"
+        f" {shell(layout.path(away))}"
     )
 
 
 def _volume(path: str, request: FixRequest, twice: frozenset[str]) -> walk.OpenVolume:
     spots.refuse_idmapped(path)
-    try:
+    with of_place(path):
         return walk.volume(path, cross_mounts=request.cross_mounts, twice=twice)
-    except OSError as error:
-        raise of_system(error, path) from error
 
 
 def _record(job: Job, volumes: Sequence[Volume], removed: Sequence[str]) -> None:
-    """Note in the ledger whose the volumes are. Most runs find it noted, and then nothing is locked or read for it."""
+    """Record in the ledger whose the volumes are. Most runs find it recorded, and need no lock."""
     ledger = open_ledger(job.layout)
-    from usernsplan.planner.volumes import not_noted, record  # noqa: PLC0415 - a volume by a map of its own needs no ledger
+    # A run with an explicit map records nothing and needs neither import.
+    from usernsplan.planner.volumes import not_noted, record  # noqa: PLC0415 - not always needed
 
     state = ledger.state()
     if not not_noted(state, volumes) and not {v.path for v in state.volumes} & set(removed):
         return
-    from usernsplan import apply  # noqa: PLC0415 - half of the start-up, and most runs end above
+    from usernsplan import apply  # noqa: PLC0415 - half of the start-up; most runs return above
 
     try:
         apply.carry_out(
@@ -309,5 +316,5 @@ def _record(job: Job, volumes: Sequence[Volume], removed: Sequence[str]) -> None
         )
     except UsernsplanError as error:
         done = f"run {job.outcome.run_name} did its work; " if job.outcome.run_name else ""
-        error.notes = (*error.notes, f"{done}what could not be noted is whose the volume is now")
+        error.notes = (*error.notes, f"{done}the ledger does not show yet whose the volume is")
         raise

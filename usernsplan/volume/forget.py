@@ -1,7 +1,7 @@
-"""release --forget: a range is not given out again while a file that we know of carries its ids.
+"""release --forget: refuse to free a range while a known file still carries its ids.
 
-What is looked at are the volumes in the ledger, all of them, and the folders that somebody names. What cannot be looked
-at may carry them too.
+It looks at all volumes in the ledger and at the folders of --scan. A place that it cannot look
+at may carry the ids too.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
     from usernsplan.layout import Layout
     from usernsplan.model import HostState, Plan, Quarantined, ReleaseRequest
 
-# Of what carries ids in one place so much is named, and so many places.
+# The output names so many files per place, and so many places.
 _EXAMPLES, _PLACES = 3, 10
-_UNSEEN = "say --unseen where none of it can carry these ids any more"
+_UNSEEN = "if none of it can carry these ids any more, use --unseen"
 
 
 def release(
     request: ReleaseRequest, root: str = "/", command: str = "", scan: Sequence[str] = ()
 ) -> Plan:
-    """Take allocations away, or forget released ranges, on the host below ``root``. See apply.carry_out.
+    """Release allocations, or forget quarantined ranges, below ``root``. See apply.carry_out.
 
-    ``scan`` are folders in which files are looked for, besides the volumes, that carry what is to be forgotten.
+    ``scan`` are folders to search, in addition to the volumes, for files that carry the ids.
     """
     layout = layout_at(root)
     decide = (
@@ -50,10 +50,11 @@ def release(
 
 
 def looked(request: ReleaseRequest, root: str, scan: Sequence[str]) -> Callable[[HostState], Plan]:
-    """The decision to forget, which looks when it is first asked: that takes its time, and is before the locks.
+    """The decision to forget. It searches the files on its first call, before the locks are taken.
 
-    It raises RefusedError while a file carries the ids, or, without --unseen, where something could not be looked at;
-    and HostChangedError where it is about other ranges when it is asked again.
+    The decision raises RefusedError while a file carries the ids, or if something could not be
+    looked at, unless --unseen is given. It raises HostChangedError if the ranges differ on its
+    second call.
     """
     layout = layout_at(root)
     seen: list[tuple[Plan, tuple[Finding, ...]]] = []
@@ -73,25 +74,29 @@ def looked(request: ReleaseRequest, root: str, scan: Sequence[str]) -> Callable[
 def _notes(
     layout: Layout, state: HostState, plan: Plan, scan: Sequence[str], *, unseen: bool
 ) -> Iterator[Finding]:
-    """Look, and say what was not looked at. Raises as ``looked`` says."""
+    """Search, and report what was not looked at. Raises what ``looked`` says."""
     found = _Found()
     for top in _tops(layout, state, scan, found):
         _look(top, plan.freed, found)
     found.unseen += _running(state, plan.freed)
+
     if found.carrying:
         raise RefusedError(
-            _listed("files still carry ids of what is to be forgotten", found.carrying),
-            hint=f"give them away or remove them; these list them: {'; '.join(_commands(layout, plan, found))}",
+            _listed("files still carry the ids", found.carrying),
+            hint="change their owner or remove them; these commands list them:"
+            f" {'; '.join(_commands(layout, plan, found))}",
         )
     if found.unseen and not unseen:
-        raise RefusedError(_listed("not all could be looked at", found.unseen), hint=_UNSEEN)
+        raise RefusedError(
+            _listed("some places could not be looked at", found.unseen), hint=_UNSEEN
+        )
     for place in found.unseen:
         yield advise("USN134", f"not looked at: {shown_path(place.path)}: {place.reason}")
 
 
 @dataclass(slots=True)
 class _Found:
-    """What carries ids, by place; where, for a command; and what could not be looked at."""
+    """The places that carry ids, the ranges and places for a command, and the unseen places."""
 
     carrying: list[Place] = field(default_factory=list)
     where: list[tuple[Quarantined, str]] = field(default_factory=list)
@@ -99,7 +104,7 @@ class _Found:
 
 
 def _tops(layout: Layout, state: HostState, scan: Sequence[str], found: _Found) -> Iterator[str]:
-    """What is to be looked at, each once: real paths of folders and files."""
+    """The real paths of the folders and files to search, each once."""
     folders = [owned.top_of(layout, path) for path in scan]
     for volume in state.ledger.volumes:
         path = layout.real.rstrip("/") + volume.path
@@ -119,6 +124,7 @@ def _tops(layout: Layout, state: HostState, scan: Sequence[str], found: _Found) 
             )
         except OSError as error:
             found.unseen.append(Place(path, reason_of(error)))
+
     kept, mounts = owned.each_once(dict.fromkeys(folders), cross_mounts=False)
     found.unseen += [
         Place(point, f"something is mounted there: --scan {shell(point)}") for point in mounts
@@ -127,7 +133,7 @@ def _tops(layout: Layout, state: HostState, scan: Sequence[str], found: _Found) 
 
 
 def _look(top: str, ranges: Sequence[Quarantined], found: _Found) -> None:
-    """Look at one folder with all that lies in it, or at one file."""
+    """Search one folder and everything in it, or one file."""
     ids = IdSet(one.reserved_range for one in ranges)
     wanted = owned.Wanted(ids, ids)
     entries, seen, examples = 0, set[int](), list[str]()
@@ -141,6 +147,7 @@ def _look(top: str, ranges: Sequence[Quarantined], found: _Found) -> None:
             reason_of(error) if isinstance(error, OSError) else str(error).removeprefix(f"{top}: ")
         )
         found.unseen.append(Place(top, reason))
+
     if entries:
         whose = [one for one in ranges if any(number in one.reserved_range for number in seen)]
         more = f" and {entries - _EXAMPLES} more" if entries > _EXAMPLES else ""
@@ -152,7 +159,7 @@ def _look(top: str, ranges: Sequence[Quarantined], found: _Found) -> None:
 def _carrying(
     top: str, wanted: owned.Wanted, found: _Found
 ) -> Iterator[tuple[str, Sequence[tuple[str, int]]]]:
-    """The paths that carry some of the ids, and as what."""
+    """The paths that carry some of the ids, and in which role."""
     if os.path.isdir(top) and not os.path.islink(top):
         for hit in owned.find(top, top, wanted, miss=found.unseen.append):
             yield hit.path, hit.roles
@@ -170,7 +177,7 @@ def _running(state: HostState, ranges: Sequence[Quarantined]) -> Iterator[Place]
 
 
 def _commands(layout: Layout, shown: Plan, found: _Found) -> Iterator[str]:
-    """One command for each range that is carried: it lists the files."""
+    """For each range that files carry, the command that lists them."""
     for one in shown.freed:
         if places := [shell(path) for whose, path in found.where if whose == one]:
             ids = f"{one.reserved_range.start}-{one.reserved_range.last}"

@@ -1,4 +1,4 @@
-"""What the journals of runs tell of volumes: whose they became, for a ledger that was lost."""
+"""The volumes that runs gave to containers, from their journals, to rebuild a lost ledger."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 def given(layout: Layout) -> tuple[list[Given], list[LeftOut]]:
-    """What each run did that stands, oldest first, and the runs that cannot be read. Raises NotPermittedError."""
+    """What each finished or unfinished run did, oldest first, and the runs that cannot be read.
+
+    Raises NotPermittedError.
+    """
     found, left = [], []
     for name in read_runs.names(layout):
         try:
@@ -30,9 +33,7 @@ def given(layout: Layout) -> tuple[list[Given], list[LeftOut]]:
         if state is None or state.state not in {CHANGING, DONE, UNDOING} or not state.container:
             continue
         if state.method not in METHODS:
-            why = (
-                f"it gave its volumes by {state.method!r:.40}, which this usernsplan does not know"
-            )
+            why = f"its method {state.method!r:.40} is one that this usernsplan does not know"
             left.append(
                 LeftOut(f"run {name}", why, "rebuild the ledger with the version that made it")
             )

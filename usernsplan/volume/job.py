@@ -1,4 +1,4 @@
-"""One command of the fixer at work: where it works, who watches, and what it has seen and done so far."""
+"""One command of the fixer: its root, its volumes, who watches it, and its results so far."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ if TYPE_CHECKING:
     from usernsplan.layout import Layout
     from usernsplan.volume.walk import OpenVolume
 
-# What the report counts of what was changed.
+# The kinds of changes that the report counts.
 _KINDS = ("setuid", "capability", "acl", "device", "hard_link")
 
 
 class Watch(Protocol):
-    """Whoever wants to see how far a run is."""
+    """Who watches the progress of a run."""
 
     def begin(self, what: str, total: int | None) -> None:
-        """A part of the run begins: ``total`` entries are before it, None where nobody knows."""
+        """A part of the run begins. ``total`` is its number of entries, None if unknown."""
 
     def tick(self, entries: int) -> None:
-        """So many entries are behind it; called every tenth of a second."""
+        """So many entries are done. Called every tenth of a second."""
 
     def warn(self, text: str) -> None:
-        """Something that the user should know before anything is changed."""
+        """The user should know this before anything is changed."""
 
 
 class Unwatched:
-    """Nobody is looking."""
+    """Nobody is watching."""
 
     def begin(self, what: str, total: int | None) -> None:
         """See Watch."""
@@ -53,7 +53,7 @@ class Unwatched:
 
 @dataclass(slots=True)
 class Outcome:
-    """What a command has seen and done so far; ``failed`` and ``dropped`` are reasons by path."""
+    """The results of a command so far. ``failed`` and ``dropped`` are reasons by path."""
 
     started: float = field(default_factory=time.monotonic)
     found: Seen = field(default_factory=Seen)
@@ -67,16 +67,16 @@ class Outcome:
     run_name: str | None = None
 
     def fail(self, places: Iterable[PathReason]) -> None:
-        """Note what failed: of one entry, the first reason."""
+        """Record failures. The first reason for an entry counts."""
         for path, reason in places:
             self.failed.setdefault(path, reason)
 
     def skip(self, places: Iterable[PathReason]) -> None:
-        """Note what was left as it is."""
+        """Record what was left unchanged."""
         self.skipped |= {Place(*place) for place in places}
 
     def add(self, done: Sequence[Done]) -> None:
-        """Count what workers have changed: an inode with several names once."""
+        """Count the changes of the workers. An inode with several names counts once."""
         linked: dict[tuple[int, int], tuple[str, ...]] = {}
         for part in done:
             self.changed += part.changed
@@ -88,7 +88,7 @@ class Outcome:
         self._count(linked.values())
 
     def add_powerful(self, lacking: Iterable[Lacking], restored: Iterable[Lacking]) -> None:
-        """Count what was changed of files that lacked power: each file once."""
+        """Count the changes to files that lacked power. Each file counts once."""
         changed = {
             (one.entry.device, one.entry.inode): kinds_of(one.entry)
             for one in chain((one for one in lacking if one.changed), restored)
@@ -101,7 +101,7 @@ class Outcome:
             self.kinds.update(kinds)
 
     def report(self, report: FixReport) -> FixReport:
-        """The report with all of it."""
+        """The report, completed with these results."""
         found = self.found
         linked = (one.found for one in found.linked.values() if one.kinds is not None)
         wrong = found.changes + sum(linked)
@@ -109,7 +109,7 @@ class Outcome:
         counts = {
             "entries": found.entries,
             "changed": self.changed,
-            # Of a run that was resumed, the look has found right what was changed before.
+            # In a resumed run, the look counts as right what the run changed before.
             "right": max(found.entries - max(wrong, self.changed), 0),
             **{kind: self.kinds[kind] for kind in _KINDS},
             "stragglers": self.stragglers,
@@ -132,7 +132,7 @@ class Outcome:
 
 @dataclass(slots=True)
 class Job:
-    """Where a command works: the root, the number of workers (None: as many as there are processors), its volumes."""
+    """Where a command works: root, number of workers (None: one for each processor), volumes."""
 
     layout: Layout
     jobs: int | None
@@ -143,11 +143,11 @@ class Job:
 
     @classmethod
     def at(cls, root: str, jobs: int | None, watch: Watch | None, command: str) -> Job:
-        """A command below a root."""
+        """A job below a root."""
         return cls(files.layout_at(root), jobs, watch or Unwatched(), utf8(command))
 
     def warn_of_users(self, paths: Sequence[str]) -> None:
-        """Tell of the running containers that use what lies at these paths."""
+        """Warn about running containers that use these paths."""
         others = of_others()
         for text in chain.from_iterable(spots.users_of(path, others) for path in paths):
             self.watch.warn(text)

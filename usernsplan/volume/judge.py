@@ -1,4 +1,4 @@
-"""Whether a ``fix-volume`` may be: what it means and what was seen, weighed before anything is written. Pure."""
+"""Whether a ``fix-volume`` is safe: its request and what was seen, before any change. Pure."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from usernsplan.volume.seen import Lacking, Seen
     from usernsplan.volume.targets import OwnershipRule
 
-# Of one kind of trouble, as many places as fit on a screen; the report's JSON has all.
+# So many places fit on a screen. The JSON report has all.
 _SHOWN = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What was seen, weighed: linked inodes that stay as they are, with their names."""
+    """The linked inodes that stay unchanged, with their names."""
 
     outside: frozenset[tuple[int, int]] = frozenset()
     skipped: tuple[Place, ...] = ()
 
 
 def losing(lacking: Iterable[Lacking], rule: OwnershipRule) -> tuple[Lacking, ...]:
-    """The names whose files lose power by a rule, now that it is known which ids are images."""
+    """The names whose files lose power by a rule, now that the images are known."""
     found = []
     for one in lacking:
         left = power.lawful(one.entry.form, one.whole, rule.same, own=rule.is_own)
@@ -42,26 +42,25 @@ def losing(lacking: Iterable[Lacking], rule: OwnershipRule) -> tuple[Lacking, ..
 
 
 def refuse_power(meant: Meant, losing: Sequence[tuple[str, Lacking]], rule: OwnershipRule) -> None:
-    """Raise RefusedError where a map would let somebody become another id through files, by path."""
+    """Raise RefusedError if files (by path) would let a user become another id after the run."""
     request = meant.request
     if not losing or rule.is_own or request.drop_power or request.keep_power:
         return
-    rows = [
-        (
-            path,
-            f"{power.lost(one.entry.form, one.left)} would become {power.lost(one.whole, one.left)}",
-        )
-        for path, one in losing
-    ]
+    rows = []
+    for path, one in losing:
+        before, after = power.lost(one.entry.form, one.left), power.lost(one.whole, one.left)
+        rows.append((path, f"{before} would become {after}"))
     raise RefusedError(
-        f"these files would let somebody become an id that he could not become before:\n{_listed(rows)}",
-        hint="nothing was changed; take that from them, or keep it where the content is proved by the run that brought"
-        f" them in:\n  {once_more(meant, drop_power=True)}\n  {once_more(meant, keep_power=True)}",
+        "these files would let users become an id that they could not become before:\n"
+        + _listed(rows),
+        hint="nothing was changed; remove that power, or keep it for files whose content is proved"
+        f" unchanged since the run that moved them in:\n  {once_more(meant, drop_power=True)}"
+        f"\n  {once_more(meant, keep_power=True)}",
     )
 
 
 def refuse_others(meant: Meant) -> None:
-    """Raise RefusedError where a volume is another container's, holds one, or lies in one."""
+    """Raise RefusedError if a volume is another container's, or contains or lies in one."""
     request, name = meant.request, meant.container
     for path, volume in {} if request.take else standing(meant.ledger).items():
         near = next(
@@ -69,28 +68,30 @@ def refuse_others(meant: Meant) -> None:
         )
         if near is None or volume.name in {name, request.source}:
             continue
-        how = "lies in" if lies_in(near, path) else "holds"
+
+        how = "lies in" if lies_in(near, path) else "contains"
         where = "" if near == path else f" {how} {shown_path(path)}, which"
         inner = replace(meant, names=(max(near, path, key=len),))
         words = f"{_words(inner)} --from {shell(volume.name)}"
-        move = f"carry its ids: {meant.command(words)}\n  or " if name is not None else ""
+        move = f"move its ids: {meant.command(words)}\n  or " if name is not None else ""
         raise RefusedError(
-            f"the volume {shown_path(near)}{where} is '{volume.name}'s",
-            hint=f"{move}take it as it is: {once_more(meant, take=True)}",
+            f"the volume {shown_path(near)}{where} belongs to '{volume.name}'",
+            hint=f"{move}take it anyway: {once_more(meant, take=True)}",
         )
 
 
 def refuse_never_given(meant: Meant) -> None:
-    """Raise RefusedError where --reverse would take the host's own ids for the container's.
+    """Raise RefusedError if --reverse could take the host's own ids for the container's.
 
-    A shared map has ids of the host in it. Only the ledger tells whether a volume was given to the container, so that
-    host id 2 is its root's, or never was, so that it is bin's.
+    A shared map contains ids of the host. Only the ledger tells whether a volume was given to
+    the container: then host id 2 may be its root. Otherwise host id 2 is the host's bin.
     """
     allocation = meant.allocation
     if not meant.request.reverse or meant.request.take or allocation is None:
         return
     if is_its_own(meant.ledger, allocation, meant.names):
         return
+
     held = IdSet(filter(None, (allocation.reserved_range,)))
     moved = [
         e
@@ -101,21 +102,22 @@ def refuse_never_given(meant: Meant) -> None:
     if not IdSet(e.host_range for e in moved) - held:
         return
     raise RefusedError(
-        f"nothing says that {', '.join(map(shown_path, meant.names))} was given to '{allocation.name}', whose map has"
-        " ids of the host: its own files would change owner",
-        hint=f"nothing was changed; if it was given to it: {once_more(meant, take=True)}",
+        f"the ledger does not show that '{allocation.name}' has"
+        f" {', '.join(map(shown_path, meant.names))}, and its map contains ids of the host: the"
+        " host's own files would change owner",
+        hint=f"nothing was changed; if '{allocation.name}' has it: {once_more(meant, take=True)}",
     )
 
 
 def _words(meant: Meant, container: str | None = None) -> str:
-    """The words of a fix-volume of these volumes, for the container that is meant or another one."""
+    """The arguments of a fix-volume of these volumes, for this container or another one."""
     name = container or meant.container
     whose = f" --container {shell(name)}" if name is not None else ""
     return f"fix-volume {shell(*meant.names)}{whose}"
 
 
 def once_more(meant: Meant, **more: bool) -> str:
-    """The command that means the same, and more."""
+    """The same command, with more options."""
     request = replace(meant.request, **more)  # type: ignore[arg-type]
     options = {
         "--mode": request.mode,
@@ -151,23 +153,26 @@ def once_more(meant: Meant, **more: bool) -> str:
 
 
 def refuse_moved(meant: Meant, found: Seen, rule: OwnershipRule) -> None:
-    """Raise RefusedError where a map that overlaps itself may have moved these ids already.
+    """Raise RefusedError if a map that overlaps itself may have moved these ids already.
 
-    The ledger may have noted it, or the owners tell it: all are ones that the map gives, and the top is the root's. A
-    map that leaves root where it is, as one that swaps two users, gives no such sign.
+    Signs are a ledger record, or owners that are all new ids of the map with the new root at the
+    top. A map that does not move root, such as a swap of two users, gives no such sign.
     """
     request, allocation = meant.request, meant.allocation
     if request.again or not rule.overlaps() or not found.owners:
         return
+
     uids, gids = rule.uids.target(), rule.gids.target()
     inside = all(uid in uids and gid in gids for uid, gid in found.owners)
-    # Which id the new root's was before: 0 where container ids become host ids, unless the map has no container root.
+    # The old id of the new root: 0 if container ids become host ids and the map has a root.
     was = None if rule.root is None else rule.uids.source.to_container(rule.root)
     moves_root = was not in {None, rule.root} and (
         was == 0 or request.reverse or request.source is not None
     )
     # A single file is the top itself.
     tops = found.tops or [*found.owners]
+
+    # With --reverse or --from a record in the ledger is expected; it does not tell of a run before.
     its = (
         []
         if allocation is None or request.reverse or request.source is not None
@@ -178,36 +183,42 @@ def refuse_moved(meant: Meant, found: Seen, rule: OwnershipRule) -> None:
         for path in its
         if any(lies_in(path, name) or lies_in(name, path) for name in meant.names)
     ]
+
     if have:
-        fact = f"{', '.join(map(shown_path, have))} is '{meant.container}'s already"
+        fact = f"{', '.join(map(shown_path, have))} already belongs to '{meant.container}'"
     elif inside and moves_root and all(uid == rule.root for uid, _ in tops):
-        fact = f"all owners are ones that this map gives, and the top is {rule.root}'s, as if it was done already"
+        fact = (
+            f"all owners are new ids of this map, and the top belongs to {rule.root}, as after"
+            " an earlier run"
+        )
     else:
         return
     raise RefusedError(
-        f"{', '.join(map(shown_path, meant.names))}: {fact}; the map overlaps itself, so that doing it again would move"
-        " ids twice",
-        hint=f"nothing was changed; if it was not done: {once_more(meant, again=True)}",
+        f"{', '.join(map(shown_path, meant.names))}: {fact}; the map overlaps itself, so"
+        " another run would move ids twice",
+        hint=f"nothing was changed; if there was no run before: {once_more(meant, again=True)}",
     )
 
 
 def refuse_unseen(found: Seen, rule: OwnershipRule) -> None:
-    """Raise RefusedError where something could not be looked at and the map overlaps itself.
+    """Raise RefusedError if the map overlaps itself and something could not be looked at.
 
-    After such a run an id on both sides is an old one or a new one, and only the journal knows which.
+    After such a run an id on both sides can be old or new, and only the journal knows which.
     """
     if found.unseen and rule.overlaps():
         raise RefusedError(
-            f"the map overlaps itself, and something could not be looked at:\n{_listed(found.unseen)}",
-            hint="nothing was changed; mend that, and run again",
+            "the map overlaps itself, and some entries could not be looked at:\n"
+            + _listed(found.unseen),
+            hint="nothing was changed; fix the cause and run the command again",
         )
 
 
 def former(meant: Meant, found: Seen) -> tuple[str, ...]:
-    """The commands that carry the owners which have no place in the map, where it is known whose ids they are."""
+    """The commands that move owners which the map lacks, if it is known whose ids they are."""
     request, ledger, allocation = meant.request, meant.ledger, meant.allocation
     if allocation is None or request.source is not None:
         return ()
+
     held = [(a.name, a.reserved_range) for a in ledger.allocations] + [
         (q.name, q.reserved_range) for q in ledger.quarantined
     ]
@@ -229,15 +240,16 @@ def former(meant: Meant, found: Seen) -> tuple[str, ...]:
 
 
 def weigh(found: Seen, request: FixRequest, remedies: Sequence[str] = ()) -> Judgement:
-    """Weigh what was seen, before anything is written. Raises RefusedError for what would not end well.
+    """Judge what was seen, before any change. Raises RefusedError for what would not end well.
 
-    ``remedies`` are commands for the owners that have no place in the map.
+    ``remedies`` are commands for the owners that the map lacks.
     """
     if found.refusals:
         raise RefusedError(
-            f"{_entries(len(found.refusals))} cannot be carried:\n{_listed(found.refusals)}",
-            hint="nothing was changed; mend these entries, or take another map",
+            f"{_entries(len(found.refusals))} cannot be changed:\n{_listed(found.refusals)}",
+            hint="nothing was changed; fix these entries, or use another map",
         )
+
     if (found.unmapped_uids or found.unmapped_gids) and not request.keep_unmapped:
         rows = [
             f"  {kind} {unmapped:<10} {_entries(entries)}"
@@ -246,25 +258,27 @@ def weigh(found: Seen, request: FixRequest, remedies: Sequence[str] = ()) -> Jud
         ]
         more = [f"  … and {len(rows) - 2 * _SHOWN} more ids"] if len(rows) > 2 * _SHOWN else []
         raise RefusedError(
-            "some owners have no place in the map:\n" + "\n".join(rows[: 2 * _SHOWN] + more),
+            "the map lacks some owners:\n" + "\n".join(rows[: 2 * _SHOWN] + more),
             hint="nothing was changed; "
-            + "".join(f"carry those of another range: {remedy}\n  or " for remedy in remedies)
-            + "--unmapped keep leaves these ids as they are",
+            + "".join(f"move the ids of another range: {remedy}\n  or " for remedy in remedies)
+            + "--unmapped keep leaves these ids unchanged",
         )
+
     outside = {key: linked for key, linked in found.linked.items() if not linked.is_inside}
     places = [(place, "") for linked in outside.values() for place in linked.places]
     if outside and not request.skip_outside_links:
         raise RefusedError(
-            f"links outside of the volume would change with these files:\n{_listed(places)}",
-            hint="nothing was changed; where the other names lie in another folder that is to be given to the same"
-            " container, name both folders in one command; --outside-links skip leaves these files as they are",
+            "these files have hard links outside the volume, which would change too:\n"
+            + _listed(places),
+            hint="nothing was changed; if the links are in another folder for the same container,"
+            " name both folders in one command; --outside-links skip leaves these files unchanged",
         )
-    why = "it has links outside of the volume"
+    why = "it has hard links outside the volume"
     return Judgement(frozenset(outside), tuple(Place(place, why) for place, _ in sorted(places)))
 
 
 def refuse_copies(meant: Meant, found: Seen, lowers: Sequence[str]) -> None:
-    """Raise RefusedError where an overlay would make new files out of those of its lower folders (``lowers``)."""
+    """Raise RefusedError if an overlay would copy files up from its lower folders (``lowers``)."""
     if not found.copies or meant.request.copy_up:
         return
     folders = (
@@ -272,10 +286,10 @@ def refuse_copies(meant: Meant, found: Seen, lowers: Sequence[str]) -> None:
         or "its lower folders"
     )
     raise RefusedError(
-        f"on an overlay, {_entries(found.copies)} of {found.copied_bytes} bytes would be copied up, which splits hard"
-        " links and cannot be undone",
-        hint=f"nothing was changed; unmount the overlay and fix {folders}, or mount these with an idmap below it;"
-        f" or copy all the same: {once_more(meant, copy_up=True)}",
+        f"on an overlay, {_entries(found.copies)} of {found.copied_bytes} bytes would be copied up;"
+        " that splits hard links and cannot be undone",
+        hint=f"nothing was changed; unmount the overlay and fix {folders}, or mount these with an"
+        f" idmap below it; or copy anyway: {once_more(meant, copy_up=True)}",
     )
 
 

@@ -1,12 +1,13 @@
-"""The life cycle of a run, whatever the method: its journal, and what happens to it when something goes wrong.
+"""The life cycle of a run, whatever the method: its journal, its order, and its end after an error.
 
-The order is the guarantee: look at everything; judge; note in the journal how it was; apply; verify; the end of the
-run. A run that has nothing to do leaves nothing behind.
+The order is the guarantee: look at everything; judge it; record the old state in the journal;
+apply; verify; record the end. A run that has nothing to do leaves nothing behind.
 """
 
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from usernsplan.errors import HostChangedError, RefusedError, UsernsplanError
@@ -23,18 +24,18 @@ if TYPE_CHECKING:
     from usernsplan.volume.decide import Meant
     from usernsplan.volume.job import Job
 
-# How volumes can be given, by the word of run.json.
+# The methods, by their names in run.json.
 METHODS: Mapping[str, Callable[[Job], AbstractContextManager[Method]]] = {CHOWN: chown.at_work}
-# Of what failed, as many places as fit on a screen.
+# So many failed places fit on a screen.
 _SHOWN = 10
 
 
 def whole(job: Job, meant: Meant, new: RunState) -> None:
-    """Make a new run. Raises RefusedError for what would not end well; then nothing was changed."""
+    """Make a new run. Raises RefusedError, before any change, for what would not end well."""
 
     def check() -> None:
         if any(earlier.find(job.layout, new, again=meant.request.again)):
-            raise HostChangedError("another run on the same volume has come before this one")
+            raise HostChangedError("another run changed the same volume first")
 
     log = journal.begin(job.layout, new, check)
     try:
@@ -51,7 +52,7 @@ def whole(job: Job, meant: Meant, new: RunState) -> None:
 
 
 def preview(job: Job, meant: Meant, state: RunState) -> None:
-    """Foresee a run, and change nothing. ``state``: a new one, or one that was interrupted."""
+    """Count what a run would do. ``state`` is a new run or an interrupted one. Change nothing."""
     if state.state != LOOKING:
         job.outcome.notes.append(f"run {state.run} was interrupted; it is finished first")
     with _method(job, state) as method:
@@ -59,7 +60,7 @@ def preview(job: Job, meant: Meant, state: RunState) -> None:
 
 
 def finish(job: Job, run: RunState, **changes: Any) -> None:
-    """Finish an interrupted run, with these changes, and try once more what had failed before it was interrupted."""
+    """Finish an interrupted run with these changes, then retry what failed before."""
     _go_on(job, run, **changes)
     state = journal.run(job.layout, run.run)
     if state.rule.overlaps() and state.failed:
@@ -68,72 +69,66 @@ def finish(job: Job, run: RunState, **changes: Any) -> None:
 
 
 def retry(job: Job, run: RunState) -> None:
-    """Carry out once more what failed in a run that moved ids: it may have nothing against it any more."""
+    """Retry what failed in a run that moved ids: the cause may be gone."""
     _go_on(job, run, state=CHANGING, leg=Leg.TO_STAGING, retried=run.failed)
 
 
-def take_back(job: Job, state: RunState, *, also_changed: bool) -> None:
+def undo(job: Job, state: RunState, *, also_changed: bool) -> None:
     """Undo what a run did."""
-    log = journal.resume(job.layout, state)
-    try:
+    with closing(journal.resume(job.layout, state)) as log:
         log.refuse_damaged()
         with _method(job, state) as method:
             restore.mend(job.volumes, log)
             log.set(state=UNDOING)
             if method.undo(log, also_changed=also_changed):
                 log.set(state=UNDONE, undone=time.time_ns(), whole=not job.outcome.failed)
-    finally:
-        log.close()
 
 
 def preview_undo(job: Job, state: RunState, *, also_changed: bool) -> None:
-    """Count what ``take_back`` would change, and change nothing."""
-    log = journal.resume(job.layout, state)
-    try:
+    """Count what ``undo`` would change. Change nothing."""
+    with closing(journal.resume(job.layout, state)) as log:
         log.refuse_damaged()
         with _method(job, state) as method:
             method.describe_undo(log, also_changed=also_changed)
-    finally:
-        log.close()
 
 
 def _method(job: Job, state: RunState) -> AbstractContextManager[Method]:
-    """The method of a run at work. Raises RefusedError for one that this version does not know."""
+    """The method of a run, with its workers. Raises RefusedError for an unknown method."""
     at_work = METHODS.get(state.method)
     if at_work is None:
-        undo = job.layout.command(f"undo {shell(state.run)}")
+        undo_command = job.layout.command(f"undo {shell(state.run)}")
         raise RefusedError(
-            f"run {state.run} gave its volumes by {state.method!r:.40}, which this usernsplan does not know",
-            hint=f"take it back with the version that made it: {undo}",
+            f"run {state.run} used the method {state.method!r:.40}, which this usernsplan does not"
+            " know",
+            hint=f"undo it with the version that made it: {undo_command}",
         )
     return at_work(job)
 
 
 def _go_on(job: Job, run: RunState, **changes: Any) -> None:
-    """Go on with an earlier run. Raises UsernsplanError where it cannot be finished."""
-    undo = job.layout.command(f"undo {shell(run.run)}")
-    log = journal.resume(job.layout, run)
-    try:
+    """Continue an earlier run. Raises UsernsplanError if it still cannot be finished."""
+    undo_command = job.layout.command(f"undo {shell(run.run)}")
+    with closing(journal.resume(job.layout, run)) as log:
         log.refuse_damaged()
         restore.mend(job.volumes, log)
         log.set(**changes)
-        with _method(job, run) as method:
-            _carry_out(job, method, log)
-    except NotTakenError as error:
-        raise RefusedError(str(error), hint=f"take the run back: {undo}") from error
-    finally:
-        log.close()
+        try:
+            with _method(job, run) as method:
+                _carry_out(job, method, log)
+        except NotTakenError as error:
+            raise RefusedError(str(error), hint=f"undo the run: {undo_command}") from error
+
     if log.state.state == CHANGING:
         failed = job.outcome.failed.items()
         places = sorted(f"  {shown_path(path)}: {reason}" for path, reason in failed)
         raise UsernsplanError(
-            "\n".join([f"run {run.run} could still not be finished:", *places[:_SHOWN]]),
-            hint=f"mend that and run again, or take it back: {undo}",
+            "\n".join([f"run {run.run} still cannot be finished:", *places[:_SHOWN]]),
+            hint=f"fix the cause and run the command again, or undo the run: {undo_command}",
         )
 
 
 def _carry_out_first(job: Job, method: Method, log: journal.Journal) -> None:
-    """Carry a new run out; one that the volumes do not take leaves nothing behind."""
+    """Apply a new run. If the volumes do not accept the method, remove all traces of the run."""
     try:
         _carry_out(job, method, log)
     except NotTakenError as error:
@@ -150,7 +145,5 @@ def _carry_out(job: Job, method: Method, log: journal.Journal) -> None:
     if method.apply(log) and (ending := method.verify(log)) is not None:
         log.set(state=DONE, end=time.time_ns(), **ending)
         return
-    run = log.state
-    first = f"finish it: {run.finish}\n  or " if run.finish else ""
-    undo = job.layout.command(f"undo {shell(run.run)}")
-    outcome.notes.append(f"run {run.run} is not finished\n  {first}take it back: {undo}")
+    remedy = earlier.finish_or_undo(job.layout, log.state)
+    outcome.notes.append(f"run {log.state.run} is not finished\n  {remedy}")

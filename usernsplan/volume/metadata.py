@@ -1,6 +1,7 @@
-"""The bytes of ACLs and file capabilities: which ids they hold, and the same with other ids. Pure.
+"""The bytes of ACLs and file capabilities: the ids in them, and the same bytes with new ids. Pure.
 
-The layouts are the kernel's: linux/posix_acl_xattr.h and linux/capability.h, both little-endian on every machine.
+The layouts are the kernel's: linux/posix_acl_xattr.h and linux/capability.h. Both are
+little-endian on every machine.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 ACL_ACCESS = "system.posix_acl_access"
 ACL_DEFAULT = "system.posix_acl_default"
 CAPABILITY = "security.capability"
-# What a chown by number leaves stale or destroys; every other attribute stays as it is.
+# chown leaves the ids in these stale or destroys them; it does not affect other attributes.
 CARRIED = frozenset({ACL_ACCESS, ACL_DEFAULT, CAPABILITY})
 
 _ACL_VERSION = struct.pack("<I", 2)
@@ -31,10 +32,10 @@ _V2_SIZE, _V3_SIZE = 20, 24
 
 
 class MovedAcl(NamedTuple):
-    """An ACL with its ids moved, and what stands against writing it.
+    """An ACL with its ids moved, and what prevents writing it.
 
-    ``unmapped_uids`` and ``unmapped_gids`` have no place to go; ``duplicates`` are ids that two entries would share,
-    which the kernel takes and no reader can tell apart.
+    The map lacks ``unmapped_uids`` and ``unmapped_gids``. ``duplicates`` are ids that two
+    entries would share; the kernel accepts that, but no reader can tell the entries apart.
     """
 
     raw: bytes
@@ -44,7 +45,7 @@ class MovedAcl(NamedTuple):
 
 
 def moved_acl(raw: bytes, uid: Move, gid: Move) -> MovedAcl:
-    """Move the ids of an ACL's named entries. The order and all else stay. Raises InvalidValueError for other bytes."""
+    """Move the ids of an ACL's named entries. Raises InvalidValueError if malformed."""
     moved, seen = [_ACL_VERSION], set()
     lost: dict[int, list[int]] = {_ACL_USER: [], _ACL_GROUP: []}
     duplicates = []
@@ -65,7 +66,7 @@ def moved_acl(raw: bytes, uid: Move, gid: Move) -> MovedAcl:
 
 
 class Named(NamedTuple):
-    """A named entry of an ACL: a user's or a group's id, and what it may (r 4, w 2, x 1)."""
+    """A named entry of an ACL: the id of a user or group, and its permissions (r 4, w 2, x 1)."""
 
     kind: Literal["user", "group"]
     id: int
@@ -73,7 +74,7 @@ class Named(NamedTuple):
 
 
 def named(raw: bytes) -> tuple[Named, ...]:
-    """The named entries of an ACL, in order. Raises InvalidValueError for other bytes."""
+    """The named entries of an ACL, in order. Raises InvalidValueError if malformed."""
     kinds: dict[int, Literal["user", "group"]] = {_ACL_USER: "user", _ACL_GROUP: "group"}
     return tuple(
         Named(kinds[tag], who, permissions)
@@ -83,27 +84,27 @@ def named(raw: bytes) -> tuple[Named, ...]:
 
 
 def _entries(raw: bytes) -> Iterator[tuple[int, int, int]]:
-    """Each entry: tag, permissions, id."""
+    """Each entry as tag, permissions, id."""
     if raw[:4] != _ACL_VERSION or (len(raw) - 4) % _ACL_ENTRY.size:
-        raise InvalidValueError("an ACL of a form that is not known")
+        raise InvalidValueError("unknown ACL format")
     return _ACL_ENTRY.iter_unpack(raw[4:])
 
 
 def capability_rootid(raw: bytes) -> int:
-    """Whose root the capability is for: the rootid of version 3; 0, the host's, for version 2.
+    """The uid whose root has the capability: the rootid of version 3; host root (0) for version 2.
 
-    Raises InvalidValueError for other bytes.
+    Raises InvalidValueError if malformed.
     """
     version = struct.unpack_from("<I", raw)[0] & _REVISION if len(raw) >= _V2_SIZE else None
     if version == _CAPABILITY_V2 and len(raw) == _V2_SIZE:
         return 0
     if version == _CAPABILITY_V3 and len(raw) == _V3_SIZE:
         return int(struct.unpack_from("<I", raw, _V2_SIZE)[0])
-    raise InvalidValueError("a capability of a form that is not known")
+    raise InvalidValueError("unknown capability format")
 
 
 def capability_for(raw: bytes, rootid: int) -> bytes:
-    """The same capability for another root: version 2 for the host's (0), version 3 for a container's."""
+    """The same capability for another root: version 2 for host root (0), else version 3."""
     flags = struct.unpack_from("<I", raw)[0] & ~_REVISION
     rest = raw[4:_V2_SIZE]
     if rootid == 0:

@@ -1,4 +1,4 @@
-"""The seam between a run and the way in which it gives volumes to a container."""
+"""The interface between a run and the method that gives volumes to a container."""
 
 from __future__ import annotations
 
@@ -11,43 +11,48 @@ if TYPE_CHECKING:
 
 
 class Method(Protocol):
-    """One way of giving the volumes of a run. ``run`` calls it and keeps the journal; one object serves one command.
+    """One way of giving the volumes of a run. One object serves one command, see lifecycle.
 
-    What the journal notes before ``apply`` has to be enough to apply it once more after a kill, and to undo it. A method
-    may change inodes (chown), or none of them and only what a mount shows.
+    What the journal records before ``apply`` must be enough to apply it again after a kill, and
+    to undo it. A method may change inodes (chown), or change only what a mount shows.
     """
 
     def decide(self, meant: Meant, log: Journal) -> dict[str, Any] | None:
-        """Look at the volumes and judge, and change nothing: what the journal is to note; None: all is right already.
+        """Look at the volumes and judge. Return what the journal records; None if all is right.
 
-        Raises RefusedError for what would not end well.
+        Changes nothing. Raises RefusedError for what would not end well.
         """
 
     def describe(self, meant: Meant, state: RunState) -> None:
-        """Count in the outcome what a run would do. Nothing is written. Raises what ``decide`` raises."""
+        """Count in the outcome what a run would do. Writes nothing; raises like ``decide``."""
 
     def apply(self, log: Journal) -> bool:
-        """Do what the journal says, from where it is on; False where it cannot be finished now.
+        """Apply the journal from where it stands. False if that cannot be finished now.
 
-        The outcome counts what was changed, a mount too: a run that has changed nothing is forgotten.
-        Raises NotTakenError where the volumes turn out not to take it, before more than a trial was changed.
+        The outcome counts every change, a mount too: a run that changed nothing is forgotten.
+        Raises NotTakenError, before more than a trial has changed, if the volumes do not accept
+        the method.
         """
 
     def verify(self, log: Journal) -> dict[str, Any] | None:
-        """Make sure that what was applied holds: what the end of the run notes; None where it is not finished."""
+        """Check what was applied. Return what the end of the run records; None if unfinished."""
 
     def undo(self, log: Journal, *, also_changed: bool = False) -> bool:
-        """Take back what was applied; False where that is not finished.
+        """Undo what was applied. False if that is not finished.
 
-        What has changed since is named and left, but for plain files with ``also_changed``.
+        Later changes are reported and kept; with ``also_changed``, plain files are restored
+        anyway.
         """
 
     def describe_undo(self, log: Journal, *, also_changed: bool) -> None:
-        """Count in the outcome what ``undo`` would do. Nothing is written."""
+        """Count in the outcome what ``undo`` would do. Writes nothing."""
 
 
 class NotTakenError(Exception):
-    """The volumes do not take what a method does; the message says which, and why. ``changed``: a trial has to go back."""
+    """The volumes do not accept the method; the message says which, and why.
+
+    ``changed``: a trial has changed something and must be undone.
+    """
 
     def __init__(self, message: str, *, changed: bool) -> None:
         super().__init__(message)

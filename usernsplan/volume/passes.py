@@ -1,7 +1,8 @@
 """One pass over a volume: what each inode becomes in it, by the rule of the run. Pure.
 
-A map that does not overlap itself takes one pass. One that does takes two: every old id goes to a staging id, which
-nobody has, and from there to its new one, so that a kill anywhere leaves no id that could be both an old and a new one.
+A map that does not overlap itself needs one pass. A map that does needs two: every old id
+becomes a staging id, which nobody has, and then its new id. So a kill at any time leaves no id
+that could be both old and new.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Leg(IntEnum):
-    """Which part of the way a pass goes; the journal keeps the number as "stage"."""
+    """The direction and stage of a pass; the journal keeps the number as "stage"."""
 
     BACK = -1
     STRAIGHT = 0
@@ -28,9 +29,9 @@ class Leg(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What one inode has, of what the run may change: owner and group, mode, the raw ACLs, the raw capability.
+    """The attributes of an inode that a run may change.
 
-    ``mode`` is st_mode, with the inode's type.
+    ``mode`` is st_mode, with the inode's type. ACLs and capability are raw, None for none.
     """
 
     owner: Owner
@@ -44,9 +45,9 @@ class Form:
 class Pass:
     """One pass over the volumes of a run.
 
-    ``staging`` maps the old uids and the old gids to their staging ids, where the map overlaps itself. Only the pass
-    that reaches the new owners changes ACLs and capabilities: the journal has their old bytes, so one look at them
-    tells whether that was done.
+    ``staging`` maps the old uids and the old gids to their staging ids, if the map overlaps
+    itself. Only the pass that reaches the new owners changes ACLs and capabilities. The journal
+    has their old bytes, so one look tells whether they were changed.
     """
 
     rule: OwnershipRule
@@ -54,7 +55,7 @@ class Pass:
     staging: tuple[IdMap, IdMap] | None = None
 
     def owners(self, first: Owner) -> tuple[tuple[Owner, ...], Owner]:
-        """For an inode whose owner was ``first`` before the run: the owners to be replaced, and by which."""
+        """The owners to replace, and the new one, for an inode whose first owner was ``first``."""
         last = self.rule.owner_of(first) or first
         between = (self._staged(0, first[0], last[0]), self._staged(1, first[1], last[1]))
 
@@ -68,9 +69,9 @@ class Pass:
         return (last, between), first
 
     def forms(self, first: Form) -> tuple[Form, Form]:
-        """The same for all that an inode has: what is to be replaced (its owner is one of owners()), and by what.
+        """The form to replace, and the new one. The owner to replace may be any of owners().
 
-        Without the power that the rule of this run does not let it keep: see power.lawful.
+        The new form lacks the power that this run's rule does not let it keep, see power.lawful.
         """
         olds, new = self.owners(first.owner)
         if self.leg == Leg.TO_STAGING:
@@ -80,7 +81,7 @@ class Pass:
         return (last, first) if self.leg == Leg.BACK else (replace(first, owner=olds[0]), last)
 
     def whole(self, first: Form) -> Form:
-        """All that an inode has after the run, had it kept its power."""
+        """The form after the run if the inode kept all its power."""
         return Form(
             self.rule.owner_of(first.owner) or first.owner,
             first.mode,
@@ -90,14 +91,14 @@ class Pass:
         )
 
     def first(self, now: Owner) -> Owner | None:
-        """What an owner that is found during this pass was before the run; None where that cannot be told."""
+        """The owner before the run of an inode found during this pass; None if unknown."""
         if self.leg != Leg.FROM_STAGING:
             return now
         uid, gid = self._first(0, now[0]), self._first(1, now[1])
         return None if uid is None or gid is None else (uid, gid)
 
     def wanted(self, now: Owner) -> Owner | None:
-        """What an owner that is found during this pass becomes in it: itself where it is right; None: unmapped."""
+        """The owner that this pass gives to what it finds: the same if right, None if unmapped."""
         if self.leg in {Leg.STRAIGHT, Leg.BACK}:
             return self.rule.owner_of(now)
 
@@ -116,12 +117,12 @@ class Pass:
         return (self.rule.uids, self.rule.gids)[kind]
 
     def _staged(self, kind: int, first: int, last: int) -> int:
-        """Where an id waits between the two passes."""
+        """The id between the two passes."""
         between = self.staging[kind].to_host(first) if self.staging and first != last else None
         return last if between is None else between
 
     def _unstaged(self, kind: int, now: int) -> int | None:
-        """What a staging id was before; None where it is not a staging id."""
+        """The old id of a staging id; None for any other id."""
         return self.staging[kind].to_container(now) if self.staging else None
 
     def _first(self, kind: int, now: int) -> int | None:

@@ -1,7 +1,8 @@
 """Power: what a regular file lets others become, by its setuid bit, setgid bit or capability. Pure.
 
-The rule: after a run nobody can become, through a file, an id that he could not become before. Host root counts as
-every id. Where a container alone has the ids that old ones are moved to, an old id and its image count as one.
+The rule: after a run, nobody can become an id through a file that they could not become before.
+Host root counts as every id. If a container alone has the ids that old ids move to, an old id
+and its image count as one.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ if TYPE_CHECKING:
     from usernsplan.volume.passes import Form
 
 SETID = stat.S_ISUID | stat.S_ISGID
-# systemd and every distribution: below are the system's and people's ids, whether or not somebody has them now.
+# On systemd and all distributions, ids below this belong to the system or to people, used or not.
 _OF_THE_HOST = IdRange(0, 65536)
 
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """The ids that are nothing but images of old ones: one container's alone, and no account's of the host."""
+    """Ids that are only images of old ids: one container's alone, and no host account's."""
 
     uids: IdSet = field(default_factory=IdSet)
     gids: IdSet = field(default_factory=IdSet)
@@ -48,10 +49,11 @@ NONE = Images()
 
 
 def images(targets: tuple[IdSet, IdSet], accounts: IdSet, holders: Iterable[IdSet]) -> Images:
-    """The images of a map (``targets``: its uids and gids on the host), given who else has ids there.
+    """The images in a map's ``targets`` (uids and gids on the host), if nobody else has those ids.
 
-    ``accounts`` are the ids of the host's accounts and groups. Of several ``holders`` (allocations, owners of lines in
-    subuid and subgid) nobody can tell whose container it is: then no id of theirs is an image.
+    ``accounts`` are the ids of the host's accounts and groups. If several ``holders``
+    (allocations, owners of lines in subuid and subgid) have ids in the targets, the container
+    could be any of theirs; then none of their ids is an image.
     """
     theirs = [ids for ids in holders if any(ids & target for target in targets)]
     clashing = IdSet.union(theirs) if len(theirs) > 1 else IdSet()
@@ -65,12 +67,15 @@ def is_setuid(mode: int) -> bool:
 
 
 def is_setgid(mode: int) -> bool:
-    """Tell whether a file runs as its group. Without group execute the bit once meant locking, and has no effect."""
+    """Tell whether a file runs as its group.
+
+    Without group execute the bit once meant mandatory locking; it has no effect on execution.
+    """
     return stat.S_ISREG(mode) and bool(mode & stat.S_ISGID and mode & stat.S_IXGRP)
 
 
 def has_power(form: Form) -> bool:
-    """Tell whether a file lets others become something through it."""
+    """Tell whether a file lets others become something."""
     return (
         is_setuid(form.mode)
         or is_setgid(form.mode)
@@ -79,13 +84,14 @@ def has_power(form: Form) -> bool:
 
 
 def lawful(old: Form, new: Form, same: Images = NONE, *, own: bool = False) -> Form:
-    """``new``, without the power by which somebody could become an id that he could not become through ``old``.
+    """``new`` without the power to become an id that nobody could become through ``old``.
 
-    ``own``: one owner for everything. Then a capability stays only with what was root's, or the new owner's before: the
-    bytes of a stranger's file are the stranger's.
+    ``own``: everything gets one owner. Then a capability stays only if the file was root's or
+    the new owner's before: the content of any other file is not to be trusted.
     """
     mode, capability = new.mode, new.capability
     (old_uid, old_gid), (uid, gid) = old.owner, new.owner
+
     if is_setuid(mode) and not (is_setuid(old.mode) and (old_uid in {0, uid} or uid in same.uids)):
         mode &= ~stat.S_ISUID
     if is_setgid(mode) and not (
@@ -102,25 +108,26 @@ def lawful(old: Form, new: Form, same: Images = NONE, *, own: bool = False) -> F
 
 
 def _is_no_more(old: bytes, new: bytes, same: Images) -> bool:
-    """Tell whether a capability gives nobody more than another one."""
+    """Tell whether the new capability gives nobody more than the old one."""
     try:
         before, after = metadata.capability_rootid(old), metadata.capability_rootid(new)
     except InvalidValueError:
         return old == new
+    # Compare the capabilities without their roots.
     if metadata.capability_for(old, 0) != metadata.capability_for(new, 0):
         return False
     return before in {0, after} or after in same.uids
 
 
 def without(form: Form) -> Form:
-    """The same without any power."""
+    """The same form without any power."""
     setgid = stat.S_ISGID if is_setgid(form.mode) else 0
     mode = form.mode & ~(stat.S_ISUID | setgid) if stat.S_ISREG(form.mode) else form.mode
     return replace(form, mode=mode, capability=None)
 
 
 def lost(whole: Form, left: Form) -> str:
-    """What of a file's power is lost, in words; "" where nothing is."""
+    """The power that a file has lost, as a list for people; "" if none."""
     uid, gid = whole.owner
     words = []
     if is_setuid(whole.mode) and not is_setuid(left.mode):
@@ -133,7 +140,7 @@ def lost(whole: Form, left: Form) -> str:
 
 
 def commands(whole: Form, left: Form, path: str) -> str:
-    """The commands that give a file the power that it lost, to be pasted."""
+    """The commands, ready to paste, that give a file its lost power back."""
     shown = operand(path)
     found = []
     if stat.S_IMODE(whole.mode) != stat.S_IMODE(left.mode):
@@ -144,10 +151,12 @@ def commands(whole: Form, left: Form, path: str) -> str:
 
 
 def _setcap(raw: bytes) -> str:
-    """The words of setcap(8) for a capability: ``-n ROOTID`` for a container's, then who has what."""
+    """The arguments of setcap(8): ``-n ROOTID`` for a container's root, then the clauses."""
     root = metadata.capability_rootid(raw)
     magic, *words = struct.unpack_from("<5I", raw)
     permitted, inheritable = (words[at] | words[at + 2] << 32 for at in (0, 1))
+
+    # One clause for all capabilities with the same letters.
     flags: dict[str, list[str]] = {}
     for number in range((permitted | inheritable).bit_length()):
         letters = ("e" if magic & 1 else "") + "".join(

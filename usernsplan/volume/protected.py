@@ -1,7 +1,8 @@
-"""Folders that nobody means to give to a container, whatever he typed. Pure: names in, a reason out.
+"""Folders that nobody means to give to a container. Pure: paths in, a reason out.
 
-Podman refuses a list like this one for ``:U``, after somebody had chowned his home (containers/podman issue 24805).
-What lies below some of them is as precious (all of /etc), and whatever contains one of them contains it.
+Podman refuses a similar list for ``:U``, since a user's home was chowned that way
+(containers/podman issue 24805). Everything below some of these folders is as precious (all of
+/etc). A folder that contains one of them is refused too.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-# --protected does not open these: no container could want them, and no system survives it.
+# --protected does not permit these: no container can use them, and the system would not survive.
 NEVER = ("/", "/etc", "/usr", "/proc", "/sys", "/dev")
-# Of these, nothing below either.
+# Nothing below these either.
 _WHOLE_NEVER = ("/proc", "/sys", "/dev")
 _BUT = ("/dev/shm/",)  # noqa: S108 - memory that is shared on purpose
 _WHOLE = (
@@ -30,19 +31,33 @@ _WHOLE = (
     "/var/lib/usernsplan",
 )
 _ITSELF = (
-    *("/home", "/media", "/mnt", "/opt", "/root", "/run", "/srv", "/tmp", "/var"),  # noqa: S108 - names
-    *("/var/cache", "/var/lib", "/var/log", "/var/spool", "/var/tmp", "/var/www"),  # noqa: S108
+    "/home",
+    "/media",
+    "/mnt",
+    "/opt",
+    "/root",
+    "/run",
+    "/srv",
+    "/tmp",  # noqa: S108 - a name
+    "/var",
+    "/var/cache",
+    "/var/lib",
+    "/var/log",
+    "/var/spool",
+    "/var/tmp",  # noqa: S108 - a name
+    "/var/www",
 )
-# Engines keep images there, with ids that they count on; but their named volumes are what people mount.
+# Engines keep images here, with ids that they rely on. Their named volumes are not protected.
 _STORAGE = (
-    *(
-        "/var/lib/docker",
-        "/var/lib/containerd",
-        "/var/lib/containers",
-        "/var/lib/kubelet",
-        "/run/containers",
-    ),
-    *("/var/lib/buildkit", "/var/lib/crio", "/run/docker", "/run/containerd"),
+    "/var/lib/docker",
+    "/var/lib/containerd",
+    "/var/lib/containers",
+    "/var/lib/kubelet",
+    "/run/containers",
+    "/var/lib/buildkit",
+    "/var/lib/crio",
+    "/run/docker",
+    "/run/containerd",
 )
 _STORAGE_ITSELF = (
     "/var/lib/lxc",
@@ -51,32 +66,28 @@ _STORAGE_ITSELF = (
     "/var/lib/machines",
     "/var/lib/portables",
 )
-# File systems that hold nothing of anybody's.
+# File systems that hold no files of anybody.
 NOT_FILES = frozenset(
     {
-        *(
-            "proc",
-            "sysfs",
-            "devtmpfs",
-            "devpts",
-            "cgroup",
-            "cgroup2",
-            "securityfs",
-            "debugfs",
-            "tracefs",
-            "bpf",
-        ),
-        *(
-            "configfs",
-            "pstore",
-            "mqueue",
-            "efivarfs",
-            "fusectl",
-            "binfmt_misc",
-            "nsfs",
-            "rpc_pipefs",
-            "selinuxfs",
-        ),
+        "proc",
+        "sysfs",
+        "devtmpfs",
+        "devpts",
+        "cgroup",
+        "cgroup2",
+        "securityfs",
+        "debugfs",
+        "tracefs",
+        "bpf",
+        "configfs",
+        "pstore",
+        "mqueue",
+        "efivarfs",
+        "fusectl",
+        "binfmt_misc",
+        "nsfs",
+        "rpc_pipefs",
+        "selinuxfs",
     }
 )
 _VOLUMES = "/volumes/"
@@ -86,14 +97,14 @@ _NOBODY = 65534
 
 
 class Danger(NamedTuple):
-    """Why a path is refused; ``never``: also with --protected."""
+    """Why a path is refused. ``never``: --protected does not permit it either."""
 
     reason: str
     never: bool
 
 
 def homes_of(accounts: Iterable[tuple[int, str]]) -> tuple[str, ...]:
-    """Where people live, of (uid, home) pairs: root and ordinary accounts. Services' homes may well be volumes."""
+    """The homes of root and ordinary users among (uid, home). Service homes can be volumes."""
     people = (home for uid, home in accounts if uid == 0 or _FIRST_PERSON <= uid != _NOBODY)
     return tuple(
         sorted({os.path.normpath(home) for home in people if home.startswith("/")} - {"/"})
@@ -101,9 +112,9 @@ def homes_of(accounts: Iterable[tuple[int, str]]) -> tuple[str, ...]:
 
 
 def danger(path: str, homes: Iterable[str] = (), real: Callable[[str], str] = str) -> Danger | None:
-    """Why the folder at ``path`` (absolute, normal, without symlinks) is not to be changed, or None.
+    """Why the folder at ``path`` (absolute, normal, without symlinks) must not change, or None.
 
-    ``real`` tells where a protected name really lies, on a host that has symlinks there.
+    ``real`` resolves a protected name, for hosts with symlinks there.
     """
     path = {
         real(name): name for name in (*_STORAGE, *_STORAGE_ITSELF, *_ITSELF, *_WHOLE, *NEVER)
@@ -115,22 +126,22 @@ def danger(path: str, homes: Iterable[str] = (), real: Callable[[str], str] = st
 def _reasons(
     path: str, homes: tuple[str, ...], real: Callable[[str], str]
 ) -> Iterator[tuple[str, bool]]:
-    """Everything that speaks against a path, the gravest first; with True where nothing can speak for it."""
+    """Every reason against a path, the most serious first, and whether it is absolute."""
     if path.startswith("/home/"):
-        # People whom passwd does not list (LDAP) live there too.
+        # Users that passwd does not list (LDAP) have homes here too.
         homes = (*homes, "/".join(path.split("/")[:3]))
     private = tuple(f"{home}/{name}" for home in homes for name in _IN_HOMES)
-    # Volumes that engines made for people to fill, in their storage and in that of people.
+    # Engines made these volumes for users to fill, in their own storage and in users' homes.
     excepted = {*_STORAGE, *private} if _is_named_volume(path) else set()
     for folders, itself, below, reason, never in (
         (NEVER, True, False, "{} belongs to the system", True),
-        (_WHOLE_NEVER, False, True, "it lies in {}, which is not a place for files", True),
+        (_WHOLE_NEVER, False, True, "it is in {}, which is not a place for files", True),
         (_WHOLE, True, True, "{} belongs to the system", False),
         (_STORAGE, True, True, "an engine keeps its images and containers in {}", False),
         (private, True, True, "{} is private", False),
         (_STORAGE_ITSELF, True, False, "{} holds the root file systems of many containers", False),
-        (_ITSELF, True, False, "{} is shared by many", False),
-        (homes, True, False, "{} is somebody's home", False),
+        (_ITSELF, True, False, "{} is shared by many programs", False),
+        (homes, True, False, "{} is a user's home", False),
     ):
         for folder in folders:
             inside = below and folder not in excepted and not path.startswith(_BUT)
@@ -140,7 +151,7 @@ def _reasons(
                 yield reason.format(folder), never
     for inner in (*NEVER, *_WHOLE, *_STORAGE, *_STORAGE_ITSELF, *_ITSELF, *homes):
         if _inside(inner, path) or _inside(real(inner), path):
-            yield f"{inner} lies in it", inner in NEVER
+            yield f"it contains {inner}", inner in NEVER
 
 
 def _inside(path: str, folder: str) -> bool:
@@ -148,7 +159,7 @@ def _inside(path: str, folder: str) -> bool:
 
 
 def _is_named_volume(path: str) -> bool:
-    """…/volumes/NAME/_data and below: what ``docker volume`` and ``podman volume`` make for people to fill."""
+    """Whether this is …/volumes/NAME/_data or below, as ``docker volume`` and Podman make it."""
     _, found, rest = path.partition(_VOLUMES)
     name, _, below = rest.partition("/")
     return bool(found and name) and (below == "_data" or below.startswith("_data/"))

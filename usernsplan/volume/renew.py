@@ -1,9 +1,10 @@
-"""A file with power gets a new inode: power goes only to content that is proved, in an inode that nobody has open.
+"""Give power back by replacing the inode: the content is proved, and nobody else has the new one.
 
-Power given to an inode in place cannot be made safe: whoever had the file open, or mapped, or had passed the permission
-check of an open(2), writes to it after the bit is set. So the content is copied into a file without a name, of root's,
-which nobody but us can open; the copy is compared with the proof; it gets its owner and power; and only then it takes
-the name. Which inode takes whose place is in a log before the first name changes, so that a kill loses nothing.
+Giving power to an inode in place cannot be made safe. A process that has the file open or
+mapped, or has passed the permission check of open(2), can write to it after the bit is set. So
+the content is copied into an unnamed file of root's that only this program can open. The copy is
+compared with the proof, and gets its owner and power. Only then it takes the name. A log records
+which inode replaces which before the first name changes, so that a kill loses nothing.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ import os
 import secrets
 import stat
 import time
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from usernsplan.errors import reason_of
 from usernsplan.host.files import no_symlink, sync_folder
 from usernsplan.volume import syscalls, walk
+from usernsplan.volume.descriptors import attribute, held
 from usernsplan.volume.metadata import ACL_ACCESS, CAPABILITY
 
 if TYPE_CHECKING:
@@ -31,25 +33,25 @@ if TYPE_CHECKING:
 
     Key = tuple[int, int, int]
 
-# Of what holds more data nothing is proved: it is no program, and reading it would take longer than the run.
+# Files with more data are never proved: they are no programs, and reading them takes too long.
 _MOST = 1 << 30
 _PIECE, _BLOCK = 1 << 20, 4096
 _HIDDEN = ".usernsplan-"
-# How far a swap is, in the log.
+# The states of a swap in the log.
 _BEGUN, _DONE, _ENDED = "begun", "done", "ended"
-# What the new inode gets of its own, and what the kernel signs for one inode alone.
+# The new inode gets its own values of these; the kernel signs security.evm for one inode only.
 _NOT_COPIED = frozenset({ACL_ACCESS, CAPABILITY, "security.evm"})
-# What a file system answers that has no files without a name.
+# The errors of a file system that has no unnamed files.
 _NO_TMPFILE = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT})
 
 
 class NotRenewedError(Exception):
-    """The file stays as it is, without power; the message tells why."""
+    """The file stays as it is, without power; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What a file held: its size in bytes, and the SHA-256 of its blocks and their places, in hex."""
+    """What a file held: its size in bytes, and a SHA-256 (hex) of its blocks and their offsets."""
 
     size: int
     digest: str
@@ -57,7 +59,7 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """One name of an inode: in which volume of the run, below which parts."""
+    """One name of an inode: the index of its volume in the run, its folder's parts, its name."""
 
     volume: int
     parts: tuple[str, ...]
@@ -66,9 +68,9 @@ class Name:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a file is to be: its inode now, all of its names, and what the new one is to have.
+    """A file to renew: its inode, all of its names, and the attributes of the new inode.
 
-    ``mode`` are permission bits; ``acl`` and ``capability`` are raw, None for none.
+    ``mode`` has permission bits only; ``acl`` and ``capability`` are raw, None for none.
     """
 
     inode: int
@@ -81,29 +83,27 @@ class Wanted:
 
 
 def proof_of(pinned: int) -> Proof | None:
-    """Prove the content of the regular file that an O_PATH descriptor pins; None where it changed while it was read.
+    """The proof of the regular file that an O_PATH descriptor pins.
 
-    None also for more data than any program has. Raises OSError.
+    None if it changed during the read, or has more data than any program. Raises OSError.
     """
     before = os.fstat(pinned)
     if not stat.S_ISREG(before.st_mode) or before.st_blocks * 512 > _MOST:
         return None
-    had = _attribute(pinned, CAPABILITY)
+    had = attribute(pinned, CAPABILITY)
     try:
         with _opened(pinned) as file:
             proof = _proved(file)
     except NotRenewedError:
         return None
     now = os.fstat(pinned)
-    # A write moves ctime, but for the grain of the clock, and takes power away.
-    same = (before[:7], before.st_ctime_ns) == (now[:7], now.st_ctime_ns) and had == _attribute(
-        pinned, CAPABILITY
-    )
-    return proof if same else None
+    # A write moves ctime, except within a clock tick, and clears power.
+    same = (before[:7], before.st_ctime_ns) == (now[:7], now.st_ctime_ns)
+    return proof if same and had == attribute(pinned, CAPABILITY) else None
 
 
 def foretell(volumes: Sequence[OpenVolume], wanted: Wanted) -> None:
-    """Tell, without changing anything, whether a file's content is proved. Raises NotRenewedError where it is not."""
+    """Check that a file's content is proved, without changing it. Raises NotRenewedError if not."""
     with (
         _explained(),
         _folder(volumes, wanted.names[0]) as folder,
@@ -115,9 +115,10 @@ def foretell(volumes: Sequence[OpenVolume], wanted: Wanted) -> None:
 
 
 def renew(volumes: Sequence[OpenVolume], wanted: Wanted, log: Swaps) -> None:
-    """Put a new inode, with the same content and the wanted owner, mode, ACL and capability, in a file's place.
+    """Replace a file by a new inode with the same content and the wanted attributes.
 
-    The old inode must have been left without power. Raises NotRenewedError: then no name has changed.
+    The old inode must already be without power. If NotRenewedError is raised, no name has
+    changed.
     """
     with _explained(), _folder(volumes, wanted.names[0]) as folder, _pinned(folder, wanted) as old:
         _refuse_other(wanted, old)
@@ -126,28 +127,26 @@ def renew(volumes: Sequence[OpenVolume], wanted: Wanted, log: Swaps) -> None:
 
 
 def mend(volumes: Sequence[OpenVolume], logs: Iterable[str]) -> None:
-    """After a kill: finish what was exchanged whole, take the rest back; no temporary name is left."""
+    """After a kill: finish complete swaps, undo the others, and leave no temporary name."""
     for log in logs:
         swaps, noted = Swaps(log), _read(log)
         for swap in noted.begun:
             if swap.key in noted.ended:
                 continue
-            if swap.key in noted.done:
-                reached = _tidy(volumes, swap)
-            elif all(_shows(volumes, name, swap.new) for name, _ in swap.hidden):
+
+            is_done = swap.key in noted.done
+            if not is_done and all(_shows(volumes, name, swap.new) for name, _ in swap.hidden):
                 swaps.note(_DONE, swap)
-                reached = _tidy(volumes, swap)
-            else:
-                reached = _take_back(volumes, swap)
-            if reached:
+                is_done = True
+            if _clear(volumes, swap, swap.old if is_done else swap.new):
                 swaps.note(_ENDED, swap)
 
 
 @dataclass(frozen=True, slots=True)
 class _Swap:
-    """One line of the log: the inodes, and each name with the temporary one that it is exchanged with.
+    """One line of the log: the inodes, and each name with its temporary name.
 
-    ``times`` are the atime and mtime (ns) of each name's folder, which is as it was in the end.
+    ``times`` are the atime and mtime (ns) of each name's folder, which are restored at the end.
     """
 
     device: int
@@ -158,18 +157,18 @@ class _Swap:
 
     @property
     def key(self) -> Key:
-        """Which inode takes the place of which other one."""
+        """The device, the old inode and the new one."""
         return self.device, self.old, self.new
 
 
 class Swaps:
-    """Appends to a log which inode is about to take whose place; on disk before the first name changes."""
+    """The log of swaps. A swap is in it, on disk, before its first name changes."""
 
     def __init__(self, path: str) -> None:
         self._path = path
 
     def note(self, what: str, swap: _Swap) -> None:
-        """Note how far it is; on disk when this returns."""
+        """Record how far a swap is; on disk when this returns."""
         names = [[name.volume, list(name.parts), name.name, other] for name, other in swap.hidden]
         self._write(
             [what, *swap.key, *([names, swap.times] if what == _BEGUN else [time.time_ns()])]
@@ -181,7 +180,7 @@ class Swaps:
             self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
         )
         try:
-            # Whatever a kill cut short ends here.
+            # The leading newline ends a line that a kill cut short.
             os.write(file, b"\n" + json.dumps(words).encode() + b"\n")
             os.fsync(file)
         finally:
@@ -191,7 +190,7 @@ class Swaps:
 
 
 class Swapped(NamedTuple):
-    """Which inode has taken the place of which other one on a device, and when (ns since the epoch)."""
+    """Inode ``new`` replaced ``old`` on a device; ``at`` is the time in ns since the epoch."""
 
     at: int
     device: int
@@ -200,13 +199,13 @@ class Swapped(NamedTuple):
 
 
 def swapped(logs: Iterable[str]) -> list[Swapped]:
-    """Which inodes have taken the place of others."""
+    """The swaps that the logs call done."""
     return [Swapped(at, *key) for log in logs for key, at in _read(log).done.items()]
 
 
 @dataclass(slots=True)
 class _Noted:
-    """What a log says has begun, whose names are all the new inode's, and of what nothing is left to be done."""
+    """The swaps in a log: begun, done (the new inode has all names) and ended (cleaned up)."""
 
     begun: list[_Swap] = field(default_factory=list)
     done: dict[Key, int] = field(default_factory=dict)
@@ -217,7 +216,7 @@ def _read(log: str) -> _Noted:
     noted = _Noted()
     with open(log, "rb", opener=no_symlink) as file:
         for line in file:
-            # A line that a kill cut short says nothing: what it was to say had not come about.
+            # A line that a kill cut short has no meaning: its step had not happened yet.
             with suppress(ValueError, TypeError, LookupError, RecursionError):
                 what, device, old, new, *more = json.loads(line)
                 if not all(type(number) is int for number in (device, old, new)):
@@ -241,9 +240,9 @@ def _name(volume: int, parts: list[str], name: str) -> Name:
 
 
 def _text(name: str) -> str:
-    """The name of an entry as it is noted; TypeError or ValueError for anything else."""
+    """The recorded name of an entry. Raises TypeError or ValueError for anything else."""
     if name in {"", ".", ".."} or "/" in name or "\0" in name:
-        raise ValueError("no name of an entry")
+        raise ValueError("not the name of an entry")
     return name + ""
 
 
@@ -252,46 +251,33 @@ def _text(name: str) -> str:
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """An error of the system as the reason why a file is left as it is."""
+    """Turn a system error into the reason why a file stays as it is."""
     try:
         yield
     except OSError as error:
         raise NotRenewedError(reason_of(error)) from error
 
 
-@contextmanager
-def _folder(volumes: Sequence[OpenVolume], name: Name) -> Iterator[int]:
+def _folder(volumes: Sequence[OpenVolume], name: Name) -> AbstractContextManager[int]:
     volume = volumes[name.volume] if 0 <= name.volume < len(volumes) else None
     if volume is None or volume.top < 0:
         raise NotRenewedError("its volume is gone")
-    folder = walk.folder(volume, name.parts)
-    try:
-        yield folder
-    finally:
-        os.close(folder)
+    return held(walk.folder(volume, name.parts))
 
 
-@contextmanager
-def _pinned(folder: int, wanted: Wanted) -> Iterator[int]:
-    pinned = os.open(wanted.names[0].name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-    try:
-        yield pinned
-    finally:
-        os.close(pinned)
+def _pinned(folder: int, wanted: Wanted) -> AbstractContextManager[int]:
+    flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+    return held(os.open(wanted.names[0].name, flags, dir_fd=folder))
 
 
-@contextmanager
-def _opened(pinned: int) -> Iterator[int]:
-    """Open the very inode for reading; its time of access stays where the system lets us."""
+def _opened(pinned: int) -> AbstractContextManager[int]:
+    """Open exactly this inode for reading, without changing its atime if the kernel allows that."""
     path, flags = f"/proc/self/fd/{pinned}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        file = os.open(path, flags | os.O_NOATIME)
+        # open(2): O_NOATIME needs the file's owner or CAP_FOWNER.
+        return held(os.open(path, flags | os.O_NOATIME))
     except PermissionError:
-        file = os.open(path, flags)
-    try:
-        yield file
-    finally:
-        os.close(file)
+        return held(os.open(path, flags))
 
 
 def _refuse_other(wanted: Wanted, pinned: int) -> None:
@@ -299,22 +285,23 @@ def _refuse_other(wanted: Wanted, pinned: int) -> None:
     if now.st_ino != wanted.inode or not stat.S_ISREG(now.st_mode):
         raise NotRenewedError("another file has its name now")
     if now.st_nlink != len(wanted.names):
-        raise NotRenewedError(f"it has {now.st_nlink} names, and {len(wanted.names)} are known")
+        raise NotRenewedError(f"it has {now.st_nlink} names, but {len(wanted.names)} are known")
     if now.st_size != wanted.proof.size:
-        raise NotRenewedError("its content was changed since")
+        raise NotRenewedError("its content has changed")
 
 
 def _data(file: int) -> Iterator[tuple[int, bytes]]:
-    """The content of a file but for its holes: (offset, bytes), in whole blocks, each once."""
+    """The data of a file without its holes: (offset, bytes), in whole blocks, each block once."""
     at = 0
     while True:
         try:
             start = os.lseek(file, at, os.SEEK_DATA)
             stop = os.lseek(file, start, os.SEEK_HOLE)
         except OSError as error:
-            if error.errno == errno.ENXIO:  # nothing but a hole is left
+            if error.errno == errno.ENXIO:  # only a hole is left
                 return
             raise
+        # Whole blocks, so that the offsets do not depend on where the file system finds holes.
         at, stop = max(at, start - start % _BLOCK), stop + -stop % _BLOCK
         while at < stop:
             piece = os.pread(file, min(_PIECE, stop - at), at)
@@ -325,13 +312,13 @@ def _data(file: int) -> Iterator[tuple[int, bytes]]:
 
 
 def _proved(file: int) -> Proof:
-    """The proof of an open file: of each block that is not all zeros, and its place: a hole and zeros are the same."""
+    """The proof of an open file. It skips blocks of zeros, so holes do not matter."""
     read = 0
     digest = hashlib.sha256()
     for at, piece in _data(file):
         read += len(piece)
         if read > _MOST:
-            raise NotRenewedError("it is too large to be proved")
+            raise NotRenewedError("it is too large for a proof")
         for start in range(0, len(piece), _BLOCK):
             block = piece[start : start + _BLOCK]
             if any(block):
@@ -342,36 +329,33 @@ def _proved(file: int) -> Proof:
 
 def _compare(file: int, proof: Proof) -> None:
     if _proved(file) != proof:
-        raise NotRenewedError("its content was changed since")
+        raise NotRenewedError("its content has changed")
 
 
 @contextmanager
 def _copied(folder: int, old: int, wanted: Wanted) -> Iterator[int]:
-    """A file without a name that holds the proved content, and has all that it is to have."""
+    """An unnamed file with the proved content and all wanted attributes."""
     try:
         new = os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=folder)
     except OSError as error:
         if error.errno in _NO_TMPFILE:
-            raise NotRenewedError(
-                "the file system has no files without a name (O_TMPFILE)"
-            ) from error
+            raise NotRenewedError("the file system has no unnamed files (O_TMPFILE)") from error
         raise
-    try:
+    with held(new):
         seen = os.fstat(old)
         with _opened(old) as file:
             os.truncate(new, wanted.proof.size)
             for at, piece in _data(file):
-                # Somebody may append as fast as we copy.
+                # Another process may append as fast as we copy.
                 if at >= wanted.proof.size:
                     break
                 _write(new, piece, at)
         _compare(new, wanted.proof)
         _furnish(new, old, wanted)
+
         os.utime(new, ns=(seen.st_atime_ns, seen.st_mtime_ns))
         os.fsync(new)
         yield new
-    finally:
-        os.close(new)
 
 
 def _write(file: int, piece: bytes, at: int) -> None:
@@ -381,37 +365,33 @@ def _write(file: int, piece: bytes, at: int) -> None:
 
 
 def _furnish(new: int, old: int, wanted: Wanted) -> None:
-    """Give the new inode the other attributes of the old one, and owner, ACL, mode and capability, in this order."""
-    for attribute in _names_of_attributes(old):
-        if attribute not in _NOT_COPIED and (value := _attribute(old, attribute)) is not None:
-            os.setxattr(new, attribute, value)
-    # A folder's default ACL gives every new file one.
-    for attribute in set(_names_of_attributes(new)) & {ACL_ACCESS}:
-        os.removexattr(new, attribute)
+    """Copy the other attributes of the old inode, then set owner, ACL, mode and capability.
+
+    The order matters: chown clears setuid and capability, and an ACL changes the mode.
+    """
+    for name in _names_of_attributes(old):
+        if name not in _NOT_COPIED and (value := attribute(old, name)) is not None:
+            os.setxattr(new, name, value)
+    # A folder's default ACL gives an ACL to every new file.
+    if ACL_ACCESS in _names_of_attributes(new):
+        os.removexattr(new, ACL_ACCESS)
+
     os.fchown(new, *wanted.owner)
     if wanted.acl is not None:
         os.setxattr(new, ACL_ACCESS, wanted.acl)
     os.fchmod(new, wanted.mode)
     if wanted.capability is not None:
         os.setxattr(new, CAPABILITY, wanted.capability)
+
     now = os.fstat(new)
     has = (
         now[4:6],
         stat.S_IMODE(now.st_mode),
-        _attribute(new, CAPABILITY),
-        _attribute(new, ACL_ACCESS),
+        attribute(new, CAPABILITY),
+        attribute(new, ACL_ACCESS),
     )
     if has != (wanted.owner, wanted.mode, wanted.capability, wanted.acl):
-        raise NotRenewedError("the file system does not keep what it is given")
-
-
-def _attribute(descriptor: int, attribute: str) -> bytes | None:
-    try:
-        return os.getxattr(f"/proc/self/fd/{descriptor}", attribute)
-    except OSError as error:
-        if error.errno in {errno.ENODATA, errno.ENOTSUP}:
-            return None
-        raise
+        raise NotRenewedError("the file system does not keep the owner, mode or attributes")
 
 
 def _names_of_attributes(descriptor: int) -> list[str]:
@@ -427,7 +407,7 @@ def _names_of_attributes(descriptor: int) -> list[str]:
 
 
 def _swap(volumes: Sequence[OpenVolume], wanted: Wanted, new: int, log: Swaps) -> None:
-    """Let the new inode take all names of the old one, or none."""
+    """Give all names of the old inode to the new one, or none."""
     seen = os.fstat(new)
     hidden = tuple((name, f"{_HIDDEN}{secrets.token_hex(8)}") for name in wanted.names)
     swap = _Swap(
@@ -438,6 +418,7 @@ def _swap(volumes: Sequence[OpenVolume], wanted: Wanted, new: int, log: Swaps) -
         tuple(_times(volumes, name) for name in wanted.names),
     )
     log.note(_BEGUN, swap)
+
     try:
         for name, temporary in hidden:
             with _folder(volumes, name) as folder:
@@ -445,13 +426,13 @@ def _swap(volumes: Sequence[OpenVolume], wanted: Wanted, new: int, log: Swaps) -
                 _exchange(folder, name.name, temporary, swap)
         log.note(_DONE, swap)
     except (OSError, NotRenewedError):
-        # Wherever somebody may have taken it meanwhile: it is to be a file like any other.
+        # Another process may have given it a name; without power it is a file like any other.
         _disarm(new)
-        if _take_back(volumes, swap):
+        if _clear(volumes, swap, swap.new):
             log.note(_ENDED, swap)
         raise
-    if _tidy(volumes, swap):
-        # All has come about; without this line the next run only looks once more.
+    if _clear(volumes, swap, swap.old):
+        # The swap is complete; without this line the next run only checks it again.
         with suppress(OSError):
             log.note(_ENDED, swap)
 
@@ -463,25 +444,18 @@ def _disarm(new: int) -> None:
         os.removexattr(new, CAPABILITY)
 
 
-def _take_back(volumes: Sequence[OpenVolume], swap: _Swap) -> bool:
-    """Give the old inode its names back, and take the temporary ones away; tell whether every folder was there."""
+def _clear(volumes: Sequence[OpenVolume], swap: _Swap, loser: int) -> bool:
+    """Remove the temporary names of the inode that loses. Tell whether every folder was there.
+
+    If the new inode loses, first give the old one its names back.
+    """
     reached = 0
     for (name, temporary), times in reversed([*zip(swap.hidden, swap.times, strict=True)]):
         with suppress(OSError, NotRenewedError), _folder(volumes, name) as folder:
-            if (_inode(folder, temporary), _inode(folder, name.name)) == (swap.old, swap.new):
+            now = (_inode(folder, temporary), _inode(folder, name.name))
+            if loser == swap.new and now == (swap.old, swap.new):
                 syscalls.exchange(folder, temporary, name.name)
-            _remove(folder, temporary, swap.new)
-            os.utime(folder, ns=times)
-            reached += 1
-    return reached == len(swap.hidden)
-
-
-def _tidy(volumes: Sequence[OpenVolume], swap: _Swap) -> bool:
-    """Take the temporary names away, the old inode's last ones; tell whether every folder was there."""
-    reached = 0
-    for (name, temporary), times in zip(swap.hidden, swap.times, strict=True):
-        with suppress(OSError, NotRenewedError), _folder(volumes, name) as folder:
-            _remove(folder, temporary, swap.old)
+            _remove(folder, temporary, loser)
             os.utime(folder, ns=times)
             reached += 1
     return reached == len(swap.hidden)
@@ -494,18 +468,21 @@ def _shows(volumes: Sequence[OpenVolume], name: Name, inode: int) -> bool:
 
 
 def _exchange(folder: int, name: str, temporary: str, swap: _Swap) -> None:
-    """Let the new inode, which has the temporary name, and the old one change names; else nothing changes."""
+    """Exchange the temporary name, of the new inode, and the name of the old one.
+
+    Raises NotRenewedError if another process renames files there; ``_clear`` undoes the rest.
+    """
     syscalls.exchange(folder, temporary, name)
     if _inode(folder, temporary) != swap.old:
-        # Somebody was quicker: what has come out is his, and goes back to where it was.
+        # Another process was faster; its file came out and goes back.
         syscalls.exchange(folder, temporary, name)
         raise NotRenewedError("another file has its name now")
     if _inode(folder, name) != swap.new:
-        raise NotRenewedError("somebody exchanges names there")
+        raise NotRenewedError("another process renames files there")
 
 
 def _remove(folder: int, name: str, inode: int) -> None:
-    """Take a temporary name away, where it is still that of this inode."""
+    """Remove a temporary name if it is still this inode's."""
     if _inode(folder, name) == inode:
         with suppress(FileNotFoundError):
             os.unlink(name, dir_fd=folder)

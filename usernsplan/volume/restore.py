@@ -1,6 +1,7 @@
-"""Files that lost power in a run, and get it back where their content is proved to be what it was.
+"""Give files that lost power in a run their power back, if their content is proved unchanged.
 
-Nothing is given to the file itself: somebody may hold it open. A new inode takes its place, see renew.
+The file itself gets nothing: another process may have it open. A new inode replaces it, see
+renew.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _SWAPS = "swaps"
 
 
 class Restored(NamedTuple):
-    """The names whose files have their power again, and the others, each with the reason."""
+    """The names whose files have their power again; the other names, each with the reason."""
 
     restored: tuple[Lacking, ...]
     rest: tuple[tuple[Lacking, str], ...]
@@ -43,22 +44,25 @@ def restore(
     proof: Callable[[Lacking], renew.Proof | None],
     log: Journal | None,
 ) -> Restored:
-    """Give files the power that they lack, where ``proof`` proves their content; without ``log``, only look."""
+    """Give files the power that they lack if ``proof`` has a proof. Without ``log``, only check."""
     files: dict[Key, list[Lacking]] = {}
     for one in lacking:
         files.setdefault((one.entry.device, one.inode), []).append(one)
     swaps = renew.Swaps(log.path(_SWAPS, 0)) if log else None
     mounts = all_mounts() if files else []
+
     restored: list[Lacking] = []
     rest: list[tuple[Lacking, str]] = []
+    # All names of an inode must be renewed together, or it would split into two files.
     for names in files.values():
         known = proof(names[0])
+
         try:
             if known is None:
-                raise renew.NotRenewedError("nothing proves what it held")
+                raise renew.NotRenewedError("no record proves its content")
             if where := _mounted(names, mounts):
                 raise renew.NotRenewedError(
-                    f"it is mounted at {where}, which would go on showing the old file"
+                    f"it is mounted at {where}, which would still show the old file"
                 )
             wanted = _wanted(names, known)
             if swaps:
@@ -73,7 +77,10 @@ def restore(
 
 
 def _mounted(names: Sequence[Lacking], mounts: Sequence[MountPoint]) -> str:
-    """Where a file itself is mounted; "" where it is not."""
+    """The mount point of the file itself; "" if there is none.
+
+    A mount of a single file stays on the old inode when its name moves to a new one.
+    """
     device, inode = names[0].entry.device, names[0].inode
     number = f"{os.major(device)}:{os.minor(device)}"
     for mount in mounts:
@@ -86,7 +93,7 @@ def _mounted(names: Sequence[Lacking], mounts: Sequence[MountPoint]) -> str:
 
 
 def mend(volumes: Sequence[OpenVolume], log: Journal) -> None:
-    """Finish, or take back, what a kill left between two inodes."""
+    """Finish or undo swaps that a kill interrupted."""
     renew.mend(volumes, log.logs(_SWAPS))
 
 
@@ -104,28 +111,31 @@ def _wanted(names: Sequence[Lacking], proof: renew.Proof) -> renew.Wanted:
 
 
 def renewed(layout: Layout, state: RunState) -> dict[Key, int]:
-    """Which inodes took the place of others in this run and in later ones: by (device, inode) of the first."""
+    """The inodes that this run and later ones replaced: (device, old inode) to the new inode."""
     found: dict[Key, int] = {}
     swaps: list[renew.Swapped] = []
     for run in (state, *journal.later(layout, state)):
         with closing(Journal(layout, run)) as log:
             swaps += renew.swapped(log.logs(_SWAPS))
-    # An earlier run may have been taken back after a later one: the clock tells the order, not the runs.
+
+    # An earlier run may be undone after a later one, so sort by time and not by run.
     swaps.sort()
     for _, device, old, new in swaps:
+        # An inode that replaced another one may have been replaced itself.
         found |= {key: new for key, inode in found.items() if (key[0], inode) == (device, old)}
         found[device, old] = new
     return found
 
 
 def proofs(layout: Layout, state: RunState) -> Callable[[Lacking], renew.Proof | None]:
-    """What the runs that brought files in noted of them: for a file that had just the power that it is to have."""
+    """What earlier runs recorded of files that had exactly the power that they are to get."""
     known: dict[Key, list[Special]] = {}
     for run in journal.runs(layout, state):
         if run.run == state.run or run.state != DONE or not run.overlaps(state):
             continue
+
         places = renewed(layout, run)
-        # Of a log that is damaged, the rest proves nothing: the files are named.
+        # The rest of a damaged log proves nothing; its files are reported as without power.
         with closing(Journal(layout, run)) as log, suppress(RefusedError):
             for note in chain.from_iterable(map(logs.read, log.logs("folders", "late"))):
                 for entry in note.special:
@@ -145,7 +155,7 @@ def proofs(layout: Layout, state: RunState) -> Callable[[Lacking], renew.Proof |
 
 
 def told(one: Lacking, why: str, path: str) -> str:
-    """What a name's file has lost, why, and the commands that give it back."""
+    """The power that a file has lost, the reason, and the commands that give it back."""
     because = f" ({why})" if why else ""
     lost, commands = power.lost(one.whole, one.left), power.commands(one.whole, one.left, path)
-    return f"{lost} taken{because}; if it may have that: {commands}"
+    return f"{lost} removed{because}; to give it back: {commands}"

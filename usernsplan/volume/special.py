@@ -1,52 +1,52 @@
-"""Entries that need care: what chown(2) destroys or leaves stale is read before, and put back after.
+"""Entries that need care: what chown(2) destroys or leaves stale is read first and restored after.
 
-chown clears setuid, setgid and the capability of anything but a folder, for root too, even when nothing changes; ACL
-entries and a capability's root are ids of their own. So: pin the inode, compare it with what the journal says, then
-owner, ACLs, mode, capability, in this order, because setting an ACL touches the mode.
+chown clears setuid, setgid and the capability of everything but folders, even for root and even
+if the owner stays the same. ACL entries and a capability's root are ids too. So pin the inode,
+compare it with the journal, then set owner, ACLs, mode and capability in this order: setting an
+ACL changes the mode.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from usernsplan.volume import power, syscalls
+from usernsplan.volume.descriptors import attribute, held
 from usernsplan.volume.metadata import ACL_ACCESS, ACL_DEFAULT, CAPABILITY
 from usernsplan.volume.passes import Form
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from usernsplan.volume.renew import Proof
     from usernsplan.volume.targets import Owner
 
-# Of FUSE, CIFS and their like.
+# FUSE, CIFS and similar file systems.
 OWN_OWNERS = "this file system sets its own owners; see its uid= and gid= mount options"
 _ATTRIBUTES = (ACL_ACCESS, ACL_DEFAULT, CAPABILITY)
 
 
 class MeanwhileError(Exception):
-    """The inode is not what the journal says, so it is left alone; the message tells why."""
+    """The inode is not what the journal says, so it is left alone. The message says why."""
 
 
 class IgnoredError(Exception):
-    """The file system took the change of owner and kept its own; nothing was changed."""
+    """The file system accepted the new owner but kept its own. Nothing was changed."""
 
 
 class HalfDoneError(Exception):
-    """The owner was changed, and what that destroyed could not be put back yet: only a further run can."""
+    """The owner was changed, but what that destroyed is not restored yet. Another run can do it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Special:
-    """One inode that needs care, as it was before the run. ``changed_ns`` is its ctime.
+    """An inode that needs care, as it was before the run. ``changed_ns`` is its ctime.
 
-    ``name`` is looked up in the current folder; '.' is that itself. ``proof`` tells what the content of a file with
-    power was.
+    ``name`` is looked up in the current folder; '.' is that folder. ``proof`` proves the content
+    of a file with power.
     """
 
     name: str
@@ -59,24 +59,25 @@ class Special:
 
     @property
     def mode(self) -> int:
-        """Its st_mode."""
+        """The st_mode."""
         return self.form.mode
 
     @property
     def linked(self) -> bool:
-        """Tell whether it has other names."""
+        """Tell whether the inode has other names."""
         return self.links > 1 and not stat.S_ISDIR(self.mode)
 
     def with_owner(self, owner: Owner) -> Special:
-        """The same, had it had this owner."""
+        """The same, with this owner before the run."""
         return replace(self, form=replace(self.form, owner=owner))
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What one inode is to become: the ``olds`` are the owners to be replaced, ``old`` and ``new`` all that it has.
+    """What one inode becomes: from ``old`` to ``new``.
 
-    ``whole`` is what a run leaves of it where nobody takes power from it. ``back``: a run is taken back.
+    ``olds`` are the owners to replace. ``whole`` is the result of a run that removes no power.
+    ``back``: the change belongs to an undo.
     """
 
     olds: tuple[Owner, ...]
@@ -87,16 +88,16 @@ class Change:
 
     @property
     def power(self) -> tuple[Form, Form]:
-        """What the inode would be with all power that it had, and what it is where it lacks some of that."""
+        """The form with all power that the inode had, and the form that lacks some of it."""
         return (self.new, power.lawful(self.old, self.new)) if self.back else (self.whole, self.new)
 
 
 @dataclass(frozen=True, slots=True)
 class Care:
-    """How careful to be with what somebody may have changed since the journal was written.
+    """How to handle changes that others made since the journal was written.
 
-    ``pin`` pins an entry of the current folder. ``renewed`` are the inodes that have taken the place of others, by
-    (device, inode) of those.
+    ``pin`` pins an entry of the current folder. ``renewed`` maps (device, inode) to the inode
+    that has replaced it.
     """
 
     pin: Callable[[str], int]
@@ -104,7 +105,7 @@ class Care:
 
 
 class SpecialResult(NamedTuple):
-    """Whether anything was to be changed, and whether the entry still lacks power that it once had; its inode now."""
+    """Whether the entry needed a change; whether it still lacks power it had; its inode now."""
 
     changed: bool
     lacks: bool = False
@@ -112,8 +113,8 @@ class SpecialResult(NamedTuple):
 
 
 def look(name: str, pin: Callable[[str], int]) -> Special:
-    """Read an entry of the current folder. Nothing but the inode is opened: no device, no fifo, no symlink's target."""
-    with _pinned(name, pin) as pinned:
+    """Read an entry of the current folder. Opens no device, no fifo and no symlink's target."""
+    with held(pin(name)) as pinned:
         seen = os.fstat(pinned)
         return Special(
             name, seen.st_dev, seen.st_ino, seen.st_nlink, seen.st_ctime_ns, _form(pinned, seen)
@@ -123,12 +124,12 @@ def look(name: str, pin: Callable[[str], int]) -> Special:
 def carry(special: Special, change: Change, care: Care) -> SpecialResult:
     """Give an entry of the current folder its new form.
 
-    What is found has to be the old form, the new one, or something that a kill between the two leaves. Backwards, no
-    power is given here that the file does not have already: somebody may have written to it, or hold it open. Raises
-    MeanwhileError where the entry is left alone, HalfDoneError where it is stuck between the two forms, OSError and
-    IgnoredError where nothing was changed.
+    The entry must have the old form, the new form, or a form that a kill leaves between them. An
+    undo gives the file no power that it lacks now: others may have written to it, or have it
+    open. Raises MeanwhileError if the entry is left alone, HalfDoneError if it is stuck between
+    the two forms, OSError and IgnoredError if nothing was changed.
     """
-    with _pinned(special.name, care.pin) as pinned:
+    with held(care.pin(special.name)) as pinned:
         form, wanted, result = _weighed(pinned, special, change, care)
         if result.changed:
             _change(pinned, form, wanted)
@@ -136,21 +137,22 @@ def carry(special: Special, change: Change, care: Care) -> SpecialResult:
 
 
 def foretell(special: Special, change: Change, care: Care) -> SpecialResult:
-    """Tell what ``carry`` would do, and change nothing. Raises what it raises before it changes anything."""
-    with _pinned(special.name, care.pin) as pinned:
+    """What ``carry`` would do. Changes nothing; raises what ``carry`` raises before a change."""
+    with held(care.pin(special.name)) as pinned:
         return _weighed(pinned, special, change, care)[2]
 
 
 def _weighed(
     pinned: int, special: Special, change: Change, care: Care
 ) -> tuple[Form, Form, SpecialResult]:
-    """What a pinned entry has, what it is to have, and what is to be said of that."""
+    """The present form of a pinned entry, the wanted form, and the result for the caller."""
     now = os.fstat(pinned)
     form = _form(pinned, now)
     is_renewed = care.renewed.get((special.device, special.inode)) == now.st_ino
     _same(special, now, form, change, is_renewed=is_renewed)
 
     wanted = power.lawful(form, change.new) if change.back else change.new
+    # A new inode keeps its power: its content is proved, and no other process had it open.
     if is_renewed and form == change.whole and not change.back:
         wanted = form
     lacks = wanted != (change.new if change.back else change.whole)
@@ -158,7 +160,7 @@ def _weighed(
 
 
 def _change(pinned: int, form: Form, wanted: Form) -> None:
-    """Owner, ACLs, mode, capability, each only where it differs. See carry for what is raised."""
+    """Set owner, ACLs, mode and capability where they differ. Raises what ``carry`` raises."""
     path = f"/proc/self/fd/{pinned}"
     chowned = touched = form.owner != wanted.owner
     if chowned:
@@ -171,10 +173,14 @@ def _change(pinned: int, form: Form, wanted: Form) -> None:
             if value is not None and value != here:
                 os.setxattr(path, attribute, value)
                 touched = True
+
+        # chown and ACL may have changed the mode, so look again. Symlinks have none to set.
         mode = stat.S_IMODE(wanted.mode)
         if not stat.S_ISLNK(form.mode) and stat.S_IMODE(os.fstat(pinned).st_mode) != mode:
             os.chmod(path, mode)
             touched = True
+
+        # The chown above has removed the old capability already.
         if wanted.capability is None and form.capability is not None and not chowned:
             os.removexattr(path, CAPABILITY)
         if wanted.capability is not None and (chowned or form.capability != wanted.capability):
@@ -183,15 +189,15 @@ def _change(pinned: int, form: Form, wanted: Form) -> None:
         if not touched:
             raise
         raise HalfDoneError(
-            f"its owner was changed, but not all that belongs to it: {error.strerror}"
+            f"its owner was changed, but not all its other attributes: {error.strerror}"
         ) from error
 
 
 def _give(pinned: int, form: Form, owner: Owner) -> None:
-    """Change the owner, and make sure that the file system took it; where it did not, the inode is as it was.
+    """Change the owner, and check that the file system keeps it. On an error, restore the inode.
 
-    The kernel takes the capability away before the file system says no (a quota that is full, EDQUOT), and file systems
-    that set their own owners say yes and keep theirs.
+    The kernel removes the capability before the file system refuses (EDQUOT for a full quota).
+    File systems that set their own owners accept the call and keep theirs.
     """
     try:
         syscalls.chown_pinned(pinned, *owner)
@@ -204,7 +210,7 @@ def _give(pinned: int, form: Form, owner: Owner) -> None:
 
 
 def _put_back(pinned: int, form: Form) -> None:
-    """Give an inode back what a chown that failed took from it: owner, mode, capability."""
+    """Restore owner, mode and capability after a failed chown."""
     path = f"/proc/self/fd/{pinned}"
     try:
         here = os.fstat(pinned)
@@ -212,26 +218,29 @@ def _put_back(pinned: int, form: Form) -> None:
             syscalls.chown_pinned(pinned, *form.owner)
         if not stat.S_ISLNK(form.mode) and os.fstat(pinned).st_mode != form.mode:
             os.chmod(path, stat.S_IMODE(form.mode))
-        if form.capability is not None and _attribute(pinned, CAPABILITY) != form.capability:
+        if form.capability is not None and attribute(pinned, CAPABILITY) != form.capability:
             os.setxattr(path, CAPABILITY, form.capability)
     except OSError as error:
-        lost = f"its owner could not be changed, and it lost setuid bit or capability: {error.strerror}"
+        lost = (
+            f"its owner did not change, and it lost its setuid bit or capability: {error.strerror}"
+        )
         raise OSError(error.errno, lost) from error
 
 
 def _same(
     special: Special, now: os.stat_result, form: Form, change: Change, *, is_renewed: bool
 ) -> None:
-    """Make sure that this is the inode of the journal, in one of the states that a run brings it into."""
+    """Check that this is the journal's inode, in a state that a run leaves. Else MeanwhileError."""
     forms = (change.old, change.new, change.whole)
     is_it = now.st_ino == special.inode or is_renewed
     if not is_it or stat.S_IFMT(now.st_mode) != stat.S_IFMT(special.mode):
         raise MeanwhileError("another file has its name now")
+    # A new hard link may lie outside the volume.
     if now.st_nlink > special.links and not stat.S_ISDIR(now.st_mode):
-        raise MeanwhileError("it has got one more link")
+        raise MeanwhileError("it has another hard link")
     if form.owner not in {*change.olds, change.new.owner}:
         raise MeanwhileError(f"its owner is {form.owner[0]}:{form.owner[1]} now")
-    # Only our own chown, and a kill right after it, may have taken bits and capability away; or our taking of power.
+    # Bits and capability may be missing: a kill came right after our chown, or we removed power.
     chowned = (change.back or form.owner == change.new.owner) and {*change.olds} != {
         change.new.owner
     }
@@ -240,48 +249,31 @@ def _same(
         modes |= {after_chown(one.mode) for one in forms}
     if change.back:
         modes |= {stat.S_IMODE(power.without(one).mode) for one in forms}
+
     mode = stat.S_IMODE(now.st_mode)
     if mode not in modes:
         raise MeanwhileError(f"its mode is {mode:04o} now")
     if form.acl not in {one.acl for one in forms} or form.default_acl not in {
         one.default_acl for one in forms
     }:
-        raise MeanwhileError("its ACL was changed")
+        raise MeanwhileError("its ACL has changed")
     gone = form.capability is None and (chowned or change.back)
     if form.capability not in {one.capability for one in forms} and not gone:
-        raise MeanwhileError("its capability was changed")
+        raise MeanwhileError("its capability has changed")
 
 
 def after_chown(mode: int) -> int:
-    """The permission bits that chown(2) leaves of a mode: no setuid, and no setgid where the group may execute."""
+    """The permission bits after chown(2): no setuid, and no setgid if the group may execute."""
     if stat.S_ISDIR(mode):
         return stat.S_IMODE(mode)
     cleared = stat.S_ISUID | (stat.S_ISGID if mode & stat.S_IXGRP else 0)
     return stat.S_IMODE(mode) & ~cleared
 
 
-@contextmanager
-def _pinned(name: str, pin: Callable[[str], int]) -> Iterator[int]:
-    pinned = pin(name)
-    try:
-        yield pinned
-    finally:
-        os.close(pinned)
-
-
 def _form(pinned: int, seen: os.stat_result) -> Form:
     found = (
         [None] * 3
         if stat.S_ISLNK(seen.st_mode)
-        else [_attribute(pinned, attribute) for attribute in _ATTRIBUTES]
+        else [attribute(pinned, name) for name in _ATTRIBUTES]
     )
     return Form((seen.st_uid, seen.st_gid), seen.st_mode, *found)
-
-
-def _attribute(pinned: int, attribute: str) -> bytes | None:
-    try:
-        return os.getxattr(f"/proc/self/fd/{pinned}", attribute)
-    except OSError as error:
-        if error.errno in {errno.ENODATA, errno.ENOTSUP}:
-            return None
-        raise

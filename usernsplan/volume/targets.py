@@ -1,8 +1,9 @@
-"""Which owner each inode gets, and which ids its ACL and capability: one pure rule for each mode. No I/O.
+"""The owner that each inode gets, and the ids of its ACL and capability: a pure rule per mode.
 
-The rule for one id: what is in the source moves; what is in the target already stays; anything else is unmapped. So a
-run can be repeated, except where source and target overlap: then the source wins, the run goes through staging ids that
-nobody has, and the journal remembers how far it is. Own gives one owner and leaves what is in the target.
+The rule for one id: an id in the source moves; an id in the target stays; any other id is
+unmapped. So a run can be repeated, unless source and target overlap. Then the source wins, the
+run uses staging ids that nobody has, and the journal records how far it is. Own gives everything
+one owner and leaves what is in the target.
 """
 
 from __future__ import annotations
@@ -21,17 +22,18 @@ if TYPE_CHECKING:
 
     Owner = tuple[int, int]
 
-# Above what any pool gives out, so that no container can be running with these ids.
+# Above every pool, so no container can run with these ids.
 _STAGING = IdRange(3_000_000_000, ID_LIMIT - 3_000_000_000)
 
 
 @dataclass(frozen=True, slots=True)
 class Moves:
-    """Where ids of one kind go: ``source`` maps old ids (as its container ids) to new ones (as its host ids).
+    """Where ids of one kind go: ``source`` maps old ids (container side) to new ids (host side).
 
-    ``source_first``: an id on both sides is an old one. ``keep``: an id on neither side stays, instead of being
-    unmapped. ``others``: new ids that others may have too. They stay like every new id, but in a volume that was not
-    moved yet they are none of the container's: the first look counts them among those that have no place.
+    ``source_first``: an id on both sides is an old one. ``keep``: an id on neither side stays,
+    instead of being unmapped. ``others``: new ids that others may have too. They stay like every
+    new id, but in a volume that was not moved yet they are not the container's: the first look
+    counts them as unmapped.
     """
 
     source: IdMap
@@ -40,24 +42,24 @@ class Moves:
     others: IdSet = field(default_factory=IdSet)
 
     def __call__(self, old: int) -> int | None:
-        """The new id, or None where the map lacks this one."""
+        """The new id; None if the map lacks this one."""
         moved = self.source.to_host(old)
         if self.source.to_container(old) is not None and (moved is None or not self.source_first):
             return old
         return old if moved is None and self.keep else moved
 
     def lacks(self, old: int) -> bool:
-        """Tell whether an id is on neither side, or on the new one only because it is another's."""
+        """Tell whether an id is on neither side, or on the new side only as an id of others."""
         return self.source.to_host(old) is None and (
             self.source.to_container(old) is None or old in self.others
         )
 
     def settled(self, now: int) -> bool:
-        """Tell whether an id can be one that the run has left: a new one, or one that it keeps."""
+        """Tell whether the run may have left this id: a new id, or one that it keeps."""
         return self.source.to_container(now) is not None or (self.keep and self.lacks(now))
 
     def overlaps(self) -> bool:
-        """Tell whether some id is both an old one and another's new one."""
+        """Tell whether some id is both an old id and the new id of another one."""
         return any(
             max(old.container, new.host) < min(old.container + old.count, new.host + new.count)
             for old in self.source
@@ -76,11 +78,12 @@ class Moves:
 
 @dataclass(frozen=True, slots=True)
 class OwnershipRule:
-    """The whole rule. ``mode`` says whether everything gets one owner (own), which is ``owner``, or moves (shift).
+    """The complete rule. ``mode`` is own (everything gets ``owner``) or shift (ids move).
 
-    ``root`` is the new id of container root, for whom capabilities that were the host's count from now on; 0 in
-    reverse; None where the map has no container root. ``same`` are the images that count as the ids that they come
-    from, see power: what the host has by now, and no part of the rule itself.
+    ``root`` is the new id of container root, which capabilities of host root then belong to; 0
+    in reverse; None if the map has no container root. ``same`` are the images that count as the
+    ids that they come from, see power. They depend on the host's state, so they do not affect
+    equality.
     """
 
     uids: Moves
@@ -91,15 +94,15 @@ class OwnershipRule:
     same: power.Images = field(default=power.NONE, compare=False)
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a mode that is unknown, or does not go with the owner."""
+        """Raise ValueError for an unknown mode, or one that does not fit the owner."""
         if self.mode not in MODES or self.is_own != (self.owner is not None):
             raise ValueError(f"mode {self.mode!r:.40} with the owner {self.owner}")
 
     def same_work(self, other: OwnershipRule) -> bool:
-        """Tell whether both bring the same owners to the same places.
+        """Tell whether both rules give the same owners to the same ids.
 
-        How an id on both sides is taken is no matter: a run of an older version took some of them otherwise, and what
-        it left is finished by its own journal.
+        ``source_first`` does not matter: older versions treated some ids on both sides
+        differently, and their unfinished runs are finished by their own journals.
         """
         mine, theirs = (
             (
@@ -116,7 +119,7 @@ class OwnershipRule:
         return mine == theirs
 
     def after_it(self) -> OwnershipRule:
-        """The same rule for a volume that it moved before: there every new id is the container's."""
+        """The same rule for a volume that it has moved: every new id there is the container's."""
         uids, gids = (replace(move, others=IdSet()) for move in (self.uids, self.gids))
         return replace(self, uids=uids, gids=gids)
 
@@ -126,20 +129,20 @@ class OwnershipRule:
         return self.mode == "own"
 
     def owner_of(self, old: Owner) -> Owner | None:
-        """The new owner and group, or None where the map lacks one of them."""
+        """The new owner and group; None if the map lacks one of them."""
         if self.owner is not None:
             return self.owner
         uid, gid = self.uids(old[0]), self.gids(old[1])
         return None if uid is None or gid is None else (uid, gid)
 
     def acl(self, raw: bytes) -> metadata.MovedAcl:
-        """An ACL's new bytes. Own changes none: its entries name others, whom somebody let in on purpose."""
+        """The new bytes of an ACL. Own changes no ACL: its entries admit other users on purpose."""
         return (
             metadata.MovedAcl(raw) if self.is_own else metadata.moved_acl(raw, self.uids, self.gids)
         )
 
     def capability(self, raw: bytes) -> bytes | None:
-        """A capability's new bytes, or None where the map lacks its root."""
+        """The new bytes of a capability; None if the map lacks its root."""
         old = metadata.capability_rootid(raw)
         new = self.root if old == 0 else self.uids(old)
         if new is None:
@@ -147,12 +150,12 @@ class OwnershipRule:
         return raw if new == old else metadata.capability_for(raw, new)
 
     def overlaps(self) -> bool:
-        """Tell whether the run has to go through staging ids."""
+        """Tell whether the run needs staging ids."""
         moves = () if self.is_own else (self.uids, self.gids)
         return any(move.source_first and move.overlaps() for move in moves)
 
     def to_json(self) -> dict[str, Any]:
-        """The rule as the journal keeps it, beside its mode."""
+        """The rule as the journal keeps it. The journal keeps the mode separately."""
         moves = {
             kind: {
                 "source": move.source.triples(),
@@ -165,7 +168,7 @@ class OwnershipRule:
 
     @classmethod
     def from_json(cls, content: dict[str, Any], mode: Mode) -> OwnershipRule:
-        """Read what to_json wrote. Raises TypeError, ValueError or LookupError for anything else."""
+        """Read what to_json wrote. Raises TypeError, ValueError or LookupError if malformed."""
         uids, gids = (
             Moves(
                 IdMap.of(*content[kind]["source"]),
@@ -174,14 +177,15 @@ class OwnershipRule:
             )
             for kind in ("uids", "gids")
         )
+
         owner = content["owner"]
         for number in (content["root"], *(owner or ())):
             if number is not None and type(number) is not int:
-                raise TypeError(f"{number!r:.40} is no id")
+                raise TypeError(f"{number!r:.40} is not an id")
         for kind in ("uids", "gids"):
             if not all(isinstance(content[kind][word], bool) for word in ("source_first", "keep")):
                 raise TypeError(f"{kind}: neither true nor false")
-        # A run of an older version noted no images: then none counts as the id that it comes from.
+        # Older versions recorded no images: then no id counts as its image.
         same = power.Images.from_json(content["same"]) if "same" in content else power.NONE
         return cls(uids, gids, content["root"], mode, (owner[0], owner[1]) if owner else None, same)
 
@@ -189,10 +193,10 @@ class OwnershipRule:
 def shift(
     mapping: Mapping, *, reverse: bool = False, keep: bool = False, exclusive: IdSet | None = None
 ) -> OwnershipRule:
-    """Container ids, as they lie on the host, become the container's host ids; or back.
+    """Container ids on disk become the container's host ids; with ``reverse``, the other way round.
 
-    ``exclusive``: the host ids that nobody but the container has, where the volume was not shifted yet; None where every
-    new id in it is the container's.
+    ``exclusive`` are the host ids that only the container has, for a volume that was not shifted
+    yet; None if every new id in it is the container's.
     """
     if reverse:
         uids, gids = (_moves(ids.invert(), keep=keep) for ids in (mapping.uids, mapping.gids))
@@ -204,22 +208,22 @@ def shift(
 
 
 def _moves(source: IdMap, *, keep: bool, exclusive: IdSet | None = None) -> Moves:
-    """Where an id on both sides is an old one, and one on the new side alone is right only in what is exclusive."""
+    """An id on both sides is old; one only on the new side is right only if it is exclusive."""
     only_new = IdSet(source.host_ranges()) - IdSet(extent.container_range for extent in source)
     others = IdSet() if exclusive is None else only_new - exclusive
     return Moves(source, source_first=True, keep=keep, others=others)
 
 
 def own(mapping: Mapping, user: Owner, *, keep: bool = False) -> OwnershipRule:
-    """Everything becomes the container's ``user`` (container ids). Raises InvalidValueError where the map lacks it."""
+    """Everything gets the container's ``user`` (container ids). InvalidValueError if unmapped."""
     uid, gid = mapping.uids.to_host(user[0]), mapping.gids.to_host(user[1])
     if uid is None or gid is None:
         kind, lacking = ("uid", user[0]) if uid is None else ("gid", user[1])
         raise InvalidValueError(
             f"the container has no {kind} {lacking}",
-            hint="choose another --user; 'usernsplan show NAME' tells the map",
+            hint="choose another --user; 'usernsplan show NAME' prints the map",
         )
-    # What is right already has to stay so when it is done again: no staging, and no journal, tells old from new here.
+    # Without staging and journal nothing tells old ids from new ones, so right ids must stay.
     uids, gids = Moves(mapping.uids, keep=keep), Moves(mapping.gids, keep=keep)
     return OwnershipRule(uids, gids, mapping.uids.to_host(0), "own", (uid, gid))
 
@@ -227,7 +231,7 @@ def own(mapping: Mapping, user: Owner, *, keep: bool = False) -> OwnershipRule:
 def move(
     old: Mapping, new: Mapping, *, keep: bool = False, exclusive: IdSet | None = None
 ) -> OwnershipRule:
-    """One container's host ids become another's: the same container ids. ``exclusive``: see shift."""
+    """The host ids of one container become those of another. ``exclusive``: see shift."""
     uids, gids = (
         _moves(_through(former, latter), keep=keep, exclusive=exclusive)
         for former, latter in ((old.uids, new.uids), (old.gids, new.gids))
@@ -238,7 +242,7 @@ def move(
 def explicit(
     uids: IdMap, gids: IdMap, *, reverse: bool = False, keep: bool = False
 ) -> OwnershipRule:
-    """The maps as they were typed: container ids become host ids, or back."""
+    """Container ids become host ids by maps from the command line; or the other way round."""
     uid_moves, gid_moves = (
         Moves(m.invert() if reverse else m, source_first=True, keep=keep) for m in (uids, gids)
     )
@@ -247,27 +251,29 @@ def explicit(
 
 def _through(old: IdMap, new: IdMap) -> IdMap:
     if not any(a.container_range.overlaps(b.container_range) for a in old for b in new):
-        raise InvalidValueError("the two containers have no container id in common")
+        raise InvalidValueError("the two containers have no container ids in common")
     return old.invert().compose(new)
 
 
 def staging(moves: Moves, used: Iterable[int]) -> IdMap:
-    """Where the old ids go meanwhile: ids that are on neither side of the map and that nothing in the volume has.
+    """The map from old ids to staging ids: on neither side of ``moves``, and not ``used`` on disk.
 
-    Raises RefusedError where there is no such room.
+    Raises RefusedError if there is not enough room.
     """
     free = IdSet([_STAGING]) - moves.all_ids() - IdSet(IdRange(used_id, 1) for used_id in used)
+
     first = min(extent.container for extent in moves.source)
     span = max(extent.container + extent.count for extent in moves.source) - first
     room = free.first_fit(span)
     if room is not None:
         return IdMap([Extent(first, room.start, span)])
+
     extents = []
     for extent in moves.source:
         room = free.first_fit(extent.count)
         if room is None:
             raise RefusedError(
-                "there is no room above 3000000000 for the ids of a move that overlaps itself"
+                "not enough free ids above 3000000000 to stage a move whose map overlaps itself"
             )
         extents.append(Extent(extent.container, room.start, room.count))
         free = free - IdSet([room])

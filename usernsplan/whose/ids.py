@@ -1,4 +1,4 @@
-"""Whose an id is: everybody who has it, as a uid and as a gid. Several may have it."""
+"""Whose an id is: everyone who has it, as a uid and as a gid. Pure."""
 
 from __future__ import annotations
 
@@ -7,33 +7,30 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from usernsplan.claims.sources import claims_of
 from usernsplan.engines import engine_of_pool
-from usernsplan.formats.accounts import Accounts, Group, User
-from usernsplan.formats.subid import Grant, Odd
+from usernsplan.formats.accounts import Accounts, User
 from usernsplan.ids import ID_LIMIT, IdSet
 from usernsplan.mapping import KINDS
-from usernsplan.model import Namespace, Quarantined, Reservation
-from usernsplan.reserved import Reserved
+from usernsplan.model import Namespace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from usernsplan.claims.index import Claim
-    from usernsplan.formats.subid import Line, SubidFile
+    from usernsplan.formats.subid import SubidFile
     from usernsplan.layout import Layout
     from usernsplan.mapping import Extent, IdMap, Kind
     from usernsplan.model import Allocation, HistoryEntry, LedgerState
 
 NOBODY = Accounts()
 
-Span = tuple[int, int]  # start, stop
-
 
 @dataclass(frozen=True, slots=True)
 class IdContext:
-    """What is known of a host that may concern the ids in question; ``history`` holds the moments of its allocations.
+    """What a host knows about the ids in question.
 
-    ``image`` are the accounts of a container's image, who give its ids their names. ``complete`` is False where the
-    ledger could not be read: then what nobody has may be released, reserved or kept all the same.
+    ``history`` has the entries of the runs that made its allocations. ``image`` has the accounts of
+    a container's image, which name the container's ids. ``complete`` is False if the ledger could
+    not be read: an id without a holder may then be allocated, quarantined or reserved.
     """
 
     layout: Layout
@@ -51,98 +48,37 @@ class IdContext:
         return self.subuid if kind == "uid" else self.subgid
 
 
-class OfAllocation(NamedTuple):
-    """An allocation; ``container_id`` is None where the id is kept for it and not mapped. ``by``: who gave it.
+class Holder(NamedTuple):
+    """A claim on a host id, and what that id is in the container or namespace that has it.
 
-    Of a pool it is None too: which of its containers has the id is not known here, nor as which id.
+    ``claim.path`` is below the root. An allocation's claim has the ids of the one extent that maps
+    the id, or of the reserved range that does not. ``container_id`` is None if the id is not
+    mapped. It is also None in a pool: only the engine knows which container has which part.
+    ``by`` is the run that made the allocation.
     """
 
-    allocation: Allocation
-    span: Span
-    container_id: int | None
-    container_name: str | None
-    by: HistoryEntry | None
+    claim: Claim
+    container_id: int | None = None
+    container_name: str | None = None
+    by: HistoryEntry | None = None
+
+    @property
+    def kind(self) -> str:
+        """What the holder is: allocation, account, or else the source of the claim."""
+        if self.claim.allocation:
+            return "allocation"
+        # A gid that no group has is held by the account.
+        return "account" if isinstance(self.claim.value, User) else self.claim.source
 
     @property
     def pool(self) -> str | None:
-        """The engine that gives parts of it to its containers; None where it is one container's."""
-        return engine_of_pool(self.allocation)
-
-
-class OfLine(NamedTuple):
-    """A line of ``file`` that somebody else wrote; ``span`` is what a reader could take it for.
-
-    ``account`` is whom a number means that stands for the owner.
-    """
-
-    file: str
-    line: Line
-    span: Span
-    account: str = ""
-
-    @property
-    def owner(self) -> str:
-        """Who has it, as the line says."""
-        return self.line.owner if isinstance(self.line, Grant) else "".join(self.line.owners[-1:])
-
-    @property
-    def problem(self) -> str:
-        """Why readers differ on the line; "" where they do not."""
-        return "" if isinstance(self.line, Grant) else self.line.problem
-
-
-class OfAccount(NamedTuple):
-    """An account has it, as its uid or as its group where no group of that number is known."""
-
-    name: str
-
-
-class OfGroup(NamedTuple):
-    """A group of the host."""
-
-    name: str
-
-
-class OfNamespace(NamedTuple):
-    """A user namespace that runs maps it."""
-
-    namespace: Namespace
-    container_id: int
-
-
-class OfReserved(NamedTuple):
-    """A range that belongs to somebody by convention."""
-
-    entry: Reserved
-
-
-class OfReservation(NamedTuple):
-    """A range that is reserved on this host."""
-
-    entry: Reservation
-
-
-class OfQuarantine(NamedTuple):
-    """A range that was released, and that files may still carry."""
-
-    entry: Quarantined
-
-
-Holder = (
-    OfAllocation
-    | OfLine
-    | OfAccount
-    | OfGroup
-    | OfNamespace
-    | OfReserved
-    | OfReservation
-    | OfQuarantine
-)
+        """The engine that divides the allocation among its containers; None if it is no pool."""
+        return engine_of_pool(self.claim.allocation) if self.claim.allocation else None
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Everybody who has a host id as a uid, and as a gid: allocations, then others, conventions."""
+    """Everyone who has a host id, as a uid and as a gid, in the order of the claims' sources."""
 
     uid: tuple[Holder, ...]
     gid: tuple[Holder, ...]
@@ -153,12 +89,12 @@ class Answer:
 
     @property
     def is_free(self) -> bool:
-        """Tell whether it is nobody's."""
+        """Tell whether it has no holder."""
         return not (self.uid or self.gid)
 
 
 def answers(ids: Iterable[int], facts: IdContext) -> dict[int, Answer]:
-    """Answer each id once, by number. However many they are, the claims are read once."""
+    """The answer for each id. The claims are read once, for any number of ids."""
     asked = sorted(set(ids))
     claims, holders = claims_of(facts), _Holders(facts)
     found = {kind: claims.of_each(asked, kind) for kind in KINDS}
@@ -169,17 +105,15 @@ def answers(ids: Iterable[int], facts: IdContext) -> dict[int, Answer]:
 
 
 class _Holders:
-    """Claims as what they are to one id: which id of the container it is, by whom it was given."""
+    """Makes holders of claims: the container id, its name, and the run that made an allocation."""
 
     def __init__(self, facts: IdContext) -> None:
-        self._facts = facts
-        self._names: dict[Kind, dict[int, str]] = {
-            kind: _names(facts.image, kind) for kind in KINDS
-        }
-        self._givers: dict[str, HistoryEntry | None] = {}
+        self._layout = facts.layout
+        self._names = {kind: _names(facts.image, kind) for kind in KINDS}
+        self._history = facts.history
 
     def of(self, claims: Iterable[Claim], number: int) -> Iterator[Holder]:
-        """The holders of one id; an allocation may claim it twice, and a line of ours is it."""
+        """The holders of one id. Each allocation is one holder, however many claims it has."""
         seen: list[Allocation] = []
         for claim in claims:
             a = claim.allocation
@@ -187,46 +121,29 @@ class _Holders:
                 seen += [a] if a else []
                 yield self.at(claim, number)
 
-    def at(self, claim: Claim, number: int) -> Holder:  # noqa: PLR0911 - a case for each
-        """What a claim is to one of its ids."""
-        if claim.allocation:
-            return self._allocation(claim.allocation, claim, number)
-        match claim.value:
-            case Grant() | Odd() as line:
-                given = line.owner if isinstance(line, Grant) else claim.holder
-                account = claim.holder if given != claim.holder else ""
-                path = self._facts.layout.path(claim.path)
-                return OfLine(path, line, claim[:2], account)
-            case User():
-                return OfAccount(claim.holder)
-            case Group():
-                return OfGroup(claim.holder)
-            case Namespace() as namespace:
-                ids = namespace.mapping[claim.kind] if namespace.mapping else None
-                return OfNamespace(namespace, (ids and ids.to_container(number)) or 0)
-            case Reservation() as entry:
-                return OfReservation(entry)
-            case Quarantined() as former:
-                return OfQuarantine(former)
-            case Reserved() as convention:
-                return OfReserved(convention)
-        raise AssertionError(claim)
+    def at(self, claim: Claim, number: int) -> Holder:
+        """The holder of one id of a claim."""
+        if claim.path:
+            claim = claim._replace(path=self._layout.path(claim.path))
+        if isinstance(claim.value, Namespace) and claim.value.mapping:
+            return Holder(claim, claim.value.mapping[claim.kind].to_container(number))
+        if claim.allocation is None:
+            return Holder(claim)
 
-    def _allocation(self, a: Allocation, claim: Claim, number: int) -> OfAllocation:
-        if a.name not in self._givers:
-            self._givers[a.name] = giver(a, self._facts.history)
-        by = self._givers[a.name]
-
+        a = claim.allocation
+        by = giver(a, self._history)
         e = next((e for e in a.mapping[claim.kind] if number in e.host_range), None)
-        span = (e.host, e.host + e.count) if e else claim[:2]
-        if e is None or engine_of_pool(a):
-            return OfAllocation(a, span, None, None, by)
+        if e is None:
+            return Holder(claim, by=by)
+        claim = claim._replace(start=e.host, stop=e.host + e.count)
+        if engine_of_pool(a):
+            return Holder(claim, by=by)
         container = e.container + number - e.host
-        return OfAllocation(a, span, container, self._names[claim.kind].get(container), by)
+        return Holder(claim, container, self._names[claim.kind].get(container), by)
 
 
 def _names(accounts: Accounts, kind: Kind) -> dict[int, str]:
-    """The first name of each id: as getpwuid(3) finds it."""
+    """The first name of each id, as getpwuid(3) finds it."""
     numbered = [(user.uid, user.name) for user in accounts.users]
     if kind == "gid":
         numbered = [(group.gid, group.name) for group in accounts.groups]
@@ -234,17 +151,17 @@ def _names(accounts: Accounts, kind: Kind) -> dict[int, str]:
 
 
 def giver(allocation: Allocation, history: Iterable[HistoryEntry]) -> HistoryEntry | None:
-    """The entry of the run that made an allocation; None where nobody noted it.
+    """The entry of the run that made an allocation; None if the history does not have it.
 
-    An upgraded ledger may not know it. Then the number only says what came before and after, and is no entry's of that
-    moment.
+    An upgraded ledger may not know the event. Its number then only gives the order: it is not the
+    number of an entry with the allocation's time.
     """
     made = (allocation.event, allocation.since)
     return next((entry for entry in history if (entry.number, entry.at) == made), None)
 
 
 class Share(NamedTuple):
-    """What one extent of a map has of somebody's range: from ``start`` up to, but without, ``stop``."""
+    """The part of an extent that one holder has, from ``start`` up to but without ``stop``."""
 
     start: int
     stop: int
@@ -252,9 +169,9 @@ class Share(NamedTuple):
 
 
 class Ranges:
-    """Who holds ranges of a host, to be asked for many maps: one index of its claims.
+    """The holders of a host's ranges: one index of claims, for many maps.
 
-    No conventions, and no namespaces, whose maps these are.
+    It leaves out conventions and namespaces, because the maps are those of the namespaces.
     """
 
     def __init__(self, facts: IdContext) -> None:
@@ -266,9 +183,8 @@ class Ranges:
         self._holders = _Holders(facts)
         self.complete = facts.complete
 
-    def shares(self, ids: IdMap, kind: Kind) -> tuple[tuple[Extent, tuple[Share, ...], IdSet], ...]:
-        """Whose the host ids of each extent of a map are, and which of them are nobody's."""
-        found = []
+    def shares(self, ids: IdMap, kind: Kind) -> Iterator[tuple[Extent, tuple[Share, ...], IdSet]]:
+        """Each extent of a map, the holders of its host ids, and the ids without a holder."""
         for extent in ids:
             first, last = extent.host, extent.host + extent.count
             parts = tuple(
@@ -279,26 +195,24 @@ class Ranges:
                 for start, stop in _parts(claim)
                 if start < last and first < stop
             )
-            free = IdSet((extent.host_range,)) - IdSet.clipped(part[:2] for part in parts)
-            found.append((extent, parts, free))
-        return tuple(found)
+            yield extent, parts, IdSet((extent.host_range,)) - IdSet.clipped(p[:2] for p in parts)
 
 
 def _parts(claim: Claim) -> Iterator[tuple[int, int]]:
-    """A claim; of a reserved range, what is mapped apart from what is only kept."""
+    """The ids of a claim; for a reserved range, each mapped part and each unmapped part."""
     a = claim.allocation
     if a is None or claim.value:
         yield claim[:2]
         return
     mapped = [(e.host, e.host + e.count) for e in a.mapping[claim.kind]]
-    # What reaches out of the range is a claim of its own.
+    # An extent that is partly outside the reserved range has a claim of its own.
     yield from ((x, y) for x, y in mapped if claim.start <= x and y <= claim.stop)
     rest = IdSet((claim.id_range,)) - IdSet.clipped(mapped)
     yield from ((ids.start, ids.stop) for ids in rest)
 
 
 class Inside(NamedTuple):
-    """A container's user or id as it was asked for, and what the host calls it: None where it is not mapped."""
+    """A user or id of a container as asked for, and the host ids; None for what is not mapped."""
 
     asked: str
     container_uid: int | None
@@ -308,26 +222,23 @@ class Inside(NamedTuple):
 
     @property
     def is_mapped(self) -> bool:
-        """Tell whether the host has an id for all that was asked."""
+        """Tell whether the host has an id for everything that was asked."""
         pairs = ((self.container_uid, self.uid), (self.container_gid, self.gid))
         return all(host is not None for container, host in pairs if container is not None)
 
 
 def from_container(asked: str, allocation: Allocation, image: Accounts) -> Inside | None:
-    """Follow an allocation's maps: for a number, that uid and that gid; for a name of the image, its user and group.
+    """The host ids of a container's number (uid and gid), or of a user or group of its image.
 
-    None for a name that the image does not have.
+    None if the image has no such name.
     """
-    number = read_id(asked)
-    if number is not None:
-        uid: int | None = number
-        gid: int | None = number
-    else:
+    uid = gid = read_id(asked)
+    if uid is None:
         user, group = image.user(asked), image.group(asked)
-        uid = user.uid if user else None
-        gid = group.gid if group else user.gid if user else None
         if user is None and group is None:
             return None
+        uid = user.uid if user else None
+        gid = group.gid if group else user.gid if user else None
     uids, gids = allocation.mapping.uids, allocation.mapping.gids
     return Inside(
         asked,
@@ -339,7 +250,7 @@ def from_container(asked: str, allocation: Allocation, image: Accounts) -> Insid
 
 
 def read_id(text: str) -> int | None:
-    """An id in decimal, 0 to 4294967294; None for anything else, as for what some readers take for octal."""
+    """A decimal id from 0 to 4294967294; None for other text, also for a leading 0 (octal)."""
     if not (text.isascii() and text.isdigit() and len(text) <= len(str(ID_LIMIT))):
         return None
     number = int(text)

@@ -1,6 +1,6 @@
-"""What the state of a process means, in sentences that hold on the kernel: each rule names where it is written.
+"""What the state of a process means, in sentences. Each rule names the man page that it follows.
 
-"The host" is whoever looks: the user namespace of this process. Securebits are in no file of /proc.
+"The host" is the user namespace of usernsplan itself. /proc has no file with the securebits.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from usernsplan.model import Namespace
     from usernsplan.whose.ids import Answer, IdContext
 
-# What Docker and its kin give a container that asks for nothing.
+# The capabilities that Docker, Podman and containerd give a container by default.
 DEFAULT = frozenset(
     {
         *(
@@ -38,22 +38,23 @@ DEFAULT = frozenset(
 
 _LITTLE = 8
 
-# What is said of a process without a user namespace of its own, and how where the host is a user namespace itself.
+# If usernsplan itself runs in a user namespace, these sentences about "the host" are about it.
+_OURS = "the user namespace in which usernsplan runs"
 _OF_THE_HOST = {
-    "host-root": "it is root of the user namespace that this was looked at from, which is not the host's first",
-    "host-capabilities": "its capabilities count in the user namespace that this was looked at from",
-    "setuid": "with setuid it can become every uid that the user namespace has that this was looked at from",
-    "root-group": "it is in the group 0 of the user namespace that this was looked at from",
+    "host-root": f"it is root of {_OURS}, which is not the host's initial one",
+    "host-capabilities": f"its capabilities count in {_OURS}",
+    "setuid": f"with setuid it can become every uid of {_OURS}",
+    "root-group": f"it is in group 0 of {_OURS}",
 }
 
 
-_NOROOT = ", unless its securebits, which cannot be seen, say noroot"
+_NOROOT = ", unless its securebits, which cannot be seen, include noroot"
 
 
 class Sentence(NamedTuple):
-    """One thing that follows; ``code`` is for programs and stays, ``unusual`` for what people should look at.
+    """One conclusion. ``code`` is for programs and never changes.
 
-    ``capabilities`` are those that it is about.
+    ``unusual`` marks what people should look at. ``capabilities`` are those that it is about.
     """
 
     code: str
@@ -63,10 +64,11 @@ class Sentence(NamedTuple):
 
 
 class Process(NamedTuple):
-    """One process: its namespace and those around it, what is known of their ids.
+    """One process: its namespace and those around it, and what is known about their ids.
 
-    ``line`` is empty where it has the host's, None where it cannot be seen which it has. ``whose`` has an answer for
-    each of its own ids. ``initial`` tells whether the host is really one, and no user namespace itself.
+    ``line`` is empty if the process has the host's namespace, and None if that cannot be seen.
+    ``whose`` has an answer for each of its ids. ``initial`` is False if the host is itself a user
+    namespace.
     """
 
     pid: int
@@ -78,14 +80,14 @@ class Process(NamedTuple):
 
     @property
     def namespace(self) -> Namespace | None:
-        """Its own."""
+        """The namespace of the process."""
         return self.line[0] if self.line else None
 
 
 def sentences(
     status: Status, line: tuple[Namespace, ...] | None, *, initial: bool = True
 ) -> tuple[Sentence, ...]:
-    """What the state of a process means; ``line`` and ``initial`` as Process has them."""
+    """What the state of a process means. ``line`` and ``initial`` are those of Process."""
     namespace = line[0] if line else None
     root = _Root(status, namespace)
     found = [
@@ -94,7 +96,7 @@ def sentences(
         for sentence in rule(status, namespace, root)
     ]
     if line is None:
-        # With maps like the host's, its ids are the host's, whoever has the namespace.
+        # If its maps are like the host's, its ids are the host's in any namespace.
         unsure = _OF_THE_HOST if not initial else {"host-root", "host-capabilities"}
         found = [_unseen(status), *(one for one in found if one.code not in unsure)]
     elif not line and not initial:
@@ -106,16 +108,17 @@ def sentences(
 
 
 class _Root:
-    """Who is root for a process: the host id of its namespace's uid 0, None where that is not mapped."""
+    """Root for a process: the host id of its namespace's uid 0, None if that is not mapped."""
 
     def __init__(self, status: Status, namespace: Namespace | None) -> None:
         if namespace is None:
             self.uid: int | None = 0
         else:
             self.uid = namespace.mapping.uids.to_host(0) if namespace.mapping else None
-        # execve(2) looks at these two.
+        # execve(2) checks these two.
         self.is_now = self.uid is not None and self.uid in {status.uids.real, status.uids.effective}
-        # Where no gid is mapped, the kernel leaves out a file's set-user-ID bit: no file's group is.
+        # The kernel ignores a file's set-user-ID bit if the file's group is not mapped. If no gid
+        # is mapped, that is every file.
         self.by_setuid = self.uid is not None and not (
             namespace and namespace.mapping and not namespace.mapping.gids
         )
@@ -123,7 +126,7 @@ class _Root:
 
 
 def listed(names: Collection[str]) -> str:
-    """A set of capabilities in words."""
+    """A set of capabilities as text."""
     if not names:
         return "none"
     if set(names) >= set(CAPABILITIES):
@@ -131,80 +134,88 @@ def listed(names: Collection[str]) -> str:
     if set(names) == DEFAULT:
         return f"the {len(DEFAULT)} that Docker gives by default"
     missing = [name for name in CAPABILITIES if name not in names]
-    return f"all but {_named(missing)}" if _nearly_all(names) else _named(names)
+    return f"all but {', '.join(missing)}" if _nearly_all(names) else ", ".join(names)
 
 
 def _nearly_all(names: Collection[str]) -> bool:
-    """Tell whether a set is that of a root whom somebody took a little from, and not one that was given."""
+    """Tell whether this is root's full set without a few, and not a set that was granted."""
     return len(set(CAPABILITIES) - set(names)) <= _LITTLE
 
 
-def _named(names: Iterable[str]) -> str:
-    return ", ".join(names)
-
-
 def _identity(status: Status, namespace: Namespace | None, root: _Root) -> Iterator[Sentence]:
-    """user_namespaces(7): who a process is outside of its namespace."""
+    """user_namespaces(7): the identity of a process outside its namespace."""
     uid = status.uids.effective
     if namespace is None:
         if root.is_now:
-            text = "it is root of the host: no user namespace lies between"
-            yield Sentence("host-root", text)
+            yield Sentence(
+                "host-root", "it is root of the host: it has no user namespace of its own"
+            )
         return
     if 0 in {uid, status.uids.file_system} and root.uid != 0:
-        text = "it is uid 0 of the host, whatever it is called inside: files and sockets of root are its own"
-        yield Sentence("host-uid-0", text, unusual=True)
+        yield Sentence(
+            "host-uid-0",
+            "it is uid 0 of the host, under any container id: it owns root's files and sockets",
+            unusual=True,
+        )
     if namespace.mapping is None:
-        text = f"the maps of its namespace are not written: it sees every id as {OVERFLOW_ID}"
-        yield Sentence("no-map", text, unusual=True)
+        yield Sentence(
+            "no-map",
+            f"its namespace has no maps yet: it sees every id as {OVERFLOW_ID}",
+            unusual=True,
+        )
         return
     for kind in KINDS:
         if not namespace.mapping[kind]:
-            text = f"the {kind}_map of its namespace is not written: it sees every {kind} as {OVERFLOW_ID}"
-            yield Sentence(f"no-{kind}-map", text, unusual=True)
+            yield Sentence(
+                f"no-{kind}-map",
+                f"its namespace has no {kind}_map yet: it sees every {kind} as {OVERFLOW_ID}",
+                unusual=True,
+            )
     if root.uid == 0:
-        text = "root of its namespace is uid 0 of the host: files and sockets of root are its own"
-        yield Sentence("identity-root", text, unusual=True)
+        yield Sentence(
+            "identity-root",
+            "root of its namespace is uid 0 of the host: it owns root's files and sockets",
+            unusual=True,
+        )
     elif root.is_now:
         yield Sentence(
             "root-inside",
-            f"it is root in its own user namespace; to the host it is uid {uid}, and no root",
+            f"it is root in its own user namespace; on the host it is uid {uid}, not root",
         )
     uids = namespace.mapping.uids
-    for number in [
-        number
-        for number in dict.fromkeys(status.uids.all())
-        if uids and uids.to_container(number) is None
-    ]:
-        text = f"the map lacks its uid {number}: it sees itself as {OVERFLOW_ID}, and is {number} all the same"
-        yield Sentence("unmapped-uid", text, unusual=True)
+    own = dict.fromkeys(status.uids.all()) if uids else ()
+    for number in (number for number in own if uids.to_container(number) is None):
+        yield Sentence(
+            "unmapped-uid",
+            f"the map lacks its uid {number}: it is {number}, but sees {OVERFLOW_ID}",
+            unusual=True,
+        )
 
 
 def _owners(line: tuple[Namespace, ...]) -> Iterator[Sentence]:
-    """user_namespaces(7): who has every capability in a namespace, and from where."""
+    """user_namespaces(7): which host uid has every capability in a namespace, and from where."""
     owner = line[0].owner if line else None
     if owner is None:
         return
-    text = f"host uid {owner} made its namespace, and has every capability in it from the namespace around it"
+    text = f"host uid {owner} made its namespace, and has every capability in it from "
+    text += "outside" if len(line) == 1 else "the namespace around it"
     outermost = line[-1].owner
-    if len(line) == 1:
-        text = f"host uid {owner} made its namespace, and has every capability in it from outside"
-    elif outermost is not None:
-        text += f"; from the host, uid {outermost} has them, who made the outermost"
+    if len(line) > 1 and outermost is not None:
+        text += f"; host uid {outermost} made the outermost one, and has them from the host"
     yield Sentence("owner", text)
 
 
 def _unseen(status: Status) -> Sentence:
-    """What can be said where its user namespace cannot be looked at, and may be the host's."""
+    """The sentence for a user namespace that cannot be seen and may be the host's."""
     have = status.capabilities.permitted
-    text = "whether it has a user namespace of its own cannot be seen: run as root of the host"
+    text = "cannot see whether it has a user namespace of its own; run as root of the host"
     if have:
         text += f"; if it has none, its capabilities ({listed(have)}) count on the whole host"
     return Sentence("unseen-namespace", text, capabilities=have)
 
 
 def _reach(status: Status, namespace: Namespace | None, root: _Root) -> Iterator[Sentence]:
-    """capabilities(7) and user_namespaces(7): what its capabilities are good for now."""
+    """capabilities(7) and user_namespaces(7): where its capabilities count now."""
     have = status.capabilities
     now = (
         ""
@@ -213,43 +224,57 @@ def _reach(status: Status, namespace: Namespace | None, root: _Root) -> Iterator
     )
     if namespace is not None and have.permitted:
         text = (
-            f"its capabilities ({listed(have.permitted)}) count for what its own user namespace owns, and for nothing "
-            f"of the host's{now}"
+            f"its capabilities ({listed(have.permitted)}) count for what its own user namespace "
+            f"owns, but not on the host{now}"
         )
         yield Sentence("namespaced", text, capabilities=have.permitted)
     elif have.permitted:
-        text = f"its capabilities ({listed(have.permitted)}) count on the whole host{now}"
-        yield Sentence("host-capabilities", text, capabilities=have.permitted)
+        yield Sentence(
+            "host-capabilities",
+            f"its capabilities ({listed(have.permitted)}) count on the whole host{now}",
+            capabilities=have.permitted,
+        )
     elif not root.is_now:
-        yield Sentence("no-capabilities", "it has no capability now")
+        yield Sentence("no-capabilities", "it has no capabilities now")
     else:
         yield Sentence(
             "powerless-root",
-            "it is root without a capability: it has what root's uid owns, no more",
+            "it is root without capabilities: it owns root's files, and has no other power",
         )
     beyond = tuple(name for name in have.permitted if name not in DEFAULT)
     if beyond and not _nearly_all(have.permitted):
-        text = f"beyond what Docker gives by default: {listed(beyond)}"
-        yield Sentence("beyond-default", text, unusual=True, capabilities=beyond)
+        yield Sentence(
+            "beyond-default",
+            f"beyond what Docker gives by default: {listed(beyond)}",
+            unusual=True,
+            capabilities=beyond,
+        )
 
 
 def _regain(status: Status, namespace: Namespace | None, root: _Root) -> Iterator[Sentence]:
-    """capabilities(7), "Transformation of capabilities during execve()", and no_new_privs(7): what it can get back."""
+    """What it can regain.
+
+    capabilities(7), "Transformation of capabilities during execve()", and prctl(2).
+    """
     have = status.capabilities
     if status.no_new_privs:
         yield Sentence(
             "no-new-privs",
-            "no_new_privs is set: set-user-ID and set-group-ID bits and file capabilities give it and its children "
-            "nothing, and it cannot be taken back",
+            "no_new_privs is set and cannot be unset: set-user-ID and set-group-ID bits and file "
+            "capabilities give nothing to it and its children",
         )
         return
-    # Root, and whoever a setuid-root binary makes root, gets the bounding set and what is inheritable.
+    # Root, and a process that a setuid-root binary makes root, gets the bounding set and the
+    # inheritable set.
     gain = tuple(
         name for name in _ordered((*have.bounding, *have.inheritable)) if name not in have.permitted
     )
     if root.is_now and gain:
-        text = f"as root, every program that it runs has these capabilities again{_NOROOT}: {listed(gain)}"
-        yield Sentence("regain-as-root", text, capabilities=gain)
+        yield Sentence(
+            "regain-as-root",
+            f"as root, its programs have these capabilities again{_NOROOT}: {listed(gain)}",
+            capabilities=gain,
+        )
     elif gain and root.by_setuid:
         where = f"of its namespace's root (host uid {root.uid})" if namespace else "of root"
         of = " and ".join(word for word in ("bounding", "inheritable") if getattr(have, word))
@@ -260,16 +285,19 @@ def _regain(status: Status, namespace: Namespace | None, root: _Root) -> Iterato
         yield Sentence("regain-by-setuid", text, unusual=True, capabilities=gain)
     elif not root.by_setuid and (allowed := tuple(name for name in gain if name in have.bounding)):
         why = (
-            "its namespace has no root to become"
+            "its namespace has no root that it could become"
             if root.uid is None
-            else "no gid is mapped: no setuid binary works"
+            else "no gid is mapped, so no setuid binary works"
         )
-        text = f"{why}; a file's capabilities can give it {listed(allowed)}"
-        yield Sentence("regain-by-file", text, capabilities=allowed)
+        yield Sentence(
+            "regain-by-file",
+            f"{why}; a file's capabilities can give it {listed(allowed)}",
+            capabilities=allowed,
+        )
     elif not have.bounding and not root.is_now:
         text = "its bounding set is empty: no setuid binary gives it a capability"
         if namespace is None:
-            text += ", though one of root's still makes it uid 0, who owns root's files"
+            text += ", but a binary of root still makes it uid 0, the owner of root's files"
         yield Sentence("nothing-to-regain", text)
 
 
@@ -278,52 +306,65 @@ def _kept(status: Status, _namespace: Namespace | None, root: _Root) -> Iterator
     have = status.capabilities
     if have.ambient:
         text = (
-            f"ambient: {_named(have.ambient)}: every program that it runs keeps these, also with no_new_privs, unless "
-            "the program's file is set-user-ID, set-group-ID or has capabilities"
+            f"ambient: {', '.join(have.ambient)}: every program that it runs keeps these, even "
+            "with no_new_privs, unless the program's file is set-user-ID or set-group-ID or has "
+            "capabilities"
         )
         yield Sentence("ambient", text, unusual=True, capabilities=have.ambient)
     only = tuple(name for name in have.inheritable if name not in have.ambient)
     if only:
         more = (
-            "no file gives more of them than it has now"
+            "a file gives no more of them than it has now"
             if status.no_new_privs
-            else "a file that asks for them does"
+            else "a file with these capabilities does"
         )
-        text = f"inheritable: {listed(only)}: by themselves they give nothing; {more}"
-        # Root has every capability of its next program anyway.
-        yield Sentence("inheritable", text, unusual=not root.is_now, capabilities=only)
+        # A program that root runs gets them anyway.
+        yield Sentence(
+            "inheritable",
+            f"inheritable: {listed(only)}: on their own they give nothing; {more}",
+            unusual=not root.is_now,
+            capabilities=only,
+        )
 
 
 def _switches(status: Status, namespace: Namespace | None, root: _Root) -> Iterator[Sentence]:
-    """credentials(7): who it can become without any capability, and with one."""
+    """credentials(7): the uids that it can become without a capability, and with setuid."""
     uids = status.uids
     if root.is_saved:
         yield Sentence(
-            "saved-root", "its saved uid is root's: it can be root again at any time", unusual=True
+            "saved-root",
+            "its saved uid is root's: it can become root again at any time",
+            unusual=True,
         )
     elif len({uids.real, uids.effective, uids.saved}) > 1:
         others = sorted({uids.real, uids.saved} - {uids.effective})
-        text = f"it can also become uid {' or '.join(map(str, others))}: its real or saved one"
-        yield Sentence("other-uid", text, unusual=True)
+        yield Sentence(
+            "other-uid",
+            f"it can also become uid {' or '.join(map(str, others))}, its real or saved uid",
+            unusual=True,
+        )
     if uids.file_system != uids.effective:
-        text = f"it opens files as uid {uids.file_system}, and not as its effective uid {uids.effective}"
-        yield Sentence("file-system-uid", text, unusual=True)
+        yield Sentence(
+            "file-system-uid",
+            f"it opens files as uid {uids.file_system}, not its effective uid {uids.effective}",
+            unusual=True,
+        )
     if "setuid" in status.capabilities.effective:
-        whom = "of the host" if namespace is None else "that its map has"
+        where = "of the host" if namespace is None else "in its map"
         mapping = namespace.mapping if namespace else None
         has_root = mapping is not None and mapping.uids.to_container(0) is not None
-        among = ", uid 0 of the host among them" if has_root else ""
+        root_too = ", including uid 0 of the host" if has_root else ""
         yield Sentence(
-            "setuid", f"with setuid it can become every uid {whom}{among}", unusual=has_root
+            "setuid", f"with setuid it can become every uid {where}{root_too}", unusual=has_root
         )
 
 
 def _groups(status: Status, namespace: Namespace | None, _root: _Root) -> Iterator[Sentence]:
-    """user_namespaces(7): file permissions go by the host's groups, whatever a process sees of them."""
+    """user_namespaces(7): file permissions use the host groups, not those that a process sees."""
     mapping = namespace.mapping if namespace else None
     if namespace is None:
         if 0 in {*status.groups, status.gids.effective} and 0 not in status.uids.all():
-            yield Sentence("root-group", "it is in the group 0, root's, of the host", unusual=True)
+            yield Sentence("root-group", "it is in group 0 of the host, root's group", unusual=True)
     elif mapping is not None:
         lost = [
             g
@@ -332,8 +373,8 @@ def _groups(status: Status, namespace: Namespace | None, _root: _Root) -> Iterat
         ]
         if lost:
             text = (
-                f"it is in host groups that its map lacks ({_few(lost)}): it sees them as {OVERFLOW_ID}, and opens "
-                "what they may open"
+                f"it is in host groups that its map lacks ({_few(lost)}): it sees them as "
+                f"{OVERFLOW_ID}, but can open what they can open"
             )
             yield Sentence("unmapped-group", text, unusual=True)
 
@@ -341,20 +382,16 @@ def _groups(status: Status, namespace: Namespace | None, _root: _Root) -> Iterat
 def _seccomp(status: Status, _namespace: Namespace | None, _root: _Root) -> Iterator[Sentence]:
     """seccomp(2)."""
     if status.seccomp == 0:
-        yield Sentence(
-            "no-seccomp", "no seccomp filter: every system call of the kernel is open to it"
-        )
+        yield Sentence("no-seccomp", "it has no seccomp filter: it can call every system call")
     elif status.seccomp == 1:
         yield Sentence(
-            "strict-seccomp",
-            "seccomp is strict: read, write, _exit and sigreturn are all it may call",
+            "strict-seccomp", "seccomp is strict: it can call only read, write, _exit and sigreturn"
         )
     elif status.seccomp is not None:
         number = "" if status.filters is None else f"{status.filters} "
-        word = "filters say" if status.filters != 1 else "filter says"
+        filters = "filter limits" if status.filters == 1 else "filters limit"
         yield Sentence(
-            "seccomp",
-            f"{number}seccomp {word} which system calls it may make; which, cannot be seen",
+            "seccomp", f"{number}seccomp {filters} its system calls; which ones cannot be seen"
         )
 
 

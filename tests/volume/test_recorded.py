@@ -256,7 +256,7 @@ def test_what_lies_deeper_is_found_with_volumes(host: Host) -> None:
     os.chown(host.volume / "sub/odd\n", start, 33)
     assert codes(host, status=0) == []
     [finding] = told(host, "check", "--select", "USN07", "--volumes", status=1)["findings"]
-    assert finding["message"].startswith("2 files belong to ids that 'web' does not have (")
+    assert finding["message"].startswith("2 files have ids that 'web' lacks (")
     for word in ("uid 0", "gid 33", f"{host.volume}/sub/deep", "odd\\n'"):
         assert word in finding["message"]
     assert (

@@ -64,31 +64,33 @@ def release(request: ReleaseRequest, root: str = "/", command: str = "") -> Plan
 
 def preview(layout: Layout, ledger: Ledger, decide: Callable[[HostState], Plan]) -> Plan:
     """The plan that would be carried out now. Writes nothing and takes no lock."""
-
-    def attempt() -> Plan:
-        with foreseen(layout, ledger) as (state, notes):
-            plan = decide(state)
-        return replace(plan, findings=(*notes, *plan.findings))
-
-    return twice(attempt)
+    plan, notes = foreseen(layout, ledger, decide)
+    return replace(plan, findings=(*notes, *plan.findings))
 
 
-@contextmanager
-def foreseen(layout: Layout, ledger: Ledger) -> Iterator[tuple[HostState, tuple[Finding, ...]]]:
-    """The host as it will be after the repair of an interrupted command, and a finding about that.
+def foreseen(
+    layout: Layout, ledger: Ledger, decide: Callable[[HostState], T]
+) -> tuple[T, tuple[Finding, ...]]:
+    """Decide on the host as it will be after the repair of an interrupted command.
 
-    Errors that are raised inside get the same note.
+    Returns the decision, and a finding about that repair; errors get the same note.
     """
+    return twice(partial(_foreseen, layout, ledger, decide))
+
+
+def _foreseen(
+    layout: Layout, ledger: Ledger, decide: Callable[[HostState], T]
+) -> tuple[T, tuple[Finding, ...]]:
     state = read.looked_at(read.state(layout, ledger.state))
     intent = ledger.pending() if state.ledger.interrupted else None
     if intent is None:
-        yield state, ()
-        return
+        return decide(state), ()
+
     message = (
         f"{_interrupted(intent)}, or is still running; it is repaired before anything else is done"
     )
     try:
-        yield as_mended(state, intent), (advise("USN114", message),)
+        return decide(as_mended(state, intent)), (advise("USN114", message),)
     except UsernsplanError as error:
         error.notes = (message,)
         raise

@@ -141,8 +141,9 @@ def allocating(plan: PlanFile, *, replace_remap: bool) -> Callable[[HostState], 
 
 def preview(layout: Layout, ledger: Ledger, plan: PlanFile) -> PlanDiff:
     """What the plan file changes now. Raises HostChangedError if a saved plan showed something else."""
-    with apply.foreseen(layout, ledger) as (state, notes):
-        desired = make_desired(state, plan.spec, prune=plan.prune)
+    desired, notes = apply.foreseen(
+        layout, ledger, lambda state: make_desired(state, plan.spec, prune=plan.prune)
+    )
     if plan.seen and plan.seen != fingerprint(desired):
         raise changed()
     return replace(

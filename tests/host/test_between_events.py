@@ -6,20 +6,33 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from usernsplan import AllocateRequest, PerContainer, allocate
+import pytest
+
+from usernsplan import AllocateRequest, PerContainer, Plan, allocate, apply, make_plan
 from usernsplan.host import read
+from usernsplan.host.files import layout_at
+from usernsplan.ledger import open_ledger
 from usernsplan.model import HostState, LedgerState
 
 if TYPE_CHECKING:
-    import pytest
-
     from usernsplan.layout import Layout
 
 LINE = "usernsplan-web:524288:65536\n"
 
 
+def preview(root: Path) -> Plan:
+    layout = layout_at(str(root))
+    request = AllocateRequest(("web",), PerContainer())
+    return apply.preview(layout, open_ledger(layout), lambda state: make_plan(state, request))
+
+
+def carry_out(root: Path) -> Plan:
+    return allocate(AllocateRequest(("web",), PerContainer()), root=str(root))
+
+
+@pytest.mark.parametrize("act", [preview, carry_out])
 def test_lines_of_a_run_that_was_put_back_meanwhile_are_not_taken_for_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    act: Callable[[Path], Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "etc").mkdir()
     files = [tmp_path / "etc" / name for name in ("subuid", "subgid")]
@@ -42,6 +55,6 @@ def test_lines_of_a_run_that_was_put_back_meanwhile_are_not_taken_for_others(
         )
 
     monkeypatch.setattr(read, "state", torn)
-    plan = allocate(AllocateRequest(("web",), PerContainer()), root=str(tmp_path))
+    plan = act(tmp_path)
     assert [str(ids) for ids in plan.allocations[0].mapping.uids.host_ranges()] == ["589824-655359"]
     assert len(reads) > 2

@@ -12,7 +12,7 @@ import pytest
 from tests.command import needs_root
 from usernsplan import IdMap, Mapping
 from usernsplan.volume import targets, walk
-from usernsplan.volume.carry import Rules, UndoPreviewRules, UndoRules
+from usernsplan.volume.carry import Rules
 from usernsplan.volume.look import Foreseeing, Looker
 from usernsplan.volume.passes import Leg, Pass
 
@@ -89,11 +89,11 @@ def test_a_note_is_carried_out_and_back_and_only_what_is_meant(volume: walk.Open
     assert there.carry(note)
     assert there.done.changed == 1
     assert owned(volume, 100033)
-    counting = UndoPreviewRules(BACK).carrier([volume])
+    counting = Rules(BACK, preview=True).carrier([volume])
     assert counting.carry(note)
     assert (counting.done.changed, counting.done.failed) == (2, [])
     assert owned(volume, 100033)
-    back = UndoRules(BACK).carrier([volume])
+    back = Rules(BACK).carrier([volume])
     assert back.carry(note)
     assert (back.done.changed, back.done.failed) == (2, [])
     assert owned(volume, 33)
@@ -156,7 +156,7 @@ def test_on_the_way_back_what_had_power_is_named_and_does_without(volume: walk.O
     there.carry(note)
     assert os.lstat(f"{volume.path}/a").st_mode & 0o7777 == 0o755
     assert [one.name for one in there.done.lacking] == ["a"]
-    back = UndoRules(BACK).carrier([volume])
+    back = Rules(BACK).carrier([volume])
     back.carry(note)
     assert back.done.failed == []
     assert [(one.parts, one.name, one.whole.owner, one.changed) for one in back.done.lacking] == [

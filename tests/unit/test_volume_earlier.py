@@ -234,7 +234,7 @@ def test_a_run_is_gone_on_with_only_as_it_was_seen(layout: Layout) -> None:
     log = resume(layout, seen)
     log.set(leg=Leg.FROM_STAGING)
     log.close()
-    with pytest.raises(HostChangedError, match="gone on"):
+    with pytest.raises(HostChangedError, match="another process resumed run"):
         resume(layout, seen)
     resume(layout, run(layout, name)).close()
 

@@ -359,8 +359,7 @@ def test_a_run_is_at_work_as_long_as_one_of_its_workers_is(layout: Layout, tmp_p
 def test_whoever_begins_waits_for_another_who_is_beginning(layout: Layout, tmp_path: Path) -> None:
     (tmp_path / "etc").mkdir()
     made(layout, "z", "/mnt", state=UNDONE)
-    held = journal._locked(f"{tmp_path}{RUNS}/lock", "shown")
-    assert held
+    held = journal._lock(layout)
     command = [sys.executable, "-c", _OTHER, str(tmp_path), "/srv/vol", "alone"]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

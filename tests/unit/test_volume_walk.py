@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -211,7 +210,7 @@ def test_a_mount_over_another_hides_it() -> None:
 def opened(
     path: Path, *, has_openat2: bool = True, cross_mounts: bool = False
 ) -> Iterator[OpenVolume]:
-    of = replace(walk.volume(str(path), cross_mounts=cross_mounts), has_openat2=has_openat2)
+    of = walk.volume(str(path), cross_mounts=cross_mounts)._replace(has_openat2=has_openat2)
     try:
         yield of
     finally:
@@ -421,7 +420,7 @@ def test_where_the_kernel_has_no_openat2_everything_is_opened_part_by_part(
 def test_without_openat2_a_mount_is_known_from_mountinfo(tree: Path, cross_mounts: bool) -> None:
     mounts = Mounts({("a",): frozenset({"b"})})
     with opened(tree, has_openat2=False) as real:
-        of = replace(real, mounts=mounts, cross_mounts=cross_mounts)
+        of = real._replace(mounts=mounts, cross_mounts=cross_mounts)
         os.close(folder(of, ("a",)))
         for parts in (("a", "b"), ("a", "b", "c")):
             if cross_mounts:
@@ -437,7 +436,7 @@ def test_a_place_is_shown_by_its_path() -> None:
     assert [of.shown(()), of.shown((), "f"), of.shown(("a", "b")), of.shown(("a",), "f")] == [
         *("/srv/vol", "/srv/vol/f", "/srv/vol/a/b", "/srv/vol/a/f")
     ]
-    slash = replace(of, path="/")
+    slash = of._replace(path="/")
     assert [slash.shown(()), slash.shown((), "f"), slash.shown(("a",))] == ["/", "/f", "/a"]
 
 

@@ -14,7 +14,7 @@ import subprocess
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -347,7 +347,9 @@ def half_way(
         while run.living():
             if (now := log.read_text(errors="replace").count("--- stopped by SIGSTOP")) > known:
                 known = now
-                os.killpg(run.pid, signal.SIGCONT)
+                # It may have ended since it was last looked at.
+                with suppress(ProcessLookupError):
+                    os.killpg(run.pid, signal.SIGCONT)
             time.sleep(0.005)
 
     return trace(

@@ -102,13 +102,13 @@ def test_a_run_that_nobody_can_read_stays(host: Host, raw: str) -> None:
     place.write_text(raw)
     os.utime(place, (1, 1))
     os.utime(place.parent, (1, 1))
-    assert "cannot be understood" in pruned(host)["kept"][0]["reason"]
+    assert "cannot be read" in pruned(host)["kept"][0]["reason"]
     assert host.run_names() == [run]
 
 
 def test_a_run_of_an_unknown_method_stays(host: Host) -> None:
     run = ended(host, days=400, method="idmap")
-    assert "does not know how it gave" in pruned(host)["kept"][0]["reason"]
+    assert "does not know its method, 'idmap'" in pruned(host)["kept"][0]["reason"]
     assert host.run_names() == [run]
 
 

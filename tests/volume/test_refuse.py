@@ -462,7 +462,7 @@ def test_mounts_inside_are_entered_where_one_says_so(mounts: Host) -> None:
     before = snapshot(mounts.volume)
     report = mounts.fix("--mode", "shift", "--cross-mounts")
     assert {place["reason"].partition(", ")[2] for place in report["skipped"]} <= {
-        "and what it shows is met under another name"
+        "and its content is met under another name"
     }
     assert differences(snapshot(mounts.volume), expected(before, shift(start))) == []
     undone = mounts.undo(report["run"], status=3)

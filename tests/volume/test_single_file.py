@@ -195,7 +195,7 @@ def test_a_file_is_as_dangerous_as_what_it_lies_in(web: Host, name: str) -> None
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
     (web.root / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\n")
-    assert "say --protected" in web.refusal(*SHIFT, status=9, path=path)
+    assert "add --protected" in web.refusal(*SHIFT, status=9, path=path)
 
 
 def test_another_file_of_the_name_is_not_taken_back(web: Host) -> None:
@@ -289,7 +289,7 @@ def test_a_mounted_file_is_discovered_and_sockets_and_the_systems_files_are_left
     )
     assert found.request.paths == (str(tmp_path / "file"), str(tmp_path / "folder"))
     assert found.notes == (
-        f"{tmp_path / 'pipe'} is no folder or file: left as it is",
+        f"{tmp_path / 'pipe'} is not a folder or file: left as it is",
         "/etc/hosts is a file of the system: left as it is",
     )
 

@@ -1,7 +1,7 @@
-"""Carrying notes of the journal out, forward or back, over the same parts.
+"""Carry out the notes of the journal, folder by folder, forward or back.
 
-A ``Carrier`` does only what a Folder of the journal and a Pass say, and leaves alone whatever is not as noted. It stands
-in the folder while it works: names are looked up there and nowhere else.
+A ``Carrier`` changes only what the journal notes, and only if it is still as noted. It works with
+the noted folder as its current directory, so that names are resolved in that folder alone.
 """
 
 from __future__ import annotations
@@ -9,10 +9,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from abc import ABC, abstractmethod
 from contextlib import nullcontext
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
 
 from usernsplan.volume import mounted, power, special, syscalls, walk
 from usernsplan.volume.folder import (
@@ -32,7 +31,6 @@ from usernsplan.volume.special import (
     IgnoredError,
     MeanwhileError,
     Special,
-    SpecialResult,
 )
 
 if TYPE_CHECKING:
@@ -41,35 +39,49 @@ if TYPE_CHECKING:
     from usernsplan.volume.logs import Folder, Links
     from usernsplan.volume.targets import Owner
 
-# So many entries of a folder are tried, to see whether its file system takes owners.
+# How many entries of a folder are tried at most, to see whether its file system keeps owners.
 _TRIES = 100
-# What failed where a folder could not be read: all that is in it.
+# The name under which all entries of a folder fail if the folder cannot be read.
 _CONTENT = "."
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """How to carry notes out, here forward.
+class Rules(NamedTuple):
+    """How to carry out notes; forward, or back if that is where the pass goes.
 
-    ``pass_`` says which pass this is; ``outside`` are linked inodes that are left alone. ``devices``: the number that
-    a device had when the notes were made, and has now; a reboot may change it. ``seen_before``: see step; ``renewed``:
-    see Care; ``only``: nothing but these paths.
+    ``pass_`` is the pass to make. ``outside`` are linked inodes (device, inode) to leave alone.
+    ``devices`` maps the number that a device had when the notes were made to the number that it
+    has now, because a reboot may change it. ``seen_before``: see step. ``renewed``: see Care.
+    ``only`` restricts the pass to these paths.
+
+    The others are for undo, with times in ns since the epoch. ``end`` is when the run ended, if it
+    did; what was made or changed later is reported and left alone. ``until`` is when the last of
+    the later runs was undone: until then, changes may be theirs. ``also_changed``: undo also what
+    was moved or changed after the run. ``preview``: count, and change nothing.
     """
 
     pass_: Pass
     seen_before: int = 0
-    devices: Mapping[int, int] = field(default_factory=dict)
+    devices: Mapping[int, int] = {}
     outside: frozenset[tuple[int, int]] = frozenset()
-    renewed: Mapping[tuple[int, int], int] = field(default_factory=dict)
+    renewed: Mapping[tuple[int, int], int] = {}
     only: frozenset[str] | None = None
+    end: int | None = None
+    until: int | None = None
+    also_changed: bool = False
+    preview: bool = False
 
     def carrier(self, volumes: Sequence[walk.OpenVolume], links: Links | None = None) -> Carrier:
-        """What carries notes out by these rules."""
-        return Forward(volumes, self, links)
+        """The carrier that follows these rules."""
+        if self.pass_.leg != Leg.BACK:
+            return Forward(volumes, self, links)
+        return Undo(volumes, self, links)
 
 
-class Carrier(ABC):
-    """Carries notes out, by the rules; ``links`` keeps workers from changing an inode with several names at once."""
+class Carrier:
+    """Carry out notes by the rules.
+
+    ``links`` keeps two workers from changing the same inode, under two names, at the same time.
+    """
 
     def __init__(
         self, volumes: Sequence[walk.OpenVolume], rules: Rules, links: Links | None = None
@@ -78,10 +90,15 @@ class Carrier(ABC):
         self._volumes = volumes
         self._rules = rules
         self._pass = rules.pass_
+        # Every group of entries asks for these, and a volume has few owners.
+        self._owners = cache(rules.pass_.owners)
         self._links = links
 
     def carry(self, note: Folder) -> bool:
-        """Carry one folder's note out; False where something in it was not as noted and is to be looked at again."""
+        """Carry out the note of one folder; False if a part of it was not as noted.
+
+        Such a folder needs another look.
+        """
         volume = self._volumes[note.volume]
         if volume.top < 0:
             return True
@@ -105,22 +122,26 @@ class Carrier(ABC):
             os.close(pinned)
 
     def itself(self, note: Folder, pinned: int) -> bool:
-        """Change the folder itself, in which this process stands: after what is in it."""
+        """Change the folder itself, the current one. Its content comes first.
+
+        False if the folder was not as noted.
+        """
         volume = self._volumes[note.volume]
         for entry in note.special:
             if entry.name == ".":
                 return self._special(volume, note, entry)
-        if note.own is None or not self._is_meant(volume, note, "."):
+        if note.own is None or not self._is_selected(volume, note, "."):
             return True
 
-        olds, new = self._pass.owners(note.own)
+        olds, new = self._owners(note.own)
         now = os.fstat(pinned)[4:6]
         if now not in {*olds, new}:
             self._not_as_noted(volume, note, "", f"its owner is {now[0]}:{now[1]} now")
             return False
         if now != new:
             try:
-                self._give(pinned, new)
+                if not self._rules.preview:
+                    os.fchown(pinned, *new)
             except OSError as error:
                 self._failed(volume, note, "", reason(error, "."))
                 return True
@@ -128,26 +149,16 @@ class Carrier(ABC):
         self._right(volume, note, [""])
         return True
 
-    @abstractmethod
     def _not_as_noted(self, volume: walk.OpenVolume, note: Folder, name: str, why: str) -> None:
-        """What was noted is not there, or is another one: it was left as it is."""
+        """Handle an entry that was left alone because it is gone or not as noted.
 
-    def _step(self, pinned: int, names: list[str], options: StepOptions) -> FolderListing:
-        """Give plain entries their new owner: see step."""
-        return step(pinned, names, options)
+        Forward nothing is reported, because another look follows.
+        """
 
     def _options(self, olds: tuple[Owner, ...], new: Owner, pinning: int) -> StepOptions:
-        # Where nothing is staged, an owner may stand among the old ones twice.
-        owners = tuple(dict.fromkeys(olds, new).items())
+        # Without staging, the same owner may be among the old ones twice.
+        owners = () if self._rules.preview else tuple(dict.fromkeys(olds, new).items())
         return StepOptions(owners, self._rules.seen_before, pinning)
-
-    def _give(self, pinned: int, owner: Owner) -> None:
-        """Give a folder its owner."""
-        os.fchown(pinned, *owner)
-
-    def _change(self, entry: Special, change: Change, care: Care) -> SpecialResult:
-        """Change an entry that needs care."""
-        return special.carry(entry, change, care)
 
     def _carry(self, volume: walk.OpenVolume, note: Folder, pinned: int) -> bool:
         seen = os.fstat(pinned)
@@ -156,18 +167,21 @@ class Carrier(ABC):
             return self._lost(volume, note, "another folder has its name now")
 
         os.fchdir(pinned)
-        # Where nobody but root may rename, and nothing is mounted, a name stays that of the inode that was looked at.
+        # If only root may rename entries and nothing is mounted, each name keeps its inode.
         alone = seen.st_uid == 0 and not seen.st_mode & 0o022 and not volume.mounts.names
         pinning = BY_NAME if alone else volume.pinning
+
         as_noted = True
         for first, names, _ in self._groups(volume, note, pinned, seen):
-            olds, new = self._pass.owners(first)
-            found = self._step(pinned, names, self._options(olds, new, pinning))
+            olds, new = self._owners(first)
+            found = step(pinned, names, self._options(olds, new, pinning))
             as_noted &= self._is_as_noted(volume, note, found, olds, new)
         for entry in note.special:
             as_noted &= entry.name == "." or self._special(volume, note, entry)
+
         if note.parts:
             return self.itself(note, pinned) and as_noted
+        # The top tells that a volume is right, so it changes last, when all workers are done.
         self.done.tops.append(note)
         return as_noted
 
@@ -180,9 +194,9 @@ class Carrier(ABC):
     def _groups(
         self, volume: walk.OpenVolume, note: Folder, pinned: int, seen: os.stat_result
     ) -> Iterator[tuple[Owner, list[str], bool]]:
-        """The plain entries by the owner that they once had; True where the journal names them."""
+        """The plain entries by their owner before the run; True if the journal names them."""
         for first, names in note.others:
-            yield first, self._meant(volume, note, names), True
+            yield first, self._selected(volume, note, names), True
         if note.common is None:
             return
 
@@ -190,7 +204,7 @@ class Carrier(ABC):
         for batch in walk.names(pinned, seen.st_size, volume.only):
             names, _ = mounted.without(volume, note.parts, batch)
             names = [name for name in names if name not in listed] if listed else names
-            yield note.common, self._meant(volume, note, names), False
+            yield note.common, self._selected(volume, note, names), False
 
     def _is_as_noted(
         self,
@@ -200,12 +214,13 @@ class Carrier(ABC):
         olds: tuple[Owner, ...],
         new: Owner,
     ) -> bool:
-        """Count what became of plain entries; tell whether they were what the journal says, and nothing else."""
+        """Count the plain entries that changed; tell whether all were as noted."""
         for old in {*olds, new}:
             self._right(volume, note, found.plain.get(old, ()))
         self.done.changed += sum(len(found.plain.get(old, ())) for old in {*olds} - {new})
         for name, why in found.reasons():
             self._failed(volume, note, name, why)
+
         strange = any(
             self._pass.wanted(owner) != owner for owner in found.plain if owner not in {*olds, new}
         )
@@ -214,14 +229,15 @@ class Carrier(ABC):
     def _special(self, volume: walk.OpenVolume, note: Folder, entry: Special) -> bool:
         place = "" if entry.name == "." else entry.name
         is_outside = entry.linked and (entry.device, entry.inode) in self._rules.outside
-        if is_outside or not self._is_meant(volume, note, entry.name):
+        if is_outside or not self._is_selected(volume, note, entry.name):
             return True
 
         change = self._change_of(entry.form)
         care = Care(volume.pin, self._rules.renewed)
+        carry = special.foretell if self._rules.preview else special.carry
         try:
             with self._links.alone() if entry.linked and self._links else nullcontext():
-                result = self._change(entry, change, care)
+                result = carry(entry, change, care)
         except (FileNotFoundError, MeanwhileError) as error:
             why = str(error) if isinstance(error, MeanwhileError) else "it is gone"
             self._not_as_noted(volume, note, place, why)
@@ -247,7 +263,7 @@ class Carrier(ABC):
         return True
 
     def _change_of(self, first: Form) -> Change:
-        olds, _ = self._pass.owners(first.owner)
+        olds, _ = self._owners(first.owner)
         old, new = self._pass.forms(first)
         whole = new if self._pass.leg == Leg.TO_STAGING else self._pass.whole(first)
         return Change(olds, old, new, whole, back=self._pass.leg == Leg.BACK)
@@ -259,19 +275,19 @@ class Carrier(ABC):
             self.done.changed += 1
             self.done.kinds.update(kinds_of(entry))
 
-    def _meant(self, volume: walk.OpenVolume, note: Folder, names: list[str]) -> list[str]:
+    def _selected(self, volume: walk.OpenVolume, note: Folder, names: list[str]) -> list[str]:
         if self._rules.only is None:
             return names
-        return [name for name in names if self._is_meant(volume, note, name)]
+        return [name for name in names if self._is_selected(volume, note, name)]
 
-    def _is_meant(self, volume: walk.OpenVolume, note: Folder, name: str) -> bool:
-        """Tell whether an entry is among those that are to be tried again, where only some are."""
+    def _is_selected(self, volume: walk.OpenVolume, note: Folder, name: str) -> bool:
+        """Tell whether this pass includes an entry: all, or ``only`` some."""
         only = self._rules.only
         names = ("" if name == "." else name, _CONTENT)
         return only is None or any(volume.shown(note.parts, one) in only for one in names)
 
     def _right(self, volume: walk.OpenVolume, note: Folder, names: Iterable[str]) -> None:
-        """Of what is tried again, note that these entries are right now."""
+        """Note that these entries are right now, if the pass is limited to some."""
         if self._rules.only is not None:
             self.done.carried |= {volume.shown(note.parts, name) for name in names}
 
@@ -280,12 +296,13 @@ class Carrier(ABC):
 
 
 class Forward(Carrier):
-    """Carries notes out. What is not as noted is left for another look, which finds what is there instead."""
+    """Carry out notes. What is not as noted waits for another look, which finds what is there."""
 
     def prove(self, note: Folder, *, own: bool) -> bool:
-        """Change one entry of a folder, or with ``own`` the folder itself, and tell whether it has its new owner.
+        """Change one entry of a folder, or with ``own`` the folder; tell whether its owner is new.
 
-        ``done.ignored`` names it where it was changed and has not; else nothing was met that could be changed.
+        If the file system ignored the change, ``done.ignored`` is the path. False without such a
+        path: nothing could be changed.
         """
         volume = self._volumes[note.volume]
         try:
@@ -301,7 +318,7 @@ class Forward(Carrier):
                 self._took_itself(note, pinned) if own else self._took(volume, note, pinned, seen)
             )
         except OSError:
-            return False  # the passes meet it again, and name it
+            return False  # a pass meets the folder again and reports the error
         finally:
             os.close(pinned)
 
@@ -317,8 +334,8 @@ class Forward(Carrier):
             plain += [(note.common, name) for name in names if name not in listed]
 
         for first, name in plain[:_TRIES]:
-            olds, new = self._pass.owners(first)
-            found = self._step(pinned, [name], self._options(olds, new, volume.pinning))
+            olds, new = self._owners(first)
+            found = step(pinned, [name], self._options(olds, new, volume.pinning))
             if any(name in found.plain.get(old, ()) for old in {*olds} - {new}):
                 self.done.changed += 1
                 return self._is_now(volume, note, name, new)
@@ -337,56 +354,20 @@ class Forward(Carrier):
         if self.done.ignored or self.done.changed == before:
             return False
         return note.own is None or self._is_now(
-            self._volumes[note.volume], note, ".", self._pass.owners(note.own)[1]
+            self._volumes[note.volume], note, ".", self._owners(note.own)[1]
         )
 
     def _is_now(self, volume: walk.OpenVolume, note: Folder, name: str, owner: Owner) -> bool:
-        """Tell whether an entry of the current folder has this owner, which it was given."""
+        """Tell whether an entry of the current folder kept the owner that it was given."""
         if os.lstat(name)[4:6] == owner:
             return True
         self.done.ignored = volume.shown(note.parts, "" if name == "." else name)
         self.done.changed -= 1
         return False
 
-    def _not_as_noted(self, volume: walk.OpenVolume, note: Folder, name: str, why: str) -> None:
-        """Nothing is said of it: see above."""
-
-
-@dataclass(frozen=True, slots=True)
-class UndoRules(Rules):
-    """How to take a run back. Times in ns since the epoch.
-
-    ``end``, of a run that came to its end: what was made or changed after it is named and left. ``until``: later runs,
-    taken back since, have changed it as well. ``also_changed``: take back also what was moved or changed since.
-    """
-
-    end: int | None = None
-    until: int | None = None
-    also_changed: bool = False
-
-    def carrier(self, volumes: Sequence[walk.OpenVolume], links: Links | None = None) -> Undo:
-        """See Rules."""
-        return Undo(volumes, self, links)
-
-
-@dataclass(frozen=True, slots=True)
-class UndoPreviewRules(UndoRules):
-    """How to count what taking a run back would change."""
-
-    def carrier(self, volumes: Sequence[walk.OpenVolume], links: Links | None = None) -> Undo:
-        """See Rules."""
-        return UndoPreview(volumes, self, links)
-
 
 class Undo(Carrier):
-    """Takes a run back, as far as everything is still as the run left it; the rest has failed, each with the reason."""
-
-    def __init__(
-        self, volumes: Sequence[walk.OpenVolume], rules: UndoRules, links: Links | None = None
-    ) -> None:
-        super().__init__(volumes, rules, links)
-        self._end, self._also_changed = rules.end, rules.also_changed
-        self._until = rules.until or rules.end
+    """Undo a run where entries still are as it left them; the others fail, each with its reason."""
 
     def _groups(
         self, volume: walk.OpenVolume, note: Folder, pinned: int, seen: os.stat_result
@@ -397,8 +378,9 @@ class Undo(Carrier):
     def _unchanged(
         self, volume: walk.OpenVolume, note: Folder, names: list[str], first: Owner, *, listed: bool
     ) -> list[str]:
-        """The names whose inodes are those of the run, and still have the owner that it gave them."""
-        olds, new = self._pass.owners(first)
+        """The names whose inodes the run met and that still have the owner that it gave them."""
+        olds, new = self._owners(first)
+        until = self._rules.until or self._rules.end
         kept = []
         for name in names:
             try:
@@ -410,12 +392,12 @@ class Undo(Carrier):
             if stat.S_ISDIR(now.st_mode) or now[4:6] == new:
                 continue
 
-            later = self._until is not None and now.st_ctime_ns > self._until
+            later = until is not None and now.st_ctime_ns > until
             why = self._why_left(name, now, olds, later=later, listed=listed)
             if not why:
                 kept.append(name)
-            # What was no concern of the run is none now.
-            elif listed or later or self._end is None:
+            # An entry that the run did not change is not reported.
+            elif listed or later or self._rules.end is None:
                 self._failed(volume, note, name, why)
         return kept
 
@@ -428,35 +410,27 @@ class Undo(Carrier):
         later: bool,
         listed: bool,
     ) -> str:
-        """Why a plain entry is left as it is; "" where it is as the run left it. ``later``: it was changed after it."""
+        """Why undo leaves a plain entry alone; "" if it is as the run left it.
+
+        ``later``: its ctime is after the run.
+        """
         if now[4:6] not in olds:
             return f"its owner is {now.st_uid}:{now.st_gid} now"
-        end, until = self._end, self._until or 0
+        end, until = self._rules.end, self._rules.until or self._rules.end or 0
         if end and now.st_ctime_ns > end and (syscalls.born_ns(name) or 0) > end:
-            return "it was made since"
-        if later and not listed and now.st_mtime_ns <= until and not self._also_changed:
-            # Not written to: then it was renamed, perhaps from another owner's folder, or its mode changed.
-            return "it was moved or changed since; only --also-changed takes it back"
+            return "it was made after the run"
+
+        if later and not listed and now.st_mtime_ns <= until and not self._rules.also_changed:
+            # The ctime moved and the mtime did not: it was not written to. Its mode changed, or it
+            # was renamed, perhaps from another owner's folder.
+            return "it was moved or changed after the run; --also-changed undoes it"
         if (
             now.st_nlink > 1
             or now.st_mode & power.SETID
             or (not stat.S_ISLNK(now.st_mode) and has_attributes(name))
         ):
-            return "it has got a link, a setuid bit, an ACL or a capability since"
+            return "it gained a link, a setuid bit, an ACL or a capability after the run"
         return ""
 
     def _not_as_noted(self, volume: walk.OpenVolume, note: Folder, name: str, why: str) -> None:
         self._failed(volume, note, name, why)
-
-
-class UndoPreview(Undo):
-    """Counts what would be taken back, and changes nothing."""
-
-    def _step(self, pinned: int, names: list[str], options: StepOptions) -> FolderListing:
-        return step(pinned, names, options._replace(owners=()))
-
-    def _give(self, pinned: int, owner: Owner) -> None:
-        """Not now."""
-
-    def _change(self, entry: Special, change: Change, care: Care) -> SpecialResult:
-        return special.foretell(entry, change, care)

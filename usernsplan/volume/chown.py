@@ -29,7 +29,7 @@ from usernsplan.volume import (
     targets,
     walk,
 )
-from usernsplan.volume.carry import Rules, UndoPreviewRules, UndoRules
+from usernsplan.volume.carry import Rules
 from usernsplan.volume.crew import Crew
 from usernsplan.volume.method import NotTakenError
 from usernsplan.volume.passes import Leg
@@ -175,15 +175,15 @@ class Chown:
 
     def undo(self, log: journal.Journal, *, also_changed: bool = False) -> bool:
         """Apply the journal backwards: owners, modes, ACLs and capabilities."""
-        rules = UndoRules(**self._undo_rules(log.state, also_changed=also_changed))
+        rules = self._undo_rules(log.state, also_changed=also_changed)
         done = self._back(log, rules, log)
         self._settle(log.state)
         return not any(part.half for part in done)
 
     def describe_undo(self, log: journal.Journal, *, also_changed: bool) -> None:
         """Count what ``undo`` would change."""
-        rules = UndoPreviewRules(**self._undo_rules(log.state, also_changed=also_changed))
-        self._back(log, rules, None)
+        rules = self._undo_rules(log.state, also_changed=also_changed)
+        self._back(log, rules._replace(preview=True), None)
 
     def _look(self, state: RunState, log: journal.Journal | None) -> None:
         self._job.watch.begin("Looking", None)
@@ -255,11 +255,11 @@ class Chown:
         """One pass forward, a second look at what was not as recorded, and the tops last."""
         retried = log.state.retried
         only = None if retried is None else frozenset(map(self._job.layout.place, retried))
-        rules = Rules(**self._shared(log.state, leg), only=only)
+        rules = self._shared_rules(log.state, leg)._replace(only=only)
         done = self._carry(log, rules, log)
         # The run before may have moved the retried entries, so only the records tell their old ids.
         if retried is None:
-            late = replace(rules, seen_before=0)
+            late = rules._replace(seen_before=0)
             deep = any(part.lost for part in done)
             orders = [
                 Late(
@@ -277,7 +277,7 @@ class Chown:
         return self._with_tops(done, rules, log)
 
     def _back(
-        self, log: journal.Journal, rules: UndoRules, writing: journal.Journal | None
+        self, log: journal.Journal, rules: Rules, writing: journal.Journal | None
     ) -> list[Done]:
         """The pass back, and power for proved content. ``writing`` is None for a preview."""
         self._job.watch.begin(f"Undoing run {log.state.run}", None)
@@ -316,25 +316,24 @@ class Chown:
         logs = log.logs("folders", "late")
         return [tuple(logs[number :: self._crew.jobs]) for number in range(self._crew.jobs)]
 
-    def _shared(self, state: RunState, leg: Leg) -> dict[str, Any]:
-        """The part of the rules that both directions share."""
+    def _shared_rules(self, state: RunState, leg: Leg) -> Rules:
+        """The rules that both directions share."""
         both = zip(state.volumes, self._volumes, strict=True)
-        return {
-            "pass_": state.pass_of(leg),
-            "seen_before": state.seen,
-            "devices": {noted.device: _device(volume) for noted, volume in both if volume.top >= 0},
-            "outside": frozenset(state.outside),
-            "renewed": restore.renewed(self._job.layout, state),
-        }
+        return Rules(
+            state.pass_of(leg),
+            state.seen,
+            {noted.device: _device(volume) for noted, volume in both if volume.top >= 0},
+            frozenset(state.outside),
+            restore.renewed(self._job.layout, state),
+        )
 
-    def _undo_rules(self, state: RunState, *, also_changed: bool) -> dict[str, Any]:
+    def _undo_rules(self, state: RunState, *, also_changed: bool) -> Rules:
         later = journal.later(self._job.layout, state)
-        return {
-            **self._shared(state, Leg.BACK),
-            "end": state.end,
-            "until": max((run.undone or 0 for run in later), default=0),
-            "also_changed": also_changed,
-        }
+        return self._shared_rules(state, Leg.BACK)._replace(
+            end=state.end,
+            until=max((run.undone or 0 for run in later), default=0),
+            also_changed=also_changed,
+        )
 
     def _none_is_staged(self, log: journal.Journal) -> bool:
         """Make sure that no inode has a staging id; finish files that moved between two looks."""

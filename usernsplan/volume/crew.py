@@ -1,8 +1,9 @@
-"""The processes that do the work, and how they share it. Threads would wait for each other in Python.
+"""The worker processes and how they share the work; threads would wait for Python's lock.
 
-Each worker owns whole folders: it stands in one and works there. While looking, a worker that has nothing left gets
-half of what another still has before it; after that each carries out its own part of the journal. Workers do not listen
-to signals: the parent does, and asks them through a shared page of memory to stop between two folders.
+A worker handles whole folders, each as its current directory. During the look, a worker without
+work takes over half of what another still has to do. Later each carries out its own part of the
+journal. Workers ignore signals: the parent receives them, and through a shared page of memory asks
+the workers to stop between two folders.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from usernsplan.errors import RefusedError, UsernsplanError, reason_of
 from usernsplan.volume.workers import (
-    TOLD,
+    USER_ERROR,
     Board,
     Carry,
     Late,
@@ -44,7 +45,7 @@ _TICK_MS = 100
 
 @dataclass(slots=True)
 class _Worker:
-    """One worker as the parent sees it."""
+    """One worker, as its parent sees it."""
 
     pid: int
     line: socket.socket
@@ -52,7 +53,10 @@ class _Worker:
 
 
 class Crew:
-    """Forked workers, as a context. ``tick`` is called, with the entries counted, at least every tenth of a second."""
+    """Forked workers, as a context.
+
+    ``tick`` is called at least every tenth of a second, with the number of entries done.
+    """
 
     def __init__(
         self, volumes: Sequence[OpenVolume], jobs: int, tick: Callable[[int], None] = lambda _: None
@@ -64,16 +68,15 @@ class Crew:
         self.board = Board()
 
     def __enter__(self) -> Self:
-        # What the parent has, no worker needs to look through again and again.
+        # The workers' garbage collectors skip the objects of the parent: their pages stay shared.
         gc.freeze()
         try:
             for number in range(self.jobs):
-                self._hire(number)
+                self._start(number)
         except OSError as error:
             self.__exit__()
-            reason = reason_of(error)
             raise UsernsplanError(
-                f"a worker process could not be started: {reason}", hint="try --jobs 1"
+                f"cannot start a worker process: {reason_of(error)}", hint="try --jobs 1"
             ) from error
         return self
 
@@ -82,10 +85,11 @@ class Crew:
         for worker in self._workers:
             worker.line.close()
         for worker in self._workers:
-            with suppress(ChildProcessError):  # whoever started us ignores SIGCHLD
+            # If SIGCHLD is ignored, as a parent may have left it, the kernel reaps our children.
+            with suppress(ChildProcessError):
                 os.waitpid(worker.pid, 0)
 
-    def _hire(self, number: int) -> None:
+    def _start(self, number: int) -> None:
         ours, theirs = socket.socketpair()
         pid = os.fork()
         if pid == 0:
@@ -96,50 +100,52 @@ class Crew:
         self._workers.append(_Worker(pid, ours))
 
     def look(self, orders: Sequence[Look]) -> list[Seen]:
-        """Have everything in the volumes looked at; each worker has its own order."""
+        """Look at everything in the volumes. ``orders`` has one order for each worker."""
         self.board.clear()
         for worker, order in zip(self._workers, orders, strict=True):
-            self._tell(worker, order)
+            self._send(worker, order)
+
         waiting: list[list[Waiting]] = [
             [(number, (), [""], orders[0].seen_before)] for number in range(len(self._volumes))
         ]
-        found: list[Seen] = []
         while True:
             for worker in self._workers:
                 if not worker.busy and waiting:
-                    self._tell(worker, waiting.pop())
+                    self._send(worker, waiting.pop())
                     worker.busy = True
-            hungry = any(not worker.busy for worker in self._workers)
             if not any(worker.busy for worker in self._workers):
                 break
+
+            is_one_idle = not all(worker.busy for worker in self._workers)
             for number, worker in enumerate(self._workers):
-                self.board.ask(number, share=hungry and worker.busy)
-            for worker, message in self._heard():
+                self.board.ask(number, share=is_one_idle and worker.busy)
+            for worker, message in self._answers():
                 if message is None:
                     worker.busy = False
                 else:
                     waiting += [[part] for part in message]
+
         for worker in self._workers:
-            self._tell(worker, None)
-            found.append(self._answer(worker))
-        return found
+            self._send(worker, None)
+        return [self._receive(worker) for worker in self._workers]
 
     def each(self, orders: Sequence[Carry | Prove | Late | Tops]) -> list[Done]:
         """Give each worker its order, and wait for all."""
         self.board.clear()
-        done: list[Done] = []
         given = self._workers[: len(orders)]
         for worker, order in zip(given, orders, strict=True):
-            self._tell(worker, order)
+            self._send(worker, order)
             worker.busy = True
+
+        done: list[Done] = []
         while any(worker.busy for worker in given):
-            for worker, message in self._heard():
+            for worker, message in self._answers():
                 worker.busy = False
                 done.append(message)
         return done
 
-    def _heard(self) -> list[tuple[_Worker, Any]]:
-        """What busy workers have said by now, after at most a tenth of a second."""
+    def _answers(self) -> list[tuple[_Worker, Any]]:
+        """The answers that busy workers have sent, after at most a tenth of a second."""
         poll = select.poll()
         for worker in self._workers:
             if worker.busy:
@@ -147,27 +153,26 @@ class Crew:
         ready = {descriptor for descriptor, _ in poll.poll(_TICK_MS)}
         self._tick(self.board.counted())
         return [
-            (worker, self._answer(worker))
+            (worker, self._receive(worker))
             for worker in self._workers
             if worker.line.fileno() in ready
         ]
 
-    def _tell(self, worker: _Worker, message: object) -> None:
+    def _send(self, worker: _Worker, message: object) -> None:
         try:
             send(worker.line, message)
         except ConnectionError as gone:
             raise _killed(worker) from gone
 
-    def _answer(self, worker: _Worker) -> Any:  # noqa: ANN401 - whatever the order asks for
+    def _receive(self, worker: _Worker) -> Any:  # noqa: ANN401 - the answer that the order asks for
         try:
             error, message = receive(worker.line)
         except (EOFError, ConnectionError) as gone:
             raise _killed(worker) from gone
-        if error == TOLD:
+        if error == USER_ERROR:
             text, hint, status = message
-            raise (RefusedError if status == RefusedError.exit_status else UsernsplanError)(
-                text, hint=hint
-            )
+            kind = RefusedError if status == RefusedError.exit_status else UsernsplanError
+            raise kind(text, hint=hint)
         if error:
             raise RuntimeError(message)
         return message

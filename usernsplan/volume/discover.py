@@ -1,4 +1,4 @@
-"""The volumes of containers that exist already: an engine is asked for their mounts, and whose ids they have."""
+"""The volumes of existing containers: ask an engine for their mounts and their ids."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from usernsplan.errors import (
     reason_of,
 )
 from usernsplan.escape import indented, shown_path
-from usernsplan.formats import inspect
 from usernsplan.host import procfs, programs
 from usernsplan.volume import decide, protected
 
@@ -30,7 +29,7 @@ ENGINES = ("podman", "docker")
 
 
 class Discovered(NamedTuple):
-    """The request with paths in place of containers' names, and what is to be said of it."""
+    """The request with paths instead of the names of containers, and notes for the user."""
 
     request: FixRequest
     notes: tuple[str, ...] = ()
@@ -39,30 +38,34 @@ class Discovered(NamedTuple):
 def discover(layout: Layout, request: FixRequest, ledger: LedgerState) -> Discovered:
     """Ask the engine about the containers that a request names.
 
-    Raises InvalidValueError and RefusedError where it does not go without saying whose ids they have, and an error of
-    the engine's own words where it does not know them.
+    Raises InvalidValueError or RefusedError if the ids of the containers are not certain, and
+    UsernsplanError with the engine's message if it does not know them.
     """
     engine = request.discover
     if engine is None:
         return Discovered(request)
     if engine not in ENGINES:
         raise InvalidValueError(
-            f"'{engine}' is none of {', '.join(ENGINES)}",
+            f"'{engine}' is not one of {', '.join(ENGINES)}",
             hint=did_you_mean(engine, ENGINES),
             option="discover",
         )
     if not layout.is_host or request.uid_map or request.source or request.reverse:
         raise InvalidValueError(
-            "--discover with --root, --reverse, --from or a map",
-            hint="it is about containers of this machine, and theirs",
+            "--discover cannot be used with --root, --reverse, --from or a map",
+            hint="leave these out: --discover finds the containers of this machine and their maps",
         )
     if strange := [
         name for name in request.paths if not name.strip() or name.startswith("-") or "/" in name
     ]:
         raise InvalidValueError(
-            f"'{strange[0]}' is no name of a container", hint="with --discover, PATH... are names"
+            f"'{strange[0]}' is not the name of a container",
+            hint="with --discover, PATH... are names of containers",
         )
     _refuse_remote(engine)
+
+    from usernsplan.formats import inspect  # noqa: PLC0415 - slow to load, and rarely needed
+
     found = inspect.parse(_ask((engine, "container", "inspect", *request.paths)), engine)
     names = {decide.whose(_seen(engine, one), request.container, ledger).name for one in found}
     if len(names) > 1:
@@ -70,7 +73,8 @@ def discover(layout: Layout, request: FixRequest, ledger: LedgerState) -> Discov
             "these containers have different ids", hint="name them one at a time"
         )
     if not names:
-        raise InvalidValueError(f"{engine} knows no container {', '.join(request.paths)}")
+        raise InvalidValueError(f"{engine} does not know {', '.join(request.paths)}")
+
     sources = dict.fromkeys(source for one in found for source in one.sources)
     left = {source: why for source in sources if (why := why_left(source))}
     chosen = [source for source in sources if source not in left]
@@ -79,6 +83,7 @@ def discover(layout: Layout, request: FixRequest, ledger: LedgerState) -> Discov
         for path in chosen
         if not any(path != other and decide.lies_in(path, other) for other in chosen)
     ]
+
     notes = [f"{shown_path(source)} {why}: left as it is" for source, why in left.items()]
     if not outer:
         what = ", ".join(request.paths)
@@ -86,7 +91,7 @@ def discover(layout: Layout, request: FixRequest, ledger: LedgerState) -> Discov
             "\n  ".join([f"{what}: no folder or file of the host is mounted there", *notes])
         )
     notes += [
-        f"{shown_path(one.name)} is running: what it writes meanwhile is looked at once more"
+        f"{shown_path(one.name)} is running: a second look finds what it writes during the run"
         for one in found
         if one.pid
     ]
@@ -96,10 +101,10 @@ def discover(layout: Layout, request: FixRequest, ledger: LedgerState) -> Discov
 
 
 def why_left(source: str) -> str:
-    """Why what is mounted from here is not the container's to have, or "" where it may be; folders are judged later.
+    """Why a mounted path is not changed, or "" if it may be. Folders are judged later.
 
-    Engines mount sockets and files of the system into containers, and nobody means them when he names the container.
-    Raises NotPermittedError where even root is not let in: what cannot be seen is not left in silence.
+    Engines mount sockets and system files into containers, and nobody who names a container means
+    those. Raises NotPermittedError if even root may not look at the path, instead of skipping it.
     """
     try:
         mode = os.stat(source).st_mode
@@ -110,13 +115,13 @@ def why_left(source: str) -> str:
     if stat.S_ISDIR(mode):
         return ""
     if not stat.S_ISREG(mode):
-        return "is no folder or file"
+        return "is not a folder or file"
     danger = protected.danger(os.path.realpath(source), (), os.path.realpath)
     return "is a file of the system" if danger else ""
 
 
 def _seen(engine: str, one: Inspected) -> Inspected:
-    """A container with what only the machine can tell: the map of its process, or the folder of its daemon."""
+    """Complete a container with facts of the machine: its process' map or the daemon's folder."""
     if one.is_hosts or one.mapping is not None:
         return one
     if one.pid:
@@ -130,19 +135,20 @@ def _seen(engine: str, one: Inspected) -> Inspected:
 
 
 def _refuse_remote(engine: str) -> None:
-    """Raise RefusedError where the engine asks another machine, whose folders are not ours."""
+    """Raise RefusedError if the engine's command talks to another machine, with other folders."""
     host = os.environ.get("CONTAINER_HOST") or os.environ.get("CONTAINER_CONNECTION") or ""
     if engine == "docker":
         context = ("docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}")
         host = os.environ.get("DOCKER_HOST") or _ask(context).strip()
     if host and not host.startswith("unix://"):
         raise RefusedError(
-            f"{engine} asks {host}: the folders there are not this machine's", hint="ask there"
+            f"{engine} asks {host}, whose folders are not those of this machine",
+            hint="run usernsplan there",
         )
 
 
 def _ask(words: tuple[str, ...]) -> str:
-    """What the engine prints. Raises an error of ours with what it says where it fails."""
+    """The output of an engine's command. Raises UsernsplanError with its message if it fails."""
     try:
         status, out, err = programs.output(words)
     except FileNotFoundError as error:

@@ -1,8 +1,8 @@
-"""The step that runs once for every inode: look at a pinned folder's entries, give plain ones an owner.
+"""The step that runs for every inode: look at the entries of a pinned folder, give them owners.
 
-Everything else in this room runs once for each folder, or for the few entries that need care.
-``step`` is a contract: numbers and names go in, names and error numbers come out. A compiled version
-can take its place, if it passes the same tests (STEPS in tests/unit/test_volume_folder.py).
+All other code of this package runs once for each folder, or for the few entries that need care.
+``step`` is a contract: numbers and names go in, names and error numbers come out. A compiled
+version can take its place, if it passes the same tests (STEPS in tests/unit/test_volume_folder.py).
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ _DEVICES = (stat.S_IFCHR, stat.S_IFBLK)
 
 
 class StepOptions(NamedTuple):
-    """What ``step`` is to do. A C author reads it as a tuple of these fields, in this order.
+    """The options of ``step``. In C it is a tuple of these fields, in this order.
 
     ``owners``: pairs of an owner that is found and its new one, each a (uid, gid) of two unsigned
-    32-bit numbers. No owner is found in two pairs. Empty, as it always is with ``search``: nothing
-    is changed.
+    32-bit numbers. No owner is found in two pairs. If it is empty, as always with ``search``,
+    nothing is changed.
 
-    ``seen_before``: ns since the epoch, signed 64 bits. A ctime below it, which nobody can set,
-    says that an earlier look found no attributes that need care; they are not asked for again.
-    0: they always are.
+    ``seen_before``: ns since the epoch, signed 64 bits. If the ctime of an entry, which nobody can
+    set, is below it, an earlier look found no attributes that need care, and they are not read
+    again. With 0 they always are.
 
     ``pinning``: how the inode that was looked at is held while it is changed, signed 64 bits.
     BY_NAME, or what ``syscalls.pin`` takes: the resolve flags of openat2(2), or 0 for open(2).
@@ -58,11 +58,11 @@ class StepOptions(NamedTuple):
 class FolderListing:
     """What ``step`` found, by name. C makes it from these four fields, in this order.
 
-    Each list has the order of the names that went in.
+    Each list keeps the order of the names given to ``step``.
 
-    ``folders``: the sub-folders. ``plain``: the plain entries by the (uid, gid) that was found; the
-    old one where the entry got a new owner. ``care``: the entries that need care. ``failures``: the
-    entries that could not be looked at or changed, each with the errno.
+    ``folders``: the sub-folders. ``plain``: the plain entries by the (uid, gid) that was found,
+    which is the old one if the entry got a new owner. ``care``: the entries that need care.
+    ``failures``: the entries that could not be looked at or changed, each with the errno.
     """
 
     folders: list[str] = field(default_factory=list)
@@ -71,51 +71,51 @@ class FolderListing:
     failures: list[tuple[str, int]] = field(default_factory=list)
 
     def reasons(self) -> list[tuple[str, str]]:
-        """The failures in words. Ask while this process still stands in the folder."""
+        """The failures, each with its reason. Call it while the folder is still the current one."""
         return [
             (name, reason(OSError(code, os.strerror(code)), name)) for name, code in self.failures
         ]
 
 
 def step(folder: int, names: Sequence[str], options: StepOptions) -> FolderListing:
-    """Look at these names in a pinned folder, and give each plain entry its new owner, if it has one.
+    """Look at these names in a pinned folder, and give each plain entry its new owner, if any.
 
     ``folder`` is a descriptor of the folder, opened for reading. ``names`` are names in it, in any
     order, as Python decodes them (UTF-8 with surrogateescape): no "/", no NUL, neither "." nor
-    "..". The process goes into the folder (fchdir(2)) and stays there: names are looked up in it
-    alone, and the calls are the shortest. Raises OSError where it cannot go there; then nothing
-    was looked at.
+    "..". The process changes into the folder (fchdir(2)) and stays there, so that names are
+    resolved in it alone, by the shortest calls. Raises OSError if fchdir fails; then nothing was
+    looked at.
 
     For each name, in this order:
 
-    1. lstat(2). A folder goes into ``folders``. Unless ``search``, nothing else is done with it.
+    1. lstat(2). A folder goes into ``folders``. Without ``search``, that is all for a folder.
 
     2. An entry needs care, and is not changed, if its link count is not 1, if it is a device, or if
-       it has a setuid or setgid bit; with ``search`` none of these matter. It needs care as well if
-       llistxattr(2) shows an attribute in ``metadata.CARRIED``. Symlinks are not asked for
-       attributes, and neither is what ``seen_before`` covers. ENOTSUP means that there are none.
-       The list may grow between two calls: after ERANGE the call is repeated with more room.
+       it has a setuid or setgid bit; with ``search`` none of these matter. It also needs care if
+       llistxattr(2) lists an attribute of ``metadata.CARRIED``. That call is not made for symlinks,
+       nor for entries that ``seen_before`` covers. ENOTSUP means that there are no attributes. The
+       list may grow between two calls: after ERANGE the call is repeated with more room.
 
     3. Every other entry is plain. If ``owners`` has another owner for it, it gets that one. If
-       ``owners`` has the same owner, no call is made: the ctime stays.
+       ``owners`` has the same owner, no call is made, so that the ctime stays.
 
-       BY_NAME: lchown(2). It takes half the time, and is right only where nobody but root can
-       exchange names.
+       BY_NAME: lchown(2). It takes half the time, and is safe only if nobody but root can exchange
+       names.
 
        Otherwise the name is pinned (O_PATH, O_NOFOLLOW, O_CLOEXEC), and fstat(2) of the descriptor
        is compared with the lstat: mode, inode, device, link count, uid, gid and ctime. If they
-       differ, somebody exchanged or changed the entry meanwhile: it is not changed, and needs care.
-       If not, fchownat(2) with AT_EMPTY_PATH changes the pinned inode.
+       differ, another process exchanged or changed the entry: it is left alone, and needs care. If
+       not, fchownat(2) with AT_EMPTY_PATH changes the pinned inode.
 
     ENOENT from any of these calls: the entry is gone, and the result does not name it. Any other
     error goes into ``failures``, and the other names are still done. EXDEV from openat2(2) is a
     mount point.
 
     With ``search`` every entry is looked at for the ids that it carries: a sub-folder is in
-    ``folders`` and, like all other entries, in ``plain``, ``care`` or ``failures`` as well.
+    ``folders`` and also, like all other entries, in ``plain``, ``care`` or ``failures``.
 
-    Every descriptor that was opened is closed again. A compiled version calls PyErr_CheckSignals at
-    least once in 1,000 names, and repeats a call that ends with EINTR.
+    Every opened descriptor is closed again. A compiled version calls PyErr_CheckSignals at least
+    once in 1,000 names, and repeats a call that ends with EINTR.
     """
     os.fchdir(folder)
 
@@ -176,7 +176,7 @@ def has_attributes(name: str) -> bool:
 
 
 def reason(error: OSError, name: str | None = None) -> str:
-    """Why an entry of the current folder could not be changed, in words."""
+    """The reason why an entry of the current folder could not be changed, for people."""
     if error.errno == errno.EPERM and name is not None and syscalls.is_immutable(name):
         return IMMUTABLE
     if error.errno == errno.EXDEV:
@@ -187,7 +187,7 @@ def reason(error: OSError, name: str | None = None) -> str:
 
 
 def _give_pinned(name: str, seen: os.stat_result, owner: Owner, pinning: int) -> bool:
-    """Change the inode that was looked at, and no other that has got its name since."""
+    """Change the inode that was looked at; False if another has its name now, or it changed."""
     pinned = syscalls.pin(name, pinning)
     try:
         now = os.fstat(pinned)

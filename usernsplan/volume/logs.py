@@ -1,7 +1,8 @@
-"""The logs of a run: how each folder was before it, a line each, written by its workers.
+"""The logs of a run: one line of JSON for each folder, as it was before the run.
 
-A line tells of its path only what differs from the line before, so that a chain of folders, however deep, takes little
-room. What a kill cut short ends a log; anything else that is not as it was written is refused.
+The workers write them. A line has only the part of its path that differs from the line before, so
+that even a deep chain of folders takes little room. A line that a kill cut short ends a log. Any
+other line that no run writes is refused.
 """
 
 from __future__ import annotations
@@ -33,11 +34,13 @@ _BUFFER = 1 << 20
 
 @dataclass(slots=True)
 class Folder:
-    """One folder as it was: ``common`` is the owner of every plain entry that ``others`` and ``special`` do not name.
+    """One folder as it was before the run, with what the run changes in it.
 
-    ``volume`` is the number of the volume in its run, ``parts`` the names that lead from its top to the folder.
-    ``own`` is the owner of the folder itself where that changes and needs no care; where it does need care, it is the
-    entry '.' of ``special``. ``left`` are names that could not be looked at.
+    ``volume`` is the number of the volume in its run, ``parts`` the names from its top to the
+    folder. ``common`` is the owner of every plain entry that ``others``, ``special`` and ``left``
+    do not name. ``own`` is the owner of the folder itself, if the run changes it and it needs no
+    care; if it needs care, it is the entry "." of ``special``. ``left`` are the names that the run
+    leaves alone.
     """
 
     volume: int
@@ -51,11 +54,11 @@ class Folder:
     left: list[str] = field(default_factory=list)
 
     def changes(self) -> bool:
-        """Tell whether anything in it is to be changed."""
+        """Tell whether the run changes anything in it."""
         return bool(self.own or self.common or self.others or self.special)
 
     def named(self) -> set[str]:
-        """The entries that the note has by name: ``common`` is not theirs."""
+        """The entries that the note names, so that ``common`` does not apply to them."""
         names = {name for _, names in self.others for name in names}
         return names.union(self.left, (entry.name for entry in self.special))
 
@@ -65,16 +68,18 @@ class Writer:
 
     def __init__(self, path: str) -> None:
         is_new = not os.path.lexists(path)
-        self._file = open(path, "ab", buffering=_BUFFER, opener=files.no_symlink)  # noqa: SIM115 - closed by close
+        self._file = open(  # noqa: SIM115 - close() closes it
+            path, "ab", buffering=_BUFFER, opener=files.no_symlink
+        )
         if is_new:
             files.sync_folder(os.path.dirname(path))
         else:
-            # What a kill cut short was never acted upon.
+            # No worker acted on a line that a kill cut short.
             self._file.truncate(whole_lines(path))
         self._before: tuple[str, ...] = ()
 
     def write(self, folder: Folder) -> None:
-        """Note one folder; it may still be in memory when this returns."""
+        """Note one folder. It may still be in memory when this returns."""
         same = takewhile(
             lambda pair: pair[0] == pair[1], zip(self._before, folder.parts, strict=False)
         )
@@ -97,35 +102,32 @@ class Writer:
         self._file.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
 
     def sync(self) -> None:
-        """Make what was noted survive a power cut."""
+        """Write all notes to the disk, so that they survive a power cut."""
         self._file.flush()
         os.fdatasync(self._file.fileno())
 
     def close(self) -> None:
-        """Write out what is in memory."""
+        """Write the notes that are in memory to the file, and close it."""
         self._file.close()
 
 
 def whole_lines(path: str) -> int:
-    """How many bytes of a log are whole lines."""
+    """How many bytes of a log belong to whole lines."""
     with open(path, "rb", opener=files.no_symlink) as file:
         return sum(len(line) for line in file if line.endswith(b"\n"))
 
 
 class Links:
-    """Keeps the workers of a run from changing an inode with several names at the same time. ``run``: its folder."""
+    """A lock among the workers of a run, for inodes with several names. ``run`` is its folder."""
 
     def __init__(self, run: str) -> None:
         self._path = os.path.join(run, "links")
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Keep the other workers from such an inode: it is to be changed once, as a whole."""
-        lock = os.open(
-            self._path,
-            os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC,
-            0o600,
-        )
+        """Keep other workers from such inodes, because one changes in several steps."""
+        flags = os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        lock = os.open(self._path, flags, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
@@ -145,27 +147,29 @@ def sum_of(path: str) -> list[int]:
 
 
 def damaged_log(path: str, why: str) -> RefusedError:
-    """What to say of a log that does not say what a run wrote."""
-    # It was opened below a folder that is pinned; others know it by its path.
-    folder = os.path.realpath(os.path.dirname(path))
-    away = os.path.join(
-        os.path.dirname(os.path.dirname(folder)), f"damaged-{os.path.basename(folder)}"
-    )
+    """The error for a log that is not as a run wrote it."""
+    # ``path`` leads through a descriptor; the reader needs the real one.
+    folder, name = os.path.realpath(os.path.dirname(path)), os.path.basename(path)
+    state = os.path.dirname(os.path.dirname(folder))
+    away = os.path.join(state, f"damaged-{os.path.basename(folder)}")
     return RefusedError(
-        f"{one_line(os.path.join(folder, os.path.basename(path)))} is damaged: {why}; what the volume was before the"
-        " run cannot be told from it",
-        hint="put it back from a backup; or look at the run's volume, and move the run away: "
-        f"mv {operand(folder)} {operand(away)}",
+        f"{one_line(os.path.join(folder, name))} is damaged: {why}; it does not show what the"
+        " volume was before the run",
+        hint="restore the file from a backup; or check the volume of the run, and move the run"
+        f" away: mv {operand(folder)} {operand(away)}",
     )
 
 
 def read(log: str) -> Iterator[Folder]:
-    """The folders of a log, in order. A line that a kill cut short ends it. Raises RefusedError for what is no line."""
+    """The folders of a log, in order, up to a line that a kill cut short.
+
+    Raises RefusedError for any other line that no run writes.
+    """
     return joined(_lines(log))
 
 
 def joined(pieces: Iterable[Folder]) -> Iterator[Folder]:
-    """Make one note of the pieces that follow each other for the same folder."""
+    """Join the pieces for the same folder that follow each other into one note."""
     last: Folder | None = None
     for piece in pieces:
         same = last and (last.volume, last.parts, last.inode) == (
@@ -173,7 +177,7 @@ def joined(pieces: Iterable[Folder]) -> Iterator[Folder]:
             piece.parts,
             piece.inode,
         )
-        # A piece that says something of its own is another note: of a later run over the same folder.
+        # Only the first piece of a note has an owner, so this is a later note of the same folder.
         if last and same and not (piece.own or piece.common):
             last.others += piece.others
             last.special += piece.special
@@ -208,7 +212,7 @@ def _lines(log: str) -> Iterator[Folder]:
 
 
 def _folder(content: dict[str, Any], before: tuple[str, ...]) -> Folder:
-    """What one line says; whatever is not as it was written raises an error."""
+    """The folder of one line. Raises one of the errors that _lines catches if no run wrote it."""
     kept, *more = content["p"]
     volume, device, inode = map(integer, content["i"])
     others = [
@@ -219,31 +223,31 @@ def _folder(content: dict[str, Any], before: tuple[str, ...]) -> Folder:
         (*before[: integer(kept)], *map(_name, more)),
         device,
         inode,
-        _owner(content.get("own")),
-        _owner(content.get("common")),
-        [(owner, names) for owner, names in others if owner],
-        [_unpacked(*fields) for fields in content.get("special", ())],
-        list(map(_name, content.get("left", ()))),
+        own=_owner(content.get("own")),
+        common=_owner(content.get("common")),
+        others=[(owner, names) for owner, names in others if owner],
+        special=[_unpacked(*fields) for fields in content.get("special", ())],
+        left=list(map(_name, content.get("left", ()))),
     )
 
 
 def integer(number: Any) -> int:  # noqa: ANN401 - what the JSON says
-    """A number of the JSON, as it was written. Raises TypeError for anything else."""
+    """The same number, if it is an int and not a bool. Raises TypeError otherwise."""
     if type(number) is not int:
-        raise TypeError(f"{number!r:.40} is no number")
+        raise TypeError(f"{number!r:.40} is not a number")
     return number
 
 
 def _name(name: Any) -> str:  # noqa: ANN401 - what the JSON says
-    """The name of an entry of a folder, or '.', that itself: nothing that leads elsewhere."""
+    """The same name, if it is one of an entry, or "." for the folder itself. Raises ValueError."""
     if not isinstance(name, str) or name in {"", ".."} or "/" in name or "\0" in name:
-        raise ValueError(f"{name!r:.40} is no name of an entry")
+        raise ValueError(f"{name!r:.40} is not the name of an entry")
     return name
 
 
 def _id(number: Any) -> int:  # noqa: ANN401 - what the JSON says
     if not 0 <= integer(number) < ID_LIMIT:
-        raise ValueError(f"{number} is no id")
+        raise ValueError(f"{number} is not an id")
     return int(number)
 
 
@@ -267,20 +271,11 @@ def _packed(special: Special) -> list[Any]:
 
 def _unpacked(*fields: Any) -> Special:
     name, device, inode, mode, links, changed_ns, uid, gid, *more = fields
-    # A run of an older version noted no proof.
+    # The runs of older versions have no proof.
     raw, proof = more[:3], more[3:]
     values = [bytes.fromhex(value) if value is not None else None for value in raw]
     form = Form((_id(uid), _id(gid)), integer(mode), *values)
-    if proof:
-        size, digest = proof
-        proof = [integer(size), str(digest)]
-    inode, links, changed_ns = map(integer, (inode, links, changed_ns))
-    return Special(
-        _name(name),
-        integer(device),
-        inode,
-        links,
-        changed_ns,
-        form,
-        Proof(*proof) if proof else None,
-    )
+    device, inode, links, changed_ns = map(integer, (device, inode, links, changed_ns))
+    size, digest = proof or (0, "")
+    proved = Proof(integer(size), str(digest)) if proof else None
+    return Special(_name(name), device, inode, links, changed_ns, form, proved)

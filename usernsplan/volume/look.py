@@ -1,7 +1,8 @@
-"""Looking at one folder: what a run would do to what lies in it, noted as the journal keeps it. Nothing is changed.
+"""Look at one folder and note, in the journal's form, what a run would change in it.
 
-``Looker`` looks before a run begins to change anything, ``Foreseeing`` where none will, ``LateLooker`` while one is
-under way. Each stands in the folder while it looks: names are looked up there and nowhere else.
+Nothing is changed here. ``Looker`` works before a run changes anything, ``Foreseeing`` for a
+preview, ``LateLooker`` during a run. Each works with the folder as its current directory, so that
+names are resolved in it alone.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 from dataclasses import replace
+from functools import cache
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -27,20 +29,20 @@ if TYPE_CHECKING:
 
     from usernsplan.volume.targets import Owner
 
-# More problems than anybody will read: the first of them refuses the run.
+# How many problems are kept: more than anybody reads, and the first already refuses the run.
 MOST_PLACES = 10_000
-# Names of one folder that are noted in one line of the journal.
+# How many names of one folder are noted in one line of the journal.
 _LINE = 4096
-# Told by the table of ids, not entry by entry, where nothing is changed yet.
+# Before a run, the table of unmapped ids shows this problem, not a line for each entry.
 _UNMAPPED = "its ACL has an id that the map lacks"
 
 
-def _no_place(owner: Owner) -> str:
-    return f"its owner {owner[0]}:{owner[1]} has no place in the map"
+def _unmapped_owner(owner: Owner) -> str:
+    return f"the map lacks its owner {owner[0]}:{owner[1]}"
 
 
 def _top_of_device(volume: walk.OpenVolume, note: Folder) -> str:
-    """The path of the outermost folder above a noted one, or itself, that lies on the same file system."""
+    """The path of the outermost folder on the file system of a noted one: above it, or itself."""
     for length in range(len(note.parts)):
         try:
             above = walk.folder(volume, note.parts[:length])
@@ -55,8 +57,9 @@ def _top_of_device(volume: walk.OpenVolume, note: Folder) -> str:
 
 
 class Looker:
-    """Looks at folders before a run changes anything."""
+    """Look at folders before a run changes anything."""
 
+    # Whether to note what proves the content of files with power; see _proof.
     _proves = True
 
     def __init__(self, volumes: Sequence[walk.OpenVolume], pass_: Pass) -> None:
@@ -64,22 +67,24 @@ class Looker:
         self._volumes = volumes
         self._pass = pass_
         self._rule = pass_.rule
-        self._wanted: dict[Owner, Owner | None] = {}
-        # Of an inode with many names, the content is read once.
+        # The owner that replaces this one in the pass, or None; see Pass. A volume has few owners.
+        self.wanted = cache(pass_.wanted)
+        # The proofs by inode, so that the content of one with many names is read once.
         self._proofs: dict[tuple[int, int, int, int], renew.Proof | None] = {}
         moves = (self._rule.uids, self._rule.gids)
-        # Whether an id that the map lacks may stay, so that it has to be counted all the same.
+        # Whether ids that the map lacks may stay as they are; they are counted, too.
         self._may_lack = any(move.keep or move.others for move in moves)
         self._read_only: dict[int, bool] = {}
 
     def look(
         self, number: int, parts: tuple[str, ...], seen_before: int = 0, *, first: bool = True
     ) -> tuple[list[Folder], list[str], int]:
-        """Look at one folder: what is to be noted of it, in one or several pieces; its sub-folders; their seen_before.
+        """Look at one folder: its note in one or more pieces, its sub-folders, their seen_before.
 
-        ``number`` is the volume's, ``parts`` lead to the folder; ``first``: it has not been counted yet.
-        See step for ``seen_before``. A folder that was changed since then may have been moved here with all that is
-        in it, whose own times tell nothing of that.
+        ``number`` is the volume's, ``parts`` lead to the folder. ``first``: count the folder, which
+        no look has counted yet. See step for ``seen_before``; it becomes 0 below a folder that
+        changed after that time, because the folder may have been moved here with its content, and
+        the times of the content do not show that.
         """
         volume = self._volumes[number]
         try:
@@ -93,11 +98,10 @@ class Looker:
         try:
             seen = os.fstat(pinned)
             seen_before = seen_before if seen.st_ctime_ns < seen_before else 0
-            notes, folders = self._look(
-                volume, Folder(number, parts, seen.st_dev, seen.st_ino), pinned, seen_before
-            )
+            note = Folder(number, parts, seen.st_dev, seen.st_ino)
+            notes, folders = self._look(volume, note, pinned, seen, seen_before)
         except OSError as error:
-            # It opens and cannot be read: nothing in it is carried, and the rest is.
+            # The folder opens but cannot be read: its content stays as it is, the rest is carried.
             self._unseen(volume.shown(parts), reason(error))
             return [], [], 0
         finally:
@@ -106,22 +110,28 @@ class Looker:
         return notes, folders, seen_before
 
     def _look(
-        self, volume: walk.OpenVolume, note: Folder, pinned: int, seen_before: int
+        self,
+        volume: walk.OpenVolume,
+        note: Folder,
+        pinned: int,
+        seen: os.stat_result,
+        seen_before: int,
     ) -> tuple[list[Folder], list[str]]:
         os.fchdir(pinned)
-        seen = os.fstat(pinned)
         notes, folders = [note], []
-        if not note.parts and not volume.only:
-            self.found.tops.append((seen.st_uid, seen.st_gid))
         if not volume.only:
+            if not note.parts:
+                self.found.tops.append((seen.st_uid, seen.st_gid))
             self._itself(volume, note, seen)
+
         for batch in walk.names(pinned, seen.st_size, volume.only):
             names, left = mounted.without(volume, note.parts, batch)
             self.found.skipped += left
             if left:
                 self._room(notes).left.extend(set(batch) - set(names))
+
             found = step(pinned, names, StepOptions(seen_before=seen_before))
-            # In place of a single file there may be a folder by now, which nobody named.
+            # A folder may have taken the name of a single file. Nobody named it, so skip it.
             folders += [] if volume.only else found.folders
             self.found.entries += sum(map(len, found.plain.values())) + len(found.care)
             self._plain(volume, notes, found.plain, several=seen.st_size >= walk.BIG)
@@ -131,14 +141,8 @@ class Looker:
                 self._leave(volume, notes, name, why, unseen=True)
         return notes, folders
 
-    def wanted(self, owner: Owner) -> Owner | None:
-        """What this owner becomes in this pass; see Pass."""
-        if owner not in self._wanted:
-            self._wanted[owner] = self._pass.wanted(owner)
-        return self._wanted[owner]
-
     def _owner_changes(self, owner: Owner, entries: int) -> bool:
-        """Count these entries' owner; tell whether it is to be changed."""
+        """Count the owner of these entries; tell whether the pass changes it."""
         self.found.owners[owner] += entries
         wanted = self.wanted(owner)
         if not self._rule.is_own and (wanted is None or self._may_lack):
@@ -163,23 +167,23 @@ class Looker:
         *,
         several: bool,
     ) -> None:
-        """Note the plain entries of a folder, or of one of several batches of its names."""
+        """Note the plain entries of a folder, or with ``several`` of one batch of its names."""
         changing = {
-            owner: names for owner, names in plain.items() if self._owner_changes(owner, len(names))
+            owner: changeable
+            for owner, names in plain.items()
+            if self._owner_changes(owner, len(names))
+            and (changeable := self._changeable(volume, notes, names, owner))
         }
-        may = {
-            owner: self._changeable(volume, notes, names, owner)
-            for owner, names in changing.items()
-        }
-        changing = {owner: names for owner, names in may.items() if names}
         if volume.overlays:
             self._count_copies(volume, notes[0], chain.from_iterable(changing.values()))
         if not changing and not several:
             return
+
         self.found.changes += sum(map(len, changing.values()))
         if len(notes) == 1 and notes[0].common is None and changing:
             common = max(changing, key=lambda owner: len(changing[owner]))
             notes[0].common = self._first(common)
+
         for owner, names in plain.items():
             first = self._first(owner)
             if owner in changing and first == notes[0].common:
@@ -189,7 +193,7 @@ class Looker:
                 if owner in changing:
                     room.others.append((first, names[start : start + _LINE]))
                 else:
-                    # Backwards, what was right all along must not be taken for what the run has made so.
+                    # These were right before the run: undo must not take them for its work.
                     room.left += names[start : start + _LINE]
 
     def _changeable(
@@ -197,9 +201,9 @@ class Looker:
         volume: walk.OpenVolume,
         notes: list[Folder],
         names: list[str],
-        owner: Owner,  # noqa: ARG002 - of one that foresees, it decides
+        owner: Owner,  # noqa: ARG002 - Foreseeing asks it
     ) -> list[str]:
-        """The names of this owner without those that the system would not let us change, which are named."""
+        """The names of this owner that the system lets us change; the others are reported."""
         return [] if self._is_read_only(volume, notes[0]) else names
 
     def _count_copies(self, volume: walk.OpenVolume, note: Folder, names: Iterable[str]) -> None:
@@ -208,9 +212,9 @@ class Looker:
             self.found.copied_bytes += size
 
     def _is_read_only(self, volume: walk.OpenVolume, note: Folder) -> bool:
-        """Tell whether nothing can be changed where the current folder lies; that is named once for all that is there.
+        """Tell whether the file system of the current folder is read-only; report it only once.
 
-        Asked once for each file system, and where it is not one system call more for every folder.
+        The system is asked once for each file system, not once for each folder.
         """
         if note.device not in self._read_only:
             self._read_only[note.device] = syscalls.is_read_only(volume.only or ".")
@@ -219,7 +223,7 @@ class Looker:
         return self._read_only[note.device]
 
     def _room(self, notes: list[Folder]) -> Folder:
-        """The piece of the note to add to: a new one where the last is full."""
+        """The piece of the note to add to: a new one if the last is full."""
         last = notes[-1]
         if (
             len(last.special) + len(last.left) + sum(len(names) for _, names in last.others)
@@ -250,7 +254,7 @@ class Looker:
         *,
         unseen: bool = False,
     ) -> None:
-        """Name an entry that cannot be carried, and keep it out of what will be."""
+        """Report an entry that cannot be carried, and note that no pass changes it."""
         (self._unseen if unseen else self._fail)(
             volume.shown(notes[0].parts, "" if name == "." else name), why
         )
@@ -260,7 +264,7 @@ class Looker:
         self.found.failed.append((place, why))
 
     def _unseen(self, place: str, why: str) -> None:
-        """Name what could not be looked at: nobody knows whose it is."""
+        """Report a place that could not be looked at, whose owner nobody knows."""
         self._fail(place, why)
         self.found.unseen.append((place, why))
 
@@ -274,7 +278,7 @@ class Looker:
             return
         changes = self._owner_changes(entry.form.owner, 1)
         problems: list[str] = []
-        # Of an overlapping map, only the owner tells whether an inode has been moved: staged or not.
+        # If the map overlaps itself, only the owner shows whether an inode was moved already.
         leg = self._pass.leg
         if (changes or leg == Leg.STRAIGHT) and leg != Leg.TO_STAGING:
             changes |= self._acl_changes(entry, problems)
@@ -290,7 +294,7 @@ class Looker:
         *,
         changes: bool,
     ) -> None:
-        """Count an entry that needs care and name its problems, and note it where it is to be changed."""
+        """Count an entry that needs care, report its problems, note it if the pass changes it."""
         name = entry.name
         if changes and not self._changeable(volume, notes, [name], entry.form.owner):
             return
@@ -308,7 +312,7 @@ class Looker:
             self._room(notes).left.append(name)
 
     def _note(self, volume: walk.OpenVolume, notes: list[Folder], entry: special.Special) -> None:
-        """Note an entry that is to be changed, with what proves its content where it has power."""
+        """Note an entry that the pass changes, with a proof of its content if it has power."""
         self.found.special = True
         entry = replace(entry, proof=self._proof(entry, volume.pin))
         first = entry.with_owner(self._first(entry.form.owner))
@@ -322,9 +326,10 @@ class Looker:
             )
 
     def _proof(self, entry: special.Special, pin: Callable[[str], int]) -> renew.Proof | None:
-        """What proves the content of an entry of the current folder, where it has power.
+        """What proves the content of an entry of the current folder that has power, else None.
 
-        That is what the very inode held while it had it: the kernel takes power from whatever is written to.
+        It is the content that this inode had while it had the power, because the kernel removes
+        setuid, setgid and the capability when a file is written to.
         """
         if not (self._proves and power.has_power(entry.form)):
             return None
@@ -370,7 +375,7 @@ class Looker:
         return changes
 
     def _count_lacking(self, raw: bytes) -> None:
-        """Count the entries of an ACL that name an id which the map lacks, kept or not."""
+        """Count the entries of an ACL whose id the map lacks, whether they stay or not."""
         if self._rule.is_own:
             return
         for entry in named(raw):
@@ -391,13 +396,14 @@ class Looker:
         if new is None:
             root = capability_rootid(raw)
             problems.append(
-                f"its capability is for root {root}, which the map lacks; --unmapped keep leaves it so"
+                f"its capability is for root {root}, which the map lacks;"
+                " --unmapped keep leaves it so"
             )
         return new is not None and new != raw
 
 
 class Foreseeing(Looker):
-    """Looks where nothing will be changed after it: what could not be changed is to be found now."""
+    """Look for a preview: no pass follows, so the look also finds what could not be changed."""
 
     _proves = False
 
@@ -416,21 +422,21 @@ class Foreseeing(Looker):
         return [name for name in names if name not in stuck] if stuck else names
 
     def _not_ours(self, owner: Owner) -> str:
-        """Why this user namespace does not let its root give what this owner has to its new one, or ""."""
+        """Why root of this user namespace cannot replace this owner; "" if it can."""
         new = self.wanted(owner) or owner
         for kind, ids, old, wanted in zip(("uid", "gid"), self._namespace, owner, new, strict=True):
             if wanted not in ids:
                 return f"this user namespace has no {kind} {wanted}"
-            # What has no id here is shown as this one.
+            # The kernel shows this id for every id that the namespace does not map.
             if old == OVERFLOW_ID and old not in ids:
                 return f"its {kind} has no id in this user namespace"
         return ""
 
 
 class LateLooker(Looker):
-    """Looks while a run is under way: what cannot be carried is named instead of counted.
+    """Look during a run: report what cannot be carried, instead of counting it.
 
-    ``outside`` are linked inodes (device, inode) that were named before.
+    ``outside`` are linked inodes (device, inode) that were reported before.
     """
 
     def __init__(
@@ -453,7 +459,7 @@ class LateLooker(Looker):
         for owner, names in plain.items():
             if self.wanted(owner) is None:
                 for name in names:
-                    self._fail(volume.shown(notes[0].parts, name), _no_place(owner))
+                    self._fail(volume.shown(notes[0].parts, name), _unmapped_owner(owner))
         super()._plain(volume, notes, plain, several=several)
 
     def _meet(
@@ -474,10 +480,8 @@ class LateLooker(Looker):
 
     def _problems(self, entry: special.Special, *, changes: bool) -> list[str]:
         if self.wanted(entry.form.owner) is None:
-            return [_no_place(entry.form.owner)]
-        # Its other names may lie outside: only a look at the whole volume can tell.
-        return (
-            ["it appeared meanwhile and has several links; run again"]
-            if entry.linked and changes
-            else []
-        )
+            return [_unmapped_owner(entry.form.owner)]
+        # Its other names may lie outside the volume: only a look at the whole volume shows that.
+        if entry.linked and changes:
+            return ["it appeared during the run and has several links; run the command again"]
+        return []

@@ -1,4 +1,4 @@
-"""What mounts mean for the entries of the current folder: some are left alone, and an overlay copies some up."""
+"""How mounts affect entries of the current folder: which stay as they are, which get copied up."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from usernsplan.volume.walk import OpenVolume
 
 MOUNT = "it is a mount point; --cross-mounts enters it"
-_TWICE = "it is a mount point, and what it shows is met under another name"
+_TWICE = "it is a mount point, and its content is met under another name"
 _READ_ONLY = "it is a mount point, and read-only"
 _IDMAPPED = "it is a mount point, and idmapped: fix the folder that is mounted there"
 
@@ -25,14 +25,15 @@ _IDMAPPED = "it is a mount point, and idmapped: fix the folder that is mounted t
 def without(
     volume: OpenVolume, parts: tuple[str, ...], names: list[str]
 ) -> tuple[list[str], list[PathReason]]:
-    """The names of the current folder without those mount points that are left alone, and why.
+    """The names of the current folder without the mount points to leave alone; and those, with why.
 
-    Changing such a name would change what is mounted there, which lies outside.
+    A change of such a name would change what is mounted there, which lies outside the volume.
     """
     mounted = volume.mounts.names.get(parts)
     if not mounted:
         return names, []
-    # What serves a mount may be dead, and then every call on it fails or hangs: one that is not entered is not asked.
+    # The server of a mount may be dead, and every call on it may hang. So look only at mounts that
+    # are to be entered.
     left = {
         name: why
         for name in mounted.intersection(names)
@@ -44,10 +45,11 @@ def without(
 
 
 def _left_alone(volume: OpenVolume, parts: tuple[str, ...], name: str) -> str:
-    """Why a mount point in the current folder is not entered, although mounts are; "" where it is."""
-    if volume.shown(parts, name) in volume.twice:
+    """Why a run that enters mounts does not enter this one of the current folder; "" if it does."""
+    path = volume.shown(parts, name)
+    if path in volume.twice:
         return _TWICE
-    if volume.shown(parts, name) in volume.idmapped:
+    if path in volume.idmapped:
         return _IDMAPPED
     try:
         os.lstat(name)
@@ -59,35 +61,39 @@ def _left_alone(volume: OpenVolume, parts: tuple[str, ...], name: str) -> str:
 def copied(
     volume: OpenVolume, parts: tuple[str, ...], device: int, names: Iterable[str]
 ) -> Iterator[int]:
-    """The bytes of each of these entries of the current folder that a change of owner would copy up.
+    """The size of each of these entries of the current folder that a change of owner would copy up.
 
-    Those are the entries of an overlay that its upper folder does not have.
+    These are the entries of an overlay that its upper folder does not have yet.
     """
-    # Of a file that is mounted by itself, the folder says nothing.
-    met = [one for one in volume.overlays if volume.only or one.number == device]
-    lying = [
-        one for one in met if f"{volume.shown(parts)}/".startswith(one.point.rstrip("/") + "/")
+    # A single file may be a mount of its own, so the device of its folder does not matter.
+    above = [
+        one
+        for one in volume.overlays
+        if (volume.only or one.number == device)
+        and f"{volume.shown(parts)}/".startswith(one.point.rstrip("/") + "/")
     ]
-    if not lying:
+    if not above:
         return
-    overlay = max(lying, key=lambda one: len(one.point))
+    overlay = max(above, key=lambda one: len(one.point))
+
     for name in names:
         try:
             if _is_in_upper(overlay, volume.shown(parts, name), name):
                 continue
             seen = os.lstat(name)
         except OSError:
-            continue  # what goes away meanwhile is not copied
-        # With metacopy the content stays where it is; links are split all the same.
+            continue  # an entry that is gone is not copied up
+        # With metacopy only the inode is copied up, without content. It still splits hard links.
         has_content = stat.S_ISREG(seen.st_mode) and overlay.fs_option("metacopy") != "on"
         yield seen.st_size if has_content else 0
 
 
 def _is_in_upper(overlay: MountPoint, shown: str, name: str) -> bool:
-    """Tell whether an entry of the current folder is in the upper folder of its overlay already.
+    """Tell whether the upper folder of its overlay already has an entry of the current folder.
 
-    Its handle says so of what was made there. What was copied up is looked for in that folder; where this cannot be
-    found by the path that it had when it was mounted, nothing counts as copied up.
+    The file handle shows that for an entry that was created there. An entry that was copied up is
+    looked for in the upper folder, by the path that this had at the time of the mount. If that path
+    leads nowhere now, nothing counts as copied up.
     """
     if syscalls.is_only_in_upper(name):
         return True

@@ -1,6 +1,6 @@
-"""Which ids an inode carries, and what in a tree carries some ids: owner, group, ACL entries, a capability's root.
+"""The ids that an inode carries (owner, group, ACL, capability), and the search for ids in a tree.
 
-Nothing is changed, no symlink is followed, and no folder is looked at but below the tops that were named.
+Nothing is changed, no symlink is followed, and no folder outside the named tops is read.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import errno
 import os
 import stat
 from collections import Counter
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -44,13 +43,15 @@ _KINDS = {
     stat.S_IFSOCK: "socket",
 }
 
-
-# Looking for ids changes nothing, and asks every inode for its attributes.
+# A search changes nothing and reads the attributes of every inode.
 _SEARCH = StepOptions(search=True)
 
 
 class InodeIds(NamedTuple):
-    """The ids of one inode. ``rootid`` is whose root its capability is for (0: the host's); None where it has none."""
+    """The ids of one inode.
+
+    ``rootid`` is the root uid that its capability is for (0: the host's root); None without one.
+    """
 
     uid: int
     gid: int
@@ -60,7 +61,7 @@ class InodeIds(NamedTuple):
 
 
 def carried(path: str, seen: os.stat_result | None = None) -> InodeIds:
-    """The ids of what lies at ``path``, of a symlink itself; ``seen`` is its lstat.
+    """The ids of the inode at ``path``, which may be a symlink; ``seen`` is its lstat, if known.
 
     Raises OSError, and InvalidValueError for an attribute of an unknown form.
     """
@@ -84,12 +85,13 @@ def carried(path: str, seen: os.stat_result | None = None) -> InodeIds:
 
 
 def of_path(layout: Layout, path: str) -> tuple[str, InodeIds]:
-    """What lies at a PATH that was typed, and its ids. With another root, PATH is a name below it, as for fix-volume.
+    """The kind and the ids of what is at a PATH that was typed; see kind_of.
 
-    Raises InvalidValueError where there is nothing, or it lies outside of the root; NotPermittedError.
+    With another root, PATH is a path below it, as for fix-volume. Raises InvalidValueError if
+    nothing is there, or if it is outside the root; NotPermittedError.
     """
     if "\0" in path or not path:
-        raise InvalidValueError(f"{path!r} is no path")
+        raise InvalidValueError(f"{path!r} is not a path")
     shown = shown_path(path)
     try:
         place = spots.placed_at(layout, path)
@@ -115,19 +117,19 @@ def _kind_and_ids(place: str, shown: str) -> tuple[str, InodeIds]:
 
 
 def kind_of(seen: os.stat_result) -> str:
-    """What an inode is, in a word or two."""
+    """The kind of an inode in one word, such as "folder"."""
     return _KINDS.get(stat.S_IFMT(seen.st_mode), "file")
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The ids that are looked for, as uids and as gids."""
+    """The ids to search for, as uids and as gids."""
 
     uids: IdSet
     gids: IdSet
 
     def of(self, one: InodeIds) -> Iterator[tuple[str, int]]:
-        """Which of them an inode carries, and as what (see ROLES)."""
+        """Those that an inode carries, each with its role; see ROLES."""
         if one.uid in self.uids:
             yield "owner", one.uid
         if one.gid in self.gids:
@@ -139,12 +141,12 @@ class Wanted:
             yield "capability", one.rootid
 
 
-# What an id can be to an inode. All but "group" and "ACL group" are uids.
+# The roles of an id on an inode. "group" and "ACL group" are gids, the others uids.
 ROLES = ("owner", "group", "ACL user", "ACL group", "capability")
 
 
 class Hit(NamedTuple):
-    """One name of an inode that carries some of the ids; ``roles`` says as what each: see ROLES."""
+    """One name of an inode that carries some of the ids; ``roles`` has each with its role."""
 
     path: str
     carried: InodeIds
@@ -153,10 +155,11 @@ class Hit(NamedTuple):
 
 @dataclass(slots=True)
 class Count:
-    """How many names carry ids that were looked for, by what the id is to them (see ROLES) and by id.
+    """How many names carry ids that were searched for.
 
-    ``entries`` is how many names carry at least one, ``example`` one of them ("" for none); ``missed`` are the places
-    that could not be looked at.
+    ``entries`` is how many names carry at least one, ``example`` one of these names ("" for none).
+    ``by_role`` counts the names by role (see ROLES) and id. ``missed`` are the places that could
+    not be looked at.
     """
 
     entries: int = 0
@@ -174,42 +177,37 @@ class Count:
             self.by_role[role][number] += 1
 
     def ids(self) -> IdSet:
-        """Every id that was found, in whatever role."""
+        """Every id that was found, in any role."""
         return IdSet.clipped(
             (number, number + 1) for found in self.by_role.values() for number in found
         )
 
 
 def count(dirs: Iterable[str], ids: IdSet, *, cross_mounts: bool = False) -> Count:
-    """Count what in these folders carries some of ``ids``, as uids or gids.
+    """Count the names in these folders that carry some of ``ids``, as uids or gids.
 
-    ``dirs`` are paths of this machine, as they are opened here; a folder in another one is counted twice. Mounts below
-    them are left out unless ``cross_mounts``. To tell which of several ranges files still carry, ask for their union
-    and look for each in ``ids()``. What cannot be looked at is in ``missed``; nothing is raised for it.
+    ``dirs`` are real paths of this machine. A folder inside another of them is counted twice.
+    Mounts below them are left out without ``cross_mounts``. To learn which of several ranges files
+    still carry, count their union and look for each in ``ids()``. A place that cannot be looked at
+    is in ``missed``, and no error is raised for it.
     """
     found = Count()
     for path in dirs:
-        with _missing(path, found.missed.append):
+        try:
             for hit in find(
                 path, path, Wanted(ids, ids), cross_mounts=cross_mounts, miss=found.missed.append
             ):
                 found.add(hit)
+        except UsernsplanError as error:  # noqa: PERF203 - once for each folder
+            found.missed.append(Place(path, str(error)))
     return found
 
 
-@contextmanager
-def _missing(path: str, miss: Callable[[Place], object]) -> Iterator[None]:
-    try:
-        yield
-    except UsernsplanError as error:
-        miss(Place(path, str(error)))
-
-
 def top_of(layout: Layout, path: str) -> str:
-    """Where a DIR that was typed lies. Raises InvalidValueError and RefusedError as fix-volume does."""
+    """The real path of a DIR that was typed. Raises what spots.place_of does."""
     place = spots.placed_at(layout, path)
     if os.path.exists(place) and not os.path.isdir(place) and not os.path.islink(place):
-        hint = "'usernsplan whois --file' tells whose a single file is"
+        hint = "'usernsplan whois --file' shows the owner of a single file"
         raise InvalidValueError(f"{shown_path(path)} is not a folder", hint=hint)
     return spots.place_of(layout, path)
 
@@ -217,9 +215,9 @@ def top_of(layout: Layout, path: str) -> str:
 def each_once(
     tops: Iterable[str], *, cross_mounts: bool
 ) -> tuple[dict[str, None], tuple[str, ...]]:
-    """Folders without those that a walk through another meets anyway, and the mounts that no walk enters.
+    """The folders that no walk through another of them meets, and the mounts that no walk enters.
 
-    Both are real paths. The kernel's own file systems hold no files, and are no loss.
+    Both are real paths. The mounts are without the kernel's own file systems, which have no files.
     """
     mounts = all_mounts()
     points = {top: walk.Mounts.below(top, mounts).points(top) for top in tops}
@@ -256,16 +254,17 @@ def find(
     cross_mounts: bool = False,
     miss: Callable[[Place], object],
 ) -> Iterator[Hit]:
-    """Everything in the folder ``top``, itself too, that carries some of the ids; paths begin with ``shown``.
+    """All names in the folder ``top``, and itself, that carry some of the ids.
 
-    ``top`` is a real path: where a part of it is a symlink, whoever put that there meanwhile, nothing is looked at.
-    Each name of an inode is told. ``miss`` is called with what cannot be looked at; what goes away meanwhile is not
-    missed. Raises InvalidValueError where there is no folder, RefusedError for a symlink.
+    ``top`` is a real path; if a part of it has become a symlink, nothing is read. The paths of the
+    hits begin with ``shown`` instead. An inode with several names is a hit for each name. ``miss``
+    is called with each place that cannot be looked at, but not for one that is gone. Raises
+    InvalidValueError if ``top`` is not a folder, RefusedError if it is a symlink.
     """
     if os.path.islink(top):
         raise RefusedError(
             f"{shown_path(shown)} is a symlink",
-            hint="name the folder that it leads to, if you mean it",
+            hint="name the folder that it leads to",
         )
     try:
         if not stat.S_ISDIR(os.stat(top).st_mode):
@@ -289,7 +288,7 @@ def find(
 
 @dataclass(frozen=True, slots=True)
 class _Search:
-    """One walk through one tree; ``home`` is the folder that this process stands in, and returns to."""
+    """One walk through one tree. ``home`` is the current folder, to which the process returns."""
 
     volume: walk.OpenVolume
     shown: str
@@ -298,7 +297,8 @@ class _Search:
     home: int
 
     def hits(self) -> Iterator[Hit]:
-        # Names of folders that wait, below which parts: as many as the folders above have, however large the tree is.
+        # Folders that wait, as parts and names in them. Only the folders above the current one have
+        # an entry here, so the list stays small even for a large tree.
         waiting: list[tuple[tuple[str, ...], list[str]]] = [((), [""])]
         while waiting:
             above, names = waiting[-1]
@@ -325,7 +325,7 @@ class _Search:
     def _inside(
         self, parts: tuple[str, ...], path: str, pinned: int, folders: list[str]
     ) -> Iterator[Hit]:
-        """What lies in one pinned folder; its sub-folders are noted in ``folders``."""
+        """The hits in one pinned folder. Its sub-folders are appended to ``folders``."""
         mounted = (
             frozenset[str]()
             if self.volume.cross_mounts
@@ -333,7 +333,7 @@ class _Search:
         )
         for names in walk.names(pinned, os.fstat(pinned).st_size):
             met = [name for name in names if name not in mounted] if mounted else names
-            # The step goes into the folder; nobody else is to find this process there.
+            # step() changes into the folder. The caller of this generator must not run there.
             try:
                 hits = self._looked_at(pinned, met, path, folders)
             finally:
@@ -341,7 +341,7 @@ class _Search:
             yield from hits
 
     def _looked_at(self, pinned: int, names: list[str], path: str, folders: list[str]) -> list[Hit]:
-        """What these entries of a folder carry. Most carry none of the ids, and cost just the step."""
+        """The hits among these entries of a folder. Entries without the ids cost only the step."""
         found = step(pinned, names, _SEARCH)
         folders += found.folders
         hits: list[Hit] = []

@@ -1,4 +1,4 @@
-"""Journals of runs that ended long ago are taken away: what is left of a run after that can no longer be undone."""
+"""Delete the journals of runs that ended long ago. Without its journal a run cannot be undone."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import stat
 from dataclasses import dataclass
 
 from usernsplan.errors import RefusedError
+from usernsplan.escape import line
 from usernsplan.host import files
 from usernsplan.host import runs as read_runs
 from usernsplan.layout import RUNS, Layout
@@ -18,25 +19,29 @@ from usernsplan.volume.state import DONE, LOOKING, UNDONE, NotedVolume
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """The runs that were taken away, each with its size in bytes; and those that stay though they are old, and why."""
+    """The result of ``prune``.
+
+    ``removed`` are the deleted runs, each with its size in bytes; ``kept`` the old runs that stay,
+    each with the reason.
+    """
 
     removed: tuple[tuple[str, int], ...] = ()
     kept: tuple[tuple[str, str], ...] = ()
 
 
 def prune(layout: Layout, before_ns: int, *, dry_run: bool = False) -> Pruned:
-    """Take away the journals of runs that were done or undone before a moment (ns since the epoch).
+    """Delete the journals of runs that ended, or were undone, before a time (ns since the epoch).
 
-    Never one that is unfinished, at work, or that nobody can read; nor, as long as its volume is there, one that keeps
-    ids from being moved a second time. Raises NotPermittedError.
+    A run stays if it is unfinished, at work or cannot be read; and, while its volume exists, if
+    only its journal prevents that ids are moved twice. Raises NotPermittedError.
     """
     removed, kept = [], []
-    # A preview takes no lock, for it writes nothing.
+    # A preview writes nothing, not even a lock.
     with journal.alone(layout, write=not dry_run):
         for name in read_runs.names(layout):
             place = f"{RUNS}/{name}"
             with files.explained(layout, place), files.pinned(layout, place) as run:
-                # A symlink is no run of ours.
+                # usernsplan makes no symlink here.
                 if not stat.S_ISDIR(os.lstat(run.path).st_mode) or not _is_old(
                     layout, name, run.path, before_ns
                 ):
@@ -51,7 +56,7 @@ def prune(layout: Layout, before_ns: int, *, dry_run: bool = False) -> Pruned:
 
 
 def _is_old(layout: Layout, name: str, folder: str, before_ns: int) -> bool:
-    """Tell whether a run ended before this moment; where it does not say when, whether its folder was written then."""
+    """Tell whether a run ended before this time; if it does not say when, judge by its mtimes."""
     try:
         content = read_runs.content(layout, name) or {}
     except RefusedError:
@@ -64,22 +69,22 @@ def _is_old(layout: Layout, name: str, folder: str, before_ns: int) -> bool:
 
 
 def _why_kept(layout: Layout, name: str) -> str:
-    """Why the journal of an old run has to stay; "" where it may go."""
+    """Why the journal of an old run has to stay; "" if it may go."""
     if read_runs.is_at_work(layout, name):
         return "it is at work"
     try:
         state = journal.run(layout, name) if read_runs.content(layout, name) is not None else None
     except RefusedError:
-        return "its run.json cannot be understood: see 'usernsplan check'"
-    # A kill left a folder without a run.json, or one that only looked, before anything was changed.
+        return "its run.json cannot be read: see 'usernsplan check'"
+    # A kill left a folder without run.json, or one of a run that had changed nothing.
     if state is None or state.state in {UNDONE, LOOKING}:
         return ""
     if state.state != DONE:
         return "it is unfinished: see 'usernsplan check'"
     if state.method not in METHODS:
-        return "this usernsplan does not know how it gave its volumes: only its journal tells"
+        return f"this usernsplan does not know its method, {line(state.method)!r}"
     is_needed = state.staging and any(_is_there(layout, one) for one in state.volumes)
-    why = "its map overlaps itself: without its journal the same command would move ids twice"
+    why = "its map overlaps itself: without the journal, the same command would move ids twice"
     return why if is_needed else ""
 
 
@@ -95,7 +100,7 @@ def _size(folder: str) -> int:
 
 
 def _remove(folder: str) -> None:
-    # First what tells that there was a run: whatever a kill leaves after that is no run any more.
+    # run.json goes first: what a kill leaves after that does not count as a run.
     if os.path.lexists(f"{folder}/run.json"):
         os.unlink(f"{folder}/run.json")
         files.sync_folder(folder)

@@ -1,4 +1,4 @@
-"""What workers tell of folders: what was seen there, and what was changed. No I/O."""
+"""The results of workers: what they saw in folders, and what they changed. No I/O."""
 
 from __future__ import annotations
 
@@ -17,16 +17,19 @@ if TYPE_CHECKING:
     from usernsplan.volume.special import Special
     from usernsplan.volume.targets import Owner
 
-# A path, and what is to be said of it.
+# A path, and what to report about it.
 PathReason = tuple[str, str]
 
 
 @dataclass(slots=True)
 class Linked:
-    """An inode with several names: how many it has, how many were found, what its change would be counted as.
+    """An inode with several names.
 
-    ``changed_ns`` is its ctime when it was first seen. A rename changes that: whoever renames a name from where we have
-    not been to where we are makes one name look like two. ``places`` are the names, as long as some are missing.
+    ``links`` is its link count, ``found`` how many names were met, ``kinds`` what its change counts
+    as (see kinds_of), None if it does not change. ``places`` are the names, while some are missing.
+    ``changed_ns`` is its ctime when it was first seen. A rename changes the ctime; if one moves a
+    name from a folder that we have not seen yet into one that we have, the same name can be met
+    twice, and ``moved`` says so.
     """
 
     links: int
@@ -37,7 +40,7 @@ class Linked:
     places: list[str] = field(default_factory=list)
 
     def add(self, other: Linked) -> None:
-        """Take in more names of the same inode."""
+        """Add more names of the same inode."""
         self.found += other.found
         self.kinds = self.kinds if other.kinds is None else other.kinds
         self.moved |= other.moved or self.changed_ns != other.changed_ns
@@ -48,15 +51,15 @@ class Linked:
 
     @property
     def is_inside(self) -> bool:
-        """Tell whether all its names were found in the volume, each where it stayed."""
+        """Tell whether all its names were found in the volume and none was moved."""
         return self.found >= self.links and not self.moved
 
 
 class Lacking(NamedTuple):
-    """A name whose file loses power: ``whole`` is what the file would be with it, ``left`` what it is without.
+    """A name whose file loses power: ``whole`` is the file's form with it, ``left`` without it.
 
-    ``parts`` and ``name`` say where it lies in which volume, ``inode`` what it is now (``entry``: what it was before the
-    run); ``changed``: its change is yet to be counted.
+    ``volume``, ``parts`` and ``name`` locate it. ``entry`` is the entry as it was before the run,
+    ``inode`` the number of its inode now. ``changed``: its change is not counted yet.
     """
 
     volume: int
@@ -71,10 +74,12 @@ class Lacking(NamedTuple):
 
 @dataclass(slots=True)
 class Seen:
-    """What was seen. ``changes`` counts the entries that are not right, without linked inodes: ``linked`` has those.
+    """What was seen.
 
-    ``lacking`` are the names whose files would lose power. ``unseen`` are places that could not be looked at.
-    ``copies``: so many entries, with so many bytes, would be copied up in an overlay.
+    ``changes`` counts the entries that the pass changes, except linked inodes, which are in
+    ``linked``. ``lacking`` are the names whose files would lose power. ``unseen`` are places that
+    could not be looked at. ``copies`` is how many entries an overlay would copy up,
+    ``copied_bytes`` their size. ``tops`` are the owners of the tops of the volumes.
     """
 
     entries: int = 0
@@ -90,7 +95,6 @@ class Seen:
     unseen: list[PathReason] = field(default_factory=list)
     lacking: list[Lacking] = field(default_factory=list)
     special: bool = False
-    # Whose the tops of the volumes are.
     tops: list[Owner] = field(default_factory=list)
     copies: int = 0
     copied_bytes: int = 0
@@ -105,14 +109,15 @@ class Seen:
 
 @dataclass(slots=True)
 class Done:
-    """What was changed. ``linked`` are inodes with several names; ``half`` tells that the run has to be finished.
+    """What was changed. ``linked`` are inodes with several names.
 
-    ``failed`` are entries of the journal, all of them: these, and no others, are tried again. ``named`` are others that
-    were left as they are; ``unseen`` are places that could not be looked at once more.
-
-    ``lost``: a folder was not where it had been noted; ``carried`` are the paths that were tried again and are right;
-    ``lacking`` are the names whose files have lost power; ``ignored``: a path whose file system took the change of
-    owner and kept its own.
+    ``failed`` are entries of the journal; a later run tries exactly these again. ``named`` are
+    other entries that were left alone; ``unseen`` are places that the second look could not see.
+    ``half``: an entry is changed in part, so the run has to be finished. ``lost``: a folder was not
+    where it was noted. ``carried`` are the paths that were tried again and are right now.
+    ``lacking`` are the names whose files lost power. ``ignored`` is a path whose file system
+    accepted the change of owner but did not store it. ``tops`` are the notes of the tops, which
+    change last.
     """
 
     changed: int = 0
@@ -132,7 +137,7 @@ class Done:
 
 
 def kinds_of(entry: Special) -> tuple[str, ...]:
-    """What the change of an entry is counted as, beside being a change."""
+    """The kinds of change that the change of an entry counts as, such as "acl"."""
     mode, form = entry.mode, entry.form
     facts = {
         "setuid": bool(mode & SETID) and not stat.S_ISDIR(mode) and not stat.S_ISLNK(mode),
@@ -145,7 +150,7 @@ def kinds_of(entry: Special) -> tuple[str, ...]:
 
 
 def merged(parts: Iterable[Seen]) -> Seen:
-    """What several workers saw, as one."""
+    """The sum of what several workers saw."""
     whole = Seen()
     for part in parts:
         whole.entries += part.entries

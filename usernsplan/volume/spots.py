@@ -1,4 +1,4 @@
-"""What was asked for, found on the host: where each PATH really lies, and whether it may be touched at all."""
+"""The PATHs of a request on the host: where each really is, and whether it may be changed."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ if TYPE_CHECKING:
     from usernsplan.layout import Layout
     from usernsplan.model import FixRequest
 
-
-# What says that there is nothing of this name.
+# The errors for a path that does not exist.
 _NOTHING = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
 
 
 def find(layout: Layout, request: FixRequest) -> tuple[str, ...]:
-    """Where the volumes of a request really lie, each once. Raises RefusedError or InvalidValueError for what is none."""
+    """The real paths of the volumes of a request, each once.
+
+    Raises RefusedError or InvalidValueError for a path that is not a volume.
+    """
     places = tuple({place_of(layout, words): None for words in request.paths})
     mounts = all_mounts()
     for place in places:
@@ -32,15 +34,15 @@ def find(layout: Layout, request: FixRequest) -> tuple[str, ...]:
             for other in places:
                 if place != other and decide.lies_in(name, other):
                     raise InvalidValueError(
-                        f"{place} lies in {other}", hint="name the outer one alone"
+                        f"{place} lies in {other}", hint="name only the outer one"
                     )
     return places
 
 
 def seen_twice(places: Sequence[str]) -> frozenset[str]:
-    """The mount points inside whose content is met under another name too: no inode is to be counted twice.
+    """The mount points whose content is met under another name too, so that no inode counts twice.
 
-    Raises RefusedError for one that shows a whole volume, and more.
+    Raises RefusedError for a mount point that shows a folder with a whole volume in it.
     """
     mounts = all_mounts()
     points = sorted(
@@ -51,51 +53,52 @@ def seen_twice(places: Sequence[str]) -> frozenset[str]:
         for name in walk.other_names(point, mounts):
             if any(decide.lies_in(place, name) for place in places):
                 raise RefusedError(
-                    f"{point} shows {name}, in which the volume itself lies", hint="unmount it"
+                    f"{point} shows {name}, which contains the volume itself", hint="unmount it"
                 )
             if any(decide.lies_in(name, place) for place in places):
                 through = max(
                     (one for one in points if decide.lies_in(name, one)), key=len, default=None
                 )
-                # A part of what is met elsewhere is left out; of two points that show the same, the second.
+                # Skip a point that shows only a part of what is met elsewhere, and the second of
+                # two points that show the same.
                 if through != name or name < point:
                     twice.add(point)
     return frozenset(twice)
 
 
 def place_of(layout: Layout, words: str) -> str:
-    """Where a PATH really lies.
+    """The real path of a PATH.
 
-    Raises RefusedError for a symlink and '..', and errors that tell why nothing is seen there.
+    Raises RefusedError for a symlink, for ".." and for a place outside the root; InvalidValueError
+    if it does not exist; NotPermittedError or UsernsplanError if it cannot be looked at.
     """
     path = decide.source_of(words, exists=_why_unseen(placed_at(layout, words)) not in _NOTHING)
     if not path or "\0" in path:
-        raise InvalidValueError(f"'{path}' is no path")
+        raise InvalidValueError(f"'{path}' is not a path")
+
     placed = placed_at(layout, path)
     real = os.path.realpath(placed)
-    shown, hint = (
-        shown_path(path),
-        f"it really is {shown_path(real)}: name that, if you mean it",
-    )
+    shown, hint = shown_path(path), f"name the real path, {shown_path(real)}"
     if ".." in path.split("/"):
         raise RefusedError(f"{shown} contains '..'", hint=hint)
     if os.path.islink(os.path.normpath(placed)):
         raise RefusedError(f"{shown} is a symlink", hint=hint)
+
     why = _why_unseen(real)
     if why in _NOTHING:
-        where = "" if layout.is_host else f" ({placed}: with --root, PATH is a name below it)"
+        where = "" if layout.is_host else f" ({placed}: with --root, PATH is below it)"
         raise InvalidValueError(f"{shown} does not exist{where}")
     if why == errno.EACCES:
         raise NotPermittedError(f"{shown}: permission denied", hint=_let_in(real))
     if why:
         raise UsernsplanError(f"{shown}: {os.strerror(why).lower()}")
     if layout.below(real) is None:
-        raise RefusedError(f"{shown} really is {real}, which is not below --root {layout.root}")
+        raise RefusedError(f"{shown} is really {real}, which is not below --root {layout.root}")
     return real
 
 
 def name_of(layout: Layout, place: str) -> str:
-    """The name below the root of a volume that really lies at ``place``: the ledger and the journal have it by this."""
+    """The path below the root of a volume at a real path, as the ledger and the journal keep it."""
     name = layout.below(place)
     if name is None:
         raise RefusedError(f"{place} is not below --root {layout.root}")
@@ -103,7 +106,7 @@ def name_of(layout: Layout, place: str) -> str:
 
 
 def _why_unseen(path: str) -> int:
-    """The errno with which the system does not show what lies at a path; 0 where it does."""
+    """The errno of lstat(2) for a path; 0 if there is none."""
     try:
         os.lstat(path)
     except OSError as error:
@@ -114,14 +117,20 @@ def _why_unseen(path: str) -> int:
 
 
 def _let_in(path: str) -> str | None:
-    """What helps where the system lets this user not in; None: what always helps."""
+    """The remedy for EACCES; None for the usual one, to run as root."""
     if os.geteuid() == 0 and walk.kind_of(path, all_mounts()).startswith("fuse"):
-        return "only who mounted it may see a FUSE mount: mount it with '-o allow_root', or fix what it shows"
+        return (
+            "only the user who mounted a FUSE mount may look at it: mount it with '-o allow_root',"
+            " or fix the folder that it shows"
+        )
     return None
 
 
 def placed_at(layout: Layout, path: str) -> str:
-    """Where a path that was typed lies: below the root, unless it was typed as lying there, or as relative."""
+    """The path on this machine of a path that was typed.
+
+    It is below the root, unless it is relative or begins with the root already.
+    """
     absolute = path if path.startswith("/") else f"{os.getcwd()}/{path}"
     tops = {layout.real, os.path.abspath(layout.root)}
     if (
@@ -134,81 +143,85 @@ def placed_at(layout: Layout, path: str) -> str:
 
 
 def refuse_dangerous(layout: Layout, request: FixRequest, places: Sequence[str]) -> None:
-    """Raise RefusedError for a folder that nobody can mean, under whatever name it was given, or is mounted inside."""
+    """Raise RefusedError for a folder that nobody can mean.
+
+    The other paths of a folder count as well, and with cross_mounts those of the mounts in it.
+    """
     homes = protected.homes_of(accounts.homes(layout))
-    everybody = (
-        homes if layout.is_host else protected.homes_of(accounts.homes(files.layout_at("/")))
-    )
+    host = layout if layout.is_host else files.layout_at("/")
+    host_homes = protected.homes_of(accounts.homes(host))
     mounts = all_mounts()
     for place in places:
         kind = walk.kind_of(place, mounts)
         if kind in protected.NOT_FILES:
             raise RefusedError(
-                f"{place} is {kind}, which is the kernel's own",
+                f"{place} is on {kind}, a file system of the kernel",
                 hint="name the folder of one volume",
             )
+
         names = [place, *walk.other_names(place, mounts)]
         for point in walk.Mounts.below(place, mounts).points(place) if request.cross_mounts else ():
             names += walk.other_names(point, mounts)
         inner = [inside for name in names if (inside := layout.below(name)) is not None]
         if not os.path.isdir(place):
-            names, inner = _with_homes(names, everybody), _with_homes(inner, homes)
-        dangers = [protected.danger(name, everybody, os.path.realpath) for name in names]
+            names, inner = _with_homes(names, host_homes), _with_homes(inner, homes)
+
+        dangers = [protected.danger(name, host_homes, os.path.realpath) for name in names]
         dangers += [protected.danger(name, homes) for name in inner]
         for danger in sorted(filter(None, dangers), key=lambda danger: not danger.never):
-            if danger.never:
-                raise RefusedError(
-                    f"{place}: {danger.reason}", hint="name the folder of one volume"
-                )
-            if not request.protected:
+            if danger.never or not request.protected:
+                hint = "if you are sure, add --protected"
                 raise RefusedError(
                     f"{place}: {danger.reason}",
-                    hint="if you mean it all the same, say --protected",
+                    hint="name the folder of one volume" if danger.never else hint,
                 )
 
 
 def users_of(path: str, others: Sequence[Seen]) -> list[str]:
-    """What is to be said of each running container that has what lies at a real path, or a part of it, mounted.
+    """A note for each running container that has a real path, or a part of it, mounted.
 
-    A container has another root than the host; a service has the host's own, and what is mounted at the same point in
-    both is the host's mount.
+    A container has another root than the host. A service has the host's root; a mount at the same
+    point in both is one of the host.
     """
     mounts = all_mounts()
     own = walk.mount_of(path, mounts)
     inside = own.root.rstrip("/") + path[len(own.point.rstrip("/")) :] or "/"
     root = walk.mount_of("/", mounts)
     ours = {(mount.device, mount.root, mount.point) for mount in mounts}
-    told = []
+
+    notes = []
     for seen in others:
         is_container = walk.mount_of("/", seen.mounts)[:2] != root[:2]
         for mount in seen.mounts:
             is_meant = decide.lies_in(mount.root, inside) or decide.lies_in(inside, mount.root)
-            # Of a whole file system of the host (monitors mount "/"), nobody can tell what it is there for.
+            # Monitors mount the host's "/". A mount of a whole file system does not mean this path.
             is_hosts = (mount.device, mount.root) == (own.device, own.root) and mount.root != inside
             is_copy = not is_container and mount[:3] in ours
             if mount.device == own.device and is_meant and not is_hosts and not is_copy:
                 where = shown_path(mount.point)
                 who = f"process {seen.pid} ({shown_path(seen.command)}) has it mounted at {where}"
-                told.append(
-                    f"{shown_path(path)} is in use: {who}; stop its container first, or it sees owners change"
+                notes.append(
+                    f"{shown_path(path)} is in use: {who}; stop its container first, or it sees"
+                    " owners change"
                 )
                 break
-    return told
+    return notes
 
 
 def refuse_idmapped(path: str) -> None:
-    """Raise RefusedError for a path on an idmapped mount: ids that are given there are others on the disk."""
+    """Raise RefusedError for a path on an idmapped mount, whose ids are not those of the disk."""
     mounts = all_mounts()
-    if not walk.is_idmapped(path, mounts):
+    if not walk.mount_of(path, mounts).is_idmapped:
         return
-    names = [name for name in walk.other_names(path, mounts) if not walk.is_idmapped(name, mounts)]
-    source = f": {shown_path(names[0])}" if names else ", once this mount is gone"
+    others = walk.other_names(path, mounts)
+    names = [name for name in others if not walk.mount_of(name, mounts).is_idmapped]
+    source = f": {shown_path(names[0])}" if names else ", after you unmount this"
     raise RefusedError(
-        f"{shown_path(path)} lies on an idmapped mount, which shows other ids than the disk has",
+        f"{shown_path(path)} is on an idmapped mount, which shows other ids than the disk has",
         hint=f"fix the folder that is mounted here{source}",
     )
 
 
 def _with_homes(names: Sequence[str], homes: Sequence[str]) -> list[str]:
-    """Paths of a file, and the home that it lies right in: that account's programs read it (.bashrc, .profile)."""
+    """The paths of a file, and the home right above it: its programs read .bashrc or .profile."""
     return [*names, *(above for name in names if (above := os.path.dirname(name)) in homes)]

@@ -1,4 +1,4 @@
-"""What a run is and how far it has come: a frozen value, and how run.json keeps it. No I/O."""
+"""The state of a run: a frozen value, and its form in run.json. No I/O."""
 
 from __future__ import annotations
 
@@ -15,55 +15,60 @@ if TYPE_CHECKING:
     from usernsplan.layout import Layout
     from usernsplan.model import Mode
 
-# How far a run is. Only "looking" has changed nothing; "done" and "undone" are finished.
+# How far a run is. In "looking" it has changed nothing yet; "done" and "undone" are the end.
 LOOKING, CHANGING, DONE, UNDOING, UNDONE = STATES
-# How volumes were given before run.json had a word for it, and are given where nobody says otherwise.
+# The default method, and the only one before run.json had a field for it.
 CHOWN = "chown"
-# What run.json calls the mode: "reverse" shifts as well, back to the host's ids.
+# The modes of run.json: "reverse" is a shift back to the host's ids.
 _MODES: dict[str, tuple[Mode, bool]] = {
     "own": ("own", False),
     "shift": ("shift", False),
     "reverse": ("shift", True),
 }
-# run.json keeps these under the names that they had first.
+# The keys of run.json that differ from the field, because the field was renamed.
 _KEYS = {"volumes": "trees", "rule": "targets", "leg": "stage"}
 
 
 @dataclass(frozen=True, slots=True)
 class NotedVolume:
-    """A volume as a run notes it: its name below the root, and the inode of its top."""
+    """A volume in the journal: its path below the root, and the inode of its top."""
 
     path: str
     device: int
     inode: int
 
     def contains(self, other: NotedVolume) -> bool:
-        """Tell whether the other is this volume, by whatever name, or lies in it."""
+        """Tell whether the other is this volume, under any name, or lies in it."""
         same = (self.device, self.inode) == (other.device, other.inode)
         return same or f"{other.path}/".startswith(self.path.rstrip("/") + "/")
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> NotedVolume:
-        """Read what ``asdict`` made of it. Raises ValueError, TypeError or LookupError for anything else."""
+        """Reverse ``asdict``. Raises ValueError, TypeError or LookupError for any other content."""
         path = content["path"]
         if not isinstance(path, str) or not path.startswith("/"):
-            raise ValueError(f"{path!r:.40} is no path")
+            raise ValueError(f"{path!r:.40} is not an absolute path")
         return cls(path, integer(content["device"]), integer(content["inode"]))
 
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """What run.json says. All paths are names below the root, which may have been moved since.
+    """The content of run.json. Paths are below the root, which may have moved since the run.
 
-    ``method`` is how the volumes are given, ``leg`` the pass at which the run is. ``is_reverse``: they are given back
-    to the host. ``finish`` is the command that finishes the run, as it may be shown. ``outside`` are linked inodes
-    (device, inode) that are left alone; ``formerly`` is whose each volume was, and its mode. Times in ns since the
-    epoch: ``seen`` before the first look, ``end`` after the last change; ``whole``: by then everything was right, and
-    ``tops`` is when the inode of each top had changed last; ``failed`` are the paths of all entries of the journal
-    that failed, ``retried`` those of them that are tried again; ``told``: the command that made the run came to its
-    end; ``entries`` is how many the look met; ``special``: the journal has entries that need care; ``keep_power``:
-    files that lose power get it back where their content is proved unchanged; ``sums`` are the size and the CRC-32 of
-    each log of the look, which nothing may change after it.
+    Times are in ns since the epoch. ``seen`` is before the first look, ``end`` after the last
+    change, ``undone`` the end of the undo.
+
+    The work: ``method`` is how the volumes are given, ``leg`` the pass that the run is in.
+    ``is_reverse``: the volumes go back to the host. ``outside`` are linked inodes (device, inode)
+    to leave alone. ``keep_power``: files that lose power get it back if their content is proved
+    unchanged. ``formerly`` has the former container and mode of each volume. ``finish`` is the
+    command that finishes the run, ready to be shown.
+
+    The result: ``whole``: everything was right at the end; then ``tops`` has the ctime of each top.
+    ``failed`` are the paths of all journal entries that failed, ``retried`` those that are tried
+    again. ``told``: the command that made the run came to its end. ``entries`` is how many entries
+    the look met. ``special``: the journal has entries that need care. ``sums`` has the size and the
+    CRC-32 of each log of the look, which never change after the look.
     """
 
     run: str
@@ -94,22 +99,22 @@ class RunState:
     finish: str = field(default="", compare=False)
 
     def places(self, layout: Layout) -> tuple[str, ...]:
-        """Where the volumes lie now."""
+        """The paths of the volumes on this machine."""
         return tuple(layout.place(volume.path) for volume in self.volumes)
 
     def pass_of(self, leg: Leg) -> Pass:
-        """The pass over the volumes that goes this leg of the way."""
+        """The pass of this leg over the volumes."""
         return Pass(self.rule, leg, self.staging)
 
     def same_work(self, other: RunState) -> bool:
-        """Tell whether both do the same to the same volumes."""
-        # Not the device: after a reboot it may have another number.
+        """Tell whether both do the same work on the same volumes."""
+        # A device may have another number after a reboot, so only the inodes are compared.
         mine, others = ({(one.path, one.inode) for one in run.volumes} for run in (self, other))
         same = (self.method, self.cross_mounts, mine) == (other.method, other.cross_mounts, others)
         return same and self.rule.same_work(other.rule)
 
     def same_ids(self, other: RunState) -> bool:
-        """Tell whether both move the same ids, whatever they do with others."""
+        """Tell whether both move the same ids; how they treat other ids does not matter."""
         mine, theirs = (
             (run.rule.uids.source, run.rule.gids.source, run.rule.mode, run.rule.owner)
             for run in (self, other)
@@ -125,7 +130,7 @@ class RunState:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """What run.json keeps. What finishes the run is not kept: a reader makes it of what can be checked."""
+        """The content of run.json, without ``finish``: readers build that from checked fields."""
         rest = asdict(replace(self, rule=None, staging=None))  # type: ignore[arg-type]
         del rest["finish"], rest["is_reverse"]
         return {
@@ -137,9 +142,10 @@ class RunState:
 
     @classmethod
     def from_json(cls, content: dict[str, Any], name: str) -> RunState:
-        """Read the run.json of a run of this name; a newer version of the same format may have added fields.
+        """Read the run.json of the run ``name``; ignore fields that a newer version added.
 
-        Raises ValueError, LookupError, TypeError, AttributeError or OverflowError for what no run writes down so.
+        Raises ValueError, LookupError, TypeError, AttributeError or OverflowError for content that
+        no run writes.
         """
         mode, is_reverse = _MODES[content["mode"]]
         staging, retried = content["staging"], content["retried"]
@@ -160,7 +166,7 @@ class RunState:
         return state
 
 
-# What the fields of run.json hold that need no reading; None is allowed where it is their usual value.
+# The types of the fields that are taken as they are. Those in _MAY_LACK may be None instead.
 _PLAIN: dict[str, type] = {
     **dict.fromkeys(("command", "container", "method"), str),
     **dict.fromkeys(("seen", "end", "undone", "entries"), int),
@@ -171,18 +177,18 @@ _MAY_LACK = {"container", "end", "undone"}
 
 def _listed(found: Any) -> tuple[Any, ...]:  # noqa: ANN401 - what the JSON says
     if not isinstance(found, list):
-        raise TypeError(f"{found!r:.40} is no list")
+        raise TypeError(f"{found!r:.40} is not a list")
     return tuple(found)
 
 
 def _refuse_strange(state: RunState, name: str) -> None:
-    """Raise TypeError or ValueError for a run that no run writes down so."""
+    """Raise TypeError or ValueError for a state that no run writes."""
     for one, kind in _PLAIN.items():
         value = getattr(state, one)
         if type(value) is not kind and not (value is None and one in _MAY_LACK):
             raise TypeError(f"{one} is {value!r:.40}")
     if state.run != name or state.leg == Leg.BACK:
-        raise ValueError("another run's, or none's")
+        raise ValueError("the state of another run, or of none")
 
     texts = [*state.failed, *(state.retried or ()), *state.sums]
     texts += [word for path, words in state.formerly.items() for word in (path, *words)]

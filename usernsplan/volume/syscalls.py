@@ -1,6 +1,7 @@
-"""System calls that Python lacks: openat2, fchownat on an O_PATH descriptor, linkat, renameat2, statx. Thin, by ctypes.
+"""System calls that Python lacks, through ctypes, such as openat2, statx and renameat2.
 
-Numbers are those of Linux, the same on every architecture for what came after 4.20 (openat2); the other two are libc's.
+Only openat2 is called by its number: every system call since Linux 4.20 has the same number on all
+architectures. libc has functions for the others.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ _AT_EACCESS = 0x200
 # linux/openat2.h
 NO_XDEV, NO_MAGICLINKS, NO_SYMLINKS, BENEATH = 0x01, 0x02, 0x04, 0x08
 _ENTRY = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-# Instead of a descriptor: the current folder (AT_FDCWD).
+# AT_FDCWD: the current folder, in place of a descriptor.
 HERE = -100
-# struct statx: its size, and where in it these fields are.
+# struct statx: its size, and the offsets of these fields.
 _STATX_SIZE, _STATX_MASK, _STATX_ATTRIBUTES, _STATX_BTIME_AT = 256, 0, 8, 80
 _STATX_BTIME = 0x800
 _IMMUTABLE_OR_APPEND = 0x10 | 0x20
@@ -33,13 +34,13 @@ _fchownat.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_uint, ctypes.c_uin
 _RENAME_EXCHANGE = 2
 _AT_SYMLINK_FOLLOW = 0x400
 _AT_HANDLE_FID = 0x200
-# A file handle of overlayfs (fs/overlayfs/overlayfs.h): its type, the magic byte and where the flags are.
+# A file handle of overlayfs (fs/overlayfs/overlayfs.h): type, magic byte, offset of the flags.
 _MAX_HANDLE = 128
 _OVERLAY_HANDLE, _OVERLAY_MAGIC, _OVERLAY_FLAGS_AT, _OVERLAY_IS_UPPER = 0xF8, 0xFB, 6, 0x04
 
 
 def openat2(folder: int, path: bytes, flags: int, resolve: int) -> int:
-    """Open ``path`` below the folder, resolved under these rules; the descriptor is closed on exec."""
+    """Open ``path`` below the folder, resolved by these rules; with O_CLOEXEC. Raises OSError."""
     how = struct.pack("QQQ", flags | os.O_CLOEXEC, 0, resolve)
     found = _syscall(
         ctypes.c_long(_OPENAT2), ctypes.c_int(folder), path, how, ctypes.c_size_t(len(how))
@@ -50,9 +51,10 @@ def openat2(folder: int, path: bytes, flags: int, resolve: int) -> int:
 
 
 def pin(name: str, resolve: int) -> int:
-    """Open an entry of the current folder without following it (O_PATH), '.' for the folder itself.
+    """Open an entry of the current folder with O_PATH, "." for the folder; follow no symlink.
 
-    ``resolve`` are the rules of openat2(2); 0, where the kernel lacks that call, means open(2). Raises OSError.
+    ``resolve`` are the rules of openat2(2). 0 means open(2), for kernels without that call. Raises
+    OSError.
     """
     if not resolve:
         return os.open(name, _ENTRY)
@@ -60,20 +62,23 @@ def pin(name: str, resolve: int) -> int:
 
 
 def chown_pinned(descriptor: int, uid: int, gid: int) -> None:
-    """Change the owner of the very inode that an O_PATH descriptor pins, a symlink too; fchown(2) takes none."""
+    """Change the owner of the inode that an O_PATH descriptor pins, which may be a symlink.
+
+    fchown(2) refuses such descriptors with EBADF. Raises OSError.
+    """
     if _fchownat(descriptor, b"", uid, gid, _AT_EMPTY_PATH | _AT_SYMLINK_NOFOLLOW):
         raise _error(b"")
 
 
 def link(descriptor: int, folder: int, name: str) -> None:
-    """Give the open file a name in a folder; one without any name too, as O_TMPFILE makes it: linkat(2)."""
+    """Give an open file a name in a folder, its first one too (O_TMPFILE): linkat(2)."""
     path = f"/proc/self/fd/{descriptor}".encode()
     if _libc.linkat(HERE, path, folder, os.fsencode(name), _AT_SYMLINK_FOLLOW):
         raise _error(os.fsencode(name))
 
 
 def exchange(folder: int, one: str, other: str) -> None:
-    """Let two names of a folder change places in one step: renameat2(2)."""
+    """Exchange two names of a folder in one step: renameat2(2). Raises OSError."""
     renameat2 = getattr(_libc, "renameat2", None)
     if renameat2 is None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
@@ -84,13 +89,13 @@ def exchange(folder: int, one: str, other: str) -> None:
 
 
 def sync_file_system(descriptor: int) -> None:
-    """Bring everything that was changed on a file system to the disk: syncfs(2)."""
+    """Write all changes of a file system to the disk: syncfs(2). Raises OSError."""
     if _libc.syncfs(descriptor):
         raise _error(b"")
 
 
 def born_ns(name: str) -> int | None:
-    """When an entry of the current folder was made, in ns since the epoch; None where nobody knows."""
+    """The birth time of an entry of the current folder, in ns since the epoch; None if unknown."""
     found = _statx(name, _STATX_BTIME)
     if found is None or not struct.unpack_from("I", found, _STATX_MASK)[0] & _STATX_BTIME:
         return None
@@ -99,7 +104,7 @@ def born_ns(name: str) -> int | None:
 
 
 def is_immutable(name: str) -> bool:
-    """Tell whether an entry of the current folder is immutable or append-only, without opening it."""
+    """Tell whether an entry of the current folder is immutable or append-only; do not open it."""
     found = _statx(name, 0)
     return found is not None and bool(
         struct.unpack_from("Q", found, _STATX_ATTRIBUTES)[0] & _IMMUTABLE_OR_APPEND
@@ -107,9 +112,10 @@ def is_immutable(name: str) -> bool:
 
 
 def is_read_only(name: str) -> bool:
-    """Tell whether an entry of the current folder lies on a read-only mount or in a read-only subvolume of btrfs.
+    """Tell whether an entry of the current folder is on a read-only mount or btrfs subvolume.
 
-    statvfs(2) knows nothing of subvolumes; access(2) asks them, and nothing of devices and pipes.
+    statvfs(2) does not show the state of a subvolume, so faccessat(2) asks for write access. That
+    alone would not do: for devices and pipes it does not return EROFS.
     """
     if os.statvfs(name).f_flag & os.ST_RDONLY:
         return True
@@ -118,10 +124,10 @@ def is_read_only(name: str) -> bool:
 
 
 def is_only_in_upper(name: str) -> bool:
-    """Tell whether an entry of the current folder, in an overlay, was made there: no lower folder has it.
+    """Tell whether an entry of the current folder, on an overlay, was created in its upper folder.
 
-    The overlay encodes which of its folders an inode is in; since Linux 6.6 it does so without nfs_export. Older
-    kernels say no, and so do all of what was copied up.
+    The file handle shows that: name_to_handle_at(2). Before Linux 6.6 an overlay without nfs_export
+    makes no handles, and the answer is False. It is also False for an entry that was copied up.
     """
     handle = ctypes.create_string_buffer(struct.pack("Ii", _MAX_HANDLE, 0), 8 + _MAX_HANDLE)
     mount = ctypes.c_int()
@@ -137,7 +143,7 @@ def is_only_in_upper(name: str) -> bool:
 
 
 def _statx(name: str, wanted: int) -> bytes | None:
-    """Struct statx of statx(2), or None where it fails or libc lacks it."""
+    """The struct statx of statx(2); None if the call fails or libc lacks it."""
     statx = getattr(_libc, "statx", None)
     found = ctypes.create_string_buffer(_STATX_SIZE)
     if statx is None or statx(

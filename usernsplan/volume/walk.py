@@ -1,6 +1,7 @@
-"""Folders below a volume, opened so that nobody can lead us out of it: every one is pinned, and known by its parts.
+"""Folders of a volume, opened so that no symlink or rename can lead us out of the volume.
 
-A part is one name of a path, so a path has no length to exceed, and a name may hold any byte but '/' and NUL.
+Each folder is pinned by a descriptor and known by its parts. A part is one name of a path, so paths
+may be longer than PATH_MAX, and a name may have any bytes except "/" and NUL.
 """
 
 from __future__ import annotations
@@ -8,42 +9,42 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from usernsplan.host.mounts import MountPoint, all_mounts
 from usernsplan.volume import syscalls
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     Parts = Sequence[str]
 
-# O_NOATIME: looking at a volume is not to change it.
+# O_NOATIME: a look must not change the volume.
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOATIME
 _BENEATH = syscalls.BENEATH | syscalls.NO_SYMLINKS | syscalls.NO_MAGICLINKS
-# The kernel takes paths of up to 4095 bytes; longer ones are walked in pieces of a few parts, of up to 255 bytes each.
+# The kernel accepts paths of up to 4095 bytes. Longer ones are opened in pieces of 15 parts, which
+# have at most 255 bytes each.
 _PIECE = 4000
 _PARTS = 15
-# A folder that takes more than this may hold a hundred thousand names: too many to keep at once.
+# The st_size from which a folder is read in batches: it may have a hundred thousand names.
 BIG = 1 << 22
 _BATCH = 8192
 _OVERLAYS = frozenset({"overlay", "fuse.fuse-overlayfs"})
+# File systems of this machine, which store every owner and use this machine's clock.
 _LOCAL = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "tmpfs", "f2fs"})
-# What a folder answers that was moved, removed or exchanged since its name was read.
+# The errors for a folder that was moved, removed or exchanged after its name was read.
 GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 
-@dataclass(frozen=True, slots=True)
-class Mounts:
-    """What is mounted below a volume: for the parts of a folder, the names in it that are mount points."""
+class Mounts(NamedTuple):
+    """The mount points below a volume: by the parts of a folder, their names in that folder."""
 
-    names: dict[tuple[str, ...], frozenset[str]] = field(default_factory=dict)
+    names: Mapping[tuple[str, ...], frozenset[str]] = {}
 
     @classmethod
     def below(cls, path: str, mounts: Iterable[MountPoint]) -> Mounts:
-        """What is mounted below the volume that really lies at ``path``."""
+        """The mount points below the volume at the real path ``path``."""
         found: dict[tuple[str, ...], set[str]] = {}
         prefix = path.rstrip("/") + "/"
         for mount in mounts:
@@ -53,7 +54,7 @@ class Mounts:
         return cls({parts: frozenset(names) for parts, names in found.items()})
 
     def points(self, path: str) -> list[str]:
-        """The mount points, by path."""
+        """The paths of the mount points; ``path`` is that of the volume."""
         return [
             "/".join([path.rstrip("/"), *parts, name])
             for parts, names in self.names.items()
@@ -67,14 +68,17 @@ class Mounts:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class OpenVolume:
-    """A volume held open: where it really lies, its pinned top, what is mounted in it, and whether mounts are entered.
+class OpenVolume(NamedTuple):
+    """An open volume.
 
-    ``local``: the times of its inodes are written by this machine's clock. ``twice`` are mount points whose content is
-    met under another name. A ``top`` below 0: it is gone. ``only``: the volume is this one name in the top, a single
-    file, and neither the top itself nor anything else in it. ``idmapped`` are mount points that show other ids than the
-    disk has; ``overlays`` are the merged overlays that its files may lie on.
+    ``path`` is its real path, ``top`` the descriptor of its top (below 0: it is gone). ``mounts``
+    are the mount points in it; ``cross_mounts``: enter them. ``local``: this machine's clock writes
+    the times of its inodes. ``twice`` are mount points whose content is met under another name too.
+    ``idmapped`` are mount points that show other ids than the disk has. ``overlays`` are the mounts
+    of the overlays that its files may be on.
+
+    ``only``: the volume is the single file of this name in the top, without the top itself and
+    without its other entries.
     """
 
     path: str
@@ -90,42 +94,42 @@ class OpenVolume:
 
     @property
     def named(self) -> str:
-        """The path that was named: of the top, or of the single file."""
+        """The path of the volume: of the top, or of the single file."""
         return self.shown(())
 
     def seen(self) -> os.stat_result:
-        """What lies there now: the top, or the single file. Raises OSError where that is gone."""
+        """The stat of the top or the single file, as it is now. Raises OSError if it is gone."""
         return os.lstat(self.only, dir_fd=self.top) if self.only else os.fstat(self.top)
 
     def shown(self, parts: Parts, name: str = "") -> str:
-        """The path of an entry, for people."""
+        """The path of an entry, for people and for lists of paths."""
         if self.only:
             parts, name = (self.only,), "" if name == self.only else name
         return "/".join([self.path.rstrip("/"), *parts, *([name] if name else [])]) or "/"
 
     @property
     def pinning(self) -> int:
-        """The rules by which entries are pinned: what ``syscalls.pin`` takes."""
+        """The rules for pinning entries, as ``syscalls.pin`` takes them."""
         if not self.has_openat2:
             return 0
-        # A file on which another is mounted is that one, where it was named itself.
+        # A single file may be a mount point: the request means the file that is mounted there.
         return _BENEATH if self.cross_mounts or self.only else _BENEATH | syscalls.NO_XDEV
 
     def pin(self, name: str) -> int:
-        """Pin an entry of the current folder, '.' for the folder itself; never a symlink's target.
+        """Pin an entry of the current folder, "." for the folder itself; never a symlink's target.
 
-        Raises OSError: EXDEV for a mount point, where mounts are not entered.
+        Raises OSError: EXDEV for a mount point, unless mounts are entered.
         """
         return syscalls.pin(name, self.pinning)
 
 
 def pin(path: str) -> int:
-    """Open a folder by its real path, no symlink anywhere in it."""
+    """Open a folder by its real path. Raises OSError if any part of it is a symlink."""
     parts = [part for part in path.split("/") if part]
     slash = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         return (
-            _in_pieces(slash, parts, _BENEATH) if _knows_openat2(slash) else _by_parts(slash, parts)
+            _in_pieces(slash, parts, _BENEATH) if _has_openat2(slash) else _by_parts(slash, parts)
         )
     finally:
         os.close(slash)
@@ -134,35 +138,37 @@ def pin(path: str) -> int:
 def volume(
     path: str, *, cross_mounts: bool = False, twice: frozenset[str] = frozenset()
 ) -> OpenVolume:
-    """Pin the top of a volume, or the folder of a single file. ``path`` is real: absolute, normal, no symlinks."""
+    """Pin the top of a volume, or the folder of a single file.
+
+    ``path`` is real: absolute and normalized, without symlinks. Raises OSError.
+    """
     mounts = all_mounts()
     try:
         top = pin(path)
     except NotADirectoryError:
         return _single(path, mounts)
+
     inside = Mounts.below(path, mounts)
-    local = not inside.names and kind_of(path, mounts) in _LOCAL
-    # Of those at the same point, the last is on top.
+    # If several mounts have the same point, the last is on top.
     on_top = {mount.point: mount for mount in mounts}
-    idmapped = frozenset(point for point in inside.points(path) if on_top[point].is_idmapped)
-    met = [
-        mount_of(path, mounts),
-        *(on_top[point] for point in inside.points(path) if cross_mounts),
-    ]
+    points = inside.points(path)
+    own = mount_of(path, mounts)
+    met = [own, *(on_top[point] for point in points if cross_mounts)]
     return OpenVolume(
         path,
         top,
         inside,
         cross_mounts,
-        _knows_openat2(top),
-        local,
-        twice,
-        idmapped=idmapped,
+        _has_openat2(top),
+        local=not points and own.kind in _LOCAL,
+        twice=twice,
+        idmapped=frozenset(point for point in points if on_top[point].is_idmapped),
         overlays=tuple(mount for mount in met if mount.kind in _OVERLAYS),
     )
 
 
 def _single(path: str, mounts: Iterable[MountPoint]) -> OpenVolume:
+    """Pin the folder of a single file. Raises OSError: ELOOP for a symlink."""
     above, _, name = path.rpartition("/")
     top = pin(above)
     own = mount_of(path, mounts)
@@ -170,7 +176,7 @@ def _single(path: str, mounts: Iterable[MountPoint]) -> OpenVolume:
         above or "/",
         top,
         Mounts(),
-        has_openat2=_knows_openat2(top),
+        has_openat2=_has_openat2(top),
         local=own.kind in _LOCAL,
         only=name,
         overlays=(own,) if own.kind in _OVERLAYS else (),
@@ -185,7 +191,7 @@ def _single(path: str, mounts: Iterable[MountPoint]) -> OpenVolume:
 
 
 def mount_of(path: str, mounts: Iterable[MountPoint]) -> MountPoint:
-    """The mount on which a real path lies: the last of those on its longest part."""
+    """The mount of a real path: the last one at the longest mount point above it."""
     above = [
         mount
         for mount in mounts
@@ -204,23 +210,18 @@ def kind_of(path: str, mounts: Iterable[MountPoint]) -> str:
 
 
 def takes_owners(mounts: Iterable[MountPoint]) -> frozenset[int]:
-    """The devices whose file systems take every owner, or say that they do not."""
+    """The devices whose file systems store every owner, or return an error."""
     return frozenset(mount.number for mount in mounts if mount.kind in _LOCAL)
 
 
 def is_doubted(of: OpenVolume, mounts: Iterable[MountPoint]) -> bool:
-    """Tell whether a volume has files on a file system that may keep owners of its own."""
+    """Tell whether a volume has files on a file system that may ignore a change of owner."""
     points = [of.named, *(of.mounts.points(of.path) if of.cross_mounts else ())]
     return any(kind_of(point, mounts) not in _LOCAL for point in points)
 
 
-def is_idmapped(path: str, mounts: Iterable[MountPoint]) -> bool:
-    """Tell whether what lies at a real path shows other ids than the disk has."""
-    return mount_of(path, mounts).is_idmapped
-
-
 def other_names(path: str, mounts: Sequence[MountPoint]) -> list[str]:
-    """The other paths at which the folder at a real path can be seen: bind mounts of it, and what it is one of."""
+    """The other paths that show the folder at a real path: its bind mounts, or their source."""
     own = mount_of(path, mounts)
     inside = own.root.rstrip("/") + path[len(own.point.rstrip("/")) :]
     names = [
@@ -228,12 +229,12 @@ def other_names(path: str, mounts: Sequence[MountPoint]) -> list[str]:
         for mount in mounts
         if mount.device == own.device and f"{inside}/".startswith(mount.root.rstrip("/") + "/")
     ]
-    # Where another mount lies on it, it cannot be seen.
+    # A path that another mount covers does not show it.
     return [name for mount, name in names if name != path and mount_of(name, mounts) is mount]
 
 
 def lower_folders(of: OpenVolume) -> list[str]:
-    """The lower folders of the overlays that a volume's files may lie on, as far as the kernel tells."""
+    """The lower folders of the overlays of a volume, those that the kernel shows as paths."""
     return [
         path
         for one in of.overlays
@@ -242,8 +243,8 @@ def lower_folders(of: OpenVolume) -> list[str]:
     ]
 
 
-def _knows_openat2(top: int) -> bool:
-    """Kernels before 5.6 answer ENOSYS, and filters of old container engines EPERM."""
+def _has_openat2(top: int) -> bool:
+    """Kernels before 5.6 return ENOSYS, and the filters of old container engines EPERM."""
     try:
         os.close(syscalls.openat2(top, b".", _FOLDER, _BENEATH))
     except OSError:
@@ -252,10 +253,11 @@ def _knows_openat2(top: int) -> bool:
 
 
 def folder(of: OpenVolume, parts: Parts) -> int:
-    """Pin a folder of a volume. Raises OSError: EXDEV for what is mounted there, one of GONE for what is no folder.
+    """Pin a folder of a volume.
 
-    Every part is looked up below the volume's pinned top, and no symlink is followed: whatever is renamed meanwhile,
-    what is opened was in the volume.
+    Every part is resolved below the pinned top, and no symlink is followed, so the folder was in
+    the volume even if another process renames entries at the same time. Raises OSError: EXDEV for a
+    mount point, unless mounts are entered; an errno of GONE if it is no longer a folder.
     """
     if of.has_openat2:
         resolve = _BENEATH if of.cross_mounts else _BENEATH | syscalls.NO_XDEV
@@ -283,14 +285,14 @@ def _opened(top: int, path: bytes, resolve: int) -> int:
     try:
         return syscalls.openat2(top, path, _FOLDER, resolve)
     except OSError as error:
-        # O_NOATIME is for the owner and for CAP_FOWNER.
+        # Only the owner of a folder and CAP_FOWNER may use O_NOATIME: open(2).
         if error.errno != errno.EPERM:
             raise
     return syscalls.openat2(top, path, _FOLDER & ~os.O_NOATIME, resolve)
 
 
 def _by_parts(top: int, parts: Parts) -> int:
-    """One part after the other, each below the folder pinned before."""
+    """Open one part after the other, each below the last; for kernels without openat2(2)."""
     here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=top)
     for part in [*parts, "."]:
         flags = (
@@ -307,9 +309,9 @@ def _by_parts(top: int, parts: Parts) -> int:
 
 
 def names(of: int, size: int, only: str = "") -> Iterator[list[str]]:
-    """The names in a pinned folder (``size`` is its st_size), in lists: one, or several where there are very many.
+    """The names in a pinned folder, in one list, or in several if there may be very many.
 
-    ``only``: just this one.
+    ``size`` is the folder's st_size. ``only``: yield just this name.
     """
     if only:
         yield [only]

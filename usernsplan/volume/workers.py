@@ -1,6 +1,6 @@
-"""What a worker does: it takes orders from the parent, and does each with its volumes until it is asked to stop.
+"""A worker process: it takes orders from its parent and carries each out until the parent stops it.
 
-Orders and answers are values that go through a socket; see crew for who gives which worker what.
+Orders and answers are values that are sent through a socket. The parent's side is in ``crew``.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import pickle
 import signal
 import struct
 import traceback
-from dataclasses import dataclass
+from contextlib import suppress
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from usernsplan.errors import UsernsplanError, reason_of
 from usernsplan.volume import logs, walk
@@ -30,43 +30,46 @@ if TYPE_CHECKING:
     from usernsplan.volume.passes import Pass
     from usernsplan.volume.seen import Done, Seen
 
+# The largest number of workers.
 MOST = 64
-# On the shared page: one byte to stop, one for each worker that is asked to share, a counter of entries for each.
+# Offsets in the shared page: a byte that stops all workers, then for each worker a byte that asks
+# it to share its work, and a counter of entries.
 _STOP, _SHARE, _COUNTERS = 0, 1, 512
 _SIZE = struct.Struct("Q")
-# What a worker's last words are: an error of the user's, or of ours.
-TOLD, BUG = "told", "bug"
+# The kinds of error with which a worker ends: one to show to the user, or a bug of ours.
+USER_ERROR, BUG = "user error", "bug"
 
 # A folder: the number of its volume, and its parts.
 FolderPlace = tuple[int, tuple[str, ...]]
-# Folders to be looked at: the number of their volume, the parts above, their names, and their seen_before (see step).
+# Folders that wait for a look: the number of their volume, the parts above them, their names, and
+# their seen_before (see step).
 Waiting = tuple[int, tuple[str, ...], list[str], int]
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
-    """The order to look at folders; ``log``: where to note them, None where nothing is to be written, nor changed."""
+class Look(NamedTuple):
+    """The order to look at folders.
+
+    ``log`` is the file to note them in; None for a look that nothing follows.
+    """
 
     pass_: Pass
     seen_before: int
     log: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Carry:
-    """The order to carry logs out; ``run``: the folder of the run, None where nothing is to be written."""
+class Carry(NamedTuple):
+    """The order to carry out logs. ``run`` is the folder of the run; None if nothing is written."""
 
     rules: Rules
     logs: tuple[str, ...]
     run: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Prove:
-    """The order to change one entry of each file system, and see whether it takes owners.
+class Prove(NamedTuple):
+    """The order to change one entry of each file system, and to check that it keeps the owner.
 
-    ``known`` are devices that do. ``whole``: read the logs to their ends, because mounts are entered, and one of them
-    may be met only there.
+    ``known`` are devices that do. ``whole``: read the logs to their ends, because the run enters
+    mounts, and the note of one may come last.
     """
 
     rules: Rules
@@ -76,11 +79,11 @@ class Prove:
     whole: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Late:
-    """The order to look once more where something was not as noted, or a folder got or lost names since ``since``.
+class Late(NamedTuple):
+    """The order to look again, where an entry was not as noted or a folder gained or lost names.
 
-    ``deep``: at everything, because a folder was not where it had been noted, and what lies in it may be anywhere.
+    ``since`` is the time from which names count, in ns since the epoch. ``deep``: look at all
+    folders, because one was not where it was noted, and its content may be anywhere.
     """
 
     rules: Rules
@@ -91,8 +94,7 @@ class Late:
     deep: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Tops:
+class Tops(NamedTuple):
     """The order to change the tops of the volumes themselves."""
 
     rules: Rules
@@ -101,47 +103,47 @@ class Tops:
 
 
 class Board:
-    """The page of memory that parent and workers share."""
+    """The page of memory that the parent and its workers share."""
 
     def __init__(self) -> None:
         self._page = mmap.mmap(-1, mmap.PAGESIZE)
 
     @property
     def stopped(self) -> bool:
-        """Tell whether everybody is to stop at the next folder."""
+        """Tell whether all workers stop at their next folder."""
         return self._page[_STOP] != 0
 
     def stop(self) -> None:
-        """Ask everybody to stop; safe in a signal handler."""
+        """Ask all workers to stop; safe in a signal handler."""
         self._page[_STOP] = 1
 
     def asked(self, worker: int) -> bool:
-        """Tell whether this worker is to share its work."""
+        """Tell whether the parent asks this worker to share its work."""
         return self._page[_SHARE + worker] != 0
 
     def ask(self, worker: int, *, share: bool) -> None:
-        """Ask a worker to share, or no longer."""
+        """Ask a worker to share its work, or withdraw that."""
         self._page[_SHARE + worker] = share
 
     def count(self, worker: int, entries: int) -> None:
-        """Note how many entries a worker is through with, of the order at hand."""
+        """Note how many entries of the current order a worker has done."""
         _SIZE.pack_into(self._page, _COUNTERS + _SIZE.size * worker, entries)
 
     def counted(self) -> int:
-        """How many entries all workers are through with."""
+        """How many entries of the current order all workers have done."""
         return sum(
             _SIZE.unpack_from(self._page, _COUNTERS + _SIZE.size * worker)[0]
             for worker in range(MOST)
         )
 
     def clear(self) -> None:
-        """Start counting anew."""
+        """Set all counters to zero."""
         for worker in range(MOST):
             self.count(worker, 0)
 
 
 class Line:
-    """A worker's end of the line to its parent."""
+    """A worker's end of the socket to its parent."""
 
     def __init__(self, line: socket.socket, number: int, board: Board) -> None:
         self.line, self.number, self.board = line, number, board
@@ -149,19 +151,19 @@ class Line:
         self.counted = 0
 
     def goes_on(self, entries: int) -> bool:
-        """Note what was done since; tell whether to go on."""
+        """Add these entries to the worker's count; tell whether to go on."""
         self.counted += entries
         self.board.count(self.number, self.counted)
-        # A worker that lost its parent stops: the next run may be about to begin.
+        # A worker whose parent is gone stops, because the next run may begin at any moment.
         return not self.board.stopped and os.getppid() == self._parent
 
-    def say(self, message: object) -> None:
+    def reply(self, message: object) -> None:
         """Answer the parent."""
         send(self.line, ("", message))
 
 
 def serve(line: Line, volumes: Sequence[walk.OpenVolume]) -> None:
-    """Do what the parent orders, until it hangs up. Never returns."""
+    """Carry out the parent's orders until it closes the socket. Never returns."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     gc.disable()
@@ -170,18 +172,13 @@ def serve(line: Line, volumes: Sequence[walk.OpenVolume]) -> None:
     except (EOFError, ConnectionError):
         os._exit(0)
     except UsernsplanError as error:
-        _last_words(line, TOLD, (str(error), error.hint, error.exit_status))
+        _report(line, USER_ERROR, (str(error), error.hint, error.exit_status))
     except OSError as error:
-        # Entries' errors are caught where they happen: this is the journal's.
-        reason = reason_of(error)
-        words = (
-            f"the journal of the run: {reason}",
-            "make room, and run the same command again",
-            1,
-        )
-        _last_words(line, TOLD, words)
+        # The errors of entries are caught where they happen, so this one is the journal's.
+        text = f"the journal of the run: {reason_of(error)}"
+        _report(line, USER_ERROR, (text, "make room, and run the same command again", 1))
     except BaseException:  # noqa: BLE001 - the parent shows it
-        _last_words(line, BUG, traceback.format_exc())
+        _report(line, BUG, traceback.format_exc())
     os._exit(1)
 
 
@@ -192,23 +189,21 @@ def _obey(line: Line, volumes: Sequence[walk.OpenVolume]) -> NoReturn:
         line.counted = 0
         match order:
             case Look():
-                line.say(_look(line, volumes, order))
+                line.reply(_look(line, volumes, order))
             case Carry():
                 again.clear()
-                line.say(_carry(line, volumes, order, again))
+                line.reply(_carry(line, volumes, order, again))
             case Prove():
-                line.say(_prove(volumes, order))
+                line.reply(_prove(volumes, order))
             case Late():
-                line.say(_late(line, volumes, order, again))
+                line.reply(_late(line, volumes, order, again))
             case Tops():
-                line.say(_tops(volumes, order))
+                line.reply(_tops(volumes, order))
 
 
-def _last_words(line: Line, kind: str, message: object) -> None:
-    try:
+def _report(line: Line, kind: str, message: object) -> None:
+    with suppress(OSError):  # the parent is gone: nobody reads it
         send(line.line, (kind, message))
-    except OSError:
-        os._exit(1)
 
 
 def _look(line: Line, volumes: Sequence[walk.OpenVolume], order: Look) -> Seen:
@@ -220,7 +215,8 @@ def _look(line: Line, volumes: Sequence[walk.OpenVolume], order: Look) -> Seen:
             before = looker.found.entries
             if line.board.asked(line.number) and (given := _half(stack)):
                 line.board.ask(line.number, share=False)
-                line.say(given)
+                line.reply(given)
+
             number, above, names, seen_before = stack[-1]
             name = names.pop()
             if not names:
@@ -232,7 +228,8 @@ def _look(line: Line, volumes: Sequence[walk.OpenVolume], order: Look) -> Seen:
                     writer.write(note)
             if folders:
                 stack.append((number, parts, folders, seen_before))
-        line.say(None)
+        line.reply(None)
+
     if writer:
         writer.sync()
         writer.close()
@@ -240,7 +237,7 @@ def _look(line: Line, volumes: Sequence[walk.OpenVolume], order: Look) -> Seen:
 
 
 def _half(stack: list[Waiting]) -> list[Waiting]:
-    """Take half of what waits nearest to the top away from it: the largest part that can be had at once."""
+    """Remove half of the folders nearest to the top and return them; the most work in one step."""
     number, above, names, seen_before = stack[0]
     if len(names) > 1:
         half = names[: len(names) // 2]
@@ -277,10 +274,12 @@ def _prove(volumes: Sequence[walk.OpenVolume], order: Prove) -> Done:
                 tops.append(note)
             if carrier.prove(note, own=False) or (note.parts and carrier.prove(note, own=True)):
                 proved.add(key)
+
         is_enough = not order.whole and len({number for number, _ in proved}) == len(volumes)
         if carrier.done.ignored or is_enough:
             return carrier.done
-    # The top is the last to be changed, unless there is nothing else.
+
+    # The top is the last to change, so it proves a file system only if nothing else could.
     for note in tops:
         if (note.volume, note.device) not in proved:
             carrier.prove(note, own=True)
@@ -308,6 +307,7 @@ def _late(
             place = (note.volume, note.parts)
             if tells(partial(_touched, volumes, note, order.since), place):
                 todo[place] = None
+
     stack = list(todo)
     while stack and line.goes_on(0):
         number, parts = stack.pop()
@@ -326,29 +326,30 @@ def _late(
         ]
     if writer:
         writer.close()
+
     done = carrier.done
     done.stragglers = done.changed
     done.skipped, done.tops = looker.found.skipped, []
-    # What the journal has is tried again; nobody knows whose the others were.
+    # Only entries of the journal can be tried again. It does not tell the owner of these.
     done.named += [*looker.found.failed, *unseen]
     done.unseen += [*looker.found.unseen, *unseen]
     return done
 
 
 def _touched(volumes: Sequence[walk.OpenVolume], note: logs.Folder, since: int) -> bool:
-    """Tell whether a folder got or lost a name since (ns), or is another one now."""
+    """Tell whether a folder gained or lost a name since then (ns), or another took its name."""
     now = _seen(volumes[note.volume], note.parts)
     return now is not None and (now.st_mtime_ns >= since or now.st_ino != note.inode)
 
 
 def _is_new(volume: walk.OpenVolume, parts: tuple[str, ...], looker: Looker) -> bool:
-    """Tell whether a sub-folder has not been worked on: those that were, have their new owner."""
+    """Tell whether the run has not changed a sub-folder yet: it lacks its new owner."""
     now = _seen(volume, parts)
     return now is not None and looker.wanted(now[4:6]) != now[4:6]
 
 
 def _seen(volume: walk.OpenVolume, parts: tuple[str, ...]) -> os.stat_result | None:
-    """A folder as it is now; None where there is none any more. Raises OSError where it cannot be told."""
+    """The fstat of a folder now; None if it is gone. Raises OSError if it cannot be opened."""
     try:
         pinned = walk.folder(volume, parts)
     except OSError as error:
@@ -377,7 +378,7 @@ def send(line: socket.socket, message: object) -> None:
 
 
 def receive(line: socket.socket) -> Any:  # noqa: ANN401 - what the other side sent
-    """Wait for a message. Raises EOFError and ConnectionError where the other end is gone."""
+    """Wait for a message. Raises EOFError or ConnectionError if the other end is gone."""
     [size] = _SIZE.unpack(_exactly(line, _SIZE.size))
     return pickle.loads(_exactly(line, size))  # noqa: S301 - from our own child or parent
 

@@ -240,7 +240,8 @@ def test_useradd_runs_out_when_it_is_said_to(host: ThrowawayHost) -> None:
         lines += [f"{key}_MIN 100000", f"{key}_MAX {100000 + 4 * 65536 + 5}"]
     host.write("/etc/login.defs", "\n".join((*lines, "")))
     [finding] = found(host, "--select", "USN060,USN061")[:1]
-    assert (finding["code"], finding["message"].split()[2]) == ("USN060", "3")
+    assert finding["code"] == "USN060"
+    assert "useradd has only 3 more ranges" in finding["message"]
     for name in ("second", "third", "fourth"):
         assert "USN061" not in codes(host)
         host.run("useradd", name)

@@ -150,7 +150,7 @@ def test_a_docker_container_in_the_hosts_namespace_keeps_its_volumes(host: Throw
                 "box",
             )
             done = host.run(*words, check=False, env=remote)
-            assert (done.returncode, "not this machine's" in done.stderr) == (9, True)
+            assert (done.returncode, "not those of this machine" in done.stderr) == (9, True)
     assert host.owner("/srv/data/file") == (0, 0)
 
 

@@ -101,7 +101,7 @@ def test_a_volume_is_mapped_at_the_mount_where_it_was_asked_for(host: ThrowawayH
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (("--strategy", "single-uid", "--container-id", "33"), "from container id 0"),
+        (("--strategy", "single-uid", "--container-id", "33"), "starts at container id 0"),
         (
             ("--strategy", "shared", "--max", "4294967294"),
             "newuidmap grants only what is in subuid",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.command import PROGRAM, extents, files_of, json_of, missing, needs_root, slow, usernsplan
-from usernsplan.errors import UsernsplanError
+from usernsplan.errors import InvalidValueError, UsernsplanError
 from usernsplan.host import files
 from usernsplan.layout import SUBUID, Layout
 
@@ -405,3 +405,8 @@ def test_a_file_of_100000_lines_is_kept_and_added_to(root: Path) -> None:
     usernsplan(*ALLOCATE, root)
     # These lines take 2000000-2999999; the first free slot is still the first of the pool.
     assert (root / "etc/subuid").read_text() == lines + "usernsplan-web:524288:65536\n"
+
+
+def test_a_path_with_a_nul_byte_is_a_wrong_value() -> None:
+    with pytest.raises(InvalidValueError, match="NUL"):
+        files.whole("a\0b", "a?b", named=True)

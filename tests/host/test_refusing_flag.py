@@ -23,9 +23,11 @@ PROGRAMS = {"podman": "podman", "containerd": "ctr", "nspawn": "systemd-nspawn"}
 ENGINES = pytest.mark.parametrize("engine", ["podman", *slow("containerd", "nspawn")])
 # usernsplan, which gets a signal after its start.
 STRUCK = """
-import os, sys
+import os, signal, sys
 from usernsplan import rendering
 from usernsplan.cli import main
+# A shell starts what runs in the background with SIGINT ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 rendering.rendering = lambda *_: os.kill(os.getpid(), int(os.environ["STRUCK"])) or sys.stdin.read()
 main()
 """

@@ -361,10 +361,13 @@ def whole(path: str, shown: str, largest: int = LARGEST, *, named: bool = False)
     """The bytes of a regular file that others may have made. Use it for each file that is not ours.
 
     It never waits for a silent pipe and never reads without a limit. Raises RefusedError if it is
-    not a regular file or has more than ``largest`` bytes, and OSError, for a symlink too.
+    not a regular file or has more than ``largest`` bytes, InvalidValueError for a name that no file
+    can have, and OSError, for a symlink too.
     ``named``: the user named the file, so symlinks are followed, and it may be a pipe if another
     process writes to it (``plan <(...)``).
     """
+    if "\0" in path:
+        raise InvalidValueError(f"{shown} is not a path: it has a NUL byte", hint="name a file")
     kinds = {stat.S_IFREG, stat.S_IFIFO if named else stat.S_IFLNK}
     # Check before opening: opening a device may have effects, and a socket only returns ENXIO.
     if stat.S_IFMT(os.stat(path, follow_symlinks=named).st_mode) not in kinds:

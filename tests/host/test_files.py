@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -410,3 +411,12 @@ def test_a_file_of_100000_lines_is_kept_and_added_to(root: Path) -> None:
 def test_a_path_with_a_nul_byte_is_a_wrong_value() -> None:
     with pytest.raises(InvalidValueError, match="NUL"):
         files.whole("a\0b", "a?b", named=True)
+
+
+def test_a_root_that_is_gone_again_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(_: Layout) -> int:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+    monkeypatch.setattr(files, "_root", gone)
+    with pytest.raises(UsernsplanError, match="no such file or directory"):
+        files.make_folder(Layout(str(tmp_path), str(tmp_path)), "/var/lib")

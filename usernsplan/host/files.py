@@ -517,7 +517,8 @@ def make_folder(layout: Layout, name: str, mode: int = 0o755) -> None:
                 missing = way.names[len(way.folders) - 1 :]
                 if not missing:
                     return
-                if way.error and not isinstance(way.error, FileNotFoundError):
+                # Without a folder, the root itself is gone again.
+                if way.error and not (way.folders and isinstance(way.error, FileNotFoundError)):
                     raise way.error
                 os.close(_made(way.folders[-1], missing[0], mode if len(missing) == 1 else 0o755))
             finally:

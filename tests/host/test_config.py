@@ -108,7 +108,10 @@ def test_dockers_own_allocation_is_made_where_the_config_names_other_engines(roo
 
 def test_the_strategy_of_the_config_alone_allocates_nothing(root: Path) -> None:
     configured(root, USUAL)
-    assert "nothing to allocate" in here("allocate", "--root", root, status=2)[1]
+    refused = here("allocate", "--root", root, status=2)[1]
+    assert "nothing to allocate" in refused
+    # A remedy for another root that changed this machine would be worse than none.
+    assert f"usernsplan allocate --docker --root {root}" in refused
     assert not (root / "etc/subuid").exists()
 
 

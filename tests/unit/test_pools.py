@@ -11,6 +11,7 @@ from tests.unit.states import asked, carried_out, files, in_one, state, with_fil
 from usernsplan import FixRequest, IdRange, SingleUid, make_plan
 from usernsplan.engines import engine_of_pool, verdict
 from usernsplan.errors import InvalidValueError, PoolExhaustedError, RefusedError
+from usernsplan.layout import Layout
 from usernsplan.model import PoolOptions
 from usernsplan.volume.decide import container_of
 
@@ -46,11 +47,16 @@ def test_a_pool_is_no_containers_range() -> None:
     [containers] = [a for a in host.ledger.allocations if a.name == "containers"]
     assert verdict("podman-auto", containers).fit == "exactly"
     assert verdict("podman", containers).fit == verdict("uid_map", containers).fit == "no"
-    found = container_of(FixRequest(("/srv/a",)), host.ledger, ["/srv/a"])
+    found = container_of(FixRequest(("/srv/a",)), host.ledger, ["/srv/a"], Layout().command)
     assert found is not None
     assert found.name == "web"
     with pytest.raises(InvalidValueError, match="--container containers"):
-        container_of(FixRequest(("/srv/a",), container="containers"), host.ledger, ["/srv/a"])
+        container_of(
+            FixRequest(("/srv/a",), container="containers"),
+            host.ledger,
+            ["/srv/a"],
+            Layout().command,
+        )
     with pytest.raises(InvalidValueError, match="the pool of podman-auto"):
         make_plan(host, asked("web", daemon="containers", engines=("docker",)))
 

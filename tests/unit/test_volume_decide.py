@@ -13,6 +13,7 @@ from tests.unit.states import per_container
 from usernsplan import Allocation, IdMap, IdRange, Mapping
 from usernsplan.errors import InvalidValueError, RefusedError
 from usernsplan.formats.accounts import Accounts, Group, User
+from usernsplan.layout import Layout
 from usernsplan.model import FixRequest, LedgerState, Quarantined, Volume
 from usernsplan.volume import targets
 from usernsplan.volume.decide import container_of, source_of, targets_of
@@ -105,11 +106,14 @@ def ledger(*allocations: Allocation, volumes: dict[str, str] | None = None) -> L
 def test_the_container_is_the_named_the_recorded_or_the_only_one(
     held: LedgerState, asked: str | None, names: tuple[str, ...], chosen: Allocation
 ) -> None:
-    assert container_of(replace(ASKED, container=asked), held, names) == chosen
+    assert container_of(replace(ASKED, container=asked), held, names, Layout().command) == chosen
 
 
 def test_the_only_container_is_meant_also_where_just_one_of_the_volumes_is_recorded() -> None:
-    assert container_of(ASKED, ledger(WEB, volumes={"/a": "web"}), ("/a", "/b")) == WEB
+    assert (
+        container_of(ASKED, ledger(WEB, volumes={"/a": "web"}), ("/a", "/b"), Layout().command)
+        == WEB
+    )
 
 
 @pytest.mark.parametrize(
@@ -127,14 +131,14 @@ def test_where_more_than_one_could_be_meant_the_candidates_are_listed(
     held: LedgerState, names: tuple[str]
 ) -> None:
     with pytest.raises(InvalidValueError) as raised:
-        container_of(ASKED, held, names)
+        container_of(ASKED, held, names, Layout().command)
     assert "db, web" in raised.value.hint
 
 
 @pytest.mark.parametrize("held", [ledger(), ledger(volumes={"/a": "gone"})])
 def test_without_a_container_it_is_said_how_to_get_one(held: LedgerState) -> None:
     with pytest.raises(InvalidValueError) as raised:
-        container_of(ASKED, held, ("/a",))
+        container_of(ASKED, held, ("/a",), Layout().command)
     assert "allocate" in raised.value.hint
     assert "--uid-map" in raised.value.hint
 
@@ -142,12 +146,17 @@ def test_without_a_container_it_is_said_how_to_get_one(held: LedgerState) -> Non
 @pytest.mark.parametrize("held", [ledger(), ledger(WEB)])
 def test_a_container_that_nobody_knows_is_an_error(held: LedgerState) -> None:
     with pytest.raises(InvalidValueError, match="--container dbb"):
-        container_of(replace(ASKED, container="dbb"), held, ("/a",))
+        container_of(replace(ASKED, container="dbb"), held, ("/a",), Layout().command)
 
 
 def test_typed_maps_are_for_no_container() -> None:
     asked = replace(ASKED, uid_map=("0:1:1",), gid_map=("0:1:1",))
-    assert container_of(asked, ledger(WEB, volumes={"/srv/vol": "web"}), ("/srv/vol",)) is None
+    assert (
+        container_of(
+            asked, ledger(WEB, volumes={"/srv/vol": "web"}), ("/srv/vol",), Layout().command
+        )
+        is None
+    )
 
 
 # Which rule

@@ -224,8 +224,9 @@ def _decision(
 ) -> Callable[[HostState], Plan]:
     """The function that decides: by the plan file if nothing is named, else by the request."""
     is_named = request.names or docker
+    layout = layout_at(root)
     # With --strategy, the folder in which the user types the command makes no difference.
-    file = None if is_named else plan_file.find(layout_at(root), here=not strategy)
+    file = None if is_named else plan_file.find(layout, here=not strategy)
 
     if file is not None:
         if replace(request, strategy=None, replace_remap=False) != AllocateRequest(()):
@@ -239,8 +240,8 @@ def _decision(
     if not (is_named or strategy or (request.engines and "docker" not in request.engines)):
         raise InvalidValueError(
             "nothing to allocate: no name, no --strategy and no plan file",
-            hint="name containers: usernsplan allocate NAME; "
-            "or make Docker's own allocation: usernsplan allocate --docker",
+            hint=f"name containers: {layout.command('allocate NAME')}; "
+            f"or make Docker's own allocation: {layout.command('allocate --docker')}",
         )
     if not request.names and plan_file.is_here():
         note([f"--strategy, --docker and --engine ignore ./{plan_file.HERE}"])

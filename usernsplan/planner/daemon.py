@@ -56,7 +56,9 @@ def point_at(state: HostState, allocation: Allocation, *, replace_remap: bool) -
         other = "choose another owner" if is_name else _WITHOUT_A_GAP
         raise RefusedError(
             f"Docker cannot make the map of '{allocation.name}': {found.why}",
-            hint=f"Podman and OCI runtimes can: 'usernsplan render podman'; for Docker, {other}",
+            hint="Podman and OCI runtimes can: "
+            f"{state.layout.inline('render podman ' + shell(allocation.name))}; "
+            f"for Docker, {other}",
         )
 
     place = state.layout.path(DAEMON_JSON)

@@ -80,15 +80,20 @@ def source_of(words: str, *, exists: bool) -> str:
 
 
 def container_of(
-    request: FixRequest, ledger: LedgerState, names: Sequence[str]
+    request: FixRequest,
+    ledger: LedgerState,
+    names: Sequence[str],
+    command: Callable[[str], str],
 ) -> Allocation | None:
     """The allocation to fix the volumes for (``names`` as in the ledger); None with explicit maps.
+
+    ``command`` makes a command for the root of the ledger: a remedy must not change another host.
 
     Raises InvalidValueError if none is meant, or several could be.
     """
     if request.uid_map or request.gid_map:
         return None
-    # An engine divides its pool between containers, so the pool is no container's allocation.
+    # An engine divides its pool between containers, so a pool does not belong to one of them.
     by_name = {a.name: a for a in ledger.allocations if not engine_of_pool(a)}
     if request.container is not None:
         return _named(by_name, request.container, "--container")
@@ -102,7 +107,8 @@ def container_of(
     if not by_name:
         raise InvalidValueError(
             "no container has ids yet",
-            hint="allocate ids with 'usernsplan allocate', or use --uid-map C:H:N --gid-map C:H:N",
+            hint=f"allocate ids first: {command('allocate NAME')}; "
+            "or use --uid-map C:H:N --gid-map C:H:N",
         )
     raise InvalidValueError(
         "several containers exist"
@@ -198,7 +204,7 @@ def understood(
 ) -> Meant:
     """A request resolved on this host. Raises what ``container_of`` and ``as_recorded`` raise."""
     names = tuple(names)
-    allocation = container_of(request, ledger, names)
+    allocation = container_of(request, ledger, names, command)
     request = as_recorded(request, ledger, allocation, names)
     return Meant(request, ledger, allocation, names, command)
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import gc
 import io
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -17,9 +19,12 @@ import pytest
 
 from tests.documents import document_in
 from tests.prefork import Ended, Prefork
+from tests.signatures import remember
 from usernsplan.cli import main
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from _pytest.mark import ParameterSet
 
 needs_root = pytest.mark.skipif(
@@ -84,6 +89,23 @@ def _forks(mounts: int) -> Prefork:
     return server
 
 
+@contextlib.contextmanager
+def open_to_others(place: Path) -> Iterator[None]:
+    """Let everybody read a place and enter the folders above it, which are shut again: others' mounts rely on that."""
+    shut = {
+        path: mode
+        for path in (place, *place.parents)
+        if (mode := stat.S_IMODE(path.stat().st_mode)) & 0o005 != 0o005
+    }
+    for path, mode in shut.items():
+        path.chmod(mode | 0o055)
+    try:
+        yield
+    finally:
+        for path, mode in shut.items():
+            path.chmod(mode)
+
+
 def missing(program: str) -> NoReturn:
     """Skip for the lack of a program; where everything is to be there, that is a failure."""
     (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"{program} is not installed")
@@ -94,9 +116,12 @@ def here(*words: str | Path, status: int | None = 0) -> tuple[str, str]:
 
     The exit status is to be ``status``, or any where that is None.
     """
+    remember()
     out, err = io.StringIO(), io.StringIO()
     with (
         mock.patch.object(sys, "argv", ["usernsplan", *map(str, words)]),
+        # A command freezes its garbage when it ends; this process goes on, and would keep that of each.
+        mock.patch.object(gc, "freeze"),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):

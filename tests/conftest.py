@@ -2,16 +2,49 @@
 
 from __future__ import annotations
 
+import compileall
+import contextlib
+import gc
+import importlib
 import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+# Compiled once, even where the environment forbids to keep it: each interpreter that a test or a throw-away host starts
+# would compile the package anew, and each run of pytest all tests.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# Where nobody says where to: in memory, where no test waits for a disk. Not where a mount forbids what tests do.
+MEMORY = "/dev/shm"
+FORBIDS = os.ST_NOEXEC | os.ST_NOSUID | os.ST_NODEV
+
+
+def has_room_in_memory() -> bool:
+    try:
+        found = os.statvfs(MEMORY)
+    except OSError:
+        return False
+    return not found.f_flag & FORBIDS and found.f_bavail * found.f_frsize >= 4 << 30
+
+
+if not {"TMPDIR", "PYTEST_DEBUG_TEMPROOT"} & os.environ.keys() and has_room_in_memory():
+    os.environ["PYTEST_DEBUG_TEMPROOT"] = MEMORY
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
 # How long one example takes says more about the machine than about us.
 settings.register_profile(
-    "unhurried", deadline=None, max_examples=100 if os.environ.get("CI") == "true" else 50
+    "unhurried", deadline=None, max_examples=100 if os.environ.get("CI") == "true" else 20
 )
 settings.load_profile("unhurried")
+
+# A shadow of 4.20 or newer has to be built by hand: see CONTRIBUTING.
+collect_ignore = [] if os.environ.get("NEW_SHADOW") else ["unit/test_new_shadow_oracle.py"]
 
 HOW = "CI=true or --slow runs them"
 
@@ -26,8 +59,58 @@ def slow_ones_run(config: pytest.Config) -> bool:
     return bool(config.getoption("--slow")) or os.environ.get("CI") == "true"
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+    """Of a test marked ``spread(n)``, mark all but n cases slow: the first, the last, and others between them."""
+    yield
+    tests: dict[object, list[pytest.Function]] = {}
+    for item in items:
+        if isinstance(item, pytest.Function) and not item.get_closest_marker("slow"):
+            # A file system that only the first case runs on keeps that case.
+            system = item.callspec.params.get("volumes") if hasattr(item, "callspec") else None
+            tests.setdefault((item.parent, item.originalname, system), []).append(item)
+    for cases in tests.values():
+        if mark := cases[0].get_closest_marker("spread"):
+            kept = {round(at * (len(cases) - 1) / (mark.args[0] - 1)) for at in range(mark.args[0])}
+            for number, case in enumerate(cases):
+                if number not in kept:
+                    case.add_marker(pytest.mark.slow)
+
+
 def pytest_report_header(config: pytest.Config) -> str:
     return "slow tests: " + ("on" if slow_ones_run(config) else f"off ({HOW})")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        compileall.compile_dir(REPOSITORY / "usernsplan", quiet=2)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Share the work of compiling the test files: each worker begins at another place, and finds the rest compiled."""
+    worker = getattr(session.config, "workerinput", None)
+    if worker is None or session.config.args_source != pytest.Config.ArgsSource.TESTPATHS:
+        return
+    files = sorted((REPOSITORY / "tests").rglob("test_*.py"))
+    first = len(files) * int(worker["workerid"].removeprefix("gw")) // worker["workercount"]
+    for file in files[first:] + files[:first]:
+        # What is wrong with a file, or skips it, pytest says when it collects it.
+        with contextlib.suppress(Exception, pytest.skip.Exception):
+            importlib.import_module(".".join(file.relative_to(REPOSITORY).with_suffix("").parts))
+
+
+def pytest_collection_finish() -> None:
+    """What was collected stays until the end: no collection of garbage needs to look at it."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How long all tests took together: on two cores, a run by default has to stay below 600 seconds of it."""
+    reports = [one for kind in terminalreporter.stats.values() for one in kind]
+    took = sum(getattr(one, "duration", 0) for one in reports)
+    terminalreporter.write_line(f"all tests together: {took:.0f} s")
 
 
 # First: before a fixture mounts a file system or starts an engine for a test that does not run.

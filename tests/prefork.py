@@ -7,6 +7,9 @@ time that strace costs.
 
 from __future__ import annotations
 
+import atexit
+import ctypes
+import gc
 import importlib
 import json
 import os
@@ -23,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import usernsplan
+from tests.signatures import read_all
 from usernsplan.cli import main
 
 if TYPE_CHECKING:
@@ -92,12 +96,13 @@ class Run:
 class Prefork:
     """An interpreter that forks one run after the other. Not for several threads: each makes its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, *through: str) -> None:
+        """``through`` is a program with its options that starts the interpreter, such as setpriv."""
         self._folder = tempfile.TemporaryDirectory()
         self._runs = 0
         self._last: Run | None = None
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.prefork"],
+            [*through, sys.executable, "-m", "tests.prefork"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -111,9 +116,16 @@ class Prefork:
         self._folder.cleanup()
 
     def start(
-        self, *words: str | Path, env: Mapping[str, str] | None = None, cwd: Path | None = None
+        self,
+        *words: str | Path,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        host: int | None = None,
     ) -> Run:
-        """Fork a run with these words, in this environment and folder, or in those of this process."""
+        """Fork a run with these words, in this environment and folder, or in those of this process.
+
+        ``host`` is process 1 of a throw-away host, which the run enters before it begins.
+        """
         if self._last:
             self._last.abandon()
         self._runs += 1
@@ -121,7 +133,13 @@ class Prefork:
         folder.mkdir()
         self.say(
             json.dumps(
-                [str(folder), str(cwd or Path.cwd()), dict(env or os.environ), *map(str, words)]
+                [
+                    str(folder),
+                    str(cwd or Path.cwd()),
+                    dict(os.environ if env is None else env),
+                    host,
+                    *map(str, words),
+                ]
             )
         )
         self._last = Run(self, int(self.heard()), folder)
@@ -151,13 +169,26 @@ class Prefork:
         return line
 
 
+# Those that nobody uses at the moment, by the mount namespace that they were started in.
+_IDLE: dict[int, list[Prefork]] = {}
+
+
 @contextmanager
 def prefork() -> Iterator[Prefork]:
-    server = Prefork()
+    """Lend an interpreter that nobody else uses meanwhile: one of an earlier test, if that ended well."""
+    idle = _IDLE.setdefault(os.stat("/proc/self/ns/mnt").st_ino, [])
+    try:
+        server = idle.pop()
+    except IndexError:
+        server = Prefork()
+        atexit.register(server.close)
     try:
         yield server
-    finally:
+    except BaseException:
+        atexit.unregister(server.close)
         server.close()
+        raise
+    idle.append(server)
 
 
 def _session(leader: int) -> list[int]:
@@ -182,8 +213,11 @@ def _serve() -> None:
     for module in pkgutil.walk_packages(usernsplan.__path__, "usernsplan."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
+    read_all()
+    # What is frozen no collection touches, so a fork does not copy its pages.
+    gc.freeze()
     for line in sys.stdin:
-        folder, cwd, environment, *words = json.loads(line)
+        folder, cwd, environment, host, *words = json.loads(line)
         begin, held = os.pipe()
         pid = os.fork()
         if pid == 0:
@@ -191,7 +225,7 @@ def _serve() -> None:
             os.chdir(cwd)
             os.environ.clear()
             os.environ.update(environment)
-            _become(folder, begin, words)
+            _become(folder, begin, words, host)
         os.close(begin)
         _answer(pid)
         assert sys.stdin.readline() == "go\n"
@@ -204,7 +238,7 @@ def _answer(number: int) -> None:
     sys.stdout.flush()
 
 
-def _become(folder: str, begin: int, words: list[str]) -> NoReturn:
+def _become(folder: str, begin: int, words: list[str], host: int | None) -> NoReturn:
     os.setsid()
     for number, name, flags in (
         (0, "/dev/null", os.O_RDONLY),
@@ -218,6 +252,8 @@ def _become(folder: str, begin: int, words: list[str]) -> NoReturn:
     sys.argv = ["usernsplan", *words]
     os.read(begin, 1)
     os.close(begin)
+    if host is not None:
+        _enter(host)
     status = 1
     try:
         main()
@@ -229,6 +265,39 @@ def _become(folder: str, begin: int, words: list[str]) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     os._exit(status)
+
+
+def _enter(host: int) -> None:
+    """Go on as a process of a throw-away host: in its control group, its namespaces and its root, with its /dev/null.
+
+    A process keeps its pid namespace, so a child goes on, and this process ends as it does.
+    """
+    namespaces = [
+        os.open(f"/proc/{host}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        for name in ("pid", "net", "ipc", "uts", "cgroup", "mnt")
+    ]
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def enter(namespace: int) -> None:
+        if libc.setns(namespace, 0) != 0:
+            raise OSError(ctypes.get_errno(), "setns")
+        os.close(namespace)
+
+    enter(namespaces.pop(0))
+    if child := os.fork():
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if status < 0:
+            os.kill(os.getpid(), -status)
+        os._exit(status)
+    os.umask(0o022)
+    # Before its namespace is entered: from within, a process of the outside could not be moved.
+    Path(f"/proc/{host}/root/sys/fs/cgroup/init/cgroup.procs").write_text("0")
+    for namespace in namespaces:
+        enter(namespace)
+    os.chdir("/")
+    null = os.open("/dev/null", os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
 
 
 if __name__ == "__main__":

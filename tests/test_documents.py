@@ -27,17 +27,33 @@ pytestmark = needs_root
 MADE = "allocate --strategy per-container web old --engine podman --root ROOT"
 RELEASED = (MADE, "release old --root ROOT")
 FIXED = (MADE, "fix-volume DIR --container web --mode shift --root ROOT")
+PASSED = (
+    "allocate --strategy per-container web --engine podman --pass u:1000 --pass g:2:107 --root ROOT"
+)
 CASES = [
     ("allocate", (), MADE),
+    ("adopt", RELEASED, "adopt alice --dry-run --root ROOT"),
+    ("adoptable", RELEASED, "adopt --root ROOT"),
     ("allocate", RELEASED, "allocate web old new --dry-run --root ROOT"),
     ("release", FIXED, "release web --root ROOT"),
+    ("rename", FIXED, "rename web www --root ROOT"),
+    ("remap", FIXED, "remap web --size 1000 --dry-run --root ROOT"),
+    ("remap", FIXED, "remap web --start 720896 --yes --root ROOT"),
     ("forget", RELEASED, "release --forget old --root ROOT"),
     ("list", (*FIXED, *RELEASED[1:]), "list --root ROOT"),
     ("show", FIXED, "show web --root ROOT"),
+    ("allocate", (), f"{PASSED} --dry-run"),
+    ("list", (PASSED,), "list --root ROOT"),
+    ("show", (PASSED,), "show web --root ROOT"),
+    ("volumes", FIXED, "volumes --root ROOT"),
+    ("restore", FIXED, "volumes --restore --root ROOT"),
     ("history", RELEASED, "history --root ROOT"),
     ("runs", FIXED, "history --runs --root ROOT"),
     ("prune-runs", FIXED, "history --prune-runs --older-than 0h --root ROOT"),
     ("fix-volume", (MADE,), "fix-volume DIR --container web --root ROOT"),
+    ("fix-volume", (MADE,), "mount-volume DIR --container web --dry-run --root ROOT"),
+    ("explained", FIXED, "fix-volume DIR --container web --explain --root ROOT"),
+    ("explained", (MADE,), "mount-volume DIR --container web --explain --root ROOT"),
     ("undo", FIXED, "undo --last --dry-run --root ROOT"),
     ("render", (MADE,), "render podman web --root ROOT"),
     ("render", (MADE,), "render lxc web --out OUT --root ROOT"),
@@ -48,7 +64,8 @@ CASES = [
     ("check", RELEASED, "check --root ROOT"),
     ("check", RELEASED, "check --fix --dry-run --root ROOT"),
     ("rule", (), "check --explain USN001"),
-    ("whois", RELEASED, "whois 0 2 524288 589824 100000 65534 4000000 --file DIR --root ROOT"),
+    ("whois", RELEASED, "whois 0 2 589824 655360 100000 65534 4000000 --file DIR --root ROOT"),
+    ("whois", (PASSED,), "whois 2 1000 --root ROOT"),
     ("whois-container", (MADE,), "whois --container web 33 70000 --root ROOT"),
     ("find-owned", FIXED, "find-owned web DIR --root ROOT"),
     ("find-owned-count", FIXED, "find-owned web DIR --count --root ROOT"),
@@ -134,8 +151,8 @@ def test_ranges_and_maps_are_objects(root: Path) -> None:
     document = document_in(here(*typed(MADE, root), "--json")[0])
     web = document["allocations"][0]
     assert (web["uid_map"], web["reserved_range"]) == (
-        extents((0, 524288, 65536)),
-        ids(524288, 65536),
+        extents((0, 589824, 65536)),
+        ids(589824, 65536),
     )
 
 
@@ -187,7 +204,7 @@ def test_an_interrupt_is_an_error(root: Path, monkeypatch: pytest.MonkeyPatch) -
     def interrupted(*_: object) -> NoReturn:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(usernsplan.cli.capacity, "figures", interrupted)
+    monkeypatch.setattr(usernsplan.cli.capacity, "pool_space", interrupted)
     out, err = here("capacity", "--root", root, "--json", status=130)
     error = document_in(out)["error"]
     assert (error["code"], error["exit_status"]) == ("interrupted", 130)

@@ -36,7 +36,7 @@ def test_threads_of_one_program_allocate_one_after_another(tmp_path: Path) -> No
         return usernsplan.allocate(request, root=str(tmp_path)).allocations[0].mapping.uids[0].host
 
     with ThreadPoolExecutor(8) as pool:
-        assert sorted(pool.map(allocate, range(12))) == [524288 + 65536 * n for n in range(12)]
+        assert sorted(pool.map(allocate, range(12))) == [589824 + 65536 * n for n in range(12)]
     assert (tmp_path / "etc/subuid").read_text().count("\n") == 12
 
 

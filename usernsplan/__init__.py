@@ -1,8 +1,9 @@
 """Plan host ids for containers: ranges, maps, the three strategies, and the files of engines.
 
-As a library: ``allocate``, ``release``, ``fix_volume``, ``undo`` and ``check`` do what the commands
-do. ``make_plan`` and ``make_release`` make the same decisions from a ``HostState`` and change
-nothing. A name is imported when it is first used, so that commands start fast.
+As a library: ``allocate``, ``adopt``, ``release``, ``rename``, ``remap``, ``fix_volume``, ``undo``
+and ``check`` do what the commands do. ``make_plan`` and ``make_release`` make the same decisions
+from a ``HostState`` and change nothing. A name is imported when it is first used, so that commands
+start fast.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from usernsplan.apply import allocate, carry_out, preview
+    from usernsplan.apply import adopt, allocate, carry_out, preview, rename
     from usernsplan.checking import check
     from usernsplan.engines import render
     from usernsplan.engines.base import RenderContext
@@ -30,28 +31,32 @@ if TYPE_CHECKING:
         UsageError,
         UsernsplanError,
     )
+    from usernsplan.fixing import FixReport, FixRequest
     from usernsplan.host.files import layout_at
     from usernsplan.ids import IdRange, IdSet
     from usernsplan.layout import Layout
     from usernsplan.ledger import open_ledger
     from usernsplan.mapping import Extent, IdMap, Mapping
     from usernsplan.model import (
+        AdoptRequest,
         AllocateRequest,
         Allocation,
         Finding,
-        FixReport,
-        FixRequest,
         HostState,
         Mount,
         Plan,
         ReleaseRequest,
+        RemapRequest,
     )
-    from usernsplan.planner import make_plan, make_release
+    from usernsplan.planner.allocate import make_plan
+    from usernsplan.planner.release import make_release
+    from usernsplan.remapping import remap
     from usernsplan.strategies import PerContainer, Shared, SingleUid
     from usernsplan.volume import fix_volume, undo
     from usernsplan.volume.forget import release
 
 __all__ = [
+    "AdoptRequest",
     "AllocateRequest",
     "Allocation",
     "DamagedLedgerError",
@@ -77,6 +82,7 @@ __all__ = [
     "PoolExhaustedError",
     "RefusedError",
     "ReleaseRequest",
+    "RemapRequest",
     "RenderContext",
     "Shared",
     "SingleUid",
@@ -84,6 +90,7 @@ __all__ = [
     "UnknownNameError",
     "UsageError",
     "UsernsplanError",
+    "adopt",
     "allocate",
     "carry_out",
     "check",
@@ -94,32 +101,37 @@ __all__ = [
     "open_ledger",
     "preview",
     "release",
+    "remap",
+    "rename",
     "render",
     "undo",
 ]
 
 _HOMES = {
-    "apply": ("allocate", "carry_out", "preview"),
+    "apply": ("adopt", "allocate", "carry_out", "preview", "rename"),
     "checking": ("check",),
     "engines": ("render",),
     "engines.base": ("RenderContext",),
+    "fixing": ("FixReport", "FixRequest"),
     "host.files": ("layout_at",),
     "ids": ("IdRange", "IdSet"),
     "layout": ("Layout",),
     "ledger": ("open_ledger",),
     "mapping": ("Extent", "IdMap", "Mapping"),
     "model": (
+        "AdoptRequest",
         "AllocateRequest",
         "Allocation",
         "Finding",
-        "FixReport",
-        "FixRequest",
         "HostState",
         "Mount",
         "Plan",
         "ReleaseRequest",
+        "RemapRequest",
     ),
-    "planner": ("make_plan", "make_release"),
+    "planner.allocate": ("make_plan",),
+    "planner.release": ("make_release",),
+    "remapping": ("remap",),
     "strategies": ("PerContainer", "Shared", "SingleUid"),
     "volume": ("fix_volume", "undo"),
     "volume.forget": ("release",),

@@ -8,39 +8,59 @@ means.
 
 from __future__ import annotations
 
-import time
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+from usernsplan import noting
 from usernsplan.errors import (
     DamagedLedgerError,
     HostChangedError,
     LedgerError,
+    NotPermittedError,
     RefusedError,
     UsernsplanError,
 )
 from usernsplan.escape import file_line, in_words, shell, shown_path, utf8
+from usernsplan.formats.accounts import Accounts
 from usernsplan.formats.subid import added_lines
-from usernsplan.host import accounts, files, locks, log, procfs, read, signals
-from usernsplan.layout import DAEMON_JSON, LEDGER, SUBGID, SUBUID
+from usernsplan.holdings import has_lines
+from usernsplan.host import accounts, files, locks, procfs, read, runs, signals, userdb
+from usernsplan.host.unread import homes_unseen
+from usernsplan.layout import DAEMON_JSON, LEDGER, SUBGID, SUBUID, USERDB
 from usernsplan.ledger import open_ledger
-from usernsplan.model import Finding, HistoryEntry, Intent, LedgerState
-from usernsplan.planner import make_plan, make_release
-from usernsplan.planner.recovery import as_mended, mend, undo
+from usernsplan.ledger.fold import fold
+from usernsplan.model import Event, Finding, HistoryEntry, Intent, LedgerState
+from usernsplan.planner import changes
+from usernsplan.planner.publish import records_of
+from usernsplan.planner.recovery import as_mended, files_of, mend, undo
 from usernsplan.planner.stories import advise
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from usernsplan.layout import Layout
     from usernsplan.ledger import Ledger
-    from usernsplan.model import AllocateRequest, Change, HostState, Plan, ReleaseRequest
+    from usernsplan.mapping import IdMap
+    from usernsplan.model import (
+        AdoptRequest,
+        AllocateRequest,
+        Change,
+        HostState,
+        Plan,
+        Record,
+        RecordChange,
+        ReleaseRequest,
+    )
     from usernsplan.planner.rebuild import Rebuilt
     from usernsplan.planner.recovery import Mended
 
+    Look = Callable[[Layout, Callable[[], LedgerState]], HostState]
+
 T = TypeVar("T")
+# At most this many records are named in one line of the history.
+_FEW = 3
 
 
 def allocate(request: AllocateRequest, root: str = "/", command: str = "") -> Plan:
@@ -48,6 +68,8 @@ def allocate(request: AllocateRequest, root: str = "/", command: str = "") -> Pl
 
     ``command`` is the command that the history will show.
     """
+    from usernsplan.planner.allocate import make_plan  # noqa: PLC0415 - most of a start-up
+
     layout = files.layout_at(root)
     decide = partial(make_plan, request=request)
     return carry_out(layout, open_ledger(layout), decide, command, agreed=request.yes)
@@ -58,56 +80,107 @@ def release(request: ReleaseRequest, root: str = "/", command: str = "") -> Plan
 
     This does not check whether files carry the ids of a forgotten range; volume.forget does.
     """
+    from usernsplan.planner.release import make_release  # noqa: PLC0415 - see above
+
     layout = files.layout_at(root)
     return carry_out(layout, open_ledger(layout), partial(make_release, request=request), command)
 
 
+def rename(old: str, new: str, root: str = "/", command: str = "") -> Plan:
+    """Give an allocation below ``root`` another name. See ``carry_out`` and planner.rename."""
+    layout = files.layout_at(root)
+    ledger = open_ledger(layout)
+    return carry_out(layout, ledger, renaming(layout, ledger, old, new), command)
+
+
+def renaming(layout: Layout, ledger: Ledger, old: str, new: str) -> Callable[[HostState], Plan]:
+    """The decision to rename. It looks at the runs of fix-volume whenever it is asked."""
+    from usernsplan.planner.rename import make_rename  # noqa: PLC0415 - most commands rename nothing
+
+    def decide(state: HostState) -> Plan:
+        renames = (*ledger.renames(), *foreseen_event(state, ledger))
+        return make_rename(state, old, new, runs.every(layout), renames)
+
+    return decide
+
+
+def foreseen_event(state: HostState, ledger: Ledger) -> tuple[Event, ...]:
+    """The event that the repair of an interrupted command will note, for a state that has it already.
+
+    Only previews have such a state: see ``foreseen``.
+    """
+    intent = None if state.ledger.interrupted else ledger.pending()
+    if intent is None or not mend(intent, files_of(state)).completed:
+        return ()
+    return (Event(state.ledger.number, "", intent.ledger),)
+
+
+def adopt(request: AdoptRequest, root: str = "/", command: str = "") -> Plan:
+    """Take over what stands below ``root``; only the ledger changes. See ``carry_out``."""
+    layout = files.layout_at(root)
+    return carry_out(layout, open_ledger(layout), partial(adopting, request=request), command)
+
+
+def adopting(state: HostState, request: AdoptRequest) -> Plan:
+    """Decide one ``adopt`` on the host together with the configurations of its containers."""
+    from usernsplan.planner.adopt import make_adopt  # noqa: PLC0415 - most commands adopt nothing
+
+    seen, missed = read.with_configs(state)
+    plan = make_adopt(seen, request)
+    notes = tuple(advise("USN165", note) for note in homes_unseen(missed))
+    return replace(plan, findings=(*notes, *plan.findings))
+
+
 def preview(layout: Layout, ledger: Ledger, decide: Callable[[HostState], Plan]) -> Plan:
     """The plan that would be carried out now. Writes nothing and takes no lock."""
-    plan, notes = foreseen(layout, ledger, decide)
-    return replace(plan, findings=(*notes, *plan.findings))
+    plan, notes, unseen = foreseen(layout, ledger, decide)
+    return replace(plan, findings=(*notes, *plan.findings), unseen=unseen)
 
 
 def foreseen(
     layout: Layout, ledger: Ledger, decide: Callable[[HostState], T]
-) -> tuple[T, tuple[Finding, ...]]:
+) -> tuple[T, tuple[Finding, ...], tuple[str, ...]]:
     """Decide on the host as it will be after the repair of an interrupted command.
 
-    Returns the decision, and a finding about that repair; errors get the same note.
+    Returns the decision, a finding about that repair, and notes about what only root may read;
+    errors get the same note.
     """
     return twice(partial(_foreseen, layout, ledger, decide))
 
 
 def _foreseen(
     layout: Layout, ledger: Ledger, decide: Callable[[HostState], T]
-) -> tuple[T, tuple[Finding, ...]]:
-    state = read.looked_at(read.state(layout, ledger.state))
+) -> tuple[T, tuple[Finding, ...], tuple[str, ...]]:
+    state = read.looked_at(read.previewed(layout, ledger.state))
+    unseen = tuple(one.note for one in state.unseen)
     intent = ledger.pending() if state.ledger.interrupted else None
     if intent is None:
-        return decide(state), ()
+        return decide(state), (), unseen
 
     message = (
         f"{_interrupted(intent)}, or is still running; it is repaired before anything else is done"
     )
     try:
-        return decide(as_mended(state, intent)), (advise("USN114", message),)
+        return decide(as_mended(state, intent)), (advise("USN114", message),), unseen
     except UsernsplanError as error:
         error.notes = (message,)
         raise
 
 
-def carry_out(
+def carry_out(  # noqa: PLR0913 - what is decided, and what it is decided from
     layout: Layout,
     ledger: Ledger,
     decide: Callable[[HostState], Plan],
     command: str = "",
     *,
     agreed: bool = False,
+    look: Look = read.state,
 ) -> Plan:
     """Decide and carry out. If nothing changes, no lock is taken and no file is written.
 
     If the host has changed until the locks are held, ``decide`` runs again on the host as it is
-    then, so that commands at the same time follow one another instead of failing.
+    then, so that commands at the same time follow one another instead of failing. ``look`` reads
+    the host; a repair has to see more of it.
 
     Raises RefusedError for a plan with consequences unless the user ``agreed``, what ``decide``
     raises, LockBusyError, and the errors of files and ledger. After an error the files are as
@@ -115,7 +188,7 @@ def carry_out(
     """
     findings: list[Finding] = []
     try:
-        seen, plan = twice(partial(_decided, layout, ledger, decide, findings))
+        seen, plan = twice(partial(_decided, layout, ledger, decide, findings, look))
         _refuse_unasked(plan, command, agreed=agreed)
         if plan.changed:
             # Before the locks, because useradd takes them itself. If a later step fails, an account
@@ -124,7 +197,7 @@ def carry_out(
                 accounts.add(layout, words)
                 made = f"created a required account: {shell(*layout.account_command(words))}"
                 findings.append(advise("USN115", made))
-            with _locked(layout, ledger, findings) as state:
+            with _locked(layout, ledger, findings, look) as state:
                 if state != seen:
                     plan = decide(state)
                     _refuse_unasked(plan, command, agreed=agreed)
@@ -134,6 +207,8 @@ def carry_out(
                     )
                 if plan.changed:
                     commit(layout, ledger, plan, command)
+            # After the locks, because userdel takes them itself.
+            findings += _without_accounts(layout, plan)
     except UsernsplanError as error:
         error.notes = tuple(finding.message for finding in findings)
         raise
@@ -145,11 +220,12 @@ def _decided(
     ledger: Ledger,
     decide: Callable[[HostState], Plan],
     findings: list[Finding],
+    look: Look,
 ) -> tuple[HostState, Plan]:
-    state = read.state(layout, ledger.state)
+    state = look(layout, ledger.state)
     if state.ledger.interrupted:
         # A command was killed or is still running, so the state may be half of its change.
-        with _locked(layout, ledger, findings) as state:
+        with _locked(layout, ledger, findings, look) as state:
             pass
     return state, decide(state)
 
@@ -170,19 +246,22 @@ def _refuse_unasked(plan: Plan, command: str, *, agreed: bool) -> None:
     """Raise RefusedError for a plan with consequences to which the user did not agree."""
     if plan.changed and plan.consequences and not agreed:
         again = in_words(f"{command} --yes") if command else "yes=True"
+        keep = "; --no-daemon-config, or naming containers, leaves daemon.json unchanged"
+        keep = "" if plan.kind == "remap" else keep
         raise RefusedError(
             "; ".join(one.message for one in plan.consequences),
-            hint=f"{again} accepts this; --no-daemon-config, or naming containers, "
-            "leaves daemon.json unchanged",
+            hint=f"{again} accepts this{keep}",
         )
 
 
 @contextmanager
-def _locked(layout: Layout, ledger: Ledger, findings: list[Finding]) -> Iterator[HostState]:
+def _locked(
+    layout: Layout, ledger: Ledger, findings: list[Finding], look: Look
+) -> Iterator[HostState]:
     """Take the locks, repair an interrupted command, and read the host again."""
     with locks.subid_locks(layout):
         findings += recover(layout, ledger)
-        yield read.state(layout, ledger.state)
+        yield look(layout, ledger.state)
 
 
 def commit(layout: Layout, ledger: Ledger, plan: Plan, command: str) -> None:
@@ -198,15 +277,18 @@ def commit(layout: Layout, ledger: Ledger, plan: Plan, command: str) -> None:
             )
 
     intent = Intent(utf8(command), procfs.actor(), plan.ledger, plan.changes)
-    entry = _entry(intent, layout)
+    entry = _entry(intent, layout, plan.records, ledger, plan.adopted)
     with signals.held():
         ledger.begin(intent)
         try:
+            # A range is seen before it is granted, and until it is granted no more.
+            userdb.publish(layout, _records(plan, "+"))
             files.write(
                 layout,
                 {change.path: change.after for change in plan.changes},
                 backup=(SUBUID, SUBGID),
             )
+            userdb.withdraw(layout, _records(plan, "-"), _records(plan, "+"))
         except BaseException:
             # If this fails too, the next command repairs the files. Report the first error.
             with suppress(UsernsplanError):
@@ -220,14 +302,28 @@ def commit(layout: Layout, ledger: Ledger, plan: Plan, command: str) -> None:
                 "completes it"
             )
             raise LedgerError(str(error), hint=later) from error
-        _log(layout, entry)
+        noting.logged(layout, entry)
+
+
+def _records(plan: Plan, sign: str) -> Iterator[Record]:
+    return (one.record for one in plan.records if one.sign == sign)
+
+
+def _without_accounts(layout: Layout, plan: Plan) -> Iterator[Finding]:
+    """Remove the accounts that publish nothing any more; a finding for each that stays."""
+    for record in plan.accounts_gone:
+        try:
+            accounts.remove(layout, record)
+        except UsernsplanError as error:  # noqa: PERF203 - the others go nevertheless
+            yield advise("USN153", f"the account {record.name} stays: {error}", error.hint)
 
 
 def _put_back(layout: Layout, ledger: Ledger, intent: Intent) -> None:
     _write(layout, undo(intent, _all_now(layout, intent)), intent)
+    _mend_records(layout, ledger, intent, completed=False)
     entry = replace(_entry(intent, layout), changed=("failed, and put back",))
     ledger.put_back(entry)
-    _log(layout, entry)
+    noting.logged(layout, entry)
 
 
 def recover(layout: Layout, ledger: Ledger) -> tuple[Finding, ...]:
@@ -238,13 +334,14 @@ def recover(layout: Layout, ledger: Ledger) -> tuple[Finding, ...]:
     with signals.held():
         mended = mend(intent, _all_now(layout, intent))
         _write(layout, mended, intent)
-        entry = _entry(intent, layout)
+        _mend_records(layout, ledger, intent, completed=mended.completed)
+        entry = _entry(intent, layout, ledger=ledger)
         if mended.completed:
             ledger.complete(entry)
         else:
             entry = replace(entry, changed=("interrupted, and put back",))
             ledger.put_back(entry)
-        _log(layout, entry)
+        noting.logged(layout, entry)
     what = "completed" if mended.completed else "put back"
     return (advise("USN114", f"{_interrupted(intent)}; it is now {what}"),)
 
@@ -278,7 +375,7 @@ def rebuild(  # noqa: PLR0913 - what is shown, and how it is done
         entry = _entry(intent, layout)
         entry = replace(entry, changed=(*changed, *entry.changed))
         kept = ledger.rebuild(rebuilt.change, entry)
-        _log(layout, entry)
+        noting.logged(layout, entry)
     return rebuilt, kept
 
 
@@ -304,6 +401,8 @@ def _without_ledger(layout: Layout, ledger: Ledger) -> HostState:
     for one in unread:
         if one.path != LEDGER:
             raise one.error
+    for closed in state.unseen:
+        raise NotPermittedError(closed.note)
     return replace(state, ledger=ledger.salvage() if ledger.exists() else LedgerState())
 
 
@@ -319,6 +418,18 @@ def _write(layout: Layout, mended: Mended, intent: Intent) -> None:
     files.discard_unfinished(layout, tuple(change.path for change in intent.changes))
 
 
+def _mend_records(layout: Layout, ledger: Ledger, intent: Intent, *, completed: bool) -> None:
+    """Bring the records that an intent changes to their state after it, or before it."""
+    state = ledger.state()
+    done = fold(state, Event(state.number + 1, "", intent.ledger))
+    before, after = {*records_of(state.allocations)}, {*records_of(done.allocations)}
+    come, gone = sorted(after - before), sorted(before - after)
+    stay, go = (come, gone) if completed else (gone, come)
+    userdb.publish(layout, stay, strict=False)
+    userdb.withdraw(layout, go, stay)
+    userdb.discard_unfinished(layout)
+
+
 def _all_now(layout: Layout, intent: Intent) -> dict[str, bytes | None]:
     return {change.path: _now(layout, change.path) for change in intent.changes}
 
@@ -327,28 +438,66 @@ def _now(layout: Layout, path: str) -> bytes | None:
     return files.read(layout, path, follow=path == DAEMON_JSON)
 
 
-def _entry(intent: Intent, layout: Layout) -> HistoryEntry:
-    at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    changed = tuple(utf8(line) for change in intent.changes for line in _lines(layout, change))
-    if not intent.changes:
+def _entry(
+    intent: Intent,
+    layout: Layout,
+    records: Sequence[RecordChange] = (),
+    ledger: Ledger | None = None,
+    adopted: Collection[str] = (),
+) -> HistoryEntry:
+    """The entry of the history; ``ledger`` is as it is before the event.
+
+    ``adopted`` are the names of those that stood before, as far as that is known.
+    """
+    # The lines of files are many, and the first lines are read.
+    told = _told(intent, layout, ledger) if ledger and changes.is_told(intent.ledger) else ()
+    changed = tuple(map(utf8, told))
+    changed += tuple(utf8(line) for change in intent.changes for line in _lines(layout, change))
+    changed += tuple(shown_records(records, layout))
+    if not (intent.changes or records):
         changed += tuple(f"released {name}; no line was removed" for name in intent.ledger.remove)
+    is_silent = not (intent.changes or records)
+    for a in intent.ledger.add:
+        ids = f"uids {_ids(a.mapping.uids)}, gids {_ids(a.mapping.gids)}"
+        if a.name in adopted or (is_silent and has_lines(a)):
+            changed += (f"adopted {a.name} as it stands: {ids}",)
+        elif a.within:
+            changed += (f"allocated {a.name} within {utf8(a.within)}: {ids}",)
+        elif not has_lines(a):
+            changed += (f"allocated {a.name} without lines: {ids}",)
     changed += tuple(f"forgot the quarantined range of {name}" for name in intent.ledger.forget)
     back = {a.name for a in intent.ledger.add}
     changed += tuple(
         f"{name} has {ids} again" if name in back else f"forgot {ids}, quarantined for {name}"
         for name, ids in intent.ledger.unkeep
     )
-    changed += tuple(
-        f"volume {shown_path(v.path)} now belongs to {v.name} ({v.mode})"
-        for v in intent.ledger.volumes
-    )
+    changed += tuple(map(utf8, changes.of_volumes(intent.ledger)))
     changed += tuple(f"reserved {r.ids}: {shown_path(r.why)}" for r in intent.ledger.reserve)
     changed += tuple(f"no longer reserved: {ids}" for ids in intent.ledger.unreserve)
-    changed += tuple(
-        f"volume {shown_path(path)} no longer belongs to a container"
-        for path in intent.ledger.no_volumes
-    )
-    return HistoryEntry(at, intent.actor, intent.command, changed)
+    return HistoryEntry(noting.now(), intent.actor, intent.command, changed)
+
+
+def _told(intent: Intent, layout: Layout, ledger: Ledger) -> Iterable[str]:
+    """What neither a file nor a command says: new names and maps, and whose ids pass."""
+    known = Accounts()
+    shown = [one for a in (*intent.ledger.add, *intent.ledger.update) for one in a.passes]
+    # The event counts, whether its ids have names or not.
+    with suppress(UsernsplanError):
+        known = accounts.naming(layout, shown) if shown else known
+    return changes.lines(intent.ledger, ledger.state(), known)
+
+
+def shown_records(records: Sequence[RecordChange], layout: Layout) -> Iterator[str]:
+    """One line for all records that come, and one for all that go."""
+    for sign in ("+", "-"):
+        names = [utf8(one.record.name) for one in records if one.sign == sign]
+        more = f" and {len(names) - _FEW} more" if names[_FEW:] else ""
+        if names:
+            yield f"{layout.path(USERDB)}: {sign} {', '.join(names[:_FEW])}{more}"
+
+
+def _ids(ids: IdMap) -> str:
+    return ", ".join(map(str, ids.host_ranges()))
 
 
 def _lines(layout: Layout, change: Change) -> Iterable[str]:
@@ -360,9 +509,3 @@ def _lines(layout: Layout, change: Change) -> Iterable[str]:
     ):
         for line in lines:
             yield f"{place}: {sign} {file_line(line)}"
-
-
-def _log(layout: Layout, entry: HistoryEntry) -> None:
-    log.changed(
-        layout, (f"{line} (uid {entry.actor.uid}: {entry.command})" for line in entry.changed)
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from usernsplan import audit
@@ -10,17 +11,21 @@ from usernsplan.audit.base import Attributes, Facts, Lock, Unread
 from usernsplan.errors import LedgerError
 from usernsplan.formats.subid import PATHS, Grant
 from usernsplan.host import accounts, files, locks, namespaces, read
+from usernsplan.host.unread import homes_unseen, is_closed
 from usernsplan.ledger import open_ledger
+from usernsplan.model import OWN_PREFIX
+from usernsplan.planner.daemon import remapped_to
+from usernsplan.planner.directory import with_owners
+from usernsplan.planner.mounts import LASTING_VOLUMES, VOLUMES
+from usernsplan.reached import reached
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
+    from usernsplan.host import unread
     from usernsplan.layout import Layout
     from usernsplan.ledger import Ledger
-    from usernsplan.model import Finding, HostState, Intent
-
-# The NSS services of which getpwent(3) lists all accounts.
-_LISTED = {"files", "compat", "systemd"}
+    from usernsplan.model import Finding, HistoryEntry, HostState, Intent
 
 
 def check(root: str = "/", codes: Collection[str] | None = None) -> tuple[Finding, ...]:
@@ -39,23 +44,44 @@ def gather(layout: Layout, ledger: Ledger, *, passwd: str | None = None) -> Fact
     ``passwd`` is the path of an image's passwd. Raises NotPermittedError, and InvalidValueError for
     ``passwd``.
     """
-    state, unread = read.what_can_be_read(layout, ledger.state)
-    state = read.looked_at(state)
+    state, missed = read.what_can_be_read(layout, ledger.state)
+    state = with_owners(read.looked_at(state), _owners(state))
+    state, homes = read.with_configs(state)
+    # The units of root were read before.
+    homes = tuple(one for one in homes if one.path not in {known.path for known in missed})
+    state = replace(state, mounts=reached(state.layout, state.ledger, state.mounts, state.accounts))
+    passes = [one for a in state.ledger.allocations for one in a.passes]
+    if passes:
+        named = accounts.naming(layout, passes, state.accounts)
+        state = replace(state, accounts=named)
+    closed = [home for home in homes if is_closed(home.error)]
     return Facts(
         state=state,
         namespaces=namespaces.running() if layout.is_host else (),
         locks=tuple(Lock(*found) for found in locks.left_behind(layout)),
-        unread=tuple(Unread(one.path, _fact(layout, one), one.error.hint) for one in unread),
+        unread=_told(layout, missed),
+        homes=_told(layout, (home for home in homes if home not in closed)),
+        unseen=(*(one.note for one in state.unseen), *homes_unseen(closed)),
         attributes=tuple(_attributes(layout)),
         image=accounts.of_image(passwd) if passwd is not None else None,
         intent=_intent(ledger) if state.ledger.interrupted else None,
-        elsewhere=_elsewhere(state),
+        history=_history(ledger) if passes else (),
+        strays=_strays(state),
     )
 
 
-def _fact(layout: Layout, one: read.Unread) -> str:
-    """The error of a file, without the path: the finding has it as its place."""
-    return str(one.error).removeprefix(layout.path(one.path)).lstrip(": ")
+def _told(layout: Layout, several: Iterable[unread.Unread]) -> tuple[Unread, ...]:
+    return tuple(Unread(one.path, _fact(layout, one), one.error.hint) for one in several)
+
+
+def _fact(layout: Layout, one: unread.Unread) -> str:
+    """The error of a file, without the path: the finding has it as its place.
+
+    The path stays where a file in a folder failed, and the place is the folder.
+    """
+    text = str(one.error)
+    rest = text.removeprefix(layout.path(one.path))
+    return text if rest.startswith("/") else rest.lstrip(": ")
 
 
 def _attributes(layout: Layout) -> Iterator[Attributes]:
@@ -77,15 +103,29 @@ def _intent(ledger: Ledger) -> Intent | None:
         return None
 
 
-def _elsewhere(state: HostState) -> frozenset[str]:
-    """Owners without a listed account that a directory service knows if it is asked for them."""
-    if not state.layout.is_host or _LISTED.issuperset(state.passwd_source.services):
-        return frozenset()
-    known = {user.name for user in state.accounts.users} | {
-        str(user.uid) for user in state.accounts.users
-    }
+def _history(ledger: Ledger) -> tuple[HistoryEntry, ...]:
+    try:
+        return ledger.history()
+    except LedgerError:
+        return ()
+
+
+def _owners(state: HostState) -> Iterator[str]:
+    """The owners that may be accounts: of lines, of allocations, and Docker's remap user.
+
+    No directory service is asked for names that usernsplan made up: there may be thousands.
+    """
     lines = (line for kind in PATHS for line in state.subid(kind).lines)
-    named = {line.owner for line in lines if isinstance(line, Grant)}
-    return accounts.known_elsewhere(
-        sorted(named - known - {a.owner for a in state.ledger.allocations})
+    named = [line.owner for line in lines if isinstance(line, Grant)]
+    named += [a.owner for a in state.ledger.allocations]
+    yield from (owner for owner in named if not owner.startswith(OWN_PREFIX))
+    if user := remapped_to(state):
+        yield user
+
+
+def _strays(state: HostState) -> tuple[str, ...]:
+    from usernsplan.host import standing  # noqa: PLC0415 - loads ctypes
+
+    return standing.strays(
+        state.layout, (VOLUMES, LASTING_VOLUMES), (mount.at for mount in state.ledger.mounts)
     )

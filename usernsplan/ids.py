@@ -30,10 +30,10 @@ class IdRange:
 
     Raises InvalidValueError unless ``start`` >= 0, ``count`` >= 1 and every id is below 4294967295.
 
-    >>> ids = IdRange(524288, 65536)
+    >>> ids = IdRange(589824, 65536)
     >>> ids.stop, ids.last, str(ids)
-    (589824, 589823, '524288-589823')
-    >>> 589823 in ids, 589824 in ids
+    (655360, 655359, '589824-655359')
+    >>> 655359 in ids, 655360 in ids
     (True, False)
     """
 
@@ -63,13 +63,13 @@ class IdRange:
 
         Raises InvalidValueError for other text, and for a range that cannot exist.
 
-        >>> IdRange.parse("524288-589823")
-        IdRange(start=524288, count=65536)
+        >>> IdRange.parse("589824-655359")
+        IdRange(start=589824, count=65536)
         """
         match = re.fullmatch(r"([0-9]{1,10})-([0-9]{1,10})", text)
         if not match:
             raise InvalidValueError(
-                f"'{text}' is not a range", hint="write FIRST-LAST in decimal: 524288-1879048191"
+                f"'{text}' is not a range", hint="write FIRST-LAST in decimal: 589824-1879048191"
             )
         first, last = map(int, match.groups())
         return cls(first, last - first + 1)
@@ -113,7 +113,9 @@ class IdSet:
         >>> IdSet.clipped([(-5, 3), (4294967290, 2**40)])
         IdSet(0-2, 4294967290-4294967294)
         """
-        return cls._of(_merged((max(start, 0), min(stop, ID_LIMIT)) for start, stop in spans))
+        # Merged first, because thousands of ranges often become one span.
+        cut = ((max(start, 0), min(stop, ID_LIMIT)) for start, stop in _merged(spans))
+        return cls._of(tuple((start, stop) for start, stop in cut if start < stop))
 
     @classmethod
     def _of(cls, spans: tuple[tuple[int, int], ...]) -> IdSet:
@@ -158,6 +160,23 @@ class IdSet:
         IdSet(0-1, 5-7)
         """
         return IdSet((within,)) - self
+
+    def holds(self, ids: IdRange) -> bool:
+        """Tell whether every id of a range is in the set.
+
+        >>> IdSet([IdRange(2, 3)]).holds(IdRange(3, 2)), IdSet([IdRange(2, 3)]).holds(IdRange(4, 2))
+        (True, False)
+        """
+        at = bisect_right(self._spans, (ids.start, ID_LIMIT))
+        return at > 0 and ids.stop <= self._spans[at - 1][1]
+
+    def __str__(self) -> str:
+        """The ranges, FIRST-LAST, with "and" between them.
+
+        >>> str(IdSet([IdRange(2, 3), IdRange(8, 1)]))
+        '2-4 and 8'
+        """
+        return " and ".join(map(str, self))
 
     def fits(self, count: int, align: int = 1) -> Iterator[IdRange]:
         """Yield ranges of ``count`` ids in this set: disjoint, lowest first, each start a multiple of ``align``.
@@ -252,3 +271,7 @@ def _merged(spans: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
         else:
             merged.append((start, stop))
     return tuple(merged)
+
+
+# Every id that can exist.
+EVERY_ID = IdSet((IdRange(0, ID_LIMIT),))

@@ -18,12 +18,26 @@ GROUP = "/etc/group"
 LOGIN_DEFS = "/etc/login.defs"
 NSSWITCH = "/etc/nsswitch.conf"
 DAEMON_JSON = "/etc/docker/daemon.json"
+# Docker's data folder, unless daemon.json sets another one.
+DOCKER_DATA = "/var/lib/docker"
+# The kubelet's configuration where kubeadm puts it, and the folder that its documentation names for
+# parts that replace some of it.
+KUBELET_CONFIG = "/var/lib/kubelet/config.yaml"
+KUBELET_DROPINS = "/etc/kubernetes/kubelet.conf.d"
 # The plan file of the host, if the user names no other.
 PLAN_FILE = "/etc/usernsplan.yaml"
 # The defaults of the host, for what neither the command line nor the plan file says.
 CONFIG_FILE = "/etc/usernsplan/config.yaml"
 # The name, in messages, of a plan file that comes from a pipe.
 STDIN = "standard input"
+# Where ranges are published: drop-in records of systemd (nss-systemd(8)).
+USERDB = "/etc/userdb"
+# The containers of LXC, and of each node of a Proxmox VE cluster; the first is this host's own node.
+LXC_PATH = "/var/lib/lxc"
+PROXMOX = "/etc/pve/lxc"
+PROXMOX_NODES = "/etc/pve/nodes"
+# The command of LXD's snap (/snap is elsewhere on some distributions), and the data of the snap.
+LXD_SNAPS = ("/snap/bin/lxd", "/var/lib/snapd/snap/bin/lxd", "/var/snap/lxd")
 # lckpwdf(3) locks this file.
 PWD_LOCK = "/etc/.pwd.lock"  # noqa: S105 - a file
 LEDGER = "/var/lib/usernsplan/ledger.sqlite3"
@@ -80,6 +94,16 @@ class Layout:
         if self.is_host:
             return command
         return (command[0], "--prefix", self.real or self.root, *command[1:])
+
+
+def lies_in(path: str, folder: str) -> bool:
+    """Tell whether a path is a folder, or below it. Both are absolute and normalised."""
+    return f"{path.rstrip('/')}/".startswith(f"{folder.rstrip('/')}/")
+
+
+def meet(one: str, other: str) -> bool:
+    """Tell whether one of two paths is the other, or below it."""
+    return lies_in(one, other) or lies_in(other, one)
 
 
 def is_name(path: object) -> bool:

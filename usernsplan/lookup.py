@@ -6,21 +6,22 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from usernsplan.errors import NotPermittedError, UsernsplanError
-from usernsplan.formats import subid
-from usernsplan.formats.accounts import Accounts
-from usernsplan.host import accounts, files
-from usernsplan.ids import IdSet
-from usernsplan.layout import LOGIN_DEFS, SUBGID, SUBUID
+from usernsplan.formats import nsswitch, subid
+from usernsplan.host import accounts, files, libraries, procfs, unlisted
+from usernsplan.host.unlisted import lxc
+from usernsplan.host.unread import Unread, homes_unseen, unseen_at
+from usernsplan.ids import EVERY_ID, IdSet
+from usernsplan.layout import LOGIN_DEFS, NSSWITCH, SUBGID, SUBUID
 from usernsplan.model import LedgerState
 from usernsplan.whose.ids import IdContext
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from usernsplan.ids import IdRange
+    from usernsplan.formats.accounts import Accounts
     from usernsplan.layout import Layout
     from usernsplan.ledger import Ledger
-    from usernsplan.model import Namespace
+    from usernsplan.model import HistoryEntry, Namespace, Record
 
 NO_IDS = IdSet()
 # At most this many ids are looked up in NSS: a directory service answers each over the network.
@@ -42,29 +43,41 @@ def facts(
     """
     notes = []
     complete = True
+    wanted = IdSet.clipped((number, number + 1) for number in ids) | ranges
     try:
-        known = ledger.about(IdSet.clipped((number, number + 1) for number in ids) | ranges)
-        history = (
-            ledger.history({allocation.event for allocation in known.allocations})
-            if known.allocations
-            else ()
-        )
+        known, published, history = _of_ledger(ledger, wanted)
     except NotPermittedError as error:
-        known, history, complete = LedgerState(), (), False
+        known, published, history, complete = LedgerState(), (), (), False
         notes.append(
             f"{error}: allocations are known from their lines only, and quarantined and reserved "
             "ranges are unknown"
         )
 
-    known_accounts = accounts.read(layout)
+    unseen: list[str] = []
+
+    def miss(path: str, error: UsernsplanError) -> None:
+        unseen.append(unseen_at(path, error).note)
+
+    programs = unlisted.everything(layout, miss)
+    known_accounts = accounts.read(layout, miss, published)
+    # Two readers may need one folder.
+    notes += dict.fromkeys(unseen)
+    complete = complete and not unseen
+
     if len(ids) <= FEW:
-        users, groups = (
-            {user.uid for user in known_accounts.users},
-            {group.gid for group in known_accounts.groups},
+        known_accounts = _with_asked(layout, known_accounts, ids)
+    if known_accounts.unknown:
+        complete = False
+        notes.append(
+            f"accounts also come from {known_accounts.unknown}, which only the host of "
+            f"{layout.root} can ask"
         )
-        more = accounts.of_ids(layout, set(ids) - users, set(ids) - groups)
-        known_accounts = Accounts(
-            known_accounts.users + more.users, known_accounts.groups + more.groups
+
+    subids = nsswitch.source(files.read(layout, NSSWITCH, follow=True) or b"", "subid")
+    if libraries.find(layout, subids.library):
+        notes.append(
+            f"{layout.path(NSSWITCH)}:{subids.number}: 'subid: {' '.join(subids.services)}': "
+            "newuidmap and Podman do not read the lines of subuid and subgid"
         )
 
     if layout.is_host:
@@ -74,26 +87,64 @@ def facts(
         if not of_machine.sees_all():
             notes.append("only the user namespaces of your own processes can be seen")
 
+    subuid, subgid = (subid.parse(files.read(layout, path)) for path in (SUBUID, SUBGID))
+    # An account has only the ids of its lines, so no other home needs a look.
+    owners = subid.owners(subuid, subgid, of=wanted)
+    missed: list[Unread] = []
+    in_homes = lxc.of_accounts(
+        layout, known_accounts, owners, lambda *one: missed.append(Unread(*one)), local=False
+    )
+    notes += homes_unseen(missed)
+
     found = IdContext(
         layout=layout,
         ledger=known,
-        subuid=subid.parse(files.read(layout, SUBUID)),
-        subgid=subid.parse(files.read(layout, SUBGID)),
+        subuid=subuid,
+        subgid=subgid,
         accounts=known_accounts,
         namespaces=namespaces or (),
+        unlisted=(*programs, *in_homes),
+        exists=procfs.own_ids() if layout.is_host else (EVERY_ID, EVERY_ID),
+        login_defs=_login_defs(layout) or b"",
         history=history,
         complete=complete,
     )
     return found, tuple(notes)
 
 
-def pool(layout: Layout) -> IdRange | None:
+def _of_ledger(
+    ledger: Ledger, wanted: IdSet
+) -> tuple[LedgerState, tuple[Record, ...], tuple[HistoryEntry, ...]]:
+    """What the ledger has of these ids, all records, and the runs that made its allocations."""
+    known, published = ledger.about(wanted), ledger.published()
+    made = {allocation.event for allocation in known.allocations}
+    return known, published, ledger.history(made) if made else ()
+
+
+def _with_asked(layout: Layout, known: Accounts, ids: Collection[int]) -> Accounts:
+    """The accounts, with those that NSS knows under these ids and does not list."""
+    users = {user.uid for user in known.users}
+    groups = {group.gid for group in known.groups}
+    more = accounts.of_ids(layout, set(ids) - users, set(ids) - groups)
+    return known.and_these(more.users, more.groups)
+
+
+def pool(facts: IdContext) -> IdSet | None:
     """The pool of the host's ranges; None if its login.defs contradicts itself."""
     # Imported here because it takes a fifth of the start-up time and is seldom needed.
     from usernsplan.claims.pool import default_pool  # noqa: PLC0415
 
+    raw, (uids, gids) = _login_defs(facts.layout), facts.exists
     with suppress(UsernsplanError):
-        return default_pool(
-            files.read(layout, LOGIN_DEFS, follow=True) or b"", layout.path(LOGIN_DEFS)
-        )
+        if raw is not None:
+            place = facts.layout.path(LOGIN_DEFS)
+            pool = default_pool(raw, place, facts.unlisted, facts.subuid.lines)
+            return pool & uids & gids
+    return None
+
+
+def _login_defs(layout: Layout) -> bytes | None:
+    """The bytes of login.defs, which may be missing; None if it cannot be read."""
+    with suppress(UsernsplanError):
+        return files.read(layout, LOGIN_DEFS, follow=True) or b""
     return None

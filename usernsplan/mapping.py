@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from usernsplan.errors import InvalidValueError
 from usernsplan.ids import ID_LIMIT, IdRange
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 # What an id is: the two are numbered apart, and a number may be one's uid and another's gid.
 Kind = Literal["uid", "gid"]
 KINDS: tuple[Kind, Kind] = ("uid", "gid")
+# What an id of each kind stands for.
+CALLED: dict[Kind, str] = {"uid": "account", "gid": "group"}
 # UID_GID_MAP_MAX_EXTENTS of the kernel, since Linux 4.15.
 MAX_EXTENTS = 340
 # A map must be written in one write(2) of less than a page.
@@ -33,8 +35,8 @@ class Extent:
 
     Raises InvalidValueError unless both sides are ranges of ids that can exist.
 
-    >>> str(Extent(0, 524288, 65536))
-    '0 524288 65536'
+    >>> str(Extent(0, 589824, 65536))
+    '0 589824 65536'
     """
 
     container: int
@@ -42,9 +44,8 @@ class Extent:
     count: int
 
     def __post_init__(self) -> None:
-        first = min(self.host, self.container)
-        last = max(self.host, self.container)
-        if first < 0 or self.count < 1 or last + self.count > ID_LIMIT:
+        latest = ID_LIMIT - self.count
+        if self.count < 1 or not (0 <= self.host <= latest and 0 <= self.container <= latest):
             raise InvalidValueError(
                 f"not an extent that the kernel accepts: '{self}'",
                 hint="both sides must lie within 0-4294967294, and the count must be at least 1",
@@ -70,14 +71,25 @@ class IdMap(tuple[Extent, ...]):
     Raises InvalidValueError where the kernel answers EINVAL: an overlap on either side, more than 340 extents,
     4096 bytes or more of text, or no extent.
 
-    >>> ids = IdMap.of((0, 524288, 1000), (1000, 1000, 1))
+    >>> ids = IdMap.of((0, 589824, 1000), (1000, 1000, 1))
     >>> ids.to_host(33), ids.to_host(1000), ids.to_host(2000)
-    (524321, 1000, None)
-    >>> ids.to_container(524321)
+    (589857, 1000, None)
+    >>> ids.to_container(589857)
     33
     """
 
     __slots__ = ()
+
+    @classmethod
+    def unlimited(cls, extents: Iterable[Extent]) -> Self:
+        """A translation that no kernel has to take: of any length, and maybe empty.
+
+        Raises InvalidValueError for an overlap on either side.
+        """
+        new = super().__new__(cls, tuple(extents))
+        _refuse_overlap("container", sorted((e.container, e.count, e) for e in new))
+        _refuse_overlap("host", sorted((e.host, e.count, e) for e in new))
+        return new
 
     def __new__(cls, extents: Iterable[Extent]) -> Self:
         """Check the extents against the kernel's rules."""
@@ -109,8 +121,8 @@ class IdMap(tuple[Extent, ...]):
 
         Raises InvalidValueError for other text, and for a map that the kernel would refuse.
 
-        >>> IdMap.parse("         0     524288      65536\n").triples()
-        [(0, 524288, 65536)]
+        >>> IdMap.parse("         0     589824      65536\n").triples()
+        [(0, 589824, 65536)]
         """
         try:
             return cls(Extent(*map(int, line.split())) for line in text.splitlines())
@@ -138,8 +150,8 @@ class IdMap(tuple[Extent, ...]):
     def invert(self) -> IdMap:
         """The map from host ids to container ids.
 
-        >>> IdMap.of((0, 524288, 10)).invert().triples()
-        [(524288, 0, 10)]
+        >>> IdMap.of((0, 589824, 10)).invert().triples()
+        [(589824, 0, 10)]
         """
         return IdMap(Extent(e.host, e.container, e.count) for e in self)
 
@@ -148,9 +160,13 @@ class IdMap(tuple[Extent, ...]):
 
         Ids that ``outer`` does not map drop out. Raises InvalidValueError if no id is left, or too many extents.
 
-        >>> IdMap.of((0, 100, 50)).compose(IdMap.of((0, 524288, 120))).triples()
-        [(0, 524388, 20)]
+        >>> IdMap.of((0, 100, 50)).compose(IdMap.of((0, 589824, 120))).triples()
+        [(0, 589924, 20)]
         """
+        return IdMap(self.followed_by(outer))
+
+    def followed_by(self, outer: IdMap) -> list[Extent]:
+        """The extents of ``compose``: there may be more than a kernel takes, or none."""
         found = []
         for inner in self:
             for over in outer:
@@ -161,7 +177,7 @@ class IdMap(tuple[Extent, ...]):
                     found.append(
                         Extent(container, over.host + start - over.container, stop - start)
                     )
-        return IdMap(found)
+        return found
 
     def is_end_to_end(self) -> bool:
         """Tell whether the extents follow each other without a gap from container id 0 on.
@@ -206,3 +222,55 @@ class Mapping:
     def __getitem__(self, kind: Kind) -> IdMap:
         """The map of one kind."""
         return self.uids if kind == "uid" else self.gids
+
+    def is_same_as(self, other: Mapping) -> bool:
+        """Tell whether both map the same ids alike. The kernel sorts maps of more than 5 extents."""
+        return all(sorted(self[kind]) == sorted(other[kind]) for kind in KINDS)
+
+
+class Pass(NamedTuple):
+    """Host ids that a private map shows: an extent of the map, whose host ids stay the host's."""
+
+    kind: Kind
+    extent: Extent
+
+
+def joined(passes: Iterable[Pass]) -> tuple[Pass, ...]:
+    """The passes by kind and container id; those that continue each other become one."""
+    every = sorted(passes)
+    found: list[Pass] = []
+    for kind in KINDS:
+        for _, extent in (p for p in every if p.kind == kind):
+            before = found[-1].extent if found and found[-1].kind == kind else None
+            follows = before and (
+                before.container + before.count == extent.container
+                and before.host + before.count == extent.host
+            )
+            if before and follows:
+                whole = Extent(before.container, before.host, before.count + extent.count)
+                found[-1] = Pass(kind, whole)
+            else:
+                found.append(Pass(kind, extent))
+    return tuple(found)
+
+
+def around(base: int, count: int, passes: Iterable[Extent] = ()) -> IdMap:
+    """Map container ids from 0 on to ``count`` ids from ``base`` on, but for what ``passes``.
+
+    A container id that passes does not map to its own id of the range: that one stays unused.
+    Raises InvalidValueError where IdMap does.
+
+    >>> around(589824, 65536, [Extent(107, 104, 1)]).triples()
+    [(0, 589824, 107), (107, 104, 1), (108, 589932, 65428)]
+    """
+    found: list[Extent] = []
+    start = 0
+    for extent in sorted(passes):
+        stop = min(extent.container, count)
+        if start < stop:
+            found.append(Extent(start, base + start, stop - start))
+        found.append(extent)
+        start = max(start, extent.container + extent.count)
+    if start < count:
+        found.append(Extent(start, base + start, count - start))
+    return IdMap(found)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from functools import partial
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from usernsplan import apply
 from usernsplan.errors import (
@@ -17,33 +18,50 @@ from usernsplan.errors import (
     of_system,
 )
 from usernsplan.escape import in_words, line, shell
+from usernsplan.fixing import FixRequest
 from usernsplan.formats import spec as formats
 from usernsplan.formats.yaml_nodes import LONGEST
 from usernsplan.host import config as host_config
-from usernsplan.host import files, output, plan_file, read
+from usernsplan.host import files, output, plan_file, read, runs
 from usernsplan.layout import PLAN_FILE, STDIN
-from usernsplan.model import INTERRUPTED, FixRequest
+from usernsplan.model import INTERRUPTED, Plan
 from usernsplan.planner.defaults import of_spec
 from usernsplan.planner.desired import fingerprint, make_desired
 from usernsplan.planner.exported import exported as make_exported
-from usernsplan.planner.exported import why_left_out
+from usernsplan.planner.exported import why_left_out, why_mount_left_out
+from usernsplan.planner.rename import refuse_unfinished
 from usernsplan.planner.shown import changed, exactly
 from usernsplan.planner.volumes import has_moved
-from usernsplan.volume import fix_volume
+from usernsplan.planner.wanted import refuse_together
+from usernsplan.volume import fix_volume, lasting, undo
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from usernsplan.fixing import FixReport
     from usernsplan.formats.config import Config
-    from usernsplan.formats.spec import Spec
+    from usernsplan.formats.spec import Spec, SpecVolume
     from usernsplan.host.plan_file import FoundFile
     from usernsplan.layout import Layout
     from usernsplan.ledger import Ledger
-    from usernsplan.model import FixReport, HostState, LedgerState, Plan, Volume
+    from usernsplan.model import HostState, LedgerState, Volume, VolumeMount
     from usernsplan.planner.desired import PlanDiff
+    from usernsplan.planner.wanted import ToMount, Wanted
     from usernsplan.volume.job import Watch
 
 _SAVED = "saved-plan"
+
+
+class Fixed(NamedTuple):
+    """What became of one volume: a report or an error."""
+
+    path: str
+    result: FixReport | UsernsplanError
+
+    @property
+    def failed(self) -> bool:
+        """Tell whether something is left to do."""
+        return isinstance(self.result, UsernsplanError) or bool(self.result.failed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +149,8 @@ def allocating(plan: PlanFile, *, replace_remap: bool) -> Callable[[HostState], 
     """The decision of ``allocate`` without a name: it adds what the file names, and removes nothing."""
 
     def decide(state: HostState) -> Plan:
-        desired = make_desired(state, plan.spec, replace_remap=replace_remap)
-        later = (state.layout.command("apply --fix-volumes"),) if desired.volumes else ()
+        desired = _desired(state, plan, replace_remap=replace_remap)
+        later = (state.layout.command("apply --fix-volumes"),) if desired.to_fix else ()
         made = desired.allocate
         return replace(made, kind="allocate", next_steps=(*made.next_steps, *later))
 
@@ -141,46 +159,75 @@ def allocating(plan: PlanFile, *, replace_remap: bool) -> Callable[[HostState], 
 
 def preview(layout: Layout, ledger: Ledger, plan: PlanFile) -> PlanDiff:
     """What the plan file changes now. Raises HostChangedError if a saved plan showed something else."""
-    desired, notes = apply.foreseen(
-        layout, ledger, lambda state: make_desired(state, plan.spec, prune=plan.prune)
-    )
+    desired, notes, unseen = apply.foreseen(layout, ledger, lambda state: _desired(state, plan))
     if plan.seen and plan.seen != fingerprint(desired):
         raise changed()
     return replace(
-        desired, allocate=replace(desired.allocate, findings=(*notes, *desired.allocate.findings))
+        desired,
+        allocate=replace(
+            desired.allocate, findings=(*notes, *desired.allocate.findings), unseen=unseen
+        ),
     )
 
 
-def carry_out(
-    layout: Layout, ledger: Ledger, plan: PlanFile, shown: PlanDiff, command: str
-) -> tuple[Plan, Plan]:
-    """Do exactly what was shown, except volumes: first allocate, then release.
+def carry_out(  # noqa: PLR0913 - what was shown, and how it is told
+    layout: Layout,
+    ledger: Ledger,
+    plan: PlanFile,
+    shown: PlanDiff,
+    command: str,
+    *,
+    watch: Watch,
+) -> tuple[Plan, tuple[Fixed, ...], Plan]:
+    """Do exactly what was shown, except volumes: allocate, take mounts away, release.
 
-    Raises HostChangedError if the host has changed since then, and what apply.carry_out raises.
+    If a mount cannot be taken away, nothing is released. Raises HostChangedError if the host has
+    changed since then, and what apply.carry_out raises.
     """
 
     def of(part: Callable[[PlanDiff], Plan]) -> Callable[[HostState], Plan]:
-        return lambda state: part(make_desired(state, plan.spec, prune=plan.prune))
+        return lambda state: part(_desired(state, plan))
 
     # The user has agreed to what was shown, including its consequences.
     come = apply.carry_out(
         layout, ledger, exactly(shown.allocate, of(attrgetter("allocate"))), command, agreed=True
     )
+    lasting.rename(layout, (new for _, new in shown.allocate.ledger.rename))
+    away = _taken_away(layout, ledger, shown.unmount, command, watch)
+    if _standing(ledger, shown.unmount):
+        return come, away, Plan("apply")
     try:
-        return come, apply.carry_out(
+        gone = apply.carry_out(
             layout, ledger, exactly(shown.prune, of(attrgetter("prune"))), command
         )
     except HostChangedError as error:
-        if come.changed:
+        done = {"the allocations are done": come.changed, "mounts were taken away": bool(away)}
+        if told := " and ".join(what for what, is_done in done.items() if is_done):
             raise HostChangedError(
-                "the host changed in between: the allocations are done, but nothing was released"
+                f"the host changed in between: {told}, but nothing was released"
             ) from error
         raise
+    return come, away, gone
+
+
+def _desired(state: HostState, plan: PlanFile, *, replace_remap: bool = False) -> PlanDiff:
+    """What the file changes. Raises RefusedError for a new name while volumes are half-way."""
+    desired = make_desired(
+        state, plan.spec, prune=plan.prune, replace_remap=replace_remap, look=_look
+    )
+    for old, _ in desired.allocate.ledger.rename:
+        refuse_unfinished(state.layout, old, runs.every(state.layout))
+    return desired
+
+
+def _look(state: HostState) -> HostState:
+    """The host with the configurations of containers, for what a plan file adopts."""
+    return read.with_configs(state)[0]
 
 
 def exported(layout: Layout, ledger: Ledger) -> tuple[Spec, tuple[str, ...]]:
     """The plan file of the host as it is, and notes on it."""
-    state = read.state(layout, ledger.state)
+    state = read.previewed(layout, ledger.state)
     notes = []
     if not state.ledger.allocations:
         notes.append("nothing is allocated here, so the strategy is only a proposal")
@@ -190,32 +237,109 @@ def exported(layout: Layout, ledger: Ledger) -> tuple[Spec, tuple[str, ...]]:
         for v in state.ledger.volumes
         if v.name in names and (why := why_left_out(v))
     ]
+    notes += [
+        f"the mount {m.at!r} is left out: {why}"
+        for m in state.ledger.mounts
+        if (why := why_mount_left_out(m, state.ledger))
+    ]
     if state.ledger.interrupted:
         notes.append(INTERRUPTED)
     defaults = host_config.load(layout, None)
-    return make_exported(state, defaults.options if defaults else None), tuple(notes)
+    return make_exported(state, defaults), tuple(notes)
 
 
 def fix_volumes(
     layout: Layout, ledger: Ledger, desired: PlanDiff, command: str, watch: Watch
-) -> tuple[tuple[Volume, FixReport | UsernsplanError], ...]:
+) -> tuple[Fixed, ...]:
     """Run fix-volume for each volume that is not as the file wants it.
 
-    An error of one volume does not stop the others.
+    Mounts that others replace are taken away before any is made, so that two can change places. One
+    stays if what is to replace it at another place is refused. An error of one volume does not stop
+    the others.
     """
+    half = _undone_half(layout, desired, command, watch)
     known = ledger.state()
 
-    def fixed(one: Volume) -> FixReport | UsernsplanError:
-        try:
-            return fix_volume(_request(known, one), layout.root, command=command, watch=watch)
-        except StoppedError:
-            raise
-        except UsernsplanError as error:
-            return error
-        except OSError as error:
-            return of_system(error, "" if error.filename else one.path)
+    def fixed(path: str, request: Callable[[], FixRequest], *, dry_run: bool = False) -> Fixed:
+        return _attempted(
+            path,
+            lambda: fix_volume(
+                request(), layout.root, dry_run=dry_run, command=command, watch=watch
+            ),
+        )
 
-    return tuple((one, fixed(one)) for one in desired.volumes)
+    def mounted(one: ToMount, *, dry_run: bool = False) -> Fixed:
+        return fixed(one.wanted.source, partial(_mount_request, one.wanted), dry_run=dry_run)
+
+    # At a place that something leaves, nothing can be tried before; nor while an undo is unfinished.
+    left = {mount.at for one in desired.mounts for mount in one.instead}
+    is_whole = not (left and runs.look(layout).unfinished)
+    moving = [one for one in desired.mounts if one.instead and one.at not in left and is_whole]
+    refused = {one.at: tried for one in moving if (tried := mounted(one, dry_run=True)).failed}
+    instead = [mount for one in desired.mounts if one.at not in refused for mount in one.instead]
+    away = _taken_away(layout, ledger, instead, command, watch)
+    stuck = _standing(ledger, instead)
+    return (
+        *half,
+        *away,
+        *(fixed(one.path, partial(_request, known, one)) for one in desired.volumes),
+        *(
+            refused.get(one.at) or mounted(one)
+            for one in desired.mounts
+            if not stuck.intersection(m.at for m in one.instead)
+        ),
+    )
+
+
+def _undone_half(
+    layout: Layout, desired: PlanDiff, command: str, watch: Watch
+) -> tuple[Fixed, ...]:
+    """Finish what an apply that was killed has begun to take away from the volumes to mount."""
+    sources = {layout.place(one.wanted.source): one.wanted.source for one in desired.mounts}
+    left = runs.look(layout).unfinished if sources else ()
+    return tuple(
+        _attempted(sources[path], partial(undo, one.run, layout.root, command=command, watch=watch))
+        for one in left
+        for path in one.paths
+        if one.is_undoing and path in sources
+    )
+
+
+def _attempted(path: str, do: Callable[[], FixReport]) -> Fixed:
+    """The report of one run, or its error. Raises StoppedError."""
+    try:
+        return Fixed(path, do())
+    except StoppedError:
+        raise
+    except UsernsplanError as error:
+        return Fixed(path, error)
+    except OSError as error:
+        return Fixed(path, of_system(error, "" if error.filename else path))
+
+
+def _taken_away(
+    layout: Layout,
+    ledger: Ledger,
+    mounts: Sequence[VolumeMount],
+    command: str,
+    watch: Watch,
+) -> tuple[Fixed, ...]:
+    """Undo the runs that made these mounts, the last one first."""
+    recorded = ledger.state().mounts if mounts else ()
+
+    def taken(mount: VolumeMount) -> FixReport:
+        refuse_together(layout, mount, recorded, mounts)
+        return undo(mount.run, layout.root, command=command, watch=watch)
+
+    # One run may have made several of them.
+    runs = {m.run or m.at: m for m in mounts}
+    last_first = sorted(runs.values(), key=lambda m: m.run, reverse=True)
+    return tuple(_attempted(m.source, partial(taken, m)) for m in last_first)
+
+
+def _standing(ledger: Ledger, mounts: Sequence[VolumeMount]) -> set[str]:
+    """The mount points of those that are still recorded."""
+    return {m.at for m in ledger.state().mounts}.intersection(m.at for m in mounts)
 
 
 def _request(known: LedgerState, one: Volume) -> FixRequest:
@@ -231,6 +355,21 @@ def _request(known: LedgerState, one: Volume) -> FixRequest:
     )
 
 
+def _mount_request(one: Wanted) -> FixRequest:
+    return FixRequest(
+        (one.source,),
+        container=one.name,
+        mode=one.mode,
+        user=one.user or None,
+        cross_mounts=one.crosses,
+        method=one.method,
+        at=one.at or None,
+        persist=one.persist,
+        read_only=one.read_only,
+        protect=one.protect or None,
+    )
+
+
 def _parsed(
     layout: Layout, raw: bytes, place: str, config: Config | None, *, prune: bool
 ) -> PlanFile:
@@ -240,8 +379,14 @@ def _parsed(
     containers = tuple(
         replace(
             one,
-            volumes=tuple(replace(v, path=files.name_below(layout, v.path)) for v in one.volumes),
+            volumes=tuple(_below(layout, v) for v in one.volumes),
         )
         for one in spec.containers
     )
     return PlanFile(raw.decode("utf-8-sig"), replace(spec, containers=containers), prune)
+
+
+def _below(layout: Layout, volume: SpecVolume) -> SpecVolume:
+    """A volume by the names that the ledger has for it and its mount point."""
+    at = files.name_below(layout, volume.at) if volume.at else ""
+    return replace(volume, path=files.name_below(layout, volume.path), at=at)

@@ -17,24 +17,28 @@ from usernsplan import engines
 from usernsplan.claims.pool import POOL_START
 from usernsplan.engines import placing
 from usernsplan.engines.base import RenderContext
-from usernsplan.engines.mounts import MountContext, VolumeRequest, decide
+from usernsplan.engines.mounts import NOT_MOVED, MountContext, VolumeRequest, decide, unmoved
 from usernsplan.errors import InvalidFileError, InvalidValueError, RefusedError
-from usernsplan.host import files, idmap, locks, output, read, volumes
+from usernsplan.escape import shown_path
+from usernsplan.host import files, locks, output, programs, read, standing, trial, volumes
+from usernsplan.host.mounts import all_mounts
 from usernsplan.ids import IdRange
 from usernsplan.layout import SUBUID
 from usernsplan.ledger import allocation_of, open_ledger
 from usernsplan.model import INTERRUPTED, Allocation, Change
+from usernsplan.planner import mounts as planned
+from usernsplan.planner.mountable import why_not
 from usernsplan.planner.names import owner_of
 from usernsplan.planner.runs import half_way, told
-from usernsplan.planner.volumes import doubts
+from usernsplan.planner.volumes import doubts, finishing
 from usernsplan.strategies import PerContainer, Shared, SingleUid
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from usernsplan.engines.base import Rendered, Verdict
     from usernsplan.layout import Layout
-    from usernsplan.model import LedgerState, RenderRequest, UnfinishedRun
+    from usernsplan.model import LedgerState, RenderRequest, UnfinishedRun, Volume, VolumeMount
 
 _CONFIG = "/config.json"
 
@@ -63,11 +67,19 @@ def rendering(request: RenderRequest, root: str = "/") -> Rendered:
         is_folder=partial(_is_folder, layout),
         rootless=request.rootless,
         doubts={path: one.fact for path, one in doubts(known, recorded.volumes, layout).items()},
+        stands=partial(_stands, layout, standing.standing() if requested and known.mounts else {}),
+        mount_again=planned.command,
     )
     mounts, notes = decide(request.engine, allocation, requested, mount_context)
+    if request.rootless:
+        ours = (f"{planned.VOLUMES}/", f"{planned.LASTING_VOLUMES}/")
+        closed = [mount.source for mount in mounts if mount.source.startswith(ours)]
+        notes = (*notes, *(_closed(path, allocation.owner) for path in closed))
 
     context = RenderContext(
-        state=read.state(layout, ledger.state) if chosen.reads_host or request.rootless else None,
+        state=read.previewed(layout, ledger.state)
+        if chosen.reads_host or request.rootless
+        else None,
         mounts=mounts,
         image=request.image,
         rootless=request.rootless,
@@ -76,14 +88,36 @@ def rendering(request: RenderRequest, root: str = "/") -> Rendered:
         else _config(files.layout_at(request.bundle, "--bundle")),
         place=f"{request.bundle}{_CONFIG}",
         layout=layout,
+        vmid=request.vmid,
+        # The program of another root may not run here.
+        version=programs.version(chosen.asks) if chosen.asks and layout.is_host else "",
     )
     found = engines.render(request.engine, allocation, context)
 
     if known.interrupted:
         notes = (INTERRUPTED, *notes)
+    # Mounts say it of themselves; the other volumes belong to the container, too.
+    waiting = [one for one in unmoved(known).values() if one.name == request.name]
+    mounted = {one.source for one in requested}
+    notes = (*(_to_move(one, layout) for one in waiting if one.path not in mounted), *notes)
     # Nobody knows which volume these runs were at, so they are named for any volume.
     notes = (*("; ".join(told(run, layout)) for run in recorded.runs if run.problem), *notes)
     return replace(found, notes=(*found.notes, *notes))
+
+
+def _closed(source: str, account: str) -> str:
+    """What keeps an account's Podman from a mount in one of our folders."""
+    return (
+        f"{shown_path(source)}: {account} cannot enter this folder, which is open to root and to"
+        f" the container's root alone; undo the mount, and mount the volume with --at where"
+        f" {account} can enter"
+    )
+
+
+def _to_move(volume: Volume, layout: Layout) -> str:
+    """What has to be done before a container starts with a map that a volume does not have yet."""
+    first = f"before the container starts with this map, run: {finishing(volume, layout)}"
+    return f"{shown_path(volume.path)}: {NOT_MOVED}; {first}"
 
 
 def table(ledger: LedgerState, name: str = "") -> list[tuple[str, list[tuple[str, Verdict]]]]:
@@ -193,6 +227,23 @@ def _seen(layout: Layout, path: str) -> os.stat_result | None:
         return None
 
 
+def _stands(
+    layout: Layout, now: Mapping[str, standing.Standing], mount: VolumeMount, rest: str
+) -> bool:
+    """Whether a mount shows this part of its source, with its map."""
+    found, place = now.get(layout.place(mount.at)), layout.place(mount.at + rest)
+    if found is None or not found.shows(mount.mapping):
+        return False
+    with suppress(OSError):
+        try:
+            seen = os.lstat(layout.place(mount.source + rest))
+        except FileNotFoundError:
+            # What is not there yet is made in the volume that the mount shows.
+            return bool(rest) and _stands(layout, now, mount, "")
+        return standing.is_same(place, seen)
+    return False
+
+
 def _refuse_half_way(layout: Layout, volume: VolumeRequest, runs: Iterable[UnfinishedRun]) -> None:
     """Raise RefusedError for a volume that an interrupted run left half-way.
 
@@ -207,4 +258,7 @@ def _refuse_half_way(layout: Layout, volume: VolumeRequest, runs: Iterable[Unfin
 def _why_no_idmap(layout: Layout, path: str) -> str:
     if not layout.is_host:
         return "the kernel of this machine cannot answer for another root"
-    return idmap.why_not(path)
+    if trial.inside(os.path.realpath(path), all_mounts()):
+        return "something is mounted in it"
+    failed = trial.of_path(os.path.realpath(path))
+    return why_not(failed).fact if failed else ""

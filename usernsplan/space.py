@@ -5,21 +5,28 @@ Segments may overlap. Two segments are in conflict if they share ids of the same
 origins are a pair of ``_CLASHES``:
 
 - a range that one party may use as its own (an allocation, its filler, a line) and that of another;
-- such a range and an account or a group in it, a range reserved by convention, or a reservation;
+- such a range and an account or a group in it, a range reserved by convention, a reservation, or
+  ids that do not exist here;
 - a quarantined range and a party that got some of its ids since then: an allocation, a line, an
   account, a group.
+- host ids that pass through to a container, and another container that has them as its own; also a
+  line that grants such ids, above those of accounts, to somebody else.
 
 The following are intended, so they are not conflicts:
 
 - segments of one owner: two of its lines, a line over an allocation granted to it (such as root's
   lines over LXC's allocations), an allocation and its filler. The lines of an allocation are not
   segments of their own.
-- a shared or identity map: it maps the host's ids on purpose.
+- a shared or identity map: it maps the host's ids on purpose. So does a pass, also of an id that
+  another container shows too.
+- a slice and what its owner has: the allocation or the lines of which it is a part.
 - lines of root and of the account of LXD or Incus, to which their packages grant one range.
 - a line of root about the host's own ids (claims.meant), or over ids reserved by convention: root
   has these anyway.
 - accounts and groups in a range reserved for them by convention, and in a reservation, which may be
   for them.
+- ids that a program has without a line, and uses for the containers of the other party
+  (claims.uses); and ids kept for snapd, where it is not installed.
 - running namespaces: a line grants what they map, or root decides. They are segments only if no
   allocation has their ids.
 - areas from which others take free ranges: the pool, and the area of useradd.
@@ -27,30 +34,33 @@ The following are intended, so they are not conflicts:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import merge
 from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
 from usernsplan.claims.index import Claims, Source, sweep
 from usernsplan.claims.meant import DAEMONS_OF_ROOT, is_meant_by_root
-from usernsplan.claims.pool import pool_of
-from usernsplan.claims.sources import claims_of
+from usernsplan.claims.pool import pool_of, whole_pool
+from usernsplan.claims.sources import OF_CONTAINERS, claims_of
 from usernsplan.claims.useradd import Useradd, useradd
-from usernsplan.errors import UsernsplanError
-from usernsplan.escape import shell
+from usernsplan.claims.uses import parties, strangers, volumes_of, without_mounts
+from usernsplan.errors import PoolExhaustedError, UsernsplanError
+from usernsplan.escape import shell, utf8
+from usernsplan.formats import passes
 from usernsplan.formats.accounts import Group, User
 from usernsplan.formats.subid import Odd
-from usernsplan.ids import ID_LIMIT, IdRange, IdSet
+from usernsplan.ids import EVERY_ID, ID_LIMIT, IdRange, IdSet
 from usernsplan.layout import GROUP, LOGIN_DEFS, PASSWD
-from usernsplan.mapping import KINDS, Kind
-from usernsplan.model import ROOT, Quarantined, Reservation
+from usernsplan.mapping import KINDS, Extent, Kind
+from usernsplan.model import ROOT, Quarantined, Reservation, Unlisted
+from usernsplan.planner import outer
 from usernsplan.planner.taken import is_taken
-from usernsplan.reserved import Reserved
+from usernsplan.reserved import FOR_SNAPD, Reserved
 from usernsplan.strategies import PerContainer, Shared, SingleUid
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from usernsplan.claims.index import Claim
     from usernsplan.model import Allocation, HostState
@@ -64,21 +74,41 @@ Kinds = tuple[Kind, ...]
 # The first _MOST conflicts are all listed, then at most _NAMED of each segment: thousands of lines
 # over each other make millions of pairs.
 _MOST, _NAMED = 100_000, 20
+# An allocation may pass hundreds of ids.
+_FEW = 8
 
 # Areas, not claims: whatever takes ids from them first looks for free ones.
-BACKGROUND: frozenset[Origin] = frozenset({"reserved", "useradd", "pool", "free"})
+BACKGROUND: frozenset[Origin] = frozenset({"reserved", "absent", "useradd", "pool", "free"})
 _OWN: tuple[Origin, ...] = ("allocation", "filler")
+# What a pass may clash with: the host's own accounts are what it is for.
+_OF_PASS: frozenset[Origin] = frozenset({*_OWN, "subid"})
+# These have the name of their allocation, whoever owns its lines.
+_BY_NAME: tuple[Origin, ...] = (*_OWN, "pass")
+# The claims that neither a line nor the ledger shows.
+_OF_OTHERS: frozenset[Source] = frozenset({"unlisted", "useradd", "absent"})
+# What a range of one party may clash with.
+_OF_ONE: frozenset[Origin] = frozenset(
+    {
+        *_OWN,
+        "subid",
+        "account",
+        "group",
+        "quarantine",
+        "reservation",
+        "reserved",
+        "unlisted",
+        "absent",
+        "pass",
+    }
+)
 _CLASHES: dict[Origin, frozenset[Origin]] = {
-    **dict.fromkeys(
-        _OWN,
-        frozenset({*_OWN, "subid", "account", "group", "quarantine", "reservation", "reserved"}),
-    ),
-    "subid": frozenset(
-        {*_OWN, "subid", "account", "group", "quarantine", "reservation", "reserved"}
-    ),
+    **dict.fromkeys((*_OWN, "subid"), _OF_ONE),
+    "pass": _OF_PASS,
+    "unlisted": frozenset({*_OWN, "subid"}),
     "quarantine": frozenset({*_OWN, "subid", "account", "group"}),
     "reservation": frozenset({*_OWN, "subid"}),
     "reserved": frozenset({*_OWN, "subid"}),
+    "absent": frozenset({*_OWN, "subid"}),
     "account": frozenset({*_OWN, "subid", "quarantine"}),
     "group": frozenset({*_OWN, "subid", "quarantine"}),
 }
@@ -88,7 +118,9 @@ _CLASHES: dict[Origin, frozenset[Origin]] = {
 class Segment:
     """Equal claims as one: the ids, their kinds, the origin, the holder (``label``), and details.
 
-    ``owners`` are the owners of an allocation or a line; empty for other origins.
+    ``owners`` are the owners of an allocation or a line. Of ids that a program has without a line,
+    they are the owners for whose containers it uses them. They are empty for other origins.
+    ``within`` is the owner of whose lines an allocation is a slice; "" for others.
     """
 
     ids: IdRange
@@ -97,6 +129,7 @@ class Segment:
     label: str
     details: tuple[str, ...] = ()
     owners: tuple[str, ...] = ()
+    within: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +152,13 @@ class Capacity:
     ``more`` ranges of ``count`` ids at multiples of ``align`` can be allocated. release --forget
     would free ``quarantined`` ids, and then ``more_after_forget`` ranges would fit. ``shared``: any
     number of containers share one map, so ranges are given out only once they are released.
+    ``exists`` are the ids that this container has; None if this host is not a container.
+    ``is_complete`` is False if something of other programs could not be read: no id is free then
+    for certain, and the figures of free ids are upper bounds.
     """
 
     strategy: str
-    pool: IdRange
+    pool: IdSet
     free: IdSet
     count: int
     align: int
@@ -130,11 +166,27 @@ class Capacity:
     quarantined: int
     more_after_forget: int
     shared: bool = False
+    exists: IdSet | None = None
+    is_complete: bool = True
 
     @property
     def used(self) -> int:
         """The number of ids of the pool that are not free, including quarantined ones."""
-        return self.pool.count - self.free.total()
+        return self.pool.total() - self.free.total()
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Ids of a pool that somebody has, or that do not exist, although no line and no ledger says so.
+
+    ``source`` is that of the claims. ``places`` are the files or folders that say so, with the line
+    if there is one.
+    """
+
+    source: Source
+    holder: str
+    places: tuple[str, ...]
+    ids: IdSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +195,8 @@ class Space:
 
     ``is_complete`` is False if some conflicts are not listed; even then every id in conflict is in
     one. ``capacity`` is None if login.defs leaves no pool, and ``useradd`` is None if login.defs
-    cannot be read; ``problem`` is the reason.
+    cannot be read; ``problem`` is the reason. ``parts`` are what others have of the pool, and
+    ``unseen`` notes about what could not be read of them.
     """
 
     segments: tuple[Segment, ...]
@@ -152,6 +205,8 @@ class Space:
     useradd: Useradd | None
     problem: str = ""
     is_complete: bool = True
+    parts: tuple[Part, ...] = ()
+    unseen: tuple[str, ...] = ()
 
     def in_conflict(self) -> dict[int, list[Conflict]]:
         """The conflicts of each segment that has one, by its position."""
@@ -164,7 +219,7 @@ class Space:
 
 def space(state: HostState, strategy: Strategy | None = None, pool: IdRange | None = None) -> Space:
     """The id space of a host. Its capacity is for ``strategy`` (default: ``usual``) in ``pool``."""
-    claims = claims_of(state)
+    claims = without_mounts(claims_of(state), state.ledger)
     figures, problem = None, ""
     try:
         figures = _capacity(state, claims, strategy, pool)
@@ -174,7 +229,19 @@ def space(state: HostState, strategy: Strategy | None = None, pool: IdRange | No
     found = (*_segments(state, claims), *_areas(state, figures))
     segments = sorted(found, key=lambda s: (s.ids.start, -s.ids.count, s.origin, s.label))
     clashing, is_complete = conflicts(segments)
-    return Space(tuple(segments), clashing, figures, useradd(state), problem, is_complete)
+    return Space(
+        tuple(segments),
+        clashing,
+        figures,
+        useradd(state),
+        problem,
+        is_complete,
+        unseen=_unseen(state),
+    )
+
+
+def _unseen(state: HostState) -> tuple[str, ...]:
+    return tuple(one.note for one in state.unseen)
 
 
 def usual(state: HostState, size: int | None = None) -> Strategy:
@@ -198,6 +265,45 @@ def capacity(
     return _capacity(state, claims_of(state), strategy, pool)
 
 
+def pool_space(
+    state: HostState, strategy: Strategy | None = None, pool: IdRange | None = None
+) -> Space:
+    """The space without segments: the figures of the pool, and what others have of it.
+
+    Raises what ``capacity`` raises.
+    """
+    claims, chosen = claims_of(state), strategy or usual(state)
+    figures = _capacity(state, claims, chosen, pool)
+    parts = tuple(_parts(state, claims, whole_pool(state, chosen, pool)))
+    return Space((), (), figures, useradd(state), parts=parts, unseen=_unseen(state))
+
+
+def _parts(state: HostState, claims: Claims, pool: IdSet) -> Iterator[Part]:
+    """What others have of a pool, by first id; what they have as uids and as gids is one part."""
+    found: dict[tuple[Source, str], list[Claim]] = {}
+    for claim in claims:
+        if claim.source in _OF_OTHERS and pool.meets(claim.start, claim.stop):
+            found.setdefault((claim.source, claim.holder), []).append(claim)
+
+    parts = []
+    for (source, holder), several in found.items():
+        ids = IdSet.clipped(claim[:2] for claim in several) & pool
+        parts.append(Part(source, holder, _places(state, several), ids))
+    yield from sorted(parts, key=lambda part: (next(iter(part.ids)).start, part.holder))
+
+
+def _places(state: HostState, several: Iterable[Claim]) -> tuple[str, ...]:
+    """path:line of each claim that has a place, each once."""
+    # /proc is this machine's, also for another root.
+    path = state.layout.path
+    named = (
+        (utf8(c.path if c.source == "absent" else path(c.path)) + f":{c.number}" * (c.number > 0))
+        for c in several
+        if c.path
+    )
+    return tuple(dict.fromkeys(named))
+
+
 def _capacity(
     state: HostState, claims: Claims, strategy: Strategy | None, pool: IdRange | None
 ) -> Capacity:
@@ -206,9 +312,16 @@ def _capacity(
     if need is None:
         raise UsernsplanError(f"the strategy {chosen.name} takes nothing from a pool")
     within = pool_of(state, chosen, pool)
+    lacks = outer.absent(state)
+    if not within:
+        whole = whole_pool(state, chosen, pool)
+        raise PoolExhaustedError(
+            f"nothing of the pool {whole} exists here: {outer.fact(state)}",
+            hint=outer.remedy(state, IdSet(islice(whole.fits(need.count, need.align), 1)) or whole),
+        )
     taken = claims.where(is_taken)
-    unforgotten = taken.free(within)
-    rest = taken.where(lambda claim: claim.source != "quarantine").free(within)
+    unforgotten = within - taken.ids
+    rest = within - taken.where(lambda claim: claim.source != "quarantine").ids
     kept = IdSet(q.reserved_range for q in state.ledger.quarantined)
     return Capacity(
         strategy=chosen.name,
@@ -220,6 +333,8 @@ def _capacity(
         quarantined=(kept & rest).total(),
         more_after_forget=rest.how_many(need.count, need.align),
         shared=any(a.strategy == Shared.name for a in state.ledger.allocations),
+        exists=EVERY_ID - lacks if lacks else None,
+        is_complete=not state.unseen,
     )
 
 
@@ -253,14 +368,28 @@ def clash(one: Segment, other: Segment) -> bool:
     """Tell whether two segments that share ids are in conflict."""
     if other.origin not in _CLASHES.get(one.origin, ()) or not set(one.kinds) & set(other.kinds):
         return False
-    if one.origin in _OWN and other.origin in _OWN:
-        return one.label != other.label
+    if one.origin in _BY_NAME and other.origin in _BY_NAME:
+        return one.label != other.label and not (
+            _is_slice_of(one, other) or _is_slice_of(other, one)
+        )
+    if "pass" in {one.origin, other.origin}:
+        line = other if one.origin == "pass" else one
+        if line.ids.start < OF_CONTAINERS:
+            return False
     return not set(one.owners) & set(other.owners) and not (
         _is_meant(one, other) or _is_meant(other, one)
     )
 
 
+def _is_slice_of(one: Segment, whole: Segment) -> bool:
+    is_whole = whole.origin in _OWN and whole.within == ""
+    return is_whole and one.within != "" and one.within in whole.owners
+
+
 def _is_meant(line: Segment, over: Segment) -> bool:
+    # Where snapd is installed, it has a segment of its own.
+    if over.origin == "reserved" and over.label == FOR_SNAPD.whose:
+        return True
     if line.origin != "subid":
         return False
     by_root = line.label == ROOT and over.origin == "reserved"
@@ -271,16 +400,21 @@ def _segments(state: HostState, claims: Claims) -> Iterator[Segment]:
     """The claims as segments. Equal claims on uids and on gids are one segment."""
     accounts = {(c.holder, c.start) for c in claims if c.source == "account"}
     roots = {c[:3] for c in claims if c.source == "subid" and c.holder == ROOT}
+    volumes = volumes_of(state.ledger)
     found: dict[tuple[int, int, Origin, str, object], list[Claim]] = {}
     for claim in claims:
         # An allocation stands for its lines, and an id that cannot exist has no holder.
         is_ours = claim.source == "subid" and claim.allocation
-        if claim.source != "namespace" and not is_ours and claim.start < ID_LIMIT:
+        is_shown_else = claim.source in {"namespace", "useradd"}
+        if not is_shown_else and not is_ours and claim.start < ID_LIMIT:
             origin, label, more = _shown_as(claim, accounts, roots)
             found.setdefault((*claim[:2], origin, label, more), []).append(claim)
 
+    others = parties(claims)
     for (_, _, origin, label, _), several in found.items():
-        yield _segment(state, origin, label, several, roots)
+        made = _segment(state, origin, label, several, roots)
+        is_used = origin == "unlisted"
+        yield replace(made, owners=_used_for(others, several, volumes)) if is_used else made
     yield from _running(claims)
 
 
@@ -294,6 +428,9 @@ def _shown_as(
         return "account", claim.holder, None
     if claim.source == "subid":
         return "subid", claim.holder, (_problem(claim), _is_of_root(claim, roots))
+    if claim.source == "pass":
+        # The container ids may differ, as uids and as gids.
+        return "pass", claim.holder, claim.value
     return "shared" if claim.source == "dockerroot" else claim.source, claim.holder, None
 
 
@@ -317,9 +454,8 @@ def _segment(
     kinds = tuple(kind for kind in KINDS if any(claim.kind == kind for claim in several))
     owners: tuple[str, ...] = ()
     match first.value:
-        case _ if first.allocation and origin != "subid":
-            owners = (first.allocation.owner, *first.allocation.extra_owners)
-            details = _of_allocation(first.allocation, origin, state.namespaces)
+        case _ if (a := first.allocation) and origin != "subid":
+            return _of_allocation(state, a, origin, first, kinds)
         case _ if origin == "subid":
             owners = (label, ROOT) if _is_of_root(first, roots) else (label,)
             places = ", ".join(f"{path(claim.path)}:{claim.number}" for claim in several)
@@ -338,13 +474,39 @@ def _segment(
             details = (f"since {since}",) if since else ()
         case Reserved(source=source):
             details = (source,)
+        case Unlisted():
+            details = _places(state, several)
         case _:
-            details = ()
+            details = (first.path,) if origin == "absent" else ()
     return Segment(first.id_range, kinds, origin, label, details, owners)
 
 
-def _of_allocation(a: Allocation, origin: Origin, running: IdSet) -> tuple[str, ...]:
+def _used_for(others: Claims, several: list[Claim], volumes: Mapping[str, str]) -> tuple[str, ...]:
+    """The owners of ids for whose containers a program uses these ids."""
+    over, strange = set[str](), set[str]()
+    for one in (claim.value for claim in several if isinstance(claim.value, Unlisted)):
+        over.update(claim.owner for claim in others.over(one.start, one.stop, one.kind))
+        strange.update(claim.owner for claim in strangers(one, others, volumes))
+    return tuple(sorted(over - strange))
+
+
+def _of_allocation(
+    state: HostState, a: Allocation, origin: Origin, claim: Claim, kinds: Kinds
+) -> Segment:
+    extent = claim.value
+    owners = (a.owner, *a.extra_owners, *filter(None, [a.within]))
+    details = (
+        (f"host ids that '{a.name}' shows on purpose, as {extent.container_range}",)
+        if origin == "pass" and isinstance(extent, Extent)
+        else tuple(_details(a, origin, state.namespaces))
+    )
+    return Segment(claim.id_range, kinds, origin, a.name, details, owners, a.within)
+
+
+def _details(a: Allocation, origin: Origin, running: IdSet) -> list[str]:
     details = [f"strategy {a.strategy}", f"owner {', '.join((a.owner, *a.extra_owners))}"]
+    details += [f"a slice of the lines of {a.within}"] if a.within else []
+    details += [f"passes through {_passed(a)}"] if a.passes else []
     details += [f"since {a.since}"] if a.since else []
     if a.reserved_range is not None and a.reserved_range.start in running:
         details.append("a user namespace runs in it")
@@ -353,10 +515,16 @@ def _of_allocation(a: Allocation, origin: Origin, running: IdSet) -> tuple[str, 
     if origin == "filler":
         details.insert(0, "unused ids that fill the gap in Docker's map")
     one, *others = a.mapping.uids
-    held = a.reserved_range if origin == "allocation" and not others else None
+    held = a.reserved_range if origin == "allocation" and not (others or a.passes) else None
     if held and one.count < held.count:
         details.insert(0, f"container id {one.container} is host id {one.host}")
-    return tuple(details)
+    return details
+
+
+def _passed(a: Allocation) -> str:
+    shown = [f"{p.kind} {passes.words(p.extent)}" for p in a.passes]
+    more = f" and {len(shown) - _FEW} more" if shown[_FEW:] else ""
+    return f"{', '.join(shown[:_FEW])}{more}"
 
 
 def _running(claims: Claims) -> Iterator[Segment]:
@@ -371,14 +539,18 @@ def _running(claims: Claims) -> Iterator[Segment]:
 def _areas(state: HostState, figures: Capacity | None) -> Iterator[Segment]:
     if figures:
         what = ("allocate takes ranges from it",)
-        yield Segment(figures.pool, KINDS, "pool", "the pool", what)
+        for part in figures.pool:
+            yield Segment(part, KINDS, "pool", "the pool", what)
     given = useradd(state)
     uids, gids = given.areas if given else (None, None)
     areas: list[tuple[Kinds, IdRange | None]] = [(KINDS, uids)]
-    if uids != gids:
+    if uids != gids or (given and len(set(map(bool, given.computed))) > 1):
         areas = [(("uid",), uids), (("gid",), gids)]
     for kinds, area in areas:
         if area:
-            key = f"SUB_{kinds[0].upper()}"
-            place = (f"{state.layout.path(LOGIN_DEFS)}: {key}_MIN to _MAX",)
-            yield Segment(area, kinds, "useradd", "where useradd looks for ranges", place)
+            key, path = f"SUB_{kinds[0].upper()}", state.layout.path(LOGIN_DEFS)
+            label, place = "where useradd looks for ranges", f"{path}: {key}_MIN to _MAX"
+            if number := given and given.computed[KINDS.index(kinds[0])]:
+                label = "where useradd computes the range of each uid"
+                place = f"{path}:{number}: {key}_DETERMINISTIC"
+            yield Segment(area, kinds, "useradd", label, (place,))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from usernsplan.errors import InvalidValueError, RefusedError, did_you_mean
 from usernsplan.ids import ID_LIMIT, IdRange
-from usernsplan.mapping import Extent, IdMap, Mapping
+from usernsplan.mapping import KINDS, Extent, IdMap, Mapping, Pass, around
 
 if TYPE_CHECKING:
     from collections.abc import Mapping as Options
@@ -55,11 +55,15 @@ class Strategy(Protocol):
 class PerContainer:
     """Use case 3: each container has its own range.
 
-    ``size`` ids, the same for uids and gids; the base is a multiple of 65536.
+    ``size`` ids, the same for uids and gids; the base is a multiple of ``align``, which is more than
+    65536 only for the pool of an engine that needs it. Host ids in ``passes`` take the place of ids
+    of the range, which stay reserved; they are as ``mapping.joined`` makes them.
     """
 
     name: ClassVar[str] = "per-container"
     size: int = SLOT
+    align: int = SLOT
+    passes: tuple[Pass, ...] = ()
 
     def __post_init__(self) -> None:
         _check("size", 0, self.size)
@@ -70,10 +74,16 @@ class PerContainer:
 
     @property
     def need(self) -> Need:
-        return Need(self.size, SLOT)
+        return Need(self.size, self.align)
 
     def mapping(self, base: int | None) -> Mapping:
-        return _same(Extent(0, _known(base), self.size))
+        if not self.passes:
+            return _same(Extent(0, _known(base), self.size))
+        uids, gids = (
+            around(_known(base), self.size, (p.extent for p in self.passes if p.kind == kind))
+            for kind in KINDS
+        )
+        return Mapping(uids, uids if uids == gids else gids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +229,10 @@ def options_of(
 
 def differing(wanted: Strategy, mapping: Mapping, held: IdRange | None) -> str:
     """The first option in which a mapping of its strategy differs from ``wanted``; "" for none."""
-    return next(iter(_other_than(wanted, _options_of(wanted.name, mapping, held))), "")
+    option = next(iter(_other_than(wanted, _options_of(wanted.name, mapping, held))), "")
+    if not option and isinstance(wanted, PerContainer) and held:
+        return "pass" if wanted.mapping(held.start) != mapping else ""
+    return option
 
 
 def _other_than(strategy: Strategy, options: dict[str, int]) -> dict[str, int]:
@@ -233,7 +246,7 @@ def _other_than(strategy: Strategy, options: dict[str, int]) -> dict[str, int]:
 def _options_of(strategy: str, mapping: Mapping, held: IdRange | None) -> dict[str, int]:
     last = max(extent.container_range.last for extent in mapping.uids)
     if strategy == PerContainer.name:
-        return {"size": last + 1}
+        return {"size": held.count if held else last + 1}
     if strategy == SingleUid.name:
         return {"block": held.count if held else 1, "container-id": last}
     if mapping.uids.to_host(0) == 0:

@@ -14,8 +14,8 @@ from pathlib import Path
 from tests.bench.timing import median, row
 
 NAMES, SAMPLE = 10_000, 200
-# The default pool ends at 600100000 and holds 9148 ranges of 65536.
-POOL = "524288-1879048191"
+# The default pool ends at 600100000 and holds 9147 ranges of 65536.
+POOL = "589824-1879048191"
 
 
 def main() -> None:
@@ -54,7 +54,7 @@ def main() -> None:
         )
         subprocess.run([useradd, "--prefix", theirs, "peer"], check=True)
         ranges = (
-            f"{base}-{base + 65535}" for base in range(524288, 524288 + 65536 * SAMPLE, 65536)
+            f"{base}-{base + 65535}" for base in range(589824, 589824 + 65536 * SAMPLE, 65536)
         )
         script = "".join(
             f"{usermod} --prefix {theirs} --add-subuids {r} --add-subgids {r} peer\n"

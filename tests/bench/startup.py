@@ -29,7 +29,7 @@ def main() -> None:
             "list --json",
             "show web",
             "render podman web",
-            "whois 524321",
+            "whois 589857",
             "check",
             "map",
             "plan --schema",

@@ -13,9 +13,9 @@ from pathlib import Path
 from tests.bench.timing import median, row
 
 NAMES, MANY = 10_000, 1_000_000
-# The default pool ends at 600100000 and holds 9148 ranges of 65536.
-POOL = "524288-1879048191"
-ID = 524288 + 65536 * 7777 + 33
+# The default pool ends at 600100000 and holds 9147 ranges of 65536.
+POOL = "589824-1879048191"
+ID = 589824 + 65536 * 7777 + 33
 BOUND = 0.3
 
 
@@ -39,7 +39,7 @@ def main() -> None:
         subprocess.run(allocate, check=True, stdout=subprocess.DEVNULL)
         # Of ten thousand owners, a hundred times each.
         many.write_text(
-            "".join(f"{524288 + 65536 * (number % NAMES) + number % 5}\n" for number in range(MANY))
+            "".join(f"{589824 + 65536 * (number % NAMES) + number % 5}\n" for number in range(MANY))
         )
         subuid = str(root / "etc/subuid")
         whois = [*program, "whois", "--root", str(root)]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     Run = Callable[[str, str], str]
 
 # The words of an allocation, a container id in it, and the host id that the strategy's definition gives it.
-PER_CONTAINER = (("--strategy", "per-container"), 33, 524288 + 33)
+PER_CONTAINER = (("--strategy", "per-container"), 33, 589824 + 33)
 SINGLE_UID = (("--strategy", "single-uid"), 0, 1000000000)
 SHARED = (("--strategy", "shared", "--dockerroot", "7"), 0, 7)
 STRATEGIES = pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def check_mounts_inside(host: ThrowawayHost, engine: str, run: Run) -> None:
 def check_owned(host: ThrowawayHost, engine: str, run: Run) -> None:
     """A volume that has the planned owner, whoever saw to that, is mounted as it is: an idmap would take it away."""
     volume = make_volume(host)
-    host.run("chown", "-R", "524288:524288", volume)
+    host.run("chown", "-R", "589824:589824", volume)
     rendered = render(host, engine, f"{volume}:/vol")
     assert run(rendered.stdout, "cat /vol/old || echo no").split() == ["old"]
 
@@ -222,7 +222,7 @@ def check_reallocated(host: ThrowawayHost, engine: str, run: Run) -> None:
     usernsplan(host, "release", "web")
     allocate(host, engine, "--strategy", "per-container")
     rendered = render(host, engine, f"{volume}:/vol")
-    assert host.owner(f"{volume}/old") == (524288, 524288)
+    assert host.owner(f"{volume}/old") == (589824, 589824)
     if run(rendered.stdout, "cat /vol/old 2>/dev/null || echo no").split() == ["no"]:
         assert "fix-volume" in rendered.stderr
 
@@ -235,7 +235,8 @@ def check_note_on_volume(host: ThrowawayHost, engine: str, run: Run, path: str) 
     read = "cat /vol/old 2>/dev/null || echo no"
     assert run(rendered.stdout, read).split() == ["no"]
     usernsplan(host, *shlex.split(command))
-    assert run(rendered.stdout, read).split() == ["old"]
+    shown = run(rendered.stdout, read)
+    assert shown.split() == ["old"], shown
     again = render(host, engine, f"{path}:/vol")
     assert again.stdout == rendered.stdout
     assert "fix-volume" not in again.stderr

@@ -170,7 +170,7 @@ def _rootfs(host: ThrowawayHost) -> str:
     return ROOTFS
 
 
-def _rootfs_tar(host: ThrowawayHost) -> str:
+def rootfs_tar(host: ThrowawayHost) -> str:
     if not host.exists(ROOTFS_TAR):
         host.run("tar", "-C", _rootfs(host), "-cf", ROOTFS_TAR, ".")
     return ROOTFS_TAR
@@ -250,7 +250,7 @@ def podman_run(
     if not host.exists(PODMAN_ENVIRONMENT["CONTAINERS_CONF"]):
         host.write(PODMAN_ENVIRONMENT["CONTAINERS_STORAGE_CONF"], STORAGE_CONF)
         host.write(PODMAN_ENVIRONMENT["CONTAINERS_CONF"], CONTAINERS_CONF)
-        host.run("podman", "import", "-q", _rootfs_tar(host), IMAGE, env=PODMAN_ENVIRONMENT)
+        host.run("podman", "import", "-q", rootfs_tar(host), IMAGE, env=PODMAN_ENVIRONMENT)
     command = ["podman", "run", "--rm", *flags, *_volume_flags(volumes), IMAGE, *argv]
     return host.run(*command, env=PODMAN_ENVIRONMENT).stdout
 
@@ -299,7 +299,7 @@ def dockerd(
         docker = Docker(host, log)
         try:
             _wait_until_up(docker, daemon, timeout)
-            host.run("docker", "import", _rootfs_tar(host), IMAGE)
+            host.run("docker", "import", rootfs_tar(host), IMAGE)
             yield docker
         finally:
             daemon.terminate()

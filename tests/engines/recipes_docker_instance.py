@@ -72,7 +72,7 @@ def dockerd_instance(
         instance = Instance(host, config["hosts"][0], log)
         try:
             _wait_until_up(daemon, lambda: _answers(instance), log, timeout)
-            instance.docker("import", recipes._rootfs_tar(host), recipes.IMAGE)
+            instance.docker("import", recipes.rootfs_tar(host), recipes.IMAGE)
             yield instance
         finally:
             _stop(instance, daemon, timeout)

@@ -67,7 +67,12 @@ class Lxd(NamedTuple):
 
     def start(self, name: str) -> Maps:
         """Start a container, and return the maps of its first process as the host sees them."""
-        result = self.host.run("lxc", "start", name, check=False)
+        # A busy daemon may still be at the end of the last stop.
+        for _ in range(20):
+            result = self.host.run("lxc", "start", name, check=False)
+            if "already running" not in result.stderr:
+                break
+            time.sleep(0.2)
         if result.returncode != 0:
             log = self.host.run("lxc", "info", name, "--show-log", check=False).stdout
             raise StartFailed(f"{result.stderr}\n{log}")
@@ -98,7 +103,7 @@ def lxd(host: ThrowawayHost, timeout: float = 30) -> Iterator[Lxd]:
     with tempfile.TemporaryFile() as log:
         daemon = host.popen("lxd", "--group", "root", stdout=log, stderr=log)
         try:
-            _wait_until_up(host, daemon, log, timeout)
+            wait_until_up(host, daemon, log, timeout, "lxd")
             if first:
                 host.run("lxd", "init", "--preseed", input=PRESEED)
                 host.run("lxc", "image", "import", _image(host), "--alias", IMAGE)
@@ -109,13 +114,18 @@ def lxd(host: ThrowawayHost, timeout: float = 30) -> Iterator[Lxd]:
             daemon.wait(timeout=timeout)
 
 
-def _wait_until_up(
-    host: ThrowawayHost, daemon: subprocess.Popen[str], log: IO[bytes], timeout: float
+def wait_until_up(
+    host: ThrowawayHost,
+    daemon: subprocess.Popen[str],
+    log: IO[bytes],
+    timeout: float,
+    *admin: str,
 ) -> None:
+    """Wait for a daemon of LXD or Incus, with the command ``admin``."""
     end = time.monotonic() + timeout
     while time.monotonic() < end and daemon.poll() is None:
         # One second at a time: waitready does not notice that the daemon has died.
-        if host.run("lxd", "waitready", "--timeout=1", check=False).returncode == 0:
+        if host.run(*admin, "waitready", "--timeout=1", check=False).returncode == 0:
             return
     # pread, because a seek would move the place at which the daemon writes: it shares the open file.
     raise DaemonFailed(

@@ -94,6 +94,4 @@ def _prepare(host: ThrowawayHost) -> None:
     if not host.exists(SETTINGS):
         host.write(SETTINGS, recipes.CONTAINERS_CONF)
     if not host.run("podman", "images", "-q", recipes.IMAGE, env=ENVIRONMENT).stdout:
-        host.run(
-            "podman", "import", "-q", recipes._rootfs_tar(host), recipes.IMAGE, env=ENVIRONMENT
-        )
+        host.run("podman", "import", "-q", recipes.rootfs_tar(host), recipes.IMAGE, env=ENVIRONMENT)

@@ -113,7 +113,7 @@ def podman_rootless(
     _require_rootless("podman", "crun")
     _configure_podman(host, name)
     if not as_user(host, name, "podman", "images", "-q", recipes.IMAGE):
-        as_user(host, name, "podman", "import", "-q", recipes._rootfs_tar(host), recipes.IMAGE)
+        as_user(host, name, "podman", "import", "-q", recipes.rootfs_tar(host), recipes.IMAGE)
     volume_flags = recipes._volume_flags(volumes)
     return as_user(host, name, "podman", "run", "--rm", *flags, *volume_flags, recipes.IMAGE, *argv)
 

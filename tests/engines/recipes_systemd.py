@@ -146,6 +146,76 @@ def service_run(
     return stdout
 
 
+# Stands in for an engine that starts at boot: what is ordered before the engine has to be done when it runs. It ends the
+# machine, with its own status.
+ENGINE = """
+[Unit]
+SuccessAction=exit-force
+FailureAction=exit-force
+
+[Service]
+Type=oneshot
+Environment=HOME=/root
+StandardOutput=truncate:/stdout
+StandardError=truncate:/stderr
+ExecStart=/bin/sh -eu /throwaway.sh
+"""
+
+
+class Machine:
+    """A machine in a tree of its own, which a whole systemd boots again and again from the same root.
+
+    It is a container without a user namespace, so it may mount as a host may. ``parts`` of the host are shown to it, to
+    be read only, besides its programs; ``others`` are files that it has in place of the host's.
+    """
+
+    def __init__(
+        self,
+        host: ThrowawayHost,
+        parts: Sequence[str] = (),
+        others: Mapping[str, str] | None = None,
+    ) -> None:
+        require("systemd", "systemd-nspawn")
+        number = next(_numbers)
+        self._host = host
+        self._binds = [_escaped(part) for part in (*SHOWN, *parts)]
+        self._binds += [":".join(map(_escaped, pair[::-1])) for pair in (others or {}).items()]
+        self.name, self.tree = f"throwaway{number}", f"/tmp/throwaway-machine-{number}"
+        host.run("sh", "-euc", MAKE_TREE, "sh", self.tree)
+        self.write(f"{UNITS}/docker.service", ENGINE)
+        wants = f"{self.tree}{UNITS}/multi-user.target.wants"
+        host.run("install", "-d", wants)
+        host.run("ln", "-s", f"{UNITS}/docker.service", wants)
+
+    def write(self, path: str, text: str) -> None:
+        """Write a file of the machine, while it is off."""
+        _write(self._host, {path: text}, self.tree)
+
+    def boot(self, script: str, env: Mapping[str, str] | None = None) -> str:
+        """Boot it, let its engine run a shell script, and return what that printed; then it is off again."""
+        words = " ".join(f'"{name}={value}"' for name, value in (env or {}).items())
+        self.write(
+            f"{UNITS}/docker.service.d/environment.conf", f"[Service]\nEnvironment={words}\n"
+        )
+        self.write("/throwaway.sh", script)
+        boot = self._host.run(
+            *NSPAWN,
+            "--settings=no",
+            f"--directory={self.tree}",
+            f"--machine={self.name}",
+            *(f"--bind-ro={bind}" for bind in self._binds),
+            *("--boot", "--", "--log-target=console", "--log-level=notice", "--show-status=no"),
+            check=False,
+            env=NSPAWN_ENVIRONMENT,
+        )
+        stdout, stderr = (_text(self._host, f"{self.tree}/{name}") for name in ("stdout", "stderr"))
+        if boot.returncode != 0:
+            said = f"{stderr}{boot.stdout}{boot.stderr}"
+            failed = subprocess.CompletedProcess(boot.args, boot.returncode, stdout, said)
+            raise CommandFailed(f"exit status {boot.returncode} of the machine", failed)
+        return stdout
+
+
 def _write(host: ThrowawayHost, files: Mapping[str, str], below: str = "") -> None:
     for path, text in files.items():
         host.write(f"{below}{path}", text)

@@ -31,14 +31,14 @@ def test_newuidmap_accepts_what_was_written_and_getsubids_agrees(host: Throwaway
     require("newuidmap", "getsubids")
     recipes.add_user(host, "runner")
     usernsplan(host, "allocate", "--strategy", "per-container", "web", "--owner", "runner")
-    assert host.run("getsubids", "runner").stdout.split() == ["0:", "runner", "524288", "65536"]
+    assert host.run("getsubids", "runner").stdout.split() == ["0:", "runner", "589824", "65536"]
     assert host.run("getsubids", "-g", "runner").stdout.split() == [
         "0:",
         "runner",
-        "524288",
+        "589824",
         "65536",
     ]
-    maps = recipes.newuidmap(host, "runner", [(0, 524288, 65536)], [(0, 524288, 65536)])
+    maps = recipes.newuidmap(host, "runner", [(0, 589824, 65536)], [(0, 589824, 65536)])
     expected = recipes.lines(usernsplan(host, "render", "uid_map", "web"))
     assert recipes.lines(maps.uid_map) == expected == recipes.lines(maps.gid_map)
 
@@ -104,7 +104,7 @@ def test_lxc_maps_what_root_was_granted_for_each_of_two_containers(host: Throwaw
     require("lxc-usernsexec", "newuidmap")
     host.write("/etc/subuid", "root:100000:65536\n")
     host.write("/etc/subgid", "root:100000:65536\n")
-    for name, base in (("one", 524288), ("two", 589824)):
+    for name, base in (("one", 589824), ("two", 655360)):
         usernsplan(host, "allocate", "--strategy", "per-container", name, "--owner", "root")
         [(container, start, count)] = recipes.lines(usernsplan(host, "render", "uid_map", name))
         assert start == base
@@ -112,7 +112,7 @@ def test_lxc_maps_what_root_was_granted_for_each_of_two_containers(host: Throwaw
         seen = host.run("lxc-usernsexec", *maps, "--", "cat", "/proc/self/uid_map").stdout
         assert recipes.lines(seen) == [(0, base, 65536)]
     usernsplan(host, "release", "one")
-    assert host.read("/etc/subuid") == b"root:100000:65536\nroot:589824:65536\n"
+    assert host.read("/etc/subuid") == b"root:100000:65536\nroot:655360:32768\nroot:688128:32768\n"
     assert "Already up to date" in usernsplan(
         host, "allocate", "--strategy", "per-container", "two", "--owner", "root"
     )
@@ -128,7 +128,7 @@ def test_useradd_still_works_afterwards_and_we_after_it(host: ThrowawayHost) -> 
     lines = host.read("/etc/subuid").decode().splitlines()
     assert [line for line in lines if line.startswith("dockremap")] != [
         "dockremap:2:1",
-        "dockremap:524288:2",
+        "dockremap:589824:2",
         "dockremap:3:65533",
     ]
     again = host.run(sys.executable, "-m", "usernsplan", "allocate", "--strategy", "shared")
@@ -136,7 +136,7 @@ def test_useradd_still_works_afterwards_and_we_after_it(host: ThrowawayHost) -> 
     lines = host.read("/etc/subuid").decode().splitlines()
     assert [line for line in lines if line.startswith("dockremap")] == [
         "dockremap:2:1",
-        "dockremap:524288:2",
+        "dockremap:589824:2",
         "dockremap:3:65533",
     ]
     assert "alice:100000:65536" in lines
@@ -175,15 +175,15 @@ def test_twenty_of_us_and_twenty_useradd_at_once_lose_nothing_and_never_overlap(
 
 def test_the_range_of_a_running_user_namespace_is_not_given_out(host: ThrowawayHost) -> None:
     require("newuidmap")
-    host.write("/etc/subuid", "root:524288:65536\n")
-    host.write("/etc/subgid", "root:524288:65536\n")
-    script = "unshare -U sleep 30 & p=$!; sleep .2; newuidmap $p 0 524288 65536; newgidmap $p 0 524288 65536; wait"
+    host.write("/etc/subuid", "root:589824:65536\n")
+    host.write("/etc/subgid", "root:589824:65536\n")
+    script = "unshare -U sleep 30 & p=$!; sleep .2; newuidmap $p 0 589824 65536; newgidmap $p 0 589824 65536; wait"
     running = host.popen("sh", "-c", script)
-    host.run("sh", "-c", "until grep -q 524288 /proc/[0-9]*/gid_map; do sleep .05; done")
+    host.run("sh", "-c", "until grep -q 589824 /proc/[0-9]*/gid_map; do sleep .05; done")
     host.write("/etc/subuid", "")
     host.write("/etc/subgid", "")
     usernsplan(host, "allocate", "--strategy", "per-container", "web", "--engine", "podman")
-    assert host.read("/etc/subuid") == b"usernsplan-web:589824:65536\n"
+    assert host.read("/etc/subuid") == b"usernsplan-web:655360:65536\n"
     running.kill()
 
 
@@ -208,7 +208,7 @@ def test_each_change_is_a_line_in_the_system_log(host: ThrowawayHost) -> None:
     reader.join(15)
     log.close()
     text = b"\n".join(received).decode()
-    assert "/etc/subuid: + usernsplan-web:524288:65536" in text
+    assert "/etc/subuid: + usernsplan-web:589824:65536" in text
     # AUTHPRIV is facility 10, info severity 6: 10 * 8 + 6.
     assert all(line.startswith("<86>") for line in text.splitlines())
 

@@ -95,12 +95,12 @@ def test_an_account_and_a_group_that_are_made_inside_of_a_range_are_found(
     host: ThrowawayHost,
 ) -> None:
     people(host, "alice")
-    lines = host.read("/etc/subuid") + b"containers:524288:65536\n"
+    lines = host.read("/etc/subuid") + b"containers:589824:65536\n"
     host.write("/etc/subuid", lines)
     host.write("/etc/subgid", lines)
     assert found(host) == []
-    host.run("useradd", "--uid", "524300", "--no-user-group", "bob")
-    host.run("groupadd", "--gid", "524400", "staffers")
+    host.run("useradd", "--uid", "589836", "--no-user-group", "bob")
+    host.run("groupadd", "--gid", "589936", "staffers")
     assert codes(host) == {"USN004", "USN005"}
     host.run("usermod", "--uid", "2000", "bob")
     host.run("groupmod", "--gid", "2001", "staffers")
@@ -187,7 +187,7 @@ def test_a_lock_that_holds_no_pid_really_blocks_usermod(host: ThrowawayHost) -> 
     host.write("/etc/subuid.lock", "")
     assert codes(host) == {"USN065"}
     blocked = host.run(
-        "usermod", "--add-subuids", "700000-700009", "alice", check=False, timeout=60
+        "usermod", "--add-subuids", "765536-765545", "alice", check=False, timeout=60
     )
     assert blocked.returncode != 0
     assert "lock" in blocked.stderr
@@ -293,16 +293,16 @@ NAMED = '{"userns-remap": "%s"}'
         (NAMED % "nobodyhere", "", "", "USN041"),
         (
             NAMED % "dockremap:nogroup-here",
-            "dockremap:524288:65536\n",
-            "dockremap:524288:65536\n",
+            "dockremap:589824:65536\n",
+            "dockremap:589824:65536\n",
             "USN042",
         ),
-        (NAMED % "dockremap", "", "dockremap:524288:65536\n", "USN043"),
-        (NAMED % "dockremap", "dockremap:524288:65536\n", "", "USN043"),
+        (NAMED % "dockremap", "", "dockremap:589824:65536\n", "USN043"),
+        (NAMED % "dockremap", "dockremap:589824:65536\n", "", "USN043"),
         (
             '{"userns-remap": "dockremap",}',
-            "dockremap:524288:65536\n",
-            "dockremap:524288:65536\n",
+            "dockremap:589824:65536\n",
+            "dockremap:589824:65536\n",
             "USN040",
         ),
     ],
@@ -325,7 +325,7 @@ def test_what_is_no_error_of_dockers_lets_dockerd_start(host: ThrowawayHost, val
     recipes.add_user(host, "dockremap")
     host.write("/etc/docker/daemon.json", NAMED % value)
     for path in ("/etc/subuid", "/etc/subgid"):
-        host.write(path, "dockremap:524288:65536\n")
+        host.write(path, "dockremap:589824:65536\n")
     assert found(host) == []
     with recipes.dockerd(host):
         pass
@@ -336,7 +336,7 @@ def test_a_uid_alone_means_the_group_of_that_number_to_dockerd(host: ThrowawayHo
     host.run("groupmod", "--gid", "891", "dockremap")
     host.write("/etc/docker/daemon.json", NAMED % "990")
     for path in ("/etc/subuid", "/etc/subgid"):
-        host.write(path, "dockremap:524288:65536\n")
+        host.write(path, "dockremap:589824:65536\n")
     assert "USN042" in codes(host, "--select", "USN04")
     with pytest.raises(recipes.DaemonFailed), recipes.dockerd(host):
         pass

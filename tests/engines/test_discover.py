@@ -82,7 +82,7 @@ def test_a_podman_containers_volumes_are_found_with_whose_ids_it_has(host: Throw
         "/var/lib/containers/storage/volumes/named/_data",
     ]
     assert "/etc/hostname is a file of the system: left as it is" in report["notes"]
-    assert host.owner("/srv/data/file") == host.owner("/srv/data/inner") == (589824, 589824)
+    assert host.owner("/srv/data/file") == host.owner("/srv/data/inner") == (655360, 655360)
     assert (
         host.run("podman", "start", "--attach", "box", env=recipes.PODMAN_ENVIRONMENT).stdout == "x"
     )
@@ -103,13 +103,13 @@ def test_a_docker_containers_volumes_have_the_daemons_ids_running_or_not(
         words = ("--network=none", "-v", "/srv/data:/data", recipes.IMAGE)
         host.run("docker", "create", "--name", "box", *words, "cat", "/data/file")
         usernsplan(host, "fix-volume", "--discover", "docker", "box")
-        assert host.owner("/srv/data/file") == (524288, 524288)
+        assert host.owner("/srv/data/file") == (589824, 589824)
         assert host.run("docker", "start", "--attach", "box").stdout == "x"
         host.run("chown", "-R", "0:0", "/srv/data")
         host.run("docker", "run", "--detach", "--name", "runs", *words, "sleep", "60")
         noted = usernsplan(host, "fix-volume", "--discover", "docker", "runs").stderr
         assert "runs is running" in noted
-        assert host.owner("/srv/data/file") == (524288, 524288)
+        assert host.owner("/srv/data/file") == (589824, 589824)
         host.run("docker", "rm", "--force", "runs")
         assert docker.run(["cat", "/data/file"], volumes=["/srv/data:/data"]) == "x"
     assert (
@@ -186,7 +186,7 @@ def test_a_stopped_container_of_a_daemon_of_its_own_has_that_daemons_ids(
         )
         report = json.loads(host.run(*words, env={"DOCKER_HOST": daemon.address}).stdout)
     assert report["container"] == "web"
-    assert host.owner("/srv/data/file") == (589824, 589824)
+    assert host.owner("/srv/data/file") == (655360, 655360)
 
 
 def test_a_daemon_that_was_not_restarted_since_has_the_hosts_ids(host: ThrowawayHost) -> None:

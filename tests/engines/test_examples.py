@@ -35,7 +35,7 @@ def installed(host: ThrowawayHost) -> None:
 @pytest.mark.parametrize(
     ("strategy", "lines", "owner"),
     [
-        ("per-container", [(0, 524288, 65536)], "524288:524288"),
+        ("per-container", [(0, 589824, 65536)], "589824:589824"),
         ("single-uid", [(0, 1000000000, 1)], "1000000000:1000000000"),
         ("shared", [(0, 2, 1), (3, 3, 65533)], "2:2"),
     ],
@@ -66,10 +66,10 @@ def test_the_cloud_config_does_what_it_says_and_may_run_again(host: ThrowawayHos
     commands: list[list[str]] = yaml.safe_load(raw)["runcmd"]
     for command in commands:
         host.run(*command)
-    assert host.owner("/srv/web") == (524288, 524288)
-    assert host.owner("/srv/db") == (589824 + 999, 589824 + 999)
+    assert host.owner("/srv/web") == (589824, 589824)
+    assert host.owner("/srv/db") == (655360 + 999, 655360 + 999)
     written = host.read("/etc/containers/systemd/db.container").decode()
-    assert "UIDMap=0:589824:65536\n" in written
+    assert "UIDMap=0:655360:65536\n" in written
     assert "Image=docker.io/library/postgres\n" in written
     # A volume that is the container's already needs no idmap and no :U.
     assert "Volume=/srv/db:/var/lib/postgresql/data\n" in written
@@ -87,18 +87,24 @@ def test_the_plan_file_is_what_the_host_has_then(host: ThrowawayHost) -> None:
     for name in ("web", "db", "db-rootfs"):
         host.run("install", "-d", f"/srv/{name}")
         host.write(f"/srv/{name}/file", name)
+    # The kernel does not map the ids of an overlay.
+    host.run("install", "-d", "/srv/cache")
+    host.run("mount", "-t", "tmpfs", "tmpfs", "/srv/cache")
+    host.write("/srv/cache/file", "cache")
     host.run("usernsplan", "apply", file, "--yes", "--fix-volumes")
     # web and cache first, being of one size; db past what is reserved.
     assert host.read("/etc/subuid").decode().splitlines() == [
         *(
-            "usernsplan-web:524288:65536",
-            "usernsplan-db:786432:131072",
-            "usernsplan-cache:589824:65536",
+            "usernsplan-web:589824:65536",
+            "usernsplan-db:851968:131072",
+            "usernsplan-cache:655360:65536",
         ),
     ]
     assert [host.owner(f"/srv/{name}/file")[0] for name in ("web", "db", "db-rootfs")] == [
-        *(524288, 786432 + 999, 786432),
+        *(589824, 851968 + 999, 851968),
     ]
+    at = "/run/usernsplan/volumes/cache/srv-cache"
+    assert [host.owner(f"{place}/file")[0] for place in (at, "/srv/cache")] == [655360, 0]
     assert not host.exists("/etc/docker/daemon.json")
     host.run("usernsplan", "plan", file, "--check", "--prune")
     exported = host.run("usernsplan", "export").stdout
@@ -131,5 +137,5 @@ def test_the_playbook_reports_what_it_changed_and_nothing_the_second_time(tmp_pa
         }
 
     assert (play()["changed"], play()["changed"]) == (4, 0)
-    assert (root / "srv/db").stat().st_uid == 589824
-    assert "UIDMap=0:524288:65536\n" in (root / "etc/containers/systemd/web.container").read_text()
+    assert (root / "srv/db").stat().st_uid == 655360
+    assert "UIDMap=0:589824:65536\n" in (root / "etc/containers/systemd/web.container").read_text()

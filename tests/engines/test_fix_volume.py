@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tests.engines.throwaway import ThrowawayHost
 
 VOLUME = "/tmp/content"
-BASE = 524288  # where per-container begins to give ranges out
+BASE = 589824  # where per-container begins to give ranges out
 
 # Two programs that read a file as more than their caller: one by its setuid bit, one by its capability.
 FILL = """

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 
-BASE = 524288  # where per-container begins to give ranges out
+BASE = 589824  # where per-container begins to give ranges out
 
 
 def usernsplan(host: ThrowawayHost, *words: str) -> str:

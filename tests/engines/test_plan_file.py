@@ -23,7 +23,7 @@ containers:
 FIRST_DAY = f"""\
 {BEGINNING}- {{name: box, size: 131072}}
 reservations:
-- {{ids: 589824-600000, for: another host}}
+- {{ids: 655360-665536, for: another host}}
 """
 SECOND_DAY = f"""\
 {BEGINNING}- name: later
@@ -46,26 +46,28 @@ def test_a_plan_file_with_three_engines_from_the_first_day_to_the_second(
     usernsplan(host, "plan", "--check", status=4)
     assert host.read("/etc/subuid") == b""
     usernsplan(host, "apply", "--yes", "--fix-volumes")
-    # One after the other from 524288, past what is reserved: those of one size first.
+    # One after the other from 589824, past what is reserved: those of one size first.
     assert {name: maps(host, name)[0] for name in ("web", "pod", "box")} == {
-        "web": [(0, 524288, 65536)],
-        "pod": [(0, 655360, 65536)],
-        "box": [(0, 720896, 131072)],
+        "web": [(0, 589824, 65536)],
+        "pod": [(0, 720896, 65536)],
+        "box": [(0, 786432, 131072)],
     }
     first = {name: maps(host, name) for name in ("web", "pod", "box")}
     assert json.loads(host.read("/etc/docker/daemon.json")) == {"userns-remap": "usernsplan-web"}
-    assert host.owner("/tmp/web/file") == (524288, 524288)
+    assert host.owner("/tmp/web/file") == (589824, 589824)
     lines = host.read("/etc/subuid").decode().splitlines()
     assert [line for line in lines if line.startswith("root:")] == [
-        *("root:524288:65536", "root:655360:65536", "root:720896:131072"),
+        f"root:{first + at}:32768"
+        for first, count in ((589824, 65536), (720896, 65536), (786432, 131072))
+        for at in range(0, count, 32768)
     ]
     flags = shlex.split(usernsplan(host, "render", "podman", "pod").stdout)
     script = "cat /proc/self/uid_map; cat /vol/file; touch /vol/made"
     seen = recipes.podman_run(
         host, [*flags, "--user", "33:34"], ["sh", "-c", script], volumes=["/tmp/pod:/vol"]
     )
-    assert seen.split() == ["0", "655360", "65536", "pod"]
-    assert host.owner("/tmp/pod/made") == (655360 + 33, 655360 + 34)
+    assert seen.split() == ["0", "720896", "65536", "pod"]
+    assert host.owner("/tmp/pod/made") == (720896 + 33, 720896 + 34)
 
     # The second day: one more, one less, and nothing reserved.
     write(host, SECOND_DAY)
@@ -74,9 +76,9 @@ def test_a_plan_file_with_three_engines_from_the_first_day_to_the_second(
     assert maps(host, "web") == first["web"]
     assert maps(host, "pod") == first["pod"]
     # What goes does so after what comes: neither box's range nor what was reserved is given out at once.
-    assert maps(host, "later")[0] == [(0, 851968, 65536)]
-    assert b"720896" not in host.read("/etc/subuid")
-    assert host.owner("/tmp/later/file") == (851968, 851968)
+    assert maps(host, "later")[0] == [(0, 917504, 65536)]
+    assert b"786432" not in host.read("/etc/subuid")
+    assert host.owner("/tmp/later/file") == (917504, 917504)
     usernsplan(host, "plan", "--check", "--prune")
 
     # What is written down is what is there.

@@ -240,8 +240,8 @@ def lxd_map(host: ThrowawayHost, raw: bytes) -> tuple[int, int] | None:
     need("lxd")
     host.write("/etc/subuid", raw)
     host.write("/etc/subgid", "root:100000:65536\n")
-    host.run("rm", "-rf", "/tmp/lxd")
-    host.run("mkdir", "-p", "/tmp/lxd")
+    # Of the daemon before, which may have come as far as its own mounts.
+    host.run("sh", "-c", "umount -l /tmp/lxd/* 2>/dev/null; rm -rf /tmp/lxd; mkdir /tmp/lxd")
     with tempfile.TemporaryFile() as log:
         daemon = host.popen(
             "lxd",

@@ -58,4 +58,4 @@ def test_it_starts_nothing_and_flags_do(host: ThrowawayHost, engine: str) -> Non
         assert not host.exists(MADE)
         # Nor is it something else that kept it from starting.
         assert run("web") == 0
-        assert host.owner(MADE) == (524288, 524288)
+        assert host.owner(MADE) == (589824, 589824)

@@ -101,7 +101,7 @@ def test_a_container_of_its_own_name_is_dockers_once_what_the_note_says_is_done(
     host: ThrowawayHost,
 ) -> None:
     require("dockerd", "docker")
-    usernsplan(host, "allocate", "--strategy", "per-container", "web")
+    usernsplan(host, "allocate", "--strategy", "per-container", "web", "--publish", "none")
     told = json.loads(usernsplan(host, "render", "docker", "web", "--out", "/", "--json"))
     [note] = told["notes"]
     with pytest.raises(recipes.DaemonFailed, match="usernsplan-web"), recipes.dockerd(host):
@@ -112,6 +112,37 @@ def test_a_container_of_its_own_name_is_dockers_once_what_the_note_says_is_done(
     with recipes.dockerd(host) as docker:
         assert seen(docker.run(["sh", "-c", ASK])) == (planned(host, "web"), "1")
     assert json.loads(usernsplan(host, "render", "docker", "web", "--json"))["notes"] == []
+
+
+def test_a_published_container_is_dockers_because_its_record_is_the_account(
+    host: ThrowawayHost,
+) -> None:
+    require("dockerd", "docker")
+    host.write("/etc/nsswitch.conf", "passwd: files systemd\ngroup: files systemd\n")
+    usernsplan(host, "allocate", "--strategy", "per-container", "web")
+    told = json.loads(usernsplan(host, "render", "docker", "web", "--json"))
+    assert told["notes"] == []
+    usernsplan(host, "allocate", "web", "--daemon", "web")
+    assert "usernsplan-web" not in host.read("/etc/passwd").decode()
+    with recipes.dockerd(host) as docker:
+        assert seen(docker.run(["sh", "-c", ASK]))[0] == planned(host, "web")
+    assert "USN041" not in usernsplan(host, "check")
+    assert "USN042" not in usernsplan(host, "check")
+    # Without the record there is no account, and Docker does not start.
+    refused = host.run(
+        sys.executable,
+        "-m",
+        "usernsplan",
+        "allocate",
+        "web",
+        "--daemon",
+        "web",
+        "--publish",
+        "none",
+        check=False,
+    )
+    assert refused.returncode == 9
+    assert "cannot become another account" in refused.stderr
 
 
 @pytest.mark.parametrize("lost", [0, 1, 2])
@@ -197,10 +228,10 @@ def test_two_daemons_run_at_once_from_the_files_each_with_a_range(
         subnets = {bridge_as_told(host, name, daemon) for name, daemon in daemons.items()}
         assert len(subnets) == 2
     assert [host.owner(f"/tmp/vol/{name}") for name in ("web", "db")] == [
-        (524288, 524288),
         (589824, 589824),
+        (655360, 655360),
     ]
-    for name, base in (("web", 524288), ("db", 589824)):
+    for name, base in (("web", 589824), ("db", 655360)):
         assert host.exists(f"/var/lib/docker-{name}/{base}.{base}")
 
 
@@ -247,7 +278,7 @@ def test_what_compose_says_is_what_docker_does_for_the_service(host: ThrowawayHo
         assert seen(docker.run(["sh", "-c", script], flags=flags)) == (planned(host, "web"), "1")
         [_, may] = seen(docker.run(["sh", "-c", ASK]))
         assert may == "0"
-    assert host.owner("/tmp/data/made") == (524288, 524288)
+    assert host.owner("/tmp/data/made") == (589824, 589824)
 
 
 def test_compose_is_yaml_in_which_names_and_paths_stay_what_they_are(tmp_path: Path) -> None:

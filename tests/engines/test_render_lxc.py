@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tests.engines.planned import Run
     from tests.engines.throwaway import ThrowawayHost
 
-PLANNED = ([(0, 524288, 65536)], [(0, 524288, 65536)])
+PLANNED = ([(0, 589824, 65536)], [(0, 589824, 65536)])
 FILE = "/var/lib/lxc/web/usernsplan.conf"
 
 
@@ -92,11 +92,11 @@ def test_roots_lines_stand_and_without_them_the_container_does_not_start(
 ) -> None:
     allocate(host, "--strategy", "per-container")
     for path in ("/etc/subuid", "/etc/subgid"):
-        assert "root:524288:65536" in host.read(path).decode().splitlines()
+        assert "root:589824:32768\nroot:622592:32768\n" in host.read(path).decode()
     rendered = render(host, "lxc").stdout
     assert shown(runner(host)(rendered, MAPS)) == PLANNED
     for path in ("/etc/subuid", "/etc/subgid"):
-        host.write(path, "usernsplan-web:524288:65536\n")
+        host.write(path, "usernsplan-web:589824:65536\n")
     with pytest.raises(CommandFailed, match=r"newuidmap: uid range .* not allowed"):
         lxc_execute(host, rendered, ["true"])
     # Said again, the same words put the lines back.
@@ -135,13 +135,14 @@ def test_release_takes_roots_lines_of_this_container_and_no_others(host: Throwaw
         usernsplan(host, "allocate", "--strategy", "per-container", name, "--engine", "lxc")
     run = partial(lxc_execute, host, argv=["sh", "-c", MAPS])
     web, db = (usernsplan(host, "render", "lxc", name).stdout for name in ("web", "db"))
-    assert shown(run(web)) == ([(0, 524288, 65536)],) * 2
-    assert shown(run(db)) == ([(0, 589824, 65536)],) * 2
+    assert shown(run(web)) == ([(0, 589824, 65536)],) * 2
+    assert shown(run(db)) == ([(0, 655360, 65536)],) * 2
     usernsplan(host, "release", "web")
     for path in ("/etc/subuid", "/etc/subgid"):
-        rest = ["root:100000:65536", "root:589824:65536", "usernsplan-db:589824:65536"]
+        of_db = ["root:655360:32768", "root:688128:32768", "usernsplan-db:655360:65536"]
+        rest = ["root:100000:65536", *of_db]
         assert sorted(host.read(path).decode().splitlines()) == rest
-    assert shown(run(db)) == ([(0, 589824, 65536)],) * 2
+    assert shown(run(db)) == ([(0, 655360, 65536)],) * 2
     with pytest.raises(CommandFailed, match=r"newuidmap: uid range .* not allowed"):
         run(web)
 

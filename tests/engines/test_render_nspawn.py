@@ -94,7 +94,7 @@ def test_the_file_gives_no_new_privileges_and_its_own_root_files_to_the_containe
         "",
         f"{MAPS}stat -c '%u:%g' /bin/busybox; touch /made; stat -c '%u:%g' /made; cat /proc/self/status",
     )
-    assert shown(said) == ([(0, 524288, 65536)],) * 2
+    assert shown(said) == ([(0, 589824, 65536)],) * 2
     _, _, rest = said.split("\n\n", 2)
     assert rest.split()[:2] == ["0:0", "0:0"]
     assert "NoNewPrivs:\t1\n" in rest

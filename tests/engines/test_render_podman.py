@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from tests.engines.throwaway import ThrowawayHost
 
-BASE = 524288  # where per-container begins to give ranges out
+BASE = 589824  # where per-container begins to give ranges out
 POOL = range(BASE, BASE + 3 * 65536)
 
 # The words of an allocation, the host ids of its container's root, and a container id that it has besides, on the host.

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 
 UID = 4242
-BASE = 524288  # where per-container begins to give ranges out
+BASE = 589824  # where per-container begins to give ranges out
 SLOT = 65536
 
 
@@ -52,12 +52,12 @@ def append(host: ThrowawayHost, subuid: str, subgid: str) -> None:
         host.write(path, host.read(path).decode() + more)
 
 
-def script_said(host: ThrowawayHost) -> list[recipes.Line]:
+def script_said(host: ThrowawayHost, name: str = "web") -> list[recipes.Line]:
     """What the script shows that alice is told to run."""
     recipes_rootless._configure_podman(host, "alice")
     return recipes.lines(
         recipes_rootless.as_user(
-            host, "alice", "sh", "-c", usernsplan(host, "render", "rootless", "web")
+            host, "alice", "sh", "-c", usernsplan(host, "render", "rootless", name)
         )
     )
 
@@ -127,8 +127,8 @@ def test_alice_runs_the_script_and_then_containers_whose_files_have_the_planned_
 @pytest.mark.parametrize(
     ("subuid", "subgid"),
     [
-        ("alice:700000:5\n", "alice:700000:5\n"),
-        ("alice:523288:1000\nalice:589824:5\n", "alice:100000:10\nalice:200000:7\n"),
+        ("alice:765536:5\n", "alice:765536:5\n"),
+        ("alice:588824:1000\nalice:655360:5\n", "alice:100000:10\nalice:200000:7\n"),
         ("# alice:100000:5\n\nalicia:100000:5\nALICE:200000:6\n", ""),
         (f"{UID}:100000:1000\n", f"{UID}:100000:1000\n"),
         (f"{UID}:0x186a0:10\n", f"{UID}:0x186a0:10\n"),
@@ -184,12 +184,12 @@ def test_the_line_that_useradd_gave_alice_is_taken_over(alice: ThrowawayHost) ->
     )
     refused = alice.run(sys.executable, "-m", "usernsplan", *words, check=False)
     assert refused.returncode == 9
-    [adopt] = re.findall(r"'(--start \d+)'", refused.stderr)
-    usernsplan(alice, *words, *adopt.split())
+    [adopt] = re.findall(r"'usernsplan (adopt \w+)'", refused.stderr)
+    usernsplan(alice, *adopt.split())
     assert alice.read("/etc/subuid") == alice.read("/etc/subgid") == b"alice:100000:65536\n"
-    assert script_said(alice) == [(0, UID, 1), (1, 100000, SLOT)]
-    flags = shlex.split(usernsplan(alice, "render", "podman", "web", "--rootless"))
-    assert on_host("--uidmap", flags, script_said(alice)) == [(0, 100000, SLOT)]
+    assert script_said(alice, "alice") == [(0, UID, 1), (1, 100000, SLOT)]
+    flags = shlex.split(usernsplan(alice, "render", "podman", "alice", "--rootless"))
+    assert on_host("--uidmap", flags, script_said(alice, "alice")) == [(0, 100000, SLOT)]
 
 
 def test_one_id_of_its_own_is_enough_for_a_container_of_alices(alice: ThrowawayHost) -> None:
@@ -311,3 +311,26 @@ def test_quadlets_file_is_where_alices_generator_looks_and_nobody_elses(
     section = alice.read(path).decode().splitlines()
     assert f"UIDMap=0:1:{SLOT}" in section
     assert f"GIDMap=0:1:{SLOT}" in section
+
+
+@pytest.mark.parametrize("at", ["", "/tmp/at"])
+def test_a_mount_is_of_use_where_alice_can_enter_and_a_note_says_where_she_cannot(
+    alice: ThrowawayHost, at: str
+) -> None:
+    allocate(alice)
+    # Nosuid keeps others from what the container makes there.
+    alice.run("mount", "-t", "tmpfs", "-o", "nosuid,mode=755", "tmpfs", "/tmp/vol")
+    alice.write("/tmp/vol/old", "old\n", mode=0o600)
+    words = ["--container", "web", "--mode", "shift", *(["--at", at] if at else [])]
+    usernsplan(alice, "mount-volume", "/tmp/vol", *words)
+    words = ["render", "podman", "web", "--rootless", "--volume", "/tmp/vol:/vol"]
+    told = alice.run(sys.executable, "-m", "usernsplan", *words)
+    flags, script = shlex.split(told.stdout), ["sh", "-c", "cat /vol/old; touch /vol/made"]
+    closed = "/run/usernsplan/volumes/web/tmp-vol: alice cannot enter this folder"
+    assert (closed in told.stderr) == (not at)
+    if not at:
+        with pytest.raises(CommandFailed, match="permission denied"):
+            recipes_rootless.podman_rootless(alice, "alice", flags, script)
+        return
+    assert recipes_rootless.podman_rootless(alice, "alice", flags, script) == "old\n"
+    assert alice.owner("/tmp/vol/made") == (0, 0)

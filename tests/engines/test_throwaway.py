@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 
-PER_CONTAINER: list[Line] = [(0, 524288, 65536)]
+PER_CONTAINER: list[Line] = [(0, 589824, 65536)]
 SHARED: list[Line] = [(0, 2, 1), (3, 3, 65533)]
 SINGLE: list[Line] = [(0, 1000000000, 1)]
 
@@ -35,7 +35,7 @@ MAPS = pytest.mark.parametrize(
 )
 
 # Docker counts container ids up from 0 in file order, so ids 1 and 2 need a filler.
-SHARED_FOR_DOCKER = "dockremap:2:1\ndockremap:524288:2\ndockremap:3:65533\n"
+SHARED_FOR_DOCKER = "dockremap:2:1\ndockremap:589824:2\ndockremap:3:65533\n"
 
 SHOW_MAP_AND_TOUCH = ["sh", "-c", "cat /proc/self/uid_map; touch /vol/made"]
 
@@ -246,11 +246,11 @@ def test_an_ordinary_user_skips(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_newuidmap_grants_what_the_files_grant(host: ThrowawayHost) -> None:
     recipes.add_user(host, "somebody", 4242)
-    write_subids(host, "somebody:524288:65536\n")
+    write_subids(host, "somebody:589824:65536\n")
     maps = recipes.newuidmap(host, "somebody", PER_CONTAINER, PER_CONTAINER)
     assert recipes.lines(maps.uid_map) == recipes.lines(maps.gid_map) == PER_CONTAINER
     with pytest.raises(CommandFailed, match=r"uid range .* not allowed"):
-        recipes.newuidmap(host, 4242, [(0, 524287, 65536)], PER_CONTAINER)
+        recipes.newuidmap(host, 4242, [(0, 589823, 65536)], PER_CONTAINER)
 
 
 def test_newuidmap_with_shared_and_single_ids(host: ThrowawayHost) -> None:
@@ -281,9 +281,9 @@ def test_podman(host: ThrowawayHost, id_map: list[Line]) -> None:
 
 
 def test_podman_auto_takes_from_the_files(host: ThrowawayHost) -> None:
-    write_subids(host, "containers:524288:65536\n")
+    write_subids(host, "containers:589824:65536\n")
     said = recipes.podman_run(host, ["--userns=auto:size=4096"], ["cat", "/proc/self/uid_map"])
-    assert recipes.lines(said) == [(0, 524288, 4096)]
+    assert recipes.lines(said) == [(0, 589824, 4096)]
 
 
 def docker_setup(host: ThrowawayHost, subuid: str, subgid: str) -> list[str]:
@@ -298,8 +298,8 @@ def docker_setup(host: ThrowawayHost, subuid: str, subgid: str) -> list[str]:
 @pytest.mark.parametrize(
     ("subuid", "subgid", "id_map"),
     [
-        *slow(("dockremap:524288:65536\n", "dockremap:524288:65536\n", PER_CONTAINER)),
-        (SHARED_FOR_DOCKER, SHARED_FOR_DOCKER, [(0, 2, 1), (1, 524288, 2), (3, 3, 65533)]),
+        *slow(("dockremap:589824:65536\n", "dockremap:589824:65536\n", PER_CONTAINER)),
+        (SHARED_FOR_DOCKER, SHARED_FOR_DOCKER, [(0, 2, 1), (1, 589824, 2), (3, 3, 65533)]),
         *slow(("dockremap:1000000000:1\n", "dockremap:1000000000:6\n", SINGLE)),
     ],
     ids=["per-container", "shared", "single"],

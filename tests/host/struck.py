@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from tests.command import PROGRAM, here
+from tests.command import here
+from tests.prefork import prefork
+from tests.volume.struck import trace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 # Every call by which a run changes a name, or the pages of the ledger. What it writes before has no
 # name that anything reads.
-CALLS = ("linkat", "unlinkat", "renameat", "pwrite64", "ftruncate")
+CALLS = ("linkat", "symlinkat", "unlinkat", "renameat", "pwrite64", "ftruncate")
 OTHERS = "# people\nalice:100000:65536\nbroken\nbob:200000:65536"
 
 
@@ -31,6 +32,7 @@ class Case(NamedTuple):
 
     before: tuple[str, ...]
     command: tuple[str, ...]
+    then: tuple[str, ...] = ()
 
 
 def host(root: Path, case: Case) -> None:
@@ -40,8 +42,8 @@ def host(root: Path, case: Case) -> None:
     (root / "etc/docker/daemon.json").write_text('{"debug": true}')
     (root / "etc/passwd").write_text("dockremap:x:990:990::/:/usr/sbin/nologin\n")
     (root / "etc/group").write_text("dockremap:x:990:\n")
-    if case.before:
-        here(*case.before, "--root", root)
+    for words in filter(None, (case.before, case.then)):
+        here(*words, "--root", root)
 
 
 class Seen(NamedTuple):
@@ -52,6 +54,7 @@ class Seen(NamedTuple):
     daemon: str
     names: tuple[str, ...]
     quarantined: tuple[str, ...]
+    records: tuple[tuple[str, str], ...]
 
 
 def seen(root: Path) -> Seen:
@@ -62,25 +65,30 @@ def seen(root: Path) -> Seen:
         (root / "etc/docker/daemon.json").read_text(),
         tuple(entry["name"] for entry in listed["allocations"]),
         tuple(entry["name"] for entry in listed["quarantined"]),
+        # What systemd reads; the symlinks of numbers have the bytes of what they lead to.
+        tuple(
+            (path.name, path.read_text())
+            for suffix in ("*.user", "*.group")
+            for path in sorted((root / "etc/userdb").glob(suffix))
+        ),
     )
 
 
 def traced(root: Path, case: Case, calls: str, *more: str) -> tuple[int, str]:
     """Run the command on ``root`` under strace. Return its exit status and its output."""
-    words = ["strace", "-f", "-qq", "-o", f"{root}.trace", "-e", f"trace={calls}", *more]
-    run = [*words, *PROGRAM, *case.command, "--root", str(root)]
-    done = subprocess.run(run, capture_output=True, text=True, check=False, timeout=120)
-    return done.returncode, done.stderr
+    with prefork() as server:
+        done = trace(server, (*case.command, "--root", root), calls, *more)
+    return done.ended.status, done.ended.err
 
 
 def places(template: Path, case: Case) -> list[tuple[str, int]]:
     """Every call of an undisturbed run, by kind and number."""
     root = template.parent / "whole"
     shutil.copytree(template, root)
-    assert traced(root, case, ",".join(CALLS))[0] == 0
-    names = [
-        line.split()[1].split("(")[0] for line in Path(f"{root}.trace").read_text().splitlines()
-    ]
+    with prefork() as server:
+        whole = trace(server, (*case.command, "--root", root), ",".join(CALLS))
+    assert whole.ended.status == 0, whole
+    names = [line.split()[1].split("(")[0] for line in whole.trace]
     counts = Counter(name for name in names if name in CALLS)
     return [(call, number) for call, count in counts.items() for number in range(1, count + 1)]
 

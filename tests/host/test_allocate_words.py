@@ -86,7 +86,7 @@ def test_without_a_terminal_docker_is_not_remapped_over_what_it_has(root: Path, 
     kind = "container" if name == CONTAINER else "volume" if "volumes" in name else "image"
     where = "/var/lib/docker/100000.100000" if name == REMAPPED else "/var/lib/docker"
     assert f"in {where}: 1 {kind}" in said
-    assert "/var/lib/docker/524288.524288" in said
+    assert "/var/lib/docker/589824.589824" in said
     assert f"usernsplan allocate --strategy per-container --root {root} --yes" in said
 
 
@@ -112,13 +112,13 @@ def test_said_again_nobody_is_asked_for_nothing_changes(root: Path) -> None:
     assert json_of("allocate", *DOCKER, "--root", root)["changed"] is False
     assert files_of(root) == before
     # A restored line hides nothing: Docker keeps its data root.
-    with_data(root, CONTAINER.replace("docker/", "docker/524288.524288/"))
-    put(root, "etc/subuid", "dockremap:524288:65536\n")
+    with_data(root, CONTAINER.replace("docker/", "docker/589824.589824/"))
+    put(root, "etc/subuid", "dockremap:589824:65536\n")
     put(root, "etc/subgid", "")
     usernsplan("allocate", *DOCKER, "--root", root, status=9)
     os.rename(root / "var/lib/docker/containers", root / "var/moved")
     here("allocate", *DOCKER, "--root", root)
-    assert (root / "etc/subgid").read_text() == "dockremap:524288:65536\n"
+    assert (root / "etc/subgid").read_text() == "dockremap:589824:65536\n"
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_on_a_terminal_the_consequences_come_first_and_then_the_question(
     if answer == "y\n":
         assert done.returncode == 0
         assert json.loads(done.stdout)["changed"] is True
-        assert subuid(root) == "dockremap:524288:65536\n"
+        assert subuid(root) == "dockremap:589824:65536\n"
     else:
         assert done.returncode == 1
         assert json.loads(done.stdout)["error"]["code"] == "declined"
@@ -298,7 +298,7 @@ def test_the_example_for_provisioning_makes_what_it_is_given_and_nothing_else(
     assert done.returncode == (0 if words else 2), done.stderr
     assert words or files_of(spaced) == before
     assert subuid(spaced) == (
-        "usernsplan-web:524288:65536\nusernsplan-db:589824:65536\n" if words else ""
+        "usernsplan-web:589824:65536\nusernsplan-db:655360:65536\n" if words else ""
     )
 
 
@@ -334,7 +334,7 @@ def test_the_plan_file_of_the_host_still_says_what_is_allocated(root: Path) -> N
 @pytest.mark.parametrize(
     ("strategy", "ids"),
     [
-        ("per-container", (0, 589824, 65536)),
+        ("per-container", (0, 655360, 65536)),
         ("single-uid", (0, 1000010000, 1)),
         ("shared", (0, 2, 1)),
     ],
@@ -380,12 +380,13 @@ def test_an_option_of_another_strategy_says_whose_it_is(root: Path) -> None:
 # Docker's map ends at 65535.
 
 
+@pytest.mark.spread(4)
 @pytest.mark.parametrize(
     "words",
     [
         ("--max", "4294967294"),
         ("--max", "65536"),
-        ("--max", "600000", "--dockerroot", "400"),
+        ("--max", "665536", "--dockerroot", "400"),
         ("--max", "4294967294", "--dockerroot", "auto"),
         ("--max", "65537", "--identity"),
         ("--max", "4294967295", "--identity"),
@@ -458,7 +459,7 @@ def test_auto_takes_the_first_id_that_nobody_has_and_keeps_it(root: Path) -> Non
     assert {name: ids[:1] for name, ids in maps.items()} == {
         name: extents((0, 8, 1)) for name in ("web", "db", "default")
     }
-    assert maps["default"][1:] == extents((1, 524288, 8), (9, 9, 65527))
+    assert maps["default"][1:] == extents((1, 589824, 8), (9, 9, 65527))
 
 
 @pytest.mark.parametrize(
@@ -537,7 +538,7 @@ def test_a_new_root_is_told_in_the_first_line(tmp_path: Path, kind: str) -> None
     assert not list(tmp_path.glob("new/*"))
     out, _ = here(*words)
     assert out.splitlines()[0] == f"{root} {NEW[kind]}: this creates a new root"
-    assert subuid(root) == "usernsplan-web:524288:65536\n"
+    assert subuid(root) == "usernsplan-web:589824:65536\n"
     assert "new root" not in here(*words)[0]
 
 
@@ -589,7 +590,7 @@ def test_an_etc_that_is_a_symlink_of_the_root_is_one(tmp_path: Path) -> None:
     (root / "usr/etc").mkdir(parents=True)
     (root / "etc").symlink_to("/usr/etc")
     here("allocate", *DOCKER, "web", "--root", root)
-    assert (root / "usr/etc/subuid").read_text() == "usernsplan-web:524288:65536\n"
+    assert (root / "usr/etc/subuid").read_text() == "usernsplan-web:589824:65536\n"
 
 
 @needs_root

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -17,7 +17,7 @@ from usernsplan.model import HostState, LedgerState
 if TYPE_CHECKING:
     from usernsplan.layout import Layout
 
-LINE = "usernsplan-web:524288:65536\n"
+LINE = "usernsplan-web:589824:65536\n"
 
 
 def preview(root: Path) -> Plan:
@@ -36,16 +36,19 @@ def test_lines_of_a_run_that_was_put_back_meanwhile_are_not_taken_for_others(
 ) -> None:
     (tmp_path / "etc").mkdir()
     files = [tmp_path / "etc" / name for name in ("subuid", "subgid")]
-    real, reads = read.state, list[int]()
+    # All ways to read the host lead here.
+    real, reads = read._state, list[int]()
 
-    def torn(layout: Layout, ledger: Callable[[], LedgerState]) -> HostState:
+    def torn(
+        layout: Layout, ledger: Callable[[], LedgerState], *how: Any, **more: Any
+    ) -> HostState:
         reads.append(1)
         if len(reads) > 1:
-            return real(layout, ledger)
+            return real(layout, ledger, *how, **more)
         # The other command has written its lines; it reverts them before the ledger is read.
         for file in files:
             file.write_text(LINE)
-        seen = real(layout, ledger)
+        seen = real(layout, ledger, *how, **more)
         for file in files:
             file.write_text("")
         allocate(AllocateRequest(("other",), PerContainer()), root=str(tmp_path))
@@ -54,7 +57,7 @@ def test_lines_of_a_run_that_was_put_back_meanwhile_are_not_taken_for_others(
             ledger=ledger(),
         )
 
-    monkeypatch.setattr(read, "state", torn)
+    monkeypatch.setattr(read, "_state", torn)
     plan = act(tmp_path)
-    assert [str(ids) for ids in plan.allocations[0].mapping.uids.host_ranges()] == ["589824-655359"]
+    assert [str(ids) for ids in plan.allocations[0].mapping.uids.host_ranges()] == ["655360-720895"]
     assert len(reads) > 2

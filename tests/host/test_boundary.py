@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 ALLOCATE = ("allocate", "--strategy", "per-container")
 STATE = "var/lib/usernsplan"
 MAPS = ("--uid-map", "0:100000:65536", "--gid-map", "0:100000:65536")
-OUTSIDE = "mallory:524288:65536\n"
+OUTSIDE = "mallory:589824:65536\n"
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ COMMANDS = (
     ("list", "--json"),
     ("check", "--json"),
     ("history", "--json"),
-    ("whois", "524288"),
+    ("whois", "589824"),
     ("release", "web"),
     ("release", "--forget", "web"),
 )
@@ -164,7 +164,7 @@ def attacked(
 def test_nothing_outside_changes_while_folders_are_exchanged_with_symlinks(
     root: Path, outside: Path, place: str, relative: bool
 ) -> None:
-    turns = 40 if os.environ.get("CI") == "true" else 4
+    turns = 15 if os.environ.get("CI") == "true" else 4
     attacked(root, outside, PLACES[place], COMMANDS, turns, relative=relative)
     # After that, the host works.
     here("check", "--root", root, status=None)
@@ -180,7 +180,7 @@ def test_nothing_outside_changes_while_folders_are_exchanged_with_symlinks(
 def test_no_journal_is_written_outside_and_no_volume_there_is_fixed(
     root: Path, outside: Path, names: Sequence[str]
 ) -> None:
-    turns = 40 if os.environ.get("CI") == "true" else 3
+    turns = 15 if os.environ.get("CI") == "true" else 3
     attacked(root, outside, names, FIXING, turns, relative=True)
 
 
@@ -207,7 +207,7 @@ MADE = {
 @pytest.mark.parametrize("place", ["state", *slow("all", "lib", "var")])
 def test_no_ledger_is_rebuilt_outside(root: Path, outside: Path, place: str) -> None:
     """The ledger is rebuilt, and the damaged one kept, in the folder that was opened."""
-    turns = 40 if os.environ.get("CI") == "true" else 10
+    turns = 15 if os.environ.get("CI") == "true" else 10
     here(*ALLOCATE, "web", "--root", root)
     before = everything(outside)
     state = os.open(root / STATE, os.O_RDONLY)
@@ -225,6 +225,7 @@ def test_no_ledger_is_rebuilt_outside(root: Path, outside: Path, place: str) -> 
     assert everything(outside) == before
 
 
+@pytest.mark.spread(5)
 @pytest.mark.parametrize("name", MADE)
 def test_a_symlink_where_something_is_made_makes_and_changes_nothing_outside(
     root: Path, tmp_path: Path, name: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import shutil
 import subprocess
 import tempfile
@@ -18,7 +19,7 @@ from tests.each import each
 ACCOUNTS = "root:x:0:0::/:\nalice:x:1000:1000::/:\nbob:x:1001:1001::/:\n"
 GROUPS = "root:x:0:\nalice:x:1000:\nbob:x:1001:\n"
 ALICE = "alice:100000:65536\n"
-WEB, DB = "usernsplan-web:524288:65536\n", "usernsplan-db:589824:65536\n"
+WEB, DB = "usernsplan-web:589824:65536\n", "usernsplan-db:655360:65536\n"
 
 
 @pytest.fixture
@@ -151,10 +152,12 @@ def test_the_table_of_readers_is_printed_and_is_in_the_document(root: Path) -> N
     [finding] = [
         f for f in json_of("check", "--root", root, status=1)["findings"] if f["code"] == "USN031"
     ]
-    assert {row["reader"] for row in finding["table"]} == {"shadow", "docker", "podman", "incus"}
+    rows = {row["reader"]: row["takes"] for row in finding["table"]}
+    assert set(rows) == {"shadow", "shadow 4.20", "docker", "podman", "incus"}
+    assert rows["shadow 4.20"] == rows["shadow"]
     shown = usernsplan("check", "--root", root, "--select", "USN031", status=1).stdout
-    assert "shadow  bob:100000:65536" in shown
-    assert "docker  bob:0:65536" in shown
+    assert re.search(r"shadow +bob:100000:65536", shown)
+    assert re.search(r"docker +bob:0:65536", shown)
 
 
 def test_an_image_is_compared_with_the_maps(root: Path, tmp_path: Path) -> None:
@@ -256,7 +259,7 @@ def test_one_who_may_not_read_the_ledger_is_told_so(root: Path) -> None:
 
 def test_a_locked_tree_of_this_machines_processes_is_not_judged(root: Path) -> None:
     """Below another root, processes do not count: a lock is reported and never removed."""
-    lock = put(root, "subuid.lock", "999999")
+    lock = put(root, "subuid.lock", "1065535")
     assert codes(root) == ["USN064"]
     usernsplan("check", "--fix", "--yes", "--root", root)
     assert lock.exists()
@@ -272,7 +275,7 @@ def test_lost_lines_are_put_back_and_what_others_wrote_stays(root: Path) -> None
     put(root, "subuid", others.removesuffix("\n"))
     put(root, "subgid", f"{DB}{others}")
     done = usernsplan("check", "--select", "USN05", "--fix", "--yes", "--root", root)
-    assert "+usernsplan-web:524288:65536" in done.stdout
+    assert "+usernsplan-web:589824:65536" in done.stdout
     assert done.stdout.splitlines()[-1] == "No problems found."
     assert read(root) == [f"{others}{WEB}{DB}", f"{DB}{others}{WEB}"]
     assert "[USN109]" in done.stderr
@@ -289,7 +292,7 @@ def test_without_a_terminal_and_without_yes_nothing_is_done(root: Path) -> None:
     both(root, ALICE)
     before = files_of(root)
     done = usernsplan("check", "--fix", "--root", root, status=2)
-    assert "+usernsplan-web:524288:65536" in done.stdout
+    assert "+usernsplan-web:589824:65536" in done.stdout
     assert "--yes" in done.stderr
     assert files_of(root) == before
 
@@ -298,7 +301,7 @@ def test_a_dry_run_shows_and_does_nothing(root: Path) -> None:
     both(root, ALICE)
     before = files_of(root)
     done = usernsplan("check", "--fix", "--dry-run", "--root", root, status=1)
-    assert "+usernsplan-web:524288:65536" in done.stdout
+    assert "+usernsplan-web:589824:65536" in done.stdout
     assert "USN050" in done.stdout
     document = json_of("check", "--fix", "--dry-run", "--root", root, status=1)
     assert (document["repair"]["changed"], document["repair"]["dry_run"]) == (True, True)
@@ -314,7 +317,7 @@ def test_json_of_a_repair_is_one_document_and_the_diff_is_said_elsewhere(root: P
     document = json_of("check", "--fix", "--yes", "--root", root)
     assert document["findings"] == []
     assert document["repair"]["changed"] is True
-    assert "+usernsplan-db:589824:65536" in document["repair"]["changes"][1]["diff"]
+    assert "+usernsplan-db:655360:65536" in document["repair"]["changes"][1]["diff"]
     assert read(root) == [f"{ALICE}{WEB}{DB}"] * 2
 
 
@@ -332,12 +335,12 @@ def test_what_was_not_selected_is_not_repaired(root: Path) -> None:
 
 
 def test_a_range_that_somebody_else_has_now_is_left_and_told(root: Path) -> None:
-    both(root, f"{ALICE}bob:524288:65536\n")
+    both(root, f"{ALICE}bob:589824:65536\n")
     done = usernsplan("check", "--fix", "--yes", "--root", root, status=1)
     assert "[USN126]" in done.stderr
     assert "'web' has lost its lines" in done.stderr
     assert "USN002" in done.stdout
-    assert read(root) == [f"{ALICE}bob:524288:65536\n{DB}"] * 2
+    assert read(root) == [f"{ALICE}bob:589824:65536\n{DB}"] * 2
 
 
 def answered(root: Path, answer: str) -> tuple[int, str]:
@@ -400,7 +403,7 @@ def test_any_other_answer_leaves_all_as_it_is(root: Path, answer: str) -> None:
     before = files_of(root)
     status, shown = answered(root, answer)
     assert status == 1
-    assert "+usernsplan-web:524288:65536" in shown
+    assert "+usernsplan-web:589824:65536" in shown
     assert files_of(root) == before
 
 
@@ -454,14 +457,14 @@ def test_an_interrupted_run_is_told_shown_and_mended(root: Path, after: str, end
     assert "allocate --strategy per-container new" in found[0]["message"]
     before = files_of(root)
     shown = usernsplan("check", "--fix", "--root", root, status=2).stdout
-    assert ("-usernsplan-new:655360:65536" in shown) == (ends == "put back")
+    assert ("-usernsplan-new:720896:65536" in shown) == (ends == "put back")
     assert "would close the interrupted run" in shown
     assert files_of(root) == before
     done = usernsplan("check", "--fix", "--yes", "--root", root)
     assert ends in done.stderr
     assert done.stdout.splitlines()[-1] == "No problems found."
     wanted = (
-        start if ends == "put back" else [text + "usernsplan-new:655360:65536\n" for text in start]
+        start if ends == "put back" else [text + "usernsplan-new:720896:65536\n" for text in start]
     )
     assert read(root) == wanted
 
@@ -474,8 +477,8 @@ def test_lost_lines_and_an_interrupted_run_are_mended_in_one(root: Path) -> None
         (root / "etc" / name).unlink(missing_ok=True)
     put(root, "subuid", (root / "etc/subuid").read_text().replace(WEB, ""))
     done = usernsplan("check", "--fix", "--yes", "--root", root)
-    assert "-usernsplan-new:655360:65536" in done.stdout
-    assert "+usernsplan-web:524288:65536" in done.stdout
+    assert "-usernsplan-new:720896:65536" in done.stdout
+    assert "+usernsplan-web:589824:65536" in done.stdout
     assert sorted(read(root)[0].splitlines()) == sorted(f"{ALICE}{WEB}{DB}".splitlines())
 
 
@@ -484,7 +487,7 @@ def test_released_ranges_are_looked_for_in_files(root: Path) -> None:
     usernsplan("release", "web", "db", "--root", root)
     (root / "srv/a").mkdir(parents=True)
     (root / "srv/a/file").touch()
-    os.chown(root / "srv/a/file", 524288 + 33, 0)
+    os.chown(root / "srv/a/file", 589824 + 33, 0)
     found = json_of("check", "--scan", "/srv", "--root", root)["findings"]
     assert [(f["code"], f["severity"]) for f in found] == [
         ("USN056", "warning"),

@@ -29,7 +29,7 @@ def put(root: Path, name: str, text: str) -> Path:
 
 def test_two_names_get_the_first_two_ranges_of_the_pool(root: Path) -> None:
     usernsplan("allocate", "--strategy", "per-container", "web", "db", "--root", root)
-    expected = "usernsplan-web:524288:65536\nusernsplan-db:589824:65536\n"
+    expected = "usernsplan-web:589824:65536\nusernsplan-db:655360:65536\n"
     assert (root / "etc/subuid").read_text() == expected
     assert (root / "etc/subgid").read_text() == expected
     assert not (root / "etc/docker").exists()
@@ -45,12 +45,12 @@ def test_the_json_document_has_the_promised_form(root: Path) -> None:
     assert allocation["name"] == "web"
     assert allocation["owner"] == "usernsplan-web"
     assert allocation["strategy"] == "per-container"
-    assert allocation["uid_map"] == extents((0, 524288, 65536)) == allocation["gid_map"]
+    assert allocation["uid_map"] == extents((0, 589824, 65536)) == allocation["gid_map"]
     assert [change["path"] for change in document["changes"]] == [
         f"{root}/etc/subuid",
         f"{root}/etc/subgid",
     ]
-    assert "+usernsplan-web:524288:65536" in document["changes"][0]["diff"]
+    assert "+usernsplan-web:589824:65536" in document["changes"][0]["diff"]
     assert document["findings"] == []
     assert document["next_steps"]
 
@@ -82,7 +82,7 @@ def test_a_preview_shows_the_bytes_and_writes_nothing(root: Path, flag: str, sta
     done = usernsplan(
         "allocate", "--strategy", "per-container", "web", "--root", root, flag, status=status
     )
-    assert "+usernsplan-web:524288:65536" in done.stdout
+    assert "+usernsplan-web:589824:65536" in done.stdout
     assert not root.exists()
 
 
@@ -100,7 +100,7 @@ def test_another_size_of_a_known_name_is_refused_with_what_to_do(root: Path) -> 
         root,
         status=9,
     )
-    assert "usernsplan release web" in done.stderr
+    assert f"usernsplan remap web --size 131072 --root {root}" in done.stderr
     done = usernsplan("allocate", "--strategy", "shared", "web2", "--root", root, status=9)
     assert "per-container" in done.stderr
     assert "web" in done.stderr
@@ -112,13 +112,13 @@ def test_a_released_range_is_not_given_out_before_it_is_forgotten(root: Path) ->
     usernsplan(*allocate, "web", "db")
     put(root, "subuid", (root / "etc/subuid").read_text() + "someone:100000:65536\n")
     usernsplan("release", "web", "--root", root)
-    assert (root / "etc/subuid").read_text() == "usernsplan-db:589824:65536\nsomeone:100000:65536\n"
-    assert (root / "etc/subgid").read_text() == "usernsplan-db:589824:65536\n"
-    assert json_of(*allocate, "new")["allocations"][0]["uid_map"] == extents((0, 655360, 65536))
+    assert (root / "etc/subuid").read_text() == "usernsplan-db:655360:65536\nsomeone:100000:65536\n"
+    assert (root / "etc/subgid").read_text() == "usernsplan-db:655360:65536\n"
+    assert json_of(*allocate, "new")["allocations"][0]["uid_map"] == extents((0, 720896, 65536))
     [kept] = json_of("list", "--root", root)["quarantined"]
-    assert (kept["name"], kept["range"]) == ("web", ids(524288, 65536))
+    assert (kept["name"], kept["range"]) == ("web", ids(589824, 65536))
     usernsplan("release", "--forget", "web", "--root", root)
-    assert json_of(*allocate, "newer")["allocations"][0]["uid_map"] == extents((0, 524288, 65536))
+    assert json_of(*allocate, "newer")["allocations"][0]["uid_map"] == extents((0, 589824, 65536))
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_history_says_who_did_what_with_which_words(root: Path) -> None:
     [entry] = json_of("history", "--root", root)["entries"]
     assert entry["sudo_uid"] == 1234
     assert entry["command"].endswith(" ".join(words))
-    assert f"{root}/etc/subgid: + usernsplan-web:524288:65536" in entry["lines"]
+    assert f"{root}/etc/subgid: + usernsplan-web:589824:65536" in entry["lines"]
     assert "1234" in usernsplan("history", "--root", root).stdout
 
 
@@ -147,11 +147,11 @@ def test_with_no_names_docker_is_remapped_and_again_nothing_happens(root: Path) 
     assert (
         root / "etc/docker/daemon.json"
     ).read_text() == '{\n    "debug": true,\n    "userns-remap": "dockremap"\n}\n'
-    assert (root / "etc/subuid").read_text() == "dockremap:524288:65536\n"
+    assert (root / "etc/subuid").read_text() == "dockremap:589824:65536\n"
     assert "dockremap:" in (root / "etc/passwd").read_text()
     assert "dockremap:" in (root / "etc/group").read_text()
     assert any(
-        "/var/lib/docker/524288.524288" in finding["message"] for finding in document["findings"]
+        "/var/lib/docker/589824.589824" in finding["message"] for finding in document["findings"]
     )
     before = files_of(root)
     assert json_of("allocate", "--strategy", "per-container", "--root", root)["changed"] is False
@@ -182,7 +182,7 @@ def test_where_useradd_cannot_run_the_command_is_left_to_do_and_docker_is_left_a
     document = json.loads(done.stdout)
     assert any(step.startswith(f"useradd --prefix {root} ") for step in document["next_steps"])
     assert not (root / "etc/docker").exists()
-    assert (root / "etc/subuid").read_text() == "dockremap:524288:65536\n"
+    assert (root / "etc/subuid").read_text() == "dockremap:589824:65536\n"
     usernsplan("allocate", "--strategy", "per-container", "--root", root)
     assert (root / "etc/docker/daemon.json").exists()
 
@@ -195,7 +195,7 @@ def test_another_remap_is_not_overwritten_without_yes(root: Path) -> None:
     before = files_of(root)
     done = usernsplan("allocate", "--strategy", "per-container", "--root", root, status=9)
     assert "/var/lib/docker/100000.100000" in done.stderr
-    assert "/var/lib/docker/524288.524288" in done.stderr
+    assert "/var/lib/docker/589824.589824" in done.stderr
     assert files_of(root) == before
     usernsplan("allocate", "--strategy", "per-container", "--root", root, "--replace-remap")
     assert json.loads((root / "etc/docker/daemon.json").read_text()) == {
@@ -204,7 +204,7 @@ def test_another_remap_is_not_overwritten_without_yes(root: Path) -> None:
 
 
 @needs_root
-def test_what_docker_itself_had_made_is_adopted_with_its_first_id(root: Path) -> None:
+def test_what_docker_itself_had_made_is_adopted(root: Path) -> None:
     """If "userns-remap": "default" created dockremap and its line: same range, same data root."""
     put(root, "docker/daemon.json", '{"userns-remap": "default"}')
     put(root, "passwd", "dockremap:x:990:990::/:/bin/false\n")
@@ -212,9 +212,9 @@ def test_what_docker_itself_had_made_is_adopted_with_its_first_id(root: Path) ->
     put(root, "subuid", "dockremap:165536:65536\n")
     put(root, "subgid", "dockremap:165536:65536\n")
     words = ("allocate", "--strategy", "per-container", "--root", root)
-    assert "adopt it with '--start 165536'" in usernsplan(*words, status=9).stderr
+    assert "adopt default --root" in usernsplan(*words, status=9).stderr
     before = files_of(root)
-    document = json_of(*words, "--start", "165536")
+    document = json_of("adopt", "default", "--root", root)
     assert document["allocations"][0]["uid_map"] == extents((0, 165536, 65536))
     assert document["changes"] == []
     assert {name: files_of(root)[name] for name in before} == before
@@ -228,7 +228,7 @@ def test_a_data_root_that_changes_is_said_even_where_daemon_json_does_not(root: 
     put(root, "group", "dockremap:x:990:\n")
     document = json_of("allocate", "--strategy", "per-container", "--root", root)
     assert any(
-        "/var/lib/docker/524288.524288" in finding["message"] for finding in document["findings"]
+        "/var/lib/docker/589824.589824" in finding["message"] for finding in document["findings"]
     )
     assert any("restart docker" in step for step in document["next_steps"])
 
@@ -264,7 +264,7 @@ def test_hints_that_can_be_pasted_are_about_the_same_root(root: Path) -> None:
     done = usernsplan(
         "allocate", "--strategy", "per-container", "web", "--size", "9", "--root", root, status=9
     )
-    assert f"usernsplan release web --root {root}" in done.stderr
+    assert f"usernsplan remap web --size 9 --root {root}" in done.stderr
 
 
 def test_a_broken_daemon_json_is_refused_with_line_and_column(root: Path) -> None:
@@ -289,7 +289,7 @@ def test_a_broken_daemon_json_is_refused_with_line_and_column(root: Path) -> Non
         (("allocate", "--strategy", "per-container", "web", "--owner", "1000"), 2, "1000"),
         (("allocate", "--strategy", "per-container", "web", "--owner", ""), 2, "subuid"),
         (("allocate", "--strategy", "per-container", "web", "--pool", "9-1"), 2, "--pool"),
-        (("allocate", "--strategy", "per-container", "web", "--pool", "524288-589822"), 7, "65535"),
+        (("allocate", "--strategy", "per-container", "web", "--pool", "589824-655358"), 7, "65535"),
         (
             ("allocate", "--strategy", "shared", "--dockerroot", "0", "web"),
             9,

@@ -93,10 +93,10 @@ def test_engines_of_the_config_are_served_and_named_ones_come_before(root: Path)
     )
     here("allocate", "web", "--root", root)
     assert subuid(root) == (
-        "usernsplan-web:524288:65536\nroot:524288:65536\ncontainers:589824:131072\n"
+        "usernsplan-web:589824:65536\nroot:589824:32768\nroot:622592:32768\ncontainers:655360:131072\n"
     )
     here("allocate", "db", "--engine", "podman", "--root", root)
-    assert subuid(root).endswith("usernsplan-db:720896:65536\n")
+    assert subuid(root).endswith("usernsplan-db:786432:65536\n")
 
 
 @needs_root
@@ -144,7 +144,7 @@ def test_what_was_planned_by_another_config_is_not_applied(root: Path) -> None:
     assert not (root / "etc/subuid").exists()
     configured(root, "size: 131072\n")
     here("apply", "--plan", "saved", "--yes", "--root", root)
-    assert subuid(root) == "usernsplan-web:524288:131072\n"
+    assert subuid(root) == "usernsplan-web:589824:131072\n"
 
 
 def test_export_leaves_nothing_to_the_config(root: Path) -> None:
@@ -183,7 +183,7 @@ def test_one_that_is_named_takes_the_place_of_the_hosts(root: Path) -> None:
 def test_one_that_says_nothing_is_as_none(root: Path, text: str) -> None:
     configured(root, text)
     here("allocate", "--strategy", "per-container", "web", "--root", root)
-    assert subuid(root) == "usernsplan-web:524288:65536\n"
+    assert subuid(root) == "usernsplan-web:589824:65536\n"
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from usernsplan.layout import Layout
 from usernsplan.ledger import open_ledger
 from usernsplan.model import Actor, HistoryEntry, Intent, LedgerChange, Volume
 
-PLAIN = {"subuid", "subgid", "docker", "passwd", "group"}
+PLAIN = {"subuid", "subgid", "docker", "passwd", "group", "userdb"}
 
 
 CASES = {
@@ -28,11 +28,41 @@ CASES = {
     ),
     "docker": Case((), ("allocate", "--strategy", "shared", "--dockerroot", "7")),
     "release": Case(("allocate", "--strategy", "shared"), ("release", "default", "--unset-remap")),
+    # Two records each: systemd looks at each 65536 ids.
+    "published": Case(
+        ("allocate", "--strategy", "per-container", "web", "--size", "131072"), ("release", "web")
+    ),
+    "publish": Case(
+        ("allocate", "--strategy", "per-container", "web", "--publish", "none"),
+        ("allocate", "--strategy", "per-container", "web", "--publish", "userdb"),
+    ),
+    # The lines of the old map go and those of the new one come; so do the records, with one name.
+    "remap": Case(
+        ("allocate", "--strategy", "per-container", "web"),
+        ("remap", "web", "--start", "720896", "--yes"),
+    ),
+    "undo": Case(
+        ("allocate", "--strategy", "per-container", "web"),
+        ("remap", "web", "--undo", "--yes"),
+        ("remap", "web", "--start", "720896", "--pass", "g:44", "--yes"),
+    ),
+    # No file changes: only the ledger does.
+    "adopt": Case(("allocate", "--strategy", "per-container", "web"), ("adopt", "alice")),
+    "slice": Case(
+        ("allocate", "--strategy", "per-container", "web"),
+        ("allocate", "cut", "--within", "alice", "--size", "100"),
+    ),
+    "rename": Case(
+        ("allocate", "--strategy", "per-container", "web", "--pass", "g:44"),
+        ("rename", "web", "db"),
+    ),
 }
+# Where no file has lines that tell, the ledger is followed.
+SILENT = ("publish", "adopt", "slice", "rename")
 
 
 # Docker's allocation changes every kind of file; the others change fewer.
-@pytest.fixture(params=["docker", *slow("allocate", "release")])
+@pytest.fixture(params=["docker", *slow(*(name for name in CASES if name != "docker"))])
 def case(request: pytest.FixtureRequest) -> Case:
     if shutil.which("strace") is None:
         missing("strace")
@@ -66,6 +96,9 @@ def and_then_all_is_well(struck: Struck, case: Case, sides: tuple[Seen, Seen]) -
     )
     left = {path.name for path in (struck.root / "etc").iterdir()} - PLAIN
     assert left == {"subuid-", "subgid-", ".pwd.lock"}, struck.place
+    records = struck.root / "etc/userdb"
+    if records.exists():
+        assert {path.suffix for path in records.iterdir()} <= {".user", ".group"}, struck.place
 
 
 def test_after_a_kill_anywhere_the_next_run_leaves_all_or_nothing(
@@ -101,8 +134,9 @@ def test_after_a_kill_anywhere_the_next_run_leaves_all_or_nothing(
             here(*case.command, "--dry-run", "--root", struck.root, status=None)[0] == foretold[0]
         ), struck.place
         and_then_all_is_well(struck, case, sides)
-    assert kills > 20
-    assert outcomes == {"completed", "put back"}
+    is_silent = case in [CASES[name] for name in SILENT]
+    assert kills > (8 if is_silent else 15)
+    assert outcomes <= {"completed"} if is_silent else outcomes == {"completed", "put back"}
 
 
 @pytest.mark.slow

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import sqlite3
 from contextlib import closing
 from functools import partial
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PLACE = "var/lib/usernsplan/ledger.sqlite3"
-WEB, DB = "usernsplan-web:524288:65536\n", "usernsplan-db:589824:65536\n"
+WEB, DB = "usernsplan-web:589824:65536\n", "usernsplan-db:655360:65536\n"
 
 
 def host(root: Path) -> Path:
@@ -66,7 +68,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     ),
     "deep JSON": _sql(DEEP),
     "an infinite map": _sql("UPDATE allocation SET uid_map = '[[0, 1e999, 1]]'"),
-    "half an id": _sql("UPDATE allocation SET gid_map = '[[0, 524288.5, 65536]]'"),
+    "half an id": _sql("UPDATE allocation SET gid_map = '[[0, 589824.5, 65536]]'"),
     "no numbers": _sql("UPDATE quarantine SET held_start = 'x'"),
     "half a range": _sql("UPDATE allocation SET held_count = NULL"),
     "history": _sql("UPDATE event SET changed = '[[1, 2]]'"),
@@ -82,11 +84,12 @@ READERS = (
     ("list",),
     ("history",),
     ("check",),
-    ("whois", "524288"),
+    ("whois", "589824"),
     ("allocate", "more", "--strategy", "per-container"),
 )
 
 
+@pytest.mark.spread(6)
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_ledger_is_named_with_a_remedy_and_nothing_is_done_by_it(
     tmp_path: Path, damage: str
@@ -119,7 +122,7 @@ def test_a_rebuilt_ledger_holds_what_is_sure_and_names_the_rest(tmp_path: Path) 
         (tmp_path / "etc/subgid").open("a") as subgid,
     ):
         for file in (subuid, subgid):
-            file.write("alice:100000:65536\nusernsplan-one:1000000000:1\nroot:524288:65536\n")
+            file.write("alice:100000:65536\nusernsplan-one:1000000000:1\nroot:589824:65536\n")
         subuid.write("usernsplan-half:1000000:65536\n")
     changed(ledger, "UPDATE allocation SET owner = x'00' WHERE name = 'web'")
     damaged = ledger.read_bytes()
@@ -186,6 +189,104 @@ def test_of_each_strategy_what_its_lines_tell(
     assert [a["name"] for a in again] == lines
     if lines:
         assert [{**a, "since": ""} for a in again] == [{**a, "since": ""} for a in listed]
+
+
+@pytest.mark.parametrize("size", ["1000", "65536", "70000"])
+def test_lines_of_roots_are_adopted_again_by_the_command_that_check_names(
+    tmp_path: Path, size: str
+) -> None:
+    (tmp_path / "etc").mkdir()
+    words = ("allocate", "--strategy", "per-container", "box", "--size", size, "--engine", "lxc")
+    here(*words, "--root", tmp_path)
+    lines = (tmp_path / "etc/subuid").read_text()
+    (tmp_path / PLACE).unlink()
+    here("ledger", "rebuild", "--yes", "--root", tmp_path)
+
+    found = json.loads(here("check", "--json", "--root", tmp_path, status=1)[0])["findings"]
+    [hint] = {one["hint"] for one in found if one["code"] == "USN002"}
+    [command] = re.findall("'usernsplan (.*?)'", hint)
+    here(*shlex.split(command))
+    found = json.loads(here("check", "--json", "--root", tmp_path, status=None)[0])["findings"]
+    assert {one["code"] for one in found} <= {"USN024"}
+    assert (tmp_path / "etc/subuid").read_text() == lines
+
+
+def test_after_a_rebuild_adopt_is_the_way_back_for_what_was_adopted(tmp_path: Path) -> None:
+    """As its words say: all but slices that no configuration shows."""
+    for name, text in {
+        "etc/passwd": "root:x:0:0::/:/bin/sh\nalice:x:1000:1000::/:/bin/sh\n",
+        "etc/subuid": "alice:100000:65536\nroot:200000:65536\ncore:300000:500\ncore:400000:500\n",
+        "etc/subgid": "root:200000:65536\ncore:300000:500\ncore:400000:500\nalice:100000:65536\n",
+        "var/lib/lxc/gpu/config": "lxc.idmap = u 0 200000 9\nlxc.idmap = g 0 200000 9\n",
+        "etc/containers/systemd/db.container": "[Container]\nUIDMap=0:7000000:1000\n",
+    }.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    here("adopt", "--all", "--root", tmp_path)
+    # The history says that nothing was allocated.
+    history, _ = here("history", "--root", tmp_path)
+    assert "adopted db as it stands: uids 7000000-7000999, gids 7000000-7000999" in history
+    assert "adopted gpu as it stands: uids 200000-200008, gids 200000-200008" in history
+    assert "allocated" not in history
+    here("allocate", "cut", "--within", "alice", "--size", "1000", "--root", tmp_path)
+    here("allocate", "ours", "--root", tmp_path)
+    history, _ = here("history", "--root", tmp_path)
+    assert "allocated cut within alice: uids 164536-165535" in history
+    assert "without lines" not in history
+
+    def listed() -> dict[str, object]:
+        found = json.loads(here("list", "--json", "--root", tmp_path)[0])["allocations"]
+        return {a["name"]: {**a, "since": ""} for a in found}
+
+    was = listed()
+    (tmp_path / PLACE).unlink()
+    out, _ = here("ledger", "rebuild", "--yes", "--root", tmp_path)
+    assert listed().keys() == {"ours"}
+    assert "quarantined ranges, reservations, slices" in out
+    for words in ("adopt", "adopt NAME"):
+        assert f"'usernsplan {words} --root {tmp_path}'" in out
+    here("adopt", "--all", "--root", tmp_path)
+    here(
+        "allocate",
+        "cut",
+        "--within",
+        "alice",
+        "--size",
+        "1000",
+        "--start",
+        "164536",
+        "--root",
+        tmp_path,
+    )
+    assert listed() == was
+
+
+def test_a_line_of_ours_that_the_ledger_lost_is_adopted_by_the_command_of_check(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "etc").mkdir()
+    words = ("--pass", "g:104:107", "--root", tmp_path)
+    here("allocate", "box", "--size", "70000", *words)
+    ledger = tmp_path / PLACE
+    kept = ledger.read_bytes()
+    here("allocate", "web", "--size", "300", *words)
+    ledger.write_bytes(kept)
+    found = json.loads(here("check", "--json", "--root", tmp_path, status=None)[0])["findings"]
+    hints = {one["hint"] for one in found if one["code"] == "USN053"}
+    [command] = re.findall("'usernsplan (.*?)'", " ".join(hints))
+    here(*shlex.split(command))
+    [_, web] = json.loads(here("list", "--json", "--root", tmp_path)[0])["allocations"]
+    assert web["name"] == "web"
+    assert web["passes"] == [{"kind": "gid", "container": 107, "host": 104, "count": 1}]
+
+    # After a useradd the lines are sorted. Then nothing shows which container id has gid 104.
+    ledger.write_bytes(kept)
+    subgid = tmp_path / "etc/subgid"
+    lines = sorted(subgid.read_text().splitlines(True), key=lambda line: int(line.split(":")[1]))
+    subgid.write_text("".join(lines))
+    _, told = here("adopt", "web", "--root", tmp_path, status=9)
+    assert "a useradd may have sorted them" in told
 
 
 @needs_root

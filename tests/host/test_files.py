@@ -13,7 +13,7 @@ import pytest
 
 from tests.command import PROGRAM, extents, files_of, json_of, missing, needs_root, slow, usernsplan
 from usernsplan.errors import InvalidValueError, UsernsplanError
-from usernsplan.host import files
+from usernsplan.host import files, libraries
 from usernsplan.layout import SUBUID, Layout
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def test_a_read_only_docker_folder_fails_once_and_is_not_in_the_way_of_anything_
     assert done.returncode == 0, done.stderr
     assert "status 8" in done.stdout
     assert "daemon.json is on a read-only file system" in done.stderr
-    assert said(root)[0] == "alice:100000:65536\nusernsplan-web:524288:65536\n"
+    assert said(root)[0] == "alice:100000:65536\nusernsplan-web:589824:65536\n"
 
 
 def test_a_symlinked_daemon_json_is_refused_before_anything_is_done_for_it(root: Path) -> None:
@@ -270,7 +270,7 @@ def test_a_read_only_file_system_is_named_and_still_takes_a_dry_run(root: Path) 
     assert "read-only file system" in done.stderr
     done = in_private_mounts(f"{mount}; {words} --dry-run")
     assert done.returncode == 0, done.stderr
-    assert "+usernsplan-web:524288:65536" in done.stdout
+    assert "+usernsplan-web:589824:65536" in done.stdout
 
 
 @needs_root
@@ -310,7 +310,7 @@ def test_owner_and_mode_stay_and_the_old_content_is_kept_beside_as_shadow_does(r
     seen = path.stat()
     assert (seen.st_uid, seen.st_gid, seen.st_mode & 0o7777) == (*owner, 0o640)
     assert (root / "etc/subuid-").read_text() == "alice:100000:65536\n"
-    assert path.read_text() == "alice:100000:65536\nusernsplan-web:524288:65536\n"
+    assert path.read_text() == "alice:100000:65536\nusernsplan-web:589824:65536\n"
 
 
 def test_a_root_whose_folders_are_symlinks_to_the_outside_never_leads_there(
@@ -327,13 +327,13 @@ def test_a_root_whose_folders_are_symlinks_to_the_outside_never_leads_there(
     # An absolute symlink is below the root, as for a process that is chrooted there.
     assert (
         root / str(outside).lstrip("/") / "subuid"
-    ).read_text() == "usernsplan-web:524288:65536\n"
+    ).read_text() == "usernsplan-web:589824:65536\n"
 
 
 def test_a_symlink_with_many_parents_stays_below_the_root(root: Path, tmp_path: Path) -> None:
-    (tmp_path / "passwd").write_text("outside:x:524288:524288::/:/bin/sh\n")
+    (tmp_path / "passwd").write_text("outside:x:589824:589824::/:/bin/sh\n")
     (root / "etc/passwd").symlink_to("../../../../../../../../" + str(tmp_path / "passwd"))
-    assert json_of(*ALLOCATE, root)["allocations"][0]["uid_map"] == extents((0, 524288, 65536))
+    assert json_of(*ALLOCATE, root)["allocations"][0]["uid_map"] == extents((0, 589824, 65536))
 
 
 def test_a_loop_of_symlinks_is_said(root: Path) -> None:
@@ -343,10 +343,10 @@ def test_a_loop_of_symlinks_is_said(root: Path) -> None:
 
 
 def test_accounts_and_login_defs_come_from_the_root(root: Path) -> None:
-    (root / "etc/passwd").write_text("svc:x:524288:524288::/:/bin/sh\n")
-    (root / "etc/group").write_text("svc:x:589824:\n")
-    (root / "etc/login.defs").write_text("SUB_UID_MAX\t720895\n#SUB_GID_MAX 99\n")
-    assert json_of(*ALLOCATE, root)["allocations"][0]["uid_map"] == extents((0, 655360, 65536))
+    (root / "etc/passwd").write_text("svc:x:589824:589824::/:/bin/sh\n")
+    (root / "etc/group").write_text("svc:x:655360:\n")
+    (root / "etc/login.defs").write_text("SUB_UID_MAX\t786431\n#SUB_GID_MAX 99\n")
+    assert json_of(*ALLOCATE, root)["allocations"][0]["uid_map"] == extents((0, 720896, 65536))
     usernsplan("allocate", "--strategy", "per-container", "more", "--root", root, status=7)
 
 
@@ -354,8 +354,69 @@ def test_subids_from_a_directory_service_are_refused_because_the_files_are_not_r
     root: Path,
 ) -> None:
     (root / "etc/nsswitch.conf").write_text("passwd: files sss\n# subid: files\nsubid:\tsss\n")
+    with_library(root, "usr/lib/x86_64-linux-gnu/libsubid_sss.so")
     done = usernsplan(*ALLOCATE, root, status=9)
     assert f"{root}/etc/nsswitch.conf:3: 'subid: sss'" in done.stderr
+    assert f"{root}/usr/lib/x86_64-linux-gnu/libsubid_sss.so" in done.stderr
+    assert "--no-lines" in done.stderr
+
+
+def with_library(root: Path, path: str) -> None:
+    (root / path).parent.mkdir(parents=True)
+    (root / path).write_bytes(b"")
+
+
+def test_subids_from_a_directory_service_that_is_not_installed_come_from_the_files(
+    root: Path,
+) -> None:
+    """getsubids and Podman then use the files, and only say that they cannot open the library."""
+    (root / "etc/nsswitch.conf").write_text("subid: sss\n")
+    with_library(root, "usr/lib/libsubid_other.so")
+    done = usernsplan(*ALLOCATE, root)
+    assert "libsubid_sss.so is not installed" in done.stderr
+    assert "USN144" in done.stderr
+    assert "usernsplan-web:589824:65536\n" in (root / "etc/subuid").read_text()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "lib/libsubid_sss.so",
+        "usr/lib64/libsubid_sss.so",
+        "usr/local/lib/libsubid_sss.so",
+        "lib/aarch64-linux-gnu/libsubid_sss.so",
+        "opt/sssd/libsubid_sss.so",
+    ],
+)
+def test_a_library_is_found_where_the_loader_of_that_root_finds_it(root: Path, path: str) -> None:
+    layout = Layout(str(root), str(root))
+    assert libraries.find(layout, "libsubid_sss.so") == ""
+    # ldconfig(8) writes NUL-terminated paths; this one is gone.
+    cache = b"ld.so-1.7.0\0libsubid_sss.so\0/gone/libsubid_sss.so\0"
+    (root / "etc/ld.so.cache").write_bytes(cache + f"/{path}\0".encode())
+    assert libraries.find(layout, "libsubid_sss.so") == ""
+    with_library(root, path)
+    assert libraries.find(layout, "libsubid_sss.so") == f"/{path}"
+    assert libraries.find(layout, "libsubid_ss.so") == ""
+    assert libraries.find(layout, "") == ""
+
+
+def test_a_folder_of_libraries_leads_nowhere_outside_the_root(root: Path) -> None:
+    outside = root.parent / "outside"
+    with_library(root.parent, "outside/libsubid_sss.so")
+    (root / "usr").mkdir()
+    (root / "usr/lib").symlink_to(outside)
+    (root / "lib").symlink_to("../../outside")
+    assert libraries.find(Layout(str(root), str(root)), "libsubid_sss.so") == ""
+
+
+def test_a_folder_of_libraries_that_cannot_be_read_is_an_error(root: Path) -> None:
+    (root / "etc/nsswitch.conf").write_text("subid: sss\n")
+    (root / "usr").mkdir()
+    (root / "usr/lib").symlink_to("lib")
+    done = usernsplan(*ALLOCATE, root, status=9)
+    assert f"{root}/usr/lib" in done.stderr
+    assert "etc/nsswitch.conf" in usernsplan("check", "--root", root, status=1).stdout
 
 
 def test_another_root_is_not_logged_and_not_looked_up_on_this_machine(root: Path) -> None:
@@ -365,7 +426,7 @@ def test_another_root_is_not_logged_and_not_looked_up_on_this_machine(root: Path
     trace = root.parent / "trace"
     words = [*PROGRAM, *ALLOCATE, str(root)]
     subprocess.run(
-        ["strace", "-f", "-o", trace, "-e", "trace=file,connect", *words],
+        ["strace", "--seccomp-bpf", "-f", "-o", trace, "-e", "trace=file,connect", *words],
         check=True,
         capture_output=True,
     )
@@ -405,12 +466,21 @@ def test_a_file_of_100000_lines_is_kept_and_added_to(root: Path) -> None:
     (root / "etc/subuid").write_text(lines)
     usernsplan(*ALLOCATE, root)
     # These lines take 2000000-2999999; the first free slot is still the first of the pool.
-    assert (root / "etc/subuid").read_text() == lines + "usernsplan-web:524288:65536\n"
+    assert (root / "etc/subuid").read_text() == lines + "usernsplan-web:589824:65536\n"
 
 
 def test_a_path_with_a_nul_byte_is_a_wrong_value() -> None:
     with pytest.raises(InvalidValueError, match="NUL"):
         files.whole("a\0b", "a?b", named=True)
+
+
+def test_what_a_file_of_the_host_names_with_a_nul_byte_does_not_exist(root: Path) -> None:
+    (root / "etc/passwd").write_bytes(b"eve:x:1000:1000::/ho\0me/eve:/bin/sh\n")
+    assert [one["code"] for one in json_of("check", "--root", str(root))["findings"]] == ["USN020"]
+    with pytest.raises(FileNotFoundError), files.pinned(Layout(str(root)), "/home/\0", follow=True):
+        pass
+    with pytest.raises(UsernsplanError, match="nul byte"):
+        files.real(Layout(str(root)), "/home/e\0ve")
 
 
 def test_a_root_that_is_gone_again_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ import pytest
 from tests.command import here, needs_root
 from usernsplan.ledger import codec
 from usernsplan.model import Actor, LedgerChange
+from usernsplan.volume import moving as moving_
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +34,11 @@ if TYPE_CHECKING:
 SECONDS = float(os.environ.get("USERNSPLAN_FUZZ", "4"))
 STATUSES = {*range(10), 130}
 PLAN = "strategy: per-container\ncontainers:\n- name: web\n  volumes:\n  - {path: /srv/web, mode: shift}\n- db\n"
+OTHER = (
+    "strategy: per-container\ncontainers:\n- {name: alice, adopt: true}\n- {name: web2, was: web}\n"
+    "- {name: media, pass: ['u:1000', 'g:104:107']}\n- {name: cut, within: bob, size: 1000}\n"
+    "- {name: alice-app, adopt: true, within: alice, map: ['b 0 102000 50', 'u 100 1000 1']}\n"
+)
 FILES = {
     "etc/subuid": "alice:100000:65536\nbob:200000:65536\n",
     "etc/subgid": "alice:100000:65536\n# people\nbob:200000:65536\n",
@@ -42,7 +48,16 @@ FILES = {
     "etc/nsswitch.conf": "passwd: files systemd\nsubid: files\n",
     "etc/docker/daemon.json": '{"debug": true, "userns-remap": "default"}',
     "etc/containers/storage.conf": '[storage]\ndriver = "overlay"\n[storage.options]\nremap-user = "containers"\n',
+    "etc/lxc/lxc.conf": "lxc.lxcpath = /var/lib/lxc\n",
+    "etc/pve/lxc/105.conf": "unprivileged: 1\nlxc.idmap: u 0 300000 65536\n[old]\narch: amd64\n",
+    "var/lib/lxc/box/config": "lxc.include = /etc/lxc/box.conf\nlxc.idmap = g 0 400000 65536\n",
+    "etc/lxc/box.conf": "lxc.idmap = u 0 0x61a80 65536\n",
+    "home/alice/.local/share/lxc/a/config": "lxc.idmap = u 0 100000 65536\n",
+    "home/alice/.config/containers/systemd/app.container": "[Container]\nUIDMap=0:2001:50\nGIDMap=0:2001:50\n",
+    "home/alice/.config/containers/systemd/app.container.d/a.conf": "[Container]\nUIDMap=100:@1000:1\n",
+    "etc/containers/systemd/pod.pod": "[Pod]\nUserNS=auto\nUIDMap=0:7000000:1000\n",
     "etc/usernsplan.yaml": PLAN,
+    "other.yaml": OTHER,
     "bundle/config.json": '{"ociVersion": "1.0.2", "process": {"user": {"uid": 0}}, "linux": {"namespaces": []}}',
     "image/passwd": "root:x:0:0::/:/bin/sh\nwww:x:33:33::/:/bin/sh\n",
 }
@@ -72,7 +87,7 @@ COMMANDS = (
         "check --fix --yes",
         "check --passwd ROOT/image/passwd",
         "export --json",
-        "whois 1310753 524289 --json",
+        "whois 1310753 589825 --json",
     ),
     *(
         "whois --container web 33",
@@ -95,6 +110,8 @@ COMMANDS = (
     *(
         "allocate --strategy shared --dry-run --json",
         "release db",
+        "allocate media --pass u:1000 --pass g:104:107",
+        "allocate more --pass b:1000-1005 --pass g:44:44 --size 4096",
         "release --forget old",
         "render --list web",
     ),
@@ -123,6 +140,17 @@ COMMANDS = (
         "fix-volume /srv/web --dry-run --passwd ROOT/image/passwd --user www",
         "history --prune-runs --older-than 0h",
     ),
+    *("adopt", "adopt --json", "adopt alice", "adopt --all", "adopt --all --dry-run --json"),
+    *("adopt alice-app 105 box --pass-privileged", "plan ROOT/other.yaml", "export --json"),
+    *("apply ROOT/other.yaml --yes", "apply ROOT/other.yaml --prune --yes --fix-volumes"),
+    *("allocate more --within alice --size 9", "allocate cut --within bob", "release cut"),
+    *("release alice", "release alice --with-lines", "rename web web2", "rename cut cut2"),
+    *("rename db media", "remap web --size 131072 --yes", "remap web --undo --yes"),
+    *("remap web --pass u:1000 --yes --json", "remap media --no-pass --yes", "remap web --yes"),
+    *("remap moved --yes", "remap moved --undo --yes", "remap media --dry-run --json --start 7"),
+    *("render podman cut --rootless", "render lxc cut", "show cut --json", "show moved"),
+    *("fix-volume /srv/moved", "fix-volume /srv/moved --dry-run --json", "check --select USN0"),
+    "fix-volume /srv/other --container db --from-map b:0:589824:9 --from-map x",
     *("ledger rebuild --dry-run", "ledger rebuild --yes", "ledger rebuild --json"),
 )
 WORDS = (
@@ -167,6 +195,18 @@ WORDS = (
         "--strategy",
         "shared",
         "single-uid",
+        "--pass",
+        "u:1000",
+        "g:104:107",
+        "b:0-1",
+        "--pass-privileged",
+        "--within",
+        "alice",
+        "--from-map",
+        "u 0 589824 65536",
+        "--no-pass",
+        "--undo",
+        "--with-lines",
     ),
     *(
         "--max",
@@ -397,6 +437,13 @@ class Sane:
                     "[" * 100_000,
                     "[[1e999,0,1]]",
                     "[[0,0,99999999999]]",
+                    '[["u", 0, 0, 1]]',
+                    '[["gid", 107, 104, 1]]',
+                    '[["gid", 107, 104, 1], ["gid", 107, 104, 1]]',
+                    "[[[0, 589824, 9]], [[0, 589824, 9]]]",
+                    "[[], []]",
+                    "[[[0, 0, 1], [0, 0, 1]], 5]",
+                    "alice",
                     "\0",
                     0,
                     -1,
@@ -406,7 +453,8 @@ class Sane:
                 )
             )
             if table == "intent":
-                change = ("{}", "null", "[" * 100_000, b"\xff", INTENT, '{"add": 5}')
+                bad = ('{"add": 5}', '{"rename": [["web", "web2"]]}', '{"rename": [[1]]}')
+                change = ("{}", "null", "[" * 100_000, b"\xff", INTENT, *bad)
                 files = ("[]", '[["/etc/subuid", null, "eJwDAAAAAAE="]]', "null", "[[]]")
                 db.execute(
                     "INSERT OR REPLACE INTO intent VALUES (1, 'x', ?, ?, ?)",
@@ -440,7 +488,7 @@ class Sane:
                     f"DROP TABLE {table}",
                     f"ALTER TABLE {table} DROP COLUMN {column}",
                     f"ALTER TABLE {table} RENAME COLUMN {column} TO other",
-                    f"PRAGMA user_version = {self.random.choice((-1, 0, 1, 2, 3, 4, 5, 6, 99))}",
+                    f"PRAGMA user_version = {self.random.choice((-1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 99))}",
                     f"INSERT INTO {table} SELECT * FROM {table}",  # noqa: S608 - the same
                 )
             )
@@ -504,7 +552,28 @@ def host(root: Path) -> None:
         root,
     )
     here("release", "old", "--root", root)
+    here("allocate", "media", "--pass", "u:1000", "--pass", "g:104:107", "--root", root)
+    here("allocate", "cut", "--within", "alice", "--size", "1000", "--root", root)
+    here("adopt", "105", "--root", root, status=None)
+    moving(root)
     here("plan", "--out", root / "saved.plan", "--root", root)
+
+
+def moving(root: Path) -> None:
+    """A remap that was killed before it moved the volume."""
+    here("allocate", "moved", "--root", root)
+    place = root / "srv/moved"
+    place.mkdir()
+    here("fix-volume", "/srv/moved", "--container", "moved", "--jobs", "1", "--root", root)
+
+    def killed(*words: Any, dry_run: bool = False, **more: Any) -> object:
+        if not dry_run:
+            raise KeyboardInterrupt
+        return moving_.move(*words, dry_run=True, **more)
+
+    with mock.patch("usernsplan.remapping.move", killed):
+        here("remap", "moved", "--start", "40108032", "--yes", "--root", root, status=130)
+    assert "USN067" in here("check", "--root", root, status=None)[0]
 
 
 def put_back(root: Path, template: Path) -> None:

@@ -50,7 +50,7 @@ COMMANDS = {
     "fix-volume": ("fix-volume", "/srv/other", "--container", "web", "--jobs", "1"),
     "undo": ("undo", "RUN", "--jobs", "1"),
     "plan": ("plan",),
-    "whois": ("whois", "524288"),
+    "whois": ("whois", "589824"),
     "ledger": ("ledger", "rebuild", "--yes"),
 }
 STATUSES = {*range(10)}

@@ -20,7 +20,7 @@ def ids(*numbers: int) -> IdSet:
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Ledger:
-    """Ranges of a, b and c from 524288 on, with c released; the ids from 2000000 on reserved."""
+    """Ranges of a, b and c from 589824 on, with c released; the ids from 2000000 on reserved."""
     root = tmp_path / "host"
     usernsplan("allocate", "--strategy", "per-container", "aa", "bb", "cc", "--root", root)
     usernsplan("release", "cc", "--root", root)
@@ -42,13 +42,13 @@ def names(state: LedgerState) -> tuple[list[str], list[str], list[str]]:
 @pytest.mark.parametrize(
     ("asked", "expected"),
     [
-        (ids(524287), ([], [], [])),
-        (ids(524288), (["aa"], [], [])),
-        (ids(589823), (["aa"], [], [])),
-        (ids(589824), (["bb"], [], [])),
-        (ids(589823, 589824), (["aa", "bb"], [], [])),
-        (ids(655360, 720895), ([], ["cc"], [])),
-        (ids(720896, 1_999_999, 2_000_010), ([], [], [])),
+        (ids(589823), ([], [], [])),
+        (ids(589824), (["aa"], [], [])),
+        (ids(655359), (["aa"], [], [])),
+        (ids(655360), (["bb"], [], [])),
+        (ids(655359, 655360), (["aa", "bb"], [], [])),
+        (ids(720896, 786431), ([], ["cc"], [])),
+        (ids(786432, 1_999_999, 2_000_010), ([], [], [])),
         (ids(2_000_009), ([], [], ["the NAS"])),
         (IdSet((IdRange(0, 4294967295),)), (["aa", "bb"], ["cc"], ["the NAS"])),
         (IdSet(), ([], [], [])),
@@ -85,4 +85,4 @@ def test_no_ledger_knows_nothing_and_a_damaged_one_says_so(tmp_path: Path, ledge
     path = tmp_path / "host/var/lib/usernsplan/ledger.sqlite3"
     path.write_bytes(path.read_bytes()[:4096] + b"damage" * 5000)
     with pytest.raises(LedgerError):
-        ledger.about(ids(524288))
+        ledger.about(ids(589824))

@@ -11,13 +11,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.ledgers import MemoryLedger
 from tests.unit.states import per_container, shared
 from usernsplan.errors import DamagedLedgerError, LedgerError
 from usernsplan.host.files import layout_at
 from usernsplan.ids import IdRange, IdSet
 from usernsplan.layout import SUBGID, SUBUID, Layout
-from usernsplan.ledger import open_ledger
+from usernsplan.ledger import name_now, open_ledger
 from usernsplan.ledger.fold import fold
 from usernsplan.model import (
     Actor,
@@ -31,6 +32,7 @@ from usernsplan.model import (
     Quarantined,
     Reservation,
     Volume,
+    VolumeMount,
 )
 
 if TYPE_CHECKING:
@@ -43,8 +45,8 @@ if TYPE_CHECKING:
 ROOT = Actor(0, 1000, None)
 NOW = "2026-01-01T00:00:00Z"
 # Every kind of value, with odd contents.
-WEB = replace(per_container("web", 524288), found=((SUBUID, "usernsplan-web:524288:65536"),))
-DB = replace(per_container("db", 589824), extra_owners=("root",))
+WEB = replace(per_container("web", 589824), found=((SUBUID, "usernsplan-web:589824:65536"),))
+DB = replace(per_container("db", 655360), extra_owners=("root",))
 APP = shared("app", (0, 400, 1), (1, 1, 399))
 MUCH = LedgerChange(
     add=(WEB, DB, APP),
@@ -53,9 +55,9 @@ MUCH = LedgerChange(
 )
 MORE = LedgerChange(
     extra_owners=(("web", "root"),),
-    found=(("web", SUBGID, "usernsplan-web:524288:65536"),),
+    found=(("web", SUBGID, "usernsplan-web:589824:65536"),),
     remove=("db",),
-    quarantine=(("db", IdRange(589824, 65536)),),
+    quarantine=(("db", IdRange(655360, 65536)),),
     no_volumes=("/b",),
     unreserve=(IdRange(2_000_000, 1),),
 )
@@ -158,11 +160,11 @@ def test_events_are_numbered_though_they_are_of_one_second(again: Open) -> None:
     web = found.allocations[1]
     assert (web.event, web.extra_owners) == (1, ("root",))
     assert web.found == (
-        (SUBGID, "usernsplan-web:524288:65536"),
-        (SUBUID, "usernsplan-web:524288:65536"),
+        (SUBGID, "usernsplan-web:589824:65536"),
+        (SUBUID, "usernsplan-web:589824:65536"),
     )
     was = replace(DB, since=NOW, event=1)
-    assert found.quarantined == (Quarantined("db", IdRange(589824, 65536), NOW, was, 2),)
+    assert found.quarantined == (Quarantined("db", IdRange(655360, 65536), NOW, was, 2),)
     assert [v.event for v in found.volumes] == [1]
     assert found.reservations == ()
     assert ledger.state() == found
@@ -173,6 +175,21 @@ def test_some_events_of_the_history(again: Open) -> None:
         done(again(), LedgerChange(), at=f"T{number}")
     assert [one.at for one in again().history({3, 1, 9})] == ["T1", "T3"]
     assert again().history(set()) == ()
+
+
+def test_new_names_are_told_apart_from_all_other_events(again: Open) -> None:
+    done(again(), replace(MUCH, reserve=(Reservation(IdRange(5, 1), '"rename": [],'),)))
+    assert again().renames() == ()
+    first, second = LedgerChange(rename=(("db", "db2"),)), LedgerChange(rename=(("web", "db"),))
+    done(again(), first)
+    done(again(), replace(MORE, remove=(), quarantine=()))
+    done(again(), second)
+    assert again().renames() == (Event(2, NOW, first), Event(4, NOW, second))
+    assert [a.name for a in again().state().allocations] == ["app", "db", "db2"]
+    # A name counts as of the event after which it was noted.
+    names = again().renames()
+    assert [name_now("db", names, event) for event in range(5)] == ["db2", "db2", "db", "db", "db"]
+    assert [name_now("web", names, event) for event in (0, 3, 4)] == ["db", "db", "web"]
 
 
 def test_a_run_that_is_put_back_changes_nothing_and_is_an_event(again: Open) -> None:
@@ -202,13 +219,32 @@ def test_what_concerns_some_ids(again: Open) -> None:
     def told(*ids: int) -> list[str]:
         found = again().about(IdSet(IdRange(one, 1) for one in ids))
         assert found.volumes == ()
-        assert found.number == 2
+        assert found.number == 3
         return [a.name for a in found.allocations] + [q.name for q in found.quarantined]
 
+    its = VolumeMount("/m", "/b", "web", "shift", WEB.mapping)
+    done(again(), LedgerChange(mounts=(its, replace(its, at="/n", name="app"))))
+    found = again().about(IdSet((IdRange(589824, 1),)))
+    assert [(m.at, m.name) for m in found.mounts] == [("/m", "web"), ("/n", "app")]
+    assert [m.at for m in again().about(IdSet((IdRange(655360, 1),))).mounts] == ["/n"]
+
     # app shares its ids, so it may map any.
-    assert told(524287) == ["app"]
-    assert told(524288) == ["app", "web"]
-    assert told(589824) == ["app", "db"]
+    assert told(589823) == ["app"]
+    assert told(589824) == ["app", "web"]
+    assert told(655360) == ["app", "db"]
+
+
+def test_the_records_that_publish_ranges(again: Open) -> None:
+    big = replace(DB, reserved_range=IdRange(655360, 131072), published="userdb")
+    pool = replace(WEB, name="pool", owner="containers", reserved_range=IdRange(1048576, 65536))
+    add = (replace(WEB, published="passwd"), big, replace(pool, published="userdb"), APP)
+    assert again().published() == ()
+    done(again(), LedgerChange(add=add))
+    assert sorted(again().published()) == [
+        ("containers--0", 1048576),
+        ("usernsplan-db", 655360),
+        ("usernsplan-db--1", 720896),
+    ]
 
 
 def test_a_name_that_stands_is_not_allocated_again(again: Open) -> None:
@@ -233,7 +269,7 @@ def test_a_ledger_is_rebuilt_with_one_event(again: Open) -> None:
 
 
 NAMES = ("aa", "bb", "cc")
-RANGES = {name: IdRange(524288 + 65536 * n, 65536) for n, name in enumerate(NAMES)}
+RANGES = {name: IdRange(589824 + 65536 * n, 65536) for n, name in enumerate(NAMES)}
 
 
 @st.composite
@@ -277,7 +313,9 @@ def _allocated(name: str, is_back: bool) -> Allocation:
 
 
 @settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(25),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(changes=_changes())
 def test_the_tables_are_what_the_events_add_up_to(

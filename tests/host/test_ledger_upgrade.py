@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.ledgers import VERSIONS, put_old
-from tests.unit.states import per_container
+from tests.each import each
+from tests.ledgers import NOTED, VERSIONS, put_old
+from tests.unit import states
 from usernsplan.engines.mounts import standing
 from usernsplan.errors import LedgerError
 from usernsplan.host.files import layout_at
@@ -30,10 +31,18 @@ from usernsplan.model import (
     Quarantined,
     Reservation,
     Volume,
+    VolumeMount,
 )
 from usernsplan.whose.ids import giver
 
 ROOT = Actor(0, 1000, None)
+
+
+def per_container(name: str, base: int, size: int = 65536, owner: str = "") -> Allocation:
+    """An allocation of an older version, which published none."""
+    return replace(states.per_container(name, base, size, owner), published="none")
+
+
 NOW = "2026-02-01T00:00:00Z"
 
 
@@ -93,17 +102,19 @@ def expected(version: int) -> LedgerState:
         one = replace(per_container(name, start), since=SECOND(1), event=at["allocate"])
         return one if version >= 5 else None
 
-    # The last event of the second in which db was released.
+    # Since version 6 an event has a number. Before, the last event of a second counts.
+    is_exact = version >= 6
     last = at.get("new", at["allocate db"])
+    released = at["release db"] if is_exact else last
     volumes = (
         Volume("/srv/db", "db", "own", SECOND(3), "0:0" if version > 3 else "", at.get("db", 0)),
         Volume("/srv/new", "db", "own", SECOND(4), "0:0" if version > 3 else "", last),
-        Volume("/srv/web", "web", "shift", SECOND(3), "", at.get("db", 0)),
+        Volume("/srv/web", "web", "shift", SECOND(3), "", at.get("web" if is_exact else "db", 0)),
     )
     return LedgerState(
         tuple(allocations),
         (
-            Quarantined("db", IdRange(589824, 65536), SECOND(4), was("db", 589824), last),
+            Quarantined("db", IdRange(589824, 65536), SECOND(4), was("db", 589824), released),
             Quarantined(
                 "old", IdRange(655360, 65536), SECOND(2), was("old", 655360), at["release old"]
             ),
@@ -117,6 +128,40 @@ def expected(version: int) -> LedgerState:
     )
 
 
+def noted(version: int) -> list[int]:
+    """The numbers of the events whose change is in the ledger."""
+    return list(range(1, len(COMMANDS) + 1)) if version >= 6 else []
+
+
+def folded(layout: Layout) -> LedgerState:
+    found = LedgerState()
+    for event in open_ledger(layout).events():
+        found = fold(found, event)
+    return replace(found, interrupted=open_ledger(layout).pending() is not None)
+
+
+@each("version", NOTED)
+def test_what_a_version_noted_of_its_events_adds_up_to_its_state(
+    version: int, tmp_path: Path
+) -> None:
+    put_old(version, tmp_path / str(version))
+    layout = layout_at(str(tmp_path / str(version)))
+    state = open_ledger(layout).state()
+    assert folded(layout) == state
+    assert state.interrupted
+    assert len(state.allocations) == {6: 4, 7: 5, 8: 6}[version]
+
+    open_ledger(layout).put_back(entry("interrupted, and put back"))
+    mount = VolumeMount(
+        "/run/web", "/srv/web", "web", "own", states.per_container("web", 9).mapping
+    )
+    done(layout, LedgerChange(mounts=(mount,)))
+    after = open_ledger(layout).state()
+    assert folded(layout) == after
+    assert after.allocations == state.allocations
+    assert [(m.at, m.since, m.event) for m in after.mounts] == [("/run/web", NOW, after.number)]
+
+
 def test_an_old_ledger_is_read_as_it_is_and_not_written_for_it(old: Layout, version: int) -> None:
     path = Path(f"{old.real}{LEDGER}")
     before, stamp = path.read_bytes(), path.stat().st_mtime_ns
@@ -126,7 +171,7 @@ def test_an_old_ledger_is_read_as_it_is_and_not_written_for_it(old: Layout, vers
         (number, SECOND(second))
         for number, (_, _, second) in enumerate((c for c in COMMANDS if c[0] <= version), 1)
     ]
-    assert ledger.events() == ()
+    assert [event.number for event in ledger.events()] == noted(version)
     late = 655360 + 65536 * (2 + (version >= 3))
     pending = ledger.pending()
     assert pending is not None
@@ -150,7 +195,8 @@ def test_the_next_write_upgrades_an_old_ledger_and_loses_nothing(
     else:
         open_ledger(old).put_back(entry())
     event = Event(len(history) + 1, NOW, change)
-    assert open_ledger(old).events() == (event,)
+    assert open_ledger(old).events()[-1:] == (event,)
+    assert len(open_ledger(old).events()) == len(noted(version)) + 1
     assert open_ledger(old).state() == replace(fold(before, event), interrupted=False)
     assert open_ledger(old).history() == (*history, replace(entry(), number=event.number))
     done(old, LedgerChange(forget=("old",)))
@@ -176,13 +222,13 @@ def test_a_ledger_of_a_later_version_is_left_alone(tmp_path: Path) -> None:
     path = Path(f"{tmp_path}{LEDGER}")
 
     db = sqlite3.connect(path)
-    db.execute("PRAGMA user_version = 7")
+    db.execute("PRAGMA user_version = 99")
     db.close()
     before = path.read_bytes()
     for layout in (layout_at(str(tmp_path)), Layout("/", str(tmp_path))):
-        with pytest.raises(LedgerError, match="version 7"):
+        with pytest.raises(LedgerError, match="version 99"):
             open_ledger(layout).state()
-        with pytest.raises(LedgerError, match="version 7"):
+        with pytest.raises(LedgerError, match="version 99"):
             open_ledger(layout).begin(Intent("", ROOT, LedgerChange(), ()))
     assert path.read_bytes() == before
 

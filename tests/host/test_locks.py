@@ -114,12 +114,12 @@ def test_usermod_waits_for_our_locks(root: Path) -> None:
         with pytest.raises(subprocess.TimeoutExpired):
             waiting.wait(1.5)
         assert (root / "etc/subuid").read_text() == ""
-        (root / "etc/subuid").write_text("web:524288:65536\n")
+        (root / "etc/subuid").write_text("web:589824:65536\n")
         waiting.kill()
     for name in ("passwd.lock", "group.lock"):
         (root / "etc" / name).unlink(missing_ok=True)
     subprocess.run(words, check=True, capture_output=True)
-    assert (root / "etc/subuid").read_text() == "web:524288:65536\nalice:100000:65536\n"
+    assert (root / "etc/subuid").read_text() == "web:589824:65536\nalice:100000:65536\n"
 
 
 # useradd waits 15 s for a lock.
@@ -184,7 +184,7 @@ def test_twenty_runs_at_once_lose_nothing(root: Path) -> None:
         f"usernsplan-c{n:02}" for n in range(20)
     ]
     assert sorted(int(line.split(":")[1]) for line in lines) == [
-        524288 + 65536 * n for n in range(20)
+        589824 + 65536 * n for n in range(20)
     ]
     assert (root / "etc/subgid").read_text().splitlines() == lines
 

@@ -37,7 +37,7 @@ def root(tmp_path: Path) -> Path:
 
 def clash(root: Path) -> None:
     with open(root / "etc/subuid", "a") as file:
-        file.write("mallory:600000:10\n")
+        file.write("mallory:665536:10\n")
 
 
 def drawn(root: Path, *words: str | Path, env: dict[str, str] | None = None) -> str:
@@ -52,18 +52,18 @@ def test_the_picture_of_a_terminal_shows_who_is_where(root: Path) -> None:
     # Three of equal size in four slots: the rest of the region is the room after them.
     assert re.fullmatch(r"    │█web█+▓db▓+█cache█+[▁-▇]?[─_]+│", bar)
     assert bar.index("db") - bar.index("web") == pytest.approx(74 / 4, abs=1)
-    assert "524288-589823         web  allocation" in shown
+    assert "589824-655359         web  allocation" in shown
     # One of the four slots is free.
-    assert "524288-786431  3 allocations, 25 % free, room for 1 more here" in shown
+    assert "589824-851967  3 allocations, 25 % free, room for 1 more here" in shown
     assert "conflict" not in shown
-    assert "room for     9,145 more of 65,536 ids (per-container)" in shown
+    assert "room for     9,144 more of 65,536 ids (per-container)" in shown
 
 
 def test_a_conflict_is_marked_by_a_character_and_told(root: Path) -> None:
     clash(root)
     shown = drawn(root, "--width", "80")
     assert "1 conflict: different owners for the same ids" in shown
-    assert "600000-600009 as uids: allocation 'db' and other line 'mallory'" in shown
+    assert "665536-665545 as uids: allocation 'db' and other line 'mallory'" in shown
     bars = {
         line[:4].strip(): line
         for line in shown.splitlines()
@@ -99,7 +99,7 @@ def test_what_is_half_free_looks_half_free_in_a_terminal(
     [head] = [number for number, line in enumerate(shown.splitlines()) if "300 allocations" in line]
     assert (
         shown.splitlines()[head]
-        == "589824-39911423  300 allocations, 50 % free, room for 300 more here"
+        == "655360-39976959  300 allocations, 50 % free, room for 300 more here"
     )
     bar = shown.splitlines()[head + 1].strip()[1:-1]
     assert len(bar) == 74
@@ -143,26 +143,26 @@ def test_what_is_free_says_how_many_more_fit(root: Path, tmp_path: Path) -> None
     page = tmp_path / "ids.html"
     picture = ET.fromstring(drawn(root, "--svg", "-", "--html", page))  # noqa: S314 - our own output
     titles = [element.text or "" for element in picture.iter(f"{SVG}title")]
-    assert "room for 1 more\n589824-655359 (65,536 ids)" in titles
-    # 599575713 ids from 524288 on are 9148 whole slots.
-    assert any(title.startswith("room for 9,145 more\n720896-600100000 ") for title in titles)
+    assert "room for 1 more\n655360-720895 (65,536 ids)" in titles
+    # 599510177 ids from 589824 on are 9147 whole slots.
+    assert any(title.startswith("room for 9,144 more\n786432-600100000 ") for title in titles)
     assert "room for 1 more" in [element.text for element in picture.iter(f"{SVG}text")]
     assert (
-        "<td>589824</td><td>655359</td><td>65536</td><td>uids and gids</td><td>free</td>"
+        "<td>655360</td><td>720895</td><td>65536</td><td>uids and gids</td><td>free</td>"
         in page.read_text()
     )
 
 
 def test_a_name_is_written_behind_what_lies_over_its_beginning(root: Path) -> None:
     with open(root / "etc/subuid", "a") as file:
-        file.write("mallory:650000:15360\n")
+        file.write("mallory:715536:15360\n")
     picture = ET.fromstring(drawn(root, "--svg", "-"))  # noqa: S314 - our own output
     names = {
         e.text: float(e.get("x", 0)) for e in reversed(list(picture.iter(f"{SVG}text"))) if e.text
     }
-    # cache begins with 655360, and mallory's line ends with 665359: of 262144 ids from 524288 on.
+    # cache begins with 720896, and mallory's line ends with 730895: of 262144 ids from 589824 on.
     inner = 1160 - 34 - 8
-    assert names["cache"] == pytest.approx(34 + 6 + inner * (665360 - 524288) / 262144, abs=1)
+    assert names["cache"] == pytest.approx(34 + 6 + inner * (730896 - 589824) / 262144, abs=1)
     assert names["web"] == pytest.approx(34 + 6, abs=1)
 
 
@@ -186,7 +186,7 @@ def test_any_width_will_do(root: Path, width: str) -> None:
     assert {len(line) for line in lines if line.endswith("│")} == {max(int(width), 40)}
     assert max(map(len, lines)) <= max(int(width), 40)
     # The owner of a range is legible at any width.
-    assert any(re.match(r"  ! 600000-600009 +mallory", line) for line in lines)
+    assert any(re.match(r"  ! 665536-665545 +mallory", line) for line in lines)
     assert any("165536-231071         bob" in line for line in lines)
 
 
@@ -208,9 +208,9 @@ def test_a_picture_is_whole_well_formed_and_the_same_each_time(root: Path, tmp_p
     assert drawn(root, "--html", "-").strip() == html.read_text().strip()
     picture = ET.fromstring(svg.read_text())  # noqa: S314 - our own output
     titles = [element.text or "" for element in picture.iter(f"{SVG}title")]
-    assert any(title.startswith("allocation web\n524288-589823 (65,536 ids)") for title in titles)
+    assert any(title.startswith("allocation web\n589824-655359 (65,536 ids)") for title in titles)
     assert any(
-        "600000-600009 as uids: allocation 'db' and other line 'mallory'" in title
+        "665536-665545 as uids: allocation 'db' and other line 'mallory'" in title
         for title in titles
     )
     assert not list(picture.iter(f"{SVG}script"))
@@ -222,9 +222,9 @@ def test_a_picture_is_whole_well_formed_and_the_same_each_time(root: Path, tmp_p
 
 def test_hostile_names_are_text_everywhere(root: Path) -> None:
     with open(root / "etc/subuid", "a") as file:
-        file.write(f"{HOSTILE}:600000:10\n")
+        file.write(f"{HOSTILE}:665536:10\n")
     with open(root / "etc/passwd", "ab") as raw:
-        raw.write(b"<b>\xff\x1b:x:589900:1000::/:/bin/sh\n")
+        raw.write(b"<b>\xff\x1b:x:655436:1000::/:/bin/sh\n")
     svg = drawn(root, "--svg", "-")
     html = drawn(root, "--html", "-")
     ET.fromstring(svg)  # noqa: S314 - our own output
@@ -238,7 +238,7 @@ def test_hostile_names_are_text_everywhere(root: Path) -> None:
     [owner] = [
         s["label"]
         for s in json_of("map", "--root", root)["segments"]
-        if s["range"]["start"] == 600000
+        if s["range"]["start"] == 665536
     ]
     assert owner == HOSTILE
 
@@ -250,7 +250,7 @@ def test_the_document_has_exact_numbers(root: Path) -> None:
     segments = document["segments"]
     [db] = [s for s in segments if s["label"] == "db"]
     assert (db["range"], db["kind"], db["uid"], db["gid"]) == (
-        ids(589824, 65536),
+        ids(655360, 65536),
         "allocation",
         True,
         True,
@@ -260,7 +260,7 @@ def test_the_document_has_exact_numbers(root: Path) -> None:
     [conflict] = document["conflicts"]
     assert [segments[n]["label"] for n in conflict["segments"]] == ["db", "mallory"]
     assert (conflict["range"], conflict["uid"], conflict["gid"]) == (
-        ids(600000, 10),
+        ids(665536, 10),
         True,
         False,
     )
@@ -330,7 +330,7 @@ def test_what_the_system_refuses_is_said(root: Path, tmp_path: Path) -> None:
 
 def test_an_empty_host_has_a_picture_too(tmp_path: Path) -> None:
     shown = drawn(tmp_path, "--width", "60")
-    assert "room for     9,148 more of 65,536 ids (per-container)" in shown
+    assert "room for     9,147 more of 65,536 ids (per-container)" in shown
     assert "gives new users no subordinate ids on this host" in shown
     ET.fromstring(drawn(tmp_path, "--svg", "-"))  # noqa: S314 - our own output
 
@@ -342,7 +342,7 @@ def test_thousands_are_counted_not_listed(tmp_path: Path) -> None:
     )
     shown = drawn(root, "--width", "80", env={"PYTHONIOENCODING": "utf-8"})
     assert len(shown.splitlines()) < 50
-    assert "… 2,988 more, 1310720-…" in shown
+    assert "… 2,988 more, 1376256-…" in shown
     usernsplan("map", "--root", root, "--svg", tmp_path / "a.svg", "--html", tmp_path / "a.html")
     assert (tmp_path / "a.html").stat().st_size < 2_000_000
     assert (tmp_path / "a.svg").stat().st_size < 1_000_000
@@ -352,31 +352,31 @@ def test_thousands_are_counted_not_listed(tmp_path: Path) -> None:
 def test_capacity_counts_what_is_left(root: Path) -> None:
     usernsplan("release", "db", "--root", root)
     shown = usernsplan("capacity", "--root", root).stdout
-    # 599575713 ids from 524288 to 600100000: 9148 whole slots; three are taken or quarantined.
+    # 599510177 ids from 589824 to 600100000: 9147 whole slots; three are taken or quarantined.
     assert "used         196,608 ids, under 0.1 %" in shown
-    assert "free         599,379,105 ids" in shown
-    assert "room for     9,145 more of 65,536 ids (per-container)" in shown
+    assert "free         599,313,569 ids" in shown
+    assert "room for     9,144 more of 65,536 ids (per-container)" in shown
     assert "quarantined  65,536 ids; 'release --forget' makes room for 1 more" in shown
     document = json_of("capacity", "--root", root)
     assert (document["kind"], document["more"], document["more_after_forget"]) == (
         "capacity",
+        9144,
         9145,
-        9146,
     )
-    assert document["pool"] == ids(524288, 599575713)
-    assert document["gaps"] == [ids(720896, 599379105)]
-    # useradd sees no quarantine: 4 from 231072 to 524287, 1 at 589824, 9145 from 720896 to 600100000.
-    assert document["useradd"]["more_users"] == 4 + 1 + 9145
+    assert document["pool"] == ids(589824, 599510177)
+    assert document["gaps"] == [ids(786432, 599313569)]
+    # useradd sees no quarantine: 5 from 231072 to 589823, 1 at 655360, 9144 from 786432 to 600100000.
+    assert document["useradd"]["more_users"] == 5 + 1 + 9144
 
 
 @pytest.mark.parametrize(
     ("words", "more"),
     [
-        # every second slot from 720896 on; 65537 ids also fit into the last slot and the room after it
-        (("--size", "65537"), 4573),
-        (("--size", "1", "--pool", "720896-851967"), 2),
-        (("--size", "599379106"), 0),
-        (("--pool", "524288-720895"), 0),
+        # every second slot from 786432 on; 65537 ids also fit into the last slot and the room after it
+        (("--size", "65537"), 4572),
+        (("--size", "1", "--pool", "786432-917503"), 2),
+        (("--size", "599313570"), 0),
+        (("--pool", "589824-786431"), 0),
     ],
 )
 def test_capacity_of_another_size_or_pool(root: Path, words: tuple[str, ...], more: int) -> None:
@@ -412,12 +412,12 @@ def test_capacity_of_a_host_that_shares_promises_no_ranges(
     assert document["shared"] is True
     usernsplan("release", "web", "--root", tmp_path)
     after = json_of("capacity", "--root", tmp_path)
-    assert (after["shared"], after["more"]) == (False, 9148)
+    assert (after["shared"], after["more"]) == (False, 9147)
 
 
 def test_one_id_is_one_id(root: Path) -> None:
-    (root / "etc/subuid").write_text("eve:720900:1\n")
-    shown = usernsplan("capacity", "--pool", "720900-720909", "--root", root).stdout
+    (root / "etc/subuid").write_text("eve:786436:1\n")
+    shown = usernsplan("capacity", "--pool", "786436-786445", "--root", root).stdout
     assert "used         1 id, 10.0 %" in shown
 
 
@@ -428,7 +428,7 @@ def test_what_useradd_has_left_are_subordinate_ids(root: Path) -> None:
         shown,
     )
     (root / "etc/login.defs").write_text("SUB_UID_MIN 100000\nSUB_UID_MAX 231071\n")
-    shown = usernsplan("capacity", "--pool", "524288-720895", "--root", root).stdout
+    shown = usernsplan("capacity", "--pool", "589824-786431", "--root", root).stdout
     assert "has no subordinate uids left: it fails for the next user" in shown
 
 
@@ -446,7 +446,7 @@ def test_a_login_defs_without_a_pool_is_an_error_of_capacity_and_a_note_of_map(r
     assert json_of("map", "--root", root)["capacity"] is None
     assert (
         json.loads(
-            usernsplan("capacity", "--root", root, "--pool", "524288-720895", "--json").stdout
+            usernsplan("capacity", "--root", root, "--pool", "589824-786431", "--json").stdout
         )["more"]
         == 0
     )

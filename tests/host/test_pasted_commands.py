@@ -134,7 +134,7 @@ def test_what_every_command_prints_for_an_odd_root_is_for_that_root(
     said += here("allocate", "web", "--size", "131072", *words, status=9)
     said += here("allocate", "xyz", "--strategy", "single-uid", "--root", root, status=9)
     said += here("list", "--root", root)
-    said += here("whois", "600000", "--root", root)
+    said += here("whois", "665536", "--root", root)
     (tmp_path / "plan.yaml").write_text(
         "strategy: per-container\ncontainers: [{name: web, volumes: [/srv/none]}]\n"
     )
@@ -145,7 +145,7 @@ def test_what_every_command_prints_for_an_odd_root_is_for_that_root(
     said += here("plan", "--root", root, status=2)
     said += here("render", "oci", "web", "--volume", "/srv/x y:/data", "--root", root)
     said += here("render", "rootless", "web", "--root", root, status=9)
-    (Path(root) / "etc/subuid").write_text("usernsplan-old:900000:65536\n")
+    (Path(root) / "etc/subuid").write_text("usernsplan-old:965536:65536\n")
     said += here("check", "--root", root, status=1)
     found = [command for text in said for command in commands(text, root)]
     assert len(found) >= 10
@@ -203,7 +203,7 @@ def test_names_out_of_files_of_others_are_quoted_too(pasted: Paste, tmp_path: Pa
     usernsplan("allocate", "web", "--strategy", "per-container", "--root", tmp_path)
     (tmp_path / "etc/docker/daemon.json").write_text('{"userns-remap": "x;touch made"}')
     with (tmp_path / "etc/subuid").open("a") as file:
-        file.write("b$(touch made):900000:65536\n")
+        file.write("b$(touch made):965536:65536\n")
     (tmp_path / "etc/passwd").write_text("b$(touch made):x:1000:1000::/:/bin/sh\n")
     said = usernsplan("check", "--root", tmp_path, status=1).stdout
     found = re.findall(rf"(?:useradd|groupadd|usermod)(?: {WORD})+", said.replace(", ", " ; "))

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from tests.command import PROGRAM, here, missing, needs_root, usernsplan
+from tests.command import PROGRAM, here, missing, needs_root, open_to_others, usernsplan
 from tests.documents import document_in
 from tests.each import each
 from tests.host import struck as crash
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).parents[2]
 PER_CONTAINER = "strategy: per-container\n"
 PLAIN = PER_CONTAINER + "engines: [podman]\ncontainers:\n- web\n- {name: db, size: 131072}\n"
-LINES = "usernsplan-web:524288:65536\nusernsplan-db:589824:131072\n"
+LINES = "usernsplan-web:589824:65536\nusernsplan-db:655360:131072\n"
 OTHERS = "alice:100000:65536\n"
 
 
@@ -113,10 +113,10 @@ def test_plan_apply_and_again(root: Path) -> None:
     before = tree(root)
     out, _ = here("plan", "--root", root)
     assert tree(root) == before
-    assert "  + container web  0-65535 -> 524288-589823, owner usernsplan-web\n" in out
-    assert "  + container db   0-131071 -> 589824-720895, owner usernsplan-db\n" in out
+    assert "  + container web  0-65535 -> 589824-655359, owner usernsplan-web\n" in out
+    assert "  + container db   0-131071 -> 655360-786431, owner usernsplan-db\n" in out
     assert f"+++ {root}/etc/subuid\n" in out
-    assert "+usernsplan-web:524288:65536\n" in out
+    assert "+usernsplan-web:589824:65536\n" in out
     assert out.splitlines()[-1] == "Plan: 2 to add, 0 to change, 0 to remove, 0 volumes to fix."
     here("plan", "--check", "--root", root, status=4)
     assert tree(root) == before
@@ -139,25 +139,25 @@ def test_plan_apply_and_again(root: Path) -> None:
 
 
 def test_what_the_file_does_not_name_stays_unless_it_is_pruned(root: Path) -> None:
-    write(PLAIN + "reservations: [{ids: 800000, for: NFS}]\n")
+    write(PLAIN + "reservations: [{ids: 865536, for: NFS}]\n")
     here("apply", "--yes", "--root", root)
     write(PER_CONTAINER + "engines: [podman]\ncontainers: [{name: db, size: 131072}]\n")
     out, _ = here("plan", "--root", root)
     assert (
-        "Not in usernsplan.yaml, and kept (--prune releases them): web, reservation 800000\n" in out
+        "Not in usernsplan.yaml, and kept (--prune releases them): web, reservation 865536\n" in out
     )
     here("apply", "--root", root)
     assert lines(root) == LINES
     out, _ = here("plan", "--prune", "--root", root)
     assert "  - container web" in out
-    assert "  - reservation 800000" in out
-    assert "-usernsplan-web:524288:65536\n" in out
+    assert "  - reservation 865536" in out
+    assert "-usernsplan-web:589824:65536\n" in out
     here("apply", "--prune", "--yes", "--root", root)
-    assert lines(root) == "usernsplan-db:589824:131072\n"
+    assert lines(root) == "usernsplan-db:655360:131072\n"
     # Quarantined, so that the next container does not get it.
     write(PER_CONTAINER + "engines: [podman]\ncontainers: [{name: db, size: 131072}, new]\n")
     here("apply", "--yes", "--root", root)
-    assert lines(root) == "usernsplan-db:589824:131072\nusernsplan-new:720896:65536\n"
+    assert lines(root) == "usernsplan-db:655360:131072\nusernsplan-new:786432:65536\n"
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_what_the_file_does_not_name_stays_unless_it_is_pruned(root: Path) -> No
         # They omit the size, which then differs; the file does not show that.
         ("start: 1048576", ""),
         ("owner: other", ""),
-        ("size: 131072, start: 524288", ".start"),
+        ("size: 131072, start: 589824", ".start"),
         ("size: 131072, owner: other", ".owner"),
     ],
 )
@@ -229,7 +229,7 @@ def test_export_of_a_host_without_anything(root: Path) -> None:
 
 
 def test_the_documents_have_the_promised_form(root: Path) -> None:
-    write(PLAIN + "reservations: [{ids: 800000, for: NFS}]\n")
+    write(PLAIN + "reservations: [{ids: 865536, for: NFS}]\n")
     fields = {
         *(
             "format_version",
@@ -240,9 +240,10 @@ def test_the_documents_have_the_promised_form(root: Path) -> None:
             "steps",
             "allocations",
             "changes",
+            "records",
             "kept",
         ),
-        *("findings", "next_steps"),
+        *("findings", "next_steps", "unseen"),
     }
     plan = told("plan", "--root", root)
     assert plan.keys() == fields
@@ -252,11 +253,11 @@ def test_the_documents_have_the_promised_form(root: Path) -> None:
         "action": "add",
         "kind": "container",
         "name": "web",
-        "text": "0-65535 -> 524288-589823, owner usernsplan-web",
+        "text": "0-65535 -> 589824-655359, owner usernsplan-web",
     }
     assert [(s["action"], s["kind"], s["name"]) for s in plan["steps"][1:]] == [
         ("add", "container", "db"),
-        ("add", "reservation", "800000"),
+        ("add", "reservation", "865536"),
     ]
     assert [a["name"] for a in plan["allocations"]] == ["web", "db"]
     assert [change["path"] for change in plan["changes"]] == [
@@ -446,6 +447,7 @@ def _foreign_way(path: Path) -> None:
     path.symlink_to("other/plan")
 
 
+@pytest.mark.spread(8)
 @needs_root
 @pytest.mark.parametrize(
     ("change", "why"),
@@ -536,31 +538,29 @@ def test_the_file_of_whoever_called_sudo_is_his(
 def test_whoever_is_not_root_may_plan_and_is_told_what_he_may_not(
     root: Path, tmp_path: Path
 ) -> None:
-    for above in (tmp_path, *tmp_path.parents):
-        if above.owner() == "root" and not above.stat().st_mode & 0o001:
-            above.chmod(above.stat().st_mode | 0o055)
     write(PLAIN, "open.yaml")
     write(PLAIN, "closed.yaml")
     Path("closed.yaml").chmod(0o600)
     env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
 
     def nobody(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [
-                "setpriv",
-                "--reuid=65534",
-                "--regid=65534",
-                "--clear-groups",
-                *PROGRAM,
-                *words,
-                "--root",
-                str(root),
-            ],
-            env=env,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        with open_to_others(tmp_path):
+            return subprocess.run(
+                [
+                    "setpriv",
+                    "--reuid=65534",
+                    "--regid=65534",
+                    "--clear-groups",
+                    *PROGRAM,
+                    *words,
+                    "--root",
+                    str(root),
+                ],
+                env=env,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
 
     before = tree(root)
     seen = nobody("plan", "open.yaml")
@@ -646,7 +646,7 @@ def test_what_was_saved_says_what_goes_too(root: Path) -> None:
     write(PER_CONTAINER + "engines: [podman]\ncontainers: [{name: db, size: 131072}, new]\n")
     save(root, "--prune")
     here("apply", "--plan", "saved", "--yes", "--root", root)
-    assert lines(root) == "usernsplan-db:589824:131072\nusernsplan-new:720896:65536\n"
+    assert lines(root) == "usernsplan-db:655360:131072\nusernsplan-new:786432:65536\n"
 
 
 @pytest.mark.parametrize(
@@ -658,7 +658,7 @@ def test_what_was_saved_says_what_goes_too(root: Path) -> None:
         lambda root: (root / "etc/subuid").write_text(OTHERS + "bob:200000:65536\n"),
         lambda root: (root / "etc/subgid").write_text(""),
         lambda root: (root / "etc/subuid").unlink(),
-        lambda root: (root / "etc/passwd").write_text("carol:x:524288:524288::/:/bin/sh\n"),
+        lambda root: (root / "etc/passwd").write_text("carol:x:589824:589824::/:/bin/sh\n"),
         lambda root: here("apply", "--yes", "--root", root),
     ],
 )
@@ -697,7 +697,7 @@ def test_half_of_what_was_saved_is_done_already(root: Path) -> None:
     here("apply", "--plan", "saved", "--yes", "--root", root, status=6)
     assert tree(root) == before
     here("apply", "--prune", "--yes", "--root", root)
-    assert lines(root) == "usernsplan-db:589824:131072\nusernsplan-new:720896:65536\n"
+    assert lines(root) == "usernsplan-db:655360:131072\nusernsplan-new:786432:65536\n"
 
 
 @needs_root
@@ -899,14 +899,14 @@ def test_what_changes_while_somebody_thinks_about_it_is_not_done(root: Path) -> 
     assert process.stdout is not None
     while not process.stdout.readline().startswith("Plan: "):
         pass
-    (root / "etc/subuid").write_text(OTHERS + "bob:524288:65536\n")
+    (root / "etc/subuid").write_text(OTHERS + "bob:589824:65536\n")
     os.write(master, b"y\n")
     _, err = process.communicate(timeout=60)
     os.close(master)
     os.close(slave)
     assert process.returncode == 6
     assert "nothing was changed" in err
-    assert (root / "etc/subuid").read_text() == OTHERS + "bob:524288:65536\n"
+    assert (root / "etc/subuid").read_text() == OTHERS + "bob:589824:65536\n"
     assert (root / "etc/subgid").read_text() == OTHERS
 
 
@@ -966,9 +966,9 @@ def test_killed_at_any_point_it_is_never_half_and_said_again_it_is_done(
     here("apply", file, "--prune", "--yes", "--root", tmp_path / "whole")
     sides.append(lines(tmp_path / "whole"))
     assert sides == [
-        "usernsplan-old:524288:65536\n",
-        "usernsplan-old:524288:65536\nusernsplan-web:589824:65536\n",
-        "usernsplan-web:589824:65536\n",
+        "usernsplan-old:589824:65536\n",
+        "usernsplan-old:589824:65536\nusernsplan-web:655360:65536\n",
+        "usernsplan-web:655360:65536\n",
     ]
     shutil.rmtree(tmp_path / "whole")
     seen = set()
@@ -1053,9 +1053,9 @@ def test_volumes_are_given_to_their_containers(root: Path) -> None:
     assert [(v["path"], v["error"]) for v in document["volumes"]] == [
         *(("/srv/web", None), ("/srv/db", None), ("/srv/rootfs", None)),
     ]
-    assert owners(web) == {(524288, 524288)}
-    assert owners(db) == {(589824 + 999, 589824 + 998)}
-    assert owners(rootfs) == {(589824, 589824), (589824 + 33, 589824 + 44)}
+    assert owners(web) == {(589824, 589824)}
+    assert owners(db) == {(655360 + 999, 655360 + 998)}
+    assert owners(rootfs) == {(655360, 655360), (655360 + 33, 655360 + 44)}
     # Repeating the command changes nothing.
     done = tree(root)
     here("plan", "--check", "--root", root)
@@ -1075,15 +1075,15 @@ def test_what_the_file_says_of_a_volume_may_change(root: Path) -> None:
     write(VOLUMES.replace("999:998", "5:6").replace("/srv/web]", "{path: /srv/web, mode: shift}]"))
     assert [s["name"] for s in told("plan", "--root", root)["steps"]] == ["/srv/web", "/srv/db"]
     here("apply", "--yes", "--fix-volumes", "--root", root)
-    assert owners(web) == {(524288, 524288)}
-    assert owners(db) == {(589824 + 5, 589824 + 6)}
-    assert owners(rootfs) == {(589824, 589824)}
+    assert owners(web) == {(589824, 589824)}
+    assert owners(db) == {(655360 + 5, 655360 + 6)}
+    assert owners(rootfs) == {(655360, 655360)}
     here("plan", "--check", "--root", root)
     # The check sees a new file of the host's root one level below the top, and no deeper.
     (db / "new").touch()
     here("plan", "--check", "--root", root, status=4)
     here("apply", "--yes", "--fix-volumes", "--root", root)
-    assert owners(db) == {(589824 + 5, 589824 + 6)}
+    assert owners(db) == {(655360 + 5, 655360 + 6)}
     here("plan", "--check", "--root", root)
 
 
@@ -1104,14 +1104,14 @@ def test_a_container_that_gets_another_range_gets_its_volume_again(
         for path in (web, web / "file"):
             os.chown(path, 0, 0)
         here("release", "--forget", "web", "--root", root)
-    (root / "etc/subuid").write_text(OTHERS + "bob:524288:65536\n")
-    (root / "etc/subgid").write_text(OTHERS + "bob:524288:65536\n")
+    (root / "etc/subuid").write_text(OTHERS + "bob:589824:65536\n")
+    (root / "etc/subgid").write_text(OTHERS + "bob:589824:65536\n")
     if not is_same_second:
         time.sleep(1 - time.time() % 1)
     here("apply", file, "--yes", "--root", root)
     assert [s["name"] for s in told("plan", "--root", root)["steps"]] == ["/srv/web"]
     here("apply", file, "--yes", "--fix-volumes", "--root", root, status=None)
-    assert owners(web) == {(589824, 589824)}
+    assert owners(web) == {(655360, 655360)}
     here("plan", "--check", "--root", root)
 
 
@@ -1122,7 +1122,7 @@ def test_a_volume_that_cannot_be_fixed_keeps_none_from_it(root: Path) -> None:
     db = make_volume(root, "/srv/db")
     out, _ = here("apply", "--yes", "--fix-volumes", "--root", root, status=3)
     assert "/srv/web: not fixed: " in out
-    assert owners(db) == {(589824 + 999, 589824 + 998)}
+    assert owners(db) == {(655360 + 999, 655360 + 998)}
     assert lines(root) == LINES.replace("131072", "65536")
     document = told("apply", "--yes", "--fix-volumes", "--root", root, status=3)
     [volume] = document["volumes"]
@@ -1144,7 +1144,7 @@ def test_the_name_of_a_volume_is_where_it_lies(root: Path, folder: Path) -> None
             PER_CONTAINER + f"engines: [podman]\ncontainers: [{{name: web, volumes: ['{path}']}}]\n"
         )
         here("apply", "--yes", "--fix-volumes", "--root", root)
-        assert owners(web) == {(524288, 524288)}
+        assert owners(web) == {(589824, 589824)}
         assert [
             v["path"] for v in told("export", "--root", root)["spec"]["containers"][0]["volumes"]
         ] == ["/data/web"]
@@ -1200,14 +1200,14 @@ def test_volumes_that_are_left_are_told_of(root: Path) -> None:
 
 
 def test_allocate_without_a_name_does_what_the_file_says(root: Path) -> None:
-    write(PLAIN + "reservations: [{ids: 524288, for: NFS}]\n")
+    write(PLAIN + "reservations: [{ids: 589824, for: NFS}]\n")
     before = tree(root)
     _, err = here("allocate", "--dry-run", "--root", root)
     assert "usernsplan.yaml sets what is allocated" in err
     here("allocate", "--check", "--root", root, status=4)
     assert tree(root) == before
     assert [a["name"] for a in told("allocate", "--root", root)["allocations"]] == ["web", "db"]
-    assert lines(root) == "usernsplan-web:589824:65536\nusernsplan-db:655360:131072\n"
+    assert lines(root) == "usernsplan-web:655360:65536\nusernsplan-db:720896:131072\n"
     here("allocate", "--check", "--root", root)
     here("plan", "--check", "--root", root)
     # With a strategy, it ignores the plan file of this folder: Docker's own allocation.
@@ -1247,7 +1247,7 @@ def test_options_that_say_what_the_file_is_to_say_are_refused(
 def test_allocate_with_a_name_does_not_look_at_the_file(root: Path) -> None:
     write("strategy: [broken")
     here("allocate", "--strategy", "per-container", "web", "--root", root)
-    assert lines(root) == "usernsplan-web:524288:65536\n"
+    assert lines(root) == "usernsplan-web:589824:65536\n"
     here("allocate", "--root", root, status=1)
 
 

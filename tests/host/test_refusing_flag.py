@@ -96,7 +96,7 @@ def test_the_documented_pattern_starts_an_engine_only_with_flags(
     assert started(path) == []
     assert shell(documented(engine, words.replace("NAME", "web")), path).returncode == 0
     [given] = started(path)
-    assert any("524288" in word for word in given)
+    assert any("589824" in word for word in given)
 
 
 @ENGINES
@@ -146,7 +146,7 @@ def test_without_the_pattern_an_error_gives_the_engine_a_flag_that_it_refuses(
     assert done.returncode == 125, done.stderr
     [given] = started(path)
     assert REFUSING in given
-    assert not any("524288" in word for word in given)
+    assert not any("589824" in word for word in given)
     assert done.stderr != ""
 
 

@@ -105,9 +105,9 @@ def test_with_lines_takes_an_adopted_line_out_and_keeps_its_range_back(root: Pat
 
 
 def test_only_what_was_written_goes_where_half_of_it_stood(root: Path) -> None:
-    line = "bob:589824:65536\n"
+    line = "bob:655360:65536\n"
     put(root, SUBUID, ALICE + line)
-    words = ("--owner", "bob", "--start", "589824", "--root", root)
+    words = ("--owner", "bob", "--start", "655360", "--root", root)
     here("allocate", "box", "--strategy", "per-container", *words)
     assert lines(root) == (ALICE + line, ALICE + line)
     here("release", "box", "--root", root)
@@ -118,18 +118,18 @@ def test_only_what_was_written_goes_where_half_of_it_stood(root: Path) -> None:
 def test_a_line_of_roots_that_stood_stays_and_one_that_we_wrote_goes(
     root: Path, later: bool
 ) -> None:
-    roots = "root:524288:65536\n"
+    roots = "root:589824:65536\n"
     put(root, SUBUID, roots)
     put(root, SUBGID, "")
     box = ("allocate", "box", "--strategy", "per-container")
     if later:
         put(root, SUBUID, "")
         here(*box, "--root", root)
-        put(root, SUBUID, "usernsplan-box:524288:65536\n" + roots)
+        put(root, SUBUID, "usernsplan-box:589824:65536\n" + roots)
         here(*box, "--engine", "lxc", "--root", root)
     else:
-        here(*box, "--engine", "lxc", "--owner", "root", "--start", "524288", "--root", root)
-    assert "root:524288:65536\n" in lines(root)[1]
+        here(*box, "--engine", "lxc", "--owner", "root", "--start", "589824", "--root", root)
+    assert "root:589824:65536\n" in lines(root)[1]
     here("release", "box", "--root", root)
     assert lines(root) == (roots, "")
 
@@ -154,7 +154,7 @@ def test_apply_prune_leaves_an_adopted_line_too(root: Path) -> None:
     found, _ = ran(root, "apply", plan, "--prune", "--yes")
     assert lines(root) == (ALICE, ALICE)
     assert {f["code"] for f in found["findings"]} >= {"USN111"}
-    assert listed(root) == ([], [("web", 524288)])
+    assert listed(root) == ([], [("web", 589824)])
 
 
 def test_docker_keeps_its_remap_where_it_keeps_its_lines(root: Path) -> None:
@@ -201,6 +201,7 @@ def older(root: Path) -> None:
         ALTER TABLE quarantine DROP COLUMN event;
         ALTER TABLE quarantine DROP COLUMN was;
         DROP TABLE event;
+        DROP TABLE mount;
         DROP TABLE intent;
         CREATE TABLE intent (only INTEGER PRIMARY KEY, content TEXT);
         CREATE TABLE also (name TEXT, owner TEXT);
@@ -243,28 +244,28 @@ def volume(root: Path, name: str = "/srv/web") -> Path:
     file = put(root, f"{name}/index.html", "hello")
     os.chown(file, 33, 33)
     here("fix-volume", name, "--container", "web", "--mode", "shift", "--root", root)
-    assert file.lstat().st_uid == 524288 + 33
+    assert file.lstat().st_uid == 589824 + 33
     return file
 
 
 @pytest.mark.parametrize(
-    "words", [(), ("--start", "524288")], ids=["anywhere", "with its first id"]
+    "words", [(), ("--start", "589824")], ids=["anywhere", "with its first id"]
 )
 def test_the_same_name_gets_its_released_range_back(root: Path, words: tuple[str, ...]) -> None:
     here(*WEB, "db", "--root", root)
     before = lines(root)
     here("release", "web", "db", "--root", root)
     found, _ = ran(root, *WEB, *words)
-    assert [a["reserved_range"] for a in found["allocations"]] == [ids(524288, 65536)]
+    assert [a["reserved_range"] for a in found["allocations"]] == [ids(589824, 65536)]
     assert [f["message"] for f in found["findings"] if f["code"] == "USN131"] == [
-        "'web' has 524288-589823 again, its range before the release"
+        "'web' has 589824-655359 again, its range before the release"
     ]
-    assert listed(root) == (["web"], [("db", 589824)])
+    assert listed(root) == (["web"], [("db", 655360)])
     here("allocate", "new", "db", "--strategy", "per-container", "--root", root)
     assert listed(root) == (["db", "new", "web"], [])
     assert set(before[0].splitlines()) < set(lines(root)[0].splitlines())
     assert json.loads(here("history", "--json", "--root", root)[0])["entries"][-2]["lines"][-1] == (
-        "web has 524288-589823 again"
+        "web has 589824-655359 again"
     )
 
 
@@ -276,9 +277,44 @@ def test_with_its_range_a_name_has_its_volumes_back(root: Path) -> None:
     here(*WEB, "--root", root)
     [known] = ran(root, "list")[0]["volumes"]
     assert (known["name"], known["right"]) == ("web", True)
-    assert file.lstat().st_uid == 524288 + 33
+    assert file.lstat().st_uid == 589824 + 33
     here("fix-volume", "/srv/web", "--container", "web", "--mode", "shift", "--root", root)
-    assert file.lstat().st_uid == 524288 + 33
+    assert file.lstat().st_uid == 589824 + 33
+
+
+@needs_root
+def test_the_command_that_brings_it_back_can_be_pasted_after_a_rename_and_a_remap(
+    root: Path,
+) -> None:
+    here(
+        "allocate",
+        "old",
+        "--strategy",
+        "per-container",
+        "--pass",
+        "u:4242",
+        "--engine",
+        "lxc",
+        "--root",
+        root,
+    )
+    file = put(root, "/srv/web/index.html", "hello")
+    os.chown(file, 33, 33)
+    here("fix-volume", "/srv/web", "--container", "old", "--mode", "shift", "--root", root)
+    here("rename", "old", "new", "--root", root)
+    here("remap", "new", "--size", "131072", "--yes", "--root", root)
+    before = lines(root)
+    [hint] = [
+        f["hint"] for f in ran(root, "release", "new")[0]["findings"] if f["code"] == "USN133"
+    ]
+    words = shlex.split(hint.partition(": usernsplan ")[2])
+    here(*words)
+    assert [sorted(text.splitlines()) for text in lines(root)] == [
+        sorted(text.splitlines()) for text in before
+    ]
+    [known] = ran(root, "list")[0]["volumes"]
+    assert (known["name"], known["right"]) == ("new", True)
+    assert file.lstat().st_uid == 589824 + 33
 
 
 @needs_root
@@ -290,13 +326,13 @@ def test_a_plan_file_brings_a_pruned_container_back_as_it_was(root: Path, is_old
     here("apply", plan, "--yes", "--fix-volumes", "--root", root)
     before = lines(root)
     here("apply", empty, "--prune", "--yes", "--root", root)
-    assert listed(root) == ([], [("web", 524288)])
+    assert listed(root) == ([], [("web", 589824)])
     if is_old:
         older(root)
     assert (len(ran(root, "plan", plan)[0]["steps"]) == 1) is not is_old
     here("apply", plan, "--yes", "--fix-volumes", "--root", root)
     assert (listed(root), lines(root)) == ((["web"], []), before)
-    assert (root / "srv/web/index.html").lstat().st_uid == 524288 + 33
+    assert (root / "srv/web/index.html").lstat().st_uid == 589824 + 33
     assert ran(root, "plan", plan)[0]["pending"] is False
 
 
@@ -305,13 +341,13 @@ def test_a_range_that_is_somebody_elses_by_now_does_not_come_back_and_that_is_sa
 ) -> None:
     here(*WEB, "--root", root)
     here("release", "web", "--root", root)
-    put(root, SUBUID, ALICE + "bob:550000:10\n")
+    put(root, SUBUID, ALICE + "bob:615536:10\n")
     found, _ = ran(root, *WEB)
-    assert [a["reserved_range"] for a in found["allocations"]] == [ids(589824, 65536)]
+    assert [a["reserved_range"] for a in found["allocations"]] == [ids(655360, 65536)]
     [said] = [f for f in found["findings"] if f["code"] == "USN132"]
-    assert "550000-550009 is now granted by a line of" in said["message"]
-    assert f"usernsplan find-owned 524288-589823 / --root {root}" in said["hint"]
-    assert listed(root) == (["web"], [("web", 524288)])
+    assert "615536-615545 is now granted by a line of" in said["message"]
+    assert f"usernsplan find-owned 589824-655359 / --root {root}" in said["hint"]
+    assert listed(root) == (["web"], [("web", 589824)])
 
 
 @pytest.mark.parametrize(
@@ -319,8 +355,8 @@ def test_a_range_that_is_somebody_elses_by_now_does_not_come_back_and_that_is_sa
     [
         (("--size", "1000"), "the request is for 1000 ids"),
         (("--owner", "carl"), "its owner was usernsplan-web"),
-        (("--start", "655360"), "the request is for other ids"),
-        (("--pool", "700000-900000"), "the request is for other ids"),
+        (("--start", "720896"), "the request is for other ids"),
+        (("--pool", "765536-965536"), "the request is for other ids"),
     ],
 )
 def test_by_other_words_a_name_gets_another_range_and_that_is_said(
@@ -329,9 +365,9 @@ def test_by_other_words_a_name_gets_another_range_and_that_is_said(
     here(*WEB, "--root", root)
     here("release", "web", "--root", root)
     found, _ = ran(root, *WEB, *words)
-    assert found["allocations"][0]["reserved_range"]["start"] > 524288
+    assert found["allocations"][0]["reserved_range"]["start"] > 589824
     assert [why in f["message"] for f in found["findings"] if f["code"] == "USN132"] == [True]
-    assert listed(root) == (["web"], [("web", 524288)])
+    assert listed(root) == (["web"], [("web", 589824)])
 
 
 def test_another_name_does_not_get_it_by_its_first_id(root: Path) -> None:
@@ -344,7 +380,7 @@ def test_another_name_does_not_get_it_by_its_first_id(root: Path) -> None:
         "--strategy",
         "per-container",
         "--start",
-        "524288",
+        "589824",
         "--root",
         root,
         status=9,
@@ -374,7 +410,7 @@ def test_release_says_what_it_released_where_the_volumes_are_and_how_to_find_fil
     here(*WEB, "db", "--root", root)
     volume(root, "/srv/a web")
     out, err = here("release", "web", "--root", root)
-    assert "Released: web. Quarantined until forgotten: 524288-589823 (web)." in out
+    assert "Released: web. Quarantined until forgotten: 589824-655359 (web)." in out
     assert "the volumes of 'web' stay as they are, with its ids: /srv/a web" in err
     find, forget = (
         line.partition("  #")[0].strip() for line in out.partition("Next:\n")[2].splitlines()
@@ -385,7 +421,7 @@ def test_release_says_what_it_released_where_the_volumes_are_and_how_to_find_fil
     assert found.splitlines() == [f"{root}/srv/a web", f"{root}/srv/a web/index.html"]
     out, _ = here("release", "db", "--dry-run", "--root", root)
     assert "Would be released: db." in out
-    assert listed(root) == (["db"], [("web", 524288)])
+    assert listed(root) == (["db"], [("web", 589824)])
 
 
 @needs_root
@@ -423,17 +459,17 @@ def test_a_range_is_not_forgotten_while_a_volume_carries_it(root: Path) -> None:
     file = volume(root)
     here("release", "web", "--root", root)
     said = refused(root, "web")
-    assert f"{root}/srv/web: 'web' (524288-589823): {file.parent}, {file}\n" in said
-    assert f"usernsplan find-owned 524288-589823 {root}/srv/web --root {root}" in said
+    assert f"{root}/srv/web: 'web' (589824-655359): {file.parent}, {file}\n" in said
+    assert f"usernsplan find-owned 589824-655359 {root}/srv/web --root {root}" in said
     # The same with --unseen and in a preview.
     refused(root, "web", "--unseen")
     refused(root, "web", "--dry-run")
     chown_all(root / "srv/web", 0)
     found, _ = ran(root, "release", "--forget", "web", "--dry-run")
-    assert found["freed"] == [{"name": "web", "range": ids(524288, 65536)}]
-    assert listed(root) == ([], [("web", 524288)])
+    assert found["freed"] == [{"name": "web", "range": ids(589824, 65536)}]
+    assert listed(root) == ([], [("web", 589824)])
     out, _ = here("release", "--forget", "web", "--root", root)
-    assert "Forgotten: web (524288-589823)." in out
+    assert "Forgotten: web (589824-655359)." in out
     assert listed(root) == ([], [])
     assert ran(root, "list")[0]["volumes"] == []
 
@@ -451,23 +487,23 @@ def test_whatever_carries_it_and_in_whosever_volume(root: Path, what: str) -> No
     os.chown(single, 0, 0)
     place = file
     if what == "group":
-        os.chown(file, -1, 524288 + 7)
+        os.chown(file, -1, 589824 + 7)
     elif what == "ACL":
-        entries = ((1, 6, -1), (2, 4, 524288 + 5), (4, 4, -1), (16, 4, -1), (32, 4, -1))
+        entries = ((1, 6, -1), (2, 4, 589824 + 5), (4, 4, -1), (16, 4, -1), (32, 4, -1))
         acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in entries)
         os.setxattr(file, "system.posix_acl_access", acl)
     elif what == "symlink":
         place = file.with_name("link")
         place.symlink_to("nowhere")
-        os.chown(place, 524288, 0, follow_symlinks=False)
+        os.chown(place, 589824, 0, follow_symlinks=False)
     elif what == "another's volume":
         os.chown(put(root, "/srv/db/file", "x"), 1, 1)
         here("fix-volume", "/srv/db", "--container", "db", "--mode", "shift", "--root", root)
         place = root / "srv/db/file"
-        os.chown(place, 524288 + 9, 0)
+        os.chown(place, 589824 + 9, 0)
     else:
         place = single
-        os.chown(single, 524288, 0)
+        os.chown(single, 589824, 0)
     assert str(place) in refused(root, "web")
 
 
@@ -476,8 +512,8 @@ def test_folders_that_are_named_are_looked_at_too(root: Path) -> None:
     here(*WEB, "--root", root)
     here("release", "web", "--root", root)
     one, two = put(root, "/data/one/file", "x"), put(root, "/home/two/file", "x")
-    os.chown(one, 524288, 0)
-    os.chown(two, 0, 589823)
+    os.chown(one, 589824, 0)
+    os.chown(two, 0, 655359)
     said = refused(root, "web", "--scan", "/data", "--scan", root / "home")
     assert str(one) in said
     assert str(two) in said
@@ -522,18 +558,18 @@ def test_of_several_released_ranges_one_is_forgotten(root: Path) -> None:
     here("release", "web", "--root", root)
     here(*WEB, "--size", "1000", "--root", root)
     here("release", "web", "--root", root)
-    both = [("web", 524288), ("web", 589824)]
+    both = [("web", 589824), ("web", 655360)]
     assert listed(root) == ([], both)
     before = files_of(root)
     _, said = here("release", "--forget", "web", "--root", root, status=2)
-    assert "524288-589823" in said
-    assert "589824-590823" in said
-    assert f"usernsplan release --forget web --range 524288-589823 --root {root}" in said
-    here("release", "--forget", "web", "--range", "524288-524289", "--root", root, status=1)
-    here("release", "--forget", "web", "web2", "--range", "524288-589823", "--root", root, status=2)
+    assert "589824-655359" in said
+    assert "655360-656359" in said
+    assert f"usernsplan release --forget web --range 589824-655359 --root {root}" in said
+    here("release", "--forget", "web", "--range", "589824-589825", "--root", root, status=1)
+    here("release", "--forget", "web", "web2", "--range", "589824-655359", "--root", root, status=2)
     here("release", "--forget", "web", "--range", "x", "--root", root, status=2)
     assert files_of(root) == before
-    here("release", "--forget", "web", "--range", "524288-589823", "--root", root)
+    here("release", "--forget", "web", "--range", "589824-655359", "--root", root)
     assert listed(root) == ([], both[1:])
     here("release", "--forget", "web", "--root", root)
     assert listed(root) == ([], [])
@@ -541,7 +577,7 @@ def test_of_several_released_ranges_one_is_forgotten(root: Path) -> None:
         e["lines"] for e in json.loads(here("history", "--json", "--root", root)[0])["entries"][-2:]
     ]
     assert changed == [
-        ["forgot 524288-589823, quarantined for web"],
+        ["forgot 589824-655359, quarantined for web"],
         ["forgot the quarantined range of web"],
     ]
 
@@ -556,7 +592,7 @@ def test_the_library_looks_too(root: Path) -> None:
         usernsplan.release(ReleaseRequest(("web",), forget=True), str(root))
     assert files_of(root) == before
     chown_all(file.parent, 0)
-    os.chown(put(root, "/data/file", ""), 524288, 0)
+    os.chown(put(root, "/data/file", ""), 589824, 0)
     with pytest.raises(RefusedError, match="/data/file"):
         usernsplan.release(ReleaseRequest(("web",), forget=True), str(root), scan=["/data"])
     usernsplan.release(ReleaseRequest(("web",), forget=True), str(root))

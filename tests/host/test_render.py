@@ -37,6 +37,10 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
+# What an engine has to be told besides.
+NEEDED = {"proxmox": ("--vmid", "101")}
+
+
 def test_json_has_all_that_there_is_of_every_engine(root: Path) -> None:
     listed = json_of("render", "--list", "web", "--root", root)
     assert listed["kind"] == "engines"
@@ -49,9 +53,10 @@ def test_json_has_all_that_there_is_of_every_engine(root: Path) -> None:
             assert json.loads(refused.stdout)["error"]["code"] == "refused"
             assert why in refused.stderr
             continue
-        found = json_of("render", engine, "web", "--root", root)
+        words = ("render", engine, "web", *NEEDED.get(engine, ()), "--root", root)
+        found = json_of(*words)
         assert (found["kind"], found["engine"], found["allocation"]) == ("render", engine, "web")
-        assert usernsplan("render", engine, "web", "--root", root).stdout == found["text"] + "\n"
+        assert usernsplan(*words).stdout == found["text"] + "\n"
         assert "changed" not in found
 
 
@@ -75,7 +80,7 @@ def test_out_writes_files_in_their_places_once(root: Path, out: Path) -> None:
         == "usernsplan-web"
     )
     assert [note for note in first["notes"] if "lacks" in note] == [
-        f"{out}/etc/{file} lacks usernsplan-web:524288:65536 (in this order); "
+        f"{out}/etc/{file} lacks usernsplan-web:589824:65536 (in this order); "
         f"'usernsplan allocate … --root {out}' grants lines there"
         for file in ("subuid", "subgid")
     ]
@@ -88,7 +93,7 @@ def test_out_writes_files_in_their_places_once(root: Path, out: Path) -> None:
 def test_out_keeps_what_others_wrote(root: Path, out: Path) -> None:
     (out / "etc/docker").mkdir(parents=True)
     (out / "etc/subuid").write_text("bob:100000:65536")
-    (out / "etc/subgid").write_text("usernsplan-web:524288:65536\n")
+    (out / "etc/subgid").write_text("usernsplan-web:589824:65536\n")
     (out / "etc/docker/daemon.json").write_text('{"debug": true}')
     before = files_of(out)
     words = ("render", "docker", "web", "--out", out, "--root", root)
@@ -194,7 +199,13 @@ def test_out_does_not_follow_a_symlink_out_of_its_folder(
         (("docker", "web", "--volume", "/a:/b:idmap"), 9, "docker cannot map the ids of a mount"),
         (("lxc", "web", "--volume", "/a b:/b"), 9, "characters"),
         (("quadlet", "web", "--image", "a b"), 2, "is not the name of an image"),
-        (("openshift", "web"), 9, "use --strategy single-uid"),
+        (("proxmox", "web"), 2, "--vmid is missing"),
+        (("proxmox", "web", "--vmid", "99"), 2, "--vmid 99 is not the number of a container"),
+        (("proxmox", "web", "--vmid", "web"), 2, "--vmid"),
+        (("proxmox", "web", "--vmid", "101", "--out", "OUT"), 2, "no file to write"),
+        (("lxc", "web", "--vmid", "101"), 2, "--vmid is not an option for lxc"),
+        (("lxc", "web", "--vmid", "0"), 2, "--vmid is not an option for lxc"),
+        (("openshift", "web", "--volume", "/a:/b"), 2, "--volume is not an option for openshift"),
     ],
 )
 def test_words_that_cannot_be_are_said_to_be_so(
@@ -211,13 +222,65 @@ def test_words_that_cannot_be_are_said_to_be_so(
     assert not out.exists()
 
 
+@needs_root
+def test_what_is_printed_for_proxmox_is_its_own_lines_and_what_else_it_needs(root: Path) -> None:
+    usernsplan("allocate", "ct", "--engine", "proxmox", "--root", root)
+    done = usernsplan(
+        *("render", "proxmox", "ct", "--vmid", "101", "--root", root),
+        *("--volume", "/srv/a:/a", "--volume", "/srv/b:/b:ro"),
+    )
+    base = _start(root, "ct")
+    assert done.stdout.split("\n") == [
+        "unprivileged: 1",
+        f"lxc.idmap: u 0 {base} 65536",
+        f"lxc.idmap: g 0 {base} 65536",
+        "mp0: /srv/a,mp=/a",
+        "mp1: /srv/b,mp=/b,ro=1",
+        "",
+    ]
+    assert "/etc/pve/lxc/101.conf" in done.stderr
+    shift = (
+        "fix-volume /var/lib/lxc/101/rootfs --container ct --mode shift "
+        f"--from-map 'b 0 100000 65536' --root {root}"
+    )
+    assert f"pct mount 101 && usernsplan {shift} && pct unmount 101" in done.stderr
+    tree = root / "var/lib/lxc/101/rootfs"
+    tree.mkdir(parents=True)
+    os.chown(tree, 100000, 100007)
+    usernsplan(*shlex.split(shift))
+    found = tree.stat()
+    assert (found.st_uid, found.st_gid) == (base, base + 7)
+    assert "fix-volume /srv/a --container ct" in done.stderr
+    # Root's lines are granted, in pieces, so no note asks for them.
+    assert "this grants them" not in done.stderr
+    for file in ("subuid", "subgid"):
+        lines = (root / "etc" / file).read_text()
+        assert f"root:{base}:32768\nroot:{base + 32768}:32768\n" in lines
+    without = usernsplan("render", "proxmox", "web", "--vmid", "101", "--root", root)
+    assert "this grants them: usernsplan allocate" in without.stderr
+    assert "--engine proxmox" in without.stderr
+
+
+def _start(root: Path, name: str) -> int:
+    [made] = json_of("show", name, "--root", root)["allocations"]
+    start: int = made["reserved_range"]["start"]
+    return start
+
+
+def test_openshifts_pod_has_a_user_namespace_and_says_from_which_release_on(root: Path) -> None:
+    done = usernsplan("render", "openshift", "web", "--image", "nginx", "--root", root)
+    assert "  hostUsers: false\n" in done.stdout
+    assert "openshift.io/required-scc: restricted-v3" in done.stdout
+    assert "OpenShift 4.20 or newer" in done.stderr
+
+
 def test_rootless_flags_are_places_among_the_owners_lines(root: Path) -> None:
     words = ("render", "podman", "hers", "--rootless", "--root", root)
     assert usernsplan(*words).stdout == "--uidmap 0:1:65536 --gidmap 0:1:65536\n"
-    assert "--uidmap 0:@589824:65536 --gidmap 0:@589824:65536" in usernsplan(*words).stderr
+    assert "--uidmap 0:@655360:65536 --gidmap 0:@655360:65536" in usernsplan(*words).stderr
     # Podman sorts all lines of an owner by their start, in any order of the file.
     with (root / "etc/subuid").open("a") as file:
-        file.write("1000:300:10\nalice:900000:5\n")
+        file.write("1000:300:10\nalice:965536:5\n")
     assert usernsplan(*words).stdout == "--uidmap 0:11:65536 --gidmap 0:1:65536\n"
     (root / "etc/subgid").write_text("")
     assert "the lines of alice do not make this map" in usernsplan(*words, status=9).stderr
@@ -261,7 +324,7 @@ def test_a_bundle_is_patched_in_place_once(root: Path, bundle: Path) -> None:
     first = json_of(*words)
     assert first["changed"]
     written = json.loads((bundle / "config.json").read_text())
-    extent = [{"containerID": 0, "hostID": 524288, "size": 65536}]
+    extent = [{"containerID": 0, "hostID": 589824, "size": 65536}]
     assert written == BUNDLE | {
         "mounts": [
             {
@@ -288,6 +351,7 @@ def test_a_mount_for_an_id_that_is_not_mapped_is_noted(root: Path, bundle: Path)
     assert "/dev/pts is mounted with gid=70000, which is not mapped; remove that option" in notes
 
 
+@pytest.mark.spread(4)
 @pytest.mark.parametrize(
     ("text", "status", "said"),
     [
@@ -437,7 +501,7 @@ def test_a_mount_takes_the_place_of_every_one_on_its_destination(root: Path, bun
     "words",
     [
         ("--strategy", "per-container", "web"),
-        ("--strategy", "per-container", "--size", "1000", "--start", "655360", "web"),
+        ("--strategy", "per-container", "--size", "1000", "--start", "720896", "web"),
         ("--strategy", "single-uid", "--block", "5", "web"),
         ("--strategy", "shared", "--max", "1000", "--owner", "bob", "web"),
         ("--strategy", "shared", "--dockerroot", "7", "web.1"),
@@ -458,4 +522,7 @@ def test_the_command_that_a_note_gives_is_the_one_that_made_the_allocation(
     here(*pasted[1:])
     # Only root's lines are new.
     owner = before.partition(":")[0]
-    assert (root / "etc/subuid").read_text() == before + before.replace(f"{owner}:", "root:")
+    of_root = before.replace(f"{owner}:", "root:")
+    # LXD and Incus do not take lines of fewer than 65536 ids for themselves.
+    of_root = of_root.replace("root:589824:65536\n", "root:589824:32768\nroot:622592:32768\n")
+    assert (root / "etc/subuid").read_text() == before + of_root

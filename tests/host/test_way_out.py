@@ -65,7 +65,7 @@ def test_every_command_in_every_form(
         ("check", "--format", "github"),
         ("check", "--fix", "--dry-run"),
         ("check", "--fix", "--dry-run", "--format", "github"),
-        ("whois", "300000", "1000", "524288"),
+        ("whois", "300000", "1000", "589824"),
         ("whois", "--file", root / "etc"),
         ("find-owned", "web", root),
         ("release", "db"),
@@ -87,7 +87,7 @@ def test_every_command_in_every_form(
             if "github" in words:
                 assert all(line.startswith("::") for line in out.splitlines())
     told, _ = here("history", "--root", root)
-    assert told.count("+ usernsplan-web:524288:65536") == 2
+    assert told.count("+ usernsplan-web:589824:65536") == 2
 
 
 def test_json_has_the_very_names(root: Path) -> None:

@@ -30,6 +30,8 @@ STEPS = (
     (3, 5, "allocate --strategy per-container box --engine lxc"),
     (4, 6, "apply --yes /plan.yaml"),
     (5, 7, "allocate --strategy per-container alice --owner alice --start 100000"),
+    (7, 8, "allocate --strategy per-container quiet --no-lines --publish none"),
+    (8, 9, "allocate shown --pass u:1000"),
 )
 # It is killed after it writes the files and before the ledger has it.
 KILLED = (9, "allocate --strategy per-container late")

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.unit.states import (
     REMAPPED,
     asked,
@@ -107,7 +108,7 @@ def after(host: HostState, words: AllocateRequest | ReleaseRequest) -> HostState
     return carried_out(host, plan)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(requests())
 def test_a_host_made_by_allocate_and_release_alone_has_no_errors(
     said: list[AllocateRequest | ReleaseRequest],
@@ -122,26 +123,26 @@ def test_a_host_made_by_allocate_and_release_alone_has_no_errors(
 
 
 OURS = [
-    per_container("web", 524288),
-    replace(per_container("db", 589824), extra_owners=("root",)),
+    per_container("web", 589824),
+    replace(per_container("db", 655360), extra_owners=("root",)),
     shared(
         "default",
         (0, 2, 1),
-        (1, 655360, 2),
+        (1, 720896, 2),
         (3, 3, 65533),
         owner="dockremap",
-        reserved_range=IdRange(655360, 2),
+        reserved_range=IdRange(720896, 2),
     ),
-    per_container("old", 720896, 1000),
+    per_container("old", 786432, 1000),
 ]
 OUR_LINES = [
-    b"usernsplan-web:524288:65536\n",
-    b"usernsplan-db:589824:65536\n",
-    b"root:589824:65536\n",
+    b"usernsplan-web:589824:65536\n",
+    b"usernsplan-db:655360:65536\n",
+    b"root:655360:65536\n",
     b"dockremap:2:1\n",
-    b"dockremap:655360:2\n",
+    b"dockremap:720896:2\n",
     b"dockremap:3:65533\n",
-    b"usernsplan-old:720896:1000\n",
+    b"usernsplan-old:786432:1000\n",
 ]
 THEIRS = [
     b"alice:100000:65536\n",
@@ -149,11 +150,11 @@ THEIRS = [
     b"\n",
     b"bob:0x186a0:5\n",
     b"root:100000:65536\n",
-    b"carl:524288:10\n",
-    b"usernsplan-web:900000:1\n",
+    b"carl:589824:10\n",
+    b"usernsplan-web:965536:1\n",
     b"dockremap:3:65533\n",
     b"1000:1:1\n",
-    b"carl:655361:1\n",
+    b"carl:720897:1\n",
 ]
 
 
@@ -178,7 +179,7 @@ def repaired(host: HostState, plan: Plan) -> HostState:
     return with_files(host, content)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(damaged())
 def test_a_repair_puts_ours_back_touches_nothing_else_and_is_done_once(host: HostState) -> None:
     plan = make_repair(host)

@@ -7,9 +7,12 @@ from itertools import combinations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.unit.states import per_container
 from usernsplan import IdRange
 from usernsplan.claims.index import Claim, Claims, over_others
+from usernsplan.claims.uses import parties, strangers
 from usernsplan.mapping import KINDS, Kind
+from usernsplan.model import Unlisted
 
 LAST = 60
 # Enough of them for a second level of the tree.
@@ -79,3 +82,54 @@ def test_each_pair_of_holders_that_share_an_id_is_told_once(claims: list[Claim],
             told.append(frozenset((claim.number, other.number)))
     assert len(told) == len(expected)
     assert set(told) == expected
+
+
+PLACES = ("/x", "/y")
+VOLUMES = st.dictionaries(st.sampled_from(PLACES), st.sampled_from(("web", "db")))
+TAKEN = st.builds(
+    lambda start, count, kind, container, path, number, grantee: Unlisted(
+        "LXC", "it", kind, start, start + count, container, path, number, grantee
+    ),
+    st.integers(0, LAST),
+    st.integers(1, 25),
+    st.sampled_from(KINDS),
+    st.sampled_from(("", "web", "x")),
+    st.sampled_from(PLACES),
+    st.integers(0, 1),
+    st.sampled_from(("", "root", "carol")),
+)
+HELD = st.dictionaries(
+    st.sampled_from(("web", "db")), st.tuples(st.integers(0, LAST), st.integers(1, 25))
+)
+GRANTED = st.lists(
+    st.tuples(st.sampled_from(("carol", "dave")), st.integers(0, LAST), st.integers(1, 25)),
+    max_size=3,
+)
+
+
+@given(TAKEN, HELD, GRANTED, VOLUMES)
+def test_a_program_is_a_stranger_to_all_whose_container_it_does_not_run(
+    one: Unlisted,
+    held: dict[str, tuple[int, int]],
+    granted: list[tuple[str, int, int]],
+    volumes: dict[str, str],
+) -> None:
+    asked = set(range(one.start, one.stop))
+    claims, has, own = [], set(), set()
+    for name, (start, count) in held.items():
+        a = per_container(name, start, count)
+        ids = set(range(start, start + count))
+        claims += [
+            Claim(start, start + count, kind, "allocation", name, allocation=a) for kind in KINDS
+        ]
+        has |= {a.owner} if ids & asked else set()
+        is_named = name in {one.container, volumes.get(one.path)}
+        # A line of a file names all ids; a folder tells only where they begin.
+        if is_named and (asked <= ids if one.number else asked & ids):
+            own.add(a.owner)
+    for owner, start, count in granted:
+        claims += [Claim(start, start + count, kind, "subid", owner) for kind in KINDS]
+        has |= {owner} if set(range(start, start + count)) & asked else set()
+    own |= {one.grantee} & has
+    expected = set() if own and not one.number and not one.grantee else has - own
+    assert {claim.owner for claim in strangers(one, parties(Claims(claims)), volumes)} == expected

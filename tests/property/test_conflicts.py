@@ -7,6 +7,7 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.unit.states import GROUP, PASSWD, per_container, shared, state
 from usernsplan import HostState, IdRange
 from usernsplan.audit import Facts, check
@@ -66,7 +67,7 @@ def hosts(draw: st.DrawFn) -> HostState:
     return replace(host, ledger=replace(host.ledger, reservations=reserved))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(hosts())
 def test_a_host_has_conflicts_where_the_audit_finds_that_ids_are_two_s(host: HostState) -> None:
     codes = {finding.code for finding in check(Facts(host), CODES)}

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from usernsplan.model import Change
 from usernsplan.report.diff import unified
 
@@ -61,7 +62,9 @@ def edits(draw: st.DrawFn) -> tuple[bytes, bytes]:
 
 
 @settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(300),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(edits())
 # A hunk without context after its last change is at the end of the file to patch.

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.unit.states import GROUP, PASSWD, asked, carried_out, files, state, with_accounts
 from usernsplan import (
     AllocateRequest,
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
 # A pool small enough to count through: outside all that is reserved, and below what useradd hands out.
 LOW, HIGH = 70_000, 70_079
 POOL = IdRange(LOW, HIGH - LOW + 1)
-# A pool of eight slots for what has to begin at multiples of 65536.
-SLOT, SLOTS = 65536, range(8, 16)
+# A pool of eight slots, behind that of snapd, for what has to begin at multiples of 65536.
+SLOT, SLOTS = 65536, range(9, 17)
 SLOT_POOL = IdRange(SLOTS.start * SLOT, len(SLOTS) * SLOT)
 
 
@@ -198,7 +199,7 @@ NAMES = st.lists(
 )
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=examples(250), deadline=None)
 @given(world=worlds(), names=NAMES, block=st.integers(1, 20))
 def test_the_lowest_free_blocks_are_given_out_or_none_and_the_shortfall_is_counted(
     world: World, names: list[str], block: int
@@ -235,7 +236,7 @@ def test_the_lowest_free_blocks_are_given_out_or_none_and_the_shortfall_is_count
     }
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(world=worlds(), dockerroot=st.integers(1, 30))
 def test_the_filler_is_the_lowest_run_that_is_long_enough(world: World, dockerroot: int) -> None:
     request = asked(strategy=Shared(dockerroot=dockerroot), pool=POOL)
@@ -252,7 +253,7 @@ def test_the_filler_is_the_lowest_run_that_is_long_enough(world: World, dockerro
     ]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     world=worlds(SLOT_POOL.start, SLOT_POOL.last, 2 * SLOT),
     names=NAMES,
@@ -283,7 +284,7 @@ def test_slots_are_given_out_lowest_first_and_nothing_taken_lies_in_them(
     ]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(world=worlds(), start=st.integers(LOW - 2, HIGH), block=st.integers(1, 5))
 def test_a_start_is_given_exactly_where_it_is_free(world: World, start: int, block: int) -> None:
     start -= start % block
@@ -339,7 +340,7 @@ def planned(host: HostState, request: AllocateRequest) -> Plan | None:
         return None
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(world=worlds(), request_=requests())
 def test_said_again_it_changes_nothing_and_released_the_files_are_as_before(
     world: World, request_: AllocateRequest
@@ -370,7 +371,7 @@ def test_said_again_it_changes_nothing_and_released_the_files_are_as_before(
     }
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(world=worlds(), request_=requests())
 def test_what_is_shown_is_what_is_done_once_the_accounts_are_made(
     world: World, request_: AllocateRequest
@@ -382,7 +383,7 @@ def test_what_is_shown_is_what_is_done_once_the_accounts_are_made(
     assert (done.changes, done.ledger, done.account_commands) == (plan.changes, plan.ledger, ())
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(
     world=worlds(),
     steps=st.lists(
@@ -435,7 +436,7 @@ def shuffled(raw: bytes, order: Iterable[int]) -> bytes:
     return b"".join(split[n] for n in order if n < len(split))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(
     order=st.permutations(range(5)),
     file=st.sampled_from(["subuid", "subgid"]),
@@ -455,7 +456,7 @@ def test_from_any_order_dockers_lines_come_back_into_theirs(
         b"dockremap:%d:1\n" % dockerroot,
         b"dockremap:%d:%d\n" % (dockerroot + 1, 65535 - dockerroot),
     )
-    expected = [root, b"dockremap:524288:%d\n" % dockerroot, last]
+    expected = [root, b"dockremap:589824:%d\n" % dockerroot, last]
     for content in (after.subuid, after.subgid):
         assert [
             line.raw for line in content.lines if line.raw.startswith(b"dockremap:")
@@ -468,7 +469,7 @@ def test_from_any_order_dockers_lines_come_back_into_theirs(
     assert not decide(after, request).changed
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(raw=st.binary(max_size=60), tail=st.binary(max_size=60))
 def test_no_bytes_in_the_files_stop_a_plan_or_are_lost(raw: bytes, tail: bytes) -> None:
     content = raw + b"\nbob:70000:10\n" + tail

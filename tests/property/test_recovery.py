@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.unit.states import (
     DOCKREMAP_GROUP,
     DOCKREMAP_USER,
@@ -104,9 +105,9 @@ def other_user(raw: bytes) -> bytes:
 
 SUBID_EDITS: dict[str, Callable[[bytes], bytes]] = {
     "append": lambda raw: (
-        raw + (b"" if raw.endswith(b"\n") or not raw else b"\n") + b"new:700000:65536\n"
+        raw + (b"" if raw.endswith(b"\n") or not raw else b"\n") + b"new:765536:65536\n"
     ),
-    "prepend": lambda raw: b"new:700000:65536\n" + raw,
+    "prepend": lambda raw: b"new:765536:65536\n" + raw,
     "sort": by_start,
     "drop a line": lambda raw: b"".join(lines(raw)[1:]),
     "lose the last line end": lambda raw: raw.removesuffix(b"\n"),
@@ -203,7 +204,7 @@ def touched(plan: Plan) -> dict[str, tuple[Counter[bytes], Counter[bytes]]]:
     return found
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(killed=kills())
 def test_the_lines_of_a_killed_run_are_all_there_or_all_gone_and_others_keep_theirs(
     killed: tuple[HostState, Plan, Files, list[str]],
@@ -225,7 +226,7 @@ def test_the_lines_of_a_killed_run_are_all_there_or_all_gone_and_others_keep_the
         assert left[path] == now[path]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(killed=kills())
 def test_the_other_lines_stay_in_the_order_in_which_they_are(
     killed: tuple[HostState, Plan, Files, list[str]],
@@ -239,7 +240,7 @@ def test_the_other_lines_stay_in_the_order_in_which_they_are(
             ]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(host_and_plan=plans(), written=st.sets(st.integers(0, 2)))
 def test_where_nobody_else_was_there_the_files_are_wholly_as_before_or_wholly_as_planned(
     host_and_plan: tuple[HostState, Plan], written: set[int]
@@ -253,7 +254,7 @@ def test_where_nobody_else_was_there_the_files_are_wholly_as_before_or_wholly_as
     assert done.completed is (finished or (releasing and now != before))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(killed=kills())
 def test_docker_does_not_point_to_an_owner_whose_lines_the_mending_took(
     killed: tuple[HostState, Plan, Files, list[str]],
@@ -286,7 +287,7 @@ def test_docker_does_not_point_to_an_owner_whose_lines_the_mending_took(
     assert remap in {before, planned, "mallory"}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(killed=kills())
 def test_mending_twice_is_mending_once(killed: tuple[HostState, Plan, Files, list[str]]) -> None:
     _, plan, now, _ = killed

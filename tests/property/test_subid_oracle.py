@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.unit.oracle import getsubids, needs
 from usernsplan.formats import subid
 from usernsplan.formats.subid import Grant
@@ -38,7 +39,9 @@ LINES = st.builds(
 
 
 @settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(150),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(st.lists(LINES, min_size=1, max_size=8).map(b"".join))
 def test_getsubids_hands_out_our_grants_and_otherwise_only_our_readings(

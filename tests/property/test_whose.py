@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from usernsplan import IdMap, IdRange, IdSet, Layout, Mapping
 from usernsplan.formats import subid
 from usernsplan.formats.accounts import Accounts, Group, User
-from usernsplan.mapping import Extent
+from usernsplan.mapping import KINDS, Extent, Pass
 from usernsplan.model import Allocation, LedgerState, Namespace, Quarantined, Reservation
 from usernsplan.reserved import TABLE
 from usernsplan.whose import ids as whose
@@ -33,7 +35,7 @@ def maps(draw: st.DrawFn) -> IdMap:
     return IdMap(draw(st.permutations(extents)))
 
 
-ALLOCATIONS = st.builds(
+PLAIN = st.builds(
     Allocation,
     st.sampled_from(["aa", "bb"]),
     st.sampled_from(["oa", "ob"]),
@@ -41,6 +43,19 @@ ALLOCATIONS = st.builds(
     st.builds(Mapping, maps(), maps()),
     st.none() | RANGES,
 )
+
+
+@st.composite
+def allocations(draw: st.DrawFn) -> Allocation:
+    """An allocation; some ids of one without a range may be the host's, shown on purpose."""
+    a = draw(PLAIN)
+    if a.reserved_range:
+        return a
+    every = [Pass(kind, extent) for kind in KINDS for extent in a.mapping[kind]]
+    return replace(a, passes=tuple(one for one in every if draw(st.booleans())))
+
+
+ALLOCATIONS = allocations()
 NAMES = st.sampled_from(["x", "y"])
 NUMBERS = st.integers(BASE, BASE + SPACE)
 LINES = st.builds(subid.line, st.sampled_from(["oa", "ob", "oc"]), RANGES)
@@ -82,8 +97,9 @@ def brute(number: int, facts: IdContext, *, gids: bool) -> list[object]:
         ids = a.mapping.gids if gids else a.mapping.uids
         ours |= {(a.owner, e.host, e.host + e.count) for e in ids}
         container = ids.to_container(number)
+        shown = IdSet(p.extent.host_range for p in a.passes if p.kind == ("gid" if gids else "uid"))
         if container is not None:
-            found.append(("allocation", a, container))
+            found.append(("pass" if number in shown else "allocation", a, container))
         elif a.reserved_range and number in a.reserved_range:
             found.append(("allocation", a, None))
     for line in (facts.subgid if gids else facts.subuid).lines:
@@ -111,8 +127,8 @@ def brute(number: int, facts: IdContext, *, gids: bool) -> list[object]:
 def plain(holder: Holder) -> object:
     claim = holder.claim
     match holder.kind:
-        case "allocation":
-            return ("allocation", claim.allocation, holder.container_id)
+        case "allocation" | "pass":
+            return (holder.kind, claim.allocation, holder.container_id)
         case "account" | "group":
             return (holder.kind, claim.holder)
         case "namespace":

@@ -12,17 +12,17 @@ container-id: 33
 dockerroot: 7
 max: 1000
 identity: false
-pool: 524288-1048575
+pool: 589824-1048575
 engines:
   - docker
-  - {name: podman-auto, containers: 5}
+  - {name: podman-auto, containers: 5, publish: none}
   - {name: lxc}
 daemon: web
 containers:
   - web
   - name: db
     owner: somebody
-    start: 655360
+    start: 720896
     user: '999'
     size: 65536
     volumes:
@@ -30,10 +30,23 @@ containers:
       - path: /srv/other
         user: 33
       - {path: /srv/rootfs, mode: shift}
+      - path: /srv/web
+        mode: shift
+        method: idmap
+        at: /mnt/web
+        persist: true
+        read-only: true
+        protect: nosuid
+        cross-mounts: true
+      - {path: /srv/logs, method: auto}
+    lines: false
+    publish: passwd
 reservations:
-  - ids: 700000-765535
+  - ids: 765536-831071
     for: the NFS server
   - {ids: 5, for: one}
+lines: true
+publish: userdb
 """
 
 

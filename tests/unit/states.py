@@ -16,15 +16,17 @@ from usernsplan import (
     Mapping,
     PerContainer,
 )
-from usernsplan.formats import accounts, nsswitch, subid
+from usernsplan.formats import accounts, nsswitch, subid, userdb
 from usernsplan.layout import DAEMON_JSON, SUBGID, SUBUID
-from usernsplan.model import LedgerState, Quarantined
+from usernsplan.model import LedgerState, Quarantined, Userdb
+from usernsplan.planner.publish import records_of
 from usernsplan.planner.recovery import as_changed, files_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from usernsplan import Plan
+    from usernsplan.model import Unlisted
     from usernsplan.strategies import Strategy
 
 PASSWD = b"""\
@@ -57,8 +59,11 @@ def state(
     allocations: Iterable[Allocation] = (),
     quarantined: Iterable[Quarantined] = (),
     nsswitch: bytes = b"",
+    plugin: str = "",
+    directory: Directory | None = None,
     namespaces: IdSet = NO_IDS,
     can_add_accounts: bool = True,
+    unlisted: Iterable[Unlisted] = (),
     root: str = "/",
 ) -> HostState:
     """A host that holds just this; nothing but a few accounts if nothing is said."""
@@ -69,13 +74,48 @@ def state(
         daemon_json=daemon_json,
         daemon_json_is_symlink=False,
         login_defs=login_defs,
-        subid_source=_source(nsswitch, "subid"),
+        subid_source=_source(nsswitch, "subid")._replace(plugin=plugin),
         passwd_source=_source(nsswitch, "passwd"),
-        accounts=accounts.Accounts(tuple(accounts.users(passwd)), tuple(accounts.groups(group))),
+        accounts=replace(
+            accounts.accounts(
+                accounts.users(passwd), accounts.groups(group), accounts.published(passwd)
+            ),
+            unknown="" if root == "/" else _source(nsswitch, "passwd").directory,
+            directory=directory,
+        ),
         ledger=LedgerState(tuple(allocations), tuple(quarantined)),
         namespaces=namespaces,
         can_add_accounts=can_add_accounts,
+        userdb=published(allocations),
+        unlisted=tuple(unlisted),
     )
+
+
+def published(allocations: Iterable[Allocation]) -> Userdb:
+    """The folder of records, with those of these allocations."""
+    return Userdb(frozenset(userdb.names(records_of(allocations))))
+
+
+class Directory:
+    """The accounts of a service that lists none of them; ``asked`` is what it was asked for."""
+
+    def __init__(self, *users: accounts.User, groups: Iterable[accounts.Group] = ()) -> None:
+        self._known = accounts.Accounts(users, tuple(groups))
+        self.asked: list[str | int] = []
+
+    def user(self, name: str) -> accounts.User | None:
+        self.asked.append(name)
+        return self._known.user(name)
+
+    def user_of(self, uid: int) -> accounts.User | None:
+        self.asked.append(uid)
+        return self._known.user_of(uid)
+
+    def group(self, name: str) -> accounts.Group | None:
+        return self._known.group(name)
+
+    def group_of(self, gid: int) -> accounts.Group | None:
+        return self._known.group_of(gid)
 
 
 def _source(raw: bytes, database: str) -> nsswitch.Source:
@@ -119,8 +159,14 @@ def per_container(name: str, base: int, size: int = 65536, owner: str = "") -> A
     """What the ledger holds of a per-container allocation."""
     ids = IdMap.of((0, base, size))
     reserved_range = IdRange(base, size)
+    is_published = size >= 65536 and owner in {"", "containers", "kubelet"}
     return Allocation(
-        name, owner or f"usernsplan-{name}", "per-container", Mapping(ids, ids), reserved_range
+        name,
+        owner or f"usernsplan-{name}",
+        "per-container",
+        Mapping(ids, ids),
+        reserved_range,
+        published="userdb" if is_published else "none",
     )
 
 
@@ -158,7 +204,7 @@ def with_accounts(host: HostState, plan: Plan) -> HostState:
             groups.append(accounts.Group(owner, gid))
         if program == "useradd":
             users.append(accounts.User(owner, 900 + len(users), gid))
-    return replace(host, accounts=accounts.Accounts(tuple(users), tuple(groups)))
+    return replace(host, accounts=replace(host.accounts, users=tuple(users), groups=tuple(groups)))
 
 
 def carried_out(host: HostState, plan: Plan) -> HostState:

@@ -13,12 +13,17 @@ MOST = 2**63 - 1
 LAID = 2**32 - 1
 
 
-def row(raw: bytes, *takes: Take) -> tuple[bytes, tuple[Take, ...]]:
+AS_BEFORE = "as before"
+
+
+def row(raw: bytes, *takes: Take, new: Take = AS_BEFORE) -> tuple[bytes, tuple[Take, ...]]:
+    """A line, and what shadow, Docker, Podman and Incus take it for; ``new`` is for shadow 4.20."""
+    old, *others = takes
+    takes = (old, old if new == AS_BEFORE else new, *others)
     assert len(takes) == len(READERS)
     return raw, takes
 
 
-# The line, and what shadow, Docker, Podman and Incus take it for.
 LINES: list[tuple[bytes, tuple[Take, ...]]] = [
     # Plain: all agree.
     row(b"web:5:70000\n", WEB, WEB, WEB, WEB),
@@ -29,7 +34,7 @@ LINES: list[tuple[bytes, tuple[Take, ...]]] = [
     ),
     row(b"\xff:5:70000\n", *[("\udcff", 5, 70000)] * 4),
     row(b"web:0:0\n", *[("web", 0, 0)] * 4),
-    row(b"web:4294967295:4294967295\n", *[("web", 4294967295, 4294967295)] * 4),
+    row(b"web:4294967295:4294967295\n", *[("web", 4294967295, 4294967295)] * 4, new=None),
     row(b"web\x1c:5:70000\n", *[("web\x1c", 5, 70000)] * 4),
     row(b"web :5:70000\n", *[("web ", 5, 70000)] * 4),
     row(b":5:70000\n", None, *[("", 5, 70000)] * 3),
@@ -75,8 +80,11 @@ LINES: list[tuple[bytes, tuple[Take, ...]]] = [
         ("web", 2**32 - 5, 70000),
         ("web", -5, 70000),
         None,
+        new=None,
     ),
-    row(b"web:5:-7\n", ("web", 5, 2**64 - 7), ("web", 5, 2**32 - 7), ("web", 5, -7), None),
+    row(
+        b"web:5:-7\n", ("web", 5, 2**64 - 7), ("web", 5, 2**32 - 7), ("web", 5, -7), None, new=None
+    ),
     row(b"web:-0:70000\n", *[("web", 0, 70000)] * 3, None),
     row(b"web:x:70000\n", None, ("web", 0, 70000), FAILS, None),
     row(b"web:5:x\n", None, ("web", 5, 0), FAILS, None),
@@ -89,15 +97,44 @@ LINES: list[tuple[bytes, tuple[Take, ...]]] = [
         ("web", 0, 70000),
         ("web", 2**32, 70000),
         None,
+        new=None,
     ),
-    row(b"web:5:4294967301\n", ("web", 5, 2**32 + 5), ("web", 5, 5), ("web", 5, 2**32 + 5), None),
-    row(b"web:9223372036854775807:1\n", ("web", MOST, 1), ("web", LAID, 1), ("web", MOST, 1), None),
-    row(b"web:9223372036854775808:1\n", ("web", MOST + 1, 1), ("web", LAID, 1), FAILS, None),
-    row(b"web:18446744073709551615:1\n", ("web", 2**64 - 1, 1), ("web", LAID, 1), FAILS, None),
+    row(
+        b"web:5:4294967301\n",
+        ("web", 5, 2**32 + 5),
+        ("web", 5, 5),
+        ("web", 5, 2**32 + 5),
+        None,
+        new=None,
+    ),
+    row(
+        b"web:9223372036854775807:1\n",
+        ("web", MOST, 1),
+        ("web", LAID, 1),
+        ("web", MOST, 1),
+        None,
+        new=None,
+    ),
+    row(
+        b"web:9223372036854775808:1\n",
+        ("web", MOST + 1, 1),
+        ("web", LAID, 1),
+        FAILS,
+        None,
+        new=None,
+    ),
+    row(
+        b"web:18446744073709551615:1\n",
+        ("web", 2**64 - 1, 1),
+        ("web", LAID, 1),
+        FAILS,
+        None,
+        new=None,
+    ),
     row(b"web:18446744073709551616:1\n", None, ("web", LAID, 1), FAILS, None),
     row(b"web:18446744073709551616x:1\n", None, ("web", LAID, 1), FAILS, None),
     row(b"web:9223372036854775808x:1\n", None, ("web", 0, 1), FAILS, None),
-    row(b"web:-9223372036854775809:1\n", ("web", MOST, 1), ("web", 0, 1), FAILS, None),
+    row(b"web:-9223372036854775809:1\n", ("web", MOST, 1), ("web", 0, 1), FAILS, None, new=None),
     row(b"web:" + b"9" * 500 + b":1\n", None, ("web", LAID, 1), FAILS, None),
     row(b"web:" + b"0" * 500 + b"5:70000\n", *[WEB] * 4),
     row(b"web:" + b"0" * 500 + b"9:70000\n", None, *[("web", 9, 70000)] * 3),
@@ -109,15 +146,21 @@ LINES: list[tuple[bytes, tuple[Take, ...]]] = [
     row(b"web:5:\n", None, ("web", 5, 0), FAILS, None),
     row(b"web::70000\n", None, ("web", 0, 70000), FAILS, None),
     row(b"::\n", None, ("", 0, 0), FAILS, None),
-    row(b"web:5:70000:\n", WEB, WEB, FAILS, WEB),
-    row(b"web:5:70000:9:x\n", WEB, WEB, FAILS, WEB),
-    row(b"web:5:70000: # c\n", WEB, WEB, FAILS, WEB),
+    # The last ids of id_t.
+    row(b"web:4294967295:1\n", *[("web", 4294967295, 1)] * 4),
+    row(b"web:4294967295:2\n", *[("web", 4294967295, 2)] * 4, new=None),
+    row(b"web:5:4294967291\n", *[("web", 5, 4294967291)] * 4),
+    row(b"web:5:4294967292\n", *[("web", 5, 4294967292)] * 4, new=None),
+    row(b"web:0:4294967295\n", *[("web", 0, 4294967295)] * 4),
+    row(b"web:5:70000:\n", WEB, WEB, FAILS, WEB, new=None),
+    row(b"web:5:70000:9:x\n", WEB, WEB, FAILS, WEB, new=None),
+    row(b"web:5:70000: # c\n", WEB, WEB, FAILS, WEB, new=None),
     # To shadow a line for NIS.
     row(b"+web:5:70000\n", None, *[("+web", 5, 70000)] * 3),
     row(b"-web:5:70000\n", None, *[("-web", 5, 70000)] * 3),
     # NUL.
-    row(b"web:5:70000\0\n", None, ("web", 5, 0), FAILS, None),
-    row(b"web\0:5:70000\n", None, *[("web\0", 5, 70000)] * 3),
+    row(b"web:5:70000\0\n", None, ("web", 5, 0), FAILS, None, new=FAILS),
+    row(b"web\0:5:70000\n", None, *[("web\0", 5, 70000)] * 3, new=FAILS),
     # Long lines.
     *(row(b"w" * n + b":5:70000\n", *[("w" * n, 5, 70000)] * 4) for n in (1013, 1015)),
     *(row(b"w" * n + b":5:70000\n", None, *[("w" * n, 5, 70000)] * 3) for n in (1016, 5000, 65527)),

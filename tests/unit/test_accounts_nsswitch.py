@@ -103,6 +103,10 @@ def test_a_number_of_thousands_of_digits_stops_nobody() -> None:
         (b"subid: sss\nsubid: files\n", Source(("sss",), 1)),
         (b"subid: sss [NOTFOUND=return] files\n", Source(("sss", "files"), 1)),
         (b"\xff\xfe\nsubid: sss\n", Source(("sss",), 2)),
+        # shadow goes on to the next line where the first names nothing, and stops at a NUL.
+        (b"subid: \t\nsubid: sss\n", Source(("sss",), 2)),
+        (b"subid:\n", Source(("files",), 0)),
+        (b"subid: sss\0x files\n", Source(("sss",), 1)),
     ],
 )
 def test_the_services_of_a_database_are_read_in_order_with_their_line(
@@ -122,3 +126,47 @@ def test_the_services_of_a_database_are_read_in_order_with_their_line(
 )
 def test_what_stands_in_brackets_is_no_service(action: str) -> None:
     assert source(f"passwd: files {action} sss\n".encode(), "passwd").services == ("files", "sss")
+
+
+@pytest.mark.parametrize(
+    ("raw", "library"),
+    [
+        (b"", ""),
+        (b"subid: files sss\n", ""),
+        (b"subid: sss files\n", "libsubid_sss.so"),
+        (b"subid: " + b"x" * 50, "libsubid_" + "x" * 50 + ".so"),
+        # shadow (lib/nss.c) takes no longer name, and counts bytes.
+        (b"subid: " + b"x" * 51, ""),
+        (b"subid: " + "\u00fc".encode() * 26, ""),
+    ],
+)
+def test_the_first_service_names_the_library_that_shadow_loads(raw: bytes, library: str) -> None:
+    assert source(raw, "subid").library == library
+
+
+def test_the_files_are_read_unless_the_library_of_the_service_is_there() -> None:
+    service = source(b"subid: sss\n", "subid")
+    assert service.reads_files
+    assert service.lacks_plugin
+    installed = service._replace(plugin="/usr/lib/libsubid_sss.so")
+    assert not installed.reads_files
+    assert not installed.lacks_plugin
+    files = source(b"subid: files\n", "subid")
+    assert files.reads_files
+    assert not files.lacks_plugin
+
+
+@pytest.mark.parametrize(
+    ("raw", "directory"),
+    [
+        (b"", ""),
+        (b"passwd: files systemd\n", ""),
+        (b"passwd: compat systemd\n", ""),
+        (b"passwd: files sss systemd\n", "sss"),
+        (b"passwd: winbind ldap\n", "winbind"),
+        # A service that nobody knows may have accounts that it does not list.
+        (b"passwd: files [NOTFOUND=continue] own\n", "own"),
+    ],
+)
+def test_a_service_that_need_not_list_its_accounts_is_named(raw: bytes, directory: str) -> None:
+    assert source(raw, "passwd").directory == directory

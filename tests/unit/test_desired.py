@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from tests.each import each
-from tests.unit.desired import PER_CONTAINER, again, applied, decided, ids
+from tests.unit.desired import PER_CONTAINER, again, applied, decided, ids, refused, steps
 from tests.unit.states import (
     GROUP,
     PASSWD,
@@ -20,7 +20,6 @@ from tests.unit.states import (
     state,
 )
 from usernsplan import HostState, IdRange, Layout
-from usernsplan.errors import UsernsplanError
 from usernsplan.formats.spec_writer import text
 from usernsplan.model import Quarantined, Reservation, Volume, VolumeSeen
 from usernsplan.planner.desired import make_desired, merged_changes
@@ -28,8 +27,8 @@ from usernsplan.planner.exported import exported, why_left_out
 from usernsplan.planner.volumes import doubts
 from usernsplan.report.desired import counts
 
-WEB = b"usernsplan-web:524288:65536\n"
-NFS = "reservations: [{ids: 524288-589823, for: NFS}]\n"
+WEB = b"usernsplan-web:589824:65536\n"
+NFS = "reservations: [{ids: 589824-655359, for: NFS}]\n"
 
 
 def with_ledger(host: HostState, **more: object) -> HostState:
@@ -39,19 +38,9 @@ def with_ledger(host: HostState, **more: object) -> HostState:
 def web(**words: object) -> HostState:
     """A host that has web, and nothing else."""
     return replace(
-        state(allocations=[per_container("web", 524288)], **same_lines(WEB), **REMAPPED),
+        state(allocations=[per_container("web", 589824)], **same_lines(WEB), **REMAPPED),
         **words,  # type: ignore[arg-type]
     )
-
-
-def steps(host: HostState, said: str, *, prune: bool = False) -> list[str]:
-    return [f"{s.sign} {s.kind} {s.name}: {s.text}" for s in decided(host, said, prune=prune).steps]
-
-
-def refused(host: HostState, said: str, *, prune: bool = False) -> str:
-    with pytest.raises(UsernsplanError) as caught:
-        decided(host, said, prune=prune)
-    return str(caught.value)
 
 
 # The steps.
@@ -67,15 +56,15 @@ daemon: web
 containers:
 - web
 - {name: db, size: 100000, owner: dbs, volumes: [/db], user: '5:6'}
-reservations: [{ids: 524288-524300, for: NFS}]
+reservations: [{ids: 589824-589836, for: NFS}]
 """,
     )
     assert [(s.sign, s.kind, s.name, s.text) for s in desired.steps] == [
-        ("+", "container", "web", "0-65535 -> 589824-655359, owner usernsplan-web, and root"),
-        ("+", "container", "db", "0-99999 -> 655360-755359, owner dbs, and root"),
-        ("+", "pool", "containers", "0-131071 -> 786432-917503, owner containers"),
+        ("+", "container", "web", "0-65535 -> 655360-720895, owner usernsplan-web, and root"),
+        ("+", "container", "db", "0-99999 -> 720896-820895, owner dbs, and root"),
+        ("+", "pool", "containers", "0-131071 -> 851968-983039, owner containers"),
         ("+", "account", "usernsplan-web", "useradd"),
-        ("+", "reservation", "524288-524300", "NFS"),
+        ("+", "reservation", "589824-589836", "NFS"),
         ("~", "docker", "/etc/docker/daemon.json", '"userns-remap": "usernsplan-web"'),
         ("~", "volume", "/db", "fix for db (own 5:6)"),
     ]
@@ -87,21 +76,21 @@ reservations: [{ids: 524288-524300, for: NFS}]
 def test_what_changes_and_what_goes() -> None:
     host = with_ledger(
         state(
-            allocations=[per_container("web", 524288), per_container("old", 589824)],
-            **same_lines(b"usernsplan-old:589824:65536\n"),
+            allocations=[per_container("web", 589824), per_container("old", 655360)],
+            **same_lines(b"usernsplan-old:655360:65536\n"),
             **REMAPPED,
         ),
         reservations=(
             Reservation(IdRange(5, 2), "x"),
-            Reservation(IdRange(700000, 2), "old words"),
+            Reservation(IdRange(765536, 2), "old words"),
         ),
     )
     said = (
         PER_CONTAINER
-        + "engines: [lxc]\ncontainers: [web]\nreservations: [{ids: 700000-700001, for: new words}]\n"
+        + "engines: [lxc]\ncontainers: [web]\nreservations: [{ids: 765536-765537, for: new words}]\n"
     )
     assert steps(host, said) == [
-        "~ reservation 700000-700001: new words",
+        "~ reservation 765536-765537: new words",
         "~ container web: its lines are restored",
         "~ container web: also granted to root",
     ]
@@ -114,21 +103,21 @@ def test_what_changes_and_what_goes() -> None:
     assert counts(gone) == {"add": 0, "change": 3, "remove": 2, "volumes": 0}
     assert gone.kept == ()
     left = applied(host, gone)
-    assert left.subuid.raw == b"usernsplan-web:524288:65536\nroot:524288:65536\n"
-    assert [q.reserved_range for q in left.ledger.quarantined] == [IdRange(589824, 65536)]
-    assert left.ledger.reservations == (Reservation(IdRange(700000, 2), "new words"),)
+    assert left.subuid.raw == b"usernsplan-web:589824:65536\nroot:589824:32768\nroot:622592:32768\n"
+    assert [q.reserved_range for q in left.ledger.quarantined] == [IdRange(655360, 65536)]
+    assert left.ledger.reservations == (Reservation(IdRange(765536, 2), "new words"),)
 
 
 def test_files_that_two_steps_change_are_one_change() -> None:
     host = state(
-        allocations=[per_container("old", 524288)],
-        **same_lines(b"# x\nusernsplan-old:524288:65536\n"),
+        allocations=[per_container("old", 589824)],
+        **same_lines(b"# x\nusernsplan-old:589824:65536\n"),
     )
     [subuid, subgid] = merged_changes(
         decided(host, PER_CONTAINER + "containers: [web]\n", prune=True)
     )
     assert subuid.before == host.subuid.raw
-    assert subuid.after == subgid.after == b"# x\nusernsplan-web:589824:65536\n"
+    assert subuid.after == subgid.after == b"# x\nusernsplan-web:655360:65536\n"
 
 
 def test_where_the_host_is_as_the_file_says_nothing_is_to_be_done() -> None:
@@ -154,7 +143,7 @@ def test_a_file_without_containers_asks_for_nothing() -> None:
     [
         ("size", "131072", r"'web' is allocated already"),
         ("size", "1", r"'web' is allocated already"),
-        ("start", "589824", r"'web' is allocated already, as host uids 524288-589823"),
+        ("start", "655360", r"'web' is allocated already, as host uids 589824-655359"),
         ("owner", "somebody", r"'web' is allocated already, to the owner usernsplan-web"),
     ],
 )
@@ -174,20 +163,20 @@ def test_a_host_has_one_strategy(prune: bool) -> None:
     ("containers", "message"),
     [
         (
-            "[{name: aa, start: 524289}]",
-            "p.yaml:2: containers[0].start: 524289 is not a multiple of 65536",
+            "[{name: aa, start: 589825}]",
+            "p.yaml:2: containers[0].start: 589825 is not a multiple of 65536",
         ),
         (
             "[aa, {name: bb, start: 65536}]",
             "p.yaml:2: containers[1].start: 65536-131071 is outside the pool",
         ),
         (
-            "[{name: aa, start: 524288, size: 65537}, {name: bb, start: 589824}]",
-            "p.yaml:2: containers[1].start: 524288-589824 of 'aa' and 589824-655359 of 'bb' overlap",
+            "[{name: aa, start: 589824, size: 65537}, {name: bb, start: 655360}]",
+            "p.yaml:2: containers[1].start: 589824-655360 of 'aa' and 655360-720895 of 'bb' overlap",
         ),
         (
-            "[{name: bb, start: 524288}, {name: aa, start: 524288}]",
-            "p.yaml:2: containers[0].start: 524288-589823 of 'aa' and 524288-589823 of 'bb' overlap",
+            "[{name: bb, start: 589824}, {name: aa, start: 589824}]",
+            "p.yaml:2: containers[0].start: 589824-655359 of 'aa' and 589824-655359 of 'bb' overlap",
         ),
         (
             "[{name: aa, owner: xx}, {name: bb, owner: xx}]",
@@ -217,27 +206,27 @@ def test_what_a_container_cannot_have_is_told_with_its_line(containers: str, mes
 @pytest.mark.parametrize(
     ("host", "more", "whose"),
     [
-        (state(), NFS, "524288-589823 is reserved in /var/lib/usernsplan/ledger.sqlite3: NFS"),
+        (state(), NFS, "589824-655359 is reserved in /var/lib/usernsplan/ledger.sqlite3: NFS"),
         (
-            with_ledger(state(), reservations=(Reservation(IdRange(589823, 1), "x"),)),
+            with_ledger(state(), reservations=(Reservation(IdRange(655359, 1), "x"),)),
             "",
-            "589823 is reserved in",
+            "655359 is reserved in",
         ),
-        (state(**same_lines(b"bob:589823:5\n")), "", "589823 is granted by a line of /etc/subuid"),
-        (state(subgid=b"bob:524280:9\n"), "", "524288 is granted by a line of /etc/subgid"),
+        (state(**same_lines(b"bob:655359:5\n")), "", "655359 is granted by a line of /etc/subuid"),
+        (state(subgid=b"bob:589816:9\n"), "", "589824 is granted by a line of /etc/subgid"),
         (
-            state(quarantined=[Quarantined("q", IdRange(524288, 5), "")]),
+            state(quarantined=[Quarantined("q", IdRange(589824, 5), "")]),
             "",
-            "524288-524292 is quarantined",
+            "589824-589828 is quarantined",
         ),
-        (web(), "", "524288-589823 is granted by a line"),
-        (state(allocations=[shared("aa", (0, 2, 1), reserved_range=IdRange(524288, 1))]), "", None),
+        (web(), "", "589824-655359 is granted by a line"),
+        (state(allocations=[shared("aa", (0, 2, 1), reserved_range=IdRange(589824, 1))]), "", None),
     ],
 )
 def test_a_start_that_somebody_has_is_refused(
     host: HostState, more: str, whose: str | None
 ) -> None:
-    found = refused(host, PER_CONTAINER + more + "containers:\n- {name: new, start: 524288}\n")
+    found = refused(host, PER_CONTAINER + more + "containers:\n- {name: new, start: 589824}\n")
     assert whose is None or whose in found
     assert whose is None or found.startswith(f"p.yaml:{3 + bool(more)}: containers[0].start: ")
 
@@ -245,19 +234,19 @@ def test_a_start_that_somebody_has_is_refused(
 def test_ids_that_were_given_out_cannot_be_reserved() -> None:
     found = refused(
         web(),
-        PER_CONTAINER + "containers: [web]\nreservations:\n- {ids: 589823-600000, for: NFS}\n",
+        PER_CONTAINER + "containers: [web]\nreservations:\n- {ids: 655359-665536, for: NFS}\n",
     )
     assert found.startswith(
-        "p.yaml:4: reservations[0].ids: 589823-600000 overlaps 524288-589823 of 'web'"
+        "p.yaml:4: reservations[0].ids: 655359-665536 overlaps 589824-655359 of 'web'"
     )
 
 
 def test_what_is_reserved_is_given_to_nobody() -> None:
     host = applied(state(), decided(state(), PER_CONTAINER + NFS + "containers: [aa]\n"))
-    assert ids(host)["aa"][1] == "589824-655359"
+    assert ids(host)["aa"][1] == "655360-720895"
     # Later words that know nothing of it keep out of it too.
     host = applied(host, decided(host, PER_CONTAINER + "containers: [aa, bb]\n"))
-    assert ids(host)["bb"][1] == "655360-720895"
+    assert ids(host)["bb"][1] == "720896-786431"
 
 
 def test_a_volume_is_one_containers() -> None:
@@ -353,7 +342,13 @@ def test_docker_is_pointed_where_the_file_says_and_else_left_alone() -> None:
         assert not decided(web(daemon_json=raw), said + "daemon: false\n").pending
     for raw in (OTHERS, None, b"{}"):
         desired = decided(web(daemon_json=raw), said + "daemon: web\n")
-        assert [(s.sign, s.kind) for s in desired.steps] == [("+", "account"), ("~", "docker")]
+        # An account has its own entry in passwd: the record goes.
+        assert [f"{s.sign} {s.kind} {s.name}" for s in desired.steps] == [
+            "+ account usernsplan-web",
+            "~ container web",
+            "~ docker /etc/docker/daemon.json",
+        ]
+        assert [one.sign for one in desired.allocate.records] == ["-"]
     assert "daemon.json:1:2" in refused(web(daemon_json=b"{broken"), said + "daemon: web\n")
 
 
@@ -382,7 +377,7 @@ def test_docker_has_a_shared_map_without_a_gap() -> None:
         for a in host.ledger.allocations
     }
     assert found == {
-        "web": [(0, 2, 1), (1, 524288, 2), (3, 3, 65533)],
+        "web": [(0, 2, 1), (1, 589824, 2), (3, 3, 65533)],
         "db": [(0, 7, 1), (8, 8, 65528)],
     }
     assert not decided(host, said).pending
@@ -411,7 +406,7 @@ def test_a_volume_is_fixed_unless_it_is_known_to_be(
     noted: Volume, wanted: str, is_pending: bool
 ) -> None:
     host = with_ledger(
-        web(), volumes=(noted,), allocations=(replace(per_container("web", 524288), event=1),)
+        web(), volumes=(noted,), allocations=(replace(per_container("web", 589824), event=1),)
     )
     desired = decided(host, PER_CONTAINER + f"containers: [{{name: web, volumes: [{wanted}]}}]\n")
     assert desired.pending is is_pending
@@ -436,7 +431,7 @@ def test_a_volume_of_which_the_file_could_not_say_the_same_is_left_out(
     noted: Volume, why: str
 ) -> None:
     host = with_ledger(
-        web(), volumes=(noted,), allocations=(replace(per_container("web", 524288), since="1"),)
+        web(), volumes=(noted,), allocations=(replace(per_container("web", 589824), since="1"),)
     )
     assert why_left_out(noted) == why
     [container] = exported(host).containers
@@ -446,13 +441,25 @@ def test_a_volume_of_which_the_file_could_not_say_the_same_is_left_out(
 def test_a_volume_of_an_unknown_mode_does_not_look_right_and_is_given_again_by_no_guess() -> None:
     noted = Volume("/v", "web", "idmap", "2")
     held = with_ledger(
-        web(), volumes=(noted,), allocations=(replace(per_container("web", 524288), since="1"),)
+        web(), volumes=(noted,), allocations=(replace(per_container("web", 589824), since="1"),)
     ).ledger
-    seen = VolumeSeen("/v", top=(524288, 524288))
+    seen = VolumeSeen("/v", top=(589824, 589824))
     doubt = doubts(held, [seen], Layout())["/v"]
     assert "mode 'idmap', which this usernsplan does not know" in doubt.fact
     assert doubt.remedy.endswith("usernsplan fix-volume /v --container web")
     assert not doubts(replace(held, volumes=(replace(noted, mode="shift"),)), [seen], Layout())
+
+
+def places(host: HostState) -> dict[str, str]:
+    return {a.name: a.published for a in host.ledger.allocations}
+
+
+def test_a_container_and_a_pool_may_be_published_otherwise_than_the_others() -> None:
+    said = "engines: [{name: podman-auto, publish: none}]\ncontainers: [aa, {name: bb, publish: none}]\n"
+    host = applied(state(), decided(state(), PER_CONTAINER + said))
+    assert places(host) == {"aa": "userdb", "bb": "none", "containers": "none"}
+    host = applied(host, decided(host, PER_CONTAINER + "publish: none\n" + said))
+    assert set(places(host).values()) == {"none"}
 
 
 def test_an_empty_host() -> None:
@@ -476,6 +483,12 @@ def test_an_empty_host() -> None:
         + "engines: [{name: podman-auto, containers: 3}, kubernetes]\ncontainers: [aa]\n",
         PER_CONTAINER + "engines: [podman-auto]\n",
         PER_CONTAINER
+        + "engines: [{name: podman-auto, publish: none}]\ncontainers: [aa, {name: bb, publish: none}]\n",
+        PER_CONTAINER + "publish: none\nengines: [kubernetes]\ncontainers: [aa]\n",
+        PER_CONTAINER
+        + "publish: none\nengines: [{name: kubernetes, publish: userdb}]\ncontainers: [aa]\n",
+        PER_CONTAINER + "publish: none\ncontainers: [aa, {name: bb, publish: userdb}]\n",
+        PER_CONTAINER
         + "engines: [{name: podman-auto, containers: 3, start: 16777216}]\ncontainers: [aa]\n",
         PER_CONTAINER + "engines: [docker]\ncontainers: [aa, {name: bb, engines: [lxc]}]\n",
         PER_CONTAINER + "engines: [docker-instance]\ncontainers: [aa]\n",
@@ -484,6 +497,10 @@ def test_an_empty_host() -> None:
         + "containers: [{name: aa, owner: alice}]\nreservations: [{ids: 5, for: x}, {ids: 6-9, for: y}]\n",
         PER_CONTAINER
         + "containers: [{name: aa, volumes: [/a, {path: /b, mode: shift}], user: '3:4'}]\n",
+        PER_CONTAINER
+        + "containers: [{name: aa, volumes: [/a, {path: /b, method: idmap}]}, {name: bb, volumes: [{path: /b, "
+        "method: idmap, mode: shift}, {path: /b, method: idmap, at: /m, user: 5, read-only: true, "
+        "protect: parent, cross-mounts: true}, {path: /c, method: idmap, persist: true}]}]\n",
         "strategy: single-uid\ncontainers: [aa, {name: bb, block: 1}, {name: cc, container-id: 33}]\n",
         "strategy: single-uid\nengines: [lxc]\ncontainers: [aa, {name: bb, owner: xx, start: 1000500000}]\n",
         "strategy: single-uid\ndaemon: aa\ncontainers: [aa]\n",
@@ -508,20 +525,21 @@ def test_export_and_plan_is_nothing_to_do_and_an_empty_host_gets_the_same(said: 
     new = applied(state(), make_desired(state(), found))
     assert ids(new) == ids(host)
     assert text(exported(new)) == text(exported(host))
+    assert places(new) == places(host)
     assert (new.subuid.raw, new.daemon_json) == (host.subuid.raw, host.daemon_json)
 
 
 @each("prune", [False, True])
 @each("raw", [None, OURS, OTHERS, b'{"userns-remap": "nobody-at-all"}', b"{broken", b"[]"])
-@each("lines", [WEB, b"", WEB + b"bob:700000:65536\n"])
+@each("lines", [WEB, b"", WEB + b"bob:765536:65536\n"])
 def test_export_of_any_daemon_json(raw: bytes | None, lines: bytes, prune: bool) -> None:
     known = Known(
         passwd=PASSWD + b"usernsplan-web:x:900:900::/:/bin/sh\n",
         group=GROUP + b"usernsplan-web:x:900:\n",
     )
-    host = state(
-        allocations=[per_container("web", 524288)], daemon_json=raw, **same_lines(lines), **known
-    )
+    # Its owner is an account, so it is not published.
+    allocated = replace(per_container("web", 589824), published="none")
+    host = state(allocations=[allocated], daemon_json=raw, **same_lines(lines), **known)
     found = again(host)
     assert (found.daemon == "web") == (raw == OURS)
     # What was lost is put back, whatever the file says.
@@ -542,16 +560,16 @@ def test_what_is_wrong_in_daemon_json_is_nothing_to_a_file_that_leaves_it_alone(
 
 
 def test_what_is_in_quarantine_stays_there() -> None:
-    host = with_ledger(web(), quarantined=(Quarantined("old", IdRange(700000, 5), "1"),))
+    host = with_ledger(web(), quarantined=(Quarantined("old", IdRange(765536, 5), "1"),))
     assert not make_desired(host, again(host), prune=True).pending
 
 
 def test_half_of_what_lxc_was_granted_is_no_reason_to_grant_more() -> None:
     two = (
-        per_container("web", 524288),
-        replace(per_container("db", 589824), extra_owners=("root",)),
+        per_container("web", 589824),
+        replace(per_container("db", 655360), extra_owners=("root",)),
     )
-    lines = WEB + b"usernsplan-db:589824:65536\nroot:589824:65536\n"
+    lines = WEB + b"usernsplan-db:655360:65536\nroot:655360:65536\n"
     host = state(allocations=two, **same_lines(lines))
     assert not make_desired(host, again(host), prune=True).pending
 

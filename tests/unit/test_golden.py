@@ -24,14 +24,16 @@ from usernsplan import Allocation, IdMap, IdRange, Mapping
 from usernsplan.engines import ENGINES, render, verdict
 from usernsplan.engines.base import RenderContext
 from usernsplan.errors import RefusedError
+from usernsplan.mapping import KINDS as KINDS_OF_IDS
+from usernsplan.mapping import Pass
 from usernsplan.model import Mount
 
 if TYPE_CHECKING:
     from usernsplan.engines.base import Rendered
 
 GOLDEN = Path(__file__).parent.parent / "golden"
-# Incus is a fork of LXD and reads the same; a line of a map is the same for uids and for gids.
-DERIVED = {"lxd": "incus", "gid_map": "uid_map"}
+# Incus is a fork of LXD and reads the same.
+DERIVED = {"lxd": "incus"}
 
 
 class Kind(NamedTuple):
@@ -42,36 +44,68 @@ class Kind(NamedTuple):
     strategy: str
     extents: tuple[tuple[int, int, int], ...]
     reserved_range: tuple[int, int] | None
+    gids: tuple[tuple[int, int, int], ...] = ()
 
     def allocation(self) -> Allocation:
-        ids = IdMap.of(*self.extents)
+        uids = IdMap.of(*self.extents)
+        mapping = Mapping(uids, IdMap.of(*self.gids) if self.gids else uids)
+        held = IdRange(*self.reserved_range) if self.reserved_range else None
         return Allocation(
             self.name,
             self.owner,
             self.strategy,
-            Mapping(ids, ids),
-            IdRange(*self.reserved_range) if self.reserved_range else None,
+            mapping,
+            held,
+            passes=tuple(
+                Pass(kind, extent)
+                for kind in KINDS_OF_IDS
+                for extent in mapping[kind]
+                if self.strategy == "per-container" and held and extent.host < held.start
+            ),
         )
+
+
+# Host ids that pass through a private range, and maps that were adopted.
+HELD = (589824, 65536)
+OURS = ("web", "usernsplan-web", "per-container")
+HERS = ("web", "alice", "per-container")
+RENDER = ((0, 589824, 107), (107, 104, 1), (108, 589932, 65428))
+HOLES = {
+    "hole": Kind(*OURS, ((0, 589824, 1000), (1000, 1000, 1), (1001, 590825, 64535)), HELD, RENDER),
+    "hole-gid": Kind(*OURS, ((0, 589824, 65536),), HELD, RENDER),
+    "hole-both": Kind(*OURS, ((0, 589824, 1000), (1000, 1000, 6), (1006, 590830, 64530)), HELD),
+    "hole-first": Kind(*OURS, ((0, 1000, 1), (1, 589825, 65535)), HELD),
+    "hole-end": Kind(*OURS, ((0, 589824, 65535), (65535, 1000, 1)), HELD),
+    "hole-joined": Kind(
+        *OURS,
+        ((0, 589824, 1000), (1000, 1000, 3), (1003, 2000, 1), (1004, 590828, 64532)),
+        HELD,
+        ((0, 589824, 44), (44, 44, 1), (45, 589869, 65491)),
+    ),
+    "two-parts": Kind(*HERS, ((0, 100000, 65536), (65536, 231072, 65536)), None),
+    "apart": Kind(*HERS, ((0, 100000, 65536),), None, ((0, 200000, 65536),)),
+}
 
 
 KINDS = {
     "per-container": Kind(
-        "web", "usernsplan-web", "per-container", ((0, 524288, 65536),), (524288, 65536)
+        "web", "usernsplan-web", "per-container", ((0, 589824, 65536),), (589824, 65536)
     ),
     "single-uid": Kind(
         "web", "usernsplan-web", "single-uid", ((0, 1000820000, 1),), (1000820000, 10000)
     ),
     "shared": Kind("web", "usernsplan-web", "shared", ((0, 2, 1), (3, 3, 65533)), None),
     "shared-docker": Kind(
-        "default", "dockremap", "shared", ((0, 2, 1), (1, 524288, 2), (3, 3, 65533)), (524288, 2)
+        "default", "dockremap", "shared", ((0, 2, 1), (1, 589824, 2), (3, 3, 65533)), (589824, 2)
     ),
     "identity": Kind("web", "usernsplan-web", "shared", ((0, 0, 65535),), None),
     "pool-podman": Kind(
-        "containers", "containers", "per-container", ((0, 655360, 6553600),), (655360, 6553600)
+        "containers", "containers", "per-container", ((0, 720896, 6553600),), (720896, 6553600)
     ),
     "pool-kubelet": Kind(
-        "kubelet", "kubelet", "per-container", ((0, 655360, 7208960),), (655360, 7208960)
+        "kubelet", "kubelet", "per-container", ((0, 720896, 7208960),), (720896, 7208960)
     ),
+    **HOLES,
 }
 ALLOCATIONS = {suffix: kind.allocation() for suffix, kind in KINDS.items()}
 ASKED = {
@@ -88,10 +122,17 @@ STEMS = [f"{engine}.{suffix}" for engine, cases in GOLDENS.items() for suffix in
 CAN = {
     (engine, suffix) for engine, suffix in (stem.split(".") for stem in STEMS) if "+" not in suffix
 }
+
+
+def _is_hers(suffix: str) -> bool:
+    """Tell whether the lines are a login's, so that her own engines run it."""
+    return KINDS[suffix].owner == "alice"
+
+
 CASES = [(engine, suffix) for engine in ENGINES for suffix in KINDS]
 UNITS = [
     "docker-instance." + suffix
-    for suffix in ("per-container", "single-uid", "shared-docker", "identity")
+    for suffix in ("per-container", "single-uid", "shared-docker", "identity", *HOLES)
 ]
 
 
@@ -99,10 +140,13 @@ def rendered(stem: str) -> Rendered:
     engine, _, suffix = stem.partition(".")
     kind, _, variant = suffix.partition("+")
     allocation = ALLOCATIONS[kind]
-    if engine in {"lxc", "lxd", "incus"}:
+    if engine in {"lxc", "lxd", "incus", "proxmox"}:
         # The lines of root's are theirs only where they were granted.
         allocation = replace(allocation, extra_owners=("root",))
-    return render(engine, allocation, ASKED[variant])
+    context = ASKED[variant]
+    return render(
+        engine, allocation, replace(context, vmid=101) if engine == "proxmox" else context
+    )
 
 
 def golden(stem: str) -> dict[str, Any]:
@@ -185,7 +229,14 @@ def test_there_is_a_golden_exactly_where_the_engine_can(engine: str, suffix: str
     assert (can and engine != "rootless") == ((engine, suffix) in CAN)
 
 
-@each(("engine", "suffix"), [case for case in CASES if case not in CAN])
+@each(
+    ("engine", "suffix"),
+    [
+        case
+        for case in CASES
+        if case not in CAN and (case[0] != "rootless" or not _is_hers(case[1]))
+    ],
+)
 def test_where_an_engine_cannot_it_refuses_says_why_and_names_one_that_can(
     engine: str, suffix: str
 ) -> None:
@@ -211,6 +262,9 @@ def test_a_verdict_of_no_says_why(engine: str, suffix: str) -> None:
     [
         ("kubernetes", "per-container"),
         ("systemd", "single-uid"),
+        ("openshift", "per-container"),
+        ("containerd", "hole"),
+        ("compose", "hole"),
     ],
 )
 def test_what_is_only_something_near_it_says_what_differs(engine: str, suffix: str) -> None:
@@ -254,22 +308,62 @@ def test_podmans_own_files_say_what_its_flag_says(stem: str) -> None:
     assert list(found) == ["/etc/containers/storage.conf"]
 
 
-@pytest.mark.parametrize("suffix", [suffix for suffix in KINDS if not suffix.startswith("pool-")])
+@each(
+    ("engine", "fit"),
+    [
+        *[(engine, "exactly") for engine in ("docker", "podman", "oci", "lxc", "proxmox", "incus")],
+        *[(engine, "no") for engine in ("nspawn", "kubernetes", "openshift", "podman-auto")],
+    ],
+)
+@each("suffix", [suffix for suffix in HOLES if suffix.startswith("hole")])
+def test_ids_pass_through_where_the_engine_takes_more_than_one_range(
+    engine: str, fit: str, suffix: str
+) -> None:
+    assert verdict(engine, ALLOCATIONS[suffix]).fit == fit
+
+
+@each("suffix", [suffix for suffix in HOLES if len(HOLES[suffix].extents) > 1])
+def test_docker_is_said_to_depend_on_the_order_where_sorted_lines_are_another_map(
+    suffix: str,
+) -> None:
+    starts = [host for _, host, _ in HOLES[suffix].extents]
+    said = "\n".join(rendered(f"docker.{suffix}").notes)
+    assert ("the next useradd" in said) == (starts != sorted(starts))
+
+
+# Where her own id passes through, she needs no line for it: test_slices has that.
+@pytest.mark.parametrize(
+    "suffix",
+    [
+        suffix
+        for suffix in KINDS
+        if not suffix.startswith("pool-")
+        and (suffix == "hole-gid" or not suffix.startswith("hole"))
+    ],
+)
 def test_lines_that_are_an_accounts_can_be_rootless(suffix: str) -> None:
     allocation = replace(ALLOCATIONS[suffix], owner="alice")
-    if KINDS[suffix].strategy == "shared":
+    own = [(kind, host, count) for kind, ids in _ids(suffix).items() for _, host, count in ids]
+    if any(host <= 1000 < host + count for _, host, count in own):
         # Her own uid, 1000, is among them: she cannot be 0 and herself.
         with pytest.raises(RefusedError, match="own uid 1000"):
             rendered_rootless(allocation)
         return
     found = rendered_rootless(allocation)
-    lines = [f"alice:{host}:{count}" for _, host, count in KINDS[suffix].extents]
-    assert {file.path: (file.content.split(), file.into) for file in found.files} == {
-        "/etc/subuid": (lines, "lines"),
-        "/etc/subgid": (lines, "lines"),
+    lines = {
+        kind: [f"alice:{host}:{count}" for _, host, count in ids]
+        for kind, ids in _ids(suffix).items()
     }
-    assert all(line in found.text for line in lines)
+    assert {file.path: (file.content.split(), file.into) for file in found.files} == {
+        "/etc/subuid": (lines["uid"], "lines"),
+        "/etc/subgid": (lines["gid"], "lines"),
+    }
+    assert all(line in found.text for line in (*lines["uid"], *lines["gid"]))
     assert not found.text.endswith("\n")
+
+
+def _ids(suffix: str) -> dict[str, tuple[tuple[int, int, int], ...]]:
+    return {"uid": KINDS[suffix].extents, "gid": KINDS[suffix].gids or KINDS[suffix].extents}
 
 
 def test_lines_of_a_name_that_is_no_account_are_nobodys() -> None:
@@ -289,7 +383,7 @@ def test_a_login_is_one_word_of_the_script_and_no_pattern(owner: str) -> None:
     assert len(greps) == 2
     for line in greps:
         words = shlex.split(line)
-        assert f"{owner}:524288:65536" in words
+        assert f"{owner}:589824:65536" in words
         assert "F" in words[1]
 
 

@@ -40,12 +40,12 @@ def test_sources_are_those_of_binds_and_volumes_each_once() -> None:
 
 
 def test_podman_tells_the_map_and_the_process() -> None:
-    config = {"IDMappings": {"UidMap": ["0:524288:65536"], "GidMap": ["0:2:1", "3:3:65533"]}}
+    config = {"IDMappings": {"UidMap": ["0:589824:65536"], "GidMap": ["0:2:1", "3:3:65533"]}}
     [found] = parse(json.dumps([entry(HostConfig=config, State={"Pid": 42})]), "podman")
     assert found.pid == 42
     assert found.mapping is not None
     assert (found.mapping.uids, found.mapping.gids) == (
-        IdMap.of((0, 524288, 65536)),
+        IdMap.of((0, 589824, 65536)),
         IdMap.of((0, 2, 1), (3, 3, 65533)),
     )
 

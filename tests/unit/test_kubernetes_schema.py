@@ -36,7 +36,7 @@ def document(
 
 
 @each("version", VERSIONS)
-@each("allocation", [per_container("web", 524288), SINGLE])
+@each("allocation", [per_container("web", 589824), SINGLE])
 @each(
     "asked",
     [RenderContext(), RenderContext(mounts=MOUNTS, image="nginx")],
@@ -50,6 +50,17 @@ def test_a_pod_is_one_to_kubernetes(
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_project_is_a_namespace_to_kubernetes(version: str) -> None:
     SCHEMAS.validate(document("openshift", SINGLE), version, strict=True)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_pod_for_restricted_v3_is_one_to_kubernetes(version: str) -> None:
+    pod = document("openshift", per_container("web", 589824), RenderContext(image="nginx"))
+    SCHEMAS.validate(pod, version, strict=True)
+    # What OpenShift's SCC of that name demands: a user namespace, and ids from 1000 to 65534.
+    assert pod["metadata"]["annotations"] == {"openshift.io/required-scc": "restricted-v3"}
+    assert pod["spec"]["hostUsers"] is False
+    context = pod["spec"]["securityContext"]
+    assert all(1000 <= context[key] <= 65534 for key in ("runAsUser", "runAsGroup", "fsGroup"))
 
 
 def test_the_schema_would_object() -> None:

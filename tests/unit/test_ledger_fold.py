@@ -19,9 +19,9 @@ from usernsplan.model import (
     Volume,
 )
 
-WEB, DB = per_container("web", 524288), per_container("db", 589824)
-RANGE = IdRange(524288, 65536)
-LINE = (SUBUID, "usernsplan-web:524288:65536")
+WEB, DB = per_container("web", 589824), per_container("db", 655360)
+RANGE = IdRange(589824, 65536)
+LINE = (SUBUID, "usernsplan-web:589824:65536")
 
 
 def after(state: LedgerState, *changes: LedgerChange) -> LedgerState:

@@ -38,7 +38,7 @@ CANDIDATES: list[list[Triple]] = [
     [(0, 4294967294, 2)],
     [(0, 2, 1), (3, 3, 4294967292)],
     [(0, 2, 1), (3, 3, 4294967293)],
-    [(0, 2, 1), (1, 524288, 2), (3, 3, 65533)],
+    [(0, 2, 1), (1, 589824, 2), (3, 3, 65533)],
     [(0, 100, 10), (10, 110, 10)],
     [(10, 110, 10), (0, 100, 10)],
     [(0, 100, 10), (9, 200, 1)],
@@ -87,7 +87,7 @@ def test_a_text_that_the_kernel_refuses_is_no_map_to_us(text: str) -> None:
 
 
 def test_what_proc_shows_of_a_map_is_read_back_as_that_map() -> None:
-    ids = IdMap.of((0, 2, 1), (1, 524288, 2), (3, 3, 65533))
+    ids = IdMap.of((0, 2, 1), (1, 589824, 2), (3, 3, 65533))
     with fresh_namespace() as pid:
         with open(f"/proc/{pid}/uid_map", "w", encoding="ascii") as file:
             file.write(ids.text())
@@ -101,7 +101,7 @@ def test_what_proc_shows_of_a_map_is_read_back_as_that_map() -> None:
         ([(0, 0, 1000)], [(0, 100000, 65536)]),
         ([(0, 5, 10), (10, 0, 5), (40, 65530, 6)], [(0, 100000, 65536)]),
         ([(0, 0, 1), (7, 3, 20), (1, 100, 2)], [(0, 2, 1), (3, 3, 65533)]),
-        ([(100, 0, 2), (0, 50, 3)], [(50, 700000, 50), (0, 600000, 50)]),
+        ([(100, 0, 2), (0, 50, 3)], [(50, 765536, 50), (0, 665536, 50)]),
     ],
 )
 def test_nested_namespaces_map_as_the_composition_of_their_maps(

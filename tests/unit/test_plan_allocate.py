@@ -1,6 +1,6 @@
 """allocate: which range a name gets, who may own it, and what is refused.
 
-The slots of the default pool, worked out by hand: 524288, 589824, 655360, 720896, 786432 (steps of 65536).
+The slots of the default pool, worked out by hand: 589824, 655360, 720896, 786432, 851968 (steps of 65536).
 """
 
 from __future__ import annotations
@@ -40,13 +40,22 @@ from usernsplan import (
 )
 from usernsplan.errors import InvalidFileError, InvalidValueError, PoolExhaustedError, RefusedError
 from usernsplan.layout import SUBGID, SUBUID
-from usernsplan.model import Quarantined
+from usernsplan.model import DOCKER, MOUNT, Quarantined, Unlisted, Volume
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-FIRST, SECOND, THIRD, FOURTH = 524288, 589824, 655360, 720896
-WIDE_POOL = IdRange.parse("524288-1879048191")
+    from usernsplan.mapping import Kind
+
+PLUGIN = "/usr/lib/libsubid_sss.so"
+FIRST, SECOND, THIRD, FOURTH = 589824, 655360, 720896, 786432
+WIDE_POOL = IdRange.parse("589824-1879048191")
+
+
+def machine(name: str, base: int, kind: Kind = "uid") -> Unlisted:
+    """A machine of systemd-nspawn, by the owner of its tree."""
+    ids = (kind, base, base + 65536)
+    return Unlisted("systemd-nspawn", f"machine {name}", *ids, name, f"/var/lib/machines/{name}")
 
 
 def bases(plan: Plan) -> list[int]:
@@ -86,7 +95,7 @@ def test_an_empty_host_gets_one_line_in_each_file_and_an_entry_in_the_ledger() -
         [(0, FIRST, 65536)],
         [(0, SECOND, 65536)],
     ]
-    lines = b"usernsplan-web:524288:65536\nusernsplan-db:589824:65536\n"
+    lines = b"usernsplan-web:589824:65536\nusernsplan-db:655360:65536\n"
     assert [(c.path, c.before, c.after) for c in plan.changes] == [
         (SUBUID, b"", lines),
         (SUBGID, b"", lines),
@@ -108,19 +117,19 @@ def test_an_empty_host_gets_one_line_in_each_file_and_an_entry_in_the_ledger() -
 def test_a_host_without_the_two_files_gets_them() -> None:
     plan = make_plan(state(None, None), asked("web"))
     assert [(c.path, c.before) for c in plan.changes] == [(SUBUID, None), (SUBGID, None)]
-    assert {c.after for c in plan.changes} == {b"usernsplan-web:524288:65536\n"}
+    assert {c.after for c in plan.changes} == {b"usernsplan-web:589824:65536\n"}
 
 
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        (b"bob:100000:65536\n", b"bob:100000:65536\nusernsplan-web:524288:65536\n"),
-        (b"bob:100000:65536", b"bob:100000:65536\nusernsplan-web:524288:65536\n"),
+        (b"bob:100000:65536\n", b"bob:100000:65536\nusernsplan-web:589824:65536\n"),
+        (b"bob:100000:65536", b"bob:100000:65536\nusernsplan-web:589824:65536\n"),
         (
             b"\n# mine\r\nbob:1\r\n\xff\xfe:1:1\n\n",
-            b"\n# mine\r\nbob:1\r\n\xff\xfe:1:1\n\nusernsplan-web:524288:65536\n",
+            b"\n# mine\r\nbob:1\r\n\xff\xfe:1:1\n\nusernsplan-web:589824:65536\n",
         ),
-        (b"zed:9:1\nabe:1:1\n", b"zed:9:1\nabe:1:1\nusernsplan-web:524288:65536\n"),
+        (b"zed:9:1\nabe:1:1\n", b"zed:9:1\nabe:1:1\nusernsplan-web:589824:65536\n"),
     ],
     ids=["a line", "no final newline", "junk", "not sorted"],
 )
@@ -134,8 +143,8 @@ def test_what_others_wrote_stays_byte_for_byte_and_ours_comes_last(
 def test_each_file_keeps_its_own_lines() -> None:
     plan = make_plan(state(b"bob:1:1\n", b"eve:2:2\n"), asked("web"))
     assert {c.path: c.after for c in plan.changes} == {
-        SUBUID: b"bob:1:1\nusernsplan-web:524288:65536\n",
-        SUBGID: b"eve:2:2\nusernsplan-web:524288:65536\n",
+        SUBUID: b"bob:1:1\nusernsplan-web:589824:65536\n",
+        SUBGID: b"eve:2:2\nusernsplan-web:589824:65536\n",
     }
 
 
@@ -145,45 +154,45 @@ def test_each_file_keeps_its_own_lines() -> None:
 @each(
     ("lines", "base"),
     [
-        (b"bob:550000:1\n", SECOND),
-        (b"bob:524288:1\n", SECOND),
-        (b"bob:589823:1\n", SECOND),
-        (b"bob:524287:1\n", FIRST),
-        (b"bob:589824:65536\n", FIRST),
-        (b"bob:524288:196608\neve:600000:10\n", FOURTH),
-        (b"eve:600000:10\nbob:524288:196608\n", FOURTH),
-        (b"bob:524288:196608\neve:600000:120897\n", 786432),
-        (b"bob:655360:65536\nbob:524288:65536\n", SECOND),
-        (b"bob:524288:65536\nbob:655359:65537\n", FOURTH),
-        (b"bob:524288:65537\nbob:655360:65536\n", FOURTH),
-        (b"bob:550000:0\n", FIRST),
+        (b"bob:615536:1\n", SECOND),
+        (b"bob:589824:1\n", SECOND),
+        (b"bob:655359:1\n", SECOND),
+        (b"bob:589823:1\n", FIRST),
+        (b"bob:655360:65536\n", FIRST),
+        (b"bob:589824:196608\neve:665536:10\n", FOURTH),
+        (b"eve:665536:10\nbob:589824:196608\n", FOURTH),
+        (b"bob:589824:196608\neve:665536:120897\n", 851968),
+        (b"bob:720896:65536\nbob:589824:65536\n", SECOND),
+        (b"bob:589824:65536\nbob:720895:65537\n", FOURTH),
+        (b"bob:589824:65537\nbob:720896:65536\n", FOURTH),
+        (b"bob:615536:0\n", FIRST),
         (b"bob:4294900000:65536000\n", FIRST),
-        (b"bob:524288:1\neve:600000:9999999999999999999\n", None),
+        (b"bob:589824:1\neve:665536:9999999999999999999\n", None),
         (b"bob:99999999999999999999:1\n", FIRST),
-        (b"bob:0x80000:0x10000\n", SECOND),
-        (b"bob:0X86470:1\n", SECOND),
-        (b"bob:02000000:1\n", SECOND),
-        (b"bob:0524288:1\n", SECOND),
-        (b"bob:524288:65536\neve:0600000:1\n", THIRD),
-        (b"bob:524280:010\n", SECOND),
-        (b"bob:524281:010\n", SECOND),
-        (b"bob:524278:010\n", FIRST),
-        (b"bob:550000\n", FIRST),
-        (b"bob:550000:many\n", FIRST),
+        (b"bob:0x90000:0x10000\n", SECOND),
+        (b"bob:0X96470:1\n", SECOND),
+        (b"bob:02200000:1\n", SECOND),
+        (b"bob:02200001:1\n", SECOND),
+        (b"bob:589824:65536\neve:02500000:1\n", THIRD),
+        (b"bob:589816:010\n", SECOND),
+        (b"bob:589817:010\n", SECOND),
+        (b"bob:589814:010\n", FIRST),
+        (b"bob:615536\n", FIRST),
+        (b"bob:615536:many\n", FIRST),
         (b"bob:few:65536\n", FIRST),
-        (b"bob:-550000:5\n", FIRST),
+        (b"bob:-615536:5\n", FIRST),
         (b"\xff\xfe\x00\n", FIRST),
-        (b"#bob:550000:5\n", FIRST),
+        (b"#bob:615536:5\n", FIRST),
         (b"\n  \n", FIRST),
-        (b"bob:550000:5 # old\n", SECOND),
-        (b" bob: 550000 : 5\n", SECOND),
-        (b"bob:550000:5\r\n", SECOND),
-        (b"bob:550000:5", SECOND),
-        (b"bob:550000:5:x\n", SECOND),
-        (b":550000:5\n", SECOND),
-        (b"b\xf6b:550000:5\n", SECOND),
-        (b"+bob:550000:5\n", SECOND),
-        (b"b" * 1024 + b":550000:5\n", SECOND),
+        (b"bob:615536:5 # old\n", SECOND),
+        (b" bob: 615536 : 5\n", SECOND),
+        (b"bob:615536:5\r\n", SECOND),
+        (b"bob:615536:5", SECOND),
+        (b"bob:615536:5:x\n", SECOND),
+        (b":615536:5\n", SECOND),
+        (b"b\xf6b:615536:5\n", SECOND),
+        (b"+bob:615536:5\n", SECOND),
+        (b"b" * 1024 + b":615536:5\n", SECOND),
     ],
 )
 @each("file", ["subuid", "subgid"])
@@ -203,14 +212,15 @@ def test_the_first_slot_is_taken_that_no_reader_gives_to_somebody(
 @pytest.mark.parametrize(
     "host",
     [
-        state(subgid=b"bob:524288:1\n"),
-        state(passwd=b"bob:x:524288:1000::/:\n"),
-        state(passwd=b"bob:x:1001:589823::/:\n"),
-        state(group=b"bob:x:524288:\n"),
-        state(namespaces=IdSet((IdRange(550000, 1),))),
+        state(subgid=b"bob:589824:1\n"),
+        state(passwd=b"bob:x:589824:1000::/:\n"),
+        state(passwd=b"bob:x:1001:655359::/:\n"),
+        state(group=b"bob:x:589824:\n"),
+        state(namespaces=IdSet((IdRange(615536, 1),))),
         state(quarantined=(Quarantined("old", IdRange(FIRST, 65536), ""),)),
-        state(quarantined=(Quarantined("old", IdRange(589823, 1), ""),)),
+        state(quarantined=(Quarantined("old", IdRange(655359, 1), ""),)),
         state(allocations=(per_container("lost", FIRST),)),
+        state(unlisted=(machine("deb", FIRST, "gid"),)),
     ],
     ids=[
         "granted as gids only",
@@ -221,6 +231,7 @@ def test_the_first_slot_is_taken_that_no_reader_gives_to_somebody(
         "released",
         "a bit of it released",
         "allocated, though its lines are gone",
+        "a machine's, without a line",
     ],
 )
 def test_a_slot_that_somebody_has_in_another_way_is_not_given_out(host: HostState) -> None:
@@ -228,7 +239,7 @@ def test_a_slot_that_somebody_has_in_another_way_is_not_given_out(host: HostStat
 
 
 def test_the_uids_of_one_and_the_gids_of_another_together_leave_the_third_slot() -> None:
-    host = state(subuid=b"bob:524288:65536\n", subgid=b"bob:600000:1\n")
+    host = state(subuid=b"bob:589824:65536\n", subgid=b"bob:665536:1\n")
     assert bases(make_plan(host, asked("web"))) == [THIRD]
 
 
@@ -286,8 +297,8 @@ def test_holes_among_ten_thousand_lines_are_filled_lowest_first() -> None:
         (1, [FIRST, SECOND, THIRD]),
         (65535, [FIRST, SECOND, THIRD]),
         (65536, [FIRST, SECOND, THIRD]),
-        (65537, [FIRST, THIRD, 786432]),
-        (131072, [FIRST, THIRD, 786432]),
+        (65537, [FIRST, THIRD, 851968]),
+        (131072, [FIRST, THIRD, 851968]),
     ],
 )
 def test_every_base_is_a_multiple_of_65536_whatever_the_size(
@@ -418,11 +429,11 @@ def test_a_start_for_what_takes_no_range_is_refused(strategy: Shared) -> None:
 @pytest.mark.parametrize(
     ("pool", "lines", "names", "missing", "gap"),
     [
-        ("524288-589822", b"", 1, 1, 65535),
-        ("524288-655359", b"", 3, 1, 0),
-        ("524288-655360", b"", 4, 2, 1),
-        ("524289-655359", b"", 2, 1, 65535),
-        ("524288-720895", b"bob:600000:1\n", 3, 1, 55359),
+        ("589824-655358", b"", 1, 1, 65535),
+        ("589824-720895", b"", 3, 1, 0),
+        ("589824-720896", b"", 4, 2, 1),
+        ("589825-720895", b"", 2, 1, 65535),
+        ("589824-786431", b"bob:665536:1\n", 3, 1, 55359),
     ],
     ids=["one id short", "exactly two", "two and one id", "not aligned", "broken in the middle"],
 )
@@ -439,23 +450,23 @@ def test_a_shortfall_says_how_many_are_missing_and_the_largest_gap(
     assert caught.value.exit_status == 7
 
 
-def test_the_default_pool_holds_9148_slots() -> None:
-    # 524288 to 600100000: 599575713 ids, 9148 times 65536 and 52385 more.
-    with pytest.raises(PoolExhaustedError, match=r"no room for 852 of 10000 .* holds 52385 ids"):
+def test_the_default_pool_holds_9147_slots() -> None:
+    # 589824 to 600100000: 599510177 ids, 9147 times 65536 and 52385 more.
+    with pytest.raises(PoolExhaustedError, match=r"no room for 853 of 10000 .* holds 52385 ids"):
         make_plan(state(), asked(*(f"c{n}" for n in range(10_000))))
     assert (
-        bases(make_plan(state(), asked(*(f"c{n}" for n in range(9_148)))))[-1]
-        == FIRST + 65536 * 9147
+        bases(make_plan(state(), asked(*(f"c{n}" for n in range(9_147)))))[-1]
+        == FIRST + 65536 * 9146
     )
 
 
-@pytest.mark.parametrize("size", [599575713, 599575714])
+@pytest.mark.parametrize("size", [599510177, 599575714])
 def test_a_range_may_be_as_large_as_the_pool(size: int) -> None:
     request = asked("web", strategy=PerContainer(size=size))
-    if size == 599575713:
+    if size == 599510177:
         assert bases(make_plan(state(), request)) == [FIRST]
     else:
-        with pytest.raises(PoolExhaustedError, match="holds 599575713 ids"):
+        with pytest.raises(PoolExhaustedError, match="holds 599510177 ids"):
             make_plan(state(), request)
 
 
@@ -465,20 +476,20 @@ def test_a_range_may_be_as_large_as_the_pool(size: int) -> None:
 @pytest.mark.parametrize(
     ("login_defs", "slots"),
     [
-        (b"SUB_UID_MAX 655359\n", 2),
-        (b"SUB_UID_MAX\t\t655359\n", 2),
-        (b"  SUB_UID_MAX   655359  \n", 2),
-        (b"SUB_UID_MAX 655358\n", 1),
-        (b"SUB_UID_MAX 655359", 2),
-        (b"SUB_UID_MAX 0x9ffff\n", 2),
-        (b"SUB_UID_MAX 02377777\n", 2),
-        (b"SUB_GID_MAX 655359\n", 2),
-        (b"SUB_UID_MAX 655359\nSUB_GID_MAX 589823\n", 1),
-        (b"SUB_UID_MAX 589823\nSUB_UID_MAX 655359\n", 2),
-        (b"#SUB_UID_MAX 589823\nSUB_UID_MAX 655359\n", 2),
-        (b"UID_MAX 60000\nSUB_UID_MAX 655359\n", 2),
-        (b"SUB_UID_MAX 655359\nSUB_UID_COUNT 0\nSUB_GID_COUNT 0\n", 2),
-        (b"SUB_UID_MAX 655359\nSUB_UID_MIN 600000\n", 2),
+        (b"SUB_UID_MAX 720895\n", 2),
+        (b"SUB_UID_MAX\t\t720895\n", 2),
+        (b"  SUB_UID_MAX   720895  \n", 2),
+        (b"SUB_UID_MAX 720894\n", 1),
+        (b"SUB_UID_MAX 720895", 2),
+        (b"SUB_UID_MAX 0xaffff\n", 2),
+        (b"SUB_UID_MAX 02577777\n", 2),
+        (b"SUB_GID_MAX 720895\n", 2),
+        (b"SUB_UID_MAX 720895\nSUB_GID_MAX 655359\n", 1),
+        (b"SUB_UID_MAX 655359\nSUB_UID_MAX 720895\n", 2),
+        (b"#SUB_UID_MAX 655359\nSUB_UID_MAX 720895\n", 2),
+        (b"UID_MAX 60000\nSUB_UID_MAX 720895\n", 2),
+        (b"SUB_UID_MAX 720895\nSUB_UID_COUNT 0\nSUB_GID_COUNT 0\n", 2),
+        (b"SUB_UID_MAX 720895\nSUB_UID_MIN 665536\n", 2),
     ],
     ids=[
         "a blank",
@@ -508,19 +519,19 @@ def test_the_pool_ends_where_login_defs_says(login_defs: bytes, slots: int) -> N
     ("login_defs", "error", "words"),
     [
         (
-            b"SUB_UID_MIN 700000\nSUB_UID_MAX 600000\n",
+            b"SUB_UID_MIN 765536\nSUB_UID_MAX 665536\n",
             InvalidFileError,
-            "SUB_UID_MIN 700000 is above SUB_UID_MAX",
+            "SUB_UID_MIN 765536 is above SUB_UID_MAX",
         ),
         (
-            b"SUB_GID_MIN 700000\nSUB_GID_MAX 600000\n",
+            b"SUB_GID_MIN 765536\nSUB_GID_MAX 665536\n",
             InvalidFileError,
-            "SUB_GID_MIN 700000 is above SUB_GID_MAX",
+            "SUB_GID_MIN 765536 is above SUB_GID_MAX",
         ),
         (
-            b"SUB_UID_MAX 524287\n",
+            b"SUB_UID_MAX 589823\n",
             InvalidValueError,
-            "524287, below the start of the default pool, 524288",
+            "589823, below the start of the default pool, 589824",
         ),
         (b"# x\nSUB_UID_MAX lots\n", InvalidFileError, "login.defs:2: SUB_UID_MAX is 'lots'"),
         (b"SUB_UID_MAX -1\n", InvalidFileError, "login.defs:1: SUB_UID_MAX is '-1'"),
@@ -589,7 +600,15 @@ def test_a_number_of_five_thousand_digits_in_login_defs_is_an_error_of_that_file
 )
 def test_a_host_that_does_not_read_the_files_is_refused(nsswitch: bytes, words: str) -> None:
     with pytest.raises(RefusedError, match=re.escape(words)):
-        make_plan(state(nsswitch=nsswitch), asked("web"))
+        make_plan(state(nsswitch=nsswitch, plugin=PLUGIN), asked("web"))
+
+
+def test_a_service_that_is_not_installed_is_named_and_the_files_are_used() -> None:
+    plan = make_plan(state(nsswitch=b"\nsubid: sss\n"), asked("web"))
+    [finding] = [f for f in plan.findings if f.code == "USN144"]
+    assert finding.message.startswith("/etc/nsswitch.conf:2: 'subid: sss': libsubid_sss.so")
+    assert plan.changes
+    assert "USN144" not in codes(make_plan(state(nsswitch=b"subid: files sss\n"), asked("web")))
 
 
 @pytest.mark.parametrize(
@@ -624,7 +643,7 @@ def test_odd_lines_are_kept_and_the_first_is_named() -> None:
 def test_a_name_that_docker_takes_is_taken(name: str) -> None:
     plan = make_plan(state(), asked(name))
     assert plan.allocations[0].owner == f"usernsplan-{name}"
-    assert added(plan, SUBUID) == f"usernsplan-{name}:524288:65536\n".encode()
+    assert added(plan, SUBUID) == f"usernsplan-{name}:589824:65536\n".encode()
 
 
 @pytest.mark.parametrize(
@@ -663,7 +682,7 @@ def test_default_is_not_a_name_that_can_be_given() -> None:
 def test_an_owner_whom_every_reader_takes_for_a_name_is_taken(owner: str) -> None:
     plan = make_plan(state(), asked("web", owner=owner))
     assert plan.allocations[0].owner == owner
-    assert added(plan, SUBUID) == f"{owner}:524288:65536\n".encode()
+    assert added(plan, SUBUID) == f"{owner}:589824:65536\n".encode()
 
 
 @each(
@@ -707,7 +726,7 @@ def test_the_owner_that_we_would_choose_must_not_be_an_account() -> None:
 
 def test_an_account_that_is_named_as_owner_gets_the_line() -> None:
     plan = make_plan(state(), asked("web", owner="alice"))
-    assert added(plan, SUBUID) == b"alice:524288:65536\n"
+    assert added(plan, SUBUID) == b"alice:589824:65536\n"
 
 
 @pytest.mark.parametrize(
@@ -719,7 +738,7 @@ def test_an_account_that_is_named_as_owner_gets_the_line() -> None:
         b" alice:100000:65536\n",
         b"alice:0x186a0:65536\n",
         b"alice:broken\n",
-        b"alice:524288:65536\n",
+        b"alice:589824:65536\n",
     ],
     ids=[
         "by name",
@@ -741,12 +760,12 @@ def test_an_owner_who_has_lines_already_is_refused_because_readers_would_join_th
 
 def test_the_uid_of_somebody_else_is_not_the_owners() -> None:
     plan = make_plan(state(**same_lines(b"1001:100000:65536\n")), asked("web", owner="alice"))
-    assert added(plan, SUBUID) == b"alice:524288:65536\n"
+    assert added(plan, SUBUID) == b"alice:589824:65536\n"
 
 
 def test_two_allocations_cannot_have_one_owner() -> None:
     host = state(
-        **same_lines(b"bob:524288:65536\n"), allocations=[per_container("web", FIRST, owner="bob")]
+        **same_lines(b"bob:589824:65536\n"), allocations=[per_container("web", FIRST, owner="bob")]
     )
     with pytest.raises(RefusedError, match="the owner bob has the allocation 'web'"):
         make_plan(host, asked("db", owner="bob"))
@@ -771,9 +790,9 @@ def test_a_start_that_is_free_is_taken_though_a_lower_one_is_free_too() -> None:
 @pytest.mark.parametrize(
     ("strategy", "start", "words"),
     [
-        (PerContainer(), FIRST + 1, "524289 is not a multiple of 65536"),
-        (PerContainer(), 65536, "is outside the pool 524288-600100000"),
-        (PerContainer(), 600047616, "is outside the pool 524288-600100000"),
+        (PerContainer(), FIRST + 1, "589825 is not a multiple of 65536"),
+        (PerContainer(), 65536, "is outside the pool 589824-600100000"),
+        (PerContainer(), 600047616, "is outside the pool 589824-600100000"),
         (PerContainer(size=117922), 599982080, "599982080-600100001 is outside the pool"),
         (SingleUid(), 1000000001, "1000000001 is not a multiple of 10000"),
         (SingleUid(), 2000000000, "is outside the pool 1000000000-1999999999"),
@@ -796,18 +815,18 @@ def test_a_start_may_be_the_last_that_fits_into_the_pool() -> None:
 @pytest.mark.parametrize(
     ("host", "words"),
     [
-        (state(subuid=b"bob:550000:3\n"), "550000-550002 is granted by a line of /etc/subuid"),
-        (state(subgid=b"bob:589823:3\n"), "589823 is granted by a line of /etc/subgid"),
+        (state(subuid=b"bob:615536:3\n"), "615536-615538 is granted by a line of /etc/subuid"),
+        (state(subgid=b"bob:655359:3\n"), "655359 is granted by a line of /etc/subgid"),
         (
-            state(passwd=b"bob:x:524288:1::/:\n"),
-            "524288 is an account of /etc/passwd or a group of /etc/group",
+            state(passwd=b"bob:x:589824:1::/:\n"),
+            "589824 is an account or a group ('usernsplan whois ID' names it)",
         ),
         (
-            state(namespaces=IdSet((IdRange(524287, 2),))),
-            "524288 is mapped by a running user namespace",
+            state(namespaces=IdSet((IdRange(589823, 2),))),
+            "589824 is mapped by a running user namespace",
         ),
-        (state(allocations=[per_container("db", FIRST)]), "524288-589823 is allocated in"),
-        (state(quarantined=[Quarantined("db", IdRange(FIRST, 1), "")]), "524288 is quarantined"),
+        (state(allocations=[per_container("db", FIRST)]), "589824-655359 is allocated in"),
+        (state(quarantined=[Quarantined("db", IdRange(FIRST, 1), "")]), "589824 is quarantined"),
     ],
     ids=["subuid", "subgid", "account", "namespace", "ledger", "quarantine"],
 )
@@ -816,6 +835,80 @@ def test_a_start_that_is_not_free_is_refused_and_the_holder_named(
 ) -> None:
     with pytest.raises(RefusedError, match=re.escape(words)):
         make_plan(host, asked("web", start=FIRST))
+
+
+@pytest.mark.parametrize("name", ["web", "deb"])
+def test_a_machines_range_is_for_the_container_of_its_name_alone(name: str) -> None:
+    host = state(unlisted=(machine("deb", FIRST), machine("deb", FIRST, "gid")))
+    if name == "deb":
+        assert bases(make_plan(host, asked(name, start=FIRST))) == [FIRST]
+        return
+    whose = r"used by systemd-nspawn \(machine deb\), see /var/lib/machines/deb"
+    with pytest.raises(RefusedError, match=whose):
+        make_plan(host, asked(name, start=FIRST))
+
+
+MACHINES = {
+    "of its name": (machine("web", FIRST), (), True),
+    "a recorded volume": (
+        machine("deb", FIRST),
+        (Volume("/var/lib/machines/deb", "web", ""),),
+        True,
+    ),
+    "another's volume": (
+        machine("deb", FIRST),
+        (Volume("/var/lib/machines/deb", "db", ""),),
+        False,
+    ),
+    "a stranger": (machine("deb", FIRST), (), False),
+    "a mount": (Unlisted(MOUNT, "/mnt", "uid", FIRST, FIRST + 9, path="/mnt"), (), True),
+    "a data root": (Unlisted(DOCKER, "it", "uid", FIRST, SECOND, path="/docker"), (), True),
+}
+
+
+@each("case", list(MACHINES))
+def test_its_own_machine_keeps_no_container_from_its_range(case: str) -> None:
+    taken, volumes, is_own = MACHINES[case]
+    web = per_container("web", FIRST)
+    released = state(
+        unlisted=[taken], quarantined=[Quarantined("web", IdRange(FIRST, 65536), "", web)]
+    )
+    released = replace(released, ledger=replace(released.ledger, volumes=volumes))
+    if case == "a mount":
+        # It may be the container's or a stranger's.
+        with pytest.raises(RefusedError, match="589824-589832 is used by idmapped mount"):
+            make_plan(released, asked("web"))
+    else:
+        assert bases(make_plan(released, asked("web"))) == [FIRST if is_own else SECOND]
+
+    lines = same_lines(b"usernsplan-web:589824:65536\n")
+    adopted = state(unlisted=[taken], **lines)
+    adopted = replace(adopted, ledger=replace(adopted.ledger, volumes=volumes))
+    if is_own:
+        assert bases(make_plan(adopted, asked("web", start=FIRST))) == [FIRST]
+    else:
+        with pytest.raises(RefusedError, match="systemd-nspawn"):
+            make_plan(adopted, asked("web", start=FIRST))
+
+
+@each(("name", "why"), [("web", "the request is for other ids"), ("deb", "machine deb")])
+def test_its_own_machine_is_no_reason_why_a_range_does_not_come_back(name: str, why: str) -> None:
+    web = per_container("web", FIRST)
+    released = state(
+        unlisted=[machine(name, FIRST)],
+        quarantined=[Quarantined("web", IdRange(FIRST, 65536), "", web)],
+    )
+    plan = make_plan(released, asked("web", start=THIRD))
+    [missed] = [finding for finding in plan.findings if finding.code == "USN132"]
+    assert why in missed.message
+
+
+def test_a_range_that_only_a_mount_or_a_data_root_shows_is_not_free_for_a_new_container() -> None:
+    for program in (MOUNT, DOCKER):
+        taken = [Unlisted(program, "it", "uid", FIRST, FIRST + 1, path="/it")]
+        assert bases(make_plan(state(unlisted=taken), asked("web"))) == [SECOND]
+        with pytest.raises(RefusedError, match=program):
+            make_plan(state(unlisted=taken), asked("web", start=FIRST))
 
 
 def test_a_start_in_a_reserved_range_is_refused_even_with_a_pool_around_it() -> None:
@@ -828,11 +921,11 @@ def test_a_start_in_a_reserved_range_is_refused_even_with_a_pool_around_it() -> 
     ("subuid", "subgid", "changed"),
     [
         (
-            b"bob:1:1\nusernsplan-web:524288:65536\n",
-            b"usernsplan-web:524288:65536\nbob:1:1\n",
+            b"bob:1:1\nusernsplan-web:589824:65536\n",
+            b"usernsplan-web:589824:65536\nbob:1:1\n",
             set(),
         ),
-        (b"usernsplan-web:524288:65536\n", b"", {SUBGID}),
+        (b"usernsplan-web:589824:65536\n", b"", {SUBGID}),
     ],
     ids=["in both files", "in one of them"],
 )
@@ -848,10 +941,10 @@ def test_lines_that_are_those_of_the_allocation_are_adopted_when_start_names_the
 @pytest.mark.parametrize(
     "lines",
     [
-        b"usernsplan-web:524288:65537\n",
-        b"usernsplan-web:524288:65536\nusernsplan-web:524288:65536\n",
-        b"usernsplan-web:524288:65536\nusernsplan-web:700000:1\n",
-        b"usernsplan-web:0x80000:65536\n",
+        b"usernsplan-web:589824:65537\n",
+        b"usernsplan-web:589824:65536\nusernsplan-web:589824:65536\n",
+        b"usernsplan-web:589824:65536\nusernsplan-web:765536:1\n",
+        b"usernsplan-web:0x90000:65536\n",
     ],
     ids=["another count", "twice", "with one more", "hexadecimal"],
 )
@@ -861,7 +954,7 @@ def test_lines_that_are_not_exactly_those_of_the_allocation_are_not_adopted(line
 
 
 def test_a_line_without_its_line_end_is_adopted_too() -> None:
-    plan = make_plan(state(**same_lines(b"usernsplan-web:524288:65536")), asked("web", start=FIRST))
+    plan = make_plan(state(**same_lines(b"usernsplan-web:589824:65536")), asked("web", start=FIRST))
     assert bases(plan) == [FIRST]
 
 
@@ -923,7 +1016,7 @@ def test_a_new_name_beside_a_known_one_adds_only_the_new() -> None:
     assert [a.name for a in plan.allocations] == ["db", "web"]
     assert bases(plan) == [SECOND, FIRST]
     assert [a.name for a in plan.ledger.add] == ["db"]
-    assert added(plan, SUBUID) == b"usernsplan-db:589824:65536\n"
+    assert added(plan, SUBUID) == b"usernsplan-db:655360:65536\n"
 
 
 def test_a_name_given_twice_is_one_allocation() -> None:
@@ -968,7 +1061,9 @@ def test_the_same_name_with_other_words_is_refused(
     host = carried_out(state(), make_plan(state(), first))
     with pytest.raises(RefusedError, match="is allocated already") as caught:
         make_plan(host, then)
-    assert "release" in caught.value.hint
+    # remap changes a range, its size and its passes; all else has to be released.
+    is_remap = isinstance(then.strategy, PerContainer) and then.owner is None
+    assert ("usernsplan remap" if is_remap else "release") in caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -1005,8 +1100,8 @@ def test_another_strategy_can_be_chosen_once_all_is_released() -> None:
 @pytest.mark.parametrize(
     ("subuid", "subgid"),
     [
-        (b"bob:1:1\n", b"bob:1:1\nusernsplan-web:524288:65536\n"),
-        (b"usernsplan-web:524288:65536\nbob:1:1\n", b"bob:1:1\n"),
+        (b"bob:1:1\n", b"bob:1:1\nusernsplan-web:589824:65536\n"),
+        (b"usernsplan-web:589824:65536\nbob:1:1\n", b"bob:1:1\n"),
         (b"bob:1:1\n", b"bob:1:1\n"),
     ],
     ids=["from subuid", "from subgid", "from both"],
@@ -1016,7 +1111,7 @@ def test_lines_that_somebody_took_out_are_put_back(subuid: bytes, subgid: bytes)
     plan = make_plan(host, asked("web"))
     missing = {p for p, raw in ((SUBUID, subuid), (SUBGID, subgid)) if b"web" not in raw}
     assert {c.path: c.after for c in plan.changes} == dict.fromkeys(
-        missing, b"bob:1:1\nusernsplan-web:524288:65536\n"
+        missing, b"bob:1:1\nusernsplan-web:589824:65536\n"
     )
     assert "USN109" in codes(plan)
     assert not plan.ledger.add
@@ -1026,21 +1121,21 @@ def test_lines_that_somebody_took_out_are_put_back(subuid: bytes, subgid: bytes)
 def test_another_name_does_not_repair_what_was_not_named() -> None:
     host = state(allocations=[per_container("web", FIRST)])
     plan = make_plan(host, asked("db"))
-    assert added(plan, SUBUID) == b"usernsplan-db:589824:65536\n"
+    assert added(plan, SUBUID) == b"usernsplan-db:655360:65536\n"
 
 
 @pytest.mark.parametrize(
     ("host", "words"),
     [
         (
-            state(b"bob:550000:5\n"),
-            "550000-550004 of its range is now granted by a line of /etc/subuid",
+            state(b"bob:615536:5\n"),
+            "615536-615540 of its range is now granted by a line of /etc/subuid",
         ),
         (
-            state(subgid=b"bob:0x80000:5\n"),
-            "524288-524292 of its range is now granted by a line of /etc/subgid",
+            state(subgid=b"bob:0x90000:5\n"),
+            "589824-589828 of its range is now granted by a line of /etc/subgid",
         ),
-        (state(passwd=b"bob:x:589823:1::/:\n"), "589823 of its range is now an account"),
+        (state(passwd=b"bob:x:655359:1::/:\n"), "655359 of its range is now an account"),
     ],
     ids=["a line", "a hexadecimal line", "an account"],
 )
@@ -1055,10 +1150,10 @@ def test_lines_that_somebody_took_out_are_not_put_back_over_somebody_else(
 @pytest.mark.parametrize(
     "lines",
     [
-        b"usernsplan-web:524288:65535\n",
-        b"usernsplan-web:524288:65536\nusernsplan-web:700000:1\n",
-        b"usernsplan-web:524288:65536\nusernsplan-web:524288:65536\n",
-        b"usernsplan-web:0x80000:65536\n",
+        b"usernsplan-web:589824:65535\n",
+        b"usernsplan-web:589824:65536\nusernsplan-web:765536:1\n",
+        b"usernsplan-web:589824:65536\nusernsplan-web:589824:65536\n",
+        b"usernsplan-web:0x90000:65536\n",
         b"usernsplan-web:broken\n",
     ],
     ids=["another count", "one more", "twice", "hexadecimal", "broken"],
@@ -1072,12 +1167,12 @@ def test_other_lines_of_our_owner_are_not_overwritten(lines: bytes) -> None:
 
 def test_a_line_of_ours_that_lost_only_its_line_end_is_still_ours() -> None:
     host = state(
-        **same_lines(b"bob:1:1\nusernsplan-web:524288:65536"),
+        **same_lines(b"bob:1:1\nusernsplan-web:589824:65536"),
         allocations=[per_container("web", FIRST)],
     )
     plan = make_plan(host, asked("web"))
     assert plan.allocations == host.ledger.allocations
-    assert all(c.after == b"bob:1:1\nusernsplan-web:524288:65536\n" for c in plan.changes)
+    assert all(c.after == b"bob:1:1\nusernsplan-web:589824:65536\n" for c in plan.changes)
 
 
 def test_shared_lines_without_an_order_of_their_own_are_left_where_they_are() -> None:
@@ -1087,15 +1182,15 @@ def test_shared_lines_without_an_order_of_their_own_are_left_where_they_are() ->
     assert not make_plan(host, asked("web", strategy=Shared())).changed
 
 
-DOCKER_LINES = b"dockremap:2:1\ndockremap:524288:2\ndockremap:3:65533\n"
-SORTED_LINES = b"dockremap:2:1\ndockremap:3:65533\nbob:100000:65536\ndockremap:524288:2\n"
+DOCKER_LINES = b"dockremap:2:1\ndockremap:589824:2\ndockremap:3:65533\n"
+SORTED_LINES = b"dockremap:2:1\ndockremap:3:65533\nbob:100000:65536\ndockremap:589824:2\n"
 DOCKER_SHARED = shared(
     "default",
     (0, 2, 1),
-    (1, 524288, 2),
+    (1, 589824, 2),
     (3, 3, 65533),
     owner="dockremap",
-    reserved_range=IdRange(524288, 2),
+    reserved_range=IdRange(589824, 2),
 )
 
 
@@ -1109,7 +1204,7 @@ def test_dockers_shared_lines_have_the_filler_in_the_middle() -> None:
 
 @pytest.mark.parametrize(
     ("lines", "filler"),
-    [(b"bob:524288:1\n", 524289), (b"bob:524289:1\n", 524290), (b"bob:524290:1\n", 524288)],
+    [(b"bob:589824:1\n", 589825), (b"bob:589825:1\n", 589826), (b"bob:589826:1\n", 589824)],
     ids=["the first is taken", "a hole one id short", "a hole that fits exactly"],
 )
 def test_the_filler_is_the_lowest_free_pair(lines: bytes, filler: int) -> None:
@@ -1121,9 +1216,9 @@ def test_the_filler_is_the_lowest_free_pair(lines: bytes, filler: int) -> None:
 @pytest.mark.parametrize(
     ("dockerroot", "lines"),
     [
-        (1, b"dockremap:1:1\ndockremap:524288:1\ndockremap:2:65534\n"),
-        (400, b"dockremap:400:1\ndockremap:524288:400\ndockremap:401:65135\n"),
-        (65534, b"dockremap:65534:1\ndockremap:524288:65534\ndockremap:65535:1\n"),
+        (1, b"dockremap:1:1\ndockremap:589824:1\ndockremap:2:65534\n"),
+        (400, b"dockremap:400:1\ndockremap:589824:400\ndockremap:401:65135\n"),
+        (65534, b"dockremap:65534:1\ndockremap:589824:65534\ndockremap:65535:1\n"),
     ],
 )
 def test_the_filler_is_as_long_as_dockerroot_is_high(dockerroot: int, lines: bytes) -> None:
@@ -1174,3 +1269,67 @@ def test_a_command_that_is_left_to_do_can_be_pasted_whatever_the_root() -> None:
     host = replace(state(can_add_accounts=False), layout=Layout("/srv/my tree"))
     [command] = [step for step in make_plan(host, asked()).next_steps if step.startswith("useradd")]
     assert shlex.split(command)[:3] == ["useradd", "--prefix", "/srv/my tree"]
+
+
+def _of_lxc(name: str, start: int, count: int = 65536, grantee: str = "root") -> Unlisted:
+    place = f"/var/lib/lxc/{name}/config"
+    return Unlisted(
+        "LXC", f"container {name}", "uid", start, start + count, name, place, 7, grantee
+    )
+
+
+@each(
+    ("unlisted", "told"),
+    [
+        (
+            _of_lxc("web", 100000),
+            "/var/lib/lxc/web/config:7: the container 'web' maps 100000-165535",
+        ),
+        # The first id of the range is the allocation's; the last one is not.
+        (_of_lxc("web", 589824, 65537), "maps 589824-655360"),
+        (_of_lxc("web", 589824), ""),
+        (_of_lxc("web", 589830, 10), ""),
+        (_of_lxc("web", 1000, 1), ""),
+        (_of_lxc("db", 100000), ""),
+        (_of_lxc("web", 100000, grantee="alice"), ""),
+    ],
+)
+def test_a_container_of_lxc_that_has_another_map_is_named(unlisted: Unlisted, told: str) -> None:
+    lines = b"usernsplan-web:589824:65536\nroot:589824:65536\n"
+    web = replace(per_container("web", 589824), extra_owners=("root",))
+    host = replace(state(allocations=[web], **same_lines(lines)), unlisted=(unlisted,))
+    found = [
+        f.message
+        for f in make_plan(host, asked("web", engines=("lxc",))).findings
+        if f.code == "USN138"
+    ]
+    assert [told in message for message in found] == [True] * bool(told)
+
+
+def test_an_allocation_that_is_not_for_lxc_has_nothing_to_do_with_its_containers() -> None:
+    host = replace(state(), unlisted=(_of_lxc("web", 100000),))
+    plan = make_plan(host, asked("web", engines=("podman",)))
+    assert "USN138" not in {finding.code for finding in plan.findings}
+
+
+def test_a_range_that_a_container_of_another_name_maps_is_not_given_to_root() -> None:
+    host = replace(state(), unlisted=(_of_lxc("web", 589824),))
+    place = r"used by LXC \(container web\), see /var/lib/lxc/web/config:7"
+    with pytest.raises(RefusedError, match=f"589824-655359 is not free: 589824-655359 is {place}"):
+        make_plan(host, asked("db", engines=("lxc",), start=589824))
+    # The container itself is no stranger.
+    assert (
+        make_plan(host, asked("web", engines=("lxc",), start=589824))
+        .allocations[0]
+        .mapping.uids.to_host(0)
+        == 589824
+    )
+
+
+def test_a_line_of_an_account_is_adopted_whatever_its_own_containers_map() -> None:
+    host = replace(
+        state(**same_lines(b"alice:100000:65536\n")),
+        unlisted=(_of_lxc("box", 100000, grantee="alice"),),
+    )
+    plan = make_plan(host, asked("mine", owner="alice", start=100000))
+    assert plan.allocations[0].mapping.uids.to_host(0) == 100000

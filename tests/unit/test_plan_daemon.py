@@ -27,7 +27,7 @@ from usernsplan.errors import InvalidFileError, InvalidValueError, RefusedError
 from usernsplan.layout import DAEMON_JSON, SUBGID, SUBUID
 from usernsplan.model import DockerData
 
-FIRST, SECOND = 524288, 589824
+FIRST, SECOND = 589824, 655360
 USERADD = (
     "useradd",
     "--system",
@@ -56,7 +56,7 @@ def test_no_name_makes_the_default_allocation_and_points_docker_at_it() -> None:
     [allocation] = plan.allocations
     assert (allocation.name, allocation.owner) == ("default", "dockremap")
     assert [c.path for c in plan.changes] == [SUBUID, SUBGID, DAEMON_JSON]
-    assert plan.changes[0].after == b"dockremap:524288:65536\n"
+    assert plan.changes[0].after == b"dockremap:589824:65536\n"
     assert daemon_json(plan) == b'{\n  "userns-remap": "dockremap"\n}\n'
     assert plan.changes[2].before is None
     assert any("systemctl restart docker" in step for step in plan.next_steps)
@@ -104,8 +104,8 @@ def test_pointing_docker_at_a_name_that_is_not_repeated_leaves_it_with_its_lines
     except RefusedError:
         return  # as good: dockerd does not start for an owner without lines
     after = carried_out(host, plan)
-    assert b"usernsplan-web:524288:65536\n" in after.subuid.raw
-    assert b"usernsplan-web:524288:65536\n" in after.subgid.raw
+    assert b"usernsplan-web:589824:65536\n" in after.subuid.raw
+    assert b"usernsplan-web:589824:65536\n" in after.subgid.raw
 
 
 @pytest.mark.parametrize(
@@ -283,28 +283,28 @@ def test_another_user_is_replaced_only_with_yes(value: str, yes: bool) -> None:
             {"userns-remap": "bob"},
             b"bob:100000:65536\n",
             "/var/lib/docker/100000.100000",
-            "/var/lib/docker/524288.524288",
+            "/var/lib/docker/589824.589824",
         ),
         (
             {"userns-remap": "bob"},
             b"bob:300000:1\nbob:100000:65536\n",
             "/var/lib/docker/300000.300000",
-            "/var/lib/docker/524288.524288",
+            "/var/lib/docker/589824.589824",
         ),
         (
             {"userns-remap": "bob", "data-root": "/d"},
             b"bob:100000:65536\n",
             "/d/100000.100000",
-            "/d/524288.524288",
+            "/d/589824.589824",
         ),
         (
             {"userns-remap": "1000"},
             b"alice:100000:65536\n",
             "/var/lib/docker/100000.100000",
-            "524288.524288",
+            "589824.589824",
         ),
-        ({}, b"", "/var/lib/docker is hidden", "/var/lib/docker/524288.524288"),
-        ({"data-root": "/d"}, b"", "/d is hidden", "/d/524288.524288"),
+        ({}, b"", "/var/lib/docker is hidden", "/var/lib/docker/589824.589824"),
+        ({"data-root": "/d"}, b"", "/d is hidden", "/d/589824.589824"),
     ],
     ids=[
         "another user",
@@ -433,14 +433,14 @@ def test_what_is_shown_before_the_user_is_made_is_what_is_done_after(value: str)
 
 def test_docker_is_told_to_restart_when_the_lines_that_it_reads_come_or_come_back() -> None:
     raw = b'{"userns-remap": "dockremap"}'
-    lines = b"dockremap:2:1\ndockremap:3:65533\ndockremap:524288:2\n"
+    lines = b"dockremap:2:1\ndockremap:3:65533\ndockremap:589824:2\n"
     default = shared(
         "default",
         (0, 2, 1),
-        (1, 524288, 2),
+        (1, 589824, 2),
         (3, 3, 65533),
         owner="dockremap",
-        reserved_range=IdRange(524288, 2),
+        reserved_range=IdRange(589824, 2),
     )
     host = state(**same_lines(lines), daemon_json=raw, allocations=[default], **REMAPPED)
     plan = make_plan(host, asked(strategy=Shared()))
@@ -454,12 +454,12 @@ def test_with_a_second_remap_user_the_first_keeps_his_lines() -> None:
         make_plan(host, asked("db", daemon="db"))
     plan = make_plan(host, asked("db", daemon="db", replace_remap=True))
     after = carried_out(host, plan)
-    assert after.subuid.raw == b"usernsplan-web:524288:65536\nusernsplan-db:589824:65536\n"
+    assert after.subuid.raw == b"usernsplan-web:589824:65536\nusernsplan-db:655360:65536\n"
     assert after.daemon_json == b'{\n  "userns-remap": "usernsplan-db"\n}\n'
 
 
 BASE, FRESH, OLD = (
-    f"/var/lib/docker{folder}" for folder in ("", "/524288.524288", "/100000.100000")
+    f"/var/lib/docker{folder}" for folder in ("", "/589824.589824", "/100000.100000")
 )
 
 

@@ -19,7 +19,7 @@ from usernsplan import (
 from usernsplan.errors import RefusedError
 from usernsplan.model import LedgerState
 
-WEB_OF_ROOT = b"usernsplan-web:524288:65536\nroot:524288:65536\n"
+WEB_OF_ROOT = b"usernsplan-web:589824:65536\nroot:589824:32768\nroot:622592:32768\n"
 LXD = asked("web", engines=("lxd",))
 
 
@@ -39,11 +39,10 @@ def with_engines(host: HostState, *engines: str) -> HostState:
         # LXD overlooks lines that are too small for it.
         (b"root:100000:65535\n", True),
         (b"bob:100000:65536\n", True),
-        # It comes first, until useradd sorts the file by start.
-        (b"root:1000000:1000000000\n", True),
+        (b"root:1000000:1000000000\n", False),
     ],
 )
-def test_a_range_of_roots_own_is_asked_for_where_lxd_would_hand_out_a_containers(
+def test_a_range_of_roots_own_is_asked_for_where_lxd_would_find_none_for_its_instances(
     before: bytes, warned: bool
 ) -> None:
     host = carried_out(state(before, before), make_plan(state(before, before), LXD))
@@ -57,9 +56,14 @@ def test_a_range_of_roots_own_is_asked_for_where_lxd_would_hand_out_a_containers
 
 def test_lxc_is_not_served_by_the_way_where_lxd_is() -> None:
     plan = make_plan(with_engines(state(), "lxc", "lxd"), asked("web"))
-    assert plan.changes[0].after == b"usernsplan-web:524288:65536\n"
+    assert plan.changes[0].after == b"usernsplan-web:589824:65536\n"
     assert "USN121" in codes(plan)
-    assert make_plan(with_engines(state(), "lxc"), asked("web")).changes[0].after == WEB_OF_ROOT
+    # A slice has no lines anyway.
+    host = with_engines(state(*2 * [b"alice:100000:65536\n"]), "lxd")
+    assert "USN121" not in codes(make_plan(host, asked("web", within="alice")))
+    for engine in ("lxc", "proxmox"):
+        plan = make_plan(with_engines(state(), engine), asked("web"))
+        assert plan.changes[0].after == WEB_OF_ROOT
 
 
 def test_after_the_ledger_was_lost_an_allocation_with_roots_lines_can_be_adopted() -> None:
@@ -67,8 +71,8 @@ def test_after_the_ledger_was_lost_an_allocation_with_roots_lines_can_be_adopted
     host = replace(carried_out(state(), make_plan(state(), words)), ledger=LedgerState())
     with pytest.raises(RefusedError, match="which usernsplan did not write") as caught:
         make_plan(host, words)
-    assert "adopt it with '--start 524288'" in caught.value.hint
-    plan = make_plan(host, replace(words, start=524288))
+    assert caught.value.hint.startswith("'usernsplan adopt web' takes over what stands")
+    plan = make_plan(host, replace(words, start=589824))
     assert not plan.changes
     assert plan.ledger.add[0].extra_owners == ("root",)
 
@@ -112,6 +116,8 @@ def test_the_next_step_is_one_that_works() -> None:
     )
     plan = make_plan(host, asked("web", owner="usernsplan-web"))
     assert plan.next_steps[0].startswith("usernsplan render podman web")
+    plan = make_plan(state(), asked("web", engines=("proxmox",)))
+    assert plan.next_steps[0].startswith("usernsplan render proxmox web --vmid VMID")
 
 
 def test_release_tells_of_the_account_that_was_made_for_a_daemon() -> None:
@@ -127,7 +133,7 @@ def test_release_tells_of_the_account_that_was_made_for_a_daemon() -> None:
 @pytest.mark.parametrize("words", [asked("web", owner="root"), asked("web", engines=("lxc",))])
 def test_a_line_of_roots_that_stands_twice_goes_twice(words: AllocateRequest) -> None:
     host = carried_out(state(), make_plan(state(), words))
-    twice = host.subuid.raw + b"root:524288:65536\nroot:600000000:65536\n"
+    twice = host.subuid.raw + b"root:589824:32768\nroot:600000000:65536\n"
     host = with_files(host, files(host) | {"/etc/subuid": twice})
     assert (
         make_release(host, ReleaseRequest(("web",))).changes[0].after == b"root:600000000:65536\n"

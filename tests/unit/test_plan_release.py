@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -30,12 +32,12 @@ from usernsplan import (
 )
 from usernsplan.errors import RefusedError, UnknownNameError
 from usernsplan.layout import DAEMON_JSON, SUBGID, SUBUID
-from usernsplan.model import LedgerChange, Quarantined
+from usernsplan.model import MOUNT, LedgerChange, Quarantined, Unlisted, Volume
 
-FIRST, SECOND, THIRD = 524288, 589824, 655360
-OURS = b"usernsplan-web:524288:65536\n"
+FIRST, SECOND, THIRD = 589824, 655360, 720896
+OURS = b"usernsplan-web:589824:65536\n"
 DEFAULT = per_container("default", FIRST, owner="dockremap")
-DOCKER_LINES = b"dockremap:524288:65536\n"
+DOCKER_LINES = b"dockremap:589824:65536\n"
 
 
 def codes(plan: Plan) -> set[str]:
@@ -63,12 +65,12 @@ def test_the_lines_go_and_the_range_is_kept_back() -> None:
 @pytest.mark.parametrize(
     "others",
     [
-        b"bob:524288:65536\n",
-        b"usernsplan-web2:524288:65536\n",
-        b"usernsplan-we:524288:65536\n",
-        b"#usernsplan-web:524288:65536\n",
+        b"bob:589824:65536\n",
+        b"usernsplan-web2:589824:65536\n",
+        b"usernsplan-we:589824:65536\n",
+        b"#usernsplan-web:589824:65536\n",
         b"# junk\r\n\n\xff\xfe\nbob:x\n",
-        b"usernsplan-WEB:524288:65536\n",
+        b"usernsplan-WEB:589824:65536\n",
         b"bob:1:1",
     ],
     ids=[
@@ -90,9 +92,9 @@ def test_what_others_wrote_is_never_touched(others: bytes) -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        b"usernsplan-web:700000:65536\n",
-        b"usernsplan-web:0x80000:65536\n",
-        b"usernsplan-web:524288:65535\n",
+        b"usernsplan-web:765536:65536\n",
+        b"usernsplan-web:0x90000:65536\n",
+        b"usernsplan-web:589824:65535\n",
     ],
     ids=["another range", "hexadecimal", "another count"],
 )
@@ -106,7 +108,7 @@ def test_a_line_of_our_owner_that_we_did_not_write_stays_and_is_named(line: byte
 
 def test_a_line_of_ours_that_lost_its_line_end_goes_too() -> None:
     host = state(
-        **same_lines(b"bob:1:1\nusernsplan-web:524288:65536"),
+        **same_lines(b"bob:1:1\nusernsplan-web:589824:65536"),
         allocations=[per_container("web", FIRST)],
     )
     plan = make_release(host, ReleaseRequest(("web",)))
@@ -131,7 +133,7 @@ def test_files_that_are_gone_are_not_made_anew() -> None:
 
 
 def test_all_lines_of_a_shared_allocation_go_in_whatever_order_they_are() -> None:
-    lines = b"dockremap:2:1\nbob:1:1\ndockremap:3:65533\ndockremap:524288:2\n"
+    lines = b"dockremap:2:1\nbob:1:1\ndockremap:3:65533\ndockremap:589824:2\n"
     default = shared(
         "default",
         (0, 2, 1),
@@ -239,7 +241,7 @@ def test_forgetting_a_name_that_stands_anew_leaves_it_standing() -> None:
     host = carried_out(host, make_release(host, ReleaseRequest(("web",), forget=True)))
     assert [a.reserved_range for a in host.ledger.allocations] == [IdRange(SECOND, 65535)]
     assert host.ledger.quarantined == ()
-    assert host.subuid.raw == b"usernsplan-web:589824:65535\n"
+    assert host.subuid.raw == b"usernsplan-web:655360:65535\n"
 
 
 # Docker
@@ -311,7 +313,7 @@ def test_allocate_and_release_leave_daemon_json_as_it_was(before: bytes, left: b
 def test_a_broken_daemon_json_does_not_keep_a_container_from_being_released() -> None:
     # Its owner is an account, but not one that Docker was ever pointed at.
     alices = per_container("web", FIRST, owner="alice")
-    host = state(**same_lines(b"alice:524288:65536\n"), daemon_json=b"{,}", allocations=[alices])
+    host = state(**same_lines(b"alice:589824:65536\n"), daemon_json=b"{,}", allocations=[alices])
     try:
         plan = make_release(host, ReleaseRequest(("web",)))
     except Exception as error:  # noqa: BLE001 - whatever it is, its hint must be one that release understands
@@ -350,7 +352,7 @@ def test_the_latest_of_several_comes_back_unless_somebody_else_has_it() -> None:
     later = Quarantined("web", IdRange(THIRD, 65536), "2026-02-02T00:00:00Z")
     host = state(quarantined=[later, RELEASED])
     assert make_plan(host, asked("web")).ledger.unkeep == (("web", later.reserved_range),)
-    taken = state(**same_lines(b"bob:655360:1\n"), quarantined=[later, RELEASED])
+    taken = state(**same_lines(b"bob:720896:1\n"), quarantined=[later, RELEASED])
     plan = make_plan(taken, asked("web"))
     assert plan.ledger.unkeep == (("web", RELEASED.reserved_range),)
     assert carried_out(taken, plan).ledger.quarantined == (later,)
@@ -359,9 +361,9 @@ def test_the_latest_of_several_comes_back_unless_somebody_else_has_it() -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        state(subgid=b"bob:589823:1\n", quarantined=[RELEASED]),
-        state(passwd=PASSWD + b"bob:x:524300:1::/:\n", quarantined=[RELEASED]),
-        state(quarantined=[RELEASED, Quarantined("old", IdRange(524300, 1), "")]),
+        state(subgid=b"bob:655359:1\n", quarantined=[RELEASED]),
+        state(passwd=PASSWD + b"bob:x:589836:1::/:\n", quarantined=[RELEASED]),
+        state(quarantined=[RELEASED, Quarantined("old", IdRange(589836, 1), "")]),
     ],
     ids=["a line", "an account", "another released one"],
 )
@@ -371,11 +373,54 @@ def test_whoever_has_an_id_of_it_keeps_it_from_coming_back(other: HostState) -> 
     assert "USN132" in codes(plan)
 
 
-def test_what_still_runs_in_it_keeps_nothing_from_coming_back_and_is_said() -> None:
+@pytest.mark.parametrize(
+    "running",
+    [
+        {"namespaces": IdSet((IdRange(SECOND - 1, 1),))},
+        {"unlisted": (Unlisted(MOUNT, "/srv/other", "uid", FIRST, FIRST + 65536),)},
+    ],
+    ids=["a user namespace", "a mount"],
+)
+def test_what_runs_in_it_may_be_a_strangers_and_then_it_does_not_come_back(
+    running: dict[str, Any],
+) -> None:
+    # systemd-nspawn may have taken the range since the release. Another range would leave the files of a container
+    # that was never stopped with ids that it lacks, so nothing is changed at all.
+    host = state(quarantined=[RELEASED], **running)
+    with pytest.raises(RefusedError, match="'web' had 589824-655359 before its release") as caught:
+        make_plan(host, asked("new", "web"))
+    assert "--start 589824" in caught.value.hint
+    assert "start: 589824" in caught.value.in_file
+
+
+def test_an_older_range_does_not_come_back_instead_of_one_in_use() -> None:
+    later = Quarantined("web", IdRange(THIRD, 65536), "2026-02-02T00:00:00Z")
+    running = IdSet((IdRange(THIRD, 1),))
+    with pytest.raises(RefusedError, match="720896"):
+        make_plan(state(quarantined=[later, RELEASED], namespaces=running), asked("web"))
+    # Who has ids of a range that cannot come back anyway is of no interest.
+    taken = state(
+        **same_lines(b"bob:720896:1\n"), quarantined=[later, RELEASED], namespaces=running
+    )
+    assert make_plan(taken, asked("web")).ledger.unkeep == (("web", RELEASED.reserved_range),)
+
+
+def test_who_names_the_range_gets_it_back_whatever_runs_there() -> None:
     host = state(quarantined=[RELEASED], namespaces=IdSet((IdRange(FIRST, 65536),)))
-    plan = make_plan(host, asked("web"))
+    plan = make_plan(host, asked("web", start=FIRST))
     assert plan.ledger.unkeep == (("web", RELEASED.reserved_range),)
     assert "USN135" in codes(plan)
+    # Or others.
+    plan = make_plan(host, asked("web", start=SECOND))
+    assert (plan.allocations[0].reserved_range, plan.ledger.unkeep) == (IdRange(SECOND, 65536), ())
+    assert "USN132" in codes(plan)
+
+
+def test_a_mount_of_its_own_volume_keeps_nothing_from_coming_back() -> None:
+    own = Unlisted(MOUNT, "/srv/web", "uid", FIRST, FIRST + 65536, path="/srv/web")
+    host = state(quarantined=[RELEASED], unlisted=(own,))
+    host = replace(host, ledger=replace(host.ledger, volumes=(Volume("/srv/web", "web", ""),)))
+    assert make_plan(host, asked("web")).ledger.unkeep == (("web", RELEASED.reserved_range),)
 
 
 def test_dockers_own_comes_back_with_the_filler_of_its_shared_map() -> None:

@@ -11,18 +11,18 @@ from usernsplan.model import Actor, Change, Intent, LedgerChange
 from usernsplan.planner.daemon import RESTART
 from usernsplan.planner.repair import after_mending, make_repair
 
-WEB, NEW = b"usernsplan-web:524288:65536\n", b"usernsplan-new:655360:65536\n"
-OURS = per_container("web", 524288)
+WEB, NEW = b"usernsplan-web:589824:65536\n", b"usernsplan-new:720896:65536\n"
+OURS = per_container("web", 589824)
 DOCKERS = shared(
     "default",
     (0, 2, 1),
-    (1, 589824, 2),
+    (1, 655360, 2),
     (3, 3, 65533),
     owner="dockremap",
-    reserved_range=IdRange(589824, 2),
+    reserved_range=IdRange(655360, 2),
 )
-LINES = b"dockremap:2:1\ndockremap:589824:2\ndockremap:3:65533\n"
-SORTED = b"dockremap:2:1\ndockremap:3:65533\ndockremap:589824:2\n"
+LINES = b"dockremap:2:1\ndockremap:655360:2\ndockremap:3:65533\n"
+SORTED = b"dockremap:2:1\ndockremap:3:65533\ndockremap:655360:2\n"
 
 
 def host(lines: bytes, config: bytes = b'{"userns-remap": "dockremap"}') -> HostState:

@@ -23,9 +23,9 @@ WORDS: dict[str, Any] = {
 
 def test_each_pool_is_one_line_of_whole_blocks_after_the_containers() -> None:
     plan = make_plan(state(), asked("web", **WORDS))
-    # 524288 is the pool's start, and every block has 65536 ids.
+    # 589824 is the pool's start, and every block has 65536 ids.
     assert plan.changes[0].after == (
-        b"usernsplan-web:524288:65536\ncontainers:589824:196608\nkubelet:786432:131072\n"
+        b"usernsplan-web:589824:65536\ncontainers:655360:196608\nkubelet:851968:131072\n"
     )
     assert plan.changes[0].after == plan.changes[1].after
     assert [engine_of_pool(a) for a in plan.allocations] == [None, "podman-auto", "kubernetes"]
@@ -91,12 +91,12 @@ def test_words_that_cannot_be(words: dict[str, Any], why: str) -> None:
 
 def test_an_engine_that_is_merely_installed_stands_in_nobodys_way() -> None:
     host = replace(
-        state(login_defs=b"SUB_UID_MAX 700000\nSUB_GID_MAX 700000\n"),
+        state(login_defs=b"SUB_UID_MAX 765536\nSUB_GID_MAX 765536\n"),
         engines=frozenset({"kubernetes"}),
     )
     plan = make_plan(host, asked("web"))
     assert [a.name for a in plan.allocations] == ["web"]
-    assert plan.changes[0].after == b"usernsplan-web:524288:65536\n"
+    assert plan.changes[0].after == b"usernsplan-web:589824:65536\n"
     assert [f.code for f in plan.findings if "kubelet" in f.message] == ["USN124"]
     with pytest.raises(PoolExhaustedError):
         make_plan(host, asked("web", engines=("kubernetes",)))
@@ -108,7 +108,7 @@ def test_a_line_that_the_kubelet_has_already_is_left_alone_or_adopted() -> None:
     assert [a.name for a in make_plan(host, asked("web")).allocations] == ["web"]
     with pytest.raises(RefusedError, match="kubelet has 'kubelet:65536:7208960'") as caught:
         make_plan(host, asked(engines=("kubernetes",)))
-    assert "adopt it with '--start 65536'" in caught.value.hint
+    assert caught.value.hint.startswith("'usernsplan adopt kubelet' takes over what stands")
     plan = make_plan(host, asked(engines=("kubernetes",), start=65536))
     assert not plan.changes
     assert [(a.name, a.reserved_range) for a in plan.ledger.add] == [
@@ -123,8 +123,8 @@ def test_what_is_tried_for_an_engine_that_is_merely_installed_leaves_nothing_hal
         host,
         files(host)
         | {
-            "/etc/subuid": b"usernsplan-web:524288:65536\n",
-            "/etc/subgid": b"usernsplan-web:524288:65536\nkubelet:900000000:65536\n",
+            "/etc/subuid": b"usernsplan-web:589824:65536\n",
+            "/etc/subgid": b"usernsplan-web:589824:65536\nkubelet:900000000:65536\n",
         },
     )
     plan = make_plan(replace(host, engines=frozenset({"kubernetes"})), asked("db"))
@@ -139,7 +139,7 @@ def test_what_is_tried_for_an_engine_that_is_merely_installed_leaves_nothing_hal
 @pytest.mark.parametrize("file", ["subuid", "subgid"])
 def test_a_line_of_the_kubelets_in_one_file_is_somebody_elses_arrangement_too(file: str) -> None:
     host = replace(
-        state(**in_one(file, b"kubelet:700000:65536\n")), engines=frozenset({"kubernetes"})
+        state(**in_one(file, b"kubelet:765536:65536\n")), engines=frozenset({"kubernetes"})
     )
     plan = make_plan(host, asked("web"))
     assert [a.name for a in plan.allocations] == ["web"]

@@ -16,7 +16,7 @@ def text(uids: IdMap, subuid: bytes, *, complete: bool = True) -> str:
     facts = IdContext(
         host.layout, LedgerState(), host.subuid, host.subgid, host.accounts, complete=complete
     )
-    namespace = Namespace(1, 0, None, (7,), Mapping(uids, IdMap.of((0, 700000, 1))))
+    namespace = Namespace(1, 0, None, (7,), Mapping(uids, IdMap.of((0, 765536, 1))))
     ids = Ids(100000, 100000, 100000, 100000)
     status = Status("x", "S", ids, ids, (), Capabilities())
     process = Process(7, status, (namespace,), facts, answers([0, 100000], facts))

@@ -42,7 +42,10 @@ def test_what_each_reader_takes_a_line_for(raw: bytes, takes: tuple[Take, ...]) 
         (b"web:5:7\n", "incus", "fewer than 65536"),
         (b"+web:5:7\n", "shadow", "NIS"),
         (b"web:5:7\0\n", "shadow", "NUL"),
-        (b"web:5:7:9\n", "shadow", "newest shadow ignores it"),
+        (b"web:5:7:9\n", "shadow 4.20", "more than three fields"),
+        (b"web:5:7\0\n", "shadow 4.20", "whole file fails"),
+        (b"web:-5:7\n", "shadow 4.20", "a number below 0"),
+        (b"web:4294967296:7\n", "shadow 4.20", "ids past 4294967295"),
         (b"w" * 1024 + b"\n", "shadow", "1024 bytes or more"),
     ],
 )
@@ -66,6 +69,15 @@ def test_readings_differ_by_what_is_taken_and_by_failing_but_not_by_a_remark() -
     assert readers.differ([base, Reading("incus", (other,), "")])
     assert readers.differ([base, Reading("incus", (), "")])
     assert readers.differ([Reading("shadow", (), ""), Reading("incus", (), "", fails=True)])
+
+
+@each("owner", ["web", "1234", " 1234", "01234"])
+def test_only_shadow_4_20_asks_for_the_account_of_an_owner(owner: str) -> None:
+    raw = f"{owner}:5:70000\n".encode()
+    nobody = readers.of_line(raw, lambda _: False)
+    assert [one.reader for one in nobody if not one.takes] == ["shadow 4.20"]
+    assert "no account" in nobody[1].remark
+    assert readers.of_line(raw, lambda name: name == owner)[1].takes == ((owner, 5, 70000),)
 
 
 PIECES = st.sampled_from(
@@ -117,10 +129,13 @@ def test_no_bytes_are_an_error_and_a_grant_is_what_all_agree_on(raw: bytes) -> N
     for line in subid.parse(raw).lines:
         found = readers.of_line(line.raw)
         if isinstance(line, Grant):
-            assert {reading.takes for reading in found} == {
-                ((line.owner, line.start, line.stop - line.start),)
+            taken = ((line.owner, line.start, line.stop - line.start),)
+            # No range of the kernel's ends there, so no reader can use one that does.
+            new = () if line.stop > 2**32 else taken
+            assert {one.reader: one.takes for one in found} == {
+                reader: new if reader == "shadow 4.20" else taken for reader in READERS
             }
-            assert not readers.differ(found)
+            assert not any(one.fails for one in found)
         elif readers.differ(found):
             assert line.problem
         # Whatever a reader takes the line for is claimed, and found by the owner's name.

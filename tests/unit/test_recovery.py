@@ -11,7 +11,7 @@ from usernsplan.model import Actor, Change, Intent, LedgerChange
 from usernsplan.planner.recovery import Mended, mend
 
 BOB, EVE = b"bob:100000:65536\n", b"eve:165536:65536\n"
-WEB, DB = b"usernsplan-web:524288:65536\n", b"usernsplan-db:589824:65536\n"
+WEB, DB = b"usernsplan-web:589824:65536\n", b"usernsplan-db:655360:65536\n"
 PLAIN = b'{\n  "debug": true\n}\n'
 REMAPPED = b'{\n  "debug": true,\n  "userns-remap": "usernsplan-web"\n}\n'
 
@@ -162,8 +162,8 @@ def test_a_last_line_without_its_end_is_somebody_elses_still() -> None:
     assert mended(intent, after + EVE, before) == (False, (BOB + EVE, before))
 
 
-SORTED = b"dockremap:2:1\ndockremap:3:65533\n" + BOB + b"dockremap:524288:2\n"
-ORDERED = BOB + b"dockremap:2:1\ndockremap:524288:2\ndockremap:3:65533\n"
+SORTED = b"dockremap:2:1\ndockremap:3:65533\n" + BOB + b"dockremap:589824:2\n"
+ORDERED = BOB + b"dockremap:2:1\ndockremap:589824:2\ndockremap:3:65533\n"
 
 
 @pytest.mark.parametrize("now", [SORTED, ORDERED, SORTED + EVE, ORDERED + EVE])

@@ -20,10 +20,13 @@ from tests.each import each
 from tests.unit.states import per_container, shared, state
 from usernsplan import Allocation, IdMap, IdRange, Layout, Mapping
 from usernsplan.engines import ENGINES, render
+from usernsplan.engines import mounts as recorded
 from usernsplan.engines.base import RenderContext
 from usernsplan.engines.mounts import MountContext, VolumeRequest, decide
 from usernsplan.errors import InvalidValueError, RefusedError
-from usernsplan.model import LedgerState, Mount, Quarantined, Volume
+from usernsplan.mapping import Extent, Pass
+from usernsplan.model import LedgerState, Mount, Quarantined, Volume, VolumeMount
+from usernsplan.planner import mounts as planned
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,8 +34,8 @@ if TYPE_CHECKING:
 OPTIONS = ("ro", "rw", "U", "idmap")
 ASKS = [frozenset(found) for count in range(5) for found in itertools.combinations(OPTIONS, count)]
 GOOD = [found for found in ASKS if not {"ro", "rw"} <= found and not {"U", "idmap"} <= found]
-WEB = per_container("web", 524288)
-DB = per_container("db", 589824)
+WEB = per_container("web", 589824)
+DB = per_container("db", 655360)
 SINGLE = Allocation(
     "web",
     "usernsplan-web",
@@ -40,12 +43,12 @@ SINGLE = Allocation(
     Mapping(IdMap.of((0, 1000820000, 1)), IdMap.of((0, 1000820000, 1))),
     IdRange(1000820000, 10000),
 )
-POOL = per_container("containers", 655360, 6553600, "containers")
-KUBELETS = per_container("kubelet", 655360, 7208960, "kubelet")
+POOL = per_container("containers", 720896, 6553600, "containers")
+KUBELETS = per_container("kubelet", 720896, 7208960, "kubelet")
 # What the contract says of each engine; nothing here is read from the engines.
 MAPS = {"podman", "quadlet", "podman-auto", "lxc", "nspawn"}
 # runc before 1.2 ignores the request; LXD 5.0 takes some kernels for ones that cannot, and does not start.
-ON_REQUEST = {"oci", "incus", "lxd"}
+ON_REQUEST = {"oci", "incus", "lxd", "proxmox"}
 ITSELF = {"kubernetes"}
 CHOWN = {"podman", "quadlet", "podman-auto"}
 MOUNTS = [
@@ -423,9 +426,9 @@ def test_a_volume_of_a_range_that_was_released_is_not_the_new_ones(
 @pytest.mark.parametrize(
     ("owner", "owners", "said"),
     [
-        (524288, "plain", ""),
-        (524288 + 999, "plain", ""),
-        (589824, "plain", "give it to the container with: usernsplan fix-volume /srv/web --container web --from db"),
+        (589824, "plain", ""),
+        (589824 + 999, "plain", ""),
+        (655360, "plain", "give it to the container with: usernsplan fix-volume /srv/web --container web --from db"),
         (0, "idmap", "belong to the host's root"),
         (None, "idmap", "belong to the host's root"),
     ],
@@ -441,7 +444,7 @@ def test_a_folder_whose_owner_is_in_a_range_carries_that_ranges_ids(
 
 @pytest.mark.parametrize("options", [frozenset(), frozenset({"ro"})], ids=["rw", "ro"])
 def test_what_one_container_of_a_pool_left_is_not_the_next_ones(options: frozenset[str]) -> None:
-    ground = MountContext(LedgerState((WEB, POOL)), HOST, lambda _: "", owner_of=lambda _: 720896)
+    ground = MountContext(LedgerState((WEB, POOL)), HOST, lambda _: "", owner_of=lambda _: 786432)
     [mount], [note] = decide(
         "podman-auto", POOL, [VolumeRequest("/srv/web", "/data", options)], ground
     )
@@ -454,6 +457,31 @@ def test_an_owner_in_the_block_that_the_container_does_not_have_is_not_right() -
     [mount], [note] = decide("podman", SINGLE, [VolumeRequest("/srv/web", "/data")], ground)
     assert mount.owners == "plain"
     assert "fix-volume /srv/web --container web" in note
+
+
+@each(
+    ("owner", "owners"),
+    [
+        # The host's 1000 is container id 33, and what it has is to be used as it is.
+        (1000, "plain"),
+        (1001, "idmap"),
+        (33, "idmap"),
+        (0, "idmap"),
+        # The id of its range that the pass stands for is nobody's in the container.
+        (589824 + 33, "plain"),
+        (589824 + 34, "plain"),
+    ],
+)
+def test_a_folder_of_an_owner_that_passes_through_is_mounted_as_it_is(
+    owner: int, owners: str
+) -> None:
+    uids = IdMap.of((0, 589824, 33), (33, 1000, 1), (34, 589858, 65502))
+    passes = (Pass("uid", Extent(33, 1000, 1)),)
+    holed = replace(WEB, mapping=Mapping(uids, WEB.mapping.gids), passes=passes)
+    ground = MountContext(LedgerState((holed,)), HOST, lambda _: "", owner_of=lambda _: owner)
+    [mount], notes = decide("podman", holed, [VolumeRequest("/srv/web", "/data")], ground)
+    assert mount.owners == owners
+    assert bool(fixing(notes)) == (owner == 589824 + 33)
 
 
 def test_two_volumes_cannot_be_mounted_on_one_place() -> None:
@@ -651,6 +679,16 @@ def _compose(text: str) -> Read:
     return paths[0], paths[1], read_only
 
 
+def _proxmox(text: str) -> Read:
+    """PVE::JSONSchema::parse_property_string: parts between commas, key=value; one may lack its key."""
+    [line] = [line for line in text.split("\n") if line.startswith("mp0:")]
+    source, *parts = line.removeprefix("mp0: ").split(",")
+    found = dict(part.split("=", 1) for part in parts)
+    if not set(found) <= {"mp", "ro"} or found.get("ro", "1") != "1" or source != source.strip():
+        raise MisreadError(text)
+    return source, found["mp"], "ro" in found
+
+
 def _incus(text: str) -> Read:
     [device] = yaml.safe_load(text)["devices"].values()
     if device["type"] != "disk" or not set(device) <= {
@@ -686,6 +724,7 @@ READERS: dict[str, Callable[[str], Read]] = {
     "systemd": _systemd,
     "containerd": _containerd,
     "lxc": _lxc,
+    "proxmox": _proxmox,
     "compose": _compose,
     "incus": _incus,
     "lxd": _incus,
@@ -704,12 +743,15 @@ NASTY = [
 def read_back(engine: str, mount: Mount) -> None:
     """The mount is refused, or the engine's reader finds it as it is, in the text and in the file of it."""
     allocation = ALLOCATION_FOR.get(engine, WEB)
+    number = 101 if engine == "proxmox" else None
     try:
-        found = render(engine, allocation, RenderContext(state=state(), mounts=(mount,)))
+        found = render(
+            engine, allocation, RenderContext(state=state(), mounts=(mount,), vmid=number)
+        )
     except (RefusedError, InvalidValueError):
         return
     assert READERS[engine](found.text) == (mount.source, mount.destination, mount.read_only)
-    without = render(engine, allocation, RenderContext(state=state()))
+    without = render(engine, allocation, RenderContext(state=state(), vmid=number))
     if engine not in {"compose", "incus", "lxd", "kubernetes", "oci"}:
         # The mount adds what it is, and changes nothing else.
         assert found.text.startswith(without.text)
@@ -857,7 +899,7 @@ def doubted(
 
 
 @each("path", ["/srv/web", "/srv/web/below"])
-@each("owner", [0, None, 524288])
+@each("owner", [0, None, 589824])
 @each("engine", [engine for engine in MOUNTS if engine not in ITSELF])
 def test_a_volume_that_does_not_look_right_is_not_taken_for_right(
     engine: str, owner: int | None, path: str
@@ -886,3 +928,169 @@ def test_an_idmap_of_what_does_not_look_right_is_refused_and_the_engine_s_own_ch
     assert "it is odd" in note
     # One beside it is none of this.
     assert doubted("podman", 0, path="/srv/website")[0].owners == "idmap"
+
+
+def test_a_volume_that_waits_for_its_new_map_is_not_right_and_never_mapped() -> None:
+    former = Mapping(IdMap.of((0, 458752, 65536)), IdMap.of((0, 458752, 65536)))
+    kept = (Quarantined("web", IdRange(458752, 65536), "T", event=3),)
+    waits = Volume("/srv/web", "web", "own", "T", event=3, former=former)
+    ledger = LedgerState((replace(WEB, event=1),), kept, volumes=(waits,))
+    assert (recorded.standing(ledger), recorded.unmoved(ledger), recorded.given(ledger)) == (
+        {}, {"/srv/web": waits}, {"/srv/web": waits},
+    )  # fmt: skip
+    # Where the range grew in place, its owner is one of the container's ids all the time.
+    for owner in (None, 458752, 589824):
+        mount, note = one(VolumeRequest("/srv/web", "/data"), ledger, owner)
+        assert mount.owners == "plain"
+        assert "its files still have the ids of its former map" in note
+        assert "usernsplan fix-volume /srv/web --container web" in note
+    done = replace(ledger, volumes=(replace(waits, former=None, event=4),))
+    assert [*recorded.standing(done)] == ["/srv/web"]
+    assert one(VolumeRequest("/srv/web", "/data"), done, 589824)[1] == ""
+
+
+def test_ids_that_pass_are_right_in_a_volume_and_ids_of_the_hole_are_not() -> None:
+    ids = IdMap.of((0, 589824, 1000), (1000, 1000, 1), (1001, 590825, 64535))
+    web = replace(
+        WEB, mapping=Mapping(ids, WEB.mapping.gids), passes=(Pass("uid", Extent(1000, 1000, 1)),)
+    )
+    fixed = LedgerState((web,), volumes=(Volume("/srv/web", "web", "own", "T"),))
+
+    def of(ledger: LedgerState, owner: int) -> tuple[str, str]:
+        ground = MountContext(ledger, HOST, lambda _: "", owner_of=lambda _: owner)
+        [mount], notes = decide("podman", web, [VolumeRequest("/srv/web", "/data")], ground)
+        return mount.owners, "".join(notes)
+
+    assert of(fixed, 1000) == ("plain", "")
+    assert of(LedgerState((web,)), 1001)[0] == "idmap"
+    # An id of the hole is the container's, and nobody in it has it.
+    assert "fix-volume /srv/web --container web" in of(fixed, 590824)[1]
+
+
+# --- What mount-volume shows -----------------------------------------------------------------------------------------
+
+AT = "/run/usernsplan/volumes/web/srv-web"
+SHOWN = VolumeMount(AT, "/srv/web", "web", "shift", WEB.mapping)
+THEY_BIND = [engine for engine in MOUNTS if engine not in ITSELF]
+
+
+def through(
+    engine: str,
+    *options: str,
+    mounts: tuple[VolumeMount, ...] = (SHOWN,),
+    standing: bool = True,
+    source: str = "/srv/web",
+    layout: Layout = HOST,
+    why: str = "",
+) -> tuple[Mount, str]:
+    """A volume that the ledger says is mounted for web."""
+    ground = MountContext(
+        LedgerState((WEB, DB), mounts=mounts),
+        layout,
+        lambda _: why,
+        stands=lambda _mount, _rest: standing,
+        mount_again=planned.command,
+    )
+    wish = VolumeRequest(source, "/data", frozenset(options))
+    [mount], notes = decide(engine, WEB, [wish], ground)
+    return mount, "".join(notes)
+
+
+@each("engine", THEY_BIND)
+@each("options", PLAIN_ASKS)
+@each("why", ["", "because"])
+def test_a_mount_that_stands_is_the_source_and_nothing_maps_it_again(
+    engine: str, options: frozenset[str], why: str
+) -> None:
+    mount, note = through(engine, *options, why=why)
+    assert mount == Mount(AT, "/data", "ro" in options)
+    assert note == ""
+
+
+@each("engine", THEY_BIND)
+def test_podmans_u_would_change_the_disk_below_a_mount_and_is_left_out(engine: str) -> None:
+    mount, note = through(engine, "U")
+    assert mount == Mount(AT, "/data")
+    assert (
+        note == "/srv/web: without U: the mount has the right owners, and U would change the disk"
+    )
+
+
+@each("engine", sorted(MAPS | ON_REQUEST))
+def test_an_idmap_that_was_asked_for_is_the_engine_s_own_and_of_the_source(engine: str) -> None:
+    mount, _ = through(engine, "idmap")
+    assert (mount.source, mount.owners) == ("/srv/web", "idmap")
+
+
+@pytest.mark.parametrize("engine", sorted(ITSELF))
+def test_a_pod_s_runtime_maps_the_source_itself(engine: str) -> None:
+    # A mount with a map cannot get another one: EPERM.
+    assert through(engine)[0] == Mount("/srv/web", "/data")
+
+
+@each(
+    ("mounts", "source", "seen"),
+    [
+        ((SHOWN,), "/srv/web/a/b", f"{AT}/a/b"),
+        ((SHOWN,), "/srv/web2", "/srv/web2"),
+        ((SHOWN,), "/srv", "/srv"),
+        ((replace(SHOWN, name="db"),), "/srv/web", "/srv/web"),
+        ((replace(SHOWN, name="db", at="/run/db"), SHOWN), "/srv/web", AT),
+    ],
+)
+def test_a_mount_is_for_its_container_and_for_what_is_in_its_source(
+    mounts: tuple[VolumeMount, ...], source: str, seen: str
+) -> None:
+    assert through("docker", mounts=mounts, source=source)[0].source == seen
+
+
+def test_a_mount_that_only_reads_is_only_read() -> None:
+    assert through("podman", mounts=(replace(SHOWN, options=("ro",)),))[0].read_only
+
+
+@each("engine", THEY_BIND)
+@each("root", ["/", "/mnt/other host"])
+def test_a_mount_that_is_gone_is_named_with_the_command_that_makes_it(
+    engine: str, root: str
+) -> None:
+    mount, note = through(engine, standing=False, layout=Layout(root))
+    assert mount == Mount(AT, "/data")
+    command = "usernsplan mount-volume /srv/web --container web --mode shift"
+    command += f" --root {shlex.quote(root)}" if root != "/" else ""
+    said = f"/srv/web: {AT} is not mounted; before the container starts, run: {command}"
+    assert note == said
+
+
+def test_of_a_mount_that_is_gone_a_folder_inside_is_as_if_there_were_none() -> None:
+    assert through("docker", standing=False, source="/srv/web/a")[0].source == "/srv/web/a"
+
+
+@each(
+    ("mount", "words"),
+    [
+        (SHOWN, "/srv/web --container web --mode shift"),
+        (
+            replace(SHOWN, mode="own", user="999:998"),
+            "/srv/web --container web --mode own --user 999:998",
+        ),
+        (
+            replace(SHOWN, source="/srv/a b", at="/data/it's"),
+            "'/srv/a b' --container web --mode shift --at '/data/it'\"'\"'s'",
+        ),
+        (
+            replace(
+                SHOWN,
+                at="/var/lib/usernsplan/volumes/web/x",
+                options=("ro",),
+                crosses=True,
+                lasting="mount",
+                protect="parent",
+            ),
+            "/srv/web --container web --mode shift --persist --read-only --cross-mounts --protect parent",
+        ),
+    ],
+)
+def test_the_command_that_makes_a_mount_again_says_all_of_it(
+    mount: VolumeMount, words: str
+) -> None:
+    assert planned.command(mount) == f"mount-volume {words}"

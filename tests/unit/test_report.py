@@ -14,6 +14,7 @@ from usernsplan import (
     IdRange,
     Layout,
     Mapping,
+    PerContainer,
     Plan,
     ReleaseRequest,
     Shared,
@@ -32,10 +33,11 @@ from usernsplan.model import (
     Quarantined,
 )
 from usernsplan.report import diff, json_, text
+from usernsplan.report.recorded import Recorded
 
 BOB = b"bob:100000:65536\n"
 ROOT = Layout("/")
-WEB = per_container("web", 524288)
+WEB = per_container("web", 589824)
 
 
 # Diffs
@@ -111,14 +113,28 @@ def test_a_plan_is_shown_as_table_then_diffs_then_next_steps() -> None:
     assert shown[0].split("\n") == [
         "name    owner           container ids    host uids      host gids",
         "------  --------------  ---------------  -------------  -------------",
-        "web     usernsplan-web  0-65535          524288-589823  524288-589823",
-        "db      usernsplan-db   0-65535          589824-655359  589824-655359",
+        "web     usernsplan-web  0-65535          589824-655359  589824-655359",
+        "db      usernsplan-db   0-65535          655360-720895  655360-720895",
     ]
-    added = " bob:100000:65536\n+usernsplan-web:524288:65536\n+usernsplan-db:589824:65536"
+    added = " bob:100000:65536\n+usernsplan-web:589824:65536\n+usernsplan-db:655360:65536"
     assert shown[1] == f"--- /etc/subuid\n+++ /etc/subuid\n@@ -1 +1,3 @@\n{added}"
     assert shown[2] == f"--- /etc/subgid\n+++ /etc/subgid\n@@ -1 +1,3 @@\n{added}"
-    assert shown[3].startswith("Next:\n  usernsplan render ")
-    assert shown[4:] == []
+    assert shown[3].split("\n") == [
+        "+ /etc/userdb/usernsplan-web.user and .group, with the id 589824",
+        "+ /etc/userdb/usernsplan-db.user and .group, with the id 655360",
+    ]
+    assert shown[4].startswith("Next:\n  usernsplan render ")
+    assert shown[5:] == []
+
+
+def test_of_many_records_the_first_are_shown_and_the_last() -> None:
+    shown = text.plan(
+        make_plan(state(), asked("web", strategy=PerContainer(size=65536 * 110))), ROOT, done=True
+    )
+    lines = [line for line in shown.split("\n") if "with the id" in line]
+    assert len(lines) == 11
+    assert lines[9] == "+ /etc/userdb/usernsplan-web--9.user and .group, with the id 1179648"
+    assert lines[10] == "+ 100 more, up to usernsplan-web--109 with the id 7733248"
 
 
 def test_a_preview_says_that_nothing_was_written_and_which_commands_would_run() -> None:
@@ -154,11 +170,11 @@ def test_forgetting_names_what_is_forgotten() -> None:
 
 def test_several_extents_stand_in_one_cell_in_the_order_of_the_map() -> None:
     filled = shared(
-        "default", (0, 2, 1), (1, 524288, 2), (3, 3, 65533), reserved_range=IdRange(524288, 2)
+        "default", (0, 2, 1), (1, 589824, 2), (3, 3, 65533), reserved_range=IdRange(589824, 2)
     )
     shown = text.allocations(LedgerState((filled,)))
     assert re.search(
-        r"0, 1-2, 3-65535 +2, 524288-524289, 3-65535 +2, 524288-524289, 3-65535 +shared", shown
+        r"0, 1-2, 3-65535 +2, 589824-589825, 3-65535 +2, 589824-589825, 3-65535 +shared", shown
     )
 
 
@@ -175,10 +191,10 @@ def test_the_columns_of_uids_and_gids_are_not_mixed_up() -> None:
 
 def test_list_shows_what_stands_and_what_is_kept_back() -> None:
     assert text.allocations(LedgerState()) == "Nothing is allocated."
-    kept = Quarantined("old", IdRange(524288, 65536), "2026-01-01T00:00:00Z")
+    kept = Quarantined("old", IdRange(589824, 65536), "2026-01-01T00:00:00Z")
     shown = text.allocations(LedgerState((), (kept,))).split("\n\n")
     assert shown[0] == "Nothing is allocated."
-    assert shown[1].split("\n")[-1].split() == ["old", "524288-589823", "2026-01-01T00:00:00Z"]
+    assert shown[1].split("\n")[-1].split() == ["old", "589824-655359", "2026-01-01T00:00:00Z"]
 
 
 def test_one_allocation_is_shown_with_all_that_is_known_of_it() -> None:
@@ -239,16 +255,29 @@ def test_a_plan_is_a_document_of_version_2() -> None:
             "name": "web",
             "owner": "usernsplan-web",
             "extra_owners": [],
+            "split_owners": [],
             "strategy": "per-container",
-            "uid_map": extents((0, 524288, 65536)),
-            "gid_map": extents((0, 524288, 65536)),
-            "reserved_range": ids(524288, 65536),
+            "uid_map": extents((0, 589824, 65536)),
+            "gid_map": extents((0, 589824, 65536)),
+            "reserved_range": ids(589824, 65536),
+            "lines": True,
             "since": None,
+            "published": "userdb",
+            "passes": [],
+            "within": None,
+        }
+    ]
+    assert document["records"] == [
+        {
+            "sign": "+",
+            "name": "usernsplan-web",
+            "id": 589824,
+            "path": "/srv/etc/userdb/usernsplan-web.user",
         }
     ]
     assert document["changes"][1] == {
         "path": "/srv/etc/subgid",
-        "diff": "--- /srv/etc/subgid\n+++ /srv/etc/subgid\n@@ -0,0 +1 @@\n+usernsplan-web:524288:65536",
+        "diff": "--- /srv/etc/subgid\n+++ /srv/etc/subgid\n@@ -0,0 +1 @@\n+usernsplan-web:589824:65536",
     }
     assert [f["code"] for f in document["findings"]] == ["USN108"]
     assert set(document["findings"][0]) == {"code", "severity", "message", "hint"}
@@ -284,14 +313,14 @@ def test_release_and_forget_are_documents_of_the_same_shape() -> None:
 
 
 def test_list_has_the_same_allocations_and_the_quarantine() -> None:
-    kept = Quarantined("old", IdRange(589824, 65536), "2026-01-01T00:00:00Z")
-    document = json.loads(json_.allocations(LedgerState((WEB,), (kept,)), [], []))
+    kept = Quarantined("old", IdRange(655360, 65536), "2026-01-01T00:00:00Z")
+    document = json.loads(json_.allocations(LedgerState((WEB,), (kept,)), Recorded(), ROOT))
     assert document["kind"] == "list"
-    assert document["allocations"][0]["uid_map"] == extents((0, 524288, 65536))
+    assert document["allocations"][0]["uid_map"] == extents((0, 589824, 65536))
     assert document["quarantined"] == [
-        {"name": "old", "range": ids(589824, 65536), "since": "2026-01-01T00:00:00Z"}
+        {"name": "old", "range": ids(655360, 65536), "since": "2026-01-01T00:00:00Z"}
     ]
-    assert "quarantined" not in json.loads(json_.allocation(WEB, [], [], [], ROOT))
+    assert "quarantined" not in json.loads(json_.allocation(WEB, Recorded(), [], ROOT))
 
 
 def test_bytes_that_are_not_utf_8_do_not_stop_a_document() -> None:

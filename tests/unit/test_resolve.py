@@ -18,7 +18,7 @@ from usernsplan.model import ContainerOptions, PoolOptions
 from usernsplan.planner.desired import make_desired
 from usernsplan.planner.resolve import Wanted, resolve
 
-NO_ROOM = b"SUB_UID_MAX 524288\nSUB_GID_MAX 524288\n"
+NO_ROOM = b"SUB_UID_MAX 589824\nSUB_GID_MAX 589824\n"
 
 
 def test_each_name_has_its_own_answers() -> None:
@@ -82,14 +82,14 @@ def test_an_allocation_that_stands_has_its_owner_and_its_dockerroot() -> None:
 
 
 def test_further_owners_are_those_that_it_has_not_got() -> None:
-    known = replace(per_container("web", 524288), extra_owners=("root",))
-    host = state(allocations=[known, per_container("db", 655360)])
+    known = replace(per_container("web", 589824), extra_owners=("root",))
+    host = state(allocations=[known, per_container("db", 720896)])
     found = resolve(host, asked("web", "db", engines=("lxc",)))
     assert [one.extra_owners for one in found.containers] == [(), ("root",)]
 
 
 def test_without_a_strategy_it_is_the_hosts_and_takes_its_options() -> None:
-    host = state(allocations=[replace(per_container("web", 524288), strategy="single-uid")])
+    host = state(allocations=[replace(per_container("web", 589824), strategy="single-uid")])
     options: dict[str, int | str] = {"block": 1}
     [one] = resolve(host, AllocateRequest(("db",), options=options)).containers
     assert one.strategy == SingleUid(block=1)
@@ -102,6 +102,18 @@ def test_without_a_strategy_it_is_the_hosts_and_takes_its_options() -> None:
     with pytest.raises(InvalidValueError, match="the strategy is missing") as caught:
         resolve(state(), AllocateRequest(("a", "b", "c", "d")))
     assert caught.value.hint.endswith("usernsplan allocate --strategy per-container a b c")
+
+
+def test_what_only_one_strategy_has_needs_no_strategy() -> None:
+    for request in (
+        AllocateRequest(("web",), passes=("u:1000",)),
+        AllocateRequest(("web",), within="alice", options={"size": 9}),
+    ):
+        [one] = resolve(state(), request).containers
+        assert one.strategy.name == "per-container"
+    host = state(allocations=[replace(per_container("db", 589824), strategy="single-uid")])
+    with pytest.raises(InvalidValueError, match="with the strategy single-uid"):
+        resolve(host, AllocateRequest(("web",), passes=("u:1000",)))
 
 
 @pytest.mark.parametrize("engine", ["docker", "lxc"])
@@ -135,14 +147,21 @@ def test_an_engine_with_a_pool_is_one_row_of_the_registry(monkeypatch: pytest.Mo
         pass
 
     parameters = inspect.signature(_with_pools(command)).parameters
-    assert [*parameters] == ["engines", "podman_auto", "kubernetes", "a_slicer", "last"]
+    assert [*parameters] == [
+        "engines",
+        "podman_auto",
+        "kubernetes",
+        "kubernetes_each",
+        "a_slicer",
+        "last",
+    ]
     [option] = parameters["a_slicer"].annotation.__metadata__
     assert (option.default, option.help) == ("--slices", "a-slicer: so many slices. Default: 7.")
 
     for said, size in ((None, 7), (2, 2)):
         pools = {} if said is None else {"a-slicer": PoolOptions(said)}
         plan = make_plan(state(), asked(engines=("a-slicer",), pools=pools))
-        assert plan.changes[0].after == b"slices:524288:%d\n" % (size * 65536)
+        assert plan.changes[0].after == b"slices:589824:%d\n" % (size * 65536)
     with pytest.raises(InvalidValueError, match="--slices needs its engine"):
         make_plan(state(), asked("web", pools={"a-slicer": PoolOptions(2)}))
     with pytest.raises(InvalidValueError, match="'slices' is the name of the pool of a-slicer"):

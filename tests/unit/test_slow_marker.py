@@ -22,6 +22,10 @@ def test_one(costly): pass
 
 @pytest.mark.parametrize("n", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_some(n): pass
+
+@pytest.mark.spread(3)
+@pytest.mark.parametrize("n", range(7))
+def test_many(n): assert n in SPREAD
 """
 
 
@@ -32,8 +36,10 @@ def test_they_run_only_where_they_are_asked_for(
     ci: str, words: tuple[str, ...], on: bool, tmp_path: Path
 ) -> None:
     (tmp_path / "conftest.py").write_bytes(CONFTEST.read_bytes())
-    (tmp_path / "test_it.py").write_text(TESTS)
-    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = slow\n")
+    # Of many cases the first, the last and one between them.
+    spread = [*range(7)] if on else [0, 3, 6]
+    (tmp_path / "test_it.py").write_text(f"SPREAD = {spread}\n{TESTS}")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n  slow\n  spread\n")
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-ra", *words],
@@ -46,7 +52,7 @@ def test_they_run_only_where_they_are_asked_for(
     assert done.returncode == 0, done.stdout
     how = "CI=true or --slow runs them"
     assert f"\nslow tests: {'on' if on else f'off ({how})'}\n" in done.stdout
-    assert ("3 passed" if on else "1 passed, 2 skipped") in done.stdout
-    assert ("SKIPPED [2]" in done.stdout and f"slow: {how}" in done.stdout) == (not on)
+    assert ("10 passed" if on else "4 passed, 6 skipped") in done.stdout
+    assert ("SKIPPED [6]" in done.stdout and f"slow: {how}" in done.stdout) == (not on)
     # Nothing is set up for a test that does not run.
     assert (tmp_path / "paid").exists() == on

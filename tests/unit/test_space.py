@@ -13,8 +13,8 @@ from usernsplan.model import Allocation, HostState, LedgerState, Quarantined, Re
 from usernsplan.report.scale import counted, items
 from usernsplan.space import BACKGROUND, Kinds, Space, capacity, space, usual
 
-WEB = per_container("web", 524288)
-WEB_LINES = same_lines(b"usernsplan-web:524288:65536\n")
+WEB = per_container("web", 589824)
+WEB_LINES = same_lines(b"usernsplan-web:589824:65536\n")
 
 
 def as_one(kinds: Kinds) -> str:
@@ -40,14 +40,14 @@ def clashing(found: Space) -> list[tuple[str, str, str, str]]:
 
 def test_an_allocation_is_told_once_its_lines_are_it() -> None:
     found = space(state(allocations=[WEB], **WEB_LINES))
-    assert told(found) == [("allocation", "web", "both", "524288-589823")]
+    assert told(found) == [("allocation", "web", "both", "589824-655359")]
     assert found.conflicts == ()
 
 
 def test_a_line_of_the_owner_that_is_not_the_allocation_s_is_told() -> None:
-    lines = b"usernsplan-web:524288:65536\nusernsplan-web:600000:10\n"
+    lines = b"usernsplan-web:589824:65536\nusernsplan-web:665536:10\n"
     found = space(state(allocations=[WEB], **same_lines(lines)))
-    assert told(found)[1:] == [("subid", "usernsplan-web", "both", "600000-600009")]
+    assert told(found)[1:] == [("subid", "usernsplan-web", "both", "665536-665545")]
     assert found.segments[-1].origin == "reserved"
 
 
@@ -87,11 +87,11 @@ def test_an_account_and_the_group_of_its_name_and_number_are_one() -> None:
         # another's line over an allocation, in one file
         (
             state(
-                b"usernsplan-web:524288:65536\nmallory:589000:2000\n",
+                b"usernsplan-web:589824:65536\nmallory:654536:2000\n",
                 WEB_LINES["subgid"],
                 allocations=[WEB],
             ),
-            [("web", "mallory", "uid", "589000-589823")],
+            [("web", "mallory", "uid", "654536-655359")],
         ),
         # two lines of different owners
         (state(**same_lines(b"a:100000:10\nb:100005:10\n")), [("a", "b", "both", "100005-100009")]),
@@ -108,13 +108,13 @@ def test_an_account_and_the_group_of_its_name_and_number_are_one() -> None:
             [("a", "x", "gid", "100003")],
         ),
         (
-            state(passwd=PASSWD + b"x:x:524290:1000::/:/bin/sh\n", allocations=[WEB]),
-            [("web", "x", "uid", "524290")],
+            state(passwd=PASSWD + b"x:x:589826:1000::/:/bin/sh\n", allocations=[WEB]),
+            [("web", "x", "uid", "589826")],
         ),
         # what is kept back was given to somebody
         (
-            state(b"a:700000:10\n", quarantined=[Quarantined("old", IdRange(700005, 10), "")]),
-            [("a", "old", "uid", "700005-700009")],
+            state(b"a:765536:10\n", quarantined=[Quarantined("old", IdRange(765541, 10), "")]),
+            [("a", "old", "uid", "765541-765545")],
         ),
         # a line over what belongs to others by convention: once for the area, once for the account in it
         (
@@ -150,9 +150,9 @@ IDENTITY = shared("all", (0, 0, 65535))
         state(b"a:100000:10\n", b"b:100000:10\n"),  # one as uids, one as gids
         state(**same_lines(b"a:100000:10\na:100005:10\n")),  # one owner
         state(**same_lines(b"alice:100000:10\n1000:100005:10\n")),  # one owner, once by his uid
-        state(**same_lines(b"usernsplan-box:524288:65536\nroot:524288:65536\n"), allocations=[LXC]),
+        state(**same_lines(b"usernsplan-box:589824:65536\nroot:589824:65536\n"), allocations=[LXC]),
         state(
-            **same_lines(b"usernsplan-box:524288:65536\nroot:500000:1000000\n"), allocations=[LXC]
+            **same_lines(b"usernsplan-box:589824:65536\nroot:565536:1000000\n"), allocations=[LXC]
         ),
         state(**same_lines(b"root:1000:1\n")),  # LXD's raw.idmap
         state(**same_lines(b"_lxd:100000:10000000\nroot:100000:10000000\n")),  # Debian's lxd
@@ -161,7 +161,7 @@ IDENTITY = shared("all", (0, 0, 65535))
         ),  # over everybody's ids, by design
         state(
             allocations=[WEB],
-            namespaces=IdSet([IdRange(524288, 65536), IdRange(900000, 10)]),
+            namespaces=IdSet([IdRange(589824, 65536), IdRange(965536, 10)]),
             **WEB_LINES,
         ),
         state(
@@ -177,21 +177,21 @@ def test_what_is_together_by_design_is_no_conflict(host: HostState) -> None:
 
 def test_root_s_line_over_an_allocation_that_is_not_root_s_is_one() -> None:
     host = state(
-        **same_lines(b"usernsplan-web:524288:65536\nroot:500000:1000000\n"), allocations=[WEB]
+        **same_lines(b"usernsplan-web:589824:65536\nroot:565536:1000000\n"), allocations=[WEB]
     )
-    assert clashing(space(host)) == [("root", "web", "both", "524288-589823")]
+    assert clashing(space(host)) == [("root", "web", "both", "589824-655359")]
 
 
 def test_a_shared_map_is_shown_and_its_filler_is_its_own() -> None:
     made = shared(
         "default",
         (0, 2, 1),
-        (1, 524288, 2),
+        (1, 589824, 2),
         (3, 3, 65533),
         owner="dockremap",
-        reserved_range=IdRange(524288, 2),
+        reserved_range=IdRange(589824, 2),
     )
-    lines = same_lines(b"dockremap:2:1\ndockremap:524288:2\ndockremap:3:65533\n")
+    lines = same_lines(b"dockremap:2:1\ndockremap:589824:2\ndockremap:3:65533\n")
     found = space(state(allocations=[made], **lines))
     assert (
         counted(i for i in items(found) if i.segment.origin == "shared")
@@ -203,7 +203,7 @@ def test_a_shared_map_is_shown_and_its_filler_is_its_own() -> None:
     assert told(found) == [
         ("shared", "default", "both", "2"),
         ("shared", "default", "both", "3-65535"),
-        ("filler", "default", "both", "524288-524289"),
+        ("filler", "default", "both", "589824-589825"),
     ]
 
 
@@ -219,11 +219,11 @@ def test_a_single_uid_s_block_is_told_whole_and_its_one_id_in_words() -> None:
 
 
 def test_namespaces_are_shown_where_no_allocation_has_their_ids() -> None:
-    running = IdSet([IdRange(524288, 65536 + 5), IdRange(700000, 3)])
+    running = IdSet([IdRange(589824, 65536 + 5), IdRange(765536, 3)])
     found = space(state(allocations=[WEB], namespaces=running, **WEB_LINES))
     assert [str(s.ids) for s in found.segments if s.origin == "namespace"] == [
-        "589824-589828",
-        "700000-700002",
+        "655360-655364",
+        "765536-765538",
     ]
     # How many run there the host does not say: those side by side are joined.
     assert (
@@ -235,13 +235,13 @@ def test_namespaces_are_shown_where_no_allocation_has_their_ids() -> None:
 
 
 def test_a_reservation_is_told_and_nobody_may_have_its_ids() -> None:
-    host = state(b"a:700000:10\n", passwd=PASSWD + b"x:x:700020:1000::/:/bin/sh\n")
+    host = state(b"a:765536:10\n", passwd=PASSWD + b"x:x:765556:1000::/:/bin/sh\n")
     kept = LedgerState(
-        reservations=(Reservation(IdRange(700005, 20), "NFS of the lab", "2026-01-01"),)
+        reservations=(Reservation(IdRange(765541, 20), "NFS of the lab", "2026-01-01"),)
     )
     found = space(replace(host, ledger=kept))
-    assert ("reservation", "NFS of the lab", "both", "700005-700024") in told(found)
-    assert clashing(found) == [("a", "NFS of the lab", "uid", "700005-700009")]
+    assert ("reservation", "NFS of the lab", "both", "765541-765560") in told(found)
+    assert clashing(found) == [("a", "NFS of the lab", "uid", "765541-765545")]
 
 
 def test_a_line_past_the_last_id_is_cut_off_and_an_odd_one_is_told_with_what_is_odd() -> None:
@@ -267,9 +267,9 @@ def test_without_a_pool_the_picture_is_there_and_says_why() -> None:
 
 def test_the_figures_of_a_pool() -> None:
     # Three slots of 65536, of which web has the first and what was released has the second.
-    pool = IdRange(524288, 3 * 65536)
+    pool = IdRange(589824, 3 * 65536)
     host = state(
-        allocations=[WEB], quarantined=[Quarantined("old", IdRange(589824, 65536), "")], **WEB_LINES
+        allocations=[WEB], quarantined=[Quarantined("old", IdRange(655360, 65536), "")], **WEB_LINES
     )
     figures = capacity(host, pool=pool)
     assert (figures.used, figures.free.total(), figures.free.largest()) == (2 * 65536, 65536, 65536)
@@ -279,8 +279,8 @@ def test_the_figures_of_a_pool() -> None:
 
 
 def test_what_is_kept_back_comes_back_only_where_nobody_else_has_it() -> None:
-    host = state(b"a:589824:65530\n", quarantined=[Quarantined("old", IdRange(589824, 65536), "")])
-    assert capacity(host, pool=IdRange(524288, 131072)).quarantined == 6
+    host = state(b"a:655360:65530\n", quarantined=[Quarantined("old", IdRange(655360, 65536), "")])
+    assert capacity(host, pool=IdRange(589824, 131072)).quarantined == 6
 
 
 def test_what_the_next_container_would_be_given() -> None:

@@ -27,10 +27,16 @@ from usernsplan.formats.spec_writer import document, text
 from usernsplan.ids import IdRange
 
 ROOT_KEYS = (
-    "version, strategy, pool, engines, daemon, containers, reservations, "
+    "version, strategy, pool, engines, publish, daemon, lines, containers, reservations, "
     "size, block, container-id, dockerroot, max, identity"
 )
-CONTAINER_KEYS = "name, owner, start, user, volumes, engines, size, block, container-id, dockerroot, max, identity"
+CONTAINER_KEYS = (
+    "name, owner, start, lines, publish, user, volumes, engines, pass, pass-privileged, within, was, adopt, map, "
+    "size, block, container-id, dockerroot, max, identity"
+)
+# A container with volumes.
+ONE = "strategy: shared\ncontainers:\n- name: aa\n  volumes:\n"
+VOLUME_KEYS = "path, mode, user, method, at, persist, read-only, protect, cross-mounts"
 
 
 def errors(raw: bytes | str) -> list[str]:
@@ -64,7 +70,7 @@ def test_every_key_is_read_with_its_line() -> None:
     spec = read(WHOLE)
     assert [list(c.lines) for c in spec.containers] == [
         [],
-        ["name", "owner", "start", "user", "size", "volumes"],
+        ["name", "owner", "start", "user", "size", "volumes", "lines", "publish"],
     ]
     assert replace(spec, containers=tuple(replace(c, lines={}) for c in spec.containers)) == Spec(
         place="p.yaml",
@@ -77,8 +83,12 @@ def test_every_key_is_read_with_its_line() -> None:
             "max": 1000,
             "identity": False,
         },
-        pool=IdRange(524288, 524288),
-        engines=(SpecEngine("docker"), SpecEngine("podman-auto", 5), SpecEngine("lxc")),
+        pool=IdRange(589824, 458752),
+        engines=(
+            SpecEngine("docker"),
+            SpecEngine("podman-auto", 5, publish="none"),
+            SpecEngine("lxc"),
+        ),
         daemon="web",
         containers=(
             SpecContainer("web", 17, "containers[0]"),
@@ -87,26 +97,43 @@ def test_every_key_is_read_with_its_line() -> None:
                 18,
                 "containers[1]",
                 owner="somebody",
-                start=655360,
+                start=720896,
                 options={"size": 65536},
                 volumes=(
                     SpecVolume("/srv/db", "own", "999:0", 24),
                     SpecVolume("/srv/other", "own", "33:0", 25),
                     SpecVolume("/srv/rootfs", "shift", "", 27),
+                    SpecVolume(
+                        "/srv/web",
+                        "shift",
+                        "",
+                        28,
+                        "idmap",
+                        "/mnt/web",
+                        persist=True,
+                        read_only=True,
+                        protect="nosuid",
+                        cross_mounts=True,
+                    ),
+                    SpecVolume("/srv/logs", "own", "999:0", 36, "auto"),
                 ),
+                in_files=False,
+                publish="passwd",
             ),
         ),
         reservations=(
-            SpecReservation(IdRange(700000, 65536), "the NFS server", 29, "reservations[0]"),
-            SpecReservation(IdRange(5, 1), "one", 31, "reservations[1]"),
+            SpecReservation(IdRange(765536, 65536), "the NFS server", 40, "reservations[0]"),
+            SpecReservation(IdRange(5, 1), "one", 42, "reservations[1]"),
         ),
         lines=spec.lines,
+        in_files=True,
+        publish="userdb",
     )
     assert list(spec.lines) == [
         *("version", "strategy", "size", "block", "container-id", "dockerroot", "max", "identity"),
-        *("pool", "engines", "daemon", "containers", "reservations"),
+        *("pool", "engines", "daemon", "containers", "reservations", "lines", "publish"),
     ]
-    assert list(spec.lines.values()) == [*range(2, 12), 15, 16, 28]
+    assert list(spec.lines.values()) == [*range(2, 12), 15, 16, 39, 43, 44]
 
 
 @both_loaders
@@ -189,6 +216,22 @@ containers:
         ("/shift", "shift", ""),
         ("/later", "own", "7:8"),
         ("/said2", "own", "3:0"),
+    ]
+
+
+def test_a_volume_has_several_mounts_at_different_places() -> None:
+    [one] = read("""
+strategy: shared
+containers:
+- name: aa
+  user: 7
+  volumes:
+  - {path: /a, method: idmap}
+  - {path: /a, method: idmap, at: /m, mode: shift}
+""").containers
+    assert [(v.at, v.mode, v.user) for v in one.volumes] == [
+        ("", "own", "7:0"),
+        ("/m", "shift", ""),
     ]
 
 
@@ -303,7 +346,7 @@ def test_ranges(written: str, ids: IdRange) -> None:
         ("strategy: shared\nengines:\n", "2: engines: expected a list"),
         (
             "strategy: shared\nengines:\n- [docker]\n",
-            "3: engines[0]: expected keys and values: name, containers, start",
+            "3: engines[0]: expected keys and values: name, containers, start, ids-per-pod, publish",
         ),
         (
             "strategy: shared\nengines:\n- containers: 5\n",
@@ -311,7 +354,7 @@ def test_ranges(written: str, ids: IdRange) -> None:
         ),
         (
             "strategy: shared\nengines:\n- docker\n- name: lxc\n  count: 5\n",
-            "5: engines[1].count: no such key; the keys are name, containers, start",
+            "5: engines[1].count: no such key; the keys are name, containers, start, ids-per-pod, publish",
         ),
         (
             "strategy: shared\nengines:\n- {name: lxc, containers: many}\n",
@@ -414,7 +457,63 @@ def test_ranges(written: str, ids: IdRange) -> None:
         ),
         (
             "strategy: shared\ncontainers:\n- name: aa\n  volumes:\n  - path: /a\n    size: 5\n",
-            "6: containers[0].volumes[0].size: no such key; the keys are path, mode, user",
+            f"6: containers[0].volumes[0].size: no such key; the keys are {VOLUME_KEYS}",
+        ),
+        (
+            "strategy: shared\ncontainers:\n- name: aa\n  volumes:\n  - path: /a\n    method: idmpa\n",
+            (
+                "6: containers[0].volumes[0].method: 'idmpa' is not one of chown, idmap, auto; "
+                "did you mean idmap?"
+            ),
+        ),
+        (
+            ONE + "  - {path: /a, method: idmap, protect: nosiud}\n",
+            (
+                "5: containers[0].volumes[0].protect: 'nosiud' is not one of nosuid, parent; "
+                "did you mean nosuid?"
+            ),
+        ),
+        (
+            ONE + "  - {path: /a, method: idmap, read_only: true}\n",
+            "5: containers[0].volumes[0].read_only: no such key; did you mean read-only?",
+        ),
+        (
+            ONE + "  - {path: /a, method: idmap, at: mnt/a}\n",
+            "5: containers[0].volumes[0].at: 'mnt/a' is not an absolute path without '..'",
+        ),
+        (
+            ONE + "  - {path: /a, method: idmap, persist: yes}\n",
+            (
+                "5: containers[0].volumes[0].persist: "
+                "YAML readers disagree about 'yes': write true or false"
+            ),
+        ),
+        *(
+            (
+                ONE + f"  - /b\n  - {{path: /a{method}, {key}: {value}}}\n",
+                f"6: containers[0].volumes[1]: '{key}' is only for method idmap",
+            )
+            for method in ("", ", method: chown", ", method: auto")
+            for key, value in (
+                ("at", "/m"),
+                ("persist", "false"),
+                ("read-only", "true"),
+                ("protect", "parent"),
+                ("cross-mounts", "true"),
+            )
+        ),
+        *(
+            (
+                ONE + f"  - {{path: /a, {first}}}\n  - {{path: /a, {second}}}\n",
+                "6: containers[0].volumes[1]: /a appears a second time; the first is in line 5",
+            )
+            for first, second in (
+                ("method: idmap", "method: idmap"),
+                ("method: idmap, at: /m", "method: idmap, at: /m, read-only: true"),
+                ("method: idmap, at: /m", "method: chown"),
+                ("method: auto", "method: idmap, at: /m"),
+                ("mode: own", "method: idmap, at: /m"),
+            )
         ),
         # Reservations
         ("strategy: shared\nreservations: 5-6\n", "2: reservations: expected a list"),
@@ -839,7 +938,17 @@ paths = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
     lambda text: "/" + text
 ).filter(lambda path: ".." not in path.split("/"))  # fmt: skip
 volumes = st.builds(SpecVolume, paths, st.just("own"), users, st.just(0)) | st.builds(
-    SpecVolume, paths, st.just("shift"), st.just(""), st.just(0)
+    SpecVolume,
+    paths,
+    st.just("shift"),
+    st.just(""),
+    st.just(0),
+    st.just("idmap"),
+    st.just("") | paths,
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from(["", "nosuid", "parent"]),
+    st.booleans(),
 )
 containers = st.builds(
     SpecContainer,
@@ -938,7 +1047,7 @@ def test_a_file_is_written_as_people_would() -> None:
         containers=(
             SpecContainer("web", 0, ""),
             SpecContainer(
-                "yes", 0, "", start=655360, volumes=volumes
+                "yes", 0, "", start=720896, volumes=volumes
             ),
         ),
         reservations=(SpecReservation(IdRange(5, 1), "it's me", 0, ""), SpecReservation(IdRange(6, 2), "NFS", 0, "")),
@@ -957,7 +1066,7 @@ daemon: false
 containers:
 - name: web
 - name: 'yes'
-  start: 655360
+  start: 720896
   volumes:
   - path: '/a b'
     mode: own

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 @each(
     ("strategy", "base", "extents"),
     [
-        (PerContainer(), 524288, [(0, 524288, 65536)]),
-        (PerContainer(size=1), 524288, [(0, 524288, 1)]),
+        (PerContainer(), 589824, [(0, 589824, 65536)]),
+        (PerContainer(size=1), 589824, [(0, 589824, 1)]),
         (PerContainer(size=4294967295), 0, [(0, 0, 4294967295)]),
         (SingleUid(), 1000000000, [(0, 1000000000, 1)]),
         (SingleUid(container_id=1000), 1000010000, [(1000, 1000010000, 1)]),
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
         (Shared(max=4294967294), None, [(0, 2, 1), (3, 3, 4294967292)]),
         (Shared(dockerroot=1, max=2), None, [(0, 1, 1), (2, 2, 1)]),
         (Shared(dockerroot=1000, max=1003), None, [(0, 1000, 1), (1001, 1001, 3)]),
-        (Shared(filler=True), 524288, [(0, 2, 1), (1, 524288, 2), (3, 3, 65533)]),
+        (Shared(filler=True), 589824, [(0, 2, 1), (1, 589824, 2), (3, 3, 65533)]),
         (Shared(dockerroot=5, max=9, filler=True), 100, [(0, 5, 1), (1, 100, 5), (6, 6, 4)]),
         (Shared(identity=True), None, [(0, 0, 65535)]),
         (Shared(identity=True, filler=True), None, [(0, 0, 65535)]),
@@ -140,8 +140,8 @@ def test_the_filler_is_what_lets_docker_carry_the_shared_map() -> None:
         (Shared(max=4294967294), None, False),
         (Shared(identity=True, max=65536), None, True),
         (Shared(identity=True, max=65537), None, False),
-        (Shared(filler=True), 524288, True),
-        (PerContainer(size=1048576), 524288, True),
+        (Shared(filler=True), 589824, True),
+        (PerContainer(size=1048576), 589824, True),
         (SingleUid(container_id=70000), 1000000000, True),
     ],
 )

@@ -22,12 +22,12 @@ pytestmark = needs("newuidmap")
 @pytest.mark.parametrize(
     ("strategy", "base"),
     [
-        (PerContainer(), 524288),
-        (PerContainer(size=1), 524288),
+        (PerContainer(), 589824),
+        (PerContainer(size=1), 589824),
         (SingleUid(), 1000000000),
         (SingleUid(container_id=1000), 1000010000),
         (Shared(), None),
-        (Shared(dockerroot=1000, filler=True), 524288),
+        (Shared(dockerroot=1000, filler=True), 589824),
         (Shared(identity=True), None),
     ],
 )

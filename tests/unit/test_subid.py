@@ -230,12 +230,20 @@ def test_a_written_line_is_decimal_without_blanks_and_ends_in_lf() -> None:
 def test_an_owner_that_would_break_the_line_is_refused(owner: str) -> None:
     with pytest.raises(InvalidValueError, match="cannot be the owner"):
         subid.line(owner, IdRange(1, 1))
+    assert not subid.is_owner(owner)
 
 
 @pytest.mark.parametrize("code", [0xDCFF, 0xD800])
 def test_an_owner_that_utf_8_cannot_write_is_refused(code: int) -> None:
     with pytest.raises(InvalidValueError, match="cannot be the owner"):
         subid.line(f"w{chr(code)}b", IdRange(1, 1))
+    assert not subid.is_owner(f"w{chr(code)}b")
+
+
+@pytest.mark.parametrize("owner", ["web", "0", "dépôt", "a-b.c_d", "w" * 1000])
+def test_what_can_be_the_owner_of_a_line(owner: str) -> None:
+    assert subid.line(owner, IdRange(0, 1)) == f"{owner}:0:1\n".encode()
+    assert subid.is_owner(owner)
 
 
 @pytest.mark.parametrize(

@@ -12,15 +12,17 @@ from tests.each import each
 from tests.unit.states import per_container
 from usernsplan import Allocation, IdMap, IdRange, Mapping
 from usernsplan.errors import InvalidValueError, RefusedError
+from usernsplan.fixing import FixRequest
 from usernsplan.formats.accounts import Accounts, Group, User
 from usernsplan.layout import Layout
-from usernsplan.model import FixRequest, LedgerState, Quarantined, Volume
+from usernsplan.model import LedgerState, Quarantined, Volume
 from usernsplan.volume import targets
-from usernsplan.volume.decide import container_of, source_of, targets_of
+from usernsplan.volume.decide import container_of, source_of
 from usernsplan.volume.judge import weigh
+from usernsplan.volume.options import targets_of
 from usernsplan.volume.seen import Linked, Seen, merged
 
-WEB, DB = per_container("web", 524288), per_container("db", 600000)
+WEB, DB = per_container("web", 589824), per_container("db", 665536)
 NOBODY = Accounts()
 IMAGE = Accounts(
     (User("root", 0, 0), User("www-data", 33, 34), User("twin", 33, 99), User("far", 70000, 0)),
@@ -143,10 +145,19 @@ def test_without_a_container_it_is_said_how_to_get_one(held: LedgerState) -> Non
     assert "--uid-map" in raised.value.hint
 
 
-@pytest.mark.parametrize("held", [ledger(), ledger(WEB)])
-def test_a_container_that_nobody_knows_is_an_error(held: LedgerState) -> None:
-    with pytest.raises(InvalidValueError, match="--container dbb"):
+@pytest.mark.parametrize(
+    ("held", "fact", "remedy"),
+    [
+        (ledger(), "no container has ids yet", "allocate dbb"),
+        (ledger(WEB), "--container dbb", "web"),
+    ],
+)
+def test_a_container_that_nobody_knows_is_an_error(
+    held: LedgerState, fact: str, remedy: str
+) -> None:
+    with pytest.raises(InvalidValueError, match=fact) as raised:
         container_of(replace(ASKED, container="dbb"), held, ("/a",), Layout().command)
+    assert remedy in (raised.value.hint or "")
 
 
 def test_typed_maps_are_for_no_container() -> None:
@@ -291,9 +302,9 @@ def test_a_number_of_thousands_of_digits_is_an_error_of_ours(words: dict[str, ob
 
 
 def test_files_can_be_moved_out_of_a_range_that_was_released() -> None:
-    released = Quarantined("old", IdRange(720896, 65536), "")
+    released = Quarantined("old", IdRange(786432, 65536), "")
     before = replace(ledger(WEB, DB), quarantined=(released,))
-    old = Mapping(IdMap.of((0, 720896, 65536)), IdMap.of((0, 720896, 65536)))
+    old = Mapping(IdMap.of((0, 786432, 65536)), IdMap.of((0, 786432, 65536)))
     assert targets_of(replace(ASKED, source="old"), before, WEB, NOBODY) == targets.move(
         old, WEB.mapping
     )
@@ -308,9 +319,9 @@ def test_files_can_be_moved_out_of_a_range_that_was_released() -> None:
         DB.mapping, WEB.mapping
     )
     twice = replace(
-        before, quarantined=(released, replace(released, reserved_range=IdRange(786432, 65536)))
+        before, quarantined=(released, replace(released, reserved_range=IdRange(851968, 65536)))
     )
-    with pytest.raises(InvalidValueError, match="720896-786431, 786432-851967"):
+    with pytest.raises(InvalidValueError, match="786432-851967, 851968-917503"):
         targets_of(replace(ASKED, source="old"), twice, WEB, NOBODY)
 
 
@@ -343,7 +354,7 @@ def test_a_user_is_a_number_or_a_name_of_the_image(
     user: str, passwd: Accounts, owner: tuple[int, int]
 ) -> None:
     rule = targets_of(replace(ASKED, user=user), ledger(WEB), WEB, passwd)
-    assert rule.owner == (524288 + owner[0], 524288 + owner[1])
+    assert rule.owner == (589824 + owner[0], 589824 + owner[1])
 
 
 @pytest.mark.parametrize(

@@ -218,7 +218,7 @@ def test_whoever_checks_as_a_run_begins_keeps_it_from_beginning(layout: Layout) 
     ran(layout, "/a")
     before = runs(layout)
 
-    def check() -> None:
+    def check(_: object) -> None:
         raise HostChangedError("something came before")
 
     with pytest.raises(HostChangedError):

@@ -80,7 +80,7 @@ def made(layout: Layout, name: str, *paths: str, state: str = DONE) -> RunState:
             special=True,
         ),
         replace(planned("a"), rule=targets.shift(WEB, reverse=True), is_reverse=True),
-        replace(planned("a"), method="idmap"),
+        replace(planned("a"), method="grant"),
         replace(
             planned("a"),
             rule=targets.own(WEB, (33, 44)),

@@ -11,7 +11,7 @@ import pytest
 
 from tests.command import here
 from tests.unit.states import per_container, state
-from usernsplan import HostState, IdRange, Layout, apply
+from usernsplan import IdRange, Layout, apply, noting
 from usernsplan.host.files import layout_at
 from usernsplan.layout import SUBGID, SUBUID
 from usernsplan.ledger import open_ledger
@@ -30,7 +30,7 @@ from usernsplan.model import (
 from usernsplan.planner.recovery import as_mended
 from usernsplan.planner.volumes import record
 
-WEB, DB = per_container("web", 524288), per_container("db", 589824)
+WEB, DB = per_container("web", 589824), per_container("db", 655360)
 NOW = "2026-11-22T05:30:48Z"
 ODD = "/srv/\udcff\n'ü"
 
@@ -39,9 +39,8 @@ def volume(path: str, name: str = "web", mode: str = "own", since: str = "") -> 
     return Volume(path, name, mode, since)
 
 
-def host(*volumes: Volume) -> HostState:
-    found = state(allocations=[WEB, DB])
-    return replace(found, ledger=replace(found.ledger, volumes=volumes))
+def host(*volumes: Volume) -> LedgerState:
+    return replace(state(allocations=[WEB, DB]).ledger, volumes=volumes)
 
 
 def known(ledger: LedgerState) -> list[tuple[str, str, str]]:
@@ -52,10 +51,8 @@ def known(ledger: LedgerState) -> list[tuple[str, str, str]]:
 
 
 def test_a_volume_that_was_fixed_is_noted_for_its_container() -> None:
-    plan = record(host(), [volume("/a"), volume("/b", "db", "shift")])
-    assert plan.kind == "volume"
-    assert plan.changed
-    assert plan.ledger == LedgerChange(volumes=(volume("/a"), volume("/b", "db", "shift")))
+    change = record(host(), [volume("/a"), volume("/b", "db", "shift")])
+    assert change == LedgerChange(volumes=(volume("/a"), volume("/b", "db", "shift")))
 
 
 @pytest.mark.parametrize(
@@ -69,19 +66,17 @@ def test_a_volume_that_was_fixed_is_noted_for_its_container() -> None:
     ],
 )
 def test_what_is_noted_already_is_no_change(noted: Volume, fixed: Volume, changed: bool) -> None:
-    plan = record(host(noted), [fixed])
-    assert plan.changed is changed
-    assert plan.ledger.volumes == ((fixed,) if changed else ())
+    assert record(host(noted), [fixed]).volumes == ((fixed,) if changed else ())
 
 
 def test_a_container_that_was_released_meanwhile_gets_no_volume() -> None:
-    assert record(host(), [volume("/a", "gone")]).changed is False
-    assert record(host(), [volume("/a", "gone"), volume("/b")]).ledger.volumes == (volume("/b"),)
+    assert record(host(), [volume("/a", "gone")]) == LedgerChange()
+    assert record(host(), [volume("/a", "gone"), volume("/b")]).volumes == (volume("/b"),)
 
 
 def test_a_volume_that_is_no_container_s_any_more_is_taken_out_where_it_was_noted() -> None:
-    assert record(host(volume("/a")), [], ["/a", "/b"]).ledger == LedgerChange(no_volumes=("/a",))
-    assert record(host(), [], ["/a"]).changed is False
+    assert record(host(volume("/a")), [], ["/a", "/b"]) == LedgerChange(no_volumes=("/a",))
+    assert record(host(), [], ["/a"]) == LedgerChange()
 
 
 # On disk
@@ -117,7 +112,7 @@ def test_volumes_stay_until_something_else_is_said_of_them(layout: Layout) -> No
     found = changed(layout, LedgerChange(volumes=(volume("/b", "db", "shift"),)))
     assert known(found) == [("/a", "db", "own"), ("/b", "db", "shift"), (ODD, "web", "own")]
     found = changed(
-        layout, LedgerChange(remove=("web",), quarantine=(("web", IdRange(524288, 65536)),))
+        layout, LedgerChange(remove=("web",), quarantine=(("web", IdRange(589824, 65536)),))
     )
     assert known(found) == [("/a", "db", "own"), ("/b", "db", "shift"), (ODD, "web", "own")]
     found = changed(layout, LedgerChange(no_volumes=(ODD, "/nowhere")))
@@ -153,7 +148,7 @@ def test_an_interrupted_note_is_finished_by_the_next_run_and_shown_before_by_a_p
     )
     ledger.begin(intent)
     expected = [("/a", "web", "own"), (ODD, "web", "shift")]
-    before = host(volume("/a"), volume("/gone"))
+    before = replace(state(), ledger=host(volume("/a"), volume("/gone")))
     assert known(as_mended(before, intent).ledger) == expected
     [finding] = apply.recover(layout, open_ledger(layout))
     assert finding.code == "USN114"
@@ -170,9 +165,9 @@ def test_recording_changes_the_ledger_and_no_other_file(layout: Layout, tmp_path
     here("allocate", "--strategy", "per-container", "web", "--root", tmp_path)
     before = {name: (tmp_path / name[1:]).read_bytes() for name in (SUBUID, SUBGID)}
     decide = partial(record, volumes=[volume(ODD)])
-    apply.carry_out(layout, open_ledger(layout), decide, "usernsplan fix-volume")
+    noting.note(layout, open_ledger(layout), decide, "usernsplan fix-volume")
     history = open_ledger(layout).history()
-    apply.carry_out(layout, open_ledger(layout), decide, "usernsplan fix-volume")
+    noting.note(layout, open_ledger(layout), decide, "usernsplan fix-volume")
     assert open_ledger(layout).history() == history
     assert known(open_ledger(layout).state()) == [(ODD, "web", "own")]
     assert before == {name: (tmp_path / name[1:]).read_bytes() for name in before}
@@ -184,7 +179,7 @@ def test_a_released_container_keeps_its_volumes_until_its_range_is_forgotten(
 ) -> None:
     here("allocate", "--strategy", "per-container", "web", "db", "--root", tmp_path)
     volumes = [volume("/a"), volume("/b", "db"), volume("/c")]
-    apply.carry_out(layout, open_ledger(layout), partial(record, volumes=volumes))
+    noting.note(layout, open_ledger(layout), partial(record, volumes=volumes), "")
     apply.release(ReleaseRequest(("web",)), str(tmp_path))
     assert [v.path for v in open_ledger(layout).state().volumes] == ["/a", "/b", "/c"]
     apply.release(ReleaseRequest(("web",), forget=True), str(tmp_path))
@@ -200,7 +195,7 @@ def test_forgetting_an_old_range_keeps_the_volumes_of_a_new_container_of_that_na
         ("allocate", "--strategy", "per-container", "--size", "65535"),
     ):
         here(*words, "web", "--root", tmp_path)
-    apply.carry_out(layout, open_ledger(layout), partial(record, volumes=[volume("/new")]))
+    noting.note(layout, open_ledger(layout), partial(record, volumes=[volume("/new")]), "")
     apply.release(ReleaseRequest(("web",), forget=True), str(tmp_path))
     found = open_ledger(layout).state()
     assert [a.name for a in found.allocations] == ["web"]

@@ -10,12 +10,13 @@ import pytest
 from tests.unit.states import per_container, shared
 from usernsplan import Allocation, IdMap, IdRange, Mapping
 from usernsplan.errors import InvalidValueError, RefusedError
+from usernsplan.fixing import FixRequest
 from usernsplan.formats.accounts import Accounts
-from usernsplan.model import FixRequest, LedgerState, Quarantined, Volume
-from usernsplan.volume import decide, judge, targets
+from usernsplan.model import LedgerState, Quarantined, Volume
+from usernsplan.volume import decide, judge, options, records, targets
 from usernsplan.volume.seen import Seen
 
-WEB, DB = per_container("web", 524288), per_container("db", 600000)
+WEB, DB = per_container("web", 589824), per_container("db", 665536)
 # Two fillers of nobody else, as Docker needs them.
 DOCKER = shared("web", (0, 2, 1), (1, 700, 2), (3, 3, 100), reserved_range=IdRange(700, 2))
 PODMAN = shared("web", (0, 2, 1), (3, 3, 100))
@@ -127,10 +128,10 @@ def test_what_the_ledger_forgets_is_what_became_part_of_another_volume() -> None
         volume("/srv/volume", "db"),
     )
     one = meant(held, container="web", mode="shift", take=True)
-    new = decide.noted(one, targets.shift(WEB.mapping))
+    new = records.noted(one, targets.shift(WEB.mapping))
     assert new == (volume("/srv/vol"),)
-    assert decide.no_longer(one, new) == ("/srv/vol/a", "/srv/vol/c")
-    assert decide.formerly(one) == {
+    assert records.no_longer(one, new) == ("/srv/vol/a", "/srv/vol/c")
+    assert records.formerly(one) == {
         "/srv/vol": ["db", "shift", ""],
         "/srv/vol/a": ["db", "shift", ""],
         "/srv/vol/b": ["web", "shift", ""],
@@ -138,9 +139,9 @@ def test_what_the_ledger_forgets_is_what_became_part_of_another_volume() -> None
     }
     for words in ({"container": "web", "reverse": True}, MAPS):
         none = meant(held, **words, take=True)
-        assert decide.noted(none, targets.shift(WEB.mapping)) == ()
-        assert decide.no_longer(none, ()) == ("/srv/vol", "/srv/vol/a", "/srv/vol/b", "/srv/vol/c")
-    assert decide.formerly(meant(ledger(), container="web")) == {"/srv/vol": ["", "", ""]}
+        assert records.noted(none, targets.shift(WEB.mapping)) == ()
+        assert records.no_longer(none, ()) == ("/srv/vol", "/srv/vol/a", "/srv/vol/b", "/srv/vol/c")
+    assert records.formerly(meant(ledger(), container="web")) == {"/srv/vol": ["", "", ""]}
 
 
 # Mode and user as they are recorded
@@ -236,12 +237,12 @@ def test_an_id_that_the_host_has_too_is_the_container_s_only_in_what_was_given_t
         (ledger(volume("/srv", "db")), True),
         (ledger(*recorded), False),
     ):
-        rule = decide.targets_of(
+        rule = options.targets_of(
             asked, replace(held, allocations=(PODMAN, DB)), PODMAN, NOBODY, ("/srv/vol",)
         )
         assert [rule.uids.lacks(2), rule.gids.lacks(2)] == [lacks, lacks]
         assert rule.uids.lacks(1)
-    both = decide.targets_of(
+    both = options.targets_of(
         asked, ledger(*recorded, allocations=(PODMAN, DB)), PODMAN, NOBODY, ("/srv/vol", "/b")
     )
     assert both.uids.lacks(2)
@@ -250,12 +251,12 @@ def test_an_id_that_the_host_has_too_is_the_container_s_only_in_what_was_given_t
 def test_what_was_taken_from_the_pool_is_the_container_s_wherever_it_is_met() -> None:
     shift = replace(ASKED, mode="shift")
     held = ledger(allocations=(DOCKER, DB))
-    rule = decide.targets_of(shift, held, DOCKER, NOBODY, ("/srv/vol",))
+    rule = options.targets_of(shift, held, DOCKER, NOBODY, ("/srv/vol",))
     assert [rule.uids.lacks(n) for n in (0, 1, 2, 3, 700, 701, 702)] == [False] * 6 + [True]
     assert rule.uids(2) == 701
     assert rule.overlaps()
-    rule = decide.targets_of(shift, held, WEB, NOBODY, ("/srv/vol",))
-    assert rule.uids.lacks(524288) is False
+    rule = options.targets_of(shift, held, WEB, NOBODY, ("/srv/vol",))
+    assert rule.uids.lacks(589824) is False
     assert rule == targets.shift(WEB.mapping)
 
 
@@ -268,7 +269,7 @@ def seen(*owners: tuple[int, int], top: tuple[int, int] = (2, 2), **more: object
 
 def refused_as_moved(found: Seen, held: LedgerState, **words: object) -> str:
     asked = meant(held, **{"container": "web", "mode": "shift", **words})
-    rule = decide.targets_of(asked.request, held, asked.allocation, NOBODY, asked.names)
+    rule = options.targets_of(asked.request, held, asked.allocation, NOBODY, asked.names)
     told = RefusedError("")
     try:
         judge.refuse_moved(asked, found, rule)
@@ -309,7 +310,7 @@ def test_an_overlapping_map_is_refused_where_all_owners_are_new_ones_and_the_top
     }
     assert refused_as_moved(seen((1, 1), (2, 2), top=(0, 0)), SHARED, **swap) == ""
     # A map that does not overlap itself is right already.
-    assert refused_as_moved(seen((524288, 524289), top=(524288, 524288)), ledger()) == ""
+    assert refused_as_moved(seen((589824, 589825), top=(589824, 589824)), ledger()) == ""
 
 
 @pytest.mark.parametrize("path", ["/srv", "/srv/vol", "/srv/vol/a"])
@@ -317,16 +318,16 @@ def test_an_overlapping_map_is_refused_where_the_ledger_has_the_volume(path: str
     held = replace(SHARED, volumes=(volume(path),))
     assert f"{path} already belongs to 'web'" in refused_as_moved(seen((0, 0), (1, 1)), held)
     assert refused_as_moved(seen((0, 0), (1, 1)), held, reverse=True, mode=None) == ""
-    assert refused_as_moved(seen((600000, 600000)), held, source="db", mode=None) == ""
+    assert refused_as_moved(seen((665536, 665536)), held, source="db", mode=None) == ""
 
 
 # Whose ids those are that have no place
 
 
 def test_ids_of_another_range_have_a_command_that_carries_them() -> None:
-    released = Quarantined("old one", IdRange(720896, 65536), "")
+    released = Quarantined("old one", IdRange(786432, 65536), "")
     held = ledger(quarantined=(released,))
-    found = Seen(unmapped_uids=Counter({600033: 3, 70000: 1}), unmapped_gids=Counter({720900: 1}))
+    found = Seen(unmapped_uids=Counter({665569: 3, 70000: 1}), unmapped_gids=Counter({786436: 1}))
     asked = meant(held, "/srv/my vol", "/b", container="web", mode="shift")
     remedies = judge.former(asked, found)
     assert remedies == (
@@ -344,7 +345,7 @@ def test_ids_of_another_range_have_a_command_that_carries_them() -> None:
 
 def test_in_reverse_the_command_is_that_of_the_other_container() -> None:
     asked = meant(ledger(), container="web", reverse=True)
-    found = Seen(unmapped_uids=Counter({600033: 3}))
+    found = Seen(unmapped_uids=Counter({665569: 3}))
     assert judge.former(asked, found) == (
         "usernsplan fix-volume /srv/vol --container db --reverse",
     )
@@ -354,22 +355,22 @@ def test_in_reverse_the_command_is_that_of_the_other_container() -> None:
     "held",
     [
         # Of what a name had that stands again, and of several ranges of one name, --from means no single one.
-        ledger(quarantined=(Quarantined("db", IdRange(720896, 65536), ""),)),
+        ledger(quarantined=(Quarantined("db", IdRange(786432, 65536), ""),)),
         ledger(
             quarantined=tuple(
-                Quarantined("old", IdRange(start, 65536), "") for start in (720896, 786432)
+                Quarantined("old", IdRange(start, 65536), "") for start in (786432, 851968)
             )
         ),
     ],
 )
 def test_no_command_is_said_that_would_carry_others(held: LedgerState) -> None:
-    found = Seen(unmapped_uids=Counter({720896: 3}))
+    found = Seen(unmapped_uids=Counter({786432: 3}))
     assert judge.former(meant(held, container="web", mode="shift"), found) == ()
 
 
 def test_a_former_range_of_the_same_name_is_carried_from_that_name() -> None:
-    held = ledger(quarantined=(Quarantined("web", IdRange(720896, 65536), ""),))
-    found = Seen(unmapped_uids=Counter({720896: 3}))
+    held = ledger(quarantined=(Quarantined("web", IdRange(786432, 65536), ""),))
+    found = Seen(unmapped_uids=Counter({786432: 3}))
     assert judge.former(meant(held, container="web", mode="shift"), found) == (
         "usernsplan fix-volume /srv/vol --container web --from web",
     )
@@ -381,8 +382,8 @@ def test_a_former_range_of_the_same_name_is_carried_from_that_name() -> None:
 def test_a_user_of_a_typed_map_owns_everything() -> None:
     asked = replace(ASKED, user="3:4", **MAPS)  # type: ignore[arg-type]
     ids = IdMap.of((0, 1000, 5))
-    rule = decide.targets_of(asked, ledger(), None, NOBODY)
+    rule = options.targets_of(asked, ledger(), None, NOBODY)
     assert rule == targets.own(Mapping(ids, ids), (3, 4))
     assert rule.owner == (1003, 1004)
     with pytest.raises(InvalidValueError, match="no uid 5"):
-        decide.targets_of(replace(asked, user="5"), ledger(), None, NOBODY)
+        options.targets_of(replace(asked, user="5"), ledger(), None, NOBODY)

@@ -11,8 +11,9 @@ import pytest
 
 from usernsplan import IdMap
 from usernsplan.errors import RefusedError
+from usernsplan.fixing import FixRequest
 from usernsplan.layout import RUNS
-from usernsplan.model import FixRequest, LedgerState
+from usernsplan.model import LedgerState
 from usernsplan.volume import journal, lifecycle, targets
 from usernsplan.volume.decide import Meant
 from usernsplan.volume.job import Job
@@ -49,6 +50,9 @@ class Mounting:
     ends: bool = True
     holds: bool = True
     taken: NotTakenError | None = None
+
+    def mend(self, log: Journal) -> None:
+        self.calls.append(("mend", log.state.state))
 
     def decide(self, meant: Meant, log: Journal) -> dict[str, Any] | None:
         assert meant is MEANT

@@ -15,7 +15,10 @@ import pytest
 from tests.command import needs_root
 from tests.unit.xattrs import v2, v3
 from usernsplan import IdMap, IdRange, IdSet, Mapping
-from usernsplan.model import Allocation, FixRequest, LedgerState
+from usernsplan.fixing import FixRequest
+from usernsplan.mapping import Extent
+from usernsplan.mapping import Pass as Passed
+from usernsplan.model import Allocation, LedgerState
 from usernsplan.volume import decide, power, targets
 from usernsplan.volume.decide import HostIds
 from usernsplan.volume.passes import Form, Leg, Pass
@@ -245,3 +248,32 @@ def test_power_is_what_a_form_has() -> None:
     assert power.has_power(Form((0, 0), stat.S_IFREG | 0o755, capability=v2()))
     assert not power.has_power(Form((0, 0), stat.S_IFREG | 0o755))
     assert not power.has_power(Form((0, 0), stat.S_IFDIR | 0o6777))
+
+
+def test_ids_that_pass_are_images_of_nothing_for_any_container() -> None:
+    # A person of a directory, whom no file names: container 3.
+    person = 900_003
+    ids = IdMap.of((0, WEB, 3), (3, person, 1), (4, WEB + 4, 6))
+    web = replace(
+        TEN,
+        mapping=Mapping(ids, TEN.mapping.gids),
+        passes=(Passed("uid", Extent(3, person, 1)),),
+    )
+    request, rule = FixRequest(("/vol",)), targets.shift(web.mapping)
+    same = decide.images_of(request, LedgerState((web,)), rule, HOST, web)
+    assert same.uids == IdSet([IdRange(WEB, 3), IdRange(WEB + 4, 6)])
+    assert same.gids == IdSet([IdRange(WEB, 10)])
+    # Nor if another container shows them, or has them in a slice of the same lines.
+    shows = replace(FORMER, passes=(Passed("uid", Extent(0, WEB, 1)),))
+    cut = replace(FORMER, name="cut", within="x", mapping=TEN.mapping, reserved_range=None)
+    for other, left in ((shows, IdSet([IdRange(WEB + 1, 2), IdRange(WEB + 4, 6)])), (cut, IdSet())):
+        same = decide.images_of(request, LedgerState((web, other)), rule, HOST, web)
+        assert same.uids == left
+    explicit_rule, asked, _, _ = explicit((0, person, 1))
+    same = decide.images_of(asked, LedgerState((web,)), explicit_rule, HOST, None)
+    assert same.uids == IdSet()
+    # What another container has now is no image of it.
+    moved = targets.move(FORMER.mapping, web.mapping)
+    by_map = FixRequest(("/vol",), from_map=("b 0 1 1",))
+    assert decide.images_of(by_map, LedgerState((web, FORMER)), moved, HOST, web) == Images()
+    assert decide.images_of(by_map, LedgerState((web,)), moved, HOST, web).uids

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from usernsplan import Layout
-from usernsplan.model import FixReport, Place
+from usernsplan.fixing import FixReport, Place
 from usernsplan.report import json_, text
 
 ROOT = Layout("/")
@@ -154,6 +154,7 @@ def test_a_run_is_a_document_with_all_that_is_promised() -> None:
         "skipped": [],
         "failed": [],
         "dropped": [],
+        "mounts": [],
         "notes": [],
     }
     assert (

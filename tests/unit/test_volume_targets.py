@@ -198,8 +198,8 @@ def test_from_moves_host_ids_to_those_of_the_other_container() -> None:
     rule = targets.move(WEB, DB)
     assert rule.owner_of((100033, 200044)) == (300033, 400044)
     assert rule.owner_of((300033, 400044)) == (300033, 400044)
-    # DB has no container gid 1000 from WEB: there is nothing that it could have been.
-    assert rule.owner_of((100033, 401000)) is None
+    # DB's container gid 1000 comes from no id of WEB: the container made that file itself.
+    assert rule.owner_of((100033, 401000)) == (300033, 401000)
     assert rule.owner_of((33, 44)) is None
     assert rule.overlaps() is False
 
@@ -215,24 +215,67 @@ def test_from_a_range_that_overlaps_follows_the_source() -> None:
 
 
 def test_from_a_container_that_shares_no_container_id_is_an_error() -> None:
-    other = Mapping(IdMap.of((70000, 500000, 10)), IdMap.of((0, 500000, 10)))
+    other = Mapping(IdMap.of((70000, 565536, 10)), IdMap.of((0, 565536, 10)))
     with pytest.raises(InvalidValueError, match="no container ids in common"):
         targets.move(WEB, other)
 
 
-def test_from_between_maps_too_different_for_one_map_says_so() -> None:
-    # Each cut at other places: 1 + 2 * 199 pieces where both have 200.
+def test_from_between_maps_of_many_pieces_follows_each() -> None:
+    # Each cut at other places: 1 + 2 * 199 pieces where both have 200. No kernel has to take that.
     even = IdMap.of(*((2 * i, 100000 + 3 * i, 2) for i in range(200)))
     odd = IdMap.of((0, 300000, 1), *((2 * i + 1, 300003 + 3 * i, 2) for i in range(199)))
-    with pytest.raises(InvalidValueError) as raised:
-        targets.move(Mapping(even, even), Mapping(odd, odd))
-    assert "in common" not in str(raised.value)
+    rule = targets.move(Mapping(even, even), Mapping(odd, odd))
+    assert len(rule.uids.source) == 399
+    assert rule.owner_of((100000, 100001)) == (300000, 300003)
+    assert rule.owner_of((100003, 100004)) == (300004, 300006)
+    assert rule.owner_of((100002, 100000)) is None
+
+
+# Container 50 and up have no id any more; theirs are those of container 0 and up now.
+SMALLER = Mapping(IdMap.of((0, 100050, 50)), IdMap.of((0, 100050, 50)))
+
+
+def test_an_old_id_that_goes_nowhere_is_not_taken_for_the_new_id_that_it_also_is() -> None:
+    old = Mapping(IdMap.of((0, 100000, 100)), IdMap.of((0, 100000, 100)))
+    rule = targets.move(old, SMALLER)
+    assert rule.owner_of((100000, 100049)) == (100050, 100099)
+    assert rule.uids(100050) is None
+    assert rule.uids.lacks(100050)
+    assert rule.overlaps()
+    assert targets.move(old, SMALLER, keep=True).uids(100050) == 100050
+    # A volume that is known to have the new ids.
+    assert rule.trusting().owner_of((100050, 100099)) == (100050, 100099)
+    assert rule.trusting().owner_of((100000, 100049)) == (100050, 100099)
+    assert not rule.trusting().overlaps()
+
+
+def test_ids_that_stay_where_they_are_need_no_staging() -> None:
+    plain = Mapping(IdMap.of((0, 589824, 65536)), IdMap.of((0, 589824, 65536)))
+    holes = IdMap.of((0, 589824, 107), (107, 104, 1), (108, 589932, 65428))
+    rule = targets.move(plain, Mapping(plain.uids, holes))
+    assert rule.owner_of((589824, 589931)) == (589824, 104)
+    assert rule.owner_of((655359, 589932)) == (655359, 589932)
+    assert rule.owner_of((589824, 104)) == (589824, 104)
+    assert not rule.overlaps()
+    # 104 goes from 107 to 108: it is an old id and a new one.
+    other = IdMap.of((0, 589824, 108), (108, 104, 1), (109, 589933, 65427))
+    moved = targets.move(Mapping(plain.uids, holes), Mapping(plain.uids, other))
+    assert moved.owner_of((589824, 104)) == (589824, 589931)
+    assert moved.owner_of((589824, 589932)) == (589824, 104)
+    assert moved.gids.both() == IdSet([IdRange(104, 1)])
+    assert moved.gids.only_new() == IdSet([IdRange(589931, 1)])
+
+
+def test_a_map_without_root_gives_none_even_if_host_root_passes() -> None:
+    ids = IdMap.of((1, 100001, 10), (20, 0, 1))
+    assert targets.shift(Mapping(ids, ids)).root is None
+    assert targets.explicit(ids, ids).root is None
 
 
 def test_a_typed_map_goes_one_way_and_back() -> None:
-    uids, gids = IdMap.of((0, 700000, 10), (50, 800000, 1)), IdMap.of((0, 900000, 10))
-    assert targets.explicit(uids, gids).owner_of((50, 9)) == (800000, 900009)
-    assert targets.explicit(uids, gids, reverse=True).owner_of((800000, 900009)) == (50, 9)
+    uids, gids = IdMap.of((0, 765536, 10), (50, 865536, 1)), IdMap.of((0, 965536, 10))
+    assert targets.explicit(uids, gids).owner_of((50, 9)) == (865536, 965545)
+    assert targets.explicit(uids, gids, reverse=True).owner_of((865536, 965545)) == (50, 9)
     assert targets.explicit(uids, gids).overlaps() is False
     assert targets.explicit(swapped(1, 2), gids).overlaps() is True
     assert targets.explicit(gids, swapped(1, 2), reverse=True).overlaps() is True

@@ -49,7 +49,14 @@ def facts(
 ) -> IdContext:
     host = state(subuid, subgid, passwd=passwd, root=root)
     return IdContext(
-        host.layout, ledger, host.subuid, host.subgid, host.accounts, namespaces, history, IMAGE
+        host.layout,
+        ledger,
+        host.subuid,
+        host.subgid,
+        host.accounts,
+        namespaces,
+        history=history,
+        image=IMAGE,
     )
 
 
@@ -109,53 +116,53 @@ def test_a_block_that_is_kept_has_no_container_id_but_for_the_one_that_is_mapped
 
 
 def test_a_line_of_ours_is_told_as_the_allocation_and_another_as_its_owners() -> None:
-    web = per_container("web", 524288)
-    lines = b"usernsplan-web:524288:65536\nalice:524288:65536\nusernsplan-web:524290:1\n"
+    web = per_container("web", 589824)
+    lines = b"usernsplan-web:589824:65536\nalice:589824:65536\nusernsplan-web:589826:1\n"
     known = facts(lines, b"", ledger=LedgerState((web,)), root="/r")
-    assert told(ask(524290, known).uid) == [
+    assert told(ask(589826, known).uid) == [
         ("allocation", "web", 2),
         ("subid", "alice", None),
         ("subid", "usernsplan-web", None),
     ]
-    found = ask(524288, known).uid[1].claim
-    assert (found.path, found.number, found[:2]) == ("/r/etc/subuid", 2, (524288, 589824))
-    assert fields(ask(524288, known).uid[1])["problem"] is None
-    assert kinds(ask(524290, known).gid) == ["allocation"]
+    found = ask(589824, known).uid[1].claim
+    assert (found.path, found.number, found[:2]) == ("/r/etc/subuid", 2, (589824, 655360))
+    assert fields(ask(589824, known).uid[1])["problem"] is None
+    assert kinds(ask(589826, known).gid) == ["allocation"]
 
 
 def test_lines_that_roots_or_further_owners_have_for_an_allocation_are_ours() -> None:
-    box = replace(per_container("box", 524288), extra_owners=("root",))
-    lines = b"usernsplan-box:524288:65536\nroot:524288:65536\n"
+    box = replace(per_container("box", 589824), extra_owners=("root",))
+    lines = b"usernsplan-box:589824:65536\nroot:589824:65536\n"
     known = facts(lines, lines, ledger=LedgerState((box,)))
-    assert kinds(ask(524288, known).uid) == ["allocation"]
+    assert kinds(ask(589824, known).uid) == ["allocation"]
 
 
 def test_an_owner_may_be_written_as_a_number() -> None:
-    web = per_container("web", 524288)
+    web = per_container("web", 589824)
     passwd = PASSWD + b"usernsplan-web:x:4000:4000::/:/bin/sh\nbob:x:1001:1001::/:/bin/sh\n"
     known = facts(
-        b"4000:524288:65536\n1001:231072:65536\n77777:231072:1\n",
+        b"4000:589824:65536\n1001:231072:65536\n77777:231072:1\n",
         ledger=LedgerState((web,)),
         passwd=passwd,
     )
     # The number of the allocation's owner: the line is ours.
-    assert kinds(ask(524288, known).uid) == ["allocation"]
+    assert kinds(ask(589824, known).uid) == ["allocation"]
     found = [fields(one) for one in ask(231072, known).uid]
     assert [(one["owner"], one["account"]) for one in found] == [("1001", "bob"), ("77777", None)]
     assert line_of(ask(231073, known).uid[0]) == "1001 (bob) (/etc/subuid:2)"
 
 
 def test_which_container_of_a_pool_has_an_id_is_not_known() -> None:
-    # As of "allocate --engine podman-auto": podman gives the second container 589824 on, and there 589857 is 33.
-    ids = IdMap.of((0, 524288, 327680))
+    # As of "allocate --engine podman-auto": podman gives the second container 655360 on, and there 655393 is 33.
+    ids = IdMap.of((0, 589824, 327680))
     pool = Allocation(
-        "containers", "containers", "per-container", Mapping(ids, ids), IdRange(524288, 327680)
+        "containers", "containers", "per-container", Mapping(ids, ids), IdRange(589824, 327680)
     )
     known = facts(ledger=LedgerState((pool,)))
-    [found] = ask(589857, known).uid
+    [found] = ask(655393, known).uid
     assert (found.pool, found.container_id, found.container_name) == ("podman-auto", None, None)
-    assert "65569" not in paragraph(589857, ask(589857, known), known.layout, None)
-    assert short([found], 589857, None) == "the pool containers of podman-auto"
+    assert "65569" not in paragraph(655393, ask(655393, known), known.layout, None)
+    assert short([found], 655393, None) == "the pool containers of podman-auto"
     assert (fields(found)["pool"], fields(found)["container_id"]) == ("podman-auto", None)
 
 
@@ -193,21 +200,21 @@ def test_accounts_and_groups_have_their_side_only() -> None:
 
 
 def test_a_running_namespace_tells_the_id_in_it() -> None:
-    uids, gids = IdMap.of((0, 700000, 1000)), IdMap.of((5, 800000, 10))
+    uids, gids = IdMap.of((0, 765536, 1000)), IdMap.of((5, 865536, 10))
     one = Namespace(1, 0, None, (10, 11), Mapping(uids, gids))
     empty = Namespace(2, 0, None, (12,), None)
     known = facts(namespaces=(one, empty))
-    assert (told(ask(700033, known).uid), ask(700033, known).gid) == ([("namespace", "1", 33)], ())
-    assert (ask(800009, known).uid, told(ask(800009, known).gid)) == ((), [("namespace", "1", 14)])
+    assert (told(ask(765569, known).uid), ask(765569, known).gid) == ([("namespace", "1", 33)], ())
+    assert (ask(865545, known).uid, told(ask(865545, known).gid)) == ((), [("namespace", "1", 14)])
 
 
 def test_what_is_reserved_released_or_kept_by_convention_is_told_last() -> None:
     ledger = LedgerState(
         (),
-        (Quarantined("old", IdRange(600000, 10), "T"),),
-        reservations=(Reservation(IdRange(600005, 10), "the NAS"),),
+        (Quarantined("old", IdRange(665536, 10), "T"),),
+        reservations=(Reservation(IdRange(665541, 10), "the NAS"),),
     )
-    answer = ask(600007, facts(ledger=ledger))
+    answer = ask(665543, facts(ledger=ledger))
     assert kinds(answer.uid) == ["reservation", "quarantine"]
     assert told(answer.uid) == told(answer.gid)
     [kept] = ask(61184, facts()).uid
@@ -226,34 +233,34 @@ def test_a_shared_map_is_told_where_it_maps_the_id_to_itself() -> None:
 
 
 def test_the_deed_is_the_event_that_made_the_allocation() -> None:
-    web = replace(per_container("web", 524288), since="T", event=2)
+    web = replace(per_container("web", 589824), since="T", event=2)
     mine = deed("T", number=2)
     assert whose.giver(web, (deed("T"), mine, deed("T", number=3))) == mine
     assert whose.giver(web, (deed("T"),)) is None
     # An upgraded ledger may not know the event: its number then only gives the order.
     assert whose.giver(web, (deed("S", number=2), deed("T", number=3))) is None
-    assert whose.giver(per_container("web", 524288), (mine,)) is None
+    assert whose.giver(per_container("web", 589824), (mine,)) is None
 
 
 @pytest.mark.parametrize(
     ("asked", "expected"),
     [
-        ("33", (33, 33, 524321, 524321)),
+        ("33", (33, 33, 589857, 589857)),
         ("65536", (65536, 65536, None, None)),
-        ("www-data", (33, 33, 524321, 524321)),
-        ("alone", (40, 77, 524328, 524365)),
-        ("staff", (None, 50, None, 524338)),
+        ("www-data", (33, 33, 589857, 589857)),
+        ("alone", (40, 77, 589864, 589901)),
+        ("staff", (None, 50, None, 589874)),
     ],
 )
 def test_the_other_way(asked: str, expected: tuple[int | None, ...]) -> None:
-    found = whose.from_container(asked, per_container("web", 524288), IMAGE)
+    found = whose.from_container(asked, per_container("web", 589824), IMAGE)
     assert found
     assert found == (asked, *expected)
 
 
 @pytest.mark.parametrize("asked", ["nobody-knows", "4294967295", "-1", "0x21", "033", "", "\uff13"])
 def test_no_id_and_no_name_is_none(asked: str) -> None:
-    assert whose.from_container(asked, per_container("web", 524288), IMAGE) is None
+    assert whose.from_container(asked, per_container("web", 589824), IMAGE) is None
     assert whose.read_id(asked) is None
 
 
@@ -265,12 +272,12 @@ def test_an_id_is_decimal(text: str, number: int) -> None:
 
 
 def test_an_extent_tells_each_part_of_it_and_what_is_nobodys() -> None:
-    web = per_container("web", 524288)
-    known = facts(b"alice:500000:20000\n", b"", ledger=LedgerState((web,)))
-    [(extent, parts, free)] = whose.Ranges(known).shares(IdMap.of((0, 510000, 20000)), "uid")
-    assert extent.host == 510000
+    web = per_container("web", 589824)
+    known = facts(b"alice:565536:20000\n", b"", ledger=LedgerState((web,)))
+    [(extent, parts, free)] = whose.Ranges(known).shares(IdMap.of((0, 575536, 20000)), "uid")
+    assert extent.host == 575536
     found = [(part.start, part.stop, part.holder.kind) for part in parts]
-    assert found == [(524288, 530000, "allocation"), (510000, 520000, "subid")]
-    assert list(free) == [IdRange(520000, 4288)]
-    [(_, parts, _)] = whose.Ranges(known).shares(IdMap.of((0, 510000, 20000)), "gid")
+    assert found == [(589824, 595536, "allocation"), (575536, 585536, "subid")]
+    assert list(free) == [IdRange(585536, 4288)]
+    [(_, parts, _)] = whose.Ranges(known).shares(IdMap.of((0, 575536, 20000)), "gid")
     assert kinds(part.holder for part in parts) == ["allocation"]

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
     Words = tuple[str | Path, ...]
 
-START = 524288  # where per-container begins to give ranges out
+START = 589824  # where per-container begins to give ranges out
 HALF = 32768
 
 # For strace, which takes unknown names after a question mark: changes of an owner, and looks at what an entry has.
@@ -199,12 +199,32 @@ class Case:
 
 _SWAP = ((1000, 1001, 1), (1001, 1000, 1))
 _SWAPPED = Rule(_SWAP, _SWAP, None, source_wins=True)
+# Container gid 107 is the host's 104; and the tree has both.
+_HOLES = Rule(
+    ((0, START, 65536),),
+    ((0, START, 107), (107, 104, 1), (108, START + 108, 65428)),
+    START,
+    source_wins=True,
+    images=False,
+)
+
+
+def _at_holes(number: int) -> int:
+    return {5: 107, 42: 104, 7: HALF + 7}.get(number, number)
+
+
 CASES = {
     "shift": Case(("--container", "web", "--mode", "shift"), shift(START)),
     "own": Case(("--container", "web"), own(START)),
     "overlap": Case((*maps(over(0, HALF)), "--drop-power"), over(0, HALF), _in_both_halves),
     "swap": Case(
         (*maps(_SWAPPED), "--drop-power"), _SWAPPED, lambda number: 1000 + number % 2, v2=False
+    ),
+    "holes": Case((*maps(_HOLES), "--drop-power"), _HOLES, _at_holes),
+    "from-map": Case(
+        ("--container", "web", "--from-map", f"b 0 {START + HALF} 65536"),
+        over(START + HALF, START),
+        lambda number: START + HALF + _at_holes(number),
     ),
     "reverse": Case(
         ("--container", "web", "--mode", "shift", "--reverse", "--drop-power"),

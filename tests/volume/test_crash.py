@@ -66,6 +66,8 @@ KILLS = [
         *(
             ("overlap", 1, ALL, "tmpfs"),
             ("overlap", 2, 6, "tmpfs"),
+            ("holes", 1, 6, "tmpfs"),
+            ("from-map", 2, 6, "tmpfs"),
             ("swap", 1, 6, "tmpfs"),
             ("swap", 2, 3, "tmpfs"),
         ),
@@ -264,7 +266,7 @@ def test_other_words_after_a_kill_are_refused_with_both_remedies_which_work(tmpf
             (volume, "--container", "web"),
             (volume, "--container", "web", "--mode", "shift", "--reverse"),
             (volume / "both", "--container", "web", "--mode", "shift"),
-            (volume, "--uid-map", "0:700000:65536", "--gid-map", "0:700000:65536"),
+            (volume, "--uid-map", "0:765536:65536", "--gid-map", "0:765536:65536"),
         ]
         half_way = clocks(volume)
         for words in others:

@@ -52,6 +52,7 @@ RUN_JSON: dict[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.mark.spread(3)
 @pytest.mark.parametrize("damage", RUN_JSON.values(), ids=list(RUN_JSON))
 def test_a_damaged_run_stops_its_own_volume_and_no_other(
     host: Host, damage: Callable[[Path], object]
@@ -104,6 +105,7 @@ LOGS: dict[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.mark.spread(6)
 @pytest.mark.parametrize("damage", LOGS.values(), ids=list(LOGS))
 @pytest.mark.parametrize("more", [(), ("--dry-run",), ("--yes",)])
 def test_by_a_damaged_log_nothing_is_taken_back(
@@ -210,12 +212,12 @@ def test_a_run_of_a_method_that_is_unknown_is_neither_finished_nor_taken_back(
     """Another version made it: what it did to the volume is not for us to guess."""
     folder = two_volumes(host)
     content = json.loads((folder / "run.json").read_text())
-    written = json.dumps({**content, "method": "idmap", "state": state})
+    written = json.dumps({**content, "method": "grant", "state": state})
     (folder / "run.json").write_text(written)
     now = owners(host.volume)
     for more in ((), ("--dry-run",)):
         _, said = here("undo", folder.name, *more, "--root", host.root, status=9)
-        assert "'idmap', which this usernsplan does not know" in said
+        assert "'grant', which this usernsplan does not know" in said
         assert f"usernsplan undo {folder.name} --root {host.root}" in said
     if state != "done":
         said = host.refusal("--container", "web", "--mode", "shift", status=9)

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 WHEN = ("{}", "{}+", "{}+3")
 BASE = 1 << 20
 # Of each kind of call so many, the first and the last among them.
-MOST = 8
+MOST = 3
 
 
 def all_is_well(server: Prefork, ground: Ground) -> str:
@@ -195,6 +195,7 @@ def test_a_look_that_failed_somewhere_refuses_an_overlapping_map_before_anything
     assert differences(snapshot(host.volume), expected(before, OVER)) == []
 
 
+@pytest.mark.spread(2)
 @pytest.mark.parametrize("when", range(3, 9))
 def test_a_folder_that_does_not_open_in_one_pass_is_carried_with_all_that_is_in_it(
     host: Host, when: int

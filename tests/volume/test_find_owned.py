@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.command import PROGRAM, json_of, usernsplan
+from tests.command import PROGRAM, json_of, open_to_others, usernsplan
 from usernsplan.ids import IdRange, IdSet
 from usernsplan.volume import owned
 
@@ -130,13 +130,13 @@ def test_one_id_and_a_container_with_its_container_ids(volumes: Host) -> None:
     usernsplan("allocate", "--strategy", "per-container", "web", "old", "--root", volumes.root)
     usernsplan("release", "old", "--root", volumes.root)
     top = volumes.root / "srv/vol"
-    for name, owner in (("a", 524288), ("b", 524321), ("c", 589824), ("d", 1)):
+    for name, owner in (("a", 589824), ("b", 589857), ("c", 655360), ("d", 1)):
         (top / name).touch()
         os.chown(top / name, owner, owner)
     words = ("--root", volumes.root)
     assert paths("web", "/srv", *words) == {os.fsencode(top / "a"), os.fsencode(top / "b")}
     assert paths("old", "/srv/vol", *words) == {os.fsencode(top / "c")}
-    assert paths("524321", "/srv/vol", *words) == {os.fsencode(top / "b")}
+    assert paths("589857", "/srv/vol", *words) == {os.fsencode(top / "b")}
     rows = json_of("find-owned", "web", "/srv", "--count", *words)["by_id"]
     assert {(row["role"], row["container_id"], row["entries"]) for row in rows} == {
         ("owner", 0, 1),
@@ -259,13 +259,10 @@ def test_what_cannot_be_looked_at_is_named_and_the_rest_is_told(host: Host) -> N
         f"sys.argv = ['usernsplan', 'find-owned', '{RANGE}', sys.argv[1], '--json']\n"
         "main()"
     )
-    for folder in (top, *top.parents):
-        if folder == Path("/"):
-            break
-        folder.chmod(folder.stat().st_mode | 0o055)
-    done = subprocess.run(
-        [PROGRAM[0], "-c", code, top], capture_output=True, text=True, check=False
-    )
+    with open_to_others(top):
+        done = subprocess.run(
+            [PROGRAM[0], "-c", code, top], capture_output=True, text=True, check=False
+        )
     assert done.returncode == 3, done.stderr
     document = json.loads(done.stdout)
     assert [one["path"] for one in document["entries"]] == [f"{top}/open/file"]

@@ -18,7 +18,7 @@ from usernsplan.host import mounts
 from usernsplan.host.mounts import MountPoint, Seen
 from usernsplan.volume import spots
 
-START = 524288
+START = 589824
 SHIFT = ("--container", "web", "--mode", "shift")
 
 # On the host: a disk for "/", another for /data, a bind mount of a part of it.
@@ -150,3 +150,15 @@ def test_a_look_at_every_process_is_quick() -> None:
     began = time.process_time()
     mounts.of_others()
     assert time.process_time() - began < 2
+
+
+def test_a_mount_changes_no_owner_and_so_warns_of_nobody(volumes: Host) -> None:
+    volumes.allocate("web")
+    words = ("mount-volume", volumes.volume, "--container", "web", "--root", volumes.root)
+    os.chown(volumes.volume, 4321, 4321)
+    with container(volumes, volumes.volume):
+        done = usernsplan(*words, "--json")
+        report = json.loads(done.stdout)
+        usernsplan("undo", report["run"], "--root", volumes.root)
+    assert report["mounts"]
+    assert "owners change" not in done.stdout + done.stderr

@@ -211,6 +211,7 @@ OUTSIDE = (
 )
 
 
+@pytest.mark.spread(5)
 @pytest.mark.parametrize("path", OUTSIDE, ids=repr)
 @pytest.mark.parametrize("state", ["done", *slow("changing", "undoing")])
 def test_a_planted_path_is_refused_whatever_it_is(host: Host, path: object, state: str) -> None:
@@ -263,6 +264,7 @@ def planted(host: Host, run: str, line: dict[str, Any]) -> None:
     log.write_bytes(log.read_bytes() + json.dumps(content).encode() + b"\n")
 
 
+@pytest.mark.spread(4)
 @pytest.mark.parametrize(
     "line",
     [
@@ -309,6 +311,7 @@ def test_a_planted_symlink_in_a_run_s_folder_is_refused(
     assert target.read_text() == "mine\n"
 
 
+@pytest.mark.spread(4)
 @pytest.mark.parametrize(
     ("command", "shown"),
     [
@@ -369,6 +372,7 @@ def test_a_planted_name_of_a_run_is_no_part_of_a_command(host: Host, name: str) 
     assert tried(host, *OTHER).returncode == 9
 
 
+@pytest.mark.spread(5)
 @pytest.mark.parametrize(
     "changed",
     [

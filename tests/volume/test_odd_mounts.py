@@ -34,7 +34,7 @@ from tests.volume.tree import (
 from usernsplan.errors import NotPermittedError
 from usernsplan.volume import discover, syscalls
 
-START = 524288
+START = 589824
 SHIFT = ("--container", "web", "--mode", "shift")
 NOBODY = 65534
 

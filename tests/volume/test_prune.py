@@ -107,8 +107,8 @@ def test_a_run_that_nobody_can_read_stays(host: Host, raw: str) -> None:
 
 
 def test_a_run_of_an_unknown_method_stays(host: Host) -> None:
-    run = ended(host, days=400, method="idmap")
-    assert "does not know its method, 'idmap'" in pruned(host)["kept"][0]["reason"]
+    run = ended(host, days=400, method="grant")
+    assert "does not know its method, 'grant'" in pruned(host)["kept"][0]["reason"]
     assert host.run_names() == [run]
 
 

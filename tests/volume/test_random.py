@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from tests.command import here
+from tests.examples import examples
 from tests.volume.tree import (
     Host,
     Rule,
@@ -200,8 +201,6 @@ def judged(before: Snapshot, rule: Rule) -> Snapshot | None:
     return None if collides(after) else after
 
 
-# By default half of the examples; CI has them all.
-SHARE = 1 if os.environ.get("CI") == "true" else 2
 UNCHECKED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
 
@@ -212,7 +211,7 @@ UNCHECKED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
     keep=KEEP,
     is_busy=st.booleans(),
 )
-@settings(max_examples=80 // SHARE, suppress_health_check=UNCHECKED)
+@settings(max_examples=examples(80), suppress_health_check=UNCHECKED)
 def test_any_tree_is_carried_by_any_map(  # noqa: PLR0917 - hypothesis fills them in
     host: Host,
     entries: list[Entry],
@@ -253,7 +252,7 @@ def test_any_tree_is_carried_by_any_map(  # noqa: PLR0917 - hypothesis fills the
 
 
 @given(entries=ENTRIES, user=st.integers(0, 9), group=st.integers(0, 9), is_busy=st.booleans())
-@settings(max_examples=30 // SHARE, suppress_health_check=UNCHECKED)
+@settings(max_examples=examples(30), suppress_health_check=UNCHECKED)
 def test_any_tree_is_owned_by_one(
     host: Host, entries: list[Entry], user: int, group: int, is_busy: bool
 ) -> None:

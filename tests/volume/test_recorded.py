@@ -132,6 +132,7 @@ def hidden(host: Host) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", host.volume], check=True)
 
 
+@pytest.mark.spread(4)
 @pytest.mark.parametrize(
     ("happens", "fact"),
     [

@@ -105,6 +105,7 @@ PROTECTED = [
 ]
 
 
+@pytest.mark.spread(6)
 @pytest.mark.parametrize("path", PROTECTED)
 def test_protected_paths_are_refused(web: Host, path: str) -> None:
     place = web.root / path.lstrip("/")

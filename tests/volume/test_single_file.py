@@ -28,12 +28,13 @@ from tests.volume.tree import (
     write,
 )
 from usernsplan.errors import InvalidValueError
+from usernsplan.fixing import FixRequest
 from usernsplan.formats import inspect
 from usernsplan.host import files
-from usernsplan.model import FixRequest, LedgerState
+from usernsplan.model import LedgerState
 from usernsplan.volume import decide, discover
 
-START = 524288
+START = 589824
 SHIFT = ("--container", "web", "--mode", "shift")
 
 

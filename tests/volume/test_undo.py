@@ -38,6 +38,7 @@ def left(report: dict[str, Any]) -> set[str]:
     return {Path(entry["path"]).name for entry in found}
 
 
+@pytest.mark.spread(4)
 @pytest.mark.parametrize(
     "words",
     [

@@ -155,6 +155,7 @@ def test_fields_that_are_added_are_no_trouble(host: Host) -> None:
     assert (now["format"], now["trees"][0]["path"], now["failed"]) == (3, "/srv/vol", [])
 
 
+@pytest.mark.spread(4)
 @pytest.mark.parametrize(
     "raw",
     [

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from usernsplan.audit.base import Facts, Seen, listed, rule
 from usernsplan.layout import GROUP, PASSWD
-from usernsplan.mapping import KINDS
+from usernsplan.mapping import CALLED, KINDS
 from usernsplan.model import ROOT
 from usernsplan.planner.dockerroot import dockerroot_of
 from usernsplan.strategies import Shared
@@ -57,10 +57,6 @@ def over_a_group(facts: Facts) -> Iterator[Seen]:
     yield from _over(facts, "gid")
 
 
-# What an id of each kind stands for.
-CALLED: dict[Kind, str] = {"uid": "account", "gid": "group"}
-
-
 def _over(facts: Facts, kind: Kind) -> Iterator[Seen]:
     """The ranges that contain the ids of accounts or groups, unless that is intended.
 
@@ -71,7 +67,11 @@ def _over(facts: Facts, kind: Kind) -> Iterator[Seen]:
         if span.is_intended or may_become(facts, span):
             continue
         own = _own_id(facts.users.get(span.owner) if span.number else None, kind)
-        found = [c for c in facts.people.over(*span[:2], kind) if c.start != own]
+        found = [
+            c
+            for c in facts.people.over(*span[:2], kind)
+            if c.start != own and not (span.number and _is_member(facts, span.owner, c))
+        ]
         if found:
             of = f"'{span.allocation.name}'" if span.allocation else span.owner
             yield Seen(
@@ -88,7 +88,7 @@ def named(claim: Claim) -> str:
 
 
 def _own_id(user: User | None, kind: Kind) -> int | None:
-    return user and (user.uid if kind == "uid" else user.gid)
+    return user and user.number(kind)
 
 
 @rule("USN006", "error")
@@ -106,16 +106,25 @@ def becomes_others(facts: Facts) -> Iterator[Seen]:
         alice:0:65536           alice can become root and every user below 65536
         bob:100000:65536        carl has uid 100500, so bob can become carl
 
+    The groups that the account is in are no news: alice:2000:1 in subgid shows a container the
+    group 2000 of which alice is a member.
+
     Remove the line and give the account a range of its own: usermod --del-subuids FIRST-LAST,
     --add-subuids. To share the host's ids with a container on purpose, use an owner that
     nobody can log in as ('usernsplan allocate --strategy shared').
     """
     for kind, what in CALLED.items():
         for span in facts.granted[kind]:
-            if not may_become(facts, span):
+            # USN038 reports the ids of a pass.
+            passes = span.allocation and span.allocation.passes and span.is_intended
+            if passes or not may_become(facts, span):
                 continue
             own = _own_id(facts.users[span.owner], kind)
-            found = [c for c in facts.people.over(*span[:2], kind) if c.start != own]
+            found = [
+                c
+                for c in facts.people.over(*span[:2], kind)
+                if c.start != own and not _is_member(facts, span.owner, c)
+            ]
             system = [c for c in found if 0 < c.start < _FIRST_PERSON]
             others = [what + " root (0)"] if span.start == 0 else []
             others += [f"{len(system)} of the system's {what}s"] if system else []
@@ -127,6 +136,13 @@ def becomes_others(facts: Facts) -> Iterator[Seen]:
                     f"remove the line, and give {span.owner} a range of its own",
                     overlaps=facts.overlaps(found),
                 )
+
+
+def _is_member(facts: Facts, owner: str, claim: Claim) -> bool:
+    """Tell whether a claim is that of a group in which the owner of the line is anyway."""
+    user = facts.users.get(owner)
+    pair = (claim.holder, user.name if user else "")
+    return claim.source == "group" and pair in facts.state.accounts.members
 
 
 @rule("USN007", "warning")
@@ -169,11 +185,12 @@ def own_id(facts: Facts) -> Iterator[Seen]:
         alice:100000:65536              in subuid
 
     Give the account another range: usermod --del-subuids 100000-165535 --add-subuids
-    FIRST-LAST alice.
+    FIRST-LAST alice. Docker's remap user may have its own id in its range: Docker does not map
+    the account itself.
     """
     for kind in KINDS:
         for owner, spans in facts.by_owner[kind].items():
-            own = _own_id(facts.person(owner), kind)
+            own = _own_id(facts.rootless(owner), kind)
             for span in spans:
                 if own is not None and span.start <= own < span.stop:
                     yield Seen(

@@ -18,11 +18,15 @@ from usernsplan.errors import InvalidFileError
 from usernsplan.formats import daemon_json
 from usernsplan.formats.accounts import Group, User
 from usernsplan.formats.subid import Grant
+from usernsplan.holdings import sees_records
 from usernsplan.ids import IdSet
 from usernsplan.layout import DAEMON_JSON
 from usernsplan.mapping import KINDS
-from usernsplan.model import ROOT, Finding, Overlap
+from usernsplan.model import DEFAULT_OWNER, ROOT, Finding, Overlap
+from usernsplan.planner.changes import passed_before
+from usernsplan.planner.daemon import remapped_to
 from usernsplan.planner.grants import Grants
+from usernsplan.planner.publish import records_of
 from usernsplan.planner.repair import make_repair
 
 if TYPE_CHECKING:
@@ -33,7 +37,15 @@ if TYPE_CHECKING:
     from usernsplan.formats.daemon_json import DaemonConfig
     from usernsplan.ids import IdRange
     from usernsplan.mapping import Kind
-    from usernsplan.model import Allocation, HostState, Intent, Namespace, Plan, Severity
+    from usernsplan.model import (
+        Allocation,
+        HistoryEntry,
+        HostState,
+        Intent,
+        Namespace,
+        Plan,
+        Severity,
+    )
 
 # The usual UID_MIN of login.defs(5), and the user nobody: the one id above it without a login.
 _FIRST_PERSON, _NOBODY = 1000, 65534
@@ -93,8 +105,11 @@ class Facts:
 
     ``namespaces`` are the user namespaces that run on this machine. ``image`` has the accounts of
     --passwd. ``scanned`` is what --scan found of quarantined ranges, None without it.
-    ``intent`` is that of an interrupted run. ``elsewhere`` are owners that a directory service
-    knows but does not list. ``misfits`` is what --volumes found.
+    ``intent`` is that of an interrupted run. ``misfits`` is what --volumes found. The accounts of
+    the state have every owner that a directory service knows. ``homes`` are those of accounts
+    whose containers could not be looked at. ``unseen`` are notes about what only root may read.
+    ``history`` is that of the ledger where it has passes: it knows the names that ids had.
+    ``strays`` are the points of idmapped mounts in our folders that the ledger does not have.
 
     It has no slots, because cached_property keeps what several rules need.
     """
@@ -107,8 +122,11 @@ class Facts:
     image: Accounts | None = None
     scanned: tuple[FilesCarrying, ...] | None = None
     intent: Intent | None = None
-    elsewhere: frozenset[str] = frozenset()
     misfits: tuple[Misfits, ...] = ()
+    homes: tuple[Unread, ...] = ()
+    unseen: tuple[str, ...] = ()
+    history: tuple[HistoryEntry, ...] = ()
+    strays: tuple[str, ...] = ()
 
     def place(self, path: str, number: int = 0) -> str:
         """path:line, with the path below this root."""
@@ -134,8 +152,12 @@ class Facts:
 
     @cached_property
     def owners(self) -> dict[str, Allocation]:
-        """Allocations by owner. Root is left out: it may have several, and lines of others."""
-        return {a.owner: a for a in self.state.ledger.allocations if a.owner != ROOT}
+        """Allocations by owner, but for slices: the lines of their owners are not theirs.
+
+        Root is left out: it may have several, and lines of others.
+        """
+        allocations = self.state.ledger.allocations
+        return {a.owner: a for a in allocations if a.owner != ROOT and not a.within}
 
     @cached_property
     def grants(self) -> Grants:
@@ -178,8 +200,24 @@ class Facts:
 
     @cached_property
     def reserved_ranges(self) -> Claims:
-        """The range that the ledger reserves for each allocation."""
-        return self.claims.where(_is_reserved_range)
+        """The range that the ledger reserves for each allocation, and what its map has besides.
+
+        Ids that pass through belong to the host, and are none of these.
+        """
+        return self.claims.where(_is_own)
+
+    @cached_property
+    def passes(self) -> tuple[Claim, ...]:
+        """The host ids that pass through, of each kind, in the order of their allocations."""
+        return tuple(claim for claim in self.claims if claim.source == "pass")
+
+    @cached_property
+    def passed(self) -> dict[tuple[str, Kind, int], str]:
+        """The account or the group that a single id was when it was passed to a container.
+
+        By the container's name, the kind and the host id.
+        """
+        return passed_before(self.history)
 
     @cached_property
     def taken(self) -> Claims:
@@ -188,26 +226,30 @@ class Facts:
         Claims that share the host's own ids on purpose are left out.
         """
         return self.claims.where(
-            lambda claim: (
-                _is_reserved_range(claim) or (claim.source == "subid" and not claim.is_intended)
-            )
+            lambda claim: _is_own(claim) or (claim.source == "subid" and not claim.is_intended)
         )
 
     @cached_property
     def given(self) -> dict[Kind, tuple[Claim, ...]]:
         """By kind, the ranges that lines grant, and what the ledger reserves beyond these lines.
 
-        The ledger reserves more for a block of 'single-uid', or if a line was lost. Lines in which
-        root shares the host's own ids on purpose are left out.
+        The ledger reserves more for a block of 'single-uid', in the holes of a map, or if a line
+        was lost. A slice is in its owner's lines. Lines in which root shares the host's own ids on
+        purpose are left out.
         """
         found: dict[Kind, tuple[Claim, ...]] = {}
         for kind in KINDS:
             ours = IdSet.clipped(c[:2] for c in self.granted[kind] if c.allocation)
+            theirs = {
+                owner: IdSet.clipped(c[:2] for c in self.by_owner[kind].get(owner, ()))
+                for owner in {a.within for a in self.state.ledger.allocations if a.within}
+            }
             kept = (
                 claim._replace(start=part.start, stop=part.stop)
                 for claim in sorted(self.reserved_ranges, key=lambda claim: claim[:2])
                 if claim.kind == kind
-                for part in IdSet(ours.within(claim.id_range)).gaps(claim.id_range)
+                for lines in [theirs.get(_within(claim), ours)]
+                for part in IdSet(lines.within(claim.id_range)).gaps(claim.id_range)
             )
             found[kind] = (*(c for c in self.granted[kind] if not is_meant(c)), *kept)
         return found
@@ -217,9 +259,38 @@ class Facts:
         user = self.users.get(owner)
         return user if user and user.uid >= _FIRST_PERSON and user.uid != _NOBODY else None
 
+    def rootless(self, owner: str) -> User | None:
+        """The account of an owner that can run rootless engines, else None.
+
+        Docker remaps to an account without mapping the account itself, so its remap user, which is
+        for that alone, is none.
+        """
+        is_dockers = owner in {DEFAULT_OWNER, remapped_to(self.state)}
+        return None if is_dockers else self.person(owner)
+
     def is_nobody(self, owner: str) -> bool:
-        """Tell whether no account is known that has this name or number."""
-        return owner not in self.users and owner not in self.elsewhere
+        """Tell whether certainly no account has this name or number."""
+        return owner not in self.users and not self.state.accounts.unknown
+
+    def has_account(self, owner: str) -> bool:
+        """Tell whether getpwnam(3) finds an owner, or getpwuid(3) if it is a number.
+
+        shadow from 4.20 on skips the lines of other owners. It reads a number as strtoul(3) does.
+        """
+        bare = owner.lstrip(" ").removeprefix("+")
+        uid = str(int(bare)) if bare.isascii() and bare.isdigit() else owner
+        return uid in self._uids or owner in self._published or not self.is_nobody(owner)
+
+    @cached_property
+    def _published(self) -> frozenset[str]:
+        """The names that only publish a range, as far as getpwnam(3) sees them."""
+        records = self.state.ledger.allocations if sees_records(self.state) else ()
+        accounts = {user.name for user in self.state.accounts.published}
+        return frozenset(accounts | {record.name for record in records_of(records)})
+
+    @cached_property
+    def _uids(self) -> frozenset[str]:
+        return frozenset(str(user.uid) for user in self.state.accounts.users)
 
     @cached_property
     def daemon(self) -> DaemonConfig | None:
@@ -236,9 +307,13 @@ class Facts:
         return self.daemon.get(daemon_json.REMAP) if self.daemon else None
 
 
-def _is_reserved_range(claim: Claim) -> bool:
-    """Tell whether this is the reserved range of an allocation, not another part of its map."""
-    return claim.source in {"allocation", "filler"} and claim.value is None
+def _is_own(claim: Claim) -> bool:
+    """Tell whether an allocation has these ids for itself: see holdings.own_ids."""
+    return claim.source in {"allocation", "filler"}
+
+
+def _within(claim: Claim) -> str:
+    return claim.allocation.within if claim.allocation else ""
 
 
 class Seen(NamedTuple):

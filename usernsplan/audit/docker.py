@@ -11,6 +11,7 @@ from usernsplan.errors import InvalidFileError
 from usernsplan.escape import shell
 from usernsplan.formats import daemon_json
 from usernsplan.formats.subid import PATHS
+from usernsplan.holdings import is_seen_as_account
 from usernsplan.layout import DAEMON_JSON, GROUP, PASSWD
 from usernsplan.model import DEFAULT_NAME, DEFAULT_OWNER
 from usernsplan.planner.daemon import RESTART, remap_user
@@ -73,7 +74,7 @@ def remap_user_missing(facts: Facts) -> Iterator[Seen]:
     dockerd creates dockremap itself.
     """
     value, user = _remapped(facts)
-    if user and facts.is_nobody(user):
+    if user and facts.is_nobody(user) and not is_seen_as_account(facts.state, user):
         fact = f"{facts.place(PASSWD)} has no {user}: Docker does not start"
         option = f"--uid {user} NAME" if _NUMBER.fullmatch(user) else shell(user)
         yield Seen(
@@ -103,8 +104,8 @@ def remap_group_missing(facts: Facts) -> Iterator[Seen]:
     group = group if colon else wanted if _NUMBER.fullmatch(wanted) else user
     accounts = facts.state.accounts
     known = accounts.group_of(int(group)) if _NUMBER.fullmatch(group) else accounts.group(group)
-    # A directory service that does not list its users may not list its groups either.
-    if known is None and user not in facts.elsewhere:
+    # The directory service of another root may have the group, too.
+    if known is None and not accounts.unknown and not is_seen_as_account(facts.state, group):
         what = "gid" if _NUMBER.fullmatch(group) else "group"
         fact = f"{facts.place(GROUP)} has no {what} {group}: Docker does not start"
         option = f"--gid {group} {shell(user)}" if what == "gid" else shell(group)
@@ -205,7 +206,7 @@ def order_makes_the_map(facts: Facts) -> Iterator[Seen]:
     Nothing reports this: the daemon starts with a new, empty data folder.
 
         dockremap:2:1
-        dockremap:524288:2      the filler
+        dockremap:589824:2      the filler
         dockremap:3:65533       useradd moves this line to the second place
 
     After a useradd, run 'usernsplan check --fix' (or the command that allocated the ids): it

@@ -6,20 +6,16 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from usernsplan.audit.base import Facts, Seen, listed, rule
-from usernsplan.claims.pool import POOL_START
-from usernsplan.errors import InvalidValueError
 from usernsplan.escape import file_line, in_words, shell
-from usernsplan.formats.subid import ended
+from usernsplan.holdings import has_lines
 from usernsplan.layout import LEDGER
 from usernsplan.mapping import KINDS
 from usernsplan.model import OWN_PREFIX
-from usernsplan.planner.names import check_name
-from usernsplan.strategies import SLOT, PerContainer
+from usernsplan.planner import adopt
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
-    from usernsplan.claims.index import Claim
     from usernsplan.formats.subid import Line
     from usernsplan.holdings import Holding
     from usernsplan.model import Allocation
@@ -36,14 +32,15 @@ def lines_missing(facts: Facts) -> Iterator[Seen]:
     Possible causes: userdel of the owner, an editor, a configuration tool that writes the
     whole file, or a restored backup.
 
-        usernsplan-web:524288:65536     in the ledger, but no longer in subuid
+        usernsplan-web:589824:65536     in the ledger, but no longer in subuid
 
     'usernsplan check --fix' restores the lines as they were granted, unless the range now has
     another owner.
     """
     for a, one, have in _drifted(facts):
-        lacking = Counter(one.wanted) - Counter(_raw(have))
-        if lacking and not Counter(_raw(have)) - Counter(one.wanted):
+        raw = facts.grants.named(one, have)
+        lacking = Counter(one.wanted) - Counter(raw)
+        if lacking and not Counter(raw) - Counter(one.wanted):
             yield Seen(facts.place(one.path), f"'{a.name}' lacks {_shown(lacking)}", _fix(facts, a))
 
 
@@ -59,13 +56,13 @@ def lines_reordered(facts: Facts) -> Iterator[Seen]:
 
         dockremap:2:1
         dockremap:3:65533       sorted: container id 1 is now host id 3
-        dockremap:524288:2
+        dockremap:589824:2
 
     'usernsplan check --fix' restores the order. Then restart Docker. Files that were created
     since then keep their wrong ids.
     """
     for a, one, have in _drifted(facts):
-        if Counter(_raw(have)) == Counter(one.wanted):
+        if Counter(facts.grants.named(one, have)) == Counter(one.wanted):
             message = (
                 f"the {len(have)} lines of '{a.name}' are in another order, "
                 "which changes Docker's map"
@@ -83,16 +80,18 @@ def other_lines(facts: Facts) -> Iterator[Seen]:
     One of our lines was changed or duplicated, or the owner was granted another range. dockerd
     does that for dockremap when it creates the user itself.
 
-        usernsplan-web:524288:65536     as the ledger has it
-        usernsplan-web:700000:65536     from an unknown source
+        usernsplan-web:589824:65536     as the ledger has it
+        usernsplan-web:765536:65536     from an unknown source
 
     Remove the other lines. If one of ours is missing, run 'usernsplan check --fix'. usernsplan
     never removes lines that others wrote.
     """
     for a, one, have in _drifted(facts):
-        others = Counter(_raw(have)) - Counter(one.wanted)
+        raw = facts.grants.named(one, have)
+        others = Counter(raw) - Counter(one.wanted)
         if others:
-            line = next(line for line in reversed(have) if ended(line.raw) in others)
+            named = zip(reversed(have), reversed(raw), strict=True)
+            line = next(line for line, text in named if text in others)
             twice = set(others) <= set(one.wanted)
             message = f"{one.owner} has {_shown(others)} twice"
             if not twice:
@@ -114,12 +113,8 @@ def _drifted(facts: Facts) -> Iterator[tuple[Allocation, Holding, list[Line]]]:
         return
     for a in facts.state.ledger.allocations:
         for one, have in facts.grants.of(a):
-            if _raw(have) != one.wanted:
+            if facts.grants.differs(a, one, have):
                 yield a, one, have
-
-
-def _raw(lines: list[Line]) -> list[bytes]:
-    return [ended(line.raw) for line in lines]
 
 
 def _shown(lines: Counter[bytes]) -> str:
@@ -144,43 +139,32 @@ def unknown_to_the_ledger(facts: Facts) -> Iterator[Seen]:
     The ledger was lost or restored from an older backup, the line was copied from another
     host, or a released line was restored.
 
-        usernsplan-old:589824:65536
+        usernsplan-old:655360:65536
 
-    Adopt it ('usernsplan allocate --strategy per-container old --start 589824'), or remove the
-    line. If the whole ledger is lost, 'usernsplan ledger rebuild' adopts everything that is
-    certain.
+    Adopt it ('usernsplan adopt old'), or remove the line. If the whole ledger is lost,
+    'usernsplan ledger rebuild' makes a new one of everything that is certain, and 'usernsplan
+    adopt' lists the rest.
     """
     if facts.state.ledger.interrupted or any(found.path == LEDGER for found in facts.unread):
         return
-    known = {owner for a in facts.state.ledger.allocations for owner in (a.owner, *a.extra_owners)}
+    ours = facts.state.ledger.allocations
+    known = {owner for a in ours if has_lines(a) for owner in (a.owner, *a.extra_owners)}
+    alone = {a.owner for a in ours if not has_lines(a)}
+    adopts: dict[str, str] | None = None
     for kind in KINDS:
         for owner, spans in facts.by_owner[kind].items():
             if owner.startswith(OWN_PREFIX) and owner not in known:
                 name = owner.removeprefix(OWN_PREFIX)
                 has = listed(span.ids for span in spans)
                 message = f"{owner} has {has}, but the ledger does not know '{name}'"
-                adopt = _adopting(facts, name, spans)
-                yield Seen(
-                    facts.place_of(spans[0]),
-                    message,
-                    f"{adopt} adopts it; or remove the line" if adopt else "remove the line",
-                )
-
-
-def _adopting(facts: Facts, name: str, spans: Sequence[Claim]) -> str:
-    """The command that adopts these lines; "" if none can."""
-    strategies = {a.strategy for a in facts.state.ledger.allocations}
-    try:
-        check_name(name)
-    except InvalidValueError:
-        return ""
-    if len(spans) != 1 or not strategies <= {PerContainer.name}:
-        return ""
-    [span] = spans
-    size = "" if span.stop - span.start == SLOT else f" --size {span.stop - span.start}"
-    pool = "" if span.start >= POOL_START else f" --pool {span.for_usermod}"
-    words = f"allocate --strategy per-container {shell(name)} --start {span.start}{size}{pool}"
-    return facts.state.layout.inline(words)
+                hint = "remove the line"
+                if adopts is None:
+                    adopts = adopt.commands(facts.state)
+                if owner in adopts and owner not in alone:
+                    hint = f"{facts.state.layout.inline(adopts[owner])} adopts it; or {hint}"
+                if owner in alone:
+                    message = f"{owner} has {has}, but '{name}' was allocated without lines"
+                yield Seen(facts.place_of(spans[0]), message, hint)
 
 
 @rule("USN054", "warning")
@@ -230,7 +214,7 @@ def still_carried(facts: Facts) -> Iterator[Seen]:
     range would own them.
 
         usernsplan release web
-        /srv/web/index.html belongs to 524321   container uid 33 of the former web
+        /srv/web/index.html belongs to 589857   container uid 33 of the former web
 
     'usernsplan find-owned NAME DIR' lists the files. Give them another owner
     ('usernsplan fix-volume DIR --container NEW --from NAME', or chown), or delete them.

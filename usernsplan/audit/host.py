@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from usernsplan.audit.base import Facts, Seen, rule
+from usernsplan.claims import computed
 from usernsplan.claims.useradd import useradd
 from usernsplan.errors import InvalidFileError
 from usernsplan.escape import operand
 from usernsplan.formats import login_defs
 from usernsplan.formats.subid import PATHS
 from usernsplan.layout import LOGIN_DEFS, NSSWITCH
+from usernsplan.planner import advice
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +28,7 @@ def useradd_runs_short(facts: Facts) -> Iterator[Seen]:
     SUB_UID_MAX, and for gids in the same way. Fewer than ten such ranges are left. When none
     is left, useradd fails (USN061).
 
-        SUB_UID_MAX 700000      five accounts already have their ranges below it
+        SUB_UID_MAX 765536      five accounts already have their ranges below it
 
     Raise SUB_UID_MAX and SUB_GID_MAX in login.defs, or remove lines that nobody needs any
     more.
@@ -67,12 +69,15 @@ def useradd_is_out(facts: Facts) -> Iterator[Seen]:
 def _left(facts: Facts) -> Iterator[tuple[str, str, int]]:
     """How many ranges useradd still finds for each existing file: path, key, count.
 
-    A MIN above its MAX is left out: USN063 reports it.
+    A MIN above its MAX is left out: USN063 reports it. So is a kind of which useradd computes a
+    range for every uid that it can take.
     """
+    enough = {one.kind for one in computed.read(facts.state.login_defs) if one.is_enough}
     if found := useradd(facts.state):
         keys, counts = ("SUB_UID", "SUB_GID"), (found.uids, found.gids)
-        for path, key, area, left in zip(PATHS.values(), keys, found.areas, counts, strict=True):
-            if area and left is not None:
+        files = zip(PATHS.items(), keys, found.areas, counts, strict=True)
+        for (kind, path), key, area, left in files:
+            if area and left is not None and kind not in enough:
                 yield path, key, left
 
 
@@ -80,21 +85,40 @@ def _left(facts: Facts) -> Iterator[tuple[str, str, int]]:
 def files_bypassed(facts: Facts) -> Iterator[Seen]:
     """nsswitch.conf takes subordinate ids from a service: the files are not read.
 
-    With a service other than 'files', newuidmap and Podman ask that service and read neither
-    subuid nor subgid. usermod writes nothing and still exits with status 0. Docker reads the
-    files anyway, so the host's engines disagree.
+    With a service other than 'files' whose library is installed, newuidmap and Podman ask that
+    service and read neither subuid nor subgid. usermod writes nothing and still exits with
+    status 0. Docker reads the files anyway, so the host's engines disagree.
 
-        subid: sss
+        subid: sss              and libsubid_sss.so is installed
 
-    Grant ranges in that service, or set 'subid: files'.
+    Grant ranges in that service, or set 'subid: files'. Engines that need no line can have
+    allocations that only the ledger has ('usernsplan allocate NAME --no-lines').
     """
     if not facts.state.subid_source.reads_files:
         services = " ".join(facts.state.subid_source.services)
         yield Seen(
             facts.place(NSSWITCH, facts.state.subid_source.number),
-            f"'subid: {services}': newuidmap and Podman do not read subuid and subgid",
+            f"'subid: {services}', and {facts.place(facts.state.subid_source.plugin)} is installed: "
+            "newuidmap and Podman do not read subuid and subgid",
             "grant ranges in that service, or set 'subid: files'",
         )
+
+
+@rule("USN093", "warning")
+def service_missing(facts: Facts) -> Iterator[Seen]:
+    """nsswitch.conf takes subordinate ids from a service that is not installed.
+
+    shadow and Podman load the service as a library, libsubid_SERVICE.so. Without it they read
+    subuid and subgid. Once a package installs the library, they no longer do (USN062), and
+    containers that depend on the lines lose their ids.
+
+        subid: sss              libsubid_sss.so is in no folder of libraries
+
+    Set 'subid: files', or grant the ranges in that service.
+    """
+    if facts.state.subid_source.lacks_plugin:
+        place = facts.place(NSSWITCH, facts.state.subid_source.number)
+        yield Seen(place, *advice.without_plugin(facts.state.subid_source))
 
 
 @rule("USN063", "error")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from usernsplan.audit.accounts import may_become
 from usernsplan.audit.base import Facts, Seen, listed, rule
+from usernsplan.claims.pool import BEHIND_INSTANCES
 from usernsplan.errors import InvalidFileError
 from usernsplan.formats import login_defs
 from usernsplan.formats.subid import Grant
@@ -14,7 +15,7 @@ from usernsplan.layout import LOGIN_DEFS, NSSWITCH
 from usernsplan.mapping import KINDS
 from usernsplan.model import ROOT
 from usernsplan.planner import advice
-from usernsplan.reserved import TABLE
+from usernsplan.reserved import FOR_SNAPD, INSTANCES, TABLE
 from usernsplan.strategies import SLOT, SingleUid
 
 if TYPE_CHECKING:
@@ -41,12 +42,18 @@ def over_reserved(facts: Facts) -> Iterator[Seen]:
 
         web:61184:4336          DynamicUser= takes its ids from here
 
-    Move the range to 524288 or above. Only the strategy 'shared' shares ids below 65536, and
+    Move the range to 589824 or above. Only the strategy 'shared' shares ids below 65536, and
     it does so on purpose, so this rule does not report its lines.
     """
     kept = facts.claims.where(
         lambda claim: (
-            claim.source == "reservation" or (claim.source == "reserved" and claim.start < _SIGNED)
+            claim.source == "reservation"
+            or (
+                claim.source == "reserved"
+                and claim.start < _SIGNED
+                # USN081 reports these.
+                and claim.value is not FOR_SNAPD
+            )
         )
     )
     for kind in KINDS:
@@ -58,7 +65,7 @@ def over_reserved(facts: Facts) -> Iterator[Seen]:
                 yield Seen(
                     facts.place_of(span),
                     f"{span.owner}'s {span.ids} overlaps what is reserved for {whose}",
-                    "move it: free ranges begin at 524288",
+                    "move it: free ranges begin at 589824",
                     overlaps=facts.overlaps(found),
                 )
 
@@ -72,11 +79,15 @@ def _is_expected(facts: Facts, span: Claim, kept: Claim) -> bool:
     """Tell whether an overlap with a convention needs no report here.
 
     Root is the system. If the account can log in and its range overlaps the ids of the system or
-    of people, USN006 reports it.
+    of people, USN006 reports it. A single id there is one of the host, which somebody passes on
+    purpose: USN004 and USN005 report whose it is.
     """
     if kept.source == "reservation":
         return False
-    return span.owner == ROOT or (kept.value in TABLE[:2] and may_become(facts, span))
+    is_single = span.number and span.stop - span.start == 1
+    return span.owner == ROOT or (
+        kept.value in TABLE[:2] and bool(is_single or may_become(facts, span))
+    )
 
 
 def _whose(kept: Claim) -> str:
@@ -94,7 +105,7 @@ def over_directory(facts: Facts) -> Iterator[Seen]:
     accounts, so a person may have, or may get, an id of a container.
 
         passwd: files sss               in nsswitch.conf
-        containers:524288:65536         in subuid, and a user of the domain has 524900
+        containers:589824:65536         in subuid, and a user of the domain has 590436
 
     Compare with ldap_idmap_range_min and _max in sssd.conf (or the idmap config of smb.conf),
     and use other ranges: 'usernsplan allocate --pool FIRST-LAST'.
@@ -156,6 +167,16 @@ def past_all_ids(facts: Facts) -> Iterator[Seen]:
             )
 
 
+def _is_behind_instances(span: Claim) -> bool:
+    """Tell whether a line is the usual one of Incus's instances, or ours behind it.
+
+    Incus's package writes the one, and the default pool goes on there.
+    """
+    is_theirs = (span.holder, *span[:2]) == (ROOT, INSTANCES.start, INSTANCES.stop)
+    is_ours = span.allocation and BEHIND_INSTANCES.start <= span.start
+    return is_theirs or (bool(is_ours) and span.stop <= BEHIND_INSTANCES.stop)
+
+
 @rule("USN015", "info")
 def outside_the_pool(facts: Facts) -> Iterator[Seen]:
     """A range is outside the area that login.defs sets for subordinate ids.
@@ -174,7 +195,11 @@ def outside_the_pool(facts: Facts) -> Iterator[Seen]:
         defs = login_defs.parse(facts.state.login_defs, facts.place(LOGIN_DEFS))
     except InvalidFileError:
         return
-    for kind, (_, low, high, _) in zip(KINDS, defs.areas, strict=True):
+    for kind, area in zip(KINDS, defs.areas, strict=True):
+        if area.computed:
+            # All of it belongs to useradd: see USN091.
+            continue
+        low, high = area.first, area.last
         outside = [
             span
             for span in _plain(facts, kind)
@@ -185,6 +210,7 @@ def outside_the_pool(facts: Facts) -> Iterator[Seen]:
                 or (span.allocation and span.allocation.strategy == SingleUid.name)
                 or span.start < SLOT
                 or span.stop > _SIGNED
+                or _is_behind_instances(span)
             )
         ]
         if outside:

@@ -5,19 +5,21 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from usernsplan.audit.accounts import CALLED, named
+from usernsplan.audit.accounts import named
 from usernsplan.audit.base import Facts, Seen, listed, rule
 from usernsplan.claims.index import Claims, over_others
 from usernsplan.claims.meant import DAEMONS_OF_ROOT, is_meant
 from usernsplan.escape import shell
 from usernsplan.layout import LEDGER
-from usernsplan.mapping import KINDS
+from usernsplan.mapping import CALLED, KINDS
 from usernsplan.model import ROOT
+from usernsplan.planner.publish import again
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from usernsplan.claims.index import Claim
+    from usernsplan.model import Quarantined
 
 _ANOTHER = "give one of them another range, and shift the files of its containers"
 # Thousands of overlapping lines make millions of pairs. A rule lists at most _MOST pairs, but at
@@ -47,16 +49,13 @@ def owners_overlap(facts: Facts) -> Iterator[Seen]:
     """
     for kind in KINDS:
         roots = {span[:2] for span in facts.by_owner[kind].get(ROOT, ())}
-        daemons = {
-            span[:2] for owner in DAEMONS_OF_ROOT for span in facts.by_owner[kind].get(owner, ())
-        }
         others = [
             span
             for span in facts.granted[kind]
             if not (span.allocation or span.holder in facts.owners)
             # If root has the same range as its daemon, root's line is the one to report.
             and not (span.holder in DAEMONS_OF_ROOT and span[:2] in roots)
-            and not (is_meant(span) and span[:2] not in daemons)
+            and not is_meant(span)
         ]
         for pairs in _pairs(over_others(others)):
             yield _overlap(facts, pairs, "{0.holder}'s {0.ids} in line {0.number}", _ANOTHER)
@@ -90,15 +89,14 @@ def allocations_overlap(facts: Facts) -> Iterator[Seen]:
     It happens if a line is written without checking (usermod --add-subuids checks nothing), or
     if our lines were removed and useradd then found the range free.
 
-        usernsplan-web:524288:65536     'usernsplan allocate web'
-        alice:524288:65536              written by hand
+        usernsplan-web:589824:65536     'usernsplan allocate web'
+        alice:589824:65536              written by hand
 
     Remove the other line. If its owner already has files, release ours instead
     ('usernsplan release web'), allocate it again and shift its files.
     """
     held = facts.reserved_ranges
-    one_kind = (claim for claim in held if claim.kind == KINDS[0])
-    for claim, found, left_out in _pairs(over_others(one_kind)):
+    for claim, found, left_out in _both_given(held):
         others = (f"'{one.holder}' {one.ids}" for one in found)
         listing = listed(others, count=len(found) + left_out)
         message = f"the ledger gives '{claim.holder}' {claim.ids} and {listing}"
@@ -113,12 +111,65 @@ def allocations_overlap(facts: Facts) -> Iterator[Seen]:
             if span.allocation or is_meant(span):
                 continue
             over = held.over(*span[:2], kind, most=max(room, _FEW))
-            found = [one for one in over if one.owner != span.holder]
+            found = [one for one in over if span.holder not in _owners(one)]
             left_out = held.how_many(*span[:2], kind) - len(over)
             room -= len(over)
             if found:
-                hint = "usernsplan did not write this line; remove it"
+                hint = _unexpected(facts, span, found[0].holder)
                 yield _overlap(facts, (span, found, left_out), "{0.ids} of '{0.holder}'", hint)
+
+
+def _both_given(held: Claims) -> Iterator[_Pairs]:
+    """The allocations that have the same ids; two have them as uids and as gids only once.
+
+    A slice lies in what its owner has, on purpose.
+    """
+    seen: set[tuple[str, str]] = set()
+    for kind in KINDS:
+        of_kind = [claim for claim in held if claim.kind == kind]
+        slices = [c for c in of_kind if c.allocation and c.allocation.within]
+        whole = Claims(c for c in of_kind if not (c.allocation and c.allocation.within))
+        pairs = _pairs(over_others(whole)) + _pairs(over_others(slices))
+        for claim in slices:
+            over = [
+                one
+                for one in whole.over(*claim[:2], kind, most=_MOST)
+                if not (one.allocation and _owners(claim) & _owners(one))
+            ]
+            pairs += [(claim, over, 0)] if over else []
+
+        for claim, found, left_out in pairs:
+            new = [one for one in found if (claim.holder, one.holder) not in seen]
+            if new:
+                yield claim, new, left_out
+            seen |= {pair for one in new for pair in _ways(claim.holder, one.holder)}
+
+
+def _ways(one: str, other: str) -> set[tuple[str, str]]:
+    return {(one, other), (other, one)}
+
+
+def _owners(claim: Claim) -> set[str]:
+    """The owners whose lines grant an allocation's ids; for a slice, whose lines hold it.
+
+    Root's daemons have root's line.
+    """
+    a = claim.allocation
+    if a is None or not a.within:
+        return {claim.owner}
+    return {a.within, *(DAEMONS_OF_ROOT if a.within == ROOT else ())}
+
+
+def _unexpected(facts: Facts, span: Claim, name: str) -> str:
+    """What to do about a line that the ledger does not have for the allocation of this name.
+
+    A rebuilt ledger knows no line of root's.
+    """
+    allocation = next((a for a in facts.state.ledger.allocations if a.name == name), None)
+    if span.holder != ROOT or allocation is None:
+        return "usernsplan did not write this line; remove it"
+    adopt = facts.state.layout.inline(f"{again(allocation)} --engine lxc")
+    return f"if containers of LXC, LXD or Incus need it, {adopt} adopts it; otherwise remove it"
 
 
 @rule("USN003", "error")
@@ -157,9 +208,9 @@ def over_released(facts: Facts) -> Iterator[Seen]:
     Its lines are gone from subuid and subgid. useradd reads nothing else, so it may give the
     ids to a new account, whose containers then own those files.
 
-        usernsplan release web          524288-589823 is quarantined
-        useradd bob                     SUB_UID_MIN is 524288: bob:524288:65536
-        useradd --uid 524321 eve        eve owns the files of container uid 33
+        usernsplan release web          589824-655359 is quarantined
+        useradd bob                     SUB_UID_MIN is 589824: bob:589824:65536
+        useradd --uid 589857 eve        eve owns the files of container uid 33
 
     Find the files with these ids ('usernsplan check --scan DIR', 'usernsplan find-owned'),
     change their owner or delete them, and then run 'usernsplan release --forget NAME'. Or move
@@ -173,6 +224,8 @@ def over_released(facts: Facts) -> Iterator[Seen]:
             start, stop = q.reserved_range.start, q.reserved_range.stop
             released = f"{q.reserved_range}, quarantined for '{q.name}'"
             for span in given.over(start, stop):
+                if _has_slice(span, q):
+                    continue
                 message = f"{span.owner}'s {span.ids} overlaps with {released}"
                 yield Seen(facts.place_of(span), message, hint)
 
@@ -181,3 +234,9 @@ def over_released(facts: Facts) -> Iterator[Seen]:
                 message = f"the {what} {listed(map(named, found))} is in {released}"
                 place, overlaps = facts.place_of(found[0]), facts.overlaps(found)
                 yield Seen(place, message, hint, overlaps=overlaps)
+
+
+def _has_slice(span: Claim, q: Quarantined) -> bool:
+    """Tell whether a line had these quarantined ids as a slice, and so keeps them on purpose."""
+    owner = q.was.within if q.was else ""
+    return span.holder == owner or (owner == ROOT and span.holder in DAEMONS_OF_ROOT)

@@ -5,27 +5,28 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from usernsplan.audit.base import Facts, Seen, listed, rule
+from usernsplan.claims.meant import is_meant
+from usernsplan.claims.sources import OF_CONTAINERS
 from usernsplan.engines import ENGINES, engine_of_pool
 from usernsplan.escape import shell
 from usernsplan.formats.subid import PATHS, Grant
-from usernsplan.layout import LEDGER, SUBUID
+from usernsplan.layout import LEDGER, NSSWITCH
 from usernsplan.mapping import KINDS
 from usernsplan.model import DEFAULT_OWNER, OWN_PREFIX, ROOT
-from usernsplan.planner import advice, needs
-from usernsplan.strategies import SLOT, SingleUid
+from usernsplan.planner import advice, roots
+from usernsplan.strategies import SLOT, PerContainer, SingleUid
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from usernsplan.claims.index import Claim
     from usernsplan.mapping import Kind
+    from usernsplan.model import Allocation
 
 # Owners that need no account, or get it when an engine starts: the pools of Podman and of the
 # kubelet, and Docker's user.
 _POOLS = frozenset(it.pool.owner for it in ENGINES.values() if it.pool)
 _KNOWN = _POOLS | {ROOT, DEFAULT_OWNER}
-_KUBELET = "kubelet"
-_PODS = 110
 
 
 @rule("USN020", "warning")
@@ -83,6 +84,35 @@ def orphan_number(facts: Facts) -> Iterator[Seen]:
             )
 
 
+@rule("USN094", "info")
+def owner_unknowable(facts: Facts) -> Iterator[Seen]:
+    """Whether owners of lines are accounts cannot be known (--root).
+
+    The root is the tree of another host, and its nsswitch.conf also takes accounts from a
+    directory service. Only that host can ask the service. Owners that are not in the tree's
+    passwd may be accounts of the service, or nobody (USN020). So rules about accounts are
+    silent about them.
+
+        passwd: files sss               in nsswitch.conf of the tree
+        carla:165536:65536              in its subuid; its passwd has no carla
+
+    Run 'usernsplan check' on that host when it runs.
+    """
+    service = facts.state.accounts.unknown
+    owners = [
+        owner
+        for owner in _first_lines(facts)
+        if owner not in facts.users and owner not in _KNOWN and not owner.startswith(OWN_PREFIX)
+    ]
+    if service and owners:
+        yield Seen(
+            facts.place(NSSWITCH, facts.state.passwd_source.number),
+            f"accounts also come from {service}, so whether these owners of lines are accounts "
+            f"cannot be known here: {listed(owners)}",
+            "run 'usernsplan check' on that host",
+        )
+
+
 def _first_lines(facts: Facts) -> dict[str, Claim]:
     """Every owner, with the first of its lines."""
     uids, gids = ({o: spans[0] for o, spans in facts.by_owner[kind].items()} for kind in KINDS)
@@ -106,8 +136,10 @@ def in_one_file(facts: Facts) -> Iterator[Seen]:
     """
     others: dict[Kind, Kind] = {"uid": "gid", "gid": "uid"}
     for kind, other in others.items():
-        for owner, spans in facts.by_owner[kind].items():
-            if owner not in facts.by_owner[other] and _in_use(facts, owner):
+        for owner, several in facts.by_owner[kind].items():
+            # Single ids of the host, which root passes through, are of one kind.
+            spans = [span for span in several if not is_meant(span)]
+            if spans and owner not in facts.by_owner[other] and _in_use(facts, owner):
                 place = facts.place(PATHS[other])
                 message = f"{owner} has {spans[0].ids} here, but nothing in {place}"
                 command = f"usermod --add-sub{other}s {spans[0].for_usermod} {shell(owner)}"
@@ -122,7 +154,7 @@ def not_alike(facts: Facts) -> Iterator[Seen]:
 
     The uid map and the gid map then have different host ids or sizes. A container's uid 33 and
     gid 33 are two different numbers on the host, and Docker's data folder is named <uid>.<gid>
-    after both. A file that you give to 524321:524321 belongs to two containers.
+    after both. A file that you give to 589857:589857 belongs to two containers.
 
     Docker's own allocator causes it, usermod with only one of the two options, or a range that
     is taken in one file only.
@@ -137,13 +169,18 @@ def not_alike(facts: Facts) -> Iterator[Seen]:
         theirs = facts.by_owner["gid"].get(owner)
         if not theirs or owner == ROOT or not _in_use(facts, owner):
             continue
-        if [span[:2] for span in spans] != [span[:2] for span in theirs]:
+        if _without_passes(spans) != _without_passes(theirs):
             uids, gids = (listed(span.ids for span in some) for some in (spans, theirs))
             yield Seen(
                 facts.place_of(spans[0]),
                 f"{owner} has the uids {uids} but the gids {gids}",
                 "use one range that is free in both files",
             )
+
+
+def _without_passes(spans: Iterable[Claim]) -> list[tuple[int, int]]:
+    """The ranges of an owner without single ids of the host, which may pass in one file only."""
+    return [span[:2] for span in spans if span.stop - span.start > 1 or span.start >= OF_CONTAINERS]
 
 
 @rule("USN024", "warning")
@@ -162,10 +199,8 @@ def too_small(facts: Facts) -> Iterator[Seen]:
     """
     for a in facts.state.ledger.allocations:
         if advice.lacks_nobody(a):
-            release = facts.state.layout.inline(f"release {shell(a.name)}")
-            message = f"'{a.name}' maps {a.mapping.uids[0].count} ids, without nobody (65534)"
-            hint = f"{release}, and allocate it with --size 65536"
-            yield Seen(facts.place(LEDGER), message, hint)
+            message = f"'{a.name}' maps {advice.how_many(a)}, without nobody (65534)"
+            yield Seen(facts.place(LEDGER), message, _larger(facts, a))
     for kind, path in PATHS.items():
         for owner, spans in facts.by_owner[kind].items():
             size = sum(span.stop - span.start for span in spans)
@@ -180,6 +215,23 @@ def too_small(facts: Facts) -> Iterator[Seen]:
                 yield Seen(facts.place(path, line.number), message, hint)
 
 
+def _larger(facts: Facts, allocation: Allocation) -> str:
+    """How an allocation, or another in its place, gets all ids that images need."""
+    layout = facts.state.layout
+    whole = PerContainer(passes=allocation.passes)
+    from usernsplan.planner.remap import command_for  # noqa: PLC0415 - seldom
+
+    if command := command_for(layout, allocation, whole, None):
+        return f"to change it, with its volumes: {command}"
+    again = (
+        f"allocate NEW --within {shell(allocation.within)}" if allocation.within else "allocate NEW"
+    )
+    move = layout.inline(f"fix-volume PATH --container NEW --from {shell(allocation.name)}")
+    return (
+        f"{layout.inline(f'{again} --size 65536')} makes another one; {move} gives it the volumes"
+    )
+
+
 def _in_use(facts: Facts, owner: str) -> bool:
     """Tell whether an owner has an account or needs none, and is not one of our allocations.
 
@@ -191,23 +243,103 @@ def _in_use(facts: Facts, owner: str) -> bool:
 
 
 @rule("USN028", "warning")
-def roots_first_is_a_containers(facts: Facts) -> Iterator[Seen]:
+def roots_line_is_a_containers(facts: Facts) -> Iterator[Seen]:
     """LXD or Incus gives a container's range to its instances.
 
-    LXD and Incus take ids for their instances from root's lines. Instances without isolation
-    use all of the first line that has 65536 ids. If that line is there because LXC needs it
-    for one container, the instances and that container share all of these ids.
+    LXD and Incus take ids for their instances from root's lines of 65536 ids or more. If such a
+    line is there because LXC needs it for one container, the instances and that container share
+    all of these ids.
 
-        root:524288:65536       from 'usernsplan allocate box --engine lxc';
-                                LXD then starts with no line of its own
+        root:589824:65536       an older version granted it to a container of LXC;
+                                Incus came later, and root has no other such line
 
-    In both files, add a line of their own before it and at a lower start, because useradd sorts
-    the file: root:100000:65536.
+    Run the command that is shown: it grants root the same ids in smaller lines, which newuidmap
+    joins and LXD and Incus skip. Then restart the daemon.
     """
-    takers = needs.takers_of_roots(facts.state)
-    granted = any(ROOT in {a.owner, *a.extra_owners} for a in facts.state.ledger.allocations)
-    if takers and granted and not needs.has_own_range(facts.state):
-        yield Seen(facts.place(SUBUID), *needs.no_own_range(facts.state, takers[0]))
+    for taker in roots.takers(facts.state):
+        for path, line, allocation in roots.given_away(facts.state, taker):
+            yield Seen(
+                facts.place(path, line.number),
+                f"{taker} gives the ids of '{allocation.name}' to its instances, because root has "
+                "them in one line",
+                roots.in_pieces(facts.state, allocation, taker),
+            )
+
+
+@rule("USN087", "error")
+def root_has_several_large_lines(facts: Facts) -> Iterator[Seen]:
+    """Root has a second large line: no plain instance of Incus starts.
+
+    Incus lays all of root's lines of 65536 ids or more end to end, and maps each of them to
+    container id 0. The kernel refuses such a map (EINVAL, 'newuidmap: write to uid_map failed:
+    Invalid argument'), also if one line is inside the other. LXD takes the first line and starts.
+    Without newuidmap Incus reads no lines, and stops as soon as newuidmap is installed.
+
+        root:1000000:1000000000         from Debian's package
+        root:1001000000:1000000000      added later: now nothing starts
+
+    Keep one line of this size in each file, and restart Incus. For a container that has its own
+    range, 'usernsplan allocate NAME --engine incus' grants root smaller lines, which Incus skips.
+    """
+    if "incus" in roots.takers(facts.state):
+        ours = {
+            (ids.start, ids.stop): a
+            for a in facts.state.ledger.allocations
+            for kind in KINDS
+            for ids in a.mapping[kind].host_ranges()
+        }
+        for one, lines in roots.several_large(facts.state):
+            a = next((ours[line.ids] for line in lines if line.ids in ours), None)
+            remedy = roots.in_pieces(facts.state, a, "incus") if a else one.remedy
+            yield Seen(facts.place(one.path, one.number), one.fact, remedy)
+
+
+@rule("USN088", "warning")
+def line_of_roots_uid_is_hidden(facts: Facts) -> Iterator[Seen]:
+    """LXD and Incus do not read a line of owner 0.
+
+    The owner of a line may be root's uid instead of its name. LXD and Incus read such lines only
+    while root has no line by its name, of any size.
+
+        0:1000000:1000000000
+        root:589824:32768       with it, Incus no longer sees the line above
+
+    Rename the owner to root with the command that is shown. If root then has two lines of 65536
+    ids or more, remove one of them: see USN087.
+    """
+    for taker in roots.takers(facts.state)[:1]:
+        for kind, path in PATHS.items():
+            for line in roots.hidden(facts.state.subid(kind)):
+                yield Seen(
+                    facts.place(path, line.number),
+                    f"{taker} does not read this line of 0, because root has lines by its name",
+                    f"rename the owner: {roots.renaming(facts.state)}; then restart {taker}",
+                )
+
+
+@rule("USN089", "error")
+def root_has_no_large_line(facts: Facts) -> Iterator[Seen]:
+    """LXD or Incus starts no unprivileged instance: root has no line that it takes.
+
+    Once both files and newuidmap exist, LXD and Incus take ids for instances only from root's
+    lines of 65536 ids or more. Without such a line, Incus refuses each instance ("System doesn't
+    have a functional idmap setup"), and newuidmap refuses those of LXD. That includes instances
+    with a range of ours. This rule looks only where root has lines for a container, a line that is a
+    few ids short (root:100000:65535), or lines of its uid that are hidden (USN088): elsewhere, nobody
+    may want instances.
+
+        root:589824:32768       root's only lines, for one container
+        root:622592:32768
+
+    Give root a range with the command that is shown, and restart the daemon.
+    """
+    both = [facts.state.subid(kind) for kind in KINDS]
+    ours = any(ROOT in {a.owner, *a.extra_owners} for a in facts.state.ledger.allocations)
+    wanted = ours or any(roots.hidden(file) or roots.too_small(file) for file in both)
+    if all(file.exists for file in both) and wanted:
+        for taker in roots.needing(facts.state):
+            for one in roots.none_large(facts.state, taker):
+                yield Seen(facts.place(one.path, one.number), one.fact, one.remedy)
 
 
 @rule("USN025", "error")
@@ -218,7 +350,7 @@ def image_does_not_fit(facts: Facts) -> Iterator[Seen]:
     argument), and a process cannot become such a user.
 
         _apt:x:100000:65534::…          in the image's passwd
-        usernsplan-web:524288:65536     maps 0-65535
+        usernsplan-web:589824:65536     maps 0-65535
 
     Release the container and allocate it again with a --size above that id. Containers of the
     strategy single-uid always run as one id, so this rule skips them.
@@ -246,69 +378,9 @@ def image_does_not_fit(facts: Facts) -> Iterator[Seen]:
                 yield Seen(facts.place(LEDGER), f"{fact}, but '{a.name}' does not map it", hint)
         for owner, spans in facts.by_owner[kind].items():
             # A rootless engine maps the account itself to container id 0, and its range above it.
-            size = sum(span.stop - span.start for span in spans) + (facts.person(owner) is not None)
+            size = sum(span.stop - span.start for span in spans) + (
+                facts.rootless(owner) is not None
+            )
             if number >= size and owner not in _POOLS | {ROOT} and _in_use(facts, owner):
                 hint = "add the missing ids to both files"
                 yield Seen(facts.place_of(spans[0]), f"{fact}, but {owner} has {size} ids", hint)
-
-
-@rule("USN026", "error")
-def kubelet_refuses(facts: Facts) -> Iterator[Seen]:
-    """The kubelet does not start with its lines.
-
-    The kubelet asks getsubids for its user's lines. It requires exactly one line, the same in
-    both files. Start and count have to be multiples of 65536, and at least 65536: every pod
-    gets 65536 ids, and no pod may get the host's.
-
-        kubelet:100000:65536            100000 is not a multiple of 65536
-
-    Remove the line. Then run
-    'usernsplan allocate --strategy per-container --engine kubernetes --pods 110', which makes
-    a line that the kubelet accepts.
-    """
-    given = {kind: facts.grants_of(_KUBELET, kind) for kind in KINDS}
-    if not any(given.values()):
-        return
-    fact = ""
-    if any(len(lines) != 1 for lines in given.values()):
-        uids, gids = (len(given[kind]) for kind in KINDS)
-        fact = f"it requires one line in each file, and there are {uids} and {gids}"
-    elif len({(line.start, line.stop) for [line] in given.values()}) > 1:
-        fact = "its lines in subuid and in subgid differ"
-    else:
-        [line] = given["uid"]
-        if line.start % SLOT or (line.stop - line.start) % SLOT:
-            count = line.stop - line.start
-            fact = f"start {line.start} and count {count} have to be multiples of {SLOT}"
-        elif line.start < SLOT or line.stop - line.start < SLOT:
-            fact = f"start and count have to be {SLOT} or more"
-    if fact:
-        kind = next(kind for kind in KINDS if given[kind])
-        allocate = "allocate --strategy per-container --engine kubernetes"
-        yield Seen(
-            facts.place(PATHS[kind], given[kind][0].number),
-            f"the kubelet refuses its line: {fact}",
-            f"remove it; {facts.state.layout.inline(allocate)} makes one",
-        )
-
-
-@rule("USN027", "warning")
-def kubelet_is_short(facts: Facts) -> Iterator[Seen]:
-    """The kubelet's line is too short for its default number of pods.
-
-    By default, a kubelet runs up to 110 pods. It does not start if its line has fewer than
-    65536 ids for each of them.
-
-        kubelet:524288:655360           10 pods
-
-    In the kubelet's configuration, set maxPods to the number for which the line has room. Or
-    give it a longer line.
-    """
-    for line in facts.grants_of(_KUBELET, "uid")[:1]:
-        pods = (line.stop - line.start) // SLOT
-        if 0 < pods < _PODS:
-            yield Seen(
-                facts.place(SUBUID, line.number),
-                f"the kubelet's line has room for {pods} pods, but its default is {_PODS}",
-                f"set its maxPods to {pods} or less",
-            )

@@ -61,7 +61,8 @@ def reader_gives_up(facts: Facts) -> Iterator[Seen]:
 def _odd(facts: Facts) -> Iterator[tuple[str, Odd, tuple[Reading, ...]]]:
     for kind, path in PATHS.items():
         for line in facts.state.subid(kind).odd_lines():
-            yield facts.place(path, line.number), line, readers.of_line(line.raw)
+            readings = readers.of_line(line.raw, facts.has_account)
+            yield facts.place(path, line.number), line, readings
 
 
 def _fact(line: Odd) -> str:
@@ -90,7 +91,7 @@ def _rows(found: tuple[Reading, ...]) -> tuple[tuple[str, str, str], ...]:
 def no_last_newline(facts: Facts) -> Iterator[Seen]:
     """The last line of a file does not end with a newline.
 
-    shadow up to 4.13 accepts such a file. Newer releases consider it truncated and read
+    shadow up to 4.18 accepts such a file. Newer releases consider it truncated and read
     nothing from it: neither newuidmap nor useradd works.
 
         printf 'alice:100000:65536' >>/etc/subuid
@@ -164,7 +165,8 @@ def unreadable(facts: Facts) -> Iterator[Seen]:
     is a file of accounts, useradd and every lookup fail too.
 
     Usually it is not a regular file: an engine made a folder for a bind mount of a missing
-    file. Or it is a symlink that leads back to itself.
+    file. Or it is a symlink that leads back to itself. What only root may read, such as
+    /var/lib/machines, is no finding for another user: a note names it.
 
     Restore the file. Other rules report subuid, subgid, the ledger and Docker's configuration.
     """

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from usernsplan.audit.base import Facts
-    from usernsplan.model import Change, Finding, Plan
+    from usernsplan.model import Change, Finding, Plan, RecordChange
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,12 @@ class Repair:
     @property
     def needed(self) -> bool:
         """Tell whether there is anything to do."""
-        return bool(self.changes or self.locks or self.mends)
+        return bool(self.changes or self.locks or self.mends or self.records)
+
+    @property
+    def records(self) -> tuple[RecordChange, ...]:
+        """The records of systemd that are restored."""
+        return self.plan.records if self.plan else ()
 
 
 def repair_of(facts: Facts, found: Iterable[Finding]) -> Repair:
@@ -42,7 +47,7 @@ def repair_of(facts: Facts, found: Iterable[Finding]) -> Repair:
     locks = (
         tuple(lock.path for lock in facts.locks if lock.alive is False) if "USN064" in codes else ()
     )
-    if codes.isdisjoint({"USN050", "USN051", "USN054"}):
+    if codes.isdisjoint({"USN050", "USN051", "USN054", "USN076"}):
         return Repair(locks=locks)
     # usernsplan does not write through a symlink, and only the ledger says which lines are ours.
     broken = [one.path for one in facts.unread if one.path in {*PATHS.values(), LEDGER}]

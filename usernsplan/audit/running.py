@@ -28,8 +28,8 @@ def another_runs_there(facts: Facts) -> Iterator[Seen]:
     range by itself, LXC and podman --uidmap accept any), or if a range was given away while
     containers still used it.
 
-        usernsplan-web:524288:65536
-        systemd-nspawn --private-users=500000:65536 …      524288-565535 is in both
+        usernsplan-web:589824:65536
+        systemd-nspawn --private-users=565536:65536 …      589824-631071 is in both
 
     Stop these processes, or give the container ids that nobody has. 'usernsplan inspect PID'
     shows the owner of each id.
@@ -48,7 +48,8 @@ def another_runs_there(facts: Facts) -> Iterator[Seen]:
             hint = ""
             if pid:
                 inspect = facts.state.layout.inline(f"inspect {pid}")
-                hint = f"it is not {found[0].owner}'s: {inspect} shows its maps"
+                owners = listed(dict.fromkeys(f"{span.owner}'s" for span in found))
+                hint = f"it is not {owners}: {inspect} shows its maps"
             yield _seen(facts, found, namespaces, hint)
 
 
@@ -72,7 +73,12 @@ def _clashes(facts: Facts, kind: Kind, namespace: Namespace, extent: Extent) -> 
 
 def _seen(facts: Facts, found: list[Claim], namespace: str, hint: str) -> Seen:
     """A namespace that uses these ids; each range is listed once, not also for gid or ledger."""
-    whose = listed(dict.fromkeys(f"{span.owner}'s {span.ids}" for span in found))
+    spans: dict[str, list[tuple[int, int]]] = {}
+    for span in found:
+        spans.setdefault(span.owner, []).append(span[:2])
+    # The ledger may reserve more than the line has; both are one range, and not two of the few.
+    theirs = {owner: IdSet.clipped(several) for owner, several in spans.items()}
+    whose = listed(f"{owner}'s {ids}" for owner, joined in theirs.items() for ids in joined)
     message = f"{namespace} uses {whose}"
     return Seen(facts.place_of(found[0]), message, hint, overlaps=facts.overlaps(found))
 
@@ -90,8 +96,8 @@ def root_runs_there(facts: Facts) -> Iterator[Seen]:
     makes is another container, from systemd-nspawn -U, LXC or podman --uidmap: it and the
     account's containers own each other's files.
 
-        systemd-nspawn --private-users=700000:65536 …      root runs it
-        useradd dina                                       dina:700000:65536: useradd does not
+        systemd-nspawn --private-users=765536:65536 …      root runs it
+        useradd dina                                       dina:765536:65536: useradd does not
                                                            look at running namespaces
 
     Stop it, or give it ids that nobody has ('usernsplan allocate'). If it is intended (podman

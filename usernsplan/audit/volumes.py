@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from usernsplan.audit.base import Facts, Seen, listed, rule
+from usernsplan.engines.mounts import NOT_MOVED, unmoved
 from usernsplan.escape import shown_path
 from usernsplan.layout import RUNS
 from usernsplan.planner import runs
-from usernsplan.planner.volumes import doubts, give_again
+from usernsplan.planner.volumes import doubts, finishing, give_again
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,6 +55,26 @@ def fix_unknown(facts: Facts) -> Iterator[Seen]:
         if run.problem:
             place = facts.place(f"{RUNS}/{run.run}/run.json")
             yield Seen(place, run.problem.removeprefix(f"{place} "), run.hint)
+
+
+@rule("USN067", "error")
+def not_moved(facts: Facts) -> Iterator[Seen]:
+    """A volume is not moved yet to the new map of its container.
+
+    remap gave the container another map. The files of this volume still have the ids of the map
+    before it, and the container sees them as somebody else's.
+
+    The command was killed, or it could not change some file.
+
+        usernsplan remap web --size 131072      killed
+
+    'usernsplan remap NAME' moves what is left; 'usernsplan remap NAME --undo' returns to the map
+    before.
+    """
+    layout = facts.state.layout
+    for volume in unmoved(facts.state.ledger).values():
+        message = f"the volume of '{volume.name}' is not moved yet: {NOT_MOVED}"
+        yield Seen(facts.place(volume.path), message, f"finish it: {finishing(volume, layout)}")
 
 
 @rule("USN072", "error")
@@ -119,7 +140,7 @@ def files_out_of_place(facts: Facts) -> Iterator[Seen]:
 def _doubted(facts: Facts, *, is_missing: bool) -> Iterator[Seen]:
     found = doubts(facts.state.ledger, facts.state.volumes, facts.state.layout)
     for path, doubt in found.items():
-        if doubt.is_missing is is_missing:
+        if doubt.is_missing is is_missing and (is_missing or doubt.volume.former is None):
             yield Seen(
                 facts.place(path),
                 f"the volume is recorded as {doubt.volume.name}'s, but {doubt.fact}",

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from usernsplan.model import Allocation
 
 # Where a claim comes from. A ``filler`` fills the gap in Docker's shared map, ``dockerroot`` is
-# container root of a shared map, and ``shared`` are the host's own ids in such a map.
+# container root of a shared map, and ``shared`` are the host's own ids in such a map. ``unlisted``
+# are ids that a program has without a line. ``useradd`` is the area in which useradd computes the
+# range of every uid: of those that no account has yet, too.
+# ``absent`` are ids that the user namespace around this host lacks. ``pass`` are host ids that a
+# private map shows: they stay the host's.
 Source = Literal[
     "allocation",
     "filler",
@@ -29,9 +33,13 @@ Source = Literal[
     "account",
     "group",
     "namespace",
+    "unlisted",
+    "absent",
     "reservation",
     "quarantine",
     "reserved",
+    "useradd",
+    "pass",
 ]
 # The number of children of a node: more make the tree flatter, fewer make a node faster to search.
 _FAN = 16
@@ -82,8 +90,11 @@ class Claim(NamedTuple):
 
     @property
     def is_intended(self) -> bool:
-        """Tell whether an allocation shares the ids with the host on purpose, as 'shared' does."""
+        """Tell whether an allocation shares the ids with the host on purpose."""
         a = self.allocation
+        if a is not None and a.passes:
+            shown = IdSet(p.extent.host_range for p in a.passes if p.kind == self.kind)
+            return self.source == "pass" or (self.source == "subid" and shown.holds(self.id_range))
         is_filler = a and a.reserved_range and self.start == a.reserved_range.start
         return a is not None and a.strategy == Shared.name and not is_filler
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from usernsplan.claims.sources import OF_CONTAINERS
 from usernsplan.model import ROOT
 
 if TYPE_CHECKING:
@@ -17,9 +18,12 @@ DAEMONS_OF_ROOT = frozenset({"lxd", "_lxd", "incus", "_incus"})
 def is_meant_by_root(owner: str, start: int, count: int) -> bool:
     """Tell whether a line gives root some of the host's own ids, which root has anyway.
 
-    LXC's identity maps and single ids for LXD's raw.idmap are such lines.
+    LXC's identity maps, single ids for LXD's raw.idmap, and ids of accounts that pass through are
+    such lines. Guides to raw.idmap give the same single id to the account of the daemon.
     """
-    return owner == ROOT and (start == 0 or count == 1)
+    if owner in DAEMONS_OF_ROOT:
+        return count == 1
+    return owner == ROOT and (start == 0 or count == 1 or start + count <= OF_CONTAINERS)
 
 
 def is_meant(claim: Claim) -> bool:

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
+from usernsplan.claims import computed
 from usernsplan.claims.index import Claim, Claims
+from usernsplan.escape import utf8
 from usernsplan.formats.subid import PATHS, Grant
-from usernsplan.ids import IdSet
+from usernsplan.holdings import granted, has_lines
+from usernsplan.ids import EVERY_ID, IdSet
 from usernsplan.layout import GROUP, LEDGER, PASSWD
 from usernsplan.mapping import KINDS
+from usernsplan.model import ROOT
 from usernsplan.reserved import TABLE
-from usernsplan.strategies import Shared, in_subid
+from usernsplan.strategies import Shared
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from usernsplan.claims.index import Source
-    from usernsplan.formats.accounts import Accounts
+    from usernsplan.formats.accounts import Accounts, User
     from usernsplan.formats.subid import Line, SubidFile
     from usernsplan.ids import IdRange
     from usernsplan.mapping import Extent, Kind
-    from usernsplan.model import Allocation, LedgerState, Namespace
+    from usernsplan.model import Allocation, LedgerState, Namespace, Unlisted
 
 
 # A host may have tens of thousands of claims. This takes a third of the time of calling the class.
 _new = tuple.__new__
+# The ids below are those of the host's accounts, and no program gives containers ranges there.
+OF_CONTAINERS = 65536
 
 
 class Host(Protocol):
@@ -36,12 +43,24 @@ class Host(Protocol):
         """Accounts and groups."""
 
     @property
+    def login_defs(self) -> bytes:
+        """The bytes of login.defs."""
+
+    @property
     def ledger(self) -> LedgerState:
         """What the ledger holds."""
 
     @property
     def namespaces(self) -> IdSet | tuple[Namespace, ...]:
         """The running user namespaces, or only the host ids that they map."""
+
+    @property
+    def unlisted(self) -> tuple[Unlisted, ...]:
+        """The ids that programs have without a line."""
+
+    @property
+    def exists(self) -> tuple[IdSet, IdSet]:
+        """The uids and the gids that exist here."""
 
     def subid(self, kind: Kind) -> SubidFile:
         """The file that grants ids of this kind."""
@@ -55,7 +74,8 @@ def claims_of(host: Host) -> Claims:
 def _allocations(host: Host) -> Iterator[Claim]:
     """The range that each allocation reserves, and the ids of its maps outside that range.
 
-    A reserved range is a claim on uids and on gids, even where it is not mapped.
+    A reserved range is a claim on uids and on gids, even where it is not mapped. Host ids that pass
+    through are apart from the others.
     """
     for a in host.ledger.allocations:
         held = a.reserved_range
@@ -68,7 +88,13 @@ def _allocations(host: Host) -> Iterator[Claim]:
             for e in ids:
                 last = e.host + e.count
                 if not start <= e.host < last <= stop:
-                    source = _source_of(e) if is_shared else "allocation"
+                    source = (
+                        _source_of(e)
+                        if is_shared
+                        else "pass"
+                        if a.passes and (kind, e) in a.passes
+                        else "allocation"
+                    )
                     yield _new(Claim, (e.host, last, kind, source, a.name, LEDGER, 0, e, a))
 
 
@@ -83,7 +109,7 @@ def _lines(host: Host) -> Iterator[Claim]:
     The holder is the account, even if the line names its uid, which newuidmap(1) accepts, too.
     """
     names = {str(user.uid): user.name for user in reversed(host.accounts.users)}
-    ours = [a for a in host.ledger.allocations if in_subid(a.strategy, a.mapping)]
+    ours = [a for a in host.ledger.allocations if has_lines(a)]
     of_uids = dict(_carried(ours, "uid"))
     # Both maps are almost always the same.
     is_same = all(a.mapping.uids is a.mapping.gids for a in ours)
@@ -116,8 +142,12 @@ def _carried(
 ) -> Iterator[tuple[tuple[str, int, int], Allocation]]:
     """The lines of one kind that allocations need, by owner and ids."""
     for a in ours:
-        for e in a.mapping[kind]:
-            for owner in (a.owner, *a.extra_owners):
+        for owner in (a.owner, *a.extra_owners):
+            if owner in a.split_owners:
+                for ids in granted(a, kind, owner):
+                    yield (owner, ids.start, ids.stop), a
+                continue
+            for e in a.mapping[kind]:
                 yield (owner, e.host, e.host + e.count), a
 
 
@@ -150,6 +180,107 @@ def _namespaces(host: Host) -> Iterator[Claim]:
                 yield Claim(e.host, e.host + e.count, kind, "namespace", holder, value=namespace)
 
 
+def _unlisted(host: Host) -> Iterator[Claim]:
+    granted = Granted(host)
+    for one in host.unlisted:
+        for start, stop in _had(one, granted):
+            yield _of_program(one._replace(start=start, stop=stop), "unlisted")
+
+
+def _had(one: Unlisted, granted: Granted) -> Iterator[tuple[int, int]]:
+    """The ids that a program really takes.
+
+    An account may write any ids into a file of its own, but newuidmap gives it only those of its
+    lines. Ids of the host itself are passed through: the container shares them on purpose.
+    """
+    start = max(one.start, OF_CONTAINERS) if one.grantee else one.start
+    if start < one.stop and one.grantee in {"", ROOT}:
+        yield start, one.stop
+    elif start < one.stop:
+        for part in IdSet.clipped([(start, one.stop)]) & granted.to(one.grantee, one.kind):
+            yield part.start, part.stop
+
+
+class Granted:
+    """What the lines grant to accounts. Few hosts ask, so each question is prepared when it comes."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._known: dict[tuple[str, Kind], IdSet] = {}
+
+    def to(self, name: str, kind: Kind) -> IdSet:
+        """The ids that an account's lines grant, under its name or its uid."""
+        key = (name, kind)
+        if key not in self._known:
+            self._known[key] = IdSet.clipped(self.spans(name, kind))
+        return self._known[key]
+
+    def spans(self, name: str, kind: Kind) -> list[tuple[int, int]]:
+        """The same line by line, as (start, stop)."""
+        lines = (
+            line
+            for owner in (name, self._uids.get(name))
+            for line in self._lines[kind].get(owner or "", ())
+        )
+        return [
+            span
+            for line in lines
+            for span in ([line[3:]] if isinstance(line, Grant) else line.spans)
+        ]
+
+    def lacking(self, name: str, kind: Kind, spans: Iterable[tuple[int, int]]) -> IdSet:
+        """The ids of a map that newuidmap(1) refuses to an account: neither its own, nor of a line.
+
+        ``spans`` are (start, stop) of each extent. Lines that follow each other count as one.
+        """
+        user = self._user(name)
+        wanted = IdSet.clipped(
+            (start, stop)
+            for start, stop in spans
+            if user is None or not user.is_itself(kind, start, stop - start)
+        )
+        return wanted - self.to(name, kind)
+
+    def _user(self, name: str) -> User | None:
+        if name not in self._users:
+            self._users[name] = self._host.accounts.elsewhere(name)
+        return self._users[name]
+
+    @cached_property
+    def _users(self) -> dict[str, User | None]:
+        return {user.name: user for user in reversed(self._host.accounts.users)}
+
+    @cached_property
+    def _lines(self) -> dict[Kind, dict[str, list[Line]]]:
+        return {kind: self._host.subid(kind).by_owner() for kind in KINDS}
+
+    @cached_property
+    def _uids(self) -> dict[str, str]:
+        return {user.name: str(user.uid) for user in reversed(self._host.accounts.users)}
+
+
+def _of_program(one: Unlisted, source: Source) -> Claim:
+    holder = utf8(f"{one.program} ({one.what})")
+    return Claim(one.start, one.stop, one.kind, source, holder, one.path, one.number, one)
+
+
+def _computed(host: Host) -> Iterator[Claim]:
+    """What useradd computes: the ranges of accounts, and the area of all uids up to UID_MAX."""
+    for one in computed.read(host.login_defs):
+        lines, allocations = host.subid(one.kind), host.ledger.allocations
+        for found in computed.of_accounts(one, host.accounts, lines, allocations):
+            yield _of_program(found, "unlisted")
+        yield _of_program(computed.area(one), "useradd")
+
+
+def _absent(host: Host) -> Iterator[Claim]:
+    """The ids that the user namespace around this host does not map: nobody here can be one."""
+    for kind, exists in zip(KINDS, host.exists, strict=True):
+        for ids in EVERY_ID - exists:
+            place = f"/proc/self/{kind}_map"
+            yield Claim(ids.start, ids.stop, kind, "absent", "ids that this container lacks", place)
+
+
 def _reservations(host: Host) -> Iterator[Claim]:
     for one in host.ledger.reservations:
         yield from _both(one.ids, "reservation", one.why, LEDGER, one)
@@ -180,6 +311,9 @@ SOURCES: tuple[Callable[[Host], Iterator[Claim]], ...] = (
     _accounts,
     _groups,
     _namespaces,
+    _unlisted,
+    _computed,
+    _absent,
     _reservations,
     _quarantine,
     _conventions,

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Optional, TypeVar
 
 import typer
 
-from usernsplan.cli.options import ConfigFile, DryRun, Json, Root, Yes, id_range, note, text_of
+from usernsplan.cli.options import (
+    ConfigFile,
+    DryRun,
+    Json,
+    Root,
+    Yes,
+    id_range,
+    note,
+    one_of,
+    text_of,
+)
 from usernsplan.cli.run import run
 from usernsplan.engines import ENGINES
 from usernsplan.errors import ExitStatus, InvalidValueError
@@ -18,17 +28,18 @@ from usernsplan.host import plan_file
 from usernsplan.host.config import load as load_config
 from usernsplan.host.files import layout_at
 from usernsplan.layout import STDIN
-from usernsplan.model import AllocateRequest, PoolOptions
-from usernsplan.planner import make_plan
+from usernsplan.model import PUBLISHED, AllocateRequest, PoolOptions
+from usernsplan.planner.allocate import make_plan
 from usernsplan.planner.defaults import of_request
-from usernsplan.strategies import AUTO, NAMES, named
+from usernsplan.strategies import AUTO, NAMES, SLOT, named
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from usernsplan.engines import Pool
     from usernsplan.formats.config import Config
     from usernsplan.host.plan_file import FoundFile
-    from usernsplan.model import HostState, Plan
+    from usernsplan.model import HostState, Plan, Published
 
 _Command = TypeVar("_Command", bound="Callable[..., None]")
 
@@ -43,23 +54,33 @@ def _with_pools(command: _Command) -> _Command:
     place = [one.name for one in usual].index("engines") + 1
     usual[place:place] = [
         inspect.Parameter(
-            _parameter(engine),
+            name,
             inspect.Parameter.POSITIONAL_OR_KEYWORD,
             default=None,
             annotation=Annotated[
-                Optional[int],
-                typer.Option(
-                    pool.option,
-                    metavar="N",
-                    help=f"{engine}: {pool.help}. Default: {pool.containers}.",
-                ),
+                Optional[int], typer.Option(option, metavar="N", help=f"{engine}: {text}")
             ],
         )
         for engine, it in ENGINES.items()
         if (pool := it.pool)
+        for name, option, text in _options_of(engine, pool)
     ]
     command.__signature__ = own.replace(parameters=usual)  # type: ignore[attr-defined]
     return command
+
+
+def _options_of(engine: str, pool: Pool) -> Iterator[tuple[str, str, str]]:
+    """The options of an engine's pool: parameter, option and help."""
+    configured = "that of the kubelet's configuration, or " if pool.each else ""
+    usual = f"Default: {configured}{pool.containers}."
+    yield _parameter(engine), pool.option, f"{pool.help}. {usual}"
+    if pool.each:
+        yield _each(engine), pool.each, f"ids for each pod. Default: {configured}{SLOT}."
+
+
+def _each(engine: str) -> str:
+    """The name of the parameter for the ids of each container in an engine's pool."""
+    return f"{_parameter(engine)}_each"
 
 
 def _parameter(engine: str) -> str:
@@ -119,6 +140,14 @@ def allocate(
     start: Annotated[
         Optional[int], typer.Option(help="First host id for one NAME; an error if it is taken.")
     ] = None,
+    passes: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            "--pass",
+            metavar="K:HOST[:ID]",
+            help="per-container: show a host id: u:1000, g:render:107, b:1000-1005 (repeatable).",
+        ),
+    ] = None,
     pool: Annotated[
         Optional[str],
         typer.Option(
@@ -129,6 +158,18 @@ def allocate(
         Optional[str],
         typer.Option(help="Owner of the lines for one NAME. Default: usernsplan-NAME."),
     ] = None,
+    within: Annotated[
+        str,
+        typer.Option(
+            metavar="OWNER", help="Slices of the lines that OWNER has already. Changes no file."
+        ),
+    ] = "",
+    no_lines: Annotated[
+        bool,
+        typer.Option(
+            "--no-lines", help="Keep it in the ledger alone, for engines that need no line."
+        ),
+    ] = False,
     daemon: Annotated[
         Optional[str],
         typer.Option(metavar="NAME", help="Set Docker's userns-remap to this container."),
@@ -144,6 +185,13 @@ def allocate(
             help="Also grant what this engine needs (repeatable). Default: installed engines.",
         ),
     ] = None,
+    publish: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="P",
+            help="Let other programs see ranges: in userdb, passwd or none. Default: userdb.",
+        ),
+    ] = None,
     config: ConfigFile = None,
     root: Root = "/",
     dry_run: DryRun = False,
@@ -154,6 +202,13 @@ def allocate(
     replace_remap: Annotated[
         bool,
         typer.Option("--replace-remap", help="Replace a userns-remap that names another user."),
+    ] = False,
+    pass_privileged: Annotated[
+        bool,
+        typer.Option(
+            "--pass-privileged",
+            help="Pass root, or a group that can become root, such as docker or disk.",
+        ),
     ] = False,
     yes: Yes = False,
     **pools: Optional[int],
@@ -167,8 +222,12 @@ def allocate(
     (see 'usernsplan plan'). --docker makes Docker's own allocation. --strategy without a name does
     the same if /etc/usernsplan.yaml does not exist.
 
-    /etc/usernsplan/config.yaml can set defaults for --strategy and its options, --pool and
-    --engine.
+    /etc/usernsplan/config.yaml can set defaults for --strategy and its options, --pool, --engine
+    and --publish.
+
+    --pass shows ids of the host in the container: u for a uid, g for a gid, b for both; a number, a
+    range or a name; and the container id where that differs. The range keeps the ids that they take
+    the place of.
 
     The command asks first if Docker would no longer see its containers, images or volumes. A script
     needs --yes; without it, the command refuses (exit 9).
@@ -176,11 +235,12 @@ def allocate(
     \b
     Examples:
       usernsplan allocate --strategy per-container web db
-      usernsplan allocate --strategy per-container --docker      (daemon.json too)
-      usernsplan allocate cache                                  (the host's strategy)
+      usernsplan allocate --strategy per-container --docker    (daemon.json too)
+      usernsplan allocate cache                          (the host's strategy)
       usernsplan allocate --names-from names.txt
       usernsplan allocate --strategy per-container box --engine lxc
       usernsplan allocate --strategy single-uid app --block 1
+      usernsplan allocate media --pass u:1000 --pass g:render:107
       usernsplan allocate --strategy shared --dockerroot 400 --dry-run
     """
     of_strategy = {
@@ -197,6 +257,10 @@ def allocate(
         strategy=named(strategy, options) if strategy else None,
         options=options,
         owner=owner,
+        within=within,
+        in_files=False if no_lines else None,
+        passes=tuple(passes or ()),
+        pass_privileged=pass_privileged,
         start=start,
         pool=id_range(pool),
         daemon=daemon,
@@ -204,10 +268,11 @@ def allocate(
         replace_remap=replace_remap,
         engines=tuple(engines) if engines else None,
         pools={
-            engine: PoolOptions(count)
+            engine: options_of_pool
             for engine in ENGINES
-            if (count := pools.get(_parameter(engine))) is not None
+            if (options_of_pool := _pool_options(engine, pools)) != PoolOptions()
         },
+        publish=_published(publish),
     )
     defaults = load_config(layout_at(root), config)
     decide = _decision(request, strategy, root, defaults, docker=docker)
@@ -217,6 +282,10 @@ def allocate(
         raise typer.Exit(ExitStatus.CHANGES_PENDING)
     if plan.unfinished:
         raise typer.Exit(ExitStatus.DONE_IN_PART)
+
+
+def _pool_options(engine: str, typed: dict[str, int | None]) -> PoolOptions:
+    return PoolOptions(typed.get(_parameter(engine)), ids_each=typed.get(_each(engine)))
 
 
 def _decision(
@@ -246,6 +315,14 @@ def _decision(
     if not request.names and plan_file.is_here():
         note([f"--strategy, --docker and --engine ignore ./{plan_file.HERE}"])
     return partial(make_plan, request=of_request(request, config) if config else request)
+
+
+def _published(value: str | None) -> Published | None:
+    """Where to publish. Raises InvalidValueError for anything else."""
+    if value is None:
+        return None
+    one_of("publish", value, *PUBLISHED)
+    return next(place for place in PUBLISHED if place == value)
 
 
 def _dockerroot(value: str | None) -> int | str | None:

@@ -15,13 +15,18 @@ from usernsplan.errors import ExitStatus
 JOBS = {
     "Give ids": {
         "allocate": ("allocate", "allocate"),
+        "adopt": ("adopt", "adopt"),
         "release": ("release", "release"),
+        "rename": ("rename", "rename"),
+        "remap": ("remap", "remap"),
     },
     "Render": {
         "render": ("render", "render"),
     },
     "Volumes": {
         "fix-volume": ("fix_volume", "fix_volume"),
+        "mount-volume": ("fix_volume", "mount_volume"),
+        "volumes": ("volumes", "volumes"),
         "undo": ("fix_volume", "undo"),
     },
     "Look": {

@@ -6,7 +6,6 @@ from typing import Annotated, Optional
 
 import typer
 
-from usernsplan.claims.useradd import useradd
 from usernsplan.cli.emit import emit
 from usernsplan.cli.options import ConfigFile, Json, Root, id_range, note_interrupted
 from usernsplan.host import read
@@ -14,8 +13,7 @@ from usernsplan.host.config import load as load_config
 from usernsplan.host.files import layout_at
 from usernsplan.ledger import open_ledger
 from usernsplan.report import capacity as report
-from usernsplan.space import Space, usual
-from usernsplan.space import capacity as figures
+from usernsplan.space import pool_space, usual
 
 
 def capacity(
@@ -33,9 +31,9 @@ def capacity(
 ) -> None:
     """Count the free ids, and how many users still fit.
 
-    Shows the used and free ids of the pool, the largest gap, and how many more ranges fit. Also
-    shows how many more users useradd can give ids. /etc/usernsplan/config.yaml can set a default
-    for --pool.
+    Shows the used and free ids of the pool, the largest gap, how many more ranges fit, and what
+    other programs have of the pool. Also shows how many more users useradd can give ids.
+    /etc/usernsplan/config.yaml can set a default for --pool.
 
     \b
     Examples:
@@ -44,9 +42,9 @@ def capacity(
       usernsplan capacity --json
     """
     layout = layout_at(root, exists=True)
-    state = read.state(layout, open_ledger(layout).state)
+    state = read.shown(layout, open_ledger(layout).state)
     defaults = load_config(layout, config)
     ids = id_range(pool) or (defaults.pool if defaults else None)
-    found = Space((), (), figures(state, usual(state, size), ids), useradd(state))
+    found = pool_space(state, usual(state, size), ids)
     emit(report.result(found), as_json=json)
     note_interrupted(state.ledger)

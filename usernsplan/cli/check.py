@@ -23,10 +23,10 @@ from usernsplan.cli.options import (
 )
 from usernsplan.errors import ExitStatus, InvalidValueError, UsernsplanError
 from usernsplan.escape import shown_path
+from usernsplan.fixing import Place
 from usernsplan.host.files import layout_at, real
 from usernsplan.ids import ID_LIMIT, IdRange, IdSet
 from usernsplan.ledger import open_ledger
-from usernsplan.model import Place
 from usernsplan.report import audit as report
 from usernsplan.report.audit import Repaired
 from usernsplan.report.colour import Paint
@@ -93,11 +93,11 @@ def check(
 ) -> None:
     """Find conflicts: shared ranges, misread lines, drift.
 
-    Reads subuid, subgid, the accounts, Docker's daemon.json and the ledger. Exits 1 if an error
-    remains, otherwise 0.
+    Reads subuid, subgid, the accounts, what programs take without a line, LXC's configs (also in
+    homes), Docker's daemon.json and the ledger. Exits 1 if an error remains, otherwise 0.
 
-    --fix restores lines of usernsplan that were lost or sorted, finishes an interrupted run and
-    removes stale locks. It never changes a line that others wrote.
+    --fix restores lines and records of usernsplan that were lost or sorted, finishes an interrupted
+    run and removes stale locks. It never changes what others wrote.
 
     \b
     Examples:
@@ -127,11 +127,12 @@ def check(
         repair = audit.repair_of(facts, found)
         done = _repaired(layout, ledger, repair, form, dry_run=dry_run, yes=yes)
         if done:
-            _, found = _look(layout, ledger, codes, passwd, scan, volumes=volumes)
+            facts, found = _look(layout, ledger, codes, passwd, scan, volumes=volumes)
         repaired = Repaired(repair, is_done=done, is_preview=dry_run)
 
     paint = None if form == "github" else Paint(colours())
-    emit(report.result(found, layout, paint, repaired), as_json=form == "json")
+    shown = report.result(found, layout, paint, repaired, facts.unseen)
+    emit(shown, as_json=form == "json")
     if any(finding.severity == "error" for finding in found):
         raise typer.Exit(ExitStatus.FAILED)
 
@@ -247,14 +248,15 @@ def _repaired(
 
 def _carry_out(layout: Layout, ledger: Ledger, repair: Repair) -> None:
     from usernsplan import apply  # noqa: PLC0415 - only for --fix
-    from usernsplan.host import locks  # noqa: PLC0415
+    from usernsplan.host import locks, read  # noqa: PLC0415
     from usernsplan.planner.repair import make_repair  # noqa: PLC0415
     from usernsplan.planner.shown import exactly  # noqa: PLC0415
 
     layout_at(layout.root)  # raises unless the root is a host's: files are written below it
     if repair.locks:
         locks.remove_stale(layout)
-    if repair.plan and (repair.mends or repair.changes):
-        plan = apply.carry_out(layout, ledger, exactly(repair.plan, make_repair), typed())
+    if repair.plan and (repair.mends or repair.changes or repair.records):
+        decide = exactly(repair.plan, make_repair)
+        plan = apply.carry_out(layout, ledger, decide, typed(), look=read.compared)
         warn(finding for finding in plan.findings if finding.code != _LEFT)
         note(f"next: {step}" for step in plan.next_steps)

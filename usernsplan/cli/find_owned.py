@@ -19,20 +19,25 @@ from usernsplan.errors import (
     did_you_mean,
 )
 from usernsplan.escape import shown_path
+from usernsplan.holdings import own_ids
 from usernsplan.host.files import layout_at
 from usernsplan.ids import IdRange, IdSet
+from usernsplan.layout import lies_in
 from usernsplan.ledger import open_ledger
+from usernsplan.mapping import KINDS
 from usernsplan.model import LedgerState
 from usernsplan.report import owned as report
+from usernsplan.strategies import Shared
 from usernsplan.volume import owned
 from usernsplan.whose.ids import read_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from usernsplan.fixing import Place
     from usernsplan.layout import Layout
-    from usernsplan.mapping import Mapping
-    from usernsplan.model import Place
+    from usernsplan.mapping import Kind, Mapping
+    from usernsplan.model import Allocation, VolumeMount
     from usernsplan.volume.owned import Hit, Wanted
 
 _FEW = 5
@@ -65,7 +70,9 @@ def find_owned(
     """Find files that carry ids of a range.
 
     Searches owners, groups, ACLs and the root ids of capabilities. Changes nothing and follows no
-    symlink. Exits 3 if it cannot examine something, and lists that.
+    symlink. With --cross-mounts, too, no idmapped mount of ours below DIR is searched: its files have
+    other ids on disk, at its source. Host ids that pass through to a container are the host's: search for them by number.
+    Exits 3 if it cannot examine something, and lists that.
 
     \b
     Examples:
@@ -83,7 +90,13 @@ def find_owned(
     ledger = _ledger(layout, what)
     wanted, mapping = _wanted(what, ledger)
     tops = {owned.top_of(layout, path): path if layout.is_host else "" for path in reversed(dirs)}
-    kept, left_out = owned.each_once(reversed(tops), cross_mounts=cross_mounts)
+    ours = _standing(layout, ledger)
+    kept, left_out = owned.each_once(reversed(tops), cross_mounts=cross_mounts, closed=ours)
+    met = [
+        (mount, searched)
+        for place, mount in ours.items()
+        if (searched := any(lies_in(top, place) for top in kept)) or place in left_out
+    ]
     missed: list[Place] = []
 
     def miss(place: Place) -> None:
@@ -94,7 +107,7 @@ def find_owned(
     def hits() -> Iterator[Hit]:
         for top in kept:
             yield from owned.find(
-                top, tops[top] or top, wanted, cross_mounts=cross_mounts, miss=miss
+                top, tops[top] or top, wanted, cross_mounts=cross_mounts, closed=ours, miss=miss
             )
 
     if count:
@@ -102,13 +115,28 @@ def find_owned(
         for hit in hits():
             found.add(hit)
         found.missed += missed
-        emit(report.counted(what, found, mapping, left_out), as_json=json)
+        emit(report.counted(what, found, mapping, report.Met(left_out, met, layout)), as_json=json)
     else:
-        emit(report.found(what, hits(), missed, left_out, null=null), as_json=json)
-    note(_left_out(left_out))
+        emit(
+            report.found(what, hits(), missed, report.Met(left_out, met, layout), null=null),
+            as_json=json,
+        )
+    note(_left_out([point for point in left_out if point not in ours]))
+    note(report.shown_otherwise(mount, layout, searched=searched) for mount, searched in met)
     note_interrupted(ledger)
     if missed:
         raise typer.Exit(ExitStatus.DONE_IN_PART)
+
+
+def _standing(layout: Layout, ledger: LedgerState) -> dict[str, VolumeMount]:
+    """By real mount point, the recorded mounts that stand."""
+    if not ledger.mounts:
+        return {}
+    from usernsplan.host.standing import standing  # noqa: PLC0415 - most hosts have no mounts
+
+    now = standing()
+    places = ((layout.place(mount.at), mount) for mount in ledger.mounts)
+    return {place: m for place, m in places if place in now and now[place].mount.is_idmapped}
 
 
 def _left_out(points: Sequence[str]) -> Iterator[str]:
@@ -133,12 +161,10 @@ def _wanted(what: str, ledger: LedgerState) -> tuple[Wanted, Mapping | None]:
     """The ids to search for. A name comes first: an allocation may be named like a number."""
     for allocation in ledger.allocations:
         if allocation.name == what:
-            mapping = allocation.mapping
-            held = IdSet((allocation.reserved_range,) if allocation.reserved_range else ())
-            uids, gids = IdSet(mapping.uids.host_ranges()), IdSet(mapping.gids.host_ranges())
             # Only the engine of a pool knows which of its ids a container has.
-            shown = None if engine_of_pool(allocation) else mapping
-            return owned.Wanted(uids | held, gids | held), shown
+            shown = None if engine_of_pool(allocation) else allocation.mapping
+            uids, gids = (_carried_by(allocation, kind) for kind in KINDS)
+            return owned.Wanted(uids, gids), shown
 
     released = IdSet(q.reserved_range for q in ledger.quarantined if q.name == what)
     if not released:
@@ -158,6 +184,17 @@ def _wanted(what: str, ledger: LedgerState) -> tuple[Wanted, Mapping | None]:
                 ),
             ) from error
     return owned.Wanted(released, released), None
+
+
+def _carried_by(allocation: Allocation, kind: Kind) -> IdSet:
+    """The host ids that files of a container have. Ids that pass are the host's, and not counted.
+
+    A shared container has hardly any ids but the host's.
+    """
+    its = own_ids(allocation, kind)
+    if allocation.strategy == Shared.name:
+        return its | IdSet(allocation.mapping[kind].host_ranges())
+    return its
 
 
 def _ids(what: str) -> IdRange | None:

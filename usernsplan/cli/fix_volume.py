@@ -1,29 +1,69 @@
-"""The commands fix-volume and undo."""
+"""The commands fix-volume, mount-volume and undo."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, NoReturn, Optional
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn, Optional
 
 import typer
 
 from usernsplan import volume
 from usernsplan.cli.emit import emit
 from usernsplan.cli.options import DryRun, Json, Root, Yes, note, one_of, typed
+from usernsplan.cli.permits import (
+    CopyUp,
+    CrossMounts,
+    DropPower,
+    KeepPower,
+    OutsideLinks,
+    Protected,
+    Unmapped,
+    permitted,
+)
 from usernsplan.cli.progress import watching
 from usernsplan.errors import ExitStatus, InvalidValueError, UnknownNameError
 from usernsplan.escape import shown_path
+from usernsplan.fixing import FixRequest
 from usernsplan.host import runs
+from usernsplan.host.config import load as load_config
 from usernsplan.host.files import layout_at
-from usernsplan.model import FixRequest
 from usernsplan.planner.runs import last_to_undo
 from usernsplan.report import results
 
 if TYPE_CHECKING:
-    from usernsplan.model import FixReport
+    from usernsplan.fixing import FixReport
 
 Jobs = Annotated[
     Optional[int],
     typer.Option("--jobs", metavar="N", help="Number of worker processes. Default: one per core."),
+]
+
+Container = Annotated[
+    Optional[str],
+    typer.Option(
+        metavar="NAME",
+        help="Container that gets the volume. Default: its present one, or the only one.",
+    ),
+]
+At = Annotated[
+    Optional[str],
+    typer.Option(
+        "--at", metavar="DEST", help="idmap: where to mount it. Default: a folder of ours."
+    ),
+]
+Persist = Annotated[bool, typer.Option("--persist", help="idmap: mount it again at each boot.")]
+ReadOnly = Annotated[bool, typer.Option("--read-only", help="idmap: mount it read-only.")]
+Protect = Annotated[
+    Optional[str],
+    typer.Option(
+        "--protect",
+        metavar="nosuid|parent",
+        help="idmap: keep others from the files that the container makes in PATH.",
+    ),
+]
+Explain = Annotated[
+    bool,
+    typer.Option("--explain", help="Say what each method would mean here. Changes nothing."),
 ]
 
 
@@ -38,13 +78,7 @@ def fix_volume(
             metavar="podman|docker", help="PATH... are containers; fix the volumes mounted in them."
         ),
     ] = None,
-    container: Annotated[
-        Optional[str],
-        typer.Option(
-            metavar="NAME",
-            help="Container that gets the volume. Default: its present one, or the only one.",
-        ),
-    ] = None,
+    container: Container = None,
     mode: Annotated[
         Optional[str],
         typer.Option(
@@ -76,6 +110,13 @@ def fix_volume(
             help="shift: move from this container's range; it may be quarantined.",
         ),
     ] = None,
+    from_map: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            metavar="'u C H N'",
+            help="shift: move from this map; g for gids, b for both (repeatable).",
+        ),
+    ] = None,
     uid_map: Annotated[
         Optional[list[str]],
         typer.Option(metavar="C:H:N", help="Use this map instead of a container's (repeatable)."),
@@ -84,49 +125,31 @@ def fix_volume(
         Optional[list[str]],
         typer.Option(metavar="C:H:N", help="The same for gids; use both (repeatable)."),
     ] = None,
-    unmapped: Annotated[
-        str,
-        typer.Option(
-            metavar="refuse|keep",
-            help="What to do with ids that the map lacks. Default: refuse.",
-            show_default=False,
-        ),
-    ] = "refuse",
-    outside_links: Annotated[
-        str,
-        typer.Option(
-            metavar="refuse|skip",
-            help="What to do with files that have hard links elsewhere. Default: refuse.",
-            show_default=False,
-        ),
-    ] = "refuse",
-    cross_mounts: Annotated[
-        bool, typer.Option("--cross-mounts", help="Also change file systems mounted in the volume.")
-    ] = False,
-    drop_power: Annotated[
-        bool,
-        typer.Option(
-            "--drop-power",
-            help="Drop setuid, setgid and capabilities that would pass to another id.",
-        ),
-    ] = False,
-    keep_power: Annotated[
-        bool,
-        typer.Option("--keep-power", help="Keep those on files proved unchanged; drop the others."),
-    ] = False,
+    unmapped: Unmapped = "refuse",
+    outside_links: OutsideLinks = "refuse",
+    cross_mounts: CrossMounts = False,
+    drop_power: DropPower = False,
+    keep_power: KeepPower = False,
     again: Annotated[
         bool, typer.Option("--again", help="Move ids a second time by a map that overlaps itself.")
     ] = False,
     take: Annotated[
         bool, typer.Option("--take", help="Take a volume that another container has.")
     ] = False,
-    protected: Annotated[
-        bool,
-        typer.Option("--protected", help="Change a home, a system folder or an engine's storage."),
-    ] = False,
-    copy_up: Annotated[
-        bool, typer.Option("--copy-up", help="Let an overlay copy up the files that change.")
-    ] = False,
+    protected: Protected = False,
+    copy_up: CopyUp = False,
+    method: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="chown|idmap|auto",
+            help="chown changes the disk; idmap mounts it with other ids. Default: chown.",
+        ),
+    ] = None,
+    at: At = None,
+    persist: Persist = False,
+    read_only: ReadOnly = False,
+    protect: Protect = None,
+    explain: Explain = False,
     jobs: Jobs = None,
     root: Root = "/",
     dry_run: DryRun = False,
@@ -142,12 +165,23 @@ def fix_volume(
     \b
     Examples:
       usernsplan fix-volume /var/lib/content
-      usernsplan fix-volume /srv/db:/var/lib/postgresql:U --container db --user 999:999
+      usernsplan fix-volume /srv/db:/var/lib/db:U --container db --user 999:999
       usernsplan fix-volume /srv/rootfs --container web --mode shift --dry-run
+      usernsplan fix-volume /srv/web --container web --explain
       usernsplan fix-volume --discover podman web
+      usernsplan fix-volume /srv/db --container db --from-map 'b 0 589824 65536'
     """
     del yes  # this command never asks
-    request = FixRequest(
+    request = replace(
+        permitted(
+            unmapped=unmapped,
+            outside_links=outside_links,
+            cross_mounts=cross_mounts,
+            drop_power=drop_power,
+            keep_power=keep_power,
+            protected=protected,
+            copy_up=copy_up,
+        ),
         paths=tuple(paths),
         container=container,
         mode=one_of("mode", mode, "own", "shift"),  # type: ignore[arg-type]
@@ -155,29 +189,107 @@ def fix_volume(
         passwd=passwd,
         reverse=reverse,
         source=from_,
+        from_map=tuple(from_map or ()),
         uid_map=tuple(uid_map or ()),
         gid_map=tuple(gid_map or ()),
-        keep_unmapped=one_of("unmapped", unmapped, "refuse", "keep") == "keep",
-        skip_outside_links=one_of("outside-links", outside_links, "refuse", "skip") == "skip",
-        cross_mounts=cross_mounts,
         jobs=jobs,
-        protected=protected,
         discover=discover,
-        drop_power=drop_power,
-        keep_power=keep_power,
         again=again,
         take=take,
-        copy_up=copy_up,
+        method=_method(method, root),
+        at=at,
+        persist=persist,
+        read_only=read_only,
+        protect=one_of("protect", protect, "nosuid", "parent"),  # type: ignore[arg-type]
     )
+    _give(request, root, explain=explain, dry_run=dry_run, as_json=json)
+
+
+def _give(request: FixRequest, root: str, *, explain: bool, dry_run: bool, as_json: bool) -> None:
+    """Give volumes to a container, or explain what that means, and print the result."""
+    if explain:
+        emit(results.explained(volume.explain(request, root)), as_json=as_json)
+        return
     with watching() as watch:
         report = volume.fix_volume(request, root, dry_run=dry_run, command=typed(), watch=watch)
-    _print(report, root, as_json=json)
+    _print(report, root, as_json=as_json)
+
+
+def _method(said: str | None, root: str) -> Literal["chown", "idmap", "auto"]:
+    """The method that the command line names, or the host's config.yaml; else chown."""
+    chosen = one_of("method", said, "chown", "idmap", "auto")
+    config = None if chosen else load_config(layout_at(root), None)
+    return chosen or (config and config.method) or "chown"  # type: ignore[return-value]
+
+
+def mount_volume(
+    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Folders or files.")],
+    container: Container = None,
+    mode: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="own|shift",
+            help="own: the owner of PATH appears as one user. shift: ids 0-65535 appear as its own.",
+        ),
+    ] = None,
+    user: Annotated[
+        Optional[str],
+        typer.Option(metavar="U[:G]", help="own: that user in the container. Default: 0:0."),
+    ] = None,
+    at: At = None,
+    persist: Persist = False,
+    read_only: ReadOnly = False,
+    protect: Protect = None,
+    explain: Explain = False,
+    cross_mounts: Annotated[
+        bool, typer.Option("--cross-mounts", help="Also show file systems mounted in the volume.")
+    ] = False,
+    protected: Annotated[
+        bool, typer.Option("--protected", help="Mount a home or a system folder, or over one.")
+    ] = False,
+    take: Annotated[
+        bool, typer.Option("--take", help="Mount a volume that another container has.")
+    ] = False,
+    root: Root = "/",
+    dry_run: DryRun = False,
+    json: Json = False,
+    yes: Yes = False,
+) -> None:
+    """Mount a volume with a container's ids; no file changes.
+
+    The same as fix-volume --method idmap. It takes as long for a million files as for one.
+    'usernsplan undo RUN' takes the mount away.
+
+    \b
+    Examples:
+      usernsplan mount-volume /srv/web --container web --mode shift
+      usernsplan mount-volume /srv/db --container db --user 999:999 --at /mnt/db
+    """
+    del yes  # this command never asks
+    request = FixRequest(
+        tuple(paths),
+        container,
+        one_of("mode", mode, "own", "shift"),  # type: ignore[arg-type]
+        user,
+        cross_mounts=cross_mounts,
+        protected=protected,
+        take=take,
+        method="idmap",
+        at=at,
+        persist=persist,
+        read_only=read_only,
+        protect=one_of("protect", protect, "nosuid", "parent"),  # type: ignore[arg-type]
+    )
+    _give(request, root, explain=explain, dry_run=dry_run, as_json=json)
 
 
 def undo(
     run: Annotated[
         Optional[str],
-        typer.Argument(metavar="[RUN]", help="Number of the run; 'history --runs' lists all."),
+        typer.Argument(
+            metavar="[RUN]",
+            help="Number of the run ('history --runs' lists all), or a mount point that it made.",
+        ),
     ] = None,
     last: Annotated[
         bool, typer.Option("--last", help="Undo the last run that can be undone.")
@@ -195,14 +307,16 @@ def undo(
     ] = False,
     yes: Yes = False,
 ) -> None:
-    """Undo a run of fix-volume.
+    """Undo a run of fix-volume or mount-volume.
 
     Restores owners, groups, ACLs and capabilities. Files that changed since the run stay as they
-    are; the command lists them. Without RUN, it lists the runs that can be undone and exits 2.
+    are; the command lists them. A mount is taken away, unless something uses it. Without RUN, it
+    lists the runs that can be undone and exits 2.
 
     \b
     Examples:
       usernsplan undo 20261122-053048
+      usernsplan undo /run/usernsplan/volumes/web/srv-web
       usernsplan undo --last --dry-run
     """
     del yes  # this command never asks

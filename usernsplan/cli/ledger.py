@@ -56,7 +56,7 @@ def rebuild(
     if json and not (dry_run or yes):
         raise InvalidValueError("--json cannot prompt", hint="use --dry-run or --yes")
     if dry_run or not json:
-        emit(report.result(shown, None, dry_run=dry_run), as_json=json)
+        emit(report.result(shown, layout, None, dry_run=dry_run), as_json=json)
     if dry_run:
         return
     if not yes and not agreed("Write this ledger?"):
@@ -64,6 +64,6 @@ def rebuild(
 
     done, kept = apply.rebuild(layout, store, make, typed(), expected=shown, really=True)
     if json:
-        emit(report.result(done, kept, dry_run=False), as_json=True)
+        emit(report.result(done, layout, kept, dry_run=False), as_json=True)
     else:
         note(["wrote the ledger", *([f"the damaged ledger is now {kept}"] if kept else [])])

@@ -16,6 +16,7 @@ from usernsplan.errors import InvalidValueError
 from usernsplan.escape import shown_path
 from usernsplan.host import read
 from usernsplan.host.files import layout_at
+from usernsplan.host.unread import homes_unseen
 from usernsplan.ledger import open_ledger
 from usernsplan.report.result import Result
 from usernsplan.space import Space, space
@@ -63,7 +64,7 @@ def map_(
             f"{shown_path(svg)}: --svg and --html name the same file", hint="use two files"
         )
     layout = layout_at(root, exists=True)
-    state = read.state(layout, open_ledger(layout).state)
+    state, missed = read.with_homes(read.shown(layout, open_ledger(layout).state))
     found = space(state)
     title = f"Ids of {'this host' if layout.is_host else shown_path(layout.root)}"
 
@@ -75,6 +76,7 @@ def map_(
 
         result = Result(partial(_terminal, found, title, width), partial(map_json.space, found))
         emit(result, as_json=json)
+    note((*found.unseen, *homes_unseen(missed)))
     note_interrupted(state.ledger)
 
 

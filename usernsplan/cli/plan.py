@@ -20,7 +20,7 @@ from usernsplan.cli.options import (
     warn,
 )
 from usernsplan.cli.progress import watching
-from usernsplan.errors import ExitStatus, InvalidValueError, UsernsplanError
+from usernsplan.errors import ExitStatus, InvalidValueError
 from usernsplan.escape import shell
 from usernsplan.host.config import load as load_config
 from usernsplan.host.files import layout_at
@@ -35,7 +35,9 @@ File = Annotated[
         help="Plan file. Default: ./usernsplan.yaml, else /etc/usernsplan.yaml.",
     ),
 ]
-Prune = Annotated[bool, typer.Option("--prune", help="Release names that the file lacks.")]
+Prune = Annotated[
+    bool, typer.Option("--prune", help="Release names, and unmount volumes, that the file lacks.")
+]
 
 
 def plan(
@@ -98,7 +100,7 @@ def apply(
     ] = None,
     prune: Prune = False,
     fix_volumes: Annotated[
-        bool, typer.Option("--fix-volumes", help="Also fix each volume that needs it.")
+        bool, typer.Option("--fix-volumes", help="Also fix or mount each volume that needs it.")
     ] = False,
     config: ConfigFile = None,
     root: Root = "/",
@@ -136,17 +138,18 @@ def apply(
     if not json:
         emit(report.planned(shown, place, layout, new, Paint(colours())), as_json=False)
 
-    is_work = shown.allocate.changed or shown.prune.changed or bool(fix_volumes and shown.volumes)
+    is_work = shown.allocate.changed or shown.pruning or bool(fix_volumes and shown.to_fix)
     if is_work and not yes:
         if json:
             raise InvalidValueError("--json cannot prompt", hint="use --yes")
         if not agreed("Apply this?"):
             raise typer.Exit(ExitStatus.FAILED)
 
-    come, gone = planfile.carry_out(layout, ledger, loaded, shown, command)
     with watching() as watch:
-        fixed = planfile.fix_volumes(layout, ledger, shown, command, watch) if fix_volumes else ()
+        come, away, gone = planfile.carry_out(layout, ledger, loaded, shown, command, watch=watch)
+        given = planfile.fix_volumes(layout, ledger, shown, command, watch) if fix_volumes else ()
 
+    fixed = (*away, *given)
     done = replace(shown, allocate=come, prune=gone)
     # The preview printed these findings already. Others may be new, such as a finished run.
     foreseen = (*shown.allocate.findings, *shown.prune.findings)
@@ -155,8 +158,7 @@ def apply(
         emit(result, as_json=json)
     else:
         warn(result.findings)
-    failed = any(isinstance(one, UsernsplanError) or one.failed for _, one in fixed)
-    if failed or come.unfinished:
+    if any(one.failed for one in fixed) or come.unfinished:
         raise typer.Exit(ExitStatus.DONE_IN_PART)
 
 

@@ -11,7 +11,7 @@ from usernsplan.cli.options import DryRun, Json, Root, Yes, id_range
 from usernsplan.cli.run import run
 from usernsplan.errors import InvalidValueError
 from usernsplan.model import ReleaseRequest
-from usernsplan.planner import make_release
+from usernsplan.planner.release import make_release
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,7 +64,7 @@ def release(
 
     Removes their lines from subuid and subgid; adopted lines stay. Files may still carry ids of a
     released range, and a container that got the range would own them. So the range is quarantined
-    until 'usernsplan release --forget NAME'.
+    until 'usernsplan release --forget NAME'. Refuses while a volume is mounted with these ids.
 
     --forget first searches every recorded volume and each --scan DIR. It refuses if a file there
     carries the ids, or if it cannot examine something (see --unseen).

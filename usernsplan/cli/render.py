@@ -37,11 +37,15 @@ def render(
         ),
     ] = False,
     image: Annotated[
-        Optional[str], typer.Option(metavar="IMAGE", help="quadlet, kubernetes: image to include.")
+        Optional[str],
+        typer.Option(metavar="IMAGE", help="quadlet, kubernetes, openshift: image to include."),
     ] = None,
     bundle: Annotated[
         Optional[str],
         typer.Option(metavar="DIR", help="oci: change config.json in this bundle."),
+    ] = None,
+    vmid: Annotated[
+        Optional[int], typer.Option(metavar="N", help="proxmox: the number of the container.")
     ] = None,
     out: Annotated[
         Optional[str],
@@ -69,15 +73,27 @@ def render(
 
     \b
     Examples:
-      flags=$(usernsplan render podman web --volume /srv/web:/data) && podman run $flags IMAGE
+      flags=$(usernsplan render podman web) && podman run $flags IMAGE
       usernsplan render nspawn web --out /
+      usernsplan render proxmox web --vmid 101 --volume /srv/web:/data
       usernsplan render --list web
     """
     del yes  # this command never asks
     if out is not None and bundle is not None:
         raise InvalidValueError("--out does not go with --bundle", hint="leave out one of them")
     if list_:
-        if any((name, volume, rootless, image, dry_run, replace_files, bundle, out)):
+        others = (
+            name,
+            volume,
+            rootless,
+            image,
+            dry_run,
+            replace_files,
+            bundle,
+            out,
+            vmid is not None,
+        )
+        if any(others):
             raise InvalidValueError(
                 "--list takes one NAME and no other option",
                 hint="use: usernsplan render --list NAME",
@@ -90,7 +106,7 @@ def render(
             hint="'usernsplan render --list' shows the engines, 'usernsplan list' the names",
         )
 
-    request = RenderRequest(engine, name, tuple(volume or ()), image, rootless, bundle)
+    request = RenderRequest(engine, name, tuple(volume or ()), image, rootless, bundle, vmid)
     if out is None and bundle is None:
         if dry_run or replace_files:
             raise InvalidValueError(

@@ -50,6 +50,10 @@ def run(
                 # The host may change while the user reads: do what they saw, or nothing.
                 decide, yes = exactly(shown, decide), True
         plan = apply.carry_out(layout, ledger, decide, typed(), agreed=yes)
+        if plan.ledger.rename:
+            from usernsplan.volume import lasting  # noqa: PLC0415 - few plans rename
+
+            lasting.rename(layout, (new_name for _, new_name in plan.ledger.rename))
 
     new = new if plan.changed else []
     note(new if as_json else ())

@@ -8,16 +8,21 @@ import typer
 
 from usernsplan.cli.emit import emit
 from usernsplan.cli.options import DryRun, Json, Root, note, note_interrupted
-from usernsplan.errors import InvalidValueError
+from usernsplan.cli.recorded import mounts
+from usernsplan.errors import InvalidValueError, UsernsplanError
 from usernsplan.host import runs as runs_of
 from usernsplan.host.files import layout_at
 from usernsplan.host.volumes import recorded
-from usernsplan.ledger import allocation_of, open_ledger
+from usernsplan.ledger import allocation_of, name_now, open_ledger
 from usernsplan.report import results
+from usernsplan.report.recorded import Recorded
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from usernsplan.formats.accounts import Accounts
     from usernsplan.layout import Layout
-    from usernsplan.model import LedgerState, Volume
+    from usernsplan.model import Allocation, LedgerState, Volume
 
 # The longest age in digits: 99999w is 1,900 years.
 _DIGITS = 5
@@ -26,17 +31,25 @@ _DIGITS = 5
 def list_(root: Root = "/", json: Json = False) -> None:
     """List allocations and quarantined ranges.
 
-    Also lists recorded volumes that look wrong, and interrupted runs of fix-volume, with the
+    Also lists recorded volumes and mounts that look wrong, and interrupted runs of fix-volume, with the
     command that helps.
 
     Example: usernsplan list --json
     """
     layout = layout_at(root, exists=True)
     ledger = open_ledger(layout).state()
-    volumes, runs = _recorded(layout, ledger)
-    emit(results.allocations(ledger, volumes, runs), as_json=json)
+    known = _recorded(layout, ledger)
+    emit(
+        results.allocations(
+            ledger,
+            known,
+            layout,
+            _names(layout, ledger.allocations),
+        ),
+        as_json=json,
+    )
     note_interrupted(ledger)
-    note("; ".join(run[1:]) for run in runs)
+    note("; ".join(run[1:]) for run in known.runs)
 
 
 def show(
@@ -44,21 +57,51 @@ def show(
     root: Root = "/",
     json: Json = False,
 ) -> None:
-    """Show one allocation: owner, maps, volumes and runs.
+    """Show one allocation: owner, maps, volumes, mounts and runs.
 
-    Says of each recorded volume whether it looks right, and lists the runs of fix-volume for this
+    Says of each recorded volume and mount whether it looks right, and lists the runs of fix-volume for this
     container.
 
     Example: usernsplan show web
     """
     layout = layout_at(root, exists=True)
-    ledger = open_ledger(layout).state()
+    store = open_ledger(layout)
+    ledger = store.state()
     found = allocation_of(ledger, name)
-    volumes, runs = _recorded(layout, ledger, name)
-    of_it = [one for one in runs_of.every(layout) if one.container == name]
-    emit(results.allocation(found, volumes, runs, of_it, layout), as_json=json)
+    known = _recorded(layout, ledger, name)
+    every = runs_of.every(layout)
+    renames = store.renames() if every else ()
+    of_it = [
+        one
+        for one in every
+        if one.container and name_now(one.container, renames, one.event) == name
+    ]
+    emit(
+        results.allocation(
+            found,
+            known,
+            of_it,
+            layout,
+            _names(layout, [found]),
+        ),
+        as_json=json,
+    )
     note_interrupted(ledger)
-    note("; ".join(run[1:]) for run in runs)
+    note("; ".join(run[1:]) for run in known.runs)
+
+
+def _names(layout: Layout, allocations: Iterable[Allocation]) -> Accounts | None:
+    """The accounts and groups that name ids which pass through; None where none passes."""
+    passes = [one for a in allocations for one in a.passes]
+    if not passes:
+        return None
+    from usernsplan.host import accounts  # noqa: PLC0415 - seldom needed
+
+    try:
+        return accounts.naming(layout, passes)
+    except UsernsplanError as error:
+        note([f"the ids that pass through have no names here: {error}"])
+        return None
 
 
 def _prune(root: str, seconds: int, *, dry_run: bool, as_json: bool) -> None:
@@ -82,14 +125,8 @@ def _seconds(age: str) -> int:
     return int(number) * units[unit]
 
 
-def _recorded(
-    layout: Layout, ledger: LedgerState, name: str | None = None
-) -> tuple[list[tuple[Volume, str, str]], list[tuple[str, str, str]]]:
-    """The recorded volumes (of one container) and the interrupted runs of fix-volume.
-
-    Each volume comes with what is wrong and the remedy ("" if it is right), each run with its
-    number, the fact and the remedy.
-    """
+def _recorded(layout: Layout, ledger: LedgerState, name: str | None = None) -> Recorded:
+    """The recorded volumes and mounts (of one container), and the interrupted runs."""
     found = recorded(layout, ledger)
     runs: list[tuple[str, str, str]] = []
     volumes: list[tuple[Volume, str, str]] = []
@@ -103,7 +140,8 @@ def _recorded(
         volumes = [
             one for one in looks(ledger, found.volumes, layout) if name in {None, one[0].name}
         ]
-    return volumes, runs
+    shown = [(one.mount, one.wrong) for one in mounts(layout, ledger, name)]
+    return Recorded(volumes, runs, shown)
 
 
 def history(

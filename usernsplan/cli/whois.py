@@ -79,11 +79,12 @@ def whois(
 
     asked = _read(ids or ([] if file else [_STDIN]))
     carried = list(_carried(layout, file or ()))
-    wanted = {*asked, *(number for _, _, one in carried for number in _all_ids(one))}
+    wanted = {*asked, *(number for one in carried for number in _all_ids(one.ids))}
     facts, notes = lookup.facts(layout, open_ledger(layout), wanted)
     facts = replace(facts, image=image)
     found = answers(wanted, facts)
-    pool = lookup.pool(layout) if any(answer.is_free for answer in found.values()) or json else None
+    is_asked = json or any(answer.is_free for answer in found.values())
+    pool = lookup.pool(facts) if is_asked else None
     emit(whose.result(asked, carried, found, pool, facts), as_json=json)
     note(notes)
     note_interrupted(facts.ledger)
@@ -162,15 +163,15 @@ def _from_stdin() -> bytes:
     return raw
 
 
-def _carried(layout: Layout, paths: Sequence[str]) -> Iterator[tuple[str, str, InodeIds]]:
-    """The ids of files: each path as typed, its kind, and its ids."""
+def _carried(layout: Layout, paths: Sequence[str]) -> Iterator[whose.FileIds]:
+    """The ids of files, with the paths as they were typed."""
     if not paths:
         return
     from usernsplan.volume import owned  # noqa: PLC0415 - only for files
 
     for path in paths:
         kind, one = owned.of_path(layout, path)
-        yield path, kind, one
+        yield whose.FileIds(path, kind, one, owned.idmapped_at(layout, path))
 
 
 def _all_ids(one: InodeIds) -> Iterator[int]:

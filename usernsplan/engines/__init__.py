@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from usernsplan.errors import InvalidValueError, RefusedError, did_you_mean
+from usernsplan.escape import shell
 from usernsplan.model import ROOT
 
 if TYPE_CHECKING:
@@ -14,11 +15,12 @@ if TYPE_CHECKING:
 
 
 class Pool(NamedTuple):
-    """A range from which an engine itself gives each container 65536 ids.
+    """A range from which an engine itself gives each container its ids, usually 65536.
 
     ``owner`` owns the lines, and the allocation has the same name; with ``account`` the owner must
     be an account. By default the range has room for ``containers``; the ``option`` of ``allocate``
-    sets another number, and ``help`` describes that option.
+    sets another number, and ``help`` describes that option. ``each`` is the option for another
+    number of ids of each container; "" if the engine knows only 65536.
     """
 
     owner: str
@@ -26,6 +28,7 @@ class Pool(NamedTuple):
     option: str
     help: str
     account: bool = False
+    each: str = ""
 
 
 class EngineInfo(NamedTuple):
@@ -34,8 +37,9 @@ class EngineInfo(NamedTuple):
     A host has the engine if one of ``programs`` is installed. ``extra_owners`` is another owner
     that needs the lines of every allocation, ``pool`` a range that the engine gives out itself.
     With ``takes_roots`` the engine takes ids for other containers from all lines of root. With
-    ``owner_is_account`` it runs a daemon for each allocation, whose owner has to be an account. With
-    ``flags`` its text is words of a command line, or a script.
+    ``owner_is_account`` it runs a daemon for each allocation, whose owner has to be an account.
+    With ``flags`` its text is words of a command line, or a script. ``needs`` are the options
+    without which it prints nothing.
     """
 
     module: str
@@ -45,6 +49,7 @@ class EngineInfo(NamedTuple):
     takes_roots: bool = False
     owner_is_account: bool = False
     flags: bool = False
+    needs: str = ""
 
 
 # The engines of `render` and `allocate --engine`. A file is imported only when it is needed.
@@ -66,6 +71,7 @@ ENGINES = {
     "containerd": EngineInfo("containerd", ("containerd",), flags=True),
     # LXC calls newuidmap as root, and newuidmap wants a line even then.
     "lxc": EngineInfo("lxc", ("lxc-start",), extra_owners=ROOT),
+    "proxmox": EngineInfo("proxmox", ("pct",), extra_owners=ROOT, needs="--vmid VMID"),
     "incus": EngineInfo("incus", ("incusd",), extra_owners=ROOT, takes_roots=True),
     "lxd": EngineInfo("incus", ("lxd",), extra_owners=ROOT, takes_roots=True),
     "nspawn": EngineInfo("nspawn", ("systemd-nspawn",), flags=True),
@@ -73,7 +79,14 @@ ENGINES = {
     "kubernetes": EngineInfo(
         "kubernetes",
         ("kubelet",),
-        pool=Pool("kubelet", 110, "--pods", "the size of the pool, in pods", account=True),
+        pool=Pool(
+            "kubelet",
+            110,
+            "--pods",
+            "the size of the pool, in pods",
+            account=True,
+            each="--ids-per-pod",
+        ),
     ),
     "openshift": EngineInfo("openshift"),
     "systemd": EngineInfo("systemd"),
@@ -129,9 +142,13 @@ def render(name: str, allocation: Allocation, context: RenderContext | None = No
     found = verdict(name, allocation)
     if not found.can:
         others = [other for other in ENGINES if verdict(other, allocation).can]
+        again = ""
+        if not (allocation.in_files or allocation.within):
+            release = context.layout.inline(f"release {shell(allocation.name)}")
+            again = f"; to give it lines, run {release} and allocate it without --no-lines"
         raise RefusedError(
             f"{name} cannot express the allocation '{allocation.name}': {found.why}",
-            hint=f"{', '.join(others)} can",
+            hint=f"{', '.join(others)} can{again}",
         )
 
     chosen = engine(name)
@@ -140,6 +157,7 @@ def render(name: str, allocation: Allocation, context: RenderContext | None = No
         "image": context.image,
         "rootless": context.rootless,
         "bundle": context.bundle,
+        "vmid": context.vmid is not None,
     }
     if context.image is not None:
         check_image(context.image)

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from usernsplan.errors import InvalidValueError, RefusedError
 from usernsplan.escape import shell
-from usernsplan.formats import subid
+from usernsplan.formats import passes, subid
+from usernsplan.holdings import granted, has_lines
+from usernsplan.ids import IdSet
 from usernsplan.layout import Layout
 from usernsplan.mapping import KINDS
-from usernsplan.model import DEFAULT_NAME, DEFAULT_OWNER, OWN_PREFIX, ROOT
-from usernsplan.strategies import in_subid, options_of
+from usernsplan.model import DEFAULT_NAME, DEFAULT_OWNER, OWN_PREFIX, POOL_OWNERS, ROOT
+from usernsplan.strategies import options_of
 
 if TYPE_CHECKING:
     from usernsplan.formats.accounts import User
@@ -96,7 +98,8 @@ class RenderContext:
 
     ``state`` is given to engines that read the host. ``rootless`` means: for the allocation's
     owner, not for root. ``bundle`` is the text of a config.json that is patched, ``place`` its
-    path. Commands in notes are for the host of ``layout``.
+    path. ``vmid`` is Proxmox's number of the container. ``version`` is what the engine's program
+    says of itself; "" if nobody asked it. Commands in notes are for the host of ``layout``.
     """
 
     state: HostState | None = None
@@ -106,19 +109,22 @@ class RenderContext:
     bundle: str | None = None
     place: str = ""
     layout: Layout = _HERE
+    vmid: int | None = None
+    version: str = ""
 
 
 class Engine(ABC):
     """One container engine.
 
-    ``reads_host`` says whether the text depends on the host; if not, no host is read. ``takes`` are
-    the options of render that the engine has a use for; "U" is the option of a volume by which the
-    engine changes the owners at the start. ``idmap`` says whether it can map the ids of a mount:
-    "yes"; "asked", only on request, because some versions silently ignore it; "itself", it always
-    does so.
+    ``reads_host`` says whether the text depends on the host; if not, no host is read. ``asks`` is
+    the program whose version decides what the engine can do; "" for none. ``takes`` are the options
+    of render that the engine has a use for; "U" is the option of a volume by which the engine
+    changes the owners at the start. ``idmap`` says whether it can map the ids of a mount: "yes";
+    "asked", only on request, because some versions silently ignore it; "itself", it always does so.
     """
 
     reads_host: ClassVar[bool] = False
+    asks: ClassVar[str] = ""
     takes: ClassVar[frozenset[str]] = frozenset()
     idmap: ClassVar[Literal["no", "yes", "asked", "itself"]] = "no"
 
@@ -131,18 +137,30 @@ class Engine(ABC):
         """What the engine reads. It is called only if the verdict is not "no"."""
 
 
+def ungranted(allocation: Allocation) -> str:
+    """Why no line of subuid grants an allocation, for a verdict; "" if lines do.
+
+    Those of a slice are somebody's larger ones.
+    """
+    if has_lines(allocation) or allocation.within:
+        return ""
+    if not allocation.in_files:
+        return "this allocation has no lines: only the ledger has it"
+    return "this map is not written there"
+
+
 def subid_files(allocation: Allocation, *owners: str) -> tuple[File, ...]:
     """The lines of subuid and subgid that an engine depends on.
 
     They are those of ``owners``; without any, those of the allocation's owner.
     """
-    if not in_subid(allocation.strategy, allocation.mapping):
+    if not has_lines(allocation):
         return ()
     return tuple(
         File(path, b"".join(subid.line(owner, ids) for ids in ranges).decode(), "lines")
         for kind, path in subid.PATHS.items()
-        for ranges in [allocation.mapping[kind].host_ranges()]
         for owner in owners or (allocation.owner,)
+        for ranges in [granted(allocation, kind, owner)]
     )
 
 
@@ -152,9 +170,15 @@ def allocate_again(allocation: Allocation, layout: Layout, *more: str) -> str:
     options = options_of(allocation.strategy, allocation.mapping, allocation.reserved_range)
     for option, value in options.items():
         words += [f"--{option}"] if value is True else [f"--{option}", f"{value}"]
+    for text in passes.written(allocation.passes):
+        words += ["--pass", text]
 
-    if allocation.owner not in {DEFAULT_OWNER, f"{OWN_PREFIX}{allocation.name}"}:
+    if allocation.within:
+        words += ["--within", shell(allocation.within)]
+    elif allocation.owner not in {DEFAULT_OWNER, f"{OWN_PREFIX}{allocation.name}"}:
         words += ["--owner", shell(allocation.owner)]
+    if not (allocation.in_files or allocation.within):
+        words.append("--no-lines")
     if allocation.name != DEFAULT_NAME:
         words.append(shell(allocation.name))
     return layout.command(" ".join([*words, *more]))
@@ -189,6 +213,11 @@ def only_extent(ids: IdMap) -> tuple[int, int] | None:
     return None if more or container else (host, count)
 
 
+def is_login(owner: str) -> bool:
+    """Tell whether an owner may be a login: neither root nor one that stands for ids."""
+    return owner not in {ROOT, DEFAULT_OWNER, *POOL_OWNERS} and not owner.startswith(OWN_PREFIX)
+
+
 def login_of(allocation: Allocation, context: RenderContext) -> User:
     """The account that owns an allocation's lines and can run its own containers.
 
@@ -196,15 +225,23 @@ def login_of(allocation: Allocation, context: RenderContext) -> User:
     """
     if context.state is None:
         raise InvalidValueError("this depends on the accounts of the host, but no host was read")
+    if why := ungranted(allocation):
+        raise RefusedError(f"newuidmap grants '{allocation.name}' to nobody: {why}")
     user = context.state.accounts.user(allocation.owner)
+    if user is None and (doubt := context.state.accounts.doubt(allocation.owner)):
+        raise RefusedError(doubt, hint="run 'usernsplan render' on that host")
     if user is None or user.name == ROOT:
+        option = "--within" if allocation.within else "--owner"
         raise RefusedError(
             f"the lines of '{allocation.name}' belong to {allocation.owner}, who cannot log in",
             hint="rootless containers need lines of an account: "
-            + context.layout.command("allocate NAME --owner LOGIN"),
+            + context.layout.command(f"allocate NAME {option} LOGIN"),
         )
     for kind, number in zip(KINDS, (user.uid, user.gid), strict=True):
-        if allocation.mapping[kind].to_container(number) is not None:
+        shown = IdSet(p.extent.host_range for p in allocation.passes if p.kind == kind)
+        # A slice has no lines: the login's own id passes as 0 of its own namespace.
+        is_own = bool(allocation.within) and number in shown
+        if not is_own and allocation.mapping[kind].to_container(number) is not None:
             raise RefusedError(
                 f"Podman refuses the map of '{allocation.name}': "
                 f"{user.name}'s own {kind} {number} is in it",

@@ -1,12 +1,17 @@
-"""containerd: flags of ctr run, which takes one extent.
+"""containerd: flags of ctr run.
 
-The CRI plugin of containerd has no key for maps: the kubelet chooses them.
+From containerd 2.1 on, --uidmap and --gidmap can be repeated; before, only the last flag of a kind
+counts (https://github.com/containerd/containerd/pull/10307 and 10722). The CRI plugin of containerd
+has no key for maps: the kubelet chooses them.
 """
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
+from usernsplan.engines import ENGINES as _ALL
+from usernsplan.engines import verdict
 from usernsplan.engines.base import (
     EXACTLY,
     TTY,
@@ -14,6 +19,7 @@ from usernsplan.engines.base import (
     RenderContext,
     Rendered,
     Verdict,
+    nearly,
     no,
     plain,
 )
@@ -24,21 +30,27 @@ from usernsplan.mapping import KINDS
 if TYPE_CHECKING:
     from usernsplan.model import Allocation
 
+# The release whose ctr takes --uidmap and --gidmap more than once.
+_NEEDED = (2, 1)
+_REPEATS = ".".join(map(str, _NEEDED))
+# What ctr --version says: "ctr github.com/containerd/containerd/v2 v2.1.4", "… 1.6.20~ds1".
+_VERSION = re.compile(r"(?<= )v?([0-9]+)\.([0-9]+)\S*")
+
 
 class Containerd(Engine):
     """Flags for ctr run."""
 
+    asks = "ctr"
     takes = frozenset({"volume"})
 
     def verdict(self, allocation: Allocation) -> Verdict:
-        """One extent of each kind that maps the group tty.
-
-        Only the last flag of a kind counts, and ctr mounts /dev/pts for that group.
-        """
-        if len(allocation.mapping.uids) > 1 or len(allocation.mapping.gids) > 1:
-            return no("ctr takes only one extent for uids and one for gids")
+        """A map with the group tty, for which ctr mounts /dev/pts. An older ctr takes one extent."""
         if allocation.mapping.gids.to_host(TTY) is None:
             return no(f"ctr mounts /dev/pts for gid {TTY}, which is not mapped")
+        if _is_repeated(allocation):
+            return nearly(
+                f"ctr needs containerd {_REPEATS} or newer; an older one takes one extent"
+            )
         return EXACTLY
 
     def render(self, allocation: Allocation, context: RenderContext) -> Rendered:
@@ -54,11 +66,38 @@ class Containerd(Engine):
             for mount in context.mounts
         ]
         notes = (
+            *_repeated(allocation, context),
             "run ctr with an image and --snapshotter native: with --rootfs it ignores the map",
-            "containerd's CRI plugin has no key for maps; the kubelet chooses the maps of pods: "
-            + context.layout.command(f"render kubernetes {shell(allocation.name)}"),
+            *_of_pods(allocation, context),
         )
         return Rendered(" ".join(flags), (), notes)
+
+
+def _is_repeated(allocation: Allocation) -> bool:
+    return any(len(allocation.mapping[kind]) > 1 for kind in KINDS)
+
+
+def _repeated(allocation: Allocation, context: RenderContext) -> tuple[str, ...]:
+    """What repeated flags need. Raises RefusedError if the host's ctr is too old for them."""
+    if not _is_repeated(allocation):
+        return ()
+    fact = f"repeated --uidmap and --gidmap need containerd {_REPEATS} or newer"
+    found = _VERSION.search(context.version)
+    if found and (int(found[1]), int(found[2])) < _NEEDED:
+        others = [name for name in _ALL if name != "containerd" and verdict(name, allocation).can]
+        raise RefusedError(
+            f"containerd cannot express the allocation '{allocation.name}': ctr {found[0]} of this "
+            f"host takes only one extent for uids and one for gids; {fact}",
+            hint=f"{', '.join(others)} can",
+        )
+    return (f"{fact}; of an older ctr only the last flag of each kind counts",)
+
+
+def _of_pods(allocation: Allocation, context: RenderContext) -> tuple[str, ...]:
+    fact = "containerd's CRI plugin has no key for maps; the kubelet chooses the maps of pods"
+    if not verdict("kubernetes", allocation).can:
+        return (fact,)
+    return (f"{fact}: " + context.layout.command(f"render kubernetes {shell(allocation.name)}"),)
 
 
 def _plain(path: str) -> str:

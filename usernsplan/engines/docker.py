@@ -20,15 +20,18 @@ from usernsplan.engines.base import (
     no,
     plain,
     subid_files,
+    ungranted,
 )
 from usernsplan.errors import InvalidValueError
 from usernsplan.escape import shell
 from usernsplan.formats import daemon_json
+from usernsplan.holdings import is_seen_as_account
 from usernsplan.layout import DAEMON_JSON
+from usernsplan.mapping import KINDS
 from usernsplan.model import DEFAULT_NAME
-from usernsplan.strategies import in_subid
 
 if TYPE_CHECKING:
+    from usernsplan.mapping import Kind
     from usernsplan.model import Allocation, Mount
 
 
@@ -78,8 +81,13 @@ class Docker(Engine):
 
 def can_lay(allocation: Allocation) -> Verdict:
     """Whether Docker can make this map from lines of subuid and subgid."""
-    if not in_subid(allocation.strategy, allocation.mapping):
-        return no("it takes its map from subuid, but this map is not written there")
+    if allocation.within:
+        return no(
+            "it takes all lines of its user as one map, and this is a slice of those of "
+            f"{allocation.within}"
+        )
+    if why := ungranted(allocation):
+        return no(f"it takes its map from subuid, but {why}")
     if not (allocation.mapping.uids.is_end_to_end() and allocation.mapping.gids.is_end_to_end()):
         return no("it lays ranges end to end from container id 0, so it cannot skip ids")
     if allocation.owner in {"root", "default"}:
@@ -102,7 +110,8 @@ def needs(allocation: Allocation, context: RenderContext, *option: str) -> tuple
     notes = []
     state = context.state
     if state is None or not (
-        state.accounts.user(allocation.owner) and state.accounts.group(allocation.owner)
+        is_seen_as_account(state, allocation.owner)
+        or (state.accounts.user(allocation.owner) and state.accounts.group(allocation.owner))
     ):
         notes.append(
             f"Docker starts only if {allocation.owner} is an account with a group of that name; "
@@ -113,7 +122,19 @@ def needs(allocation: Allocation, context: RenderContext, *option: str) -> tuple
             f"Docker mounts /dev/pts for gid {TTY}, which is not mapped; start containers with "
             "--tmpfs /dev/pts"
         )
+    if any(_is_sorted_apart(allocation, kind) for kind in KINDS):
+        check = context.layout.inline("check --fix")
+        notes.append(
+            f"Docker lays the lines of {allocation.owner} in the order of the file, and the next "
+            f"useradd that grants a range sorts them; {check} restores the order"
+        )
     return tuple(notes)
+
+
+def _is_sorted_apart(allocation: Allocation, kind: Kind) -> bool:
+    """Tell whether lines that are sorted by their start are another map."""
+    starts = [extent.host for extent in allocation.mapping[kind]]
+    return starts != sorted(starts)
 
 
 def run_with(command: str, mounts: tuple[Mount, ...]) -> tuple[str, ...]:

@@ -1,30 +1,61 @@
 """Incus and LXD: security.idmap.* and raw.idmap, as YAML for ``incus init IMAGE NAME < FILE``.
 
-https://linuxcontainers.org/incus/docs/main/userns-idmap/ Checked with LXD 5.0.2: an isolated
-instance has exactly base and size, from container id 0, and raw.idmap adds extents to them;
-newuidmap needs root's lines at each start.
+https://linuxcontainers.org/incus/docs/main/userns-idmap/ Checked with LXD 5.0.2 and Incus 6.0.4:
+an isolated instance has exactly base and size, from container id 0. raw.idmap adds extents to them;
+where container ids of the base are in one, the base is split around it, and its ids there stay
+unused. newuidmap needs root's lines for what results, at each start.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from usernsplan.engines.base import EXACTLY, Engine, RenderContext, Rendered, Verdict, no, quoted
+from usernsplan.engines.base import (
+    EXACTLY,
+    Engine,
+    RenderContext,
+    Rendered,
+    Verdict,
+    no,
+    quoted,
+    ungranted,
+)
 from usernsplan.engines.lxc import maps_root, roots_files, roots_lines
-from usernsplan.mapping import KINDS
-from usernsplan.strategies import SLOT, in_subid
+from usernsplan.ids import ID_LIMIT
+from usernsplan.mapping import KINDS, Extent, Pass, joined
+from usernsplan.model import ROOT
+from usernsplan.strategies import SLOT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from usernsplan.mapping import Extent
+    from usernsplan.mapping import IdMap, Kind
     from usernsplan.model import Allocation, Mount
 
 _SHIFT = (
     "idmap needs a daemon that detects idmapped mounts: LXD 5.0 does not on newer kernels, and "
     "then the instance does not start"
 )
+# Of the sizes of the base that come into question, so many are tried: the largest ones.
+_SIZES = 16
+
+
+class _Config(NamedTuple):
+    """What makes a map: base and size, and the extents that raw.idmap adds, by kind."""
+
+    base: int
+    size: int
+    raw: dict[Kind, tuple[Extent, ...]]
+
+    def lines(self) -> list[str]:
+        """The lines of raw.idmap: the host first, and ranges with both ends included."""
+        found = []
+        for extent in sorted({extent for extents in self.raw.values() for extent in extents}):
+            kinds = [kind for kind in KINDS if extent in self.raw[kind]]
+            words = kinds if len(kinds) == 1 else ["both"]
+            found += [f"{word} {extent.host_range} {extent.container_range}" for word in words]
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +66,23 @@ class Incus(Engine):
     # LXD 5.0 detects no idmapped mounts on newer kernels, and then the instance does not start.
     idmap = "asked"
     program: str
+    daemon: str
 
     def verdict(self, allocation: Allocation) -> Verdict:
-        """Any map whose first extent, from container id 0, is the same for uids and gids."""
-        first = _first(allocation)
-        if first is None:
-            return no("its first range starts at container id 0 and is the same for uids and gids")
-        if not maps_root(allocation) and not in_subid(allocation.strategy, allocation.mapping):
-            return no("newuidmap grants only what is in subuid, but this map is not written there")
+        """Any map that base, size and raw.idmap make."""
+        if allocation.within not in {"", ROOT}:
+            return no(
+                f"{self.daemon} takes ids from root's lines, and this is a slice of those of "
+                f"{allocation.within}"
+            )
+        if any(allocation.mapping[kind].to_host(0) is None for kind in KINDS):
+            return no("its range starts at container id 0, which is not mapped for uids and gids")
+        if _config(allocation) is None:
+            return no(
+                "base and size are the same for uids and gids, and raw.idmap makes no such map"
+            )
+        if not maps_root(allocation) and (why := ungranted(allocation)):
+            return no(f"newuidmap grants only what is in subuid, but {why}")
         return EXACTLY
 
     def render(self, allocation: Allocation, context: RenderContext) -> Rendered:
@@ -50,14 +90,14 @@ class Incus(Engine):
 
         Without security.idmap.isolated, base and size would be ignored.
         """
-        first = _first(allocation)
+        found = _config(allocation)
         lines = ["config:", '  security.idmap.isolated: "true"']
-        if first:
+        if found:
             lines += [
-                f'  security.idmap.base: "{first.host}"',
-                f'  security.idmap.size: "{first.count}"',
+                f'  security.idmap.base: "{found.base}"',
+                f'  security.idmap.size: "{found.size}"',
             ]
-        if raw := _raw(allocation):
+        if found and (raw := found.lines()):
             lines += ["  raw.idmap: |-", *(f"    {line}" for line in raw)]
         if context.mounts:
             lines.append("devices:")
@@ -71,32 +111,100 @@ class Incus(Engine):
                 f"use it with: {self.program} init IMAGE NAME < FILE",
                 *[_SHIFT] * any(mount.owners == "idmap" for mount in context.mounts),
                 *roots_lines(allocation, context),
-                (
-                    f"root's first line has to be another one, of {SLOT} ids or more: other "
-                    "instances get all of it"
-                ),
+                # A slice is of that line.
+                *[
+                    (
+                        f"root needs one more line, of {SLOT} ids or more: from it {self.daemon} "
+                        "takes ids for other instances, and without it none starts"
+                    )
+                ]
+                * (not allocation.within),
             ),
         )
 
 
-def _first(allocation: Allocation) -> Extent | None:
-    """The extent at container id 0, if it is the same for uids and gids."""
-    firsts = [
-        next((e for e in allocation.mapping[kind] if e.container == 0), None) for kind in KINDS
+def _config(allocation: Allocation) -> _Config | None:
+    """The configuration that makes the map with the fewest lines of raw.idmap; None if none does."""
+    mapping, held = allocation.mapping, allocation.reserved_range
+    bases = [held.start] if held else []
+    for kind in KINDS:
+        longest = max(mapping[kind], key=lambda extent: extent.count)
+        bases += [extent.host - extent.container for extent in (min(mapping[kind]), longest)]
+
+    # The base maps all container ids below its size.
+    end = min(_mapped(mapping[kind]) for kind in KINDS)
+    ends = {e.container + e.count for kind in KINDS for e in mapping[kind]}
+    starts = {e.container for kind in KINDS for e in mapping[kind]}
+    sizes = sorted(size for size in starts | ends if 0 < size <= end)
+
+    tried = [
+        _Config(base, size, {kind: tuple(_beside(mapping[kind], base, size)) for kind in KINDS})
+        for base in dict.fromkeys(bases)
+        for size in dict.fromkeys([*sizes[:1], *sizes[-_SIZES:]])
+        if 0 <= base <= ID_LIMIT - size
     ]
-    return firsts[0] if firsts[0] == firsts[1] else None
-
-
-def _raw(allocation: Allocation) -> list[str]:
-    """The other extents. raw.idmap has the host first, and ranges with both ends included."""
-    uids, gids = allocation.mapping.uids, allocation.mapping.gids
-    return _lines("both", uids) if uids == gids else [*_lines("uid", uids), *_lines("gid", gids)]
-
-
-def _lines(kind: str, ids: Iterable[Extent]) -> list[str]:
-    return [
-        f"{kind} {extent.host_range} {extent.container_range}" for extent in ids if extent.container
+    right = [
+        one
+        for one in tried
+        if all(_laid(one.base, one.size, one.raw[kind]) == _joined(mapping[kind]) for kind in KINDS)
     ]
+    # min keeps the first of equals: the base of the allocation's own range.
+    return min(right, key=lambda one: len(one.lines()), default=None)
+
+
+def _mapped(ids: IdMap) -> int:
+    """The first container id that a map lacks."""
+    end = 0
+    for extent in sorted(ids):
+        if extent.container != end:
+            break
+        end += extent.count
+    return end
+
+
+def _beside(ids: IdMap, base: int, size: int) -> Iterator[Extent]:
+    """The extents of a map that are not those of the base."""
+    for extent in sorted(ids):
+        if extent.host - extent.container != base:
+            yield extent
+        elif extent.container + extent.count > size:
+            cut = max(size - extent.container, 0)
+            yield Extent(extent.container + cut, extent.host + cut, extent.count - cut)
+
+
+def _laid(base: int, size: int, raw: Sequence[Extent]) -> tuple[Extent, ...] | None:
+    """The map that the daemon makes of base, size and extents of one kind; None if it refuses.
+
+    It refuses host ids that are there already. One container id at the very end of the base it
+    takes for one past the end; newuidmap then refuses the map. Checked with both.
+    """
+    whole = Extent(0, base, size)
+    pieces = [whole]
+    for extent in raw:
+        if whole.host_range.overlaps(extent.host_range) and any(
+            piece.host_range.overlaps(extent.host_range) for piece in pieces
+        ):
+            return None
+        # They come in order, so only the last piece has container ids of this one.
+        last = pieces.pop() if pieces else None
+        if last and (extent.container, extent.count) == (last.container + last.count - 1, 1):
+            return None
+        pieces += _around(last, extent) if last else ()
+    return _joined([*pieces, *raw])
+
+
+def _around(whole: Extent, other: Extent) -> Iterator[Extent]:
+    """What is left of an extent without the container ids of another one."""
+    before = min(other.container, whole.container + whole.count) - whole.container
+    after = max(other.container + other.count, whole.container) - whole.container
+    if before > 0:
+        yield Extent(whole.container, whole.host, min(before, whole.count))
+    if after < whole.count:
+        yield Extent(whole.container + after, whole.host + after, whole.count - after)
+
+
+def _joined(extents: Iterable[Extent]) -> tuple[Extent, ...]:
+    return tuple(one.extent for one in joined(Pass("uid", extent) for extent in extents))
 
 
 def _device(number: int, mount: Mount) -> list[str]:
@@ -110,4 +218,4 @@ def _device(number: int, mount: Mount) -> list[str]:
     ]
 
 
-ENGINES = {"incus": Incus("incus"), "lxd": Incus("lxc")}
+ENGINES = {"incus": Incus("incus", "Incus"), "lxd": Incus("lxc", "LXD")}

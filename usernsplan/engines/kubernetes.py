@@ -41,6 +41,8 @@ class Kubernetes(Engine):
             return no(
                 "a pod's name has only small letters, digits and '-', and at most 63 characters"
             )
+        if allocation.passes:
+            return no("the kubelet chooses the ids of a pod, and passes none of the host's through")
         if allocation.strategy == PerContainer.name:
             return nearly("the kubelet gives the pod a range from its own line, not this range")
         if allocation.strategy == SingleUid.name:
@@ -124,8 +126,8 @@ def _line(allocation: Allocation) -> Rendered:
         files,
         (
             (
-                f"the line is the same in subuid and subgid, for {pods} pods; set the kubelet's "
-                f"maxPods to {pods} or less"
+                f"the line is the same in subuid and subgid, for {pods} pods of {SLOT} ids; set the "
+                f"kubelet's maxPods to {pods} or less, and lower if its idsPerPod is larger"
             ),
             "the kubelet reads it with getsubids, for the user kubelet, when it starts",
         ),

@@ -16,16 +16,20 @@ from usernsplan.engines.base import (
     Rendered,
     Verdict,
     allocate_again,
+    is_login,
     no,
     plain,
     subid_files,
+    ungranted,
 )
 from usernsplan.model import DEFAULT_NAME, ROOT
-from usernsplan.strategies import in_subid
 
 if TYPE_CHECKING:
     from usernsplan.mapping import IdMap
     from usernsplan.model import Allocation, Mount
+
+# The first release that is sure to map the ids of a single mount: lxc.mount.entry with idmap=.
+IDMAPS = "5.0"
 
 
 class Lxc(Engine):
@@ -38,18 +42,34 @@ class Lxc(Engine):
         """Any map that is in subuid for newuidmap, or has host root: LXC writes that one itself."""
         if None in {allocation.mapping.uids.to_host(0), allocation.mapping.gids.to_host(0)}:
             return no("it starts containers as container root, but container id 0 is not mapped")
-        if not maps_root(allocation) and not in_subid(allocation.strategy, allocation.mapping):
-            return no("newuidmap grants only what is in subuid, but this map is not written there")
+        if not maps_root(allocation) and (why := ungranted(allocation)):
+            return no(f"newuidmap grants only what is in subuid, but {why}")
+        if allocation.within not in {"", ROOT} and not is_login(allocation.within):
+            return no(
+                f"newuidmap grants these ids to {allocation.within} alone, and nobody logs in as that"
+            )
         return EXACTLY
 
     def render(self, allocation: Allocation, context: RenderContext) -> Rendered:
         """The lines (container, host, count), which the container's config has or includes."""
         lines = [*_idmap("u", allocation.mapping.uids), *_idmap("g", allocation.mapping.gids)]
         text = "\n".join([*lines, *map(_entry, context.mounts)])
+        if allocation.within not in {"", ROOT}:
+            return Rendered(text, (), (_of_login(allocation),))
         path = f"/var/lib/lxc/{allocation.name}/usernsplan.conf"
         notes = [f"include it in the container's config with: lxc.include = {path}"]
         notes += roots_lines(allocation, context)
+        if any(mount.owners == "idmap" for mount in context.mounts):
+            notes.append(f"idmap needs LXC {IDMAPS} or newer")
         return Rendered(text, (File(path, text + "\n"), *roots_files(allocation)), tuple(notes))
+
+
+def _of_login(allocation: Allocation) -> str:
+    """Who starts a container with a slice of an account's lines."""
+    return (
+        f"this is for the LXC of {allocation.within}, whose lines grant the ids; put it into "
+        f"~{allocation.within}/.local/share/lxc/{allocation.name}/config, in place of its lxc.idmap"
+    )
 
 
 def maps_root(allocation: Allocation) -> bool:
@@ -57,19 +77,21 @@ def maps_root(allocation: Allocation) -> bool:
     return allocation.mapping.uids.to_container(0) is not None
 
 
-def roots_lines(allocation: Allocation, context: RenderContext) -> tuple[str, ...]:
+def roots_lines(
+    allocation: Allocation, context: RenderContext, engine: str = "lxc"
+) -> tuple[str, ...]:
     """How root gets the lines that newuidmap needs, if it does not have them yet."""
     if ROOT in {allocation.owner, *allocation.extra_owners} or maps_root(allocation):
         return ()
     if allocation.name == DEFAULT_NAME:
-        named = context.layout.command("allocate NAME --engine lxc")
+        named = context.layout.command(f"allocate NAME --engine {engine}")
         return (
             (
                 "newuidmap needs these lines for root too, but they are Docker's; allocate others: "
                 f"{named}"
             ),
         )
-    again = allocate_again(allocation, context.layout, "--engine", "lxc")
+    again = allocate_again(allocation, context.layout, "--engine", engine)
     return (f"newuidmap needs these lines for root too; this grants them: {again}",)
 
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Literal
 from usernsplan.engines import engine, engine_of_pool
 from usernsplan.errors import InvalidValueError, RefusedError
 from usernsplan.escape import shell
+from usernsplan.holdings import own_ids
+from usernsplan.layout import lies_in
 from usernsplan.mapping import KINDS
 from usernsplan.model import Mount
 from usernsplan.strategies import SingleUid
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from usernsplan.layout import Layout
-    from usernsplan.model import Allocation, LedgerState, Volume
+    from usernsplan.model import Allocation, LedgerState, Volume, VolumeMount
 
 _WORDS = re.compile(r"(?P<source>/.*?):(?P<destination>/[^:]*)(?::(?P<options>[^:/]*))?", re.DOTALL)
 _OPTIONS = ("ro", "rw", "U", "idmap")
@@ -28,6 +30,8 @@ _MADE_BY_ROOT = (
     "others out with mode 700"
 )
 _NOT_ITS_OWN = "give it to the container with"
+# What is wrong with a volume of ``unmoved``.
+NOT_MOVED = "its files still have the ids of its former map"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,15 @@ def _folder(path: str) -> bool:
     return True
 
 
+def _gone(mount: VolumeMount, rest: str) -> bool:
+    del mount, rest
+    return False
+
+
+def _again(mount: VolumeMount) -> str:
+    return f"mount-volume {shell(mount.source)} --container {shell(mount.name)}"
+
+
 @dataclass(frozen=True, slots=True)
 class MountContext:
     """What a decision on volumes needs to know of the host.
@@ -86,7 +99,9 @@ class MountContext:
     host uid of what is there, or None; ``is_folder`` tells a folder from a single file;
     ``why_no_idmap`` is "" for a path that can be mounted with an idmap. ``rootless`` means the
     Podman of an account, which cannot map the ids of a mount. ``doubts`` has the recorded volumes
-    that do not look as recorded, by path, and what is wrong with each.
+    that do not look as recorded, by path, and what is wrong with each. ``stands`` tells whether a
+    recorded mount shows the path "" or "/…" of its source; ``mount_again`` makes the words of the
+    command that makes it.
     """
 
     ledger: LedgerState
@@ -97,6 +112,8 @@ class MountContext:
     is_folder: Callable[[str], bool] = _folder
     rootless: bool = False
     doubts: Mapping[str, str] = field(default_factory=dict)
+    stands: Callable[[VolumeMount, str], bool] = _gone
+    mount_again: Callable[[VolumeMount], str] = _again
 
 
 def decide(
@@ -104,15 +121,19 @@ def decide(
 ) -> tuple[tuple[Mount, ...], tuple[str, ...]]:
     """How the engine mounts these volumes for an allocation, and notes on them.
 
-    A volume that was fixed for the container has its host ids and is mounted as it is. The ids of
-    any other volume are mapped at the mount, if the engine can do so and nothing is against it; if
-    not, fix-volume is needed. Raises RefusedError if idmap was requested and is not possible,
-    InvalidValueError for two volumes with one destination.
+    One that mount-volume shows with the container's ids is taken from there. A volume that was fixed
+    for the container has its host ids and is mounted as it is. The ids of any other volume are
+    mapped at the mount, if the engine can do so and nothing is against it; if not, fix-volume is
+    needed. Raises RefusedError if idmap was requested and is not possible, InvalidValueError for
+    two volumes with one destination.
     """
     destinations = [request.destination for request in requests]
     if twice := [path for path in destinations if destinations.count(path) > 1]:
         raise InvalidValueError(f"--volume: two volumes have the destination {twice[0]}")
-    decided = [_one(name, allocation, request, context) for request in requests]
+    decided = [
+        _shown(name, allocation, request, context) or _one(name, allocation, request, context)
+        for request in requests
+    ]
     return tuple(mount for mount, _ in decided), tuple(note for _, note in decided if note)
 
 
@@ -176,14 +197,58 @@ def _one(
     return mount, f"{source}: {note}" if note else ""
 
 
+def _shown(
+    name: str, allocation: Allocation, request: VolumeRequest, context: MountContext
+) -> tuple[Mount, str] | None:
+    """The volume as an idmapped mount for this container shows it; None if the ledger has none.
+
+    None too where the engine maps the ids itself: the kernel maps no mount a second time. A
+    mount has the right owners, so nothing changes them. One that is gone is named all the same:
+    past it, the files have other ids.
+    """
+    if "idmap" in request.options or _idmap_of(name, allocation, context) == "itself":
+        return None
+    source = context.name_of(request.source)
+    its = [
+        (mount, source[len(mount.source) :])
+        for mount in context.ledger.mounts
+        if mount.name == allocation.name and lies_in(source, mount.source)
+    ]
+    standing = [one for one in its if context.stands(*one)]
+    gone = [one for one in its if not one[1]]
+    mount, rest = next(iter((*standing, *gone)), (None, ""))
+    if mount is None:
+        return None
+
+    notes = []
+    if not standing:
+        again = context.layout.command(context.mount_again(mount))
+        notes.append(f"{mount.at} is not mounted; before the container starts, run: {again}")
+    if "U" in request.options:
+        notes.append("without U: the mount has the right owners, and U would change the disk")
+    shown = Mount(
+        mount.at + rest,
+        request.destination,
+        "ro" in request.options or "ro" in mount.options,
+        is_folder=context.is_folder(request.source),
+    )
+    return shown, "; ".join((f"{request.source}: {notes[0]}", *notes[1:])) if notes else ""
+
+
 def _is_right(
     allocation: Allocation, whose: tuple[str, ...], owner: int | None, ledger: LedgerState
 ) -> bool:
     """Whether the files of a folder have the owners that the container needs.
 
     Shared containers have the same map, so a volume of one is right for the other. Containers of a
-    pool get other ids each time. A single-uid container uses only one id of its block.
+    pool get other ids each time. A single-uid container uses only one id of its block. Files of the
+    host's owner that passes through are meant to be used as they are.
     """
+    if not whose and any(
+        kind == "uid" and owner is not None and owner in extent.host_range
+        for kind, extent in allocation.passes
+    ):
+        return True
     maps = {a.name: a.mapping for a in ledger.allocations} | {allocation.name: allocation.mapping}
     if (
         engine_of_pool(allocation)
@@ -191,11 +256,7 @@ def _is_right(
         or {maps.get(name) for name in whose} != {allocation.mapping}
     ):
         return False
-    strange = (
-        owner is not None
-        and allocation.reserved_range is not None
-        and owner in allocation.reserved_range
-    )
+    strange = owner is not None and owner in own_ids(allocation, "uid")
     return not strange or allocation.mapping.uids.to_container(owner or 0) is not None
 
 
@@ -214,13 +275,14 @@ def _doubt(path: str, context: MountContext) -> str:
     inside = f"{path.rstrip('/')}/"
     above = [
         volume
-        for volume in standing(context.ledger).values()
+        for volume in given(context.ledger).values()
         if inside.startswith(f"{volume.path.rstrip('/')}/")
     ]
     volume = max(above, key=lambda volume: len(volume.path), default=None)
-    if volume is None or volume.path not in context.doubts:
+    if volume is None:
         return ""
-    return f"{volume.path} is recorded as {volume.name}'s, but {context.doubts[volume.path]}"
+    fact = NOT_MOVED if volume.former is not None else context.doubts.get(volume.path, "")
+    return f"{volume.path} is recorded as {volume.name}'s, but {fact}" if fact else ""
 
 
 def _whose(
@@ -232,13 +294,10 @@ def _whose(
     folder is in a fixed volume, or has some in it. A doubted record does not count. What was fixed
     for a name before its release has the ids of its former range.
     """
-    held = [
-        a.name
-        for a in ledger.allocations
-        if owner is not None and a.reserved_range and owner in a.reserved_range
-    ]
+    held = [a for a in ledger.allocations if owner is not None and owner in own_ids(a, "uid")]
     if held:
-        return tuple(held)
+        # The range that a slice is cut from may be an allocation too.
+        return tuple(a.name for a in held if a.within) or tuple(a.name for a in held)
     if is_doubted:
         return ()
 
@@ -256,17 +315,33 @@ def _whose(
 
 
 def standing(ledger: LedgerState) -> dict[str, Volume]:
-    """By path, the volumes that were fixed after their name was allocated, not for a former one."""
+    """By path, the volumes whose files have the ids of their container's map.
+
+    They were fixed after their name was allocated, not for a former one, and have no former map.
+    """
+    return {path: v for path, v in given(ledger).items() if v.former is None}
+
+
+def unmoved(ledger: LedgerState) -> dict[str, Volume]:
+    """By path, the volumes whose files have the former map of their container."""
+    return {path: v for path, v in given(ledger).items() if v.former is not None}
+
+
+def given(ledger: LedgerState) -> dict[str, Volume]:
+    """By path, the volumes that belong to an allocation: ``standing`` and ``unmoved``."""
     made = {a.name: a.event for a in ledger.allocations}
     released: dict[str, int] = {}
     for q in ledger.quarantined:
+        # A remap quarantined it: the allocation goes on, and its volumes moved or wait.
+        if q.was is not None and q.was.event == made.get(q.name):
+            continue
         released[q.name] = max(q.event, released.get(q.name, q.event))
     return {
         v.path: v
         for v in ledger.volumes
         if v.name in made
         and made[v.name] <= v.event
-        and (v.name not in released or released[v.name] < v.event)
+        and (v.former is not None or v.name not in released or released[v.name] < v.event)
     }
 
 

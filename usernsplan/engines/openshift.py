@@ -1,4 +1,8 @@
-"""OpenShift: annotations of a project (namespace) that set the ids and the MCS label of its pods.
+"""OpenShift: a project's annotations, which set the ids and the MCS label of its pods; or a pod.
+
+The pod is one for restricted-v3, a security context constraint (SCC) of OpenShift 4.20 with
+"userNamespaceLevel: RequirePodLevel": the pod has a user namespace of its own, and in it any uid
+and gid from 1000 to 65534.
 
 https://docs.openshift.com/container-platform/latest/authentication/managing-security-context-constraints.html
 """
@@ -8,6 +12,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from usernsplan.engines import engine_of_pool
 from usernsplan.engines.base import (
     LABEL,
     Engine,
@@ -18,25 +23,33 @@ from usernsplan.engines.base import (
     no,
     quoted,
 )
-from usernsplan.strategies import OPENSHIFT_BLOCK, OPENSHIFT_IDS, SingleUid
+from usernsplan.errors import InvalidValueError
+from usernsplan.strategies import OPENSHIFT_BLOCK, OPENSHIFT_IDS, PerContainer, SingleUid
 
 if TYPE_CHECKING:
     from usernsplan.model import Allocation
 
 # OpenShift gives each project five labels, which are pairs of 1024 categories.
 _LABELS = 5
+# The first of the ids that restricted-v3 takes.
+_FIRST = 1000
+_SINCE = "4.20"
 
 
 class OpenShift(Engine):
-    """Annotations: a block of ids, start/size, for users and for supplemental groups."""
+    """Annotations: a block of ids, start/size, for users and for supplemental groups. Or a pod."""
+
+    takes = frozenset({"image"})
 
     def verdict(self, allocation: Allocation) -> Verdict:
-        """A block on OpenShift's grid."""
+        """A block on OpenShift's grid, or a range of which OpenShift itself chooses the ids."""
+        if allocation.strategy == PerContainer.name and not engine_of_pool(allocation):
+            return _of_pod(allocation)
         held = allocation.reserved_range
         if allocation.strategy != SingleUid.name or held is None:
             return no(
                 "a project has one block of ids, and its pods run as the first of them; "
-                "use --strategy single-uid"
+                "use --strategy single-uid, or per-container for pods with a user namespace"
             )
         if (
             held.count != OPENSHIFT_BLOCK
@@ -54,8 +67,12 @@ class OpenShift(Engine):
         return nearly("pods run as these host ids, without a user namespace, and see the host ids")
 
     def render(self, allocation: Allocation, context: RenderContext) -> Rendered:
-        """YAML of the namespace."""
-        del context
+        """YAML of the namespace, or of a pod."""
+        if allocation.strategy == PerContainer.name:
+            return _pod(allocation, context)
+        if context.image:
+            raise InvalidValueError("--image is for a pod, but this is a project")
+
         start = allocation.reserved_range.start if allocation.reserved_range else 0
         block = f"{start}/{OPENSHIFT_BLOCK}"
         first, second = _pair(_LABELS * ((start - OPENSHIFT_IDS.start) // OPENSHIFT_BLOCK))
@@ -71,8 +88,71 @@ metadata:
         return Rendered(
             text,
             (),
-            ("use it when you make the project: running pods keep the ids that they started with",),
+            (
+                "use it when you make the project: running pods keep the ids that they started with",
+                (
+                    f"from OpenShift {_SINCE} on, pods can have user namespaces: for an allocation of "
+                    "--strategy per-container, this prints a pod"
+                ),
+            ),
         )
+
+
+def _of_pod(allocation: Allocation) -> Verdict:
+    """Whether a pod can have the range: it has one in any case, which OpenShift chooses."""
+    if allocation.passes:
+        return no("OpenShift chooses the ids of a pod, and passes none of the host's through")
+    if not LABEL.fullmatch(allocation.name):
+        return no("a pod's name has only small letters, digits and '-', and at most 63 characters")
+    return nearly(
+        f"OpenShift {_SINCE} gives the pod a range from the kubelet's line, not this range"
+    )
+
+
+def _pod(allocation: Allocation, context: RenderContext) -> Rendered:
+    """A pod that restricted-v3 admits: it drops what the SCC wants dropped, and is not root."""
+    lines = [
+        "apiVersion: v1",
+        "kind: Pod",
+        "metadata:",
+        f"  name: {quoted(allocation.name)}",
+        "  annotations:",
+        "    openshift.io/required-scc: restricted-v3",
+        "spec:",
+        "  hostUsers: false",
+        "  securityContext:",
+        "    runAsNonRoot: true",
+        f"    runAsUser: {_FIRST}",
+        f"    runAsGroup: {_FIRST}",
+        f"    fsGroup: {_FIRST}",
+        "    seccompProfile:",
+        "      type: RuntimeDefault",
+        "  containers:",
+        f"    - name: {quoted(allocation.name)}",
+        *([f"      image: {quoted(context.image)}"] if context.image else []),
+        "      securityContext:",
+        "        allowPrivilegeEscalation: false",
+        "        capabilities:",
+        "          drop:",
+        "            - ALL",
+    ]
+    notes = [
+        (
+            f"this needs OpenShift {_SINCE} or newer, whose restricted-v3 has "
+            '"userNamespaceLevel: RequirePodLevel"'
+        ),
+        (
+            f"in the pod, the user and the group may be any from {_FIRST} to 65534; OpenShift chooses "
+            "the host ids"
+        ),
+        (
+            "the pod's service account needs leave to use the SCC: oc adm policy add-scc-to-user "
+            "restricted-v3 -z default"
+        ),
+    ]
+    if not context.image:
+        notes.append("without --image this is a patch for a pod that has an image")
+    return Rendered("\n".join(lines), (), tuple(notes))
 
 
 def _pair(index: int) -> tuple[int, int]:

@@ -15,19 +15,21 @@ from usernsplan.engines.base import (
     RenderContext,
     Rendered,
     Verdict,
+    is_login,
     login_of,
     plain,
 )
 from usernsplan.errors import InvalidValueError, RefusedError
-from usernsplan.formats.subid import Grant
-from usernsplan.mapping import Extent, IdMap
+from usernsplan.formats.subid import Grant, by_start, end_to_end
+from usernsplan.mapping import KINDS, Extent, IdMap, Mapping
 from usernsplan.model import DEFAULT_OWNER, OWN_PREFIX, ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from usernsplan.formats.accounts import User
     from usernsplan.formats.subid import SubidFile
-    from usernsplan.model import Allocation, Mount
+    from usernsplan.model import Allocation, HostState, Mount
 
 
 class Podman(Engine):
@@ -51,43 +53,45 @@ class Podman(Engine):
 
 def maps(allocation: Allocation, context: RenderContext) -> tuple[list[str], list[str]]:
     """The values of --uidmap and --gidmap: host ids for root, intermediate ids for an account."""
-    uids, gids = allocation.mapping.uids, allocation.mapping.gids
+    mapping = allocation.mapping
     if context.rootless and context.state:
-        login = login_of(allocation, context)
-        names = (login.name, str(login.uid))
-        uids, gids = (
-            _intermediate(names, uids, context.state.subuid),
-            _intermediate(names, gids, context.state.subgid),
-        )
-    return _texts(uids), _texts(gids)
+        mapping = _inner(allocation, login_of(allocation, context), context.state)
+    return _texts(mapping.uids), _texts(mapping.gids)
 
 
 def _texts(ids: IdMap) -> list[str]:
     return [f"{container}:{host}:{count}" for container, host, count in ids.triples()]
 
 
-def _intermediate(names: Sequence[str], ids: IdMap, file: SubidFile) -> IdMap:
+def _inner(allocation: Allocation, login: User, state: HostState) -> Mapping:
+    """The map to the ids of the namespace in which the Podman of an account runs."""
+    uids, gids = (
+        _intermediate(
+            login.owner_names, allocation.mapping[kind], state.subid(kind), login.number(kind)
+        )
+        for kind in KINDS
+    )
+    return Mapping(uids, gids)
+
+
+def _intermediate(names: Sequence[str], ids: IdMap, file: SubidFile, own: int) -> IdMap:
     """A map to the ids of the namespace in which rootless Podman runs.
 
-    There the user is 0. All lines of the user's names (login and uid) follow from 1 on, sorted by
-    their start, as in containers/storage. Every version of Podman takes such a map. Raises
-    RefusedError if the lines do not determine it.
+    There the user, whose id is ``own``, is 0, and the lines of the user's ``names`` follow from 1
+    on. Every version of Podman takes such a map. Raises RefusedError if the lines do not determine
+    it.
     """
-    lines = [
-        line
-        for name in names
-        for line in file.by_owner().get(name, [])
-        if isinstance(line, Grant) or line.problem
-    ]
-    start, places = 1, []
+    lines = [line for name in names for line in file.by_owner().get(name, [])]
     try:
-        for line in sorted(lines, key=lambda line: line.start if isinstance(line, Grant) else 0):
-            if not isinstance(line, Grant):
+        for line in lines:
+            if not isinstance(line, Grant) and line.problem:
                 raise InvalidValueError(
                     f"readers do not agree on line {line.number}: {line.problem}"
                 )
-            places.append(Extent(line.start, start, line.stop - line.start))
-            start += line.stop - line.start
+        laid = end_to_end(by_start(line for line in lines if isinstance(line, Grant)), 1)
+        places = [Extent(e.host, e.container, e.count) for e in laid]
+        if places and ids.to_container(own) is not None:
+            places.append(Extent(own, 0, 1))
         found = ids.compose(IdMap(places)) if places else ()
         if sum(e.count for e in found) != sum(e.count for e in ids):
             raise InvalidValueError("some of its ids are in none of the lines")
@@ -110,11 +114,16 @@ def volume(mount: Mount) -> str:
 def notes(allocation: Allocation, context: RenderContext) -> tuple[str, ...]:
     """What these flags need."""
     found = []
-    if not context.rootless and allocation.owner not in {
-        DEFAULT_OWNER,
-        ROOT,
-        f"{OWN_PREFIX}{allocation.name}",
-    }:
+    if (
+        not context.rootless
+        and allocation.owner
+        not in {
+            DEFAULT_OWNER,
+            ROOT,
+            f"{OWN_PREFIX}{allocation.name}",
+        }
+        and (not allocation.within or is_login(allocation.within))
+    ):
         found.append(
             "these flags are for Podman as root; --rootless prints those for the Podman of "
             f"{allocation.owner}"
@@ -127,7 +136,49 @@ def notes(allocation: Allocation, context: RenderContext) -> tuple[str, ...]:
         flags = [f"--uidmap {e.container}:@{e.host}:{e.count}" for e in allocation.mapping.uids]
         flags += [f"--gidmap {e.container}:@{e.host}:{e.count}" for e in allocation.mapping.gids]
         found.append(f"Podman 4.7 and later also take host ids, after an @: {' '.join(flags)}")
+        found += _keep_id(allocation, context)
     return (*found, *of_idmap(context))
+
+
+def _keep_id(allocation: Allocation, context: RenderContext) -> tuple[str, ...]:
+    """How --userns=keep-id compares, where the account's own ids are in the map.
+
+    It maps all ids of the account, and leaves no hole: the ids of the lines follow on from each
+    other around the account's own. Checked with 4.3, which was the first to take uid= and gid=.
+    """
+    if context.state is None:
+        return ()
+    login = login_of(allocation, context)
+    made = _inner(allocation, login, context.state)
+    # There the account is 0.
+    uid, gid = made.uids.to_container(0), made.gids.to_container(0)
+    if uid is None or gid is None:
+        return ()
+
+    flag = f"--userns=keep-id:uid={uid},gid={gid}"
+    counts = {kind: _granted(login, context.state.subid(kind)) for kind in KINDS}
+    if (made.uids, made.gids) == (_kept(uid, counts["uid"]), _kept(gid, counts["gid"])):
+        return (
+            f"{flag} makes the same map, with Podman 4.3 or newer; a .container file has UserNS=",
+        )
+    return (
+        (
+            f"{flag} makes another map: there the container ids after the account's own are one host "
+            "id lower, and all of the account's ids are in it"
+        ),
+    )
+
+
+def _granted(login: User, file: SubidFile) -> int:
+    """How many subordinate ids an account has."""
+    lines = (line for name in login.owner_names for line in file.by_owner().get(name, []))
+    return sum(line.stop - line.start for line in lines if isinstance(line, Grant))
+
+
+def _kept(own: int, count: int) -> IdMap:
+    """The map of keep-id, for an account with this many subordinate ids."""
+    pieces = [(0, 1, own), (own, 0, 1), (own + 1, own + 1, count - own)]
+    return IdMap(Extent(*piece) for piece in pieces if piece[2] > 0)
 
 
 def of_idmap(context: RenderContext) -> tuple[str, ...]:

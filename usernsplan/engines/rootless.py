@@ -13,15 +13,21 @@ from usernsplan.engines.base import (
     RenderContext,
     Rendered,
     Verdict,
+    is_login,
     login_of,
     no,
     subid_files,
+    ungranted,
 )
 from usernsplan.escape import shell
+from usernsplan.formats.subid import Grant
+from usernsplan.holdings import own_ids
+from usernsplan.mapping import KINDS
 from usernsplan.model import DEFAULT_OWNER, OWN_PREFIX, ROOT
-from usernsplan.strategies import SLOT, in_subid
+from usernsplan.strategies import SLOT
 
 if TYPE_CHECKING:
+    from usernsplan.mapping import Kind
     from usernsplan.model import Allocation
 
 
@@ -32,19 +38,24 @@ class Rootless(Engine):
 
     def verdict(self, allocation: Allocation) -> Verdict:
         """A map in subuid, whose owner is not one that usernsplan made."""
-        if not in_subid(allocation.strategy, allocation.mapping):
-            return no("newuidmap grants only what is in subuid, but this map is not written there")
-        if allocation.owner in {ROOT, DEFAULT_OWNER, f"{OWN_PREFIX}{allocation.name}"}:
+        if why := ungranted(allocation):
+            return no(f"newuidmap grants only what is in subuid, but {why}")
+        is_nobodys = allocation.owner in {ROOT, DEFAULT_OWNER, f"{OWN_PREFIX}{allocation.name}"}
+        if is_nobodys or (allocation.within and not is_login(allocation.within)):
             return no(
                 f"its lines belong to {allocation.owner}, which nobody logs in as; allocate with "
-                "--owner LOGIN"
+                f"{'--within' if allocation.within else '--owner'} LOGIN"
             )
         return EXACTLY
 
     def render(self, allocation: Allocation, context: RenderContext) -> Rendered:
         """A script of checks. It stops at the first that fails, and shows the container's map."""
         login = login_of(allocation, context).name
-        [subuid, subgid] = [file.content.split() for file in subid_files(allocation)]
+        [subuid, subgid] = (
+            [_around(allocation, kind, context) for kind in KINDS]
+            if allocation.within
+            else [file.content.split() for file in subid_files(allocation)]
+        )
         lines = [
             f"# Run this as {login}, in a login shell (su does not set XDG_RUNTIME_DIR).",
             "set -e",
@@ -74,6 +85,21 @@ class Rootless(Engine):
         if sum(extent.count for extent in allocation.mapping.uids) < SLOT:
             notes.append(f"images with files of nobody (65534) need {SLOT} ids")
         return Rendered("\n".join(lines), subid_files(allocation), tuple(notes))
+
+
+def _around(allocation: Allocation, kind: Kind, context: RenderContext) -> list[str]:
+    """The lines of an account that grant the ids of a slice, as they stand."""
+    if context.state is None:
+        return []
+    user = login_of(allocation, context)
+    ids = own_ids(allocation, kind)
+    return [
+        line.raw.decode().rstrip("\n")
+        for line in context.state.subid(kind).lines
+        if isinstance(line, Grant)
+        and line.owner in user.owner_names
+        and ids.meets(line.start, line.stop)
+    ]
 
 
 def _may(program: str, capability: str) -> tuple[str, ...]:

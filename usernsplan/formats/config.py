@@ -7,25 +7,30 @@ shares with a plan file have the same form. config.schema.json beside this file 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from usernsplan.formats import spec
 from usernsplan.formats import yaml_nodes as nodes
 
 if TYPE_CHECKING:
-    from usernsplan.formats.spec import SpecEngine
+    from usernsplan.formats.spec import Method, SpecEngine
     from usernsplan.ids import IdRange
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """The defaults of a host, each as in a Spec. ``places``: the line of each key, for messages."""
+    """The defaults of a host, each as in a Spec; ``method`` is how volumes are given.
+
+    ``places``: the line of each key, for messages.
+    """
 
     strategy: str = ""
     options: dict[str, int] = field(default_factory=dict)
     pool: IdRange | None = None
     engines: tuple[SpecEngine, ...] | None = None
     places: dict[str, str] = field(default_factory=dict)
+    publish: Literal["userdb", "passwd", "none"] | None = None
+    method: Method | None = None
 
 
 def parse(raw: bytes, place: str) -> Config:
@@ -37,12 +42,15 @@ def parse(raw: bytes, place: str) -> Config:
     if node is None or node.tag == f"{nodes.TAG}null":
         return Config()
     reader = spec.Reader(place)
-    # Keys that only this file has go here.
-    found: dict[str, Any] = reader.document(node, {**reader.shared(), **spec.OPTIONS})
+    # The keys that only this file has.
+    own: dict[str, nodes.Read] = {"method": spec.method}
+    found: dict[str, Any] = reader.document(node, {**reader.shared(), **spec.OPTIONS, **own})
     return Config(
         strategy=found.get("strategy", ""),
         options={key: found[key] for key in spec.OPTIONS if key in found},
         pool=found.get("pool"),
         engines=found.get("engines"),
         places={key: f"{place}:{line}: {key}" for key, line in nodes.lines_of(node).items()},
+        publish=found.get("publish"),
+        method=found.get("method"),
     )

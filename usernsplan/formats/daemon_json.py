@@ -15,7 +15,6 @@ from usernsplan.errors import InvalidFileError
 REMAP = "userns-remap"
 NO_NEW_PRIVILEGES = "no-new-privileges"
 DATA_ROOT = "data-root"
-DEFAULT_DATA_ROOT = "/var/lib/docker"
 # The blanks of JSON (RFC 8259, section 2); str.strip removes more.
 _BLANKS = " \t\r\n"
 

@@ -3,6 +3,8 @@
 Each model is the program of today:
 
 * shadow: newuidmap and getsubids. Tested with 4.13.
+* shadow 4.20: the same programs from that release on. Tested with 4.20.2. Of the releases between
+  them, 4.15 already skips numbers below 0, and 4.18 lines with more than three fields.
 * Docker: the source of moby/sys/user. Tested with 20.10; a remark says where that differs.
 * Podman: containers/storage in pure Go. A build with libsubid, such as Debian's, reads as shadow
   does; a remark says so.
@@ -19,9 +21,9 @@ from usernsplan.formats.limits import INCUS_LEAST, LINE_LIMIT, SCANNER_LIMIT
 from usernsplan.ids import ID_LIMIT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
-READERS = ("shadow", "docker", "podman", "incus")
+READERS = ("shadow", "shadow 4.20", "docker", "podman", "incus")
 
 # (owner, start, count). A reader may take numbers that are negative, zero or past every id.
 Entry = tuple[str, int, int]
@@ -38,6 +40,8 @@ _C_NUMBER = re.compile(
 )
 _C_MODULUS = 2**64
 _LAID_MODULUS = 2**32
+# The largest id_t.
+_LAST = 2**32 - 1
 _INCUS_NUMBER = re.compile(r"0*([1-9][0-9]*|0)")
 # A number with more digits is past 64 bits in every base; int() of a very long one would be slow.
 _DIGITS = 22
@@ -67,10 +71,24 @@ class _Seen(NamedTuple):
     fails: bool = False
 
 
-def of_line(raw: bytes) -> tuple[Reading, ...]:
-    """How each of READERS understands one line, with or without its line end; takes any bytes."""
+def _anybody(owner: str) -> bool:  # noqa: ARG001 - see of_line
+    return True
+
+
+def of_line(raw: bytes, has_account: Callable[[str], bool] = _anybody) -> tuple[Reading, ...]:
+    """How each of READERS understands one line, with or without its line end; takes any bytes.
+
+    ``has_account`` tells whether an account has an owner as its name, or as its uid. Without it,
+    every owner has one.
+    """
     text = _text(raw.partition(b"\n")[0])
-    seen = (_shadow(text), _docker(text), _podman(text), _incus(text))
+    seen = (
+        _shadow(text),
+        _shadow_420(text, has_account),
+        _docker(text),
+        _podman(text),
+        _incus(text),
+    )
     return tuple(
         Reading(reader, (line.entry,) if line.entry else (), line.remark, line.fails)
         for reader, line in zip(READERS, seen, strict=True)
@@ -123,10 +141,28 @@ def _shadow(text: str) -> _Seen:
     entry = _shadow_entry(text)
     if entry is None:
         return _Seen(remark="ignored: a field is missing, empty, or not a number as C reads it")
-    more = (
-        "the newest shadow ignores it: more than three fields" if text.count(":") >= _FIELDS else ""
+    return _Seen(entry)
+
+
+def _shadow_420(text: str, has_account: Callable[[str], bool]) -> _Seen:
+    if "\0" in text:
+        return _Seen(remark="the whole file fails: a NUL hides the line end", fails=True)
+    seen = _shadow(text)
+    if seen.entry is None:
+        return seen
+    owner, start, count = seen.entry
+    if text.count(":") >= _FIELDS:
+        return _Seen(remark="ignored: more than three fields")
+    # The limits of id_t, and no sign before a number that is not 0.
+    is_negative = any(
+        value and "-" in field
+        for field, value in zip(text.split(":")[1:], (start, count), strict=True)
     )
-    return _Seen(entry, more)
+    if is_negative or start > _LAST or count > min(_LAST, _LAST + 1 - start):
+        return _Seen(remark=f"ignored: a number below 0, or ids past {_LAST}")
+    if not has_account(owner):
+        return _Seen(remark="ignored: no account has the owner as its name or uid")
+    return seen
 
 
 def _shadow_entry(text: str) -> Entry | None:

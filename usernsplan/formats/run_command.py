@@ -20,6 +20,7 @@ _VALUED = {
         *("--unmapped", "--outside-links", "--jobs"),
     },
     "apply": {"--plan"},
+    "remap": {"--size", "--pass", "--start", "--pool", "--unmapped", "--outside-links"},
 }
 _FLAGS = {
     "fix-volume": {
@@ -34,6 +35,10 @@ _FLAGS = {
         "--yes",
     },
     "apply": {"--prune", "--fix-volumes", "--yes"},
+    "remap": {
+        *("--no-pass", "--undo", "--pass-privileged", "--yes"),
+        *("--cross-mounts", "--drop-power", "--keep-power", "--copy-up", "--protected"),
+    },
 }
 # The flags that answer a question or permit something.
 _AGREED = (["--yes"], ["--protected"])

@@ -8,36 +8,63 @@ for editors, and spec_writer writes such a file.
 from __future__ import annotations
 
 import re
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import yaml
 
-from usernsplan.errors import InvalidFileError
+from usernsplan.errors import InvalidFileError, InvalidValueError
+from usernsplan.formats import passes
 from usernsplan.formats import yaml_nodes as nodes
 from usernsplan.ids import ID_LIMIT, IdRange
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
 STRATEGIES = ("shared", "single-uid", "per-container")
+# Where other programs see a range.
+Publish = Literal["userdb", "passwd", "none"]
+PUBLISH = get_args(Publish)
+# How a volume is given, as with fix-volume.
+Method = Literal["chown", "idmap", "auto"]
+METHODS = get_args(Method)
 _USER = re.compile(r"[0-9]{1,10}(:[0-9]{1,10})?")
 
 
 @dataclass(frozen=True, slots=True)
 class SpecEngine:
-    """An engine to serve. An engine with a pool may have a number of containers and a first id."""
+    """An engine to serve. An engine with a pool may have a number of containers and a first id.
+
+    ``ids_per_pod`` is for the kubelet's pool. ``publish`` is for a pool instead of that of the file.
+    """
 
     name: str
     containers: int | None = None
     start: int | None = None
+    ids_per_pod: int | None = None
+    publish: Publish | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SpecVolume:
-    """A volume of a container. ``user`` is the container's UID:GID; "" with mode shift."""
+    """A volume of a container. ``user`` is the container's UID:GID; "" with mode shift.
+
+    ``method`` None: that of the host. The rest is about the mount of method idmap: the mount point
+    ``at`` ("": one of ours), whether it returns at boot (``persist``), what keeps others from the
+    source (``protect``), and whether it shows the mounts in the volume (``cross_mounts``).
+    """
 
     path: str
     mode: Literal["own", "shift"]
     user: str
     line: int
+    method: Method | None = None
+    at: str = ""
+    persist: bool = False
+    read_only: bool = False
+    protect: Literal["", "nosuid", "parent"] = ""
+    cross_mounts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +72,10 @@ class SpecContainer:
     """One container. Its ``options`` of the strategy replace those of the whole file.
 
     ``engines`` are served for it in addition to those of the whole file. ``at`` is its key in the
-    file, and ``lines`` are the lines of its own keys.
+    file, and ``lines`` are the lines of its own keys. ``in_files`` is its key lines: whether subuid
+    and subgid have it, or the ledger alone; None: the file does not say. ``publish`` is for it
+    instead of that of the file. ``passes``, ``within``, ``was``, ``adopt``, ``map`` and
+    ``pass_privileged`` are as in ContainerOptions.
     """
 
     name: str
@@ -57,6 +87,14 @@ class SpecContainer:
     volumes: tuple[SpecVolume, ...] = ()
     engines: tuple[str, ...] = ()
     lines: dict[str, int] = field(default_factory=dict)
+    in_files: bool | None = None
+    publish: Publish | None = None
+    passes: tuple[str, ...] = ()
+    within: str = ""
+    was: str = ""
+    adopt: bool = False
+    map: tuple[str, ...] = ()
+    pass_privileged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +111,12 @@ class SpecReservation:
 class Spec:
     """A whole plan file.
 
-    ``engines`` None: those that the host has. ``daemon`` is the container to which Docker's remap
+    ``engines`` None: those that the host has. ``publish``: as in AllocateRequest.
+    ``daemon`` is the container to which Docker's remap
     points; False: daemon.json stays as it is. ``place`` is the path of the file, for messages, and
     ``lines`` are the lines of its keys. ``defaults`` are the host's own options of the strategy, and
-    ``places`` are where the host sets what the file leaves open.
+    ``places`` are where the host sets what the file leaves open. ``in_files`` is for containers
+    that do not say it themselves.
     """
 
     place: str
@@ -90,6 +130,8 @@ class Spec:
     lines: dict[str, int] = field(default_factory=dict)
     defaults: dict[str, int] = field(default_factory=dict)
     places: dict[str, str] = field(default_factory=dict)
+    publish: Publish | None = None
+    in_files: bool | None = None
 
 
 def parse(raw: bytes, place: str) -> Spec:
@@ -107,6 +149,7 @@ def parse(raw: bytes, place: str) -> Spec:
     readers: dict[str, nodes.Read] = {
         **reader.shared(),
         "daemon": _daemon,
+        "lines": nodes.boolean,
         "containers": reader.containers,
         "reservations": reader.reservations,
         **OPTIONS,
@@ -122,6 +165,8 @@ def parse(raw: bytes, place: str) -> Spec:
         containers=found.get("containers", ()),
         reservations=found.get("reservations", ()),
         lines=nodes.lines_of(node),
+        publish=found.get("publish"),
+        in_files=found.get("lines"),
     )
 
 
@@ -135,6 +180,7 @@ class Reader(nodes.Reader):
             "strategy": _strategy,
             "pool": nodes.id_range,
             "engines": self.engines,
+            "publish": _publish,
         }
 
     def engines(self, node: yaml.Node, at: str) -> tuple[SpecEngine, ...]:
@@ -143,6 +189,8 @@ class Reader(nodes.Reader):
             "name": nodes.text,
             "containers": nodes.number,
             "start": nodes.number,
+            "ids-per-pod": nodes.number,
+            "publish": _publish,
         }
         found: dict[str, SpecEngine] = {}
         for item, key in nodes.items(node, at):
@@ -150,9 +198,14 @@ class Reader(nodes.Reader):
                 if isinstance(item, yaml.ScalarNode):
                     one = SpecEngine(nodes.text(item, key))
                 else:
+                    own = self.fields(item, key, readers, "name")
                     # A missing name is noted as an error, so this one is never used.
                     one = SpecEngine(
-                        **{"name": f"\0{key}", **self.fields(item, key, readers, "name")}
+                        own.get("name", f"\0{key}"),
+                        own.get("containers"),
+                        own.get("start"),
+                        own.get("ids-per-pod"),
+                        own.get("publish"),
                     )
                 if one.name in found:
                     raise nodes.WrongError(item, key, f"'{one.name}' appears a second time")
@@ -180,9 +233,17 @@ class Reader(nodes.Reader):
             "name": nodes.text,
             "owner": nodes.text,
             "start": nodes.number,
+            "lines": nodes.boolean,
+            "publish": _publish,
             "user": _user,
             "volumes": self.volumes,
             "engines": nodes.names,
+            "pass": _passes,
+            "pass-privileged": nodes.boolean,
+            "within": nodes.text,
+            "was": nodes.text,
+            "adopt": nodes.boolean,
+            "map": _map,
             **OPTIONS,
         }
         found = self.fields(node, at, readers, "name")
@@ -195,6 +256,14 @@ class Reader(nodes.Reader):
             owner=found.get("owner"),
             start=found.get("start"),
             engines=tuple(found.get("engines", ())),
+            in_files=found.get("lines"),
+            publish=found.get("publish"),
+            passes=tuple(found.get("pass", ())),
+            within=found.get("within", ""),
+            was=found.get("was", ""),
+            adopt=found.get("adopt", False),
+            map=tuple(found.get("map", ())),
+            pass_privileged=found.get("pass-privileged", False),
             options={key: found[key] for key in OPTIONS if key in found},
             lines=nodes.lines_of(node),
             volumes=tuple(
@@ -204,29 +273,55 @@ class Reader(nodes.Reader):
         )
 
     def volumes(self, node: yaml.Node, at: str) -> list[SpecVolume]:
-        """The volumes of a container, each path once. ``user`` is "" if the volume names none."""
-        readers: dict[str, nodes.Read] = {"path": nodes.absolute_path, "mode": _mode, "user": _user}
-        found: dict[str, SpecVolume] = {}
+        """The volumes of a container. ``user`` is "" if the volume names none.
+
+        Each path is there once, but for mounts at different mount points.
+        """
+        found: list[SpecVolume] = []
         for item, key in nodes.items(node, at):
             with self.noting():
                 line = nodes.line_of(item)
                 if isinstance(item, yaml.ScalarNode):
                     one = SpecVolume(nodes.absolute_path(item, key), "own", "", line)
                 else:
-                    own = self.fields(item, key, readers, "path")
-                    path, mode = own.get("path", f"\0{key}"), own.get("mode", "own")
-                    one = SpecVolume(path, mode, own.get("user", ""), line)
+                    one = self.volume(item, key)
 
                 if one.mode == "shift" and one.user:
                     raise nodes.WrongError(
                         item, key, "'user' is only for mode own; mode shift keeps every owner"
                     )
-                if one.path in found:
-                    first = found[one.path].line
-                    fact = f"{one.path} appears a second time; the first is in line {first}"
+                if first := next((other for other in found if _is_twice(one, other)), None):
+                    fact = f"{one.path} appears a second time; the first is in line {first.line}"
                     raise nodes.WrongError(item, key, fact)
-                found[one.path] = one
-        return list(found.values())
+                found.append(one)
+        return found
+
+    def volume(self, node: yaml.Node, at: str) -> SpecVolume:
+        """One volume with keys of its own. Raises WrongError."""
+        readers: dict[str, nodes.Read] = {
+            "path": nodes.absolute_path,
+            "mode": _mode,
+            "user": _user,
+            "method": method,
+            **_OF_MOUNTS,
+        }
+        own = self.fields(node, at, readers, "path")
+        one = SpecVolume(
+            # A missing path is noted as an error, so this one is never used.
+            path=own.get("path", f"\0{at}"),
+            mode=own.get("mode", "own"),
+            user=own.get("user", ""),
+            line=nodes.line_of(node),
+            method=own.get("method"),
+            at=own.get("at", ""),
+            persist=own.get("persist", False),
+            read_only=own.get("read-only", False),
+            protect=own.get("protect", ""),
+            cross_mounts=own.get("cross-mounts", False),
+        )
+        if one.method != "idmap" and (keys := [key for key in own if key in _OF_MOUNTS]):
+            raise nodes.WrongError(node, at, f"'{keys[0]}' is only for method idmap")
+        return one
 
     def reservations(self, node: yaml.Node, at: str) -> tuple[SpecReservation, ...]:
         """The reserved ranges, each once."""
@@ -243,6 +338,45 @@ class Reader(nodes.Reader):
         return tuple(found.values())
 
 
+def _is_twice(one: SpecVolume, other: SpecVolume) -> bool:
+    """Tell whether a container has a volume twice: it may have two mounts at different places."""
+    both_mounts = one.method == other.method == "idmap"
+    return one.path == other.path and not (both_mounts and one.at != other.at)
+
+
+def _passes(node: yaml.Node, at: str) -> list[str]:
+    """The passes, as --pass takes them."""
+    return _each(node, at, passes.parse)
+
+
+def _map(node: yaml.Node, at: str) -> list[str]:
+    """The extents of a map: "u 0 100000 65536"."""
+    found = _each(node, at, passes.parse_extent)
+    with _about(node, at):
+        passes.parse_map(found)
+    return found
+
+
+def _each(node: yaml.Node, at: str, check: Callable[[str], object]) -> list[str]:
+    found = []
+    for item, key in nodes.items(node, at):
+        text = nodes.text(item, key)
+        with _about(item, key):
+            check(text)
+        found.append(text)
+    return found
+
+
+@contextmanager
+def _about(node: yaml.Node, at: str) -> Iterator[None]:
+    """Give an error of a value its place."""
+    try:
+        yield
+    except InvalidValueError as error:
+        hint = error.in_file or error.hint
+        raise nodes.WrongError(node, at, f"{error}; {hint}" if hint else str(error)) from error
+
+
 def _version(node: yaml.Node, at: str) -> int:
     if nodes.number(node, at) != 1:
         raise nodes.WrongError(node, at, "this usernsplan knows only version 1 of the format")
@@ -253,8 +387,21 @@ def _strategy(node: yaml.Node, at: str) -> str:
     return nodes.one_of(node, at, STRATEGIES)
 
 
+def _publish(node: yaml.Node, at: str) -> str:
+    return nodes.one_of(node, at, PUBLISH)
+
+
 def _mode(node: yaml.Node, at: str) -> str:
     return nodes.one_of(node, at, ("own", "shift"))
+
+
+def method(node: yaml.Node, at: str) -> str:
+    """How volumes are given; config.yaml has this key too."""
+    return nodes.one_of(node, at, METHODS)
+
+
+def _protect(node: yaml.Node, at: str) -> str:
+    return nodes.one_of(node, at, ("nosuid", "parent"))
 
 
 def _daemon(node: yaml.Node, at: str) -> str | Literal[False]:
@@ -288,4 +435,13 @@ def _user(node: yaml.Node, at: str) -> str:
 OPTIONS: dict[str, nodes.Read] = {
     **dict.fromkeys(("size", "block", "container-id", "dockerroot", "max"), nodes.number),
     "identity": nodes.boolean,
+}
+
+# The keys of a volume that are about its mount, as the options of mount-volume.
+_OF_MOUNTS: dict[str, nodes.Read] = {
+    "at": nodes.absolute_path,
+    "persist": nodes.boolean,
+    "read-only": nodes.boolean,
+    "protect": _protect,
+    "cross-mounts": nodes.boolean,
 }

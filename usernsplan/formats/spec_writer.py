@@ -11,7 +11,7 @@ import yaml
 from usernsplan.formats.yaml_nodes import TAG
 
 if TYPE_CHECKING:
-    from usernsplan.formats.spec import Spec, SpecContainer, SpecEngine
+    from usernsplan.formats.spec import Spec, SpecContainer, SpecEngine, SpecVolume
     from usernsplan.ids import IdRange
 
 # Every reader of YAML takes these for text, also where PyYAML's rules of 1.1 differ from 1.2.
@@ -36,8 +36,12 @@ def document(spec: Spec) -> dict[str, Any]:
     found: dict[str, Any] = {"version": 1, "strategy": spec.strategy, **spec.options}
     if spec.pool is not None:
         found["pool"] = _ids(spec.pool)
+    if spec.in_files is not None:
+        found["lines"] = spec.in_files
     if spec.engines is not None:
         found["engines"] = [_engine(one) for one in spec.engines]
+    if spec.publish is not None:
+        found["publish"] = spec.publish
     if spec.daemon is not None:
         found["daemon"] = spec.daemon
     found["containers"] = [_container(one) for one in spec.containers]
@@ -52,24 +56,50 @@ def _ids(ids: IdRange) -> str | int:
 
 
 def _engine(one: SpecEngine) -> str | dict[str, Any]:
-    if one.containers is None and one.start is None:
-        return one.name
-    return _given({"name": one.name, "containers": one.containers, "start": one.start})
+    keys = {
+        "name": one.name,
+        "containers": one.containers,
+        "start": one.start,
+        "ids-per-pod": one.ids_per_pod,
+        "publish": one.publish,
+    }
+    given = _given(keys)
+    return given if len(given) > 1 else one.name
 
 
 def _container(one: SpecContainer) -> dict[str, Any]:
-    volumes = [
-        {"path": v.path, "mode": v.mode, **({"user": v.user} if v.user else {})}
-        for v in one.volumes
-    ]
     return _given(
         {
             "name": one.name,
             "owner": one.owner,
             "start": one.start,
+            "lines": one.in_files,
+            "publish": one.publish,
             "engines": list(one.engines) or None,
+            "was": one.was or None,
+            "within": one.within or None,
+            "adopt": one.adopt or None,
             **one.options,
-            "volumes": volumes or None,
+            "pass": list(one.passes) or None,
+            "pass-privileged": one.pass_privileged or None,
+            "map": list(one.map) or None,
+            "volumes": [_volume(v) for v in one.volumes] or None,
+        }
+    )
+
+
+def _volume(one: SpecVolume) -> dict[str, Any]:
+    return _given(
+        {
+            "path": one.path,
+            "mode": one.mode,
+            "user": one.user or None,
+            "method": one.method,
+            "at": one.at or None,
+            "persist": one.persist or None,
+            "read-only": one.read_only or None,
+            "protect": one.protect or None,
+            "cross-mounts": one.cross_mounts or None,
         }
     )
 

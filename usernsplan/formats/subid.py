@@ -18,6 +18,7 @@ from usernsplan.errors import InvalidValueError
 from usernsplan.formats.limits import LINE_LIMIT
 from usernsplan.ids import ID_LIMIT, IdRange, IdSet
 from usernsplan.layout import SUBGID, SUBUID
+from usernsplan.mapping import Extent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -35,6 +36,8 @@ _MEANT = re.compile(r"\+?0{0,1100}([0-9]{1,19})(?![0-9a-fA-FxX])")
 
 class Grant(NamedTuple):
     """``owner:start:count`` that every reader understands alike. It may be empty or end past 2^32.
+
+    Only shadow from 4.20 on skips one that ends past 2^32, which the kernel refuses, too.
 
     ``number`` is the line number, from 1; ``raw`` is the line with its line end.
     """
@@ -117,6 +120,28 @@ def parse(raw: bytes | None) -> SubidFile:
     return SubidFile(tuple(_line(number, text) for number, text in enumerate(_split(raw), 1)))
 
 
+def owners(*several: SubidFile, of: IdSet | None = None) -> frozenset[str]:
+    """The owners that have a line in one of the files that every reader reads alike.
+
+    ``of``: only those with a line that grants some of these ids.
+    """
+    return frozenset(
+        line.owner
+        for file in several
+        for line in file.lines
+        if isinstance(line, Grant) and (of is None or of.meets(line.start, line.stop))
+    )
+
+
+def is_owner(name: str) -> bool:
+    """Tell whether every reader accepts this owner, at least in a line with a short range."""
+    try:  # not suppress: this runs for every allocation of a host
+        raw = f"{name}:0:1".encode()
+    except UnicodeEncodeError:
+        return False
+    return len(raw) < LINE_LIMIT and bool(_GRANT.fullmatch(raw)) and not name[0].isspace()
+
+
 def line(owner: str, ids: IdRange) -> bytes:
     """A line in the form that every reader accepts.
 
@@ -127,6 +152,34 @@ def line(owner: str, ids: IdRange) -> bytes:
         if isinstance(_line(1, text), Grant):
             return text
     raise InvalidValueError(f"{owner!r} cannot be the owner of a line in subuid(5)")
+
+
+def by_start(lines: Iterable[Grant]) -> list[Grant]:
+    """The lines of one owner as Podman lays them: containers/storage sorts them by their start.
+
+    Docker takes them in the order of the file.
+    """
+    return sorted(lines, key=lambda line: line.start)
+
+
+def end_to_end(lines: Iterable[Grant], first: int = 0) -> list[Extent]:
+    """The map that engines make of one owner's lines: an extent a line, from ``first`` on.
+
+    Raises InvalidValueError for a line of no id, and for one that ends past 2^32.
+    """
+    found = []
+    for line in lines:
+        found.append(Extent(first, line.start, line.stop - line.start))
+        first += line.stop - line.start
+    return found
+
+
+def usermod(owner: str, parts: Iterable[tuple[Kind, IdRange]]) -> tuple[str, ...]:
+    """The command that grants ids to an owner. It takes FIRST-LAST, even for one id."""
+    options = (
+        word for kind, ids in parts for word in (f"--add-sub{kind}s", f"{ids.start}-{ids.last}")
+    )
+    return ("usermod", *options, owner)
 
 
 def with_lines(raw: bytes, new: Iterable[bytes]) -> bytes:

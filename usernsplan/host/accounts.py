@@ -11,7 +11,8 @@ import shutil
 import stat
 import subprocess
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from usernsplan.errors import (
     InvalidValueError,
@@ -22,14 +23,34 @@ from usernsplan.errors import (
     reason_of,
 )
 from usernsplan.escape import in_words, indented, line, shell
-from usernsplan.formats.accounts import Accounts, Group, User, groups, users
+from usernsplan.formats import nsswitch
+from usernsplan.formats.accounts import (
+    Accounts,
+    Group,
+    User,
+    groups,
+    is_published,
+    members,
+    published,
+    users,
+)
+from usernsplan.formats.accounts import accounts as accounts_of
 from usernsplan.formats.accounts import homes as homes_in
-from usernsplan.host import files
-from usernsplan.layout import GROUP, PASSWD, Layout
+from usernsplan.formats.userdb import removal
+from usernsplan.host import files, userdb
+from usernsplan.host.unread import fail, missing
+from usernsplan.layout import GROUP, NSSWITCH, PASSWD, USERDB, Layout
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+    from grp import struct_group
+    from pwd import struct_passwd
 
+    from usernsplan.host.unread import Miss
+    from usernsplan.mapping import Pass
+    from usernsplan.model import Record
+
+T = TypeVar("T")
 # The folders of shadow's tools. The PATH of a provisioning script may lack them.
 _SBIN = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
 # The files that useradd reads or writes below a prefix. Beside each database it writes a backup
@@ -44,30 +65,126 @@ _DATABASES = (
 )
 _USERADD_FILES = (*_DATABASES, "/etc/login.defs", "/etc/default/useradd")
 _BESIDE = ("-", "+", ".lock")
+# A directory service answers each id over the network.
+_MOST_ASKED = 256
+# The services of nsswitch.conf whose accounts are read without NSS.
+_READ_HERE = {"files", "systemd"}
 
 
-def read(layout: Layout) -> Accounts:
-    """The accounts and groups of the host.
+def read(layout: Layout, miss: Miss = fail, ours: Iterable[Record] = ()) -> Accounts:
+    """The accounts and groups of the host, as ``of_files``, with those of systemd's records.
 
-    On this machine they include those that NSS enumerates (homed; LDAP if it is set up to).
+    ``miss`` gets the error of these records. ``ours`` are records that the ledger has. They are no
+    accounts, and so their files need no look.
     """
+    records = userdb.NOTHING
+    with missing(USERDB, miss):
+        records = userdb.read(layout, userdb.named(ours))
     return of_files(
         layout,
         files.read(layout, PASSWD, follow=True) or b"",
         files.read(layout, GROUP, follow=True) or b"",
+        files.read(layout, NSSWITCH, follow=True) or b"",
+        records,
     )
 
 
-def of_files(layout: Layout, passwd: bytes, group: bytes) -> Accounts:
-    """The accounts and groups in these two files, and on this machine also those that NSS lists."""
-    found_users, found_groups = list(users(passwd)), list(groups(group))
-    if layout.is_host:
-        import grp  # noqa: PLC0415 - only for the running machine
-        import pwd  # noqa: PLC0415
+def of_files(
+    layout: Layout, passwd: bytes, group: bytes, switch: bytes, records: userdb.Found
+) -> Accounts:
+    """The accounts and groups of these files and records, and on this machine those that NSS lists.
 
-        found_users += [User(entry.pw_name, entry.pw_uid, entry.pw_gid) for entry in pwd.getpwall()]
-        found_groups += [Group(entry.gr_name, entry.gr_gid) for entry in grp.getgrall()]
-    return Accounts(tuple(dict.fromkeys(found_users)), tuple(dict.fromkeys(found_groups)))
+    A service of ``switch`` that need not list its accounts is their ``directory`` on this machine;
+    below another root its accounts are ``unknown``.
+    """
+    source = nsswitch.source(switch, "passwd")
+    listed_users, listed_groups = b"", b""
+    if layout.is_host:
+        listed_users = _listed("passwd", switch)
+        listed_groups = _listed("group", switch)
+    found = accounts_of(
+        (*users(passwd), *records.users, *users(listed_users)),
+        (*groups(group), *records.groups, *groups(listed_groups)),
+        (*published(passwd), *records.published),
+    )
+    asks = layout.is_host and (source.directory or "systemd" in source.services)
+    return replace(
+        found,
+        unknown="" if layout.is_host else source.directory,
+        directory=_Nss() if asks else None,
+        members=tuple(dict.fromkeys((*members(group), *members(listed_groups)))),
+    )
+
+
+def _listed(database: str, switch: bytes) -> bytes:
+    """What NSS lists on this machine, in the form of passwd(5), besides files and systemd.
+
+    nss-systemd is not asked, but its records are read: to list 10,000 groups it reads their folder
+    10,000 times, which takes minutes. For its other accounts (homed) the directory asks it.
+    """
+    others = [name for name in nsswitch.source(switch, database).services if name not in _READ_HERE]
+    getent = shutil.which("getent", path=_SBIN) if others else None
+    if getent is None:
+        return b""
+    with of_place(getent):
+        words = (getent, "--service", " ".join(others), database)
+        return subprocess.run(  # noqa: S603 - services of root's own file
+            words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False
+        ).stdout
+
+
+class _Nss:
+    """The Directory of this machine: it asks NSS for each account once."""
+
+    def __init__(self) -> None:
+        self._answers: dict[tuple[str, object], object] = {}
+
+    def user(self, name: str) -> User | None:
+        import pwd  # noqa: PLC0415 - only for the running machine
+
+        return self._once("user", name, lambda: _user(pwd.getpwnam(name)))
+
+    def user_of(self, uid: int) -> User | None:
+        import pwd  # noqa: PLC0415 - only for the running machine
+
+        return self._once("uid", uid, lambda: _user(pwd.getpwuid(uid)))
+
+    def group(self, name: str) -> Group | None:
+        import grp  # noqa: PLC0415 - only for the running machine
+
+        return self._once("group", name, lambda: self._group(grp.getgrnam(name)))
+
+    def group_of(self, gid: int) -> Group | None:
+        import grp  # noqa: PLC0415 - only for the running machine
+
+        return self._once("gid", gid, lambda: self._group(grp.getgrgid(gid)))
+
+    def _group(self, entry: struct_group) -> Group:
+        """The group. Raises KeyError for that of an account which only publishes a range."""
+        import pwd  # noqa: PLC0415 - only for the running machine
+
+        try:
+            owner = pwd.getpwuid(entry.gr_gid)
+        except KeyError:
+            return Group(entry.gr_name, entry.gr_gid)
+        if owner.pw_name == entry.gr_name:
+            _user(owner)
+        return Group(entry.gr_name, entry.gr_gid)
+
+    def _once(self, what: str, key: object, ask: Callable[[], T]) -> T | None:
+        if (what, key) not in self._answers:
+            self._answers[what, key] = None
+            # No such account, a name with a NUL byte, or a number past every id.
+            with suppress(KeyError, ValueError, OverflowError):
+                self._answers[what, key] = ask()
+        return cast("T | None", self._answers[what, key])
+
+
+def _user(entry: struct_passwd) -> User:
+    """The account. Raises KeyError for one that only publishes a range: it is no account."""
+    if is_published(entry.pw_gecos, entry.pw_dir, entry.pw_shell):
+        raise KeyError(entry.pw_name)
+    return User(entry.pw_name, entry.pw_uid, entry.pw_gid)
 
 
 def homes(layout: Layout) -> tuple[tuple[int, str], ...]:
@@ -85,35 +202,30 @@ def of_ids(layout: Layout, uids: Iterable[int], gids: Iterable[int]) -> Accounts
 
     NSS answers for many more ids than it enumerates (SSSD).
     """
-    found_users, found_groups = [], []
-    if layout.is_host:
-        import grp  # noqa: PLC0415 - only for the running machine
-        import pwd  # noqa: PLC0415
-
-        for uid in uids:
-            with suppress(KeyError):
-                user = pwd.getpwuid(uid)
-                found_users.append(User(user.pw_name, user.pw_uid, user.pw_gid))
-        for gid in gids:
-            with suppress(KeyError):
-                group = grp.getgrgid(gid)
-                found_groups.append(Group(group.gr_name, group.gr_gid))
-    return Accounts(tuple(found_users), tuple(found_groups))
+    if not layout.is_host:
+        return Accounts()
+    nss = _Nss()
+    return Accounts(
+        tuple(filter(None, map(nss.user_of, uids))), tuple(filter(None, map(nss.group_of, gids)))
+    )
 
 
-def known_elsewhere(owners: Iterable[str]) -> frozenset[str]:
-    """The names and uids among ``owners`` that NSS on this machine knows; it is asked for each."""
-    import pwd  # noqa: PLC0415 - only for the running machine
+def naming(layout: Layout, passes: Iterable[Pass], known: Accounts | None = None) -> Accounts:
+    """The accounts and groups that name what passes through: those listed, and single ids by NSS.
 
-    found = set()
-    for owner in owners:
-        with suppress(KeyError, ValueError, OverflowError):
-            if owner.isascii() and owner.isdigit():
-                pwd.getpwuid(int(owner))
-            else:
-                pwd.getpwnam(owner)
-            found.add(owner)
-    return frozenset(found)
+    ``known`` are the host's accounts, if the caller has them. Raises UsernsplanError.
+    """
+    single = [one for one in passes if one.extent.count == 1][:_MOST_ASKED]
+    listed = read(layout) if known is None else known
+    uids, gids = (
+        {one.extent.host for one in single if one.kind == kind} - here
+        for kind, here in (
+            ("uid", {user.uid for user in listed.users}),
+            ("gid", {group.gid for group in listed.groups}),
+        )
+    )
+    more = of_ids(layout, uids, gids)
+    return listed.and_these(more.users, more.groups)
 
 
 def of_image(path: str | None) -> Accounts:
@@ -170,13 +282,29 @@ def add(layout: Layout, command: tuple[str, ...]) -> None:
     its files would then be another file than for a process in that chroot, nothing is run.
     Raises RefusedError for that, LockBusyError, and UsernsplanError with the tool's message.
     """
+    files.make_folder(layout, os.path.dirname(PASSWD))
+    hint = "nothing was allocated; create the account yourself, or use --no-daemon-config"
+    _run(layout, command, hint)
+
+
+def remove(layout: Layout, record: Record) -> None:
+    """Remove an account that published a range, and its group. Raises what ``add`` raises."""
+    steps = removal(record)
+    hint = "; ".join(shell(*layout.account_command(step)) for step in steps)
+    for step in steps:
+        raw = files.read(layout, GROUP, follow=True) or b""
+        # userdel(8) may have removed the group, too.
+        if step[0] != "groupdel" or any(one.name == record.name for one in groups(raw)):
+            _run(layout, step, f"remove it later: {hint}")
+
+
+def _run(layout: Layout, command: tuple[str, ...], hint: str) -> None:
     if not layout.is_host:
         _refuse_others(layout, command[0])
         _refuse_links(layout, command[0])
 
     program = shutil.which(command[0], path=_SBIN) or command[0]
     words = (program, *layout.account_command(command)[1:])
-    files.make_folder(layout, os.path.dirname(PASSWD))
     with of_place(program):
         done = subprocess.run(  # noqa: S603 - words of our own plan
             words,
@@ -193,7 +321,7 @@ def add(layout: Layout, command: tuple[str, ...]) -> None:
         raise UsernsplanError(
             f"{in_words(shell(*words))} failed with status {done.returncode}: "
             f"{indented(done.stderr)}",
-            hint="nothing was allocated; create the account yourself, or use --no-daemon-config",
+            hint=hint,
         )
 
 

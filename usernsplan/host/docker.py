@@ -9,9 +9,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from usernsplan.errors import InvalidFileError, UsernsplanError, reason_of
-from usernsplan.formats import daemon_json
 from usernsplan.host import files
-from usernsplan.layout import DAEMON_JSON
+from usernsplan.layout import DAEMON_JSON, DOCKER_DATA
 from usernsplan.model import DockerData
 
 if TYPE_CHECKING:
@@ -31,16 +30,12 @@ def look(layout: Layout, raw: bytes | None) -> tuple[DockerData, ...]:
 
     Raises nothing: a folder that cannot be read is listed with the reason.
     """
-    base = daemon_json.DEFAULT_DATA_ROOT
-    with suppress(InvalidFileError):
-        base = daemon_json.parse(raw or b"", DAEMON_JSON).get(daemon_json.DATA_ROOT) or base
+    base = data_folders(raw)[-1]
     folders = [base]
     found = []
     try:
-        folders += [
-            f"{base}/{name}" for name in sorted(_names(layout, base)) if _REMAPPED.fullmatch(name)
-        ]
-    except (OSError, UsernsplanError) as error:
+        folders += remapped(layout, base)
+    except UsernsplanError as error:
         found.append(DockerData(base, _unknown(error)))
     for folder in folders:
         try:
@@ -50,6 +45,26 @@ def look(layout: Layout, raw: bytes | None) -> tuple[DockerData, ...]:
         if what:
             found.append(DockerData(folder, what))
     return tuple({one.path: one for one in reversed(found)}.values())[::-1]
+
+
+def data_folders(raw: bytes | None) -> tuple[str, ...]:
+    """Docker's default data folder, and, last, the one that its daemon.json (``raw``) sets."""
+    if not raw:
+        return (DOCKER_DATA,)
+    # Imported here because it is slow to load, and whois needs it for few hosts.
+    from usernsplan.formats import daemon_json  # noqa: PLC0415
+
+    # Rules of ``check`` report a file that is no JSON, and dockerd does not start with no path.
+    with suppress(InvalidFileError, UnicodeEncodeError):
+        own = daemon_json.parse(raw, DAEMON_JSON).get(daemon_json.DATA_ROOT)
+        if own and b"\0" not in os.fsencode(own):
+            return tuple(dict.fromkeys((DOCKER_DATA, own)))
+    return (DOCKER_DATA,)
+
+
+def remapped(layout: Layout, base: str) -> list[str]:
+    """The data folders UID.GID of a remapped daemon in its data folder. Raises UsernsplanError."""
+    return [f"{base}/{name}" for name in files.names(layout, base) if _REMAPPED.fullmatch(name)]
 
 
 def _unknown(error: OSError | UsernsplanError) -> str:

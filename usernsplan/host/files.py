@@ -28,7 +28,7 @@ from usernsplan.escape import operand
 from usernsplan.layout import Layout
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 _SYMLINKS = 40  # as many as the kernel follows: path_resolution(7)
 _FS_IOC_GETFLAGS = 0x80086601
@@ -49,6 +49,8 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 # With these errnos the kernel says that nothing is there, or that we may not see it. With any
 # other errno (EIO, say) it does not know.
 _TELLING = {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG}
+# No mount point, and its kind.
+NOWHERE: Mapping[str, str] = {}
 _ROOT = "--root"
 _NO_ROOT = "holds something else"
 
@@ -122,13 +124,17 @@ class Place(NamedTuple):
 
 
 @contextmanager
-def pinned(layout: Layout, name: str, *, follow: bool = False) -> Iterator[Place]:
+def pinned(
+    layout: Layout, name: str, *, follow: bool = False, away: Mapping[str, str] = NOWHERE
+) -> Iterator[Place]:
     """Pin the folder in which a name of the layout lies; symlinks resolve as in a chroot.
 
     The last part is followed only with ``follow``. It may be of any kind or missing, so open it
-    with O_NOFOLLOW. Raises OSError if a folder is missing, and RefusedError for a loop of symlinks.
+    with O_NOFOLLOW. Mount points in ``away`` (their real paths, and their kinds) are not touched.
+    Raises OSError if a folder is missing, and RefusedError for a loop of symlinks, or for such a
+    mount point.
     """
-    way = _Way(layout)
+    way = _Way(layout, away)
     try:
         way.go(name, follow=follow)
         if len(way.folders) > len(way.names):
@@ -143,14 +149,27 @@ def pinned(layout: Layout, name: str, *, follow: bool = False) -> Iterator[Place
         way.close()
 
 
-def opened_folder(layout: Layout, name: str) -> int:
+def opened_folder(layout: Layout, name: str, *, away: Mapping[str, str] = NOWHERE) -> int:
     """Open a folder, to list, lock or sync it; the caller closes the descriptor."""
-    with pinned(layout, name, follow=True) as place:
+    with pinned(layout, name, follow=True, away=away) as place:
         return os.open(
             place.name,
             os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC,
             dir_fd=place.folder,
         )
+
+
+def names(layout: Layout, folder: str) -> list[str]:
+    """The names in a folder, sorted; none if there is no such folder."""
+    with explained(layout, folder):
+        try:
+            descriptor = opened_folder(layout, folder)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        try:
+            return sorted(os.listdir(descriptor))
+        finally:
+            os.close(descriptor)
 
 
 def real(layout: Layout, name: str, *, follow: bool = False) -> str:
@@ -164,6 +183,8 @@ def real(layout: Layout, name: str, *, follow: bool = False) -> str:
     way = _Way(layout)
     try:
         way.go(name, follow=follow)
+    except FileNotFoundError as error:
+        way.failure = error
     finally:
         way.close()
     if way.failure:
@@ -178,8 +199,8 @@ class _Way:
     Names may follow the last folder that are missing or not folders; ``error`` then says why.
     """
 
-    def __init__(self, layout: Layout) -> None:
-        self._layout = layout
+    def __init__(self, layout: Layout, away: Mapping[str, str] = NOWHERE) -> None:
+        self._layout, self._away = layout, away
         self.folders: list[int] = []
         self.names: list[str] = []
         self.error: OSError | None = None
@@ -191,6 +212,10 @@ class _Way:
             self.error = error
 
     def go(self, name: str, *, follow: bool) -> None:
+        """Walk the whole name. Raises FileNotFoundError for a name that no file can have."""
+        if "\0" in name:
+            # os.open would answer ValueError, for which no caller looks.
+            raise FileNotFoundError(errno.ENOENT, "the path has a NUL byte", name)
         todo, links = _parts(name), 0
         while todo:
             part = todo.pop()
@@ -199,6 +224,7 @@ class _Way:
                 continue
             target = None
             if (todo or follow) and len(self.folders) == len(self.names) + 1:
+                self._refuse_away(part)
                 target = self._enter(part, is_last=not todo)
             if target is None:
                 self.names.append(part)
@@ -206,10 +232,22 @@ class _Way:
             links += 1
             if links > _SYMLINKS:
                 shown, root = map(escape.line, (self._layout.path(name), self._layout.root))
-                raise RefusedError(f"{shown}: too many symlinks below {root}")
+                raise RefusedError(
+                    f"{shown}: too many symlinks below {root}",
+                    hint="remove one of them: they probably lead to each other",
+                )
             while target.startswith("/") and self.names:
                 self._up()
             todo += _parts(target)
+
+    def _refuse_away(self, part: str) -> None:
+        point = os.path.join(self._layout.real, *self.names, part) if self._away else ""
+        if point in self._away:
+            raise RefusedError(
+                f"{escape.line(point)} is on the network ({escape.line(self._away[point])}) and was "
+                "not looked at, as its server may be gone",
+                hint=f"if the server answers, look yourself: ls {operand(point)}",
+            )
 
     def close(self) -> None:
         while self.folders:
@@ -355,6 +393,22 @@ def opened(layout: Layout, name: str, *, follow: bool = False) -> int | None:
                 return _opened(layout, name, place)
         except (FileNotFoundError, NotADirectoryError):
             return None
+
+
+def regular(place: Place, shown: str, largest: int = LARGEST) -> bytes:
+    """The bytes of a regular file that others may have made, at its place; ``shown`` is its path.
+
+    Anything else is refused before it is opened: to open a device may have effects. Raises OSError
+    (ELOOP for a symlink), and RefusedError.
+    """
+    kind = stat.S_IFMT(os.lstat(place.name, dir_fd=place.folder).st_mode)
+    if kind not in {stat.S_IFREG, stat.S_IFLNK}:
+        raise irregular(shown)
+    descriptor = os.open(place.name, _READ, dir_fd=place.folder)
+    try:
+        return _all_of(descriptor, shown, largest)
+    finally:
+        os.close(descriptor)
 
 
 def whole(path: str, shown: str, largest: int = LARGEST, *, named: bool = False) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from usernsplan.errors import of_place
-from usernsplan.ids import ID_LIMIT, IdSet
+from usernsplan.ids import EVERY_ID, ID_LIMIT, IdSet
 from usernsplan.mapping import UNWRITTEN, Extent, IdMap, Mapping
 from usernsplan.model import Actor
 
@@ -24,10 +24,17 @@ def map_texts(pid: int | str) -> tuple[str, str]:
 
 
 def own_ids() -> tuple[IdSet, IdSet]:
-    """The uids and the gids that exist in the user namespace of this process."""
-    # Without a /proc nothing is known, so every id is assumed to exist.
-    texts = (text or f"0 0 {ID_LIMIT}" for text in map_texts("self"))
-    uids, gids = (IdSet.clipped((e[0], e[0] + e[2]) for e in extents(text)) for text in texts)
+    """The uids and the gids that exist in the user namespace of this process.
+
+    A namespace whose map is not written yet has none. Without a /proc nothing is known, so every id
+    is assumed to exist.
+    """
+    if not os.path.exists("/proc/self/uid_map"):
+        return EVERY_ID, EVERY_ID
+    uids, gids = (
+        IdSet.clipped((container, container + count) for container, _, count in extents(text))
+        for text in map_texts("self")
+    )
     return uids, gids
 
 
@@ -83,3 +90,15 @@ def has_capability(number: int) -> bool:
 def _has_capability(number: int, status: str) -> bool:
     effective = next((line for line in status.splitlines() if line.startswith("CapEff:")), "")
     return bool(int(effective.partition(":")[2].strip() or "0", 16) >> number & 1)
+
+
+def is_initial() -> bool:
+    """Tell whether this process is in the first user namespace, as far as /proc tells."""
+    text = map_texts("self")[0]
+    return not text or extents(text) == [(0, 0, ID_LIMIT)]
+
+
+def is_filtered() -> bool:
+    """Tell whether seccomp filters the system calls of this process: proc_pid_status(5)."""
+    lines = _text("/proc/self/status").splitlines()
+    return any(line.split() == ["Seccomp:", "2"] for line in lines)

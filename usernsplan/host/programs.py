@@ -23,13 +23,27 @@ _FOLDERS = (
     "/sbin",
     "/usr/local/bin",
     "/usr/local/sbin",
+    "/usr/libexec/incus",
+    "/opt/incus/bin",
     "/snap/bin",
 )
+# Debian's package of newuidmap is optional.
+_SHADOW = ("/usr/bin/newuidmap", "/usr/sbin/useradd")
+_NEW_KEY = b"SUB_UID_STORE_BY_UID"
 _PIECE = 1 << 16
 
 
 def engines(layout: Layout) -> frozenset[str]:
     """The engines that have a program below this root."""
+    found = installed(
+        layout, *(program for known in ENGINES.values() for program in known.programs)
+    )
+    names = {os.path.basename(path) for path in found}
+    return frozenset(name for name, known in ENGINES.items() if names.intersection(known.programs))
+
+
+def installed(layout: Layout, *programs: str) -> frozenset[str]:
+    """The paths, below this root, at which these programs are installed."""
     found, looked_at = set[str](), set[tuple[int, int]]()
     for name in _FOLDERS:
         # A missing folder, a loop of symlinks or a closed folder holds no program for us.
@@ -45,17 +59,44 @@ def engines(layout: Layout) -> frozenset[str]:
                 seen = os.fstat(folder)
                 if (seen.st_dev, seen.st_ino) not in looked_at:
                     looked_at.add((seen.st_dev, seen.st_ino))
-                    found |= {
-                        engine
-                        for engine, known in ENGINES.items()
-                        if any(
-                            _lies_in(layout, folder, f"{name}/{program}")
-                            for program in known.programs
-                        )
-                    }
+                    paths = (f"{name}/{program}" for program in programs)
+                    found |= {path for path in paths if _lies_in(layout, folder, path)}
             finally:
                 os.close(folder)
     return frozenset(found)
+
+
+def exists(layout: Layout, path: str) -> bool:
+    """Tell whether something that belongs to a program lies at a path.
+
+    A loop of symlinks leads to no program.
+    """
+    with suppress(RefusedError):
+        return files.exists(layout, path)
+    return False
+
+
+def owners_need_accounts(layout: Layout) -> bool:
+    """Tell whether shadow below this root skips lines whose owner has no account, as 4.20 does.
+
+    The program is not run, because it may belong to another root, and packages name versions in many
+    ways. But shadow's programs contain the names of all keys of login.defs, and this key came with
+    that release. A program that cannot be read says nothing.
+    """
+    for path in _SHADOW:
+        with suppress(RefusedError, NotPermittedError):
+            if _NEW_KEY in (files.read(layout, path, follow=True, largest=files.LARGEST) or b""):
+                return True
+    return False
+
+
+def version(program: str) -> str:
+    """What a program of this host prints for --version; "" if it is missing or does not say."""
+    try:
+        status, said, _ = output((program, "--version"))
+    except (OSError, RefusedError):
+        return ""
+    return "" if status else said
 
 
 def _lies_in(layout: Layout, folder: int, path: str) -> bool:

@@ -63,18 +63,26 @@ def content(layout: Layout, name: str) -> dict[str, Any] | None:
     run is unknown: run.json is damaged, a newer usernsplan wrote it, or it names a place outside
     the root.
     """
+    raw = text(layout, name)
+    return None if raw is None else parsed(layout, name, raw)
+
+
+def text(layout: Layout, name: str) -> bytes | None:
+    """The bytes of run.json, as ``content`` reads them."""
     try:
         # A symlink could lead to any other folder below the root, which prune would then remove as
         # a journal.
         if os.path.islink(files.real(layout, f"{RUNS}/{name}")):
             raise damaged(layout, name)
-        raw = files.read(layout, f"{RUNS}/{name}/run.json")
+        return files.read(layout, f"{RUNS}/{name}/run.json")
     except (NotPermittedError, DamagedRunError):
         raise
     except UsernsplanError as error:
         raise damaged(layout, name, str(error)) from error
-    if raw is None:
-        return None
+
+
+def parsed(layout: Layout, name: str, raw: bytes) -> dict[str, Any]:
+    """What these bytes say, as ``content`` returns it."""
     try:
         found: dict[str, Any] = json.loads(raw, parse_float=_no_number, parse_constant=_no_number)
         number, is_known = found["format"], found.get("state") in STATES
@@ -217,6 +225,10 @@ def _seen(layout: Layout, name: str) -> RunSeen | None:
         _size(layout, name),
         # Entries for which an undo failed can be undone by running it again.
         can_undo=state in {*_HALF, DONE} or (state == UNDONE and run.get("whole") is not True),
+        # Runs of before containers could be renamed do not have it.
+        event=event if isinstance(event := run.get("event"), int) else 0,
+        # Before there was another method, run.json had no field for it.
+        method=str(run.get("method") or "chown"),
     )
 
 

@@ -13,11 +13,19 @@ from usernsplan.errors import UnknownNameError, did_you_mean
 from usernsplan.layout import LEDGER
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
 
     from usernsplan.ids import IdSet
     from usernsplan.layout import Layout
-    from usernsplan.model import Allocation, Event, HistoryEntry, Intent, LedgerChange, LedgerState
+    from usernsplan.model import (
+        Allocation,
+        Event,
+        HistoryEntry,
+        Intent,
+        LedgerChange,
+        LedgerState,
+        Record,
+    )
 
 
 class Ledger(Protocol):
@@ -40,9 +48,12 @@ class Ledger(Protocol):
     def about(self, ids: IdSet) -> LedgerState:
         """The part of the state that concerns some host ids, without volumes.
 
-        Allocations that share ids, or reserve no range, are always part of it: their maps may have
-        any ids.
+        Of the mounts it has those of its allocations. Allocations that share ids, pass some through,
+        or reserve no range, are always part of it: their maps may have any ids.
         """
+
+    def published(self) -> tuple[Record, ...]:
+        """The records that publish ranges: ``holdings.records`` of all allocations in userdb."""
 
     def history(self, numbers: Collection[int] | None = None) -> tuple[HistoryEntry, ...]:
         """The events for people, oldest first; with ``numbers``, only these."""
@@ -53,6 +64,9 @@ class Ledger(Protocol):
         Versions before 6 did not note changes. In an upgraded ledger, these are the events since
         the upgrade.
         """
+
+    def renames(self) -> tuple[Event, ...]:
+        """The events that gave an allocation another name, oldest first."""
 
     def pending(self) -> Intent | None:
         """The intent of an interrupted run."""
@@ -81,6 +95,17 @@ def open_ledger(layout: Layout, place: str = LEDGER) -> Ledger:
     from usernsplan.ledger.sqlite import SqliteLedger  # noqa: PLC0415 - loads sqlite3
 
     return SqliteLedger(layout, place)
+
+
+def name_now(name: str, renames: Iterable[Event], event: int) -> str:
+    """What a container is called now that had this name after the ``event`` of that number.
+
+    ``renames`` are those of the ledger.
+    """
+    for one in renames:
+        if one.number > event:
+            name = dict(one.change.rename).get(name, name)
+    return name
 
 
 def allocation_of(ledger: LedgerState, name: str) -> Allocation:

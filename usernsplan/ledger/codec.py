@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import zlib
 from binascii import a2b_base64, b2a_base64
 from typing import TYPE_CHECKING, Any
@@ -16,8 +17,12 @@ from typing import TYPE_CHECKING, Any
 from usernsplan.formats import subid
 from usernsplan.ids import IdRange
 from usernsplan.layout import DAEMON_JSON, SUBGID, SUBUID
-from usernsplan.mapping import IdMap, Mapping
+from usernsplan.mapping import KINDS, Extent, IdMap, Mapping, Pass
 from usernsplan.model import (
+    LASTING,
+    MODES,
+    PROTECT,
+    PUBLISHED,
     Actor,
     Allocation,
     Change,
@@ -28,6 +33,7 @@ from usernsplan.model import (
     Quarantined,
     Reservation,
     Volume,
+    VolumeMount,
 )
 
 if TYPE_CHECKING:
@@ -41,8 +47,10 @@ class MaybeInt:
     """A kind of column: a number, or NULL."""
 
 
-# Whether a text can be an owner does not depend on the range in its line.
-_ANY = IdRange(0, 1)
+# The text of a map with one extent, as nearly every one is. Not compiled here, because a ledger may
+# be empty.
+_NUMBER = "(0|[1-9][0-9]{0,9})"
+_ONE = rf"\[\[{_NUMBER}, {_NUMBER}, {_NUMBER}\]\]"
 _WORDS = {str: "a text", int: "a number", bytes: "a path", MaybeInt: "a number or null"}
 
 
@@ -74,14 +82,18 @@ def _texts(found: Any) -> tuple[str, ...]:  # noqa: ANN401 - what the JSON says
 
 
 def allocation_row(a: Allocation) -> tuple[object, ...]:
-    """An allocation as texts and numbers; its maps, extra owners and adopted lines are JSON."""
+    """An allocation as texts and numbers; its maps, owners and adopted lines are JSON."""
     uids, gids = a.mapping.uids, a.mapping.gids
     uid_map = json.dumps(uids.triples())
     gid_map = uid_map if gids == uids else json.dumps(gids.triples())
     ids = (a.reserved_range.start, a.reserved_range.count) if a.reserved_range else (None, None)
     owners = json.dumps(a.extra_owners) if a.extra_owners else "[]"
     found = json.dumps(a.found) if a.found else "[]"
-    return (a.name, a.owner, a.strategy, uid_map, gid_map, *ids, a.since, a.event, owners, found)
+    split = json.dumps(a.split_owners) if a.split_owners else "[]"
+    first = (a.name, a.owner, a.strategy, uid_map, gid_map, *ids, a.since, a.event)
+    passes = json.dumps([(kind, *extent_of(e)) for kind, e in a.passes]) if a.passes else "[]"
+    last = (int(a.in_files), a.published, passes, a.within, int(a.unpublished))
+    return (*first, owners, found, split, *last)
 
 
 def allocations(rows: Iterable[Iterable[Any]]) -> Iterator[Allocation]:
@@ -90,20 +102,44 @@ def allocations(rows: Iterable[Iterable[Any]]) -> Iterator[Allocation]:
     A name or an owner that would break out of its line in subuid is refused: it could add lines
     of its own to the file.
     """
-    kinds = (*(str,) * 5, MaybeInt, MaybeInt, str, int, str, str)
+    kinds = (*(str,) * 5, MaybeInt, MaybeInt, str, int, str, str, str, int, str, str, str, int)
     for row in typed(map(tuple, rows), *kinds):
-        name, owner, strategy, uids, gids, start, count, since, event, owners, lines = row
+        name, owner, strategy, uids, gids, start, count, since, event, *more = row
+        owners, lines, split, in_files, published, shown, within, unpublished = more
 
         extra_owners = () if owners == "[]" else _texts(json.loads(owners))
-        for one in (owner, *extra_owners):
-            subid.line(one, _ANY)
+        for one in (owner, *extra_owners, *filter(None, [within])):
+            if not subid.is_owner(one):
+                raise ValueError(f"{one!r:.40} is not an owner")
+        split_owners = () if split == "[]" else _texts(json.loads(split))
+        if split_owners and not {owner, *extra_owners}.issuperset(split_owners):
+            raise ValueError(f"{split:.40} are not owners of '{name:.40}'")
+        if published not in PUBLISHED:
+            raise ValueError(f"{published:.40} is not where a range is published")
         for one in (name, owner, *extra_owners):
             if not one or not one.isprintable():
                 raise ValueError(f"{one!r:.40} is not a name")
 
         found = () if lines == "[]" else tuple(_adopted(json.loads(lines)))
         ids, mapping = _reserved(start, count), _mapping(uids, gids)
-        yield Allocation(name, owner, strategy, mapping, ids, since, extra_owners, found, event)
+        passes = () if shown == "[]" else tuple(_passes(json.loads(shown), mapping))
+        yield Allocation(
+            name,
+            owner,
+            strategy,
+            mapping,
+            ids,
+            since,
+            extra_owners,
+            found,
+            event,
+            split_owners,
+            bool(in_files),
+            published,
+            passes,
+            within,
+            bool(unpublished),
+        )
 
 
 def quarantined_row(q: Quarantined) -> tuple[object, ...]:
@@ -124,13 +160,53 @@ def quarantined(row: Iterable[Any]) -> Quarantined:
 
 def volume_row(v: Volume) -> tuple[object, ...]:
     """A volume as texts and numbers. Its path is bytes, because Linux allows any bytes in it."""
-    return (os.fsencode(v.path), v.name, v.mode, v.since, v.event, v.user)
+    return (os.fsencode(v.path), v.name, v.mode, v.since, v.event, v.user, _former_text(v))
 
 
 def volume(row: Iterable[Any]) -> Volume:
     """The reverse of ``volume_row``."""
-    path, name, mode, since, event, user = _typed(row, bytes, str, str, str, int, str)
-    return Volume(_path(path), name, mode, since, user, event)
+    path, name, mode, since, event, user, former = _typed(row, bytes, str, str, str, int, str, str)
+    return Volume(_path(path), name, mode, since, user, event, _former(former))
+
+
+def mount_row(m: VolumeMount) -> tuple[object, ...]:
+    """A mount as texts and numbers. Its paths are bytes; its maps and options are JSON."""
+    return (os.fsencode(m.at), os.fsencode(m.source), *_mount_words(m), m.since, m.event)
+
+
+def mount(row: Iterable[Any]) -> VolumeMount:
+    """The reverse of ``mount_row``."""
+    kinds = (bytes, bytes, *(str,) * 6, int, str, str, str, str, int)
+    at, source, *words, since, event = _typed(row, *kinds)
+    return _mount(_path(at), _path(source), words, since=since, event=event)
+
+
+def mount_words(m: VolumeMount) -> tuple[str | int, ...]:
+    """A mount that is not recorded yet as texts and a number, for JSON; its paths are hex."""
+    return (os.fsencode(m.at).hex(), os.fsencode(m.source).hex(), *_mount_words(m))
+
+
+def mount_of(row: Iterable[Any]) -> VolumeMount:
+    """The reverse of ``mount_words``."""
+    at, source, *words = _typed(row, *(str,) * 8, int, str, str, str)
+    return _mount(_path(bytes.fromhex(at)), _path(bytes.fromhex(source)), words)
+
+
+def _mount_words(m: VolumeMount) -> tuple[str | int, ...]:
+    uids, gids = (json.dumps(m.mapping[kind].triples()) for kind in KINDS)
+    how = (m.name, m.mode, m.user, uids, gids, json.dumps(m.options))
+    return (*how, int(m.crosses), m.lasting, m.protect, m.run)
+
+
+def _mount(at: str, source: str, words: Iterable[Any], **recorded: Any) -> VolumeMount:
+    name, mode, user, uids, gids, options, crosses, lasting, protect, run = words
+    if mode not in MODES or lasting not in LASTING or protect not in PROTECT:
+        raise ValueError(f"{mode:.40}, {lasting:.40} or {protect:.40} is not of a mount")
+    if not name or not name.isprintable():
+        raise ValueError(f"{name!r:.40} is not a name")
+    mapping, shown = _mapping(uids, gids), _texts(json.loads(options))
+    how = (name, mode, mapping, user, shown, bool(crosses), lasting, protect, run)
+    return VolumeMount(at, source, *how, **recorded)
 
 
 def reservation_row(r: Reservation) -> tuple[object, ...]:
@@ -178,7 +254,9 @@ def change_text(change: LedgerChange) -> str:
     """A change of the ledger as JSON."""
     return json.dumps(
         {
+            "rename": change.rename,
             "add": [allocation_row(a) for a in change.add],
+            "update": [allocation_row(a) for a in change.update],
             "extra_owners": change.extra_owners,
             "found": change.found,
             "remove": change.remove,
@@ -186,9 +264,12 @@ def change_text(change: LedgerChange) -> str:
             "forget": change.forget,
             "unkeep": _ranges(change.unkeep),
             "volumes": [
-                (os.fsencode(v.path).hex(), v.name, v.mode, v.user) for v in change.volumes
+                (os.fsencode(v.path).hex(), v.name, v.mode, v.user, _former_text(v))
+                for v in change.volumes
             ],
             "no_volumes": [os.fsencode(path).hex() for path in change.no_volumes],
+            "mounts": [mount_words(m) for m in change.mounts],
+            "no_mounts": [os.fsencode(path).hex() for path in change.no_mounts],
             "reserve": [(range_text(r.ids), r.why) for r in change.reserve],
             "unreserve": [range_text(ids) for ids in change.unreserve],
         }
@@ -198,12 +279,14 @@ def change_text(change: LedgerChange) -> str:
 def change(text: str) -> LedgerChange:
     """The reverse of ``change_text``."""
     content: dict[str, Any] = json.loads(text)
-    volumes = typed(map(tuple, content["volumes"]), str, str, str, str)
+    volumes = typed(map(tuple, content["volumes"]), *(str,) * 5)
     reserve = typed(map(tuple, content["reserve"]), str, str)
     found = list(map(tuple, content["found"]))
     list(_adopted(line for _, *line in found))
     return LedgerChange(
+        rename=tuple(_names(content["rename"])),
         add=tuple(allocations(content["add"])),
+        update=tuple(allocations(content["update"])),
         extra_owners=tuple(typed(map(tuple, content["extra_owners"]), str, str)),
         found=tuple(typed(found, str, str, str)),
         remove=_texts(content["remove"]),
@@ -211,10 +294,12 @@ def change(text: str) -> LedgerChange:
         forget=_texts(content["forget"]),
         unkeep=_named_ranges(content["unkeep"]),
         volumes=tuple(
-            Volume(_path(bytes.fromhex(path)), name, mode, user=user)
-            for path, name, mode, user in volumes
+            Volume(_path(bytes.fromhex(path)), name, mode, user=user, former=_former(former))
+            for path, name, mode, user, former in volumes
         ),
         no_volumes=tuple(_path(bytes.fromhex(path)) for path in _texts(content["no_volumes"])),
+        mounts=tuple(map(mount_of, content["mounts"])),
+        no_mounts=tuple(_path(bytes.fromhex(path)) for path in _texts(content["no_mounts"])),
         reserve=tuple(Reservation(IdRange.parse(ids), why) for ids, why in reserve),
         unreserve=tuple(map(IdRange.parse, _texts(content["unreserve"]))),
     )
@@ -246,6 +331,9 @@ def _named_ranges(found: Iterable[Iterable[Any]]) -> tuple[tuple[str, IdRange], 
 
 
 def _map(text: str) -> IdMap:
+    # A ledger may have 10,000, and to read any JSON takes three times as long.
+    if one := re.fullmatch(_ONE, text):
+        return IdMap((Extent(*map(int, one.groups())),))
     return IdMap.of(*typed(map(tuple, json.loads(text)), int, int, int))
 
 
@@ -253,6 +341,41 @@ def _mapping(uids: str, gids: str) -> Mapping:
     """Read the texts of two maps. Most texts are equal; they become one value, which saves time."""
     uid_map = _map(uids)
     return Mapping(uid_map, uid_map if uids == gids else _map(gids))
+
+
+def extent_of(extent: Extent) -> tuple[int, int, int]:
+    """An extent as numbers: container id, host id, count."""
+    return (extent.container, extent.host, extent.count)
+
+
+def _passes(found: Iterable[Iterable[Any]], mapping: Mapping) -> Iterator[Pass]:
+    """The passes of an allocation. Raises ValueError for what is no extent of its map."""
+    for kind, *numbers in typed(map(tuple, found), str, int, int, int):
+        extent = Extent(*numbers)
+        if kind not in KINDS or extent not in mapping[kind]:
+            raise ValueError(f"{kind!r:.40} {extent} is no extent of the map")
+        yield Pass(kind, extent)
+
+
+def _former_text(v: Volume) -> str:
+    """The map whose ids a volume still has, as JSON; "" if it is that of its container."""
+    return json.dumps([v.former.uids.triples(), v.former.gids.triples()]) if v.former else ""
+
+
+def _former(text: str) -> Mapping | None:
+    if not text:
+        return None
+    uids, gids = json.loads(text)
+    return _mapping(json.dumps(uids), json.dumps(gids))
+
+
+def _names(found: Iterable[Iterable[Any]]) -> Iterator[tuple[str, str]]:
+    """Old and new names. Raises ValueError for what is no name."""
+    for old, new in typed(map(tuple, found), str, str):
+        for one in (old, new):
+            if not one or not one.isprintable():
+                raise ValueError(f"{one!r:.40} is not a name")
+        yield old, new
 
 
 def _reserved(start: int | None, count: int | None) -> IdRange | None:

@@ -22,10 +22,18 @@ if TYPE_CHECKING:
     from usernsplan.ids import IdSet
     from usernsplan.model import HistoryEntry
 
-VERSION = 6
+VERSION = 9
 # path: bytes, because Linux allows any bytes in it. ids: FIRST-LAST. user: UID:GID of --mode own.
+# former: the maps whose ids a volume still has, or "". at: where a volume is mounted.
 # was: the allocation that had a quarantined range. change: what an event did to the state. Both
 # are "" if an older version did not note them.
+# Version 9 added it.
+MOUNT = """
+CREATE TABLE mount (at BLOB PRIMARY KEY, source BLOB NOT NULL, name TEXT NOT NULL,
+    mode TEXT NOT NULL, user TEXT NOT NULL, uid_map TEXT NOT NULL, gid_map TEXT NOT NULL,
+    options TEXT NOT NULL, crosses INTEGER NOT NULL, lasting TEXT NOT NULL, protect TEXT NOT NULL,
+    run TEXT NOT NULL, since TEXT NOT NULL, event INTEGER NOT NULL);
+"""
 _SCHEMA = """
 CREATE TABLE event (number INTEGER PRIMARY KEY, at TEXT NOT NULL, actor TEXT NOT NULL,
     command TEXT NOT NULL, changed TEXT NOT NULL, change TEXT NOT NULL);
@@ -33,15 +41,26 @@ CREATE TABLE intent (only INTEGER PRIMARY KEY CHECK (only = 1), command TEXT NOT
     actor TEXT NOT NULL, change TEXT NOT NULL, files TEXT NOT NULL);
 CREATE TABLE allocation (name TEXT PRIMARY KEY, owner TEXT NOT NULL, strategy TEXT NOT NULL,
     uid_map TEXT NOT NULL, gid_map TEXT NOT NULL, held_start INTEGER, held_count INTEGER,
-    since TEXT NOT NULL, event INTEGER NOT NULL, extra_owners TEXT NOT NULL, found TEXT NOT NULL);
+    since TEXT NOT NULL, event INTEGER NOT NULL, extra_owners TEXT NOT NULL, found TEXT NOT NULL,
+    split_owners TEXT NOT NULL, in_files INTEGER NOT NULL, published TEXT NOT NULL,
+    passes TEXT NOT NULL, within TEXT NOT NULL, unpublished INTEGER NOT NULL);
 CREATE TABLE quarantine (name TEXT NOT NULL, held_start INTEGER NOT NULL,
     held_count INTEGER NOT NULL, since TEXT NOT NULL, event INTEGER NOT NULL, was TEXT NOT NULL,
     PRIMARY KEY (name, held_start, held_count));
 CREATE TABLE volume (path BLOB PRIMARY KEY, name TEXT NOT NULL, mode TEXT NOT NULL,
-    since TEXT NOT NULL, event INTEGER NOT NULL, user TEXT NOT NULL);
+    since TEXT NOT NULL, event INTEGER NOT NULL, user TEXT NOT NULL, former TEXT NOT NULL);
 CREATE TABLE reservation (ids TEXT PRIMARY KEY, why TEXT NOT NULL, since TEXT NOT NULL);
 """
 EVENTS = "SELECT number, at, change FROM event WHERE change != '' ORDER BY number"
+# As codec.change_text writes a change that renames nothing.
+RENAMES = (
+    "SELECT number, at, change FROM event "
+    """WHERE change != '' AND change NOT LIKE '%"rename": [],%' ORDER BY number"""
+)
+PUBLISHED = (
+    "SELECT owner, held_start, held_count FROM allocation "
+    "WHERE published = 'userdb' AND held_start IS NOT NULL"
+)
 INTENT = "SELECT command, actor, change, files FROM intent"
 # These two read a ledger of any version.
 RELEASED = (
@@ -51,10 +70,15 @@ RESERVED = "SELECT ids, why, since FROM reservation ORDER BY rowid"
 # Not *: the names make SQLite report a damaged table that lost a column, even if it has no rows.
 _ALLOCATION = (
     "name, owner, strategy, uid_map, gid_map, held_start, held_count, since, event, "
-    "extra_owners, found"
+    "extra_owners, found, split_owners, in_files, published, passes, within, unpublished"
 )
 _QUARANTINED = "name, held_start, held_count, since, event, was"
-_VOLUMES = "SELECT path, name, mode, since, event, user FROM volume ORDER BY path"
+_VOLUMES = "SELECT path, name, mode, since, event, user, former FROM volume ORDER BY path"
+_MOUNTS = (
+    "SELECT at, source, name, mode, user, uid_map, gid_map, options, crosses, lasting, protect, "
+    "run, since, event FROM mount ORDER BY at"
+)
+_NAME_OF_MOUNT = 2
 _ENTRY = "SELECT number, at, actor, command, changed FROM event"
 
 
@@ -74,7 +98,7 @@ _TABLES = (
         codec.allocation_row,
         key=1,
         delete="DELETE FROM allocation WHERE name = ?",
-        insert="INSERT INTO allocation VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        insert="INSERT INTO allocation VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     ),
     _Table(
         attrgetter("quarantined"),
@@ -88,7 +112,14 @@ _TABLES = (
         codec.volume_row,
         key=1,
         delete="DELETE FROM volume WHERE path = ?",
-        insert="INSERT INTO volume VALUES (?, ?, ?, ?, ?, ?)",
+        insert="INSERT INTO volume VALUES (?, ?, ?, ?, ?, ?, ?)",
+    ),
+    _Table(
+        attrgetter("mounts"),
+        codec.mount_row,
+        key=1,
+        delete="DELETE FROM mount WHERE at = ?",
+        insert="INSERT INTO mount VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     ),
     _Table(
         attrgetter("reservations"),
@@ -102,7 +133,12 @@ _TABLES = (
 
 def create(db: sqlite3.Connection) -> None:
     """Make the tables."""
-    run(db, _SCHEMA)
+    run(db, _SCHEMA + MOUNT)
+    stamped(db)
+
+
+def stamped(db: sqlite3.Connection) -> None:
+    """Note that the tables are those of today's version."""
     db.execute(f"PRAGMA user_version = {VERSION}")
 
 
@@ -132,7 +168,7 @@ def load(db: sqlite3.Connection, ids: IdSet | None = None) -> LedgerState:
         concerns = "concerns(held_start, held_count)"
     allocations = db.execute(
         f"SELECT {_ALLOCATION} FROM allocation "  # noqa: S608 - our own text
-        f"WHERE held_start IS NULL OR strategy = ? OR {concerns} ORDER BY name",
+        f"WHERE held_start IS NULL OR strategy = ? OR passes != '[]' OR {concerns} ORDER BY name",
         (Shared.name,),
     )
     quarantined = db.execute(
@@ -141,14 +177,18 @@ def load(db: sqlite3.Connection, ids: IdSet | None = None) -> LedgerState:
     )
     volumes = db.execute(_VOLUMES) if ids is None else ()
     reservations = map(codec.reservation, db.execute(RESERVED))
+    known = tuple(codec.allocations(allocations))
+    names = {a.name for a in known}
+    mounts = (row for row in db.execute(_MOUNTS) if ids is None or row[_NAME_OF_MOUNT] in names)
 
     return LedgerState(
-        tuple(codec.allocations(allocations)),
+        known,
         tuple(map(codec.quarantined, quarantined)),
         is_interrupted(db),
         tuple(map(codec.volume, volumes)),
         tuple(r for r in reservations if ids is None or ids.meets(r.ids.start, r.ids.stop)),
         stamp(db)[0],
+        tuple(map(codec.mount, mounts)),
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from usernsplan.errors import LedgerError
+from usernsplan.holdings import records_of_range
 from usernsplan.ledger import codec, schema
 from usernsplan.ledger.access import DAMAGE, LedgerFile
 from usernsplan.ledger.fold import fold
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from usernsplan.ids import IdSet
     from usernsplan.layout import Layout
-    from usernsplan.model import HistoryEntry, Intent, Quarantined, Reservation
+    from usernsplan.model import HistoryEntry, Intent, Quarantined, Record, Reservation
 
 
 class SqliteLedger:
@@ -48,6 +49,12 @@ class SqliteLedger:
         with self._reading() as db:
             return schema.load(db, ids) if db else LedgerState()
 
+    def published(self) -> tuple[Record, ...]:
+        """The records that publish ranges, without the rest of their allocations."""
+        with self._reading() as db:
+            rows = codec.typed(db.execute(schema.PUBLISHED), str, int, int) if db else ()
+            return tuple(record for row in rows for record in records_of_range(*row))
+
     def history(self, numbers: Collection[int] | None = None) -> tuple[HistoryEntry, ...]:
         """The events for people, oldest first; with ``numbers``, only these."""
         with self._reading() as db:
@@ -57,6 +64,11 @@ class SqliteLedger:
         """The events with their changes, oldest first."""
         with self._reading() as db:
             return tuple(map(codec.event, db.execute(schema.EVENTS))) if db else ()
+
+    def renames(self) -> tuple[Event, ...]:
+        """The events that gave an allocation another name, oldest first."""
+        with self._reading() as db:
+            return tuple(map(codec.event, db.execute(schema.RENAMES))) if db else ()
 
     def pending(self) -> Intent | None:
         """The intent of an interrupted run."""

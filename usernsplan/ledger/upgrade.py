@@ -1,9 +1,9 @@
-"""Upgrade ledgers of versions 1 to 5 to today's tables.
+"""Upgrade ledgers of versions 1 to 8 to today's tables.
 
-Events had no numbers then: the second in which an event was noted identified it. The upgrade
-numbers the events in the order in which they were noted, and replaces each second with the number
-of one of its events. If a second has several events, it chooses the careful one, as these versions
-did when they compared seconds:
+Before version 6 events had no numbers: the second in which an event was noted identified it. The
+upgrade numbers the events in the order in which they were noted, and replaces each second with the
+number of one of its events. If a second has several events, it chooses the careful one, as these
+versions did when they compared seconds:
 
 - A volume gets the last one, so it belongs to an allocation that was made in the same second.
 - A quarantined range gets the last one, so a volume of the same second does not belong to the
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from usernsplan.escape import file_line
@@ -46,6 +47,17 @@ _STEPS = {
     ),
 }
 _LAST = 5
+# What versions 7 and 8 note of an allocation and the version before did not; and what 8 notes of a
+# volume.
+_ADDED: dict[int, tuple[tuple[str, str | int], ...]] = {
+    7: (("split_owners TEXT", "[]"), ("in_files INTEGER", 1), ("published TEXT", "none")),
+    8: (("passes TEXT", "[]"), ("within TEXT", ""), ("unpublished INTEGER", 0)),
+}
+_TABLES_ADDED = {9: schema.MOUNT}
+_ADDED_TO_VOLUMES: dict[int, tuple[tuple[str, str], ...]] = {8: (("former TEXT", ""),)}
+# What later versions added to a change.
+_LISTS = ("rename", "update", "mounts", "no_mounts")
+_NEW = tuple(usual for added in _ADDED.values() for _, usual in added)
 _DROP = """
 DROP TABLE allocation; DROP TABLE also; DROP TABLE found; DROP TABLE history; DROP TABLE intent;
 DROP TABLE quarantine; DROP TABLE reservation; DROP TABLE volume;
@@ -60,6 +72,11 @@ Seconds = dict[str, list["HistoryEntry"]]
 
 def upgrade(db: sqlite3.Connection, version: int) -> None:
     """Upgrade the tables of an older version, in the caller's transaction."""
+    if version > _LAST:
+        for step in range(version + 1, schema.VERSION + 1):
+            _to(db, step)
+        schema.stamped(db)
+        return
     for step in range(version + 1, _LAST + 1):
         schema.run(db, _STEPS[step])
     rows = db.execute("SELECT at, actor, command, changed FROM history ORDER BY rowid")
@@ -81,8 +98,42 @@ def upgrade(db: sqlite3.Connection, version: int) -> None:
         schema.begin(db, codec.intent_row(intent))
 
 
+def _to(db: sqlite3.Connection, version: int) -> None:
+    """Add what a version notes of each allocation and volume, wherever a row of one is stored."""
+    schema.run(db, _TABLES_ADDED.get(version, ""))
+    volumes = _ADDED_TO_VOLUMES.get(version, ())
+    for table, columns in (("allocation", _ADDED.get(version, ())), ("volume", volumes)):
+        for column, usual in columns:
+            schema.run(db, f"ALTER TABLE {table} ADD COLUMN {column} NOT NULL DEFAULT {usual!r}")
+
+    new = [usual for _, usual in _ADDED.get(version, ())]
+    for table, key, column, text in (
+        ("quarantine", "rowid", "was", _row),
+        ("event", "number", "change", partial(_change, version=version)),
+        ("intent", "only", "change", partial(_change, version=version)),
+    ):
+        rows = db.execute(f"SELECT {key}, {column} FROM {table} WHERE {column} != ''")  # noqa: S608
+        db.executemany(
+            f"UPDATE {table} SET {column} = ? WHERE {key} = ?",  # noqa: S608 - our own text
+            [(text(old, new), number) for number, old in rows],
+        )
+
+
+def _row(text: str, new: list[str | int]) -> str:
+    return json.dumps([*json.loads(text), *new])
+
+
+def _change(text: str, new: list[str | int], *, version: int) -> str:
+    content: dict[str, Any] = {**{key: [] for key in _LISTS}, **json.loads(text)}
+    for key in ("add", "update"):
+        content[key] = [[*row, *new] for row in content[key]]
+    volumes = [usual for _, usual in _ADDED_TO_VOLUMES.get(version, ())]
+    content["volumes"] = [[*row, *volumes] for row in content["volumes"]]
+    return json.dumps(content)
+
+
 def _state(db: sqlite3.Connection, seconds: Seconds, last: int, *, is_proven: bool) -> LedgerState:
-    volumes = db.execute("SELECT path, name, mode, since, 0, user FROM volume")
+    volumes = db.execute("SELECT path, name, mode, since, 0, user, '' FROM volume")
     return LedgerState(
         tuple(_allocations(db, seconds, last, is_proven=is_proven)),
         tuple(_quarantined(db, seconds, last)),
@@ -106,14 +157,15 @@ def _allocations(
     columns = f"name, owner, strategy, {_IDS}, since"
     for row in db.execute(f"SELECT {columns} FROM allocation"):  # noqa: S608 - our own text
         owners, lines = lists.get(row[0], ([], []))
-        [one] = codec.allocations([(*row, 0, json.dumps(owners), json.dumps(lines))])
+        [one] = codec.allocations([(*row, 0, json.dumps(owners), json.dumps(lines), *_NEW)])
         if not is_proven:
             one = replace(one, found=tuple(sorted(_unproven(one, written))))
         yield replace(one, event=_made(one, seconds, last))
 
 
 def _quarantined(db: sqlite3.Connection, seconds: Seconds, last: int) -> Iterator[Quarantined]:
-    was = f"name, owner, strategy, {_IDS}, made, 0, '[]', '[]'"
+    new = ", ".join(map(repr, _NEW))
+    was = f"name, owner, strategy, {_IDS}, made, 0, '[]', '[]', {new}"
     for name, start, count, since, *row in db.execute(
         f"SELECT name, held_start, held_count, since, {was} FROM quarantine"  # noqa: S608
     ):
@@ -149,7 +201,7 @@ def _written(seconds: Seconds) -> dict[tuple[str, str], set[str]]:
     found: dict[tuple[str, str], set[str]] = {}
     for at, entries in seconds.items():
         for text in (text for entry in entries for text in entry.changed):
-            # Such as "/etc/subuid: + web:524288:65536"; below another root, after that root's path.
+            # Such as "/etc/subuid: + web:589824:65536"; below another root, after that root's path.
             place, is_new, line = text.rpartition(": + ")
             for path in (SUBUID, SUBGID) if is_new else ():
                 if place.endswith(path):
@@ -177,12 +229,12 @@ def _intent(text: str, seconds: Seconds, last: int) -> Intent:
     content: dict[str, Any] = json.loads(text)
     uid, sudo_uid, login_uid = content["actor"]
     change = {
-        **{key: [] for key in ("found", "unkeep", "no_volumes", "reserve", "unreserve")},
+        **{key: [] for key in (*_LISTS, "found", "unkeep", "no_volumes", "reserve", "unreserve")},
         **content,
-        "add": [(*row, 0, "[]", "[]") for row in content["add"]],
+        "add": [(*row, 0, "[]", "[]", *_NEW) for row in content["add"]],
         "extra_owners": content.get("also", []),
         "volumes": [
-            (path, name, mode, *(user or [""]))
+            (path, name, mode, *(user or [""]), "")
             for path, name, mode, _, *user in content.get("volumes", [])
         ],
     }

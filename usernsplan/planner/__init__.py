@@ -1,10 +1,5 @@
 """HostState x request -> Plan: every decision of allocate and release. Pure.
 
-``make_plan`` and ``make_release`` are the entry points. ``recovery.mend`` decides how an interrupted
-command ends.
+``allocate.make_plan`` and ``release.make_release`` are the entry points. ``recovery.mend`` decides
+how an interrupted command ends. Nothing is imported here: who mounts a volume needs no allocator.
 """
-
-from usernsplan.planner.allocate import make_plan
-from usernsplan.planner.release import make_release
-
-__all__ = ["make_plan", "make_release"]

@@ -12,7 +12,8 @@ from usernsplan.errors import InvalidFileError, InvalidValueError, RefusedError
 from usernsplan.escape import shell
 from usernsplan.formats import daemon_json
 from usernsplan.formats.subid import Grant
-from usernsplan.layout import DAEMON_JSON
+from usernsplan.holdings import is_seen_as_account
+from usernsplan.layout import DAEMON_JSON, DOCKER_DATA
 from usernsplan.model import DEFAULT_OWNER, Change, Finding
 from usernsplan.planner.stories import advise
 
@@ -54,6 +55,8 @@ def point_at(state: HostState, allocation: Allocation, *, replace_remap: bool) -
     if not (found := can_lay(allocation)).can:
         is_name = allocation.owner in {"root", "default"}
         other = "choose another owner" if is_name else _WITHOUT_A_GAP
+        if allocation.passes and not is_name:
+            other = "pass ids only to container ids within its size"
         raise RefusedError(
             f"Docker cannot make the map of '{allocation.name}': {found.why}",
             hint="Podman and OCI runtimes can: "
@@ -155,18 +158,20 @@ def remapped_to(state: HostState) -> str | None:
 
 def data_root(config: DaemonConfig, allocation: Allocation) -> str:
     """The folder of a remapped daemon: <data-root>/<uid>.<gid> of container root."""
-    base = config.get(daemon_json.DATA_ROOT) or daemon_json.DEFAULT_DATA_ROOT
+    base = config.get(daemon_json.DATA_ROOT) or DOCKER_DATA
     return f"{base}/{allocation.mapping.uids.to_host(0)}.{allocation.mapping.gids.to_host(0)}"
 
 
 def _old_data_root(state: HostState, config: DaemonConfig) -> str:
-    base = config.get(daemon_json.DATA_ROOT) or daemon_json.DEFAULT_DATA_ROOT
+    base = config.get(daemon_json.DATA_ROOT) or DOCKER_DATA
     user = remap_user(state, config.get(daemon_json.REMAP) or "")
     if user is None:
         return base
     # Docker takes the owner's lines in file order, so the first one has container root.
+    account = state.accounts.user(user)
+    names = account.owner_names if account else (user,)
     firsts = [
-        next((x.start for x in file.lines if isinstance(x, Grant) and x.owner == user), None)
+        next((x.start for x in file.lines if isinstance(x, Grant) and x.owner in names), None)
         for file in (state.subuid, state.subgid)
     ]
     return (
@@ -180,7 +185,7 @@ def _account_commands(state: HostState, owner: str) -> tuple[tuple[str, ...], ..
     dockerd needs a group of the same name. Raises InvalidValueError for a name that is too long.
     """
     user, group = state.accounts.user(owner), state.accounts.group(owner)
-    if user and group:
+    if (user and group) or is_seen_as_account(state, owner):
         return ()
     if len(owner) > _LONGEST_LOGIN:
         raise InvalidValueError(
@@ -198,9 +203,9 @@ def _account_commands(state: HostState, owner: str) -> tuple[tuple[str, ...], ..
 def _left_to_do(state: HostState, commands: tuple[tuple[str, ...], ...], what: str) -> Pointed:
     left = tuple(shell(*state.layout.account_command(command)) for command in commands)
     who = ", ".join(dict.fromkeys(command[-1] for command in commands))
+    absent = "is in no file here" if state.accounts.unknown else "does not exist"
     message = (
-        f"{who}, or a group of that name, does not exist, and {commands[0][0]} cannot run here: "
-        f"{what}"
+        f"{who}, or a group of that name, {absent}, and {commands[0][0]} cannot run here: {what}"
     )
     return Pointed(
         findings=(advise("USN107", message, "run the command below, then this one again"),),

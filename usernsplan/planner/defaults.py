@@ -41,6 +41,7 @@ def of_request(request: AllocateRequest, config: Config) -> AllocateRequest:
         "strategy": request.strategy,
         "pool": request.pool,
         "engines": request.engines,
+        "publish": request.publish,
         **request.options,
     }
     return replace(
@@ -51,6 +52,7 @@ def of_request(request: AllocateRequest, config: Config) -> AllocateRequest:
         pool=request.pool or config.pool,
         engines=engines,
         pools={**pools, **request.pools},
+        publish=request.publish or config.publish,
     )
 
 
@@ -62,10 +64,21 @@ def of_spec(spec: Spec, config: Config) -> Spec:
         pool=spec.pool or config.pool,
         places={key: place for key, place in config.places.items() if key not in spec.lines},
         engines=config.engines if spec.engines is None else spec.engines,
+        publish=spec.publish or config.publish,
+        containers=tuple(
+            replace(
+                one,
+                volumes=tuple(replace(v, method=v.method or config.method) for v in one.volumes),
+            )
+            for one in spec.containers
+        ),
     )
 
 
 def pool_options(engines: Iterable[SpecEngine]) -> dict[str, PoolOptions]:
     """The options of the pools of these engines, by the engine's name, if it has any."""
-    options = {one.name: PoolOptions(one.containers, one.start) for one in engines}
+    options = {
+        one.name: PoolOptions(one.containers, one.start, one.ids_per_pod, one.publish)
+        for one in engines
+    }
     return {name: one for name, one in options.items() if one != PoolOptions()}

@@ -7,16 +7,22 @@ Nothing is renumbered: a file that wants another range for a name that has one i
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from usernsplan.claims.sources import claims_of
 from usernsplan.engines import engine_of_pool
-from usernsplan.engines.mounts import standing
-from usernsplan.errors import InvalidFileError, RefusedError, UsernsplanError, concerning
-from usernsplan.formats import daemon_json
+from usernsplan.engines.mounts import given
+from usernsplan.errors import (
+    InvalidFileError,
+    RefusedError,
+    UsernsplanError,
+    concerning,
+)
+from usernsplan.formats import daemon_json, passes
+from usernsplan.holdings import has_lines
+from usernsplan.ids import IdRange
 from usernsplan.layout import SUBGID, SUBUID
 from usernsplan.model import (
     AllocateRequest,
@@ -29,8 +35,11 @@ from usernsplan.model import (
     Reservation,
     Volume,
 )
+from usernsplan.planner import adopt, mount_doubts, renamed
+from usernsplan.planner import wanted as wanted_mounts
 from usernsplan.planner.allocate import make_plan
 from usernsplan.planner.defaults import pool_options
+from usernsplan.planner.publish import records_of
 from usernsplan.planner.recovery import as_changed
 from usernsplan.planner.release import make_release
 from usernsplan.planner.runs import findings as findings_of_runs
@@ -40,11 +49,11 @@ from usernsplan.planner.volumes import doubts, not_noted
 from usernsplan.strategies import named, with_defaults
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
-    from usernsplan.formats.spec import Spec
-    from usernsplan.ids import IdRange
-    from usernsplan.model import Allocation, HostState
+    from usernsplan.formats.spec import Spec, SpecVolume
+    from usernsplan.model import Allocation, HostState, VolumeMount
+    from usernsplan.planner.wanted import ToMount
     from usernsplan.strategies import PerContainer, Shared, SingleUid
 
 
@@ -53,7 +62,7 @@ class DiffLine:
     """One change that a plan file makes on a host: something comes ("+"), changes or goes."""
 
     sign: Literal["+", "~", "-"]
-    kind: Literal["container", "pool", "account", "docker", "reservation", "volume"]
+    kind: Literal["container", "pool", "account", "docker", "reservation", "volume", "mount"]
     name: str
     text: str
 
@@ -62,9 +71,9 @@ class DiffLine:
 class PlanDiff:
     """Everything that a plan file changes on a host.
 
-    It is carried out in this order: ``allocate``, ``prune``, then ``volumes``, which are those that
-    are not yet as the file wants them. ``kept`` is what the host has, the file does not name, and
-    nothing releases.
+    It is carried out in this order: ``allocate``, ``unmount``, ``prune``, then ``volumes`` and
+    ``mounts``, which are those that are not yet as the file wants them. ``kept`` is what the host
+    has, the file does not name, and nothing releases.
     """
 
     allocate: Plan
@@ -72,60 +81,115 @@ class PlanDiff:
     volumes: tuple[Volume, ...]
     steps: tuple[DiffLine, ...]
     kept: tuple[str, ...]
+    mounts: tuple[ToMount, ...] = ()
+    unmount: tuple[VolumeMount, ...] = ()
+
+    @property
+    def pruning(self) -> bool:
+        """Tell whether something goes that the file does not name."""
+        return self.prune.changed or bool(self.unmount)
+
+    @property
+    def to_fix(self) -> int:
+        """The number of volumes to give to their containers, by either method."""
+        return len(self.volumes) + len(self.mounts)
 
     @property
     def pending(self) -> bool:
         """Tell whether anything would change."""
-        return self.allocate.changed or self.prune.changed or bool(self.volumes)
+        return self.allocate.changed or self.pruning or self.to_fix > 0
 
 
 def make_desired(
-    state: HostState, spec: Spec, *, prune: bool = False, replace_remap: bool = False
+    state: HostState,
+    spec: Spec,
+    *,
+    prune: bool = False,
+    replace_remap: bool = False,
+    look: Callable[[HostState], HostState] = lambda state: state,
 ) -> PlanDiff:
     """Decide what turns the host into what the file describes.
 
-    ``replace_remap``: Docker's remap may move to another user. Raises what make_plan raises, with
+    ``replace_remap``: Docker's remap may move to another user. ``look`` adds the configurations of
+    containers to the host, if the file adopts any. Raises what make_plan raises, with
     the line of the container that the error concerns, and RefusedError if a range to reserve is
     allocated.
     """
     # A file that names Docker's container accepts that Docker hides its present data.
     request = replace(request_of(spec), replace_remap=replace_remap or bool(spec.daemon))
+    with _placed(spec):
+        new_names, told = renamed.of_spec(state, spec)
     reserve = _to_reserve(state, spec)
+    # From here on, everything has its new name.
+    state = as_changed(state, {}, LedgerChange(rename=new_names)) if new_names else state
+    gone, unreserve = _not_named(state, spec)
     reserved = as_changed(state, {}, LedgerChange(reserve=reserve))
     with _placed(spec):
-        plan = make_plan(reserved, request)
+        adopted = adopt.of_request(reserved, request, look)
+        taken_over = adopt.change_of(reserved, adopted.new)
+        plan = make_plan(as_changed(reserved, {}, taken_over), adopted.request)
 
     plan = replace(
         plan,
         kind="apply",
-        ledger=replace(plan.ledger, reserve=reserve),
+        allocations=(*plan.allocations, *adopted.allocations),
+        ledger=replace(
+            plan.ledger,
+            add=(*taken_over.add, *plan.ledger.add),
+            unkeep=(*taken_over.unkeep, *plan.ledger.unkeep),
+            rename=new_names,
+            reserve=reserve,
+        ),
         findings=(
+            *(remark for one in adopted.new for remark in adopt.remarks(state, one)),
             *plan.findings,
+            *told,
+            *renamed.maybe(spec, plan.ledger.add, gone),
             *_reserved_over(state, reserve),
             *findings_of_runs(state.runs, state.layout),
         ),
+        adopted=tuple(a.name for a in taken_over.add),
     )
 
-    gone, unreserve = _not_named(state, spec)
+    volumes, mounts, unmount = _given(
+        _with_former(state, plan), spec, {a.name: a for a in plan.allocations}
+    )
     release = Plan("apply")
-    if prune and gone:
-        after = as_changed(state, {c.path: c.after for c in plan.changes}, plan.ledger)
-        try:
-            release = make_release(after, ReleaseRequest(tuple(a.name for a in gone)))
-        except RefusedError as error:
-            error.hint = (
-                "release it first: 'usernsplan release NAME --unset-remap'; "
-                f"or add it to {spec.place}"
-            )
-            raise
     if prune:
-        ledger = replace(release.ledger, unreserve=unreserve)
-        release = replace(release, kind="apply", ledger=ledger)
+        points = tuple(m.at for m in unmount)
+        without = as_changed(state, {}, LedgerChange(no_mounts=points)) if points else state
+        release = _pruned(without, spec, plan, gone)
+        release = replace(release, ledger=replace(release.ledger, unreserve=unreserve))
+    not_named = (
+        *(a.name for a in gone),
+        *(f"reservation {ids}" for ids in unreserve),
+        *(f"mount {m.at}" for m in unmount),
+    )
+    if not prune:
+        unmount = ()
+    names = [DiffLine("~", "container", now, f"renamed from {was}") for was, now in new_names]
+    adds = frozenset(a.name for a in taken_over.add)
+    changes = (*_steps(state, plan, adds), *_unmount_steps(unmount), *_steps(state, release))
+    steps = (*names, *changes, *_volume_steps(state, volumes), *_mount_steps(mounts))
+    kept = () if prune else not_named
+    return PlanDiff(plan, release, volumes, steps, kept, mounts, unmount)
 
-    volumes = _to_fix(_with_former(state, plan), spec, {a.name: a for a in plan.allocations})
-    kept = () if prune else (*(a.name for a in gone), *(f"reservation {ids}" for ids in unreserve))
-    steps = (*_steps(state, plan), *_steps(state, release), *_volume_steps(state, volumes))
-    return PlanDiff(plan, release, volumes, steps, kept)
+
+def _pruned(state: HostState, spec: Spec, plan: Plan, gone: Iterable[Allocation]) -> Plan:
+    """The release of what the file does not name, on the host as ``plan`` leaves it."""
+    names = tuple(a.name for a in gone)
+    if not names:
+        return Plan("apply")
+    # The state has the new names already.
+    done = replace(plan.ledger, rename=())
+    after = as_changed(state, {c.path: c.after for c in plan.changes}, done)
+    try:
+        return replace(make_release(after, ReleaseRequest(names)), kind="apply")
+    except RefusedError as error:
+        error.hint = (
+            f"release it first: 'usernsplan release NAME --unset-remap'; or add it to {spec.place}"
+        )
+        raise
 
 
 def request_of(spec: Spec) -> AllocateRequest:
@@ -141,7 +205,18 @@ def request_of(spec: Spec) -> AllocateRequest:
     for one in spec.containers:
         with _placed(spec), concerning(one.name):
             each[one.name] = ContainerOptions(
-                _strategy(spec, one.options), one.owner, one.start, one.engines
+                _strategy(spec, one.options),
+                one.owner,
+                one.start,
+                one.engines,
+                spec.in_files if one.in_files is None else one.in_files,
+                one.publish,
+                one.passes,
+                one.within,
+                one.was,
+                one.adopt,
+                one.map,
+                one.pass_privileged,
             )
     if spec.daemon and spec.daemon not in each:
         place = f"{spec.place}:{spec.lines['daemon']}"
@@ -158,6 +233,7 @@ def request_of(spec: Spec) -> AllocateRequest:
         pools=pool_options(engines or ()),
         each=each,
         from_file=True,
+        publish=spec.publish,
     )
 
 
@@ -183,9 +259,13 @@ def fingerprint(desired: PlanDiff) -> str:
         come.account_commands,
         come.changes,
         come.ledger,
+        come.records,
         gone.changes,
         gone.ledger,
+        gone.records,
         desired.volumes,
+        desired.mounts,
+        desired.unmount,
     )
     return hashlib.sha256(repr(done).encode("utf-8", "surrogateescape")).hexdigest()
 
@@ -261,20 +341,19 @@ def _with_former(state: HostState, plan: Plan) -> HostState:
     return as_changed(state, {}, LedgerChange(add=back, unkeep=plan.ledger.unkeep))
 
 
-def _to_fix(state: HostState, spec: Spec, allocations: dict[str, Allocation]) -> tuple[Volume, ...]:
-    """The volumes that differ from the file, in the ledger or on disk.
+def _given(
+    state: HostState, spec: Spec, allocations: dict[str, Allocation]
+) -> tuple[tuple[Volume, ...], tuple[ToMount, ...], tuple[VolumeMount, ...]]:
+    """The volumes that differ from the file, the mounts that do, and those that it does not name.
 
-    Raises InvalidFileError for a volume of two containers, and for a user that the map of its
-    container lacks.
+    Raises InvalidFileError for a volume of two containers, unless it is mounted for both, for two
+    mounts at one place, and for a user that the map of its container lacks.
     """
     wanted = [(one, volume) for one in spec.containers for volume in one.volumes]
     _refuse_nested(state, spec)
-
-    for path, times in Counter(volume.path for _, volume in wanted).items():
-        if times > 1:
-            lines = [volume.line for _, volume in wanted if volume.path == path]
-            fact = f"the volume {path} appears a second time; the first is in line {lines[0]}"
-            raise InvalidFileError(f"{spec.place}:{lines[1]}", fact)
+    volumes = [v for _, v in wanted]
+    _refuse_twice(spec, volumes)
+    _refuse_hiding(spec, volumes)
 
     for one, volume in wanted:
         mapping = allocations[one.name].mapping
@@ -284,24 +363,75 @@ def _to_fix(state: HostState, spec: Spec, allocations: dict[str, Allocation]) ->
             raise InvalidFileError(f"{spec.place}:{volume.line}", fact)
 
     # If the container is new here, the ledger's note is about an earlier container of that name.
-    volumes = (Volume(v.path, one.name, v.mode, user=v.user) for one, v in wanted)
-    return not_noted(state.ledger, volumes, doubts(state.ledger, state.volumes, state.layout))
+    noted = [Volume(v.path, one.name, v.mode, user=v.user) for one, v in wanted]
+    doubted = doubts(state.ledger, state.volumes, state.layout)
+    differ = {v.path for v in not_noted(state.ledger, noted, doubted)}
+    by_mount = {v.path for v in volumes if v.method in {"idmap", "auto"}}
+    to_mount = (
+        asked
+        for one, v in wanted
+        if (asked := wanted_mounts.of_volume(one.name, v))
+        and (v.method == "idmap" or v.path in differ)
+    )
+    maps = {name: a.mapping for name, a in allocations.items()}
+    wrong = mount_doubts.doubts(state.ledger, state.mounts, state.layout)
+    mounts, others = wanted_mounts.compare(state.ledger, to_mount, maps, wrong)
+    fix = tuple(v for v in noted if v.path in differ - by_mount)
+    return fix, mounts, others
+
+
+def _refuse_twice(spec: Spec, volumes: Iterable[SpecVolume]) -> None:
+    """Raise InvalidFileError for one mount point of two, and for a volume that is not only mounted."""
+    paths: dict[str, SpecVolume] = {}
+    points: dict[str, SpecVolume] = {}
+    for one in volumes:
+        there = points.setdefault(one.at, one) if one.at else one
+        same = paths.setdefault(one.path, one)
+        both_mounts = one.method == same.method == "idmap"
+        for what, first in (
+            (f"the mount point {one.at}", there),
+            (f"the volume {one.path}", one if both_mounts else same),
+        ):
+            if first is not one:
+                fact = f"{what} appears a second time; the first is in line {first.line}"
+                raise InvalidFileError(f"{spec.place}:{one.line}", fact)
+
+
+def _refuse_hiding(spec: Spec, volumes: Sequence[SpecVolume]) -> None:
+    """Raise InvalidFileError for a mount that hides a volume, or a part of one."""
+    paths = {v.path for v in volumes}
+    above = {folder: v.path for v in volumes for folder in _around(v.path)}
+    for one in (v for v in volumes if v.at):
+        hidden = next((folder for folder in _around(one.at) if folder in paths), above.get(one.at))
+        if hidden:
+            fact = f"the mount point {one.at} would hide the volume {hidden}, or a part of it"
+            hint = "choose a mount point outside of all volumes"
+            raise InvalidFileError(f"{spec.place}:{one.line}", fact, hint=hint)
+
+
+def _around(path: str) -> Iterator[str]:
+    """A path, and all folders above it."""
+    parts = path.strip("/").split("/")
+    return ("/" + "/".join(parts[:stop]) for stop in range(len(parts), -1, -1))
 
 
 def _refuse_nested(state: HostState, spec: Spec) -> None:
     """Raise InvalidFileError for a volume inside another: the later fix takes the inner files.
 
-    If only the ledger has one of the two and both belong to one container, nothing is wrong: the
-    file names one instead of the other.
+    Two that are mounted may be so: no file changes. If only the ledger has one of the two and both
+    belong to one container, nothing is wrong: the file names one instead of the other.
     """
-    known = {path: (v.name, 0) for path, v in standing(state.ledger).items()}
+    known = {path: (v.name, 0, False) for path, v in given(state.ledger).items()}
     known |= {
-        volume.path: (one.name, volume.line) for one in spec.containers for volume in one.volumes
+        volume.path: (one.name, volume.line, volume.method == "idmap")
+        for one in spec.containers
+        for volume in one.volumes
     }
-    for path, (name, line) in known.items():
-        parts = path.strip("/").split("/")
-        for outer in ("/" + "/".join(parts[:stop]) for stop in range(len(parts))):
-            other, other_line = known.get(outer, (name, 0)) if outer != path else (name, 0)
+    for path, (name, line, is_mount) in known.items():
+        for outer in (folder for folder in _around(path) if folder != path and folder in known):
+            other, other_line, other_is_mount = known[outer]
+            if is_mount and other_is_mount:
+                continue
             if (line and other_line) or ((line or other_line) and name != other):
                 fact = (
                     f"the volume {path} of '{name}' is inside {outer}, which belongs to '{other}'"
@@ -310,14 +440,23 @@ def _refuse_nested(state: HostState, spec: Spec) -> None:
                 raise InvalidFileError(f"{spec.place}:{max(line, other_line)}", fact, hint=hint)
 
 
-def _steps(state: HostState, plan: Plan) -> Iterator[DiffLine]:
-    known = {a.name: a for a in state.ledger.allocations}
+def _new_steps(plan: Plan, adopted: Collection[str]) -> Iterator[DiffLine]:
+    """What is allocated, or adopted."""
     for allocation in plan.ledger.add:
-        owner = ", and ".join((allocation.owner, *allocation.extra_owners))
-        is_back = (allocation.name, allocation.reserved_range) in plan.ledger.unkeep
+        owners = ", and ".join((allocation.owner, *allocation.extra_owners))
+        alone = f"within {allocation.within}" if allocation.within else "without lines"
+        owner = f"owner {owners}" if has_lines(allocation) else alone
+        is_back = allocation.name in {name for name, _ in plan.ledger.unkeep}
         again = ", as before its release" if is_back else ""
-        text = f"{_ids(allocation)}, owner {owner}{again}"
+        text = f"{_ids(allocation)}, {owner}{again}"
+        if allocation.name in adopted:
+            text = f"{text}: adopted as it stands"
         yield DiffLine("+", _kind(allocation), allocation.name, text)
+
+
+def _steps(state: HostState, plan: Plan, adopted: Collection[str] = ()) -> Iterator[DiffLine]:
+    known = {a.name: a for a in state.ledger.allocations}
+    yield from _new_steps(plan, adopted)
     for command in plan.account_commands:
         yield DiffLine("+", "account", command[-1], command[0])
     for reservation in plan.ledger.reserve:
@@ -325,8 +464,10 @@ def _steps(state: HostState, plan: Plan) -> Iterator[DiffLine]:
         yield DiffLine("+" if is_new else "~", "reservation", str(reservation.ids), reservation.why)
     for name in plan.restored:
         yield DiffLine("~", _kind(known[name]), name, "its lines are restored")
+    yield from _publish_steps(state, plan)
     for name, owner in plan.ledger.extra_owners:
         yield DiffLine("~", _kind(known[name]), name, f"also granted to {owner}")
+    yield from _split(plan, known)
     for change in plan.changes:
         if change.path not in {SUBUID, SUBGID}:
             remap = daemon_json.parse(change.after, change.path).get(daemon_json.REMAP)
@@ -339,6 +480,26 @@ def _steps(state: HostState, plan: Plan) -> Iterator[DiffLine]:
         yield DiffLine("-", "reservation", str(ids), "no longer reserved")
 
 
+def _split(plan: Plan, known: Mapping[str, Allocation]) -> Iterator[DiffLine]:
+    """The allocations whose large lines of root become smaller ones."""
+    also = {name for name, _ in plan.ledger.extra_owners}
+    for one in plan.ledger.update:
+        if one.name not in also and one.split_owners != known[one.name].split_owners:
+            yield DiffLine("~", _kind(one), one.name, "root's line is split into smaller ones")
+
+
+def _publish_steps(state: HostState, plan: Plan) -> Iterator[DiffLine]:
+    """What changes for allocations that exist: where they are published, and lost records."""
+    known = {a.name: a for a in state.ledger.allocations}
+    for one in plan.ledger.update:
+        if one.published != known[one.name].published:
+            yield DiffLine("~", _kind(one), one.name, f"published: {one.published}")
+    had = {*records_of(known.values())}
+    for change in plan.records:
+        if change.sign == "+" and change.record in had:
+            yield DiffLine("~", "account", change.record.name, "its record is restored")
+
+
 def _volume_steps(state: HostState, volumes: Iterable[Volume]) -> Iterator[DiffLine]:
     doubted = doubts(state.ledger, state.volumes, state.layout)
     for volume in volumes:
@@ -348,9 +509,40 @@ def _volume_steps(state: HostState, volumes: Iterable[Volume]) -> Iterator[DiffL
         yield DiffLine("~", "volume", volume.path, text)
 
 
+def _mount_steps(mounts: Iterable[ToMount]) -> Iterator[DiffLine]:
+    """What is mounted. With the method auto only the run knows whether it is."""
+    for wanted, at, why, instead in mounts:
+        user = f" {wanted.user}" if wanted.user else ""
+        because = f": {why}" if why else ""
+        how = f"{wanted.name} ({wanted.mode}{user})"
+        if wanted.method == "auto":
+            text = f"fix for {how}, with a mount where one is possible{because}"
+            yield DiffLine("~", "volume", wanted.source, text)
+            continue
+        extra = {
+            "read-only": wanted.read_only,
+            "returns at boot": wanted.persist,
+            f"protected by {wanted.protect}": bool(wanted.protect),
+            "with the mounts in it": wanted.crosses,
+        }
+        more = "".join(f", {word}" for word, is_asked in extra.items() if is_asked)
+        sign: Literal["+", "~"] = "~" if why or instead else "+"
+        yield DiffLine(sign, "mount", at, f"{wanted.source} for {how}{more}{because}")
+
+
+def _unmount_steps(mounts: Iterable[VolumeMount]) -> Iterator[DiffLine]:
+    for mount in mounts:
+        text = f"{mount.source} for {mount.name}: unmounted"
+        yield DiffLine("-", "mount", mount.at, text)
+
+
 def _kind(allocation: Allocation) -> Literal["container", "pool"]:
     return "pool" if engine_of_pool(allocation) else "container"
 
 
 def _ids(allocation: Allocation) -> str:
+    if allocation.passes and allocation.reserved_range:
+        held = allocation.reserved_range
+        containers = IdRange(0, held.count)
+        return f"{containers} -> {held}, passes {passes.shown(allocation.passes)}"
     return ", ".join(f"{e.container_range} -> {e.host_range}" for e in allocation.mapping.uids)

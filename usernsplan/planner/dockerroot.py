@@ -35,7 +35,7 @@ def claims_of_others(state: HostState) -> Claims:
         if claim.source == "subid":
             is_plain = isinstance(claim.value, Grant)
             return is_plain and claim.holder not in ours and not is_meant(claim)
-        return claim.source in {"account", "group", "reservation"}
+        return claim.source in {"account", "group", "reservation", "absent"}
 
     return claims_of(state).where(is_others)
 

@@ -11,15 +11,21 @@ from usernsplan.claims.sources import claims_of
 from usernsplan.errors import RefusedError
 from usernsplan.escape import file_line, shell
 from usernsplan.formats import subid
+from usernsplan.formats.limits import INCUS_LEAST
 from usernsplan.formats.subid import Grant
-from usernsplan.holdings import holdings, noted_line
+from usernsplan.holdings import has_lines, holdings, noted_line, pieces
 from usernsplan.layout import SUBGID, SUBUID
-from usernsplan.model import ROOT, Change, Finding
+from usernsplan.mapping import KINDS
+from usernsplan.model import DEFAULT_OWNER, OWN_PREFIX, ROOT, Change, Finding
+from usernsplan.planner import roots
+from usernsplan.planner.daemon import remapped_to
 from usernsplan.planner.stories import advise
 from usernsplan.planner.taken import holders, is_of_others
+from usernsplan.reserved import INSTANCES
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Iterator
+    from collections.abc import Collection, Container, Iterable, Iterator
+    from collections.abc import Set as AbstractSet
 
     from usernsplan.claims.index import Claims
     from usernsplan.formats.subid import Line, SubidFile
@@ -28,10 +34,15 @@ if TYPE_CHECKING:
 
 
 class Grants:
-    """A draft of both files. Its methods note the changes; ``changes`` returns the new bytes."""
+    """A draft of both files. Its methods note the changes; ``changes`` returns the new bytes.
 
-    def __init__(self, state: HostState) -> None:
+    ``engines`` are those that the request names.
+    """
+
+    def __init__(self, state: HostState, engines: Collection[str] = ()) -> None:
         self._state = state
+        # LXD and Incus, where they are: they take ids for instances from root's large lines.
+        self._takers = roots.takers(state, engines)
         self._files = {SUBUID: state.subuid, SUBGID: state.subgid}
         self._index = {path: file.by_owner() for path, file in self._files.items()}
         self._come: set[tuple[str, bytes]] = set()
@@ -42,6 +53,8 @@ class Grants:
         self.findings: list[Finding] = []
         # The names of allocations whose lines are restored.
         self.restored: dict[str, None] = {}
+        # The files in which root's lines of an allocation are split, with its name.
+        self._split: set[tuple[str, str]] = set()
 
     def of(self, allocation: Allocation) -> Iterator[tuple[Holding, list[Line]]]:
         """The lines that each owner of an allocation needs in each file, and those it has there.
@@ -51,13 +64,58 @@ class Grants:
         for one in holdings(allocation):
             yield one, self._of(one)
 
+    def named(self, one: Holding, lines: Iterable[Line]) -> list[bytes]:
+        """These lines of an owner as they are with its name: a line may have its uid instead.
+
+        usermod writes uids with SUB_UID_STORE_BY_UID. Root's lines are left as they are, because
+        LXD and Incus do not read those of 0 beside those of root.
+        """
+        raw, uid = _raw(lines), self._uids.get(one.owner)
+        if uid is None or one.owner == ROOT:
+            return raw
+        number, name = f"{uid}:".encode(), f"{one.owner}:".encode()
+        return [
+            name + text.removeprefix(number) if text.startswith(number) else text for text in raw
+        ]
+
     def has_exactly(self, allocation: Allocation) -> bool:
         """Tell whether the owner has exactly the lines of the allocation, in both files."""
         return all(
-            _raw(self._of(one)) == one.wanted
+            not self.differs(allocation, one, self._of(one))
             for one in holdings(allocation)
             if one.owner == allocation.owner
         )
+
+    def standing(self, allocation: Allocation) -> Allocation | None:
+        """A new allocation, with its lines as ``found``, if its owners have exactly these.
+
+        None otherwise. Of root's lines only the wanted ones count. The order is that of the map where it matters.
+        """
+        found: list[tuple[str, str]] = []
+        for one in holdings(allocation):
+            if self.differs(allocation, one, self._of(one)):
+                return None
+            found += one.noted()
+        ours = {(path, noted_line(raw)) for path, raw in self._roots_of_ours}
+        return replace(allocation, found=tuple(sorted({*found} - ours)))
+
+    def differs(self, allocation: Allocation, one: Holding, have: list[Line]) -> bool:
+        """Tell whether the lines of an owner are not those that were granted.
+
+        Podman sorts the lines of an account. So in a map whose host ids ascend their order in the
+        file makes no difference, unless Docker lays them.
+        """
+        raw = self.named(one, have)
+        if raw == one.wanted:
+            return False
+        hosts = [extent.host for extent in allocation.mapping[one.kind]]
+        is_laid = one.owner in {DEFAULT_OWNER, self._docker} or one.owner.startswith(OWN_PREFIX)
+        return is_laid or hosts != sorted(hosts) or Counter(raw) != Counter(one.wanted)
+
+    @cached_property
+    def _docker(self) -> str | None:
+        """The user to whom Docker is remapped."""
+        return remapped_to(self._state)
 
     def without(self, claims: Claims, *allocations: Allocation) -> Claims:
         """The claims without the lines of the owners of these allocations."""
@@ -77,36 +135,69 @@ class Grants:
         """
         for one in holdings(allocation):
             have = self._of(one)
-            if have and _raw(have) != one.wanted and one.owner != ROOT:
-                start = self._only_start(allocation)
-                adopt = "" if start is None else f"adopt it with '--start {start}', "
+            if have and one.owner != ROOT and self.differs(allocation, one, have):
+                from usernsplan.planner import adopt  # noqa: PLC0415 - it reads lines, too
+
+                adopts, in_file = adopt.how_to(self._state, one.owner)
                 raise RefusedError(
                     f"{self._state.layout.path(one.path)}:{have[0].number}: {one.owner} has "
                     f"'{file_line(have[0].raw)}', which usernsplan did not write; readers would join "
                     "it to the new range",
-                    hint=f"{adopt}remove that line, or choose another --owner",
-                    in_file=f"{adopt.replace('--start', 'start:')}remove that line, or choose "
-                    "another owner",
+                    hint=f"{adopts}remove that line, or choose another --owner",
+                    in_file=f"{in_file}remove that line, or choose another owner",
                 )
 
-    def _only_start(self, allocation: Allocation) -> int | None:
-        """The first id of the one plain line that the owner has; None if it has no such line.
+    def in_pieces(self, allocation: Allocation) -> Allocation:
+        """A new allocation, or one that is new to root, with root's lines in pieces.
 
-        The line must be the same in both files and have the size of the allocation.
+        If root has a line for a whole range already, as from an earlier version, they stay whole.
         """
-        found = [self._of(one) for one in holdings(allocation) if one.owner == allocation.owner]
-        plain = [
-            x
-            for lines in found
-            for x in lines
-            if isinstance(x, Grant) and x.owner == allocation.owner
-        ]
-        spans = {(line.start, line.stop) for line in plain}
-        if [len(lines) for lines in found] != [1, 1] or len(plain) != len(found) or len(spans) != 1:
-            return None
-        [(start, stop)] = spans
-        held = allocation.reserved_range
-        return start if held and held.count == stop - start else None
+        if ROOT not in {allocation.owner, *allocation.extra_owners} or not has_lines(allocation):
+            return allocation
+        whole = (
+            line
+            for one in holdings(allocation, ROOT)
+            for line in self._of(one)
+            if isinstance(line, Grant) and line.stop - line.start >= INCUS_LEAST
+        )
+        if any(whole):
+            return allocation
+        return replace(allocation, split_owners=(ROOT,))
+
+    def split(self, allocation: Allocation, names: AbstractSet[str]) -> Allocation:
+        """Replace large lines of root by pieces where LXD or Incus would give away their ids.
+
+        Such lines are from before LXD or Incus, or were adopted; then a release leaves the pieces.
+        ``names`` are the allocations of the plan, whose lines are split, too.
+        """
+        if not (self._takers and roots.is_large(allocation)):
+            return allocation
+        found = {*allocation.found}
+        for kind in KINDS:
+            path = subid.PATHS[kind]
+            for ids in allocation.mapping[kind].host_ranges():
+                raw = subid.line(ROOT, ids)
+                new = [subid.line(ROOT, piece) for piece in pieces(ids)]
+                if new == [raw]:
+                    continue
+                if (path, raw) in self._come:
+                    self._in[path].remove(raw)
+                elif raw not in self._roots[path]:
+                    continue
+                elif self._needers.get((path, raw), names) <= names:
+                    self._out[path] += [raw] * self._counts[path][raw]
+                self._grant_root(path, new)
+                if (path, noted_line(raw)) in found:
+                    found.remove((path, noted_line(raw)))
+                    found.update((path, noted_line(piece)) for piece in new)
+                self._split.add((path, allocation.name))
+        if any((path, allocation.name) in self._split for path in self._files):
+            message = (
+                f"root's lines of '{allocation.name}' are granted in smaller lines, because "
+                f"{self._takers[0]} gives the ids of large ones to its instances"
+            )
+            self.findings.append(advise("USN140", message, f"restart {self._takers[0]}"))
+        return replace(allocation, split_owners=(ROOT,), found=tuple(sorted(found)))
 
     def add(self, allocation: Allocation) -> Allocation:
         """Grant a new allocation and return it, with its existing lines as ``found``.
@@ -116,19 +207,26 @@ class Grants:
         self.refuse_other_lines(allocation)
         for one in holdings(allocation):
             if one.owner == ROOT:
-                self._grant_root(one)
+                self._grant_root(one.path, one.wanted)
             elif not self._of(one):
                 self._in[one.path] += one.wanted
-        return replace(allocation, found=tuple(self._found(holdings(allocation))))
+        return replace(allocation, found=tuple(dict.fromkeys(self._found(holdings(allocation)))))
 
-    def widen(self, allocation: Allocation, owner: str) -> tuple[tuple[str, str], ...]:
-        """Grant an existing allocation to a further owner, and return the lines that exist already."""
-        for one in holdings(allocation, owner):
+    def widen(self, allocation: Allocation, owner: str) -> Allocation:
+        """Grant an existing allocation to a further owner, and return it as it will be.
+
+        Lines of the owner that exist already are ``found``.
+        """
+        now = replace(allocation, extra_owners=(*allocation.extra_owners, owner))
+        if owner == ROOT:
+            now = self.in_pieces(now)
+        for one in holdings(now, owner):
             if owner == ROOT:
-                self._grant_root(one)
+                self._grant_root(one.path, one.wanted)
             else:
                 self._in[one.path] += one.wanted
-        return tuple(self._found(holdings(allocation, owner)))
+        found = (*now.found, *self._found(holdings(now, owner)))
+        return replace(now, found=tuple(dict.fromkeys(found)))
 
     def _found(self, wanted: Iterable[Holding]) -> Iterator[tuple[str, str]]:
         """The wanted lines that exist already and that usernsplan did not write, with their file.
@@ -136,7 +234,7 @@ class Grants:
         Only root may have one line for several allocations.
         """
         for one in wanted:
-            for raw in _raw(self._of(one)):
+            for raw in self.named(one, self._of(one)):
                 is_ours = one.owner == ROOT and (one.path, raw) in self._roots_of_ours
                 if raw in one.wanted and not is_ours:
                     yield one.path, noted_line(raw)
@@ -151,16 +249,54 @@ class Grants:
             (path, raw) for path, raw in needed if (path, noted_line(raw)) not in found
         )
 
-    def _grant_root(self, one: Holding) -> None:
-        """Add the lines that root lacks, each once, even if several shared maps need it."""
-        have = _raw(self._of(one))
-        new = [
-            (one.path, raw)
-            for raw in one.wanted
-            if raw not in have and (one.path, raw) not in self._come
-        ]
-        self._in[one.path] += [raw for _, raw in new]
+    @cached_property
+    def _needers(self) -> dict[tuple[str, bytes], set[str]]:
+        """The lines that root needs for existing allocations, with their file, and whose they are."""
+        found: dict[tuple[str, bytes], set[str]] = {}
+        for a in self._state.ledger.allocations:
+            for line in needed_of_root([a]):
+                found.setdefault(line, set()).add(a.name)
+        return found
+
+    def _grant_root(self, path: str, wanted: Iterable[bytes]) -> None:
+        """Add the lines that root lacks, each once, even if several shared maps need it.
+
+        Raises what _refuse_hiding raises.
+        """
+        have = self._roots[path]
+        new = [(path, raw) for raw in wanted if raw not in have and (path, raw) not in self._come]
+        if new:
+            self._refuse_hiding(path)
+        self._in[path] += [raw for _, raw in new]
         self._come.update(new)
+
+    def _refuse_hiding(self, path: str) -> None:
+        """Raise RefusedError if LXD or Incus would no longer read the lines of root's uid."""
+        if self._takers or roots.without_files(self._state):
+            roots.refuse_hiding(self._state, path)
+
+    def keep_instances(self) -> None:
+        """Give root the ids that LXD or Incus takes while a file is missing, if it is now created.
+
+        Once both files exist, it takes only those of root's lines. Raises RefusedError if somebody
+        else has them.
+        """
+        is_new = any(self._in[path] and not file.exists for path, file in self._files.items())
+        program = roots.without_files(self._state)
+        if not (is_new and program):
+            return
+        lacking = [path for path, file in self._files.items() if not roots.large(file)]
+        if not lacking:
+            return
+        roots.refuse_taken(self._state, program)
+        raw = subid.line(ROOT, INSTANCES)
+        for path in lacking:
+            self._in[path].insert(0, raw)
+        message = (
+            f"root gets {INSTANCES}, too: until now, {program} gives these ids to its instances, "
+            "but once both files exist, it takes only those of root's lines"
+        )
+        self.findings.append(advise("USN139", message, f"restart {program}"))
 
     def restore(self, allocation: Allocation) -> None:
         """Restore lines that are missing or in another order; do nothing if all are right.
@@ -169,10 +305,13 @@ class Grants:
         lines or somebody else has the range now.
         """
         broken = [
-            (one, raw) for one, have in self.of(allocation) if (raw := _raw(have)) != one.wanted
+            (one, have)
+            for one, have in self.of(allocation)
+            if self.differs(allocation, one, have)
+            and not (one.owner == ROOT and (one.path, allocation.name) in self._split)
         ]
         for one, have in broken:
-            if Counter(have) - Counter(one.wanted):
+            if Counter(self.named(one, have)) - Counter(one.wanted):
                 lines = " and ".join(map(file_line, one.wanted))
                 raise RefusedError(
                     f"{self._state.layout.path(one.path)}: {one.owner} has other lines than those "
@@ -180,14 +319,17 @@ class Grants:
                     hint=f"keep {lines}, and remove the others",
                 )
 
+        for one, _ in broken:
+            if one.owner == ROOT:
+                self._refuse_hiding(one.path)
         if broken:
             self._refuse_lost_range(allocation)
             self.restored[allocation.name] = None
         for one, have in broken:
             if one.owner == ROOT:
-                self._grant_root(one)
+                self._grant_root(one.path, one.wanted)
             else:
-                self._out[one.path] += have
+                self._out[one.path] += _raw(have)
                 self._in[one.path] += one.wanted
             what = (
                 "in another order, which changes Docker's map"
@@ -219,7 +361,8 @@ class Grants:
                 for raw in one.wanted
                 if not with_found and (one.path, noted_line(raw)) in allocation.found
             }
-            left = [line for line in have if subid.ended(line.raw) in found]
+            named = list(zip(have, self.named(one, have), strict=True))
+            left = [line for line, raw in named if raw in found]
             staying += left
             self.findings += [self._stays(one, line) for line in left]
 
@@ -234,20 +377,62 @@ class Grants:
                 # Root may have the same line several times.
                 out *= max((self._counts[one.path][raw] for raw in out), default=0)
             else:
-                out = [raw for raw in _raw(have) if raw in one.wanted and raw not in found]
+                ours = (line for line, raw in named if raw in one.wanted and raw not in found)
+                out = _raw(ours)
             self._out[one.path] += out
 
             if len(have) < len(one.wanted):
                 message = f"{place}: some lines of '{allocation.name}' were missing already"
                 self.findings.append(advise("USN110", message))
-            for line in have:
-                if subid.ended(line.raw) not in one.wanted:
+            for line, raw in named:
+                if raw not in one.wanted:
                     message = (
                         f"{place}:{line.number}: '{file_line(line.raw)}' stays: usernsplan did not "
                         "write it"
                     )
                     self.findings.append(advise("USN111", message))
         return tuple(staying)
+
+    def exchange(
+        self,
+        old: Allocation,
+        new: Allocation,
+        kept: Container[tuple[str, bytes]],
+        *,
+        with_found: bool = False,
+    ) -> None:
+        """Replace the lines of an allocation by those of its new map.
+
+        ``kept`` are lines of root that others need, as for ``remove``. Lines that are in both stay,
+        and without ``with_found`` so do those of root that existed before. Raises RefusedError
+        unless the lines of the old map are as they were granted.
+        """
+        wanted = {(one.path, one.owner): one.wanted for one in holdings(new)}
+        for one, have in self.of(old):
+            after = wanted[one.path, one.owner]
+            if self.differs(old, one, have):
+                raise RefusedError(
+                    f"{self._state.layout.path(one.path)}: the lines of '{old.name}' are not as they "
+                    "were granted; nothing was changed",
+                    hint=f"{self._state.layout.inline('check')} shows them, and "
+                    f"{self._state.layout.inline('check --fix')} restores what is missing",
+                )
+            if one.owner == ROOT:
+                out = [
+                    raw
+                    for raw in one.wanted
+                    if raw not in after
+                    and (one.path, raw) not in kept
+                    and (with_found or (one.path, noted_line(raw)) not in old.found)
+                ]
+                # Root may have the same line several times.
+                self._out[one.path] += [
+                    r for raw in out for r in [raw] * self._counts[one.path][raw]
+                ]
+                self._grant_root(one.path, after)
+            elif after != one.wanted:
+                self._out[one.path] += _raw(have)
+                self._in[one.path] += after
 
     def _stays(self, one: Holding, line: Line) -> Finding:
         """The finding on an adopted line, which stays when its allocation is released."""
@@ -304,11 +489,14 @@ class Grants:
         return self.without(others, *self._state.ledger.allocations)
 
     def _named(self, path: str, owner: str) -> list[Line]:
-        names = (owner, self._uids[owner]) if owner in self._uids else (owner,)
         return sorted(
-            (line for name in names for line in self._index[path].get(name, ())),
+            (line for name in self._names(owner) for line in self._index[path].get(name, ())),
             key=lambda x: x.number,
         )
+
+    def _names(self, owner: str) -> tuple[str, ...]:
+        """What the line of an owner may begin with: its name, or the uid of its account."""
+        return (owner, self._uids[owner]) if owner in self._uids else (owner,)
 
     def _refuse_lost_range(self, allocation: Allocation) -> None:
         held, layout = allocation.reserved_range, self._state.layout

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
+from itertools import count
 from typing import TYPE_CHECKING, NoReturn
 
 from usernsplan.errors import InvalidValueError, RefusedError
 from usernsplan.escape import in_words, shell
 from usernsplan.formats import subid
+from usernsplan.formats.userdb import USER
 from usernsplan.ids import IdRange
-from usernsplan.layout import PASSWD
+from usernsplan.layout import PASSWD, USERDB
 from usernsplan.model import DEFAULT_NAME, DEFAULT_OWNER, OWN_PREFIX
 
 if TYPE_CHECKING:
-    from usernsplan.model import HostState
+    from collections.abc import Container
+
+    from usernsplan.model import Allocation, HostState
 
 # The grammar of Docker (moby, names.RestrictedNamePattern), since the engines use the name.
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
@@ -55,10 +59,46 @@ def owner_of(name: str) -> str:
     return DEFAULT_OWNER if name == DEFAULT_NAME else f"{OWN_PREFIX}{name}"
 
 
-def refuse_account(state: HostState, owner: str) -> NoReturn:
-    """Raise RefusedError because a default owner, which the user did not name, is an account."""
+def has_default_owner(allocation: Allocation) -> bool:
+    """Tell whether usernsplan chose the owner. A renamed allocation has that of its first name."""
+    owner = allocation.owner
+    return owner == owner_of(allocation.name) or owner.startswith(OWN_PREFIX)
+
+
+def former_owner(state: HostState, name: str) -> str:
+    """The owner of a new allocation's lines, if nobody names one.
+
+    It is that of the last range that was released under the name: a renamed allocation has another
+    owner than its name says, and gets its range back. Otherwise it is the default.
+    """
+    released = [q for q in state.ledger.quarantined if q.name == name and q.was]
+    last = max(released, key=lambda q: q.event, default=None)
+    taken = {a.owner for a in state.ledger.allocations}
+    if last and last.was and last.was.owner.startswith(OWN_PREFIX) and last.was.owner not in taken:
+        return last.was.owner
+    return owner_of(name)
+
+
+def other_owner(name: str, taken: Container[str]) -> str:
+    """An owner for a name whose default owner has another allocation."""
+    return next(
+        owner for number in count(2) if (owner := f"{owner_of(name)}-{number}") not in taken
+    )
+
+
+def place_of_account(state: HostState, name: str) -> str:
+    """The file that has a listed account: a record of systemd, or passwd."""
+    file = f"{name}{USER}"
+    return f"{USERDB}/{file}" if file in state.userdb.others else PASSWD
+
+
+def refuse_account(state: HostState, owner: str, path: str) -> NoReturn:
+    """Raise RefusedError because a default owner, which the user did not name, is an account.
+
+    ``path`` is the file that has the account, or names the service that has it.
+    """
     raise RefusedError(
-        f"{state.layout.path(PASSWD)}: '{owner}' is an account, and its processes could map the range",
+        f"{state.layout.path(path)}: '{owner}' is an account, and its processes could map the range",
         hint=f"use {in_words(f'--owner {shell(owner)}')} if you want that, or '--owner OTHER'",
         in_file="name it as the owner if you want that, or name another owner",
     )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from usernsplan.engines import ENGINES, engine_of_pool, verdict
+from usernsplan.engines import ENGINES, engine_of_pool, pool_named, verdict
 from usernsplan.escape import shell
-from usernsplan.formats.subid import Grant
-from usernsplan.layout import SUBUID
+from usernsplan.layout import KUBELET_CONFIG
+from usernsplan.mapping import KINDS
 from usernsplan.model import DEFAULT_NAME, ROOT, Finding
+from usernsplan.planner import roots
 from usernsplan.planner.stories import advise
 from usernsplan.strategies import SLOT
 
@@ -16,9 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
     from usernsplan.model import Allocation, HostState
-    from usernsplan.planner.resolve import Resolved
-
-TAKE_ROOTS = tuple(name for name, it in ENGINES.items() if it.takes_roots)
+    from usernsplan.planner.resolve import Resolved, Wanted
 
 
 def accounts(engines: Iterable[str], allocations: Iterable[Allocation]) -> tuple[str, ...]:
@@ -53,54 +52,58 @@ def findings(
                 f"'{DEFAULT_NAME}'"
             )
             yield advise("USN120", message, "name the container")
-    takers = takers_of_roots(state, resolved.engines)
-    if not takers:
-        return
     granted = any(
         ROOT in {a.owner, *a.extra_owners} for a in (*state.ledger.allocations, *allocations)
     )
-    if not resolved.are_named and not granted:
+    here = [name for name in roots.TAKE_ROOTS if name in state.engines]
+    has_lines = any(not one.within for one in allocations)
+    if here and has_lines and not resolved.are_named and not granted:
         yield advise(
             "USN121",
-            f"nothing was granted to root, because {takers[0]} takes ids for its containers from "
-            "root's lines",
-            f"for a container of {takers[0]} or LXC, use --engine {takers[0]} or --engine lxc",
+            f"nothing was granted to root, because {here[0]} is installed, and its instances have "
+            "ids of their own",
+            f"for a container of {here[0]} or LXC, use --engine {here[0]} or --engine lxc",
         )
-    elif granted and not has_own_range(state):
-        yield advise("USN123", *no_own_range(state, takers[0]))
+    elif granted:
+        yield from _trouble(state, roots.needing(state, resolved.engines), allocations)
 
 
-def takers_of_roots(state: HostState, engines: Collection[str] = ()) -> tuple[str, ...]:
-    """The engines, on the host or among these, that take ids for containers from root's lines."""
-    return tuple(name for name in TAKE_ROOTS if name in state.engines or name in engines)
+def of_kubelet(state: HostState, pools: Iterable[Wanted]) -> Iterator[Finding]:
+    """What the kubelet still lacks to use a new pool as it is."""
+    kubelet = state.kubelet
+    for one in pools:
+        if one.known or pool_named(one.name) != "kubernetes":
+            continue
+        each = one.strategy.need.align if one.strategy.need else SLOT
+        if each != kubelet.ids_per_pod or kubelet.problem:
+            configured = kubelet.place or state.layout.path(KUBELET_CONFIG)
+            message = f"the pool is for pods of {each} ids, but {configured} " + (
+                f"says {kubelet.ids_per_pod}" if kubelet.place else "does not say so"
+            )
+            hint = f"set userNamespaces.idsPerPod to {each} there, and restart the kubelet"
+            yield advise("USN147", message, hint)
+        if not kubelet.has_getsubids:
+            message = (
+                f"the program getsubids is missing: a kubelet with the account {one.owner} does not "
+                "start without it"
+            )
+            hint = "install uidmap (Debian, Ubuntu) or shadow-utils (Fedora)"
+            yield advise("USN148", message, hint)
 
 
-def no_own_range(state: HostState, taker: str) -> tuple[str, str]:
-    """The message and the hint if such an engine has no line of its own."""
-    message = (
-        f"root has no range of its own in {state.layout.path(SUBUID)} that comes first and starts "
-        f"lowest: {taker} gives other instances the whole of root's first line, which is a "
-        "container's now or after the next useradd"
-    )
-    hint = (
-        f"put a line such as root:100000:{SLOT} before the others, also in subgid, and restart "
-        f"{taker}"
-    )
-    return message, hint
-
-
-def has_own_range(state: HostState) -> bool:
-    """Whether the first of root's lines that LXD takes is not one of our lines.
-
-    It must hold for the file as it is and once useradd has sorted it. LXD takes lines of 65536 ids
-    or more.
-    """
+def _trouble(
+    state: HostState, takers: Collection[str], allocations: Iterable[Allocation]
+) -> Iterator[Finding]:
+    """A finding if LXD or Incus cannot take ids for its instances from root's lines."""
     ours = {
-        (r.start, r.stop) for a in state.ledger.allocations for r in a.mapping.uids.host_ranges()
+        (ids.start, ids.stop)
+        for allocation in allocations
+        for kind in KINDS
+        for ids in allocation.mapping[kind].host_ranges()
     }
-    spans = [
-        (line.start, line.stop)
-        for line in state.subuid.lines
-        if isinstance(line, Grant) and line.owner == ROOT and line.stop - line.start >= SLOT
-    ]
-    return bool(spans) and spans[0] not in ours and min(spans) not in ours
+    found = [one for engine in takers for one in roots.none_large(state, engine)]
+    if "incus" in takers:
+        found += [one for one, _ in roots.several_large(state, ours)]
+    for one in found[:1]:
+        place = state.layout.path(one.path) + (f":{one.number}" if one.number else "")
+        yield advise("USN123", f"{place}: {one.fact}", one.remedy)

@@ -8,12 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from usernsplan.claims.sources import OF_CONTAINERS
 from usernsplan.errors import InvalidValueError
 from usernsplan.escape import shell
 from usernsplan.formats.subid import Grant
-from usernsplan.holdings import holdings
+from usernsplan.holdings import granted, holdings
 from usernsplan.ids import IdRange, IdSet
 from usernsplan.layout import SUBGID, SUBUID
+from usernsplan.mapping import KINDS, Extent, Pass, joined
 from usernsplan.model import (
     DEFAULT_NAME,
     OWN_PREFIX,
@@ -22,8 +24,10 @@ from usernsplan.model import (
     LedgerChange,
     LedgerState,
     Volume,
+    VolumeMount,
 )
 from usernsplan.planner.names import check_name
+from usernsplan.planner.publish import is_published
 from usernsplan.strategies import PerContainer, Shared
 
 if TYPE_CHECKING:
@@ -45,7 +49,8 @@ class Given(NamedTuple):
 
     ``paths`` are the volumes, by their names below the root. ``owner`` is the host's (uid, gid)
     that everything got; None if owners were kept apart. ``is_done``: the run was not interrupted.
-    ``is_reverse``: it gave the volumes back to the host.
+    ``is_reverse``: it gave the volumes back to the host. ``mounts`` are those that it made instead
+    of changing files; with ``is_undone`` they are gone.
     """
 
     run: str
@@ -56,6 +61,8 @@ class Given(NamedTuple):
     paths: tuple[str, ...]
     is_done: bool = True
     is_reverse: bool = False
+    mounts: tuple[VolumeMount, ...] = ()
+    is_undone: bool = False
 
 
 class LeftOut(NamedTuple):
@@ -95,8 +102,10 @@ def make_rebuilt(
         else:
             left.append(found)
 
+    given = _with_new_names(given, made, lines)
     # The last run of a container has its latest map.
-    for name, one in {one.container: one for one in given if not one.is_reverse}.items():
+    last = {one.container: one for one in given if not (one.is_reverse or one.is_undone)}
+    for name, one in last.items():
         if f"{OWN_PREFIX}{name}" not in ours:
             match _of_run(one, lines):
                 case Allocation() as found:
@@ -110,27 +119,62 @@ def make_rebuilt(
     left += _others(lines, {a.owner for a in made.values()} | {one.what for one in left})
     left += _shared_with_root(made.values(), lines)
     quarantined += _still_quarantined(state, made.values(), quarantined)
+    made = {name: replace(a, published=is_published(state, a)) for name, a in made.items()}
     volumes = _volumes(made, {name for name, _ in quarantined}, given, left)
     find = state.layout.command("find-owned FIRST-LAST DIR")
-    nowhere_else = "no other file has them"
+    adopt = state.layout.inline("adopt")
+    nowhere_else = "no other file has them for certain"
     if state.ledger != LedgerState():
         nowhere_else += "; the new ledger keeps what the damaged one still shows"
     left.append(
         LeftOut(
-            "quarantined ranges, reservations and the history",
+            "quarantined ranges, reservations, slices, allocations without lines, new names and the "
+            "history",
             nowhere_else,
-            "reserve in a plan file the ids that other programs use; before you use a new range, "
-            f"look for files that carry its ids: {find}",
+            f"{adopt} lists those whose map a configuration of LXC, Incus or Podman has; allocate "
+            "other slices again, with --within and --start; reserve in a plan file the ids that "
+            "other programs use; before you use a new range, look for files that carry its ids: "
+            f"{find}",
         )
     )
 
     change = LedgerChange(
-        tuple(made.values()),
+        add=tuple(made.values()),
         quarantine=tuple(quarantined),
         volumes=volumes,
+        mounts=_mounts(made, given, left),
         reserve=state.ledger.reservations,
     )
     return Rebuilt(change, tuple(dict.fromkeys(left)))
+
+
+def _with_new_names(
+    given: Sequence[Given], made: dict[str, Allocation], lines: _Lines
+) -> list[Given]:
+    """The runs by the latest names of containers, and ``made`` likewise.
+
+    The lines of a renamed container have the owner of its first name, and only a run of later shows
+    the new one.
+    """
+    called: dict[str, str] = {}
+    for one in given:
+        fitting = [
+            a
+            for a in made.values()
+            if a.mapping == one.mapping and lines.of(a.owner)[0] == a.mapping.uids.host_ranges()
+        ]
+        is_given = not (one.is_reverse or one.is_undone)
+        if len(fitting) == 1 and one.container not in made and is_given:
+            called[fitting[0].name] = one.container
+    for old, new in called.items():
+        if list(called.values()).count(new) == 1:
+            made[new] = replace(made.pop(old), name=new)
+    return [
+        one._replace(container=called.get(one.container, one.container))
+        if called.get(one.container, one.container) in made
+        else one
+        for one in given
+    ]
 
 
 class _Lines:
@@ -139,7 +183,8 @@ class _Lines:
     def __init__(self, state: HostState) -> None:
         self.layout = state.layout
         files = (state.subuid, state.subgid)
-        self._uids, self._gids = map(_grants, files)
+        names = {str(user.uid): user.name for user in reversed(state.accounts.users)}
+        self._uids, self._gids = (_grants(file, names) for file in files)
         # Some program may read an odd line as one of these owners.
         self.odd = {owner for file in files for line in file.odd_lines() for owner in line.owners}
         self.claimed = IdSet.union(file.claimed() for file in files)
@@ -152,7 +197,8 @@ class _Lines:
         return self._uids.get(owner, ()), self._gids.get(owner, ())
 
 
-def _grants(file: SubidFile) -> dict[str, Ranges]:
+def _grants(file: SubidFile, names: dict[str, str]) -> dict[str, Ranges]:
+    """The ranges of each owner; ``names`` are those of uids, which a line may have instead."""
     found: dict[str, Ranges] = {}
     for line in file.lines:
         if isinstance(line, Grant):
@@ -160,7 +206,8 @@ def _grants(file: SubidFile) -> dict[str, Ranges]:
                 ranges: Ranges = (IdRange(line.start, line.stop - line.start),)
             except InvalidValueError:
                 ranges = ()
-            found[line.owner] = found.get(line.owner, ()) + ranges
+            owner = names.get(line.owner, line.owner)
+            found[owner] = found.get(owner, ()) + ranges
     return found
 
 
@@ -173,21 +220,29 @@ def _of_lines(name: str, owner: str, lines: _Lines) -> Allocation | LeftOut:
         return LeftOut(owner, f"{error}")
 
     uids, gids = lines.of(owner)
-    if owner in lines.odd or uids != gids or not uids:
+    strategy, base = _strategy(uids) if uids and uids == gids else (None, None)
+    if strategy is None or strategy.mapping(base).uids.host_ranges() != uids:
+        strategy, base = _with_passes(uids, gids) or (strategy, base)
+    if owner in lines.odd or (uids != gids and strategy is None) or not uids:
         why = f"its lines in {lines.place} differ, or not every program reads them alike"
         check = lines.layout.command("check")
-        return LeftOut(owner, why, f"make the lines in both files equal, or remove them: {check}")
+        remedy = f"make the lines in both files equal, or remove them: {check}"
+        if owner not in lines.odd and len(uids) + len(gids) > len(KINDS):
+            why += "; or ids pass through, and the lines are not in the order of the map"
+            allocate = lines.layout.inline(f"allocate {shell(name)} --start FIRST --pass …")
+            remedy += f"; for passes, remove them and run {allocate} as it was made"
+        return LeftOut(owner, why, remedy)
 
     adopt = lines.layout.inline(
         f"allocate {shell(name, '--owner', owner, '--start', str(uids[0].start))}"
     )
     remedy = f"run {adopt} with the options that it was made with; this adopts the lines"
-    strategy, base = _strategy(uids)
     if strategy is None:
         return LeftOut(owner, "its lines do not show which container ids they map", remedy)
     ids = IdRange(base, strategy.need.count) if strategy.need and base is not None else None
-    made = Allocation(name, owner, strategy.name, strategy.mapping(base), ids)
-    if made.mapping.uids.host_ranges() != uids:
+    passes = strategy.passes if isinstance(strategy, PerContainer) else ()
+    made = Allocation(name, owner, strategy.name, strategy.mapping(base), ids, passes=passes)
+    if (made.mapping.uids.host_ranges(), made.mapping.gids.host_ranges()) != (uids, gids):
         return LeftOut(owner, "no strategy makes such lines", remedy)
 
     if owner.startswith(OWN_PREFIX):
@@ -216,6 +271,39 @@ def _strategy(ranges: Ranges) -> tuple[Strategy | None, int | None]:
     return None, None
 
 
+def _with_passes(uids: Ranges, gids: Ranges) -> tuple[PerContainer, int] | None:
+    """The private map that lines show which lie end to end around ids of the host, and its base.
+
+    None if they show no such map. usernsplan writes the lines in the order of the map; after a
+    useradd has sorted them, nothing shows which line stands for which container ids. A pass at the
+    end, or behind a gap, could be part of the range.
+    """
+    if not (uids and gids):
+        return None
+    size = sum(ids.count for ids in uids)
+    base = uids[-1].stop - size
+    if base < OF_CONTAINERS or base != gids[-1].stop - sum(ids.count for ids in gids):
+        return None
+
+    found = []
+    for kind, ranges in zip(KINDS, (uids, gids), strict=True):
+        container = 0
+        for ids in ranges:
+            if ids.start != base + container:
+                if ids.stop > OF_CONTAINERS:
+                    return None
+                found.append(Pass(kind, Extent(container, ids.start, ids.count)))
+            container += ids.count
+        if container != size:
+            return None
+    shape = PerContainer(size, passes=joined(found))
+    try:
+        shape.mapping(base)
+    except InvalidValueError:
+        return None
+    return (shape, base) if found else None
+
+
 def _of_run(one: Given, lines: _Lines) -> Allocation | IdRange | LeftOut:
     """The allocation that a run used; if no owner has its lines, its range, for quarantine."""
     uids, gids = one.mapping.uids.host_ranges(), one.mapping.gids.host_ranges()
@@ -229,6 +317,9 @@ def _of_run(one: Given, lines: _Lines) -> Allocation | IdRange | LeftOut:
 
     ids = uids[0]
     is_one_range = uids == gids == (ids,) and ids.count > 1 and ids.start > 0
+    if shown := _with_passes(uids, gids):
+        strategy, base = shown
+        ids, is_one_range = IdRange(base, strategy.size), strategy.size > 1
     if not owners and is_one_range and not lines.claimed.meets(ids.start, ids.stop):
         # It was released, or lost its lines. Files carry these ids, so no other container may
         # have them.
@@ -274,21 +365,24 @@ def _others(lines: _Lines, known: set[str]) -> Iterable[LeftOut]:
     ]
     if names:
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-        adopt = lines.layout.command("allocate NAME --owner OWNER --start N")
+        adopt, listing = lines.layout.inline("adopt NAME"), lines.layout.inline("adopt")
         yield LeftOut(
             f"lines of {', '.join(names[:_SHOWN])}{more}",
             "the names do not show whether usernsplan wrote them; "
             "no other container gets their ids",
-            f"if usernsplan wrote one, adopt it, with the options that it was made with: {adopt}",
+            f"if the ledger had some, {listing} lists them, and {adopt} takes one over as it stands",
         )
 
 
 def _shared_with_root(made: Iterable[Allocation], lines: _Lines) -> Iterable[LeftOut]:
     """The allocations whose lines root has too, as LXC needs them."""
-    uids, gids = ({*ranges} for ranges in lines.of(ROOT))
+    of_root = dict(zip(KINDS, ({*ranges} for ranges in lines.of(ROOT)), strict=True))
     for a in made:
-        if uids.issuperset(a.mapping.uids.host_ranges()) and gids.issuperset(
-            a.mapping.gids.host_ranges()
+        whole = replace(a, extra_owners=(ROOT,))
+        forms = (whole, replace(whole, split_owners=(ROOT,)))
+        if any(
+            all(of_root[kind].issuperset(granted(form, kind, ROOT)) for kind in KINDS)
+            for form in forms
         ):
             lxc = lines.layout.inline(f"allocate {shell(a.name)} --engine lxc")
             yield LeftOut(
@@ -304,7 +398,8 @@ def _volumes(
 ) -> tuple[Volume, ...]:
     """The volumes that runs gave to these containers by their maps, and not away since then."""
     found: dict[str, Volume] = {}
-    for run, path in ((one, path) for one in given for path in one.paths):
+    changed = (one for one in given if not one.mounts)
+    for run, path in ((one, path) for one in changed for path in one.paths):
         found.pop(path, None)
         if run.is_reverse:
             continue
@@ -330,3 +425,26 @@ def _volumes(
             remedy = "when the container is known, run fix-volume on it again"
             left.append(LeftOut(path, why, remedy))
     return tuple(sorted(found.values(), key=lambda volume: volume.path))
+
+
+def _mounts(
+    made: dict[str, Allocation], given: Iterable[Given], left: list[LeftOut]
+) -> tuple[VolumeMount, ...]:
+    """The mounts that runs made for these containers by their maps. The last run at a place counts."""
+    last = {mount.at: (run, mount) for run in given for mount in run.mounts}
+    found = []
+    for run, mount in last.values():
+        if run.is_undone:
+            continue
+        has = made.get(run.container)
+        what = f"mount {mount.at}"
+        if not run.is_done:
+            why = f"run {run.run} was interrupted; the ledger gets it when the run is finished"
+            left.append(LeftOut(what, why))
+        elif has is not None and has.mapping == run.mapping:
+            found.append(replace(mount, name=run.container, run=run.run))
+        else:
+            why = f"run {run.run} made it for '{run.container}', whose ids are unknown or have changed"
+            remedy = "when the container is known, mount the volume again with mount-volume"
+            left.append(LeftOut(what, why, remedy))
+    return tuple(sorted(found, key=lambda mount: mount.at))

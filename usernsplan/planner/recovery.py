@@ -18,15 +18,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from usernsplan.errors import InvalidFileError
-from usernsplan.formats import daemon_json, subid
+from usernsplan.formats import daemon_json, subid, userdb
 from usernsplan.layout import DAEMON_JSON, SUBGID, SUBUID
 from usernsplan.ledger.fold import fold
 from usernsplan.model import Change, Event, LedgerChange
+from usernsplan.planner.publish import records_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from usernsplan.model import HostState, Intent
+    from usernsplan.model import Allocation, HostState, Intent, Userdb
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,20 +70,40 @@ def as_mended(state: HostState, intent: Intent) -> HostState:
     mended = mend(intent, files_of(state))
     now: dict[str, bytes | None] = {c.path: c.after for c in mended.changes}
     now |= dict.fromkeys(mended.removals)
-    after = as_changed(state, now, intent.ledger if mended.completed else LedgerChange())
+    done = as_changed(state, now, intent.ledger)
+    after = done if mended.completed else as_changed(state, now, LedgerChange())
+    if not mended.completed:
+        records = _published(state.userdb, done.ledger.allocations, state.ledger.allocations)
+        after = replace(after, userdb=records)
     return replace(after, ledger=replace(after.ledger, interrupted=False))
 
 
 def as_changed(state: HostState, files: dict[str, bytes | None], change: LedgerChange) -> HostState:
     """The host after these changes of files (by path; None: removed) and of the ledger."""
     now = files_of(state) | files
+    # Without a moment: the event is not written yet.
+    ledger = fold(state.ledger, Event(state.ledger.number + 1, "", change))
     return replace(
         state,
         subuid=subid.parse(now[SUBUID]),
         subgid=subid.parse(now[SUBGID]),
         daemon_json=now[DAEMON_JSON],
-        # Without a moment: the event is not written yet.
-        ledger=fold(state.ledger, Event(state.ledger.number + 1, "", change)),
+        ledger=ledger,
+        userdb=_published(state.userdb, state.ledger.allocations, ledger.allocations),
+    )
+
+
+def _published(
+    there: Userdb, before: tuple[Allocation, ...], after: tuple[Allocation, ...]
+) -> Userdb:
+    """The folder of records once it has those of ``after`` instead of those of ``before``."""
+    if before == after:
+        return there
+    were, are = {*records_of(before)}, {*records_of(after)}
+    come, gone = userdb.names(are - were), userdb.names(were - are)
+    return there._replace(
+        names=(there.names - gone) | come,
+        others={name: it for name, it in there.others.items() if name not in come},
     )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
+from usernsplan.engines.base import allocate_again
 from usernsplan.errors import (
     InvalidFileError,
     InvalidValueError,
@@ -14,19 +16,22 @@ from usernsplan.errors import (
 from usernsplan.escape import shell, shown_path
 from usernsplan.formats import daemon_json
 from usernsplan.formats.subid import Grant
+from usernsplan.holdings import has_lines
 from usernsplan.ids import IdRange, IdSet
 from usernsplan.layout import DAEMON_JSON
-from usernsplan.model import DEFAULT_NAME, Change, Finding, LedgerChange, Plan
-from usernsplan.planner import daemon
+from usernsplan.model import DEFAULT_NAME, OWN_PREFIX, ROOT, Change, Finding, LedgerChange, Plan
+from usernsplan.planner import daemon, mounts, slices
+from usernsplan.planner.directory import with_owners
 from usernsplan.planner.grants import Grants, keeps_lines, needed_of_root
-from usernsplan.planner.names import owner_of
+from usernsplan.planner.names import has_default_owner
+from usernsplan.planner.publish import accounts_gone, changes
 from usernsplan.planner.stories import advise
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Sequence
 
     from usernsplan.formats.subid import Line
-    from usernsplan.model import Allocation, HostState, Quarantined, ReleaseRequest
+    from usernsplan.model import Allocation, HostState, Quarantined, ReleaseRequest, VolumeMount
 
 
 # At most this many names or volumes are in one proposed command.
@@ -56,33 +61,45 @@ def _release(state: HostState, names: tuple[str, ...], request: ReleaseRequest) 
                 hint=did_you_mean(name, known, UnknownNameError.hint),
             )
 
+    mounts.refuse_standing(state, mounts.of_names(state, names), "released")
+    left = tuple(m for m in state.ledger.mounts if m.name in names)
+    if any(volume.former is not None for volume in state.ledger.volumes):
+        from usernsplan.planner.remap import refuse_unfinished  # noqa: PLC0415 - seldom
+
+        refuse_unfinished(state, names)
     gone = tuple(known[name] for name in names)
+    state = with_owners(state, (a.owner for a in gone if not a.owner.startswith(OWN_PREFIX)))
     grants = Grants(state)
     kept = needed_of_root(a for a in state.ledger.allocations if a.name not in names)
     staying = {a.name: _ranges(grants.remove(a, kept, with_found=request.with_lines)) for a in gone}
-    losing = tuple(a for a in gone if request.with_lines or not keeps_lines(a))
+    losing = tuple(a for a in gone if has_lines(a) and (request.with_lines or not keeps_lines(a)))
+    slices.refuse_without_ground(state, losing, names)
     docker = _unpoint(state, losing, unset=request.unset_remap)
 
     # A range whose line stays still belongs to its owner: nobody else gets it, and it needs no
     # quarantine.
     reserved = tuple(
-        (a.name, a.reserved_range)
+        (a.name, ids)
         for a in gone
-        if a.reserved_range
-        and not staying[a.name].meets(a.reserved_range.start, a.reserved_range.stop)
+        for ids in slices.quarantined(a)
+        if not staying[a.name].meets(ids.start, ids.stop)
     )
     return Plan(
         kind="release",
         allocations=gone,
         changes=grants.changes() + docker.changes,
-        ledger=LedgerChange(remove=names, quarantine=reserved),
+        ledger=LedgerChange(remove=names, quarantine=reserved, no_mounts=tuple(m.at for m in left)),
         findings=(
             *grants.findings,
             *docker.findings,
             *_accounts(state, losing),
             *_volumes(state, gone, dict(reserved)),
+            *_mounts(state, left),
         ),
         next_steps=(*docker.next_steps, *_later(state, reserved)),
+        records=changes(state.userdb, gone, ()),
+        # userdel would also remove the lines that stay.
+        accounts_gone=accounts_gone(state, [a for a in gone if not staying[a.name]]),
     )
 
 
@@ -97,23 +114,44 @@ def _volumes(
             message = (
                 f"the volumes of '{allocation.name}' stay as they are, with its ids: {few}{more}"
             )
-            again = "the same allocate command gives it back its range and its volumes"
+            for_lxc = ("--engine", "lxc") if ROOT in allocation.extra_owners else ()
+            command = allocate_again(allocation, state.layout, *for_lxc)
+            again = f"this gives it back its range and its volumes: {command}"
             hint = again if allocation.name in kept else ""
             yield advise("USN133", message, hint)
+
+
+def _mounts(state: HostState, left: Iterable[VolumeMount]) -> Iterator[Finding]:
+    """A finding for each mount that the ledger forgets: it does not stand any more."""
+    for mount in left:
+        source, at = (shown_path(state.layout.path(path)) for path in (mount.source, mount.at))
+        yield advise(
+            "USN180",
+            f"{source} is not mounted at {at} any more, so the mount is forgotten with '{mount.name}'",
+            "the files have the ids on disk that they had before",
+        )
 
 
 def _later(state: HostState, held: Sequence[tuple[str, IdRange]]) -> Iterator[str]:
     """Commands for quarantined ranges: find the files that carry their ids, then forget them."""
     command = state.layout.command
-    for name, _ in held[:_FEW]:
+    # A slice may have one range of uids and another one of gids.
+    several = list(dict.fromkeys(name for name, _ in held))
+    for name in several[:_FEW]:
         dirs = " ".join(map(shell, ("/", *_paths(state, name)[:_NAMED])))
         yield f"{command(f'find-owned {shell(name)} {dirs}')}  # lists the files that carry its ids"
-    if held[_FEW:]:
+    if several[_FEW:]:
         yield f"{command('check --scan /')}  # lists all ranges that files still carry"
-    if held:
-        more = " …" if held[_NAMED:] else ""
-        names = shell(*(name for name, _ in held[:_NAMED]))
-        yield f"{command(f'release --forget {names}{more}')}  # once no file carries these ids"
+    times = Counter(name for name, _ in held)
+    apart = [(name, ids) for name, ids in held if times[name] > 1]
+    alone = [name for name in several if name not in dict(apart)]
+    if alone:
+        more = " …" if alone[_NAMED:] else ""
+        words = f"release --forget {shell(*alone[:_NAMED])}{more}"
+        yield f"{command(words)}  # once no file carries these ids"
+    for name, ids in apart[:_FEW]:
+        words = f"release --forget {shell(name)} --range {ids.start}-{ids.last}"
+        yield f"{command(words)}  # once no file carries these ids"
 
 
 def _paths(state: HostState, name: str) -> list[str]:
@@ -129,7 +167,7 @@ def _ranges(lines: Iterable[Line]) -> IdSet:
 def _accounts(state: HostState, gone: Iterable[Allocation]) -> Iterator[Finding]:
     """A finding for each account that was created for a Docker instance of a container."""
     for allocation in gone:
-        is_ours = allocation.name != DEFAULT_NAME and allocation.owner == owner_of(allocation.name)
+        is_ours = allocation.name != DEFAULT_NAME and has_default_owner(allocation)
         if is_ours and state.accounts.user(allocation.owner):
             message = (
                 f"the account {allocation.owner} stays, but a Docker daemon that is remapped to it "
@@ -148,6 +186,8 @@ def _forget(state: HostState, names: tuple[str, ...], wanted: IdRange | None) ->
 
     kept = {name: [one for one in state.ledger.quarantined if one.name == name] for name in names}
     freed = {name: _one_of(state, name, ranges, wanted) for name, ranges in kept.items()}
+    ids = IdSet(one.reserved_range for one in freed.values())
+    mounts.refuse_standing(state, mounts.of_ids(state, ids), "forgotten")
     whole = tuple(name for name in names if kept[name] == [freed[name]])
     single = tuple((name, one.reserved_range) for name, one in freed.items() if name not in whole)
     return Plan(

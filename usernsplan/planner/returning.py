@@ -6,6 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from usernsplan.claims.sources import claims_of
+from usernsplan.claims.uses import may_run, may_stay, without_own
+from usernsplan.errors import RefusedError
 from usernsplan.planner.stories import advise
 from usernsplan.planner.taken import holders, is_taken
 
@@ -32,7 +34,7 @@ def of(state: HostState, wanted: Iterable[Wanted]) -> dict[str, tuple[Quarantine
         count, *more = now.get(former.name, (None,))
         was = former.was
         if former.reserved_range.count == count and (
-            was is None or [was.owner, was.strategy] == more
+            was is None or ([was.owner, was.strategy] == more and not was.within)
         ):
             found.setdefault(former.name, []).append(former)
     return {name: tuple(sorted(ones, key=_released, reverse=True)) for name, ones in found.items()}
@@ -48,6 +50,24 @@ def without(claims: Claims, back: Iterable[Quarantined]) -> Claims:
     )
 
 
+def in_use(state: HostState, former: Quarantined, claims: Claims) -> RefusedError:
+    """The error if somebody uses ids of a range that would come back.
+
+    It may be the container, which was never stopped; or another program, such as systemd-nspawn,
+    took the range after the release. With another range, the container's files would have ids that
+    it lacks.
+    """
+    name, ids = former.name, former.reserved_range
+    whose, overlap = next(holders(ids, claims.where(may_run), state.layout))
+    shown = state.layout.inline("inspect --all")
+    stop = f"stop or unmount it ({shown} shows what runs), and try again"
+    return RefusedError(
+        f"'{name}' had {ids} before its release, and {overlap} is {whose}",
+        hint=f"{stop}; if it is '{name}' itself, --start {ids.start} gives it the range now",
+        in_file=f"{stop}; if it is '{name}' itself, 'start: {ids.start}' gives it the range now",
+    )
+
+
 def since_then(allocation: Allocation, former: Quarantined | None) -> Allocation:
     """The allocation with its former date if it has its former map: its volumes are then right."""
     if former and former.was and former.was.mapping == allocation.mapping:
@@ -55,13 +75,14 @@ def since_then(allocation: Allocation, former: Quarantined | None) -> Allocation
     return allocation
 
 
-def regained(state: HostState, back: Mapping[str, Quarantined]) -> Iterator[Finding]:
-    """A finding for each range that comes back."""
+def regained(claims: Claims, back: Mapping[str, Quarantined]) -> Iterator[Finding]:
+    """A finding for each range that comes back. ``claims`` are those of others."""
+    running = claims.where(may_run).ids
     for name, former in back.items():
         message = f"'{name}' has {former.reserved_range} again, its range before the release"
-        if state.namespaces.meets(former.reserved_range.start, former.reserved_range.stop):
+        if running.meets(former.reserved_range.start, former.reserved_range.stop):
             hint = (
-                "a running user namespace maps some of these ids; if it is not a container of "
+                "a running user namespace or a mount has some of these ids; if it is not "
                 f"'{name}', stop it first"
             )
             yield advise("USN135", message, hint)
@@ -92,18 +113,22 @@ def missed(state: HostState, new: Iterable[Allocation]) -> Iterator[Finding]:
 
 def _why(state: HostState, former: Quarantined, now: Allocation) -> str:
     was = former.was
+    if was and now.within != was.within:
+        return f"its ids were {f'a slice within {was.within}' if was.within else 'no slice'}"
     if now.reserved_range is None:
         return "with these options it has no range of its own"
     if former.reserved_range.count != now.reserved_range.count:
         asked, had = now.reserved_range.count, former.reserved_range.count
         return f"the request is for {asked} ids, and that range has {had}"
-    if was and was.strategy != now.strategy:
-        return f"its strategy was {was.strategy}"
-    if was and was.owner != now.owner:
-        return f"its owner was {was.owner}"
+    for what, before, after in (
+        (("strategy", was.strategy, now.strategy), ("owner", was.owner, now.owner)) if was else ()
+    ):
+        if before != after:
+            return f"its {what} was {before}"
     others = without(claims_of(state), [former]).where(
-        lambda claim: is_taken(claim) and claim.source != "namespace"
+        lambda claim: is_taken(claim) and not may_stay(claim)
     )
+    others = without_own(others, state.ledger, [was] if was else [])
     if found := next(holders(former.reserved_range, others, state.layout), None):
         return f"{found[1]} is now {found[0]}"
     return "the request is for other ids"

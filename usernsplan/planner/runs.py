@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from usernsplan.errors import RefusedError
 from usernsplan.escape import shell, shown_path
+from usernsplan.layout import meet
 from usernsplan.model import Finding
 
 if TYPE_CHECKING:
@@ -62,9 +63,4 @@ def findings(runs: Iterable[UnfinishedRun], layout: Layout) -> tuple[Finding, ..
 
 def half_way(path: str, runs: Iterable[UnfinishedRun]) -> UnfinishedRun | None:
     """The interrupted run that left the tree at, above or below a real path half-way."""
-    return next((run for run in runs if any(_meets(path, other) for other in run.paths)), None)
-
-
-def _meets(one: str, other: str) -> bool:
-    a, b = (f"{path.rstrip('/')}/" for path in (one, other))
-    return a.startswith(b) or b.startswith(a)
+    return next((run for run in runs if any(meet(path, other) for other in run.paths)), None)

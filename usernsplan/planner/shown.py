@@ -19,11 +19,15 @@ def exactly(shown: Plan, decide: Callable[[HostState], Plan]) -> Callable[[HostS
         now = decide(state)
         # Accounts are created first, so the second decision may not need them any more.
         accounts = set(now.account_commands) - set(shown.account_commands)
-        if accounts or (now.changes, now.ledger) != (shown.changes, shown.ledger):
+        if accounts or _done(now) != _done(shown):
             raise changed()
         return now
 
     return decided
+
+
+def _done(plan: Plan) -> tuple[object, ...]:
+    return plan.changes, plan.ledger, plan.records, plan.accounts_gone
 
 
 def changed() -> HostChangedError:

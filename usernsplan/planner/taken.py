@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from usernsplan.errors import PoolExhaustedError
 from usernsplan.ids import IdRange, IdSet
-from usernsplan.layout import GROUP, LEDGER, PASSWD
+from usernsplan.layout import LEDGER
 from usernsplan.mapping import KINDS
 from usernsplan.reserved import Reserved
 
@@ -19,8 +19,13 @@ if TYPE_CHECKING:
 
 
 def is_taken(claim: Claim) -> bool:
-    """Tell whether a claim makes its ids unavailable. Ids that a map shares with the host stay free."""
-    return claim.source != "shared"
+    """Tell whether a claim makes its ids unavailable.
+
+    Ids that a map shares with the host stay free. So do those that useradd computes for uids that
+    no account has: only the default pool keeps clear of them. What passes through is the host's,
+    and so no range may have it.
+    """
+    return claim.source not in {"shared", "useradd"}
 
 
 def is_of_others(claim: Claim) -> bool:
@@ -41,15 +46,21 @@ def holders(ids: IdRange, claims: Claims, layout: Layout) -> Iterator[tuple[str,
 def _ranked(claim: Claim, layout: Layout) -> tuple[int, str]:
     """The rank of a claim among the holders, and its text."""
     ledger, forget = layout.path(LEDGER), layout.inline("release --forget NAME")
-    accounts = f"an account of {layout.path(PASSWD)} or a group of {layout.path(GROUP)}"
+    place = layout.path(claim.path) + (f":{claim.number}" if claim.number else "")
+    # It may be in passwd or group, or a directory service knows it.
+    accounts = f"an account or a group ({layout.inline('whois ID')} names it)"
     convention = claim.value.source if isinstance(claim.value, Reserved) else ""
     texts = {
         "account": (2, accounts),
         "group": (2, accounts),
         "reserved": (3, f"reserved for {claim.holder} ({convention})"),
         "namespace": (4, "mapped by a running user namespace"),
+        "unlisted": (4, f"used by {claim.holder}" + (f", see {place}" if claim.path else "")),
+        "absent": (4, f"not in the map of this container ({claim.path})"),
+        "useradd": (4, claim.holder),
         "allocation": (5, f"allocated in {ledger}"),
         "filler": (5, f"allocated in {ledger}"),
+        "pass": (6, f"passed through to a container in {ledger}"),
         "dockerroot": (6, f"container root (DOCKERROOT) of an allocation in {ledger}"),
         "reservation": (7, f"reserved in {ledger}: {claim.holder}"),
         "quarantine": (8, f"quarantined, because files may still carry it ({forget} frees it)"),
@@ -59,9 +70,9 @@ def _ranked(claim: Claim, layout: Layout) -> tuple[int, str]:
     return texts[claim.source]
 
 
-def take(pool: IdRange, taken: IdSet, need: Need, wanted: int) -> list[int]:
+def take(pool: IdSet, taken: IdSet, need: Need, wanted: int) -> list[int]:
     """The bases of ``wanted`` new ranges, first fit. Raises PoolExhaustedError if not all fit."""
-    room = taken.gaps(pool)
+    room = pool - taken
     found = [fit for fit, _ in zip(room.fits(need.count, need.align), range(wanted), strict=False)]
     if len(found) < wanted:
         left = room - IdSet(found)

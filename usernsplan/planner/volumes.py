@@ -6,10 +6,10 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from usernsplan.engines.mounts import standing
+from usernsplan.engines.mounts import NOT_MOVED, given, standing
 from usernsplan.escape import shell
 from usernsplan.mapping import KINDS
-from usernsplan.model import MOST_SEEN, LedgerChange, Plan
+from usernsplan.model import MOST_SEEN, LedgerChange
 from usernsplan.strategies import Shared
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from usernsplan.layout import Layout
     from usernsplan.mapping import Kind, Mapping
-    from usernsplan.model import HostState, LedgerState, Volume, VolumeSeen
+    from usernsplan.model import LedgerState, Volume, VolumeSeen
 
 # At most this many foreign ids of a volume are named, so that they fit on a line.
 _SHOWN = 3
@@ -32,16 +32,20 @@ class Doubt(NamedTuple):
     is_missing: bool = False
 
 
-def record(state: HostState, volumes: Iterable[Volume], removed: Iterable[str] = ()) -> Plan:
-    """The plan that records these volumes, and that no container has those at ``removed``.
+def record(
+    ledger: LedgerState, volumes: Iterable[Volume], removed: Iterable[str] = ()
+) -> LedgerChange:
+    """What the ledger gains by these volumes, and loses: no container has those at ``removed``.
 
     It changes nothing that is recorded already. A container that was released since then gets none.
     """
-    names = {a.name for a in state.ledger.allocations}
-    noted = {v.path for v in state.ledger.volumes}
-    new = tuple(v for v in not_noted(state.ledger, volumes) if v.name in names)
+    maps = {a.name: a.mapping for a in ledger.allocations}
+    noted = {v.path for v in ledger.volumes}
+    # A remap that was undone may have brought back the very map whose ids the files have.
+    right = (replace(v, former=None) if v.former == maps.get(v.name) else v for v in volumes)
+    new = tuple(v for v in not_noted(ledger, right) if v.name in maps)
     gone = tuple(path for path in removed if path in noted)
-    return Plan("volume", ledger=LedgerChange(volumes=new, no_volumes=gone))
+    return LedgerChange(volumes=new, no_volumes=gone)
 
 
 def not_noted(
@@ -67,14 +71,21 @@ def doubts(ledger: LedgerState, seen: Iterable[VolumeSeen], layout: Layout) -> d
     A volume is right if its container's map has every owner that was seen: a container may choose
     the owners of its files among its own ids.
     """
-    now, maps = standing(ledger), {a.name: a.mapping for a in ledger.allocations}
+    now, maps = given(ledger), {a.name: a.mapping for a in ledger.allocations}
     found = {}
     for one in seen:
         volume = now.get(one.path)
         fact = one.why or (_unlike(one, volume, maps[volume.name], ledger) if volume else "")
-        if volume and fact:
+        if volume and volume.former is not None and not one.is_missing:
+            found[one.path] = Doubt(volume, NOT_MOVED, f"finish it: {finishing(volume, layout)}")
+        elif volume and fact:
             found[one.path] = Doubt(volume, fact, _mending(volume, one, layout), one.is_missing)
     return found
+
+
+def finishing(volume: Volume, layout: Layout) -> str:
+    """The command that moves what a remap has not moved yet."""
+    return layout.command(f"remap {shell(volume.name)}")
 
 
 def looks(
@@ -84,7 +95,7 @@ def looks(
     found = doubts(ledger, seen, layout)
     return [
         (v, found[p].fact, found[p].remedy) if p in found else (v, "", "")
-        for p, v in standing(ledger).items()
+        for p, v in given(ledger).items()
     ]
 
 
@@ -167,4 +178,5 @@ def has_moved(ledger: LedgerState, volume: Volume) -> bool:
     own = any(a.name == volume.name and a.strategy != Shared.name for a in ledger.allocations)
     if own and all(q.name != volume.name for q in ledger.quarantined):
         return False  # it got its former range back, or that range is forgotten
-    return found is not None and found.mode == "shift" and found.path not in standing(ledger)
+    # What a remap has not moved yet is moved from the map that the ledger notes.
+    return found is not None and found.mode == "shift" and found.path not in given(ledger)

@@ -11,8 +11,15 @@ from usernsplan.audit import SEVERITIES, story
 from usernsplan.escape import line as _safe
 from usernsplan.escape import utf8
 from usernsplan.report.diff import unified
-from usernsplan.report.json_ import change_fields, document, finding_fields, path_fields
+from usernsplan.report.json_ import (
+    change_fields,
+    document,
+    finding_fields,
+    path_fields,
+    record_fields,
+)
 from usernsplan.report.result import Result
+from usernsplan.report.text import records
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -41,11 +48,16 @@ def result(
     layout: Layout,
     paint: Paint | None,
     repaired: Repaired | None = None,
+    unseen: Sequence[str] = (),
 ) -> Result:
-    """The findings of check; without ``paint``, the text is only commands for GitHub's runner."""
+    """The findings of check; without ``paint``, the text is only commands for GitHub's runner.
+
+    ``unseen`` are notes about what this user may not read.
+    """
     return Result(
         lambda: github(found) if paint is None else table(found, paint),
-        partial(_document, found, layout, repaired),
+        partial(_document, found, layout, repaired, unseen),
+        notes=unseen,
     )
 
 
@@ -117,12 +129,15 @@ def _property(text: str) -> str:
 def repair(it: Repair, layout: Layout) -> str:
     """The changes that --fix would make."""
     lines = [unified(change, layout.path(change.path)) for change in it.changes]
+    lines += ["\n".join(records(it.records, layout))] if it.records else []
     lines += [f"would remove {layout.path(path)}" for path in it.locks]
     lines += ["would close the interrupted run in the ledger"] if it.mends else []
     return "\n\n".join(lines) or "Nothing can be repaired."
 
 
-def _document(found: Sequence[Finding], layout: Layout, repaired: Repaired | None) -> str:
+def _document(
+    found: Sequence[Finding], layout: Layout, repaired: Repaired | None, unseen: Sequence[str]
+) -> str:
     counts = Counter(finding.severity for finding in found)
     more: dict[str, Any] = {}
     if repaired:
@@ -131,6 +146,7 @@ def _document(found: Sequence[Finding], layout: Layout, repaired: Repaired | Non
             "changed": it.needed if repaired.is_preview else repaired.is_done,
             "dry_run": repaired.is_preview,
             "changes": change_fields(it.changes, layout),
+            "records": record_fields(it.records, layout),
             "mends": it.mends,
             "locks": [path_fields(layout.path(path)) for path in it.locks],
         }
@@ -138,6 +154,7 @@ def _document(found: Sequence[Finding], layout: Layout, repaired: Repaired | Non
         "check",
         findings=[fields(f) for f in found],
         counts={severity: counts[severity] for severity in SEVERITIES},
+        unseen=list(unseen),
         **more,
     )
 

@@ -19,9 +19,10 @@ from usernsplan.report.text import fixed as report_of
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
+    from usernsplan.fixing import FixReport
     from usernsplan.formats.spec import Spec
     from usernsplan.layout import Layout
-    from usernsplan.model import Finding, FixReport, Volume
+    from usernsplan.model import Finding
     from usernsplan.planner.desired import PlanDiff
     from usernsplan.report.colour import Paint
 
@@ -36,6 +37,7 @@ def planned(
         lambda: "\n\n".join((*first, _text(desired, place, layout, paint))),
         partial(_document, "plan", desired, place, layout),
         (*desired.allocate.findings, *desired.prune.findings),
+        desired.allocate.unseen,
     )
 
 
@@ -43,7 +45,7 @@ def applied(  # noqa: PLR0913 - what was done, where, and what was shown before
     desired: PlanDiff,
     place: str,
     layout: Layout,
-    fixed: Sequence[tuple[Volume, FixReport | UsernsplanError]],
+    fixed: Sequence[tuple[str, FixReport | UsernsplanError]],
     foreseen: Collection[Finding],
     *,
     changed: bool,
@@ -117,16 +119,22 @@ def _done(
     desired: PlanDiff,
     place: str,
     layout: Layout,
-    fixed: Sequence[tuple[Volume, FixReport | UsernsplanError]],
+    fixed: Sequence[tuple[str, FixReport | UsernsplanError]],
 ) -> str:
     """The text of the plan once it is carried out: volumes, and next steps."""
     parts = [
-        f"{shown_path(volume.path)}: not fixed: {escape.told(str(one))}"
+        "\n  ".join(
+            filter(
+                None,
+                (f"{shown_path(path)}: not fixed: {escape.told(str(one))}", escape.told(one.hint)),
+            )
+        )
         if isinstance(one, UsernsplanError)
         else report_of(one, layout)
-        for volume, one in fixed
+        for path, one in fixed
     ]
-    if not fixed and desired.volumes:
+    is_fixed = any(isinstance(one, UsernsplanError) or one.kind == "fix-volume" for _, one in fixed)
+    if not is_fixed and desired.to_fix:
         file = "FILE" if place == STDIN else operand(place)
         command = layout.inline(f"apply {file} --fix-volumes")
         parts.append(f"The volumes are not fixed yet; {command} fixes them.")
@@ -137,25 +145,26 @@ def _done(
 
 
 def _fixed(
-    fixed: Sequence[tuple[Volume, FixReport | UsernsplanError]], layout: Layout
+    fixed: Sequence[tuple[str, FixReport | UsernsplanError]], layout: Layout
 ) -> list[dict[str, object]]:
     """The fixed volumes for JSON; ``error`` is not None for one that failed."""
     return [
-        {**json_.path_fields(volume.path), "error": json_.error_fields(one)}
+        {**json_.path_fields(path), "error": json_.error_fields(one)}
         if isinstance(one, UsernsplanError)
-        else {**json_.path_fields(volume.path), "error": None, **json_.fixed_fields(one, layout)}
-        for volume, one in fixed
+        else {**json_.path_fields(path), "error": None, **json_.fixed_fields(one, layout)}
+        for path, one in fixed
     ]
 
 
 def counts(desired: PlanDiff) -> dict[str, int]:
     """The number of steps of each kind."""
-    signs = Counter(step.sign for step in desired.steps if step.kind != "volume")
+    fixing = {"volume", "mount"}
+    signs = Counter(s.sign for s in desired.steps if s.kind not in fixing or s.sign == "-")
     return {
         "add": signs["+"],
         "change": signs["~"],
         "remove": signs["-"],
-        "volumes": len(desired.volumes),
+        "volumes": desired.to_fix,
     }
 
 
@@ -177,9 +186,11 @@ def _document(kind: str, desired: PlanDiff, place: str, layout: Layout, **more: 
         ],
         allocations=[json_.allocation_fields(a) for a in desired.allocate.allocations],
         changes=json_.change_fields(merged_changes(desired), layout),
+        records=json_.record_fields((*desired.allocate.records, *desired.prune.records), layout),
         kept=list(desired.kept),
         findings=[json_.finding_fields(f) for f in findings],
         next_steps=[*desired.allocate.next_steps, *desired.prune.next_steps],
+        unseen=list(desired.allocate.unseen),
         **more,
     )
 

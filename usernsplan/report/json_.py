@@ -9,6 +9,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from usernsplan.escape import shell, utf8
+from usernsplan.holdings import has_lines
+from usernsplan.layout import USERDB
 from usernsplan.report.diff import unified
 
 if TYPE_CHECKING:
@@ -16,42 +18,53 @@ if TYPE_CHECKING:
 
     from usernsplan.engines.base import Rendered, Verdict
     from usernsplan.errors import UsernsplanError
+    from usernsplan.fixing import FixReport, Place
     from usernsplan.ids import IdRange
     from usernsplan.layout import Layout
-    from usernsplan.mapping import IdMap
+    from usernsplan.mapping import IdMap, Pass
     from usernsplan.model import (
         Allocation,
         Change,
         Finding,
-        FixReport,
         HistoryEntry,
         LedgerState,
-        Place,
         Plan,
+        RecordChange,
         RenderRequest,
         RunSeen,
         Volume,
+        VolumeMount,
     )
+    from usernsplan.report.recorded import Facts, Recorded
 
 FORMAT_VERSION = 2
 
 
 def plan(plan: Plan, layout: Layout, *, done: bool) -> str:
-    """The document of allocate, release or release --forget."""
-    return document(
-        plan.kind,
-        changed=plan.changed,
-        dry_run=not done,
-        unfinished=plan.unfinished,
-        allocations=[allocation_fields(a) for a in plan.allocations],
-        changes=change_fields(plan.changes, layout),
-        account_commands=[
+    """The document of allocate, release, release --forget or rename."""
+    return document(plan.kind, **plan_fields(plan, layout, done=done))
+
+
+def plan_fields(plan: Plan, layout: Layout, *, done: bool) -> dict[str, Any]:
+    """A plan; remap has its volumes besides."""
+    return {
+        "changed": plan.changed,
+        "dry_run": not done,
+        "unfinished": plan.unfinished,
+        "allocations": [allocation_fields(a) for a in plan.allocations],
+        "changes": change_fields(plan.changes, layout),
+        "account_commands": [
             shell(*layout.account_command(command)) for command in plan.account_commands
         ],
-        findings=[finding_fields(f) for f in plan.findings],
-        next_steps=list(plan.next_steps),
-        freed=[named_range_fields(q.name, q.reserved_range) for q in plan.freed],
-    )
+        "findings": [
+            finding_fields(f) for f in (*(() if done else plan.consequences), *plan.findings)
+        ],
+        "next_steps": list(plan.next_steps),
+        "records": record_fields(plan.records, layout),
+        "accounts_gone": [one.name for one in plan.accounts_gone],
+        "freed": [named_range_fields(q.name, q.reserved_range) for q in plan.freed],
+        "unseen": list(plan.unseen),
+    }
 
 
 def range_fields(ids: IdRange) -> dict[str, int]:
@@ -72,6 +85,11 @@ def extent_fields(ids: IdMap) -> list[dict[str, int]]:
     ]
 
 
+def disk_fields(ids: IdMap) -> list[dict[str, int]]:
+    """The extents of an idmapped mount: ids on disk, and the host ids as which they appear."""
+    return [{"disk": disk, "host": host, "count": count} for disk, host, count in ids.triples()]
+
+
 def finding_fields(f: Finding) -> dict[str, Any]:
     """A finding, as several documents have it."""
     return {"code": f.code, "severity": f.severity, "message": f.message, "hint": f.hint or None}
@@ -82,6 +100,19 @@ def change_fields(changes: Iterable[Change], layout: Layout) -> list[dict[str, s
     return [
         {**path_fields(layout.path(c.path)), "diff": unified(c, layout.path(c.path))}
         for c in changes
+    ]
+
+
+def record_fields(changes: Iterable[RecordChange], layout: Layout) -> list[dict[str, Any]]:
+    """Records of systemd that come or go, as several documents have them."""
+    return [
+        {
+            "sign": sign,
+            "name": record.name,
+            "id": record.number,
+            **path_fields(layout.path(f"{USERDB}/{record.name}.user")),
+        }
+        for sign, record in changes
     ]
 
 
@@ -96,15 +127,11 @@ def error_fields(error: UsernsplanError) -> dict[str, Any]:
     }
 
 
-def allocations(
-    ledger: LedgerState,
-    volumes: Iterable[tuple[Volume, str, str]],
-    runs: Iterable[tuple[str, str, str]],
-) -> str:
+def allocations(ledger: LedgerState, recorded: Recorded, layout: Layout) -> str:
     """The document of list: allocations_fields and the quarantined ranges."""
     return document(
         "list",
-        **allocations_fields(ledger.allocations, volumes, runs),
+        **allocations_fields(ledger.allocations, recorded, layout),
         quarantined=[
             {**named_range_fields(q.name, q.reserved_range), "since": q.since}
             for q in ledger.quarantined
@@ -113,15 +140,9 @@ def allocations(
 
 
 def allocations_fields(
-    found: Iterable[Allocation],
-    volumes: Iterable[tuple[Volume, str, str]],
-    runs: Iterable[tuple[str, str, str]],
+    found: Iterable[Allocation], recorded: Recorded, layout: Layout
 ) -> dict[str, Any]:
-    """The fields that list and show share.
-
-    ``volumes`` are recorded volumes, each with what is wrong ("" if it is right) and the remedy.
-    ``runs`` are interrupted runs of fix-volume, each with the fact and the remedy.
-    """
+    """The fields that list and show share."""
     return {
         "allocations": [allocation_fields(a) for a in found],
         "volumes": [
@@ -131,24 +152,35 @@ def allocations_fields(
                 "wrong": fact or None,
                 "hint": remedy or None,
             }
-            for v, fact, remedy in volumes
+            for v, fact, remedy in recorded.volumes
         ],
         "unfinished_runs": [
-            {"run": run, "message": fact, "hint": remedy} for run, fact, remedy in runs
+            {"run": run, "message": fact, "hint": remedy} for run, fact, remedy in recorded.runs
         ],
+        "mounts": [
+            {**mount_fields(mount, layout), **looks_fields(wrong)}
+            for mount, wrong in recorded.mounts
+        ],
+    }
+
+
+def looks_fields(wrong: Facts) -> dict[str, Any]:
+    """Whether something is right, and what is wrong with it."""
+    return {
+        "right": not wrong,
+        "wrong": [{"message": fact, "hint": remedy or None} for fact, remedy in wrong],
     }
 
 
 def allocation(
     found: Allocation,
-    volumes: Iterable[tuple[Volume, str, str]],
-    runs: Iterable[tuple[str, str, str]],
+    recorded: Recorded,
     all_runs: Iterable[RunSeen],
     layout: Layout,
 ) -> str:
     """The document of show: allocations_fields and all runs of fix-volume for this name."""
     its = [run_fields(one, layout) for one in all_runs]
-    return document("show", **allocations_fields([found], volumes, runs), runs=its)
+    return document("show", **allocations_fields([found], recorded, layout), runs=its)
 
 
 def volume_fields(v: Volume) -> dict[str, Any]:
@@ -177,6 +209,7 @@ def run_fields(one: RunSeen, layout: Layout) -> dict[str, Any]:
         "state": one.state or None,
         "at_work": one.is_at_work,
         "container": one.container,
+        "method": one.method,
         "mode": one.mode,
         "volumes": [path_fields(path) for path in one.paths],
         "bytes": one.size,
@@ -225,7 +258,24 @@ def fixed_fields(report: FixReport, layout: Layout) -> dict[str, Any]:
         "skipped": _places(report.skipped),
         "failed": _places(report.failed),
         "dropped": _places(report.dropped),
+        "mounts": [mount_fields(one, layout) for one in report.mounts],
         "notes": list(report.notes),
+    }
+
+
+def mount_fields(mount: VolumeMount, layout: Layout) -> dict[str, Any]:
+    """An idmapped mount of a volume, as it was asked for."""
+    return {
+        **path_fields(layout.path(mount.at)),
+        "source": path_fields(layout.path(mount.source)),
+        "container": mount.name,
+        "mode": mount.mode,
+        "user": mount.user or None,
+        "uid_map": disk_fields(mount.mapping.uids),
+        "gid_map": disk_fields(mount.mapping.gids),
+        "options": list(mount.options),
+        "lasting": mount.lasting or None,
+        "protect": mount.protect or None,
     }
 
 
@@ -303,12 +353,26 @@ def allocation_fields(a: Allocation) -> dict[str, Any]:
         "name": a.name,
         "owner": a.owner,
         "extra_owners": list(a.extra_owners),
+        "split_owners": list(a.split_owners),
         "strategy": a.strategy,
         "uid_map": extent_fields(a.mapping.uids),
         "gid_map": extent_fields(a.mapping.gids),
         "reserved_range": range_fields(a.reserved_range) if a.reserved_range else None,
+        "lines": has_lines(a),
         "since": a.since or None,
+        "published": a.published,
+        "passes": pass_fields(a.passes),
+        "within": a.within or None,
     }
+
+
+def pass_fields(passes: Iterable[Pass]) -> list[dict[str, Any]]:
+    """Host ids that a private map shows: kind, container id, host id, count."""
+    return [
+        {"kind": p.kind, "container": e.container, "host": e.host, "count": e.count}
+        for p in passes
+        for e in [p.extent]
+    ]
 
 
 def document(kind: str, **fields: Any) -> str:

@@ -3,11 +3,12 @@
 (function () {
   const LIMIT = 4294967295, BAR = 32, GROUND = 5, LANE = BAR + 2 * GROUND, FLAG = 16, EDGE = 34, NARROW = 2, LOWEST = 0.25;
   const FOCUSABLE = 300;
-  const ORDER = ["free", "pool", "useradd", "reserved", "shared", "subid", "reservation", "quarantine", "allocation", "filler",
-    "namespace", "group", "account"];
-  const AREAS = new Set(["pool", "useradd", "reserved", "free"]), SMALL = new Set(["account", "group", "namespace"]);
+  const ORDER = ["free", "pool", "useradd", "reserved", "absent", "unlisted", "shared", "subid", "reservation", "quarantine",
+    "allocation", "filler", "namespace", "group", "account", "pass"];
+  const AREAS = new Set(["pool", "useradd", "reserved", "absent", "free"]);
+  const SMALL = new Set(["account", "group", "namespace", "pass"]);
   // Kinds whose names already say what they are.
-  const NAMED = new Set(["pool", "useradd", "namespace", "free"]);
+  const NAMED = new Set(["pool", "useradd", "namespace", "absent", "free"]);
   const view = document.getElementById("view"), detail = document.getElementById("detail");
   const where = document.getElementById("where");
 
@@ -106,6 +107,7 @@
         if (kind === "free") { y = top; height = BAR; }
         else if (AREAS.has(kind)) { y = top + BAR + (kind === "useradd" ? GROUND : 0); height = GROUND; }
         else if (kind === "namespace") { y = top + BAR - 8; height = 8; }
+        else if (kind === "pass") { y = top; height = 8; }
         else if (kind === "account" || kind === "group") { y = top + 8; height = BAR - 8; }
         const width = bar.right - bar.left, first = bar.claims[0], last = bar.claims[bar.claims.length - 1];
         const shape = made("rect", { x: bar.left, y, width, height, fill: kind === "free" ? "transparent" : "url(#p-" + kind + ")" });
@@ -157,7 +159,8 @@
   // The free ids of the pool in the part that is shown.
   function free(found) {
     const pool = found.find((claim) => claim.kind === "pool");
-    if (!pool) return "";
+    // If something of other programs was not seen, nothing is free for certain.
+    if (!pool || view.dataset.unseen) return "";
     const start = Math.max(pool.start, low), stop = Math.min(pool.stop, high);
     let left = 0;
     for (const claim of found) {

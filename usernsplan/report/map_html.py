@@ -53,7 +53,7 @@ def document(space: Space, title: str) -> str:
         map_svg.part(space, map_svg.WIDTH, "wide"),
         map_svg.part(space, map_svg.NARROW, "narrow"),
         "\n</section>\n",
-        _ZOOM,
+        _ZOOM.format(' data-unseen="yes"' if space.unseen else ""),
         *_table(scale.with_free(space)),
         f"</main>\n<script>{script}</script>\n</body>\n</html>\n",
     )
@@ -65,7 +65,7 @@ _ZOOM = """<section id="zoom" aria-labelledby="h-zoom" hidden><h2 id="h-zoom">A 
 <p class="buttons"><label>Go to <select id="where"></select></label>
 <button type="button" id="in">Zoom in</button> <button type="button" id="out">Zoom out</button>
 <button type="button" id="left">Left</button> <button type="button" id="right">Right</button></p>
-<div id="view" role="group" aria-label="The ids, closer"></div>
+<div id="view"{} role="group" aria-label="The ids, closer"></div>
 <p class="hint">
 Zoom with the wheel or + and -; move by dragging or with the arrow keys; click a bar to go to it.</p></section>
 <p id="detail" aria-hidden="true" hidden></p>
@@ -79,7 +79,9 @@ def _figures(space: Space) -> Iterator[str]:
         else [("pool", f"none: {shown_path(space.problem)}")]
     )
     yield '<section aria-labelledby="h-figures"><h2 id="h-figures">What is left</h2>\n<dl>'
-    for name, words in (*rows, ("useradd", scale.useradd_words(space.useradd))):
+    rows += [("useradd", scale.useradd_words(space.useradd))]
+    rows += [("not seen", shown_path(note)) for note in space.unseen]
+    for name, words in rows:
         yield f"<div><dt>{_esc(name)}</dt><dd>{_esc(words)}</dd></div>"
     yield "</dl></section>\n"
 

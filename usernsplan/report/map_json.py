@@ -29,34 +29,53 @@ def space(found: Space) -> str:
         capacity=figures(found.capacity),
         useradd=useradd(found.useradd),
         problem=found.problem or None,
+        unseen=list(found.unseen),
     )
 
 
 def capacity(space: Space) -> str:
     """The result of capacity."""
-    return document("capacity", **(figures(space.capacity) or {}), useradd=useradd(space.useradd))
+    return document(
+        "capacity",
+        **(figures(space.capacity) or {}),
+        useradd=useradd(space.useradd),
+        others=[
+            {
+                "kind": part.source,
+                "holder": part.holder,
+                "places": list(part.places),
+                "ranges": [range_fields(ids) for ids in part.ids],
+            }
+            for part in space.parts
+        ],
+        unseen=list(space.unseen),
+    )
 
 
 def figures(c: Capacity | None) -> dict[str, Any] | None:
     """The figures of a pool, in ids. ``more`` and ``more_after_forget`` count ranges of ``size`` ids.
 
-    If ``shared`` is true, these ranges are available after the shared names are released.
+    If ``shared`` is true, these ranges are available after the shared names are released. What is
+    free is null if something of other programs could not be read.
     """
     if c is None:
         return None
+    is_known = c.is_complete
     return {
         "strategy": c.strategy,
-        "pool": range_fields(c.pool),
+        "pool": range_fields(next(iter(c.pool))),
+        "pools": [range_fields(part) for part in c.pool],
         "used": c.used,
-        "free": c.free.total(),
-        "gaps": [range_fields(gap) for gap in c.free],
-        "largest_gap": c.free.largest(),
+        "free": c.free.total() if is_known else None,
+        "gaps": [range_fields(gap) for gap in c.free] if is_known else None,
+        "largest_gap": c.free.largest() if is_known else None,
         "size": c.count,
         "align": c.align,
-        "more": c.more,
+        "more": c.more if is_known else None,
         "quarantined": c.quarantined,
-        "more_after_forget": c.more_after_forget,
+        "more_after_forget": c.more_after_forget if is_known else None,
         "shared": c.shared,
+        "exists": None if c.exists is None else [range_fields(part) for part in c.exists],
     }
 
 
@@ -65,9 +84,14 @@ def useradd(found: Useradd | None) -> dict[str, Any] | None:
     if found is None:
         return None
     uids, gids = (
-        {"range": range_fields(area) if area else None, "size": count, "more": fits}
-        for count, area, fits in zip(
-            found.counts, found.areas, (found.uids, found.gids), strict=True
+        {
+            "range": range_fields(area) if area else None,
+            "size": count,
+            "more": fits,
+            "computed": line or None,
+        }
+        for count, area, fits, line in zip(
+            found.counts, found.areas, (found.uids, found.gids), found.computed, strict=True
         )
     )
     return {"more_users": found.users, "uids": uids, "gids": gids}

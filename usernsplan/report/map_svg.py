@@ -30,13 +30,16 @@ FILLS: dict[Origin, str] = {
     "allocation": "#0072b2",
     "filler": "#7fb2d6",
     "shared": "#56b4e9",
+    "pass": "#8fd6f4",
     "subid": "#e69f00",
     "account": "#cc79a7",
     "group": "#a8598a",
     "namespace": "#009e73",
+    "unlisted": "#d55e00",
     "quarantine": "#9a9a9a",
     "reservation": "#f0e442",
     "reserved": "#bdbdbd",
+    "absent": "#6b6b6b",
     "useradd": "#f3cf80",
     "pool": "#9ecae1",
 }
@@ -44,13 +47,16 @@ FILLS: dict[Origin, str] = {
 _SHAPES: dict[Origin, str] = {
     "filler": "M0 0h4v4h-4zM4 4h4v4h-4z",
     "shared": "M0 8L8 0M-2 2L2 -2M6 10L10 6",
+    "pass": "M2 0v8M6 0v8",
     "subid": "M0 0L8 8M-2 6L2 10M6 -2L10 2",
     "account": "M0 4h8",
     "group": "M4 0v8",
     "namespace": "M0 4h8M4 0v8",
+    "unlisted": "M0 2h8M0 6h8",
     "quarantine": "M0 0L8 8M8 0L0 8",
     "reservation": "M3 3h2v2h-2z",
     "reserved": "M2 2h1v1h-1zM6 6h1v1h-1z",
+    "absent": "M0 8L8 0",
     "useradd": "M0 7h8",
     "pool": "M1 0v8",
 }
@@ -64,7 +70,7 @@ _LOWEST = 0.25
 _LETTER = 7.2
 _NAMED = 3
 _TITLED = 8
-_SMALL = BACKGROUND - {"free"} | {"account", "group", "namespace"}
+_SMALL = BACKGROUND - {"free"} | {"account", "group", "namespace", "pass"}
 # The Tab key stops at bars, unless there are too many to go through.
 _STOPS, _STOP = 60, ' tabindex="0"'
 
@@ -139,8 +145,9 @@ def summary(space: Space) -> str:
     parts = [f"{many:,} conflict{'s' * (many != 1)}" if many else "no conflicts"]
     if space.capacity:
         c = space.capacity
-        parts.append(f"{c.used:,} of {c.pool.count:,} ids of the pool used")
-        room = f"room for {c.more:,} more of {c.count:,}"
+        least, most = ("", "") if c.is_complete else ("at least ", "at most ")
+        parts.append(f"{least}{c.used:,} of {c.pool.total():,} ids of the pool used")
+        room = f"room for {most}{c.more:,} more of {c.count:,}"
         parts.append("its containers share their ids" if c.shared else room)
     return " · ".join(parts)
 
@@ -272,6 +279,9 @@ def _bar(bar: _Bar, origin: Origin, y: float, stop: str) -> str:
         top, height = y + _BAR + (_GROUND if origin == "useradd" else 0), _GROUND
     elif origin == "namespace":
         top, height = y + _BAR - 8, 8
+    elif origin == "pass":
+        # Above the account that has the id.
+        top, height = y, 8
     elif origin in {"account", "group"}:
         top, height = y + 8, _BAR - 8
     else:

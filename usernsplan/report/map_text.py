@@ -39,13 +39,16 @@ _MARKS: dict[Origin, _Mark] = {
     "allocation": _Mark("█", "#", "blue"),
     "filler": _Mark("▞", "f", "blue"),
     "shared": _Mark("░", "~", "cyan"),
+    "pass": _Mark("p", "p", "cyan"),
     "subid": _Mark("▒", "=", "yellow"),
     "account": _Mark("a", "a", "magenta"),
     "group": _Mark("g", "g", "magenta"),
     "namespace": _Mark("◆", "n", "green"),
+    "unlisted": _Mark("o", "o", "yellow"),
     "quarantine": _Mark("x", "x", "dim"),
     "reservation": _Mark("r", "r", "cyan"),
     "reserved": _Mark("·", ".", "dim"),
+    "absent": _Mark("≠", "/", "dim"),
     "useradd": _Mark("─", "-", "dim"),
     "pool": _Mark("_", "_", "dim"),
 }
@@ -74,7 +77,7 @@ def picture(space: Space, style: Style, title: str) -> str:
         *([*_region(region, space, style)] for region in regions),
         [*_clashes(space, style)],
         [*_left(space, style)],
-        [*_legend(items, style)],
+        [*_legend(items, style, space)],
     ]
     return "\n\n".join("\n".join(part) for part in parts if part)
 
@@ -254,14 +257,14 @@ def _left(space: Space, style: Style) -> Iterator[str]:
         yield from _wrapped(f"{name:<12} {words}", style, 13)
 
 
-def _legend(items: Iterable[Item], style: Style) -> Iterator[str]:
+def _legend(items: Iterable[Item], style: Style, space: Space) -> Iterator[str]:
     """The meaning of the characters that the picture has."""
     kinds = {item.segment.origin for item in items}
     found = [(_MARKS[origin], scale.NAMES[origin]) for origin in scale.NAMES if origin in kinds]
     if any(item.conflicts for item in items):
         found.insert(0, (_CONFLICT, "conflict"))
     if kinds & {"allocation", "subid"}:
-        found.append((_PART, "partly free"))
+        found.append((_PART, "partly taken" if space.unseen else "partly free"))
     line, length = "", 0
     for mark, name in found:
         marks = (mark, _NEXT) if name == "allocation" else (mark,)

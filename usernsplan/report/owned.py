@@ -5,29 +5,49 @@ from __future__ import annotations
 import json
 import os
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from usernsplan.escape import shown_path
-from usernsplan.report.json_ import document, path_fields
+from usernsplan.report.json_ import document, mount_fields, path_fields
 from usernsplan.report.result import Result
-from usernsplan.report.text import table
+from usernsplan.report.text import ids_told, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from usernsplan.fixing import Place
+    from usernsplan.layout import Layout
     from usernsplan.mapping import Mapping
-    from usernsplan.model import Place
+    from usernsplan.model import VolumeMount
     from usernsplan.volume.owned import Count, Hit
 
 _SHOWN = 20
 _OF_GROUPS = {"group", "ACL group"}
 
 
+class Met(NamedTuple):
+    """The mounts that a search met: those ``left_out``, and the recorded ones that show other ids.
+
+    Each of ``mounts`` comes with whether it was searched.
+    """
+
+    left_out: Sequence[str]
+    mounts: Sequence[tuple[VolumeMount, bool]]
+    layout: Layout
+
+
+def shown_otherwise(mount: VolumeMount, layout: Layout, *, searched: bool) -> str:
+    """A note about a recorded mount that a search met."""
+    place, source = (shown_path(layout.path(one)) for one in (mount.at, mount.source))
+    does = "shows" if searched else "was not searched: it shows"
+    return f"{place} {does} {source} with other ids: {ids_told(mount.mapping)}"
+
+
 def found(
     what: str,
     hits: Iterable[Hit],
     missed: Sequence[Place],
-    left_out: Sequence[str],
+    met: Met,
     *,
     null: bool = False,
 ) -> Result:
@@ -37,20 +57,18 @@ def found(
     """
     return Result(
         lambda: (os.fsencode(one.path) + b"\0" if null else shown_path(one.path) for one in hits),
-        partial(_streamed, what, hits, missed, left_out),
+        partial(_streamed, what, hits, missed, met),
     )
 
 
-def counted(what: str, found: Count, mapping: Mapping | None, left_out: Sequence[str]) -> Result:
+def counted(what: str, found: Count, mapping: Mapping | None, met: Met) -> Result:
     """What find-owned --count finds."""
     return Result(
-        partial(_count, found, mapping), partial(_count_document, what, found, mapping, left_out)
+        partial(_count, found, mapping), partial(_count_document, what, found, mapping, met)
     )
 
 
-def _streamed(
-    what: str, hits: Iterable[Hit], missed: Sequence[Place], left_out: Sequence[str]
-) -> Iterator[str]:
+def _streamed(what: str, hits: Iterable[Hit], missed: Sequence[Place], met: Met) -> Iterator[str]:
     head = document("find-owned", what=what, entries=[]).rstrip()
     yield head[: head.rindex("]")].rstrip()
     last = ""
@@ -67,13 +85,11 @@ def _streamed(
         last = f"    {json.dumps(fields)}"
     if last:
         yield last
-    mounts = json.dumps([path_fields(path) for path in left_out])
-    yield f'  ],\n  "missed": {json.dumps(_places(missed))},\n  "left_out": {mounts}\n}}'
+    rest = {"missed": _places(missed), **_met_fields(met)}
+    yield "  ],\n" + ",\n".join(f'  "{key}": {json.dumps(rest[key])}' for key in rest) + "\n}"
 
 
-def _count_document(
-    what: str, found: Count, mapping: Mapping | None, left_out: Sequence[str]
-) -> str:
+def _count_document(what: str, found: Count, mapping: Mapping | None, met: Met) -> str:
     rows = [
         {"role": role, "id": number, "container_id": inside, "entries": times}
         for role, number, inside, times in _rows(found, mapping)
@@ -86,7 +102,7 @@ def _count_document(
         by_role=totals,
         by_id=rows,
         missed=_places(found.missed),
-        left_out=[path_fields(path) for path in left_out],
+        **_met_fields(met),
     )
 
 
@@ -120,6 +136,16 @@ def _inside(role: str, number: int, mapping: Mapping | None) -> int | None:
     if mapping is None:
         return None
     return mapping["gid" if role in _OF_GROUPS else "uid"].to_container(number)
+
+
+def _met_fields(met: Met) -> dict[str, Any]:
+    return {
+        "left_out": [path_fields(path) for path in met.left_out],
+        "mounts": [
+            {**mount_fields(mount, met.layout), "searched": searched}
+            for mount, searched in met.mounts
+        ],
+    }
 
 
 def _places(missed: Sequence[Place]) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from usernsplan.report import explained as text_explained
 from usernsplan.report import json_, text
 from usernsplan.report.result import Result
 
@@ -12,18 +13,19 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from usernsplan.engines.base import Rendered, Verdict
+    from usernsplan.fixing import Explained, FixReport
+    from usernsplan.formats.accounts import Accounts
     from usernsplan.layout import Layout
     from usernsplan.model import (
         Allocation,
         Change,
-        FixReport,
         HistoryEntry,
         LedgerState,
         Plan,
         RenderRequest,
         RunSeen,
-        Volume,
     )
+    from usernsplan.report.recorded import Recorded
     from usernsplan.volume.prune import Pruned
 
 
@@ -33,32 +35,31 @@ def planned(plan: Plan, layout: Layout, first: Sequence[str], *, done: bool) -> 
         lambda: "\n\n".join((*first, text.plan(plan, layout, done=done))),
         partial(json_.plan, plan, layout, done=done),
         plan.findings,
+        plan.unseen,
     )
 
 
 def allocations(
-    ledger: LedgerState,
-    volumes: Sequence[tuple[Volume, str, str]],
-    runs: Sequence[tuple[str, str, str]],
+    ledger: LedgerState, recorded: Recorded, layout: Layout, accounts: Accounts | None = None
 ) -> Result:
-    """What list shows. ``volumes`` and ``runs`` are as in json_.allocations_fields."""
+    """What list shows. ``accounts`` name the ids that pass through."""
     return Result(
-        partial(text.allocations, ledger, volumes),
-        partial(json_.allocations, ledger, volumes, runs),
+        partial(text.allocations, ledger, recorded, accounts),
+        partial(json_.allocations, ledger, recorded, layout),
     )
 
 
 def allocation(
     found: Allocation,
-    volumes: Sequence[tuple[Volume, str, str]],
-    runs: Sequence[tuple[str, str, str]],
+    recorded: Recorded,
     of_it: Sequence[RunSeen],
     layout: Layout,
+    accounts: Accounts | None = None,
 ) -> Result:
-    """What show shows; ``of_it`` are its runs of fix-volume."""
+    """What show shows; ``of_it`` are its runs of fix-volume, ``accounts`` name what passes."""
     return Result(
-        partial(text.allocation, found, volumes, of_it),
-        partial(json_.allocation, found, volumes, runs, of_it, layout),
+        partial(text.allocation, found, recorded, of_it, accounts),
+        partial(json_.allocation, found, recorded, of_it, layout),
     )
 
 
@@ -88,6 +89,11 @@ def fixed(report: FixReport, layout: Layout) -> Result:
         partial(json_.fixed, report, layout),
         notes=report.notes,
     )
+
+
+def explained(found: Sequence[Explained]) -> Result:
+    """What each method would mean for volumes."""
+    return Result(partial(text_explained.text, found), partial(text_explained.document, found))
 
 
 def rendered(

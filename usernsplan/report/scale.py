@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from usernsplan.ids import ID_LIMIT, IdRange, IdSet
 from usernsplan.mapping import KINDS
+from usernsplan.planner import outer
 from usernsplan.space import BACKGROUND, Segment, Space
 from usernsplan.strategies import SLOT
 
@@ -37,25 +38,30 @@ NAMES: dict[Origin, str] = {
     "allocation": "allocation",
     "filler": "filler of Docker's map",
     "shared": "shared map",
+    "pass": "passes through",
     "subid": "other line",
     "account": "account",
     "group": "group",
     "namespace": "running namespaces",
+    "unlisted": "ids of other programs",
     "quarantine": "quarantined",
     "reservation": "reservation",
     "reserved": "reserved by convention",
+    "absent": "ids that this container lacks",
     "useradd": "where useradd looks",
     "pool": "the pool",
     "free": "free",
 }
 # The label of such a segment already says what it is.
-_SELF_NAMED: frozenset[Origin] = frozenset({"namespace", "useradd", "pool", "free"})
+_SELF_NAMED: frozenset[Origin] = frozenset({"namespace", "absent", "useradd", "pool", "free"})
 # Later ones are drawn over earlier ones.
 ORDER: tuple[Origin, ...] = (
     "free",
     "pool",
     "useradd",
     "reserved",
+    "absent",
+    "unlisted",
     "shared",
     "subid",
     "reservation",
@@ -65,6 +71,7 @@ ORDER: tuple[Origin, ...] = (
     "namespace",
     "group",
     "account",
+    "pass",
 )
 LANES: tuple[Kinds, ...] = (("uid",), ("gid",))
 
@@ -115,7 +122,7 @@ def at(part: float) -> int:
 
 
 # The ids that the scale of the whole space marks.
-MARKS = (0, 1000, 65536, 524288, 2**22, 2**26, 2**30, 2**32 - 2)
+MARKS = (0, 1000, 65536, 589824, 2**22, 2**26, 2**30, 2**32 - 2)
 
 
 def items(space: Space) -> tuple[Item, ...]:
@@ -132,7 +139,7 @@ def with_free(space: Space) -> tuple[Item, ...]:
 
 
 def _free(space: Space) -> Iterator[Item]:
-    if (figures := space.capacity) is None:
+    if (figures := space.capacity) is None or not figures.is_complete:
         return
     for gap in figures.free:
         room = IdSet((gap,)).how_many(figures.count, figures.align)
@@ -154,7 +161,7 @@ def regions(space: Space, all_items: Iterable[Item]) -> tuple[Region, ...]:
             for s in space.segments
             if _is_far(s)
         ],
-        space.capacity.pool.start if space.capacity else 0,
+        next(iter(space.capacity.pool)).start if space.capacity else 0,
     )
     # One slot more than what is taken, to show the room after it.
     rounded = [
@@ -226,8 +233,8 @@ def counted(found: Iterable[Item]) -> str:
 def described(region: Region, space: Space) -> str:
     """A region as text: what it contains, and how much of the pool in it is free."""
     words, figures = [counted(region.claims())], space.capacity
-    within = figures and IdSet((region.ids,)) & IdSet((figures.pool,))
-    if figures and within:
+    within = figures and IdSet((region.ids,)) & figures.pool
+    if figures and within and figures.is_complete:
         free = figures.free & within
         words.append(_free_part(free.total() / within.total()))
         if not figures.shared:
@@ -248,12 +255,14 @@ def _plural(origin: Origin, number: int) -> str:
     plurals = {
         "filler": "fillers of Docker's maps",
         "shared": "ranges of shared maps",
+        "pass": "that pass through",
     }
     # Names that stay the same for any number.
     always = {
         "quarantine": name,
         "reserved": name,
         "namespace": f"range{'s' * (number != 1)} of running namespaces",
+        "unlisted": f"range{'s' * (number != 1)} of other programs",
     }
     return always.get(origin) or (name if number == 1 else plurals.get(origin, f"{name}s"))
 
@@ -276,23 +285,30 @@ def called(segment: Segment) -> str:
 
 
 def _called(segment: Segment) -> str:
+    if segment.origin in _SELF_NAMED:
+        return segment.label
     return f"{NAMES[segment.origin]} '{segment.label}'"
 
 
 def figures(capacity: Capacity) -> list[tuple[str, str]]:
     """The figures of a pool: label and text."""
-    part = capacity.used / capacity.pool.count
+    part = capacity.used / capacity.pool.total()
     shown = "under 0.1 %" if 0 < part < _THOUSANDTH else f"{100 * part:.1f} %"
-    room = f"{capacity.more:,} more of {ids(capacity.count)} ({capacity.strategy})"
+    least, most = ("", "") if capacity.is_complete else ("at least ", "at most ")
+    room = f"{most}{capacity.more:,} more of {ids(capacity.count)} ({capacity.strategy})"
     if capacity.shared:
         room = f"any number of names, because they share the same ids; after their release {room}"
     rows = [
-        ("pool", f"{capacity.pool}, {ids(capacity.pool.count)}"),
-        ("used", f"{ids(capacity.used)}, {shown}"),
-        ("free", ids(capacity.free.total())),
-        ("largest gap", ids(capacity.free.largest())),
+        ("pool", f"{capacity.pool}, {ids(capacity.pool.total())}"),
+        ("used", f"{least}{ids(capacity.used)}, {shown}"),
+        ("free", f"{most}{ids(capacity.free.total())}"),
+        ("largest gap", f"{most}{ids(capacity.free.largest())}"),
         ("room for", room),
     ]
+    if capacity.exists is not None:
+        here = outer.shown(capacity.exists)
+        words = f"has only the ids {here} (/proc/self/uid_map); useradd gives out others, too"
+        rows.append(("this container", words))
     if capacity.quarantined:
         more = f"{capacity.more_after_forget - capacity.more:,} more"
         text = f"{ids(capacity.quarantined)}; 'release --forget' makes room for {more}"
@@ -316,4 +332,6 @@ def useradd_words(found: Useradd | None) -> str:
     if not found.users:
         return f"has no {short} left: it fails for the next user"
     users = f"{found.users:,} more user{'s' * (found.users != 1)}"
+    if line := max(found.computed):
+        return f"computes subordinate ids for {users} from their uids (line {line} of login.defs)"
     return f"has subordinate ids for {users}, then {short} run out"

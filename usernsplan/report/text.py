@@ -2,36 +2,47 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from usernsplan import escape
 from usernsplan.escape import shell, shown_path
+from usernsplan.formats import passes
+from usernsplan.holdings import has_lines
+from usernsplan.ids import IdSet
+from usernsplan.layout import USERDB
 from usernsplan.mapping import KINDS
 from usernsplan.report.diff import unified
+from usernsplan.report.recorded import Recorded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from usernsplan.engines.base import Verdict
+    from usernsplan.fixing import FixReport
+    from usernsplan.formats.accounts import Accounts
     from usernsplan.layout import Layout
-    from usernsplan.mapping import IdMap
+    from usernsplan.mapping import Extent, IdMap, Kind, Mapping, Pass
     from usernsplan.model import (
         Actor,
         Allocation,
         Change,
         Finding,
-        FixReport,
         HistoryEntry,
         LedgerState,
         Plan,
+        RecordChange,
         RunSeen,
-        Volume,
     )
 
 _HEADERS = ("name", "owner", "container ids", "host uids", "host gids")
 # A history entry of thousands of names would bury the others; --json has all of it.
 _LINES_SHOWN = 8
+NOTHING = Recorded()
 _PLACES_SHOWN = 20
+_PASSES_SHOWN = 3
+_EXTENTS_SHOWN = 2
+_RECORDS = 10
 UP_TO_DATE = "Already up to date."
 DRY_RUN = "Dry run: nothing was written."
 _KINDS = {
@@ -46,9 +57,11 @@ _KINDS = {
 def plan(plan: Plan, layout: Layout, *, done: bool) -> str:
     """A plan: the table, the diff of each file, and the next steps. Without ``done``, a preview."""
     parts = [table(_HEADERS, [_row(a) for a in plan.allocations])] if plan.allocations else []
-    parts += [unified(change, layout.path(change.path)) for change in plan.changes]
-    if not done and plan.account_commands:
-        commands = (shell(*layout.account_command(one)) for one in plan.account_commands)
+    parts += plan_parts(plan, layout)
+    if not done and (plan.account_commands or plan.accounts_gone):
+        removed = tuple(("userdel", one.name) for one in plan.accounts_gone)
+        words = (*plan.account_commands, *removed)
+        commands = (shell(*layout.account_command(one)) for one in words)
         parts.append("\n".join(f"would run: {command}" for command in commands))
 
     if not plan.changed:
@@ -66,9 +79,31 @@ def plan(plan: Plan, layout: Layout, *, done: bool) -> str:
         freed = [f"{one.name} ({one.reserved_range})" for one in plan.freed] or plan.ledger.forget
         word = "Forgotten" if done else "Would be forgotten"
         parts.append(f"{word}: {', '.join(freed)}. The ranges can be allocated again.")
+    for old, new in plan.ledger.rename if plan.kind == "rename" else ():
+        parts.append(f"{'Renamed' if done else 'Would be renamed'}: {old} is now {new}.")
     if plan.next_steps:
         parts.append("\n".join(("Next:", *(f"  {step}" for step in plan.next_steps))))
     return "\n\n".join(parts)
+
+
+def plan_parts(plan: Plan, layout: Layout) -> Iterable[str]:
+    """The diff of each file, and the records."""
+    yield from (unified(change, layout.path(change.path)) for change in plan.changes)
+    if plan.records:
+        yield "\n".join(records(plan.records, layout))
+
+
+def records(changes: Iterable[RecordChange], layout: Layout) -> Iterable[str]:
+    """One line for each record of systemd that comes or goes, and one for all after the first few."""
+    place = escape.line(layout.path(USERDB))
+    for sign, several in groupby(changes, key=lambda one: one.sign):
+        found = [record for _, record in several]
+        for record in found[:_RECORDS]:
+            name = escape.line(record.name)
+            yield f"{sign} {place}/{name}.user and .group, with the id {record.number}"
+        if more := found[_RECORDS:]:
+            last = escape.line(more[-1].name)
+            yield f"{sign} {len(more)} more, up to {last} with the id {more[-1].number}"
 
 
 def findings(found: Iterable[Finding]) -> str:
@@ -79,33 +114,52 @@ def findings(found: Iterable[Finding]) -> str:
     )
 
 
-def allocations(ledger: LedgerState, volumes: Iterable[tuple[Volume, str, str]] = ()) -> str:
-    """All allocations, the quarantined ranges, and the volumes that look wrong.
+def allocations(
+    ledger: LedgerState, recorded: Recorded = NOTHING, accounts: Accounts | None = None
+) -> str:
+    """All allocations, the quarantined ranges, and the volumes and mounts that look wrong.
 
-    ``volumes`` are recorded volumes, each with what is wrong ("" if it is right) and the remedy.
+    ``accounts`` name the ids that pass through.
     """
     parts = ["Nothing is allocated."]
     if ledger.allocations:
         parts = [
-            table((*_HEADERS, "strategy"), [(*_row(a), a.strategy) for a in ledger.allocations])
+            table(
+                (*_HEADERS, "strategy"),
+                [(*_row(a, accounts), a.strategy) for a in ledger.allocations],
+            )
         ]
     if ledger.quarantined:
         rows = [(q.name, str(q.reserved_range), q.since) for q in ledger.quarantined]
         parts.append(table(("released", "quarantined ids", "since"), rows))
     if wrong := [
-        (shown_path(v.path), v.name, f"{fact}\n{remedy}") for v, fact, remedy in volumes if fact
+        (shown_path(v.path), v.name, f"{fact}\n{remedy}")
+        for v, fact, remedy in recorded.volumes
+        if fact
     ]:
         parts.append(table(("volume", "recorded as", "what is wrong, and the remedy"), wrong))
+    if wrong := [
+        (shown_path(m.at), m.name, f"{fact}\n{remedy}")
+        for m, facts in recorded.mounts
+        for fact, remedy in facts
+    ]:
+        parts.append(table(("mount", "of", "what is wrong, and the remedy"), wrong))
     return "\n\n".join(parts)
 
 
 def allocation(
-    a: Allocation, volumes: Iterable[tuple[Volume, str, str]] = (), runs: Iterable[RunSeen] = ()
+    a: Allocation,
+    recorded: Recorded = NOTHING,
+    runs: Iterable[RunSeen] = (),
+    accounts: Accounts | None = None,
 ) -> str:
-    """One allocation with its ``volumes`` (as for allocations) and its ``runs`` of fix-volume."""
+    """One allocation with its volumes and mounts, and all its ``runs``.
+
+    ``accounts`` name the ids that pass through.
+    """
     rows = [
         ("name", a.name),
-        ("owner", ", and ".join((a.owner, *a.extra_owners))),
+        ("owner", ", and ".join(_owners(a))),
         ("strategy", a.strategy),
         ("since", a.since),
     ]
@@ -113,14 +167,29 @@ def allocation(
         ids = f"{a.reserved_range} ({a.reserved_range.count} ids, uids and gids)"
         rows.append(("reserved", ids))
     for kind in KINDS:
+        passed = {p.extent for p in a.passes if p.kind == kind}
         rows += [
-            ("" if index else f"{kind}_map", _extent(*extent))
-            for index, extent in enumerate(a.mapping[kind].triples())
+            (
+                "" if index else f"{kind}_map",
+                _extent(extent.container, extent.host, extent.count)
+                + (", passes through" if extent in passed else ""),
+            )
+            for index, extent in enumerate(a.mapping[kind])
         ]
+    rows += [
+        ("" if index else "passes", passes.told(one, accounts))
+        for index, one in enumerate(a.passes)
+    ]
+    if unused := _unused(a):
+        rows.append(("unused", unused))
 
-    for v, fact, remedy in volumes:
+    for v, fact, remedy in recorded.volumes:
         how = f"{shown_path(v.path)} ({' '.join(filter(None, (v.mode, v.user)))})"
         rows.append(("volume", f"{how}: {fact}\n{remedy}" if fact else f"{how}: looks right"))
+    for m, facts in recorded.mounts:
+        how = f"{shown_path(m.at)} of {shown_path(m.source)} ({' '.join(filter(None, (m.mode, m.user)))})"
+        looks = "\n".join(line for fact in facts for line in fact if line) or "looks right"
+        rows.append(("mount", f"{how}: {looks}"))
     its = list(runs)
     if earlier := its[:-_PLACES_SHOWN]:
         rows.append(("run", f"… {len(earlier)} earlier ones ('usernsplan history --runs')"))
@@ -152,11 +221,13 @@ def runs(found: Sequence[RunSeen]) -> str:
     rows = []
     for one in found:
         paths = [one.problem, one.hint] if one.problem else _few([*map(shown_path, one.paths)])
-        cells = (one.run, one.at, _how_far(one), one.container, one.mode)
+        cells = (one.run, one.at, _how_far(one), one.container, one.method, one.mode)
         rows.append(
             (*(shown_path(cell or "") for cell in cells), "\n".join(paths), f"{one.size} bytes")
         )
-    return table(("run", "when", "state", "container", "mode", "volumes", "journal"), rows)
+    return table(
+        ("run", "when", "state", "container", "method", "mode", "volumes", "journal"), rows
+    )
 
 
 def _few(lines: Sequence[str], most: int = _PLACES_SHOWN) -> list[str]:
@@ -187,6 +258,8 @@ def pruned(removed: Sequence[tuple[str, int]], *, dry_run: bool) -> str:
 
 def fixed(report: FixReport, layout: Layout) -> str:
     """The report of fix-volume or undo: what it did, or would do."""
+    if report.mounts or report.kind == "restore":
+        return _mounted(report, layout)
     counts = report.counts
     who = f" for {report.container} ({report.mode})" if report.mode and report.container else ""
     would, did = (
@@ -228,6 +301,32 @@ def fixed(report: FixReport, layout: Layout) -> str:
     return "\n".join(lines)
 
 
+def _mounted(report: FixReport, layout: Layout) -> str:
+    """The report of a run with the method idmap, or of its undo."""
+    failed = {place.path for place in report.failed}
+    is_idle = report.kind == "undo" and not report.counts["changed"]
+    lines = []
+    for mount in () if is_idle else report.mounts:
+        place = layout.path(mount.at)
+        how = f"for {mount.name} ({mount.mode}) at {shown_path(place)}"
+        did = "would be " if report.dry_run else ""
+        verb = f"{did}{'unmounted' if report.kind == 'undo' else 'mounted'}"
+        if layout.place(mount.at) not in failed:
+            lines.append(f"{shown_path(layout.path(mount.source))} {verb} {how}")
+    lines += _few([f"failed: {shown_path(p.path)}: {p.reason}" for p in report.failed])
+    if failed and not report.counts["changed"]:
+        lines.append("  nothing was changed")
+    if failed and report.kind == "undo":
+        lines.append(f"Then run it again: {layout.command(f'undo {shell(report.run or str())}')}")
+    elif not report.counts["changed"] and not failed:
+        lines.append("Nothing had to be unmounted." if is_idle else "  nothing had to be changed")
+    if report.dry_run:
+        lines.append(DRY_RUN)
+    elif report.run and report.kind == "fix-volume":
+        lines.append(f"Undo: {layout.command(f'undo {shell(report.run)}')}")
+    return "\n".join(lines)
+
+
 def placed(changes: Sequence[Change], layout: Layout, *, done: bool) -> str:
     """The diffs of the files that render wrote, or would write."""
     if not changes:
@@ -262,19 +361,81 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return tabulate(rows, headers, tablefmt="simple" if headers else "plain", disable_numparse=True)
 
 
-def _row(a: Allocation) -> tuple[str, ...]:
-    container = ", ".join(str(extent.container_range) for extent in a.mapping.uids)
+def _owners(a: Allocation) -> tuple[str, ...]:
+    """The owners of the lines."""
+    if a.within:
+        return (f"(within {a.within})",)
+    return (a.owner, *a.extra_owners) if has_lines(a) else ("(no lines)",)
+
+
+def _row(a: Allocation, accounts: Accounts | None = None) -> tuple[str, ...]:
+    container = [str(extent.container_range) for extent in a.mapping.uids]
+    if a.passes:
+        # The holes of one kind are no holes of the container.
+        container = [*map(str, IdSet(e.container_range for e in a.mapping.uids))]
     return (
         a.name,
-        ", ".join((a.owner, *a.extra_owners)),
-        container,
-        _ranges(a.mapping.uids),
-        _ranges(a.mapping.gids),
+        ", ".join(_owners(a)),
+        ", ".join(container),
+        *(_hosts(a, kind, accounts) for kind in KINDS),
     )
+
+
+def _hosts(a: Allocation, kind: Kind, accounts: Accounts | None) -> str:
+    """The host ids of one kind: its own as one range, even with holes, and those that pass."""
+    if not a.passes:
+        return _ranges(a.mapping[kind])
+    passed = [p for p in a.passes if p.kind == kind]
+    hidden = {p.extent for p in passed}
+    own = [e.host_range for e in a.mapping[kind] if e not in hidden]
+    held = a.reserved_range
+    if held and all(held.start <= ids.start and ids.stop <= held.stop for ids in own):
+        own = [held]
+    shown = [_passed(one, accounts) for one in passed[:_PASSES_SHOWN]]
+    more = f" and {len(passed) - _PASSES_SHOWN} more" if passed[_PASSES_SHOWN:] else ""
+    through = f"passes {', '.join(shown)}{more}" if shown else ""
+    return ", ".join(filter(None, [*map(str, own), through]))
+
+
+def _passed(one: Pass, accounts: Accounts | None) -> str:
+    whose = passes.names_in(one.kind, one.extent.host_range, accounts)
+    name = "".join(f" ({escape.line(who)})" for _, who in whose) if one.extent.count == 1 else ""
+    return f"{passes.words(one.extent)}{name}"
+
+
+def _unused(a: Allocation) -> str:
+    """The ids of the reserved range that no map has, because others pass in their place."""
+    if not (a.passes and a.reserved_range):
+        return ""
+    found = []
+    for kind in KINDS:
+        unused = IdSet((a.reserved_range,)) - IdSet(a.mapping[kind].host_ranges())
+        if unused:
+            found.append(f"{kind}s {unused}")
+    return f"{'; '.join(found)} (reserved, but not mapped)" if found else ""
 
 
 def _ranges(ids: IdMap) -> str:
     return ", ".join(map(str, ids.host_ranges()))
+
+
+def ids_told(mapping: Mapping) -> str:
+    """The map of an idmapped mount: ids on disk, and as which they appear."""
+    if mapping.uids == mapping.gids:
+        return _disk_ids(mapping.uids)
+    return f"uids {_disk_ids(mapping.uids)}; gids {_disk_ids(mapping.gids)}"
+
+
+def _disk_ids(ids: IdMap) -> str:
+    few = ", ".join(map(_disk_extent, ids[:_EXTENTS_SHOWN]))
+    more = len(ids) - _EXTENTS_SHOWN
+    return f"{few} and {more} more" if more > 0 else few
+
+
+def _disk_extent(one: Extent) -> str:
+    if one.count == 1:
+        return f"{one.container} as {one.host}"
+    return f"{one.container_range} as {one.host_range}"
 
 
 def _extent(container: int, host: int, count: int) -> str:

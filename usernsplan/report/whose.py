@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from usernsplan.escape import line as escaped
 from usernsplan.escape import shell, shown_path, utf8
 from usernsplan.formats.subid import Grant, Odd
 from usernsplan.ids import OVERFLOW_ID
-from usernsplan.model import Namespace, Quarantined, Reservation
+from usernsplan.model import Namespace, Quarantined, Reservation, Unlisted
 from usernsplan.report.json_ import deed_fields, document, path_fields
 from usernsplan.report.result import Result
 from usernsplan.report.text import who
@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from usernsplan.claims.index import Claim
-    from usernsplan.ids import IdRange
+    from usernsplan.host.standing import Standing
+    from usernsplan.ids import IdSet
     from usernsplan.layout import Layout
+    from usernsplan.mapping import Kind
     from usernsplan.model import Allocation
     from usernsplan.volume.owned import InodeIds
     from usernsplan.whose.ids import Answer, Holder, IdContext, Inside
@@ -31,22 +33,42 @@ _PIDS_SHOWN = 5
 # What text calls a kind of holder, if not by the kind's name.
 _CALLED = {
     "allocation": "container",
+    "pass": "passes through to container",
     "reserved": "reserved for",
+    "unlisted": "used by",
+    "absent": "nobody here:",
+    "useradd": "kept for",
     "reservation": "reserved:",
     "quarantine": "quarantined:",
 }
+# Nobody else names the place of these.
+_WITH_PLACE = frozenset({"unlisted", "useradd", "absent"})
 _LONG = 200
 UNMAPPED = f"a container shows every id that its map lacks as {OVERFLOW_ID}"
 
 
+class FileIds(NamedTuple):
+    """The ids that a file shows: its path as typed, its kind, its ids, and the mount if it has a map."""
+
+    path: str
+    kind: str
+    ids: InodeIds
+    through: Standing | None = None
+
+    def on_disk(self, kind: Kind, number: int) -> int | None:
+        """The id on disk that is shown as this one; None if it is unknown."""
+        mapping = self.through.mapping if self.through else None
+        return mapping[kind].to_container(number) if mapping else None
+
+
 def result(
     asked: Sequence[int],
-    carried: Sequence[tuple[str, str, InodeIds]],
+    carried: Sequence[FileIds],
     found: Mapping[int, Answer],
-    pool: IdRange | None,
+    pool: IdSet | None,
     facts: IdContext,
 ) -> Result:
-    """The holders of these ids, and of the ids that files carry (path, type, ids)."""
+    """The holders of these ids, and of the ids that files carry."""
     return Result(
         partial(_text, asked, carried, found, pool if facts.complete else None, facts.layout),
         lambda: document(
@@ -55,7 +77,7 @@ def result(
                 _answer_fields(number, found[number], pool, complete=facts.complete)
                 for number in dict.fromkeys(asked)
             ],
-            files=[_file_fields(path, kind, one, found) for path, kind, one in carried],
+            files=[_file_fields(one, found) for one in carried],
         ),
     )
 
@@ -74,13 +96,13 @@ def in_container(name: str, found: Sequence[Inside]) -> Result:
 
 def _text(
     asked: Sequence[int],
-    carried: Sequence[tuple[str, str, InodeIds]],
+    carried: Sequence[FileIds],
     found: Mapping[int, Answer],
-    pool: IdRange | None,
+    pool: IdSet | None,
     layout: Layout,
 ) -> Iterator[str]:
-    for path, kind, one in carried:
-        yield file(path, kind, one, found, pool)
+    for one in carried:
+        yield file(one, found, pool)
     if len(asked) == 1:
         yield paragraph(asked[0], found[asked[0]], layout, pool)
     else:
@@ -88,7 +110,7 @@ def _text(
         yield from (lines[number] for number in asked)
 
 
-def paragraph(number: int, answer: Answer, layout: Layout, pool: IdRange | None) -> str:
+def paragraph(number: int, answer: Answer, layout: Layout, pool: IdSet | None) -> str:
     """Everything that is known about one id."""
     lines = [str(number)]
     uid, gid = (
@@ -103,13 +125,13 @@ def paragraph(number: int, answer: Answer, layout: Layout, pool: IdRange | None)
     return "\n".join(lines)
 
 
-def line(number: int, answer: Answer, pool: IdRange | None) -> str:
+def line(number: int, answer: Answer, pool: IdSet | None) -> str:
     """The holders of one id, on one line."""
     uid, gid = (short(some, number, pool) for some in (answer.uid, answer.gid))
     return f"{number:<10}  {uid}" if uid == gid else f"{number:<10}  uid: {uid}; gid: {gid}"
 
 
-def short(holders: Sequence[Holder], number: int, pool: IdRange | None) -> str:
+def short(holders: Sequence[Holder], number: int, pool: IdSet | None) -> str:
     """The holders of an id, in a few words."""
     if any(one.kind in {"account", "group"} for one in holders):
         # The convention that accounts have such ids adds nothing to the account's name.
@@ -131,7 +153,7 @@ def inside(found: Inside, name: str) -> str:
 
 
 def _answer_fields(
-    number: int, answer: Answer, pool: IdRange | None, *, complete: bool
+    number: int, answer: Answer, pool: IdSet | None, *, complete: bool
 ) -> dict[str, Any]:
     """One answer as JSON. ``free`` is null if the ledger could not be read."""
     return {
@@ -176,6 +198,11 @@ def fields(holder: Holder) -> dict[str, Any]:
             more = {"inode": inode, "pids": list(pids), "container_id": holder.container_id}
         case Reserved(source=source):
             more = {"whose": claim.holder, "source": source, "range": ids}
+        case Unlisted(program=program, what=what):
+            place = {"file": utf8(claim.path) or None, "line": claim.number or None}
+            more = {"program": program, "what": utf8(what), **place, "range": ids}
+        case _ if claim.source == "absent":
+            more = {"file": claim.path, "range": ids}
         case Quarantined(since=since):
             more = {"name": claim.holder, "since": since, "range": ids}
         case Reservation():
@@ -185,42 +212,55 @@ def fields(holder: Holder) -> dict[str, Any]:
     return {"kind": holder.kind, **more}
 
 
-def file(
-    path: str, kind: str, one: InodeIds, found: Mapping[int, Answer], pool: IdRange | None
-) -> str:
-    """The holders of a file's ids, each id on a line."""
-    ids = (
-        f"  {what} {number}: {short(holders, number, pool)}"
-        for what, number, holders in _roles(one, found)
-    )
-    return "\n".join((f"{shown_path(path)} ({kind})", *ids))
+def file(one: FileIds, found: Mapping[int, Answer], pool: IdSet | None) -> str:
+    """The holders of a file's ids, each id on a line, with the id on disk if it is another."""
+    lines = [f"{shown_path(one.path)} ({one.kind})"]
+    if one.through:
+        lines[0] += f", shown by the idmapped mount at {shown_path(one.through.mount.point)}"
+        if one.through.mapping is None:
+            lines.append(
+                "  the ids on disk are other ones, which the kernel tells from Linux 6.15 on"
+            )
+    for what, kind, number, holders in _roles(one.ids, found):
+        disk = one.on_disk(kind, number)
+        on_disk = "" if disk is None else f" ({disk} on disk)"
+        if one.through and one.through.mapping and disk is None:
+            on_disk = " (the mount's map lacks the id on disk)"
+        lines.append(f"  {what} {number}{on_disk}: {short(holders, number, pool)}")
+    return "\n".join(lines)
 
 
-def _file_fields(
-    path: str, kind: str, one: InodeIds, found: Mapping[int, Answer]
-) -> dict[str, Any]:
+def _file_fields(one: FileIds, found: Mapping[int, Answer]) -> dict[str, Any]:
     return {
-        **path_fields(path),
-        "type": kind,
+        **path_fields(one.path),
+        "type": one.kind,
         "ids": [
-            {"role": what, "id": number, "claims": [fields(holder) for holder in holders]}
-            for what, number, holders in _roles(one, found)
+            {
+                "role": what,
+                "id": number,
+                "on_disk": one.on_disk(kind, number) if one.through else number,
+                "claims": [fields(holder) for holder in holders],
+            }
+            for what, kind, number, holders in _roles(one.ids, found)
         ],
+        "mount": path_fields(one.through.mount.point) if one.through else None,
     }
 
 
 def _roles(
     one: InodeIds, found: Mapping[int, Answer]
-) -> Iterator[tuple[str, int, tuple[Holder, ...]]]:
-    """Each id of an inode: its role, the id, and its holders."""
-    yield "owner", one.uid, found[one.uid].uid
-    yield "group", one.gid, found[one.gid].gid
+) -> Iterator[tuple[str, Kind, int, tuple[Holder, ...]]]:
+    """Each id of an inode: its role, its kind, the id, and its holders."""
+    yield "owner", "uid", one.uid, found[one.uid].uid
+    yield "group", "gid", one.gid, found[one.gid].gid
     for what, entries in (("ACL", one.acl), ("default ACL", one.default_acl)):
         for entry in entries:
-            holders = found[entry.id].uid if entry.kind == "user" else found[entry.id].gid
-            yield f"{what} {entry.kind}", entry.id, holders
+            kind: Kind = "uid" if entry.kind == "user" else "gid"
+            answer = found[entry.id]
+            holders = answer.uid if kind == "uid" else answer.gid
+            yield f"{what} {entry.kind}", kind, entry.id, holders
     if one.rootid is not None:
-        yield "capability for the root of", one.rootid, found[one.rootid].uid
+        yield "capability for the root of", "uid", one.rootid, found[one.rootid].uid
 
 
 def _described(holder: Holder, layout: Layout) -> list[str]:
@@ -249,6 +289,10 @@ def _described(holder: Holder, layout: Layout) -> list[str]:
             called += f": {claim.ids} ({source})"
         case Reservation():
             called += f": {claim.ids} in the ledger"
+        case _ if claim.source == "absent":
+            return [f"does not exist in this container: {claim.path} lacks {claim.ids}"]
+        case Unlisted():
+            called += f": {claim.ids}" + (f" ({_place(claim)})" if claim.path else "")
     return [called]
 
 
@@ -256,13 +300,21 @@ def _allocation(holder: Holder, a: Allocation) -> list[str]:
     what = f"container {a.name}: reserved for it, not mapped"
     if holder.pool:
         what = f"the pool {a.name}: {holder.pool} divides it among its containers"
+    elif holder.kind == "pass":
+        what = f"passes through to container {a.name}, container id {_container_id(holder)}"
     elif holder.container_id is not None:
         what = f"container {a.name}, container id {_container_id(holder)}"
-    owners = ", and ".join((a.owner, *a.extra_owners))
+    owners = f"of {', and '.join((a.owner, *a.extra_owners))}"
+    if a.within:
+        owners = f"within the lines of {a.within}"
     lines = [
         what,
-        f"  range {holder.claim.ids} of {owners}, strategy {a.strategy}, since {a.since}",
+        f"  range {holder.claim.ids} {owners}, strategy {a.strategy}, since {a.since}",
     ]
+    if holder.kind == "pass":
+        lines[1:] = [
+            f"  on purpose: the ids stay the host's; strategy {a.strategy}, since {a.since}"
+        ]
     if by := holder.by:
         lines.append(f"  by {who(by.actor)}: {_cut(shown_path(by.command))}")
     return lines
@@ -287,7 +339,12 @@ def line_of(holder: Holder) -> str:
         perhaps = "perhaps " if isinstance(claim.value, Odd) else ""
         return f"{perhaps}{_line_owner(claim)} ({escaped(claim.path)}:{claim.number})"
     lacks = ", not mapped" if kind == "allocation" and holder.container_id is None else ""
-    return f"{_CALLED.get(kind, kind)} {shown_path(claim.holder)}{lacks}"
+    place = f" ({_place(claim)})" if kind in _WITH_PLACE and claim.path else ""
+    return f"{_CALLED.get(kind, kind)} {shown_path(claim.holder)}{lacks}{place}"
+
+
+def _place(claim: Claim) -> str:
+    return escaped(claim.path) + (f":{claim.number}" if claim.number else "")
 
 
 def _line(claim: Claim) -> tuple[str, str, str]:
@@ -310,7 +367,7 @@ def _cut(text: str) -> str:
     return text if len(text) <= _LONG else f"{text[:_LONG]}…"
 
 
-def _free(pool: IdRange | None, number: int) -> str:
+def _free(pool: IdSet | None, number: int) -> str:
     if pool is None:
         return "nobody's, as far as can be seen"
     if number in pool:

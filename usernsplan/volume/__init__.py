@@ -1,6 +1,6 @@
 """The volume fixer: move a tree into a container's id range, completely, safely and fast.
 
-The entry points are ``fix_volume`` and ``undo``.
+The entry points are ``fix_volume``, ``undo`` and ``explain``.
 
 ``lifecycle`` starts, finishes and undoes a run, whatever the method. ``method`` is the interface
 of a method; ``chown`` is the only one today. It first looks at everything and writes only the
@@ -12,6 +12,7 @@ Pure: targets, passes, metadata, decide, judge, protected. Per inode: folder, sp
 folder: walk, look, carry.
 """
 
+from usernsplan.volume.explain import explain
 from usernsplan.volume.fix import fix_volume, undo
 
-__all__ = ["fix_volume", "undo"]
+__all__ = ["explain", "fix_volume", "undo"]

@@ -120,6 +120,10 @@ class Chown:
         self._outcome.changed = found.changes + len(kinds)
         self._outcome.kinds = found.kinds + Counter(chain.from_iterable(kinds))
 
+    def mend(self, log: journal.Journal) -> None:
+        """Finish or undo swaps of inodes that a kill interrupted."""
+        restore.mend(self._volumes, log)
+
     def apply(self, log: journal.Journal) -> bool:
         """Apply the journal, from the pass that it has reached."""
         self._prove(log)
@@ -202,10 +206,13 @@ class Chown:
         self._look(state, log)
         found = self._outcome.found
         judge.refuse_unseen(found, state.rule)
+        judge.refuse_lost(found, state.rule)
         judgement = judge.weigh(found, meant.request, judge.former(meant, found))
         # A run that has begun is finished by its journal, even if part of the volume is done.
         if state.state == LOOKING:
             judge.refuse_moved(meant, found, state.rule)
+            if unclear := judge.unclear_now(meant, found, state.rule):
+                self._outcome.notes.append(f"{unclear}; the latter was left")
 
         losing = judge.losing(found.lacking, state.rule)
         judge.refuse_power(meant, [(self._job.shown(one), one) for one in losing], state.rule)

@@ -1,4 +1,4 @@
-"""What a ``fix-volume`` means: options and ledger become a rule for these volumes. Pure."""
+"""What a ``fix-volume`` means: whose its volumes are, and which ids they have. Pure."""
 
 from __future__ import annotations
 
@@ -8,28 +8,29 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from usernsplan.engines import engine_of_pool, verdict
-from usernsplan.engines.mounts import standing
+from usernsplan.engines.mounts import given, standing, unmoved
 from usernsplan.errors import InvalidValueError, RefusedError, did_you_mean
-from usernsplan.escape import shown_path
+from usernsplan.escape import shell, shown_path
+from usernsplan.formats.passes import map_lines, parse_extent, parse_map
+from usernsplan.holdings import all_own_ids, own_ids
 from usernsplan.ids import IdSet
-from usernsplan.mapping import Extent, IdMap
+from usernsplan.layout import lies_in
+from usernsplan.mapping import KINDS
 from usernsplan.mapping import Mapping as Mapping_
-from usernsplan.model import Allocation, FixRequest, LedgerState, Volume
-from usernsplan.strategies import PerContainer, Shared, SingleUid
+from usernsplan.strategies import Shared
 from usernsplan.volume import power, targets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from usernsplan.formats.accounts import Accounts
+    from usernsplan.fixing import FixRequest
     from usernsplan.formats.inspect import Inspected
+    from usernsplan.model import Allocation, LedgerState, Volume
 
 # A mount in the notation of engines: /SRC:/DEST, and options such as U.
 _MOUNT = re.compile(
     r"(?P<source>.+?):(?P<destination>/[^:]*)(?::(?P<options>[A-Za-z0-9_=,.;@#-]*))?", re.DOTALL
 )
-_NUMBERS = re.compile(r"\d{1,10}:\d{1,10}:\d{1,10}", re.ASCII)
-_NUMBER = re.compile(r"\d{1,10}", re.ASCII)
 # --mode own without --user gives everything to container root.
 _OWN = ("own", "0:0")
 
@@ -47,7 +48,7 @@ class Meant:
     """A resolved request: its container, and its volumes by their names in the ledger.
 
     ``allocation`` is None with explicit maps. ``command`` turns arguments into a command to
-    paste.
+    paste. ``former`` is the map whose ids the files have, if it is not the container's present one.
     """
 
     request: FixRequest
@@ -55,6 +56,7 @@ class Meant:
     allocation: Allocation | None
     names: tuple[str, ...]
     command: Callable[[str], str]
+    former: Mapping_ | None = None
 
     @property
     def container(self) -> str | None:
@@ -95,8 +97,8 @@ def container_of(
         return None
     # An engine divides its pool between containers, so a pool does not belong to one of them.
     by_name = {a.name: a for a in ledger.allocations if not engine_of_pool(a)}
-    if request.container is not None:
-        return _named(by_name, request.container, "--container")
+    if request.container is not None and by_name:
+        return named(by_name, request.container, "--container")
 
     recorded = {v.path: v.name for v in ledger.volumes if v.name in by_name}
     only = next(iter(by_name)) if len(by_name) == 1 else None
@@ -105,10 +107,11 @@ def container_of(
         return by_name[name]
 
     if not by_name:
+        name = "NAME" if request.container is None else shell(request.container)
+        by_map = "; or use --uid-map C:H:N --gid-map C:H:N" if request.method != "idmap" else ""
         raise InvalidValueError(
             "no container has ids yet",
-            hint=f"allocate ids first: {command('allocate NAME')}; "
-            "or use --uid-map C:H:N --gid-map C:H:N",
+            hint=f"allocate ids first: {command(f'allocate {name}')}{by_map}",
         )
     raise InvalidValueError(
         "several containers exist"
@@ -161,33 +164,55 @@ def images_of(
 ) -> power.Images:
     """The ids of a rule's target that are only images of the old ids, see power.
 
-    An allocation has its range alone, and so has an owner of subuid lines. Ids from another
-    container that still exists, or back to the host, have no images.
+    An allocation has its own ids alone, and so has an owner of subuid lines; ids that pass are the
+    host's. Ids from another container that still exists, or back to the host, have no images.
     """
-    standing = {a.name for a in ledger.allocations}
+    present = {a.name for a in ledger.allocations}
     if (
         rule.is_own
         or request.reverse
-        or (request.source in standing and request.source != request.container)
+        or (request.source in present and request.source != request.container)
     ):
         return power.NONE
 
-    held = [IdSet([a.reserved_range]) for a in ledger.allocations if a.reserved_range]
-    both = (rule.uids.target(), rule.gids.target())
+    targets_of_both = (rule.uids.target(), rule.gids.target())
+    shown = _passed(ledger)
     if to is None:
         # An explicit map: its target may be the range of any allocation or owner of subuid lines.
-        return power.images(both, host.accounts, [*held, *host.owners])
+        held = [all_own_ids(a) for a in ledger.allocations]
+        return power.images(targets_of_both, host.accounts, [*held, *host.owners], shown)
 
-    own = IdSet([to.reserved_range]) if to.reserved_range else IdSet()
-    return power.images((both[0] & own, both[1] & own), host.accounts, [own])
+    others = [a for a in ledger.allocations if a.name != to.name and a.strategy != Shared.name]
+    if request.from_map and any(
+        _old(moves) & own_ids(a, kind)
+        for kind, moves in zip(KINDS, (rule.uids, rule.gids), strict=True)
+        for a in others
+    ):
+        return power.NONE
+    own = []
+    for kind, target in zip(KINDS, targets_of_both, strict=True):
+        its = target & own_ids(to, kind)
+        # Of the range that a slice is cut from, all ids can be its owner's.
+        shared = [
+            a for a in others if any(its.meets(e.host, e.host + e.count) for e in a.mapping[kind])
+        ]
+        own.append(its - IdSet.union(own_ids(a, kind) for a in shared))
+    return power.images((own[0], own[1]), host.accounts, [], shown)
 
 
-def lies_in(path: str, folder: str) -> bool:
-    """Tell whether a path is a folder, or below it."""
-    return f"{path}/".startswith(folder.rstrip("/") + "/")
+def _passed(ledger: LedgerState) -> tuple[IdSet, IdSet]:
+    """The host ids that some container shows: nobody has these alone."""
+    passes = [p for a in ledger.allocations for p in a.passes]
+    uids, gids = (IdSet(p.extent.host_range for p in passes if p.kind == kind) for kind in KINDS)
+    return uids, gids
 
 
-def _named(by_name: Mapping[str, Allocation], name: str, option: str) -> Allocation:
+def _old(moves: targets.Moves) -> IdSet:
+    return IdSet(e.container_range for e in moves.source)
+
+
+def named(by_name: Mapping[str, Allocation], name: str, option: str) -> Allocation:
+    """The allocation that an option names. Raises InvalidValueError for a name that nobody has."""
     if name not in by_name:
         hint = (
             f"one of: {', '.join(sorted(by_name))}"
@@ -205,24 +230,108 @@ def understood(
     """A request resolved on this host. Raises what ``container_of`` and ``as_recorded`` raise."""
     names = tuple(names)
     allocation = container_of(request, ledger, names, command)
-    request = as_recorded(request, ledger, allocation, names)
-    return Meant(request, ledger, allocation, names, command)
+    meant = Meant(request, ledger, allocation, names, command)
+    meant = replace(meant, former=_former(meant))
+    return replace(meant, request=as_recorded(meant))
 
 
-def as_recorded(
-    request: FixRequest, ledger: LedgerState, allocation: Allocation | None, names: Sequence[str]
-) -> FixRequest:
+def _former(meant: Meant) -> Mapping_ | None:
+    """The map whose ids the files have, if it is not the container's present one.
+
+    Raises RefusedError where the ledger says otherwise: such ids would be taken for others.
+    """
+    request, names = meant.request, meant.names
+    typed = _typed_map(request)
+    if meant.allocation is None:
+        return typed
+
+    whose = request.source or meant.allocation.name
+    waiting = [v for v in unmoved(meant.ledger).values() if v.name == whose]
+    # All in a volume moves with it.
+    its = {name: next(iter(around(name, waiting)), None) for name in names}
+    _refuse_part(meant, its)
+    maps = {None if v is None else v.former for v in its.values()}
+    if len(maps) > 1:
+        raise RefusedError(
+            f"the files in {', '.join(map(shown_path, names))} have ids of different maps",
+            hint="fix one path",
+        )
+
+    noted = next(iter(maps), None)
+    if noted is not None and typed not in {None, noted} and not request.again:
+        raise RefusedError(
+            f"{', '.join(map(shown_path, names))}: the ledger says that its files have the map"
+            f" {', '.join(map_lines(noted))}",
+            hint="leave out --from-map: it is used by itself; if the ledger is wrong, add --again",
+        )
+    return typed or noted
+
+
+def around(name: str, volumes: Iterable[Volume]) -> list[Volume]:
+    """Those of the volumes that a path is, or lies in, the outermost first."""
+    return sorted((v for v in volumes if lies_in(name, v.path)), key=lambda v: len(v.path))
+
+
+def _refuse_part(meant: Meant, its: Mapping[str, Volume | None]) -> None:
+    """Raise RefusedError for a part of a volume that is not moved yet, or for more than it.
+
+    Afterwards nothing would tell which files have which ids.
+    """
+    if meant.request.again:
+        return
+    for name, volume in its.items():
+        former = volume.former if volume else None
+        within = [v for v in given(meant.ledger).values() if v.path != name]
+        strange = next((v for v in within if lies_in(v.path, name) and v.former != former), None)
+        if volume is not None and volume.path != name:
+            other, how = volume, "lies in"
+        elif strange is not None:
+            other, how = strange, "contains"
+        else:
+            continue
+        what = "the ids of its former map" if other.former else "ids of another map"
+        command = meant.command(f"fix-volume {shell(other.path, '--container', other.name)}")
+        raise RefusedError(
+            f"{shown_path(name)} {how} {shown_path(other.path)}, whose files have {what}",
+            hint=f"nothing was changed; fix that first: {command}"
+            if other.former
+            else "nothing was changed; if the ledger is wrong, add --again",
+        )
+
+
+def _typed_map(request: FixRequest) -> Mapping_ | None:
+    """The map of --from-map."""
+    if not request.from_map:
+        return None
+    try:
+        kinds = {kind for line in request.from_map for kind in parse_extent(line)[0]}
+        for kind in KINDS:
+            if kind not in kinds:
+                raise InvalidValueError(
+                    f"the map has no {kind}s",
+                    hint=f"add its extents: '{kind[0]} CONTAINER HOST COUNT'; b is for both kinds",
+                )
+        return parse_map(request.from_map)
+    except InvalidValueError as error:
+        raise InvalidValueError(str(error), hint=error.hint, option="from-map") from error
+
+
+def as_recorded(meant: Meant) -> FixRequest:
     """The request, completed with the mode and user that the ledger has for these volumes.
 
     A shifted volume is flattened only if --mode says so. Raises InvalidValueError if the volumes
     were fixed in different ways, RefusedError if they contain a shifted volume, or if the ledger
     has an unknown mode.
     """
+    request, ledger, names, allocation = meant.request, meant.ledger, meant.names, meant.allocation
     said = (
         request.mode or request.reverse or request.source is not None or request.passwd is not None
     )
     if allocation is None or said or not names:
         return request
+    if meant.former is not None and request.user is None:
+        # Whatever the mode, each file keeps its container id: then it has the owner it should have.
+        return replace(request, mode="shift")
 
     mine = [volume for volume in ledger.volumes if volume.name == allocation.name]
     ways = {name: _OWN if request.user is not None else _way(name, mine) for name in names}
@@ -257,11 +366,10 @@ def as_recorded(
 
 def _way(name: str, volumes: Iterable[Volume]) -> tuple[str, str]:
     """How a path was fixed: as recorded for it, or for the innermost volume that contains it."""
-    over = max(
-        (v for v in volumes if lies_in(name, v.path)), key=lambda v: len(v.path), default=None
-    )
-    if over is None:
+    found = around(name, volumes)
+    if not found:
         return _OWN
+    over = found[-1]
     if over.known_mode is None:
         raise RefusedError(
             f"{shown_path(over.path)} was fixed with the mode {over.mode!r}, which this usernsplan"
@@ -277,174 +385,19 @@ def is_its_own(ledger: LedgerState, allocation: Allocation, names: Sequence[str]
     return bool(names) and all(any(lies_in(name, path) for path in its) for name in names)
 
 
+def is_settled(meant: Meant) -> bool:
+    """Tell whether the ledger says that these files have the ids that they are to get."""
+    request, allocation = meant.request, meant.allocation
+    return (
+        allocation is not None
+        and request.mode == "shift"
+        and request.source is None
+        and meant.former is None
+        and not (request.reverse or request.again)
+        and is_its_own(meant.ledger, allocation, meant.names)
+    )
+
+
 def volumes_of(ledger: LedgerState, allocation: Allocation) -> list[str]:
     """The paths of the volumes that carry the present ids of a container."""
     return [v.path for v in standing(ledger).values() if v.name == allocation.name]
-
-
-def noted(meant: Meant, rule: targets.OwnershipRule) -> tuple[Volume, ...]:
-    """The volumes to record, once this rule was applied; none in reverse."""
-    allocation = meant.allocation
-    if allocation is None or meant.request.reverse:
-        return ()
-    user = user_of(rule, allocation)
-    return tuple(Volume(name, allocation.name, rule.mode, user=user) for name in meant.names)
-
-
-def no_longer(meant: Meant, new: Iterable[Volume]) -> tuple[str, ...]:
-    """The volumes at and below these paths that the ledger forgets: ``new`` ones cover them."""
-    ways = {(v.name, v.mode, v.user) for v in new}
-    outdated = (v for v in _within(meant) if (v.name, v.mode, v.user) not in ways)
-    return tuple(v.path for v in outdated if v.path not in {one.path for one in new})
-
-
-def formerly(meant: Meant) -> dict[str, list[str]]:
-    """Whose these volumes, and present volumes in them, are before the run; an undo restores it."""
-    now = standing(meant.ledger)
-    was = {
-        v.path: [v.name, v.mode, v.user]
-        for v in _within(meant)
-        if v.path in now or v.path in meant.names
-    }
-    return {name: ["", "", ""] for name in meant.names} | was
-
-
-def _within(meant: Meant) -> list[Volume]:
-    return [v for v in meant.ledger.volumes if any(lies_in(v.path, name) for name in meant.names)]
-
-
-def targets_of(
-    request: FixRequest,
-    ledger: LedgerState,
-    allocation: Allocation | None,
-    passwd: Accounts,
-    names: Sequence[str] = (),
-) -> targets.OwnershipRule:
-    """The rule that the options mean for volumes of these ``names`` in the ledger.
-
-    Raises InvalidValueError for options that contradict each other.
-    """
-    keep = request.keep_unmapped
-    explicit = bool(request.uid_map or request.gid_map)
-    moves = request.mode == "shift" or request.reverse or request.source is not None
-    shifts = moves or (explicit and request.user is None)
-
-    wrong = {
-        "--mode own cannot be combined with --reverse, --from or a map without --user": (
-            request.mode == "own" and shifts
-        ),
-        "--user cannot be combined with --mode shift, --reverse or --from": (
-            request.user is not None and moves
-        ),
-        "--reverse cannot be combined with --from": request.reverse and request.source is not None,
-        "a map cannot be combined with --container or --from": (
-            explicit and (request.container or request.source) is not None
-        ),
-        "--passwd needs --user": request.passwd is not None and request.user is None,
-        "--uid-map and --gid-map need each other": bool(request.uid_map) != bool(request.gid_map),
-    }
-    for fact, is_wrong in wrong.items():
-        if is_wrong:
-            raise InvalidValueError(fact, hint="see 'usernsplan fix-volume --help'")
-    if allocation is None:
-        uids, gids = _map("--uid-map", request.uid_map), _map("--gid-map", request.gid_map)
-        if request.user is not None:
-            return targets.own(Mapping_(uids, gids), _user(request.user, passwd), keep=keep)
-        return targets.explicit(uids, gids, reverse=request.reverse, keep=keep)
-
-    # The host ids of a shared map are the host's too, except those reserved for it from the pool.
-    alone = allocation.strategy != Shared.name or is_its_own(ledger, allocation, names)
-    exclusive = None if alone else IdSet(filter(None, (allocation.reserved_range,)))
-    if request.source is not None:
-        old = former_map(request.source, ledger, allocation)
-        return targets.move(old, allocation.mapping, keep=keep, exclusive=exclusive)
-    if shifts:
-        return targets.shift(
-            allocation.mapping, reverse=request.reverse, keep=keep, exclusive=exclusive
-        )
-    return targets.own(allocation.mapping, _user(request.user, passwd), keep=keep)
-
-
-def former_map(name: str, ledger: LedgerState, allocation: Allocation) -> Mapping_:
-    """The mapping that files move out of: another allocation's, or a quarantined range's.
-
-    The ledger has only the range of a quarantined one. Its mapping follows from the host's
-    strategy.
-    """
-    released = [q.reserved_range for q in ledger.quarantined if q.name == name]
-    if name == allocation.name and not released:
-        raise InvalidValueError(
-            "--from and --container have the same name", hint="give --from the former container"
-        )
-    if name != allocation.name and (
-        not released or any(a.name == name for a in ledger.allocations)
-    ):
-        return _named({a.name: a for a in ledger.allocations}, name, "--from").mapping
-
-    if len(released) > 1:
-        ranges = ", ".join(map(str, released))
-        raise InvalidValueError(
-            f"--from {name}: several ranges of this name are quarantined: {ranges}",
-            hint="move the files out of one with --uid-map, --gid-map and --reverse first",
-        )
-    if allocation.strategy == PerContainer.name:
-        return PerContainer(released[0].count).mapping(released[0].start)
-    if allocation.strategy == SingleUid.name:
-        return SingleUid(container_id=allocation.mapping.uids[0].container).mapping(
-            released[0].start
-        )
-    raise InvalidValueError(
-        f"--from {name}: the ledger does not have the shared map of a released container",
-        hint="use --uid-map and --gid-map",
-    )
-
-
-def user_of(rule: targets.OwnershipRule, allocation: Allocation) -> str:
-    """The container's UID:GID that gets everything; "" if the rule keeps owners apart."""
-    if rule.owner is None:
-        return ""
-    uid, gid = rule.owner
-    return (
-        f"{allocation.mapping.uids.to_container(uid)}:{allocation.mapping.gids.to_container(gid)}"
-    )
-
-
-def _map(option: str, texts: Iterable[str]) -> IdMap:
-    extents = []
-    for text in texts:
-        if not _NUMBERS.fullmatch(text):
-            raise InvalidValueError(
-                f"{option} {text}: expected CONTAINER:HOST:COUNT, as in 0:100000:65536"
-            )
-        try:
-            extents.append(Extent(*map(int, text.split(":"))))
-        except InvalidValueError as error:
-            raise InvalidValueError(f"{option} {text}: {error}", hint=error.hint) from error
-    return IdMap(extents)
-
-
-def _user(text: str | None, passwd: Accounts) -> targets.Owner:
-    """The container ids of U or U:G. The default of G is the user's group in passwd, else 0."""
-    if text is None:
-        return (0, 0)
-
-    name, colon, group_name = text.partition(":")
-    number = int(name) if _NUMBER.fullmatch(name) else None
-    user = passwd.user(name) if number is None else passwd.user_of(number)
-    uid = user.uid if user else number
-    if uid is None:
-        raise InvalidValueError(
-            f"--user {text}: no such user", hint="use a number, or the image's --passwd FILE"
-        )
-
-    if not colon:
-        return (uid, user.gid if user else 0)
-    if _NUMBER.fullmatch(group_name):
-        return (uid, int(group_name))
-    group = passwd.group(group_name)
-    if group is None:
-        raise InvalidValueError(
-            f"--user {text}: no such group",
-            hint="use a number, or --passwd FILE with the image's 'group' file in the same folder",
-        )
-    return (uid, group.gid)

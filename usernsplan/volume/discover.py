@@ -18,12 +18,14 @@ from usernsplan.errors import (
 )
 from usernsplan.escape import indented, shown_path
 from usernsplan.host import procfs, programs
+from usernsplan.layout import lies_in
 from usernsplan.volume import decide, protected
 
 if TYPE_CHECKING:
+    from usernsplan.fixing import FixRequest
     from usernsplan.formats.inspect import Inspected
     from usernsplan.layout import Layout
-    from usernsplan.model import FixRequest, LedgerState
+    from usernsplan.model import LedgerState
 
 ENGINES = ("podman", "docker")
 
@@ -50,7 +52,13 @@ def discover(layout: Layout, request: FixRequest, ledger: LedgerState) -> Discov
             hint=did_you_mean(engine, ENGINES),
             option="discover",
         )
-    if not layout.is_host or request.uid_map or request.source or request.reverse:
+    if (
+        not layout.is_host
+        or request.uid_map
+        or request.from_map
+        or request.source
+        or request.reverse
+    ):
         raise InvalidValueError(
             "--discover cannot be used with --root, --reverse, --from or a map",
             hint="leave these out: --discover finds the containers of this machine and their maps",
@@ -81,7 +89,7 @@ def discover(layout: Layout, request: FixRequest, ledger: LedgerState) -> Discov
     outer = [
         path
         for path in chosen
-        if not any(path != other and decide.lies_in(path, other) for other in chosen)
+        if not any(path != other and lies_in(path, other) for other in chosen)
     ]
 
     notes = [f"{shown_path(source)} {why}: left as it is" for source, why in left.items()]

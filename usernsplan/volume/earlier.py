@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, NamedTuple
 from usernsplan.errors import RefusedError
 from usernsplan.escape import shell
 from usernsplan.volume import journal
-from usernsplan.volume.state import CHANGING, DONE, LOOKING, UNDOING, NotedVolume, RunState
+from usernsplan.volume.state import (
+    CHANGING,
+    CHOWN,
+    DONE,
+    IDMAP,
+    LOOKING,
+    UNDOING,
+    NotedVolume,
+    RunState,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -27,12 +36,16 @@ class Earlier(NamedTuple):
     repeated: RunState | None = None
 
 
-def find(layout: Layout, new: RunState, *, again: bool) -> Earlier:
+def find(
+    layout: Layout, new: RunState, *, again: bool, among: Sequence[RunState] | None = None
+) -> Earlier:
     """The earlier runs that a new run meets. ``again``: it may move ids a second time.
 
+    ``among`` are all runs that there are; None: they are read.
     Raises LockBusyError or RefusedError if an earlier run is in the way.
     """
-    runs = [run for run in journal.runs(layout, new) if run.overlaps(new)]
+    every = journal.runs(layout, new) if among is None else among
+    runs = [run for run in every if run.overlaps(new)]
     for run in runs:
         if run.state not in {CHANGING, UNDOING}:
             continue
@@ -47,7 +60,8 @@ def find(layout: Layout, new: RunState, *, again: bool) -> Earlier:
             hint=finish_or_undo(layout, run),
         )
 
-    before = {run.run: run for run in (_moved_by(one, new, runs) for one in new.volumes) if run}
+    moved = [run for run in runs if run.method == new.method != IDMAP]
+    before = {run.run: run for run in (_moved_by(one, new, moved) for one in new.volumes) if run}
     if not new.rule.overlaps() or not before:
         return Earlier()
 
@@ -84,6 +98,15 @@ def _moved_by(volume: NotedVolume, new: RunState, runs: Sequence[RunState]) -> R
     return None
 
 
+def is_left(layout: Layout, new: RunState) -> bool:
+    """Tell whether a run in these volumes has work left: it is unfinished, or something failed."""
+    return any(
+        run.state in {CHANGING, UNDOING} or (run.state == DONE and run.failed)
+        for run in journal.runs(layout, new)
+        if run.overlaps(new)
+    )
+
+
 def note_told(layout: Layout, run: str) -> None:
     """Record that a run's command has ended: from now on the same command means another run."""
     state = journal.run(layout, run)
@@ -97,7 +120,7 @@ def has_moved(layout: Layout, new: RunState) -> bool:
     runs = [
         run
         for run in journal.runs(layout, new)
-        if run.state in {CHANGING, DONE} and run.overlaps(new)
+        if run.state in {CHANGING, DONE} and run.method == CHOWN and run.overlaps(new)
     ]
     last = [
         next(
@@ -115,7 +138,11 @@ def right_until(layout: Layout, new: RunState, volumes: Iterable[OpenVolume]) ->
     That is the end of a run that did the same, ended completely, and left each top as it is now.
     The top changes if the volume is replaced, or rolled back to a snapshot.
     """
-    runs = [run for run in journal.runs(layout, new) if run.state != LOOKING and run.overlaps(new)]
+    runs = [
+        run
+        for run in journal.runs(layout, new)
+        if run.state != LOOKING and run.method == CHOWN and run.overlaps(new)
+    ]
     last = runs[-1] if runs else None
     if not (last and last.state == DONE and last.whole and last.end and last.seen and new.seen):
         return 0

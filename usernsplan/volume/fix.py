@@ -11,46 +11,69 @@ import os
 import time
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
-from usernsplan.errors import NotPermittedError, UsernsplanError, of_place, reason_of
+from usernsplan.errors import NotPermittedError, of_place, reason_of
 from usernsplan.escape import shell
+from usernsplan.fixing import FixReport, FixRequest
 from usernsplan.formats import subid
 from usernsplan.host import accounts, files, procfs
 from usernsplan.ids import IdSet
 from usernsplan.layout import RUNS, SUBGID, SUBUID, Layout
-from usernsplan.ledger import open_ledger
-from usernsplan.model import FixReport, FixRequest, LedgerState, Volume
-from usernsplan.volume import decide, earlier, journal, judge, lifecycle, spots, walk
+from usernsplan.ledger import name_now, open_ledger
+from usernsplan.planner.mounts import present
+from usernsplan.volume import (
+    decide,
+    earlier,
+    journal,
+    judge,
+    lifecycle,
+    mounting,
+    options,
+    records,
+    spots,
+    walk,
+)
 from usernsplan.volume.discover import discover
 from usernsplan.volume.job import Job, Watch
-from usernsplan.volume.state import DONE, LOOKING, UNDONE, NotedVolume, RunState
+from usernsplan.volume.recording import record_undone, record_volumes
+from usernsplan.volume.state import CHOWN, DONE, IDMAP, LOOKING, UNDONE, NotedVolume, RunState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from usernsplan.model import LedgerState, VolumeMount
     from usernsplan.volume.targets import OwnershipRule
 
 
-def fix_volume(
+def fix_volume(  # noqa: PLR0913 - the options of the command
     request: FixRequest,
     root: str = "/",
     *,
     dry_run: bool = False,
     command: str = "",
     watch: Watch | None = None,
+    ledger: LedgerState | None = None,
 ) -> FixReport:
     """Move volumes into a container's id range, as the request says.
 
-    ``command`` is recorded in the history, and is the command to repeat after a kill. Raises
-    InvalidValueError, RefusedError and NotPermittedError before anything is written,
-    LockBusyError if another run works on the same volume, StoppedError if a signal stopped the
-    run. Failures of single entries are in the report.
+    ``ledger`` is the state to decide by instead of the ledger's own, for a preview of what is not
+    written yet. ``command`` is recorded in the history, and is the command to repeat after a kill.
+    Raises InvalidValueError, RefusedError and NotPermittedError before anything is written,
+    LockBusyError if another run works on the same volume, StoppedError if a signal stopped the run.
+    Failures of single entries are in the report.
     """
     job = Job.at(root, request.jobs, watch, command)
-    state = open_ledger(job.layout).state()
-    meant, places = _understood(job, request, state)
+    if ledger is not None and not dry_run:
+        raise ValueError("another state than the ledger's is for a preview only")
+    state = open_ledger(job.layout).state() if ledger is None else ledger
+    settled = mounting.settled(request)
+    if settled != request:
+        job.outcome.notes.append("--method auto changes the disk: another option says so")
+    meant, places = _understood(job, settled, state)
+    meant = mounting.understood(job, meant, places)
+    if meant.request.method == CHOWN:
+        job.warn_of_users(places)
     rule = _rule(job, meant, state)
     if not dry_run:
         _refuse_powerless()
@@ -58,10 +81,13 @@ def fix_volume(
     twice = spots.seen_twice(places) if meant.request.cross_mounts else frozenset[str]()
     with ExitStack() as stack:
         for place in places:
+            mounting.refuse_shown(job, meant, place)
             volume = _volume(place, meant.request, twice)
             stack.callback(os.close, volume.top)
             job.volumes.append(volume)
-        new = _planned(job, meant, rule)
+        mounts = mounting.asked(job, meant, rule)
+        mounting.refuse_others(job.layout, meant, mounts)
+        new = _planned(job, meant, rule, mounts)
         before = earlier.find(job.layout, new, again=meant.request.again)
 
         if before.repeated and (dry_run or before.repeated.whole):
@@ -70,13 +96,22 @@ def fix_volume(
             lifecycle.preview(job, meant, before.unfinished or new)
         else:
             _carry_out(job, meant, new, before)
-            _note_given(job, meant, places, new.rule)
+            if mounts:
+                mounting.note(job, meant, mounts)
+            else:
+                _note_given(job, meant, places, new.rule)
             ended = job.outcome.run_name or (before.repeated and before.repeated.run)
             if rule.overlaps() and ended:
                 earlier.note_told(job.layout, ended)
     return job.outcome.report(
         FixReport(
-            "fix-volume", places, {}, dry_run=dry_run, container=meant.container, mode=rule.mode
+            "fix-volume",
+            places,
+            {},
+            dry_run=dry_run,
+            container=meant.container,
+            mode=rule.mode,
+            mounts=mounts,
         )
     )
 
@@ -93,15 +128,20 @@ def undo(  # noqa: PLR0913 - the options of the command
 ) -> FixReport:
     """Undo a run: restore owners, modes, ACLs and capabilities. Report and keep later changes.
 
+    ``run`` may be the mount point of a volume: then the run that mounted it is undone.
     Setuid bits, setgid bits and capabilities return only to files whose content is proved
     unchanged; the other files stay without them and are reported. With ``also_changed``, plain
     files that were moved or changed since the run are restored too. Raises UnknownNameError, and
     what ``fix_volume`` raises.
     """
     job = Job.at(root, jobs, watch, command)
+    run = mounting.run_at(job, run) if "/" in run else run
     state = journal.run(job.layout, run)
     places = state.places(job.layout)
-    report = FixReport("undo", places, {}, dry_run=dry_run, container=state.container)
+    container = state.container
+    if container is not None:
+        container = name_now(container, open_ledger(job.layout).renames(), state.event)
+    report = FixReport("undo", places, {}, dry_run=dry_run, container=container)
     job.outcome.run_name = run
     if journal.is_at_work(job.layout, state):
         raise journal.busy(run)
@@ -109,10 +149,24 @@ def undo(  # noqa: PLR0913 - the options of the command
     if state.state == LOOKING or (state.state == UNDONE and state.whole):
         what = "is already undone" if state.state == UNDONE else "changed nothing"
         job.outcome.notes.append(f"run {run} {what}")
+        if state.state == UNDONE and not dry_run:
+            # It may have been killed before it noted the end.
+            record_undone(job, state)
         return job.outcome.report(report)
     if not dry_run:
         _refuse_powerless()
+    ledger = open_ledger(job.layout).state()
+    if state.method == IDMAP:
+        made = present(ledger, state.mounts, state.run)
+        mounts = tuple(mount for mount, taken in made if not taken)
+        mounting.refuse_needed(job, state, mounts)
+        if dry_run:
+            lifecycle.preview_undo(job, state, also_changed=also_changed)
+        else:
+            lifecycle.undo(job, state, also_changed=also_changed)
+        return job.outcome.report(replace(report, mounts=mounts))
 
+    judge.refuse_mounted(ledger, (one.path for one in state.volumes), job.layout)
     # The journal may come from elsewhere with the root. It cannot make us change protected folders.
     request = FixRequest(places, cross_mounts=state.cross_mounts, protected=True)
     spots.refuse_dangerous(job.layout, request, places)
@@ -138,7 +192,6 @@ def _understood(
     job.outcome.notes += notes
     places = spots.find(job.layout, request)
     spots.refuse_dangerous(job.layout, request, places)
-    job.warn_of_users(places)
     names = [spots.name_of(job.layout, place) for place in places]
     return decide.understood(request, state, names, job.layout.command), places
 
@@ -147,16 +200,20 @@ def _rule(job: Job, meant: decide.Meant, state: LedgerState) -> OwnershipRule:
     """The owner of each inode. Raises RefusedError if the volumes are another container's."""
     request, allocation = meant.request, meant.allocation
     passwd = accounts.of_image(request.passwd)
-    rule = decide.targets_of(request, state, allocation, passwd, meant.names)
+    rule = options.targets_of(request, state, allocation, passwd, meant.names, former=meant.former)
 
-    judge.refuse_others(meant)
+    if request.method != IDMAP:
+        judge.refuse_mounted(meant.ledger, meant.names, job.layout)
+        judge.refuse_others(meant)
     judge.refuse_never_given(meant)
 
     host_ids = _host_ids(job.layout, request)
     return replace(rule, same=decide.images_of(request, state, rule, host_ids, allocation))
 
 
-def _planned(job: Job, meant: decide.Meant, rule: OwnershipRule) -> RunState:
+def _planned(
+    job: Job, meant: decide.Meant, rule: OwnershipRule, mounts: tuple[VolumeMount, ...]
+) -> RunState:
     """The run that the request means, before it looks at anything."""
     request = meant.request
     is_local = all(volume.local for volume in job.volumes)
@@ -170,11 +227,19 @@ def _planned(job: Job, meant: decide.Meant, rule: OwnershipRule) -> RunState:
         seen=time.time_ns() - earlier.TICK_NS if is_local else 0,
         cross_mounts=request.cross_mounts,
         container=meant.container,
+        event=meant.ledger.number,
         is_reverse=request.reverse,
-        formerly=decide.formerly(meant),
+        formerly=records.formerly(meant),
         keep_power=request.keep_power,
+        method=IDMAP if mounts else CHOWN,
+        mounts=mounts,
         finish=job.command,
     )
+    if mounts:
+        return new
+    settled = rule.overlaps() and decide.is_settled(meant)
+    if settled and not earlier.is_left(job.layout, new):
+        return replace(new, rule=rule.trusting())
     return replace(new, rule=rule.after_it()) if earlier.has_moved(job.layout, new) else new
 
 
@@ -204,14 +269,17 @@ def _note_repeated(job: Job, repeated: RunState) -> None:
 
 def _note_given(job: Job, meant: decide.Meant, places: Sequence[str], rule: OwnershipRule) -> None:
     """Record in the ledger whose the volumes are. If a top failed, its volume is not recorded."""
+    if meant.former is not None and not rule.is_own and job.outcome.failed:
+        # What failed has its former id, which may be another one's in the present map.
+        return
     failed = {
         name for place, name in zip(places, meant.names, strict=True) if place in job.outcome.failed
     }
-    noted = decide.noted(meant, rule)
+    noted = records.noted(meant, rule)
     volumes = [one for one in noted if one.path not in failed]
-    removed = decide.no_longer(meant, noted)
+    removed = records.no_longer(meant, noted)
     if volumes or removed:
-        _record(job, volumes, removed)
+        record_volumes(job, volumes, removed, meant.ledger.number)
 
 
 def _note_undone(job: Job, state: RunState, places: Sequence[str]) -> None:
@@ -219,13 +287,14 @@ def _note_undone(job: Job, state: RunState, places: Sequence[str]) -> None:
     stands = any(later.state == DONE for later in journal.later(job.layout, state))
     if stands or any(path in job.outcome.failed for path in places):
         return
-    # Older versions did not record the user of a volume.
-    formerly = [
-        Volume(path, name, mode, user="".join(user))
-        for path, (name, mode, *user) in state.formerly.items()
-        if name
-    ]
-    _record(job, formerly, [path for path, was in state.formerly.items() if not was[0]])
+    ledger = open_ledger(job.layout)
+    renames, now = ledger.renames(), ledger.state()
+    was = {
+        path: [name and name_now(name, renames, state.event), *how]
+        for path, (name, *how) in state.formerly.items()
+    }
+    gone = [path for path, (name, *_) in was.items() if not name]
+    record_volumes(job, records.restored(was, now), gone, now.number)
 
 
 def _refuse_powerless() -> None:
@@ -297,24 +366,3 @@ def _volume(path: str, request: FixRequest, twice: frozenset[str]) -> walk.OpenV
     spots.refuse_idmapped(path)
     with of_place(path):
         return walk.volume(path, cross_mounts=request.cross_mounts, twice=twice)
-
-
-def _record(job: Job, volumes: Sequence[Volume], removed: Sequence[str]) -> None:
-    """Record in the ledger whose the volumes are. Most runs find it recorded, and need no lock."""
-    ledger = open_ledger(job.layout)
-    # A run with an explicit map records nothing and needs neither import.
-    from usernsplan.planner.volumes import not_noted, record  # noqa: PLC0415 - not always needed
-
-    state = ledger.state()
-    if not not_noted(state, volumes) and not {v.path for v in state.volumes} & set(removed):
-        return
-    from usernsplan import apply  # noqa: PLC0415 - half of the start-up; most runs return above
-
-    try:
-        apply.carry_out(
-            job.layout, ledger, partial(record, volumes=volumes, removed=removed), job.command
-        )
-    except UsernsplanError as error:
-        done = f"run {job.outcome.run_name} did its work; " if job.outcome.run_name else ""
-        error.notes = (*error.notes, f"{done}the ledger does not show yet whose the volume is")
-        raise

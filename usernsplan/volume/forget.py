@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 from usernsplan import apply
 from usernsplan.errors import RefusedError, UsernsplanError, reason_of
 from usernsplan.escape import shell, shown_path
+from usernsplan.fixing import Place
 from usernsplan.host.files import layout_at
 from usernsplan.ids import IdSet
 from usernsplan.ledger import open_ledger
-from usernsplan.model import Finding, Place
-from usernsplan.planner import make_release
+from usernsplan.model import MOUNT
+from usernsplan.planner.release import make_release
 from usernsplan.planner.shown import changed
 from usernsplan.planner.stories import advise
 from usernsplan.volume import owned
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from usernsplan.layout import Layout
-    from usernsplan.model import HostState, Plan, Quarantined, ReleaseRequest
+    from usernsplan.model import Finding, HostState, Plan, Quarantined, ReleaseRequest
 
 # The output names so many files per place, and so many places.
 _EXAMPLES, _PLACES = 3, 10
@@ -78,7 +79,7 @@ def _notes(
     found = _Found()
     for top in _tops(layout, state, scan, found):
         _look(top, plan.freed, found)
-    found.unseen += _running(state, plan.freed)
+    found.unseen += [*_running(state, plan.freed), *_shown(state, plan.freed)]
 
     if found.carrying:
         raise RefusedError(
@@ -174,6 +175,17 @@ def _running(state: HostState, ranges: Sequence[Quarantined]) -> Iterator[Place]
                 str(one.reserved_range),
                 f"a running user namespace maps ids of '{one.name}': it may make files with them",
             )
+
+
+def _shown(state: HostState, ranges: Sequence[Quarantined]) -> Iterator[Place]:
+    """Mounts that show ids of these ranges, in any mount namespace."""
+    ids = IdSet(one.reserved_range for one in ranges)
+    for what in dict.fromkeys(
+        one.what
+        for one in state.unlisted
+        if one.program == MOUNT and ids.meets(one.start, one.stop)
+    ):
+        yield Place(what, "an idmapped mount shows these ids: it may make files that get them")
 
 
 def _commands(layout: Layout, shown: Plan, found: _Found) -> Iterator[str]:

@@ -10,7 +10,7 @@ from usernsplan.mapping import Mapping
 from usernsplan.planner.rebuild import Given, LeftOut
 from usernsplan.volume import journal
 from usernsplan.volume.lifecycle import METHODS
-from usernsplan.volume.state import CHANGING, DONE, UNDOING
+from usernsplan.volume.state import CHANGING, DONE, UNDOING, UNDONE
 
 if TYPE_CHECKING:
     from usernsplan.layout import Layout
@@ -30,7 +30,9 @@ def given(layout: Layout) -> tuple[list[Given], list[LeftOut]]:
         except RefusedError as error:
             left.append(LeftOut(f"run {name}", str(error), error.hint))
             continue
-        if state is None or state.state not in {CHANGING, DONE, UNDOING} or not state.container:
+        # A mount that was taken away later hides what an earlier run made at the same place.
+        states = {CHANGING, DONE, UNDOING, *((UNDONE,) if state and state.mounts else ())}
+        if state is None or state.state not in states or not state.container:
             continue
         if state.method not in METHODS:
             why = f"its method {state.method!r:.40} is one that this usernsplan does not know"
@@ -49,6 +51,8 @@ def given(layout: Layout) -> tuple[list[Given], list[LeftOut]]:
                 tuple(one.path for one in state.volumes),
                 is_done=state.state == DONE,
                 is_reverse=state.is_reverse,
+                mounts=state.mounts,
+                is_undone=state.state == UNDONE,
             )
         )
     return found, left

@@ -9,9 +9,9 @@ from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
 from usernsplan.escape import utf8
+from usernsplan.fixing import FixReport, Place
 from usernsplan.host import files
 from usernsplan.host.mounts import of_others
-from usernsplan.model import FixReport, Place
 from usernsplan.volume import spots
 from usernsplan.volume.seen import Done, Lacking, PathReason, Seen, kinds_of
 

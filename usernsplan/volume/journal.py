@@ -16,6 +16,7 @@ import stat
 import time
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, replace
+from functools import lru_cache
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,7 @@ from usernsplan.volume.logs import damaged_log, read, sum_of, whole_lines
 from usernsplan.volume.state import CHANGING, LOOKING, UNDOING, NotedVolume, RunState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 
 # A second copy of the run's volumes: if run.json is damaged, this shows where the run worked.
@@ -199,23 +200,26 @@ def later(layout: Layout, state: RunState) -> list[RunState]:
     return [run for run in after if run.overlaps(state)]
 
 
-def begin(layout: Layout, state: RunState, check: Callable[[], None] = lambda: None) -> Journal:
+def begin(
+    layout: Layout, state: RunState, check: Callable[[Sequence[RunState]], None] = lambda _: None
+) -> Journal:
     """Make the folder of a new run and hold its lock; ``state.run`` gets a suffix if it is taken.
 
-    ``check`` is called under the lock, when no other run can begin or resume. Raises LockBusyError
-    if another run is at work on one of the volumes, and what ``check`` raises.
+    ``check`` is called with all runs under the lock, when no other run can begin or resume. Raises
+    LockBusyError if another run is at work on one of the volumes, and what ``check`` raises.
     """
     files.make_folder(layout, os.path.dirname(RUNS), 0o700)
     files.make_folder(layout, RUNS, 0o700)
     with _lock(layout):
-        for other in runs(layout, state):
+        every = runs(layout, state)
+        for other in every:
             at_work = is_at_work(layout, other)
             if at_work and other.overlaps(state):
                 raise busy(other.run)
             if other.state == LOOKING and not at_work:
                 # It was killed before it changed anything, so nobody needs it.
                 _forget(layout, f"{RUNS}/{other.run}")
-        check()
+        check(every)
 
         taken = set(read_runs.names(layout))
         names = (state.run if number == 1 else f"{state.run}.{number}" for number in count(1))
@@ -351,9 +355,14 @@ def busy(run: str) -> LockBusyError:
 
 def _state(layout: Layout, name: str) -> RunState | None:
     """Read run.json; None if a kill left a folder without one. Raises DamagedRunError."""
-    content = read_runs.content(layout, name)
-    if content is None:
-        return None
+    raw = read_runs.text(layout, name)
+    return None if raw is None else _parsed(layout, name, raw)
+
+
+# A command reads all runs several times, because another one may change them; few of them change.
+@lru_cache(maxsize=1024)
+def _parsed(layout: Layout, name: str, raw: bytes) -> RunState:
+    content = read_runs.parsed(layout, name, raw)
     try:
         return RunState.from_json(content, name)
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:

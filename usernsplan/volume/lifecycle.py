@@ -12,20 +12,36 @@ from typing import TYPE_CHECKING, Any
 
 from usernsplan.errors import HostChangedError, RefusedError, UsernsplanError
 from usernsplan.escape import shell, shown_path
-from usernsplan.volume import chown, earlier, journal, restore
+from usernsplan.volume import earlier, journal
 from usernsplan.volume.method import Method, NotTakenError
 from usernsplan.volume.passes import Leg
-from usernsplan.volume.state import CHANGING, CHOWN, DONE, LOOKING, UNDOING, UNDONE, RunState
+from usernsplan.volume.state import CHANGING, CHOWN, DONE, IDMAP, LOOKING, UNDOING, UNDONE, RunState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from usernsplan.volume.decide import Meant
     from usernsplan.volume.job import Job
 
+
+def _chown(job: Job) -> AbstractContextManager[Method]:
+    from usernsplan.volume import chown  # noqa: PLC0415 - a run needs one of the methods
+
+    return chown.at_work(job)
+
+
+def _idmap(job: Job) -> AbstractContextManager[Method]:
+    from usernsplan.volume import idmap  # noqa: PLC0415 - see above
+
+    return idmap.at_work(job)
+
+
 # The methods, by their names in run.json.
-METHODS: Mapping[str, Callable[[Job], AbstractContextManager[Method]]] = {CHOWN: chown.at_work}
+METHODS: Mapping[str, Callable[[Job], AbstractContextManager[Method]]] = {
+    CHOWN: _chown,
+    IDMAP: _idmap,
+}
 # So many failed places fit on a screen.
 _SHOWN = 10
 
@@ -33,8 +49,8 @@ _SHOWN = 10
 def whole(job: Job, meant: Meant, new: RunState) -> None:
     """Make a new run. Raises RefusedError, before any change, for what would not end well."""
 
-    def check() -> None:
-        if any(earlier.find(job.layout, new, again=meant.request.again)):
+    def check(runs: Sequence[RunState]) -> None:
+        if any(earlier.find(job.layout, new, again=meant.request.again, among=runs)):
             raise HostChangedError("another run changed the same volume first")
 
     log = journal.begin(job.layout, new, check)
@@ -78,7 +94,7 @@ def undo(job: Job, state: RunState, *, also_changed: bool) -> None:
     with closing(journal.resume(job.layout, state)) as log:
         log.refuse_damaged()
         with _method(job, state) as method:
-            restore.mend(job.volumes, log)
+            method.mend(log)
             log.set(state=UNDOING)
             if method.undo(log, also_changed=also_changed):
                 log.set(state=UNDONE, undone=time.time_ns(), whole=not job.outcome.failed)
@@ -110,10 +126,10 @@ def _go_on(job: Job, run: RunState, **changes: Any) -> None:
     undo_command = job.layout.command(f"undo {shell(run.run)}")
     with closing(journal.resume(job.layout, run)) as log:
         log.refuse_damaged()
-        restore.mend(job.volumes, log)
-        log.set(**changes)
         try:
             with _method(job, run) as method:
+                method.mend(log)
+                log.set(**changes)
                 _carry_out(job, method, log)
         except NotTakenError as error:
             raise RefusedError(str(error), hint=f"undo the run: {undo_command}") from error
@@ -135,7 +151,7 @@ def _carry_out_first(job: Job, method: Method, log: journal.Journal) -> None:
         if error.changed:
             method.undo(log)
         log.remove()
-        raise RefusedError(str(error), hint="nothing was changed") from error
+        raise RefusedError(str(error), hint=error.hint) from error
 
 
 def _carry_out(job: Job, method: Method, log: journal.Journal) -> None:

@@ -21,12 +21,11 @@ from usernsplan.escape import operand
 from usernsplan.host import files
 from usernsplan.ids import ID_LIMIT
 from usernsplan.volume.passes import Form
-from usernsplan.volume.renew import Proof
-from usernsplan.volume.special import Special
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from usernsplan.volume.special import Special
     from usernsplan.volume.targets import Owner
 
 _BUFFER = 1 << 20
@@ -270,6 +269,10 @@ def _packed(special: Special) -> list[Any]:
 
 
 def _unpacked(*fields: Any) -> Special:
+    # Few runs have one, and the imports, with hashlib, are a tenth of a start-up.
+    from usernsplan.volume.renew import Proof  # noqa: PLC0415
+    from usernsplan.volume.special import Special  # noqa: PLC0415
+
     name, device, inode, mode, links, changed_ns, uid, gid, *more = fields
     # The runs of older versions have no proof.
     raw, proof = more[:3], more[3:]

@@ -26,6 +26,9 @@ class Method(Protocol):
     def describe(self, meant: Meant, state: RunState) -> None:
         """Count in the outcome what a run would do. Writes nothing; raises like ``decide``."""
 
+    def mend(self, log: Journal) -> None:
+        """Finish or take back what a kill interrupted between two system calls."""
+
     def apply(self, log: Journal) -> bool:
         """Apply the journal from where it stands. False if that cannot be finished now.
 
@@ -51,9 +54,9 @@ class Method(Protocol):
 class NotTakenError(Exception):
     """The volumes do not accept the method; the message says which, and why.
 
-    ``changed``: a trial has changed something and must be undone.
+    ``changed``: a trial has changed something and must be undone. ``hint`` is the remedy.
     """
 
-    def __init__(self, message: str, *, changed: bool) -> None:
+    def __init__(self, message: str, *, changed: bool, hint: str = "nothing was changed") -> None:
         super().__init__(message)
-        self.changed = changed
+        self.changed, self.hint = changed, hint

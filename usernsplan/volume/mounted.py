@@ -6,6 +6,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+from usernsplan.layout import lies_in
 from usernsplan.volume import syscalls
 from usernsplan.volume.folder import reason
 
@@ -69,8 +70,7 @@ def copied(
     above = [
         one
         for one in volume.overlays
-        if (volume.only or one.number == device)
-        and f"{volume.shown(parts)}/".startswith(one.point.rstrip("/") + "/")
+        if (volume.only or one.number == device) and lies_in(volume.shown(parts), one.point)
     ]
     if not above:
         return

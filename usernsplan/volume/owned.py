@@ -20,16 +20,18 @@ from usernsplan.errors import (
     reason_of,
 )
 from usernsplan.escape import shown_path
+from usernsplan.fixing import Place
 from usernsplan.host import files
 from usernsplan.host.mounts import all_mounts
 from usernsplan.ids import IdSet
-from usernsplan.model import Place
-from usernsplan.volume import decide, metadata, protected, spots, walk
+from usernsplan.layout import lies_in
+from usernsplan.volume import metadata, protected, spots, walk
 from usernsplan.volume.folder import StepOptions, has_attributes, reason, step
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
+    from usernsplan.host.standing import Standing
     from usernsplan.layout import Layout
     from usernsplan.volume.metadata import Named
 
@@ -106,6 +108,17 @@ def of_path(layout: Layout, path: str) -> tuple[str, InodeIds]:
         raise NotPermittedError(f"{shown}: {reason_of(error)}") from error
     except OSError as error:
         raise InvalidValueError(f"{shown}: {reason_of(error)}") from error
+
+
+def idmapped_at(layout: Layout, path: str) -> Standing | None:
+    """The mount that shows other ids than the disk has, if a PATH that was typed lies on one."""
+    if not any(mount.is_idmapped for mount in all_mounts()):
+        return None
+    from usernsplan.host import standing  # noqa: PLC0415 - seldom needed
+
+    above, name = os.path.split(spots.placed_at(layout, path).rstrip("/") or "/")
+    found = standing.on_path(os.path.join(os.path.realpath(above), name))
+    return found if found and found.mount.is_idmapped else None
 
 
 def _kind_and_ids(place: str, shown: str) -> tuple[str, InodeIds]:
@@ -213,20 +226,19 @@ def top_of(layout: Layout, path: str) -> str:
 
 
 def each_once(
-    tops: Iterable[str], *, cross_mounts: bool
+    tops: Iterable[str], *, cross_mounts: bool, closed: Collection[str] = ()
 ) -> tuple[dict[str, None], tuple[str, ...]]:
     """The folders that no walk through another of them meets, and the mounts that no walk enters.
 
     Both are real paths. The mounts are without the kernel's own file systems, which have no files.
+    ``closed`` are mount points that ``cross_mounts`` does not enter.
     """
     mounts = all_mounts()
     points = {top: walk.Mounts.below(top, mounts).points(top) for top in tops}
 
     def meets(top: str, path: str) -> bool:
-        passed = () if cross_mounts else points[top]
-        return decide.lies_in(path, top) and not any(
-            decide.lies_in(path, point) for point in passed
-        )
+        passed = (p for p in points[top] if p in closed) if cross_mounts else points[top]
+        return lies_in(path, top) and not any(lies_in(path, point) for point in passed)
 
     kept = {
         top: None
@@ -246,15 +258,18 @@ def each_once(
     )
 
 
-def find(
+def find(  # noqa: PLR0913 - what to search, for what, and how
     top: str,
     shown: str,
     wanted: Wanted,
     *,
     cross_mounts: bool = False,
+    closed: Collection[str] = (),
     miss: Callable[[Place], object],
 ) -> Iterator[Hit]:
     """All names in the folder ``top``, and itself, that carry some of the ids.
+
+    With ``cross_mounts``, the mounts below it too, but for those at the real paths ``closed``.
 
     ``top`` is a real path; if a part of it has become a symlink, nothing is read. The paths of the
     hits begin with ``shown`` instead. An inode with several names is a hit for each name. ``miss``
@@ -279,7 +294,8 @@ def find(
     try:
         home = os.open(".", os.O_PATH | os.O_CLOEXEC)
         try:
-            yield from _Search(volume, shown.rstrip("/"), wanted, miss, home).hits()
+            left = volume.mounts.among(top, closed) if cross_mounts else volume.mounts
+            yield from _Search(volume, shown.rstrip("/"), wanted, miss, home, left).hits()
         finally:
             os.close(home)
     finally:
@@ -288,13 +304,17 @@ def find(
 
 @dataclass(frozen=True, slots=True)
 class _Search:
-    """One walk through one tree. ``home`` is the current folder, to which the process returns."""
+    """One walk through one tree. ``home`` is the current folder, to which the process returns.
+
+    ``left`` are the mount points that it does not enter.
+    """
 
     volume: walk.OpenVolume
     shown: str
     wanted: Wanted
     miss: Callable[[Place], object]
     home: int
+    left: walk.Mounts
 
     def hits(self) -> Iterator[Hit]:
         # Folders that wait, as parts and names in them. Only the folders above the current one have
@@ -326,11 +346,7 @@ class _Search:
         self, parts: tuple[str, ...], path: str, pinned: int, folders: list[str]
     ) -> Iterator[Hit]:
         """The hits in one pinned folder. Its sub-folders are appended to ``folders``."""
-        mounted = (
-            frozenset[str]()
-            if self.volume.cross_mounts
-            else self.volume.mounts.names.get(parts, frozenset())
-        )
+        mounted = self.left.names.get(parts, frozenset())
         for names in walk.names(pinned, os.fstat(pinned).st_size):
             met = [name for name in names if name not in mounted] if mounted else names
             # step() changes into the folder. The caller of this generator must not run there.

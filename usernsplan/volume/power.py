@@ -48,17 +48,25 @@ class Images:
 NONE = Images()
 
 
-def images(targets: tuple[IdSet, IdSet], accounts: IdSet, holders: Iterable[IdSet]) -> Images:
+def images(
+    targets: tuple[IdSet, IdSet],
+    accounts: IdSet,
+    holders: Iterable[IdSet],
+    passed: tuple[IdSet, IdSet] = (IdSet(), IdSet()),
+) -> Images:
     """The images in a map's ``targets`` (uids and gids on the host), if nobody else has those ids.
 
-    ``accounts`` are the ids of the host's accounts and groups. If several ``holders``
-    (allocations, owners of lines in subuid and subgid) have ids in the targets, the container
-    could be any of theirs; then none of their ids is an image.
+    ``accounts`` are the ids of the host's accounts and groups, ``passed`` the uids and the gids
+    that pass through to a container. If several ``holders`` (allocations, owners of lines in subuid
+    and subgid) have ids in the targets, the container could be any of theirs; then none of their
+    ids is an image.
     """
     theirs = [ids for ids in holders if any(ids & target for target in targets)]
     clashing = IdSet.union(theirs) if len(theirs) > 1 else IdSet()
     strange = IdSet([_OF_THE_HOST]) | accounts | clashing
-    return Images(*(target - strange for target in targets))
+    return Images(
+        *(target - strange - shown for target, shown in zip(targets, passed, strict=True))
+    )
 
 
 def is_setuid(mode: int) -> bool:

@@ -8,6 +8,7 @@ Podman refuses a similar list for ``:U``, since a user's home was chowned that w
 from __future__ import annotations
 
 import os
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -116,6 +117,7 @@ def danger(path: str, homes: Iterable[str] = (), real: Callable[[str], str] = st
 
     ``real`` resolves a protected name, for hosts with symlinks there.
     """
+    real = cache(real)
     path = {
         real(name): name for name in (*_STORAGE, *_STORAGE_ITSELF, *_ITSELF, *_WHOLE, *NEVER)
     }.get(path, path)

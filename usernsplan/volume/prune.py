@@ -8,13 +8,15 @@ import stat
 from dataclasses import dataclass
 
 from usernsplan.errors import RefusedError
-from usernsplan.escape import line
+from usernsplan.escape import line, shown_path
 from usernsplan.host import files
 from usernsplan.host import runs as read_runs
 from usernsplan.layout import RUNS, Layout
+from usernsplan.ledger import open_ledger
+from usernsplan.planner.mounts import present
 from usernsplan.volume import journal
 from usernsplan.volume.lifecycle import METHODS
-from usernsplan.volume.state import DONE, LOOKING, UNDONE, NotedVolume
+from usernsplan.volume.state import DONE, LOOKING, UNDONE, NotedVolume, RunState
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +79,29 @@ def _why_kept(layout: Layout, name: str) -> str:
     except RefusedError:
         return "its run.json cannot be read: see 'usernsplan check'"
     # A kill left a folder without run.json, or one of a run that had changed nothing.
-    if state is None or state.state in {UNDONE, LOOKING}:
-        return ""
+    return _why_needed(layout, state) if state and state.state not in {UNDONE, LOOKING} else ""
+
+
+def _why_needed(layout: Layout, state: RunState) -> str:
+    """What the journal of a run that changed something is needed for; "" if for nothing."""
     if state.state != DONE:
         return "it is unfinished: see 'usernsplan check'"
     if state.method not in METHODS:
         return f"this usernsplan does not know its method, {line(state.method)!r}"
-    is_needed = state.staging and any(_is_there(layout, one) for one in state.volumes)
-    why = "its map overlaps itself: without the journal, the same command would move ids twice"
-    return why if is_needed else ""
+    if state.staging and any(_is_there(layout, one) for one in state.volumes):
+        return "its map overlaps itself: without the journal, the same command would move ids twice"
+    return _why_mounted(layout, state)
+
+
+def _why_mounted(layout: Layout, state: RunState) -> str:
+    """The mount of a run that the ledger still has, as a reason: undo needs the journal."""
+    if not state.mounts:
+        return ""
+    ledger = open_ledger(layout).state()
+    noted = {mount.at for mount in ledger.mounts}
+    made = present(ledger, state.mounts, state.run)
+    at = next((one.at for one, taken in made if one.at in noted and not taken), None)
+    return f"the ledger has its mount at {shown_path(layout.path(at))}" if at else ""
 
 
 def _is_there(layout: Layout, noted: NotedVolume) -> bool:

@@ -6,17 +6,25 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
-from usernsplan.errors import InvalidValueError, NotPermittedError, RefusedError, UsernsplanError
+from usernsplan.errors import (
+    InvalidValueError,
+    NotPermittedError,
+    RefusedError,
+    UsernsplanError,
+    concerning,
+)
 from usernsplan.escape import shown_path
 from usernsplan.host import accounts, files
-from usernsplan.host.mounts import Seen, all_mounts
+from usernsplan.host.mounts import Seen, all_mounts, mount_of
+from usernsplan.layout import lies_in, meet
+from usernsplan.planner.mounts import is_shown
 from usernsplan.volume import decide, protected, walk
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from usernsplan.fixing import FixRequest
     from usernsplan.layout import Layout
-    from usernsplan.model import FixRequest
 
 # The errors for a path that does not exist.
 _NOTHING = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
@@ -32,7 +40,7 @@ def find(layout: Layout, request: FixRequest) -> tuple[str, ...]:
     for place in places:
         for name in (place, *walk.other_names(place, mounts)):
             for other in places:
-                if place != other and decide.lies_in(name, other):
+                if place != other and lies_in(name, other):
                     raise InvalidValueError(
                         f"{place} lies in {other}", hint="name only the outer one"
                     )
@@ -51,14 +59,12 @@ def seen_twice(places: Sequence[str]) -> frozenset[str]:
     twice: set[str] = set()
     for point in points:
         for name in walk.other_names(point, mounts):
-            if any(decide.lies_in(place, name) for place in places):
+            if any(lies_in(place, name) for place in places):
                 raise RefusedError(
                     f"{point} shows {name}, which contains the volume itself", hint="unmount it"
                 )
-            if any(decide.lies_in(name, place) for place in places):
-                through = max(
-                    (one for one in points if decide.lies_in(name, one)), key=len, default=None
-                )
+            if any(lies_in(name, place) for place in places):
+                through = max((one for one in points if lies_in(name, one)), key=len, default=None)
                 # Skip a point that shows only a part of what is met elsewhere, and the second of
                 # two points that show the same.
                 if through != name or name < point:
@@ -133,13 +139,32 @@ def placed_at(layout: Layout, path: str) -> str:
     """
     absolute = path if path.startswith("/") else f"{os.getcwd()}/{path}"
     tops = {layout.real, os.path.abspath(layout.root)}
-    if (
-        layout.is_host
-        or absolute != path
-        or any(f"{path}/".startswith(top.rstrip("/") + "/") for top in tops)
-    ):
+    if layout.is_host or absolute != path or any(lies_in(path, top) for top in tops):
         return absolute
     return layout.real.rstrip("/") + absolute
+
+
+def point_of(layout: Layout, words: str) -> str:
+    """The path below the root that a --at means, whether it exists or not. Its folder does.
+
+    Raises InvalidValueError for what is no path; RefusedError for a symlink, and for a place outside
+    the root.
+    """
+    folder, name = os.path.split(placed_at(layout, words).rstrip("/"))
+    is_path = bool(words) and "\0" not in words and ".." not in words.split("/")
+    point = f"{os.path.realpath(folder).rstrip('/')}/{name}" if is_path else ""
+    with concerning(option="at"):
+        if name in {"", "."} or not point or layout.below(point) == "/":
+            raise InvalidValueError(
+                f"'{shown_path(words)}' is not a folder's name",
+                hint="name a folder without '..', as in /mnt/web",
+            )
+        if os.path.islink(point):
+            real = shown_path(os.path.realpath(point))
+            raise RefusedError(
+                f"{shown_path(point)} is a symlink", hint=f"name the real path, {real}"
+            )
+        return name_of(layout, point)
 
 
 def refuse_dangerous(layout: Layout, request: FixRequest, places: Sequence[str]) -> None:
@@ -162,6 +187,8 @@ def refuse_dangerous(layout: Layout, request: FixRequest, places: Sequence[str])
         names = [place, *walk.other_names(place, mounts)]
         for point in walk.Mounts.below(place, mounts).points(place) if request.cross_mounts else ():
             names += walk.other_names(point, mounts)
+        # Our own mounts show the volume too; they are where they should be.
+        names = [name for name in names if not is_shown(layout.below(name) or "")]
         inner = [inside for name in names if (inside := layout.below(name)) is not None]
         if not os.path.isdir(place):
             names, inner = _with_homes(names, host_homes), _with_homes(inner, homes)
@@ -177,6 +204,24 @@ def refuse_dangerous(layout: Layout, request: FixRequest, places: Sequence[str])
                 )
 
 
+def refuse_dangerous_point(layout: Layout, place: str, *, permitted: bool) -> None:
+    """Raise RefusedError for a place that nobody can mean as a mount point.
+
+    ``permitted``: a home or a system folder is meant.
+    """
+    host = layout if layout.is_host else files.layout_at("/")
+    dangers = [
+        protected.danger(place, protected.homes_of(accounts.homes(host)), os.path.realpath),
+        protected.danger(name_of(layout, place), protected.homes_of(accounts.homes(layout))),
+    ]
+    for danger in sorted(filter(None, dangers), key=lambda danger: not danger.never):
+        if danger.never or not permitted:
+            hint = (
+                "name a folder of its own" if danger.never else "if you are sure, add --protected"
+            )
+            raise RefusedError(f"{shown_path(place)}: {danger.reason}", hint=hint)
+
+
 def users_of(path: str, others: Sequence[Seen]) -> list[str]:
     """A note for each running container that has a real path, or a part of it, mounted.
 
@@ -184,16 +229,16 @@ def users_of(path: str, others: Sequence[Seen]) -> list[str]:
     point in both is one of the host.
     """
     mounts = all_mounts()
-    own = walk.mount_of(path, mounts)
+    own = mount_of(path, mounts)
     inside = own.root.rstrip("/") + path[len(own.point.rstrip("/")) :] or "/"
-    root = walk.mount_of("/", mounts)
+    root = mount_of("/", mounts)
     ours = {(mount.device, mount.root, mount.point) for mount in mounts}
 
     notes = []
     for seen in others:
-        is_container = walk.mount_of("/", seen.mounts)[:2] != root[:2]
+        is_container = mount_of("/", seen.mounts)[:2] != root[:2]
         for mount in seen.mounts:
-            is_meant = decide.lies_in(mount.root, inside) or decide.lies_in(inside, mount.root)
+            is_meant = meet(mount.root, inside)
             # Monitors mount the host's "/". A mount of a whole file system does not mean this path.
             is_hosts = (mount.device, mount.root) == (own.device, own.root) and mount.root != inside
             is_copy = not is_container and mount[:3] in ours
@@ -211,10 +256,10 @@ def users_of(path: str, others: Sequence[Seen]) -> list[str]:
 def refuse_idmapped(path: str) -> None:
     """Raise RefusedError for a path on an idmapped mount, whose ids are not those of the disk."""
     mounts = all_mounts()
-    if not walk.mount_of(path, mounts).is_idmapped:
+    if not mount_of(path, mounts).is_idmapped:
         return
     others = walk.other_names(path, mounts)
-    names = [name for name in others if not walk.mount_of(name, mounts).is_idmapped]
+    names = [name for name in others if not mount_of(name, mounts).is_idmapped]
     source = f": {shown_path(names[0])}" if names else ", after you unmount this"
     raise RefusedError(
         f"{shown_path(path)} is on an idmapped mount, which shows other ids than the disk has",

@@ -6,19 +6,23 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from usernsplan.host.runs import STATES
-from usernsplan.mapping import IdMap
+from usernsplan.layout import is_name
+from usernsplan.ledger import codec
 from usernsplan.volume.logs import integer
 from usernsplan.volume.passes import Leg, Pass
-from usernsplan.volume.targets import OwnershipRule
+from usernsplan.volume.targets import OwnershipRule, read_map
 
 if TYPE_CHECKING:
     from usernsplan.layout import Layout
-    from usernsplan.model import Mode
+    from usernsplan.mapping import IdMap
+    from usernsplan.model import Mode, VolumeMount
 
 # How far a run is. In "looking" it has changed nothing yet; "done" and "undone" are the end.
 LOOKING, CHANGING, DONE, UNDOING, UNDONE = STATES
 # The default method, and the only one before run.json had a field for it.
 CHOWN = "chown"
+# A mount shows other ids; nothing on the disk changes.
+IDMAP = "idmap"
 # The modes of run.json: "reverse" is a shift back to the host's ids.
 _MODES: dict[str, tuple[Mode, bool]] = {
     "own": ("own", False),
@@ -64,11 +68,15 @@ class RunState:
     unchanged. ``formerly`` has the former container and mode of each volume. ``finish`` is the
     command that finishes the run, ready to be shown.
 
+    ``mounts`` are those that the method idmap makes, one for each volume, without their run.
+    ``shut`` are the folders that it shuts to everybody but root, each with its former mode.
+
     The result: ``whole``: everything was right at the end; then ``tops`` has the ctime of each top.
     ``failed`` are the paths of all journal entries that failed, ``retried`` those that are tried
-    again. ``told``: the command that made the run came to its end. ``entries`` is how many entries
-    the look met. ``special``: the journal has entries that need care. ``sums`` has the size and the
-    CRC-32 of each log of the look, which never change after the look.
+    again. ``event`` is the number of the last event of the ledger when the run began: names of
+    containers are those of that time. ``told``: the command that made the run came to its end.
+    ``entries`` is how many entries the look met. ``special``: the journal has entries that need
+    care. ``sums`` has the size and the CRC-32 of each log of the look, which never change after it.
     """
 
     run: str
@@ -96,6 +104,9 @@ class RunState:
     told: bool = False
     entries: int = 0
     sums: dict[str, list[int]] = field(default_factory=dict)
+    event: int = 0
+    mounts: tuple[VolumeMount, ...] = ()
+    shut: dict[str, int] = field(default_factory=dict)
     finish: str = field(default="", compare=False)
 
     def places(self, layout: Layout) -> tuple[str, ...]:
@@ -110,7 +121,12 @@ class RunState:
         """Tell whether both do the same work on the same volumes."""
         # A device may have another number after a reboot, so only the inodes are compared.
         mine, others = ({(one.path, one.inode) for one in run.volumes} for run in (self, other))
-        same = (self.method, self.cross_mounts, mine) == (other.method, other.cross_mounts, others)
+        same = (self.method, self.cross_mounts, mine, self.mounts) == (
+            other.method,
+            other.cross_mounts,
+            others,
+            other.mounts,
+        )
         return same and self.rule.same_work(other.rule)
 
     def same_ids(self, other: RunState) -> bool:
@@ -122,8 +138,11 @@ class RunState:
         return mine == theirs
 
     def overlaps(self, other: RunState) -> bool:
-        """Tell whether a volume of this run is, contains, or lies in one of the other's."""
-        return any(
+        """Tell whether a volume of this run is, contains, or lies in one of the other's.
+
+        Two runs with the same mount point overlap too.
+        """
+        return bool({m.at for m in self.mounts} & {m.at for m in other.mounts}) or any(
             mine.contains(theirs) or theirs.contains(mine)
             for mine in self.volumes
             for theirs in other.volumes
@@ -131,11 +150,12 @@ class RunState:
 
     def to_json(self) -> dict[str, Any]:
         """The content of run.json, without ``finish``: readers build that from checked fields."""
-        rest = asdict(replace(self, rule=None, staging=None))  # type: ignore[arg-type]
+        rest = asdict(replace(self, rule=None, staging=None, mounts=()))  # type: ignore[arg-type]
         del rest["finish"], rest["is_reverse"]
         return {
             **{_KEYS.get(name, name): value for name, value in rest.items()},
             "targets": self.rule.to_json(),
+            "mounts": [codec.mount_words(mount) for mount in self.mounts],
             "mode": "reverse" if self.is_reverse else self.rule.mode,
             "staging": [ids.triples() for ids in self.staging] if self.staging else None,
         }
@@ -158,7 +178,9 @@ class RunState:
             "failed": _listed(content["failed"]),
             "retried": None if retried is None else _listed(retried),
             "outside": tuple((device, inode) for device, inode in _listed(content["outside"])),
-            "staging": (IdMap.of(*staging[0]), IdMap.of(*staging[1])) if staging else None,
+            # Older versions made no mounts.
+            "mounts": tuple(map(codec.mount_of, _listed(content.get("mounts", [])))),
+            "staging": (read_map(staging[0]), read_map(staging[1])) if staging else None,
         }
         known = {one.name: content[one.name] for one in fields(cls) if one.name in content}
         state = cls(**(known | read))
@@ -169,7 +191,7 @@ class RunState:
 # The types of the fields that are taken as they are. Those in _MAY_LACK may be None instead.
 _PLAIN: dict[str, type] = {
     **dict.fromkeys(("command", "container", "method"), str),
-    **dict.fromkeys(("seen", "end", "undone", "entries"), int),
+    **dict.fromkeys(("seen", "end", "undone", "entries", "event"), int),
     **dict.fromkeys(("cross_mounts", "whole", "special", "keep_power", "told"), bool),
 }
 _MAY_LACK = {"container", "end", "undone"}
@@ -187,10 +209,14 @@ def _refuse_strange(state: RunState, name: str) -> None:
         value = getattr(state, one)
         if type(value) is not kind and not (value is None and one in _MAY_LACK):
             raise TypeError(f"{one} is {value!r:.40}")
+    if state.method == IDMAP and len(state.mounts) != len(state.volumes):
+        raise ValueError("not a mount for each volume")
+    if not all(map(is_name, state.shut)):
+        raise ValueError("not a folder below the root")
     if state.run != name or state.leg == Leg.BACK:
         raise ValueError("the state of another run, or of none")
 
-    texts = [*state.failed, *(state.retried or ()), *state.sums]
+    texts = [*state.failed, *(state.retried or ()), *state.sums, *state.shut]
     texts += [word for path, words in state.formerly.items() for word in (path, *words)]
     numbers = [
         *state.tops,
@@ -198,7 +224,7 @@ def _refuse_strange(state: RunState, name: str) -> None:
     ]
     if not all(isinstance(text, str) for text in texts) or not state.volumes:
         raise TypeError("not a text")
-    for number in numbers:
+    for number in (*numbers, *state.shut.values()):
         integer(number)
     if not all(isinstance(words, list) for words in state.formerly.values()):
         raise TypeError("not a list")

@@ -8,8 +8,9 @@ one owner and leaves what is in the target.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from usernsplan.errors import InvalidValueError, RefusedError
 from usernsplan.ids import ID_LIMIT, IdRange, IdSet
@@ -22,8 +23,37 @@ if TYPE_CHECKING:
 
     Owner = tuple[int, int]
 
+# The sets of ids that the journal keeps. It has others only while a run looks.
+_SETS = ("more", "lost")
 # Above every pool, so no container can run with these ids.
 _STAGING = IdRange(3_000_000_000, ID_LIMIT - 3_000_000_000)
+
+
+class _Side(NamedTuple):
+    """One side of a map as a table: a look-up takes as long for 340 extents as for a few.
+
+    ``rows`` has the count and the distance to the other side for each of ``starts``, which ascend.
+    """
+
+    starts: tuple[int, ...]
+    rows: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def of(cls, extents: Iterable[tuple[int, int, int]]) -> _Side:
+        """The side whose first ids come first in the extents (id here, id there, count)."""
+        ordered = sorted(extents)
+        return cls(
+            tuple(here for here, _, _ in ordered),
+            tuple((count, there - here) for here, there, count in ordered),
+        )
+
+    def other(self, number: int) -> int | None:
+        """The id on the other side; None if this side lacks it."""
+        at = bisect_right(self.starts, number) - 1
+        if at < 0:
+            return None
+        count, distance = self.rows[at]
+        return number + distance if number < self.starts[at] + count else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,43 +63,72 @@ class Moves:
     ``source_first``: an id on both sides is an old one. ``keep``: an id on neither side stays,
     instead of being unmapped. ``others``: new ids that others may have too. They stay like every
     new id, but in a volume that was not moved yet they are not the container's: the first look
-    counts them as unmapped.
+    counts them as unmapped. ``more`` are new ids to which no old id goes: they stay. ``lost`` are
+    old ids that go nowhere, and are another one's new id: they are unmapped.
     """
 
     source: IdMap
     source_first: bool = False
     keep: bool = False
     others: IdSet = field(default_factory=IdSet)
+    more: IdSet = field(default_factory=IdSet)
+    lost: IdSet = field(default_factory=IdSet)
+    _old: _Side = field(init=False, repr=False, compare=False)
+    _new: _Side = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Make the tables of both sides."""
+        triples = self.source.triples()
+        object.__setattr__(self, "_old", _Side.of(triples))
+        object.__setattr__(self, "_new", _Side.of((new, old, n) for old, new, n in triples))
 
     def __call__(self, old: int) -> int | None:
         """The new id; None if the map lacks this one."""
-        moved = self.source.to_host(old)
-        if self.source.to_container(old) is not None and (moved is None or not self.source_first):
+        if self.lost and old in self.lost:
+            return old if self.keep else None
+        moved = self._old.other(old)
+        if self.is_new(old) and (moved is None or not self.source_first):
             return old
         return old if moved is None and self.keep else moved
 
+    def is_new(self, number: int) -> bool:
+        """Tell whether an id is on the new side."""
+        return self._new.other(number) is not None or bool(self.more and number in self.more)
+
+    def was(self, new: int) -> int | None:
+        """The old id that becomes this one; None if none does."""
+        return self._new.other(new)
+
     def lacks(self, old: int) -> bool:
         """Tell whether an id is on neither side, or on the new side only as an id of others."""
-        return self.source.to_host(old) is None and (
-            self.source.to_container(old) is None or old in self.others
-        )
+        if self.lost and old in self.lost:
+            return True
+        return self._old.other(old) is None and (not self.is_new(old) or old in self.others)
 
     def settled(self, now: int) -> bool:
         """Tell whether the run may have left this id: a new id, or one that it keeps."""
-        return self.source.to_container(now) is not None or (self.keep and self.lacks(now))
+        return self.is_new(now) or (self.keep and self.lacks(now))
+
+    def both(self) -> IdSet:
+        """The ids that are old ids, and also the new id of another one."""
+        moved = IdSet(e.container_range for e in self.source if e.container != e.host)
+        return (moved | self.lost) & self.target()
 
     def overlaps(self) -> bool:
         """Tell whether some id is both an old id and the new id of another one."""
-        return any(
-            max(old.container, new.host) < min(old.container + old.count, new.host + new.count)
-            for old in self.source
-            if old.container != old.host
-            for new in self.source
-        )
+        return bool(self.both())
 
     def target(self) -> IdSet:
         """Every new id."""
-        return IdSet(self.source.host_ranges())
+        return IdSet(self.source.host_ranges()) | self.more
+
+    def only_new(self) -> IdSet:
+        """The new ids that are no old ones: where they are found, something was moved already."""
+        return self.target() - IdSet(e.container_range for e in self.source) - self.lost
+
+    def only_old(self) -> IdSet:
+        """The old ids that are no new ones: where they are found, something was not moved yet."""
+        return IdSet(e.container_range for e in self.source) - self.target()
 
     def all_ids(self) -> IdSet:
         """Every id on either side."""
@@ -118,6 +177,13 @@ class OwnershipRule:
         )
         return mine == theirs
 
+    def trusting(self) -> OwnershipRule:
+        """The same rule for a volume that is known to have new ids: none on both sides is old."""
+        uids, gids = (
+            replace(move, source_first=False, lost=IdSet()) for move in (self.uids, self.gids)
+        )
+        return replace(self, uids=uids, gids=gids)
+
     def after_it(self) -> OwnershipRule:
         """The same rule for a volume that it has moved: every new id there is the container's."""
         uids, gids = (replace(move, others=IdSet()) for move in (self.uids, self.gids))
@@ -161,6 +227,7 @@ class OwnershipRule:
                 "source": move.source.triples(),
                 "source_first": move.source_first,
                 "keep": move.keep,
+                **{word: _written(ids) for word in _SETS if (ids := getattr(move, word))},
             }
             for kind, move in (("uids", self.uids), ("gids", self.gids))
         }
@@ -171,9 +238,10 @@ class OwnershipRule:
         """Read what to_json wrote. Raises TypeError, ValueError or LookupError if malformed."""
         uids, gids = (
             Moves(
-                IdMap.of(*content[kind]["source"]),
+                read_map(content[kind]["source"]),
                 content[kind]["source_first"],
                 content[kind]["keep"],
+                **{word: _read(content[kind].get(word, [])) for word in _SETS},
             )
             for kind in ("uids", "gids")
         )
@@ -204,7 +272,28 @@ def shift(
     uids, gids = (
         _moves(ids, keep=keep, exclusive=exclusive) for ids in (mapping.uids, mapping.gids)
     )
-    return OwnershipRule(uids, gids, uids(0), "shift")
+    return OwnershipRule(uids, gids, _root(mapping.uids, keep=keep), "shift")
+
+
+def _root(uids: IdMap, *, keep: bool) -> int | None:
+    """The new id of container root. A map without one gives none, even if host root passes."""
+    root = uids.to_host(0)
+    return 0 if root is None and keep else root
+
+
+def read_map(content: list[list[int]]) -> IdMap:
+    """A map as a journal keeps it. Raises TypeError or ValueError for any other content."""
+    if not content:
+        raise ValueError("a map without extents")
+    return IdMap.unlimited(Extent(*extent) for extent in content)
+
+
+def _written(ids: IdSet) -> list[list[int]]:
+    return [[one.start, one.count] for one in ids]
+
+
+def _read(content: list[list[int]]) -> IdSet:
+    return IdSet(IdRange(*ids) for ids in content)
 
 
 def _moves(source: IdMap, *, keep: bool, exclusive: IdSet | None = None) -> Moves:
@@ -231,12 +320,22 @@ def own(mapping: Mapping, user: Owner, *, keep: bool = False) -> OwnershipRule:
 def move(
     old: Mapping, new: Mapping, *, keep: bool = False, exclusive: IdSet | None = None
 ) -> OwnershipRule:
-    """The host ids of one container become those of another. ``exclusive``: see shift."""
+    """The host ids of one map become those of another one. ``exclusive``: see shift."""
     uids, gids = (
-        _moves(_through(former, latter), keep=keep, exclusive=exclusive)
+        _between(former, latter, keep=keep, exclusive=exclusive)
         for former, latter in ((old.uids, new.uids), (old.gids, new.gids))
     )
     return OwnershipRule(uids, gids, new.uids.to_host(0), "shift")
+
+
+def _between(old: IdMap, new: IdMap, *, keep: bool, exclusive: IdSet | None) -> Moves:
+    """From the host ids of ``old`` to those of ``new``, by way of the container id."""
+    moves = _moves(_through(old, new), keep=keep, exclusive=exclusive)
+    there = IdSet(new.host_ranges())
+    gone = IdSet(old.host_ranges()) - IdSet(e.container_range for e in moves.source)
+    more = there - moves.target()
+    others = moves.others if exclusive is None else moves.others | (more - exclusive)
+    return replace(moves, more=more, lost=gone & there, others=others)
 
 
 def explicit(
@@ -246,13 +345,15 @@ def explicit(
     uid_moves, gid_moves = (
         Moves(m.invert() if reverse else m, source_first=True, keep=keep) for m in (uids, gids)
     )
-    return OwnershipRule(uid_moves, gid_moves, 0 if reverse else uid_moves(0), "shift")
+    root = 0 if reverse else _root(uids, keep=keep)
+    return OwnershipRule(uid_moves, gid_moves, root, "shift")
 
 
 def _through(old: IdMap, new: IdMap) -> IdMap:
-    if not any(a.container_range.overlaps(b.container_range) for a in old for b in new):
-        raise InvalidValueError("the two containers have no container ids in common")
-    return old.invert().compose(new)
+    extents = old.invert().followed_by(new)
+    if not extents:
+        raise InvalidValueError("the two maps have no container ids in common")
+    return IdMap.unlimited(extents)
 
 
 def staging(moves: Moves, used: Iterable[int]) -> IdMap:
@@ -277,4 +378,4 @@ def staging(moves: Moves, used: Iterable[int]) -> IdMap:
             )
         extents.append(Extent(extent.container, room.start, room.count))
         free = free - IdSet([room])
-    return IdMap(extents)
+    return IdMap.unlimited(extents)

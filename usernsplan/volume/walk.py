@@ -12,11 +12,12 @@ import stat
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
-from usernsplan.host.mounts import MountPoint, all_mounts
+from usernsplan.host.mounts import MountPoint, all_mounts, mount_of
+from usernsplan.layout import lies_in
 from usernsplan.volume import syscalls
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     Parts = Sequence[str]
 
@@ -60,6 +61,16 @@ class Mounts(NamedTuple):
             for parts, names in self.names.items()
             for name in names
         ]
+
+    def among(self, path: str, points: Collection[str]) -> Mounts:
+        """Those whose paths are among these; ``path`` is that of the volume."""
+        top = path.rstrip("/")
+        return Mounts(
+            {
+                parts: frozenset(n for n in names if "/".join((top, *parts, n)) in points)
+                for parts, names in self.names.items()
+            }
+        )
 
     def crossed_by(self, parts: Parts) -> bool:
         """Tell whether a path leads through a mount point."""
@@ -190,20 +201,6 @@ def _single(path: str, mounts: Iterable[MountPoint]) -> OpenVolume:
     return of
 
 
-def mount_of(path: str, mounts: Iterable[MountPoint]) -> MountPoint:
-    """The mount of a real path: the last one at the longest mount point above it."""
-    above = [
-        mount
-        for mount in mounts
-        if f"{path.rstrip('/')}/".startswith(mount.point.rstrip("/") + "/")
-    ]
-    longest = max((len(mount.point) for mount in above), default=0)
-    return next(
-        (mount for mount in reversed(above) if len(mount.point) == longest),
-        MountPoint("", "/", "/", ""),
-    )
-
-
 def kind_of(path: str, mounts: Iterable[MountPoint]) -> str:
     """The type of the file system at a real path."""
     return mount_of(path, mounts).kind
@@ -227,7 +224,7 @@ def other_names(path: str, mounts: Sequence[MountPoint]) -> list[str]:
     names = [
         (mount, mount.point.rstrip("/") + inside[len(mount.root.rstrip("/")) :] or "/")
         for mount in mounts
-        if mount.device == own.device and f"{inside}/".startswith(mount.root.rstrip("/") + "/")
+        if mount.device == own.device and lies_in(inside, mount.root)
     ]
     # A path that another mount covers does not show it.
     return [name for mount, name in names if name != path and mount_of(name, mounts) is mount]

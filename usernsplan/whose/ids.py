@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from usernsplan.claims.sources import claims_of
+from usernsplan.claims.uses import without_mounts
 from usernsplan.engines import engine_of_pool
 from usernsplan.formats.accounts import Accounts, User
-from usernsplan.ids import ID_LIMIT, IdSet
+from usernsplan.ids import EVERY_ID, ID_LIMIT, IdSet
 from usernsplan.mapping import KINDS
 from usernsplan.model import Namespace
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from usernsplan.formats.subid import SubidFile
     from usernsplan.layout import Layout
     from usernsplan.mapping import Extent, IdMap, Kind
-    from usernsplan.model import Allocation, HistoryEntry, LedgerState
+    from usernsplan.model import Allocation, HistoryEntry, LedgerState, Unlisted
 
 NOBODY = Accounts()
 
@@ -29,7 +30,7 @@ class IdContext:
     """What a host knows about the ids in question.
 
     ``history`` has the entries of the runs that made its allocations. ``image`` has the accounts of
-    a container's image, which name the container's ids. ``complete`` is False if the ledger could
+    a container's image, which name the container's ids. ``exists``: see HostState. ``complete`` is False if the ledger could
     not be read: an id without a holder may then be allocated, quarantined or reserved.
     """
 
@@ -39,6 +40,9 @@ class IdContext:
     subgid: SubidFile
     accounts: Accounts
     namespaces: tuple[Namespace, ...] = ()
+    unlisted: tuple[Unlisted, ...] = ()
+    login_defs: bytes = b""
+    exists: tuple[IdSet, IdSet] = (EVERY_ID, EVERY_ID)
     history: tuple[HistoryEntry, ...] = ()
     image: Accounts = NOBODY
     complete: bool = True
@@ -66,7 +70,7 @@ class Holder(NamedTuple):
     def kind(self) -> str:
         """What the holder is: allocation, account, or else the source of the claim."""
         if self.claim.allocation:
-            return "allocation"
+            return "pass" if self.claim.source == "pass" else "allocation"
         # A gid that no group has is held by the account.
         return "account" if isinstance(self.claim.value, User) else self.claim.source
 
@@ -96,7 +100,7 @@ class Answer:
 def answers(ids: Iterable[int], facts: IdContext) -> dict[int, Answer]:
     """The answer for each id. The claims are read once, for any number of ids."""
     asked = sorted(set(ids))
-    claims, holders = claims_of(facts), _Holders(facts)
+    claims, holders = without_mounts(claims_of(facts), facts.ledger), _Holders(facts)
     found = {kind: claims.of_each(asked, kind) for kind in KINDS}
     return {
         number: Answer(*(tuple(holders.of(found[kind].get(number, ()), number)) for kind in KINDS))
@@ -171,13 +175,15 @@ class Share(NamedTuple):
 class Ranges:
     """The holders of a host's ranges: one index of claims, for many maps.
 
-    It leaves out conventions and namespaces, because the maps are those of the namespaces.
+    It leaves out conventions, areas and namespaces, because the maps are those of the namespaces, and
+    the ids that do not exist here, because no namespace here can map them.
     """
 
     def __init__(self, facts: IdContext) -> None:
         self._claims = claims_of(replace(facts, namespaces=())).where(
             lambda claim: (
-                claim.source != "reserved" and not (claim.source == "subid" and claim.allocation)
+                claim.source not in {"reserved", "useradd", "absent"}
+                and not (claim.source == "subid" and claim.allocation)
             )
         )
         self._holders = _Holders(facts)

@@ -158,12 +158,12 @@ def test_what_is_half_free_looks_half_free(browser: Browser, tmp_path: Path, wid
     wide = "wide" if width > 760 else "narrow"
     for selector in (f"svg.{wide} [data-region]:last-of-type", "#view svg"):
         script = f"(() => {{ const all = document.querySelectorAll('{selector} rect.frame'); const it = all[all.length - 1]"
-        left, top, wide_, height = browser.value(
-            f"{script}.getBoundingClientRect(); return [it.x, it.y + scrollY, it.width, it.height]; }})()"
-        )
-        # A frame of 42 has a bar of 32, and below it the areas.
-        # A busy browser may not have drawn it yet.
-        for _ in range(20):
+        # A busy browser may not have drawn it yet, and may still move it.
+        for _ in range(50):
+            left, top, wide_, height = browser.value(
+                f"{script}.getBoundingClientRect(); return [it.x, it.y + scrollY, it.width, it.height]; }})()"
+            )
+            # A frame of 42 has a bar of 32, and below it the areas.
             seen = chromium.colours(browser.screenshot(left, top, wide_, height * 32 / 42))
             share = seen.get(rgb(FILLS["allocation"]), 0) / sum(seen.values())
             if share == pytest.approx(0.5, abs=0.07):

@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -47,10 +48,20 @@ struct options {
     int64_t seen_before;
     int64_t pinning;
     int search;
+    int threads;
+};
+
+/* The entries of one step, of which each of its threads takes some at a time. */
+struct work {
+    struct entry *entries;
+    Py_ssize_t count, next;
+    const struct options *options;
 };
 
 #define BY_NAME (-1)
-#define CHUNK 1000 /* names between two looks for a signal */
+#define PORTION 100       /* names that a thread takes at once, between two looks for a signal */
+#define WORTH_A_THREAD 1000 /* so many names take a hundred times as long as the start of a thread */
+#define MOST_THREADS 64
 
 static int64_t
 nanoseconds(const struct stat *seen)
@@ -182,18 +193,58 @@ one(struct entry *entry, const struct options *options)
     return found;
 }
 
-static void
-all(struct entry *entries, Py_ssize_t count, const struct options *options)
+/* Do the next entries that no thread has taken; false if there are none. */
+static bool
+portion(struct work *work)
 {
-    for (Py_ssize_t at = 0; at < count; at++) {
+    Py_ssize_t at = __atomic_fetch_add(&work->next, PORTION, __ATOMIC_RELAXED);
+    for (Py_ssize_t end = at + PORTION; at < end && at < work->count; at++) {
+        struct entry *entry = &work->entries[at];
         errno = 0;
-        entries[at].verdict = one(&entries[at], options);
-        if (entries[at].verdict == FAILED) {
-            entries[at].error = errno ? errno : EIO;
+        entry->verdict = one(entry, work->options);
+        if (entry->verdict == FAILED) {
+            entry->error = errno ? errno : EIO;
             if (errno == ENOENT)
-                entries[at].verdict = GONE;
+                entry->verdict = GONE;
         }
     }
+    return at < work->count;
+}
+
+static void *
+portions(void *work)
+{
+    while (portion(work))
+        ;
+    return NULL;
+}
+
+/* Do all entries; -1 if the handler of a signal raised an error. The threads of a process have one
+   current folder. A thread that cannot be started leaves its work to the others. */
+static int
+all(struct work *work)
+{
+    pthread_t threads[MOST_THREADS];
+    Py_ssize_t most = work->count / WORTH_A_THREAD, started = 0;
+    int failed = 0, more = 1;
+
+    while (started < most && started < MOST_THREADS && started < work->options->threads - 1 &&
+           !pthread_create(&threads[started], NULL, portions, work))
+        started++;
+    while (more && !failed) {
+        Py_BEGIN_ALLOW_THREADS
+        more = portion(work);
+        Py_END_ALLOW_THREADS
+        failed = PyErr_CheckSignals();
+    }
+
+    Py_BEGIN_ALLOW_THREADS
+    if (failed)
+        __atomic_store_n(&work->next, work->count, __ATOMIC_RELAXED);
+    while (started--)
+        pthread_join(threads[started], NULL);
+    Py_END_ALLOW_THREADS
+    return failed;
 }
 
 /* The options from Python's tuple. ``owners`` must be freed, also after an error (-1). */
@@ -203,8 +254,8 @@ unpack(PyObject *tuple, struct options *options)
     PyObject *owners;
     long long seen_before, pinning;
 
-    if (!PyArg_ParseTuple(tuple, "O!LLp", &PyTuple_Type, &owners, &seen_before, &pinning,
-                          &options->search))
+    if (!PyArg_ParseTuple(tuple, "O!LLpi", &PyTuple_Type, &owners, &seen_before, &pinning,
+                          &options->search, &options->threads))
         return -1;
     options->seen_before = seen_before;
     options->pinning = pinning;
@@ -296,7 +347,7 @@ step(PyObject *Py_UNUSED(module), PyObject *arguments)
     int folder;
     PyObject *list, *tuple, *names, *found = NULL, *raw = NULL;
     struct options options = {0};
-    struct entry *entries = NULL;
+    struct work work = {.options = &options};
 
     if (!PyArg_ParseTuple(arguments, "iOO!", &folder, &list, &PyTuple_Type, &tuple))
         return NULL;
@@ -308,35 +359,29 @@ step(PyObject *Py_UNUSED(module), PyObject *arguments)
         return PyErr_SetFromErrno(PyExc_OSError);
     }
 
-    Py_ssize_t count = PyTuple_Size(names);
-    entries = calloc(count ? count : 1, sizeof *entries);
+    work.count = PyTuple_Size(names);
+    work.entries = calloc(work.count ? work.count : 1, sizeof *work.entries);
     raw = PyList_New(0);
-    if (!entries || !raw) {
+    if (!work.entries || !raw) {
         PyErr_NoMemory();
         goto end;
     }
     if (unpack(tuple, &options))
         goto end;
-    for (Py_ssize_t at = 0; at < count; at++) {
+    for (Py_ssize_t at = 0; at < work.count; at++) {
         PyObject *bytes = PyUnicode_EncodeFSDefault(PyTuple_GetItem(names, at));
         if (!bytes || PyList_Append(raw, bytes)) {
             Py_XDECREF(bytes);
             goto end;
         }
-        entries[at].name = PyBytes_AsString(bytes);
+        work.entries[at].name = PyBytes_AsString(bytes);
         Py_DECREF(bytes); /* the list holds it */
     }
-    for (Py_ssize_t at = 0; at < count; at += CHUNK) {
-        Py_BEGIN_ALLOW_THREADS
-        all(entries + at, count - at < CHUNK ? count - at : CHUNK, &options);
-        Py_END_ALLOW_THREADS
-        if (PyErr_CheckSignals())
-            goto end;
-    }
-    found = answer(names, entries, count);
+    if (!all(&work))
+        found = answer(names, work.entries, work.count);
 end:
     free(options.owners);
-    free(entries);
+    free(work.entries);
     Py_XDECREF(raw);
     Py_DECREF(names);
     return found;

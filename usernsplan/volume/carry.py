@@ -51,7 +51,7 @@ class Rules(NamedTuple):
     ``pass_`` is the pass to make. ``outside`` are linked inodes (device, inode) to leave alone.
     ``devices`` maps the number that a device had when the notes were made to the number that it
     has now, because a reboot may change it. ``seen_before``: see step. ``renewed``: see Care.
-    ``only`` restricts the pass to these paths.
+    ``only`` restricts the pass to these paths. ``threads``: see step.
 
     The others are for undo, with times in ns since the epoch. ``end`` is when the run ended, if it
     did; what was made or changed later is reported and left alone. ``until`` is when the last of
@@ -65,6 +65,7 @@ class Rules(NamedTuple):
     outside: frozenset[tuple[int, int]] = frozenset()
     renewed: Mapping[tuple[int, int], int] = {}
     only: frozenset[str] | None = None
+    threads: int = 1
     end: int | None = None
     until: int | None = None
     also_changed: bool = False
@@ -158,7 +159,8 @@ class Carrier:
     def _options(self, olds: tuple[Owner, ...], new: Owner, pinning: int) -> StepOptions:
         # Without staging, the same owner may be among the old ones twice.
         owners = () if self._rules.preview else tuple(dict.fromkeys(olds, new).items())
-        return StepOptions(owners, self._rules.seen_before, pinning)
+        rules = self._rules
+        return StepOptions(owners, rules.seen_before, pinning, threads=rules.threads)
 
     def _carry(self, volume: walk.OpenVolume, note: Folder, pinned: int) -> bool:
         seen = os.fstat(pinned)

@@ -192,10 +192,10 @@ class Chown:
     def _look(self, state: RunState, log: journal.Journal | None) -> None:
         self._job.watch.begin("Looking", None)
         seen_before = earlier.right_until(self._job.layout, state, self._volumes)
-        pass_ = state.pass_of(state.leg)
+        pass_, jobs = state.pass_of(state.leg), self._crew.jobs
         orders = [
-            Look(pass_, seen_before, log.path("folders", number) if log else None)
-            for number in range(self._crew.jobs)
+            Look(pass_, seen_before, log.path("folders", number) if log else None, jobs)
+            for number in range(jobs)
         ]
         self._outcome.found = found = merged(self._crew.look(orders))
         self._outcome.skip(found.skipped)
@@ -332,6 +332,7 @@ class Chown:
             {noted.device: _device(volume) for noted, volume in both if volume.top >= 0},
             frozenset(state.outside),
             restore.renewed(self._job.layout, state),
+            threads=self._crew.jobs,
         )
 
     def _undo_rules(self, state: RunState, *, also_changed: bool) -> Rules:

@@ -47,12 +47,16 @@ class StepOptions(NamedTuple):
     BY_NAME, or what ``syscalls.pin`` takes: the resolve flags of openat2(2), or 0 for open(2).
 
     ``search``: look for ids, instead of for entries that a change of owner could harm.
+
+    ``threads``: how many threads a compiled version may use at most. Python uses one, because its
+    threads would wait for its lock.
     """
 
     owners: tuple[tuple[Owner, Owner], ...] = ()
     seen_before: int = 0
     pinning: int = 0
     search: bool = False
+    threads: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +118,8 @@ def step(folder: int, names: Sequence[str], options: StepOptions) -> FolderListi
     ``folders`` and also, like all other entries, in ``plain``, ``care`` or ``failures``.
 
     Every opened descriptor is closed again. A compiled version calls PyErr_CheckSignals at least
-    once in 1,000 names, and repeats a call that ends with EINTR.
+    once in 1,000 names, and repeats a call that ends with EINTR. All threads of a process have the
+    same current folder, so no other thread may change it meanwhile.
     """
     if compiled.step:
         return FolderListing(*compiled.step(folder, names, options))
@@ -130,7 +135,7 @@ def step_in_python(  # noqa: C901, PLR0912
 
     found = FolderListing(plain=defaultdict(list))
     folders, plain, care = found.folders, found.plain, found.care
-    owners, (_, seen_before, pinning, search) = dict(options.owners), options
+    owners, (_, seen_before, pinning, search, _) = dict(options.owners), options
     is_pinned = bool(owners) and pinning != BY_NAME
     setid, devices = (0, ()) if search else (_SETID, _DEVICES)
     lstat = os.lstat

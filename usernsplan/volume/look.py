@@ -62,8 +62,9 @@ class Looker:
     # Whether to note what proves the content of files with power; see _proof.
     _proves = True
 
-    def __init__(self, volumes: Sequence[walk.OpenVolume], pass_: Pass) -> None:
+    def __init__(self, volumes: Sequence[walk.OpenVolume], pass_: Pass, threads: int = 1) -> None:
         self.found = Seen()
+        self._threads = threads
         self._volumes = volumes
         self._pass = pass_
         self._rule = pass_.rule
@@ -130,7 +131,8 @@ class Looker:
             if left:
                 self._room(notes).left.extend(set(batch) - set(names))
 
-            found = step(pinned, names, StepOptions(seen_before=seen_before))
+            options = StepOptions(seen_before=seen_before, threads=self._threads)
+            found = step(pinned, names, options)
             # A folder may have taken the name of a single file. Nobody named it, so skip it.
             folders += [] if volume.only else found.folders
             self.found.entries += sum(map(len, found.plain.values())) + len(found.care)
@@ -407,8 +409,8 @@ class Foreseeing(Looker):
 
     _proves = False
 
-    def __init__(self, volumes: Sequence[walk.OpenVolume], pass_: Pass) -> None:
-        super().__init__(volumes, pass_)
+    def __init__(self, volumes: Sequence[walk.OpenVolume], pass_: Pass, threads: int = 1) -> None:
+        super().__init__(volumes, pass_, threads)
         self._namespace = procfs.own_ids()
 
     def _changeable(
@@ -444,8 +446,9 @@ class LateLooker(Looker):
         volumes: Sequence[walk.OpenVolume],
         pass_: Pass,
         outside: frozenset[tuple[int, int]],
+        threads: int = 1,
     ) -> None:
-        super().__init__(volumes, pass_)
+        super().__init__(volumes, pass_, threads)
         self._outside = outside
 
     def _plain(

@@ -30,7 +30,7 @@ _PIECE = 4000
 _PARTS = 15
 # The st_size from which a folder is read in batches: it may have a hundred thousand names.
 BIG = 1 << 22
-_BATCH = 8192
+_BATCH = 1 << 15
 _OVERLAYS = frozenset({"overlay", "fuse.fuse-overlayfs"})
 # File systems of this machine, which store every owner and use this machine's clock.
 _LOCAL = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "tmpfs", "f2fs"})

@@ -49,12 +49,14 @@ Waiting = tuple[int, tuple[str, ...], list[str], int]
 class Look(NamedTuple):
     """The order to look at folders.
 
-    ``log`` is the file to note them in; None for a look that nothing follows.
+    ``log`` is the file to note them in; None for a look that nothing follows. ``threads``: see
+    step.
     """
 
     pass_: Pass
     seen_before: int
     log: str | None
+    threads: int = 1
 
 
 class Carry(NamedTuple):
@@ -207,7 +209,8 @@ def _report(line: Line, kind: str, message: object) -> None:
 
 
 def _look(line: Line, volumes: Sequence[walk.OpenVolume], order: Look) -> Seen:
-    looker = Looker(volumes, order.pass_) if order.log else Foreseeing(volumes, order.pass_)
+    kind = Looker if order.log else Foreseeing
+    looker = kind(volumes, order.pass_, order.threads)
     writer = logs.Writer(order.log) if order.log else None
     while (stack := receive(line.line)) is not None:
         before = looker.found.entries
@@ -289,8 +292,9 @@ def _prove(volumes: Sequence[walk.OpenVolume], order: Prove) -> Done:
 def _late(
     line: Line, volumes: Sequence[walk.OpenVolume], order: Late, again: list[FolderPlace]
 ) -> Done:
-    looker = LateLooker(volumes, order.rules.pass_, order.rules.outside)
-    carrier = order.rules.carrier(volumes, logs.Links(order.run))
+    rules = order.rules
+    looker = LateLooker(volumes, rules.pass_, rules.outside, rules.threads)
+    carrier = rules.carrier(volumes, logs.Links(order.run))
     writer: logs.Writer | None = None
     unseen: list[tuple[str, str]] = []
 

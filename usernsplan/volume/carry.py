@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 from contextlib import nullcontext
-from functools import cache
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from usernsplan.volume import mounted, power, special, syscalls, walk
@@ -22,7 +22,7 @@ from usernsplan.volume.folder import (
     reason,
     step,
 )
-from usernsplan.volume.passes import Form, Leg, Pass
+from usernsplan.volume.passes import MOST_OWNERS, Form, Leg, Pass
 from usernsplan.volume.seen import Done, Lacking, kinds_of
 from usernsplan.volume.special import (
     Care,
@@ -91,8 +91,8 @@ class Carrier:
         self._volumes = volumes
         self._rules = rules
         self._pass = rules.pass_
-        # Every group of entries asks for these, and a volume has few owners.
-        self._owners = cache(rules.pass_.owners)
+        # Every group of entries asks for these.
+        self._owners = lru_cache(MOST_OWNERS)(rules.pass_.owners)
         self._links = links
 
     def carry(self, note: Folder) -> bool:
@@ -184,7 +184,8 @@ class Carrier:
         if note.parts:
             return self.itself(note, pinned) and as_noted
         # The top tells that a volume is right, so it changes last, when all workers are done.
-        self.done.tops.append(note)
+        if top := note.itself():
+            self.done.tops.append(top)
         return as_noted
 
     def _lost(self, volume: walk.OpenVolume, note: Folder, why: str) -> bool:

@@ -40,6 +40,8 @@ class Folder:
     do not name. ``own`` is the owner of the folder itself, if the run changes it and it needs no
     care; if it needs care, it is the entry "." of ``special``. ``left`` are the names that the run
     leaves alone.
+
+    The note of a very large folder has no ``common``. Its pieces name all that changes.
     """
 
     volume: int
@@ -55,6 +57,13 @@ class Folder:
     def changes(self) -> bool:
         """Tell whether the run changes anything in it."""
         return bool(self.own or self.common or self.others or self.special)
+
+    def itself(self) -> Folder | None:
+        """The same without the entries of the folder; None if the run leaves the folder alone."""
+        care = [entry for entry in self.special if entry.name == "."]
+        if not (self.own or care):
+            return None
+        return Folder(self.volume, self.parts, self.device, self.inode, self.own, special=care)
 
     def named(self) -> set[str]:
         """The entries that the note names, so that ``common`` does not apply to them."""
@@ -168,7 +177,10 @@ def read(log: str) -> Iterator[Folder]:
 
 
 def joined(pieces: Iterable[Folder]) -> Iterator[Folder]:
-    """Join the pieces for the same folder that follow each other into one note."""
+    """Join the pieces for the same folder that follow each other into one note.
+
+    Each piece without ``common`` and ``own`` can be carried by itself, and needs no more room.
+    """
     last: Folder | None = None
     for piece in pieces:
         same = last and (last.volume, last.parts, last.inode) == (
@@ -177,7 +189,7 @@ def joined(pieces: Iterable[Folder]) -> Iterator[Folder]:
             piece.inode,
         )
         # Only the first piece of a note has an owner, so this is a later note of the same folder.
-        if last and same and not (piece.own or piece.common):
+        if last and same and (last.own or last.common) and not (piece.own or piece.common):
             last.others += piece.others
             last.special += piece.special
             last.left += piece.left
@@ -214,19 +226,17 @@ def _folder(content: dict[str, Any], before: tuple[str, ...]) -> Folder:
     """The folder of one line. Raises one of the errors that _lines catches if no run wrote it."""
     kept, *more = content["p"]
     volume, device, inode = map(integer, content["i"])
-    others = [
-        (_owner(owner), list(map(_name, names))) for owner, names in content.get("others", ())
-    ]
+    others = [(_owner(owner), _names(names)) for owner, names in content.get("others", ())]
     return Folder(
         volume,
-        (*before[: integer(kept)], *map(_name, more)),
+        (*before[: integer(kept)], *_names(more)),
         device,
         inode,
         own=_owner(content.get("own")),
         common=_owner(content.get("common")),
         others=[(owner, names) for owner, names in others if owner],
         special=[_unpacked(*fields) for fields in content.get("special", ())],
-        left=list(map(_name, content.get("left", ()))),
+        left=_names(content.get("left", [])),
     )
 
 
@@ -237,11 +247,17 @@ def integer(number: Any) -> int:  # noqa: ANN401 - what the JSON says
     return number
 
 
-def _name(name: Any) -> str:  # noqa: ANN401 - what the JSON says
-    """The same name, if it is one of an entry, or "." for the folder itself. Raises ValueError."""
-    if not isinstance(name, str) or name in {"", ".."} or "/" in name or "\0" in name:
-        raise ValueError(f"{name!r:.40} is not the name of an entry")
-    return name
+def _names(names: Any) -> list[str]:  # noqa: ANN401 - what the JSON says
+    """The same list, if each is the name of an entry, or "." for the folder itself.
+
+    Raises ValueError or TypeError. A log may have a million names, so none costs a call.
+    """
+    text = "/".join(names)
+    if type(names) is not list or not {"", ".."}.isdisjoint(names):
+        raise ValueError(f"{names!r:.40} are not names of entries")
+    if "\0" in text or text.count("/") != max(len(names) - 1, 0):
+        raise ValueError(f"{names!r:.40} are not names of entries")
+    return names
 
 
 def _id(number: Any) -> int:  # noqa: ANN401 - what the JSON says
@@ -281,4 +297,4 @@ def _unpacked(*fields: Any) -> Special:
     device, inode, links, changed_ns = map(integer, (device, inode, links, changed_ns))
     size, digest = proof or (0, "")
     proved = Proof(integer(size), str(digest)) if proof else None
-    return Special(_name(name), device, inode, links, changed_ns, form, proved)
+    return Special(*_names([name]), device, inode, links, changed_ns, form, proved)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 from dataclasses import replace
-from functools import cache
+from functools import lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -21,11 +21,11 @@ from usernsplan.volume import mounted, power, renew, special, syscalls, walk
 from usernsplan.volume.folder import IMMUTABLE, StepOptions, has_attributes, reason, step
 from usernsplan.volume.logs import Folder
 from usernsplan.volume.metadata import capability_rootid, named
-from usernsplan.volume.passes import Leg, Pass
+from usernsplan.volume.passes import MOST_OWNERS, Leg, Pass
 from usernsplan.volume.seen import Lacking, Linked, Seen, kinds_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from usernsplan.volume.targets import Owner
 
@@ -64,12 +64,14 @@ class Looker:
 
     def __init__(self, volumes: Sequence[walk.OpenVolume], pass_: Pass, threads: int = 1) -> None:
         self.found = Seen()
+        # The sub-folders of the last folder, and their seen_before.
+        self.below: tuple[list[str], int] = [], 0
         self._threads = threads
         self._volumes = volumes
         self._pass = pass_
         self._rule = pass_.rule
-        # The owner that replaces this one in the pass, or None; see Pass. A volume has few owners.
-        self.wanted = cache(pass_.wanted)
+        # The owner that replaces this one in the pass, or None; see Pass.
+        self.wanted = lru_cache(MOST_OWNERS)(pass_.wanted)
         # The proofs by inode, so that the content of one with many names is read once.
         self._proofs: dict[tuple[int, int, int, int], renew.Proof | None] = {}
         moves = (self._rule.uids, self._rule.gids)
@@ -79,14 +81,15 @@ class Looker:
 
     def look(
         self, number: int, parts: tuple[str, ...], seen_before: int = 0, *, first: bool = True
-    ) -> tuple[list[Folder], list[str], int]:
-        """Look at one folder: its note in one or more pieces, its sub-folders, their seen_before.
+    ) -> Iterator[Folder]:
+        """Look at one folder: yield its note in one or more pieces, then set ``below`` for good.
 
         ``number`` is the volume's, ``parts`` lead to the folder. ``first``: count the folder, which
         no look has counted yet. See step for ``seen_before``; it becomes 0 below a folder that
         changed after that time, because the folder may have been moved here with its content, and
         the times of the content do not show that.
         """
+        self.below = [], 0
         volume = self._volumes[number]
         try:
             pinned = walk.folder(volume, parts)
@@ -95,20 +98,22 @@ class Looker:
                 self.found.skipped.append((volume.shown(parts), mounted.MOUNT))
             elif error.errno not in walk.GONE:
                 self._unseen(volume.shown(parts), reason(error))
-            return [], [], 0
+            return
         try:
             seen = os.fstat(pinned)
             seen_before = seen_before if seen.st_ctime_ns < seen_before else 0
             note = Folder(number, parts, seen.st_dev, seen.st_ino)
-            notes, folders = self._look(volume, note, pinned, seen, seen_before)
+            options = StepOptions(seen_before=seen_before, threads=self._threads)
+            self.below = [], seen_before
+            yield from self._look(volume, note, pinned, seen, options)
         except OSError as error:
             # The folder opens but cannot be read: its content stays as it is, the rest is carried.
+            self.below = [], 0
             self._unseen(volume.shown(parts), reason(error))
-            return [], [], 0
+            return
         finally:
             os.close(pinned)
         self.found.entries += first and not volume.only
-        return notes, folders, seen_before
 
     def _look(
         self,
@@ -116,32 +121,38 @@ class Looker:
         note: Folder,
         pinned: int,
         seen: os.stat_result,
-        seen_before: int,
-    ) -> tuple[list[Folder], list[str]]:
+        options: StepOptions,
+    ) -> Iterator[Folder]:
         os.fchdir(pinned)
-        notes, folders = [note], []
+        notes = [note]
         if not volume.only:
             if not note.parts:
                 self.found.tops.append((seen.st_uid, seen.st_gid))
             self._itself(volume, note, seen)
 
+        # Any number of entries of a very large folder may differ. So its note has all names that
+        # change, in pieces that need no room together. The folder itself is last, as in a pass.
+        is_big = seen.st_size >= walk.BIG
         for batch in walk.names(pinned, seen.st_size, volume.only):
+            if is_big:
+                notes = [replace(note, own=None, special=[])]
             names, left = mounted.without(volume, note.parts, batch)
             self.found.skipped += left
             if left:
                 self._room(notes).left.extend(set(batch) - set(names))
 
-            options = StepOptions(seen_before=seen_before, threads=self._threads)
             found = step(pinned, names, options)
             # A folder may have taken the name of a single file. Nobody named it, so skip it.
-            folders += [] if volume.only else found.folders
+            self.below[0].extend([] if volume.only else found.folders)
             self.found.entries += sum(map(len, found.plain.values())) + len(found.care)
-            self._plain(volume, notes, found.plain, several=seen.st_size >= walk.BIG)
+            self._plain(volume, notes, found.plain, has_common=not is_big)
             for name in found.care:
                 self._special(volume, notes, name)
             for name, why in found.reasons():
                 self._leave(volume, notes, name, why, unseen=True)
-        return notes, folders
+            if is_big:
+                yield from notes
+        yield from [note] if is_big else notes
 
     def _owner_changes(self, owner: Owner, entries: int) -> bool:
         """Count the owner of these entries; tell whether the pass changes it."""
@@ -167,9 +178,9 @@ class Looker:
         notes: list[Folder],
         plain: dict[Owner, list[str]],
         *,
-        several: bool,
+        has_common: bool,
     ) -> None:
-        """Note the plain entries of a folder, or with ``several`` of one batch of its names."""
+        """Note the plain entries of a folder: most of them by ``Folder.common``, or all by name."""
         changing = {
             owner: changeable
             for owner, names in plain.items()
@@ -178,11 +189,11 @@ class Looker:
         }
         if volume.overlays:
             self._count_copies(volume, notes[0], chain.from_iterable(changing.values()))
-        if not changing and not several:
+        if not changing:
             return
 
         self.found.changes += sum(map(len, changing.values()))
-        if len(notes) == 1 and notes[0].common is None and changing:
+        if has_common:
             common = max(changing, key=lambda owner: len(changing[owner]))
             notes[0].common = self._first(common)
 
@@ -194,7 +205,7 @@ class Looker:
                 room = self._room(notes)
                 if owner in changing:
                     room.others.append((first, names[start : start + _LINE]))
-                else:
+                elif has_common:
                     # These were right before the run: undo must not take them for its work.
                     room.left += names[start : start + _LINE]
 
@@ -457,13 +468,13 @@ class LateLooker(Looker):
         notes: list[Folder],
         plain: dict[Owner, list[str]],
         *,
-        several: bool,
+        has_common: bool,
     ) -> None:
         for owner, names in plain.items():
             if self.wanted(owner) is None:
                 for name in names:
                     self._fail(volume.shown(notes[0].parts, name), _unmapped_owner(owner))
-        super()._plain(volume, notes, plain, several=several)
+        super()._plain(volume, notes, plain, has_common=has_common)
 
     def _meet(
         self,

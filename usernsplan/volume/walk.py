@@ -28,8 +28,8 @@ _BENEATH = syscalls.BENEATH | syscalls.NO_SYMLINKS | syscalls.NO_MAGICLINKS
 # have at most 255 bytes each.
 _PIECE = 4000
 _PARTS = 15
-# The st_size from which a folder is read in batches: it may have a hundred thousand names.
-BIG = 1 << 22
+# The st_size from which a folder is read in batches: it may have some ten thousand names.
+BIG = 1 << 20
 _BATCH = 1 << 15
 _OVERLAYS = frozenset({"overlay", "fuse.fuse-overlayfs"})
 # File systems of this machine, which store every owner and use this machine's clock.

@@ -225,10 +225,10 @@ def _look(line: Line, volumes: Sequence[walk.OpenVolume], order: Look) -> Seen:
             if not names:
                 stack.pop()
             parts = (*above, name) if name else above
-            notes, folders, seen_before = looker.look(number, parts, seen_before)
-            if writer:
-                for note in notes:
+            for note in looker.look(number, parts, seen_before):
+                if writer:
                     writer.write(note)
+            folders, seen_before = looker.below
             if folders:
                 stack.append((number, parts, folders, seen_before))
         line.reply(None)
@@ -315,13 +315,13 @@ def _late(
     stack = list(todo)
     while stack and line.goes_on(0):
         number, parts = stack.pop()
-        pieces, folders, _ = looker.look(number, parts, first=False)
-        for note in logs.joined(pieces):
+        for note in logs.joined(looker.look(number, parts, first=False)):
             if note.changes():
                 writer = writer or logs.Writer(order.log)
                 writer.write(note)
                 writer.sync()
                 carrier.carry(note)
+        folders, _ = looker.below
         below = [(number, (*parts, name)) for name in folders]
         stack += [
             at

@@ -15,6 +15,7 @@ from usernsplan import IdMap, Mapping
 from usernsplan.volume import logs, targets, walk
 from usernsplan.volume.carry import Rules
 from usernsplan.volume.look import Foreseeing, Looker
+from usernsplan.volume.parts import TOP
 from usernsplan.volume.passes import Leg, Pass
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def give(of: walk.OpenVolume, uid: int) -> None:
 
 
 def below(looker: Looker, seen_before: int) -> tuple[list[str], int]:
-    assert list(looker.look(0, ("below",), seen_before))
+    assert list(looker.look(0, TOP.below("below"), seen_before))
     return looker.below
 
 
@@ -58,9 +59,9 @@ def test_a_look_tells_what_to_note_what_to_look_at_next_and_since_when(
     volume: walk.OpenVolume,
 ) -> None:
     looker = Looker([volume], THERE)
-    [note] = looker.look(0, (), LATER)
+    [note] = looker.look(0, TOP, LATER)
     folders, seen_before = looker.below
-    assert (note.parts, folders, seen_before) == ((), ["below"], LATER)
+    assert (note.parts, folders, seen_before) == (TOP, ["below"], LATER)
     assert below(looker, LATER) == ([], LATER)
     # The top, below, and three files.
     assert looker.found.entries == 5
@@ -78,7 +79,7 @@ def test_below_a_folder_that_was_changed_since_nothing_is_known_already(
 
 def test_a_folder_that_is_gone_is_nothing_and_no_failure(volume: walk.OpenVolume) -> None:
     looker = Looker([volume], THERE)
-    assert [*looker.look(0, ("x",), LATER)] == []
+    assert [*looker.look(0, TOP.below("x"), LATER)] == []
     assert looker.below == ([], 0)
     assert (looker.found.entries, looker.found.failed) == (0, [])
 
@@ -86,7 +87,7 @@ def test_a_folder_that_is_gone_is_nothing_and_no_failure(volume: walk.OpenVolume
 @needs_root
 def test_a_note_is_carried_out_and_back_and_only_what_is_meant(volume: walk.OpenVolume) -> None:
     give(volume, 33)
-    [note] = Looker([volume], THERE).look(0, ())
+    [note] = Looker([volume], THERE).look(0, TOP)
     only = Rules(THERE, only=frozenset({f"{volume.path}/a"})).carrier([volume])
     only.carry(note)
     assert only.done.changed == 1
@@ -112,7 +113,7 @@ def test_what_failed_as_the_content_of_a_folder_is_all_that_is_in_it(
     volume: walk.OpenVolume,
 ) -> None:
     give(volume, 33)
-    [note] = Looker([volume], THERE).look(0, ())
+    [note] = Looker([volume], THERE).look(0, TOP)
     only = Rules(THERE, only=frozenset({f"{volume.path}/."})).carrier([volume])
     assert only.carry(note)
     assert owned(volume, 100033)
@@ -122,7 +123,7 @@ def test_what_failed_as_the_content_of_a_folder_is_all_that_is_in_it(
 @needs_root
 def test_a_folder_that_got_the_name_meanwhile_is_left_alone(volume: walk.OpenVolume) -> None:
     give(volume, 33)
-    [note] = Looker([volume], THERE).look(0, ())
+    [note] = Looker([volume], THERE).look(0, TOP)
     there = Rules(THERE).carrier([volume])
     assert there.carry(replace(note, inode=note.inode + 1)) is False
     assert there.done.lost
@@ -143,13 +144,13 @@ def test_of_what_has_power_and_changes_the_content_is_proved_and_of_nothing_else
     Path(f"{volume.path}/a").chmod(0o4755)
     os.link(f"{volume.path}/b", f"{volume.path}/again")
     looker = Looker([volume], THERE)
-    [note] = looker.look(0, ())
+    [note] = looker.look(0, TOP)
     proofs = {entry.name: entry.proof for entry in note.special}
     proof = proofs.pop("a")
     assert proof is not None
     assert proof.size == 1
     assert proofs == {"b": None, "again": None}
-    [preview] = Foreseeing([volume], THERE).look(0, ())
+    [preview] = Foreseeing([volume], THERE).look(0, TOP)
     assert {entry.proof for entry in preview.special} == {None}
     # Whether it would lose power, is known only when the host's ids are.
     assert [(one.name, one.left.mode & 0o7777) for one in looker.found.lacking] == [("a", 0o755)]
@@ -159,7 +160,7 @@ def test_of_what_has_power_and_changes_the_content_is_proved_and_of_nothing_else
 def test_on_the_way_back_what_had_power_is_named_and_does_without(volume: walk.OpenVolume) -> None:
     give(volume, 33)
     Path(f"{volume.path}/a").chmod(0o4755)
-    [note] = Looker([volume], THERE).look(0, ())
+    [note] = Looker([volume], THERE).look(0, TOP)
     there = Rules(THERE).carrier([volume])
     there.carry(note)
     assert os.lstat(f"{volume.path}/a").st_mode & 0o7777 == 0o755
@@ -168,7 +169,7 @@ def test_on_the_way_back_what_had_power_is_named_and_does_without(volume: walk.O
     back.carry(note)
     assert back.done.failed == []
     assert [(one.parts, one.name, one.whole.owner, one.changed) for one in back.done.lacking] == [
-        ((), "a", (33, 33), True)
+        (TOP, "a", (33, 33), True)
     ]
     assert os.lstat(f"{volume.path}/a").st_mode & 0o7777 == 0o755
     assert owned(volume, 33)
@@ -186,12 +187,13 @@ def test_the_note_of_a_very_large_folder_names_all_that_changes_in_pieces_of_the
     # Right before the run, of another owner, and in need of care.
     os.chown(f"{volume.path}/below/00", 100000, 100000)
     os.chown(f"{volume.path}/below/01", 7, 7)
-    os.chmod(f"{volume.path}/below/02", 0o4755)  # noqa: S103 - what needs care
+    os.unlink(f"{volume.path}/below/02")
+    os.mknod(f"{volume.path}/below/02", 0o20644, os.makedev(0, 0))
     before = {name: os.lstat(f"{volume.path}/below/{name}")[:6] for name in [*names, "c", "."]}
 
     looker = Looker([volume], THERE)
     log = logs.Writer(str(tmp_path / "log"))
-    for note in looker.look(0, ("below",)):
+    for note in looker.look(0, TOP.below("below")):
         log.write(note)
     log.close()
     assert looker.found.changes == 36

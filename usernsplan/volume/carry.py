@@ -89,6 +89,7 @@ class Carrier:
     ) -> None:
         self.done = Done()
         self._volumes = volumes
+        self._walker = walk.Walker()
         self._rules = rules
         self._pass = rules.pass_
         # Every group of entries asks for these.
@@ -104,7 +105,7 @@ class Carrier:
         if volume.top < 0:
             return True
         try:
-            pinned = walk.folder(volume, note.parts)
+            pinned = self._walker.folder(volume, note.parts)
         except OSError as error:
             if error.errno not in walk.GONE | {errno.EXDEV}:
                 self._failed(volume, note, _CONTENT, reason(error))
@@ -309,7 +310,7 @@ class Forward(Carrier):
         """
         volume = self._volumes[note.volume]
         try:
-            pinned = walk.folder(volume, note.parts)
+            pinned = self._walker.folder(volume, note.parts)
         except OSError:
             return False
         try:

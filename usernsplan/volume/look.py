@@ -21,12 +21,14 @@ from usernsplan.volume import mounted, power, renew, special, syscalls, walk
 from usernsplan.volume.folder import IMMUTABLE, StepOptions, has_attributes, reason, step
 from usernsplan.volume.logs import Folder
 from usernsplan.volume.metadata import capability_rootid, named
+from usernsplan.volume.parts import TOP
 from usernsplan.volume.passes import MOST_OWNERS, Leg, Pass
 from usernsplan.volume.seen import Lacking, Linked, Seen, kinds_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from usernsplan.volume.parts import Parts
     from usernsplan.volume.targets import Owner
 
 # How many problems are kept: more than anybody reads, and the first already refuses the run.
@@ -41,21 +43,6 @@ def _unmapped_owner(owner: Owner) -> str:
     return f"the map lacks its owner {owner[0]}:{owner[1]}"
 
 
-def _top_of_device(volume: walk.OpenVolume, note: Folder) -> str:
-    """The path of the outermost folder on the file system of a noted one: above it, or itself."""
-    for length in range(len(note.parts)):
-        try:
-            above = walk.folder(volume, note.parts[:length])
-        except OSError:
-            continue
-        try:
-            if os.fstat(above).st_dev == note.device:
-                return volume.shown(note.parts[:length])
-        finally:
-            os.close(above)
-    return volume.shown(note.parts)
-
-
 class Looker:
     """Look at folders before a run changes anything."""
 
@@ -64,10 +51,12 @@ class Looker:
 
     def __init__(self, volumes: Sequence[walk.OpenVolume], pass_: Pass, threads: int = 1) -> None:
         self.found = Seen()
-        # The sub-folders of the last folder, and their seen_before.
+        # The sub-folders of the last folder, and their seen_before. Where there may be very many,
+        # some names each are one, with "/" between them: a million such names need ten megabytes.
         self.below: tuple[list[str], int] = [], 0
         self._threads = threads
         self._volumes = volumes
+        self._walker = walk.Walker()
         self._pass = pass_
         self._rule = pass_.rule
         # The owner that replaces this one in the pass, or None; see Pass.
@@ -79,12 +68,16 @@ class Looker:
         self._may_lack = any(move.keep or move.others for move in moves)
         self._read_only: dict[int, bool] = {}
 
+    def folder(self, number: int, parts: Parts) -> int:
+        """Pin a folder of a volume; see Walker.folder."""
+        return self._walker.folder(self._volumes[number], parts)
+
     def look(
-        self, number: int, parts: tuple[str, ...], seen_before: int = 0, *, first: bool = True
+        self, number: int, parts: Parts, seen_before: int = 0, *, first: bool = True
     ) -> Iterator[Folder]:
         """Look at one folder: yield its note in one or more pieces, then set ``below`` for good.
 
-        ``number`` is the volume's, ``parts`` lead to the folder. ``first``: count the folder, which
+        ``number`` is the volume's, ``parts`` the place of the folder. ``first``: count the folder, which
         no look has counted yet. See step for ``seen_before``; it becomes 0 below a folder that
         changed after that time, because the folder may have been moved here with its content, and
         the times of the content do not show that.
@@ -92,7 +85,7 @@ class Looker:
         self.below = [], 0
         volume = self._volumes[number]
         try:
-            pinned = walk.folder(volume, parts)
+            pinned = self.folder(number, parts)
         except OSError as error:
             if error.errno == errno.EXDEV:
                 self.found.skipped.append((volume.shown(parts), mounted.MOUNT))
@@ -135,7 +128,7 @@ class Looker:
         is_big = seen.st_size >= walk.BIG
         for batch in walk.names(pinned, seen.st_size, volume.only):
             if is_big:
-                notes = [replace(note, own=None, special=[])]
+                notes = [note.piece()]
             names, left = mounted.without(volume, note.parts, batch)
             self.found.skipped += left
             if left:
@@ -143,7 +136,8 @@ class Looker:
 
             found = step(pinned, names, options)
             # A folder may have taken the name of a single file. Nobody named it, so skip it.
-            self.below[0].extend([] if volume.only else found.folders)
+            if found.folders and not volume.only:
+                self.below[0].extend(["/".join(found.folders)] if is_big else found.folders)
             self.found.entries += sum(map(len, found.plain.values())) + len(found.care)
             self._plain(volume, notes, found.plain, has_common=not is_big)
             for name in found.care:
@@ -232,8 +226,25 @@ class Looker:
         if note.device not in self._read_only:
             self._read_only[note.device] = syscalls.is_read_only(volume.only or ".")
             if self._read_only[note.device]:
-                self._fail(_top_of_device(volume, note), "it is read-only")
+                self._fail(self._top_of_device(volume, note), "it is read-only")
         return self._read_only[note.device]
+
+    def _top_of_device(self, volume: walk.OpenVolume, note: Folder) -> str:
+        """The path of the outermost folder on the file system of a noted one: above it, or itself."""
+        place = TOP
+        for name in note.parts:
+            try:
+                above = self.folder(note.volume, place)
+            except OSError:
+                pass
+            else:
+                try:
+                    if os.fstat(above).st_dev == note.device:
+                        break
+                finally:
+                    os.close(above)
+            place = place.below(name)
+        return volume.shown(place)
 
     def _room(self, notes: list[Folder]) -> Folder:
         """The piece of the note to add to: a new one if the last is full."""
@@ -242,7 +253,7 @@ class Looker:
             len(last.special) + len(last.left) + sum(len(names) for _, names in last.others)
             >= _LINE
         ):
-            notes.append(Folder(last.volume, last.parts, last.device, last.inode))
+            notes.append(last.piece())
         return notes[-1]
 
     def _itself(self, volume: walk.OpenVolume, note: Folder, seen: os.stat_result) -> None:
@@ -313,7 +324,10 @@ class Looker:
             return
         if changes and volume.overlays and name != ".":
             self._count_copies(volume, notes[0], [name])
-        place = volume.shown(notes[0].parts, "" if name == "." else name)
+        place = ""
+        # The path of a deep place is long, and few are needed.
+        if problems or entry.linked:
+            place = volume.shown(notes[0].parts, "" if name == "." else name)
         if len(self.found.refusals) < MOST_PLACES:
             self.found.refusals += [
                 (place, problem) for problem in problems if problem != _UNMAPPED

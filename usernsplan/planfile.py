@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
 from functools import partial
 from operator import attrgetter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from usernsplan import apply
 from usernsplan.errors import (
@@ -33,6 +32,7 @@ from usernsplan.planner.rename import refuse_unfinished
 from usernsplan.planner.shown import changed, exactly
 from usernsplan.planner.volumes import has_moved
 from usernsplan.planner.wanted import refuse_together
+from usernsplan.values import NamedTuple, dataclass, replace
 from usernsplan.volume import fix_volume, lasting, undo
 
 if TYPE_CHECKING:

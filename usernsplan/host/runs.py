@@ -9,16 +9,17 @@ import errno
 import fcntl
 import json
 import os
-import re
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from usernsplan.errors import NotPermittedError, RefusedError, UsernsplanError
 from usernsplan.escape import operand, shell, shown_path
 from usernsplan.host import files
 from usernsplan.layout import RUNS, is_name
 from usernsplan.model import RunSeen, UnfinishedRun
+from usernsplan.patterns import pattern
+from usernsplan.values import NamedTuple
 
 if TYPE_CHECKING:
     from usernsplan.layout import Layout
@@ -37,7 +38,7 @@ _HALF = frozenset({CHANGING, UNDOING})
 FORMAT = 3
 LOCK = "lock"
 # A name that needs no quotes in a shell: it is printed in commands.
-_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_PLAIN = pattern(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def names(layout: Layout) -> list[str]:

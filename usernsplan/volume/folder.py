@@ -11,10 +11,10 @@ import errno
 import os
 import stat
 from collections import defaultdict
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from usernsplan.errors import reason_of
+from usernsplan.values import NamedTuple, dataclass, field
 from usernsplan.volume import syscalls
 from usernsplan.volume.metadata import CARRIED
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import posixpath
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from usernsplan.errors import (
@@ -24,6 +23,7 @@ from usernsplan.ledger import open_ledger
 from usernsplan.model import VolumeMount
 from usernsplan.planner import mounts as planned
 from usernsplan.planner.mountable import why_not
+from usernsplan.values import replace
 from usernsplan.volume import journal, judge, lasting, options, records, sheltering, spots, walk
 from usernsplan.volume.recording import record_mounts
 from usernsplan.volume.state import DONE

@@ -10,7 +10,8 @@ import pytest
 import typer
 
 from tests.command import usernsplan
-from usernsplan.cli.app import COMMANDS, JOBS, app_for
+from usernsplan.cli.app import app_for
+from usernsplan.cli.commands import COMMANDS, JOBS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

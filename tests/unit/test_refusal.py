@@ -10,7 +10,8 @@ from pathlib import Path
 import typer
 
 from tests.each import each
-from usernsplan.cli.app import COMMANDS, app_for
+from usernsplan.cli.app import app_for
+from usernsplan.cli.commands import COMMANDS
 from usernsplan.cli.refusal import SWITCHES, TAKE_A_WORD, is_due
 from usernsplan.engines import ENGINES
 

@@ -33,7 +33,6 @@ from usernsplan.planner.shown import changed, exactly
 from usernsplan.planner.volumes import has_moved
 from usernsplan.planner.wanted import refuse_together
 from usernsplan.values import NamedTuple, dataclass, replace
-from usernsplan.volume import fix_volume, lasting, undo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -192,7 +191,10 @@ def carry_out(  # noqa: PLR0913 - what was shown, and how it is told
     come = apply.carry_out(
         layout, ledger, exactly(shown.allocate, of(attrgetter("allocate"))), command, agreed=True
     )
-    lasting.rename(layout, (new for _, new in shown.allocate.ledger.rename))
+    if shown.allocate.ledger.rename:
+        from usernsplan.volume import lasting  # noqa: PLC0415 - few plans rename
+
+        lasting.rename(layout, (new for _, new in shown.allocate.ledger.rename))
     away = _taken_away(layout, ledger, shown.unmount, command, watch)
     if _standing(ledger, shown.unmount):
         return come, away, Plan("apply")
@@ -261,6 +263,8 @@ def fix_volumes(
     known = ledger.state()
 
     def fixed(path: str, request: Callable[[], FixRequest], *, dry_run: bool = False) -> Fixed:
+        from usernsplan.volume.fix import fix_volume  # noqa: PLC0415 - many plans have no volumes
+
         return _attempted(
             path,
             lambda: fix_volume(
@@ -297,6 +301,10 @@ def _undone_half(
     """Finish what an apply that was killed has begun to take away from the volumes to mount."""
     sources = {layout.place(one.wanted.source): one.wanted.source for one in desired.mounts}
     left = runs.look(layout).unfinished if sources else ()
+    if not left:
+        return ()
+    from usernsplan.volume.fix import undo  # noqa: PLC0415 - seldom needed
+
     return tuple(
         _attempted(sources[path], partial(undo, one.run, layout.root, command=command, watch=watch))
         for one in left
@@ -328,6 +336,8 @@ def _taken_away(
     recorded = ledger.state().mounts if mounts else ()
 
     def taken(mount: VolumeMount) -> FixReport:
+        from usernsplan.volume.fix import undo  # noqa: PLC0415 - few plans take mounts away
+
         refuse_together(layout, mount, recorded, mounts)
         return undo(mount.run, layout.root, command=command, watch=watch)
 

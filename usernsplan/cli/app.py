@@ -8,17 +8,47 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from usernsplan.cli.commands import COMMANDS, JOBS, function_of
+from usernsplan.cli.commands import COMMANDS, JOBS, function_of, print_version, summary_of
 from usernsplan.cli.usage import Command, Group
 from usernsplan.cli.words import REQUIRED, Argument, parameters
 from usernsplan.errors import ExitStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 
 def app_for(argv: Sequence[str]) -> typer.Typer:
-    """The application with the command in ``argv``, or with every command if it has none."""
+    """The application with the command in ``argv``; if it has none, all with their summaries."""
+    if argv[:1] and argv[0] in COMMANDS:
+        return app_of(argv[:1])
+    return app_of(COMMANDS) if COMMANDS.keys() & {*argv} else _overview()
+
+
+def app_of(names: Iterable[str]) -> typer.Typer:
+    """The application with these commands."""
+    app = _without_commands()
+    for name in names:
+        found = function_of(name)
+        if commands := getattr(found, "commands", None):
+            group = typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode=None)
+            group.callback()(found)
+            for inner, one in commands.items():
+                group.command(inner, cls=Command)(for_typer(one))
+            app.add_typer(group, name=name)
+        else:
+            app.command(name, cls=Command)(for_typer(found))
+    return app
+
+
+def _overview() -> typer.Typer:
+    """The application for words without a command: what is shown of commands is their summaries."""
+    app = _without_commands()
+    for name in COMMANDS:
+        app.command(name, help=summary_of(name))(_overview)
+    return app
+
+
+def _without_commands() -> typer.Typer:
     app = typer.Typer(
         cls=_Commands,
         add_completion=False,
@@ -29,16 +59,6 @@ def app_for(argv: Sequence[str]) -> typer.Typer:
     )
     statuses = ", ".join(f"{status:d} {status.meaning}" for status in ExitStatus)
     app.callback(help=f"{getdoc(usernsplan)}\n\nExit status: {statuses}.")(usernsplan)
-    for name in argv[:1] if argv[:1] and argv[0] in COMMANDS else COMMANDS:
-        found = function_of(name)
-        if commands := getattr(found, "commands", None):
-            group = typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode=None)
-            group.callback()(found)
-            for inner, one in commands.items():
-                group.command(inner, cls=Command)(for_typer(one))
-            app.add_typer(group, name=name)
-        else:
-            app.command(name, cls=Command)(for_typer(found))
     return app
 
 
@@ -72,9 +92,7 @@ class _Commands(Group):
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version  # noqa: PLC0415 - slow, and only here
-
-        print(f"usernsplan {version('usernsplan')}")
+        print_version()
         raise typer.Exit
 
 

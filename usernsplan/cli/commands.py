@@ -64,8 +64,30 @@ def function_of(name: str) -> Any:  # noqa: ANN401 - of any parameters
     return getattr(import_module(f"usernsplan.cli.{module}"), function)
 
 
+def summary_of(name: str) -> str:
+    """The first line of a command's docstring, read without what its module imports."""
+    from importlib.util import find_spec  # noqa: PLC0415 - only for help and wrong usage
+
+    module, function = COMMANDS[name]
+    spec = find_spec(f"usernsplan.cli.{module}")
+    code: Any = spec.loader.get_code(spec.name)  # type: ignore[union-attr]
+    [found] = (one for one in code.co_consts if getattr(one, "co_name", "") == function)
+    # Where -OO leaves docstrings out, the first constant is something else.
+    return str(found.co_consts[0]).partition("\n")[0] if sys.flags.optimize <= 1 else ""
+
+
+def print_version() -> None:
+    """Print the version of the installed package."""
+    from importlib.metadata import version  # noqa: PLC0415 - slow, and only here
+
+    print(f"usernsplan {version('usernsplan')}")
+
+
 def run(argv: Sequence[str]) -> None:
     """Run the command that was typed. Raises SystemExit at its end, and UsernsplanError."""
+    if argv == ["--version"]:
+        print_version()
+        sys.exit(ExitStatus.DONE)
     call = None if _COMPLETE in os.environ else _plain(argv)
     if call is None:
         from usernsplan.cli.app import app_for  # noqa: PLC0415 - imports typer

@@ -26,9 +26,6 @@ from usernsplan.layout import PLAN_FILE, STDIN
 from usernsplan.model import INTERRUPTED, Plan
 from usernsplan.planner.defaults import of_spec
 from usernsplan.planner.desired import fingerprint, make_desired
-from usernsplan.planner.exported import exported as make_exported
-from usernsplan.planner.exported import why_left_out, why_mount_left_out
-from usernsplan.planner.rename import refuse_unfinished
 from usernsplan.planner.shown import changed, exactly
 from usernsplan.planner.volumes import has_moved
 from usernsplan.planner.wanted import refuse_together
@@ -218,6 +215,8 @@ def _desired(state: HostState, plan: PlanFile, *, replace_remap: bool = False) -
         state, plan.spec, prune=plan.prune, replace_remap=replace_remap, look=_look
     )
     for old, _ in desired.allocate.ledger.rename:
+        from usernsplan.planner.rename import refuse_unfinished  # noqa: PLC0415 - few plans rename
+
         refuse_unfinished(state.layout, old, runs.every(state.layout))
     return desired
 
@@ -229,6 +228,8 @@ def _look(state: HostState) -> HostState:
 
 def exported(layout: Layout, ledger: Ledger) -> tuple[Spec, tuple[str, ...]]:
     """The plan file of the host as it is, and notes on it."""
+    from usernsplan.planner import exported as made  # noqa: PLC0415 - only to export
+
     state = read.previewed(layout, ledger.state)
     notes = []
     if not state.ledger.allocations:
@@ -237,17 +238,17 @@ def exported(layout: Layout, ledger: Ledger) -> tuple[Spec, tuple[str, ...]]:
     notes += [
         f"the volume {v.path!r} is left out: {why}; run fix-volume on it again, or add it by hand"
         for v in state.ledger.volumes
-        if v.name in names and (why := why_left_out(v))
+        if v.name in names and (why := made.why_left_out(v))
     ]
     notes += [
         f"the mount {m.at!r} is left out: {why}"
         for m in state.ledger.mounts
-        if (why := why_mount_left_out(m, state.ledger))
+        if (why := made.why_mount_left_out(m, state.ledger))
     ]
     if state.ledger.interrupted:
         notes.append(INTERRUPTED)
     defaults = host_config.load(layout, None)
-    return make_exported(state, defaults), tuple(notes)
+    return made.exported(state, defaults), tuple(notes)
 
 
 def fix_volumes(

@@ -51,7 +51,7 @@ def test_a_row_has_medians_ratios_and_what_was_missed() -> None:
             "a tree",
             "chown",
             "2.00 (1.50)",
-            "1.00 (0.75)",
+            "1.00 (0.750)",
             "2.00 (2.00)",
             "≤ 1 of it, **missed**; ≤ 150 MB; ≤ 15 µs each, **missed**: 2000",
             "30 (20)",

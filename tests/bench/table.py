@@ -2,7 +2,7 @@
 
     python -m tests.bench.table                    # all rows, medians of five
     python -m tests.bench.table --rows shift-ext4,chain --runs 1 --syscalls
-    python -m tests.bench.table --small            # a hundredth of each size: does it work?
+    python -m tests.bench.table --small            # a hundredth of each size: does it work? --small 10: a tenth
 
 We and the peers take turns, each from the same owners, with nothing left to write back. Making that state, and looking
 whether the owners came out right, is not in the time. Seconds and ratios are medians. The CPU seconds have all
@@ -28,6 +28,7 @@ import os
 import platform
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -113,7 +114,9 @@ class Bench:
 
     def __init__(self, host: Path, images: Path, words: argparse.Namespace) -> None:
         self.host, self.images = host, images
-        self.runs, self.small, self.syscalls = words.runs, words.small, words.syscalls
+        self.runs: int = words.runs
+        self.small: int = words.small
+        self.syscalls: bool = words.syscalls
         self.peers: set[str] = set()
         (host / "etc").mkdir()
         allocate = ["allocate", "--strategy", "per-container"]
@@ -121,7 +124,7 @@ class Bench:
         timing.run(self.ours("release", "old", "--yes"))
 
     def size(self, full: int) -> int:
-        return max(full // 100, 1) if self.small else full
+        return max(full // self.small, 1)
 
     def ours(self, *words: str | Path) -> list[str]:
         return [*program(), *map(str, words), "--root", str(self.host)]
@@ -529,7 +532,8 @@ HEADERS = (
 
 
 def seconds(taken: list[Taken], times: int = 1) -> str:
-    return f"{wall(taken) * times:.2f} ({cpu(taken) * times:.2f})"
+    both = (wall(taken) * times, cpu(taken) * times)
+    return "{} ({})".format(*(f"{each:.{2 if each >= 1 else 3}f}" for each in both))
 
 
 def verdict(bound: str, met: bool) -> str:
@@ -627,7 +631,9 @@ def main() -> None:
     )
     parser.add_argument("--rows", help=f"of {','.join(KEYS)}", default=",".join(KEYS))
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--small", action="store_true", help="a hundredth of each size")
+    parser.add_argument(
+        "--small", nargs="?", type=int, const=100, default=1, metavar="N", help="divide each size"
+    )
     parser.add_argument("--syscalls", action="store_true", help="count system calls, too (slow)")
     parser.add_argument("--images", default="/dev/shm", help="where the image of ext4 is")
     parser.add_argument("--json", metavar="FILE", help="write every figure there, too")
@@ -638,6 +644,8 @@ def main() -> None:
     if os.geteuid():
         sys.exit("only root can mount and chown")
 
+    # Killed, too, it takes its images out of memory.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     unshare_mounts()
     compileall.compile_dir(timing.REPOSITORY / "usernsplan", quiet=1)
     about = machine(words.runs)

@@ -117,7 +117,6 @@ class Bench:
         self.runs: int = words.runs
         self.small: int = words.small
         self.syscalls: bool = words.syscalls
-        self.peers: set[str] = set()
         (host / "etc").mkdir()
         allocate = ["allocate", "--strategy", "per-container"]
         timing.run(self.ours(*allocate, "old", "web"))
@@ -147,7 +146,6 @@ class Bench:
 
     def measure(self, case: Case) -> Row:
         peers = [peer for peer in case.peers if shutil.which(peer.words[0])]
-        self.peers |= {peer.words[0] for peer in case.peers} - {peer.words[0] for peer in peers}
         case.prepare()
         commands = {"ours": case.ours, **{peer.name: peer.words for peer in peers}}
         rounds = self.runs * case.rounds
@@ -624,6 +622,28 @@ def machine(runs: int) -> str:
     )
 
 
+def measured(words: argparse.Namespace, wanted: Collection[str]) -> Generator[Row, None, None]:
+    """The rows that are wanted, one after the other."""
+    with tempfile.TemporaryDirectory() as host, tempfile.TemporaryDirectory(dir=words.images) as to:
+        bench = Bench(Path(host), Path(to), words)
+        for scene, keys in SCENES:
+            if not set(keys).isdisjoint(wanted):
+                with contextlib.closing(scene(bench)) as cases:
+                    yield from (bench.measure(case) for case in cases if case.key in wanted)
+
+
+def print_all(about: str, rows: Sequence[Row]) -> None:
+    """The table, and what it cannot say."""
+    print(f"{about}\n\n{markdown(rows)}")
+    if counted := [row for row in rows if row.calls and row.case.entries > 1]:
+        print("\nSystem calls for each entry:\n\n" + "\n".join(map(broken_down, counted)))
+    missing = {peer.name for row in rows for peer in row.case.peers} - {
+        name for row in rows for name in row.theirs
+    }
+    if missing:
+        print(f"\nNot installed, and left out: {', '.join(sorted(missing))}")
+
+
 def main() -> None:
     """Measure the rows that were asked for, and print them."""
     parser = argparse.ArgumentParser(
@@ -650,26 +670,17 @@ def main() -> None:
     compileall.compile_dir(timing.REPOSITORY / "usernsplan", quiet=1)
     about = machine(words.runs)
     print(about, file=sys.stderr)
-    rows = []
-    with tempfile.TemporaryDirectory() as host, tempfile.TemporaryDirectory(dir=words.images) as to:
-        bench = Bench(Path(host), Path(to), words)
-        for scene, keys in SCENES:
-            if wanted.isdisjoint(keys):
-                continue
-            with contextlib.closing(scene(bench)) as cases:
-                for case in cases:
-                    if case.key in wanted:
-                        rows.append(bench.measure(case))
-                        print(*lines(rows[-1]), sep="\n", file=sys.stderr, flush=True)
-
-    print(f"{about}\n\n{markdown(rows)}")
-    if words.syscalls:
-        of_trees = [row for row in rows if row.case.entries > 1]
-        print("\nSystem calls for each entry:\n\n" + "\n".join(map(broken_down, of_trees)))
-    if bench.peers:
-        print(f"\nNot installed, and left out: {', '.join(sorted(bench.peers))}")
-    if words.json:
-        Path(words.json).write_text(document(rows, about))
+    rows: list[Row] = []
+    try:
+        with contextlib.closing(measured(words, wanted)) as found:
+            for row in found:
+                rows.append(row)
+                print(*lines(row), sep="\n", file=sys.stderr, flush=True)
+    finally:
+        # Of a run that was ended early, too: it may have taken an hour.
+        print_all(about, rows)
+        if words.json:
+            Path(words.json).write_text(document(rows, about))
 
 
 if __name__ == "__main__":

@@ -22,12 +22,14 @@ CODE = (
 # What a command with plain words never needs: libraries, and slow modules of the standard library.
 HEAVY = {
     *("pydantic", "rich", "sqlalchemy", "yaml", "jsonschema", "typer", "click"),
-    *("dataclasses", "inspect", "subprocess", "tempfile", "threading", "hashlib", "urllib.parse"),
+    *("dataclasses", "inspect", "subprocess", "threading", "hashlib", "urllib.parse"),
 }
+if sys.version_info >= (3, 11):  # before, a whole database is read and written as a file
+    HEAVY.add("tempfile")
 # useradd makes Docker's user; a page has the digests of its style and script.
 NEEDED: dict[tuple[str, ...], set[str]] = {
     ("allocate", "--strategy", "per-container"): {"subprocess", "threading"},
-    ("map", "--html", "-"): {"hashlib", "tempfile", "threading"},
+    ("map", "--html", "-"): {"hashlib", "inspect", "tempfile", "threading", "urllib.parse"},
 }
 VOLUMES = {"usernsplan.volume.fix", "usernsplan.volume.workers"}
 

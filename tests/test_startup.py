@@ -22,8 +22,10 @@ CODE = (
 # What a command with plain words never needs: libraries, and slow modules of the standard library.
 HEAVY = {
     *("pydantic", "rich", "sqlalchemy", "yaml", "jsonschema", "typer", "click", "tabulate"),
-    *("dataclasses", "inspect", "subprocess", "tempfile", "threading", "hashlib", "urllib.parse"),
+    *("dataclasses", "inspect", "subprocess", "threading", "hashlib", "urllib.parse"),
 }
+if sys.version_info >= (3, 11):  # before, a whole database is read and written as a file
+    HEAVY.add("tempfile")
 # The library for tables, and what it imports.
 TABLE = {"tabulate", "dataclasses", "inspect"}
 # useradd makes Docker's user; a page has the digests of its style and script.
@@ -31,7 +33,7 @@ NEEDED: dict[tuple[str, ...], set[str]] = {
     ("allocate", "--strategy", "per-container", "web"): TABLE,
     ("allocate", "--strategy", "per-container"): TABLE | {"subprocess", "threading"},
     ("capacity",): TABLE,
-    ("map", "--html", "-"): {"hashlib", "tempfile", "threading"},
+    ("map", "--html", "-"): {"hashlib", "inspect", "tempfile", "threading", "urllib.parse"},
 }
 VOLUMES = {"usernsplan.volume.fix", "usernsplan.volume.workers"}
 

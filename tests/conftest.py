@@ -8,6 +8,7 @@ import gc
 import importlib
 import os
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,6 +49,12 @@ collect_ignore = [] if os.environ.get("NEW_SHADOW") else ["unit/test_new_shadow_
 
 HOW = "CI=true or --slow runs them"
 
+# The two implementations of ``folder.step``. A test that changes or searches volumes takes the fixture ``volume_step``:
+# all of tests/volume does, elsewhere @pytest.mark.usefixtures("volume_step").
+STEPS = ("c", "python")
+STEP_SOURCE = REPOSITORY / "usernsplan/volume/_step.c"
+BUILT_STEP = STEP_SOURCE.with_suffix(".abi3.so")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
@@ -61,8 +68,21 @@ def slow_ones_run(config: pytest.Config) -> bool:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
-    """Of a test marked ``spread(n)``, mark all but n cases slow: the first, the last, and others between them."""
+    """Mark slow what does not run by default.
+
+    Each case of ``volume_step`` runs over one of the steps: its id says which, so that half of a file's run over each.
+    Of a test marked ``spread(n)`` run n cases: the first, the last, and others between them.
+    """
     yield
+    for item in items:
+        step = (
+            item.callspec.params.get("volume_step")
+            if isinstance(item, pytest.Function) and hasattr(item, "callspec")
+            else None
+        )
+        if step and step != step_by_default(item.nodeid.replace(f"in-{step}", "")):
+            item.add_marker(pytest.mark.slow)
+
     tests: dict[object, list[pytest.Function]] = {}
     for item in items:
         if isinstance(item, pytest.Function) and not item.get_closest_marker("slow"):
@@ -77,8 +97,37 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
                     case.add_marker(pytest.mark.slow)
 
 
-def pytest_report_header(config: pytest.Config) -> str:
-    return "slow tests: " + ("on" if slow_ones_run(config) else f"off ({HOW})")
+def step_by_default(case: str) -> str:
+    """The step that a case runs over if it does not run over both."""
+    return STEPS[zlib.crc32(case.encode()) % 2] if BUILT_STEP.exists() else "python"
+
+
+@pytest.fixture(params=STEPS, ids=lambda which: f"in-{which}")
+def volume_step(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each implementation of the step in turn, for runs in this process and for those that it starts."""
+    which: str = request.param
+    if which == "c" and not BUILT_STEP.exists():
+        fail = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+        fail("the step is not compiled: pip install -e . with a C compiler")
+    if which == "c" and BUILT_STEP.stat().st_mtime < STEP_SOURCE.stat().st_mtime:
+        pytest.fail("the compiled step is older than its source: pip install -e .")
+
+    from usernsplan.volume import compiled  # noqa: PLC0415 - a test of this file alone has no package
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(compiled.PURE, "1" if which == "python" else "0")
+        importlib.reload(compiled)
+        yield which
+    importlib.reload(compiled)
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    slow = slow_ones_run(config)
+    steps = "both, each test" if slow else "both, half of the tests each"
+    return [
+        "slow tests: " + ("on" if slow else f"off ({HOW})"),
+        "steps: " + (steps if BUILT_STEP.exists() else "in Python alone; none is compiled"),
+    ]
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -17,6 +17,12 @@ from tests.volume.tree import Host, unshare_mounts
 NUMBERS = count(1)
 
 
+@pytest.fixture(autouse=True)
+def over_both_steps(volume_step: str) -> None:
+    """Every test of this folder runs over both."""
+    assert volume_step
+
+
 def _lacking(what: str) -> NoReturn:
     """As tests.command.missing: where everything is to be there, that is a failure."""
     (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(what)
@@ -99,6 +105,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if not isinstance(item, pytest.Function) or not hasattr(item, "callspec"):
             continue
         if item.callspec.params.get("volumes") == "ext4":
-            if item.function in seen:
+            test = (item.function, item.callspec.params["volume_step"])
+            if test in seen:
                 item.add_marker(pytest.mark.slow)
-            seen.add(item.function)
+            seen.add(test)

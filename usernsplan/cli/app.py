@@ -82,7 +82,9 @@ def _version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version  # noqa: PLC0415 - slow, and only here
 
-        print(f"usernsplan {version('usernsplan')}")
+        from usernsplan.volume import compiled  # noqa: PLC0415
+
+        print(f"usernsplan {version('usernsplan')} ({compiled.WHICH})")
         raise typer.Exit
 
 
@@ -92,7 +94,7 @@ def usernsplan(
         "--version",
         callback=_version,
         is_eager=True,
-        help="Print the version.",
+        help="Print the version, and whether volumes are changed by compiled code.",
     ),
 ) -> None:
     """Plan host ids for containers, and write them where the engines read them.

@@ -15,11 +15,15 @@ PURE = "USERNSPLAN_PURE"
 
 # The function of _step.c; None for Python. See ``folder.step``.
 step: Callable[[int, Any, Any], tuple[Any, ...]] | None = None
+# What ``usernsplan --version`` says.
+WHICH = "compiled step"
 
-if os.environ.get(PURE) != "1":
+if os.environ.get(PURE) == "1":
+    WHICH = f"step in Python, because of {PURE}=1"
+else:
     try:
         from usernsplan.volume import _step
     except ImportError:
-        pass
+        WHICH = "step in Python, which is slower: at the installation there was no C compiler"
     else:
         step = _step.step

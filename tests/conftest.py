@@ -60,34 +60,59 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--slow", action="store_true", help="run the tests marked slow, as CI=true does"
     )
+    parser.addoption(
+        "--step",
+        choices=(*STEPS, "both"),
+        help="run tests of volumes over this step, instead of each over one (by default) or both (slow)",
+    )
 
 
 def slow_ones_run(config: pytest.Config) -> bool:
     return bool(config.getoption("--slow")) or os.environ.get("CI") == "true"
 
 
+def steps_asked_for(config: pytest.Config) -> str:
+    """One of STEPS, "both", or "one": each case runs over one of them."""
+    return str(config.getoption("--step") or ("both" if slow_ones_run(config) else "one"))
+
+
+def by_id(case: str) -> str:
+    """The step that a case runs over if it does not run over both: half of the cases of a file run over each."""
+    return STEPS[zlib.crc32(case.encode()) % 2] if BUILT_STEP.exists() else "python"
+
+
+def params_of(item: pytest.Item) -> dict[str, object]:
+    return dict(item.callspec.params) if hasattr(item, "callspec") else {}
+
+
 @pytest.hookimpl(wrapper=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
-    """Mark slow what does not run by default.
-
-    Each case of ``volume_step`` runs over one of the steps: its id says which, so that half of a file's run over each.
-    Of a test marked ``spread(n)`` run n cases: the first, the last, and others between them.
-    """
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> Iterator[None]:
     yield
-    for item in items:
-        step = (
-            item.callspec.params.get("volume_step")
-            if isinstance(item, pytest.Function) and hasattr(item, "callspec")
-            else None
-        )
-        if step and step != step_by_default(item.nodeid.replace(f"in-{step}", "")):
-            item.add_marker(pytest.mark.slow)
+    choose_steps(items, steps_asked_for(config))
+    choose_spread(items)
 
+
+def choose_steps(items: list[pytest.Item], asked_for: str) -> None:
+    """Of a case that is there for each step, mark one slow or to be skipped, if one is to run."""
+    for item in items:
+        if not (step := params_of(item).get("volume_step")):
+            continue
+        if asked_for == "one":
+            if step != by_id(item.nodeid.replace(f"in-{step}", "")):
+                item.add_marker(pytest.mark.slow)
+        elif asked_for not in {"both", step}:
+            item.add_marker(pytest.mark.skip(reason=f"--step={asked_for}"))
+
+
+def choose_spread(items: list[pytest.Item]) -> None:
+    """Of a test marked ``spread(n)``, mark all but n cases slow: the first, the last, and others between them."""
     tests: dict[object, list[pytest.Function]] = {}
     for item in items:
         if isinstance(item, pytest.Function) and not item.get_closest_marker("slow"):
             # A file system that only the first case runs on keeps that case.
-            system = item.callspec.params.get("volumes") if hasattr(item, "callspec") else None
+            system = params_of(item).get("volumes")
             tests.setdefault((item.parent, item.originalname, system), []).append(item)
     for cases in tests.values():
         if mark := cases[0].get_closest_marker("spread"):
@@ -95,11 +120,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
             for number, case in enumerate(cases):
                 if number not in kept:
                     case.add_marker(pytest.mark.slow)
-
-
-def step_by_default(case: str) -> str:
-    """The step that a case runs over if it does not run over both."""
-    return STEPS[zlib.crc32(case.encode()) % 2] if BUILT_STEP.exists() else "python"
 
 
 @pytest.fixture(params=STEPS, ids=lambda which: f"in-{which}")
@@ -122,11 +142,10 @@ def volume_step(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    slow = slow_ones_run(config)
-    steps = "both, each test" if slow else "both, half of the tests each"
+    compiled = "" if BUILT_STEP.exists() else "; none is compiled, so each test runs over Python's"
     return [
-        "slow tests: " + ("on" if slow else f"off ({HOW})"),
-        "steps: " + (steps if BUILT_STEP.exists() else "in Python alone; none is compiled"),
+        "slow tests: " + ("on" if slow_ones_run(config) else f"off ({HOW})"),
+        f"steps of volumes: {steps_asked_for(config)} for each test{compiled}",
     ]
 
 

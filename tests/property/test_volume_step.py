@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -183,6 +184,17 @@ def of_all(*have: str) -> dict[str, Entry]:
     }
 
 
+@pytest.fixture(autouse=True, scope="module")
+def is_compiled() -> None:
+    if compiled.step is None:
+        missing("the compiled step")
+
+
+def step_in_c(where: int, given_names: list[str], chosen: StepOptions) -> FolderListing:
+    assert compiled.step
+    return FolderListing(*compiled.step(where, given_names, chosen))
+
+
 EACH = ((OWNERS[1], OWNERS[2]),)
 
 
@@ -194,15 +206,12 @@ EACH = ((OWNERS[1], OWNERS[2]),)
 def test_both_steps_do_the_same_with_any_folder(
     wanted: dict[str, Entry], more: list[str], chosen: StepOptions, turned: bool
 ) -> None:
-    in_c = compiled.step
-    if in_c is None:
-        missing("the compiled step")
     given_names = [*wanted, *more]
     if turned:
         given_names.reverse()
 
     on_twins(
         wanted,
-        lambda where: FolderListing(*in_c(where, given_names, chosen)),
+        lambda where: step_in_c(where, given_names, chosen),
         lambda where: step_in_python(where, given_names, chosen),
     )

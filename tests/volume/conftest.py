@@ -37,7 +37,7 @@ def private_mounts() -> None:
 
 
 @pytest.fixture(scope="session")
-def tmpfs(private_mounts: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def tmpfs_mount(private_mounts: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A tmpfs that notes every time that something is read."""
     assert private_mounts is None
     place = tmp_path_factory.mktemp("tmpfs")
@@ -49,15 +49,15 @@ def tmpfs(private_mounts: None, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 @pytest.fixture(scope="session")
-def ext4(tmpfs: Path) -> Iterator[Path]:
+def ext4_mount(tmpfs_mount: Path) -> Iterator[Path]:
     """An ext4 in a file of the tmpfs, where no test waits for a disk."""
     if shutil.which("mkfs.ext4") is None:
         _lacking("mkfs.ext4 is not installed")
-    image, place = tmpfs / "ext4.image", tmpfs / "ext4"
+    image, place = tmpfs_mount / "ext4.image", tmpfs_mount / "ext4"
     place.mkdir()
     with image.open("wb") as file:
-        file.truncate(256 << 20)
-    subprocess.run(["mkfs.ext4", "-q", "-b", "4096", "-N", "65536", image], check=True)
+        file.truncate(512 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-b", "4096", "-N", "131072", image], check=True)
     mounted = subprocess.run(
         ["mount", "-o", "loop,strictatime", image, place],
         capture_output=True,
@@ -69,6 +69,24 @@ def ext4(tmpfs: Path) -> Iterator[Path]:
     yield place
     subprocess.run(["umount", "-l", place], check=True)
     image.unlink()
+
+
+@pytest.fixture
+def tmpfs(tmpfs_mount: Path) -> Path:
+    """A fresh folder on tmpfs."""
+    return _fresh(tmpfs_mount)
+
+
+@pytest.fixture
+def ext4(ext4_mount: Path) -> Path:
+    """A fresh folder on ext4."""
+    return _fresh(ext4_mount)
+
+
+def _fresh(place: Path) -> Path:
+    made = place / f"test-{next(NUMBERS)}"
+    made.mkdir()
+    return made
 
 
 def _host(place: Path, file_system: str) -> Host:

@@ -104,7 +104,7 @@ def test_it_is_installed_with_a_compiler_and_without(source: Path, compiler: boo
         assert (place / f"usernsplan/formats/{name}.schema.json").exists()
 
     said = run(place, "-m", "usernsplan", "--version")
-    in_python = "step in Python, which is slower: at the installation there was no C compiler"
+    in_python = "step in Python, which is slower: its installation lacked a C compiler or Python.h"
     assert said.startswith("usernsplan ")
     assert said.endswith(f" ({'compiled step' if compiler else in_python})\n")
     said = run(place, "-m", "usernsplan", "--version", pure="1")

@@ -1,6 +1,6 @@
-"""The compiled step, where the package was installed with a compiler; else Python does its work.
+"""The compiled step, if a C compiler and Python's headers were there at the installation.
 
-USERNSPLAN_PURE=1 chooses Python.
+Without it, or with USERNSPLAN_PURE=1, Python does its work.
 """
 
 from __future__ import annotations
@@ -24,6 +24,6 @@ else:
     try:
         from usernsplan.volume import _step
     except ImportError:
-        WHICH = "step in Python, which is slower: at the installation there was no C compiler"
+        WHICH = "step in Python, which is slower: its installation lacked a C compiler or Python.h"
     else:
         step = _step.step

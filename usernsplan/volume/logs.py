@@ -11,7 +11,6 @@ import fcntl
 import json
 import os
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from usernsplan.errors import RefusedError
@@ -19,6 +18,7 @@ from usernsplan.escape import line as one_line
 from usernsplan.escape import operand
 from usernsplan.host import files
 from usernsplan.ids import ID_LIMIT
+from usernsplan.values import dataclass, field, replace
 from usernsplan.volume.parts import TOP, Parts
 from usernsplan.volume.passes import Form
 

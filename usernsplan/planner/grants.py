@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from functools import cached_property
+from itertools import chain
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from usernsplan.claims.sources import claims_of
@@ -489,10 +491,8 @@ class Grants:
         return self.without(others, *self._state.ledger.allocations)
 
     def _named(self, path: str, owner: str) -> list[Line]:
-        return sorted(
-            (line for name in self._names(owner) for line in self._index[path].get(name, ())),
-            key=lambda x: x.number,
-        )
+        first, *others = (self._index[path].get(name, []) for name in self._names(owner))
+        return sorted(chain(first, *others), key=itemgetter(0)) if others else first
 
     def _names(self, owner: str) -> tuple[str, ...]:
         """What the line of an owner may begin with: its name, or the uid of its account."""

@@ -121,7 +121,12 @@ def allocations(rows: Iterable[Iterable[Any]]) -> Iterator[Allocation]:
                 raise ValueError(f"{one!r:.40} is not a name")
 
         found = () if lines == "[]" else tuple(_adopted(json.loads(lines)))
-        ids, mapping = _reserved(start, count), _mapping(uids, gids)
+        ids = _reserved(start, count)
+        # Nearly every map is the range from container id 0 on, and no text has to be read for that.
+        if ids and uids == gids == f"[[0, {start}, {count}]]":
+            mapping = _whole(ids)
+        else:
+            mapping = _mapping(uids, gids)
         passes = () if shown == "[]" else tuple(_passes(json.loads(shown), mapping))
         yield Allocation(
             name,
@@ -341,6 +346,12 @@ def _mapping(uids: str, gids: str) -> Mapping:
     """Read the texts of two maps. Most texts are equal; they become one value, which saves time."""
     uid_map = _map(uids)
     return Mapping(uid_map, uid_map if uids == gids else _map(gids))
+
+
+def _whole(ids: IdRange) -> Mapping:
+    """The map of a range whose first id is container root."""
+    both = IdMap((Extent(0, ids.start, ids.count),))
+    return Mapping(both, both)
 
 
 def extent_of(extent: Extent) -> tuple[int, int, int]:

@@ -85,7 +85,7 @@ def choose(state: HostState, resolved: Resolved, lines: Grants) -> Chosen:
 
 
 def _chosen(state: HostState, resolved: Resolved, lines: Grants) -> Chosen:
-    now = _Situation(state, lines, claims_of(state).where(is_taken))
+    now = _Situation(state, lines, claims_of(state, is_taken))
     new, back = _new(now, resolved.containers, ())
 
     pools: list[Wanted] = []

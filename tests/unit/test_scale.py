@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import json
 import tracemalloc
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from unittest import mock
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.examples import examples
-from tests.unit.states import per_container, state
+from tests.unit.states import asked, carried_out, per_container, state
 from usernsplan.audit import Facts, check
 from usernsplan.claims import index
 from usernsplan.claims.index import Claim, over_others
 from usernsplan.formats import daemon_json
+from usernsplan.model import ReleaseRequest
+from usernsplan.planner.allocate import make_plan
 from usernsplan.planner.grants import Grants
+from usernsplan.planner.release import make_release
 from usernsplan.report import json_
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+
+    from usernsplan.model import HostState
 
 ANY_JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -98,3 +104,43 @@ def test_lines_without_an_overlap_are_not_compared() -> None:
         told = [(claim.number, count) for claim, count, _ in over_others(alone + pair)]
     assert told == [(61, 1)]
     assert met == [2]
+
+
+class Walked(tuple[Any, ...]):
+    """A tuple that counts how often somebody walks through it."""
+
+    __slots__ = ()
+    times: ClassVar[int] = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        Walked.times += 1
+        return super().__iter__()
+
+
+def walks(decide: Callable[[HostState], object], host: HostState) -> int:
+    """How often a decision walks through the allocations and the quarantined ranges of a host."""
+    ledger = replace(
+        host.ledger,
+        allocations=Walked(host.ledger.allocations),
+        quarantined=Walked(host.ledger.quarantined),
+    )
+    Walked.times = 0
+    decide(replace(host, ledger=ledger))
+    return Walked.times
+
+
+def test_a_plan_walks_through_the_ledger_as_often_for_many_names_as_for_few() -> None:
+    every = [f"c{n}" for n in range(40)]
+    first = state()
+    empty = make_plan(first, asked(*every))
+    host = carried_out(first, empty)
+    gone = carried_out(host, make_release(host, ReleaseRequest(tuple(every))))
+    for what, there, decide in (
+        ("new ones", host, lambda names, it: make_plan(it, asked(*(f"n{n}" for n in names)))),
+        ("the same", host, lambda names, it: make_plan(it, asked(*names))),
+        ("release", host, lambda names, it: make_release(it, ReleaseRequest(names))),
+        ("again", gone, lambda names, it: make_plan(it, asked(*names))),
+        ("forget", gone, lambda names, it: make_release(it, ReleaseRequest(names, forget=True))),
+    ):
+        few, many = (walks(partial(decide, tuple(every[:count])), there) for count in (2, 40))
+        assert few == many, what

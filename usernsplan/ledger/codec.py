@@ -122,11 +122,7 @@ def allocations(rows: Iterable[Iterable[Any]]) -> Iterator[Allocation]:
 
         found = () if lines == "[]" else tuple(_adopted(json.loads(lines)))
         ids = _reserved(start, count)
-        # Nearly every map is the range from container id 0 on, and no text has to be read for that.
-        if ids and uids == gids == f"[[0, {start}, {count}]]":
-            mapping = _whole(ids)
-        else:
-            mapping = _mapping(uids, gids)
+        mapping = _mapping(uids, gids, ids)
         passes = () if shown == "[]" else tuple(_passes(json.loads(shown), mapping))
         yield Allocation(
             name,
@@ -342,16 +338,16 @@ def _map(text: str) -> IdMap:
     return IdMap.of(*typed(map(tuple, json.loads(text)), int, int, int))
 
 
-def _mapping(uids: str, gids: str) -> Mapping:
-    """Read the texts of two maps. Most texts are equal; they become one value, which saves time."""
-    uid_map = _map(uids)
+def _mapping(uids: str, gids: str, held: IdRange | None = None) -> Mapping:
+    """Read the texts of two maps. Most texts are equal; they become one value, which saves time.
+
+    Nearly every map is that of the ``held`` range from container id 0 on: then no text is parsed.
+    """
+    if held and uids == f"[[0, {held.start}, {held.count}]]":
+        uid_map = IdMap((Extent(0, held.start, held.count),))
+    else:
+        uid_map = _map(uids)
     return Mapping(uid_map, uid_map if uids == gids else _map(gids))
-
-
-def _whole(ids: IdRange) -> Mapping:
-    """The map of a range whose first id is container root."""
-    both = IdMap((Extent(0, ids.start, ids.count),))
-    return Mapping(both, both)
 
 
 def extent_of(extent: Extent) -> tuple[int, int, int]:

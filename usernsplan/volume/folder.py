@@ -1,8 +1,8 @@
 """The step that runs for every inode: look at the entries of a pinned folder, give them owners.
 
 All other code of this package runs once for each folder, or for the few entries that need care.
-``step`` is a contract: numbers and names go in, names and error numbers come out. A compiled
-version can take its place, if it passes the same tests (STEPS in tests/unit/test_volume_folder.py).
+``step`` is a contract: numbers and names go in, names and error numbers come out. It is written
+twice, in C (_step.c) and in Python, and each passes the same tests.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import errno
 import os
 import stat
 from collections import defaultdict
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from usernsplan.errors import reason_of
-from usernsplan.volume import syscalls
+from usernsplan.values import NamedTuple, dataclass, field
+from usernsplan.volume import compiled, syscalls
 from usernsplan.volume.metadata import CARRIED
 
 if TYPE_CHECKING:
@@ -99,17 +100,15 @@ def step(folder: int, names: Sequence[str], options: StepOptions) -> FolderListi
     3. Every other entry is plain. If ``owners`` has another owner for it, it gets that one. If
        ``owners`` has the same owner, no call is made, so that the ctime stays.
 
-       BY_NAME: lchown(2). It takes half the time, and is safe only if nobody but root can exchange
-       names.
-
-       Otherwise the name is pinned (O_PATH, O_NOFOLLOW, O_CLOEXEC), and fstat(2) of the descriptor
-       is compared with the lstat: mode, inode, device, link count, uid, gid and ctime. If they
-       differ, another process exchanged or changed the entry: it is left alone, and needs care. If
-       not, fchownat(2) with AT_EMPTY_PATH changes the pinned inode.
+    Whenever ``owners`` is not empty, the name is pinned first (O_PATH, O_NOFOLLOW, O_CLOEXEC), and
+    all of the above is done with the pinned inode: fstat(2), listxattr(2) by /proc/self/fd,
+    fchownat(2) with AT_EMPTY_PATH. So the inode that changes is the one that was looked at, whatever
+    others do with the name. With BY_NAME, lstat(2) and lchown(2) may take the name instead: safe only
+    if nobody but root can exchange names, and half the time in Python. EXDEV from openat2(2) is a
+    mount point: a folder still goes into ``folders``.
 
     ENOENT from any of these calls: the entry is gone, and the result does not name it. Any other
-    error goes into ``failures``, and the other names are still done. EXDEV from openat2(2) is a
-    mount point.
+    error goes into ``failures``, and the other names are still done.
 
     With ``search`` every entry is looked at for the ids that it carries: a sub-folder is in
     ``folders`` and also, like all other entries, in ``plain``, ``care`` or ``failures``.
@@ -117,17 +116,31 @@ def step(folder: int, names: Sequence[str], options: StepOptions) -> FolderListi
     Every opened descriptor is closed again. A compiled version calls PyErr_CheckSignals at least
     once in 1,000 names, and repeats a call that ends with EINTR.
     """
+    if compiled.step:
+        return FolderListing(*compiled.step(folder, names, options))
+    return step_in_python(folder, names, options)
+
+
+# One loop without calls of our own: it runs for every inode.
+def step_in_python(  # noqa: C901, PLR0912
+    folder: int, names: Sequence[str], options: StepOptions
+) -> FolderListing:
+    """``step`` without the compiled step."""
     os.fchdir(folder)
 
     found = FolderListing(plain=defaultdict(list))
     folders, plain, care = found.folders, found.plain, found.care
     owners, (_, seen_before, pinning, search) = dict(options.owners), options
+    is_pinned = bool(owners) and pinning != BY_NAME
     setid, devices = (0, ()) if search else (_SETID, _DEVICES)
     lstat = os.lstat
 
     for name in names:
+        pinned = -1
         try:
-            seen = lstat(name)
+            if is_pinned:
+                pinned = syscalls.pin(name, pinning)
+            seen = os.fstat(pinned) if is_pinned else lstat(name)
             mode = seen[0]
             kind = mode & _KIND
 
@@ -141,7 +154,10 @@ def step(folder: int, names: Sequence[str], options: StepOptions) -> FolderListi
                 or kind in devices
                 or (
                     kind != stat.S_IFLNK
-                    and (mode & setid or (seen.st_ctime_ns >= seen_before and has_attributes(name)))
+                    and (
+                        mode & setid
+                        or (seen.st_ctime_ns >= seen_before and has_attributes(name, pinned))
+                    )
                 )
             ):
                 care.append(name)
@@ -150,24 +166,42 @@ def step(folder: int, names: Sequence[str], options: StepOptions) -> FolderListi
             owner = seen[4:6]
             new = owners.get(owner)
             if new is not None and new != owner:
-                if pinning == BY_NAME:
+                if is_pinned:
+                    syscalls.chown_pinned(pinned, *new)
+                else:
                     os.lchown(name, *new)
-                elif not _give_pinned(name, seen, new, pinning):
-                    care.append(name)
-                    continue
 
             plain[owner].append(name)
         except FileNotFoundError:
             continue
         except OSError as error:
-            found.failures.append((name, error.errno or errno.EIO))
+            if error.errno == errno.EXDEV and pinned < 0 and _is_folder(name):
+                folders.append(name)
+            else:
+                found.failures.append((name, error.errno or errno.EIO))
+        finally:
+            if pinned >= 0:
+                os.close(pinned)
     return found
 
 
-def has_attributes(name: str) -> bool:
-    """Tell whether an entry of the current folder has an ACL or a capability."""
+def _is_folder(name: str) -> bool:
+    with suppress(OSError):
+        return stat.S_ISDIR(os.lstat(name).st_mode)
+    return False
+
+
+def has_attributes(name: str, pinned: int = -1) -> bool:
+    """Tell whether an entry of the current folder, or the pinned inode, has an ACL or a capability.
+
+    Raises OSError.
+    """
     try:
-        names = os.listxattr(name, follow_symlinks=False)
+        names = (
+            os.listxattr(name, follow_symlinks=False)
+            if pinned < 0
+            else os.listxattr(f"/proc/self/fd/{pinned}")
+        )
     except OSError as error:
         if error.errno != errno.ENOTSUP:
             raise
@@ -184,16 +218,3 @@ def reason(error: OSError, name: str | None = None) -> str:
     if error.errno == errno.EOVERFLOW:
         return "its owner has no id on this mount, which is idmapped"
     return reason_of(error)
-
-
-def _give_pinned(name: str, seen: os.stat_result, owner: Owner, pinning: int) -> bool:
-    """Change the inode that was looked at; False if another has its name now, or it changed."""
-    pinned = syscalls.pin(name, pinning)
-    try:
-        now = os.fstat(pinned)
-        if now[:6] != seen[:6] or now.st_ctime_ns != seen.st_ctime_ns:
-            return False
-        syscalls.chown_pinned(pinned, *owner)
-    finally:
-        os.close(pinned)
-    return True

@@ -11,8 +11,9 @@ import os
 import stat
 from contextlib import nullcontext
 from functools import cache, partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from usernsplan.values import NamedTuple
 from usernsplan.volume import mounted, power, special, syscalls, walk
 from usernsplan.volume.folder import (
     BY_NAME,

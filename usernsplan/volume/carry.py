@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 from contextlib import nullcontext
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 from usernsplan.values import NamedTuple
@@ -79,6 +79,14 @@ class Rules(NamedTuple):
         return Undo(volumes, self, links)
 
 
+def _options(rules: Rules, first: Owner, pinning: int) -> StepOptions:
+    """The options of the step for entries that had this owner before the run."""
+    olds, new = rules.pass_.owners(first)
+    # Without staging, the same owner may be among the old ones twice.
+    owners = () if rules.preview else tuple(dict.fromkeys(olds, new).items())
+    return StepOptions(owners, rules.seen_before, pinning, threads=rules.threads)
+
+
 class Carrier:
     """Carry out notes by the rules.
 
@@ -95,6 +103,7 @@ class Carrier:
         self._pass = rules.pass_
         # Every group of entries asks for these.
         self._owners = lru_cache(MOST_OWNERS)(rules.pass_.owners)
+        self._options = lru_cache(MOST_OWNERS)(partial(_options, rules))
         self._links = links
 
     def carry(self, note: Folder) -> bool:
@@ -158,12 +167,6 @@ class Carrier:
         Forward nothing is reported, because another look follows.
         """
 
-    def _options(self, olds: tuple[Owner, ...], new: Owner, pinning: int) -> StepOptions:
-        # Without staging, the same owner may be among the old ones twice.
-        owners = () if self._rules.preview else tuple(dict.fromkeys(olds, new).items())
-        rules = self._rules
-        return StepOptions(owners, rules.seen_before, pinning, threads=rules.threads)
-
     def _carry(self, volume: walk.OpenVolume, note: Folder, pinned: int) -> bool:
         seen = os.fstat(pinned)
         device = self._rules.devices.get(note.device, seen.st_dev)
@@ -177,9 +180,8 @@ class Carrier:
 
         as_noted = True
         for first, names, _ in self._groups(volume, note, pinned, seen):
-            olds, new = self._owners(first)
-            found = step(pinned, names, self._options(olds, new, pinning))
-            as_noted &= self._is_as_noted(volume, note, found, olds, new)
+            found = step(pinned, names, self._options(first, pinning))
+            as_noted &= self._is_as_noted(volume, note, found, first)
         for entry in note.special:
             as_noted &= entry.name == "." or self._special(volume, note, entry)
 
@@ -216,20 +218,20 @@ class Carrier:
         volume: walk.OpenVolume,
         note: Folder,
         found: FolderListing,
-        olds: tuple[Owner, ...],
-        new: Owner,
+        first: Owner,
     ) -> bool:
         """Count the plain entries that changed; tell whether all were as noted."""
-        for old in {*olds, new}:
-            self._right(volume, note, found.plain.get(old, ()))
-        self.done.changed += sum(len(found.plain.get(old, ())) for old in {*olds} - {new})
+        olds, new = self._owners(first)
+        as_noted = not found.care
+        for owner, names in found.plain.items():
+            if owner == new or owner in olds:
+                self.done.changed += len(names) * (owner != new)
+                self._right(volume, note, names)
+            else:
+                as_noted &= self._pass.wanted(owner) == owner
         for name, why in found.reasons():
             self._failed(volume, note, name, why)
-
-        strange = any(
-            self._pass.wanted(owner) != owner for owner in found.plain if owner not in {*olds, new}
-        )
-        return not strange and not found.care
+        return as_noted
 
     def _special(self, volume: walk.OpenVolume, note: Folder, entry: Special) -> bool:
         place = "" if entry.name == "." else entry.name
@@ -340,7 +342,7 @@ class Forward(Carrier):
 
         for first, name in plain[:_TRIES]:
             olds, new = self._owners(first)
-            found = step(pinned, [name], self._options(olds, new, volume.pinning))
+            found = step(pinned, [name], self._options(first, volume.pinning))
             if any(name in found.plain.get(old, ()) for old in {*olds} - {new}):
                 self.done.changed += 1
                 return self._is_now(volume, note, name, new)

@@ -23,10 +23,10 @@ from usernsplan.escape import shown_path
 from usernsplan.fixing import Place
 from usernsplan.host import files
 from usernsplan.host.mounts import all_mounts
-from usernsplan.ids import IdSet
+from usernsplan.ids import EVERY_ID, IdSet
 from usernsplan.layout import lies_in
 from usernsplan.volume import metadata, protected, spots, walk
-from usernsplan.volume.folder import StepOptions, has_attributes, reason, step
+from usernsplan.volume.folder import StepOptions, has_attributes, packed, reason, step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
@@ -46,7 +46,7 @@ _KINDS = {
 }
 
 # A search changes nothing and reads the attributes of every inode.
-_SEARCH = StepOptions(search=True)
+_SEARCH = StepOptions(search=True, uids=packed(EVERY_ID), gids=packed(EVERY_ID))
 
 
 class InodeIds(NamedTuple):

@@ -33,7 +33,8 @@ from usernsplan.planner.rename import refuse_unfinished
 from usernsplan.planner.shown import changed, exactly
 from usernsplan.planner.volumes import has_moved
 from usernsplan.planner.wanted import refuse_together
-from usernsplan.volume import fix_volume, lasting, undo
+from usernsplan.volume import lasting
+from usernsplan.volume.fix import fix_volume, undo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

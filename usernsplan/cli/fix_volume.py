@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn, Optional
 
 import typer
 
-from usernsplan import volume
 from usernsplan.cli.emit import emit
 from usernsplan.cli.options import DryRun, Json, Root, Yes, note, one_of, typed
 from usernsplan.cli.permits import (
@@ -29,6 +28,8 @@ from usernsplan.host.config import load as load_config
 from usernsplan.host.files import layout_at
 from usernsplan.planner.runs import last_to_undo
 from usernsplan.report import results
+from usernsplan.volume import fix
+from usernsplan.volume.explain import explain as explained
 
 if TYPE_CHECKING:
     from usernsplan.fixing import FixReport
@@ -208,10 +209,10 @@ def fix_volume(
 def _give(request: FixRequest, root: str, *, explain: bool, dry_run: bool, as_json: bool) -> None:
     """Give volumes to a container, or explain what that means, and print the result."""
     if explain:
-        emit(results.explained(volume.explain(request, root)), as_json=as_json)
+        emit(results.explained(explained(request, root)), as_json=as_json)
         return
     with watching() as watch:
-        report = volume.fix_volume(request, root, dry_run=dry_run, command=typed(), watch=watch)
+        report = fix.fix_volume(request, root, dry_run=dry_run, command=typed(), watch=watch)
     _print(report, root, as_json=as_json)
 
 
@@ -325,7 +326,7 @@ def undo(
     elif last:
         raise InvalidValueError("--last does not go with RUN", hint="leave out one of them")
     with watching() as watch:
-        report = volume.undo(
+        report = fix.undo(
             run,
             root,
             jobs=jobs,

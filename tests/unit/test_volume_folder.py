@@ -441,6 +441,21 @@ def test_ids_have_32_bits(one: Stepper, pinning: int) -> None:
 
 @needs_root
 @each_pinning
+def test_an_acl_or_a_capability_needs_care_also_of_a_pinned_inode(
+    one: Stepper, pinning: int
+) -> None:
+    make("acl", "capable", "other", "none", of=FIRST)
+    os.setxattr("acl", ACL_ACCESS, ACL)
+    os.setxattr("capable", CAPABILITY, v2())
+    # More than the step has room for at first.
+    for number in range(40):
+        os.setxattr("other", f"trusted.usernsplan-{number:020}", b"x")
+    found = one.give(["acl", "capable", "none", "other"], {FIRST: OTHER}, pinning)
+    assert found == FolderListing(plain={FIRST: ["none", "other"]}, care=["acl", "capable"])
+
+
+@needs_root
+@each_pinning
 def test_what_changed_after_a_moment_needs_care_and_is_not_changed(
     one: Stepper, pinning: int
 ) -> None:

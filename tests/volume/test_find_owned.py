@@ -348,7 +348,7 @@ def test_workers_find_what_find_finds_in_the_order_of_one_process(
     monkeypatch.setattr(search, "ALONE", 3)
     monkeypatch.setattr(search, "_TOLD", 1)
     monkeypatch.setattr(search, "_HELD", 1)
-    monkeypatch.setattr(forked, "default_jobs", lambda: 3)
+    monkeypatch.setattr(search, "default_jobs", lambda: 3)
     assert found() == alone
     assert missed == []
 
@@ -368,7 +368,7 @@ def test_workers_end_with_their_reader_and_the_death_of_one_is_an_error(
 
     monkeypatch.setattr(os, "fork", noted)
     monkeypatch.setattr(search, "ALONE", 0)
-    monkeypatch.setattr(forked, "default_jobs", lambda: 2)
+    monkeypatch.setattr(search, "default_jobs", lambda: 2)
     missed: list[Place] = []
     found = search.find(top, "/shown", owned.Wanted(ids, ids), miss=missed.append)
     assert next(next(found).paths()).startswith("/shown/")

@@ -98,6 +98,7 @@ class Carrier:
     ) -> None:
         self.done = Done()
         self._volumes = volumes
+        self._walker = walk.Walker()
         self._rules = rules
         self._pass = rules.pass_
         # Every group of entries asks for these, and a volume has few owners.
@@ -113,7 +114,7 @@ class Carrier:
         if volume.top < 0:
             return True
         try:
-            pinned = walk.folder(volume, note.parts)
+            pinned = self._walker.folder(volume, note.parts)
         except OSError as error:
             if error.errno not in walk.GONE | {errno.EXDEV}:
                 self._failed(volume, note, _CONTENT, reason(error))
@@ -326,7 +327,7 @@ class Forward(Carrier):
         """
         volume = self._volumes[note.volume]
         try:
-            pinned = walk.folder(volume, note.parts)
+            pinned = self._walker.folder(volume, note.parts)
         except OSError:
             return False
         try:

@@ -7,6 +7,7 @@ receives them, and through a shared page of memory asks the workers to stop betw
 from __future__ import annotations
 
 import gc
+import io
 import mmap
 import os
 import pickle
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from usernsplan.errors import RefusedError, UsernsplanError
+from usernsplan.volume.parts import TOP, Parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -36,9 +38,9 @@ _SIZE = struct.Struct("Q")
 # The kinds of error with which a worker ends: one to show to the user, or a bug of ours.
 _USER_ERROR, _BUG = "user error", "bug"
 
-# Folders that wait for a look: the number of their volume, the parts above them, their names, and
-# their seen_before (see step).
-Waiting = tuple[int, tuple[str, ...], list[str], int]
+# Folders that wait for a look: the number of their volume, the place of the folder above them, their
+# names ("" for that folder), and their seen_before (see step).
+Waiting = tuple[int, Parts, list[str], int]
 
 
 class Board:
@@ -88,6 +90,7 @@ class Line:
         self.line, self.number, self.board = line, number, board
         self._parent = os.getppid()
         self.counted = 0
+        self._looked = 0
 
     def goes_on(self, entries: int) -> bool:
         """Add these entries to the worker's count; tell whether to go on."""
@@ -97,14 +100,20 @@ class Line:
         return not self.board.stopped and os.getppid() == self._parent
 
     def given(self, stack: list[Waiting]) -> list[Waiting]:
-        """What this worker has to give away of its stack now; nothing if nobody asks for it."""
-        if not self.board.asked(self.number) or not (given := _half(stack)):
-            return []
-        self.board.ask(self.number, share=False)
+        """What this worker gives away of its stack, before it takes the next folder of it."""
+        # To send a place takes as long as it is deep. So do as much before: two workers who take a
+        # deep chain from each other, folder by folder, would never come to its end.
+        is_due = self.board.asked(self.number) and self._looked >= stack[0][1].depth
+        given = _half(stack) if is_due else []
+        if given:
+            self.board.ask(self.number, share=False)
+            self._looked = 0
+        self._looked += 1
         return given
 
     def receive(self) -> Any:  # noqa: ANN401 - what the parent sent
         """Wait for the parent's next message. Raises EOFError or ConnectionError if it is gone."""
+        self._looked = 0
         return _receive(self.line)
 
     def reply(self, message: object) -> None:
@@ -131,17 +140,29 @@ class Line:
             _send(self.line, (kind, message))
 
 
+def taken(stack: list[Waiting]) -> tuple[int, Parts, int]:
+    """Take the next folder that waits: the number of its volume, its place, its seen_before."""
+    number, above, names, seen_before = stack[-1]
+    name = names.pop()
+    if not names:
+        stack.pop()
+    return number, above.below(name) if name else above, seen_before
+
+
 def _half(stack: list[Waiting]) -> list[Waiting]:
     """Remove half of the folders nearest to the top and return them; the most work in one step.
 
-    They are those that the worker would come to last.
+    They are those that would be taken last.
     """
     number, above, names, seen_before = stack[0]
     if len(names) > 1:
         half = names[: len(names) // 2]
         del names[: len(names) // 2]
         return [(number, above, half, seen_before)]
-    return [stack.pop(0)] if len(stack) > 1 else []
+    # Or half of what waits: in a deep tree each place may have one folder, and little in it.
+    half_of_all = stack[: len(stack) // 2]
+    del stack[: len(half_of_all)]
+    return half_of_all
 
 
 @dataclass(slots=True)
@@ -254,10 +275,26 @@ def _killed(worker: Worker) -> UsernsplanError:
     )
 
 
+class _Pickler(pickle.Pickler):
+    """Writes each place as the way to it from the one before, so that many deep ones stay short."""
+
+    _before = TOP
+
+    def reducer_override(self, one: object) -> Any:  # noqa: ANN401 - see pickle
+        if not isinstance(one, Parts):
+            return NotImplemented
+        if one is TOP:
+            return "TOP"
+        before, self._before = self._before, one
+        kept = one.shared(before)
+        return Parts.branch, (before, kept, one.since(kept))
+
+
 def _send(line: socket.socket, message: object) -> None:
     """Send a message to the other end."""
-    raw = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
-    line.sendall(_SIZE.pack(len(raw)) + raw)
+    raw = io.BytesIO()
+    _Pickler(raw, pickle.HIGHEST_PROTOCOL).dump(message)
+    line.sendall(_SIZE.pack(raw.tell()) + raw.getbuffer())
 
 
 def _receive(line: socket.socket) -> Any:  # noqa: ANN401 - what the other side sent

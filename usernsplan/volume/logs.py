@@ -12,7 +12,6 @@ import json
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from usernsplan.errors import RefusedError
@@ -20,6 +19,7 @@ from usernsplan.escape import line as one_line
 from usernsplan.escape import operand
 from usernsplan.host import files
 from usernsplan.ids import ID_LIMIT
+from usernsplan.volume.parts import TOP, Parts
 from usernsplan.volume.passes import Form
 
 if TYPE_CHECKING:
@@ -35,15 +35,15 @@ _BUFFER = 1 << 20
 class Folder:
     """One folder as it was before the run, with what the run changes in it.
 
-    ``volume`` is the number of the volume in its run, ``parts`` the names from its top to the
-    folder. ``common`` is the owner of every plain entry that ``others``, ``special`` and ``left``
+    ``volume`` is the number of the volume in its run, ``parts`` the place of the folder in it.
+    ``common`` is the owner of every plain entry that ``others``, ``special`` and ``left``
     do not name. ``own`` is the owner of the folder itself, if the run changes it and it needs no
     care; if it needs care, it is the entry "." of ``special``. ``left`` are the names that the run
     leaves alone.
     """
 
     volume: int
-    parts: tuple[str, ...]
+    parts: Parts
     device: int
     inode: int
     own: Owner | None = None
@@ -75,17 +75,14 @@ class Writer:
         else:
             # No worker acted on a line that a kill cut short.
             self._file.truncate(whole_lines(path))
-        self._before: tuple[str, ...] = ()
+        self._before = TOP
 
     def write(self, folder: Folder) -> None:
         """Note one folder. It may still be in memory when this returns."""
-        same = takewhile(
-            lambda pair: pair[0] == pair[1], zip(self._before, folder.parts, strict=False)
-        )
-        kept = sum(1 for _ in same)
+        kept = folder.parts.shared(self._before)
         self._before = folder.parts
         line: dict[str, Any] = {
-            "p": [kept, *folder.parts[kept:]],
+            "p": [kept, *folder.parts.since(kept)],
             "i": [folder.volume, folder.device, folder.inode],
         }
         if folder.own:
@@ -171,10 +168,10 @@ def joined(pieces: Iterable[Folder]) -> Iterator[Folder]:
     """Join the pieces for the same folder that follow each other into one note."""
     last: Folder | None = None
     for piece in pieces:
-        same = last and (last.volume, last.parts, last.inode) == (
+        same = last and (last.volume, last.inode, last.parts) == (
             piece.volume,
-            piece.parts,
             piece.inode,
+            piece.parts,
         )
         # Only the first piece of a note has an owner, so this is a later note of the same folder.
         if last and same and not (piece.own or piece.common):
@@ -190,7 +187,7 @@ def joined(pieces: Iterable[Folder]) -> Iterator[Folder]:
 
 
 def _lines(log: str) -> Iterator[Folder]:
-    parts: tuple[str, ...] = ()
+    parts = TOP
     with open(log, "rb", opener=files.no_symlink) as file:
         for number, line in enumerate(file, 1):
             if not line.endswith(b"\n"):
@@ -210,7 +207,7 @@ def _lines(log: str) -> Iterator[Folder]:
             yield folder
 
 
-def _folder(content: dict[str, Any], before: tuple[str, ...]) -> Folder:
+def _folder(content: dict[str, Any], before: Parts) -> Folder:
     """The folder of one line. Raises one of the errors that _lines catches if no run wrote it."""
     kept, *more = content["p"]
     volume, device, inode = map(integer, content["i"])
@@ -219,7 +216,7 @@ def _folder(content: dict[str, Any], before: tuple[str, ...]) -> Folder:
     ]
     return Folder(
         volume,
-        (*before[: integer(kept)], *map(_name, more)),
+        before.branch(integer(kept), map(_name, more)),
         device,
         inode,
         own=_owner(content.get("own")),

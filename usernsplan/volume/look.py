@@ -21,12 +21,14 @@ from usernsplan.volume import mounted, power, renew, special, syscalls, walk
 from usernsplan.volume.folder import IMMUTABLE, StepOptions, has_attributes, reason, step
 from usernsplan.volume.logs import Folder
 from usernsplan.volume.metadata import capability_rootid, named
+from usernsplan.volume.parts import TOP
 from usernsplan.volume.passes import Leg, Pass
 from usernsplan.volume.seen import Lacking, Linked, Seen, kinds_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from usernsplan.volume.parts import Parts
     from usernsplan.volume.targets import Owner
 
 # How many problems are kept: more than anybody reads, and the first already refuses the run.
@@ -41,21 +43,6 @@ def _unmapped_owner(owner: Owner) -> str:
     return f"the map lacks its owner {owner[0]}:{owner[1]}"
 
 
-def _top_of_device(volume: walk.OpenVolume, note: Folder) -> str:
-    """The path of the outermost folder on the file system of a noted one: above it, or itself."""
-    for length in range(len(note.parts)):
-        try:
-            above = walk.folder(volume, note.parts[:length])
-        except OSError:
-            continue
-        try:
-            if os.fstat(above).st_dev == note.device:
-                return volume.shown(note.parts[:length])
-        finally:
-            os.close(above)
-    return volume.shown(note.parts)
-
-
 class Looker:
     """Look at folders before a run changes anything."""
 
@@ -65,6 +52,7 @@ class Looker:
     def __init__(self, volumes: Sequence[walk.OpenVolume], pass_: Pass) -> None:
         self.found = Seen()
         self._volumes = volumes
+        self._walker = walk.Walker()
         self._pass = pass_
         self._rule = pass_.rule
         # The owner that replaces this one in the pass, or None; see Pass. A volume has few owners.
@@ -76,19 +64,23 @@ class Looker:
         self._may_lack = any(move.keep or move.others for move in moves)
         self._read_only: dict[int, bool] = {}
 
+    def folder(self, number: int, parts: Parts) -> int:
+        """Pin a folder of a volume; see Walker.folder."""
+        return self._walker.folder(self._volumes[number], parts)
+
     def look(
-        self, number: int, parts: tuple[str, ...], seen_before: int = 0, *, first: bool = True
+        self, number: int, parts: Parts, seen_before: int = 0, *, first: bool = True
     ) -> tuple[list[Folder], list[str], int]:
         """Look at one folder: its note in one or more pieces, its sub-folders, their seen_before.
 
-        ``number`` is the volume's, ``parts`` lead to the folder. ``first``: count the folder, which
+        ``number`` is the volume's, ``parts`` the place of the folder. ``first``: count the folder, which
         no look has counted yet. See step for ``seen_before``; it becomes 0 below a folder that
         changed after that time, because the folder may have been moved here with its content, and
         the times of the content do not show that.
         """
         volume = self._volumes[number]
         try:
-            pinned = walk.folder(volume, parts)
+            pinned = self.folder(number, parts)
         except OSError as error:
             if error.errno == errno.EXDEV:
                 self.found.skipped.append((volume.shown(parts), mounted.MOUNT))
@@ -219,8 +211,25 @@ class Looker:
         if note.device not in self._read_only:
             self._read_only[note.device] = syscalls.is_read_only(volume.only or ".")
             if self._read_only[note.device]:
-                self._fail(_top_of_device(volume, note), "it is read-only")
+                self._fail(self._top_of_device(volume, note), "it is read-only")
         return self._read_only[note.device]
+
+    def _top_of_device(self, volume: walk.OpenVolume, note: Folder) -> str:
+        """The path of the outermost folder on the file system of a noted one: above it, or itself."""
+        place = TOP
+        for name in note.parts:
+            try:
+                above = self.folder(note.volume, place)
+            except OSError:
+                pass
+            else:
+                try:
+                    if os.fstat(above).st_dev == note.device:
+                        break
+                finally:
+                    os.close(above)
+            place = place.below(name)
+        return volume.shown(place)
 
     def _room(self, notes: list[Folder]) -> Folder:
         """The piece of the note to add to: a new one if the last is full."""
@@ -300,7 +309,10 @@ class Looker:
             return
         if changes and volume.overlays and name != ".":
             self._count_copies(volume, notes[0], [name])
-        place = volume.shown(notes[0].parts, "" if name == "." else name)
+        place = ""
+        # The path of a deep place is long, and few are needed.
+        if problems or entry.linked:
+            place = volume.shown(notes[0].parts, "" if name == "." else name)
         if len(self.found.refusals) < MOST_PLACES:
             self.found.refusals += [
                 (place, problem) for problem in problems if problem != _UNMAPPED

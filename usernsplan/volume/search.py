@@ -25,13 +25,16 @@ from usernsplan.escape import shown_path
 from usernsplan.fixing import Place
 from usernsplan.volume import walk
 from usernsplan.volume.folder import StepOptions, packed, reason, step
+from usernsplan.volume.forked import Workers, default_jobs, taken
 from usernsplan.volume.owned import Count, Found, InodeIds, Wanted, carried
+from usernsplan.volume.parts import TOP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
     from usernsplan.ids import IdSet
-    from usernsplan.volume.forked import Line, Waiting, Worker, Workers
+    from usernsplan.volume.forked import Line, Waiting, Worker
+    from usernsplan.volume.parts import Parts
 
 # How many entries one process looks at before it starts others.
 ALONE = 5000
@@ -75,7 +78,7 @@ def find(  # noqa: PLR0913 - what to search, for what, and how
     With ``cross_mounts``, the mounts below it too, but for those at the real paths ``closed``.
 
     ``top`` is a real path; if a part of it has become a symlink, nothing is read. The paths of what
-    is found begin with ``shown`` instead. An inode with several names is found under each.  ``miss``
+    is found begin with ``shown`` instead. An inode with several names is found under each. ``miss``
     is called with each place that cannot be looked at, but not for one that is gone. Raises
     InvalidValueError if ``top`` is not a folder, RefusedError if it is a symlink.
     """
@@ -136,13 +139,14 @@ class _Search:
     home: int
     left: walk.Mounts
     options: StepOptions
+    walker: walk.Walker = field(default_factory=walk.Walker)
     entries: int = 0
 
     def whole(self) -> Iterator[Found | Place]:
         """What the tree has, in order, and the places that cannot be looked at."""
         # Only the folders above the current one have an entry here, so the list stays small even
         # for a large tree.
-        stack: list[Waiting] = [(0, (), [""], 0)]
+        stack: list[Waiting] = [(0, TOP, [""], 0)]
         while stack and self.entries < ALONE:
             yield from self._next(stack)
         if stack:
@@ -152,8 +156,6 @@ class _Search:
 
     def _shared(self, stack: list[Waiting]) -> Iterator[Found | Place]:
         """The same of the folders that wait, by workers. If there can be none, they go on waiting."""
-        from usernsplan.volume.forked import Workers, default_jobs  # noqa: PLC0415 - large trees only
-
         jobs = default_jobs()
         with ExitStack() as context:
             try:
@@ -200,30 +202,27 @@ class _Search:
 
     def _next(self, stack: list[Waiting]) -> Iterator[Found | Place]:
         """What the folder that comes next has. Its sub-folders come next in the stack."""
-        number, above, names, since = stack[-1]
-        name = names.pop()
-        if not names:
-            stack.pop()
-        parts = (*above, name) if name else above
-        path = "/".join((self.shown, *parts))
+        number, parts, since = taken(stack)
         folders: list[str] = []
         try:
-            pinned = walk.folder(self.volume, parts)
+            pinned = self.walker.folder(self.volume, parts)
             try:
                 if not parts:
-                    yield from self._carrying(path, "", f"/proc/self/fd/{pinned}/.")
-                yield from self._inside(parts, path, pinned, folders)
+                    yield from self._carrying(parts, "", f"/proc/self/fd/{pinned}/.")
+                yield from self._inside(parts, pinned, folders)
             finally:
                 os.close(pinned)
         except OSError as error:
             if error.errno not in walk.GONE | {errno.EXDEV}:
-                yield Place(path or "/", reason(error))
+                yield Place(self._path(parts) or "/", reason(error))
         if folders:
             stack.append((number, parts, folders, since))
 
-    def _inside(
-        self, parts: tuple[str, ...], path: str, pinned: int, folders: list[str]
-    ) -> Iterator[Found | Place]:
+    def _path(self, parts: Parts) -> str:
+        """The path of a folder. That of a deep one is long, so it is made only where it is shown."""
+        return "/".join((self.shown, *parts))
+
+    def _inside(self, parts: Parts, pinned: int, folders: list[str]) -> Iterator[Found | Place]:
         """What one pinned folder has. Its sub-folders are appended to ``folders``."""
         mounted = self.left.names.get(parts, frozenset())
         for names in walk.names(pinned, os.fstat(pinned).st_size):
@@ -231,39 +230,41 @@ class _Search:
             met = [name for name in names if name not in mounted] if mounted else names
             # step() changes into the folder. The caller of this generator must not run there.
             try:
-                pieces = [*self._looked_at(pinned, met, path, folders)]
+                pieces = [*self._looked_at(pinned, met, parts, folders)]
             finally:
                 os.fchdir(self.home)
             yield from pieces
 
     def _looked_at(
-        self, pinned: int, names: list[str], path: str, folders: list[str]
+        self, pinned: int, names: list[str], parts: Parts, folders: list[str]
     ) -> Iterator[Found | Place]:
         """The same of these entries of a folder. Entries without the ids cost only the step."""
         found = step(pinned, names, self.options)
         folders += found.folders
         for owner, of_owner in found.plain.items():
             one = InodeIds(*owner)
-            yield Found(path, of_owner, one, tuple(self.wanted.of(one)))
+            yield Found(self._path(parts), of_owner, one, tuple(self.wanted.of(one)))
         for name in found.care:
-            yield from self._carrying(path, name, name)
+            yield from self._carrying(parts, name, name)
         for name, why in found.reasons():
-            yield Place(f"{path}/{name}", why)
+            yield Place(f"{self._path(parts)}/{name}", why)
 
-    def _carrying(self, path: str, name: str, place: str) -> Iterator[Found | Place]:
+    def _carrying(self, parts: Parts, name: str, place: str) -> Iterator[Found | Place]:
         """The ids of an entry that may have more than an owner; ``place`` leads to it from here."""
-        shown = (f"{path}/{name}" if name else path) or "/"
+        why = ""
         try:
             one = carried(place)
         except FileNotFoundError:
             return
         except InvalidValueError as error:
-            yield Place(shown, str(error).removeprefix(f"{place}: "))
+            why = str(error).removeprefix(f"{place}: ")
         except OSError as error:
-            yield Place(shown, reason(error))
-        else:
-            if roles := tuple(self.wanted.of(one)):
-                yield Found(path, [name], one, roles)
+            why = reason(error)
+        if why:
+            [path] = Found(self._path(parts), [name], InodeIds(0, 0), ()).paths()
+            yield Place(path, why)
+        elif roles := tuple(self.wanted.of(one)):
+            yield Found(self._path(parts), [name], one, roles)
 
 
 def _hand_out(parts: Iterable[_Part], crew: Workers) -> None:

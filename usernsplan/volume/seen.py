@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from usernsplan.volume.logs import Folder
+    from usernsplan.volume.parts import Parts
     from usernsplan.volume.passes import Form
     from usernsplan.volume.special import Special
     from usernsplan.volume.targets import Owner
@@ -63,7 +64,7 @@ class Lacking(NamedTuple):
     """
 
     volume: int
-    parts: tuple[str, ...]
+    parts: Parts
     name: str
     entry: Special
     whole: Form

@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 from contextlib import nullcontext
-from functools import cache
+from functools import cache, partial
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -87,6 +87,14 @@ class _Group(NamedTuple):
     listed: bool
 
 
+def _options(rules: Rules, first: Owner, pinning: int) -> StepOptions:
+    """The options of the step for entries that had this owner before the run."""
+    olds, new = rules.pass_.owners(first)
+    # Without staging, the same owner may be among the old ones twice.
+    owners = () if rules.preview else tuple(dict.fromkeys(olds, new).items())
+    return StepOptions(owners, rules.seen_before, pinning)
+
+
 class Carrier:
     """Carry out notes by the rules.
 
@@ -103,6 +111,7 @@ class Carrier:
         self._pass = rules.pass_
         # Every group of entries asks for these, and a volume has few owners.
         self._owners = cache(rules.pass_.owners)
+        self._options = cache(partial(_options, rules))
         self._links = links
 
     def carry(self, note: Folder) -> bool:
@@ -166,11 +175,6 @@ class Carrier:
         Forward nothing is reported, because another look follows.
         """
 
-    def _options(self, olds: tuple[Owner, ...], new: Owner, pinning: int) -> StepOptions:
-        # Without staging, the same owner may be among the old ones twice.
-        owners = () if self._rules.preview else tuple(dict.fromkeys(olds, new).items())
-        return StepOptions(owners, self._rules.seen_before, pinning)
-
     def _changed(
         self,
         volume: walk.OpenVolume,  # noqa: ARG002 - undo names what it leaves
@@ -180,7 +184,7 @@ class Carrier:
         pinning: int,
     ) -> FolderListing:
         """Change the plain entries of one owner; see step."""
-        return step(pinned, group.names, self._options(*self._owners(group.first), pinning))
+        return step(pinned, group.names, self._options(group.first, pinning))
 
     def _carry(self, volume: walk.OpenVolume, note: Folder, pinned: int) -> bool:
         seen = os.fstat(pinned)
@@ -196,7 +200,7 @@ class Carrier:
         as_noted = True
         for group in self._groups(volume, note, pinned, seen):
             found = self._changed(volume, note, pinned, group, pinning)
-            as_noted &= self._is_as_noted(volume, note, found, *self._owners(group.first))
+            as_noted &= self._is_as_noted(volume, note, found, group.first)
         for entry in note.special:
             as_noted &= entry.name == "." or self._special(volume, note, entry)
 
@@ -232,20 +236,20 @@ class Carrier:
         volume: walk.OpenVolume,
         note: Folder,
         found: FolderListing,
-        olds: tuple[Owner, ...],
-        new: Owner,
+        first: Owner,
     ) -> bool:
         """Count the plain entries that changed; tell whether all were as noted."""
-        for old in {*olds, new}:
-            self._right(volume, note, found.plain.get(old, ()))
-        self.done.changed += sum(len(found.plain.get(old, ())) for old in {*olds} - {new})
+        olds, new = self._owners(first)
+        as_noted = not found.care
+        for owner, names in found.plain.items():
+            if owner == new or owner in olds:
+                self.done.changed += len(names) * (owner != new)
+                self._right(volume, note, names)
+            else:
+                as_noted &= self._pass.wanted(owner) == owner
         for name, why in found.reasons():
             self._failed(volume, note, name, why)
-
-        strange = any(
-            self._pass.wanted(owner) != owner for owner in found.plain if owner not in {*olds, new}
-        )
-        return not strange and not found.care
+        return as_noted
 
     def _special(self, volume: walk.OpenVolume, note: Folder, entry: Special) -> bool:
         place = "" if entry.name == "." else entry.name
@@ -356,7 +360,7 @@ class Forward(Carrier):
 
         for first, name in plain[:_TRIES]:
             olds, new = self._owners(first)
-            found = step(pinned, [name], self._options(olds, new, volume.pinning))
+            found = step(pinned, [name], self._options(first, volume.pinning))
             if any(name in found.plain.get(old, ()) for old in {*olds} - {new}):
                 self.done.changed += 1
                 return self._is_now(volume, note, name, new)
@@ -400,7 +404,7 @@ class Undo(Carrier):
     ) -> FolderListing:
         """Change what is as the run left it: what nobody changed since, and what proves harmless."""
         olds, new = self._owners(group.first)
-        options = self._options(olds, new, pinning)
+        options = self._options(group.first, pinning)
         found = step(pinned, group.names, options._replace(until=self._settled))
 
         plain = {owner: found.plain[owner] for owner in {*olds, new} & found.plain.keys()}

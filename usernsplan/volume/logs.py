@@ -12,6 +12,7 @@ import json
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from usernsplan.errors import RefusedError
@@ -23,12 +24,15 @@ from usernsplan.volume.parts import TOP, Parts
 from usernsplan.volume.passes import Form
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from usernsplan.volume.special import Special
     from usernsplan.volume.targets import Owner
 
 _BUFFER = 1 << 20
+# What json.dumps and json.loads would make again for each line.
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
+_from_json = json.JSONDecoder().raw_decode
 
 
 @dataclass(slots=True)
@@ -95,7 +99,7 @@ class Writer:
             line["special"] = [_packed(special) for special in folder.special]
         if folder.left:
             line["left"] = folder.left
-        self._file.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+        self._file.write(_to_json(line).encode() + b"\n")
 
     def sync(self) -> None:
         """Write all notes to the disk, so that they survive a power cut."""
@@ -164,6 +168,11 @@ def read(log: str) -> Iterator[Folder]:
     return joined(_lines(log))
 
 
+def noted(log: str) -> Iterator[Folder]:
+    """The same, with the places of the folders alone, and one for each piece."""
+    return _lines(log, _place)
+
+
 def joined(pieces: Iterable[Folder]) -> Iterator[Folder]:
     """Join the pieces for the same folder that follow each other into one note."""
     last: Folder | None = None
@@ -186,14 +195,19 @@ def joined(pieces: Iterable[Folder]) -> Iterator[Folder]:
         yield last
 
 
-def _lines(log: str) -> Iterator[Folder]:
+def _lines(
+    log: str, made: Callable[[dict[str, Any], Parts], Folder] | None = None
+) -> Iterator[Folder]:
     parts = TOP
     with open(log, "rb", opener=files.no_symlink) as file:
         for number, line in enumerate(file, 1):
             if not line.endswith(b"\n"):
                 return
             try:
-                folder = _folder(json.loads(line), parts)
+                content, end = _from_json(text := line.decode())
+                if end != len(text) - 1:
+                    raise ValueError("there is more than one value")
+                folder = (made or _folder)(content, parts)
             except (
                 ValueError,
                 LookupError,
@@ -209,22 +223,23 @@ def _lines(log: str) -> Iterator[Folder]:
 
 def _folder(content: dict[str, Any], before: Parts) -> Folder:
     """The folder of one line. Raises one of the errors that _lines catches if no run wrote it."""
-    kept, *more = content["p"]
-    volume, device, inode = map(integer, content["i"])
+    folder = _place(content, before)
+    folder.own = _owner(content.get("own"))
+    folder.common = _owner(content.get("common"))
     others = [
         (_owner(owner), list(map(_name, names))) for owner, names in content.get("others", ())
     ]
-    return Folder(
-        volume,
-        before.branch(integer(kept), map(_name, more)),
-        device,
-        inode,
-        own=_owner(content.get("own")),
-        common=_owner(content.get("common")),
-        others=[(owner, names) for owner, names in others if owner],
-        special=[_unpacked(*fields) for fields in content.get("special", ())],
-        left=list(map(_name, content.get("left", ()))),
-    )
+    folder.others = [(owner, names) for owner, names in others if owner]
+    folder.special = [_unpacked(*fields) for fields in content.get("special", ())]
+    folder.left = list(map(_name, content.get("left", ())))
+    return folder
+
+
+def _place(content: dict[str, Any], before: Parts) -> Folder:
+    """The folder of one line, without what was in it. Raises what ``_folder`` raises."""
+    kept, *more = content["p"]
+    volume, device, inode = map(integer, content["i"])
+    return Folder(volume, before.branch(integer(kept), map(_name, more)), device, inode)
 
 
 def integer(number: Any) -> int:  # noqa: ANN401 - what the JSON says
@@ -241,16 +256,16 @@ def _name(name: Any) -> str:  # noqa: ANN401 - what the JSON says
     return name
 
 
-def _id(number: Any) -> int:  # noqa: ANN401 - what the JSON says
-    if not 0 <= integer(number) < ID_LIMIT:
-        raise ValueError(f"{number} is not an id")
-    return int(number)
-
-
 def _owner(content: list[int] | None) -> Owner | None:
-    if content is None:
-        return None
-    uid, gid = map(_id, content)
+    return None if content is None else _ids(*content)
+
+
+# A volume has few owners, and each folder names them again.
+@lru_cache(maxsize=1024, typed=True)
+def _ids(uid: Any, gid: Any) -> Owner:  # noqa: ANN401 - what the JSON says
+    for number in (uid, gid):
+        if not 0 <= integer(number) < ID_LIMIT:
+            raise ValueError(f"{number} is not an id")
     return uid, gid
 
 
@@ -274,7 +289,7 @@ def _unpacked(*fields: Any) -> Special:
     # The runs of older versions have no proof.
     raw, proof = more[:3], more[3:]
     values = [bytes.fromhex(value) if value is not None else None for value in raw]
-    form = Form((_id(uid), _id(gid)), integer(mode), *values)
+    form = Form(_ids(uid, gid), integer(mode), *values)
     device, inode, links, changed_ns = map(integer, (device, inode, links, changed_ns))
     size, digest = proof or (0, "")
     proved = Proof(integer(size), str(digest)) if proof else None

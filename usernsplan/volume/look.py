@@ -57,6 +57,8 @@ class Looker:
         self._rule = pass_.rule
         # The owner that replaces this one in the pass, or None; see Pass. A volume has few owners.
         self.wanted = cache(pass_.wanted)
+        # The owner before the run.
+        self._first = cache(lambda owner: pass_.first(owner) or owner)
         # The proofs by inode, so that the content of one with many names is read once.
         self._proofs: dict[tuple[int, int, int, int], renew.Proof | None] = {}
         moves = (self._rule.uids, self._rule.gids)
@@ -147,9 +149,6 @@ class Looker:
             self.found.unmapped_uids[owner[0]] += entries
         if first is None or self._rule.gids.lacks(first[1]):
             self.found.unmapped_gids[owner[1]] += entries
-
-    def _first(self, owner: Owner) -> Owner:
-        return self._pass.first(owner) or owner
 
     def _plain(
         self,

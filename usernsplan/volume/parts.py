@@ -52,6 +52,16 @@ class Parts:
             here = Parts(here, name)
         return here
 
+    def split(self, depth: int) -> tuple[Parts, list[str]]:
+        """The place of this depth that leads here, or this one, and the names after it."""
+        names = []
+        here = self
+        while here.depth > depth:
+            names.append(here.name)
+            here = here.above
+        names.reverse()
+        return here, names
+
     def upto(self, depth: int) -> Parts:
         """The place of this depth that leads here, or this one."""
         here = self
@@ -61,13 +71,7 @@ class Parts:
 
     def since(self, depth: int) -> list[str]:
         """The names after the first ``depth`` ones."""
-        names = []
-        here = self
-        while here.depth > depth:
-            names.append(here.name)
-            here = here.above
-        names.reverse()
-        return names
+        return self.split(depth)[1]
 
     def shared(self, other: Parts) -> int:
         """How many names are the same in both, from the first on."""

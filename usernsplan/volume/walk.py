@@ -278,10 +278,8 @@ class Walker:
         """
         if not of.has_openat2 and not of.cross_mounts and of.mounts.crossed_by(parts):
             raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
-        if parts.depth <= _PIECE:
-            return _opened(of, of.top, parts.since(0))
-        depth = (parts.depth - 1) // _PIECE * _PIECE
-        return _opened(of, self._hold(of, parts.upto(depth)), parts.since(depth))
+        above, names = parts.split((parts.depth - 1) // _PIECE * _PIECE if parts.depth else 0)
+        return _opened(of, self._hold(of, above) if above.depth else of.top, names)
 
     def _hold(self, of: OpenVolume, parts: Parts) -> int:
         """Hold the folder at this place, and folders above it. Returns its descriptor."""
@@ -290,18 +288,19 @@ class Walker:
             self._of = of
 
         # Up to the nearest folder that is held. Those that do not lead here are closed.
-        way = []
+        way: list[tuple[Parts, list[str]]] = []
         while True:
             while self._held and self._held[-1][0].depth > parts.depth:
                 os.close(self._held.pop()[1])
             if not parts.depth or (self._held and self._held[-1][0] is parts):
                 break
-            way.append(parts)
-            parts = parts.upto(parts.depth - _PIECE)
+            above, names = parts.split(parts.depth - _PIECE)
+            way.append((parts, names))
+            parts = above
 
         here = self._held[-1][1] if parts.depth else of.top
-        for below in reversed(way):
-            here = _opened(of, here, below.since(below.depth - _PIECE))
+        for below, names in reversed(way):
+            here = _opened(of, here, names)
             self._held.append((below, here))
             if len(self._held) == _HELD:
                 # Every second one, but not the last: on the way up, none is then far below one.

@@ -201,7 +201,7 @@ def _late(
 
     todo: dict[FolderKey, FolderPlace] = {}
     for log in () if order.deep else order.logs:
-        for note in logs.read(log):
+        for note in logs.noted(log):
             place = (note.volume, note.parts)
             if _key(note) in again or tells(partial(_touched, looker, note, order.since), place):
                 todo[_key(note)] = place

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from usernsplan import escape
@@ -22,6 +21,7 @@ from usernsplan.host import booted
 from usernsplan.host.files import layout_at
 from usernsplan.ledger import open_ledger
 from usernsplan.report import text
+from usernsplan.values import replace
 from usernsplan.volume import fix, returning
 
 if TYPE_CHECKING:

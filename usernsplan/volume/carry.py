@@ -12,8 +12,9 @@ import stat
 from contextlib import nullcontext
 from functools import cache, partial
 from itertools import chain
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from usernsplan.values import NamedTuple
 from usernsplan.volume import mounted, power, special, syscalls, walk
 from usernsplan.volume.folder import (
     BY_NAME,

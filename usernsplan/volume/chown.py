@@ -11,7 +11,6 @@ import os
 import signal
 from collections import Counter
 from contextlib import contextmanager
-from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from usernsplan.errors import InvalidValueError, StoppedError, UsernsplanError, 
 from usernsplan.escape import shown_path
 from usernsplan.host.mounts import all_mounts
 from usernsplan.ids import IdSet
+from usernsplan.values import replace
 from usernsplan.volume import (
     earlier,
     journal,

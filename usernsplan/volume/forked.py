@@ -15,12 +15,11 @@ import select
 import signal
 import socket
 import struct
-import traceback
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from usernsplan.errors import RefusedError, UsernsplanError
+from usernsplan.values import dataclass
 from usernsplan.volume.parts import TOP, Parts
 
 if TYPE_CHECKING:
@@ -132,6 +131,8 @@ class Line:
         except UsernsplanError as error:
             self._report(_USER_ERROR, (str(error), error.hint, error.exit_status))
         except BaseException:  # noqa: BLE001 - the parent shows it
+            import traceback  # noqa: PLC0415 - only for a bug
+
             self._report(_BUG, traceback.format_exc())
         os._exit(1)
 

@@ -11,7 +11,6 @@ import fcntl
 import json
 import os
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from usernsplan.escape import line as one_line
 from usernsplan.escape import operand
 from usernsplan.host import files
 from usernsplan.ids import ID_LIMIT
+from usernsplan.values import dataclass, field
 from usernsplan.volume.parts import TOP, Parts
 from usernsplan.volume.passes import Form
 

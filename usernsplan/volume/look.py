@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import replace
 from functools import cache
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 from usernsplan.errors import InvalidValueError
 from usernsplan.host import procfs
 from usernsplan.ids import OVERFLOW_ID
+from usernsplan.values import replace
 from usernsplan.volume import mounted, power, renew, special, syscalls, walk
 from usernsplan.volume.folder import IMMUTABLE, StepOptions, has_attributes, reason, step
 from usernsplan.volume.logs import Folder

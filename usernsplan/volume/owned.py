@@ -8,8 +8,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import Counter
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from usernsplan.errors import (
     InvalidValueError,
@@ -20,6 +19,7 @@ from usernsplan.escape import shown_path
 from usernsplan.host import files
 from usernsplan.host.mounts import all_mounts
 from usernsplan.layout import lies_in
+from usernsplan.values import NamedTuple, dataclass, field
 from usernsplan.volume import metadata, protected, spots, walk
 from usernsplan.volume.folder import has_attributes
 

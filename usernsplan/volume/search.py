@@ -12,7 +12,6 @@ import os
 import stat
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from usernsplan.errors import (
@@ -23,6 +22,7 @@ from usernsplan.errors import (
 )
 from usernsplan.escape import shown_path
 from usernsplan.fixing import Place
+from usernsplan.values import dataclass, field
 from usernsplan.volume import walk
 from usernsplan.volume.folder import StepOptions, packed, reason, step
 from usernsplan.volume.forked import Workers, default_jobs, taken

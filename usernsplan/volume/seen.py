@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import stat
 from collections import Counter
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from usernsplan.values import NamedTuple, dataclass, field
 from usernsplan.volume.power import SETID
 
 if TYPE_CHECKING:

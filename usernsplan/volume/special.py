@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from usernsplan.values import NamedTuple, dataclass, field, replace
 from usernsplan.volume import power, syscalls
 from usernsplan.volume.descriptors import attribute, held
 from usernsplan.volume.metadata import ACL_ACCESS, ACL_DEFAULT, CAPABILITY

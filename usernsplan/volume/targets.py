@@ -9,13 +9,13 @@ one owner and leaves what is in the target.
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from usernsplan.errors import InvalidValueError, RefusedError
 from usernsplan.ids import ID_LIMIT, IdRange, IdSet
 from usernsplan.mapping import Extent, IdMap, Mapping
 from usernsplan.model import MODES, Mode
+from usernsplan.values import NamedTuple, dataclass, field, replace
 from usernsplan.volume import metadata, power
 
 if TYPE_CHECKING:

@@ -9,9 +9,10 @@ import errno
 import os
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from usernsplan.errors import UsernsplanError, reason_of
+from usernsplan.values import NamedTuple
 from usernsplan.volume import logs, walk
 from usernsplan.volume.carry import Forward, Rules
 from usernsplan.volume.forked import taken

@@ -256,7 +256,7 @@ def test_what_cannot_be_looked_at_is_named_and_the_rest_is_told(host: Host) -> N
         os.chown(top / name / "file", FIRST, 0)
     code = (
         "import os, sys\n"
-        "from usernsplan.cli import find_owned, main\n"
+        "from usernsplan.cli import commands, find_owned, main, refusal\n"
         "from usernsplan.report import owned\n"
         "from usernsplan.ledger import sqlite\n"
         "os.setgroups([]); os.setresgid(9, 9, 9); os.setresuid(9, 9, 9)\n"
@@ -348,7 +348,7 @@ def test_workers_find_what_find_finds_in_the_order_of_one_process(
     monkeypatch.setattr(search, "ALONE", 3)
     monkeypatch.setattr(search, "_TOLD", 1)
     monkeypatch.setattr(search, "_HELD", 1)
-    monkeypatch.setattr(search, "default_jobs", lambda: 3)
+    monkeypatch.setattr(forked, "default_jobs", lambda: 3)
     assert found() == alone
     assert missed == []
 
@@ -368,7 +368,7 @@ def test_workers_end_with_their_reader_and_the_death_of_one_is_an_error(
 
     monkeypatch.setattr(os, "fork", noted)
     monkeypatch.setattr(search, "ALONE", 0)
-    monkeypatch.setattr(search, "default_jobs", lambda: 2)
+    monkeypatch.setattr(forked, "default_jobs", lambda: 2)
     missed: list[Place] = []
     found = search.find(top, "/shown", owned.Wanted(ids, ids), miss=missed.append)
     assert next(next(found).paths()).startswith("/shown/")

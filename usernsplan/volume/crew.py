@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from usernsplan.errors import UsernsplanError, reason_of
-from usernsplan.volume.forked import Waiting, Workers
+from usernsplan.volume.forked import Workers
 from usernsplan.volume.parts import TOP
 from usernsplan.volume.workers import obey
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from usernsplan.volume.seen import Done, Seen
-    from usernsplan.volume.walk import OpenVolume
+    from usernsplan.volume.walk import OpenVolume, Waiting
     from usernsplan.volume.workers import Carry, Late, Look, Prove, Tops
 
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from usernsplan.errors import RefusedError, UsernsplanError
 from usernsplan.values import dataclass
+from usernsplan.volume import walk
 from usernsplan.volume.parts import TOP, Parts
 
 if TYPE_CHECKING:
@@ -36,10 +37,6 @@ _STOP, _SHARE, _COUNTERS = 0, 1, 512
 _SIZE = struct.Struct("Q")
 # The kinds of error with which a worker ends: one to show to the user, or a bug of ours.
 _USER_ERROR, _BUG = "user error", "bug"
-
-# Folders that wait for a look: the number of their volume, the place of the folder above them, their
-# names ("" for that folder), and their seen_before (see step).
-Waiting = tuple[int, Parts, list[str], int]
 
 
 class Board:
@@ -98,12 +95,12 @@ class Line:
         # A worker whose parent is gone stops, because the next run may begin at any moment.
         return not self.board.stopped and os.getppid() == self._parent
 
-    def given(self, stack: list[Waiting]) -> list[Waiting]:
+    def given(self, stack: list[walk.Waiting]) -> list[walk.Waiting]:
         """What this worker gives away of its stack, before it takes the next folder of it."""
         # To send a place takes as long as it is deep. So do as much before: two workers who take a
         # deep chain from each other, folder by folder, would never come to its end.
         is_due = self.board.asked(self.number) and self._looked >= stack[0][1].depth
-        given = _half(stack) if is_due else []
+        given = walk.half(stack) if is_due else []
         if given:
             self.board.ask(self.number, share=False)
             self._looked = 0
@@ -139,31 +136,6 @@ class Line:
     def _report(self, kind: str, message: object) -> None:
         with suppress(OSError):  # the parent is gone: nobody reads it
             _send(self.line, (kind, message))
-
-
-def taken(stack: list[Waiting]) -> tuple[int, Parts, int]:
-    """Take the next folder that waits: the number of its volume, its place, its seen_before."""
-    number, above, names, seen_before = stack[-1]
-    name = names.pop()
-    if not names:
-        stack.pop()
-    return number, above.below(name) if name else above, seen_before
-
-
-def _half(stack: list[Waiting]) -> list[Waiting]:
-    """Remove half of the folders nearest to the top and return them; the most work in one step.
-
-    They are those that would be taken last.
-    """
-    number, above, names, seen_before = stack[0]
-    if len(names) > 1:
-        half = names[: len(names) // 2]
-        del names[: len(names) // 2]
-        return [(number, above, half, seen_before)]
-    # Or half of what waits: in a deep tree each place may have one folder, and little in it.
-    half_of_all = stack[: len(stack) // 2]
-    del stack[: len(half_of_all)]
-    return half_of_all
 
 
 @dataclass(slots=True)

@@ -25,7 +25,6 @@ from usernsplan.fixing import Place
 from usernsplan.values import dataclass, field
 from usernsplan.volume import walk
 from usernsplan.volume.folder import StepOptions, packed, reason, step
-from usernsplan.volume.forked import Workers, default_jobs, taken
 from usernsplan.volume.owned import Count, Found, InodeIds, Wanted, carried
 from usernsplan.volume.parts import TOP
 
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
     from usernsplan.ids import IdSet
-    from usernsplan.volume.forked import Line, Waiting, Worker
+    from usernsplan.volume.forked import Line, Worker, Workers
     from usernsplan.volume.parts import Parts
 
 # How many entries one process looks at before it starts others.
@@ -117,7 +116,7 @@ def find(  # noqa: PLR0913 - what to search, for what, and how
 class _Part:
     """A part of the tree. ``stack`` is what waits for a worker; ``pieces`` what one has told."""
 
-    stack: list[Waiting]
+    stack: list[walk.Waiting]
     worker: Worker | None = None
     pieces: list[Found | Place] = field(default_factory=list)
 
@@ -146,7 +145,7 @@ class _Search:
         """What the tree has, in order, and the places that cannot be looked at."""
         # Only the folders above the current one have an entry here, so the list stays small even
         # for a large tree.
-        stack: list[Waiting] = [(0, TOP, [""], 0)]
+        stack: list[walk.Waiting] = [(0, TOP, [""], 0)]
         while stack and self.entries < ALONE:
             yield from self._next(stack)
         if stack:
@@ -154,8 +153,10 @@ class _Search:
         while stack:
             yield from self._next(stack)
 
-    def _shared(self, stack: list[Waiting]) -> Iterator[Found | Place]:
+    def _shared(self, stack: list[walk.Waiting]) -> Iterator[Found | Place]:
         """The same of the folders that wait, by workers. If there can be none, they go on waiting."""
+        from usernsplan.volume.forked import Workers, default_jobs  # noqa: PLC0415 - large trees only
+
         jobs = default_jobs()
         with ExitStack() as context:
             try:
@@ -200,9 +201,9 @@ class _Search:
                     names += len(piece.names) if isinstance(piece, Found) else 1
             line.reply((told, [], True))
 
-    def _next(self, stack: list[Waiting]) -> Iterator[Found | Place]:
+    def _next(self, stack: list[walk.Waiting]) -> Iterator[Found | Place]:
         """What the folder that comes next has. Its sub-folders come next in the stack."""
-        number, parts, since = taken(stack)
+        number, parts, since = walk.taken(stack)
         folders: list[str] = []
         try:
             pinned = self.walker.folder(self.volume, parts)

@@ -15,7 +15,6 @@ from usernsplan.errors import UsernsplanError, reason_of
 from usernsplan.values import NamedTuple
 from usernsplan.volume import logs, walk
 from usernsplan.volume.carry import Forward, Rules
-from usernsplan.volume.forked import taken
 from usernsplan.volume.look import Foreseeing, LateLooker, Looker
 from usernsplan.volume.parts import TOP, Parts
 
@@ -130,7 +129,7 @@ def _look(line: Line, volumes: Sequence[walk.OpenVolume], order: Look) -> Seen:
             before = looker.found.entries
             if given := line.given(stack):
                 line.reply(given)
-            number, parts, seen_before = taken(stack)
+            number, parts, seen_before = walk.taken(stack)
             notes, folders, seen_before = looker.look(number, parts, seen_before)
             if writer:
                 for note in notes:
